@@ -1,0 +1,81 @@
+# tidegate. Two commands do everything: `make run` and `make test`. `make` alone lists the rest.
+SHELL := /bin/bash
+export CGO_ENABLED := 0
+export TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
+export TIDEGATE_SHARED ?= $(abspath $(CURDIR)/../shared)
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+STATE   ?= state
+PKG     ?= ./...
+LINT    := $(TIDEGATE_CACHE)/bin/golangci-lint
+
+.PHONY: help
+help: ## these lines
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+.PHONY: run
+run: build ## the whole system on this machine, with a demo; FOR=60s ends it by itself, STATE=dir keeps its data, ARGS='--config f.yml'
+	@deploy/fetch-libchdb.sh || echo "run: no embedded ClickHouse here; give the address of one in the configuration (clickhouse.addr)"
+	@exec bin/tidegate run --demo --state $(STATE) $(if $(FOR),--for $(FOR)) $(ARGS)
+
+.PHONY: build
+build: ## bin/tidegate, one static binary
+	@echo "build: bin/tidegate $(VERSION)"
+	@go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/tidegate ./cmd/tidegate
+
+.PHONY: test
+test: setup lint build ## everything CI runs: real servers, real containers, kills; installs what it needs
+	go test -timeout 25m -p 2 ./...
+
+.PHONY: setup
+setup: ## what the tests need: packages where root, Kafka, ClickHouse, the linter
+	@deploy/setup-test.sh
+
+.PHONY: unit
+unit: ## the quick tests of PKG (default all), no servers
+	go test -short $(PKG)
+
+.PHONY: race
+race: ## the quick tests of PKG under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -short -race $(PKG)
+
+.PHONY: lint
+lint: ## format, vet, golangci-lint
+	@test -x $(LINT) || deploy/setup-test.sh lint
+	@out=$$(go tool gofumpt -l $$(git ls-files '*.go' | grep -vE '\.pb\.go$$')); if [ -n "$$out" ]; then echo "lint: not gofumpt'ed: $$out"; exit 1; fi
+	$(LINT) run ./...
+
+.PHONY: fmt
+fmt: ## format
+	go tool gofumpt -l -w $$(git ls-files '*.go' | grep -vE '\.pb\.go$$')
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (10s) each
+	@for p in $$(grep -rlE '^func Fuzz' --include=*_test.go . | xargs -n1 dirname | sort -u); do \
+		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | sed 's/func //'); do \
+			echo "fuzz: $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),10s) $$p || exit 1; done; done
+
+.PHONY: golden
+golden: ## rewrite what is generated: docs/FIELDS.md, the schema, goldens; review the diff like code
+	go test ./pipeline/clickhouse -run Stale -update
+	go test ./cmd/tidegate -run 'Golden|Stale' -update
+
+.PHONY: rules
+rules: build ## check and test every rule
+	bin/tidegate rules test rules
+
+.PHONY: models
+models: ## train the classifier again, to the byte
+	go run ./models/train
+
+.PHONY: bench
+bench: ## benchmarks, whole-process figures and profiles; prints the rows of bench/RESULTS.md
+	bench/run.sh
+
+.PHONY: proto
+proto: ## event.pb.go from event.proto (needs protoc)
+	pipeline/generate.sh
+
+.PHONY: image
+image: build ## a container image FROM scratch
+	docker build -f deploy/Dockerfile -t tidegate:$(VERSION) .

@@ -1,0 +1,174 @@
+package pipeline
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// AppendJSON appends e as one nested ECS object, without a newline. What is absent is left out; names and nesting are those of
+// Fields, so a rule's test case and a line of `tidegate replay -o jsonl` are written alike.
+func AppendJSON(dst []byte, e *Event) []byte {
+	return appendNode(dst, &jsonTree, e)
+}
+
+// A jsonNode is a name in the nested form: either a leaf with its field, or an object.
+type jsonNode struct {
+	key      string // quoted, with its colon
+	field    *Field
+	children []jsonNode
+}
+
+var jsonTree = func() jsonNode {
+	var root jsonNode
+	for i := range Fields {
+		n := &root
+		for _, part := range strings.Split(Fields[i].Name, ".") {
+			n = n.child(part)
+		}
+		n.field = &Fields[i]
+	}
+	return root
+}()
+
+func (n *jsonNode) child(name string) *jsonNode {
+	key := strconv.Quote(name) + ":"
+	i := slices.IndexFunc(n.children, func(c jsonNode) bool { return c.key == key })
+	if i < 0 {
+		n.children = append(n.children, jsonNode{key: key})
+		i = len(n.children) - 1
+	}
+	return &n.children[i]
+}
+
+func appendNode(dst []byte, n *jsonNode, e *Event) []byte {
+	dst = append(dst, '{')
+	first := true
+	for i := range n.children {
+		c := &n.children[i]
+		before := len(dst)
+		if !first {
+			dst = append(dst, ',')
+		}
+		dst = append(dst, c.key...)
+		start := len(dst)
+		if c.field != nil {
+			dst = appendField(dst, c.field, e)
+		} else if dst = appendNode(dst, c, e); len(dst) == start+2 {
+			dst = dst[:start] // an empty object says nothing
+		}
+		if len(dst) == start {
+			dst = dst[:before]
+			continue
+		}
+		first = false
+	}
+	return append(dst, '}')
+}
+
+// appendField appends nothing where e says nothing for f.
+func appendField(dst []byte, f *Field, e *Event) []byte {
+	if f.Body != Dataset_DATASET_NONE && f.Body != e.Dataset || !f.Has(e) {
+		return dst
+	}
+	switch {
+	case f.Str != nil:
+		return appendString(dst, f.Str(e))
+	case f.Num != nil:
+		return strconv.AppendInt(dst, f.Num(e), 10)
+	case f.Flag != nil:
+		return strconv.AppendBool(dst, f.Flag(e))
+	case f.Time != nil:
+		dst = append(dst, '"')
+		dst = time.Unix(0, f.Time(e)).UTC().AppendFormat(dst, time.RFC3339Nano)
+		return append(dst, '"')
+	case f.IP != nil:
+		dst = append(dst, '"')
+		dst = f.IP(e).AppendTo(dst)
+		return append(dst, '"')
+	case f.Raw != nil:
+		return appendString(dst, RawText(f.Raw(e)))
+	case f.Strs != nil:
+		var few [16]string
+		return appendList(dst, f.Strs(e, few[:0]), appendString)
+	case f.Nums != nil:
+		var few [16]int64
+		return appendList(dst, f.Nums(e, few[:0]), func(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) })
+	default:
+		return appendLabels(dst, f.Labels(e))
+	}
+}
+
+// RawText is how an identity is written: 16 bytes as a UUID, the 20 of a community id with their version.
+func RawText(b []byte) string {
+	if len(b) == 16 {
+		return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	}
+	return CommunityIDText(b)
+}
+
+func appendList[T any](dst []byte, list []T, one func([]byte, T) []byte) []byte {
+	dst = append(dst, '[')
+	for i, v := range list {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = one(dst, v)
+	}
+	return append(dst, ']')
+}
+
+func appendLabels(dst []byte, labels []*Label) []byte {
+	dst = append(dst, '{')
+	for i, l := range labels {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(appendString(dst, l.Key), ':')
+		dst = appendString(dst, l.Value)
+	}
+	return append(dst, '}')
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendString quotes s for JSON (RFC 8259 section 7). Bytes that are not UTF-8 become U+FFFD: what came from a wire may be anything.
+func appendString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	plain := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
+			i++
+			continue
+		}
+		if c >= utf8.RuneSelf {
+			if r, n := utf8.DecodeRuneInString(s[i:]); r != utf8.RuneError || n > 1 {
+				i += n
+				continue
+			}
+		}
+		dst = append(dst, s[plain:i]...)
+		switch {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c == '\n':
+			dst = append(dst, '\\', 'n')
+		case c == '\r':
+			dst = append(dst, '\\', 'r')
+		case c == '\t':
+			dst = append(dst, '\\', 't')
+		case c < ' ':
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		default:
+			dst = append(dst, "\\ufffd"...)
+		}
+		i++
+		plain = i
+	}
+	dst = append(dst, s[plain:]...)
+	return append(dst, '"')
+}
