@@ -1,0 +1,49 @@
+// Package demo is the bundled scenario that `tidegate run --demo` plays: an ordinary shop of three containers, of which one is broken
+// into. What it holds is made by its generate folder: a capture of the shop's bridge and the log files of its containers. Every
+// event of it says event.demo.
+//
+// The command plays it through the same parts that real traffic takes: the capture goes packet by packet through a session table,
+// the log lines are written to files that a log source follows.
+package demo
+
+import (
+	"embed"
+	"strings"
+
+	"tidegate/pipeline"
+)
+
+//go:generate go run ./generate .
+
+// Files holds shop.pcap and <container name>.log for each container.
+//
+//go:embed shop.pcap *.log
+var Files embed.FS
+
+// FeedDomain is the address that the scenario's intruder calls home to; Feed has it, as a feed of malicious domains would.
+const FeedDomain = "sync.stats-relay.example"
+
+// Feed is a feed of domains and addresses with the scenario's indicators, in the form that docs/OPERATING.md describes.
+const Feed = "# indicator,confidence,note\nstats-relay.example,90,demo: command and control of the bundled scenario\n203.0.113.99,80,demo: where it is served\n"
+
+// Containers are the shop's: web, cache and database.
+var Containers = []*pipeline.Container{
+	container("demo-shop-web", "shop/web:1.4", "172.30.0.2", "web"),
+	container("demo-shop-cache", "redis:7.2", "172.30.0.3", "cache"),
+	container("demo-shop-db", "mariadb:10.11", "172.30.0.4", "database"),
+}
+
+// container makes an id that is recognisable and still has the form of one: 64 hex digits.
+func container(name, image, ip, tier string) *pipeline.Container {
+	return &pipeline.Container{
+		Id: strings.Repeat("de30", 15) + hex4(ip), Name: name, Image: image, Ip: []string{ip}, Demo: true,
+		Labels: []*pipeline.Label{{Key: "app", Value: "shop"}, {Key: "tier", Value: tier}},
+	}
+}
+
+// hex4 is four digits that differ for the addresses of one small network.
+func hex4(ip string) string {
+	const digits = "0123456789abcdef"
+	last := ip[len(ip)-1]
+	return "000" + string(digits[last&15])
+}
