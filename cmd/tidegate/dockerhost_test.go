@@ -1,0 +1,203 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A dockerHost is a Docker host of our own for one test: a network namespace with a real dockerd, and a second namespace, the world
+// outside, behind a pair of interfaces that are both called eth0. Addresses are those for documentation; nothing leaves the machine.
+//
+//	outside 198.51.100.1, 2001:db8:1::1  ── eth0 ──  198.51.100.2, 2001:db8:1::2 host ── docker0 172.17.0.0/16, 2001:db8:2::/64
+//	                                                                                └─ br-…, a second network
+type dockerHost struct {
+	t       *testing.T
+	dir     string
+	ns, out string
+	dockerd *exec.Cmd
+}
+
+const (
+	hostIP     = "198.51.100.2"
+	outsideIP  = "198.51.100.1"
+	outsideIP6 = "2001:db8:1::1"
+)
+
+func newDockerHost(t *testing.T) *dockerHost {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces and dockerd need root")
+	}
+	for _, tool := range []string{"dockerd", "ip", "nsenter", "iptables", "nginx", "redis-server", "mariadbd", "dnsmasq"} {
+		if _, err := exec.LookPath(tool); err != nil && !exists("/usr/sbin/"+tool) {
+			t.Fatalf("%s is missing; deploy/setup-test.sh installs it", tool)
+		}
+	}
+	h := &dockerHost{t: t, dir: t.TempDir(), ns: fmt.Sprintf("tghost%d", os.Getpid()), out: fmt.Sprintf("tgout%d", os.Getpid())}
+	t.Cleanup(h.down)
+	h.network()
+	h.startDockerd()
+	h.image()
+	return h
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func (h *dockerHost) network() {
+	for _, args := range []string{
+		"netns add " + h.ns, "netns add " + h.out,
+		"-n " + h.ns + " link set lo up", "-n " + h.out + " link set lo up",
+		"link add eth0 netns " + h.ns + " type veth peer name eth0 netns " + h.out,
+		"-n " + h.ns + " addr add " + hostIP + "/24 dev eth0", "-n " + h.out + " addr add " + outsideIP + "/24 dev eth0",
+		"-n " + h.ns + " addr add 2001:db8:1::2/64 dev eth0 nodad", "-n " + h.out + " addr add " + outsideIP6 + "/64 dev eth0 nodad",
+		"-n " + h.ns + " link set eth0 up", "-n " + h.out + " link set eth0 up",
+		"-n " + h.ns + " route add default via " + outsideIP,
+		// Routed, without NAT: the world outside knows the way to the containers.
+		"-n " + h.out + " route add 172.17.0.0/16 via " + hostIP, "-n " + h.out + " -6 route add 2001:db8:2::/64 via 2001:db8:1::2",
+		"-n " + h.ns + " -6 route add default via " + outsideIP6,
+	} {
+		h.must(exec.Command("ip", strings.Fields(args)...))
+	}
+}
+
+// startDockerd gives dockerd a /sys of its own (bridges are set up through it) with the cgroups of the machine.
+func (h *dockerHost) startDockerd() {
+	d := h.dir
+	for _, sub := range []string{"root", "exec", "cg"} {
+		h.check(os.MkdirAll(filepath.Join(d, sub), 0o755))
+	}
+	script := fmt.Sprintf(`mount --rbind /sys/fs/cgroup %[1]s/cg; mount -t sysfs sysfs /sys; mount --rbind %[1]s/cg /sys/fs/cgroup
+exec dockerd --data-root %[1]s/root --exec-root %[1]s/exec -H unix://%[1]s/docker.sock --pidfile %[1]s/docker.pid --ipv6 --fixed-cidr-v6 2001:db8:2::/64`, d)
+	h.dockerd = exec.Command("nsenter", "--net=/run/netns/"+h.ns, "unshare", "-m", "--propagation", "private", "bash", "-c", script)
+	logs, err := os.Create(filepath.Join(d, "dockerd.log"))
+	h.check(err)
+	h.dockerd.Stdout, h.dockerd.Stderr = logs, logs
+	h.check(h.dockerd.Start())
+	for range 600 {
+		if exec.Command("docker", "-H", h.socket(), "version").Run() == nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	b, _ := os.ReadFile(logs.Name())
+	h.t.Fatalf("dockerd did not come up: %s", tail(b, 2000))
+}
+
+func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
+
+// image imports a skeleton of folders; the programs of this machine come in by bind mounts (binds).
+func (h *dockerHost) image() {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, dir := range []string{"etc", "proc", "sys", "dev", "tmp", "run", "usr", "lib", "lib64", "bin", "sbin", "var", "var/log", "var/lib", "var/lib/tidegate", "var/lib/docker"} {
+		h.check(w.WriteHeader(&tar.Header{Name: dir + "/", Typeflag: tar.TypeDir, Mode: 0o777}))
+	}
+	for _, file := range []string{"/etc/passwd", "/etc/group"} {
+		content, err := os.ReadFile(file)
+		h.check(err)
+		h.check(w.WriteHeader(&tar.Header{Name: file[1:], Mode: 0o644, Size: int64(len(content))}))
+		_, err = w.Write(content)
+		h.check(err)
+	}
+	h.check(w.Close())
+	cmd := exec.Command("docker", "-H", h.socket(), "import", "-", "skel")
+	cmd.Stdin = &b
+	h.must(cmd)
+}
+
+var binds = []string{"-v", "/usr:/usr:ro", "-v", "/lib:/lib:ro", "-v", "/lib64:/lib64:ro", "-v", "/bin:/bin:ro", "-v", "/sbin:/sbin:ro"}
+
+func (h *dockerHost) socket() string { return "unix://" + h.dir + "/docker.sock" }
+
+// docker runs the client and gives what it printed, without the last newline.
+func (h *dockerHost) docker(args ...string) string {
+	h.t.Helper()
+	return h.must(exec.Command("docker", append([]string{"-H", h.socket()}, args...)...))
+}
+
+// run starts a container of the skeleton image: options, then --, then the command.
+func (h *dockerHost) run(args ...string) string {
+	h.t.Helper()
+	i := len(args)
+	for k, a := range args {
+		if a == "--" {
+			i = k
+			break
+		}
+	}
+	full := append([]string{"run"}, binds...)
+	full = append(append(full, args[:i]...), "skel")
+	if i < len(args) {
+		full = append(full, args[i+1:]...)
+	}
+	return h.docker(full...)
+}
+
+func (h *dockerHost) address(container, network, family string) string {
+	h.t.Helper()
+	key := map[string]string{"4": "IPAddress", "6": "GlobalIPv6Address"}[family]
+	return h.docker("inspect", "-f", fmt.Sprintf("{{(index .NetworkSettings.Networks %q).%s}}", network, key), container)
+}
+
+func (h *dockerHost) id(container string) string {
+	h.t.Helper()
+	return h.docker("inspect", "-f", "{{.Id}}", container)
+}
+
+// inside is a command in the host's namespace, outside one in the world's. Neither is started.
+func (h *dockerHost) inside(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.ns, name}, args...)...)
+}
+
+func (h *dockerHost) outside(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.out, name}, args...)...)
+}
+
+func (h *dockerHost) must(cmd *exec.Cmd) string {
+	h.t.Helper()
+	var stderr bytes.Buffer
+	cmd.Stderr = io.MultiWriter(&stderr)
+	out, err := cmd.Output()
+	if err != nil {
+		h.t.Fatalf("%v: %v: %s%s", cmd.Args, err, out, stderr.Bytes())
+	}
+	return strings.TrimRight(string(out), "\n")
+}
+
+func (h *dockerHost) check(err error) {
+	h.t.Helper()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// down ends what was started here and nothing else. dockerd's mounts lived in its own mount namespace and go with it.
+func (h *dockerHost) down() {
+	if h.dockerd != nil && h.dockerd.Process != nil {
+		if ids, err := exec.Command("docker", "-H", h.socket(), "ps", "-aq").Output(); err == nil && len(ids) > 0 {
+			_ = exec.Command("docker", append([]string{"-H", h.socket(), "rm", "-f"}, strings.Fields(string(ids))...)...).Run()
+		}
+		_ = h.dockerd.Process.Signal(os.Interrupt)
+		ended := make(chan struct{})
+		go func() { _ = h.dockerd.Wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			_ = h.dockerd.Process.Kill()
+			<-ended
+		}
+	}
+	_ = exec.Command("ip", "netns", "del", h.ns).Run()
+	_ = exec.Command("ip", "netns", "del", h.out).Run()
+}
