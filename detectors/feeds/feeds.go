@@ -1,0 +1,207 @@
+// Package feeds judges events by lists of malicious domains and addresses.
+//
+// Load reads the files of all feeds into a Set: a bloom filter in front, which says at once that nearly everything is not listed,
+// and an exact structure behind it, so that a verdict is never the filter's mistake. A Set is immutable and is a pipeline.Detector;
+// the engine is given a new one when a file changes (Watch). A domain covers its sub-domains, an address may be a network.
+//
+// What is asked of an event: the names that it looked up, asked for or greeted (dns.question.name, url.domain,
+// tls.client.server_name) and the addresses that it reached or was given (source.ip, destination.ip, dns.resolved_ip).
+package feeds
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/bits-and-blooms/bloom/v3"
+
+	"tidegate/pipeline"
+)
+
+// Config is one feed: a file and what its entries mean.
+type Config struct {
+	Name       string `yaml:"name"`       // what verdicts call it
+	Path       string `yaml:"path"`       // a file: plain, hosts or CSV (indicator,confidence,note), told apart line by line
+	Severity   string `yaml:"severity"`   // of its verdicts; "": high
+	Confidence uint32 `yaml:"confidence"` // 0…100, where a line says none; 0: 75
+}
+
+// Check reports everything that is wrong with c.
+func (c Config) Check() []error {
+	var errs []error
+	if c.Name == "" {
+		errs = append(errs, fmt.Errorf("name: a feed needs one"))
+	}
+	if c.Path == "" {
+		errs = append(errs, fmt.Errorf("path: feed %q has no file", c.Name))
+	}
+	if c.Severity != "" && pipeline.SeverityByName(c.Severity) == pipeline.Severity_SEVERITY_NONE {
+		errs = append(errs, fmt.Errorf("severity: %q is not info, low, medium, high or critical", c.Severity))
+	}
+	if c.Confidence > 100 {
+		errs = append(errs, fmt.Errorf("confidence: %d is more than 100", c.Confidence))
+	}
+	return errs
+}
+
+// An indicator is one line of a feed.
+type indicator struct {
+	text       string // as it is matched
+	note       string
+	feed       uint16
+	confidence uint8
+}
+
+// A feed is what verdicts need of a Config.
+type feed struct {
+	name, version string
+	severity      pipeline.Severity
+}
+
+// A Set is all feeds, ready to judge. It is safe for concurrent use.
+type Set struct {
+	version    string
+	feeds      []feed
+	indicators []indicator
+	filter     *bloom.BloomFilter
+	domains    map[string]int32 // to the indicator of the highest confidence
+	addrs      map[netip.Addr]int32
+	prefixes   map[netip.Prefix]int32
+	bits4      []int // the lengths of prefixes that occur, longest first
+	bits6      []int
+}
+
+// Version is a hash of every file.
+func (s *Set) Version() string { return s.version }
+
+// Len is the number of indicators.
+func (s *Set) Len() int { return len(s.indicators) }
+
+// Judge writes a verdict for each indicator that an event touches, at most one per indicator and event.
+func (s *Set) Judge(block []*pipeline.Event) {
+	if len(s.indicators) == 0 {
+		return
+	}
+	for _, e := range block {
+		switch e.Dataset {
+		case pipeline.Dataset_DNS:
+			s.name(e, "dns.question.name", e.GetDns().GetQuestionName())
+			for _, ip := range e.GetDns().GetResolvedIp() {
+				if a, err := netip.ParseAddr(ip); err == nil {
+					s.addr(e, "dns.resolved_ip", a)
+				}
+			}
+		case pipeline.Dataset_HTTP:
+			s.name(e, "url.domain", e.GetHttp().GetUrlDomain())
+		case pipeline.Dataset_TLS:
+			s.name(e, "tls.client.server_name", e.GetTls().GetServerName())
+		}
+		s.endpoint(e, "source.ip", e.Source)
+		s.endpoint(e, "destination.ip", e.Destination)
+	}
+}
+
+func (s *Set) endpoint(e *pipeline.Event, field string, p *pipeline.Endpoint) {
+	if p == nil {
+		return
+	}
+	if a, ok := netip.AddrFromSlice(p.Ip); ok {
+		s.addr(e, field, a)
+	}
+	if a, ok := netip.AddrFromSlice(p.NatIp); ok {
+		s.addr(e, field, a)
+	}
+}
+
+// name asks for a domain and each domain above it.
+func (s *Set) name(e *pipeline.Event, field, name string) {
+	if len(s.domains) == 0 || name == "" || len(name) > 255 {
+		return
+	}
+	name = lower(strings.TrimSuffix(name, "."))
+	for rest := name; rest != ""; {
+		if s.filter.Test(bytesOf(rest)) {
+			if i, ok := s.domains[rest]; ok {
+				s.verdict(e, i, field, name)
+				return
+			}
+		}
+		_, parent, ok := strings.Cut(rest, ".")
+		if !ok {
+			return
+		}
+		rest = parent
+	}
+}
+
+// lower avoids the allocation where there is nothing to lower, which is nearly always.
+func lower(s string) string {
+	for i := range len(s) {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			return strings.ToLower(s)
+		}
+	}
+	return s
+}
+
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+func (s *Set) addr(e *pipeline.Event, field string, a netip.Addr) {
+	a = a.Unmap()
+	var key [17]byte
+	if s.filter.Test(addrKey(&key, a, a.BitLen())) {
+		if i, ok := s.addrs[a]; ok {
+			s.verdict(e, i, field, a.String())
+			return
+		}
+	}
+	bits := s.bits4
+	if a.Is6() {
+		bits = s.bits6
+	}
+	for _, n := range bits {
+		p, err := a.Prefix(n)
+		if err != nil || !s.filter.Test(addrKey(&key, p.Addr(), n)) {
+			continue
+		}
+		if i, ok := s.prefixes[p]; ok {
+			s.verdict(e, i, field, a.String())
+			return
+		}
+	}
+}
+
+// addrKey is what the filter knows of a network: its address and its length.
+func addrKey(buf *[17]byte, a netip.Addr, bits int) []byte {
+	b := a.As16()
+	copy(buf[:], b[:])
+	buf[16] = byte(bits)
+	if a.Is4() {
+		buf[16] |= 0x80
+	}
+	return buf[:]
+}
+
+func (s *Set) verdict(e *pipeline.Event, i int32, field, value string) {
+	ind := &s.indicators[i]
+	f := &s.feeds[ind.feed]
+	if slices.ContainsFunc(e.Verdicts, func(v *pipeline.Verdict) bool {
+		return v.Detector == "feeds" && strings.HasSuffix(v.Group, " "+ind.text)
+	}) {
+		return
+	}
+	evidence := fmt.Sprintf("%s %s is %s of feed %s", field, strings.Clone(value), ind.text, f.name)
+	if ind.note != "" {
+		evidence += ": " + ind.note
+	}
+	owner := e.GetContainer().GetId()
+	if owner == "" {
+		owner = e.GetHost().GetId()
+	}
+	e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
+		Detector: "feeds", Rule: "feed-" + f.name, Version: f.version, Severity: f.severity, Score: uint32(ind.confidence),
+		Evidence: evidence, Title: "Contact with an indicator of feed " + f.name, Group: owner + " " + ind.text,
+	})
+}

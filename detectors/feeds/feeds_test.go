@@ -1,0 +1,185 @@
+package feeds
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"tidegate/pipeline"
+)
+
+func load(t testing.TB, content string) (*Set, Skipped) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "feed.txt")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, skipped, err := Load([]Config{{Name: "test", Path: path}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, skipped
+}
+
+func lookup(name string, resolved ...string) *pipeline.Event {
+	return &pipeline.Event{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: name, ResolvedIp: resolved}}
+}
+
+func reach(ip string) *pipeline.Event {
+	return &pipeline.Event{Dataset: pipeline.Dataset_SESSION, Destination: &pipeline.Endpoint{Ip: netip.MustParseAddr(ip).AsSlice()}}
+}
+
+const mixed = `# a comment
+evil.example
+0.0.0.0 tracker.example other.example # a hosts line
+"quoted.example",90,"calls, home"
+203.0.113.7,40,scanner
+198.51.100.0/24
+2001:db8:bad::/48
+UPPER.Example.
+*.wild.example
+bücher.example
+`
+
+func TestIndicatorsAreFound(t *testing.T) {
+	s, skipped := load(t, mixed)
+	if skipped.Count != 0 {
+		t.Fatalf("skipped %v", skipped.Errors)
+	}
+	check := func(e *pipeline.Event, want string) {
+		t.Helper()
+		s.Judge([]*pipeline.Event{e})
+		got := ""
+		for _, v := range e.Verdicts {
+			got += v.Evidence + "; "
+		}
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if want != "" && len(e.Verdicts) != 1 {
+			t.Errorf("%q: %d verdicts", want, len(e.Verdicts))
+		}
+	}
+	check(lookup("evil.example"), "is evil.example of feed test")
+	check(lookup("a.b.evil.example"), "dns.question.name a.b.evil.example is evil.example")
+	check(lookup("A.EVIL.example"), "is evil.example")
+	check(lookup("notevil.example"), "")
+	check(lookup("example"), "")
+	check(lookup(""), "")
+	check(lookup("tracker.example"), "tracker.example")
+	check(lookup("other.example"), "other.example")
+	check(lookup("quoted.example"), "calls, home")
+	check(lookup("upper.example"), "upper.example")
+	check(lookup("x.wild.example"), "wild.example")
+	check(lookup("xn--bcher-kva.example"), "xn--bcher-kva.example")
+	check(lookup("fine.test", "203.0.113.7", "203.0.113.7"), "dns.resolved_ip 203.0.113.7 is 203.0.113.7 of feed test: scanner")
+	check(reach("198.51.100.9"), "destination.ip 198.51.100.9 is 198.51.100.0/24")
+	check(reach("198.51.101.9"), "")
+	check(reach("2001:db8:bad:1::1"), "2001:db8:bad::/48")
+	check(reach("::ffff:203.0.113.7"), "203.0.113.7")
+	check(&pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlDomain: "evil.example"}}, "url.domain evil.example")
+	check(&pipeline.Event{Dataset: pipeline.Dataset_TLS, Tls: &pipeline.TLSHandshake{ServerName: "evil.example"}}, "tls.client.server_name")
+	check(&pipeline.Event{Dataset: pipeline.Dataset_SESSION, Source: &pipeline.Endpoint{Ip: []byte{1, 2}}}, "")
+}
+
+func TestBadLinesAreNamedAndSkipped(t *testing.T) {
+	check := func(line, want string) {
+		t.Helper()
+		s, skipped := load(t, "good.example\n"+line+"\nalso-good.example\n")
+		if s.Len() != 2 || skipped.Count != 1 || !strings.Contains(skipped.Errors[0].Error(), "feed.txt:2: ") || !strings.Contains(skipped.Errors[0].Error(), want) {
+			t.Errorf("%q: %d indicators, skipped %v; want %q", line, s.Len(), skipped.Errors, want)
+		}
+	}
+	check("com", "not a network")
+	check("co.uk", "public suffix")
+	check("a..b", "label")
+	check("bad domain.example", "neither one indicator")
+	check("300.1.2.3/24", "not a network")
+	check("10.0.0.0/4", "too wide")
+	check("127.0.0.1", "everyone's")
+	check("evil2.example,many", "confidence")
+	check("evil2.example,101", "confidence")
+	check(strings.Repeat("x", maxLine+10), "longer than")
+	check("sp\x00ace.example", "label")
+}
+
+func TestAMissingFileIsAnError(t *testing.T) {
+	if _, _, err := Load([]Config{{Name: "gone", Path: "/nonexistent/feed"}}); err == nil || !strings.Contains(err.Error(), "gone") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestTheFilterNeverMisses: whatever is in the feed is found, with its sub-domains, and what is not is not.
+func TestTheFilterNeverMisses(t *testing.T) {
+	var b strings.Builder
+	for i := range 20000 {
+		fmt.Fprintf(&b, "d%d.example\n10.%d.%d.1\n", i, i/250, i%250)
+	}
+	s, _ := load(t, b.String())
+	for i := range 20000 {
+		for _, e := range []*pipeline.Event{lookup(fmt.Sprintf("x.d%d.example", i)), reach(fmt.Sprintf("10.%d.%d.1", i/250, i%250))} {
+			if s.Judge([]*pipeline.Event{e}); len(e.Verdicts) != 1 {
+				t.Fatalf("%v was not found", e)
+			}
+		}
+		for _, e := range []*pipeline.Event{lookup(fmt.Sprintf("x.e%d.example", i)), reach(fmt.Sprintf("10.%d.%d.2", i/250, i%250))} {
+			if s.Judge([]*pipeline.Event{e}); len(e.Verdicts) != 0 {
+				t.Fatalf("%v was found", e)
+			}
+		}
+	}
+}
+
+// TestVerdictsKeepNothingOfTheEvent: the strings of an event lie in Kafka's buffer, which is used again.
+func TestVerdictsKeepNothingOfTheEvent(t *testing.T) {
+	s, _ := load(t, mixed)
+	buf := []byte("x.evil.example")
+	e := lookup(string(buf))
+	e.Dns.QuestionName = unsafeString(buf)
+	s.Judge([]*pipeline.Event{e})
+	before := e.Verdicts[0].Evidence
+	want := strings.Clone(before)
+	copy(buf, "################")
+	if e.Verdicts[0].Evidence != want {
+		t.Error("the evidence aliases the event")
+	}
+}
+
+func FuzzFeedLines(f *testing.F) {
+	for _, l := range strings.Split(mixed, "\n") {
+		f.Add(l)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		s, skipped := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}}, Skipped{}
+		s.feeds = []feed{{name: "f"}}
+		if err := s.read(Config{Path: "f"}, 0, strings.NewReader(in), &skipped); err != nil {
+			t.Fatal(err)
+		}
+		s.finish()
+		for name := range s.domains {
+			e := lookup("x." + name)
+			if s.Judge([]*pipeline.Event{e}); len(e.Verdicts) == 0 && len(name) < 250 {
+				t.Errorf("%q was taken and is not found", name)
+			}
+		}
+	})
+}
+
+func BenchmarkJudgeClean(b *testing.B) {
+	var feed strings.Builder
+	for i := range 100000 {
+		fmt.Fprintf(&feed, "d%d.example\n10.%d.%d.1\n", i, i/250%250, i%250)
+	}
+	s, _ := load(b, feed.String())
+	block := []*pipeline.Event{lookup("www.shop.example.test", "192.0.2.1"), reach("192.0.2.1"), {Dataset: pipeline.Dataset_LOG}}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Judge(block)
+	}
+}
+
+func unsafeString(b []byte) string { return unsafe.String(&b[0], len(b)) }

@@ -1,0 +1,293 @@
+package feeds
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bits-and-blooms/bloom/v3"
+	"golang.org/x/net/idna"
+	"golang.org/x/net/publicsuffix"
+
+	"tidegate/pipeline"
+)
+
+// Bounds of what is read.
+const (
+	maxLine       = 4 << 10
+	maxIndicators = 20_000_000
+	maxNote       = 200
+)
+
+// A LineError is a line that could not be used; the rest of its file is.
+type LineError struct {
+	Path string
+	Line int
+	Err  error
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("%s:%d: %v", e.Path, e.Line, e.Err) }
+
+// Unwrap gives the cause.
+func (e *LineError) Unwrap() error { return e.Err }
+
+// Load reads every feed. A file that cannot be read is an error; a line that cannot is skipped and told in the second result, of
+// which the first hundred are kept and all are counted.
+func Load(cfgs []Config) (*Set, Skipped, error) {
+	s := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}}
+	var skipped Skipped
+	all := sha256.New()
+	for i, cfg := range cfgs {
+		f := feed{name: cfg.Name, severity: pipeline.Severity_HIGH}
+		if cfg.Severity != "" {
+			f.severity = pipeline.SeverityByName(cfg.Severity)
+		}
+		s.feeds = append(s.feeds, f)
+		sum := sha256.New()
+		if err := s.readFile(cfg, uint16(i), io.MultiWriter(sum, all), &skipped); err != nil {
+			return nil, skipped, fmt.Errorf("read feed %s: %w", cfg.Name, err)
+		}
+		s.feeds[i].version = short(sum)
+	}
+	s.version = short(all)
+	s.finish()
+	return s, skipped, nil
+}
+
+func short(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:6]) }
+
+// Skipped are the lines that were not used.
+type Skipped struct {
+	Count  int
+	Errors []*LineError // the first of them
+}
+
+func (s *Skipped) add(path string, line int, err error) {
+	s.Count++
+	if len(s.Errors) < 100 {
+		s.Errors = append(s.Errors, &LineError{path, line, err})
+	}
+}
+
+func (s *Set) readFile(cfg Config, feed uint16, sum io.Writer, skipped *Skipped) error {
+	f, err := os.Open(cfg.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	return s.read(cfg, feed, io.TeeReader(f, sum), skipped)
+}
+
+func (s *Set) read(cfg Config, feed uint16, r io.Reader, skipped *Skipped) error {
+	confidence := uint8(cfg.Confidence)
+	if confidence == 0 {
+		confidence = 75
+	}
+	br := bufio.NewReaderSize(r, maxLine)
+	for n := 1; ; n++ {
+		line, err := br.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) {
+			skipped.add(cfg.Path, n, fmt.Errorf("the line is longer than %d bytes", maxLine))
+			for errors.Is(err, bufio.ErrBufferFull) {
+				_, err = br.ReadSlice('\n')
+			}
+			line = nil
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("%s:%d: %w", cfg.Path, n, err)
+		}
+		if n == 1 {
+			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
+		}
+		for _, ind := range parseLine(string(line), func(err error) { skipped.add(cfg.Path, n, err) }) {
+			if ind.confidence == 0 {
+				ind.confidence = confidence
+			}
+			ind.feed = feed
+			if err := s.add(ind); err != nil {
+				skipped.add(cfg.Path, n, err)
+			}
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// parseLine reads one line in any of three forms: an indicator; a line of a hosts file, an unspecified or loopback address and the
+// names that are sent there; CSV of indicator, confidence and note.
+func parseLine(line string, bad func(error)) []indicator {
+	line = strings.TrimSpace(line)
+	if line == "" || line[0] == '#' || line[0] == ';' || line[0] == '!' {
+		return nil
+	}
+	if strings.Contains(line, ",") {
+		ind, err := parseCSV(line)
+		if err != nil {
+			bad(err)
+			return nil
+		}
+		return []indicator{ind}
+	}
+	line, _, _ = strings.Cut(line, "#")
+	words := strings.Fields(line)
+	if len(words) > 1 {
+		if a, err := netip.ParseAddr(words[0]); err != nil || !a.IsUnspecified() && !a.IsLoopback() {
+			bad(fmt.Errorf("%q is neither one indicator, nor a line of a hosts file, nor CSV", clip(line)))
+			return nil
+		}
+		words = words[1:]
+	}
+	var out []indicator
+	for _, w := range words {
+		out = append(out, indicator{text: w})
+	}
+	return out
+}
+
+// parseCSV splits at commas; an indicator and a confidence hold none, and a note may be quoted.
+func parseCSV(line string) (indicator, error) {
+	first, rest, _ := strings.Cut(line, ",")
+	score, note, _ := strings.Cut(rest, ",")
+	ind := indicator{text: strings.Trim(strings.TrimSpace(first), `"`), note: clipTo(strings.Trim(strings.TrimSpace(note), `"`), maxNote)}
+	if score = strings.TrimSpace(score); score != "" {
+		n, err := strconv.ParseUint(score, 10, 8)
+		if err != nil || n > 100 {
+			return ind, fmt.Errorf("confidence %q is not a number from 0 to 100", clip(score))
+		}
+		ind.confidence = uint8(n)
+	}
+	return ind, nil
+}
+
+func clip(s string) string { return clipTo(s, 80) }
+
+func clipTo(s string, n int) string {
+	if len(s) > n {
+		return strings.ToValidUTF8(s[:n], "") + "…"
+	}
+	return s
+}
+
+// add files an indicator under what it is: an address, a network or a domain. Of two for the same the surer one stays.
+func (s *Set) add(ind indicator) error {
+	if len(s.indicators) >= maxIndicators {
+		return fmt.Errorf("more than %d indicators", maxIndicators)
+	}
+	if a, err := netip.ParseAddr(ind.text); err == nil {
+		a = a.Unmap()
+		if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
+			return fmt.Errorf("address %s is everyone's", a)
+		}
+		ind.text = a.String()
+		put(s, s.addrs, a, ind)
+		return nil
+	}
+	if strings.Contains(ind.text, "/") {
+		return s.addPrefix(ind)
+	}
+	name, err := domain(ind.text)
+	if err != nil {
+		return err
+	}
+	ind.text = name
+	put(s, s.domains, name, ind)
+	return nil
+}
+
+func (s *Set) addPrefix(ind indicator) error {
+	p, err := netip.ParsePrefix(ind.text)
+	if err != nil {
+		return fmt.Errorf("%q is not a network, an address or a domain", clip(ind.text))
+	}
+	if p.Addr().Is4In6() {
+		return fmt.Errorf("network %q: write IPv4 as IPv4", clip(ind.text))
+	}
+	p = p.Masked()
+	if least := map[bool]int{true: 8, false: 16}[p.Addr().Is4()]; p.Bits() < least {
+		return fmt.Errorf("network %s is too wide: at least /%d", p, least)
+	}
+	ind.text = p.String()
+	put(s, s.prefixes, p, ind)
+	return nil
+}
+
+func put[K comparable](s *Set, m map[K]int32, key K, ind indicator) {
+	if i, ok := m[key]; ok {
+		if s.indicators[i].confidence < ind.confidence {
+			s.indicators[i] = ind
+		}
+		return
+	}
+	m[key] = int32(len(s.indicators))
+	s.indicators = append(s.indicators, ind)
+}
+
+// domain is the form in which names are compared: lower case, ASCII, without the last dot. A public suffix is refused, since it would
+// cover everybody below it.
+func domain(text string) (string, error) {
+	name := strings.TrimPrefix(strings.TrimSuffix(strings.ToLower(text), "."), "*.")
+	if !isASCII(name) {
+		ascii, err := idna.Lookup.ToASCII(name)
+		if err != nil {
+			return "", fmt.Errorf("%q is not a domain: %w", clip(text), err)
+		}
+		name = ascii
+	}
+	if len(name) > 253 || !strings.Contains(name, ".") {
+		return "", fmt.Errorf("%q is not a network, an address or a domain", clip(text))
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool {
+			return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z')
+		}) {
+			return "", fmt.Errorf("%q is not a domain: label %q", clip(text), clip(label))
+		}
+	}
+	if suffix, icann := publicsuffix.PublicSuffix(name); icann && suffix == name {
+		return "", fmt.Errorf("%q is a public suffix: it would cover every domain below it", name)
+	}
+	return name, nil
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r > 127 })
+}
+
+// finish makes the filter, once the number of its entries is known: 1 in 1,000 passes it wrongly and is found out by the maps.
+func (s *Set) finish() {
+	s.filter = bloom.NewWithEstimates(uint(max(len(s.indicators), 1024)), 0.001)
+	for name := range s.domains {
+		s.filter.AddString(name)
+	}
+	var key [17]byte
+	for a := range s.addrs {
+		s.filter.Add(addrKey(&key, a, a.BitLen()))
+	}
+	lengths := map[bool]map[int]bool{true: {}, false: {}}
+	for p := range s.prefixes {
+		s.filter.Add(addrKey(&key, p.Addr(), p.Bits()))
+		lengths[p.Addr().Is4()][p.Bits()] = true
+	}
+	s.bits4, s.bits6 = longestFirst(lengths[true]), longestFirst(lengths[false])
+}
+
+func longestFirst(m map[int]bool) []int {
+	var out []int
+	for n := range m {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	slices.Reverse(out)
+	return out
+}
