@@ -63,6 +63,7 @@ type feed struct {
 // A Set is all feeds, ready to judge. It is safe for concurrent use.
 type Set struct {
 	version    string
+	files      string // their state when they were read
 	feeds      []feed
 	indicators []indicator
 	filter     *bloom.BloomFilter

@@ -1,13 +1,19 @@
 package feeds
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unsafe"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/pipeline"
 )
@@ -150,7 +156,7 @@ func TestVerdictsKeepNothingOfTheEvent(t *testing.T) {
 }
 
 func FuzzFeedLines(f *testing.F) {
-	for _, l := range strings.Split(mixed, "\n") {
+	for l := range strings.SplitSeq(mixed, "\n") {
 		f.Add(l)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
@@ -183,3 +189,47 @@ func BenchmarkJudgeClean(b *testing.B) {
 }
 
 func unsafeString(b []byte) string { return unsafe.String(&b[0], len(b)) }
+
+// TestWatchSwapsAChangedFeed: what is written is judged by; a file that vanishes leaves the old set.
+func TestWatchSwapsAChangedFeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "feed.txt")
+		write := func(s string) {
+			if err := os.WriteFile(path+".new", []byte(s), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(path+".new", path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("one.example\n")
+		cfgs := []Config{{Name: "test", Path: path}}
+		log, m := slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry())
+		first, err := LoadAndTell(cfgs, log, m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sets []*Set
+		ctx, cancel := context.WithCancel(t.Context())
+		write("one.example\ntwo.example\n") // between the load and the watch
+		go Watch(ctx, cfgs, first, func(s *Set) { sets = append(sets, s) }, log, m)
+		time.Sleep(5 * time.Second)
+		if len(sets) != 1 || sets[0].Len() != 2 || sets[0].Version() == first.Version() {
+			t.Fatalf("got %v", sets)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		if len(sets) != 1 {
+			t.Fatalf("a vanished file made a set")
+		}
+		write("three.example\n")
+		time.Sleep(5 * time.Second)
+		if len(sets) != 2 || sets[1].Len() != 1 {
+			t.Fatalf("got %v", sets)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}

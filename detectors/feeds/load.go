@@ -44,7 +44,7 @@ func (e *LineError) Unwrap() error { return e.Err }
 // Load reads every feed. A file that cannot be read is an error; a line that cannot is skipped and told in the second result, of
 // which the first hundred are kept and all are counted.
 func Load(cfgs []Config) (*Set, Skipped, error) {
-	s := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}}
+	s := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}, files: state(cfgs)}
 	var skipped Skipped
 	all := sha256.New()
 	for i, cfg := range cfgs {

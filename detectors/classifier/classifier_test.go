@@ -1,0 +1,168 @@
+package classifier_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/detectors/classifier"
+	"tidegate/models"
+	"tidegate/pipeline"
+)
+
+func shipped(t testing.TB, cfg classifier.Config) *classifier.Classifier {
+	t.Helper()
+	c, err := classifier.New(cfg, models.GeneratedDomains, prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func lookup(name, qtype string) *pipeline.Event {
+	return &pipeline.Event{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: name, QuestionType: qtype}}
+}
+
+func TestGeneratedNamesAreFoundAndChosenOnesAreNot(t *testing.T) {
+	c := shipped(t, classifier.Default())
+	check := func(name string, want bool) {
+		t.Helper()
+		e := lookup(name, "A")
+		c.Judge([]*pipeline.Event{e})
+		if (len(e.Verdicts) == 1) != want {
+			t.Errorf("%s: verdicts %v, want one: %v", name, e.Verdicts, want)
+		}
+		if want && len(e.Verdicts) == 1 && !strings.Contains(e.Verdicts[0].Evidence, "most by") {
+			t.Errorf("%s: the verdict does not say why: %s", name, e.Verdicts[0].Evidence)
+		}
+	}
+	check("xjq7kvw2zt9hpb4m.example", true)
+	check("www.qpwzkxjvhg8t3nrd.example", true)
+	check("wikipedia.org", false)
+	check("static.stackoverflow.com", false)
+	check("payments.example", false)
+	check("debian.org", false)
+	check("my-little-bakery.co.uk", false)
+	check("a1b2.com", false) // too short to tell
+	check("xn--bcher-kva.example", false)
+	check("com", false)
+	check("", false)
+}
+
+func TestOnlyLookUpsOfAddressesAreJudged(t *testing.T) {
+	c := shipped(t, classifier.Default())
+	e := lookup("xjq7kvw2zt9hpb4m.example", "PTR")
+	c.Judge([]*pipeline.Event{e, {Dataset: pipeline.Dataset_HTTP}})
+	if len(e.Verdicts) != 0 {
+		t.Errorf("got %v", e.Verdicts)
+	}
+}
+
+func TestAShadowSaysNothing(t *testing.T) {
+	c := shipped(t, classifier.Config{Enabled: true, Shadow: true})
+	e := lookup("xjq7kvw2zt9hpb4m.example", "A")
+	c.Judge([]*pipeline.Event{e})
+	if len(e.Verdicts) != 0 {
+		t.Errorf("got %v", e.Verdicts)
+	}
+}
+
+// samples are made here: names of syllables, and letters at random.
+func samples(n int) []classifier.Sample {
+	rng := rand.New(rand.NewSource(7))
+	syllables := strings.Fields("ba na to mi ler shop ing da ta blue green tech soft work net cloud house press media ra")
+	var out []classifier.Sample
+	for range n {
+		name := ""
+		for len(name) < 8 {
+			name += syllables[rng.Intn(len(syllables))]
+		}
+		out = append(out, classifier.Sample{Label: name, Suffix: "com"})
+		b := make([]byte, 12)
+		for i := range b {
+			b[i] = "abcdefghijklmnopqrstuvwxyz0123456789"[rng.Intn(36)]
+		}
+		out = append(out, classifier.Sample{Label: string(b), Suffix: "net", Family: "random"})
+	}
+	return out
+}
+
+// TestTrainingIsTheSameToTheByte: golearn's own bagging is not.
+func TestTrainingIsTheSameToTheByte(t *testing.T) {
+	opt := classifier.DefaultOptions()
+	opt.Trees, opt.Rows = 6, 800
+	var files [][]byte
+	for range 3 {
+		m, err := classifier.Train(samples(600), opt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := m.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, b)
+	}
+	if !bytes.Equal(files[0], files[1]) || !bytes.Equal(files[0], files[2]) {
+		t.Error("three trainings made different models")
+	}
+	m, err := classifier.Decode(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if good, bad := m.Score("datashopler", "com"), m.Score("x8kq2zv7wj1p", "net"); good > 0.3 || bad < 0.7 {
+		t.Errorf("a name of syllables scores %v, letters at random %v", good, bad)
+	}
+}
+
+func TestJudgingDoesNotAllocate(t *testing.T) {
+	c := shipped(t, classifier.Default())
+	e := lookup("static.stackoverflow.com", "A")
+	e.Dns.RegisteredDomain = "stackoverflow.com"
+	block := []*pipeline.Event{e}
+	if n := testing.AllocsPerRun(100, func() { c.Judge(block) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestDecodeRefusesWhatWouldLeaveItsArrays(t *testing.T) {
+	for _, b := range [][]byte{nil, []byte("x"), models.GeneratedDomains[:1000]} {
+		if _, err := classifier.Decode(b); err == nil {
+			t.Errorf("%d bytes of nonsense were taken", len(b))
+		}
+	}
+}
+
+// FuzzScore: any label is judged without leaving the arrays, the longest included.
+func FuzzScore(f *testing.F) {
+	m, err := classifier.Decode(models.GeneratedDomains)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add("wikipedia", "org")
+	f.Add(strings.Repeat("\xff", 300), "")
+	f.Fuzz(func(t *testing.T, label, suffix string) {
+		if s := m.Score(label, suffix); s < 0 || s > 1 {
+			t.Errorf("score %v", s)
+		}
+	})
+}
+
+func BenchmarkJudge(b *testing.B) {
+	c := shipped(b, classifier.Default())
+	var block []*pipeline.Event
+	for i := range 64 {
+		e := lookup(fmt.Sprintf("www.shop-number-%d.com", i), "A")
+		e.Dns.RegisteredDomain = e.Dns.QuestionName[4:]
+		block = append(block, e)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		c.Judge(block)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(block)), "ns/domain")
+}
