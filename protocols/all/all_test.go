@@ -1,0 +1,66 @@
+package all
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tidegate/protocols/protocoltest"
+)
+
+// TestEveryProtocol plays every transcript of testdata to all protocols together: a folder is a protocol.
+func TestEveryProtocol(t *testing.T) {
+	for _, name := range protocoltest.Names(Protocols) {
+		files, err := filepath.Glob("../testdata/" + name + "/*.txt")
+		if err != nil || len(files) == 0 {
+			t.Errorf("%s has no transcript in protocols/testdata/%s", name, name)
+		}
+		for _, path := range files {
+			t.Run(name+"/"+strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
+				c, err := protocoltest.Read(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				protocoltest.Shared(t, Protocols, c, name)
+			})
+		}
+	}
+}
+
+// TestContentDecidesNotThePort: the same transcripts are recognised on a port that hints at nothing.
+func TestContentDecidesNotThePort(t *testing.T) {
+	for _, name := range protocoltest.Names(Protocols) {
+		files, _ := filepath.Glob("../testdata/" + name + "/*.txt")
+		for _, path := range files {
+			c, err := protocoltest.Read(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Port = 40404
+			if _, got := c.Play(Protocols); got != name {
+				t.Errorf("%s on port %d is %q", path, c.Port, got)
+			}
+		}
+	}
+}
+
+// TestTwinsAreNotClaimed: other protocols that look alike, on their own ports and on a port of each of ours.
+func TestTwinsAreNotClaimed(t *testing.T) {
+	files, err := filepath.Glob("../testdata/twins/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no twins")
+	}
+	for _, path := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
+			c, err := protocoltest.Read(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			protocoltest.Twin(t, Protocols, c)
+			for _, p := range Protocols {
+				c.Port = p.Ports[0]
+				protocoltest.Twin(t, Protocols, c)
+			}
+		})
+	}
+}

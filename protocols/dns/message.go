@@ -1,0 +1,324 @@
+package dns
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/zeebo/xxh3"
+)
+
+const (
+	headerSize = 12
+	minRecord  = 11 // root name, type, class, ttl, length
+	maxMessage = 65535
+	maxOpCode  = 6
+
+	maxName      = 255  // octets of a name on the wire, RFC 1035 section 2.3.4
+	maxQuestions = 16   // of a message that is not well formed otherwise
+	maxHops      = 64   // compression pointers in one name; software in use stops at 10 to 128
+	maxAnswers   = 128  // records of an answer that are kept; the others are counted
+	maxData      = 1024 // characters of a record's data that are kept
+	maxText      = 32 << 10
+)
+
+// The bits of a header's flags.
+const (
+	flagQR = 1 << 15
+	flagAA = 1 << 10
+	flagTC = 1 << 9
+	flagRD = 1 << 8
+	flagRA = 1 << 7
+	flagZ  = 1 << 6
+	flagAD = 1 << 5
+	flagCD = 1 << 4
+)
+
+var (
+	errShort   = errors.New("dns: message ends early")
+	errName    = errors.New("dns: name is not well formed")
+	errPointer = errors.New("dns: compression pointer does not point back, or too many of them")
+)
+
+// A span is a piece of message.text.
+type span struct{ from, to int }
+
+// An answer is a record of the answer section, its name and its data as text.
+type answer struct {
+	name, data span
+	typ        uint16
+	ttl        uint32
+}
+
+// A message is one that was read. It is used again for the next: text and answers keep their room. All text that the message
+// has is written into one buffer, the question's name first, so that an event costs one string and not one per record.
+type message struct {
+	id       uint16
+	flags    uint16
+	qd, an   uint16
+	qtype    uint16
+	qclass   uint16
+	rcode    uint16
+	cut      bool // records could not be read to their end
+	soas     int  // SOA records among the answers
+	lastSOA  bool // the last answer is one
+	key      uint64
+	question span
+	answers  []answer
+	text     []byte
+	b        []byte // the message; valid while it is parsed
+}
+
+// parse reads b. The error is of the header or the question; behind them a message is read as far as it goes.
+func (m *message) parse(b []byte) error {
+	*m = message{answers: m.answers[:0], text: m.text[:0], b: b}
+	if len(b) < headerSize {
+		return errShort
+	}
+	m.id, m.flags = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+	m.qd, m.an = binary.BigEndian.Uint16(b[4:]), binary.BigEndian.Uint16(b[6:])
+	ns, ar := int(binary.BigEndian.Uint16(b[8:])), int(binary.BigEndian.Uint16(b[10:]))
+	m.rcode = m.flags & 15
+	off, err := m.readQuestions(headerSize)
+	if err != nil {
+		return err
+	}
+	if off, err = m.readAnswers(off, int(m.an)); err == nil {
+		err = m.readExtended(off, ns+ar)
+	}
+	m.cut = err != nil
+	return nil
+}
+
+// readQuestions keeps the first question: there is no server that answers a second one.
+func (m *message) readQuestions(off int) (int, error) {
+	for i := range int(m.qd) {
+		if i > 0 {
+			next, err := skipQuestion(m.b, off)
+			if err != nil {
+				return 0, err
+			}
+			off = next
+			continue
+		}
+		var err error
+		if m.text, off, err = appendName(m.text, m.b, off); err != nil {
+			return 0, err
+		}
+		if off+4 > len(m.b) {
+			return 0, errShort
+		}
+		m.question = span{0, len(m.text)}
+		m.qtype, m.qclass = binary.BigEndian.Uint16(m.b[off:]), binary.BigEndian.Uint16(m.b[off+2:])
+		m.key = xxh3.HashSeed(m.text, uint64(m.qtype)<<16|uint64(m.qclass))
+		off += 4
+	}
+	return off, nil
+}
+
+func (m *message) readAnswers(off, n int) (int, error) {
+	for range n {
+		r, err := readRecord(m.b, off)
+		if err != nil {
+			return 0, err
+		}
+		if m.lastSOA = r.typ == typeSOA; m.lastSOA {
+			m.soas++
+		}
+		if len(m.answers) < maxAnswers && len(m.text) < maxText {
+			m.keep(off, r)
+		}
+		off = r.end
+	}
+	return off, nil
+}
+
+// keep writes a record's name and data as text. A name that the question or the record before has too is not written again.
+func (m *message) keep(off int, r record) {
+	a := answer{typ: r.typ, ttl: r.ttl}
+	a.name.from = len(m.text)
+	m.text, _, _ = appendName(m.text, m.b, off) // readRecord has been through it
+	a.name.to = len(m.text)
+	if m.same(a.name, m.question) {
+		m.text, a.name = m.text[:a.name.from], m.question
+	} else if n := len(m.answers); n > 0 && m.same(a.name, m.answers[n-1].name) {
+		m.text, a.name = m.text[:a.name.from], m.answers[n-1].name
+	}
+	a.data.from = len(m.text)
+	m.appendData(r)
+	a.data.to = len(m.text)
+	m.answers = append(m.answers, a)
+}
+
+func (m *message) same(a, b span) bool {
+	return b.to > b.from && string(m.text[a.from:a.to]) == string(m.text[b.from:b.to])
+}
+
+// readExtended walks the authority and additional sections for the OPT record, whose ttl begins with the upper eight bits of
+// the response code (RFC 6891 section 6.1.3).
+func (m *message) readExtended(off, n int) error {
+	for range n {
+		r, err := readRecord(m.b, off)
+		if err != nil {
+			return err
+		}
+		if r.typ == typeOPT {
+			m.rcode |= uint16(r.ttl>>24) << 4
+		}
+		off = r.end
+	}
+	return nil
+}
+
+// A record is where one lies in its message.
+type record struct {
+	typ, class uint16
+	ttl        uint32
+	data, end  int
+}
+
+func readRecord(b []byte, off int) (record, error) {
+	off, err := skipName(b, off)
+	if err != nil {
+		return record{}, err
+	}
+	if off+10 > len(b) {
+		return record{}, errShort
+	}
+	r := record{
+		typ: binary.BigEndian.Uint16(b[off:]), class: binary.BigEndian.Uint16(b[off+2:]),
+		ttl: binary.BigEndian.Uint32(b[off+4:]), data: off + 10,
+	}
+	r.end = r.data + int(binary.BigEndian.Uint16(b[off+8:]))
+	if r.end > len(b) {
+		return record{}, errShort
+	}
+	return r, nil
+}
+
+func skipRecord(b []byte, off int) (int, error) {
+	r, err := readRecord(b, off)
+	return r.end, err
+}
+
+// skipQuestion gives the offset behind the question at off.
+func skipQuestion(b []byte, off int) (int, error) {
+	off, err := skipName(b, off)
+	if err == nil && off+4 > len(b) {
+		err = errShort
+	}
+	return off + 4, err
+}
+
+// skipName gives the offset behind the name at off, having checked all of it.
+func skipName(b []byte, off int) (int, error) {
+	w := walk{b: b, off: off}
+	for {
+		if l, err := w.next(); l == nil {
+			return w.end, err
+		}
+	}
+}
+
+// A walk goes through the labels of a name. Pointers must point before the labels that they end, so a walk ends; their number
+// is bounded too, since a message of 64 KiB could make every name of it jump thousands of times.
+type walk struct {
+	b    []byte
+	off  int
+	from int // + 1: where the labels that are being read begin
+	end  int // behind the name in the message, once known
+	hops int
+	size int
+}
+
+// next gives the next label; nil at the end of the name, or with an error.
+func (w *walk) next() ([]byte, error) {
+	if w.from == 0 {
+		w.from = w.off + 1
+	}
+	for {
+		if w.off >= len(w.b) {
+			return nil, errShort
+		}
+		n := int(w.b[w.off])
+		switch {
+		case n == 0:
+			if w.end == 0 {
+				w.end = w.off + 1
+			}
+			return nil, nil
+		case n < 64:
+			if w.off+1+n > len(w.b) {
+				return nil, errShort
+			}
+			if w.size += n + 1; w.size+1 > maxName {
+				return nil, errName
+			}
+			l := w.b[w.off+1 : w.off+1+n]
+			w.off += 1 + n
+			return l, nil
+		case n < 192:
+			return nil, errName // reserved; extended labels (RFC 2673) are withdrawn
+		}
+		if err := w.jump(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (w *walk) jump() error {
+	if w.off+2 > len(w.b) {
+		return errShort
+	}
+	to := int(binary.BigEndian.Uint16(w.b[w.off:]) & 0x3fff)
+	if w.end == 0 {
+		w.end = w.off + 2
+	}
+	if w.hops++; to+1 >= w.from || w.hops > maxHops {
+		return errPointer
+	}
+	w.off, w.from = to, to+1
+	return nil
+}
+
+// appendName appends the name at off to dst and gives the offset behind it: lower case, no dot at its end, the root as ".";
+// what is not visible ASCII as \DDD, a dot or backslash within a label behind a backslash (RFC 4343 section 2.1).
+func appendName(dst, b []byte, off int) ([]byte, int, error) {
+	w, from := walk{b: b, off: off}, len(dst)
+	for {
+		l, err := w.next()
+		if err != nil {
+			return dst[:from], 0, err
+		}
+		if l == nil {
+			break
+		}
+		if len(dst) > from {
+			dst = append(dst, '.')
+		}
+		dst = appendLabel(dst, l)
+	}
+	if len(dst) == from {
+		dst = append(dst, '.')
+	}
+	return dst, w.end, nil
+}
+
+func appendLabel(dst, l []byte) []byte {
+	for _, c := range l {
+		switch {
+		case 'A' <= c && c <= 'Z':
+			dst = append(dst, c+'a'-'A')
+		case c == '.' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c <= ' ' || c > '~':
+			dst = appendOctet(dst, c)
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+func appendOctet(dst []byte, c byte) []byte {
+	return append(dst, '\\', '0'+c/100, '0'+c/10%10, '0'+c%10)
+}

@@ -1,0 +1,336 @@
+package dns
+
+import (
+	"bytes"
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"golang.org/x/net/dns/dnsmessage"
+
+	"tidegate/protocols"
+)
+
+// unhex reads hex with spaces in it.
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// ask is a query for name, as dnsmessage packs it.
+func ask(t testing.TB, id uint16, name string, typ dnsmessage.Type) []byte {
+	t.Helper()
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: id, RecursionDesired: true},
+		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: typ, Class: dnsmessage.ClassINET}},
+	}
+	return pack(t, m)
+}
+
+// reply is the answer to ask with the records given.
+func reply(t testing.TB, id uint16, name string, typ dnsmessage.Type, rcode dnsmessage.RCode, rr ...dnsmessage.ResourceBody) []byte {
+	t.Helper()
+	m := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: id, Response: true, RecursionDesired: true, RecursionAvailable: true, RCode: rcode},
+		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: typ, Class: dnsmessage.ClassINET}},
+	}
+	for _, r := range rr {
+		m.Answers = append(m.Answers, dnsmessage.Resource{
+			Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName(name), Class: dnsmessage.ClassINET, TTL: 60}, Body: r,
+		})
+	}
+	return pack(t, m)
+}
+
+func pack(t testing.TB, m dnsmessage.Message) []byte {
+	t.Helper()
+	b, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestNamesAreWrittenLowerCaseAndEscaped: RFC 4343 section 2.1.
+func TestNamesAreWrittenLowerCaseAndEscaped(t *testing.T) {
+	check := func(wire, want string) {
+		t.Helper()
+		got, end, err := appendName(nil, []byte(wire), 0)
+		if err != nil || string(got) != want || end != len(wire) {
+			t.Errorf("%q: %q, end %d, %v; want %q", wire, got, end, err, want)
+		}
+	}
+	check("\x00", ".")
+	check("\x03WwW\x07ExAmple\x03com\x00", "www.example.com")
+	check("\x03a.b\x01c\x00", `a\.b.c`)
+	check("\x03a\\b\x00", `a\\b`)
+	check("\x04a b\x00\x00", `a\032b\000`)
+	check("\x02\xc3\xa9\x00", `\195\169`)
+	check("\x01*\x04_dmz\x00", "*._dmz")
+	check("\x3f"+strings.Repeat("x", 63)+"\x00", strings.Repeat("x", 63))
+}
+
+// TestCompressionIsBounded: a pointer must point before the labels that it ends, and their number has a bound.
+func TestCompressionIsBounded(t *testing.T) {
+	check := func(msg string, off int, want string, ok bool) {
+		t.Helper()
+		got, _, err := appendName(nil, []byte(msg), off)
+		if ok != (err == nil) || ok && string(got) != want {
+			t.Errorf("%q at %d: %q, %v; want %q, %v", msg, off, got, err, want, ok)
+		}
+	}
+	check("\x03com\x00\x01a\xc0\x00", 5, "a.com", true)
+	check("\x03com\x00\x01a\xc0\x00\x01b\xc0\x05", 9, "b.a.com", true)
+	check("\xc0\x00", 0, "", false)                                               // itself
+	check("\x01a\xc0\x00", 0, "", false)                                          // its own labels: a loop
+	check("\xc0\x02\xc0\x00", 2, "", false)                                       // two that point at each other
+	check("\xc0\x04\x00\x00\x03com\x00", 0, "", false)                            // forward
+	check("\x01a\xc0", 0, "", false)                                              // half a pointer
+	check("\x01a\x40b\x00", 0, "", false)                                         // reserved
+	check("\x05ab", 0, "", false)                                                 // ends early
+	check("\x01a", 0, "", false)                                                  // no end
+	check(strings.Repeat("\x3f"+strings.Repeat("x", 63), 4)+"\x00", 0, "", false) // 257 octets
+
+	chain := []byte{0}
+	for i := range maxHops + 1 {
+		to := max(0, 1+2*(i-1))
+		if i == 0 {
+			to = 0
+		}
+		chain = append(chain, 0xc0|byte(to>>8), byte(to))
+	}
+	check(string(chain), 1+2*(maxHops-1), ".", true)
+	check(string(chain), 1+2*maxHops, "", false)
+}
+
+// TestRecordDataIsWrittenAsInAZoneFile: one claim a record type.
+func TestRecordDataIsWrittenAsInAZoneFile(t *testing.T) {
+	check := func(typ uint16, data, want string) {
+		t.Helper()
+		b := unhex(t, data)
+		m := message{b: b}
+		m.appendData(record{typ: typ, end: len(b)})
+		if got := string(m.text); got != want {
+			t.Errorf("%s %s:\n got %s\nwant %s", typeName(typ), data, got, want)
+		}
+	}
+	name := "02 6e73 07 6578616d706c65 00" // ns.example
+	check(1, "c0000201", "192.0.2.1")
+	check(1, "c00002", `\# 3 c00002`)
+	check(28, "20010db8 00000000 00000000 00000001", "2001:db8::1")
+	check(28, "00000000 00000000 0000ffff c0000201", "::ffff:192.0.2.1")
+	check(2, name, "ns.example")
+	check(5, "00", ".")
+	check(12, name+"00", `\# 13 026e73076578616d706c650000`) // a byte too many
+	check(6, name+"01 61 00 00000001 00000002 00000003 00000004 00000005", "ns.example a 1 2 3 4 5")
+	check(15, "000a"+name, "10 ns.example")
+	check(16, "03 612262 00 02 c3a9", `"a\"b" "" "é"`)
+	check(16, "01 09 01 ff", `"\009" "\255"`)
+	check(16, "05 61", `\# 2 0561`)
+	check(16, "", "")
+	check(13, "03 583836 05 4c696e7578", `"X86" "Linux"`)
+	check(33, "0001 0002 1f90"+name, "1 2 8080 ns.example")
+	check(35, "0064 000a 01 75 07 4532552b736970 00 00", `100 10 "u" "E2U+sip" "" .`)
+	check(257, "00 05 6973737565 6c65", `0 issue "le"`)
+	check(257, "80 05 6973737565", `128 issue ""`)
+	check(256, "000a 0001 78", `10 1 "x"`)
+	check(43, "ec45 05 01 2bb183", "60485 5 1 2bb183")
+	check(48, "0101 03 08 0102ff", "257 3 8 AQL/")
+	check(46, "0001 08 02 00000e10 5f5e1000 5f5e0000 1234 01 61 00 0102ff", "A 8 2 3600 20200913122640 20200913111824 4660 a AQL/")
+	check(47, name+"0006 400000000003", "ns.example A RRSIG NSEC")
+	check(50, "01 00 000a 01 ab 05 0000000000 0001 40", "1 0 10 ab 00000000 A")
+	check(51, "01 00 0000 00", "1 0 0 -")
+	check(52, "03 01 01 abcd", "3 1 1 abcd")
+	check(44, "01 02 ff", "1 2 ff")
+	check(64, "0000"+name, "0 ns.example")
+	check(65, "0001 00 0001 0006 02 6832 02 6833 0002 0000 0003 0002 01bb 0004 0004 c0000201 0006 0010 20010db8000000000000000000000001",
+		`1 . alpn="h2,h3" no-default-alpn port=443 ipv4hint=192.0.2.1 ipv6hint=2001:db8::1`)
+	check(65, "0001 00 0000 0004 0001 0003 0007 0004 2f717b7d 029a 0002 6162", `1 . mandatory=alpn,port dohpath="/q{}" key666="ab"`)
+	check(65, "0001 00 0001 0009 02 6832", `\# 10 00010000010009026832`) // a parameter that is longer than the record
+	check(65, "0001 00 0004 0003 c00002", `\# 10 00010000040003c00002`)
+	check(10, "0102", `\# 2 0102`)
+	check(65280, "", `\# 0`)
+	check(5, "c000", `\# 2 c000`) // a pointer to itself
+	check(99, strings.Repeat("ff"+strings.Repeat("61", 255), 8), strings.Repeat(`"`+strings.Repeat("a", 255)+`" `, 4)[:maxData]+"…")
+}
+
+// TestExtendedResponseCodeNeedsEDNS: its upper bits are in the OPT record.
+func TestExtendedResponseCodeNeedsEDNS(t *testing.T) {
+	b := unhex(t, "0001 8180 0001 0000 0000 0001 01 61 00 0001 0001  00 0029 1000 01 00 0000 0000")
+	var m message
+	if err := m.parse(b); err != nil || m.cut || responseCode(m.rcode) != "BADVERS" {
+		t.Errorf("%v, cut %v, %s", err, m.cut, responseCode(m.rcode))
+	}
+}
+
+// TestWordsForNumbers: mnemonics where IANA has one.
+func TestWordsForNumbers(t *testing.T) {
+	check := func(got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	check(typeName(1), "A")
+	check(typeName(65), "HTTPS")
+	check(typeName(65280), "TYPE65280")
+	check(typeName(0), "TYPE0")
+	check(typeName(32769), "DLV")
+	check(responseCode(3), "NXDOMAIN")
+	check(responseCode(23), "BADCOOKIE")
+	check(responseCode(4000), "RCODE4000")
+	check(classText(1), "IN")
+	check(classText(7), "CLASS7")
+	check(strings.Join(headerFlags(nil, 0xffff), " "), "AA TC RD RA AD CD")
+}
+
+// TestRegisteredDomain is the public suffix and a label.
+func TestRegisteredDomain(t *testing.T) {
+	check := func(name, want string) {
+		t.Helper()
+		if got := registeredDomain(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	check("www.example.com", "example.com")
+	check("example.com", "example.com")
+	check("a.b.example.co.uk", "example.co.uk")
+	check("co.uk", "")
+	check("com", "")
+	check(".", "")
+	check("", "")
+	check("db.shop.local", "shop.local")
+	check(`x.a\.b.com`, `a\.b.com`)
+	check(`x.a\\.com`, `a\\.com`)
+}
+
+// TestDetectIsStrict: it must know DNS on any port and leave what only looks like it.
+func TestDetectIsStrict(t *testing.T) {
+	check := func(b []byte, want protocols.Match) {
+		t.Helper()
+		if got := detect(protocols.Client, b); got != want {
+			t.Errorf("%x: %d, want %d", b, got, want)
+		}
+	}
+	q := ask(t, 7, "example.com.", dnsmessage.TypeA)
+	a := reply(t, 7, "example.com.", dnsmessage.TypeA, 0, &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}})
+	check(q, protocols.Yes)
+	check(a, protocols.Yes)
+	prefix := func(b []byte) []byte { return append([]byte{byte(len(b) >> 8), byte(len(b))}, b...) }
+	check(prefix(q), protocols.Yes)
+	check(prefix(a), protocols.Yes)
+	check(prefix(a)[:2+12+13+4], protocols.Yes) // its question is there
+	check(prefix(q)[:20], protocols.More)
+	check(prefix(q)[:1], protocols.More)
+	check(a[:len(a)-1], protocols.More)    // cut: the port decides
+	check(append(q, 0), protocols.More)    // a byte too many
+	check(make([]byte, 12), protocols.No)  // nothing but zeros
+	check(make([]byte, 100), protocols.No) //
+	check([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), protocols.No)
+	check([]byte("*1\r\n$4\r\nPING\r\n"), protocols.No)
+	check(unhex(t, "16030100c8010000c40303000102030405060708"), protocols.No)
+	check(unhex(t, "4a0000000a382e302e333600"), protocols.No)
+	check(unhex(t, "1b00041004fa00004e5450000000000000000000000000000000000000000000"), protocols.No) // NTP-like
+	for id := range 1 << 16 {                                                                         // no id makes a stream of a datagram or the other way round
+		q[0], q[1] = byte(id>>8), byte(id)
+		if !datagram(q) || stream(q) == protocols.Yes {
+			t.Fatalf("id %d is taken for a length", id)
+		}
+	}
+}
+
+// TestSyncFindsTheNextMessage in the middle of a stream.
+func TestSyncFindsTheNextMessage(t *testing.T) {
+	q := ask(t, 7, "example.com.", dnsmessage.TypeA)
+	b := append([]byte{0, byte(len(q))}, q...)
+	for cut := range b {
+		junk := b[len(b)-cut:]
+		skip, m := resync(protocols.Client, append(bytes.Clone(junk), b...))
+		if skip != cut || m != protocols.Yes {
+			t.Errorf("behind %d bytes of a message: %d, %d", cut, skip, m)
+		}
+	}
+	if skip, m := resync(protocols.Client, bytes.Repeat([]byte{0xff}, 5000)); skip < 4990 || m != protocols.More {
+		t.Errorf("nothing: %d, %d", skip, m)
+	}
+}
+
+// FuzzMessage holds the parser against two others: what golang.org/x/net unpacks must be read too, with the same question and
+// answers, and no input may panic or write more than the caps allow.
+func FuzzMessage(f *testing.F) {
+	f.Add(ask(f, 7, "example.com.", dnsmessage.TypeA))
+	f.Add(reply(f, 7, "example.com.", dnsmessage.TypeMX, 0, &dnsmessage.MXResource{Pref: 1, MX: dnsmessage.MustNewName("mx.example.com.")},
+		&dnsmessage.TXTResource{TXT: []string{"a", "b"}}, &dnsmessage.AAAAResource{}))
+	f.Add([]byte("\x00\x01\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01\xc0\x0c\x00\x41\x00\x01\x00\x00\x00\x01\x00\x05\x00\x01\x00\x00\x01"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > maxMessage {
+			return
+		}
+		detect(protocols.Client, b)
+		resync(protocols.Server, b)
+		var m message
+		err := m.parse(b)
+		if len(m.text) > maxText+3*maxData+2*4*maxName || len(m.answers) > maxAnswers {
+			t.Fatalf("%d characters, %d answers", len(m.text), len(m.answers))
+		}
+		var p dnsmessage.Parser
+		h, err2 := p.Start(b)
+		if err2 != nil {
+			return
+		}
+		qs, err2 := p.AllQuestions()
+		if err2 != nil || len(qs) == 0 {
+			return
+		}
+		if err != nil {
+			t.Fatalf("x/net reads the question, we say %v", err)
+		}
+		want, _, _ := appendName(nil, b, headerSize)
+		if got := m.text[m.question.from:m.question.to]; !bytes.Equal(got, want) || uint16(qs[0].Type) != m.qtype || h.ID != m.id {
+			t.Fatalf("question %s, id %d", got, m.id)
+		}
+		if rrs, err := p.AllAnswers(); err == nil && (len(rrs) > len(m.answers) && len(m.answers) < maxAnswers && len(m.text) < maxText) {
+			t.Fatalf("x/net has %d answers, we %d", len(rrs), len(m.answers))
+		}
+	})
+}
+
+// BenchmarkParse is a query and its answer of two records, parsed by us, by gopacket and by x/net.
+func BenchmarkParse(b *testing.B) {
+	q := ask(b, 7, "www.example.com.", dnsmessage.TypeA)
+	a := reply(b, 7, "www.example.com.", dnsmessage.TypeA, 0,
+		&dnsmessage.CNAMEResource{CNAME: dnsmessage.MustNewName("web.example.com.")}, &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}})
+	b.Run("tidegate", func(b *testing.B) {
+		b.ReportAllocs()
+		var m message
+		for b.Loop() {
+			if m.parse(q) != nil || m.parse(a) != nil || len(m.answers) != 2 {
+				b.Fatal("parse")
+			}
+		}
+	})
+	b.Run("gopacket", func(b *testing.B) {
+		b.ReportAllocs()
+		var d layers.DNS
+		for b.Loop() {
+			if d.DecodeFromBytes(q, gopacket.NilDecodeFeedback) != nil || d.DecodeFromBytes(a, gopacket.NilDecodeFeedback) != nil {
+				b.Fatal("parse")
+			}
+		}
+	})
+	b.Run("xnet", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var m dnsmessage.Message
+			if m.Unpack(q) != nil || m.Unpack(a) != nil {
+				b.Fatal("parse")
+			}
+		}
+	})
+}

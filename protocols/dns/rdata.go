@@ -1,0 +1,358 @@
+package dns
+
+import (
+	"encoding/base32"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"net/netip"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// appendData writes the data of r as a zone file has it. What is not what its type says, and every type that we do not know, is
+// written as \# length hex.
+func (m *message) appendData(r record) {
+	from := len(m.text)
+	d := data{b: m.b, off: r.data, end: r.end, text: m.text}
+	if known := d.write(r.typ); !known || d.bad || d.off != d.end {
+		d.text = append(d.text[:from], `\# `...)
+		d.text = strconv.AppendInt(d.text, int64(r.end-r.data), 10)
+		if raw := m.b[r.data:r.end]; len(raw) > 0 {
+			d.text = append(d.text, ' ')
+			d.text = hex.AppendEncode(d.text, raw[:min(len(raw), maxData/2)])
+		}
+	}
+	if n := len(d.text); n > from && d.text[n-1] == ' ' {
+		d.text = d.text[:n-1] // every field ends with one
+	}
+	m.text = shorten(d.text, from)
+}
+
+// shorten cuts what was written from from on to maxData characters, and says so with an ellipsis.
+func shorten(text []byte, from int) []byte {
+	if len(text)-from <= maxData {
+		return text
+	}
+	n := from + maxData
+	for n > from && !utf8.RuneStart(text[n]) {
+		n--
+	}
+	return append(text[:n], "…"...)
+}
+
+// data reads a record's data and writes it as text. bad is set when it ends early or has a name that is none; what is read then
+// is zero.
+type data struct {
+	b        []byte
+	off, end int
+	text     []byte
+	bad      bool
+}
+
+// write writes the data of a record of type t; false if it does not know t.
+func (d *data) write(t uint16) bool {
+	switch t {
+	case typeA:
+		d.addr(4)
+	case typeAAAA:
+		d.addr(16)
+	case 2, 3, 4, 5, 7, 8, 9, 12, 39: // NS MD MF CNAME MB MG MR PTR DNAME
+		d.name()
+	case typeSOA:
+		d.name().name().u32().u32().u32().u32().u32()
+	case 14, 17: // MINFO RP
+		d.name().name()
+	case 15, 18, 21, 36: // MX AFSDB RT KX
+		d.u16().name()
+	case 13, 16, 19, 20, 56, 99, 258, 261, 262: // HINFO TXT X25 ISDN NINFO SPF AVC RESINFO WALLET
+		d.strings()
+	case 33: // SRV
+		d.u16().u16().u16().name()
+	case 35: // NAPTR
+		d.u16().u16().str().str().str().name()
+	case 257: // CAA
+		d.u8().tag().quoted(d.rest())
+	case 256: // URI
+		d.u16().u16().quoted(d.rest())
+	case 64, 65: // SVCB HTTPS
+		d.u16().name().params()
+	case 43, 59, 32768, 32769: // DS CDS TA DLV
+		d.u16().u8().u8().hex()
+	case 44: // SSHFP
+		d.u8().u8().hex()
+	case 52, 53: // TLSA SMIMEA
+		d.u8().u8().u8().hex()
+	case 48, 60, 25: // DNSKEY CDNSKEY KEY
+		d.u16().u8().u8().base64()
+	case 37: // CERT
+		d.u16().u16().u8().base64()
+	case 49, 61: // DHCID OPENPGPKEY
+		d.base64()
+	case 63: // ZONEMD
+		d.u32().u8().u8().hex()
+	case 46, 24: // RRSIG SIG
+		d.typ().u8().u8().u32().instant().instant().u16().name().base64()
+	case 47: // NSEC
+		d.name().types()
+	case 50: // NSEC3
+		d.u8().u8().u16().salt().hash().types()
+	case 51: // NSEC3PARAM
+		d.u8().u8().u16().salt()
+	case 62: // CSYNC
+		d.u32().u16().types()
+	default:
+		return false
+	}
+	return true
+}
+
+// take gives the next n bytes; nil, and bad, where there are not as many.
+func (d *data) take(n int) []byte {
+	if n > d.end-d.off {
+		d.bad, d.off = true, d.end
+		return nil
+	}
+	d.off += n
+	return d.b[d.off-n : d.off]
+}
+
+func (d *data) rest() []byte { return d.take(d.end - d.off) }
+
+func (d *data) uint(v uint64) *data {
+	d.text = strconv.AppendUint(d.text, v, 10)
+	d.text = append(d.text, ' ')
+	return d
+}
+
+func (d *data) u8() *data {
+	if b := d.take(1); b != nil {
+		d.uint(uint64(b[0]))
+	}
+	return d
+}
+
+func (d *data) u16() *data {
+	if b := d.take(2); b != nil {
+		d.uint(uint64(binary.BigEndian.Uint16(b)))
+	}
+	return d
+}
+
+func (d *data) u32() *data {
+	if b := d.take(4); b != nil {
+		d.uint(uint64(binary.BigEndian.Uint32(b)))
+	}
+	return d
+}
+
+func (d *data) addr(n int) {
+	if a, ok := netip.AddrFromSlice(d.take(n)); ok {
+		d.text = a.AppendTo(d.text)
+	}
+}
+
+// name writes a name; the root as ".".
+func (d *data) name() *data {
+	text, off, err := appendName(d.text, d.b[:d.end], d.off)
+	if err != nil {
+		d.bad, d.off = true, d.end
+		return d
+	}
+	d.text, d.off = append(text, ' '), off
+	return d
+}
+
+// typ writes a record type that stands in the data.
+func (d *data) typ() *data {
+	if b := d.take(2); b != nil {
+		d.text = append(append(d.text, typeName(binary.BigEndian.Uint16(b))...), ' ')
+	}
+	return d
+}
+
+// str writes one character-string: a byte of length, then as many.
+func (d *data) str() *data {
+	if b := d.take(1); b != nil {
+		d.quoted(d.take(int(b[0])))
+	}
+	return d
+}
+
+func (d *data) strings() {
+	for d.off < d.end && len(d.text) < maxText+maxData {
+		d.str()
+	}
+	d.off = d.end
+}
+
+// tag writes the property of a CAA record, which is letters and digits.
+func (d *data) tag() *data {
+	if b := d.take(1); b != nil {
+		t := d.take(int(b[0]))
+		for _, c := range t {
+			if c <= ' ' || c > '~' {
+				d.bad = true
+			}
+		}
+		d.text = append(append(d.text, t...), ' ')
+	}
+	return d
+}
+
+func (d *data) quoted(b []byte) {
+	d.text = append(d.text, '"')
+	d.text = appendQuoted(d.text, b)
+	d.text = append(d.text, '"', ' ')
+}
+
+// appendQuoted writes b as it stands between quotes. UTF-8 is left as it is: people write it into TXT records.
+func appendQuoted(dst, b []byte) []byte {
+	for i := 0; i < len(b); {
+		c := b[i]
+		if c >= utf8.RuneSelf {
+			if r, n := utf8.DecodeRune(b[i:]); r != utf8.RuneError && r >= 0xa0 {
+				dst = append(dst, b[i:i+n]...)
+				i += n
+				continue
+			}
+		}
+		switch {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c < ' ' || c > '~':
+			dst = appendOctet(dst, c)
+		default:
+			dst = append(dst, c)
+		}
+		i++
+	}
+	return dst
+}
+
+func (d *data) hex() {
+	b := d.rest()
+	d.text = hex.AppendEncode(d.text, b[:min(len(b), maxData)])
+}
+
+func (d *data) base64() {
+	b := d.rest()
+	d.text = base64.StdEncoding.AppendEncode(d.text, b[:min(len(b), maxData)])
+}
+
+// instant writes a time of a signature.
+func (d *data) instant() *data {
+	if b := d.take(4); b != nil {
+		d.text = time.Unix(int64(binary.BigEndian.Uint32(b)), 0).UTC().AppendFormat(d.text, "20060102150405")
+		d.text = append(d.text, ' ')
+	}
+	return d
+}
+
+// salt writes that of NSEC3; "-" if there is none.
+func (d *data) salt() *data {
+	if b := d.take(1); b != nil {
+		if b[0] == 0 {
+			d.text = append(d.text, '-')
+		}
+		d.text = append(hex.AppendEncode(d.text, d.take(int(b[0]))), ' ')
+	}
+	return d
+}
+
+// hash writes the name of NSEC3's next owner, in the base32 of RFC 5155.
+func (d *data) hash() *data {
+	if b := d.take(1); b != nil {
+		d.text = append(base32.HexEncoding.WithPadding(base32.NoPadding).AppendEncode(d.text, d.take(int(b[0]))), ' ')
+	}
+	return d
+}
+
+// types writes the bit maps of RFC 4034 section 4.1.2.
+func (d *data) types() {
+	for d.off < d.end {
+		h := d.take(2)
+		if h == nil || h[1] == 0 || h[1] > 32 {
+			d.bad = true
+			return
+		}
+		for i, c := range d.take(int(h[1])) {
+			for bit := range 8 {
+				if c&(0x80>>bit) != 0 && len(d.text) < maxText+maxData {
+					d.text = append(append(d.text, typeName(uint16(h[0])<<8|uint16(i*8+bit))...), ' ')
+				}
+			}
+		}
+	}
+}
+
+// svcKeys are the names of service parameters, RFC 9460 section 14.3.2 and later.
+var svcKeys = [...]string{"mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp"}
+
+func appendKey(dst []byte, k uint16) []byte {
+	if int(k) < len(svcKeys) {
+		return append(dst, svcKeys[k]...)
+	}
+	return strconv.AppendUint(append(dst, "key"...), uint64(k), 10)
+}
+
+// params writes the service parameters of SVCB and HTTPS.
+func (d *data) params() {
+	for d.off < d.end && len(d.text) < maxText+maxData {
+		h := d.take(4)
+		if h == nil {
+			return
+		}
+		v := data{b: d.b, off: d.off, end: d.off + int(binary.BigEndian.Uint16(h[2:]))}
+		if d.take(v.end-v.off) == nil && v.end != v.off {
+			return
+		}
+		key := binary.BigEndian.Uint16(h)
+		d.text = appendKey(d.text, key)
+		if v.end > v.off {
+			v.text = append(d.text, '=')
+			v.param(key)
+			d.text, d.bad = v.text, d.bad || v.bad
+		}
+		d.text = append(d.text, ' ')
+	}
+}
+
+// param writes the value of one.
+func (d *data) param(key uint16) {
+	each := func(n int, one func(b []byte)) {
+		for i := 0; d.off < d.end && !d.bad; i++ {
+			if i > 0 {
+				d.text = append(d.text, ',')
+			}
+			if b := d.take(n); b != nil {
+				one(b)
+			}
+		}
+	}
+	ip := func(b []byte) {
+		if a, ok := netip.AddrFromSlice(b); ok {
+			d.text = a.AppendTo(d.text)
+		}
+	}
+	switch key {
+	case 0:
+		each(2, func(b []byte) { d.text = appendKey(d.text, binary.BigEndian.Uint16(b)) })
+	case 1:
+		d.text = append(d.text, '"')
+		each(1, func(b []byte) { d.text = appendQuoted(d.text, d.take(int(b[0]))) })
+		d.text = append(d.text, '"')
+	case 3:
+		each(2, func(b []byte) { d.text = strconv.AppendUint(d.text, uint64(binary.BigEndian.Uint16(b)), 10) })
+	case 4:
+		each(4, ip)
+	case 5:
+		d.base64()
+	case 6:
+		each(16, ip)
+	default:
+		d.text = append(d.text, '"')
+		d.text = append(appendQuoted(d.text, d.rest()), '"')
+	}
+}

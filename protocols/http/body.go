@@ -1,0 +1,135 @@
+package http
+
+import (
+	"bytes"
+
+	"tidegate/protocols"
+)
+
+// readBody reads what is there of the body of the message of dir.
+func (p *parser) readBody(dir protocols.Dir, b []byte) (int, error) {
+	s := &p.side[dir]
+	switch s.state {
+	case untilClose:
+		p.passed(dir, uint64(len(b)))
+		return len(b), nil
+	case inBody, inChunk:
+		n := int(min(s.left, uint64(len(b))))
+		s.left -= uint64(n)
+		p.passed(dir, uint64(n))
+		if s.left == 0 {
+			if s.state == inBody {
+				p.done(dir)
+			} else {
+				s.state = inChunkEnd
+			}
+		}
+		return n, nil
+	case inChunkSize:
+		return p.readChunkSize(s, b)
+	case inChunkEnd:
+		switch {
+		case b[0] == '\n':
+			s.state = inChunkSize
+			return 1, nil
+		case b[0] != '\r' || len(b) > 1 && b[1] != '\n':
+			return 0, errChunk
+		case len(b) < 2:
+			return 0, nil
+		}
+		s.state = inChunkSize
+		return 2, nil
+	default:
+		return p.readTrailer(dir, b)
+	}
+}
+
+// readChunkSize reads the line before a chunk: its size in hex, then extensions (RFC 9112 section 7.1).
+func (p *parser) readChunkSize(s *side, b []byte) (int, error) {
+	end := bytes.IndexByte(b[:min(len(b), maxLine)], '\n')
+	if end < 0 {
+		if len(b) >= maxLine {
+			return 0, errChunk
+		}
+		return 0, nil
+	}
+	line := trim(b[:end])
+	if i := bytes.IndexByte(line, ';'); i >= 0 {
+		line = trim(line[:i])
+	}
+	size, ok := hex(line)
+	if !ok {
+		return 0, errChunk
+	}
+	s.left = size
+	s.state = inChunk
+	if size == 0 {
+		s.state, s.trailer = inTrailer, 0
+	}
+	return end + 1, nil
+}
+
+// readTrailer reads a line behind the last chunk; an empty one ends the message.
+func (p *parser) readTrailer(dir protocols.Dir, b []byte) (int, error) {
+	s := &p.side[dir]
+	end := bytes.IndexByte(b, '\n')
+	if end < 0 {
+		if len(b) > maxLine {
+			return 0, errTooLong
+		}
+		return 0, nil
+	}
+	if s.trailer += end; s.trailer > maxTrailer {
+		return 0, errTooLong
+	}
+	if len(trim(b[:end])) == 0 {
+		p.done(dir)
+	}
+	return end + 1, nil
+}
+
+// hex reads a chunk's size: at most 16 digits, nothing else.
+func hex(b []byte) (v uint64, ok bool) {
+	if len(b) == 0 || len(b) > 16 {
+		return 0, false
+	}
+	for _, c := range b {
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c|0x20 >= 'a' && c|0x20 <= 'f':
+			c = c | 0x20 - 'a' + 10
+		default:
+			return 0, false
+		}
+		v = v<<4 | uint64(c)
+	}
+	return v, true
+}
+
+// decimal reads a Content-Length: digits only (RFC 9110 section 8.6).
+func decimal(b []byte) (v uint64, ok bool) {
+	if len(b) == 0 || len(b) > 18 {
+		return 0, false
+	}
+	for _, c := range b {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		v = v*10 + uint64(c-'0')
+	}
+	return v, true
+}
+
+// trim takes white space from both ends.
+func trim(b []byte) []byte {
+	for len(b) > 0 && blank(b[0]) {
+		b = b[1:]
+	}
+	for len(b) > 0 && blank(b[len(b)-1]) {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' }

@@ -1,0 +1,322 @@
+package http
+
+import (
+	"bytes"
+	"encoding/base64"
+
+	"tidegate/pipeline"
+	"tidegate/protocols"
+)
+
+// Caps of what is kept, in bytes and in number.
+const (
+	maxTarget    = 8 << 10
+	maxReferrer  = 2 << 10
+	maxAgent     = 1 << 10
+	maxWord      = 256
+	maxForwarded = 8
+	maxSchemes   = 4
+)
+
+// setTarget fills in what the request target says: a path, an absolute URL (to a proxy), or host:port (CONNECT).
+func (p *parser) setTarget(x *exchange, target []byte) {
+	if len(target) == 0 {
+		return
+	}
+	h := x.e.Http
+	h.UrlOriginal = p.url(capped(target, maxTarget))
+	if x.connect {
+		h.UrlDomain = p.domain(target)
+		return
+	}
+	rest := h.UrlOriginal
+	if i := schemeEnd(rest); i > 0 {
+		end := i
+		for end < len(rest) && rest[end] != '/' && rest[end] != '?' && rest[end] != '#' {
+			end++
+		}
+		h.UrlDomain = p.domain([]byte(rest[i:end]))
+		rest = rest[end:]
+	}
+	for i := range len(rest) {
+		if rest[i] == '#' {
+			rest = rest[:i]
+			break
+		}
+	}
+	h.UrlPath = rest
+	for i := range len(rest) {
+		if rest[i] == '?' {
+			h.UrlPath, h.UrlQuery = rest[:i], rest[i+1:]
+			break
+		}
+	}
+}
+
+// schemeEnd is where the authority of an absolute URL begins, or 0.
+func schemeEnd[T string | []byte](s T) int {
+	for i := 0; i+2 < len(s) && i < 12; i++ {
+		c := s[i] | 0x20
+		if s[i] == ':' && s[i+1] == '/' && s[i+2] == '/' && i > 0 {
+			return i + 3
+		}
+		if c < 'a' || c > 'z' {
+			return 0
+		}
+	}
+	return 0
+}
+
+// domain is the host of an authority: lower case, without port and user.
+func (p *parser) domain(b []byte) string {
+	if i := bytes.LastIndexByte(b, '@'); i >= 0 {
+		b = b[i+1:]
+	}
+	if len(b) > 0 && b[0] == '[' {
+		if i := bytes.IndexByte(b, ']'); i > 0 {
+			b = b[:i+1]
+		}
+	} else if i := bytes.IndexByte(b, ':'); i >= 0 {
+		b = b[:i]
+	}
+	return p.c.Intern(p.lower(capped(b, maxWord)))
+}
+
+// lower gives b in lower case, in scratch if it has to.
+func (p *parser) lower(b []byte) []byte {
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			p.scratch = append(p.scratch[:0], b...)
+			for j := i; j < len(p.scratch); j++ {
+				if c := p.scratch[j]; c >= 'A' && c <= 'Z' {
+					p.scratch[j] = c | 0x20
+				}
+			}
+			return p.scratch
+		}
+	}
+	return b
+}
+
+// fields reads the header fields of a head. x is nil where only the framing matters.
+func (p *parser) fields(dir protocols.Dir, x *exchange, hd *head, b []byte) {
+	for len(b) > 0 {
+		i := bytes.IndexByte(b, '\n')
+		if i < 0 {
+			return
+		}
+		line := b[:i]
+		b = b[i+1:]
+		var folded []byte
+		for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') { // obs-fold: RFC 9112 section 5.2
+			j := bytes.IndexByte(b, '\n')
+			if j < 0 {
+				break
+			}
+			if folded == nil {
+				folded = append(folded, trim(line)...)
+			}
+			folded = append(append(folded, ' '), trim(b[:j])...)
+			b = b[j+1:]
+		}
+		if folded != nil {
+			line = folded
+		}
+		colon := bytes.IndexByte(line, ':')
+		if colon <= 0 {
+			continue
+		}
+		name, value := line[:colon], trim(line[colon+1:])
+		if blank(name[len(name)-1]) {
+			p.c.Count("space_before_colon")
+			name = trim(name)
+			hd.odd = true
+		}
+		p.framing(hd, name, value)
+		if x != nil && dir == protocols.Client {
+			p.requestField(x.e.Http, name, value)
+		} else if x != nil {
+			p.responseField(x.e.Http, name, value)
+		}
+	}
+}
+
+// framing reads the fields that say how long the message is.
+func (p *parser) framing(hd *head, name, value []byte) {
+	switch len(name) {
+	case len("upgrade"):
+		if is(name, "upgrade") && len(value) > 0 {
+			hd.upgrade = true
+		}
+	case len("content-length"):
+		if is(name, "content-length") {
+			p.contentLength(hd, value)
+		}
+	case len("transfer-encoding"):
+		if !is(name, "transfer-encoding") {
+			return
+		}
+		if hd.coded {
+			p.c.Count("two_transfer_encodings")
+			hd.odd = true
+		}
+		hd.coded = true
+		last := value
+		if i := bytes.LastIndexByte(last, ','); i >= 0 {
+			last = trim(last[i+1:])
+		}
+		hd.chunked = is(last, "chunked")
+		if !hd.chunked && !is(last, "identity") && !is(last, "gzip") && !is(last, "deflate") && !is(last, "compress") {
+			p.c.Count("unknown_transfer_encoding")
+			hd.odd = true
+		} else if is(last, "identity") {
+			hd.coded = false // obsolete, and means nothing
+		}
+	}
+}
+
+// contentLength takes a length; the same one twice, or in a list, is one (RFC 9112 section 6.3).
+func (p *parser) contentLength(hd *head, value []byte) {
+	for len(value) > 0 || !hd.hasLength && !hd.badLength {
+		one := value
+		if i := bytes.IndexByte(value, ','); i >= 0 {
+			one, value = trim(value[:i]), trim(value[i+1:])
+		} else {
+			value = nil
+		}
+		n, ok := decimal(one)
+		switch {
+		case !ok:
+			hd.badLength = true
+			return
+		case hd.hasLength && hd.length != n:
+			p.c.Count("two_content_lengths")
+			hd.odd = true
+			return
+		}
+		hd.hasLength, hd.length = true, n
+	}
+}
+
+func (p *parser) requestField(h *pipeline.HTTPExchange, name, value []byte) {
+	switch len(name) {
+	case len("host"):
+		if is(name, "host") && h.UrlDomain == "" {
+			h.UrlDomain = p.domain(value)
+		}
+	case len("referer"):
+		if is(name, "referer") {
+			h.Referrer = p.url(capped(value, maxReferrer))
+		}
+	case len("user-agent"):
+		if is(name, "user-agent") {
+			h.UserAgent = p.c.Intern(capped(value, maxAgent))
+		}
+	case len("content-type"):
+		if is(name, "content-type") {
+			h.RequestMimeType = p.mime(value)
+		}
+	case len("authorization"):
+		if is(name, "authorization") {
+			p.authorization(h, value)
+		}
+	case len("x-forwarded-for"):
+		if is(name, "x-forwarded-for") {
+			p.forwarded(h, value)
+		}
+	case len("proxy-authorization"):
+		if is(name, "proxy-authorization") {
+			p.authorization(h, value)
+		}
+	}
+}
+
+func (p *parser) responseField(h *pipeline.HTTPExchange, name, value []byte) {
+	switch len(name) {
+	case len("server"):
+		if is(name, "server") {
+			h.Server = p.c.Intern(capped(value, maxWord))
+		}
+	case len("location"):
+		if is(name, "location") {
+			h.Location = p.url(capped(value, maxReferrer))
+		}
+	case len("content-type"):
+		if is(name, "content-type") {
+			h.ResponseMimeType = p.mime(value)
+		}
+	}
+}
+
+// mime is a media type without its parameters.
+func (p *parser) mime(b []byte) string {
+	if i := bytes.IndexByte(b, ';'); i >= 0 {
+		b = trim(b[:i])
+	}
+	return p.c.Intern(p.lower(capped(b, 128)))
+}
+
+func (p *parser) forwarded(h *pipeline.HTTPExchange, b []byte) {
+	for len(b) > 0 && len(h.XForwardedFor) < maxForwarded {
+		one := b
+		if i := bytes.IndexByte(b, ','); i >= 0 {
+			one, b = b[:i], b[i+1:]
+		} else {
+			b = nil
+		}
+		if one = trim(one); len(one) > 0 {
+			h.XForwardedFor = append(h.XForwardedFor, p.c.Intern(capped(one, 64)))
+		}
+	}
+}
+
+// authorization keeps the scheme, and of Basic the user's name. A value of one word may be the credential itself.
+func (p *parser) authorization(h *pipeline.HTTPExchange, b []byte) {
+	if len(h.Authorization) >= maxSchemes {
+		return
+	}
+	i := bytes.IndexByte(b, ' ')
+	if i < 0 || i > 32 || !isToken(b[:i]) {
+		h.Authorization = append(h.Authorization, "REDACTED")
+		return
+	}
+	scheme, rest := b[:i], trim(b[i:])
+	h.Authorization = append(h.Authorization, p.c.Intern(scheme))
+	if !is(scheme, "basic") {
+		return
+	}
+	for len(rest) > 0 && rest[len(rest)-1] == '=' {
+		rest = rest[:len(rest)-1]
+	}
+	rest = capped(rest, 344)
+	var buf [258]byte
+	n, err := base64.RawStdEncoding.Decode(buf[:], rest[:len(rest)-boolInt(len(rest)%4 == 1)])
+	user := buf[:n]
+	if j := bytes.IndexByte(user, ':'); err == nil && j >= 0 {
+		h.UserName = p.c.Intern(user[:j])
+	}
+	clear(buf[:])
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// is compares without case; want is in lower case.
+func is(b []byte, want string) bool {
+	if len(b) != len(want) {
+		return false
+	}
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		if c != want[i] {
+			return false
+		}
+	}
+	return true
+}

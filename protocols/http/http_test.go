@@ -1,0 +1,323 @@
+package http
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"tidegate/pipeline"
+	"tidegate/protocols"
+	"tidegate/protocols/protocoltest"
+)
+
+var list = []protocols.Protocol{Protocol}
+
+// short is what most tests compare: method, original URL, status, body sizes, and what is odd.
+func short(e *pipeline.Event) string {
+	h := e.Http
+	s := fmt.Sprintf("%s %s %d", h.Method, h.UrlOriginal, h.StatusCode)
+	if h.RequestBodyBytes+h.ResponseBodyBytes > 0 {
+		s += fmt.Sprintf(" %d/%d", h.RequestBodyBytes, h.ResponseBodyBytes)
+	}
+	if e.Partial {
+		s += " partial"
+	}
+	return strings.TrimSpace(s)
+}
+
+// play gives the events of steps: strings for the two sides, > the client's, < the server's; ">|" is its FIN, ">~9" a gap of 9 bytes.
+func play(mid bool, show func(*pipeline.Event) string, steps ...string) []string {
+	var got []string
+	c := protocoltest.Conversation{MidStream: mid}
+	info := c.Info()
+	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(info, func(e *pipeline.Event) { got = append(got, show(e)) })
+	at := protocoltest.Start
+	for _, s := range steps {
+		at += 1e6
+		dir := protocols.Client
+		if s[0] == '<' {
+			dir = protocols.Server
+		}
+		var n int
+		switch s = s[1:]; {
+		case s == "|":
+			conn.End(dir, at)
+		case strings.HasPrefix(s, "~"):
+			_, _ = fmt.Sscan(s[1:], &n)
+			conn.Gap(dir, n, at)
+		default:
+			conn.Data(dir, []byte(s), at)
+		}
+	}
+	conn.Close(at + 1e6)
+	return got
+}
+
+func same(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+// in marks a string as sent by the client, out by the server, with line breaks as HTTP has them.
+func in(s string) string  { return ">" + strings.ReplaceAll(s, "\n", "\r\n") }
+func out(s string) string { return "<" + strings.ReplaceAll(s, "\n", "\r\n") }
+
+const (
+	get   = "GET /a HTTP/1.1\nHost: x\n\n"
+	getB  = "GET /b HTTP/1.1\nHost: x\n\n"
+	ok5   = "HTTP/1.1 200 OK\nContent-Length: 5\n\nhello"
+	empty = "HTTP/1.1 204 No Content\n\n"
+)
+
+func TestRequestAndResponseAreOneEvent(t *testing.T) {
+	same(t, play(false, short, in(get), out(ok5)), "GET /a 200 0/5")
+	same(t, play(false, short, in(get), out(ok5), in(getB), out(empty)), "GET /a 200 0/5", "GET /b 204")
+	same(t, play(false, short, in("POST /p HTTP/1.0\nContent-Length: 3\n\nabc"), out("HTTP/1.0 404 Not Found\nContent-Length: 0\n\n")), "POST /p 404 3/0")
+	same(t, play(false, short, in("\n\n"+get), out("\n"+ok5)), "GET /a 200 0/5")
+	same(t, play(false, short, ">GET /lf HTTP/1.1\nHost: x\n\n", "<HTTP/1.1 200 OK\nContent-Length: 0\n\n"), "GET /lf 200")
+}
+
+func TestPipelinedResponsesMatchTheirRequests(t *testing.T) {
+	same(t, play(false, short, in(get+getB+get), out(ok5+empty+ok5)), "GET /a 200 0/5", "GET /b 204", "GET /a 200 0/5")
+}
+
+func TestUnansweredRequestIsEmittedOnClose(t *testing.T) {
+	same(t, play(false, short, in(get+getB), out(ok5)), "GET /a 200 0/5", "GET /b 0")
+	same(t, play(false, short, in("POST /p HTTP/1.1\nContent-Length: 9\n\nabc")), "POST /p 0 3/0 partial")
+}
+
+func TestResponseWithoutRequestHasNoMethod(t *testing.T) {
+	same(t, play(false, short, out("HTTP/1.1 408 Request Timeout\nContent-Length: 0\n\n")), "408")
+}
+
+func TestBodiesEndWhereTheirFramingSays(t *testing.T) {
+	check := func(response, want string) {
+		t.Helper()
+		same(t, play(false, short, in(get), out(response), in(getB), out(empty)), want, "GET /b 204")
+	}
+	check("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n5\nhello\n3;ext=\"x;y\"\nabc\n0\n\n", "GET /a 200 0/8")
+	check("HTTP/1.1 200 OK\nTransfer-Encoding: gzip, Chunked\n\nA\n0123456789\n0\nTrailer: x\nOther: y\n\n", "GET /a 200 0/10")
+	check("HTTP/1.1 304 Not Modified\nContent-Length: 500\n\n", "GET /a 304")
+	check("HTTP/1.1 100 Continue\n\nHTTP/1.1 103 Early Hints\nLink: x\n\n"+ok5, "GET /a 200 0/5")
+	check("HTTP/1.1 200 OK\nContent-Length: 5, 5\nContent-Length: 5\n\nhello", "GET /a 200 0/5")
+
+	same(t, play(false, short, in("HEAD /h HTTP/1.1\n\n"), out("HTTP/1.1 200 OK\nContent-Length: 500\n\n"), in(getB), out(empty)), "HEAD /h 200", "GET /b 204")
+	same(t, play(false, short, in(get), out("HTTP/1.0 200 OK\n\nuntil the end"), "<|"), "GET /a 200 0/13")
+	same(t, play(false, short, in(get), out("HTTP/1.0 200 OK\n\nuntil the end")), "GET /a 200 0/13 partial")
+	same(t, play(false, short, in(get), out("HTTP/1.0 200 OK\nContent-Length: 50\n\ncut"), "<|"), "GET /a 200 0/3 partial")
+	same(t, play(false, short, in("POST /c HTTP/1.1\nTransfer-Encoding: chunked\n\n3\nabc\n0\n\n"+getB), out(empty+empty)), "POST /c 204 3/0", "GET /b 204")
+}
+
+func TestContinueIsNotTheResponse(t *testing.T) {
+	same(t, play(false, short, in("PUT /u HTTP/1.1\nExpect: 100-continue\nContent-Length: 4\n\n"), out("HTTP/1.1 100 Continue\n\n"), in("body"), out(empty)), "PUT /u 204 4/0")
+}
+
+func TestEarlyResponseWaitsForTheEndOfTheRequest(t *testing.T) {
+	same(t, play(false, short, in("PUT /u HTTP/1.1\nContent-Length: 4\n\nbo"), out("HTTP/1.1 413 Too Large\nContent-Length: 0\n\n"), in("dy")), "PUT /u 413 4/0")
+}
+
+func TestConnectLeadsToAnotherProtocol(t *testing.T) {
+	tunnel := "HTTP/1.1 200 Connection established\n\n"
+	same(t, play(false, short, in("CONNECT h.example:443 HTTP/1.1\nHost: h.example:443\n\n"), out(tunnel), in(get), out(ok5)),
+		"CONNECT h.example:443 200", "GET /a 200 0/5")
+	same(t, play(false, short, in("CONNECT h:443 HTTP/1.1\n\n"), out(tunnel), ">\x16\x03\x01\x00\x05hello"), "CONNECT h:443 200")
+	// The client does not wait for the reply.
+	same(t, play(false, short, in("CONNECT h:443 HTTP/1.1\n\n"+get), out(tunnel), out(ok5)), "CONNECT h:443 200", "GET /a 200 0/5")
+	same(t, play(false, short, in("CONNECT h:443 HTTP/1.1\n\n"+get), out("HTTP/1.1 403 No\nContent-Length: 0\n\n"), out(ok5)), "CONNECT h:443 403", "GET /a 200 0/5")
+}
+
+func TestUpgradeEndsHTTP(t *testing.T) {
+	up := "GET /ws HTTP/1.1\nConnection: Upgrade\nUpgrade: websocket\n\n"
+	same(t, play(false, short, in(up), out("HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\n\n"), ">\x81\x85abcdhello", "<\x81\x05GET /"), "GET /ws 101")
+	same(t, play(false, short, in(up), out(ok5), in(getB), out(empty)), "GET /ws 200 0/5", "GET /b 204")
+	same(t, play(false, short, in(up+getB), out(ok5+empty)), "GET /ws 200 0/5", "GET /b 204")
+}
+
+func TestSmugglingIsMarked(t *testing.T) {
+	counted := func(want string, steps ...string) {
+		t.Helper()
+		got := play(false, short, steps...)
+		if len(got) == 0 || got[0] != want {
+			t.Errorf("got %q, want first %q", got, want)
+		}
+	}
+	counted("POST / 0 0/0 partial"[:len("POST / 0")]+" partial", in("POST / HTTP/1.1\nContent-Length: 6\nTransfer-Encoding: chunked\n\n0\n\n"))
+	counted("POST / 0 5/0 partial", in("POST / HTTP/1.1\nContent-Length: 5\nContent-Length: 6\n\nhello"))
+	counted("POST / 0 partial", in("POST / HTTP/1.1\nContent-Length: +5\n\nhello"))
+	counted("POST / 0 5/0 partial", in("POST / HTTP/1.1\nContent-Length : 5\n\nhello"))
+	counted("POST / 0 partial", in("POST / HTTP/1.1\nTransfer-Encoding: xchunked\n\n"))
+}
+
+func TestCruftBehindAMessageIsPassedOver(t *testing.T) {
+	same(t, play(false, short, in(get), out(ok5+"cruft"), in(getB), out(empty)), "GET /a 200 0/5", "GET /b 204 partial"[:len("GET /b 204")])
+	same(t, play(false, short, in(get+"\x00\x01cruft\n"+getB), out(ok5+empty)), "GET /a 200 0/5", "GET /b 204 partial")
+}
+
+func TestGapInABodyKeepsTheFraming(t *testing.T) {
+	same(t, play(false, short, in(get), out("HTTP/1.1 200 OK\nContent-Length: 100\n\n"+strings.Repeat("x", 40)), "<~60", in(getB), out(empty)), "GET /a 200 0/100 partial", "GET /b 204")
+	same(t, play(false, short, in(get), out("HTTP/1.1 200 OK\nTransfer-Encoding: chunked\n\n64\n"+strings.Repeat("x", 40)), "<~50", out(strings.Repeat("x", 10)+"\n0\n\n"), in(getB), out(empty)),
+		"GET /a 200 0/100 partial", "GET /b 204")
+}
+
+func TestGapInAHeadLosesOneTransaction(t *testing.T) {
+	same(t, play(false, short, in("GET /a HTTP/1.1\nHo"), ">~10", in("\n\n"+getB), out(ok5+empty)), "GET /b 200 0/5 partial", "204 partial")
+	// The whole first response is lost: the next request tells that it was there.
+	same(t, play(false, short, in(get), "<~80", in(getB), out(empty)), "GET /a 0 partial", "GET /b 204")
+	same(t, play(false, short, in(get), out("HTTP/1.1 200 O"), "<~50", in(getB), out(empty)), "GET /a 0 partial", "GET /b 204")
+}
+
+func TestMidStream(t *testing.T) {
+	same(t, play(true, short, in("tail of a body"+get), out(ok5)), "GET /a 200 0/5 partial")
+	same(t, play(true, short, out("rest of a body\n"+ok5), in(getB), out(empty)), "200 0/5 partial", "GET /b 204")
+	same(t, play(true, short, in(get), out(ok5)), "GET /a 200 0/5")
+}
+
+func TestRolesFlipped(t *testing.T) {
+	same(t, play(true, short, "<"+in(get)[1:], ">"+out(ok5)[1:]), "GET /a 200 0/5")
+	same(t, play(true, short, ">"+out(ok5)[1:], "<"+in(getB)[1:], ">"+out(empty)[1:]), "200 0/5 partial", "GET /b 204")
+}
+
+func TestStateWithoutRepliesIsBounded(t *testing.T) {
+	steps := []string{}
+	for range 3 * maxWaiting {
+		steps = append(steps, in(get))
+	}
+	got := play(false, short, steps...)
+	if len(got) != 3*maxWaiting {
+		t.Fatalf("%d events, want one for each request", len(got))
+	}
+	// The responses of those that were let go are passed over, so that the others keep theirs.
+	steps = append(steps[:maxWaiting+1], out(strings.Repeat(ok5, maxWaiting)+empty))
+	got = play(false, short, steps...)
+	if len(got) != maxWaiting+1 || got[0] != "GET /a 0 partial" || got[1] != "GET /a 200 0/5" || got[maxWaiting] != "GET /a 204" {
+		t.Errorf("got %d events: %q …", len(got), got[:2])
+	}
+}
+
+func TestFields(t *testing.T) {
+	one := func(steps ...string) *pipeline.Event {
+		t.Helper()
+		var e *pipeline.Event
+		play(false, func(x *pipeline.Event) string { e = x; return "" }, steps...)
+		if e == nil {
+			t.Fatal("no event")
+		}
+		return e
+	}
+	is := func(what, got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s is %q, want %q", what, got, want)
+		}
+	}
+	e := one(in("GET http://User:pw@WWW.Example.com:8080/a/b?x=1&token=abc#f HTTP/1.1\nHost: other\nUser-Agent: curl/8\nReferer: http://r/?password=p&y=2\n"+
+		"X-Forwarded-For: 1.2.3.4, 5.6.7.8\nAuthorization: Basic dXNlcjpzZWNyZXQ=\nCookie: a=b\nContent-Type: Text/HTML; charset=x\n\n"),
+		out("HTTP/1.1 302 Found here\nServer: nginx\nLocation: /l?code=abc\nContent-Type: application/json\nContent-Length: 0\n\n"))
+	h := e.Http
+	is("original", h.UrlOriginal, "http://REDACTED@WWW.Example.com:8080/a/b?x=1&token=REDACTED#f")
+	is("path", h.UrlPath, "/a/b")
+	is("query", h.UrlQuery, "x=1&token=REDACTED")
+	is("domain", h.UrlDomain, "www.example.com")
+	is("agent", h.UserAgent, "curl/8")
+	is("referrer", h.Referrer, "http://r/?password=REDACTED&y=2")
+	is("forwarded", strings.Join(h.XForwardedFor, "|"), "1.2.3.4|5.6.7.8")
+	is("scheme", strings.Join(h.Authorization, "|"), "Basic")
+	is("user", h.UserName, "user")
+	is("request type", h.RequestMimeType, "text/html")
+	is("response type", h.ResponseMimeType, "application/json")
+	is("server", h.Server, "nginx")
+	is("location", h.Location, "/l?code=REDACTED")
+	is("phrase", h.StatusPhrase, "Found here")
+	is("version", h.Version, "1.1")
+	is("outcome", e.Outcome.Name(), "success")
+	if s := protocoltest.Text(e); strings.Contains(s, "secret") || strings.Contains(s, "pw") || strings.Contains(s, "abc") || strings.Contains(s, "a=b") {
+		t.Errorf("a secret is left in %s", s)
+	}
+	if e.Duration != 1e6 || e.Timestamp != protocoltest.Start+1e6 {
+		t.Errorf("duration %d from %d", e.Duration, e.Timestamp)
+	}
+
+	is("bare credential", strings.Join(one(in("GET / HTTP/1.1\nAuthorization: abcdef\n\n")).Http.Authorization, ""), "REDACTED")
+	is("user without colon", one(in("GET / HTTP/1.1\nAuthorization: Basic c2VjcmV0\n\n")).Http.UserName, "")
+	is("user after two spaces", one(in("GET / HTTP/1.1\nAuthorization: basic  dXNlcjpzZWNyZXQ=\n\n")).Http.UserName, "user")
+	is("folded agent", one(in("GET / HTTP/1.1\nUser-Agent: a\n  b\n\tc\nHost: x\n\n")).Http.UserAgent, "a b c")
+	is("IPv6", one(in("GET / HTTP/1.1\nHost: [::1]:80\n\n")).Http.UrlDomain, "[::1]")
+	is("spaces", one(in("GET /a b HTTP/1.1\n\n")).Http.UrlOriginal, "/a b")
+	is("no target", one(in("GET HTTP/1.1\n\n")).Http.UrlOriginal, "")
+	is("bytes that are no text", one(in("GET /\xff HTTP/1.1\n\n")).Http.UrlOriginal, `/\xff`)
+	is("failure", one(in(get), out("HTTP/1.1 500 No\nContent-Length: 0\n\n")).Outcome.Name(), "failure")
+}
+
+func TestRedaction(t *testing.T) {
+	p := New(t)
+	check := func(in, want string) {
+		t.Helper()
+		if got := p.url([]byte(in)); got != want {
+			t.Errorf("%s became %s, want %s", in, got, want)
+		}
+	}
+	check("/", "/")
+	check("/?a=b", "/?a=b")
+	check("/?password=x&a=b", "/?password=REDACTED&a=b")
+	check("/?PassWord=x;y", "/?PassWord=REDACTED")
+	check("/?user[password]=x&b=c", "/?user[password]=REDACTED&b=c")
+	check("/?user%5Bpassword%5D=x", "/?user%5Bpassword%5D=REDACTED")
+	check("/?p%61ssword=x", "/?p%61ssword=REDACTED")
+	check("/?X-Amz-Signature=x&api_key=y&access-token=z", "/?X-Amz-Signature=REDACTED&api_key=REDACTED&access-token=REDACTED")
+	check("/?password=a%26b=c", "/?password=REDACTED")
+	check("/?next=%2Fcb%3Ftoken%3Dabc%26x%3D1&y=2", "/?next=%2Fcb%3Ftoken%3DREDACTED%26x%3D1&y=2")
+	check("/?u=http://h/?code=1&b=2", "/?u=http://h/?code=REDACTED&b=2")
+	check("/a;jsessionid=123/b?c=d", "/a;jsessionid=REDACTED/b?c=d")
+	check("http://u:p@h/x", "http://REDACTED@h/x")
+	check("http://u:p@w@h/x", "http://REDACTED@h/x")
+	check("/?u=https%3A%2F%2Fu%3Ap%40h%2F", "/?u=https%3A%2F%2FREDACTED%40h%2F")
+	check("/mail?to=a@b.c", "/mail?to=a@b.c")
+	check("/#access_token=abc", "/#access_token=REDACTED")
+	check("/?password=", "/?password=")
+	check("/?keyboard=x&monkey=y&tokenize=z", "/?keyboard=x&monkey=y&tokenize=z")
+	check("/?a=%zz%&token=%", "/?a=%zz%&token=REDACTED")
+}
+
+// New makes a parser on a connection.
+func New(t testing.TB) *parser {
+	t.Helper()
+	c := protocoltest.Conversation{}
+	p := &parser{}
+	p.Reset(protocols.NewSet(list, protocols.Config{}, nil).Open(c.Info(), func(*pipeline.Event) {}))
+	return p
+}
+
+func TestDetect(t *testing.T) {
+	check := func(dir protocols.Dir, in string, want protocols.Match) {
+		t.Helper()
+		if got := detect(dir, []byte(in)); got != want {
+			t.Errorf("%q is %d, want %d", in, got, want)
+		}
+	}
+	const c, s = protocols.Client, protocols.Server
+	check(c, "GET", protocols.More)
+	check(c, "GET / HTTP/1.1", protocols.More)
+	check(c, "GET / HTTP/1.1\r\n", protocols.Yes)
+	check(c, "get / HTTP/1.0\n", protocols.Yes)
+	check(c, "GET /"+strings.Repeat("x", surelyLine), protocols.Yes)
+	check(c, "FOO /"+strings.Repeat("x", surelyLine), protocols.More)
+	check(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", protocols.No)
+	check(c, "INVITE sip:a@b SIP/2.0\r\n", protocols.No)
+	check(c, "OPTIONS rtsp://h/ RTSP/1.0\r\n", protocols.No)
+	check(c, "get key\r\n", protocols.No)
+	check(c, "EHLO host\r\n", protocols.No)
+	check(c, "\x16\x03\x01", protocols.No)
+	check(s, "HTT", protocols.More)
+	check(s, "HTTP/1.1 200", protocols.Yes)
+	check(s, "HTTP/2 200 OK", protocols.No)
+	check(s, "220 mail ESMTP\r\n", protocols.No)
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(in(get + getB)[1:]), []byte(out(ok5 + empty)[1:]), uint8(3), uint8(0))
+	f.Add([]byte("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), []byte("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nx"), uint8(9), uint8(7))
+	f.Add([]byte("CONNECT a:1 HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n"), []byte("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 101 X\r\n\r\n"), uint8(1), uint8(1))
+	f.Fuzz(protocoltest.Fuzz(list))
+}

@@ -1,0 +1,183 @@
+package mysql
+
+import "encoding/binary"
+
+// maxPacket is the length that says: the payload continues in the next packet.
+const maxPacket = 1<<24 - 1
+
+// The capabilities that change what follows.
+const (
+	clientConnectWithDB = 1 << 3
+	clientCompress      = 1 << 5
+	clientProtocol41    = 1 << 9
+	clientSSL           = 1 << 11
+	clientSecure        = 1 << 15
+	clientAuthLenEnc    = 1 << 21
+	clientSessionTrack  = 1 << 23
+	clientDeprecateEOF  = 1 << 24
+	clientZstd          = 1 << 26
+	clientQueryAttrs    = 1 << 27
+)
+
+// The status flags that matter here.
+const (
+	statusMoreResults  = 1 << 3
+	statusCursorExists = 1 << 6
+	statusStateChanged = 1 << 14
+)
+
+// What the first byte of a server's packet says.
+const (
+	okPacket     = 0x00
+	infilePacket = 0xfb
+	eofPacket    = 0xfe
+	errPacket    = 0xff
+)
+
+// The commands that the code treats by name.
+const (
+	comQuit         = 0x01
+	comInitDB       = 0x02
+	comQuery        = 0x03
+	comFieldList    = 0x04
+	comStatistics   = 0x09
+	comChangeUser   = 0x11
+	comBinlogDump   = 0x12
+	comTableDump    = 0x13
+	comStmtPrepare  = 0x16
+	comStmtExecute  = 0x17
+	comStmtLongData = 0x18
+	comStmtClose    = 0x19
+	comStmtReset    = 0x1a
+	comStmtFetch    = 0x1c
+	comBinlogGTID   = 0x1e
+	comResetConn    = 0x1f
+	comBulkExecute  = 0xfa
+	comConnect      = 0x0b // the server's own word for a login; a client never sends it
+)
+
+// A kind is what is known of a command: its name, the bounds of its length (max 0: none), whether text follows, whether no reply does.
+type kind struct {
+	name     string
+	min, max int
+	text     bool
+	silent   bool
+}
+
+var kinds = [...]kind{
+	comQuit:         {name: "COM_QUIT", min: 1, max: 1, silent: true},
+	comInitDB:       {name: "COM_INIT_DB", min: 2, max: 1024},
+	comQuery:        {name: "COM_QUERY", min: 2, text: true},
+	comFieldList:    {name: "COM_FIELD_LIST", min: 2, max: 1024},
+	0x05:            {name: "COM_CREATE_DB", min: 2, max: 1024},
+	0x06:            {name: "COM_DROP_DB", min: 2, max: 1024},
+	0x07:            {name: "COM_REFRESH", min: 2, max: 2},
+	0x08:            {name: "COM_SHUTDOWN", min: 1, max: 2},
+	comStatistics:   {name: "COM_STATISTICS", min: 1, max: 1},
+	0x0a:            {name: "COM_PROCESS_INFO", min: 1, max: 1},
+	0x0c:            {name: "COM_PROCESS_KILL", min: 5, max: 5},
+	0x0d:            {name: "COM_DEBUG", min: 1, max: 1},
+	0x0e:            {name: "COM_PING", min: 1, max: 1},
+	comChangeUser:   {name: "COM_CHANGE_USER", min: 3, max: 64 << 10},
+	comBinlogDump:   {name: "COM_BINLOG_DUMP", min: 11, max: 1024},
+	comTableDump:    {name: "COM_TABLE_DUMP", min: 3, max: 1024},
+	0x15:            {name: "COM_REGISTER_SLAVE", min: 18, max: 1024},
+	comStmtPrepare:  {name: "COM_STMT_PREPARE", min: 2, text: true},
+	comStmtExecute:  {name: "COM_STMT_EXECUTE", min: 10},
+	comStmtLongData: {name: "COM_STMT_SEND_LONG_DATA", min: 7, silent: true},
+	comStmtClose:    {name: "COM_STMT_CLOSE", min: 5, max: 5, silent: true},
+	comStmtReset:    {name: "COM_STMT_RESET", min: 5, max: 5},
+	0x1b:            {name: "COM_SET_OPTION", min: 3, max: 3},
+	comStmtFetch:    {name: "COM_STMT_FETCH", min: 9, max: 9},
+	comBinlogGTID:   {name: "COM_BINLOG_DUMP_GTID", min: 11, max: 1 << 20},
+	comResetConn:    {name: "COM_RESET_CONNECTION", min: 1, max: 1},
+}
+
+var bulkExecute = kind{name: "COM_STMT_BULK_EXECUTE", min: 7}
+
+// kindOf gives the kind of a command's first byte; one without a name if no client sends it.
+func kindOf(c byte) *kind {
+	if c == comBulkExecute {
+		return &bulkExecute
+	}
+	if int(c) < len(kinds) {
+		return &kinds[c]
+	}
+	return &kinds[0]
+}
+
+// length is that of the payload of the packet at the front of b.
+func length(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
+
+// A reader takes apart a payload. Behind its end everything is zero and bad is set.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) take(n uint64) []byte {
+	if n > uint64(len(r.b)) {
+		r.b, r.bad = nil, true
+		return nil
+	}
+	v := r.b[:n]
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) u8() byte {
+	if v := r.take(1); v != nil {
+		return v[0]
+	}
+	return 0
+}
+
+func (r *reader) u16() uint16 {
+	if v := r.take(2); v != nil {
+		return binary.LittleEndian.Uint16(v)
+	}
+	return 0
+}
+
+func (r *reader) u32() uint32 {
+	if v := r.take(4); v != nil {
+		return binary.LittleEndian.Uint32(v)
+	}
+	return 0
+}
+
+// lenenc reads a length-encoded integer.
+func (r *reader) lenenc() uint64 {
+	switch c := r.u8(); c {
+	case 0xfc:
+		return uint64(r.u16())
+	case 0xfd:
+		v := uint64(r.u16())
+		return v | uint64(r.u8())<<16
+	case 0xfe:
+		v := uint64(r.u32())
+		return v | uint64(r.u32())<<32
+	case 0xfb, 0xff:
+		r.bad = true
+		return 0
+	default:
+		return uint64(c)
+	}
+}
+
+// str reads a length-encoded string.
+func (r *reader) str() []byte { return r.take(r.lenenc()) }
+
+// text reads up to a NUL, or to the end where there is none.
+func (r *reader) text() []byte {
+	for i, c := range r.b {
+		if c == 0 {
+			v := r.b[:i]
+			r.b = r.b[i+1:]
+			return v
+		}
+	}
+	v := r.b
+	r.b = nil
+	return v
+}

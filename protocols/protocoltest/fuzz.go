@@ -1,0 +1,104 @@
+package protocoltest
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"tidegate/protocols"
+)
+
+// Fuzz makes the body of a fuzz target: a client's and a server's bytes, played whole, in pieces, with a gap and from the middle.
+// A panic of the parser is a failure, and so are events that depend on how the bytes were cut, unless they are so malformed that the
+// place in the stream was lost: where it is found again may depend on the packets.
+func Fuzz(list []protocols.Protocol) func(t *testing.T, client, server []byte, size, gap uint8) {
+	return func(t *testing.T, client, server []byte, size, gap uint8) {
+		c := Conversation{Port: list[0].Ports[0], Steps: []Step{
+			{Dir: protocols.Client, Data: client, At: 1},
+			{Dir: protocols.Server, Data: server, At: 2},
+			{Dir: protocols.Client, End: true, At: 3},
+			{Dir: protocols.Server, End: true, At: 3},
+		}}
+		lost := false
+		list := watched(list, &lost)
+		whole := c.mustPlay(t, list)
+		if got := c.Cut(int(size)+1).mustPlay(t, list); !lost && !slices.Equal(got, whole) {
+			t.Errorf("cut into pieces of %d bytes:\n%q\nwhole:\n%q", int(size)+1, got, whole)
+		}
+		holed := c.Cut(int(size) + 1)
+		if n := len(holed.Steps); n > 0 {
+			s := &holed.Steps[int(gap)%n]
+			if len(s.Data) > 0 {
+				*s = Step{Dir: s.Dir, Gap: len(s.Data), At: s.At}
+			}
+		}
+		holed.mustPlay(t, list)
+		c.MidStream = true
+		c.mustPlay(t, list)
+		c.Flipped = true
+		c.Cut(int(size)+1).mustPlay(t, list)
+	}
+}
+
+// Secret begins every password in the transcripts of testdata: it stands in no event, wherever bytes were lost.
+const Secret = "hunter"
+
+// mustPlay plays c and fails where a parser panicked, or a secret is in an event.
+func (c Conversation) mustPlay(t testing.TB, list []protocols.Protocol) []string {
+	t.Helper()
+	set := protocols.NewSet(list, protocols.Config{}, nil)
+	set.Panicked = func(protocol string, value any, stack []byte) {
+		t.Fatalf("%s: the parser of %s panicked: %v\n%s", c.Name, protocol, value, stack)
+	}
+	events, _ := c.PlayOn(set)
+	for _, e := range events {
+		if strings.Contains(e, Secret) {
+			t.Fatalf("%s: a secret has left: %s", c.Name, e)
+		}
+	}
+	return events
+}
+
+// Cut gives the same conversation with its bytes in pieces of n.
+func (c Conversation) Cut(n int) Conversation {
+	var steps []Step
+	for _, s := range c.timed() {
+		if c.UDP || len(s.Data) <= n {
+			steps = append(steps, s)
+			continue
+		}
+		for b := range slices.Chunk(s.Data, n) {
+			steps = append(steps, Step{Dir: s.Dir, Data: b, At: s.At})
+		}
+	}
+	c.Steps = steps
+	return c
+}
+
+// timed gives the steps with their times, so that pieces of one share it.
+func (c Conversation) timed() []Step {
+	steps := slices.Clone(c.Steps)
+	for i := range steps {
+		if steps[i].At == 0 {
+			steps[i].At = 1
+			if i > 0 {
+				steps[i].At += steps[i-1].At
+			}
+		}
+	}
+	return steps
+}
+
+// watched gives list with a Sync that notes in lost that it was called.
+func watched(list []protocols.Protocol, lost *bool) []protocols.Protocol {
+	list = slices.Clone(list)
+	for i := range list {
+		if sync := list[i].Sync; sync != nil {
+			list[i].Sync = func(dir protocols.Dir, b []byte) (int, protocols.Match) {
+				*lost = true
+				return sync(dir, b)
+			}
+		}
+	}
+	return list
+}

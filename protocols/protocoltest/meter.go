@@ -1,0 +1,41 @@
+package protocoltest
+
+import (
+	"runtime"
+	"testing"
+
+	"tidegate/pipeline"
+	"tidegate/protocols"
+)
+
+// A Meter measures what a connection holds.
+type Meter struct {
+	before uint64
+}
+
+func (m *Meter) open(t *testing.T, list []protocols.Protocol, c Conversation, events *int) *protocols.Conn {
+	set := protocols.NewSet(list, protocols.Config{}, nil)
+	set.Panicked = func(protocol string, value any, stack []byte) {
+		t.Fatalf("the parser of %s panicked: %v\n%s", protocol, value, stack)
+	}
+	m.before = heap()
+	return set.Open(c.Info(), func(e *pipeline.Event) {
+		*events++
+		e.ReturnToVTPool()
+	})
+}
+
+// held is by how much the heap has grown.
+func (m *Meter) held() uint64 {
+	if now := heap(); now > m.before {
+		return now - m.before
+	}
+	return 0
+}
+
+func heap() uint64 {
+	var s runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&s)
+	return s.HeapAlloc
+}

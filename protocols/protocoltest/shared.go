@@ -1,0 +1,265 @@
+package protocoltest
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"tidegate/protocols"
+)
+
+// Shared runs what must hold of any protocol on one good conversation of it. want is the name that it must be recognised by.
+func Shared(t *testing.T, list []protocols.Protocol, c Conversation, want string) {
+	c.Steps = c.timed()
+	whole := c.mustPlay(t, list)
+	t.Run("recognised", func(t *testing.T) { c.recognised(t, list, whole, want) })
+	t.Run("any split gives the same events", func(t *testing.T) { c.anySplit(t, list, whole) })
+	t.Run("what is not partial is true behind a gap", func(t *testing.T) { c.anyGap(t, list, whole) })
+	t.Run("from the middle", func(t *testing.T) { c.fromTheMiddle(t, list, whole) })
+	t.Run("roles flipped", func(t *testing.T) { c.rolesFlipped(t, list) })
+	t.Run("one side only", func(t *testing.T) { c.oneSide(t, list) })
+	t.Run("the server's packet first", func(t *testing.T) { c.serverFirst(t, list) })
+	t.Run("state without replies is bounded", func(t *testing.T) { c.withoutReplies(t, list) })
+}
+
+func (c Conversation) recognised(t *testing.T, list []protocols.Protocol, whole []string, want string) {
+	if len(whole) == 0 {
+		t.Fatal("no events")
+	}
+	if _, name := c.Play(list); name != want && want != "" {
+		t.Errorf("it is %q, want %q", name, want)
+	}
+	seen := map[string]bool{}
+	for _, e := range whole {
+		if id := field(e, "event.id"); id == "" || seen[id] {
+			t.Errorf("event.id %q is not its own: %s", id, e)
+		} else {
+			seen[id] = true
+		}
+	}
+	if again := c.mustPlay(t, list); !slices.Equal(again, whole) {
+		t.Errorf("played again:\n%s\nfirst:\n%s", lines(again), lines(whole))
+	}
+}
+
+// field is the value of a field in Text's form.
+func field(event, name string) string {
+	_, rest, _ := strings.Cut(event, name+"=")
+	value, _, _ := strings.Cut(rest, " ")
+	return value
+}
+
+func lines(events []string) string { return "\t" + strings.Join(events, "\n\t") }
+
+// anySplit cuts the bytes everywhere: into pieces of each small size, and each step in two at each of its bytes.
+func (c Conversation) anySplit(t *testing.T, list []protocols.Protocol, whole []string) {
+	if c.UDP {
+		t.Skip("datagrams are not cut")
+	}
+	check := func(what string, cut Conversation) bool {
+		got := cut.mustPlay(t, list)
+		if !slices.Equal(got, whole) {
+			t.Errorf("%s:\n%s\nwhole:\n%s", what, lines(got), lines(whole))
+			return false
+		}
+		return true
+	}
+	for _, n := range []int{1, 2, 3, 5, 7, 11, 64, 1000} {
+		if !check(fmt.Sprintf("pieces of %d bytes", n), c.Cut(n)) {
+			return
+		}
+	}
+	for i, s := range c.Steps {
+		for at := 1; at < len(s.Data); at += stride(len(s.Data)) {
+			two := c
+			two.Steps = slices.Concat(c.Steps[:i], []Step{{Dir: s.Dir, Data: s.Data[:at], At: s.At}, {Dir: s.Dir, Data: s.Data[at:], At: s.At}}, c.Steps[i+1:])
+			if !check(fmt.Sprintf("step %d in two at %d", i, at), two) {
+				return
+			}
+		}
+	}
+}
+
+// stride looks at every byte of a short step and at some hundred of a long one.
+func stride(n int) int { return 1 + n/300 }
+
+// anyGap loses bytes everywhere. What comes out may be less, but an event that does not say that it is partial is one of the whole
+// conversation's, word for word.
+func (c Conversation) anyGap(t *testing.T, list []protocols.Protocol, whole []string) {
+	for i, s := range c.Steps {
+		for from := 0; from < len(s.Data); from += 1 + len(s.Data)/40 {
+			for _, n := range []int{1, 9, len(s.Data)} {
+				if n = min(n, len(s.Data)-from); n == 0 {
+					continue
+				}
+				holed := c
+				if c.UDP {
+					holed.Steps = slices.Delete(slices.Clone(c.Steps), i, i+1)
+				} else {
+					holed.Steps = slices.Concat(c.Steps[:i], piece(s, 0, from), []Step{{Dir: s.Dir, Gap: n, At: s.At}}, piece(s, from+n, len(s.Data)), c.Steps[i+1:])
+				}
+				got := holed.mustPlay(t, list)
+				if !told(t, fmt.Sprintf("%d bytes lost from step %d at %d", n, i, from), got, whole) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func piece(s Step, from, to int) []Step {
+	if from >= to {
+		return nil
+	}
+	return []Step{{Dir: s.Dir, Data: s.Data[from:to], At: s.At}}
+}
+
+// told checks that an event which is not partial is one of the whole, and says nothing that that one does not: what was said before
+// the gap (a login, a prepared statement) may be missing. A reply that was lost as a whole, behind the last thing that was seen,
+// leaves no hole: an event without an outcome says by that what it lacks.
+func told(t *testing.T, what string, got, whole []string) bool {
+	known := map[string]string{}
+	for _, e := range whole {
+		known[field(e, "event.id")] = e
+	}
+	for _, e := range got {
+		if field(e, "event.partial") == "true" || field(e, "event.outcome") == "" || within(e, known[field(e, "event.id")]) {
+			continue
+		}
+		t.Errorf("%s: this is not true, nor partial:\n\t%s\nwhole:\n%s", what, e, lines(whole))
+		return false
+	}
+	return true
+}
+
+// within tells that all that e says, of also says.
+func within(e, of string) bool {
+	for _, f := range strings.Split(e, " ") {
+		if !strings.Contains(of, f) {
+			return false
+		}
+	}
+	return true
+}
+
+// fromTheMiddle begins at every step, and inside of it.
+func (c Conversation) fromTheMiddle(t *testing.T, list []protocols.Protocol, _ []string) {
+	for i := range c.Steps {
+		s := c.Steps[i]
+		for _, at := range []int{0, 1, len(s.Data) / 2, len(s.Data) - 1} {
+			if at < 0 || at > 0 && c.UDP {
+				continue
+			}
+			m := c
+			m.MidStream = true
+			m.Steps = slices.Concat(piece(s, at, len(s.Data)), c.Steps[i+1:])
+			m.mustPlay(t, list)
+		}
+	}
+	// Picked up between two transactions nothing is missing, so the last ones are there.
+	m := c
+	m.MidStream = true
+	if got := m.mustPlay(t, list); len(got) == 0 {
+		t.Errorf("picked up in mid-stream, at its first byte: no events")
+	}
+}
+
+func (c Conversation) rolesFlipped(t *testing.T, list []protocols.Protocol) {
+	if c.UDP {
+		t.Skip("a port tells the roles of datagrams")
+	}
+	c.MidStream = true
+	want := c.mustPlay(t, list)
+	c.Flipped = true
+	if got := c.mustPlay(t, list); !slices.Equal(got, want) {
+		t.Errorf("flipped:\n%s\nas it was:\n%s", lines(got), lines(want))
+	}
+}
+
+func (c Conversation) oneSide(t *testing.T, list []protocols.Protocol) {
+	for _, dir := range []protocols.Dir{protocols.Client, protocols.Server} {
+		one := c
+		one.Steps = slices.DeleteFunc(slices.Clone(c.Steps), func(s Step) bool { return s.Dir != dir })
+		one.mustPlay(t, list)
+		one.MidStream = true
+		one.mustPlay(t, list)
+	}
+}
+
+func (c Conversation) serverFirst(t *testing.T, list []protocols.Protocol) {
+	i := slices.IndexFunc(c.Steps, func(s Step) bool { return s.Dir == protocols.Server })
+	if i <= 0 {
+		return
+	}
+	c.Steps = slices.Concat([]Step{c.Steps[i]}, c.Steps[:i], c.Steps[i+1:])
+	for j := range c.Steps {
+		c.Steps[j].At = int64(j + 1)
+	}
+	c.mustPlay(t, list)
+}
+
+// withoutReplies repeats what the client says: what is held for its replies must not grow without an end.
+func (c Conversation) withoutReplies(t *testing.T, list []protocols.Protocol) {
+	var client []Step
+	size := 0
+	for _, s := range c.Steps {
+		if s.Dir == protocols.Client && len(s.Data) > 0 {
+			client = append(client, s)
+			size += len(s.Data)
+		}
+	}
+	if size == 0 {
+		return
+	}
+	events := 0
+	m := Meter{}
+	conn := m.open(t, list, c, &events)
+	at := Start
+	for sent := 0; sent < 16<<20; sent += size {
+		for _, s := range client {
+			at += 1000
+			if c.UDP {
+				conn.Datagram(s.Dir, s.Data, at)
+			} else {
+				conn.Data(s.Dir, s.Data, at)
+			}
+		}
+	}
+	if held := m.held(); held > 48<<20 {
+		t.Errorf("%d MiB are held for replies to 16 MiB", held>>20)
+	}
+	conn.Close(at)
+}
+
+// Twin checks that no protocol claims a conversation of another.
+func Twin(t *testing.T, list []protocols.Protocol, c Conversation) {
+	c.Steps = c.timed()
+	for _, cut := range []Conversation{c, c.Cut(1), c.Cut(3)} {
+		if events, name := cut.Play(list); len(events) > 0 || name != "" {
+			t.Errorf("%s was taken for %q:\n%s", c.Name, name, lines(events))
+			return
+		}
+	}
+	c.MidStream = true
+	c.mustPlay(t, list)
+}
+
+// Ports gives list with the hints of ports taken away, or all pointing to one port.
+func Ports(list []protocols.Protocol, ports ...uint16) []protocols.Protocol {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Ports = ports
+	}
+	return list
+}
+
+// Names are those of list.
+func Names(list []protocols.Protocol) []string {
+	names := map[string]bool{}
+	for _, p := range list {
+		names[p.Name] = true
+	}
+	return slices.Sorted(maps.Keys(names))
+}

@@ -1,0 +1,241 @@
+package redis
+
+import (
+	"bytes"
+
+	"tidegate/protocols"
+)
+
+// detect tells whether b is the beginning of RESP. Inline commands, and the plainest replies, look like other line protocols: they
+// stay a maybe until the other side has spoken.
+func detect(dir protocols.Dir, b []byte) protocols.Match {
+	if len(b) == 0 {
+		return protocols.More
+	}
+	if dir == protocols.Server {
+		return detectReply(b)
+	}
+	if b[0] == '*' {
+		return detectCommand(b)
+	}
+	return detectInline(b)
+}
+
+// detectCommand looks for "*2\r\n$3\r\nGET\r\n".
+func detectCommand(b []byte) protocols.Match {
+	rest, _, m := header(b, '*')
+	if m != protocols.Yes {
+		return m
+	}
+	rest, size, m := header(rest, '$')
+	if m != protocols.Yes {
+		return m
+	}
+	if size < 1 || size > 64 {
+		return protocols.No
+	}
+	name := rest[:min(int(size), len(rest))]
+	if len(name) > 0 && !isName(name) {
+		return protocols.No
+	}
+	if len(rest) < int(size)+2 {
+		return protocols.More
+	}
+	if rest[size] != '\r' || rest[size+1] != '\n' {
+		return protocols.No
+	}
+	return protocols.Yes
+}
+
+// header reads a type and a small positive number with its line's end.
+func header(b []byte, t byte) (rest []byte, n int64, m protocols.Match) {
+	if len(b) == 0 {
+		return nil, 0, protocols.More
+	}
+	if b[0] != t {
+		return nil, 0, protocols.No
+	}
+	i := 1
+	for i < len(b) && i < 11 && b[i] >= '0' && b[i] <= '9' {
+		n = n*10 + int64(b[i]-'0')
+		i++
+	}
+	switch {
+	case i == len(b):
+		return nil, 0, protocols.More
+	case i == 1 || n == 0 || b[i] != '\r':
+		return nil, 0, protocols.No
+	case i+1 == len(b):
+		return nil, 0, protocols.More
+	case b[i+1] != '\n':
+		return nil, 0, protocols.No
+	}
+	return b[i+2:], n, protocols.Yes
+}
+
+// knownCommand tells that b, which detectCommand accepts, names a command that we know.
+func knownCommand(b []byte) bool {
+	rest, _, m := header(b, '*')
+	if m != protocols.Yes {
+		return false
+	}
+	rest, size, m := header(rest, '$')
+	if m != protocols.Yes || int(size) > len(rest) || size > 64 {
+		return false
+	}
+	var buf [64]byte
+	scratch := buf[:0]
+	return known(string(upper(&scratch, rest[:size])))
+}
+
+// detectInline accepts a line whose first word is a command, as a maybe.
+func detectInline(b []byte) protocols.Match {
+	b = bytes.TrimLeft(b[:min(len(b), 1<<10)], "\r\n") // the server ignores empty lines
+	line, whole := b, false
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		line, whole = b[:i], true
+	}
+	line = bytes.TrimRight(line, "\r")
+	word := line
+	if i := bytes.IndexAny(line, " \t"); i >= 0 {
+		word, whole = line[:i], true
+	}
+	if len(word) > 20 || len(line) > 1<<10 || len(word) > 0 && !isName(word) {
+		return protocols.No
+	}
+	for _, c := range line {
+		if c < ' ' && c != '\t' && c != '\r' {
+			return protocols.No
+		}
+	}
+	if !whole {
+		return protocols.More
+	}
+	var buf [64]byte
+	scratch := buf[:0]
+	if !known(string(upper(&scratch, word))) || bytes.Contains(line, []byte(" HTTP/")) {
+		return protocols.No
+	}
+	return protocols.More
+}
+
+// detectReply judges the first replies: Yes for a form that other protocols do not have.
+func detectReply(b []byte) protocols.Match {
+	for range 8 {
+		if !isReply(b) {
+			return protocols.No
+		}
+		line, n := cutLine(b)
+		if n == 0 {
+			return protocols.More
+		}
+		if len(line) == 0 || b[n-1] != '\n' || n < 2 || b[n-2] != '\r' {
+			return protocols.No
+		}
+		rest := line[1:]
+		switch line[0] {
+		case '+':
+			switch {
+			case string(rest) == "PONG" || string(rest) == "QUEUED" || bytes.HasPrefix(rest, []byte("FULLRESYNC ")):
+				return protocols.Yes
+			case bytes.HasPrefix(rest, []byte("OK ")):
+				return protocols.No // POP3
+			}
+		case '-':
+			if i := bytes.IndexByte(rest, ' '); i >= 0 && errorWord(rest[:i]) {
+				return protocols.Yes
+			}
+			if !bytes.HasPrefix(rest, []byte("ERR")) {
+				return protocols.No
+			}
+		case ':', '$', '*', '%', '~', '>':
+			if _, ok := integer(rest); ok {
+				return protocols.Yes
+			}
+			return protocols.No
+		case '_', '#', ',', '(', '!', '=', '|':
+		default:
+			return protocols.No
+		}
+		if b = b[n:]; len(b) == 0 {
+			return protocols.More
+		}
+	}
+	return protocols.More
+}
+
+// errorWord tells that an error begins with a word that only Redis has.
+func errorWord(b []byte) bool {
+	switch string(b) {
+	case "NOAUTH", "WRONGTYPE", "WRONGPASS", "MOVED", "ASK", "LOADING", "NOPERM", "READONLY", "BUSY", "EXECABORT", "MASTERDOWN",
+		"NOSCRIPT", "CLUSTERDOWN", "OOM", "MISCONF", "DENIED", "NOPROTO", "BUSYGROUP", "NOGROUP", "UNKILLABLE", "CROSSSLOT", "TRYAGAIN":
+		return true
+	}
+	return false
+}
+
+// isReply tells that b can begin with a reply, as far as it goes.
+func isReply(b []byte) bool {
+	if len(b) == 0 {
+		return false
+	}
+	line, n := cutLine(b)
+	if n == 0 {
+		if len(b) > maxLine {
+			return false
+		}
+		line = bytes.TrimRight(b, "\r")
+	}
+	if len(line) == 0 {
+		return false
+	}
+	switch rest := line[1:]; line[0] {
+	case '+', '-', ',', '(', '|':
+		return printable(rest)
+	case '_':
+		return len(rest) == 0
+	case '#':
+		return len(rest) <= 1
+	case ':', '$', '*', '%', '~', '>', '!', '=':
+		if len(rest) == 0 || string(rest) == "?" || string(rest) == "-" || string(rest) == "+" {
+			return n == 0 || string(rest) == "?"
+		}
+		_, ok := integer(bytes.TrimPrefix(rest, []byte("+")))
+		return ok
+	}
+	return false
+}
+
+func printable(b []byte) bool {
+	for _, c := range b[:min(len(b), 256)] {
+		if c < ' ' && c != '\t' {
+			return false
+		}
+	}
+	return true
+}
+
+// resync finds a command at the start of b or of a line. A reply is only believed at the start of b, which is mostly that of a
+// packet: its elements look like replies.
+func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
+	if dir == protocols.Server {
+		if isReply(b) {
+			return 0, protocols.Yes
+		}
+		return len(b), protocols.No
+	}
+	for at := 0; at < len(b); {
+		if m := detectCommand(b[at:]); m == protocols.Yes && knownCommand(b[at:]) || m == protocols.More {
+			return at, m
+		}
+		i := bytes.Index(b[at+1:], []byte("\n*"))
+		if i < 0 {
+			break
+		}
+		at += i + 2
+	}
+	if n := len(b); n > 0 && b[n-1] == '\n' {
+		return n, protocols.No
+	}
+	return max(0, len(b)-1), protocols.More
+}

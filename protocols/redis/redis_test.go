@@ -1,0 +1,305 @@
+package redis
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"tidegate/pipeline"
+	"tidegate/protocols"
+	"tidegate/protocols/protocoltest"
+)
+
+var list = []protocols.Protocol{Protocol}
+
+// short is what most tests compare: command, arguments, and what came back.
+func short(e *pipeline.Event) string {
+	r := e.Redis
+	s := strings.TrimSpace(r.Command + " " + strings.Join(r.Args, " "))
+	switch {
+	case r.ReplyType == "":
+		s += ", no reply"
+	case r.Error != "":
+		s += " ! " + r.Error
+	case r.Reply != "":
+		s += " = " + r.Reply
+	case r.ReplyBytes > 0:
+		s += fmt.Sprintf(" = %s of %d", r.ReplyType, r.ReplyBytes)
+	default:
+		s += " = " + r.ReplyType
+	}
+	if e.Partial {
+		s += " partial"
+	}
+	return s
+}
+
+// open begins a connection to the port of Redis.
+func open(mid bool, got *[]string, show func(*pipeline.Event) string) *protocols.Conn {
+	c := protocoltest.Conversation{MidStream: mid, Port: 6379}
+	return protocols.NewSet(list, protocols.Config{}, nil).Open(c.Info(), func(e *pipeline.Event) { *got = append(*got, show(e)) })
+}
+
+// play gives the events of steps: > the client's bytes, < the server's; "gap 9" instead of bytes is a gap.
+func play(mid bool, show func(*pipeline.Event) string, steps ...string) []string {
+	var got []string
+	conn := open(mid, &got, show)
+	at := protocoltest.Start
+	for _, s := range steps {
+		at += 1e6
+		dir := protocols.Client
+		if s[0] == '<' {
+			dir = protocols.Server
+		}
+		var n int
+		if k, _ := fmt.Sscanf(s[1:], "gap %d", &n); k == 1 {
+			conn.Gap(dir, n, at)
+		} else {
+			conn.Data(dir, []byte(s[1:]), at)
+		}
+	}
+	conn.Close(at + 1e6)
+	return got
+}
+
+// resp writes a command as clients do.
+func resp(words ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "*%d\r\n", len(words))
+	for _, w := range words {
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
+	}
+	return b.String()
+}
+
+func cmd(line string) string { return ">" + resp(strings.Fields(line)...) }
+
+func same(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got\n\t%s\nwant\n\t%s", strings.Join(got, "\n\t"), strings.Join(want, "\n\t"))
+	}
+}
+
+func TestCommandAndReplyAreOneEvent(t *testing.T) {
+	check := func(command, reply, want string) {
+		t.Helper()
+		same(t, play(false, short, cmd(command), "<"+reply), want)
+	}
+	check("set k v", "+OK\r\n", "SET k v = OK")
+	check("GET k", "$1\r\nv\r\n", "GET k = bulk_string of 1")
+	check("GET k", "$-1\r\n", "GET k = null")
+	check("INCR k", ":42\r\n", "INCR k = 42")
+	check("GET k", "-WRONGTYPE Operation against a key\r\n", "GET k ! WRONGTYPE Operation against a key")
+	check("LRANGE l 0 1", "*2\r\n$1\r\na\r\n$1\r\nb\r\n", "LRANGE l 0 1 = array of 18")
+	check("EXEC", "*-1\r\n", "EXEC = null")
+	check("KEYS *", "*0\r\n", "KEYS * = array of 4")
+	check("XREAD STREAMS s 0", "*1\r\n*2\r\n$1\r\ns\r\n*1\r\n*2\r\n$3\r\n1-0\r\n*0\r\n", "XREAD STREAMS s 0 = array of 36")
+	check("CONFIG GET save", "*2\r\n$4\r\nsave\r\n$0\r\n\r\n", "CONFIG GET save = array of 20")
+	check("HGETALL h", "%1\r\n+k\r\n:1\r\n", "HGETALL h = map of 12")
+	check("GET k", "_\r\n", "GET k = null")
+	check("GET k", "#t\r\n", "GET k = t")
+	check("GET k", ",1.5\r\n", "GET k = 1.5")
+	check("GET k", "(123456789012345678901234567890\r\n", "GET k = 123456789012345678901234567890")
+	check("GET k", "!9\r\nERR large\r\n", "GET k ! ERR large")
+	check("GET k", "=5\r\ntxt:a\r\n", "GET k = verbatim_string of 5")
+	check("SMEMBERS k", "~2\r\n+a\r\n*1\r\n:1\r\n", "SMEMBERS k = set of 16")
+	check("GET k", "|1\r\n+ttl\r\n:3600\r\n$1\r\nv\r\n", "GET k = bulk_string of 1")
+	check("GET k", "$?\r\n;4\r\nHell\r\n;1\r\no\r\n;0\r\n", "GET k = bulk_string of 5")
+	check("GET k", "*?\r\n:1\r\n*1\r\n|1\r\n+a\r\n+b\r\n:2\r\n.\r\n", "GET k = array of 31")
+}
+
+func TestInlineCommands(t *testing.T) {
+	same(t, play(false, short, ">PING\r\n", "<+PONG\r\n", ">set k \"a b\\x41\" 'c'\n", "<+OK\r\n"), "PING = PONG", "SET k a bA c = OK")
+	same(t, play(false, short, ">\r\n\r\nGET k\r\n"+resp("GET", "j"), "<$-1\r\n:1\r\n"), "GET k = null", "GET j = 1")
+}
+
+// TestRepliesOfAPipelineMatchTheirCommands: RESP has no ids, so order is all there is.
+func TestRepliesOfAPipelineMatchTheirCommands(t *testing.T) {
+	get := func(k string) string { return resp("GET", k) }
+	same(t, play(false, short, ">"+get("a")+get("b")+get("c"), "<$1\r\nx\r\n$-1\r\n", "<:7\r\n"), "GET a = bulk_string of 1", "GET b = null", "GET c = 7")
+	same(t, play(false, short, ">"+get("a")+get("b"), "<$1\r\nx\r\n"), "GET a = bulk_string of 1", "GET b, no reply")
+	same(t, play(false, short, ">"+resp("MULTI")+get("a")+resp("EXEC"), "<+OK\r\n+QUEUED\r\n*1\r\n$1\r\nx\r\n"), "MULTI = OK", "GET a = QUEUED", "EXEC = array of 11")
+}
+
+func TestPushedMessageHasNoCommand(t *testing.T) {
+	message := "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n"
+	confirm := func(n int) string { return fmt.Sprintf("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:%d\r\n", n) }
+	same(t, play(false, short, cmd("SUBSCRIBE a b"), "<"+confirm(1)+message, "<"+confirm(2)+message, cmd("PING"), "<*2\r\n$4\r\npong\r\n$0\r\n\r\n"),
+		" = message", "SUBSCRIBE a b = array of 30", " = message", "PING = array of 20")
+	same(t, play(false, short, cmd("HELLO 3"), "<%1\r\n+proto\r\n:3\r\n", cmd("SUBSCRIBE a"), "<>3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n",
+		cmd("GET k"), "<>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nk\r\n$1\r\nv\r\n"),
+		"HELLO 3 = map of 16", "SUBSCRIBE a = push of 30", " = invalidate", "GET k = bulk_string of 1")
+	same(t, play(false, short, cmd("SUBSCRIBE a"), "<"+confirm(1), cmd("UNSUBSCRIBE"), "<*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n", cmd("LRANGE l 0 -1"), "<"+message),
+		"SUBSCRIBE a = array of 30", "UNSUBSCRIBE = array of 33", "LRANGE l 0 -1 = array of 32")
+	same(t, play(false, short, cmd("SUBSCRIBE a b"), "<-NOAUTH Authentication required.\r\n", cmd("PING"), "<+PONG\r\n"), "SUBSCRIBE a b ! NOAUTH Authentication required.", "PING = PONG")
+}
+
+func TestClientReplyOffAndSkip(t *testing.T) {
+	same(t, play(false, short, cmd("CLIENT REPLY OFF"), cmd("SET a 1"), cmd("CLIENT REPLY SKIP"), cmd("SET b 1"), cmd("CLIENT REPLY ON"), "<+OK\r\n", cmd("GET a"), "<:1\r\n"),
+		"CLIENT REPLY OFF, no reply", "SET a 1, no reply", "CLIENT REPLY SKIP, no reply", "SET b 1, no reply", "CLIENT REPLY ON = OK", "GET a = 1")
+	same(t, play(false, short, cmd("CLIENT REPLY SKIP"), cmd("SET a 1"), cmd("GET a"), "<:1\r\n"), "CLIENT REPLY SKIP, no reply", "SET a 1, no reply", "GET a = 1")
+}
+
+func TestStreamsEndTheDialogue(t *testing.T) {
+	same(t, play(false, short, cmd("MONITOR"), "<+OK\r\n", "<+1700000000.1 [0 127.0.0.1:1] \"GET\" \"a\"\r\n"), "MONITOR = OK")
+	same(t, play(false, short, cmd("PSYNC ? -1"), "<+FULLRESYNC 8de1787ba490483314a4d30f1c628bc5025eb761 0\r\n", "<$9999\r\nREDIS", cmd("REPLCONF ACK 0")),
+		"PSYNC ? -1 = FULLRESYNC 8de1787ba490483314a4d30f1c628bc5025eb761 0")
+	same(t, play(false, short, cmd("MONITOR"), "<-NOPERM no\r\n", cmd("PING"), "<+PONG\r\n"), "MONITOR ! NOPERM no", "PING = PONG")
+}
+
+func TestSecretsAreRedacted(t *testing.T) {
+	check := func(line, want string) {
+		t.Helper()
+		same(t, play(false, short, cmd(line), "<+OK\r\n"), want+" = OK")
+		same(t, play(false, short, ">"+line+"\r\n", "<+OK\r\n", cmd("PING"), "<+PONG\r\n"), want+" = OK", "PING = PONG")
+	}
+	check("AUTH pw", "AUTH REDACTED")
+	check("auth user pw", "AUTH user REDACTED")
+	check("HELLO 3 AUTH user pw SETNAME x", "HELLO 3 AUTH user REDACTED SETNAME x")
+	check("ACL SETUSER bob on >pw #abc ~* +@all", "ACL SETUSER bob on >REDACTED #REDACTED ~* +@all")
+	check("CONFIG SET requirepass pw", "CONFIG SET requirepass REDACTED")
+	check("config set maxmemory 1 MasterAuth pw", "CONFIG SET maxmemory 1 MasterAuth REDACTED")
+	check("MIGRATE h 6379 k 0 10 COPY AUTH pw", "MIGRATE h 6379 k 0 10 COPY AUTH REDACTED")
+	check("MIGRATE h 6379 k 0 10 AUTH2 u pw KEYS", "MIGRATE h 6379 k 0 10 AUTH2 u REDACTED KEYS")
+	check("SENTINEL SET mymaster auth-pass pw", "SENTINEL SET mymaster auth-pass REDACTED")
+	same(t, play(false, short, cmd("AUHT pw"), "<-ERR unknown command 'AUHT', with args beginning with: 'pw' \r\n"), "AUHT pw ! ERR unknown command 'AUHT', with args beginning with: REDACTED")
+}
+
+func TestKeys(t *testing.T) {
+	check := func(line, command, key string) {
+		t.Helper()
+		same(t, play(false, func(e *pipeline.Event) string { return e.Redis.Command + "|" + e.Redis.Key }, cmd(line)), command+"|"+key)
+	}
+	check("GET a b", "GET", "a")
+	check("PING a", "PING", "")
+	check("CONFIG SET save x", "CONFIG SET", "")
+	check("CLIENT LIST", "CLIENT LIST", "")
+	check("COMMAND", "COMMAND", "")
+	check("OBJECT ENCODING k", "OBJECT ENCODING", "k")
+	check("XINFO STREAM s FULL", "XINFO STREAM", "s")
+	check("XGROUP CREATE s g 0", "XGROUP CREATE", "s")
+	check("BITOP AND dest a b", "BITOP", "dest")
+	check("EVAL script 2 a b c", "EVAL", "a")
+	check("EVAL script 0 a", "EVAL", "")
+	check("XREADGROUP GROUP g c COUNT 1 STREAMS s1 s2 > >", "XREADGROUP", "s1")
+	check("ZUNION 2 a b", "ZUNION", "a")
+	check("BLMPOP 1 2 a b LEFT", "BLMPOP", "a")
+	check("MIGRATE h 6379 k 0 10", "MIGRATE", "k")
+	check("JSON.SET doc $ 1", "JSON.SET", "doc")
+	check("NOSUCH a", "NOSUCH", "")
+}
+
+func TestArgumentsAreCapped(t *testing.T) {
+	words := []string{"MSET"}
+	for i := range 40 {
+		words = append(words, fmt.Sprintf("%d-%s", i, strings.Repeat("x", 1000)))
+	}
+	var e *pipeline.Event
+	play(false, func(x *pipeline.Event) string { e = x; return "" }, ">"+resp(words...), "<+OK\r\n")
+	r := e.Redis
+	if len(r.Args) != maxArgs || len(r.Args[0]) != maxArg || r.ArgsCount != 40 || r.ArgsBytes != 40*1000+10*2+30*3 || len(r.Key) != maxKey {
+		t.Errorf("%d args of %d bytes, %d in all with %d bytes, key of %d", len(r.Args), len(r.Args[0]), r.ArgsCount, r.ArgsBytes, len(r.Key))
+	}
+	if e.Source.Bytes != uint64(len(resp(words...))) || e.Destination.Bytes != 5 {
+		t.Errorf("bytes %d and %d", e.Source.Bytes, e.Destination.Bytes)
+	}
+}
+
+// TestHugeValuesAreNotGathered: they are larger than what a direction may keep.
+func TestHugeValuesAreNotGathered(t *testing.T) {
+	var got []string
+	conn := open(false, &got, short)
+	const size = 64 << 20
+	piece := []byte(strings.Repeat("x", 1<<16))
+	feed := func(dir protocols.Dir, head string) {
+		conn.Data(dir, []byte(head), 1)
+		for range size / len(piece) {
+			conn.Data(dir, piece, 2)
+		}
+		conn.Data(dir, []byte("\r\n"), 3)
+	}
+	feed(protocols.Client, fmt.Sprintf("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n", size))
+	conn.Data(protocols.Server, []byte("+OK\r\n"), 4)
+	conn.Data(protocols.Client, []byte(resp("GET", "k")), 5)
+	feed(protocols.Server, fmt.Sprintf("$%d\r\n", size))
+	conn.Close(6)
+	same(t, got, "SET k "+strings.Repeat("x", maxArg)+" = OK", fmt.Sprintf("GET k = bulk_string of %d", size))
+}
+
+func TestGaps(t *testing.T) {
+	// In a value.
+	same(t, play(false, short, ">*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$10\r\nab", ">gap 5", ">hij\r\n", "<+OK\r\n", cmd("GET k"), "<$10\r\nab", "<gap 5", "<hij\r\n"),
+		"SET k ab = OK partial", "GET k = bulk_string of 10 partial")
+	same(t, play(false, short, ">*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$10\r\nab", ">gap 10", "<+OK\r\n", cmd("PING"), "<+PONG\r\n"), "SET k ab = OK partial", "PING = PONG")
+	// A whole command: its reply has none.
+	same(t, play(false, short, cmd("GET a"), "<:1\r\n", ">gap 22", "<:2\r\n", cmd("GET c"), "<:3\r\n"), "GET a = 1", " = 2 partial", "GET c = 3 partial")
+	// A whole reply: that the client goes on tells that it had it.
+	same(t, play(false, short, cmd("GET a"), "<gap 4", cmd("GET b"), "<:2\r\n"), "GET a, no reply partial", "GET b = 2")
+	// Inside an array: its elements are not taken for replies.
+	same(t, play(false, short, cmd("LRANGE l 0 -1"), "<*3\r\n$1\r\na\r\n", "<gap 7", "<$1\r\nc\r\n", cmd("GET b"), "<:2\r\n"), "LRANGE l 0 -1, no reply partial", "GET b = 2")
+}
+
+func TestMidStreamAndFlippedRoles(t *testing.T) {
+	same(t, play(true, short, ">lue\r\n"+resp("GET", "a"), "<:1\r\n"), "GET a = 1 partial")
+	same(t, play(true, short, "<rest\r\n:5\r\n", cmd("GET b"), "<:2\r\n"), "GET b = 2")
+	flip := strings.NewReplacer(">", "<", "<", ">")
+	same(t, play(true, short, flip.Replace(cmd("GET a")), ">:1\r\n", flip.Replace(cmd("GET b")), ">$-1\r\n"), "GET a = 1", "GET b = null")
+	same(t, play(true, short, ">:5\r\n", flip.Replace(cmd("GET b")), ">$-1\r\n"), " = 5 partial", "GET b = null")
+}
+
+func TestStateWithoutRepliesIsBounded(t *testing.T) {
+	var got []string
+	conn := open(false, &got, short)
+	b := []byte(resp("SET", "k", strings.Repeat("v", 100)))
+	for range 3 * maxWaiting {
+		conn.Data(protocols.Client, b, 1)
+	}
+	if n := len(got); n != 2*maxWaiting {
+		t.Errorf("%d events before the end, want %d", n, 2*maxWaiting)
+	}
+	conn.Data(protocols.Server, []byte(strings.Repeat("+OK\r\n", 2*maxWaiting)+":7\r\n"), 2)
+	if n := len(got); n != 2*maxWaiting+1 || !strings.HasSuffix(got[n-1], "= 7") {
+		t.Errorf("%d events, the last %q", n, got[n-1])
+	}
+	conn.Close(3)
+	if len(got) != 3*maxWaiting {
+		t.Errorf("%d events in all, want %d", len(got), 3*maxWaiting)
+	}
+}
+
+func TestDetect(t *testing.T) {
+	check := func(dir protocols.Dir, in string, want protocols.Match) {
+		t.Helper()
+		if got := detect(dir, []byte(in)); got != want {
+			t.Errorf("%q is %d, want %d", in, got, want)
+		}
+	}
+	const c, s = protocols.Client, protocols.Server
+	check(c, "*", protocols.More)
+	check(c, "*1\r\n$4\r\nPI", protocols.More)
+	check(c, resp("PING"), protocols.Yes)
+	check(c, "*1\r\n$4\r\n\x00\x01", protocols.No)
+	check(c, "*a\r\n", protocols.No)
+	check(c, "PING\r\n", protocols.More)
+	check(c, "EHLO x\r\n", protocols.No)
+	check(c, "USER x\r\n", protocols.No)
+	check(c, "GET / HTTP/1.1\r\n", protocols.No)
+	check(c, "a1 LOGIN x y\r\n", protocols.No)
+	check(s, "+PONG\r\n", protocols.Yes)
+	check(s, "+OK\r\n", protocols.More)
+	check(s, "+OK\r\n:1\r\n", protocols.Yes)
+	check(s, "+OK POP3 ready\r\n", protocols.No)
+	check(s, "* OK IMAP4rev1\r\n", protocols.No)
+	check(s, "220 mail\r\n", protocols.No)
+	check(s, ":irc.example 001 x\r\n", protocols.No)
+	check(s, "VALUE k 0 1\r\n", protocols.No)
+	check(s, "-NOAUTH Authentication required.\r\n", protocols.Yes)
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(resp("SET", "k", "v")+resp("SUBSCRIBE", "a", "b")), []byte("+OK\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"), uint8(3), uint8(0))
+	f.Add([]byte("PING\r\nset k \"a\\x41\"\r\n"), []byte("+PONG\r\n|1\r\n+a\r\n:1\r\n%1\r\n+k\r\n~1\r\n_\r\n"), uint8(0), uint8(1))
+	f.Add([]byte(resp("CLIENT", "REPLY", "SKIP")+resp("HELLO", "3", "AUTH", "u", "p")), []byte("*?\r\n:1\r\n.\r\n$?\r\n;1\r\na\r\n;0\r\n>1\r\n+x\r\n"), uint8(7), uint8(9))
+	f.Fuzz(protocoltest.Fuzz(list))
+}

@@ -1,0 +1,340 @@
+package redis
+
+import (
+	"bytes"
+
+	"tidegate/pipeline"
+	"tidegate/protocols"
+)
+
+// A reply is the value from the server that is being read.
+type reply struct {
+	e       *pipeline.Event // made where no command waits: it may be a pushed message
+	top     byte            // its type; 0: it has not begun
+	null    bool
+	partial bool
+	text    string // of a simple string, a number or an error
+	size    uint64 // of its encoding so far
+	data    uint64 // bytes of data: of a bulk string its own, of an aggregate its encoding
+	inBulk  bool   // the size of a bulk string was read
+	bulk    uint64 // bytes of it that are still to come, without CR LF
+	chunks  bool   // a streamed string: chunks follow until an empty one
+	depth   int
+	stack   [maxDepth]level
+	index   int    // of the element of the outermost aggregate
+	kind    []byte // the first of them
+	capture bool   // the bulk string that is being read is that one, or an error's text
+	last    int64  // the last integer in it
+}
+
+// A level is an aggregate whose elements are being read.
+type level struct {
+	left int64 // elements; −1: until a dot
+	attr bool  // an attribute, which is no element of what it stands in
+}
+
+func (r *reply) reset() {
+	if r.e != nil {
+		r.e.ReturnToVTPool()
+	}
+	// The stack needs no clearing: depth says how much of it means anything.
+	r.e, r.top, r.null, r.partial, r.text, r.size, r.data, r.bulk, r.chunks = nil, 0, false, false, "", 0, 0, 0, false
+	r.inBulk = false
+	r.depth, r.index, r.kind, r.capture, r.last = 0, 0, r.kind[:0], false, 0
+}
+
+// readReply reads what is there of a reply.
+func (p *parser) readReply(b []byte, at int64) (n int, err error) {
+	r := &p.reply
+	if p.lost {
+		if !p.asked || !isReply(b) {
+			return len(b), nil
+		}
+		p.resume()
+	}
+	for n < len(b) {
+		k, whole, err := p.readToken(b[n:])
+		if err != nil && n == 0 {
+			return 0, err
+		}
+		if k == 0 || err != nil {
+			break // an error comes again, at its own place, wherever the bytes were cut
+		}
+		n += k
+		if r.top == 0 {
+			return n, nil // an empty line belongs to no reply
+		}
+		r.size += uint64(k)
+		if whole {
+			if aggregate(r.top) && !r.null {
+				r.data = r.size
+			}
+			p.answered(at)
+			return n, nil
+		}
+	}
+	return n, nil
+}
+
+// resume takes up the replies again behind a gap.
+func (p *parser) resume() {
+	p.lost, p.asked = false, false
+	if p.pipelined {
+		for i := p.waiting.head; i < len(p.waiting.all); i++ {
+			p.waiting.all[i].e.Partial = true // which of the replies are still to come is a guess
+		}
+	}
+}
+
+// readToken reads a line, or what is there of a bulk string; whole: the reply ends with it.
+func (p *parser) readToken(b []byte) (n int, whole bool, err error) {
+	r := &p.reply
+	if r.inBulk {
+		return p.readBulk(b)
+	}
+	line, n := cutLine(b)
+	if n == 0 {
+		return 0, false, p.unfinished(b)
+	}
+	if len(line) == 0 {
+		if r.top == 0 {
+			return n, false, nil
+		}
+		return 0, false, errReply
+	}
+	if r.top == 0 {
+		if flip, wait := p.start(b, line); flip || wait {
+			return 0, false, nil
+		}
+	}
+	if r.chunks {
+		return p.readChunk(line, n)
+	}
+	whole, err = p.value(line)
+	return n, whole, err
+}
+
+// start begins a reply. In mid-stream it may turn out that this side is the client.
+func (p *parser) start(b, line []byte) (flip, wait bool) {
+	if !p.seen && p.c.Info().MidStream && line[0] == '*' {
+		switch detectCommand(b) {
+		case protocols.More:
+			return false, true
+		case protocols.Yes:
+			if knownCommand(b) {
+				p.c.Flip()
+				return true, false
+			}
+		}
+	}
+	p.seen = true
+	r := &p.reply
+	if r.e == nil && p.evicted == 0 && (p.waiting.len() == 0 || line[0] == '>' || p.subscribed) {
+		r.e = p.c.Event(protocols.Server)
+		r.e.Redis = pipeline.RedisCommandFromVTPool()
+	}
+	return false, false
+}
+
+// value reads the line that is a value or begins one.
+func (p *parser) value(line []byte) (whole bool, err error) {
+	r := &p.reply
+	t, rest := line[0], line[1:]
+	outermost := r.depth == 0
+	if outermost && t != '|' {
+		r.top = t
+	} else if r.top == 0 {
+		r.top = t
+	}
+	switch t {
+	case '+', '-', ',', '#', '(', '_', ':':
+		return p.scalar(t, rest, outermost)
+	case '$', '!', '=':
+		return p.bulkHead(t, rest, outermost)
+	case '*', '~', '>', '%', '|':
+		return p.aggregateHead(t, rest, outermost)
+	case '.':
+		if r.depth == 0 || r.stack[r.depth-1].left >= 0 {
+			return false, errReply
+		}
+		r.stack[r.depth-1].left = 1 // the dot is its last
+		return r.element(), nil
+	}
+	return false, errReply
+}
+
+func (p *parser) scalar(t byte, rest []byte, outermost bool) (bool, error) {
+	r := &p.reply
+	if t == ':' {
+		v, ok := integer(bytes.TrimPrefix(rest, []byte("+")))
+		if !ok && len(rest) > 20 {
+			return false, errReply
+		}
+		r.last = v
+	}
+	if outermost {
+		r.null = t == '_'
+		if t == '-' {
+			rest = p.withoutArgs(rest)
+		}
+		r.text = p.c.Intern(rest[:min(len(rest), maxText)])
+	} else if r.depth == 1 && r.index == 0 {
+		r.kind = append(r.kind[:0], rest[:min(len(rest), maxArg)]...)
+	}
+	return r.element(), nil
+}
+
+// withoutArgs takes the arguments out of an error that repeats them: they may hold a password.
+func (p *parser) withoutArgs(b []byte) []byte {
+	const words = "with args beginning with:"
+	i := bytes.Index(b, []byte(words))
+	if i < 0 || i+len(words) >= len(b) {
+		return b
+	}
+	p.scratch = append(append(p.scratch[:0], b[:i+len(words)]...), ' ')
+	p.scratch = append(p.scratch, redacted...)
+	return p.scratch
+}
+
+func (p *parser) bulkHead(t byte, rest []byte, outermost bool) (bool, error) {
+	r := &p.reply
+	if len(rest) == 1 && rest[0] == '?' {
+		r.chunks = true
+		return false, nil
+	}
+	size, ok := integer(rest)
+	if !ok || size < -1 || size > maxBulk {
+		return false, errReply
+	}
+	if size < 0 {
+		r.null = r.null || outermost
+		return r.element(), nil
+	}
+	r.inBulk, r.bulk = true, uint64(size)
+	r.capture = r.depth == 1 && r.index == 0 || outermost && t == '!'
+	if r.capture {
+		r.kind = r.kind[:0]
+	}
+	if outermost {
+		r.data = uint64(size)
+	}
+	return false, nil
+}
+
+// readBulk reads what is there of a bulk string: its bytes, its end.
+func (p *parser) readBulk(b []byte) (n int, whole bool, err error) {
+	r := &p.reply
+	if r.bulk > 0 {
+		n = int(min(r.bulk, uint64(len(b))))
+		if room := maxText - len(r.kind); r.capture && room > 0 {
+			r.kind = append(r.kind, b[:min(n, room)]...)
+		}
+		r.bulk -= uint64(n)
+		return n, false, nil
+	}
+	if n, err = lineEnd(b); n == 0 {
+		return 0, false, err
+	}
+	r.inBulk = false
+	if r.capture {
+		r.capture = false
+		if r.depth == 0 {
+			r.text = p.c.Intern(r.kind)
+		}
+	}
+	if r.chunks {
+		return n, false, nil
+	}
+	return n, r.element(), nil
+}
+
+// readChunk reads ";4\r\n", before a piece of a streamed string.
+func (p *parser) readChunk(line []byte, n int) (int, bool, error) {
+	r := &p.reply
+	size, ok := integer(line[1:])
+	if line[0] != ';' || !ok || size < 0 || size > maxBulk {
+		return 0, false, errReply
+	}
+	if size == 0 {
+		r.chunks = false
+		return n, r.element(), nil
+	}
+	r.inBulk, r.bulk = true, uint64(size)
+	if r.depth == 0 {
+		r.data += uint64(size)
+	}
+	return n, false, nil
+}
+
+func (p *parser) aggregateHead(t byte, rest []byte, outermost bool) (bool, error) {
+	r := &p.reply
+	count := int64(-1)
+	if len(rest) != 1 || rest[0] != '?' {
+		var ok bool
+		if count, ok = integer(rest); !ok || count < -1 || count > maxElements {
+			return false, errReply
+		}
+		if count < 0 {
+			r.null = r.null || outermost
+			return r.element(), nil
+		}
+	}
+	if t == '%' || t == '|' {
+		count *= 2
+	}
+	if count == 0 {
+		if t == '|' {
+			return false, nil
+		}
+		return r.element(), nil
+	}
+	if r.depth >= maxDepth {
+		return false, errDepth
+	}
+	r.stack[r.depth] = level{left: max(count, -1), attr: t == '|'}
+	r.depth++
+	return false, nil
+}
+
+// element counts a value that is complete, and the aggregates that end with it; true: so does the reply.
+func (r *reply) element() bool {
+	for r.depth > 0 {
+		l := &r.stack[r.depth-1]
+		if r.depth == 1 && !l.attr {
+			r.index++
+		}
+		if l.left < 0 {
+			return false
+		}
+		if l.left--; l.left > 0 {
+			return false
+		}
+		r.depth--
+		if l.attr {
+			return false // the value that it belongs to follows
+		}
+	}
+	return true
+}
+
+// pushed tells what kind of message the reply is, where it is one that nobody asked for or the confirmation of a subscription.
+func (r *reply) pushed(subscribed bool) (kind string, confirms bool) {
+	if r.top != '>' && (r.top != '*' || !subscribed) {
+		return "", false
+	}
+	switch string(r.kind) {
+	case "subscribe", "psubscribe", "ssubscribe", "unsubscribe", "punsubscribe", "sunsubscribe":
+		return string(r.kind), true
+	case "message":
+		return "message", false
+	case "pmessage":
+		return "pmessage", false
+	case "smessage":
+		return "smessage", false
+	case "invalidate":
+		return "invalidate", false
+	}
+	return "", false
+}
+
+func aggregate(t byte) bool { return t == '*' || t == '%' || t == '~' || t == '>' }

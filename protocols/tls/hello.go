@@ -1,0 +1,272 @@
+package tls
+
+import (
+	"crypto/md5"
+	"encoding/binary"
+	"encoding/hex"
+	"strconv"
+	"unicode/utf8"
+)
+
+// The extensions that are read.
+const (
+	extServerName        = 0
+	extGroups            = 10
+	extPointFormats      = 11
+	extALPN              = 16
+	extPreSharedKey      = 41
+	extSupportedVersions = 43
+)
+
+// Bounds of what one hello may make the event hold.
+const (
+	maxServerName = 255
+	maxProtocols  = 32 // of ALPN
+)
+
+// A hello is what a ClientHello or ServerHello says. The slices alias the message.
+type hello struct {
+	legacy    uint16 // the version in its front
+	version   uint16 // negotiated, or the highest that is offered
+	session   []byte
+	random    []byte
+	cipher    uint16
+	name      []byte
+	alpn      []byte // the list as sent
+	preShared bool
+	hash      [md5.Size]byte // JA3 or JA3S
+}
+
+// cursor takes apart a message. Behind its end all is zero and bad is set.
+type cursor struct {
+	b   []byte
+	bad bool
+}
+
+func (c *cursor) take(n int) []byte {
+	if n > len(c.b) {
+		c.b, c.bad = nil, true
+		return nil
+	}
+	v := c.b[:n]
+	c.b = c.b[n:]
+	return v
+}
+
+func (c *cursor) u8() int {
+	if v := c.take(1); v != nil {
+		return int(v[0])
+	}
+	return 0
+}
+
+func (c *cursor) u16() int {
+	if v := c.take(2); v != nil {
+		return int(binary.BigEndian.Uint16(v))
+	}
+	return 0
+}
+
+func (c *cursor) u24() int { return c.u8()<<16 | c.u16() }
+
+// grease tells whether v is one of the values that are sent to be ignored, RFC 8701.
+func grease(v int) bool { return v&0x0f0f == 0x0a0a && v>>8 == v&0xff }
+
+// ja3 is the text that is hashed: numbers, parted by - within a field and by , between fields.
+type ja3 struct {
+	text []byte
+}
+
+func (j *ja3) number(v int) {
+	if n := len(j.text); n > 0 && j.text[n-1] != ',' {
+		j.text = append(j.text, '-')
+	}
+	j.text = strconv.AppendInt(j.text, int64(v), 10)
+}
+
+func (j *ja3) field() { j.text = append(j.text, ',') }
+
+// numbers16 writes a list of 16-bit numbers, without GREASE.
+func (j *ja3) numbers16(b []byte) {
+	for ; len(b) >= 2; b = b[2:] {
+		if v := int(binary.BigEndian.Uint16(b)); !grease(v) {
+			j.number(v)
+		}
+	}
+}
+
+// readClientHello reads the body of a ClientHello; text is a buffer for JA3. What a hello that ends early has said until then
+// counts.
+func readClientHello(b, text []byte) (hello, []byte) {
+	c := cursor{b: b}
+	h := hello{legacy: uint16(c.u16())}
+	h.version = h.legacy
+	h.random = c.take(32)
+	h.session = c.take(c.u8())
+	ciphers := c.take(c.u16())
+	c.take(c.u8())
+	j := ja3{text: text[:0]}
+	j.number(int(h.legacy))
+	j.field()
+	j.numbers16(ciphers)
+	j.field()
+	var groups, formats []byte
+	h.extensions(&c, &j, func(typ int, ext cursor) {
+		switch typ {
+		case extServerName:
+			h.name = serverName(ext)
+		case extGroups:
+			groups = ext.take(ext.u16())
+		case extPointFormats:
+			formats = ext.take(ext.u8())
+		case extALPN:
+			h.alpn = ext.take(ext.u16())
+		case extSupportedVersions:
+			h.version = highest(ext.take(ext.u8()), h.version)
+		}
+	})
+	j.field()
+	j.numbers16(groups)
+	j.field()
+	for _, f := range formats {
+		j.number(int(f))
+	}
+	h.hash = md5.Sum(j.text)
+	return h, j.text
+}
+
+// readServerHello reads the body of a ServerHello. Drafts of TLS 1.3 before the 22nd have no session and no compression in it.
+func readServerHello(b, text []byte) (hello, []byte) {
+	c := cursor{b: b}
+	h := hello{legacy: uint16(c.u16())}
+	h.version = h.legacy
+	h.random = c.take(32)
+	if h.legacy>>8 != 0x7f {
+		h.session = c.take(c.u8())
+	}
+	h.cipher = uint16(c.u16())
+	if h.legacy>>8 != 0x7f {
+		c.take(1)
+	}
+	j := ja3{text: text[:0]}
+	j.number(int(h.legacy))
+	j.field()
+	j.number(int(h.cipher))
+	j.field()
+	h.extensions(&c, &j, func(typ int, ext cursor) {
+		switch typ {
+		case extALPN:
+			h.alpn = ext.take(ext.u16())
+		case extPreSharedKey:
+			h.preShared = true
+		case extSupportedVersions:
+			h.version = uint16(ext.u16())
+		}
+	})
+	h.hash = md5.Sum(j.text)
+	return h, j.text
+}
+
+// extensions calls f for each and writes their numbers.
+func (h *hello) extensions(c *cursor, j *ja3, f func(typ int, ext cursor)) {
+	if len(c.b) == 0 {
+		return
+	}
+	all := cursor{b: c.b[min(2, len(c.b)):]}
+	if n := c.u16(); n < len(all.b) {
+		all.b = all.b[:n]
+	}
+	for len(all.b) >= 4 {
+		typ := all.u16()
+		if n := all.u16(); n <= len(all.b) {
+			f(typ, cursor{b: all.take(n)})
+		} else {
+			all.b = nil
+		}
+		if !grease(typ) {
+			j.number(typ)
+		}
+	}
+}
+
+// serverName gives the first name of the kind host_name.
+func serverName(ext cursor) []byte {
+	list := cursor{b: ext.take(ext.u16())}
+	for len(list.b) > 0 {
+		kind := list.u8()
+		if name := list.take(list.u16()); kind == 0 && len(name) <= maxServerName {
+			return name
+		}
+	}
+	return nil
+}
+
+// highest gives the highest version of a list, TLS 1.3 and its drafts above those before it.
+func highest(list []byte, v uint16) uint16 {
+	best := uint16(0)
+	rank := func(v uint16) int {
+		if v>>8 == 0x7f {
+			return 0x0303<<8 | int(v&0xff)
+		}
+		return int(v) << 8
+	}
+	for ; len(list) >= 2; list = list[2:] {
+		if o := binary.BigEndian.Uint16(list); !grease(int(o)) && (o>>8 == 3 || o>>8 == 0x7f) && rank(o) > rank(best) {
+			best = o
+		}
+	}
+	if best == 0 {
+		return v
+	}
+	return best
+}
+
+// versionName is "1.2" and so on; a draft of 1.3 is 1.3.
+func versionName(v uint16) string {
+	switch v {
+	case 0x0300:
+		return "SSL 3.0"
+	case 0x0301:
+		return "1.0"
+	case 0x0302:
+		return "1.1"
+	case 0x0303:
+		return "1.2"
+	case 0x0304:
+		return "1.3"
+	}
+	if v>>8 == 0x7f {
+		return "1.3"
+	}
+	return "0x" + hex.EncodeToString([]byte{byte(v >> 8), byte(v)})
+}
+
+// isTLS13 tells whether what follows the ServerHello is encrypted.
+func isTLS13(v uint16) bool { return v == 0x0304 || v>>8 == 0x7f }
+
+// protocolNames gives the names of an ALPN list.
+func protocolNames(dst []string, list []byte) []string {
+	for c := (cursor{b: list}); len(c.b) > 0 && len(dst) < maxProtocols; {
+		name := c.take(c.u8())
+		if c.bad {
+			break
+		}
+		if n := len(name); n > 0 && !grease(n<<8|n) {
+			dst = append(dst, printable(name))
+		}
+	}
+	return dst
+}
+
+// printable gives b as text; what is not printable, a GREASE protocol for one, in hex.
+func printable(b []byte) string {
+	if !utf8.Valid(b) {
+		return "0x" + hex.EncodeToString(b)
+	}
+	for _, c := range b {
+		if c < ' ' || c == 0x7f {
+			return "0x" + hex.EncodeToString(b)
+		}
+	}
+	return string(b)
+}

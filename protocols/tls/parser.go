@@ -1,0 +1,341 @@
+package tls
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"strings"
+
+	"tidegate/pipeline"
+	"tidegate/protocols"
+)
+
+const (
+	maxHandshake   = 64 << 10 // bytes of one handshake message that are gathered; a longer one is passed
+	maxCertificate = 16 << 10 // bytes of a certificate that is parsed
+	maxNames       = 64       // alternative names of it that are kept
+	maxRecords     = 512      // of a handshake; who needs more is not making one
+	maxAlert       = 24       // an alert's length in TLS 1.3: 2 bytes, a type, 16 of the cipher, some padding
+)
+
+var errRecord = errors.New("tls: not a record")
+
+// A side is one direction of the handshake.
+type side struct {
+	message   []byte // of a handshake message, as much as has come
+	pass      int    // bytes of one that is too long
+	hello     bool
+	encrypted bool // ChangeCipherSpec was sent, or TLS 1.3 has begun
+	finished  bool
+}
+
+// A parser reads one handshake.
+type parser struct {
+	c       *protocols.Conn
+	e       *pipeline.Event // nil: nothing was seen, or it is emitted
+	sides   [2]side
+	last    int64 // time of the last record
+	records int
+	version uint16
+	offered []byte // the client's session
+	cert    bool
+	text    []byte
+}
+
+// Reset begins a connection.
+func (p *parser) Reset(c *protocols.Conn) {
+	for d := range p.sides {
+		m := p.sides[d].message[:0]
+		if cap(m) > 8<<10 {
+			m = nil
+		}
+		p.sides[d] = side{message: m}
+	}
+	*p = parser{c: c, sides: p.sides, offered: p.offered[:0], text: p.text[:0]}
+}
+
+// Parse reads one record.
+func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
+	m, n := isRecord(b)
+	switch {
+	case m == protocols.No:
+		return 0, errRecord
+	case m == protocols.More:
+		p.c.Need(dir, recordHeader)
+		return 0, nil
+	case len(b) < recordHeader+n:
+		p.c.Need(dir, recordHeader+n)
+		return 0, nil
+	}
+	body := b[recordHeader : recordHeader+n]
+	if p.e == nil && b[0] == recordHandshake && (body[0] == clientHello) != (dir == protocols.Client) && isHello(b, body, n) == protocols.Yes {
+		p.c.Flip()
+		return 0, nil
+	}
+	if p.records++; p.records > maxRecords {
+		p.c.Count("no_handshake")
+		p.done()
+		return recordHeader + n, nil
+	}
+	if p.e == nil && b[0] != recordHandshake && b[0] != recordAlert {
+		return recordHeader + n, nil // in mid-stream: no handshake is going on
+	}
+	p.last = at
+	p.count(dir, recordHeader+n)
+	p.record(dir, b[0], body)
+	return recordHeader + n, nil
+}
+
+// count adds the bytes of a record to the event, which the first record of a handshake begins.
+func (p *parser) count(dir protocols.Dir, n int) {
+	if p.e == nil {
+		p.e = p.c.Event(dir)
+		p.e.Tls = pipeline.TLSHandshakeFromVTPool()
+	}
+	if dir == protocols.Client {
+		p.e.Source.Bytes += uint64(n)
+	} else {
+		p.e.Destination.Bytes += uint64(n)
+	}
+}
+
+func (p *parser) record(dir protocols.Dir, typ byte, body []byte) {
+	s := &p.sides[dir]
+	switch typ {
+	case recordHandshake:
+		if !s.encrypted {
+			p.handshake(dir, body)
+			return
+		}
+		s.finished = true
+	case recordChangeCipher:
+		if !p.tls13() {
+			s.encrypted = true // of TLS 1.3 it means nothing: it is there for old boxes on the way
+		}
+		return
+	case recordData:
+		switch {
+		case p.tls13():
+			s.finished = s.finished || dir == protocols.Server || len(body) > maxAlert
+		case s.encrypted:
+			s.finished = true
+		}
+	case recordAlert:
+		p.alert(body)
+		return
+	}
+	if p.sides[0].finished && p.sides[1].finished {
+		p.e.Tls.Established = true
+		p.e.Outcome = pipeline.Outcome_SUCCESS
+		p.done()
+	}
+}
+
+func (p *parser) tls13() bool { return isTLS13(p.version) }
+
+// alert reads one that is not encrypted. A warning does not end the handshake, but for the one that says goodbye.
+func (p *parser) alert(body []byte) {
+	if len(body) != 2 {
+		return // encrypted
+	}
+	level, name := body[0], alertName(body[1])
+	if name == "" || level != 1 && level != 2 {
+		return
+	}
+	p.e.Tls.Alert = name
+	if level == 2 || body[1] == 0 {
+		p.e.Outcome = pipeline.Outcome_FAILURE
+		p.done()
+	}
+}
+
+// handshake takes the body of a record: messages, whole, several, or a part of one.
+func (p *parser) handshake(dir protocols.Dir, b []byte) {
+	s := &p.sides[dir]
+	for len(b) > 0 {
+		if s.pass > 0 {
+			n := min(s.pass, len(b))
+			s.pass -= n
+			b = b[n:]
+			continue
+		}
+		m := b
+		if len(s.message) > 0 {
+			m = s.message
+		}
+		if len(m) < 4 { // the header first
+			n := min(4-len(s.message), len(b))
+			s.message = append(s.message, b[:n]...)
+			b = b[n:]
+			continue
+		}
+		size := 4 + (int(m[1])<<16 | int(m[2])<<8 | int(m[3]))
+		switch {
+		case size > maxHandshake:
+			p.c.Count("message_too_long")
+			s.pass = size - len(s.message)
+			s.message = s.message[:0]
+		case len(s.message) == 0 && len(b) >= size: // nothing to gather
+			p.message(dir, b[0], b[4:size])
+			b = b[size:]
+		default:
+			n := min(size-len(s.message), len(b))
+			s.message = append(s.message, b[:n]...)
+			b = b[n:]
+			if len(s.message) == size {
+				p.message(dir, s.message[0], s.message[4:])
+				s.message = s.message[:0]
+			}
+		}
+	}
+}
+
+func (p *parser) message(dir protocols.Dir, typ byte, body []byte) {
+	switch {
+	case typ == clientHello && dir == protocols.Client:
+		p.clientHello(body)
+	case typ == serverHello && dir == protocols.Server:
+		p.serverHello(body)
+	case typ == certificate && dir == protocols.Server:
+		p.certificate(body)
+	}
+}
+
+// clientHello reads the first one; the second, which a HelloRetryRequest asks for, says nothing new.
+func (p *parser) clientHello(b []byte) {
+	s := &p.sides[protocols.Client]
+	if s.hello {
+		return
+	}
+	s.hello = true
+	h, text := readClientHello(b, p.text)
+	p.text = text
+	t := p.e.Tls
+	t.ServerName = p.name(h.name)
+	t.Ja3 = hex.EncodeToString(h.hash[:])
+	t.ClientVersion = versionName(h.version)
+	t.ClientAlpn = protocolNames(t.ClientAlpn[:0], h.alpn)
+	p.offered = append(p.offered[:0], h.session...)
+}
+
+// name gives a server's name as text, lower case. One that is not UTF-8 is written in hex.
+func (p *parser) name(b []byte) string {
+	s := p.c.Intern(b)
+	if printable(b) != s {
+		return printable(b)
+	}
+	return strings.ToLower(s)
+}
+
+// retry is the random of a HelloRetryRequest, RFC 8446 section 4.1.3.
+var retry = []byte{
+	0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
+	0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+}
+
+func (p *parser) serverHello(b []byte) {
+	s := &p.sides[protocols.Server]
+	h, text := readServerHello(b, p.text)
+	p.text = text
+	if s.hello {
+		return
+	}
+	if bytes.Equal(h.random, retry) {
+		// It is TLS 1.3, and both begin again: what looked like ChangeCipherSpec was none.
+		p.version = h.version
+		for d := range p.sides {
+			p.sides[d].encrypted, p.sides[d].finished = false, false
+		}
+		return
+	}
+	s.hello = true
+	t := p.e.Tls
+	p.version = h.version
+	t.Version = versionName(h.version)
+	t.Cipher = cipherName(h.cipher)
+	t.Ja3S = hex.EncodeToString(h.hash[:])
+	if names := protocolNames(nil, h.alpn); len(names) > 0 {
+		t.NextProtocol = names[0]
+	}
+	if p.tls13() {
+		t.Resumed = h.preShared
+		for d := range p.sides {
+			p.sides[d].encrypted = true
+		}
+		return
+	}
+	// The server repeats the client's session, or a ticket was taken; a certificate says otherwise.
+	t.Resumed = len(h.session) > 0 && bytes.Equal(h.session, p.offered)
+}
+
+// certificate reads the server's own, the first of the chain.
+func (p *parser) certificate(b []byte) {
+	t := p.e.Tls
+	t.Resumed = false
+	c := cursor{b: b}
+	c.u24()
+	der := c.take(c.u24())
+	if p.cert || len(der) == 0 {
+		return
+	}
+	p.cert = true
+	if len(der) > maxCertificate {
+		p.c.Count("certificate_too_long")
+		return
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		p.c.Count("certificate_unreadable")
+		return
+	}
+	t.ServerSubject = strings.ToValidUTF8(cert.Subject.String(), "\uFFFD")
+	t.ServerIssuer = strings.ToValidUTF8(cert.Issuer.String(), "\uFFFD")
+	if y := cert.NotAfter.Year(); y > 1678 && y < 2262 { // what an int64 of ns can hold
+		t.ServerNotAfter = cert.NotAfter.UnixNano()
+	}
+	t.ServerNames = t.ServerNames[:0]
+	for _, n := range cert.DNSNames[:min(len(cert.DNSNames), maxNames)] {
+		t.ServerNames = append(t.ServerNames, printable([]byte(n)))
+	}
+	for _, ip := range cert.IPAddresses[:min(len(cert.IPAddresses), maxNames)] {
+		t.ServerNames = append(t.ServerNames, ip.String())
+	}
+}
+
+// done emits the handshake; what follows on the connection cannot be read.
+func (p *parser) done() {
+	p.flush()
+	p.c.Drop()
+}
+
+// flush emits what is known, if a hello or an alert was seen; without one it was not a handshake.
+func (p *parser) flush() {
+	e := p.e
+	if p.e = nil; e == nil {
+		return
+	}
+	if !p.sides[0].hello && !p.sides[1].hello && e.Tls.Alert == "" {
+		pipeline.ReleaseEvent(e)
+		return
+	}
+	// A handshake begins with the client's hello; one that came about has the server's.
+	e.Partial = e.Partial || !p.sides[0].hello || e.Tls.Established && !p.sides[1].hello
+	e.Duration = uint64(max(p.last-e.Timestamp, 0))
+	p.c.Emit(e)
+}
+
+// Gap says that bytes were lost: the event is partial, and what was gathered of a message useless.
+func (p *parser) Gap(dir protocols.Dir, _ int) bool {
+	if p.e != nil {
+		p.e.Partial = true
+	}
+	p.sides[dir].message, p.sides[dir].pass = p.sides[dir].message[:0], 0
+	return false
+}
+
+// End changes nothing: the other side may still send an alert.
+func (p *parser) End(protocols.Dir, int64) {}
+
+// Close emits a handshake that did not come about, if a hello was seen.
+func (p *parser) Close(int64) { p.flush() }
