@@ -1,0 +1,267 @@
+package capture
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
+)
+
+// write puts b into a file of its own.
+func write(t testing.TB, name string, b []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// read gives all packets of a file and what ended it; nil is the orderly end.
+func read(t testing.TB, path string) ([]Packet, error) {
+	t.Helper()
+	f, err := OpenFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	var out []Packet
+	for {
+		p, err := f.Next()
+		if errors.Is(err, io.EOF) {
+			return out, nil
+		}
+		if err != nil {
+			if _, again := f.Next(); again == nil || again.Error() != err.Error() {
+				t.Errorf("the error does not stay: %v, then %v", err, again)
+			}
+			return out, err
+		}
+		p.Data = append([]byte(nil), p.Data...)
+		out = append(out, p)
+	}
+}
+
+var stamp = time.Unix(1_700_000_000, 123_456_789)
+
+// pcap makes a file of three packets, of 10, 20 and 30 bytes, the last cut to 25.
+func pcap(t testing.TB, nano bool) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := pcapgo.NewWriter(&buf)
+	if nano {
+		w = pcapgo.NewWriterNanos(&buf)
+	}
+	if err := w.WriteFileHeader(100, layers.LinkTypeEthernet); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{10, 20, 30} {
+		c := min(n, 25)
+		if err := w.WritePacket(gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n}, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return buf.Bytes()
+}
+
+func pcapng(t testing.TB) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w, err := pcapgo.NewNgWriterInterface(&buf, pcapgo.NgInterface{Name: "docker0", LinkType: layers.LinkTypeEthernet, SnapLength: 4_000_000_000}, pcapgo.DefaultNgWriterOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.AddInterface(pcapgo.NgInterface{Name: "tun0", LinkType: layers.LinkTypeRaw}); err != nil {
+		t.Fatal(err)
+	}
+	for i, n := range []int{10, 20, 30} {
+		c := min(n, 25)
+		if err := w.WritePacket(gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n, InterfaceIndex: i % 2}, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func zipped(b []byte) []byte {
+	var buf bytes.Buffer
+	w := gzip.NewWriter(&buf)
+	_, _ = w.Write(b)
+	_ = w.Close()
+	return buf.Bytes()
+}
+
+// TestFormats: both formats, gzipped or not, whatever the file is called.
+func TestFormats(t *testing.T) {
+	check := func(name string, b []byte, nano, ng bool) {
+		t.Helper()
+		ps, err := read(t, write(t, "x", b))
+		if err != nil || len(ps) != 3 {
+			t.Fatalf("%s: %d packets, %v", name, len(ps), err)
+		}
+		for i, p := range ps {
+			n := 10 * (i + 1)
+			at := stamp.UnixNano()
+			if !nano {
+				at = at / 1000 * 1000
+			}
+			if p.At != at || p.Length != n || len(p.Data) != min(n, 25) || p.Data[0] != byte(n) {
+				t.Errorf("%s: packet %d: %+v", name, i+1, p)
+			}
+		}
+		if ng && (ps[0].Iface != "docker0" || ps[1].Iface != "tun0" || ps[1].Link != layers.LinkTypeRaw || ps[2].Link != layers.LinkTypeEthernet) {
+			t.Errorf("%s: interfaces %+v", name, ps)
+		}
+	}
+	check("pcap", pcap(t, false), false, false)
+	check("pcap, ns", pcap(t, true), true, false)
+	check("pcapng", pcapng(t), true, true)
+	check("pcap, gzipped", zipped(pcap(t, false)), false, false)
+	check("pcapng, gzipped", zipped(pcapng(t)), true, true)
+	big := pcap(t, false)
+	swap := func(from, to int) {
+		for i := from; i < to; i += 4 {
+			big[i], big[i+1], big[i+2], big[i+3] = big[i+3], big[i+2], big[i+1], big[i]
+		}
+	}
+	swap(0, 4)
+	big[4], big[5], big[6], big[7] = 0, 2, 0, 4
+	swap(8, 24)
+	for at, n := 24, 10; n <= 30; n += 10 {
+		swap(at, at+16)
+		at += 16 + min(n, 25)
+	}
+	check("pcap, the other byte order", big, false, false)
+	short := pcap(t, false)
+	short[16], short[17] = 5, 0 // a snapshot length that its packets exceed
+	check("pcap, small snapshot length", short, false, false)
+}
+
+// TestLinkTypesBeyondEightBits are not taken for others.
+func TestLinkTypesBeyondEightBits(t *testing.T) {
+	check := func(n uint32, want layers.LinkType) {
+		t.Helper()
+		b := pcap(t, false)
+		binary.LittleEndian.PutUint32(b[20:], n)
+		ps, err := read(t, write(t, "x", b))
+		if err != nil || ps[0].Link != want {
+			t.Errorf("link type %d: %v, %v, want %v", n, ps, err, want)
+		}
+	}
+	check(276, LinkSLL2)
+	check(257, LinkUnknown) // whose lower bits are Ethernet's
+	check(20, LinkUnknown)
+	check(0x04000001, layers.LinkTypeEthernet) // bits about the frame check sequence
+}
+
+// TestBrokenFiles: the packets before the trouble come, and then one error that names the file and the place.
+func TestBrokenFiles(t *testing.T) {
+	check := func(name string, b []byte, packets int, want ...string) {
+		t.Helper()
+		path := write(t, "bad.pcap", b)
+		ps, err := read(t, path)
+		if len(ps) != packets || err == nil {
+			t.Errorf("%s: %d packets, want %d; %v", name, len(ps), packets, err)
+			return
+		}
+		for _, w := range append(want, "bad.pcap") {
+			if !strings.Contains(err.Error(), w) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %q does not say %q", name, err, w)
+			}
+		}
+	}
+	p, ng := pcap(t, false), pcapng(t)
+	check("empty", nil, 0, "empty")
+	check("no capture", []byte("{\"log\":\"hello\"}"), 0, "neither pcap nor pcapng")
+	check("cut header", p[:20], 0, "cut")
+	check("three bytes", p[:3], 0, "byte 3")
+	check("cut in a packet", p[:len(p)-3], 2, "after packet 2", "byte 86", "cut")
+	check("cut in a packet's header", p[:24+26+5], 1, "after packet 1", "byte 50", "cut")
+	huge := bytes.Clone(p)
+	binary.LittleEndian.PutUint32(huge[24+26+8:], 0xfffffff0)
+	check("huge packet", huge, 1, "after packet 1", "byte 50", "4294967280 bytes")
+	z := zipped(p)
+	check("cut gzip", z[:len(z)-4], 3, "after packet 3", "unzipped byte 127")
+	check("cut pcapng", ng[:len(ng)-3], 2, "after packet 2", "cut")
+	// The last block of the file: 28 bytes of header, 25 of packet, padding, and its length again.
+	at := len(ng) - 32 - 28
+	hugeNg := bytes.Clone(ng)
+	binary.LittleEndian.PutUint32(hugeNg[at+4:], 0xfffffff0)
+	check("huge block", hugeNg, 2, "after packet 2")
+	lie := bytes.Clone(ng)
+	binary.LittleEndian.PutUint32(lie[at+20:], 4000)
+	check("packet longer than its block", lie, 2, "after packet 2", "4000")
+	iface := bytes.Clone(ng)
+	binary.LittleEndian.PutUint32(iface[at+8:], 7)
+	check("unknown interface", iface, 2, "interface 7")
+	if _, err := OpenFile(filepath.Join(t.TempDir(), "none.pcap")); err == nil || !strings.Contains(err.Error(), "none.pcap") {
+		t.Errorf("no file: %v", err)
+	}
+}
+
+// TestSharedCaptures: every capture of the shared data can be read to its end.
+func TestSharedCaptures(t *testing.T) {
+	dir := os.Getenv("TIDEGATE_SHARED")
+	if dir == "" {
+		dir = "../../../shared"
+	}
+	files, _ := filepath.Glob(filepath.Join(dir, "data", "pcaps", "*.pcap*"))
+	if len(files) == 0 {
+		t.Skip("no shared data: set TIDEGATE_SHARED")
+	}
+	n := 0
+	for _, path := range files {
+		ps, err := read(t, path)
+		if err != nil {
+			t.Logf("%v", err)
+		}
+		n += len(ps)
+	}
+	t.Logf("%d files, %d packets", len(files), n)
+}
+
+// FuzzFile: no file makes it panic, go on for ever, or give a packet that is longer than its bound.
+func FuzzFile(f *testing.F) {
+	f.Add(pcap(f, false))
+	f.Add(pcap(f, true))
+	f.Add(pcapng(f))
+	f.Add(zipped(pcapng(f)))
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, b []byte) {
+		path := filepath.Join(dir, "fuzz.pcap")
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file, err := OpenFile(path)
+		if err != nil {
+			return
+		}
+		defer func() { _ = file.Close() }()
+		for range len(b) + 1<<20 {
+			p, err := file.Next()
+			if err != nil {
+				if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "fuzz.pcap") {
+					t.Fatalf("%v does not name the file", err)
+				}
+				return
+			}
+			if len(p.Data) > maxPacket+64<<10 || p.Length < len(p.Data) {
+				t.Fatalf("a packet of %d bytes, %d on the wire", len(p.Data), p.Length)
+			}
+		}
+		t.Fatal("it has no end")
+	})
+}

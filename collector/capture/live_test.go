@@ -1,0 +1,271 @@
+//go:build linux
+
+package capture
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket/layers"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"tidegate/collector"
+	"tidegate/pipeline"
+)
+
+// seen collects the payloads that a worker was handed.
+type seen struct {
+	mu     sync.Mutex
+	frames [][]byte
+	closed int
+}
+
+func (s *seen) Packet(_ string, link layers.LinkType, at int64, data []byte, wireLen int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if link == layers.LinkTypeEthernet && at > 0 && wireLen == len(data) {
+		s.frames = append(s.frames, bytes.Clone(data))
+	}
+}
+func (s *seen) Tick(int64) {}
+func (s *seen) Close()     { s.mu.Lock(); s.closed++; s.mu.Unlock() }
+
+func (s *seen) with(marker string) [][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out [][]byte
+	for _, f := range s.frames {
+		if bytes.Contains(f, []byte(marker)) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func (s *seen) wait(t *testing.T, marker string, want int) [][]byte {
+	t.Helper()
+	for range 500 {
+		if len(s.with(marker)) >= want {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	got := s.with(marker)
+	if len(got) != want {
+		t.Fatalf("%q: captured %d frames, want %d", marker, len(got), want)
+	}
+	return got
+}
+
+// noLane is a shipper and its lane, of which a handler that ships nothing uses only Close.
+type noLane struct{}
+
+func (noLane) Ship(context.Context, *pipeline.Event, collector.Mark) (uint64, error) { return 0, nil }
+func (noLane) TryShip(*pipeline.Event) bool                                          { return true }
+func (noLane) Acked() uint64                                                         { return 0 }
+func (noLane) Resume() (collector.Mark, bool)                                        { return collector.Mark{}, false }
+func (noLane) Seal()                                                                 {}
+func (noLane) Close(bool)                                                            {}
+func (noLane) Lane(string) collector.Lane                                            { return noLane{} }
+
+func ip(t *testing.T, args string) { t.Helper(); run(t, "ip", strings.Fields(args)...) }
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v: %s", name, args, err, out)
+	}
+}
+
+// inNamespace runs f on a thread of its own that never leaves the namespace.
+func inNamespace(t *testing.T, name string, f func()) chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		ns, err := os.Open("/run/netns/" + name)
+		if err == nil {
+			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+			_ = ns.Close()
+		}
+		if err != nil {
+			t.Errorf("enter namespace %s: %v", name, err)
+			return
+		}
+		f()
+	}()
+	return done
+}
+
+// send puts frames on an interface of a namespace.
+func send(t *testing.T, ns, iface string, frames ...[]byte) {
+	t.Helper()
+	<-inNamespace(t, ns, func() {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = unix.Close(fd) }()
+		ifi, err := net.InterfaceByName(iface)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		for _, f := range frames {
+			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: ifi.Index, Protocol: htons(unix.ETH_P_ALL)}); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func frame(tags []byte, etherType uint16, rest []byte) []byte {
+	b := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9}, tags...)
+	b = binary.BigEndian.AppendUint16(b, etherType)
+	return append(b, rest...)
+}
+
+func udp4(payload string) []byte {
+	b := []byte{0x45, 0, 0, byte(28 + len(payload)), 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, 0x30, 0x39, 0, 53, 0, byte(8 + len(payload)), 0, 0}
+	return append(b, payload...)
+}
+
+func tcp4(from, to string, sport, dport uint16, payload string) []byte {
+	b := []byte{0x46, 0, 0, byte(44 + len(payload)), 0, 0, 0, 0, 64, 6, 0, 0}
+	b = append(append(b, netip.MustParseAddr(from).AsSlice()...), netip.MustParseAddr(to).AsSlice()...)
+	b = append(b, 1, 1, 1, 1) // options, so that the header's length matters
+	b = binary.BigEndian.AppendUint16(b, sport)
+	b = binary.BigEndian.AppendUint16(b, dport)
+	return append(append(b, make([]byte, 16)...), payload...)
+}
+
+// TestLiveCapture runs the ring on a veth pair between two namespaces: every frame once with the bytes that were sent, the tag of
+// a VLAN in its place, our own traffic left out, and an interface that goes and comes again captured again.
+func TestLiveCapture(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a packet socket and a namespace need root")
+	}
+	a, b := fmt.Sprintf("tgcapa%d", os.Getpid()), fmt.Sprintf("tgcapb%d", os.Getpid())
+	for _, ns := range []string{a, b} {
+		ip(t, "netns add "+ns)
+		t.Cleanup(func() { ip(t, "netns del "+ns) })
+	}
+	veth := func() {
+		ip(t, "link add eth0 netns "+a+" type veth peer name peer0 netns "+b)
+		ip(t, "-n "+a+" link set eth0 up")
+		ip(t, "-n "+b+" link set peer0 up")
+	}
+	veth()
+
+	s := &seen{}
+	cfg := Default()
+	cfg.Workers, cfg.RingBytes = 2, 2<<20
+	reg := prometheus.NewRegistry()
+	l := NewLive(cfg, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092")}, func(string, int, collector.Lane) Handler { return s }, slog.New(slog.DiscardHandler), reg)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := inNamespace(t, a, func() {
+		if err := l.Run(ctx, noLane{}); err != nil {
+			t.Error(err)
+		}
+	})
+	up := func() {
+		for range 500 {
+			send(t, b, "peer0", frame(nil, 0x0800, udp4("are you there")))
+			if len(s.with("are you there")) > 0 {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		t.Fatal("nothing was captured")
+	}
+	up()
+
+	plain := frame(nil, 0x0800, udp4("plain"))
+	tagged := frame([]byte{0x81, 0, 0x20, 7}, 0x0800, udp4("tagged"))
+	send(t, b, "peer0", plain, tagged)
+	if got := s.wait(t, "plain", 1)[0]; !bytes.Equal(got, plain) {
+		t.Errorf("plain frame: got %x, want %x", got, plain)
+	}
+	if got := s.wait(t, "tagged", 1)[0]; !bytes.Equal(got, tagged) {
+		t.Errorf("tagged frame: got %x, want %x", got, tagged)
+	}
+
+	send(t, b, "peer0",
+		frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 40000, 9092, "ours")), frame(nil, 0x0800, tcp4("192.0.2.9", "192.0.2.1", 9092, 40000, "ours")),
+		frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 40000, 9093, "theirs")), frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.8", 40000, 9092, "theirs")))
+	s.wait(t, "theirs", 2)
+	if n := len(s.with("ours")); n != 0 {
+		t.Errorf("%d frames of our own traffic were captured", n)
+	}
+
+	var burst [][]byte
+	for i := range 5000 {
+		burst = append(burst, frame(nil, 0x0800, udp4(fmt.Sprintf("burst %04d", i))))
+	}
+	send(t, b, "peer0", burst...)
+	s.wait(t, "burst", 5000)
+
+	ip(t, "-n "+b+" link del peer0")
+	veth()
+	s.mu.Lock()
+	s.frames = nil
+	s.mu.Unlock()
+	up()
+	cancel()
+	<-done
+	if s.closed != 4 {
+		t.Errorf("%d handlers were closed, want 4: two workers of each life of the interface", s.closed)
+	}
+}
+
+// TestExclude holds the compiled filter against frames, in the reference machine of x/net.
+func TestExclude(t *testing.T) {
+	raw, err := exclude([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092"), netip.MustParseAddrPort("[2001:db8::9]:9000")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prog, ok := bpf.Disassemble(raw)
+	if !ok {
+		t.Fatal("the program does not disassemble")
+	}
+	vm, err := bpf.NewVM(prog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(name string, b []byte, pass bool) {
+		t.Helper()
+		n, err := vm.Run(b)
+		if err != nil || (n > 0) != pass {
+			t.Errorf("%s: passes %v bytes, %v; want passed %v", name, n, err, pass)
+		}
+	}
+	v6 := func(src, dst string, sport, dport uint16) []byte {
+		b := []byte{0x60, 0, 0, 0, 0, 20, 6, 64}
+		b = append(append(b, netip.MustParseAddr(src).AsSlice()...), netip.MustParseAddr(dst).AsSlice()...)
+		b = binary.BigEndian.AppendUint16(b, sport)
+		return frame(nil, 0x86dd, append(binary.BigEndian.AppendUint16(b, dport), make([]byte, 16)...))
+	}
+	check("to us", frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 1, 9092, "")), false)
+	check("from us", frame(nil, 0x0800, tcp4("192.0.2.9", "192.0.2.1", 9092, 1, "")), false)
+	check("other port", frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 9092, 1, "")), true)
+	check("other host", frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.8", 1, 9092, "")), true)
+	check("udp", frame(nil, 0x0800, udp4("x")), true)
+	check("to us, v6", v6("2001:db8::1", "2001:db8::9", 1, 9000), false)
+	check("from us, v6", v6("2001:db8::9", "2001:db8::1", 9000, 1), false)
+	check("other, v6", v6("2001:db8::1", "2001:db8::8", 1, 9000), true)
+	check("arp", frame(nil, 0x0806, make([]byte, 28)), true)
+}

@@ -1,0 +1,225 @@
+package sessions
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"tidegate/pipeline"
+)
+
+// TestEncapsulations: whatever lies around a segment, its connection is found.
+func TestEncapsulations(t *testing.T) {
+	inner := tcpFrame(t, ap("10.0.0.1:4000"), ap("10.0.0.2:80"), "A", 1, 1, 1, "abc")
+	ip := inner[14:]
+	wrap := func(prefix string, b []byte) []byte { return append([]byte(prefix), b...) }
+	outer4 := func(proto layers.IPProtocol, b []byte) []byte {
+		return serialize(t, &layers.Ethernet{SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv4},
+			&layers.IPv4{Version: 4, TTL: 9, Protocol: proto, SrcIP: []byte{1, 1, 1, 1}, DstIP: []byte{2, 2, 2, 2}}, gopacket.Payload(b))
+	}
+	inUDP := func(port string, b []byte) []byte {
+		return udpFrame(t, ap("1.1.1.1:50000"), ap("2.2.2.2:"+port), 1, string(b))
+	}
+	eth := string(inner[:12])
+	check := func(name string, link layers.LinkType, frame []byte) {
+		t.Helper()
+		table := New(Config{}, Deps{}, nil)
+		r := table.decode(link, frame, len(frame))
+		if p := &table.p; r != resTCP || p.src != addrOf(ap("10.0.0.1:4000").Addr()) || p.sport != 4000 || p.dport != 80 || string(p.payload) != "abc" || p.size != 3 {
+			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[r], p.src.netip(), p.sport, p.dst.netip(), p.dport, p.payload)
+		}
+	}
+	ether := layers.LinkTypeEthernet
+	check("ethernet", ether, inner)
+	check("padding", ether, append(slices.Clone(inner), make([]byte, 20)...))
+	check("vlan", ether, wrap(eth+"\x81\x00\x00\x07\x08\x00", ip))
+	check("qinq", ether, wrap(eth+"\x88\xa8\x00\x07\x81\x00\x00\x08\x08\x00", ip))
+	check("mpls", ether, wrap(eth+"\x88\x47\x00\x01\x00\x40\x00\x02\x01\x40", ip))
+	check("pseudowire", ether, wrap(eth+"\x88\x47\x00\x02\x01\x40\x00\x00\x00\x00", inner))
+	check("pppoe", ether, append(wrap(eth+"\x88\x64\x11\x00\x00\x09\x00"+string(byte(len(ip)+2))+"\x00\x21", ip), "padding"...))
+	check("null", layers.LinkTypeNull, wrap("\x02\x00\x00\x00", ip))
+	check("loop", layers.LinkTypeLoop, wrap("\x00\x00\x00\x02", ip))
+	check("raw", layers.LinkTypeRaw, ip)
+	check("sll", layers.LinkTypeLinuxSLL, wrap(strings.Repeat("\x00", 14)+"\x08\x00", ip))
+	check("sll2", linkSLL2, wrap("\x08\x00"+strings.Repeat("\x00", 18), ip))
+	check("nflog", linkNFLOG, wrap("\x02\x00\x00\x00\x08\x00\x01\x00abcd"+string(byte(len(ip)+4))+"\x00\x09\x00", ip))
+	check("ip in ip", ether, outer4(layers.IPProtocolIPv4, ip))
+	check("gre", ether, outer4(layers.IPProtocolGRE, wrap("\x00\x00\x08\x00", ip)))
+	check("gre with key and sequence", ether, outer4(layers.IPProtocolGRE, wrap("\x30\x00\x65\x58\x00\x00\x00\x01\x00\x00\x00\x02", inner)))
+	check("erspan", ether, outer4(layers.IPProtocolGRE, wrap("\x10\x00\x88\xbe\x00\x00\x00\x01\x10\x00\x00\x00\x00\x00\x00\x00", inner)))
+	check("vxlan", ether, inUDP("4789", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inner)))
+	check("vxlan of linux", ether, inUDP("8472", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inner)))
+	check("geneve", ether, inUDP("6081", wrap("\x01\x00\x65\x58\x00\x00\x07\x00\x00\x01\x02\x00", inner)))
+	check("gtp", ether, inUDP("2152", wrap("\x30\xff\x00\x00\x00\x00\x00\x01", ip)))
+	check("vxlan in vxlan", ether, inUDP("4789", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inUDP("4789", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inner)))))
+	tso := slices.Clone(inner[:57]) // a frame that long is not padded
+	tso[16], tso[17] = 0, 0
+	check("length left to the card", ether, tso)
+	six := serialize(t, &layers.Ethernet{SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv6},
+		&layers.IPv6{Version: 6, NextHeader: 60, SrcIP: make([]byte, 16), DstIP: make([]byte, 16)}, gopacket.Payload(wrap("\x29\x00\x01\x04\x00\x00\x00\x00", ip)))
+	check("4 in 6 behind options", ether, six)
+}
+
+// TestNestingIsBounded: headers within headers come to an end.
+func TestNestingIsBounded(t *testing.T) {
+	b := tcpFrame(t, ap("10.0.0.1:4000"), ap("10.0.0.2:80"), "A", 1, 1, 1, "abc")[14:]
+	for range 400 {
+		b = append([]byte{0x45, 0, byte((len(b) + 20) >> 8), byte(len(b) + 20), 0, 0, 0, 0, 9, 4, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}, b...)
+	}
+	table := New(Config{}, Deps{}, nil)
+	if r := table.decode(layers.LinkTypeRaw, b, len(b)); r != resTooDeep {
+		t.Errorf("%s", resultNames[r])
+	}
+}
+
+// TestCutPacketIsAGap: what the snapshot length left out is missing, in its place.
+func TestCutPacketIsAGap(t *testing.T) {
+	b := newBench(t, Config{}, Deps{}).hello()
+	f := tcpFrame(t, ap("10.0.0.1:40000"), ap("10.0.0.2:80"), "A", 1001, 5001, 77, "abcdefghij")
+	b.Packet("eth0", layers.LinkTypeEthernet, epoch+int64(b.now), f[:len(f)-4], len(f))
+	b.sent(">", "A", 10, 0, "klm")
+	b.want(">abcdef >gap4 >klm")
+	if e := b.session(); e.Session.ClientMissingBytes != 4 || e.Source.Bytes != 13 {
+		t.Errorf("session %v", e)
+	}
+}
+
+// fragments cuts the payload of an IPv4 or IPv6 frame.
+func fragments(t testing.TB, frame []byte, size int) [][]byte {
+	var out [][]byte
+	head, payload := frame[:34], frame[34:]
+	if frame[12] == 0x86 {
+		head, payload = frame[:54], frame[54:]
+	}
+	for off := 0; off < len(payload); off += size {
+		part := payload[off:min(off+size, len(payload))]
+		more := off+len(part) < len(payload)
+		f := slices.Clone(head)
+		if len(head) == 34 {
+			binary.BigEndian.PutUint16(f[16:], uint16(20+len(part)))
+			field := uint16(off / 8)
+			if more {
+				field |= 0x2000
+			}
+			binary.BigEndian.PutUint16(f[20:], field)
+		} else {
+			next := f[20]
+			f[20] = protoFragment
+			field := uint16(off)
+			if more {
+				field |= 1
+			}
+			binary.BigEndian.PutUint16(f[18:], uint16(8+len(part)))
+			f = append(f, next, 0, byte(field>>8), byte(field), 0, 0, 0, 9)
+		}
+		out = append(out, append(f, part...))
+	}
+	return out
+}
+
+// TestFragments: of both versions, in any order, some twice; a missing one leaves nothing behind when its time is over.
+func TestFragments(t *testing.T) {
+	for _, ends := range [][2]string{{"10.0.0.1:4000", "10.0.0.2:53"}, {"[fd00::1]:4000", "[fd00::2]:53"}} {
+		for seed := range uint64(20) {
+			rng := rand.New(rand.NewPCG(seed, 4))
+			b := newBench(t, Config{}, Deps{})
+			text := strings.Repeat("x", 39)
+			parts := fragments(t, udpFrame(t, ap(ends[0]), ap(ends[1]), 7, strings.Repeat("y", 3000)+text), 104)
+			parts = append(parts, parts[rng.IntN(len(parts))])
+			rng.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
+			for _, p := range parts {
+				b.Packet("eth0", layers.LinkTypeEthernet, epoch, p, len(p))
+			}
+			b.want(">yyyyyyyy…3039")
+			b.Tick(epoch + int64(20*time.Second))
+			if b.frags.cost != 0 || len(b.frags.m) != 0 {
+				t.Errorf("%d bytes of fragments are left", b.frags.cost)
+			}
+			b.session()
+		}
+	}
+}
+
+// TestFragmentsAreBounded: first fragments whose rest never comes, and overlapping ones.
+func TestFragmentsAreBounded(t *testing.T) {
+	b := newBench(t, Config{FragmentBuffer: 128 << 10}, Deps{})
+	for i := range 2000 {
+		f := fragments(t, udpFrame(t, ap("10.0.0.1:4000"), ap("10.0.0.2:53"), uint16(i), strings.Repeat("y", 2000)), 1000)[0]
+		b.Packet("eth0", layers.LinkTypeEthernet, epoch, f, len(f))
+		if b.frags.cost > 128<<10 {
+			t.Fatalf("%d bytes", b.frags.cost)
+		}
+	}
+	if len(b.sessions()) != 0 {
+		t.Error("half a datagram made a session")
+	}
+	b = newBench(t, Config{}, Deps{})
+	p := fragments(t, udpFrame(t, ap("[fd00::1]:4000"), ap("[fd00::2]:53"), 1, strings.Repeat("y", 300)), 104)
+	q := fragments(t, udpFrame(t, ap("[fd00::1]:4000"), ap("[fd00::2]:53"), 1, strings.Repeat("y", 300)), 56)
+	for _, f := range [][]byte{p[0], q[1], p[1], p[2]} { // RFC 5722: an overlap is the end of it
+		b.Packet("eth0", layers.LinkTypeEthernet, epoch, f, len(f))
+	}
+	if len(b.sessions()) != 0 {
+		t.Error("overlapping fragments of IPv6 made a datagram")
+	}
+}
+
+// TestDatagrams: an exchange is one session, which ends when it is silent.
+func TestDatagrams(t *testing.T) {
+	b := newBench(t, Config{}, Deps{})
+	send := func(at time.Duration, src, dst, s string) {
+		b.ipid++
+		f := udpFrame(t, ap(src), ap(dst), b.ipid, s)
+		b.Packet("", layers.LinkTypeEthernet, epoch+int64(at), f, len(f))
+	}
+	c, s := "10.0.0.1:40000", "10.0.0.2:53"
+	send(0, c, s, "ask")
+	send(3*time.Millisecond, s, c, "tell")
+	send(40*time.Second, c, s, "ask")
+	ss := b.sessions()
+	b.want(">ask <tell close >ask close")
+	if len(ss) != 2 || ss[0].Session.State != stateTimeout || ss[0].Session.ResponseTime != 3e6 || ss[0].Transport != pipeline.Transport_UDP || ss[0].Destination.Bytes != 4 || len(ss[0].Interfaces) != 0 {
+		t.Errorf("sessions %v", ss)
+	}
+}
+
+// TestServerSpeaksFirstInTheCapture: the port tells who is who.
+func TestServerSpeaksFirstInTheCapture(t *testing.T) {
+	b := newBench(t, Config{}, Deps{})
+	f := udpFrame(t, ap("10.0.0.2:53"), ap("10.0.0.1:40000"), 1, "tell")
+	b.Packet("", layers.LinkTypeEthernet, epoch, f, len(f))
+	b.want("<tell")
+	if e := b.session(); e.Destination.Port != 53 {
+		t.Errorf("session %v", e)
+	}
+}
+
+// TestEvictionTakesTheLeastValuable: a scan pushes out itself, not the conversations.
+func TestEvictionTakesTheLeastValuable(t *testing.T) {
+	b := newBench(t, Config{MaxSessions: 64}, Deps{}).hello()
+	b.sent(">", "A", 0, 0, "abc")
+	b.sent("<", "A", 0, 3, "def")
+	for i := range 5000 {
+		src := ap("10.9.0.1:1000").Addr()
+		f := frame(t, src, ap("10.0.0.2:80").Addr(), uint16(i), &layers.TCP{SrcPort: 5, DstPort: layers.TCPPort(i + 1), Seq: 1, SYN: true, Window: 9}, "")
+		b.Packet("eth0", layers.LinkTypeEthernet, epoch+int64(b.now)+int64(i)*1000, f, len(f))
+		if len(b.flows) > 64 {
+			t.Fatalf("%d flows", len(b.flows))
+		}
+	}
+	b.at(b.now+10*time.Millisecond).sent(">", "A", 3, 3, "ghi")
+	n := map[string]int{}
+	for _, e := range b.sessions() {
+		n[e.Session.State]++
+	}
+	b.want(">abc <def >ghi close")
+	if n[stateEvicted] < 4900 {
+		t.Errorf("%v", n)
+	}
+}

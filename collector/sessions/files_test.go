@@ -1,0 +1,115 @@
+package sessions
+
+import (
+	"crypto/sha256"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"tidegate/collector/capture"
+	"tidegate/pipeline"
+	"tidegate/protocols"
+	"tidegate/protocols/dns"
+	"tidegate/protocols/http"
+	"tidegate/protocols/mysql"
+	"tidegate/protocols/redis"
+)
+
+// parsers are those that the counts are about.
+var parsers = []protocols.Protocol{http.Protocol, mysql.Protocol, redis.Protocol, dns.Protocol}
+
+// sharedData is where the shared captures are; the test is skipped where they are not.
+func sharedData(t testing.TB) string {
+	dir := os.Getenv("TIDEGATE_SHARED")
+	if dir == "" {
+		dir = "../../../shared"
+	}
+	if _, err := os.Stat(filepath.Join(dir, "data", "pcaps")); err != nil {
+		t.Skip("no shared data: set TIDEGATE_SHARED")
+	}
+	return dir
+}
+
+// value reads a counter.
+func value(c prometheus.Metric) float64 {
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		panic(err)
+	}
+	return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+}
+
+// play runs a capture file through a Table and gives the events by dataset, and the packets.
+func play(t testing.TB, path string, cfg Config, deps Deps, list []protocols.Protocol, emit func(*pipeline.Event)) (*Table, int) {
+	t.Helper()
+	f, err := capture.OpenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	deps.Protocols = protocols.NewSet(list, protocols.Default(), nil)
+	deps.Emit = emit
+	deps.Collector = pipeline.ID(sha256.New().Sum(nil)[:16])
+	table := New(cfg, deps, prometheus.NewRegistry())
+	n := 0
+	for ; ; n++ {
+		p, err := f.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Logf("%v", err)
+			break
+		}
+		table.Packet(p.Iface, p.Link, p.At, p.Data, p.Length)
+	}
+	table.Close()
+	return table, n
+}
+
+// TestEveryCapture: none of the captures makes it panic, every packet is counted once, nothing is left behind.
+func TestEveryCapture(t *testing.T) {
+	files, _ := filepath.Glob(filepath.Join(sharedData(t), "data", "pcaps", "*"))
+	total := map[result]float64{}
+	for _, path := range files {
+		if filepath.Ext(path) == ".tsv" {
+			continue
+		}
+		sessions, ids := 0, map[string]bool{}
+		table, n := play(t, path, Config{}, Deps{}, parsers, func(e *pipeline.Event) {
+			if e.Dataset == pipeline.Dataset_SESSION {
+				sessions++
+			}
+			if ids[string(e.Id)] {
+				t.Errorf("%s: two events have the id %x (%s)", filepath.Base(path), e.Id, e.Dataset)
+			}
+			ids[string(e.Id)] = true
+			pipeline.ReleaseEvent(e)
+		})
+		var counted float64
+		for r, c := range table.m.packets {
+			total[result(r)] += value(c)
+			counted += value(c)
+		}
+		if int(counted) != n {
+			t.Errorf("%s: %d packets, %v counted", path, n, counted)
+		}
+		if n := value(table.m.panics); n != 0 {
+			t.Errorf("%s: %v panics", path, n)
+		}
+		if opened := value(table.m.opened[0]) + value(table.m.opened[1]); int(opened) != sessions {
+			t.Errorf("%s: %v sessions opened, %d told", path, opened, sessions)
+		}
+		if table.held != 0 || len(table.frags.loaned) > 0 || len(table.flows) != 0 || len(table.line) != 0 || table.out != 0 {
+			t.Errorf("%s: something is left behind: %d bytes, %d flows, %d in line, %d in outboxes", path, table.held, len(table.flows), len(table.line), table.out)
+		}
+	}
+	for r, n := range total {
+		t.Logf("%-16s %.0f", resultNames[r], n)
+	}
+}

@@ -1,0 +1,218 @@
+package sessions
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/pipeline"
+	"tidegate/protocols"
+)
+
+// A tape is a protocol that writes down what it is given.
+type tape struct {
+	log   strings.Builder
+	bytes [2][]byte // of all connections
+	gaps  [2]int
+}
+
+type taper struct {
+	tape *tape
+	c    *protocols.Conn
+}
+
+func (p *taper) Reset(c *protocols.Conn) { p.c = c }
+
+func (p *taper) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
+	s := string(b)
+	if len(s) > 40 {
+		s = fmt.Sprintf("%s…%d", s[:8], len(s))
+	}
+	fmt.Fprintf(&p.tape.log, "%s%s ", arrow(dir), s)
+	p.tape.bytes[dir] = append(p.tape.bytes[dir], b...)
+	e := p.c.EventUDP(dir, uint64(len(p.tape.bytes[dir])))
+	e.Dataset = pipeline.Dataset_REDIS
+	p.c.Emit(e)
+	return len(b), nil
+}
+
+func (p *taper) Gap(dir protocols.Dir, n int) bool {
+	fmt.Fprintf(&p.tape.log, "%sgap%d ", arrow(dir), n)
+	p.tape.gaps[dir] += n
+	p.tape.bytes[dir] = append(p.tape.bytes[dir], make([]byte, n)...)
+	return true
+}
+func (p *taper) End(dir protocols.Dir, _ int64) { fmt.Fprintf(&p.tape.log, "%send ", arrow(dir)) }
+func (p *taper) Close(int64)                    { p.tape.log.WriteString("close ") }
+
+func arrow(d protocols.Dir) string {
+	if d == protocols.Client {
+		return ">"
+	}
+	return "<"
+}
+
+func (p *tape) protocol() protocols.Protocol {
+	yes := func(protocols.Dir, []byte) protocols.Match { return protocols.Yes }
+	return protocols.Protocol{
+		Name: "tape", Dataset: pipeline.Dataset_REDIS, UDP: true, TCP: true, Detect: yes,
+		Sync: func(protocols.Dir, []byte) (int, protocols.Match) { return 0, protocols.Yes },
+		New:  func() protocols.Parser { return &taper{tape: p} },
+	}
+}
+
+// A bench is a Table with a tape and what it emits.
+type bench struct {
+	testing.TB
+	*Table
+	tape   *tape
+	events []*pipeline.Event
+	now    time.Duration
+	isn    [2]uint32
+	ipid   uint16
+}
+
+func newBench(t testing.TB, cfg Config, deps Deps) *bench {
+	b := &bench{TB: t, tape: &tape{}, isn: [2]uint32{1000, 5000}}
+	deps.Protocols = protocols.NewSet([]protocols.Protocol{b.tape.protocol()}, protocols.Default(), nil)
+	deps.Emit = func(e *pipeline.Event) { b.events = append(b.events, e) }
+	b.Table = New(cfg, deps, prometheus.NewRegistry())
+	return b
+}
+
+const epoch = int64(1_700_000_000e9)
+
+// at moves packet time.
+func (b *bench) at(d time.Duration) *bench { b.now = d; return b }
+
+// sent is one segment from a client at 10.0.0.1:40000 to 10.0.0.2:80 or back ("<"): flags as in SAFR, offsets from behind the SYN.
+func (b *bench) sent(way, flags string, off, ack int, payload string) {
+	b.segment("eth0", "10.0.0.1:40000", "10.0.0.2:80", way, flags, off, ack, payload)
+}
+
+func (b *bench) segment(iface, client, server, way, flags string, off, ack int, payload string) {
+	b.Helper()
+	c, s := netip.MustParseAddrPort(client), netip.MustParseAddrPort(server)
+	seq, ackn := b.isn[0]+1+uint32(off), b.isn[1]+1+uint32(ack)
+	if way == "<" {
+		c, s = s, c
+		seq, ackn = b.isn[1]+1+uint32(off), b.isn[0]+1+uint32(ack)
+	}
+	if strings.Contains(flags, "S") {
+		seq--
+	}
+	b.ipid++
+	frame := tcpFrame(b, c, s, flags, seq, ackn, b.ipid, payload)
+	b.Packet(iface, layers.LinkTypeEthernet, epoch+int64(b.now), frame, len(frame))
+	b.now += 10 * time.Microsecond
+}
+
+func tcpFrame(t testing.TB, src, dst netip.AddrPort, flags string, seq, ack uint32, id uint16, payload string) []byte {
+	has := func(f string) bool { return strings.Contains(flags, f) }
+	seg := &layers.TCP{SrcPort: layers.TCPPort(src.Port()), DstPort: layers.TCPPort(dst.Port()), Seq: seq, Ack: ack, Window: 60000, SYN: has("S"), ACK: has("A"), FIN: has("F"), RST: has("R")}
+	if !seg.ACK {
+		seg.Ack = 0
+	}
+	if has("Z") {
+		seg.Window = 0
+	}
+	return frame(t, src.Addr(), dst.Addr(), id, seg, payload)
+}
+
+func udpFrame(t testing.TB, src, dst netip.AddrPort, id uint16, payload string) []byte {
+	return frame(t, src.Addr(), dst.Addr(), id, &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}, payload)
+}
+
+// frame is Ethernet, IP and what is above.
+func frame(t testing.TB, src, dst netip.Addr, id uint16, l4 gopacket.SerializableLayer, payload string) []byte {
+	t.Helper()
+	ls := append(ipLayers(src, dst, id, l4), gopacket.Payload(payload))
+	return serialize(t, ls...)
+}
+
+func ipLayers(src, dst netip.Addr, id uint16, l4 gopacket.SerializableLayer) []gopacket.SerializableLayer {
+	eth := &layers.Ethernet{SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, DstMAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, EthernetType: layers.EthernetTypeIPv4}
+	proto := layers.IPProtocolTCP
+	if _, ok := l4.(*layers.UDP); ok {
+		proto = layers.IPProtocolUDP
+	}
+	var ip gopacket.NetworkLayer
+	var sl gopacket.SerializableLayer
+	if src.Is4() {
+		v4 := &layers.IPv4{Version: 4, TTL: 64, Id: id, Protocol: proto, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
+		ip, sl = v4, v4
+	} else {
+		eth.EthernetType = layers.EthernetTypeIPv6
+		v6 := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: proto, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
+		ip, sl = v6, v6
+	}
+	switch l := l4.(type) {
+	case *layers.TCP:
+		_ = l.SetNetworkLayerForChecksum(ip)
+	case *layers.UDP:
+		_ = l.SetNetworkLayerForChecksum(ip)
+	}
+	return []gopacket.SerializableLayer{eth, sl, l4}
+}
+
+func serialize(t testing.TB, ls ...gopacket.SerializableLayer) []byte {
+	t.Helper()
+	buf := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ls...); err != nil {
+		t.Fatal(err)
+	}
+	return append([]byte(nil), buf.Bytes()...)
+}
+
+// hello is a handshake.
+func (b *bench) hello() *bench {
+	b.sent(">", "S", 0, 0, "")
+	b.sent("<", "SA", 0, 0, "")
+	b.sent(">", "A", 0, 0, "")
+	return b
+}
+
+// bye ends in order, c and s bytes having been sent.
+func (b *bench) bye(c, s int) *bench {
+	b.sent(">", "FA", c, s, "")
+	b.sent("<", "FA", s, c+1, "")
+	b.sent(">", "A", c+1, s+1, "")
+	return b
+}
+
+// sessions closes the Table and gives the session events.
+func (b *bench) sessions() []*pipeline.Event {
+	b.Close()
+	var out []*pipeline.Event
+	for _, e := range b.events {
+		if e.Dataset == pipeline.Dataset_SESSION {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// want compares what the parser was given.
+func (b *bench) want(log string) {
+	b.Helper()
+	if got := strings.TrimSpace(b.tape.log.String()); got != log {
+		b.Errorf("parser was given\n  %s\nwant\n  %s", got, log)
+	}
+}
+
+// session closes the Table and gives the one session.
+func (b *bench) session() *pipeline.Event {
+	b.Helper()
+	s := b.sessions()
+	if len(s) != 1 {
+		b.Fatalf("%d sessions, want 1", len(s))
+	}
+	return s[0]
+}

@@ -1,0 +1,290 @@
+package sessions
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"tidegate/collector/capture"
+	"tidegate/pipeline"
+)
+
+// TestRandomStreams: whatever the network and the capture did to the segments – cut them otherwise, overtook, repeated and
+// overlapped them – the parser gets the bytes that were sent, and of those that were never captured a gap in their place.
+func TestRandomStreams(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		b := newBench(t, Config{}, Deps{})
+		b.isn = [2]uint32{rng.Uint32(), 1<<32 - 1 - rng.Uint32N(3000)} // near the end, so that it wraps
+		b.hello()
+		var sent, want [2][]byte
+		sent[0] = append(sent[0], "hello"...) // the protocol is known before anything is lost
+		want[0] = append(want[0], "hello"...)
+		b.sent(">", "A", 0, 0, "hello")
+		loss := rng.IntN(3) == 0
+		for range 1 + rng.IntN(8) {
+			from := rng.IntN(2)
+			turn(b, rng, from, &sent, &want, loss)
+		}
+		b.Tick(epoch + int64(b.now+time.Second))
+		b.bye(len(sent[0]), len(sent[1]))
+		s := b.session().Session
+		for d := range 2 {
+			if !bytes.Equal(b.tape.bytes[d], want[d]) {
+				i := 0
+				for i < len(want[d]) && i < len(b.tape.bytes[d]) && want[d][i] == b.tape.bytes[d][i] {
+					i++
+				}
+				t.Fatalf("seed %d, direction %d: %d bytes, want %d; they differ at %d\n%v", seed, d, len(b.tape.bytes[d]), len(want[d]), i, s)
+			}
+		}
+		lost := bytes.Count(want[0], []byte{0}) + bytes.Count(want[1], []byte{0})
+		if got := int(s.ClientMissingBytes + s.ServerMissingBytes); got != lost || s.OverlapConflicts != 0 || s.State != stateFIN {
+			t.Fatalf("seed %d: %d bytes missing, want %d; %v", seed, got, lost, s)
+		}
+	}
+}
+
+// turn has one side send a message in segments, some of which suffer.
+func turn(b *bench, rng *rand.Rand, from int, sent, want *[2][]byte, loss bool) {
+	start := len(sent[from])
+	msg := make([]byte, 1+rng.IntN(20_000))
+	for i := range msg {
+		msg[i] = byte(1 + rng.IntN(255))
+	}
+	type seg struct{ lo, hi int }
+	var segs []seg
+	for lo := 0; lo < len(msg); {
+		hi := min(lo+1+rng.IntN(1460), len(msg))
+		segs = append(segs, seg{lo, hi})
+		lo = hi
+	}
+	seen := append([]byte(nil), msg...)
+	if loss {
+		i := rng.IntN(len(segs))
+		for j := segs[i].lo; j < segs[i].hi; j++ {
+			seen[j] = 0
+		}
+		segs = slices.Delete(segs, i, i+1)
+	} else {
+		for range rng.IntN(6) { // again, cut otherwise
+			lo := rng.IntN(len(msg))
+			hi := min(lo+1+rng.IntN(3000), len(msg))
+			segs = append(segs, seg{lo, hi})
+		}
+	}
+	for range rng.IntN(len(segs) + 1) { // overtaken
+		i, j := rng.IntN(len(segs)), rng.IntN(len(segs))
+		segs[i], segs[j] = segs[j], segs[i]
+	}
+	way, back := ">", "<"
+	if from == 1 {
+		way, back = "<", ">"
+	}
+	acked := rng.IntN(len(segs) + 1) // the receiver's acknowledgement is captured somewhere among them
+	for i, s := range segs {
+		if i == acked {
+			b.sent(back, "A", len(sent[1-from]), start+len(msg), "")
+		}
+		b.sent(way, "A", start+s.lo, len(sent[1-from]), string(msg[s.lo:s.hi]))
+	}
+	b.sent(back, "A", len(sent[1-from]), start+len(msg), "")
+	sent[from] = append(sent[from], msg...)
+	want[from] = append(want[from], seen...)
+}
+
+// TestRepliesNeverOvertakeRequests: requests and replies are numbered; in whatever order the packets of a capture come within the
+// grace, the parser sees request n before reply n.
+func TestRepliesNeverOvertakeRequests(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		b := newBench(t, Config{}, Deps{}).hello()
+		type pkt struct {
+			way      string
+			off, ack int
+			payload  string
+		}
+		var pkts []pkt
+		for i := range 40 {
+			n := string(rune('A' + i%26))
+			pkts = append(pkts, pkt{">", 2 * i, 2 * i, "q" + n}, pkt{"<", 2 * i, 2*i + 2, "r" + n})
+		}
+		for i := range pkts { // up to six places late
+			if j := i + rng.IntN(6); j < len(pkts) {
+				pkts[i], pkts[j] = pkts[j], pkts[i]
+			}
+		}
+		for _, p := range pkts {
+			b.sent(p.way, "A", p.off, p.ack, p.payload)
+		}
+		b.session()
+		var want strings.Builder
+		for i := range 40 {
+			n := string(rune('A' + i%26))
+			want.WriteString(">q" + n + " <r" + n + " ")
+		}
+		b.want(want.String() + "close")
+	}
+}
+
+// TestDecodeAgreesWithGopacket: for every packet of the captures, addresses, ports and payload of the innermost TCP or UDP header
+// are what gopacket's layers say. What gopacket does not know (a tunnel on a port of its own) is left out.
+func TestDecodeAgreesWithGopacket(t *testing.T) {
+	files, _ := filepath.Glob(filepath.Join(sharedData(t), "data", "pcaps", "*.pcap*"))
+	same, other := 0, 0
+	for _, path := range files {
+		f, err := capture.OpenFile(path)
+		if err != nil {
+			continue
+		}
+		table := New(Config{}, Deps{}, nil)
+		for n := 1; ; n++ {
+			p, err := f.Next()
+			if err != nil {
+				break
+			}
+			table.p = packet{}
+			r := table.decode(p.Link, p.Data, p.Length)
+			table.frags.settle(table)
+			if r != resTCP && r != resUDP {
+				continue
+			}
+			agree, known := agrees(&table.p, gopacket.NewPacket(p.Data, p.Link, gopacket.DecodeOptions{Lazy: false, NoCopy: true}), p.Length > len(p.Data))
+			switch {
+			case !known:
+				other++
+			case agree:
+				same++
+			default:
+				t.Errorf("%s, packet %d: %v:%d → %v:%d %d bytes", filepath.Base(path), n, table.p.src.netip(), table.p.sport, table.p.dst.netip(), table.p.dport, table.p.size)
+			}
+		}
+		_ = f.Close()
+	}
+	t.Logf("%d packets agree; of %d gopacket does not know the innermost header", same, other)
+	if same < 20_000 {
+		t.Errorf("only %d packets were compared", same)
+	}
+}
+
+func agrees(p *packet, g gopacket.Packet, cut bool) (agree, known bool) {
+	var net gopacket.NetworkLayer
+	var l4 gopacket.Layer
+	for _, l := range g.Layers() {
+		switch l := l.(type) {
+		case *layers.IPv4:
+			net, l4 = l, nil
+			if l.Flags&layers.IPv4MoreFragments != 0 || l.FragOffset > 0 || l.Length == 0 {
+				return false, false
+			}
+		case *layers.IPv6:
+			net, l4 = l, nil
+			if l.Length == 0 {
+				return false, false
+			}
+		case *layers.IPv6Fragment:
+			return false, false
+		case *layers.TCP, *layers.UDP:
+			l4 = l
+		}
+	}
+	if l4 == nil || net == nil {
+		return false, false
+	}
+	src, dst := addrOf16(net.NetworkFlow().Src().Raw()), addrOf16(net.NetworkFlow().Dst().Raw())
+	var sport, dport uint16
+	switch l := l4.(type) {
+	case *layers.TCP:
+		sport, dport = uint16(l.SrcPort), uint16(l.DstPort)
+		if p.proto == protoTCP && (p.seq != l.Seq || p.ack != l.Ack || p.win != l.Window) {
+			return false, true
+		}
+	case *layers.UDP:
+		sport, dport = uint16(l.SrcPort), uint16(l.DstPort)
+		if dport == portVXLANLinux || dport == portGeneve || dport == portVXLAN || dport == portGTP || sport == portGTP || dport == portGRE { // gopacket did not look into it
+			return false, false
+		}
+	}
+	if g.Layer(layers.LayerTypePPPoE) != nil || g.Layer(layers.LayerTypeGeneve) != nil && p.sport == portGeneve {
+		return false, false // it takes padding for payload, and a source port for a tunnel
+	}
+	if g.ErrorLayer() != nil && !bytes.Equal(p.payload, l4.LayerPayload()) {
+		return false, false
+	}
+	return src == p.src && dst == p.dst && sport == p.sport && dport == p.dport && (cut || bytes.Equal(p.payload, l4.LayerPayload())), true
+}
+
+func addrOf16(b []byte) addr {
+	if len(b) == 4 {
+		return addr4(b)
+	}
+	return addr6(b)
+}
+
+// FuzzPackets: no frame makes a Table panic or keep more than it may. The input is packets, each with a length in front; every
+// second one is put behind the headers of one connection, so that the fuzzer gets past them.
+func FuzzPackets(f *testing.F) {
+	good := tcpFrame(f, ap("10.0.0.1:4000"), ap("10.0.0.2:80"), "SA", 1, 2, 3, "abc")
+	f.Add(append([]byte{0, byte(len(good))}, good...), uint8(1))
+	v6 := udpFrame(f, ap("[fd00::1]:4789"), ap("[fd00::2]:4789"), 3, "\x08\x00\x00\x00\x00\x00\x00\x00"+string(good))
+	f.Add(append([]byte{0, byte(len(v6))}, v6...), uint8(1))
+	f.Add([]byte{1, 10, 0, 0, 0, 5, 0, 0, 0, 1, 0x18, 9, 'x', 'y', 1, 10, 0, 0, 0, 1, 0, 0, 0, 9, 0x11, 1, 'z', 'z'}, uint8(1))
+	f.Fuzz(func(t *testing.T, in []byte, link uint8) {
+		cfg := Config{MaxSessions: 16, SessionBuffer: 64 << 10, Buffer: 128 << 10, FragmentBuffer: 128 << 10}
+		b := newBench(t, cfg, Deps{Bridge: func(s string) bool { return s == "docker0" }})
+		at := epoch
+		for len(in) > 2 {
+			kind, n := in[0], min(int(in[1]), len(in)-2)
+			p := in[2 : 2+n]
+			in = in[2+n:]
+			at += int64(kind) * 3e6
+			if kind%2 == 1 && n >= 10 {
+				p = shaped(p)
+			}
+			b.Packet([]string{"eth0", "docker0"}[kind/2%2], layers.LinkType(link), at, p, len(p)+int(kind&4)*100)
+			if b.held > cfg.Buffer+(70<<10) || len(b.flows) > cfg.MaxSessions || b.frags.cost > cfg.FragmentBuffer+(70<<10) {
+				t.Fatalf("%d bytes, %d flows, %d of fragments", b.held, len(b.flows), b.frags.cost)
+			}
+		}
+		b.Close()
+		if b.held != 0 || len(b.flows) != 0 || b.Table.out != 0 {
+			t.Fatalf("%d bytes, %d flows, %d events are left", b.held, len(b.flows), b.Table.out)
+		}
+		sessions := 0.0
+		for _, e := range b.events {
+			if e.Dataset == pipeline.Dataset_SESSION {
+				sessions++
+			}
+		}
+		opened := value(b.m.opened[0]) + value(b.m.opened[1]) - value(b.m.suppressed)
+		if n := value(b.m.panics); n != 0 || sessions != opened {
+			t.Fatalf("%v panics; %v sessions opened, %v told", n, opened, sessions)
+		}
+	})
+}
+
+// shaped puts sequence numbers, flags and payload behind good headers.
+func shaped(p []byte) []byte {
+	seq := uint32(p[0])<<24 | uint32(p[1])<<16 | uint32(p[2])<<8 | uint32(p[3])
+	ack := uint32(p[4])<<24 | uint32(p[5])<<16 | uint32(p[6])<<8 | uint32(p[7])
+	src, dst := ap("10.0.0.1:4000"), ap("10.0.0.2:80")
+	if p[9]&0x80 != 0 {
+		src, dst = dst, src
+	}
+	f := tcpFrame(nopTB{}, src, dst, "", seq, ack, uint16(p[9]), string(bytes.Repeat(p[10:], 1+int(p[9]&0x7f))))
+	f[47] = p[8]
+	return f
+}
+
+// nopTB is for serialize, which cannot fail here.
+type nopTB struct{ testing.TB }
+
+func (nopTB) Helper()           {}
+func (nopTB) Fatal(args ...any) { panic(args) }

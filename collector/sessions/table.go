@@ -1,0 +1,351 @@
+package sessions
+
+import (
+	"sync/atomic"
+
+	"github.com/google/gopacket/layers"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// A Table is the connections of one worker.
+type Table struct {
+	cfg    Config
+	deps   Deps
+	shared *Shared
+	number uint64 // of this Table in the process: the upper bits of its flows' numbers
+	m      *metrics
+	tally  tally
+
+	p     packet
+	flows map[key]*flow
+	heap  []*flow // all flows, the one that is due next first
+	free  []*flow
+	line  []*flow // those that hold bytes out of order
+	held  int     // what these bytes take
+	out   int     // events in outboxes
+	bufs  buffers
+	frags frags
+	twins twins
+
+	clock  int64 // goes forward only
+	last   int64 // the packet time that clock was last moved to
+	before int64 // what last was before packet time was set back
+	opened uint64
+	chance uint64 // state of the random numbers that pick candidates for eviction
+
+	ifaces []iface
+	names  map[string]uint16
+	lately uint16 // the interface of the last packet
+	count  int    // packets since the last flush
+	closed bool
+}
+
+// An iface is an interface that packets came from.
+type iface struct {
+	name   string
+	bridge bool
+	shared uint16 // its number in Shared
+}
+
+var tables atomic.Uint64
+
+// New makes a Table. A zero value in cfg is its default. Tables of one registry share their counters.
+func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
+	cfg.fill()
+	shared := deps.Shared
+	if shared == nil {
+		shared = NewShared()
+	}
+	return &Table{
+		cfg: cfg, deps: deps, shared: shared, number: tables.Add(1) << 40, m: newMetrics(reg),
+		flows: map[key]*flow{}, frags: frags{m: map[fragKey]*datagram{}}, names: map[string]uint16{},
+		chance: 0x9e3779b97f4a7c15,
+	}
+}
+
+func (c *Config) fill() {
+	def := Default()
+	fill(&c.MaxSessions, def.MaxSessions)
+	fill(&c.SessionBuffer, def.SessionBuffer)
+	fill(&c.Buffer, def.Buffer)
+	fill(&c.FragmentBuffer, def.FragmentBuffer)
+	fill(&c.Outbox, def.Outbox)
+	fill(&c.TCPIdle, def.TCPIdle)
+	fill(&c.SYNTimeout, def.SYNTimeout)
+	fill(&c.UDPIdle, def.UDPIdle)
+	fill(&c.FragmentTimeout, def.FragmentTimeout)
+	fill(&c.Linger, def.Linger)
+	fill(&c.Grace, def.Grace)
+	fill(&c.GapTimeout, def.GapTimeout)
+	fill(&c.NATWait, def.NATWait)
+	fill(&c.Overlap, def.Overlap)
+}
+
+func fill[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// flushEvery is after how many packets the counters are told.
+const flushEvery = 4096
+
+// Packet takes one frame, captured on iface at the time at (ns since 1970). data is only valid during the call; wireLen is how long
+// the frame was before it was cut.
+func (t *Table) Packet(iface string, link layers.LinkType, at int64, data []byte, wireLen int) {
+	if t.closed {
+		return
+	}
+	defer t.guard()
+	t.advance(at)
+	t.p = packet{at: at, iface: t.iface(iface)}
+	t.tally.packets[t.handle(link, data, wireLen)]++
+	if len(t.frags.loaned) > 0 {
+		t.frags.settle(t)
+	}
+	if t.count++; t.count >= flushEvery {
+		t.count = 0
+		t.flush()
+	}
+}
+
+// handle decodes a frame and gives it to its flow.
+func (t *Table) handle(link layers.LinkType, data []byte, wireLen int) result {
+	r := t.decode(link, data, wireLen)
+	switch r {
+	case resTCP:
+		if t.twins.seen(t) {
+			return resDuplicate
+		}
+		t.tcp()
+	case resUDP:
+		if t.twins.seen(t) {
+			return resDuplicate
+		}
+		t.udp()
+	}
+	return r
+}
+
+// Tick tells that packet time has come to now though no packet came.
+func (t *Table) Tick(now int64) {
+	if t.closed {
+		return
+	}
+	defer t.guard()
+	t.advance(now)
+	t.flush()
+}
+
+// guard makes a panic, which is an error of ours that some input found, cost the sessions that are open and not the process.
+func (t *Table) guard() {
+	if r := recover(); r == nil {
+		return
+	}
+	t.m.panics.Inc()
+	for _, f := range t.heap {
+		t.shared.release(f)
+	}
+	t.flows, t.heap, t.free, t.line = map[key]*flow{}, nil, nil, nil
+	t.held, t.out, t.bufs, t.frags = 0, 0, buffers{}, frags{m: map[fragKey]*datagram{}}
+	t.flush()
+}
+
+// Close ends every session and emits everything. The Table takes no more packets.
+func (t *Table) Close() {
+	if t.closed {
+		return
+	}
+	t.closed = true
+	for len(t.heap) > 0 {
+		f := t.heap[len(t.heap)-1]
+		if !f.dead {
+			t.finish(f, "")
+		}
+		t.forget(f, true)
+	}
+	t.flush()
+}
+
+// maxBack is how far packet times may go back without being a clock that was set back.
+const maxBack = int64(10e9)
+
+// advance moves the clock and does what is due.
+func (t *Table) advance(at int64) {
+	switch d := at - t.last; {
+	case t.last == 0:
+		t.last = at
+		t.clock = 1
+	case d > maxBack && t.before != 0 && max(at-t.before, t.before-at) < maxBack:
+		t.clock += max(at-t.before, 0) // back from where a few packets with wrong times had led
+		t.last, t.before = at, 0
+	case d > 0:
+		t.clock += min(d, int64(24*3600e9))
+		t.last = at
+	case d < -maxBack:
+		t.last, t.before = at, t.last
+	}
+	for len(t.heap) > 0 && t.heap[0].due <= t.clock {
+		t.due(t.heap[0])
+	}
+	if t.frags.head < len(t.frags.line) {
+		t.frags.expire(t)
+	}
+}
+
+// iface gives the number of an interface.
+func (t *Table) iface(name string) uint16 {
+	if int(t.lately) < len(t.ifaces) && t.ifaces[t.lately].name == name {
+		return t.lately
+	}
+	i, ok := t.names[name]
+	if !ok {
+		if len(t.ifaces) >= 1<<15 { // more than a host has: a hostile capture file
+			return 0
+		}
+		i = uint16(len(t.ifaces))
+		t.ifaces = append(t.ifaces, iface{name: name, bridge: t.deps.Bridge != nil && t.deps.Bridge(name), shared: t.shared.iface(name)})
+		t.names[name] = i
+	}
+	t.lately = i
+	return i
+}
+
+// open makes the flow of the packet at hand.
+func (t *Table) open(k key, side uint8) *flow {
+	if len(t.heap) >= t.cfg.MaxSessions {
+		t.evict()
+	}
+	var f *flow
+	if n := len(t.free); n > 0 {
+		f, t.free = t.free[n-1], t.free[:n-1]
+	} else {
+		f = &flow{t: t}
+		f.emit = f.say
+	}
+	t.opened++
+	f.key, f.number = k, t.number+t.opened
+	f.first, f.last, f.seen, f.opened = t.p.at, t.p.at, t.clock, t.clock
+	f.half[0].fin, f.half[1].fin = -1, -1
+	f.half[0].scale, f.half[1].scale = -1, -1
+	f.vlan = t.p.vlan
+	f.due = t.clock + int64(t.cfg.SYNTimeout)
+	t.flows[k] = f
+	t.push(f)
+	if k.proto == protoTCP {
+		t.m.opened[0].Inc()
+	} else {
+		t.m.opened[1].Inc()
+	}
+	f.orient(side)
+	f.raise()
+	return f
+}
+
+// timeWait is how long a flow that has been told is remembered, so that its last packets do not begin a new one and other
+// interfaces' copies still find who spoke for it.
+const timeWait = int64(5e9)
+
+// finish ends f and tells its session; f stays in the Table as a dead one. state "" is what it looks like: shutdown, unless it closed.
+func (t *Table) finish(f *flow, state string) {
+	f.drain()
+	f.hangUp()
+	f.tell(state)
+	f.dead = true
+	t.shared.end(f)
+	f.due = t.clock + timeWait
+	t.fix(f)
+}
+
+// forget takes a dead flow out of the Table. keep leaves its claim in Shared.
+func (t *Table) forget(f *flow, keep bool) {
+	if !keep {
+		t.shared.release(f)
+	}
+	if t.flows[f.key] == f {
+		delete(t.flows, f.key)
+	}
+	t.remove(f)
+	f.reset()
+	if len(t.free) < maxFreeFlows {
+		t.free = append(t.free, f)
+	}
+}
+
+const maxFreeFlows = 4096
+
+// replace ends f because its tuple begins a new connection.
+func (t *Table) replace(f *flow, state string) {
+	if !f.dead {
+		t.finish(f, state)
+	}
+	t.forget(f, false)
+}
+
+// due does what the time of f has come for.
+func (t *Table) due(f *flow) {
+	if f.dead {
+		t.forget(f, false)
+		return
+	}
+	if len(f.out) > 0 && t.clock >= f.outTry {
+		f.outTry = t.clock + outEvery
+		if t.clock >= f.outDue {
+			f.decide(true, "timeout")
+		} else {
+			f.decide(false, "mapping")
+		}
+	}
+	if end := f.end(); t.clock >= end {
+		t.finish(f, f.closing())
+		return
+	}
+	if f.key.proto == protoTCP {
+		f.release()
+	}
+	if f.conn != nil && t.clock >= f.ticked {
+		f.tick()
+	}
+	f.settle()
+	f.schedule()
+}
+
+// evict makes room for a flow: of a few picked at random, the one that says least.
+func (t *Table) evict() {
+	var worst *flow
+	low := int64(0)
+	for range 16 {
+		f := t.heap[t.random(len(t.heap))]
+		if v := f.value(); worst == nil || v < low {
+			worst, low = f, v
+		}
+	}
+	if !worst.dead {
+		t.finish(worst, stateEvicted)
+	}
+	t.forget(worst, false)
+}
+
+// random is xorshift; the same packets evict the same flows.
+func (t *Table) random(n int) int {
+	t.chance ^= t.chance << 13
+	t.chance ^= t.chance >> 7
+	t.chance ^= t.chance << 17
+	return int(t.chance % uint64(n))
+}
+
+// relieve frees memory of segments out of order: the flow that holds most, of a few, gives up its gaps.
+func (t *Table) relieve() {
+	for t.held > t.cfg.Buffer && len(t.line) > 0 {
+		var most *flow
+		for range 8 {
+			if f := t.line[t.random(len(t.line))]; most == nil || f.held > most.held {
+				most = f
+			}
+		}
+		for most.held > 0 {
+			most.force(gapBudget)
+		}
+	}
+}
