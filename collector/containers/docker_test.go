@@ -1,0 +1,448 @@
+package containers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"tidegate/collector"
+	"tidegate/pipeline"
+)
+
+// api is a Docker daemon as far as the Registry asks it, on a socket of its own.
+type api struct {
+	t      *testing.T
+	path   string
+	mu     sync.Mutex
+	boxes  map[string]map[string]any
+	nets   []map[string]any
+	past   []map[string]any // events, all that ever were: a new stream tells those since it asks for
+	stream map[chan map[string]any]bool
+	server *http.Server
+	lists  int
+}
+
+func newAPI(t *testing.T) *api {
+	a := &api{t: t, path: filepath.Join(t.TempDir(), "docker.sock"), boxes: map[string]map[string]any{}, stream: map[chan map[string]any]bool{}}
+	a.nets = []map[string]any{
+		{"Name": "bridge", "Id": strings.Repeat("1", 64), "Driver": "bridge", "Options": map[string]string{"com.docker.network.bridge.name": "docker0"}, "IPAM": ipam("172.17.0.0/16")},
+		{"Name": "shop", "Id": strings.Repeat("ab", 32), "Driver": "bridge", "IPAM": ipam("172.18.0.0/16", "fd00:18::/64")},
+		{"Name": "host", "Id": strings.Repeat("2", 64), "Driver": "host", "IPAM": ipam()},
+	}
+	a.serve()
+	return a
+}
+
+func ipam(subnets ...string) map[string]any {
+	list := []map[string]string{}
+	for _, s := range subnets {
+		list = append(list, map[string]string{"Subnet": s})
+	}
+	return map[string]any{"Driver": "default", "Config": list}
+}
+
+func (a *api) serve() {
+	l, err := net.Listen("unix", a.path)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/_ping", func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Api-Version", "1.41") })
+	mux.HandleFunc("/v1.41/networks", func(w http.ResponseWriter, _ *http.Request) { a.json(w, a.nets) })
+	mux.HandleFunc("/v1.41/events", a.events)
+	mux.HandleFunc("/v1.41/containers/json", func(w http.ResponseWriter, _ *http.Request) {
+		a.mu.Lock()
+		a.lists++
+		list := []map[string]any{}
+		for id := range a.boxes {
+			list = append(list, map[string]any{"Id": id})
+		}
+		a.mu.Unlock()
+		a.json(w, list)
+	})
+	mux.HandleFunc("/v1.41/containers/{id}/json", func(w http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		box := a.boxes[r.PathValue("id")]
+		a.mu.Unlock()
+		if box == nil {
+			w.WriteHeader(http.StatusNotFound)
+			a.json(w, map[string]string{"message": "no such container"})
+			return
+		}
+		a.json(w, box)
+	})
+	a.server = &http.Server{Handler: mux}
+	go func() { _ = a.server.Serve(l) }()
+	a.t.Cleanup(func() { _ = a.server.Close() })
+}
+
+func (a *api) json(w io.Writer, v any) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func (a *api) events(w http.ResponseWriter, r *http.Request) {
+	ch := make(chan map[string]any, 100)
+	a.mu.Lock()
+	if since := r.URL.Query().Get("since"); since != "" {
+		var s, ns int64
+		_, _ = fmt.Sscanf(since, "%d.%d", &s, &ns)
+		for _, m := range a.past {
+			if m["timeNano"].(int64) >= s*1e9+ns {
+				ch <- m
+			}
+		}
+	}
+	a.stream[ch] = true
+	a.mu.Unlock()
+	defer func() {
+		a.mu.Lock()
+		delete(a.stream, ch)
+		a.mu.Unlock()
+	}()
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	w.(http.Flusher).Flush()
+	for {
+		select {
+		case m := <-ch:
+			a.json(w, m)
+			w.(http.Flusher).Flush()
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+func (a *api) tell(kind, action, id string, at int64, attrs map[string]string) {
+	m := map[string]any{"Type": kind, "Action": action, "Actor": map[string]any{"ID": id, "Attributes": attrs}, "time": at / 1e9, "timeNano": at}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.past = append(a.past, m)
+	for ch := range a.stream {
+		ch <- m
+	}
+}
+
+// box makes a container; without addresses it does not run.
+func (a *api) box(n int, name string, labels map[string]string, ips ...string) string {
+	id := fmt.Sprintf("%064x", n)
+	nets := map[string]any{}
+	for i, ip := range ips {
+		e := map[string]any{"NetworkID": "n"}
+		if strings.Contains(ip, ":") {
+			e["GlobalIPv6Address"] = ip
+		} else {
+			e["IPAddress"] = ip
+		}
+		nets[fmt.Sprint("net", i)] = e
+	}
+	finished := "0001-01-01T00:00:00Z"
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.boxes[id] = map[string]any{
+		"Id": id, "Name": "/" + name, "Image": "sha256:abc", "LogPath": "/var/lib/docker/containers/" + id + "/" + id + "-json.log",
+		"State":           map[string]any{"Running": len(ips) > 0, "FinishedAt": finished},
+		"HostConfig":      map[string]any{"LogConfig": map[string]any{"Type": "json-file"}},
+		"Config":          map[string]any{"Image": "nginx:1.25", "Labels": labels},
+		"NetworkSettings": map[string]any{"Networks": nets},
+	}
+	return id
+}
+
+func (a *api) remove(id string) {
+	a.mu.Lock()
+	delete(a.boxes, id)
+	a.mu.Unlock()
+}
+
+// lane keeps the events that were shipped.
+type lane struct {
+	mu   sync.Mutex
+	list []*pipeline.Event
+	ch   chan *pipeline.Event
+}
+
+func (l *lane) Lane(string) collector.Lane { return l }
+func (l *lane) Ship(context.Context, *pipeline.Event, collector.Mark) (uint64, error) {
+	return 0, nil
+}
+
+func (l *lane) TryShip(e *pipeline.Event) bool {
+	l.mu.Lock()
+	l.list = append(l.list, e)
+	l.mu.Unlock()
+	l.ch <- e
+	return true
+}
+func (l *lane) Acked() uint64                  { return 0 }
+func (l *lane) Resume() (collector.Mark, bool) { return collector.Mark{}, false }
+func (l *lane) Seal()                          {}
+func (l *lane) Close(bool)                     {}
+
+func run(t *testing.T, a *api, change func(*Config)) (*Registry, *lane) {
+	t.Helper()
+	cfg := Default()
+	cfg.Host, cfg.Self, cfg.Collector = "unix://"+a.path, "", pipeline.ID{7}
+	if change != nil {
+		change(&cfg)
+	}
+	r := New(cfg, slog.New(slog.DiscardHandler), nil)
+	l := &lane{ch: make(chan *pipeline.Event, 100)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	select {
+	case <-r.Ready():
+	case <-time.After(20 * time.Second):
+		t.Fatal("the list was not read")
+	}
+	return r, l
+}
+
+func (l *lane) next(t *testing.T) *pipeline.Event {
+	t.Helper()
+	select {
+	case e := <-l.ch:
+		return e
+	case <-time.After(20 * time.Second):
+		t.Fatal("no event came")
+		return nil
+	}
+}
+
+func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
+	a := newAPI(t)
+	id := a.box(1, "web", map[string]string{"b": "2", "a": "1"}, "172.17.0.2", "172.18.0.2", "fd00:18::2")
+	r, _ := run(t, a, nil)
+	c := r.ByID(id)
+	if c.GetName() != "web" || c.Image != "nginx:1.25" || c.ImageId != "sha256:abc" || len(c.Ip) != 3 {
+		t.Fatalf("%v", c)
+	}
+	if len(c.Labels) != 2 || c.Labels[0].Key != "a" || c.Labels[1].Key != "b" {
+		t.Errorf("labels %v", c.Labels)
+	}
+	for _, s := range []string{"172.17.0.2", "172.18.0.2", "fd00:18::2", "::ffff:172.17.0.2"} {
+		if r.ByIP(ip(s)) != c {
+			t.Errorf("%s is not known", s)
+		}
+	}
+	if got := fmt.Sprint(r.Bridges(), r.Subnets()); got != "[br-abababababab docker0] [172.18.0.0/16 fd00:18::/64 172.17.0.0/16]" {
+		t.Error(got)
+	}
+	if l := r.Logs(); len(l) != 1 || l[0].ContainerID != id || l[0].Driver != "json-file" || !strings.HasSuffix(l[0].Path, "-json.log") {
+		t.Errorf("logs %v", l)
+	}
+	if st := r.Status(id); !st.Known || !st.Running || st.Excluded {
+		t.Errorf("%+v", st)
+	}
+}
+
+// TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt: the end of a session comes after its container's.
+func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
+	a := newAPI(t)
+	id := a.box(1, "one", nil, "172.17.0.2")
+	r, l := run(t, a, nil)
+	one := r.ByID(id)
+	a.box(1, "one", nil) // the API tells no address of what does not run
+	a.tell("container", "die", id, 1e18, map[string]string{"exitCode": "137"})
+	e := l.next(t)
+	if e.Dataset != pipeline.Dataset_CONTAINER || e.Change.Action != "die" || e.Change.ExitCode != 137 || e.Outcome != pipeline.Outcome_FAILURE ||
+		e.Container != one || e.Timestamp != 1e18 || len(e.Id) != 16 {
+		t.Errorf("%v", e)
+	}
+	if r.ByIP(ip("172.17.0.2")) != one || r.Status(id).Running {
+		t.Error("the address was forgotten at once")
+	}
+	a.remove(id)
+	a.tell("container", "destroy", id, 1e18+1, nil)
+	l.next(t)
+	if r.ByIP(ip("172.17.0.2")) != one || r.ByID(id) != one || len(r.Logs()) != 0 {
+		t.Error("no tombstone is left")
+	}
+	two := a.box(2, "two", nil, "172.17.0.2")
+	a.tell("container", "start", two, 1e18+2, nil)
+	l.next(t)
+	if r.ByIP(ip("172.17.0.2")).GetName() != "two" || r.ByID(id) != one {
+		t.Error("the address was not taken over")
+	}
+	r.bury(time.Now().Add(time.Hour))
+	if r.ByID(id) != nil || r.ByIP(ip("172.17.0.2")).GetName() != "two" {
+		t.Error("the tombstone is still there, or too much went")
+	}
+}
+
+// TestAnUnchangedContainerKeepsItsPointer: the shipper interns containers by pointer.
+func TestAnUnchangedContainerKeepsItsPointer(t *testing.T) {
+	a := newAPI(t)
+	id := a.box(1, "one", map[string]string{"k": "v"}, "172.17.0.2")
+	r, l := run(t, a, nil)
+	c := r.ByID(id)
+	a.tell("container", "update", id, 1e18, nil)
+	l.next(t)
+	if r.ByID(id) != c {
+		t.Error("another pointer for the same")
+	}
+	a.box(1, "renamed", nil, "172.17.0.2")
+	a.tell("container", "rename", id, 1e18+1, nil)
+	if e := l.next(t); r.ByID(id).GetName() != "renamed" || e.Container.GetName() != "renamed" {
+		t.Error("the new name is not known")
+	}
+}
+
+// TestABreakOfTheStreamIsHealedByANewList, and the events of the time between come once.
+func TestABreakOfTheStreamIsHealedByANewList(t *testing.T) {
+	a := newAPI(t)
+	one := a.box(1, "one", nil, "172.17.0.2")
+	r, l := run(t, a, nil)
+	a.tell("container", "pause", one, 1e18, nil)
+	l.next(t)
+	_ = a.server.Close()
+	a.remove(one)
+	two := a.box(2, "two", nil, "172.17.0.3")
+	a.tell("container", "start", two, 1e18+5, nil)
+	changed := r.Subscribe()
+	a.serve()
+	if e := l.next(t); e.Change.Action != "start" || e.Container.GetName() != "two" {
+		t.Errorf("%v", e)
+	}
+	<-changed
+	if r.ByID(two) == nil || len(r.Logs()) != 1 || r.Status(one).Running {
+		t.Error("the list was not read again")
+	}
+	a.tell("container", "unpause", two, 1e18+6, nil)
+	if e := l.next(t); e.Change.Action != "unpause" { // and no pause or start again
+		t.Errorf("%v", e)
+	}
+}
+
+func TestEventsSayWhatTheyMayAndNoMore(t *testing.T) {
+	a := newAPI(t)
+	id := a.box(1, "one", nil, "172.17.0.2")
+	_, l := run(t, a, nil)
+	check := func(action, want string, outcome pipeline.Outcome, attrs map[string]string) {
+		t.Helper()
+		a.tell("container", action, id, 1e18+int64(len(l.list)), attrs)
+		if e := l.next(t); e.Change.Action != want || e.Outcome != outcome {
+			t.Errorf("%s: %v", action, e)
+		}
+	}
+	check("exec_create: mysql -psecret", "exec_create", 0, nil)
+	check("health_status: healthy", "health_status", pipeline.Outcome_SUCCESS, nil)
+	check("health_status: unhealthy", "health_status", pipeline.Outcome_FAILURE, nil)
+	check("oom", "oom", pipeline.Outcome_FAILURE, nil)
+	check("die", "die", pipeline.Outcome_SUCCESS, map[string]string{"exitCode": "0"})
+	check("die", "die", 0, map[string]string{"exitCode": "x"})
+}
+
+func TestExclusion(t *testing.T) {
+	a := newAPI(t)
+	self := a.box(0xabcdef012345, "tidegate", nil, "172.17.0.2")
+	byName, byLabel, other := a.box(2, "noise-1", nil, "172.17.0.3"), a.box(3, "x", map[string]string{"skip": "yes"}, "172.17.0.4"), a.box(4, "web", map[string]string{"skip": "no"}, "172.17.0.5")
+	r, _ := run(t, a, func(c *Config) {
+		c.Self, c.Exclude, c.ExcludeLabels = self, []string{"noise-*"}, []string{"skip=yes"}
+	})
+	for id, want := range map[string]bool{self: true, byName: true, byLabel: true, other: false} {
+		if r.Status(id).Excluded != want {
+			t.Errorf("%s: %v", r.ByID(id).GetName(), !want)
+		}
+	}
+	if len(r.Logs()) != 1 || r.ByIP(ip("172.17.0.3")).GetName() != "noise-1" {
+		t.Error("what is excluded has no log to follow, but a name")
+	}
+	if only := New(Config{Include: []string{"web"}}, slog.New(slog.DiscardHandler), nil); only.excluded("x", "web", nil) || !only.excluded("x", "db", nil) {
+		t.Error("include")
+	}
+}
+
+// TestWithoutAnAPITheRestGoesOn: Run waits, nothing is known, and nobody waits for it.
+func TestWithoutAnAPITheRestGoesOn(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cfg := Default()
+	cfg.Host = "unix://" + filepath.Join(t.TempDir(), "none.sock")
+	r := New(cfg, slog.New(slog.DiscardHandler), nil)
+	done := make(chan error)
+	go func() { done <- r.Run(ctx, &lane{}) }()
+	if r.ByID("x") != nil || r.ByIP(ip("1.2.3.4")) != nil || !r.Enabled() {
+		t.Error("something is known")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	cfg.Host = ""
+	r = New(cfg, slog.New(slog.DiscardHandler), nil)
+	<-r.Ready()
+	if r.Enabled() {
+		t.Error("enabled")
+	}
+}
+
+func TestTheOwnContainerIsFoundInMountsAndCgroups(t *testing.T) {
+	id := strings.Repeat("0123456789abcdef", 4)
+	other := strings.Repeat("f", 64)
+	mounts := "25 1 8:1 / / rw - ext4 /dev/sda rw\n" +
+		"31 25 0:44 / /var/lib/docker/containers/" + other + "/mounts/shm rw - tmpfs shm rw\n" +
+		"32 25 8:1 /var/lib/docker/containers /host/containers ro - ext4 /dev/sda rw\n"
+	if got := selfFromMounts(mounts); got != "" {
+		t.Error(got)
+	}
+	if got := selfFromMounts(mounts + "33 25 8:1 /var/lib/docker/containers/" + id + "/hostname /etc/hostname rw - ext4 /dev/sda rw\n"); got != id {
+		t.Error(got)
+	}
+	for in, want := range map[string]string{
+		"0::/\n": "", "4:memory:/docker/" + id + "\n": id, "0::/system.slice/docker-" + id + ".scope\n": id, "0::/user.slice\n1:x:/y\n": "",
+	} {
+		if got := selfFromCgroup(in); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+}
+
+func TestDefaultsAreGoodAndBadOnesAreAllNamed(t *testing.T) {
+	if errs := Default().Check(); len(errs) != 0 {
+		t.Error(errs)
+	}
+	bad := Config{Host: "/var/run/docker.sock", Tombstones: -1, Include: []string{"["}, Exclude: []string{"["}, ExcludeLabels: []string{"=x"}}
+	if errs := bad.Check(); len(errs) != 5 {
+		t.Error(errs)
+	}
+}
+
+// BenchmarkByIP is on the path of every session.
+func BenchmarkByIP(b *testing.B) {
+	r := New(Config{}, slog.New(slog.DiscardHandler), nil)
+	for i := range 1000 {
+		c := &pipeline.Container{Id: fmt.Sprint(i)}
+		r.entries[c.Id] = &entry{c: c, running: true, ips: []netip.Addr{netip.AddrFrom4([4]byte{172, 17, byte(i >> 8), byte(i)})}}
+	}
+	r.mu.Lock()
+	r.publish()
+	r.mu.Unlock()
+	at := ip("172.17.2.1")
+	b.ReportAllocs()
+	for b.Loop() {
+		if r.ByIP(at) == nil {
+			b.Fatal("not known")
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package logs
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tidegate/collector"
+	"tidegate/pipeline"
+)
+
+// A sink is a lane that forgets: it counts and gives the events back.
+type sink struct{ n int }
+
+func (s *sink) Lane(string) collector.Lane { return s }
+func (s *sink) Ship(_ context.Context, e *pipeline.Event, _ collector.Mark) (uint64, error) {
+	s.n++
+	pipeline.ReleaseEvent(e)
+	return uint64(s.n), nil
+}
+func (s *sink) TryShip(*pipeline.Event) bool   { return false }
+func (s *sink) Acked() uint64                  { return 0 }
+func (s *sink) Resume() (collector.Mark, bool) { return collector.Mark{}, false }
+func (s *sink) Seal()                          {}
+func (s *sink) Close(bool)                     {}
+
+// cpu reports what an iteration took of a processor: on a machine that others use too the clock says little.
+func cpu(b *testing.B) func() {
+	used := func() int64 {
+		var u unix.Rusage
+		_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+		return u.Utime.Nano() + u.Stime.Nano()
+	}
+	before := used()
+	return func() { b.ReportMetric(float64(used()-before)/float64(b.N), "cpu-ns/op") }
+}
+
+// BenchmarkFile reads a file of 200,000 lines as the Source does: read, parse, level, redaction, event, lane. One iteration is one line.
+func BenchmarkFile(b *testing.B) {
+	root := b.TempDir()
+	d := newDockerd(b, root, 1)
+	var data []byte
+	const lines = 200_000
+	for i := range lines {
+		data = append(append(data, benchRecords[i%len(benchRecords)]...), '\n')
+	}
+	if _, err := d.f.Write(data); err != nil {
+		b.Fatal(err)
+	}
+	s := New(config(root), nil, pipeline.ID{1}, slog.New(slog.DiscardHandler), nil)
+	b.SetBytes(int64(len(data) / lines))
+	b.ReportAllocs()
+	b.ResetTimer()
+	defer cpu(b)()
+	for n := 0; n < b.N; n += lines {
+		c := newChain(s, d.id, d.dir, d.id+"-json.log", 0)
+		f, err := os.Open(d.path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		to := &sink{}
+		file := &file{f: f, lane: to, named: true}
+		if _, err := c.pump(context.Background(), file, false); err != nil || to.n != lines {
+			b.Fatal(to.n, err)
+		}
+		_ = f.Close()
+		s.met.settle(&c.tally)
+	}
+}

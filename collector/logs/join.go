@@ -1,0 +1,73 @@
+package logs
+
+// partBytes is where dockerd cuts a line. A record without a newline that holds less is the last of its stream.
+const partBytes = 16384
+
+// lineHardMax ends a line whose end does not come: what is behind it is a line of its own.
+const lineHardMax = 64 << 20
+
+// A pending is a line whose end has not been read yet.
+type pending struct {
+	active  bool
+	carried bool // it begins in an earlier file of the chain
+	file    identity
+	start   int64 // of its first record, in file
+	time    int64
+	text    []byte
+	bytes   uint64 // of the whole payload; more than len(text) if it was capped
+}
+
+// A line is what becomes an event.
+type line struct {
+	file    identity
+	start   int64
+	time    int64
+	stream  stream
+	known   bool // the stream was said
+	text    []byte
+	bytes   uint64
+	partial bool
+}
+
+// begin makes r, whose record begins at start, the first part of a line.
+func (p *pending) begin(f *file, r *record, start int64) {
+	*p = pending{active: true, file: f.id, start: start, time: r.time, text: p.text[:0]}
+}
+
+// append adds a part. What is beyond the cap is counted, not kept.
+func (p *pending) append(b []byte, limit int, bud *budget) {
+	p.bytes += uint64(len(b))
+	if bud.parts.Load() > bud.memory {
+		limit = min(limit, 2*partBytes) // many long lines at once: each keeps what most lines need
+	}
+	room := min(max(0, limit-len(p.text)), len(b))
+	was := cap(p.text)
+	p.text = append(p.text, b[:room]...)
+	bud.parts.Add(int64(cap(p.text) - was))
+}
+
+// take ends the line.
+func (p *pending) take(s stream) line {
+	return line{file: p.file, start: p.start, time: p.time, stream: s, known: true, text: p.text, bytes: p.bytes}
+}
+
+// clear forgets the line and its memory.
+func (p *pending) clear(bud *budget) {
+	bud.parts.Add(-int64(cap(p.text)))
+	*p = pending{}
+}
+
+// from is the place in f at which reading must begin again so that the lines which are open now are read whole: base, or where
+// the first of them begins. One that began in an earlier file may be continued anywhere in this one.
+func (f *file) from(base int64) int64 {
+	for i := range f.pend {
+		switch p := &f.pend[i]; {
+		case !p.active:
+		case p.carried:
+			return 0
+		default:
+			base = min(base, p.start)
+		}
+	}
+	return base
+}

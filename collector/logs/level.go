@@ -1,0 +1,140 @@
+package logs
+
+// levelWindow is how far into a line its level is looked for.
+const levelWindow = 96
+
+// levels are the words for a level, as they are told: lower case, not translated into each other.
+var levels = [...]string{
+	"trace", "debug", "info", "information", "notice", "warn", "warning", "error", "err", "fatal", "panic", "critical", "crit",
+	"alert", "emerg", "emergency", "severe", "fine", "verbose", "dpanic",
+}
+
+// level finds the level that a line says at its front; "" if it says none. In order: the letter of klog (I1124 23:08:00.1), a
+// member of a JSON object, a key of logfmt, a word in brackets, a bare word in capitals.
+func level(line []byte) string {
+	if len(line) > levelWindow {
+		line = line[:levelWindow]
+	}
+	if l := klog(line); l != "" {
+		return l
+	}
+	for i := 0; i < len(line); i++ {
+		c := line[i] | 0x20
+		if c < 'a' || c > 'z' {
+			continue
+		}
+		end := i + 1
+		for end < len(line) && (line[end]|0x20) >= 'a' && (line[end]|0x20) <= 'z' {
+			end++
+		}
+		if l := levelAt(line, i, end); l != "" {
+			return l
+		}
+		i = end
+	}
+	return ""
+}
+
+// levelAt judges the word line[i:end] in its surroundings.
+func levelAt(line []byte, i, end int) string {
+	word := line[i:end]
+	switch n := len(word); {
+	case n == 5 && equalFold(word, "level"), n == 3 && equalFold(word, "lvl"), n == 8 && equalFold(word, "severity"):
+		return levelValue(line[end:])
+	case n < 3 || n > 11 || end == len(line) && len(line) == levelWindow:
+		return ""
+	}
+	var before, after byte
+	if i > 0 {
+		before = line[i-1]
+	}
+	if end < len(line) {
+		after = line[end]
+	}
+	switch {
+	case before == '[' && (after == ']' || after == ' ' || after == ':'), before == '<' && after == '>', before == '(' && after == ')':
+	case upper(word) && (before == 0 || before == ' ' || before == '\t' || before == '|') &&
+		(after == 0 || after == ' ' || after == ':' || after == '\t' || after == '|' || after == ','):
+	default:
+		return ""
+	}
+	return levelWord(word)
+}
+
+// levelValue reads what stands behind the key: ="x", =x, ":"x", : x, or a number as pino and bunyan write it.
+func levelValue(b []byte) string {
+	i, sep := 0, false
+	for i < len(b) && (b[i] == '"' || b[i] == '\'' || b[i] == ' ' || b[i] == '=' || b[i] == ':') {
+		sep = sep || b[i] == '=' || b[i] == ':'
+		i++
+	}
+	if !sep {
+		return ""
+	}
+	end := i
+	for end < len(b) && (b[end]|0x20 >= 'a' && b[end]|0x20 <= 'z' || b[end] >= '0' && b[end] <= '9') {
+		end++
+	}
+	switch string(b[i:end]) {
+	case "10":
+		return "trace"
+	case "20":
+		return "debug"
+	case "30":
+		return "info"
+	case "40":
+		return "warn"
+	case "50":
+		return "error"
+	case "60":
+		return "fatal"
+	}
+	return levelWord(b[i:end])
+}
+
+// levelWord returns the word for a level as one of levels, so that nothing is allocated.
+func levelWord(word []byte) string {
+	for _, l := range levels {
+		if len(l) == len(word) && equalFold(word, l) {
+			return l
+		}
+	}
+	return ""
+}
+
+// klog reads Lmmdd hh:mm:ss at the front of a line.
+func klog(b []byte) string {
+	if len(b) < 14 || b[5] != ' ' || b[8] != ':' || b[11] != ':' || two(b[1:]) > 12 || two(b[3:]) > 31 {
+		return ""
+	}
+	switch b[0] {
+	case 'I':
+		return "info"
+	case 'W':
+		return "warning"
+	case 'E':
+		return "error"
+	case 'F':
+		return "fatal"
+	}
+	return ""
+}
+
+// equalFold compares letters; lower is lower case.
+func equalFold(b []byte, lower string) bool {
+	for i := range len(lower) {
+		if b[i]|0x20 != lower[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func upper(b []byte) bool {
+	for _, c := range b {
+		if c < 'A' || c > 'Z' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,72 @@
+package logs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/collector"
+	"tidegate/pipeline"
+)
+
+// ReadFile reads one log file to its end, as `tidegate replay` does: the file alone, without rotation, positions and names. The
+// container's id is taken from a name of Docker's form, <id>-json.log. What is no record is given as text, as from a live file.
+func ReadFile(ctx context.Context, cfg Config, path string, collectorID pipeline.ID, emit func(*pipeline.Event)) error {
+	dir, base := filepath.Split(path)
+	if dir == "" {
+		dir = "."
+	}
+	fd, err := openLog(dir, base)
+	if err != nil {
+		return fmt.Errorf("open log file: %w", err)
+	}
+	s := New(cfg, nil, collectorID, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	s.born, s.ship = 0, oneFile{emit}
+	s.budget.take()
+	plain, gz := strings.CutSuffix(base, ".gz")
+	id, named := strings.CutSuffix(plain, "-json.log")
+	c := newChain(s, id, dir, base, 0)
+	if named {
+		c.who = c.nameless
+	}
+	c.gone.Store(true) // what is there is all there will be
+	f := c.enter(name{name: base, gz: gz}, fd)
+	if f == nil || f.done {
+		return fmt.Errorf("read log file %s: it cannot be told from another, or its compression is damaged", path)
+	}
+	c.files = []*file{f}
+	for more := true; more; {
+		if more, err = c.pass(ctx); err != nil {
+			return fmt.Errorf("read log file %s: %w", path, err)
+		}
+	}
+	return ctx.Err()
+}
+
+// oneFile is a Shipper and its only lane, which hands events on.
+type oneFile struct{ emit func(*pipeline.Event) }
+
+func (o oneFile) Lane(string) collector.Lane { return o }
+
+func (o oneFile) Ship(ctx context.Context, e *pipeline.Event, _ collector.Mark) (uint64, error) {
+	o.emit(e)
+	return 0, ctx.Err()
+}
+
+func (o oneFile) TryShip(e *pipeline.Event) bool { o.emit(e); return true }
+
+// Acked is for who wants to know what is safe: nobody here.
+func (oneFile) Acked() uint64 { return 0 }
+
+// Resume says that the file is new.
+func (oneFile) Resume() (collector.Mark, bool) { return collector.Mark{}, false }
+
+// Seal and Close have nothing to let go of.
+func (oneFile) Seal() {}
+
+// Close is as Seal.
+func (oneFile) Close(bool) {}
