@@ -1,0 +1,69 @@
+#!/bin/sh
+# Puts libchdb.so, ClickHouse as a library, into the cache folder; `tidegate run` loads it for the embedded store.
+#
+# It is the one thing that is neither in the repository nor a Go module: 566 MB, made for Linux on amd64 with glibc. The package is
+# pinned by version and by its sha512. The script may be run at any time and by several at once: what is there already stays, and
+# what is new appears under its name only when it is whole.
+#
+# usage: fetch-libchdb.sh [-p]     -p prints where the library belongs and does nothing
+set -eu
+
+version=26.7.3-stable.1
+package=@chdb/lib-linux-x64-gnu
+archive=chdb-lib-linux-x64-gnu-$version.tgz
+sha512=5cff7b98caa7739b59a4a432c11f0dedc2d3b073624e61ebdf4a42e66ce8de35a6ba48ca9f62016bad1cd81fe059435cb858ce3235a8a2b408082a81563e70a7
+
+say() { echo "fetch-libchdb: $*" >&2; }
+die() {
+	say "$*"
+	exit 1
+}
+
+cache=${TIDEGATE_CACHE:-${XDG_CACHE_HOME:-${HOME:?fetch-libchdb: neither TIDEGATE_CACHE nor HOME is set}/.cache}/tidegate}
+folder=$cache/libchdb-26.7.3
+library=$folder/libchdb.so
+
+if [ "${1:-}" = -p ]; then
+	echo "$library"
+	exit 0
+fi
+if [ -s "$library" ]; then
+	say "already there: $library"
+	exit 0
+fi
+case $(uname -s)/$(uname -m) in
+Linux/x86_64) ;;
+*) die "the embedded ClickHouse exists for Linux on amd64 only, this is $(uname -s) on $(uname -m); give the address of a ClickHouse server instead" ;;
+esac
+
+mkdir -p "$folder" || die "the cache folder $folder cannot be made"
+work=$(mktemp -d "$folder/.fetch.XXXXXX") || die "the cache folder $folder cannot be written to"
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+free=$(df -Pk "$folder" | awk 'NR==2 {print $4}')
+if [ "$free" -lt 850000 ]; then
+	die "$folder has $((free / 1024)) MB free and the embedded ClickHouse needs 830 MB while it is unpacked"
+fi
+
+right() { [ "$(sha512sum <"$1" | cut -d' ' -f1)" = "$sha512" ]; }
+
+if [ -s "$cache/$archive" ] && right "$cache/$archive"; then
+	say "using $cache/$archive"
+	source=$cache/$archive
+else
+	command -v npm >/dev/null 2>&1 || die "npm is needed to fetch the embedded ClickHouse and is not installed (Debian: apt-get install npm); or give the address of a ClickHouse server"
+	say "fetching $package $version, 178 MB, once"
+	(cd "$work" && npm pack --silent "$package@$version" >npm.out 2>npm.err) ||
+		die "npm could not fetch $package@$version: $(tr '\n' ' ' <"$work/npm.err" | cut -c1-300)"
+	source=$work/$archive
+	[ -s "$source" ] || die "npm fetched something else than $archive"
+	right "$source" || die "$archive is not the file that was pinned: its sha512 differs"
+fi
+
+say "unpacking 566 MB"
+tar -xzf "$source" -C "$work" package/libchdb.so || die "$source could not be unpacked into $folder"
+chmod 0755 "$work/package/libchdb.so"
+mv "$work/package/libchdb.so" "$library" || die "$library could not be written"
+say "ready: $library"

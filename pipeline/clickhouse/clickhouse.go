@@ -1,0 +1,278 @@
+// Package clickhouse is the store: it makes the tables out of pipeline.Fields, turns judged events into columns, inserts them so
+// that a repeat changes nothing, and answers what the engine must know when it starts again.
+//
+// The engine's worker appends its events to a Block and hands that to Insert with a deduplication token; the alerts' fold inserts
+// revisions of alerts. Both ask back after a restart: Held (which rows of an unfinished block are there), HighestOffset, Stamps
+// (which batches were taken), VerdictsBefore (what the fold had seen), AlertsNow. `tidegate query` and the console use Query.
+//
+// A Block is kept in ClickHouse's own columnar form from the first Append on: clickhouse-go's typed columns box every value, and
+// its LowCardinality looks each one up in a map[any]int. The driver carries the finished bytes, over HTTP as they are (FORMAT Native) or
+// over the native protocol by decoding them into its own columns, which is a copy. Over HTTP a client that is killed cannot take
+// an embedded server with it (over native TCP it did, once in 24), so that is what the embedded store is spoken to with.
+package clickhouse
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	driver "github.com/ClickHouse/clickhouse-go/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config says where the store is and how long it keeps things.
+type Config struct {
+	Addr         []string  `yaml:"addr"`          // host:port of the native protocol; the first that answers is used
+	HTTPAddr     string    `yaml:"http_addr"`     // host:port of the HTTP interface: for queries, and for inserts with protocol http
+	Protocol     string    `yaml:"protocol"`      // native or http: what inserts and look-ups go by
+	Database     string    `yaml:"database"`      // ours alone; it is made when it is missing
+	Username     string    `yaml:"username"`      // may create the database and its tables
+	Password     string    `yaml:"password"`      // or
+	PasswordFile string    `yaml:"password_file"` // the file that holds it
+	TLS          TLSConfig `yaml:"tls"`
+
+	ReadUser         string `yaml:"read_user"`          // made by Migrate, reads our database only, with limits; "" makes none
+	ReadPassword     string `yaml:"read_password"`      // or
+	ReadPasswordFile string `yaml:"read_password_file"` // the file that holds it
+
+	TTLDays      int           `yaml:"ttl_days"`       // events are dropped that long after they were taken up; 0 keeps them
+	AlertTTLDays int           `yaml:"alert_ttl_days"` // the same for alerts
+	Timeout      time.Duration `yaml:"timeout"`        // of a connection attempt
+	Cluster      ClusterConfig `yaml:"cluster"`
+}
+
+// TLSConfig is how the connection is made safe.
+type TLSConfig struct {
+	Enabled            bool   `yaml:"enabled"`
+	CAFile             string `yaml:"ca_file"`   // "" trusts what the machine trusts
+	CertFile           string `yaml:"cert_file"` // of the client, for mTLS
+	KeyFile            string `yaml:"key_file"`
+	ServerName         string `yaml:"server_name"` // "" takes the address
+	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
+}
+
+// ClusterConfig makes the tables replicated ones.
+type ClusterConfig struct {
+	Name string `yaml:"name"` // of the cluster in the server's remote_servers; "" is one server
+}
+
+// Default is a store on this machine.
+func Default() Config {
+	return Config{
+		Addr: []string{"127.0.0.1:9000"}, HTTPAddr: "127.0.0.1:8123", Protocol: "native", Database: "tidegate",
+		Username: "default", TTLDays: 30, AlertTTLDays: 365, Timeout: 10 * time.Second,
+	}
+}
+
+var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
+
+// Check names every key that cannot be right.
+func (c Config) Check() []error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("clickhouse.%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+	switch c.Protocol {
+	case "native":
+		if len(c.Addr) == 0 {
+			bad("addr", "no address; host:port of the native protocol is needed, 9000 by default")
+		}
+	case "http":
+		if c.HTTPAddr == "" {
+			bad("http_addr", "no address; host:port of the HTTP interface is needed, 8123 by default")
+		}
+	default:
+		bad("protocol", "%q is neither native nor http", c.Protocol)
+	}
+	for _, a := range c.Addr {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			bad("addr", "%q is not host:port", a)
+		}
+	}
+	if c.HTTPAddr != "" {
+		if _, _, err := net.SplitHostPort(c.HTTPAddr); err != nil {
+			bad("http_addr", "%q is not host:port", c.HTTPAddr)
+		}
+	}
+	if !identifier.MatchString(c.Database) || c.Database == "default" || c.Database == "system" {
+		bad("database", "%q: letters, digits and underscores are meant, and a database of our own", c.Database)
+	}
+	if c.Username == "" {
+		bad("username", "is empty")
+	}
+	if c.ReadUser != "" && !identifier.MatchString(c.ReadUser) {
+		bad("read_user", "%q: letters, digits and underscores are meant", c.ReadUser)
+	}
+	if c.Password != "" && c.PasswordFile != "" {
+		bad("password_file", "give password or password_file, not both")
+	}
+	if c.Cluster.Name != "" && !identifier.MatchString(c.Cluster.Name) {
+		bad("cluster.name", "%q: letters, digits and underscores are meant", c.Cluster.Name)
+	}
+	if c.TTLDays < 0 || c.TTLDays > 36500 {
+		bad("ttl_days", "%d: 0 (for ever) to 36500 is meant", c.TTLDays)
+	}
+	if c.AlertTTLDays < 0 || c.AlertTTLDays > 36500 {
+		bad("alert_ttl_days", "%d: 0 (for ever) to 36500 is meant", c.AlertTTLDays)
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
+		bad("tls.cert_file", "a certificate and its key go together")
+	}
+	return errs
+}
+
+// Store is a connection to ClickHouse, safe for concurrent use.
+type Store struct {
+	cfg    Config
+	http   bool
+	driver driver.Conn
+	log    *slog.Logger
+	met    metrics
+}
+
+type metrics struct {
+	rows, bytes prometheus.Counter
+	inserts     *prometheus.CounterVec
+	seconds     prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	m := metrics{
+		rows:    prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_clickhouse_rows_total", Help: "Rows that the server acknowledged, repeats that it merged away included."}),
+		bytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_clickhouse_bytes_total", Help: "Bytes of the blocks that the server acknowledged, before compression."}),
+		inserts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_clickhouse_inserts_total", Help: "Inserts by how they ended: ok, passing (tried again), permanent (refused for good)."}, []string{"result"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tidegate_clickhouse_insert_seconds", Help: "Time of an insert.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}),
+	}
+	m.rows, m.bytes = registered(reg, m.rows), registered(reg, m.bytes)
+	m.inserts, m.seconds = registered(reg, m.inserts), registered(reg, m.seconds)
+	return m
+}
+
+// registered is c, or the one that an earlier Open with the same registry has registered.
+func registered[C prometheus.Collector](reg prometheus.Registerer, c C) C {
+	if reg == nil {
+		return c
+	}
+	var already prometheus.AlreadyRegisteredError
+	if err := reg.Register(c); errors.As(err, &already) {
+		if old, ok := already.ExistingCollector.(C); ok {
+			return old
+		}
+	} else if err != nil {
+		panic(err) // a metric of ours that cannot be
+	}
+	return c
+}
+
+// Open connects and logs in. It fails with one sentence that names the address; it does not touch the database, Migrate does.
+func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Store, error) {
+	if errs := cfg.Check(); len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	password, err := secret(cfg.Password, cfg.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("clickhouse.password_file: %w", err)
+	}
+	opt, err := options(cfg, cfg.Protocol == "http", cfg.Username, password)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := driver.Open(opt)
+	if err != nil {
+		return nil, explain(err, cfg)
+	}
+	s := &Store{cfg: cfg, http: cfg.Protocol == "http", driver: conn, log: log}
+	if err := conn.Ping(ctx); err != nil {
+		conn.Close()
+		return nil, explain(err, cfg)
+	}
+	s.met = newMetrics(reg)
+	return s, nil
+}
+
+// Close ends the connections.
+func (s *Store) Close() error { return s.driver.Close() }
+
+// Ping asks whether the server answers.
+func (s *Store) Ping(ctx context.Context) error { return explain(s.driver.Ping(ctx), s.cfg) }
+
+// Config is what the store was opened with.
+func (s *Store) Config() Config { return s.cfg }
+
+// Conn is clickhouse-go's own connection, for what has no method here.
+func (s *Store) Conn() driver.Conn { return s.driver }
+
+func options(cfg Config, overHTTP bool, user, password string) (*driver.Options, error) {
+	opt := &driver.Options{
+		Addr: cfg.Addr, Auth: driver.Auth{Username: user, Password: password},
+		DialTimeout: cfg.Timeout, ReadTimeout: 5 * time.Minute,
+		MaxOpenConns: 16, MaxIdleConns: 8,
+		ClientInfo: driver.ClientInfo{Products: []struct{ Name, Version string }{{Name: "tidegate"}}},
+	}
+	if overHTTP {
+		opt.Protocol, opt.Addr = driver.HTTP, []string{cfg.HTTPAddr}
+	} else if !loopback(cfg.Addr) {
+		opt.Compression = &driver.Compression{Method: driver.CompressionLZ4}
+	}
+	if cfg.TLS.Enabled {
+		t, err := cfg.TLS.load()
+		if err != nil {
+			return nil, err
+		}
+		opt.TLS = t
+	}
+	return opt, nil
+}
+
+func loopback(addrs []string) bool {
+	for _, a := range addrs {
+		host, _, _ := net.SplitHostPort(a)
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return false
+		}
+	}
+	return true
+}
+
+func (t TLSConfig) load() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("clickhouse.tls.ca_file: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("clickhouse.tls.ca_file: %s holds no certificate in PEM", t.CAFile)
+		}
+	}
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("clickhouse.tls.cert_file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// secret is the value, or the first line of the file.
+func secret(value, file string) (string, error) {
+	if value != "" || file == "" {
+		return value, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimRight(line, "\r"), nil
+}

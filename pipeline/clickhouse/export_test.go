@@ -1,0 +1,7 @@
+package clickhouse
+
+// For tests of what needs a cluster to run.
+var (
+	DDLOf     = ddl
+	ReaderSQL = readerSQL
+)

@@ -1,0 +1,86 @@
+package clickhouse
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	driver "github.com/ClickHouse/clickhouse-go/v2"
+
+	"github.com/ClickHouse/ch-go/proto"
+)
+
+// Insert stores the block as one part. The token makes a repeat harmless: while the table remembers it, a block under the same
+// token is acknowledged and not stored. An empty block is nothing to do. The block may be inserted again, and is not reset.
+func (s *Store) Insert(ctx context.Context, b *Block, token string) error {
+	if b.rows == 0 {
+		return nil
+	}
+	began := time.Now()
+	err := s.insert(ctx, "events", b.used(), b, token)
+	switch {
+	case err == nil:
+		s.met.inserts.WithLabelValues("ok").Inc()
+		s.met.rows.Add(float64(b.rows))
+		s.met.bytes.Add(float64(b.Bytes()))
+		s.met.seconds.Observe(time.Since(began).Seconds())
+	case IsPermanent(err):
+		s.met.inserts.WithLabelValues("permanent").Inc()
+	default:
+		s.met.inserts.WithLabelValues("passing").Inc()
+	}
+	return err
+}
+
+// exactlyOnce are the settings of an insert that may come again. They are all said: their defaults differ between servers.
+func exactlyOnce(token string) driver.Settings {
+	return driver.Settings{
+		"insert_deduplicate":                                 1,
+		"insert_deduplication_token":                         token,
+		"deduplicate_blocks_in_dependent_materialized_views": 1,
+		"async_insert":                                       0,
+		"wait_for_async_insert":                              1,
+		"input_format_parallel_parsing":                      0,
+	}
+}
+
+func (s *Store) insert(ctx context.Context, table string, columns []blockColumn, b *Block, token string) error {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = quote(c.name)
+	}
+	query := fmt.Sprintf("INSERT INTO %s (%s)", s.cfg.table(table), strings.Join(names, ", "))
+	ctx = driver.Context(ctx, driver.WithSettings(exactlyOnce(token)))
+	if s.http {
+		body := net.Buffers(b.native(columns))
+		return explain(s.driver.InsertFormat(ctx, "Native", query, &body), s.cfg)
+	}
+	return s.insertNative(ctx, query, columns, b.rows)
+}
+
+// insertNative moves the finished columns into the driver's own, by the way on which it reads a server's block.
+func (s *Store) insertNative(ctx context.Context, query string, columns []blockColumn, rows int) error {
+	batch, err := s.driver.PrepareBatch(ctx, query)
+	if err != nil {
+		return explain(err, s.cfg)
+	}
+	theirs := batch.Columns()
+	if len(theirs) != len(columns) {
+		batch.Abort()
+		return fmt.Errorf("%w: it has %d of %d columns", errBlock, len(theirs), len(columns))
+	}
+	for i, c := range columns {
+		if got := string(theirs[i].Type()); theirs[i].Name() != c.name || got != c.kind {
+			batch.Abort()
+			return fmt.Errorf("ClickHouse at %s: column %s is %s there and %s here: the table is of another version", s.cfg.address(), c.name, got, c.kind)
+		}
+		data := net.Buffers(c.data(nil, rows))
+		if err := theirs[i].Decode(proto.NewReader(&data), rows); err != nil {
+			batch.Abort()
+			return fmt.Errorf("%w: column %s: %w", errBlock, c.name, err)
+		}
+	}
+	return explain(batch.Send(), s.cfg)
+}

@@ -1,0 +1,100 @@
+package embedded
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"tidegate/pipeline/clickhouse"
+)
+
+// watchDisk keeps the store below its cap until ctx ends.
+func (s *StoreServer) watchDisk(ctx context.Context) {
+	tick := time.NewTicker(s.cfg.DiskInterval)
+	defer tick.Stop()
+	for {
+		if err := s.keepCap(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("embedded clickhouse: disk could not be looked at", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// keepCap drops the oldest events while the store takes more than MaxDisk: whole days first, and of the last day the oldest parts, but
+// never the newest one. It says so each time; nothing goes silently.
+func (s *StoreServer) keepCap(ctx context.Context) error {
+	var used int64
+	if err := s.scan(ctx, "SELECT sum(bytes_on_disk) FROM system.parts", &used); err != nil {
+		return err
+	}
+	s.met.bytes.Set(float64(used))
+	// What is dropped may stay on disk for a moment: it is counted off here, not measured again.
+	for s.cfg.MaxDisk > 0 && used > s.cfg.MaxDisk {
+		freed, err := s.dropOldest(ctx, used)
+		if err != nil || freed == 0 {
+			return err
+		}
+		used -= freed
+	}
+	return nil
+}
+
+// dropOldest drops one day, or one part where there is one day only, and returns the bytes that it took; 0 where one part is left.
+func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error) {
+	events := fmt.Sprintf("FROM system.parts WHERE active AND database = '%s' AND table = 'events'", s.cfg.Database)
+	var parts, days, rows, bytes int64
+	var what, name string
+	if err := s.scan(ctx, "SELECT count(), uniqExact(partition_id), min(partition_id) "+events, &parts, &days, &name); err != nil || parts < 2 {
+		return 0, err
+	}
+	sum := "SELECT sum(rows), sum(bytes_on_disk) " + events
+	if days > 1 {
+		what, sum = "PARTITION ID '"+name+"'", sum+" AND partition_id = '"+name+"'"
+	} else {
+		if err := s.scan(ctx, "SELECT argMin(name, min_block_number) "+events, &name); err != nil {
+			return 0, err
+		}
+		what, sum = "PART '"+name+"'", sum+" AND name = '"+name+"'"
+	}
+	if err := s.scan(ctx, sum, &rows, &bytes); err != nil {
+		return 0, err
+	}
+	if err := s.scan(ctx, fmt.Sprintf("ALTER TABLE `%s`.events DROP %s", s.cfg.Database, what)); err != nil {
+		return 0, err
+	}
+	s.met.droppedRows.Add(float64(rows))
+	s.met.droppedBytes.Add(float64(bytes))
+	s.log.Warn("embedded clickhouse is over its cap on disk and dropped the oldest events", "dropped", what, "events", rows, "bytes", bytes, "used", used, "max_disk", s.cfg.MaxDisk)
+	return bytes, nil
+}
+
+// scan runs a statement as our user and reads the one row of its answer.
+func (s *StoreServer) scan(ctx context.Context, sql string, to ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var out bytes.Buffer
+	if err := clickhouse.Query(ctx, s.admin(), sql, "TSV", &out); err != nil || len(to) == 0 {
+		return err
+	}
+	values := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\t")
+	if len(values) != len(to) {
+		return fmt.Errorf("%d values instead of %d", len(values), len(to))
+	}
+	for i, v := range values {
+		switch t := to[i].(type) {
+		case *string:
+			*t = v
+		default:
+			if _, err := fmt.Sscan(v, t); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+// Package embeddedtest gives tests a real ClickHouse: one embedded server for each test binary, fetched when it is missing.
+//
+// A package's TestMain is `embedded.ChildMain(); os.Exit(embeddedtest.Run(m))`, its tests call Store.
+package embeddedtest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/embedded"
+)
+
+var shared struct {
+	once   sync.Once
+	dir    string
+	server *embedded.StoreServer
+	err    error
+}
+
+// Run runs the tests and ends the shared server behind them.
+func Run(m *testing.M) int {
+	code := m.Run()
+	if s := shared.server; s != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := s.Stop(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = max(code, 1)
+		}
+	}
+	if shared.dir != "" {
+		os.RemoveAll(shared.dir)
+	}
+	return code
+}
+
+// Server is the shared server.
+func Server(tb testing.TB) *embedded.StoreServer {
+	tb.Helper()
+	shared.once.Do(func() {
+		if shared.err = Fetch(); shared.err != nil {
+			return
+		}
+		if shared.dir, shared.err = os.MkdirTemp("", "tidegate-store-"); shared.err != nil {
+			return
+		}
+		cfg := embedded.DefaultStore()
+		cfg.Dir, cfg.HTTPPort = shared.dir, 0
+		if cfg.TCPPort, shared.err = freePort(); shared.err != nil {
+			return
+		}
+		shared.server, shared.err = embedded.StartStore(context.Background(), cfg, slog.New(slog.DiscardHandler), nil)
+	})
+	if shared.err != nil {
+		tb.Fatal(shared.err)
+	}
+	return shared.server
+}
+
+// freePort is for the native protocol, which the embedded server does not speak unless it is told the port.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// Store opens a database of the test's own on the shared server, with its tables. protocol is native or http.
+func Store(tb testing.TB, database, protocol string) *clickhouse.Store {
+	tb.Helper()
+	cfg := Server(tb).Config()
+	cfg.Database, cfg.Protocol = database, protocol
+	s, err := clickhouse.Open(context.Background(), cfg, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { s.Close() })
+	if err := s.Migrate(context.Background()); err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+// Fetch fetches the library where it is missing.
+func Fetch() error {
+	if _, err := os.Stat(embedded.LibraryPath()); err == nil {
+		return nil
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		script := filepath.Join(dir, "deploy", "fetch-libchdb.sh")
+		if _, err := os.Stat(script); err == nil {
+			out, err := exec.Command(script).CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%s: %w: %s", script, err, out)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("deploy/fetch-libchdb.sh is not above the working directory")
+}

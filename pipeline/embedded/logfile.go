@@ -1,0 +1,84 @@
+package embedded
+
+import (
+	"bytes"
+	"os"
+	"sync"
+)
+
+// A cappedLog is a log file that never holds more than max bytes and one predecessor (.1) of as many: the child's console is noisy.
+type cappedLog struct {
+	path string
+	max  int64
+
+	mu   sync.Mutex
+	f    *os.File
+	n    int64
+	tail []byte // the last bytes, for the error of a child that did not come up
+}
+
+func openCappedLog(path string, max int64) (*cappedLog, error) {
+	l := &cappedLog{path: path, max: max}
+	return l, l.open()
+}
+
+func (l *cappedLog) open() error {
+	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return err
+	}
+	l.f, l.n = f, st.Size()
+	return nil
+}
+
+// Write never fails: a full disk must not stop the child, whose pipe this empties.
+func (l *cappedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	const keep = 4096
+	l.tail = append(l.tail, p[max(0, len(p)-keep):]...)
+	if len(l.tail) > 2*keep {
+		l.tail = append(l.tail[:0], l.tail[len(l.tail)-keep:]...)
+	}
+	if l.f != nil && l.n+int64(len(p)) > l.max {
+		l.f.Close()
+		l.f = nil
+		_ = os.Rename(l.path, l.path+".1")
+	}
+	if l.f == nil && l.open() != nil {
+		return len(p), nil
+	}
+	n, _ := l.f.Write(p[:min(int64(len(p)), l.max)])
+	l.n += int64(n)
+	return len(p), nil
+}
+
+// last is the last line that says something.
+func (l *cappedLog) last() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for b := bytes.TrimSpace(l.tail); len(b) > 0; {
+		i := bytes.LastIndexByte(b, '\n')
+		if line := bytes.TrimSpace(b[i+1:]); len(line) > 0 {
+			return string(line[:min(len(line), 400)])
+		}
+		b = bytes.TrimSpace(b[:max(i, 0)])
+	}
+	return ""
+}
+
+func (l *cappedLog) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.f == nil {
+		return nil
+	}
+	err := l.f.Close()
+	l.f = nil
+	return err
+}

@@ -1,0 +1,41 @@
+package kafka
+
+import (
+	"errors"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// A Kind is what an error of Produce means to who produced.
+type Kind int
+
+const (
+	// Passing errors go away by themselves: a broker that is away, a leader that moves, a time-out. The same again, later.
+	Passing Kind = iota
+	// Denied means that a permission, a password or a setting of the cluster must be changed by somebody; then the same will be
+	// taken. Try again, slowly, and say so.
+	Denied
+	// Refused means that this content will never be taken: it is too large or not valid.
+	Refused
+)
+
+// String is the word for k in logs and metrics.
+func (k Kind) String() string { return [...]string{"passing", "denied", "refused"}[k] }
+
+// Sort tells what err means. Everything that is not known to stay is believed to pass.
+func Sort(err error) Kind {
+	var code kafka.Error
+	if !errors.As(err, &code) {
+		return Passing
+	}
+	switch code {
+	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidRecord, kafka.InvalidTimestamp,
+		kafka.UnsupportedForMessageFormat, kafka.PolicyViolation:
+		return Refused
+	case kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.GroupAuthorizationFailed, kafka.SASLAuthenticationFailed,
+		kafka.UnsupportedSASLMechanism, kafka.IllegalSASLState, kafka.InvalidTopic, kafka.InvalidRequiredAcks,
+		kafka.UnsupportedCompressionType, kafka.UnsupportedVersion, kafka.SecurityDisabled, kafka.TransactionalIDAuthorizationFailed:
+		return Denied
+	}
+	return Passing
+}
