@@ -34,4 +34,5 @@ type Alert struct {
 	Destination   string `json:"destination,omitempty"` // address:port
 	Demo          bool   `json:"demo,omitempty"`
 	Partition     int32  `json:"partition"` // of the events topic
+	Offset        int64  `json:"offset"`    // of the message of the newest match that Count counts: a fold resumes from the revisions before its block
 }

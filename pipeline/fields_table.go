@@ -1,6 +1,9 @@
 package pipeline
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
 // Fields is the list, in the order of the columns and of docs/FIELDS.md.
 var Fields = []Field{
@@ -871,6 +874,16 @@ var Fields = []Field{
 		Strs: func(e *Event, buf []string) []string {
 			for _, v := range e.Verdicts {
 				buf = append(buf, v.Title)
+			}
+			return buf
+		},
+	},
+	{
+		Name: "verdict.tags", Column: Column{Name: "verdict.tags", Type: "Array(LowCardinality(String))"},
+		Doc: "Tags of the rules, of one rule in one text with commas between them.",
+		Strs: func(e *Event, buf []string) []string {
+			for _, v := range e.Verdicts {
+				buf = append(buf, strings.Join(v.Tags, ","))
 			}
 			return buf
 		},

@@ -26,7 +26,7 @@ var jsonTree = func() jsonNode {
 	var root jsonNode
 	for i := range Fields {
 		n := &root
-		for _, part := range strings.Split(Fields[i].Name, ".") {
+		for part := range strings.SplitSeq(Fields[i].Name, ".") {
 			n = n.child(part)
 		}
 		n.field = &Fields[i]

@@ -56,11 +56,8 @@ func Release(b *Batch) {
 	b.ReturnToVTPool()
 }
 
-// ReleaseEvent gives one event back to its pool.
-func ReleaseEvent(e *Event) {
-	detach(e)
-	e.ReturnToVTPool()
-}
+// ReleaseEvent gives an event that was filled in here, not decoded from a buffer, back to its pool, with the room of its byte fields.
+func ReleaseEvent(e *Event) { e.ReturnToVTPool() }
 
 func detach(e *Event) {
 	e.Id, e.CommunityId = nil, nil

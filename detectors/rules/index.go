@@ -1,0 +1,219 @@
+package rules
+
+import (
+	"net/netip"
+	"slices"
+
+	"tidegate/pipeline"
+)
+
+// An index finds the rules that an event can fire. Its cost depends on the event, not on the number of rules.
+type index struct {
+	rules  int
+	always [10][]int32 // by dataset: rules that need nothing that can be looked up
+	probes [10][]*probe
+	sizes  int // literals of all probes, for their marks
+}
+
+// A probe looks one slot of the event up.
+type probe struct {
+	slot   int
+	mask   mask
+	texts  map[string][]int32
+	counts map[int][]int32
+	addrs  map[netip.Addr][]int32
+
+	words   *automaton
+	fold    bool
+	base    int       // of this automaton's literals in the marks
+	wanted  [][]int32 // by literal: its rules
+	pending map[string][]int32
+}
+
+// newIndex builds it from what each rule needs.
+func newIndex(t *slots, needs []need) *index {
+	x := &index{rules: len(needs)}
+	bySlot := map[int]*probe{}
+	for id, n := range needs {
+		if n.keys == nil {
+			for d := range x.always {
+				if n.mask&(1<<d) != 0 {
+					x.always[d] = append(x.always[d], int32(id))
+				}
+			}
+			continue
+		}
+		for _, k := range n.keys {
+			p := bySlot[k.slot]
+			if p == nil {
+				p = &probe{slot: k.slot, texts: map[string][]int32{}, counts: map[int][]int32{}, addrs: map[netip.Addr][]int32{}, pending: map[string][]int32{}}
+				bySlot[k.slot] = p
+			}
+			p.add(t, k, int32(id), n.mask)
+		}
+	}
+	order := make([]int, 0, len(bySlot))
+	for s := range bySlot {
+		order = append(order, s)
+	}
+	slices.Sort(order)
+	for _, s := range order {
+		p := bySlot[s]
+		p.finish(x)
+		reach := p.mask
+		if body := t.list[s].body; body != pipeline.Dataset_DATASET_NONE {
+			reach &= maskOf(body)
+		}
+		for d := range x.probes {
+			if reach&(1<<d) != 0 {
+				x.probes[d] = append(x.probes[d], p)
+			}
+		}
+	}
+	return x
+}
+
+func (p *probe) add(t *slots, k key, rule int32, m mask) {
+	p.mask |= m
+	put := func(list []int32) []int32 {
+		if len(list) > 0 && list[len(list)-1] == rule {
+			return list
+		}
+		return append(list, rule)
+	}
+	kind := t.list[k.slot].kind
+	switch {
+	case k.literal:
+		// One literal that is sought in any case makes the whole automaton fold: the others find a little more than they need.
+		p.fold = p.fold || k.folded
+		p.pending[k.text] = put(p.pending[k.text])
+	case k.addr.IsValid():
+		p.addrs[k.addr] = put(p.addrs[k.addr])
+	case kind == number || kind == numberList:
+		p.counts[k.number] = put(p.counts[k.number])
+	default:
+		p.texts[k.text] = put(p.texts[k.text])
+	}
+}
+
+// finish builds the automaton of the literals that were added.
+func (p *probe) finish(x *index) {
+	cut := map[string][]int32{}
+	for text, rules := range p.pending {
+		if p.fold {
+			text = lower(text)
+		}
+		text = rarest(text)
+		cut[text] = append(cut[text], rules...)
+	}
+	p.pending = nil
+	if len(cut) == 0 {
+		return
+	}
+	patterns := make([]string, 0, len(cut))
+	for text := range cut {
+		patterns = append(patterns, text)
+	}
+	slices.Sort(patterns)
+	for _, text := range patterns {
+		rules := cut[text]
+		slices.Sort(rules)
+		p.wanted = append(p.wanted, slices.Compact(rules))
+	}
+	p.words = newAutomaton(patterns, p.fold)
+	p.base = x.sizes
+	x.sizes += len(patterns)
+}
+
+// A finder gathers the candidates of one event, each once.
+type finder struct {
+	index  *index
+	values *values
+	found  []int32
+	rules  []uint32 // marks: the event's number where it was found already
+	words  []uint32
+}
+
+func newFinder(x *index, v *values) *finder {
+	return &finder{index: x, values: v, rules: make([]uint32, x.rules), words: make([]uint32, x.sizes), found: make([]int32, 0, 64)}
+}
+
+// candidates lists the rules that the event at hand can fire, in their order. The list is valid until the next call.
+func (f *finder) candidates(d pipeline.Dataset) []int32 {
+	if d < 0 || int(d) >= len(f.index.probes) {
+		return nil
+	}
+	if f.values.now == 1 {
+		clear(f.rules)
+		clear(f.words)
+	}
+	f.found = append(f.found[:0], f.index.always[d]...)
+	for _, p := range f.index.probes[d] {
+		f.ask(p)
+	}
+	if len(f.found) > 1 {
+		slices.Sort(f.found)
+	}
+	return f.found
+}
+
+func (f *finder) ask(p *probe) {
+	v := f.values
+	s := v.fill(p.slot)
+	switch s.kind {
+	case text:
+		f.text(p, v.texts[s.at])
+	case textList:
+		for _, e := range v.lists[s.at] {
+			f.text(p, e)
+		}
+	case number:
+		f.add(p.counts[v.numbers[s.at]])
+	case numberList:
+		for _, n := range v.nlists[s.at] {
+			f.add(p.counts[n])
+		}
+	case address:
+		f.add(p.addrs[v.addrs[s.at]])
+	}
+}
+
+func (f *finder) text(p *probe, t string) {
+	if t == "" {
+		return
+	}
+	if len(p.texts) > 0 {
+		f.add(p.texts[t])
+	}
+	if p.words != nil {
+		f.scan(p, t)
+	}
+}
+
+// scan runs the automaton over t.
+func (f *finder) scan(p *probe, t string) {
+	a, now := p.words, f.values.now
+	next, first, s := a.next, a.first, int32(0)
+	for i := range len(t) {
+		s = next[s+int32(a.class[t[i]])]
+		if s < first {
+			continue
+		}
+		for _, w := range a.output[(s-first)/a.classes] {
+			if mark := &f.words[p.base+int(w)]; *mark != now {
+				*mark = now
+				f.add(p.wanted[w])
+			}
+		}
+	}
+}
+
+func (f *finder) add(rules []int32) {
+	now := f.values.now
+	for _, r := range rules {
+		if f.rules[r] != now {
+			f.rules[r] = now
+			f.found = append(f.found, r)
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package rules
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"tidegate/pipeline"
+	shipped "tidegate/rules"
+)
+
+// compileText makes a set of one file.
+func compileText(tb testing.TB, text string) (*Set, error) {
+	tb.Helper()
+	return Compile(Default(), []Source{{Name: "t.yaml", Data: []byte(text)}}, nil, nil)
+}
+
+// rule writes the YAML of a rule around an expression.
+func ruleYAML(id, when string) string {
+	return "- id: " + id + "\n  title: t\n  severity: low\n  when: '" + strings.ReplaceAll(when, "'", "''") + "'\n"
+}
+
+// fired lists the rules that spoke.
+func fired(e *pipeline.Event) string {
+	var ids []string
+	for _, v := range e.Verdicts {
+		ids = append(ids, v.Rule)
+	}
+	return strings.Join(ids, " ")
+}
+
+func TestShippedRulesPassTheirTests(t *testing.T) {
+	set, err := LoadFS(shipped.Files, "rules", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if n := RunTests(&out, set, true); n > 0 || testing.Verbose() {
+		t.Log("\n" + out.String())
+		if n > 0 {
+			t.Errorf("%d failed", n)
+		}
+	}
+	for _, l := range set.Lints() {
+		t.Errorf("%s:%d: %s: %s", l.File, l.Line, l.Rule, l.Message)
+	}
+	tags := 0
+	for _, r := range set.Rules() {
+		for _, tag := range r.Tags {
+			if strings.HasPrefix(tag, "attack.t1") {
+				tags++
+				break
+			}
+		}
+	}
+	if tags != len(set.Rules()) || tags < 14 {
+		t.Errorf("%d of %d rules name a technique", tags, len(set.Rules()))
+	}
+}
+
+func TestExpressionsAgainstEvents(t *testing.T) {
+	http := func(h *pipeline.HTTPExchange) *pipeline.Event {
+		return &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: h, Source: &pipeline.Endpoint{Ip: []byte{10, 1, 2, 3}, Port: 999}}
+	}
+	shell := http(&pipeline.HTTPExchange{
+		Method: "GET", UrlPath: "/Cgi-bin/x", UrlQuery: "a=%252e%252e%2Fetc+passwd&k=1", StatusCode: 404,
+		XForwardedFor: []string{"1.2.3.4", "10.9.9.9"}, UserAgent: "() { :; }; /bin/id",
+	})
+	check := func(e *pipeline.Event, when string, want bool) {
+		t.Helper()
+		set, err := compileText(t, ruleYAML("r", when))
+		if err != nil {
+			t.Errorf("%s: %v", when, err)
+			return
+		}
+		e.Verdicts = nil
+		set.Judge([]*pipeline.Event{e})
+		if got := fired(e) == "r"; got != want {
+			t.Errorf("%s: %v, want %v", when, got, want)
+		}
+	}
+	check(shell, `http.request.method == "GET"`, true)
+	check(shell, `lower(url.path) startsWith "/cgi-bin/"`, true)
+	check(shell, `lower(url.path) contains "CGI"`, false)
+	check(shell, `unescape(url.query) contains "../etc passwd"`, true)
+	check(shell, `lower(unescape(url.query)) contains ["nothing", "/etc"]`, true)
+	check(shell, `url.query matches "(?i)K=1$"`, true)
+	check(shell, `http.response.status_code in [403, 404]`, true)
+	check(shell, `http.response.status_code in [200]`, false)
+	check(shell, `http.response.status_code >= 400 and not has(url.domain)`, true)
+	check(shell, `has(http.request.method)`, true)
+	check(shell, `mysql.rows == 0`, true)
+	check(shell, `mysql.query == ""`, true)
+	check(shell, `mysql.query != ""`, false)
+	check(shell, `source.ip == "10.1.2.3"`, true)
+	check(shell, `source.ip in ["10.1.2.4", "::1"]`, false)
+	check(shell, `cidr(source.ip, "10.0.0.0/8", "192.168.0.0/16")`, true)
+	check(shell, `not cidr(source.ip, "10.0.0.0/8")`, false)
+	check(shell, `cidr(destination.ip, "0.0.0.0/0")`, false)
+	check(shell, `any(http.request.x_forwarded_for, # == "1.2.3.4")`, true)
+	check(shell, `any(http.request.x_forwarded_for, cidr(#, "10.0.0.0/8"))`, true)
+	check(shell, `all(http.request.x_forwarded_for, cidr(#, "10.0.0.0/8"))`, false)
+	check(shell, `"1.2.3.4" in http.request.x_forwarded_for`, true)
+	check(shell, `len(http.request.x_forwarded_for) == 2`, true)
+	check(shell, `len(url.path) > 9 and len(url.path) < 11`, true)
+	check(shell, `count(http.request.x_forwarded_for, # startsWith "1") == 2`, true)
+	check(shell, `glob(url.path, "/Cgi-*/?")`, true)
+	check(shell, `glob(url.path, "cgi*")`, false)
+	check(shell, `user_agent.original startsWith "() {"`, true)
+	check(shell, `event.dataset == "http" and source.port + 1 == 1000`, true)
+	check(shell, `event.dataset in ["dns", "log"]`, false)
+	check(shell, `event.partial`, false)
+	check(shell, `not event.partial`, true)
+
+	labelled := &pipeline.Event{
+		Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: "x"},
+		Container: &pipeline.Container{Id: "c", Labels: []*pipeline.Label{{Key: "app", Value: "shop"}}},
+	}
+	check(labelled, `label("app") == "shop"`, true)
+	check(labelled, `label("tier") == "shop"`, false)
+	check(labelled, `has(container.labels)`, true)
+}
+
+func TestErrorsNameTheirPlace(t *testing.T) {
+	for _, file := range []string{"broken", "types", "hostile", "shape"} {
+		data, err := os.ReadFile("testdata/" + file + ".bad.yml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile("testdata/" + file + ".errors.txt")
+		if err != nil && os.Getenv("GOLDEN") == "" {
+			t.Fatal(err)
+		}
+		_, err = Compile(Default(), []Source{{Name: file + ".bad.yml", Data: data}}, nil, nil)
+		if err == nil {
+			t.Errorf("%s: no error", file)
+			continue
+		}
+		if got := err.Error() + "\n"; got != string(want) {
+			if os.Getenv("GOLDEN") != "" {
+				if err := os.WriteFile("testdata/"+file+".errors.txt", []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
+		}
+		var one *Error
+		if !errors.As(err, &one) || one.Line == 0 {
+			t.Errorf("%s: the error does not unwrap to one with a line: %v", file, err)
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package rules
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/expr-lang/expr/vm"
+
+	"tidegate/pipeline"
+)
+
+var _ pipeline.Detector = (*Set)(nil)
+
+// A Set is compiled rules behind their index. It is immutable and safe for concurrent use.
+type Set struct {
+	rules   []*Rule // by id, which is the order of verdicts
+	slots   *slots
+	index   *index
+	lints   []Lint
+	version string
+	took    time.Duration
+	cfg     Config
+	log     *slog.Logger
+	metrics *Metrics
+	free    chan *worker
+}
+
+// memoryBudget is how many elements the expression of one run may build; the language has nothing that needs many.
+const memoryBudget = 100_000
+
+// A worker is what one goroutine needs to judge.
+type worker struct {
+	values  *values
+	finder  *finder
+	machine vm.VM
+	tick    uint32 // runs, to pick those that are measured
+}
+
+func (c *assembly) set(cfg Config, log *slog.Logger, metrics *Metrics) *Set {
+	slices.SortFunc(c.list, func(a, b *compiled) int { return strings.Compare(a.rule.ID, b.rule.ID) })
+	s := &Set{slots: &c.b.slots, lints: c.lints, cfg: cfg, log: log, metrics: metrics, free: make(chan *worker, 2*runtime.GOMAXPROCS(0))}
+	needs := make([]need, 0, len(c.list))
+	parts := make([]string, 0, len(c.list))
+	for _, r := range c.list {
+		r.rule.stats = metrics.statsOf(r.rule.ID)
+		r.rule.stats.benched.Store(false) // another set is another chance
+		s.rules = append(s.rules, r.rule)
+		needs = append(needs, r.need)
+		parts = append(parts, r.rule.ID+" "+r.rule.Version+" "+r.rule.Hash)
+	}
+	s.lints = slices.DeleteFunc(s.lints, func(l Lint) bool {
+		return !slices.ContainsFunc(s.rules, func(r *Rule) bool { return r.ID == l.Rule })
+	})
+	s.index = newIndex(s.slots, needs)
+	s.version = hash(parts...)
+	return s
+}
+
+// Version is the hash of the bundle: the same rules have the same one, on every engine.
+func (s *Set) Version() string { return s.version }
+
+// Rules lists the rules by id.
+func (s *Set) Rules() []*Rule { return s.rules }
+
+// Lints lists what could be better.
+func (s *Set) Lints() []Lint { return s.lints }
+
+// Took is how long it took to read and compile the set.
+func (s *Set) Took() time.Duration { return s.took }
+
+func (s *Set) take() *worker {
+	select {
+	case w := <-s.free:
+		return w
+	default:
+		v := newValues(s.slots)
+		return &worker{values: v, finder: newFinder(s.index, v), machine: vm.VM{MemoryBudget: memoryBudget}}
+	}
+}
+
+func (s *Set) give(w *worker) {
+	w.values.end()
+	select {
+	case s.free <- w:
+	default:
+	}
+}
+
+// Judge appends a verdict to each event for each rule that is true of it.
+func (s *Set) Judge(block []*pipeline.Event) {
+	w := s.take()
+	candidates, verdicts := 0, 0
+	for _, e := range block {
+		w.values.begin(e)
+		found := w.finder.candidates(e.Dataset)
+		candidates += len(found)
+		for _, id := range found {
+			if r := s.rules[id]; s.fires(w, r) {
+				verdicts++
+				e.Verdicts = append(e.Verdicts, r.verdict(e))
+			}
+		}
+	}
+	s.give(w)
+	s.metrics.count(len(block), candidates, verdicts)
+}
+
+// fires runs a rule on the event that w has at hand.
+func (s *Set) fires(w *worker, r *Rule) bool {
+	if r.mask&maskOf(w.values.event.Dataset) == 0 || r.stats.benched.Load() {
+		return false
+	}
+	w.tick++
+	if w.tick%sampled != 0 && !r.stats.watched.Load() {
+		return s.decide(w, r)
+	}
+	began := time.Now()
+	hit := s.decide(w, r)
+	if why := r.stats.measure(time.Since(began), w.values.size(r.when.slots), s.cfg); why != "" {
+		s.log.Error("rule benched: it does not run until the rules are loaded again", "rule", r.ID, "why", why, "file", r.File, "line", r.Line)
+	}
+	return hit
+}
+
+func (s *Set) decide(w *worker, r *Rule) bool {
+	if !s.run(w, r, r.when) {
+		return false
+	}
+	for _, e := range r.exceptions {
+		if s.run(w, r, e) {
+			r.stats.excepted.Add(1)
+			return false
+		}
+	}
+	r.stats.matches.Add(1)
+	return true
+}
+
+// run evaluates one expression. An error, which only arithmetic can cause, is false, and counted.
+func (s *Set) run(w *worker, r *Rule, p *program) bool {
+	for _, i := range p.slots {
+		w.values.fill(i)
+	}
+	out, err := w.machine.Run(p.code, w.values.env)
+	if err != nil {
+		if r.stats.errors.Add(1) == 1 {
+			s.log.Error("rule failed on an event", "rule", r.ID, "error", err)
+		}
+		return false
+	}
+	hit, _ := out.(bool)
+	return hit
+}
+
+// verdict writes what r found in e. Nothing in it aliases the event.
+func (r *Rule) verdict(e *pipeline.Event) *pipeline.Verdict {
+	v := pipeline.VerdictFromVTPool()
+	v.Detector, v.Rule, v.Version, v.Title = "rules", r.ID, r.Version, r.Title
+	v.Severity, v.Score = r.Severity, r.Score
+	v.Tags = append(v.Tags[:0], r.Tags...)
+	v.Evidence = r.template.write(e)
+	v.Group = groupOf(r.fields, e)
+	return v
+}
+
+// sampled: one run in so many is timed, since reading the clock twice costs as much as a small rule.
+const sampled = 16
+
+// stats are what is known of one rule, across the sets that it is part of.
+type stats struct {
+	matches, excepted, errors atomic.Uint64
+	runs, ns                  atomic.Uint64 // measured ones
+	benched                   atomic.Bool
+	watched                   atomic.Bool // a run was too long: every one is measured for a while
+	window, windowNs, strikes atomic.Uint64
+}
+
+// perText is how many bytes of text have the budget of one run: a run over more of it may take longer. Otherwise who sends long
+// requests could have a rule benched, and go on unseen; the time of a run is linear in its text whatever the rule says.
+const perText = 256
+
+// measure takes the time of one run over so many bytes, and benches the rule if it is over its budget: on average over a window, or
+// by single runs that are far too long. One such run proves nothing, the machine may have been busy; three in a window do. So a
+// single long run also weighs no more than 8 budgets in the average.
+func (t *stats) measure(took time.Duration, size int, cfg Config) (why string) {
+	t.runs.Add(1)
+	t.ns.Add(uint64(took))
+	took = took * perText / time.Duration(perText+size)
+	if took > cfg.Longest {
+		t.watched.Store(true)
+		if t.strikes.Add(1) >= 3 {
+			why = "three runs were longer than " + cfg.Longest.String()
+		}
+	}
+	sum := t.windowNs.Add(uint64(min(took, 8*cfg.Mean)))
+	if n := t.window.Add(1); n >= 64 { // 1,024 runs
+		if mean := time.Duration(sum / n); mean > cfg.Mean {
+			why = fmt.Sprintf("a run over %d bytes takes %s on average, the budget is %s", perText, mean, cfg.Mean)
+		}
+		t.window.Store(0)
+		t.windowNs.Store(0)
+		t.strikes.Store(0)
+		t.watched.Store(false)
+	}
+	if why != "" && t.benched.Swap(true) {
+		return ""
+	}
+	return why
+}

@@ -1,0 +1,155 @@
+package alerts
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A poster sends bodies to one URL.
+type poster struct {
+	url    string
+	header http.Header
+	user   string
+	pass   string
+	client *http.Client
+}
+
+// refusal is an answer that says that this body will never be taken.
+type refusal struct{ text string }
+
+func (r *refusal) Error() string { return r.text }
+
+// delayed is an answer that says when to come again.
+type delayed struct {
+	after time.Duration
+	error
+}
+
+func (d *delayed) Unwrap() error { return d.error }
+
+func newPoster(h HTTP, path string, timeout time.Duration) (*poster, error) {
+	p := &poster{url: strings.TrimSuffix(h.URL, "/") + path, header: http.Header{}, user: h.Username}
+	if path == "" {
+		p.url = h.URL
+	}
+	p.header.Set("Content-Type", "application/json")
+	p.header.Set("User-Agent", "tidegate")
+	for k, v := range h.Headers {
+		p.header.Set(k, v)
+	}
+	var err error
+	if p.pass, err = secret(h.Password, h.PasswordFile); err != nil {
+		return nil, fmt.Errorf("password_file: %w", err)
+	}
+	token, err := secret(h.Token, h.TokenFile)
+	if err != nil {
+		return nil, fmt.Errorf("token_file: %w", err)
+	}
+	if token != "" {
+		p.header.Set("Authorization", "Bearer "+token)
+	}
+	t, err := h.TLS.config()
+	if err != nil {
+		return nil, err
+	}
+	p.client = &http.Client{
+		Timeout:       timeout,
+		Transport:     &http.Transport{TLSClientConfig: t, Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return p, nil
+}
+
+// post sends one body. A refusal is an answer 4xx that is about this body; one about the password or the address is somebody's to
+// repair, and passes then.
+func (p *poster) post(ctx context.Context, body []byte, header http.Header) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	for _, h := range []http.Header{p.header, header} {
+		maps.Copy(req.Header, h)
+	}
+	if p.user != "" {
+		req.SetBasicAuth(p.user, p.pass)
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+	if resp.StatusCode/100 == 2 {
+		return nil
+	}
+	err = fmt.Errorf("answer %s: %s", resp.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
+	switch c := resp.StatusCode; {
+	case c == http.StatusTooManyRequests || c == http.StatusServiceUnavailable:
+		return &delayed{retryAfter(resp.Header.Get("Retry-After"), time.Now()), err}
+	case c == 401 || c == 403 || c == 404 || c == 407 || c == 408 || c == 425:
+		return err
+	case c/100 == 4:
+		return &refusal{err.Error()}
+	}
+	return err
+}
+
+// retryAfter reads seconds or a date; at most five minutes are believed.
+func retryAfter(s string, now time.Time) time.Duration {
+	d := time.Duration(0)
+	if n, err := strconv.Atoi(strings.TrimSpace(s)); err == nil {
+		d = time.Duration(min(max(n, 0), 3600)) * time.Second
+	} else if t, err := http.ParseTime(s); err == nil {
+		d = t.Sub(now)
+	}
+	return min(max(d, 0), 5*time.Minute)
+}
+
+func (t TLS) config() (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("tls.ca_file: %w", err)
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM", t.CAFile)
+		}
+	}
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("tls.cert_file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// secret is the value, or the first line of the file.
+func secret(value, file string) (string, error) {
+	if value != "" || file == "" {
+		return value, nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	if line = strings.TrimRight(line, "\r"); line == "" {
+		return "", errors.New(file + " begins with an empty line")
+	}
+	return line, nil
+}

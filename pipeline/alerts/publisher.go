@@ -1,0 +1,118 @@
+package alerts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/consumer"
+	"tidegate/pipeline/kafka"
+)
+
+// A Publisher reads the alerts topic once for each destination and delivers.
+type Publisher struct {
+	cfg          Config
+	client       *kafka.Client
+	log          *slog.Logger
+	met          *publisherMetrics
+	destinations []named
+}
+
+type named struct {
+	name string
+	destination
+}
+
+type publisherMetrics struct {
+	read, sent, refused, failed, superseded, resolved, evicted, bad *prometheus.CounterVec
+	open, pending                                                   *prometheus.GaugeVec
+}
+
+func newPublisherMetrics(reg prometheus.Registerer) *publisherMetrics {
+	var all []prometheus.Collector
+	count := func(name, help string) *prometheus.CounterVec {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_alerts_" + name + "_total", Help: help}, []string{"destination"})
+		all = append(all, v)
+		return v
+	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tidegate_alerts_" + name, Help: help}, []string{"destination", "partition"})
+		all = append(all, v)
+		return v
+	}
+	m := &publisherMetrics{
+		read:       count("read", "Revisions of alerts taken from the alerts topic."),
+		sent:       count("sent", "Notices that were delivered, resends included."),
+		refused:    count("refused", "Notices that the destination refused for good; they are dead letters."),
+		failed:     count("failures", "Attempts that failed and are repeated."),
+		superseded: count("superseded", "Revisions that a newer one of the same alert replaced before they were due."),
+		resolved:   count("resolved", "Alerts that ended."),
+		evicted:    count("evicted", "Open alerts that were forgotten because there were too many."),
+		bad:        count("bad_messages", "Messages of the alerts topic that are no alert; they are dead letters."),
+		open:       gauge("open", "Alerts that are open."),
+		pending:    gauge("pending", "Alerts whose newest revision waits for its interval."),
+	}
+	if reg != nil {
+		reg.MustRegister(all...)
+	}
+	return m
+}
+
+// NewPublisher prepares the destinations of cfg and, where onAlert is not nil, one that hands it every new alert once, as far as its
+// offset tells. It reads the files that cfg names; it speaks to nobody yet.
+func NewPublisher(cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert), log *slog.Logger, reg prometheus.Registerer) (*Publisher, error) {
+	if errs := cfg.Check(); len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	p := &Publisher{cfg: cfg, client: client, log: log, met: newPublisherMetrics(reg)}
+	for i, c := range cfg.Alertmanager {
+		d, err := newAlertmanager(c, cfg.Timeout)
+		if err != nil {
+			return nil, fmt.Errorf("alerts.alertmanager[%d].%w", i, err)
+		}
+		p.destinations = append(p.destinations, named{c.Name, d})
+	}
+	for i, c := range cfg.Webhooks {
+		d, err := newWebhook(c, cfg.Timeout)
+		if err != nil {
+			return nil, fmt.Errorf("alerts.webhooks[%d].%w", i, err)
+		}
+		p.destinations = append(p.destinations, named{c.Name, d})
+	}
+	if onAlert != nil {
+		p.destinations = append(p.destinations, named{localName, &local{onAlert}})
+	}
+	return p, nil
+}
+
+// Run delivers until ctx ends. It returns an error only for what will not pass: in static assignment, another process that took
+// the partitions.
+func (p *Publisher) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, d := range p.destinations {
+		wg.Go(func() {
+			cfg := consumer.Config{
+				Client: p.client, Topic: p.client.Topic(pipeline.TopicAlerts), Group: p.client.Config().Topic + "-alerts-" + d.name,
+			}
+			log := p.log.With("destination", d.name)
+			err := consumer.Run(ctx, cfg, log, func(ctx context.Context, part *consumer.Partition) error {
+				return newCourier(p, d, part, log).run(ctx)
+			})
+			if err != nil {
+				cancel(fmt.Errorf("publish alerts to %s: %w", d.name, err))
+			}
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/embedded/embeddedtest"
+	"tidegate/pipeline/kafka"
+)
+
+// nullStore takes everything and keeps nothing; its blocks are real ones if columns is set.
+type nullStore struct {
+	*fakeStore
+	columns bool
+}
+
+type nullBlock struct{ n int }
+
+func (b *nullBlock) Append(*pipeline.Event, pipeline.Position, string) { b.n++ }
+func (b *nullBlock) Rows() int                                         { return b.n }
+func (b *nullBlock) Reset()                                            { b.n = 0 }
+
+func (s nullStore) NewBlock() Block {
+	if s.columns {
+		return clickhouse.NewBlock()
+	}
+	return &nullBlock{}
+}
+func (s nullStore) Insert(context.Context, Block, string) error { return nil }
+
+// mixed is an event of an ordinary day: HTTP, DNS and log lines.
+func mixed(n int) *pipeline.Event {
+	e := event(n)
+	e.Timestamp = time.Now().UnixNano()
+	e.Destination = &pipeline.Endpoint{Ip: []byte{10, 0, byte(n >> 8), byte(n)}, Port: 80, Bytes: 5120, ContainerIndex: 1}
+	e.Source.Bytes, e.Duration, e.Transport = 400, 1200000, pipeline.Transport_TCP
+	e.CommunityId = make([]byte, 20)
+	binary.BigEndian.PutUint64(e.CommunityId, uint64(n)*0x9e3779b97f4a7c15)
+	binary.BigEndian.PutUint64(e.Id, uint64(n)*0x9e3779b97f4a7c15)
+	switch n % 3 {
+	case 0:
+		e.Dataset, e.Log = pipeline.Dataset_HTTP, nil
+		e.Http = &pipeline.HTTPExchange{Version: "1.1", Method: "GET", UrlPath: fmt.Sprintf("/api/v1/items/%d", n%977), UrlDomain: "shop.example", UserAgent: "curl/8.5.0", StatusCode: 200, ResponseMimeType: "application/json", ResponseBodyBytes: 5000}
+	case 1:
+		e.Dataset, e.Log, e.Transport = pipeline.Dataset_DNS, nil, pipeline.Transport_UDP
+		e.Dns = &pipeline.DNSMessage{Id: uint32(n & 0xffff), OpCode: "QUERY", QuestionName: fmt.Sprintf("host%d.example.org", n%499), QuestionType: "A", QuestionClass: "IN", ResponseCode: "NOERROR", HeaderFlags: []string{"RD", "RA"}, AnswersCount: 1, AnswersName: []string{"x"}, AnswersType: []string{"A"}, AnswersData: []string{"10.1.2.3"}, AnswersTtl: []uint32{60}, Type: "answer"}
+	default:
+		e.Log.Message = fmt.Sprintf("10.0.0.%d - - \"GET /index%d.html HTTP/1.1\" 200 512 \"-\" \"Mozilla/5.0\"", n%250, n)
+	}
+	return e
+}
+
+// BenchmarkEngine carries 400,000 events through two partitions: fetch, decode, stamps, judge by nobody, columns, intent, insert.
+// Its figures are events/s and, which a busy machine does not change, the CPU time of this process (engine and broker) for an event.
+func BenchmarkEngine(b *testing.B) {
+	const perBatch, batches, parts = 1000, 200, 2
+	r := newRig(b, parts, kafka.AssignStatic)
+	for p := range parts {
+		for range batches {
+			m := r.batch(p, 0)
+			for range perBatch {
+				m.Events = append(m.Events, mixed(r.made))
+				r.made++
+			}
+			r.produce(p, encode(b, m))
+		}
+	}
+	run := func(name string, store func(b *testing.B) Store) {
+		b.Run(name, func(b *testing.B) {
+			s := store(b)
+			rounds, cpu := 0, cpuTime()
+			b.ReportAllocs()
+			for b.Loop() {
+				rounds++
+				e, stop := r.start(s, nil, func(c *Config, _ *Deps) { c.Group = fmt.Sprintf("%s-%d-%d", name, b.N, time.Now().UnixNano()) })
+				for e.Ledger().Rows < perBatch*batches*parts {
+					time.Sleep(time.Millisecond)
+				}
+				stop()
+			}
+			b.ReportMetric(float64(rounds*perBatch*batches*parts)/b.Elapsed().Seconds(), "events/s")
+			b.ReportMetric(float64(cpuTime()-cpu)/float64(rounds*perBatch*batches*parts), "cpu-ns/event")
+		})
+	}
+	run("null", func(*testing.B) Store { return nullStore{newFakeStore(), false} })
+	run("columns", func(*testing.B) Store { return nullStore{newFakeStore(), true} })
+	run("libchdb", func(b *testing.B) Store { return benchStore{ClickHouse(embeddedtest.Store(b, "bench", "http"))} })
+}
+
+// benchStore lets every round store the same events again.
+type benchStore struct{ Store }
+
+func (s benchStore) Insert(ctx context.Context, b Block, token string) error {
+	return s.Store.Insert(ctx, b, fmt.Sprintf("%s@%d", token, time.Now().UnixNano()))
+}
+
+func (benchStore) HighestOffset(context.Context, string, int32) (int64, bool, error) {
+	return 0, false, nil
+}
+
+func (benchStore) Stamps(context.Context, string, int32, int64, time.Time) ([]clickhouse.BatchStamp, error) {
+	return nil, nil
+}
+
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}

@@ -1,0 +1,224 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/consumer"
+)
+
+// A message is one batch in a block. What is not to be inserted (a repeat, a dead letter) is not in a block's messages.
+type message struct {
+	record consumer.Record
+	batch  *pipeline.Batch
+	stamp  pipeline.Stamp
+	buried bool // the store refused it for good
+}
+
+// A block is the messages [from, end) of the partition, as one worker deals with them.
+type block struct {
+	from, end int64
+	time      int64 // event.ingested, ns
+	bundle    *pipeline.Bundle
+	messages  []message
+	letters   []consumer.Letter // what could not be decoded
+	rows      int
+	bytes     int64
+	shipped   int64 // of the newest record
+	again     bool  // an open intent was found: the block may be done in part
+}
+
+func (b *block) reset(from int64) {
+	clear(b.messages)
+	clear(b.letters)
+	*b = block{from: from, end: from, messages: b.messages[:0], letters: b.letters[:0]}
+}
+
+// release gives the events back. Verdicts are let go, not pooled: a detector may have put the same one on many events.
+func (b *block) release() {
+	for i := range b.messages {
+		for _, e := range b.messages[i].batch.Events {
+			e.Verdicts = nil
+		}
+		pipeline.Release(b.messages[i].batch)
+	}
+	clear(b.messages)
+	b.messages = b.messages[:0]
+}
+
+// maxEvents is how many events one message may hold: a hostile one of empty events would take 200 times its size in memory. A
+// collector's batches are below 1 MiB.
+const maxEvents = 100_000
+
+// add takes one record into the block; n and bad are what countEvents says of it.
+func (w *worker) add(b *block, r consumer.Record, n int, bad error) {
+	b.end = r.Offset + 1
+	b.bytes += int64(len(r.Value))
+	b.shipped = max(b.shipped, r.Time)
+	w.met.messages.Add(1)
+
+	batch, reason, err := w.decode(r.Value, n, bad)
+	if err != nil {
+		b.letters = append(b.letters, w.letter(r, reason, err))
+		return
+	}
+	n = len(batch.Events)
+	w.met.events.Add(uint64(n))
+	m := message{record: r, batch: batch, stamp: pipeline.Stamp{Boot: batch.Boot, Sequence: batch.Sequence}}
+	copy(m.stamp.Collector[:], batch.Collector)
+	if !w.stamps.take(m.stamp, r.Offset) {
+		w.met.repeats.Add(1)
+		w.met.repeatedEvents.Add(uint64(n))
+		pipeline.Release(batch)
+		return
+	}
+	b.rows += n
+	b.messages = append(b.messages, m)
+}
+
+func (w *worker) letter(r consumer.Record, reason string, err error) consumer.Letter {
+	return consumer.Letter{Topic: w.topic, Partition: w.p.ID, Offset: r.Offset, Stage: "engine", Reason: reason, Err: err, Key: r.Key, Value: r.Value}
+}
+
+// decode reads a batch out of a record's value, which its strings alias from then on. A batch that could not be read does not go
+// back to its pool: nobody knows what state it is in.
+func (w *worker) decode(value []byte, n int, bad error) (b *pipeline.Batch, reason string, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			b, reason, err = nil, "decode", fmt.Errorf("decoder panicked: %v", r)
+		}
+	}()
+	if bad != nil {
+		return nil, "decode", bad
+	}
+	if n > maxEvents {
+		return nil, "too_many_events", fmt.Errorf("%d events in one batch, %d are allowed", n, maxEvents)
+	}
+	b = pipeline.BatchFromVTPool()
+	if err := b.UnmarshalVTUnsafe(value); err != nil {
+		return nil, "decode", err
+	}
+	if reason, err := check(b, w.p.ID); err != nil {
+		pipeline.Release(b)
+		return nil, reason, err
+	}
+	if b.Schema > pipeline.Schema {
+		w.met.schemaAhead.Add(1)
+	}
+	return b, "", nil
+}
+
+// check holds a batch against what every collector keeps to. What only detectors and the engine write is cleared: a batch that
+// brings verdicts or an ingestion time of its own would lie.
+func check(b *pipeline.Batch, partition int) (reason string, err error) {
+	switch {
+	case b.Schema == 0:
+		return "schema", errors.New("the batch names no schema")
+	case len(b.Collector) != 16 || b.Sequence == 0:
+		return "stamp", fmt.Errorf("the batch has no stamp: a collector id of %d bytes, sequence %d", len(b.Collector), b.Sequence)
+	case int(b.Partition) != partition:
+		return "partition", fmt.Errorf("the batch was made for partition %d", b.Partition)
+	}
+	for _, e := range b.Events {
+		if len(e.Id) != 16 {
+			return "event_id", fmt.Errorf("an event's id has %d bytes", len(e.Id))
+		}
+		e.Verdicts, e.Ingested = nil, 0
+	}
+	return "", nil
+}
+
+// countEvents walks over the top level of an encoded Batch and counts field 10: whether a message fits is known before it is decoded.
+func countEvents(b []byte) (n int, err error) {
+	for len(b) > 0 {
+		if len(b) > 2 && b[0] == 10<<3|2 && b[1]&0x80 != 0 && b[2]&0x80 == 0 { // an event of 128 to 16383 bytes: nearly all
+			if size := 3 + (int(b[1]&0x7f) | int(b[2])<<7); size <= len(b) {
+				n++
+				b = b[size:]
+				continue
+			}
+		}
+		tag, k := binary.Uvarint(b)
+		if k <= 0 {
+			return 0, errTorn
+		}
+		b = b[k:]
+		size := uint64(0)
+		switch tag & 7 {
+		case 0:
+			if _, k = binary.Uvarint(b); k <= 0 {
+				return 0, errTorn
+			}
+			size = uint64(k)
+		case 1:
+			size = 8
+		case 2:
+			v, k := binary.Uvarint(b)
+			if k <= 0 {
+				return 0, errTorn
+			}
+			b, size = b[k:], v
+			if tag>>3 == 10 {
+				n++
+			}
+		case 5:
+			size = 4
+		default:
+			return 0, fmt.Errorf("wire type %d is not of this protocol", tag&7)
+		}
+		if size > uint64(len(b)) {
+			return 0, errTorn
+		}
+		b = b[size:]
+	}
+	return n, nil
+}
+
+var errTorn = errors.New("the batch ends in the middle")
+
+// judge resolves containers, sets the block's time and lets every detector see every message.
+func (w *worker) judge(b *block) {
+	began := time.Now()
+	for i := range b.messages {
+		m := b.messages[i].batch
+		pipeline.Resolve(m)
+		for _, e := range m.Events {
+			e.Ingested = b.time
+		}
+		if len(m.Events) == 0 {
+			continue
+		}
+		for _, d := range b.bundle.Detectors {
+			if !w.guarded(d, m.Events) {
+				w.judgeApart(b.bundle, m.Events)
+				break
+			}
+		}
+	}
+	w.met.seconds.WithLabelValues("judge").Observe(time.Since(began).Seconds())
+}
+
+// judgeApart judges a message again, event by event, after a detector has panicked on one of them: only that event goes without
+// that detector's verdict. Half a verdict that a panic left behind is taken off.
+func (w *worker) judgeApart(bundle *pipeline.Bundle, events []*pipeline.Event) {
+	for i, e := range events {
+		e.Verdicts = nil
+		for _, d := range bundle.Detectors {
+			before := e.Verdicts
+			if !w.guarded(d, events[i:i+1]) {
+				e.Verdicts = before
+				w.met.panics.Add(1)
+				w.sample.log(w.log, "detector panicked", "event", fmt.Sprintf("%x", e.Id), "dataset", e.Dataset.Name())
+			}
+		}
+	}
+}
+
+func (w *worker) guarded(d pipeline.Detector, events []*pipeline.Event) (ok bool) {
+	defer func() { ok = recover() == nil }()
+	d.Judge(events)
+	return
+}

@@ -1,0 +1,30 @@
+package engine
+
+import (
+	"context"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// deleteBefore takes the messages before offset away, as retention does. kafka-go has no such request.
+func deleteBefore(t *testing.T, r *rig, topic string, offset int64) {
+	t.Helper()
+	c, err := kgo.NewClient(kgo.SeedBrokers(r.client.Brokers()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	q := kmsg.NewPtrDeleteRecordsRequest()
+	rt := kmsg.NewDeleteRecordsRequestTopic()
+	rt.Topic = topic
+	rp := kmsg.NewDeleteRecordsRequestTopicPartition()
+	rp.Offset = offset
+	rt.Partitions = append(rt.Partitions, rp)
+	q.Topics = append(q.Topics, rt)
+	q.TimeoutMillis = 5000
+	if _, err := q.RequestWith(context.Background(), c); err != nil {
+		t.Fatal(err)
+	}
+}

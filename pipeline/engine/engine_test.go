@@ -1,0 +1,506 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/consumer"
+	"tidegate/pipeline/kafka"
+)
+
+func TestDefaultIsValid(t *testing.T) {
+	if errs := Default().Check(); errs != nil {
+		t.Error(errs)
+	}
+	bad := Default()
+	bad.Shard, bad.BlockRows, bad.Linger = "a b", 0, -1
+	if errs := bad.Check(); len(errs) != 3 {
+		t.Errorf("3 mistakes gave %v", errs)
+	}
+}
+
+func TestEveryEventIsStoredOnceWithItsVerdicts(t *testing.T) {
+	r, s := newRig(t, 3, kafka.AssignStatic), newFakeStore()
+	for p := range 3 {
+		r.send(p, 5, 40)
+	}
+	e, stop := r.start(s, testBundle, nil)
+	until(t, "first rows", func() bool { return s.count() == 600 })
+	for p := range 3 {
+		r.send(p, 5, 40)
+	}
+	until(t, "all rows", func() bool { return s.count() == 1200 })
+	until(t, "closed intents", func() bool {
+		for p := range 3 {
+			if o, m := r.committed(p); o != 10 || m != "" {
+				return false
+			}
+		}
+		return true
+	})
+	stop()
+	exactlyOnce(t, s.rows, 1200)
+	for _, row := range s.rows {
+		if bad := strings.HasPrefix(row.message, "bad"); bad != (len(row.rules) == 1) {
+			t.Errorf("%q has verdicts %v", row.message, row.rules)
+		}
+		if row.ingested == 0 || row.group == "" {
+			t.Errorf("row without block time or container: %+v", row)
+		}
+	}
+	l := e.Ledger()
+	if l.Messages != 30 || l.Events != 1200 || l.Rows != 1200 || l.Verdicts != 120 || l.Repeats+l.Dead+l.Lost+l.Held+l.Refused != 0 {
+		t.Errorf("ledger %+v", l)
+	}
+	var heard int
+	for _, m := range r.read(pipeline.TopicAlerts, 0) {
+		var a pipeline.Alert
+		if err := json.Unmarshal(m.Value, &a); err != nil || string(m.Key) != a.Fingerprint {
+			t.Errorf("alert %s: %v", m.Value, err)
+		}
+		heard++
+	}
+	if uint64(heard) != l.Revisions || heard == 0 {
+		t.Errorf("%d revisions on the topic, %d in the ledger", heard, l.Revisions)
+	}
+}
+
+func TestRepeatedBatchIsDroppedAlsoAfterARestart(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	var sent [][]byte
+	for range 10 {
+		sent = append(sent, encode(t, r.batch(0, 5)))
+	}
+	r.produce(0, sent[:6]...)
+	r.produce(0, sent[2], sent[5])
+	e, stop := r.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return e.Ledger().Messages == 8 && s.count() == 30 })
+	stop()
+	r.produce(0, sent[5], sent[7], sent[6], sent[0], sent[7], sent[8], sent[9], sent[9])
+	e, stop = r.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return e.Ledger().Messages == 8 && s.count() == 50 })
+	stop()
+	exactlyOnce(t, s.rows, 50)
+	if l := e.Ledger(); l.Repeats != 4 || l.RepeatedEvents != 20 {
+		t.Errorf("ledger %+v", l)
+	}
+}
+
+func TestWhatIsNoBatchBecomesADeadLetter(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	spoil := func(f func(b *pipeline.Batch)) []byte {
+		b := r.batch(0, 0)
+		b.Events = []*pipeline.Event{event(0)}
+		f(b)
+		return encode(t, b)
+	}
+	good := func() []byte { return encode(t, r.batch(0, 3)) }
+	many := append(spoil(func(b *pipeline.Batch) { b.Events = nil }), []byte(strings.Repeat("\x52\x00", maxEvents+1))...)
+	r.produce(0,
+		good(),
+		[]byte("garbage"), []byte{0x52, 0xff},
+		spoil(func(b *pipeline.Batch) { b.Schema = 0 }),
+		spoil(func(b *pipeline.Batch) { b.Collector = b.Collector[:5] }),
+		spoil(func(b *pipeline.Batch) { b.Partition = 3 }),
+		spoil(func(b *pipeline.Batch) { b.Events[0].Id = nil }),
+		many,
+		good())
+	e, stop := r.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return s.count() == 6 && e.Ledger().Dead == 7 })
+	until(t, "closed", func() bool { o, m := r.committed(0); return o == 9 && m == "" })
+	stop()
+	exactlyOnce(t, s.rows, 6)
+	want := []string{"decode", "decode", "schema", "stamp", "partition", "event_id", "too_many_events"}
+	for i, m := range r.read(pipeline.TopicDeadLetter, 0) {
+		h := map[string]string{}
+		for _, x := range m.Headers {
+			h[x.Key] = string(x.Value)
+		}
+		if h["reason"] != want[i] || h["offset"] != fmt.Sprint(i+1) || h["topic"] != "tidegate.events" || h["partition"] != "0" || h["error"] == "" {
+			t.Errorf("letter %d: %v, want reason %s", i, h, want[i])
+		}
+		if i == 0 && string(m.Value) != "garbage" {
+			t.Errorf("letter %d holds %q", i, m.Value)
+		}
+	}
+}
+
+func TestVerdictsThatABatchBringsAreNotBelieved(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	b := r.batch(0, 1)
+	b.Events[0].Verdicts = []*pipeline.Verdict{{Rule: "forged", Severity: pipeline.Severity_CRITICAL}}
+	b.Events[0].Ingested = 1
+	r.produce(0, encode(t, b))
+	_, stop := r.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return s.count() == 1 })
+	stop()
+	if row := s.rows[0]; len(row.rules) != 0 || row.ingested < epoch || len(s.alerts) != 0 {
+		t.Errorf("%+v", row)
+	}
+}
+
+func TestRefusedMessageIsFoundAndTheRestIsStored(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	s.insert = func(rows []fakeRow, _ string) error {
+		for _, row := range rows {
+			if row.Offset == 5 || row.Offset == 11 {
+				return errPermanent
+			}
+		}
+		return nil
+	}
+	r.send(0, 16, 10)
+	e, stop := r.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return s.count() == 140 && e.Ledger().Dead == 2 })
+	until(t, "closed", func() bool { o, m := r.committed(0); return o == 16 && m == "" })
+	stop()
+	seen := map[string]bool{}
+	for _, row := range s.rows {
+		if seen[row.id] || row.Offset == 5 || row.Offset == 11 {
+			t.Errorf("row %s of offset %d", row.id, row.Offset)
+		}
+		seen[row.id] = true
+	}
+	l := e.Ledger()
+	if l.Refused != 20 || l.Rows != 140 || l.Verdicts != 14 {
+		t.Errorf("ledger %+v", l)
+	}
+	for i, m := range r.read(pipeline.TopicDeadLetter, 0) {
+		var b pipeline.Batch
+		if err := b.UnmarshalVT(m.Value); err != nil || b.Sequence != []uint64{6, 12}[i] {
+			t.Errorf("letter %d: sequence %d, %v", i, b.Sequence, err)
+		}
+	}
+	for _, token := range s.order {
+		if !strings.HasPrefix(token, "tidegate.events/0/") || !strings.Contains(token, "#") {
+			t.Errorf("token %s", token)
+		}
+	}
+}
+
+func TestInsertIsRepeatedUntilItIsAnsweredAndStoredOnce(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	var n atomic.Int32
+	s.insert = func([]fakeRow, string) error {
+		switch n.Add(1) {
+		case 1, 2:
+			return errPassing
+		case 3, 4:
+			return errAfter
+		}
+		return nil
+	}
+	r.send(0, 3, 10)
+	e, stop := r.start(s, testBundle, nil)
+	until(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
+	stop()
+	exactlyOnce(t, s.rows, 30)
+	if l := e.Ledger(); l.Rows != 30 {
+		t.Errorf("ledger %+v", l)
+	}
+}
+
+// TestAnOldInsertAsksBeforeItIsRepeated: the server's memory of tokens is finite.
+func TestAnOldInsertAsksBeforeItIsRepeated(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	s.forgets = true
+	var n atomic.Int32
+	s.insert = func([]fakeRow, string) error {
+		if n.Add(1) == 1 {
+			return errAfter
+		}
+		return nil
+	}
+	r.send(0, 3, 10)
+	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Ask = time.Millisecond })
+	_ = e
+	until(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
+	stop()
+	exactlyOnce(t, s.rows, 30)
+	if l := e.Ledger(); l.Held != 30 || l.Rows != 0 {
+		t.Errorf("ledger %+v", l)
+	}
+}
+
+func TestOpenIntentIsRepeatedWithItsBordersTimeAndBundle(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r.send(0, 10, 10)
+	at := epoch + 12345
+	r.commit(0, 2, fmt.Sprintf("v1 7 %d 0 v1", at))
+	// Of the block [2,7) the store has a part, as after a bisected insert.
+	for i := range 10 {
+		s.rows = append(s.rows, fakeRow{Position: pipeline.Position{Offset: 3, Index: uint32(i), Stamp: pipeline.Stamp{Collector: testCollector, Boot: 7, Sequence: 4}}, id: fmt.Sprintf("%x", event(30+i).Id), ingested: at})
+	}
+	e, stop := r.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return s.count() == 80 })
+	stop()
+	if s.order[0] != "tidegate.events/0/2-7" {
+		t.Errorf("first token %s", s.order[0])
+	}
+	for _, row := range s.rows {
+		if (row.Offset < 7) != (row.ingested == at) {
+			t.Errorf("offset %d has block time %d", row.Offset, row.ingested)
+		}
+	}
+	if l := e.Ledger(); l.Held != 10 || l.Rows != 70 || e.met.rejudged.Load() != 0 {
+		t.Errorf("ledger %+v, rejudged %d", l, e.met.rejudged.Load())
+	}
+}
+
+func TestRepeatByOtherRulesIsCounted(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r.send(0, 3, 10)
+	r.commit(0, 0, fmt.Sprintf("v1 3 %d 0 gone", epoch))
+	e, stop := r.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return s.count() == 30 })
+	stop()
+	if e.met.rejudged.Load() != 1 {
+		t.Errorf("rejudged %d", e.met.rejudged.Load())
+	}
+}
+
+func TestWithoutAnOffsetItStartsBehindTheRows(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r.send(0, 6, 10)
+	_, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Group = "one" })
+	until(t, "rows", func() bool { return s.count() == 60 })
+	stop()
+	r.send(0, 2, 10)
+	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Group = "two" })
+	until(t, "rows", func() bool { return s.count() == 80 })
+	stop()
+	exactlyOnce(t, s.rows, 80)
+	if l := e.Ledger(); l.Messages != 2 {
+		t.Errorf("ledger %+v", l)
+	}
+}
+
+func TestExpiredMessagesAreCountedAsLost(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r.send(0, 10, 10)
+	r.commit(0, 2, "")
+	topic := r.client.Topic(pipeline.TopicEvents)
+	deleteBefore(t, r, topic, 6)
+	e, stop := r.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return s.count() == 40 })
+	stop()
+	if l := e.Ledger(); l.Lost != 4 || l.Messages != 4 {
+		t.Errorf("ledger %+v", l)
+	}
+}
+
+// TestATopicMadeAnewIsReadFromItsBeginning: the committed offset and the rows are of another log; its messages are new all the
+// same, but for the batches that a collector sends again.
+func TestATopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	again := encode(t, r.batch(0, 10))
+	r.produce(0, again)
+	r.send(0, 9, 10)
+	_, stop := r.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return s.count() == 100 })
+	stop()
+	r2 := newRig(t, 1, kafka.AssignStatic)
+	r2.seq[0], r2.made = r.seq[0], r.made
+	r2.commit(0, 10, "")
+	r2.produce(0, again)
+	r2.send(0, 4, 10)
+	e, stop := r2.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return s.count() == 140 })
+	stop()
+	exactlyOnce(t, s.rows, 140)
+	if l := e.Ledger(); l.Repeats != 1 || l.Held != 0 {
+		t.Errorf("ledger %+v", l)
+	}
+	// and once more, while the new log is still shorter than the old one
+	r2.send(0, 3, 10)
+	_, stop = r2.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return s.count() == 170 })
+	stop()
+	exactlyOnce(t, s.rows, 170)
+}
+
+func TestPanickingDetectorCostsOneVerdict(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r.send(0, 2, 50)
+	bundle := &pipeline.Bundle{Version: "v1", Detectors: []pipeline.Detector{panics{}, badLines{}}}
+	e, stop := r.start(s, bundle, nil)
+	until(t, "rows", func() bool { return s.count() == 100 })
+	stop()
+	exactlyOnce(t, s.rows, 100)
+	for i, row := range s.rows {
+		want := 0
+		if strings.HasPrefix(row.message, "bad") {
+			want = 1
+		}
+		if i != 13 {
+			want++
+		}
+		if len(row.rules) != want {
+			t.Errorf("row %d (%s) has verdicts %v", i, row.message, row.rules)
+		}
+	}
+	if e.met.panics.Load() != 1 {
+		t.Errorf("panics %d", e.met.panics.Load())
+	}
+}
+
+// panics writes a verdict onto every event and panics in the middle.
+type panics struct{}
+
+func (panics) Judge(block []*pipeline.Event) {
+	for _, e := range block {
+		e.Verdicts = append(e.Verdicts, &pipeline.Verdict{Rule: "all", Group: "x"})
+		if e.Id[15] == 13 && e.Id[14] == 0 {
+			panic("on purpose")
+		}
+	}
+}
+
+func TestBlockNeverExceedsItsRows(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r.send(0, 40, 30)
+	var most atomic.Int64
+	s.insert = func(rows []fakeRow, _ string) error { most.Store(max(most.Load(), int64(len(rows)))); return nil }
+	_, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.BlockRows = 100 })
+	until(t, "rows", func() bool { return s.count() == 1200 })
+	stop()
+	exactlyOnce(t, s.rows, 1200)
+	if most.Load() != 90 {
+		t.Errorf("a block had %d rows", most.Load())
+	}
+}
+
+func TestGroupSharesPartitionsAndARevokedOneIsHandedOverClean(t *testing.T) {
+	r, s := newRig(t, 4, kafka.AssignGroup), newFakeStore()
+	for p := range 4 {
+		r.send(p, 10, 10)
+	}
+	one, stopOne := r.start(s, testBundle, nil)
+	until(t, "rows", func() bool { return s.count() == 400 })
+	two, stopTwo := r.start(s, testBundle, nil)
+	for i := 0; two.Ledger().Rows == 0 && i < 200; i++ {
+		for p := range 4 {
+			r.send(p, 1, 10)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if two.Ledger().Rows == 0 {
+		t.Fatal("the second member got nothing")
+	}
+	stopOne()
+	for p := range 4 {
+		r.send(p, 5, 10)
+	}
+	until(t, "rows", func() bool { return s.count() == r.made })
+	stopTwo()
+	exactlyOnce(t, s.rows, r.made)
+	if n := one.Ledger().Rows + two.Ledger().Rows; n != uint64(r.made) {
+		t.Errorf("%d rows by two engines, %d events", n, r.made)
+	}
+}
+
+// TestFencedWorkerStops: in static assignment another who owns the group takes the partition away for good.
+func TestFencedWorkerStops(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	g, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{
+		ID: "tidegate-engine", Brokers: r.client.Brokers(), Topics: []string{r.client.Topic(pipeline.TopicEvents)}, JoinGroupBackoff: 100 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	for {
+		if _, err := g.Next(context.Background()); err == nil {
+			break
+		}
+	}
+	r.send(0, 1, 10)
+	e, err := New(Default(), Deps{Kafka: r.client, Store: s}, quiet, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := e.Run(ctx); err == nil || !strings.Contains(err.Error(), "another member") {
+		t.Errorf("fenced engine ended with %v", err)
+	}
+	if s.count() != 0 {
+		t.Errorf("a fenced engine stored %d rows", s.count())
+	}
+}
+
+func TestIntentSurvivesItsText(t *testing.T) {
+	i := intent{end: 12, time: epoch, shard: "s1", bundle: "abc"}
+	if got, open, err := parseIntent(3, i.String()); got != i || !open || err != nil {
+		t.Errorf("%+v %v %v", got, open, err)
+	}
+	if _, open, err := parseIntent(3, ""); open || err != nil {
+		t.Errorf("no intent gave %v %v", open, err)
+	}
+	for _, s := range []string{"x", "v2 12 1 0 b", "v1 3 1 0 b", "v1 12 0 0 b", "v1 12 1 0", "v1 12 1 0 b c", "v1 a 1 0 b"} {
+		if _, _, err := parseIntent(3, s); err == nil {
+			t.Errorf("%q was taken", s)
+		}
+	}
+	if w := bundleWord(&pipeline.Bundle{Version: "a b\n" + strings.Repeat("x", 100)}); !word(w) {
+		t.Errorf("bundle %q", w)
+	}
+}
+
+func TestStampsKnowWhatCame(t *testing.T) {
+	s := newStamps(10)
+	take := func(seq uint64, want bool) {
+		t.Helper()
+		if got := s.take(pipeline.Stamp{Boot: 1, Sequence: seq}, int64(seq)); got != want {
+			t.Errorf("sequence %d: new %v, want %v", seq, got, want)
+		}
+	}
+	take(5, true)
+	take(5, false)
+	take(3, true) // overtaken on the way
+	take(3, false)
+	take(4, true)
+	take(68, true)
+	take(5, false)
+	take(4, false) // 64 behind: has come
+	take(6, true)  // 62 behind: has not
+	take(1000, true)
+	take(68, false)
+	for i := range 50 {
+		s.take(pipeline.Stamp{Boot: uint64(100 + i), Sequence: 1}, int64(2000+i))
+	}
+	if len(s.lives) > 10 {
+		t.Errorf("%d lives are remembered", len(s.lives))
+	}
+	if s.take(pipeline.Stamp{Boot: 149, Sequence: 1}, 3000) {
+		t.Error("the newest life was forgotten")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	r := &rig{TB: f, boot: 1, seq: map[int]uint64{}}
+	f.Add(encode(f, r.batch(0, 3)))
+	f.Add([]byte("\x52\x00\x52\x00"))
+	w := &worker{Engine: &Engine{met: newMetrics(nil)}, p: &consumer.Partition{}}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, bad := countEvents(b)
+		batch, reason, err := w.decode(b, n, bad)
+		if (err == nil) != (batch != nil) || (err == nil) != (reason == "") {
+			t.Fatalf("batch %v, reason %q, %v", batch, reason, err)
+		}
+		if err == nil {
+			if n != len(batch.Events) {
+				t.Errorf("%d events counted, %d decoded", n, len(batch.Events))
+			}
+			pipeline.Release(batch)
+		}
+	})
+}

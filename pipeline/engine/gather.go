@@ -1,0 +1,143 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"tidegate/pipeline/consumer"
+)
+
+// gather fills the block until it is full, has waited long enough, or nothing came for the idle time (then it is empty and got is
+// false).
+func (w *worker) gather(ctx context.Context) (got bool, err error) {
+	b := &w.block
+	b.reset(w.next)
+	began := time.Now()
+	quiet := time.NewTimer(w.cfg.Idle)
+	defer quiet.Stop()
+	var linger <-chan time.Time
+	for {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx) // what was gathered has no intent: the next owner gathers it
+		}
+		if full := w.fill(b); full {
+			break
+		}
+		if linger == nil && b.end > b.from {
+			t := time.NewTimer(w.cfg.Linger)
+			defer t.Stop()
+			linger = t.C
+		}
+		if linger == nil {
+			began = time.Now()
+		}
+		select {
+		case chunk, ok := <-w.fetch.C:
+			if !ok {
+				return false, context.Cause(ctx)
+			}
+			w.take(chunk)
+			continue
+		default:
+		}
+		select {
+		case chunk, ok := <-w.fetch.C:
+			if !ok {
+				return false, context.Cause(ctx)
+			}
+			w.take(chunk)
+			continue
+		case <-quiet.C:
+			if b.end == b.from {
+				return false, nil
+			}
+			continue
+		case <-linger:
+		}
+		break
+	}
+	w.met.seconds.WithLabelValues("gather").Observe(time.Since(began).Seconds())
+	return true, nil
+}
+
+// gatherUntil fills the block with all messages before end: the borders of an intent. Where the log ends before (it was cut), what
+// there is must do.
+func (w *worker) gatherUntil(ctx context.Context, end int64) error {
+	b := &w.block
+	b.reset(w.next)
+	for {
+		for len(w.records) > 0 {
+			if w.records[0].Offset >= end {
+				return nil
+			}
+			n, err := countEvents(w.records[0].Value)
+			w.add(b, w.records[0], n, err)
+			w.records[0] = consumer.Record{}
+			w.records = w.records[1:]
+		}
+		if b.end >= end {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case chunk, ok := <-w.fetch.C:
+			if !ok {
+				return context.Cause(ctx)
+			}
+			w.take(chunk)
+			if len(chunk.Records) == 0 && chunk.Lost == 0 && chunk.End < end {
+				w.met.lost.Add(uint64(end - max(b.end, chunk.End)))
+				w.log.Error("the log ends inside a block that was begun: its end is lost", "topic", w.topic, "from", b.from, "end", end, "log_end", chunk.End)
+				return nil
+			}
+		}
+	}
+}
+
+// take keeps what a fetch brought.
+func (w *worker) take(c consumer.Chunk) {
+	w.fetch.Took(c.Bytes)
+	w.end = c.End
+	if c.Lost > 0 {
+		w.met.lost.Add(uint64(c.Lost))
+		w.log.Error("messages were deleted by retention before they were read", "topic", w.topic, "messages", c.Lost)
+	}
+	if len(w.records) == 0 {
+		w.records = c.Records
+	} else {
+		w.records = append(w.records, c.Records...)
+	}
+	w.measure()
+}
+
+// fill moves records into the block and tells whether it is full.
+func (w *worker) fill(b *block) (full bool) {
+	for len(w.records) > 0 {
+		r := w.records[0]
+		if b.rows >= w.cfg.BlockRows || b.bytes >= w.cfg.BlockBytes {
+			return true
+		}
+		n, err := countEvents(r.Value)
+		if b.end > b.from && (b.rows+n > w.cfg.BlockRows || b.bytes+int64(len(r.Value)) > w.cfg.BlockBytes) {
+			return true
+		}
+		w.add(b, r, n, err)
+		w.records[0] = consumer.Record{}
+		w.records = w.records[1:]
+	}
+	return b.rows >= w.cfg.BlockRows || b.bytes >= w.cfg.BlockBytes
+}
+
+// measure sets the lag: what Kafka holds behind the last finished block, and how old that block's messages are.
+func (w *worker) measure() {
+	w.positions.Store(w.partition, w.next)
+	behind := max(0, w.end-w.next)
+	w.met.lag.WithLabelValues(w.label).Set(float64(behind))
+	age := 0.0
+	if behind > 0 && w.block.shipped > 0 {
+		age = max(0, time.Since(time.Unix(0, w.block.shipped)).Seconds())
+	}
+	w.met.lagTime.WithLabelValues(w.label).Set(age)
+	w.met.open.WithLabelValues(w.label).Set(float64(w.fold.Open()))
+}

@@ -1,0 +1,416 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/kafka"
+)
+
+// A rig is a broker with our topics, and what a test does with it.
+type rig struct {
+	testing.TB
+	client *kafka.Client
+	boot   uint64
+	seq    map[int]uint64 // by partition
+	made   int
+}
+
+var quiet = slog.New(slog.NewTextHandler(logTo(), nil))
+
+// logTo is where engines log in tests: nowhere, unless TIDEGATE_TEST_LOG is set.
+func logTo() io.Writer {
+	if os.Getenv("TIDEGATE_TEST_LOG") != "" {
+		return os.Stderr
+	}
+	return io.Discard
+}
+
+func newRig(t testing.TB, partitions int, assign string) *rig {
+	t.Helper()
+	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return rigAt(t, c.ListenAddrs(), partitions, assign)
+}
+
+func rigAt(t testing.TB, brokers []string, partitions int, assign string) *rig {
+	t.Helper()
+	client := connect(t, brokers, partitions, assign)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for n := 0; ; n++ {
+		_, err := client.EnsureTopics(ctx)
+		if err == nil {
+			break
+		}
+		if n > 20 {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return &rig{TB: t, client: client, boot: 7, seq: map[int]uint64{}}
+}
+
+func connect(t testing.TB, brokers []string, partitions int, assign string) *kafka.Client {
+	t.Helper()
+	cfg := kafka.Default()
+	cfg.Brokers, cfg.Partitions, cfg.Assign = brokers, partitions, assign
+	client, err := kafka.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client
+}
+
+var testCollector = [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+
+// epoch is where the tests' event time begins.
+var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixNano()
+
+// event is the n-th: a log line, every tenth of which is a match for the test's detector.
+func event(n int) *pipeline.Event {
+	e := &pipeline.Event{
+		Id: make([]byte, 16), Dataset: pipeline.Dataset_LOG, Timestamp: epoch + int64(n)*int64(time.Second), ContainerIndex: uint32(n%2) + 1,
+		Source: &pipeline.Endpoint{Ip: netip.MustParseAddr("10.0.0.1").AsSlice(), Port: 4711},
+		Log:    &pipeline.LogLine{Message: fmt.Sprintf("line %d of an ordinary log", n), Stream: "stdout", Path: "/var/log/x", Offset: uint64(n) * 80},
+	}
+	binary.BigEndian.PutUint64(e.Id[8:], uint64(n))
+	if n%10 == 3 {
+		e.Log.Message = fmt.Sprintf("bad g%d", n%7)
+	}
+	return e
+}
+
+// batch makes the next one of a partition, of n new events.
+func (r *rig) batch(partition, n int) *pipeline.Batch {
+	r.seq[partition]++
+	b := &pipeline.Batch{
+		Schema: 1, Collector: testCollector[:], Boot: r.boot, Partition: uint32(partition), Sequence: r.seq[partition],
+		Shipped: epoch + int64(r.made+n)*int64(time.Second) + 5e8,
+		Host:    &pipeline.Host{Name: "host1", Id: "h1", Cluster: "test"},
+		Containers: []*pipeline.Container{
+			{Id: strings.Repeat("a", 64), Name: "web", Image: "nginx:1.25"}, {Id: strings.Repeat("b", 64), Name: "db", Image: "mariadb"},
+		},
+	}
+	for range n {
+		b.Events = append(b.Events, event(r.made))
+		r.made++
+	}
+	return b
+}
+
+func encode(t testing.TB, b *pipeline.Batch) []byte {
+	t.Helper()
+	v, err := b.MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func (r *rig) produce(partition int, values ...[]byte) {
+	r.Helper()
+	var records []kafkago.Record
+	for _, v := range values {
+		records = append(records, kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes(v)})
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if _, err := r.client.Produce(ctx, r.client.Topic(pipeline.TopicEvents), partition, records...); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// send makes and produces batches of n events each.
+func (r *rig) send(partition, batches, n int) {
+	r.Helper()
+	for range batches {
+		r.produce(partition, encode(r, r.batch(partition, n)))
+	}
+}
+
+func (r *rig) committed(partition int) (int64, string) {
+	r.Helper()
+	topic := r.client.Topic(pipeline.TopicEvents)
+	f, err := r.client.Kafka().OffsetFetch(context.Background(), &kafkago.OffsetFetchRequest{GroupID: "tidegate-engine", Topics: map[string][]int{topic: {partition}}})
+	if err != nil {
+		r.Fatal(err)
+	}
+	if len(f.Topics[topic]) == 0 {
+		return -1, ""
+	}
+	p := f.Topics[topic][0]
+	return p.CommittedOffset, p.Metadata
+}
+
+func (r *rig) commit(partition int, offset int64, metadata string) {
+	r.Helper()
+	topic := r.client.Topic(pipeline.TopicEvents)
+	f, err := r.client.Kafka().OffsetCommit(context.Background(), &kafkago.OffsetCommitRequest{
+		GroupID: "tidegate-engine", GenerationID: -1, Topics: map[string][]kafkago.OffsetCommit{topic: {{Partition: partition, Offset: offset, Metadata: metadata}}},
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+	if err := f.Topics[topic][0].Error; err != nil {
+		r.Fatal(err)
+	}
+}
+
+// read gives all messages of one partition of a topic.
+func (r *rig) read(name string, partition int) []kafkago.Message {
+	r.Helper()
+	rd := kafkago.NewReader(kafkago.ReaderConfig{Brokers: r.client.Brokers(), Topic: r.client.Topic(name), Partition: partition, MaxWait: 50 * time.Millisecond})
+	defer rd.Close()
+	var out []kafkago.Message
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
+		m, err := rd.ReadMessage(ctx)
+		cancel()
+		if err != nil {
+			return out
+		}
+		out = append(out, m)
+	}
+}
+
+// start runs an engine until the returned function is called.
+func (r *rig) start(store Store, bundle *pipeline.Bundle, change func(*Config, *Deps)) (*Engine, func()) {
+	r.Helper()
+	cfg := Default()
+	cfg.Linger, cfg.Idle, cfg.Remember = 20*time.Millisecond, 150*time.Millisecond, 10*365*24*time.Hour
+	deps := Deps{Kafka: r.client, Store: store, Bundle: func() *pipeline.Bundle { return bundle }}
+	if change != nil {
+		change(&cfg, &deps)
+	}
+	e, err := New(cfg, deps, quiet, nil)
+	if err != nil {
+		r.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	var once sync.Once
+	stop := func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				r.Errorf("engine ended: %v", err)
+			}
+		})
+	}
+	r.Cleanup(stop)
+	return e, stop
+}
+
+// until waits for something that happens on other goroutines and over sockets.
+func until(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// badLines is the detector of the tests: "bad <group>" is a match.
+type badLines struct{}
+
+func (badLines) Judge(block []*pipeline.Event) {
+	for _, e := range block {
+		if g, ok := strings.CutPrefix(e.GetLog().GetMessage(), "bad "); ok {
+			e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
+				Detector: "test", Rule: "bad_line", Version: "1", Severity: pipeline.Severity_HIGH, Group: g, Title: "Bad line", Evidence: e.Log.Message,
+			})
+		}
+	}
+}
+
+var testBundle = &pipeline.Bundle{Version: "v1", Detectors: []pipeline.Detector{badLines{}}}
+
+// A fakeStore keeps rows in memory and holds itself to what the real one promises.
+type fakeStore struct {
+	mu      sync.Mutex
+	rows    []fakeRow
+	tokens  map[string]bool
+	order   []string // tokens of the inserts that were stored
+	alerts  map[string]pipeline.Alert
+	insert  func(rows []fakeRow, token string) error // before an insert; an error of errAfter is given behind it
+	forgets bool                                     // remembers no token
+}
+
+type fakeRow struct {
+	pipeline.Position
+	id       string
+	ingested int64
+	message  string
+	rules    []string
+	group    string
+}
+
+type fakeBlock struct{ rows []fakeRow }
+
+func (b *fakeBlock) Append(e *pipeline.Event, at pipeline.Position, _ string) {
+	r := fakeRow{Position: at, id: fmt.Sprintf("%x", e.Id), ingested: e.Ingested, message: strings.Clone(e.GetLog().GetMessage()), group: strings.Clone(e.GetContainer().GetName())}
+	for _, v := range e.Verdicts {
+		r.rules = append(r.rules, v.Rule)
+	}
+	b.rows = append(b.rows, r)
+}
+func (b *fakeBlock) Rows() int { return len(b.rows) }
+func (b *fakeBlock) Reset()    { b.rows = nil }
+
+var (
+	errPermanent = errors.New("refused for good")
+	errPassing   = errors.New("passing")
+	errAfter     = errors.New("the answer was lost")
+)
+
+func newFakeStore() *fakeStore {
+	return &fakeStore{tokens: map[string]bool{}, alerts: map[string]pipeline.Alert{}}
+}
+
+func (s *fakeStore) NewBlock() Block            { return &fakeBlock{} }
+func (s *fakeStore) IsPermanent(err error) bool { return errors.Is(err, errPermanent) }
+func (s *fakeStore) snapshot() []fakeRow {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.rows)
+}
+
+func (s *fakeStore) count() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.rows) }
+
+func (s *fakeStore) Insert(ctx context.Context, b Block, token string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var after error
+	if s.insert != nil {
+		err := s.insert(b.(*fakeBlock).rows, token)
+		if after = err; err != nil && !errors.Is(err, errAfter) {
+			return err
+		}
+	}
+	if !s.tokens[token] {
+		s.tokens[token] = !s.forgets
+		s.order = append(s.order, token)
+		s.rows = append(s.rows, b.(*fakeBlock).rows...)
+	}
+	return after
+}
+
+func (s *fakeStore) Held(_ context.Context, _ string, partition int32, from, to int64) (map[[2]int64]struct{}, error) {
+	out := map[[2]int64]struct{}{}
+	for _, r := range s.snapshot() {
+		if r.Partition == partition && r.Offset >= from && r.Offset < to {
+			out[[2]int64{r.Offset, int64(r.Index)}] = struct{}{}
+		}
+	}
+	return out, nil
+}
+
+func (s *fakeStore) HighestOffset(_ context.Context, _ string, partition int32) (offset int64, ok bool, err error) {
+	for _, r := range s.snapshot() {
+		if r.Partition == partition {
+			offset, ok = max(offset, r.Offset), true
+		}
+	}
+	return offset, ok, nil
+}
+
+func (s *fakeStore) Stamps(_ context.Context, _ string, partition int32, before int64, _ time.Time) (out []clickhouse.BatchStamp, err error) {
+	by := map[life]map[uint64]bool{}
+	for _, r := range s.snapshot() {
+		if r.Partition == partition && r.Offset < before {
+			k := life{r.Collector, r.Boot}
+			if by[k] == nil {
+				by[k] = map[uint64]bool{}
+			}
+			by[k][r.Sequence] = true
+		}
+	}
+	for k, all := range by {
+		b := clickhouse.BatchStamp{Collector: k.collector, Boot: k.boot}
+		for q := range all {
+			b.Highest = max(b.Highest, q)
+		}
+		for q := range all {
+			if d := b.Highest - q; d < 64 {
+				b.Seen |= 1 << d
+			}
+		}
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+func (s *fakeStore) InsertAlerts(_ context.Context, list []*pipeline.Alert, _ string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range list {
+		s.alerts[fmt.Sprintf("%s/%d", a.ID, a.Revision)] = *a
+	}
+	return nil
+}
+
+func (s *fakeStore) AlertsBefore(_ context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := map[string]pipeline.Alert{}
+	var high time.Time
+	for _, a := range s.alerts {
+		if a.Partition == partition && a.Offset < before {
+			if a.WindowStart.After(high) {
+				high = a.WindowStart
+			}
+			if a.Revision > last[a.ID].Revision {
+				last[a.ID] = a
+			}
+		}
+	}
+	var out []*pipeline.Alert
+	for _, a := range last {
+		if a.WindowStart.After(high.Add(-lookback)) {
+			out = append(out, &a)
+		}
+	}
+	return out, nil
+}
+
+// exactlyOnce holds the rows against the events 0…n-1.
+func exactlyOnce(t testing.TB, rows []fakeRow, n int) {
+	t.Helper()
+	seen := map[string]int{}
+	for _, r := range rows {
+		seen[r.id]++
+	}
+	for i := range n {
+		id := fmt.Sprintf("%x", event(i).Id)
+		if seen[id] != 1 {
+			t.Errorf("event %d is stored %d times", i, seen[id])
+		}
+		delete(seen, id)
+	}
+	if len(seen) > 0 {
+		t.Errorf("%d rows are of no event that was sent", len(seen))
+	}
+}

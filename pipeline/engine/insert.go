@@ -1,0 +1,180 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/consumer"
+)
+
+// rowsHeld is which (offset, index) the store holds of a block.
+type rowsHeld map[[2]int64]struct{}
+
+// process carries a gathered block through. It returns ErrFenced when the partition is somebody else's, or that ctx has ended; then
+// the intent, if it stands, says to the next owner what is to be repeated.
+func (w *worker) process(ctx context.Context, b *block) error {
+	defer b.release()
+	ctx, cancel := lasting(ctx)
+	defer cancel()
+	for _, l := range b.letters {
+		if err := w.bury(ctx, l); err != nil {
+			return err
+		}
+	}
+	if b.rows > 0 || b.again {
+		if err := w.store(ctx, b); err != nil {
+			return err
+		}
+	}
+	w.next = b.end
+	w.settled = false
+	w.advance(w.p.ID, w.next)
+	w.met.blocks.Add(1)
+	w.met.blockRows.Observe(float64(b.rows))
+	w.measure()
+	return nil
+}
+
+// lasting is a context that ends a grace later than ctx.
+func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		t := time.AfterFunc(grace, cancel)
+		context.AfterFunc(out, func() { t.Stop() })
+	})
+	return out, func() { stop(); cancel() }
+}
+
+// store judges, commits the intent, inserts, and lets the alerts out.
+func (w *worker) store(ctx context.Context, b *block) error {
+	w.judge(b)
+	if !b.again {
+		w.deps.Seam(BeforeIntent)
+		it := intent{end: b.end, time: b.time, shard: w.cfg.Shard, bundle: bundleWord(b.bundle)}
+		if err := w.p.Commit(ctx, b.from, it.String()); err != nil {
+			return err
+		}
+	}
+	w.deps.Seam(AfterIntent)
+	began := time.Now()
+	if err := w.insert(ctx, b); err != nil {
+		return err
+	}
+	w.met.seconds.WithLabelValues("insert").Observe(time.Since(began).Seconds())
+	w.deps.Seam(AfterInsert)
+	return w.alert(ctx, b)
+}
+
+// token names the block to the store. On a topic that was made anew the offsets alone would name an older block too, so its time
+// goes with them.
+func (w *worker) token(b *block) string {
+	t := fmt.Sprintf("%s/%d/%d-%d", w.topic, w.partition, b.from, b.end)
+	if w.reused {
+		t += fmt.Sprintf("@%d", b.time)
+	}
+	return t
+}
+
+// insert stores the block's rows: all of them under one token or, where a former life may have stored them, those that lack.
+func (w *worker) insert(ctx context.Context, b *block) error {
+	var held rowsHeld
+	if b.again && !w.reused {
+		var err error
+		if held, err = w.ask(ctx, b); err != nil {
+			return err
+		}
+	}
+	return w.insertRange(ctx, b, 0, len(b.messages), w.token(b), held)
+}
+
+// ask asks the store which rows of the block it holds: it may have forgotten the token.
+func (w *worker) ask(ctx context.Context, b *block) (held rowsHeld, err error) {
+	err = w.retry(ctx, "ask for the rows of a block", func() error {
+		held, err = w.deps.Store.Held(ctx, w.topic, w.partition, b.from, b.end)
+		return err
+	})
+	return held, err
+}
+
+// insertRange inserts the messages [lo,hi) of the block. Errors that pass are waited out; a refusal for good halves the range until
+// the culprit is alone, which becomes a dead letter. The token of a part names its messages: while any row of them lacks, no insert
+// under that token has been stored.
+func (w *worker) insertRange(ctx context.Context, b *block, lo, hi int, token string, held rowsHeld) error {
+	began := time.Now()
+	skipped := w.fillColumns(b, lo, hi, held)
+	for n := 0; w.columns.Rows() > 0; n++ {
+		err := w.deps.Store.Insert(ctx, w.columns, token)
+		if err == nil {
+			w.met.rows.Add(uint64(w.columns.Rows()))
+			break
+		}
+		if w.deps.Store.IsPermanent(err) {
+			return w.bisect(ctx, b, lo, hi, held, err)
+		}
+		w.met.retries.WithLabelValues("insert").Inc()
+		w.sample.log(w.log, "insert is tried again", "token", token, "attempt", n+1, "err", err)
+		if err := consumer.Pause(ctx, n); err != nil {
+			return err
+		}
+		if time.Since(began) > w.cfg.Ask && !w.reused {
+			if held, err = w.ask(ctx, b); err != nil {
+				return err
+			}
+			skipped = w.fillColumns(b, lo, hi, held)
+			began = time.Now()
+		}
+	}
+	w.met.held.Add(uint64(skipped))
+	return nil
+}
+
+// fillColumns appends the rows of the messages [lo,hi) that are not held, and counts those that are.
+func (w *worker) fillColumns(b *block, lo, hi int, held rowsHeld) (skipped int) {
+	w.columns.Reset()
+	for i := lo; i < hi; i++ {
+		m := &b.messages[i]
+		at := pipeline.Position{Partition: w.partition, Offset: m.record.Offset, Stamp: m.stamp}
+		for j, e := range m.batch.Events {
+			if held != nil {
+				if _, ok := held[[2]int64{m.record.Offset, int64(j)}]; ok {
+					skipped++
+					continue
+				}
+			}
+			at.Index = uint32(j)
+			w.columns.Append(e, at, w.topic)
+		}
+	}
+	return skipped
+}
+
+// bisect inserts both halves of what was refused.
+func (w *worker) bisect(ctx context.Context, b *block, lo, hi int, held rowsHeld, cause error) error {
+	if hi-lo == 1 {
+		m := &b.messages[lo]
+		m.buried = true
+		w.met.refused.Add(uint64(len(m.batch.Events)))
+		return w.bury(ctx, w.letter(m.record, "refused", cause))
+	}
+	w.sample.log(w.log, "store refused a block for good, bisecting", "from", b.from, "end", b.end, "messages", hi-lo, "err", cause)
+	mid := lo + (hi-lo)/2
+	for _, part := range [2][2]int{{lo, mid}, {mid, hi}} {
+		token := fmt.Sprintf("%s#%d-%d", w.token(b), b.messages[part[0]].record.Offset, b.messages[part[1]-1].record.Offset)
+		if err := w.insertRange(ctx, b, part[0], part[1], token, held); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *worker) bury(ctx context.Context, l consumer.Letter) error {
+	if err := consumer.Bury(ctx, w.deps.Kafka, w.log, l); err != nil {
+		return err
+	}
+	w.met.dead.Add(1)
+	w.met.letters.WithLabelValues(l.Reason).Inc()
+	w.sample.log(w.log, "message put on the dead-letter topic", "offset", l.Offset, "reason", l.Reason, "err", l.Err)
+	return nil
+}

@@ -1,0 +1,106 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tidegate/pipeline/embedded"
+	"tidegate/pipeline/kafka"
+)
+
+// apacheKafka starts Apache Kafka 4.1, one node for both roles, from the libraries in the cache (the set-up of the tests fetches them).
+func apacheKafka(t *testing.T) []string {
+	t.Helper()
+	libs := filepath.Join(embedded.CacheDir(), "kafka-4.1.0", "libs")
+	if _, err := os.Stat(libs); err != nil {
+		t.Fatalf("Apache Kafka is not there, deploy/setup-test.sh fetches it: %v", err)
+	}
+	dir, ports := t.TempDir(), [2]int{}
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+		l.Close()
+	}
+	properties := fmt.Sprintf(`process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:%[2]d
+listeners=PLAINTEXT://127.0.0.1:%[1]d,CONTROLLER://127.0.0.1:%[2]d
+advertised.listeners=PLAINTEXT://127.0.0.1:%[1]d
+controller.listener.names=CONTROLLER
+log.dirs=%[3]s/data
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+`, ports[0], ports[1], dir)
+	file := filepath.Join(dir, "server.properties")
+	if err := os.WriteFile(file, []byte(properties), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	java := func(args ...string) *exec.Cmd {
+		cmd := exec.Command("java", append([]string{"-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", libs + "/*"}, args...)...)
+		cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		return cmd
+	}
+	if out, err := java("kafka.tools.StorageTool", "format", "-t", "bWVvd21lb3dtZW93bWVvdw", "-c", file).CombinedOutput(); err != nil {
+		t.Fatalf("format: %v: %s", err, out)
+	}
+	server := java("kafka.Kafka", file)
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	addr := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	until(t, "Apache Kafka", func() bool {
+		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	return []string{addr}
+}
+
+// TestApacheKafkaHandsThePartitionsOfAKilledMemberOn: a group of two on the real broker; one is killed inside its block, the other
+// finishes it, and nothing is lost nor twice.
+func TestApacheKafkaHandsThePartitionsOfAKilledMemberOn(t *testing.T) {
+	s := newStory(t, "apache", rigAt(t, apacheKafka(t), 4, kafka.AssignGroup), 4, kafka.AssignGroup)
+	for p := range 4 {
+		s.send(p, 8, 25)
+	}
+	first := s.order
+	first.Seam, first.Nth = AfterIntent, 5
+	victim, out := spawn(t, first)
+	heir, heirOut := spawn(t, s.order)
+	for range 4 {
+		for p := range 4 {
+			s.send(p, 2, 25)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+	died(t, victim, out)
+	until(t, "closed intents", func() bool {
+		for p := range 4 {
+			if o, m := s.committed(p); o != 16 || m != "" {
+				return false
+			}
+		}
+		return true
+	})
+	_ = heir.Process.Signal(syscall.SIGTERM)
+	if err := heir.Wait(); err != nil || strings.Contains(heirOut.String(), "victim:") {
+		t.Errorf("the heir ended with %v: %s", err, heirOut)
+	}
+	s.holdsOnce(t)
+	s.holdsAlerts(t)
+}

@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/zeebo/xxh3"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/kafka"
+)
+
+// alert folds the block's verdicts, stores a revision of each alert that they touch, and publishes it.
+func (w *worker) alert(ctx context.Context, b *block) error {
+	began := time.Now()
+	verdicts := 0
+	for i := range b.messages {
+		m := &b.messages[i]
+		if m.buried {
+			continue
+		}
+		shipped := m.batch.Shipped
+		if shipped <= 0 {
+			shipped = m.record.Time
+		}
+		for _, e := range m.batch.Events {
+			if n := len(e.Verdicts); n > 0 {
+				verdicts += n
+				w.fold.Add(e, shipped, m.record.Offset)
+			}
+		}
+	}
+	list, opened := w.fold.Flush()
+	if len(list) > 0 {
+		if err := w.storeAlerts(ctx, list, w.token(b)); err != nil {
+			return err
+		}
+		w.deps.Seam(AfterAlertsInsert)
+		if err := w.publish(ctx, list); err != nil {
+			return err
+		}
+	}
+	w.deps.Seam(AfterAlertsPublish)
+	w.met.verdicts.Add(uint64(verdicts))
+	w.met.alerts.Add(uint64(len(opened)))
+	w.met.revisions.Add(uint64(len(list)))
+	w.met.seconds.WithLabelValues("alerts").Observe(time.Since(began).Seconds())
+	return nil
+}
+
+// storeAlerts inserts the revisions. A store that refuses them for good does not keep them from being published.
+func (w *worker) storeAlerts(ctx context.Context, list []*pipeline.Alert, token string) error {
+	return w.retry(ctx, "insert alerts", func() error {
+		err := w.deps.Store.InsertAlerts(ctx, list, token)
+		if err != nil && w.deps.Store.IsPermanent(err) {
+			w.met.alertsRefused.Add(uint64(len(list)))
+			w.log.Error("store refused alerts for good", "alerts", len(list), "err", err)
+			return nil
+		}
+		return err
+	})
+}
+
+// produceBytes is how much goes to the alerts topic in one request: it takes 1 MB.
+const produceBytes = 256 << 10
+
+// publish writes the revisions to the alerts topic, keyed by fingerprint, those of one fingerprint into one partition.
+func (w *worker) publish(ctx context.Context, list []*pipeline.Alert) error {
+	type letter struct{ key, value []byte }
+	byPartition := make([][]letter, w.alertPartitions)
+	for _, a := range list {
+		value, err := json.Marshal(a)
+		if err != nil {
+			return fmt.Errorf("encode alert %s: %w", a.ID, err)
+		}
+		p := int(xxh3.HashString(a.Fingerprint) % uint64(w.alertPartitions))
+		byPartition[p] = append(byPartition[p], letter{[]byte(a.Fingerprint), value})
+	}
+	topic := w.deps.Kafka.Topic(pipeline.TopicAlerts)
+	for p, letters := range byPartition {
+		for len(letters) > 0 {
+			n, size := 0, 0
+			for n < len(letters) && (n == 0 || size+len(letters[n].value) <= produceBytes) {
+				size += len(letters[n].value)
+				n++
+			}
+			part := letters[:n]
+			letters = letters[n:]
+			if err := w.retry(ctx, "publish alerts", func() error {
+				records := make([]kafkago.Record, len(part))
+				for i, l := range part {
+					records[i] = kafkago.Record{Time: time.Now(), Key: kafkago.NewBytes(l.key), Value: kafkago.NewBytes(l.value)}
+				}
+				_, err := w.deps.Kafka.Produce(ctx, topic, p, records...)
+				if err != nil && kafka.Sort(err) == kafka.Refused {
+					w.log.Error("alerts topic refused alerts for good", "alerts", len(part), "err", err)
+					return nil
+				}
+				return err
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/clickhouse"
+)
+
+// A Block gathers rows. It keeps nothing of an event that was appended.
+type Block interface {
+	Append(e *pipeline.Event, at pipeline.Position, topic string)
+	Rows() int
+	Reset()
+}
+
+// A Store is what the engine asks of ClickHouse. Every method but NewBlock and IsPermanent may fail in ways that pass, and is tried again.
+type Store interface {
+	NewBlock() Block
+	// Insert stores b as one part; a repeat under the same token changes nothing while the store remembers the token.
+	Insert(ctx context.Context, b Block, token string) error
+	// IsPermanent tells whether rows were refused for good.
+	IsPermanent(err error) bool
+
+	// Held is which (offset, index) of the messages [from, to) are there.
+	Held(ctx context.Context, topic string, partition int32, from, to int64) (map[[2]int64]struct{}, error)
+	// HighestOffset is the newest message of which a row is there.
+	HighestOffset(ctx context.Context, topic string, partition int32) (offset int64, ok bool, err error)
+	// Stamps are the batches that were stored from messages before an offset, since a time.
+	Stamps(ctx context.Context, topic string, partition int32, before int64, since time.Time) ([]clickhouse.BatchStamp, error)
+
+	// InsertAlerts stores revisions under a token.
+	InsertAlerts(ctx context.Context, list []*pipeline.Alert, token string) error
+	// AlertsBefore gives of each alert of a partition the last revision whose Offset lies before an offset, of those whose window
+	// began within lookback before the newest one's.
+	AlertsBefore(ctx context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error)
+}
+
+// ClickHouse is the real Store.
+func ClickHouse(s *clickhouse.Store) Store { return chStore{s} }
+
+type chStore struct{ *clickhouse.Store }
+
+func (s chStore) NewBlock() Block { return s.Store.NewBlock() }
+
+func (s chStore) Insert(ctx context.Context, b Block, token string) error {
+	return s.Store.Insert(ctx, b.(*clickhouse.Block), token)
+}
+
+func (chStore) IsPermanent(err error) bool { return clickhouse.IsPermanent(err) }
+
+// AlertsBefore asks for all revisions that lie before, and keeps of each alert the last.
+func (s chStore) AlertsBefore(ctx context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error) {
+	table := fmt.Sprintf("`%s`.alerts", s.Config().Database)
+	rows, err := s.Conn().Query(ctx, "WITH (SELECT max(window_start) FROM "+table+" WHERE partition = ? AND offset < ?) AS high"+
+		" SELECT id, revision, fingerprint, detector, rule, version, title, severity, tags, `group`, score, evidence, window_start, first, last, count,"+
+		" event_id, dataset, host, cluster, container_id, container_name, image, source, destination, demo, partition, offset"+
+		" FROM "+table+" WHERE partition = ? AND offset < ? AND window_start > high - toIntervalNanosecond(?)"+
+		" ORDER BY id, revision DESC LIMIT 1 BY id", partition, before, partition, before, lookback.Nanoseconds())
+	if err != nil {
+		return nil, fmt.Errorf("ask for the alerts of partition %d: %w", partition, err)
+	}
+	defer rows.Close()
+	var out []*pipeline.Alert
+	for rows.Next() {
+		a := &pipeline.Alert{}
+		if err := rows.Scan(&a.ID, &a.Revision, &a.Fingerprint, &a.Detector, &a.Rule, &a.Version, &a.Title, &a.Severity, &a.Tags, &a.Group, &a.Score,
+			&a.Evidence, &a.WindowStart, &a.First, &a.Last, &a.Count, &a.EventID, &a.Dataset, &a.Host, &a.Cluster, &a.ContainerID, &a.ContainerName,
+			&a.Image, &a.Source, &a.Destination, &a.Demo, &a.Partition, &a.Offset); err != nil {
+			return nil, fmt.Errorf("read the alerts of partition %d: %w", partition, err)
+		}
+		out = append(out, a)
+	}
+	return out, rows.Err()
+}

@@ -1,0 +1,311 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/alerts"
+	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/embedded"
+	"tidegate/pipeline/embedded/embeddedtest"
+	"tidegate/pipeline/kafka"
+)
+
+func TestMain(m *testing.M) {
+	embedded.ChildMain()
+	if spec := os.Getenv("TIDEGATE_ENGINE_TEST_CHILD"); spec != "" {
+		victim(spec)
+	}
+	os.Exit(embeddedtest.Run(m))
+}
+
+// An order is what a victim, an engine in a process of its own, is told.
+type order struct {
+	Brokers []string
+	Assign  string
+	Store   clickhouse.Config
+	Rows    int    // of a block
+	Seam    string // where it kills itself
+	Nth     int32  // at the how many-th passage
+}
+
+// victim runs an engine until it is told to end, or kills itself at the seam with the signal that cannot be caught.
+func victim(spec string) {
+	var o order
+	fail := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "victim:", err)
+			os.Exit(1)
+		}
+	}
+	fail(json.Unmarshal([]byte(spec), &o))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	cfg := kafka.Default()
+	cfg.Brokers, cfg.Assign = o.Brokers, o.Assign
+	client, err := kafka.New(cfg)
+	fail(err)
+	store, err := clickhouse.Open(ctx, o.Store, quiet, nil)
+	fail(err)
+	ec := Default()
+	ec.BlockRows, ec.Linger, ec.Idle, ec.Remember = o.Rows, 20*time.Millisecond, 100*time.Millisecond, 10*365*24*time.Hour
+	var passed atomic.Int32
+	e, err := New(ec, Deps{Kafka: client, Store: ClickHouse(store), Bundle: func() *pipeline.Bundle { return testBundle }, Seam: func(name string) {
+		if name == o.Seam && passed.Add(1) == o.Nth {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}}, quiet, nil)
+	fail(err)
+	fail(e.Run(ctx))
+	os.Exit(0)
+}
+
+// spawn starts a victim.
+func spawn(t *testing.T, o order) (*exec.Cmd, *bytes.Buffer) {
+	t.Helper()
+	spec, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "TIDEGATE_ENGINE_TEST_CHILD="+string(spec))
+	out := &bytes.Buffer{}
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	return cmd, out
+}
+
+// died waits for the end of a victim that must die by its own hand.
+func died(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("the victim lives")
+	}
+	if s, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGKILL {
+		t.Fatalf("the victim ended by itself: %v %s", cmd.ProcessState, out)
+	}
+}
+
+// A story is a partitioned topic and a store whose engines die.
+type story struct {
+	*rig
+	store *clickhouse.Store
+	order order
+	parts int
+}
+
+func newStory(t *testing.T, database string, r *rig, parts int, assign string) *story {
+	t.Helper()
+	store := embeddedtest.Store(t, database, "http")
+	return &story{rig: r, store: store, parts: parts, order: order{Brokers: r.client.Brokers(), Assign: assign, Store: store.Config(), Rows: 50}}
+}
+
+// finish lets an engine that nobody kills do what is left, and holds the store and the topic against the truth.
+func (s *story) finish(t *testing.T) {
+	t.Helper()
+	o := s.order
+	o.Seam = ""
+	cmd, out := spawn(t, o)
+	ends := map[int]int64{}
+	for p := range s.parts {
+		ends[p] = int64(len(s.read(pipeline.TopicEvents, p)))
+	}
+	until(t, "closed intents", func() bool {
+		for p := range s.parts {
+			if o, m := s.committed(p); o != ends[p] || m != "" {
+				return false
+			}
+		}
+		return true
+	})
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("engine ended with %v: %s", err, out)
+	}
+	s.holdsOnce(t)
+	s.holdsAlerts(t)
+}
+
+func (s *story) holdsOnce(t *testing.T) {
+	t.Helper()
+	var rows, distinct, judged uint64
+	var times int64
+	err := s.store.Conn().QueryRow(context.Background(), fmt.Sprintf("SELECT count(), uniqExact(`event.id`), countIf(notEmpty(`verdict.rule`)), uniqExact(_partition, _offset, `event.ingested`) - uniqExact(_partition, _offset)"+
+		" FROM `%s`.events", s.order.Store.Database)).Scan(&rows, &distinct, &judged, &times)
+	if err != nil {
+		t.Fatal(err)
+	}
+	matches := 0
+	for i := range s.made {
+		if i%10 == 3 {
+			matches++
+		}
+	}
+	if rows != uint64(s.made) || distinct != rows || judged != uint64(matches) || times != 0 {
+		t.Errorf("%d rows, %d distinct, %d judged, %d messages with two block times; the truth is %d events, %d matches", rows, distinct, judged, times, s.made, matches)
+	}
+}
+
+// holdsAlerts: what the store and the topic say at the end is what one fold over all verdicts says that nobody killed.
+func (s *story) holdsAlerts(t *testing.T) {
+	t.Helper()
+	want := map[string]pipeline.Alert{}
+	for p := range s.parts {
+		f := alerts.NewFold(alerts.DefaultFold(), int32(p))
+		seen := newStamps(1000)
+		for _, m := range s.read(pipeline.TopicEvents, p) {
+			b := &pipeline.Batch{}
+			if err := b.UnmarshalVT(m.Value); err != nil {
+				t.Fatal(err)
+			}
+			if !seen.take(pipeline.Stamp{Boot: b.Boot, Sequence: b.Sequence}, m.Offset) {
+				continue
+			}
+			pipeline.Resolve(b)
+			badLines{}.Judge(b.Events)
+			for _, e := range b.Events {
+				f.Add(e, b.Shipped, m.Offset)
+			}
+		}
+		all, _ := f.Flush()
+		for _, a := range all {
+			want[a.ID] = *a
+		}
+	}
+	stored := map[string]pipeline.Alert{}
+	list, err := s.store.AlertsNow(context.Background(), time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		if len(a.Tags) == 0 {
+			a.Tags = nil
+		}
+		stored[a.ID] = *a
+	}
+	if d := cmp.Diff(want, stored); d != "" {
+		t.Errorf("alerts in the store differ from those without kills (-want +got):\n%s", d)
+	}
+	said, revisions := map[string]pipeline.Alert{}, map[string]string{}
+	for _, m := range s.read(pipeline.TopicAlerts, 0) {
+		var a pipeline.Alert
+		if err := json.Unmarshal(m.Value, &a); err != nil {
+			t.Fatal(err)
+		}
+		k := a.ID + "/" + strconv.FormatUint(a.Revision, 10)
+		if before, ok := revisions[k]; ok && before != string(m.Value) {
+			t.Errorf("revision %s was said twice, differently:\n%s\n%s", k, before, m.Value)
+		}
+		revisions[k] = string(m.Value)
+		if a.Revision >= said[a.ID].Revision {
+			said[a.ID] = a
+		}
+	}
+	if d := cmp.Diff(want, said); d != "" {
+		t.Errorf("alerts on the topic differ from those without kills (-want +got):\n%s", d)
+	}
+}
+
+func TestKilledAtEverySeamNothingIsLostNorTwice(t *testing.T) {
+	s := newStory(t, "seams", newRig(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
+	for round, seam := range Seams {
+		for nth := range 2 {
+			for p := range 2 {
+				s.send(p, 6, 17)
+			}
+			o := s.order
+			o.Seam, o.Nth = seam, int32(1+nth*(1+round%2))
+			if seam == BeforeClose {
+				o.Nth = 1
+			}
+			cmd, out := spawn(t, o)
+			died(t, cmd, out)
+		}
+	}
+	s.finish(t)
+}
+
+func TestKilledAtRandomWhileRepeatsArriveNothingIsLostNorTwice(t *testing.T) {
+	s := newStory(t, "chance", newRig(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var last [][]byte
+	for range 8 {
+		cmd, _ := spawn(t, s.order)
+		for range 10 {
+			p := rnd.IntN(2)
+			v := encode(t, s.batch(p, 1+rnd.IntN(60)))
+			s.produce(p, v)
+			if last = append(last, v); len(last) > 20 {
+				last = last[1:]
+			}
+			if rnd.IntN(3) == 0 {
+				old := last[rnd.IntN(len(last))]
+				var b pipeline.Batch
+				if err := b.UnmarshalVT(old); err != nil {
+					t.Fatal(err)
+				}
+				s.produce(int(b.Partition), old)
+			}
+			time.Sleep(time.Duration(rnd.IntN(25)) * time.Millisecond)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
+	s.finish(t)
+}
+
+func TestRealStoreAnswersWhatTheEngineAsks(t *testing.T) {
+	r := newRig(t, 1, kafka.AssignStatic)
+	store := embeddedtest.Store(t, "asks", "http")
+	r.send(0, 4, 10)
+	e, stop := r.start(ClickHouse(store), testBundle, func(c *Config, _ *Deps) { c.BlockRows = 20 })
+	until(t, "rows", func() bool { return e.Ledger().Rows == 40 })
+	stop()
+	s, ctx := ClickHouse(store), context.Background()
+	if o, ok, err := s.HighestOffset(ctx, "tidegate.events", 0); o != 3 || !ok || err != nil {
+		t.Errorf("highest offset %d %v %v", o, ok, err)
+	}
+	if held, err := s.Held(ctx, "tidegate.events", 0, 1, 3); len(held) != 20 || err != nil {
+		t.Errorf("%d rows held, %v", len(held), err)
+	}
+	lives, err := s.Stamps(ctx, "tidegate.events", 0, 3, time.Unix(0, 0))
+	if err != nil || len(lives) != 1 || lives[0].Collector != testCollector || lives[0].Boot != 7 || lives[0].Highest != 3 || lives[0].Seen != 7 {
+		t.Errorf("stamps %+v, %v", lives, err)
+	}
+	all, err := s.AlertsBefore(ctx, 0, 4, time.Hour)
+	if err != nil || len(all) == 0 {
+		t.Fatalf("alerts %v, %v", all, err)
+	}
+	for _, a := range all {
+		if a.Offset >= 4 || a.Rule != "bad_line" || !strings.HasPrefix(a.Group, "g") || a.EventID == "" || a.ContainerName == "" || a.Host != "host1" {
+			t.Errorf("alert %+v", a)
+		}
+	}
+	if none, err := s.AlertsBefore(ctx, 0, 0, time.Hour); err != nil || len(none) != 0 {
+		t.Errorf("alerts before the first message: %v, %v", none, err)
+	}
+}

@@ -1,0 +1,238 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"tidegate/pipeline/alerts"
+	"tidegate/pipeline/consumer"
+)
+
+// A worker is the life of one partition in this process: from the assignment to the revocation. One goroutine runs it.
+type worker struct {
+	*Engine
+	p         *consumer.Partition
+	log       *slog.Logger
+	topic     string
+	partition int32
+	label     string // of metrics
+
+	stamps  *stamps
+	fold    *alerts.Fold
+	columns Block
+	fetch   *consumer.Fetcher
+	records []consumer.Record // taken from fetch, not yet in a block
+	end     int64             // Kafka's end, as the last fetch saw it
+	block   block
+
+	next    int64 // E of the last block that is done
+	settled bool  // next stands in Kafka, without an intent
+	reused  bool  // the topic was made anew: its offsets name other messages than the store's rows do
+	sample  sampler
+}
+
+func newWorker(e *Engine, p *consumer.Partition) *worker {
+	return &worker{
+		Engine: e, p: p, log: e.log.With("partition", p.ID), topic: p.Topic(), partition: int32(p.ID), label: strconv.Itoa(p.ID),
+		stamps: newStamps(e.cfg.Lives), fold: alerts.NewFold(e.cfg.Alerts, int32(p.ID)), columns: e.deps.Store.NewBlock(),
+	}
+}
+
+// grace is how long a block that is under way may go on after the partition was revoked or the process told to stop: finishing it
+// is cheaper than having the next owner repeat it. What is not finished then is repeated.
+const grace = 5 * time.Second
+
+// run is the partition's life. It returns nil when ctx ends.
+func (w *worker) run(ctx context.Context) error {
+	defer w.forgetLabels()
+	open, found, err := w.begin(ctx)
+	if err != nil {
+		return ended(ctx, err)
+	}
+	w.positions.Store(w.partition, w.next)
+	defer w.positions.Delete(w.partition)
+	fetching, stop := context.WithCancel(ctx)
+	defer stop()
+	w.fetch = w.p.Fetch(fetching, w.next, consumer.FetchConfig{Bytes: 4 << 20, Ahead: w.cfg.Ahead, Wait: 250 * time.Millisecond})
+	if found {
+		if err := w.repeat(ctx, open); err != nil {
+			return ended(ctx, err)
+		}
+	}
+	for {
+		got, err := w.gather(ctx)
+		if err != nil {
+			break
+		}
+		if got {
+			if err := w.finish(ctx); err != nil {
+				return ended(ctx, err)
+			}
+		} else if err := w.settle(ctx); err != nil {
+			return ended(ctx, err)
+		}
+	}
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+	defer cancel()
+	return ended(ctx, w.settle(late))
+}
+
+// ended makes nothing of the error that says that ctx ended.
+func ended(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && !errors.Is(err, consumer.ErrFenced) {
+		return nil
+	}
+	return err
+}
+
+// begin finds out where to start and what is to be remembered there.
+func (w *worker) begin(ctx context.Context) (open intent, found bool, err error) {
+	start, metadata, err := w.p.Committed(ctx)
+	if err != nil {
+		return open, false, err
+	}
+	if start >= 0 {
+		if open, found, err = parseIntent(start, metadata); err != nil {
+			return open, false, fmt.Errorf("%w; if the block before it is known to be complete, reset the offset of group %s", err, w.cfg.Group)
+		}
+	}
+	w.settled = start >= 0 && !found
+	if start, found, err = w.place(ctx, start, found); err != nil {
+		return open, false, err
+	}
+	w.next = start
+	w.advance(w.p.ID, start)
+	if err := w.remember(ctx); err != nil {
+		return open, false, err
+	}
+	w.log.Info("partition taken", "offset", start, "open_intent", found, "lives", len(w.stamps.lives), "windows", w.fold.Open())
+	return open, found, nil
+}
+
+// place turns what was committed (-1: nothing) into the offset to start at, with regard to what the store and the log hold.
+func (w *worker) place(ctx context.Context, start int64, found bool) (int64, bool, error) {
+	var highest int64
+	var rows bool
+	if err := w.retry(ctx, "look up the highest offset", func() (err error) {
+		highest, rows, err = w.deps.Store.HighestOffset(ctx, w.topic, w.partition)
+		return err
+	}); err != nil {
+		return 0, false, err
+	}
+	first, end, err := w.p.Bounds(ctx)
+	if err != nil {
+		return 0, false, err
+	}
+	if start < 0 {
+		start = first
+		if rows {
+			start = max(first, highest+1)
+		}
+	}
+	// A start behind the end means that the log was cut or the topic made anew: what is in it now has other offsets than it had.
+	// It is read from its beginning; what had been taken is known by its stamps.
+	if start > end {
+		w.log.Error("committed offset lies behind the end of the log: the topic was made anew or its end was lost; reading it from its beginning, repeats are known by their stamps",
+			"topic", w.topic, "committed", start, "first", first, "end", end)
+		w.settled, w.reused = false, true
+		return first, false, nil
+	}
+	w.reused = rows && highest >= end
+	return start, found, nil
+}
+
+// remember restores the stamps and the fold as they stood before the first message.
+func (w *worker) remember(ctx context.Context) error {
+	before := w.next
+	if w.reused {
+		before = 1<<63 - 1
+	}
+	return w.retry(ctx, "restore what was seen", func() error {
+		lives, err := w.deps.Store.Stamps(ctx, w.topic, w.partition, before, time.Now().Add(-w.cfg.Remember))
+		if err != nil {
+			return err
+		}
+		list, err := w.deps.Store.AlertsBefore(ctx, w.partition, before, w.cfg.Alerts.Lookback())
+		if err != nil {
+			return err
+		}
+		w.stamps = newStamps(w.cfg.Lives)
+		for _, l := range lives {
+			w.stamps.restore(life{l.Collector, l.Boot}, l.Highest, l.Seen)
+		}
+		w.fold = alerts.NewFold(w.cfg.Alerts, w.partition)
+		w.fold.Restore(list)
+		return nil
+	})
+}
+
+// repeat reads exactly the block that an intent names and does what of it is not done.
+func (w *worker) repeat(ctx context.Context, it intent) error {
+	if err := w.gatherUntil(ctx, it.end); err != nil {
+		return err
+	}
+	b := &w.block
+	b.end, b.time, b.again = it.end, it.time, true
+	bundle, held := w.bundleNamed(it.bundle)
+	if b.bundle = bundle; !held {
+		w.met.rejudged.Add(1)
+		w.log.Warn("a repeated block is judged by other rules than before: those are no longer held", "from", b.from, "end", b.end,
+			"before", it.bundle, "now", bundle.Version)
+	}
+	if it.shard != w.cfg.Shard {
+		return fmt.Errorf("block [%d,%d) was begun on shard %s, this engine writes to %s: start one with engine.shard: %s to finish it",
+			b.from, b.end, it.shard, w.cfg.Shard, it.shard)
+	}
+	return w.process(ctx, b)
+}
+
+// finish does a block that was gathered just now.
+func (w *worker) finish(ctx context.Context) error {
+	b := &w.block
+	b.time, b.bundle = time.Now().UnixNano(), w.bundle()
+	return w.process(ctx, b)
+}
+
+// settle closes the intent: all before next is done.
+func (w *worker) settle(ctx context.Context) error {
+	if w.settled {
+		return nil
+	}
+	w.deps.Seam(BeforeClose)
+	if err := w.p.Commit(ctx, w.next, ""); err != nil {
+		return err
+	}
+	w.settled = true
+	return nil
+}
+
+func (w *worker) retry(ctx context.Context, what string, f func() error) error {
+	return consumer.Retry(ctx, w.log, what, func() error {
+		err := f()
+		if err != nil && ctx.Err() == nil && !errors.Is(err, consumer.ErrFenced) {
+			w.met.retries.WithLabelValues(what).Inc()
+		}
+		return err
+	})
+}
+
+func (w *worker) forgetLabels() {
+	w.advance(w.p.ID, -1)
+	w.met.lag.DeleteLabelValues(w.label)
+	w.met.lagTime.DeleteLabelValues(w.label)
+	w.met.open.DeleteLabelValues(w.label)
+}
+
+// A sampler lets a line through every ten seconds.
+type sampler struct{ last time.Time }
+
+func (s *sampler) log(log *slog.Logger, msg string, args ...any) {
+	if now := time.Now(); now.Sub(s.last) > 10*time.Second {
+		s.last = now
+		log.Warn(msg, args...) //nolint:sloglint // the message is the caller's constant
+	}
+}
