@@ -1,0 +1,203 @@
+package ship
+
+import (
+	"encoding/binary"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"tidegate/collector"
+	"tidegate/pipeline"
+)
+
+// The keys in front of an event and a container in a Batch: field number and wire type 2.
+const (
+	eventKey     = 10<<3 | 2
+	containerKey = 9<<3 | 2
+)
+
+// maxContainer is how much a container may say of itself in a batch before its labels are left out.
+const maxContainer = 16 << 10
+
+var (
+	errFull     = errors.New("the batch is full")
+	errTooLarge = errors.New("the event is larger than a batch")
+)
+
+// A batch is one message for Kafka in the making. Events are encoded the moment they are shipped, so what waits is bytes, counted
+// exactly, and the event is free for its next use. Protobuf lets fields come in any order: containers stand in front of the first
+// event that names them, and the head of the batch, which has its stamp, is put behind everything when that is known.
+type batch struct {
+	id         uint64 // tells two lives of a pooled batch apart
+	buf        []byte
+	events     int
+	counts     counts
+	containers map[*pipeline.Container]uint32
+	portions   []*portion
+	born       int64       // when the first event was added
+	charged    int         // bytes that its room has been told of
+	sealed     atomic.Bool // something in it can not be read again
+	tainted    bool        // a request that failed may still be reading buf
+}
+
+// A portion is what a batch holds of one lane: the events behind after, up to mark.
+type portion struct {
+	lane  *lane
+	batch *batch // nil: what it holds is safe, or from an earlier life
+	after int64
+	mark  collector.Mark
+	count uint32
+	done  bool
+
+	again *again // it was cut in an earlier life and is being cut again
+}
+
+var (
+	batchPool = sync.Pool{New: func() any { return &batch{containers: map[*pipeline.Container]uint32{}} }}
+	batchIDs  atomic.Uint64
+)
+
+func newBatch() *batch {
+	b := batchPool.Get().(*batch)
+	b.id = batchIDs.Add(1)
+	return b
+}
+
+// free gives b back. Nobody may hold it.
+func (b *batch) free() {
+	clear(b.containers)
+	clear(b.portions)
+	buf := b.buf[:0]
+	if b.tainted {
+		buf = nil
+	}
+	*b = batch{buf: buf, containers: b.containers, portions: b.portions[:0]}
+	batchPool.Put(b)
+}
+
+// add encodes e behind what is there, with its containers as indices. It leaves b as it was if that would make it larger than limit.
+func (b *batch) add(e *pipeline.Event, limit int) error {
+	was, known := len(b.buf), len(b.containers)
+	owner := e.Container
+	e.Container, e.Host, e.Ingested = nil, nil, 0
+	e.ContainerIndex = b.intern(owner)
+	source, destination := b.internEndpoint(e.Source), b.internEndpoint(e.Destination)
+	size := e.SizeVT()
+	if len(b.buf)+size+8 > limit {
+		b.forget(was, known)
+		e.Container = owner
+		restore(e.Source, source)
+		restore(e.Destination, destination)
+		if b.events == 0 {
+			return errTooLarge
+		}
+		return errFull
+	}
+	b.buf = appendHead(b.buf, eventKey, size)
+	at := len(b.buf)
+	b.buf = grow(b.buf, size)
+	if _, err := e.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
+		b.forget(was, known)
+		return err
+	}
+	b.events++
+	b.counts[dataset(e)]++
+	return nil
+}
+
+func (b *batch) internEndpoint(p *pipeline.Endpoint) *pipeline.Container {
+	if p == nil {
+		return nil
+	}
+	c := p.Container
+	p.Container = nil
+	p.ContainerIndex = b.intern(c)
+	return c
+}
+
+func restore(p *pipeline.Endpoint, c *pipeline.Container) {
+	if p != nil {
+		p.Container = c
+	}
+}
+
+// intern gives the index + 1 of c in the batch, and puts it there when it is new.
+func (b *batch) intern(c *pipeline.Container) uint32 {
+	if c == nil {
+		return 0
+	}
+	if i, ok := b.containers[c]; ok {
+		return i
+	}
+	i := uint32(len(b.containers) + 1)
+	b.containers[c] = i
+	size := c.SizeVT()
+	said := c
+	if size > maxContainer {
+		said = &pipeline.Container{Id: clip(c.Id), Name: clip(c.Name), Image: clip(c.Image), ImageId: clip(c.ImageId), Demo: c.Demo}
+		size = said.SizeVT()
+	}
+	b.buf = appendHead(b.buf, containerKey, size)
+	at := len(b.buf)
+	b.buf = grow(b.buf, size)
+	if _, err := said.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
+		panic("ship: a container that was measured does not fit: " + err.Error())
+	}
+	return i
+}
+
+func clip(s string) string { return s[:min(len(s), 1<<10)] }
+
+// forget takes back what was appended since the buffer was `was` long and held `known` containers.
+func (b *batch) forget(was, known int) {
+	b.buf = b.buf[:was]
+	if len(b.containers) == known {
+		return
+	}
+	for c, i := range b.containers {
+		if int(i) > known {
+			delete(b.containers, c)
+		}
+	}
+}
+
+// stamp puts the head of the batch behind its events.
+func (b *batch) stamp(head *pipeline.Batch) {
+	size := head.SizeVT()
+	at := len(b.buf)
+	b.buf = grow(b.buf, size)
+	if _, err := head.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
+		panic("ship: a head that was measured does not fit: " + err.Error())
+	}
+}
+
+func appendHead(buf []byte, key byte, size int) []byte {
+	return binary.AppendUvarint(append(buf, key), uint64(size))
+}
+
+// grow makes b n longer; what is new is not cleared.
+func grow(b []byte, n int) []byte {
+	if cap(b)-len(b) < n {
+		b = append(make([]byte, 0, max(2*cap(b), len(b)+n, 16<<10)), b...)
+	}
+	return b[:len(b)+n]
+}
+
+// counts are numbers of events by dataset.
+type counts [datasets]uint32
+
+const datasets = 10
+
+func (c *counts) sum() (n uint64) {
+	for _, v := range c {
+		n += uint64(v)
+	}
+	return n
+}
+
+func dataset(e *pipeline.Event) int {
+	if e.Dataset < 0 || e.Dataset >= datasets {
+		return 0
+	}
+	return int(e.Dataset)
+}

@@ -1,0 +1,128 @@
+package ship
+
+import (
+	"context"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"tidegate/collector"
+	"tidegate/pipeline"
+	"tidegate/pipeline/kafka"
+)
+
+// BenchmarkLaneToBatch is what a capture worker pays for an event: partition, containers, encoding; and what its release costs.
+func BenchmarkLaneToBatch(b *testing.B) {
+	s := benchShipper(b)
+	l := s.Lane("wire")
+	c := &pipeline.Container{Id: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", Name: "web", Image: "nginx:1"}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		e := pipeline.EventFromVTPool()
+		e.Id = append(e.Id[:0], "0123456789abcdef"...)
+		e.CommunityId = append(e.CommunityId[:0], "0123456789abcdef0123"...)
+		e.Dataset, e.Timestamp, e.Duration, e.Transport = pipeline.Dataset_HTTP, int64(i), 1e6, pipeline.Transport_TCP
+		e.Container = c
+		e.Source, e.Destination = pipeline.EndpointFromVTPool(), pipeline.EndpointFromVTPool()
+		e.Source.Ip = append(e.Source.Ip[:0], 10, 0, 0, 1)
+		e.Destination.Ip = append(e.Destination.Ip[:0], 10, 0, 0, 2)
+		e.Source.Port, e.Destination.Port, e.Destination.Container = 40000, 80, c
+		e.Http = pipeline.HTTPExchangeFromVTPool()
+		e.Http.Method, e.Http.UrlOriginal, e.Http.UrlPath, e.Http.UrlDomain = "GET", "/cart?item=42", "/cart", "shop.example"
+		e.Http.UserAgent, e.Http.StatusCode, e.Http.ResponseMimeType = "Mozilla/5.0 (X11; Linux x86_64)", 200, "text/html"
+		if !l.TryShip(e) {
+			b.Fatal("shed")
+		}
+		if i%2000 == 0 {
+			drain(&(*s.parts.Load())[0].wire)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// BenchmarkLineToBatch is what a log reader pays.
+func BenchmarkLineToBatch(b *testing.B) {
+	s := benchShipper(b)
+	l := s.Lane("file").(*lane)
+	f := files(1, 1)[0]
+	const text = `10.0.0.1 - - [24/Nov/2026:23:18:00 +0000] "GET /cart?item=42 HTTP/1.1" 200 5120 "-" "Mozilla/5.0"`
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		e := pipeline.EventFromVTPool()
+		e.Id = append(e.Id[:0], "0123456789abcdef"...)
+		e.Dataset, e.Timestamp, e.Container = pipeline.Dataset_LOG, int64(i), f.container
+		e.Log = pipeline.LogLineFromVTPool()
+		e.Log.Message, e.Log.Stream, e.Log.Offset = text, "stdout", uint64(i)
+		l.part.logs.add(l, e, collector.Mark{At: int64(i) + 1, From: int64(i) + 1})
+		if i%2000 == 0 {
+			drain(&l.part.logs)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}
+
+// benchShipper ships into the void: batches are cut and stamped and then given back.
+func benchShipper(b *testing.B) *Shipper {
+	b.Helper()
+	cfg := Default()
+	cfg.StateDir = b.TempDir()
+	id, err := LoadIdentity(cfg.StateDir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	kcfg := kafka.Default()
+	kcfg.Brokers = []string{"127.0.0.1:1"}
+	s, err := New(cfg, kcfg, id, quiet(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.halt()
+	l := s.Lane("file").(*lane)
+	l.part, l.marked = (*s.parts.Load())[0], true
+	return s
+}
+
+// drain is Kafka taking everything at once.
+func drain(c *cutter) {
+	for _, b := range c.queue {
+		c.stream.push(b, c.stream.draw(b))
+	}
+	c.queue = c.queue[:0]
+	for _, it := range c.stream.items {
+		for _, p := range it.b.portions {
+			p.lane.finish(p)
+		}
+		c.stream.free(it.b)
+	}
+	c.stream.items = c.stream.items[:0]
+}
+
+// BenchmarkLineToKafka goes all the way to a broker with its data on disk: journal, zstd and acknowledgement included.
+func BenchmarkLineToKafka(b *testing.B) {
+	port := freePort(b)
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(b.TempDir()))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer broker.Close()
+	cfg, kcfg := Default(), kafka.Default()
+	cfg.StateDir, kcfg.Brokers = b.TempDir(), broker.ListenAddrs()
+	id, err := LoadIdentity(cfg.StateDir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s, err := New(cfg, kcfg, id, quiet(), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	all := files(8, b.N/8+1)
+	b.ReportAllocs()
+	b.ResetTimer()
+	if err := pourAll(b.Context(), s, all); err != nil {
+		b.Fatal(err)
+	}
+	if err := s.Close(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
+}

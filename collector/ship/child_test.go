@@ -1,0 +1,130 @@
+package ship
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/kafka"
+)
+
+const (
+	childFiles = 5
+	childLines = 30_000
+)
+
+// TestMain is also the collector that TestKillMinusNine kills.
+func TestMain(m *testing.M) {
+	if state := os.Getenv("SHIP_CHILD_STATE"); state != "" {
+		if err := child(state, os.Getenv("SHIP_CHILD_BROKER")); err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// child ships the files from where an earlier life had come to and says all the time how much of it is acknowledged.
+func child(state, broker string) error {
+	id, err := LoadIdentity(state)
+	if err != nil {
+		return err
+	}
+	cfg := Default()
+	cfg.StateDir, cfg.BatchEvents, cfg.Linger, cfg.Memory = state, 100, 5*time.Millisecond, 4<<20
+	kcfg := kafka.Default()
+	kcfg.Brokers = []string{broker}
+	reg := prometheus.NewRegistry()
+	s, err := New(cfg, kcfg, id, quiet(), reg)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- pourAll(context.Background(), s, files(childFiles, childLines)) }()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			if err := s.Close(ctx); err != nil {
+				return err
+			}
+			fmt.Println("end", s.Ledger().Balanced(), s.Ledger().Waiting)
+			return nil
+		case <-time.After(2 * time.Millisecond):
+			fmt.Println("acked", ackedLines(reg))
+		}
+	}
+}
+
+func ackedLines(reg *prometheus.Registry) int {
+	families, err := reg.Gather()
+	if err != nil {
+		return -1
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "tidegate_ship_acked_total" && m.GetLabel()[0].GetValue() == pipeline.Dataset_LOG.Name() {
+				return int(m.GetCounter().GetValue())
+			}
+		}
+	}
+	return -1
+}
+
+// runChildren starts the child and kills it until one has come to the end. What a child said to be acknowledged must be in Kafka.
+func runChildren(t *testing.T, w *world) {
+	r := rand.New(rand.NewPCG(1, 9))
+	acked := 0
+	for life := 0; ; life++ {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "SHIP_CHILD_STATE="+w.state, "SHIP_CHILD_BROKER="+w.kcfg.Brokers[0])
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		say := r.IntN(5) // how often it may speak before it dies
+		if life > 25 {
+			say = 1 << 30
+		}
+		last := ""
+		for in := bufio.NewScanner(out); in.Scan(); {
+			last = in.Text()
+			if say--; say < 0 {
+				cmd.Process.Kill()
+			}
+		}
+		cmd.Wait()
+		words := strings.Fields(last)
+		switch {
+		case len(words) == 2 && words[0] == "acked":
+			n, _ := strconv.Atoi(words[1])
+			acked += n
+		case last == "end true 0":
+			t.Logf("%d lives, %d lines acknowledged before a kill", life+1, acked)
+			return
+		case last != "" || life > 25:
+			t.Fatalf("life %d ended with %q", life, last)
+		}
+		if events, _ := w.events(); len(events) < acked {
+			t.Fatalf("%d lines were acknowledged, %d are there", acked, len(events))
+		}
+	}
+}

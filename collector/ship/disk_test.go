@@ -1,0 +1,339 @@
+package ship
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tidegate/collector"
+	"tidegate/pipeline"
+)
+
+// fullDisk lets writes fail while it is full, after some of their bytes have been written.
+type fullDisk struct {
+	spoolFile
+	full *atomic.Bool
+}
+
+func (f fullDisk) WriteAt(b []byte, at int64) (int, error) {
+	if !f.full.Load() {
+		return f.spoolFile.WriteAt(b, at)
+	}
+	n, _ := f.spoolFile.WriteAt(b[:len(b)/2], at)
+	return n, unix.ENOSPC
+}
+
+// TestFullDisk: lines wait, the wire goes on, and when there is room again everything goes on.
+func TestFullDisk(t *testing.T) {
+	w := newWorld(t)
+	w.brokerUp()
+	var full atomic.Bool
+	s := w.live(seams{
+		journalFile: func(f journalFile) journalFile { return fullDisk{f.(spoolFile), &full} },
+		spoolFile:   func(f spoolFile) spoolFile { return fullDisk{f, &full} },
+	})
+	full.Store(true)
+	all := files(3, 200)
+	wire := s.Lane("wire")
+	if err := pourAll(t.Context(), s, all); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		wire.TryShip(query(i, nil))
+	}
+	until(t, "the wire goes on", func() bool { return wire.Acked() == 300 })
+	until(t, "the error is counted", func() bool { return s.books.journalErr.Load() > 0 })
+	if n := s.books.shipped[pipeline.Dataset_LOG].Load(); n != 0 {
+		t.Errorf("%d lines were produced that the journal does not know", n)
+	}
+	w.brokerAway()
+	for i := range 300 {
+		wire.TryShip(query(300+i, nil))
+	}
+	until(t, "the spool's error is counted", func() bool { return s.books.spoolErr.Load() > 0 })
+	if s.whyShed() != dropDisk {
+		t.Errorf("shed for %s", reasonNames[s.whyShed()])
+	}
+	full.Store(false)
+	until(t, "the spool takes it", func() bool { return wire.Acked() == 600 })
+	w.brokerUp()
+	if l := w.close(s); l.Shipped != 1200 {
+		t.Errorf("ledger %+v", l)
+	}
+	w.exactly(all...)
+	w.queries(600)
+}
+
+// TestRealFullDisk is the same on a file system that is really full, from the start.
+func TestRealFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Logf("no tmpfs, so the injected error has to do: %v", err)
+		return
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	w := newWorld(t)
+	w.brokerUp()
+	w.cfg.StateDir = dir
+	if _, err := LoadIdentity(dir); err != nil {
+		t.Fatal(err)
+	}
+	filler := filepath.Join(dir, "filler")
+	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	s := w.live(seams{})
+	all := files(2, 100)
+	if err := pourAll(t.Context(), s, all); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the error is counted", func() bool { return s.books.journalErr.Load() > 1 })
+	os.Remove(filler)
+	if l := w.close(s); l.Shipped != 200 {
+		t.Errorf("ledger %+v", l)
+	}
+	w.exactly(all...)
+}
+
+// TestDamagedJournal: whatever happens to its bytes, no line is lost; a torn tail, which is what a kill leaves, doubles none either.
+func TestDamagedJournal(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 7))
+	for round := range 6 {
+		w := newWorld(t)
+		w.brokerUp()
+		all := files(5, 600)
+		w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
+		var n atomic.Int64
+		s := w.live(seams{beforeProduce: func(stampKey) { dieAfter(&n, 10) }})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { pourAll(ctx, s, all) })
+		until(t, "senders died", func() bool { return n.Load() > 12 })
+		cancel()
+		wg.Wait()
+		s.kill()
+		name := filepath.Join(w.state, "journal")
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		torn := round < 3
+		if torn {
+			text = append(text, text[len(journalMagic):len(journalMagic)+5+r.IntN(20)]...)
+		} else {
+			at := len(journalMagic) + r.IntN(len(text)-len(journalMagic))
+			copy(text[at:min(len(text), at+50)], make([]byte, 50))
+		}
+		if err := os.WriteFile(name, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s = w.live(seams{})
+		if s.books.damaged.Load() == 0 {
+			t.Error("the damage was not counted")
+		}
+		if err := pourAll(t.Context(), s, all); err != nil {
+			t.Fatal(err)
+		}
+		w.close(s)
+		if torn {
+			w.exactly(all...)
+			continue
+		}
+		w.atLeast(all...)
+	}
+}
+
+// atLeast checks that every line of files is there.
+func (w *world) atLeast(files ...*file) {
+	w.t.Helper()
+	there := map[string]bool{}
+	events, _ := w.events()
+	for _, e := range events {
+		there[e.Log.GetMessage()] = true
+	}
+	for _, f := range files {
+		for i := range f.lines {
+			if !there[f.message(i)] {
+				w.t.Fatalf("%s is lost", f.message(i))
+			}
+		}
+	}
+}
+
+// TestDamagedSpool: what is damaged is counted by dataset, the rest is sent.
+func TestDamagedSpool(t *testing.T) {
+	w := newWorld(t)
+	s := w.live(seams{})
+	wire := s.Lane("wire")
+	for i := range 1000 {
+		wire.TryShip(query(i, nil))
+	}
+	until(t, "all is spooled", func() bool { return wire.Acked() == 1000 })
+	s.kill()
+	names, _ := filepath.Glob(filepath.Join(w.state, "spool", "*.seg"))
+	if len(names) != 1 {
+		t.Fatal(names)
+	}
+	text, err := os.ReadFile(names[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[spoolHead+100] ^= 1                            // in the first batch
+	second := bytes.Index(text[1:], []byte("TGB1")) + 1 // the head of the second
+	text[second+10] ^= 1
+	text = text[:len(text)-10] // and a torn tail
+	if err := os.WriteFile(names[0], text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.brokerUp()
+	s = w.live(seams{})
+	l := w.close(s)
+	if l.Lost != 100 || l.Recovered != 950 || l.Shipped != 850 || s.books.damaged.Load() == 0 {
+		t.Errorf("ledger %+v, damaged %d", l, s.books.damaged.Load())
+	}
+}
+
+func TestJournalIsCompacted(t *testing.T) {
+	w := newWorld(t)
+	w.brokerUp()
+	s := w.live(seams{})
+	s.journal.mu.Lock()
+	s.journal.limit = 2000
+	s.journal.mu.Unlock()
+	all := files(3, 3000)
+	if err := pourAll(t.Context(), s, all); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "all is acked", func() bool { return s.Ledger().Shipped == 9000 })
+	s.kill()
+	text, err := readJournal(w.state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := replay(text)
+	if p.damaged != 0 || len(p.lanes) != 3 || p.parts != 4 {
+		t.Errorf("journal: damaged %d, %d lanes, %d batches, %d partitions", p.damaged, len(p.lanes), len(p.batches), p.parts)
+	}
+	w.cfg.ForgetAfter = 1 // nanosecond: below what Check allows, so the next life is asked directly
+	for _, l := range p.lanes {
+		if l.seen == 0 {
+			t.Error("a lane without the time when it was seen")
+		}
+	}
+	s2 := &Shipper{cfg: w.cfg, streams: map[streamKey]*stream{}, lanes: map[string]*lane{}, log: quiet()}
+	for _, l := range p.lanes {
+		l.seen -= 10
+	}
+	s2.takeJournal(p)
+	if len(s2.lanes) != 0 && len(p.batches) == 0 {
+		t.Errorf("%d lanes were not forgotten", len(s2.lanes))
+	}
+}
+
+func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
+	check := func(e entry) {
+		t.Helper()
+		b := appendRecord([]byte(journalMagic), &e)
+		var got []string
+		damaged := readRecords(b, func(g *entry) { got = append(got, fmt.Sprintf("%+v", *g)) })
+		if want := fmt.Sprintf("%+v", e); damaged != 0 || len(got) != 1 || got[0] != want {
+			t.Errorf("%v, damaged %d, want %s", got, damaged, want)
+		}
+	}
+	p := entryPortion{after: 100, mark: collector.Mark{At: 300, From: 200}, count: 7}
+	numbered := p
+	numbered.lane = 3
+	none := []entryPortion{}
+	check(entry{kind: recLane, lane: 3, name: "a/b", seen: 1e9, portions: nil})
+	check(entry{kind: recMark, lane: 3, portions: []entryPortion{numbered}})
+	check(entry{kind: recDone, lane: 3, portions: []entryPortion{numbered}})
+	check(entry{kind: recBatch, stamp: stampKey{1 << 63, 7, 9}, portions: []entryPortion{numbered, numbered}})
+	check(entry{kind: recShrink, stamp: stampKey{1, 7, 9}, portions: []entryPortion{numbered}})
+	check(entry{kind: recForget, lane: 9, portions: none[:0:0]})
+	check(entry{kind: recPartitions, n: 12})
+}
+
+func FuzzJournal(f *testing.F) {
+	p := []entryPortion{{lane: 1, after: 0, mark: collector.Mark{At: 100, From: 50}, count: 3}}
+	b := []byte(journalMagic)
+	for _, e := range []entry{
+		{kind: recPartitions, n: 4},
+		{kind: recLane, lane: 1, name: "a", seen: 5},
+		{kind: recMark, lane: 1, portions: []entryPortion{{lane: 1, mark: collector.Mark{At: 10, From: 10}}}},
+		{kind: recBatch, stamp: stampKey{1, 2, 3}, portions: p},
+		{kind: recShrink, stamp: stampKey{1, 2, 3}, portions: p},
+		{kind: recLane, lane: 2, name: "a", seen: 5},
+		{kind: recDone, lane: 2, portions: p},
+		{kind: recAck, stamp: stampKey{1, 2, 3}},
+		{kind: recForget, lane: 1},
+	} {
+		b = appendRecord(b, &e)
+		f.Add(bytes.Clone(b), false)
+		f.Add(b[len(journalMagic)+recordHead:], true)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, body bool) {
+		if body { // a body with a right CRC, which bytes at random hardly ever are
+			r := append(make([]byte, recordHead), b...)
+			sealRecord(r, 0)
+			b = append([]byte(journalMagic), r...)
+			b = append(b, r...)
+		}
+		past := replay(b)
+		s := &Shipper{cfg: Default(), streams: map[streamKey]*stream{}, lanes: map[string]*lane{}, log: quiet()}
+		s.books.damaged.Store(0)
+		s.takeJournal(past)
+		for _, l := range s.lanes {
+			m, _ := l.Resume()
+			if m.At < 0 || m.From < 0 || m.From > m.At || int64(l.Acked()) > max(m.At, l.number.Load()) {
+				t.Errorf("lane %q resumes at %v, acked %d", l.name, m, l.Acked())
+			}
+		}
+		// What is written again says the same.
+		again := replay(s.journal.snapshot())
+		if again.damaged != 0 || len(again.lanes) != len(s.journal.lanes) {
+			t.Errorf("snapshot: damaged %d, %d lanes instead of %d", again.damaged, len(again.lanes), len(s.journal.lanes))
+		}
+	})
+}
+
+func FuzzSpool(f *testing.F) {
+	one := func(seq uint64, batch string) []byte {
+		h := found{stamp: stampKey{9, 1, seq}, wire: true, n: len(batch), counts: counts{1, 2}}
+		return append(appendSpoolHead(nil, &h), batch...)
+	}
+	f.Add(append(one(1, "hello"), one(2, "world")...))
+	f.Add(one(1, "hello")[:spoolHead+2])
+	f.Add([]byte("TGB1TGB1TGB1"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var end int64
+		damaged := scanSegment(bytes.NewReader(b), int64(len(b)), func(at int64, g found) {
+			if at < end+spoolHead || g.whole && at+int64(g.n) > int64(len(b)) {
+				t.Fatalf("a batch at %d behind %d of %d bytes", at, end, len(b))
+			}
+			end = at
+			if g.whole {
+				end += int64(g.n)
+			}
+		})
+		if damaged < 0 || damaged > int64(len(b)) {
+			t.Errorf("%d of %d bytes damaged", damaged, len(b))
+		}
+	})
+}
+
+// TestKillMinusNine kills a real process, again and again, and reads its metric of acknowledged lines before.
+func TestKillMinusNine(t *testing.T) {
+	w := newWorld(t)
+	w.brokerUp()
+	runChildren(t, w)
+	w.exactly(files(childFiles, childLines)...)
+}

@@ -1,0 +1,281 @@
+package ship
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/kafka"
+)
+
+// sayEvery is how often trouble that goes on is said again.
+const sayEvery = 30 * time.Second
+
+// tidy moves to the spool what has waited too long, and gives up what does not come back.
+func (s *Shipper) tidy() {
+	t := time.NewTicker(janitorEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-s.janitor:
+		case <-s.ctx.Done():
+			return
+		}
+		now := time.Now()
+		s.hopeless(now)
+		s.spill(false)
+	}
+}
+
+func (s *Shipper) spill(now bool) {
+	for _, p := range s.everyPart() {
+		p.logs.rescue(now)
+	}
+	for _, st := range s.everyStream() {
+		st.spill(now)
+	}
+}
+
+func (s *Shipper) kickJanitor() {
+	select {
+	case s.janitor <- struct{}{}:
+	default:
+	}
+}
+
+// follow learns how many partitions the topic has: often until Kafka has answered once.
+func (s *Shipper) follow() {
+	for {
+		wait := askEvery
+		if !s.weather.known.Load() {
+			wait = time.Second
+		}
+		if !s.sleep(wait) {
+			return
+		}
+		ctx, cancel := context.WithTimeout(s.ctx, s.kafka.Config().Timeout)
+		s.ask(ctx)
+		cancel()
+	}
+}
+
+// ask makes sure of the topic. Until it has been seen once, in this life or an earlier one, everything goes to partition 0, which
+// every topic has.
+func (s *Shipper) ask(ctx context.Context) {
+	counts, err := s.kafka.EnsureTopics(ctx, pipeline.TopicEvents)
+	if err != nil {
+		if s.ctx.Err() == nil {
+			s.reached(err)
+		}
+		return
+	}
+	s.weather.known.Store(true)
+	n := min(counts[pipeline.TopicEvents], maxPartitions)
+	if n != len(*s.parts.Load()) {
+		s.log.Info("events topic", "topic", s.topic, "partitions", n)
+		s.setPartitions(n)
+	}
+	s.disk(&s.books.journalErr, "journal", s.journal.partitions(n))
+}
+
+// weather is whether Kafka takes what we produce.
+type weather struct {
+	known atomic.Bool // the topic has been seen in this life
+	bad   atomic.Bool
+
+	mu    sync.Mutex
+	since time.Time
+	said  time.Time
+}
+
+// reached counts what came of asking Kafka, and says when that changes.
+func (s *Shipper) reached(err error) {
+	w := &s.weather
+	if err == nil {
+		if w.bad.Load() && w.bad.CompareAndSwap(true, false) {
+			w.mu.Lock()
+			s.log.Info("kafka takes batches again", "after", time.Since(w.since).Round(time.Millisecond))
+			w.mu.Unlock()
+		}
+		return
+	}
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	kind := kafka.Sort(err)
+	switch kind {
+	case kafka.Denied:
+		s.books.denied.Add(1)
+	case kafka.Refused:
+		s.books.refused.Add(1)
+	default:
+		s.books.passing.Add(1)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if !w.bad.Swap(true) {
+		w.since = now
+	}
+	if now.Sub(w.said) < sayEvery {
+		return
+	}
+	w.said = now
+	switch kind {
+	case kafka.Denied:
+		s.log.Error("kafka does not let us produce; trying again", "err", err)
+	case kafka.Refused:
+		s.log.Error("kafka refuses a batch; its events are lost", "err", err)
+	default:
+		s.log.Warn("kafka does not take batches; log files wait, what cannot wait is spooled", "err", err)
+	}
+}
+
+// disk counts and says that a file could not be written, once while that goes on.
+func (s *Shipper) disk(n *atomic.Uint64, file string, err error) {
+	if err == nil {
+		return
+	}
+	if !errors.Is(err, errSpoolFull) {
+		n.Add(1)
+	}
+	now := time.Now()
+	if last, ok := s.diskSaid.Load(file); ok && now.Sub(last.(time.Time)) < sayEvery {
+		return
+	}
+	s.diskSaid.Store(file, now)
+	s.log.Error("cannot keep what was shipped on disk", "file", file, "err", err)
+}
+
+func (s *Shipper) damaged(file string, bytes int64) {
+	if bytes > 0 {
+		s.books.damaged.Add(uint64(bytes))
+		s.log.Warn("part of a file is damaged and was left out", "file", file, "bytes", bytes)
+	}
+}
+
+// whyShed is the reason for which an event of the wire finds no room.
+func (s *Shipper) whyShed() int {
+	if s.weather.bad.Load() {
+		switch s.spool.state.Load() {
+		case spoolFull:
+			return dropSpoolFull
+		case spoolFailed:
+			return dropDisk
+		}
+	}
+	return dropMemory
+}
+
+// sleep waits; false: the shipper ends.
+func (s *Shipper) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.ctx.Done():
+		return false
+	}
+}
+
+func (s *Shipper) changed() {
+	select {
+	case s.settled <- struct{}{}:
+	default:
+	}
+}
+
+// Close takes no more events and sends those that it has. What Kafka has not taken when ctx ends, or at once if Kafka has been away
+// for long, goes to the spool if it cannot be read again; lines of files are found by the next life, as after a kill.
+func (s *Shipper) Close(ctx context.Context) error {
+	if s.closing.Swap(true) {
+		return nil
+	}
+	close(s.stop)
+	for _, p := range s.everyPart() {
+		p.logs.stopTaking()
+		p.wire.stopTaking()
+	}
+	for !s.flushed() && !s.away() {
+		t := time.NewTimer(janitorEvery)
+		select {
+		case <-s.settled:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	s.halt()
+	s.spill(true)
+	return s.shut(true)
+}
+
+// halt ends everything that runs.
+func (s *Shipper) halt() {
+	s.cancel()
+	for _, st := range s.everyStream() {
+		st.mu.Lock() // whoever starts a sender holds it, and looks at the context first
+		if st.timer != nil {
+			st.timer.Stop()
+		}
+		st.mu.Unlock()
+	}
+	s.senders.Wait()
+	s.workers.Wait()
+}
+
+func (s *Shipper) shut(flush bool) error {
+	segments := map[*segment]bool{}
+	for _, st := range s.everyStream() {
+		st.mu.Lock()
+		for _, it := range st.items {
+			if it.state != done && it.where.segment != nil {
+				segments[it.where.segment] = true
+			}
+		}
+		st.mu.Unlock()
+	}
+	err := errors.Join(s.journal.close(flush), s.spool.close(flush, segments))
+	s.kafka.Close()
+	if s.reg != nil {
+		s.reg.Unregister(s)
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+func (s *Shipper) flushed() bool {
+	for _, p := range s.everyPart() {
+		if p.logs.waiting() > 0 {
+			return false
+		}
+	}
+	for _, st := range s.everyStream() {
+		if !st.idle() {
+			return false
+		}
+	}
+	return true
+}
+
+// away tells whether all that is left is for partitions that Kafka has not taken anything of for long.
+func (s *Shipper) away() bool {
+	for _, p := range s.everyPart() {
+		if p.logs.waiting() > 0 && !p.logs.stream.away() {
+			return false
+		}
+	}
+	for _, st := range s.everyStream() {
+		if !st.idle() && !st.away() {
+			return false
+		}
+	}
+	return true
+}

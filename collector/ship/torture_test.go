@@ -1,0 +1,196 @@
+package ship
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/kafka"
+)
+
+func torture(t *testing.T, seed uint64) {
+	r := rand.New(rand.NewPCG(seed, 1))
+	w := newWorld(t)
+	w.cfg.BatchEvents = 5 + r.IntN(60)
+	w.cfg.Memory = 16 * int64(w.cfg.BatchBytes)
+	w.brokerUp()
+	all := files(3+r.IntN(10), 6000)
+	var wire wireTruth
+	for life := 0; ; life++ {
+		// Each life dies after so many batches have come to one of the two seams; the last lives as long as it takes.
+		before, after := r.Int64N(300), r.Int64N(300)
+		var a, b atomic.Int64
+		sm := seams{
+			beforeProduce: func(stampKey) { dieAfter(&a, before) },
+			afterProduce:  func(stampKey) { dieAfter(&b, after) },
+		}
+		last := life == 12
+		if last {
+			sm = seams{}
+		}
+		s := w.live(sm)
+		s.journal.mu.Lock()
+		s.journal.limit = 3000 // compacted all the time
+		s.journal.mu.Unlock()
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		var finished atomic.Bool
+		wg.Go(func() {
+			if pourAll(ctx, s, all) == nil {
+				finished.Store(true)
+			}
+		})
+		stopWire := wire.run(s, &wg)
+		if last {
+			stopWire()
+			wg.Wait()
+			l := w.close(s)
+			wire.acked(s)
+			if l.Lost != 0 || l.Waiting != 0 {
+				t.Errorf("ledger %+v", l)
+			}
+			cancel()
+			break
+		}
+		if r.IntN(4) == 0 {
+			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
+			w.brokerAway()
+			time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
+			w.brokerUp()
+		}
+		for end := time.Now().Add(time.Duration(10+r.IntN(150)) * time.Millisecond); time.Now().Before(end) && !finished.Load() && a.Load() <= before && b.Load() <= after; {
+			time.Sleep(time.Millisecond)
+		}
+		if r.IntN(3) == 0 { // some lives end in order, as far as their senders are still there
+			stop, cancelStop := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			s.Close(stop)
+			cancelStop()
+			cancel()
+			stopWire()
+			wg.Wait()
+			wire.acked(s)
+		} else {
+			cancel()
+			stopWire()
+			wg.Wait()
+			wire.acked(s)
+			s.kill()
+		}
+	}
+	w.exactly(all...)
+	wire.check(w)
+}
+
+// wireTruth is what a lane of the wire did, over all lives.
+type wireTruth struct {
+	next int
+	base int // number of the first query of this life
+	gone map[int]bool
+	safe []int
+}
+
+// run ships queries from a goroutine until the function that it returns is called.
+func (q *wireTruth) run(s *Shipper, wg *sync.WaitGroup) (stop func()) {
+	if q.gone == nil {
+		q.gone = map[int]bool{}
+	}
+	q.base = q.next
+	var over atomic.Bool
+	wg.Go(func() {
+		l := s.Lane("wire")
+		for !over.Load() {
+			i := q.next
+			q.next++
+			if !l.TryShip(query(i, &pipeline.Container{Id: strconv.Itoa(i % 5)})) {
+				q.gone[i] = true
+			}
+			if i%20 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	})
+	return func() { over.Store(true) }
+}
+
+// acked notes which queries the lane says are safe.
+func (q *wireTruth) acked(s *Shipper) {
+	s.mu.Lock()
+	l := s.lanes["wire"]
+	s.mu.Unlock()
+	for i := range int(l.Acked()) {
+		if !q.gone[q.base+i] {
+			q.safe = append(q.safe, q.base+i)
+		}
+	}
+}
+
+// check finds every query that was safe, and none twice.
+func (q *wireTruth) check(w *world) {
+	w.t.Helper()
+	times := map[string]int{}
+	events, _ := w.events()
+	for _, e := range events {
+		if e.Dns != nil {
+			times[e.Dns.QuestionName]++
+		}
+	}
+	lost := 0
+	for _, i := range q.safe {
+		if times[fmt.Sprintf("q%d.example", i)] == 0 {
+			lost++
+		}
+	}
+	for name, n := range times {
+		if n > 1 {
+			w.t.Errorf("%s is there %d times", name, n)
+		}
+	}
+	w.t.Logf("%d queries, %d shed, %d safe before the lives ended", q.next, len(q.gone), len(q.safe))
+	if lost > 0 || len(q.safe) == 0 {
+		w.t.Errorf("%d of %d queries that were safe are lost", lost, len(q.safe))
+	}
+}
+
+func dieAfter(n *atomic.Int64, limit int64) {
+	if n.Add(1) > limit {
+		runtime.Goexit()
+	}
+}
+
+func (w *world) morePartitions(n int32) {
+	w.t.Helper()
+	c, err := kafka.New(w.kcfg)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer c.Close()
+	r, err := c.Kafka().CreatePartitions(w.t.Context(), &kafkago.CreatePartitionsRequest{
+		Topics: []kafkago.TopicPartitionsConfig{{Name: c.Topic("events"), Count: n}},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, err := range r.Errors {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// tortures is how many seeds are tried; TIDEGATE_TORTURE asks for more than a quick run has time for.
+func tortures() uint64 {
+	if n, err := strconv.ParseUint(os.Getenv("TIDEGATE_TORTURE"), 10, 32); err == nil {
+		return n
+	}
+	return 4
+}
