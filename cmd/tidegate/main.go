@@ -5,4 +5,87 @@
 // they do is told in docs/ARCHITECTURE.md.
 package main
 
-func main() {}
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/embedded"
+)
+
+// version is set by the Makefile.
+var version = "unknown"
+
+func main() {
+	embedded.ChildMain() // does not return where this process is the embedded ClickHouse
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		stop() // a second signal ends the process at once
+	}()
+	if err := rootCommand().ExecuteContext(ctx); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			fmt.Fprintln(os.Stderr, "tidegate: "+line)
+		}
+		os.Exit(exitCode(err))
+	}
+}
+
+// errFindings ends a command that worked and found something wrong: it has said so itself.
+type errFindings struct{ n int }
+
+func (e errFindings) Error() string { return fmt.Sprintf("%d problems", e.n) }
+
+func exitCode(err error) int {
+	var f errFindings
+	if errors.As(err, &f) {
+		return 1
+	}
+	return 2
+}
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tidegate",
+		Short: "log and traffic stream analytics for container hosts",
+		Long: `tidegate sees the logs and the traffic of every container on a host, ships them through Kafka, judges them by
+rules, feeds and classifiers, stores them in ClickHouse exactly once and raises alerts.
+
+Begin with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` tells what this host lacks.`,
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	var common commonFlags
+	root.PersistentFlags().StringVar(&common.config, "config", "", "configuration file (default "+defaultConfigPath+", if it is there)")
+	root.PersistentFlags().StringVar(&common.state, "state", "", "folder for everything that outlives the process (default /var/lib/tidegate)")
+	root.PersistentFlags().StringVar(&common.logLevel, "log-level", "", "debug, info, warn or error")
+	root.AddCommand(
+		runCommand(&common), roleCommand(&common, "collect", roleCollector, "watch this host and ship to Kafka"),
+		roleCommand(&common, "analyze", roleEngine, "read Kafka, judge, write to ClickHouse, raise alerts"),
+		roleCommand(&common, "alerts", roleAlerts, "deliver alerts to Alertmanager and webhooks"),
+		replayCommand(), queryCommand(&common), rulesCommand(), doctorCommand(&common), versionCommand(),
+	)
+	return root
+}
+
+// commonFlags are those of every command that reads the configuration.
+type commonFlags struct{ config, state, logLevel string }
+
+func (f *commonFlags) load() (Config, error) { return loadConfig(f.config, f.state) }
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "print the version", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprintf(cmd.OutOrStdout(), "tidegate %s, event schema %d, %s %s/%s\n", version, pipeline.Schema, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		},
+	}
+}

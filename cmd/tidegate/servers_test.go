@@ -22,7 +22,7 @@ http { access_log /dev/stdout; client_body_temp_path /tmp/b; proxy_temp_path /tm
 	h.run("-d", "--name", "web", "-p", "9090:8080", "--label", "app=shop", "-v", conf+":/n.conf:ro", "--", "nginx", "-c", "/n.conf")
 	h.run("-d", "--name", "cache", "--label", "app=shop", "--", "redis-server", "--save", "", "--protected-mode", "no", "--bind", "0.0.0.0", "::")
 	h.run("-d", "--name", "db", "--label", "app=shop", "-v", data+":/data", "--", "mariadbd", "--no-defaults", "--datadir=/data", "--skip-grant-tables", "--user=root", "--bind-address=*", "--socket=/tmp/s", "--pid-file=/tmp/p")
-	h.run("-d", "--name", "dns", "--", "dnsmasq", "-k", "-C", "/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts", "--log-facility=-", "--address=/e2e.example/192.0.2.10")
+	h.run("-d", "--name", "dns", "--", "dnsmasq", "-k", "-C", "/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts", "--log-facility=-", "--address=/example/192.0.2.10")
 	for name, port := range map[string]string{"web": "8080", "cache": "6379", "db": "3306"} {
 		h.waitTCP(h.address(name, "bridge", "4"), port)
 	}

@@ -38,10 +38,12 @@ type work struct {
 	Redis string
 	DNS   string
 	MySQL string
+	Name  string // what is looked up, instead of numbered names
 
 	Lines int           // log lines to write instead
 	Every time.Duration // one line or transaction per
 	Serve string        // address to answer HTTP on instead
+	Sink  string        // file to which the bodies of what is posted there are appended, with their Idempotency-Key
 }
 
 func (w work) String() string {
@@ -56,9 +58,7 @@ func doWork(spec string) error {
 	}
 	switch {
 	case w.Serve != "":
-		return http.ListenAndServe(w.Serve, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			_, _ = fmt.Fprintf(rw, "seen %s\n", r.RemoteAddr)
-		}))
+		return http.ListenAndServe(w.Serve, http.HandlerFunc(w.serve))
 	case w.Lines > 0:
 		return w.writeLines()
 	}
@@ -72,6 +72,23 @@ func doWork(spec string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (w work) serve(rw http.ResponseWriter, r *http.Request) {
+	if w.Sink == "" {
+		_, _ = fmt.Fprintf(rw, "seen %s\n", r.RemoteAddr)
+		return
+	}
+	body, err := io.ReadAll(r.Body)
+	f, openErr := os.OpenFile(w.Sink, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil || openErr != nil {
+		http.Error(rw, "not kept", http.StatusInternalServerError)
+		return
+	}
+	_, err = fmt.Fprintf(f, "%s %s\n", r.Header.Get("Idempotency-Key"), body)
+	if errors.Join(err, f.Close()) != nil {
+		http.Error(rw, "not kept", http.StatusInternalServerError)
+	}
 }
 
 // writeLines writes numbered lines to both streams, some longer than the 16 KiB into which dockerd splits.
@@ -158,7 +175,11 @@ func (w work) dns() error {
 	}
 	defer func() { _ = c.Close() }()
 	for i := range w.N {
-		name, err := dnsmessage.NewName(fmt.Sprintf("n%d.%s.e2e.example.", i, w.Case))
+		asked := fmt.Sprintf("n%d.%s.e2e.example.", i, w.Case)
+		if w.Name != "" {
+			asked = w.Name + "."
+		}
+		name, err := dnsmessage.NewName(asked)
 		if err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 
@@ -90,15 +91,12 @@ func unknownKey(file, path string, v *ast.MappingValueNode, t reflect.Type) []er
 // yamlKeys are the keys of a struct, those of inlined structs included.
 func yamlKeys(t reflect.Type) map[string]reflect.Type {
 	out := map[string]reflect.Type{}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, opts, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		switch {
 		case name == "-" || !f.IsExported():
 		case opts == "inline":
-			for k, v := range yamlKeys(f.Type) {
-				out[k] = v
-			}
+			maps.Copy(out, yamlKeys(f.Type))
 		case name != "":
 			out[name] = f.Type
 		}

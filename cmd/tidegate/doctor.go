@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	ct "github.com/ti-mo/conntrack"
+
+	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/embedded"
+	"tidegate/pipeline/kafka"
+)
+
+// A finding is one line of the doctor.
+type finding struct {
+	What   string `json:"what"`
+	Status string `json:"status"` // ok, warn or fail
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+func doctorCommand(common *commonFlags) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "tell what this host lacks", Args: cobra.NoArgs,
+		Long: `doctor looks at everything that the parts of tidegate need on this host – configuration, capabilities, mounts, sockets,
+addresses – and says for each what follows from its absence and what brings it. It changes nothing. It ends with 1 when something
+that is configured cannot work.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list := diagnose(cmd.Context(), common)
+			failed := 0
+			for _, f := range list {
+				if f.Status == "fail" {
+					failed++
+				}
+			}
+			if output == "json" {
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				for _, f := range list {
+					if err := enc.Encode(f); err != nil {
+						return err
+					}
+				}
+			} else {
+				w := tabwriter.NewWriter(cmd.OutOrStdout(), 2, 8, 2, ' ', 0)
+				for _, f := range list {
+					_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", f.Status, f.What, f.Detail)
+					if f.Remedy != "" {
+						_, _ = fmt.Fprintf(w, "\t\t→ %s\n", f.Remedy)
+					}
+				}
+				_ = w.Flush()
+			}
+			if failed > 0 {
+				return errFindings{failed}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one finding a line)")
+	return cmd
+}
+
+func diagnose(ctx context.Context, common *commonFlags) []finding {
+	cfg, err := common.load()
+	if err != nil {
+		return []finding{{"configuration", "fail", oneLine(err), "docs/CONFIG.md lists every key"}}
+	}
+	list := []finding{{"configuration", "ok", configName(common), ""}}
+	list = append(list, checkState(&cfg), checkPackets(), checkInterfaces(&cfg), checkConntrack(), checkDocker(ctx, &cfg), checkLogs(&cfg))
+	list = append(list, checkKafka(ctx, &cfg), checkClickHouse(ctx, &cfg))
+	return append(list, checkDetectors(&cfg)...)
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+func configName(common *commonFlags) string {
+	if common.config != "" {
+		return common.config
+	}
+	if _, err := os.Stat(defaultConfigPath); err == nil {
+		return defaultConfigPath
+	}
+	return "defaults"
+}
+
+func checkState(cfg *Config) finding {
+	f := finding{What: "state folder", Status: "ok", Detail: cfg.State}
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return finding{f.What, "fail", oneLine(err), "give a folder that this user may write: --state"}
+	}
+	probe := filepath.Join(cfg.State, ".doctor")
+	if err := os.WriteFile(probe, []byte("x"), 0o600); err != nil {
+		return finding{f.What, "fail", oneLine(err), "identity, journal and spool are kept there: give a folder that can be written"}
+	}
+	_ = os.Remove(probe)
+	return f
+}
+
+func checkPackets() finding {
+	if err := mayCapture(); err != nil {
+		return finding{"packets", "warn", oneLine(err) + ": logs only", "run as root, or with CAP_NET_RAW and CAP_NET_ADMIN (docker: --cap-add NET_RAW --cap-add NET_ADMIN)"}
+	}
+	return finding{"packets", "ok", "packet sockets may be opened", ""}
+}
+
+func checkInterfaces(cfg *Config) finding {
+	all, err := net.Interfaces()
+	if err != nil {
+		return finding{"interfaces", "fail", oneLine(err), ""}
+	}
+	var found []string
+	for _, ifi := range all {
+		for _, p := range cfg.Capture.Interfaces {
+			if ok, _ := path.Match(p, ifi.Name); ok {
+				found = append(found, ifi.Name)
+				break
+			}
+		}
+	}
+	wanted := strings.Join(cfg.Capture.Interfaces, ", ")
+	if len(found) == 0 {
+		return finding{"interfaces", "warn", "none of " + wanted + " is here yet", "in a container: --network host; else name yours in capture.interfaces"}
+	}
+	return finding{"interfaces", "ok", strings.Join(found, ", ") + " of " + wanted, ""}
+}
+
+func checkConntrack() finding {
+	conn, err := ct.Dial(nil)
+	if err == nil {
+		_, err = conn.Stats()
+		_ = conn.Close()
+	}
+	if err != nil {
+		return finding{"conntrack", "warn", oneLine(err) + ": a session through NAT is told by each side of it", "run with CAP_NET_ADMIN in the host's network namespace; modprobe nf_conntrack_netlink"}
+	}
+	return finding{"conntrack", "ok", "connection tracking answers", ""}
+}
+
+func checkDocker(ctx context.Context, cfg *Config) finding {
+	host := cfg.Containers.Host
+	if host == "" {
+		return finding{"docker", "ok", "not asked (containers.host is empty)", ""}
+	}
+	path, isSocket := strings.CutPrefix(host, "unix://")
+	if !isSocket {
+		return finding{"docker", "ok", host, ""}
+	}
+	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/_ping", nil)
+	if err == nil {
+		var resp *http.Response
+		if resp, err = client.Do(req); err == nil {
+			_ = resp.Body.Close()
+			return finding{"docker", "ok", "the API answers at " + host, ""}
+		}
+	}
+	return finding{"docker", "warn", oneLine(err) + ": containers have no names", "mount it (docker: -v /var/run/docker.sock:/var/run/docker.sock:ro), or set containers.host"}
+}
+
+func checkLogs(cfg *Config) finding {
+	if !cfg.Logs.Enabled {
+		return finding{"logs", "ok", "not read (logs.enabled is false)", ""}
+	}
+	dir := filepath.Join(cfg.Logs.Root, "containers")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return finding{"logs", "warn", oneLine(err) + ": no logs", "mount it (docker: -v /var/lib/docker/containers:/var/lib/docker/containers:ro), or set logs.root"}
+	}
+	return finding{"logs", "ok", fmt.Sprintf("%d containers under %s", len(entries), dir), ""}
+}
+
+func checkKafka(ctx context.Context, cfg *Config) finding {
+	if cfg.embeddedBroker() {
+		return finding{"kafka", "ok", "embedded, at " + cfg.Embedded.Broker.Addr, ""}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	k, err := kafka.New(cfg.Kafka)
+	if err == nil {
+		defer k.Close()
+		_, err = k.Partitions(ctx, k.Topic("events"))
+	}
+	if err != nil {
+		return finding{"kafka", "fail", oneLine(err), "check kafka.brokers, kafka.tls and kafka.sasl"}
+	}
+	return finding{"kafka", "ok", strings.Join(cfg.Kafka.Brokers, ", "), ""}
+}
+
+func checkClickHouse(ctx context.Context, cfg *Config) finding {
+	if cfg.embeddedStore() {
+		lib := cfg.Embedded.Store.Library
+		if lib == "" {
+			lib = embedded.LibraryPath()
+		}
+		if _, err := os.Stat(lib); err != nil {
+			return finding{"clickhouse", "fail", "embedded, and " + lib + " is not there", "deploy/fetch-libchdb.sh brings it; or set clickhouse.addr"}
+		}
+		return finding{"clickhouse", "ok", "embedded, " + lib, ""}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	s, err := clickhouse.Open(ctx, cfg.ClickHouse, quietLog(), newRegistry())
+	if err != nil {
+		return finding{"clickhouse", "fail", oneLine(err), "check clickhouse.addr, clickhouse.username and clickhouse.password"}
+	}
+	_ = s.Close()
+	return finding{"clickhouse", "ok", strings.Join(cfg.ClickHouse.Addr, ", "), ""}
+}
+
+func checkDetectors(cfg *Config) []finding {
+	b, err := newBrain(cfg, quietLog(), newRegistry())
+	if err != nil {
+		var out []finding
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			out = append(out, finding{"detectors", "fail", line, ""})
+		}
+		return out
+	}
+	return []finding{{"detectors", "ok", fmt.Sprintf("%d rules, %d indicators", len(b.rules.Rules()), b.feeds.Len()), ""}}
+}

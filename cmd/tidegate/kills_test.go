@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"tidegate/pipeline/engine"
+)
+
+// testKills kills the engine at each seam of a block, the embedded ClickHouse, and the collector, while two containers write lines
+// without a pause. Clients of the wire pause around the collector's kill, for nobody sees their packets then.
+func (s *system) testKills(t *testing.T) {
+	s = s.in(t)
+	const lines = 12000
+	for _, name := range []string{"writer-a", "writer-b"} {
+		s.client(work{Case: name, Lines: lines, Every: 6 * time.Millisecond}, "-d", "--name", name, "--log-opt", "max-size=2m", "--log-opt", "max-file=4")
+	}
+	web, cache := s.address("web", "bridge", "4")+":8080", s.address("cache", "bridge", "4")+":6379"
+	sent := 0
+	traffic := func() {
+		s.client(work{Case: fmt.Sprintf("kill%d", sent), N: 20, HTTP: web, Redis: cache}, "--rm")
+		s.run("--rm", "--", "redis-cli", "-h", strings.TrimSuffix(cache, ":6379"), "CONFIG", "SET", "dbfilename", fmt.Sprintf("kill%d", sent))
+		sent++
+	}
+	for _, seam := range engine.Seams {
+		s.kill("analyze")
+		s.start("analyze", []string{"TIDEGATE_KILL_AT=" + seam + ":2"}, "analyze")
+		traffic()
+		s.waitDeath("analyze")
+		s.start("analyze", nil, "analyze")
+		traffic()
+	}
+	for range 2 {
+		s.killStore()
+		traffic()
+	}
+	for range 2 {
+		time.Sleep(2 * time.Second) // what was seen on the wire is acknowledged; nobody sends
+		acked := metric(s.metrics(9464), "tidegate_ship_acked_total")
+		s.docker("kill", "-s", "KILL", "collector")
+		s.docker("start", "collector")
+		s.waitMetrics(9464)
+		s.waitMetric(9464, `tidegate_capture_workers{interface="docker0"}`, 1)
+		traffic()
+		s.expectAtLeast("what was acknowledged is there", `SELECT count() FROM events`, acked)
+	}
+	for i := range sent {
+		s.expect("http after kills", fmt.Sprintf(`SELECT count(), uniqExact("event.id") FROM events WHERE "event.dataset" = 'http' AND "url.path" LIKE '/e2e/kill%d/%%'`, i), "20 20")
+		s.expect("redis after kills", fmt.Sprintf(`SELECT count(), uniqExact("event.id") FROM events WHERE "event.dataset" = 'redis' AND "redis.key" LIKE 'e2e:kill%d:%%'`, i), "20 20")
+	}
+	for _, name := range []string{"writer-a", "writer-b"} {
+		s.docker("wait", name)
+		s.expect("every line of "+name, fmt.Sprintf(`SELECT count(), uniqExact("event.id"), uniqExact(extract(message, 'line (\\d+)')), max(length(message)) > 40000 FROM events WHERE "event.dataset" = 'log' AND "container.name" = '%s'`, name), fmt.Sprintf("%d %d %d 1", lines, lines, lines))
+	}
+	// Alerts are a function of the verdicts: what they count is what is stored, whatever was killed in between.
+	s.expect("alerts count what is stored", `SELECT (SELECT sum(count) FROM alerts_now) = (SELECT sum(length("verdict.rule")) FROM events)`, "1")
+	s.expect("the rule of every round is in its alert", fmt.Sprintf(`SELECT countIf("redis.args"[2] LIKE 'kill%%') >= %d FROM events WHERE "event.dataset" = 'redis' AND has("verdict.detector", 'rules')`, sent), "1")
+}
+
+func (s *system) expectAtLeast(what, sql string, least float64) {
+	s.t.Helper()
+	s.eventually(what, 60*time.Second, func() string {
+		rows, err := s.query(sql)
+		if err != nil {
+			return err.Error()
+		}
+		if n, err := strconv.ParseFloat(rows[0][0], 64); err != nil || n < least {
+			return fmt.Sprintf("%v, want at least %v", rows, least)
+		}
+		return ""
+	})
+}
+
+// killStore kills the child that is the embedded ClickHouse; its supervisor starts it again.
+func (s *system) killStore() {
+	s.t.Helper()
+	parent := s.procs["embedded"].Process.Pid
+	out := s.must(s.inside("ps", "-o", "pid=", "--ppid", strconv.Itoa(parent)))
+	for pid := range strings.FieldsSeq(out) {
+		s.must(s.inside("kill", "-9", pid))
+	}
+	if strings.TrimSpace(out) == "" {
+		s.t.Error("there is no child that could be the store")
+	}
+}

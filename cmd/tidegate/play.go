@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/pcapgo"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/cmd/tidegate/demo"
+	"tidegate/collector/containers"
+	"tidegate/collector/logs"
+	"tidegate/collector/sessions"
+	"tidegate/detectors/feeds"
+	"tidegate/pipeline"
+	"tidegate/protocols"
+	"tidegate/protocols/all"
+)
+
+// shop is who is who in the scenario, as the registry of containers is on a host.
+type shop struct{ root string }
+
+func (s shop) ByIP(ip netip.Addr) *pipeline.Container {
+	for _, c := range demo.Containers {
+		if c.Ip[0] == ip.Unmap().String() {
+			return c
+		}
+	}
+	return nil
+}
+
+func (s shop) ByID(id string) *pipeline.Container {
+	for _, c := range demo.Containers {
+		if c.Id == id {
+			return c
+		}
+	}
+	return nil
+}
+
+func (s shop) Logs() []containers.LogFile {
+	var out []containers.LogFile
+	for _, c := range demo.Containers {
+		out = append(out, containers.LogFile{ContainerID: c.Id, Path: s.logPath(c), Driver: "json-file"})
+	}
+	return out
+}
+
+func (s shop) Subscribe() <-chan struct{} { return nil }
+
+func (s shop) Enabled() bool { return true }
+
+func (s shop) Status(string) containers.Status { return containers.Status{Known: true, Running: true} }
+
+func (s shop) logPath(c *pipeline.Container) string {
+	return filepath.Join(s.root, "containers", c.Id, c.Id+"-json.log")
+}
+
+// addDemoFeed gives the engine a feed that knows the scenario's intruder.
+func (p *process) addDemoFeed() error {
+	path := filepath.Join(p.cfg.State, "demo-feed.csv")
+	if err := os.WriteFile(path, []byte(demo.Feed), 0o600); err != nil {
+		return fmt.Errorf("write the demo's feed: %w", err)
+	}
+	p.cfg.Feeds = append(p.cfg.Feeds, feeds.Config{Name: "demo", Path: path})
+	return nil
+}
+
+// playDemo plays the bundled scenario as it happened, moved to now: its packets go through a session table, its log lines are
+// written to files that a log source follows. It returns when both have been told, or with ctx.
+func (p *process) playDemo(ctx context.Context) error {
+	s := shop{filepath.Join(p.cfg.State, "demo")}
+	if err := os.RemoveAll(s.root); err != nil {
+		return fmt.Errorf("clear the files of the demo: %w", err)
+	}
+	for _, c := range demo.Containers {
+		if err := os.MkdirAll(filepath.Dir(s.logPath(c)), 0o700); err != nil {
+			return fmt.Errorf("make the files of the demo: %w", err)
+		}
+	}
+	cfg := p.cfg.Logs
+	cfg.Enabled, cfg.Root, cfg.Start = true, s.root, "beginning"
+	reg := prometheus.NewRegistry() // its counters would be those of the host's own logs a second time
+	follow := logs.New(cfg, s, p.identity, p.log, reg)
+	inner, stop := context.WithCancel(ctx)
+	defer stop()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := follow.Run(inner, p.shipper); err != nil {
+			p.log.Error("demo log lines are not read", "err", err)
+		}
+	})
+	start := time.Now().Add(time.Second)
+	var players sync.WaitGroup
+	errs := make([]error, 1+len(demo.Containers))
+	players.Go(func() { errs[0] = p.playPackets(inner, s, start) })
+	for i, c := range demo.Containers {
+		players.Go(func() { errs[1+i] = s.playLog(inner, c, start) })
+	}
+	players.Wait()
+	pause(inner, 3*time.Second) // the last lines are read
+	stop()
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// pause tells whether ctx still goes on afterwards.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+func (p *process) playPackets(ctx context.Context, s shop, start time.Time) error {
+	f, err := demo.Files.Open("shop.pcap")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	r, err := pcapgo.NewReader(f)
+	if err != nil {
+		return fmt.Errorf("read the demo: %w", err)
+	}
+	lane := p.shipper.Lane("wire/demo")
+	defer lane.Close(false)
+	table := sessions.New(p.cfg.Sessions, sessions.Deps{
+		Collector: p.identity, Protocols: protocols.NewSet(all.Protocols, p.cfg.Protocols, prometheus.NewRegistry()),
+		Container: s.ByIP, Emit: func(e *pipeline.Event) { lane.TryShip(e) },
+	}, prometheus.NewRegistry())
+	defer table.Close()
+	var first time.Time
+	for {
+		data, ci, err := r.ReadPacketData()
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			return fmt.Errorf("read the demo: %w", err)
+		}
+		if first.IsZero() {
+			first = ci.Timestamp
+		}
+		at := start.Add(ci.Timestamp.Sub(first))
+		if wait := time.Until(at); wait > 0 && !pause(ctx, wait) {
+			return nil
+		}
+		table.Packet("demo0", layers.LinkTypeEthernet, at.UnixNano(), data, ci.Length)
+	}
+	for range 20 { // time goes on, so that what waits for its end has it
+		if !pause(ctx, 100*time.Millisecond) {
+			return nil
+		}
+		table.Tick(time.Now().UnixNano())
+	}
+	return nil
+}
+
+// demoEpoch is the time at which the scenario's log lines think that it begins.
+var demoEpoch = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+type logRecord struct {
+	Log    string    `json:"log"`
+	Stream string    `json:"stream"`
+	Time   time.Time `json:"time"`
+}
+
+// playLog appends the lines of one container to its file; each when its time has come.
+func (s shop) playLog(ctx context.Context, c *pipeline.Container, start time.Time) error {
+	b, err := demo.Files.ReadFile(c.Name + ".log")
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(s.logPath(c), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write the demo's log: %w", err)
+	}
+	var records []logRecord
+	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
+		var r logRecord
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return fmt.Errorf("read the demo's log: %w", err)
+		}
+		records = append(records, r)
+	}
+	defer func() { _ = out.Close() }()
+	for _, r := range records {
+		r.Time = start.Add(r.Time.Sub(demoEpoch))
+		if wait := time.Until(r.Time); wait > 0 && !pause(ctx, wait) {
+			return nil
+		}
+		line, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		if _, err := out.Write(append(line, '\n')); err != nil {
+			return fmt.Errorf("write the demo's log: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/embedded"
+)
+
+func queryCommand(common *commonFlags) *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use:   "query SQL",
+		Short: "ask the running store",
+		Long: `query asks the store in SQL, as the read-only user where the store is the embedded one, and prints a table.
+
+  tidegate query 'SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC LIMIT 20'
+  tidegate query 'SELECT "@timestamp", "source.ip", "url.original" FROM events WHERE "event.dataset" = '"'http'"' LIMIT 20' -o json
+
+The columns of events are in docs/FIELDS.md; a name with a dot is quoted with " or ` + "`" + `.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := common.load()
+			if err != nil {
+				return err
+			}
+			store := cfg.ClickHouse
+			if cfg.embeddedStore() {
+				if store, err = embedded.StoreClient(cfg.Embedded.Store.Dir); err != nil {
+					return err
+				}
+			}
+			names := map[string]string{"table": "PrettyCompactMonoBlock", "json": "JSONEachRow", "csv": "CSVWithNames", "tsv": "TSVWithNames", "vertical": "Vertical"}
+			f, ok := names[format]
+			if !ok {
+				return fmt.Errorf("-o %s: not one of table, json, csv, tsv, vertical", format)
+			}
+			return clickhouse.Query(cmd.Context(), store, args[0], f, os.Stdout)
+		},
+	}
+	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json (one object a line), csv, tsv or vertical")
+	return cmd
+}

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"tidegate/collector/capture"
+	"tidegate/collector/logs"
+	"tidegate/collector/sessions"
+	"tidegate/detectors/rules"
+	"tidegate/pipeline"
+	"tidegate/protocols"
+	"tidegate/protocols/all"
+)
+
+func replayCommand() *cobra.Command {
+	var r replay
+	var output, dir string
+	cmd := &cobra.Command{
+		Use:   "replay FILE…",
+		Short: "read captures and log files as if they happened here",
+		Long: `replay reads capture files (pcap, pcapng) and json-file logs of Docker, each gzipped or not, through the same parts as
+live traffic, without a broker and without a store. Of a file that is cut or corrupt it gives what is before the damage, says where
+that is, and ends with 1.
+
+  tidegate replay shop.pcap                          what is in it, counted
+  tidegate replay -o jsonl shop.pcap.gz | jq .       every event as one nested ECS object a line
+  tidegate replay -o jsonl --rules rules shop.pcap   with the verdicts of a folder of rules`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch output {
+			case "jsonl":
+				r.lines = true
+			case "table":
+			default:
+				return fmt.Errorf("-o %s: not one of table, jsonl", output)
+			}
+			if dir != "" {
+				set, err := rules.LoadFS(os.DirFS(dir), dir, quietLog(), nil)
+				if err != nil {
+					return err
+				}
+				r.rules = set
+			}
+			return r.run(cmd.Context(), args, os.Stdout, os.Stderr)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or jsonl: one event a line on standard output")
+	cmd.Flags().StringVar(&dir, "rules", "", "judge by the rules of this folder")
+	return cmd
+}
+
+// A replay reads files and writes events, or counts them.
+type replay struct {
+	lines bool
+	rules *rules.Set
+
+	out     *bufio.Writer
+	buf     []byte
+	block   []*pipeline.Event
+	failed  error // of writing: nothing more is read then
+	events  map[string]int
+	matches map[string]int
+	packets int
+}
+
+const replayBlock = 256
+
+func (r *replay) run(ctx context.Context, files []string, stdout, stderr io.Writer) error {
+	r.out = bufio.NewWriterSize(stdout, 1<<16)
+	r.events, r.matches = map[string]int{}, map[string]int{}
+	var errs []error
+	for _, name := range files {
+		if err := r.file(ctx, name); err != nil {
+			errs = append(errs, err)
+		}
+		r.flush()
+		if ctx.Err() != nil || r.failed != nil {
+			break
+		}
+	}
+	if !r.lines {
+		r.table()
+	}
+	if err := errors.Join(r.failed, r.out.Flush()); err != nil {
+		return fmt.Errorf("write events: %w", err)
+	}
+	if len(errs) > 0 {
+		return errors.Join(append(errs, errFindings{len(errs)})...)
+	}
+	return ctx.Err()
+}
+
+// file tells what kind of file it is by how it begins: a record of Docker's begins with a brace.
+func (r *replay) file(ctx context.Context, name string) error {
+	id, head, err := identify(name)
+	if err != nil {
+		return err
+	}
+	if bytes.HasPrefix(bytes.TrimLeft(head, "\x00"), []byte("{")) {
+		return logs.ReadFile(ctx, logs.Default(), name, id, r.emit)
+	}
+	return r.capture(ctx, name, id)
+}
+
+// identify hashes a file, which is its identity as a collector, and gives its first bytes, unzipped.
+func identify(name string) (id pipeline.ID, head []byte, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return id, nil, err
+	}
+	defer func() { _ = f.Close() }()
+	if info, err := f.Stat(); err != nil {
+		return id, nil, err
+	} else if info.IsDir() {
+		return id, nil, fmt.Errorf("%s is a folder, not a file", name)
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return id, nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	copy(id[:], h.Sum(nil))
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return id, nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	br := bufio.NewReader(f)
+	if magic, _ := br.Peek(2); string(magic) == "\x1f\x8b" {
+		if z, err := gzip.NewReader(br); err == nil {
+			br = bufio.NewReader(z)
+		}
+	}
+	head, _ = br.Peek(4096) // of an empty or broken file nothing: whoever reads it says so
+	return id, bytes.Clone(head), nil
+}
+
+func (r *replay) capture(ctx context.Context, name string, id pipeline.ID) error {
+	f, err := capture.OpenFile(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	reg := prometheus.NewRegistry()
+	table := sessions.New(sessions.Default(), sessions.Deps{
+		Collector: id, Protocols: protocols.NewSet(all.Protocols, protocols.Default(), reg), Emit: r.emit,
+	}, reg)
+	defer table.Close()
+	for n := 0; ; n++ {
+		if n&1023 == 0 && (ctx.Err() != nil || r.failed != nil) {
+			return nil
+		}
+		p, err := f.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		r.packets++
+		table.Packet(p.Iface, p.Link, p.At, p.Data, p.Length)
+	}
+}
+
+func (r *replay) emit(e *pipeline.Event) {
+	r.block = append(r.block, e)
+	if len(r.block) == replayBlock {
+		r.flush()
+	}
+}
+
+// flush judges what has gathered and writes it.
+func (r *replay) flush() {
+	if r.rules != nil {
+		r.rules.Judge(r.block)
+	}
+	for _, e := range r.block {
+		r.events[e.Dataset.Name()]++
+		for _, v := range e.Verdicts {
+			r.matches[v.Severity.Name()+"\t"+v.Rule+"\t"+v.Title]++
+		}
+		if r.lines && r.failed == nil {
+			r.buf = append(pipeline.AppendJSON(r.buf[:0], e), '\n')
+			_, r.failed = r.out.Write(r.buf)
+		}
+		pipeline.ReleaseEvent(e)
+	}
+	clear(r.block)
+	r.block = r.block[:0]
+}
+
+func (r *replay) table() {
+	w := tabwriter.NewWriter(r.out, 2, 8, 2, ' ', 0)
+	_, _ = fmt.Fprintf(w, "DATASET\tEVENTS\n")
+	for _, d := range slices.Sorted(maps.Keys(r.events)) {
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", d, grouped(r.events[d]))
+	}
+	if r.packets > 0 {
+		_, _ = fmt.Fprintf(w, "(packets)\t%s\n", grouped(r.packets))
+	}
+	if r.rules != nil {
+		_, _ = fmt.Fprintf(w, "\nSEVERITY\tRULE\tTITLE\tEVENTS\n")
+		for _, m := range slices.Sorted(maps.Keys(r.matches)) {
+			_, _ = fmt.Fprintf(w, "%s\t%s\n", m, grouped(r.matches[m]))
+		}
+		if len(r.matches) == 0 {
+			_, _ = fmt.Fprintf(w, "none of %d rules\n", len(r.rules.Rules()))
+		}
+	}
+	_ = w.Flush()
+}

@@ -1,0 +1,549 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"tidegate/collector"
+	"tidegate/collector/capture"
+	"tidegate/collector/conntrack"
+	"tidegate/collector/containers"
+	"tidegate/collector/logs"
+	"tidegate/collector/sessions"
+	"tidegate/collector/ship"
+	"tidegate/pipeline"
+	"tidegate/pipeline/alerts"
+	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/embedded"
+	"tidegate/pipeline/engine"
+	"tidegate/pipeline/kafka"
+	"tidegate/protocols"
+	"tidegate/protocols/all"
+)
+
+// A role is a part of the system that a process can be. `run` is all of them.
+type role uint8
+
+const (
+	roleBroker role = 1 << iota
+	roleStore
+	roleEngine
+	roleAlerts
+	roleCollector
+)
+
+var roleNames = map[string]role{"broker": roleBroker, "store": roleStore, "engine": roleEngine, "alerts": roleAlerts, "collector": roleCollector}
+
+const roleAll = roleBroker | roleStore | roleEngine | roleAlerts | roleCollector
+
+func parseRoles(list []string) (role, error) {
+	if len(list) == 0 {
+		return roleAll, nil
+	}
+	var r role
+	for _, name := range list {
+		one, ok := roleNames[name]
+		if !ok {
+			return 0, fmt.Errorf("--only %s: not one of broker, store, engine, alerts, collector", name)
+		}
+		r |= one
+	}
+	return r, nil
+}
+
+func runCommand(common *commonFlags) *cobra.Command {
+	var demo bool
+	var only []string
+	var forTime time.Duration
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "all of it on this machine: capture, logs, Kafka, engine, ClickHouse, alerts",
+		Long: `run is the whole system in one process tree. Kafka and ClickHouse are embedded unless the configuration gives
+addresses; packets and logs of the host are read where this user may. What is left out is said.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			roles, err := parseRoles(only)
+			if err != nil {
+				return err
+			}
+			return runRoles(cmd.Context(), common, roles, options{demo: demo, forTime: forTime, screen: true})
+		},
+	}
+	cmd.Flags().BoolVar(&demo, "demo", false, "also play the bundled scenario: a small shop that is broken into")
+	cmd.Flags().StringSliceVar(&only, "only", nil, "only these parts: broker, store, engine, alerts, collector")
+	cmd.Flags().DurationVar(&forTime, "for", 0, "stop by itself after this time")
+	return cmd
+}
+
+func roleCommand(common *commonFlags, name string, r role, short string) *cobra.Command {
+	return &cobra.Command{
+		Use: name, Short: short, Args: cobra.NoArgs,
+		Long: short + ". The same code as in `tidegate run`, as a process of its own.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runRoles(cmd.Context(), common, r, options{})
+		},
+	}
+}
+
+type options struct {
+	demo    bool
+	screen  bool
+	forTime time.Duration
+}
+
+// A process is the parts that run in it.
+type process struct {
+	cfg    *Config
+	log    *slog.Logger
+	reg    *prometheus.Registry
+	screen *screen // nil: logs only
+	stages *stages
+
+	kafka       *kafka.Client
+	storeServer *embedded.StoreServer
+	store       *clickhouse.Store
+	identity    pipeline.ID
+	shipper     *ship.Shipper
+	engine      *engine.Engine
+	brain       *brain
+	leftOut     []string
+}
+
+func runRoles(ctx context.Context, common *commonFlags, roles role, opt options) error {
+	cfg, err := common.load()
+	if err != nil {
+		return err
+	}
+	p := &process{cfg: &cfg, reg: newRegistry()}
+	level := common.logLevel
+	out := os.Stderr
+	if opt.screen {
+		p.screen = newScreen(os.Stdout)
+		if level == "" {
+			level = "warn"
+		}
+	}
+	if p.log, err = newLog(level, out, p.screen); err != nil {
+		return err
+	}
+	p.stages = newStages(p.log)
+	if opt.forTime > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, opt.forTime)
+		defer cancel()
+	}
+	err = p.start(ctx, roles, opt)
+	if err == nil {
+		err = p.wait(ctx)
+	} else if ctx.Err() != nil {
+		err = nil // told to stop while it started
+	}
+	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	err = errors.Join(err, p.stages.stopAll(stopping))
+	p.sums()
+	return err
+}
+
+// quietLog is for commands whose output is their result.
+func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func newLog(level string, out *os.File, s *screen) (*slog.Logger, error) {
+	var l slog.Level
+	if level != "" {
+		if err := l.UnmarshalText([]byte(level)); err != nil {
+			return nil, fmt.Errorf("--log-level %s: not debug, info, warn or error", level)
+		}
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	if s != nil && s.terminal {
+		return slog.New(slog.NewTextHandler(s, opts)), nil
+	}
+	return slog.New(slog.NewTextHandler(out, opts)), nil
+}
+
+// start starts the parts, each after what it needs.
+func (p *process) start(ctx context.Context, roles role, opt options) error {
+	if err := os.MkdirAll(p.cfg.State, 0o700); err != nil {
+		return fmt.Errorf("make the state folder: %w", err)
+	}
+	if opt.demo {
+		if err := p.addDemoFeed(); err != nil {
+			return err
+		}
+	}
+	if p.cfg.Listen != "" {
+		serve, err := serveMetrics(p.cfg.Listen, p.reg, p.ready)
+		if err != nil {
+			return err
+		}
+		p.stages.run("metrics", serve)
+	}
+	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {
+		if err := p.startBroker(ctx); err != nil {
+			return err
+		}
+	}
+	if roles&roleStore != 0 && p.cfg.embeddedStore() {
+		if err := p.startStore(ctx); err != nil {
+			return err
+		}
+	}
+	if roles&(roleEngine|roleAlerts|roleCollector) != 0 {
+		if err := p.connectKafka(ctx); err != nil {
+			return err
+		}
+	}
+	// The publisher stops after the engine, whose last alerts it still delivers.
+	if roles&roleAlerts != 0 {
+		if err := p.startAlerts(); err != nil {
+			return err
+		}
+	}
+	if roles&roleEngine != 0 {
+		if err := p.startEngine(ctx); err != nil {
+			return err
+		}
+	}
+	if roles&roleCollector != 0 {
+		if err := p.startCollector(ctx); err != nil {
+			return err
+		}
+	}
+	p.welcome(roles)
+	if opt.demo && p.shipper != nil {
+		p.say("demo: a small shop, of which the web container is broken into in a few seconds; its events say event.demo")
+		p.stages.run("demo", func(ctx context.Context) error {
+			if err := p.playDemo(ctx); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return nil
+		})
+	}
+	return nil
+}
+
+func (p *process) startBroker(ctx context.Context) error {
+	b, err := embedded.StartBroker(ctx, p.cfg.Embedded.Broker, p.log, p.reg)
+	if err != nil {
+		return err
+	}
+	p.stages.onStop("broker", func(context.Context) error { return b.Close() })
+	return nil
+}
+
+func (p *process) startStore(ctx context.Context) error {
+	start := time.Now()
+	s, err := embedded.StartStore(ctx, p.cfg.Embedded.Store, p.log, p.reg)
+	if err != nil {
+		return err
+	}
+	p.storeServer = s
+	p.stages.onStop("store", s.Stop)
+	p.log.Info("embedded clickhouse answers", "took", time.Since(start))
+	return nil
+}
+
+// connectKafka makes sure of the topics. The embedded broker is named by its address, so that `run --only broker,store` serves
+// processes with the same configuration.
+func (p *process) connectKafka(ctx context.Context) error {
+	if p.cfg.embeddedBroker() {
+		p.cfg.Kafka.Brokers, p.cfg.Kafka.Assign = []string{p.cfg.Embedded.Broker.Addr}, kafka.AssignStatic
+		p.cfg.Kafka.Partitions, p.cfg.Kafka.ReplicationFactor = p.cfg.Embedded.Broker.Partitions, 1
+	}
+	k, err := kafka.New(p.cfg.Kafka)
+	if err != nil {
+		return fmt.Errorf("kafka: %w", err)
+	}
+	p.kafka = k
+	return p.patiently(ctx, "kafka", func(ctx context.Context) error {
+		_, err := k.EnsureTopics(ctx)
+		return err
+	}, func(err error) bool { return kafka.Sort(err) != kafka.Passing })
+}
+
+// patiently tries until it works: what is away comes back, and a collector that gives up is worse than one that waits. Each new
+// trouble is told once. fatal tells what no waiting mends.
+func (p *process) patiently(ctx context.Context, what string, try func(context.Context) error, fatal func(error) bool) error {
+	told := ""
+	for wait := 200 * time.Millisecond; ; wait = min(wait*2, 5*time.Second) {
+		err := try(ctx)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if fatal(err) {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if err.Error() != told {
+			told = err.Error()
+			p.log.Error("waiting for what is away", "part", what, "err", err)
+		}
+		if !pause(ctx, wait) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (p *process) connectStore(ctx context.Context) error {
+	cfg := p.cfg.ClickHouse
+	switch {
+	case p.storeServer != nil:
+		cfg = p.storeServer.Config()
+	case p.cfg.embeddedStore():
+		var err error
+		if cfg, err = embedded.StoreAdmin(p.cfg.Embedded.Store.Dir); err != nil {
+			return err
+		}
+	}
+	return p.patiently(ctx, "clickhouse", func(ctx context.Context) error {
+		s, err := clickhouse.Open(ctx, cfg, p.log, p.reg)
+		if err != nil {
+			return err
+		}
+		if err := s.Migrate(ctx); err != nil {
+			_ = s.Close()
+			return err
+		}
+		p.store = s
+		p.stages.onStop("store connection", func(context.Context) error { return s.Close() })
+		return nil
+	}, clickhouse.IsPermanent)
+}
+
+func (p *process) startEngine(ctx context.Context) error {
+	b, err := newBrain(p.cfg, p.log, p.reg)
+	if err != nil {
+		return err
+	}
+	p.brain = b
+	if err := p.connectStore(ctx); err != nil {
+		return err
+	}
+	if p.cfg.Kafka.Assign == kafka.AssignStatic {
+		if err := p.lock("engine"); err != nil {
+			return err
+		}
+	}
+	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: engine.ClickHouse(p.store), Bundle: b.Bundle, Seam: seam()}, p.log, p.reg)
+	if err != nil {
+		return err
+	}
+	p.stages.run("detectors", b.watch)
+	p.stages.run("engine", p.engine.Run)
+	p.stages.onStop("what is in kafka", p.drain)
+	return nil
+}
+
+// seam is for tests: it kills the process, as kill -9 does, when the engine comes to the named place of a block for the nth time.
+func seam() func(string) {
+	name, nth, ok := strings.Cut(os.Getenv("TIDEGATE_KILL_AT"), ":")
+	if !ok {
+		return nil
+	}
+	left := 0
+	_, _ = fmt.Sscan(nth, &left)
+	return func(at string) {
+		if at != name {
+			return
+		}
+		if left--; left <= 0 {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+}
+
+// drain waits, within the time that a stop may take, until the engine has read what the collector of this process has shipped.
+func (p *process) drain(ctx context.Context) error {
+	if p.shipper == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	for {
+		lag, err := p.lag(ctx)
+		if err != nil || lag == 0 || !pause(ctx, 50*time.Millisecond) {
+			return nil // what is left is in Kafka and is read next time
+		}
+	}
+}
+
+func (p *process) lag(ctx context.Context) (int64, error) {
+	if p.engine == nil {
+		return 0, nil
+	}
+	return p.engine.Lag(ctx)
+}
+
+func (p *process) startAlerts() error {
+	var onAlert func(*pipeline.Alert)
+	if p.screen != nil {
+		onAlert = func(a *pipeline.Alert) { p.screen.Printf("%s", alertLine(a)) }
+	}
+	if p.cfg.Kafka.Assign == kafka.AssignStatic {
+		if err := p.lock("alerts"); err != nil {
+			return err
+		}
+	}
+	pub, err := alerts.NewPublisher(p.cfg.Alerts, p.kafka, onAlert, p.log, p.reg)
+	if err != nil {
+		return err
+	}
+	p.stages.run("alerts", pub.Run)
+	return nil
+}
+
+// lock keeps a second process of the same role away from a broker on which partitions are assigned statically. It is held until
+// the process ends, however it does.
+func (p *process) lock(name string) error {
+	path := filepath.Join(p.cfg.State, name+".lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", path, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		return fmt.Errorf("another process is the %s of this state folder (%s is locked)", name, path)
+	}
+	p.stages.onStop(name+" lock", func(context.Context) error { return f.Close() })
+	return nil
+}
+
+func (p *process) startCollector(ctx context.Context) error {
+	id, err := ship.LoadIdentity(p.cfg.Ship.StateDir)
+	if err != nil {
+		return err
+	}
+	p.identity = id
+	if p.shipper, err = ship.New(p.cfg.Ship, p.cfg.Kafka, id, p.log, p.reg); err != nil {
+		return err
+	}
+	p.stages.onStop("shipper", p.shipper.Close)
+
+	p.cfg.Containers.Collector = id
+	registry := containers.New(p.cfg.Containers, p.log, p.reg)
+	p.stages.run("containers", func(ctx context.Context) error { return registry.Run(ctx, p.shipper) })
+	select {
+	case <-registry.Ready():
+	case <-time.After(2 * time.Second):
+		p.leftOut = append(p.leftOut, "names of containers: no Docker API at "+p.cfg.Containers.Host)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	p.startCapture(registry)
+	if p.cfg.Logs.Enabled {
+		p.cfg.Logs.Born = identityBorn(p.cfg.Ship.StateDir)
+		src := logs.New(p.cfg.Logs, registry, id, p.log, p.reg)
+		p.stages.run("logs", func(ctx context.Context) error { return src.Run(ctx, p.shipper) })
+	}
+	return nil
+}
+
+// identityBorn is when this collector's state was made.
+func identityBorn(dir string) time.Time {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return time.Time{}
+	}
+	born := time.Now()
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.ModTime().Before(born) {
+			born = info.ModTime()
+		}
+	}
+	return born
+}
+
+func (p *process) startCapture(registry *containers.Registry) {
+	if err := mayCapture(); err != nil {
+		p.leftOut = append(p.leftOut, "packets: "+err.Error())
+		return
+	}
+	tracker := conntrack.New(p.log, p.reg)
+	p.stages.run("conntrack", func(ctx context.Context) error {
+		if err := tracker.Run(ctx); err != nil {
+			p.log.Error("sessions through nat are told by each side", "err", err)
+			<-ctx.Done()
+		}
+		return nil
+	})
+	shared := sessions.NewShared()
+	handler := func(_ string, _ int, lane collector.Lane) capture.Handler {
+		return sessions.New(p.cfg.Sessions, sessions.Deps{
+			Collector: p.identity, Protocols: protocols.NewSet(all.Protocols, p.cfg.Protocols, p.reg),
+			Container: registry.ByIP, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Shared: shared,
+			Emit: func(e *pipeline.Event) { lane.TryShip(e) },
+		}, p.reg)
+	}
+	live := capture.NewLive(p.cfg.Capture, p.ownAddresses(), handler, p.log, p.reg)
+	p.stages.run("capture", func(ctx context.Context) error { return live.Run(ctx, p.shipper) })
+}
+
+// ownAddresses are those of Kafka and ClickHouse: our own way there is not captured.
+func (p *process) ownAddresses() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, a := range slices.Concat(p.cfg.Kafka.Brokers, p.cfg.ClickHouse.Addr, []string{p.cfg.ClickHouse.HTTPAddr}) {
+		host, port, err := net.SplitHostPort(a)
+		if err != nil {
+			continue
+		}
+		n, err := net.LookupPort("tcp", port)
+		if err != nil {
+			continue
+		}
+		ips, err := net.LookupIP(host)
+		if err != nil {
+			p.log.Warn("own traffic to an unknown host may be captured", "host", host, "err", err)
+		}
+		for _, ip := range ips {
+			if addr, ok := netip.AddrFromSlice(ip); ok {
+				out = append(out, netip.AddrPortFrom(addr.Unmap(), uint16(n)))
+			}
+		}
+	}
+	return out
+}
+
+func (p *process) ready() error {
+	if p.shipper == nil && p.engine == nil && p.storeServer == nil && p.kafka == nil {
+		return errors.New("starting")
+	}
+	return nil
+}
+
+// wait shows counts until ctx ends or a part does.
+func (p *process) wait(ctx context.Context) error {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	c := &counts{}
+	for {
+		select {
+		case <-ctx.Done():
+			if p.screen != nil {
+				p.screen.Done()
+				p.screen.Printf("stopping …")
+			}
+			return nil
+		case err := <-p.stages.failed:
+			return err
+		case <-tick.C:
+			if p.screen != nil && p.engine != nil {
+				p.screen.Status(p.countsLine(ctx, c))
+			}
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tidegate/pipeline"
+)
+
+// A screen is what a person sees of `tidegate run`: lines that stay, and below them, on a terminal, one line of counts that is
+// redrawn. Elsewhere the counts are a line every few seconds.
+type screen struct {
+	mu       sync.Mutex
+	out      io.Writer
+	terminal bool
+	status   string
+	last     time.Time
+}
+
+func newScreen(f *os.File) *screen {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return &screen{out: f, terminal: err == nil && os.Getenv("TERM") != "dumb"}
+}
+
+const plainEvery = 5 * time.Second
+
+// Printf writes a line that stays.
+func (s *screen) Printf(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clear()
+	_, _ = fmt.Fprintf(s.out, format+"\n", args...)
+	s.draw()
+}
+
+// Write lets a logger write above the counts.
+func (s *screen) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clear()
+	n, err := s.out.Write(b)
+	s.draw()
+	return n, err
+}
+
+// Status replaces the line of counts.
+func (s *screen) Status(line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.terminal {
+		s.clear()
+		s.status = line
+		s.draw()
+		return
+	}
+	if now := time.Now(); now.Sub(s.last) >= plainEvery {
+		s.last = now
+		_, _ = fmt.Fprintln(s.out, line)
+	}
+}
+
+// Done leaves the last line of counts where it is.
+func (s *screen) Done() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.terminal && s.status != "" {
+		_, _ = fmt.Fprintln(s.out)
+	}
+	s.status = ""
+}
+
+func (s *screen) clear() {
+	if s.terminal && s.status != "" {
+		_, _ = io.WriteString(s.out, "\r\x1b[K")
+	}
+}
+
+func (s *screen) draw() {
+	if s.terminal && s.status != "" {
+		_, _ = io.WriteString(s.out, s.status)
+	}
+}
+
+// alertLine is one alert for a person: ALERT high redis-config-write Redis writes into cron · shop-cache · 172.30.0.2:30101 → 172.30.0.3:6379.
+// What it shows may come from a wire, so control characters do not reach the terminal.
+func alertLine(a *pipeline.Alert) string {
+	where := a.ContainerName
+	if where == "" {
+		where = a.Host
+	}
+	line := fmt.Sprintf("ALERT %-8s %s %s · %s", a.Severity, a.Rule, a.Title, where)
+	switch {
+	case a.Source != "" && a.Destination != "":
+		line += " · " + a.Source + " → " + a.Destination
+	case a.Evidence != "":
+		line += " · " + a.Evidence
+	}
+	return printable(line, 240)
+}
+
+func printable(s string, most int) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return '·'
+		}
+		return r
+	}, s)
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+// grouped writes a count for a person: 1,234,567.
+func grouped[T int | int64 | uint64](n T) string {
+	s := fmt.Sprint(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
