@@ -19,9 +19,10 @@ run: build ## the whole system on this machine, with a demo; FOR=60s ends it by 
 	@exec bin/tidegate run --demo --state $(STATE) $(if $(FOR),--for $(FOR)) $(ARGS)
 
 .PHONY: build
-build: ## bin/tidegate, one static binary
+build: ## bin/tidegate, one static binary, and bin/tidegate-clickhouse, which loads the embedded ClickHouse
 	@echo "build: bin/tidegate $(VERSION)"
 	@go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/tidegate ./cmd/tidegate
+	@go build -trimpath -ldflags "-s -w" -o bin/tidegate-clickhouse ./cmd/tidegate-clickhouse
 
 .PHONY: test
 test: setup lint build ## everything CI runs: real servers, real containers, kills; installs what it needs
@@ -57,7 +58,7 @@ fuzz: ## every fuzz target for FUZZTIME (10s) each
 
 .PHONY: golden
 golden: ## rewrite what is generated: docs/FIELDS.md, the schema, goldens; review the diff like code
-	go test ./pipeline/clickhouse -run Stale -update
+	go test ./pipeline/clickhouse -run Generated -update
 	go test ./cmd/tidegate -run 'Golden|Stale' -update
 
 .PHONY: rules

@@ -15,19 +15,19 @@ import (
 	"time"
 )
 
-// buildBinary makes the static binary that the whole-program tests run, once.
+// buildBinary makes the static binary that the whole-program tests run, and what loads the embedded ClickHouse beside it, once.
 var buildBinary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "tidegate-bin-")
 	if err != nil {
 		return "", err
 	}
-	bin := filepath.Join(dir, "bin", "tidegate")
-	cmd := exec.Command("go", "build", "-o", bin, ".")
+	bin := filepath.Join(dir, "bin")
+	cmd := exec.Command("go", "build", "-o", bin+"/", "tidegate/cmd/tidegate", "tidegate/cmd/tidegate-clickhouse")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
 	}
-	return bin, nil
+	return filepath.Join(bin, "tidegate"), nil
 })
 
 func binary(t *testing.T) string {

@@ -18,14 +18,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/embedded"
 )
 
 // version is set by the Makefile.
 var version = "unknown"
 
 func main() {
-	embedded.ChildMain() // does not return where this process is the embedded ClickHouse
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	go func() {

@@ -299,17 +299,11 @@ func (p *process) patiently(ctx context.Context, what string, try func(context.C
 }
 
 func (p *process) connectStore(ctx context.Context) error {
-	cfg := p.cfg.ClickHouse
-	switch {
-	case p.storeServer != nil:
-		cfg = p.storeServer.Config()
-	case p.cfg.embeddedStore():
-		var err error
-		if cfg, err = embedded.StoreAdmin(p.cfg.Embedded.Store.Dir); err != nil {
+	return p.patiently(ctx, "clickhouse", func(ctx context.Context) error {
+		cfg, err := p.storeConfig()
+		if err != nil {
 			return err
 		}
-	}
-	return p.patiently(ctx, "clickhouse", func(ctx context.Context) error {
 		s, err := clickhouse.Open(ctx, cfg, p.log, p.reg)
 		if err != nil {
 			return err
@@ -322,6 +316,17 @@ func (p *process) connectStore(ctx context.Context) error {
 		p.stages.onStop("store connection", func(context.Context) error { return s.Close() })
 		return nil
 	}, clickhouse.IsPermanent)
+}
+
+// storeConfig is how the store is reached; one that another process embeds may still be starting.
+func (p *process) storeConfig() (clickhouse.Config, error) {
+	switch {
+	case p.storeServer != nil:
+		return p.storeServer.Config(), nil
+	case p.cfg.embeddedStore():
+		return embedded.StoreAdmin(p.cfg.Embedded.Store.Dir)
+	}
+	return p.cfg.ClickHouse, nil
 }
 
 func (p *process) startEngine(ctx context.Context) error {

@@ -17,12 +17,10 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/clickhouse"
-	"tidegate/pipeline/embedded"
 	"tidegate/pipeline/embedded/embeddedtest"
 )
 
 func TestMain(m *testing.M) {
-	embedded.ChildMain()
 	os.Exit(embeddedtest.Run(m))
 }
 

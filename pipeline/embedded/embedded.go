@@ -1,12 +1,11 @@
 // Package embedded is the small twins of Kafka and ClickHouse that `tidegate run` brings along: real enough to be spoken to over the
 // real protocols by the clients that speak to clusters, so nothing else in the program knows whether it runs on one machine.
 //
-// The broker is kfake with a data folder, in this process. The store is libchdb, ClickHouse as a library, in a child that is this same
-// binary started again (ChildMain): a library that aborts takes the child with it and not the engine, and the supervisor starts it
-// again. Both listen on loopback only, keep below a cap on disk, and hold a lock on their folder, which is also what fences the
+// The broker is kfake with a data folder, in this process. The store is libchdb, ClickHouse as a library, which a child loads
+// (cmd/tidegate-clickhouse): a library that aborts takes the child with it and not the engine, and the supervisor starts it again. Both listen on loopback only, keep below a cap on disk, and hold a lock on their folder, which is also what fences the
 // static assignment of partitions: one folder, one process.
 //
-// main calls ChildMain first of all, then StartBroker and StartStore where the configuration names no addresses.
+// main calls StartBroker and StartStore where the configuration names no addresses.
 package embedded
 
 import (
@@ -93,3 +92,15 @@ func CacheDir() string {
 
 // LibraryPath is where deploy/fetch-libchdb.sh puts the library.
 func LibraryPath() string { return filepath.Join(CacheDir(), "libchdb-26.7.3", "libchdb.so") }
+
+// ProgramPath is where tidegate-clickhouse is: what TIDEGATE_CLICKHOUSE names, else beside this program.
+func ProgramPath() string {
+	if p := os.Getenv("TIDEGATE_CLICKHOUSE"); p != "" {
+		return p
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return "tidegate-clickhouse"
+	}
+	return filepath.Join(filepath.Dir(self), "tidegate-clickhouse")
+}

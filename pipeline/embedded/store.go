@@ -23,6 +23,7 @@ import (
 type StoreConfig struct {
 	Dir       string `yaml:"dir"`        // its data, passwords and log
 	Library   string `yaml:"library"`    // libchdb.so; "" is where deploy/fetch-libchdb.sh puts it
+	Program   string `yaml:"program"`    // tidegate-clickhouse, which loads it; "" is the one beside this program
 	HTTPPort  int    `yaml:"http_port"`  // HTTP and /play, on 127.0.0.1; 0 takes a free one
 	TCPPort   int    `yaml:"tcp_port"`   // native protocol, on 127.0.0.1; 0 is none, see below
 	Database  string `yaml:"database"`   // which the analyst may read and the cap on disk counts
@@ -34,8 +35,8 @@ type StoreConfig struct {
 }
 
 // DefaultStore is a store that a small host bears. It has no native port: libchdb lets an exception that leaves the handler of a native
-// connection end the process, so that there a wrong password, or a client that is killed in the middle, aborts the server (12 of
-// 12 wrong passwords did; over HTTP none). The port is for tools that know nothing else, on hosts where everybody is trusted.
+// connection end the process, so that there a wrong password, or a client that is killed in the middle, aborts the server (wrong
+// passwords did repeatedly; twenty over HTTP did not). The port is for tools that know nothing else, on hosts where everybody is trusted.
 func DefaultStore() StoreConfig {
 	return StoreConfig{
 		HTTPPort: 18123, Database: "tidegate",
@@ -130,6 +131,12 @@ func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prom
 	}
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		return nil, fmt.Errorf("the embedded ClickHouse exists for linux/amd64 only, this is %s/%s; give the address of a server in clickhouse.addr", runtime.GOOS, runtime.GOARCH)
+	}
+	if cfg.Program == "" {
+		cfg.Program = ProgramPath()
+	}
+	if _, err := os.Stat(cfg.Program); err != nil {
+		return nil, fmt.Errorf("the embedded ClickHouse needs the program tidegate-clickhouse, and %s is not there: `make build` makes it, or give the address of a server in clickhouse.addr", cfg.Program)
 	}
 	if _, err := os.Stat(cfg.Library); err != nil {
 		return nil, fmt.Errorf("the embedded ClickHouse needs %s, which is not there: deploy/fetch-libchdb.sh fetches it, or give the address of a server in clickhouse.addr", cfg.Library)

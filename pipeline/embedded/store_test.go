@@ -26,7 +26,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	embedded.ChildMain()
 	if dir := os.Getenv("TIDEGATE_TEST_HOLD_STORE"); dir != "" {
 		holdStore(dir)
 	}

@@ -87,7 +87,7 @@ func (s *StoreServer) live(ctx context.Context, first chan<- error) (up bool, er
 
 func (s *StoreServer) command() *exec.Cmd {
 	args := []string{
-		childCommand, s.cfg.Library, s.cfg.Dir,
+		s.cfg.Library, s.cfg.Dir,
 		"--path=" + filepath.Join(s.cfg.Dir, "data"), "--config-file=" + filepath.Join(s.cfg.Dir, "config.xml"),
 		"--listen_host=127.0.0.1", "--http_port=" + strconv.Itoa(s.cfg.HTTPPort),
 		"--logger.console=1", "--log-level=warning", "--multiquery", "--query", s.childQuery(),
@@ -95,7 +95,7 @@ func (s *StoreServer) command() *exec.Cmd {
 	if s.cfg.TCPPort != 0 {
 		args = append(args, "--tcp_port="+strconv.Itoa(s.cfg.TCPPort))
 	}
-	cmd := exec.Command("/proc/self/exe", args...)
+	cmd := exec.Command(s.cfg.Program, args...)
 	cmd.Env = []string{"TZ=UTC", "PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(s.cfg.Dir, "work")}
 	cmd.Stdout, cmd.Stderr = s.con, s.con
 	cmd.WaitDelay = time.Second

@@ -21,13 +21,11 @@ import (
 	"tidegate/pipeline"
 	"tidegate/pipeline/alerts"
 	"tidegate/pipeline/clickhouse"
-	"tidegate/pipeline/embedded"
 	"tidegate/pipeline/embedded/embeddedtest"
 	"tidegate/pipeline/kafka"
 )
 
 func TestMain(m *testing.M) {
-	embedded.ChildMain()
 	if spec := os.Getenv("TIDEGATE_ENGINE_TEST_CHILD"); spec != "" {
 		victim(spec)
 	}

@@ -1,6 +1,6 @@
 // Package embeddedtest gives tests a real ClickHouse: one embedded server for each test binary, fetched when it is missing.
 //
-// A package's TestMain is `embedded.ChildMain(); os.Exit(embeddedtest.Run(m))`, its tests call Store.
+// A package's TestMain is `os.Exit(embeddedtest.Run(m))`, its tests call Store.
 package embeddedtest
 
 import (
@@ -26,8 +26,21 @@ var shared struct {
 	err    error
 }
 
-// Run runs the tests and ends the shared server behind them.
+// Run runs the tests and ends the shared server behind them. The program that loads the library is built first; processes that the
+// tests start find it by the environment.
 func Run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "tidegate-program-")
+	if err == nil {
+		defer func() { _ = os.RemoveAll(dir) }()
+		program := filepath.Join(dir, "tidegate-clickhouse")
+		if err = Build(program); err == nil {
+			err = os.Setenv("TIDEGATE_CLICKHOUSE", program)
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	code := m.Run()
 	if s := shared.server; s != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -90,6 +103,16 @@ func Store(tb testing.TB, database, protocol string) *clickhouse.Store {
 		tb.Fatal(err)
 	}
 	return s
+}
+
+// Build makes the program that loads the library.
+func Build(path string) error {
+	cmd := exec.Command("go", "build", "-o", path, "tidegate/cmd/tidegate-clickhouse")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build tidegate-clickhouse: %w: %s", err, out)
+	}
+	return nil
 }
 
 // Fetch fetches the library where it is missing.

