@@ -10,10 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	driver "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
@@ -113,6 +116,7 @@ type process struct {
 	stages *stages
 
 	kafka       *kafka.Client
+	broker      *embedded.Broker
 	storeServer *embedded.StoreServer
 	store       *clickhouse.Store
 	identity    pipeline.ID
@@ -169,8 +173,8 @@ func newLog(level string, out *os.File, s *screen) (*slog.Logger, error) {
 		}
 	}
 	opts := &slog.HandlerOptions{Level: l}
-	if s != nil && s.terminal {
-		return slog.New(slog.NewTextHandler(s, opts)), nil
+	if s != nil && s.terminal && isTerminal(out) {
+		return slog.New(slog.NewTextHandler(s, opts)), nil // above the counts, which stay in one piece
 	}
 	return slog.New(slog.NewTextHandler(out, opts)), nil
 }
@@ -185,6 +189,19 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 			return err
 		}
 	}
+	// What is wrong in the rules is told before anything is waited for.
+	if roles&roleEngine != 0 {
+		var err error
+		if p.brain, err = newBrain(p.cfg, p.log, p.reg); err != nil {
+			return err
+		}
+	}
+	// The broker's folder comes first: that it is in use says more to who starts a second process than that some port is.
+	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {
+		if err := p.startBroker(ctx); err != nil {
+			return err
+		}
+	}
 	if p.cfg.Listen != "" {
 		serve, err := serveMetrics(p.cfg.Listen, p.reg, p.ready)
 		if err != nil {
@@ -192,18 +209,13 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 		}
 		p.stages.run("metrics", serve)
 	}
-	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {
-		if err := p.startBroker(ctx); err != nil {
-			return err
-		}
-	}
 	if roles&roleStore != 0 && p.cfg.embeddedStore() {
 		if err := p.startStore(ctx); err != nil {
 			return err
 		}
 	}
 	if roles&(roleEngine|roleAlerts|roleCollector) != 0 {
-		if err := p.connectKafka(ctx); err != nil {
+		if err := p.connectKafka(ctx, roles); err != nil {
 			return err
 		}
 	}
@@ -242,6 +254,7 @@ func (p *process) startBroker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.broker = b
 	p.stages.onStop("broker", func(context.Context) error { return b.Close() })
 	return nil
 }
@@ -259,9 +272,13 @@ func (p *process) startStore(ctx context.Context) error {
 }
 
 // connectKafka makes sure of the topics. The embedded broker is named by its address, so that `run --only broker,store` serves
-// processes with the same configuration.
-func (p *process) connectKafka(ctx context.Context) error {
+// processes with the same configuration. A collector alone does not wait for Kafka: what it sees meanwhile is kept by the shipper,
+// which makes sure of its topic by itself.
+func (p *process) connectKafka(ctx context.Context, roles role) error {
 	if p.cfg.embeddedBroker() {
+		if p.broker != nil {
+			p.cfg.Embedded.Broker.Addr = p.broker.Addr() // it may have picked a port
+		}
 		p.cfg.Kafka.Brokers, p.cfg.Kafka.Assign = []string{p.cfg.Embedded.Broker.Addr}, kafka.AssignStatic
 		p.cfg.Kafka.Partitions, p.cfg.Kafka.ReplicationFactor = p.cfg.Embedded.Broker.Partitions, 1
 	}
@@ -270,6 +287,9 @@ func (p *process) connectKafka(ctx context.Context) error {
 		return fmt.Errorf("kafka: %w", err)
 	}
 	p.kafka = k
+	if roles&(roleEngine|roleAlerts) == 0 {
+		return nil
+	}
 	return p.patiently(ctx, "kafka", func(ctx context.Context) error {
 		_, err := k.EnsureTopics(ctx)
 		return err
@@ -304,6 +324,7 @@ func (p *process) connectStore(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		cfg.TTLDays, cfg.AlertTTLDays = p.cfg.ClickHouse.TTLDays, p.cfg.ClickHouse.AlertTTLDays // of an embedded one too
 		s, err := clickhouse.Open(ctx, cfg, p.log, p.reg)
 		if err != nil {
 			return err
@@ -315,7 +336,13 @@ func (p *process) connectStore(ctx context.Context) error {
 		p.store = s
 		p.stages.onStop("store connection", func(context.Context) error { return s.Close() })
 		return nil
-	}, clickhouse.IsPermanent)
+	}, func(err error) bool { return clickhouse.IsPermanent(err) || deniedByStore(err) })
+}
+
+// deniedByStore tells that the store does not know our user or its password.
+func deniedByStore(err error) bool {
+	var ex *driver.Exception
+	return errors.As(err, &ex) && (ex.Code == 516 || ex.Code >= 192 && ex.Code <= 194)
 }
 
 // storeConfig is how the store is reached; one that another process embeds may still be starting.
@@ -330,11 +357,6 @@ func (p *process) storeConfig() (clickhouse.Config, error) {
 }
 
 func (p *process) startEngine(ctx context.Context) error {
-	b, err := newBrain(p.cfg, p.log, p.reg)
-	if err != nil {
-		return err
-	}
-	p.brain = b
 	if err := p.connectStore(ctx); err != nil {
 		return err
 	}
@@ -343,11 +365,12 @@ func (p *process) startEngine(ctx context.Context) error {
 			return err
 		}
 	}
-	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: engine.ClickHouse(p.store), Bundle: b.Bundle, Seam: seam()}, p.log, p.reg)
+	var err error
+	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: engine.ClickHouse(p.store), Bundle: p.brain.Bundle, Seam: seam()}, p.log, p.reg)
 	if err != nil {
 		return err
 	}
-	p.stages.run("detectors", b.watch)
+	p.stages.run("detectors", p.brain.watch)
 	p.stages.run("engine", p.engine.Run)
 	p.stages.onStop("what is in kafka", p.drain)
 	return nil
@@ -359,13 +382,14 @@ func seam() func(string) {
 	if !ok {
 		return nil
 	}
-	left := 0
-	_, _ = fmt.Sscan(nth, &left)
+	n, err := strconv.ParseInt(nth, 10, 64)
+	if err != nil {
+		return nil
+	}
+	var left atomic.Int64 // the workers share it
+	left.Store(n)
 	return func(at string) {
-		if at != name {
-			return
-		}
-		if left--; left <= 0 {
+		if at == name && left.Add(-1) <= 0 {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
@@ -487,15 +511,33 @@ func (p *process) startCapture(registry *containers.Registry) {
 		return nil
 	})
 	shared := sessions.NewShared()
+	panicked := p.tellPanics()
 	handler := func(_ string, _ int, lane collector.Lane) capture.Handler {
+		set := protocols.NewSet(all.Protocols, p.cfg.Protocols, p.reg)
+		set.Panicked = panicked
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
-			Collector: p.identity, Protocols: protocols.NewSet(all.Protocols, p.cfg.Protocols, p.reg),
-			Container: registry.ByIP, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Shared: shared,
+			Collector: p.identity, Protocols: set,
+			Container: registry.ByIP, Who: registry.Who, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Shared: shared,
 			Emit: func(e *pipeline.Event) { lane.TryShip(e) },
 		}, p.reg)
 	}
 	live := capture.NewLive(p.cfg.Capture, p.ownAddresses(), handler, p.log, p.reg)
 	p.stages.run("capture", func(ctx context.Context) error { return live.Run(ctx, p.shipper) })
+}
+
+// panicsEvery is how often a parser's panic is written down; each is counted.
+const panicsEvery = time.Minute
+
+// tellPanics writes down, now and then, where a parser has panicked. It is called by every worker.
+func (p *process) tellPanics() func(protocol string, value any, stack []byte) {
+	var last atomic.Int64
+	return func(protocol string, value any, stack []byte) {
+		now, before := time.Now().UnixNano(), last.Load()
+		if now-before < int64(panicsEvery) || !last.CompareAndSwap(before, now) {
+			return
+		}
+		p.log.Error("a parser panicked, its connection is ignored from there on; see tidegate_protocols_panics_total", "protocol", protocol, "panic", value, "stack", string(stack))
+	}
 }
 
 // ownAddresses are those of Kafka and ClickHouse: our own way there is not captured.

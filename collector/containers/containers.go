@@ -121,16 +121,24 @@ type entry struct {
 type network struct {
 	bridge  string
 	subnets []netip.Prefix
+	routers []netip.Addr // the host's own addresses in them
 }
 
 // A view is a snapshot: maps and slices in it are never written again.
 type view struct {
 	byID    map[string]*entryView
-	byIP    map[netip.Addr]*pipeline.Container
+	byIP    map[netip.Addr]owner
 	logs    []LogFile
 	all     []*pipeline.Container
 	bridges []string
 	subnets []netip.Prefix
+	routers map[netip.Addr]bool // addresses in them that are the host's
+}
+
+// An owner has an address, or had it last.
+type owner struct {
+	c     *pipeline.Container
+	ended int64 // ns; 0: it runs
 }
 
 type entryView struct {
@@ -192,7 +200,27 @@ func (r *Registry) ByID(id string) *pipeline.Container {
 
 // ByIP finds the container that has an address, or had it last; nil if none. It takes no lock: it is asked for every session.
 // The result is immutable.
-func (r *Registry) ByIP(ip netip.Addr) *pipeline.Container { return r.view.Load().byIP[ip.Unmap()] }
+func (r *Registry) ByIP(ip netip.Addr) *pipeline.Container { return r.view.Load().byIP[ip.Unmap()].c }
+
+// Who tells which container had an address at a time, ns since 1970. It is not settled while another answer may still come: the
+// address is one of Docker's, and who is known to have had it had ended before, for the API tells of a start a moment after the
+// first packets. Who takes no lock.
+func (r *Registry) Who(ip netip.Addr, at int64) (c *pipeline.Container, settled bool) {
+	v := r.view.Load()
+	ip = ip.Unmap()
+	if o, ok := v.byIP[ip]; ok && (o.ended == 0 || at <= o.ended) {
+		return o.c, true
+	}
+	if v.routers[ip] {
+		return nil, true
+	}
+	for _, s := range v.subnets {
+		if s.Contains(ip) {
+			return nil, false
+		}
+	}
+	return nil, true
+}
 
 // Status tells whether a container runs and whether it is to be followed. The collector's own container is known without an API.
 func (r *Registry) Status(id string) Status {
@@ -227,9 +255,9 @@ func (r *Registry) Subscribe() <-chan struct{} {
 func (r *Registry) publish() {
 	v := &view{
 		byID: make(map[string]*entryView, len(r.entries)),
-		byIP: make(map[netip.Addr]*pipeline.Container, len(r.entries)),
+		byIP: make(map[netip.Addr]owner, len(r.entries)), routers: map[netip.Addr]bool{},
 	}
-	owner := make(map[netip.Addr]*entry, len(r.entries))
+	newest := make(map[netip.Addr]*entry, len(r.entries))
 	for id, e := range r.entries {
 		v.byID[id] = &entryView{c: e.c, status: Status{Known: true, Running: e.running, Excluded: e.exclude}}
 		v.all = append(v.all, e.c)
@@ -237,15 +265,18 @@ func (r *Registry) publish() {
 			v.logs = append(v.logs, e.log)
 		}
 		for _, ip := range e.ips {
-			if o := owner[ip]; o == nil || e.newer(o) {
-				owner[ip] = e
-				v.byIP[ip] = e.c
+			if o := newest[ip]; o == nil || e.newer(o) {
+				newest[ip] = e
+				v.byIP[ip] = e.owner()
 			}
 		}
 	}
 	for _, n := range r.networks {
 		v.bridges = append(v.bridges, n.bridge)
 		v.subnets = append(v.subnets, n.subnets...)
+		for _, ip := range n.routers {
+			v.routers[ip] = true
+		}
 	}
 	r.view.Store(v)
 	r.met.known.Set(float64(len(r.entries)))
@@ -255,6 +286,14 @@ func (r *Registry) publish() {
 		default:
 		}
 	}
+}
+
+func (e *entry) owner() owner {
+	o := owner{c: e.c}
+	if !e.running && !e.ended.IsZero() {
+		o.ended = e.ended.UnixNano()
+	}
+	return o
 }
 
 // newer tells whether e has a better claim to an address than o: it runs, or it ended later.

@@ -84,6 +84,10 @@ func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 		for _, c := range n.IPAM.Config {
 			if c.Subnet.IsValid() {
 				nw.subnets = append(nw.subnets, c.Subnet.Masked())
+				nw.routers = append(nw.routers, c.Subnet.Masked().Addr().Next()) // where Docker does not say, it takes the first
+			}
+			if c.Gateway.IsValid() {
+				nw.routers = append(nw.routers, c.Gateway)
 			}
 		}
 		list = append(list, nw)

@@ -291,6 +291,33 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 	}
 }
 
+// TestWhoHadAnAddressWhen: an address that was somebody's and is in use again is not settled before the API has told whose it is.
+func TestWhoHadAnAddressWhen(t *testing.T) {
+	a := newAPI(t)
+	id := a.box(1, "one", nil, "172.17.0.2")
+	r, l := run(t, a, nil)
+	check := func(addr string, at time.Time, name string, settled bool) {
+		t.Helper()
+		if c, ok := r.Who(ip(addr), at.UnixNano()); c.GetName() != name || ok != settled {
+			t.Errorf("%s: %q, settled %v; want %q, %v", addr, c.GetName(), ok, name, settled)
+		}
+	}
+	ran := time.Now()
+	check("172.17.0.2", ran, "one", true)
+	check("172.17.0.3", ran, "", false) // nobody's yet
+	check("172.17.0.1", ran, "", true)  // the host's
+	check("192.0.2.1", ran, "", true)   // not Docker's
+	a.box(1, "one", nil)
+	a.tell("container", "die", id, 1e18, map[string]string{"exitCode": "0"})
+	l.next(t)
+	check("172.17.0.2", ran, "one", true) // its own last events
+	check("172.17.0.2", time.Now().Add(time.Second), "", false)
+	two := a.box(2, "two", nil, "172.17.0.2")
+	a.tell("container", "start", two, 1e18+2, nil)
+	l.next(t)
+	check("172.17.0.2", time.Now(), "two", true)
+}
+
 // TestAnUnchangedContainerKeepsItsPointer: the shipper interns containers by pointer.
 func TestAnUnchangedContainerKeepsItsPointer(t *testing.T) {
 	a := newAPI(t)

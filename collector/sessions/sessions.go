@@ -115,6 +115,9 @@ type Deps struct {
 	// Container tells which container of this host has an address, nil none. It is asked when an event is emitted, since a
 	// container may become known later than its first packets. Nil: there are no containers.
 	Container func(netip.Addr) *pipeline.Container
+	// Who tells which container had an address at a time, ns; settled is false while another answer may still come. Nil: Container
+	// knows all there is to know.
+	Who func(ip netip.Addr, at int64) (c *pipeline.Container, settled bool)
 	// NAT is the connection tracker, nil none.
 	NAT NAT
 	// Bridge tells whether containers hang on an interface (docker0, br-…): its copy of a connection speaks. Nil: none is one,

@@ -33,11 +33,12 @@ type Table struct {
 	opened uint64
 	chance uint64 // state of the random numbers that pick candidates for eviction
 
-	ifaces []iface
-	names  map[string]uint16
-	lately uint16 // the interface of the last packet
-	count  int    // packets since the last flush
-	closed bool
+	ifaces    []iface
+	names     map[string]uint16
+	lately    uint16     // the interface of the last packet
+	count     int        // packets since the last flush
+	strangers []stranger // events that wait for a container to be known
+	closed    bool
 }
 
 // An iface is an interface that packets came from.
@@ -136,6 +137,9 @@ func (t *Table) Tick(now int64) {
 	defer t.guard()
 	t.advance(now)
 	t.flush()
+	if len(t.strangers) > 0 {
+		t.visit(false)
+	}
 }
 
 // guard makes a panic, which is an error of ours that some input found, cost the sessions that are open and not the process.
@@ -166,6 +170,7 @@ func (t *Table) Close() {
 		t.forget(f, true)
 	}
 	t.flush()
+	t.visit(true)
 }
 
 // maxBack is how far packet times may go back without being a clock that was set back.

@@ -200,20 +200,7 @@ func (f *flow) ship(e *pipeline.Event) {
 		f.translate(e)
 	}
 	f.interfaces(e)
-	if t.deps.Container != nil {
-		e.Container = nil
-		for _, p := range [...]*pipeline.Endpoint{e.Source, e.Destination} {
-			if p == nil {
-				continue
-			}
-			if ip, ok := netip.AddrFromSlice(p.Ip); ok {
-				if p.Container = t.deps.Container(ip); p.Container != nil {
-					e.Container = p.Container
-				}
-			}
-		}
-	}
-	t.deps.Emit(e)
+	t.introduce(e)
 }
 
 // translate gives e the addresses on the container's side, and beside them those outside where they differ.

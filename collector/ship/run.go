@@ -98,8 +98,12 @@ func (s *Shipper) reached(err error) {
 	if err == nil {
 		if w.bad.Load() && w.bad.CompareAndSwap(true, false) {
 			w.mu.Lock()
-			s.log.Info("kafka takes batches again", "after", time.Since(w.since).Round(time.Millisecond))
+			after := time.Since(w.since)
 			w.mu.Unlock()
+			s.log.Info("kafka takes batches again", "after", after.Round(time.Millisecond))
+			if after > time.Second { // else it is one partition that comes and goes
+				s.tryAgain()
+			}
 		}
 		return
 	}
@@ -132,6 +136,16 @@ func (s *Shipper) reached(err error) {
 		s.log.Error("kafka refuses a batch; its events are lost", "err", err)
 	default:
 		s.log.Warn("kafka does not take batches; log files wait, what cannot wait is spooled", "err", err)
+	}
+}
+
+// tryAgain lets what waits after a failure be tried at once.
+func (s *Shipper) tryAgain() {
+	for _, st := range s.everyStream() {
+		st.mu.Lock()
+		st.retry = time.Time{}
+		st.dispatch()
+		st.mu.Unlock()
 	}
 }
 
@@ -201,6 +215,7 @@ func (s *Shipper) Close(ctx context.Context) error {
 		p.logs.stopTaking()
 		p.wire.stopTaking()
 	}
+	s.tryAgain()
 	for !s.flushed() && !s.away() {
 		t := time.NewTimer(janitorEvery)
 		select {
@@ -267,6 +282,9 @@ func (s *Shipper) flushed() bool {
 
 // away tells whether all that is left is for partitions that Kafka has not taken anything of for long.
 func (s *Shipper) away() bool {
+	if !s.weather.bad.Load() {
+		return false
+	}
 	for _, p := range s.everyPart() {
 		if p.logs.waiting() > 0 && !p.logs.stream.away() {
 			return false

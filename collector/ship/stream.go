@@ -342,7 +342,7 @@ func (st *stream) due(now bool) *item {
 func (st *stream) away() bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	return st.fails > 0 && time.Since(st.since) > st.s.cfg.SpoolAfter
+	return st.fails > 0 && st.sending == 0 && time.Since(st.since) > st.s.cfg.SpoolAfter
 }
 
 // idle tells whether everything that can be produced has been.
