@@ -123,6 +123,7 @@ type process struct {
 	shipper     *ship.Shipper
 	engine      *engine.Engine
 	brain       *brain
+	storeless   bool // there is no ClickHouse here: what is judged is not kept
 	leftOut     []string
 }
 
@@ -195,6 +196,7 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 		if p.brain, err = newBrain(p.cfg, p.log, p.reg); err != nil {
 			return err
 		}
+		p.brain.say = p.say
 	}
 	// The broker's folder comes first: that it is in use says more to who starts a second process than that some port is.
 	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {
@@ -210,7 +212,10 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 		p.stages.run("metrics", serve)
 	}
 	if roles&roleStore != 0 && p.cfg.embeddedStore() {
-		if err := p.startStore(ctx); err != nil {
+		if err := p.startStore(ctx); errors.Is(err, embedded.ErrMissing) && roles != roleStore && roles != roleStore|roleBroker {
+			p.storeless = true
+			p.leftOut = append(p.leftOut, "the store: "+err.Error()+"; events are judged and alerts raised, but nothing is kept")
+		} else if err != nil {
 			return err
 		}
 	}
@@ -357,8 +362,12 @@ func (p *process) storeConfig() (clickhouse.Config, error) {
 }
 
 func (p *process) startEngine(ctx context.Context) error {
-	if err := p.connectStore(ctx); err != nil {
-		return err
+	store := engine.Nowhere()
+	if !p.storeless {
+		if err := p.connectStore(ctx); err != nil {
+			return err
+		}
+		store = engine.ClickHouse(p.store)
 	}
 	if p.cfg.Kafka.Assign == kafka.AssignStatic {
 		if err := p.lock("engine"); err != nil {
@@ -366,7 +375,7 @@ func (p *process) startEngine(ctx context.Context) error {
 		}
 	}
 	var err error
-	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: engine.ClickHouse(p.store), Bundle: p.brain.Bundle, Seam: seam()}, p.log, p.reg)
+	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: store, Bundle: p.brain.Bundle, Seam: seam()}, p.log, p.reg)
 	if err != nil {
 		return err
 	}

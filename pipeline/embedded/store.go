@@ -120,6 +120,9 @@ func newStoreMetrics() storeMetrics {
 	return m
 }
 
+// ErrMissing is that what the embedded ClickHouse is made of is not on this machine.
+var ErrMissing = errors.New("no embedded ClickHouse")
+
 // StartStore starts the child and waits until it answers. What cannot work is one sentence: no library, a busy port, a folder in
 // use. After that the child is kept running until Stop.
 func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prometheus.Registerer) (*StoreServer, error) {
@@ -136,10 +139,10 @@ func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prom
 		cfg.Program = ProgramPath()
 	}
 	if _, err := os.Stat(cfg.Program); err != nil {
-		return nil, fmt.Errorf("the embedded ClickHouse needs the program tidegate-clickhouse, and %s is not there: `make build` makes it, or give the address of a server in clickhouse.addr", cfg.Program)
+		return nil, fmt.Errorf("%w: it needs the program tidegate-clickhouse, and %s is not there; `make build` makes it, or give the address of a server in clickhouse.addr", ErrMissing, cfg.Program)
 	}
 	if _, err := os.Stat(cfg.Library); err != nil {
-		return nil, fmt.Errorf("the embedded ClickHouse needs %s, which is not there: deploy/fetch-libchdb.sh fetches it, or give the address of a server in clickhouse.addr", cfg.Library)
+		return nil, fmt.Errorf("%w: it needs %s, which is not there; deploy/fetch-libchdb.sh fetches it, or give the address of a server in clickhouse.addr", ErrMissing, cfg.Library)
 	}
 	s := &StoreServer{cfg: cfg, log: log, stopped: make(chan struct{})}
 	if err := s.prepare(); err != nil {
