@@ -72,7 +72,7 @@ func (p *process) countsLine(ctx context.Context, c *counts) string {
 	if n, err := p.lag(lagCtx); err == nil {
 		lag = grouped(n)
 	}
-	return fmt.Sprintf("events/s %s · stored %s · lag %s · alerts %s", grouped(int64(rate)), grouped(l.Rows), lag, grouped(l.Alerts))
+	return fmt.Sprintf("events/s %s · %s %s · lag %s · alerts %s", grouped(int64(rate)), p.kept(), grouped(l.Rows), lag, grouped(l.Alerts))
 }
 
 // sums prints the ledger of this life, each hop a line.
@@ -94,7 +94,15 @@ func (p *process) sums() {
 	}
 	if p.engine != nil {
 		l := p.engine.Ledger()
-		_, _ = fmt.Fprintf(w, "engine\tread %s\tstored %s\trepeats %s\trefused %s\talerts %s\n", grouped(l.Events), grouped(l.Rows+l.Held), grouped(l.RepeatedEvents), grouped(l.Refused+l.Dead), grouped(l.Alerts))
+		_, _ = fmt.Fprintf(w, "engine\tread %s\t%s %s\trepeats %s\trefused %s\talerts %s\n", grouped(l.Events), p.kept(), grouped(l.Rows+l.Held), grouped(l.RepeatedEvents), grouped(l.Refused+l.Dead), grouped(l.Alerts))
 	}
 	_ = w.Flush()
+}
+
+// kept is the word for what became of judged events.
+func (p *process) kept() string {
+	if p.storeless {
+		return "judged"
+	}
+	return "stored"
 }

@@ -88,7 +88,9 @@ func (s *Set) Judge(block []*pipeline.Event) {
 	for _, e := range block {
 		switch e.Dataset {
 		case pipeline.Dataset_DNS:
-			s.name(e, "dns.question.name", e.GetDns().GetQuestionName())
+			if s.name(e, "dns.question.name", e.GetDns().GetQuestionName()) {
+				break // where a malicious name leads to says nothing more
+			}
 			for _, ip := range e.GetDns().GetResolvedIp() {
 				if a, err := netip.ParseAddr(ip); err == nil {
 					s.addr(e, "dns.resolved_ip", a)
@@ -116,25 +118,26 @@ func (s *Set) endpoint(e *pipeline.Event, field string, p *pipeline.Endpoint) {
 	}
 }
 
-// name asks for a domain and each domain above it.
-func (s *Set) name(e *pipeline.Event, field, name string) {
+// name asks for a domain and each domain above it, and tells whether one is listed.
+func (s *Set) name(e *pipeline.Event, field, name string) bool {
 	if len(s.domains) == 0 || name == "" || len(name) > 255 {
-		return
+		return false
 	}
 	name = lower(strings.TrimSuffix(name, "."))
 	for rest := name; rest != ""; {
 		if s.filter.Test(bytesOf(rest)) {
 			if i, ok := s.domains[rest]; ok {
 				s.verdict(e, i, field, name)
-				return
+				return true
 			}
 		}
 		_, parent, ok := strings.Cut(rest, ".")
 		if !ok {
-			return
+			break
 		}
 		rest = parent
 	}
+	return false
 }
 
 // lower avoids the allocation where there is nothing to lower, which is nearly always.

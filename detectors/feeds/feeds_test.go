@@ -73,6 +73,7 @@ func TestIndicatorsAreFound(t *testing.T) {
 	check(lookup("evil.example"), "is evil.example of feed test")
 	check(lookup("a.b.evil.example"), "dns.question.name a.b.evil.example is evil.example")
 	check(lookup("A.EVIL.example"), "is evil.example")
+	check(lookup("evil.example", "203.0.113.7"), "is evil.example of feed test") // one indicator a look-up is enough
 	check(lookup("notevil.example"), "")
 	check(lookup("example"), "")
 	check(lookup(""), "")
