@@ -117,10 +117,10 @@ func usersXML(database, ours, theirs string) string {
   <default><password></password>%s<profile>boot</profile>
    <grants><query>GRANT SYSTEM LISTEN ON *.*</query><query>GRANT SELECT ON system.numbers</query></grants></default>
   <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>default</profile><access_management>1</access_management></%s>
-  <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>analyst</profile><grants>%s</grants></%s>
+  <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>analyst</profile><default_database>%s</default_database><grants>%s</grants></%s>
  </users>
 </clickhouse>
-`, limits.String(), bounds.String(), loopback, storeUser, hash(ours), loopback, storeUser, analystUser, hash(theirs), loopback, grants.String(), analystUser)
+`, limits.String(), bounds.String(), loopback, storeUser, hash(ours), loopback, storeUser, analystUser, hash(theirs), loopback, database, grants.String(), analystUser)
 }
 
 func hash(password string) string {
