@@ -274,7 +274,7 @@ func (c *courier) notices(entries []*entry, ended map[*entry]bool) []notice {
 	now := time.Now()
 	out := make([]notice, len(entries))
 	for i, e := range entries {
-		out[i] = notice{alert: e.alert, first: e.first, opened: e.sent.IsZero(), ends: now}
+		out[i] = notice{alert: e.alert, first: e.first, ends: now}
 		if !ended[e] {
 			out[i].ends = now.Add(max(4*c.cfg.Resend, 5*time.Minute))
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"tidegate/pipeline"
@@ -28,10 +29,9 @@ type destination interface {
 
 // A notice is what is said of one alert.
 type notice struct {
-	alert  *pipeline.Alert // the newest revision
-	first  *pipeline.Alert // by which it became known here: its labels stay while it is open
-	ends   time.Time
-	opened bool // this is the first that is said of it
+	alert *pipeline.Alert // the newest revision
+	first *pipeline.Alert // by which it became known here: its labels stay while it is open
+	ends  time.Time
 }
 
 // alertmanager speaks API v2. One alert there is one set of labels, so all windows of a fingerprint are one.
@@ -161,8 +161,15 @@ func (d *webhook) send(ctx context.Context, list []notice) error {
 	return d.post(ctx, body, h)
 }
 
-// local hands each alert, once, to a function of this process.
-type local struct{ call func(*pipeline.Alert) }
+// local hands each alert to a function of this process: when it is new, and when this life hears of it for the first time.
+type local struct {
+	call func(*pipeline.Alert)
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// maxSeen bounds what local remembers; then it begins anew.
+const maxSeen = 10_000
 
 // localName is its name among the destinations.
 const localName = "local"
@@ -173,8 +180,16 @@ func (d *local) repeats() bool                { return false }
 func (d *local) batch() int { return 1 }
 
 func (d *local) send(_ context.Context, list []notice) error {
-	if list[0].opened {
-		d.call(list[0].alert)
+	a := list[0].alert
+	d.mu.Lock()
+	known := d.seen[a.ID]
+	if d.seen == nil || len(d.seen) >= maxSeen {
+		d.seen = map[string]bool{}
+	}
+	d.seen[a.ID] = true
+	d.mu.Unlock()
+	if !known {
+		d.call(a)
 	}
 	return nil
 }

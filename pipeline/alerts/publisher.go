@@ -63,7 +63,7 @@ func newPublisherMetrics(reg prometheus.Registerer) *publisherMetrics {
 	return m
 }
 
-// NewPublisher prepares the destinations of cfg and, where onAlert is not nil, one that hands it every new alert once, as far as its
+// NewPublisher prepares the destinations of cfg and, where onAlert is not nil, one that hands it every new alert once, and every other when this life hears of it first, as far as its
 // offset tells. It reads the files that cfg names; it speaks to nobody yet.
 func NewPublisher(cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert), log *slog.Logger, reg prometheus.Registerer) (*Publisher, error) {
 	if errs := cfg.Check(); len(errs) > 0 {
@@ -85,7 +85,7 @@ func NewPublisher(cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert
 		p.destinations = append(p.destinations, named{c.Name, d})
 	}
 	if onAlert != nil {
-		p.destinations = append(p.destinations, named{localName, &local{onAlert}})
+		p.destinations = append(p.destinations, named{localName, &local{call: onAlert}})
 	}
 	return p, nil
 }
