@@ -34,11 +34,21 @@ type Conn struct {
 	open   [2]uint64 // the protocols that each direction may still be, by bit
 	seen   int       // bytes that were looked at in mid-stream
 	bare   [2]int64  // datagrams that were not recognised
+
+	unknown bool // dropped since no protocol was recognised
+	turns   int  // how often it was looked for again
+	last    Dir  // who sent last
 }
 
 // A Ticker is a parser that wants to know that packet time goes on: what waits for its answer too long is emitted then.
 type Ticker interface {
 	Tick(at int64)
+}
+
+// A Cutter is a parser that can read the front of a message whose rest was lost. It is told before Parser.Gap, which follows as if it
+// had not been; b is valid until Cut returns.
+type Cutter interface {
+	Cut(dir Dir, b []byte, at int64)
 }
 
 type state uint8
@@ -58,7 +68,14 @@ func (c *Conn) Data(dir Dir, b []byte, at int64) {
 		return
 	}
 	s := &c.streams[dir]
-	if c.state == dropped {
+	turn := dir != c.last
+	c.last = dir
+	if turn && c.state == detecting && c.open[dir] == 0 && len(s.tail) > 0 && !c.mid {
+		// What it said before is nothing that we know, and the other side has answered in nothing that we know.
+		c.giveUp()
+		c.release()
+	}
+	if c.state == dropped && !(turn && c.lookAgain()) {
 		s.off += uint64(len(b))
 		return
 	}

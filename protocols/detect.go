@@ -23,6 +23,9 @@ func (c *Conn) detect() {
 	c.open, c.seen = [2]uint64{}, 0
 	for i := range c.set.list {
 		p := &c.set.list[i]
+		if c.turns > 0 && !p.Inside {
+			continue
+		}
 		if !c.hinted(i) && (slices.Contains(p.Not, c.info.Server.Port()) || slices.Contains(p.Not, c.info.Client.Port())) {
 			continue
 		}
@@ -85,7 +88,7 @@ func (c *Conn) recognise(dir Dir) {
 func (c *Conn) doubt(dir Dir) {
 	enough := len(c.streams[dir].tail) >= c.set.cfg.Detect || len(c.pieces) >= maxPieces
 	left := c.open[0] | c.open[1]
-	if c.mid {
+	if c.mid || c.turns > 0 {
 		left = c.open[dir]
 	}
 	switch {
@@ -115,10 +118,30 @@ func (c *Conn) ask(dir Dir, b []byte) (proto int, lost bool) {
 			}
 		}
 	}
-	if yes != none || !c.mid {
+	switch {
+	case yes != none:
 		return yes, false
+	case c.mid:
+		return c.askMidStream(role, b)
+	case role == Server && c.open[dir] == 0 && c.info.Transport != pipeline.Transport_UDP:
+		return c.askOtherWay(dir, b), false
 	}
-	return c.askMidStream(role, b)
+	return none, false
+}
+
+// askOtherWay asks whether b, which is nothing that a server says first, is what a client says first: who opened the connection may
+// be the one that serves on it, as behind a proxy that goes backwards, or in an attack.
+func (c *Conn) askOtherWay(dir Dir, b []byte) int {
+	if s := &c.streams[dir.Other()]; len(s.tail) > 0 || c.turns == 0 && (s.off > 0 || c.streams[dir].off > 0) {
+		return none
+	}
+	for i := range c.set.list {
+		if p := &c.set.list[i]; p.TCP && (p.Inside || c.turns == 0) && p.Detect(Client, b) == Yes {
+			c.Flip()
+			return i
+		}
+	}
+	return none
 }
 
 // askMidStream asks as ask does, but b may begin in the middle of a message and the roles may be the other way round.
@@ -196,12 +219,43 @@ func (c *Conn) replay() {
 // observeGap passes bytes that were never seen before the protocol was known: from here on it is as if in mid-stream.
 func (c *Conn) observeGap(dir Dir, n int) {
 	s := &c.streams[dir]
+	if i := c.cutter(dir); i != none {
+		c.choose(i, dir, false)
+		c.replay()
+		if c.state == parsing && !c.become {
+			c.gap(dir, n)
+		}
+		return
+	}
 	s.off += uint64(len(s.tail))
 	s.release(c.set)
 	c.pieces = slices.DeleteFunc(c.pieces, func(p piece) bool { return p.dir == dir && !p.end })
 	s.off += uint64(n)
 	s.partial = true
 	c.mid, c.info.MidStream = true, true
+}
+
+// minCut is how many bytes must be there for cutter to believe the port.
+const minCut = 8
+
+// cutter is the protocol of the port, if what was seen of dir before a gap may be the front of a message of it and its parser can
+// read such: it will not become clearer.
+func (c *Conn) cutter(dir Dir) int {
+	if c.mid || len(c.streams[dir].tail) < minCut {
+		return none
+	}
+	for i := range c.set.list {
+		if c.open[dir]&(1<<i) == 0 || !c.hinted(i) {
+			continue
+		}
+		p := c.set.parser(i)
+		_, ok := p.(Cutter)
+		c.set.freeParser(i, p)
+		if ok {
+			return i
+		}
+	}
+	return none
 }
 
 // forget lets go what was seen in mid-stream and told nothing, until too much was seen.
@@ -229,19 +283,37 @@ func (c *Conn) hinted(i int) bool {
 	return slices.Contains(c.set.list[i].Ports, c.info.Server.Port())
 }
 
+// maxTurns is how often a connection of no protocol is looked at again.
+const maxTurns = 32
+
+// lookAgain looks for the protocol of an ignored connection once more when the word passes to the other side: SOCKS, STARTTLS and the
+// like come to their end so, and what begins then may be one of ours. That a turn begins does not hang on how the bytes are cut.
+func (c *Conn) lookAgain() bool {
+	if !c.unknown || c.mid || c.turns >= maxTurns {
+		return false
+	}
+	c.turns++
+	c.unknown = false
+	c.detect()
+	return true
+}
+
 // giveUp takes the protocol of the port, where the bytes do not speak against it, or ignores the connection.
 func (c *Conn) giveUp() {
 	for i := range c.set.list {
+		if c.turns > 0 {
+			break
+		}
 		if c.open[0]&c.open[1]&(1<<i) != 0 && c.hinted(i) && (c.streams[0].tail != nil || c.streams[1].tail != nil) {
 			c.choose(i, c.pieces[0].dir, false)
 			c.replay()
 			return
 		}
 	}
-	if len(c.pieces) > 0 || c.seen > 0 {
+	if (len(c.pieces) > 0 || c.seen > 0) && c.turns == 0 {
 		c.set.metrics.undetected.Inc()
 	}
-	c.state = dropped
+	c.state, c.unknown = dropped, true
 }
 
 // maxBare is how many datagrams of a connection are looked at before it counts as none of the protocols.

@@ -131,6 +131,7 @@ func (c *Conn) resync(dir Dir, b []byte) int {
 func (c *Conn) gap(dir Dir, n int) {
 	s := &c.streams[dir]
 	unread := len(s.tail)
+	c.cut(dir)
 	c.lose("gap", unread)
 	s.release(c.set)
 	n += unread
@@ -139,6 +140,14 @@ func (c *Conn) gap(dir Dir, n int) {
 	s.off += uint64(n - s.skipped(n))
 	if wanted && !goesOn {
 		s.lost, s.partial, s.skip = true, true, 0
+	}
+}
+
+// cut shows the parser the unread front of a message of dir whose rest was lost.
+func (c *Conn) cut(dir Dir) {
+	s := &c.streams[dir]
+	if k, ok := c.parser.(Cutter); ok && len(s.tail) > 0 && !s.lost && s.skip == 0 {
+		k.Cut(dir^c.flip, s.tail, s.at)
 	}
 }
 

@@ -39,6 +39,7 @@ type Protocol struct {
 	UDP     bool             // its messages also come in datagrams
 	TCP     bool             // its messages come in streams
 	Ports   []uint16         // of the server, a hint; the bytes decide
+	Inside  bool             // its messages may begin in the middle of a connection of another protocol, behind a proxy's or STARTTLS's words
 	Not     []uint16         // ports of either side on which another protocol looks the same: it is not tried there, unless the server's is in Ports
 
 	// Detect judges the first bytes of a direction (of UDP, one datagram).

@@ -12,7 +12,9 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -39,7 +41,7 @@ that is, and ends with 1.
   tidegate replay shop.pcap                          what is in it, counted
   tidegate replay -o jsonl shop.pcap.gz | jq .       every event as one nested ECS object a line
   tidegate replay -o jsonl --rules rules shop.pcap   with the verdicts of a folder of rules`,
-		Args: cobra.MinimumNArgs(1),
+		Args: oneOrMore("the names of captures and log files"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch output {
 			case "jsonl":
@@ -49,7 +51,7 @@ that is, and ends with 1.
 				return fmt.Errorf("-o %s: not one of table, jsonl", output)
 			}
 			if dir != "" {
-				set, err := rules.LoadFS(os.DirFS(dir), dir, quietLog(), nil)
+				set, err := loadRules(dir)
 				if err != nil {
 					return err
 				}
@@ -92,14 +94,14 @@ func (r *replay) run(ctx context.Context, files []string, stdout, stderr io.Writ
 			break
 		}
 	}
-	if !r.lines {
+	if !r.lines && (len(errs) < len(files) || len(r.events) > 0 || r.packets > 0) {
 		r.table()
 	}
 	if err := errors.Join(r.failed, r.out.Flush()); err != nil {
 		return fmt.Errorf("write events: %w", err)
 	}
 	if len(errs) > 0 {
-		return errors.Join(append(errs, errFindings{len(errs)})...)
+		return errors.Join(append(errs, errFindings)...)
 	}
 	return ctx.Err()
 }
@@ -112,6 +114,9 @@ func (r *replay) file(ctx context.Context, name string) error {
 	}
 	if bytes.HasPrefix(bytes.TrimLeft(head, "\x00"), []byte("{")) {
 		return logs.ReadFile(ctx, logs.Default(), name, id, r.emit)
+	}
+	if text, _, _ := strings.Cut(string(head[:min(len(head), 40)]), "\n"); text != "" && printable(text, 40) == text && utf8.ValidString(text) {
+		return fmt.Errorf("read %s: it begins with %q, so it is neither a capture nor a log of Docker's json-file driver", name, text)
 	}
 	return r.capture(ctx, name, id)
 }
@@ -146,16 +151,20 @@ func identify(name string) (id pipeline.ID, head []byte, err error) {
 	return id, bytes.Clone(head), nil
 }
 
-func (r *replay) capture(ctx context.Context, name string, id pipeline.ID) error {
+func (r *replay) capture(ctx context.Context, name string, id pipeline.ID) (err error) {
 	f, err := capture.OpenFile(name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
 	reg := prometheus.NewRegistry()
-	table := sessions.New(sessions.Default(), sessions.Deps{
-		Collector: id, Protocols: protocols.NewSet(all.Protocols, protocols.Default(), reg), Emit: r.emit,
-	}, reg)
+	set := protocols.NewSet(all.Protocols, protocols.Default(), reg)
+	var ours error
+	set.Panicked = func(protocol string, value any, _ []byte) {
+		ours = errors.Join(ours, fmt.Errorf("read %s: an error of ours in the parser of %s, please report it: %v", name, protocol, value))
+	}
+	defer func() { err = errors.Join(err, ours) }()
+	table := sessions.New(sessions.Default(), sessions.Deps{Collector: id, Protocols: set, Emit: r.emit}, reg)
 	defer table.Close()
 	for n := 0; ; n++ {
 		if n&1023 == 0 && (ctx.Err() != nil || r.failed != nil) {

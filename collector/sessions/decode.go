@@ -19,6 +19,7 @@ const (
 	linkPPPPlain layers.LinkType = 9
 	linkCHDLC    layers.LinkType = 104
 	linkNFLOG    layers.LinkType = 239
+	linkFDDI     layers.LinkType = 10
 )
 
 // maxNesting bounds how many headers of tunnels lie in each other.
@@ -67,6 +68,11 @@ func (t *Table) decode(link layers.LinkType, b []byte, wire int) result {
 		return t.etherType(binary.BigEndian.Uint16(b[2:]), b[4:], wire-4, 0)
 	case linkNFLOG:
 		return t.nflog(b, wire)
+	case linkFDDI:
+		if len(b) < 13 {
+			return resTruncated
+		}
+		return t.snap(b[13:], wire-13, 0)
 	case linkPPPPlain, linkPPPHDLC:
 		return t.ppp(b, wire, 0)
 	case linkPPPoE:
@@ -79,7 +85,25 @@ func (t *Table) ethernet(b []byte, wire, depth int) result {
 	if len(b) < 14 {
 		return resTruncated
 	}
-	return t.etherType(binary.BigEndian.Uint16(b[12:]), b[14:], wire-14, depth)
+	typ := binary.BigEndian.Uint16(b[12:])
+	if typ <= maxLength8023 {
+		return t.snap(b[14:], wire-14, depth)
+	}
+	return t.etherType(typ, b[14:], wire-14, depth)
+}
+
+// maxLength8023 is the largest number behind the addresses of a frame that is its length and not a type.
+const maxLength8023 = 1500
+
+// snap is LLC with the header that names a type, RFC 1042.
+func (t *Table) snap(b []byte, wire, depth int) result {
+	if len(b) < 8 {
+		return resTruncated
+	}
+	if string(b[:6]) != "\xaa\xaa\x03\x00\x00\x00" {
+		return resNotIP
+	}
+	return t.etherType(binary.BigEndian.Uint16(b[6:]), b[8:], wire-8, depth)
 }
 
 // etherType goes through VLAN tags to what they carry.

@@ -30,13 +30,13 @@ func (t *Table) udp() {
 	} else if d == protocols.Server && f.replyAt == 0 && f.requestAt != 0 {
 		f.replyAt = p.at
 	}
-	switch {
-	case len(p.payload) < p.size: // a datagram that was cut is not one that a parser could read
-		h.missing += uint64(p.size - len(p.payload))
+	if lost := p.size - len(p.payload); lost > 0 { // the capture cut it; of DNS the question is in front
+		h.missing += uint64(lost)
 		t.m.gaps[gapCut].Inc()
-		t.m.gapBytes[gapCut].Add(float64(p.size - len(p.payload)))
+		t.m.gapBytes[gapCut].Add(float64(lost))
 		f.note('G', d)
-	case f.conn != nil:
+	}
+	if f.conn != nil && len(p.payload) > 0 {
 		f.conn.Datagram(d, p.payload, p.at)
 	}
 	f.settle()

@@ -202,14 +202,49 @@ func (f *flow) skip(d protocols.Dir, to int64, why gapReason) {
 				f.pump()
 				return
 			}
-			f.giveUp(d, to-h.next, why)
+			f.giveUp(d, f.hole(d, to), why)
 		case h.wait[h.head].off > h.next:
-			f.giveUp(d, h.wait[h.head].off-h.next, why)
+			f.giveUp(d, f.hole(d, h.wait[h.head].off), why)
 		default:
-			f.shift(d)
+			f.push(d)
 		}
+		f.pump() // what waited for these bytes comes before what follows them
 	}
 	f.pump()
+}
+
+// hole is how much of the gap of d that ends at to is given up at once: up to where the other side answered, so that its answer comes
+// between what was lost before it and what was lost behind it.
+func (f *flow) hole(d protocols.Dir, to int64) int64 {
+	h, o := &f.half[d], &f.half[d^1]
+	if o.head < len(o.wait) && o.wait[o.head].off <= o.next {
+		if need := o.wait[o.head].need; need > h.next {
+			to = min(to, need)
+		}
+	}
+	return to - h.next
+}
+
+// push delivers the first segment that waits though what it acknowledges of the other direction is missing. That was acknowledged for
+// as long as the segment has waited, so it is given up, and stays before it: a reply never comes behind the next request.
+func (f *flow) push(d protocols.Dir) {
+	h, o := &f.half[d], &f.half[d^1]
+	need := h.wait[h.head].need
+	for !o.reached(need) && o.packets > 0 {
+		switch {
+		case o.head == len(o.wait) || o.wait[o.head].off >= need:
+			if need-o.next == 1 && o.fin < 0 && o.head == len(o.wait) && (h.fin >= 0 || f.isClosing) {
+				o.fin, o.finNeed = o.next, 0 // the one that is missing is a FIN
+			} else {
+				f.giveUp(d^1, need-o.next, gapAcked)
+			}
+		case o.wait[o.head].off > o.next:
+			f.giveUp(d^1, o.wait[o.head].off-o.next, gapAcked)
+		default:
+			f.shift(d ^ 1)
+		}
+	}
+	f.shift(d)
 }
 
 // force moves the direction whose first segment has waited longest: its gap is given up, or, when the segment lies beyond what its
@@ -230,12 +265,12 @@ func (f *flow) force(why gapReason) {
 	s := &h.wait[h.head]
 	switch {
 	case s.off <= h.next:
-		f.shift(d)
+		f.push(d)
 	case s.off > max(h.ack, h.next)+h.room(o):
 		f.t.m.segments["outside_window"].Inc()
 		f.drop(h)
 	default:
-		f.giveUp(d, s.off-h.next, why)
+		f.giveUp(d, f.hole(d, s.off), why)
 	}
 	f.pump()
 }

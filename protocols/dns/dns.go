@@ -51,7 +51,7 @@ func detect(_ protocols.Dir, b []byte) protocols.Match {
 	if m := stream(b); m != protocols.No {
 		return m
 	}
-	if readable(b) {
+	if readable(b) || refusal(b) {
 		return protocols.More // looks like it, yet something in it is odd: the port decides
 	}
 	return protocols.No
@@ -81,6 +81,12 @@ func readable(b []byte) bool {
 	}
 	off, err := skipQuestion(b, headerSize)
 	return err == nil && plausibleQuestion(b[off-4:])
+}
+
+// refusal tells whether b is the header alone of an answer that says what is wrong: a server that could not read the question, or
+// does not want to, need not repeat it.
+func refusal(b []byte) bool {
+	return len(b) == headerSize && b[2]&0x80 != 0 && b[3]&0x0f != 0 && records(b) == 0 && b[4]|b[5] == 0
 }
 
 // stream judges the front of a stream: the length, then a message at least as far as its question.

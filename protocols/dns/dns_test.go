@@ -14,6 +14,7 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/protocols"
+	"tidegate/protocols/protocoltest"
 	"tidegate/protocols/wiretest"
 )
 
@@ -356,4 +357,19 @@ func oracle(t *testing.T, path string) map[string]int {
 		out[fmt.Sprintf("%s %d %s %s", v[4], id, name, typeName(uint16(typ)))]++
 	}
 	return out
+}
+
+// TestRefusalWithoutAQuestion: a header alone is an answer on the port of DNS, and nothing on another.
+func TestRefusalWithoutAQuestion(t *testing.T) {
+	refusal := "\x30\x40\x81\x81\x00\x00\x00\x00\x00\x00\x00\x00"
+	for port, want := range map[uint16]string{53: "dns", 4053: ""} {
+		c := protocoltest.Conversation{UDP: true, Port: port, Steps: []protocoltest.Step{protocoltest.Client("\x30\x40junk"), protocoltest.Server(refusal)}}
+		events, name := c.Play([]protocols.Protocol{Protocol})
+		if name != want || (len(events) == 1) != (want != "") {
+			t.Errorf("port %d: %q, %q", port, name, events)
+		}
+		if want != "" && !strings.Contains(events[0], `dns.response_code="FORMERR"`) {
+			t.Errorf("%s", events[0])
+		}
+	}
 }

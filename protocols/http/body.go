@@ -132,4 +132,7 @@ func trim(b []byte) []byte {
 	return b
 }
 
+// trimLines takes empty lines from the front.
+func trimLines(b []byte) []byte { return bytes.TrimLeft(b, "\r\n") }
+
 func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' }

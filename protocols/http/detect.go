@@ -34,6 +34,12 @@ func detectRequest(b []byte) protocols.Match {
 	if space >= 0 {
 		word = b[:space]
 	}
+	if i := bytes.IndexByte(word, '\n'); i >= 0 {
+		return noTarget(trim(word[:i]))
+	}
+	if space < 0 && len(word) > 1 && word[len(word)-1] == '\r' {
+		return noTarget(word[:len(word)-1])
+	}
 	if len(word) == 0 || len(word) > maxMethod || !isToken(word) {
 		return protocols.No
 	}
@@ -41,25 +47,68 @@ func detectRequest(b []byte) protocols.Match {
 		return protocols.More
 	}
 	rest := b[space+1:]
+	sure := known(word)
 	end := bytes.IndexByte(rest, '\n')
+	line := rest
 	if end >= 0 {
-		if known(word) && bytes.Contains(rest[:end], []byte("HTTP/1.")) { // probes write it with too few spaces, or digits
-			return protocols.Yes
-		}
-		if hasVersion(rest[:end]) && isUpper(word) && bytes.Count(trim(rest[:end]), []byte(" ")) <= 1 {
-			return protocols.Yes
-		}
+		line = rest[:end]
+	}
+	clean := isClean(line[:min(len(line), surelyLine)])
+	switch {
+	case !clean && !sure:
 		return protocols.No
-	}
-	for _, c := range rest[:min(len(rest), surelyLine)] {
-		if c < ' ' && c != '\t' && c != '\r' {
-			return protocols.No
-		}
-	}
-	if len(rest) >= surelyLine && known(word) {
+	case end >= 0:
+		return detectLine(word, line, rest[end+1:])
+	case len(rest) < surelyLine:
+		return protocols.More
+	case !clean:
+		return protocols.No
+	case sure:
 		return protocols.Yes
 	}
 	return protocols.More
+}
+
+// isClean tells that line has no control characters, as binary protocols do.
+func isClean(line []byte) bool {
+	for _, c := range line {
+		if c < ' ' && c != '\t' && c != '\r' {
+			return false
+		}
+	}
+	return true
+}
+
+// detectLine judges a whole request line by what follows its method. Probes write the version with too few spaces or digits, and
+// without one it is HTTP/0.9, or wrong: an empty line behind it tells, or what is said next, or the port.
+func detectLine(method, rest, next []byte) protocols.Match {
+	rest = trim(rest)
+	versioned := bytes.Contains(rest, []byte("HTTP/1."))
+	switch {
+	case versioned && (known(method) || isUpper(method) && len(method) >= 3):
+		return protocols.Yes
+	case hasVersion(rest) && isUpper(method) && bytes.Count(rest, []byte(" ")) <= 1:
+		return protocols.Yes
+	case simpleTarget(rest) && known(method) && isUpper(method):
+		if len(next) >= 2 && next[0] == '\r' && next[1] == '\n' || len(next) > 0 && next[0] == '\n' {
+			return protocols.Yes
+		}
+		return protocols.More
+	}
+	return protocols.No
+}
+
+// simpleTarget tells that rest is one path or URL and nothing else. RTSP and SIP end their lines with a version of their own.
+func simpleTarget(rest []byte) bool {
+	return len(rest) > 0 && bytes.IndexByte(rest, ' ') < 0 && (rest[0] == '/' || schemeEnd(rest) > 0)
+}
+
+// noTarget judges a request line that is nothing but word.
+func noTarget(word []byte) protocols.Match {
+	if known(word) && isUpper(word) {
+		return protocols.More
+	}
+	return protocols.No
 }
 
 // hasVersion tells that the line ends with HTTP/1.x.
@@ -79,10 +128,10 @@ func detectResponse(b []byte) protocols.Match {
 		}
 		return protocols.No
 	}
-	if len(b) < len(form) {
+	if len(b) <= len(form) {
 		return protocols.More
 	}
-	if len(b) > len(form) && !blank(b[len(form)]) && b[len(form)] != '\n' {
+	if !blank(b[len(form)]) && b[len(form)] != '\n' {
 		return protocols.No
 	}
 	return protocols.Yes

@@ -20,10 +20,25 @@ type head struct {
 // readHead reads a head when it is all there.
 func (p *parser) readHead(dir protocols.Dir, b []byte, at int64) (int, error) {
 	s := &p.side[dir]
+	if dir == protocols.Server && p.simpleReply(b) {
+		return p.Parse(dir, b, at)
+	}
 	if s.scanned == 0 {
 		if n := leading(b); n > 0 {
 			return n, nil // empty lines between messages belong to none
 		}
+	}
+	begins := dir == protocols.Client && p.unfinished && begun(b)
+	switch {
+	case begins && p.urged:
+		return p.takeUnfinished(b, at), nil
+	case dir == protocols.Client:
+		p.unfinished, p.urged = false, false
+	case p.unfinished && !p.urged && len(p.waiting) == 0 && p.evicted == 0 && detectResponse(b) != protocols.More:
+		// The server answers, so the request is all there: one of HTTP/0.9, or one that it refuses before its end.
+		p.urged = true
+		p.c.Again(protocols.Client)
+		return 0, nil
 	}
 	n, scanned := headEnd(b, s.scanned)
 	if n > 0 || s.scanned < surelyLine {
@@ -38,13 +53,18 @@ func (p *parser) readHead(dir protocols.Dir, b []byte, at int64) (int, error) {
 			s.scanned = 0
 			return 0, errTooLong
 		}
+		if dir == protocols.Client {
+			p.unfinished = begun(b)
+		}
 		return 0, nil
 	}
 	p.seen = true
 	if dir == protocols.Client {
-		return n, p.request(b[:n], at)
+		p.request(b[:n], at)
+	} else {
+		p.response(b[:n], at)
 	}
-	return n, p.response(b[:n], at)
+	return n, nil
 }
 
 // check tells whether a head begins here. Without an error it does not either, but the connection is another one from now on.
@@ -68,7 +88,8 @@ func (p *parser) check(dir protocols.Dir, b []byte) (bool, error) {
 // looseRequest tells that b is a request line of a method that we know, though it ends without a version that we know.
 func looseRequest(b []byte) bool {
 	i := bytes.IndexByte(b[:min(len(b), maxMethod)], ' ')
-	return i > 0 && known(b[:i]) && bytes.Contains(b[:min(len(b), maxHead)], []byte(" HTTP/"))
+	line, _ := cut(b)
+	return i > 0 && known(b[:i]) && bytes.Contains(line, []byte(" HTTP/"))
 }
 
 // looseResponse tells that b is an answer with a version or a status that is none.
@@ -100,7 +121,7 @@ func headEnd(b []byte, from int) (end, next int) {
 }
 
 // request reads the head of a request.
-func (p *parser) request(b []byte, at int64) error {
+func (p *parser) request(b []byte, at int64) {
 	x := p.begin(protocols.Client)
 	h := x.e.Http
 	line, fields := cut(b)
@@ -114,6 +135,9 @@ func (p *parser) request(b []byte, at int64) error {
 	p.fields(protocols.Client, x, &hd, fields)
 	x.upgrade = hd.upgrade
 	h.RequestHeaderBytes = uint64(len(b))
+	if len(version) == 0 && simpleTarget(target) && len(trimLines(fields)) == 0 {
+		x.simple, h.Version = true, "0.9"
+	}
 	p.wire(protocols.Client, x, len(b), at)
 	if hd.coded && !hd.chunked {
 		p.c.Count("request_not_chunked") // its end cannot be told
@@ -132,7 +156,6 @@ func (p *parser) request(b []byte, at int64) error {
 	default:
 		p.done(protocols.Client)
 	}
-	return nil
 }
 
 // judge marks a head that two readers may take for different messages, as request smuggling needs.
@@ -151,7 +174,7 @@ func (p *parser) judge(x *exchange, hd *head) {
 }
 
 // response reads the head of a response.
-func (p *parser) response(b []byte, at int64) error {
+func (p *parser) response(b []byte, at int64) {
 	line, fields := cut(b)
 	version, code, phrase := statusLine(line)
 	p.noReply, p.doubt.heard = false, true
@@ -161,7 +184,7 @@ func (p *parser) response(b []byte, at int64) error {
 	case len(p.waiting) > 0:
 		x = p.waiting[0]
 	case code/100 == 1 && code != 101:
-		return nil // an interim response to nothing tells nothing
+		return // an interim response to nothing tells nothing
 	default:
 		x = p.begin(protocols.Server)
 		x.asked = true
@@ -176,12 +199,13 @@ func (p *parser) response(b []byte, at int64) error {
 		p.wire(protocols.Server, x, len(b), at)
 	}
 	if code/100 == 1 && code != 101 {
-		return nil
+		return
 	}
 	var hd head
 	x.responded = true
 	if x.e != nil {
 		h := x.e.Http
+		x.e.Partial = x.e.Partial || p.cutting
 		h.StatusCode = code
 		h.StatusPhrase = p.c.Intern(capped(phrase, 128))
 		if h.Version == "" {
@@ -195,7 +219,6 @@ func (p *parser) response(b []byte, at int64) error {
 		p.fields(protocols.Server, nil, &hd, fields)
 	}
 	p.frame(x, &hd, code)
-	return nil
 }
 
 // frame finds out how long the body of a response is (RFC 9112 section 6.3).
@@ -205,6 +228,8 @@ func (p *parser) frame(x *exchange, hd *head, code uint32) {
 		s.x = x
 	}
 	switch {
+	case p.cutting:
+		p.done(protocols.Server)
 	case code == 101 || x.connect && code/100 == 2:
 		x.asked = true
 		p.side[protocols.Client].x = nil
@@ -260,11 +285,15 @@ func requestLine(line []byte) (method, target, version []byte) {
 	return method, target, capped(version, 8)
 }
 
-// statusLine splits "HTTP/1.1 200 OK"; a status that is not three digits is 0.
+// statusLine splits "HTTP/1.1 200 OK". A status that is not three digits is what digits it begins with, as clients read it.
 func statusLine(line []byte) (version []byte, code uint32, phrase []byte) {
 	version, rest, _ := bytes.Cut(line[min(len(line), len("HTTP/")):], []byte(" "))
 	status, phrase, _ := bytes.Cut(trim(rest), []byte(" "))
-	if v, ok := decimal(status); ok && len(status) == 3 {
+	n := 0
+	for n < len(status) && digit(status[n]) {
+		n++
+	}
+	if v, ok := decimal(status[:n]); ok && n <= 3 {
 		code = uint32(v)
 	}
 	return capped(version, 8), code, trim(phrase)

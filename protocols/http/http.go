@@ -22,6 +22,7 @@ var Protocol = protocols.Protocol{
 	Name:    "http",
 	Dataset: pipeline.Dataset_HTTP,
 	TCP:     true,
+	Inside:  true,
 	Ports:   []uint16{80, 8080, 8000, 8888, 3128, 8081, 5000, 3000, 9090, 9200, 15672, 2375},
 	Detect:  detect,
 	Sync:    resync,
@@ -51,9 +52,13 @@ type parser struct {
 	seen    bool        // a head was read
 	noReply bool        // the server's place was lost while a request waited
 	lost    bool        // the client's place was lost at some time: a request may be missing
-	doubt   doubt
-	free    []*exchange
-	scratch []byte
+
+	unfinished bool // the client has sent the beginning of a head, and not its end
+	urged      bool // its end will not come any more
+	cutting    bool // what is read now ends before its end
+	doubt      doubt
+	free       []*exchange
+	scratch    []byte
 }
 
 // A side is where one direction is in its message.
@@ -96,6 +101,7 @@ type exchange struct {
 	head      bool  // HEAD
 	connect   bool
 	upgrade   bool
+	simple    bool // of HTTP/0.9: the response has no head
 }
 
 // Reset begins a connection.
@@ -312,6 +318,7 @@ func (p *parser) lose(dir protocols.Dir) {
 	x := s.x
 	if dir == protocols.Client {
 		p.lost = true
+		p.unfinished, p.urged = false, false
 		p.doubt.on, p.doubt.heard = true, false
 	}
 	if x != nil && dir == protocols.Client {

@@ -162,10 +162,10 @@ func TestGapInABodyKeepsTheFraming(t *testing.T) {
 }
 
 func TestGapInAHeadLosesOneTransaction(t *testing.T) {
-	same(t, play(false, short, in("GET /a HTTP/1.1\nHo"), ">~10", in("\n\n"+getB), out(ok5+empty)), "GET /b 200 0/5 partial", "204 partial")
+	same(t, play(false, short, in("GET /a HTTP/1.1\nHo"), ">~10", in("\n\n"+getB), out(ok5+empty)), "GET /a 200 0/5 partial", "GET /b 204 partial")
 	// The whole first response is lost: the next request tells that it was there.
 	same(t, play(false, short, in(get), "<~80", in(getB), out(empty)), "GET /a 0 partial", "GET /b 204")
-	same(t, play(false, short, in(get), out("HTTP/1.1 200 O"), "<~50", in(getB), out(empty)), "GET /a 0 partial", "GET /b 204")
+	same(t, play(false, short, in(get), out("HTTP/1.1 200 O"), "<~50", in(getB), out(empty)), "GET /a 200 partial", "GET /b 204")
 }
 
 func TestMidStream(t *testing.T) {
@@ -310,14 +310,60 @@ func TestDetect(t *testing.T) {
 	check(c, "EHLO host\r\n", protocols.No)
 	check(c, "\x16\x03\x01", protocols.No)
 	check(s, "HTT", protocols.More)
-	check(s, "HTTP/1.1 200", protocols.Yes)
+	check(s, "HTTP/1.1 200", protocols.More)
+	check(s, "HTTP/1.1 200\r", protocols.Yes)
+	check(s, "HTTP/1.1 2000", protocols.No)
 	check(s, "HTTP/2 200 OK", protocols.No)
 	check(s, "220 mail ESMTP\r\n", protocols.No)
 }
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(in(get + getB)[1:]), []byte(out(ok5 + empty)[1:]), uint8(3), uint8(0))
+	f.Add([]byte("CONNECT A000 \n\nAAA HTTP/1.\n\n"), []byte("HTTP/1.0 00000"), uint8(1), uint8(0))
+	f.Add([]byte("AAA HTTP/1.0\xe2\u03a8\x110000\n\n"), []byte("0"), uint8(9), uint8(';'))
+	f.Add([]byte("CONNECT 000 0000000000000000000"), []byte("HTTP/1.0 00000"), uint8(1), uint8('s'))
 	f.Add([]byte("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), []byte("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nx"), uint8(9), uint8(7))
 	f.Add([]byte("CONNECT a:1 HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n"), []byte("HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 101 X\r\n\r\n"), uint8(1), uint8(1))
 	f.Fuzz(protocoltest.Fuzz(list))
+}
+
+func TestVersionZeroPointNine(t *testing.T) {
+	same(t, play(false, long, in("GET /old\n\n"), out("<html>old</html>"), "<|"), "GET /old 0.9 0/16 partial=false")
+	same(t, play(false, long, in("GET /old\n"), out("HTTP/1.0 400 Bad\n\nno"), "<|"), "GET /old 0.9 400 0/2 partial=false")
+	// A head that the server answers before its end is all that there was.
+	same(t, play(false, long, in("GET /slow HTTP/1.1\nHost: x\n"), out("HTTP/1.1 408 Request Timeout\nContent-Length: 0\n\n")), "GET /slow 1.1 408 0/0 partial=true")
+}
+
+// long is short with the version, and says in words what short leaves out.
+func long(e *pipeline.Event) string {
+	h := e.Http
+	status := ""
+	if h.StatusCode > 0 {
+		status = fmt.Sprintf(" %d", h.StatusCode)
+	}
+	return fmt.Sprintf("%s %s %s%s %d/%d partial=%v", h.Method, h.UrlOriginal, h.Version, status, h.RequestBodyBytes, h.ResponseBodyBytes, e.Partial)
+}
+
+func TestMalformedRequestLinesAreRequests(t *testing.T) {
+	bad := "HTTP/1.0 400 Bad Request\nContent-Length: 0\n\n"
+	for _, line := range []string{"GET / HTTP/1.", "GET /HTTP/1.1", "OPTIONS HTTP/1.1", "OPTIONS", "CCM_POST /HTTP/1.1", "GET  /two  HTTP/1.1", "get / HTTP/1.1", "GET / HTTP/1.10"} {
+		method, _, _ := strings.Cut(line, " ")
+		got := play(false, func(e *pipeline.Event) string { return fmt.Sprint(e.Http.Method, e.Http.StatusCode) }, in(line+"\nHost: x\n\n"), out(bad))
+		same(t, got, method+"400")
+	}
+	for _, line := range []string{"GET/ HTTP/1.1", "GET/HTTP/1.1", "\xc3\xc2 / HTTP/1.1"} {
+		same(t, play(false, short, in(line+"\nHost: x\n\n"), out(bad)), "400 partial")
+	}
+}
+
+func TestOddStatusIsReadAsClientsDo(t *testing.T) {
+	for status, want := range map[string]string{"20x ok": "GET /a 20", "2 OK": "GET /a 2", "2000 OK": "GET /a 0", "OK": "GET /a 0"} {
+		same(t, play(false, short, in(get), out("HTTP/1.1 "+status+"\nContent-Length: 0\n\n")), want)
+	}
+}
+
+func TestCutHeadsSayWhatTheySay(t *testing.T) {
+	same(t, play(true, short, in(get), out(ok5), in("GET /images/box.gif HT")[:len("GET /images/box.gif HT")+1], ">~80", out("HTTP/1.1 200 OK\nServer: x"), "<~500"),
+		"GET /a 200 0/5", "GET /images/box.gif 200 partial")
+	same(t, play(false, short, in(get), out(ok5), in("GET /?password=se"), ">~80", out(empty)), "GET /a 200 0/5", "GET /?password=REDACTED 204 partial")
 }
