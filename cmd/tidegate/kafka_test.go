@@ -101,7 +101,13 @@ func newOnKafka(t *testing.T) *onKafka {
 	k.startKafka()
 	k.start("store", nil, "run", "--only", "store")
 	k.waitKafka()
-	k.waitMetrics(9467)
+	k.eventually("the store", 60*time.Second, func() string {
+		if !exists(filepath.Join(k.state, "store", "ports")) {
+			return string(k.logTail("store"))
+		}
+		return ""
+	})
+	k.wary()
 	k.start("analyze", nil, "analyze")
 	return k
 }
@@ -167,6 +173,24 @@ func (k *onKafka) end() {
 			_ = cmd.Process.Kill()
 			<-ended
 		}
+	}
+}
+
+// wary ends the test where something has gone wrong already: what comes after would only wait.
+func (k *onKafka) wary() {
+	k.t.Helper()
+	if k.t.Failed() {
+		k.t.FailNow()
+	}
+}
+
+// waitKill waits until a process has killed itself at its seam.
+func (k *onKafka) waitKill(name string) {
+	k.t.Helper()
+	cmd := k.procs[name]
+	k.waitDeath(name)
+	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ws.Signal() != syscall.SIGKILL {
+		k.t.Fatalf("%s ended with %v\n%s", name, cmd.ProcessState, k.logTail(name))
 	}
 }
 
@@ -268,10 +292,10 @@ func TestKafka(t *testing.T) {
 	visit := func() { k.visit(fmt.Sprintf("k%d", visits), n); visits++ }
 
 	visit()
-	k.waitDeath("analyze-b")
+	k.waitKill("analyze-b")
 	k.start("analyze-b", []string{"TIDEGATE_KILL_AT=" + engine.AfterIntent + ":2"}, "analyze")
 	visit()
-	k.waitDeath("analyze-b")
+	k.waitKill("analyze-b")
 	k.kill("analyze")
 	k.start("analyze", nil, "analyze")
 	k.start("analyze-b", nil, "analyze")
@@ -295,8 +319,16 @@ func TestKafka(t *testing.T) {
 	close(k.stop)
 	k.done.Wait()
 
+	k.wary()
 	k.verdicts(visits, n)
 	k.expectAtLeast("what was acknowledged is there", `SELECT count() FROM events`, acked)
+}
+
+// expect is that of a system, but does not go on after a failure.
+func (k *onKafka) expect(what, sql string, want ...string) {
+	k.t.Helper()
+	k.system.expect(what, sql, want...)
+	k.wary()
 }
 
 // verdicts compares the truth with what is stored.

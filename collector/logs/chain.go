@@ -108,8 +108,9 @@ func (c *chain) run(ctx context.Context) {
 			if ctx.Err() == nil {
 				c.s.met.errors.WithLabelValues("ship").Inc()
 				c.s.log.Error("lines of a container could not be shipped: it is begun again", "container", c.id, "error", err)
+				return
 			}
-			return
+			break
 		}
 		if !more && c.finished() {
 			return
@@ -120,6 +121,33 @@ func (c *chain) run(ctx context.Context) {
 		}
 		c.rest(ctx)
 	}
+	c.last(ctx)
+}
+
+// lastWords is how long a chain that is told to stop goes on with files that nobody can read again.
+const lastWords = 2 * time.Second
+
+// last reads files that have no name any more to their end, when ctx has ended: with this process their lines are gone.
+func (c *chain) last(ctx context.Context) {
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	for late.Err() == nil && !c.status().Excluded {
+		f, _ := c.current()
+		if f == nil || !c.unlinked(f) {
+			return
+		}
+		more, err := c.pass(late)
+		c.s.met.settle(&c.tally)
+		if err != nil || !more {
+			return
+		}
+	}
+}
+
+func (c *chain) unlinked(f *file) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return f.name == "" || f.f != nil && !linked(f.f)
 }
 
 // introduction waits until the registry knows the container, so that its first lines carry its name, but not for long. False: it

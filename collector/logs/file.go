@@ -37,6 +37,7 @@ type file struct {
 	time    int64 // of the last record
 	pend    [streams]pending
 	zr      *gzip.Reader
+	broken  error // why it could not be read on
 	zat     int64 // uncompressed bytes that zr gave
 	headLen int64
 	headSum uint64

@@ -215,6 +215,7 @@ func (c *chain) pump(ctx context.Context, f *file, final bool) (total int64, err
 		if rerr != nil || n == 0 {
 			if rerr != nil && rerr != io.EOF {
 				c.s.met.errors.WithLabelValues("read").Inc()
+				f.broken = rerr
 			}
 			if final && have > 0 {
 				err = c.tail(ctx, f, buf[:have])

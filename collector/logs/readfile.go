@@ -44,6 +44,9 @@ func ReadFile(ctx context.Context, cfg Config, path string, collectorID pipeline
 			return fmt.Errorf("read log file %s: %w", path, err)
 		}
 	}
+	if f.broken != nil {
+		return fmt.Errorf("read log file %s: after unzipped byte %d: the file is cut or broken there: %w", path, f.offset, f.broken)
+	}
 	return ctx.Err()
 }
 

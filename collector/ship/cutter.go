@@ -37,6 +37,7 @@ type cutter struct {
 	mu     sync.Mutex
 	batch  *batch // nil: empty
 	queue  []*batch
+	pumped bool // the pump is at the first of the queue
 	timer  *time.Timer
 	closed bool
 	kick   chan struct{} // to the pump: queue or window have changed
@@ -136,7 +137,7 @@ func (c *cutter) lingered() {
 	if c.batch == nil || c.batch.events == 0 || c.closed {
 		return
 	}
-	if !c.wire && !c.stream.open() { // Kafka is away: a batch that grows is better than many that wait
+	if !c.wire && !c.batch.sealed.Load() && !c.stream.open() { // Kafka is away: a batch that grows is better than many that wait
 		c.timer.Reset(c.s.cfg.Linger)
 		return
 	}
@@ -193,11 +194,15 @@ func (c *cutter) pump() {
 				break
 			}
 			b := c.queue[0]
+			c.pumped = true
 			c.mu.Unlock()
-			if !c.send(b) {
+			sent := c.send(b)
+			c.mu.Lock()
+			c.pumped = false
+			if !sent {
+				c.mu.Unlock()
 				return
 			}
-			c.mu.Lock()
 			c.queue[0] = nil
 			c.queue = c.queue[1:]
 			c.mu.Unlock()
@@ -244,7 +249,7 @@ func (c *cutter) rescue(now bool) {
 		return
 	}
 	for {
-		b := c.takeSealed(now)
+		b := c.takeSealed()
 		if b == nil {
 			return
 		}
@@ -268,13 +273,13 @@ func (c *cutter) rescue(now bool) {
 	}
 }
 
-// takeSealed takes a batch out of the queue, but not the first, which the pump may be at, unless the pump has ended.
-func (c *cutter) takeSealed(ended bool) *batch {
+// takeSealed takes a batch out of the queue, but not the first while the pump is at it.
+func (c *cutter) takeSealed() *batch {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	first := 1
-	if ended {
-		first = 0
+	first := 0
+	if c.pumped {
+		first = 1
 	}
 	for i := first; i < len(c.queue); i++ {
 		if b := c.queue[i]; b.sealed.Load() {

@@ -10,7 +10,11 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 )
+
+// refreshEvery is how old the times may be at which the journal says that files were last seen.
+const refreshEvery = time.Hour
 
 // compactAt is the size at which the journal is written anew, or twice what it then comes to.
 const compactAt = 4 << 20
@@ -34,6 +38,7 @@ type journal struct {
 	pending map[stampKey]*jot // batches that are not safe
 	parts   int
 	closed  bool
+	fresh   time.Time // when it was last written anew
 	buf     []byte
 	written atomic.Int64
 }
@@ -99,7 +104,7 @@ func (j *journal) compact() error {
 	if j.wrap != nil {
 		j.file = j.wrap(f)
 	}
-	j.limit = max(compactAt, 2*j.size)
+	j.limit, j.fresh = max(compactAt, 2*j.size), time.Now()
 	j.written.Store(j.size)
 	return nil
 }
@@ -116,6 +121,17 @@ func (j *journal) snapshot() []byte {
 		b = appendRecord(b, &entry{kind: recBatch, stamp: p.stamp, portions: p.portions})
 	}
 	return b
+}
+
+// refresh writes the journal anew when that was long ago.
+func (j *journal) refresh(now time.Time) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed || j.file == nil || now.Sub(j.fresh) < refreshEvery {
+		return nil
+	}
+	j.fresh = now
+	return j.compact()
 }
 
 // write appends records, all or none. j.mu is held.

@@ -2,6 +2,7 @@ package ship
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,6 @@ type lane struct {
 	s    *Shipper
 	name string
 	id   uint32 // in the journal, 0 until it stands there; guarded by the journal
-	seen int64  // when it was last open, s since 1970
 
 	// Of the owner's goroutine.
 	marked bool
@@ -32,6 +32,7 @@ type lane struct {
 	touched atomic.Int64 // when the owner was last heard of, while ahead > 0
 	blocked atomic.Bool  // the owner waits for room
 	sealed  atomic.Bool
+	sealing chan struct{} // closed by Seal: who waits for room among the logs leaves
 	opened  atomic.Bool
 	orphan  bool // its name has come to mean another file
 
@@ -41,6 +42,7 @@ type lane struct {
 	known    bool           // safe says something: the lane is not new
 	closed   bool
 	keep     bool
+	seen     int64 // when it was last open, s since 1970
 }
 
 // openPortion remembers which portion of which batch a lane filled last in a cutter.
@@ -77,11 +79,8 @@ func (l *lane) Ship(ctx context.Context, e *pipeline.Event, m collector.Mark) (u
 	if l.part == nil {
 		l.part = l.partition(e)
 	}
-	c := &l.part.logs
-	if l.sealed.Load() {
-		c = &l.part.wire
-	}
-	if err := l.wait(ctx, c); err != nil {
+	c, err := l.marksTo(ctx)
+	if err != nil {
 		pipeline.ReleaseEvent(e)
 		return 0, err
 	}
@@ -89,6 +88,16 @@ func (l *lane) Ship(ctx context.Context, e *pipeline.Event, m collector.Mark) (u
 		return 0, ErrClosed
 	}
 	return uint64(m.At), nil
+}
+
+// marksTo waits for room where lines go: among the logs or, once they can not be read again, among what the spool takes.
+func (l *lane) marksTo(ctx context.Context) (*cutter, error) {
+	if !l.sealed.Load() {
+		if err := l.wait(ctx, &l.part.logs); !errors.Is(err, errSealed) {
+			return &l.part.logs, err
+		}
+	}
+	return &l.part.wire, l.wait(ctx, &l.part.wire)
 }
 
 func (l *lane) shipUnmarked(ctx context.Context, e *pipeline.Event) (uint64, error) {
@@ -117,7 +126,11 @@ func (l *lane) wait(ctx context.Context, c *cutter) error {
 		l.touched.Store(time.Now().UnixNano())
 		l.blocked.Store(false)
 	}()
-	return c.room.wait(ctx, l.s.stop, limit)
+	sealing := l.sealing
+	if c.wire {
+		sealing = nil
+	}
+	return c.room.wait(ctx, l.s.stop, sealing, limit)
 }
 
 // TryShip hands over an event of the wire, or sheds it and says false.
@@ -187,8 +200,10 @@ func (l *lane) Resume() (collector.Mark, bool) {
 
 // Seal tells that what was shipped can not be read again.
 func (l *lane) Seal() {
-	l.sealed.Store(true)
 	l.mu.Lock()
+	if !l.sealed.Swap(true) && l.sealing != nil {
+		close(l.sealing)
+	}
 	for _, p := range l.portions {
 		if p.batch != nil {
 			p.batch.sealed.Store(true)
@@ -198,13 +213,14 @@ func (l *lane) Seal() {
 	l.s.kickJanitor()
 }
 
-// Close tells that no more comes.
+// Close tells that no more comes. A file that is not kept is not there any more: its lines can not be read again.
 func (l *lane) Close(keep bool) {
 	l.mu.Lock()
-	l.closed, l.keep = true, keep
+	l.closed, l.keep, l.seen = true, keep, time.Now().Unix()
 	l.mu.Unlock()
 	l.opened.Store(false)
 	if !keep {
+		l.Seal()
 		l.giveUp()
 	}
 	l.s.retire(l)

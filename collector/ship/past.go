@@ -52,10 +52,9 @@ func (s *Shipper) takeJournal(p *past) {
 			s.takeBatch(b)
 		}
 	}
-	oldest := time.Now().Add(-s.cfg.ForgetAfter).Unix()
 	for _, l := range p.lanes {
-		l.s = s
-		if (l.orphan || l.seen < oldest) && !l.undone() {
+		l.s, l.sealing = s, make(chan struct{})
+		if l.orphan && !l.undone() {
 			continue
 		}
 		l.number.Store(l.safe.At)

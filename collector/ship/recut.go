@@ -187,6 +187,33 @@ func (s *Shipper) lostFile(n uint32) {
 	s.books.gone[lostFile][pipeline.Dataset_LOG].Add(uint64(n))
 }
 
+// forgetGrace is how many resume times a file that was not seen for long has, to show up again in this life. The time that the
+// journal has may be wrong: the host was off, or its clock was another.
+const forgetGrace = 10
+
+// forgetOld forgets, once in a life, the files that were not seen for long and have not come back.
+func (s *Shipper) forgetOld(now time.Time) {
+	if s.forgot || now.Sub(s.started) < forgetGrace*s.cfg.ResumeTimeout {
+		return
+	}
+	s.forgot = true
+	oldest := now.Add(-s.cfg.ForgetAfter).Unix()
+	var old []*lane
+	s.mu.Lock() // nobody opens a lane meanwhile
+	for _, l := range s.lanes {
+		l.mu.Lock()
+		if l.marked && !l.opened.Load() && l.seen < oldest && len(l.portions) == 0 {
+			l.closed, l.keep = true, false
+			old = append(old, l)
+		}
+		l.mu.Unlock()
+	}
+	s.mu.Unlock()
+	for _, l := range old {
+		s.retire(l)
+	}
+}
+
 // hopeless gives up what waits for files that do not come back.
 func (s *Shipper) hopeless(now time.Time) {
 	long := s.cfg.ResumeTimeout

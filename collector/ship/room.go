@@ -2,6 +2,7 @@ package ship
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 )
@@ -37,8 +38,11 @@ func (r *room) free(n int) {
 	}
 }
 
-// wait returns when less than limit is used, or with an error when ctx or stop ends.
-func (r *room) wait(ctx context.Context, stop <-chan struct{}, limit int64) error {
+// errSealed says that who waits should wait elsewhere.
+var errSealed = errors.New("the lane was sealed")
+
+// wait returns when less than limit is used, or with an error when ctx ends or one of the channels is closed.
+func (r *room) wait(ctx context.Context, stop, sealed <-chan struct{}, limit int64) error {
 	if r.used.Load() < limit {
 		return nil
 	}
@@ -55,6 +59,8 @@ func (r *room) wait(ctx context.Context, stop <-chan struct{}, limit int64) erro
 		case <-wake:
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-sealed:
+			return errSealed
 		case <-stop:
 			return ErrClosed
 		}

@@ -27,6 +27,8 @@ func (s *Shipper) tidy() {
 		}
 		now := time.Now()
 		s.hopeless(now)
+		s.forgetOld(now)
+		s.disk(&s.books.journalErr, "journal", s.journal.refresh(now))
 		s.spill(false)
 	}
 }

@@ -69,6 +69,7 @@ type Shipper struct {
 	wire    *room
 	parts   atomic.Pointer[[]*part] // of the topic as it is known; those of fewer partitions are prefixes of those of more
 	started time.Time
+	forgot  bool // tidy's: files that were not seen for long have been forgotten
 	seams   seams
 
 	mu      sync.Mutex
@@ -189,7 +190,7 @@ func (s *Shipper) Lane(name string) collector.Lane {
 		l.mu.Lock()
 		over := l.closed && !l.keep // it means another file now
 		if !over {
-			l.closed = false
+			l.closed, l.seen = false, time.Now().Unix()
 		}
 		l.mu.Unlock()
 		if over {
@@ -197,7 +198,7 @@ func (s *Shipper) Lane(name string) collector.Lane {
 		}
 	}
 	if l == nil {
-		l = &lane{s: s, name: name}
+		l = &lane{s: s, name: name, seen: time.Now().Unix(), sealing: make(chan struct{})}
 		s.lanes[name] = l
 	}
 	l.touched.Store(time.Now().UnixNano())

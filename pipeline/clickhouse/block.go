@@ -253,18 +253,9 @@ func numberType(kind string) (width int, limit uint64) {
 	panic("pipeline.Fields: a number cannot be kept as " + kind)
 }
 
-// used are the columns that say something in this block. The server fills in the others, which is cheaper than sending nothing.
-func (b *Block) used() []blockColumn {
-	var out []blockColumn
-	for _, c := range b.columns {
-		if c.used() {
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
-// native is the block in the Native format: the column buffers themselves with their heads between them.
+// native is the block in the Native format: the column buffers themselves with their heads between them. Columns that say nothing go
+// with the rest: of a block that leaves out half of its 160 columns the server makes up the defaults row by row, which took it 2.6 µs
+// a row, over half of an insert; reading their zeros takes next to nothing, and sending them 0.2 µs here.
 func (b *Block) native(columns []blockColumn) [][]byte {
 	b.head = binary.AppendUvarint(b.head[:0], uint64(len(columns)))
 	b.head = binary.AppendUvarint(b.head, uint64(b.rows))

@@ -14,7 +14,6 @@ import (
 // again), so an event costs nothing in the columns that it says nothing in.
 type column interface {
 	reset()
-	used() bool                        // something else than the default was put
 	size() int                         // bytes held
 	prefix(buf []byte) []byte          // what stands before the data (the version of a dictionary)
 	data(out [][]byte, n int) [][]byte // appends the data of n rows; valid until the next put or reset
@@ -27,7 +26,6 @@ type fixed struct {
 }
 
 func (c *fixed) reset()                            { c.b = c.b[:0] }
-func (c *fixed) used() bool                        { return len(c.b) > 0 }
 func (c *fixed) size() int                         { return len(c.b) }
 func (c *fixed) prefix(buf []byte) []byte          { return buf }
 func (c *fixed) pad(row int)                       { c.b = zeros(c.b, row*c.width-len(c.b)) }
@@ -74,7 +72,6 @@ type str struct {
 }
 
 func (c *str) reset()                   { c.b, c.rows = c.b[:0], 0 }
-func (c *str) used() bool               { return c.rows > 0 }
 func (c *str) size() int                { return len(c.b) }
 func (c *str) prefix(buf []byte) []byte { return buf }
 
@@ -135,8 +132,7 @@ func (c *dictionary) reset() {
 	clear(c.index)
 }
 
-func (c *dictionary) used() bool { return c.rows > 0 }
-func (c *dictionary) size() int  { return len(c.keys) + len(c.words) }
+func (c *dictionary) size() int { return len(c.keys) + len(c.words) }
 
 // prefix is the version of the form: a dictionary of its own with each block.
 func (c *dictionary) prefix(buf []byte) []byte { return binary.LittleEndian.AppendUint64(buf, 1) }
@@ -237,7 +233,6 @@ func (c *list) reset() {
 	c.rows, c.total = 0, 0
 }
 
-func (c *list) used() bool               { return c.total > 0 }
 func (c *list) size() int                { return len(c.ends.b) + c.inner().size() }
 func (c *list) prefix(buf []byte) []byte { return c.inner().prefix(buf) }
 

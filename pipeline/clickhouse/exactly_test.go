@@ -130,7 +130,7 @@ func TestHeldSaysWhatIsThere(t *testing.T) {
 		insert(t, s, rows(s, "t", 0, 5, 8), "a")
 		insert(t, s, rows(s, "t", 1, 0, 100), "b")
 		insert(t, s, rows(s, "other", 0, 0, 100), "c")
-		got, err := s.Held(t.Context(), "t", 0, 4, 7)
+		got, err := s.Held(t.Context(), "t", 0, 4, 7, ingested)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,6 +179,14 @@ func TestStampsAreTheMemoryOfRepeats(t *testing.T) {
 	}
 	if d := cmp.Diff(want, found); d != "" {
 		t.Error(d)
+	}
+	for _, st := range got {
+		if one, ok, err := s.StampsOf(t.Context(), "t", 0, st.Collector, st.Boot, 1000); one != st || !ok || err != nil {
+			t.Errorf("of one life: %+v %v %v, want %+v", one, ok, err, st)
+		}
+	}
+	if st, ok, err := s.StampsOf(t.Context(), "t", 0, [16]byte{0: 3, 15: 7}, 1, 1000); ok || err != nil {
+		t.Errorf("of a life behind the border: %+v %v", st, err)
 	}
 	if got, err := s.Stamps(t.Context(), "t", 0, 1000, time.Unix(0, ingested).Add(time.Hour)); err != nil || len(got) != 0 {
 		t.Errorf("since later: %v, %v", got, err)

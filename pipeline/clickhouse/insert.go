@@ -19,7 +19,7 @@ func (s *Store) Insert(ctx context.Context, b *Block, token string) error {
 		return nil
 	}
 	began := time.Now()
-	err := s.insert(ctx, "events", b.used(), b, token)
+	err := s.insert(ctx, "events", b.columns, b, token)
 	switch {
 	case err == nil:
 		s.met.inserts.WithLabelValues("ok").Inc()

@@ -7,15 +7,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"tidegate/pipeline"
 )
 
-// Held is the set of rows, by (_offset, _index), that the table holds of the messages [from, to) of a partition. The server is asked
-// for them after a pause, when it may have forgotten the token of an unfinished block.
-func (s *Store) Held(ctx context.Context, topic string, partition int32, from, to int64) (map[[2]int64]struct{}, error) {
+// Held is the set of rows, by (_offset, _index), that the table holds of the messages [from, to) of a partition, as a block of the time
+// at (event.ingested) stored them: a topic that was made anew has other messages at the same offsets. The server is asked for them after a
+// pause, when it may have forgotten the token of an unfinished block.
+func (s *Store) Held(ctx context.Context, topic string, partition int32, from, to, at int64) (map[[2]int64]struct{}, error) {
 	held := map[[2]int64]struct{}{}
 	rows, err := s.driver.Query(ctx, "SELECT _offset, _index FROM "+s.cfg.table("events")+
-		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?", topic, partition, from, to)
+		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND `event.ingested` = fromUnixTimestamp64Nano(?)", topic, partition, from, to, at)
 	if err != nil {
 		return nil, explain(err, s.cfg)
 	}
@@ -81,17 +84,36 @@ func (s *Store) Stamps(ctx context.Context, topic string, partition int32, befor
 			return nil, explain(err, s.cfg)
 		}
 		copy(st.Collector[:], collector)
-		for _, q := range sequences {
-			st.Highest = max(st.Highest, ^q)
-		}
-		for _, q := range sequences {
-			if d := st.Highest - ^q; d < 64 {
-				st.Seen |= 1 << d
-			}
-		}
+		st.see(sequences)
 		out = append(out, st)
 	}
 	return out, explain(rows.Err(), s.cfg)
+}
+
+// see takes up the complements of sequences.
+func (st *BatchStamp) see(complements []uint64) {
+	for _, q := range complements {
+		st.Highest = max(st.Highest, ^q)
+	}
+	for _, q := range complements {
+		if d := st.Highest - ^q; d < 64 {
+			st.Seen |= 1 << d
+		}
+	}
+}
+
+// StampsOf is the same of one life, however long ago it was; ok is false where nothing of it was stored. It may read much.
+func (s *Store) StampsOf(ctx context.Context, topic string, partition int32, collector [16]byte, boot uint64, before int64) (st BatchStamp, ok bool, err error) {
+	st = BatchStamp{Collector: collector, Boot: boot}
+	var sequences []uint64
+	err = s.driver.QueryRow(ctx, `
+		SELECT groupArraySorted(64)(18446744073709551615 - q) FROM (
+			SELECT _sequence AS q FROM `+s.cfg.table("events")+`
+			WHERE _topic = ? AND _partition = ? AND _offset < ? AND _boot = ? AND _collector = toUUID(?)
+			GROUP BY q
+		)`, topic, partition, before, boot, uuid.UUID(collector).String()).Scan(&sequences)
+	st.see(sequences)
+	return st, len(sequences) > 0, explain(err, s.cfg)
 }
 
 // VerdictsBefore hands over, in the order in which they were judged, the events that carry verdicts and lie before the message at

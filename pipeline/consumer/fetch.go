@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/segmentio/kafka-go"
+
+	tidekafka "tidegate/pipeline/kafka"
 )
 
 // A Record is one message. Its bytes are its own: nothing overwrites them, they live as long as they are referred to.
@@ -23,7 +26,9 @@ type Chunk struct {
 	Records []Record
 	Bytes   int64 // of keys and values
 	End     int64 // the offset behind the last record of the partition
+	Next    int64 // what is fetched next
 	Lost    int64 // offsets before the first record that retention took before they were read
+	Skipped int64 // offsets before Next, behind the records, that hold what cannot be read
 }
 
 // FetchConfig bounds one Fetcher.
@@ -86,12 +91,19 @@ func (f *Fetcher) admit(ctx context.Context, n int64) error {
 func (f *Fetcher) run(ctx context.Context, p *Partition, next int64, cfg FetchConfig, c chan<- Chunk) {
 	for {
 		var chunk Chunk
+		tries := 0
 		err := Retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
 			chunk, err = p.fetch(ctx, next, cfg)
-			if errors.Is(err, kafka.OffsetOutOfRange) {
+			switch {
+			case errors.Is(err, kafka.OffsetOutOfRange):
 				return f.seek(ctx, p, &next, &chunk, err)
+			case !unreadable(err):
+				return err
 			}
-			return err
+			if tries++; tries < skipAfter {
+				return err
+			}
+			return p.skip(ctx, next, cfg, &chunk, err)
 		})
 		if err != nil {
 			return
@@ -99,6 +111,8 @@ func (f *Fetcher) run(ctx context.Context, p *Partition, next int64, cfg FetchCo
 		if n := len(chunk.Records); n > 0 {
 			next = chunk.Records[n-1].Offset + 1
 		}
+		next += chunk.Skipped
+		chunk.Next = next
 		if f.admit(ctx, chunk.Bytes) != nil {
 			return
 		}
@@ -140,6 +154,9 @@ func (p *Partition) fetch(ctx context.Context, from int64, cfg FetchConfig) (Chu
 	for {
 		rec, err := r.Records.ReadRecord()
 		if errors.Is(err, io.EOF) {
+			if len(chunk.Records) == 0 && chunk.End > from && r.Throttle == 0 {
+				return chunk, errNoRecord
+			}
 			return chunk, nil
 		}
 		if err != nil {
@@ -156,6 +173,65 @@ func (p *Partition) fetch(ctx context.Context, from int64, cfg FetchConfig) (Chu
 			return Chunk{}, err
 		}
 	}
+}
+
+// skipAfter is how often a batch is asked for again before it is believed that it cannot be read: some seconds.
+const skipAfter = 7
+
+// errNoRecord says that there should be records, and that none was in the answer: what lies there is none of ours (a transaction's
+// end, a batch whose records are not as many as it says). It is left out only where a record stands behind it: should a broker answer
+// so for another reason, nothing is lost.
+var errNoRecord = errors.New("there is no record where the log has not ended")
+
+// unreadable tells whether the record batch itself is what is wrong.
+func unreadable(err error) bool {
+	return errors.Is(err, tidekafka.ErrUnreadable) || errors.Is(err, errNoRecord) || err != nil && strings.Contains(err.Error(), "crc32 checksum mismatch")
+}
+
+// skip finds the end of the batch at from that cannot be read: the first offset at which the answer is another. A batch has as
+// many offsets as it says it has, which nobody tells us; so it takes longer and longer steps, and then goes back by halves.
+func (p *Partition) skip(ctx context.Context, from int64, cfg FetchConfig, chunk *Chunk, cause error) error {
+	_, end, err := p.Bounds(ctx)
+	if err != nil {
+		return err
+	}
+	same := func(at int64) (bool, error) {
+		_, err := p.fetch(ctx, at, cfg)
+		if err == nil || unreadable(err) {
+			return err != nil && err.Error() == cause.Error(), nil
+		}
+		return false, err
+	}
+	bad, good := from, end // bad is of the batch, good is not
+	for step := int64(1); bad+step < end; step *= 2 {
+		yes, err := same(bad + step)
+		if err != nil {
+			return err
+		}
+		if !yes {
+			good = bad + step
+			break
+		}
+		bad += step
+	}
+	for bad+1 < good {
+		mid := bad + (good-bad)/2
+		yes, err := same(mid)
+		if err != nil {
+			return err
+		}
+		if yes {
+			bad = mid
+		} else {
+			good = mid
+		}
+	}
+	if good == end && errors.Is(cause, errNoRecord) {
+		return cause
+	}
+	p.log.Error("what cannot be read is left out", "topic", p.cfg.Topic, "partition", p.ID, "from", from, "to", good, "err", cause)
+	*chunk = Chunk{Skipped: good - from, End: end}
+	return nil
 }
 
 func (c *Chunk) add(rec *kafka.Record) error {

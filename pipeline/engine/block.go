@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ type block struct {
 	bytes     int64
 	shipped   int64 // of the newest record
 	again     bool  // an open intent was found: the block may be done in part
+	intended  time.Time
 }
 
 func (b *block) reset(from int64) {
@@ -53,8 +55,8 @@ func (b *block) release() {
 // collector's batches are below 1 MiB.
 const maxEvents = 100_000
 
-// add takes one record into the block; n and bad are what countEvents says of it.
-func (w *worker) add(b *block, r consumer.Record, n int, bad error) {
+// add takes one record into the block; n and bad are what countEvents says of it. An error says that ctx has ended.
+func (w *worker) add(ctx context.Context, b *block, r consumer.Record, n int, bad error) error {
 	b.end = r.Offset + 1
 	b.bytes += int64(len(r.Value))
 	b.shipped = max(b.shipped, r.Time)
@@ -63,20 +65,54 @@ func (w *worker) add(b *block, r consumer.Record, n int, bad error) {
 	batch, reason, err := w.decode(r.Value, n, bad)
 	if err != nil {
 		b.letters = append(b.letters, w.letter(r, reason, err))
-		return
+		return nil
 	}
 	n = len(batch.Events)
 	w.met.events.Add(uint64(n))
 	m := message{record: r, batch: batch, stamp: pipeline.Stamp{Boot: batch.Boot, Sequence: batch.Sequence}}
 	copy(m.stamp.Collector[:], batch.Collector)
+	if err := w.recall(ctx, b, &m); err != nil {
+		return err
+	}
 	if !w.stamps.take(m.stamp, r.Offset) {
 		w.met.repeats.Add(1)
 		w.met.repeatedEvents.Add(uint64(n))
 		pipeline.Release(batch)
-		return
+		return nil
 	}
 	b.rows += n
 	b.messages = append(b.messages, m)
+	return nil
+}
+
+// recall asks the store for a life that is not remembered, where its batch is so old that it may be the repeat of one that was stored
+// before what was restored at the start: a host that was off for a week, with its spool or with batches in its journal; or an
+// engine that was.
+func (w *worker) recall(ctx context.Context, b *block, m *message) error {
+	if w.stamps.knows(m.stamp) || m.oldest() >= w.since.Add(w.cfg.Remember/2).UnixNano() {
+		return nil
+	}
+	return w.retry(ctx, "ask for the batches of a life", func() error {
+		l, ok, err := w.deps.Store.StampsOf(ctx, w.topic, w.partition, m.stamp.Collector, m.stamp.Boot, w.before(b.from))
+		if ok && err == nil {
+			w.stamps.restore(life{l.Collector, l.Boot}, l.Highest, l.Seen)
+		}
+		return err
+	})
+}
+
+// oldest is the earliest time that a message tells of, ns: a batch that is cut again is shipped now, its lines are of then.
+func (m *message) oldest() int64 {
+	at := m.record.Time
+	if m.batch.Shipped > 0 {
+		at = min(at, m.batch.Shipped)
+	}
+	for _, e := range m.batch.Events {
+		if e.Timestamp > 0 {
+			at = min(at, e.Timestamp)
+		}
+	}
+	return at
 }
 
 func (w *worker) letter(r consumer.Record, reason string, err error) consumer.Letter {

@@ -4,7 +4,7 @@
 // A worker owns one partition and does everything on one goroutine (a second only fetches ahead):
 //
 //	fetch [S,E) ─ decode ─ drop repeats by stamp ─ Judge ─ append to columns
-//	  ─ intent: OffsetCommit(S, "v1 E, block time, shard, bundle") ─ INSERT with token topic/partition/S-E
+//	  ─ intent: OffsetCommit(S, "v1 E, block time, shard, bundle") ─ INSERT with token topic/partition/S-E@time
 //	  ─ fold ─ INSERT of alerts ─ alerts topic ─ next
 //
 // What is durable when: after the intent the block's borders, its time and who judges it; after the insert its rows; the next

@@ -242,7 +242,7 @@ func TestOpenIntentIsRepeatedWithItsBordersTimeAndBundle(t *testing.T) {
 	e, stop := r.start(s, testBundle, nil)
 	until(t, "rows", func() bool { return s.count() == 80 })
 	stop()
-	if s.order[0] != "tidegate.events/0/2-7" {
+	if s.order[0] != fmt.Sprintf("tidegate.events/0/2-7@%d", at) {
 		t.Errorf("first token %s", s.order[0])
 	}
 	for _, row := range s.rows {

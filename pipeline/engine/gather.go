@@ -20,7 +20,11 @@ func (w *worker) gather(ctx context.Context) (got bool, err error) {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx) // what was gathered has no intent: the next owner gathers it
 		}
-		if full := w.fill(b); full {
+		full, err := w.fill(ctx, b)
+		if err != nil {
+			return false, err
+		}
+		if full {
 			break
 		}
 		if linger == nil && b.end > b.from {
@@ -71,7 +75,9 @@ func (w *worker) gatherUntil(ctx context.Context, end int64) error {
 				return nil
 			}
 			n, err := countEvents(w.records[0].Value)
-			w.add(b, w.records[0], n, err)
+			if err := w.add(ctx, b, w.records[0], n, err); err != nil {
+				return err
+			}
 			w.records[0] = consumer.Record{}
 			w.records = w.records[1:]
 		}
@@ -86,6 +92,9 @@ func (w *worker) gatherUntil(ctx context.Context, end int64) error {
 				return context.Cause(ctx)
 			}
 			w.take(chunk)
+			if len(w.records) == 0 && chunk.Next >= end {
+				return nil // the rest of the block is not there any more
+			}
 			if len(chunk.Records) == 0 && chunk.Lost == 0 && chunk.End < end {
 				w.met.lost.Add(uint64(end - max(b.end, chunk.End)))
 				w.log.Error("the log ends inside a block that was begun: its end is lost", "topic", w.topic, "from", b.from, "end", end, "log_end", chunk.End)
@@ -103,6 +112,7 @@ func (w *worker) take(c consumer.Chunk) {
 		w.met.lost.Add(uint64(c.Lost))
 		w.log.Error("messages were deleted by retention before they were read", "topic", w.topic, "messages", c.Lost)
 	}
+	w.met.lost.Add(uint64(c.Skipped)) // consumer has said so
 	if len(w.records) == 0 {
 		w.records = c.Records
 	} else {
@@ -111,22 +121,24 @@ func (w *worker) take(c consumer.Chunk) {
 	w.measure()
 }
 
-// fill moves records into the block and tells whether it is full.
-func (w *worker) fill(b *block) (full bool) {
+// fill moves records into the block and tells whether it is full. An error says that ctx has ended.
+func (w *worker) fill(ctx context.Context, b *block) (full bool, err error) {
 	for len(w.records) > 0 {
 		r := w.records[0]
 		if b.rows >= w.cfg.BlockRows || b.bytes >= w.cfg.BlockBytes {
-			return true
+			return true, nil
 		}
-		n, err := countEvents(r.Value)
+		n, bad := countEvents(r.Value)
 		if b.end > b.from && (b.rows+n > w.cfg.BlockRows || b.bytes+int64(len(r.Value)) > w.cfg.BlockBytes) {
-			return true
+			return true, nil
 		}
-		w.add(b, r, n, err)
+		if err := w.add(ctx, b, r, n, bad); err != nil {
+			return false, err
+		}
 		w.records[0] = consumer.Record{}
 		w.records = w.records[1:]
 	}
-	return b.rows >= w.cfg.BlockRows || b.bytes >= w.cfg.BlockBytes
+	return b.rows >= w.cfg.BlockRows || b.bytes >= w.cfg.BlockBytes, nil
 }
 
 // measure sets the lag: what Kafka holds behind the last finished block, and how old that block's messages are.

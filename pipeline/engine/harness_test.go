@@ -291,6 +291,7 @@ func newFakeStore() *fakeStore {
 }
 
 func (s *fakeStore) NewBlock() Block            { return &fakeBlock{} }
+func (s *fakeStore) Forgets() bool              { return true }
 func (s *fakeStore) IsPermanent(err error) bool { return errors.Is(err, errPermanent) }
 func (s *fakeStore) snapshot() []fakeRow {
 	s.mu.Lock()
@@ -318,10 +319,10 @@ func (s *fakeStore) Insert(ctx context.Context, b Block, token string) error {
 	return after
 }
 
-func (s *fakeStore) Held(_ context.Context, _ string, partition int32, from, to int64) (map[[2]int64]struct{}, error) {
+func (s *fakeStore) Held(_ context.Context, _ string, partition int32, from, to, at int64) (map[[2]int64]struct{}, error) {
 	out := map[[2]int64]struct{}{}
 	for _, r := range s.snapshot() {
-		if r.Partition == partition && r.Offset >= from && r.Offset < to {
+		if r.Partition == partition && r.Offset >= from && r.Offset < to && r.ingested == at {
 			out[[2]int64{r.Offset, int64(r.Index)}] = struct{}{}
 		}
 	}
@@ -337,10 +338,20 @@ func (s *fakeStore) HighestOffset(_ context.Context, _ string, partition int32) 
 	return offset, ok, nil
 }
 
-func (s *fakeStore) Stamps(_ context.Context, _ string, partition int32, before int64, _ time.Time) (out []clickhouse.BatchStamp, err error) {
+func (s *fakeStore) StampsOf(ctx context.Context, topic string, partition int32, collector [16]byte, boot uint64, before int64) (clickhouse.BatchStamp, bool, error) {
+	all, err := s.Stamps(ctx, topic, partition, before, time.Time{})
+	for _, l := range all {
+		if l.Collector == collector && l.Boot == boot {
+			return l, true, err
+		}
+	}
+	return clickhouse.BatchStamp{}, false, err
+}
+
+func (s *fakeStore) Stamps(_ context.Context, _ string, partition int32, before int64, since time.Time) (out []clickhouse.BatchStamp, err error) {
 	by := map[life]map[uint64]bool{}
 	for _, r := range s.snapshot() {
-		if r.Partition == partition && r.Offset < before {
+		if r.Partition == partition && r.Offset < before && r.ingested >= since.UnixNano() {
 			k := life{r.Collector, r.Boot}
 			if by[k] == nil {
 				by[k] = map[uint64]bool{}

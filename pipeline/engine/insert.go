@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"tidegate/pipeline"
@@ -53,6 +54,7 @@ func (w *worker) store(ctx context.Context, b *block) error {
 	if !b.again {
 		w.deps.Seam(BeforeIntent)
 		it := intent{end: b.end, time: b.time, shard: w.cfg.Shard, bundle: bundleWord(b.bundle)}
+		b.intended = time.Now()
 		if err := w.p.Commit(ctx, b.from, it.String()); err != nil {
 			return err
 		}
@@ -67,20 +69,17 @@ func (w *worker) store(ctx context.Context, b *block) error {
 	return w.alert(ctx, b)
 }
 
-// token names the block to the store. On a topic that was made anew the offsets alone would name an older block too, so its time
-// goes with them.
+// token names the block to the store. Its time, which stands in the intent, goes with the borders: on a topic that was made anew the
+// offsets alone would name an older block too.
 func (w *worker) token(b *block) string {
-	t := fmt.Sprintf("%s/%d/%d-%d", w.topic, w.partition, b.from, b.end)
-	if w.reused {
-		t += fmt.Sprintf("@%d", b.time)
-	}
-	return t
+	return fmt.Sprintf("%s/%d/%d-%d@%d", w.topic, w.partition, b.from, b.end, b.time)
 }
 
-// insert stores the block's rows: all of them under one token or, where a former life may have stored them, those that lack.
+// insert stores the block's rows: all of them under one token or, where a former life may have stored them, those that lack. The next
+// owner may have stored them too, if this process stood still after its intent.
 func (w *worker) insert(ctx context.Context, b *block) error {
 	var held rowsHeld
-	if b.again && !w.reused {
+	if b.again || time.Since(b.intended) > w.cfg.Ask {
 		var err error
 		if held, err = w.ask(ctx, b); err != nil {
 			return err
@@ -92,7 +91,7 @@ func (w *worker) insert(ctx context.Context, b *block) error {
 // ask asks the store which rows of the block it holds: it may have forgotten the token.
 func (w *worker) ask(ctx context.Context, b *block) (held rowsHeld, err error) {
 	err = w.retry(ctx, "ask for the rows of a block", func() error {
-		held, err = w.deps.Store.Held(ctx, w.topic, w.partition, b.from, b.end)
+		held, err = w.deps.Store.Held(ctx, w.topic, w.partition, b.from, b.end, b.time)
 		return err
 	})
 	return held, err
@@ -107,7 +106,15 @@ func (w *worker) insertRange(ctx context.Context, b *block, lo, hi int, token st
 	for n := 0; w.columns.Rows() > 0; n++ {
 		err := w.deps.Store.Insert(ctx, w.columns, token)
 		if err == nil {
-			w.met.rows.Add(uint64(w.columns.Rows()))
+			rows := w.columns.Rows()
+			if (n > 0 || held != nil) && w.deps.Store.Forgets() {
+				lack, err := w.verify(ctx, b, lo, hi, token)
+				if err != nil {
+					return err
+				}
+				rows -= lack
+			}
+			w.met.rows.Add(uint64(rows))
 			break
 		}
 		if w.deps.Store.IsPermanent(err) {
@@ -118,7 +125,7 @@ func (w *worker) insertRange(ctx context.Context, b *block, lo, hi int, token st
 		if err := consumer.Pause(ctx, n); err != nil {
 			return err
 		}
-		if time.Since(began) > w.cfg.Ask && !w.reused {
+		if time.Since(began) > w.cfg.Ask {
 			if held, err = w.ask(ctx, b); err != nil {
 				return err
 			}
@@ -129,6 +136,38 @@ func (w *worker) insertRange(ctx context.Context, b *block, lo, hi int, token st
 	w.met.held.Add(uint64(skipped))
 	return nil
 }
+
+// verify asks whether the rows of the messages [lo,hi) are there, after an insert that was not the first of its token. A server that was
+// killed may remember a token whose rows it has not kept, for it writes one before the other: it then takes the rows and drops them.
+// What lacks is inserted under a token of its own, once. What is only on its way is waited for.
+func (w *worker) verify(ctx context.Context, b *block, lo, hi int, token string) (lack int, err error) {
+	if strings.HasSuffix(token, "~") {
+		return 0, nil
+	}
+	for n := 0; ; n++ {
+		held, err := w.ask(ctx, b)
+		if err != nil {
+			return 0, err
+		}
+		w.fillColumns(b, lo, hi, held)
+		if lack = w.columns.Rows(); lack == 0 {
+			return 0, nil
+		}
+		if n == verifyLooks {
+			w.log.Error("store took rows and does not have them; inserting them again", "token", token, "rows", lack)
+			return lack, w.insertRange(ctx, b, lo, hi, token+"~", held)
+		}
+		if err := consumer.Pause(ctx, verifyPause); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Rows that lack are looked for so often again, after pauses of so many doublings, before they are inserted again.
+const (
+	verifyLooks = 2
+	verifyPause = 4
+)
 
 // fillColumns appends the rows of the messages [lo,hi) that are not held, and counts those that are.
 func (w *worker) fillColumns(b *block, lo, hi int, held rowsHeld) (skipped int) {

@@ -24,8 +24,9 @@ func (b *countBlock) Reset()                                            { b.n = 
 func (nowhere) NewBlock() Block                             { return &countBlock{} }
 func (nowhere) Insert(context.Context, Block, string) error { return nil }
 func (nowhere) IsPermanent(error) bool                      { return false }
+func (nowhere) Forgets() bool                               { return false }
 
-func (nowhere) Held(context.Context, string, int32, int64, int64) (map[[2]int64]struct{}, error) {
+func (nowhere) Held(context.Context, string, int32, int64, int64, int64) (map[[2]int64]struct{}, error) {
 	return nil, nil
 }
 
@@ -35,6 +36,10 @@ func (nowhere) HighestOffset(context.Context, string, int32) (int64, bool, error
 
 func (nowhere) Stamps(context.Context, string, int32, int64, time.Time) ([]clickhouse.BatchStamp, error) {
 	return nil, nil
+}
+
+func (nowhere) StampsOf(context.Context, string, int32, [16]byte, uint64, int64) (st clickhouse.BatchStamp, ok bool, err error) {
+	return st, false, nil
 }
 
 func (nowhere) InsertAlerts(context.Context, []*pipeline.Alert, string) error { return nil }

@@ -57,6 +57,12 @@ func (s *stamps) take(st pipeline.Stamp, offset int64) bool {
 	return true
 }
 
+// knows tells whether anything of a life is remembered.
+func (s *stamps) knows(st pipeline.Stamp) bool {
+	_, ok := s.lives[life{st.Collector, st.Boot}]
+	return ok
+}
+
 // restore sets what the store says of a life.
 func (s *stamps) restore(k life, highest, bits uint64) {
 	s.lives[k] = seen{highest: highest, bits: bits, last: -1}

@@ -22,6 +22,7 @@ type worker struct {
 	label     string // of metrics
 
 	stamps  *stamps
+	since   time.Time // what was stored before is not among them, unless it was asked for
 	fold    *alerts.Fold
 	columns Block
 	fetch   *consumer.Fetcher
@@ -145,14 +146,20 @@ func (w *worker) place(ctx context.Context, start int64, found bool) (int64, boo
 	return start, found, nil
 }
 
+// before is the offset behind the rows that are to be remembered at offset at: of a topic that was made anew all of them.
+func (w *worker) before(at int64) int64 {
+	if w.reused {
+		return 1<<63 - 1
+	}
+	return at
+}
+
 // remember restores the stamps and the fold as they stood before the first message.
 func (w *worker) remember(ctx context.Context) error {
-	before := w.next
-	if w.reused {
-		before = 1<<63 - 1
-	}
+	before := w.before(w.next)
+	w.since = time.Now().Add(-w.cfg.Remember)
 	return w.retry(ctx, "restore what was seen", func() error {
-		lives, err := w.deps.Store.Stamps(ctx, w.topic, w.partition, before, time.Now().Add(-w.cfg.Remember))
+		lives, err := w.deps.Store.Stamps(ctx, w.topic, w.partition, before, w.since)
 		if err != nil {
 			return err
 		}

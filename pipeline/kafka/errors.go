@@ -29,9 +29,12 @@ func Sort(err error) Kind {
 		return Passing
 	}
 	switch code {
-	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.InvalidRecord, kafka.InvalidTimestamp,
-		kafka.UnsupportedForMessageFormat, kafka.PolicyViolation:
+	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.UnsupportedForMessageFormat, kafka.PolicyViolation:
 		return Refused
+	// A record has the time at which it is sent, and no key: it is the clock of this host, or a topic that was made a compacted one,
+	// that is wrong, for every record that we have. Giving them up would lose all until somebody looks.
+	case kafka.InvalidTimestamp, kafka.InvalidRecord:
+		return Denied
 	case kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.GroupAuthorizationFailed, kafka.SASLAuthenticationFailed,
 		kafka.UnsupportedSASLMechanism, kafka.IllegalSASLState, kafka.InvalidTopic, kafka.InvalidRequiredAcks,
 		kafka.UnsupportedCompressionType, kafka.UnsupportedVersion, kafka.SecurityDisabled, kafka.TransactionalIDAuthorizationFailed:

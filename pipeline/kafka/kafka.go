@@ -46,6 +46,7 @@ func New(cfg Config) (*Client, error) {
 	if err := errors.Join(cfg.Check()...); err != nil {
 		return nil, err
 	}
+	boundCodecs()
 	c := &Client{cfg: cfg}
 	var err error
 	if c.tls, err = cfg.TLS.config(); err != nil {

@@ -250,7 +250,8 @@ func TestSort(t *testing.T) {
 	check(kafka.TopicAuthorizationFailed, Denied)
 	check(kafka.SASLAuthenticationFailed, Denied)
 	check(kafka.MessageSizeTooLarge, Refused)
-	check(kafka.InvalidRecord, Refused)
+	check(kafka.InvalidRecord, Denied)
+	check(kafka.InvalidTimestamp, Denied)
 }
 
 // certificate makes a self-signed one for 127.0.0.1 and returns the file of its authority.

@@ -1,0 +1,51 @@
+package logs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestStopReadsWhatIsUnlinked: a collector that is told to stop reads files to their end that nobody can read again.
+func TestStopReadsWhatIsUnlinked(t *testing.T) {
+	cfg, ship := Default(), newFake()
+	cfg.Root = t.TempDir()
+	id := strings.Repeat("ab", 32)
+	dir := filepath.Join(cfg.Root, "containers", id)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const lines = 100_000
+	var b strings.Builder
+	for i := range lines {
+		fmt.Fprintf(&b, `{"log":"line %d\n","stream":"stdout","time":"2026-01-02T03:04:05.%09dZ"}`+"\n", i, i)
+	}
+	path := filepath.Join(dir, id+"-json.log")
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := make(chan struct{})
+	ship.gate = func(string) <-chan struct{} { return open }
+	stop := start(t, cfg, nil, ship)
+	for ship.lanesOpen() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	close(open)
+	stop()
+	ship.check(t)
+	if n := ship.count(); n != lines {
+		t.Errorf("%d lines came, want %d", n, lines)
+	}
+}
+
+func (s *fakeShipper) lanesOpen() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.lanes)
+}
