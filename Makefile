@@ -57,9 +57,10 @@ fuzz: ## every fuzz target for FUZZTIME (10s) each
 			echo "fuzz: $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),10s) $$p || exit 1; done; done
 
 .PHONY: golden
-golden: ## rewrite what is generated: docs/FIELDS.md, the schema, goldens; review the diff like code
+golden: ## rewrite what is generated: docs/FIELDS.md, docs/CONFIG.md, the schema, goldens; review the diff like code
 	go test ./pipeline/clickhouse -run Generated -update
 	go test ./cmd/tidegate -run 'Golden|Stale' -update
+	GOLDEN=1 go test ./detectors/rules -run ErrorsNameTheirPlace
 
 .PHONY: rules
 rules: build ## check and test every rule

@@ -29,6 +29,7 @@ type brain struct {
 	feeds      *feeds.Set
 	classifier *classifier.Classifier
 	current    atomic.Pointer[pipeline.Bundle]
+	say        func(format string, args ...any) // to a person, of what was loaded again; nil: nobody is there
 
 	ruleMetrics *rules.Metrics
 	feedMetrics *feeds.Metrics
@@ -77,6 +78,9 @@ func (b *brain) watch(ctx context.Context) error {
 			defer b.mu.Unlock()
 			b.rules = s
 			b.swap()
+			if b.say != nil {
+				b.say("rules loaded: %d rules", len(s.Rules()))
+			}
 		}, b.log, b.ruleMetrics)
 	})
 	wg.Go(func() {
@@ -85,6 +89,9 @@ func (b *brain) watch(ctx context.Context) error {
 			defer b.mu.Unlock()
 			b.feeds = s
 			b.swap()
+			if b.say != nil {
+				b.say("feeds loaded: %d indicators", s.Len())
+			}
 		}, b.log, b.feedMetrics)
 	})
 	wg.Wait()

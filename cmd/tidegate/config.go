@@ -7,7 +7,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+
+	"github.com/goccy/go-yaml/parser"
 
 	"tidegate/collector/capture"
 	"tidegate/collector/containers"
@@ -74,45 +77,52 @@ func defaultConfig() Config {
 // defaultConfigPath is read where no --config is given, if it is there.
 const defaultConfigPath = "/etc/tidegate/tidegate.yaml"
 
-// loadConfig reads path over the defaults, or, where path is "", the default path if there is one. state, where given, wins.
-func loadConfig(path, state string) (Config, error) {
+// loadConfig reads path over the defaults, or, where path is "", the default path if there is one. override has the last word.
+func loadConfig(path string, override func(*Config)) (Config, error) {
 	c := defaultConfig()
 	explicit := path != ""
 	if !explicit {
 		path = defaultConfigPath
 	}
 	b, err := os.ReadFile(path)
+	keys := map[string]keyPlace{}
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !explicit:
+		path = "configuration"
 	case err != nil:
 		return c, fmt.Errorf("read the configuration: %w", err)
 	default:
 		if err := decodeStrict(path, b, &c); err != nil {
 			return c, err
 		}
+		if file, err := parser.ParseBytes(b, 0); err == nil {
+			keys = keyPlaces(file)
+		}
 	}
-	if state != "" {
-		c.State = state
+	override(&c)
+	var errs []error
+	for _, err := range c.complete() {
+		errs = append(errs, locate(path, keys, err))
 	}
-	return c, c.complete(path)
+	return c, errors.Join(errs...)
 }
 
-// complete derives what one part takes from another and checks all of it.
-func (c *Config) complete(path string) error {
+// complete derives what one part takes from another and checks all of it. Every error begins with the key that is wrong.
+func (c *Config) complete() []error {
 	abs, err := filepath.Abs(c.State)
 	if err != nil {
-		return fmt.Errorf("state: %w", err)
+		return []error{fmt.Errorf("state: %w", err)}
 	}
 	c.State = abs
 	if c.Host == "" {
 		if c.Host, err = os.Hostname(); err != nil {
-			return fmt.Errorf("host: the machine has no name: %w", err)
+			return []error{fmt.Errorf("host: the machine has no name: %w", err)}
 		}
 	}
 	c.Embedded.Broker.Dir = filepath.Join(c.State, "broker")
 	c.Embedded.Store.Dir = filepath.Join(c.State, "store")
 	c.Ship.StateDir, c.Ship.Host, c.Ship.Cluster = filepath.Join(c.State, "collector"), c.Host, c.Cluster
-	return c.check(path)
+	return c.check()
 }
 
 // embeddedBroker tells whether Kafka is ours.
@@ -123,11 +133,14 @@ func (c *Config) embeddedStore() bool {
 	return len(c.ClickHouse.Addr) == 0 && c.ClickHouse.HTTPAddr == ""
 }
 
-func (c *Config) check(path string) error {
+func (c *Config) check() []error {
 	var errs []error
 	add := func(part string, list []error) {
 		for _, err := range list {
-			errs = append(errs, fmt.Errorf("%s: %s.%w", path, part, err))
+			if !strings.HasPrefix(err.Error(), part+".") { // most parts write their own name
+				err = fmt.Errorf("%s.%w", part, err)
+			}
+			errs = append(errs, err)
 		}
 	}
 	if c.embeddedBroker() {
@@ -137,6 +150,9 @@ func (c *Config) check(path string) error {
 	}
 	if c.embeddedStore() {
 		add("embedded.store", c.Embedded.Store.Check())
+		kept := c.ClickHouse // how long things are kept counts there too
+		kept.Protocol, kept.HTTPAddr = "http", "127.0.0.1:8123"
+		add("clickhouse", kept.Check())
 	} else {
 		add("clickhouse", c.ClickHouse.Check())
 	}
@@ -155,10 +171,10 @@ func (c *Config) check(path string) error {
 	add("alerts", c.Alerts.Check())
 	if c.Listen != "" {
 		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-			errs = append(errs, fmt.Errorf("%s: listen: %q is not host:port", path, c.Listen))
+			errs = append(errs, fmt.Errorf("listen: %q is not host:port", c.Listen))
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // stopTimeout bounds an orderly stop.

@@ -34,9 +34,12 @@ func doctorCommand(common *commonFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "tell what this host lacks", Args: cobra.NoArgs,
 		Long: `doctor looks at everything that the parts of tidegate need on this host – configuration, capabilities, mounts, sockets,
-addresses – and says for each what follows from its absence and what brings it. It changes nothing. It ends with 1 when something
-that is configured cannot work.`,
+addresses – and says for each what follows from its absence and what brings it. It makes the state folder, if it may, and changes
+nothing else. It ends with 1 when something that is configured cannot work.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := oneOf(output, "table", "json"); err != nil {
+				return err
+			}
 			list := diagnose(cmd.Context(), common)
 			failed := 0
 			for _, f := range list {
@@ -62,7 +65,7 @@ that is configured cannot work.`,
 				_ = w.Flush()
 			}
 			if failed > 0 {
-				return errFindings{failed}
+				return errFindings
 			}
 			return nil
 		},

@@ -10,10 +10,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 )
+
+// builtIn is the folder of what buildBinary has made; TestMain removes it.
+var builtIn atomic.Pointer[string]
 
 // buildBinary makes the static binary that the whole-program tests run, and what loads the embedded ClickHouse beside it, once.
 var buildBinary = sync.OnceValues(func() (string, error) {

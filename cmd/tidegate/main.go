@@ -32,20 +32,23 @@ func main() {
 	}()
 	if err := rootCommand().ExecuteContext(ctx); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
-			fmt.Fprintln(os.Stderr, "tidegate: "+line)
+			if line != "" {
+				fmt.Fprintln(os.Stderr, "tidegate: "+line)
+			}
 		}
 		os.Exit(exitCode(err))
 	}
 }
 
-// errFindings ends a command that worked and found something wrong: it has said so itself.
-type errFindings struct{ n int }
+// errFindings ends a command that worked and found something wrong. What that is was said, so it has no text.
+var errFindings = findings{}
 
-func (e errFindings) Error() string { return fmt.Sprintf("%d problems", e.n) }
+type findings struct{}
+
+func (findings) Error() string { return "" }
 
 func exitCode(err error) int {
-	var f errFindings
-	if errors.As(err, &f) {
+	if errors.Is(err, errFindings) {
 		return 1
 	}
 	return 2
@@ -64,6 +67,7 @@ Begin with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` tells wh
 	var common commonFlags
 	root.PersistentFlags().StringVar(&common.config, "config", "", "configuration file (default "+defaultConfigPath+", if it is there)")
 	root.PersistentFlags().StringVar(&common.state, "state", "", "folder for everything that outlives the process (default /var/lib/tidegate)")
+	root.PersistentFlags().StringVar(&common.listen, "listen", "", "address of /metrics, /healthz and /readyz, in place of the configured one; none: no such address")
 	root.PersistentFlags().StringVar(&common.logLevel, "log-level", "", "debug, info, warn or error")
 	root.AddCommand(
 		runCommand(&common), roleCommand(&common, "collect", roleCollector, "watch this host and ship to Kafka"),
@@ -75,9 +79,23 @@ Begin with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` tells wh
 }
 
 // commonFlags are those of every command that reads the configuration.
-type commonFlags struct{ config, state, logLevel string }
+type commonFlags struct{ config, state, listen, logLevel string }
 
-func (f *commonFlags) load() (Config, error) { return loadConfig(f.config, f.state) }
+// load reads the configuration; what a flag says wins.
+func (f *commonFlags) load() (Config, error) {
+	return loadConfig(f.config, func(c *Config) {
+		if f.state != "" {
+			c.State = f.state
+		}
+		switch f.listen {
+		case "":
+		case "none":
+			c.Listen = ""
+		default:
+			c.Listen = f.listen
+		}
+	})
+}
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,10 +21,10 @@ func queryCommand(common *commonFlags) *cobra.Command {
 		Long: `query asks the store in SQL, as the read-only user where the store is the embedded one, and prints a table.
 
   tidegate query 'SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC LIMIT 20'
-  tidegate query 'SELECT "@timestamp", "source.ip", "url.original" FROM events WHERE "event.dataset" = '"'http'"' LIMIT 20' -o json
+  tidegate query "SELECT source.ip, url.original FROM events WHERE event.dataset = 'http' LIMIT 20" -o json
 
-The columns of events are in docs/FIELDS.md; a name with a dot is quoted with " or ` + "`" + `.`,
-		Args: cobra.ExactArgs(1),
+The columns of events are in docs/FIELDS.md. Their names need no quotes but "@timestamp" does: SELECT source.ip FROM events.`,
+		Args: oneArgument("the SQL between quotes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := common.load()
 			if err != nil {
@@ -29,7 +32,11 @@ The columns of events are in docs/FIELDS.md; a name with a dot is quoted with " 
 			}
 			store := cfg.ClickHouse
 			if cfg.embeddedStore() {
-				if store, err = embedded.StoreClient(cfg.Embedded.Store.Dir); err != nil {
+				store, err = embedded.StoreClient(cfg.Embedded.Store.Dir)
+				if errors.Is(err, fs.ErrNotExist) {
+					return fmt.Errorf("no store has run in %s: give the --state or --config that `tidegate run` was given", cfg.State)
+				}
+				if err != nil {
 					return err
 				}
 			}
@@ -38,7 +45,11 @@ The columns of events are in docs/FIELDS.md; a name with a dot is quoted with " 
 			if !ok {
 				return fmt.Errorf("-o %s: not one of table, json, csv, tsv, vertical", format)
 			}
-			return clickhouse.Query(cmd.Context(), store, args[0], f, os.Stdout)
+			err = clickhouse.Query(cmd.Context(), store, args[0], f, os.Stdout)
+			if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
+				return fmt.Errorf("%w: the store of %s does not run, `tidegate run` starts it", err, cfg.State)
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json (one object a line), csv, tsv or vertical")

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -19,16 +20,14 @@ func rulesCommand() *cobra.Command {
 		Short: "compile every rule of a folder and run its cases",
 		Long: `test compiles every rule of a folder and runs the cases that stand beside it. It ends with 1 when a case fails,
 a rule has no case that fires or none that must not, or a file does not compile: every problem is told with file, line and key.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneArgument("the folder of rules"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if info, err := os.Stat(args[0]); err != nil {
+			if err := oneOf(output, "table", "json"); err != nil {
 				return err
-			} else if !info.IsDir() {
-				return errors.New(args[0] + " is not a folder")
 			}
-			set, err := rules.LoadFS(os.DirFS(args[0]), args[0], quietLog(), nil)
+			set, err := loadRules(args[0])
 			if err != nil {
-				return errors.Join(err, errFindings{1})
+				return errors.Join(err, errFindings)
 			}
 			failed := 0
 			if output == "json" {
@@ -45,7 +44,7 @@ a rule has no case that fires or none that must not, or a file does not compile:
 				failed = rules.RunTests(os.Stdout, set, verbose)
 			}
 			if failed > 0 {
-				return errFindings{failed}
+				return errFindings
 			}
 			return nil
 		},
@@ -54,4 +53,20 @@ a rule has no case that fires or none that must not, or a file does not compile:
 	test.Flags().StringVarP(&output, "output", "o", "table", "table or json (one case a line)")
 	cmd.AddCommand(test)
 	return cmd
+}
+
+// loadRules compiles a folder of rules.
+func loadRules(dir string) (*rules.Set, error) {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = &os.PathError{Op: "open", Path: dir, Err: errors.New("it is not a folder")}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read rules: %w", err)
+	}
+	set, err := rules.LoadFS(os.DirFS(dir), dir, quietLog(), nil)
+	if err == nil && len(set.Rules()) == 0 {
+		err = fmt.Errorf("read rules: %s has none: rule files end in .yaml or .yml", dir)
+	}
+	return set, err
 }

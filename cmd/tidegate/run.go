@@ -123,7 +123,8 @@ type process struct {
 	shipper     *ship.Shipper
 	engine      *engine.Engine
 	brain       *brain
-	storeless   bool // there is no ClickHouse here: what is judged is not kept
+	started     atomic.Bool // every part runs
+	storeless   bool        // there is no ClickHouse here: what is judged is not kept
 	leftOut     []string
 }
 
@@ -190,6 +191,9 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 			return err
 		}
 	}
+	if roles == roleAlerts && len(p.cfg.Alerts.Alertmanager)+len(p.cfg.Alerts.Webhooks) == 0 && p.screen == nil {
+		return errors.New("alerts: there is nowhere to deliver to: give alerts.alertmanager or alerts.webhooks")
+	}
 	// What is wrong in the rules is told before anything is waited for.
 	if roles&roleEngine != 0 {
 		var err error
@@ -240,6 +244,7 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 			return err
 		}
 	}
+	p.started.Store(true)
 	p.welcome(roles)
 	if opt.demo && p.shipper != nil {
 		p.say("demo: a small shop, of which the web container is broken into in a few seconds; its events say event.demo")
@@ -575,7 +580,7 @@ func (p *process) ownAddresses() []netip.AddrPort {
 }
 
 func (p *process) ready() error {
-	if p.shipper == nil && p.engine == nil && p.storeServer == nil && p.kafka == nil {
+	if !p.started.Load() {
 		return errors.New("starting")
 	}
 	return nil

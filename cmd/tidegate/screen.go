@@ -24,8 +24,12 @@ type screen struct {
 }
 
 func newScreen(f *os.File) *screen {
+	return &screen{out: f, terminal: isTerminal(f) && os.Getenv("TERM") != "dumb"}
+}
+
+func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return &screen{out: f, terminal: err == nil && os.Getenv("TERM") != "dumb"}
+	return err == nil
 }
 
 const plainEvery = 5 * time.Second
@@ -100,6 +104,9 @@ func alertLine(a *pipeline.Alert) string {
 		line += " · " + a.Source + " → " + a.Destination
 	case a.Evidence != "":
 		line += " · " + a.Evidence
+	}
+	if a.Count > 1 {
+		line += fmt.Sprintf(" · %s times", grouped(a.Count))
 	}
 	return printable(line, 240)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -60,8 +61,7 @@ func (s *stages) onStop(name string, stop func(ctx context.Context) error) {
 // stopAll stops in order; what does not end before ctx is left behind and told.
 func (s *stages) stopAll(ctx context.Context) error {
 	var errs []error
-	for i := len(s.list) - 1; i >= 0; i-- {
-		st := s.list[i]
+	for _, st := range slices.Backward(s.list) {
 		start := time.Now()
 		if st.stop != nil {
 			if err := st.stop(ctx); err != nil {

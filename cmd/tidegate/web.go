@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,8 +26,11 @@ func newRegistry() *prometheus.Registry {
 // serveMetrics answers /metrics, /healthz (the process lives), /readyz (ready says nil) and /debug/pprof.
 func serveMetrics(addr string, reg *prometheus.Registry, ready func() error) (run func(ctx context.Context) error, err error) {
 	l, err := net.Listen("tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen for /metrics at %s: the address is taken by another program; free it or set listen (--listen)", addr)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("listen for /metrics (listen: %s): %w", addr, err)
+		return nil, fmt.Errorf("listen for /metrics at %s (listen): %w", addr, err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
