@@ -141,12 +141,19 @@ func appendString(dst []byte, s string) []byte {
 	plain := 0
 	for i := 0; i < len(s); {
 		c := s[i]
-		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
+		if c >= ' ' && c != '"' && c != '\\' && c < 0x7f {
 			i++
 			continue
 		}
 		if c >= utf8.RuneSelf {
-			if r, n := utf8.DecodeRuneInString(s[i:]); r != utf8.RuneError || n > 1 {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if r < 0xa0 { // a control character in two bytes, of which some terminals begin a sequence
+				dst = append(append(dst, s[plain:i]...), '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&15])
+				i += n
+				plain = i
+				continue
+			}
+			if r != utf8.RuneError || n > 1 {
 				i += n
 				continue
 			}
@@ -161,7 +168,7 @@ func appendString(dst []byte, s string) []byte {
 			dst = append(dst, '\\', 'r')
 		case c == '\t':
 			dst = append(dst, '\\', 't')
-		case c < ' ':
+		case c < ' ' || c == 0x7f:
 			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 		default:
 			dst = append(dst, "\\ufffd"...)

@@ -195,6 +195,19 @@ func TestJSONIsNestedAndSaysOnlyWhatIsThere(t *testing.T) {
 	}
 }
 
+// TestJSONSteersNoTerminal: whatever a line says, printed as it is it does not move the cursor; read again it is what it was.
+func TestJSONSteersNoTerminal(t *testing.T) {
+	const nasty = "a\x1b[2J\x7fb\u0080\u009b31m\u009fc\u00a0é\u2028日"
+	got := string(AppendJSON(nil, &Event{Dataset: Dataset_LOG, Log: &LogLine{Message: nasty}}))
+	if strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 }) {
+		t.Errorf("got %q", got)
+	}
+	var back struct{ Message string }
+	if err := json.Unmarshal([]byte(got), &back); err != nil || back.Message != nasty {
+		t.Errorf("%s reads as %q, %v", got, back.Message, err)
+	}
+}
+
 func FuzzJSONIsValid(f *testing.F) {
 	f.Add("plain", "\x00\xff\\")
 	f.Fuzz(func(t *testing.T, a, b string) {

@@ -152,11 +152,6 @@ func (h *dockerHost) address(container, network, family string) string {
 	return h.docker("inspect", "-f", fmt.Sprintf("{{(index .NetworkSettings.Networks %q).%s}}", network, key), container)
 }
 
-func (h *dockerHost) id(container string) string {
-	h.t.Helper()
-	return h.docker("inspect", "-f", "{{.Id}}", container)
-}
-
 // inside is a command in the host's namespace, outside one in the world's. Neither is started.
 func (h *dockerHost) inside(name string, args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.ns, name}, args...)...)

@@ -46,9 +46,9 @@ func binary(t *testing.T) string {
 // A system is tidegate on a dockerHost, as three processes of the host and a collector in a container.
 type system struct {
 	*dockerHost
-	bin, state, config string
-	procs              map[string]*exec.Cmd
-	sink               string
+	bin, state string
+	procs      map[string]*exec.Cmd
+	sink       string
 }
 
 const e2eConfig = `state: %[1]s/state

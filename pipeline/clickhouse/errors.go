@@ -41,8 +41,7 @@ func IsPermanent(err error) bool {
 }
 
 func code(err error) int32 {
-	var ex *driver.Exception
-	if errors.As(err, &ex) {
+	if ex, ok := errors.AsType[*driver.Exception](err); ok {
 		return ex.Code
 	}
 	return 0
@@ -67,8 +66,7 @@ func explain(err error, cfg Config) error {
 		return fmt.Errorf("ClickHouse at %s: %w", at, err)
 	}
 	cause := err
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		cause = u.Err // without the URL, which holds the whole query
 	}
 	text, _, _ := strings.Cut(cause.Error(), "\n")

@@ -3,6 +3,7 @@ package clickhouse
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -49,7 +50,7 @@ func (s *Store) reconcile(ctx context.Context, t table) error {
 		return err
 	}
 	var changes []string
-	for _, c := range append(t.columns[:len(t.columns):len(t.columns)], t.aliases...) {
+	for _, c := range append(slices.Clip(t.columns), t.aliases...) {
 		if !have[c.name] {
 			changes = append(changes, "ADD COLUMN IF NOT EXISTS "+c.String())
 		}

@@ -41,8 +41,7 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 	req.Header.Set("X-ClickHouse-Key", password)
 	res, err := client.Do(req)
 	if err != nil {
-		var u *url.Error
-		if errors.As(err, &u) {
+		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err
 		}
 		return fmt.Errorf("ClickHouse at %s does not answer: %w", cfg.HTTPAddr, err)

@@ -24,6 +24,7 @@ package dns
 
 import (
 	"encoding/binary"
+	"errors"
 
 	"tidegate/pipeline"
 	"tidegate/protocols"
@@ -107,7 +108,7 @@ func stream(b []byte) protocols.Match {
 	switch {
 	case err == nil && plausibleQuestion(m[off-4:]):
 		return protocols.Yes
-	case err == errShort && len(m) < n:
+	case errors.Is(err, errShort) && len(m) < n:
 		return protocols.More
 	}
 	return protocols.No

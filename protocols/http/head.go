@@ -263,20 +263,20 @@ func (p *parser) frame(x *exchange, hd *head, code uint32) {
 
 // cut takes the first line from a head.
 func cut(b []byte) (line, rest []byte) {
-	i := bytes.IndexByte(b, '\n')
-	if i < 0 {
+	before, after, ok := bytes.Cut(b, []byte{'\n'})
+	if !ok {
 		return b, nil
 	}
-	return trim(b[:i]), b[i+1:]
+	return trim(before), after
 }
 
 // requestLine splits a request line at its first and its last space: a target with spaces in it is wrong but sent.
 func requestLine(line []byte) (method, target, version []byte) {
-	i := bytes.IndexByte(line, ' ')
-	if i < 0 {
+	before, after, ok := bytes.Cut(line, []byte{' '})
+	if !ok {
 		return line, nil, nil
 	}
-	method, target = line[:i], trim(line[i+1:])
+	method, target = before, trim(after)
 	if j := bytes.LastIndexByte(target, ' '); j >= 0 && bytes.HasPrefix(target[j+1:], []byte("HTTP/")) {
 		target, version = trim(target[:j]), target[j+1+len("HTTP/"):]
 	} else if bytes.HasPrefix(target, []byte("HTTP/")) {

@@ -320,8 +320,8 @@ func (p *parser) fail(w *command, payload []byte) {
 		m.SqlState = p.name(r.take(6)[1:])
 	}
 	text := r.b
-	if i := bytes.Index(text, []byte(" near '")); w.secret && i >= 0 {
-		m.ErrorMessage = valid(string(text[:i])) + " near 'REDACTED'"
+	if before, _, ok := bytes.Cut(text, []byte(" near '")); w.secret && ok {
+		m.ErrorMessage = valid(string(before)) + " near 'REDACTED'"
 		return
 	}
 	m.ErrorMessage = valid(p.c.Intern(text[:min(len(text), maxMessage)]))

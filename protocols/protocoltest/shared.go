@@ -136,7 +136,7 @@ func told(t *testing.T, what string, got, whole []string) bool {
 
 // within tells that all that e says, of also says.
 func within(e, of string) bool {
-	for _, f := range strings.Split(e, " ") {
+	for f := range strings.SplitSeq(e, " ") {
 		if !strings.Contains(of, f) {
 			return false
 		}

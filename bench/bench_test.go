@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tidegate/bench/traffic"
+	"tidegate/pipeline"
+)
+
+// TestMain lets the test binary be the broker that startBroker starts.
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" && len(os.Args) > 1 && os.Args[1] == brokerCommand {
+		if err := serveBroker(context.Background(), os.Args[2:]); err != nil {
+			panic(err)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// A tally counts events by dataset; of MySQL those that are queries.
+type tally struct {
+	n       map[string]int
+	partial int
+}
+
+func (c *tally) take(e *pipeline.Event) {
+	if e.Dataset != pipeline.Dataset_MYSQL || e.Mysql.Command == "COM_QUERY" {
+		c.n[e.Dataset.Name()]++
+	}
+	if e.Partial {
+		c.partial++
+	}
+	pipeline.ReleaseEvent(e)
+}
+func (c *tally) finish() error { return nil }
+func (c *tally) close() error  { return nil }
+
+func read(t *testing.T, cfg traffic.Config) (traffic.Truth, *tally) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "t.pcap")
+	truth, err := writeCapture(path, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &tally{n: map[string]int{}}
+	packets, err := readPackets(path, "protocols", c)
+	if err != nil || packets != truth.Packets {
+		t.Fatalf("%d packets of %d, %v", packets, truth.Packets, err)
+	}
+	return truth, c
+}
+
+// TestEveryEventOfTheTruthIsThere, whatever order the packets come in and how often.
+func TestEveryEventOfTheTruthIsThere(t *testing.T) {
+	check := func(cfg traffic.Config) {
+		t.Helper()
+		cfg.Bytes = 6 << 20
+		truth, c := read(t, cfg)
+		for dataset, want := range truth.Events {
+			if c.n[dataset] != want {
+				t.Errorf("%+v: %d events of %s, want %d", cfg, c.n[dataset], dataset, want)
+			}
+		}
+		if c.partial != 0 {
+			t.Errorf("%+v: %d events are partial", cfg, c.partial)
+		}
+	}
+	check(traffic.Config{Seed: 1})
+	check(traffic.Config{Seed: 2, Reorder: 0.01})
+	check(traffic.Config{Seed: 3, Duplicate: 0.02})
+	check(traffic.Config{Seed: 4, Reorder: 0.05, Duplicate: 0.05})
+}
+
+// TestALossCostsOnlyWhatItTouches: a segment that nobody saw takes few events along, and what is left says that it is partial.
+func TestALossCostsOnlyWhatItTouches(t *testing.T) {
+	truth, c := read(t, traffic.Config{Bytes: 6 << 20, Seed: 5, Lose: 0.002})
+	if truth.Lost < 10 || c.partial == 0 {
+		t.Fatalf("%d segments were lost, %d events are partial", truth.Lost, c.partial)
+	}
+	all, seen := 0, 0
+	for dataset, n := range truth.Events {
+		all, seen = all+n, seen+c.n[dataset]
+	}
+	if missing := all - seen; missing > 8*truth.Lost { // a Redis pipeline has up to eight commands in a segment
+		t.Errorf("%d of %d events are missing for %d lost segments", missing, all, truth.Lost)
+	}
+}
+
+// TestMadeRulesSayTheSameInBothLanguages: what the index and the loop are measured on is the same work, with no hit on either side.
+func TestMadeRulesSayTheSameInBothLanguages(t *testing.T) {
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"peers", "-runs", "1", "-only", "Rules/rules=10/"}, &out); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "by=index") || !strings.Contains(out.String(), "\t0 hits") {
+		t.Errorf("%s", out.String())
+	}
+}
+
+// TestBenchesRun: each command, small, prints a line for each of its cases; the real broker is in it.
+func TestBenchesRun(t *testing.T) {
+	check := func(want string, args ...string) {
+		t.Helper()
+		var out bytes.Buffer
+		if err := run(t.Context(), args, &out); err != nil {
+			t.Errorf("%v: %v", args, err)
+		}
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%v: printed %q, not %q", args, out.String(), want)
+		}
+	}
+	profile := filepath.Join(t.TempDir(), "cpu")
+	check("BenchmarkCapture/stage=kafka", "capture", "-n", "1", "-runs", "1", "-cpuprofile", profile)
+	if info, err := os.Stat(profile); err != nil || info.Size() == 0 {
+		t.Errorf("no profile: %v", err)
+	}
+	check("BenchmarkLogs/stage=kafka", "logs", "-n", "2", "-runs", "1")
+	check("BenchmarkReassembly/by=gopacket", "peers", "-n", "1", "-runs", "1", "-only", "Reassembly")
+	check("rules=shipped+10-", "engine", "-n", "4", "-runs", "1", "-only", "store=columns/rules=shipped+10")
+	check("peak-MB", "whole", "-runs", "1", "-name", "true", "true")
+}
+
+// TestCompareSetsTheBestOfBothAgainstEachOther: of times the least, of rates the most.
+func TestCompareSetsTheBestOfBothAgainstEachOther(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	before := write("old", "BenchmarkX-2 10 200 ns/op 50 events/s\nBenchmarkX-2 10 300 ns/op 40 events/s\n")
+	after := write("new", "pkg: x\nBenchmarkX-2 10 100 ns/op 80 events/s\nBenchmarkX-2 10 400 ns/op 90 events/s\n")
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"compare", before, after}, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"0.500", "1.800"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no ratio %s in\n%s", want, out.String())
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/bench/traffic"
+	"tidegate/collector"
+	"tidegate/collector/capture"
+	"tidegate/collector/sessions"
+	"tidegate/collector/ship"
+	"tidegate/pipeline"
+	"tidegate/protocols"
+	"tidegate/protocols/all"
+)
+
+// A sink is where the events of a stage end.
+type sink interface {
+	take(e *pipeline.Event)
+	finish() error // waits until all is where it belongs
+	close() error  // lets go of what it took to measure that
+}
+
+// The stages, each with all that the one before it does.
+var captureStages = []string{"read", "sessions", "protocols", "encode", "kafka"}
+
+// capture measures the way of a packet. The file is in the page cache: it was written, or is read once, before.
+func (o *options) capture(ctx context.Context) error {
+	path, remove, err := o.captureFile()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	for _, stage := range captureStages {
+		for range o.runs {
+			if ctx.Err() != nil || !o.wants("Capture/stage="+stage) {
+				break
+			}
+			if err := o.captureStage(ctx, path, stage); err != nil {
+				return fmt.Errorf("stage %s: %w", stage, err)
+			}
+		}
+	}
+	return nil
+}
+
+// captureFile is -file, or one that is made for the occasion.
+func (o *options) captureFile() (path string, remove func(), err error) {
+	if o.file != "" {
+		return o.file, func() {}, nil
+	}
+	dir, err := os.MkdirTemp("", "tidegate-bench-")
+	if err != nil {
+		return "", nil, err
+	}
+	path = filepath.Join(dir, "traffic.pcap")
+	_, err = writeCapture(path, traffic.Config{Bytes: o.size(60) << 20, Seed: o.seed, Reorder: o.reorder, Duplicate: o.dup, Lose: o.loss})
+	return path, func() { _ = os.RemoveAll(dir) }, err
+}
+
+func (o *options) captureStage(ctx context.Context, path, stage string) error {
+	s, more, err := newSink(ctx, stage)
+	if err != nil {
+		return err
+	}
+	m, err := o.start()
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	packets, err := readPackets(path, stage, s)
+	err = errors.Join(err, s.finish())
+	u := m.stop()
+	if err = errors.Join(err, s.close()); err == nil {
+		report(o.out, "Capture/stage="+stage, "packets", packets, u, more(packets)...)
+	}
+	return err
+}
+
+// readPackets brings a capture file as far as stage says.
+func readPackets(path, stage string, s sink) (n int, err error) {
+	f, err := capture.OpenFile(path)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }()
+	var table *sessions.Table
+	if stage != "read" {
+		reg := prometheus.NewRegistry()
+		deps := sessions.Deps{Collector: pipeline.ID{1}, Container: containerOf, Emit: s.take}
+		if stage != "sessions" {
+			deps.Protocols = protocols.NewSet(all.Protocols, protocols.Default(), reg)
+		}
+		table = sessions.New(sessions.Default(), deps, reg)
+	}
+	for ; ; n++ {
+		p, err := f.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return n, err
+		}
+		if table != nil {
+			table.Packet("docker0", p.Link, p.At, p.Data, p.Length)
+		}
+	}
+	if table != nil {
+		table.Close()
+	}
+	return n, nil
+}
+
+// containers are those of the servers of the traffic, 172.17.0.x.
+var containers = func() (list []*pipeline.Container) {
+	for i := range 256 {
+		list = append(list, &pipeline.Container{
+			Id: strings.Repeat(fmt.Sprintf("%02x", i), 32), Name: fmt.Sprintf("shop-%d", i), Image: "shop:1.4", ImageId: "sha256:" + strings.Repeat("ab", 32),
+			Labels: []*pipeline.Label{{Key: "com.docker.compose.project", Value: "shop"}, {Key: "com.docker.compose.service", Value: fmt.Sprintf("s%d", i%5)}},
+		})
+	}
+	return list
+}()
+
+func containerOf(a netip.Addr) *pipeline.Container {
+	if b := a.As4(); b[0] == 172 && b[1] == 17 {
+		return containers[b[3]]
+	}
+	return nil
+}
+
+// newSink makes the end of a stage; more says, when it is closed, what else is worth telling.
+func newSink(ctx context.Context, stage string) (s sink, more func(n int) []figure, err error) {
+	switch stage {
+	case "encode":
+		e := &encoder{}
+		return e, func(n int) []figure {
+			return []figure{{float64(e.events) / float64(n), "events/op"}, {float64(e.bytes) / float64(max(e.events, 1)), "B/event"}}
+		}, nil
+	case "kafka":
+		k, err := newShipping(ctx)
+		return k, func(n int) []figure { return []figure{{float64(k.events) / float64(n), "events/op"}} }, err
+	}
+	c := &counter{}
+	return c, func(n int) []figure { return []figure{{float64(c.events) / float64(n), "events/op"}} }, nil
+}
+
+// A counter gives events back.
+type counter struct{ events int }
+
+func (c *counter) take(e *pipeline.Event) { c.events++; pipeline.ReleaseEvent(e) }
+func (c *counter) finish() error          { return nil }
+func (c *counter) close() error           { return nil }
+
+// An encoder encodes events into a buffer as large as a batch.
+type encoder struct {
+	buf           [512 << 10]byte
+	at            int
+	events, bytes int
+}
+
+func (c *encoder) take(e *pipeline.Event) {
+	e.Container = nil
+	for _, p := range [...]*pipeline.Endpoint{e.Source, e.Destination} {
+		if p != nil {
+			p.Container = nil
+		}
+	}
+	n := e.SizeVT()
+	if c.at+n > len(c.buf) {
+		c.at = 0
+	}
+	if _, err := e.MarshalToSizedBufferVT(c.buf[c.at : c.at+n]); err != nil {
+		panic(err) // it has made room of the size that it asked for
+	}
+	c.at += n
+	c.events++
+	c.bytes += n
+	pipeline.ReleaseEvent(e)
+}
+
+func (c *encoder) finish() error { return nil }
+func (c *encoder) close() error  { return nil }
+
+// A shipping is the real shipper in front of a broker in another process.
+type shipping struct {
+	broker  *broker
+	shipper *ship.Shipper
+	lane    collector.Lane
+	events  int
+	marked  bool // the events are lines, which the journal keeps
+	at      int64
+}
+
+func newShipping(ctx context.Context) (*shipping, error) {
+	b, err := startBroker()
+	if err != nil {
+		return nil, err
+	}
+	client, err := b.client(ctx)
+	if err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	client.Close()
+	cfg := ship.Default()
+	cfg.StateDir, cfg.Host = filepath.Join(b.dir, "collector"), "bench"
+	id, err := ship.LoadIdentity(cfg.StateDir)
+	if err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	s, err := ship.New(cfg, b.config(), id, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return &shipping{broker: b, shipper: s, lane: s.Lane("bench")}, nil
+}
+
+// take ships with patience, as no live capture can: a file would outrun any broker.
+func (k *shipping) take(e *pipeline.Event) {
+	k.events++
+	var m collector.Mark
+	if k.marked {
+		k.at++
+		m = collector.Mark{At: k.at, From: k.at}
+	}
+	_, _ = k.lane.Ship(context.Background(), e, m)
+}
+
+// finish waits until Kafka has everything, and says so if it has not.
+func (k *shipping) finish() error {
+	k.lane.Close(false)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	err := k.shipper.Close(ctx)
+	if l := k.shipper.Ledger(); l.Shipped != uint64(k.events) {
+		err = errors.Join(err, fmt.Errorf("%d events, of which %d were shipped", k.events, l.Shipped))
+	}
+	return err
+}
+
+func (k *shipping) close() error { return k.broker.close() }

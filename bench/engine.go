@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/embedded"
+	"tidegate/pipeline/engine"
+	"tidegate/pipeline/kafka"
+)
+
+// An engineCase is what judges and what stores.
+type engineCase struct {
+	rules int // made ones beside those that are shipped, with feed and classifier; -1: nobody judges
+	store string
+}
+
+func (c engineCase) name() string {
+	if c.rules < 0 {
+		return "Engine/store=" + c.store + "/rules=none"
+	}
+	return fmt.Sprintf("Engine/store=%s/rules=shipped+%d", c.store, c.rules)
+}
+
+// The cases. The store "none" forms no columns, "columns" throws them away, "libchdb" is ClickHouse in a process of its own.
+var engineCases = []engineCase{
+	{-1, "none"}, {-1, "columns"}, {10, "columns"}, {100, "columns"}, {1000, "columns"}, {10000, "columns"}, {10, "libchdb"}, {1000, "libchdb"},
+}
+
+// engine measures Kafka to store, two partitions, a worker each.
+func (o *options) engine(ctx context.Context) error {
+	b, err := startBroker()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = b.close() }()
+	client, err := b.client(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	n := o.size(400) * 1000
+	if err := fill(ctx, client, n); err != nil {
+		return err
+	}
+	stores := &stores{dir: filepath.Join(b.dir, "store")}
+	defer stores.close()
+	for _, c := range engineCases {
+		if !o.wants(c.name() + "-") { // the hyphen ends the name in what is printed
+			continue
+		}
+		if err := o.engineCase(ctx, client, stores, c, n); err != nil {
+			return fmt.Errorf("%s: %w", c.name(), err)
+		}
+	}
+	return nil
+}
+
+// fill puts the events into Kafka.
+func fill(ctx context.Context, client *kafka.Client, n int) error {
+	values, err := batches(mixedEvents(n), 1000)
+	if err != nil {
+		return err
+	}
+	for p, list := range values {
+		for _, v := range list {
+			if _, err := client.Produce(ctx, client.Topic(pipeline.TopicEvents), p, kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes(v)}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (o *options) engineCase(ctx context.Context, client *kafka.Client, stores *stores, c engineCase, n int) error {
+	var by *pipeline.Bundle
+	if c.rules >= 0 {
+		var err error
+		if by, err = bundle(c.rules); err != nil {
+			return err
+		}
+	}
+	for run := range o.runs {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		store, done, err := stores.open(ctx, c.store)
+		if err != nil {
+			return err
+		}
+		u, l, err := o.runEngine(ctx, client, store, by, fmt.Sprintf("%s-%d", c.name(), run), n)
+		if err = errors.Join(err, done()); err != nil {
+			return err
+		}
+		report(o.out, c.name(), "events", n, u, figure{float64(l.Verdicts) / float64(n), "verdicts/op"})
+	}
+	return nil
+}
+
+// runEngine lets an engine of a group of its own carry all n events, and gives what it took until the last row was stored.
+func (o *options) runEngine(ctx context.Context, client *kafka.Client, store engine.Store, by *pipeline.Bundle, group string, n int) (u used, l engine.Ledger, err error) {
+	cfg := engine.Default()
+	cfg.Group = group
+	deps := engine.Deps{Kafka: client, Store: store, Bundle: func() *pipeline.Bundle { return by }}
+	e, err := engine.New(cfg, deps, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		return u, l, err
+	}
+	m, err := o.start()
+	if err != nil {
+		return u, l, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- e.Run(ctx) }()
+	for e.Ledger().Rows < uint64(n) && ctx.Err() == nil {
+		select {
+		case err := <-done:
+			cancel()
+			return u, l, errors.Join(errors.New("the engine ended by itself"), err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	u = m.stop()
+	cancel()
+	return u, e.Ledger(), <-done
+}
+
+// stores opens what engines store into; ClickHouse is started when it is first asked for.
+type stores struct {
+	dir    string
+	server *embedded.StoreServer
+	opened int
+}
+
+func (s *stores) open(ctx context.Context, kind string) (engine.Store, func() error, error) {
+	switch kind {
+	case "none":
+		return engine.Nowhere(), func() error { return nil }, nil
+	case "columns":
+		return columnStore{engine.Nowhere()}, func() error { return nil }, nil
+	}
+	log := slog.New(slog.DiscardHandler)
+	if s.server == nil {
+		cfg := embedded.DefaultStore()
+		cfg.Dir, cfg.HTTPPort = s.dir, 0
+		var err error
+		if s.server, err = embedded.StartStore(ctx, cfg, log, nil); err != nil {
+			return nil, nil, err
+		}
+	}
+	s.opened++
+	cfg := s.server.Config()
+	cfg.Database = fmt.Sprintf("bench_%d", s.opened) // each run stores the same events, into tables of its own
+	store, err := clickhouse.Open(ctx, cfg, log, nil)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := store.Migrate(ctx); err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	return engine.ClickHouse(store), func() error {
+		return errors.Join(store.Conn().Exec(ctx, "DROP DATABASE `"+cfg.Database+"`"), store.Close())
+	}, nil
+}
+
+func (s *stores) close() {
+	if s.server == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := s.server.Stop(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: stop clickhouse:", err)
+	}
+}
+
+// columnStore forms real columns and keeps them no longer than the engine does.
+type columnStore struct{ engine.Store }
+
+func (columnStore) NewBlock() engine.Block { return clickhouse.NewBlock() }

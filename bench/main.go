@@ -1,0 +1,178 @@
+// Package main measures tidegate: run.sh builds it and calls its commands, each of which takes the real parts, gives them work that
+// it made up itself, and prints what they took as lines that benchstat reads.
+//
+//	traffic   writes a capture and its truth (package traffic)
+//	capture   packets → sessions → protocols → batches → Kafka, each stage on top of the one before
+//	logs      a container's log file → lines → batches → Kafka
+//	engine    Kafka → decode → detectors → columns → store: no detectors, 10 to 10,000 rules; into nothing, and into libchdb
+//	peers     the same work by others: expr in a loop, gopacket's reassembly
+//	whole     a command as a whole process: its CPU time and its peak of memory (tidegate replay, tshark)
+//	compare   two files of such lines, side by side
+//
+// The machine may be busy with other things, so the figure that counts is CPU time; every command repeats and prints each run.
+// Broker and ClickHouse are processes of their own, whose CPU is told apart. RESULTS.md holds what came out, and what follows.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+
+	"tidegate/bench/traffic"
+)
+
+// options are the flags of all commands.
+type options struct {
+	runs    int
+	n       int
+	file    string
+	only    string
+	name    string
+	cpu     string
+	mem     string
+	seed    uint64
+	reorder float64
+	dup     float64
+	loss    float64
+	out     io.Writer
+
+	profiling *os.File // the CPU profile, once it has begun
+	began     bool
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	if len(args) == 0 {
+		return errors.New("which of traffic, capture, logs, engine, peers, whole, compare?")
+	}
+	o := &options{out: out}
+	f := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	f.IntVar(&o.runs, "runs", 5, "how often each is measured")
+	f.IntVar(&o.n, "n", 0, "how much: megabytes of capture, thousands of lines or events; 0 is the command's own choice")
+	f.StringVar(&o.file, "file", "", "the capture")
+	f.StringVar(&o.only, "only", "", "only the cases whose name contains this")
+	f.StringVar(&o.name, "name", "", "what whole calls its figure")
+	f.StringVar(&o.cpu, "cpuprofile", "", "write a CPU profile here")
+	f.StringVar(&o.mem, "memprofile", "", "write a profile of allocations here")
+	f.Uint64Var(&o.seed, "seed", 1, "of the traffic")
+	f.Float64Var(&o.reorder, "reorder", 0, "share of segments that are seen too late")
+	f.Float64Var(&o.dup, "dup", 0, "share of segments that are seen twice")
+	f.Float64Var(&o.loss, "loss", 0, "share of segments that are not seen")
+	if err := f.Parse(args[1:]); err != nil {
+		return err
+	}
+	runtime.MemProfileRate = 0
+	err := o.command(ctx, args[0], f.Args())
+	return errors.Join(err, o.endProfiles())
+}
+
+func (o *options) command(ctx context.Context, name string, args []string) error {
+	switch name {
+	case "traffic":
+		return o.traffic(args)
+	case "capture":
+		return o.capture(ctx)
+	case "logs":
+		return o.logs(ctx)
+	case "engine":
+		return o.engine(ctx)
+	case "peers":
+		return o.peers()
+	case "whole":
+		return o.whole(ctx, args)
+	case "compare":
+		return o.compare(args)
+	case brokerCommand:
+		return serveBroker(ctx, args)
+	}
+	return fmt.Errorf("no command is called %s", name)
+}
+
+// wants tells whether a case is to be measured.
+func (o *options) wants(name string) bool { return strings.Contains(name, o.only) }
+
+// start begins a measurement, and with the first one the profiles that were asked for, so that what was prepared is not in them.
+func (o *options) start() (meter, error) {
+	if !o.began {
+		if o.began = true; o.mem != "" {
+			runtime.MemProfileRate = 64 << 10
+		}
+		if o.cpu != "" {
+			f, err := os.Create(o.cpu)
+			if err != nil {
+				return meter{}, err
+			}
+			o.profiling = f
+			if err := pprof.StartCPUProfile(f); err != nil {
+				return meter{}, err
+			}
+		}
+	}
+	return start(), nil
+}
+
+// endProfiles writes the profiles.
+func (o *options) endProfiles() error {
+	if o.profiling != nil {
+		pprof.StopCPUProfile()
+		if err := o.profiling.Close(); err != nil {
+			return err
+		}
+	}
+	if !o.began || o.mem == "" {
+		return nil
+	}
+	f, err := os.Create(o.mem)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+}
+
+// traffic writes the capture that the first argument names, and prints the truth about it.
+func (o *options) traffic(args []string) error {
+	if len(args) != 1 {
+		return errors.New("traffic: name one file")
+	}
+	truth, err := writeCapture(args[0], traffic.Config{Bytes: o.size(60) << 20, Seed: o.seed, Reorder: o.reorder, Duplicate: o.dup, Lose: o.loss})
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(o.out).Encode(truth)
+}
+
+// size is -n, or the command's own choice.
+func (o *options) size(own int) int {
+	if o.n > 0 {
+		return o.n
+	}
+	return own
+}
+
+func writeCapture(path string, cfg traffic.Config) (traffic.Truth, error) {
+	f, err := os.Create(filepath.Clean(path))
+	if err != nil {
+		return traffic.Truth{}, err
+	}
+	w := bufio.NewWriter(f)
+	truth, err := traffic.Write(w, cfg)
+	return truth, errors.Join(err, w.Flush(), f.Close())
+}

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A meter is what this process, and the processes that it started, had used when it was made.
+type meter struct {
+	at       time.Time
+	self     time.Duration
+	children time.Duration
+	mallocs  uint64
+	bytes    uint64
+}
+
+func start() meter {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return meter{time.Now(), selfCPU(), childrenCPU(), m.Mallocs, m.TotalAlloc}
+}
+
+// A used is what a piece of work took.
+type used struct {
+	wall, self, children time.Duration
+	mallocs, bytes       uint64
+}
+
+func (m meter) stop() used {
+	wall, self, children := time.Since(m.at), selfCPU()-m.self, childrenCPU()-m.children
+	var now runtime.MemStats
+	runtime.ReadMemStats(&now)
+	return used{wall, self, children, now.Mallocs - m.mallocs, now.TotalAlloc - m.bytes}
+}
+
+// A figure is one number with its unit.
+type figure struct {
+	value float64
+	unit  string
+}
+
+// report prints n things that took u as a line of Go's benchmarks: per thing the time, the CPU time of this process, and allocations;
+// as a rate, things a second of CPU. Where others worked too, their CPU time is told as well.
+func report(out io.Writer, name, things string, n int, u used, more ...figure) {
+	k := float64(n)
+	fmt.Fprintf(out, "Benchmark%s-%d\t%d\t%.1f ns/op\t%.1f cpu-ns/op\t%.0f %s/cpu-s\t%.0f %s/s\t%.2f B/op\t%.4f allocs/op", name, runtime.GOMAXPROCS(0), n,
+		float64(u.wall)/k, float64(u.self)/k, k/u.self.Seconds(), things, k/u.wall.Seconds(), things, float64(u.bytes)/k, float64(u.mallocs)/k)
+	if u.children > 0 {
+		fmt.Fprintf(out, "\t%.1f others-cpu-ns/op", float64(u.children)/k)
+	}
+	for _, f := range more {
+		fmt.Fprintf(out, "\t%.4g %s", f.value, f.unit)
+	}
+	fmt.Fprintln(out)
+}
+
+func selfCPU() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// childrenCPU is the CPU time of the processes below this one that are still there, in steps of 10 ms.
+func childrenCPU() (sum time.Duration) {
+	parents := map[int]int{}
+	ticks := map[int]int64{}
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])) // from the state, the third field, on
+		if len(f) < 13 {
+			continue
+		}
+		parents[pid], _ = strconv.Atoi(f[1])
+		user, _ := strconv.ParseInt(f[11], 10, 64)
+		system, _ := strconv.ParseInt(f[12], 10, 64)
+		ticks[pid] = user + system
+	}
+	for pid, n := range ticks {
+		for p, hops := pid, 0; p > 1 && hops < 8; hops++ {
+			if p = parents[p]; p == os.Getpid() {
+				sum += time.Duration(n) * 10 * time.Millisecond
+				break
+			}
+		}
+	}
+	return sum
+}
+
+// whole runs a command with its output thrown away and prints what it took as a process. -n is how many things it dealt with.
+func (o *options) whole(ctx interface{ Done() <-chan struct{} }, args []string) error {
+	if len(args) == 0 || o.name == "" {
+		return fmt.Errorf("whole: a -name and a command are needed")
+	}
+	for range o.runs {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Stderr = os.Stderr
+		began := time.Now()
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		done := make(chan error, 1)
+		go func() { done <- cmd.Wait() }()
+		select {
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+		case <-ctx.Done():
+			_ = cmd.Process.Kill()
+			return <-done
+		}
+		wall, n := time.Since(began), float64(o.size(1))
+		state := cmd.ProcessState
+		cpu := state.UserTime() + state.SystemTime()
+		peak := int64(0)
+		if u, ok := state.SysUsage().(*syscall.Rusage); ok {
+			peak = u.Maxrss
+		}
+		fmt.Fprintf(o.out, "BenchmarkWhole/%s-%d\t%d\t%.1f ns/op\t%.1f cpu-ns/op\t%.0f packets/cpu-s\t%.2f user-s\t%.2f system-s\t%.1f peak-MB\n", o.name, runtime.GOMAXPROCS(0), o.size(1),
+			float64(wall)/n, float64(cpu)/n, n/cpu.Seconds(), state.UserTime().Seconds(), state.SystemTime().Seconds(), float64(peak)/1024)
+	}
+	return nil
+}
+
+// compare prints for each figure that two files of benchmark lines share the best and the median of both, and the ratio of the best.
+func (o *options) compare(args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("compare: two files are needed, the old one first")
+	}
+	before, order, err := readFigures(args[0])
+	if err != nil {
+		return err
+	}
+	after, _, err := readFigures(args[1])
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(o.out, "%-64s %14s %14s %14s %14s %8s\n", "", "old best", "old median", "new best", "new median", "ratio")
+	for _, key := range order {
+		a, b := before[key], after[key]
+		if len(b) == 0 {
+			continue
+		}
+		slices.Sort(a)
+		slices.Sort(b)
+		if strings.HasSuffix(key, "/s") || strings.HasSuffix(key, "/cpu-s") { // more is better
+			slices.Reverse(a)
+			slices.Reverse(b)
+		}
+		ratio := "same"
+		if a[0] != 0 && a[0] != b[0] {
+			ratio = fmt.Sprintf("%.3f", b[0]/a[0])
+		}
+		fmt.Fprintf(o.out, "%-64s %14.6g %14.6g %14.6g %14.6g %8s\n", key, a[0], a[len(a)/2], b[0], b[len(b)/2], ratio)
+	}
+	return nil
+}
+
+// readFigures gives the values of each "benchmark unit" of a file, and their order.
+func readFigures(path string) (map[string][]float64, []string, error) {
+	b, err := os.ReadFile(path) //nolint:gosec // the user names it
+	if err != nil {
+		return nil, nil, err
+	}
+	out, order := map[string][]float64{}, []string(nil)
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
+			continue
+		}
+		for i := 2; i+1 < len(f); i += 2 {
+			v, err := strconv.ParseFloat(f[i], 64)
+			if err != nil {
+				break
+			}
+			key := strings.TrimPrefix(f[0], "Benchmark") + " " + f[i+1]
+			if out[key] == nil {
+				order = append(order, key)
+			}
+			out[key] = append(out[key], v)
+		}
+	}
+	if len(order) == 0 {
+		return nil, nil, fmt.Errorf("%s holds no lines of benchmarks", path)
+	}
+	return out, order, nil
+}

@@ -1,0 +1,266 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/vm"
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"github.com/google/gopacket/reassembly"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/collector/capture"
+	"tidegate/collector/sessions"
+	"tidegate/pipeline"
+)
+
+// peers does the same work with what others have written, in the same process, run by run in turn.
+func (o *options) peers() error {
+	for _, n := range []int{10, 100, 1000, 10000} {
+		if o.wants(fmt.Sprintf("Rules/rules=%d/", n)) {
+			if err := o.rulePeers(n); err != nil {
+				return err
+			}
+		}
+	}
+	if !o.wants("Reassembly") {
+		return nil
+	}
+	path, remove, err := o.captureFile()
+	if err != nil {
+		return err
+	}
+	defer remove()
+	packets, err := loadPackets(path)
+	if err != nil {
+		return err
+	}
+	for range o.runs {
+		m, err := o.start()
+		if err != nil {
+			return err
+		}
+		bytes := oursReassembly(packets)
+		report(o.out, "Reassembly/by=sessions", "packets", len(packets), m.stop(), figure{float64(bytes) / float64(len(packets)), "payload-B/op"})
+		m = start()
+		bytes = gopacketReassembly(packets)
+		report(o.out, "Reassembly/by=gopacket", "packets", len(packets), m.stop(), figure{float64(bytes) / float64(len(packets)), "payload-B/op"})
+	}
+	return nil
+}
+
+// rulePeers holds the index against the loop: every rule compiled by expr on its own, and run for every event.
+func (o *options) rulePeers(n int) error {
+	set, err := ruleSet(n, false)
+	if err != nil {
+		return err
+	}
+	_, texts := madeRules(n)
+	programs := make([]*vm.Program, len(texts))
+	for i, text := range texts {
+		if programs[i], err = expr.Compile(text, expr.Env(plainEvent{}), expr.AsBool()); err != nil {
+			return err
+		}
+	}
+	events := mixedEvents(20_000)
+	for i, e := range events {
+		e.Container = containers[i%20]
+	}
+	name := fmt.Sprintf("Rules/rules=%d/by=", n)
+	for range o.runs {
+		const rounds = 20
+		m, err := o.start()
+		if err != nil {
+			return err
+		}
+		for range rounds {
+			for i := 0; i < len(events); i += 1000 {
+				set.Judge(events[i : i+1000])
+			}
+		}
+		report(o.out, name+"index", "events", rounds*len(events), m.stop())
+		if n > 1000 {
+			continue // the loop would take a minute
+		}
+		some := events[:max(200, len(events)/n)]
+		m = start()
+		hits, err := plainJudge(programs, some)
+		if err != nil {
+			return err
+		}
+		report(o.out, name+"expr-loop", "events", len(some), m.stop(), figure{float64(hits), "hits"})
+	}
+	for _, e := range events {
+		if len(e.Verdicts) > 0 {
+			return fmt.Errorf("a made rule fired on an event of %s", e.Dataset.Name())
+		}
+	}
+	return nil
+}
+
+// A plainEvent is the event as a flat environment, the cheapest that expr has: struct fields, found at compile time.
+type plainEvent struct {
+	Dataset       string `expr:"dataset"`
+	Method        string `expr:"http_method"`
+	Query         string `expr:"url_query"`
+	Path          string `expr:"url_path"`
+	Domain        string `expr:"url_domain"`
+	Status        int    `expr:"http_status_code"`
+	SourcePort    int    `expr:"source_port"`
+	Command       string `expr:"mysql_command"`
+	SQL           string `expr:"mysql_query"`
+	Rows          int    `expr:"mysql_rows"`
+	User          string `expr:"user_name"`
+	Question      string `expr:"dns_name"`
+	Type          string `expr:"dns_type"`
+	ResponseCode  string `expr:"dns_response_code"`
+	Message       string `expr:"message"`
+	Stream        string `expr:"log_stream"`
+	ContainerName string `expr:"container_name"`
+}
+
+func plainJudge(programs []*vm.Program, events []*pipeline.Event) (hits int, err error) {
+	var machine vm.VM
+	for _, e := range events {
+		env := plainEvent{
+			Dataset: e.Dataset.Name(), Method: e.GetHttp().GetMethod(), Query: e.GetHttp().GetUrlQuery(), Path: e.GetHttp().GetUrlPath(), Domain: e.GetHttp().GetUrlDomain(),
+			Status: int(e.GetHttp().GetStatusCode()), SourcePort: int(e.GetSource().GetPort()), Command: e.GetMysql().GetCommand(), SQL: e.GetMysql().GetQuery(),
+			Rows: int(e.GetMysql().GetRows()), User: e.GetMysql().GetUserName(), Question: e.GetDns().GetQuestionName(), Type: e.GetDns().GetQuestionType(),
+			ResponseCode: e.GetDns().GetResponseCode(), Message: e.GetLog().GetMessage(), Stream: e.GetLog().GetStream(), ContainerName: e.GetContainer().GetName(),
+		}
+		for _, p := range programs {
+			out, err := machine.Run(p, env)
+			if err != nil {
+				return hits, err
+			}
+			if out.(bool) {
+				hits++
+			}
+		}
+	}
+	return hits, nil
+}
+
+// A kept is a packet in memory.
+type kept struct {
+	at   int64
+	link layers.LinkType
+	data []byte
+}
+
+func loadPackets(path string) (list []kept, err error) {
+	f, err := capture.OpenFile(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	for {
+		p, err := f.Next()
+		if errors.Is(err, io.EOF) {
+			return list, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, kept{p.At, p.Link, []byte(strings.Clone(string(p.Data)))})
+	}
+}
+
+// oursReassembly brings the bytes of all connections into order, for nobody; they are told by the sessions' own events.
+func oursReassembly(packets []kept) (bytes int) {
+	table := sessions.New(sessions.Default(), sessions.Deps{Emit: func(e *pipeline.Event) {
+		if e.Transport == pipeline.Transport_TCP {
+			bytes += int(e.GetSource().GetBytes() + e.GetDestination().GetBytes())
+		}
+		pipeline.ReleaseEvent(e)
+	}}, prometheus.NewRegistry())
+	for i := range packets {
+		p := &packets[i]
+		table.Packet("eth0", p.link, p.at, p.data, len(p.data))
+	}
+	table.Close()
+	return bytes
+}
+
+// gopacketReassembly is the same by gopacket: its fastest decoder, its assembler, streams that count.
+func gopacketReassembly(packets []kept) (bytes int) {
+	var eth layers.Ethernet
+	var ip layers.IPv4
+	var tcp layers.TCP
+	var udp layers.UDP
+	var payload gopacket.Payload
+	parser := gopacket.NewDecodingLayerParser(layers.LayerTypeEthernet, &eth, &ip, &tcp, &udp, &payload)
+	parser.IgnoreUnsupported = true
+	var decoded []gopacket.LayerType
+	seen := map[[13]byte]int{} // datagrams have a flow there too, so that both count them
+	assembler := reassembly.NewAssembler(reassembly.NewStreamPool(&streams{&bytes}))
+	for i := range packets {
+		p := &packets[i]
+		if parser.DecodeLayers(p.data, &decoded) != nil {
+			continue
+		}
+		for _, l := range decoded {
+			switch l {
+			case layers.LayerTypeTCP:
+				ctx := at{gopacket.CaptureInfo{Timestamp: time.Unix(0, p.at), CaptureLength: len(p.data), Length: len(p.data)}}
+				assembler.AssembleWithContext(ip.NetworkFlow(), &tcp, &ctx)
+			case layers.LayerTypeUDP:
+				seen[tuple(&ip, &udp)] += len(udp.Payload)
+			}
+		}
+	}
+	assembler.FlushAll()
+	return bytes
+}
+
+func tuple(ip *layers.IPv4, udp *layers.UDP) (k [13]byte) {
+	a, _ := netip.AddrFromSlice(ip.SrcIP)
+	b, _ := netip.AddrFromSlice(ip.DstIP)
+	p, q := uint16(udp.SrcPort), uint16(udp.DstPort)
+	if b.Less(a) {
+		a, b, p, q = b, a, q, p
+	}
+	x, y := a.As4(), b.As4()
+	copy(k[:], x[:])
+	copy(k[4:], y[:])
+	binary.BigEndian.PutUint16(k[8:], p)
+	binary.BigEndian.PutUint16(k[10:], q)
+	return k
+}
+
+type at struct{ info gopacket.CaptureInfo }
+
+// GetCaptureInfo is what the assembler asks for.
+func (a *at) GetCaptureInfo() gopacket.CaptureInfo { return a.info }
+
+// streams makes one for each connection.
+type streams struct{ bytes *int }
+
+// New is called for each new connection.
+func (s *streams) New(gopacket.Flow, gopacket.Flow, *layers.TCP, reassembly.AssemblerContext) reassembly.Stream {
+	return &stream{s.bytes}
+}
+
+// A stream counts the bytes that came in order.
+type stream struct{ bytes *int }
+
+// Accept takes every segment.
+func (s *stream) Accept(*layers.TCP, gopacket.CaptureInfo, reassembly.TCPFlowDirection, reassembly.Sequence, *bool, reassembly.AssemblerContext) bool {
+	return true
+}
+
+// ReassembledSG is given the next bytes.
+func (s *stream) ReassembledSG(sg reassembly.ScatterGather, _ reassembly.AssemblerContext) {
+	n, _ := sg.Lengths()
+	*s.bytes += n
+}
+
+// ReassemblyComplete lets the connection go.
+func (s *stream) ReassemblyComplete(reassembly.AssemblerContext) bool { return true }
