@@ -257,6 +257,8 @@ type fakeStore struct {
 	alerts  map[string]pipeline.Alert
 	insert  func(rows []fakeRow, token string) error // before an insert; an error of errAfter is given behind it
 	forgets bool                                     // remembers no token
+
+	insertAlerts func(token string) (keep bool, err error) // before an insert of alerts
 }
 
 type fakeRow struct {
@@ -374,9 +376,14 @@ func (s *fakeStore) Stamps(_ context.Context, _ string, partition int32, before 
 	return out, nil
 }
 
-func (s *fakeStore) InsertAlerts(_ context.Context, list []*pipeline.Alert, _ string) error {
+func (s *fakeStore) InsertAlerts(_ context.Context, list []*pipeline.Alert, token string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.insertAlerts != nil {
+		if keep, err := s.insertAlerts(token); err != nil || !keep {
+			return err
+		}
+	}
 	for _, a := range list {
 		s.alerts[fmt.Sprintf("%s/%d", a.ID, a.Revision)] = *a
 	}

@@ -93,3 +93,28 @@ func TestRowsOfAnotherLogAreNotTakenForOurs(t *testing.T) {
 		}
 	}
 }
+
+// TestTokenOutlivesItsAlerts: the same of the alerts' table.
+func TestTokenOutlivesItsAlerts(t *testing.T) {
+	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	tries := 0
+	s.insertAlerts = func(token string) (bool, error) {
+		tries++
+		switch {
+		case tries == 1:
+			return false, errPassing
+		case strings.HasSuffix(token, "~"):
+			return true, nil
+		}
+		return false, nil // it remembers the token: taken, and dropped
+	}
+	r.send(0, 3, 20)
+	e, stop := r.start(s, testBundle, nil)
+	until(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
+	stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := e.Ledger(); l.Revisions == 0 || len(s.alerts) != int(l.Revisions) {
+		t.Errorf("%d revisions are there, ledger %+v", len(s.alerts), l)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
@@ -35,7 +36,7 @@ func (w *worker) alert(ctx context.Context, b *block) error {
 	}
 	list, opened := w.fold.Flush()
 	if len(list) > 0 {
-		if err := w.storeAlerts(ctx, list, w.token(b)); err != nil {
+		if err := w.storeAlerts(ctx, b, list, w.token(b)); err != nil {
 			return err
 		}
 		w.deps.Seam(AfterAlertsInsert)
@@ -52,8 +53,10 @@ func (w *worker) alert(ctx context.Context, b *block) error {
 }
 
 // storeAlerts inserts the revisions. A store that refuses them for good does not keep them from being published.
-func (w *worker) storeAlerts(ctx context.Context, list []*pipeline.Alert, token string) error {
-	return w.retry(ctx, "insert alerts", func() error {
+func (w *worker) storeAlerts(ctx context.Context, b *block, list []*pipeline.Alert, token string) error {
+	tries := 0
+	err := w.retry(ctx, "insert alerts", func() error {
+		tries++
 		err := w.deps.Store.InsertAlerts(ctx, list, token)
 		if err != nil && w.deps.Store.IsPermanent(err) {
 			w.met.alertsRefused.Add(uint64(len(list)))
@@ -62,6 +65,38 @@ func (w *worker) storeAlerts(ctx context.Context, list []*pipeline.Alert, token 
 		}
 		return err
 	})
+	if err != nil || tries == 1 && !b.again || !w.deps.Store.Forgets() || strings.HasSuffix(token, "~") {
+		return err
+	}
+	lacking, err := w.lackingAlerts(ctx, b, list)
+	if err != nil || len(lacking) == 0 {
+		return err
+	}
+	w.log.Error("store took alerts and does not have them; inserting them again", "token", token, "alerts", len(lacking))
+	return w.storeAlerts(ctx, b, lacking, token+"~")
+}
+
+// lackingAlerts asks which revisions are not there, after an insert that was repeated: as in verify, a killed server may remember the
+// token alone.
+func (w *worker) lackingAlerts(ctx context.Context, b *block, list []*pipeline.Alert) (lacking []*pipeline.Alert, err error) {
+	err = w.retry(ctx, "ask for the alerts of a block", func() error {
+		there, err := w.deps.Store.AlertsBefore(ctx, w.partition, b.end, w.cfg.Alerts.Lookback())
+		if err != nil {
+			return err
+		}
+		last := make(map[string]uint64, len(there))
+		for _, a := range there {
+			last[a.ID] = a.Revision
+		}
+		lacking = lacking[:0]
+		for _, a := range list {
+			if last[a.ID] < a.Revision {
+				lacking = append(lacking, a)
+			}
+		}
+		return nil
+	})
+	return lacking, err
 }
 
 // produceBytes is how much goes to the alerts topic in one request: it takes 1 MB.
