@@ -27,6 +27,8 @@ build: ## bin/tidegate, one static binary, and bin/tidegate-clickhouse, which lo
 .PHONY: test
 test: setup lint build ## everything CI runs: real servers, real containers, kills; installs what it needs
 	go test -timeout 25m -p 2 ./...
+	@echo "test: what is read of every capture, beside tshark's count"
+	@go test -count=1 -run 'TestReplayOfEveryCapture' -v ./cmd/tidegate | grep -vE '^(=== |--- |PASS|ok )' || true
 
 .PHONY: setup
 setup: ## what the tests need: packages where root, Kafka, ClickHouse, the linter
