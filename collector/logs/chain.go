@@ -37,6 +37,7 @@ type chain struct {
 	mu         sync.Mutex
 	files      []*file
 	incomplete bool // something could not be opened: look again
+	blind      bool // what could not be opened may be any file, for want of descriptors
 
 	// of the chain's goroutine
 	who      *pipeline.Container

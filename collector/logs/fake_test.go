@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"io"
+	"fmt"
 	"log/slog"
 	"maps"
 	"os"
@@ -27,6 +27,11 @@ type shipped struct {
 	truncated, partial               bool
 	who                              string
 	mark                             collector.Mark
+}
+
+// String is what tells one from another: long lines differ in their length.
+func (e shipped) String() string {
+	return fmt.Sprintf("%.20q of %d bytes, %.8s, at %d, number %d, from %d", e.message, len(e.message), e.id, e.offset, e.mark.At, e.mark.From)
 }
 
 // fakeShipper is a Shipper in memory that outlives the Source: crash takes back what was not acknowledged.
@@ -96,7 +101,7 @@ func (l *fakeLane) Ship(ctx context.Context, e *pipeline.Event, m collector.Mark
 	}
 	if len(l.again) > 0 {
 		if w := l.again[0]; w.id != g.id || w.message != g.message || w.mark.At != g.mark.At {
-			l.s.errs = append(l.s.errs, "not the same as before the crash: "+w.message+" / "+g.message)
+			l.s.errs = append(l.s.errs, fmt.Sprintf("not the same as before the crash: %s / %s", w, g))
 		}
 		l.again = l.again[1:]
 	}
@@ -253,7 +258,7 @@ func start(t testing.TB, cfg Config, who Containers, ship *fakeShipper) (stop fu
 	if err := os.MkdirAll(filepath.Join(cfg.Root, "containers"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s := New(cfg, who, pipeline.ID{1}, slog.New(slog.NewTextHandler(io.Discard, nil)), nil)
+	s := New(cfg, who, pipeline.ID{1}, slog.New(slog.DiscardHandler), nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, ship) }()

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,6 +29,7 @@ type file struct {
 	named  bool // id is known
 	lane   collector.Lane
 	sealed bool
+	hidden bool      // no name of it was found, but there was one that could not be opened
 	done   bool      // read to its end; only its lane is kept, until the file is gone
 	missed time.Time // since when a file that is done was not seen in the folder
 
@@ -90,16 +92,21 @@ func (f *file) overwritten() bool {
 	}
 	var b [256]byte
 	n, err := f.f.ReadAt(b[:f.headLen], 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
 	return xxh3.Hash(b[:n]) != f.headSum
 }
 
-// fill reads into b from the uncompressed offset at, which of a compressed file never goes back.
+// fill reads into b from the uncompressed offset at. Of a compressed file it goes back only where a line could not be shipped: then it
+// is uncompressed from its front again.
 func (f *file) fill(b []byte, at int64) (int, error) {
 	if !f.gz {
 		return f.f.ReadAt(b, at)
+	}
+	if f.zr != nil && f.zat > at {
+		_ = f.zr.Close()
+		f.zr = nil
 	}
 	if f.zr == nil {
 		zr, err := gzip.NewReader(io.NewSectionReader(f.f, 0, 1<<62))
@@ -117,9 +124,9 @@ func (f *file) fill(b []byte, at int64) (int, error) {
 	}
 	n, err := io.ReadFull(f.zr, b)
 	f.zat += int64(n)
-	if err == io.ErrUnexpectedEOF && n < len(b) {
+	if errors.Is(err, io.ErrUnexpectedEOF) && n < len(b) {
 		// ReadFull says this of a short end; a broken stream says so again when it is read on.
-		if _, again := f.zr.Read(b[:0]); again == nil || again == io.EOF {
+		if _, again := f.zr.Read(b[:0]); again == nil || errors.Is(again, io.EOF) {
 			err = io.EOF
 		}
 	}

@@ -78,39 +78,80 @@ func (c *chain) names() ([]name, error) {
 	return list, nil
 }
 
+// listings is how often a folder is listed until nothing was renamed meanwhile; then it waits for the next look.
+const listings = 16
+
 // relist lists the folder, opens what is new, and lets go of what has no name any more.
 //
-// Names are gone through from the newest to the oldest: a rotation that happens meanwhile moves files towards the older names, so
-// one may be met twice, which its handle shows, but none is missed.
+// Names are gone through from the newest to the oldest: a rotation that happens meanwhile moves files towards the older names, so one
+// may be met twice, which its handle shows. But one may be missed as well, while it is renamed or its copy takes its place, two
+// rotations may turn their order round, and a copy may be met that is not complete. So the folder is listed until it is the same
+// afterwards; the chain's goroutine waits until then. What was opened before is kept: it may have been removed by now.
 func (c *chain) relist() {
-	list, err := c.names()
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			c.gone.Store(true)
-		} else {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	known := slices.Clone(c.files)
+	for range listings {
+		seen, copies, stable, err := c.list(known)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			// What was not seen must not be taken for gone: without descriptors not even a folder can be listed.
 			c.s.met.errors.WithLabelValues("list").Inc()
-			c.mu.Lock()
-			c.incomplete = true
-			c.mu.Unlock()
+			break
+		}
+		if err != nil {
+			c.gone.Store(true)
+		}
+		if stable {
+			for _, f := range copies {
+				if !f.named {
+					c.s.met.malformed.WithLabelValues("bad_gzip").Inc()
+				}
+			}
+			c.part(seen)
+			c.wakeUp()
 			return
 		}
-	}
-	c.mu.Lock()
-	c.incomplete = false
-	seen := make([]*file, 0, len(list))
-	for _, n := range list {
-		if f := c.meet(n); f != nil && !slices.Contains(seen, f) {
-			if n.rank == 0 {
-				c.known = f.handle
-			}
-			seen = append(seen, f)
+		for _, f := range copies {
+			f.close(&c.s.budget)
 		}
+		c.files = slices.DeleteFunc(c.files, func(f *file) bool { return slices.Contains(copies, f) })
 	}
-	c.merge(seen)
-	c.part(seen)
-	c.mu.Unlock()
+	c.incomplete = true
 	c.wakeUp()
+}
+
+// list goes through the folder once and puts into the chain what is new. It returns the files that have a name, which of them are
+// compressed ones that were not known, and whether all of them had their names from the beginning to the end. Files that are not among
+// the known were put into the chain by a listing before this one, and get their place by this one. c.mu is held.
+func (c *chain) list(known []*file) (seen, copies []*file, stable bool, err error) {
+	before, _ := handleAt(unix.AT_FDCWD, c.path)
+	list, err := c.names()
+	if err != nil {
+		return nil, nil, errors.Is(err, fs.ErrNotExist), err
+	}
+	c.incomplete, c.blind = false, false
+	for _, n := range list {
+		f := c.meet(n)
+		if f == nil || slices.Contains(seen, f) {
+			continue
+		}
+		if n.rank == 0 {
+			c.known = f.handle
+		}
+		if f.gz && !slices.Contains(c.files, f) {
+			copies = append(copies, f)
+		}
+		seen = append(seen, f)
+	}
+	c.files = slices.DeleteFunc(c.files, func(f *file) bool { return !slices.Contains(known, f) && slices.Contains(seen, f) })
+	c.merge(seen)
+	// A rotation changes the file that has the base name, all else changes names.
+	again, err := c.names()
+	if err != nil {
+		return seen, copies, false, nil
+	}
+	after, _ := handleAt(unix.AT_FDCWD, c.path)
+	return seen, copies, before == after && slices.Equal(list, again), nil
 }
 
 // meet finds the file behind a name, or opens it. c.mu is held.
@@ -123,7 +164,7 @@ func (c *chain) meet(n name) *file {
 		}
 		if !c.s.budget.take() {
 			c.s.met.errors.WithLabelValues("no_descriptor").Inc()
-			c.incomplete = true
+			c.incomplete, c.blind = true, true
 			return nil
 		}
 		var fd *os.File
@@ -135,6 +176,7 @@ func (c *chain) meet(n name) *file {
 	if !errors.Is(err, fs.ErrNotExist) {
 		c.s.met.errors.WithLabelValues("open").Inc()
 		c.incomplete = true
+		c.blind = c.blind || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 	}
 	return nil
 }
@@ -159,7 +201,6 @@ func (c *chain) enter(n name, fd *os.File) *file {
 		return f
 	}
 	if f.id, f.named = identifyGzip(fd, f.handle); !f.named {
-		c.s.met.malformed.WithLabelValues("bad_gzip").Inc()
 		f.done = true // it stays known by its handle, or it would be tried every second
 		f.close(&c.s.budget)
 		return f
@@ -200,18 +241,19 @@ func (c *chain) merge(seen []*file) {
 func (c *chain) part(seen []*file) {
 	c.files = slices.DeleteFunc(c.files, func(f *file) bool {
 		if slices.Contains(seen, f) {
-			f.missed = time.Time{}
+			f.missed, f.hidden = time.Time{}, false
 			return false
 		}
 		if f.f != nil && linked(f.f) {
-			return false // it was moved while we looked, or out of the folder
+			return false // it was moved out of the folder
 		}
+		hidden := c.blind && !c.gone.Load()
 		if f.done {
-			if f.missed.IsZero() {
+			if f.missed.IsZero() || hidden {
 				f.missed = time.Now()
 			}
 			if time.Since(f.missed) < missedMax && !c.gone.Load() {
-				c.incomplete = true // it may have been given another name while we looked: look again before it is forgotten
+				c.incomplete = true // it may be out of the folder for a moment: look again before it is forgotten
 				return false
 			}
 			if f.lane != nil {
@@ -219,7 +261,11 @@ func (c *chain) part(seen []*file) {
 			}
 			return true
 		}
-		f.name = ""
+		// A compressed copy that could not be opened may be its: then its lane must outlive it. What can wait in the spool need not
+		// hold a descriptor until that is known.
+		if f.hidden = hidden; !hidden {
+			f.name = ""
+		}
 		f.seal()
 		return false
 	})
@@ -228,7 +274,7 @@ func (c *chain) part(seen []*file) {
 // seal tells the shipper that f can not be read again. It is called while the chain's goroutine may be waiting in Ship: that is
 // what it is for.
 func (f *file) seal() {
-	if f.name == "" && f.lane != nil && !f.sealed {
+	if (f.name == "" || f.hidden) && f.lane != nil && !f.sealed {
 		f.sealed = true
 		f.lane.Seal()
 	}

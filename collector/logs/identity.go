@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"io"
 	"os"
 
@@ -34,7 +35,7 @@ func identify(r io.ReaderAt, handle string, final bool) (id identity, at int64, 
 	for size := headFirst; ; size *= 4 {
 		buf := make([]byte, min(size, recordMax))
 		n, err := r.ReadAt(buf, at)
-		if n == 0 || err != nil && err != io.EOF {
+		if n == 0 || err != nil && !errors.Is(err, io.EOF) {
 			return id, 0, nil, false
 		}
 		head = buf[:n]
@@ -42,10 +43,10 @@ func identify(r io.ReaderAt, handle string, final bool) (id identity, at int64, 
 			head, whole = head[:i+1], true
 			break
 		}
-		if n == recordMax || err == io.EOF && final {
+		if n == recordMax || errors.Is(err, io.EOF) && final {
 			break
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return id, 0, nil, false
 		}
 	}
@@ -89,7 +90,7 @@ func identifyGzip(f *os.File, handle string) (identity, bool) {
 	var buf bytes.Buffer
 	for buf.Len() < 2*recordMax {
 		n, err := io.CopyN(&buf, z, headFirst)
-		if n == 0 || err != nil && err != io.EOF {
+		if n == 0 || err != nil && !errors.Is(err, io.EOF) {
 			break
 		}
 		if i := nuls(buf.Bytes()); bytes.IndexByte(buf.Bytes()[i:], '\n') >= 0 {

@@ -154,6 +154,7 @@ func (c *chain) join(ctx context.Context, f *file, r *record, start, end int64) 
 		p.begin(f, r, start)
 	}
 	c.tally.parts++
+	kept, counted := len(p.text), p.bytes
 	p.append(r.log, c.s.cfg.LineMax, &c.s.budget)
 	if !ends && p.bytes < lineHardMax {
 		return nil
@@ -162,7 +163,8 @@ func (c *chain) join(ctx context.Context, f *file, r *record, start, end int64) 
 	l.partial = !ends
 	p.active = false
 	if err := c.emit(ctx, f, &l, end, end); err != nil {
-		p.active = true
+		// The record counts as not read: it is read once more, if only by the last words, and must not be in the line twice.
+		p.active, p.text, p.bytes = true, p.text[:kept], counted
 		return err
 	}
 	p.clear(&c.s.budget)

@@ -7,9 +7,11 @@
 //
 // One inotify instance has a watch on each container's folder. A new file is opened at once and its descriptor held until it has
 // been read to its end, so rotation can rename and unlink as fast as it likes. Each container has a chain of its files, oldest
-// first, and one goroutine that reads them in that order; a file is at its end when a newer one stood behind it before its last
-// byte was read. Every second everything is looked at again, for what inotify did not tell. A lane that is stuck stops its own
-// chain only. A held file that has no name any more is sealed (Lane.Seal): its lines may go to the spool.
+// first, and one goroutine that reads them in that order; a file is at its end when a newer one stood behind it before its last byte
+// was read. Every second everything is looked at again, for what inotify did not tell. A listing counts only when nothing was
+// renamed while it was made (relist): a file that was missed would be read behind the one that follows it, or be taken for gone. A
+// lane that is stuck stops its own chain only. A held file that has no name any more is sealed (Lane.Seal): its lines may go to the
+// spool.
 //
 // # How nothing comes twice
 //
@@ -213,7 +215,7 @@ func (s *Source) stop() {
 		case <-s.ended:
 		case <-done:
 			for _, c := range s.chains {
-				c.close()
+				s.end(c)
 			}
 			return
 		}
@@ -367,11 +369,20 @@ func (s *Source) forget(c *chain) {
 		s.watch.remove(c.wd)
 		delete(s.dirs, c.wd)
 	}
-	c.close()
+	s.end(c)
 	if !c.excluded {
 		delete(s.chains, c.id)
 		delete(s.told, c.id)
 	}
+}
+
+// end closes a chain whose goroutine has returned. It looks at the folder before: a lane is forgotten only if its file has no name now,
+// and one that was being compressed may have got another name since the last look.
+func (s *Source) end(c *chain) {
+	if !c.excluded {
+		c.relist()
+	}
+	c.close()
 }
 
 // isID tells whether a folder is a container's: its name is 64 hex digits.

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 )
@@ -36,10 +37,12 @@ func (c *chain) pass(ctx context.Context) (more bool, err error) {
 	}
 	if final {
 		if c.successor(f) == nil {
-			err = c.flush(ctx, f)
+			if err := c.flush(ctx, f); err != nil {
+				return false, err
+			}
 		}
 		c.finish(f)
-		return true, err
+		return true, nil
 	}
 	if n == 0 && c.due(f) {
 		err = c.flush(ctx, f)
@@ -213,7 +216,7 @@ func (c *chain) pump(ctx context.Context, f *file, final bool) (total int64, err
 		have = copy(buf, buf[used:have])
 		f.seen = f.offset + int64(have)
 		if rerr != nil || n == 0 {
-			if rerr != nil && rerr != io.EOF {
+			if rerr != nil && !errors.Is(rerr, io.EOF) {
 				c.s.met.errors.WithLabelValues("read").Inc()
 				f.broken = rerr
 			}
