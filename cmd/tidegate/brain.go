@@ -56,13 +56,13 @@ func newBrain(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (*brain,
 // Bundle is what the engine's workers load once a block.
 func (b *brain) Bundle() *pipeline.Bundle { return b.current.Load() }
 
-// swap makes a bundle of what is loaded. Its version is a hash of theirs.
+// swap makes a bundle of what is loaded. Its version is a hash of theirs and of how they are set: the same version judges alike.
 func (b *brain) swap() {
 	list := []pipeline.Detector{b.rules, b.feeds}
 	version := "rules " + b.rules.Version() + " feeds " + b.feeds.Version()
 	if b.classifier != nil {
 		list = append(list, b.classifier)
-		version += " classifier " + b.classifier.Version()
+		version += fmt.Sprintf(" classifier %s %v %v", b.classifier.Version(), b.cfg.Classifier.Threshold, b.cfg.Classifier.Shadow)
 	}
 	sum := sha256.Sum256([]byte(version))
 	b.current.Store(&pipeline.Bundle{Version: hex.EncodeToString(sum[:6]), Detectors: list})

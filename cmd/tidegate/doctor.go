@@ -29,6 +29,9 @@ type finding struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
+// maxDetail bounds what is shown of a finding: an error of another program may be of any length.
+const maxDetail = 2000
+
 func doctorCommand(common *commonFlags) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
@@ -57,9 +60,9 @@ nothing else. It ends with 1 when something that is configured cannot work.`,
 			} else {
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 2, 8, 2, ' ', 0)
 				for _, f := range list {
-					_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", f.Status, f.What, f.Detail)
+					_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", f.Status, f.What, printable(f.Detail, maxDetail))
 					if f.Remedy != "" {
-						_, _ = fmt.Fprintf(w, "\t\t→ %s\n", f.Remedy)
+						_, _ = fmt.Fprintf(w, "\t\t→ %s\n", printable(f.Remedy, maxDetail))
 					}
 				}
 				_ = w.Flush()
@@ -167,7 +170,11 @@ func checkDocker(ctx context.Context, cfg *Config) finding {
 		var resp *http.Response
 		if resp, err = client.Do(req); err == nil {
 			_ = resp.Body.Close()
-			return finding{"docker", "ok", "the API answers at " + host, ""}
+			client.CloseIdleConnections()
+			if resp.StatusCode == http.StatusOK {
+				return finding{"docker", "ok", "the API answers at " + host, ""}
+			}
+			err = fmt.Errorf("%s answers %s", host, resp.Status)
 		}
 	}
 	return finding{"docker", "warn", oneLine(err) + ": containers have no names", "mount it (docker: -v /var/run/docker.sock:/var/run/docker.sock:ro), or set containers.host"}

@@ -188,6 +188,7 @@ func (s shop) playLog(ctx context.Context, c *pipeline.Container, start time.Tim
 	if err != nil {
 		return fmt.Errorf("write the demo's log: %w", err)
 	}
+	defer func() { _ = out.Close() }()
 	var records []logRecord
 	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
 		var r logRecord
@@ -196,7 +197,6 @@ func (s shop) playLog(ctx context.Context, c *pipeline.Container, start time.Tim
 		}
 		records = append(records, r)
 	}
-	defer func() { _ = out.Close() }()
 	for _, r := range records {
 		r.Time = start.Add(r.Time.Sub(demoEpoch))
 		if wait := time.Until(r.Time); wait > 0 && !pause(ctx, wait) {

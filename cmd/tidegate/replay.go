@@ -197,7 +197,7 @@ func (r *replay) flush() {
 	for _, e := range r.block {
 		r.events[e.Dataset.Name()]++
 		for _, v := range e.Verdicts {
-			r.matches[v.Severity.Name()+"\t"+v.Rule+"\t"+v.Title]++
+			r.matches[v.Severity.Name()+"\t"+printable(v.Rule, 80)+"\t"+printable(v.Title, 256)]++
 		}
 		if r.lines && r.failed == nil {
 			r.buf = append(pipeline.AppendJSON(r.buf[:0], e), '\n')

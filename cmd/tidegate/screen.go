@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -34,12 +35,12 @@ func isTerminal(f *os.File) bool {
 
 const plainEvery = 5 * time.Second
 
-// Printf writes a line that stays.
+// Printf writes a line that stays. Whatever its values are, they do not steer the terminal.
 func (s *screen) Printf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.clear()
-	_, _ = fmt.Fprintf(s.out, format+"\n", args...)
+	_, _ = io.WriteString(s.out, harmless(fmt.Sprintf(format, args...))+"\n")
 	s.draw()
 }
 
@@ -111,17 +112,43 @@ func alertLine(a *pipeline.Alert) string {
 	return printable(line, 240)
 }
 
+// printable makes one line of s, of at most so many characters, that is shown as it is.
 func printable(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+		if r == '\n' || r == '\t' {
 			return '·'
 		}
 		return r
-	}, s)
+	}, harmless(s))
 	if r := []rune(s); len(r) > most {
 		return string(r[:most-1]) + "…"
 	}
 	return s
+}
+
+// harmless replaces everything that a terminal obeys instead of showing it, but for the line feed and the tab: control characters of
+// both sets, and the marks that turn the direction of writing, by which a name can look like another. Bytes that are not UTF-8 become
+// U+FFFD.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return r
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp):
+			return '·'
+		}
+		return r
+	}, s)
+}
+
+// A harmlessWriter is for text that others put together. Each Write is a whole number of characters.
+type harmlessWriter struct{ out io.Writer }
+
+func (w harmlessWriter) Write(b []byte) (int, error) {
+	if _, err := io.WriteString(w.out, harmless(string(b))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // grouped writes a count for a person: 1,234,567.

@@ -22,6 +22,7 @@ type stage struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	err    error
+	told   bool                            // err went to failed
 	stop   func(ctx context.Context) error // nil: cancelling is enough
 }
 
@@ -44,6 +45,7 @@ func (s *stages) run(name string, f func(ctx context.Context) error) *stage {
 			}
 			select {
 			case s.failed <- fmt.Errorf("%s: %w", name, err):
+				st.told = true
 			default:
 			}
 		}
@@ -58,27 +60,62 @@ func (s *stages) onStop(name string, stop func(ctx context.Context) error) {
 	s.list = append(s.list, &stage{name: name, cancel: func() {}, done: done, stop: stop})
 }
 
-// stopAll stops in order; what does not end before ctx is left behind and told.
+// moment is what a part has for its end when the time for all of them is over: one that hangs does not take the store's chance to
+// end in order.
+const moment = 300 * time.Millisecond
+
+// stopAll stops in order; what does not end before ctx is left behind and told. Why a part ended by itself is told too, unless
+// somebody took it from failed.
 func (s *stages) stopAll(ctx context.Context) error {
 	var errs []error
 	for _, st := range slices.Backward(s.list) {
 		start := time.Now()
-		if st.stop != nil {
-			if err := st.stop(ctx); err != nil {
-				errs = append(errs, fmt.Errorf("stop %s: %w", st.name, err))
-			}
-		}
-		st.cancel()
-		select {
-		case <-st.done:
-			if st.err != nil && !errors.Is(st.err, context.Canceled) {
-				errs = append(errs, fmt.Errorf("%s: %w", st.name, st.err))
-			}
-		case <-ctx.Done():
-			errs = append(errs, fmt.Errorf("%s did not stop in time", st.name))
+		if err := st.end(ctx); err != nil {
+			errs = append(errs, err)
 		}
 		s.log.Debug("stopped", "part", st.name, "took", time.Since(start))
 	}
 	s.list = nil
+	select {
+	case err := <-s.failed:
+		errs = append(errs, err)
+	default:
+	}
 	return errors.Join(errs...)
+}
+
+// end stops one part. Not even a stop that does not heed its context is waited for longer than that.
+func (st *stage) end(ctx context.Context) error {
+	if at, ok := ctx.Deadline(); ok && time.Until(at) < moment || ctx.Err() != nil {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), moment)
+		defer cancel()
+		ctx = late
+	}
+	defer st.cancel()
+	ended := make(chan error, 1)
+	go func() {
+		var err error
+		if st.stop != nil {
+			if err = st.stop(ctx); err != nil {
+				err = fmt.Errorf("stop %s: %w", st.name, err)
+			}
+		}
+		st.cancel()
+		<-st.done
+		if st.err != nil && !st.told && !errors.Is(st.err, context.Canceled) {
+			err = errors.Join(err, fmt.Errorf("%s: %w", st.name, st.err))
+		}
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-ended: // both at once
+		return err
+	default:
+		return fmt.Errorf("%s did not stop in time", st.name)
+	}
 }

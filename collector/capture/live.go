@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path"
 	"runtime"
 	"strconv"
@@ -40,7 +39,12 @@ func Default() Config {
 	return Config{Interfaces: []string{"docker0", "br-*", "eth0"}, Bridges: []string{"docker0", "br-*"}, RingBytes: 8 << 20}
 }
 
-const blockBytes = 1 << 20
+// blockBytes is the size of a block of a ring. The kernel hands over a block with anything in it every 20 ms, however little that is, so
+// it is the number of blocks that bounds how long a worker may be kept from its core: with 2 blocks of 1 MiB a busy machine lost
+// single packets of a quiet interface. A block must hold the longest frame, which is 64 KiB behind a card that puts segments together.
+const blockBytes = 256 << 10
+
+const leastRing = 2 << 20
 
 // Check reports everything that is wrong with c.
 func (c Config) Check() []error {
@@ -58,7 +62,7 @@ func (c Config) Check() []error {
 	if c.Workers < 0 || c.Workers > 64 {
 		errs = append(errs, fmt.Errorf("workers: %d is not between 0 and 64", c.Workers))
 	}
-	if c.RingBytes < 2*blockBytes || c.RingBytes > 1<<30 {
+	if c.RingBytes < leastRing || c.RingBytes > 1<<30 {
 		errs = append(errs, fmt.Errorf("ring_bytes: %d is not between 2 MiB and 1 GiB", c.RingBytes))
 	}
 	return errs
@@ -184,7 +188,7 @@ func (l *Live) openRings(ifi *net.Interface) ([]*ring, error) {
 		n = min(runtime.GOMAXPROCS(0), 4)
 	}
 	if n > 1 {
-		cfg.fanout = fanoutGroup(ifi.Index)
+		cfg.group = &fanout{}
 	}
 	var rings []*ring
 	for range n {
@@ -199,10 +203,6 @@ func (l *Live) openRings(ifi *net.Interface) ([]*ring, error) {
 	}
 	return rings, nil
 }
-
-// fanoutGroup is a number that two captures on one host do not share: a group cannot span devices, and one of another process
-// would take half of our packets.
-func fanoutGroup(index int) int { return (os.Getpid()*31+index)&0xffff | 1 }
 
 func (l *Live) start(ctx context.Context, wg *sync.WaitGroup, rings []*ring, ship collector.Shipper) chan struct{} {
 	done := make(chan struct{})

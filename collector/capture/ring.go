@@ -35,7 +35,7 @@ type ringConfig struct {
 	blockBytes  int
 	retire      time.Duration // a block that is not full is handed over after this
 	promiscuous bool
-	fanout      int // group id; 0: no fanout
+	group       *fanout // shares the packets of the interface with the group's other rings; nil: this ring has all of them
 	filter      []bpf.RawInstruction
 }
 
@@ -91,13 +91,37 @@ func (r *ring) setUp(ifi *net.Interface, cfg ringConfig) error {
 			return fmt.Errorf("make it promiscuous: %w", err)
 		}
 	}
-	if cfg.fanout > 0 {
-		// DEFRAG is for IPv4: the fragments of one datagram reach one worker. Those of IPv6 are put together by the session table.
-		arg := cfg.fanout&0xffff | (unix.PACKET_FANOUT_HASH|unix.PACKET_FANOUT_FLAG_DEFRAG)<<16
-		if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_FANOUT, arg); err != nil {
-			return fmt.Errorf("join fanout group %d: %w", cfg.fanout, err)
-		}
+	return cfg.group.join(r.fd)
+}
+
+// A fanout is the group of the rings of one interface. The kernel picks its number when the first ring joins (since Linux 4.12): a
+// group of the same number on another interface would be refused, and one of another process, which in a container may well have our
+// process id, would take half of our packets.
+type fanout struct {
+	id     int
+	joined bool
+}
+
+func (g *fanout) join(fd int) error {
+	if g == nil {
+		return nil
 	}
+	// DEFRAG is for IPv4: the fragments of one datagram reach one worker. Those of IPv6 are put together by the session table.
+	flags := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_DEFRAG
+	if !g.joined {
+		flags |= unix.PACKET_FANOUT_FLAG_UNIQUEID
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, g.id|flags<<16); err != nil {
+		return fmt.Errorf("join fanout group %d: %w", g.id, err)
+	}
+	if g.joined {
+		return nil
+	}
+	v, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
+	if err != nil {
+		return fmt.Errorf("ask for the number of the fanout group: %w", err)
+	}
+	g.id, g.joined = v&0xffff, true
 	return nil
 }
 
@@ -133,6 +157,7 @@ const (
 	pktMac      = 24
 	pktVlanTCI  = 32
 	pktVlanTPID = 36
+	pktHeader   = 48 // struct tpacket3_hdr, with hv1 and padding
 )
 
 func (r *ring) block(i int) []byte { return r.mem[i*r.size : (i+1)*r.size] }
@@ -151,32 +176,42 @@ func (r *ring) read(f func(at int64, data []byte, wireLen int)) int {
 		if atomic.LoadUint32(status(b))&unix.TP_STATUS_USER == 0 {
 			return n
 		}
-		count := u32(b, blockNumPkts)
-		at := int(u32(b, blockFirstPkt))
-		for range count {
-			h := b[at:]
-			data := h[u16(h, pktMac):][:u32(h, pktSnaplen)]
-			wire := int(u32(h, pktLen))
-			if st := u32(h, pktStatus); st&unix.TP_STATUS_VLAN_VALID != 0 {
-				data, wire = restoreVLAN(h, data, st), wire+4
-			}
-			f(int64(u32(h, pktSec))*1e9+int64(u32(h, pktNsec)), data, wire)
-			at += int(u32(h, pktNext))
-		}
-		n += int(count)
+		n += readBlock(b, f)
 		atomic.StoreUint32(status(b), unix.TP_STATUS_KERNEL)
 		r.next = (r.next + 1) % r.blocks
 	}
 	return n
 }
 
+// readBlock hands the packets of one block to f and tells how many there were. A header that points out of the block ends it: no
+// kernel is known to write one, and a panic here would end the collector.
+func readBlock(b []byte, f func(at int64, data []byte, wireLen int)) int {
+	count := int(u32(b, blockNumPkts))
+	at := uint64(u32(b, blockFirstPkt))
+	for n := range count {
+		if at+pktHeader > uint64(len(b)) {
+			return n
+		}
+		h := b[at:]
+		mac := uint64(u16(h, pktMac))
+		end := mac + uint64(u32(h, pktSnaplen))
+		if end > uint64(len(h)) {
+			return n
+		}
+		data, wire := h[mac:end:end], int(u32(h, pktLen))
+		if st := u32(h, pktStatus); st&unix.TP_STATUS_VLAN_VALID != 0 && mac >= pktHeader+4 && len(data) >= 12 {
+			data, wire = restoreVLAN(h, data, st), wire+4
+		}
+		f(int64(u32(h, pktSec))*1e9+int64(u32(h, pktNsec)), data, wire)
+		at += uint64(u32(h, pktNext))
+	}
+	return count
+}
+
 // restoreVLAN puts the tag back that the kernel took out of the frame (it hands it over in the header): both addresses move four
 // bytes to the front, into the room that was reserved.
 func restoreVLAN(h, data []byte, st uint32) []byte {
 	mac := int(u16(h, pktMac))
-	if mac < 4 || len(data) < 12 {
-		return data
-	}
 	tpid := uint16(0x8100)
 	if st&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
 		tpid = u16(h, pktVlanTPID)

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -31,6 +32,9 @@ const keep = 30 * time.Second
 
 // maxEntries bounds the map; the kernel's own table is usually a quarter of a million. Beyond it new entries are counted and left out.
 const maxEntries = 1 << 20
+
+// maxDying bounds what waits to be forgotten: beyond twice as many the oldest go before their time.
+const maxDying = maxEntries / 4
 
 type key struct {
 	proto    pipeline.Transport
@@ -54,6 +58,9 @@ type Tracker struct {
 	log    *slog.Logger
 	shards [shards]shard
 	dying  []dying // in the order of their time; only the loop touches it
+	keep   time.Duration
+	tick   time.Duration // how often is looked for what to forget
+	now    func() time.Time
 
 	events  *prometheus.CounterVec
 	dumps   prometheus.Counter
@@ -69,7 +76,7 @@ type dying struct {
 // New makes a tracker; Run fills it.
 func New(log *slog.Logger, reg prometheus.Registerer) *Tracker {
 	t := &Tracker{
-		log:     log,
+		log: log, keep: keep, tick: 5 * time.Second, now: time.Now,
 		events:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_conntrack_events_total", Help: "Events of the kernel's connection tracking."}, []string{"type"}),
 		dumps:   prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_conntrack_dumps_total", Help: "Times that the whole table was read: at the start, and after events were lost."}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_conntrack_dropped_total", Help: "Entries left out because the map was full."}),
@@ -114,6 +121,10 @@ func (t *Tracker) shard(k key) *shard {
 	return &t.shards[(k.src.Port()^k.dst.Port()*31)%shards]
 }
 
+// lostPause is between the loss of events and the next reading of the table, so that a host whose connections come faster than we
+// read does not keep us reading it without end.
+const lostPause = 100 * time.Millisecond
+
 // Run listens until ctx ends. When the kernel had to drop events (ENOBUFS), the whole table is read again.
 func (t *Tracker) Run(ctx context.Context) error {
 	wait := time.Second
@@ -128,7 +139,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 		}
 		if errors.Is(err, unix.ENOBUFS) {
 			t.events.WithLabelValues("lost").Inc()
-			wait = 0
+			wait = lostPause
 		} else {
 			t.log.Warn("conntrack is not listened to", "err", err, "again_in", wait)
 		}
@@ -149,19 +160,19 @@ func (t *Tracker) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	defer func() { _ = conn.Close() }()
 	if err := conn.SetReadBuffer(8 << 20); err != nil {
 		t.log.Debug("conntrack buffer stays small", "err", err)
 	}
 	events := make(chan ct.Event, 4096)
 	failed, err := conn.Listen(events, 1, []netfilter.NetlinkGroup{netfilter.GroupCTNew, netfilter.GroupCTDestroy})
+	defer hangUp(conn, events, failed)
 	if err != nil {
 		return fmt.Errorf("join the groups: %w", err)
 	}
 	if err := t.dump(); err != nil {
 		return err
 	}
-	tick := time.NewTicker(5 * time.Second)
+	tick := time.NewTicker(t.tick)
 	defer tick.Stop()
 	for {
 		select {
@@ -171,19 +182,39 @@ func (t *Tracker) listen(ctx context.Context) error {
 			return err
 		case e := <-events:
 			t.event(e)
-		case now := <-tick.C:
-			t.forget(now)
+		case <-tick.C:
+			t.forget()
 		}
 	}
 }
 
-// dump reads the whole table over a connection of its own: the one that listens can do nothing else.
+// hangUp closes conn while it takes what its worker may still want to hand over: Close waits for the worker, and the worker for
+// whoever reads its channels.
+func hangUp(conn io.Closer, events <-chan ct.Event, failed <-chan error) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = conn.Close()
+	}()
+	for {
+		select {
+		case <-events:
+		case <-failed:
+		case <-closed:
+			return
+		}
+	}
+}
+
+// dump reads the whole table over a connection of its own: the one that listens can do nothing else. What was known before and is not
+// in the table has ended while nobody listened; it is forgotten like the rest.
 func (t *Tracker) dump() error {
 	conn, err := ct.Dial(nil)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
+	start := t.now()
 	flows, err := conn.Dump(nil)
 	if err != nil {
 		return fmt.Errorf("read the table: %w", err)
@@ -192,7 +223,23 @@ func (t *Tracker) dump() error {
 	for i := range flows {
 		t.add(&flows[i])
 	}
+	t.endBefore(start)
 	return nil
+}
+
+// endBefore marks everything as ended that was not seen since start.
+func (t *Tracker) endBefore(start time.Time) {
+	now := t.now()
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.RLock()
+		for k, e := range s.m {
+			if e.seen.Before(start) {
+				t.dying = append(t.dying, dying{now, [2]key{k, k}})
+			}
+		}
+		s.mu.RUnlock()
+	}
 }
 
 func (t *Tracker) event(e ct.Event) {
@@ -206,7 +253,10 @@ func (t *Tracker) event(e ct.Event) {
 	case ct.EventDestroy:
 		t.events.WithLabelValues("destroy").Inc()
 		if a, b, ok := keys(e.Flow); ok {
-			t.dying = append(t.dying, dying{time.Now(), [2]key{a, b}})
+			t.dying = append(t.dying, dying{t.now(), [2]key{a, b}})
+		}
+		if len(t.dying) > 2*maxDying {
+			t.forget()
 		}
 	default:
 		t.events.WithLabelValues("other").Inc()
@@ -236,7 +286,7 @@ func (t *Tracker) add(f *ct.Flow) {
 	if !ok {
 		return
 	}
-	e := entry{sessions.Mapping{Client: orig.src, Server: reply.src, OutsideClient: reply.dst, OutsideServer: orig.dst}, time.Now()}
+	e := entry{sessions.Mapping{Client: orig.src, Server: reply.src, OutsideClient: reply.dst, OutsideServer: orig.dst}, t.now()}
 	for _, k := range [...]key{orig, reply} {
 		s := t.shard(k)
 		s.mu.Lock()
@@ -251,10 +301,11 @@ func (t *Tracker) add(f *ct.Flow) {
 
 // forget removes what was destroyed long enough ago, unless the tuple has been used again since: then its entry is a new one, and
 // its end will be told too.
-func (t *Tracker) forget(now time.Time) {
+func (t *Tracker) forget() {
+	now := t.now()
 	n := 0
 	for _, d := range t.dying {
-		if now.Sub(d.at) < keep {
+		if now.Sub(d.at) < t.keep && len(t.dying)-n <= maxDying {
 			break
 		}
 		for _, k := range d.keys {

@@ -28,7 +28,7 @@ func Default() Config { return Config{Enabled: true} }
 
 // Check reports everything that is wrong with c.
 func (c Config) Check() []error {
-	if c.Threshold < 0 || c.Threshold > 1 {
+	if !(c.Threshold >= 0 && c.Threshold <= 1) { // so that .nan is none either
 		return []error{fmt.Errorf("threshold: %v is not between 0 and 1", c.Threshold)}
 	}
 	return nil
@@ -111,20 +111,21 @@ func (c *Classifier) flag(e *pipeline.Event, label, suffix string, score float64
 		return
 	}
 	c.flagged.WithLabelValues("false").Inc()
-	var why [nFeatures]int
-	c.model.score(label, suffix, &why)
 	e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
 		Detector: "classifier", Rule: "generated-domain", Version: c.model.version, Severity: pipeline.Severity_MEDIUM, Score: uint32(score*100 + 0.5),
 		Title:    "Look-up of a domain that looks generated",
-		Evidence: fmt.Sprintf("%s.%s scores %.2f (threshold %.2f); most by %s", label, suffix, score, c.threshold, c.reasons(label, suffix, &why)),
+		Evidence: fmt.Sprintf("%s.%s scores %.2f (threshold %.2f); most by %s", label, suffix, score, c.threshold, c.reasons(label, suffix)),
 		Tags:     []string{"attack.command_and_control", "attack.t1568.002"},
 	})
 }
 
 // reasons names the three features that moved the score most, with their values.
-func (c *Classifier) reasons(label, suffix string, why *[nFeatures]int) string {
+func (c *Classifier) reasons(label, suffix string) string {
 	var v vector
 	c.model.compute(&v, label, suffix)
+	var why [nFeatures]int
+	at := c.model.binned(&v)
+	c.model.forest.explain(&at, &why)
 	order := make([]int, nFeatures)
 	for i := range order {
 		order[i] = i

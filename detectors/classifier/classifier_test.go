@@ -166,3 +166,26 @@ func BenchmarkJudge(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(block)), "ns/domain")
 }
+
+// BenchmarkJudgeManifold judges names of many shapes, so that neither the caches nor the branch predictor know the way.
+func BenchmarkJudgeManifold(b *testing.B) {
+	c := shipped(b, classifier.Default())
+	rng := rand.New(rand.NewSource(5))
+	all := samples(4096)
+	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	var block []*pipeline.Event
+	for _, s := range all {
+		name := s.Label[:6+rng.Intn(len(s.Label)-5)] + "." + s.Suffix
+		e := lookup("www."+name, "A")
+		e.Dns.RegisteredDomain = name
+		block = append(block, e)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		c.Judge(block)
+		for _, e := range block {
+			e.Verdicts = e.Verdicts[:0]
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(block)), "ns/domain")
+}

@@ -116,6 +116,7 @@ func Decode(b []byte) (*Model, error) {
 	if err := m.check(); err != nil {
 		return nil, err
 	}
+	m.forest.compile()
 	sum := sha256.Sum256(b)
 	m.version = hex.EncodeToString(sum[:6])
 	return m, nil
@@ -168,14 +169,16 @@ func fromBytes(b []byte) language {
 }
 
 // Score is how sure the model is that a label under a public suffix was generated, 0 to 1. It does not allocate.
-func (m *Model) Score(label, suffix string) float64 { return m.score(label, suffix, nil) }
-
-func (m *Model) score(label, suffix string, why *[nFeatures]int) float64 {
+func (m *Model) Score(label, suffix string) float64 {
 	var v vector
 	m.compute(&v, label, suffix)
-	var at [nFeatures]uint8
+	at := m.binned(&v)
+	return m.forest.judge(&at)
+}
+
+func (m *Model) binned(v *vector) (at binned) {
 	for f := range v {
 		at[f] = uint8(m.bins.of(f, v[f]))
 	}
-	return m.forest.judge(&at, why)
+	return at
 }

@@ -68,6 +68,7 @@ func Train(samples []Sample, opt Options) (*Model, error) {
 			return nil, err
 		}
 	}
+	m.forest.compile()
 	return m, nil
 }
 

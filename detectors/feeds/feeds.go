@@ -74,7 +74,7 @@ type Set struct {
 	bits6      []int
 }
 
-// Version is a hash of every file.
+// Version is a hash of every file and of what its feed is set to.
 func (s *Set) Version() string { return s.version }
 
 // Len is the number of indicators.

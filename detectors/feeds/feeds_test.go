@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -233,4 +234,89 @@ func TestWatchSwapsAChangedFeed(t *testing.T) {
 		cancel()
 		synctest.Wait()
 	})
+}
+
+// TestConfidenceOfALine: what a line says counts, nothing at all included; only where it says none is it the feed's.
+func TestConfidenceOfALine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "feed.csv")
+	if err := os.WriteFile(path, []byte("zero.example,0\nsome.example,40\nnone.example,,a note\nplain.example\n203.0.113.7,0\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check := func(feed uint32, e *pipeline.Event, want uint32) {
+		t.Helper()
+		s, _, err := Load([]Config{{Name: "test", Path: path, Confidence: feed}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Judge([]*pipeline.Event{e})
+		if len(e.Verdicts) != 1 || e.Verdicts[0].Score != want {
+			t.Errorf("got %v, want score %d", e.Verdicts, want)
+		}
+	}
+	check(0, lookup("zero.example"), 0)
+	check(0, reach("203.0.113.7"), 0)
+	check(60, lookup("some.example"), 40)
+	check(60, lookup("none.example"), 60)
+	check(60, lookup("plain.example"), 60)
+	check(0, lookup("plain.example"), 75)
+}
+
+// TestVersionIsOfFilesAndSettings: two sets of the same version give the same verdicts.
+func TestVersionIsOfFilesAndSettings(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	seen := map[string]string{}
+	check := func(name string, cfgs ...Config) {
+		t.Helper()
+		s, _, err := Load(cfgs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before, ok := seen[s.Version()]; ok {
+			t.Errorf("%s has the version of %s", name, before)
+		}
+		seen[s.Version()] = name
+	}
+	one, two, both, none := file("one", "a.example\n"), file("two", "b.example\n"), file("both", "a.example\nb.example\n"), file("none", "")
+	check("low", Config{Name: "x", Path: one, Severity: "low"})
+	check("high", Config{Name: "x", Path: one, Severity: "high"})
+	check("surer", Config{Name: "x", Path: one, Severity: "high", Confidence: 90})
+	check("named", Config{Name: "y", Path: one, Severity: "high"})
+	check("one and two", Config{Name: "x", Path: one}, Config{Name: "y", Path: two})
+	check("both and none", Config{Name: "x", Path: both}, Config{Name: "y", Path: none})
+}
+
+// TestIndicatorsDoNotKeepTheirLines: 4 KiB a line would be 80 GB of a feed of twenty millions.
+func TestIndicatorsDoNotKeepTheirLines(t *testing.T) {
+	const lines = 4000
+	path := filepath.Join(t.TempDir(), "feed.csv")
+	var b strings.Builder
+	for i := range lines {
+		fmt.Fprintf(&b, "d%d.example,50,%s\n", i, strings.Repeat("long note ", 350))
+	}
+	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	s, _, err := Load([]Config{{Name: "test", Path: path}})
+	if err != nil || s.Len() != lines {
+		t.Fatalf("%d indicators, %v", s.Len(), err)
+	}
+	if each := (heap() - before) / lines; each > 1000 {
+		t.Errorf("%d bytes an indicator", each)
+	}
+	runtime.KeepAlive(s)
+	runtime.KeepAlive(&b)
 }

@@ -29,6 +29,9 @@ const (
 	maxNote       = 200
 )
 
+// unsaid is the confidence of a line that gives none.
+const unsaid = 255
+
 // A LineError is a line that could not be used; the rest of its file is.
 type LineError struct {
 	Path string
@@ -54,6 +57,8 @@ func Load(cfgs []Config) (*Set, Skipped, error) {
 		}
 		s.feeds = append(s.feeds, f)
 		sum := sha256.New()
+		// What the feed is set to is part of what it says, and keeps a file apart from the next.
+		fmt.Fprintf(io.MultiWriter(sum, all), "feed %q %v %d\n", cfg.Name, f.severity, cfg.Confidence)
 		if err := s.readFile(cfg, uint16(i), io.MultiWriter(sum, all), &skipped); err != nil {
 			return nil, skipped, fmt.Errorf("read feed %s: %w", cfg.Name, err)
 		}
@@ -110,7 +115,7 @@ func (s *Set) read(cfg Config, feed uint16, r io.Reader, skipped *Skipped) error
 			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
 		}
 		for _, ind := range parseLine(string(line), func(err error) { skipped.add(cfg.Path, n, err) }) {
-			if ind.confidence == 0 {
+			if ind.confidence == unsaid {
 				ind.confidence = confidence
 			}
 			ind.feed = feed
@@ -150,7 +155,7 @@ func parseLine(line string, bad func(error)) []indicator {
 	}
 	var out []indicator
 	for _, w := range words {
-		out = append(out, indicator{text: w})
+		out = append(out, indicator{text: w, confidence: unsaid})
 	}
 	return out
 }
@@ -159,7 +164,7 @@ func parseLine(line string, bad func(error)) []indicator {
 func parseCSV(line string) (indicator, error) {
 	first, rest, _ := strings.Cut(line, ",")
 	score, note, _ := strings.Cut(rest, ",")
-	ind := indicator{text: strings.Trim(strings.TrimSpace(first), `"`), note: clipTo(strings.Trim(strings.TrimSpace(note), `"`), maxNote)}
+	ind := indicator{text: strings.Trim(strings.TrimSpace(first), `"`), note: clipTo(strings.Trim(strings.TrimSpace(note), `"`), maxNote), confidence: unsaid}
 	if score = strings.TrimSpace(score); score != "" {
 		n, err := strconv.ParseUint(score, 10, 8)
 		if err != nil || n > 100 {
@@ -200,6 +205,7 @@ func (s *Set) add(ind indicator) error {
 	if err != nil {
 		return err
 	}
+	name = strings.Clone(name)
 	ind.text = name
 	put(s, s.domains, name, ind)
 	return nil
@@ -225,10 +231,12 @@ func (s *Set) addPrefix(ind indicator) error {
 func put[K comparable](s *Set, m map[K]int32, key K, ind indicator) {
 	if i, ok := m[key]; ok {
 		if s.indicators[i].confidence < ind.confidence {
+			ind.note = strings.Clone(ind.note)
 			s.indicators[i] = ind
 		}
 		return
 	}
+	ind.note = strings.Clone(ind.note) // else it keeps its line, which may be twenty times as long
 	m[key] = int32(len(s.indicators))
 	s.indicators = append(s.indicators, ind)
 }

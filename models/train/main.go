@@ -89,7 +89,8 @@ func read(dir string) ([]classifier.Sample, map[string]string, error) {
 		if err != nil {
 			return nil, nil, fmt.Errorf("read %s: %w", name, err)
 		}
-		for lines := bufio.NewScanner(z); lines.Scan(); {
+		lines := bufio.NewScanner(z)
+		for lines.Scan() {
 			domain, family, _ := strings.Cut(strings.ToLower(strings.TrimSpace(lines.Text())), ",")
 			registered, err := publicsuffix.EffectiveTLDPlusOne(domain)
 			if err != nil || seen[registered] || domain == "domain" {
@@ -100,6 +101,9 @@ func read(dir string) ([]classifier.Sample, map[string]string, error) {
 			if len(label) >= 6 {
 				out = append(out, classifier.Sample{Label: label, Suffix: suffix, Family: family})
 			}
+		}
+		if err := lines.Err(); err != nil { // half of a list would make a model too
+			return nil, nil, fmt.Errorf("read %s: %w", name, err)
 		}
 	}
 	return out, sums, nil

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A diary is what happened to the parts, in order.
+type diary struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (d *diary) write(line string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.lines = append(d.lines, line)
+}
+
+func within(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
+}
+
+func TestPartsStopInReverseEachBeforeWhatItNeeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d diary
+		s := newStages(quietLog())
+		part := func(name string, takes time.Duration) {
+			s.run(name, func(ctx context.Context) error {
+				<-ctx.Done()
+				d.write(name + " is told")
+				time.Sleep(takes)
+				d.write(name + " ended")
+				return ctx.Err()
+			})
+		}
+		part("store", 0)
+		s.onStop("lock", func(context.Context) error { d.write("lock let go"); return nil })
+		part("engine", time.Second)
+		part("source", 2*time.Second)
+		ctx, cancel := within(stopTimeout)
+		defer cancel()
+		if err := s.stopAll(ctx); err != nil {
+			t.Errorf("an orderly stop says %v", err)
+		}
+		want := []string{"source is told", "source ended", "engine is told", "engine ended", "lock let go", "store is told", "store ended"}
+		if !slices.Equal(d.lines, want) {
+			t.Errorf("got %q", d.lines)
+		}
+		if err := s.stopAll(ctx); err != nil || len(d.lines) != len(want) {
+			t.Errorf("a second stop: %v, %q", err, d.lines)
+		}
+	})
+}
+
+func TestFailureOfAPartIsToldOnce(t *testing.T) {
+	failing := func(err error) *stages {
+		s := newStages(quietLog())
+		s.run("store", func(ctx context.Context) error { <-ctx.Done(); return nil })
+		s.run("engine", func(context.Context) error { time.Sleep(time.Second); return err })
+		time.Sleep(2 * time.Second)
+		return s
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := failing(errors.New("disk full"))
+		if err := <-s.failed; err.Error() != "engine: disk full" {
+			t.Errorf("failed says %v", err)
+		}
+		if err := s.stopAll(context.Background()); err != nil {
+			t.Errorf("it is told again: %v", err)
+		}
+		s = failing(nil)
+		if err := <-s.failed; err.Error() != "engine: ended by itself" {
+			t.Errorf("failed says %v", err)
+		}
+		_ = s.stopAll(context.Background())
+		// Nobody took it: the process was told to stop at the same time, or did not start.
+		if err := failing(errors.New("disk full")).stopAll(context.Background()); err == nil || err.Error() != "engine: disk full" {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestErrorOfAStopIsToldWithItsPart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStages(quietLog())
+		s.onStop("broker", func(context.Context) error { return errors.New("log is torn") })
+		s.run("engine", func(ctx context.Context) error { <-ctx.Done(); return errors.New("block is lost") })
+		if err := s.stopAll(context.Background()); err == nil || err.Error() != "engine: block is lost\nstop broker: log is torn" {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestPartThatHangsTakesNothingFromTheOthers: of a part that does not heed its context, running or stopping, no more than the time for
+// all is waited, and those behind it still end in order.
+func TestPartThatHangsTakesNothingFromTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d diary
+		release := make(chan struct{})
+		s := newStages(quietLog())
+		s.run("broker", func(ctx context.Context) error {
+			<-ctx.Done()
+			time.Sleep(moment / 3)
+			d.write("broker ended")
+			return nil
+		})
+		s.onStop("store", func(ctx context.Context) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(moment / 3):
+				d.write("store ended")
+				return nil
+			}
+		})
+		s.onStop("deaf stop", func(context.Context) error { <-release; return nil })
+		s.run("deaf", func(context.Context) error { <-release; return nil })
+		ctx, cancel := within(stopTimeout)
+		defer cancel()
+		start := time.Now()
+		err := s.stopAll(ctx)
+		took := time.Since(start)
+		close(release)
+		if err == nil || err.Error() != "deaf did not stop in time\ndeaf stop did not stop in time" {
+			t.Errorf("got %v", err)
+		}
+		if strings.Join(d.lines, ", ") != "store ended, broker ended" || took > stopTimeout+3*moment {
+			t.Errorf("after %v: %q", took, d.lines)
+		}
+	})
+}
