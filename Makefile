@@ -5,7 +5,7 @@ export TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
 export TIDEGATE_SHARED ?= $(abspath $(CURDIR)/../shared)
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-STATE   ?= state
+STATE   ?= .tidegate
 PKG     ?= ./...
 LINT    := $(TIDEGATE_CACHE)/bin/golangci-lint
 

@@ -19,6 +19,8 @@ import (
 	"net/url"
 	"regexp"
 	"time"
+
+	"tidegate/pipeline"
 )
 
 // Config says where alerts go.
@@ -42,16 +44,7 @@ type HTTP struct {
 	PasswordFile string            `yaml:"password_file"`
 	Token        string            `yaml:"token"` // Authorization: Bearer, or
 	TokenFile    string            `yaml:"token_file"`
-	TLS          TLS               `yaml:"tls"`
-}
-
-// TLS is how a destination is believed and how we say who we are.
-type TLS struct {
-	CAFile             string `yaml:"ca_file"`
-	CertFile           string `yaml:"cert_file"`
-	KeyFile            string `yaml:"key_file"`
-	ServerName         string `yaml:"server_name"`
-	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
+	TLS          pipeline.TLS      `yaml:"tls"`
 }
 
 // Alertmanager is one of them; URL is its address without /api/v2.
@@ -134,8 +127,8 @@ func (h HTTP) check() []error {
 	if h.Username != "" && (h.Token != "" || h.TokenFile != "") {
 		bad("token: give username or token, not both")
 	}
-	if (h.TLS.CertFile == "") != (h.TLS.KeyFile == "") {
-		bad("tls.cert_file: a certificate and its key go together")
+	for _, err := range h.TLS.Check() {
+		bad("tls.%w", err)
 	}
 	return errs
 }

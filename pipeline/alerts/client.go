@@ -3,17 +3,15 @@ package alerts
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"tidegate/pipeline"
 )
 
 // A poster sends bodies to one URL.
@@ -49,19 +47,19 @@ func newPoster(h HTTP, path string, timeout time.Duration) (*poster, error) {
 		p.header.Set(k, v)
 	}
 	var err error
-	if p.pass, err = secret(h.Password, h.PasswordFile); err != nil {
+	if p.pass, err = pipeline.Secret(h.Password, h.PasswordFile); err != nil {
 		return nil, fmt.Errorf("password_file: %w", err)
 	}
-	token, err := secret(h.Token, h.TokenFile)
+	token, err := pipeline.Secret(h.Token, h.TokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("token_file: %w", err)
 	}
 	if token != "" {
 		p.header.Set("Authorization", "Bearer "+token)
 	}
-	t, err := h.TLS.config()
+	t, err := h.TLS.Config()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("tls.%w", err)
 	}
 	p.client = &http.Client{
 		Timeout:       timeout,
@@ -114,42 +112,4 @@ func retryAfter(s string, now time.Time) time.Duration {
 		d = t.Sub(now)
 	}
 	return min(max(d, 0), 5*time.Minute)
-}
-
-func (t TLS) config() (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls.ca_file: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls.ca_file: %s holds no certificate in PEM", t.CAFile)
-		}
-	}
-	if t.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls.cert_file: %w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
-	}
-	return c, nil
-}
-
-// secret is the value, or the first line of the file.
-func secret(value, file string) (string, error) {
-	if value != "" || file == "" {
-		return value, nil
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	if line = strings.TrimRight(line, "\r"); line == "" {
-		return "", errors.New(file + " begins with an empty line")
-	}
-	return line, nil
 }

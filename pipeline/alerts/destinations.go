@@ -133,7 +133,7 @@ func newWebhook(cfg Webhook, timeout time.Duration) (*webhook, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := secret(cfg.Secret, cfg.SecretFile)
+	s, err := pipeline.Secret(cfg.Secret, cfg.SecretFile)
 	if err != nil {
 		return nil, fmt.Errorf("secret_file: %w", err)
 	}

@@ -14,18 +14,18 @@ package clickhouse
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"regexp"
 	"strings"
 	"time"
 
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/pipeline"
 )
 
 // Config says where the store is and how long it keeps things.
@@ -51,12 +51,8 @@ type Config struct {
 
 // TLSConfig is how the connection is made safe.
 type TLSConfig struct {
-	Enabled            bool   `yaml:"enabled"`
-	CAFile             string `yaml:"ca_file"`   // "" trusts what the machine trusts
-	CertFile           string `yaml:"cert_file"` // of the client, for mTLS
-	KeyFile            string `yaml:"key_file"`
-	ServerName         string `yaml:"server_name"` // "" takes the address
-	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
+	Enabled      bool `yaml:"enabled"`
+	pipeline.TLS `yaml:",inline"`
 }
 
 // ClusterConfig makes the tables replicated ones.
@@ -123,8 +119,9 @@ func (c Config) Check() []error {
 	if c.AlertTTLDays < 0 || c.AlertTTLDays > 36500 {
 		bad("alert_ttl_days", "%d: 0 (for ever) to 36500 is meant", c.AlertTTLDays)
 	}
-	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") {
-		bad("tls.cert_file", "a certificate and its key go together")
+	for _, err := range c.TLS.Check() {
+		key, problem, _ := strings.Cut(err.Error(), ": ")
+		bad("tls."+key, "%s", problem)
 	}
 	return errs
 }
@@ -177,7 +174,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	if errs := cfg.Check(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	password, err := secret(cfg.Password, cfg.PasswordFile)
+	password, err := pipeline.Secret(cfg.Password, cfg.PasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse.password_file: %w", err)
 	}
@@ -243,36 +240,9 @@ func loopback(addrs []string) bool {
 }
 
 func (t TLSConfig) load() (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("clickhouse.tls.ca_file: %w", err)
-		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("clickhouse.tls.ca_file: %s holds no certificate in PEM", t.CAFile)
-		}
-	}
-	if t.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("clickhouse.tls.cert_file: %w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
+	c, err := t.Config()
+	if err != nil {
+		return nil, fmt.Errorf("clickhouse.tls.%w", err)
 	}
 	return c, nil
-}
-
-// secret is the value, or the first line of the file.
-func secret(value, file string) (string, error) {
-	if value != "" || file == "" {
-		return value, nil
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", err
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	return strings.TrimRight(line, "\r"), nil
 }

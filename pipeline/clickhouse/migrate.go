@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"tidegate/pipeline"
 )
 
 // A migration is a step that cannot be generated from the field table. Steps are numbered, only ever added, and never changed once they were
@@ -141,7 +143,7 @@ func (s *Store) makeReader(ctx context.Context) error {
 	if s.cfg.ReadUser == "" {
 		return nil
 	}
-	password, err := secret(s.cfg.ReadPassword, s.cfg.ReadPasswordFile)
+	password, err := pipeline.Secret(s.cfg.ReadPassword, s.cfg.ReadPasswordFile)
 	if err != nil {
 		return fmt.Errorf("clickhouse.read_password_file: %w", err)
 	}

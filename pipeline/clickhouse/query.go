@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"tidegate/pipeline"
 )
 
 // Query runs sql over HTTP, as the read-only user where one is configured, and copies the answer to w in the given ClickHouse format
@@ -21,7 +23,7 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 	if user == "" {
 		user, password, file = cfg.Username, cfg.Password, cfg.PasswordFile
 	}
-	password, err := secret(password, file)
+	password, err := pipeline.Secret(password, file)
 	if err != nil {
 		return fmt.Errorf("read the password of %s: %w", user, err)
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tidegate/pipeline"
 )
 
 // Config says where Kafka is and how to speak to it.
@@ -23,12 +25,8 @@ type Config struct {
 
 // TLS is how connections are encrypted and who is believed.
 type TLS struct {
-	Enabled            bool   `yaml:"enabled"`
-	CAFile             string `yaml:"ca_file"`   // PEM; "": the system's roots
-	CertFile           string `yaml:"cert_file"` // PEM, with key_file: the client's own certificate
-	KeyFile            string `yaml:"key_file"`
-	ServerName         string `yaml:"server_name"` // "": the host that is dialled
-	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"`
+	Enabled      bool `yaml:"enabled"`
+	pipeline.TLS `yaml:",inline"`
 }
 
 // SASL is how we say who we are.
@@ -99,8 +97,9 @@ func (c Config) Check() []error {
 }
 
 func (t TLS) check(bad func(key, format string, args ...any)) {
-	if (t.CertFile == "") != (t.KeyFile == "") {
-		bad("tls.cert_file", "and key_file belong together, one of them is empty")
+	for _, err := range t.Check() {
+		key, problem, _ := strings.Cut(err.Error(), ": ")
+		bad("tls."+key, "%s", problem)
 	}
 	if !t.Enabled && (t != TLS{}) {
 		bad("tls.enabled", "is false, yet other keys of tls are set")

@@ -102,8 +102,8 @@ func TestCheckNamesEveryBadKey(t *testing.T) {
 	check(func(c *Config) { c.Topic = "é" }, "topic")
 	check(func(c *Config) { c.Partitions, c.ReplicationFactor, c.Assign = 0, 0, "x" }, "partitions", "replication_factor", "assign")
 	check(func(c *Config) { c.Timeout = 0 }, "timeout")
-	check(func(c *Config) { c.TLS = TLS{Enabled: true, CertFile: "x"} }, "tls.cert_file")
-	check(func(c *Config) { c.TLS = TLS{CAFile: "x"} }, "tls.enabled")
+	check(func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{CertFile: "x"}} }, "tls.cert_file")
+	check(func(c *Config) { c.TLS = TLS{TLS: pipeline.TLS{CAFile: "x"}} }, "tls.enabled")
 	check(func(c *Config) { c.SASL = SASL{Username: "x"} }, "sasl.mechanism")
 	check(func(c *Config) { c.SASL = SASL{Mechanism: "gssapi"} }, "sasl.mechanism", "sasl.username", "sasl.password")
 	check(func(c *Config) { c.SASL = SASL{Mechanism: "plain", Username: "u", Password: "a", PasswordFile: "b"} }, "sasl.password")
@@ -206,8 +206,8 @@ func TestSASL(t *testing.T) {
 func TestTLS(t *testing.T) {
 	ca, pair := certificate(t)
 	addrs := broker(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}}))
-	roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = TLS{Enabled: true, CAFile: ca} }))
-	roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = TLS{Enabled: true, InsecureSkipVerify: true} }))
+	roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{CAFile: ca}} }))
+	roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{InsecureSkipVerify: true}} }))
 
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -230,9 +230,9 @@ func TestBadFilesAreNamed(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	check("kafka.tls.ca_file", func(c *Config) { c.TLS = TLS{Enabled: true, CAFile: "/nonexistent"} })
-	check(empty, func(c *Config) { c.TLS = TLS{Enabled: true, CAFile: empty} })
-	check("kafka.tls.cert_file", func(c *Config) { c.TLS = TLS{Enabled: true, CertFile: empty, KeyFile: empty} })
+	check("kafka.tls.ca_file", func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{CAFile: "/nonexistent"}} })
+	check(empty, func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{CAFile: empty}} })
+	check("kafka.tls.cert_file", func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{CertFile: empty, KeyFile: empty}} })
 	check("kafka.sasl.password_file", func(c *Config) { c.SASL = SASL{Mechanism: "plain", Username: "u", PasswordFile: "/nonexistent"} })
 }
 
