@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/alerts"
+	"tidegate/pipeline/engine"
+	"tidegate/pipeline/kafka"
+)
+
+func (p *process) startEngine(ctx context.Context) error {
+	store := engine.Nowhere()
+	if !p.storeless {
+		if err := p.connectStore(ctx); err != nil {
+			return err
+		}
+		store = engine.ClickHouse(p.store)
+	}
+	if p.cfg.Kafka.Assign == kafka.AssignStatic {
+		if err := p.lock("engine"); err != nil {
+			return err
+		}
+	}
+	var err error
+	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: store, Bundle: p.brain.Bundle, Seam: seam()}, p.log, p.reg)
+	if err != nil {
+		return err
+	}
+	p.stages.run("detectors", p.brain.watch)
+	p.stages.run("engine", p.engine.Run)
+	p.stages.onStop("what is in kafka", p.drain)
+	return nil
+}
+
+// seam is for tests: it kills the process, as kill -9 does, when the engine comes to the named place of a block for the nth time.
+func seam() func(string) {
+	name, nth, ok := strings.Cut(os.Getenv("TIDEGATE_KILL_AT"), ":")
+	if !ok {
+		return nil
+	}
+	n, err := strconv.ParseInt(nth, 10, 64)
+	if err != nil {
+		return nil
+	}
+	var left atomic.Int64 // the workers share it
+	left.Store(n)
+	return func(at string) {
+		if at == name && left.Add(-1) <= 0 {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}
+}
+
+// drain waits, within the time that a stop may take, until the engine has read what the collector of this process has shipped.
+func (p *process) drain(ctx context.Context) error {
+	if p.shipper == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	for {
+		lag, err := p.lag(ctx)
+		if err != nil || lag == 0 || !pause(ctx, 50*time.Millisecond) {
+			return nil // what is left is in Kafka and is read next time
+		}
+	}
+}
+
+func (p *process) lag(ctx context.Context) (int64, error) {
+	if p.engine == nil {
+		return 0, nil
+	}
+	return p.engine.Lag(ctx)
+}
+
+func (p *process) startAlerts() error {
+	var onAlert func(*pipeline.Alert)
+	if p.screen != nil {
+		onAlert = func(a *pipeline.Alert) { p.screen.Printf("%s", alertLine(a)) }
+	}
+	if p.cfg.Kafka.Assign == kafka.AssignStatic {
+		if err := p.lock("alerts"); err != nil {
+			return err
+		}
+	}
+	pub, err := alerts.NewPublisher(p.cfg.Alerts, p.kafka, onAlert, p.log, p.reg)
+	if err != nil {
+		return err
+	}
+	p.stages.run("alerts", pub.Run)
+	return nil
+}

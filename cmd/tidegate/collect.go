@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"tidegate/collector"
+	"tidegate/collector/capture"
+	"tidegate/collector/conntrack"
+	"tidegate/collector/containers"
+	"tidegate/collector/logs"
+	"tidegate/collector/sessions"
+	"tidegate/collector/ship"
+	"tidegate/pipeline"
+	"tidegate/protocols"
+	"tidegate/protocols/all"
+)
+
+func (p *process) startCollector(ctx context.Context) error {
+	id, err := ship.LoadIdentity(p.cfg.Ship.StateDir)
+	if err != nil {
+		return err
+	}
+	p.identity = id
+	if p.shipper, err = ship.New(p.cfg.Ship, p.cfg.Kafka, id, p.log, p.reg); err != nil {
+		return err
+	}
+	p.stages.onStop("shipper", p.shipper.Close)
+
+	p.cfg.Containers.Collector = id
+	registry := containers.New(p.cfg.Containers, p.log, p.reg)
+	p.stages.run("containers", func(ctx context.Context) error { return registry.Run(ctx, p.shipper) })
+	select {
+	case <-registry.Ready():
+	case <-time.After(2 * time.Second):
+		p.leftOut = append(p.leftOut, "names of containers: no Docker API at "+p.cfg.Containers.Host)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	p.startCapture(registry)
+	if p.cfg.Logs.Enabled {
+		p.cfg.Logs.Born = identityBorn(p.cfg.Ship.StateDir)
+		src := logs.New(p.cfg.Logs, registry, id, p.log, p.reg)
+		p.stages.run("logs", func(ctx context.Context) error { return src.Run(ctx, p.shipper) })
+	}
+	return nil
+}
+
+// identityBorn is when this collector's state was made.
+func identityBorn(dir string) time.Time {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return time.Time{}
+	}
+	born := time.Now()
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.ModTime().Before(born) {
+			born = info.ModTime()
+		}
+	}
+	return born
+}
+
+func (p *process) startCapture(registry *containers.Registry) {
+	if err := mayCapture(); err != nil {
+		p.leftOut = append(p.leftOut, "packets: "+err.Error())
+		return
+	}
+	tracker := conntrack.New(p.log, p.reg)
+	p.stages.run("conntrack", func(ctx context.Context) error {
+		if err := tracker.Run(ctx); err != nil {
+			p.log.Error("sessions through nat are told by each side", "err", err)
+			<-ctx.Done()
+		}
+		return nil
+	})
+	shared := sessions.NewShared()
+	panicked := p.tellPanics()
+	handler := func(_ string, _ int, lane collector.Lane) capture.Handler {
+		set := protocols.NewSet(all.Protocols, p.cfg.Protocols, p.reg)
+		set.Panicked = panicked
+		return sessions.New(p.cfg.Sessions, sessions.Deps{
+			Collector: p.identity, Protocols: set,
+			Container: registry.ByIP, Who: registry.Who, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Shared: shared,
+			Emit: func(e *pipeline.Event) { lane.TryShip(e) },
+		}, p.reg)
+	}
+	live := capture.NewLive(p.cfg.Capture, p.ownAddresses(), handler, p.log, p.reg)
+	p.stages.run("capture", func(ctx context.Context) error { return live.Run(ctx, p.shipper) })
+}
+
+// panicsEvery is how often a parser's panic is written down; each is counted.
+const panicsEvery = time.Minute
+
+// tellPanics writes down, now and then, where a parser has panicked. It is called by every worker.
+func (p *process) tellPanics() func(protocol string, value any, stack []byte) {
+	var last atomic.Int64
+	return func(protocol string, value any, stack []byte) {
+		now, before := time.Now().UnixNano(), last.Load()
+		if now-before < int64(panicsEvery) || !last.CompareAndSwap(before, now) {
+			return
+		}
+		p.log.Error("a parser panicked, its connection is ignored from there on; see tidegate_protocols_panics_total", "protocol", protocol, "panic", value, "stack", string(stack))
+	}
+}
+
+// advertised are the addresses that the brokers give for themselves, as far as Kafka answers now: batches go there, not to those that
+// were configured.
+func (p *process) advertised() []string {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	meta, err := p.kafka.Kafka().Metadata(ctx, &kafkago.MetadataRequest{})
+	if err != nil {
+		p.log.Warn("traffic to brokers that are not configured may be captured: kafka does not answer", "err", err)
+		return nil
+	}
+	var out []string
+	for _, b := range meta.Brokers {
+		out = append(out, net.JoinHostPort(b.Host, strconv.Itoa(b.Port)))
+	}
+	return out
+}
+
+// ownAddresses are those of Kafka and ClickHouse: our own way there is not captured.
+func (p *process) ownAddresses() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, a := range slices.Concat(p.cfg.Kafka.Brokers, p.advertised(), p.cfg.ClickHouse.Addr, []string{p.cfg.ClickHouse.HTTPAddr}) {
+		host, port, err := net.SplitHostPort(a)
+		if err != nil {
+			continue
+		}
+		n, err := net.LookupPort("tcp", port)
+		if err != nil {
+			continue
+		}
+		ips, err := net.LookupIP(host)
+		if err != nil {
+			p.log.Warn("own traffic to an unknown host may be captured", "host", host, "err", err)
+		}
+		for _, ip := range ips {
+			if addr, ok := netip.AddrFromSlice(ip); ok {
+				if own := netip.AddrPortFrom(addr.Unmap(), uint16(n)); !slices.Contains(out, own) {
+					out = append(out, own)
+				}
+			}
+		}
+	}
+	return out
+}
