@@ -84,7 +84,10 @@ func (p *process) lag(ctx context.Context) (int64, error) {
 func (p *process) startAlerts() error {
 	var onAlert func(*pipeline.Alert)
 	if p.screen != nil {
-		onAlert = func(a *pipeline.Alert) { p.screen.Printf("%s", alertLine(a)) }
+		onAlert = func(a *pipeline.Alert) {
+			<-p.welcomed // what an earlier life left over comes below what this one says of itself
+			p.screen.Printf("%s", alertLine(a))
+		}
 	}
 	if p.cfg.Kafka.Assign == kafka.AssignStatic {
 		if err := p.lock("alerts"); err != nil {

@@ -106,7 +106,8 @@ type process struct {
 	shipper     *ship.Shipper
 	engine      *engine.Engine
 	brain       *brain
-	started     atomic.Bool // every part runs
+	started     atomic.Bool   // every part runs
+	welcomed    chan struct{} // closed when that was said, or never will be
 	storeless   bool        // there is no ClickHouse here: what is judged is not kept
 	leftOut     []string
 }
@@ -116,7 +117,7 @@ func runRoles(ctx context.Context, common *commonFlags, roles role, opt options)
 	if err != nil {
 		return err
 	}
-	p := &process{cfg: &cfg, reg: newRegistry()}
+	p := &process{cfg: &cfg, reg: newRegistry(), welcomed: make(chan struct{})}
 	level := common.logLevel
 	out := os.Stderr
 	if opt.screen {
@@ -135,6 +136,7 @@ func runRoles(ctx context.Context, common *commonFlags, roles role, opt options)
 		defer cancel()
 	}
 	err = p.start(ctx, roles, opt)
+	close(p.welcomed)
 	if err == nil {
 		err = p.wait(ctx)
 	} else if ctx.Err() != nil {
