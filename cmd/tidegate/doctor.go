@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -211,12 +212,12 @@ func checkKafka(ctx context.Context, cfg *Config) finding {
 
 func checkClickHouse(ctx context.Context, cfg *Config) finding {
 	if cfg.embeddedStore() {
-		lib := cfg.Embedded.Store.Library
-		if lib == "" {
-			lib = embedded.LibraryPath()
-		}
-		if _, err := os.Stat(lib); err != nil {
-			return finding{"clickhouse", "fail", "embedded, and " + lib + " is not there", "deploy/fetch-libchdb.sh brings it; or set clickhouse.addr"}
+		lib := cmp.Or(cfg.Embedded.Store.Library, embedded.LibraryPath())
+		program := cmp.Or(cfg.Embedded.Store.Program, embedded.ProgramPath())
+		for path, remedy := range map[string]string{lib: "deploy/fetch-libchdb.sh brings it", program: "`make build` makes it"} {
+			if _, err := os.Stat(path); err != nil {
+				return finding{"clickhouse", "warn", "embedded, and " + path + " is not there: events are judged and alerts raised, but nothing is kept", remedy + "; or set clickhouse.addr"}
+			}
 		}
 		return finding{"clickhouse", "ok", "embedded, " + lib, ""}
 	}
