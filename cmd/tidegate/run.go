@@ -108,7 +108,7 @@ type process struct {
 	brain       *brain
 	started     atomic.Bool   // every part runs
 	welcomed    chan struct{} // closed when that was said, or never will be
-	storeless   bool        // there is no ClickHouse here: what is judged is not kept
+	storeless   bool          // there is no ClickHouse here: what is judged is not kept
 	leftOut     []string
 }
 
