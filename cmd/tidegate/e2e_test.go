@@ -161,20 +161,25 @@ func (s *system) stop() {
 			s.t.Logf("log of collector:\n%s", out)
 		}
 	}
-	for _, name := range []string{"analyze", "alerts", "embedded", "webhook", "alertmanager"} {
+	s.terminate("analyze", "alerts", "embedded", "webhook", "alertmanager")
+}
+
+// terminate tells processes to stop, one after the other, and holds them to it.
+func (s *system) terminate(names ...string) {
+	for _, name := range names {
 		cmd := s.procs[name]
 		if cmd == nil {
 			continue
 		}
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		done := make(chan struct{})
-		go func() { _ = cmd.Wait(); close(done) }()
+		ended := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(ended) }()
 		select {
-		case <-done:
-		case <-time.After(15 * time.Second):
-			s.t.Errorf("%s did not end within 15 s of SIGTERM", name)
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			s.t.Errorf("%s did not end within 20 s of SIGTERM", name)
 			_ = cmd.Process.Kill()
-			<-done
+			<-ended
 		}
 	}
 }

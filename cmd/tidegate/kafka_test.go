@@ -158,22 +158,7 @@ func (k *onKafka) end() {
 			k.t.Logf("log of %s:\n%s", name, k.logTail(name))
 		}
 	}
-	for _, name := range order {
-		cmd := k.procs[name]
-		if cmd == nil {
-			continue
-		}
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		ended := make(chan struct{})
-		go func() { _ = cmd.Wait(); close(ended) }()
-		select {
-		case <-ended:
-		case <-time.After(20 * time.Second):
-			k.t.Errorf("%s did not end within 20 s of SIGTERM", name)
-			_ = cmd.Process.Kill()
-			<-ended
-		}
-	}
+	k.terminate(order...)
 }
 
 // wary ends the test where something has gone wrong already: what comes after would only wait.
