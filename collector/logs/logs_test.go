@@ -111,6 +111,9 @@ func TestFilesOfAnEarlierLifeAreReadInOrder(t *testing.T) {
 }
 
 func TestEveryLineOfAFastRotationComesOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	torture := func(maxFile int, size int64, compress bool, lines int) {
 		root := t.TempDir()
 		ship := newFake()
@@ -203,6 +206,9 @@ func TestALineOverTheCapIsTruncatedAndCounted(t *testing.T) {
 
 // TestALineWithoutEndIsToldWhenItsContainerEnds: nothing comes after it, so the bytes can not tell; and only once.
 func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	root := t.TempDir()
 	d, ship, who := newDockerd(t, root, 1), newFake(), newWho()
 	who.set(d.id, "c", containers.Status{Known: true, Running: true})
@@ -281,6 +287,9 @@ func TestALineOverARotationIsOne(t *testing.T) {
 
 // TestKillsLoseNothingAndDoubleNothing: at any mark of each lane; what comes again is what came before, at the same number.
 func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	for seed := range uint64(12) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		root := t.TempDir()
@@ -491,6 +500,9 @@ func TestALogElsewhereIsFoundByTheAPI(t *testing.T) {
 }
 
 func TestManyContainersShareTheBudget(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	root := t.TempDir()
 	ship := newFake()
 	cfg := config(root)

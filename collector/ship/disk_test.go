@@ -106,6 +106,9 @@ func TestRealFullDisk(t *testing.T) {
 
 // TestDamagedJournal: whatever happens to its bytes, no line is lost; a torn tail, which is what a kill leaves, doubles none either.
 func TestDamagedJournal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	r := rand.New(rand.NewPCG(7, 7))
 	for round := range 6 {
 		w := newWorld(t)
@@ -323,6 +326,9 @@ func FuzzSpool(f *testing.F) {
 
 // TestKillMinusNine kills a real process, again and again, and reads its metric of acknowledged lines before.
 func TestKillMinusNine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	w := newWorld(t)
 	w.brokerUp()
 	runChildren(t, w)

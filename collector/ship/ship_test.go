@@ -148,6 +148,9 @@ func killAt(t *testing.T, seam func(died *atomic.Int64) seams, repeats int) {
 
 // TestAnyKillLosesAndDoublesNothing kills at random places, life after life, with the broker going away now and then.
 func TestAnyKillLosesAndDoublesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	for seed := range tortures() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { torture(t, seed) })
 	}

@@ -216,6 +216,7 @@ func TestWatchSwapsAChangedFeed(t *testing.T) {
 		write("one.example\ntwo.example\n") // between the load and the watch
 		go Watch(ctx, cfgs, first, func(s *Set) { sets = append(sets, s) }, log, m)
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if len(sets) != 1 || sets[0].Len() != 2 || sets[0].Version() == first.Version() {
 			t.Fatalf("got %v", sets)
 		}
@@ -223,11 +224,13 @@ func TestWatchSwapsAChangedFeed(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if len(sets) != 1 {
 			t.Fatalf("a vanished file made a set")
 		}
 		write("three.example\n")
 		time.Sleep(5 * time.Second)
+		synctest.Wait()
 		if len(sets) != 2 || sets[1].Len() != 1 {
 			t.Fatalf("got %v", sets)
 		}

@@ -181,6 +181,9 @@ func TestWebhookHearsOnceAndNotAgainAfterARestart(t *testing.T) {
 }
 
 func TestOnlyTheNewestRevisionIsSentAfterTheInterval(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	c, r := newClient(t), newReceiver(t, "s3cret")
 	cfg := hook(r.URL)
 	cfg.Throttle = 2 * time.Second
@@ -311,6 +314,9 @@ func listOf(t *testing.T, url string) []listed {
 }
 
 func TestRealAlertmanagerListsTheAlertUntilItIsOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	url, c := alertmanagerAt(t), newClient(t)
 	cfg := Default()
 	cfg.Throttle, cfg.Resend, cfg.ResolveAfter = 50*time.Millisecond, 200*time.Millisecond, 4*time.Second
@@ -340,6 +346,9 @@ func TestRealAlertmanagerListsTheAlertUntilItIsOver(t *testing.T) {
 
 // TestOpenAlertIsTakenUpByTheNextLife: Alertmanager hears of the end of what a former life has said.
 func TestOpenAlertIsTakenUpByTheNextLife(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	url, c := alertmanagerAt(t), newClient(t)
 	cfg := Default()
 	cfg.Resend, cfg.ResolveAfter = 200*time.Millisecond, 5*time.Second

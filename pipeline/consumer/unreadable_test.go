@@ -11,6 +11,9 @@ import (
 // TestWhatCannotBeReadIsLeftOut: a batch that becomes a hundred times the memory it may, and one of several records, stop nobody: what
 // is before, between and behind them is read, and how much was left out is told.
 func TestWhatCannotBeReadIsLeftOut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	p, client := part(t)
 	good := func(text string) {
 		t.Helper()

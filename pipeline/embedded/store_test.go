@@ -166,6 +166,9 @@ func TestPasswordsAreForThisUserOnly(t *testing.T) {
 
 // TestKilledChildComesBackWithWhatWasAcknowledged kills it again and again while blocks are inserted and repeated under their tokens.
 func TestKilledChildComesBackWithWhatWasAcknowledged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	reg := prometheus.NewRegistry()
 	s := start(t, config(t.TempDir()), reg)
 	defer s.Stop(context.Background())
@@ -247,6 +250,9 @@ func gather(t *testing.T, reg *prometheus.Registry, name string) float64 {
 
 // TestStopLeavesNoProcess and the same folder serves again, with its data and its passwords.
 func TestStopLeavesNoProcess(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	c := config(t.TempDir())
 	s := start(t, c, nil)
 	st := open(t, s)
@@ -286,6 +292,9 @@ func holdStore(dir string) {
 }
 
 func TestKilledParentTakesItsChildAlong(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	if err := embeddedtest.Fetch(); err != nil {
 		t.Fatal(err)
 	}
@@ -345,6 +354,9 @@ func TestMissingOrBrokenLibraryIsOneSentence(t *testing.T) {
 
 // TestCapOnDiskDropsTheOldest: days first, then parts, and it is counted.
 func TestCapOnDiskDropsTheOldest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	c := config(t.TempDir())
 	c.MaxDisk, c.DiskInterval = 64<<20, 100*time.Millisecond
 	reg := prometheus.NewRegistry()

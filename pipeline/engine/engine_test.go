@@ -379,6 +379,9 @@ func TestBlockNeverExceedsItsRows(t *testing.T) {
 }
 
 func TestGroupSharesPartitionsAndARevokedOneIsHandedOverClean(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	r, s := newRig(t, 4, kafka.AssignGroup), newFakeStore()
 	for p := range 4 {
 		r.send(p, 10, 10)

@@ -38,6 +38,9 @@ func TestARepeatOfLongAgoIsKnown(t *testing.T) {
 // TestTokenOutlivesItsRows: a server that was killed in the middle of an insert remembers its token and has not kept its rows. They
 // are there in the end, once, also where the engine was killed as well.
 func TestTokenOutlivesItsRows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
 	for _, restart := range []bool{false, true} {
 		r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
 		failing := true

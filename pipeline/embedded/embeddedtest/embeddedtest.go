@@ -59,6 +59,9 @@ func Run(m *testing.M) int {
 // Server is the shared server.
 func Server(tb testing.TB) *embedded.StoreServer {
 	tb.Helper()
+	if testing.Short() {
+		tb.Skip("it starts a ClickHouse")
+	}
 	shared.once.Do(func() {
 		if shared.err = Fetch(); shared.err != nil {
 			return
