@@ -95,8 +95,7 @@ func alertBlock(alerts []*pipeline.Alert) *Block {
 	return b
 }
 
-// AlertsNow are the alerts that were touched since then, each as it stands now, the oldest first: what the publisher holds open
-// when it starts.
+// AlertsNow are the alerts that were touched since then, each as it stands now, the oldest first.
 func (s *Store) AlertsNow(ctx context.Context, since time.Time) ([]*pipeline.Alert, error) {
 	rows, err := s.driver.Query(ctx, "SELECT id, revision, fingerprint, detector, rule, version, title, severity, tags, `group`, score, evidence,"+
 		" window_start, first, last, count, event_id, dataset, host, cluster, container_id, container_name, image, source, destination, demo, partition, offset"+

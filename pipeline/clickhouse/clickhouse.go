@@ -3,7 +3,7 @@
 //
 // The engine's worker appends its events to a Block and hands that to Insert with a deduplication token; the alerts' fold inserts
 // revisions of alerts. Both ask back after a restart: Held (which rows of an unfinished block are there), HighestOffset, Stamps
-// (which batches were taken), VerdictsBefore (what the fold had seen), AlertsNow. `tidegate query` and the console use Query.
+// (which batches were taken). `tidegate query` and the console use Query.
 //
 // A Block is kept in ClickHouse's own columnar form from the first Append on: clickhouse-go's typed columns box every value, and
 // its LowCardinality looks each one up in a map[any]int. The driver carries the finished bytes, over HTTP as they are (FORMAT Native) or

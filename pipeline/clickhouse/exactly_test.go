@@ -193,47 +193,6 @@ func TestStampsAreTheMemoryOfRepeats(t *testing.T) {
 	}
 }
 
-// TestVerdictsBeforeReplaysWhatTheFoldSaw: in order, up to the border, with all that an alert tells.
-func TestVerdictsBeforeReplaysWhatTheFoldSaw(t *testing.T) {
-	for _, p := range protocol {
-		s := embeddedtest.Store(t, "verdicts_"+p, p)
-		b := s.NewBlock()
-		full := filled()
-		full.Transport, full.Dataset = pipeline.Transport_TCP, pipeline.Dataset_HTTP
-		stamp := pipeline.Stamp{Collector: [16]byte{3: 4}, Boot: 1, Sequence: 2}
-		b.Append(full, pipeline.Position{Offset: 9, Index: 3, Stamp: stamp}, "t")
-		b.Append(&pipeline.Event{Ingested: ingested, Verdicts: []*pipeline.Verdict{{Rule: "r"}}}, pipeline.Position{Offset: 9, Index: 1, Stamp: stamp}, "t")
-		b.Append(&pipeline.Event{Ingested: ingested}, pipeline.Position{Offset: 8, Stamp: stamp}, "t")
-		b.Append(full, pipeline.Position{Offset: 10, Stamp: stamp}, "t")
-		insert(t, s, b, "a")
-		var at []pipeline.Position
-		var last *pipeline.Event
-		err := s.VerdictsBefore(t.Context(), "t", 0, 10, time.Unix(0, ingested), func(e *pipeline.Event, p pipeline.Position) error {
-			at, last = append(at, p), e
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := []pipeline.Position{{Offset: 9, Index: 1, Stamp: stamp}, {Offset: 9, Index: 3, Stamp: stamp}}; !reflect.DeepEqual(at, want) {
-			t.Fatalf("%v", at)
-		}
-		for _, name := range []string{
-			"@timestamp", "event.ingested", "event.id", "event.dataset", "event.demo", "network.transport", "host.name", "host.id", "orchestrator.cluster.name",
-			"container.id", "container.name", "container.image.name", "source.ip", "source.port", "source.container.name", "destination.ip", "destination.port", "destination.container.id",
-			"verdict.detector", "verdict.rule", "verdict.version", "verdict.severity", "verdict.score", "verdict.evidence", "verdict.group", "verdict.title", "verdict.tags",
-		} {
-			if d := cmp.Diff(said(pipeline.Lookup(name), full), said(pipeline.Lookup(name), last)); d != "" {
-				t.Errorf("%s: %s", name, d)
-			}
-		}
-		stop := errors.New("enough")
-		if err := s.VerdictsBefore(t.Context(), "t", 0, 10, time.Unix(0, ingested), func(*pipeline.Event, pipeline.Position) error { return stop }); !errors.Is(err, stop) {
-			t.Errorf("%v", err)
-		}
-	}
-}
-
 // TestAlertsNowIsTheNewestRevisionOfEach, with every field of the type.
 func TestAlertsNowIsTheNewestRevisionOfEach(t *testing.T) {
 	for _, p := range protocol {

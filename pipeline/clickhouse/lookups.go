@@ -2,14 +2,9 @@ package clickhouse
 
 import (
 	"context"
-	"fmt"
-	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
-
-	"tidegate/pipeline"
 )
 
 // Held is the set of rows, by (_offset, _index), that the table holds of the messages [from, to) of a partition, as a block of the time
@@ -114,133 +109,4 @@ func (s *Store) StampsOf(ctx context.Context, topic string, partition int32, col
 		)`, topic, partition, before, boot, uuid.UUID(collector).String()).Scan(&sequences)
 	st.see(sequences)
 	return st, len(sequences) > 0, explain(err, s.cfg)
-}
-
-// VerdictsBefore hands over, in the order in which they were judged, the events that carry verdicts and lie before the message at
-// offset before, of what was taken up since then: the fold replays them to stand where it stood. An event has what an alert tells
-// of it: identity, time, dataset, host, containers, addresses and verdicts. It belongs to yield; an error of yield ends the walk.
-func (s *Store) VerdictsBefore(ctx context.Context, topic string, partition int32, before int64, since time.Time,
-	yield func(e *pipeline.Event, p pipeline.Position) error,
-) error {
-	rows, err := s.driver.Query(ctx, verdictQuery+s.cfg.table("events")+`
-		WHERE _topic = ? AND _partition = ? AND _offset < ? AND `+"`event.ingested`"+` >= fromUnixTimestamp64Nano(?) AND notEmpty(`+"`verdict.rule`"+`)
-		ORDER BY _offset, _index`, topic, partition, before, since.UnixNano())
-	if err != nil {
-		return explain(err, s.cfg)
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var r verdictRow
-		if err := rows.Scan(r.targets()...); err != nil {
-			return explain(err, s.cfg)
-		}
-		p := pipeline.Position{Partition: partition, Offset: r.offset, Index: r.index, Stamp: pipeline.Stamp{Boot: r.boot, Sequence: r.sequence}}
-		copy(p.Collector[:], r.collector)
-		e, err := r.event()
-		if err != nil {
-			return err
-		}
-		if err := yield(e, p); err != nil {
-			return err
-		}
-	}
-	return explain(rows.Err(), s.cfg)
-}
-
-const verdictQuery = "SELECT _offset, _index, UUIDStringToNum(toString(_collector)), _boot, _sequence," +
-	" UUIDStringToNum(toString(`event.id`)), toUnixTimestamp64Nano(`@timestamp`), toUnixTimestamp64Nano(`event.ingested`), `event.dataset`, `network.transport`, `event.demo`," +
-	" `host.name`, `host.id`, `orchestrator.cluster.name`," +
-	" `container.id`, `container.name`, `container.image.name`," +
-	" `source.ip`, `source.port`, `source.container.id`, `source.container.name`, `source.container.image.name`," +
-	" `destination.ip`, `destination.port`, `destination.container.id`, `destination.container.name`, `destination.container.image.name`," +
-	" `verdict.detector`, `verdict.rule`, `verdict.version`, `verdict.severity`, `verdict.score`, `verdict.evidence`, `verdict.group`, `verdict.title`, `verdict.tags`" +
-	" FROM "
-
-type verdictRow struct {
-	offset                    int64
-	index                     uint32
-	collector                 string
-	boot, sequence            uint64
-	id                        string
-	at, ingested              int64
-	dataset, transport        string
-	demo                      bool
-	host                      pipeline.Host
-	container                 pipeline.Container
-	source, destination       endpointRow
-	detector, rule, version   []string
-	severity, evidence, group []string
-	title, tags               []string
-	score                     []uint8
-}
-
-type endpointRow struct {
-	ip        string
-	port      uint16
-	container pipeline.Container
-}
-
-func (r *verdictRow) targets() []any {
-	container := func(c *pipeline.Container) []any { return []any{&c.Id, &c.Name, &c.Image} }
-	t := []any{
-		&r.offset, &r.index, &r.collector, &r.boot, &r.sequence,
-		&r.id, &r.at, &r.ingested, &r.dataset, &r.transport, &r.demo,
-		&r.host.Name, &r.host.Id, &r.host.Cluster,
-	}
-	t = append(t, container(&r.container)...)
-	for _, p := range []*endpointRow{&r.source, &r.destination} {
-		t = append(append(t, &p.ip, &p.port), container(&p.container)...)
-	}
-	return append(t, &r.detector, &r.rule, &r.version, &r.severity, &r.score, &r.evidence, &r.group, &r.title, &r.tags)
-}
-
-func (r *verdictRow) event() (*pipeline.Event, error) {
-	e := &pipeline.Event{
-		Id: []byte(r.id), Timestamp: r.at, Ingested: r.ingested, Dataset: pipeline.DatasetByName(r.dataset), Host: &r.host,
-		Source: r.source.endpoint(), Destination: r.destination.endpoint(),
-	}
-	switch r.transport {
-	case "tcp":
-		e.Transport = pipeline.Transport_TCP
-	case "udp":
-		e.Transport = pipeline.Transport_UDP
-	}
-	if r.container.Id != "" || r.demo {
-		r.container.Demo = r.demo
-		e.Container = &r.container
-	}
-	n := len(r.rule)
-	for _, l := range [][]string{r.detector, r.version, r.severity, r.evidence, r.group, r.title, r.tags} {
-		if len(l) != n {
-			return nil, fmt.Errorf("row (%d, %d): its verdict lists are not of one length", r.offset, r.index)
-		}
-	}
-	for i := range n {
-		e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
-			Detector: r.detector[i], Rule: r.rule[i], Version: r.version[i], Severity: pipeline.SeverityByName(r.severity[i]),
-			Score: uint32(r.score[i]), Evidence: r.evidence[i], Group: r.group[i], Title: r.title[i], Tags: splitTags(r.tags[i]),
-		})
-	}
-	return e, nil
-}
-
-func splitTags(joined string) []string {
-	if joined == "" {
-		return nil
-	}
-	return strings.Split(joined, ",")
-}
-
-func (r *endpointRow) endpoint() *pipeline.Endpoint {
-	if r.ip == "" && r.port == 0 && r.container.Id == "" {
-		return nil
-	}
-	p := &pipeline.Endpoint{Port: uint32(r.port)}
-	if a, err := netip.ParseAddr(r.ip); err == nil {
-		p.Ip = a.AsSlice()
-	}
-	if r.container.Id != "" {
-		p.Container = &r.container
-	}
-	return p
 }

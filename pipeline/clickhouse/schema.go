@@ -59,7 +59,7 @@ type index struct{ name, on, kind string }
 var eventIndexes = []index{
 	{"at", "`@timestamp`", "minmax GRANULARITY 1"},                   // a window of event time: every page
 	{"position", "(_partition, _offset)", "minmax GRANULARITY 1"},    // Held, HighestOffset, Stamps
-	{"judged", "notEmpty(`verdict.rule`)", "set(2) GRANULARITY 1"},   // VerdictsBefore, "what was found"
+	{"judged", "notEmpty(`verdict.rule`)", "set(2) GRANULARITY 1"},   // "what was found"
 	{"id", "`event.id`", "bloom_filter(0.01) GRANULARITY 1"},         // from an alert to its event
 	{"source_ip", "`source.ip`", "bloom_filter(0.01) GRANULARITY 4"}, // who talked to …
 	{"destination_ip", "`destination.ip`", "bloom_filter(0.01) GRANULARITY 4"},
