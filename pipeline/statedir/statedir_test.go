@@ -1,0 +1,86 @@
+package statedir
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestASecondLockIsRefusedAndNamesTheHolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := NewLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = NewLock(path)
+	if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
+		t.Errorf("second lock: %v, want ErrLocked with our pid", err)
+	}
+	if err := first.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	second, err := NewLock(path)
+	if err != nil {
+		t.Fatalf("after Unlock: %v", err)
+	}
+	defer second.Unlock()
+	if _, err := NewLock(filepath.Join(path, "below-a-file")); err == nil || errors.Is(err, ErrLocked) {
+		t.Errorf("a path that cannot be made: %v", err)
+	}
+}
+
+func TestWaitGetsALockThatIsReleased(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := NewLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Wait(t.Context(), path, 30*time.Millisecond); !errors.Is(err, ErrLocked) {
+		t.Errorf("held for longer than the patience: %v", err)
+	}
+	go func() {
+		time.Sleep(50 * time.Millisecond)
+		_ = first.Unlock()
+	}()
+	second, err := Wait(t.Context(), path, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = second.Unlock()
+}
+
+func TestAFailedReplaceLeavesTheOldFileAndNoRest(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state")
+	if err := WriteFile(path, []byte("old"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("half written")
+	err := Replace(path, 0o640, func(w io.Writer) error {
+		_, _ = io.WriteString(w, "ne")
+		return broken
+	})
+	if !errors.Is(err, broken) {
+		t.Errorf("Replace: %v", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "old" {
+		t.Errorf("file holds %q, %v", b, err)
+	}
+	if err := WriteFile(path, []byte("new"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "new" {
+		t.Errorf("file holds %q", b)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	if names, _ := os.ReadDir(dir); len(names) != 1 {
+		t.Errorf("%d files are left in the folder, want 1", len(names))
+	}
+}
