@@ -13,31 +13,30 @@ import (
 // What is not yet read of a direction is its tail, a copy in a pooled buffer with a cap; while there is none, the parser reads from
 // the caller's slice. Every method that may run a parser recovers its panic: it is counted and the rest of the connection ignored.
 type Conn struct {
-	set     *Set
-	info    Info
-	emit    func(*pipeline.Event)
-	state   state
-	proto   int // index into the set's list, or none
-	named   int // the last one that was recognised, or none
-	parser  Parser
-	ticker  Ticker
-	streams [2]stream // by the Dir of the caller; those of the parser are exchanged by flip
-	flip    Dir
-	flips   int
-	mid     bool
-	errors  int  // errors count up, messages down
-	become  bool // Become was called
-	name    string
-	now     int64
+	set          *Set
+	info         Info
+	emit         func(*pipeline.Event)
+	state        state
+	proto        int // index into the set's list, or none
+	lastProto    int // the last one that was recognised, or none
+	parser       Parser
+	ticker       Ticker
+	streams      [2]stream // by the Dir of the caller; those of the parser are exchanged by flip
+	flip         Dir
+	flips        int
+	midStream    bool
+	errorScore   int  // errors count up, messages down
+	switching    bool // SwitchTo was called
+	nextProtocol string
 
-	pieces []piece   // before the protocol is known: what came, in order
-	open   [2]uint64 // the protocols that each direction may still be, by bit
-	seen   int       // bytes that were looked at in mid-stream
-	bare   [2]int64  // datagrams that were not recognised
+	pieces       []piece   // before the protocol is known: what came, in order
+	candidates   [2]uint64 // the protocols that each direction may still be, by bit
+	searched     int       // bytes that were looked at in mid-stream
+	unrecognised [2]int64  // datagrams that were not recognised
 
-	unknown bool // dropped since no protocol was recognised
-	turns   int  // how often it was looked for again
-	last    Dir  // who sent last
+	undetected bool // dropped since no protocol was recognised
+	redetects  int  // how often it was looked for again
+	lastSender Dir  // who sent last
 }
 
 // A Ticker is a parser that wants to know that packet time goes on: what waits for its answer too long is emitted then.
@@ -45,10 +44,10 @@ type Ticker interface {
 	Tick(at int64)
 }
 
-// A Cutter is a parser that can read the front of a message whose rest was lost. It is told before Parser.Gap, which follows as if it
+// A TruncatedParser is a parser that can read the front of a message whose rest was lost. It is told before Parser.Gap, which follows as if it
 // had not been; b is valid until Cut returns.
-type Cutter interface {
-	Cut(dir Dir, b []byte, at int64)
+type TruncatedParser interface {
+	ParseTruncated(dir Dir, b []byte, at int64)
 }
 
 type state uint8
@@ -68,26 +67,25 @@ func (c *Conn) Data(dir Dir, b []byte, at int64) {
 		return
 	}
 	s := &c.streams[dir]
-	turn := dir != c.last
-	c.last = dir
-	if turn && c.state == detecting && c.open[dir] == 0 && len(s.tail) > 0 && !c.mid {
+	turn := dir != c.lastSender
+	c.lastSender = dir
+	if turn && c.state == detecting && c.candidates[dir] == 0 && len(s.tail) > 0 && !c.midStream {
 		// What it said before is nothing that we know, and the other side has answered in nothing that we know.
-		c.giveUp()
-		c.release()
+		c.endDetection()
+		c.releaseBuffers()
 	}
-	if c.state == dropped && !(turn && c.lookAgain()) {
-		s.off += uint64(len(b))
+	if c.state == dropped && !(turn && c.redetect()) {
+		s.offset += uint64(len(b))
 		return
 	}
-	defer c.rescue()
-	c.now = at
+	defer c.recoverPanic()
 	if c.state == detecting {
-		c.observe(dir, b, at)
+		c.detectData(dir, b, at)
 	} else {
-		c.feed(dir, b, at)
+		c.parseData(dir, b, at)
 	}
-	if c.become || c.state == dropped || c.streams[0].again || c.streams[1].again {
-		c.settle(at)
+	if c.switching || c.state == dropped || c.streams[0].reparse || c.streams[1].reparse {
+		c.applyRequests(at)
 	}
 }
 
@@ -96,17 +94,16 @@ func (c *Conn) Gap(dir Dir, n int, at int64) {
 	if n <= 0 {
 		return
 	}
-	defer c.rescue()
-	c.now = at
+	defer c.recoverPanic()
 	switch c.state {
 	case dropped:
-		c.streams[dir].off += uint64(n)
+		c.streams[dir].offset += uint64(n)
 	case detecting:
-		c.observeGap(dir, n)
+		c.detectGap(dir, n)
 	case parsing:
-		c.gap(dir, n)
+		c.parseGap(dir, n)
 	}
-	c.settle(at)
+	c.applyRequests(at)
 }
 
 // End tells that a side has sent its last byte (FIN).
@@ -114,34 +111,33 @@ func (c *Conn) End(dir Dir, at int64) {
 	if c.state == dropped || c.streams[dir].ended {
 		return
 	}
-	defer c.rescue()
-	c.now = at
+	defer c.recoverPanic()
 	c.streams[dir].ended = true
 	if c.state == detecting {
 		c.pieces = append(c.pieces, piece{dir: dir, end: true, at: at})
 		return
 	}
 	c.parser.End(dir^c.flip, at)
-	c.settle(at)
+	c.applyRequests(at)
 }
 
 // Datagram takes one datagram (UDP).
 func (c *Conn) Datagram(dir Dir, b []byte, at int64) {
 	s := &c.streams[dir]
-	defer c.rescue()
-	c.now, s.at = at, at
+	defer c.recoverPanic()
+	s.lastAt = at
 	if c.state == detecting {
 		c.detectDatagram(dir, b)
 	}
 	if c.state == parsing && len(b) > 0 {
 		if _, err := c.parser.Parse(dir^c.flip, b, at); err != nil {
-			c.fail()
-		} else if c.errors > 0 {
-			c.errors--
+			c.countError()
+		} else if c.errorScore > 0 {
+			c.errorScore--
 		}
 	}
-	s.off += uint64(len(b))
-	c.settle(at)
+	s.offset += uint64(len(b))
+	c.applyRequests(at)
 }
 
 // Tick tells that packet time goes on.
@@ -149,41 +145,39 @@ func (c *Conn) Tick(at int64) {
 	if c.ticker == nil || c.state != parsing {
 		return
 	}
-	defer c.rescue()
-	c.now = at
+	defer c.recoverPanic()
 	c.ticker.Tick(at)
-	c.settle(at)
+	c.applyRequests(at)
 }
 
 // Close ends the connection; what still waits is emitted. The Conn goes back to its pool and must not be used any more.
 func (c *Conn) Close(at int64) {
-	c.now = at
-	c.finish(at)
-	c.release()
-	c.set.freeConn(c)
+	c.finishParser(at)
+	c.releaseBuffers()
+	c.set.releaseConn(c)
 }
 
-// finish lets the parser say its last, behind a recover of its own so that Close goes on after a panic.
-func (c *Conn) finish(at int64) {
-	defer c.rescue()
+// finishParser lets the parser say its last, behind a recover of its own so that Close goes on after a panic.
+func (c *Conn) finishParser(at int64) {
+	defer c.recoverPanic()
 	if c.state == detecting {
-		c.giveUp()
-		c.settle(at)
+		c.endDetection()
+		c.applyRequests(at)
 	}
 	if c.state == parsing {
 		c.parser.Close(at)
 		for d := range c.streams {
-			c.lose("incomplete", len(c.streams[d].tail))
+			c.countDropped("incomplete", len(c.streams[d].tail))
 		}
 	}
 }
 
 // Protocol is the name of the protocol that was recognised so far, "" none.
 func (c *Conn) Protocol() string {
-	if c.named == none {
+	if c.lastProto == none {
 		return ""
 	}
-	return c.set.list[c.named].Name
+	return c.set.list[c.lastProto].Name
 }
 
 // Flipped tells that client and server were guessed the wrong way round when the connection was opened.
@@ -191,17 +185,17 @@ func (c *Conn) Flipped() bool { return c.flip == 1 }
 
 // Event makes the event of the transaction whose first message, of dir, is being parsed. It is pooled; Emit gives it on.
 func (c *Conn) Event(dir Dir) *pipeline.Event {
-	return c.event(dir, c.stream(dir).off)
+	return c.newEvent(dir, c.streamOf(dir).offset)
 }
 
 // EventUDP makes the event of the datagram that is being parsed. key tells it from others of the same time: the DNS id.
 func (c *Conn) EventUDP(dir Dir, key uint64) *pipeline.Event {
 	const odd = 0x9e3779b97f4a7c15 // spreads the time over all bits, so that a small key never makes up for a small difference
-	return c.event(dir, uint64(c.stream(dir).at)*odd^key)
+	return c.newEvent(dir, uint64(c.streamOf(dir).lastAt)*odd^key)
 }
 
-func (c *Conn) event(dir Dir, at uint64) *pipeline.Event {
-	s := c.stream(dir)
+func (c *Conn) newEvent(dir Dir, at uint64) *pipeline.Event {
+	s := c.streamOf(dir)
 	e := pipeline.EventFromVTPool()
 	id := pipeline.TransactionID(c.info.Session, uint8(dir), at)
 	e.Id = append(e.Id[:0], id[:]...)
@@ -209,7 +203,7 @@ func (c *Conn) event(dir Dir, at uint64) *pipeline.Event {
 	if c.proto != none {
 		e.Dataset = c.set.list[c.proto].Dataset
 	}
-	e.Timestamp = s.first()
+	e.Timestamp = s.firstAt()
 	e.Transport = c.info.Transport
 	e.Vlan = uint32(c.info.VLAN)
 	e.Partial = s.partial
@@ -238,37 +232,31 @@ func setEndpoint(p *pipeline.Endpoint, a netip.AddrPort) {
 // Emit hands e on.
 func (c *Conn) Emit(e *pipeline.Event) {
 	if c.proto != none {
-		c.set.counts[c.proto].events.Inc()
+		c.set.counters[c.proto].events.Inc()
 	}
 	c.emit(e)
 }
 
-// First is the packet time of the first byte of the message of dir that is being parsed.
-func (c *Conn) First(dir Dir) int64 { return c.stream(dir).first() }
-
-// Offset is the place in the stream of dir of the first byte that is not yet read: while Parse runs, of the front of b.
-func (c *Conn) Offset(dir Dir) uint64 { return c.stream(dir).off }
-
 // Skip tells that the next n bytes of dir behind this message are not needed: they are not kept nor passed to Parse. Of a gap
 // among them Parser.Gap is told, but what it answers does not matter: the place behind them is known.
-func (c *Conn) Skip(dir Dir, n uint64) { c.stream(dir).skip += n }
+func (c *Conn) Skip(dir Dir, n uint64) { c.streamOf(dir).skip += n }
 
 // Skipping is how many bytes of dir are still to be skipped.
-func (c *Conn) Skipping(dir Dir) uint64 { return c.stream(dir).skip }
+func (c *Conn) Skipping(dir Dir) uint64 { return c.streamOf(dir).skip }
 
 // Need tells that the message of dir that Parse just left unread (n == 0) has at least n bytes: Parse is not called before they
 // are there. Without it a long message that comes in small packets is read from its front for each of them.
 func (c *Conn) Need(dir Dir, n int) {
 	// A need that the cap would never let come is not one.
-	c.stream(dir).need = min(n, c.set.cfg.Tail)
+	c.streamOf(dir).need = min(n, c.set.cfg.Tail)
 }
 
-// Again tells that Parse shall see the unread bytes of dir once more though none have come: what they waited for, in the other
+// Reparse tells that Parse shall see the unread bytes of dir once more though none have come: what they waited for, in the other
 // direction, is there.
-func (c *Conn) Again(dir Dir) { c.stream(dir).again = true }
+func (c *Conn) Reparse(dir Dir) { c.streamOf(dir).reparse = true }
 
-// Become hands both directions with what is unread to another protocol when Parse returns; "" detects again.
-func (c *Conn) Become(name string) { c.become, c.name = true, name }
+// SwitchTo hands both directions with what is unread to another protocol when Parse returns; "" detects again.
+func (c *Conn) SwitchTo(name string) { c.switching, c.nextProtocol = true, name }
 
 // maxFlips bounds how often the roles may change: a parser that never decides would go on for ever.
 const maxFlips = 2
@@ -298,48 +286,48 @@ func (c *Conn) Intern(b []byte) string { return c.set.intern(b) }
 // Count counts something strange, or given up, that the parser met; reason is a constant, lower case with underscores.
 func (c *Conn) Count(reason string) {
 	if c.proto != none {
-		k := &c.set.counts[c.proto]
-		add(k.odd, k.oddVec, reason, 1)
+		k := &c.set.counters[c.proto]
+		addCount(k.anomalies, k.anomaliesVec, reason, 1)
 	}
 }
 
-// stream is that of the side which the parser calls dir.
-func (c *Conn) stream(dir Dir) *stream { return &c.streams[dir^c.flip] }
+// streamOf is that of the side which the parser calls dir.
+func (c *Conn) streamOf(dir Dir) *stream { return &c.streams[dir^c.flip] }
 
-// lose counts bytes that no parser read.
-func (c *Conn) lose(reason string, n int) {
+// countDropped counts bytes that no parser read.
+func (c *Conn) countDropped(reason string, n int) {
 	if c.proto != none {
-		k := &c.set.counts[c.proto]
-		add(k.dropped, k.droppedVec, reason, n)
+		k := &c.set.counters[c.proto]
+		addCount(k.dropped, k.droppedVec, reason, n)
 	}
 }
 
-// rescue recovers a panic of the parser, deferred by each method that runs one. The parser is not used again.
-func (c *Conn) rescue() {
+// recoverPanic recovers a panic of the parser, deferred by each method that runs one. The parser is not used again.
+func (c *Conn) recoverPanic() {
 	r := recover()
 	if r == nil {
 		return
 	}
 	if c.proto != none {
-		c.set.counts[c.proto].panics.Inc()
+		c.set.counters[c.proto].panics.Inc()
 	}
 	if c.set.Panicked != nil {
 		c.set.Panicked(c.Protocol(), r, debug.Stack())
 	}
 	c.state, c.parser, c.ticker = dropped, nil, nil
-	c.release()
+	c.releaseBuffers()
 }
 
-// release gives back what the connection holds.
-func (c *Conn) release() {
+// releaseBuffers gives back what the connection holds.
+func (c *Conn) releaseBuffers() {
 	for d := range c.streams {
 		s := &c.streams[d]
-		s.off += uint64(len(s.tail))
-		s.release(c.set)
+		s.offset += uint64(len(s.tail))
+		s.releaseTail(c.set)
 	}
 	c.pieces = c.pieces[:0]
 	if c.parser != nil {
-		c.set.freeParser(c.proto, c.parser)
+		c.set.releaseParser(c.proto, c.parser)
 		c.parser, c.ticker = nil, nil
 	}
 }

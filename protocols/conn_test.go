@@ -36,7 +36,7 @@ func (p *toy) Parse(dir Dir, b []byte, _ int64) (int, error) {
 		return 0, nil
 	}
 	line := string(b[:i])
-	p.say("%s%s@%d", side(dir), line, p.c.First(dir))
+	p.say("%s%s@%d", side(dir), line, p.c.streamOf(dir).firstAt())
 	word, arg, _ := strings.Cut(line, " ")
 	n := 0
 	_, _ = fmt.Sscan(arg, &n)
@@ -46,14 +46,14 @@ func (p *toy) Parse(dir Dir, b []byte, _ int64) (int, error) {
 	case "panic":
 		panic("as asked")
 	case "become":
-		p.c.Become(arg)
+		p.c.SwitchTo(arg)
 	case "drop":
 		p.c.Drop()
 	case "flip":
 		p.c.Flip()
 	case "event":
 		e := p.c.Event(dir)
-		p.say("%t %t", pipeline.TransactionID(p.c.Info().Session, uint8(dir), p.c.Offset(dir)) == pipeline.ID(e.Id), e.Partial)
+		p.say("%t %t", pipeline.TransactionID(p.c.Info().Session, uint8(dir), p.c.streamOf(dir).offset) == pipeline.ID(e.Id), e.Partial)
 		p.c.Emit(e)
 	}
 	return i + 1, nil
@@ -183,7 +183,7 @@ func TestTailIsCapped(t *testing.T) {
 	check(t, steps(">hi\n", ">"+strings.Repeat("x", 60), ">"+strings.Repeat("y", 10), ">y\n#z\n"), ">hi@0", ">gap 70", ">#z@3", "close")
 }
 
-func TestBecomeHandsOverWhatIsUnread(t *testing.T) {
+func TestSwitchToHandsOverUnreadBytes(t *testing.T) {
 	check(t, steps(">hi\n", "<unfinished", ">become other\nx\n", "<!\n"), ">hi@0", ">become other@2", "close", ">x@2", "<unfinished!@1", "close")
 	check(t, steps(">hi\n", ">become \nyo\nx\n"), ">hi@0", ">become @1", "close", ">yo@1", ">x@1", "close")
 	check(t, steps(">hi\n", ">become \nnothing\nx\n", ">hi\n"), ">hi@0", ">become @1", "close")
@@ -302,7 +302,7 @@ func TestConnsAreClean(t *testing.T) {
 		c.Close(9)
 	}
 	c := set.Open(Info{}, nil)
-	if c.Flipped() || c.Offset(Client) != 0 || c.streams[0].lost || c.streams[1].ended || c.Protocol() != "" || len(c.streams[0].tail) > 0 {
+	if c.Flipped() || c.streamOf(Client).offset != 0 || c.streams[0].lost || c.streams[1].ended || c.Protocol() != "" || len(c.streams[0].tail) > 0 {
 		t.Errorf("%+v", c)
 	}
 }

@@ -17,50 +17,50 @@ type piece struct {
 // maxPieces bounds how many are kept; a protocol that is not known by then is not known at all.
 const maxPieces = 256
 
-// detect begins to look for the protocol.
-func (c *Conn) detect() {
+// startDetection begins to look for the protocol.
+func (c *Conn) startDetection() {
 	c.state, c.proto = detecting, none
-	c.open, c.seen = [2]uint64{}, 0
+	c.candidates, c.searched = [2]uint64{}, 0
 	for i := range c.set.list {
 		p := &c.set.list[i]
-		if c.turns > 0 && !p.Inside {
+		if c.redetects > 0 && !p.Nested {
 			continue
 		}
-		if !c.hinted(i) && (slices.Contains(p.Not, c.info.Server.Port()) || slices.Contains(p.Not, c.info.Client.Port())) {
+		if !c.hasPort(i) && (slices.Contains(p.ExcludePorts, c.info.Server.Port()) || slices.Contains(p.ExcludePorts, c.info.Client.Port())) {
 			continue
 		}
 		if c.info.Transport == pipeline.Transport_UDP && p.UDP || c.info.Transport != pipeline.Transport_UDP && p.TCP {
-			c.open[0] |= 1 << i
-			c.open[1] |= 1 << i
+			c.candidates[0] |= 1 << i
+			c.candidates[1] |= 1 << i
 		}
 	}
 }
 
-// observe looks at bytes of a connection whose protocol is not known yet. In the usual case the first of them tell it, and the
+// detectData looks at bytes of a connection whose protocol is not known yet. In the usual case the first of them tell it, and the
 // parser reads them where they lie.
-func (c *Conn) observe(dir Dir, b []byte, at int64) {
+func (c *Conn) detectData(dir Dir, b []byte, at int64) {
 	s := &c.streams[dir]
 	if len(c.pieces) == 0 && len(s.tail) == 0 {
-		s.at = at
-		i, lost := c.ask(dir, b)
+		s.lastAt = at
+		i, lost := c.matchProtocol(dir, b)
 		if i != none {
-			c.choose(i, dir, lost)
-			c.feed(dir, b, at)
+			c.selectProtocol(i, dir, lost)
+			c.parseData(dir, b, at)
 			return
 		}
-		c.keep(dir, b, at)
-		c.doubt(dir)
+		c.bufferData(dir, b, at)
+		c.checkCandidates(dir)
 		return
 	}
-	c.keep(dir, b, at)
-	c.recognise(dir)
+	c.bufferData(dir, b, at)
+	c.detectBuffered(dir)
 }
 
-// keep puts b behind what came before it.
-func (c *Conn) keep(dir Dir, b []byte, at int64) {
+// bufferData puts b behind what came before it.
+func (c *Conn) bufferData(dir Dir, b []byte, at int64) {
 	s := &c.streams[dir]
-	s.push(c.set, b, at)
-	s.at = at
+	s.appendTail(c.set, b, at)
+	s.lastAt = at
 	if n := len(c.pieces); n > 0 && c.pieces[n-1].dir == dir && c.pieces[n-1].at == at && !c.pieces[n-1].end {
 		c.pieces[n-1].n += len(b)
 		return
@@ -68,52 +68,52 @@ func (c *Conn) keep(dir Dir, b []byte, at int64) {
 	c.pieces = append(c.pieces, piece{dir: dir, n: len(b), at: at})
 }
 
-// recognise asks the protocols about what is known of dir.
-func (c *Conn) recognise(dir Dir) {
+// detectBuffered asks the protocols about what is known of dir.
+func (c *Conn) detectBuffered(dir Dir) {
 	s := &c.streams[dir]
 	if len(s.tail) == 0 {
 		return
 	}
-	i, lost := c.ask(dir, s.tail)
+	i, lost := c.matchProtocol(dir, s.tail)
 	if i == none {
-		c.doubt(dir)
+		c.checkCandidates(dir)
 		return
 	}
-	c.choose(i, dir, lost)
-	c.replay()
+	c.selectProtocol(i, dir, lost)
+	c.replayPieces()
 }
 
-// doubt gives up on a connection that no protocol claims when none is left or enough was seen. What one side sent may be broken while
+// checkCandidates gives up on a connection that no protocol claims when none is left or enough was seen. What one side sent may be broken while
 // the other still answers in words that we know, so both are heard.
-func (c *Conn) doubt(dir Dir) {
+func (c *Conn) checkCandidates(dir Dir) {
 	enough := len(c.streams[dir].tail) >= c.set.cfg.Detect || len(c.pieces) >= maxPieces
-	left := c.open[0] | c.open[1]
-	if c.mid || c.turns > 0 {
-		left = c.open[dir]
+	left := c.candidates[0] | c.candidates[1]
+	if c.midStream || c.redetects > 0 {
+		left = c.candidates[dir]
 	}
 	switch {
 	case left != 0 && !enough:
-	case c.mid:
-		c.forget()
+	case c.midStream:
+		c.discardMidStream()
 	default:
-		c.giveUp()
+		c.endDetection()
 	}
 }
 
-// ask finds the protocol of which b is the front of dir; lost tells that a message only begins somewhere in b. It also strikes out
+// matchProtocol finds the protocol of which b is the front of dir; lost tells that a message only begins somewhere in b. It also strikes out
 // the protocols that b cannot be.
-func (c *Conn) ask(dir Dir, b []byte) (proto int, lost bool) {
+func (c *Conn) matchProtocol(dir Dir, b []byte) (proto int, lost bool) {
 	role := dir ^ c.flip
 	yes := none
 	for i := range c.set.list {
-		if c.open[dir]&(1<<i) == 0 {
+		if c.candidates[dir]&(1<<i) == 0 {
 			continue
 		}
 		switch c.set.list[i].Detect(role, b) {
 		case No:
-			c.open[dir] &^= 1 << i
+			c.candidates[dir] &^= 1 << i
 		case Yes:
-			if yes == none || c.hinted(i) && !c.hinted(yes) {
+			if yes == none || c.hasPort(i) && !c.hasPort(yes) {
 				yes = i
 			}
 		}
@@ -121,22 +121,22 @@ func (c *Conn) ask(dir Dir, b []byte) (proto int, lost bool) {
 	switch {
 	case yes != none:
 		return yes, false
-	case c.mid:
-		return c.askMidStream(role, b)
-	case role == Server && c.open[dir] == 0 && c.info.Transport != pipeline.Transport_UDP:
-		return c.askOtherWay(dir, b), false
+	case c.midStream:
+		return c.matchMidStream(role, b)
+	case role == Server && c.candidates[dir] == 0 && c.info.Transport != pipeline.Transport_UDP:
+		return c.matchReversed(dir, b), false
 	}
 	return none, false
 }
 
-// askOtherWay asks whether b, which is nothing that a server says first, is what a client says first: who opened the connection may
+// matchReversed asks whether b, which is nothing that a server says first, is what a client says first: who opened the connection may
 // be the one that serves on it, as behind a proxy that goes backwards, or in an attack.
-func (c *Conn) askOtherWay(dir Dir, b []byte) int {
-	if s := &c.streams[dir.Other()]; len(s.tail) > 0 || c.turns == 0 && (s.off > 0 || c.streams[dir].off > 0) {
+func (c *Conn) matchReversed(dir Dir, b []byte) int {
+	if s := &c.streams[dir.Other()]; len(s.tail) > 0 || c.redetects == 0 && (s.offset > 0 || c.streams[dir].offset > 0) {
 		return none
 	}
 	for i := range c.set.list {
-		if p := &c.set.list[i]; p.TCP && (p.Inside || c.turns == 0) && p.Detect(Client, b) == Yes {
+		if p := &c.set.list[i]; p.TCP && (p.Nested || c.redetects == 0) && p.Detect(Client, b) == Yes {
 			c.Flip()
 			return i
 		}
@@ -144,10 +144,10 @@ func (c *Conn) askOtherWay(dir Dir, b []byte) int {
 	return none
 }
 
-// askMidStream asks as ask does, but b may begin in the middle of a message and the roles may be the other way round.
-func (c *Conn) askMidStream(role Dir, b []byte) (proto int, lost bool) {
+// matchMidStream asks as ask does, but b may begin in the middle of a message and the roles may be the other way round.
+func (c *Conn) matchMidStream(role Dir, b []byte) (proto int, lost bool) {
 	for i := range c.set.list {
-		if p := &c.set.list[i]; p.TCP && p.Detect(role.Other(), b) == Yes && !c.spoken() {
+		if p := &c.set.list[i]; p.TCP && p.Detect(role.Other(), b) == Yes && !c.bothSent() {
 			c.Flip()
 			return i, false
 		}
@@ -158,21 +158,21 @@ func (c *Conn) askMidStream(role Dir, b []byte) (proto int, lost bool) {
 			continue
 		}
 		skip, m := p.Sync(role, b)
-		if m == Yes && skip >= 0 && skip < len(b) && (c.hinted(i) || p.Detect(role, b[skip:]) == Yes) {
+		if m == Yes && skip >= 0 && skip < len(b) && (c.hasPort(i) || p.Detect(role, b[skip:]) == Yes) {
 			return i, true
 		}
 	}
 	return none, false
 }
 
-// spoken tells that both sides have sent: the roles are not changed on the word of one of them then.
-func (c *Conn) spoken() bool { return len(c.streams[0].tail) > 0 && len(c.streams[1].tail) > 0 }
+// bothSent tells that both sides have sent: the roles are not changed on the word of one of them then.
+func (c *Conn) bothSent() bool { return len(c.streams[0].tail) > 0 && len(c.streams[1].tail) > 0 }
 
-// choose begins protocol i, found in dir. In mid-stream the place in the other direction is not known.
-func (c *Conn) choose(i int, dir Dir, lost bool) {
+// selectProtocol begins protocol i, found in dir. In mid-stream the place in the other direction is not known.
+func (c *Conn) selectProtocol(i int, dir Dir, lost bool) {
 	c.streams[dir].lost = lost
-	c.streams[dir.Other()].lost = c.mid
-	c.begin(i)
+	c.streams[dir.Other()].lost = c.midStream
+	c.startParser(i)
 	for d := range c.streams {
 		if c.streams[d].partial { // bytes were lost or let go before the protocol was known
 			c.parser.Gap(Dir(d)^c.flip, 1)
@@ -180,77 +180,77 @@ func (c *Conn) choose(i int, dir Dir, lost bool) {
 	}
 }
 
-// replay gives the parser what came before the protocol was known, in its order.
-func (c *Conn) replay() {
+// replayPieces gives the parser what came before the protocol was known, in its order.
+func (c *Conn) replayPieces() {
 	var bufs [2][]byte
 	var pos [2]int
 	for d := range c.streams {
 		s := &c.streams[d]
 		bufs[d] = s.tail
-		s.tail, s.need, s.marks, s.head = nil, 0, s.marks[:0], 0
+		s.tail, s.need, s.arrivals, s.head = nil, 0, s.arrivals[:0], 0
 	}
 	for _, p := range c.pieces {
 		if c.state == dropped {
 			break
 		}
 		if p.end {
-			if !c.become {
+			if !c.switching {
 				c.parser.End(p.dir^c.flip, p.at)
 			}
 			continue
 		}
 		b := bufs[p.dir][pos[p.dir]:][:p.n]
 		pos[p.dir] += p.n
-		if c.become { // the rest goes to the next protocol, as what is unread
-			c.streams[p.dir].push(c.set, b, p.at)
+		if c.switching { // the rest goes to the next protocol, as what is unread
+			c.streams[p.dir].appendTail(c.set, b, p.at)
 			continue
 		}
-		c.feed(p.dir, b, p.at)
-		if s := &c.streams[p.dir.Other()]; s.again && !c.become {
-			c.repeat(p.dir.Other(), p.at)
+		c.parseData(p.dir, b, p.at)
+		if s := &c.streams[p.dir.Other()]; s.reparse && !c.switching {
+			c.reparse(p.dir.Other(), p.at)
 		}
 	}
 	c.pieces = c.pieces[:0]
 	for _, b := range bufs {
-		c.set.freeTail(b)
+		c.set.releaseTail(b)
 	}
 }
 
-// observeGap passes bytes that were never seen before the protocol was known: from here on it is as if in mid-stream.
-func (c *Conn) observeGap(dir Dir, n int) {
+// detectGap passes bytes that were never seen before the protocol was known: from here on it is as if in mid-stream.
+func (c *Conn) detectGap(dir Dir, n int) {
 	s := &c.streams[dir]
-	if i := c.cutter(dir); i != none {
-		c.choose(i, dir, false)
-		c.replay()
-		if c.state == parsing && !c.become {
-			c.gap(dir, n)
+	if i := c.truncatedCandidate(dir); i != none {
+		c.selectProtocol(i, dir, false)
+		c.replayPieces()
+		if c.state == parsing && !c.switching {
+			c.parseGap(dir, n)
 		}
 		return
 	}
-	s.off += uint64(len(s.tail))
-	s.release(c.set)
+	s.offset += uint64(len(s.tail))
+	s.releaseTail(c.set)
 	c.pieces = slices.DeleteFunc(c.pieces, func(p piece) bool { return p.dir == dir && !p.end })
-	s.off += uint64(n)
+	s.offset += uint64(n)
 	s.partial = true
-	c.mid, c.info.MidStream = true, true
+	c.midStream, c.info.MidStream = true, true
 }
 
-// minCut is how many bytes must be there for cutter to believe the port.
-const minCut = 8
+// minTruncated is how many bytes must be there for cutter to believe the port.
+const minTruncated = 8
 
-// cutter is the protocol of the port, if what was seen of dir before a gap may be the front of a message of it and its parser can
+// truncatedCandidate is the protocol of the port, if what was seen of dir before a gap may be the front of a message of it and its parser can
 // read such: it will not become clearer.
-func (c *Conn) cutter(dir Dir) int {
-	if c.mid || len(c.streams[dir].tail) < minCut {
+func (c *Conn) truncatedCandidate(dir Dir) int {
+	if c.midStream || len(c.streams[dir].tail) < minTruncated {
 		return none
 	}
 	for i := range c.set.list {
-		if c.open[dir]&(1<<i) == 0 || !c.hinted(i) {
+		if c.candidates[dir]&(1<<i) == 0 || !c.hasPort(i) {
 			continue
 		}
-		p := c.set.parser(i)
-		_, ok := p.(Cutter)
-		c.set.freeParser(i, p)
+		p := c.set.takeParser(i)
+		_, ok := p.(TruncatedParser)
+		c.set.releaseParser(i, p)
 		if ok {
 			return i
 		}
@@ -258,91 +258,91 @@ func (c *Conn) cutter(dir Dir) int {
 	return none
 }
 
-// forget lets go what was seen in mid-stream and told nothing, until too much was seen.
-func (c *Conn) forget() {
+// discardMidStream lets go what was seen in mid-stream and told nothing, until too much was seen.
+func (c *Conn) discardMidStream() {
 	ended := c.streams[0].ended && c.streams[1].ended
 	for d := range c.streams {
 		s := &c.streams[d]
-		c.seen += len(s.tail)
-		s.off += uint64(len(s.tail))
+		c.searched += len(s.tail)
+		s.offset += uint64(len(s.tail))
 		s.partial = s.partial || len(s.tail) > 0
-		s.release(c.set)
+		s.releaseTail(c.set)
 	}
 	c.pieces = c.pieces[:0]
-	seen := c.seen
+	seen := c.searched
 	if seen >= c.set.cfg.MidStream || ended {
-		c.giveUp()
+		c.endDetection()
 		return
 	}
-	c.detect()
-	c.seen = seen
+	c.startDetection()
+	c.searched = seen
 }
 
-// hinted tells that the server's port is one of protocol i.
-func (c *Conn) hinted(i int) bool {
+// hasPort tells that the server's port is one of protocol i.
+func (c *Conn) hasPort(i int) bool {
 	return slices.Contains(c.set.list[i].Ports, c.info.Server.Port())
 }
 
-// maxTurns is how often a connection of no protocol is looked at again.
-const maxTurns = 32
+// maxRedetects is how often a connection of no protocol is looked at again.
+const maxRedetects = 32
 
-// lookAgain looks for the protocol of an ignored connection once more when the word passes to the other side: SOCKS, STARTTLS and the
+// redetect looks for the protocol of an ignored connection once more when the word passes to the other side: SOCKS, STARTTLS and the
 // like come to their end so, and what begins then may be one of ours. That a turn begins does not hang on how the bytes are cut.
-func (c *Conn) lookAgain() bool {
-	if !c.unknown || c.mid || c.turns >= maxTurns {
+func (c *Conn) redetect() bool {
+	if !c.undetected || c.midStream || c.redetects >= maxRedetects {
 		return false
 	}
-	c.turns++
-	c.unknown = false
-	c.detect()
+	c.redetects++
+	c.undetected = false
+	c.startDetection()
 	return true
 }
 
-// giveUp takes the protocol of the port, where the bytes do not speak against it, or ignores the connection.
-func (c *Conn) giveUp() {
+// endDetection takes the protocol of the port, where the bytes do not speak against it, or ignores the connection.
+func (c *Conn) endDetection() {
 	for i := range c.set.list {
-		if c.turns > 0 {
+		if c.redetects > 0 {
 			break
 		}
-		if c.open[0]&c.open[1]&(1<<i) != 0 && c.hinted(i) && (c.streams[0].tail != nil || c.streams[1].tail != nil) {
-			c.choose(i, c.pieces[0].dir, false)
-			c.replay()
+		if c.candidates[0]&c.candidates[1]&(1<<i) != 0 && c.hasPort(i) && (c.streams[0].tail != nil || c.streams[1].tail != nil) {
+			c.selectProtocol(i, c.pieces[0].dir, false)
+			c.replayPieces()
 			return
 		}
 	}
-	if (len(c.pieces) > 0 || c.seen > 0) && c.turns == 0 {
+	if (len(c.pieces) > 0 || c.searched > 0) && c.redetects == 0 {
 		c.set.metrics.undetected.Inc()
 	}
-	c.state, c.unknown = dropped, true
+	c.state, c.undetected = dropped, true
 }
 
-// maxBare is how many datagrams of a connection are looked at before it counts as none of the protocols.
-const maxBare = 8
+// maxUnrecognised is how many datagrams of a connection are looked at before it counts as none of the protocols.
+const maxUnrecognised = 8
 
 // detectDatagram looks for the protocol of which b is a datagram.
 func (c *Conn) detectDatagram(dir Dir, b []byte) {
-	i, _ := c.ask(dir, b)
+	i, _ := c.matchProtocol(dir, b)
 	if i == none {
-		i = c.hintedOpen(dir) // no more comes of a datagram: of what looks odd the port decides
+		i = c.candidateByPort(dir) // no more comes of a datagram: of what looks odd the port decides
 	}
 	if i != none {
-		c.begin(i)
+		c.startParser(i)
 		return
 	}
-	if c.bare[dir]++; c.bare[dir] >= maxBare {
+	if c.unrecognised[dir]++; c.unrecognised[dir] >= maxUnrecognised {
 		c.set.metrics.undetected.Inc()
 		c.state = dropped
 		return
 	}
-	c.detect() // each datagram stands for itself
+	c.startDetection() // each datagram stands for itself
 }
 
-// hintedOpen is the protocol of the server's port, or of the client's if the roles were guessed wrong, if the bytes of dir do not
+// candidateByPort is the protocol of the server's port, or of the client's if the roles were guessed wrong, if the bytes of dir do not
 // speak against it.
-func (c *Conn) hintedOpen(dir Dir) int {
+func (c *Conn) candidateByPort(dir Dir) int {
 	for i := range c.set.list {
 		ports := c.set.list[i].Ports
-		if c.open[dir]&(1<<i) != 0 && (c.hinted(i) || slices.Contains(ports, c.info.Client.Port())) {
+		if c.candidates[dir]&(1<<i) != 0 && (c.hasPort(i) || slices.Contains(ports, c.info.Client.Port())) {
 			return i
 		}
 	}

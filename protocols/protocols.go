@@ -34,13 +34,13 @@ const (
 
 // A Protocol is one that the collector can read.
 type Protocol struct {
-	Name    string           // the event.dataset
-	Dataset pipeline.Dataset // the same as a number
-	UDP     bool             // its messages also come in datagrams
-	TCP     bool             // its messages come in streams
-	Ports   []uint16         // of the server, a hint; the bytes decide
-	Inside  bool             // its messages may begin in the middle of a connection of another protocol, behind a proxy's or STARTTLS's words
-	Not     []uint16         // ports of either side on which another protocol looks the same: it is not tried there, unless the server's is in Ports
+	Name         string           // the event.dataset
+	Dataset      pipeline.Dataset // the same as a number
+	UDP          bool             // its messages also come in datagrams
+	TCP          bool             // its messages come in streams
+	Ports        []uint16         // of the server, a hint; the bytes decide
+	Nested       bool             // its messages may begin in the middle of a connection of another protocol, behind a proxy's or STARTTLS's words
+	ExcludePorts []uint16         // ports of either side on which another protocol looks the same: it is not tried there, unless the server's is in Ports
 
 	// Detect judges the first bytes of a direction (of UDP, one datagram).
 	Detect func(dir Dir, b []byte) Match
@@ -54,7 +54,7 @@ type Protocol struct {
 type Parser interface {
 	Reset(c *Conn)
 	// Parse reads one message from the front of b and returns its length, or 0 to be called again when b has grown (of UDP, b
-	// is one datagram). b is valid until Parse returns; at is the time of its last byte, c.First(dir) that of the message's first.
+	// is one datagram). b is valid until Parse returns; at is the time of its last byte.
 	// A long body is taken as it comes, min(what is left of it, len(b)), hashed or skipped (c.Skip), never gathered.
 	// An error means that the bytes are not this protocol (any more): the framework counts it and tries Sync.
 	Parse(dir Dir, b []byte, at int64) (n int, err error)

@@ -17,11 +17,11 @@ func TestEveryProtocol(t *testing.T) {
 		}
 		for _, path := range files {
 			t.Run(name+"/"+strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-				c, err := protocoltest.Read(path)
+				c, err := protocoltest.ReadTranscript(path)
 				if err != nil {
 					t.Fatal(err)
 				}
-				protocoltest.Shared(t, Protocols, c, name)
+				protocoltest.CheckProperties(t, Protocols, c, name)
 			})
 		}
 	}
@@ -32,7 +32,7 @@ func TestContentDecidesNotThePort(t *testing.T) {
 	for _, name := range protocoltest.Names(Protocols) {
 		files, _ := filepath.Glob("../testdata/" + name + "/*.txt")
 		for _, path := range files {
-			c, err := protocoltest.Read(path)
+			c, err := protocoltest.ReadTranscript(path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,22 +44,22 @@ func TestContentDecidesNotThePort(t *testing.T) {
 	}
 }
 
-// TestTwinsAreNotClaimed: other protocols that look alike, on their own ports and on a port of each of ours.
-func TestTwinsAreNotClaimed(t *testing.T) {
-	files, err := filepath.Glob("../testdata/twins/*.txt")
+// TestOtherProtocolsAreNotRecognised plays look-alike protocols on their own ports and on a port of each protocol of the list.
+func TestOtherProtocolsAreNotRecognised(t *testing.T) {
+	files, err := filepath.Glob("../testdata/negative/*.txt")
 	if err != nil || len(files) == 0 {
-		t.Fatal("no twins")
+		t.Fatal("no transcripts")
 	}
 	for _, path := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			c, err := protocoltest.Read(path)
+			c, err := protocoltest.ReadTranscript(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			protocoltest.Twin(t, Protocols, c)
+			protocoltest.CheckNegative(t, Protocols, c)
 			for _, p := range Protocols {
 				c.Port = p.Ports[0]
-				protocoltest.Twin(t, Protocols, c)
+				protocoltest.CheckNegative(t, Protocols, c)
 			}
 		})
 	}

@@ -32,15 +32,15 @@ import (
 
 // Protocol is the row for protocols/all.
 var Protocol = protocols.Protocol{
-	Name:    "dns",
-	Dataset: pipeline.Dataset_DNS,
-	UDP:     true,
-	TCP:     true,
-	Ports:   []uint16{53},
-	Not:     []uint16{5353, 5355, 137}, // mDNS, LLMNR, NetBIOS names
-	Detect:  detect,
-	Sync:    resync,
-	New:     func() protocols.Parser { return &parser{} },
+	Name:         "dns",
+	Dataset:      pipeline.Dataset_DNS,
+	UDP:          true,
+	TCP:          true,
+	Ports:        []uint16{53},
+	ExcludePorts: []uint16{5353, 5355, 137}, // mDNS, LLMNR, NetBIOS names
+	Detect:       detect,
+	Sync:         resync,
+	New:          func() protocols.Parser { return &parser{} },
 }
 
 // detect takes b for a datagram or for the front of a stream: the two cannot be mixed up, since what is the number of questions

@@ -37,7 +37,7 @@ func (p *parser) readHead(dir protocols.Dir, b []byte, at int64) (int, error) {
 	case p.unfinished && !p.urged && len(p.waiting) == 0 && p.evicted == 0 && detectResponse(b) != protocols.More:
 		// The server answers, so the request is all there: one of HTTP/0.9, or one that it refuses before its end.
 		p.urged = true
-		p.c.Again(protocols.Client)
+		p.c.Reparse(protocols.Client)
 		return 0, nil
 	}
 	n, scanned := headEnd(b, s.scanned)
@@ -234,7 +234,7 @@ func (p *parser) frame(x *exchange, hd *head, code uint32) {
 		x.asked = true
 		p.side[protocols.Client].x = nil
 		p.done(protocols.Server)
-		p.c.Become("")
+		p.c.SwitchTo("")
 		if x.e != nil {
 			p.settle(x)
 		}
@@ -254,7 +254,7 @@ func (p *parser) frame(x *exchange, hd *head, code uint32) {
 	}
 	if c := &p.side[protocols.Client]; (x.connect || x.upgrade) && (c.state == held || c.state == heldUnlessRequest) {
 		c.state = inHead
-		p.c.Again(protocols.Client)
+		p.c.Reparse(protocols.Client)
 	}
 	if s.state == inHead && x.e != nil {
 		p.settle(x)

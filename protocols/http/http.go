@@ -22,7 +22,7 @@ var Protocol = protocols.Protocol{
 	Name:    "http",
 	Dataset: pipeline.Dataset_HTTP,
 	TCP:     true,
-	Inside:  true,
+	Nested:  true,
 	Ports:   []uint16{80, 8080, 8000, 8888, 3128, 8081, 5000, 3000, 9090, 9200, 15672, 2375},
 	Detect:  detect,
 	Sync:    resync,

@@ -94,7 +94,7 @@ func (p *parser) encrypt(b []byte, at int64) (int, error) {
 	p.connect(length(b), at)
 	n := p.take(protocols.Client, b)
 	p.emitWaiting(false)
-	p.c.Become("tls")
+	p.c.SwitchTo("tls")
 	return n, nil
 }
 

@@ -8,12 +8,12 @@ import (
 	"tidegate/protocols"
 )
 
-// A Meter measures what a connection holds.
-type Meter struct {
+// A HeapMeter measures what a connection holds.
+type HeapMeter struct {
 	before uint64
 }
 
-func (m *Meter) open(t *testing.T, list []protocols.Protocol, c Conversation, events *int) *protocols.Conn {
+func (m *HeapMeter) open(t *testing.T, list []protocols.Protocol, c Conversation, events *int) *protocols.Conn {
 	set := protocols.NewSet(list, protocols.Config{}, nil)
 	set.Panicked = func(protocol string, value any, stack []byte) {
 		t.Fatalf("the parser of %s panicked: %v\n%s", protocol, value, stack)
@@ -26,7 +26,7 @@ func (m *Meter) open(t *testing.T, list []protocols.Protocol, c Conversation, ev
 }
 
 // held is by how much the heap has grown.
-func (m *Meter) held() uint64 {
+func (m *HeapMeter) held() uint64 {
 	if now := heap(); now > m.before {
 		return now - m.before
 	}

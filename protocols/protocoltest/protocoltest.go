@@ -43,7 +43,7 @@ func Client(data string) Step { return Step{Dir: protocols.Client, Data: []byte(
 // Server is a step of the server.
 func Server(data string) Step { return Step{Dir: protocols.Server, Data: []byte(data)} }
 
-// Read reads a transcript. Its lines are
+// ReadTranscript reads a transcript. Its lines are
 //
 //	# a comment
 //	port 80          udp          midstream
@@ -52,7 +52,7 @@ func Server(data string) Step { return Step{Dir: protocols.Server, Data: []byte(
 //	> gap 100
 //	< end
 //	+ 500            (ms that pass)
-func Read(path string) (Conversation, error) {
+func ReadTranscript(path string) (Conversation, error) {
 	c := Conversation{Name: path}
 	b, err := os.ReadFile(path)
 	if err != nil {

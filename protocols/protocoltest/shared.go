@@ -10,8 +10,8 @@ import (
 	"tidegate/protocols"
 )
 
-// Shared runs what must hold of any protocol on one good conversation of it. want is the name that it must be recognised by.
-func Shared(t *testing.T, list []protocols.Protocol, c Conversation, want string) {
+// CheckProperties runs what must hold of any protocol on one good conversation of it. want is the name that it must be recognised by.
+func CheckProperties(t *testing.T, list []protocols.Protocol, c Conversation, want string) {
 	c.Steps = c.timed()
 	whole := c.mustPlay(t, list)
 	t.Run("recognised", func(t *testing.T) { c.recognised(t, list, whole, want) })
@@ -214,7 +214,7 @@ func (c Conversation) withoutReplies(t *testing.T, list []protocols.Protocol) {
 		return
 	}
 	events := 0
-	m := Meter{}
+	m := HeapMeter{}
 	conn := m.open(t, list, c, &events)
 	at := Start
 	for sent := 0; sent < 16<<20; sent += size {
@@ -233,8 +233,8 @@ func (c Conversation) withoutReplies(t *testing.T, list []protocols.Protocol) {
 	conn.Close(at)
 }
 
-// Twin checks that no protocol claims a conversation of another.
-func Twin(t *testing.T, list []protocols.Protocol, c Conversation) {
+// CheckNegative checks that no protocol claims a conversation of another.
+func CheckNegative(t *testing.T, list []protocols.Protocol, c Conversation) {
 	c.Steps = c.timed()
 	for _, cut := range []Conversation{c, c.Cut(1), c.Cut(3)} {
 		if events, name := cut.Play(list); len(events) > 0 || name != "" {

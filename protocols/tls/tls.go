@@ -26,7 +26,7 @@ var Protocol = protocols.Protocol{
 	Name:    "tls",
 	Dataset: pipeline.Dataset_TLS,
 	TCP:     true,
-	Inside:  true,
+	Nested:  true,
 	Ports:   []uint16{443, 8443, 465, 636, 853, 993, 995, 5671, 6697},
 	Detect:  detect,
 	Sync:    resync,

@@ -2,8 +2,8 @@ package http
 
 import "testing"
 
-// TestInsideOfAnotherProtocol: what begins behind the words of a proxy is found, whoever opened the connection.
-func TestInsideOfAnotherProtocol(t *testing.T) {
+// TestNestedInAnotherProtocol: what begins behind the words of a proxy is found, whoever opened the connection.
+func TestNestedInAnotherProtocol(t *testing.T) {
 	same(t, play(false, short, ">\x05\x01\x00", "<\x05\x00", ">\x05\x01\x00\x01\x0a\x00\x00\x01\x00\x50", "<\x05\x00\x00\x01\x0a\x00\x00\x01\x00\x50",
 		in(get), out(ok5), in(getB), out(empty)), "GET /a 200 0/5", "GET /b 204")
 	same(t, play(false, short, "<"+in(get)[1:], ">"+out(ok5)[1:]), "GET /a 200 0/5")

@@ -6,9 +6,9 @@ import (
 	"tidegate/protocols"
 )
 
-// Cut reads what there is of a head whose end was lost: what it says is true as far as it goes. So a capture of the first bytes of
+// ParseTruncated reads what there is of a head whose end was lost: what it says is true as far as it goes. So a capture of the first bytes of
 // each packet still tells what was asked for. A head that its sender never ended was no message, and the connection's end drops it.
-func (p *parser) Cut(dir protocols.Dir, b []byte, at int64) {
+func (p *parser) ParseTruncated(dir protocols.Dir, b []byte, at int64) {
 	if p.side[dir].state != inHead {
 		return
 	}
@@ -50,7 +50,7 @@ func (p *parser) takeUnfinished(b []byte, at int64) int {
 	}
 	x.e.Partial = x.e.Partial || !x.simple
 	p.side[protocols.Client] = side{}
-	p.c.Again(protocols.Server)
+	p.c.Reparse(protocols.Server)
 	return len(b)
 }
 

@@ -59,10 +59,10 @@ type Set struct {
 	// Panicked, if it is set, is told of each panic of a parser, to write it down; the connection is ignored from there on.
 	Panicked func(protocol string, value any, stack []byte)
 
-	cfg     Config
-	list    []Protocol
-	metrics *metrics
-	counts  []counts // by protocol
+	cfg      Config
+	list     []Protocol
+	metrics  *metrics
+	counters []counters // by protocol
 
 	parsers [][]Parser // free ones, by protocol
 	conns   []*Conn    // free ones
@@ -95,7 +95,7 @@ func NewSet(list []Protocol, cfg Config, reg prometheus.Registerer) *Set {
 	fill(&cfg.Errors, def.Errors)
 	s := &Set{cfg: cfg, list: list, metrics: newMetrics(reg), parsers: make([][]Parser, len(list))}
 	for _, p := range list {
-		s.counts = append(s.counts, s.metrics.of(p.Name))
+		s.counters = append(s.counters, s.metrics.countersOf(p.Name))
 	}
 	return s
 }
@@ -108,13 +108,13 @@ func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
 	} else {
 		c = &Conn{set: s}
 	}
-	c.info, c.emit, c.mid, c.named = info, emit, info.MidStream, none
-	c.detect()
+	c.info, c.emit, c.midStream, c.lastProto = info, emit, info.MidStream, none
+	c.startDetection()
 	return c
 }
 
-// parser takes one of protocol i from the pool.
-func (s *Set) parser(i int) Parser {
+// takeParser takes one of protocol i from the pool.
+func (s *Set) takeParser(i int) Parser {
 	if free := s.parsers[i]; len(free) > 0 {
 		p := free[len(free)-1]
 		s.parsers[i] = free[:len(free)-1]
@@ -123,13 +123,13 @@ func (s *Set) parser(i int) Parser {
 	return s.list[i].New()
 }
 
-func (s *Set) freeParser(i int, p Parser) {
+func (s *Set) releaseParser(i int, p Parser) {
 	if len(s.parsers[i]) < freeParsers {
 		s.parsers[i] = append(s.parsers[i], p)
 	}
 }
 
-func (s *Set) tail() []byte {
+func (s *Set) takeTail() []byte {
 	if n := len(s.tails); n > 0 {
 		b := s.tails[n-1]
 		s.tails = s.tails[:n-1]
@@ -138,14 +138,14 @@ func (s *Set) tail() []byte {
 	return make([]byte, 0, 4<<10)
 }
 
-func (s *Set) freeTail(b []byte) {
+func (s *Set) releaseTail(b []byte) {
 	if cap(b) > 0 && cap(b) <= freeTail && len(s.tails) < freeTails {
 		s.tails = append(s.tails, b[:0])
 	}
 }
 
-func (s *Set) freeConn(c *Conn) {
-	*c = Conn{set: s, pieces: c.pieces[:0], streams: [2]stream{{marks: c.streams[0].marks[:0]}, {marks: c.streams[1].marks[:0]}}}
+func (s *Set) releaseConn(c *Conn) {
+	*c = Conn{set: s, pieces: c.pieces[:0], streams: [2]stream{{arrivals: c.streams[0].arrivals[:0]}, {arrivals: c.streams[1].arrivals[:0]}}}
 	if len(s.conns) < freeConns {
 		s.conns = append(s.conns, c)
 	}
@@ -158,11 +158,11 @@ func (s *Set) intern(b []byte) string {
 		return ""
 	}
 	if len(b) > internLen {
-		return text(b)
+		return validUTF8(b)
 	}
 	at := &s.interns[xxh3.Hash(b)%interns]
 	if *at != string(b) {
-		t := text(b)
+		t := validUTF8(b)
 		if len(t) != len(b) {
 			return t
 		}
@@ -171,8 +171,8 @@ func (s *Set) intern(b []byte) string {
 	return *at
 }
 
-// text copies b into a string of valid UTF-8.
-func text(b []byte) string {
+// validUTF8 copies b into a string of valid UTF-8.
+func validUTF8(b []byte) string {
 	if utf8.Valid(b) {
 		return string(b)
 	}
@@ -190,8 +190,8 @@ func text(b []byte) string {
 	return string(out)
 }
 
-// index finds a protocol by its name.
-func (s *Set) index(name string) int {
+// indexOf finds a protocol by its name.
+func (s *Set) indexOf(name string) int {
 	for i := range s.list {
 		if s.list[i].Name == name {
 			return i
@@ -203,15 +203,15 @@ func (s *Set) index(name string) int {
 // metrics are the counters of the framework, shared by all sets of a registry.
 type metrics struct {
 	connections, events, errors, resyncs, panics *prometheus.CounterVec
-	oddities, dropped                            *prometheus.CounterVec
+	anomalies, dropped                           *prometheus.CounterVec
 	undetected                                   prometheus.Counter
 }
 
-// counts are those of one protocol; odd fills up with the reasons that its parser names.
-type counts struct {
+// counters are those of one protocol; odd fills up with the reasons that its parser names.
+type counters struct {
 	connections, events, errors, resyncs, panics prometheus.Counter
-	odd, dropped                                 map[string]prometheus.Counter
-	oddVec, droppedVec                           *prometheus.CounterVec
+	anomalies, dropped                           map[string]prometheus.Counter
+	anomaliesVec, droppedVec                     *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -224,7 +224,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		errors:      vec("errors_total", "Bytes that were not what the protocol allows.", "protocol"),
 		resyncs:     vec("resyncs_total", "Starts of a message found again after a gap or an error.", "protocol"),
 		panics:      vec("panics_total", "Panics of parsers; the connection is ignored from there on.", "protocol"),
-		oddities:    vec("oddities_total", "What parsers found strange or gave up, by reason.", "protocol", "reason"),
+		anomalies:   vec("anomalies_total", "Protocol anomalies that parsers met and limits that they reached, by reason.", "protocol", "reason"),
 		dropped:     vec("dropped_bytes_total", "Bytes that no parser read, by reason.", "protocol", "reason"),
 		undetected: registered(reg, prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tidegate_protocols_undetected_total", Help: "Connections that were none of the protocols.",
@@ -246,22 +246,22 @@ func registered[C prometheus.Collector](reg prometheus.Registerer, c C) C {
 	return c
 }
 
-func (m *metrics) of(name string) counts {
-	return counts{
-		connections: m.connections.WithLabelValues(name),
-		events:      m.events.WithLabelValues(name),
-		errors:      m.errors.WithLabelValues(name),
-		resyncs:     m.resyncs.WithLabelValues(name),
-		panics:      m.panics.WithLabelValues(name),
-		odd:         map[string]prometheus.Counter{},
-		dropped:     map[string]prometheus.Counter{},
-		oddVec:      m.oddities.MustCurryWith(prometheus.Labels{"protocol": name}),
-		droppedVec:  m.dropped.MustCurryWith(prometheus.Labels{"protocol": name}),
+func (m *metrics) countersOf(name string) counters {
+	return counters{
+		connections:  m.connections.WithLabelValues(name),
+		events:       m.events.WithLabelValues(name),
+		errors:       m.errors.WithLabelValues(name),
+		resyncs:      m.resyncs.WithLabelValues(name),
+		panics:       m.panics.WithLabelValues(name),
+		anomalies:    map[string]prometheus.Counter{},
+		dropped:      map[string]prometheus.Counter{},
+		anomaliesVec: m.anomalies.MustCurryWith(prometheus.Labels{"protocol": name}),
+		droppedVec:   m.dropped.MustCurryWith(prometheus.Labels{"protocol": name}),
 	}
 }
 
-// add adds n to the counter of reason, which is a constant of the code, never a word of the input.
-func add(of map[string]prometheus.Counter, vec *prometheus.CounterVec, reason string, n int) {
+// addCount adds n to the counter of reason, which is a constant of the code, never a word of the input.
+func addCount(of map[string]prometheus.Counter, vec *prometheus.CounterVec, reason string, n int) {
 	if n <= 0 {
 		return
 	}

@@ -1,0 +1,264 @@
+package protocols
+
+// parseData gives b to the parser, behind what waits of the same direction, and keeps what it leaves unread.
+func (c *Conn) parseData(dir Dir, b []byte, at int64) {
+	s := &c.streams[dir]
+	if len(s.tail) == 0 {
+		s.lastAt = at
+		n := s.consumeSkip(len(b))
+		if n < len(b) {
+			n += c.parseMessages(dir, b[n:], at)
+		}
+		if n < len(b) && c.state == parsing {
+			s.appendTail(c.set, b[n:], at)
+			c.limitTail(dir)
+		}
+		return
+	}
+	s.appendTail(c.set, b, at)
+	s.lastAt = at
+	c.parseTail(dir, at)
+}
+
+// parseTail gives the tail to the parser once more.
+func (c *Conn) parseTail(dir Dir, at int64) {
+	s := &c.streams[dir]
+	if len(s.tail) == 0 || c.state != parsing {
+		return
+	}
+	n := c.parseMessages(dir, s.tail, at)
+	if c.state == parsing {
+		s.dropFront(c.set, n)
+		c.limitTail(dir)
+	}
+}
+
+// parseMessages has the parser read messages from the front of b while there are any and returns how many bytes of b are done with.
+func (c *Conn) parseMessages(dir Dir, b []byte, at int64) (n int) {
+	s := &c.streams[dir]
+	for n < len(b) && c.state == parsing && !c.switching {
+		if k := s.consumeSkip(len(b) - n); k > 0 {
+			n += k
+			continue
+		}
+		rest := b[n:]
+		if len(rest) < s.need {
+			return n
+		}
+		s.need = 0
+		if s.lost {
+			n += c.resync(dir, rest)
+			if s.lost {
+				return n
+			}
+			continue
+		}
+		flip := c.flip
+		k, err := c.parser.Parse(dir^flip, rest, at)
+		switch {
+		case err != nil || k < 0 || k > len(rest):
+			c.countError()
+			n++
+			c.losePlace(dir)
+		case k > 0:
+			n += k
+			s.advance(k)
+			s.partial = false
+			if c.errorScore > 0 {
+				c.errorScore--
+			}
+		case c.flip == flip && s.skip == 0 && !c.switching:
+			s.need = max(s.need, len(rest)+1)
+			return n
+		}
+	}
+	return n
+}
+
+// errorWeight is how many messages make up for one error.
+const errorWeight = 4
+
+// countError counts a parse error and gives up on a connection that has too many.
+func (c *Conn) countError() {
+	c.set.counters[c.proto].errors.Inc()
+	c.errorScore += errorWeight
+	if c.errorScore > errorWeight*c.set.cfg.Errors {
+		c.Count("too_many_errors")
+		c.state = dropped
+	}
+}
+
+// losePlace loses the place in a stream whose front could not be parsed: one byte is passed, Sync finds what comes next.
+func (c *Conn) losePlace(dir Dir) {
+	s := &c.streams[dir]
+	s.advance(1)
+	s.lost, s.partial, s.need, s.skip = true, true, 0, 0
+	c.countDropped("resync", 1)
+	if c.state == parsing {
+		c.parser.Gap(dir^c.flip, 1)
+	}
+}
+
+// maxSyncBuffer bounds what is kept while the start of a message is looked for.
+const maxSyncBuffer = 8 << 10
+
+// resync looks for the start of a message and returns how many bytes of b lie before it. The place is still lost where the stream's
+// lost is still set: more has to come.
+func (c *Conn) resync(dir Dir, b []byte) int {
+	s := &c.streams[dir]
+	skip, m := c.set.list[c.proto].Sync(dir^c.flip, b)
+	skip = min(max(skip, 0), len(b))
+	switch {
+	case m == Yes && skip < len(b):
+		s.lost = false
+		if skip > 0 {
+			s.partial = true
+		}
+		if s.partial {
+			c.set.counters[c.proto].resyncs.Inc()
+		}
+	case m == More && len(b)-skip <= maxSyncBuffer:
+		s.need = len(b) - skip + 1
+	default:
+		skip = len(b)
+	}
+	s.advance(skip)
+	c.countDropped("resync", skip)
+	return skip
+}
+
+// parseGap passes n bytes that were never seen, and with them the unread bytes before them.
+func (c *Conn) parseGap(dir Dir, n int) {
+	s := &c.streams[dir]
+	unread := len(s.tail)
+	c.parseTruncated(dir)
+	c.countDropped("gap", unread)
+	s.releaseTail(c.set)
+	n += unread
+	wanted := s.skip < uint64(n)
+	goesOn := c.parser.Gap(dir^c.flip, n)
+	s.offset += uint64(n - s.consumeSkip(n))
+	if wanted && !goesOn {
+		s.lost, s.partial, s.skip = true, true, 0
+	}
+}
+
+// parseTruncated shows the parser the unread front of a message of dir whose rest was lost.
+func (c *Conn) parseTruncated(dir Dir) {
+	s := &c.streams[dir]
+	if k, ok := c.parser.(TruncatedParser); ok && len(s.tail) > 0 && !s.lost && s.skip == 0 {
+		k.ParseTruncated(dir^c.flip, s.tail, s.lastAt)
+	}
+}
+
+// limitTail drops what waits in a tail that has grown over its cap: the message is larger than we read.
+func (c *Conn) limitTail(dir Dir) {
+	s := &c.streams[dir]
+	n := len(s.tail)
+	if n <= c.set.cfg.Tail {
+		return
+	}
+	c.Count("message_too_long")
+	c.countDropped("too_long", n)
+	s.offset += uint64(n)
+	s.releaseTail(c.set)
+	if !c.parser.Gap(dir^c.flip, n) {
+		s.lost, s.partial = true, true
+	}
+}
+
+// applyRequests does what a parser asked for while it ran: another look at the other direction, another protocol.
+func (c *Conn) applyRequests(at int64) {
+	for range 8 {
+		switch {
+		case c.state == dropped:
+			c.closeParser(at)
+			return
+		case c.switching:
+			c.switchProtocol(at)
+		case c.streams[0].reparse:
+			c.reparse(0, at)
+		case c.streams[1].reparse:
+			c.reparse(1, at)
+		default:
+			return
+		}
+	}
+}
+
+// closeParser closes the parser of a connection that is ignored from here on.
+func (c *Conn) closeParser(at int64) {
+	if c.parser != nil {
+		c.parser.Close(at)
+	}
+	c.releaseBuffers()
+}
+
+func (c *Conn) reparse(dir Dir, at int64) {
+	s := &c.streams[dir]
+	s.reparse, s.need = false, 0
+	c.parseTail(dir, at)
+}
+
+// switchProtocol gives the connection to the protocol that SwitchTo named.
+func (c *Conn) switchProtocol(at int64) {
+	c.parser.Close(at)
+	c.set.releaseParser(c.proto, c.parser)
+	c.parser, c.ticker = nil, nil
+	if c.state == dropped {
+		return
+	}
+	for d := range c.streams {
+		s := &c.streams[d]
+		s.lost, s.reparse, s.need, s.skip = false, false, 0, 0
+	}
+	c.switching, c.midStream, c.errorScore = false, false, 0
+	c.info.MidStream = false // the beginning of what follows is here
+	client := Client ^ c.flip
+	if c.nextProtocol == "" {
+		c.detectUnread(client)
+		return
+	}
+	i := c.set.indexOf(c.nextProtocol)
+	if i == none {
+		c.Count("unknown_protocol")
+		c.state = dropped
+		return
+	}
+	c.startParser(i)
+	for _, d := range [...]Dir{client, client.Other()} {
+		c.parseTail(d, at)
+	}
+	for d := range c.streams {
+		if c.streams[d].ended && c.state == parsing && !c.switching {
+			c.parser.End(Dir(d)^c.flip, at)
+		}
+	}
+}
+
+// detectUnread looks for the protocol of what is unread, the client's first.
+func (c *Conn) detectUnread(client Dir) {
+	c.startDetection()
+	for _, d := range [...]Dir{client, client.Other()} {
+		s := &c.streams[d]
+		if n := len(s.tail); n > 0 {
+			c.pieces = append(c.pieces, piece{dir: d, n: n, at: s.firstAt()})
+		}
+		if s.ended {
+			c.pieces = append(c.pieces, piece{dir: d, end: true, at: s.lastAt})
+		}
+	}
+	c.detectBuffered(client)
+	if c.state == detecting {
+		c.detectBuffered(client.Other())
+	}
+}
+
+// startParser makes i the protocol of the connection.
+func (c *Conn) startParser(i int) {
+	c.state, c.proto, c.lastProto = parsing, i, i
+	c.set.counters[i].connections.Inc()
+	c.parser = c.set.takeParser(i)
+	c.ticker, _ = c.parser.(Ticker)
+	c.parser.Reset(c)
+}
