@@ -82,14 +82,14 @@ func (p *process) startCapture(registry *containers.Registry) {
 		}
 		return nil
 	})
-	shared := sessions.NewShared()
+	shared := sessions.NewDedupTable()
 	panicked := p.tellPanics()
 	handler := func(_ string, _ int, lane collector.Lane) capture.Handler {
 		set := protocols.NewSet(all.Protocols, p.cfg.Protocols, p.reg)
 		set.Panicked = panicked
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
-			Container: registry.ByIP, Who: registry.Who, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Shared: shared,
+			Container: registry.ByIP, Who: registry.Who, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Dedup: shared,
 			Emit: func(e *pipeline.Event) { lane.TryShip(e) },
 		}, p.reg)
 	}

@@ -8,34 +8,34 @@ import (
 
 var zeroID pipeline.ID
 
-// tell emits the event of the session. state "" is what it looks like.
-func (f *flow) tell(state string) {
+// emitSession emits the event of the session. state "" is what it looks like.
+func (f *flow) emitSession(state string) {
 	t := f.t
 	if state == "" {
 		if state = stateShutdown; f.isClosing {
-			state = f.closing()
+			state = f.closedState()
 		}
 	}
-	if f.voice != mute && f.session == zeroID {
-		f.start(f.half[0].base-1, true)
-		f.hangUp()
+	if f.dedup != duplicate && f.session == zeroID {
+		f.openConn(f.half[0].base-1, true)
+		f.closeConn()
 	}
 	t.m.closed[state].Inc()
-	if f.voice == mute {
-		f.silence()
+	if f.dedup == duplicate {
+		f.dropOutbox()
 		return
 	}
-	f.say(f.event(state))
-	if f.voice == undecided {
-		f.decide(true, "end")
+	f.emitEvent(f.event(state))
+	if f.dedup == pending {
+		f.resolveDedup(true, "end")
 	}
-	f.silence()
+	f.dropOutbox()
 }
 
 // event is dataset session.
 func (f *flow) event(state string) *pipeline.Event {
 	c, s := &f.half[0], &f.half[1]
-	client, server := f.ends()
+	client, server := f.endpoints()
 	if f.flipped {
 		c, s, client, server = s, c, server, client
 	}
@@ -58,7 +58,7 @@ func (f *flow) event(state string) *pipeline.Event {
 		b = pipeline.SessionFromVTPool()
 		e.Session = b
 	}
-	b.History = f.letters()
+	b.History = f.historyString()
 	b.State = state
 	if f.flipped {
 		switch state {
@@ -76,7 +76,7 @@ func (f *flow) event(state string) *pipeline.Event {
 	b.ClientRetransmissions, b.ServerRetransmissions = c.retransmissions, s.retransmissions
 	b.ZeroWindows, b.OutOfOrder, b.OverlapConflicts = f.zeroWindows, f.outOfOrder, f.conflicts
 	b.ClientMissingBytes, b.ServerMissingBytes = c.missing, s.missing
-	b.DirectionConfidence = uint32(f.sure)
+	b.DirectionConfidence = uint32(f.directionConfidence)
 	if f.flipped {
 		b.DirectionConfidence = 90
 	}
@@ -84,7 +84,7 @@ func (f *flow) event(state string) *pipeline.Event {
 	return e
 }
 
-func endpoint(p *pipeline.Endpoint, a netip.AddrPort, h *half) {
+func endpoint(p *pipeline.Endpoint, a netip.AddrPort, h *halfStream) {
 	setAddress(p, a)
 	p.Bytes, p.Packets = h.bytes, h.packets
 }
@@ -113,11 +113,11 @@ func outcome(state string) pipeline.Outcome {
 	return pipeline.Outcome_UNKNOWN
 }
 
-// letters is the history; "^" in front says that client and server were exchanged.
-func (f *flow) letters() string {
+// historyString is the history; "^" in front says that client and server were exchanged.
+func (f *flow) historyString() string {
 	h := f.history[:f.historyLen]
 	if !f.flipped {
-		if s, ok := common[string(h)]; ok {
+		if s, ok := commonHistories[string(h)]; ok {
 			return s
 		}
 		return string(h)
@@ -130,8 +130,8 @@ func (f *flow) letters() string {
 	return string(b)
 }
 
-// common holds histories that recur, so that they need no memory of their own.
-var common = func() map[string]string {
+// commonHistories holds histories that recur, so that they need no memory of their own.
+var commonHistories = func() map[string]string {
 	m := map[string]string{}
 	for _, s := range []string{"Dd", "D", "ShADadFf", "ShADadfF", "ShADdaFf", "ShADdafF", "ShAdDaFf", "ShAdDaFfA", "ShADaFdf", "S", "Sr", "ShADadFfA", "ShADadR", "ShADadr", "ShADFdfa", "ShAFf", "ShADadFRf", "ShADdFf", "ShADadFfR", "ShADdaf", "ShADad"} {
 		m[s] = s

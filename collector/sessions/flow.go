@@ -22,36 +22,36 @@ const (
 
 // A flow is one connection in a Table, or one exchange of datagrams. Flows are pooled.
 type flow struct {
-	t      *Table
-	key    key
-	number uint64 // unique in the process: who Shared knows
-	at     int    // in the heap
-	due    int64  // of the clock: when something may have to be done
-	emit   func(*pipeline.Event)
+	t         *Table
+	key       key
+	number    uint64 // unique in the process: the owner in DedupTable
+	heapIndex int    // in the heap
+	due       int64  // of the clock: when something may have to be done
+	emit      func(*pipeline.Event)
 
-	conn    *protocols.Conn // nil: not opened yet, or hung up
-	info    protocols.Info
-	session pipeline.ID
-	vlan    uint16
-	side    uint8 // of key, which is the client's: 0 a, 1 b
-	sure    uint8 // of the direction, percent
+	conn                *protocols.Conn // nil: not opened yet, or hung up
+	info                protocols.Info
+	session             pipeline.ID
+	vlan                uint16
+	side                uint8 // of key, which is the client's: 0 a, 1 b
+	directionConfidence uint8 // of the direction, percent
 
-	half   [2]half // by protocols.Dir
-	held   int     // what the segments that wait take
-	inLine int     // place in Table.line, plus one; 0 not there
+	half           [2]halfStream // by protocols.Dir
+	bufferedBytes  int           // what the segments that wait take
+	bufferingIndex int           // place in Table.line, plus one; 0 not there
 
 	first, last  int64 // packet times
 	seen, opened int64 // clock: the last packet, the first
-	ticked       int64 // clock: when the Conn is to be told the time next
+	tickDue      int64 // clock: when the Conn is to be told the time next
 
-	isClosing bool
-	dead      bool  // told; waits to be forgotten
-	rst       uint8 // 1 + Dir of who reset
-	rstOff    int64
-	since     int64 // clock: since when it closes
-	pending   bool  // a SYN with another sequence number was seen on an established connection
-	pendSeq   uint32
-	pendAt    int64
+	isClosing  bool
+	dead       bool  // told; waits to be forgotten
+	rst        uint8 // 1 + Dir of who reset
+	rstOff     int64
+	since      int64 // clock: since when it closes
+	synPending bool  // a SYN with another sequence number was seen on an established connection
+	pendingSeq uint32
+	pendingAt  int64
 
 	synAt, synAckAt           int64
 	rttServer, rttClient      int64
@@ -66,23 +66,23 @@ type flow struct {
 	flipped                   bool
 	partialStart, established bool
 
-	voice   voice
-	bridge  bool
-	claims  [2]shareKey
-	nclaims int
-	mapped  bool
-	checked bool
-	mapping Mapping
-	out     []*pipeline.Event
-	outDue  int64 // clock: when they wait no longer
-	outTry  int64 // clock: when the connection tracker is asked again
+	dedup          dedupState
+	bridge         bool
+	claims         [2]claimKey
+	nclaims        int
+	mapped         bool
+	checked        bool
+	mapping        Mapping
+	outbox         []*pipeline.Event
+	outboxDeadline int64 // clock: when they wait no longer
+	outboxRetry    int64 // clock: when the connection tracker is asked again
 }
 
 // reset makes f ready for another connection; what it owns is kept.
 func (f *flow) reset() {
-	t, emit, out := f.t, f.emit, f.out[:0:min(cap(f.out), 32)]
+	t, emit, out := f.t, f.emit, f.outbox[:0:min(cap(f.outbox), 32)]
 	w0, w1 := small(f.half[0].wait), small(f.half[1].wait)
-	*f = flow{t: t, emit: emit, out: out}
+	*f = flow{t: t, emit: emit, outbox: out}
 	f.half[0].wait, f.half[1].wait = w0, w1
 }
 
@@ -94,8 +94,8 @@ func small(s []segment) []segment {
 	return s[:0]
 }
 
-// ends gives the addresses of both ends as seen on the wire, the client's first.
-func (f *flow) ends() (client, server netip.AddrPort) {
+// endpoints gives the addresses of both ends as seen on the wire, the client's first.
+func (f *flow) endpoints() (client, server netip.AddrPort) {
 	a, b := netip.AddrPortFrom(f.key.a.netip(), f.key.aport), netip.AddrPortFrom(f.key.b.netip(), f.key.bport)
 	if f.side == 0 {
 		return a, b
@@ -110,44 +110,44 @@ func (f *flow) transport() pipeline.Transport {
 	return pipeline.Transport_TCP
 }
 
-// orient finds out which end is the client from the first packet, which side sent. How sure it is becomes the event's
+// guessDirection finds out which end is the client from the first packet, which side sent. How sure it is becomes the event's
 // direction_confidence.
-func (f *flow) orient(side uint8) {
+func (f *flow) guessDirection(side uint8) {
 	p := &f.t.p
 	switch {
 	case f.key.proto == protoTCP && p.flags&(flagSYN|flagACK) == flagSYN:
-		f.side, f.sure = side, 100
+		f.side, f.directionConfidence = side, 100
 		return
 	case f.key.proto == protoTCP && p.flags&flagSYN != 0:
-		f.side, f.sure = side^1, 95
+		f.side, f.directionConfidence = side^1, 95
 		return
 	}
 	if nat := f.t.deps.NAT; nat != nil {
 		src, dst := netip.AddrPortFrom(p.src.netip(), p.sport), netip.AddrPortFrom(p.dst.netip(), p.dport)
 		if m, ok := nat.Lookup(f.transport(), src, dst); ok {
 			f.mapped, f.mapping = true, m
-			f.side, f.sure = side, 98
+			f.side, f.directionConfidence = side, 98
 			if src == m.Server || src == m.OutsideServer {
 				f.side = side ^ 1
 			}
 			return
 		}
 	}
-	from, to := standing(p.sport), standing(p.dport)
+	from, to := serverScore(p.sport), serverScore(p.dport)
 	switch {
 	case from > to && (f.key.proto == protoTCP || from-to > 1):
-		f.side, f.sure = side^1, 60+10*uint8(from-to)
+		f.side, f.directionConfidence = side^1, 60+10*uint8(from-to)
 	case from < to:
-		f.side, f.sure = side, 60+10*uint8(to-from)
+		f.side, f.directionConfidence = side, 60+10*uint8(to-from)
 	case f.key.proto == protoUDP: // who speaks first asks
-		f.side, f.sure = side, 70
+		f.side, f.directionConfidence = side, 70
 	default:
-		f.side, f.sure = side, 40
+		f.side, f.directionConfidence = side, 40
 	}
 }
 
-// standing tells how much a port looks like that of a server.
-func standing(port uint16) int {
+// serverScore tells how much a port looks like that of a server.
+func serverScore(port uint16) int {
 	switch port {
 	case 1433, 1521, 1883, 2181, 2375, 2376, 2379, 2380, 3000, 3128, 3306, 4222, 5000, 5432, 5672, 5984, 6379, 6443, 7000, 8000, 8080, 8081, 8086, 8123,
 		8200, 8443, 8500, 8888, 9000, 9042, 9090, 9092, 9200, 9300, 10250, 11211, 15672, 26379, 27017, 33060:
@@ -164,12 +164,12 @@ func standing(port uint16) int {
 	return 0
 }
 
-// start opens the Conn, once the initial sequence number is known.
-func (f *flow) start(seq uint32, midStream bool) {
-	client, server := f.ends()
+// openConn opens the Conn, once the initial sequence number is known.
+func (f *flow) openConn(seq uint32, midStream bool) {
+	client, server := f.endpoints()
 	f.partialStart = midStream
 	f.session = pipeline.SessionID(f.t.deps.Collector, f.transport(), client, server, seq, f.first)
-	if f.voice == mute || f.t.deps.Protocols == nil {
+	if f.dedup == duplicate || f.t.deps.Protocols == nil {
 		return
 	}
 	f.info = protocols.Info{
@@ -177,7 +177,7 @@ func (f *flow) start(seq uint32, midStream bool) {
 		CommunityID: pipeline.CommunityID(f.transport(), client, server), VLAN: f.vlan, MidStream: midStream,
 	}
 	f.conn = f.t.deps.Protocols.Open(f.info, f.emit)
-	f.ticked = f.t.clock + f.tickEvery()
+	f.tickDue = f.t.clock + f.tickEvery()
 }
 
 // tickEvery is how often a Conn is told the time: answers over UDP are given up on within seconds.
@@ -188,13 +188,13 @@ func (f *flow) tickEvery() int64 {
 	return 5e9
 }
 
-func (f *flow) tick() {
-	f.ticked = f.t.clock + f.tickEvery()
-	f.conn.Tick(f.t.last)
+func (f *flow) tickConn() {
+	f.tickDue = f.t.clock + f.tickEvery()
+	f.conn.Tick(f.t.packetTime)
 }
 
-// hangUp closes the Conn: its parser emits what still waits.
-func (f *flow) hangUp() {
+// closeConn closes the Conn: its parser emits what still waits.
+func (f *flow) closeConn() {
 	if f.conn == nil {
 		return
 	}
@@ -203,20 +203,20 @@ func (f *flow) hangUp() {
 		f.protocol = name
 	}
 	f.flipped = c.Flipped()
-	c.Close(f.t.last)
+	c.Close(f.t.packetTime)
 	f.conn = nil
 }
 
-// settle hangs up a flow that was found to be a copy, outside of the parser that found it.
-func (f *flow) settle() {
-	if f.voice == mute && (f.conn != nil || f.held > 0) {
-		f.hangUp()
-		f.discard()
+// closeIfDuplicate hangs up a flow that was found to be a copy, outside of the parser that found it.
+func (f *flow) closeIfDuplicate() {
+	if f.dedup == duplicate && (f.conn != nil || f.bufferedBytes > 0) {
+		f.closeConn()
+		f.discardBuffered()
 	}
 }
 
-// end is when f is over if no more packets come.
-func (f *flow) end() int64 {
+// endTime is when f is over if no more packets come.
+func (f *flow) endTime() int64 {
 	cfg := &f.t.cfg
 	switch {
 	case f.isClosing:
@@ -231,12 +231,12 @@ func (f *flow) end() int64 {
 
 // schedule moves f forward in the heap if something is due earlier than it was, or back if its time came and went.
 func (f *flow) schedule() {
-	want := f.end()
-	if f.conn != nil && f.ticked < want {
-		want = f.ticked
+	want := f.endTime()
+	if f.conn != nil && f.tickDue < want {
+		want = f.tickDue
 	}
-	if len(f.out) > 0 && f.outTry < want {
-		want = f.outTry
+	if len(f.outbox) > 0 && f.outboxRetry < want {
+		want = f.outboxRetry
 	}
 	if at := f.releaseDue(); at < want {
 		want = at
@@ -250,15 +250,15 @@ func (f *flow) schedule() {
 	}
 }
 
-// close begins the end of f.
-func (f *flow) close() {
+// startClosing begins the end of f.
+func (f *flow) startClosing() {
 	if !f.isClosing {
 		f.isClosing, f.since = true, f.t.clock
 	}
 }
 
-// closing is the state of a flow whose time is over.
-func (f *flow) closing() string {
+// closedState is the state of a flow whose time is over.
+func (f *flow) closedState() string {
 	c, s := &f.half[0], &f.half[1]
 	switch {
 	case f.rst != 0 && c.ended && s.ended:
@@ -279,8 +279,8 @@ func (f *flow) closing() string {
 	return stateTimeout
 }
 
-// value is what would be lost with f: the lowest of a few goes when there is no room.
-func (f *flow) value() int64 {
+// evictionValue is what would be lost with f: the lowest of a few goes when there is no room.
+func (f *flow) evictionValue() int64 {
 	t := f.t
 	if f.dead {
 		return -math.MaxInt64/2 - (t.clock - f.seen)
@@ -291,7 +291,7 @@ func (f *flow) value() int64 {
 		v -= 1 << 40
 	case f.key.proto == protoTCP && !f.established, f.half[1].packets == 0:
 		v -= 1 << 38
-	case f.voice == mute, f.key.proto == protoUDP && t.clock-f.seen > 2e9: // an exchange that is over, most likely
+	case f.dedup == duplicate, f.key.proto == protoUDP && t.clock-f.seen > 2e9: // an exchange that is over, most likely
 		v -= 1 << 36
 	case f.conn != nil && f.conn.Protocol() != "":
 		v += 1 << 32
@@ -299,9 +299,9 @@ func (f *flow) value() int64 {
 	return v
 }
 
-// note writes a letter into the history, once for each side.
-func (f *flow) note(letter byte, d protocols.Dir) {
-	bit := uint32(1) << (2*uint(letterBit(letter)) + uint(d))
+// addHistory writes a letter into the history, once for each side.
+func (f *flow) addHistory(letter byte, d protocols.Dir) {
+	bit := uint32(1) << (2*uint(historyBit(letter)) + uint(d))
 	if f.historyHas&bit != 0 || int(f.historyLen) == len(f.history) {
 		return
 	}
@@ -313,14 +313,14 @@ func (f *flow) note(letter byte, d protocols.Dir) {
 	f.historyLen++
 }
 
-// letters are Zeek's: SYN, SYN with ACK, pure ACK, data, FIN, reset, retransmission, zero window, gap.
-const letters = "SHADFRTWG"
+// historyLetters are Zeek's: SYN, SYN with ACK, pure ACK, data, FIN, reset, retransmission, zero window, gap.
+const historyLetters = "SHADFRTWG"
 
-func letterBit(letter byte) int {
-	for i := range len(letters) {
-		if letters[i] == letter {
+func historyBit(letter byte) int {
+	for i := range len(historyLetters) {
+		if historyLetters[i] == letter {
 			return i
 		}
 	}
-	return len(letters)
+	return len(historyLetters)
 }

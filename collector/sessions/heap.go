@@ -5,16 +5,16 @@ package sessions
 // costs nothing here.
 
 func (t *Table) push(f *flow) {
-	f.at = len(t.heap)
+	f.heapIndex = len(t.heap)
 	t.heap = append(t.heap, f)
-	t.up(f.at)
+	t.up(f.heapIndex)
 }
 
 func (t *Table) remove(f *flow) {
-	i, n := f.at, len(t.heap)-1
+	i, n := f.heapIndex, len(t.heap)-1
 	if i != n {
 		t.heap[i] = t.heap[n]
-		t.heap[i].at = i
+		t.heap[i].heapIndex = i
 	}
 	t.heap[n] = nil
 	t.heap = t.heap[:n]
@@ -25,7 +25,7 @@ func (t *Table) remove(f *flow) {
 
 // fix moves f to where its time belongs.
 func (t *Table) fix(f *flow) {
-	if i := f.at; !t.down(i) {
+	if i := f.heapIndex; !t.down(i) {
 		t.up(i)
 	}
 }
@@ -39,11 +39,11 @@ func (t *Table) up(i int) {
 			break
 		}
 		h[i] = h[parent]
-		h[i].at = i
+		h[i].heapIndex = i
 		i = parent
 	}
 	h[i] = f
-	f.at = i
+	f.heapIndex = i
 }
 
 func (t *Table) down(i int) bool {
@@ -61,10 +61,10 @@ func (t *Table) down(i int) bool {
 			break
 		}
 		h[i] = h[child]
-		h[i].at = i
+		h[i].heapIndex = i
 		i = child
 	}
 	h[i] = f
-	f.at = i
+	f.heapIndex = i
 	return i != from
 }

@@ -9,20 +9,20 @@ import (
 // metrics are what all Tables of a registry count together. What is counted for each packet is summed up in the Table and added
 // here now and then (Table.flush).
 type metrics struct {
-	packets    [results]prometheus.Counter
-	open       prometheus.Gauge
-	buffered   prometheus.Gauge
-	opened     [2]prometheus.Counter // TCP, UDP
-	closed     map[string]prometheus.Counter
-	gaps       [gapReasons]prometheus.Counter
-	gapBytes   [gapReasons]prometheus.Counter
-	segments   map[string]prometheus.Counter // dropped, by reason
-	fragments  map[string]prometheus.Counter // dropped, by reason
-	conflicts  prometheus.Counter
-	suppressed prometheus.Counter // sessions
-	silenced   prometheus.Counter // their events
-	waited     map[string]prometheus.Counter
-	panics     prometheus.Counter
+	packets         [results]prometheus.Counter
+	open            prometheus.Gauge
+	buffered        prometheus.Gauge
+	opened          [2]prometheus.Counter // TCP, UDP
+	closed          map[string]prometheus.Counter
+	gaps            [gapReasons]prometheus.Counter
+	gapBytes        [gapReasons]prometheus.Counter
+	segments        map[string]prometheus.Counter // dropped, by reason
+	fragments       map[string]prometheus.Counter // dropped, by reason
+	conflicts       prometheus.Counter
+	duplicates      prometheus.Counter // sessions
+	duplicateEvents prometheus.Counter // their events
+	pendingSessions map[string]prometheus.Counter
+	panics          prometheus.Counter
 }
 
 // A gapReason is why bytes were given up.
@@ -58,18 +58,18 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return m
 	}
 	m := &metrics{
-		open:       gauge("open", "Connections that are remembered."),
-		buffered:   gauge("buffered_bytes", "Memory that segments out of order take."),
-		conflicts:  counter("overlap_conflicts_total", "Retransmissions and fragments whose bytes differ from those that came before."),
-		suppressed: counter("suppressed_total", "Sessions that were seen elsewhere too, and are told from there."),
-		silenced:   counter("suppressed_events_total", "Events of suppressed sessions."),
-		panics:     counter("panics_total", "Errors of ours, after each of which a worker began with an empty table."),
+		open:            gauge("open", "Connections that are remembered."),
+		buffered:        gauge("buffered_bytes", "Memory that segments out of order take."),
+		conflicts:       counter("overlap_conflicts_total", "Retransmissions and fragments whose bytes differ from those that came before."),
+		duplicates:      counter("nat_duplicates_total", "Sessions that another interface reports: further copies of one connection."),
+		duplicateEvents: counter("nat_duplicate_events_total", "Events of duplicate sessions, which were dropped."),
+		panics:          counter("panics_total", "Errors of ours, after each of which a worker began with an empty table."),
 		closed: words(vec("closed_total", "Sessions that ended, by how.", "state"),
 			stateFIN, stateResetClient, stateResetServer, stateTimeout, stateEvicted, stateRefused, stateNoAnswer, stateShutdown),
 		segments: words(vec("dropped_segments_total", "Segments whose bytes no parser was given, by reason.", "reason"),
 			"outside_window", "old", "late"),
 		fragments: words(vec("dropped_fragments_total", "Fragments that were kept and then dropped, by reason.", "reason"), "timeout", "limit"),
-		waited: words(vec("outbox_sessions_total", "Sessions whose events waited to be told or not, by what decided.", "decided"),
+		pendingSessions: words(vec("nat_pending_sessions_total", "Sessions whose events waited until it was known whether they are duplicates, by what decided it.", "decided"),
 			"mapping", "bridge", "timeout", "full", "end"),
 	}
 	packets := vec("packets_total", "Packets by what became of them.", "result")
@@ -105,8 +105,8 @@ type tally struct {
 	open, buffered int // as last told
 }
 
-// flush adds up what was counted.
-func (t *Table) flush() {
+// flushCounters adds up what was counted.
+func (t *Table) flushCounters() {
 	for r, n := range t.tally.packets {
 		if n > 0 {
 			t.m.packets[r].Add(float64(n))
@@ -117,7 +117,7 @@ func (t *Table) flush() {
 		t.m.open.Add(float64(n - t.tally.open))
 		t.tally.open = n
 	}
-	if n := t.held; n != t.tally.buffered {
+	if n := t.bufferedBytes; n != t.tally.buffered {
 		t.m.buffered.Add(float64(n - t.tally.buffered))
 		t.tally.buffered = n
 	}

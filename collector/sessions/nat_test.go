@@ -52,7 +52,7 @@ type host struct {
 func newHost(t testing.TB, nat NAT) *host {
 	h := &host{TB: t, tables: map[string]*Table{}}
 	h.deps = Deps{
-		NAT: nat, Shared: NewShared(), Bridge: func(name string) bool { return name == "docker0" || strings.HasPrefix(name, "br-") },
+		NAT: nat, Dedup: NewDedupTable(), Bridge: func(name string) bool { return name == "docker0" || strings.HasPrefix(name, "br-") },
 		Container: func(ip netip.Addr) *pipeline.Container {
 			if s := ip.String(); strings.HasPrefix(s, "172.1") || strings.HasPrefix(s, "fd00:") {
 				return &pipeline.Container{Id: s}
@@ -138,8 +138,8 @@ func (h *host) told() string {
 		return ""
 	}
 	for _, t := range h.tables {
-		if t.out != 0 {
-			h.Errorf("%d events are left in the outbox", t.out)
+		if t.outboxEvents != 0 {
+			h.Errorf("%d events are left in the outbox", t.outboxEvents)
 		}
 	}
 	slices.Sort(session.Interfaces)

@@ -249,13 +249,13 @@ func FuzzPackets(f *testing.F) {
 				p = shaped(p)
 			}
 			b.Packet([]string{"eth0", "docker0"}[kind/2%2], layers.LinkType(link), at, p, len(p)+int(kind&4)*100)
-			if b.held > cfg.Buffer+(70<<10) || len(b.flows) > cfg.MaxSessions || b.frags.cost > cfg.FragmentBuffer+(70<<10) {
-				t.Fatalf("%d bytes, %d flows, %d of fragments", b.held, len(b.flows), b.frags.cost)
+			if b.bufferedBytes > cfg.Buffer+(70<<10) || len(b.flows) > cfg.MaxSessions || b.frags.cost > cfg.FragmentBuffer+(70<<10) {
+				t.Fatalf("%d bytes, %d flows, %d of fragments", b.bufferedBytes, len(b.flows), b.frags.cost)
 			}
 		}
 		b.Close()
-		if b.held != 0 || len(b.flows) != 0 || b.Table.out != 0 {
-			t.Fatalf("%d bytes, %d flows, %d events are left", b.held, len(b.flows), b.Table.out)
+		if b.bufferedBytes != 0 || len(b.flows) != 0 || b.Table.outboxEvents != 0 {
+			t.Fatalf("%d bytes, %d flows, %d events are left", b.bufferedBytes, len(b.flows), b.Table.outboxEvents)
 		}
 		sessions := 0.0
 		for _, e := range b.events {
@@ -263,7 +263,7 @@ func FuzzPackets(f *testing.F) {
 				sessions++
 			}
 		}
-		opened := value(b.m.opened[0]) + value(b.m.opened[1]) - value(b.m.suppressed)
+		opened := value(b.m.opened[0]) + value(b.m.opened[1]) - value(b.m.duplicates)
 		if n := value(b.m.panics); n != 0 || sessions != opened {
 			t.Fatalf("%v panics; %v sessions opened, %v told", n, opened, sessions)
 		}

@@ -3,19 +3,19 @@
 // Packets come in from collector/capture, one Table for each worker: a Table decodes them, puts fragments together, finds the
 // connection, brings the bytes of both directions into order and gives them to a protocols.Conn, whose parser makes events of them.
 // Events of parsers and one event for each session go out through Deps.Emit. A Table is used by one goroutine; what Tables share
-// is a Shared, which knows who speaks for a connection that is seen on several interfaces.
+// is a DedupTable, which knows who speaks for a connection that is seen on several interfaces.
 //
 // The way of a packet:
 //
 //	decode.go, decode_ip.go     frame → addresses, ports, TCP header, payload; no allocation
 //	defrag.go                   fragments of IPv4 and IPv6 → datagrams
-//	twins.go                    the same packet captured twice
+//	dup_filter.go               the same packet captured twice
 //	table.go, heap.go, flow.go  the map of flows, time, eviction
 //	tcp.go                      handshake, reset, end
-//	half.go, stream.go          a direction and its bytes in order
-//	waiting.go                  bytes out of order, and when their gaps are given up
+//	half_stream.go, stream.go   a direction and its bytes in order
+//	reorder.go                  bytes out of order, and when their gaps are given up
 //	udp.go                      datagrams
-//	voice.go, shared.go         which copy of a connection speaks; NAT
+//	dedup.go, dedup_table.go     which copy of a connection speaks; NAT
 //	event.go                    the session's own event
 //
 // Three rules carry the stream part. Bytes that come in order go to the parser as a slice of the packet, uncopied. A gap is only
@@ -123,8 +123,8 @@ type Deps struct {
 	// Bridge tells whether containers hang on an interface (docker0, br-…): its copy of a connection speaks. Nil: none is one,
 	// and the interface that saw a connection first speaks for it.
 	Bridge func(iface string) bool
-	// Shared is what the Tables of all workers know together; nil where there is only one Table.
-	Shared *Shared
+	// Dedup is shared by the Tables of all workers; nil where there is only one Table.
+	Dedup *DedupTable
 	// Emit takes an event and owns it from then on.
 	Emit func(*pipeline.Event)
 }

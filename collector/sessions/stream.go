@@ -6,30 +6,30 @@ import (
 	"tidegate/protocols"
 )
 
-// data takes size bytes at off, of which b was captured.
-func (f *flow) data(d protocols.Dir, off int64, b []byte, size int, need int64) {
+// handleData takes size bytes at off, of which b was captured.
+func (f *flow) handleData(d protocols.Dir, off int64, b []byte, size int, need int64) {
 	t := f.t
 	h, o := &f.half[d], &f.half[d^1]
-	f.note('D', d)
+	f.addHistory('D', d)
 	if f.requestAt == 0 && d == protocols.Client {
 		f.requestAt = t.p.at
 	} else if f.replyAt == 0 && d == protocols.Server && f.requestAt != 0 {
 		f.replyAt = t.p.at
 	}
 	if off-h.next > maxAhead || off-h.next < -maxAhead {
-		f.stray(d, off, size)
+		f.handleStray(d, off, size)
 		return
 	}
 	end := off + int64(size)
 	if end <= h.next {
-		f.repeated(d, off, b, end)
+		f.handleRetransmission(d, off, b, end)
 		return
 	}
 	if f.isClosing && f.rst == uint8(d)+1 && off >= f.rstOff { // the reset was not accepted
 		f.isClosing, f.rst = false, 0
 	}
 	if off < h.top {
-		f.classify(h, d, off, end)
+		f.classifyOverlap(h, d, off, end)
 	}
 	if off < h.next {
 		n := int(h.next - off)
@@ -41,14 +41,14 @@ func (f *flow) data(d protocols.Dir, off int64, b []byte, size int, need int64) 
 		f.deliver(d, b, size-len(b), t.p.at, gapCut)
 		return
 	}
-	f.store(d, segment{off: off, need: need, at: t.p.at, clock: t.clock}, b, end)
+	f.insertSegment(d, segment{off: off, need: need, at: t.p.at, clock: t.clock}, b, end)
 }
 
 // strays is how many segments in a row from elsewhere in the numbers make us believe that the stream goes on there.
 const strays = 8
 
-// stray takes a segment that lies outside of any window.
-func (f *flow) stray(d protocols.Dir, off int64, size int) {
+// handleStray takes a segment that lies outside of any window.
+func (f *flow) handleStray(d protocols.Dir, off int64, size int) {
 	h := &f.half[d]
 	f.t.m.segments["outside_window"].Inc()
 	if h.strays > 0 && off == h.strayEnd {
@@ -66,19 +66,19 @@ func (f *flow) stray(d protocols.Dir, off int64, size int) {
 	h.top, h.ack, h.fin = h.next, h.next, -1
 }
 
-// repeated takes bytes that were all delivered before.
-func (f *flow) repeated(d protocols.Dir, off int64, b []byte, end int64) {
+// handleRetransmission takes bytes that were all delivered before.
+func (f *flow) handleRetransmission(d protocols.Dir, off int64, b []byte, end int64) {
 	h := &f.half[d]
 	if end <= 0 && !h.syn {
 		f.t.m.segments["old"].Inc() // from before the first packet that we saw
 		return
 	}
 	h.retransmissions++
-	f.note('T', d)
+	f.addHistory('T', d)
 	for i := range h.recent {
 		if r := &h.recent[i]; r.off == off && int(r.n) == len(b) && len(b) > 0 {
 			if r.hash != xxh3.Hash(b) {
-				f.conflict()
+				f.countConflict()
 			}
 			return
 		}
@@ -87,18 +87,18 @@ func (f *flow) repeated(d protocols.Dir, off int64, b []byte, end int64) {
 }
 
 // compareTail compares b, which lies before h.next, with the last bytes that were delivered.
-func (f *flow) compareTail(h *half, off int64, b []byte) {
+func (f *flow) compareTail(h *halfStream, off int64, b []byte) {
 	from := h.next - int64(h.tailN)
 	lo, hi := max(off, from), min(off+int64(len(b)), h.next)
 	if lo >= hi {
 		return
 	}
 	if string(b[lo-off:hi-off]) != string(h.tail[lo-from:hi-from]) {
-		f.conflict()
+		f.countConflict()
 	}
 }
 
-func (f *flow) conflict() {
+func (f *flow) countConflict() {
 	f.conflicts++
 	f.t.m.conflicts.Inc()
 }
@@ -106,8 +106,8 @@ func (f *flow) conflict() {
 // reorderTime is how late a segment can be and still have been overtaken rather than sent again.
 const reorderTime = int64(3e6)
 
-// classify counts a segment that lies at least partly before the highest byte seen.
-func (f *flow) classify(h *half, d protocols.Dir, off, end int64) {
+// classifyOverlap counts a segment that lies at least partly before the highest byte seen.
+func (f *flow) classifyOverlap(h *halfStream, d protocols.Dir, off, end int64) {
 	fills := off >= h.next
 	since := int64(0)
 	for i := h.head; i < len(h.wait); i++ {
@@ -124,7 +124,7 @@ func (f *flow) classify(h *half, d protocols.Dir, off, end int64) {
 		return
 	}
 	h.retransmissions++
-	f.note('T', d)
+	f.addHistory('T', d)
 }
 
 // deliver gives the next bytes to the parser; lost more behind them are missing.
@@ -134,7 +134,7 @@ func (f *flow) deliver(d protocols.Dir, b []byte, lost int, at int64, why gapRea
 		if f.conn != nil {
 			f.conn.Data(d, b, at)
 		}
-		h.recent[h.recentN&3] = piece{h.next, int32(n), xxh3.Hash(b)}
+		h.recent[h.recentN&3] = deliveredSegment{h.next, int32(n), xxh3.Hash(b)}
 		h.recentN++
 		if n >= len(h.tail) {
 			h.tailN = uint8(copy(h.tail[:], b[n-len(h.tail):]))
@@ -162,9 +162,9 @@ func (f *flow) giveUp(d protocols.Dir, n int64, why gapReason) {
 	h := &f.half[d]
 	f.t.m.gaps[why].Inc()
 	f.t.m.gapBytes[why].Add(float64(n))
-	f.note('G', d)
+	f.addHistory('G', d)
 	if f.conn != nil {
-		f.conn.Gap(d, int(n), f.t.last)
+		f.conn.Gap(d, int(n), f.t.packetTime)
 	}
 	h.missing += uint64(n)
 	h.next += n

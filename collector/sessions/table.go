@@ -11,41 +11,41 @@ import (
 type Table struct {
 	cfg    Config
 	deps   Deps
-	shared *Shared
+	dedup  *DedupTable
 	number uint64 // of this Table in the process: the upper bits of its flows' numbers
 	m      *metrics
 	tally  tally
 
-	p     packet
-	flows map[key]*flow
-	heap  []*flow // all flows, the one that is due next first
-	free  []*flow
-	line  []*flow // those that hold bytes out of order
-	held  int     // what these bytes take
-	out   int     // events in outboxes
-	bufs  buffers
-	frags frags
-	twins twins
+	p             packet
+	flows         map[key]*flow
+	heap          []*flow // all flows, the one that is due next first
+	free          []*flow
+	buffering     []*flow // those that hold bytes out of order
+	bufferedBytes int     // what these bytes take
+	outboxEvents  int     // events in outboxes
+	bufs          buffers
+	frags         frags
+	dupFilter     dupFilter
 
-	clock  int64 // goes forward only
-	last   int64 // the packet time that clock was last moved to
-	before int64 // what last was before packet time was set back
-	opened uint64
-	chance uint64 // state of the random numbers that pick candidates for eviction
+	clock          int64 // goes forward only
+	packetTime     int64 // the packet time that clock was last moved to
+	timeBeforeJump int64 // what last was before packet time was set back
+	opened         uint64
+	rngState       uint64 // state of the random numbers that pick candidates for eviction
 
-	ifaces    []iface
-	names     map[string]uint16
-	lately    uint16     // the interface of the last packet
-	count     int        // packets since the last flush
-	strangers []stranger // events that wait for a container to be known
-	closed    bool
+	ifaces     []iface
+	names      map[string]uint16
+	lastIface  uint16            // the interface of the last packet
+	sinceFlush int               // packets since the last flush
+	unresolved []unresolvedEvent // events that wait for a container to be known
+	closed     bool
 }
 
 // An iface is an interface that packets came from.
 type iface struct {
 	name   string
 	bridge bool
-	shared uint16 // its number in Shared
+	shared uint16 // its number in DedupTable
 }
 
 var tables atomic.Uint64
@@ -53,14 +53,14 @@ var tables atomic.Uint64
 // New makes a Table. A zero value in cfg is its default. Tables of one registry share their counters.
 func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 	cfg.fill()
-	shared := deps.Shared
+	shared := deps.Dedup
 	if shared == nil {
-		shared = NewShared()
+		shared = NewDedupTable()
 	}
 	return &Table{
-		cfg: cfg, deps: deps, shared: shared, number: tables.Add(1) << 40, m: newMetrics(reg),
+		cfg: cfg, deps: deps, dedup: shared, number: tables.Add(1) << 40, m: newMetrics(reg),
 		flows: map[key]*flow{}, frags: frags{m: map[fragKey]*datagram{}}, names: map[string]uint16{},
-		chance: 0x9e3779b97f4a7c15,
+		rngState: 0x9e3779b97f4a7c15,
 	}
 }
 
@@ -98,33 +98,33 @@ func (t *Table) Packet(iface string, link layers.LinkType, at int64, data []byte
 	if t.closed {
 		return
 	}
-	defer t.guard()
-	t.advance(at)
-	t.p = packet{at: at, iface: t.iface(iface)}
-	t.tally.packets[t.handle(link, data, wireLen)]++
+	defer t.recoverPanic()
+	t.advanceClock(at)
+	t.p = packet{at: at, iface: t.ifaceIndex(iface)}
+	t.tally.packets[t.handleFrame(link, data, wireLen)]++
 	if len(t.frags.loaned) > 0 {
 		t.frags.settle(t)
 	}
-	if t.count++; t.count >= flushEvery {
-		t.count = 0
-		t.flush()
+	if t.sinceFlush++; t.sinceFlush >= flushEvery {
+		t.sinceFlush = 0
+		t.flushCounters()
 	}
 }
 
-// handle decodes a frame and gives it to its flow.
-func (t *Table) handle(link layers.LinkType, data []byte, wireLen int) result {
+// handleFrame decodes a frame and gives it to its flow.
+func (t *Table) handleFrame(link layers.LinkType, data []byte, wireLen int) result {
 	r := t.decode(link, data, wireLen)
 	switch r {
 	case resTCP:
-		if t.twins.seen(t) {
+		if t.dupFilter.isDuplicate(t) {
 			return resDuplicate
 		}
-		t.tcp()
+		t.handleTCP()
 	case resUDP:
-		if t.twins.seen(t) {
+		if t.dupFilter.isDuplicate(t) {
 			return resDuplicate
 		}
-		t.udp()
+		t.handleUDP()
 	}
 	return r
 }
@@ -134,26 +134,26 @@ func (t *Table) Tick(now int64) {
 	if t.closed {
 		return
 	}
-	defer t.guard()
-	t.advance(now)
-	t.flush()
-	if len(t.strangers) > 0 {
-		t.visit(false)
+	defer t.recoverPanic()
+	t.advanceClock(now)
+	t.flushCounters()
+	if len(t.unresolved) > 0 {
+		t.retryUnresolved(false)
 	}
 }
 
-// guard makes a panic, which is an error of ours that some input found, cost the sessions that are open and not the process.
-func (t *Table) guard() {
+// recoverPanic makes a panic, which is an error of ours that some input found, cost the sessions that are open and not the process.
+func (t *Table) recoverPanic() {
 	if r := recover(); r == nil {
 		return
 	}
 	t.m.panics.Inc()
 	for _, f := range t.heap {
-		t.shared.release(f)
+		t.dedup.release(f)
 	}
-	t.flows, t.heap, t.free, t.line = map[key]*flow{}, nil, nil, nil
-	t.held, t.out, t.bufs, t.frags = 0, 0, buffers{}, frags{m: map[fragKey]*datagram{}}
-	t.flush()
+	t.flows, t.heap, t.free, t.buffering = map[key]*flow{}, nil, nil, nil
+	t.bufferedBytes, t.outboxEvents, t.bufs, t.frags = 0, 0, buffers{}, frags{m: map[fragKey]*datagram{}}
+	t.flushCounters()
 }
 
 // Close ends every session and emits everything. The Table takes no more packets.
@@ -165,44 +165,44 @@ func (t *Table) Close() {
 	for len(t.heap) > 0 {
 		f := t.heap[len(t.heap)-1]
 		if !f.dead {
-			t.finish(f, "")
+			t.finishFlow(f, "")
 		}
-		t.forget(f, true)
+		t.removeFlow(f, true)
 	}
-	t.flush()
-	t.visit(true)
+	t.flushCounters()
+	t.retryUnresolved(true)
 }
 
 // maxBack is how far packet times may go back without being a clock that was set back.
 const maxBack = int64(10e9)
 
-// advance moves the clock and does what is due.
-func (t *Table) advance(at int64) {
-	switch d := at - t.last; {
-	case t.last == 0:
-		t.last = at
+// advanceClock moves the clock and does what is due.
+func (t *Table) advanceClock(at int64) {
+	switch d := at - t.packetTime; {
+	case t.packetTime == 0:
+		t.packetTime = at
 		t.clock = 1
-	case d > maxBack && t.before != 0 && max(at-t.before, t.before-at) < maxBack:
-		t.clock += max(at-t.before, 0) // back from where a few packets with wrong times had led
-		t.last, t.before = at, 0
+	case d > maxBack && t.timeBeforeJump != 0 && max(at-t.timeBeforeJump, t.timeBeforeJump-at) < maxBack:
+		t.clock += max(at-t.timeBeforeJump, 0) // back from where a few packets with wrong times had led
+		t.packetTime, t.timeBeforeJump = at, 0
 	case d > 0:
 		t.clock += min(d, int64(24*3600e9))
-		t.last = at
+		t.packetTime = at
 	case d < -maxBack:
-		t.last, t.before = at, t.last
+		t.packetTime, t.timeBeforeJump = at, t.packetTime
 	}
 	for len(t.heap) > 0 && t.heap[0].due <= t.clock {
-		t.due(t.heap[0])
+		t.runTimers(t.heap[0])
 	}
 	if t.frags.head < len(t.frags.line) {
 		t.frags.expire(t)
 	}
 }
 
-// iface gives the number of an interface.
-func (t *Table) iface(name string) uint16 {
-	if int(t.lately) < len(t.ifaces) && t.ifaces[t.lately].name == name {
-		return t.lately
+// ifaceIndex gives the number of an interface.
+func (t *Table) ifaceIndex(name string) uint16 {
+	if int(t.lastIface) < len(t.ifaces) && t.ifaces[t.lastIface].name == name {
+		return t.lastIface
 	}
 	i, ok := t.names[name]
 	if !ok {
@@ -210,24 +210,24 @@ func (t *Table) iface(name string) uint16 {
 			return 0
 		}
 		i = uint16(len(t.ifaces))
-		t.ifaces = append(t.ifaces, iface{name: name, bridge: t.deps.Bridge != nil && t.deps.Bridge(name), shared: t.shared.iface(name)})
+		t.ifaces = append(t.ifaces, iface{name: name, bridge: t.deps.Bridge != nil && t.deps.Bridge(name), shared: t.dedup.iface(name)})
 		t.names[name] = i
 	}
-	t.lately = i
+	t.lastIface = i
 	return i
 }
 
-// open makes the flow of the packet at hand.
-func (t *Table) open(k key, side uint8) *flow {
+// openFlow makes the flow of the packet at hand.
+func (t *Table) openFlow(k key, side uint8) *flow {
 	if len(t.heap) >= t.cfg.MaxSessions {
-		t.evict()
+		t.evictFlow()
 	}
 	var f *flow
 	if n := len(t.free); n > 0 {
 		f, t.free = t.free[n-1], t.free[:n-1]
 	} else {
 		f = &flow{t: t}
-		f.emit = f.say
+		f.emit = f.emitEvent
 	}
 	t.opened++
 	f.key, f.number = k, t.number+t.opened
@@ -243,8 +243,8 @@ func (t *Table) open(k key, side uint8) *flow {
 	} else {
 		t.m.opened[1].Inc()
 	}
-	f.orient(side)
-	f.raise()
+	f.guessDirection(side)
+	f.claimFirst()
 	return f
 }
 
@@ -252,21 +252,21 @@ func (t *Table) open(k key, side uint8) *flow {
 // interfaces' copies still find who spoke for it.
 const timeWait = int64(5e9)
 
-// finish ends f and tells its session; f stays in the Table as a dead one. state "" is what it looks like: shutdown, unless it closed.
-func (t *Table) finish(f *flow, state string) {
-	f.drain()
-	f.hangUp()
-	f.tell(state)
+// finishFlow ends f and tells its session; f stays in the Table as a dead one. state "" is what it looks like: shutdown, unless it closed.
+func (t *Table) finishFlow(f *flow, state string) {
+	f.flushStreams()
+	f.closeConn()
+	f.emitSession(state)
 	f.dead = true
-	t.shared.end(f)
+	t.dedup.end(f)
 	f.due = t.clock + timeWait
 	t.fix(f)
 }
 
-// forget takes a dead flow out of the Table. keep leaves its claim in Shared.
-func (t *Table) forget(f *flow, keep bool) {
+// removeFlow takes a dead flow out of the Table. keep leaves its claim in DedupTable.
+func (t *Table) removeFlow(f *flow, keep bool) {
 	if !keep {
-		t.shared.release(f)
+		t.dedup.release(f)
 	}
 	if t.flows[f.key] == f {
 		delete(t.flows, f.key)
@@ -280,77 +280,77 @@ func (t *Table) forget(f *flow, keep bool) {
 
 const maxFreeFlows = 4096
 
-// replace ends f because its tuple begins a new connection.
-func (t *Table) replace(f *flow, state string) {
+// replaceFlow ends f because its tuple begins a new connection.
+func (t *Table) replaceFlow(f *flow, state string) {
 	if !f.dead {
-		t.finish(f, state)
+		t.finishFlow(f, state)
 	}
-	t.forget(f, false)
+	t.removeFlow(f, false)
 }
 
-// due does what the time of f has come for.
-func (t *Table) due(f *flow) {
+// runTimers does what the time of f has come for.
+func (t *Table) runTimers(f *flow) {
 	if f.dead {
-		t.forget(f, false)
+		t.removeFlow(f, false)
 		return
 	}
-	if len(f.out) > 0 && t.clock >= f.outTry {
-		f.outTry = t.clock + outEvery
-		if t.clock >= f.outDue {
-			f.decide(true, "timeout")
+	if len(f.outbox) > 0 && t.clock >= f.outboxRetry {
+		f.outboxRetry = t.clock + outboxRetryEvery
+		if t.clock >= f.outboxDeadline {
+			f.resolveDedup(true, "timeout")
 		} else {
-			f.decide(false, "mapping")
+			f.resolveDedup(false, "mapping")
 		}
 	}
-	if end := f.end(); t.clock >= end {
-		t.finish(f, f.closing())
+	if end := f.endTime(); t.clock >= end {
+		t.finishFlow(f, f.closedState())
 		return
 	}
 	if f.key.proto == protoTCP {
-		f.release()
+		f.releaseExpired()
 	}
-	if f.conn != nil && t.clock >= f.ticked {
-		f.tick()
+	if f.conn != nil && t.clock >= f.tickDue {
+		f.tickConn()
 	}
-	f.settle()
+	f.closeIfDuplicate()
 	f.schedule()
 }
 
-// evict makes room for a flow: of a few picked at random, the one that says least.
-func (t *Table) evict() {
+// evictFlow makes room for a flow: of a few picked at random, the one that says least.
+func (t *Table) evictFlow() {
 	var worst *flow
 	low := int64(0)
 	for range 16 {
 		f := t.heap[t.random(len(t.heap))]
-		if v := f.value(); worst == nil || v < low {
+		if v := f.evictionValue(); worst == nil || v < low {
 			worst, low = f, v
 		}
 	}
 	if !worst.dead {
-		t.finish(worst, stateEvicted)
+		t.finishFlow(worst, stateEvicted)
 	}
-	t.forget(worst, false)
+	t.removeFlow(worst, false)
 }
 
 // random is xorshift; the same packets evict the same flows.
 func (t *Table) random(n int) int {
-	t.chance ^= t.chance << 13
-	t.chance ^= t.chance >> 7
-	t.chance ^= t.chance << 17
-	return int(t.chance % uint64(n))
+	t.rngState ^= t.rngState << 13
+	t.rngState ^= t.rngState >> 7
+	t.rngState ^= t.rngState << 17
+	return int(t.rngState % uint64(n))
 }
 
-// relieve frees memory of segments out of order: the flow that holds most, of a few, gives up its gaps.
-func (t *Table) relieve() {
-	for t.held > t.cfg.Buffer && len(t.line) > 0 {
+// freeBuffers frees memory of segments out of order: the flow that holds most, of a few, gives up its gaps.
+func (t *Table) freeBuffers() {
+	for t.bufferedBytes > t.cfg.Buffer && len(t.buffering) > 0 {
 		var most *flow
 		for range 8 {
-			if f := t.line[t.random(len(t.line))]; most == nil || f.held > most.held {
+			if f := t.buffering[t.random(len(t.buffering))]; most == nil || f.bufferedBytes > most.bufferedBytes {
 				most = f
 			}
 		}
-		for most.held > 0 {
-			most.force(gapBudget)
+		for most.bufferedBytes > 0 {
+			most.giveUpOldest(gapBudget)
 		}
 	}
 }

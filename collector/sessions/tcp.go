@@ -4,44 +4,44 @@ import (
 	"tidegate/protocols"
 )
 
-// tcp takes the segment at hand.
-func (t *Table) tcp() {
+// handleTCP takes the segment at hand.
+func (t *Table) handleTCP() {
 	p := &t.p
 	k, side := p.key()
 	f := t.flows[k]
-	if f != nil && (f.dead || p.flags&flagSYN != 0 || f.pending) {
-		f = t.again(f, side)
+	if f != nil && (f.dead || p.flags&flagSYN != 0 || f.synPending) {
+		f = t.reuseOrReplace(f, side)
 	}
 	fresh := f == nil
 	if fresh {
-		f = t.open(k, side)
+		f = t.openFlow(k, side)
 	}
 	if f.dead {
-		f.late()
+		f.handleLate()
 		return
 	}
 	d := protocols.Dir(side ^ f.side)
 	f.seen, f.last = t.clock, max(f.last, p.at)
 	h := &f.half[d]
 	h.packets++
-	if f.voice == mute {
-		f.shadow(d)
+	if f.dedup == duplicate {
+		f.trackDuplicate(d)
 		return
 	}
 	if p.flags&flagSYN != 0 {
-		f.syn(d)
+		f.handleSYN(d)
 	} else {
-		f.segment(d)
+		f.handleSegment(d)
 	}
-	f.settle()
-	if fresh || f.busy() || f.isClosing || len(f.out) > 0 {
+	f.closeIfDuplicate()
+	if fresh || f.awaitingBytes() || f.isClosing || len(f.outbox) > 0 {
 		f.schedule()
 	}
 }
 
-// late takes a segment of a connection that is over and has been told of: an end that is sent again because nobody acknowledges it,
+// handleLate takes a segment of a connection that is over and has been told of: an end that is sent again because nobody acknowledges it,
 // at intervals that double. It is remembered for as long as the next one may take, or that would look like another connection.
-func (f *flow) late() {
+func (f *flow) handleLate() {
 	t := f.t
 	t.m.segments["late"].Inc()
 	f.due = t.clock + timeWait + min(3*(t.clock-f.seen), maxLate)
@@ -51,10 +51,10 @@ func (f *flow) late() {
 
 const maxLate = int64(150e9)
 
-// again tells whether the packet at hand belongs to f, which had the same tuple, or begins a new connection; then f is ended and
+// reuseOrReplace tells whether the packet at hand belongs to f, which had the same tuple, or begins a new connection; then f is ended and
 // nil returned. A SYN on an established connection is only believed when the other side answers it, or its sender goes on from
 // it: RFC 5961 has the receiver challenge it, and a forged one must not cut a session in two.
-func (t *Table) again(f *flow, side uint8) *flow {
+func (t *Table) reuseOrReplace(f *flow, side uint8) *flow {
 	p := &t.p
 	d := protocols.Dir(side ^ f.side)
 	h, o := &f.half[d], &f.half[d^1]
@@ -62,51 +62,51 @@ func (t *Table) again(f *flow, side uint8) *flow {
 	case p.flags&flagRST != 0:
 		return f
 	case f.dead && !f.isClosing: // it only was silent
-		t.replace(f, "")
+		t.replaceFlow(f, "")
 		return nil
 	case p.flags&(flagSYN|flagACK) == flagSYN:
 		switch {
 		case h.seen && p.seq+1 == h.base && !f.dead:
 			return f // once more, or late
 		case f.dead, f.isClosing, !h.syn && !o.syn, h.syn && o.packets == 0:
-			t.replace(f, f.closing())
+			t.replaceFlow(f, f.closedState())
 			return nil
 		case !h.seen && o.syn: // both open at once
 			return f
 		}
-		f.pending, f.pendSeq, f.pendAt = true, p.seq+1, p.at
+		f.synPending, f.pendingSeq, f.pendingAt = true, p.seq+1, p.at
 	case p.flags&flagSYN != 0:
-		if f.pending && p.ack == f.pendSeq {
-			return t.restart(f, side^1)
+		if f.synPending && p.ack == f.pendingSeq {
+			return t.startPending(f, side^1)
 		}
 		if f.dead && p.seq+1 != h.base {
-			t.replace(f, "")
+			t.replaceFlow(f, "")
 			return nil
 		}
-	case f.pending && p.seq == f.pendSeq && d == protocols.Client && p.flags&flagACK != 0:
-		return t.restart(f, side)
+	case f.synPending && p.seq == f.pendingSeq && d == protocols.Client && p.flags&flagACK != 0:
+		return t.startPending(f, side)
 	}
 	return f
 }
 
-// restart begins the connection whose SYN came while f was established; side sent it.
-func (t *Table) restart(f *flow, side uint8) *flow {
-	k, seq, at := f.key, f.pendSeq, f.pendAt
-	t.replace(f, f.closing())
-	n := t.open(k, side)
-	n.side, n.sure = side, 100
+// startPending begins the connection whose SYN came while f was established; side sent it.
+func (t *Table) startPending(f *flow, side uint8) *flow {
+	k, seq, at := f.key, f.pendingSeq, f.pendingAt
+	t.replaceFlow(f, f.closedState())
+	n := t.openFlow(k, side)
+	n.side, n.directionConfidence = side, 100
 	n.first = at
 	n.half[0].begin(seq)
 	n.half[0].syn = true
 	n.half[0].packets = 1
 	n.synAt = at
-	n.note('S', protocols.Client)
-	n.start(seq-1, false)
+	n.addHistory('S', protocols.Client)
+	n.openConn(seq-1, false)
 	return n
 }
 
-// shadow follows a connection that another copy speaks for, only so far that its end is seen.
-func (f *flow) shadow(d protocols.Dir) {
+// trackDuplicate follows a connection that another copy speaks for, only so far that its end is seen.
+func (f *flow) trackDuplicate(d protocols.Dir) {
 	p := &f.t.p
 	if p.flags&flagACK != 0 && p.flags&flagSYN == 0 {
 		f.established = true
@@ -115,13 +115,13 @@ func (f *flow) shadow(d protocols.Dir) {
 		f.half[d].ended = true
 	}
 	if p.flags&flagRST != 0 || f.half[0].ended && f.half[1].ended {
-		f.close()
+		f.startClosing()
 		f.schedule()
 	}
 }
 
-// syn takes a SYN, with or without ACK.
-func (f *flow) syn(d protocols.Dir) {
+// handleSYN takes a SYN, with or without ACK.
+func (f *flow) handleSYN(d protocols.Dir) {
 	p := &f.t.p
 	h, o := &f.half[d], &f.half[d^1]
 	base := p.seq + 1
@@ -135,7 +135,7 @@ func (f *flow) syn(d protocols.Dir) {
 			f.synAgain++
 			f.synAt = p.at
 		}
-		f.note('T', d)
+		f.addHistory('T', d)
 	case h.syn && answer && h.top == 0 && o.ack == 0 && !f.established:
 		h.other, h.hasOther = base, true // two answers: the client's ACK tells which one counts
 		return
@@ -146,7 +146,7 @@ func (f *flow) syn(d protocols.Dir) {
 			h.begin(base)
 		}
 		h.syn, f.partialStart = true, false
-		f.handshake(d, answer)
+		f.recordHandshake(d, answer)
 	}
 	h.window(p.win, false)
 	h.options(p.header)
@@ -155,80 +155,80 @@ func (f *flow) syn(d protocols.Dir) {
 			if !o.seen {
 				o.begin(p.ack)
 			}
-			f.start(p.ack-1, false)
+			f.openConn(p.ack-1, false)
 		} else {
-			f.start(p.seq, false)
+			f.openConn(p.seq, false)
 		}
 	}
 	if answer && o.seen {
 		o.acknowledge(o.offset(p.ack), h)
 	}
 	if p.size > 0 { // RFC 7413
-		f.data(d, 0, p.payload, p.size, 0)
+		f.handleData(d, 0, p.payload, p.size, 0)
 	}
 	if p.flags&flagFIN != 0 {
-		f.finSegment(d, int64(p.size), 0)
-		f.pump()
+		f.handleFIN(d, int64(p.size), 0)
+		f.deliverReady()
 	}
 }
 
-// handshake notes the times of a first SYN or its answer.
-func (f *flow) handshake(d protocols.Dir, answer bool) {
+// recordHandshake notes the times of a first SYN or its answer.
+func (f *flow) recordHandshake(d protocols.Dir, answer bool) {
 	p := &f.t.p
 	if !answer {
 		f.synAt = p.at
-		f.note('S', d)
+		f.addHistory('S', d)
 		if d == protocols.Client {
-			f.sure = 100
+			f.directionConfidence = 100
 		}
 		return
 	}
-	f.note('H', d)
+	f.addHistory('H', d)
 	f.synAckAt = p.at
 	if f.synAt != 0 && d == protocols.Server {
 		f.rttServer = max(p.at-f.synAt, 0)
 	}
 }
 
-// segment takes what is not a SYN.
-func (f *flow) segment(d protocols.Dir) {
+// handleSegment takes what is not a SYN.
+func (f *flow) handleSegment(d protocols.Dir) {
 	p := &f.t.p
 	h, o := &f.half[d], &f.half[d^1]
 	fin, rst, ack := p.flags&flagFIN != 0, p.flags&flagRST != 0, p.flags&flagACK != 0
 	if rst {
-		f.rstSegment(d)
+		f.handleRST(d)
 		return
 	}
 	if !h.seen {
-		f.pickUp(d)
+		f.startMidStream(d)
 	}
 	off := h.offset(p.seq)
 	need := int64(0)
 	if ack {
-		need = f.acked(d)
+		need = f.handleACK(d)
 	}
 	if h.window(p.win, true) {
 		f.zeroWindows++
-		f.note('W', d)
+		f.addHistory('W', d)
 	}
 	if p.size > 0 {
 		if p.size == 1 && off == h.next-1 && !fin {
 			return // a keep-alive, whose byte means nothing
 		}
-		f.data(d, off, p.payload, p.size, need)
+		f.handleData(d, off, p.payload, p.size, need)
 	} else if ack && !fin {
-		f.note('A', d)
+		f.addHistory('A', d)
 	}
 	if fin {
-		f.finSegment(d, off+int64(p.size), need)
+		f.handleFIN(d, off+int64(p.size), need)
 	}
-	if f.held > 0 || f.half[0].fin >= 0 || f.half[1].fin >= 0 || o.held() || h.held() {
-		f.pump()
+	if f.bufferedBytes > 0 || f.half[0].fin >= 0 || f.half[1].fin >= 0 || o.held() || h.held() {
+		f.deliverReady()
 	}
 }
 
-// pickUp begins a direction whose SYN was not seen.
-func (f *flow) pickUp(d protocols.Dir) {
+// startMidStream begins a direction whose SYN was not seen.
+func (f *flow) startMidStream(d protocols.Dir) {
 	p := &f.t.p
 	h, o := &f.half[d], &f.half[d^1]
 	h.begin(p.seq)
@@ -236,12 +236,12 @@ func (f *flow) pickUp(d protocols.Dir) {
 		o.begin(p.ack)
 	}
 	if f.session == zeroID {
-		f.start(p.seq, true)
+		f.openConn(p.seq, true)
 	}
 }
 
-// acked takes the acknowledgement that d sends and gives how much of the other direction it covers.
-func (f *flow) acked(d protocols.Dir) int64 {
+// handleACK takes the acknowledgement that d sends and gives how much of the other direction it covers.
+func (f *flow) handleACK(d protocols.Dir) int64 {
 	p := &f.t.p
 	h, o := &f.half[d], &f.half[d^1]
 	if !o.seen {
@@ -263,9 +263,9 @@ func (f *flow) acked(d protocols.Dir) int64 {
 	return o.acknowledge(off, h)
 }
 
-func (f *flow) finSegment(d protocols.Dir, end, need int64) {
+func (f *flow) handleFIN(d protocols.Dir, end, need int64) {
 	h := &f.half[d]
-	f.note('F', d)
+	f.addHistory('F', d)
 	if !h.ended && end >= h.next && end-h.top <= maxAhead {
 		h.fin, h.finNeed = end, need
 		h.ack = min(h.ack, end)
@@ -273,9 +273,9 @@ func (f *flow) finSegment(d protocols.Dir, end, need int64) {
 	}
 }
 
-// rstSegment takes a reset. It counts when its number lies in the window (RFC 5961, section 3): a receiver that is stricter goes
+// handleRST takes a reset. It counts when its number lies in the window (RFC 5961, section 3): a receiver that is stricter goes
 // on, and then so do we, as soon as the sender of the reset sends something new.
-func (f *flow) rstSegment(d protocols.Dir) {
+func (f *flow) handleRST(d protocols.Dir) {
 	p := &f.t.p
 	h, o := &f.half[d], &f.half[d^1]
 	switch {
@@ -285,7 +285,7 @@ func (f *flow) rstSegment(d protocols.Dir) {
 		}
 		f.rstOff = math31
 	case !h.seen:
-		f.pickUp(d)
+		f.startMidStream(d)
 		f.rstOff = 0
 	default:
 		off := h.offset(p.seq)
@@ -296,14 +296,14 @@ func (f *flow) rstSegment(d protocols.Dir) {
 		}
 		f.rstOff = off
 	}
-	f.note('R', d)
+	f.addHistory('R', d)
 	if f.session == zeroID {
-		f.start(p.seq, true)
+		f.openConn(p.seq, true)
 	}
 	if f.rst == 0 {
 		f.rst = uint8(d) + 1
 	}
-	f.close()
+	f.startClosing()
 }
 
 const math31 = 1<<31 - 1

@@ -2,29 +2,29 @@ package sessions
 
 import "tidegate/protocols"
 
-// udp takes the datagram at hand.
-func (t *Table) udp() {
+// handleUDP takes the datagram at hand.
+func (t *Table) handleUDP() {
 	p := &t.p
 	k, side := p.key()
 	f := t.flows[k]
 	if f != nil && f.dead {
-		t.replace(f, "")
+		t.replaceFlow(f, "")
 		f = nil
 	}
 	fresh := f == nil
 	if fresh {
-		f = t.open(k, side)
-		f.start(0, false)
+		f = t.openFlow(k, side)
+		f.openConn(0, false)
 	}
 	d := protocols.Dir(side ^ f.side)
 	f.seen, f.last = t.clock, max(f.last, p.at)
 	h := &f.half[d]
 	h.packets++
 	h.bytes += uint64(p.size)
-	if f.voice == mute {
+	if f.dedup == duplicate {
 		return
 	}
-	f.note('D', d)
+	f.addHistory('D', d)
 	if d == protocols.Client && f.requestAt == 0 {
 		f.requestAt = p.at
 	} else if d == protocols.Server && f.replyAt == 0 && f.requestAt != 0 {
@@ -34,13 +34,13 @@ func (t *Table) udp() {
 		h.missing += uint64(lost)
 		t.m.gaps[gapCut].Inc()
 		t.m.gapBytes[gapCut].Add(float64(lost))
-		f.note('G', d)
+		f.addHistory('G', d)
 	}
 	if f.conn != nil && len(p.payload) > 0 {
 		f.conn.Datagram(d, p.payload, p.at)
 	}
-	f.settle()
-	if fresh || len(f.out) > 0 {
+	f.closeIfDuplicate()
+	if fresh || len(f.outbox) > 0 {
 		f.schedule()
 	}
 }

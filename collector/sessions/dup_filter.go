@@ -6,28 +6,28 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// twins remembers the last packets by a hash, so that one that was captured twice on an interface (both sides of a bridge, a
+// dupFilter remembers the last packets by a hash, so that one that was captured twice on an interface (both sides of a bridge, a
 // mirror port that copies in and out) is taken once. It is direct-mapped: what is pushed out is forgotten.
 //
 // A twin has the same IP identification, which a retransmission by Linux has not. Where there is none – IPv6, and IPv4 packets
 // that are not to be fragmented – only a short time tells them apart; nobody sends the same again so soon.
-type twins [twinSlots]twin
+type dupFilter [dupSlots]dupSlot
 
-type twin struct {
+type dupSlot struct {
 	hash uint64
 	at   int64
 }
 
 const (
-	twinSlots = 1 << 12
+	dupSlots = 1 << 12
 	// twinWindow is how far apart in time two packets with the same identification can be one: it wraps at 65,536.
-	twinWindow = int64(20e6)
+	dupWindow = int64(20e6)
 	// twinWindowBare is the same for packets without one.
-	twinWindowBare = int64(1e6)
+	dupWindowNoID = int64(1e6)
 )
 
-// seen tells whether the packet at hand came before, and remembers it.
-func (w *twins) seen(t *Table) bool {
+// isDuplicate tells whether the packet at hand came before, and remembers it.
+func (w *dupFilter) isDuplicate(t *Table) bool {
 	p := &t.p
 	var b [64]byte
 	binary.LittleEndian.PutUint64(b[0:], p.src.hi)
@@ -40,10 +40,10 @@ func (w *twins) seen(t *Table) bool {
 	// With offloaded checksums the header does not depend on the payload.
 	binary.LittleEndian.PutUint64(b[56:], xxh3.Hash(p.payload[:min(len(p.payload), 512)]))
 	h := xxh3.Hash(b[:])
-	s := &w[h%twinSlots]
-	window := twinWindowBare
+	s := &w[h%dupSlots]
+	window := dupWindowNoID
 	if p.hasID {
-		window = twinWindow
+		window = dupWindow
 	}
 	d := p.at - s.at
 	if s.hash == h && d < window && d > -window {

@@ -1,8 +1,8 @@
 package sessions
 
-// A half is one direction of a TCP connection. Places in it are 64-bit offsets from the byte behind the SYN, or from the first
+// A halfStream is one direction of a TCP connection. Places in it are 64-bit offsets from the byte behind the SYN, or from the first
 // byte that was seen; a 32-bit sequence number is taken as the offset nearest to next, so wrapping needs no care.
-type half struct {
+type halfStream struct {
 	base uint32 // the sequence number of offset 0
 	seen bool   // base is known
 	syn  bool
@@ -32,7 +32,7 @@ type half struct {
 	strays          uint8
 	strayEnd        int64
 
-	recent  [4]piece // the last segments that were delivered, to compare retransmissions with
+	recent  [4]deliveredSegment // the last segments that were delivered, to compare retransmissions with
 	recentN uint8
 	tail    [64]byte // the last bytes that were delivered, for the same
 	tailN   uint8
@@ -50,8 +50,8 @@ type segment struct {
 
 func (s *segment) end() int64 { return s.off + int64(len(s.b)+s.lost) }
 
-// A piece is what is remembered of a segment that was delivered.
-type piece struct {
+// A deliveredSegment is what is remembered of a segment that was delivered.
+type deliveredSegment struct {
 	off  int64
 	n    int32
 	hash uint64
@@ -63,24 +63,24 @@ const maxAhead = 1 << 30
 // windowUnknown is taken for the window of a side whose scale was not seen.
 const windowUnknown = 4 << 20
 
-func (h *half) begin(base uint32) { h.base, h.seen = base, true }
+func (h *halfStream) begin(base uint32) { h.base, h.seen = base, true }
 
 // offset is the place of a sequence number.
-func (h *half) offset(seq uint32) int64 {
+func (h *halfStream) offset(seq uint32) int64 {
 	return h.next + int64(int32(seq-(h.base+uint32(h.next))))
 }
 
 // reached tells that everything before n has been delivered. A receiver acknowledges a FIN like a byte.
-func (h *half) reached(n int64) bool { return n <= h.next || h.fin >= 0 && h.next >= h.fin }
+func (h *halfStream) reached(n int64) bool { return n <= h.next || h.fin >= 0 && h.next >= h.fin }
 
 // held tells that something of this direction has not been delivered though it should have been.
-func (h *half) held() bool { return h.head < len(h.wait) || h.ack > h.next }
+func (h *halfStream) held() bool { return h.head < len(h.wait) || h.ack > h.next }
 
-// busy tells that f waits for bytes.
-func (f *flow) busy() bool { return f.half[0].held() || f.half[1].held() }
+// awaitingBytes tells that f waits for bytes.
+func (f *flow) awaitingBytes() bool { return f.half[0].held() || f.half[1].held() }
 
 // options reads the window scale of a SYN.
-func (h *half) options(header []byte) {
+func (h *halfStream) options(header []byte) {
 	if len(header) <= 20 {
 		h.scale = 0
 		return
@@ -102,7 +102,7 @@ func (h *half) options(header []byte) {
 }
 
 // window takes what a side advertises and tells whether it has just closed.
-func (h *half) window(win uint16, scaled bool) bool {
+func (h *halfStream) window(win uint16, scaled bool) bool {
 	h.win = uint32(win)
 	if scaled && h.scale > 0 {
 		h.win <<= uint(h.scale)
@@ -113,7 +113,7 @@ func (h *half) window(win uint16, scaled bool) bool {
 }
 
 // room is how far beyond what is known this direction's sender may be, by what the receiver o has advertised.
-func (h *half) room(o *half) int64 {
+func (h *halfStream) room(o *halfStream) int64 {
 	switch {
 	case o.packets == 0:
 		return maxAhead
@@ -126,7 +126,7 @@ func (h *half) room(o *half) int64 {
 // acknowledge takes an acknowledgement by o of this direction and gives how much of it must be delivered before what o sent with it.
 // One that covers more than can have been sent is not believed: we would skip what is really sent. When much was not captured, the
 // next segment of this direction shows where it is, and then its acknowledgement counts.
-func (h *half) acknowledge(off int64, o *half) int64 {
+func (h *halfStream) acknowledge(off int64, o *halfStream) int64 {
 	if h.fin >= 0 && off > h.fin {
 		off = h.fin
 	}

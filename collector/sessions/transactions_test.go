@@ -84,8 +84,8 @@ func TestSmallBudgets(t *testing.T) {
 	g.reorder, g.lose = 0.3, 0.05
 	g.generate(300)
 	_, _, table := g.counted(Config{MaxSessions: 16, SessionBuffer: 64 << 10, Buffer: 128 << 10})
-	if table.held != 0 || len(table.flows) != 0 || len(table.line) != 0 {
-		t.Errorf("%d bytes, %d flows, %d in line are left", table.held, len(table.flows), len(table.line))
+	if table.bufferedBytes != 0 || len(table.flows) != 0 || len(table.buffering) != 0 {
+		t.Errorf("%d bytes, %d flows, %d in line are left", table.bufferedBytes, len(table.flows), len(table.buffering))
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 )
 
-// Shared is what the Tables of a process know together: which flow speaks for a connection. The same connection seen on a bridge
+// DedupTable is what the Tables of a process know together: which flow speaks for a connection. The same connection seen on a bridge
 // and on eth0, or on two bridges, is two flows in two Tables, run by two goroutines that may be a moment apart in either order;
 // this is the place where they meet.
 //
@@ -18,22 +18,22 @@ import (
 //
 // Every claim is made under a lock, and whoever finds another's is silent from then on, so an event is told once whatever the order.
 // A claim outlives its flow by a few seconds (timeWait), for copies that end later.
-type Shared struct {
-	shards [shareShards]shareShard
+type DedupTable struct {
+	shards [dedupShards]dedupShard
 	mu     sync.Mutex
 	names  atomic.Pointer[[]string] // of interfaces; only grows
 }
 
-const shareShards = 64
+const dedupShards = 64
 
-type shareShard struct {
+type dedupShard struct {
 	mu    sync.RWMutex
-	m     map[shareKey]claim
+	m     map[claimKey]claim
 	sweep int // the size at which claims of Tables that are gone are looked for
 }
 
-// A shareKey is a connection: both ends, the smaller first.
-type shareKey struct {
+// A claimKey is a connection: both ends, the smaller first.
+type claimKey struct {
 	a, b         addr
 	aport, bport uint16
 	proto        uint8
@@ -49,18 +49,18 @@ type claim struct {
 // maxClaims bounds each shard; beyond it a flow speaks unclaimed.
 const maxClaims = 1 << 15
 
-// NewShared makes an empty one.
-func NewShared() *Shared {
-	s := &Shared{}
+// NewDedupTable makes an empty one.
+func NewDedupTable() *DedupTable {
+	s := &DedupTable{}
 	for i := range s.shards {
-		s.shards[i].m = map[shareKey]claim{}
+		s.shards[i].m = map[claimKey]claim{}
 	}
 	s.names.Store(&[]string{})
 	return s
 }
 
 // iface gives the number of an interface.
-func (s *Shared) iface(name string) uint16 {
+func (s *DedupTable) iface(name string) uint16 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := *s.names.Load()
@@ -78,20 +78,20 @@ func (s *Shared) iface(name string) uint16 {
 }
 
 // name is the reverse of iface.
-func (s *Shared) name(i uint16) string { return (*s.names.Load())[i] }
+func (s *DedupTable) name(i uint16) string { return (*s.names.Load())[i] }
 
-func shareKeyOf(proto uint8, x, y netip.AddrPort) shareKey {
+func claimKeyOf(proto uint8, x, y netip.AddrPort) claimKey {
 	a, b := addrOf(x.Addr()), addrOf(y.Addr())
 	if less(a, x.Port(), b, y.Port()) {
-		return shareKey{a, b, x.Port(), y.Port(), proto}
+		return claimKey{a, b, x.Port(), y.Port(), proto}
 	}
-	return shareKey{b, a, y.Port(), x.Port(), proto}
+	return claimKey{b, a, y.Port(), x.Port(), proto}
 }
 
-func (s *Shared) shard(k *shareKey) *shareShard {
+func (s *DedupTable) shard(k *claimKey) *dedupShard {
 	v := k.a.lo*0x9e3779b97f4a7c15 ^ k.b.lo*0xc2b2ae3d27d4eb4f ^ uint64(k.aport)<<32 ^ uint64(k.bport)
 	v ^= v >> 29
-	return &s.shards[v%shareShards]
+	return &s.shards[v%dedupShards]
 }
 
 // stale is how long after a claim's last packet a flow must begin to be another connection on the same ports.
@@ -101,7 +101,7 @@ const stale = int64(1e9)
 func (c *claim) covers(first int64) bool { return c.ended == 0 || first <= c.ended+stale }
 
 // claim makes f the speaker for k unless another is; then f's interface is noted.
-func (s *Shared) claim(k shareKey, f *flow) bool {
+func (s *DedupTable) claim(k claimKey, f *flow) bool {
 	sh := s.shard(&k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -124,7 +124,7 @@ func (s *Shared) claim(k shareKey, f *flow) bool {
 }
 
 // room tells whether sh can take another claim. Those that a Table left behind when it closed are removed when there are many.
-func (sh *shareShard) room(now int64) bool {
+func (sh *dedupShard) room(now int64) bool {
 	if n := len(sh.m); n >= max(sh.sweep, 1024) {
 		for k, c := range sh.m {
 			if c.ended != 0 && c.ended+2*timeWait < now {
@@ -137,7 +137,7 @@ func (sh *shareShard) room(now int64) bool {
 }
 
 // taken tells whether another than f speaks for k, and notes f's interface there.
-func (s *Shared) taken(k shareKey, f *flow) bool {
+func (s *DedupTable) taken(k claimKey, f *flow) bool {
 	sh := s.shard(&k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
@@ -163,7 +163,7 @@ func (c *claim) note(iface uint16) {
 }
 
 // seenOn gives the interfaces where k was seen.
-func (s *Shared) seenOn(k shareKey, owner uint64) [4]uint16 {
+func (s *DedupTable) seenOn(k claimKey, owner uint64) [4]uint16 {
 	sh := s.shard(&k)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
@@ -174,7 +174,7 @@ func (s *Shared) seenOn(k shareKey, owner uint64) [4]uint16 {
 }
 
 // end notes that f is over.
-func (s *Shared) end(f *flow) {
+func (s *DedupTable) end(f *flow) {
 	for _, k := range f.claims[:f.nclaims] {
 		sh := s.shard(&k)
 		sh.mu.Lock()
@@ -187,7 +187,7 @@ func (s *Shared) end(f *flow) {
 }
 
 // release forgets f's claims.
-func (s *Shared) release(f *flow) {
+func (s *DedupTable) release(f *flow) {
 	for _, k := range f.claims[:f.nclaims] {
 		sh := s.shard(&k)
 		sh.mu.Lock()

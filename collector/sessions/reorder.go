@@ -6,8 +6,8 @@ import (
 	"tidegate/protocols"
 )
 
-// store keeps what of b does not lie in segments that wait already.
-func (f *flow) store(d protocols.Dir, s segment, b []byte, end int64) {
+// insertSegment keeps what of b does not lie in segments that wait already.
+func (f *flow) insertSegment(d protocols.Dir, s segment, b []byte, end int64) {
 	h := &f.half[d]
 	if h.head > 0 && h.head*2 >= len(h.wait) {
 		h.wait, h.head = h.wait[:copy(h.wait, h.wait[h.head:])], 0
@@ -20,7 +20,7 @@ func (f *flow) store(d protocols.Dir, s segment, b []byte, end int64) {
 		copy(n.b, b)
 		n.lost = int(to-off) - len(n.b)
 		h.wait = insertAt(h.wait, i, n)
-		f.hold(cost(len(n.b)))
+		f.chargeBuffer(cost(len(n.b)))
 	}
 	i := h.head
 	for ; i < len(h.wait) && off < end; i++ {
@@ -31,7 +31,7 @@ func (f *flow) store(d protocols.Dir, s segment, b []byte, end int64) {
 		if w.off >= end {
 			break
 		}
-		if f.overlap(w, off, b) {
+		if f.mergeOverlap(w, off, b) {
 			conflict = true
 		}
 		stop := w.end()
@@ -51,16 +51,16 @@ func (f *flow) store(d protocols.Dir, s segment, b []byte, end int64) {
 		put(i, end)
 	}
 	if conflict {
-		f.conflict()
+		f.countConflict()
 	}
-	f.limit()
+	f.enforceBudget()
 }
 
 // clip is how many of the n bytes from the front of b were captured.
 func clip(b []byte, n int64) int { return int(min(int64(len(b)), n)) }
 
-// overlap compares b at off with what waits, tells whether they differ, and has the last one win if that is the policy.
-func (f *flow) overlap(w *segment, off int64, b []byte) bool {
+// mergeOverlap compares b at off with what waits, tells whether they differ, and has the last one win if that is the policy.
+func (f *flow) mergeOverlap(w *segment, off int64, b []byte) bool {
 	lo, hi := max(off, w.off), min(off+int64(len(b)), w.off+int64(len(w.b)))
 	if lo >= hi {
 		return false
@@ -75,71 +75,71 @@ func (f *flow) overlap(w *segment, off int64, b []byte) bool {
 	return true
 }
 
-// hold accounts for n more bytes that wait, or fewer.
-func (f *flow) hold(n int) {
+// chargeBuffer accounts for n more bytes that wait, or fewer.
+func (f *flow) chargeBuffer(n int) {
 	t := f.t
-	f.held += n
-	t.held += n
+	f.bufferedBytes += n
+	t.bufferedBytes += n
 	switch {
-	case f.held > 0 && f.inLine == 0:
-		t.line = append(t.line, f)
-		f.inLine = len(t.line)
-	case f.held == 0 && f.inLine > 0:
-		last := t.line[len(t.line)-1]
-		t.line[f.inLine-1] = last
-		last.inLine = f.inLine
-		t.line[len(t.line)-1] = nil
-		t.line = t.line[:len(t.line)-1]
-		f.inLine = 0
+	case f.bufferedBytes > 0 && f.bufferingIndex == 0:
+		t.buffering = append(t.buffering, f)
+		f.bufferingIndex = len(t.buffering)
+	case f.bufferedBytes == 0 && f.bufferingIndex > 0:
+		last := t.buffering[len(t.buffering)-1]
+		t.buffering[f.bufferingIndex-1] = last
+		last.bufferingIndex = f.bufferingIndex
+		t.buffering[len(t.buffering)-1] = nil
+		t.buffering = t.buffering[:len(t.buffering)-1]
+		f.bufferingIndex = 0
 	}
 }
 
 // maxSegments bounds how many segments of a direction wait, since finding a place among them takes time.
 const maxSegments = 2048
 
-// limit keeps f and the Table within their budgets.
-func (f *flow) limit() {
-	for f.held > f.t.cfg.SessionBuffer || f.half[0].waiting() > maxSegments || f.half[1].waiting() > maxSegments {
-		f.force(gapBudget)
+// enforceBudget keeps f and the Table within their budgets.
+func (f *flow) enforceBudget() {
+	for f.bufferedBytes > f.t.cfg.SessionBuffer || f.half[0].waiting() > maxSegments || f.half[1].waiting() > maxSegments {
+		f.giveUpOldest(gapBudget)
 	}
-	if f.t.held > f.t.cfg.Buffer {
-		f.t.relieve()
+	if f.t.bufferedBytes > f.t.cfg.Buffer {
+		f.t.freeBuffers()
 	}
 }
 
-func (h *half) waiting() int { return len(h.wait) - h.head }
+func (h *halfStream) waiting() int { return len(h.wait) - h.head }
 
-// pump delivers everything that can be, of both directions.
-func (f *flow) pump() {
+// deliverReady delivers everything that can be, of both directions.
+func (f *flow) deliverReady() {
 	for moved := true; moved; {
 		moved = false
 		for d := range protocols.Dir(2) {
 			h, o := &f.half[d], &f.half[d^1]
 			for h.head < len(h.wait) && h.wait[h.head].off <= h.next && (o.reached(h.wait[h.head].need) || o.packets == 0) {
-				f.shift(d)
+				f.popFront(d)
 				moved = true
 			}
 			if h.fin >= 0 && !h.ended && h.next >= h.fin && (o.reached(h.finNeed) || o.packets == 0) {
-				f.ended(d)
+				f.endDirection(d)
 				moved = true
 			}
 		}
 	}
 }
 
-// ended tells the parser that a side has sent its last byte.
-func (f *flow) ended(d protocols.Dir) {
+// endDirection tells the parser that a side has sent its last byte.
+func (f *flow) endDirection(d protocols.Dir) {
 	f.half[d].ended = true
 	if f.conn != nil {
-		f.conn.End(d, f.t.last)
+		f.conn.End(d, f.t.packetTime)
 	}
 	if f.half[d^1].ended {
-		f.close()
+		f.startClosing()
 	}
 }
 
-// shift delivers the first segment that waits, of which a part may have been delivered or given up.
-func (f *flow) shift(d protocols.Dir) {
+// popFront delivers the first segment that waits, of which a part may have been delivered or given up.
+func (f *flow) popFront(d protocols.Dir) {
 	h := &f.half[d]
 	s := h.wait[h.head]
 	h.wait[h.head] = segment{}
@@ -153,7 +153,7 @@ func (f *flow) shift(d protocols.Dir) {
 		f.deliver(d, b, int(max(lost, 0)), s.at, gapCut)
 	}
 	f.t.bufs.put(s.b)
-	f.hold(-cost(len(s.b)))
+	f.chargeBuffer(-cost(len(s.b)))
 	if h.head == len(h.wait) {
 		h.wait, h.head = h.wait[:0], 0
 	}
@@ -176,46 +176,46 @@ func (f *flow) releaseDue() int64 {
 	return due
 }
 
-// release gives up what the receiver has acknowledged for longer than the grace, and what has waited too long.
-func (f *flow) release() {
+// releaseExpired gives up what the receiver has acknowledged for longer than the grace, and what has waited too long.
+func (f *flow) releaseExpired() {
 	for d := range protocols.Dir(2) {
 		h := &f.half[d]
 		if h.held() && h.snapAt != 0 && f.t.clock-h.snapAt >= int64(f.t.cfg.Grace) {
 			safe := h.snap
 			h.snap, h.snapAt = h.ack, f.t.clock
-			f.skip(d, safe, gapAcked)
+			f.giveUpTo(d, safe, gapAcked)
 		}
 		for h.head < len(h.wait) && f.t.clock-h.wait[h.head].clock >= int64(f.t.cfg.GapTimeout) {
-			f.force(gapTimeout)
+			f.giveUpOldest(gapTimeout)
 		}
 	}
 }
 
-// skip delivers everything of d before the offset to, with gaps for what is missing.
-func (f *flow) skip(d protocols.Dir, to int64, why gapReason) {
+// giveUpTo delivers everything of d before the offset to, with gaps for what is missing.
+func (f *flow) giveUpTo(d protocols.Dir, to int64, why gapReason) {
 	h, o := &f.half[d], &f.half[d^1]
 	for h.next < to {
 		switch {
 		case h.head == len(h.wait) || h.wait[h.head].off >= to:
 			if to-h.next == 1 && h.fin < 0 && h.head == len(h.wait) && (o.fin >= 0 || f.isClosing) {
 				h.fin, h.finNeed, h.ack = h.next, 0, h.next // the one that is missing is a FIN
-				f.pump()
+				f.deliverReady()
 				return
 			}
-			f.giveUp(d, f.hole(d, to), why)
+			f.giveUp(d, f.gapUntil(d, to), why)
 		case h.wait[h.head].off > h.next:
-			f.giveUp(d, f.hole(d, h.wait[h.head].off), why)
+			f.giveUp(d, f.gapUntil(d, h.wait[h.head].off), why)
 		default:
-			f.push(d)
+			f.forceFront(d)
 		}
-		f.pump() // what waited for these bytes comes before what follows them
+		f.deliverReady() // what waited for these bytes comes before what follows them
 	}
-	f.pump()
+	f.deliverReady()
 }
 
-// hole is how much of the gap of d that ends at to is given up at once: up to where the other side answered, so that its answer comes
+// gapUntil is how much of the gap of d that ends at to is given up at once: up to where the other side answered, so that its answer comes
 // between what was lost before it and what was lost behind it.
-func (f *flow) hole(d protocols.Dir, to int64) int64 {
+func (f *flow) gapUntil(d protocols.Dir, to int64) int64 {
 	h, o := &f.half[d], &f.half[d^1]
 	if o.head < len(o.wait) && o.wait[o.head].off <= o.next {
 		if need := o.wait[o.head].need; need > h.next {
@@ -225,9 +225,9 @@ func (f *flow) hole(d protocols.Dir, to int64) int64 {
 	return to - h.next
 }
 
-// push delivers the first segment that waits though what it acknowledges of the other direction is missing. That was acknowledged for
+// forceFront delivers the first segment that waits though what it acknowledges of the other direction is missing. That was acknowledged for
 // as long as the segment has waited, so it is given up, and stays before it: a reply never comes behind the next request.
-func (f *flow) push(d protocols.Dir) {
+func (f *flow) forceFront(d protocols.Dir) {
 	h, o := &f.half[d], &f.half[d^1]
 	need := h.wait[h.head].need
 	for !o.reached(need) && o.packets > 0 {
@@ -241,15 +241,15 @@ func (f *flow) push(d protocols.Dir) {
 		case o.wait[o.head].off > o.next:
 			f.giveUp(d^1, o.wait[o.head].off-o.next, gapAcked)
 		default:
-			f.shift(d ^ 1)
+			f.popFront(d ^ 1)
 		}
 	}
-	f.shift(d)
+	f.popFront(d)
 }
 
-// force moves the direction whose first segment has waited longest: its gap is given up, or, when the segment lies beyond what its
+// giveUpOldest moves the direction whose first segment has waited longest: its gap is given up, or, when the segment lies beyond what its
 // receiver can have asked for, the segment is.
-func (f *flow) force(why gapReason) {
+func (f *flow) giveUpOldest(why gapReason) {
 	d, found := protocols.Dir(0), false
 	for i := range protocols.Dir(2) {
 		h := &f.half[i]
@@ -258,53 +258,53 @@ func (f *flow) force(why gapReason) {
 		}
 	}
 	if !found {
-		f.hold(-f.held)
+		f.chargeBuffer(-f.bufferedBytes)
 		return
 	}
 	h, o := &f.half[d], &f.half[d^1]
 	s := &h.wait[h.head]
 	switch {
 	case s.off <= h.next:
-		f.push(d)
+		f.forceFront(d)
 	case s.off > max(h.ack, h.next)+h.room(o):
 		f.t.m.segments["outside_window"].Inc()
-		f.drop(h)
+		f.dropFront(h)
 	default:
-		f.giveUp(d, f.hole(d, s.off), why)
+		f.giveUp(d, f.gapUntil(d, s.off), why)
 	}
-	f.pump()
+	f.deliverReady()
 }
 
-// drop forgets the first segment that waits.
-func (f *flow) drop(h *half) {
+// dropFront forgets the first segment that waits.
+func (f *flow) dropFront(h *halfStream) {
 	s := h.wait[h.head]
 	h.wait[h.head] = segment{}
 	h.head++
 	f.t.bufs.put(s.b)
-	f.hold(-cost(len(s.b)))
+	f.chargeBuffer(-cost(len(s.b)))
 }
 
-// drain delivers what waits when the connection is over.
-func (f *flow) drain() {
-	if f.held == 0 && !f.busy() {
+// flushStreams delivers what waits when the connection is over.
+func (f *flow) flushStreams() {
+	if f.bufferedBytes == 0 && !f.awaitingBytes() {
 		return
 	}
 	for f.half[0].waiting()+f.half[1].waiting() > 0 {
-		f.force(gapClose)
+		f.giveUpOldest(gapClose)
 	}
 	for d := range protocols.Dir(2) {
 		if h := &f.half[d]; h.ack > h.next && h.top >= h.next {
-			f.skip(d, h.ack, gapClose)
+			f.giveUpTo(d, h.ack, gapClose)
 		}
 	}
 }
 
-// discard forgets what waits.
-func (f *flow) discard() {
+// discardBuffered forgets what waits.
+func (f *flow) discardBuffered() {
 	for d := range f.half {
 		h := &f.half[d]
 		for h.head < len(h.wait) {
-			f.drop(h)
+			f.dropFront(h)
 		}
 		h.wait, h.head = h.wait[:0], 0
 	}
