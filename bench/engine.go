@@ -145,9 +145,9 @@ type stores struct {
 func (s *stores) open(ctx context.Context, kind string) (engine.Store, func() error, error) {
 	switch kind {
 	case "none":
-		return engine.Nowhere(), func() error { return nil }, nil
+		return engine.DiscardStore{}, func() error { return nil }, nil
 	case "columns":
-		return columnStore{engine.Nowhere()}, func() error { return nil }, nil
+		return columnStore{engine.DiscardStore{}}, func() error { return nil }, nil
 	}
 	log := slog.New(slog.DiscardHandler)
 	if s.server == nil {
@@ -187,4 +187,4 @@ func (s *stores) close() {
 // columnStore forms real columns and keeps them no longer than the engine does.
 type columnStore struct{ engine.Store }
 
-func (columnStore) NewBlock() engine.Block { return clickhouse.NewBlock() }
+func (columnStore) NewBlock() engine.Block { return clickhouse.NewColumnBlock() }

@@ -16,7 +16,7 @@ import (
 )
 
 func (p *process) startEngine(ctx context.Context) error {
-	store := engine.Nowhere()
+	var store engine.Store = engine.DiscardStore{}
 	if !p.storeless {
 		if err := p.connectStore(ctx); err != nil {
 			return err
@@ -29,7 +29,7 @@ func (p *process) startEngine(ctx context.Context) error {
 		}
 	}
 	var err error
-	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: store, Bundle: p.brain.Bundle, Seam: seam()}, p.log, p.reg)
+	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: store, Bundle: p.brain.Bundle, Failpoint: seam()}, p.log, p.reg)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (s *system) testKills(t *testing.T) {
 		s.run("--rm", "--", "redis-cli", "-h", strings.TrimSuffix(cache, ":6379"), "CONFIG", "SET", "dbfilename", fmt.Sprintf("kill%d", sent))
 		sent++
 	}
-	for _, seam := range engine.Seams {
+	for _, seam := range engine.Failpoints {
 		s.kill("analyze")
 		s.start("analyze", []string{"TIDEGATE_KILL_AT=" + seam + ":2"}, "analyze")
 		traffic()

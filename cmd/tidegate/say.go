@@ -94,7 +94,7 @@ func (p *process) sums() {
 	}
 	if p.engine != nil {
 		l := p.engine.Ledger()
-		_, _ = fmt.Fprintf(w, "engine\tread %s\t%s %s\trepeats %s\trefused %s\talerts %s\n", grouped(l.Events), p.kept(), grouped(l.Rows+l.Held), grouped(l.RepeatedEvents), grouped(l.Refused+l.Dead), grouped(l.Alerts))
+		_, _ = fmt.Fprintf(w, "engine\tread %s\t%s %s\trepeats %s\trefused %s\talerts %s\n", grouped(l.Events), p.kept(), grouped(l.Rows+l.AlreadyStored), grouped(l.DuplicateEvents), grouped(l.Rejected+l.DeadLettered), grouped(l.Alerts))
 	}
 	_ = w.Flush()
 }

@@ -83,7 +83,7 @@ func (c Config) Check() []error {
 	if c.MaxOpen < 1 {
 		bad("max_open", "at least 1 is needed")
 	}
-	names := map[string]bool{localName: true}
+	names := map[string]bool{callbackName: true}
 	one := func(key string, h HTTP) {
 		for _, err := range h.check() {
 			errs = append(errs, fmt.Errorf("alerts.%s.%w", key, err))

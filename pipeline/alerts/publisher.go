@@ -19,18 +19,18 @@ type Publisher struct {
 	cfg          Config
 	client       *kafka.Client
 	log          *slog.Logger
-	met          *publisherMetrics
-	destinations []named
+	metrics      *publisherMetrics
+	destinations []namedDestination
 }
 
-type named struct {
+type namedDestination struct {
 	name string
 	destination
 }
 
 type publisherMetrics struct {
-	read, sent, refused, failed, superseded, resolved, evicted, bad *prometheus.CounterVec
-	open, pending                                                   *prometheus.GaugeVec
+	read, sent, rejected, failures, superseded, resolved, evicted, undecodable *prometheus.CounterVec
+	open, pending                                                              *prometheus.GaugeVec
 }
 
 func newPublisherMetrics(reg prometheus.Registerer) *publisherMetrics {
@@ -46,16 +46,16 @@ func newPublisherMetrics(reg prometheus.Registerer) *publisherMetrics {
 		return v
 	}
 	m := &publisherMetrics{
-		read:       count("read", "Revisions of alerts taken from the alerts topic."),
-		sent:       count("sent", "Notices that were delivered, resends included."),
-		refused:    count("refused", "Notices that the destination refused for good; they are dead letters."),
-		failed:     count("failures", "Attempts that failed and are repeated."),
-		superseded: count("superseded", "Revisions that a newer one of the same alert replaced before they were due."),
-		resolved:   count("resolved", "Alerts that ended."),
-		evicted:    count("evicted", "Open alerts that were forgotten because there were too many."),
-		bad:        count("bad_messages", "Messages of the alerts topic that are no alert; they are dead letters."),
-		open:       gauge("open", "Alerts that are open."),
-		pending:    gauge("pending", "Alerts whose newest revision waits for its interval."),
+		read:        count("read", "Revisions of alerts taken from the alerts topic."),
+		sent:        count("sent", "Notices that were delivered, resends included."),
+		rejected:    count("refused", "Notices that the destination refused for good; they are dead letters."),
+		failures:    count("failures", "Attempts that failed and are repeated."),
+		superseded:  count("superseded", "Revisions that a newer one of the same alert replaced before they were due."),
+		resolved:    count("resolved", "Alerts that ended."),
+		evicted:     count("evicted", "Open alerts that were forgotten because there were too many."),
+		undecodable: count("bad_messages", "Messages of the alerts topic that are no alert; they are dead letters."),
+		open:        gauge("open", "Alerts that are open."),
+		pending:     gauge("pending", "Alerts whose newest revision waits for its interval."),
 	}
 	if reg != nil {
 		reg.MustRegister(all...)
@@ -69,23 +69,23 @@ func NewPublisher(cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert
 	if errs := cfg.Check(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	p := &Publisher{cfg: cfg, client: client, log: log, met: newPublisherMetrics(reg)}
+	p := &Publisher{cfg: cfg, client: client, log: log, metrics: newPublisherMetrics(reg)}
 	for i, c := range cfg.Alertmanager {
 		d, err := newAlertmanager(c, cfg.Timeout)
 		if err != nil {
 			return nil, fmt.Errorf("alerts.alertmanager[%d].%w", i, err)
 		}
-		p.destinations = append(p.destinations, named{c.Name, d})
+		p.destinations = append(p.destinations, namedDestination{c.Name, d})
 	}
 	for i, c := range cfg.Webhooks {
 		d, err := newWebhook(c, cfg.Timeout)
 		if err != nil {
 			return nil, fmt.Errorf("alerts.webhooks[%d].%w", i, err)
 		}
-		p.destinations = append(p.destinations, named{c.Name, d})
+		p.destinations = append(p.destinations, namedDestination{c.Name, d})
 	}
 	if onAlert != nil {
-		p.destinations = append(p.destinations, named{localName, &local{call: onAlert}})
+		p.destinations = append(p.destinations, namedDestination{callbackName, &callbackDestination{call: onAlert}})
 	}
 	return p, nil
 }
@@ -103,7 +103,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 			}
 			log := p.log.With("destination", d.name)
 			err := consumer.Run(ctx, cfg, log, func(ctx context.Context, part *consumer.Partition) error {
-				return newCourier(p, d, part, log).run(ctx)
+				return newDeliverer(p, d, part, log).run(ctx)
 			})
 			if err != nil {
 				cancel(fmt.Errorf("publish alerts to %s: %w", d.name, err))

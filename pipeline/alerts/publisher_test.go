@@ -50,10 +50,10 @@ func newClient(t *testing.T) *kafka.Client {
 }
 
 func alertOf(rule, group string, revision uint64) *pipeline.Alert {
-	f := NewFold(DefaultFold(), 0)
+	f := NewGrouper(DefaultGrouper(), 0)
 	for i := range revision {
 		e := match(int64(i), rule, group)
-		f.Add(e, late, int64(i))
+		f.AddVerdicts(e, late, int64(i))
 	}
 	all, _ := f.Flush()
 	all[0].WindowStart = time.Now().Add(-time.Minute).UTC().Truncate(time.Second)
@@ -396,7 +396,7 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Add("120")
 	f.Add("Wed, 21 Oct 2026 07:28:00 GMT")
 	f.Fuzz(func(t *testing.T, s string) {
-		if d := retryAfter(s, time.Unix(0, t0)); d < 0 || d > 5*time.Minute {
+		if d := parseRetryAfter(s, time.Unix(0, t0)); d < 0 || d > 5*time.Minute {
 			t.Errorf("%q: %v", s, d)
 		}
 	})

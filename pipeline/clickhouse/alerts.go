@@ -14,11 +14,11 @@ func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, toke
 		return nil
 	}
 	b := alertBlock(alerts)
-	return s.insert(ctx, "alerts", b.columns, b, token)
+	return s.insertColumns(ctx, "alerts", b.columns, b, token)
 }
 
-func alertBlock(alerts []*pipeline.Alert) *Block {
-	b := &Block{rows: len(alerts)}
+func alertBlock(alerts []*pipeline.Alert) *ColumnBlock {
+	b := &ColumnBlock{rows: len(alerts)}
 	at := 0
 	add := func(c column) {
 		b.columns = append(b.columns, blockColumn{alertColumns[at], c})
@@ -26,24 +26,24 @@ func alertBlock(alerts []*pipeline.Alert) *Block {
 	}
 	text := func(get func(*pipeline.Alert) string) {
 		if alertColumns[at].kind == "String" {
-			c := &str{}
+			c := &stringColumn{}
 			for i, a := range alerts {
-				c.put(i, get(a))
+				c.putString(i, get(a))
 			}
 			add(c)
 			return
 		}
-		c := newDictionary()
+		c := newLowCardinalityColumn()
 		for i, a := range alerts {
-			c.put(i, get(a))
+			c.putString(i, get(a))
 		}
 		add(c)
 	}
 	number := func(get func(*pipeline.Alert) uint64) {
 		width, _ := numberType(alertColumns[at].kind)
-		c := &fixed{width: width}
+		c := &fixedColumn{width: width}
 		for i, a := range alerts {
-			c.put(i, get(a))
+			c.putUint(i, get(a))
 		}
 		add(c)
 	}
@@ -63,9 +63,9 @@ func alertBlock(alerts []*pipeline.Alert) *Block {
 	text(func(a *pipeline.Alert) string { return a.Version })
 	text(func(a *pipeline.Alert) string { return a.Title })
 	text(func(a *pipeline.Alert) string { return a.Severity })
-	tags := &list{ends: fixed{width: 8}, strs: newDictionary()}
+	tags := &arrayColumn{ends: fixedColumn{width: 8}, strings: newLowCardinalityColumn()}
 	for i, a := range alerts {
-		tags.putStrs(i, a.Tags)
+		tags.putStrings(i, a.Tags)
 	}
 	add(tags)
 	text(func(a *pipeline.Alert) string { return a.Group })
@@ -101,7 +101,7 @@ func (s *Store) AlertsNow(ctx context.Context, since time.Time) ([]*pipeline.Ale
 		" window_start, first, last, count, event_id, dataset, host, cluster, container_id, container_name, image, source, destination, demo, partition, offset"+
 		" FROM "+s.cfg.table("alerts_now")+" WHERE stored >= fromUnixTimestamp64Milli(?) ORDER BY stored, id", since.UnixMilli())
 	if err != nil {
-		return nil, explain(err, s.cfg)
+		return nil, describeError(err, s.cfg)
 	}
 	defer rows.Close()
 	var out []*pipeline.Alert
@@ -109,15 +109,15 @@ func (s *Store) AlertsNow(ctx context.Context, since time.Time) ([]*pipeline.Ale
 		a := &pipeline.Alert{}
 		if err := rows.Scan(&a.ID, &a.Revision, &a.Fingerprint, &a.Detector, &a.Rule, &a.Version, &a.Title, &a.Severity, &a.Tags, &a.Group, &a.Score, &a.Evidence,
 			&a.WindowStart, &a.First, &a.Last, &a.Count, &a.EventID, &a.Dataset, &a.Host, &a.Cluster, &a.ContainerID, &a.ContainerName, &a.Image, &a.Source, &a.Destination, &a.Demo, &a.Partition, &a.Offset); err != nil {
-			return nil, explain(err, s.cfg)
+			return nil, describeError(err, s.cfg)
 		}
 		out = append(out, a)
 	}
-	return out, explain(rows.Err(), s.cfg)
+	return out, describeError(rows.Err(), s.cfg)
 }
 
 // Note stores what a person says of an alert.
 func (s *Store) Note(ctx context.Context, id, who, status, comment string) error {
-	return explain(s.driver.Exec(ctx, "INSERT INTO "+s.cfg.table("alert_notes")+" (id, who, status, comment) SETTINGS async_insert = 0 VALUES (?, ?, ?, ?)",
+	return describeError(s.driver.Exec(ctx, "INSERT INTO "+s.cfg.table("alert_notes")+" (id, who, status, comment) SETTINGS async_insert = 0 VALUES (?, ?, ?, ?)",
 		id, who, status, comment), s.cfg)
 }

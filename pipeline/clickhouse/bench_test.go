@@ -75,7 +75,7 @@ func body(e *pipeline.Event, r *rand.Rand) {
 // BenchmarkAppend is the client's side: µs/row is what the engine pays for a row.
 func BenchmarkAppend(b *testing.B) {
 	events := traffic(10000)
-	block := clickhouse.NewBlock()
+	block := clickhouse.NewColumnBlock()
 	b.ReportAllocs()
 	n := 0
 	for b.Loop() {
@@ -92,7 +92,7 @@ func BenchmarkInsert(b *testing.B) {
 	for _, protocol := range []string{"http", "native"} {
 		b.Run(protocol, func(b *testing.B) {
 			s := embeddedtest.Store(b, "bench_"+protocol, protocol)
-			block := s.NewBlock()
+			block := s.NewColumnBlock()
 			i := 0
 			for b.Loop() {
 				block.Reset()

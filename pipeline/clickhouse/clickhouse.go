@@ -128,11 +128,11 @@ func (c Config) Check() []error {
 
 // Store is a connection to ClickHouse, safe for concurrent use.
 type Store struct {
-	cfg    Config
-	http   bool
-	driver driver.Conn
-	log    *slog.Logger
-	met    metrics
+	cfg     Config
+	useHTTP bool
+	driver  driver.Conn
+	log     *slog.Logger
+	metrics metrics
 }
 
 type metrics struct {
@@ -184,14 +184,14 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	}
 	conn, err := driver.Open(opt)
 	if err != nil {
-		return nil, explain(err, cfg)
+		return nil, describeError(err, cfg)
 	}
-	s := &Store{cfg: cfg, http: cfg.Protocol == "http", driver: conn, log: log}
+	s := &Store{cfg: cfg, useHTTP: cfg.Protocol == "http", driver: conn, log: log}
 	if err := conn.Ping(ctx); err != nil {
 		conn.Close()
-		return nil, explain(err, cfg)
+		return nil, describeError(err, cfg)
 	}
-	s.met = newMetrics(reg)
+	s.metrics = newMetrics(reg)
 	return s, nil
 }
 
@@ -199,7 +199,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 func (s *Store) Close() error { return s.driver.Close() }
 
 // Ping asks whether the server answers.
-func (s *Store) Ping(ctx context.Context) error { return explain(s.driver.Ping(ctx), s.cfg) }
+func (s *Store) Ping(ctx context.Context) error { return describeError(s.driver.Ping(ctx), s.cfg) }
 
 // Config is what the store was opened with.
 func (s *Store) Config() Config { return s.cfg }
@@ -216,11 +216,11 @@ func options(cfg Config, overHTTP bool, user, password string) (*driver.Options,
 	}
 	if overHTTP {
 		opt.Protocol, opt.Addr = driver.HTTP, []string{cfg.HTTPAddr}
-	} else if !loopback(cfg.Addr) {
+	} else if !allLoopback(cfg.Addr) {
 		opt.Compression = &driver.Compression{Method: driver.CompressionLZ4}
 	}
 	if cfg.TLS.Enabled {
-		t, err := cfg.TLS.load()
+		t, err := cfg.TLS.clientConfig()
 		if err != nil {
 			return nil, err
 		}
@@ -229,7 +229,7 @@ func options(cfg Config, overHTTP bool, user, password string) (*driver.Options,
 	return opt, nil
 }
 
-func loopback(addrs []string) bool {
+func allLoopback(addrs []string) bool {
 	for _, a := range addrs {
 		host, _, _ := net.SplitHostPort(a)
 		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
@@ -239,7 +239,7 @@ func loopback(addrs []string) bool {
 	return true
 }
 
-func (t TLSConfig) load() (*tls.Config, error) {
+func (t TLSConfig) clientConfig() (*tls.Config, error) {
 	c, err := t.Config()
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse.tls.%w", err)

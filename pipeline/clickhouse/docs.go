@@ -33,7 +33,7 @@ dotted name is an alias, which ` + "`SELECT *`" + ` leaves out.
 		"Kafka topic.", "Its partition.", "Offset of the message, which holds many events.", "Place within the message, from 0.",
 		"The collector's identity, drawn once per state folder.", "The life of the collector's process.", "Number of the batch, per collector, life and partition.",
 	} {
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", position[i].name, position[i].kind, doc)
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", positionColumns[i].name, positionColumns[i].kind, doc)
 	}
 	return b.String()
 }

@@ -10,9 +10,9 @@ import (
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 )
 
-// permanent are the server's codes that mean: these rows, whenever they come. What is not listed passes, in the worst case when
+// rejectionCodes are the server's codes that mean: these rows, whenever they come. What is not listed passes, in the worst case when
 // someone repairs the schema or the password: rows must not end as dead letters because a table was not there yet.
-var permanent = map[int32]string{
+var rejectionCodes = map[int32]string{
 	6: "CANNOT_PARSE_TEXT", 9: "SIZES_OF_COLUMNS_DOESNT_MATCH", 27: "CANNOT_PARSE_INPUT_ASSERTION_FAILED",
 	53: "TYPE_MISMATCH", 69: "ARGUMENT_OUT_OF_BOUND", 70: "CANNOT_CONVERT_TYPE", 117: "INCORRECT_DATA",
 	128: "TOO_LARGE_ARRAY_SIZE", 131: "TOO_LARGE_STRING_SIZE", 158: "TOO_MANY_ROWS", 190: "SIZES_OF_ARRAYS_DONT_MATCH",
@@ -20,8 +20,8 @@ var permanent = map[int32]string{
 	396: "TOO_MANY_ROWS_OR_BYTES", 407: "DECIMAL_OVERFLOW", 469: "VIOLATED_CONSTRAINT",
 }
 
-// errBlock is a block that the driver itself will not send.
-var errBlock = errors.New("block does not fit the table")
+// errColumnMismatch is a block that the driver itself will not send.
+var errColumnMismatch = errors.New("block does not fit the table")
 
 // IsPermanent tells whether the server refused the rows for good, so that the block is worth bisecting. All else passes: it is tried
 // again, with the same token.
@@ -29,35 +29,35 @@ func IsPermanent(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
-	if errors.Is(err, errBlock) {
+	if errors.Is(err, errColumnMismatch) {
 		return true
 	}
 	var ex *driver.Exception
 	if !errors.As(err, &ex) {
 		return false
 	}
-	_, ok := permanent[ex.Code]
+	_, ok := rejectionCodes[ex.Code]
 	return ok
 }
 
-func code(err error) int32 {
+func errorCode(err error) int32 {
 	if ex, ok := errors.AsType[*driver.Exception](err); ok {
 		return ex.Code
 	}
 	return 0
 }
 
-// explain makes one sentence of what the driver says, and names the address.
-func explain(err error, cfg Config) error {
+// describeError makes one sentence of what the driver says, and names the address.
+func describeError(err error, cfg Config) error {
 	if err == nil {
 		return nil
 	}
 	at := cfg.address()
-	switch code(err) {
+	switch errorCode(err) {
 	case 516, 193, 192, 194:
-		return &storeError{fmt.Sprintf("ClickHouse at %s refuses user %q: the password is wrong or there is no such user", at, cfg.Username), err}
+		return &describedError{fmt.Sprintf("ClickHouse at %s refuses user %q: the password is wrong or there is no such user", at, cfg.Username), err}
 	case 700:
-		return &storeError{fmt.Sprintf("ClickHouse at %s refuses user %q: too many sessions of it", at, cfg.Username), err}
+		return &describedError{fmt.Sprintf("ClickHouse at %s refuses user %q: too many sessions of it", at, cfg.Username), err}
 	case 0:
 	default:
 		return fmt.Errorf("ClickHouse at %s: %w", at, err)
@@ -70,17 +70,17 @@ func explain(err error, cfg Config) error {
 		cause = u.Err // without the URL, which holds the whole query
 	}
 	text, _, _ := strings.Cut(cause.Error(), "\n")
-	return &storeError{fmt.Sprintf("ClickHouse at %s does not answer: %s", at, text), err}
+	return &describedError{fmt.Sprintf("ClickHouse at %s does not answer: %s", at, text), err}
 }
 
-// storeError reads well and still unwraps to what happened.
-type storeError struct {
+// describedError reads well and still unwraps to what happened.
+type describedError struct {
 	text  string
 	cause error
 }
 
-func (e *storeError) Error() string { return e.text }
-func (e *storeError) Unwrap() error { return e.cause }
+func (e *describedError) Error() string { return e.text }
+func (e *describedError) Unwrap() error { return e.cause }
 
 func (c Config) address() string {
 	if c.Protocol == "http" {

@@ -2,6 +2,6 @@ package clickhouse
 
 // For tests of what needs a cluster to run.
 var (
-	DDLOf     = ddl
+	DDLOf     = schemaStatements
 	ReaderSQL = readerSQL
 )

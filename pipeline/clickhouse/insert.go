@@ -14,28 +14,28 @@ import (
 
 // Insert stores the block as one part. The token makes a repeat harmless: while the table remembers it, a block under the same
 // token is acknowledged and not stored. An empty block is nothing to do. The block may be inserted again, and is not reset.
-func (s *Store) Insert(ctx context.Context, b *Block, token string) error {
+func (s *Store) Insert(ctx context.Context, b *ColumnBlock, token string) error {
 	if b.rows == 0 {
 		return nil
 	}
 	began := time.Now()
-	err := s.insert(ctx, "events", b.columns, b, token)
+	err := s.insertColumns(ctx, "events", b.columns, b, token)
 	switch {
 	case err == nil:
-		s.met.inserts.WithLabelValues("ok").Inc()
-		s.met.rows.Add(float64(b.rows))
-		s.met.bytes.Add(float64(b.Bytes()))
-		s.met.seconds.Observe(time.Since(began).Seconds())
+		s.metrics.inserts.WithLabelValues("ok").Inc()
+		s.metrics.rows.Add(float64(b.rows))
+		s.metrics.bytes.Add(float64(b.Bytes()))
+		s.metrics.seconds.Observe(time.Since(began).Seconds())
 	case IsPermanent(err):
-		s.met.inserts.WithLabelValues("permanent").Inc()
+		s.metrics.inserts.WithLabelValues("permanent").Inc()
 	default:
-		s.met.inserts.WithLabelValues("passing").Inc()
+		s.metrics.inserts.WithLabelValues("passing").Inc()
 	}
 	return err
 }
 
-// exactlyOnce are the settings of an insert that may come again. They are all said: their defaults differ between servers.
-func exactlyOnce(token string) driver.Settings {
+// dedupSettings are the settings of an insert that may come again. They are all said: their defaults differ between servers.
+func dedupSettings(token string) driver.Settings {
 	return driver.Settings{
 		"insert_deduplicate":                                 1,
 		"insert_deduplication_token":                         token,
@@ -46,16 +46,16 @@ func exactlyOnce(token string) driver.Settings {
 	}
 }
 
-func (s *Store) insert(ctx context.Context, table string, columns []blockColumn, b *Block, token string) error {
+func (s *Store) insertColumns(ctx context.Context, table string, columns []blockColumn, b *ColumnBlock, token string) error {
 	names := make([]string, len(columns))
 	for i, c := range columns {
-		names[i] = quote(c.name)
+		names[i] = quoteName(c.name)
 	}
 	query := fmt.Sprintf("INSERT INTO %s (%s)", s.cfg.table(table), strings.Join(names, ", "))
-	ctx = driver.Context(ctx, driver.WithSettings(exactlyOnce(token)))
-	if s.http {
-		body := net.Buffers(b.native(columns))
-		return explain(s.driver.InsertFormat(ctx, "Native", query, &body), s.cfg)
+	ctx = driver.Context(ctx, driver.WithSettings(dedupSettings(token)))
+	if s.useHTTP {
+		body := net.Buffers(b.encodeNative(columns))
+		return describeError(s.driver.InsertFormat(ctx, "Native", query, &body), s.cfg)
 	}
 	return s.insertNative(ctx, query, columns, b.rows)
 }
@@ -64,23 +64,23 @@ func (s *Store) insert(ctx context.Context, table string, columns []blockColumn,
 func (s *Store) insertNative(ctx context.Context, query string, columns []blockColumn, rows int) error {
 	batch, err := s.driver.PrepareBatch(ctx, query)
 	if err != nil {
-		return explain(err, s.cfg)
+		return describeError(err, s.cfg)
 	}
 	theirs := batch.Columns()
 	if len(theirs) != len(columns) {
 		batch.Abort()
-		return fmt.Errorf("%w: it has %d of %d columns", errBlock, len(theirs), len(columns))
+		return fmt.Errorf("%w: it has %d of %d columns", errColumnMismatch, len(theirs), len(columns))
 	}
 	for i, c := range columns {
 		if got := string(theirs[i].Type()); theirs[i].Name() != c.name || got != c.kind {
 			batch.Abort()
 			return fmt.Errorf("ClickHouse at %s: column %s is %s there and %s here: the table is of another version", s.cfg.address(), c.name, got, c.kind)
 		}
-		data := net.Buffers(c.data(nil, rows))
+		data := net.Buffers(c.appendData(nil, rows))
 		if err := theirs[i].Decode(proto.NewReader(&data), rows); err != nil {
 			batch.Abort()
-			return fmt.Errorf("%w: column %s: %w", errBlock, c.name, err)
+			return fmt.Errorf("%w: column %s: %w", errColumnMismatch, c.name, err)
 		}
 	}
-	return explain(batch.Send(), s.cfg)
+	return describeError(batch.Send(), s.cfg)
 }

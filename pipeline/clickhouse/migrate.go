@@ -25,29 +25,29 @@ var migrations = []migration{
 // Migrate makes the database what this binary expects: what is missing is made, what is there stays. It only ever adds, so an older
 // engine can go on writing while a newer one has migrated; the order of an upgrade is store, engine, collectors.
 func (s *Store) Migrate(ctx context.Context) error {
-	for _, q := range ddl(s.cfg) {
+	for _, q := range schemaStatements(s.cfg) {
 		if err := s.withTextIndex(ctx, q); err != nil {
 			return err
 		}
 	}
 	for _, t := range tables(s.cfg) {
-		if err := s.reconcile(ctx, t); err != nil {
+		if err := s.reconcileTable(ctx, t); err != nil {
 			return err
 		}
 	}
-	if err := s.forward(ctx); err != nil {
+	if err := s.runMigrations(ctx); err != nil {
 		return err
 	}
-	return s.makeReader(ctx)
+	return s.createReader(ctx)
 }
 
-// reconcile adds the columns and indexes that t got since the table was made, and sets its TTL and settings.
-func (s *Store) reconcile(ctx context.Context, t table) error {
-	have, err := s.names(ctx, "SELECT name FROM system.columns WHERE database = ? AND table = ?", s.cfg.Database, t.name)
+// reconcileTable adds the columns and indexes that t got since the table was made, and sets its TTL and settings.
+func (s *Store) reconcileTable(ctx context.Context, t table) error {
+	have, err := s.selectNames(ctx, "SELECT name FROM system.columns WHERE database = ? AND table = ?", s.cfg.Database, t.name)
 	if err != nil {
 		return err
 	}
-	indexes, err := s.names(ctx, "SELECT name FROM system.data_skipping_indices WHERE database = ? AND table = ?", s.cfg.Database, t.name)
+	indexes, err := s.selectNames(ctx, "SELECT name FROM system.data_skipping_indices WHERE database = ? AND table = ?", s.cfg.Database, t.name)
 	if err != nil {
 		return err
 	}
@@ -73,30 +73,30 @@ func (s *Store) reconcile(ctx context.Context, t table) error {
 
 // setTTL follows the configuration: parts that are due now go at the next merge, no part is rewritten for it.
 func (s *Store) setTTL(ctx context.Context, t table) error {
-	if t.ttl == "" {
+	if t.ttlColumn == "" {
 		return nil
 	}
 	var engine string
 	err := s.driver.QueryRow(ctx, "SELECT engine_full FROM system.tables WHERE database = ? AND name = ?", s.cfg.Database, t.name).Scan(&engine)
 	if err != nil {
-		return explain(err, s.cfg)
+		return describeError(err, s.cfg)
 	}
 	has := strings.Contains(engine, " TTL ")
 	alter := "ALTER TABLE " + s.cfg.table(t.name) + s.cfg.onCluster()
 	switch {
-	case t.days == 0 && has:
-		return s.exec(ctx, alter+" REMOVE TTL")
-	case t.days > 0 && !strings.Contains(engine, fmt.Sprintf("toIntervalDay(%d)", t.days)):
-		return s.exec(ctx, alter+" MODIFY TTL "+t.ttlExpr()+" SETTINGS materialize_ttl_after_modify = 0")
+	case t.ttlDays == 0 && has:
+		return s.execStatement(ctx, alter+" REMOVE TTL")
+	case t.ttlDays > 0 && !strings.Contains(engine, fmt.Sprintf("toIntervalDay(%d)", t.ttlDays)):
+		return s.execStatement(ctx, alter+" MODIFY TTL "+t.ttlExpr()+" SETTINGS materialize_ttl_after_modify = 0")
 	}
 	return nil
 }
 
-// forward runs the numbered steps that the database has not seen.
-func (s *Store) forward(ctx context.Context) error {
+// runMigrations runs the numbered steps that the database has not seen.
+func (s *Store) runMigrations(ctx context.Context) error {
 	var at uint32
 	if err := s.driver.QueryRow(ctx, "SELECT max(version) FROM "+s.cfg.table("schema_versions")).Scan(&at); err != nil {
-		return explain(err, s.cfg)
+		return describeError(err, s.cfg)
 	}
 	if newest := migrations[len(migrations)-1].version; at > newest {
 		s.log.Warn("clickhouse schema is newer than this binary", "schema", at, "binary", newest)
@@ -106,13 +106,13 @@ func (s *Store) forward(ctx context.Context) error {
 			continue
 		}
 		for _, q := range m.steps(s.cfg) {
-			if err := s.exec(ctx, q); err != nil {
+			if err := s.execStatement(ctx, q); err != nil {
 				return fmt.Errorf("migration %d (%s): %w", m.version, m.what, err)
 			}
 		}
 		q := fmt.Sprintf("INSERT INTO %s (version, what) SETTINGS async_insert = 0, insert_deduplication_token = 'v%d' VALUES (%d, %s)",
-			s.cfg.table("schema_versions"), m.version, m.version, literal(m.what))
-		if err := s.exec(ctx, q); err != nil {
+			s.cfg.table("schema_versions"), m.version, m.version, quoteString(m.what))
+		if err := s.execStatement(ctx, q); err != nil {
 			return err
 		}
 		s.log.Info("clickhouse schema migrated", "version", m.version, "what", m.what)
@@ -135,11 +135,11 @@ var AnalystLimits = []struct{ Setting, Value string }{
 // AnalystGrants are all that the read-only user may do in the database db. Tables of the system that tell about our own tables
 // are readable by everybody.
 func AnalystGrants(db string) []string {
-	return []string{"SELECT ON " + quote(db) + ".*", "SHOW ON " + quote(db) + ".*"}
+	return []string{"SELECT ON " + quoteName(db) + ".*", "SHOW ON " + quoteName(db) + ".*"}
 }
 
-// makeReader makes the read-only user where one is configured. Its password is set again each time, so that the file is what counts.
-func (s *Store) makeReader(ctx context.Context) error {
+// createReader makes the read-only user where one is configured. Its password is set again each time, so that the file is what counts.
+func (s *Store) createReader(ctx context.Context) error {
 	if s.cfg.ReadUser == "" {
 		return nil
 	}
@@ -148,7 +148,7 @@ func (s *Store) makeReader(ctx context.Context) error {
 		return fmt.Errorf("clickhouse.read_password_file: %w", err)
 	}
 	for _, q := range readerSQL(s.cfg, password) {
-		if err := s.exec(ctx, q); err != nil {
+		if err := s.execStatement(ctx, q); err != nil {
 			return fmt.Errorf("make user %s: %w", s.cfg.ReadUser, err)
 		}
 	}
@@ -160,10 +160,10 @@ func readerSQL(cfg Config, password string) []string {
 	for _, l := range AnalystLimits {
 		limits = append(limits, fmt.Sprintf("%s = %s MIN 1 MAX %s", l.Setting, l.Value, l.Value))
 	}
-	user, cluster := quote(cfg.ReadUser), cfg.onCluster()
+	user, cluster := quoteName(cfg.ReadUser), cfg.onCluster()
 	out := []string{
 		"CREATE USER IF NOT EXISTS " + user + cluster,
-		"ALTER USER " + user + cluster + " IDENTIFIED WITH sha256_password BY " + literal(password) + " SETTINGS readonly = 2, " + strings.Join(limits, ", "),
+		"ALTER USER " + user + cluster + " IDENTIFIED WITH sha256_password BY " + quoteString(password) + " SETTINGS readonly = 2, " + strings.Join(limits, ", "),
 	}
 	for _, g := range AnalystGrants(cfg.Database) {
 		out = append(out, "GRANT"+cluster+" "+g+" TO "+user)
@@ -173,33 +173,33 @@ func readerSQL(cfg Config, password string) []string {
 
 // withTextIndex runs a statement, and runs it once more with the older index of words where the server knows no other.
 func (s *Store) withTextIndex(ctx context.Context, query string) error {
-	err := s.exec(ctx, query)
-	if err == nil || code(err) == 0 || !strings.Contains(query, textIndex) {
+	err := s.execStatement(ctx, query)
+	if err == nil || errorCode(err) == 0 || !strings.Contains(query, textIndex) {
 		return err
 	}
-	if s.exec(ctx, strings.ReplaceAll(query, textIndex, oldTextIndex)) == nil {
+	if s.execStatement(ctx, strings.ReplaceAll(query, textIndex, oldTextIndex)) == nil {
 		return nil
 	}
 	return err
 }
 
-func (s *Store) exec(ctx context.Context, query string) error {
-	return explain(s.driver.Exec(ctx, query), s.cfg)
+func (s *Store) execStatement(ctx context.Context, query string) error {
+	return describeError(s.driver.Exec(ctx, query), s.cfg)
 }
 
-func (s *Store) names(ctx context.Context, query string, args ...any) (map[string]bool, error) {
+func (s *Store) selectNames(ctx context.Context, query string, args ...any) (map[string]bool, error) {
 	rows, err := s.driver.Query(ctx, query, args...)
 	if err != nil {
-		return nil, explain(err, s.cfg)
+		return nil, describeError(err, s.cfg)
 	}
 	defer rows.Close()
 	out := map[string]bool{}
 	for rows.Next() {
 		var name string
 		if err := rows.Scan(&name); err != nil {
-			return nil, explain(err, s.cfg)
+			return nil, describeError(err, s.cfg)
 		}
 		out[name] = true
 	}
-	return out, explain(rows.Err(), s.cfg)
+	return out, describeError(rows.Err(), s.cfg)
 }

@@ -51,7 +51,7 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
-		return refusal(cfg.HTTPAddr, user, res, string(text))
+		return queryError(cfg.HTTPAddr, user, res, string(text))
 	}
 	if _, err := io.Copy(w, res.Body); err != nil {
 		return fmt.Errorf("read the answer of ClickHouse at %s: %w", cfg.HTTPAddr, err)
@@ -67,7 +67,7 @@ func httpClient(cfg Config) (*http.Client, string, error) {
 	if !cfg.TLS.Enabled {
 		return &http.Client{Transport: t}, "http", nil
 	}
-	c, err := cfg.TLS.load()
+	c, err := cfg.TLS.clientConfig()
 	if err != nil {
 		return nil, "", err
 	}
@@ -80,8 +80,8 @@ var (
 	codeHead    = regexp.MustCompile(`^Code: \d+\. DB::Exception: `)
 )
 
-// refusal is the server's message without its frame.
-func refusal(addr, user string, res *http.Response, text string) error {
+// queryError is the server's message without its frame.
+func queryError(addr, user string, res *http.Response, text string) error {
 	switch res.Header.Get("X-ClickHouse-Exception-Code") {
 	case "516", "193", "192", "194":
 		return fmt.Errorf("ClickHouse at %s refuses user %q: the password is wrong or there is no such user", addr, user)

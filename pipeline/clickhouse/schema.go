@@ -13,7 +13,7 @@ type tableColumn struct {
 }
 
 func (c tableColumn) String() string {
-	s := quote(c.name) + " " + c.kind
+	s := quoteName(c.name) + " " + c.kind
 	if c.expr != "" {
 		s += " " + c.expr
 	}
@@ -23,9 +23,9 @@ func (c tableColumn) String() string {
 	return s
 }
 
-// position are the columns of events that are not fields: where a row was read from. They are the audit, the memory of what is
+// positionColumns are the columns of events that are not fields: where a row was read from. They are the audit, the memory of what is
 // already there, and what the engine's reader drops repeats by.
-var position = []tableColumn{
+var positionColumns = []tableColumn{
 	{name: "_topic", kind: "LowCardinality(String)"},
 	{name: "_partition", kind: "Int32", codec: "ZSTD(1)"},
 	{name: "_offset", kind: "Int64", codec: "Delta, ZSTD(1)"},
@@ -44,13 +44,13 @@ func eventColumns() (stored, aliases []tableColumn) {
 		if c.Name == f.Name {
 			continue
 		}
-		kind, expr := c.Type, quote(c.Name)
+		kind, expr := c.Type, quoteName(c.Name)
 		if c.Alias != "" {
 			kind, expr = "String", c.Alias
 		}
 		aliases = append(aliases, tableColumn{name: f.Name, kind: kind, expr: "ALIAS " + expr})
 	}
-	return append(stored, position...), aliases
+	return append(stored, positionColumns...), aliases
 }
 
 // An index lets a question skip granules. Each costs at every insert and every merge, so it is here for a question that is asked.
@@ -123,45 +123,45 @@ var versionColumns = []tableColumn{
 
 // A table is what CREATE TABLE needs to know.
 type table struct {
-	name      string
-	columns   []tableColumn
-	aliases   []tableColumn
-	indexes   []index
-	engine    string // without its arguments' replicated part
-	order     string
-	partition string
-	ttl       string // the column that it counts from
-	days      int
-	window    bool // of deduplication tokens
+	name        string
+	columns     []tableColumn
+	aliases     []tableColumn
+	indexes     []index
+	engine      string // without its arguments' replicated part
+	orderBy     string
+	partitionBy string
+	ttlColumn   string // the column that it counts from
+	ttlDays     int
+	dedupWindow bool // of deduplication tokens
 }
 
 func tables(cfg Config) []table {
 	stored, aliases := eventColumns()
 	return []table{
-		{name: "schema_versions", columns: versionColumns, engine: "MergeTree", order: "version", window: true},
+		{name: "schema_versions", columns: versionColumns, engine: "MergeTree", orderBy: "version", dedupWindow: true},
 		{
 			name: "events", columns: stored, aliases: aliases, indexes: eventIndexes, engine: "MergeTree",
-			order:     "(`event.dataset`, toStartOfMinute(`@timestamp`), `host.name`, `@timestamp`)",
-			partition: "toYYYYMMDD(`event.ingested`)", ttl: "event.ingested", days: cfg.TTLDays, window: true,
+			orderBy:     "(`event.dataset`, toStartOfMinute(`@timestamp`), `host.name`, `@timestamp`)",
+			partitionBy: "toYYYYMMDD(`event.ingested`)", ttlColumn: "event.ingested", ttlDays: cfg.TTLDays, dedupWindow: true,
 		},
-		{name: "alerts", columns: alertColumns, engine: "ReplacingMergeTree", order: "(id, revision)", ttl: "stored", days: cfg.AlertTTLDays, window: true},
-		{name: "alert_notes", columns: noteColumns, engine: "MergeTree", order: "(id, at)"},
+		{name: "alerts", columns: alertColumns, engine: "ReplacingMergeTree", orderBy: "(id, revision)", ttlColumn: "stored", ttlDays: cfg.AlertTTLDays, dedupWindow: true},
+		{name: "alert_notes", columns: noteColumns, engine: "MergeTree", orderBy: "(id, at)"},
 	}
 }
 
 // DDL is the whole schema as statements, in order, as Migrate would run them on an empty server with the default configuration.
 // deploy/schema.sql is the same, checked in.
-func DDL() []string { return ddl(Default()) }
+func DDL() []string { return schemaStatements(Default()) }
 
-func ddl(cfg Config) []string {
-	out := []string{"CREATE DATABASE IF NOT EXISTS " + quote(cfg.Database) + cfg.onCluster()}
+func schemaStatements(cfg Config) []string {
+	out := []string{"CREATE DATABASE IF NOT EXISTS " + quoteName(cfg.Database) + cfg.onCluster()}
 	for _, t := range tables(cfg) {
-		out = append(out, t.create(cfg))
+		out = append(out, t.createStatement(cfg))
 	}
-	return append(out, view(cfg))
+	return append(out, alertsNowView(cfg))
 }
 
-func (t table) create(cfg Config) string {
+func (t table) createStatement(cfg Config) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s%s\n(\n", cfg.table(t.name), cfg.onCluster())
 	var lines []string
@@ -176,11 +176,11 @@ func (t table) create(cfg Config) string {
 	}
 	b.WriteString(strings.Join(lines, ",\n"))
 	fmt.Fprintf(&b, "\n)\nENGINE = %s\n", cfg.engine(t.engine))
-	if t.partition != "" {
-		fmt.Fprintf(&b, "PARTITION BY %s\n", t.partition)
+	if t.partitionBy != "" {
+		fmt.Fprintf(&b, "PARTITION BY %s\n", t.partitionBy)
 	}
-	fmt.Fprintf(&b, "ORDER BY %s\n", t.order)
-	if t.days > 0 {
+	fmt.Fprintf(&b, "ORDER BY %s\n", t.orderBy)
+	if t.ttlDays > 0 {
 		fmt.Fprintf(&b, "TTL %s\n", t.ttlExpr())
 	}
 	b.WriteString("SETTINGS " + strings.Join(t.settings(cfg), ", "))
@@ -188,38 +188,38 @@ func (t table) create(cfg Config) string {
 }
 
 func (t table) ttlExpr() string {
-	return fmt.Sprintf("toDateTime(%s) + toIntervalDay(%d)", quote(t.ttl), t.days)
+	return fmt.Sprintf("toDateTime(%s) + toIntervalDay(%d)", quoteName(t.ttlColumn), t.ttlDays)
 }
 
 // settings: the window of tokens, without which a token does nothing; whole parts expire, never rows of one; and small parts keep all columns in
 // one file: with 160 columns a block otherwise opens 400 files, which made an insert a tenth to a half dearer.
 func (t table) settings(cfg Config) []string {
 	s := []string{"index_granularity = 8192"}
-	if t.partition != "" {
+	if t.partitionBy != "" {
 		s = append(s, "ttl_only_drop_parts = 1", "min_bytes_for_wide_part = 134217728")
 	}
 	switch {
-	case t.window && cfg.Cluster.Name != "":
+	case t.dedupWindow && cfg.Cluster.Name != "":
 		s = append(s, "replicated_deduplication_window = 10000", "replicated_deduplication_window_seconds = 604800")
-	case t.window:
+	case t.dedupWindow:
 		s = append(s, "non_replicated_deduplication_window = 10000")
 	}
 	return s
 }
 
-// view is each alert as it stands: its newest revision.
-func view(cfg Config) string {
+// alertsNowView is each alert as it stands: its newest revision.
+func alertsNowView(cfg Config) string {
 	return fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\nSELECT * FROM %s\nORDER BY id, revision DESC\nLIMIT 1 BY id",
 		cfg.table("alerts_now"), cfg.onCluster(), cfg.table("alerts"))
 }
 
-func (c Config) table(name string) string { return quote(c.Database) + "." + quote(name) }
+func (c Config) table(name string) string { return quoteName(c.Database) + "." + quoteName(name) }
 
 func (c Config) onCluster() string {
 	if c.Cluster.Name == "" {
 		return ""
 	}
-	return " ON CLUSTER " + quote(c.Cluster.Name)
+	return " ON CLUSTER " + quoteName(c.Cluster.Name)
 }
 
 func (c Config) engine(name string) string {
@@ -229,9 +229,9 @@ func (c Config) engine(name string) string {
 	return "Replicated" + name + "('/clickhouse/tables/{uuid}/{shard}', '{replica}')"
 }
 
-func quote(name string) string { return "`" + strings.ReplaceAll(name, "`", "\\`") + "`" }
+func quoteName(name string) string { return "`" + strings.ReplaceAll(name, "`", "\\`") + "`" }
 
-// literal writes s as a string of SQL.
-func literal(s string) string {
+// quoteString writes s as a string of SQL.
+func quoteString(s string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
 }

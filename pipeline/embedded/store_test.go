@@ -75,8 +75,8 @@ func open(t *testing.T, s *embedded.StoreServer) *clickhouse.Store {
 }
 
 // block is n rows of partition 0 from offset on, with text that does not compress.
-func block(st *clickhouse.Store, offset int64, n int, day time.Duration) *clickhouse.Block {
-	b := st.NewBlock()
+func block(st *clickhouse.Store, offset int64, n int, day time.Duration) *clickhouse.ColumnBlock {
+	b := st.NewColumnBlock()
 	at := time.Now().Add(-day).UnixNano()
 	for i := range n {
 		e := &pipeline.Event{Id: fmt.Appendf(nil, "%016d", offset+int64(i)), Dataset: pipeline.Dataset_LOG, Timestamp: at, Ingested: at, Log: &pipeline.LogLine{Message: fmt.Sprint(offset, i)}}
@@ -374,7 +374,7 @@ func TestCapOnDiskDropsTheOldest(t *testing.T) {
 	}
 	for day := 3; day >= 0; day-- {
 		at := time.Now().Add(-time.Duration(day) * 24 * time.Hour).UnixNano()
-		b := st.NewBlock()
+		b := st.NewColumnBlock()
 		for i := range 40 {
 			b.Append(&pipeline.Event{Ingested: at, Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlOriginal: string(noise[i<<20 : (i+1)<<20])}}, pipeline.Position{Offset: int64(day*1000 + i)}, "t")
 		}

@@ -14,28 +14,28 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// nullStore takes everything and keeps nothing; its blocks are real ones if columns is set.
-type nullStore struct {
+// discardStore takes everything and keeps nothing; its blocks are real ones if columns is set.
+type discardStore struct {
 	*fakeStore
 	columns bool
 }
 
-type nullBlock struct{ n int }
+type discardBlock struct{ n int }
 
-func (b *nullBlock) Append(*pipeline.Event, pipeline.Position, string) { b.n++ }
-func (b *nullBlock) Rows() int                                         { return b.n }
-func (b *nullBlock) Reset()                                            { b.n = 0 }
+func (b *discardBlock) Append(*pipeline.Event, pipeline.Position, string) { b.n++ }
+func (b *discardBlock) Rows() int                                         { return b.n }
+func (b *discardBlock) Reset()                                            { b.n = 0 }
 
-func (s nullStore) NewBlock() Block {
+func (s discardStore) NewBlock() Block {
 	if s.columns {
-		return clickhouse.NewBlock()
+		return clickhouse.NewColumnBlock()
 	}
-	return &nullBlock{}
+	return &discardBlock{}
 }
-func (s nullStore) Insert(context.Context, Block, string) error { return nil }
+func (s discardStore) Insert(context.Context, Block, string) error { return nil }
 
-// mixed is an event of an ordinary day: HTTP, DNS and log lines.
-func mixed(n int) *pipeline.Event {
+// mixedEvent is an event of an ordinary day: HTTP, DNS and log lines.
+func mixedEvent(n int) *pipeline.Event {
 	e := event(n)
 	e.Timestamp = time.Now().UnixNano()
 	e.Destination = &pipeline.Endpoint{Ip: []byte{10, 0, byte(n >> 8), byte(n)}, Port: 80, Bytes: 5120, ContainerIndex: 1}
@@ -60,13 +60,13 @@ func mixed(n int) *pipeline.Event {
 // Its figures are events/s and, which a busy machine does not change, the CPU time of this process (engine and broker) for an event.
 func BenchmarkEngine(b *testing.B) {
 	const perBatch, batches, parts = 1000, 200, 2
-	r := newRig(b, parts, kafka.AssignStatic)
+	r := newHarness(b, parts, kafka.AssignStatic)
 	for p := range parts {
 		for range batches {
 			m := r.batch(p, 0)
 			for range perBatch {
-				m.Events = append(m.Events, mixed(r.made))
-				r.made++
+				m.Events = append(m.Events, mixedEvent(r.events))
+				r.events++
 			}
 			r.produce(p, encode(b, m))
 		}
@@ -88,8 +88,8 @@ func BenchmarkEngine(b *testing.B) {
 			b.ReportMetric(float64(cpuTime()-cpu)/float64(rounds*perBatch*batches*parts), "cpu-ns/event")
 		})
 	}
-	run("null", func(*testing.B) Store { return nullStore{newFakeStore(), false} })
-	run("columns", func(*testing.B) Store { return nullStore{newFakeStore(), true} })
+	run("null", func(*testing.B) Store { return discardStore{newFakeStore(), false} })
+	run("columns", func(*testing.B) Store { return discardStore{newFakeStore(), true} })
 	run("libchdb", func(b *testing.B) Store { return benchStore{ClickHouse(embeddedtest.Store(b, "bench", "http"))} })
 }
 

@@ -13,30 +13,30 @@ import (
 
 // A message is one batch in a block. What is not to be inserted (a repeat, a dead letter) is not in a block's messages.
 type message struct {
-	record consumer.Record
-	batch  *pipeline.Batch
-	stamp  pipeline.Stamp
-	buried bool // the store refused it for good
+	record       consumer.Record
+	batch        *pipeline.Batch
+	stamp        pipeline.Stamp
+	deadLettered bool // the store refused it for good
 }
 
 // A block is the messages [from, end) of the partition, as one worker deals with them.
 type block struct {
-	from, end int64
-	time      int64 // event.ingested, ns
-	bundle    *pipeline.Bundle
-	messages  []message
-	letters   []consumer.Letter // what could not be decoded
-	rows      int
-	bytes     int64
-	shipped   int64 // of the newest record
-	again     bool  // an open intent was found: the block may be done in part
-	intended  time.Time
+	from, end     int64
+	time          int64 // event.ingested, ns
+	bundle        *pipeline.Bundle
+	messages      []message
+	deadLetters   []consumer.Letter // what could not be decoded
+	rows          int
+	bytes         int64
+	newestShipped int64 // of the newest record
+	replayed      bool  // an open intent was found: the block may be done in part
+	intentTime    time.Time
 }
 
 func (b *block) reset(from int64) {
 	clear(b.messages)
-	clear(b.letters)
-	*b = block{from: from, end: from, messages: b.messages[:0], letters: b.letters[:0]}
+	clear(b.deadLetters)
+	*b = block{from: from, end: from, messages: b.messages[:0], deadLetters: b.deadLetters[:0]}
 }
 
 // release gives the events back. Verdicts are let go, not pooled: a detector may have put the same one on many events.
@@ -51,32 +51,32 @@ func (b *block) release() {
 	b.messages = b.messages[:0]
 }
 
-// maxEvents is how many events one message may hold: a hostile one of empty events would take 200 times its size in memory. A
+// maxEventsPerBatch is how many events one message may hold: a hostile one of empty events would take 200 times its size in memory. A
 // collector's batches are below 1 MiB.
-const maxEvents = 100_000
+const maxEventsPerBatch = 100_000
 
-// add takes one record into the block; n and bad are what countEvents says of it. An error says that ctx has ended.
-func (w *worker) add(ctx context.Context, b *block, r consumer.Record, n int, bad error) error {
+// addRecord takes one record into the block; n and bad are what countEvents says of it. An error says that ctx has ended.
+func (w *worker) addRecord(ctx context.Context, b *block, r consumer.Record, n int, bad error) error {
 	b.end = r.Offset + 1
 	b.bytes += int64(len(r.Value))
-	b.shipped = max(b.shipped, r.Time)
-	w.met.messages.Add(1)
+	b.newestShipped = max(b.newestShipped, r.Time)
+	w.metrics.messages.Add(1)
 
-	batch, reason, err := w.decode(r.Value, n, bad)
+	batch, reason, err := w.decodeBatch(r.Value, n, bad)
 	if err != nil {
-		b.letters = append(b.letters, w.letter(r, reason, err))
+		b.deadLetters = append(b.deadLetters, w.newDeadLetter(r, reason, err))
 		return nil
 	}
 	n = len(batch.Events)
-	w.met.events.Add(uint64(n))
+	w.metrics.events.Add(uint64(n))
 	m := message{record: r, batch: batch, stamp: pipeline.Stamp{Boot: batch.Boot, Sequence: batch.Sequence}}
 	copy(m.stamp.Collector[:], batch.Collector)
-	if err := w.recall(ctx, b, &m); err != nil {
+	if err := w.loadProducer(ctx, b, &m); err != nil {
 		return err
 	}
-	if !w.stamps.take(m.stamp, r.Offset) {
-		w.met.repeats.Add(1)
-		w.met.repeatedEvents.Add(uint64(n))
+	if !w.dedup.accept(m.stamp, r.Offset) {
+		w.metrics.duplicates.Add(1)
+		w.metrics.duplicateEvents.Add(uint64(n))
 		pipeline.Release(batch)
 		return nil
 	}
@@ -85,24 +85,24 @@ func (w *worker) add(ctx context.Context, b *block, r consumer.Record, n int, ba
 	return nil
 }
 
-// recall asks the store for a life that is not remembered, where its batch is so old that it may be the repeat of one that was stored
+// loadProducer asks the store for a life that is not remembered, where its batch is so old that it may be the repeat of one that was stored
 // before what was restored at the start: a host that was off for a week, with its spool or with batches in its journal; or an
 // engine that was.
-func (w *worker) recall(ctx context.Context, b *block, m *message) error {
-	if w.stamps.knows(m.stamp) || m.oldest() >= w.since.Add(w.cfg.Remember/2).UnixNano() {
+func (w *worker) loadProducer(ctx context.Context, b *block, m *message) error {
+	if w.dedup.hasProducer(m.stamp) || m.oldestTime() >= w.dedupSince.Add(w.cfg.Remember/2).UnixNano() {
 		return nil
 	}
 	return w.retry(ctx, "ask for the batches of a life", func() error {
-		l, ok, err := w.deps.Store.StampsOf(ctx, w.topic, w.partition, m.stamp.Collector, m.stamp.Boot, w.before(b.from))
+		l, ok, err := w.deps.Store.StampsOf(ctx, w.topic, w.partition, m.stamp.Collector, m.stamp.Boot, w.rememberBefore(b.from))
 		if ok && err == nil {
-			w.stamps.restore(life{l.Collector, l.Boot}, l.Highest, l.Seen)
+			w.dedup.restoreProducer(producer{l.Collector, l.Boot}, l.Highest, l.Seen)
 		}
 		return err
 	})
 }
 
-// oldest is the earliest time that a message tells of, ns: a batch that is cut again is shipped now, its lines are of then.
-func (m *message) oldest() int64 {
+// oldestTime is the earliest time that a message tells of, ns: a batch that is cut again is shipped now, its lines are of then.
+func (m *message) oldestTime() int64 {
 	at := m.record.Time
 	if m.batch.Shipped > 0 {
 		at = min(at, m.batch.Shipped)
@@ -115,13 +115,13 @@ func (m *message) oldest() int64 {
 	return at
 }
 
-func (w *worker) letter(r consumer.Record, reason string, err error) consumer.Letter {
+func (w *worker) newDeadLetter(r consumer.Record, reason string, err error) consumer.Letter {
 	return consumer.Letter{Topic: w.topic, Partition: w.p.ID, Offset: r.Offset, Stage: "engine", Reason: reason, Err: err, Key: r.Key, Value: r.Value}
 }
 
-// decode reads a batch out of a record's value, which its strings alias from then on. A batch that could not be read does not go
+// decodeBatch reads a batch out of a record's value, which its strings alias from then on. A batch that could not be read does not go
 // back to its pool: nobody knows what state it is in.
-func (w *worker) decode(value []byte, n int, bad error) (b *pipeline.Batch, reason string, err error) {
+func (w *worker) decodeBatch(value []byte, n int, bad error) (b *pipeline.Batch, reason string, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			b, reason, err = nil, "decode", fmt.Errorf("decoder panicked: %v", r)
@@ -130,26 +130,26 @@ func (w *worker) decode(value []byte, n int, bad error) (b *pipeline.Batch, reas
 	if bad != nil {
 		return nil, "decode", bad
 	}
-	if n > maxEvents {
-		return nil, "too_many_events", fmt.Errorf("%d events in one batch, %d are allowed", n, maxEvents)
+	if n > maxEventsPerBatch {
+		return nil, "too_many_events", fmt.Errorf("%d events in one batch, %d are allowed", n, maxEventsPerBatch)
 	}
 	b = pipeline.BatchFromVTPool()
 	if err := b.UnmarshalVTUnsafe(value); err != nil {
 		return nil, "decode", err
 	}
-	if reason, err := check(b, w.p.ID); err != nil {
+	if reason, err := validateBatch(b, w.p.ID); err != nil {
 		pipeline.Release(b)
 		return nil, reason, err
 	}
 	if b.Schema > pipeline.Schema {
-		w.met.schemaAhead.Add(1)
+		w.metrics.newerSchema.Add(1)
 	}
 	return b, "", nil
 }
 
-// check holds a batch against what every collector keeps to. What only detectors and the engine write is cleared: a batch that
+// validateBatch holds a batch against what every collector keeps to. What only detectors and the engine write is cleared: a batch that
 // brings verdicts or an ingestion time of its own would lie.
-func check(b *pipeline.Batch, partition int) (reason string, err error) {
+func validateBatch(b *pipeline.Batch, partition int) (reason string, err error) {
 	switch {
 	case b.Schema == 0:
 		return "schema", errors.New("the batch names no schema")
@@ -179,14 +179,14 @@ func countEvents(b []byte) (n int, err error) {
 		}
 		tag, k := binary.Uvarint(b)
 		if k <= 0 {
-			return 0, errTorn
+			return 0, errTruncated
 		}
 		b = b[k:]
 		size := uint64(0)
 		switch tag & 7 {
 		case 0:
 			if _, k = binary.Uvarint(b); k <= 0 {
-				return 0, errTorn
+				return 0, errTruncated
 			}
 			size = uint64(k)
 		case 1:
@@ -194,7 +194,7 @@ func countEvents(b []byte) (n int, err error) {
 		case 2:
 			v, k := binary.Uvarint(b)
 			if k <= 0 {
-				return 0, errTorn
+				return 0, errTruncated
 			}
 			b, size = b[k:], v
 			if tag>>3 == 10 {
@@ -206,17 +206,17 @@ func countEvents(b []byte) (n int, err error) {
 			return 0, fmt.Errorf("wire type %d is not of this protocol", tag&7)
 		}
 		if size > uint64(len(b)) {
-			return 0, errTorn
+			return 0, errTruncated
 		}
 		b = b[size:]
 	}
 	return n, nil
 }
 
-var errTorn = errors.New("the batch ends in the middle")
+var errTruncated = errors.New("the batch ends in the middle")
 
-// judge resolves containers, sets the block's time and lets every detector see every message.
-func (w *worker) judge(b *block) {
+// evaluate resolves containers, sets the block's time and lets every detector see every message.
+func (w *worker) evaluate(b *block) {
 	began := time.Now()
 	for i := range b.messages {
 		m := b.messages[i].batch
@@ -228,32 +228,32 @@ func (w *worker) judge(b *block) {
 			continue
 		}
 		for _, d := range b.bundle.Detectors {
-			if !w.guarded(d, m.Events) {
-				w.judgeApart(b.bundle, m.Events)
+			if !w.runDetector(d, m.Events) {
+				w.evaluateSeparately(b.bundle, m.Events)
 				break
 			}
 		}
 	}
-	w.met.seconds.WithLabelValues("judge").Observe(time.Since(began).Seconds())
+	w.metrics.stageSeconds.WithLabelValues("judge").Observe(time.Since(began).Seconds())
 }
 
-// judgeApart judges a message again, event by event, after a detector has panicked on one of them: only that event goes without
+// evaluateSeparately judges a message again, event by event, after a detector has panicked on one of them: only that event goes without
 // that detector's verdict. Half a verdict that a panic left behind is taken off.
-func (w *worker) judgeApart(bundle *pipeline.Bundle, events []*pipeline.Event) {
+func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.Event) {
 	for i, e := range events {
 		e.Verdicts = nil
 		for _, d := range bundle.Detectors {
 			before := e.Verdicts
-			if !w.guarded(d, events[i:i+1]) {
+			if !w.runDetector(d, events[i:i+1]) {
 				e.Verdicts = before
-				w.met.panics.Add(1)
-				w.sample.log(w.log, "detector panicked", "event", fmt.Sprintf("%x", e.Id), "dataset", e.Dataset.Name())
+				w.metrics.detectorPanics.Add(1)
+				w.warnings.log(w.log, "detector panicked", "event", fmt.Sprintf("%x", e.Id), "dataset", e.Dataset.Name())
 			}
 		}
 	}
 }
 
-func (w *worker) guarded(d pipeline.Detector, events []*pipeline.Event) (ok bool) {
+func (w *worker) runDetector(d pipeline.Detector, events []*pipeline.Event) (ok bool) {
 	defer func() { ok = recover() == nil }()
 	d.Judge(events)
 	return

@@ -37,24 +37,24 @@ import (
 
 // Config bounds a worker's block and says under which names it works.
 type Config struct {
-	Group      string            `yaml:"group"`       // consumer group; "": <prefix>-engine
-	Shard      string            `yaml:"shard"`       // where the blocks go: the name of the store's shard, as it stands in the intent
-	BlockRows  int               `yaml:"block_rows"`  // events in a block, at most
-	BlockBytes int64             `yaml:"block_bytes"` // of decoded messages in a block, at most
-	Linger     time.Duration     `yaml:"linger"`      // how long a block waits to fill
-	Ahead      int64             `yaml:"ahead"`       // bytes that are fetched while a block is inserted, per partition
-	Idle       time.Duration     `yaml:"idle"`        // quiet after which the intent is closed
-	Ask        time.Duration     `yaml:"ask"`         // age at which an insert is no longer repeated before the store was asked
-	Remember   time.Duration     `yaml:"remember"`    // how far back the stamps of batches are read from the store at the start
-	Lives      int               `yaml:"lives"`       // collectors' lives whose stamps are remembered, per partition
-	Alerts     alerts.FoldConfig `yaml:"alerts"`
+	Group      string               `yaml:"group"`       // consumer group; "": <prefix>-engine
+	Shard      string               `yaml:"shard"`       // where the blocks go: the name of the store's shard, as it stands in the intent
+	BlockRows  int                  `yaml:"block_rows"`  // events in a block, at most
+	BlockBytes int64                `yaml:"block_bytes"` // of decoded messages in a block, at most
+	Linger     time.Duration        `yaml:"linger"`      // how long a block waits to fill
+	Ahead      int64                `yaml:"ahead"`       // bytes that are fetched while a block is inserted, per partition
+	Idle       time.Duration        `yaml:"idle"`        // quiet after which the intent is closed
+	Ask        time.Duration        `yaml:"ask"`         // age at which an insert is no longer repeated before the store was asked
+	Remember   time.Duration        `yaml:"remember"`    // how far back the stamps of batches are read from the store at the start
+	Lives      int                  `yaml:"lives"`       // collectors' lives whose stamps are remembered, per partition
+	Alerts     alerts.GrouperConfig `yaml:"alerts"`
 }
 
 // Default is what runs well on two cores.
 func Default() Config {
 	return Config{
 		Shard: "0", BlockRows: 100_000, BlockBytes: 64 << 20, Linger: 300 * time.Millisecond, Ahead: 32 << 20,
-		Idle: time.Second, Ask: time.Minute, Remember: 48 * time.Hour, Lives: 65536, Alerts: alerts.DefaultFold(),
+		Idle: time.Second, Ask: time.Minute, Remember: 48 * time.Hour, Lives: 65536, Alerts: alerts.DefaultGrouper(),
 	}
 }
 
@@ -64,7 +64,7 @@ func (c Config) Check() []error {
 	bad := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("engine.%s: %s", key, fmt.Sprintf(format, args...)))
 	}
-	if !word(c.Shard) {
+	if !isVersionWord(c.Shard) {
 		bad("shard", "%q: 1 to 64 letters without a space are meant", c.Shard)
 	}
 	if c.BlockRows < 1 || c.BlockRows > 1_000_000 {
@@ -98,10 +98,10 @@ func (c Config) Check() []error {
 
 // Deps are the parts that the engine works with.
 type Deps struct {
-	Kafka  *kafka.Client
-	Store  Store
-	Bundle func() *pipeline.Bundle // loaded once a block; nil, or a nil bundle, judges nothing
-	Seam   func(name string)       // called at the seams of a block, for tests that kill the process there; nil is usual
+	Kafka     *kafka.Client
+	Store     Store
+	Bundle    func() *pipeline.Bundle // loaded once a block; nil, or a nil bundle, judges nothing
+	Failpoint func(name string)       // called at the seams of a block, for tests that kill the process there; nil is usual
 }
 
 // The seams of a block, in their order. At each the process may die.
@@ -114,26 +114,26 @@ const (
 	BeforeClose        = "before-close"
 )
 
-// Seams lists them.
-var Seams = []string{BeforeIntent, AfterIntent, AfterInsert, AfterAlertsInsert, AfterAlertsPublish, BeforeClose}
+// Failpoints lists them.
+var Failpoints = []string{BeforeIntent, AfterIntent, AfterInsert, AfterAlertsInsert, AfterAlertsPublish, BeforeClose}
 
 // An Engine runs the workers of this process.
 type Engine struct {
-	cfg  Config
-	deps Deps
-	log  *slog.Logger
-	met  *metrics
+	cfg     Config
+	deps    Deps
+	log     *slog.Logger
+	metrics *metrics
 
 	alertPartitions int
 	positions       sync.Map // partition, int32: the offset behind the last finished block, int64
 
-	mu      sync.Mutex
-	done    map[int]int64      // by partition that is ours: the offset behind the last finished block
-	bundles []*pipeline.Bundle // the last few, newest first: a block that is repeated is judged by the one that its intent names
+	mu          sync.Mutex
+	nextOffsets map[int]int64      // by partition that is ours: the offset behind the last finished block
+	bundles     []*pipeline.Bundle // the last few, newest first: a block that is repeated is judged by the one that its intent names
 }
 
-// heldBundles is how many bundles are kept for that.
-const heldBundles = 4
+// keptBundles is how many bundles are kept for that.
+const keptBundles = 4
 
 // New makes an engine. It speaks to nobody yet.
 func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*Engine, error) {
@@ -143,10 +143,10 @@ func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*E
 	if cfg.Group == "" {
 		cfg.Group = deps.Kafka.Config().Topic + "-engine"
 	}
-	if deps.Seam == nil {
-		deps.Seam = func(string) {}
+	if deps.Failpoint == nil {
+		deps.Failpoint = func(string) {}
 	}
-	return &Engine{cfg: cfg, deps: deps, log: log, met: newMetrics(reg), done: map[int]int64{}}, nil
+	return &Engine{cfg: cfg, deps: deps, log: log, metrics: newMetrics(reg), nextOffsets: map[int]int64{}}, nil
 }
 
 // Run works until ctx ends. Blocks that are under way are given a few seconds to be finished and acknowledged. It returns an error
@@ -164,8 +164,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	})
 }
 
-// bundle loads the bundle for the next block.
-func (e *Engine) bundle() *pipeline.Bundle {
+// currentBundle loads the bundle for the next block.
+func (e *Engine) currentBundle() *pipeline.Bundle {
 	var b *pipeline.Bundle
 	if e.deps.Bundle != nil {
 		b = e.deps.Bundle()
@@ -177,18 +177,18 @@ func (e *Engine) bundle() *pipeline.Bundle {
 	defer e.mu.Unlock()
 	if len(e.bundles) == 0 || e.bundles[0] != b {
 		e.bundles = append([]*pipeline.Bundle{b}, e.bundles...)
-		e.bundles = e.bundles[:min(len(e.bundles), heldBundles)]
+		e.bundles = e.bundles[:min(len(e.bundles), keptBundles)]
 	}
 	return b
 }
 
-// bundleNamed finds the bundle that judged a block before; ok is false where it is no longer held and the newest stands in.
-func (e *Engine) bundleNamed(version string) (b *pipeline.Bundle, ok bool) {
-	newest := e.bundle()
+// bundleByVersion finds the bundle that judged a block before; ok is false where it is no longer held and the newest stands in.
+func (e *Engine) bundleByVersion(version string) (b *pipeline.Bundle, ok bool) {
+	newest := e.currentBundle()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, b := range e.bundles {
-		if bundleWord(b) == version {
+		if bundleVersion(b) == version {
 			return b, true
 		}
 	}

@@ -28,17 +28,17 @@ func TestDefaultIsValid(t *testing.T) {
 }
 
 func TestEveryEventIsStoredOnceWithItsVerdicts(t *testing.T) {
-	r, s := newRig(t, 3, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 3, kafka.AssignStatic), newFakeStore()
 	for p := range 3 {
 		r.send(p, 5, 40)
 	}
 	e, stop := r.start(s, testBundle, nil)
-	until(t, "first rows", func() bool { return s.count() == 600 })
+	waitUntil(t, "first rows", func() bool { return s.count() == 600 })
 	for p := range 3 {
 		r.send(p, 5, 40)
 	}
-	until(t, "all rows", func() bool { return s.count() == 1200 })
-	until(t, "closed intents", func() bool {
+	waitUntil(t, "all rows", func() bool { return s.count() == 1200 })
+	waitUntil(t, "closed intents", func() bool {
 		for p := range 3 {
 			if o, m := r.committed(p); o != 10 || m != "" {
 				return false
@@ -57,7 +57,7 @@ func TestEveryEventIsStoredOnceWithItsVerdicts(t *testing.T) {
 		}
 	}
 	l := e.Ledger()
-	if l.Messages != 30 || l.Events != 1200 || l.Rows != 1200 || l.Verdicts != 120 || l.Repeats+l.Dead+l.Lost+l.Held+l.Refused != 0 {
+	if l.Messages != 30 || l.Events != 1200 || l.Rows != 1200 || l.Verdicts != 120 || l.Duplicates+l.DeadLettered+l.Lost+l.AlreadyStored+l.Rejected != 0 {
 		t.Errorf("ledger %+v", l)
 	}
 	var heard int
@@ -74,7 +74,7 @@ func TestEveryEventIsStoredOnceWithItsVerdicts(t *testing.T) {
 }
 
 func TestRepeatedBatchIsDroppedAlsoAfterARestart(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	var sent [][]byte
 	for range 10 {
 		sent = append(sent, encode(t, r.batch(0, 5)))
@@ -82,20 +82,20 @@ func TestRepeatedBatchIsDroppedAlsoAfterARestart(t *testing.T) {
 	r.produce(0, sent[:6]...)
 	r.produce(0, sent[2], sent[5])
 	e, stop := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return e.Ledger().Messages == 8 && s.count() == 30 })
+	waitUntil(t, "rows", func() bool { return e.Ledger().Messages == 8 && s.count() == 30 })
 	stop()
 	r.produce(0, sent[5], sent[7], sent[6], sent[0], sent[7], sent[8], sent[9], sent[9])
 	e, stop = r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return e.Ledger().Messages == 8 && s.count() == 50 })
+	waitUntil(t, "rows", func() bool { return e.Ledger().Messages == 8 && s.count() == 50 })
 	stop()
 	exactlyOnce(t, s.rows, 50)
-	if l := e.Ledger(); l.Repeats != 4 || l.RepeatedEvents != 20 {
+	if l := e.Ledger(); l.Duplicates != 4 || l.DuplicateEvents != 20 {
 		t.Errorf("ledger %+v", l)
 	}
 }
 
 func TestWhatIsNoBatchBecomesADeadLetter(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	spoil := func(f func(b *pipeline.Batch)) []byte {
 		b := r.batch(0, 0)
 		b.Events = []*pipeline.Event{event(0)}
@@ -103,7 +103,7 @@ func TestWhatIsNoBatchBecomesADeadLetter(t *testing.T) {
 		return encode(t, b)
 	}
 	good := func() []byte { return encode(t, r.batch(0, 3)) }
-	many := append(spoil(func(b *pipeline.Batch) { b.Events = nil }), []byte(strings.Repeat("\x52\x00", maxEvents+1))...)
+	many := append(spoil(func(b *pipeline.Batch) { b.Events = nil }), []byte(strings.Repeat("\x52\x00", maxEventsPerBatch+1))...)
 	r.produce(0,
 		good(),
 		[]byte("garbage"), []byte{0x52, 0xff},
@@ -114,8 +114,8 @@ func TestWhatIsNoBatchBecomesADeadLetter(t *testing.T) {
 		many,
 		good())
 	e, stop := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 6 && e.Ledger().Dead == 7 })
-	until(t, "closed", func() bool { o, m := r.committed(0); return o == 9 && m == "" })
+	waitUntil(t, "rows", func() bool { return s.count() == 6 && e.Ledger().DeadLettered == 7 })
+	waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 9 && m == "" })
 	stop()
 	exactlyOnce(t, s.rows, 6)
 	want := []string{"decode", "decode", "schema", "stamp", "partition", "event_id", "too_many_events"}
@@ -134,21 +134,21 @@ func TestWhatIsNoBatchBecomesADeadLetter(t *testing.T) {
 }
 
 func TestVerdictsThatABatchBringsAreNotBelieved(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	b := r.batch(0, 1)
 	b.Events[0].Verdicts = []*pipeline.Verdict{{Rule: "forged", Severity: pipeline.Severity_CRITICAL}}
 	b.Events[0].Ingested = 1
 	r.produce(0, encode(t, b))
 	_, stop := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 1 })
+	waitUntil(t, "rows", func() bool { return s.count() == 1 })
 	stop()
-	if row := s.rows[0]; len(row.rules) != 0 || row.ingested < epoch || len(s.alerts) != 0 {
+	if row := s.rows[0]; len(row.rules) != 0 || row.ingested < testStart || len(s.alerts) != 0 {
 		t.Errorf("%+v", row)
 	}
 }
 
 func TestRefusedMessageIsFoundAndTheRestIsStored(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	s.insert = func(rows []fakeRow, _ string) error {
 		for _, row := range rows {
 			if row.Offset == 5 || row.Offset == 11 {
@@ -159,8 +159,8 @@ func TestRefusedMessageIsFoundAndTheRestIsStored(t *testing.T) {
 	}
 	r.send(0, 16, 10)
 	e, stop := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 140 && e.Ledger().Dead == 2 })
-	until(t, "closed", func() bool { o, m := r.committed(0); return o == 16 && m == "" })
+	waitUntil(t, "rows", func() bool { return s.count() == 140 && e.Ledger().DeadLettered == 2 })
+	waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 16 && m == "" })
 	stop()
 	seen := map[string]bool{}
 	for _, row := range s.rows {
@@ -170,7 +170,7 @@ func TestRefusedMessageIsFoundAndTheRestIsStored(t *testing.T) {
 		seen[row.id] = true
 	}
 	l := e.Ledger()
-	if l.Refused != 20 || l.Rows != 140 || l.Verdicts != 14 {
+	if l.Rejected != 20 || l.Rows != 140 || l.Verdicts != 14 {
 		t.Errorf("ledger %+v", l)
 	}
 	for i, m := range r.read(pipeline.TopicDeadLetter, 0) {
@@ -187,7 +187,7 @@ func TestRefusedMessageIsFoundAndTheRestIsStored(t *testing.T) {
 }
 
 func TestInsertIsRepeatedUntilItIsAnsweredAndStoredOnce(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	var n atomic.Int32
 	s.insert = func([]fakeRow, string) error {
 		switch n.Add(1) {
@@ -200,7 +200,7 @@ func TestInsertIsRepeatedUntilItIsAnsweredAndStoredOnce(t *testing.T) {
 	}
 	r.send(0, 3, 10)
 	e, stop := r.start(s, testBundle, nil)
-	until(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
+	waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
 	stop()
 	exactlyOnce(t, s.rows, 30)
 	if l := e.Ledger(); l.Rows != 30 {
@@ -210,8 +210,8 @@ func TestInsertIsRepeatedUntilItIsAnsweredAndStoredOnce(t *testing.T) {
 
 // TestAnOldInsertAsksBeforeItIsRepeated: the server's memory of tokens is finite.
 func TestAnOldInsertAsksBeforeItIsRepeated(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
-	s.forgets = true
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
+	s.keepsNoTokens = true
 	var n atomic.Int32
 	s.insert = func([]fakeRow, string) error {
 		if n.Add(1) == 1 {
@@ -222,25 +222,25 @@ func TestAnOldInsertAsksBeforeItIsRepeated(t *testing.T) {
 	r.send(0, 3, 10)
 	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Ask = time.Millisecond })
 	_ = e
-	until(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
+	waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
 	stop()
 	exactlyOnce(t, s.rows, 30)
-	if l := e.Ledger(); l.Held != 30 || l.Rows != 0 {
+	if l := e.Ledger(); l.AlreadyStored != 30 || l.Rows != 0 {
 		t.Errorf("ledger %+v", l)
 	}
 }
 
 func TestOpenIntentIsRepeatedWithItsBordersTimeAndBundle(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	r.send(0, 10, 10)
-	at := epoch + 12345
+	at := testStart + 12345
 	r.commit(0, 2, fmt.Sprintf("v1 7 %d 0 v1", at))
 	// Of the block [2,7) the store has a part, as after a bisected insert.
 	for i := range 10 {
 		s.rows = append(s.rows, fakeRow{Position: pipeline.Position{Offset: 3, Index: uint32(i), Stamp: pipeline.Stamp{Collector: testCollector, Boot: 7, Sequence: 4}}, id: fmt.Sprintf("%x", event(30+i).Id), ingested: at})
 	}
 	e, stop := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 80 })
+	waitUntil(t, "rows", func() bool { return s.count() == 80 })
 	stop()
 	if s.order[0] != fmt.Sprintf("tidegate.events/0/2-7@%d", at) {
 		t.Errorf("first token %s", s.order[0])
@@ -250,32 +250,32 @@ func TestOpenIntentIsRepeatedWithItsBordersTimeAndBundle(t *testing.T) {
 			t.Errorf("offset %d has block time %d", row.Offset, row.ingested)
 		}
 	}
-	if l := e.Ledger(); l.Held != 10 || l.Rows != 70 || e.met.rejudged.Load() != 0 {
-		t.Errorf("ledger %+v, rejudged %d", l, e.met.rejudged.Load())
+	if l := e.Ledger(); l.AlreadyStored != 10 || l.Rows != 70 || e.metrics.reevaluated.Load() != 0 {
+		t.Errorf("ledger %+v, rejudged %d", l, e.metrics.reevaluated.Load())
 	}
 }
 
 func TestRepeatByOtherRulesIsCounted(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	r.send(0, 3, 10)
-	r.commit(0, 0, fmt.Sprintf("v1 3 %d 0 gone", epoch))
+	r.commit(0, 0, fmt.Sprintf("v1 3 %d 0 gone", testStart))
 	e, stop := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 30 })
+	waitUntil(t, "rows", func() bool { return s.count() == 30 })
 	stop()
-	if e.met.rejudged.Load() != 1 {
-		t.Errorf("rejudged %d", e.met.rejudged.Load())
+	if e.metrics.reevaluated.Load() != 1 {
+		t.Errorf("rejudged %d", e.metrics.reevaluated.Load())
 	}
 }
 
 func TestWithoutAnOffsetItStartsBehindTheRows(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	r.send(0, 6, 10)
 	_, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Group = "one" })
-	until(t, "rows", func() bool { return s.count() == 60 })
+	waitUntil(t, "rows", func() bool { return s.count() == 60 })
 	stop()
 	r.send(0, 2, 10)
 	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Group = "two" })
-	until(t, "rows", func() bool { return s.count() == 80 })
+	waitUntil(t, "rows", func() bool { return s.count() == 80 })
 	stop()
 	exactlyOnce(t, s.rows, 80)
 	if l := e.Ledger(); l.Messages != 2 {
@@ -284,13 +284,13 @@ func TestWithoutAnOffsetItStartsBehindTheRows(t *testing.T) {
 }
 
 func TestExpiredMessagesAreCountedAsLost(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	r.send(0, 10, 10)
 	r.commit(0, 2, "")
 	topic := r.client.Topic(pipeline.TopicEvents)
-	deleteBefore(t, r, topic, 6)
+	deleteRecordsBefore(t, r, topic, 6)
 	e, stop := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 40 })
+	waitUntil(t, "rows", func() bool { return s.count() == 40 })
 	stop()
 	if l := e.Ledger(); l.Lost != 4 || l.Messages != 4 {
 		t.Errorf("ledger %+v", l)
@@ -300,39 +300,39 @@ func TestExpiredMessagesAreCountedAsLost(t *testing.T) {
 // TestATopicMadeAnewIsReadFromItsBeginning: the committed offset and the rows are of another log; its messages are new all the
 // same, but for the batches that a collector sends again.
 func TestATopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	again := encode(t, r.batch(0, 10))
 	r.produce(0, again)
 	r.send(0, 9, 10)
 	_, stop := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 100 })
+	waitUntil(t, "rows", func() bool { return s.count() == 100 })
 	stop()
-	r2 := newRig(t, 1, kafka.AssignStatic)
-	r2.seq[0], r2.made = r.seq[0], r.made
+	r2 := newHarness(t, 1, kafka.AssignStatic)
+	r2.sequences[0], r2.events = r.sequences[0], r.events
 	r2.commit(0, 10, "")
 	r2.produce(0, again)
 	r2.send(0, 4, 10)
 	e, stop := r2.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 140 })
+	waitUntil(t, "rows", func() bool { return s.count() == 140 })
 	stop()
 	exactlyOnce(t, s.rows, 140)
-	if l := e.Ledger(); l.Repeats != 1 || l.Held != 0 {
+	if l := e.Ledger(); l.Duplicates != 1 || l.AlreadyStored != 0 {
 		t.Errorf("ledger %+v", l)
 	}
 	// and once more, while the new log is still shorter than the old one
 	r2.send(0, 3, 10)
 	_, stop = r2.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 170 })
+	waitUntil(t, "rows", func() bool { return s.count() == 170 })
 	stop()
 	exactlyOnce(t, s.rows, 170)
 }
 
 func TestPanickingDetectorCostsOneVerdict(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	r.send(0, 2, 50)
-	bundle := &pipeline.Bundle{Version: "v1", Detectors: []pipeline.Detector{panics{}, badLines{}}}
+	bundle := &pipeline.Bundle{Version: "v1", Detectors: []pipeline.Detector{panickingDetector{}, badLineDetector{}}}
 	e, stop := r.start(s, bundle, nil)
-	until(t, "rows", func() bool { return s.count() == 100 })
+	waitUntil(t, "rows", func() bool { return s.count() == 100 })
 	stop()
 	exactlyOnce(t, s.rows, 100)
 	for i, row := range s.rows {
@@ -347,15 +347,15 @@ func TestPanickingDetectorCostsOneVerdict(t *testing.T) {
 			t.Errorf("row %d (%s) has verdicts %v", i, row.message, row.rules)
 		}
 	}
-	if e.met.panics.Load() != 1 {
-		t.Errorf("panics %d", e.met.panics.Load())
+	if e.metrics.detectorPanics.Load() != 1 {
+		t.Errorf("panics %d", e.metrics.detectorPanics.Load())
 	}
 }
 
-// panics writes a verdict onto every event and panics in the middle.
-type panics struct{}
+// panickingDetector writes a verdict onto every event and panics in the middle.
+type panickingDetector struct{}
 
-func (panics) Judge(block []*pipeline.Event) {
+func (panickingDetector) Judge(block []*pipeline.Event) {
 	for _, e := range block {
 		e.Verdicts = append(e.Verdicts, &pipeline.Verdict{Rule: "all", Group: "x"})
 		if e.Id[15] == 13 && e.Id[14] == 0 {
@@ -365,12 +365,12 @@ func (panics) Judge(block []*pipeline.Event) {
 }
 
 func TestBlockNeverExceedsItsRows(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	r.send(0, 40, 30)
 	var most atomic.Int64
 	s.insert = func(rows []fakeRow, _ string) error { most.Store(max(most.Load(), int64(len(rows)))); return nil }
 	_, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.BlockRows = 100 })
-	until(t, "rows", func() bool { return s.count() == 1200 })
+	waitUntil(t, "rows", func() bool { return s.count() == 1200 })
 	stop()
 	exactlyOnce(t, s.rows, 1200)
 	if most.Load() != 90 {
@@ -382,12 +382,12 @@ func TestGroupSharesPartitionsAndARevokedOneIsHandedOverClean(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	r, s := newRig(t, 4, kafka.AssignGroup), newFakeStore()
+	r, s := newHarness(t, 4, kafka.AssignGroup), newFakeStore()
 	for p := range 4 {
 		r.send(p, 10, 10)
 	}
 	one, stopOne := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 400 })
+	waitUntil(t, "rows", func() bool { return s.count() == 400 })
 	two, stopTwo := r.start(s, testBundle, nil)
 	for i := 0; two.Ledger().Rows == 0 && i < 200; i++ {
 		for p := range 4 {
@@ -402,17 +402,17 @@ func TestGroupSharesPartitionsAndARevokedOneIsHandedOverClean(t *testing.T) {
 	for p := range 4 {
 		r.send(p, 5, 10)
 	}
-	until(t, "rows", func() bool { return s.count() == r.made })
+	waitUntil(t, "rows", func() bool { return s.count() == r.events })
 	stopTwo()
-	exactlyOnce(t, s.rows, r.made)
-	if n := one.Ledger().Rows + two.Ledger().Rows; n != uint64(r.made) {
-		t.Errorf("%d rows by two engines, %d events", n, r.made)
+	exactlyOnce(t, s.rows, r.events)
+	if n := one.Ledger().Rows + two.Ledger().Rows; n != uint64(r.events) {
+		t.Errorf("%d rows by two engines, %d events", n, r.events)
 	}
 }
 
 // TestFencedWorkerStops: in static assignment another who owns the group takes the partition away for good.
 func TestFencedWorkerStops(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	g, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{
 		ID: "tidegate-engine", Brokers: r.client.Brokers(), Topics: []string{r.client.Topic(pipeline.TopicEvents)}, JoinGroupBackoff: 100 * time.Millisecond,
 	})
@@ -426,7 +426,7 @@ func TestFencedWorkerStops(t *testing.T) {
 		}
 	}
 	r.send(0, 1, 10)
-	e, err := New(Default(), Deps{Kafka: r.client, Store: s}, quiet, nil)
+	e, err := New(Default(), Deps{Kafka: r.client, Store: s}, discardLog, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,7 +441,7 @@ func TestFencedWorkerStops(t *testing.T) {
 }
 
 func TestIntentSurvivesItsText(t *testing.T) {
-	i := intent{end: 12, time: epoch, shard: "s1", bundle: "abc"}
+	i := intent{end: 12, time: testStart, shard: "s1", bundle: "abc"}
 	if got, open, err := parseIntent(3, i.String()); got != i || !open || err != nil {
 		t.Errorf("%+v %v %v", got, open, err)
 	}
@@ -453,16 +453,16 @@ func TestIntentSurvivesItsText(t *testing.T) {
 			t.Errorf("%q was taken", s)
 		}
 	}
-	if w := bundleWord(&pipeline.Bundle{Version: "a b\n" + strings.Repeat("x", 100)}); !word(w) {
+	if w := bundleVersion(&pipeline.Bundle{Version: "a b\n" + strings.Repeat("x", 100)}); !isVersionWord(w) {
 		t.Errorf("bundle %q", w)
 	}
 }
 
 func TestStampsKnowWhatCame(t *testing.T) {
-	s := newStamps(10)
+	s := newDedupFilter(10)
 	take := func(seq uint64, want bool) {
 		t.Helper()
-		if got := s.take(pipeline.Stamp{Boot: 1, Sequence: seq}, int64(seq)); got != want {
+		if got := s.accept(pipeline.Stamp{Boot: 1, Sequence: seq}, int64(seq)); got != want {
 			t.Errorf("sequence %d: new %v, want %v", seq, got, want)
 		}
 	}
@@ -478,24 +478,24 @@ func TestStampsKnowWhatCame(t *testing.T) {
 	take(1000, true)
 	take(68, false)
 	for i := range 50 {
-		s.take(pipeline.Stamp{Boot: uint64(100 + i), Sequence: 1}, int64(2000+i))
+		s.accept(pipeline.Stamp{Boot: uint64(100 + i), Sequence: 1}, int64(2000+i))
 	}
-	if len(s.lives) > 10 {
-		t.Errorf("%d lives are remembered", len(s.lives))
+	if len(s.producers) > 10 {
+		t.Errorf("%d lives are remembered", len(s.producers))
 	}
-	if s.take(pipeline.Stamp{Boot: 149, Sequence: 1}, 3000) {
+	if s.accept(pipeline.Stamp{Boot: 149, Sequence: 1}, 3000) {
 		t.Error("the newest life was forgotten")
 	}
 }
 
 func FuzzDecode(f *testing.F) {
-	r := &rig{TB: f, boot: 1, seq: map[int]uint64{}}
+	r := &harness{TB: f, epoch: 1, sequences: map[int]uint64{}}
 	f.Add(encode(f, r.batch(0, 3)))
 	f.Add([]byte("\x52\x00\x52\x00"))
-	w := &worker{Engine: &Engine{met: newMetrics(nil)}, p: &consumer.Partition{}}
+	w := &worker{Engine: &Engine{metrics: newMetrics(nil)}, p: &consumer.Partition{}}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n, bad := countEvents(b)
-		batch, reason, err := w.decode(b, n, bad)
+		batch, reason, err := w.decodeBatch(b, n, bad)
 		if (err == nil) != (batch != nil) || (err == nil) != (reason == "") {
 			t.Fatalf("batch %v, reason %q, %v", batch, reason, err)
 		}

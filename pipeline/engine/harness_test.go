@@ -23,16 +23,16 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A rig is a broker with our topics, and what a test does with it.
-type rig struct {
+// A harness is a broker with our topics, and what a test does with it.
+type harness struct {
 	testing.TB
-	client *kafka.Client
-	boot   uint64
-	seq    map[int]uint64 // by partition
-	made   int
+	client    *kafka.Client
+	epoch     uint64
+	sequences map[int]uint64 // by partition
+	events    int
 }
 
-var quiet = slog.New(slog.NewTextHandler(logTo(), nil))
+var discardLog = slog.New(slog.NewTextHandler(logTo(), nil))
 
 // logTo is where engines log in tests: nowhere, unless TIDEGATE_TEST_LOG is set.
 func logTo() io.Writer {
@@ -42,17 +42,17 @@ func logTo() io.Writer {
 	return io.Discard
 }
 
-func newRig(t testing.TB, partitions int, assign string) *rig {
+func newHarness(t testing.TB, partitions int, assign string) *harness {
 	t.Helper()
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	return rigAt(t, c.ListenAddrs(), partitions, assign)
+	return harnessAt(t, c.ListenAddrs(), partitions, assign)
 }
 
-func rigAt(t testing.TB, brokers []string, partitions int, assign string) *rig {
+func harnessAt(t testing.TB, brokers []string, partitions int, assign string) *harness {
 	t.Helper()
 	client := connect(t, brokers, partitions, assign)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -67,7 +67,7 @@ func rigAt(t testing.TB, brokers []string, partitions int, assign string) *rig {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	return &rig{TB: t, client: client, boot: 7, seq: map[int]uint64{}}
+	return &harness{TB: t, client: client, epoch: 7, sequences: map[int]uint64{}}
 }
 
 func connect(t testing.TB, brokers []string, partitions int, assign string) *kafka.Client {
@@ -84,13 +84,13 @@ func connect(t testing.TB, brokers []string, partitions int, assign string) *kaf
 
 var testCollector = [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 
-// epoch is where the tests' event time begins.
-var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixNano()
+// testStart is where the tests' event time begins.
+var testStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixNano()
 
 // event is the n-th: a log line, every tenth of which is a match for the test's detector.
 func event(n int) *pipeline.Event {
 	e := &pipeline.Event{
-		Id: make([]byte, 16), Dataset: pipeline.Dataset_LOG, Timestamp: epoch + int64(n)*int64(time.Second), ContainerIndex: uint32(n%2) + 1,
+		Id: make([]byte, 16), Dataset: pipeline.Dataset_LOG, Timestamp: testStart + int64(n)*int64(time.Second), ContainerIndex: uint32(n%2) + 1,
 		Source: &pipeline.Endpoint{Ip: netip.MustParseAddr("10.0.0.1").AsSlice(), Port: 4711},
 		Log:    &pipeline.LogLine{Message: fmt.Sprintf("line %d of an ordinary log", n), Stream: "stdout", Path: "/var/log/x", Offset: uint64(n) * 80},
 	}
@@ -102,19 +102,19 @@ func event(n int) *pipeline.Event {
 }
 
 // batch makes the next one of a partition, of n new events.
-func (r *rig) batch(partition, n int) *pipeline.Batch {
-	r.seq[partition]++
+func (r *harness) batch(partition, n int) *pipeline.Batch {
+	r.sequences[partition]++
 	b := &pipeline.Batch{
-		Schema: 1, Collector: testCollector[:], Boot: r.boot, Partition: uint32(partition), Sequence: r.seq[partition],
-		Shipped: epoch + int64(r.made+n)*int64(time.Second) + 5e8,
+		Schema: 1, Collector: testCollector[:], Boot: r.epoch, Partition: uint32(partition), Sequence: r.sequences[partition],
+		Shipped: testStart + int64(r.events+n)*int64(time.Second) + 5e8,
 		Host:    &pipeline.Host{Name: "host1", Id: "h1", Cluster: "test"},
 		Containers: []*pipeline.Container{
 			{Id: strings.Repeat("a", 64), Name: "web", Image: "nginx:1.25"}, {Id: strings.Repeat("b", 64), Name: "db", Image: "mariadb"},
 		},
 	}
 	for range n {
-		b.Events = append(b.Events, event(r.made))
-		r.made++
+		b.Events = append(b.Events, event(r.events))
+		r.events++
 	}
 	return b
 }
@@ -128,7 +128,7 @@ func encode(t testing.TB, b *pipeline.Batch) []byte {
 	return v
 }
 
-func (r *rig) produce(partition int, values ...[]byte) {
+func (r *harness) produce(partition int, values ...[]byte) {
 	r.Helper()
 	var records []kafkago.Record
 	for _, v := range values {
@@ -142,14 +142,14 @@ func (r *rig) produce(partition int, values ...[]byte) {
 }
 
 // send makes and produces batches of n events each.
-func (r *rig) send(partition, batches, n int) {
+func (r *harness) send(partition, batches, n int) {
 	r.Helper()
 	for range batches {
 		r.produce(partition, encode(r, r.batch(partition, n)))
 	}
 }
 
-func (r *rig) committed(partition int) (int64, string) {
+func (r *harness) committed(partition int) (int64, string) {
 	r.Helper()
 	topic := r.client.Topic(pipeline.TopicEvents)
 	f, err := r.client.Kafka().OffsetFetch(context.Background(), &kafkago.OffsetFetchRequest{GroupID: "tidegate-engine", Topics: map[string][]int{topic: {partition}}})
@@ -163,7 +163,7 @@ func (r *rig) committed(partition int) (int64, string) {
 	return p.CommittedOffset, p.Metadata
 }
 
-func (r *rig) commit(partition int, offset int64, metadata string) {
+func (r *harness) commit(partition int, offset int64, metadata string) {
 	r.Helper()
 	topic := r.client.Topic(pipeline.TopicEvents)
 	f, err := r.client.Kafka().OffsetCommit(context.Background(), &kafkago.OffsetCommitRequest{
@@ -178,7 +178,7 @@ func (r *rig) commit(partition int, offset int64, metadata string) {
 }
 
 // read gives all messages of one partition of a topic.
-func (r *rig) read(name string, partition int) []kafkago.Message {
+func (r *harness) read(name string, partition int) []kafkago.Message {
 	r.Helper()
 	rd := kafkago.NewReader(kafkago.ReaderConfig{Brokers: r.client.Brokers(), Topic: r.client.Topic(name), Partition: partition, MaxWait: 50 * time.Millisecond})
 	defer rd.Close()
@@ -195,7 +195,7 @@ func (r *rig) read(name string, partition int) []kafkago.Message {
 }
 
 // start runs an engine until the returned function is called.
-func (r *rig) start(store Store, bundle *pipeline.Bundle, change func(*Config, *Deps)) (*Engine, func()) {
+func (r *harness) start(store Store, bundle *pipeline.Bundle, change func(*Config, *Deps)) (*Engine, func()) {
 	r.Helper()
 	cfg := Default()
 	cfg.Linger, cfg.Idle, cfg.Remember = 20*time.Millisecond, 150*time.Millisecond, 10*365*24*time.Hour
@@ -203,7 +203,7 @@ func (r *rig) start(store Store, bundle *pipeline.Bundle, change func(*Config, *
 	if change != nil {
 		change(&cfg, &deps)
 	}
-	e, err := New(cfg, deps, quiet, nil)
+	e, err := New(cfg, deps, discardLog, nil)
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -223,8 +223,8 @@ func (r *rig) start(store Store, bundle *pipeline.Bundle, change func(*Config, *
 	return e, stop
 }
 
-// until waits for something that happens on other goroutines and over sockets.
-func until(t testing.TB, what string, f func() bool) {
+// waitUntil waits for something that happens on other goroutines and over sockets.
+func waitUntil(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -233,10 +233,10 @@ func until(t testing.TB, what string, f func() bool) {
 	}
 }
 
-// badLines is the detector of the tests: "bad <group>" is a match.
-type badLines struct{}
+// badLineDetector is the detector of the tests: "bad <group>" is a match.
+type badLineDetector struct{}
 
-func (badLines) Judge(block []*pipeline.Event) {
+func (badLineDetector) Judge(block []*pipeline.Event) {
 	for _, e := range block {
 		if g, ok := strings.CutPrefix(e.GetLog().GetMessage(), "bad "); ok {
 			e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
@@ -246,17 +246,17 @@ func (badLines) Judge(block []*pipeline.Event) {
 	}
 }
 
-var testBundle = &pipeline.Bundle{Version: "v1", Detectors: []pipeline.Detector{badLines{}}}
+var testBundle = &pipeline.Bundle{Version: "v1", Detectors: []pipeline.Detector{badLineDetector{}}}
 
 // A fakeStore keeps rows in memory and holds itself to what the real one promises.
 type fakeStore struct {
-	mu      sync.Mutex
-	rows    []fakeRow
-	tokens  map[string]bool
-	order   []string // tokens of the inserts that were stored
-	alerts  map[string]pipeline.Alert
-	insert  func(rows []fakeRow, token string) error // before an insert; an error of errAfter is given behind it
-	forgets bool                                     // remembers no token
+	mu            sync.Mutex
+	rows          []fakeRow
+	tokens        map[string]bool
+	order         []string // tokens of the inserts that were stored
+	alerts        map[string]pipeline.Alert
+	insert        func(rows []fakeRow, token string) error // before an insert; an error of errAfter is given behind it
+	keepsNoTokens bool                                     // remembers no token
 
 	insertAlerts func(token string) (keep bool, err error) // before an insert of alerts
 }
@@ -293,7 +293,7 @@ func newFakeStore() *fakeStore {
 }
 
 func (s *fakeStore) NewBlock() Block            { return &fakeBlock{} }
-func (s *fakeStore) Forgets() bool              { return true }
+func (s *fakeStore) AckedRowsMayBeLost() bool   { return true }
 func (s *fakeStore) IsPermanent(err error) bool { return errors.Is(err, errPermanent) }
 func (s *fakeStore) snapshot() []fakeRow {
 	s.mu.Lock()
@@ -314,14 +314,14 @@ func (s *fakeStore) Insert(ctx context.Context, b Block, token string) error {
 		}
 	}
 	if !s.tokens[token] {
-		s.tokens[token] = !s.forgets
+		s.tokens[token] = !s.keepsNoTokens
 		s.order = append(s.order, token)
 		s.rows = append(s.rows, b.(*fakeBlock).rows...)
 	}
 	return after
 }
 
-func (s *fakeStore) Held(_ context.Context, _ string, partition int32, from, to, at int64) (map[[2]int64]struct{}, error) {
+func (s *fakeStore) ExistingRows(_ context.Context, _ string, partition int32, from, to, at int64) (map[[2]int64]struct{}, error) {
 	out := map[[2]int64]struct{}{}
 	for _, r := range s.snapshot() {
 		if r.Partition == partition && r.Offset >= from && r.Offset < to && r.ingested == at {
@@ -351,10 +351,10 @@ func (s *fakeStore) StampsOf(ctx context.Context, topic string, partition int32,
 }
 
 func (s *fakeStore) Stamps(_ context.Context, _ string, partition int32, before int64, since time.Time) (out []clickhouse.BatchStamp, err error) {
-	by := map[life]map[uint64]bool{}
+	by := map[producer]map[uint64]bool{}
 	for _, r := range s.snapshot() {
 		if r.Partition == partition && r.Offset < before && r.ingested >= since.UnixNano() {
-			k := life{r.Collector, r.Boot}
+			k := producer{r.Collector, r.Boot}
 			if by[k] == nil {
 				by[k] = map[uint64]bool{}
 			}

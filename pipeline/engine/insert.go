@@ -10,63 +10,63 @@ import (
 	"tidegate/pipeline/consumer"
 )
 
-// rowsHeld is which (offset, index) the store holds of a block.
-type rowsHeld map[[2]int64]struct{}
+// rowSet is which (offset, index) the store holds of a block.
+type rowSet map[[2]int64]struct{}
 
-// process carries a gathered block through. It returns ErrFenced when the partition is somebody else's, or that ctx has ended; then
+// processBlock carries a gathered block through. It returns ErrFenced when the partition is somebody else's, or that ctx has ended; then
 // the intent, if it stands, says to the next owner what is to be repeated.
-func (w *worker) process(ctx context.Context, b *block) error {
+func (w *worker) processBlock(ctx context.Context, b *block) error {
 	defer b.release()
-	ctx, cancel := lasting(ctx)
+	ctx, cancel := withGrace(ctx)
 	defer cancel()
-	for _, l := range b.letters {
-		if err := w.bury(ctx, l); err != nil {
+	for _, l := range b.deadLetters {
+		if err := w.writeDeadLetter(ctx, l); err != nil {
 			return err
 		}
 	}
-	if b.rows > 0 || b.again {
-		if err := w.store(ctx, b); err != nil {
+	if b.rows > 0 || b.replayed {
+		if err := w.storeBlock(ctx, b); err != nil {
 			return err
 		}
 	}
-	w.next = b.end
-	w.settled = false
-	w.advance(w.p.ID, w.next)
-	w.met.blocks.Add(1)
-	w.met.blockRows.Observe(float64(b.rows))
-	w.measure()
+	w.nextOffset = b.end
+	w.intentClosed = false
+	w.setNextOffset(w.p.ID, w.nextOffset)
+	w.metrics.blocks.Add(1)
+	w.metrics.blockRows.Observe(float64(b.rows))
+	w.updateLagMetrics()
 	return nil
 }
 
-// lasting is a context that ends a grace later than ctx.
-func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
+// withGrace is a context that ends a grace later than ctx.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		t := time.AfterFunc(grace, cancel)
+		t := time.AfterFunc(stopGrace, cancel)
 		context.AfterFunc(out, func() { t.Stop() })
 	})
 	return out, func() { stop(); cancel() }
 }
 
-// store judges, commits the intent, inserts, and lets the alerts out.
-func (w *worker) store(ctx context.Context, b *block) error {
-	w.judge(b)
-	if !b.again {
-		w.deps.Seam(BeforeIntent)
-		it := intent{end: b.end, time: b.time, shard: w.cfg.Shard, bundle: bundleWord(b.bundle)}
-		b.intended = time.Now()
+// storeBlock judges, commits the intent, inserts, and lets the alerts out.
+func (w *worker) storeBlock(ctx context.Context, b *block) error {
+	w.evaluate(b)
+	if !b.replayed {
+		w.deps.Failpoint(BeforeIntent)
+		it := intent{end: b.end, time: b.time, shard: w.cfg.Shard, bundle: bundleVersion(b.bundle)}
+		b.intentTime = time.Now()
 		if err := w.p.Commit(ctx, b.from, it.String()); err != nil {
 			return err
 		}
 	}
-	w.deps.Seam(AfterIntent)
+	w.deps.Failpoint(AfterIntent)
 	began := time.Now()
-	if err := w.insert(ctx, b); err != nil {
+	if err := w.insertBlock(ctx, b); err != nil {
 		return err
 	}
-	w.met.seconds.WithLabelValues("insert").Observe(time.Since(began).Seconds())
-	w.deps.Seam(AfterInsert)
-	return w.alert(ctx, b)
+	w.metrics.stageSeconds.WithLabelValues("insert").Observe(time.Since(began).Seconds())
+	w.deps.Failpoint(AfterInsert)
+	return w.raiseAlerts(ctx, b)
 }
 
 // token names the block to the store. Its time, which stands in the intent, goes with the borders: on a topic that was made anew the
@@ -75,23 +75,23 @@ func (w *worker) token(b *block) string {
 	return fmt.Sprintf("%s/%d/%d-%d@%d", w.topic, w.partition, b.from, b.end, b.time)
 }
 
-// insert stores the block's rows: all of them under one token or, where a former life may have stored them, those that lack. The next
+// insertBlock stores the block's rows: all of them under one token or, where a former life may have stored them, those that lack. The next
 // owner may have stored them too, if this process stood still after its intent.
-func (w *worker) insert(ctx context.Context, b *block) error {
-	var held rowsHeld
-	if b.again || time.Since(b.intended) > w.cfg.Ask {
+func (w *worker) insertBlock(ctx context.Context, b *block) error {
+	var held rowSet
+	if b.replayed || time.Since(b.intentTime) > w.cfg.Ask {
 		var err error
-		if held, err = w.ask(ctx, b); err != nil {
+		if held, err = w.existingRows(ctx, b); err != nil {
 			return err
 		}
 	}
 	return w.insertRange(ctx, b, 0, len(b.messages), w.token(b), held)
 }
 
-// ask asks the store which rows of the block it holds: it may have forgotten the token.
-func (w *worker) ask(ctx context.Context, b *block) (held rowsHeld, err error) {
+// existingRows asks the store which rows of the block it holds: it may have forgotten the token.
+func (w *worker) existingRows(ctx context.Context, b *block) (held rowSet, err error) {
 	err = w.retry(ctx, "ask for the rows of a block", func() error {
-		held, err = w.deps.Store.Held(ctx, w.topic, w.partition, b.from, b.end, b.time)
+		held, err = w.deps.Store.ExistingRows(ctx, w.topic, w.partition, b.from, b.end, b.time)
 		return err
 	})
 	return held, err
@@ -100,60 +100,60 @@ func (w *worker) ask(ctx context.Context, b *block) (held rowsHeld, err error) {
 // insertRange inserts the messages [lo,hi) of the block. Errors that pass are waited out; a refusal for good halves the range until
 // the culprit is alone, which becomes a dead letter. The token of a part names its messages: while any row of them lacks, no insert
 // under that token has been stored.
-func (w *worker) insertRange(ctx context.Context, b *block, lo, hi int, token string, held rowsHeld) error {
+func (w *worker) insertRange(ctx context.Context, b *block, lo, hi int, token string, held rowSet) error {
 	began := time.Now()
-	skipped := w.fillColumns(b, lo, hi, held)
+	skipped := w.appendRows(b, lo, hi, held)
 	for n := 0; w.columns.Rows() > 0; n++ {
 		err := w.deps.Store.Insert(ctx, w.columns, token)
 		if err == nil {
 			rows := w.columns.Rows()
-			if (n > 0 || held != nil) && w.deps.Store.Forgets() {
-				lack, err := w.verify(ctx, b, lo, hi, token)
+			if (n > 0 || held != nil) && w.deps.Store.AckedRowsMayBeLost() {
+				lack, err := w.verifyRows(ctx, b, lo, hi, token)
 				if err != nil {
 					return err
 				}
 				rows -= lack
 			}
-			w.met.rows.Add(uint64(rows))
+			w.metrics.rows.Add(uint64(rows))
 			break
 		}
 		if w.deps.Store.IsPermanent(err) {
 			return w.bisect(ctx, b, lo, hi, held, err)
 		}
-		w.met.retries.WithLabelValues("insert").Inc()
-		w.sample.log(w.log, "insert is tried again", "token", token, "attempt", n+1, "err", err)
+		w.metrics.retries.WithLabelValues("insert").Inc()
+		w.warnings.log(w.log, "insert is tried again", "token", token, "attempt", n+1, "err", err)
 		if err := consumer.Pause(ctx, n); err != nil {
 			return err
 		}
 		if time.Since(began) > w.cfg.Ask {
-			if held, err = w.ask(ctx, b); err != nil {
+			if held, err = w.existingRows(ctx, b); err != nil {
 				return err
 			}
-			skipped = w.fillColumns(b, lo, hi, held)
+			skipped = w.appendRows(b, lo, hi, held)
 			began = time.Now()
 		}
 	}
-	w.met.held.Add(uint64(skipped))
+	w.metrics.alreadyStored.Add(uint64(skipped))
 	return nil
 }
 
-// verify asks whether the rows of the messages [lo,hi) are there, after an insert that was not the first of its token. A server that was
+// verifyRows asks whether the rows of the messages [lo,hi) are there, after an insert that was not the first of its token. A server that was
 // killed may remember a token whose rows it has not kept, for it writes one before the other: it then takes the rows and drops them.
 // What lacks is inserted under a token of its own, once. What is only on its way is waited for.
-func (w *worker) verify(ctx context.Context, b *block, lo, hi int, token string) (lack int, err error) {
+func (w *worker) verifyRows(ctx context.Context, b *block, lo, hi int, token string) (lack int, err error) {
 	if strings.HasSuffix(token, "~") {
 		return 0, nil
 	}
 	for n := 0; ; n++ {
-		held, err := w.ask(ctx, b)
+		held, err := w.existingRows(ctx, b)
 		if err != nil {
 			return 0, err
 		}
-		w.fillColumns(b, lo, hi, held)
+		w.appendRows(b, lo, hi, held)
 		if lack = w.columns.Rows(); lack == 0 {
 			return 0, nil
 		}
-		if n == verifyLooks {
+		if n == verifyAttempts {
 			w.log.Error("store took rows and does not have them; inserting them again", "token", token, "rows", lack)
 			return lack, w.insertRange(ctx, b, lo, hi, token+"~", held)
 		}
@@ -165,12 +165,12 @@ func (w *worker) verify(ctx context.Context, b *block, lo, hi int, token string)
 
 // Rows that lack are looked for so often again, after pauses of so many doublings, before they are inserted again.
 const (
-	verifyLooks = 2
-	verifyPause = 4
+	verifyAttempts = 2
+	verifyPause    = 4
 )
 
-// fillColumns appends the rows of the messages [lo,hi) that are not held, and counts those that are.
-func (w *worker) fillColumns(b *block, lo, hi int, held rowsHeld) (skipped int) {
+// appendRows appends the rows of the messages [lo,hi) that are not held, and counts those that are.
+func (w *worker) appendRows(b *block, lo, hi int, held rowSet) (skipped int) {
 	w.columns.Reset()
 	for i := lo; i < hi; i++ {
 		m := &b.messages[i]
@@ -190,14 +190,14 @@ func (w *worker) fillColumns(b *block, lo, hi int, held rowsHeld) (skipped int) 
 }
 
 // bisect inserts both halves of what was refused.
-func (w *worker) bisect(ctx context.Context, b *block, lo, hi int, held rowsHeld, cause error) error {
+func (w *worker) bisect(ctx context.Context, b *block, lo, hi int, held rowSet, cause error) error {
 	if hi-lo == 1 {
 		m := &b.messages[lo]
-		m.buried = true
-		w.met.refused.Add(uint64(len(m.batch.Events)))
-		return w.bury(ctx, w.letter(m.record, "refused", cause))
+		m.deadLettered = true
+		w.metrics.rejected.Add(uint64(len(m.batch.Events)))
+		return w.writeDeadLetter(ctx, w.newDeadLetter(m.record, "refused", cause))
 	}
-	w.sample.log(w.log, "store refused a block for good, bisecting", "from", b.from, "end", b.end, "messages", hi-lo, "err", cause)
+	w.warnings.log(w.log, "store refused a block for good, bisecting", "from", b.from, "end", b.end, "messages", hi-lo, "err", cause)
 	mid := lo + (hi-lo)/2
 	for _, part := range [2][2]int{{lo, mid}, {mid, hi}} {
 		token := fmt.Sprintf("%s#%d-%d", w.token(b), b.messages[part[0]].record.Offset, b.messages[part[1]-1].record.Offset)
@@ -208,12 +208,12 @@ func (w *worker) bisect(ctx context.Context, b *block, lo, hi int, held rowsHeld
 	return nil
 }
 
-func (w *worker) bury(ctx context.Context, l consumer.Letter) error {
+func (w *worker) writeDeadLetter(ctx context.Context, l consumer.Letter) error {
 	if err := consumer.Bury(ctx, w.deps.Kafka, w.log, l); err != nil {
 		return err
 	}
-	w.met.dead.Add(1)
-	w.met.letters.WithLabelValues(l.Reason).Inc()
-	w.sample.log(w.log, "message put on the dead-letter topic", "offset", l.Offset, "reason", l.Reason, "err", l.Err)
+	w.metrics.deadLettered.Add(1)
+	w.metrics.deadLetters.WithLabelValues(l.Reason).Inc()
+	w.warnings.log(w.log, "message put on the dead-letter topic", "offset", l.Offset, "reason", l.Reason, "err", l.Err)
 	return nil
 }

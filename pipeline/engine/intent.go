@@ -33,18 +33,18 @@ func parseIntent(start int64, metadata string) (i intent, open bool, err error) 
 	}
 	end, err1 := strconv.ParseInt(f[1], 10, 64)
 	at, err2 := strconv.ParseInt(f[2], 10, 64)
-	if err1 != nil || err2 != nil || end <= start || at <= 0 || !word(f[3]) || !word(f[4]) {
+	if err1 != nil || err2 != nil || end <= start || at <= 0 || !isVersionWord(f[3]) || !isVersionWord(f[4]) {
 		return intent{}, false, fmt.Errorf("intent %q at offset %d makes no sense", metadata, start)
 	}
 	return intent{end: end, time: at, shard: f[3], bundle: f[4]}, true, nil
 }
 
-func word(s string) bool {
+func isVersionWord(s string) bool {
 	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// bundleWord is a bundle's version in the form in which it can stand in an intent.
-func bundleWord(b *pipeline.Bundle) string {
+// bundleVersion is a bundle's version in the form in which it can stand in an intent.
+func bundleVersion(b *pipeline.Bundle) string {
 	v := strings.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' {
 			return '_'

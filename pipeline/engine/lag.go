@@ -13,7 +13,7 @@ import (
 // Lag asks Kafka how many messages lie behind the last finished blocks of the partitions that this process owns at the moment.
 func (e *Engine) Lag(ctx context.Context) (int64, error) {
 	e.mu.Lock()
-	done := maps.Clone(e.done)
+	done := maps.Clone(e.nextOffsets)
 	e.mu.Unlock()
 	if len(done) == 0 {
 		return 0, nil
@@ -37,13 +37,13 @@ func (e *Engine) Lag(ctx context.Context) (int64, error) {
 	return sum, nil
 }
 
-// advance notes the offset behind the last finished block of a partition; -1 that the partition is no longer ours.
-func (e *Engine) advance(partition int, next int64) {
+// setNextOffset notes the offset behind the last finished block of a partition; -1 that the partition is no longer ours.
+func (e *Engine) setNextOffset(partition int, next int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if next < 0 {
-		delete(e.done, partition)
+		delete(e.nextOffsets, partition)
 		return
 	}
-	e.done[partition] = next
+	e.nextOffsets[partition] = next
 }

@@ -14,13 +14,13 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// alert folds the block's verdicts, stores a revision of each alert that they touch, and publishes it.
-func (w *worker) alert(ctx context.Context, b *block) error {
+// raiseAlerts folds the block's verdicts, stores a revision of each alert that they touch, and publishes it.
+func (w *worker) raiseAlerts(ctx context.Context, b *block) error {
 	began := time.Now()
 	verdicts := 0
 	for i := range b.messages {
 		m := &b.messages[i]
-		if m.buried {
+		if m.deadLettered {
 			continue
 		}
 		shipped := m.batch.Shipped
@@ -30,55 +30,55 @@ func (w *worker) alert(ctx context.Context, b *block) error {
 		for _, e := range m.batch.Events {
 			if n := len(e.Verdicts); n > 0 {
 				verdicts += n
-				w.fold.Add(e, shipped, m.record.Offset)
+				w.grouper.AddVerdicts(e, shipped, m.record.Offset)
 			}
 		}
 	}
-	list, opened := w.fold.Flush()
+	list, opened := w.grouper.Flush()
 	if len(list) > 0 {
-		if err := w.storeAlerts(ctx, b, list, w.token(b)); err != nil {
+		if err := w.insertAlerts(ctx, b, list, w.token(b)); err != nil {
 			return err
 		}
-		w.deps.Seam(AfterAlertsInsert)
-		if err := w.publish(ctx, list); err != nil {
+		w.deps.Failpoint(AfterAlertsInsert)
+		if err := w.publishAlerts(ctx, list); err != nil {
 			return err
 		}
 	}
-	w.deps.Seam(AfterAlertsPublish)
-	w.met.verdicts.Add(uint64(verdicts))
-	w.met.alerts.Add(uint64(len(opened)))
-	w.met.revisions.Add(uint64(len(list)))
-	w.met.seconds.WithLabelValues("alerts").Observe(time.Since(began).Seconds())
+	w.deps.Failpoint(AfterAlertsPublish)
+	w.metrics.verdicts.Add(uint64(verdicts))
+	w.metrics.alerts.Add(uint64(len(opened)))
+	w.metrics.revisions.Add(uint64(len(list)))
+	w.metrics.stageSeconds.WithLabelValues("alerts").Observe(time.Since(began).Seconds())
 	return nil
 }
 
-// storeAlerts inserts the revisions. A store that refuses them for good does not keep them from being published.
-func (w *worker) storeAlerts(ctx context.Context, b *block, list []*pipeline.Alert, token string) error {
+// insertAlerts inserts the revisions. A store that refuses them for good does not keep them from being published.
+func (w *worker) insertAlerts(ctx context.Context, b *block, list []*pipeline.Alert, token string) error {
 	tries := 0
 	err := w.retry(ctx, "insert alerts", func() error {
 		tries++
 		err := w.deps.Store.InsertAlerts(ctx, list, token)
 		if err != nil && w.deps.Store.IsPermanent(err) {
-			w.met.alertsRefused.Add(uint64(len(list)))
+			w.metrics.alertsRejected.Add(uint64(len(list)))
 			w.log.Error("store refused alerts for good", "alerts", len(list), "err", err)
 			return nil
 		}
 		return err
 	})
-	if err != nil || tries == 1 && !b.again || !w.deps.Store.Forgets() || strings.HasSuffix(token, "~") {
+	if err != nil || tries == 1 && !b.replayed || !w.deps.Store.AckedRowsMayBeLost() || strings.HasSuffix(token, "~") {
 		return err
 	}
-	lacking, err := w.lackingAlerts(ctx, b, list)
+	lacking, err := w.missingAlerts(ctx, b, list)
 	if err != nil || len(lacking) == 0 {
 		return err
 	}
 	w.log.Error("store took alerts and does not have them; inserting them again", "token", token, "alerts", len(lacking))
-	return w.storeAlerts(ctx, b, lacking, token+"~")
+	return w.insertAlerts(ctx, b, lacking, token+"~")
 }
 
-// lackingAlerts asks which revisions are not there, after an insert that was repeated: as in verify, a killed server may remember the
+// missingAlerts asks which revisions are not there, after an insert that was repeated: as in verify, a killed server may remember the
 // token alone.
-func (w *worker) lackingAlerts(ctx context.Context, b *block, list []*pipeline.Alert) (lacking []*pipeline.Alert, err error) {
+func (w *worker) missingAlerts(ctx context.Context, b *block, list []*pipeline.Alert) (lacking []*pipeline.Alert, err error) {
 	err = w.retry(ctx, "ask for the alerts of a block", func() error {
 		there, err := w.deps.Store.AlertsBefore(ctx, w.partition, b.end, w.cfg.Alerts.Lookback())
 		if err != nil {
@@ -99,11 +99,11 @@ func (w *worker) lackingAlerts(ctx context.Context, b *block, list []*pipeline.A
 	return lacking, err
 }
 
-// produceBytes is how much goes to the alerts topic in one request: it takes 1 MB.
-const produceBytes = 256 << 10
+// maxProduceBytes is how much goes to the alerts topic in one request: it takes 1 MB.
+const maxProduceBytes = 256 << 10
 
-// publish writes the revisions to the alerts topic, keyed by fingerprint, those of one fingerprint into one partition.
-func (w *worker) publish(ctx context.Context, list []*pipeline.Alert) error {
+// publishAlerts writes the revisions to the alerts topic, keyed by fingerprint, those of one fingerprint into one partition.
+func (w *worker) publishAlerts(ctx context.Context, list []*pipeline.Alert) error {
 	type letter struct{ key, value []byte }
 	byPartition := make([][]letter, w.alertPartitions)
 	for _, a := range list {
@@ -118,7 +118,7 @@ func (w *worker) publish(ctx context.Context, list []*pipeline.Alert) error {
 	for p, letters := range byPartition {
 		for len(letters) > 0 {
 			n, size := 0, 0
-			for n < len(letters) && (n == 0 || size+len(letters[n].value) <= produceBytes) {
+			for n < len(letters) && (n == 0 || size+len(letters[n].value) <= maxProduceBytes) {
 				size += len(letters[n].value)
 				n++
 			}

@@ -22,12 +22,12 @@ type Store interface {
 	// Insert stores b as one part; a repeat under the same token changes nothing while the store remembers the token.
 	Insert(ctx context.Context, b Block, token string) error
 	// Forgets tells whether a server that was killed may remember a token and not have its rows.
-	Forgets() bool
+	AckedRowsMayBeLost() bool
 	// IsPermanent tells whether rows were refused for good.
 	IsPermanent(err error) bool
 
 	// Held is which (offset, index) of the messages [from, to) are there, as a block of the time at stored them.
-	Held(ctx context.Context, topic string, partition int32, from, to, at int64) (map[[2]int64]struct{}, error)
+	ExistingRows(ctx context.Context, topic string, partition int32, from, to, at int64) (map[[2]int64]struct{}, error)
 	// HighestOffset is the newest message of which a row is there.
 	HighestOffset(ctx context.Context, topic string, partition int32) (offset int64, ok bool, err error)
 	// Stamps are the batches that were stored from messages before an offset, since a time.
@@ -47,15 +47,15 @@ func ClickHouse(s *clickhouse.Store) Store { return chStore{s} }
 
 type chStore struct{ *clickhouse.Store }
 
-func (s chStore) NewBlock() Block { return s.Store.NewBlock() }
+func (s chStore) NewBlock() Block { return s.Store.NewColumnBlock() }
 
 func (s chStore) Insert(ctx context.Context, b Block, token string) error {
-	return s.Store.Insert(ctx, b.(*clickhouse.Block), token)
+	return s.Store.Insert(ctx, b.(*clickhouse.ColumnBlock), token)
 }
 
 // Forgets: a server of its own writes the token and then the part. A cluster's Keeper takes both in one step, and another replica may
 // not have the rows yet.
-func (s chStore) Forgets() bool { return s.Config().Cluster.Name == "" }
+func (s chStore) AckedRowsMayBeLost() bool { return s.Config().Cluster.Name == "" }
 
 func (chStore) IsPermanent(err error) bool { return clickhouse.IsPermanent(err) }
 

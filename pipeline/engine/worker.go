@@ -21,77 +21,77 @@ type worker struct {
 	partition int32
 	label     string // of metrics
 
-	stamps  *stamps
-	since   time.Time // what was stored before is not among them, unless it was asked for
-	fold    *alerts.Fold
-	columns Block
-	fetch   *consumer.Fetcher
-	records []consumer.Record // taken from fetch, not yet in a block
-	end     int64             // Kafka's end, as the last fetch saw it
-	block   block
+	dedup      *dedupFilter
+	dedupSince time.Time // what was stored before is not among them, unless it was asked for
+	grouper    *alerts.Grouper
+	columns    Block
+	fetcher    *consumer.Fetcher
+	records    []consumer.Record // taken from fetch, not yet in a block
+	logEnd     int64             // Kafka's end, as the last fetch saw it
+	block      block
 
-	next    int64 // E of the last block that is done
-	settled bool  // next stands in Kafka, without an intent
-	reused  bool  // the topic was made anew: its offsets name other messages than the store's rows do
-	sample  sampler
+	nextOffset     int64 // E of the last block that is done
+	intentClosed   bool  // next stands in Kafka, without an intent
+	topicRecreated bool  // the topic was made anew: its offsets name other messages than the store's rows do
+	warnings       sampler
 }
 
 func newWorker(e *Engine, p *consumer.Partition) *worker {
 	return &worker{
 		Engine: e, p: p, log: e.log.With("partition", p.ID), topic: p.Topic(), partition: int32(p.ID), label: strconv.Itoa(p.ID),
-		stamps: newStamps(e.cfg.Lives), fold: alerts.NewFold(e.cfg.Alerts, int32(p.ID)), columns: e.deps.Store.NewBlock(),
+		dedup: newDedupFilter(e.cfg.Lives), grouper: alerts.NewGrouper(e.cfg.Alerts, int32(p.ID)), columns: e.deps.Store.NewBlock(),
 	}
 }
 
-// grace is how long a block that is under way may go on after the partition was revoked or the process told to stop: finishing it
+// stopGrace is how long a block that is under way may go on after the partition was revoked or the process told to stop: finishing it
 // is cheaper than having the next owner repeat it. What is not finished then is repeated.
-const grace = 5 * time.Second
+const stopGrace = 5 * time.Second
 
 // run is the partition's life. It returns nil when ctx ends.
 func (w *worker) run(ctx context.Context) error {
-	defer w.forgetLabels()
-	open, found, err := w.begin(ctx)
+	defer w.releasePartition()
+	open, found, err := w.resume(ctx)
 	if err != nil {
-		return ended(ctx, err)
+		return ignoreCancel(ctx, err)
 	}
-	w.positions.Store(w.partition, w.next)
+	w.positions.Store(w.partition, w.nextOffset)
 	defer w.positions.Delete(w.partition)
 	fetching, stop := context.WithCancel(ctx)
 	defer stop()
-	w.fetch = w.p.Fetch(fetching, w.next, consumer.FetchConfig{Bytes: 4 << 20, Ahead: w.cfg.Ahead, Wait: 250 * time.Millisecond})
+	w.fetcher = w.p.Fetch(fetching, w.nextOffset, consumer.FetchConfig{Bytes: 4 << 20, Ahead: w.cfg.Ahead, Wait: 250 * time.Millisecond})
 	if found {
-		if err := w.repeat(ctx, open); err != nil {
-			return ended(ctx, err)
+		if err := w.replayBlock(ctx, open); err != nil {
+			return ignoreCancel(ctx, err)
 		}
 	}
 	for {
-		got, err := w.gather(ctx)
+		got, err := w.gatherBlock(ctx)
 		if err != nil {
 			break
 		}
 		if got {
-			if err := w.finish(ctx); err != nil {
-				return ended(ctx, err)
+			if err := w.processGathered(ctx); err != nil {
+				return ignoreCancel(ctx, err)
 			}
-		} else if err := w.settle(ctx); err != nil {
-			return ended(ctx, err)
+		} else if err := w.closeIntent(ctx); err != nil {
+			return ignoreCancel(ctx, err)
 		}
 	}
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
-	return ended(ctx, w.settle(late))
+	return ignoreCancel(ctx, w.closeIntent(late))
 }
 
-// ended makes nothing of the error that says that ctx ended.
-func ended(ctx context.Context, err error) error {
+// ignoreCancel makes nothing of the error that says that ctx ended.
+func ignoreCancel(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil && !errors.Is(err, consumer.ErrFenced) {
 		return nil
 	}
 	return err
 }
 
-// begin finds out where to start and what is to be remembered there.
-func (w *worker) begin(ctx context.Context) (open intent, found bool, err error) {
+// resume finds out where to start and what is to be remembered there.
+func (w *worker) resume(ctx context.Context) (open intent, found bool, err error) {
 	start, metadata, err := w.p.Committed(ctx)
 	if err != nil {
 		return open, false, err
@@ -101,21 +101,21 @@ func (w *worker) begin(ctx context.Context) (open intent, found bool, err error)
 			return open, false, fmt.Errorf("%w; if the block before it is known to be complete, reset the offset of group %s", err, w.cfg.Group)
 		}
 	}
-	w.settled = start >= 0 && !found
-	if start, found, err = w.place(ctx, start, found); err != nil {
+	w.intentClosed = start >= 0 && !found
+	if start, found, err = w.startOffset(ctx, start, found); err != nil {
 		return open, false, err
 	}
-	w.next = start
-	w.advance(w.p.ID, start)
-	if err := w.remember(ctx); err != nil {
+	w.nextOffset = start
+	w.setNextOffset(w.p.ID, start)
+	if err := w.restoreState(ctx); err != nil {
 		return open, false, err
 	}
-	w.log.Info("partition taken", "offset", start, "open_intent", found, "lives", len(w.stamps.lives), "windows", w.fold.Open())
+	w.log.Info("partition taken", "offset", start, "open_intent", found, "lives", len(w.dedup.producers), "windows", w.grouper.OpenWindows())
 	return open, found, nil
 }
 
-// place turns what was committed (-1: nothing) into the offset to start at, with regard to what the store and the log hold.
-func (w *worker) place(ctx context.Context, start int64, found bool) (int64, bool, error) {
+// startOffset turns what was committed (-1: nothing) into the offset to start at, with regard to what the store and the log hold.
+func (w *worker) startOffset(ctx context.Context, start int64, found bool) (int64, bool, error) {
 	var highest int64
 	var rows bool
 	if err := w.retry(ctx, "look up the highest offset", func() (err error) {
@@ -139,27 +139,27 @@ func (w *worker) place(ctx context.Context, start int64, found bool) (int64, boo
 	if start > end {
 		w.log.Error("committed offset lies behind the end of the log: the topic was made anew or its end was lost; reading it from its beginning, repeats are known by their stamps",
 			"topic", w.topic, "committed", start, "first", first, "end", end)
-		w.settled, w.reused = false, true
+		w.intentClosed, w.topicRecreated = false, true
 		return first, false, nil
 	}
-	w.reused = rows && highest >= end
+	w.topicRecreated = rows && highest >= end
 	return start, found, nil
 }
 
-// before is the offset behind the rows that are to be remembered at offset at: of a topic that was made anew all of them.
-func (w *worker) before(at int64) int64 {
-	if w.reused {
+// rememberBefore is the offset behind the rows that are to be remembered at offset at: of a topic that was made anew all of them.
+func (w *worker) rememberBefore(at int64) int64 {
+	if w.topicRecreated {
 		return 1<<63 - 1
 	}
 	return at
 }
 
-// remember restores the stamps and the fold as they stood before the first message.
-func (w *worker) remember(ctx context.Context) error {
-	before := w.before(w.next)
-	w.since = time.Now().Add(-w.cfg.Remember)
+// restoreState restores the stamps and the fold as they stood before the first message.
+func (w *worker) restoreState(ctx context.Context) error {
+	before := w.rememberBefore(w.nextOffset)
+	w.dedupSince = time.Now().Add(-w.cfg.Remember)
 	return w.retry(ctx, "restore what was seen", func() error {
-		lives, err := w.deps.Store.Stamps(ctx, w.topic, w.partition, before, w.since)
+		lives, err := w.deps.Store.Stamps(ctx, w.topic, w.partition, before, w.dedupSince)
 		if err != nil {
 			return err
 		}
@@ -167,26 +167,26 @@ func (w *worker) remember(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w.stamps = newStamps(w.cfg.Lives)
+		w.dedup = newDedupFilter(w.cfg.Lives)
 		for _, l := range lives {
-			w.stamps.restore(life{l.Collector, l.Boot}, l.Highest, l.Seen)
+			w.dedup.restoreProducer(producer{l.Collector, l.Boot}, l.Highest, l.Seen)
 		}
-		w.fold = alerts.NewFold(w.cfg.Alerts, w.partition)
-		w.fold.Restore(list)
+		w.grouper = alerts.NewGrouper(w.cfg.Alerts, w.partition)
+		w.grouper.Restore(list)
 		return nil
 	})
 }
 
-// repeat reads exactly the block that an intent names and does what of it is not done.
-func (w *worker) repeat(ctx context.Context, it intent) error {
-	if err := w.gatherUntil(ctx, it.end); err != nil {
+// replayBlock reads exactly the block that an intent names and does what of it is not done.
+func (w *worker) replayBlock(ctx context.Context, it intent) error {
+	if err := w.gatherReplay(ctx, it.end); err != nil {
 		return err
 	}
 	b := &w.block
-	b.end, b.time, b.again = it.end, it.time, true
-	bundle, held := w.bundleNamed(it.bundle)
+	b.end, b.time, b.replayed = it.end, it.time, true
+	bundle, held := w.bundleByVersion(it.bundle)
 	if b.bundle = bundle; !held {
-		w.met.rejudged.Add(1)
+		w.metrics.reevaluated.Add(1)
 		w.log.Warn("a repeated block is judged by other rules than before: those are no longer held", "from", b.from, "end", b.end,
 			"before", it.bundle, "now", bundle.Version)
 	}
@@ -194,26 +194,26 @@ func (w *worker) repeat(ctx context.Context, it intent) error {
 		return fmt.Errorf("block [%d,%d) was begun on shard %s, this engine writes to %s: start one with engine.shard: %s to finish it",
 			b.from, b.end, it.shard, w.cfg.Shard, it.shard)
 	}
-	return w.process(ctx, b)
+	return w.processBlock(ctx, b)
 }
 
-// finish does a block that was gathered just now.
-func (w *worker) finish(ctx context.Context) error {
+// processGathered does a block that was gathered just now.
+func (w *worker) processGathered(ctx context.Context) error {
 	b := &w.block
-	b.time, b.bundle = time.Now().UnixNano(), w.bundle()
-	return w.process(ctx, b)
+	b.time, b.bundle = time.Now().UnixNano(), w.currentBundle()
+	return w.processBlock(ctx, b)
 }
 
-// settle closes the intent: all before next is done.
-func (w *worker) settle(ctx context.Context) error {
-	if w.settled {
+// closeIntent closes the intent: all before next is done.
+func (w *worker) closeIntent(ctx context.Context) error {
+	if w.intentClosed {
 		return nil
 	}
-	w.deps.Seam(BeforeClose)
-	if err := w.p.Commit(ctx, w.next, ""); err != nil {
+	w.deps.Failpoint(BeforeClose)
+	if err := w.p.Commit(ctx, w.nextOffset, ""); err != nil {
 		return err
 	}
-	w.settled = true
+	w.intentClosed = true
 	return nil
 }
 
@@ -221,17 +221,17 @@ func (w *worker) retry(ctx context.Context, what string, f func() error) error {
 	return consumer.Retry(ctx, w.log, what, func() error {
 		err := f()
 		if err != nil && ctx.Err() == nil && !errors.Is(err, consumer.ErrFenced) {
-			w.met.retries.WithLabelValues(what).Inc()
+			w.metrics.retries.WithLabelValues(what).Inc()
 		}
 		return err
 	})
 }
 
-func (w *worker) forgetLabels() {
-	w.advance(w.p.ID, -1)
-	w.met.lag.DeleteLabelValues(w.label)
-	w.met.lagTime.DeleteLabelValues(w.label)
-	w.met.open.DeleteLabelValues(w.label)
+func (w *worker) releasePartition() {
+	w.setNextOffset(w.p.ID, -1)
+	w.metrics.lag.DeleteLabelValues(w.label)
+	w.metrics.lagSeconds.DeleteLabelValues(w.label)
+	w.metrics.openWindows.DeleteLabelValues(w.label)
 }
 
 // A sampler lets a line through every ten seconds.

@@ -13,24 +13,24 @@ import (
 // TestARepeatOfLongAgoIsKnown: a host, or the engine, was off for longer than the stamps that are restored reach back. What comes again
 // from then is known all the same, and what is new of the same life is stored.
 func TestARepeatOfLongAgoIsKnown(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	var sent [][]byte
 	for range 8 {
 		sent = append(sent, encode(t, r.batch(0, 5)))
 	}
 	r.produce(0, sent[:6]...)
 	_, stop := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 30 })
+	waitUntil(t, "rows", func() bool { return s.count() == 30 })
 	stop()
 	for i := range s.rows {
 		s.rows[i].ingested -= int64(100 * time.Hour)
 	}
 	r.produce(0, sent[5], sent[2], sent[6], sent[7], sent[6])
 	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Remember = 48 * time.Hour })
-	until(t, "rows", func() bool { return e.Ledger().Messages == 5 && s.count() >= 40 })
+	waitUntil(t, "rows", func() bool { return e.Ledger().Messages == 5 && s.count() >= 40 })
 	stop()
 	exactlyOnce(t, s.rows, 40)
-	if l := e.Ledger(); l.Repeats != 3 {
+	if l := e.Ledger(); l.Duplicates != 3 {
 		t.Errorf("ledger %+v", l)
 	}
 }
@@ -42,7 +42,7 @@ func TestTokenOutlivesItsRows(t *testing.T) {
 		t.Skip("it takes seconds")
 	}
 	for _, restart := range []bool{false, true} {
-		r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+		r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 		failing := true
 		s.insert = func(_ []fakeRow, token string) error {
 			if failing && !strings.HasSuffix(token, "~") {
@@ -53,7 +53,7 @@ func TestTokenOutlivesItsRows(t *testing.T) {
 		}
 		r.send(0, 3, 20)
 		e, stop := r.start(s, testBundle, nil)
-		until(t, "an insert that failed", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.tokens) > 0 })
+		waitUntil(t, "an insert that failed", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.tokens) > 0 })
 		if restart {
 			stop()
 		}
@@ -63,8 +63,8 @@ func TestTokenOutlivesItsRows(t *testing.T) {
 		if restart {
 			e, stop = r.start(s, testBundle, nil)
 		}
-		until(t, "rows", func() bool { return s.count() >= 60 })
-		until(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
+		waitUntil(t, "rows", func() bool { return s.count() >= 60 })
+		waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
 		stop()
 		exactlyOnce(t, s.rows, 60)
 		if l := e.Ledger(); l.Rows != 60 {
@@ -76,15 +76,15 @@ func TestTokenOutlivesItsRows(t *testing.T) {
 // TestRowsOfAnotherLogAreNotTakenForOurs: the topic was made anew and has grown beyond where it was; an engine was killed in a block
 // whose offsets the store knows from before.
 func TestRowsOfAnotherLogAreNotTakenForOurs(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	for i := range 60 {
-		s.rows = append(s.rows, fakeRow{Position: pipeline.Position{Offset: int64(i / 10), Index: uint32(i % 10), Stamp: pipeline.Stamp{Collector: testCollector, Boot: 1, Sequence: uint64(i/10) + 1}}, id: "old", ingested: epoch})
+		s.rows = append(s.rows, fakeRow{Position: pipeline.Position{Offset: int64(i / 10), Index: uint32(i % 10), Stamp: pipeline.Stamp{Collector: testCollector, Boot: 1, Sequence: uint64(i/10) + 1}}, id: "old", ingested: testStart})
 	}
-	s.tokens[fmt.Sprintf("tidegate.events/0/2-5@%d", epoch)] = true
+	s.tokens[fmt.Sprintf("tidegate.events/0/2-5@%d", testStart)] = true
 	r.send(0, 10, 10)
-	r.commit(0, 2, fmt.Sprintf("v1 5 %d 0 v1", epoch+1))
+	r.commit(0, 2, fmt.Sprintf("v1 5 %d 0 v1", testStart+1))
 	_, stop := r.start(s, testBundle, nil)
-	until(t, "rows", func() bool { return s.count() == 60+80 })
+	waitUntil(t, "rows", func() bool { return s.count() == 60+80 })
 	stop()
 	seen := map[string]int{}
 	for _, row := range s.rows {
@@ -99,7 +99,7 @@ func TestRowsOfAnotherLogAreNotTakenForOurs(t *testing.T) {
 
 // TestTokenOutlivesItsAlerts: the same of the alerts' table.
 func TestTokenOutlivesItsAlerts(t *testing.T) {
-	r, s := newRig(t, 1, kafka.AssignStatic), newFakeStore()
+	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	tries := 0
 	s.insertAlerts = func(token string) (bool, error) {
 		tries++
@@ -113,7 +113,7 @@ func TestTokenOutlivesItsAlerts(t *testing.T) {
 	}
 	r.send(0, 3, 20)
 	e, stop := r.start(s, testBundle, nil)
-	until(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
+	waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
 	stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()

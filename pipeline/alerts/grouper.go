@@ -17,21 +17,21 @@ import (
 	"tidegate/pipeline"
 )
 
-// FoldConfig bounds the fold of one partition.
-type FoldConfig struct {
+// GrouperConfig bounds the fold of one partition.
+type GrouperConfig struct {
 	Window     time.Duration `yaml:"window"`       // matches of a group within it are one alert
 	Horizon    time.Duration `yaml:"horizon"`      // how far behind the newest window a late match may lie; what is older counts there
 	MaxOpen    int           `yaml:"max_open"`     // windows that are kept, per partition
 	MaxPerRule int           `yaml:"max_per_rule"` // of them, for one rule; further groups share one alert
 }
 
-// DefaultFold is five minutes, an hour, and some 15 MB a partition at the worst.
-func DefaultFold() FoldConfig {
-	return FoldConfig{Window: 5 * time.Minute, Horizon: time.Hour, MaxOpen: 20000, MaxPerRule: 5000}
+// DefaultGrouper is five minutes, an hour, and some 15 MB a partition at the worst.
+func DefaultGrouper() GrouperConfig {
+	return GrouperConfig{Window: 5 * time.Minute, Horizon: time.Hour, MaxOpen: 20000, MaxPerRule: 5000}
 }
 
 // Check names every key that cannot be right.
-func (c FoldConfig) Check() []error {
+func (c GrouperConfig) Check() []error {
 	var errs []error
 	if c.Window < time.Second || c.Window > 24*time.Hour {
 		errs = append(errs, fmt.Errorf("alerts.window: %v: 1s to 24h is meant", c.Window))
@@ -51,65 +51,65 @@ func (c FoldConfig) Check() []error {
 // OtherGroups is the group of the one alert that the groups of a rule share beyond FoldConfig.MaxPerRule.
 const OtherGroups = "(other groups)"
 
-// A Fold turns the verdicts of one partition into alerts. It is a function of the verdicts and their order alone: no clock is
+// A Grouper turns the verdicts of one partition into alerts. It is a function of the verdicts and their order alone: no clock is
 // read, and what it remembers at the border of a block is what its alerts say that were written before it. So a worker that was
 // killed restores it from the store (Restore) and repeats the block with the same alerts under the same ids and revisions.
 //
 // The time of a match is the smallest of when it happened, when it was shipped and when its block was formed: a collector whose
 // clock is ahead closes nobody's window. The windows of a group begin at least one window apart: a match less than a window
 // before one belongs to it (packets and lines are seldom in order), one that is further behind opens an alert of its own.
-type Fold struct {
-	cfg       FoldConfig
-	partition int32
-	series    map[key]*series
-	perRule   map[string]int // windows, without those of OtherGroups
-	open      int
-	high      int64 // the newest window's start
-	touched   []*window
+type Grouper struct {
+	cfg            GrouperConfig
+	partition      int32
+	groups         map[groupKey]*alertGroup
+	windowsPerRule map[string]int // windows, without those of OtherGroups
+	openCount      int
+	newestStart    int64 // the newest window's start
+	touched        []*window
 }
 
-type key struct{ rule, group string }
+type groupKey struct{ rule, group string }
 
-// A series is the windows of one rule and group, the oldest first: at most horizon/window + 2.
-type series struct {
-	key
+// A alertGroup is the windows of one rule and group, the oldest first: at most horizon/window + 2.
+type alertGroup struct {
+	groupKey
 	fingerprint [8]byte
 	windows     []*window
 }
 
 type window struct {
-	start   int64
-	alert   pipeline.Alert
-	newest  *pipeline.Verdict // since the last Flush; it lies in the block
-	touched bool
-	fresh   bool // it was opened since the last Flush
+	start       int64
+	alert       pipeline.Alert
+	lastVerdict *pipeline.Verdict // since the last Flush; it lies in the block
+	touched     bool
+	opened      bool // it was opened since the last Flush
 }
 
-// NewFold makes an empty fold of one partition of the events topic.
-func NewFold(cfg FoldConfig, partition int32) *Fold {
-	return &Fold{cfg: cfg, partition: partition, series: map[key]*series{}, perRule: map[string]int{}}
+// NewGrouper makes an empty fold of one partition of the events topic.
+func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
+	return &Grouper{cfg: cfg, partition: partition, groups: map[groupKey]*alertGroup{}, windowsPerRule: map[string]int{}}
 }
 
 // Lookback is how far before the newest window's start the alerts begin that Restore needs.
-func (c FoldConfig) Lookback() time.Duration { return c.Horizon + c.Window }
+func (c GrouperConfig) Lookback() time.Duration { return c.Horizon + c.Window }
 
 // Restore takes up the windows as they stood at the border of a block: of each alert of this partition the last revision whose
 // Offset lies before it.
-func (f *Fold) Restore(list []*pipeline.Alert) {
+func (f *Grouper) Restore(list []*pipeline.Alert) {
 	for _, a := range list {
-		k := key{a.Rule, a.Group}
-		s := f.series[k]
+		k := groupKey{a.Rule, a.Group}
+		s := f.groups[k]
 		if s == nil {
-			s = f.newSeries(k)
+			s = f.newGroup(k)
 		}
 		w := &window{start: a.WindowStart.UnixNano(), alert: *a}
-		f.insert(s, w)
+		f.insertWindow(s, w)
 	}
-	f.forget()
+	f.expireWindows()
 }
 
-// Add counts the verdicts of e, which was shipped at and stands in the message at offset.
-func (f *Fold) Add(e *pipeline.Event, shipped, offset int64) {
+// AddVerdicts counts the verdicts of e, which was shipped at and stands in the message at offset.
+func (f *Grouper) AddVerdicts(e *pipeline.Event, shipped, offset int64) {
 	at := e.Timestamp
 	if shipped > 0 {
 		at = min(at, shipped)
@@ -118,17 +118,17 @@ func (f *Fold) Add(e *pipeline.Event, shipped, offset int64) {
 		at = min(at, e.Ingested)
 	}
 	for _, v := range e.Verdicts {
-		f.add(e, v, at, offset)
+		f.addVerdict(e, v, at, offset)
 	}
 }
 
-func (f *Fold) add(e *pipeline.Event, v *pipeline.Verdict, at, offset int64) {
-	if f.high != 0 {
-		at = max(at, f.high-int64(f.cfg.Horizon))
+func (f *Grouper) addVerdict(e *pipeline.Event, v *pipeline.Verdict, at, offset int64) {
+	if f.newestStart != 0 {
+		at = max(at, f.newestStart-int64(f.cfg.Horizon))
 	}
-	w := f.find(key{v.Rule, groupOf(e, v)}, at)
+	w := f.findWindow(groupKey{v.Rule, groupName(e, v)}, at)
 	if w == nil {
-		w = f.begin(e, v, at)
+		w = f.openWindow(e, v, at)
 	}
 	if !w.touched {
 		w.touched = true
@@ -142,13 +142,13 @@ func (f *Fold) add(e *pipeline.Event, v *pipeline.Verdict, at, offset int64) {
 	if t := time.Unix(0, e.Timestamp).UTC(); t.After(a.Last) {
 		a.Last = t
 	}
-	w.newest = v
+	w.lastVerdict = v
 }
 
-// find is the window that a match at the time belongs to: the one that spans it, else the one that begins less than a window
+// findWindow is the window that a match at the time belongs to: the one that spans it, else the one that begins less than a window
 // later; nil: none.
-func (f *Fold) find(k key, at int64) *window {
-	s := f.series[k]
+func (f *Grouper) findWindow(k groupKey, at int64) *window {
+	s := f.groups[k]
 	if s == nil {
 		return nil
 	}
@@ -170,70 +170,70 @@ func (f *Fold) find(k key, at int64) *window {
 	return nil
 }
 
-// begin opens a window for the first match of a group; where there is no more room, for all further groups of its rule.
-func (f *Fold) begin(e *pipeline.Event, v *pipeline.Verdict, at int64) *window {
-	k := key{v.Rule, groupOf(e, v)}
-	if f.open >= f.cfg.MaxOpen || f.perRule[v.Rule] >= f.cfg.MaxPerRule {
+// openWindow opens a window for the first match of a group; where there is no more room, for all further groups of its rule.
+func (f *Grouper) openWindow(e *pipeline.Event, v *pipeline.Verdict, at int64) *window {
+	k := groupKey{v.Rule, groupName(e, v)}
+	if f.openCount >= f.cfg.MaxOpen || f.windowsPerRule[v.Rule] >= f.cfg.MaxPerRule {
 		k.group = OtherGroups
-		if w := f.find(k, at); w != nil {
+		if w := f.findWindow(k, at); w != nil {
 			return w
 		}
 	}
-	s := f.series[k]
+	s := f.groups[k]
 	if s == nil {
-		s = f.newSeries(key{strings.Clone(k.rule), strings.Clone(k.group)})
+		s = f.newGroup(groupKey{strings.Clone(k.rule), strings.Clone(k.group)})
 	}
-	w := &window{start: at, fresh: true, alert: f.first(e, v, s, at)}
-	f.insert(s, w)
+	w := &window{start: at, opened: true, alert: f.newAlert(e, v, s, at)}
+	f.insertWindow(s, w)
 	return w
 }
 
-func (f *Fold) newSeries(k key) *series {
-	s := &series{key: k, fingerprint: fingerprint(k)}
-	f.series[k] = s
+func (f *Grouper) newGroup(k groupKey) *alertGroup {
+	s := &alertGroup{groupKey: k, fingerprint: fingerprint(k)}
+	f.groups[k] = s
 	return s
 }
 
-func (f *Fold) insert(s *series, w *window) {
+func (f *Grouper) insertWindow(s *alertGroup, w *window) {
 	i, _ := slices.BinarySearchFunc(s.windows, w.start, func(w *window, t int64) int { return cmp.Compare(w.start, t) })
 	s.windows = slices.Insert(s.windows, i, w)
-	f.high = max(f.high, w.start)
+	f.newestStart = max(f.newestStart, w.start)
 	if s.group != OtherGroups {
-		f.open++
-		f.perRule[s.rule]++
+		f.openCount++
+		f.windowsPerRule[s.rule]++
 	}
 }
 
 // Flush gives one revision of each alert that was touched since the last Flush, in an order that depends on nothing but them, and
 // forgets the windows that no match can reach any more. opened are those of them that are new.
-func (f *Fold) Flush() (all, opened []*pipeline.Alert) {
+func (f *Grouper) Flush() (all, opened []*pipeline.Alert) {
 	for _, w := range f.touched {
 		a := &w.alert
-		if v := w.newest; v != nil {
-			a.Evidence = cut(v.Evidence, 2048)
+		if v := w.lastVerdict; v != nil {
+			a.Evidence = truncate(v.Evidence, 2048)
 			if v.Version != a.Version {
-				a.Version = cut(v.Version, 128)
+				a.Version = truncate(v.Version, 128)
 			}
 		}
 		out := *a
 		all = append(all, &out)
-		if w.fresh {
+		if w.opened {
 			opened = append(opened, &out)
 		}
-		w.newest, w.touched, w.fresh = nil, false, false
+		w.lastVerdict, w.touched, w.opened = nil, false, false
 	}
 	byID := func(a, b *pipeline.Alert) int { return cmp.Compare(a.ID, b.ID) }
 	slices.SortFunc(all, byID)
 	slices.SortFunc(opened, byID)
 	f.touched = f.touched[:0]
-	f.forget()
+	f.expireWindows()
 	return all, opened
 }
 
-// forget drops the windows that end before the horizon: no match is placed there.
-func (f *Fold) forget() {
-	end := f.high - int64(f.cfg.Horizon) - int64(f.cfg.Window)
-	for k, s := range f.series {
+// expireWindows drops the windows that end before the horizon: no match is placed there.
+func (f *Grouper) expireWindows() {
+	end := f.newestStart - int64(f.cfg.Horizon) - int64(f.cfg.Window)
+	for k, s := range f.groups {
 		n := 0
 		for n < len(s.windows) && s.windows[n].start <= end {
 			n++
@@ -243,48 +243,48 @@ func (f *Fold) forget() {
 		}
 		s.windows = slices.Delete(s.windows, 0, n)
 		if s.group != OtherGroups {
-			f.open -= n
-			if f.perRule[s.rule] -= n; f.perRule[s.rule] == 0 {
-				delete(f.perRule, s.rule)
+			f.openCount -= n
+			if f.windowsPerRule[s.rule] -= n; f.windowsPerRule[s.rule] == 0 {
+				delete(f.windowsPerRule, s.rule)
 			}
 		}
 		if len(s.windows) == 0 {
-			delete(f.series, k)
+			delete(f.groups, k)
 		}
 	}
 }
 
-// Open is how many windows are kept.
-func (f *Fold) Open() int { return f.open }
+// OpenWindows is how many windows are kept.
+func (f *Grouper) OpenWindows() int { return f.openCount }
 
-// first describes an alert by its first match. Every string is copied: those of e lie in Kafka's buffer.
-func (f *Fold) first(e *pipeline.Event, v *pipeline.Verdict, s *series, at int64) pipeline.Alert {
+// newAlert describes an alert by its first match. Every string is copied: those of e lie in Kafka's buffer.
+func (f *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, s *alertGroup, at int64) pipeline.Alert {
 	t := time.Unix(0, e.Timestamp).UTC()
 	a := pipeline.Alert{
 		ID: alertID(s.fingerprint, at, f.partition), Fingerprint: hex.EncodeToString(s.fingerprint[:]),
-		Detector: cut(v.Detector, 64), Rule: s.rule, Version: cut(v.Version, 128), Title: cut(v.Title, 256), Severity: v.Severity.Name(),
+		Detector: truncate(v.Detector, 64), Rule: s.rule, Version: truncate(v.Version, 128), Title: truncate(v.Title, 256), Severity: v.Severity.Name(),
 		Group: s.group, WindowStart: time.Unix(0, at).UTC(), First: t, Last: t,
 		Dataset: e.Dataset.Name(), Partition: f.partition,
 		Source: addrPort(e.Source), Destination: addrPort(e.Destination),
 	}
 	for _, tag := range v.Tags[:min(len(v.Tags), 16)] {
-		a.Tags = append(a.Tags, cut(tag, 64))
+		a.Tags = append(a.Tags, truncate(tag, 64))
 	}
 	if id, err := uuid.FromBytes(e.Id); err == nil {
 		a.EventID = id.String()
 	}
 	if h := e.Host; h != nil {
-		a.Host, a.Cluster = cut(h.Name, 256), cut(h.Cluster, 256)
+		a.Host, a.Cluster = truncate(h.Name, 256), truncate(h.Cluster, 256)
 	}
 	if c := e.Container; c != nil {
-		a.ContainerID, a.ContainerName, a.Image, a.Demo = cut(c.Id, 128), cut(c.Name, 256), cut(c.Image, 512), c.Demo
+		a.ContainerID, a.ContainerName, a.Image, a.Demo = truncate(c.Id, 128), truncate(c.Name, 256), truncate(c.Image, 512), c.Demo
 	}
 	return a
 }
 
-// groupOf is what the verdict is folded by: its own group, else the container, else the host. A very long one keeps its
+// groupName is what the verdict is folded by: its own group, else the container, else the host. A very long one keeps its
 // beginning and a hash of all of it.
-func groupOf(e *pipeline.Event, v *pipeline.Verdict) string {
+func groupName(e *pipeline.Event, v *pipeline.Verdict) string {
 	g := v.Group
 	if g == "" && e.Container != nil {
 		g = e.Container.Id
@@ -296,13 +296,13 @@ func groupOf(e *pipeline.Event, v *pipeline.Verdict) string {
 	}
 	if len(g) > 512 {
 		sum := sha256.Sum256([]byte(g))
-		g = cut(g, 256) + "…" + hex.EncodeToString(sum[:8])
+		g = truncate(g, 256) + "…" + hex.EncodeToString(sum[:8])
 	}
 	return g
 }
 
 // fingerprint is a cryptographic hash, for groups are often what an attacker chooses, and two that collide would be one alert.
-func fingerprint(k key) (out [8]byte) {
+func fingerprint(k groupKey) (out [8]byte) {
 	sum := sha256.Sum256([]byte(k.rule + "\x00" + k.group))
 	copy(out[:], sum[:])
 	return out
@@ -328,8 +328,8 @@ func addrPort(p *pipeline.Endpoint) string {
 	return netip.AddrPortFrom(a.Unmap(), uint16(p.Port)).String()
 }
 
-// cut copies at most n bytes of s, and never half a letter.
-func cut(s string, n int) string {
+// truncate copies at most n bytes of s, and never half a letter.
+func truncate(s string, n int) string {
 	if len(s) > n {
 		s = strings.ToValidUTF8(s[:n], "")
 	}

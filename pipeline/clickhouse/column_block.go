@@ -9,24 +9,24 @@ import (
 	"tidegate/pipeline"
 )
 
-// A Block holds the columns of events that are to be inserted together. It is used by one goroutine, keeps its buffers over Reset,
+// A ColumnBlock holds the columns of events that are to be inserted together. It is used by one goroutine, keeps its buffers over Reset,
 // and keeps nothing of an event that was appended: the event may be released at once.
-type Block struct {
-	columns []blockColumn
-	common  []filler // fields outside any body
-	bodies  [pipeline.Dataset_CONTAINER + 1][]filler
-	topic   *dictionary
-	part    *fixed
-	offset  *fixed
-	index   *fixed
-	coll    *fixed
-	boot    *fixed
-	seq     *fixed
-	rows    int
+type ColumnBlock struct {
+	columns      []blockColumn
+	commonFields []appender // fields outside any body
+	bodyFields   [pipeline.Dataset_CONTAINER + 1][]appender
+	topic        *lowCardinalityColumn
+	partition    *fixedColumn
+	offset       *fixedColumn
+	index        *fixedColumn
+	collector    *fixedColumn
+	boot         *fixedColumn
+	sequence     *fixedColumn
+	rows         int
 
-	strs []string // of one field
-	nums []int64
-	head []byte
+	stringBuf []string // of one field
+	numberBuf []int64
+	headers   []byte
 }
 
 type blockColumn struct {
@@ -34,37 +34,37 @@ type blockColumn struct {
 	column
 }
 
-// A filler takes one field of e into its column at a row; it puts nothing where the field says nothing.
-type filler func(e *pipeline.Event, row int)
+// A appender takes one field of e into its column at a row; it puts nothing where the field says nothing.
+type appender func(e *pipeline.Event, row int)
 
-// NewBlock makes an empty block with a column for each field.
-func (s *Store) NewBlock() *Block { return NewBlock() }
+// NewColumnBlock makes an empty block with a column for each field.
+func (s *Store) NewColumnBlock() *ColumnBlock { return NewColumnBlock() }
 
-// NewBlock makes an empty block with a column for each field. It needs no connection.
-func NewBlock() *Block {
-	b := &Block{}
+// NewColumnBlock makes an empty block with a column for each field. It needs no connection.
+func NewColumnBlock() *ColumnBlock {
+	b := &ColumnBlock{}
 	for i := range pipeline.Fields {
 		f := &pipeline.Fields[i]
-		c, fill := b.build(f)
+		c, fill := b.newFieldColumn(f)
 		b.columns = append(b.columns, blockColumn{tableColumn{name: f.Column.Name, kind: f.Column.Type}, c})
 		if f.Body == pipeline.Dataset_DATASET_NONE {
-			b.common = append(b.common, fill)
+			b.commonFields = append(b.commonFields, fill)
 		} else {
-			b.bodies[f.Body] = append(b.bodies[f.Body], fill)
+			b.bodyFields[f.Body] = append(b.bodyFields[f.Body], fill)
 		}
 	}
-	b.topic, b.part, b.offset, b.index = newDictionary(), &fixed{width: 4}, &fixed{width: 8}, &fixed{width: 4}
-	b.coll, b.boot, b.seq = &fixed{width: 16}, &fixed{width: 8}, &fixed{width: 8}
-	for i, c := range []column{b.topic, b.part, b.offset, b.index, b.coll, b.boot, b.seq} {
-		b.columns = append(b.columns, blockColumn{position[i], c})
+	b.topic, b.partition, b.offset, b.index = newLowCardinalityColumn(), &fixedColumn{width: 4}, &fixedColumn{width: 8}, &fixedColumn{width: 4}
+	b.collector, b.boot, b.sequence = &fixedColumn{width: 16}, &fixedColumn{width: 8}, &fixedColumn{width: 8}
+	for i, c := range []column{b.topic, b.partition, b.offset, b.index, b.collector, b.boot, b.sequence} {
+		b.columns = append(b.columns, blockColumn{positionColumns[i], c})
 	}
 	return b
 }
 
 // Append adds e as a row. What detectors wrote onto e goes with it.
-func (b *Block) Append(e *pipeline.Event, p pipeline.Position, topic string) {
+func (b *ColumnBlock) Append(e *pipeline.Event, p pipeline.Position, topic string) {
 	row := b.rows
-	for _, fill := range b.common {
+	for _, fill := range b.commonFields {
 		fill(e, row)
 	}
 	for d, set := range [...]bool{
@@ -73,64 +73,64 @@ func (b *Block) Append(e *pipeline.Event, p pipeline.Position, topic string) {
 		pipeline.Dataset_LOG: e.Log != nil, pipeline.Dataset_CONTAINER: e.Change != nil,
 	} {
 		if set {
-			for _, fill := range b.bodies[d] {
+			for _, fill := range b.bodyFields[d] {
 				fill(e, row)
 			}
 		}
 	}
-	b.topic.put(row, topic)
-	b.part.put(row, uint64(p.Partition))
-	b.offset.put(row, uint64(p.Offset))
-	b.index.put(row, uint64(p.Index))
-	b.coll.putUUID(row, p.Collector[:])
-	b.boot.put(row, p.Boot)
-	b.seq.put(row, p.Sequence)
+	b.topic.putString(row, topic)
+	b.partition.putUint(row, uint64(p.Partition))
+	b.offset.putUint(row, uint64(p.Offset))
+	b.index.putUint(row, uint64(p.Index))
+	b.collector.putUUID(row, p.Collector[:])
+	b.boot.putUint(row, p.Boot)
+	b.sequence.putUint(row, p.Sequence)
 	b.rows++
 }
 
 // Rows is how many events were appended.
-func (b *Block) Rows() int { return b.rows }
+func (b *ColumnBlock) Rows() int { return b.rows }
 
 // Bytes is how much the block holds, as it would be sent without compression, but for the rows in which a column says nothing.
-func (b *Block) Bytes() int {
+func (b *ColumnBlock) Bytes() int {
 	n := 0
 	for i := range b.columns {
-		n += b.columns[i].size()
+		n += b.columns[i].byteSize()
 	}
 	return n
 }
 
 // Reset empties the block and keeps its buffers.
-func (b *Block) Reset() {
+func (b *ColumnBlock) Reset() {
 	b.rows = 0
 	for i := range b.columns {
-		b.columns[i].reset()
+		b.columns[i].resetColumn()
 	}
-	clear(b.strs[:cap(b.strs)])
+	clear(b.stringBuf[:cap(b.stringBuf)])
 }
 
-// build makes the column of f and what fills it. A field whose getter and type do not go together is a mistake in the table, which
+// newFieldColumn makes the column of f and what fills it. A field whose getter and type do not go together is a mistake in the table, which
 // TestEveryFieldHasAColumn finds.
-func (b *Block) build(f *pipeline.Field) (column, filler) {
+func (b *ColumnBlock) newFieldColumn(f *pipeline.Field) (column, appender) {
 	kind := f.Column.Type
 	switch {
 	case f.Str != nil:
-		return textColumn(kind, f.Str)
+		return newTextColumn(kind, f.Str)
 	case f.IP != nil && kind == "String":
-		c := &str{}
+		c := &stringColumn{}
 		return c, func(e *pipeline.Event, row int) {
 			if a := f.IP(e); a.IsValid() {
 				c.putIP(row, a)
 			}
 		}
 	case f.Num != nil || f.Time != nil || f.Flag != nil:
-		return numberColumn(f)
+		return newNumberColumn(f)
 	case f.Raw != nil:
-		return rawColumn(f)
+		return newRawColumn(f)
 	case f.Strs != nil || f.Nums != nil:
-		return b.listColumn(f)
+		return b.newArrayColumn(f)
 	case f.Labels != nil && kind == "Map(LowCardinality(String), String)":
-		c := newLabels()
+		c := newMapColumn()
 		return c, func(e *pipeline.Event, row int) {
 			if ls := f.Labels(e); len(ls) > 0 {
 				c.putLabels(row, ls)
@@ -140,59 +140,59 @@ func (b *Block) build(f *pipeline.Field) (column, filler) {
 	panic(fmt.Sprintf("pipeline.Fields: %s cannot be kept as %s", f.Name, kind))
 }
 
-func textColumn(kind string, get func(*pipeline.Event) string) (column, filler) {
+func newTextColumn(kind string, get func(*pipeline.Event) string) (column, appender) {
 	switch kind {
 	case "String":
-		c := &str{}
+		c := &stringColumn{}
 		return c, func(e *pipeline.Event, row int) {
 			if v := get(e); v != "" {
-				c.put(row, v)
+				c.putString(row, v)
 			}
 		}
 	case "LowCardinality(String)":
-		c := newDictionary()
+		c := newLowCardinalityColumn()
 		return c, func(e *pipeline.Event, row int) {
 			if v := get(e); v != "" {
-				c.put(row, v)
+				c.putString(row, v)
 			}
 		}
 	}
 	panic("pipeline.Fields: text cannot be kept as " + kind)
 }
 
-func numberColumn(f *pipeline.Field) (column, filler) {
+func newNumberColumn(f *pipeline.Field) (column, appender) {
 	width, limit := numberType(f.Column.Type)
-	c := &fixed{width: width}
+	c := &fixedColumn{width: width}
 	switch {
 	case f.Flag != nil:
 		return c, func(e *pipeline.Event, row int) {
 			if f.Flag(e) {
-				c.put(row, 1)
+				c.putUint(row, 1)
 			}
 		}
 	case f.Time != nil:
 		return c, func(e *pipeline.Event, row int) {
 			if v := f.Time(e); v != 0 {
-				c.put(row, uint64(v))
+				c.putUint(row, uint64(v))
 			}
 		}
 	case f.Column.Type == "Int32":
 		return c, func(e *pipeline.Event, row int) {
 			if v := f.Num(e); v != 0 {
-				c.put(row, uint64(min(max(v, math.MinInt32), math.MaxInt32)))
+				c.putUint(row, uint64(min(max(v, math.MinInt32), math.MaxInt32)))
 			}
 		}
 	}
 	return c, func(e *pipeline.Event, row int) {
 		if v := f.Num(e); v != 0 {
-			c.put(row, clamp(v, limit))
+			c.putUint(row, clamp(v, limit))
 		}
 	}
 }
 
-func rawColumn(f *pipeline.Field) (column, filler) {
+func newRawColumn(f *pipeline.Field) (column, appender) {
 	if f.Column.Type == "UUID" {
-		c := &fixed{width: 16}
+		c := &fixedColumn{width: 16}
 		return c, func(e *pipeline.Event, row int) {
 			if v := f.Raw(e); len(v) > 0 {
 				c.putUUID(row, v)
@@ -203,7 +203,7 @@ func rawColumn(f *pipeline.Field) (column, filler) {
 	if _, err := fmt.Sscanf(f.Column.Type, "FixedString(%d)", &width); err != nil {
 		panic(fmt.Sprintf("pipeline.Fields: %s cannot be kept as %s", f.Name, f.Column.Type))
 	}
-	c := &fixed{width: width}
+	c := &fixedColumn{width: width}
 	return c, func(e *pipeline.Event, row int) {
 		if v := f.Raw(e); len(v) > 0 {
 			c.putRaw(row, v)
@@ -211,30 +211,30 @@ func rawColumn(f *pipeline.Field) (column, filler) {
 	}
 }
 
-func (b *Block) listColumn(f *pipeline.Field) (column, filler) {
+func (b *ColumnBlock) newArrayColumn(f *pipeline.Field) (column, appender) {
 	of, ok := strings.CutPrefix(f.Column.Type, "Array(")
 	if !ok {
 		panic(fmt.Sprintf("pipeline.Fields: the list %s cannot be kept as %s", f.Name, f.Column.Type))
 	}
 	of = strings.TrimSuffix(of, ")")
-	c := &list{ends: fixed{width: 8}}
+	c := &arrayColumn{ends: fixedColumn{width: 8}}
 	if f.Nums != nil {
 		width, limit := numberType(of)
-		c.nums = &fixed{width: width}
+		c.numbers = &fixedColumn{width: width}
 		return c, func(e *pipeline.Event, row int) {
-			if b.nums = f.Nums(e, b.nums[:0]); len(b.nums) > 0 {
-				c.putNums(row, b.nums, limit)
+			if b.numberBuf = f.Nums(e, b.numberBuf[:0]); len(b.numberBuf) > 0 {
+				c.putNumbers(row, b.numberBuf, limit)
 			}
 		}
 	}
 	if of == "String" {
-		c.strs = &str{}
+		c.strings = &stringColumn{}
 	} else {
-		c.strs = newDictionary()
+		c.strings = newLowCardinalityColumn()
 	}
 	return c, func(e *pipeline.Event, row int) {
-		if b.strs = f.Strs(e, b.strs[:0]); len(b.strs) > 0 {
-			c.putStrs(row, b.strs)
+		if b.stringBuf = f.Strs(e, b.stringBuf[:0]); len(b.stringBuf) > 0 {
+			c.putStrings(row, b.stringBuf)
 		}
 	}
 }
@@ -253,23 +253,23 @@ func numberType(kind string) (width int, limit uint64) {
 	panic("pipeline.Fields: a number cannot be kept as " + kind)
 }
 
-// native is the block in the Native format: the column buffers themselves with their heads between them. Columns that say nothing go
+// encodeNative is the block in the Native format: the column buffers themselves with their heads between them. Columns that say nothing go
 // with the rest: of a block that leaves out half of its 160 columns the server makes up the defaults row by row, which took it 2.6 µs
 // a row, over half of an insert; reading their zeros takes next to nothing, and sending them 0.2 µs here.
-func (b *Block) native(columns []blockColumn) [][]byte {
-	b.head = binary.AppendUvarint(b.head[:0], uint64(len(columns)))
-	b.head = binary.AppendUvarint(b.head, uint64(b.rows))
+func (b *ColumnBlock) encodeNative(columns []blockColumn) [][]byte {
+	b.headers = binary.AppendUvarint(b.headers[:0], uint64(len(columns)))
+	b.headers = binary.AppendUvarint(b.headers, uint64(b.rows))
 	marks := make([]int, 0, len(columns))
 	for _, c := range columns {
-		b.head = append(binary.AppendUvarint(b.head, uint64(len(c.name))), c.name...)
-		b.head = append(binary.AppendUvarint(b.head, uint64(len(c.kind))), c.kind...)
-		b.head = c.prefix(b.head)
-		marks = append(marks, len(b.head))
+		b.headers = append(binary.AppendUvarint(b.headers, uint64(len(c.name))), c.name...)
+		b.headers = append(binary.AppendUvarint(b.headers, uint64(len(c.kind))), c.kind...)
+		b.headers = c.appendPrefix(b.headers)
+		marks = append(marks, len(b.headers))
 	}
 	var out [][]byte
 	from := 0
 	for i, c := range columns {
-		out = c.data(append(out, b.head[from:marks[i]]), b.rows)
+		out = c.appendData(append(out, b.headers[from:marks[i]]), b.rows)
 		from = marks[i]
 	}
 	return out

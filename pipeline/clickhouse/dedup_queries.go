@@ -7,26 +7,26 @@ import (
 	"github.com/google/uuid"
 )
 
-// Held is the set of rows, by (_offset, _index), that the table holds of the messages [from, to) of a partition, as a block of the time
+// ExistingRows is the set of rows, by (_offset, _index), that the table holds of the messages [from, to) of a partition, as a block of the time
 // at (event.ingested) stored them: a topic that was made anew has other messages at the same offsets. The server is asked for them after a
 // pause, when it may have forgotten the token of an unfinished block.
-func (s *Store) Held(ctx context.Context, topic string, partition int32, from, to, at int64) (map[[2]int64]struct{}, error) {
+func (s *Store) ExistingRows(ctx context.Context, topic string, partition int32, from, to, at int64) (map[[2]int64]struct{}, error) {
 	held := map[[2]int64]struct{}{}
 	rows, err := s.driver.Query(ctx, "SELECT _offset, _index FROM "+s.cfg.table("events")+
 		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND `event.ingested` = fromUnixTimestamp64Nano(?)", topic, partition, from, to, at)
 	if err != nil {
-		return nil, explain(err, s.cfg)
+		return nil, describeError(err, s.cfg)
 	}
 	defer rows.Close()
 	for rows.Next() {
 		var offset int64
 		var index uint32
 		if err := rows.Scan(&offset, &index); err != nil {
-			return nil, explain(err, s.cfg)
+			return nil, describeError(err, s.cfg)
 		}
 		held[[2]int64{offset, int64(index)}] = struct{}{}
 	}
-	return held, explain(rows.Err(), s.cfg)
+	return held, describeError(rows.Err(), s.cfg)
 }
 
 // HighestOffset is the newest message of a partition of which a row is there; ok is false where there is none. The last days are
@@ -37,7 +37,7 @@ func (s *Store) HighestOffset(ctx context.Context, topic string, partition int32
 		err := s.driver.QueryRow(ctx, "SELECT max(_offset), count() FROM "+s.cfg.table("events")+
 			" WHERE _topic = ? AND _partition = ?"+where, topic, partition).Scan(&offset, &n)
 		if err != nil {
-			return 0, false, explain(err, s.cfg)
+			return 0, false, describeError(err, s.cfg)
 		}
 		if n > 0 {
 			return offset, true, nil
@@ -67,7 +67,7 @@ func (s *Store) Stamps(ctx context.Context, topic string, partition int32, befor
 		)
 		GROUP BY c, b`, topic, partition, before, since.UnixNano())
 	if err != nil {
-		return nil, explain(err, s.cfg)
+		return nil, describeError(err, s.cfg)
 	}
 	defer rows.Close()
 	var out []BatchStamp
@@ -76,17 +76,17 @@ func (s *Store) Stamps(ctx context.Context, topic string, partition int32, befor
 		var sequences []uint64 // as their complements, so that the 64 smallest are the 64 highest
 		var st BatchStamp
 		if err := rows.Scan(&collector, &st.Boot, &sequences); err != nil {
-			return nil, explain(err, s.cfg)
+			return nil, describeError(err, s.cfg)
 		}
 		copy(st.Collector[:], collector)
-		st.see(sequences)
+		st.addSequences(sequences)
 		out = append(out, st)
 	}
-	return out, explain(rows.Err(), s.cfg)
+	return out, describeError(rows.Err(), s.cfg)
 }
 
-// see takes up the complements of sequences.
-func (st *BatchStamp) see(complements []uint64) {
+// addSequences takes up the complements of sequences.
+func (st *BatchStamp) addSequences(complements []uint64) {
 	for _, q := range complements {
 		st.Highest = max(st.Highest, ^q)
 	}
@@ -107,6 +107,6 @@ func (s *Store) StampsOf(ctx context.Context, topic string, partition int32, col
 			WHERE _topic = ? AND _partition = ? AND _offset < ? AND _boot = ? AND _collector = toUUID(?)
 			GROUP BY q
 		)`, topic, partition, before, boot, uuid.UUID(collector).String()).Scan(&sequences)
-	st.see(sequences)
-	return st, len(sequences) > 0, explain(err, s.cfg)
+	st.addSequences(sequences)
+	return st, len(sequences) > 0, describeError(err, s.cfg)
 }

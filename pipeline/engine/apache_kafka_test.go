@@ -61,7 +61,7 @@ group.initial.rebalance.delay.ms=0
 	}
 	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
 	addr := fmt.Sprintf("127.0.0.1:%d", ports[0])
-	until(t, "Apache Kafka", func() bool {
+	waitUntil(t, "Apache Kafka", func() bool {
 		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "tcp", addr)
 		if err == nil {
 			c.Close()
@@ -74,22 +74,22 @@ group.initial.rebalance.delay.ms=0
 // TestApacheKafkaHandsThePartitionsOfAKilledMemberOn: a group of two on the real broker; one is killed inside its block, the other
 // finishes it, and nothing is lost nor twice.
 func TestApacheKafkaHandsThePartitionsOfAKilledMemberOn(t *testing.T) {
-	s := newStory(t, "apache", rigAt(t, apacheKafka(t), 4, kafka.AssignGroup), 4, kafka.AssignGroup)
+	s := newScenario(t, "apache", harnessAt(t, apacheKafka(t), 4, kafka.AssignGroup), 4, kafka.AssignGroup)
 	for p := range 4 {
 		s.send(p, 8, 25)
 	}
-	first := s.order
-	first.Seam, first.Nth = AfterIntent, 5
-	victim, out := spawn(t, first)
-	heir, heirOut := spawn(t, s.order)
+	first := s.victimConfig
+	first.Failpoint, first.Passage = AfterIntent, 5
+	victim, out := startVictim(t, first)
+	heir, heirOut := startVictim(t, s.victimConfig)
 	for range 4 {
 		for p := range 4 {
 			s.send(p, 2, 25)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	died(t, victim, out)
-	until(t, "closed intents", func() bool {
+	waitKilled(t, victim, out)
+	waitUntil(t, "closed intents", func() bool {
 		for p := range 4 {
 			if o, m := s.committed(p); o != 16 || m != "" {
 				return false
@@ -101,6 +101,6 @@ func TestApacheKafkaHandsThePartitionsOfAKilledMemberOn(t *testing.T) {
 	if err := heir.Wait(); err != nil || strings.Contains(heirOut.String(), "victim:") {
 		t.Errorf("the heir ended with %v: %s", err, heirOut)
 	}
-	s.holdsOnce(t)
-	s.holdsAlerts(t)
+	s.checkStoredOnce(t)
+	s.checkAlerts(t)
 }

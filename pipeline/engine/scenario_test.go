@@ -27,24 +27,24 @@ import (
 
 func TestMain(m *testing.M) {
 	if spec := os.Getenv("TIDEGATE_ENGINE_TEST_CHILD"); spec != "" {
-		victim(spec)
+		runVictim(spec)
 	}
 	os.Exit(embeddedtest.Run(m))
 }
 
-// An order is what a victim, an engine in a process of its own, is told.
-type order struct {
-	Brokers []string
-	Assign  string
-	Store   clickhouse.Config
-	Rows    int    // of a block
-	Seam    string // where it kills itself
-	Nth     int32  // at the how many-th passage
+// An victimConfig is what a victim, an engine in a process of its own, is told.
+type victimConfig struct {
+	Brokers   []string
+	Assign    string
+	Store     clickhouse.Config
+	Rows      int    // of a block
+	Failpoint string // where it kills itself
+	Passage   int32  // at the how many-th passage
 }
 
-// victim runs an engine until it is told to end, or kills itself at the seam with the signal that cannot be caught.
-func victim(spec string) {
-	var o order
+// runVictim runs an engine until it is told to end, or kills itself at the seam with the signal that cannot be caught.
+func runVictim(spec string) {
+	var o victimConfig
 	fail := func(err error) {
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "victim:", err)
@@ -58,24 +58,24 @@ func victim(spec string) {
 	cfg.Brokers, cfg.Assign = o.Brokers, o.Assign
 	client, err := kafka.New(cfg)
 	fail(err)
-	store, err := clickhouse.Open(ctx, o.Store, quiet, nil)
+	store, err := clickhouse.Open(ctx, o.Store, discardLog, nil)
 	fail(err)
 	ec := Default()
 	ec.BlockRows, ec.Linger, ec.Idle, ec.Remember = o.Rows, 20*time.Millisecond, 100*time.Millisecond, 10*365*24*time.Hour
 	var passed atomic.Int32
-	e, err := New(ec, Deps{Kafka: client, Store: ClickHouse(store), Bundle: func() *pipeline.Bundle { return testBundle }, Seam: func(name string) {
-		if name == o.Seam && passed.Add(1) == o.Nth {
+	e, err := New(ec, Deps{Kafka: client, Store: ClickHouse(store), Bundle: func() *pipeline.Bundle { return testBundle }, Failpoint: func(name string) {
+		if name == o.Failpoint && passed.Add(1) == o.Passage {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
-	}}, quiet, nil)
+	}}, discardLog, nil)
 	fail(err)
 	fail(e.Run(ctx))
 	os.Exit(0)
 }
 
-// spawn starts a victim.
-func spawn(t *testing.T, o order) (*exec.Cmd, *bytes.Buffer) {
+// startVictim starts a victim.
+func startVictim(t *testing.T, o victimConfig) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
 	spec, err := json.Marshal(o)
 	if err != nil {
@@ -93,8 +93,8 @@ func spawn(t *testing.T, o order) (*exec.Cmd, *bytes.Buffer) {
 	return cmd, out
 }
 
-// died waits for the end of a victim that must die by its own hand.
-func died(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) {
+// waitKilled waits for the end of a victim that must die by its own hand.
+func waitKilled(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
@@ -108,32 +108,32 @@ func died(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) {
 	}
 }
 
-// A story is a partitioned topic and a store whose engines die.
-type story struct {
-	*rig
-	store *clickhouse.Store
-	order order
-	parts int
+// A scenario is a partitioned topic and a store whose engines die.
+type scenario struct {
+	*harness
+	store        *clickhouse.Store
+	victimConfig victimConfig
+	partitions   int
 }
 
-func newStory(t *testing.T, database string, r *rig, parts int, assign string) *story {
+func newScenario(t *testing.T, database string, r *harness, parts int, assign string) *scenario {
 	t.Helper()
 	store := embeddedtest.Store(t, database, "http")
-	return &story{rig: r, store: store, parts: parts, order: order{Brokers: r.client.Brokers(), Assign: assign, Store: store.Config(), Rows: 50}}
+	return &scenario{harness: r, store: store, partitions: parts, victimConfig: victimConfig{Brokers: r.client.Brokers(), Assign: assign, Store: store.Config(), Rows: 50}}
 }
 
 // finish lets an engine that nobody kills do what is left, and holds the store and the topic against the truth.
-func (s *story) finish(t *testing.T) {
+func (s *scenario) finish(t *testing.T) {
 	t.Helper()
-	o := s.order
-	o.Seam = ""
-	cmd, out := spawn(t, o)
+	o := s.victimConfig
+	o.Failpoint = ""
+	cmd, out := startVictim(t, o)
 	ends := map[int]int64{}
-	for p := range s.parts {
+	for p := range s.partitions {
 		ends[p] = int64(len(s.read(pipeline.TopicEvents, p)))
 	}
-	until(t, "closed intents", func() bool {
-		for p := range s.parts {
+	waitUntil(t, "closed intents", func() bool {
+		for p := range s.partitions {
 			if o, m := s.committed(p); o != ends[p] || m != "" {
 				return false
 			}
@@ -144,49 +144,49 @@ func (s *story) finish(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("engine ended with %v: %s", err, out)
 	}
-	s.holdsOnce(t)
-	s.holdsAlerts(t)
+	s.checkStoredOnce(t)
+	s.checkAlerts(t)
 }
 
-func (s *story) holdsOnce(t *testing.T) {
+func (s *scenario) checkStoredOnce(t *testing.T) {
 	t.Helper()
 	var rows, distinct, judged uint64
 	var times int64
 	err := s.store.Conn().QueryRow(context.Background(), fmt.Sprintf("SELECT count(), uniqExact(`event.id`), countIf(notEmpty(`verdict.rule`)), uniqExact(_partition, _offset, `event.ingested`) - uniqExact(_partition, _offset)"+
-		" FROM `%s`.events", s.order.Store.Database)).Scan(&rows, &distinct, &judged, &times)
+		" FROM `%s`.events", s.victimConfig.Store.Database)).Scan(&rows, &distinct, &judged, &times)
 	if err != nil {
 		t.Fatal(err)
 	}
 	matches := 0
-	for i := range s.made {
+	for i := range s.events {
 		if i%10 == 3 {
 			matches++
 		}
 	}
-	if rows != uint64(s.made) || distinct != rows || judged != uint64(matches) || times != 0 {
-		t.Errorf("%d rows, %d distinct, %d judged, %d messages with two block times; the truth is %d events, %d matches", rows, distinct, judged, times, s.made, matches)
+	if rows != uint64(s.events) || distinct != rows || judged != uint64(matches) || times != 0 {
+		t.Errorf("%d rows, %d distinct, %d judged, %d messages with two block times; the truth is %d events, %d matches", rows, distinct, judged, times, s.events, matches)
 	}
 }
 
 // holdsAlerts: what the store and the topic say at the end is what one fold over all verdicts says that nobody killed.
-func (s *story) holdsAlerts(t *testing.T) {
+func (s *scenario) checkAlerts(t *testing.T) {
 	t.Helper()
 	want := map[string]pipeline.Alert{}
-	for p := range s.parts {
-		f := alerts.NewFold(alerts.DefaultFold(), int32(p))
-		seen := newStamps(1000)
+	for p := range s.partitions {
+		f := alerts.NewGrouper(alerts.DefaultGrouper(), int32(p))
+		seen := newDedupFilter(1000)
 		for _, m := range s.read(pipeline.TopicEvents, p) {
 			b := &pipeline.Batch{}
 			if err := b.UnmarshalVT(m.Value); err != nil {
 				t.Fatal(err)
 			}
-			if !seen.take(pipeline.Stamp{Boot: b.Boot, Sequence: b.Sequence}, m.Offset) {
+			if !seen.accept(pipeline.Stamp{Boot: b.Boot, Sequence: b.Sequence}, m.Offset) {
 				continue
 			}
 			pipeline.Resolve(b)
-			badLines{}.Judge(b.Events)
+			badLineDetector{}.Judge(b.Events)
 			for _, e := range b.Events {
-				f.Add(e, b.Shipped, m.Offset)
+				f.AddVerdicts(e, b.Shipped, m.Offset)
 			}
 		}
 		all, _ := f.Flush()
@@ -229,30 +229,30 @@ func (s *story) holdsAlerts(t *testing.T) {
 }
 
 func TestKilledAtEverySeamNothingIsLostNorTwice(t *testing.T) {
-	s := newStory(t, "seams", newRig(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
-	for round, seam := range Seams {
+	s := newScenario(t, "seams", newHarness(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
+	for round, seam := range Failpoints {
 		for nth := range 2 {
 			for p := range 2 {
 				s.send(p, 6, 17)
 			}
-			o := s.order
-			o.Seam, o.Nth = seam, int32(1+nth*(1+round%2))
+			o := s.victimConfig
+			o.Failpoint, o.Passage = seam, int32(1+nth*(1+round%2))
 			if seam == BeforeClose {
-				o.Nth = 1
+				o.Passage = 1
 			}
-			cmd, out := spawn(t, o)
-			died(t, cmd, out)
+			cmd, out := startVictim(t, o)
+			waitKilled(t, cmd, out)
 		}
 	}
 	s.finish(t)
 }
 
 func TestKilledAtRandomWhileRepeatsArriveNothingIsLostNorTwice(t *testing.T) {
-	s := newStory(t, "chance", newRig(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
+	s := newScenario(t, "chance", newHarness(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var last [][]byte
 	for range 8 {
-		cmd, _ := spawn(t, s.order)
+		cmd, _ := startVictim(t, s.victimConfig)
 		for range 10 {
 			p := rnd.IntN(2)
 			v := encode(t, s.batch(p, 1+rnd.IntN(60)))
@@ -277,11 +277,11 @@ func TestKilledAtRandomWhileRepeatsArriveNothingIsLostNorTwice(t *testing.T) {
 }
 
 func TestRealStoreAnswersWhatTheEngineAsks(t *testing.T) {
-	r := newRig(t, 1, kafka.AssignStatic)
+	r := newHarness(t, 1, kafka.AssignStatic)
 	store := embeddedtest.Store(t, "asks", "http")
 	r.send(0, 4, 10)
 	e, stop := r.start(ClickHouse(store), testBundle, func(c *Config, _ *Deps) { c.BlockRows = 20 })
-	until(t, "rows", func() bool { return e.Ledger().Rows == 40 })
+	waitUntil(t, "rows", func() bool { return e.Ledger().Rows == 40 })
 	stop()
 	s, ctx := ClickHouse(store), context.Background()
 	if o, ok, err := s.HighestOffset(ctx, "tidegate.events", 0); o != 3 || !ok || err != nil {
@@ -292,7 +292,7 @@ func TestRealStoreAnswersWhatTheEngineAsks(t *testing.T) {
 		t.Fatalf("times of blocks %v, %v", at, err)
 	}
 	for i, want := range []int{10, 10} { // [1,3) is the second half of the first block and the first of the second
-		if held, err := s.Held(ctx, "tidegate.events", 0, 1, 3, at[i]); len(held) != want || err != nil {
+		if held, err := s.ExistingRows(ctx, "tidegate.events", 0, 1, 3, at[i]); len(held) != want || err != nil {
 			t.Errorf("%d rows held of block %d, %v", len(held), i, err)
 		}
 	}

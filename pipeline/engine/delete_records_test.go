@@ -8,8 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// deleteBefore takes the messages before offset away, as retention does. kafka-go has no such request.
-func deleteBefore(t *testing.T, r *rig, topic string, offset int64) {
+// deleteRecordsBefore takes the messages before offset away, as retention does. kafka-go has no such request.
+func deleteRecordsBefore(t *testing.T, r *harness, topic string, offset int64) {
 	t.Helper()
 	c, err := kgo.NewClient(kgo.SeedBrokers(r.client.Brokers()...))
 	if err != nil {

@@ -14,30 +14,30 @@ import (
 	"tidegate/pipeline"
 )
 
-// A poster sends bodies to one URL.
-type poster struct {
-	url    string
-	header http.Header
-	user   string
-	pass   string
-	client *http.Client
+// A httpSender sends bodies to one URL.
+type httpSender struct {
+	url      string
+	header   http.Header
+	username string
+	password string
+	client   *http.Client
 }
 
-// refusal is an answer that says that this body will never be taken.
-type refusal struct{ text string }
+// rejectedError is an answer that says that this body will never be taken.
+type rejectedError struct{ text string }
 
-func (r *refusal) Error() string { return r.text }
+func (r *rejectedError) Error() string { return r.text }
 
-// delayed is an answer that says when to come again.
-type delayed struct {
+// retryAfterError is an answer that says when to come again.
+type retryAfterError struct {
 	after time.Duration
 	error
 }
 
-func (d *delayed) Unwrap() error { return d.error }
+func (d *retryAfterError) Unwrap() error { return d.error }
 
-func newPoster(h HTTP, path string, timeout time.Duration) (*poster, error) {
-	p := &poster{url: strings.TrimSuffix(h.URL, "/") + path, header: http.Header{}, user: h.Username}
+func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, error) {
+	p := &httpSender{url: strings.TrimSuffix(h.URL, "/") + path, header: http.Header{}, username: h.Username}
 	if path == "" {
 		p.url = h.URL
 	}
@@ -47,7 +47,7 @@ func newPoster(h HTTP, path string, timeout time.Duration) (*poster, error) {
 		p.header.Set(k, v)
 	}
 	var err error
-	if p.pass, err = pipeline.Secret(h.Password, h.PasswordFile); err != nil {
+	if p.password, err = pipeline.Secret(h.Password, h.PasswordFile); err != nil {
 		return nil, fmt.Errorf("password_file: %w", err)
 	}
 	token, err := pipeline.Secret(h.Token, h.TokenFile)
@@ -69,9 +69,9 @@ func newPoster(h HTTP, path string, timeout time.Duration) (*poster, error) {
 	return p, nil
 }
 
-// post sends one body. A refusal is an answer 4xx that is about this body; one about the password or the address is somebody's to
+// postBody sends one body. A refusal is an answer 4xx that is about this body; one about the password or the address is somebody's to
 // repair, and passes then.
-func (p *poster) post(ctx context.Context, body []byte, header http.Header) error {
+func (p *httpSender) postBody(ctx context.Context, body []byte, header http.Header) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -79,8 +79,8 @@ func (p *poster) post(ctx context.Context, body []byte, header http.Header) erro
 	for _, h := range []http.Header{p.header, header} {
 		maps.Copy(req.Header, h)
 	}
-	if p.user != "" {
-		req.SetBasicAuth(p.user, p.pass)
+	if p.username != "" {
+		req.SetBasicAuth(p.username, p.password)
 	}
 	resp, err := p.client.Do(req)
 	if err != nil {
@@ -94,17 +94,17 @@ func (p *poster) post(ctx context.Context, body []byte, header http.Header) erro
 	err = fmt.Errorf("answer %s: %s", resp.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
 	switch c := resp.StatusCode; {
 	case c == http.StatusTooManyRequests || c == http.StatusServiceUnavailable:
-		return &delayed{retryAfter(resp.Header.Get("Retry-After"), time.Now()), err}
+		return &retryAfterError{parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()), err}
 	case c == 401 || c == 403 || c == 404 || c == 407 || c == 408 || c == 425:
 		return err
 	case c/100 == 4:
-		return &refusal{err.Error()}
+		return &rejectedError{err.Error()}
 	}
 	return err
 }
 
-// retryAfter reads seconds or a date; at most five minutes are believed.
-func retryAfter(s string, now time.Time) time.Duration {
+// parseRetryAfter reads seconds or a date; at most five minutes are believed.
+func parseRetryAfter(s string, now time.Time) time.Duration {
 	d := time.Duration(0)
 	if n, err := strconv.Atoi(strings.TrimSpace(s)); err == nil {
 		d = time.Duration(min(max(n, 0), 3600)) * time.Second

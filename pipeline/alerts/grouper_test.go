@@ -44,9 +44,9 @@ func show(list []*pipeline.Alert) string {
 func TestMatchesOfAGroupWithinAWindowAreOneAlert(t *testing.T) {
 	check := func(want string, at ...int64) {
 		t.Helper()
-		f := NewFold(DefaultFold(), 1)
+		f := NewGrouper(DefaultGrouper(), 1)
 		for i, x := range at {
-			f.Add(match(x, "r", "g"), late, int64(i))
+			f.AddVerdicts(match(x, "r", "g"), late, int64(i))
 		}
 		all, opened := f.Flush()
 		byStart(all)
@@ -73,9 +73,9 @@ func byStart(list []*pipeline.Alert) {
 }
 
 func TestAlertTellsOfItsFirstMatchAndOfTheNewest(t *testing.T) {
-	f := NewFold(DefaultFold(), 1)
-	f.Add(match(0, "r", "g"), late, 7)
-	f.Add(match(20, "r", "g"), late, 9)
+	f := NewGrouper(DefaultGrouper(), 1)
+	f.AddVerdicts(match(0, "r", "g"), late, 7)
+	f.AddVerdicts(match(20, "r", "g"), late, 9)
 	all, _ := f.Flush()
 	want := &pipeline.Alert{
 		ID: all[0].ID, Fingerprint: all[0].Fingerprint, Revision: 2, Count: 2, Detector: "rules", Rule: "r", Version: "3", Title: "A title", Severity: "high",
@@ -92,12 +92,12 @@ func TestAlertTellsOfItsFirstMatchAndOfTheNewest(t *testing.T) {
 }
 
 func TestVerdictWithoutGroupGetsItsContainerElseItsHost(t *testing.T) {
-	f := NewFold(DefaultFold(), 1)
-	f.Add(match(0, "r", ""), late, 0)
+	f := NewGrouper(DefaultGrouper(), 1)
+	f.AddVerdicts(match(0, "r", ""), late, 0)
 	e := match(0, "r", "")
 	e.Container = nil
-	f.Add(e, late, 0)
-	f.Add(match(0, "r", strings.Repeat("x", 5000)), late, 0)
+	f.AddVerdicts(e, late, 0)
+	f.AddVerdicts(match(0, "r", strings.Repeat("x", 5000)), late, 0)
 	all, _ := f.Flush()
 	groups := map[string]bool{}
 	for _, a := range all {
@@ -113,12 +113,12 @@ func TestVerdictWithoutGroupGetsItsContainerElseItsHost(t *testing.T) {
 
 // TestAClockAheadClosesNobodysWindow: neither an event's time nor the collector's own clock moves the fold past the engine's.
 func TestAClockAheadClosesNobodysWindow(t *testing.T) {
-	f := NewFold(DefaultFold(), 1)
-	f.Add(match(0, "r", "g"), late, 0)
+	f := NewGrouper(DefaultGrouper(), 1)
+	f.AddVerdicts(match(0, "r", "g"), late, 0)
 	ahead := match(1e9, "r", "liar")
 	ahead.Ingested = t0 + 10*sec
-	f.Add(ahead, late, 1)
-	f.Add(match(20, "r", "g"), late, 2)
+	f.AddVerdicts(ahead, late, 1)
+	f.AddVerdicts(match(20, "r", "g"), late, 2)
 	all, _ := f.Flush()
 	byStart(all)
 	if got := show(all); got != "r/g@0×2 r/liar@10×1" {
@@ -127,10 +127,10 @@ func TestAClockAheadClosesNobodysWindow(t *testing.T) {
 }
 
 func TestWhatIsOlderThanTheHorizonCountsThere(t *testing.T) {
-	f := NewFold(DefaultFold(), 1)
-	f.Add(match(100_000, "r", "g"), late, 0)
-	f.Add(match(0, "r", "g"), late, 1)
-	f.Add(match(1, "r", "g"), late, 2)
+	f := NewGrouper(DefaultGrouper(), 1)
+	f.AddVerdicts(match(100_000, "r", "g"), late, 0)
+	f.AddVerdicts(match(0, "r", "g"), late, 1)
+	f.AddVerdicts(match(1, "r", "g"), late, 2)
 	all, _ := f.Flush()
 	byStart(all)
 	if got := show(all); got != "r/g@96400×2 r/g@100000×1" {
@@ -139,12 +139,12 @@ func TestWhatIsOlderThanTheHorizonCountsThere(t *testing.T) {
 }
 
 func TestTooManyGroupsShareOneAlert(t *testing.T) {
-	cfg := DefaultFold()
+	cfg := DefaultGrouper()
 	cfg.MaxOpen, cfg.MaxPerRule = 6, 4
-	f := NewFold(cfg, 1)
+	f := NewGrouper(cfg, 1)
 	for i := range 20 {
-		f.Add(match(int64(i), "hot", fmt.Sprint("g", i)), late, int64(i))
-		f.Add(match(int64(i), "cool", fmt.Sprint("g", i%2)), late, int64(i))
+		f.AddVerdicts(match(int64(i), "hot", fmt.Sprint("g", i)), late, int64(i))
+		f.AddVerdicts(match(int64(i), "cool", fmt.Sprint("g", i%2)), late, int64(i))
 	}
 	all, _ := f.Flush()
 	n := map[string]uint64{}
@@ -153,8 +153,8 @@ func TestTooManyGroupsShareOneAlert(t *testing.T) {
 			n[a.Rule] += a.Count
 		}
 	}
-	if n["hot"] != 16 || n["cool"] != 0 || f.Open() != 6 {
-		t.Errorf("shared %v, open %d: %s", n, f.Open(), show(all))
+	if n["hot"] != 16 || n["cool"] != 0 || f.OpenWindows() != 6 {
+		t.Errorf("shared %v, open %d: %s", n, f.OpenWindows(), show(all))
 	}
 }
 
@@ -162,14 +162,14 @@ func TestTooManyGroupsShareOneAlert(t *testing.T) {
 // from the revisions before it gives the same revisions ever after.
 func TestRestoredFoldGoesOnAsIfNothingHadHappened(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
-	cfg := DefaultFold()
+	cfg := DefaultGrouper()
 	cfg.MaxOpen, cfg.MaxPerRule, cfg.Horizon = 40, 25, 20*time.Minute
-	live := NewFold(cfg, 3)
+	live := NewGrouper(cfg, 3)
 	var log []*pipeline.Alert
 	now := int64(0)
 	for block := range 400 {
 		from := int64(block * 20)
-		restored := NewFold(cfg, 3)
+		restored := NewGrouper(cfg, 3)
 		restored.Restore(before(log, from, cfg.Lookback()))
 		now += rnd.Int64N(200)
 		for i := range rnd.IntN(12) {
@@ -178,16 +178,16 @@ func TestRestoredFoldGoesOnAsIfNothingHadHappened(t *testing.T) {
 				at -= rnd.Int64N(5000)
 			}
 			e := match(at, fmt.Sprint("r", rnd.IntN(3)), fmt.Sprint("g", rnd.IntN(15)))
-			live.Add(e, late, from+int64(i))
-			restored.Add(e, late, from+int64(i))
+			live.AddVerdicts(e, late, from+int64(i))
+			restored.AddVerdicts(e, late, from+int64(i))
 		}
 		a, aNew := live.Flush()
 		b, bNew := restored.Flush()
 		if d := cmp.Diff(a, b); d != "" {
 			t.Fatalf("block %d (-live +restored):\n%s", block, d)
 		}
-		if len(aNew) != len(bNew) || live.Open() != restored.Open() {
-			t.Fatalf("block %d: %d and %d opened, %d and %d open", block, len(aNew), len(bNew), live.Open(), restored.Open())
+		if len(aNew) != len(bNew) || live.OpenWindows() != restored.OpenWindows() {
+			t.Fatalf("block %d: %d and %d opened, %d and %d open", block, len(aNew), len(bNew), live.OpenWindows(), restored.OpenWindows())
 		}
 		log = append(log, a...)
 	}
@@ -218,12 +218,12 @@ func before(log []*pipeline.Alert, offset int64, lookback time.Duration) (out []
 // TestBlocksDoNotChangeAlerts: wherever the borders lie, the same alerts stand at the end.
 func TestBlocksDoNotChangeAlerts(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
-	whole, parts := NewFold(DefaultFold(), 1), NewFold(DefaultFold(), 1)
+	whole, parts := NewGrouper(DefaultGrouper(), 1), NewGrouper(DefaultGrouper(), 1)
 	last := map[string]*pipeline.Alert{}
 	for i := range 500 {
 		e := match(int64(i)*3-rnd.Int64N(700), "r", fmt.Sprint(rnd.IntN(4)))
-		whole.Add(e, late, int64(i))
-		parts.Add(e, late, int64(i))
+		whole.AddVerdicts(e, late, int64(i))
+		parts.AddVerdicts(e, late, int64(i))
 		if rnd.IntN(5) == 0 {
 			all, _ := parts.Flush()
 			for _, a := range all {
@@ -248,12 +248,12 @@ func TestBlocksDoNotChangeAlerts(t *testing.T) {
 
 // TestFoldKeepsNothingOfTheEvent: its strings lie in a buffer that is used again.
 func TestFoldKeepsNothingOfTheEvent(t *testing.T) {
-	f := NewFold(DefaultFold(), 1)
+	f := NewGrouper(DefaultGrouper(), 1)
 	e := match(0, "r", "g")
-	f.Add(e, late, 0)
+	f.AddVerdicts(e, late, 0)
 	f.Flush()
 	e.Verdicts[0].Group, e.Verdicts[0].Evidence, e.Host.Name = "changed", "changed", "changed"
-	f.Add(match(1, "r", "g"), late, 1)
+	f.AddVerdicts(match(1, "r", "g"), late, 1)
 	all, _ := f.Flush()
 	if len(all) != 1 || all[0].Count != 2 || all[0].Host != "h" {
 		t.Error(show(all))
@@ -261,7 +261,7 @@ func TestFoldKeepsNothingOfTheEvent(t *testing.T) {
 }
 
 func BenchmarkFold(b *testing.B) {
-	f := NewFold(DefaultFold(), 1)
+	f := NewGrouper(DefaultGrouper(), 1)
 	events := make([]*pipeline.Event, 1000)
 	for i := range events {
 		events[i] = match(int64(i%100), "r", fmt.Sprint(i%200))
@@ -269,7 +269,7 @@ func BenchmarkFold(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		for i, e := range events {
-			f.Add(e, late, int64(i))
+			f.AddVerdicts(e, late, int64(i))
 		}
 		f.Flush()
 	}

@@ -26,8 +26,8 @@ var (
 )
 
 // rows is a block of the messages [from, to) of a partition, two events each.
-func rows(s *clickhouse.Store, topic string, partition int32, from, to int64) *clickhouse.Block {
-	b := s.NewBlock()
+func rows(s *clickhouse.Store, topic string, partition int32, from, to int64) *clickhouse.ColumnBlock {
+	b := s.NewColumnBlock()
 	for o := from; o < to; o++ {
 		for i := range uint32(2) {
 			b.Append(&pipeline.Event{Id: fmt.Appendf(nil, "%08d%08d", o, i), Dataset: pipeline.Dataset_LOG, Ingested: ingested, Log: &pipeline.LogLine{Message: "m"}},
@@ -37,7 +37,7 @@ func rows(s *clickhouse.Store, topic string, partition int32, from, to int64) *c
 	return b
 }
 
-func insert(t *testing.T, s *clickhouse.Store, b *clickhouse.Block, token string) {
+func insert(t *testing.T, s *clickhouse.Store, b *clickhouse.ColumnBlock, token string) {
 	t.Helper()
 	if err := s.Insert(t.Context(), b, token); err != nil {
 		t.Fatal(err)
@@ -67,7 +67,7 @@ func TestSameTokenTwiceIsOnce(t *testing.T) {
 // TestABlockIsOnePart: it is there whole or not at all.
 func TestABlockIsOnePart(t *testing.T) {
 	s := embeddedtest.Store(t, "onepart", "http")
-	b := s.NewBlock()
+	b := s.NewColumnBlock()
 	for i := range 100_000 {
 		b.Append(&pipeline.Event{Timestamp: int64(i) * 1e15, Ingested: ingested, Dataset: pipeline.Dataset(i % 9), Log: &pipeline.LogLine{Message: strings.Repeat("x", 300), Path: fmt.Sprint(i)}},
 			pipeline.Position{Offset: int64(i)}, "t")
@@ -92,7 +92,7 @@ func TestABlockIsOnePart(t *testing.T) {
 // TestABlockHoldsNothingOfItsEvents: what lies in Kafka's buffer may be overwritten once it was appended.
 func TestABlockHoldsNothingOfItsEvents(t *testing.T) {
 	s := embeddedtest.Store(t, "unsafe", "http")
-	b := s.NewBlock()
+	b := s.NewColumnBlock()
 	buffer := []byte("GETPUT")
 	for i := range 3 {
 		word := bytesAsString(buffer[i%2*3 : i%2*3+3])
@@ -110,7 +110,7 @@ func TestABlockHoldsNothingOfItsEvents(t *testing.T) {
 // TestHostileNumbersAreTheNearestOnes and no time, however far, makes the server refuse the block.
 func TestHostileNumbersAreTheNearestOnes(t *testing.T) {
 	s := embeddedtest.Store(t, "hostile", "http")
-	b := s.NewBlock()
+	b := s.NewColumnBlock()
 	for i, at := range []int64{math.MinInt64, -1, 0, math.MaxInt64} {
 		b.Append(&pipeline.Event{
 			Id: []byte{1}, CommunityId: []byte("far too long for twenty bytes"), Timestamp: at, Ingested: ingested, Vlan: math.MaxUint32, Duration: math.MaxUint64, Dataset: 99,
@@ -130,7 +130,7 @@ func TestHeldSaysWhatIsThere(t *testing.T) {
 		insert(t, s, rows(s, "t", 0, 5, 8), "a")
 		insert(t, s, rows(s, "t", 1, 0, 100), "b")
 		insert(t, s, rows(s, "other", 0, 0, 100), "c")
-		got, err := s.Held(t.Context(), "t", 0, 4, 7, ingested)
+		got, err := s.ExistingRows(t.Context(), "t", 0, 4, 7, ingested)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -153,7 +153,7 @@ func TestHeldSaysWhatIsThere(t *testing.T) {
 // TestStampsAreTheMemoryOfRepeats: the highest sequence and which of the 64 up to it are there, per collector and life.
 func TestStampsAreTheMemoryOfRepeats(t *testing.T) {
 	s := embeddedtest.Store(t, "stamps", "http")
-	b := s.NewBlock()
+	b := s.NewColumnBlock()
 	add := func(collector byte, boot uint64, offset int64, sequences ...uint64) {
 		for i, q := range sequences {
 			b.Append(&pipeline.Event{Ingested: ingested}, pipeline.Position{Offset: offset + int64(i), Stamp: pipeline.Stamp{Collector: [16]byte{0: collector, 15: 7}, Boot: boot, Sequence: q}}, "t")
@@ -272,7 +272,7 @@ func TestMigrateTwiceAndForward(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b := s.NewBlock()
+	b := s.NewColumnBlock()
 	b.Append(filled(), pipeline.Position{Offset: 77}, "t")
 	insert(t, s, b, "b")
 	if got := query(t, s, "SELECT count(), countIf(http.response.location != ''), countIf(network.community_id LIKE '1:%') FROM events"); got != "7\t1\t1" {
