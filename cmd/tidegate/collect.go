@@ -89,7 +89,7 @@ func (p *process) startCapture(registry *containers.Registry) {
 		set.Panicked = panicked
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
-			Container: registry.ByIP, Who: registry.Who, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Dedup: shared,
+			Container: registry.ByIP, Who: registry.Resolve, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Dedup: shared,
 			Emit: func(e *pipeline.Event) { lane.TryShip(e) },
 		}, p.reg)
 	}

@@ -97,25 +97,25 @@ type Registry struct {
 
 	view atomic.Pointer[view] // what readers see; replaced as a whole
 
-	mu       sync.Mutex // of what is below
-	entries  map[string]*entry
-	networks []network
-	subs     []chan struct{}
+	mu          sync.Mutex // of what is below
+	entries     map[string]*entry
+	networks    []network
+	subscribers []chan struct{}
 
 	ready     chan struct{}
 	readyOnce sync.Once
-	met       metrics
+	metrics   metrics
 }
 
 // An entry is what is known of one container. It is owned by the goroutine in Run; what readers see of it is immutable.
 type entry struct {
-	c       *pipeline.Container
-	ips     []netip.Addr
-	log     LogFile
-	running bool
-	ended   time.Time // when it stopped to run; zero while it runs or has never run
-	removed bool      // it exists no more: forgotten after Config.Tombstones
-	exclude bool
+	container *pipeline.Container
+	ips       []netip.Addr
+	log       LogFile
+	running   bool
+	ended     time.Time // when it stopped to run; zero while it runs or has never run
+	removed   bool      // it exists no more: forgotten after Config.Tombstones
+	exclude   bool
 }
 
 type network struct {
@@ -127,7 +127,7 @@ type network struct {
 // A view is a snapshot: maps and slices in it are never written again.
 type view struct {
 	byID    map[string]*entryView
-	byIP    map[netip.Addr]owner
+	byIP    map[netip.Addr]holder
 	logs    []LogFile
 	all     []*pipeline.Container
 	bridges []string
@@ -135,8 +135,8 @@ type view struct {
 	routers map[netip.Addr]bool // addresses in them that are the host's
 }
 
-// An owner has an address, or had it last.
-type owner struct {
+// An holder has an address, or had it last.
+type holder struct {
 	c     *pipeline.Container
 	ended int64 // ns; 0: it runs
 }
@@ -158,7 +158,7 @@ type metrics struct {
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Registry {
 	r := &Registry{
 		cfg: cfg, log: log, now: time.Now, entries: map[string]*entry{}, ready: make(chan struct{}),
-		met: metrics{
+		metrics: metrics{
 			events:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_containers_events_total", Help: "Events of containers read from the Docker API."}, []string{"action"}),
 			dropped:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_containers_dropped_total", Help: "Events and metadata of containers that were not kept."}, []string{"reason"}),
 			errors:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_containers_errors_total", Help: "Calls of the Docker API that did not succeed."}, []string{"call"}),
@@ -167,7 +167,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Registry {
 		},
 	}
 	if reg != nil {
-		reg.MustRegister(r.met.events, r.met.dropped, r.met.errors, r.met.known, r.met.connected)
+		reg.MustRegister(r.metrics.events, r.metrics.dropped, r.metrics.errors, r.metrics.known, r.metrics.connected)
 	}
 	switch cfg.Self {
 	case "auto":
@@ -202,10 +202,10 @@ func (r *Registry) ByID(id string) *pipeline.Container {
 // The result is immutable.
 func (r *Registry) ByIP(ip netip.Addr) *pipeline.Container { return r.view.Load().byIP[ip.Unmap()].c }
 
-// Who tells which container had an address at a time, ns since 1970. It is not settled while another answer may still come: the
+// Resolve tells which container had an address at a time, ns since 1970. It is not settled while another answer may still come: the
 // address is one of Docker's, and who is known to have had it had ended before, for the API tells of a start a moment after the
 // first packets. Who takes no lock.
-func (r *Registry) Who(ip netip.Addr, at int64) (c *pipeline.Container, settled bool) {
+func (r *Registry) Resolve(ip netip.Addr, at int64) (c *pipeline.Container, settled bool) {
 	v := r.view.Load()
 	ip = ip.Unmap()
 	if o, ok := v.byIP[ip]; ok && (o.ended == 0 || at <= o.ended) {
@@ -247,7 +247,7 @@ func (r *Registry) Subscribe() <-chan struct{} {
 	ch := make(chan struct{}, 1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.subs = append(r.subs, ch)
+	r.subscribers = append(r.subscribers, ch)
 	return ch
 }
 
@@ -255,19 +255,19 @@ func (r *Registry) Subscribe() <-chan struct{} {
 func (r *Registry) publish() {
 	v := &view{
 		byID: make(map[string]*entryView, len(r.entries)),
-		byIP: make(map[netip.Addr]owner, len(r.entries)), routers: map[netip.Addr]bool{},
+		byIP: make(map[netip.Addr]holder, len(r.entries)), routers: map[netip.Addr]bool{},
 	}
 	newest := make(map[netip.Addr]*entry, len(r.entries))
 	for id, e := range r.entries {
-		v.byID[id] = &entryView{c: e.c, status: Status{Known: true, Running: e.running, Excluded: e.exclude}}
-		v.all = append(v.all, e.c)
+		v.byID[id] = &entryView{c: e.container, status: Status{Known: true, Running: e.running, Excluded: e.exclude}}
+		v.all = append(v.all, e.container)
 		if !e.removed && !e.exclude {
 			v.logs = append(v.logs, e.log)
 		}
 		for _, ip := range e.ips {
-			if o := newest[ip]; o == nil || e.newer(o) {
+			if o := newest[ip]; o == nil || e.outranks(o) {
 				newest[ip] = e
-				v.byIP[ip] = e.owner()
+				v.byIP[ip] = e.holder()
 			}
 		}
 	}
@@ -279,8 +279,8 @@ func (r *Registry) publish() {
 		}
 	}
 	r.view.Store(v)
-	r.met.known.Set(float64(len(r.entries)))
-	for _, ch := range r.subs {
+	r.metrics.known.Set(float64(len(r.entries)))
+	for _, ch := range r.subscribers {
 		select {
 		case ch <- struct{}{}:
 		default:
@@ -288,24 +288,24 @@ func (r *Registry) publish() {
 	}
 }
 
-func (e *entry) owner() owner {
-	o := owner{c: e.c}
+func (e *entry) holder() holder {
+	o := holder{c: e.container}
 	if !e.running && !e.ended.IsZero() {
 		o.ended = e.ended.UnixNano()
 	}
 	return o
 }
 
-// newer tells whether e has a better claim to an address than o: it runs, or it ended later.
-func (e *entry) newer(o *entry) bool {
+// outranks tells whether e has a better claim to an address than o: it runs, or it ended later.
+func (e *entry) outranks(o *entry) bool {
 	if e.running != o.running {
 		return e.running
 	}
 	return e.ended.After(o.ended)
 }
 
-// bury forgets what ended longer ago than Config.Tombstones: addresses first of all, and containers that exist no more.
-func (r *Registry) bury(now time.Time) {
+// expireEntries forgets what ended longer ago than Config.Tombstones: addresses first of all, and containers that exist no more.
+func (r *Registry) expireEntries(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	changed := false
@@ -326,14 +326,14 @@ func (r *Registry) bury(now time.Time) {
 	}
 }
 
-func (r *Registry) excluded(id, name string, labels map[string]string) bool {
+func (r *Registry) isExcluded(id, name string, labels map[string]string) bool {
 	if r.isSelf(id, name) {
 		return true
 	}
-	if len(r.cfg.Include) > 0 && !matches(r.cfg.Include, name) {
+	if len(r.cfg.Include) > 0 && !matchesAny(r.cfg.Include, name) {
 		return true
 	}
-	if matches(r.cfg.Exclude, name) {
+	if matchesAny(r.cfg.Exclude, name) {
 		return true
 	}
 	for _, l := range r.cfg.ExcludeLabels {
@@ -353,7 +353,7 @@ func (r *Registry) isSelf(id, name string) bool {
 	return r.self == name || len(r.self) >= 12 && strings.HasPrefix(id, r.self)
 }
 
-func matches(globs []string, name string) bool {
+func matchesAny(globs []string, name string) bool {
 	for _, g := range globs {
 		if ok, _ := path.Match(g, name); ok {
 			return true

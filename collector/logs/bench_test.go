@@ -12,20 +12,20 @@ import (
 	"tidegate/pipeline"
 )
 
-// A sink is a lane that forgets: it counts and gives the events back.
-type sink struct{ n int }
+// A discardProducer is a lane that forgets: it counts and gives the events back.
+type discardProducer struct{ n int }
 
-func (s *sink) Lane(string) collector.Lane { return s }
-func (s *sink) Ship(_ context.Context, e *pipeline.Event, _ collector.Mark) (uint64, error) {
+func (s *discardProducer) Lane(string) collector.Lane { return s }
+func (s *discardProducer) Ship(_ context.Context, e *pipeline.Event, _ collector.Mark) (uint64, error) {
 	s.n++
 	pipeline.ReleaseEvent(e)
 	return uint64(s.n), nil
 }
-func (s *sink) TryShip(*pipeline.Event) bool   { return false }
-func (s *sink) Acked() uint64                  { return 0 }
-func (s *sink) Resume() (collector.Mark, bool) { return collector.Mark{}, false }
-func (s *sink) Seal()                          {}
-func (s *sink) Close(bool)                     {}
+func (s *discardProducer) TryShip(*pipeline.Event) bool   { return false }
+func (s *discardProducer) Acked() uint64                  { return 0 }
+func (s *discardProducer) Resume() (collector.Mark, bool) { return collector.Mark{}, false }
+func (s *discardProducer) Seal()                          {}
+func (s *discardProducer) Close(bool)                     {}
 
 // cpu reports what an iteration took of a processor: on a machine that others use too the clock says little.
 func cpu(b *testing.B) func() {
@@ -56,17 +56,17 @@ func BenchmarkFile(b *testing.B) {
 	b.ResetTimer()
 	defer cpu(b)()
 	for n := 0; n < b.N; n += lines {
-		c := newChain(s, d.id, d.dir, d.id+"-json.log", 0)
+		c := newTailer(s, d.id, d.dir, d.id+"-json.log", 0)
 		f, err := os.Open(d.path)
 		if err != nil {
 			b.Fatal(err)
 		}
-		to := &sink{}
-		file := &file{f: f, lane: to, named: true}
-		if _, err := c.pump(context.Background(), file, false); err != nil || to.n != lines {
+		to := &discardProducer{}
+		file := &file{file: f, lane: to, identified: true}
+		if _, err := c.readToEnd(context.Background(), file, false); err != nil || to.n != lines {
 			b.Fatal(to.n, err)
 		}
 		_ = f.Close()
-		s.met.settle(&c.tally)
+		s.metrics.addTally(&c.tally)
 	}
 }

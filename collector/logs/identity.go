@@ -19,8 +19,8 @@ type identity [16]byte
 func (id identity) String() string { return hex.EncodeToString(id[:]) }
 
 const (
-	headFirst = 4096    // what is read first for the first record
-	nulsMax   = 1 << 30 // a file that begins with more NULs than that is named by nothing
+	firstRead      = 4096    // what is read first for the first record
+	maxLeadingNULs = 1 << 30 // a file that begins with more NULs than that is named by nothing
 )
 
 // identify reads the identity of a file, and the first record with the place where it begins. The whole record counts: its time is
@@ -32,7 +32,7 @@ func identify(r io.ReaderAt, handle string, final bool) (id identity, at int64, 
 		return id, 0, nil, false
 	}
 	whole := false
-	for size := headFirst; ; size *= 4 {
+	for size := firstRead; ; size *= 4 {
 		buf := make([]byte, min(size, recordMax))
 		n, err := r.ReadAt(buf, at)
 		if n == 0 || err != nil && !errors.Is(err, io.EOF) {
@@ -53,7 +53,7 @@ func identify(r io.ReaderAt, handle string, final bool) (id identity, at int64, 
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, len(head)+64), uint64(at))
 	b = append(b, head...)
 	var rec record
-	var c clock
+	var c timeParser
 	if !whole || !rec.parse(bytes.Clone(head[:len(head)-1]), &c) || rec.time == 0 {
 		b = append(b, handle...)
 	}
@@ -63,12 +63,12 @@ func identify(r io.ReaderAt, handle string, final bool) (id identity, at int64, 
 // skipNULs tells where the first byte is that is not NUL: a host that crashed may have left any number of them.
 func skipNULs(r io.ReaderAt) (at int64, err error) {
 	buf := make([]byte, 1)
-	for at < nulsMax {
+	for at < maxLeadingNULs {
 		n, err := r.ReadAt(buf, at)
 		if n == 0 {
 			return at, err
 		}
-		if k := nuls(buf[:n]); k < n {
+		if k := countNULs(buf[:n]); k < n {
 			return at + int64(k), nil
 		}
 		at += int64(n)
@@ -89,11 +89,11 @@ func identifyGzip(f *os.File, handle string) (identity, bool) {
 	// NULs and the first record, if they are not longer than two records may be.
 	var buf bytes.Buffer
 	for buf.Len() < 2*recordMax {
-		n, err := io.CopyN(&buf, z, headFirst)
+		n, err := io.CopyN(&buf, z, firstRead)
 		if n == 0 || err != nil && !errors.Is(err, io.EOF) {
 			break
 		}
-		if i := nuls(buf.Bytes()); bytes.IndexByte(buf.Bytes()[i:], '\n') >= 0 {
+		if i := countNULs(buf.Bytes()); bytes.IndexByte(buf.Bytes()[i:], '\n') >= 0 {
 			break
 		}
 	}

@@ -3,19 +3,19 @@ package logs
 // levelWindow is how far into a line its level is looked for.
 const levelWindow = 96
 
-// levels are the words for a level, as they are told: lower case, not translated into each other.
-var levels = [...]string{
+// levelWords are the words for a level, as they are told: lower case, not translated into each other.
+var levelWords = [...]string{
 	"trace", "debug", "info", "information", "notice", "warn", "warning", "error", "err", "fatal", "panic", "critical", "crit",
 	"alert", "emerg", "emergency", "severe", "fine", "verbose", "dpanic",
 }
 
-// level finds the level that a line says at its front; "" if it says none. In order: the letter of klog (I1124 23:08:00.1), a
+// detectLevel finds the level that a line says at its front; "" if it says none. In order: the letter of klog (I1124 23:08:00.1), a
 // member of a JSON object, a key of logfmt, a word in brackets, a bare word in capitals.
-func level(line []byte) string {
+func detectLevel(line []byte) string {
 	if len(line) > levelWindow {
 		line = line[:levelWindow]
 	}
-	if l := klog(line); l != "" {
+	if l := klogLevel(line); l != "" {
 		return l
 	}
 	for i := 0; i < len(line); i++ {
@@ -53,7 +53,7 @@ func levelAt(line []byte, i, end int) string {
 	}
 	switch {
 	case before == '[' && (after == ']' || after == ' ' || after == ':'), before == '<' && after == '>', before == '(' && after == ')':
-	case upper(word) && (before == 0 || before == ' ' || before == '\t' || before == '|') &&
+	case isUpper(word) && (before == 0 || before == ' ' || before == '\t' || before == '|') &&
 		(after == 0 || after == ' ' || after == ':' || after == '\t' || after == '|' || after == ','):
 	default:
 		return ""
@@ -94,7 +94,7 @@ func levelValue(b []byte) string {
 
 // levelWord returns the word for a level as one of levels, so that nothing is allocated.
 func levelWord(word []byte) string {
-	for _, l := range levels {
+	for _, l := range levelWords {
 		if len(l) == len(word) && equalFold(word, l) {
 			return l
 		}
@@ -102,9 +102,9 @@ func levelWord(word []byte) string {
 	return ""
 }
 
-// klog reads Lmmdd hh:mm:ss at the front of a line.
-func klog(b []byte) string {
-	if len(b) < 14 || b[5] != ' ' || b[8] != ':' || b[11] != ':' || two(b[1:]) > 12 || two(b[3:]) > 31 {
+// klogLevel reads Lmmdd hh:mm:ss at the front of a line.
+func klogLevel(b []byte) string {
+	if len(b) < 14 || b[5] != ' ' || b[8] != ':' || b[11] != ':' || twoDigits(b[1:]) > 12 || twoDigits(b[3:]) > 31 {
 		return ""
 	}
 	switch b[0] {
@@ -130,7 +130,7 @@ func equalFold(b []byte, lower string) bool {
 	return true
 }
 
-func upper(b []byte) bool {
+func isUpper(b []byte) bool {
 	for _, c := range b {
 		if c < 'A' || c > 'Z' {
 			return false

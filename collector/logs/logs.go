@@ -103,34 +103,34 @@ type Containers interface {
 }
 
 const (
-	debounce    = 10 * time.Millisecond // between two looks at a file that is being written
-	rescanEvery = time.Second
-	relistEvery = 30 // rescans between two listings of a folder in which nothing seemed to happen
+	debounce      = 10 * time.Millisecond // between two looks at a file that is being written
+	rescanEvery   = time.Second
+	fullScanEvery = 30 // rescans between two listings of a folder in which nothing seemed to happen
 	// introduction is how long a new container's lines wait for its name; its files are held meanwhile.
-	introduction = 2 * time.Second
+	metadataTimeout = 2 * time.Second
 	// quietAfterEnd is how long after the end of a container, and its last byte, a line without newline is taken as complete.
-	quietAfterEnd = 2 * time.Second
-	reserve       = 256 // descriptors that are left to the rest of the process
+	quietAfterEnd       = 2 * time.Second
+	reservedDescriptors = 256 // descriptors that are left to the rest of the process
 )
 
 // Source follows the log files of all containers. It implements collector.Source.
 type Source struct {
 	cfg       Config
-	who       Containers
+	registry  Containers
 	collector pipeline.ID
 	log       *slog.Logger
-	met       metrics
+	metrics   metrics
 	budget    budget
-	born      int64 // ns; records before it are left out, 0: none are
+	notBefore int64 // ns; records before it are left out, 0: none are
 
-	ship   collector.Shipper
-	watch  *watcher
-	chains map[string]*chain // by container id
-	dirs   map[int32]*chain  // by watch
-	ended  chan *chain
-	wg     sync.WaitGroup
-	told   map[string]bool // container ids whose driver was logged
-	ticks  int
+	ship           collector.Shipper
+	watch          *watcher
+	tailers        map[string]*tailer // by container id
+	tailersByWatch map[int32]*tailer  // by watch
+	ended          chan *tailer
+	wg             sync.WaitGroup
+	logged         map[string]bool // container ids whose driver was logged
+	ticks          int
 }
 
 var _ collector.Source = (*Source)(nil)
@@ -138,30 +138,30 @@ var _ collector.Source = (*Source)(nil)
 // New returns a Source that reads nothing until Run is called. who may be nil: then containers have ids only.
 func New(cfg Config, who Containers, collectorID pipeline.ID, log *slog.Logger, reg prometheus.Registerer) *Source {
 	s := &Source{
-		cfg: cfg, who: who, collector: collectorID, log: log, met: newMetrics(reg),
-		chains: map[string]*chain{}, dirs: map[int32]*chain{}, ended: make(chan *chain), told: map[string]bool{},
+		cfg: cfg, registry: who, collector: collectorID, log: log, metrics: newMetrics(reg),
+		tailers: map[string]*tailer{}, tailersByWatch: map[int32]*tailer{}, ended: make(chan *tailer), logged: map[string]bool{},
 	}
-	s.budget.files = int64(cfg.MaxOpen)
-	if s.budget.files == 0 {
-		s.budget.files = descriptors()
+	s.budget.maxFiles = int64(cfg.MaxOpen)
+	if s.budget.maxFiles == 0 {
+		s.budget.maxFiles = descriptorLimit()
 	}
-	s.budget.memory = int64(cfg.Memory)
+	s.budget.maxMemory = int64(cfg.Memory)
 	if cfg.Start == "end" {
-		s.born = time.Now().UnixNano()
+		s.notBefore = time.Now().UnixNano()
 		if !cfg.Born.IsZero() {
-			s.born = cfg.Born.UnixNano()
+			s.notBefore = cfg.Born.UnixNano()
 		}
 	}
 	return s
 }
 
-// descriptors is how many files the process may open, less a reserve.
-func descriptors() int64 {
+// descriptorLimit is how many files the process may open, less a reserve.
+func descriptorLimit() int64 {
 	var lim unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) != nil {
-		return 1024 - reserve
+		return 1024 - reservedDescriptors
 	}
-	return max(64, min(int64(lim.Cur), 1<<20)-reserve)
+	return max(64, min(int64(lim.Cur), 1<<20)-reservedDescriptors)
 }
 
 // Run follows the logs until ctx ends. It returns an error only where nothing could ever be read.
@@ -172,19 +172,19 @@ func (s *Source) Run(ctx context.Context, ship collector.Shipper) error {
 		return fmt.Errorf("watch log files: %w", err)
 	}
 	s.watch = w
-	events := make(chan []event)
+	events := make(chan []inotifyEvent)
 	readCtx, stop := context.WithCancel(ctx)
 	var reader sync.WaitGroup
-	reader.Go(func() { w.read(readCtx, events) })
+	reader.Go(func() { w.readEvents(readCtx, events) })
 	defer func() {
 		stop()
-		w.close()
+		w.closeWatcher()
 		reader.Wait()
 	}()
 
 	var changed <-chan struct{}
-	if s.who != nil {
-		changed = s.who.Subscribe()
+	if s.registry != nil {
+		changed = s.registry.Subscribe()
 	}
 	tick := time.NewTicker(rescanEvery)
 	defer tick.Stop()
@@ -192,138 +192,138 @@ func (s *Source) Run(ctx context.Context, ship collector.Shipper) error {
 	for {
 		select {
 		case <-ctx.Done():
-			s.stop()
+			s.stopTailers()
 			return nil
 		case batch := <-events:
-			s.handle(ctx, batch)
+			s.handleEvents(ctx, batch)
 		case <-changed:
-			s.introduce(ctx)
+			s.applyMetadata(ctx)
 		case <-tick.C:
 			s.rescan(ctx)
 		case c := <-s.ended:
-			s.forget(c)
+			s.removeTailer(c)
 		}
 	}
 }
 
-// stop waits for the chains, which see that ctx has ended, and closes their lanes: their files will still be there.
-func (s *Source) stop() {
+// stopTailers waits for the chains, which see that ctx has ended, and closes their lanes: their files will still be there.
+func (s *Source) stopTailers() {
 	done := make(chan struct{})
 	go func() { s.wg.Wait(); close(done) }()
 	for {
 		select {
 		case <-s.ended:
 		case <-done:
-			for _, c := range s.chains {
-				s.end(c)
+			for _, c := range s.tailers {
+				s.closeTailer(c)
 			}
 			return
 		}
 	}
 }
 
-func (s *Source) folder() string { return filepath.Join(s.cfg.Root, "containers") }
+func (s *Source) containersFolder() string { return filepath.Join(s.cfg.Root, "containers") }
 
 // rescan looks at everything again.
 func (s *Source) rescan(ctx context.Context) {
 	s.ticks++
-	dir := s.folder()
-	if err := s.watch.addRoot(dir); err != nil && !s.told[dir] {
-		s.told[dir] = true
+	dir := s.containersFolder()
+	if err := s.watch.watchRoot(dir); err != nil && !s.logged[dir] {
+		s.logged[dir] = true
 		s.log.Warn("folder of container logs is not there: it is tried again every second", "folder", dir, "error", err)
 	}
 	entries, err := os.ReadDir(dir)
-	if err == nil && s.told[dir] {
-		delete(s.told, dir)
+	if err == nil && s.logged[dir] {
+		delete(s.logged, dir)
 		s.log.Info("folder of container logs is there", "folder", dir)
 	}
 	for _, e := range entries {
-		if e.IsDir() && isID(e.Name()) {
-			s.add(ctx, e.Name(), filepath.Join(dir, e.Name()), e.Name()+"-json.log")
+		if e.IsDir() && isContainerID(e.Name()) {
+			s.followLog(ctx, e.Name(), filepath.Join(dir, e.Name()), e.Name()+"-json.log")
 		}
 	}
-	if s.who != nil {
-		s.introduce(ctx)
+	if s.registry != nil {
+		s.applyMetadata(ctx)
 	}
 	var lag int64
-	for id, c := range s.chains {
+	for id, c := range s.tailers {
 		if c.excluded {
 			if !isDir(c.dir) {
-				delete(s.chains, id)
+				delete(s.tailers, id)
 			}
 			continue
 		}
-		if s.watch.lost {
-			c.relist()
+		if s.watch.overflowed {
+			c.scanFolder()
 		} else {
-			c.look(s.ticks%relistEvery == c.slot%relistEvery)
+			c.poll(s.ticks%fullScanEvery == c.slot%fullScanEvery)
 		}
-		lag += c.lag()
+		lag += c.lagBytes()
 	}
-	s.watch.lost = false
-	s.met.lag.Set(float64(lag))
-	s.met.chains.Set(float64(len(s.chains)))
-	s.met.open.Set(float64(s.budget.open.Load()))
+	s.watch.overflowed = false
+	s.metrics.lag.Set(float64(lag))
+	s.metrics.tailers.Set(float64(len(s.tailers)))
+	s.metrics.open.Set(float64(s.budget.openFiles.Load()))
 }
 
-// add begins to follow a container, unless it is followed already.
-func (s *Source) add(ctx context.Context, id, dir, base string) {
-	if s.chains[id] != nil {
+// followLog begins to follow a container, unless it is followed already.
+func (s *Source) followLog(ctx context.Context, id, dir, base string) {
+	if s.tailers[id] != nil {
 		return
 	}
-	c := newChain(s, id, dir, base, len(s.chains))
-	s.chains[id] = c
-	if s.who != nil && s.who.Status(id).Excluded {
+	c := newTailer(s, id, dir, base, len(s.tailers))
+	s.tailers[id] = c
+	if s.registry != nil && s.registry.Status(id).Excluded {
 		c.excluded = true
 		return
 	}
-	wd, err := s.watch.add(dir, false)
+	wd, err := s.watch.watchFolder(dir, false)
 	if err != nil {
-		s.met.errors.WithLabelValues("watch").Inc()
+		s.metrics.errors.WithLabelValues("watch").Inc()
 		c.polled = true
 	} else {
 		c.watched = true
-		s.dirs[wd] = c
+		s.tailersByWatch[wd] = c
 		c.wd = wd
 	}
-	c.relist()
+	c.scanFolder()
 	ctx, c.cancel = context.WithCancel(ctx)
 	s.wg.Go(func() {
-		c.run(ctx)
+		c.readLoop(ctx)
 		s.ended <- c
 	})
 }
 
-// introduce takes what the registry has learnt: names for chains that wait for theirs, containers that are not to be followed, log
+// applyMetadata takes what the registry has learnt: names for chains that wait for theirs, containers that are not to be followed, log
 // files elsewhere than in the folder of logs, and drivers that keep no file which could be read.
-func (s *Source) introduce(ctx context.Context) {
-	for _, lf := range s.who.Logs() {
+func (s *Source) applyMetadata(ctx context.Context) {
+	for _, lf := range s.registry.Logs() {
 		if lf.Driver != "json-file" {
-			if lf.Driver != "" && !s.told[lf.ContainerID] {
-				s.told[lf.ContainerID] = true
-				s.met.unread.WithLabelValues(driverName(lf.Driver)).Inc()
+			if lf.Driver != "" && !s.logged[lf.ContainerID] {
+				s.logged[lf.ContainerID] = true
+				s.metrics.unread.WithLabelValues(driverLabel(lf.Driver)).Inc()
 				s.log.Warn("log of a container is not read: its driver keeps no json-file", "container", lf.ContainerID, "driver", lf.Driver)
 			}
 			continue
 		}
-		if s.chains[lf.ContainerID] == nil && lf.Path != "" {
+		if s.tailers[lf.ContainerID] == nil && lf.Path != "" {
 			if dir := filepath.Dir(lf.Path); isDir(dir) {
-				s.add(ctx, lf.ContainerID, dir, filepath.Base(lf.Path))
+				s.followLog(ctx, lf.ContainerID, dir, filepath.Base(lf.Path))
 			}
 		}
 	}
-	for id, c := range s.chains {
-		if !c.excluded && s.who.Status(id).Excluded {
+	for id, c := range s.tailers {
+		if !c.excluded && s.registry.Status(id).Excluded {
 			c.excluded = true
 			c.cancel()
 		}
-		if !c.introduced.Load() {
-			c.wakeUp()
+		if !c.metadataReady.Load() {
+			c.wakeReader()
 		}
 	}
 }
 
-func driverName(d string) string {
+func driverLabel(d string) string {
 	switch d {
 	case "local", "journald", "syslog", "none", "fluentd", "gelf", "awslogs", "splunk", "gcplogs", "etwlogs":
 		return d
@@ -336,57 +336,57 @@ func isDir(path string) bool {
 	return err == nil && fi.IsDir()
 }
 
-// handle takes what inotify told.
-func (s *Source) handle(ctx context.Context, batch []event) {
+// handleEvents takes what inotify told.
+func (s *Source) handleEvents(ctx context.Context, batch []inotifyEvent) {
 	for _, e := range batch {
-		c := s.dirs[e.wd]
+		c := s.tailersByWatch[e.wd]
 		switch {
 		case e.mask&unix.IN_Q_OVERFLOW != 0:
-			s.met.errors.WithLabelValues("overflow").Inc()
-			s.watch.lost = true
+			s.metrics.errors.WithLabelValues("overflow").Inc()
+			s.watch.overflowed = true
 			s.rescan(ctx)
 		case s.watch.isRoot(e.wd):
 			if e.mask&unix.IN_IGNORED != 0 {
 				s.watch.dropRoot()
-			} else if e.mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0 && isID(e.name) {
-				s.add(ctx, e.name, filepath.Join(s.folder(), e.name), e.name+"-json.log")
+			} else if e.mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0 && isContainerID(e.name) {
+				s.followLog(ctx, e.name, filepath.Join(s.containersFolder(), e.name), e.name+"-json.log")
 			}
 		case c == nil:
 		case e.mask&unix.IN_IGNORED != 0:
-			delete(s.dirs, e.wd)
-			c.relist()
+			delete(s.tailersByWatch, e.wd)
+			c.scanFolder()
 		case e.mask&unix.IN_MODIFY != 0:
-			c.wakeUp()
-		case c.owns(e.name):
-			c.relist()
+			c.wakeReader()
+		case c.ownsName(e.name):
+			c.scanFolder()
 		}
 	}
 }
 
-// forget takes a chain out whose goroutine has returned. One that was excluded stays known, so that it is not begun again.
-func (s *Source) forget(c *chain) {
+// removeTailer takes a chain out whose goroutine has returned. One that was excluded stays known, so that it is not begun again.
+func (s *Source) removeTailer(c *tailer) {
 	if c.watched {
-		s.watch.remove(c.wd)
-		delete(s.dirs, c.wd)
+		s.watch.unwatch(c.wd)
+		delete(s.tailersByWatch, c.wd)
 	}
-	s.end(c)
+	s.closeTailer(c)
 	if !c.excluded {
-		delete(s.chains, c.id)
-		delete(s.told, c.id)
+		delete(s.tailers, c.id)
+		delete(s.logged, c.id)
 	}
 }
 
-// end closes a chain whose goroutine has returned. It looks at the folder before: a lane is forgotten only if its file has no name now,
+// closeTailer closes a chain whose goroutine has returned. It looks at the folder before: a lane is forgotten only if its file has no name now,
 // and one that was being compressed may have got another name since the last look.
-func (s *Source) end(c *chain) {
+func (s *Source) closeTailer(c *tailer) {
 	if !c.excluded {
-		c.relist()
+		c.scanFolder()
 	}
-	c.close()
+	c.closeFiles()
 }
 
-// isID tells whether a folder is a container's: its name is 64 hex digits.
-func isID(s string) bool {
+// isContainerID tells whether a folder is a container's: its name is 64 hex digits.
+func isContainerID(s string) bool {
 	if len(s) != 64 {
 		return false
 	}

@@ -70,14 +70,14 @@ func TestLinesBecomeEvents(t *testing.T) {
 	root := t.TempDir()
 	d, ship := newDockerd(t, root, 1), newFake()
 	d.attrs = `,"attrs":{"tag":"a\"}b","x":"{"}`
-	d.say("stdout", "level=info hello \"you\"\n")
-	d.say("stderr", "[ERROR] password=hunter2 over\n\n")
-	who := newWho()
+	d.writeLog("stdout", "level=info hello \"you\"\n")
+	d.writeLog("stderr", "[ERROR] password=hunter2 over\n\n")
+	who := newRegistry()
 	who.set(d.id, "web", containers.Status{Known: true, Running: true})
 	start(t, config(root), who, ship)
 	ship.wait(t, 3)
 	l := ship.all()
-	if e := l[0]; e.message != `level=info hello "you"` || e.stream != "stdout" || e.level != "info" || e.offset != 0 || e.who != "web" ||
+	if e := l[0]; e.message != `level=info hello "you"` || e.stream != "stdout" || e.level != "info" || e.offset != 0 || e.container != "web" ||
 		e.path != d.path || e.time != d.now.UnixNano()-2*137 || e.bytes != 22 || e.partial || e.truncated {
 		t.Errorf("%+v", e)
 	}
@@ -87,7 +87,7 @@ func TestLinesBecomeEvents(t *testing.T) {
 	if e := l[2]; e.message != "" || e.stream != "stderr" {
 		t.Errorf("%+v", e)
 	}
-	d.say("stdout", "more\n")
+	d.writeLog("stdout", "more\n")
 	wantMessages(t, ship, l[0].message, l[1].message, "", "more")
 }
 
@@ -99,7 +99,7 @@ func TestFilesOfAnEarlierLifeAreReadInOrder(t *testing.T) {
 		d.maxFile, d.compress = 4, compress
 		var want []string
 		for i := range 4 {
-			d.say("stdout", fmt.Sprintf("a%d\nb%d\n", i, i))
+			d.writeLog("stdout", fmt.Sprintf("a%d\nb%d\n", i, i))
 			want = append(want, fmt.Sprintf("a%d", i), fmt.Sprintf("b%d", i))
 			if i < 3 {
 				d.rotate()
@@ -121,7 +121,7 @@ func TestEveryLineOfAFastRotationComesOnce(t *testing.T) {
 		d := newDockerd(t, root, 1)
 		d.maxSize, d.maxFile, d.compress = size, maxFile, compress
 		for i := range lines {
-			d.say("stdout", fmt.Sprintf("line %d of a container that says a lot\n", i))
+			d.writeLog("stdout", fmt.Sprintf("line %d of a container that says a lot\n", i))
 			if i%50 == 49 {
 				time.Sleep(100 * time.Microsecond) // as fast as dockerd, not as fast as memory: one write of the container for each line
 			}
@@ -140,21 +140,21 @@ func TestPartsAreJoined(t *testing.T) {
 	d, ship := newDockerd(t, root, 1), newFake()
 	start(t, config(root), nil, ship)
 	x := func(n int, c string) string { return strings.Repeat(c, n) }
-	d.say("stdout", x(partBytes, "a")+"\n")
-	d.say("stdout", x(2*partBytes, "b")+"\n")
-	d.say("stdout", x(partBytes+1, "c")+"\n")
+	d.writeLog("stdout", x(partBytes, "a")+"\n")
+	d.writeLog("stdout", x(2*partBytes, "b")+"\n")
+	d.writeLog("stdout", x(partBytes+1, "c")+"\n")
 	// Both streams in the middle of a line.
 	at := d.now.Add(time.Second)
-	d.record(x(partBytes, "o"), "stdout", at)
-	d.record(x(partBytes, "e"), "stderr", at.Add(1))
-	d.record("O\n", "stdout", at)
-	d.record("E\n", "stderr", at.Add(1))
+	d.writeRecord(x(partBytes, "o"), "stdout", at)
+	d.writeRecord(x(partBytes, "e"), "stderr", at.Add(1))
+	d.writeRecord("O\n", "stdout", at)
+	d.writeRecord("E\n", "stderr", at.Add(1))
 	d.now = at.Add(2)
-	d.say("stdout", "end of stream")
-	d.say("stdout", "new run\n")
+	d.writeLog("stdout", "end of stream")
+	d.writeLog("stdout", "new run\n")
 	// A line of 16384 bytes that was the last of a run, then another run on the same log: it has another time.
-	d.say("stdout", x(partBytes, "l"))
-	d.say("stdout", "after\n")
+	d.writeLog("stdout", x(partBytes, "l"))
+	d.writeLog("stdout", "after\n")
 	ship.wait(t, 9)
 	var got []string
 	for _, e := range ship.all() {
@@ -176,10 +176,10 @@ func TestInvalidBytesDoNotEndALine(t *testing.T) {
 	d, ship := newDockerd(t, root, 1), newFake()
 	start(t, config(root), nil, ship)
 	at := d.now
-	d.record(strings.Repeat("a", partBytes-10)+strings.Repeat("\ufffd", 10), "stdout", at)
-	d.record("b\n", "stdout", at)
-	d.record(strings.Repeat("\ufffd", partBytes-1), "stdout", at.Add(1)) // one less: the end of the stream
-	d.record("c\n", "stdout", at.Add(2))
+	d.writeRecord(strings.Repeat("a", partBytes-10)+strings.Repeat("\ufffd", 10), "stdout", at)
+	d.writeRecord("b\n", "stdout", at)
+	d.writeRecord(strings.Repeat("\ufffd", partBytes-1), "stdout", at.Add(1)) // one less: the end of the stream
+	d.writeRecord("c\n", "stdout", at.Add(2))
 	ship.wait(t, 3)
 	l := ship.all()
 	if len(l[0].message) != partBytes+20+1 || len(l[1].message) != 3*(partBytes-1) || l[2].message != "c" {
@@ -193,7 +193,7 @@ func TestALineOverTheCapIsTruncatedAndCounted(t *testing.T) {
 	cfg := config(root)
 	cfg.LineMax = 20000
 	start(t, cfg, nil, ship)
-	d.say("stdout", strings.Repeat("x", 50000)+"\nnext\n")
+	d.writeLog("stdout", strings.Repeat("x", 50000)+"\nnext\n")
 	ship.wait(t, 2)
 	l := ship.all()
 	if e := l[0]; len(e.message) != 20000 || !e.truncated || e.bytes != 50000 {
@@ -210,12 +210,12 @@ func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
 		t.Skip("it takes seconds")
 	}
 	root := t.TempDir()
-	d, ship, who := newDockerd(t, root, 1), newFake(), newWho()
+	d, ship, who := newDockerd(t, root, 1), newFake(), newRegistry()
 	who.set(d.id, "c", containers.Status{Known: true, Running: true})
 	stop := start(t, config(root), who, ship)
-	d.say("stderr", "first\n")
-	d.say("stdout", strings.Repeat("p", partBytes))
-	d.say("stderr", strings.Repeat("q", partBytes))
+	d.writeLog("stderr", "first\n")
+	d.writeLog("stdout", strings.Repeat("p", partBytes))
+	d.writeLog("stderr", strings.Repeat("q", partBytes))
 	ship.wait(t, 1)
 	who.set(d.id, "c", containers.Status{Known: true})
 	ship.wait(t, 3)
@@ -228,7 +228,7 @@ func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
 	// All acknowledged: nothing of it again, whatever comes.
 	for range 2 {
 		stop = start(t, config(root), who, ship)
-		d.say("stdout", "after\n")
+		d.writeLog("stdout", "after\n")
 		ship.wait(t, 4)
 		stop()
 		l := ship.all()
@@ -243,7 +243,7 @@ func TestALineWithoutEndIsToldWhenTheContainerIsRemoved(t *testing.T) {
 	root := t.TempDir()
 	d, ship := newDockerd(t, root, 1), newFake()
 	start(t, config(root), nil, ship)
-	d.say("stdout", "a\n"+strings.Repeat("p", partBytes))
+	d.writeLog("stdout", "a\n"+strings.Repeat("p", partBytes))
 	ship.wait(t, 1)
 	d.remove()
 	ship.wait(t, 2)
@@ -259,25 +259,25 @@ func TestALineOverARotationIsOne(t *testing.T) {
 		d.maxFile, d.compress = 5, compress
 		stop := start(t, config(root), nil, ship)
 		at := d.now.Add(time.Hour)
-		d.say("stdout", "before\n")
-		d.record(strings.Repeat("a", partBytes), "stdout", at)
+		d.writeLog("stdout", "before\n")
+		d.writeRecord(strings.Repeat("a", partBytes), "stdout", at)
 		d.rotate()
-		d.record("err\n", "stderr", at.Add(-2))
+		d.writeRecord("err\n", "stderr", at.Add(-2))
 		ship.wait(t, 2)
 		stop() // and over a restart, in the middle of it
 		stop = start(t, config(root), nil, ship)
-		d.record(strings.Repeat("b", partBytes), "stdout", at)
+		d.writeRecord(strings.Repeat("b", partBytes), "stdout", at)
 		d.rotate()
-		d.record("c\n", "stdout", at)
+		d.writeRecord("c\n", "stdout", at)
 		d.now = at.Add(1)
-		d.say("stdout", "end\n")
+		d.writeLog("stdout", "end\n")
 		want := []string{"before", "err", strings.Repeat("a", partBytes) + strings.Repeat("b", partBytes) + "c", "end"}
 		wantMessages(t, ship, want...)
 		stop()
 		// The open ends of the older files, met again, do not make anything of what is shipped.
 		for range 2 {
 			stop = start(t, config(root), nil, ship)
-			d.say("stdout", "x\n")
+			d.writeLog("stdout", "x\n")
 			want = append(want, "x")
 			wantMessages(t, ship, want...)
 			stop()
@@ -328,16 +328,16 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 }
 
 // interleave writes a line, sometimes only the first parts of it, the rest behind what the other stream says next.
-func (d *dockerd) interleave(rng *rand.Rand, stream, text string) {
+func (d *fakeDockerd) interleave(rng *rand.Rand, stream, text string) {
 	d.now = d.now.Add(137)
 	for _, p := range open[d] {
 		if p.stream == stream || rng.IntN(2) == 0 {
-			d.record(p.rest, p.stream, p.at)
+			d.writeRecord(p.rest, p.stream, p.at)
 			open[d] = slices.DeleteFunc(slices.Clone(open[d]), func(q openLine) bool { return q == p })
 		}
 	}
 	for len(text) >= partBytes {
-		d.record(text[:partBytes], stream, d.now)
+		d.writeRecord(text[:partBytes], stream, d.now)
 		text = text[partBytes:]
 		if rng.IntN(2) == 0 {
 			open[d] = append(open[d], openLine{stream, text + "\n", d.now})
@@ -347,13 +347,13 @@ func (d *dockerd) interleave(rng *rand.Rand, stream, text string) {
 			return
 		}
 	}
-	d.record(text+"\n", stream, d.now)
+	d.writeRecord(text+"\n", stream, d.now)
 }
 
 // drain ends the lines that interleave has left open.
-func (d *dockerd) drain() {
+func (d *fakeDockerd) drain() {
 	for _, p := range open[d] {
-		d.record(p.rest, p.stream, p.at)
+		d.writeRecord(p.rest, p.stream, p.at)
 	}
 	delete(open, d)
 }
@@ -363,24 +363,24 @@ type openLine struct {
 	at           time.Time
 }
 
-var open = map[*dockerd][]openLine{}
+var open = map[*fakeDockerd][]openLine{}
 
 func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 	root := t.TempDir()
 	d, ship := newDockerd(t, root, 1), newFake()
 	stop := start(t, config(root), nil, ship)
-	d.say("stdout", "a\nb\nc\n")
+	d.writeLog("stdout", "a\nb\nc\n")
 	ship.wait(t, 3)
-	d.ok(os.Truncate(d.path, 0))
-	d.say("stdout", "d\n")
+	d.must(os.Truncate(d.path, 0))
+	d.writeLog("stdout", "d\n")
 	ship.wait(t, 4)
 	// Longer than before by the time it is looked at.
-	d.ok(os.Truncate(d.path, 0))
-	d.say("stdout", "e\nf\ng\nh\n")
+	d.must(os.Truncate(d.path, 0))
+	d.writeLog("stdout", "e\nf\ng\nh\n")
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h")
 	stop()
-	d.ok(os.Truncate(d.path, 0))
-	d.say("stdout", "i\n")
+	d.must(os.Truncate(d.path, 0))
+	d.writeLog("stdout", "i\n")
 	start(t, config(root), nil, ship)
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h", "i")
 }
@@ -392,7 +392,7 @@ func TestAnInodeThatIsUsedAgainIsAnotherFile(t *testing.T) {
 	var want []string
 	for i := range 5 {
 		stop := start(t, config(root), nil, ship)
-		d.say("stdout", fmt.Sprintf("line %d\n", i))
+		d.writeLog("stdout", fmt.Sprintf("line %d\n", i))
 		want = append(want, fmt.Sprintf("line %d", i))
 		wantMessages(t, ship, want...)
 		stop()
@@ -403,19 +403,19 @@ func TestAnInodeThatIsUsedAgainIsAnotherFile(t *testing.T) {
 func TestNULsAndGarbageAreSteppedOver(t *testing.T) {
 	root := t.TempDir()
 	d, ship := newDockerd(t, root, 1), newFake()
-	d.say("stdout", "a\n")
-	d.raw(strings.Repeat("\x00", 700_000))
-	d.say("stdout", "b\n")
-	d.raw(`{"log":"torn` + strings.Repeat("\x00", 5000))
-	d.say("stdout", "c\n")
-	d.raw("no json at all\n\n{\"log\":5}\n")
-	d.say("stdout", "d\n")
-	d.raw(strings.Repeat("z", recordMax+10) + "\n")
-	d.say("stdout", "e\n")
-	d.raw(`{"log":"half`)
+	d.writeLog("stdout", "a\n")
+	d.writeRaw(strings.Repeat("\x00", 700_000))
+	d.writeLog("stdout", "b\n")
+	d.writeRaw(`{"log":"torn` + strings.Repeat("\x00", 5000))
+	d.writeLog("stdout", "c\n")
+	d.writeRaw("no json at all\n\n{\"log\":5}\n")
+	d.writeLog("stdout", "d\n")
+	d.writeRaw(strings.Repeat("z", recordMax+10) + "\n")
+	d.writeLog("stdout", "e\n")
+	d.writeRaw(`{"log":"half`)
 	stop := start(t, config(root), nil, ship)
-	d.raw("\" no\n")
-	d.say("stdout", "f\n")
+	d.writeRaw("\" no\n")
+	d.writeLog("stdout", "f\n")
 	want := []string{
 		"a", "b", `{"log":"torn`, "c", "no json at all", `{"log":5}`, "d", strings.Repeat("z", recordMax), "zzzzzzzzzz", "e", `{"log":"half" no`, "f",
 	}
@@ -440,9 +440,9 @@ func TestAStuckLaneHoldsUpNobodyElse(t *testing.T) {
 		return openGate
 	}
 	start(t, config(root), nil, ship)
-	stuck.say("stdout", "s1\ns2\n")
+	stuck.writeLog("stdout", "s1\ns2\n")
 	for i := range 100 {
-		free.say("stdout", fmt.Sprintf("line %d\n", i))
+		free.writeLog("stdout", fmt.Sprintf("line %d\n", i))
 	}
 	wantOnce(t, ship, 100)
 	stuck.remove()
@@ -451,10 +451,10 @@ func TestAStuckLaneHoldsUpNobodyElse(t *testing.T) {
 
 func TestExcludedContainersAreNotRead(t *testing.T) {
 	root := t.TempDir()
-	ship, who := newFake(), newWho()
+	ship, who := newFake(), newRegistry()
 	self, other := newDockerd(t, root, 1), newDockerd(t, root, 2)
-	self.say("stdout", "mine\n")
-	other.say("stdout", "other\n")
+	self.writeLog("stdout", "mine\n")
+	other.writeLog("stdout", "other\n")
 	who.set(self.id, "tidegate", containers.Status{Known: true, Running: true, Excluded: true})
 	start(t, config(root), who, ship)
 	who.set(other.id, "other", containers.Status{Known: true, Running: true})
@@ -464,36 +464,36 @@ func TestExcludedContainersAreNotRead(t *testing.T) {
 // TestLinesOfANewContainerWaitForItsName: its folder is there before the API tells of it.
 func TestLinesOfANewContainerWaitForItsName(t *testing.T) {
 	root := t.TempDir()
-	ship, who := newFake(), newWho()
+	ship, who := newFake(), newRegistry()
 	start(t, config(root), who, ship)
 	d := newDockerd(t, root, 1)
-	d.say("stdout", "hello\n")
+	d.writeLog("stdout", "hello\n")
 	who.set(d.id, "late", containers.Status{Known: true, Running: true})
 	ship.wait(t, 1)
-	if e := ship.all()[0]; e.who != "late" {
-		t.Errorf("container %q", e.who)
+	if e := ship.all()[0]; e.container != "late" {
+		t.Errorf("container %q", e.container)
 	}
 }
 
 func TestStartAtTheEndLeavesOutWhatIsOlder(t *testing.T) {
 	root := t.TempDir()
 	d, ship := newDockerd(t, root, 1), newFake()
-	d.say("stdout", "old\n")
+	d.writeLog("stdout", "old\n")
 	cfg := config(root)
 	cfg.Start, cfg.Born = "end", d.now.Add(time.Minute)
 	d.now = d.now.Add(2 * time.Minute)
-	d.say("stdout", "new\n")
+	d.writeLog("stdout", "new\n")
 	start(t, cfg, nil, ship)
 	wantMessages(t, ship, "new")
 }
 
 func TestALogElsewhereIsFoundByTheAPI(t *testing.T) {
 	root, elsewhere := t.TempDir(), t.TempDir()
-	ship, who := newFake(), newWho()
+	ship, who := newFake(), newRegistry()
 	d := newDockerd(t, elsewhere, 1)
-	d.say("stdout", "here\n")
+	d.writeLog("stdout", "here\n")
 	who.logs = []containers.LogFile{{ContainerID: d.id, Path: d.path, Driver: "json-file"}, {ContainerID: "x", Driver: "journald"}}
-	d.ok(os.MkdirAll(filepath.Join(root, "containers"), 0o700))
+	d.must(os.MkdirAll(filepath.Join(root, "containers"), 0o700))
 	who.set(d.id, "c", containers.Status{Known: true, Running: true})
 	start(t, config(root), who, ship)
 	wantMessages(t, ship, "here")
@@ -508,10 +508,10 @@ func TestManyContainersShareTheBudget(t *testing.T) {
 	cfg := config(root)
 	cfg.MaxOpen = 64
 	const n = 300
-	all := make([]*dockerd, n)
+	all := make([]*fakeDockerd, n)
 	for i := range all {
 		all[i] = newDockerd(t, root, i)
-		all[i].say("stdout", fmt.Sprintf("line %d\n", i))
+		all[i].writeLog("stdout", fmt.Sprintf("line %d\n", i))
 	}
 	start(t, cfg, nil, ship)
 	// As containers are removed, others get their descriptors.
@@ -535,9 +535,9 @@ func TestManyContainersShareTheBudget(t *testing.T) {
 func TestOneFileIsReadByItself(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		d := newDockerd(t, t.TempDir(), 1)
-		d.say("stdout", "a\n"+strings.Repeat("b", partBytes+5)+"\n")
-		d.raw("no json\n")
-		d.say("stderr", strings.Repeat("c", partBytes))
+		d.writeLog("stdout", "a\n"+strings.Repeat("b", partBytes+5)+"\n")
+		d.writeRaw("no json\n")
+		d.writeLog("stderr", strings.Repeat("c", partBytes))
 		path := d.path
 		if compress {
 			d.gzip(path)

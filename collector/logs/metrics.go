@@ -15,7 +15,7 @@ type metrics struct {
 	malformed                    *prometheus.CounterVec
 	errors                       *prometheus.CounterVec
 	unread                       *prometheus.CounterVec
-	lag, open, chains            prometheus.Gauge
+	lag, open, tailers           prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -38,10 +38,10 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		unread:    counter("unread_containers_total", "Containers whose logging driver keeps no json-file.", "driver"),
 		lag:       gauge("lag_bytes", "Bytes in log files that were not read yet."),
 		open:      gauge("open_files", "Log files that are held open."),
-		chains:    gauge("containers", "Containers whose logs are followed."),
+		tailers:   gauge("containers", "Containers whose logs are followed."),
 	}
 	if reg != nil {
-		reg.MustRegister(m.bytes, m.records, m.lines, m.parts, m.resumed, m.redacted, m.dropped, m.malformed, m.errors, m.unread, m.lag, m.open, m.chains)
+		reg.MustRegister(m.bytes, m.records, m.lines, m.parts, m.resumed, m.redacted, m.dropped, m.malformed, m.errors, m.unread, m.lag, m.open, m.tailers)
 	}
 	return m
 }
@@ -53,8 +53,8 @@ type tally struct {
 	notJSON, tooLong, torn, noTime, truncated, duplicate uint64
 }
 
-// settle adds t to the metrics and clears it.
-func (m *metrics) settle(t *tally) {
+// addTally adds t to the metrics and clears it.
+func (m *metrics) addTally(t *tally) {
 	add := func(c prometheus.Counter, n uint64) {
 		if n > 0 {
 			c.Add(float64(n))
@@ -87,20 +87,20 @@ func (m *metrics) settle(t *tally) {
 
 // A budget bounds what all chains hold together.
 type budget struct {
-	files  int64 // descriptors
-	memory int64 // bytes of buffers, and as many again of lines that are not complete
-	open   atomic.Int64
-	active atomic.Int64 // buffers in use
-	parts  atomic.Int64 // bytes of lines that are not complete
-	pools  [len(bufferSizes)]sync.Pool
+	maxFiles      int64 // descriptors
+	maxMemory     int64 // bytes of buffers, and as many again of lines that are not complete
+	openFiles     atomic.Int64
+	activeBuffers atomic.Int64 // buffers in use
+	pendingBytes  atomic.Int64 // bytes of lines that are not complete
+	pools         [len(bufferSizes)]sync.Pool
 }
 
 // bufferSizes are what a chain may read at once: less when many read, so that thousands that all wait for room stay in budget.
 var bufferSizes = [...]int{256 << 10, 64 << 10, 16 << 10}
 
-func (b *budget) buffer() []byte {
-	n, class := b.active.Add(1), 0
-	for class < len(bufferSizes)-1 && n*int64(bufferSizes[class]) > b.memory {
+func (b *budget) getBuffer() []byte {
+	n, class := b.activeBuffers.Add(1), 0
+	for class < len(bufferSizes)-1 && n*int64(bufferSizes[class]) > b.maxMemory {
 		class++
 	}
 	if p, ok := b.pools[class].Get().(*[]byte); ok {
@@ -109,9 +109,9 @@ func (b *budget) buffer() []byte {
 	return make([]byte, bufferSizes[class])
 }
 
-// release takes back what buffer gave; a buffer that was replaced by a larger one is not taken.
-func (b *budget) release(buf []byte) {
-	b.active.Add(-1)
+// putBuffer takes back what buffer gave; a buffer that was replaced by a larger one is not taken.
+func (b *budget) putBuffer(buf []byte) {
+	b.activeBuffers.Add(-1)
 	for class, size := range bufferSizes {
 		if len(buf) == size {
 			b.pools[class].Put(&buf)
@@ -119,10 +119,10 @@ func (b *budget) release(buf []byte) {
 	}
 }
 
-// take asks for one more descriptor.
-func (b *budget) take() bool {
-	if b.open.Add(1) > b.files {
-		b.open.Add(-1)
+// acquireDescriptor asks for one more descriptor.
+func (b *budget) acquireDescriptor() bool {
+	if b.openFiles.Add(1) > b.maxFiles {
+		b.openFiles.Add(-1)
 		return false
 	}
 	return true

@@ -25,51 +25,51 @@ func ReadFile(ctx context.Context, cfg Config, path string, collectorID pipeline
 		return fmt.Errorf("open log file: %w", err)
 	}
 	s := New(cfg, nil, collectorID, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	s.born, s.ship = 0, oneFile{emit}
-	s.budget.take()
+	s.notBefore, s.ship = 0, callbackShipper{emit}
+	s.budget.acquireDescriptor()
 	plain, gz := strings.CutSuffix(base, ".gz")
 	id, named := strings.CutSuffix(plain, "-json.log")
-	c := newChain(s, id, dir, base, 0)
+	c := newTailer(s, id, dir, base, 0)
 	if named {
-		c.who = c.nameless
+		c.metadata = c.idOnly
 	}
-	c.gone.Store(true) // what is there is all there will be
-	f := c.enter(name{name: base, gz: gz}, fd)
+	c.folderGone.Store(true) // what is there is all there will be
+	f := c.registerFile(listedFile{name: base, gz: gz}, fd)
 	if f == nil || f.done {
 		return fmt.Errorf("read log file %s: it cannot be told from another, or its compression is damaged", path)
 	}
 	c.files = []*file{f}
 	for more := true; more; {
-		if more, err = c.pass(ctx); err != nil {
+		if more, err = c.readAvailable(ctx); err != nil {
 			return fmt.Errorf("read log file %s: %w", path, err)
 		}
 	}
-	if f.broken != nil {
-		return fmt.Errorf("read log file %s: after unzipped byte %d: the file is cut or broken there: %w", path, f.offset, f.broken)
+	if f.readErr != nil {
+		return fmt.Errorf("read log file %s: after unzipped byte %d: the file is cut or broken there: %w", path, f.offset, f.readErr)
 	}
 	return ctx.Err()
 }
 
-// oneFile is a Shipper and its only lane, which hands events on.
-type oneFile struct{ emit func(*pipeline.Event) }
+// callbackShipper is a Shipper and its only lane, which hands events on.
+type callbackShipper struct{ emit func(*pipeline.Event) }
 
-func (o oneFile) Lane(string) collector.Lane { return o }
+func (o callbackShipper) Lane(string) collector.Lane { return o }
 
-func (o oneFile) Ship(ctx context.Context, e *pipeline.Event, _ collector.Mark) (uint64, error) {
+func (o callbackShipper) Ship(ctx context.Context, e *pipeline.Event, _ collector.Mark) (uint64, error) {
 	o.emit(e)
 	return 0, ctx.Err()
 }
 
-func (o oneFile) TryShip(e *pipeline.Event) bool { o.emit(e); return true }
+func (o callbackShipper) TryShip(e *pipeline.Event) bool { o.emit(e); return true }
 
 // Acked is for who wants to know what is safe: nobody here.
-func (oneFile) Acked() uint64 { return 0 }
+func (callbackShipper) Acked() uint64 { return 0 }
 
 // Resume says that the file is new.
-func (oneFile) Resume() (collector.Mark, bool) { return collector.Mark{}, false }
+func (callbackShipper) Resume() (collector.Mark, bool) { return collector.Mark{}, false }
 
 // Seal and Close have nothing to let go of.
-func (oneFile) Seal() {}
+func (callbackShipper) Seal() {}
 
 // Close is as Seal.
-func (oneFile) Close(bool) {}
+func (callbackShipper) Close(bool) {}

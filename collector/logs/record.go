@@ -37,9 +37,9 @@ func (s stream) String() string {
 //
 // This is the hot path: dockerd's own order and spacing take the short ways. It is more lenient than JSON where that loses
 // nothing: control characters in a string, unknown escapes (kept as they stand), no log at all is no record.
-func (r *record) parse(b []byte, clock *clock) bool {
+func (r *record) parse(b []byte, clock *timeParser) bool {
 	*r = record{}
-	log, ok := r.members(b, clock)
+	log, ok := r.parseMembers(b, clock)
 	if !ok {
 		return false
 	}
@@ -60,26 +60,26 @@ func (r *record) parse(b []byte, clock *clock) bool {
 	return true
 }
 
-// members walks over the object and returns the payload as it stands, escapes and all.
-func (r *record) members(b []byte, clock *clock) (log []byte, ok bool) {
-	i := space(b, 0)
+// parseMembers walks over the object and returns the payload as it stands, escapes and all.
+func (r *record) parseMembers(b []byte, clock *timeParser) (log []byte, ok bool) {
+	i := skipSpace(b, 0)
 	if i >= len(b) || b[i] != '{' {
 		return nil, false
 	}
-	if i = space(b, i+1); i < len(b) && b[i] == '}' {
+	if i = skipSpace(b, i+1); i < len(b) && b[i] == '}' {
 		return nil, false
 	}
 	found := false
 	for {
-		key, next := str(b, i)
+		key, next := scanString(b, i)
 		if next < 0 {
 			return nil, false
 		}
-		if next = space(b, next); next >= len(b) || b[next] != ':' {
+		if next = skipSpace(b, next); next >= len(b) || b[next] != ':' {
 			return nil, false
 		}
-		start := space(b, next+1)
-		end := value(b, start)
+		start := skipSpace(b, next+1)
+		end := scanValue(b, start)
 		if end < 0 {
 			return nil, false
 		}
@@ -101,29 +101,29 @@ func (r *record) members(b []byte, clock *clock) (log []byte, ok bool) {
 		case string(key) == "time":
 			r.time = clock.parse(v[1 : len(v)-1])
 		}
-		i = space(b, end)
+		i = skipSpace(b, end)
 		if i >= len(b) {
 			return nil, false
 		}
 		if b[i] == '}' {
-			return log, found && space(b, i+1) == len(b)
+			return log, found && skipSpace(b, i+1) == len(b)
 		}
 		if b[i] != ',' {
 			return nil, false
 		}
-		i = space(b, i+1)
+		i = skipSpace(b, i+1)
 	}
 }
 
-func space(b []byte, i int) int {
+func skipSpace(b []byte, i int) int {
 	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\r' || b[i] == '\n') {
 		i++
 	}
 	return i
 }
 
-// str returns what is between the quotes of the string at b[i] and the place behind it; -1: there is no whole string.
-func str(b []byte, i int) ([]byte, int) {
+// scanString returns what is between the quotes of the string at b[i] and the place behind it; -1: there is no whole string.
+func scanString(b []byte, i int) ([]byte, int) {
 	if i >= len(b) || b[i] != '"' {
 		return nil, -1
 	}
@@ -144,17 +144,17 @@ func str(b []byte, i int) ([]byte, int) {
 	}
 }
 
-// value returns the place behind the value at b[i]: of a string, an object or a list (by depth, strings respected) or a word.
-func value(b []byte, i int) int {
+// scanValue returns the place behind the value at b[i]: of a string, an object or a list (by depth, strings respected) or a word.
+func scanValue(b []byte, i int) int {
 	if i >= len(b) {
 		return -1
 	}
 	switch b[i] {
 	case '"':
-		_, end := str(b, i)
+		_, end := scanString(b, i)
 		return end
 	case '{', '[':
-		return nested(b, i)
+		return scanNested(b, i)
 	}
 	start := i
 	for i < len(b) && (b[i] >= '0' && b[i] <= '9' || b[i] >= 'a' && b[i] <= 'z' || b[i] == '-' || b[i] == '+' || b[i] == '.' || b[i] == 'E') {
@@ -166,13 +166,13 @@ func value(b []byte, i int) int {
 	return i
 }
 
-// nested returns the place behind the object or list at b[i]; it counts brackets and does not recurse.
-func nested(b []byte, i int) int {
+// scanNested returns the place behind the object or list at b[i]; it counts brackets and does not recurse.
+func scanNested(b []byte, i int) int {
 	depth := 0
 	for i < len(b) {
 		switch b[i] {
 		case '"':
-			_, end := str(b, i)
+			_, end := scanString(b, i)
 			if end < 0 {
 				return -1
 			}
@@ -244,14 +244,14 @@ func unescape(s []byte, i int) (out []byte, invalid int) {
 
 // escapedRune reads \uXXXX, or two of them that are a surrogate pair, from the front of s; n == 0: it is none.
 func escapedRune(s []byte) (r rune, n int) {
-	r, ok := hex4(s)
+	r, ok := parseHex4(s)
 	if !ok {
 		return 0, 0
 	}
 	if !utf16.IsSurrogate(r) {
 		return r, 6
 	}
-	if low, ok := hex4(s[6:]); ok {
+	if low, ok := parseHex4(s[6:]); ok {
 		if pair := utf16.DecodeRune(r, low); pair != utf8.RuneError {
 			return pair, 12
 		}
@@ -259,7 +259,7 @@ func escapedRune(s []byte) (r rune, n int) {
 	return utf8.RuneError, 6
 }
 
-func hex4(s []byte) (rune, bool) {
+func parseHex4(s []byte) (rune, bool) {
 	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
 		return 0, false
 	}
@@ -280,14 +280,14 @@ func hex4(s []byte) (rune, bool) {
 	return r, true
 }
 
-// A clock reads times. It keeps the last date, because nearly all records of a buffer share it.
-type clock struct {
+// A timeParser reads times. It keeps the last date, because nearly all records of a buffer share it.
+type timeParser struct {
 	date     [10]byte
 	midnight int64 // of date, seconds since 1970
 }
 
 // parse reads RFC 3339 with up to nine digits of a second; 0: it is none.
-func (c *clock) parse(b []byte) int64 {
+func (c *timeParser) parse(b []byte) int64 {
 	if len(b) < len("2006-01-02T15:04:05Z") || b[10] != 'T' && b[10] != 't' || b[13] != ':' || b[16] != ':' {
 		return 0
 	}
@@ -297,7 +297,7 @@ func (c *clock) parse(b []byte) int64 {
 			return 0
 		}
 	}
-	h, m, s := two(b[11:]), two(b[14:]), two(b[17:])
+	h, m, s := twoDigits(b[11:]), twoDigits(b[14:]), twoDigits(b[17:])
 	if h > 23 || m > 59 || s > 60 {
 		return 0
 	}
@@ -311,21 +311,21 @@ func (c *clock) parse(b []byte) int64 {
 			}
 		}
 	}
-	offset, ok := zone(b[i:])
+	offset, ok := parseZone(b[i:])
 	if !ok {
 		return 0
 	}
 	return (c.midnight+int64(h)*3600+int64(m)*60+int64(s)-offset)*1e9 + ns
 }
 
-func zone(b []byte) (seconds int64, ok bool) {
+func parseZone(b []byte) (seconds int64, ok bool) {
 	if len(b) == 1 && (b[0] == 'Z' || b[0] == 'z') {
 		return 0, true
 	}
 	if len(b) != 6 || b[0] != '+' && b[0] != '-' || b[3] != ':' {
 		return 0, false
 	}
-	h, m := two(b[1:]), two(b[4:])
+	h, m := twoDigits(b[1:]), twoDigits(b[4:])
 	if h > 23 || m > 59 {
 		return 0, false
 	}
@@ -337,8 +337,8 @@ func zone(b []byte) (seconds int64, ok bool) {
 }
 
 // setDate reads 2006-01-02 from the front of b. Years that an int64 of nanoseconds can not hold are refused.
-func (c *clock) setDate(b []byte) bool {
-	hi, lo, m, d := two(b), two(b[2:]), two(b[5:]), two(b[8:])
+func (c *timeParser) setDate(b []byte) bool {
+	hi, lo, m, d := twoDigits(b), twoDigits(b[2:]), twoDigits(b[5:]), twoDigits(b[8:])
 	y := int64(hi)*100 + int64(lo)
 	if hi > 99 || lo > 99 || b[4] != '-' || b[7] != '-' || m < 1 || m > 12 || d < 1 || d > 31 || y < 1678 || y > 2261 {
 		return false
@@ -355,8 +355,8 @@ func (c *clock) setDate(b []byte) bool {
 	return true
 }
 
-// two reads two digits; anything else is more than 99.
-func two(b []byte) uint {
+// twoDigits reads two digits; anything else is more than 99.
+func twoDigits(b []byte) uint {
 	h, l := uint(b[0]-'0'), uint(b[1]-'0')
 	if h > 9 || l > 9 {
 		return 100

@@ -19,7 +19,7 @@ type oracle struct {
 
 func parseString(s string) (record, bool) {
 	var r record
-	var c clock
+	var c timeParser
 	ok := r.parse([]byte(s), &c)
 	return r, ok
 }
@@ -54,7 +54,7 @@ func TestWhatIsNoRecordIsLeftAsItIs(t *testing.T) {
 	} {
 		b := []byte(in)
 		var r record
-		var c clock
+		var c timeParser
 		if r.parse(b, &c) {
 			t.Errorf("%s was taken as %q", in, r.log)
 		}
@@ -65,7 +65,7 @@ func TestWhatIsNoRecordIsLeftAsItIs(t *testing.T) {
 }
 
 func TestTimesAreReadAsTheLibraryReadsThem(t *testing.T) {
-	var c clock
+	var c timeParser
 	for _, in := range []string{
 		"2026-11-24T23:08:00Z", "2026-11-24T23:08:00.1Z", "2026-11-24T23:08:00.123456789Z", "1970-01-01T00:00:00.000000001Z", "2024-02-29T12:00:00+05:30",
 		"2000-03-01T00:00:00-11:59", "1969-12-31T23:59:59Z", "1900-03-01T01:02:03Z", "2261-12-31T00:00:00Z", "1678-01-01T00:00:00Z",
@@ -103,7 +103,7 @@ func FuzzRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		b := bytes.Clone(in)
 		var r record
-		var c clock
+		var c timeParser
 		ok := r.parse(b, &c)
 		if !ok && !bytes.Equal(b, in) {
 			t.Fatalf("%q is no record, but became %q", in, b)
@@ -158,7 +158,7 @@ func exotic(in []byte) bool {
 func TestLevelsAreFound(t *testing.T) {
 	check := func(line, want string) {
 		t.Helper()
-		if got := level([]byte(line)); got != want {
+		if got := detectLevel([]byte(line)); got != want {
 			t.Errorf("%q: %q, want %q", line, got, want)
 		}
 	}
@@ -223,7 +223,7 @@ func FuzzRedact(f *testing.F) {
 		if !bytes.Equal(b, in) || found == bytes.Equal(out, in) && !bytes.Contains(in, []byte(redacted)) {
 			t.Fatalf("%q → %q %v", in, out, found)
 		}
-		_ = level(in)
+		_ = detectLevel(in)
 	})
 }
 
@@ -243,7 +243,7 @@ var benchRecords = func() [][]byte {
 // BenchmarkParse is the parser alone, of lines of about 200 bytes as containers write them.
 func BenchmarkParse(b *testing.B) {
 	var r record
-	var c clock
+	var c timeParser
 	buf := make([]byte, 4096)
 	n := 0
 	for _, rec := range benchRecords {
@@ -263,7 +263,7 @@ func BenchmarkParse(b *testing.B) {
 // BenchmarkLevelAndRedact is what a line costs beyond that.
 func BenchmarkLevelAndRedact(b *testing.B) {
 	var red redactor
-	var c clock
+	var c timeParser
 	var lines [][]byte
 	for _, rec := range benchRecords {
 		var r record
@@ -274,7 +274,7 @@ func BenchmarkLevelAndRedact(b *testing.B) {
 	defer cpu(b)()
 	for i := 0; b.Loop(); i++ {
 		l := lines[i%len(lines)]
-		level(l)
+		detectLevel(l)
 		red.line(l)
 	}
 }

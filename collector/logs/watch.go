@@ -12,14 +12,14 @@ import (
 // A watcher is one inotify instance. Folders are always watched for files that come and go; for what is written into them only
 // while their chain sleeps: a container that writes 300,000 lines a second would else make as many events.
 type watcher struct {
-	fd   int
-	file *os.File // of fd, for reads that can be interrupted
-	root int32    // watch of the folder of containers; 0: none
-	lost bool     // the queue overflowed
+	fd         int
+	file       *os.File // of fd, for reads that can be interrupted
+	root       int32    // watch of the folder of containers; 0: none
+	overflowed bool     // the queue overflowed
 }
 
-// An event is one of inotify's.
-type event struct {
+// An inotifyEvent is one of inotify's.
+type inotifyEvent struct {
 	wd   int32
 	mask uint32
 	name string
@@ -38,8 +38,8 @@ func newWatcher() (*watcher, error) {
 	return &watcher{fd: fd, file: os.NewFile(uintptr(fd), "inotify")}, nil
 }
 
-// add watches dir, or changes what it is watched for: modified also tells of writes.
-func (w *watcher) add(dir string, modified bool) (int32, error) {
+// watchFolder watches dir, or changes what it is watched for: modified also tells of writes.
+func (w *watcher) watchFolder(dir string, modified bool) (int32, error) {
 	mask := uint32(maskFolder)
 	if modified {
 		mask |= unix.IN_MODIFY
@@ -48,10 +48,10 @@ func (w *watcher) add(dir string, modified bool) (int32, error) {
 	return int32(wd), err
 }
 
-func (w *watcher) remove(wd int32) { _, _ = unix.InotifyRmWatch(w.fd, uint32(wd)) }
+func (w *watcher) unwatch(wd int32) { _, _ = unix.InotifyRmWatch(w.fd, uint32(wd)) }
 
-// addRoot watches the folder of containers, if it is not watched yet.
-func (w *watcher) addRoot(dir string) error {
+// watchRoot watches the folder of containers, if it is not watched yet.
+func (w *watcher) watchRoot(dir string) error {
 	if w.root != 0 {
 		return nil
 	}
@@ -65,10 +65,10 @@ func (w *watcher) addRoot(dir string) error {
 
 func (w *watcher) isRoot(wd int32) bool { return w.root != 0 && wd == w.root }
 func (w *watcher) dropRoot()            { w.root = 0 }
-func (w *watcher) close()               { _ = w.file.Close() }
+func (w *watcher) closeWatcher()        { _ = w.file.Close() }
 
-// read hands on what inotify tells until the watcher is closed or ctx ends.
-func (w *watcher) read(ctx context.Context, out chan<- []event) {
+// readEvents hands on what inotify tells until the watcher is closed or ctx ends.
+func (w *watcher) readEvents(ctx context.Context, out chan<- []inotifyEvent) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := w.file.Read(buf)
@@ -84,8 +84,8 @@ func (w *watcher) read(ctx context.Context, out chan<- []event) {
 }
 
 // parseEvents reads struct inotify_event: wd, mask, cookie, length of the name with its padding, name.
-func parseEvents(b []byte) []event {
-	var list []event
+func parseEvents(b []byte) []inotifyEvent {
+	var list []inotifyEvent
 	for len(b) >= unix.SizeofInotifyEvent {
 		n := int(binary.NativeEndian.Uint32(b[12:]))
 		if n > len(b)-unix.SizeofInotifyEvent {
@@ -95,7 +95,7 @@ func parseEvents(b []byte) []event {
 		if i := bytes.IndexByte(name, 0); i >= 0 {
 			name = name[:i]
 		}
-		list = append(list, event{
+		list = append(list, inotifyEvent{
 			wd: int32(binary.NativeEndian.Uint32(b)), mask: binary.NativeEndian.Uint32(b[4:]), name: string(name),
 		})
 		b = b[unix.SizeofInotifyEvent+n:]

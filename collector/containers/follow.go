@@ -19,16 +19,16 @@ import (
 )
 
 const (
-	backoffFirst = time.Second
-	backoffLast  = 30 * time.Second
-	buryEvery    = 15 * time.Second
+	retryMin    = time.Second
+	retryMax    = 30 * time.Second
+	expireEvery = 15 * time.Second
 	// replayed is how many events are remembered so that those which the API tells again after a reconnect are not shipped again;
 	// dockerd itself remembers 256.
-	replayed = 1024
+	maxSeenEvents = 1024
 )
 
-// A stream is what Run keeps over reconnects.
-type stream struct {
+// A eventStream is what Run keeps over reconnects.
+type eventStream struct {
 	lane  collector.Lane
 	since int64 // TimeNano of the newest event that was seen
 	seen  map[pipeline.ID]struct{}
@@ -38,7 +38,7 @@ type stream struct {
 
 // Run follows the Docker API until ctx ends. An API that is away is no reason to return: it is tried again, with patience.
 func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
-	s := &stream{lane: ship.Lane("containers"), seen: map[pipeline.ID]struct{}{}}
+	s := &eventStream{lane: ship.Lane("containers"), seen: map[pipeline.ID]struct{}{}}
 	defer s.lane.Close(false)
 	if r.cfg.Host == "" {
 		r.log.Info("docker api is not used: containers have ids only")
@@ -50,41 +50,41 @@ func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 		return fmt.Errorf("containers.host %s: %w", r.cfg.Host, err)
 	}
 	defer api.Close()
-	wait, away := backoffFirst, false
+	wait, away := retryMin, false
 	for {
 		listed, err := r.follow(ctx, api, s)
-		r.met.connected.Set(0)
+		r.metrics.connected.Set(0)
 		if interrupted(ctx, err) {
 			return nil
 		}
 		if listed {
-			wait, away = backoffFirst, false
+			wait, away = retryMin, false
 		}
 		if !away {
 			r.log.Warn("docker api is away: containers that start now have no name until it is back", "host", r.cfg.Host, "error", err)
 			away = true
 		}
-		if !r.pause(ctx, wait) {
+		if !r.waitRetry(ctx, wait) {
 			return nil
 		}
-		wait = min(2*wait, backoffLast)
+		wait = min(2*wait, retryMax)
 	}
 }
 
-// pause waits for d and goes on burying; false: ctx ended.
-func (r *Registry) pause(ctx context.Context, d time.Duration) bool {
+// waitRetry waits for d and goes on burying; false: ctx ended.
+func (r *Registry) waitRetry(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
 		return false
 	case <-time.After(d):
-		r.bury(r.now())
+		r.expireEntries(r.now())
 		return true
 	}
 }
 
 // follow opens the stream of events, then reads the list, so that nothing falls between the two, then takes the events until the
 // stream breaks. It tells whether it came as far as the list.
-func (r *Registry) follow(ctx context.Context, api *client.Client, s *stream) (listed bool, err error) {
+func (r *Registry) follow(ctx context.Context, api *client.Client, s *eventStream) (listed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	opts := client.EventsListOptions{Filters: client.Filters{}.Add("type", "container", "network")}
@@ -92,32 +92,32 @@ func (r *Registry) follow(ctx context.Context, api *client.Client, s *stream) (l
 		opts.Since = fmt.Sprintf("%d.%09d", s.since/1e9, s.since%1e9)
 	}
 	res := api.Events(ctx, opts)
-	if err := r.list(ctx, api); err != nil {
+	if err := r.listContainers(ctx, api); err != nil {
 		return false, fmt.Errorf("list containers: %w", err)
 	}
 	r.setReady()
-	r.met.connected.Set(1)
+	r.metrics.connected.Set(1)
 	r.log.Info("docker api connected", "host", r.cfg.Host, "api", api.ClientVersion(), "containers", len(r.Containers()), "bridges", r.Bridges())
-	tick := time.NewTicker(buryEvery)
+	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case m := <-res.Messages:
-			r.event(ctx, api, s, &m)
+			r.handleMessage(ctx, api, s, &m)
 		case err := <-res.Err:
-			r.met.errors.WithLabelValues("events").Inc()
+			r.metrics.errors.WithLabelValues("events").Inc()
 			if err == nil || errors.Is(err, io.EOF) {
 				err = errors.New("stream of events ended")
 			}
 			return true, err
 		case <-tick.C:
-			r.bury(r.now())
+			r.expireEntries(r.now())
 		}
 	}
 }
 
-// event takes one message of the API: first the registry, so that the event which is shipped carries what it brought.
-func (r *Registry) event(ctx context.Context, api *client.Client, s *stream, m *events.Message) {
+// handleMessage takes one message of the API: first the registry, so that the event which is shipped carries what it brought.
+func (r *Registry) handleMessage(ctx context.Context, api *client.Client, s *eventStream, m *events.Message) {
 	s.since = max(s.since, m.TimeNano)
 	switch m.Type {
 	case events.NetworkEventType:
@@ -125,13 +125,13 @@ func (r *Registry) event(ctx context.Context, api *client.Client, s *stream, m *
 	case events.ContainerEventType:
 		action, _, _ := strings.Cut(string(m.Action), ":")
 		r.containerEvent(ctx, api, action, m.Actor.ID)
-		if s.repeated(r.eventID(m)) {
-			r.met.dropped.WithLabelValues("repeated").Inc()
+		if s.markSeen(r.eventID(m)) {
+			r.metrics.dropped.WithLabelValues("repeated").Inc()
 			return
 		}
-		r.met.events.WithLabelValues(known(action)).Inc()
+		r.metrics.events.WithLabelValues(actionLabel(action)).Inc()
 		if !s.lane.TryShip(r.toEvent(action, m)) {
-			r.met.dropped.WithLabelValues("no_room").Inc()
+			r.metrics.dropped.WithLabelValues("no_room").Inc()
 		}
 	}
 }
@@ -161,23 +161,23 @@ func (r *Registry) containerEvent(ctx context.Context, api *client.Client, actio
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if e := r.entries[id]; e != nil {
-			r.end(e, action == "destroy")
+			r.markStopped(e, action == "destroy")
 			r.publish()
 		}
 	}
 }
 
-// repeated tells whether an event of this id was seen, and remembers it.
-func (s *stream) repeated(id pipeline.ID) bool {
+// markSeen tells whether an event of this id was seen, and remembers it.
+func (s *eventStream) markSeen(id pipeline.ID) bool {
 	if _, ok := s.seen[id]; ok {
 		return true
 	}
-	if len(s.order) < replayed {
+	if len(s.order) < maxSeenEvents {
 		s.order = append(s.order, id)
 	} else {
 		delete(s.seen, s.order[s.next])
 		s.order[s.next] = id
-		s.next = (s.next + 1) % replayed
+		s.next = (s.next + 1) % maxSeenEvents
 	}
 	s.seen[id] = struct{}{}
 	return false
@@ -231,8 +231,8 @@ func (r *Registry) toEvent(action string, m *events.Message) *pipeline.Event {
 	return e
 }
 
-// known bounds the values of a metric's label by what Docker documents.
-func known(action string) string {
+// actionLabel bounds the values of a metric's label by what Docker documents.
+func actionLabel(action string) string {
 	switch action {
 	case "attach", "commit", "copy", "create", "destroy", "detach", "die", "exec_create", "exec_detach", "exec_die", "exec_start",
 		"export", "health_status", "kill", "oom", "pause", "rename", "resize", "restart", "start", "stop", "top", "unpause", "update":

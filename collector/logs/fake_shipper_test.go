@@ -25,7 +25,7 @@ type shipped struct {
 	time                             int64
 	offset, bytes                    uint64
 	truncated, partial               bool
-	who                              string
+	container                        string
 	mark                             collector.Mark
 }
 
@@ -44,13 +44,13 @@ type fakeShipper struct {
 }
 
 type fakeLane struct {
-	s      *fakeShipper
-	name   string
-	list   []shipped
-	again  []shipped // what a crash took back and has to come again as it was
-	open   bool
-	sealed chan struct{}
-	forgot bool
+	s        *fakeShipper
+	name     string
+	list     []shipped
+	replayed []shipped // what a crash took back and has to come again as it was
+	open     bool
+	sealed   chan struct{}
+	dropped  bool
 }
 
 func newFake() *fakeShipper {
@@ -68,7 +68,7 @@ func (s *fakeShipper) Lane(name string) collector.Lane {
 	if l.open {
 		s.errs = append(s.errs, "lane opened twice: "+name)
 	}
-	if l.forgot {
+	if l.dropped {
 		s.errs = append(s.errs, "lane opened after it was forgotten: "+name)
 	}
 	l.open = true
@@ -91,7 +91,7 @@ func (l *fakeLane) Ship(ctx context.Context, e *pipeline.Event, m collector.Mark
 	defer l.s.mu.Unlock()
 	g := shipped{
 		id: hex.EncodeToString(e.Id), message: string([]byte(e.Log.Message)), stream: e.Log.Stream, path: e.Log.Path, level: e.Log.Level, time: e.Timestamp,
-		offset: e.Log.Offset, bytes: e.Log.Bytes, truncated: e.Log.Truncated, partial: e.Partial, who: e.Container.GetName(), mark: m,
+		offset: e.Log.Offset, bytes: e.Log.Bytes, truncated: e.Log.Truncated, partial: e.Partial, container: e.Container.GetName(), mark: m,
 	}
 	if n := len(l.list); n > 0 && l.list[n-1].mark.At >= m.At {
 		l.s.errs = append(l.s.errs, "number did not grow: "+l.name+" "+g.message)
@@ -99,11 +99,11 @@ func (l *fakeLane) Ship(ctx context.Context, e *pipeline.Event, m collector.Mark
 	if m.From > m.At || m.From < 0 {
 		l.s.errs = append(l.s.errs, "From is behind At: "+l.name)
 	}
-	if len(l.again) > 0 {
-		if w := l.again[0]; w.id != g.id || w.message != g.message || w.mark.At != g.mark.At {
+	if len(l.replayed) > 0 {
+		if w := l.replayed[0]; w.id != g.id || w.message != g.message || w.mark.At != g.mark.At {
 			l.s.errs = append(l.s.errs, fmt.Sprintf("not the same as before the crash: %s / %s", w, g))
 		}
-		l.again = l.again[1:]
+		l.replayed = l.replayed[1:]
 	}
 	l.list = append(l.list, g)
 	pipeline.ReleaseEvent(e)
@@ -139,7 +139,7 @@ func (l *fakeLane) Close(keep bool) {
 		l.s.errs = append(l.s.errs, "lane closed twice: "+l.name)
 	}
 	l.open = false
-	l.forgot = !keep
+	l.dropped = !keep
 }
 
 // crash leaves of each lane what keep says, and remembers the rest: it has to come again.
@@ -148,7 +148,7 @@ func (s *fakeShipper) crash(keep func(n int) int) {
 	defer s.mu.Unlock()
 	for _, l := range s.lanes {
 		n := keep(len(l.list))
-		l.again = append(slices.Clone(l.list[n:]), l.again...)
+		l.replayed = append(slices.Clone(l.list[n:]), l.replayed...)
 		l.list = l.list[:n]
 		l.open = false
 		l.sealed = make(chan struct{})
@@ -208,8 +208,8 @@ func (s *fakeShipper) check(t testing.TB) {
 	}
 }
 
-// fakeWho is a registry that knows what a test tells it.
-type fakeWho struct {
+// fakeRegistry is a registry that knows what a test tells it.
+type fakeRegistry struct {
 	mu     sync.Mutex
 	status map[string]containers.Status
 	names  map[string]*pipeline.Container
@@ -217,11 +217,11 @@ type fakeWho struct {
 	subs   chan struct{}
 }
 
-func newWho() *fakeWho {
-	return &fakeWho{status: map[string]containers.Status{}, names: map[string]*pipeline.Container{}, subs: make(chan struct{}, 1)}
+func newRegistry() *fakeRegistry {
+	return &fakeRegistry{status: map[string]containers.Status{}, names: map[string]*pipeline.Container{}, subs: make(chan struct{}, 1)}
 }
 
-func (w *fakeWho) set(id, name string, st containers.Status) {
+func (w *fakeRegistry) set(id, name string, st containers.Status) {
 	w.mu.Lock()
 	w.status[id] = st
 	w.names[id] = &pipeline.Container{Id: id, Name: name}
@@ -232,25 +232,25 @@ func (w *fakeWho) set(id, name string, st containers.Status) {
 	}
 }
 
-func (w *fakeWho) Enabled() bool { return true }
-func (w *fakeWho) ByID(id string) *pipeline.Container {
+func (w *fakeRegistry) Enabled() bool { return true }
+func (w *fakeRegistry) ByID(id string) *pipeline.Container {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.names[id]
 }
 
-func (w *fakeWho) Status(id string) containers.Status {
+func (w *fakeRegistry) Status(id string) containers.Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.status[id]
 }
 
-func (w *fakeWho) Logs() []containers.LogFile {
+func (w *fakeRegistry) Logs() []containers.LogFile {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.logs
 }
-func (w *fakeWho) Subscribe() <-chan struct{} { return w.subs }
+func (w *fakeRegistry) Subscribe() <-chan struct{} { return w.subs }
 
 // start runs a Source over root until the test ends or stop is called.
 func start(t testing.TB, cfg Config, who Containers, ship *fakeShipper) (stop func()) {
@@ -267,10 +267,10 @@ func start(t testing.TB, cfg Config, who Containers, ship *fakeShipper) (stop fu
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("run: %v", err)
 		}
-		if n := s.budget.open.Load(); n != 0 {
+		if n := s.budget.openFiles.Load(); n != 0 {
 			t.Errorf("%d descriptors are still held", n)
 		}
-		if n := s.budget.parts.Load(); n != 0 {
+		if n := s.budget.pendingBytes.Load(); n != 0 {
 			t.Errorf("%d bytes of incomplete lines are still counted", n)
 		}
 	})

@@ -285,7 +285,7 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 	if r.ByIP(ip("172.17.0.2")).GetName() != "two" || r.ByID(id) != one {
 		t.Error("the address was not taken over")
 	}
-	r.bury(time.Now().Add(time.Hour))
+	r.expireEntries(time.Now().Add(time.Hour))
 	if r.ByID(id) != nil || r.ByIP(ip("172.17.0.2")).GetName() != "two" {
 		t.Error("the tombstone is still there, or too much went")
 	}
@@ -298,7 +298,7 @@ func TestWhoHadAnAddressWhen(t *testing.T) {
 	r, l := run(t, a, nil)
 	check := func(addr string, at time.Time, name string, settled bool) {
 		t.Helper()
-		if c, ok := r.Who(ip(addr), at.UnixNano()); c.GetName() != name || ok != settled {
+		if c, ok := r.Resolve(ip(addr), at.UnixNano()); c.GetName() != name || ok != settled {
 			t.Errorf("%s: %q, settled %v; want %q, %v", addr, c.GetName(), ok, name, settled)
 		}
 	}
@@ -396,7 +396,7 @@ func TestExclusion(t *testing.T) {
 	if len(r.Logs()) != 1 || r.ByIP(ip("172.17.0.3")).GetName() != "noise-1" {
 		t.Error("what is excluded has no log to follow, but a name")
 	}
-	if only := New(Config{Include: []string{"web"}}, slog.New(slog.DiscardHandler), nil); only.excluded("x", "web", nil) || !only.excluded("x", "db", nil) {
+	if only := New(Config{Include: []string{"web"}}, slog.New(slog.DiscardHandler), nil); only.isExcluded("x", "web", nil) || !only.isExcluded("x", "db", nil) {
 		t.Error("include")
 	}
 }
@@ -460,7 +460,7 @@ func BenchmarkByIP(b *testing.B) {
 	r := New(Config{}, slog.New(slog.DiscardHandler), nil)
 	for i := range 1000 {
 		c := &pipeline.Container{Id: fmt.Sprint(i)}
-		r.entries[c.Id] = &entry{c: c, running: true, ips: []netip.Addr{netip.AddrFrom4([4]byte{172, 17, byte(i >> 8), byte(i)})}}
+		r.entries[c.Id] = &entry{container: c, running: true, ips: []netip.Addr{netip.AddrFrom4([4]byte{172, 17, byte(i >> 8), byte(i)})}}
 	}
 	r.mu.Lock()
 	r.publish()

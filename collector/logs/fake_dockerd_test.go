@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// dockerd writes a container's log as the real one does: the same records, parts and rotation.
-type dockerd struct {
+// fakeDockerd writes a container's log as the real one does: the same records, parts and rotation.
+type fakeDockerd struct {
 	t        testing.TB
 	root     string
 	id       string
@@ -28,87 +28,87 @@ type dockerd struct {
 	now      time.Time
 }
 
-func newDockerd(t testing.TB, root string, n int) *dockerd {
+func newDockerd(t testing.TB, root string, n int) *fakeDockerd {
 	t.Helper()
 	id := fmt.Sprintf("%064x", 0xc0ffee0000+n)
-	d := &dockerd{t: t, root: root, id: id, dir: filepath.Join(root, "containers", id), maxSize: 1 << 40, maxFile: 1, now: time.Date(2026, 11, 24, 23, 8, 0, 5, time.UTC)}
+	d := &fakeDockerd{t: t, root: root, id: id, dir: filepath.Join(root, "containers", id), maxSize: 1 << 40, maxFile: 1, now: time.Date(2026, 11, 24, 23, 8, 0, 5, time.UTC)}
 	d.path = filepath.Join(d.dir, id+"-json.log")
-	d.ok(os.MkdirAll(d.dir, 0o700))
-	d.open()
+	d.must(os.MkdirAll(d.dir, 0o700))
+	d.openLog()
 	return d
 }
 
-func (d *dockerd) ok(err error) {
+func (d *fakeDockerd) must(err error) {
 	d.t.Helper()
 	if err != nil {
 		d.t.Fatal(err)
 	}
 }
 
-func (d *dockerd) open() {
+func (d *fakeDockerd) openLog() {
 	d.t.Helper()
 	var err error
 	d.f, err = os.OpenFile(d.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	d.ok(err)
+	d.must(err)
 	fi, err := d.f.Stat()
-	d.ok(err)
+	d.must(err)
 	d.size = fi.Size()
 }
 
 // encode is one record with its newline.
-func (d *dockerd) encode(payload, stream string, at time.Time) []byte {
+func (d *fakeDockerd) encode(payload, stream string, at time.Time) []byte {
 	text, _ := json.Marshal(payload)
 	text = bytes.ReplaceAll(text, []byte("\ufffd"), []byte(`\ufffd`))
 	return fmt.Appendf(nil, "{\"log\":%s,\"stream\":%q%s,\"time\":%q}\n", text, stream, d.attrs, at.Format(time.RFC3339Nano))
 }
 
-// record writes one record, rotating first if the file is full.
-func (d *dockerd) record(payload, stream string, at time.Time) {
+// writeRecord writes one record, rotating first if the file is full.
+func (d *fakeDockerd) writeRecord(payload, stream string, at time.Time) {
 	d.t.Helper()
 	if d.size >= d.maxSize {
 		d.rotate()
 	}
 	n, err := d.f.Write(d.encode(payload, stream, at))
-	d.ok(err)
+	d.must(err)
 	d.size += int64(n)
 }
 
-// say writes text as a container writes it: cut into lines and these into parts; a last piece without newline ends the stream.
-func (d *dockerd) say(stream, text string) {
+// writeLog writes text as a container writes it: cut into lines and these into parts; a last piece without newline ends the stream.
+func (d *fakeDockerd) writeLog(stream, text string) {
 	d.t.Helper()
 	for text != "" {
 		d.now = d.now.Add(137)
 		line, rest, found := strings.Cut(text, "\n")
 		text = rest
 		for len(line) >= partBytes {
-			d.record(line[:partBytes], stream, d.now)
+			d.writeRecord(line[:partBytes], stream, d.now)
 			line = line[partBytes:]
 		}
 		if found {
-			d.record(line+"\n", stream, d.now)
+			d.writeRecord(line+"\n", stream, d.now)
 		} else if line != "" {
-			d.record(line, stream, d.now)
+			d.writeRecord(line, stream, d.now)
 		}
 	}
 }
 
-func (d *dockerd) rotate() {
+func (d *fakeDockerd) rotate() {
 	d.t.Helper()
-	d.ok(d.f.Close())
+	d.must(d.f.Close())
 	ext := ""
 	if d.compress {
 		ext = ".gz"
 	}
 	if d.maxFile < 2 {
-		d.ok(os.Remove(d.path))
+		d.must(os.Remove(d.path))
 	} else {
 		_ = os.Remove(fmt.Sprintf("%s.%d%s", d.path, d.maxFile-1, ext))
 		for i := d.maxFile - 1; i > 1; i-- {
 			_ = os.Rename(fmt.Sprintf("%s.%d%s", d.path, i-1, ext), fmt.Sprintf("%s.%d%s", d.path, i, ext))
 		}
-		d.ok(os.Rename(d.path, d.path+".1"))
+		d.must(os.Rename(d.path, d.path+".1"))
 	}
-	d.open()
+	d.openLog()
 	if d.compress && d.maxFile > 1 {
 		d.gzip(d.path + ".1")
 	}
@@ -116,32 +116,32 @@ func (d *dockerd) rotate() {
 
 // gzip compresses a file as dockerd does: into one beside it, with the time of the last record in the header, then the original
 // is removed.
-func (d *dockerd) gzip(path string) {
+func (d *fakeDockerd) gzip(path string) {
 	d.t.Helper()
 	b, err := os.ReadFile(path)
-	d.ok(err)
+	d.must(err)
 	out, err := os.Create(path + ".gz")
-	d.ok(err)
+	d.must(err)
 	z := gzip.NewWriter(out)
 	z.Extra = fmt.Appendf(nil, `{"lastTime":%q}`, d.now.Format(time.RFC3339Nano))
 	_, err = z.Write(b)
-	d.ok(err)
-	d.ok(z.Close())
-	d.ok(out.Close())
-	d.ok(os.Remove(path))
+	d.must(err)
+	d.must(z.Close())
+	d.must(out.Close())
+	d.must(os.Remove(path))
 }
 
 // remove is docker rm.
-func (d *dockerd) remove() {
+func (d *fakeDockerd) remove() {
 	d.t.Helper()
-	d.ok(d.f.Close())
-	d.ok(os.RemoveAll(d.dir))
+	d.must(d.f.Close())
+	d.must(os.RemoveAll(d.dir))
 }
 
-// raw appends bytes that dockerd would not write.
-func (d *dockerd) raw(b string) {
+// writeRaw appends bytes that dockerd would not write.
+func (d *fakeDockerd) writeRaw(b string) {
 	d.t.Helper()
 	n, err := d.f.WriteString(b)
-	d.ok(err)
+	d.must(err)
 	d.size += int64(n)
 }

@@ -24,8 +24,8 @@ const (
 // callTimeout bounds one call of the API; the stream of events has none.
 const callTimeout = 30 * time.Second
 
-// list reads all containers and networks; those that are gone meanwhile become tombstones.
-func (r *Registry) list(ctx context.Context, api *client.Client) error {
+// listContainers reads all containers and networks; those that are gone meanwhile become tombstones.
+func (r *Registry) listContainers(ctx context.Context, api *client.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, 4*callTimeout)
 	defer cancel()
 	if err := r.listNetworks(ctx, api); err != nil {
@@ -33,7 +33,7 @@ func (r *Registry) list(ctx context.Context, api *client.Client) error {
 	}
 	res, err := api.ContainerList(ctx, client.ContainerListOptions{All: true})
 	if err != nil {
-		r.met.errors.WithLabelValues("list").Inc()
+		r.metrics.errors.WithLabelValues("list").Inc()
 		return err
 	}
 	seen := make(map[string]bool, len(res.Items))
@@ -54,11 +54,11 @@ func (r *Registry) list(ctx context.Context, api *client.Client) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range fresh {
-		r.put(e)
+		r.putEntry(e)
 	}
 	for id, e := range r.entries {
 		if !seen[id] {
-			r.end(e, true)
+			r.markStopped(e, true)
 		}
 	}
 	r.publish()
@@ -68,7 +68,7 @@ func (r *Registry) list(ctx context.Context, api *client.Client) error {
 func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 	res, err := api.NetworkList(ctx, client.NetworkListOptions{})
 	if err != nil {
-		r.met.errors.WithLabelValues("networks").Inc()
+		r.metrics.errors.WithLabelValues("networks").Inc()
 		return err
 	}
 	var list []network
@@ -107,7 +107,7 @@ func (r *Registry) refresh(ctx context.Context, api *client.Client, id string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.put(e)
+	r.putEntry(e)
 	r.publish()
 }
 
@@ -117,7 +117,7 @@ func (r *Registry) inspect(ctx context.Context, api *client.Client, id string) (
 	res, err := api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
 	if err != nil {
 		if !errdefs.IsNotFound(err) {
-			r.met.errors.WithLabelValues("inspect").Inc()
+			r.metrics.errors.WithLabelValues("inspect").Inc()
 		}
 		return nil, err
 	}
@@ -126,18 +126,18 @@ func (r *Registry) inspect(ctx context.Context, api *client.Client, id string) (
 
 // entryOf turns what the API says into what we keep.
 func (r *Registry) entryOf(in *container.InspectResponse) *entry {
-	e := &entry{c: &pipeline.Container{Id: in.ID, Name: strings.TrimPrefix(in.Name, "/"), ImageId: in.Image}}
+	e := &entry{container: &pipeline.Container{Id: in.ID, Name: strings.TrimPrefix(in.Name, "/"), ImageId: in.Image}}
 	e.log = LogFile{ContainerID: in.ID, Path: in.LogPath}
 	if in.HostConfig != nil {
 		e.log.Driver = in.HostConfig.LogConfig.Type
 	}
 	var labels map[string]string
 	if in.Config != nil {
-		e.c.Image = in.Config.Image
+		e.container.Image = in.Config.Image
 		labels = in.Config.Labels
 	}
-	e.c.Labels = r.labels(labels)
-	e.exclude = r.excluded(in.ID, e.c.Name, labels)
+	e.container.Labels = r.labels(labels)
+	e.exclude = r.isExcluded(in.ID, e.container.Name, labels)
 	if in.State != nil {
 		e.running = in.State.Running
 		if t, err := time.Parse(time.RFC3339Nano, in.State.FinishedAt); err == nil && !e.running && t.Year() > 1 {
@@ -154,7 +154,7 @@ func (r *Registry) entryOf(in *container.InspectResponse) *entry {
 	slices.SortFunc(e.ips, netip.Addr.Compare)
 	e.ips = slices.Compact(e.ips)
 	for _, ip := range e.ips {
-		e.c.Ip = append(e.c.Ip, ip.String())
+		e.container.Ip = append(e.container.Ip, ip.String())
 	}
 	return e
 }
@@ -163,14 +163,14 @@ func (r *Registry) labels(labels map[string]string) []*pipeline.Label {
 	list := make([]*pipeline.Label, 0, len(labels))
 	for k, v := range labels {
 		if len(k) > maxLabelBytes || len(v) > maxLabelBytes {
-			r.met.dropped.WithLabelValues("label_too_long").Inc()
+			r.metrics.dropped.WithLabelValues("label_too_long").Inc()
 			continue
 		}
 		list = append(list, &pipeline.Label{Key: strings.ToValidUTF8(k, "\ufffd"), Value: strings.ToValidUTF8(v, "\ufffd")})
 	}
 	slices.SortFunc(list, func(a, b *pipeline.Label) int { return cmp.Compare(a.Key, b.Key) })
 	if len(list) > maxLabels {
-		r.met.dropped.WithLabelValues("too_many_labels").Add(float64(len(list) - maxLabels))
+		r.metrics.dropped.WithLabelValues("too_many_labels").Add(float64(len(list) - maxLabels))
 		list = list[:maxLabels:maxLabels]
 	}
 	return list
@@ -183,11 +183,11 @@ func appendIP(ips []netip.Addr, ip netip.Addr) []netip.Addr {
 	return ips
 }
 
-// put takes e over. The addresses of a container that runs no more are no longer told by the API: they are kept from before, with
+// putEntry takes e over. The addresses of a container that runs no more are no longer told by the API: they are kept from before, with
 // the pointer that carries them. r.mu is held.
-func (r *Registry) put(e *entry) {
-	old := r.entries[e.c.Id]
-	r.entries[e.c.Id] = e
+func (r *Registry) putEntry(e *entry) {
+	old := r.entries[e.container.Id]
+	r.entries[e.container.Id] = e
 	if old == nil {
 		if !e.running && e.ended.IsZero() {
 			e.ended = r.now() // created, never started: it has no address to give away, only its own time to be forgotten
@@ -195,20 +195,20 @@ func (r *Registry) put(e *entry) {
 		return
 	}
 	if !e.running && len(e.ips) == 0 {
-		e.ips, e.c.Ip = old.ips, old.c.Ip
+		e.ips, e.container.Ip = old.ips, old.container.Ip
 		if !old.ended.IsZero() {
 			e.ended = old.ended
 		} else {
 			e.ended = r.now()
 		}
 	}
-	if same(old.c, e.c) {
-		e.c = old.c // ship interns containers by pointer: an unchanged one stays the same
+	if sameContainer(old.container, e.container) {
+		e.container = old.container // ship interns containers by pointer: an unchanged one stays the same
 	}
 }
 
-// end marks e as stopped; removed, as gone. r.mu is held.
-func (r *Registry) end(e *entry, removed bool) {
+// markStopped marks e as stopped; removed, as gone. r.mu is held.
+func (r *Registry) markStopped(e *entry, removed bool) {
 	if e.running || e.ended.IsZero() {
 		e.ended = r.now()
 	}
@@ -219,7 +219,7 @@ func (r *Registry) end(e *entry, removed bool) {
 	}
 }
 
-func same(a, b *pipeline.Container) bool {
+func sameContainer(a, b *pipeline.Container) bool {
 	return a.Id == b.Id && a.Name == b.Name && a.Image == b.Image && a.ImageId == b.ImageId && slices.Equal(a.Ip, b.Ip) &&
 		slices.EqualFunc(a.Labels, b.Labels, func(x, y *pipeline.Label) bool { return x.Key == y.Key && x.Value == y.Value })
 }

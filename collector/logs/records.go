@@ -12,11 +12,11 @@ import (
 	"tidegate/pipeline"
 )
 
-// records takes the whole records at the front of b, which begins at f.offset, and returns how many bytes they are.
-func (c *chain) records(ctx context.Context, f *file, b []byte) (used int, err error) {
+// splitRecords takes the whole records at the front of b, which begins at f.offset, and returns how many bytes they are.
+func (c *tailer) splitRecords(ctx context.Context, f *file, b []byte) (used int, err error) {
 	for used < len(b) {
 		if b[used] == 0 {
-			n := nuls(b[used:])
+			n := countNULs(b[used:])
 			c.tally.nul += uint64(n)
 			used += n
 			continue
@@ -30,7 +30,7 @@ func (c *chain) records(ctx context.Context, f *file, b []byte) (used int, err e
 			}
 			n = z - 1
 		}
-		n, err = c.record(ctx, f, b[used:used+n+1], f.offset+int64(used))
+		n, err = c.handleRecord(ctx, f, b[used:used+n+1], f.offset+int64(used))
 		if err != nil {
 			return used, err
 		}
@@ -39,7 +39,7 @@ func (c *chain) records(ctx context.Context, f *file, b []byte) (used int, err e
 	return used, nil
 }
 
-func nuls(b []byte) int {
+func countNULs(b []byte) int {
 	n := 0
 	for n < len(b) && b[n] == 0 {
 		n++
@@ -47,29 +47,29 @@ func nuls(b []byte) int {
 	return n
 }
 
-// tail takes what a file ends with that is no whole record, when no more will come.
-func (c *chain) tail(ctx context.Context, f *file, b []byte) error {
+// readRemainder takes what a file ends with that is no whole record, when no more will come.
+func (c *tailer) readRemainder(ctx context.Context, f *file, b []byte) error {
 	c.tally.bytes += uint64(len(b))
 	for len(b) > 0 {
-		n := nuls(b)
+		n := countNULs(b)
 		c.tally.nul += uint64(n)
 		if n == 0 {
 			var err error
-			if n, err = c.record(ctx, f, b, f.offset); err != nil {
+			if n, err = c.handleRecord(ctx, f, b, f.offset); err != nil {
 				return err
 			}
 		}
-		f.advance(int64(n))
+		f.advanceOffset(int64(n))
 		b = b[n:]
 	}
 	return nil
 }
 
-// record takes one record, with its newline if it has one, that begins at start, and returns how much of b it was: all, or what
+// handleRecord takes one record, with its newline if it has one, that begins at start, and returns how much of b it was: all, or what
 // is before a NUL if b is no record.
-func (c *chain) record(ctx context.Context, f *file, b []byte, start int64) (int, error) {
+func (c *tailer) handleRecord(ctx context.Context, f *file, b []byte, start int64) (int, error) {
 	end := start + int64(len(b))
-	c.flushed(f, start, end)
+	c.dropFlushed(f, start, end)
 	body := b
 	if n := len(b) - 1; b[n] == '\n' {
 		body = b[:n]
@@ -79,35 +79,35 @@ func (c *chain) record(ctx context.Context, f *file, b []byte, start int64) (int
 		if z := bytes.IndexByte(b, 0); z > 0 {
 			b, body, end = b[:z], b[:z], start+int64(z)
 		}
-		return len(b), c.foreign(ctx, f, body, start, end)
+		return len(b), c.plainLine(ctx, f, body, start, end)
 	}
 	c.tally.records++
 	if r.time == 0 {
 		c.tally.noTime++
-		r.time = f.time
+		r.time = f.lastTime
 	}
-	f.time = r.time
-	if r.time < c.s.born {
+	f.lastTime = r.time
+	if r.time < c.s.notBefore {
 		c.tally.old++
 		return len(b), nil
 	}
-	return len(b), c.join(ctx, f, r, start, end)
+	return len(b), c.joinRecord(ctx, f, r, start, end)
 }
 
-// flushed drops the lines that an earlier life told as they were because nothing followed: it numbered that of stdout start+1 and,
+// dropFlushed drops the lines that an earlier life told as they were because nothing followed: it numbered that of stdout start+1 and,
 // after it, that of stderr start+2.
-func (c *chain) flushed(f *file, start, end int64) {
-	n := f.resume - start
+func (c *tailer) dropFlushed(f *file, start, end int64) {
+	n := f.resumeEnd - start
 	if n < 1 || n > int64(streams) || end-start < 4 {
 		return
 	}
 	for i := range n {
-		f.pend[i].clear(&c.s.budget)
+		f.pending[i].discardLine(&c.s.budget)
 	}
 }
 
-// foreign ships what is no record of dockerd's as it stands.
-func (c *chain) foreign(ctx context.Context, f *file, body []byte, start, end int64) error {
+// plainLine ships what is no record of dockerd's as it stands.
+func (c *tailer) plainLine(ctx context.Context, f *file, body []byte, start, end int64) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		c.tally.blank++
 		return nil
@@ -117,88 +117,88 @@ func (c *chain) foreign(ctx context.Context, f *file, body []byte, start, end in
 	} else {
 		c.tally.torn++
 	}
-	return c.text(ctx, f, body, start, end)
+	return c.shipPlain(ctx, f, body, start, end)
 }
 
-// text ships bytes of f, from start to end, as a line that says nothing of its stream; its time is that of the record before it.
-func (c *chain) text(ctx context.Context, f *file, body []byte, start, end int64) error {
-	l := line{file: f.id, start: start, time: f.time, text: body, bytes: uint64(len(body)), partial: true}
+// shipPlain ships bytes of f, from start to end, as a line that says nothing of its stream; its time is that of the record before it.
+func (c *tailer) shipPlain(ctx context.Context, f *file, body []byte, start, end int64) error {
+	l := line{file: f.id, start: start, time: f.lastTime, text: body, bytes: uint64(len(body)), partial: true}
 	if l.time == 0 {
 		l.time = time.Now().UnixNano()
 	}
-	if l.time < c.s.born {
+	if l.time < c.s.notBefore {
 		c.tally.old++
 		return nil
 	}
-	return c.emit(ctx, f, &l, end, end)
+	return c.shipLine(ctx, f, &l, end, end)
 }
 
-// join makes lines of records (the package's comment says how).
-func (c *chain) join(ctx context.Context, f *file, r *record, start, end int64) error {
-	p := &f.pend[r.stream]
+// joinRecord makes lines of records (the package's comment says how).
+func (c *tailer) joinRecord(ctx context.Context, f *file, r *record, start, end int64) error {
+	p := &f.pending[r.stream]
 	if p.active && p.time != r.time {
-		l := p.take(r.stream)
+		l := p.toLine(r.stream)
 		p.active = false
-		if err := c.emit(ctx, f, &l, end-1, start); err != nil {
+		if err := c.shipLine(ctx, f, &l, end-1, start); err != nil {
 			p.active = true
 			return err
 		}
-		p.clear(&c.s.budget)
+		p.discardLine(&c.s.budget)
 	}
 	ends := r.newline || r.raw < partBytes
 	if !p.active && ends {
 		l := line{file: f.id, start: start, time: r.time, stream: r.stream, known: true, text: r.log, bytes: uint64(len(r.log))}
-		return c.emit(ctx, f, &l, end, end)
+		return c.shipLine(ctx, f, &l, end, end)
 	}
 	if !p.active {
-		p.begin(f, r, start)
+		p.startLine(f, r, start)
 	}
 	c.tally.parts++
 	kept, counted := len(p.text), p.bytes
-	p.append(r.log, c.s.cfg.LineMax, &c.s.budget)
+	p.appendPart(r.log, c.s.cfg.LineMax, &c.s.budget)
 	if !ends && p.bytes < lineHardMax {
 		return nil
 	}
-	l := p.take(r.stream)
+	l := p.toLine(r.stream)
 	l.partial = !ends
 	p.active = false
-	if err := c.emit(ctx, f, &l, end, end); err != nil {
+	if err := c.shipLine(ctx, f, &l, end, end); err != nil {
 		// The record counts as not read: it is read once more, if only by the last words, and must not be in the line twice.
 		p.active, p.text, p.bytes = true, p.text[:kept], counted
 		return err
 	}
-	p.clear(&c.s.budget)
+	p.discardLine(&c.s.budget)
 	return nil
 }
 
-// flush ships the lines that are open in f as they are. Their numbers lie within the record that may come next.
-func (c *chain) flush(ctx context.Context, f *file) error {
-	for i := range f.pend {
-		p := &f.pend[i]
+// flushOpenLines ships the lines that are open in f as they are. Their numbers lie within the record that may come next.
+func (c *tailer) flushOpenLines(ctx context.Context, f *file) error {
+	for i := range f.pending {
+		p := &f.pending[i]
 		if !p.active {
 			continue
 		}
-		l := p.take(stream(i))
-		l.partial = !c.gone.Load() && !c.over()
+		l := p.toLine(stream(i))
+		l.partial = !c.folderGone.Load() && !c.containerStopped()
 		p.active = false
-		if err := c.emit(ctx, f, &l, f.offset+1+int64(i), f.offset); err != nil {
+		if err := c.shipLine(ctx, f, &l, f.offset+1+int64(i), f.offset); err != nil {
 			p.active = true
 			return err
 		}
-		p.clear(&c.s.budget)
+		p.discardLine(&c.s.budget)
 	}
 	return nil
 }
 
-// over tells that the container is known not to run.
-func (c *chain) over() bool {
-	st := c.status()
+// containerStopped tells that the container is known not to run.
+func (c *tailer) containerStopped() bool {
+	st := c.containerStatus()
 	return st.Known && !st.Running
 }
 
-// emit ships a line as the event numbered at; base is where reading would go on behind it if no line were open.
-func (c *chain) emit(ctx context.Context, f *file, l *line, at, base int64) error {
-	if at <= f.resume {
+// shipLine ships a line as the event numbered at; base is where reading would go on behind it if no line were open.
+func (c *tailer) shipLine(ctx context.Context, f *file, l *line, at, base int64) error {
+	if at <= f.resumeEnd {
 		c.tally.resumed++
 		return nil
 	}
@@ -215,16 +215,16 @@ func (c *chain) emit(ctx context.Context, f *file, l *line, at, base int64) erro
 	e.Dataset = pipeline.Dataset_LOG
 	e.Timestamp = l.time
 	e.Partial = l.partial
-	e.Container = c.who
+	e.Container = c.metadata
 	body := pipeline.LogLineFromVTPool()
-	body.Level = level(text)
+	body.Level = detectLevel(text)
 	if c.s.cfg.Redact {
 		var found bool
 		if text, found = c.redact.line(text); found {
 			c.tally.redacted++
 		}
 	}
-	body.Message = c.text8(text)
+	body.Message = c.internUTF8(text)
 	if l.known {
 		body.Stream = l.stream.String()
 	}
@@ -233,7 +233,7 @@ func (c *chain) emit(ctx context.Context, f *file, l *line, at, base int64) erro
 	body.Truncated = truncated
 	body.Bytes = l.bytes
 	e.Log = body
-	if _, err := f.lane.Ship(ctx, e, collector.Mark{At: at, From: min(at, f.from(base))}); err != nil {
+	if _, err := f.lane.Ship(ctx, e, collector.Mark{At: at, From: min(at, f.readFrom(base))}); err != nil {
 		return err
 	}
 	c.tally.lines++
@@ -244,8 +244,8 @@ func (c *chain) emit(ctx context.Context, f *file, l *line, at, base int64) erro
 // enough not to matter, large enough that allocation does not show.
 const arenaSize = 16 << 10
 
-// text8 returns b as a string of valid UTF-8, as protobuf demands. Short ones are put into the arena, whose bytes are written once.
-func (c *chain) text8(b []byte) string {
+// internUTF8 returns b as a string of valid UTF-8, as protobuf demands. Short ones are put into the arena, whose bytes are written once.
+func (c *tailer) internUTF8(b []byte) string {
 	if !utf8.Valid(b) {
 		return strings.ToValidUTF8(string(b), "\ufffd")
 	}
