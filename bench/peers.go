@@ -82,7 +82,7 @@ func (o *options) rulePeers(n int) error {
 		}
 		for range rounds {
 			for i := 0; i < len(events); i += 1000 {
-				set.Judge(events[i : i+1000])
+				set.Evaluate(events[i : i+1000])
 			}
 		}
 		report(o.out, name+"index", "events", rounds*len(events), m.stop())

@@ -22,7 +22,7 @@ const (
 // the block, by several workers at once: it does no I/O, never blocks, its cost per event is bounded, and it keeps no reference to
 // an event, nor to any string reached from one (they lie in Kafka's buffer and die with the block; what lives longer is cloned).
 type Detector interface {
-	Judge(block []*Event)
+	Evaluate(block []*Event)
 }
 
 // A Bundle is the set of detectors that judges a block: immutable, and swapped as a whole between two blocks.

@@ -41,7 +41,7 @@ func newBrain(cfg *Config, log *slog.Logger, reg prometheus.Registerer) (*brain,
 	if b.rules, err = rules.Load(cfg.Rules, log, b.ruleMetrics); err != nil {
 		return nil, err
 	}
-	if b.feeds, err = feeds.LoadAndTell(cfg.Feeds, log, b.feedMetrics); err != nil {
+	if b.feeds, err = feeds.LoadAndLog(cfg.Feeds, log, b.feedMetrics); err != nil {
 		return nil, err
 	}
 	if cfg.Classifier.Enabled {

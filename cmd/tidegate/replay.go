@@ -192,7 +192,7 @@ func (r *replay) emit(e *pipeline.Event) {
 // flush judges what has gathered and writes it.
 func (r *replay) flush() {
 	if r.rules != nil {
-		r.rules.Judge(r.block)
+		r.rules.Evaluate(r.block)
 	}
 	for _, e := range r.block {
 		r.events[e.Dataset.Name()]++

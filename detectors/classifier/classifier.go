@@ -40,9 +40,9 @@ type Classifier struct {
 	threshold float64
 	shadow    bool
 
-	judged  prometheus.Counter
-	flagged *prometheus.CounterVec
-	scores  prometheus.Histogram
+	evaluated prometheus.Counter
+	flagged   *prometheus.CounterVec
+	scores    prometheus.Histogram
 }
 
 // New makes a detector of a model's file.
@@ -53,8 +53,8 @@ func New(cfg Config, file []byte, reg prometheus.Registerer) (*Classifier, error
 	}
 	c := &Classifier{
 		model: m, threshold: cfg.Threshold, shadow: cfg.Shadow,
-		judged:  prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_detectors_classifier_judged_total", Help: "Domains that were judged."}),
-		flagged: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_detectors_classifier_flagged_total", Help: "Domains above the threshold."}, []string{"shadow"}),
+		evaluated: prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_detectors_classifier_evaluated_total", Help: "Domains that were judged."}),
+		flagged:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_detectors_classifier_flagged_total", Help: "Domains above the threshold."}, []string{"shadow"}),
 		scores: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "tidegate_detectors_classifier_score", Help: "Scores of the domains that were judged: a shift is drift.",
 			Buckets: []float64{0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95},
@@ -63,38 +63,38 @@ func New(cfg Config, file []byte, reg prometheus.Registerer) (*Classifier, error
 	if c.threshold == 0 {
 		c.threshold = m.Card.Threshold
 	}
-	reg.MustRegister(c.judged, c.flagged, c.scores)
+	reg.MustRegister(c.evaluated, c.flagged, c.scores)
 	return c, nil
 }
 
 // Version is the model's.
 func (c *Classifier) Version() string { return c.model.version }
 
-// shortest label that is judged: of fewer characters nothing can be said.
-const shortest = 6
+// minLabel label that is judged: of fewer characters nothing can be said.
+const minLabel = 6
 
-// Judge looks at the names that were looked up.
-func (c *Classifier) Judge(block []*pipeline.Event) {
+// Evaluate looks at the names that were looked up.
+func (c *Classifier) Evaluate(block []*pipeline.Event) {
 	for _, e := range block {
 		d := e.Dns
 		if d == nil || d.QuestionName == "" || d.QuestionType != "A" && d.QuestionType != "AAAA" {
 			continue
 		}
-		label, suffix := chosen(d)
-		if len(label) < shortest || strings.HasPrefix(label, "xn--") {
+		label, suffix := chosenLabel(d)
+		if len(label) < minLabel || strings.HasPrefix(label, "xn--") {
 			continue
 		}
 		score := c.model.Score(label, suffix)
-		c.judged.Inc()
+		c.evaluated.Inc()
 		c.scores.Observe(score)
 		if score >= c.threshold {
-			c.flag(e, label, suffix, score)
+			c.addVerdict(e, label, suffix, score)
 		}
 	}
 }
 
-// chosen is the label that somebody, or something, chose, and the public suffix behind it.
-func chosen(d *pipeline.DNSMessage) (label, suffix string) {
+// chosenLabel is the label that somebody, or something, chose, and the public suffix behind it.
+func chosenLabel(d *pipeline.DNSMessage) (label, suffix string) {
 	name := d.RegisteredDomain
 	if name == "" {
 		var err error
@@ -105,7 +105,7 @@ func chosen(d *pipeline.DNSMessage) (label, suffix string) {
 	return Split(name)
 }
 
-func (c *Classifier) flag(e *pipeline.Event, label, suffix string, score float64) {
+func (c *Classifier) addVerdict(e *pipeline.Event, label, suffix string, score float64) {
 	if c.shadow {
 		c.flagged.WithLabelValues("true").Inc()
 		return
@@ -114,18 +114,18 @@ func (c *Classifier) flag(e *pipeline.Event, label, suffix string, score float64
 	e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
 		Detector: "classifier", Rule: "generated-domain", Version: c.model.version, Severity: pipeline.Severity_MEDIUM, Score: uint32(score*100 + 0.5),
 		Title:    "Look-up of a domain that looks generated",
-		Evidence: fmt.Sprintf("%s.%s scores %.2f (threshold %.2f); most by %s", label, suffix, score, c.threshold, c.reasons(label, suffix)),
+		Evidence: fmt.Sprintf("%s.%s scores %.2f (threshold %.2f); most by %s", label, suffix, score, c.threshold, c.topFeatures(label, suffix)),
 		Tags:     []string{"attack.command_and_control", "attack.t1568.002"},
 	})
 }
 
-// reasons names the three features that moved the score most, with their values.
-func (c *Classifier) reasons(label, suffix string) string {
-	var v vector
-	c.model.compute(&v, label, suffix)
+// topFeatures names the three features that moved the score most, with their values.
+func (c *Classifier) topFeatures(label, suffix string) string {
+	var v featureVector
+	c.model.computeFeatures(&v, label, suffix)
 	var why [nFeatures]int
-	at := c.model.binned(&v)
-	c.model.forest.explain(&at, &why)
+	at := c.model.binFeatures(&v)
+	c.model.forest.addContributions(&at, &why)
 	order := make([]int, nFeatures)
 	for i := range order {
 		order[i] = i

@@ -32,7 +32,7 @@ func TestGeneratedNamesAreFoundAndChosenOnesAreNot(t *testing.T) {
 	check := func(name string, want bool) {
 		t.Helper()
 		e := lookup(name, "A")
-		c.Judge([]*pipeline.Event{e})
+		c.Evaluate([]*pipeline.Event{e})
 		if (len(e.Verdicts) == 1) != want {
 			t.Errorf("%s: verdicts %v, want one: %v", name, e.Verdicts, want)
 		}
@@ -53,10 +53,10 @@ func TestGeneratedNamesAreFoundAndChosenOnesAreNot(t *testing.T) {
 	check("", false)
 }
 
-func TestOnlyLookUpsOfAddressesAreJudged(t *testing.T) {
+func TestOnlyAddressQueriesAreEvaluated(t *testing.T) {
 	c := shipped(t, classifier.Default())
 	e := lookup("xjq7kvw2zt9hpb4m.example", "PTR")
-	c.Judge([]*pipeline.Event{e, {Dataset: pipeline.Dataset_HTTP}})
+	c.Evaluate([]*pipeline.Event{e, {Dataset: pipeline.Dataset_HTTP}})
 	if len(e.Verdicts) != 0 {
 		t.Errorf("got %v", e.Verdicts)
 	}
@@ -65,7 +65,7 @@ func TestOnlyLookUpsOfAddressesAreJudged(t *testing.T) {
 func TestAShadowSaysNothing(t *testing.T) {
 	c := shipped(t, classifier.Config{Enabled: true, Shadow: true})
 	e := lookup("xjq7kvw2zt9hpb4m.example", "A")
-	c.Judge([]*pipeline.Event{e})
+	c.Evaluate([]*pipeline.Event{e})
 	if len(e.Verdicts) != 0 {
 		t.Errorf("got %v", e.Verdicts)
 	}
@@ -119,12 +119,12 @@ func TestTrainingIsTheSameToTheByte(t *testing.T) {
 	}
 }
 
-func TestJudgingDoesNotAllocate(t *testing.T) {
+func TestEvaluatingDoesNotAllocate(t *testing.T) {
 	c := shipped(t, classifier.Default())
 	e := lookup("static.stackoverflow.com", "A")
 	e.Dns.RegisteredDomain = "stackoverflow.com"
 	block := []*pipeline.Event{e}
-	if n := testing.AllocsPerRun(100, func() { c.Judge(block) }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { c.Evaluate(block) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -152,7 +152,7 @@ func FuzzScore(f *testing.F) {
 	})
 }
 
-func BenchmarkJudge(b *testing.B) {
+func BenchmarkEvaluate(b *testing.B) {
 	c := shipped(b, classifier.Default())
 	var block []*pipeline.Event
 	for i := range 64 {
@@ -162,13 +162,13 @@ func BenchmarkJudge(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		c.Judge(block)
+		c.Evaluate(block)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(block)), "ns/domain")
 }
 
-// BenchmarkJudgeManifold judges names of many shapes, so that neither the caches nor the branch predictor know the way.
-func BenchmarkJudgeManifold(b *testing.B) {
+// BenchmarkEvaluateManifold judges names of many shapes, so that neither the caches nor the branch predictor know the way.
+func BenchmarkEvaluateManifold(b *testing.B) {
 	c := shipped(b, classifier.Default())
 	rng := rand.New(rand.NewSource(5))
 	all := samples(4096)
@@ -182,7 +182,7 @@ func BenchmarkJudgeManifold(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		c.Judge(block)
+		c.Evaluate(block)
 		for _, e := range block {
 			e.Verdicts = e.Verdicts[:0]
 		}

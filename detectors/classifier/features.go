@@ -24,7 +24,7 @@ const (
 	alphabet = 39
 )
 
-func code(c byte) int {
+func symbol(c byte) int {
 	switch {
 	case 'a' <= c && c <= 'z':
 		return int(c - 'a')
@@ -38,17 +38,17 @@ func code(c byte) int {
 	return other
 }
 
-// A language is how likely each trigram is, as 16 × its natural logarithm: 39³ bytes.
-type language []int8
+// A trigramModel is how likely each trigram is, as 16 × its natural logarithm: 39³ bytes.
+type trigramModel []int8
 
 const trigrams = alphabet * alphabet * alphabet
 
-// learn counts the trigrams of labels; what was never seen counts a little, by what its last two characters are.
-func learn(labels []string) language {
+// learnTrigrams counts the trigrams of labels; what was never seen counts a little, by what its last two characters are.
+func learnTrigrams(labels []string) trigramModel {
 	tri, bi := make([]float64, trigrams), make([]float64, alphabet*alphabet)
 	uni := make([]float64, alphabet)
 	for _, l := range labels {
-		walk(l, func(a, b, c int) {
+		eachTrigram(l, func(a, b, c int) {
 			tri[(a*alphabet+b)*alphabet+c]++
 			bi[b*alphabet+c]++
 			uni[c]++
@@ -58,7 +58,7 @@ func learn(labels []string) language {
 	for _, n := range uni {
 		all += n
 	}
-	out := make(language, trigrams)
+	out := make(trigramModel, trigrams)
 	for a := range alphabet {
 		for b := range alphabet {
 			context, biContext := 0.0, 0.0
@@ -77,27 +77,27 @@ func learn(labels []string) language {
 	return out
 }
 
-// walk calls f for each trigram of a label with a border on both sides.
-func walk(label string, f func(a, b, c int)) {
+// eachTrigram calls f for each trigram of a label with a border on both sides.
+func eachTrigram(label string, f func(a, b, c int)) {
 	a, b := border, border
 	for i := range min(len(label), maxLabel) {
-		c := code(label[i])
+		c := symbol(label[i])
 		f(a, b, c)
 		a, b = b, c
 	}
 	f(a, b, border)
 }
 
-// A vector is the features of one label.
-type vector [nFeatures]float32
+// A featureVector is the features of one label.
+type featureVector [nFeatures]float32
 
-// shape fills in what needs no model, in one pass.
-func (v *vector) shape(label string) {
+// setLabelShape fills in what needs no model, in one pass.
+func (v *featureVector) setLabelShape(label string) {
 	var counts [alphabet]uint8
 	var digits, vowels, run, longest, changes, before int
 	n := min(len(label), maxLabel)
 	for i := range n {
-		c := code(label[i])
+		c := symbol(label[i])
 		counts[c]++
 		kind := 1
 		switch {
@@ -143,9 +143,9 @@ var log2 = func() (t [maxLabel + 1]float64) {
 	return t
 }()
 
-// compute fills in all of v.
-func (m *Model) compute(v *vector, label, suffix string) {
-	v.shape(label)
+// computeFeatures fills in all of v.
+func (m *Model) computeFeatures(v *featureVector, label, suffix string) {
+	v.setLabelShape(label)
 	var names, generated, window, least, unseen, n int
 	var last [4]int
 	a, b := border, border
@@ -153,7 +153,7 @@ func (m *Model) compute(v *vector, label, suffix string) {
 	for i := 0; i <= size; i++ {
 		c := border
 		if i < size {
-			c = code(label[i])
+			c = symbol(label[i])
 		}
 		at := (a*alphabet+b)*alphabet + c
 		p := int(m.names[at])

@@ -23,8 +23,8 @@ const (
 	featureBits      = 4
 )
 
-// compile makes the steps. maxNodes and nFeatures leave room for both in a step.
-func (f *forest) compile() {
+// packSteps makes the steps. maxNodes and nFeatures leave room for both in a step.
+func (f *forest) packSteps() {
 	f.steps = make([]step, len(f.nodes))
 	for i, n := range f.nodes {
 		if n.first == 0 {
@@ -38,7 +38,7 @@ func (f *forest) compile() {
 // bins turn each feature's value into the number of its bin.
 type bins [nFeatures][]float32
 
-func (b *bins) of(f int, v float32) int {
+func (b *bins) binOf(f int, v float32) int {
 	n := 0
 	for _, edge := range b[f] {
 		if v < edge {
@@ -52,9 +52,9 @@ func (b *bins) of(f int, v float32) int {
 // The bins of one label, with room for whatever featureBits can say, so that no index needs a check.
 type binned [1 << featureBits]uint8
 
-// judge averages the leaves that a label comes to. Four trees are walked at a time: each waits for memory at every step, and so they
+// score averages the leaves that a label comes to. Four trees are walked at a time: each waits for memory at every step, and so they
 // wait together: of names of many shapes a fifth less time than one after the other.
-func (f *forest) judge(at *binned) float64 {
+func (f *forest) score(at *binned) float64 {
 	sum := 0
 	steps, roots := f.steps, f.roots
 	next := func(s step) step { return steps[s&^inner>>featureBits+step(at[s&(1<<featureBits-1)])] }
@@ -80,8 +80,8 @@ func (f *forest) judge(at *binned) float64 {
 	return float64(sum) / float64(255*len(f.roots))
 }
 
-// explain adds up how far each feature moved the score on the way to the leaves.
-func (f *forest) explain(at *binned, why *[nFeatures]int) {
+// addContributions adds up how far each feature moved the score on the way to the leaves.
+func (f *forest) addContributions(at *binned, why *[nFeatures]int) {
 	for _, i := range f.roots {
 		n := &f.nodes[i]
 		for n.first != 0 {

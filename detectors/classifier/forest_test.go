@@ -31,7 +31,7 @@ func TestStepsLeadWhereNodesDo(t *testing.T) {
 			}
 			sum += int(n.score)
 		}
-		if got, want := f.judge(&at), float64(sum)/float64(255*len(f.roots)); got != want {
+		if got, want := f.score(&at), float64(sum)/float64(255*len(f.roots)); got != want {
 			t.Fatalf("%v: got %v, want %v", at, got, want)
 		}
 	}

@@ -26,16 +26,16 @@ type Card struct {
 // A Model is a trained classifier as it lies in a file: gzip of the sections of wire, all of fixed order.
 type Model struct {
 	Card      Card
-	names     language // labels that people chose
-	generated language
+	names     trigramModel // labels that people chose
+	generated trigramModel
 	suffixes  map[string]float32 // public suffix: how much more often it is under a generated label, as a logarithm
 	bins      bins
 	forest    forest
 	version   string
 }
 
-// wire is the form of the file. JSON keeps it readable after gunzip; the file is small.
-type wire struct {
+// modelFile is the form of the file. JSON keeps it readable after gunzip; the file is small.
+type modelFile struct {
 	Format    int                `json:"format"`
 	Card      Card               `json:"card"`
 	Names     []byte             `json:"names"`
@@ -48,7 +48,7 @@ type wire struct {
 	Score     []byte             `json:"score"`
 }
 
-const format = 1
+const formatVersion = 1
 
 // Bounds of a file that is believed.
 const (
@@ -63,7 +63,7 @@ func (m *Model) Version() string { return m.version }
 
 // Encode writes m; the same model is the same bytes.
 func (m *Model) Encode() ([]byte, error) {
-	w := wire{Format: format, Card: m.Card, Names: toBytes(m.names), Generated: toBytes(m.generated), Suffixes: m.suffixes, Bins: m.bins, Roots: m.forest.roots}
+	w := modelFile{Format: formatVersion, Card: m.Card, Names: toBytes(m.names), Generated: toBytes(m.generated), Suffixes: m.suffixes, Bins: m.bins, Roots: m.forest.roots}
 	for _, n := range m.forest.nodes {
 		w.First, w.Feature, w.Score = append(w.First, n.first), append(w.Feature, n.feature), append(w.Score, n.score)
 	}
@@ -98,12 +98,12 @@ func Decode(b []byte) (*Model, error) {
 	if len(plain) > maxModel {
 		return nil, fmt.Errorf("the model is larger than %d bytes", maxModel)
 	}
-	var w wire
+	var w modelFile
 	if err := json.Unmarshal(plain, &w); err != nil {
 		return nil, fmt.Errorf("read the model: %w", err)
 	}
-	if w.Format != format {
-		return nil, fmt.Errorf("the model has format %d, this version reads %d", w.Format, format)
+	if w.Format != formatVersion {
+		return nil, fmt.Errorf("the model has format %d, this version reads %d", w.Format, formatVersion)
 	}
 	m := &Model{Card: w.Card, names: fromBytes(w.Names), generated: fromBytes(w.Generated), suffixes: w.Suffixes, bins: w.Bins}
 	m.forest.roots = w.Roots
@@ -113,16 +113,16 @@ func Decode(b []byte) (*Model, error) {
 	for i := range w.First {
 		m.forest.nodes = append(m.forest.nodes, node{w.First[i], w.Feature[i], w.Score[i]})
 	}
-	if err := m.check(); err != nil {
+	if err := m.checkBounds(); err != nil {
 		return nil, err
 	}
-	m.forest.compile()
+	m.forest.packSteps()
 	sum := sha256.Sum256(b)
 	m.version = hex.EncodeToString(sum[:6])
 	return m, nil
 }
 
-func (m *Model) check() error {
+func (m *Model) checkBounds() error {
 	if len(m.names) != trigrams || len(m.generated) != trigrams {
 		return errors.New("the model's languages have another alphabet")
 	}
@@ -152,7 +152,7 @@ func (m *Model) check() error {
 	return nil
 }
 
-func toBytes(l language) []byte {
+func toBytes(l trigramModel) []byte {
 	b := make([]byte, len(l))
 	for i, v := range l {
 		b[i] = byte(v)
@@ -160,8 +160,8 @@ func toBytes(l language) []byte {
 	return b
 }
 
-func fromBytes(b []byte) language {
-	l := make(language, len(b))
+func fromBytes(b []byte) trigramModel {
+	l := make(trigramModel, len(b))
 	for i, v := range b {
 		l[i] = int8(v)
 	}
@@ -170,15 +170,15 @@ func fromBytes(b []byte) language {
 
 // Score is how sure the model is that a label under a public suffix was generated, 0 to 1. It does not allocate.
 func (m *Model) Score(label, suffix string) float64 {
-	var v vector
-	m.compute(&v, label, suffix)
-	at := m.binned(&v)
-	return m.forest.judge(&at)
+	var v featureVector
+	m.computeFeatures(&v, label, suffix)
+	at := m.binFeatures(&v)
+	return m.forest.score(&at)
 }
 
-func (m *Model) binned(v *vector) (at binned) {
+func (m *Model) binFeatures(v *featureVector) (at binned) {
 	for f := range v {
-		at[f] = uint8(m.bins.of(f, v[f]))
+		at[f] = uint8(m.bins.binOf(f, v[f]))
 	}
 	return at
 }

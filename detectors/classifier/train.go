@@ -41,11 +41,11 @@ func Train(samples []Sample, opt Options) (*Model, error) {
 	half := len(samples) / 2
 	m := &Model{}
 	m.learnLanguages(samples[:half])
-	rows := make([]vector, 0, len(samples)-half)
+	rows := make([]featureVector, 0, len(samples)-half)
 	var chosen, generated []int
 	for i, s := range samples[half:] {
-		var v vector
-		m.compute(&v, s.Label, s.Suffix)
+		var v featureVector
+		m.computeFeatures(&v, s.Label, s.Suffix)
 		rows = append(rows, v)
 		if s.Family == "" {
 			chosen = append(chosen, i)
@@ -64,11 +64,11 @@ func Train(samples []Sample, opt Options) (*Model, error) {
 		for range opt.Rows / 2 {
 			bag = append(bag, chosen[rng.Intn(len(chosen))], generated[rng.Intn(len(generated))])
 		}
-		if err := m.grow(rows, samples[half:], bag, features, opt); err != nil {
+		if err := m.growTree(rows, samples[half:], bag, features, opt); err != nil {
 			return nil, err
 		}
 	}
-	m.forest.compile()
+	m.forest.packSteps()
 	return m, nil
 }
 
@@ -86,7 +86,7 @@ func (m *Model) learnLanguages(samples []Sample) {
 		}
 		suffix[s.Suffix] = n
 	}
-	m.names, m.generated = learn(names), learn(generated)
+	m.names, m.generated = learnTrigrams(names), learnTrigrams(generated)
 	m.suffixes = map[string]float32{}
 	for s, n := range suffix {
 		if n[0]+n[1] >= 20 {
@@ -97,7 +97,7 @@ func (m *Model) learnLanguages(samples []Sample) {
 }
 
 // quantiles are the edges between bins that hold about the same number of rows.
-func quantiles(rows []vector, n int) bins {
+func quantiles(rows []featureVector, n int) bins {
 	var b bins
 	column := make([]float32, len(rows))
 	for f := range nFeatures {
@@ -120,8 +120,8 @@ const (
 	classGenerated = "generated"
 )
 
-// grow lets golearn make one ID3 tree of a bag and lays it flat behind those that are there.
-func (m *Model) grow(rows []vector, samples []Sample, bag, features []int, opt Options) error {
+// growTree lets golearn make one ID3 tree of a bag and lays it flat behind those that are there.
+func (m *Model) growTree(rows []featureVector, samples []Sample, bag, features []int, opt Options) error {
 	data := base.NewDenseInstances()
 	attrs := make([]*base.CategoricalAttribute, len(features))
 	specs := make([]base.AttributeSpec, len(features))
@@ -146,7 +146,7 @@ func (m *Model) grow(rows []vector, samples []Sample, bag, features []int, opt O
 	}
 	for at, i := range bag {
 		for k, f := range features {
-			data.Set(specs[k], at, attrs[k].GetSysValFromString(fmt.Sprint(m.bins.of(f, rows[i][f]))))
+			data.Set(specs[k], at, attrs[k].GetSysValFromString(fmt.Sprint(m.bins.binOf(f, rows[i][f]))))
 		}
 		word := classChosen
 		if samples[i].Family != "" {
@@ -165,13 +165,13 @@ func (m *Model) grow(rows []vector, samples []Sample, bag, features []int, opt O
 	root := int32(len(m.forest.nodes))
 	m.forest.roots = append(m.forest.roots, root)
 	m.forest.nodes = append(m.forest.nodes, node{})
-	m.flatten(root, tree.Root, byName, 0.5, opt.Leaf)
+	m.flattenTree(root, tree.Root, byName, 0.5, opt.Leaf)
 	return nil
 }
 
-// flatten lays n at index at, its children in the order of their bins behind everything that is there. A bin that training never saw
+// flattenTree lays n at index at, its children in the order of their bins behind everything that is there. A bin that training never saw
 // has the score of its node.
-func (m *Model) flatten(at int32, n *trees.DecisionTreeNode, byName map[string]uint8, above float64, leaf int) {
+func (m *Model) flattenTree(at int32, n *trees.DecisionTreeNode, byName map[string]uint8, above float64, leaf int) {
 	yes, no := float64(n.ClassDist[classGenerated]), float64(n.ClassDist[classChosen])
 	share := (yes + 2*above) / (yes + no + 2)
 	me := node{score: uint8(math.Round(255 * share))}
@@ -184,7 +184,7 @@ func (m *Model) flatten(at int32, n *trees.DecisionTreeNode, byName map[string]u
 		}
 		for bin := range width {
 			if child := n.Children[fmt.Sprint(bin)]; child != nil {
-				m.flatten(me.first+int32(bin), child, byName, share, leaf)
+				m.flattenTree(me.first+int32(bin), child, byName, share, leaf)
 			}
 		}
 	}

@@ -80,54 +80,54 @@ func (s *Set) Version() string { return s.version }
 // Len is the number of indicators.
 func (s *Set) Len() int { return len(s.indicators) }
 
-// Judge writes a verdict for each indicator that an event touches, at most one per indicator and event.
-func (s *Set) Judge(block []*pipeline.Event) {
+// Evaluate writes a verdict for each indicator that an event touches, at most one per indicator and event.
+func (s *Set) Evaluate(block []*pipeline.Event) {
 	if len(s.indicators) == 0 {
 		return
 	}
 	for _, e := range block {
 		switch e.Dataset {
 		case pipeline.Dataset_DNS:
-			if s.name(e, "dns.question.name", e.GetDns().GetQuestionName()) {
+			if s.checkDomain(e, "dns.question.name", e.GetDns().GetQuestionName()) {
 				break // where a malicious name leads to says nothing more
 			}
 			for _, ip := range e.GetDns().GetResolvedIp() {
 				if a, err := netip.ParseAddr(ip); err == nil {
-					s.addr(e, "dns.resolved_ip", a)
+					s.checkAddr(e, "dns.resolved_ip", a)
 				}
 			}
 		case pipeline.Dataset_HTTP:
-			s.name(e, "url.domain", e.GetHttp().GetUrlDomain())
+			s.checkDomain(e, "url.domain", e.GetHttp().GetUrlDomain())
 		case pipeline.Dataset_TLS:
-			s.name(e, "tls.client.server_name", e.GetTls().GetServerName())
+			s.checkDomain(e, "tls.client.server_name", e.GetTls().GetServerName())
 		}
-		s.endpoint(e, "source.ip", e.Source)
-		s.endpoint(e, "destination.ip", e.Destination)
+		s.checkEndpoint(e, "source.ip", e.Source)
+		s.checkEndpoint(e, "destination.ip", e.Destination)
 	}
 }
 
-func (s *Set) endpoint(e *pipeline.Event, field string, p *pipeline.Endpoint) {
+func (s *Set) checkEndpoint(e *pipeline.Event, field string, p *pipeline.Endpoint) {
 	if p == nil {
 		return
 	}
 	if a, ok := netip.AddrFromSlice(p.Ip); ok {
-		s.addr(e, field, a)
+		s.checkAddr(e, field, a)
 	}
 	if a, ok := netip.AddrFromSlice(p.NatIp); ok {
-		s.addr(e, field, a)
+		s.checkAddr(e, field, a)
 	}
 }
 
-// name asks for a domain and each domain above it, and tells whether one is listed.
-func (s *Set) name(e *pipeline.Event, field, name string) bool {
+// checkDomain asks for a domain and each domain above it, and tells whether one is listed.
+func (s *Set) checkDomain(e *pipeline.Event, field, name string) bool {
 	if len(s.domains) == 0 || name == "" || len(name) > 255 {
 		return false
 	}
-	name = lower(strings.TrimSuffix(name, "."))
+	name = lowerASCII(strings.TrimSuffix(name, "."))
 	for rest := name; rest != ""; {
-		if s.filter.Test(bytesOf(rest)) {
+		if s.filter.Test(unsafeBytes(rest)) {
 			if i, ok := s.domains[rest]; ok {
-				s.verdict(e, i, field, name)
+				s.addVerdict(e, i, field, name)
 				return true
 			}
 		}
@@ -140,8 +140,8 @@ func (s *Set) name(e *pipeline.Event, field, name string) bool {
 	return false
 }
 
-// lower avoids the allocation where there is nothing to lower, which is nearly always.
-func lower(s string) string {
+// lowerASCII avoids the allocation where there is nothing to lower, which is nearly always.
+func lowerASCII(s string) string {
 	for i := range len(s) {
 		if 'A' <= s[i] && s[i] <= 'Z' {
 			return strings.ToLower(s)
@@ -150,14 +150,14 @@ func lower(s string) string {
 	return s
 }
 
-func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+func unsafeBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
-func (s *Set) addr(e *pipeline.Event, field string, a netip.Addr) {
+func (s *Set) checkAddr(e *pipeline.Event, field string, a netip.Addr) {
 	a = a.Unmap()
 	var key [17]byte
-	if s.filter.Test(addrKey(&key, a, a.BitLen())) {
+	if s.filter.Test(filterKey(&key, a, a.BitLen())) {
 		if i, ok := s.addrs[a]; ok {
-			s.verdict(e, i, field, a.String())
+			s.addVerdict(e, i, field, a.String())
 			return
 		}
 	}
@@ -167,18 +167,18 @@ func (s *Set) addr(e *pipeline.Event, field string, a netip.Addr) {
 	}
 	for _, n := range bits {
 		p, err := a.Prefix(n)
-		if err != nil || !s.filter.Test(addrKey(&key, p.Addr(), n)) {
+		if err != nil || !s.filter.Test(filterKey(&key, p.Addr(), n)) {
 			continue
 		}
 		if i, ok := s.prefixes[p]; ok {
-			s.verdict(e, i, field, a.String())
+			s.addVerdict(e, i, field, a.String())
 			return
 		}
 	}
 }
 
-// addrKey is what the filter knows of a network: its address and its length.
-func addrKey(buf *[17]byte, a netip.Addr, bits int) []byte {
+// filterKey is what the filter knows of a network: its address and its length.
+func filterKey(buf *[17]byte, a netip.Addr, bits int) []byte {
 	b := a.As16()
 	copy(buf[:], b[:])
 	buf[16] = byte(bits)
@@ -188,7 +188,7 @@ func addrKey(buf *[17]byte, a netip.Addr, bits int) []byte {
 	return buf[:]
 }
 
-func (s *Set) verdict(e *pipeline.Event, i int32, field, value string) {
+func (s *Set) addVerdict(e *pipeline.Event, i int32, field, value string) {
 	ind := &s.indicators[i]
 	f := &s.feeds[ind.feed]
 	if slices.ContainsFunc(e.Verdicts, func(v *pipeline.Verdict) bool {

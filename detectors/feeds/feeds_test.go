@@ -19,7 +19,7 @@ import (
 	"tidegate/pipeline"
 )
 
-func load(t testing.TB, content string) (*Set, Skipped) {
+func load(t testing.TB, content string) (*Set, SkippedLines) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "feed.txt")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -59,7 +59,7 @@ func TestIndicatorsAreFound(t *testing.T) {
 	}
 	check := func(e *pipeline.Event, want string) {
 		t.Helper()
-		s.Judge([]*pipeline.Event{e})
+		s.Evaluate([]*pipeline.Event{e})
 		got := ""
 		for _, v := range e.Verdicts {
 			got += v.Evidence + "; "
@@ -130,12 +130,12 @@ func TestTheFilterNeverMisses(t *testing.T) {
 	s, _ := load(t, b.String())
 	for i := range 20000 {
 		for _, e := range []*pipeline.Event{lookup(fmt.Sprintf("x.d%d.example", i)), reach(fmt.Sprintf("10.%d.%d.1", i/250, i%250))} {
-			if s.Judge([]*pipeline.Event{e}); len(e.Verdicts) != 1 {
+			if s.Evaluate([]*pipeline.Event{e}); len(e.Verdicts) != 1 {
 				t.Fatalf("%v was not found", e)
 			}
 		}
 		for _, e := range []*pipeline.Event{lookup(fmt.Sprintf("x.e%d.example", i)), reach(fmt.Sprintf("10.%d.%d.2", i/250, i%250))} {
-			if s.Judge([]*pipeline.Event{e}); len(e.Verdicts) != 0 {
+			if s.Evaluate([]*pipeline.Event{e}); len(e.Verdicts) != 0 {
 				t.Fatalf("%v was found", e)
 			}
 		}
@@ -148,7 +148,7 @@ func TestVerdictsKeepNothingOfTheEvent(t *testing.T) {
 	buf := []byte("x.evil.example")
 	e := lookup(string(buf))
 	e.Dns.QuestionName = unsafeString(buf)
-	s.Judge([]*pipeline.Event{e})
+	s.Evaluate([]*pipeline.Event{e})
 	before := e.Verdicts[0].Evidence
 	want := strings.Clone(before)
 	copy(buf, "################")
@@ -162,22 +162,22 @@ func FuzzFeedLines(f *testing.F) {
 		f.Add(l)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		s, skipped := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}}, Skipped{}
+		s, skipped := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}}, SkippedLines{}
 		s.feeds = []feed{{name: "f"}}
-		if err := s.read(Config{Path: "f"}, 0, strings.NewReader(in), &skipped); err != nil {
+		if err := s.readLines(Config{Path: "f"}, 0, strings.NewReader(in), &skipped); err != nil {
 			t.Fatal(err)
 		}
-		s.finish()
+		s.buildFilter()
 		for name := range s.domains {
 			e := lookup("x." + name)
-			if s.Judge([]*pipeline.Event{e}); len(e.Verdicts) == 0 && len(name) < 250 {
+			if s.Evaluate([]*pipeline.Event{e}); len(e.Verdicts) == 0 && len(name) < 250 {
 				t.Errorf("%q was taken and is not found", name)
 			}
 		}
 	})
 }
 
-func BenchmarkJudgeClean(b *testing.B) {
+func BenchmarkEvaluateClean(b *testing.B) {
 	var feed strings.Builder
 	for i := range 100000 {
 		fmt.Fprintf(&feed, "d%d.example\n10.%d.%d.1\n", i, i/250%250, i%250)
@@ -186,7 +186,7 @@ func BenchmarkJudgeClean(b *testing.B) {
 	block := []*pipeline.Event{lookup("www.shop.example.test", "192.0.2.1"), reach("192.0.2.1"), {Dataset: pipeline.Dataset_LOG}}
 	b.ReportAllocs()
 	for b.Loop() {
-		s.Judge(block)
+		s.Evaluate(block)
 	}
 }
 
@@ -207,7 +207,7 @@ func TestWatchSwapsAChangedFeed(t *testing.T) {
 		write("one.example\n")
 		cfgs := []Config{{Name: "test", Path: path}}
 		log, m := slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry())
-		first, err := LoadAndTell(cfgs, log, m)
+		first, err := LoadAndLog(cfgs, log, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,7 +251,7 @@ func TestConfidenceOfALine(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Judge([]*pipeline.Event{e})
+		s.Evaluate([]*pipeline.Event{e})
 		if len(e.Verdicts) != 1 || e.Verdicts[0].Score != want {
 			t.Errorf("got %v, want score %d", e.Verdicts, want)
 		}

@@ -29,8 +29,8 @@ const (
 	maxNote       = 200
 )
 
-// unsaid is the confidence of a line that gives none.
-const unsaid = 255
+// noConfidence is the confidence of a line that gives none.
+const noConfidence = 255
 
 // A LineError is a line that could not be used; the rest of its file is.
 type LineError struct {
@@ -46,9 +46,9 @@ func (e *LineError) Unwrap() error { return e.Err }
 
 // Load reads every feed. A file that cannot be read is an error; a line that cannot is skipped and told in the second result, of
 // which the first hundred are kept and all are counted.
-func Load(cfgs []Config) (*Set, Skipped, error) {
-	s := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}, files: state(cfgs)}
-	var skipped Skipped
+func Load(cfgs []Config) (*Set, SkippedLines, error) {
+	s := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}, files: filesState(cfgs)}
+	var skipped SkippedLines
 	all := sha256.New()
 	for i, cfg := range cfgs {
 		f := feed{name: cfg.Name, severity: pipeline.Severity_HIGH}
@@ -62,38 +62,38 @@ func Load(cfgs []Config) (*Set, Skipped, error) {
 		if err := s.readFile(cfg, uint16(i), io.MultiWriter(sum, all), &skipped); err != nil {
 			return nil, skipped, fmt.Errorf("read feed %s: %w", cfg.Name, err)
 		}
-		s.feeds[i].version = short(sum)
+		s.feeds[i].version = shortHash(sum)
 	}
-	s.version = short(all)
-	s.finish()
+	s.version = shortHash(all)
+	s.buildFilter()
 	return s, skipped, nil
 }
 
-func short(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:6]) }
+func shortHash(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:6]) }
 
-// Skipped are the lines that were not used.
-type Skipped struct {
+// SkippedLines are the lines that were not used.
+type SkippedLines struct {
 	Count  int
 	Errors []*LineError // the first of them
 }
 
-func (s *Skipped) add(path string, line int, err error) {
+func (s *SkippedLines) addError(path string, line int, err error) {
 	s.Count++
 	if len(s.Errors) < 100 {
 		s.Errors = append(s.Errors, &LineError{path, line, err})
 	}
 }
 
-func (s *Set) readFile(cfg Config, feed uint16, sum io.Writer, skipped *Skipped) error {
+func (s *Set) readFile(cfg Config, feed uint16, sum io.Writer, skipped *SkippedLines) error {
 	f, err := os.Open(cfg.Path)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	return s.read(cfg, feed, io.TeeReader(f, sum), skipped)
+	return s.readLines(cfg, feed, io.TeeReader(f, sum), skipped)
 }
 
-func (s *Set) read(cfg Config, feed uint16, r io.Reader, skipped *Skipped) error {
+func (s *Set) readLines(cfg Config, feed uint16, r io.Reader, skipped *SkippedLines) error {
 	confidence := uint8(cfg.Confidence)
 	if confidence == 0 {
 		confidence = 75
@@ -102,7 +102,7 @@ func (s *Set) read(cfg Config, feed uint16, r io.Reader, skipped *Skipped) error
 	for n := 1; ; n++ {
 		line, err := br.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			skipped.add(cfg.Path, n, fmt.Errorf("the line is longer than %d bytes", maxLine))
+			skipped.addError(cfg.Path, n, fmt.Errorf("the line is longer than %d bytes", maxLine))
 			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = br.ReadSlice('\n')
 			}
@@ -114,13 +114,13 @@ func (s *Set) read(cfg Config, feed uint16, r io.Reader, skipped *Skipped) error
 		if n == 1 {
 			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
 		}
-		for _, ind := range parseLine(string(line), func(err error) { skipped.add(cfg.Path, n, err) }) {
-			if ind.confidence == unsaid {
+		for _, ind := range parseLine(string(line), func(err error) { skipped.addError(cfg.Path, n, err) }) {
+			if ind.confidence == noConfidence {
 				ind.confidence = confidence
 			}
 			ind.feed = feed
-			if err := s.add(ind); err != nil {
-				skipped.add(cfg.Path, n, err)
+			if err := s.addIndicator(ind); err != nil {
+				skipped.addError(cfg.Path, n, err)
 			}
 		}
 		if err != nil {
@@ -148,14 +148,14 @@ func parseLine(line string, bad func(error)) []indicator {
 	words := strings.Fields(line)
 	if len(words) > 1 {
 		if a, err := netip.ParseAddr(words[0]); err != nil || !a.IsUnspecified() && !a.IsLoopback() {
-			bad(fmt.Errorf("%q is neither one indicator, nor a line of a hosts file, nor CSV", clip(line)))
+			bad(fmt.Errorf("%q is neither one indicator, nor a line of a hosts file, nor CSV", quoteShort(line)))
 			return nil
 		}
 		words = words[1:]
 	}
 	var out []indicator
 	for _, w := range words {
-		out = append(out, indicator{text: w, confidence: unsaid})
+		out = append(out, indicator{text: w, confidence: noConfidence})
 	}
 	return out
 }
@@ -164,28 +164,28 @@ func parseLine(line string, bad func(error)) []indicator {
 func parseCSV(line string) (indicator, error) {
 	first, rest, _ := strings.Cut(line, ",")
 	score, note, _ := strings.Cut(rest, ",")
-	ind := indicator{text: strings.Trim(strings.TrimSpace(first), `"`), note: clipTo(strings.Trim(strings.TrimSpace(note), `"`), maxNote), confidence: unsaid}
+	ind := indicator{text: strings.Trim(strings.TrimSpace(first), `"`), note: truncate(strings.Trim(strings.TrimSpace(note), `"`), maxNote), confidence: noConfidence}
 	if score = strings.TrimSpace(score); score != "" {
 		n, err := strconv.ParseUint(score, 10, 8)
 		if err != nil || n > 100 {
-			return ind, fmt.Errorf("confidence %q is not a number from 0 to 100", clip(score))
+			return ind, fmt.Errorf("confidence %q is not a number from 0 to 100", quoteShort(score))
 		}
 		ind.confidence = uint8(n)
 	}
 	return ind, nil
 }
 
-func clip(s string) string { return clipTo(s, 80) }
+func quoteShort(s string) string { return truncate(s, 80) }
 
-func clipTo(s string, n int) string {
+func truncate(s string, n int) string {
 	if len(s) > n {
 		return strings.ToValidUTF8(s[:n], "") + "…"
 	}
 	return s
 }
 
-// add files an indicator under what it is: an address, a network or a domain. Of two for the same the surer one stays.
-func (s *Set) add(ind indicator) error {
+// addIndicator files an indicator under what it is: an address, a network or a domain. Of two for the same the surer one stays.
+func (s *Set) addIndicator(ind indicator) error {
 	if len(s.indicators) >= maxIndicators {
 		return fmt.Errorf("more than %d indicators", maxIndicators)
 	}
@@ -195,40 +195,40 @@ func (s *Set) add(ind indicator) error {
 			return fmt.Errorf("address %s is everyone's", a)
 		}
 		ind.text = a.String()
-		put(s, s.addrs, a, ind)
+		keepSurest(s, s.addrs, a, ind)
 		return nil
 	}
 	if strings.Contains(ind.text, "/") {
 		return s.addPrefix(ind)
 	}
-	name, err := domain(ind.text)
+	name, err := normalizeDomain(ind.text)
 	if err != nil {
 		return err
 	}
 	name = strings.Clone(name)
 	ind.text = name
-	put(s, s.domains, name, ind)
+	keepSurest(s, s.domains, name, ind)
 	return nil
 }
 
 func (s *Set) addPrefix(ind indicator) error {
 	p, err := netip.ParsePrefix(ind.text)
 	if err != nil {
-		return fmt.Errorf("%q is not a network, an address or a domain", clip(ind.text))
+		return fmt.Errorf("%q is not a network, an address or a domain", quoteShort(ind.text))
 	}
 	if p.Addr().Is4In6() {
-		return fmt.Errorf("network %q: write IPv4 as IPv4", clip(ind.text))
+		return fmt.Errorf("network %q: write IPv4 as IPv4", quoteShort(ind.text))
 	}
 	p = p.Masked()
 	if least := map[bool]int{true: 8, false: 16}[p.Addr().Is4()]; p.Bits() < least {
 		return fmt.Errorf("network %s is too wide: at least /%d", p, least)
 	}
 	ind.text = p.String()
-	put(s, s.prefixes, p, ind)
+	keepSurest(s, s.prefixes, p, ind)
 	return nil
 }
 
-func put[K comparable](s *Set, m map[K]int32, key K, ind indicator) {
+func keepSurest[K comparable](s *Set, m map[K]int32, key K, ind indicator) {
 	if i, ok := m[key]; ok {
 		if s.indicators[i].confidence < ind.confidence {
 			ind.note = strings.Clone(ind.note)
@@ -241,25 +241,25 @@ func put[K comparable](s *Set, m map[K]int32, key K, ind indicator) {
 	s.indicators = append(s.indicators, ind)
 }
 
-// domain is the form in which names are compared: lower case, ASCII, without the last dot. A public suffix is refused, since it would
+// normalizeDomain is the form in which names are compared: lower case, ASCII, without the last dot. A public suffix is refused, since it would
 // cover everybody below it.
-func domain(text string) (string, error) {
+func normalizeDomain(text string) (string, error) {
 	name := strings.TrimPrefix(strings.TrimSuffix(strings.ToLower(text), "."), "*.")
 	if !isASCII(name) {
 		ascii, err := idna.Lookup.ToASCII(name)
 		if err != nil {
-			return "", fmt.Errorf("%q is not a domain: %w", clip(text), err)
+			return "", fmt.Errorf("%q is not a domain: %w", quoteShort(text), err)
 		}
 		name = ascii
 	}
 	if len(name) > 253 || !strings.Contains(name, ".") {
-		return "", fmt.Errorf("%q is not a network, an address or a domain", clip(text))
+		return "", fmt.Errorf("%q is not a network, an address or a domain", quoteShort(text))
 	}
 	for label := range strings.SplitSeq(name, ".") {
 		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool {
 			return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z')
 		}) {
-			return "", fmt.Errorf("%q is not a domain: label %q", clip(text), clip(label))
+			return "", fmt.Errorf("%q is not a domain: label %q", quoteShort(text), quoteShort(label))
 		}
 	}
 	if suffix, icann := publicsuffix.PublicSuffix(name); icann && suffix == name {
@@ -272,19 +272,19 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r > 127 })
 }
 
-// finish makes the filter, once the number of its entries is known: 1 in 1,000 passes it wrongly and is found out by the maps.
-func (s *Set) finish() {
+// buildFilter makes the filter, once the number of its entries is known: 1 in 1,000 passes it wrongly and is found out by the maps.
+func (s *Set) buildFilter() {
 	s.filter = bloom.NewWithEstimates(uint(max(len(s.indicators), 1024)), 0.001)
 	for name := range s.domains {
 		s.filter.AddString(name)
 	}
 	var key [17]byte
 	for a := range s.addrs {
-		s.filter.Add(addrKey(&key, a, a.BitLen()))
+		s.filter.Add(filterKey(&key, a, a.BitLen()))
 	}
 	lengths := map[bool]map[int]bool{true: {}, false: {}}
 	for p := range s.prefixes {
-		s.filter.Add(addrKey(&key, p.Addr(), p.Bits()))
+		s.filter.Add(filterKey(&key, p.Addr(), p.Bits()))
 		lengths[p.Addr().Is4()][p.Bits()] = true
 	}
 	s.bits4, s.bits6 = longestFirst(lengths[true]), longestFirst(lengths[false])

@@ -13,24 +13,24 @@ import (
 
 // Metrics tell which feeds judge.
 type Metrics struct {
-	indicators prometheus.Gauge
-	loads      *prometheus.CounterVec
-	bad        prometheus.Counter
+	indicators   prometheus.Gauge
+	loads        *prometheus.CounterVec
+	skippedLines prometheus.Counter
 }
 
 // NewMetrics registers them.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	m := &Metrics{
-		indicators: prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidegate_detectors_feed_indicators", Help: "Indicators of all feeds that judge."}),
-		loads:      prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_detectors_feed_loads_total", Help: "Times that the feeds were loaded."}, []string{"result"}),
-		bad:        prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_detectors_feed_bad_lines_total", Help: "Lines of feeds that could not be used."}),
+		indicators:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidegate_detectors_feed_indicators", Help: "Indicators of all feeds that judge."}),
+		loads:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_detectors_feed_loads_total", Help: "Times that the feeds were loaded."}, []string{"result"}),
+		skippedLines: prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_detectors_feed_bad_lines_total", Help: "Lines of feeds that could not be used."}),
 	}
-	reg.MustRegister(m.indicators, m.loads, m.bad)
+	reg.MustRegister(m.indicators, m.loads, m.skippedLines)
 	return m
 }
 
-// LoadAndTell is Load, with what it skipped told and counted: the first few lines by themselves, the rest as a number.
-func LoadAndTell(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
+// LoadAndLog is Load, with what it skipped told and counted: the first few lines by themselves, the rest as a number.
+func LoadAndLog(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
 	start := time.Now()
 	s, skipped, err := Load(cfgs)
 	if err != nil {
@@ -39,7 +39,7 @@ func LoadAndTell(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
 	}
 	m.loads.WithLabelValues("ok").Inc()
 	m.indicators.Set(float64(s.Len()))
-	m.bad.Add(float64(skipped.Count))
+	m.skippedLines.Add(float64(skipped.Count))
 	for _, e := range skipped.Errors[:min(3, len(skipped.Errors))] {
 		log.Warn("line of a feed is left out", "err", e)
 	}
@@ -72,10 +72,10 @@ func Watch(ctx context.Context, cfgs []Config, current *Set, onChange func(*Set)
 			return
 		case <-tick.C:
 		}
-		now := state(cfgs)
+		now := filesState(cfgs)
 		if now != loaded && now == before {
 			loaded = now
-			if s, err := LoadAndTell(cfgs, log, m); err != nil {
+			if s, err := LoadAndLog(cfgs, log, m); err != nil {
 				log.Error("feeds are not reloaded, the old ones go on", "err", err)
 			} else {
 				onChange(s)
@@ -85,8 +85,8 @@ func Watch(ctx context.Context, cfgs []Config, current *Set, onChange func(*Set)
 	}
 }
 
-// state is what tells a changed file from an unchanged one; a file that was replaced has another inode.
-func state(cfgs []Config) string {
+// filesState is what tells a changed file from an unchanged one; a file that was replaced has another inode.
+func filesState(cfgs []Config) string {
 	var b strings.Builder
 	for _, c := range cfgs {
 		if info, err := os.Stat(c.Path); err != nil {

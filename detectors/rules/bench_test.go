@@ -75,7 +75,7 @@ func benchEvents(n int) []*pipeline.Event {
 	return out
 }
 
-func BenchmarkJudge(b *testing.B) {
+func BenchmarkEvaluate(b *testing.B) {
 	for _, n := range []int{10, 100, 1000, 10000} {
 		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
 			set, err := compileText(b, benchRules(n))
@@ -97,7 +97,7 @@ func BenchmarkShipped(b *testing.B) {
 
 func benchmark(b *testing.B, set *Set) {
 	events := benchEvents(4096)
-	set.Judge(events)
+	set.Evaluate(events)
 	b.ReportAllocs()
 	b.ResetTimer()
 	done := 0
@@ -105,7 +105,7 @@ func benchmark(b *testing.B, set *Set) {
 		n := min(1024, b.N-done)
 		at := done % 4096
 		n = min(n, 4096-at)
-		set.Judge(events[at : at+n])
+		set.Evaluate(events[at : at+n])
 		done += n
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")

@@ -206,7 +206,7 @@ func (s *scope) regex(n, where, subject ast.Node, pattern string) ast.Node {
 // prefiltered runs re only where a literal that it needs is in the text: looking for one is some 50 times cheaper a byte than Go's
 // regular expressions, and most alternatives of a rule fail there.
 func prefiltered(re *regexp.Regexp, tree *syntax.Regexp) func(string) bool {
-	lits, fold := required(tree, 0)
+	lits, fold := requiredLiterals(tree, 0)
 	if fold || len(lits) == 0 || len(lits) > 16 {
 		return re.MatchString
 	}

@@ -90,8 +90,8 @@ func nearest(name string, known []string) string {
 	return best
 }
 
-// meant is the end of a message about an unknown name.
-func meant(name string, known []string) string {
+// didYouMean is the end of a message about an unknown name.
+func didYouMean(name string, known []string) string {
 	if n := nearest(name, known); n != "" {
 		return fmt.Sprintf(", did you mean %q?", n)
 	}

@@ -147,24 +147,24 @@ var paths = map[string]string{
 	"process.exit_code":                "change.exit_code",
 }
 
-// event builds the event of a test case from YAML: nested or dotted names, as `replay -o jsonl` prints them. Where the dataset is
+// readEvent builds the event of a test case from YAML: nested or dotted names, as `replay -o jsonl` prints them. Where the dataset is
 // not said it follows from the fields.
-func (d *document) event(n ast.Node, key string) *pipeline.Event {
+func (d *document) readEvent(n ast.Node, key string) *pipeline.Event {
 	e := &pipeline.Event{}
 	body := pipeline.Dataset_DATASET_NONE
-	d.fieldsOf(n, key, "", 0, func(name string, at place, v ast.Node) {
+	d.eachField(n, key, "", 0, func(name string, at position, v ast.Node) {
 		f := pipeline.Lookup(name)
 		if f == nil {
-			d.fail(at, join(key, name), "unknown field%s", meant(name, fieldNames()))
+			d.addError(at, joinKeys(key, name), "unknown field%s", didYouMean(name, fieldNames()))
 			return
 		}
 		if err := assign(e, f, v); err != nil {
-			d.fail(placeOf(v), join(key, name), "%v", err)
+			d.addError(positionOfNode(v), joinKeys(key, name), "%v", err)
 			return
 		}
 		if f.Body != pipeline.Dataset_DATASET_NONE {
 			if body != pipeline.Dataset_DATASET_NONE && body != f.Body {
-				d.fail(at, join(key, name), "is a field of %s, but the event has fields of %s", f.Body.Name(), body.Name())
+				d.addError(at, joinKeys(key, name), "is a field of %s, but the event has fields of %s", f.Body.Name(), body.Name())
 			}
 			body = f.Body
 		}
@@ -173,10 +173,10 @@ func (d *document) event(n ast.Node, key string) *pipeline.Event {
 	case e.Dataset == pipeline.Dataset_DATASET_NONE:
 		e.Dataset = body
 	case body != pipeline.Dataset_DATASET_NONE && body != e.Dataset:
-		d.fail(placeOf(n), key, "event.dataset is %s, but the event has fields of %s", e.Dataset.Name(), body.Name())
+		d.addError(positionOfNode(n), key, "event.dataset is %s, but the event has fields of %s", e.Dataset.Name(), body.Name())
 	}
 	if e.Dataset == pipeline.Dataset_DATASET_NONE {
-		d.fail(placeOf(n), key, "say event.dataset: no field tells it")
+		d.addError(positionOfNode(n), key, "say event.dataset: no field tells it")
 	}
 	if user := e.GetMysql().GetUserName(); user != "" && e.Dataset == pipeline.Dataset_HTTP {
 		e.Http, e.Mysql = orNew(e.Http), nil
@@ -192,9 +192,9 @@ func orNew(h *pipeline.HTTPExchange) *pipeline.HTTPExchange {
 	return h
 }
 
-// fieldsOf walks a map and calls set for every leaf under its dotted name.
-func (d *document) fieldsOf(n ast.Node, key, prefix string, depth int, set func(name string, at place, v ast.Node)) {
-	ps, ok := d.pairs(n, join(key, prefix))
+// eachField walks a map and calls set for every leaf under its dotted name.
+func (d *document) eachField(n ast.Node, key, prefix string, depth int, set func(name string, at position, v ast.Node)) {
+	ps, ok := d.readMapping(n, joinKeys(key, prefix))
 	if !ok || depth > 8 {
 		return
 	}
@@ -206,7 +206,7 @@ func (d *document) fieldsOf(n ast.Node, key, prefix string, depth int, set func(
 		switch p.value.(type) {
 		case *ast.MappingNode, *ast.MappingValueNode:
 			if name != "container.labels" {
-				d.fieldsOf(p.value, key, name, depth+1, set)
+				d.eachField(p.value, key, name, depth+1, set)
 				continue
 			}
 		}

@@ -11,14 +11,14 @@ import (
 type index struct {
 	rules  int
 	always [10][]int32 // by dataset: rules that need nothing that can be looked up
-	probes [10][]*probe
+	probes [10][]*lookup
 	sizes  int // literals of all probes, for their marks
 }
 
-// A probe looks one slot of the event up.
-type probe struct {
+// A lookup looks one slot of the event up.
+type lookup struct {
 	slot   int
-	mask   mask
+	mask   datasetMask
 	texts  map[string][]int32
 	counts map[int][]int32
 	addrs  map[netip.Addr][]int32
@@ -31,9 +31,9 @@ type probe struct {
 }
 
 // newIndex builds it from what each rule needs.
-func newIndex(t *slots, needs []need) *index {
+func newIndex(t *slotTable, needs []prefilter) *index {
 	x := &index{rules: len(needs)}
-	bySlot := map[int]*probe{}
+	bySlot := map[int]*lookup{}
 	for id, n := range needs {
 		if n.keys == nil {
 			for d := range x.always {
@@ -46,10 +46,10 @@ func newIndex(t *slots, needs []need) *index {
 		for _, k := range n.keys {
 			p := bySlot[k.slot]
 			if p == nil {
-				p = &probe{slot: k.slot, texts: map[string][]int32{}, counts: map[int][]int32{}, addrs: map[netip.Addr][]int32{}, pending: map[string][]int32{}}
+				p = &lookup{slot: k.slot, texts: map[string][]int32{}, counts: map[int][]int32{}, addrs: map[netip.Addr][]int32{}, pending: map[string][]int32{}}
 				bySlot[k.slot] = p
 			}
-			p.add(t, k, int32(id), n.mask)
+			p.addKey(t, k, int32(id), n.mask)
 		}
 	}
 	order := make([]int, 0, len(bySlot))
@@ -59,7 +59,7 @@ func newIndex(t *slots, needs []need) *index {
 	slices.Sort(order)
 	for _, s := range order {
 		p := bySlot[s]
-		p.finish(x)
+		p.buildAutomaton(x)
 		reach := p.mask
 		if body := t.list[s].body; body != pipeline.Dataset_DATASET_NONE {
 			reach &= maskOf(body)
@@ -73,7 +73,7 @@ func newIndex(t *slots, needs []need) *index {
 	return x
 }
 
-func (p *probe) add(t *slots, k key, rule int32, m mask) {
+func (p *lookup) addKey(t *slotTable, k prefilterKey, rule int32, m datasetMask) {
 	p.mask |= m
 	put := func(list []int32) []int32 {
 		if len(list) > 0 && list[len(list)-1] == rule {
@@ -96,14 +96,14 @@ func (p *probe) add(t *slots, k key, rule int32, m mask) {
 	}
 }
 
-// finish builds the automaton of the literals that were added.
-func (p *probe) finish(x *index) {
+// buildAutomaton builds the automaton of the literals that were added.
+func (p *lookup) buildAutomaton(x *index) {
 	cut := map[string][]int32{}
 	for text, rules := range p.pending {
 		if p.fold {
-			text = lower(text)
+			text = lowerASCII(text)
 		}
-		text = rarest(text)
+		text = rarestPart(text)
 		cut[text] = append(cut[text], rules...)
 	}
 	p.pending = nil
@@ -128,13 +128,13 @@ func (p *probe) finish(x *index) {
 // A finder gathers the candidates of one event, each once.
 type finder struct {
 	index  *index
-	values *values
+	values *eventValues
 	found  []int32
 	rules  []uint32 // marks: the event's number where it was found already
 	words  []uint32
 }
 
-func newFinder(x *index, v *values) *finder {
+func newFinder(x *index, v *eventValues) *finder {
 	return &finder{index: x, values: v, rules: make([]uint32, x.rules), words: make([]uint32, x.sizes), found: make([]int32, 0, 64)}
 }
 
@@ -149,7 +149,7 @@ func (f *finder) candidates(d pipeline.Dataset) []int32 {
 	}
 	f.found = append(f.found[:0], f.index.always[d]...)
 	for _, p := range f.index.probes[d] {
-		f.ask(p)
+		f.lookUp(p)
 	}
 	if len(f.found) > 1 {
 		slices.Sort(f.found)
@@ -157,41 +157,41 @@ func (f *finder) candidates(d pipeline.Dataset) []int32 {
 	return f.found
 }
 
-func (f *finder) ask(p *probe) {
+func (f *finder) lookUp(p *lookup) {
 	v := f.values
-	s := v.fill(p.slot)
+	s := v.fillSlot(p.slot)
 	switch s.kind {
 	case text:
-		f.text(p, v.texts[s.at])
+		f.lookUpText(p, v.texts[s.at])
 	case textList:
 		for _, e := range v.lists[s.at] {
-			f.text(p, e)
+			f.lookUpText(p, e)
 		}
 	case number:
-		f.add(p.counts[v.numbers[s.at]])
+		f.addRules(p.counts[v.numbers[s.at]])
 	case numberList:
 		for _, n := range v.nlists[s.at] {
-			f.add(p.counts[n])
+			f.addRules(p.counts[n])
 		}
 	case address:
-		f.add(p.addrs[v.addrs[s.at]])
+		f.addRules(p.addrs[v.addrs[s.at]])
 	}
 }
 
-func (f *finder) text(p *probe, t string) {
+func (f *finder) lookUpText(p *lookup, t string) {
 	if t == "" {
 		return
 	}
 	if len(p.texts) > 0 {
-		f.add(p.texts[t])
+		f.addRules(p.texts[t])
 	}
 	if p.words != nil {
-		f.scan(p, t)
+		f.scanText(p, t)
 	}
 }
 
-// scan runs the automaton over t.
-func (f *finder) scan(p *probe, t string) {
+// scanText runs the automaton over t.
+func (f *finder) scanText(p *lookup, t string) {
 	a, now := p.words, f.values.now
 	next, first, s := a.next, a.first, int32(0)
 	for i := range len(t) {
@@ -202,13 +202,13 @@ func (f *finder) scan(p *probe, t string) {
 		for _, w := range a.output[(s-first)/a.classes] {
 			if mark := &f.words[p.base+int(w)]; *mark != now {
 				*mark = now
-				f.add(p.wanted[w])
+				f.addRules(p.wanted[w])
 			}
 		}
 	}
 }
 
-func (f *finder) add(rules []int32) {
+func (f *finder) addRules(rules []int32) {
 	now := f.values.now
 	for _, r := range rules {
 		if f.rules[r] != now {

@@ -86,13 +86,13 @@ type ruleFile struct {
 	doc    *document
 	shared bool
 	names  names
-	macros []passageOf // to check one by one
-	drafts []*draft
+	macros []namedText // to check one by one
+	drafts []*parsedRule
 }
 
-type passageOf struct {
+type namedText struct {
 	name string
-	text passage
+	text sourceText
 }
 
 var (
@@ -107,109 +107,109 @@ var (
 	testKeys = []string{"event", "fires", "name"}
 )
 
-// decode reads one file: a list of rules, one rule, or a mapping with rules, lists and macros.
-func decode(src Source, errs *problems) *ruleFile {
+// parseFile reads one file: a list of rules, one rule, or a mapping with rules, lists and macros.
+func parseFile(src Source, errs *problems) *ruleFile {
 	f := &ruleFile{doc: &document{file: src.Name, data: src.Data, errs: errs}}
 	f.names = names{lists: map[string]*list{}, macros: map[string]*macro{}}
 	root := f.doc.parse()
 	switch n := root.(type) {
 	case nil:
 	case *ast.SequenceNode:
-		f.rules(n)
+		f.parseRules(n)
 	default:
-		ps, ok := f.doc.pairs(n, "")
+		ps, ok := f.doc.readMapping(n, "")
 		if !ok {
 			break
 		}
 		if slices.ContainsFunc(ps, func(p pair) bool { return slices.Contains(fileKeys, p.key) }) {
-			f.sections(ps)
+			f.parseSections(ps)
 		} else {
-			f.rule(n)
+			f.parseRule(n)
 		}
 	}
 	return f
 }
 
-func (f *ruleFile) rules(n *ast.SequenceNode) {
+func (f *ruleFile) parseRules(n *ast.SequenceNode) {
 	for _, v := range n.Values {
 		if len(f.drafts) >= maxRules {
-			f.doc.fail(placeOf(v), "", "more than %d rules", maxRules)
+			f.doc.addError(positionOfNode(v), "", "more than %d rules", maxRules)
 			return
 		}
-		f.rule(v)
+		f.parseRule(v)
 	}
 }
 
-func (f *ruleFile) sections(ps []pair) {
+func (f *ruleFile) parseSections(ps []pair) {
 	d := f.doc
-	d.only(ps, "", fileKeys)
+	d.rejectUnknownKeys(ps, "", fileKeys)
 	for _, p := range ps {
 		switch p.key {
 		case "shared":
-			f.shared, _ = d.boolean(p.value, p.key)
+			f.shared, _ = d.readBool(p.value, p.key)
 		case "lists":
-			f.lists(p.value)
+			f.parseLists(p.value)
 		case "macros":
-			f.readMacros(p.value)
+			f.parseMacros(p.value)
 		case "rules":
 			if s, ok := p.value.(*ast.SequenceNode); ok {
-				f.rules(s)
+				f.parseRules(s)
 			} else {
-				d.fail(placeOf(p.value), p.key, "expected a list, got %s", kindOf(p.value))
+				d.addError(positionOfNode(p.value), p.key, "expected a list, got %s", kindOf(p.value))
 			}
 		}
 	}
 }
 
-// usable tells whether a list or macro can have this name.
-func (f *ruleFile) usable(p pair, where string) bool {
+// nameIsFree tells whether a list or macro can have this name.
+func (f *ruleFile) nameIsFree(p pair, where string) bool {
 	switch {
 	case !nameForm.MatchString(p.key):
-		f.doc.fail(p.at, join(where, p.key), "a name is made of a-z, 0-9 and _")
+		f.doc.addError(p.at, joinKeys(where, p.key), "a name is made of a-z, 0-9 and _")
 	case pipeline.Lookup(p.key) != nil, slices.Contains(functions, p.key):
-		f.doc.fail(p.at, join(where, p.key), "is the name of a field or function already")
+		f.doc.addError(p.at, joinKeys(where, p.key), "is the name of a field or function already")
 	case f.names.lists[p.key] != nil, f.names.macros[p.key] != nil:
-		f.doc.fail(p.at, join(where, p.key), "is defined already")
+		f.doc.addError(p.at, joinKeys(where, p.key), "is defined already")
 	default:
 		return true
 	}
 	return false
 }
 
-func (f *ruleFile) lists(n ast.Node) {
-	ps, _ := f.doc.pairs(n, "lists")
+func (f *ruleFile) parseLists(n ast.Node) {
+	ps, _ := f.doc.readMapping(n, "lists")
 	for _, p := range ps {
-		key := join("lists", p.key)
-		if !f.usable(p, "lists") {
+		key := joinKeys("lists", p.key)
+		if !f.nameIsFree(p, "lists") {
 			continue
 		}
 		l := &list{}
-		for _, v := range f.doc.items(p.value, key, maxList) {
+		for _, v := range f.doc.readList(p.value, key, maxList) {
 			if i, ok := v.(*ast.IntegerNode); ok {
-				if x, ok := f.doc.number(i, key, -1<<62, 1<<62); ok {
+				if x, ok := f.doc.readNumber(i, key, -1<<62, 1<<62); ok {
 					l.numbers = append(l.numbers, x)
 				}
-			} else if t, ok := f.doc.text(v, key, maxText); ok {
+			} else if t, ok := f.doc.readText(v, key, maxText); ok {
 				l.texts = append(l.texts, t.text)
 			}
 		}
 		if (len(l.texts) == 0) == (len(l.numbers) == 0) {
-			f.doc.fail(placeOf(p.value), key, "a list holds texts or numbers, at least one and not both")
+			f.doc.addError(positionOfNode(p.value), key, "a list holds texts or numbers, at least one and not both")
 			continue
 		}
 		f.names.lists[p.key] = l
 	}
 }
 
-func (f *ruleFile) readMacros(n ast.Node) {
-	ps, _ := f.doc.pairs(n, "macros")
+func (f *ruleFile) parseMacros(n ast.Node) {
+	ps, _ := f.doc.readMapping(n, "macros")
 	for _, p := range ps {
-		if !f.usable(p, "macros") {
+		if !f.nameIsFree(p, "macros") {
 			continue
 		}
-		if t, ok := f.doc.text(p.value, join("macros", p.key), maxExpression); ok {
+		if t, ok := f.doc.readText(p.value, joinKeys("macros", p.key), maxExpression); ok {
 			f.names.macros[p.key] = &macro{text: t.text}
-			f.macros = append(f.macros, passageOf{p.key, t})
+			f.macros = append(f.macros, namedText{p.key, t})
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 // Metrics counts what rules do. It outlives the sets: a rule that is loaded again goes on counting.
 type Metrics struct {
 	mu    sync.Mutex
-	rules map[string]*stats
+	rules map[string]*ruleStats
 
 	events, candidates, verdicts prometheus.Counter
 	loads                        *prometheus.CounterVec
@@ -28,10 +28,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidegate_detectors_" + name, Help: help})
 	}
 	desc := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc("tidegate_detectors_rule_"+name, help, []string{"rule"}, nil)
+		return prometheus.NewDesc("tidegate_detectors_rules_"+name, help, []string{"rule"}, nil)
 	}
 	m := &Metrics{
-		rules:      map[string]*stats{},
+		rules:      map[string]*ruleStats{},
 		events:     counter("rules_events_total", "Events judged by rules."),
 		candidates: counter("rules_candidates_total", "Rules that the index could not rule out, over all events."),
 		verdicts:   counter("rules_verdicts_total", "Verdicts of rules."),
@@ -44,12 +44,12 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		loaded: gauge("rules_loaded_timestamp_seconds", "When the rules that run were loaded."),
 		size:   gauge("rules_loaded_rules", "Rules that run."),
 		perRule: map[string]*prometheus.Desc{
-			"matches":  desc("matches_total", "Events that the rule was true of."),
-			"excepted": desc("excepted_total", "Events that an exception of the rule let pass."),
-			"errors":   desc("errors_total", "Runs of the rule that failed."),
-			"seconds":  desc("sampled_seconds_total", "Time of the measured runs of the rule, about one in 16."),
-			"runs":     desc("sampled_runs_total", "Measured runs of the rule."),
-			"benched":  desc("benched", "1: the rule was over its time budget and does not run."),
+			"matches":   desc("matches_total", "Events that the rule was true of."),
+			"excepted":  desc("excepted_total", "Events that an exception of the rule let pass."),
+			"errors":    desc("errors_total", "Runs of the rule that failed."),
+			"seconds":   desc("sampled_seconds_total", "Time of the measured runs of the rule, about one in 16."),
+			"runs":      desc("sampled_runs_total", "Measured runs of the rule."),
+			"suspended": desc("suspended", "1 for a rule that is suspended: it exceeded its time budget and does not run."),
 		},
 	}
 	if reg != nil {
@@ -58,21 +58,21 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return m
 }
 
-func (m *Metrics) statsOf(id string) *stats {
+func (m *Metrics) ruleStats(id string) *ruleStats {
 	if m == nil {
-		return &stats{}
+		return &ruleStats{}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.rules[id]
 	if s == nil {
-		s = &stats{}
+		s = &ruleStats{}
 		m.rules[id] = s
 	}
 	return s
 }
 
-func (m *Metrics) count(events, candidates, verdicts int) {
+func (m *Metrics) countBlock(events, candidates, verdicts int) {
 	if m == nil {
 		return
 	}
@@ -81,8 +81,8 @@ func (m *Metrics) count(events, candidates, verdicts int) {
 	m.verdicts.Add(float64(verdicts))
 }
 
-// running notes that s is the set that runs.
-func (m *Metrics) running(s *Set) {
+// setRunning notes that s is the set that runs.
+func (m *Metrics) setRunning(s *Set) {
 	if m == nil {
 		return
 	}
@@ -93,7 +93,7 @@ func (m *Metrics) running(s *Set) {
 	m.loads.WithLabelValues("ok").Inc()
 }
 
-func (m *Metrics) refused() {
+func (m *Metrics) countRefusedLoad() {
 	if m != nil {
 		m.loads.WithLabelValues("error").Inc()
 	}
@@ -121,8 +121,8 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 		write("errors", prometheus.CounterValue, float64(s.errors.Load()))
 		write("seconds", prometheus.CounterValue, float64(s.ns.Load())/1e9)
 		write("runs", prometheus.CounterValue, float64(s.runs.Load()))
-		if s.benched.Load() {
-			write("benched", prometheus.GaugeValue, 1)
+		if s.suspended.Load() {
+			write("suspended", prometheus.GaugeValue, 1)
 		}
 	}
 }

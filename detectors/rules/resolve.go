@@ -16,7 +16,7 @@ import (
 type scope struct {
 	b      *builder
 	names  *names
-	faults []fault
+	faults []syntaxError
 	used   map[int]bool
 	loops  int // any, all, none, one and count around
 	depth  int // macros around
@@ -34,7 +34,7 @@ func (s *scope) fail(n ast.Node, format string, args ...any) ast.Node {
 	if s.depth > 0 {
 		at = s.at
 	}
-	f := fault{at, fmt.Sprintf(format, args...)}
+	f := syntaxError{at, fmt.Sprintf(format, args...)}
 	if len(s.faults) < maxFaults && !slices.Contains(s.faults, f) {
 		s.faults = append(s.faults, f)
 	}
@@ -129,7 +129,7 @@ func dotted(n ast.Node) (string, bool) {
 
 func (s *scope) name(n ast.Node, name string) ast.Node {
 	if f := pipeline.Lookup(name); f != nil {
-		i, err := s.b.slots.field(f)
+		i, err := s.b.slots.fieldSlot(f)
 		if err != nil {
 			return s.fail(n, "%v", err)
 		}
@@ -146,7 +146,7 @@ func (s *scope) name(n ast.Node, name string) ast.Node {
 		known = append(known, k)
 	}
 	slices.Sort(known)
-	return s.fail(n, "unknown field %q%s", name, meant(name, known))
+	return s.fail(n, "unknown field %q%s", name, didYouMean(name, known))
 }
 
 func (s *scope) slot(n ast.Node, i int) ast.Node {
@@ -252,7 +252,7 @@ func (s *scope) builtin(n *ast.BuiltinNode) ast.Node {
 	case "any", "all", "none", "one", "count":
 		return s.loop(n)
 	case "lower":
-		return s.derive(n, n.Name, lowered, lower, n.Arguments)
+		return s.derive(n, n.Name, lowered, lowerASCII, n.Arguments)
 	case "len":
 		return s.length(n)
 	case "trim":
@@ -262,7 +262,7 @@ func (s *scope) builtin(n *ast.BuiltinNode) ast.Node {
 		n.Arguments[0] = s.resolve(n.Arguments[0])
 		return n
 	}
-	return s.fail(n, "%s() is not part of the rule language%s", n.Name, meant(n.Name, functions))
+	return s.fail(n, "%s() is not part of the rule language%s", n.Name, didYouMean(n.Name, functions))
 }
 
 // loop resolves any and its like. Only one list field is walked at a time: a loop in a loop is quadratic in what an attacker sends.
@@ -300,7 +300,7 @@ func (s *scope) derive(n ast.Node, name string, how derivation, fn func(string) 
 		if k := s.b.slots.list[i].kind; k != text {
 			return s.fail(n, "%s takes a text, %s is %s", name, s.b.slots.list[i].label, k)
 		}
-		return s.slot(n, s.b.slots.derived(name, how, i))
+		return s.slot(n, s.b.slots.derivedSlot(name, how, i))
 	}
 	call := s.typed(n, fn, arg)
 	s.b.calls[call] = how
@@ -316,7 +316,7 @@ func (s *scope) length(n *ast.BuiltinNode) ast.Node {
 		if k := s.b.slots.list[i].kind; k != text && k != textList && k != numberList {
 			return s.fail(n, "len takes a text or a list, %s is %s", s.b.slots.list[i].label, k)
 		}
-		return s.slot(n, s.b.slots.derived("len", length, i))
+		return s.slot(n, s.b.slots.derivedSlot("len", length, i))
 	}
 	return s.typed(n, func(t string) int { return len(t) }, arg)
 }
@@ -340,21 +340,21 @@ func (s *scope) call(n *ast.CallNode) ast.Node {
 		}
 		f := pipeline.Lookup(name)
 		if f == nil {
-			return s.fail(n.Arguments[0], "unknown field %q%s", name, meant(name, fieldNames()))
+			return s.fail(n.Arguments[0], "unknown field %q%s", name, didYouMean(name, fieldNames()))
 		}
 		if _, err := fieldKind(f); err != nil && f.Labels == nil && f.Raw == nil {
 			return s.fail(n, "%v", err)
 		}
-		return s.slot(n, s.b.slots.has(f))
+		return s.slot(n, s.b.slots.hasSlot(f))
 	case "label":
 		if len(n.Arguments) == 1 {
 			if key, ok := n.Arguments[0].(*ast.StringNode); ok {
-				return s.slot(n, s.b.slots.labelled(key.Value))
+				return s.slot(n, s.b.slots.labelSlot(key.Value))
 			}
 		}
 		return s.fail(n, "label takes the key of a container label between quotes")
 	case "cidr", "glob":
 		return s.constantCall(n, id.Value)
 	}
-	return s.fail(n, "unknown function %q%s", id.Value, meant(id.Value, functions))
+	return s.fail(n, "unknown function %q%s", id.Value, didYouMean(id.Value, functions))
 }

@@ -31,7 +31,7 @@ type Config struct {
 	Dir     string        `yaml:"dir"`     // folder of one's own rules, watched; "" for none
 	Shipped bool          `yaml:"shipped"` // the rules that come with tidegate run too
 	Disable []string      `yaml:"disable"` // ids of rules that do not run
-	Mean    time.Duration `yaml:"mean"`    // a rule whose runs take longer than this on average, for each 256 bytes of text, is benched
+	Mean    time.Duration `yaml:"mean"`    // a rule whose runs take longer than this on average, for each 256 bytes of text, is suspended
 	Longest time.Duration `yaml:"longest"` // so is one that repeatedly takes longer than this
 }
 
@@ -88,8 +88,8 @@ type Rule struct {
 	template   template
 	when       *program
 	exceptions []*program
-	mask       mask
-	stats      *stats
+	mask       datasetMask
+	stats      *ruleStats
 }
 
 // A Case is an event that a rule must, or must not, fire for.
@@ -147,28 +147,28 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 	errs := &problems{}
 	var files []*ruleFile
 	for _, s := range sources {
-		files = append(files, decode(s, errs))
+		files = append(files, parseFile(s, errs))
 	}
-	share(files)
-	c := &assembly{b: newBuilder(), errs: errs, ids: map[string]*draft{}}
+	importShared(files)
+	c := &compiler{b: newBuilder(), errs: errs, ids: map[string]*parsedRule{}}
 	for _, f := range files {
-		c.macros(f)
+		c.compileMacros(f)
 	}
 	for _, f := range files {
 		for _, d := range f.drafts {
-			c.rule(d)
+			c.compileRule(d)
 		}
 	}
 	for _, id := range cfg.Disable {
 		if c.ids[id] == nil {
-			errs.add(&Error{File: "config", Key: "rules.disable", Message: fmt.Sprintf("no rule has the id %q%s", id, meant(id, c.known()))})
+			errs.add(&Error{File: "config", Key: "rules.disable", Message: fmt.Sprintf("no rule has the id %q%s", id, didYouMean(id, c.ruleIDs()))})
 		}
 	}
 	if err := errs.err(); err != nil {
 		return nil, err
 	}
-	c.list = slices.DeleteFunc(c.list, func(r *compiled) bool { return slices.Contains(cfg.Disable, r.rule.ID) })
-	s := c.set(cfg, log, metrics)
+	c.list = slices.DeleteFunc(c.list, func(r *compiledRule) bool { return slices.Contains(cfg.Disable, r.rule.ID) })
+	s := c.newSet(cfg, log, metrics)
 	s.took = time.Since(began)
 	return s, nil
 }

@@ -56,7 +56,7 @@ func TestShippedRulesOnRealParameters(t *testing.T) {
 		e := &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{
 			Method: "GET", UrlOriginal: "/x?" + query, UrlPath: "/x", UrlQuery: query, StatusCode: 200,
 		}}
-		set.Judge([]*pipeline.Event{e})
+		set.Evaluate([]*pipeline.Event{e})
 		total[row[2]]++
 		if len(e.Verdicts) > 0 {
 			hit[row[2]]++

@@ -51,14 +51,14 @@ type slot struct {
 	at    int // place in the storage of its kind
 }
 
-// slots is the table of them that all rules of a set share.
-type slots struct {
+// slotTable is the table of them that all rules of a set share.
+type slotTable struct {
 	list   []slot
 	byName map[string]int
 	counts [6]int
 }
 
-func (t *slots) add(s slot) int {
+func (t *slotTable) addSlot(s slot) int {
 	if i, ok := t.byName[s.label]; ok {
 		return i
 	}
@@ -74,13 +74,13 @@ func (t *slots) add(s slot) int {
 	return i
 }
 
-// field gives the slot of a plain field; it explains where a field cannot be used in a rule.
-func (t *slots) field(f *pipeline.Field) (int, error) {
+// fieldSlot gives the slot of a plain field; it explains where a field cannot be used in a rule.
+func (t *slotTable) fieldSlot(f *pipeline.Field) (int, error) {
 	k, err := fieldKind(f)
 	if err != nil {
 		return 0, err
 	}
-	return t.add(slot{label: f.Name, field: f, kind: k, body: f.Body}), nil
+	return t.addSlot(slot{label: f.Name, field: f, kind: k, body: f.Body}), nil
 }
 
 func fieldKind(f *pipeline.Field) (kind, error) {
@@ -106,25 +106,25 @@ func fieldKind(f *pipeline.Field) (kind, error) {
 	return 0, fmt.Errorf("%s has no form that an expression can compare", f.Name)
 }
 
-func (t *slots) has(f *pipeline.Field) int {
-	return t.add(slot{label: "has(" + f.Name + ")", field: f, how: hasValue, kind: flag, body: f.Body})
+func (t *slotTable) hasSlot(f *pipeline.Field) int {
+	return t.addSlot(slot{label: "has(" + f.Name + ")", field: f, how: hasValue, kind: flag, body: f.Body})
 }
 
-func (t *slots) labelled(key string) int {
-	return t.add(slot{label: "label(" + strconv.Quote(key) + ")", how: labelText, arg: key, kind: text})
+func (t *slotTable) labelSlot(key string) int {
+	return t.addSlot(slot{label: "label(" + strconv.Quote(key) + ")", how: labelText, arg: key, kind: text})
 }
 
-func (t *slots) derived(name string, how derivation, of int) int {
+func (t *slotTable) derivedSlot(name string, how derivation, of int) int {
 	s := t.list[of]
 	k := text
 	if how == length {
 		k = number
 	}
-	return t.add(slot{label: name + "(" + s.label + ")", field: s.field, how: how, of: of, kind: k, body: s.body})
+	return t.addSlot(slot{label: name + "(" + s.label + ")", field: s.field, how: how, of: of, kind: k, body: s.body})
 }
 
 // zeros is an environment that tells expr the type of every slot.
-func (t *slots) zeros() map[string]any {
+func (t *slotTable) zeros() map[string]any {
 	env := make(map[string]any, len(t.list))
 	for _, s := range t.list {
 		env[s.name] = [...]any{"", 0, false, netip.Addr{}, []string(nil), []int(nil)}[s.kind]
@@ -132,13 +132,13 @@ func (t *slots) zeros() map[string]any {
 	return env
 }
 
-// values holds the slots of one event, for one worker at a time.
+// eventValues holds the slots of one event, for one worker at a time.
 //
 // expr reads its variables from a map of interfaces. Putting a string into an interface allocates, so the map is filled once, with
 // interfaces that point at the storage below, and from then on only the storage changes: a candidate rule costs no allocation. That
 // is sound because an expression never keeps a value past its run: what leaves it is one bool.
-type values struct {
-	table *slots
+type eventValues struct {
+	table *slotTable
 	event *pipeline.Event
 	now   uint32   // number of the event; a slot is filled where its stamp says so
 	stamp []uint32 // by slot
@@ -155,8 +155,8 @@ type values struct {
 	wide  []int64
 }
 
-func newValues(t *slots) *values {
-	v := &values{
+func newEventValues(t *slotTable) *eventValues {
+	v := &eventValues{
 		table: t, stamp: make([]uint32, len(t.list)), env: make(map[string]any, len(t.list)), bytes: make([][]byte, len(t.list)),
 		texts: make([]string, t.counts[text]), numbers: make([]int, t.counts[number]), flags: make([]bool, t.counts[flag]),
 		addrs: make([]netip.Addr, t.counts[address]), lists: make([][]string, t.counts[textList]), nlists: make([][]int, t.counts[numberList]),
@@ -168,7 +168,7 @@ func newValues(t *slots) *values {
 }
 
 // view gives the interface that shows what the slot's storage holds at the time of reading.
-func (v *values) view(s slot) any {
+func (v *eventValues) view(s slot) any {
 	switch s.kind {
 	case text:
 		return viewOf(&v.texts[s.at])
@@ -194,8 +194,8 @@ func viewOf[T any](p *T) any {
 	return view
 }
 
-// begin turns to the next event.
-func (v *values) begin(e *pipeline.Event) {
+// setEvent turns to the next event.
+func (v *eventValues) setEvent(e *pipeline.Event) {
 	v.event = e
 	if v.now++; v.now == 0 { // wrapped: old stamps could be taken for new ones
 		clear(v.stamp)
@@ -203,8 +203,8 @@ func (v *values) begin(e *pipeline.Event) {
 	}
 }
 
-// end lets go of everything that lies in the block's buffers.
-func (v *values) end() {
+// clearEvent lets go of everything that lies in the block's buffers.
+func (v *eventValues) clearEvent() {
 	v.event = nil
 	clear(v.texts)
 	for i, l := range v.lists {
@@ -218,8 +218,8 @@ func (v *values) end() {
 	}
 }
 
-// fill computes a slot for the event at hand, if that has not been done.
-func (v *values) fill(i int) *slot {
+// fillSlot computes a slot for the event at hand, if that has not been done.
+func (v *eventValues) fillSlot(i int) *slot {
 	s := &v.table.list[i]
 	if v.stamp[i] == v.now {
 		return s
@@ -227,9 +227,9 @@ func (v *values) fill(i int) *slot {
 	v.stamp[i] = v.now
 	switch s.how {
 	case raw:
-		v.read(s)
+		v.readField(s)
 	case hasValue:
-		v.flags[s.at] = v.mine(s) && s.field.Has(v.event)
+		v.flags[s.at] = v.carriesBody(s) && s.field.Has(v.event)
 	case labelText:
 		v.texts[s.at] = ""
 		for _, l := range v.event.GetContainer().GetLabels() {
@@ -238,18 +238,18 @@ func (v *values) fill(i int) *slot {
 			}
 		}
 	case lowered:
-		src := v.fill(s.of)
+		src := v.fillSlot(s.of)
 		v.texts[s.at] = lowerInto(&v.bytes[i], v.texts[src.at])
 	case unescaped:
-		src := v.fill(s.of)
+		src := v.fillSlot(s.of)
 		v.texts[s.at] = unescapeInto(&v.bytes[i], v.texts[src.at])
 	case length:
-		v.numbers[s.at] = v.lengthOf(v.fill(s.of))
+		v.numbers[s.at] = v.lengthOf(v.fillSlot(s.of))
 	}
 	return s
 }
 
-func (v *values) lengthOf(s *slot) int {
+func (v *eventValues) lengthOf(s *slot) int {
 	switch s.kind {
 	case textList:
 		return len(v.lists[s.at])
@@ -259,14 +259,14 @@ func (v *values) lengthOf(s *slot) int {
 	return len(v.texts[s.at])
 }
 
-// mine tells whether the event may carry the slot's body. An event whose dataset and body disagree, which only a broken collector
+// carriesBody tells whether the event may carry the slot's body. An event whose dataset and body disagree, which only a broken collector
 // sends, has none: the index relies on it.
-func (v *values) mine(s *slot) bool {
+func (v *eventValues) carriesBody(s *slot) bool {
 	return s.body == pipeline.Dataset_DATASET_NONE || s.body == v.event.Dataset
 }
 
-func (v *values) read(s *slot) {
-	f, e, ok := s.field, v.event, v.mine(s)
+func (v *eventValues) readField(s *slot) {
+	f, e, ok := s.field, v.event, v.carriesBody(s)
 	switch s.kind {
 	case text:
 		v.texts[s.at] = ""
@@ -303,8 +303,8 @@ func (v *values) read(s *slot) {
 	}
 }
 
-// size is how many bytes of text the slots of a program hold.
-func (v *values) size(of []int) int {
+// textBytes is how many bytes of text the slots of a program hold.
+func (v *eventValues) textBytes(of []int) int {
 	n := 0
 	for _, i := range of {
 		switch s := &v.table.list[i]; s.kind {

@@ -18,21 +18,21 @@ const (
 )
 
 // A template is the text of an alert with the fields that stand in it.
-type template []piece
+type template []templatePart
 
-type piece struct {
+type templatePart struct {
 	text  string
 	field *pipeline.Field // nil: text as it is
 }
 
 // parseTemplate reads text with {field} in it; {{ and }} are braces.
-func parseTemplate(t string) (template, []fault) {
+func parseTemplate(t string) (template, []syntaxError) {
 	var out template
-	var faults []fault
+	var faults []syntaxError
 	var plain strings.Builder
 	flush := func() {
 		if plain.Len() > 0 {
-			out = append(out, piece{text: plain.String()})
+			out = append(out, templatePart{text: plain.String()})
 			plain.Reset()
 		}
 	}
@@ -45,17 +45,17 @@ func parseTemplate(t string) (template, []fault) {
 			end := strings.IndexByte(t[i:], '}')
 			at := utf8.RuneCountInString(t[:i])
 			if end < 0 {
-				return nil, append(faults, fault{at, "{ without }"})
+				return nil, append(faults, syntaxError{at, "{ without }"})
 			}
 			name := strings.TrimSpace(t[i+1 : i+end])
 			i += end + 1
 			f := pipeline.Lookup(name)
 			if f == nil {
-				faults = append(faults, fault{at, fmt.Sprintf("unknown field %q%s", name, meant(name, fieldNames()))})
+				faults = append(faults, syntaxError{at, fmt.Sprintf("unknown field %q%s", name, didYouMean(name, fieldNames()))})
 				continue
 			}
 			flush()
-			out = append(out, piece{field: f})
+			out = append(out, templatePart{field: f})
 		default:
 			plain.WriteByte(t[i])
 			i++
@@ -65,14 +65,14 @@ func parseTemplate(t string) (template, []fault) {
 	return out, faults
 }
 
-// write gives the evidence of e: a text of its own, bounded, without control characters.
-func (t template) write(e *pipeline.Event) string {
+// render gives the evidence of e: a text of its own, bounded, without control characters.
+func (t template) render(e *pipeline.Event) string {
 	var b strings.Builder
 	for _, p := range t {
 		if p.field == nil {
 			b.WriteString(p.text)
 		} else {
-			printable(&b, show(p.field, e), maxValue)
+			writePrintable(&b, fieldText(p.field, e), maxValue)
 		}
 		if b.Len() > maxEvidence {
 			return strings.ToValidUTF8(b.String()[:maxEvidence], "") + "…"
@@ -81,8 +81,8 @@ func (t template) write(e *pipeline.Event) string {
 	return b.String()
 }
 
-// printable writes s for a person: what the network sent must not move a terminal's cursor.
-func printable(b *strings.Builder, s string, limit int) {
+// writePrintable writes s for a person: what the network sent must not move a terminal's cursor.
+func writePrintable(b *strings.Builder, s string, limit int) {
 	n := 0
 	for _, r := range s {
 		if n++; n > limit {
@@ -102,8 +102,8 @@ func printable(b *strings.Builder, s string, limit int) {
 	}
 }
 
-// show is the text of a field. It may alias the event.
-func show(f *pipeline.Field, e *pipeline.Event) string {
+// fieldText is the text of a field. It may alias the event.
+func fieldText(f *pipeline.Field, e *pipeline.Event) string {
 	switch {
 	case f.Str != nil:
 		return f.Str(e)
@@ -163,11 +163,11 @@ func groupOf(fields []*pipeline.Field, e *pipeline.Event) string {
 		if i > 0 {
 			b.WriteByte('|')
 		}
-		b.WriteString(show(f, e))
+		b.WriteString(fieldText(f, e))
 	}
 	g := strings.ToValidUTF8(b.String(), "�")
 	if len(g) <= maxGroup {
 		return g
 	}
-	return strings.ToValidUTF8(g[:maxGroup-13], "") + "~" + hash(g)
+	return strings.ToValidUTF8(g[:maxGroup-13], "") + "~" + shortHash(g)
 }

@@ -20,7 +20,7 @@ const pollEvery = time.Second
 // change of several files is one: it waits until nothing has changed between two looks. It is all or nothing: where anything does
 // not compile, every error is logged, the set that runs goes on, and the next change is another chance. Watch returns when ctx ends.
 func Watch(ctx context.Context, cfg Config, current *Set, onChange func(*Set), log *slog.Logger, metrics *Metrics) {
-	metrics.running(current)
+	metrics.setRunning(current)
 	if cfg.Dir == "" {
 		<-ctx.Done()
 		return
@@ -34,7 +34,7 @@ func Watch(ctx context.Context, cfg Config, current *Set, onChange func(*Set), l
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			w.look()
+			w.poll()
 		}
 	}
 }
@@ -46,16 +46,16 @@ type watcher struct {
 	log      *slog.Logger
 	metrics  *Metrics
 
-	loaded  string // the folder as it was when it was last tried
-	before  string // as it was at the last look
-	trouble string // the last error, so that it is not repeated each second
+	loaded    string // the folder as it was when it was last tried
+	before    string // as it was at the last look
+	lastError string // the last error, so that it is not repeated each second
 }
 
-// look compares the folder with what was tried last.
-func (w *watcher) look() {
-	now, err := signature(w.cfg.Dir)
+// poll compares the folder with what was tried last.
+func (w *watcher) poll() {
+	now, err := folderState(w.cfg.Dir)
 	if err != nil {
-		w.refuse(fmt.Errorf("look at %s: %w", w.cfg.Dir, err))
+		w.logRefusal(fmt.Errorf("look at %s: %w", w.cfg.Dir, err))
 		return
 	}
 	settled := now == w.before
@@ -64,38 +64,38 @@ func (w *watcher) look() {
 		return
 	}
 	set, err := Load(w.cfg, w.log, w.metrics)
-	if after, e := signature(w.cfg.Dir); e != nil || after != now {
+	if after, e := folderState(w.cfg.Dir); e != nil || after != now {
 		return // it changed while it was read: what was read may be half of a change
 	}
 	w.loaded = now
 	if err != nil {
-		w.refuse(err)
+		w.logRefusal(err)
 		return
 	}
-	w.trouble = ""
+	w.lastError = ""
 	if set.Version() == w.current.Version() {
 		return
 	}
 	w.log.Info("rules loaded", "rules", len(set.rules), "bundle", set.version, "was", w.current.version, "took", set.took)
 	w.current = set
-	w.metrics.running(set)
+	w.metrics.setRunning(set)
 	w.onChange(set)
 }
 
-func (w *watcher) refuse(err error) {
-	if err.Error() == w.trouble {
+func (w *watcher) logRefusal(err error) {
+	if err.Error() == w.lastError {
 		return
 	}
-	w.trouble = err.Error()
-	w.metrics.refused()
-	for line := range strings.SplitSeq(w.trouble, "\n") {
+	w.lastError = err.Error()
+	w.metrics.countRefusedLoad()
+	for line := range strings.SplitSeq(w.lastError, "\n") {
 		w.log.Error("rules not loaded", "error", line)
 	}
 	w.log.Error("rules not loaded: the old ones go on", "bundle", w.current.version, "rules", len(w.current.rules))
 }
 
-// signature is the state of the rule files of a folder: their names, sizes, times and inodes, links followed.
-func signature(dir string) (string, error) {
+// folderState is the state of the rule files of a folder: their names, sizes, times and inodes, links followed.
+func folderState(dir string) (string, error) {
 	var b strings.Builder
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {

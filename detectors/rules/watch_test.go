@@ -208,7 +208,7 @@ func TestReloadUnderLoadIsNeverTorn(t *testing.T) {
 				for i := range block {
 					block[i] = &pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: "x"}}
 				}
-				current.Load().Judge(block)
+				current.Load().Evaluate(block)
 				version := block[0].Verdicts[0].Version
 				for _, e := range block {
 					if len(e.Verdicts) != 5 {

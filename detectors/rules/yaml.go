@@ -30,63 +30,63 @@ type document struct {
 	errs *problems
 }
 
-// place is a position in the file, from 1.
-type place struct{ line, column int }
+// position is a position in the file, from 1.
+type position struct{ line, column int }
 
-func (d *document) fail(at place, key, format string, args ...any) {
+func (d *document) addError(at position, key, format string, args ...any) {
 	d.errs.add(&Error{File: d.file, Line: at.line, Column: at.column, Key: key, Message: fmt.Sprintf(format, args...)})
 }
 
-func placeOf(n ast.Node) place {
+func positionOfNode(n ast.Node) position {
 	if n == nil {
-		return place{1, 1}
+		return position{1, 1}
 	}
 	// goccy's token of a mapping or of a pair is the colon; people look for the key.
 	switch m := n.(type) {
 	case *ast.MappingNode:
 		if !m.IsFlowStyle && len(m.Values) > 0 {
-			return placeOf(m.Values[0].Key)
+			return positionOfNode(m.Values[0].Key)
 		}
 	case *ast.MappingValueNode:
-		return placeOf(m.Key)
+		return positionOfNode(m.Key)
 	}
 	t := n.GetToken()
 	if t == nil || t.Position == nil {
-		return place{1, 1}
+		return position{1, 1}
 	}
-	return place{t.Position.Line, t.Position.Column}
+	return position{t.Position.Line, t.Position.Column}
 }
 
 // parse gives the root node; nil where there is none (an error was added, or the file is empty).
 func (d *document) parse() (root ast.Node) {
 	if len(d.data) > maxFileBytes {
-		d.fail(place{}, "", "file has %d bytes, the limit is %d", len(d.data), maxFileBytes)
+		d.addError(position{}, "", "file has %d bytes, the limit is %d", len(d.data), maxFileBytes)
 		return nil
 	}
 	if !utf8.Valid(d.data) {
-		d.fail(place{}, "", "file is not UTF-8 text")
+		d.addError(position{}, "", "file is not UTF-8 text")
 		return nil
 	}
 	defer func() { // a parser of hostile input that is not ours
 		if r := recover(); r != nil {
-			d.fail(place{}, "", "the YAML parser gave up: %v", r)
+			d.addError(position{}, "", "the YAML parser gave up: %v", r)
 			root = nil
 		}
 	}()
 	tokens := lexer.Tokenize(string(d.data))
-	if !d.shallow(tokens) {
+	if !d.checkNesting(tokens) {
 		return nil
 	}
 	file, err := parser.Parse(tokens, 0)
 	if err != nil {
-		d.syntax(err)
+		d.addSyntaxError(err)
 		return nil
 	}
 	for _, doc := range file.Docs {
 		switch {
 		case doc.Body == nil || doc.Body.Type() == ast.NullType || doc.Body.Type() == ast.CommentType:
 		case root != nil:
-			d.fail(placeOf(doc.Body), "", "a second document in one file: put the rules of a file into one list")
+			d.addError(positionOfNode(doc.Body), "", "a second document in one file: put the rules of a file into one list")
 			return nil
 		default:
 			root = doc.Body
@@ -95,21 +95,21 @@ func (d *document) parse() (root ast.Node) {
 	return root
 }
 
-func (d *document) syntax(err error) {
+func (d *document) addSyntaxError(err error) {
 	var e yaml.Error
 	if !errors.As(err, &e) {
-		d.fail(place{}, "", "not YAML: %v", err)
+		d.addError(position{}, "", "not YAML: %v", err)
 		return
 	}
-	at := place{1, 1}
+	at := position{1, 1}
 	if t := e.GetToken(); t != nil && t.Position != nil {
-		at = place{t.Position.Line, t.Position.Column}
+		at = position{t.Position.Line, t.Position.Column}
 	}
-	d.fail(at, "", "not YAML: %s", strings.TrimSpace(e.GetMessage()))
+	d.addError(at, "", "not YAML: %s", strings.TrimSpace(e.GetMessage()))
 }
 
-// shallow tells whether the tokens nest no deeper than the parser can take.
-func (d *document) shallow(tokens token.Tokens) bool {
+// checkNesting tells whether the tokens nest no deeper than the parser can take.
+func (d *document) checkNesting(tokens token.Tokens) bool {
 	flow, entries, line := 0, 0, 0
 	for _, t := range tokens {
 		if t.Position.Line != line {
@@ -123,11 +123,11 @@ func (d *document) shallow(tokens token.Tokens) bool {
 		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
 			entries++
 		case token.AliasType, token.MergeKeyType:
-			d.fail(place{t.Position.Line, t.Position.Column}, "", "aliases are not supported: use lists and macros")
+			d.addError(position{t.Position.Line, t.Position.Column}, "", "aliases are not supported: use lists and macros")
 			return false
 		}
 		if flow > maxDepth || entries > maxDepth || t.Position.IndentNum > 8*maxDepth || t.Position.Column > maxColumn {
-			d.fail(place{t.Position.Line, t.Position.Column}, "", "nested too deeply or line too long (limits: %d levels, %d columns)", maxDepth, maxColumn)
+			d.addError(position{t.Position.Line, t.Position.Column}, "", "nested too deeply or line too long (limits: %d levels, %d columns)", maxDepth, maxColumn)
 			return false
 		}
 	}
@@ -137,12 +137,12 @@ func (d *document) shallow(tokens token.Tokens) bool {
 // A pair is one key of a mapping.
 type pair struct {
 	key   string
-	at    place
+	at    position
 	value ast.Node
 }
 
-// pairs reads a mapping; key names it in errors. It reports whether n is one.
-func (d *document) pairs(n ast.Node, key string) ([]pair, bool) {
+// readMapping reads a mapping; key names it in errors. It reports whether n is one.
+func (d *document) readMapping(n ast.Node, key string) ([]pair, bool) {
 	var values []*ast.MappingValueNode
 	switch m := n.(type) {
 	case *ast.MappingNode:
@@ -150,68 +150,68 @@ func (d *document) pairs(n ast.Node, key string) ([]pair, bool) {
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{m}
 	default:
-		d.fail(placeOf(n), key, "expected a mapping (key: value), got %s", kindOf(n))
+		d.addError(positionOfNode(n), key, "expected a mapping (key: value), got %s", kindOf(n))
 		return nil, false
 	}
 	out := make([]pair, 0, len(values))
 	for _, v := range values {
 		name, ok := scalarText(v.Key)
 		if !ok {
-			d.fail(placeOf(v.Key), key, "a key must be plain text")
+			d.addError(positionOfNode(v.Key), key, "a key must be plain text")
 			continue
 		}
-		out = append(out, pair{name, placeOf(v.Key), v.Value})
+		out = append(out, pair{name, positionOfNode(v.Key), v.Value})
 	}
 	return out, true
 }
 
-// only reports keys that are not known.
-func (d *document) only(ps []pair, where string, known []string) {
+// rejectUnknownKeys reports keys that are not known.
+func (d *document) rejectUnknownKeys(ps []pair, where string, known []string) {
 	for _, p := range ps {
 		if !slices.Contains(known, p.key) {
-			d.fail(p.at, join(where, p.key), "unknown key%s", meant(p.key, known))
+			d.addError(p.at, joinKeys(where, p.key), "unknown key%s", didYouMean(p.key, known))
 		}
 	}
 }
 
-// items reads a sequence; a single scalar is a list of one.
-func (d *document) items(n ast.Node, key string, limit int) []ast.Node {
+// readList reads a sequence; a single scalar is a list of one.
+func (d *document) readList(n ast.Node, key string, limit int) []ast.Node {
 	s, ok := n.(*ast.SequenceNode)
 	if !ok {
 		if _, scalar := scalarText(n); scalar {
 			return []ast.Node{n}
 		}
-		d.fail(placeOf(n), key, "expected a list, got %s", kindOf(n))
+		d.addError(positionOfNode(n), key, "expected a list, got %s", kindOf(n))
 		return nil
 	}
 	if len(s.Values) > limit {
-		d.fail(placeOf(n), key, "list of %d, the limit is %d", len(s.Values), limit)
+		d.addError(positionOfNode(n), key, "list of %d, the limit is %d", len(s.Values), limit)
 		return nil
 	}
 	return s.Values
 }
 
-// texts reads a list of strings.
-func (d *document) texts(n ast.Node, key string, limit int) []string {
+// readTexts reads a list of strings.
+func (d *document) readTexts(n ast.Node, key string, limit int) []string {
 	var out []string
-	for _, v := range d.items(n, key, limit) {
-		if t, ok := d.text(v, key, 4096); ok {
+	for _, v := range d.readList(n, key, limit) {
+		if t, ok := d.readText(v, key, 4096); ok {
 			out = append(out, t.text)
 		}
 	}
 	return out
 }
 
-// A passage is a text with the place that it stands at, so that an error inside an expression points into the file.
-type passage struct {
+// A sourceText is a text with the place that it stands at, so that an error inside an expression points into the file.
+type sourceText struct {
 	text string
-	at   place
+	at   position
 	doc  *document
 	node ast.Node
 }
 
-// text reads a string of at most limit bytes.
-func (d *document) text(n ast.Node, key string, limit int) (passage, bool) {
+// readText reads a string of at most limit bytes.
+func (d *document) readText(n ast.Node, key string, limit int) (sourceText, bool) {
 	var s string
 	switch v := n.(type) {
 	case *ast.StringNode:
@@ -219,17 +219,17 @@ func (d *document) text(n ast.Node, key string, limit int) (passage, bool) {
 	case *ast.LiteralNode:
 		s = v.Value.Value
 	default:
-		d.fail(placeOf(n), key, "expected text, got %s", kindOf(n))
-		return passage{}, false
+		d.addError(positionOfNode(n), key, "expected text, got %s", kindOf(n))
+		return sourceText{}, false
 	}
 	if len(s) > limit {
-		d.fail(placeOf(n), key, "text of %d bytes, the limit is %d", len(s), limit)
-		return passage{}, false
+		d.addError(positionOfNode(n), key, "text of %d bytes, the limit is %d", len(s), limit)
+		return sourceText{}, false
 	}
-	return passage{s, placeOf(n), d, n}, true
+	return sourceText{s, positionOfNode(n), d, n}, true
 }
 
-func (d *document) number(n ast.Node, key string, low, high int) (int, bool) {
+func (d *document) readNumber(n ast.Node, key string, low, high int) (int, bool) {
 	if v, ok := n.(*ast.IntegerNode); ok {
 		switch x := v.Value.(type) {
 		case int64:
@@ -241,18 +241,18 @@ func (d *document) number(n ast.Node, key string, low, high int) (int, bool) {
 				return int(x), true
 			}
 		}
-		d.fail(placeOf(n), key, "must be from %d to %d", low, high)
+		d.addError(positionOfNode(n), key, "must be from %d to %d", low, high)
 		return 0, false
 	}
-	d.fail(placeOf(n), key, "expected a whole number, got %s", kindOf(n))
+	d.addError(positionOfNode(n), key, "expected a whole number, got %s", kindOf(n))
 	return 0, false
 }
 
-func (d *document) boolean(n ast.Node, key string) (bool, bool) {
+func (d *document) readBool(n ast.Node, key string) (bool, bool) {
 	if v, ok := n.(*ast.BoolNode); ok {
 		return v.Value, true
 	}
-	d.fail(placeOf(n), key, "expected true or false, got %s", kindOf(n))
+	d.addError(positionOfNode(n), key, "expected true or false, got %s", kindOf(n))
 	return false, false
 }
 
@@ -288,23 +288,23 @@ func kindOf(n ast.Node) string {
 	return "something else"
 }
 
-// join writes a path of keys.
-func join(where, key string) string {
+// joinKeys writes a path of keys.
+func joinKeys(where, key string) string {
 	if where == "" {
 		return key
 	}
 	return where + ": " + key
 }
 
-// within finds the place of the rune at index in p's text. A text may be folded over lines or quoted, so the file is walked beside
+// positionOf finds the place of the rune at index in p's text. A text may be folded over lines or quoted, so the file is walked beside
 // it, counting what is not blank in both.
-func (p passage) within(index int) place {
+func (p sourceText) positionOf(index int) position {
 	want := 0
 	for i, r := range []rune(p.text) {
 		if i == index {
 			break
 		}
-		if !blank(r) {
+		if !isBlank(r) {
 			want++
 		}
 	}
@@ -316,7 +316,7 @@ func (p passage) within(index int) place {
 	rest := []rune(lines[at.line-1])
 	rest = rest[min(at.column-1, len(rest)):]
 	if _, block := p.node.(*ast.LiteralNode); block {
-		at, rest = place{at.line + 1, 1}, nil
+		at, rest = position{at.line + 1, 1}, nil
 		if at.line <= len(lines) {
 			rest = []rune(lines[at.line-1])
 		}
@@ -325,14 +325,14 @@ func (p passage) within(index int) place {
 	}
 	for {
 		for i := 0; i < len(rest); i++ {
-			if blank(rest[i]) {
+			if isBlank(rest[i]) {
 				continue
 			}
 			if quote == '"' && rest[i] == '\\' || quote == '\'' && rest[i] == '\'' {
 				i++ // the escape and what it stands for are one rune of the text
 			}
 			if want == 0 {
-				return place{at.line, at.column + i}
+				return position{at.line, at.column + i}
 			}
 			want--
 		}
@@ -343,4 +343,4 @@ func (p passage) within(index int) place {
 	}
 }
 
-func blank(r rune) bool { return r == ' ' || r == '\n' || r == '\t' || r == '\r' }
+func isBlank(r rune) bool { return r == ' ' || r == '\n' || r == '\t' || r == '\r' }

@@ -37,7 +37,7 @@ func run(out string) error {
 	if dir == "" {
 		dir = "../shared"
 	}
-	samples, sums, err := read(filepath.Join(dir, "data", "dga"))
+	samples, sums, err := readSamples(filepath.Join(dir, "data", "dga"))
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func run(out string) error {
 	}
 	m.Card = classifier.Card{
 		Name: "generated-domains", Task: "the label below the public suffix of a domain was made by an algorithm", TrainedOn: sums,
-		Rows:      map[string]int{"chosen": count(samples, false), "generated": count(samples, true), "families": len(families)},
+		Rows:      map[string]int{"chosen": countSamples(samples, false), "generated": countSamples(samples, true), "families": len(families)},
 		Threshold: result.threshold, Metrics: result.metrics, FeatureNames: classifier.Features[:],
 		HowMeasured: "4 folds by family: the families of a fold, and a quarter of the chosen names, are judged by a model that was taught none of them; the threshold is that of one false alarm in 1,000 chosen names",
 	}
@@ -73,8 +73,8 @@ func run(out string) error {
 	return os.WriteFile(filepath.Join(out, "generated-domains.card.json"), append(card, '\n'), 0o644)
 }
 
-// read reads both lists and tells their hashes. Of a domain only the label below the public suffix counts, and each only once.
-func read(dir string) ([]classifier.Sample, map[string]string, error) {
+// readSamples reads both lists and tells their hashes. Of a domain only the label below the public suffix counts, and each only once.
+func readSamples(dir string) ([]classifier.Sample, map[string]string, error) {
 	sums := map[string]string{}
 	seen := map[string]bool{}
 	var out []classifier.Sample
@@ -128,7 +128,7 @@ func familiesOf(samples []classifier.Sample) []string {
 	return out
 }
 
-func count(samples []classifier.Sample, generated bool) int {
+func countSamples(samples []classifier.Sample, generated bool) int {
 	n := 0
 	for _, s := range samples {
 		if (s.Family != "") == generated {
@@ -188,11 +188,11 @@ func crossValidate(samples []classifier.Sample, families []string) (result, erro
 	at := func(fpr float64) float64 { return math.Nextafter(good[int(float64(len(good))*(1-fpr))], 2) }
 	r := result{threshold: math.Ceil(at(0.001)*1000) / 1000}
 	r.metrics = map[string]float64{
-		"auc": round(auc(good, bad)), "tpr_at_fpr_0.01": round(above(bad, at(0.01))), "tpr_at_fpr_0.001": round(above(bad, r.threshold)), "fpr_at_threshold": round(above(good, r.threshold)),
+		"auc": round(auc(good, bad)), "tpr_at_fpr_0.01": round(shareAbove(bad, at(0.01))), "tpr_at_fpr_0.001": round(shareAbove(bad, r.threshold)), "fpr_at_threshold": round(shareAbove(good, r.threshold)),
 	}
 	mean := 0.0
 	for _, f := range families {
-		t := above(byFamily[f], r.threshold)
+		t := shareAbove(byFamily[f], r.threshold)
 		mean += t / float64(len(families))
 		fmt.Printf("train:   %-14s %5d rows, found %.2f\n", f, len(byFamily[f]), t)
 	}
@@ -202,7 +202,7 @@ func crossValidate(samples []classifier.Sample, families []string) (result, erro
 
 func round(v float64) float64 { return math.Round(v*1e4) / 1e4 }
 
-func above(scores []float64, threshold float64) float64 {
+func shareAbove(scores []float64, threshold float64) float64 {
 	n := 0
 	for _, s := range scores {
 		if s >= threshold {

@@ -24,7 +24,7 @@ func TestListThatIsCutIsAnError(t *testing.T) {
 	}
 	check := func(want string) {
 		t.Helper()
-		samples, sums, err := read(dir)
+		samples, sums, err := readSamples(dir)
 		if want == "" && (err != nil || len(samples) != 2 || len(sums) != 2) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
 			t.Errorf("got %d samples, %v; want %q", len(samples), err, want)
 		}

@@ -255,6 +255,6 @@ func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.
 
 func (w *worker) runDetector(d pipeline.Detector, events []*pipeline.Event) (ok bool) {
 	defer func() { ok = recover() == nil }()
-	d.Judge(events)
+	d.Evaluate(events)
 	return
 }

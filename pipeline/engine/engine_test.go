@@ -355,7 +355,7 @@ func TestPanickingDetectorCostsOneVerdict(t *testing.T) {
 // panickingDetector writes a verdict onto every event and panics in the middle.
 type panickingDetector struct{}
 
-func (panickingDetector) Judge(block []*pipeline.Event) {
+func (panickingDetector) Evaluate(block []*pipeline.Event) {
 	for _, e := range block {
 		e.Verdicts = append(e.Verdicts, &pipeline.Verdict{Rule: "all", Group: "x"})
 		if e.Id[15] == 13 && e.Id[14] == 0 {

@@ -236,7 +236,7 @@ func waitUntil(t testing.TB, what string, f func() bool) {
 // badLineDetector is the detector of the tests: "bad <group>" is a match.
 type badLineDetector struct{}
 
-func (badLineDetector) Judge(block []*pipeline.Event) {
+func (badLineDetector) Evaluate(block []*pipeline.Event) {
 	for _, e := range block {
 		if g, ok := strings.CutPrefix(e.GetLog().GetMessage(), "bad "); ok {
 			e.Verdicts = append(e.Verdicts, &pipeline.Verdict{

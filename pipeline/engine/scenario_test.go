@@ -184,7 +184,7 @@ func (s *scenario) checkAlerts(t *testing.T) {
 				continue
 			}
 			pipeline.Resolve(b)
-			badLineDetector{}.Judge(b.Events)
+			badLineDetector{}.Evaluate(b.Events)
 			for _, e := range b.Events {
 				f.AddVerdicts(e, b.Shipped, m.Offset)
 			}

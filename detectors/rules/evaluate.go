@@ -18,16 +18,16 @@ var _ pipeline.Detector = (*Set)(nil)
 
 // A Set is compiled rules behind their index. It is immutable and safe for concurrent use.
 type Set struct {
-	rules   []*Rule // by id, which is the order of verdicts
-	slots   *slots
-	index   *index
-	lints   []Lint
-	version string
-	took    time.Duration
-	cfg     Config
-	log     *slog.Logger
-	metrics *Metrics
-	free    chan *worker
+	rules       []*Rule // by id, which is the order of verdicts
+	slots       *slotTable
+	index       *index
+	lints       []Lint
+	version     string
+	took        time.Duration
+	cfg         Config
+	log         *slog.Logger
+	metrics     *Metrics
+	idleWorkers chan *worker
 }
 
 // memoryBudget is how many elements the expression of one run may build; the language has nothing that needs many.
@@ -35,20 +35,20 @@ const memoryBudget = 100_000
 
 // A worker is what one goroutine needs to judge.
 type worker struct {
-	values  *values
+	values  *eventValues
 	finder  *finder
 	machine vm.VM
 	tick    uint32 // runs, to pick those that are measured
 }
 
-func (c *assembly) set(cfg Config, log *slog.Logger, metrics *Metrics) *Set {
-	slices.SortFunc(c.list, func(a, b *compiled) int { return strings.Compare(a.rule.ID, b.rule.ID) })
-	s := &Set{slots: &c.b.slots, lints: c.lints, cfg: cfg, log: log, metrics: metrics, free: make(chan *worker, 2*runtime.GOMAXPROCS(0))}
-	needs := make([]need, 0, len(c.list))
+func (c *compiler) newSet(cfg Config, log *slog.Logger, metrics *Metrics) *Set {
+	slices.SortFunc(c.list, func(a, b *compiledRule) int { return strings.Compare(a.rule.ID, b.rule.ID) })
+	s := &Set{slots: &c.b.slots, lints: c.lints, cfg: cfg, log: log, metrics: metrics, idleWorkers: make(chan *worker, 2*runtime.GOMAXPROCS(0))}
+	needs := make([]prefilter, 0, len(c.list))
 	parts := make([]string, 0, len(c.list))
 	for _, r := range c.list {
-		r.rule.stats = metrics.statsOf(r.rule.ID)
-		r.rule.stats.benched.Store(false) // another set is another chance
+		r.rule.stats = metrics.ruleStats(r.rule.ID)
+		r.rule.stats.suspended.Store(false) // another set is another chance
 		s.rules = append(s.rules, r.rule)
 		needs = append(needs, r.need)
 		parts = append(parts, r.rule.ID+" "+r.rule.Version+" "+r.rule.Hash)
@@ -57,7 +57,7 @@ func (c *assembly) set(cfg Config, log *slog.Logger, metrics *Metrics) *Set {
 		return !slices.ContainsFunc(s.rules, func(r *Rule) bool { return r.ID == l.Rule })
 	})
 	s.index = newIndex(s.slots, needs)
-	s.version = hash(parts...)
+	s.version = shortHash(parts...)
 	return s
 }
 
@@ -73,66 +73,66 @@ func (s *Set) Lints() []Lint { return s.lints }
 // Took is how long it took to read and compile the set.
 func (s *Set) Took() time.Duration { return s.took }
 
-func (s *Set) take() *worker {
+func (s *Set) acquireWorker() *worker {
 	select {
-	case w := <-s.free:
+	case w := <-s.idleWorkers:
 		return w
 	default:
-		v := newValues(s.slots)
+		v := newEventValues(s.slots)
 		return &worker{values: v, finder: newFinder(s.index, v), machine: vm.VM{MemoryBudget: memoryBudget}}
 	}
 }
 
-func (s *Set) give(w *worker) {
-	w.values.end()
+func (s *Set) releaseWorker(w *worker) {
+	w.values.clearEvent()
 	select {
-	case s.free <- w:
+	case s.idleWorkers <- w:
 	default:
 	}
 }
 
-// Judge appends a verdict to each event for each rule that is true of it.
-func (s *Set) Judge(block []*pipeline.Event) {
-	w := s.take()
+// Evaluate appends a verdict to each event for each rule that is true of it.
+func (s *Set) Evaluate(block []*pipeline.Event) {
+	w := s.acquireWorker()
 	candidates, verdicts := 0, 0
 	for _, e := range block {
-		w.values.begin(e)
+		w.values.setEvent(e)
 		found := w.finder.candidates(e.Dataset)
 		candidates += len(found)
 		for _, id := range found {
-			if r := s.rules[id]; s.fires(w, r) {
+			if r := s.rules[id]; s.evaluateRule(w, r) {
 				verdicts++
 				e.Verdicts = append(e.Verdicts, r.verdict(e))
 			}
 		}
 	}
-	s.give(w)
-	s.metrics.count(len(block), candidates, verdicts)
+	s.releaseWorker(w)
+	s.metrics.countBlock(len(block), candidates, verdicts)
 }
 
-// fires runs a rule on the event that w has at hand.
-func (s *Set) fires(w *worker, r *Rule) bool {
-	if r.mask&maskOf(w.values.event.Dataset) == 0 || r.stats.benched.Load() {
+// evaluateRule runs a rule on the event that w has at hand.
+func (s *Set) evaluateRule(w *worker, r *Rule) bool {
+	if r.mask&maskOf(w.values.event.Dataset) == 0 || r.stats.suspended.Load() {
 		return false
 	}
 	w.tick++
-	if w.tick%sampled != 0 && !r.stats.watched.Load() {
-		return s.decide(w, r)
+	if w.tick%measuredShare != 0 && !r.stats.measureEveryRun.Load() {
+		return s.matchesRule(w, r)
 	}
 	began := time.Now()
-	hit := s.decide(w, r)
-	if why := r.stats.measure(time.Since(began), w.values.size(r.when.slots), s.cfg); why != "" {
-		s.log.Error("rule benched: it does not run until the rules are loaded again", "rule", r.ID, "why", why, "file", r.File, "line", r.Line)
+	hit := s.matchesRule(w, r)
+	if why := r.stats.addMeasurement(time.Since(began), w.values.textBytes(r.when.slots), s.cfg); why != "" {
+		s.log.Error("rule suspended until rules are loaded again", "rule", r.ID, "why", why, "file", r.File, "line", r.Line)
 	}
 	return hit
 }
 
-func (s *Set) decide(w *worker, r *Rule) bool {
-	if !s.run(w, r, r.when) {
+func (s *Set) matchesRule(w *worker, r *Rule) bool {
+	if !s.runExpression(w, r, r.when) {
 		return false
 	}
 	for _, e := range r.exceptions {
-		if s.run(w, r, e) {
+		if s.runExpression(w, r, e) {
 			r.stats.excepted.Add(1)
 			return false
 		}
@@ -141,10 +141,10 @@ func (s *Set) decide(w *worker, r *Rule) bool {
 	return true
 }
 
-// run evaluates one expression. An error, which only arithmetic can cause, is false, and counted.
-func (s *Set) run(w *worker, r *Rule, p *program) bool {
+// runExpression evaluates one expression. An error, which only arithmetic can cause, is false, and counted.
+func (s *Set) runExpression(w *worker, r *Rule, p *program) bool {
 	for _, i := range p.slots {
-		w.values.fill(i)
+		w.values.fillSlot(i)
 	}
 	out, err := w.machine.Run(p.code, w.values.env)
 	if err != nil {
@@ -163,36 +163,36 @@ func (r *Rule) verdict(e *pipeline.Event) *pipeline.Verdict {
 	v.Detector, v.Rule, v.Version, v.Title = "rules", r.ID, r.Version, r.Title
 	v.Severity, v.Score = r.Severity, r.Score
 	v.Tags = append(v.Tags[:0], r.Tags...)
-	v.Evidence = r.template.write(e)
+	v.Evidence = r.template.render(e)
 	v.Group = groupOf(r.fields, e)
 	return v
 }
 
 // sampled: one run in so many is timed, since reading the clock twice costs as much as a small rule.
-const sampled = 16
+const measuredShare = 16
 
-// stats are what is known of one rule, across the sets that it is part of.
-type stats struct {
+// ruleStats are what is known of one rule, across the sets that it is part of.
+type ruleStats struct {
 	matches, excepted, errors atomic.Uint64
 	runs, ns                  atomic.Uint64 // measured ones
-	benched                   atomic.Bool
-	watched                   atomic.Bool // a run was too long: every one is measured for a while
+	suspended                 atomic.Bool
+	measureEveryRun           atomic.Bool // a run was too long: every one is measured for a while
 	window, windowNs, strikes atomic.Uint64
 }
 
-// perText is how many bytes of text have the budget of one run: a run over more of it may take longer. Otherwise who sends long
-// requests could have a rule benched, and go on unseen; the time of a run is linear in its text whatever the rule says.
-const perText = 256
+// textPerBudget is how many bytes of text have the budget of one run: a run over more of it may take longer. Otherwise who sends long
+// requests could have a rule suspended, and go on unseen; the time of a run is linear in its text whatever the rule says.
+const textPerBudget = 256
 
-// measure takes the time of one run over so many bytes, and benches the rule if it is over its budget: on average over a window, or
+// addMeasurement takes the time of one run over so many bytes, and benches the rule if it is over its budget: on average over a window, or
 // by single runs that are far too long. One such run proves nothing, the machine may have been busy; three in a window do. So a
 // single long run also weighs no more than 8 budgets in the average.
-func (t *stats) measure(took time.Duration, size int, cfg Config) (why string) {
+func (t *ruleStats) addMeasurement(took time.Duration, size int, cfg Config) (why string) {
 	t.runs.Add(1)
 	t.ns.Add(uint64(took))
-	took = took * perText / time.Duration(perText+size)
+	took = took * textPerBudget / time.Duration(textPerBudget+size)
 	if took > cfg.Longest {
-		t.watched.Store(true)
+		t.measureEveryRun.Store(true)
 		if t.strikes.Add(1) >= 3 {
 			why = "three runs were longer than " + cfg.Longest.String()
 		}
@@ -200,14 +200,14 @@ func (t *stats) measure(took time.Duration, size int, cfg Config) (why string) {
 	sum := t.windowNs.Add(uint64(min(took, 8*cfg.Mean)))
 	if n := t.window.Add(1); n >= 64 { // 1,024 runs
 		if mean := time.Duration(sum / n); mean > cfg.Mean {
-			why = fmt.Sprintf("a run over %d bytes takes %s on average, the budget is %s", perText, mean, cfg.Mean)
+			why = fmt.Sprintf("a run over %d bytes takes %s on average, the budget is %s", textPerBudget, mean, cfg.Mean)
 		}
 		t.window.Store(0)
 		t.windowNs.Store(0)
 		t.strikes.Store(0)
-		t.watched.Store(false)
+		t.measureEveryRun.Store(false)
 	}
-	if why != "" && t.benched.Swap(true) {
+	if why != "" && t.suspended.Swap(true) {
 		return ""
 	}
 	return why

@@ -11,7 +11,7 @@ import (
 
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/checker"
-	"github.com/expr-lang/expr/compiler"
+	vmcompiler "github.com/expr-lang/expr/compiler"
 	"github.com/expr-lang/expr/conf"
 	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
@@ -83,7 +83,7 @@ type macro struct {
 
 // A builder compiles the expressions of one set: they share the table of slots.
 type builder struct {
-	slots slots
+	slots slotTable
 	conf  *conf.Config
 	known int // slots that conf knows
 	tests map[ast.Node]*test
@@ -99,20 +99,20 @@ func newBuilder() *builder {
 	return b
 }
 
-// A fault is an error at a place of an expression.
-type fault struct {
+// A syntaxError is an error at a place of an expression.
+type syntaxError struct {
 	at      int // rune
 	message string
 }
 
 // compile turns the text of an expression into a program, or says what is wrong with it, all of it.
-func (b *builder) compile(text string, ns *names) (*program, []fault) {
+func (b *builder) compile(text string, ns *names) (*program, []syntaxError) {
 	if strings.TrimSpace(text) == "" {
-		return nil, []fault{{0, "expression is empty"}}
+		return nil, []syntaxError{{0, "expression is empty"}}
 	}
 	tree, err := parser.ParseWithConfig(text, b.conf)
 	if err != nil {
-		return nil, []fault{b.faultOf(text, err)}
+		return nil, []syntaxError{b.faultOf(text, err)}
 	}
 	s := &scope{b: b, names: ns, used: map[int]bool{}}
 	tree.Node = s.resolve(tree.Node)
@@ -124,11 +124,11 @@ func (b *builder) compile(text string, ns *names) (*program, []fault) {
 		b.known = len(b.slots.list)
 	}
 	if _, err := checker.Check(tree, b.conf); err != nil {
-		return nil, []fault{b.faultOf(text, err)}
+		return nil, []syntaxError{b.faultOf(text, err)}
 	}
-	code, err := compiler.Compile(tree, b.conf)
+	code, err := vmcompiler.Compile(tree, b.conf)
 	if err != nil {
-		return nil, []fault{{0, strings.SplitN(err.Error(), "\n", 2)[0]}}
+		return nil, []syntaxError{{0, strings.SplitN(err.Error(), "\n", 2)[0]}}
 	}
 	p := &program{code: code, tree: tree.Node, text: text}
 	for i := range s.used {
@@ -139,13 +139,13 @@ func (b *builder) compile(text string, ns *names) (*program, []fault) {
 }
 
 // faultOf reads the place out of an error of expr, and gives slots back the names that authors know.
-func (b *builder) faultOf(text string, err error) fault {
+func (b *builder) faultOf(text string, err error) syntaxError {
 	var e *file.Error
 	if !errors.As(err, &e) {
 		if m := err.Error(); strings.HasPrefix(m, "expected bool, but got ") {
-			return fault{0, "must be true or false, but is " + strings.NewReplacer("string", "text", "int", "a number").Replace(strings.TrimPrefix(m, "expected bool, but got "))}
+			return syntaxError{0, "must be true or false, but is " + strings.NewReplacer("string", "text", "int", "a number").Replace(strings.TrimPrefix(m, "expected bool, but got "))}
 		}
-		return fault{0, err.Error()}
+		return syntaxError{0, err.Error()}
 	}
 	m := strings.NewReplacer("netip.Addr", "address (see cidr)", "string", "text", "int", "number").Replace(e.Message)
 	if strings.HasPrefix(e.Message, "unexpected token") || strings.Contains(e.Message, "expected name") {
@@ -154,7 +154,7 @@ func (b *builder) faultOf(text string, err error) fault {
 	if len(m) > 300 {
 		m = m[:300] + "…"
 	}
-	return fault{min(e.From, len([]rune(text))), m}
+	return syntaxError{min(e.From, len([]rune(text))), m}
 }
 
 // slotOf tells which slot an identifier of the resolved tree is; -1 none.

@@ -12,28 +12,28 @@ import (
 	"tidegate/pipeline"
 )
 
-// A need is what an expression cannot be true without: one of keys must hold of the event, and its dataset must be in mask. The
+// A prefilter is what an expression cannot be true without: one of keys must hold of the event, and its dataset must be in mask. The
 // index asks that before expr runs. It may be weaker than the truth, never stronger: TestIndexAgreesWithPlainLoop.
-type need struct {
-	keys  []key // nil: nothing is known
-	score int   // how rare the commonest of the keys is thought to be
-	mask  mask
+type prefilter struct {
+	keys  []prefilterKey // nil: nothing is known
+	score int            // how rare the commonest of the keys is thought to be
+	mask  datasetMask
 }
 
-// mask is a set of datasets.
-type mask uint16
+// datasetMask is a set of datasets.
+type datasetMask uint16
 
-const everywhere = mask(1<<10 - 1)
+const allDatasets = datasetMask(1<<10 - 1)
 
-func maskOf(d pipeline.Dataset) mask {
+func maskOf(d pipeline.Dataset) datasetMask {
 	if d < 0 || d >= 10 {
 		return 0
 	}
 	return 1 << d
 }
 
-// A key is one thing that can be looked up: a slot that equals a value, or contains a literal. Of a list, one of its elements.
-type key struct {
+// A prefilterKey is one thing that can be looked up: a slot that equals a value, or contains a literal. Of a list, one of its elements.
+type prefilterKey struct {
 	slot    int
 	literal bool // text is a part of the slot's value
 	folded  bool // of a literal: without regard to ASCII case
@@ -43,13 +43,13 @@ type key struct {
 }
 
 const (
-	maxKeys  = 20000 // of one rule: a feed in disguise belongs into feeds
-	anything = 0     // score of no key
-	rare     = 100   // of an equality on a field with many values
+	maxKeys     = 20000 // of one rule: a feed in disguise belongs into feeds
+	unselective = 0     // score of no key
+	selective   = 100   // of an equality on a field with many values
 )
 
-// common fields have so few values that a literal elsewhere is the better key.
-var common = map[string]int{
+// fieldSelectivity fields have so few values that a literal elsewhere is the better key.
+var fieldSelectivity = map[string]int{
 	"event.dataset": 1, "event.outcome": 2, "network.transport": 1, "network.type": 1, "http.request.method": 2, "http.version": 1,
 	"dns.type": 1, "dns.question.type": 3, "dns.question.class": 1, "dns.response_code": 2, "log.stream": 1, "log.level": 2,
 	"mysql.command": 2, "mysql.method": 2, "redis.reply_type": 2, "destination.port": 3, "http.response.status_code": 3,
@@ -57,52 +57,52 @@ var common = map[string]int{
 	"container.name": 4, "container.id": 4, "container.image.name": 4, "host.name": 1, "host.id": 1, "orchestrator.cluster.name": 1,
 }
 
-// usual literals are in a good part of all statements, requests and log lines.
-var usual = map[string]bool{
+// commonLiterals literals are in a good part of all statements, requests and log lines.
+var commonLiterals = map[string]bool{
 	"select": true, "from": true, "where": true, "insert": true, "insert into": true, "update": true, "delete": true, "values": true, "http": true,
 	"http/1.": true, "https": true, "mozilla": true, "mozilla/5.0": true, "error": true, "warning": true, "info": true, "www.": true, ".com": true,
 	"/api": true, "/api/": true, "index": true,
 }
 
-// needs reads what the tree needs to become want. elem is the slot of the list that # walks, -1 outside of loops.
-func (b *builder) needs(n ast.Node, want bool, elem int) need {
+// prefilter reads what the tree needs to become want. elem is the slot of the list that # walks, -1 outside of loops.
+func (b *builder) prefilter(n ast.Node, want bool, elem int) prefilter {
 	switch n := n.(type) {
 	case *ast.UnaryNode:
 		if n.Operator == "not" || n.Operator == "!" {
-			return b.needs(n.Node, !want, elem)
+			return b.prefilter(n.Node, !want, elem)
 		}
 	case *ast.PredicateNode:
-		return b.needs(n.Node, want, elem)
+		return b.prefilter(n.Node, want, elem)
 	case *ast.BinaryNode:
 		switch n.Operator {
 		case "and", "&&":
-			return join2(b.needs(n.Left, want, elem), b.needs(n.Right, want, elem), want)
+			return combine(b.prefilter(n.Left, want, elem), b.prefilter(n.Right, want, elem), want)
 		case "or", "||":
-			return join2(b.needs(n.Left, want, elem), b.needs(n.Right, want, elem), !want)
+			return combine(b.prefilter(n.Left, want, elem), b.prefilter(n.Right, want, elem), !want)
 		}
 	case *ast.BuiltinNode:
 		if n.Name == "any" && want || n.Name == "none" && !want {
 			// True needs an element, so the list is not empty and the condition holds for one.
 			list := b.slotOf(n.Arguments[0])
-			inner := b.needs(n.Arguments[1], true, list)
-			inner.mask &= b.bodyMask(list)
+			inner := b.prefilter(n.Arguments[1], true, list)
+			inner.mask &= b.slotDatasets(list)
 			return inner
 		}
 	case *ast.BoolNode:
 		if n.Value != want {
-			return need{mask: 0}
+			return prefilter{mask: 0}
 		}
-		return need{mask: everywhere}
+		return prefilter{mask: allDatasets}
 	}
-	out := need{mask: b.leafMask(n, want)}
+	out := prefilter{mask: b.comparisonDatasets(n, want)}
 	if want {
-		out.keys, out.score = b.leafKeys(n, elem)
+		out.keys, out.score = b.comparisonKeys(n, elem)
 	}
 	return out
 }
 
-// join2 combines two parts: both must hold, or one of them.
-func join2(l, r need, both bool) need {
+// combine combines two parts: both must hold, or one of them.
+func combine(l, r prefilter, both bool) prefilter {
 	if both {
 		best := l
 		if r.score > l.score {
@@ -118,7 +118,7 @@ func join2(l, r need, both bool) need {
 	case r.mask == 0:
 		return l
 	}
-	out := need{mask: l.mask | r.mask}
+	out := prefilter{mask: l.mask | r.mask}
 	if l.keys != nil && r.keys != nil && len(l.keys)+len(r.keys) <= maxKeys {
 		out.keys = append(slices.Clip(l.keys), r.keys...)
 		out.score = min(l.score, r.score)
@@ -126,14 +126,14 @@ func join2(l, r need, both bool) need {
 	return out
 }
 
-// leafKeys are the keys of a comparison that has to be true.
-func (b *builder) leafKeys(n ast.Node, elem int) ([]key, int) {
+// comparisonKeys are the keys of a comparison that has to be true.
+func (b *builder) comparisonKeys(n ast.Node, elem int) ([]prefilterKey, int) {
 	if t := b.tests[n]; t != nil {
-		return b.testKeys(t, elem)
+		return b.constantKeys(t, elem)
 	}
 	c, ok := n.(*ast.BinaryNode)
 	if !ok {
-		return nil, anything
+		return nil, unselective
 	}
 	left, right := c.Left, c.Right
 	switch c.Operator {
@@ -143,42 +143,42 @@ func (b *builder) leafKeys(n ast.Node, elem int) ([]key, int) {
 		}
 		switch v := right.(type) {
 		case *ast.StringNode:
-			return b.equals(b.subject(left, elem), []string{v.Value}, nil)
+			return b.equalityKeys(b.subject(left, elem), []string{v.Value}, nil)
 		case *ast.IntegerNode:
-			return b.equals(b.subject(left, elem), nil, []int{v.Value})
+			return b.equalityKeys(b.subject(left, elem), nil, []int{v.Value})
 		}
 	case "contains", "startsWith", "endsWith":
 		if v, ok := right.(*ast.StringNode); ok {
-			return b.literals(b.subject(left, elem), []string{v.Value}, false)
+			return b.literalKeys(b.subject(left, elem), []string{v.Value}, false)
 		}
 	}
-	return nil, anything
+	return nil, unselective
 }
 
-func (b *builder) testKeys(t *test, elem int) ([]key, int) {
+func (b *builder) constantKeys(t *test, elem int) ([]prefilterKey, int) {
 	s := b.subject(t.subject, elem)
 	switch t.op {
 	case isIn:
-		return b.equals(s, t.texts, t.numbers)
+		return b.equalityKeys(s, t.texts, t.numbers)
 	case contains, startsWith, endsWith:
-		return b.literals(s, t.texts, false)
+		return b.literalKeys(s, t.texts, false)
 	case matches:
-		lits, fold := required(t.regex, 0)
-		return b.literals(s, lits, fold)
+		lits, fold := requiredLiterals(t.regex, 0)
+		return b.literalKeys(s, lits, fold)
 	case inNetwork:
 		if s.slot < 0 || b.slots.list[s.slot].kind != address {
-			return nil, anything
+			return nil, unselective
 		}
-		var out []key
+		var out []prefilterKey
 		for _, p := range t.nets {
 			if !p.IsSingleIP() {
-				return nil, anything
+				return nil, unselective
 			}
-			out = append(out, key{slot: s.slot, addr: p.Addr()})
+			out = append(out, prefilterKey{slot: s.slot, addr: p.Addr()})
 		}
-		return out, rare
+		return out, selective
 	}
-	return nil, anything
+	return nil, unselective
 }
 
 // A subject is what a comparison looks at: a slot, or an element of one, perhaps folded to lower case.
@@ -203,83 +203,83 @@ func (b *builder) subject(n ast.Node, elem int) subject {
 	return subject{slot: i}
 }
 
-func (b *builder) equals(s subject, texts []string, numbers []int) ([]key, int) {
+func (b *builder) equalityKeys(s subject, texts []string, numbers []int) ([]prefilterKey, int) {
 	if s.slot < 0 || len(texts)+len(numbers) > maxKeys {
-		return nil, anything
+		return nil, unselective
 	}
 	if s.fold {
-		return b.literals(s, texts, false)
+		return b.literalKeys(s, texts, false)
 	}
-	var out []key
+	var out []prefilterKey
 	k := b.slots.list[s.slot].kind
 	for _, t := range texts {
 		if t == "" || k != text && k != textList {
-			return nil, anything // an absent field is ""
+			return nil, unselective // an absent field is ""
 		}
-		out = append(out, key{slot: s.slot, text: t})
+		out = append(out, prefilterKey{slot: s.slot, text: t})
 	}
 	for _, v := range numbers {
 		if v == 0 || k != number && k != numberList {
-			return nil, anything
+			return nil, unselective
 		}
-		out = append(out, key{slot: s.slot, number: v})
+		out = append(out, prefilterKey{slot: s.slot, number: v})
 	}
-	if score, ok := common[b.slots.list[s.slot].label]; ok {
+	if score, ok := fieldSelectivity[b.slots.list[s.slot].label]; ok {
 		return out, score
 	}
-	return out, rare
+	return out, selective
 }
 
-// literals are the keys of texts one of which must be a part of the subject.
-func (b *builder) literals(s subject, texts []string, folded bool) ([]key, int) {
+// literalKeys are the keys of texts one of which must be a part of the subject.
+func (b *builder) literalKeys(s subject, texts []string, folded bool) ([]prefilterKey, int) {
 	if s.slot < 0 || len(texts) == 0 || len(texts) > maxKeys {
-		return nil, anything
+		return nil, unselective
 	}
 	if k := b.slots.list[s.slot].kind; k != text && k != textList {
-		return nil, anything
+		return nil, unselective
 	}
-	var out []key
-	score := rare
+	var out []prefilterKey
+	score := selective
 	for _, t := range texts {
 		if t == "" {
-			return nil, anything
+			return nil, unselective
 		}
 		if s.fold || folded {
-			t = lower(t)
+			t = lowerASCII(t)
 		}
-		if score = min(score, 2+min(len(t), literalBytes)); usual[strings.TrimSpace(lower(t))] {
+		if score = min(score, 2+min(len(t), literalBytes)); commonLiterals[strings.TrimSpace(lowerASCII(t))] {
 			score = min(score, 3)
 		}
-		out = append(out, key{slot: s.slot, literal: true, folded: s.fold || folded, text: t})
+		out = append(out, prefilterKey{slot: s.slot, literal: true, folded: s.fold || folded, text: t})
 	}
 	return out, score
 }
 
-// required gives texts one of which is in whatever the regular expression matches; nil where none is known. fold tells that it must
+// requiredLiterals gives texts one of which is in whatever the regular expression matches; nil where none is known. fold tells that it must
 // be looked for without regard to case.
-func required(re *syntax.Regexp, depth int) (texts []string, fold bool) {
+func requiredLiterals(re *syntax.Regexp, depth int) (texts []string, fold bool) {
 	if depth > 50 {
 		return nil, false
 	}
 	switch re.Op {
 	case syntax.OpLiteral:
-		return literalRunes(re)
+		return indexableLiteral(re)
 	case syntax.OpCapture, syntax.OpPlus:
-		return required(re.Sub[0], depth+1)
+		return requiredLiterals(re.Sub[0], depth+1)
 	case syntax.OpRepeat:
 		if re.Min > 0 {
-			return required(re.Sub[0], depth+1)
+			return requiredLiterals(re.Sub[0], depth+1)
 		}
 	case syntax.OpConcat:
 		for _, sub := range re.Sub {
-			if t, f := required(sub, depth+1); shortest(t) > shortest(texts) {
+			if t, f := requiredLiterals(sub, depth+1); shortestLength(t) > shortestLength(texts) {
 				texts, fold = t, f
 			}
 		}
 		return texts, fold
 	case syntax.OpAlternate:
 		for _, sub := range re.Sub {
-			t, f := required(sub, depth+1)
+			t, f := requiredLiterals(sub, depth+1)
 			if t == nil {
 				return nil, false
 			}
@@ -290,9 +290,9 @@ func required(re *syntax.Regexp, depth int) (texts []string, fold bool) {
 	return nil, false
 }
 
-// literalRunes is the longest usable part of a literal. Go's regular expressions take a byte that is not UTF-8 for U+FFFD, and under
+// indexableLiteral is the longest usable part of a literal. Go's regular expressions take a byte that is not UTF-8 for U+FFFD, and under
 // (?i) they fold by Unicode: K (Kelvin) is a k and ſ an s. The literal is cut there, because the index compares bytes and folds ASCII.
-func literalRunes(re *syntax.Regexp) ([]string, bool) {
+func indexableLiteral(re *syntax.Regexp) ([]string, bool) {
 	fold := re.Flags&syntax.FoldCase != 0
 	best := ""
 	for part := range strings.FieldsFuncSeq(string(re.Rune), func(r rune) bool {
@@ -308,7 +308,7 @@ func literalRunes(re *syntax.Regexp) ([]string, bool) {
 	return []string{best}, fold
 }
 
-func shortest(texts []string) int {
+func shortestLength(texts []string) int {
 	if len(texts) == 0 {
 		return 0
 	}

@@ -75,7 +75,7 @@ func TestExpressionsAgainstEvents(t *testing.T) {
 			return
 		}
 		e.Verdicts = nil
-		set.Judge([]*pipeline.Event{e})
+		set.Evaluate([]*pipeline.Event{e})
 		if got := fired(e) == "r"; got != want {
 			t.Errorf("%s: %v, want %v", when, got, want)
 		}

@@ -214,15 +214,15 @@ func (g generator) set(tb testing.TB, n int) *Set {
 
 // plain judges e by every rule, without the index and its masks.
 func plain(s *Set, e *pipeline.Event) string {
-	w := s.take()
-	defer s.give(w)
-	w.values.begin(e)
+	w := s.acquireWorker()
+	defer s.releaseWorker(w)
+	w.values.setEvent(e)
 	var ids []string
 	if int(e.Dataset) >= 10 {
 		return ""
 	}
 	for _, r := range s.rules {
-		if s.decide(w, r) {
+		if s.matchesRule(w, r) {
 			ids = append(ids, r.ID)
 		}
 	}
@@ -247,7 +247,7 @@ func TestIndexAgreesWithPlainLoop(t *testing.T) {
 		for range 300 {
 			e := g.event()
 			want := plain(set, e)
-			set.Judge([]*pipeline.Event{e})
+			set.Evaluate([]*pipeline.Event{e})
 			if got := fired(e); got != want {
 				for _, id := range diff(got, want) {
 					i := slices.IndexFunc(set.rules, func(r *Rule) bool { return r.ID == id })
@@ -289,7 +289,7 @@ func TestBatchSizeDoesNotChangeVerdicts(t *testing.T) {
 			for i, e := range chunk {
 				copies[i] = proto.Clone(e).(*pipeline.Event)
 			}
-			set.Judge(copies)
+			set.Evaluate(copies)
 			for _, e := range copies {
 				for _, v := range e.Verdicts {
 					out = append(out, v.String())
@@ -315,7 +315,7 @@ func TestVerdictsDoNotAliasTheEvent(t *testing.T) {
 	}
 	buf := []byte("secret line")
 	e := &pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: aliasOf(buf)}}
-	set.Judge([]*pipeline.Event{e})
+	set.Evaluate([]*pipeline.Event{e})
 	copy(buf, "XXXXXXXXXXX")
 	if v := e.Verdicts[0]; v.Evidence != "secret line" || v.Group != "secret line" {
 		t.Errorf("%q %q", v.Evidence, v.Group)
@@ -338,7 +338,7 @@ func TestRequiredLiteralsAreNecessary(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lits, fold := required(tree, 0)
+		lits, fold := requiredLiterals(tree, 0)
 		for range 4000 {
 			s := g.text() + g.pick("abc", "abd", "ac", "xxy", "SELECT", "ſelect", "\xffa", "", "union  SELECT", "PAſſWD", "\u212aab", "xy", "abab", "ABC")
 			if !re.MatchString(s) {
@@ -347,7 +347,7 @@ func TestRequiredLiteralsAreNecessary(t *testing.T) {
 			matched++
 			has := lits == nil
 			for _, l := range lits {
-				has = has || strings.Contains(s, l) || fold && strings.Contains(lower(s), lower(l))
+				has = has || strings.Contains(s, l) || fold && strings.Contains(lowerASCII(s), lowerASCII(l))
 			}
 			if !has {
 				t.Fatalf("%s matches %q, but none of %q (fold %v) is in it", p, s, lits, fold)
@@ -380,7 +380,7 @@ func TestAutomatonFindsEveryLiteral(t *testing.T) {
 		for range 1 + r.IntN(60) {
 			p := word(1+r.IntN(literalBytes), letters)
 			if fold {
-				p = lower(p)
+				p = lowerASCII(p)
 			}
 			if !seen[p] {
 				seen[p] = true
@@ -402,7 +402,7 @@ func TestAutomatonFindsEveryLiteral(t *testing.T) {
 			}
 			where := text
 			if fold {
-				where = lower(text)
+				where = lowerASCII(text)
 			}
 			for i, p := range patterns {
 				if strings.Contains(where, p) && !found[int32(i)] {

@@ -39,7 +39,7 @@ func (s *Set) Test() []Result {
 			} else {
 				quiet = true
 			}
-			out = append(out, s.test(r, c))
+			out = append(out, s.runCase(r, c))
 		}
 		if !fires || !quiet {
 			lacks := "a case that fires"
@@ -52,11 +52,11 @@ func (s *Set) Test() []Result {
 	return out
 }
 
-func (s *Set) test(r *Rule, c Case) Result {
+func (s *Set) runCase(r *Rule, c Case) Result {
 	out := Result{Rule: r.ID, Case: c.Name, File: r.File, Line: c.Line, Want: c.Fires}
 	e := proto.Clone(c.event).(*pipeline.Event)
 	began := time.Now()
-	s.Judge([]*pipeline.Event{e})
+	s.Evaluate([]*pipeline.Event{e})
 	out.Took = time.Since(began)
 	for _, v := range e.Verdicts {
 		if v.Rule == r.ID {
@@ -98,7 +98,7 @@ func RunTests(w io.Writer, set *Set, verbose bool) (failed int) {
 		fmt.Fprintln(w)
 	}
 	if verbose {
-		table(w, set, results)
+		writeTable(w, set, results)
 	}
 	for _, l := range set.Lints() {
 		if !strings.HasPrefix(l.Message, "has no test") { // said as a failure
@@ -114,7 +114,7 @@ func RunTests(w io.Writer, set *Set, verbose bool) (failed int) {
 	return failed
 }
 
-func table(w io.Writer, set *Set, results []Result) {
+func writeTable(w io.Writer, set *Set, results []Result) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "RULE\tSEVERITY\tDATASETS\tINDEXED\tCASES\tRESULT\tTITLE")
 	cases, bad := map[string]int{}, map[string]bool{}
@@ -129,19 +129,19 @@ func table(w io.Writer, set *Set, results []Result) {
 		if len(r.Datasets) == 9 {
 			where = "all"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.ID, r.Severity.Name(), where, yes(r.Indexed), cases[r.ID], okay(!bad[r.ID]), r.Title)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.ID, r.Severity.Name(), where, yesOrNo(r.Indexed), cases[r.ID], okOrFail(!bad[r.ID]), r.Title)
 	}
 	t.Flush()
 }
 
-func yes(b bool) string {
+func yesOrNo(b bool) string {
 	if b {
 		return "yes"
 	}
 	return "no"
 }
 
-func okay(b bool) string {
+func okOrFail(b bool) string {
 	if b {
 		return "ok"
 	}

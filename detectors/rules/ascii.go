@@ -2,9 +2,9 @@ package rules
 
 import "unsafe"
 
-// lower folds A to Z and nothing else. Names, addresses, URLs and statements are compared by their ASCII letters; Unicode's folding
+// lowerASCII folds A to Z and nothing else. Names, addresses, URLs and statements are compared by their ASCII letters; Unicode's folding
 // would make "K" (the Kelvin sign) a k, which no index over bytes can follow.
-func lower(s string) string {
+func lowerASCII(s string) string {
 	var b []byte
 	return lowerInto(&b, s)
 }
@@ -59,7 +59,7 @@ func unescapeRound(b []byte, plus bool) []byte {
 			c = ' '
 		}
 		if c == '%' && i+2 < len(b) {
-			high, low := digit(b[i+1]), digit(b[i+2])
+			high, low := hexDigit(b[i+1]), hexDigit(b[i+2])
 			if high >= 0 && low >= 0 {
 				c = byte(high<<4 | low)
 				i += 2
@@ -70,7 +70,7 @@ func unescapeRound(b []byte, plus bool) []byte {
 	return out
 }
 
-func digit(c byte) int {
+func hexDigit(c byte) int {
 	switch {
 	case c >= '0' && c <= '9':
 		return int(c - '0')

@@ -54,7 +54,7 @@ alert: "{container.name} said {{{message}}} to {source.ip}"
 		t.Fatal(err)
 	}
 	e := line("bad \x1b[31m\n" + strings.Repeat("x", 1000))
-	set.Judge([]*pipeline.Event{e})
+	set.Evaluate([]*pipeline.Event{e})
 	v := e.Verdicts[0]
 	if v.Detector != "rules" || v.Rule != "r" || v.Title != "A title" || v.Severity != pipeline.Severity_HIGH || v.Score != 70 || fmt.Sprint(v.Tags) != "[attack.t1190]" {
 		t.Error(v)
@@ -67,7 +67,7 @@ alert: "{container.name} said {{{message}}} to {source.ip}"
 	}
 	e = line("bad")
 	e.Container = nil
-	set.Judge([]*pipeline.Event{e})
+	set.Evaluate([]*pipeline.Event{e})
 	if e.Verdicts[0].Group != "h1" {
 		t.Errorf("group %q", e.Verdicts[0].Group)
 	}
@@ -107,7 +107,7 @@ func TestSharedNamesAreKnownInOtherFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := line("a bad line")
-	set.Judge([]*pipeline.Event{e})
+	set.Evaluate([]*pipeline.Event{e})
 	if fired(e) != "r" {
 		t.Error("did not fire")
 	}
@@ -141,14 +141,14 @@ func TestNothingThatMatchesNothingAllocates(t *testing.T) {
 		t.Fatal(err)
 	}
 	events := benchEvents(500)
-	set.Judge(events)
-	if n := testing.AllocsPerRun(20, func() { set.Judge(events) }); n > 0 {
+	set.Evaluate(events)
+	if n := testing.AllocsPerRun(20, func() { set.Evaluate(events) }); n > 0 {
 		t.Errorf("%v allocations for 500 events, with candidates that do not match", n)
 	}
 }
 
-// TestSlowRuleIsBenched: loudly, and only after more than one long run.
-func TestSlowRuleIsBenched(t *testing.T) {
+// TestSlowRuleIsSuspended: loudly, and only after more than one long run.
+func TestSlowRuleIsSuspended(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := NewMetrics(reg)
 	var log bytes.Buffer
@@ -160,31 +160,31 @@ func TestSlowRuleIsBenched(t *testing.T) {
 	st := set.Rules()[0].stats
 	judge := func() bool {
 		e := line("x")
-		set.Judge([]*pipeline.Event{e})
+		set.Evaluate([]*pipeline.Event{e})
 		return len(e.Verdicts) > 0
 	}
 	for range 2 {
-		if why := st.measure(50*time.Millisecond, 0, cfg); why != "" {
-			t.Error("benched after one long run:", why)
+		if why := st.addMeasurement(50*time.Millisecond, 0, cfg); why != "" {
+			t.Error("suspended after one long run:", why)
 		}
 	}
 	if !judge() {
 		t.Error("does not run any more")
 	}
-	if why := st.measure(50*time.Millisecond, 0, cfg); !strings.Contains(why, "three runs") {
-		t.Error("not benched:", why)
+	if why := st.addMeasurement(50*time.Millisecond, 0, cfg); !strings.Contains(why, "three runs") {
+		t.Error("not suspended:", why)
 	}
 	if judge() {
-		t.Error("benched, but runs")
+		t.Error("suspended, but runs")
 	}
-	if metric(reg, "tidegate_detectors_rule_benched", "slow") != 1 {
+	if metric(reg, "tidegate_detectors_rules_suspended", "slow") != 1 {
 		t.Error("no metric")
 	}
 	// The mean.
-	other := &stats{}
+	other := &ruleStats{}
 	why := ""
 	for range 200 {
-		if w := other.measure(60*time.Microsecond, 0, cfg); w != "" {
+		if w := other.addMeasurement(60*time.Microsecond, 0, cfg); w != "" {
 			why = w
 		}
 	}
@@ -192,24 +192,24 @@ func TestSlowRuleIsBenched(t *testing.T) {
 		t.Error("mean:", why)
 	}
 	// A busy machine is no reason: single long runs among short ones.
-	busy := &stats{}
+	busy := &ruleStats{}
 	for i := range 2000 {
 		took := time.Microsecond
 		if i%32 == 0 {
 			took = 15 * time.Millisecond
 		}
-		if w := busy.measure(took, 0, cfg); w != "" {
-			t.Fatal("benched by the machine:", w)
+		if w := busy.addMeasurement(took, 0, cfg); w != "" {
+			t.Fatal("suspended by the machine:", w)
 		}
 	}
 	// Nor is a long text: who sends many must not switch the rule off.
-	long := &stats{}
+	long := &ruleStats{}
 	for range 2000 {
-		if w := long.measure(900*time.Microsecond, 8<<10, cfg); w != "" {
-			t.Fatal("benched by long requests:", w)
+		if w := long.addMeasurement(900*time.Microsecond, 8<<10, cfg); w != "" {
+			t.Fatal("suspended by long requests:", w)
 		}
 	}
-	// The log line comes from Judge.
+	// The log line comes from Evaluate.
 	cfg.Mean = time.Nanosecond
 	set, err = Compile(cfg, []Source{{"t.yaml", []byte(ruleYAML("slow", `message contains "x"`))}}, slog.New(slog.NewTextHandler(&log, nil)), m)
 	if err != nil {
@@ -217,9 +217,9 @@ func TestSlowRuleIsBenched(t *testing.T) {
 	}
 	for range 2000 {
 		e := line("x")
-		set.Judge([]*pipeline.Event{e})
+		set.Evaluate([]*pipeline.Event{e})
 	}
-	if n := strings.Count(log.String(), "rule benched"); n != 1 {
+	if n := strings.Count(log.String(), "rule suspended"); n != 1 {
 		t.Errorf("%d log lines: %s", n, log.String())
 	}
 }
@@ -246,7 +246,7 @@ func TestFailingRuleIsCounted(t *testing.T) {
 	}
 	for range 3 {
 		e := &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlPath: "/"}}
-		set.Judge([]*pipeline.Event{e})
+		set.Evaluate([]*pipeline.Event{e})
 		if fired(e) != "s" {
 			t.Error(fired(e))
 		}
@@ -293,12 +293,12 @@ func TestEveryFieldCanBeSetInATest(t *testing.T) {
 			extra = ", event.action: die"
 		}
 		d := &document{file: "x", data: fmt.Appendf(nil, `{"%s": %s%s}`, f.Name, value, extra), errs: &problems{}}
-		e := d.event(d.parse(), "")
+		e := d.readEvent(d.parse(), "")
 		if err := d.errs.err(); err != nil {
 			t.Errorf("%s: %v", f.Name, err)
 			continue
 		}
-		if got := show(f, e); !f.Has(e) || got != strings.Trim(value, `"`) {
+		if got := fieldText(f, e); !f.Has(e) || got != strings.Trim(value, `"`) {
 			t.Errorf("%s: %q, want %q", f.Name, got, value)
 		}
 	}
@@ -392,7 +392,7 @@ func FuzzExpression(f *testing.F) {
 			{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: b, AnswersData: []string{a, b}}},
 		} {
 			want := plain(set, e)
-			set.Judge([]*pipeline.Event{e})
+			set.Evaluate([]*pipeline.Event{e})
 			if got := fired(e); got != want {
 				t.Errorf("%s: index %q, loop %q", when, got, want)
 			}

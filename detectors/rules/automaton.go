@@ -36,9 +36,9 @@ func newAutomaton(patterns []string, fold bool) *automaton {
 			a.class[c] = a.class[c+'a'-'A']
 		}
 	}
-	t := a.trie(patterns)
-	t.link()
-	a.lay(t)
+	t := a.buildTrie(patterns)
+	t.linkSuffixes()
+	a.layOut(t)
 	return a
 }
 
@@ -50,7 +50,7 @@ type trie struct {
 	classes int
 }
 
-func (a *automaton) trie(patterns []string) *trie {
+func (a *automaton) buildTrie(patterns []string) *trie {
 	n := int(a.classes)
 	t := &trie{next: make([]int32, n), ends: make([][]int32, 1), classes: n}
 	for id, p := range patterns {
@@ -69,8 +69,8 @@ func (a *automaton) trie(patterns []string) *trie {
 	return t
 }
 
-// link fills in where a state goes when its own branch ends: breadth first, so that the shorter suffixes are done before.
-func (t *trie) link() {
+// linkSuffixes fills in where a state goes when its own branch ends: breadth first, so that the shorter suffixes are done before.
+func (t *trie) linkSuffixes() {
 	fail := make([]int32, len(t.ends))
 	queue := make([]int32, 0, len(t.ends))
 	for c := range t.classes {
@@ -100,8 +100,8 @@ func (t *trie) link() {
 	}
 }
 
-// lay numbers the states so that one comparison tells whether one has output, and multiplies them by the width of a row.
-func (a *automaton) lay(t *trie) {
+// layOut numbers the states so that one comparison tells whether one has output, and multiplies them by the width of a row.
+func (a *automaton) layOut(t *trie) {
 	number := make([]int32, len(t.ends))
 	n := int32(0)
 	for _, s := range t.order {
@@ -127,8 +127,8 @@ func (a *automaton) lay(t *trie) {
 	}
 }
 
-// rarest cuts a literal to the part that is least likely in ordinary text.
-func rarest(s string) string {
+// rarestPart cuts a literal to the part that is least likely in ordinary text.
+func rarestPart(s string) string {
 	if len(s) <= literalBytes {
 		return s
 	}
@@ -137,7 +137,7 @@ func rarest(s string) string {
 		score := 0
 		for j := range literalBytes {
 			w := literalBytes - j // the first bytes decide how often the automaton leaves its root
-			score += w * rarity(s[i+j])
+			score += w * byteRarity(s[i+j])
 		}
 		if score > best {
 			best, at = score, i
@@ -146,8 +146,8 @@ func rarest(s string) string {
 	return s[at : at+literalBytes]
 }
 
-// rarity is a rough order of bytes in URLs, statements, names and log lines.
-func rarity(c byte) int {
+// byteRarity is a rough order of bytes in URLs, statements, names and log lines.
+func byteRarity(c byte) int {
 	switch {
 	case c == ' ' || c == 'e' || c == 't' || c == 'a' || c == 'o' || c == 'i' || c == 'n' || c == 's' || c == 'r' || c == '/' || c == '.':
 		return 0

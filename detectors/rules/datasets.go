@@ -8,26 +8,26 @@ import (
 	"tidegate/pipeline"
 )
 
-// leafMask is where a leaf can be want. If it is not want while all its fields are absent, one of them must be there, and that one's
+// comparisonDatasets is where a leaf can be want. If it is not want while all its fields are absent, one of them must be there, and that one's
 // dataset is the event's.
-func (b *builder) leafMask(n ast.Node, want bool) mask {
-	if m, ok := b.datasetTest(n, want); ok {
+func (b *builder) comparisonDatasets(n ast.Node, want bool) datasetMask {
+	if m, ok := b.datasetsByName(n, want); ok {
 		return m
 	}
-	v, ok := b.zero(n)
+	v, ok := b.valueWhenAbsent(n)
 	if !ok || v == want {
-		return everywhere
+		return allDatasets
 	}
-	var m mask
-	for _, i := range b.slotsIn(n, nil) {
-		m |= b.bodyMask(i)
+	var m datasetMask
+	for _, i := range b.appendSlots(n, nil) {
+		m |= b.slotDatasets(i)
 	}
 	return m
 }
 
-// datasetTest reads event.dataset == "x" and event.dataset in [...]; false where n is neither.
-func (b *builder) datasetTest(n ast.Node, want bool) (mask, bool) {
-	var m mask
+// datasetsByName reads event.dataset == "x" and event.dataset in [...]; false where n is neither.
+func (b *builder) datasetsByName(n ast.Node, want bool) (datasetMask, bool) {
+	var m datasetMask
 	var of ast.Node
 	var texts []string
 	if t := b.tests[n]; t != nil && t.op == isIn {
@@ -52,53 +52,53 @@ func (b *builder) datasetTest(n ast.Node, want bool) (mask, bool) {
 		}
 	}
 	if !want {
-		m = everywhere &^ m
+		m = allDatasets &^ m
 	}
 	return m, true
 }
 
-func (b *builder) bodyMask(i int) mask {
+func (b *builder) slotDatasets(i int) datasetMask {
 	if i < 0 {
-		return everywhere
+		return allDatasets
 	}
 	if d := b.slots.list[i].body; d != pipeline.Dataset_DATASET_NONE {
 		return maskOf(d)
 	}
-	return everywhere
+	return allDatasets
 }
 
-// slotsIn lists the slots under n.
-func (b *builder) slotsIn(n ast.Node, into []int) []int {
+// appendSlots lists the slots under n.
+func (b *builder) appendSlots(n ast.Node, into []int) []int {
 	switch n := n.(type) {
 	case *ast.IdentifierNode:
 		if i := b.slotOf(n); i >= 0 {
 			into = append(into, i)
 		}
 	case *ast.UnaryNode:
-		into = b.slotsIn(n.Node, into)
+		into = b.appendSlots(n.Node, into)
 	case *ast.BinaryNode:
-		into = b.slotsIn(n.Right, b.slotsIn(n.Left, into))
+		into = b.appendSlots(n.Right, b.appendSlots(n.Left, into))
 	case *ast.CallNode:
 		for _, a := range n.Arguments {
-			into = b.slotsIn(a, into)
+			into = b.appendSlots(a, into)
 		}
 	case *ast.BuiltinNode:
 		for _, a := range n.Arguments {
-			into = b.slotsIn(a, into)
+			into = b.appendSlots(a, into)
 		}
 	case *ast.PredicateNode:
-		into = b.slotsIn(n.Node, into)
+		into = b.appendSlots(n.Node, into)
 	}
 	return into
 }
 
-// zero tells what n is while every field of it is absent, if that is plain.
-func (b *builder) zero(n ast.Node) (value, ok bool) {
+// valueWhenAbsent tells what n is while every field of it is absent, if that is plain.
+func (b *builder) valueWhenAbsent(n ast.Node) (value, ok bool) {
 	if t := b.tests[n]; t != nil {
 		if b.slotOf(t.subject) < 0 {
 			return false, false
 		}
-		return t.ofZero(), true
+		return t.whenAbsent(), true
 	}
 	if i := b.slotOf(n); i >= 0 && b.slots.list[i].kind == flag {
 		return false, true
@@ -112,14 +112,14 @@ func (b *builder) zero(n ast.Node) (value, ok bool) {
 	}
 	switch v := c.Right.(type) {
 	case *ast.StringNode:
-		return zeroText(c.Operator, v.Value)
+		return textWhenAbsent(c.Operator, v.Value)
 	case *ast.IntegerNode:
-		return zeroNumber(c.Operator, v.Value)
+		return numberWhenAbsent(c.Operator, v.Value)
 	}
 	return false, false
 }
 
-func (t *test) ofZero() bool {
+func (t *test) whenAbsent() bool {
 	switch t.op {
 	case isIn:
 		return slices.Contains(t.texts, "") || slices.Contains(t.numbers, 0)
@@ -131,7 +131,7 @@ func (t *test) ofZero() bool {
 	return slices.Contains(t.texts, "")
 }
 
-func zeroText(operator, v string) (value, ok bool) {
+func textWhenAbsent(operator, v string) (value, ok bool) {
 	switch operator {
 	case "==", "contains", "startsWith", "endsWith":
 		return v == "", true
@@ -141,7 +141,7 @@ func zeroText(operator, v string) (value, ok bool) {
 	return false, false
 }
 
-func zeroNumber(operator string, v int) (value, ok bool) {
+func numberWhenAbsent(operator string, v int) (value, ok bool) {
 	switch operator {
 	case "==":
 		return v == 0, true
