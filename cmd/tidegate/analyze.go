@@ -24,23 +24,23 @@ func (p *process) startEngine(ctx context.Context) error {
 		store = engine.ClickHouse(p.store)
 	}
 	if p.cfg.Kafka.Assign == kafka.AssignStatic {
-		if err := p.lock("engine"); err != nil {
+		if err := p.lockState("engine"); err != nil {
 			return err
 		}
 	}
 	var err error
-	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: store, Bundle: p.brain.Bundle, Failpoint: seam()}, p.log, p.reg)
+	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: store, Bundle: p.brain.Bundle, Failpoint: killFailpoint()}, p.log, p.reg)
 	if err != nil {
 		return err
 	}
-	p.stages.run("detectors", p.brain.watch)
-	p.stages.run("engine", p.engine.Run)
-	p.stages.onStop("what is in kafka", p.drain)
+	p.lifecycle.startComponent("detectors", p.brain.watch)
+	p.lifecycle.startComponent("engine", p.engine.Run)
+	p.lifecycle.addStopHook("what is in kafka", p.drainShipped)
 	return nil
 }
 
-// seam is for tests: it kills the process, as kill -9 does, when the engine comes to the named place of a block for the nth time.
-func seam() func(string) {
+// killFailpoint is for tests: it kills the process, as kill -9 does, when the engine comes to the named place of a block for the nth time.
+func killFailpoint() func(string) {
 	name, nth, ok := strings.Cut(os.Getenv("TIDEGATE_KILL_AT"), ":")
 	if !ok {
 		return nil
@@ -59,22 +59,22 @@ func seam() func(string) {
 	}
 }
 
-// drain waits, within the time that a stop may take, until the engine has read what the collector of this process has shipped.
-func (p *process) drain(ctx context.Context) error {
+// drainShipped waits, within the time that a stop may take, until the engine has read what the collector of this process has shipped.
+func (p *process) drainShipped(ctx context.Context) error {
 	if p.shipper == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 4*time.Second)
 	defer cancel()
 	for {
-		lag, err := p.lag(ctx)
-		if err != nil || lag == 0 || !pause(ctx, 50*time.Millisecond) {
+		lag, err := p.consumerLag(ctx)
+		if err != nil || lag == 0 || !sleepUntilDone(ctx, 50*time.Millisecond) {
 			return nil // what is left is in Kafka and is read next time
 		}
 	}
 }
 
-func (p *process) lag(ctx context.Context) (int64, error) {
+func (p *process) consumerLag(ctx context.Context) (int64, error) {
 	if p.engine == nil {
 		return 0, nil
 	}
@@ -83,14 +83,14 @@ func (p *process) lag(ctx context.Context) (int64, error) {
 
 func (p *process) startAlerts() error {
 	var onAlert func(*pipeline.Alert)
-	if p.screen != nil {
+	if p.terminal != nil {
 		onAlert = func(a *pipeline.Alert) {
-			<-p.welcomed // what an earlier life left over comes below what this one says of itself
-			p.screen.Printf("%s", alertLine(a))
+			<-p.welcomePrinted // what an earlier life left over comes below what this one says of itself
+			p.terminal.Printf("%s", alertLine(a))
 		}
 	}
 	if p.cfg.Kafka.Assign == kafka.AssignStatic {
-		if err := p.lock("alerts"); err != nil {
+		if err := p.lockState("alerts"); err != nil {
 			return err
 		}
 	}
@@ -98,6 +98,6 @@ func (p *process) startAlerts() error {
 	if err != nil {
 		return err
 	}
-	p.stages.run("alerts", pub.Run)
+	p.lifecycle.startComponent("alerts", pub.Run)
 	return nil
 }

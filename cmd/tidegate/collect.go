@@ -33,29 +33,29 @@ func (p *process) startCollector(ctx context.Context) error {
 	if p.shipper, err = ship.New(p.cfg.Ship, p.cfg.Kafka, id, p.log, p.reg); err != nil {
 		return err
 	}
-	p.stages.onStop("shipper", p.shipper.Close)
+	p.lifecycle.addStopHook("shipper", p.shipper.Close)
 
 	p.cfg.Containers.Collector = id
 	registry := containers.New(p.cfg.Containers, p.log, p.reg)
-	p.stages.run("containers", func(ctx context.Context) error { return registry.Run(ctx, p.shipper) })
+	p.lifecycle.startComponent("containers", func(ctx context.Context) error { return registry.Run(ctx, p.shipper) })
 	select {
 	case <-registry.Ready():
 	case <-time.After(2 * time.Second):
-		p.leftOut = append(p.leftOut, "names of containers: no Docker API at "+p.cfg.Containers.Host)
+		p.missing = append(p.missing, "names of containers: no Docker API at "+p.cfg.Containers.Host)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	p.startCapture(registry)
 	if p.cfg.Logs.Enabled {
-		p.cfg.Logs.Born = identityBorn(p.cfg.Ship.StateDir)
+		p.cfg.Logs.Born = stateCreatedAt(p.cfg.Ship.StateDir)
 		src := logs.New(p.cfg.Logs, registry, id, p.log, p.reg)
-		p.stages.run("logs", func(ctx context.Context) error { return src.Run(ctx, p.shipper) })
+		p.lifecycle.startComponent("logs", func(ctx context.Context) error { return src.Run(ctx, p.shipper) })
 	}
 	return nil
 }
 
-// identityBorn is when this collector's state was made.
-func identityBorn(dir string) time.Time {
+// stateCreatedAt is when this collector's state was made.
+func stateCreatedAt(dir string) time.Time {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return time.Time{}
@@ -70,12 +70,12 @@ func identityBorn(dir string) time.Time {
 }
 
 func (p *process) startCapture(registry *containers.Registry) {
-	if err := mayCapture(); err != nil {
-		p.leftOut = append(p.leftOut, "packets: "+err.Error())
+	if err := checkPacketSocket(); err != nil {
+		p.missing = append(p.missing, "packets: "+err.Error())
 		return
 	}
 	tracker := conntrack.New(p.log, p.reg)
-	p.stages.run("conntrack", func(ctx context.Context) error {
+	p.lifecycle.startComponent("conntrack", func(ctx context.Context) error {
 		if err := tracker.Run(ctx); err != nil {
 			p.log.Error("sessions through nat are told by each side", "err", err)
 			<-ctx.Done()
@@ -83,7 +83,7 @@ func (p *process) startCapture(registry *containers.Registry) {
 		return nil
 	})
 	shared := sessions.NewDedupTable()
-	panicked := p.tellPanics()
+	panicked := p.panicLogger()
 	handler := func(_ string, _ int, lane collector.Lane) capture.Handler {
 		set := protocols.NewSet(all.Protocols, p.cfg.Protocols, p.reg)
 		set.Panicked = panicked
@@ -93,28 +93,28 @@ func (p *process) startCapture(registry *containers.Registry) {
 			Emit: func(e *pipeline.Event) { lane.TryShip(e) },
 		}, p.reg)
 	}
-	live := capture.NewLive(p.cfg.Capture, p.ownAddresses(), handler, p.log, p.reg)
-	p.stages.run("capture", func(ctx context.Context) error { return live.Run(ctx, p.shipper) })
+	live := capture.NewLive(p.cfg.Capture, p.ownEndpoints(), handler, p.log, p.reg)
+	p.lifecycle.startComponent("capture", func(ctx context.Context) error { return live.Run(ctx, p.shipper) })
 }
 
-// panicsEvery is how often a parser's panic is written down; each is counted.
-const panicsEvery = time.Minute
+// panicLogInterval is how often a parser's panic is written down; each is counted.
+const panicLogInterval = time.Minute
 
-// tellPanics writes down, now and then, where a parser has panicked. It is called by every worker.
-func (p *process) tellPanics() func(protocol string, value any, stack []byte) {
+// panicLogger writes down, now and then, where a parser has panicked. It is called by every worker.
+func (p *process) panicLogger() func(protocol string, value any, stack []byte) {
 	var last atomic.Int64
 	return func(protocol string, value any, stack []byte) {
 		now, before := time.Now().UnixNano(), last.Load()
-		if now-before < int64(panicsEvery) || !last.CompareAndSwap(before, now) {
+		if now-before < int64(panicLogInterval) || !last.CompareAndSwap(before, now) {
 			return
 		}
 		p.log.Error("a parser panicked, its connection is ignored from there on; see tidegate_protocols_panics_total", "protocol", protocol, "panic", value, "stack", string(stack))
 	}
 }
 
-// advertised are the addresses that the brokers give for themselves, as far as Kafka answers now: batches go there, not to those that
+// advertisedBrokers are the addresses that the brokers give for themselves, as far as Kafka answers now: batches go there, not to those that
 // were configured.
-func (p *process) advertised() []string {
+func (p *process) advertisedBrokers() []string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	meta, err := p.kafka.Kafka().Metadata(ctx, &kafkago.MetadataRequest{})
@@ -129,10 +129,10 @@ func (p *process) advertised() []string {
 	return out
 }
 
-// ownAddresses are those of Kafka and ClickHouse: our own way there is not captured.
-func (p *process) ownAddresses() []netip.AddrPort {
+// ownEndpoints are those of Kafka and ClickHouse: our own way there is not captured.
+func (p *process) ownEndpoints() []netip.AddrPort {
 	var out []netip.AddrPort
-	for _, a := range slices.Concat(p.cfg.Kafka.Brokers, p.advertised(), p.cfg.ClickHouse.Addr, []string{p.cfg.ClickHouse.HTTPAddr}) {
+	for _, a := range slices.Concat(p.cfg.Kafka.Brokers, p.advertisedBrokers(), p.cfg.ClickHouse.Addr, []string{p.cfg.ClickHouse.HTTPAddr}) {
 		host, port, err := net.SplitHostPort(a)
 		if err != nil {
 			continue

@@ -101,14 +101,14 @@ func loadConfig(path string, override func(*Config)) (Config, error) {
 	}
 	override(&c)
 	var errs []error
-	for _, err := range c.complete() {
+	for _, err := range c.deriveAndCheck() {
 		errs = append(errs, locate(path, keys, err))
 	}
 	return c, errors.Join(errs...)
 }
 
-// complete derives what one part takes from another and checks all of it. Every error begins with the key that is wrong.
-func (c *Config) complete() []error {
+// deriveAndCheck derives what one part takes from another and checks all of it. Every error begins with the key that is wrong.
+func (c *Config) deriveAndCheck() []error {
 	abs, err := filepath.Abs(c.State)
 	if err != nil {
 		return []error{fmt.Errorf("state: %w", err)}

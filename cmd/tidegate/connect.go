@@ -22,7 +22,7 @@ func (p *process) startBroker(ctx context.Context) error {
 		return err
 	}
 	p.broker = b
-	p.stages.onStop("broker", func(context.Context) error { return b.Close() })
+	p.lifecycle.addStopHook("broker", func(context.Context) error { return b.Close() })
 	return nil
 }
 
@@ -33,7 +33,7 @@ func (p *process) startStore(ctx context.Context) error {
 		return err
 	}
 	p.storeServer = s
-	p.stages.onStop("store", s.Stop)
+	p.lifecycle.addStopHook("store", s.Stop)
 	p.log.Info("embedded clickhouse answers", "took", time.Since(start))
 	return nil
 }
@@ -57,14 +57,14 @@ func (p *process) connectKafka(ctx context.Context, roles role) error {
 	if roles&(roleEngine|roleAlerts) == 0 {
 		return nil
 	}
-	return p.patiently(ctx, "kafka", func(ctx context.Context) error {
+	return p.retryStartup(ctx, "kafka", func(ctx context.Context) error {
 		_, err := k.EnsureTopics(ctx)
 		return err
 	}, func(err error) bool { return kafka.Sort(err) != kafka.Passing })
 }
 
 func (p *process) connectStore(ctx context.Context) error {
-	return p.patiently(ctx, "clickhouse", func(ctx context.Context) error {
+	return p.retryStartup(ctx, "clickhouse", func(ctx context.Context) error {
 		cfg, err := p.storeConfig()
 		if err != nil {
 			return err
@@ -79,9 +79,9 @@ func (p *process) connectStore(ctx context.Context) error {
 			return err
 		}
 		p.store = s
-		p.stages.onStop("store connection", func(context.Context) error { return s.Close() })
+		p.lifecycle.addStopHook("store connection", func(context.Context) error { return s.Close() })
 		return nil
-	}, func(err error) bool { return clickhouse.IsPermanent(err) || deniedByStore(err) })
+	}, func(err error) bool { return clickhouse.IsPermanent(err) || loginRefused(err) })
 }
 
 // storeConfig is how the store is reached; one that another process embeds may still be starting.
@@ -95,15 +95,15 @@ func (p *process) storeConfig() (clickhouse.Config, error) {
 	return p.cfg.ClickHouse, nil
 }
 
-// deniedByStore tells that the store does not know our user or its password.
-func deniedByStore(err error) bool {
+// loginRefused tells that the store does not know our user or its password.
+func loginRefused(err error) bool {
 	var ex *driver.Exception
 	return errors.As(err, &ex) && (ex.Code == 516 || ex.Code >= 192 && ex.Code <= 194)
 }
 
-// patiently tries until it works: what is away comes back, and a collector that gives up is worse than one that waits. Each new
+// retryStartup tries until it works: what is away comes back, and a collector that gives up is worse than one that waits. Each new
 // trouble is told once. fatal tells what no waiting mends.
-func (p *process) patiently(ctx context.Context, what string, try func(context.Context) error, fatal func(error) bool) error {
+func (p *process) retryStartup(ctx context.Context, what string, try func(context.Context) error, fatal func(error) bool) error {
 	told := ""
 	for wait := 200 * time.Millisecond; ; wait = min(wait*2, 5*time.Second) {
 		err := try(ctx)
@@ -117,15 +117,15 @@ func (p *process) patiently(ctx context.Context, what string, try func(context.C
 			told = err.Error()
 			p.log.Error("waiting for what is away", "part", what, "err", err)
 		}
-		if !pause(ctx, wait) {
+		if !sleepUntilDone(ctx, wait) {
 			return ctx.Err()
 		}
 	}
 }
 
-// lock keeps a second process of the same role away from a broker on which partitions are assigned statically. It is held until
+// lockState keeps a second process of the same role away from a broker on which partitions are assigned statically. It is held until
 // the process ends, however it does.
-func (p *process) lock(name string) error {
+func (p *process) lockState(name string) error {
 	path := filepath.Join(p.cfg.State, name+".lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -135,6 +135,6 @@ func (p *process) lock(name string) error {
 		_ = f.Close()
 		return fmt.Errorf("another process is the %s of this state folder (%s is locked)", name, path)
 	}
-	p.stages.onStop(name+" lock", func(context.Context) error { return f.Close() })
+	p.lifecycle.addStopHook(name+" lock", func(context.Context) error { return f.Close() })
 	return nil
 }

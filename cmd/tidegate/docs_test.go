@@ -23,7 +23,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the generated files")
 
-const root = "../.."
+const repoRoot = "../.."
 
 // TestConfigReferenceIsNotStale: docs/CONFIG.md says what the Config structs and their comments say, and every key has a sentence.
 func TestConfigReferenceIsNotStale(t *testing.T) {
@@ -35,7 +35,7 @@ func TestConfigReferenceIsNotStale(t *testing.T) {
 			t.Errorf("sentences has %s, which is not a key", key)
 		}
 	}
-	name := filepath.Join(root, "docs", "CONFIG.md")
+	name := filepath.Join(repoRoot, "docs", "CONFIG.md")
 	if *update {
 		if err := os.WriteFile(name, want, 0o644); err != nil {
 			t.Fatal(err)
@@ -131,7 +131,7 @@ func (r *reference) fields(prefix string, v reflect.Value, each func(key, commen
 // comments reads what the source says of each field of a struct: behind it or before it. Fields without a blank line between them
 // share the comment before the first.
 func (r *reference) comments(typ reflect.Type) map[string]string {
-	dir := filepath.Join(root, strings.TrimPrefix(strings.TrimPrefix(typ.PkgPath(), "tidegate"), "/"))
+	dir := filepath.Join(repoRoot, strings.TrimPrefix(strings.TrimPrefix(typ.PkgPath(), "tidegate"), "/"))
 	if typ.PkgPath() == "main" || strings.HasSuffix(typ.PkgPath(), "cmd/tidegate") {
 		dir = "."
 	}
@@ -350,7 +350,7 @@ func documents(t *testing.T) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	for _, pattern := range []string{"*.md", "docs/*.md", "docs/adr/*.md", "deploy/*.md", "bench/*.md"} {
-		names, err := filepath.Glob(filepath.Join(root, pattern))
+		names, err := filepath.Glob(filepath.Join(repoRoot, pattern))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -369,11 +369,11 @@ func documents(t *testing.T) map[string]string {
 func sources(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(repoRoot, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		rel := strings.TrimPrefix(path, root+"/")
+		rel := strings.TrimPrefix(path, repoRoot+"/")
 		if d.IsDir() && (rel == "bin" || rel == "state" || rel == ".git") {
 			return fs.SkipDir
 		}
@@ -399,11 +399,11 @@ func TestConfigurationsInDocumentsLoad(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		for _, err := range c.complete() {
+		for _, err := range c.deriveAndCheck() {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	name := filepath.Join(root, "deploy", "tidegate.example.yaml")
+	name := filepath.Join(repoRoot, "deploy", "tidegate.example.yaml")
 	b, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -411,7 +411,7 @@ func TestConfigurationsInDocumentsLoad(t *testing.T) {
 	load(name, string(b))
 	n := 0
 	for name, text := range documents(t) {
-		if filepath.Base(name) != "OPERATING.md" && filepath.Dir(name) != filepath.Join(root, "deploy") {
+		if filepath.Base(name) != "OPERATING.md" && filepath.Dir(name) != filepath.Join(repoRoot, "deploy") {
 			continue
 		}
 		for _, m := range fence.FindAllStringSubmatch(text, -1) {
@@ -438,7 +438,7 @@ func TestDocumentsNameMetricsThatExist(t *testing.T) {
 		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".pb.go") {
 			continue
 		}
-		b, err := os.ReadFile(filepath.Join(root, path))
+		b, err := os.ReadFile(filepath.Join(repoRoot, path))
 		if err != nil {
 			t.Fatal(err)
 		}

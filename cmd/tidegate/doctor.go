@@ -22,8 +22,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A finding is one line of the doctor.
-type finding struct {
+// A diagnosis is one line of the doctor.
+type diagnosis struct {
 	What   string `json:"what"`
 	Status string `json:"status"` // ok, warn or fail
 	Detail string `json:"detail"`
@@ -41,7 +41,7 @@ func doctorCommand(common *commonFlags) *cobra.Command {
 addresses – and says for each what follows from its absence and what brings it. It makes the state folder, if it may, and changes
 nothing else. It ends with 1 when something that is configured cannot work.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := oneOf(output, "table", "json"); err != nil {
+			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
 			list := diagnose(cmd.Context(), common)
@@ -61,9 +61,9 @@ nothing else. It ends with 1 when something that is configured cannot work.`,
 			} else {
 				w := tabwriter.NewWriter(cmd.OutOrStdout(), 2, 8, 2, ' ', 0)
 				for _, f := range list {
-					_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", f.Status, f.What, printable(f.Detail, maxDetail))
+					_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", f.Status, f.What, oneLineText(f.Detail, maxDetail))
 					if f.Remedy != "" {
-						_, _ = fmt.Fprintf(w, "\t\t→ %s\n", printable(f.Remedy, maxDetail))
+						_, _ = fmt.Fprintf(w, "\t\t→ %s\n", oneLineText(f.Remedy, maxDetail))
 					}
 				}
 				_ = w.Flush()
@@ -78,12 +78,12 @@ nothing else. It ends with 1 when something that is configured cannot work.`,
 	return cmd
 }
 
-func diagnose(ctx context.Context, common *commonFlags) []finding {
+func diagnose(ctx context.Context, common *commonFlags) []diagnosis {
 	cfg, err := common.load()
 	if err != nil {
-		return []finding{{"configuration", "fail", oneLine(err), "docs/CONFIG.md lists every key"}}
+		return []diagnosis{{"configuration", "fail", oneLine(err), "docs/CONFIG.md lists every key"}}
 	}
-	list := []finding{{"configuration", "ok", configName(common), ""}}
+	list := []diagnosis{{"configuration", "ok", configName(common), ""}}
 	list = append(list, checkState(&cfg), checkPackets(), checkInterfaces(&cfg), checkConntrack(), checkDocker(ctx, &cfg), checkLogs(&cfg))
 	list = append(list, checkKafka(ctx, &cfg), checkClickHouse(ctx, &cfg))
 	return append(list, checkDetectors(&cfg)...)
@@ -101,30 +101,30 @@ func configName(common *commonFlags) string {
 	return "defaults"
 }
 
-func checkState(cfg *Config) finding {
-	f := finding{What: "state folder", Status: "ok", Detail: cfg.State}
+func checkState(cfg *Config) diagnosis {
+	f := diagnosis{What: "state folder", Status: "ok", Detail: cfg.State}
 	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
-		return finding{f.What, "fail", oneLine(err), "give a folder that this user may write: --state"}
+		return diagnosis{f.What, "fail", oneLine(err), "give a folder that this user may write: --state"}
 	}
 	probe := filepath.Join(cfg.State, ".doctor")
 	if err := os.WriteFile(probe, []byte("x"), 0o600); err != nil {
-		return finding{f.What, "fail", oneLine(err), "identity, journal and spool are kept there: give a folder that can be written"}
+		return diagnosis{f.What, "fail", oneLine(err), "identity, journal and spool are kept there: give a folder that can be written"}
 	}
 	_ = os.Remove(probe)
 	return f
 }
 
-func checkPackets() finding {
-	if err := mayCapture(); err != nil {
-		return finding{"packets", "warn", oneLine(err) + ": logs only", "run as root, or with CAP_NET_RAW and CAP_NET_ADMIN (docker: --cap-add NET_RAW --cap-add NET_ADMIN)"}
+func checkPackets() diagnosis {
+	if err := checkPacketSocket(); err != nil {
+		return diagnosis{"packets", "warn", oneLine(err) + ": logs only", "run as root, or with CAP_NET_RAW and CAP_NET_ADMIN (docker: --cap-add NET_RAW --cap-add NET_ADMIN)"}
 	}
-	return finding{"packets", "ok", "packet sockets may be opened", ""}
+	return diagnosis{"packets", "ok", "packet sockets may be opened", ""}
 }
 
-func checkInterfaces(cfg *Config) finding {
+func checkInterfaces(cfg *Config) diagnosis {
 	all, err := net.Interfaces()
 	if err != nil {
-		return finding{"interfaces", "fail", oneLine(err), ""}
+		return diagnosis{"interfaces", "fail", oneLine(err), ""}
 	}
 	var found []string
 	for _, ifi := range all {
@@ -137,31 +137,31 @@ func checkInterfaces(cfg *Config) finding {
 	}
 	wanted := strings.Join(cfg.Capture.Interfaces, ", ")
 	if len(found) == 0 {
-		return finding{"interfaces", "warn", "none of " + wanted + " is here yet", "in a container: --network host; else name yours in capture.interfaces"}
+		return diagnosis{"interfaces", "warn", "none of " + wanted + " is here yet", "in a container: --network host; else name yours in capture.interfaces"}
 	}
-	return finding{"interfaces", "ok", strings.Join(found, ", ") + " of " + wanted, ""}
+	return diagnosis{"interfaces", "ok", strings.Join(found, ", ") + " of " + wanted, ""}
 }
 
-func checkConntrack() finding {
+func checkConntrack() diagnosis {
 	conn, err := ct.Dial(nil)
 	if err == nil {
 		_, err = conn.Stats()
 		_ = conn.Close()
 	}
 	if err != nil {
-		return finding{"conntrack", "warn", oneLine(err) + ": a session through NAT is told by each side of it", "run with CAP_NET_ADMIN in the host's network namespace; modprobe nf_conntrack_netlink"}
+		return diagnosis{"conntrack", "warn", oneLine(err) + ": a session through NAT is told by each side of it", "run with CAP_NET_ADMIN in the host's network namespace; modprobe nf_conntrack_netlink"}
 	}
-	return finding{"conntrack", "ok", "connection tracking answers", ""}
+	return diagnosis{"conntrack", "ok", "connection tracking answers", ""}
 }
 
-func checkDocker(ctx context.Context, cfg *Config) finding {
+func checkDocker(ctx context.Context, cfg *Config) diagnosis {
 	host := cfg.Containers.Host
 	if host == "" {
-		return finding{"docker", "ok", "not asked (containers.host is empty)", ""}
+		return diagnosis{"docker", "ok", "not asked (containers.host is empty)", ""}
 	}
 	path, isSocket := strings.CutPrefix(host, "unix://")
 	if !isSocket {
-		return finding{"docker", "ok", host, ""}
+		return diagnosis{"docker", "ok", host, ""}
 	}
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
@@ -173,29 +173,29 @@ func checkDocker(ctx context.Context, cfg *Config) finding {
 			_ = resp.Body.Close()
 			client.CloseIdleConnections()
 			if resp.StatusCode == http.StatusOK {
-				return finding{"docker", "ok", "the API answers at " + host, ""}
+				return diagnosis{"docker", "ok", "the API answers at " + host, ""}
 			}
 			err = fmt.Errorf("%s answers %s", host, resp.Status)
 		}
 	}
-	return finding{"docker", "warn", oneLine(err) + ": containers have no names", "mount it (docker: -v /var/run/docker.sock:/var/run/docker.sock:ro), or set containers.host"}
+	return diagnosis{"docker", "warn", oneLine(err) + ": containers have no names", "mount it (docker: -v /var/run/docker.sock:/var/run/docker.sock:ro), or set containers.host"}
 }
 
-func checkLogs(cfg *Config) finding {
+func checkLogs(cfg *Config) diagnosis {
 	if !cfg.Logs.Enabled {
-		return finding{"logs", "ok", "not read (logs.enabled is false)", ""}
+		return diagnosis{"logs", "ok", "not read (logs.enabled is false)", ""}
 	}
 	dir := filepath.Join(cfg.Logs.Root, "containers")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return finding{"logs", "warn", oneLine(err) + ": no logs", "mount it (docker: -v /var/lib/docker/containers:/var/lib/docker/containers:ro), or set logs.root"}
+		return diagnosis{"logs", "warn", oneLine(err) + ": no logs", "mount it (docker: -v /var/lib/docker/containers:/var/lib/docker/containers:ro), or set logs.root"}
 	}
-	return finding{"logs", "ok", fmt.Sprintf("%d containers under %s", len(entries), dir), ""}
+	return diagnosis{"logs", "ok", fmt.Sprintf("%d containers under %s", len(entries), dir), ""}
 }
 
-func checkKafka(ctx context.Context, cfg *Config) finding {
+func checkKafka(ctx context.Context, cfg *Config) diagnosis {
 	if cfg.embeddedBroker() {
-		return finding{"kafka", "ok", "embedded, at " + cfg.Embedded.Broker.Addr, ""}
+		return diagnosis{"kafka", "ok", "embedded, at " + cfg.Embedded.Broker.Addr, ""}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -205,40 +205,40 @@ func checkKafka(ctx context.Context, cfg *Config) finding {
 		_, err = k.Partitions(ctx, k.Topic("events"))
 	}
 	if err != nil {
-		return finding{"kafka", "fail", oneLine(err), "check kafka.brokers, kafka.tls and kafka.sasl"}
+		return diagnosis{"kafka", "fail", oneLine(err), "check kafka.brokers, kafka.tls and kafka.sasl"}
 	}
-	return finding{"kafka", "ok", strings.Join(cfg.Kafka.Brokers, ", "), ""}
+	return diagnosis{"kafka", "ok", strings.Join(cfg.Kafka.Brokers, ", "), ""}
 }
 
-func checkClickHouse(ctx context.Context, cfg *Config) finding {
+func checkClickHouse(ctx context.Context, cfg *Config) diagnosis {
 	if cfg.embeddedStore() {
 		lib := cmp.Or(cfg.Embedded.Store.Library, embedded.LibraryPath())
 		program := cmp.Or(cfg.Embedded.Store.Program, embedded.ProgramPath())
 		for path, remedy := range map[string]string{lib: "deploy/fetch-libchdb.sh brings it", program: "`make build` makes it"} {
 			if _, err := os.Stat(path); err != nil {
-				return finding{"clickhouse", "warn", "embedded, and " + path + " is not there: events are judged and alerts raised, but nothing is kept", remedy + "; or set clickhouse.addr"}
+				return diagnosis{"clickhouse", "warn", "embedded, and " + path + " is not there: events are judged and alerts raised, but nothing is kept", remedy + "; or set clickhouse.addr"}
 			}
 		}
-		return finding{"clickhouse", "ok", "embedded, " + lib, ""}
+		return diagnosis{"clickhouse", "ok", "embedded, " + lib, ""}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	s, err := clickhouse.Open(ctx, cfg.ClickHouse, quietLog(), newRegistry())
+	s, err := clickhouse.Open(ctx, cfg.ClickHouse, discardLog(), newRegistry())
 	if err != nil {
-		return finding{"clickhouse", "fail", oneLine(err), "check clickhouse.addr, clickhouse.username and clickhouse.password"}
+		return diagnosis{"clickhouse", "fail", oneLine(err), "check clickhouse.addr, clickhouse.username and clickhouse.password"}
 	}
 	_ = s.Close()
-	return finding{"clickhouse", "ok", strings.Join(cfg.ClickHouse.Addr, ", "), ""}
+	return diagnosis{"clickhouse", "ok", strings.Join(cfg.ClickHouse.Addr, ", "), ""}
 }
 
-func checkDetectors(cfg *Config) []finding {
-	b, err := newBrain(cfg, quietLog(), newRegistry())
+func checkDetectors(cfg *Config) []diagnosis {
+	b, err := newBrain(cfg, discardLog(), newRegistry())
 	if err != nil {
-		var out []finding
+		var out []diagnosis
 		for line := range strings.SplitSeq(err.Error(), "\n") {
-			out = append(out, finding{"detectors", "fail", line, ""})
+			out = append(out, diagnosis{"detectors", "fail", line, ""})
 		}
 		return out
 	}
-	return []finding{{"detectors", "ok", fmt.Sprintf("%d rules, %d indicators", len(b.rules.Rules()), b.feeds.Len()), ""}}
+	return []diagnosis{{"detectors", "ok", fmt.Sprintf("%d rules, %d indicators", len(b.rules.Rules()), b.feeds.Len()), ""}}
 }

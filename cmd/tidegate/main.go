@@ -33,7 +33,7 @@ func main() {
 	if err := rootCommand().ExecuteContext(ctx); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			if line != "" {
-				fmt.Fprintln(os.Stderr, "tidegate: "+harmless(line)) // it may quote what came from elsewhere
+				fmt.Fprintln(os.Stderr, "tidegate: "+stripControl(line)) // it may quote what came from elsewhere
 			}
 		}
 		os.Exit(exitCode(err))

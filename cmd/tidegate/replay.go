@@ -115,7 +115,7 @@ func (r *replay) file(ctx context.Context, name string) error {
 	if bytes.HasPrefix(bytes.TrimLeft(head, "\x00"), []byte("{")) {
 		return logs.ReadFile(ctx, logs.Default(), name, id, r.emit)
 	}
-	if text, _, _ := strings.Cut(string(head[:min(len(head), 40)]), "\n"); text != "" && printable(text, 40) == text && utf8.ValidString(text) {
+	if text, _, _ := strings.Cut(string(head[:min(len(head), 40)]), "\n"); text != "" && oneLineText(text, 40) == text && utf8.ValidString(text) {
 		return fmt.Errorf("read %s: it begins with %q, so it is neither a capture nor a log of Docker's json-file driver", name, text)
 	}
 	return r.capture(ctx, name, id)
@@ -197,7 +197,7 @@ func (r *replay) flush() {
 	for _, e := range r.block {
 		r.events[e.Dataset.Name()]++
 		for _, v := range e.Verdicts {
-			r.matches[v.Severity.Name()+"\t"+printable(v.Rule, 80)+"\t"+printable(v.Title, 256)]++
+			r.matches[v.Severity.Name()+"\t"+oneLineText(v.Rule, 80)+"\t"+oneLineText(v.Title, 256)]++
 		}
 		if r.lines && r.failed == nil {
 			r.buf = append(pipeline.AppendJSON(r.buf[:0], e), '\n')
@@ -213,15 +213,15 @@ func (r *replay) table() {
 	w := tabwriter.NewWriter(r.out, 2, 8, 2, ' ', 0)
 	_, _ = fmt.Fprintf(w, "DATASET\tEVENTS\n")
 	for _, d := range slices.Sorted(maps.Keys(r.events)) {
-		_, _ = fmt.Fprintf(w, "%s\t%s\n", d, grouped(r.events[d]))
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", d, formatCount(r.events[d]))
 	}
 	if r.packets > 0 {
-		_, _ = fmt.Fprintf(w, "(packets)\t%s\n", grouped(r.packets))
+		_, _ = fmt.Fprintf(w, "(packets)\t%s\n", formatCount(r.packets))
 	}
 	if r.rules != nil {
 		_, _ = fmt.Fprintf(w, "\nSEVERITY\tRULE\tTITLE\tEVENTS\n")
 		for _, m := range slices.Sorted(maps.Keys(r.matches)) {
-			_, _ = fmt.Fprintf(w, "%s\t%s\n", m, grouped(r.matches[m]))
+			_, _ = fmt.Fprintf(w, "%s\t%s\n", m, formatCount(r.matches[m]))
 		}
 		if len(r.matches) == 0 {
 			_, _ = fmt.Fprintf(w, "none of %d rules\n", len(r.rules.Rules()))

@@ -21,16 +21,16 @@ import (
 // that is answered and does not say that it is partial is word for word the one of the whole capture: no reply is given to another
 // command.
 func TestLossNeverLies(t *testing.T) {
-	path, _ := generated(t, filepath.Join(sharedFolder(t), "tools", "trafficgen"), "-seed", "3")
+	path, _ := generatedCapture(t, filepath.Join(sharedFolder(t), "tools", "trafficgen"), "-seed", "3")
 	whole := map[string][]byte{}
-	lossy(t, path, 0, 0, func(id string, text []byte) { whole[id] = text })
+	dropPackets(t, path, 0, 0, func(id string, text []byte) { whole[id] = text })
 	seeds := uint64(6)
 	if testing.Short() {
 		seeds = 2
 	}
 	for seed := range seeds {
 		told, untrue := 0, 0
-		lossy(t, path, seed, []float64{0.002, 0.01, 0.05}[seed%3], func(id string, text []byte) {
+		dropPackets(t, path, seed, []float64{0.002, 0.01, 0.05}[seed%3], func(id string, text []byte) {
 			if told++; bytes.Equal(whole[id], text) {
 				return
 			}
@@ -45,8 +45,8 @@ func TestLossNeverLies(t *testing.T) {
 	}
 }
 
-// lossy replays a capture without a share of its packets and gives the answered transactions that are not partial, as JSON.
-func lossy(t *testing.T, path string, seed uint64, share float64, each func(id string, text []byte)) {
+// dropPackets replays a capture without a share of its packets and gives the answered transactions that are not partial, as JSON.
+func dropPackets(t *testing.T, path string, seed uint64, share float64, each func(id string, text []byte)) {
 	t.Helper()
 	f, err := capture.OpenFile(path)
 	if err != nil {

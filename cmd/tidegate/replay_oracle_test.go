@@ -19,11 +19,11 @@ import (
 // measures are the columns of the oracle that replay is held against: what one transaction is for each of them is said in counted.
 var measures = []string{"dns_queries", "dns_responses", "http_requests", "http_responses", "mysql_queries", "redis_cmds", "tls_client_hello"}
 
-// A tally is the count of each measure.
-type tally map[string]int
+// A protocolCounts is the count of each measure.
+type protocolCounts map[string]int
 
-// A line is what the tests read of an event that replay printed.
-type line struct {
+// A replayLine is what the tests read of an event that replay printed.
+type replayLine struct {
 	Event struct {
 		ID, Dataset string
 		Partial     bool
@@ -41,7 +41,7 @@ type line struct {
 }
 
 // counted counts what replay printed as tshark counts packets: an event that is a question with its answer is one of each.
-func (n tally) counted(l *line) {
+func (n protocolCounts) counted(l *replayLine) {
 	add := func(measure string, is bool) {
 		if is {
 			n[measure]++
@@ -56,17 +56,17 @@ func (n tally) counted(l *line) {
 	add("tls_client_hello", l.Event.Dataset == "tls")
 }
 
-// A reader takes replay's standard output: each line must be one JSON object, ids must be its own. It also watches the heap.
-type reader struct {
+// A replayReader takes replay's standard output: each line must be one JSON object, ids must be its own. It also watches the heap.
+type replayReader struct {
 	t     *testing.T
 	rest  []byte
 	ids   map[string]bool
-	each  func(*line)
+	each  func(*replayLine)
 	lines int
 	peak  uint64
 }
 
-func (r *reader) Write(b []byte) (int, error) {
+func (r *replayReader) Write(b []byte) (int, error) {
 	r.peak = max(r.peak, heapBytes())
 	r.rest = append(r.rest, b...)
 	for {
@@ -74,7 +74,7 @@ func (r *reader) Write(b []byte) (int, error) {
 		if !ok {
 			return len(b), nil
 		}
-		var l line
+		var l replayLine
 		if err := json.Unmarshal(one, &l); err != nil || l.Event.ID == "" || l.Event.Dataset == "" {
 			r.t.Errorf("this line is no event: %v: %.300s", err, one)
 		}
@@ -95,11 +95,11 @@ func heapBytes() uint64 {
 	return s[0].Value.Uint64()
 }
 
-// replayed runs `tidegate replay -o jsonl` on a file and gives each event to each. What it says on standard error is an error but
+// replayCapture runs `tidegate replay -o jsonl` on a file and gives each event to each. What it says on standard error is an error but
 // where the file is broken.
-func replayed(t *testing.T, path string, each func(*line)) *reader {
+func replayCapture(t *testing.T, path string, each func(*replayLine)) *replayReader {
 	t.Helper()
-	out := &reader{t: t, ids: map[string]bool{}, each: each}
+	out := &replayReader{t: t, ids: map[string]bool{}, each: each}
 	var said bytes.Buffer
 	err := (&replay{lines: true}).run(t.Context(), []string{path}, out, &said)
 	if err != nil && !strings.Contains(err.Error(), "the file is broken there") {
@@ -137,11 +137,11 @@ func TestReplayOfEveryCapture(t *testing.T) {
 	truth := oracleCounts(t, filepath.Join(dir, "oracle", "counts.tsv"))
 	runtime.GC()
 	before, peak, files := heapBytes(), uint64(0), 0
-	ours, theirs := tally{}, tally{}
+	ours, theirs := protocolCounts{}, protocolCounts{}
 	var rows []string
 	for _, name := range captureFiles(t, filepath.Join(dir, "pcaps")) {
-		got := tally{}
-		r := replayed(t, filepath.Join(dir, "pcaps", name), got.counted)
+		got := protocolCounts{}
+		r := replayCapture(t, filepath.Join(dir, "pcaps", name), got.counted)
 		peak = max(peak, r.peak)
 		files++
 		want, ok := truth[name]
@@ -150,12 +150,12 @@ func TestReplayOfEveryCapture(t *testing.T) {
 			continue
 		}
 		for _, m := range measures {
-			rows = compare(t, rows, name, m, got[m], want[m])
+			rows = compareCount(t, rows, name, m, got[m], want[m])
 			ours[m] += got[m]
 			theirs[m] += want[m]
 		}
 	}
-	for k := range known {
+	for k := range knownDifferences {
 		if _, ok := truth[k.file]; !ok {
 			t.Errorf("a difference is explained of %s, which is not there", k.file)
 		}
@@ -163,7 +163,7 @@ func TestReplayOfEveryCapture(t *testing.T) {
 	printCounts(t, rows)
 	for _, m := range measures {
 		explained := 0
-		for k, why := range known {
+		for k, why := range knownDifferences {
 			if k.measure == m {
 				explained += why.difference
 			}
@@ -181,10 +181,10 @@ func TestReplayOfEveryCapture(t *testing.T) {
 	}
 }
 
-// compare holds one count against the oracle's and adds a row for the table.
-func compare(t *testing.T, rows []string, name, measure string, got, want int) []string {
+// compareCount holds one count against the oracle's and adds a row for the table.
+func compareCount(t *testing.T, rows []string, name, measure string, got, want int) []string {
 	t.Helper()
-	why, explained := known[difference{name, measure}]
+	why, explained := knownDifferences[difference{name, measure}]
 	switch {
 	case got-want == why.difference:
 	case explained:
@@ -233,7 +233,7 @@ func captureFiles(t *testing.T, dir string) []string {
 }
 
 // oracleCounts reads what tshark found in each capture.
-func oracleCounts(t *testing.T, path string) map[string]tally {
+func oracleCounts(t *testing.T, path string) map[string]protocolCounts {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -241,9 +241,9 @@ func oracleCounts(t *testing.T, path string) map[string]tally {
 	}
 	rows := strings.Split(strings.TrimSpace(string(b)), "\n")
 	columns := strings.Split(rows[0], "\t")
-	all := map[string]tally{}
+	all := map[string]protocolCounts{}
 	for _, row := range rows[1:] {
-		n := tally{}
+		n := protocolCounts{}
 		fields := strings.Split(row, "\t")
 		for i, f := range fields[1:] {
 			n[columns[i+1]], _ = strconv.Atoi(f)
@@ -265,9 +265,9 @@ func TestReplayOfGeneratedTraffic(t *testing.T) {
 		{"out of order and repeated", []string{"-seed", "2", "-ooo", "0.01", "-dup", "0.01"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			path, truth := generated(t, tool, c.args...)
+			path, truth := generatedCapture(t, tool, c.args...)
 			n, partial := map[string]int{}, map[string]int{}
-			replayed(t, path, func(l *line) {
+			replayCapture(t, path, func(l *replayLine) {
 				kind := l.Event.Dataset
 				if l.MySQL.Command != "" {
 					kind = l.MySQL.Command
@@ -287,8 +287,8 @@ func TestReplayOfGeneratedTraffic(t *testing.T) {
 	}
 }
 
-// generated has trafficgen write a capture of 20 MB and gives its truth.
-func generated(t *testing.T, tool string, args ...string) (path string, truth map[string]int) {
+// generatedCapture has trafficgen write a capture of 20 MB and gives its truth.
+func generatedCapture(t *testing.T, tool string, args ...string) (path string, truth map[string]int) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "generated.pcap")
 	cmd := exec.Command("go", append([]string{"run", ".", "-mb", "20", "-o", path}, args...)...)

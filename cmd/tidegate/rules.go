@@ -22,7 +22,7 @@ func rulesCommand() *cobra.Command {
 a rule has no case that fires or none that must not, or a file does not compile: every problem is told with file, line and key.`,
 		Args: oneArgument("the folder of rules"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := oneOf(output, "table", "json"); err != nil {
+			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
 			set, err := loadRules(args[0])
@@ -41,7 +41,7 @@ a rule has no case that fires or none that must not, or a file does not compile:
 					}
 				}
 			} else {
-				failed = rules.RunTests(harmlessWriter{os.Stdout}, set, verbose)
+				failed = rules.RunTests(stripControlWriter{os.Stdout}, set, verbose)
 			}
 			if failed > 0 {
 				return errFindings
@@ -64,7 +64,7 @@ func loadRules(dir string) (*rules.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read rules: %w", err)
 	}
-	set, err := rules.LoadFS(os.DirFS(dir), dir, quietLog(), nil)
+	set, err := rules.LoadFS(os.DirFS(dir), dir, discardLog(), nil)
 	if err == nil && len(set.Rules()) == 0 {
 		err = fmt.Errorf("read rules: %s has none: rule files end in .yaml or .yml", dir)
 	}

@@ -65,7 +65,7 @@ addresses; packets and logs of the host are read where this user may. What is le
 			if err != nil {
 				return err
 			}
-			return runRoles(cmd.Context(), common, roles, options{demo: demo, forTime: forTime, screen: true})
+			return runRoles(cmd.Context(), common, roles, options{demo: demo, forTime: forTime, interactive: true})
 		},
 	}
 	cmd.Flags().BoolVar(&demo, "demo", false, "also play the bundled scenario: a small shop that is broken into")
@@ -85,31 +85,31 @@ func roleCommand(common *commonFlags, name string, r role, short string) *cobra.
 }
 
 type options struct {
-	demo    bool
-	screen  bool
-	forTime time.Duration
+	demo        bool
+	interactive bool
+	forTime     time.Duration
 }
 
 // A process is the parts that run in it.
 type process struct {
-	cfg    *Config
-	log    *slog.Logger
-	reg    *prometheus.Registry
-	screen *screen // nil: logs only
-	stages *stages
+	cfg       *Config
+	log       *slog.Logger
+	reg       *prometheus.Registry
+	terminal  *terminal // nil: logs only
+	lifecycle *lifecycle
 
-	kafka       *kafka.Client
-	broker      *embedded.Broker
-	storeServer *embedded.StoreServer
-	store       *clickhouse.Store
-	identity    pipeline.ID
-	shipper     *ship.Shipper
-	engine      *engine.Engine
-	brain       *brain
-	started     atomic.Bool   // every part runs
-	welcomed    chan struct{} // closed when that was said, or never will be
-	storeless   bool          // there is no ClickHouse here: what is judged is not kept
-	leftOut     []string
+	kafka          *kafka.Client
+	broker         *embedded.Broker
+	storeServer    *embedded.StoreServer
+	store          *clickhouse.Store
+	identity       pipeline.ID
+	shipper        *ship.Shipper
+	engine         *engine.Engine
+	brain          *brain
+	started        atomic.Bool   // every part runs
+	welcomePrinted chan struct{} // closed when that was said, or never will be
+	storeless      bool          // there is no ClickHouse here: what is judged is not kept
+	missing        []string
 }
 
 func runRoles(ctx context.Context, common *commonFlags, roles role, opt options) error {
@@ -117,42 +117,42 @@ func runRoles(ctx context.Context, common *commonFlags, roles role, opt options)
 	if err != nil {
 		return err
 	}
-	p := &process{cfg: &cfg, reg: newRegistry(), welcomed: make(chan struct{})}
+	p := &process{cfg: &cfg, reg: newRegistry(), welcomePrinted: make(chan struct{})}
 	level := common.logLevel
 	out := os.Stderr
-	if opt.screen {
-		p.screen = newScreen(os.Stdout)
+	if opt.interactive {
+		p.terminal = newTerminal(os.Stdout)
 		if level == "" {
 			level = "warn"
 		}
 	}
-	if p.log, err = newLog(level, out, p.screen); err != nil {
+	if p.log, err = newLog(level, out, p.terminal); err != nil {
 		return err
 	}
-	p.stages = newStages(p.log)
+	p.lifecycle = newLifecycle(p.log)
 	if opt.forTime > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, opt.forTime)
 		defer cancel()
 	}
 	err = p.start(ctx, roles, opt)
-	close(p.welcomed)
+	close(p.welcomePrinted)
 	if err == nil {
-		err = p.wait(ctx)
+		err = p.showStatusUntilDone(ctx)
 	} else if ctx.Err() != nil {
 		err = nil // told to stop while it started
 	}
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	err = errors.Join(err, p.stages.stopAll(stopping))
-	p.sums()
+	err = errors.Join(err, p.lifecycle.stopAll(stopping))
+	p.printTotals()
 	return err
 }
 
-// quietLog is for commands whose output is their result.
-func quietLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
+// discardLog is for commands whose output is their result.
+func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-func newLog(level string, out *os.File, s *screen) (*slog.Logger, error) {
+func newLog(level string, out *os.File, s *terminal) (*slog.Logger, error) {
 	var l slog.Level
 	if level != "" {
 		if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -160,7 +160,7 @@ func newLog(level string, out *os.File, s *screen) (*slog.Logger, error) {
 		}
 	}
 	opts := &slog.HandlerOptions{Level: l}
-	if s != nil && s.terminal && isTerminal(out) {
+	if s != nil && s.interactive && isTerminal(out) {
 		return slog.New(slog.NewTextHandler(s, opts)), nil // above the counts, which stay in one piece
 	}
 	return slog.New(slog.NewTextHandler(out, opts)), nil
@@ -176,7 +176,7 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 			return err
 		}
 	}
-	if roles == roleAlerts && len(p.cfg.Alerts.Alertmanager)+len(p.cfg.Alerts.Webhooks) == 0 && p.screen == nil {
+	if roles == roleAlerts && len(p.cfg.Alerts.Alertmanager)+len(p.cfg.Alerts.Webhooks) == 0 && p.terminal == nil {
 		return errors.New("alerts: there is nowhere to deliver to: give alerts.alertmanager or alerts.webhooks")
 	}
 	// What is wrong in the rules is told before anything is waited for.
@@ -185,7 +185,7 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 		if p.brain, err = newBrain(p.cfg, p.log, p.reg); err != nil {
 			return err
 		}
-		p.brain.say = p.say
+		p.brain.say = p.printLine
 	}
 	// The broker's folder comes first: that it is in use says more to who starts a second process than that some port is.
 	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {
@@ -198,12 +198,12 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 		if err != nil {
 			return err
 		}
-		p.stages.run("metrics", serve)
+		p.lifecycle.startComponent("metrics", serve)
 	}
 	if roles&roleStore != 0 && p.cfg.embeddedStore() {
 		if err := p.startStore(ctx); errors.Is(err, embedded.ErrMissing) && roles != roleStore && roles != roleStore|roleBroker {
 			p.storeless = true
-			p.leftOut = append(p.leftOut, "the store: "+err.Error()+"; events are judged and alerts raised, but nothing is kept")
+			p.missing = append(p.missing, "the store: "+err.Error()+"; events are judged and alerts raised, but nothing is kept")
 		} else if err != nil {
 			return err
 		}
@@ -230,10 +230,10 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 		}
 	}
 	p.started.Store(true)
-	p.welcome(roles)
+	p.printWelcome(roles)
 	if opt.demo && p.shipper != nil {
-		p.say("demo: a small shop, of which the web container is broken into in a few seconds; its events say event.demo")
-		p.stages.run("demo", func(ctx context.Context) error {
+		p.printLine("demo: a small shop, of which the web container is broken into in a few seconds; its events say event.demo")
+		p.lifecycle.startComponent("demo", func(ctx context.Context) error {
 			if err := p.playDemo(ctx); err != nil {
 				return err
 			}
@@ -251,24 +251,24 @@ func (p *process) ready() error {
 	return nil
 }
 
-// wait shows counts until ctx ends or a part does.
-func (p *process) wait(ctx context.Context) error {
+// showStatusUntilDone shows counts until ctx ends or a part does.
+func (p *process) showStatusUntilDone(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	c := &counts{}
+	c := &statusSample{}
 	for {
 		select {
 		case <-ctx.Done():
-			if p.screen != nil {
-				p.screen.Done()
-				p.screen.Printf("stopping …")
+			if p.terminal != nil {
+				p.terminal.Done()
+				p.terminal.Printf("stopping …")
 			}
 			return nil
-		case err := <-p.stages.failed:
+		case err := <-p.lifecycle.failed:
 			return err
 		case <-tick.C:
-			if p.screen != nil && p.engine != nil {
-				p.screen.Status(p.countsLine(ctx, c))
+			if p.terminal != nil && p.engine != nil {
+				p.terminal.Status(p.statusLine(ctx, c))
 			}
 		}
 	}

@@ -20,7 +20,7 @@ import (
 // TestMain lets the test binary, which is static, be what runs in the containers of the end-to-end test as well.
 func TestMain(m *testing.M) {
 	if spec := os.Getenv("TIDEGATE_WORK"); spec != "" {
-		if err := doWork(spec); err != nil {
+		if err := runWorkload(spec); err != nil {
 			fmt.Fprintln(os.Stderr, "work:", err)
 			os.Exit(1)
 		}
@@ -33,9 +33,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// A work is what one client container does: N transactions with each server whose address is given, every one of which carries
+// A workload is what one client container does: N transactions with each server whose address is given, every one of which carries
 // Case and a number, so that it can be found again.
-type work struct {
+type workload struct {
 	Case  string
 	N     int
 	HTTP  string // host:port
@@ -50,13 +50,13 @@ type work struct {
 	Sink  string        // file to which the bodies of what is posted there are appended, with their Idempotency-Key
 }
 
-func (w work) String() string {
+func (w workload) String() string {
 	b, _ := json.Marshal(w)
 	return string(b)
 }
 
-func doWork(spec string) error {
-	var w work
+func runWorkload(spec string) error {
+	var w workload
 	if err := json.Unmarshal([]byte(spec), &w); err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func doWork(spec string) error {
 	return errors.Join(errs...)
 }
 
-func (w work) serve(rw http.ResponseWriter, r *http.Request) {
+func (w workload) serve(rw http.ResponseWriter, r *http.Request) {
 	if w.Sink == "" {
 		_, _ = fmt.Fprintf(rw, "seen %s\n", r.RemoteAddr)
 		return
@@ -96,7 +96,7 @@ func (w work) serve(rw http.ResponseWriter, r *http.Request) {
 }
 
 // writeLines writes numbered lines to both streams, some longer than the 16 KiB into which dockerd splits.
-func (w work) writeLines() error {
+func (w workload) writeLines() error {
 	out, errs := bufio.NewWriter(os.Stdout), bufio.NewWriter(os.Stderr)
 	for i := range w.Lines {
 		to := out
@@ -121,7 +121,7 @@ func (w work) writeLines() error {
 }
 
 // http asks on a connection that is kept, and every tenth time on one of its own.
-func (w work) http() error {
+func (w workload) http() error {
 	kept, single := &http.Client{Timeout: 10 * time.Second}, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for i := range w.N {
 		c := kept
@@ -143,7 +143,7 @@ func (w work) http() error {
 }
 
 // redis sends its commands in pipelines of four.
-func (w work) redis() error {
+func (w workload) redis() error {
 	c, err := net.DialTimeout("tcp", w.Redis, 5*time.Second)
 	if err != nil {
 		return err
@@ -172,7 +172,7 @@ func (w work) redis() error {
 	return nil
 }
 
-func (w work) dns() error {
+func (w workload) dns() error {
 	c, err := net.DialTimeout("udp", w.DNS, 5*time.Second)
 	if err != nil {
 		return err
@@ -206,7 +206,7 @@ func (w work) dns() error {
 }
 
 // mysql is the real client, one connection, one statement a number.
-func (w work) mysql() error {
+func (w workload) mysql() error {
 	host, port, err := net.SplitHostPort(w.MySQL)
 	if err != nil {
 		return err
@@ -225,7 +225,7 @@ func (w work) mysql() error {
 }
 
 // client runs w in a container.
-func (h *dockerHost) client(w work, options ...string) string {
+func (h *dockerHost) client(w workload, options ...string) string {
 	h.t.Helper()
 	self, err := os.Executable()
 	h.check(err)
@@ -234,7 +234,7 @@ func (h *dockerHost) client(w work, options ...string) string {
 }
 
 // visitor runs w in the world outside.
-func (h *dockerHost) visitor(w work) *exec.Cmd {
+func (h *dockerHost) visitor(w workload) *exec.Cmd {
 	self, err := os.Executable()
 	h.check(err)
 	cmd := h.outside(self)

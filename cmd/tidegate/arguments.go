@@ -34,8 +34,8 @@ func shortPath(cmd *cobra.Command) string {
 	return path
 }
 
-// oneOf refuses a value of -o that is not known.
-func oneOf(output string, known ...string) error {
+// checkOutput refuses a value of -o that is not known.
+func checkOutput(output string, known ...string) error {
 	if !slices.Contains(known, output) {
 		return fmt.Errorf("-o %s: not one of %s", output, strings.Join(known, ", "))
 	}

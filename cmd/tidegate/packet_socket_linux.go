@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mayCapture tries what the collector needs for packets.
-func mayCapture() error {
+// checkPacketSocket tries what the collector needs for packets.
+func checkPacketSocket() error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return errors.New("this user may not open packet sockets (CAP_NET_RAW)")

@@ -12,16 +12,16 @@ import (
 
 // testKills kills the engine at each seam of a block, the embedded ClickHouse, and the collector, while two containers write lines
 // without a pause. Clients of the wire pause around the collector's kill, for nobody sees their packets then.
-func (s *system) testKills(t *testing.T) {
+func (s *e2eSystem) testKills(t *testing.T) {
 	s = s.in(t)
 	const lines = 12000
 	for _, name := range []string{"writer-a", "writer-b"} {
-		s.client(work{Case: name, Lines: lines, Every: 6 * time.Millisecond}, "-d", "--name", name, "--log-opt", "max-size=2m", "--log-opt", "max-file=4")
+		s.client(workload{Case: name, Lines: lines, Every: 6 * time.Millisecond}, "-d", "--name", name, "--log-opt", "max-size=2m", "--log-opt", "max-file=4")
 	}
 	web, cache := s.address("web", "bridge", "4")+":8080", s.address("cache", "bridge", "4")+":6379"
 	sent := 0
 	traffic := func() {
-		s.client(work{Case: fmt.Sprintf("kill%d", sent), N: 20, HTTP: web, Redis: cache}, "--rm")
+		s.client(workload{Case: fmt.Sprintf("kill%d", sent), N: 20, HTTP: web, Redis: cache}, "--rm")
 		s.run("--rm", "--", "redis-cli", "-h", strings.TrimSuffix(cache, ":6379"), "CONFIG", "SET", "dbfilename", fmt.Sprintf("kill%d", sent))
 		sent++
 	}
@@ -60,7 +60,7 @@ func (s *system) testKills(t *testing.T) {
 	s.expect("the rule of every round is in its alert", fmt.Sprintf(`SELECT countIf("redis.args"[2] LIKE 'kill%%') >= %d FROM events WHERE "event.dataset" = 'redis' AND has("verdict.detector", 'rules')`, sent), "1")
 }
 
-func (s *system) expectAtLeast(what, sql string, least float64) {
+func (s *e2eSystem) expectAtLeast(what, sql string, least float64) {
 	s.t.Helper()
 	s.eventually(what, 60*time.Second, func() string {
 		rows, err := s.query(sql)
@@ -75,7 +75,7 @@ func (s *system) expectAtLeast(what, sql string, least float64) {
 }
 
 // killStore kills the child that is the embedded ClickHouse; its supervisor starts it again.
-func (s *system) killStore() {
+func (s *e2eSystem) killStore() {
 	s.t.Helper()
 	parent := s.procs["embedded"].Process.Pid
 	out := s.must(s.inside("ps", "-o", "pid=", "--ppid", strconv.Itoa(parent)))

@@ -15,22 +15,22 @@ import (
 	"tidegate/pipeline"
 )
 
-// nasty is what a hostile peer would put into a name: escapes in both sets of control characters, as a character and as a bare byte, a
+// hostileText is what a hostile peer would put into a name: escapes in both sets of control characters, as a character and as a bare byte, a
 // line of its own, a turn of the direction of writing.
-const nasty = "a\x1b]0;owned\x07b\u009b2Jc\x9b31md\r\nALERT critical faked\x7f\u202egpj.exe\u2028"
+const hostileText = "a\x1b]0;owned\x07b\u009b2Jc\x9b31md\r\nALERT critical faked\x7f\u202egpj.exe\u2028"
 
-// quiet tells whether a terminal shows all of s and obeys none of it.
-func quiet(s string) bool {
+// hasNoControl tells whether a terminal shows all of s and obeys none of it.
+func hasNoControl(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) })
 }
 
 func TestAlertLineIsOneLineThatSteersNothing(t *testing.T) {
 	for _, a := range []*pipeline.Alert{
-		{Severity: "high", Rule: nasty, Title: nasty, ContainerName: nasty, Source: nasty, Destination: nasty, Count: 1234},
-		{Severity: nasty, Host: nasty, Evidence: strings.Repeat(nasty, 100)},
+		{Severity: "high", Rule: hostileText, Title: hostileText, ContainerName: hostileText, Source: hostileText, Destination: hostileText, Count: 1234},
+		{Severity: hostileText, Host: hostileText, Evidence: strings.Repeat(hostileText, 100)},
 	} {
 		line := alertLine(a)
-		if !quiet(line) || strings.Contains(line, "\n") || utf8.RuneCountInString(line) > 240 {
+		if !hasNoControl(line) || strings.Contains(line, "\n") || utf8.RuneCountInString(line) > 240 {
 			t.Errorf("got %q", line)
 		}
 	}
@@ -43,7 +43,7 @@ func TestAlertLineIsOneLineThatSteersNothing(t *testing.T) {
 func TestPrintableKeepsWhatIsShown(t *testing.T) {
 	check := func(in, want string) {
 		t.Helper()
-		if got := printable(in, 12); got != want {
+		if got := oneLineText(in, 12); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
 		}
 	}
@@ -60,15 +60,15 @@ func TestPrintableKeepsWhatIsShown(t *testing.T) {
 func TestPlainOutputHasNoEscapes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		s := &screen{out: &out}
+		s := &terminal{out: &out}
 		for i := range 11 {
-			s.Status("counts " + grouped(i))
+			s.Status("counts " + formatCount(i))
 			time.Sleep(time.Second)
 		}
-		s.Printf("alert of %s", nasty)
+		s.Printf("alert of %s", hostileText)
 		s.Done()
 		lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
-		if !quiet(out.String()) || len(lines) != 5 || strings.Join(lines[:3], ", ") != "counts 0, counts 5, counts 10" {
+		if !hasNoControl(out.String()) || len(lines) != 5 || strings.Join(lines[:3], ", ") != "counts 0, counts 5, counts 10" {
 			t.Errorf("got %q", lines)
 		}
 	})
@@ -77,12 +77,12 @@ func TestPlainOutputHasNoEscapes(t *testing.T) {
 // TestTerminalRedrawsTheCounts: below the lines that stay, and whole after each.
 func TestTerminalRedrawsTheCounts(t *testing.T) {
 	var out bytes.Buffer
-	s := &screen{out: &out, terminal: true}
+	s := &terminal{out: &out, interactive: true}
 	s.Printf("hello")
 	s.Status("one")
 	s.Status("two")
 	s.Printf("alert")
-	slog.New(slog.NewTextHandler(s, nil)).Warn("odd name", "name", nasty)
+	slog.New(slog.NewTextHandler(s, nil)).Warn("odd name", "name", hostileText)
 	s.Done()
 	s.Printf("bye")
 	const clear = "\r\x1b[K"
@@ -90,18 +90,18 @@ func TestTerminalRedrawsTheCounts(t *testing.T) {
 	if want := "hello\none" + clear + "two" + clear + "alert\ntwo" + clear + "time="; !strings.HasPrefix(got, want) {
 		t.Errorf("got %q, want it to begin with %q", got, want)
 	}
-	if !strings.HasSuffix(got, "\"\ntwo\nbye\n") || !quiet(strings.ReplaceAll(got, clear, "")) {
+	if !strings.HasSuffix(got, "\"\ntwo\nbye\n") || !hasNoControl(strings.ReplaceAll(got, clear, "")) {
 		t.Errorf("got %q", got)
 	}
 }
 
 func TestTextOfOthersSteersNothing(t *testing.T) {
 	var out bytes.Buffer
-	text := []byte("FAIL x.yaml:3: \x1b[2J" + nasty + "\tü\n")
-	if n, err := (harmlessWriter{&out}).Write(text); n != len(text) || err != nil {
+	text := []byte("FAIL x.yaml:3: \x1b[2J" + hostileText + "\tü\n")
+	if n, err := (stripControlWriter{&out}).Write(text); n != len(text) || err != nil {
 		t.Errorf("wrote %d of %d: %v", n, len(text), err)
 	}
-	if got := out.String(); !quiet(strings.ReplaceAll(got, "\t", "")) || !strings.HasSuffix(got, "\tü\n") {
+	if got := out.String(); !hasNoControl(strings.ReplaceAll(got, "\t", "")) || !strings.HasSuffix(got, "\tü\n") {
 		t.Errorf("got %q", got)
 	}
 }
@@ -112,18 +112,18 @@ func TestDoctorAndReplayTablesSteerNothing(t *testing.T) {
 	cmd := doctorCommand(&commonFlags{config: "no\x1b[31m\u009bsuch\nfile.yaml"})
 	cmd.SetOut(&out)
 	cmd.SetArgs(nil)
-	if err := cmd.ExecuteContext(t.Context()); err == nil || !quiet(out.String()) || !strings.Contains(out.String(), "such") {
+	if err := cmd.ExecuteContext(t.Context()); err == nil || !hasNoControl(out.String()) || !strings.Contains(out.String(), "such") {
 		t.Errorf("doctor: %v, %q", err, out.String())
 	}
 	out.Reset()
 	r := replay{}
-	r.block = []*pipeline.Event{{Dataset: pipeline.Dataset_LOG, Verdicts: []*pipeline.Verdict{{Severity: pipeline.Severity_HIGH, Rule: nasty, Title: nasty}}}}
+	r.block = []*pipeline.Event{{Dataset: pipeline.Dataset_LOG, Verdicts: []*pipeline.Verdict{{Severity: pipeline.Severity_HIGH, Rule: hostileText, Title: hostileText}}}}
 	r.out, r.events, r.matches = bufio.NewWriter(&out), map[string]int{}, map[string]int{}
 	r.flush()
 	r.rules = &rules.Set{}
 	r.table()
 	_ = r.out.Flush()
-	if !quiet(out.String()) || strings.Count(out.String(), "\n") != 5 {
+	if !hasNoControl(out.String()) || strings.Count(out.String(), "\n") != 5 {
 		t.Errorf("replay: %q", out.String())
 	}
 }

@@ -9,9 +9,9 @@ type explanation struct {
 	reason     string
 }
 
-// known are the differences that were looked into, by hand, packet by packet. The list of captures that count the same, all others,
+// knownDifferences are the differences that were looked into, by hand, packet by packet. The list of captures that count the same, all others,
 // may only grow: a line is struck out when its difference is gone, and added only with a reason why tshark's count is not ours.
-var known = map[difference]explanation{
+var knownDifferences = map[difference]explanation{
 	{"ark__arkime_synthetic.pcap", "dns_queries"}:                              {-2, "two are the empty payloads of VXLAN-GPE, which tshark dissects as DNS"},
 	{"ark__arkime_synthetic.pcap", "dns_responses"}:                            {-1, "it lies in Geneve whose own answer is sent to the client's port: no tunnel by its port"},
 	{"ark__arkime_synthetic.pcap", "tls_client_hello"}:                         {-1, "QUIC"},

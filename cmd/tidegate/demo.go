@@ -28,10 +28,10 @@ import (
 	"tidegate/protocols/all"
 )
 
-// shop is who is who in the scenario, as the registry of containers is on a host.
-type shop struct{ root string }
+// demoContainers is who is who in the scenario, as the registry of containers is on a host.
+type demoContainers struct{ root string }
 
-func (s shop) ByIP(ip netip.Addr) *pipeline.Container {
+func (s demoContainers) ByIP(ip netip.Addr) *pipeline.Container {
 	for _, c := range demo.Containers {
 		if c.Ip[0] == ip.Unmap().String() {
 			return c
@@ -40,7 +40,7 @@ func (s shop) ByIP(ip netip.Addr) *pipeline.Container {
 	return nil
 }
 
-func (s shop) ByID(id string) *pipeline.Container {
+func (s demoContainers) ByID(id string) *pipeline.Container {
 	for _, c := range demo.Containers {
 		if c.Id == id {
 			return c
@@ -49,7 +49,7 @@ func (s shop) ByID(id string) *pipeline.Container {
 	return nil
 }
 
-func (s shop) Logs() []containers.LogFile {
+func (s demoContainers) Logs() []containers.LogFile {
 	var out []containers.LogFile
 	for _, c := range demo.Containers {
 		out = append(out, containers.LogFile{ContainerID: c.Id, Path: s.logPath(c), Driver: "json-file"})
@@ -57,13 +57,15 @@ func (s shop) Logs() []containers.LogFile {
 	return out
 }
 
-func (s shop) Subscribe() <-chan struct{} { return nil }
+func (s demoContainers) Subscribe() <-chan struct{} { return nil }
 
-func (s shop) Enabled() bool { return true }
+func (s demoContainers) Enabled() bool { return true }
 
-func (s shop) Status(string) containers.Status { return containers.Status{Known: true, Running: true} }
+func (s demoContainers) Status(string) containers.Status {
+	return containers.Status{Known: true, Running: true}
+}
 
-func (s shop) logPath(c *pipeline.Container) string {
+func (s demoContainers) logPath(c *pipeline.Container) string {
 	return filepath.Join(s.root, "containers", c.Id, c.Id+"-json.log")
 }
 
@@ -80,7 +82,7 @@ func (p *process) addDemoFeed() error {
 // playDemo plays the bundled scenario as it happened, moved to now: its packets go through a session table, its log lines are
 // written to files that a log source follows. It returns when both have been told, or with ctx.
 func (p *process) playDemo(ctx context.Context) error {
-	s := shop{filepath.Join(p.cfg.State, "demo")}
+	s := demoContainers{filepath.Join(p.cfg.State, "demo")}
 	if err := os.RemoveAll(s.root); err != nil {
 		return fmt.Errorf("clear the files of the demo: %w", err)
 	}
@@ -104,19 +106,19 @@ func (p *process) playDemo(ctx context.Context) error {
 	start := time.Now().Add(time.Second)
 	var players sync.WaitGroup
 	errs := make([]error, 1+len(demo.Containers))
-	players.Go(func() { errs[0] = p.playPackets(inner, s, start) })
+	players.Go(func() { errs[0] = p.playDemoPackets(inner, s, start) })
 	for i, c := range demo.Containers {
-		players.Go(func() { errs[1+i] = s.playLog(inner, c, start) })
+		players.Go(func() { errs[1+i] = s.playDemoLog(inner, c, start) })
 	}
 	players.Wait()
-	pause(inner, 3*time.Second) // the last lines are read
+	sleepUntilDone(inner, 3*time.Second) // the last lines are read
 	stop()
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-// pause tells whether ctx still goes on afterwards.
-func pause(ctx context.Context, d time.Duration) bool {
+// sleepUntilDone tells whether ctx still goes on afterwards.
+func sleepUntilDone(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
 		return false
@@ -125,7 +127,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-func (p *process) playPackets(ctx context.Context, s shop, start time.Time) error {
+func (p *process) playDemoPackets(ctx context.Context, s demoContainers, start time.Time) error {
 	f, err := demo.Files.Open("shop.pcap")
 	if err != nil {
 		return err
@@ -155,13 +157,13 @@ func (p *process) playPackets(ctx context.Context, s shop, start time.Time) erro
 			first = ci.Timestamp
 		}
 		at := start.Add(ci.Timestamp.Sub(first))
-		if wait := time.Until(at); wait > 0 && !pause(ctx, wait) {
+		if wait := time.Until(at); wait > 0 && !sleepUntilDone(ctx, wait) {
 			return nil
 		}
 		table.Packet("demo0", layers.LinkTypeEthernet, at.UnixNano(), data, ci.Length)
 	}
 	for range 20 { // time goes on, so that what waits for its end has it
-		if !pause(ctx, 100*time.Millisecond) {
+		if !sleepUntilDone(ctx, 100*time.Millisecond) {
 			return nil
 		}
 		table.Tick(time.Now().UnixNano())
@@ -172,14 +174,14 @@ func (p *process) playPackets(ctx context.Context, s shop, start time.Time) erro
 // demoEpoch is the time at which the scenario's log lines think that it begins.
 var demoEpoch = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
-type logRecord struct {
+type demoLogRecord struct {
 	Log    string    `json:"log"`
 	Stream string    `json:"stream"`
 	Time   time.Time `json:"time"`
 }
 
-// playLog appends the lines of one container to its file; each when its time has come.
-func (s shop) playLog(ctx context.Context, c *pipeline.Container, start time.Time) error {
+// playDemoLog appends the lines of one container to its file; each when its time has come.
+func (s demoContainers) playDemoLog(ctx context.Context, c *pipeline.Container, start time.Time) error {
 	b, err := demo.Files.ReadFile(c.Name + ".log")
 	if err != nil {
 		return err
@@ -189,9 +191,9 @@ func (s shop) playLog(ctx context.Context, c *pipeline.Container, start time.Tim
 		return fmt.Errorf("write the demo's log: %w", err)
 	}
 	defer func() { _ = out.Close() }()
-	var records []logRecord
+	var records []demoLogRecord
 	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
-		var r logRecord
+		var r demoLogRecord
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return fmt.Errorf("read the demo's log: %w", err)
 		}
@@ -199,7 +201,7 @@ func (s shop) playLog(ctx context.Context, c *pipeline.Container, start time.Tim
 	}
 	for _, r := range records {
 		r.Time = start.Add(r.Time.Sub(demoEpoch))
-		if wait := time.Until(r.Time); wait > 0 && !pause(ctx, wait) {
+		if wait := time.Until(r.Time); wait > 0 && !sleepUntilDone(ctx, wait) {
 			return nil
 		}
 		line, err := json.Marshal(r)

@@ -14,18 +14,18 @@ import (
 	"tidegate/pipeline"
 )
 
-// A screen is what a person sees of `tidegate run`: lines that stay, and below them, on a terminal, one line of counts that is
+// A terminal is what a person sees of `tidegate run`: lines that stay, and below them, on a terminal, one line of counts that is
 // redrawn. Elsewhere the counts are a line every few seconds.
-type screen struct {
-	mu       sync.Mutex
-	out      io.Writer
-	terminal bool
-	status   string
-	last     time.Time
+type terminal struct {
+	mu          sync.Mutex
+	out         io.Writer
+	interactive bool
+	status      string
+	last        time.Time
 }
 
-func newScreen(f *os.File) *screen {
-	return &screen{out: f, terminal: isTerminal(f) && os.Getenv("TERM") != "dumb"}
+func newTerminal(f *os.File) *terminal {
+	return &terminal{out: f, interactive: isTerminal(f) && os.Getenv("TERM") != "dumb"}
 }
 
 func isTerminal(f *os.File) bool {
@@ -33,61 +33,61 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
-const plainEvery = 5 * time.Second
+const plainStatusInterval = 5 * time.Second
 
 // Printf writes a line that stays. Whatever its values are, they do not steer the terminal.
-func (s *screen) Printf(format string, args ...any) {
+func (s *terminal) Printf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.clear()
-	_, _ = io.WriteString(s.out, harmless(fmt.Sprintf(format, args...))+"\n")
-	s.draw()
+	s.clearStatus()
+	_, _ = io.WriteString(s.out, stripControl(fmt.Sprintf(format, args...))+"\n")
+	s.drawStatus()
 }
 
 // Write lets a logger write above the counts.
-func (s *screen) Write(b []byte) (int, error) {
+func (s *terminal) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.clear()
+	s.clearStatus()
 	n, err := s.out.Write(b)
-	s.draw()
+	s.drawStatus()
 	return n, err
 }
 
 // Status replaces the line of counts.
-func (s *screen) Status(line string) {
+func (s *terminal) Status(line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.terminal {
-		s.clear()
+	if s.interactive {
+		s.clearStatus()
 		s.status = line
-		s.draw()
+		s.drawStatus()
 		return
 	}
-	if now := time.Now(); now.Sub(s.last) >= plainEvery {
+	if now := time.Now(); now.Sub(s.last) >= plainStatusInterval {
 		s.last = now
 		_, _ = fmt.Fprintln(s.out, line)
 	}
 }
 
 // Done leaves the last line of counts where it is.
-func (s *screen) Done() {
+func (s *terminal) Done() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.terminal && s.status != "" {
+	if s.interactive && s.status != "" {
 		_, _ = fmt.Fprintln(s.out)
 	}
 	s.status = ""
 }
 
-func (s *screen) clear() {
-	if s.terminal && s.status != "" {
+func (s *terminal) clearStatus() {
+	if s.interactive && s.status != "" {
 		_, _ = io.WriteString(s.out, "\r\x1b[K")
 	}
 }
 
-func (s *screen) draw() {
-	if s.terminal && s.status != "" {
+func (s *terminal) drawStatus() {
+	if s.interactive && s.status != "" {
 		_, _ = io.WriteString(s.out, s.status)
 	}
 }
@@ -107,29 +107,29 @@ func alertLine(a *pipeline.Alert) string {
 		line += " · " + a.Evidence
 	}
 	if a.Count > 1 {
-		line += fmt.Sprintf(" · %s times", grouped(a.Count))
+		line += fmt.Sprintf(" · %s times", formatCount(a.Count))
 	}
-	return printable(line, 240)
+	return oneLineText(line, 240)
 }
 
-// printable makes one line of s, of at most so many characters, that is shown as it is.
-func printable(s string, most int) string {
+// oneLineText makes one line of s, of at most so many characters, that is shown as it is.
+func oneLineText(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
 			return '·'
 		}
 		return r
-	}, harmless(s))
+	}, stripControl(s))
 	if r := []rune(s); len(r) > most {
 		return string(r[:most-1]) + "…"
 	}
 	return s
 }
 
-// harmless replaces everything that a terminal obeys instead of showing it, but for the line feed and the tab: control characters of
+// stripControl replaces everything that a terminal obeys instead of showing it, but for the line feed and the tab: control characters of
 // both sets, and the marks that turn the direction of writing, by which a name can look like another. Bytes that are not UTF-8 become
 // U+FFFD.
-func harmless(s string) string {
+func stripControl(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t':
@@ -141,18 +141,18 @@ func harmless(s string) string {
 	}, s)
 }
 
-// A harmlessWriter is for text that others put together. Each Write is a whole number of characters.
-type harmlessWriter struct{ out io.Writer }
+// A stripControlWriter is for text that others put together. Each Write is a whole number of characters.
+type stripControlWriter struct{ out io.Writer }
 
-func (w harmlessWriter) Write(b []byte) (int, error) {
-	if _, err := io.WriteString(w.out, harmless(string(b))); err != nil {
+func (w stripControlWriter) Write(b []byte) (int, error) {
+	if _, err := io.WriteString(w.out, stripControl(string(b))); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-// grouped writes a count for a person: 1,234,567.
-func grouped[T int | int64 | uint64](n T) string {
+// formatCount writes a count for a person: 1,234,567.
+func formatCount[T int | int64 | uint64](n T) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
 		s = s[:i] + "," + s[i:]
