@@ -227,10 +227,10 @@ func newShipping(ctx context.Context) (*shipping, error) {
 // take ships with patience, as no live capture can: a file would outrun any broker.
 func (k *shipping) take(e *pipeline.Event) {
 	k.events++
-	var m collector.Mark
+	var m collector.Checkpoint
 	if k.marked {
 		k.at++
-		m = collector.Mark{At: k.at, From: k.at}
+		m = collector.Checkpoint{End: k.at, ReadFrom: k.at}
 	}
 	_, _ = k.lane.Ship(context.Background(), e, m)
 }
@@ -241,8 +241,8 @@ func (k *shipping) finish() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	err := k.shipper.Close(ctx)
-	if l := k.shipper.Ledger(); l.Shipped != uint64(k.events) {
-		err = errors.Join(err, fmt.Errorf("%d events, of which %d were shipped", k.events, l.Shipped))
+	if l := k.shipper.Ledger(); l.Delivered != uint64(k.events) {
+		err = errors.Join(err, fmt.Errorf("%d events, of which %d were shipped", k.events, l.Delivered))
 	}
 	return err
 }

@@ -23,11 +23,11 @@ type Shipper interface {
 	Lane(name string) Lane
 }
 
-// A Mark is a place in a file that can be resumed. At is the offset behind the last record of a line: lines are numbered by it, in
+// A Checkpoint is a place in a file that can be resumed. At is the offset behind the last record of a line: lines are numbered by it, in
 // order. From ≤ At is where reading must begin again to find what is behind At: it is smaller while another stream of the same
 // file has begun a line (a partial) that is not complete yet. What completes at or before At has been shipped.
-type Mark struct {
-	At, From int64
+type Checkpoint struct {
+	End, ReadFrom int64
 }
 
 // A Lane is used by one goroutine. Ship waits for room: what can wait (a file) waits. TryShip never waits: what cannot (a wire)
@@ -36,13 +36,13 @@ type Mark struct {
 type Lane interface {
 	// Ship hands over the event that ends at m. The shipper's journal keeps m: after a kill, Resume gives the last one below
 	// which everything is safe, and the events behind it are put into the batches in which they were the first time.
-	Ship(ctx context.Context, e *pipeline.Event, m Mark) (uint64, error)
+	Ship(ctx context.Context, e *pipeline.Event, m Checkpoint) (uint64, error)
 	TryShip(e *pipeline.Event) bool
 	Acked() uint64
 	// Resume tells where the lane of this name had come to in an earlier life; false: it is new.
-	Resume() (Mark, bool)
+	Resume() (Checkpoint, bool)
 	// Seal tells that what was shipped can not be read again (its file is unlinked): it may go to the spool rather than wait.
-	Seal()
+	SourceGone()
 	// Close tells that no more comes; when all is acknowledged the lane is forgotten, unless keep says that its file may still be
 	// there at the next start.
 	Close(keep bool)

@@ -39,7 +39,7 @@ func (s *e2eSystem) testKills(t *testing.T) {
 	}
 	for range 2 {
 		time.Sleep(2 * time.Second) // what was seen on the wire is acknowledged; nobody sends
-		acked := metric(s.metrics(9464), "tidegate_ship_acked_total")
+		acked := metric(s.metrics(9464), "tidegate_collector_events_safe_total")
 		s.docker("kill", "-s", "KILL", "collector")
 		s.docker("start", "collector")
 		s.waitMetrics(9464)

@@ -294,7 +294,7 @@ func TestKafka(t *testing.T) {
 
 	time.Sleep(2 * time.Second) // what was seen on the wire is acknowledged or in the spool; nobody sends
 	k.hold.Lock()               // what is deleted while no collector runs is lost to anybody
-	acked := metric(k.metrics(9464), "tidegate_ship_acked_total")
+	acked := metric(k.metrics(9464), "tidegate_collector_events_safe_total")
 	k.kill("collect")
 	k.startCollector()
 	visit()

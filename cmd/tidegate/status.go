@@ -87,8 +87,8 @@ func (p *process) printTotals() {
 	w := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
 	if p.shipper != nil {
 		l := p.shipper.Ledger()
-		_, _ = fmt.Fprintf(w, "collector\tread %s\tshipped %s\twaiting %s\tdropped %s\tlost %s\n", formatCount(l.Read+l.Recovered), formatCount(l.Shipped), formatCount(l.Waiting), formatCount(l.Dropped), formatCount(l.Lost))
-		if !l.Balanced() {
+		_, _ = fmt.Fprintf(w, "collector\tread %s\tshipped %s\twaiting %s\tdropped %s\tlost %s\n", formatCount(l.Read+l.Recovered), formatCount(l.Delivered), formatCount(l.Buffered), formatCount(l.Dropped), formatCount(l.Lost))
+		if !l.IsBalanced() {
 			_, _ = fmt.Fprintf(w, "\tthe sums do not meet: %+v\n", l)
 		}
 	}

@@ -74,13 +74,15 @@ func (s *seen) wait(t *testing.T, marker string, want int) [][]byte {
 // noLane is a shipper and its lane, of which a handler that ships nothing uses only Close.
 type noLane struct{}
 
-func (noLane) Ship(context.Context, *pipeline.Event, collector.Mark) (uint64, error) { return 0, nil }
-func (noLane) TryShip(*pipeline.Event) bool                                          { return true }
-func (noLane) Acked() uint64                                                         { return 0 }
-func (noLane) Resume() (collector.Mark, bool)                                        { return collector.Mark{}, false }
-func (noLane) Seal()                                                                 {}
-func (noLane) Close(bool)                                                            {}
-func (noLane) Lane(string) collector.Lane                                            { return noLane{} }
+func (noLane) Ship(context.Context, *pipeline.Event, collector.Checkpoint) (uint64, error) {
+	return 0, nil
+}
+func (noLane) TryShip(*pipeline.Event) bool         { return true }
+func (noLane) Acked() uint64                        { return 0 }
+func (noLane) Resume() (collector.Checkpoint, bool) { return collector.Checkpoint{}, false }
+func (noLane) SourceGone()                          {}
+func (noLane) Close(bool)                           {}
+func (noLane) Lane(string) collector.Lane           { return noLane{} }
 
 func ip(t *testing.T, args string) { t.Helper(); run(t, "ip", strings.Fields(args)...) }
 func run(t *testing.T, name string, args ...string) {

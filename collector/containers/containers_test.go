@@ -175,7 +175,7 @@ type lane struct {
 }
 
 func (l *lane) Lane(string) collector.Lane { return l }
-func (l *lane) Ship(context.Context, *pipeline.Event, collector.Mark) (uint64, error) {
+func (l *lane) Ship(context.Context, *pipeline.Event, collector.Checkpoint) (uint64, error) {
 	return 0, nil
 }
 
@@ -186,10 +186,10 @@ func (l *lane) TryShip(e *pipeline.Event) bool {
 	l.ch <- e
 	return true
 }
-func (l *lane) Acked() uint64                  { return 0 }
-func (l *lane) Resume() (collector.Mark, bool) { return collector.Mark{}, false }
-func (l *lane) Seal()                          {}
-func (l *lane) Close(bool)                     {}
+func (l *lane) Acked() uint64                        { return 0 }
+func (l *lane) Resume() (collector.Checkpoint, bool) { return collector.Checkpoint{}, false }
+func (l *lane) SourceGone()                          {}
+func (l *lane) Close(bool)                           {}
 
 func run(t *testing.T, a *api, change func(*Config)) (*Registry, *lane) {
 	t.Helper()

@@ -16,16 +16,16 @@ import (
 type discardProducer struct{ n int }
 
 func (s *discardProducer) Lane(string) collector.Lane { return s }
-func (s *discardProducer) Ship(_ context.Context, e *pipeline.Event, _ collector.Mark) (uint64, error) {
+func (s *discardProducer) Ship(_ context.Context, e *pipeline.Event, _ collector.Checkpoint) (uint64, error) {
 	s.n++
 	pipeline.ReleaseEvent(e)
 	return uint64(s.n), nil
 }
-func (s *discardProducer) TryShip(*pipeline.Event) bool   { return false }
-func (s *discardProducer) Acked() uint64                  { return 0 }
-func (s *discardProducer) Resume() (collector.Mark, bool) { return collector.Mark{}, false }
-func (s *discardProducer) Seal()                          {}
-func (s *discardProducer) Close(bool)                     {}
+func (s *discardProducer) TryShip(*pipeline.Event) bool         { return false }
+func (s *discardProducer) Acked() uint64                        { return 0 }
+func (s *discardProducer) Resume() (collector.Checkpoint, bool) { return collector.Checkpoint{}, false }
+func (s *discardProducer) SourceGone()                          {}
+func (s *discardProducer) Close(bool)                           {}
 
 // cpu reports what an iteration took of a processor: on a machine that others use too the clock says little.
 func cpu(b *testing.B) func() {

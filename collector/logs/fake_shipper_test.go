@@ -26,12 +26,12 @@ type shipped struct {
 	offset, bytes                    uint64
 	truncated, partial               bool
 	container                        string
-	mark                             collector.Mark
+	mark                             collector.Checkpoint
 }
 
 // String is what tells one from another: long lines differ in their length.
 func (e shipped) String() string {
-	return fmt.Sprintf("%.20q of %d bytes, %.8s, at %d, number %d, from %d", e.message, len(e.message), e.id, e.offset, e.mark.At, e.mark.From)
+	return fmt.Sprintf("%.20q of %d bytes, %.8s, at %d, number %d, from %d", e.message, len(e.message), e.id, e.offset, e.mark.End, e.mark.ReadFrom)
 }
 
 // fakeShipper is a Shipper in memory that outlives the Source: crash takes back what was not acknowledged.
@@ -75,7 +75,7 @@ func (s *fakeShipper) Lane(name string) collector.Lane {
 	return l
 }
 
-func (l *fakeLane) Ship(ctx context.Context, e *pipeline.Event, m collector.Mark) (uint64, error) {
+func (l *fakeLane) Ship(ctx context.Context, e *pipeline.Event, m collector.Checkpoint) (uint64, error) {
 	if l.s.gate != nil {
 		select {
 		case <-ctx.Done():
@@ -93,14 +93,14 @@ func (l *fakeLane) Ship(ctx context.Context, e *pipeline.Event, m collector.Mark
 		id: hex.EncodeToString(e.Id), message: string([]byte(e.Log.Message)), stream: e.Log.Stream, path: e.Log.Path, level: e.Log.Level, time: e.Timestamp,
 		offset: e.Log.Offset, bytes: e.Log.Bytes, truncated: e.Log.Truncated, partial: e.Partial, container: e.Container.GetName(), mark: m,
 	}
-	if n := len(l.list); n > 0 && l.list[n-1].mark.At >= m.At {
+	if n := len(l.list); n > 0 && l.list[n-1].mark.End >= m.End {
 		l.s.errs = append(l.s.errs, "number did not grow: "+l.name+" "+g.message)
 	}
-	if m.From > m.At || m.From < 0 {
+	if m.ReadFrom > m.End || m.ReadFrom < 0 {
 		l.s.errs = append(l.s.errs, "From is behind At: "+l.name)
 	}
 	if len(l.replayed) > 0 {
-		if w := l.replayed[0]; w.id != g.id || w.message != g.message || w.mark.At != g.mark.At {
+		if w := l.replayed[0]; w.id != g.id || w.message != g.message || w.mark.End != g.mark.End {
 			l.s.errs = append(l.s.errs, fmt.Sprintf("not the same as before the crash: %s / %s", w, g))
 		}
 		l.replayed = l.replayed[1:]
@@ -117,16 +117,16 @@ func (l *fakeLane) Ship(ctx context.Context, e *pipeline.Event, m collector.Mark
 func (l *fakeLane) TryShip(*pipeline.Event) bool { return false }
 func (l *fakeLane) Acked() uint64                { return 0 }
 
-func (l *fakeLane) Resume() (collector.Mark, bool) {
+func (l *fakeLane) Resume() (collector.Checkpoint, bool) {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	if len(l.list) == 0 {
-		return collector.Mark{}, false
+		return collector.Checkpoint{}, false
 	}
 	return l.list[len(l.list)-1].mark, true
 }
 
-func (l *fakeLane) Seal() {
+func (l *fakeLane) SourceGone() {
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
 	close(l.sealed)

@@ -55,10 +55,10 @@ func (f *file) openProducer(ship collector.Shipper, container string, bud *budge
 	if !ok {
 		return
 	}
-	f.resumeEnd = m.At
-	f.offset = m.From
-	f.readOffset.Store(m.From)
-	if m.From > 0 {
+	f.resumeEnd = m.End
+	f.offset = m.ReadFrom
+	f.readOffset.Store(m.ReadFrom)
+	if m.ReadFrom > 0 {
 		for i := range f.pending {
 			f.pending[i].discardLine(bud)
 		}

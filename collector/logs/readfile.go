@@ -55,7 +55,7 @@ type callbackShipper struct{ emit func(*pipeline.Event) }
 
 func (o callbackShipper) Lane(string) collector.Lane { return o }
 
-func (o callbackShipper) Ship(ctx context.Context, e *pipeline.Event, _ collector.Mark) (uint64, error) {
+func (o callbackShipper) Ship(ctx context.Context, e *pipeline.Event, _ collector.Checkpoint) (uint64, error) {
 	o.emit(e)
 	return 0, ctx.Err()
 }
@@ -66,10 +66,10 @@ func (o callbackShipper) TryShip(e *pipeline.Event) bool { o.emit(e); return tru
 func (callbackShipper) Acked() uint64 { return 0 }
 
 // Resume says that the file is new.
-func (callbackShipper) Resume() (collector.Mark, bool) { return collector.Mark{}, false }
+func (callbackShipper) Resume() (collector.Checkpoint, bool) { return collector.Checkpoint{}, false }
 
-// Seal and Close have nothing to let go of.
-func (callbackShipper) Seal() {}
+// SourceGone and Close have nothing to let go of.
+func (callbackShipper) SourceGone() {}
 
-// Close is as Seal.
+// Close is as SourceGone.
 func (callbackShipper) Close(bool) {}

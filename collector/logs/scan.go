@@ -276,7 +276,7 @@ func (c *tailer) dropMissing(seen []*file) {
 func (f *file) markSourceGone() {
 	if (f.name == "" || f.maybeListed) && f.lane != nil && !f.sealed {
 		f.sealed = true
-		f.lane.Seal()
+		f.lane.SourceGone()
 	}
 }
 

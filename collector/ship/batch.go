@@ -28,28 +28,28 @@ var (
 // exactly, and the event is free for its next use. Protobuf lets fields come in any order: containers stand in front of the first
 // event that names them, and the head of the batch, which has its stamp, is put behind everything when that is known.
 type batch struct {
-	id         uint64 // tells two lives of a pooled batch apart
-	buf        []byte
-	events     int
-	counts     counts
-	containers map[*pipeline.Container]uint32
-	portions   []*portion
-	born       int64       // when the first event was added
-	charged    int         // bytes that its room has been told of
-	sealed     atomic.Bool // something in it can not be read again
-	tainted    bool        // a request that failed may still be reading buf
+	id           uint64 // tells two lives of a pooled batch apart
+	buf          []byte
+	events       int
+	counts       datasetCounts
+	containers   map[*pipeline.Container]uint32
+	ranges       []*batchRange
+	openedAt     int64       // when the first event was added
+	chargedBytes int         // bytes that its room has been told of
+	sourceGone   atomic.Bool // something in it can not be read again
+	bufferShared bool        // a request that failed may still be reading buf
 }
 
-// A portion is what a batch holds of one lane: the events behind after, up to mark.
-type portion struct {
-	lane  *lane
-	batch *batch // nil: what it holds is safe, or from an earlier life
-	after int64
-	mark  collector.Mark
-	count uint32
-	done  bool
+// A batchRange is what a batch holds of one lane: the events behind after, up to mark.
+type batchRange struct {
+	lane       *lane
+	batch      *batch // nil: what it holds is safe, or from an earlier life
+	after      int64
+	checkpoint collector.Checkpoint
+	count      uint32
+	done       bool
 
-	again *again // it was cut in an earlier life and is being cut again
+	replay *rangeReplay // it was cut in an earlier life and is being cut again
 }
 
 var (
@@ -63,28 +63,28 @@ func newBatch() *batch {
 	return b
 }
 
-// free gives b back. Nobody may hold it.
-func (b *batch) free() {
+// recycle gives b back. Nobody may hold it.
+func (b *batch) recycle() {
 	clear(b.containers)
-	clear(b.portions)
+	clear(b.ranges)
 	buf := b.buf[:0]
-	if b.tainted {
+	if b.bufferShared {
 		buf = nil
 	}
-	*b = batch{buf: buf, containers: b.containers, portions: b.portions[:0]}
+	*b = batch{buf: buf, containers: b.containers, ranges: b.ranges[:0]}
 	batchPool.Put(b)
 }
 
-// add encodes e behind what is there, with its containers as indices. It leaves b as it was if that would make it larger than limit.
-func (b *batch) add(e *pipeline.Event, limit int) error {
+// addEvent encodes e behind what is there, with its containers as indices. It leaves b as it was if that would make it larger than limit.
+func (b *batch) addEvent(e *pipeline.Event, limit int) error {
 	was, known := len(b.buf), len(b.containers)
 	owner := e.Container
 	e.Container, e.Host, e.Ingested = nil, nil, 0
-	e.ContainerIndex = b.intern(owner)
+	e.ContainerIndex = b.internContainer(owner)
 	source, destination := b.internEndpoint(e.Source), b.internEndpoint(e.Destination)
 	size := e.SizeVT()
 	if len(b.buf)+size+8 > limit {
-		b.forget(was, known)
+		b.truncate(was, known)
 		e.Container = owner
 		restore(e.Source, source)
 		restore(e.Destination, destination)
@@ -93,11 +93,11 @@ func (b *batch) add(e *pipeline.Event, limit int) error {
 		}
 		return errFull
 	}
-	b.buf = appendHead(b.buf, eventKey, size)
+	b.buf = appendKeyAndSize(b.buf, eventKey, size)
 	at := len(b.buf)
-	b.buf = grow(b.buf, size)
+	b.buf = extend(b.buf, size)
 	if _, err := e.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
-		b.forget(was, known)
+		b.truncate(was, known)
 		return err
 	}
 	b.events++
@@ -111,7 +111,7 @@ func (b *batch) internEndpoint(p *pipeline.Endpoint) *pipeline.Container {
 	}
 	c := p.Container
 	p.Container = nil
-	p.ContainerIndex = b.intern(c)
+	p.ContainerIndex = b.internContainer(c)
 	return c
 }
 
@@ -121,8 +121,8 @@ func restore(p *pipeline.Endpoint, c *pipeline.Container) {
 	}
 }
 
-// intern gives the index + 1 of c in the batch, and puts it there when it is new.
-func (b *batch) intern(c *pipeline.Container) uint32 {
+// internContainer gives the index + 1 of c in the batch, and puts it there when it is new.
+func (b *batch) internContainer(c *pipeline.Container) uint32 {
 	if c == nil {
 		return 0
 	}
@@ -134,22 +134,22 @@ func (b *batch) intern(c *pipeline.Container) uint32 {
 	size := c.SizeVT()
 	said := c
 	if size > maxContainer {
-		said = &pipeline.Container{Id: clip(c.Id), Name: clip(c.Name), Image: clip(c.Image), ImageId: clip(c.ImageId), Demo: c.Demo}
+		said = &pipeline.Container{Id: firstKiB(c.Id), Name: firstKiB(c.Name), Image: firstKiB(c.Image), ImageId: firstKiB(c.ImageId), Demo: c.Demo}
 		size = said.SizeVT()
 	}
-	b.buf = appendHead(b.buf, containerKey, size)
+	b.buf = appendKeyAndSize(b.buf, containerKey, size)
 	at := len(b.buf)
-	b.buf = grow(b.buf, size)
+	b.buf = extend(b.buf, size)
 	if _, err := said.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		panic("ship: a container that was measured does not fit: " + err.Error())
 	}
 	return i
 }
 
-func clip(s string) string { return s[:min(len(s), 1<<10)] }
+func firstKiB(s string) string { return s[:min(len(s), 1<<10)] }
 
-// forget takes back what was appended since the buffer was `was` long and held `known` containers.
-func (b *batch) forget(was, known int) {
+// truncate takes back what was appended since the buffer was `was` long and held `known` containers.
+func (b *batch) truncate(was, known int) {
 	b.buf = b.buf[:was]
 	if len(b.containers) == known {
 		return
@@ -161,34 +161,34 @@ func (b *batch) forget(was, known int) {
 	}
 }
 
-// stamp puts the head of the batch behind its events.
-func (b *batch) stamp(head *pipeline.Batch) {
+// appendHeader puts the head of the batch behind its events.
+func (b *batch) appendHeader(head *pipeline.Batch) {
 	size := head.SizeVT()
 	at := len(b.buf)
-	b.buf = grow(b.buf, size)
+	b.buf = extend(b.buf, size)
 	if _, err := head.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		panic("ship: a head that was measured does not fit: " + err.Error())
 	}
 }
 
-func appendHead(buf []byte, key byte, size int) []byte {
+func appendKeyAndSize(buf []byte, key byte, size int) []byte {
 	return binary.AppendUvarint(append(buf, key), uint64(size))
 }
 
-// grow makes b n longer; what is new is not cleared.
-func grow(b []byte, n int) []byte {
+// extend makes b n longer; what is new is not cleared.
+func extend(b []byte, n int) []byte {
 	if cap(b)-len(b) < n {
 		b = append(make([]byte, 0, max(2*cap(b), len(b)+n, 16<<10)), b...)
 	}
 	return b[:len(b)+n]
 }
 
-// counts are numbers of events by dataset.
-type counts [datasets]uint32
+// datasetCounts are numbers of events by dataset.
+type datasetCounts [datasets]uint32
 
 const datasets = 10
 
-func (c *counts) sum() (n uint64) {
+func (c *datasetCounts) sum() (n uint64) {
 	for _, v := range c {
 		n += uint64(v)
 	}

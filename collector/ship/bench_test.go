@@ -34,7 +34,7 @@ func BenchmarkLaneToBatch(b *testing.B) {
 			b.Fatal("shed")
 		}
 		if i%2000 == 0 {
-			drain(&(*s.parts.Load())[0].wire)
+			drain(&(*s.partitions.Load())[0].packets)
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
@@ -53,9 +53,9 @@ func BenchmarkLineToBatch(b *testing.B) {
 		e.Dataset, e.Timestamp, e.Container = pipeline.Dataset_LOG, int64(i), f.container
 		e.Log = pipeline.LogLineFromVTPool()
 		e.Log.Message, e.Log.Stream, e.Log.Offset = text, "stdout", uint64(i)
-		l.part.logs.add(l, e, collector.Mark{At: int64(i) + 1, From: int64(i) + 1})
+		l.partition.files.addFileEvent(l, e, collector.Checkpoint{End: int64(i) + 1, ReadFrom: int64(i) + 1})
 		if i%2000 == 0 {
-			drain(&l.part.logs)
+			drain(&l.partition.files)
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
@@ -72,29 +72,29 @@ func benchShipper(b *testing.B) *Shipper {
 	}
 	kcfg := kafka.Default()
 	kcfg.Brokers = []string{"127.0.0.1:1"}
-	s, err := New(cfg, kcfg, id, quiet(), nil)
+	s, err := New(cfg, kcfg, id, testLog(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.halt()
+	s.stopWorkers()
 	l := s.Lane("file").(*lane)
-	l.part, l.marked = (*s.parts.Load())[0], true
+	l.partition, l.marked = (*s.partitions.Load())[0], true
 	return s
 }
 
 // drain is Kafka taking everything at once.
-func drain(c *cutter) {
+func drain(c *batcher) {
 	for _, b := range c.queue {
-		c.stream.push(b, c.stream.draw(b))
+		c.sender.queue(b, c.sender.nextSequence(b))
 	}
 	c.queue = c.queue[:0]
-	for _, it := range c.stream.items {
-		for _, p := range it.b.portions {
-			p.lane.finish(p)
+	for _, it := range c.sender.pending {
+		for _, p := range it.batch.ranges {
+			p.lane.finishRange(p)
 		}
-		c.stream.free(it.b)
+		c.sender.freeBatch(it.batch)
 	}
-	c.stream.items = c.stream.items[:0]
+	c.sender.pending = c.sender.pending[:0]
 }
 
 // BenchmarkLineToKafka goes all the way to a broker with its data on disk: journal, zstd and acknowledgement included.
@@ -111,14 +111,14 @@ func BenchmarkLineToKafka(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := New(cfg, kcfg, id, quiet(), nil)
+	s, err := New(cfg, kcfg, id, testLog(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	all := files(8, b.N/8+1)
 	b.ReportAllocs()
 	b.ResetTimer()
-	if err := pourAll(b.Context(), s, all); err != nil {
+	if err := shipAll(b.Context(), s, all); err != nil {
 		b.Fatal(err)
 	}
 	if err := s.Close(context.Background()); err != nil {

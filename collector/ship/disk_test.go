@@ -34,43 +34,43 @@ func (f fullDisk) WriteAt(b []byte, at int64) (int, error) {
 
 // TestFullDisk: lines wait, the wire goes on, and when there is room again everything goes on.
 func TestFullDisk(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
+	w := newHarness(t)
+	w.startBroker()
 	var full atomic.Bool
-	s := w.live(seams{
+	s := w.start(failpoints{
 		journalFile: func(f journalFile) journalFile { return fullDisk{f.(spoolFile), &full} },
 		spoolFile:   func(f spoolFile) spoolFile { return fullDisk{f, &full} },
 	})
 	full.Store(true)
 	all := files(3, 200)
 	wire := s.Lane("wire")
-	if err := pourAll(t.Context(), s, all); err != nil {
+	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 300 {
 		wire.TryShip(query(i, nil))
 	}
-	until(t, "the wire goes on", func() bool { return wire.Acked() == 300 })
-	until(t, "the error is counted", func() bool { return s.books.journalErr.Load() > 0 })
-	if n := s.books.shipped[pipeline.Dataset_LOG].Load(); n != 0 {
+	eventually(t, "the wire goes on", func() bool { return wire.Acked() == 300 })
+	eventually(t, "the error is counted", func() bool { return s.counters.journalErr.Load() > 0 })
+	if n := s.counters.delivered[pipeline.Dataset_LOG].Load(); n != 0 {
 		t.Errorf("%d lines were produced that the journal does not know", n)
 	}
-	w.brokerAway()
+	w.stopBroker()
 	for i := range 300 {
 		wire.TryShip(query(300+i, nil))
 	}
-	until(t, "the spool's error is counted", func() bool { return s.books.spoolErr.Load() > 0 })
-	if s.whyShed() != dropDisk {
-		t.Errorf("shed for %s", reasonNames[s.whyShed()])
+	eventually(t, "the spool's error is counted", func() bool { return s.counters.spoolErr.Load() > 0 })
+	if s.shedReason() != dropDisk {
+		t.Errorf("shed for %s", reasonNames[s.shedReason()])
 	}
 	full.Store(false)
-	until(t, "the spool takes it", func() bool { return wire.Acked() == 600 })
-	w.brokerUp()
-	if l := w.close(s); l.Shipped != 1200 {
+	eventually(t, "the spool takes it", func() bool { return wire.Acked() == 600 })
+	w.startBroker()
+	if l := w.close(s); l.Delivered != 1200 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.exactly(all...)
-	w.queries(600)
+	w.checkExactlyOnce(all...)
+	w.checkQueries(600)
 }
 
 // TestRealFullDisk is the same on a file system that is really full, from the start.
@@ -81,8 +81,8 @@ func TestRealFullDisk(t *testing.T) {
 		return
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
-	w := newWorld(t)
-	w.brokerUp()
+	w := newHarness(t)
+	w.startBroker()
 	w.cfg.StateDir = dir
 	if _, err := LoadIdentity(dir); err != nil {
 		t.Fatal(err)
@@ -91,17 +91,17 @@ func TestRealFullDisk(t *testing.T) {
 	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
-	s := w.live(seams{})
+	s := w.start(failpoints{})
 	all := files(2, 100)
-	if err := pourAll(t.Context(), s, all); err != nil {
+	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the error is counted", func() bool { return s.books.journalErr.Load() > 1 })
+	eventually(t, "the error is counted", func() bool { return s.counters.journalErr.Load() > 1 })
 	os.Remove(filler)
-	if l := w.close(s); l.Shipped != 200 {
+	if l := w.close(s); l.Delivered != 200 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.exactly(all...)
+	w.checkExactlyOnce(all...)
 }
 
 // TestDamagedJournal: whatever happens to its bytes, no line is lost; a torn tail, which is what a kill leaves, doubles none either.
@@ -111,16 +111,16 @@ func TestDamagedJournal(t *testing.T) {
 	}
 	r := rand.New(rand.NewPCG(7, 7))
 	for round := range 6 {
-		w := newWorld(t)
-		w.brokerUp()
+		w := newHarness(t)
+		w.startBroker()
 		all := files(5, 600)
 		w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
 		var n atomic.Int64
-		s := w.live(seams{beforeProduce: func(stampKey) { dieAfter(&n, 10) }})
+		s := w.start(failpoints{beforeProduce: func(batchID) { dieAfter(&n, 10) }})
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
-		wg.Go(func() { pourAll(ctx, s, all) })
-		until(t, "senders died", func() bool { return n.Load() > 12 })
+		wg.Go(func() { shipAll(ctx, s, all) })
+		eventually(t, "senders died", func() bool { return n.Load() > 12 })
 		cancel()
 		wg.Wait()
 		s.kill()
@@ -139,24 +139,24 @@ func TestDamagedJournal(t *testing.T) {
 		if err := os.WriteFile(name, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s = w.live(seams{})
-		if s.books.damaged.Load() == 0 {
+		s = w.start(failpoints{})
+		if s.counters.damaged.Load() == 0 {
 			t.Error("the damage was not counted")
 		}
-		if err := pourAll(t.Context(), s, all); err != nil {
+		if err := shipAll(t.Context(), s, all); err != nil {
 			t.Fatal(err)
 		}
 		w.close(s)
 		if torn {
-			w.exactly(all...)
+			w.checkExactlyOnce(all...)
 			continue
 		}
-		w.atLeast(all...)
+		w.checkAtLeastOnce(all...)
 	}
 }
 
-// atLeast checks that every line of files is there.
-func (w *world) atLeast(files ...*file) {
+// checkAtLeastOnce checks that every line of files is there.
+func (w *harness) checkAtLeastOnce(files ...*file) {
 	w.t.Helper()
 	there := map[string]bool{}
 	events, _ := w.events()
@@ -174,13 +174,13 @@ func (w *world) atLeast(files ...*file) {
 
 // TestDamagedSpool: what is damaged is counted by dataset, the rest is sent.
 func TestDamagedSpool(t *testing.T) {
-	w := newWorld(t)
-	s := w.live(seams{})
+	w := newHarness(t)
+	s := w.start(failpoints{})
 	wire := s.Lane("wire")
 	for i := range 1000 {
 		wire.TryShip(query(i, nil))
 	}
-	until(t, "all is spooled", func() bool { return wire.Acked() == 1000 })
+	eventually(t, "all is spooled", func() bool { return wire.Acked() == 1000 })
 	s.kill()
 	names, _ := filepath.Glob(filepath.Join(w.state, "spool", "*.seg"))
 	if len(names) != 1 {
@@ -197,26 +197,26 @@ func TestDamagedSpool(t *testing.T) {
 	if err := os.WriteFile(names[0], text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.brokerUp()
-	s = w.live(seams{})
+	w.startBroker()
+	s = w.start(failpoints{})
 	l := w.close(s)
-	if l.Lost != 100 || l.Recovered != 950 || l.Shipped != 850 || s.books.damaged.Load() == 0 {
-		t.Errorf("ledger %+v, damaged %d", l, s.books.damaged.Load())
+	if l.Lost != 100 || l.Recovered != 950 || l.Delivered != 850 || s.counters.damaged.Load() == 0 {
+		t.Errorf("ledger %+v, damaged %d", l, s.counters.damaged.Load())
 	}
 }
 
 func TestJournalIsCompacted(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
-	s := w.live(seams{})
+	w := newHarness(t)
+	w.startBroker()
+	s := w.start(failpoints{})
 	s.journal.mu.Lock()
 	s.journal.limit = 2000
 	s.journal.mu.Unlock()
 	all := files(3, 3000)
-	if err := pourAll(t.Context(), s, all); err != nil {
+	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "all is acked", func() bool { return s.Ledger().Shipped == 9000 })
+	eventually(t, "all is acked", func() bool { return s.Ledger().Delivered == 9000 })
 	s.kill()
 	text, err := readJournal(w.state)
 	if err != nil {
@@ -234,40 +234,40 @@ func TestJournalIsCompacted(t *testing.T) {
 }
 
 func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
-	check := func(e entry) {
+	check := func(e record) {
 		t.Helper()
 		b := appendRecord([]byte(journalMagic), &e)
 		var got []string
-		damaged := readRecords(b, func(g *entry) { got = append(got, fmt.Sprintf("%+v", *g)) })
+		damaged := readRecords(b, func(g *record) { got = append(got, fmt.Sprintf("%+v", *g)) })
 		if want := fmt.Sprintf("%+v", e); damaged != 0 || len(got) != 1 || got[0] != want {
 			t.Errorf("%v, damaged %d, want %s", got, damaged, want)
 		}
 	}
-	p := entryPortion{after: 100, mark: collector.Mark{At: 300, From: 200}, count: 7}
+	p := rangeRecord{after: 100, checkpoint: collector.Checkpoint{End: 300, ReadFrom: 200}, count: 7}
 	numbered := p
 	numbered.lane = 3
-	none := []entryPortion{}
-	check(entry{kind: recLane, lane: 3, name: "a/b", seen: 1e9, portions: nil})
-	check(entry{kind: recMark, lane: 3, portions: []entryPortion{numbered}})
-	check(entry{kind: recDone, lane: 3, portions: []entryPortion{numbered}})
-	check(entry{kind: recBatch, stamp: stampKey{1 << 63, 7, 9}, portions: []entryPortion{numbered, numbered}})
-	check(entry{kind: recShrink, stamp: stampKey{1, 7, 9}, portions: []entryPortion{numbered}})
-	check(entry{kind: recForget, lane: 9, portions: none[:0:0]})
-	check(entry{kind: recPartitions, n: 12})
+	none := []rangeRecord{}
+	check(record{kind: recLane, lane: 3, name: "a/b", seen: 1e9, ranges: nil})
+	check(record{kind: recMark, lane: 3, ranges: []rangeRecord{numbered}})
+	check(record{kind: recDone, lane: 3, ranges: []rangeRecord{numbered}})
+	check(record{kind: recBatch, batch: batchID{1 << 63, 7, 9}, ranges: []rangeRecord{numbered, numbered}})
+	check(record{kind: recShrink, batch: batchID{1, 7, 9}, ranges: []rangeRecord{numbered}})
+	check(record{kind: recForget, lane: 9, ranges: none[:0:0]})
+	check(record{kind: recPartitions, n: 12})
 }
 
 func FuzzJournal(f *testing.F) {
-	p := []entryPortion{{lane: 1, after: 0, mark: collector.Mark{At: 100, From: 50}, count: 3}}
+	p := []rangeRecord{{lane: 1, after: 0, checkpoint: collector.Checkpoint{End: 100, ReadFrom: 50}, count: 3}}
 	b := []byte(journalMagic)
-	for _, e := range []entry{
+	for _, e := range []record{
 		{kind: recPartitions, n: 4},
 		{kind: recLane, lane: 1, name: "a", seen: 5},
-		{kind: recMark, lane: 1, portions: []entryPortion{{lane: 1, mark: collector.Mark{At: 10, From: 10}}}},
-		{kind: recBatch, stamp: stampKey{1, 2, 3}, portions: p},
-		{kind: recShrink, stamp: stampKey{1, 2, 3}, portions: p},
+		{kind: recMark, lane: 1, ranges: []rangeRecord{{lane: 1, checkpoint: collector.Checkpoint{End: 10, ReadFrom: 10}}}},
+		{kind: recBatch, batch: batchID{1, 2, 3}, ranges: p},
+		{kind: recShrink, batch: batchID{1, 2, 3}, ranges: p},
 		{kind: recLane, lane: 2, name: "a", seen: 5},
-		{kind: recDone, lane: 2, portions: p},
-		{kind: recAck, stamp: stampKey{1, 2, 3}},
+		{kind: recDone, lane: 2, ranges: p},
+		{kind: recAck, batch: batchID{1, 2, 3}},
 		{kind: recForget, lane: 1},
 	} {
 		b = appendRecord(b, &e)
@@ -282,12 +282,12 @@ func FuzzJournal(f *testing.F) {
 			b = append(b, r...)
 		}
 		past := replay(b)
-		s := &Shipper{cfg: Default(), streams: map[streamKey]*stream{}, lanes: map[string]*lane{}, log: quiet()}
-		s.books.damaged.Store(0)
-		s.takeJournal(past)
+		s := &Shipper{cfg: Default(), senders: map[senderKey]*sender{}, lanes: map[string]*lane{}, log: testLog()}
+		s.counters.damaged.Store(0)
+		s.recoverJournal(past)
 		for _, l := range s.lanes {
 			m, _ := l.Resume()
-			if m.At < 0 || m.From < 0 || m.From > m.At || int64(l.Acked()) > max(m.At, l.number.Load()) {
+			if m.End < 0 || m.ReadFrom < 0 || m.ReadFrom > m.End || int64(l.Acked()) > max(m.End, l.lastEnd.Load()) {
 				t.Errorf("lane %q resumes at %v, acked %d", l.name, m, l.Acked())
 			}
 		}
@@ -301,7 +301,7 @@ func FuzzJournal(f *testing.F) {
 
 func FuzzSpool(f *testing.F) {
 	one := func(seq uint64, batch string) []byte {
-		h := found{stamp: stampKey{9, 1, seq}, wire: true, n: len(batch), counts: counts{1, 2}}
+		h := spoolHeader{stamp: batchID{9, 1, seq}, wire: true, n: len(batch), counts: datasetCounts{1, 2}}
 		return append(appendSpoolHead(nil, &h), batch...)
 	}
 	f.Add(append(one(1, "hello"), one(2, "world")...))
@@ -309,7 +309,7 @@ func FuzzSpool(f *testing.F) {
 	f.Add([]byte("TGB1TGB1TGB1"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var end int64
-		damaged := scanSegment(bytes.NewReader(b), int64(len(b)), func(at int64, g found) {
+		damaged := scanSegment(bytes.NewReader(b), int64(len(b)), func(at int64, g spoolHeader) {
 			if at < end+spoolHead || g.whole && at+int64(g.n) > int64(len(b)) {
 				t.Fatalf("a batch at %d behind %d of %d bytes", at, end, len(b))
 			}
@@ -329,8 +329,8 @@ func TestKillMinusNine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	w := newWorld(t)
-	w.brokerUp()
+	w := newHarness(t)
+	w.startBroker()
 	runChildren(t, w)
-	w.exactly(files(childFiles, childLines)...)
+	w.checkExactlyOnce(files(childFiles, childLines)...)
 }

@@ -86,7 +86,7 @@ func lock(stateDir string) (*os.File, error) {
 	return f, nil
 }
 
-func randomBoot() uint64 {
+func randomEpoch() uint64 {
 	var b [8]byte
 	rand.Read(b[:])
 	return binary.LittleEndian.Uint64(b[:])

@@ -31,11 +31,11 @@ type journal struct {
 
 	mu      sync.Mutex
 	file    journalFile
-	size    int64             // of what is whole; bytes behind it are overwritten
-	limit   int64             // compact when size has passed it
-	next    uint32            // number for the next lane
-	lanes   map[uint32]*lane  // that have a number
-	pending map[stampKey]*jot // batches that are not safe
+	size    int64                       // of what is whole; bytes behind it are overwritten
+	limit   int64                       // compact when size has passed it
+	next    uint32                      // number for the next lane
+	lanes   map[uint32]*lane            // that have a number
+	pending map[batchID]*journaledBatch // batches that are not safe
 	parts   int
 	closed  bool
 	fresh   time.Time // when it was last written anew
@@ -43,10 +43,10 @@ type journal struct {
 	written atomic.Int64
 }
 
-// A jot is a batch of the journal that is not safe yet, as its record has it.
-type jot struct {
-	stamp    stampKey
-	portions []entryPortion
+// A journaledBatch is a batch of the journal that is not safe yet, as its record has it.
+type journaledBatch struct {
+	id     batchID
+	ranges []rangeRecord
 }
 
 // journalFile is what a journal needs of an *os.File; tests let the disk be full.
@@ -112,13 +112,13 @@ func (j *journal) compact() error {
 func (j *journal) snapshot() []byte {
 	b := []byte(journalMagic)
 	if j.parts > 0 {
-		b = appendRecord(b, &entry{kind: recPartitions, n: j.parts})
+		b = appendRecord(b, &record{kind: recPartitions, n: j.parts})
 	}
 	for _, l := range j.lanes {
 		b = l.appendState(b)
 	}
 	for _, p := range j.pending {
-		b = appendRecord(b, &entry{kind: recBatch, stamp: p.stamp, portions: p.portions})
+		b = appendRecord(b, &record{kind: recBatch, batch: p.id, ranges: p.ranges})
 	}
 	return b
 }
@@ -164,13 +164,13 @@ func (j *journal) write(records []byte) error {
 }
 
 // batch writes what b holds, under its stamp. Only when it returns nil may b be produced.
-func (j *journal) batch(b *batch, stamp stampKey, now int64) error {
+func (j *journal) batch(b *batch, stamp batchID, now int64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.buf = j.buf[:0]
-	p := &jot{stamp: stamp, portions: make([]entryPortion, 0, len(b.portions))}
+	p := &journaledBatch{id: stamp, ranges: make([]rangeRecord, 0, len(b.ranges))}
 	var fresh []*lane
-	for _, q := range b.portions {
+	for _, q := range b.ranges {
 		l := q.lane
 		if l.id == 0 {
 			l.id = j.next
@@ -179,11 +179,11 @@ func (j *journal) batch(b *batch, stamp stampKey, now int64) error {
 		if j.lanes[l.id] == nil {
 			j.lanes[l.id] = l
 			fresh = append(fresh, l)
-			j.buf = appendRecord(j.buf, &entry{kind: recLane, lane: l.id, seen: now / 1e9, name: l.name})
+			j.buf = appendRecord(j.buf, &record{kind: recLane, lane: l.id, seen: now / 1e9, name: l.name})
 		}
-		p.portions = append(p.portions, entryPortion{lane: l.id, after: q.after, mark: q.mark, count: q.count})
+		p.ranges = append(p.ranges, rangeRecord{lane: l.id, after: q.after, checkpoint: q.checkpoint, count: q.count})
 	}
-	j.buf = appendRecord(j.buf, &entry{kind: recBatch, stamp: stamp, portions: p.portions})
+	j.buf = appendRecord(j.buf, &record{kind: recBatch, batch: stamp, ranges: p.ranges})
 	j.pending[stamp] = p // before it is written, since writing may compact
 	err := j.write(j.buf)
 	if err != nil {
@@ -196,29 +196,29 @@ func (j *journal) batch(b *batch, stamp stampKey, now int64) error {
 }
 
 // ack tells that a batch is safe.
-func (j *journal) ack(stamp stampKey) error {
+func (j *journal) ack(stamp batchID) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.pending[stamp] == nil {
 		return nil
 	}
 	delete(j.pending, stamp)
-	return j.write(appendRecord(j.buf[:0], &entry{kind: recAck, stamp: stamp}))
+	return j.write(appendRecord(j.buf[:0], &record{kind: recAck, batch: stamp}))
 }
 
 // shrink tells that what l still lacks of a portion will not come.
-func (j *journal) shrink(stamp stampKey, l *lane, p *portion) error {
+func (j *journal) shrink(stamp batchID, l *lane, p *batchRange) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	kept := entryPortion{lane: l.id, after: p.after, mark: p.mark, count: p.count}
+	kept := rangeRecord{lane: l.id, after: p.after, checkpoint: p.checkpoint, count: p.count}
 	if b := j.pending[stamp]; b != nil {
-		for i := range b.portions {
-			if q := &b.portions[i]; q.lane == l.id && q.after == p.after {
+		for i := range b.ranges {
+			if q := &b.ranges[i]; q.lane == l.id && q.after == p.after {
 				*q = kept
 			}
 		}
 	}
-	return j.write(appendRecord(j.buf[:0], &entry{kind: recShrink, stamp: stamp, portions: []entryPortion{kept}}))
+	return j.write(appendRecord(j.buf[:0], &record{kind: recShrink, batch: stamp, ranges: []rangeRecord{kept}}))
 }
 
 // forget tells that a lane is over and nothing of it is missing.
@@ -229,7 +229,7 @@ func (j *journal) forget(l *lane) error {
 		return nil
 	}
 	delete(j.lanes, l.id)
-	return j.write(appendRecord(j.buf[:0], &entry{kind: recForget, lane: l.id}))
+	return j.write(appendRecord(j.buf[:0], &record{kind: recForget, lane: l.id}))
 }
 
 // partitions remembers how many partitions the topic has, for a start without Kafka.
@@ -240,7 +240,7 @@ func (j *journal) partitions(n int) error {
 		return nil
 	}
 	j.parts = n
-	return j.write(appendRecord(j.buf[:0], &entry{kind: recPartitions, n: n}))
+	return j.write(appendRecord(j.buf[:0], &record{kind: recPartitions, n: n}))
 }
 
 func (j *journal) bytes() int64 { return j.written.Load() }
@@ -269,24 +269,24 @@ func syncDir(dir string) {
 	}
 }
 
-// past is what the journal of an earlier life says.
-type past struct {
+// recoveredJournal is what the journal of an earlier life says.
+type recoveredJournal struct {
 	lanes   map[uint32]*lane
 	names   map[string]*lane // the lane that a name meant last
-	batches map[stampKey]*pastBatch
+	batches map[batchID]*recoveredBatch
 	parts   int
 	next    uint32 // above every number of a lane
 	damaged int
 }
 
-type pastBatch struct {
-	stamp    stampKey
-	portions []*portion
+type recoveredBatch struct {
+	id     batchID
+	ranges []*batchRange
 }
 
 // replay reads a journal. Whatever the bytes are, it gives a past that can be resumed.
-func replay(b []byte) *past {
-	p := &past{lanes: map[uint32]*lane{}, names: map[string]*lane{}, batches: map[stampKey]*pastBatch{}, next: 1}
+func replay(b []byte) *recoveredJournal {
+	p := &recoveredJournal{lanes: map[uint32]*lane{}, names: map[string]*lane{}, batches: map[batchID]*recoveredBatch{}, next: 1}
 	if len(bytes.TrimLeft(b, "\x00")) == 0 {
 		return p
 	}
@@ -294,26 +294,26 @@ func replay(b []byte) *past {
 	return p
 }
 
-func (p *past) apply(e *entry) {
+func (p *recoveredJournal) apply(e *record) {
 	switch e.kind {
 	case recLane:
 		p.lane(e)
 	case recMark:
-		if l := p.lanes[e.lane]; l != nil && e.portions[0].mark.At >= l.safe.At {
-			l.safe, l.known = e.portions[0].mark, true
+		if l := p.lanes[e.lane]; l != nil && e.ranges[0].checkpoint.End >= l.safe.End {
+			l.safe, l.known = e.ranges[0].checkpoint, true
 			l.advance()
 		}
 	case recDone:
 		if l := p.lanes[e.lane]; l != nil {
-			l.insert(&portion{lane: l, after: e.portions[0].after, mark: e.portions[0].mark, done: true, again: &again{}})
+			l.insertRange(&batchRange{lane: l, after: e.ranges[0].after, checkpoint: e.ranges[0].checkpoint, done: true, replay: &rangeReplay{}})
 			l.advance()
 		}
 	case recBatch:
 		p.batch(e)
 	case recAck:
-		if b := p.batches[e.stamp]; b != nil {
-			delete(p.batches, e.stamp)
-			for _, q := range b.portions {
+		if b := p.batches[e.batch]; b != nil {
+			delete(p.batches, e.batch)
+			for _, q := range b.ranges {
 				q.done = true
 				q.lane.advance()
 			}
@@ -327,7 +327,7 @@ func (p *past) apply(e *entry) {
 	}
 }
 
-func (p *past) lane(e *entry) {
+func (p *recoveredJournal) lane(e *record) {
 	if e.lane == 0 || e.lane == 1<<32-1 || p.lanes[e.lane] != nil {
 		return
 	}
@@ -339,7 +339,7 @@ func (p *past) lane(e *entry) {
 	p.next = max(p.next, e.lane+1)
 }
 
-func (p *past) forget(id uint32) {
+func (p *recoveredJournal) forget(id uint32) {
 	l := p.lanes[id]
 	if l == nil {
 		return
@@ -351,34 +351,34 @@ func (p *past) forget(id uint32) {
 	l.orphan = true // should a batch still name it
 }
 
-func (p *past) batch(e *entry) {
-	if p.batches[e.stamp] != nil { // written twice, because the first time was thought to have failed
+func (p *recoveredJournal) batch(e *record) {
+	if p.batches[e.batch] != nil { // written twice, because the first time was thought to have failed
 		return
 	}
-	b := &pastBatch{stamp: e.stamp}
-	for _, q := range e.portions {
+	b := &recoveredBatch{id: e.batch}
+	for _, q := range e.ranges {
 		l := p.lanes[q.lane]
 		if l == nil {
 			continue // its record was damaged: nobody can say which file it was
 		}
-		n := &portion{lane: l, after: q.after, mark: q.mark, count: q.count, again: &again{}}
+		n := &batchRange{lane: l, after: q.after, checkpoint: q.checkpoint, count: q.count, replay: &rangeReplay{}}
 		l.known = true
-		l.insert(n)
-		b.portions = append(b.portions, n)
+		l.insertRange(n)
+		b.ranges = append(b.ranges, n)
 	}
-	p.batches[e.stamp] = b
+	p.batches[e.batch] = b
 }
 
-func (p *past) shrink(e *entry) {
-	b := p.batches[e.stamp]
+func (p *recoveredJournal) shrink(e *record) {
+	b := p.batches[e.batch]
 	if b == nil {
 		return
 	}
-	for _, q := range b.portions {
-		if q.lane.id == e.portions[0].lane && q.after == e.portions[0].after {
-			q.mark, q.count = e.portions[0].mark, e.portions[0].count
+	for _, q := range b.ranges {
+		if q.lane.id == e.ranges[0].lane && q.after == e.ranges[0].after {
+			q.checkpoint, q.count = e.ranges[0].checkpoint, e.ranges[0].count
 			if q.count == 0 {
-				q.lane.remove(q)
+				q.lane.removeRange(q)
 			}
 		}
 	}

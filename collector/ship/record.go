@@ -30,33 +30,33 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// stampKey names a batch; the collector's id is the journal's own.
-type stampKey struct {
-	boot      uint64
+// batchID names a batch; the collector's id is the journal's own.
+type batchID struct {
+	epoch     uint64
 	partition uint32
 	sequence  uint64
 }
 
-// An entry is one record, decoded; which fields are meant depends on kind.
-type entry struct {
-	kind     byte
-	lane     uint32
-	name     string
-	seen     int64
-	stamp    stampKey
-	portions []entryPortion
-	n        int // partitions
+// An record is one record, decoded; which fields are meant depends on kind.
+type record struct {
+	kind   byte
+	lane   uint32
+	name   string
+	seen   int64
+	batch  batchID
+	ranges []rangeRecord
+	n      int // partitions
 }
 
-type entryPortion struct {
-	lane  uint32
-	after int64
-	mark  collector.Mark
-	count uint32
+type rangeRecord struct {
+	lane       uint32
+	after      int64
+	checkpoint collector.Checkpoint
+	count      uint32
 }
 
 // append writes the body of e behind b.
-func (e *entry) append(b []byte) []byte {
+func (e *record) append(b []byte) []byte {
 	b = append(b, e.kind)
 	switch e.kind {
 	case recLane:
@@ -66,11 +66,11 @@ func (e *entry) append(b []byte) []byte {
 	case recMark, recDone, recForget:
 		b = e.appendLane(b)
 	case recBatch, recAck, recShrink:
-		b = binary.LittleEndian.AppendUint64(b, e.stamp.boot)
-		b = binary.AppendUvarint(b, uint64(e.stamp.partition))
-		b = binary.AppendUvarint(b, e.stamp.sequence)
-		for i := range e.portions {
-			p := &e.portions[i]
+		b = binary.LittleEndian.AppendUint64(b, e.batch.epoch)
+		b = binary.AppendUvarint(b, uint64(e.batch.partition))
+		b = binary.AppendUvarint(b, e.batch.sequence)
+		for i := range e.ranges {
+			p := &e.ranges[i]
 			b = binary.AppendUvarint(b, uint64(p.lane))
 			b = appendPortion(b, p)
 		}
@@ -80,30 +80,30 @@ func (e *entry) append(b []byte) []byte {
 	return b
 }
 
-func (e *entry) appendLane(b []byte) []byte {
+func (e *record) appendLane(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(e.lane))
 	if e.kind != recForget {
-		b = appendPortion(b, &e.portions[0])
+		b = appendPortion(b, &e.ranges[0])
 	}
 	return b
 }
 
-func appendPortion(b []byte, p *entryPortion) []byte {
+func appendPortion(b []byte, p *rangeRecord) []byte {
 	b = binary.AppendVarint(b, p.after)
-	b = binary.AppendVarint(b, p.mark.At)
-	b = binary.AppendVarint(b, p.mark.From)
+	b = binary.AppendVarint(b, p.checkpoint.End)
+	b = binary.AppendVarint(b, p.checkpoint.ReadFrom)
 	return binary.AppendUvarint(b, uint64(p.count))
 }
 
 var errRecord = errors.New("not a record")
 
 // parse reads the body of a record. e.portions is used again.
-func (e *entry) parse(b []byte) error {
+func (e *record) parse(b []byte) error {
 	if len(b) == 0 {
 		return errRecord
 	}
 	r := varints{b: b[1:]}
-	*e = entry{kind: b[0], portions: e.portions[:0]}
+	*e = record{kind: b[0], ranges: e.ranges[:0]}
 	switch e.kind {
 	case recLane:
 		e.lane, e.seen = r.u32(), r.signed()
@@ -111,24 +111,24 @@ func (e *entry) parse(b []byte) error {
 		r.b = nil
 	case recMark, recDone:
 		e.lane = r.u32()
-		e.portions = append(e.portions, r.portion(e.lane))
+		e.ranges = append(e.ranges, r.portion(e.lane))
 	case recForget:
 		e.lane = r.u32()
 	case recBatch, recAck, recShrink:
-		e.stamp = stampKey{boot: r.fixed64(), partition: r.u32(), sequence: r.unsigned()}
+		e.batch = batchID{epoch: r.fixed64(), partition: r.u32(), sequence: r.unsigned()}
 		for len(r.b) > 0 && !r.bad {
-			e.portions = append(e.portions, r.portion(r.u32()))
+			e.ranges = append(e.ranges, r.portion(r.u32()))
 		}
 	case recPartitions:
 		e.n = int(r.u32())
 	default:
 		return errRecord
 	}
-	if r.bad || len(r.b) > 0 || e.kind == recShrink && len(e.portions) != 1 {
+	if r.bad || len(r.b) > 0 || e.kind == recShrink && len(e.ranges) != 1 {
 		return errRecord
 	}
-	for _, p := range e.portions {
-		if p.after < 0 || p.mark.At < p.after || p.mark.From < 0 || p.mark.From > p.mark.At {
+	for _, p := range e.ranges {
+		if p.after < 0 || p.checkpoint.End < p.after || p.checkpoint.ReadFrom < 0 || p.checkpoint.ReadFrom > p.checkpoint.End {
 			return errRecord
 		}
 	}
@@ -179,8 +179,8 @@ func (r *varints) fixed64() uint64 {
 	return v
 }
 
-func (r *varints) portion(lane uint32) entryPortion {
-	return entryPortion{lane: lane, after: r.signed(), mark: collector.Mark{At: r.signed(), From: r.signed()}, count: r.u32()}
+func (r *varints) portion(lane uint32) rangeRecord {
+	return rangeRecord{lane: lane, after: r.signed(), checkpoint: collector.Checkpoint{End: r.signed(), ReadFrom: r.signed()}, count: r.u32()}
 }
 
 // sealRecord frames a body that lies in buf behind the room that was left for its head at offset at.
@@ -191,7 +191,7 @@ func sealRecord(buf []byte, at int) {
 }
 
 // appendRecord writes e as a record behind buf.
-func appendRecord(buf []byte, e *entry) []byte {
+func appendRecord(buf []byte, e *record) []byte {
 	at := len(buf)
 	buf = append(buf, make([]byte, recordHead)...)
 	buf = e.append(buf)
@@ -202,12 +202,12 @@ func appendRecord(buf []byte, e *entry) []byte {
 // readRecords calls each with every record of a journal and tells how many bytes were none. Behind damage it looks for the next
 // record byte by byte: a torn tail costs nothing, a bad block in the middle costs what was in it. The work is bounded by a few
 // times the length of b.
-func readRecords(b []byte, each func(*entry)) (damaged int) {
+func readRecords(b []byte, each func(*record)) (damaged int) {
 	if len(b) < len(journalMagic) || string(b[:len(journalMagic)]) != journalMagic {
 		return len(b)
 	}
 	b = b[len(journalMagic):]
-	var e entry
+	var e record
 	budget := 8 * (len(b) + 1)
 	for len(b) > 0 {
 		n := recordAt(b, &budget)

@@ -60,49 +60,49 @@ type Shipper struct {
 	topic  string
 	kafka  *kafka.Client
 
-	bootLogs, bootWire uint64
+	fileEpoch, packetEpoch uint64
 
-	lock    *os.File
-	journal journal
-	spool   *spool
-	books   books
-	wire    *room
-	parts   atomic.Pointer[[]*part] // of the topic as it is known; those of fewer partitions are prefixes of those of more
-	started time.Time
-	forgot  bool // tidy's: files that were not seen for long have been forgotten
-	seams   seams
+	lock         *os.File
+	journal      journal
+	spool        *spool
+	counters     counters
+	packetBudget *byteBudget
+	partitions   atomic.Pointer[[]*partition] // of the topic as it is known; those of fewer partitions are prefixes of those of more
+	started      time.Time
+	forgot       bool // tidy's: files that were not seen for long have been forgotten
+	failpoints   failpoints
 
-	mu      sync.Mutex
-	all     []*part // ever made
-	streams map[streamKey]*stream
-	lanes   map[string]*lane
-	old     []*lane // of the journal, with portions that are cut again
+	mu             sync.Mutex
+	allPartitions  []*partition // ever made
+	senders        map[senderKey]*sender
+	lanes          map[string]*lane
+	recoveredLanes []*lane // of the journal, with portions that are cut again
 
-	closing  atomic.Bool
-	stop     chan struct{} // closed with closing
-	ctx      context.Context
-	cancel   context.CancelFunc
-	senders  sync.WaitGroup
-	workers  sync.WaitGroup
-	settled  chan struct{} // something was acknowledged
-	janitor  chan struct{}
-	weather  weather
-	diskSaid sync.Map // file → when its error was logged last
+	closing     atomic.Bool
+	stop        chan struct{} // closed with closing
+	ctx         context.Context
+	cancel      context.CancelFunc
+	producing   sync.WaitGroup
+	workers     sync.WaitGroup
+	delivered   chan struct{} // something was acknowledged
+	maintainNow chan struct{}
+	health      brokerHealth
+	diskSaid    sync.Map // file → when its error was logged last
 }
 
-type streamKey struct {
-	boot      uint64
+type senderKey struct {
+	epoch     uint64
 	partition uint32
 }
 
-// seams are where tests kill the process.
-type seams struct {
-	beforeProduce, afterProduce func(stampKey)
+// failpoints are where tests kill the process.
+type failpoints struct {
+	beforeProduce, afterProduce func(batchID)
 	journalFile                 func(journalFile) journalFile
 	spoolFile                   func(spoolFile) spoolFile
 }
 
-func (seams) call(f func(stampKey), k stampKey) {
+func (failpoints) call(f func(batchID), k batchID) {
 	if f != nil {
 		f(k)
 	}
@@ -115,10 +115,10 @@ var (
 
 // New takes over what earlier lives of this collector left in cfg.StateDir and begins to ship. Kafka may be away.
 func New(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
-	return newShipper(cfg, kafkaCfg, id, log, reg, seams{})
+	return newShipper(cfg, kafkaCfg, id, log, reg, failpoints{})
 }
 
-func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Logger, reg prometheus.Registerer, seams seams) (*Shipper, error) {
+func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Logger, reg prometheus.Registerer, seams failpoints) (*Shipper, error) {
 	if err := errors.Join(cfg.Check()...); err != nil {
 		return nil, err
 	}
@@ -131,16 +131,16 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 	}
 	s := &Shipper{
 		cfg: cfg, log: log, id: id, hostID: hex.EncodeToString(id[:]), topic: client.Topic(pipeline.TopicEvents), kafka: client,
-		bootLogs: randomBoot(), bootWire: randomBoot(), wire: newRoom(cfg.Memory / 2), started: time.Now(), seams: seams,
-		streams: map[streamKey]*stream{}, lanes: map[string]*lane{}, stop: make(chan struct{}), settled: make(chan struct{}, 1),
-		janitor: make(chan struct{}, 1),
+		fileEpoch: randomEpoch(), packetEpoch: randomEpoch(), packetBudget: newByteBudget(cfg.Memory / 2), started: time.Now(), failpoints: seams,
+		senders: map[senderKey]*sender{}, lanes: map[string]*lane{}, stop: make(chan struct{}), delivered: make(chan struct{}, 1),
+		maintainNow: make(chan struct{}, 1),
 	}
 	s.host = &pipeline.Host{Name: cfg.Host, Id: s.hostID, Cluster: cfg.Cluster}
 	if s.lock, err = lock(cfg.StateDir); err != nil {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if err := s.begin(reg); err != nil {
+	if err := s.recoverAndStart(reg); err != nil {
 		s.cancel()
 		s.lock.Close()
 		return nil, err
@@ -148,22 +148,22 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 	return s, nil
 }
 
-// begin reads the past, and starts.
-func (s *Shipper) begin(reg prometheus.Registerer) error {
+// recoverAndStart reads the past, and starts.
+func (s *Shipper) recoverAndStart(reg prometheus.Registerer) error {
 	text, err := readJournal(s.cfg.StateDir)
 	if err != nil {
 		return err
 	}
 	p := replay(text)
-	if err := s.takeSpool(p); err != nil {
+	if err := s.recoverSpool(p); err != nil {
 		return err
 	}
-	s.takeJournal(p)
+	s.recoverJournal(p)
 	if err := s.journal.open(s.cfg.StateDir); err != nil {
 		if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 			return err
 		}
-		s.disk(&s.books.journalErr, "journal", err) // files wait until there is room, the wire goes on
+		s.reportDiskError(&s.counters.journalErr, "journal", err) // files wait until there is room, the wire goes on
 	}
 	s.setPartitions(max(p.parts, 1))
 	if reg != nil {
@@ -173,11 +173,11 @@ func (s *Shipper) begin(reg prometheus.Registerer) error {
 		s.reg = reg
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, 3*time.Second)
-	s.ask(ctx)
+	s.refreshTopic(ctx)
 	cancel()
-	s.resume()
-	s.workers.Go(s.tidy)
-	s.workers.Go(s.follow)
+	s.dispatchAll()
+	s.workers.Go(s.maintain)
+	s.workers.Go(s.watchTopic)
 	return nil
 }
 
@@ -198,19 +198,19 @@ func (s *Shipper) Lane(name string) collector.Lane {
 		}
 	}
 	if l == nil {
-		l = &lane{s: s, name: name, seen: time.Now().Unix(), sealing: make(chan struct{})}
+		l = &lane{s: s, name: name, seen: time.Now().Unix(), gone: make(chan struct{})}
 		s.lanes[name] = l
 	}
-	l.touched.Store(time.Now().UnixNano())
+	l.lastActive.Store(time.Now().UnixNano())
 	l.opened.Store(true)
 	return l
 }
 
-// retire forgets a lane that is closed and of which nothing is missing.
-func (s *Shipper) retire(l *lane) {
+// dropFinishedLane forgets a lane that is closed and of which nothing is missing.
+func (s *Shipper) dropFinishedLane(l *lane) {
 	l.mu.Lock()
-	over := (l.closed && !l.keep || l.orphan) && len(l.portions) == 0
-	kept := l.closed && l.keep && !l.marked && len(l.portions) == 0
+	over := (l.closed && !l.keep || l.orphan) && len(l.ranges) == 0
+	kept := l.closed && l.keep && !l.marked && len(l.ranges) == 0
 	l.mu.Unlock()
 	if !over && !kept {
 		return
@@ -220,17 +220,17 @@ func (s *Shipper) retire(l *lane) {
 		delete(s.lanes, l.name)
 	}
 	s.mu.Unlock()
-	s.disk(&s.books.journalErr, "journal", s.journal.forget(l))
+	s.reportDiskError(&s.counters.journalErr, "journal", s.journal.forget(l))
 }
 
-func (s *Shipper) resumed() []*lane {
+func (s *Shipper) lanesToReplay() []*lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.old
+	return s.recoveredLanes
 }
 
-// head is what stands behind the events of a batch.
-func (s *Shipper) head(boot uint64, partition uint32, seq uint64) *pipeline.Batch {
+// batchHeader is what stands behind the events of a batch.
+func (s *Shipper) batchHeader(boot uint64, partition uint32, seq uint64) *pipeline.Batch {
 	return &pipeline.Batch{
 		Schema: pipeline.Schema, Collector: s.id[:], Boot: boot, Partition: partition, Sequence: seq,
 		Shipped: time.Now().UnixNano(), Host: s.host,
@@ -241,85 +241,85 @@ func (s *Shipper) head(boot uint64, partition uint32, seq uint64) *pipeline.Batc
 func (s *Shipper) setPartitions(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.all) < n {
-		p := &part{index: len(s.all)}
-		s.initCutter(&p.logs, p.index, false)
-		s.initCutter(&p.wire, p.index, true)
-		s.all = append(s.all, p)
-		s.workers.Go(p.logs.pump)
+	for len(s.allPartitions) < n {
+		p := &partition{index: len(s.allPartitions)}
+		s.initBatcher(&p.files, p.index, false)
+		s.initBatcher(&p.packets, p.index, true)
+		s.allPartitions = append(s.allPartitions, p)
+		s.workers.Go(p.files.journalBatches)
 	}
-	for _, p := range s.all[:n] {
-		p.logs.room.size.Store(s.cfg.Memory / 2 / int64(n))
+	for _, p := range s.allPartitions[:n] {
+		p.files.budget.size.Store(s.cfg.Memory / 2 / int64(n))
 	}
-	parts := s.all[:n:n]
-	s.parts.Store(&parts)
+	parts := s.allPartitions[:n:n]
+	s.partitions.Store(&parts)
 }
 
-func (s *Shipper) initCutter(c *cutter, partition int, wire bool) {
-	boot := s.bootLogs
+func (s *Shipper) initBatcher(c *batcher, partition int, wire bool) {
+	boot := s.fileEpoch
 	c.closed = s.closing.Load()
-	c.s, c.index, c.wire, c.kick = s, 2*partition, wire, make(chan struct{}, 1)
-	if c.room = newRoom(s.cfg.Memory / 2); wire {
-		boot, c.room, c.index = s.bootWire, s.wire, c.index+1
+	c.s, c.index, c.packets, c.wake = s, 2*partition, wire, make(chan struct{}, 1)
+	if c.budget = newByteBudget(s.cfg.Memory / 2); wire {
+		boot, c.budget, c.index = s.packetEpoch, s.packetBudget, c.index+1
 	}
-	c.stream = s.stream(streamKey{boot, uint32(partition)}, wire)
-	c.stream.cutter, c.stream.room = c, c.room
+	c.sender = s.senderFor(senderKey{boot, uint32(partition)}, wire)
+	c.sender.batcher, c.sender.budget = c, c.budget
 }
 
-// stream gives the stream of a key, made if need be; s.mu is held.
-func (s *Shipper) stream(k streamKey, wire bool) *stream {
-	st := s.streams[k]
+// senderFor gives the stream of a key, made if need be; s.mu is held.
+func (s *Shipper) senderFor(k senderKey, wire bool) *sender {
+	st := s.senders[k]
 	if st == nil {
-		st = &stream{s: s, boot: k.boot, partition: k.partition, wire: wire, room: s.wire, next: 1}
-		s.streams[k] = st
+		st = &sender{s: s, epoch: k.epoch, partition: k.partition, packets: wire, budget: s.packetBudget, next: 1}
+		s.senders[k] = st
 	}
 	return st
 }
 
 // Ledger accounts for every event so far. It balances only after Close: before, events are on their way from one place to another.
-func (s *Shipper) Ledger() Ledger { return s.books.ledger(s.waiting()) }
+func (s *Shipper) Ledger() Ledger { return s.counters.ledger(s.bufferedEvents()) }
 
-func (s *Shipper) waiting() (n uint64) {
-	for _, p := range s.everyPart() {
-		n += p.logs.waiting() + p.wire.waiting()
+func (s *Shipper) bufferedEvents() (n uint64) {
+	for _, p := range s.everyPartition() {
+		n += p.files.bufferedEvents() + p.packets.bufferedEvents()
 	}
-	for _, st := range s.everyStream() {
-		n += st.waiting()
-	}
-	return n
-}
-
-func (s *Shipper) logBytes() (n int64) {
-	for _, p := range s.everyPart() {
-		n += p.logs.room.used.Load()
+	for _, st := range s.everySender() {
+		n += st.bufferedEvents()
 	}
 	return n
 }
 
-func (s *Shipper) everyPart() []*part {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.all
+func (s *Shipper) fileBytes() (n int64) {
+	for _, p := range s.everyPartition() {
+		n += p.files.budget.used.Load()
+	}
+	return n
 }
 
-func (s *Shipper) everyStream() []*stream {
+func (s *Shipper) everyPartition() []*partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]*stream, 0, len(s.streams))
-	for _, st := range s.streams {
+	return s.allPartitions
+}
+
+func (s *Shipper) everySender() []*sender {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]*sender, 0, len(s.senders))
+	for _, st := range s.senders {
 		all = append(all, st)
 	}
 	return all
 }
 
 // newSpool opens the spool, or one that refuses everything.
-func (s *Shipper) newSpool(each func(found, place)) error {
+func (s *Shipper) newSpool(each func(spoolHeader, spoolRef)) error {
 	sp, damaged, err := openSpool(filepath.Join(s.cfg.StateDir, "spool"), s.cfg.SpoolBytes, s.cfg.Sync, each)
 	if err != nil {
 		return err
 	}
-	sp.wrap = s.seams.spoolFile
+	sp.wrap = s.failpoints.spoolFile
 	s.spool = sp
-	s.damaged("spool", damaged)
+	s.reportDamage("spool", damaged)
 	return nil
 }

@@ -28,11 +28,11 @@ func TestDefaultIsValid(t *testing.T) {
 }
 
 func TestEverythingArrivesAsItWas(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
-	s := w.live(seams{})
+	w := newHarness(t)
+	w.startBroker()
+	s := w.start(failpoints{})
 	all := files(20, 300)
-	if err := pourAll(t.Context(), s, all); err != nil {
+	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	wire := s.Lane("wire/0")
@@ -47,7 +47,7 @@ func TestEverythingArrivesAsItWas(t *testing.T) {
 		}
 	}
 	l := w.close(s)
-	if l != (Ledger{Read: 7000, Shipped: 7000}) {
+	if l != (Ledger{Read: 7000, Delivered: 7000}) {
 		t.Errorf("ledger %+v", l)
 	}
 	for _, f := range all {
@@ -58,12 +58,12 @@ func TestEverythingArrivesAsItWas(t *testing.T) {
 	if wire.Acked() != 1000 {
 		t.Errorf("the wire is acked up to %d", wire.Acked())
 	}
-	w.exactly(all...)
+	w.checkExactlyOnce(all...)
 	w.containersAreRight(owner, all)
 }
 
 // containersAreRight checks what the engine sees after Resolve, and that a container's events are in one partition.
-func (w *world) containersAreRight(owner *pipeline.Container, all []*file) {
+func (w *harness) containersAreRight(owner *pipeline.Container, all []*file) {
 	home := map[string]int{}
 	queries := 0
 	for _, m := range w.messages() {
@@ -96,8 +96,8 @@ func (w *world) containersAreRight(owner *pipeline.Container, all []*file) {
 
 // TestKilledBetweenJournalAndProduce: the batches are known and were never sent.
 func TestKilledBetweenJournalAndProduce(t *testing.T) {
-	killAt(t, func(died *atomic.Int64) seams {
-		return seams{beforeProduce: func(stampKey) {
+	killAt(t, func(died *atomic.Int64) failpoints {
+		return failpoints{beforeProduce: func(batchID) {
 			if died.Add(1) > 3 {
 				runtime.Goexit()
 			}
@@ -107,8 +107,8 @@ func TestKilledBetweenJournalAndProduce(t *testing.T) {
 
 // TestKilledBetweenProduceAndAck: the batches are in Kafka and nobody here knows it.
 func TestKilledBetweenProduceAndAck(t *testing.T) {
-	killAt(t, func(died *atomic.Int64) seams {
-		return seams{afterProduce: func(stampKey) {
+	killAt(t, func(died *atomic.Int64) failpoints {
+		return failpoints{afterProduce: func(batchID) {
 			if died.Add(1) > 3 {
 				runtime.Goexit()
 			}
@@ -116,31 +116,31 @@ func TestKilledBetweenProduceAndAck(t *testing.T) {
 	}, 4)
 }
 
-func killAt(t *testing.T, seam func(died *atomic.Int64) seams, repeats int) {
-	w := newWorld(t)
-	w.brokerUp()
+func killAt(t *testing.T, seam func(died *atomic.Int64) failpoints, repeats int) {
+	w := newHarness(t)
+	w.startBroker()
 	w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
 	all := files(8, 2000)
 	var died atomic.Int64
-	s := w.live(seam(&died))
+	s := w.start(seam(&died))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { pourAll(ctx, s, all) })
+	wg.Go(func() { shipAll(ctx, s, all) })
 	// All senders of all partitions stand still at the seam.
-	until(t, "every sender died", func() bool { return died.Load() >= 4*3+3 })
+	eventually(t, "every sender died", func() bool { return died.Load() >= 4*3+3 })
 	cancel()
 	wg.Wait()
 	s.kill()
 
-	s = w.live(seams{})
-	if err := pourAll(t.Context(), s, all); err != nil {
+	s = w.start(failpoints{})
+	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	l := w.close(s)
-	if l.Lost != 0 || l.Waiting != 0 {
+	if l.Lost != 0 || l.Buffered != 0 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.exactly(all...)
+	w.checkExactlyOnce(all...)
 	if _, n := w.events(); n < repeats {
 		t.Errorf("%d repeats, the seam was not tried", n)
 	}
@@ -157,21 +157,21 @@ func TestAnyKillLosesAndDoublesNothing(t *testing.T) {
 }
 
 func TestBrokerAwayLogsWaitAndWireIsSpooled(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
+	w := newHarness(t)
+	w.startBroker()
 	w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
-	s := w.live(seams{})
+	s := w.start(failpoints{})
 	all := files(4, 3000)
 	wire := s.Lane("wire")
 	for i := range 100 {
 		wire.TryShip(query(i, nil))
 	}
-	until(t, "the first are acked", func() bool { return wire.Acked() == 100 })
-	w.brokerAway()
+	eventually(t, "the first are acked", func() bool { return wire.Acked() == 100 })
+	w.stopBroker()
 
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := pourAll(t.Context(), s, all); err != nil {
+		if err := shipAll(t.Context(), s, all); err != nil {
 			t.Error(err)
 		}
 	})
@@ -183,23 +183,23 @@ func TestBrokerAwayLogsWaitAndWireIsSpooled(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	until(t, "the wire is safe in the spool", func() bool { return wire.Acked() == 5000 })
-	until(t, "files wait", func() bool { return s.logBytes() >= w.cfg.Memory/2/4 })
+	eventually(t, "the wire is safe in the spool", func() bool { return wire.Acked() == 5000 })
+	eventually(t, "files wait", func() bool { return s.fileBytes() >= w.cfg.Memory/2/4 })
 	if n := s.Lane(all[0].name).Acked(); n != 0 {
 		t.Errorf("a line is acked up to %d while Kafka is away", n)
 	}
-	w.brokerUp()
+	w.startBroker()
 	wg.Wait()
 	l := w.close(s)
-	if l.Shipped != 17000 || l.Dropped+l.Lost+l.Waiting != 0 || l.Spooled < 4000 || s.spool.bytes() != 0 {
+	if l.Delivered != 17000 || l.Dropped+l.Lost+l.Buffered != 0 || l.Spooled < 4000 || s.spool.bytes() != 0 {
 		t.Errorf("ledger %+v, spool %d", l, s.spool.bytes())
 	}
-	w.exactly(all...)
-	w.queries(5000)
+	w.checkExactlyOnce(all...)
+	w.checkQueries(5000)
 }
 
-// queries checks that n queries are there once each.
-func (w *world) queries(n int) {
+// checkQueries checks that n queries are there once each.
+func (w *harness) checkQueries(n int) {
 	w.t.Helper()
 	times := map[string]int{}
 	events, _ := w.events()
@@ -217,27 +217,27 @@ func (w *world) queries(n int) {
 
 // TestSpoolSurvivesAKill: what the wire lane was told is safe is there after a kill, in its order.
 func TestSpoolSurvivesAKill(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
-	w.live(seams{}).kill() // learns how many partitions there are
-	w.brokerAway()
-	s := w.live(seams{})
+	w := newHarness(t)
+	w.startBroker()
+	w.start(failpoints{}).kill() // learns how many partitions there are
+	w.stopBroker()
+	s := w.start(failpoints{})
 	wire := s.Lane("wire")
 	for i := range 9000 {
 		for !wire.TryShip(query(i, &pipeline.Container{Id: fmt.Sprintf("%064d", i%7)})) {
 			t.Fatal("shed")
 		}
 	}
-	until(t, "all is spooled", func() bool { return wire.Acked() == 9000 })
+	eventually(t, "all is spooled", func() bool { return wire.Acked() == 9000 })
 	s.kill()
 
-	w.brokerUp()
-	s = w.live(seams{})
+	w.startBroker()
+	s = w.start(failpoints{})
 	l := w.close(s)
-	if l.Recovered != 9000 || l.Shipped != 9000 || l.Read != 0 {
+	if l.Recovered != 9000 || l.Delivered != 9000 || l.Read != 0 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.queries(9000)
+	w.checkQueries(9000)
 	if names, _ := filepath.Glob(filepath.Join(w.state, "spool", "*")); len(names) != 0 {
 		t.Errorf("left in the spool: %v", names)
 	}
@@ -245,12 +245,12 @@ func TestSpoolSurvivesAKill(t *testing.T) {
 
 // TestStopWithBrokerAway: a clean stop leaves events of the wire in the spool and lines in their files.
 func TestStopWithBrokerAway(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.cfg.SpoolAfter = time.Hour // nothing is spooled before the stop
-	s := w.live(seams{})
+	s := w.start(failpoints{})
 	wire := s.Lane("wire")
 	all := files(3, 500)
-	if err := pourAll(t.Context(), s, all); err != nil {
+	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 500 {
@@ -261,36 +261,36 @@ func TestStopWithBrokerAway(t *testing.T) {
 	if err := s.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if l := s.Ledger(); !l.Balanced() || l.Waiting != 2000 || l.Spooled != 500 {
+	if l := s.Ledger(); !l.IsBalanced() || l.Buffered != 2000 || l.Spooled != 500 {
 		t.Errorf("ledger %+v", l)
 	}
 
-	w.brokerUp()
-	s = w.live(seams{})
-	if err := pourAll(t.Context(), s, all); err != nil {
+	w.startBroker()
+	s = w.start(failpoints{})
+	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	if l := w.close(s); l.Shipped != 2000 || l.Recovered != 500 {
+	if l := w.close(s); l.Delivered != 2000 || l.Recovered != 500 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.exactly(all...)
-	w.queries(500)
+	w.checkExactlyOnce(all...)
+	w.checkQueries(500)
 }
 
 // TestMemoryIsBoundedWhenTheBrokerNeverComes: files wait, the wire fills the spool and is then shed, each with its reason.
 func TestMemoryIsBoundedWhenTheBrokerNeverComes(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.cfg.BatchBytes = 32 << 10
 	w.cfg.Memory = 1 << 20
 	w.cfg.SpoolBytes = 2 * maxBatchBytes
-	s := w.live(seams{})
+	s := w.start(failpoints{})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { pourAll(ctx, s, files(4, 100_000)) })
+	wg.Go(func() { shipAll(ctx, s, files(4, 100_000)) })
 	wire := s.Lane("wire")
 	for i := range 200_000 {
 		wire.TryShip(query(i, nil))
-		if used := s.wire.used.Load(); used > w.cfg.Memory/2+int64(w.cfg.BatchBytes) {
+		if used := s.packetBudget.used.Load(); used > w.cfg.Memory/2+int64(w.cfg.BatchBytes) {
 			t.Fatalf("the wire holds %d bytes", used)
 		}
 		if i%1000 == 0 {
@@ -305,13 +305,13 @@ func TestMemoryIsBoundedWhenTheBrokerNeverComes(t *testing.T) {
 	if !wire.TryShip(session) {
 		t.Error("a session was shed although there was room for it")
 	}
-	if used := s.logBytes(); used > w.cfg.Memory/2+int64(w.cfg.BatchBytes) {
+	if used := s.fileBytes(); used > w.cfg.Memory/2+int64(w.cfg.BatchBytes) {
 		t.Errorf("files hold %d bytes", used)
 	}
 	cancel()
 	wg.Wait()
 	l := w.close(s)
-	full := s.books.gone[dropSpoolFull][pipeline.Dataset_DNS].Load()
+	full := s.counters.discarded[dropSpoolFull][pipeline.Dataset_DNS].Load()
 	if l.Dropped == 0 || full == 0 || l.Lost != 0 {
 		t.Errorf("ledger %+v, spool full %d", l, full)
 	}
@@ -341,65 +341,65 @@ func TestShedsInTheDeclaredOrder(t *testing.T) {
 
 // TestSealedLinesGoToTheSpool: a file that is unlinked cannot be read again, so its lines do not wait for Kafka.
 func TestSealedLinesGoToTheSpool(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
-	w.live(seams{}).kill()
-	w.brokerAway()
-	s := w.live(seams{})
+	w := newHarness(t)
+	w.startBroker()
+	w.start(failpoints{}).kill()
+	w.stopBroker()
+	s := w.start(failpoints{})
 	f := files(2, 4000)
 	f[1].lines = 700
 	kept := s.Lane(f[1].name) // its lines share batches with those of the other
-	kept.(*lane).part = (*s.parts.Load())[partitionOf(f[0].container.Id, 4)]
+	kept.(*lane).partition = (*s.partitions.Load())[partitionFor(f[0].container.Id, 4)]
 	gone := s.Lane(f[0].name)
 	var wg sync.WaitGroup
-	wg.Go(func() { f[1].pour(t.Context(), kept) })
+	wg.Go(func() { f[1].shipTo(t.Context(), kept) })
 	for i := range f[0].lines {
 		if i == 1500 {
-			gone.Seal()
+			gone.SourceGone()
 		}
 		at := int64(i+1) * 100
-		if _, err := gone.Ship(t.Context(), f[0].event(i), collector.Mark{At: at, From: at}); err != nil {
+		if _, err := gone.Ship(t.Context(), f[0].event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	gone.Close(false)
 	wg.Wait()
-	until(t, "the sealed lines are safe", func() bool { return gone.Acked() == 400_000 })
+	eventually(t, "the sealed lines are safe", func() bool { return gone.Acked() == 400_000 })
 	s.kill()
 
-	w.brokerUp()
-	s = w.live(seams{})
+	w.startBroker()
+	s = w.start(failpoints{})
 	if _, ok := s.Lane(f[0].name).Resume(); ok {
 		t.Error("a lane that is over was remembered")
 	}
-	if err := f[1].pour(t.Context(), s.Lane(f[1].name)); err != nil {
+	if err := f[1].shipTo(t.Context(), s.Lane(f[1].name)); err != nil {
 		t.Fatal(err)
 	}
 	w.close(s)
-	w.exactly(f...)
+	w.checkExactlyOnce(f...)
 }
 
 // TestFileThatDoesNotComeBack: its lines are counted as lost, and the lines that shared their batches are sent.
 func TestFileThatDoesNotComeBack(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
+	w := newHarness(t)
+	w.startBroker()
 	all := files(6, 400)
 	w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
-	s := w.live(seams{beforeProduce: func(stampKey) { runtime.Goexit() }})
+	s := w.start(failpoints{beforeProduce: func(batchID) { runtime.Goexit() }})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { pourAll(ctx, s, all) })
-	until(t, "batches are in the journal", func() bool { return s.journal.bytes() > 1000 })
+	wg.Go(func() { shipAll(ctx, s, all) })
+	eventually(t, "batches are in the journal", func() bool { return s.journal.bytes() > 1000 })
 	time.Sleep(50 * time.Millisecond)
 	cancel()
 	wg.Wait()
 	s.kill()
 
 	w.cfg.ResumeTimeout = 200 * time.Millisecond
-	s = w.live(seams{})
+	s = w.start(failpoints{})
 	missing := uint64(0)
 	for _, p := range s.journal.pending {
-		for _, q := range p.portions {
+		for _, q := range p.ranges {
 			if s.journal.lanes[q.lane].name == all[0].name {
 				missing += uint64(q.count)
 			}
@@ -408,11 +408,11 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 	if missing == 0 {
 		t.Fatal("nothing of the file is in the journal")
 	}
-	if err := pourAll(t.Context(), s, all[1:]); err != nil {
+	if err := shipAll(t.Context(), s, all[1:]); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the file is given up", func() bool { return s.Ledger().Lost == missing })
-	until(t, "the others are safe", func() bool {
+	eventually(t, "the file is given up", func() bool { return s.Ledger().Lost == missing })
+	eventually(t, "the others are safe", func() bool {
 		for _, f := range all[1:] {
 			if s.Lane(f.name).Acked() != 40000 {
 				return false
@@ -421,49 +421,49 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 		return true
 	})
 	// It comes back after all: late, but whole.
-	if err := all[0].pour(t.Context(), s.Lane(all[0].name)); err != nil {
+	if err := all[0].shipTo(t.Context(), s.Lane(all[0].name)); err != nil {
 		t.Fatal(err)
 	}
 	w.close(s)
-	w.exactly(all...)
+	w.checkExactlyOnce(all...)
 }
 
 func TestClosedLaneIsForgottenUnlessKept(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
-	s := w.live(seams{})
+	w := newHarness(t)
+	w.startBroker()
+	s := w.start(failpoints{})
 	all := files(2, 100)
-	if err := pourAll(t.Context(), s, all); err != nil {
+	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	s.Lane(all[0].name).Close(false)
 	s.Lane(all[1].name).Close(true)
 	w.close(s)
-	s = w.live(seams{})
+	s = w.start(failpoints{})
 	if m, ok := s.Lane(all[0].name).Resume(); ok {
 		t.Errorf("the first is at %v", m)
 	}
-	if m, ok := s.Lane(all[1].name).Resume(); !ok || m.At != 10000 || s.Lane(all[1].name).Acked() != 10000 {
+	if m, ok := s.Lane(all[1].name).Resume(); !ok || m.End != 10000 || s.Lane(all[1].name).Acked() != 10000 {
 		t.Errorf("the second is at %v, %v", m, ok)
 	}
 	// The first name means a new file now, which begins at 0.
-	if err := all[0].pour(t.Context(), s.Lane(all[0].name)); err != nil {
+	if err := all[0].shipTo(t.Context(), s.Lane(all[0].name)); err != nil {
 		t.Fatal(err)
 	}
-	if l := w.close(s); l.Shipped != 100 {
+	if l := w.close(s); l.Delivered != 100 {
 		t.Errorf("ledger %+v", l)
 	}
 }
 
 func TestRepeatedAndOversizedEventsAreCounted(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
-	s := w.live(seams{})
+	w := newHarness(t)
+	w.startBroker()
+	s := w.start(failpoints{})
 	l := s.Lane("f")
 	f := files(1, 3)[0]
 	ship := func(i int, at int64) {
 		t.Helper()
-		if n, err := l.Ship(t.Context(), f.event(i), collector.Mark{At: at, From: at}); err != nil || n != uint64(at) {
+		if n, err := l.Ship(t.Context(), f.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil || n != uint64(at) {
 			t.Fatalf("%d, %v", n, err)
 		}
 	}
@@ -472,20 +472,20 @@ func TestRepeatedAndOversizedEventsAreCounted(t *testing.T) {
 	ship(0, 50)
 	big := f.event(1)
 	big.Log.Message = strings.Repeat("x", w.cfg.BatchBytes)
-	if _, err := l.Ship(t.Context(), big, collector.Mark{At: 200, From: 200}); err != nil {
+	if _, err := l.Ship(t.Context(), big, collector.Checkpoint{End: 200, ReadFrom: 200}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := l.Ship(t.Context(), f.event(2), collector.Mark{}); err != nil || n == 0 {
+	if n, err := l.Ship(t.Context(), f.event(2), collector.Checkpoint{}); err != nil || n == 0 {
 		t.Fatal(n, err)
 	}
 	ledger := w.close(s)
-	if ledger != (Ledger{Read: 3, Shipped: 2, Dropped: 1, Resumed: 2}) {
+	if ledger != (Ledger{Read: 3, Delivered: 2, Dropped: 1, Reread: 2}) {
 		t.Errorf("ledger %+v", ledger)
 	}
 	if l.Acked() != 200 {
 		t.Errorf("acked %d", l.Acked())
 	}
-	if _, err := l.Ship(t.Context(), f.event(2), collector.Mark{At: 300}); !errors.Is(err, ErrClosed) {
+	if _, err := l.Ship(t.Context(), f.event(2), collector.Checkpoint{End: 300}); !errors.Is(err, ErrClosed) {
 		t.Errorf("after close: %v", err)
 	}
 	if l.TryShip(query(1, nil)) {
@@ -495,9 +495,9 @@ func TestRepeatedAndOversizedEventsAreCounted(t *testing.T) {
 
 // TestContainerThatSaysTooMuch: a batch does not become too large for Kafka because somebody has a megabyte of labels.
 func TestContainerThatSaysTooMuch(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
-	s := w.live(seams{})
+	w := newHarness(t)
+	w.startBroker()
+	s := w.start(failpoints{})
 	l := s.Lane("wire")
 	for i := range 100 {
 		c := &pipeline.Container{Id: fmt.Sprintf("%064d", i), Name: "big", Labels: []*pipeline.Label{{Key: "k", Value: strings.Repeat("v", 1<<20)}}}
@@ -509,7 +509,7 @@ func TestContainerThatSaysTooMuch(t *testing.T) {
 		}
 	}
 	w.close(s)
-	w.queries(100)
+	w.checkQueries(100)
 	for _, m := range w.messages() {
 		if m.bytes > w.cfg.BatchBytes+1024 {
 			t.Errorf("a batch of %d bytes", m.bytes)
@@ -551,10 +551,10 @@ func TestIdentityIsDrawnOnce(t *testing.T) {
 }
 
 func TestSecondCollectorIsRefused(t *testing.T) {
-	w := newWorld(t)
-	s := w.live(seams{})
+	w := newHarness(t)
+	s := w.start(failpoints{})
 	defer s.kill()
-	_, err := New(w.cfg, w.kcfg, w.id, quiet(), nil)
+	_, err := New(w.cfg, w.kcfg, w.id, testLog(), nil)
 	if err == nil || !strings.Contains(err.Error(), "in use by another collector (process "+fmt.Sprint(os.Getpid())+")") {
 		t.Errorf("error %v", err)
 	}
@@ -562,28 +562,28 @@ func TestSecondCollectorIsRefused(t *testing.T) {
 
 // TestPartitionsChange: batches of an earlier life keep their partition, new events are spread over all.
 func TestPartitionsChange(t *testing.T) {
-	w := newWorld(t)
-	w.brokerUp()
+	w := newHarness(t)
+	w.startBroker()
 	w.kcfg.Partitions = 2
 	all := files(12, 300)
-	s := w.live(seams{afterProduce: func(stampKey) { runtime.Goexit() }})
+	s := w.start(failpoints{afterProduce: func(batchID) { runtime.Goexit() }})
 	w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { pourAll(ctx, s, all) })
-	until(t, "batches are in the journal", func() bool { return s.journal.bytes() > 2000 })
+	wg.Go(func() { shipAll(ctx, s, all) })
+	eventually(t, "batches are in the journal", func() bool { return s.journal.bytes() > 2000 })
 	cancel()
 	wg.Wait()
 	s.kill()
 	w.morePartitions(5)
 
-	s = w.live(seams{})
-	if n := len(*s.parts.Load()); n != 5 {
+	s = w.start(failpoints{})
+	if n := len(*s.partitions.Load()); n != 5 {
 		t.Fatalf("%d partitions", n)
 	}
-	if err := pourAll(t.Context(), s, all); err != nil {
+	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	w.close(s)
-	w.exactly(all...)
+	w.checkExactlyOnce(all...)
 }

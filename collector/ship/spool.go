@@ -76,26 +76,26 @@ type segment struct {
 	live int // items that are not done
 }
 
-// A place is where a batch lies in the spool.
-type place struct {
+// A spoolRef is where a batch lies in the spool.
+type spoolRef struct {
 	segment *segment
 	at      int64 // of the batch, behind its head
 	n       int
 	crc     uint32
 }
 
-// A found is a batch of an earlier life.
-type found struct {
-	stamp  stampKey
+// A spoolHeader is a batch of an earlier life.
+type spoolHeader struct {
+	stamp  batchID
 	wire   bool
-	counts counts
+	counts datasetCounts
 	n      int
 	crc    uint32
 	whole  bool // else the file ends before it does
 }
 
 // openSpool reads what earlier lives left in dir and calls each with it, in the order in which it was written.
-func openSpool(dir string, limit int64, sync bool, each func(found, place)) (s *spool, damaged int64, err error) {
+func openSpool(dir string, limit int64, sync bool, each func(spoolHeader, spoolRef)) (s *spool, damaged int64, err error) {
 	s = &spool{dir: dir, limit: limit, sync: sync, next: 1}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, 0, fmt.Errorf("make spool: %w", err)
@@ -131,7 +131,7 @@ func (s *spool) names() ([]int, error) {
 	return numbers, nil
 }
 
-func (s *spool) load(name string, each func(found, place)) (damaged int64, err error) {
+func (s *spool) load(name string, each func(spoolHeader, spoolRef)) (damaged int64, err error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
@@ -142,11 +142,11 @@ func (s *spool) load(name string, each func(found, place)) (damaged int64, err e
 		return 0, err
 	}
 	seg := &segment{name: name, file: f, size: info.Size()}
-	damaged = scanSegment(f, seg.size, func(at int64, b found) {
+	damaged = scanSegment(f, seg.size, func(at int64, b spoolHeader) {
 		if b.whole {
 			seg.live++
 		}
-		each(b, place{segment: seg, at: at, n: b.n, crc: b.crc})
+		each(b, spoolRef{segment: seg, at: at, n: b.n, crc: b.crc})
 	})
 	s.total.Add(seg.size)
 	if seg.live == 0 {
@@ -156,7 +156,7 @@ func (s *spool) load(name string, each func(found, place)) (damaged int64, err e
 }
 
 // scanSegment calls each with every batch of a segment, as its head has it, and tells how many bytes are of none.
-func scanSegment(r io.ReaderAt, size int64, each func(at int64, b found)) (damaged int64) {
+func scanSegment(r io.ReaderAt, size int64, each func(at int64, b spoolHeader)) (damaged int64) {
 	head := make([]byte, spoolHead)
 	for at := int64(0); at < size; {
 		n, _ := r.ReadAt(head[:min(spoolHead, size-at)], at)
@@ -193,10 +193,10 @@ func nextMagic(r io.ReaderAt, at, size int64) int64 {
 	return size
 }
 
-func appendSpoolHead(b []byte, f *found) []byte {
+func appendSpoolHead(b []byte, f *spoolHeader) []byte {
 	at := len(b)
 	b = append(b, spoolMagic...)
-	b = binary.LittleEndian.AppendUint64(b, f.stamp.boot)
+	b = binary.LittleEndian.AppendUint64(b, f.stamp.epoch)
 	b = binary.LittleEndian.AppendUint32(b, f.stamp.partition)
 	b = binary.LittleEndian.AppendUint64(b, f.stamp.sequence)
 	wire := byte(0)
@@ -212,7 +212,7 @@ func appendSpoolHead(b []byte, f *found) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[at:], castagnoli))
 }
 
-func parseHead(b []byte) (f found, ok bool) {
+func parseHead(b []byte) (f spoolHeader, ok bool) {
 	if len(b) < spoolHead || string(b[:4]) != spoolMagic {
 		return f, false
 	}
@@ -220,7 +220,7 @@ func parseHead(b []byte) (f found, ok bool) {
 	if crc32.Checksum(b[:spoolHead-4], castagnoli) != le.Uint32(b[spoolHead-4:]) {
 		return f, false
 	}
-	f.stamp = stampKey{le.Uint64(b[4:]), le.Uint32(b[12:]), le.Uint64(b[16:])}
+	f.stamp = batchID{le.Uint64(b[4:]), le.Uint32(b[12:]), le.Uint64(b[16:])}
 	f.wire = b[24] == 1
 	for i := range f.counts {
 		f.counts[i] = le.Uint32(b[25+4*i:])
@@ -231,10 +231,10 @@ func parseHead(b []byte) (f found, ok bool) {
 }
 
 // append writes a batch; when it returns nil, a killed process does not lose it.
-func (s *spool) append(stamp stampKey, wire bool, counts *counts, batch []byte) (place, error) {
+func (s *spool) append(stamp batchID, wire bool, counts *datasetCounts, batch []byte) (spoolRef, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p, err := s.write(&found{stamp: stamp, wire: wire, counts: *counts, n: len(batch), crc: crc32.Checksum(batch, castagnoli)}, batch)
+	p, err := s.write(&spoolHeader{stamp: stamp, wire: wire, counts: *counts, n: len(batch), crc: crc32.Checksum(batch, castagnoli)}, batch)
 	switch {
 	case err == nil:
 		s.state.Store(spoolOpen)
@@ -246,31 +246,31 @@ func (s *spool) append(stamp stampKey, wire bool, counts *counts, batch []byte) 
 	return p, err
 }
 
-func (s *spool) write(f *found, batch []byte) (place, error) {
+func (s *spool) write(f *spoolHeader, batch []byte) (spoolRef, error) {
 	if s.closed {
-		return place{}, fs.ErrClosed
+		return spoolRef{}, fs.ErrClosed
 	}
 	s.buf = append(appendSpoolHead(s.buf[:0], f), batch...)
 	n := int64(len(s.buf))
 	if s.total.Load()+n > s.limit {
-		return place{}, errSpoolFull
+		return spoolRef{}, errSpoolFull
 	}
 	if s.active == nil || s.active.size+n > segmentBytes && s.active.size > 0 {
 		if err := s.begin(); err != nil {
-			return place{}, err
+			return spoolRef{}, err
 		}
 	}
 	seg := s.active
 	if _, err := seg.file.WriteAt(s.buf, seg.size); err != nil {
 		seg.file.Truncate(seg.size)
-		return place{}, fmt.Errorf("write spool %s: %w", seg.name, err)
+		return spoolRef{}, fmt.Errorf("write spool %s: %w", seg.name, err)
 	}
 	if s.sync {
 		if err := seg.file.Sync(); err != nil {
-			return place{}, fmt.Errorf("sync spool %s: %w", seg.name, err)
+			return spoolRef{}, fmt.Errorf("sync spool %s: %w", seg.name, err)
 		}
 	}
-	p := place{segment: seg, at: seg.size + spoolHead, n: len(batch), crc: f.crc}
+	p := spoolRef{segment: seg, at: seg.size + spoolHead, n: len(batch), crc: f.crc}
 	seg.size += n
 	seg.live++
 	s.total.Add(n)
@@ -296,7 +296,7 @@ func (s *spool) begin() error {
 }
 
 // read gives a batch.
-func (s *spool) read(p place) ([]byte, error) {
+func (s *spool) read(p spoolRef) ([]byte, error) {
 	b := make([]byte, p.n)
 	if _, err := p.segment.file.ReadAt(b, p.at); err != nil {
 		if errors.Is(err, fs.ErrClosed) {
@@ -311,7 +311,7 @@ func (s *spool) read(p place) ([]byte, error) {
 }
 
 // release tells that the batch at p is no longer needed. A segment goes with its last.
-func (s *spool) release(p place) {
+func (s *spool) release(p spoolRef) {
 	if p.segment == nil {
 		return
 	}

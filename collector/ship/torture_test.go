@@ -20,25 +20,25 @@ import (
 
 func torture(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
-	w := newWorld(t)
+	w := newHarness(t)
 	w.cfg.BatchEvents = 5 + r.IntN(60)
 	w.cfg.Memory = 16 * int64(w.cfg.BatchBytes)
-	w.brokerUp()
+	w.startBroker()
 	all := files(3+r.IntN(10), 6000)
-	var wire wireTruth
+	var wire packetLog
 	for life := 0; ; life++ {
 		// Each life dies after so many batches have come to one of the two seams; the last lives as long as it takes.
 		before, after := r.Int64N(300), r.Int64N(300)
 		var a, b atomic.Int64
-		sm := seams{
-			beforeProduce: func(stampKey) { dieAfter(&a, before) },
-			afterProduce:  func(stampKey) { dieAfter(&b, after) },
+		sm := failpoints{
+			beforeProduce: func(batchID) { dieAfter(&a, before) },
+			afterProduce:  func(batchID) { dieAfter(&b, after) },
 		}
 		last := life == 12
 		if last {
-			sm = seams{}
+			sm = failpoints{}
 		}
-		s := w.live(sm)
+		s := w.start(sm)
 		s.journal.mu.Lock()
 		s.journal.limit = 3000 // compacted all the time
 		s.journal.mu.Unlock()
@@ -46,7 +46,7 @@ func torture(t *testing.T, seed uint64) {
 		var wg sync.WaitGroup
 		var finished atomic.Bool
 		wg.Go(func() {
-			if pourAll(ctx, s, all) == nil {
+			if shipAll(ctx, s, all) == nil {
 				finished.Store(true)
 			}
 		})
@@ -56,7 +56,7 @@ func torture(t *testing.T, seed uint64) {
 			wg.Wait()
 			l := w.close(s)
 			wire.acked(s)
-			if l.Lost != 0 || l.Waiting != 0 {
+			if l.Lost != 0 || l.Buffered != 0 {
 				t.Errorf("ledger %+v", l)
 			}
 			cancel()
@@ -64,9 +64,9 @@ func torture(t *testing.T, seed uint64) {
 		}
 		if r.IntN(4) == 0 {
 			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
-			w.brokerAway()
+			w.stopBroker()
 			time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
-			w.brokerUp()
+			w.startBroker()
 		}
 		for end := time.Now().Add(time.Duration(10+r.IntN(150)) * time.Millisecond); time.Now().Before(end) && !finished.Load() && a.Load() <= before && b.Load() <= after; {
 			time.Sleep(time.Millisecond)
@@ -87,12 +87,12 @@ func torture(t *testing.T, seed uint64) {
 			s.kill()
 		}
 	}
-	w.exactly(all...)
+	w.checkExactlyOnce(all...)
 	wire.check(w)
 }
 
-// wireTruth is what a lane of the wire did, over all lives.
-type wireTruth struct {
+// packetLog is what a lane of the wire did, over all lives.
+type packetLog struct {
 	next int
 	base int // number of the first query of this life
 	gone map[int]bool
@@ -100,7 +100,7 @@ type wireTruth struct {
 }
 
 // run ships queries from a goroutine until the function that it returns is called.
-func (q *wireTruth) run(s *Shipper, wg *sync.WaitGroup) (stop func()) {
+func (q *packetLog) run(s *Shipper, wg *sync.WaitGroup) (stop func()) {
 	if q.gone == nil {
 		q.gone = map[int]bool{}
 	}
@@ -123,7 +123,7 @@ func (q *wireTruth) run(s *Shipper, wg *sync.WaitGroup) (stop func()) {
 }
 
 // acked notes which queries the lane says are safe.
-func (q *wireTruth) acked(s *Shipper) {
+func (q *packetLog) acked(s *Shipper) {
 	s.mu.Lock()
 	l := s.lanes["wire"]
 	s.mu.Unlock()
@@ -135,7 +135,7 @@ func (q *wireTruth) acked(s *Shipper) {
 }
 
 // check finds every query that was safe, and none twice.
-func (q *wireTruth) check(w *world) {
+func (q *packetLog) check(w *harness) {
 	w.t.Helper()
 	times := map[string]int{}
 	events, _ := w.events()
@@ -167,7 +167,7 @@ func dieAfter(n *atomic.Int64, limit int64) {
 	}
 }
 
-func (w *world) morePartitions(n int32) {
+func (w *harness) morePartitions(n int32) {
 	w.t.Helper()
 	c, err := kafka.New(w.kcfg)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A Factory creates and registers metrics. Names are complete ("tidegate_ship_events_total"), help is one sentence that stands
+// A Factory creates and registers metrics. Names are complete ("tidegate_collector_events_read_total"), help is one sentence that stands
 // alone.
 type Factory struct{ registerer prometheus.Registerer }
 

@@ -14,78 +14,78 @@ import (
 // sayEvery is how often trouble that goes on is said again.
 const sayEvery = 30 * time.Second
 
-// tidy moves to the spool what has waited too long, and gives up what does not come back.
-func (s *Shipper) tidy() {
+// maintain moves to the spool what has waited too long, and gives up what does not come back.
+func (s *Shipper) maintain() {
 	t := time.NewTicker(janitorEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-t.C:
-		case <-s.janitor:
+		case <-s.maintainNow:
 		case <-s.ctx.Done():
 			return
 		}
 		now := time.Now()
-		s.hopeless(now)
+		s.expireReplays(now)
 		s.forgetOld(now)
-		s.disk(&s.books.journalErr, "journal", s.journal.refresh(now))
-		s.spill(false)
+		s.reportDiskError(&s.counters.journalErr, "journal", s.journal.refresh(now))
+		s.spillAll(false)
 	}
 }
 
-func (s *Shipper) spill(now bool) {
-	for _, p := range s.everyPart() {
-		p.logs.rescue(now)
+func (s *Shipper) spillAll(now bool) {
+	for _, p := range s.everyPartition() {
+		p.files.moveUnreadable(now)
 	}
-	for _, st := range s.everyStream() {
+	for _, st := range s.everySender() {
 		st.spill(now)
 	}
 }
 
-func (s *Shipper) kickJanitor() {
+func (s *Shipper) requestMaintenance() {
 	select {
-	case s.janitor <- struct{}{}:
+	case s.maintainNow <- struct{}{}:
 	default:
 	}
 }
 
-// follow learns how many partitions the topic has: often until Kafka has answered once.
-func (s *Shipper) follow() {
+// watchTopic learns how many partitions the topic has: often until Kafka has answered once.
+func (s *Shipper) watchTopic() {
 	for {
 		wait := askEvery
-		if !s.weather.known.Load() {
+		if !s.health.known.Load() {
 			wait = time.Second
 		}
 		if !s.sleep(wait) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(s.ctx, s.kafka.Config().Timeout)
-		s.ask(ctx)
+		s.refreshTopic(ctx)
 		cancel()
 	}
 }
 
-// ask makes sure of the topic. Until it has been seen once, in this life or an earlier one, everything goes to partition 0, which
+// refreshTopic makes sure of the topic. Until it has been seen once, in this life or an earlier one, everything goes to partition 0, which
 // every topic has.
-func (s *Shipper) ask(ctx context.Context) {
+func (s *Shipper) refreshTopic(ctx context.Context) {
 	counts, err := s.kafka.EnsureTopics(ctx, pipeline.TopicEvents)
 	if err != nil {
 		if s.ctx.Err() == nil {
-			s.reached(err)
+			s.observeProduce(err)
 		}
 		return
 	}
-	s.weather.known.Store(true)
+	s.health.known.Store(true)
 	n := min(counts[pipeline.TopicEvents], maxPartitions)
-	if n != len(*s.parts.Load()) {
+	if n != len(*s.partitions.Load()) {
 		s.log.Info("events topic", "topic", s.topic, "partitions", n)
 		s.setPartitions(n)
 	}
-	s.disk(&s.books.journalErr, "journal", s.journal.partitions(n))
+	s.reportDiskError(&s.counters.journalErr, "journal", s.journal.partitions(n))
 }
 
-// weather is whether Kafka takes what we produce.
-type weather struct {
+// brokerHealth is whether Kafka takes what we produce.
+type brokerHealth struct {
 	known atomic.Bool // the topic has been seen in this life
 	bad   atomic.Bool
 
@@ -94,9 +94,9 @@ type weather struct {
 	said  time.Time
 }
 
-// reached counts what came of asking Kafka, and says when that changes.
-func (s *Shipper) reached(err error) {
-	w := &s.weather
+// observeProduce counts what came of asking Kafka, and says when that changes.
+func (s *Shipper) observeProduce(err error) {
+	w := &s.health
 	if err == nil {
 		if w.bad.Load() && w.bad.CompareAndSwap(true, false) {
 			w.mu.Lock()
@@ -104,7 +104,7 @@ func (s *Shipper) reached(err error) {
 			w.mu.Unlock()
 			s.log.Info("kafka takes batches again", "after", after.Round(time.Millisecond))
 			if after > time.Second { // else it is one partition that comes and goes
-				s.tryAgain()
+				s.retryNow()
 			}
 		}
 		return
@@ -115,11 +115,11 @@ func (s *Shipper) reached(err error) {
 	kind := kafka.Sort(err)
 	switch kind {
 	case kafka.Denied:
-		s.books.denied.Add(1)
+		s.counters.deniedErrors.Add(1)
 	case kafka.Refused:
-		s.books.refused.Add(1)
+		s.counters.rejectedErrors.Add(1)
 	default:
-		s.books.passing.Add(1)
+		s.counters.transientErrors.Add(1)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -141,18 +141,18 @@ func (s *Shipper) reached(err error) {
 	}
 }
 
-// tryAgain lets what waits after a failure be tried at once.
-func (s *Shipper) tryAgain() {
-	for _, st := range s.everyStream() {
+// retryNow lets what waits after a failure be tried at once.
+func (s *Shipper) retryNow() {
+	for _, st := range s.everySender() {
 		st.mu.Lock()
-		st.retry = time.Time{}
+		st.retryAt = time.Time{}
 		st.dispatch()
 		st.mu.Unlock()
 	}
 }
 
-// disk counts and says that a file could not be written, once while that goes on.
-func (s *Shipper) disk(n *atomic.Uint64, file string, err error) {
+// reportDiskError counts and says that a file could not be written, once while that goes on.
+func (s *Shipper) reportDiskError(n *atomic.Uint64, file string, err error) {
 	if err == nil {
 		return
 	}
@@ -167,16 +167,16 @@ func (s *Shipper) disk(n *atomic.Uint64, file string, err error) {
 	s.log.Error("cannot keep what was shipped on disk", "file", file, "err", err)
 }
 
-func (s *Shipper) damaged(file string, bytes int64) {
+func (s *Shipper) reportDamage(file string, bytes int64) {
 	if bytes > 0 {
-		s.books.damaged.Add(uint64(bytes))
+		s.counters.damaged.Add(uint64(bytes))
 		s.log.Warn("part of a file is damaged and was left out", "file", file, "bytes", bytes)
 	}
 }
 
-// whyShed is the reason for which an event of the wire finds no room.
-func (s *Shipper) whyShed() int {
-	if s.weather.bad.Load() {
+// shedReason is the reason for which an event of the wire finds no room.
+func (s *Shipper) shedReason() int {
+	if s.health.bad.Load() {
 		switch s.spool.state.Load() {
 		case spoolFull:
 			return dropSpoolFull
@@ -199,9 +199,9 @@ func (s *Shipper) sleep(d time.Duration) bool {
 	}
 }
 
-func (s *Shipper) changed() {
+func (s *Shipper) signalDelivered() {
 	select {
-	case s.settled <- struct{}{}:
+	case s.delivered <- struct{}{}:
 	default:
 	}
 }
@@ -213,15 +213,15 @@ func (s *Shipper) Close(ctx context.Context) error {
 		return nil
 	}
 	close(s.stop)
-	for _, p := range s.everyPart() {
-		p.logs.stopTaking()
-		p.wire.stopTaking()
+	for _, p := range s.everyPartition() {
+		p.files.closeInput()
+		p.packets.closeInput()
 	}
-	s.tryAgain()
-	for !s.flushed() && !s.away() {
+	s.retryNow()
+	for !s.everythingProduced() && !s.brokerUnreachable() {
 		t := time.NewTimer(janitorEvery)
 		select {
-		case <-s.settled:
+		case <-s.delivered:
 		case <-t.C:
 		case <-ctx.Done():
 		}
@@ -230,32 +230,32 @@ func (s *Shipper) Close(ctx context.Context) error {
 			break
 		}
 	}
-	s.halt()
-	s.spill(true)
-	return s.shut(true)
+	s.stopWorkers()
+	s.spillAll(true)
+	return s.closeFiles(true)
 }
 
-// halt ends everything that runs.
-func (s *Shipper) halt() {
+// stopWorkers ends everything that runs.
+func (s *Shipper) stopWorkers() {
 	s.cancel()
-	for _, st := range s.everyStream() {
+	for _, st := range s.everySender() {
 		st.mu.Lock() // whoever starts a sender holds it, and looks at the context first
 		if st.timer != nil {
 			st.timer.Stop()
 		}
 		st.mu.Unlock()
 	}
-	s.senders.Wait()
+	s.producing.Wait()
 	s.workers.Wait()
 }
 
-func (s *Shipper) shut(flush bool) error {
+func (s *Shipper) closeFiles(flush bool) error {
 	segments := map[*segment]bool{}
-	for _, st := range s.everyStream() {
+	for _, st := range s.everySender() {
 		st.mu.Lock()
-		for _, it := range st.items {
-			if it.state != done && it.where.segment != nil {
-				segments[it.where.segment] = true
+		for _, it := range st.pending {
+			if it.state != stateDone && it.ref.segment != nil {
+				segments[it.ref.segment] = true
 			}
 		}
 		st.mu.Unlock()
@@ -268,32 +268,32 @@ func (s *Shipper) shut(flush bool) error {
 	return errors.Join(err, s.lock.Close())
 }
 
-func (s *Shipper) flushed() bool {
-	for _, p := range s.everyPart() {
-		if p.logs.waiting() > 0 {
+func (s *Shipper) everythingProduced() bool {
+	for _, p := range s.everyPartition() {
+		if p.files.bufferedEvents() > 0 {
 			return false
 		}
 	}
-	for _, st := range s.everyStream() {
-		if !st.idle() {
+	for _, st := range s.everySender() {
+		if !st.drained() {
 			return false
 		}
 	}
 	return true
 }
 
-// away tells whether all that is left is for partitions that Kafka has not taken anything of for long.
-func (s *Shipper) away() bool {
-	if !s.weather.bad.Load() {
+// brokerUnreachable tells whether all that is left is for partitions that Kafka has not taken anything of for long.
+func (s *Shipper) brokerUnreachable() bool {
+	if !s.health.bad.Load() {
 		return false
 	}
-	for _, p := range s.everyPart() {
-		if p.logs.waiting() > 0 && !p.logs.stream.away() {
+	for _, p := range s.everyPartition() {
+		if p.files.bufferedEvents() > 0 && !p.files.sender.unreachable() {
 			return false
 		}
 	}
-	for _, st := range s.everyStream() {
-		if !st.idle() && !st.away() {
+	for _, st := range s.everySender() {
+		if !st.drained() && !st.unreachable() {
 			return false
 		}
 	}

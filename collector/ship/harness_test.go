@@ -21,8 +21,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A world is a broker that can go away and come back, a state folder, and one life of a collector after the other.
-type world struct {
+// A harness is a broker that can go away and come back, a state folder, and one life of a collector after the other.
+type harness struct {
 	t      *testing.T
 	port   int
 	data   string
@@ -33,9 +33,9 @@ type world struct {
 	kcfg   kafka.Config
 }
 
-func newWorld(t *testing.T) *world {
+func newHarness(t *testing.T) *harness {
 	t.Helper()
-	w := &world{t: t, port: freePort(t), data: t.TempDir(), state: t.TempDir()}
+	w := &harness{t: t, port: freePort(t), data: t.TempDir(), state: t.TempDir()}
 	var err error
 	if w.id, err = LoadIdentity(w.state); err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func newWorld(t *testing.T) *world {
 	w.cfg.BatchEvents, w.cfg.BatchBytes = 50, 64<<10
 	w.kcfg = kafka.Default()
 	w.kcfg.Brokers, w.kcfg.Timeout = []string{"127.0.0.1:" + strconv.Itoa(w.port)}, 2*time.Second
-	t.Cleanup(w.brokerAway)
+	t.Cleanup(w.stopBroker)
 	return w
 }
 
@@ -60,7 +60,7 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func (w *world) brokerUp() {
+func (w *harness) startBroker() {
 	w.t.Helper()
 	var err error
 	w.broker, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(w.port), kfake.DataDir(w.data))
@@ -69,24 +69,24 @@ func (w *world) brokerUp() {
 	}
 }
 
-func (w *world) brokerAway() {
+func (w *harness) stopBroker() {
 	if w.broker != nil {
 		w.broker.Close()
 		w.broker = nil
 	}
 }
 
-func quiet() *slog.Logger {
+func testLog() *slog.Logger {
 	if os.Getenv("SHIP_LOG") != "" {
 		return slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	return slog.New(slog.DiscardHandler)
 }
 
-// live begins a life.
-func (w *world) live(sm seams) *Shipper {
+// start begins a life.
+func (w *harness) start(sm failpoints) *Shipper {
 	w.t.Helper()
-	s, err := newShipper(w.cfg, w.kcfg, w.id, quiet(), prometheus.NewRegistry(), sm)
+	s, err := newShipper(w.cfg, w.kcfg, w.id, testLog(), prometheus.NewRegistry(), sm)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -97,11 +97,11 @@ func (w *world) live(sm seams) *Shipper {
 func (s *Shipper) kill() {
 	s.closing.Store(true)
 	close(s.stop)
-	s.halt()
-	s.shut(false)
+	s.stopWorkers()
+	s.closeFiles(false)
 }
 
-func (w *world) close(s *Shipper) Ledger {
+func (w *harness) close(s *Shipper) Ledger {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -109,7 +109,7 @@ func (w *world) close(s *Shipper) Ledger {
 		w.t.Errorf("close: %v", err)
 	}
 	l := s.Ledger()
-	if !l.Balanced() {
+	if !l.IsBalanced() {
 		w.t.Errorf("the ledger does not balance: %+v", l)
 	}
 	return l
@@ -123,7 +123,7 @@ type message struct {
 }
 
 // messages reads everything that is in the events topic.
-func (w *world) messages() []message {
+func (w *harness) messages() []message {
 	w.t.Helper()
 	c, err := kafka.New(w.kcfg)
 	if err != nil {
@@ -142,7 +142,7 @@ func (w *world) messages() []message {
 	return all
 }
 
-func (w *world) partition(c *kafka.Client, topic string, p int) (all []message) {
+func (w *harness) partition(c *kafka.Client, topic string, p int) (all []message) {
 	conn, err := c.Dialer().DialLeader(w.t.Context(), "tcp", c.Brokers()[0], topic, p)
 	if err != nil {
 		w.t.Fatal(err)
@@ -179,13 +179,13 @@ func (w *world) partition(c *kafka.Client, topic string, p int) (all []message) 
 	}
 }
 
-// A memory is what a reader of the topic remembers of a (collector, boot, partition): the highest sequence and the 64 up to it.
-type memory struct {
+// A dedupWindow is what a reader of the topic remembers of a (collector, boot, partition): the highest sequence and the 64 up to it.
+type dedupWindow struct {
 	high uint64
 	seen uint64
 }
 
-func (m *memory) fresh(seq uint64) bool {
+func (m *dedupWindow) isNew(seq uint64) bool {
 	if seq > m.high {
 		if d := seq - m.high; d < 64 {
 			m.seen <<= d
@@ -205,19 +205,19 @@ func (m *memory) fresh(seq uint64) bool {
 }
 
 // events are those of the topic, repeats dropped as the engine drops them.
-func (w *world) events() (events []*pipeline.Event, repeats int) {
+func (w *harness) events() (events []*pipeline.Event, repeats int) {
 	type who struct {
 		collector string
 		boot      uint64
 		partition int
 	}
-	readers := map[who]*memory{}
+	readers := map[who]*dedupWindow{}
 	for _, m := range w.messages() {
 		k := who{string(m.batch.Collector), m.batch.Boot, m.partition}
 		if readers[k] == nil {
-			readers[k] = &memory{}
+			readers[k] = &dedupWindow{}
 		}
-		if readers[k].fresh(m.batch.Sequence) {
+		if readers[k].isNew(m.batch.Sequence) {
 			events = append(events, m.batch.Events...)
 		} else {
 			repeats++
@@ -226,8 +226,8 @@ func (w *world) events() (events []*pipeline.Event, repeats int) {
 	return events, repeats
 }
 
-// exactly checks that every line of files is there once and nothing else of them.
-func (w *world) exactly(files ...*file) {
+// checkExactlyOnce checks that every line of files is there once and nothing else of them.
+func (w *harness) checkExactlyOnce(files ...*file) {
 	w.t.Helper()
 	times := map[string]int{}
 	events, _ := w.events()
@@ -291,24 +291,24 @@ func (f *file) event(i int) *pipeline.Event {
 	return e
 }
 
-// pour reads f from where its lane has come to, until its end or an error.
-func (f *file) pour(ctx context.Context, l collector.Lane) error {
+// shipTo reads f from where its lane has come to, until its end or an error.
+func (f *file) shipTo(ctx context.Context, l collector.Lane) error {
 	m, _ := l.Resume()
-	for i := int(m.From) / f.size; i < f.lines; i++ {
+	for i := int(m.ReadFrom) / f.size; i < f.lines; i++ {
 		at := int64(i+1) * int64(f.size)
-		if _, err := l.Ship(ctx, f.event(i), collector.Mark{At: at, From: at}); err != nil {
+		if _, err := l.Ship(ctx, f.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// pourAll reads all files at once.
-func pourAll(ctx context.Context, s *Shipper, all []*file) error {
+// shipAll reads all files at once.
+func shipAll(ctx context.Context, s *Shipper, all []*file) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(all))
 	for i, f := range all {
-		wg.Go(func() { errs[i] = f.pour(ctx, s.Lane(f.name)) })
+		wg.Go(func() { errs[i] = f.shipTo(ctx, s.Lane(f.name)) })
 	}
 	wg.Wait()
 	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
@@ -330,8 +330,8 @@ func query(i int, c *pipeline.Container) *pipeline.Event {
 	return e
 }
 
-// until waits for a condition.
-func until(t *testing.T, what string, ok func() bool) {
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -46,12 +46,12 @@ func child(state, broker string) error {
 	kcfg := kafka.Default()
 	kcfg.Brokers = []string{broker}
 	reg := prometheus.NewRegistry()
-	s, err := New(cfg, kcfg, id, quiet(), reg)
+	s, err := New(cfg, kcfg, id, testLog(), reg)
 	if err != nil {
 		return err
 	}
 	done := make(chan error, 1)
-	go func() { done <- pourAll(context.Background(), s, files(childFiles, childLines)) }()
+	go func() { done <- shipAll(context.Background(), s, files(childFiles, childLines)) }()
 	for {
 		select {
 		case err := <-done:
@@ -63,7 +63,7 @@ func child(state, broker string) error {
 			if err := s.Close(ctx); err != nil {
 				return err
 			}
-			fmt.Println("end", s.Ledger().Balanced(), s.Ledger().Waiting)
+			fmt.Println("end", s.Ledger().IsBalanced(), s.Ledger().Buffered)
 			return nil
 		case <-time.After(2 * time.Millisecond):
 			fmt.Println("acked", ackedLines(reg))
@@ -78,7 +78,7 @@ func ackedLines(reg *prometheus.Registry) int {
 	}
 	for _, f := range families {
 		for _, m := range f.GetMetric() {
-			if f.GetName() == "tidegate_ship_acked_total" && m.GetLabel()[0].GetValue() == pipeline.Dataset_LOG.Name() {
+			if f.GetName() == "tidegate_collector_events_safe_total" && m.GetLabel()[0].GetValue() == pipeline.Dataset_LOG.Name() {
 				return int(m.GetCounter().GetValue())
 			}
 		}
@@ -87,7 +87,7 @@ func ackedLines(reg *prometheus.Registry) int {
 }
 
 // runChildren starts the child and kills it until one has come to the end. What a child said to be acknowledged must be in Kafka.
-func runChildren(t *testing.T, w *world) {
+func runChildren(t *testing.T, w *harness) {
 	r := rand.New(rand.NewPCG(1, 9))
 	acked := 0
 	for life := 0; ; life++ {
