@@ -85,7 +85,7 @@ func batches(events []*pipeline.Event, each int) (values [partitions][][]byte, e
 		p := i / each % partitions
 		sequence[p]++
 		b := &pipeline.Batch{
-			Schema: pipeline.Schema, Collector: make([]byte, 16), Boot: 1, Partition: uint32(p), Sequence: sequence[p], Shipped: time.Now().UnixNano(),
+			Schema: pipeline.Schema, Collector: make([]byte, 16), Epoch: 1, Partition: uint32(p), Sequence: sequence[p], Shipped: time.Now().UnixNano(),
 			Host: &pipeline.Host{Name: "bench", Id: "00112233445566778899aabbccddeeff"}, Containers: containers[:20], Events: events[i:min(i+each, len(events))],
 		}
 		v, err := b.MarshalVT()

@@ -255,9 +255,9 @@ type Batch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Schema        uint32                 `protobuf:"varint,1,opt,name=schema,proto3" json:"schema,omitempty"`       // the version of this file that the collector speaks: 1
 	Collector     []byte                 `protobuf:"bytes,3,opt,name=collector,proto3" json:"collector,omitempty"`  // 16 random bytes, drawn once per state folder
-	Boot          uint64                 `protobuf:"fixed64,4,opt,name=boot,proto3" json:"boot,omitempty"`          // random per process of the collector
+	Epoch         uint64                 `protobuf:"fixed64,4,opt,name=epoch,proto3" json:"epoch,omitempty"`        // random, drawn at each start of the collector for logs and for packets
 	Partition     uint32                 `protobuf:"varint,5,opt,name=partition,proto3" json:"partition,omitempty"` // a batch is tied to its partition for ever
-	Sequence      uint64                 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`   // 1, 2, 3, … per (collector, boot, partition)
+	Sequence      uint64                 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`   // 1, 2, 3, … per (collector, epoch, partition)
 	Shipped       int64                  `protobuf:"fixed64,7,opt,name=shipped,proto3" json:"shipped,omitempty"`    // when the batch was cut, ns since 1970
 	Host          *Host                  `protobuf:"bytes,8,opt,name=host,proto3" json:"host,omitempty"`
 	Containers    []*Container           `protobuf:"bytes,9,rep,name=containers,proto3" json:"containers,omitempty"` // events name them by index + 1
@@ -310,9 +310,9 @@ func (x *Batch) GetCollector() []byte {
 	return nil
 }
 
-func (x *Batch) GetBoot() uint64 {
+func (x *Batch) GetEpoch() uint64 {
 	if x != nil {
-		return x.Boot
+		return x.Epoch
 	}
 	return 0
 }
@@ -2101,11 +2101,11 @@ var File_event_proto protoreflect.FileDescriptor
 
 const file_event_proto_rawDesc = "" +
 	"\n" +
-	"\vevent.proto\x12\vtidegate.v1\"\xb6\x02\n" +
+	"\vevent.proto\x12\vtidegate.v1\"\xb8\x02\n" +
 	"\x05Batch\x12\x16\n" +
 	"\x06schema\x18\x01 \x01(\rR\x06schema\x12\x1c\n" +
-	"\tcollector\x18\x03 \x01(\fR\tcollector\x12\x12\n" +
-	"\x04boot\x18\x04 \x01(\x06R\x04boot\x12\x1c\n" +
+	"\tcollector\x18\x03 \x01(\fR\tcollector\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x06R\x05epoch\x12\x1c\n" +
 	"\tpartition\x18\x05 \x01(\rR\tpartition\x12\x1a\n" +
 	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x18\n" +
 	"\ashipped\x18\a \x01(\x10R\ashipped\x12%\n" +

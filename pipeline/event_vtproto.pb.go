@@ -101,9 +101,9 @@ func (m *Batch) MarshalToSizedBufferVT(dAtA []byte) (int, error) {
 		i--
 		dAtA[i] = 0x28
 	}
-	if m.Boot != 0 {
+	if m.Epoch != 0 {
 		i -= 8
-		binary.LittleEndian.PutUint64(dAtA[i:], uint64(m.Boot))
+		binary.LittleEndian.PutUint64(dAtA[i:], uint64(m.Epoch))
 		i--
 		dAtA[i] = 0x21
 	}
@@ -2029,7 +2029,7 @@ func (m *Batch) SizeVT() (n int) {
 	if l > 0 {
 		n += 1 + l + protohelpers.SizeOfVarint(uint64(l))
 	}
-	if m.Boot != 0 {
+	if m.Epoch != 0 {
 		n += 9
 	}
 	if m.Partition != 0 {
@@ -2880,13 +2880,13 @@ func (m *Batch) UnmarshalVT(dAtA []byte) error {
 			iNdEx = postIndex
 		case 4:
 			if wireType != 1 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Boot", wireType)
+				return fmt.Errorf("proto: wrong wireType = %d for field Epoch", wireType)
 			}
-			m.Boot = 0
+			m.Epoch = 0
 			if (iNdEx + 8) > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Boot = uint64(binary.LittleEndian.Uint64(dAtA[iNdEx:]))
+			m.Epoch = uint64(binary.LittleEndian.Uint64(dAtA[iNdEx:]))
 			iNdEx += 8
 		case 5:
 			if wireType != 0 {
@@ -8190,13 +8190,13 @@ func (m *Batch) UnmarshalVTUnsafe(dAtA []byte) error {
 			iNdEx = postIndex
 		case 4:
 			if wireType != 1 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Boot", wireType)
+				return fmt.Errorf("proto: wrong wireType = %d for field Epoch", wireType)
 			}
-			m.Boot = 0
+			m.Epoch = 0
 			if (iNdEx + 8) > l {
 				return io.ErrUnexpectedEOF
 			}
-			m.Boot = uint64(binary.LittleEndian.Uint64(dAtA[iNdEx:]))
+			m.Epoch = uint64(binary.LittleEndian.Uint64(dAtA[iNdEx:]))
 			iNdEx += 8
 		case 5:
 			if wireType != 0 {

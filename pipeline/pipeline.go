@@ -36,22 +36,22 @@ type Position struct {
 	Partition int32
 	Offset    int64  // of the message
 	Index     uint32 // within the message
-	Stamp
+	BatchID
 }
 
-// A Stamp names a batch for ever: the same (collector, boot, partition) and sequence is the same batch.
-type Stamp struct {
+// A BatchID names a batch for ever: the same (collector, boot, partition) and sequence is the same batch.
+type BatchID struct {
 	Collector [16]byte
-	Boot      uint64
+	Epoch     uint64
 	Sequence  uint64
 }
 
-// Release gives b and its events back to their pools. The bytes that UnmarshalVTUnsafe made them point at are let go first: a
+// ReleaseBatch gives b and its events back to their pools. The bytes that UnmarshalVTUnsafe made them point at are let go first: a
 // pooled slice that still aliased Kafka's buffer would be appended to by its next owner.
-func Release(b *Batch) {
+func ReleaseBatch(b *Batch) {
 	b.Collector = nil
 	for _, e := range b.Events {
-		detach(e)
+		detachBuffer(e)
 	}
 	b.ReturnToVTPool()
 }
@@ -59,7 +59,7 @@ func Release(b *Batch) {
 // ReleaseEvent gives an event that was filled in here, not decoded from a buffer, back to its pool, with the room of its byte fields.
 func ReleaseEvent(e *Event) { e.ReturnToVTPool() }
 
-func detach(e *Event) {
+func detachBuffer(e *Event) {
 	e.Id, e.CommunityId = nil, nil
 	e.Container, e.Host = nil, nil
 	for _, p := range [...]*Endpoint{e.Source, e.Destination} {
@@ -69,9 +69,9 @@ func detach(e *Event) {
 	}
 }
 
-// Resolve lets every event of b name its containers and its host by pointer instead of by index. An index out of range is no
+// ResolveReferences lets every event of b name its containers and its host by pointer instead of by index. An index out of range is no
 // container.
-func Resolve(b *Batch) {
+func ResolveReferences(b *Batch) {
 	at := func(i uint32) *Container {
 		if i == 0 || int(i) > len(b.Containers) {
 			return nil

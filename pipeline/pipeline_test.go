@@ -231,8 +231,8 @@ func TestReleasedEventsShareNothingWithTheirBuffer(t *testing.T) {
 		if err := b.UnmarshalVTUnsafe(buf); err != nil {
 			t.Fatal(err)
 		}
-		Resolve(b)
-		Release(b)
+		ResolveReferences(b)
+		ReleaseBatch(b)
 		e := EventFromVTPool()
 		e.Id = append(e.Id[:0], "XXXXXXXXXXXXXXXX"...)
 		e.Source = EndpointFromVTPool()
@@ -240,7 +240,7 @@ func TestReleasedEventsShareNothingWithTheirBuffer(t *testing.T) {
 		ReleaseEvent(e)
 		b = BatchFromVTPool()
 		b.Collector = append(b.Collector[:0], "YYYYYYYYYYYYYYYY"...)
-		Release(b)
+		ReleaseBatch(b)
 	}
 	if string(buf) != before {
 		t.Error("the buffer was written through a pooled event")
@@ -250,7 +250,7 @@ func TestReleasedEventsShareNothingWithTheirBuffer(t *testing.T) {
 func TestResolveIgnoresAnIndexOutOfRange(t *testing.T) {
 	c := &Container{Id: "c1"}
 	b := &Batch{Host: &Host{Name: "h"}, Containers: []*Container{c}, Events: []*Event{{ContainerIndex: 1, Source: &Endpoint{ContainerIndex: 2}, Destination: &Endpoint{ContainerIndex: 1}}}}
-	Resolve(b)
+	ResolveReferences(b)
 	e := b.Events[0]
 	if e.Container != c || e.Source.Container != nil || e.Destination.Container != c || e.Host != b.Host {
 		t.Errorf("resolved %v", e)

@@ -60,7 +60,7 @@ func (p *process) connectKafka(ctx context.Context, roles role) error {
 	return p.retryStartup(ctx, "kafka", func(ctx context.Context) error {
 		_, err := k.EnsureTopics(ctx)
 		return err
-	}, func(err error) bool { return kafka.Sort(err) != kafka.Passing })
+	}, func(err error) bool { return kafka.Classify(err) != kafka.Retriable })
 }
 
 func (p *process) connectStore(ctx context.Context) error {

@@ -284,8 +284,8 @@ var intros = map[string]string{
 	"kafka": "Where `brokers` is empty the embedded broker is used, all partitions are this engine's, and the other keys do not count.",
 	"clickhouse": "Where `addr` and `http_addr` are empty the embedded store is used; then only `ttl_days` and `alert_ttl_days` count.\n" +
 		"`tidegate query` asks at `http_addr`, as `read_user` where there is one.",
-	"embedded.broker": "The small twin of Kafka, on loopback, in the process that is `run` or `run --only broker`.",
-	"embedded.store":  "The small twin of ClickHouse: libchdb in a process of its own, on loopback.",
+	"embedded.broker": "The embedded Kafka-compatible broker. It listens on loopback, in the process of `run` or `run --only broker`.",
+	"embedded.store":  "The embedded ClickHouse: libchdb in a process of its own, on loopback.",
 	"capture":         "Packets, where this user may open packet sockets.",
 	"sessions":        "Bounds are per worker; a worker has one table of sessions.",
 	"logs":            "The json-file logs of dockerd.",

@@ -171,7 +171,7 @@ func (w *harness) partition(c *kafka.Client, topic string, p int) (all []message
 		if b.Partition != uint32(p) {
 			w.t.Errorf("a batch of partition %d lies in %d", b.Partition, p)
 		}
-		pipeline.Resolve(b)
+		pipeline.ResolveReferences(b)
 		all = append(all, message{p, len(m.Value), b})
 		if m.Offset+1 >= end {
 			return all
@@ -213,7 +213,7 @@ func (w *harness) events() (events []*pipeline.Event, repeats int) {
 	}
 	readers := map[who]*dedupWindow{}
 	for _, m := range w.messages() {
-		k := who{string(m.batch.Collector), m.batch.Boot, m.partition}
+		k := who{string(m.batch.Collector), m.batch.Epoch, m.partition}
 		if readers[k] == nil {
 			readers[k] = &dedupWindow{}
 		}

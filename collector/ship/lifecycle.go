@@ -112,11 +112,11 @@ func (s *Shipper) observeProduce(err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
-	kind := kafka.Sort(err)
+	kind := kafka.Classify(err)
 	switch kind {
 	case kafka.Denied:
 		s.counters.deniedErrors.Add(1)
-	case kafka.Refused:
+	case kafka.Rejected:
 		s.counters.rejectedErrors.Add(1)
 	default:
 		s.counters.transientErrors.Add(1)
@@ -134,7 +134,7 @@ func (s *Shipper) observeProduce(err error) {
 	switch kind {
 	case kafka.Denied:
 		s.log.Error("kafka does not let us produce; trying again", "err", err)
-	case kafka.Refused:
+	case kafka.Rejected:
 		s.log.Error("kafka refuses a batch; its events are lost", "err", err)
 	default:
 		s.log.Warn("kafka does not take batches; log files wait, what cannot wait is spooled", "err", err)

@@ -175,7 +175,7 @@ func (st *sender) produce(it *pendingBatch) {
 		s.counters.delivered.add(&it.counts)
 		s.counters.batches.Add(1)
 		st.finishSent(it)
-	case tidekafka.Sort(err) == tidekafka.Refused:
+	case tidekafka.Classify(err) == tidekafka.Rejected:
 		s.counters.discarded[lostRejected].add(&it.counts)
 		st.finishSent(it)
 	default:

@@ -232,7 +232,7 @@ func (s *Shipper) lanesToReplay() []*lane {
 // batchHeader is what stands behind the events of a batch.
 func (s *Shipper) batchHeader(boot uint64, partition uint32, seq uint64) *pipeline.Batch {
 	return &pipeline.Batch{
-		Schema: pipeline.Schema, Collector: s.id[:], Boot: boot, Partition: partition, Sequence: seq,
+		Schema: pipeline.Schema, Collector: s.id[:], Epoch: boot, Partition: partition, Sequence: seq,
 		Shipped: time.Now().UnixNano(), Host: s.host,
 	}
 }

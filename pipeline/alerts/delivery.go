@@ -64,7 +64,7 @@ func (c *deliverer) deliverUntilDone(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f := c.partition.Fetch(ctx, from, consumer.FetchConfig{Bytes: 1 << 20, Ahead: 8 << 20, Wait: 250 * time.Millisecond})
+	f := c.partition.Fetch(ctx, from, consumer.FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 8 << 20, MaxWait: 250 * time.Millisecond})
 	for ctx.Err() == nil {
 		wake := time.NewTimer(c.untilNextDue(time.Now()))
 		select {
@@ -72,7 +72,7 @@ func (c *deliverer) deliverUntilDone(ctx context.Context) error {
 		case <-wake.C:
 		case chunk, ok := <-f.C:
 			if ok {
-				f.Took(chunk.Bytes)
+				f.Consumed(chunk.Bytes)
 				if err := c.readChunk(ctx, chunk); err != nil {
 					return err
 				}
@@ -101,7 +101,7 @@ func (c *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	young, err := c.partition.At(ctx, time.Now().Add(-c.cfg.ResolveAfter))
+	young, err := c.partition.OffsetAt(ctx, time.Now().Add(-c.cfg.ResolveAfter))
 	if err != nil {
 		return 0, err
 	}
@@ -339,7 +339,7 @@ func (c *deliverer) sendWithRetry(ctx context.Context, f func() error) error {
 }
 
 func (c *deliverer) writeDeadLetter(ctx context.Context, r consumer.Record, reason string, err error) error {
-	return consumer.Bury(ctx, c.client, c.log, consumer.Letter{
+	return consumer.WriteDeadLetter(ctx, c.client, c.log, consumer.DeadLetter{
 		Topic: c.partition.Topic(), Partition: c.partition.ID, Offset: r.Offset, Stage: "alerts/" + c.destination.name, Reason: reason, Err: err, Key: r.Key, Value: r.Value,
 	})
 }

@@ -145,7 +145,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 	m := metrics{
 		rows:    prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_clickhouse_rows_total", Help: "Rows that the server acknowledged, repeats that it merged away included."}),
 		bytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_clickhouse_bytes_total", Help: "Bytes of the blocks that the server acknowledged, before compression."}),
-		inserts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_clickhouse_inserts_total", Help: "Inserts by how they ended: ok, passing (tried again), permanent (refused for good)."}, []string{"result"}),
+		inserts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_clickhouse_inserts_total", Help: "Inserts by how they ended: ok, retriable (repeated until it succeeds), permanent (rejected for good)."}, []string{"result"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tidegate_clickhouse_insert_seconds", Help: "Time of an insert.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}),
 	}
 	m.rows, m.bytes = registered(reg, m.rows), registered(reg, m.bytes)

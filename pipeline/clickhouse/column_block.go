@@ -20,7 +20,7 @@ type ColumnBlock struct {
 	offset       *fixedColumn
 	index        *fixedColumn
 	collector    *fixedColumn
-	boot         *fixedColumn
+	epoch        *fixedColumn
 	sequence     *fixedColumn
 	rows         int
 
@@ -54,8 +54,8 @@ func NewColumnBlock() *ColumnBlock {
 		}
 	}
 	b.topic, b.partition, b.offset, b.index = newLowCardinalityColumn(), &fixedColumn{width: 4}, &fixedColumn{width: 8}, &fixedColumn{width: 4}
-	b.collector, b.boot, b.sequence = &fixedColumn{width: 16}, &fixedColumn{width: 8}, &fixedColumn{width: 8}
-	for i, c := range []column{b.topic, b.partition, b.offset, b.index, b.collector, b.boot, b.sequence} {
+	b.collector, b.epoch, b.sequence = &fixedColumn{width: 16}, &fixedColumn{width: 8}, &fixedColumn{width: 8}
+	for i, c := range []column{b.topic, b.partition, b.offset, b.index, b.collector, b.epoch, b.sequence} {
 		b.columns = append(b.columns, blockColumn{positionColumns[i], c})
 	}
 	return b
@@ -83,7 +83,7 @@ func (b *ColumnBlock) Append(e *pipeline.Event, p pipeline.Position, topic strin
 	b.offset.putUint(row, uint64(p.Offset))
 	b.index.putUint(row, uint64(p.Index))
 	b.collector.putUUID(row, p.Collector[:])
-	b.boot.putUint(row, p.Boot)
+	b.epoch.putUint(row, p.Epoch)
 	b.sequence.putUint(row, p.Sequence)
 	b.rows++
 }

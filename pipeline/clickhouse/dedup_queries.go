@@ -50,7 +50,7 @@ func (s *Store) HighestOffset(ctx context.Context, topic string, partition int32
 // which of the 64 up to it: bit i stands for Highest−i.
 type BatchStamp struct {
 	Collector [16]byte
-	Boot      uint64
+	Epoch     uint64
 	Highest   uint64
 	Seen      uint64
 }
@@ -60,7 +60,7 @@ func (s *Store) Stamps(ctx context.Context, topic string, partition int32, befor
 	rows, err := s.driver.Query(ctx, `
 		SELECT UUIDStringToNum(toString(c)), b, arrayReverseSort(groupArraySorted(64)(18446744073709551615 - q))
 		FROM (
-			SELECT _collector AS c, _boot AS b, _sequence AS q
+			SELECT _collector AS c, _epoch AS b, _sequence AS q
 			FROM `+s.cfg.table("events")+`
 			WHERE _topic = ? AND _partition = ? AND _offset < ? AND `+"`event.ingested`"+` >= fromUnixTimestamp64Nano(?)
 			GROUP BY c, b, q
@@ -75,7 +75,7 @@ func (s *Store) Stamps(ctx context.Context, topic string, partition int32, befor
 		var collector string
 		var sequences []uint64 // as their complements, so that the 64 smallest are the 64 highest
 		var st BatchStamp
-		if err := rows.Scan(&collector, &st.Boot, &sequences); err != nil {
+		if err := rows.Scan(&collector, &st.Epoch, &sequences); err != nil {
 			return nil, describeError(err, s.cfg)
 		}
 		copy(st.Collector[:], collector)
@@ -98,15 +98,15 @@ func (st *BatchStamp) addSequences(complements []uint64) {
 }
 
 // StampsOf is the same of one life, however long ago it was; ok is false where nothing of it was stored. It may read much.
-func (s *Store) StampsOf(ctx context.Context, topic string, partition int32, collector [16]byte, boot uint64, before int64) (st BatchStamp, ok bool, err error) {
-	st = BatchStamp{Collector: collector, Boot: boot}
+func (s *Store) StampsOf(ctx context.Context, topic string, partition int32, collector [16]byte, epoch uint64, before int64) (st BatchStamp, ok bool, err error) {
+	st = BatchStamp{Collector: collector, Epoch: epoch}
 	var sequences []uint64
 	err = s.driver.QueryRow(ctx, `
 		SELECT groupArraySorted(64)(18446744073709551615 - q) FROM (
 			SELECT _sequence AS q FROM `+s.cfg.table("events")+`
-			WHERE _topic = ? AND _partition = ? AND _offset < ? AND _boot = ? AND _collector = toUUID(?)
+			WHERE _topic = ? AND _partition = ? AND _offset < ? AND _epoch = ? AND _collector = toUUID(?)
 			GROUP BY q
-		)`, topic, partition, before, boot, uuid.UUID(collector).String()).Scan(&sequences)
+		)`, topic, partition, before, epoch, uuid.UUID(collector).String()).Scan(&sequences)
 	st.addSequences(sequences)
 	return st, len(sequences) > 0, describeError(err, s.cfg)
 }

@@ -31,7 +31,7 @@ dotted name is an alias, which ` + "`SELECT *`" + ` leaves out.
 	b.WriteString("\n## Where a row came from\n\nNot fields of the event: rules do not see them.\n\n| column | type | meaning |\n|---|---|---|\n")
 	for i, doc := range []string{
 		"Kafka topic.", "Its partition.", "Offset of the message, which holds many events.", "Place within the message, from 0.",
-		"The collector's identity, drawn once per state folder.", "The life of the collector's process.", "Number of the batch, per collector, life and partition.",
+		"The collector's identity, drawn once per state folder.", "Epoch: drawn at random at each start of the collector, one for logs and one for packets.", "Number of the batch, per collector, life and partition.",
 	} {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", positionColumns[i].name, positionColumns[i].kind, doc)
 	}

@@ -29,7 +29,7 @@ func (s *Store) Insert(ctx context.Context, b *ColumnBlock, token string) error 
 	case IsPermanent(err):
 		s.metrics.inserts.WithLabelValues("permanent").Inc()
 	default:
-		s.metrics.inserts.WithLabelValues("passing").Inc()
+		s.metrics.inserts.WithLabelValues("retriable").Inc()
 	}
 	return err
 }

@@ -31,7 +31,7 @@ func rows(s *clickhouse.Store, topic string, partition int32, from, to int64) *c
 	for o := from; o < to; o++ {
 		for i := range uint32(2) {
 			b.Append(&pipeline.Event{Id: fmt.Appendf(nil, "%08d%08d", o, i), Dataset: pipeline.Dataset_LOG, Ingested: ingested, Log: &pipeline.LogLine{Message: "m"}},
-				pipeline.Position{Partition: partition, Offset: o, Index: i, Stamp: pipeline.Stamp{Collector: [16]byte{1, 2, 15: 9}, Boot: 5, Sequence: uint64(o)}}, topic)
+				pipeline.Position{Partition: partition, Offset: o, Index: i, BatchID: pipeline.BatchID{Collector: [16]byte{1, 2, 15: 9}, Epoch: 5, Sequence: uint64(o)}}, topic)
 		}
 	}
 	return b
@@ -156,7 +156,7 @@ func TestStampsAreTheMemoryOfRepeats(t *testing.T) {
 	b := s.NewColumnBlock()
 	add := func(collector byte, boot uint64, offset int64, sequences ...uint64) {
 		for i, q := range sequences {
-			b.Append(&pipeline.Event{Ingested: ingested}, pipeline.Position{Offset: offset + int64(i), Stamp: pipeline.Stamp{Collector: [16]byte{0: collector, 15: 7}, Boot: boot, Sequence: q}}, "t")
+			b.Append(&pipeline.Event{Ingested: ingested}, pipeline.Position{Offset: offset + int64(i), BatchID: pipeline.BatchID{Collector: [16]byte{0: collector, 15: 7}, Epoch: boot, Sequence: q}}, "t")
 		}
 	}
 	add(1, 10, 0, 1, 2, 3, 3, 5)
@@ -170,7 +170,7 @@ func TestStampsAreTheMemoryOfRepeats(t *testing.T) {
 	}
 	found := map[string]string{}
 	for _, st := range got {
-		found[fmt.Sprintf("%d-%d/%d", st.Collector[0], st.Collector[15], st.Boot)] = fmt.Sprintf("%d %b", st.Highest, st.Seen)
+		found[fmt.Sprintf("%d-%d/%d", st.Collector[0], st.Collector[15], st.Epoch)] = fmt.Sprintf("%d %b", st.Highest, st.Seen)
 	}
 	want := map[string]string{
 		"1-7/10":                   "5 11101",
@@ -181,7 +181,7 @@ func TestStampsAreTheMemoryOfRepeats(t *testing.T) {
 		t.Error(d)
 	}
 	for _, st := range got {
-		if one, ok, err := s.StampsOf(t.Context(), "t", 0, st.Collector, st.Boot, 1000); one != st || !ok || err != nil {
+		if one, ok, err := s.StampsOf(t.Context(), "t", 0, st.Collector, st.Epoch, 1000); one != st || !ok || err != nil {
 			t.Errorf("of one life: %+v %v %v, want %+v", one, ok, err, st)
 		}
 	}

@@ -31,7 +31,7 @@ var positionColumns = []tableColumn{
 	{name: "_offset", kind: "Int64", codec: "Delta, ZSTD(1)"},
 	{name: "_index", kind: "UInt32", codec: "T64, ZSTD(1)"},
 	{name: "_collector", kind: "UUID", codec: "ZSTD(1)"},
-	{name: "_boot", kind: "UInt64", codec: "ZSTD(1)"},
+	{name: "_epoch", kind: "UInt64", codec: "ZSTD(1)"},
 	{name: "_sequence", kind: "UInt64", codec: "Delta, ZSTD(1)"},
 }
 

@@ -172,7 +172,7 @@ func TestEveryFieldComesBack(t *testing.T) {
 				if i == 2 {
 					e = full
 				}
-				b.Append(e, pipeline.Position{Partition: 3, Offset: 100 + i, Index: 7, Stamp: pipeline.Stamp{Boot: 1 << 63, Sequence: 9}}, "t")
+				b.Append(e, pipeline.Position{Partition: 3, Offset: 100 + i, Index: 7, BatchID: pipeline.BatchID{Epoch: 1 << 63, Sequence: 9}}, "t")
 			}
 			if err := s.Insert(t.Context(), b, "a"); err != nil {
 				t.Fatal(err)

@@ -102,10 +102,10 @@ func runGroup(ctx context.Context, cfg Config, log *slog.Logger, work Func) erro
 			break
 		}
 		if err != nil {
-			log.Warn("group is not ready", "group", cfg.Group, "topic", cfg.Topic, "err", err)
+			log.Warn("waiting for the Kafka consumer group coordinator", "group", cfg.Group, "topic", cfg.Topic, "err", err)
 			continue // kafka-go itself waits JoinGroupBackoff
 		}
-		start(ctx, cancel, cfg, log, gen, work)
+		startGeneration(ctx, cancel, cfg, log, gen, work)
 	}
 	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		return err
@@ -113,8 +113,8 @@ func runGroup(ctx context.Context, cfg Config, log *slog.Logger, work Func) erro
 	return nil
 }
 
-// start hands the partitions of one generation to work.
-func start(ctx context.Context, cancel context.CancelCauseFunc, cfg Config, log *slog.Logger, gen *kafkago.Generation, work Func) {
+// startGeneration hands the partitions of one generation to work.
+func startGeneration(ctx context.Context, cancel context.CancelCauseFunc, cfg Config, log *slog.Logger, gen *kafkago.Generation, work Func) {
 	log.Info("partitions assigned", "topic", cfg.Topic, "generation", gen.ID, "partitions", len(gen.Assignments[cfg.Topic]))
 	for _, as := range gen.Assignments[cfg.Topic] {
 		p := &Partition{ID: as.ID, cfg: cfg, log: log, generation: int(gen.ID), member: gen.MemberID}

@@ -101,22 +101,22 @@ func TestFetcherKeepsToItsBudgetAndItsOrder(t *testing.T) {
 	if first, end, err := p.Bounds(t.Context()); first != 0 || end != 1000 || err != nil {
 		t.Errorf("bounds %d %d %v", first, end, err)
 	}
-	if o, err := p.At(t.Context(), at.Add(10*time.Second)); o != 200 || err != nil {
+	if o, err := p.OffsetAt(t.Context(), at.Add(10*time.Second)); o != 200 || err != nil {
 		t.Errorf("offset by time %d %v", o, err)
 	}
-	if o, err := p.At(t.Context(), at.Add(time.Hour)); o != 1000 || err != nil {
+	if o, err := p.OffsetAt(t.Context(), at.Add(time.Hour)); o != 1000 || err != nil {
 		t.Errorf("offset of a time to come %d %v", o, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	const budget = 60_000
-	f := p.Fetch(ctx, 7, FetchConfig{Bytes: 2000, Ahead: budget, Wait: 50 * time.Millisecond})
+	f := p.Fetch(ctx, 7, FetchConfig{MaxBytes: 2000, PrefetchBytes: budget, MaxWait: 50 * time.Millisecond})
 	next := int64(7)
 	for next < 1000 {
 		c := <-f.C
 		f.mu.Lock()
-		if f.ahead > budget {
-			t.Errorf("%d bytes wait", f.ahead)
+		if f.pendingBytes > budget {
+			t.Errorf("%d bytes wait", f.pendingBytes)
 		}
 		f.mu.Unlock()
 		for _, r := range c.Records {
@@ -128,7 +128,7 @@ func TestFetcherKeepsToItsBudgetAndItsOrder(t *testing.T) {
 		if c.End != 1000 {
 			t.Errorf("end %d", c.End)
 		}
-		f.Took(c.Bytes)
+		f.Consumed(c.Bytes)
 	}
 	cancel()
 	for range f.C {

@@ -33,49 +33,49 @@ type Chunk struct {
 
 // FetchConfig bounds one Fetcher.
 type FetchConfig struct {
-	Bytes int64         // of one fetch, as Kafka counts them: compressed
-	Ahead int64         // bytes that wait, uncompressed, for the worker; one chunk always may
-	Wait  time.Duration // how long the broker may hold an empty answer
+	MaxBytes      int64         // of one fetch, as Kafka counts them: compressed
+	PrefetchBytes int64         // bytes that wait, uncompressed, for the worker; one chunk always may
+	MaxWait       time.Duration // how long the broker may hold an empty answer
 }
 
 // A Fetcher reads a partition from an offset on, ahead of the worker: while a block is judged and inserted, the next is on its way.
 type Fetcher struct {
 	C <-chan Chunk // closed when ctx ends
 
-	mu     sync.Mutex
-	ahead  int64
-	budget int64
-	room   chan struct{}
+	mu           sync.Mutex
+	pendingBytes int64
+	budget       int64
+	freed        chan struct{}
 }
 
 // Fetch starts a Fetcher at offset from. It stops when ctx ends.
 func (p *Partition) Fetch(ctx context.Context, from int64, cfg FetchConfig) *Fetcher {
 	c := make(chan Chunk, 64)
-	f := &Fetcher{C: c, budget: cfg.Ahead, room: make(chan struct{}, 1)}
+	f := &Fetcher{C: c, budget: cfg.PrefetchBytes, freed: make(chan struct{}, 1)}
 	go func() {
 		defer close(c)
-		f.run(ctx, p, from, cfg, c)
+		f.fetchLoop(ctx, p, from, cfg, c)
 	}()
 	return f
 }
 
-// Took says that the worker has taken n bytes out of C.
-func (f *Fetcher) Took(n int64) {
+// Consumed says that the worker has taken n bytes out of C.
+func (f *Fetcher) Consumed(n int64) {
 	f.mu.Lock()
-	f.ahead -= n
+	f.pendingBytes -= n
 	f.mu.Unlock()
 	select {
-	case f.room <- struct{}{}:
+	case f.freed <- struct{}{}:
 	default:
 	}
 }
 
-// admit waits until n more bytes fit; the first chunk always does.
-func (f *Fetcher) admit(ctx context.Context, n int64) error {
+// reserve waits until n more bytes fit; the first chunk always does.
+func (f *Fetcher) reserve(ctx context.Context, n int64) error {
 	for {
 		f.mu.Lock()
-		if f.ahead == 0 || f.ahead+n <= f.budget {
-			f.ahead += n
+		if f.pendingBytes == 0 || f.pendingBytes+n <= f.budget {
+			f.pendingBytes += n
 			f.mu.Unlock()
 			return nil
 		}
@@ -83,27 +83,27 @@ func (f *Fetcher) admit(ctx context.Context, n int64) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-f.room:
+		case <-f.freed:
 		}
 	}
 }
 
-func (f *Fetcher) run(ctx context.Context, p *Partition, next int64, cfg FetchConfig, c chan<- Chunk) {
+func (f *Fetcher) fetchLoop(ctx context.Context, p *Partition, next int64, cfg FetchConfig, c chan<- Chunk) {
 	for {
 		var chunk Chunk
 		tries := 0
 		err := Retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
-			chunk, err = p.fetch(ctx, next, cfg)
+			chunk, err = p.fetchOnce(ctx, next, cfg)
 			switch {
 			case errors.Is(err, kafka.OffsetOutOfRange):
-				return f.seek(ctx, p, &next, &chunk, err)
-			case !unreadable(err):
+				return f.skipExpired(ctx, p, &next, &chunk, err)
+			case !isUnreadable(err):
 				return err
 			}
-			if tries++; tries < skipAfter {
+			if tries++; tries < skipAfterAttempts {
 				return err
 			}
-			return p.skip(ctx, next, cfg, &chunk, err)
+			return p.skipUnreadable(ctx, next, cfg, &chunk, err)
 		})
 		if err != nil {
 			return
@@ -113,7 +113,7 @@ func (f *Fetcher) run(ctx context.Context, p *Partition, next int64, cfg FetchCo
 		}
 		next += chunk.Skipped
 		chunk.Next = next
-		if f.admit(ctx, chunk.Bytes) != nil {
+		if f.reserve(ctx, chunk.Bytes) != nil {
 			return
 		}
 		select {
@@ -124,9 +124,9 @@ func (f *Fetcher) run(ctx context.Context, p *Partition, next int64, cfg FetchCo
 	}
 }
 
-// seek finds out why the offset is out of range. Records that retention took are lost, and the chunk says how many; an offset
+// skipExpired finds out why the offset is out of range. Records that retention took are lost, and the chunk says how many; an offset
 // behind the end is a log that was cut, and waiting for it to grow is all that can be done here (the worker checks at its start).
-func (f *Fetcher) seek(ctx context.Context, p *Partition, next *int64, chunk *Chunk, cause error) error {
+func (f *Fetcher) skipExpired(ctx context.Context, p *Partition, next *int64, chunk *Chunk, cause error) error {
 	first, end, err := p.Bounds(ctx)
 	if err != nil {
 		return err
@@ -139,10 +139,10 @@ func (f *Fetcher) seek(ctx context.Context, p *Partition, next *int64, chunk *Ch
 	return nil
 }
 
-// fetch asks once. The values of a fetch are copied into one buffer of their own, since the events decoded from them alias it.
-func (p *Partition) fetch(ctx context.Context, from int64, cfg FetchConfig) (Chunk, error) {
+// fetchOnce asks once. The values of a fetch are copied into one buffer of their own, since the events decoded from them alias it.
+func (p *Partition) fetchOnce(ctx context.Context, from int64, cfg FetchConfig) (Chunk, error) {
 	r, err := p.cfg.Client.Kafka().Fetch(ctx, &kafka.FetchRequest{
-		Topic: p.cfg.Topic, Partition: p.ID, Offset: from, MinBytes: 1, MaxBytes: cfg.Bytes, MaxWait: cfg.Wait,
+		Topic: p.cfg.Topic, Partition: p.ID, Offset: from, MinBytes: 1, MaxBytes: cfg.MaxBytes, MaxWait: cfg.MaxWait,
 	})
 	if err != nil {
 		return Chunk{}, err
@@ -169,35 +169,35 @@ func (p *Partition) fetch(ctx context.Context, from int64, cfg FetchConfig) (Chu
 			closeBytes(rec.Key, rec.Value)
 			continue
 		}
-		if err := chunk.add(rec); err != nil {
+		if err := chunk.appendRecord(rec); err != nil {
 			return Chunk{}, err
 		}
 	}
 }
 
-// skipAfter is how often a batch is asked for again before it is believed that it cannot be read: some seconds.
-const skipAfter = 7
+// skipAfterAttempts is how often a batch is asked for again before it is believed that it cannot be read: some seconds.
+const skipAfterAttempts = 7
 
 // errNoRecord says that there should be records, and that none was in the answer: what lies there is none of ours (a transaction's
 // end, a batch whose records are not as many as it says). It is left out only where a record stands behind it: should a broker answer
 // so for another reason, nothing is lost.
 var errNoRecord = errors.New("there is no record where the log has not ended")
 
-// unreadable tells whether the record batch itself is what is wrong.
-func unreadable(err error) bool {
+// isUnreadable tells whether the record batch itself is what is wrong.
+func isUnreadable(err error) bool {
 	return errors.Is(err, tidekafka.ErrUnreadable) || errors.Is(err, errNoRecord) || err != nil && strings.Contains(err.Error(), "crc32 checksum mismatch")
 }
 
-// skip finds the end of the batch at from that cannot be read: the first offset at which the answer is another. A batch has as
+// skipUnreadable finds the end of the batch at from that cannot be read: the first offset at which the answer is another. A batch has as
 // many offsets as it says it has, which nobody tells us; so it takes longer and longer steps, and then goes back by halves.
-func (p *Partition) skip(ctx context.Context, from int64, cfg FetchConfig, chunk *Chunk, cause error) error {
+func (p *Partition) skipUnreadable(ctx context.Context, from int64, cfg FetchConfig, chunk *Chunk, cause error) error {
 	_, end, err := p.Bounds(ctx)
 	if err != nil {
 		return err
 	}
 	same := func(at int64) (bool, error) {
-		_, err := p.fetch(ctx, at, cfg)
-		if err == nil || unreadable(err) {
+		_, err := p.fetchOnce(ctx, at, cfg)
+		if err == nil || isUnreadable(err) {
 			return err != nil && err.Error() == cause.Error(), nil
 		}
 		return false, err
@@ -234,7 +234,7 @@ func (p *Partition) skip(ctx context.Context, from int64, cfg FetchConfig, chunk
 	return nil
 }
 
-func (c *Chunk) add(rec *kafka.Record) error {
+func (c *Chunk) appendRecord(rec *kafka.Record) error {
 	key, err := readBytes(rec.Key)
 	if err != nil {
 		return err

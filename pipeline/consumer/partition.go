@@ -79,17 +79,17 @@ func (p *Partition) commit(ctx context.Context, offset int64, metadata string) e
 // Bounds asks for the first offset that is still kept and the one behind the last.
 func (p *Partition) Bounds(ctx context.Context) (first, end int64, err error) {
 	err = Retry(ctx, p.log, "list offsets of "+p.String(), func() error {
-		q, err := p.list(ctx, kafka.FirstOffsetOf(p.ID), kafka.LastOffsetOf(p.ID))
+		q, err := p.listOffsets(ctx, kafka.FirstOffsetOf(p.ID), kafka.LastOffsetOf(p.ID))
 		first, end = q.FirstOffset, q.LastOffset
 		return err
 	})
 	return first, end, err
 }
 
-// At asks for the first offset whose record is not older than t; the end where there is none.
-func (p *Partition) At(ctx context.Context, t time.Time) (offset int64, err error) {
+// OffsetAt asks for the first offset whose record is not older than t; the end where there is none.
+func (p *Partition) OffsetAt(ctx context.Context, t time.Time) (offset int64, err error) {
 	err = Retry(ctx, p.log, "seek by time in "+p.String(), func() error {
-		q, err := p.list(ctx, kafka.TimeOffsetOf(p.ID, t))
+		q, err := p.listOffsets(ctx, kafka.TimeOffsetOf(p.ID, t))
 		offset = -1
 		for o := range q.Offsets {
 			offset = o
@@ -102,8 +102,8 @@ func (p *Partition) At(ctx context.Context, t time.Time) (offset int64, err erro
 	return offset, err
 }
 
-// list asks one question at a time: brokers refuse a partition that is named twice in one request.
-func (p *Partition) list(ctx context.Context, questions ...kafka.OffsetRequest) (sum kafka.PartitionOffsets, err error) {
+// listOffsets asks one question at a time: brokers refuse a partition that is named twice in one request.
+func (p *Partition) listOffsets(ctx context.Context, questions ...kafka.OffsetRequest) (sum kafka.PartitionOffsets, err error) {
 	for _, q := range questions {
 		r, err := p.cfg.Client.Kafka().ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{p.cfg.Topic: {q}}})
 		if err != nil {

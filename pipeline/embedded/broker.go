@@ -49,7 +49,7 @@ func (c BrokerConfig) Check() []error {
 	if c.Partitions < 1 || c.Partitions > 256 {
 		bad("partitions", "%d: 1 to 256 is meant", c.Partitions)
 	}
-	if least := int64(c.Partitions) * leastSegment * 4; c.MaxBytes < least {
+	if least := int64(c.Partitions) * minSegment * 4; c.MaxBytes < least {
 		bad("max_bytes", "%d is too little for %d partitions: %d is the least", c.MaxBytes, c.Partitions, least)
 	}
 	if c.Retention < time.Minute {
@@ -74,23 +74,23 @@ func (c BrokerConfig) port() (int, error) {
 }
 
 const (
-	leastSegment = 1 << 20
-	mostSegment  = 64 << 20
-	maxMessage   = 16 << 20
+	minSegment = 1 << 20
+	maxSegment = 64 << 20
+	maxMessage = 16 << 20
 )
 
 // Broker is a running embedded Kafka.
 type Broker struct {
-	cfg     BrokerConfig
-	log     *slog.Logger
-	lock    *os.File
-	cluster *kfake.Cluster
-	addr    string
-	bytes   prometheus.Gauge
-	trimmed prometheus.Counter
-	stop    context.CancelFunc
-	keeper  sync.WaitGroup
-	once    sync.Once
+	cfg           BrokerConfig
+	log           *slog.Logger
+	lock          *os.File
+	cluster       *kfake.Cluster
+	addr          string
+	bytes         prometheus.Gauge
+	trimmed       prometheus.Counter
+	stop          context.CancelFunc
+	retentionLoop sync.WaitGroup
+	once          sync.Once
 }
 
 // StartBroker starts the broker on the data that is in its folder. Topics are made by the clients. Only one process can work in a folder: that
@@ -111,7 +111,7 @@ func StartBroker(ctx context.Context, cfg BrokerConfig, log *slog.Logger, reg pr
 	if b.lock, err = lockFile(filepath.Join(cfg.Dir, "lock"), time.Second); err != nil {
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
-	if err := b.start(); err != nil {
+	if err := b.startCluster(); err != nil {
 		b.lock.Close()
 		return nil, err
 	}
@@ -120,11 +120,11 @@ func StartBroker(ctx context.Context, cfg BrokerConfig, log *slog.Logger, reg pr
 	}
 	var run context.Context
 	run, b.stop = context.WithCancel(context.Background())
-	b.keeper.Go(func() { b.keepRetention(run) })
+	b.retentionLoop.Go(func() { b.enforceRetention(run) })
 	return b, ctx.Err()
 }
 
-func (b *Broker) start() error {
+func (b *Broker) startCluster() error {
 	port, _ := b.cfg.port()
 	port, err := freePort("broker", "embedded.broker.addr", port)
 	if err != nil {
@@ -132,7 +132,7 @@ func (b *Broker) start() error {
 	}
 	// A partition may hold a share of the cap; its files end at segments, of which one too many may lie there.
 	share := b.cfg.MaxBytes / int64(b.cfg.Partitions)
-	segment := min(max(share/8, leastSegment), mostSegment)
+	segment := min(max(share/8, minSegment), maxSegment)
 	b.cluster, err = kfake.NewCluster(
 		kfake.Ports(port), kfake.ClusterID("tidegate-embedded"), kfake.DataDir(filepath.Join(b.cfg.Dir, "data")),
 		kfake.DefaultNumPartitions(b.cfg.Partitions), kfake.WithLogger(brokerLog{b.log}),
@@ -157,15 +157,15 @@ func (b *Broker) Addr() string { return b.addr }
 func (b *Broker) Close() error {
 	b.once.Do(func() {
 		b.stop()
-		b.keeper.Wait()
+		b.retentionLoop.Wait()
 		b.cluster.Close()
 		b.lock.Close()
 	})
 	return nil
 }
 
-// keepRetention does what the broker itself does once an hour only.
-func (b *Broker) keepRetention(ctx context.Context) {
+// enforceRetention does what the broker itself does once an hour only.
+func (b *Broker) enforceRetention(ctx context.Context) {
 	tick := time.NewTicker(b.cfg.RetentionInterval)
 	defer tick.Stop()
 	for {
@@ -177,7 +177,7 @@ func (b *Broker) keepRetention(ctx context.Context) {
 		}
 		b.bytes.Set(float64(after))
 		if after > b.cfg.MaxBytes {
-			b.trimMore(after)
+			b.trimLargestPartition(after)
 		}
 		select {
 		case <-ctx.Done():
@@ -212,9 +212,9 @@ func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 	}
 }
 
-// trimMore brings the whole folder below its cap where the shares of the partitions did not: there may be more topics than one. The
+// trimLargestPartition brings the whole folder below its cap where the shares of the partitions did not: there may be more topics than one. The
 // largest partition gives, in proportion.
-func (b *Broker) trimMore(used int64) {
+func (b *Broker) trimLargestPartition(used int64) {
 	dirs, err := os.ReadDir(filepath.Join(b.cfg.Dir, "data", "partitions"))
 	if err != nil {
 		return
@@ -237,7 +237,7 @@ func (b *Broker) trimMore(used int64) {
 	if largest == nil || largest.NumBytes == 0 {
 		return
 	}
-	excess := min(used-b.cfg.MaxBytes+leastSegment, largest.NumBytes)
+	excess := min(used-b.cfg.MaxBytes+minSegment, largest.NumBytes)
 	part := float64(largest.HighWatermark-largest.LogStartOffset) * float64(excess) / float64(largest.NumBytes)
 	to := min(largest.LogStartOffset+int64(part)+1, largest.HighWatermark)
 	if err := b.cluster.DeleteRecords(topic, largest.Partition, to); err != nil {

@@ -84,11 +84,11 @@ const (
 
 // StoreServer is a running embedded ClickHouse.
 type StoreServer struct {
-	cfg  StoreConfig
-	log  *slog.Logger
-	lock *os.File
-	con  *cappedLog
-	met  storeMetrics
+	cfg     StoreConfig
+	log     *slog.Logger
+	lock    *os.File
+	console *cappedLog
+	metrics storeMetrics
 
 	stop    context.CancelFunc
 	stopped chan struct{} // the supervisor is done
@@ -145,11 +145,11 @@ func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prom
 		return nil, fmt.Errorf("%w: it needs %s, which is not there; deploy/fetch-libchdb.sh fetches it, or give the address of a server in clickhouse.addr", ErrMissing, cfg.Library)
 	}
 	s := &StoreServer{cfg: cfg, log: log, stopped: make(chan struct{})}
-	if err := s.prepare(); err != nil {
-		s.release()
+	if err := s.prepareFolder(); err != nil {
+		s.releaseResources()
 		return nil, err
 	}
-	s.met = newStoreMetrics()
+	s.metrics = newStoreMetrics()
 	run, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	first := make(chan error, 1)
@@ -159,25 +159,25 @@ func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prom
 		if err != nil {
 			stop()
 			<-s.stopped
-			s.release()
+			s.releaseResources()
 			return nil, err
 		}
 	case <-ctx.Done():
 		stop()
-		s.kill()
+		s.killChild()
 		<-s.stopped
-		s.release()
+		s.releaseResources()
 		return nil, fmt.Errorf("start the embedded ClickHouse: %w", ctx.Err())
 	}
 	if reg != nil {
-		reg.MustRegister(s.met.restarts, s.met.droppedRows, s.met.droppedBytes, s.met.bytes, s.met.up)
+		reg.MustRegister(s.metrics.restarts, s.metrics.droppedRows, s.metrics.droppedBytes, s.metrics.bytes, s.metrics.up)
 	}
 	s.watcher.Go(func() { s.watchDisk(run) })
 	return s, nil
 }
 
-// prepare makes the folder, takes its lock, finds the ports and writes the configuration.
-func (s *StoreServer) prepare() error {
+// prepareFolder makes the folder, takes its lock, finds the ports and writes the configuration.
+func (s *StoreServer) prepareFolder() error {
 	dir, err := filepath.Abs(s.cfg.Dir)
 	if err != nil {
 		return err
@@ -208,13 +208,13 @@ func (s *StoreServer) prepare() error {
 	if err := s.writeConfig(); err != nil {
 		return fmt.Errorf("start the embedded ClickHouse: %w", err)
 	}
-	s.con, err = openCappedLog(filepath.Join(dir, "log", "clickhouse.log"), s.cfg.MaxLog)
+	s.console, err = openCappedLog(filepath.Join(dir, "log", "clickhouse.log"), s.cfg.MaxLog)
 	return err
 }
 
-func (s *StoreServer) release() {
-	if s.con != nil {
-		s.con.Close()
+func (s *StoreServer) releaseResources() {
+	if s.console != nil {
+		s.console.Close()
 	}
 	if s.lock != nil {
 		s.lock.Close()
@@ -223,10 +223,10 @@ func (s *StoreServer) release() {
 
 // Config is how clients reach the store: by HTTP.
 func (s *StoreServer) Config() clickhouse.Config {
-	return storeClient(s.cfg.Dir, s.cfg.Database, s.cfg.TCPPort, s.cfg.HTTPPort)
+	return clientConfig(s.cfg.Dir, s.cfg.Database, s.cfg.TCPPort, s.cfg.HTTPPort)
 }
 
-func storeClient(dir, database string, tcp, http int) clickhouse.Config {
+func clientConfig(dir, database string, tcp, http int) clickhouse.Config {
 	c := clickhouse.Default()
 	c.Addr = nil
 	if tcp != 0 {
@@ -249,7 +249,7 @@ func StoreAdmin(dir string) (clickhouse.Config, error) {
 	if _, err := fmt.Sscan(string(b), &tcp, &http, &database); err != nil {
 		return clickhouse.Config{}, fmt.Errorf("read %s: %w", filepath.Join(dir, "ports"), err)
 	}
-	return storeClient(dir, database, tcp, http), nil
+	return clientConfig(dir, database, tcp, http), nil
 }
 
 // StoreClient is the same as the analyst: to ask. `tidegate query` goes by it.
@@ -288,11 +288,11 @@ const stopGrace = 3 * time.Second
 func (s *StoreServer) Stop(ctx context.Context) error {
 	s.stop()
 	s.watcher.Wait()
-	err := s.askToEnd(ctx)
+	err := s.requestStop(ctx)
 	grace := time.After(stopGrace)
 	if err != nil {
 		s.log.Warn("embedded clickhouse could not be asked to end and is killed", "err", err)
-		s.kill()
+		s.killChild()
 	}
 	select {
 	case <-s.stopped:
@@ -300,8 +300,8 @@ func (s *StoreServer) Stop(ctx context.Context) error {
 		s.log.Info("embedded clickhouse still has connections and is killed")
 	case <-ctx.Done():
 	}
-	s.kill()
+	s.killChild()
 	<-s.stopped
-	s.release()
+	s.releaseResources()
 	return nil
 }

@@ -15,7 +15,7 @@ import (
 type message struct {
 	record       consumer.Record
 	batch        *pipeline.Batch
-	stamp        pipeline.Stamp
+	stamp        pipeline.BatchID
 	deadLettered bool // the store refused it for good
 }
 
@@ -25,7 +25,7 @@ type block struct {
 	time          int64 // event.ingested, ns
 	bundle        *pipeline.Bundle
 	messages      []message
-	deadLetters   []consumer.Letter // what could not be decoded
+	deadLetters   []consumer.DeadLetter // what could not be decoded
 	rows          int
 	bytes         int64
 	newestShipped int64 // of the newest record
@@ -45,7 +45,7 @@ func (b *block) release() {
 		for _, e := range b.messages[i].batch.Events {
 			e.Verdicts = nil
 		}
-		pipeline.Release(b.messages[i].batch)
+		pipeline.ReleaseBatch(b.messages[i].batch)
 	}
 	clear(b.messages)
 	b.messages = b.messages[:0]
@@ -69,7 +69,7 @@ func (w *worker) addRecord(ctx context.Context, b *block, r consumer.Record, n i
 	}
 	n = len(batch.Events)
 	w.metrics.events.Add(uint64(n))
-	m := message{record: r, batch: batch, stamp: pipeline.Stamp{Boot: batch.Boot, Sequence: batch.Sequence}}
+	m := message{record: r, batch: batch, stamp: pipeline.BatchID{Epoch: batch.Epoch, Sequence: batch.Sequence}}
 	copy(m.stamp.Collector[:], batch.Collector)
 	if err := w.loadProducer(ctx, b, &m); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (w *worker) addRecord(ctx context.Context, b *block, r consumer.Record, n i
 	if !w.dedup.accept(m.stamp, r.Offset) {
 		w.metrics.duplicates.Add(1)
 		w.metrics.duplicateEvents.Add(uint64(n))
-		pipeline.Release(batch)
+		pipeline.ReleaseBatch(batch)
 		return nil
 	}
 	b.rows += n
@@ -93,9 +93,9 @@ func (w *worker) loadProducer(ctx context.Context, b *block, m *message) error {
 		return nil
 	}
 	return w.retry(ctx, "ask for the batches of a life", func() error {
-		l, ok, err := w.deps.Store.StampsOf(ctx, w.topic, w.partition, m.stamp.Collector, m.stamp.Boot, w.rememberBefore(b.from))
+		l, ok, err := w.deps.Store.StampsOf(ctx, w.topic, w.partition, m.stamp.Collector, m.stamp.Epoch, w.rememberBefore(b.from))
 		if ok && err == nil {
-			w.dedup.restoreProducer(producer{l.Collector, l.Boot}, l.Highest, l.Seen)
+			w.dedup.restoreProducer(producer{l.Collector, l.Epoch}, l.Highest, l.Seen)
 		}
 		return err
 	})
@@ -115,8 +115,8 @@ func (m *message) oldestTime() int64 {
 	return at
 }
 
-func (w *worker) newDeadLetter(r consumer.Record, reason string, err error) consumer.Letter {
-	return consumer.Letter{Topic: w.topic, Partition: w.p.ID, Offset: r.Offset, Stage: "engine", Reason: reason, Err: err, Key: r.Key, Value: r.Value}
+func (w *worker) newDeadLetter(r consumer.Record, reason string, err error) consumer.DeadLetter {
+	return consumer.DeadLetter{Topic: w.topic, Partition: w.p.ID, Offset: r.Offset, Stage: "engine", Reason: reason, Err: err, Key: r.Key, Value: r.Value}
 }
 
 // decodeBatch reads a batch out of a record's value, which its strings alias from then on. A batch that could not be read does not go
@@ -138,7 +138,7 @@ func (w *worker) decodeBatch(value []byte, n int, bad error) (b *pipeline.Batch,
 		return nil, "decode", err
 	}
 	if reason, err := validateBatch(b, w.p.ID); err != nil {
-		pipeline.Release(b)
+		pipeline.ReleaseBatch(b)
 		return nil, reason, err
 	}
 	if b.Schema > pipeline.Schema {
@@ -220,7 +220,7 @@ func (w *worker) evaluate(b *block) {
 	began := time.Now()
 	for i := range b.messages {
 		m := b.messages[i].batch
-		pipeline.Resolve(m)
+		pipeline.ResolveReferences(m)
 		for _, e := range m.Events {
 			e.Ingested = b.time
 		}

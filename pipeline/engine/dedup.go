@@ -31,8 +31,8 @@ func newDedupFilter(limit int) *dedupFilter {
 }
 
 // accept tells whether the batch at offset is new, and remembers it.
-func (s *dedupFilter) accept(st pipeline.Stamp, offset int64) bool {
-	k := producer{st.Collector, st.Boot}
+func (s *dedupFilter) accept(st pipeline.BatchID, offset int64) bool {
+	k := producer{st.Collector, st.Epoch}
 	v, ok := s.producers[k]
 	switch {
 	case !ok:
@@ -60,8 +60,8 @@ func (s *dedupFilter) accept(st pipeline.Stamp, offset int64) bool {
 }
 
 // hasProducer tells whether anything of a life is remembered.
-func (s *dedupFilter) hasProducer(st pipeline.Stamp) bool {
-	_, ok := s.producers[producer{st.Collector, st.Boot}]
+func (s *dedupFilter) hasProducer(st pipeline.BatchID) bool {
+	_, ok := s.producers[producer{st.Collector, st.Epoch}]
 	return ok
 }
 

@@ -237,7 +237,7 @@ func TestOpenIntentIsRepeatedWithItsBordersTimeAndBundle(t *testing.T) {
 	r.commit(0, 2, fmt.Sprintf("v1 7 %d 0 v1", at))
 	// Of the block [2,7) the store has a part, as after a bisected insert.
 	for i := range 10 {
-		s.rows = append(s.rows, fakeRow{Position: pipeline.Position{Offset: 3, Index: uint32(i), Stamp: pipeline.Stamp{Collector: testCollector, Boot: 7, Sequence: 4}}, id: fmt.Sprintf("%x", event(30+i).Id), ingested: at})
+		s.rows = append(s.rows, fakeRow{Position: pipeline.Position{Offset: 3, Index: uint32(i), BatchID: pipeline.BatchID{Collector: testCollector, Epoch: 7, Sequence: 4}}, id: fmt.Sprintf("%x", event(30+i).Id), ingested: at})
 	}
 	e, stop := r.start(s, testBundle, nil)
 	waitUntil(t, "rows", func() bool { return s.count() == 80 })
@@ -462,7 +462,7 @@ func TestStampsKnowWhatCame(t *testing.T) {
 	s := newDedupFilter(10)
 	take := func(seq uint64, want bool) {
 		t.Helper()
-		if got := s.accept(pipeline.Stamp{Boot: 1, Sequence: seq}, int64(seq)); got != want {
+		if got := s.accept(pipeline.BatchID{Epoch: 1, Sequence: seq}, int64(seq)); got != want {
 			t.Errorf("sequence %d: new %v, want %v", seq, got, want)
 		}
 	}
@@ -478,12 +478,12 @@ func TestStampsKnowWhatCame(t *testing.T) {
 	take(1000, true)
 	take(68, false)
 	for i := range 50 {
-		s.accept(pipeline.Stamp{Boot: uint64(100 + i), Sequence: 1}, int64(2000+i))
+		s.accept(pipeline.BatchID{Epoch: uint64(100 + i), Sequence: 1}, int64(2000+i))
 	}
 	if len(s.producers) > 10 {
 		t.Errorf("%d lives are remembered", len(s.producers))
 	}
-	if s.accept(pipeline.Stamp{Boot: 149, Sequence: 1}, 3000) {
+	if s.accept(pipeline.BatchID{Epoch: 149, Sequence: 1}, 3000) {
 		t.Error("the newest life was forgotten")
 	}
 }
@@ -503,7 +503,7 @@ func FuzzDecode(f *testing.F) {
 			if n != len(batch.Events) {
 				t.Errorf("%d events counted, %d decoded", n, len(batch.Events))
 			}
-			pipeline.Release(batch)
+			pipeline.ReleaseBatch(batch)
 		}
 	})
 }

@@ -106,7 +106,7 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 
 // receiveChunk keeps what a fetch brought.
 func (w *worker) receiveChunk(c consumer.Chunk) {
-	w.fetcher.Took(c.Bytes)
+	w.fetcher.Consumed(c.Bytes)
 	w.logEnd = c.End
 	if c.Lost > 0 {
 		w.metrics.lost.Add(uint64(c.Lost))

@@ -105,7 +105,7 @@ func event(n int) *pipeline.Event {
 func (r *harness) batch(partition, n int) *pipeline.Batch {
 	r.sequences[partition]++
 	b := &pipeline.Batch{
-		Schema: 1, Collector: testCollector[:], Boot: r.epoch, Partition: uint32(partition), Sequence: r.sequences[partition],
+		Schema: 1, Collector: testCollector[:], Epoch: r.epoch, Partition: uint32(partition), Sequence: r.sequences[partition],
 		Shipped: testStart + int64(r.events+n)*int64(time.Second) + 5e8,
 		Host:    &pipeline.Host{Name: "host1", Id: "h1", Cluster: "test"},
 		Containers: []*pipeline.Container{
@@ -340,10 +340,10 @@ func (s *fakeStore) HighestOffset(_ context.Context, _ string, partition int32) 
 	return offset, ok, nil
 }
 
-func (s *fakeStore) StampsOf(ctx context.Context, topic string, partition int32, collector [16]byte, boot uint64, before int64) (clickhouse.BatchStamp, bool, error) {
+func (s *fakeStore) StampsOf(ctx context.Context, topic string, partition int32, collector [16]byte, epoch uint64, before int64) (clickhouse.BatchStamp, bool, error) {
 	all, err := s.Stamps(ctx, topic, partition, before, time.Time{})
 	for _, l := range all {
-		if l.Collector == collector && l.Boot == boot {
+		if l.Collector == collector && l.Epoch == epoch {
 			return l, true, err
 		}
 	}
@@ -354,7 +354,7 @@ func (s *fakeStore) Stamps(_ context.Context, _ string, partition int32, before 
 	by := map[producer]map[uint64]bool{}
 	for _, r := range s.snapshot() {
 		if r.Partition == partition && r.Offset < before && r.ingested >= since.UnixNano() {
-			k := producer{r.Collector, r.Boot}
+			k := producer{r.Collector, r.Epoch}
 			if by[k] == nil {
 				by[k] = map[uint64]bool{}
 			}
@@ -362,7 +362,7 @@ func (s *fakeStore) Stamps(_ context.Context, _ string, partition int32, before 
 		}
 	}
 	for k, all := range by {
-		b := clickhouse.BatchStamp{Collector: k.collector, Boot: k.boot}
+		b := clickhouse.BatchStamp{Collector: k.collector, Epoch: k.boot}
 		for q := range all {
 			b.Highest = max(b.Highest, q)
 		}

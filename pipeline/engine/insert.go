@@ -174,7 +174,7 @@ func (w *worker) appendRows(b *block, lo, hi int, held rowSet) (skipped int) {
 	w.columns.Reset()
 	for i := lo; i < hi; i++ {
 		m := &b.messages[i]
-		at := pipeline.Position{Partition: w.partition, Offset: m.record.Offset, Stamp: m.stamp}
+		at := pipeline.Position{Partition: w.partition, Offset: m.record.Offset, BatchID: m.stamp}
 		for j, e := range m.batch.Events {
 			if held != nil {
 				if _, ok := held[[2]int64{m.record.Offset, int64(j)}]; ok {
@@ -208,8 +208,8 @@ func (w *worker) bisect(ctx context.Context, b *block, lo, hi int, held rowSet, 
 	return nil
 }
 
-func (w *worker) writeDeadLetter(ctx context.Context, l consumer.Letter) error {
-	if err := consumer.Bury(ctx, w.deps.Kafka, w.log, l); err != nil {
+func (w *worker) writeDeadLetter(ctx context.Context, l consumer.DeadLetter) error {
+	if err := consumer.WriteDeadLetter(ctx, w.deps.Kafka, w.log, l); err != nil {
 		return err
 	}
 	w.metrics.deadLettered.Add(1)

@@ -130,7 +130,7 @@ func (w *worker) publishAlerts(ctx context.Context, list []*pipeline.Alert) erro
 					records[i] = kafkago.Record{Time: time.Now(), Key: kafkago.NewBytes(l.key), Value: kafkago.NewBytes(l.value)}
 				}
 				_, err := w.deps.Kafka.Produce(ctx, topic, p, records...)
-				if err != nil && kafka.Sort(err) == kafka.Refused {
+				if err != nil && kafka.Classify(err) == kafka.Rejected {
 					w.log.Error("alerts topic refused alerts for good", "alerts", len(part), "err", err)
 					return nil
 				}

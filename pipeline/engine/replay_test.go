@@ -78,7 +78,7 @@ func TestTokenOutlivesItsRows(t *testing.T) {
 func TestRowsOfAnotherLogAreNotTakenForOurs(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	for i := range 60 {
-		s.rows = append(s.rows, fakeRow{Position: pipeline.Position{Offset: int64(i / 10), Index: uint32(i % 10), Stamp: pipeline.Stamp{Collector: testCollector, Boot: 1, Sequence: uint64(i/10) + 1}}, id: "old", ingested: testStart})
+		s.rows = append(s.rows, fakeRow{Position: pipeline.Position{Offset: int64(i / 10), Index: uint32(i % 10), BatchID: pipeline.BatchID{Collector: testCollector, Epoch: 1, Sequence: uint64(i/10) + 1}}, id: "old", ingested: testStart})
 	}
 	s.tokens[fmt.Sprintf("tidegate.events/0/2-5@%d", testStart)] = true
 	r.send(0, 10, 10)

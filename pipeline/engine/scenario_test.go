@@ -180,10 +180,10 @@ func (s *scenario) checkAlerts(t *testing.T) {
 			if err := b.UnmarshalVT(m.Value); err != nil {
 				t.Fatal(err)
 			}
-			if !seen.accept(pipeline.Stamp{Boot: b.Boot, Sequence: b.Sequence}, m.Offset) {
+			if !seen.accept(pipeline.BatchID{Epoch: b.Epoch, Sequence: b.Sequence}, m.Offset) {
 				continue
 			}
-			pipeline.Resolve(b)
+			pipeline.ResolveReferences(b)
 			badLineDetector{}.Evaluate(b.Events)
 			for _, e := range b.Events {
 				f.AddVerdicts(e, b.Shipped, m.Offset)
@@ -297,7 +297,7 @@ func TestRealStoreAnswersWhatTheEngineAsks(t *testing.T) {
 		}
 	}
 	lives, err := s.Stamps(ctx, "tidegate.events", 0, 3, time.Unix(0, 0))
-	if err != nil || len(lives) != 1 || lives[0].Collector != testCollector || lives[0].Boot != 7 || lives[0].Highest != 3 || lives[0].Seen != 7 {
+	if err != nil || len(lives) != 1 || lives[0].Collector != testCollector || lives[0].Epoch != 7 || lives[0].Highest != 3 || lives[0].Seen != 7 {
 		t.Errorf("stamps %+v, %v", lives, err)
 	}
 	all, err := s.AlertsBefore(ctx, 0, 4, time.Hour)

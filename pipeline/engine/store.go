@@ -33,7 +33,7 @@ type Store interface {
 	// Stamps are the batches that were stored from messages before an offset, since a time.
 	Stamps(ctx context.Context, topic string, partition int32, before int64, since time.Time) ([]clickhouse.BatchStamp, error)
 	// StampsOf is the same of one life, since ever; ok is false where nothing of it is there.
-	StampsOf(ctx context.Context, topic string, partition int32, collector [16]byte, boot uint64, before int64) (st clickhouse.BatchStamp, ok bool, err error)
+	StampsOf(ctx context.Context, topic string, partition int32, collector [16]byte, epoch uint64, before int64) (st clickhouse.BatchStamp, ok bool, err error)
 
 	// InsertAlerts stores revisions under a token.
 	InsertAlerts(ctx context.Context, list []*pipeline.Alert, token string) error

@@ -58,7 +58,7 @@ func (w *worker) run(ctx context.Context) error {
 	defer w.positions.Delete(w.partition)
 	fetching, stop := context.WithCancel(ctx)
 	defer stop()
-	w.fetcher = w.p.Fetch(fetching, w.nextOffset, consumer.FetchConfig{Bytes: 4 << 20, Ahead: w.cfg.Ahead, Wait: 250 * time.Millisecond})
+	w.fetcher = w.p.Fetch(fetching, w.nextOffset, consumer.FetchConfig{MaxBytes: 4 << 20, PrefetchBytes: w.cfg.Ahead, MaxWait: 250 * time.Millisecond})
 	if found {
 		if err := w.replayBlock(ctx, open); err != nil {
 			return ignoreCancel(ctx, err)
@@ -169,7 +169,7 @@ func (w *worker) restoreState(ctx context.Context) error {
 		}
 		w.dedup = newDedupFilter(w.cfg.Lives)
 		for _, l := range lives {
-			w.dedup.restoreProducer(producer{l.Collector, l.Boot}, l.Highest, l.Seen)
+			w.dedup.restoreProducer(producer{l.Collector, l.Epoch}, l.Highest, l.Seen)
 		}
 		w.grouper = alerts.NewGrouper(w.cfg.Alerts, w.partition)
 		w.grouper.Restore(list)

@@ -56,7 +56,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c.transport = c.newTransport()
-	c.kafka = c.client(c.transport)
+	c.kafka = c.newKafkaClient(c.transport)
 	return c, nil
 }
 
@@ -72,7 +72,7 @@ func (c *Client) newTransport() *kafka.Transport {
 	}
 }
 
-func (c *Client) client(t *kafka.Transport) *kafka.Client {
+func (c *Client) newKafkaClient(t *kafka.Transport) *kafka.Client {
 	return &kafka.Client{Addr: kafka.TCP(c.cfg.Brokers...), Timeout: c.cfg.Timeout, Transport: t}
 }
 
@@ -108,8 +108,8 @@ func (c *Client) Topic(name string) string { return c.cfg.Topic + "." + name }
 // Close lets go of idle connections and ends what runs behind them.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// wrap says which brokers were asked.
-func (c *Client) wrap(what string, err error) error {
+// wrapError says which brokers were asked.
+func (c *Client) wrapError(what string, err error) error {
 	return fmt.Errorf("%s at kafka %s: %w", what, strings.Join(c.cfg.Brokers, ","), err)
 }
 
@@ -128,7 +128,7 @@ func (c *Client) Produce(ctx context.Context, topic string, partition int, recor
 		err = r.Error
 	}
 	if err != nil {
-		return 0, c.wrap(fmt.Sprintf("produce to %s/%d", topic, partition), err)
+		return 0, c.wrapError(fmt.Sprintf("produce to %s/%d", topic, partition), err)
 	}
 	return r.BaseOffset, nil
 }

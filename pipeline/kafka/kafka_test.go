@@ -161,8 +161,8 @@ func TestErrorsNameTheBroker(t *testing.T) {
 	c := dial(t, []string{l.Addr().String()}, nil)
 	check := func(err error) {
 		t.Helper()
-		if err == nil || !strings.Contains(err.Error(), l.Addr().String()) || Sort(err) != Passing {
-			t.Errorf("error %v, sort %v", err, Sort(err))
+		if err == nil || !strings.Contains(err.Error(), l.Addr().String()) || Classify(err) != Retriable {
+			t.Errorf("error %v, sort %v", err, Classify(err))
 		}
 	}
 	_, err = c.EnsureTopics(t.Context())
@@ -179,8 +179,8 @@ func TestTooLargeIsRefused(t *testing.T) {
 	noise := make([]byte, maxEventsMessage+1024)
 	rand.Read(noise)
 	_, err := c.Produce(t.Context(), c.Topic(pipeline.TopicEvents), 0, kafka.Record{Value: kafka.NewBytes(noise)})
-	if Sort(err) != Refused {
-		t.Errorf("%v sorts as %v", err, Sort(err))
+	if Classify(err) != Rejected {
+		t.Errorf("%v sorts as %v", err, Classify(err))
 	}
 	if _, err = c.Produce(t.Context(), c.Topic(pipeline.TopicEvents), 0, kafka.Record{Value: kafka.NewBytes(noise[:maxEventsMessage-1024])}); err != nil {
 		t.Errorf("just below the limit: %v", err)
@@ -237,19 +237,19 @@ func TestBadFilesAreNamed(t *testing.T) {
 }
 
 func TestSort(t *testing.T) {
-	check := func(err error, want Kind) {
+	check := func(err error, want ErrorClass) {
 		t.Helper()
-		if got := Sort(fmt.Errorf("produce: %w", err)); got != want {
+		if got := Classify(fmt.Errorf("produce: %w", err)); got != want {
 			t.Errorf("%v is %v, want %v", err, got, want)
 		}
 	}
-	check(kafka.NotLeaderForPartition, Passing)
-	check(kafka.UnknownTopicOrPartition, Passing)
-	check(kafka.NotEnoughReplicas, Passing)
-	check(context.DeadlineExceeded, Passing)
+	check(kafka.NotLeaderForPartition, Retriable)
+	check(kafka.UnknownTopicOrPartition, Retriable)
+	check(kafka.NotEnoughReplicas, Retriable)
+	check(context.DeadlineExceeded, Retriable)
 	check(kafka.TopicAuthorizationFailed, Denied)
 	check(kafka.SASLAuthenticationFailed, Denied)
-	check(kafka.MessageSizeTooLarge, Refused)
+	check(kafka.MessageSizeTooLarge, Rejected)
 	check(kafka.InvalidRecord, Denied)
 	check(kafka.InvalidTimestamp, Denied)
 }

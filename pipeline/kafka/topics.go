@@ -24,7 +24,7 @@ func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]
 	if len(names) == 0 {
 		names = []string{pipeline.TopicEvents, pipeline.TopicAlerts, pipeline.TopicDeadLetter}
 	}
-	counts, missing, err := c.lookup(ctx, names)
+	counts, missing, err := c.findTopics(ctx, names)
 	if err != nil || len(missing) == 0 {
 		return counts, err
 	}
@@ -34,18 +34,18 @@ func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]
 	}
 	response, err := c.kafka.CreateTopics(ctx, request)
 	if err != nil {
-		return nil, c.wrap("create topics", err)
+		return nil, c.wrapError("create topics", err)
 	}
 	for topic, err := range response.Errors {
 		if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) { // another of us was quicker
-			return nil, c.wrap("create topic "+topic, err)
+			return nil, c.wrapError("create topic "+topic, err)
 		}
 	}
-	if counts, missing, err = c.lookup(ctx, names); err != nil {
+	if counts, missing, err = c.findTopics(ctx, names); err != nil {
 		return nil, err
 	}
 	if len(missing) > 0 { // the other brokers have not heard of it yet
-		return nil, c.wrap("find topic "+c.Topic(missing[0]), kafka.UnknownTopicOrPartition)
+		return nil, c.wrapError("find topic "+c.Topic(missing[0]), kafka.UnknownTopicOrPartition)
 	}
 	return counts, nil
 }
@@ -67,23 +67,23 @@ func (c *Client) topicConfig(name string) kafka.TopicConfig {
 
 // Partitions asks how many partitions a topic (its full name) has. It does not create it.
 func (c *Client) Partitions(ctx context.Context, topic string) (int, error) {
-	n, err := c.ask(ctx, []string{topic})
+	n, err := c.partitionCounts(ctx, []string{topic})
 	if err != nil {
 		return 0, err
 	}
 	if n[0] == 0 {
-		return 0, c.wrap("find topic "+topic, kafka.UnknownTopicOrPartition)
+		return 0, c.wrapError("find topic "+topic, kafka.UnknownTopicOrPartition)
 	}
 	return n[0], nil
 }
 
-// lookup gives the partitions of those names that exist, and those that do not.
-func (c *Client) lookup(ctx context.Context, names []string) (counts map[string]int, missing []string, err error) {
+// findTopics gives the partitions of those names that exist, and those that do not.
+func (c *Client) findTopics(ctx context.Context, names []string) (counts map[string]int, missing []string, err error) {
 	topics := make([]string, len(names))
 	for i, name := range names {
 		topics[i] = c.Topic(name)
 	}
-	n, err := c.ask(ctx, topics)
+	n, err := c.partitionCounts(ctx, topics)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -98,14 +98,14 @@ func (c *Client) lookup(ctx context.Context, names []string) (counts map[string]
 	return counts, missing, nil
 }
 
-// ask gives the number of partitions of each topic, 0 where there is none. It asks on a connection of its own: the transport
+// partitionCounts gives the number of partitions of each topic, 0 where there is none. It asks on a connection of its own: the transport
 // answers such questions from a picture that may be seconds old, in which a topic that was just created is missing.
-func (c *Client) ask(ctx context.Context, topics []string) ([]int, error) {
+func (c *Client) partitionCounts(ctx context.Context, topics []string) ([]int, error) {
 	fresh := c.newTransport()
 	defer fresh.CloseIdleConnections()
-	m, err := c.client(fresh).Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
+	m, err := c.newKafkaClient(fresh).Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
 	if err != nil {
-		return nil, c.wrap("ask for topics", err)
+		return nil, c.wrapError("ask for topics", err)
 	}
 	counts := make([]int, len(topics))
 	for i, topic := range topics {
@@ -114,10 +114,10 @@ func (c *Client) ask(ctx context.Context, topics []string) ([]int, error) {
 				continue
 			}
 			if t.Error != nil {
-				return nil, c.wrap("ask for topic "+topic, t.Error)
+				return nil, c.wrapError("ask for topic "+topic, t.Error)
 			}
 			if len(t.Partitions) > maxPartitions {
-				return nil, c.wrap("ask for topic "+topic, fmt.Errorf("it has %d partitions, more than %d", len(t.Partitions), maxPartitions))
+				return nil, c.wrapError("ask for topic "+topic, fmt.Errorf("it has %d partitions, more than %d", len(t.Partitions), maxPartitions))
 			}
 			counts[i] = len(t.Partitions)
 		}

@@ -15,7 +15,7 @@ func (s *StoreServer) watchDisk(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.DiskInterval)
 	defer tick.Stop()
 	for {
-		if err := s.keepCap(ctx); err != nil && ctx.Err() == nil {
+		if err := s.enforceDiskCap(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("embedded clickhouse: disk could not be looked at", "err", err)
 		}
 		select {
@@ -26,14 +26,14 @@ func (s *StoreServer) watchDisk(ctx context.Context) {
 	}
 }
 
-// keepCap drops the oldest events while the store takes more than MaxDisk: whole days first, and of the last day the oldest parts, but
+// enforceDiskCap drops the oldest events while the store takes more than MaxDisk: whole days first, and of the last day the oldest parts, but
 // never the newest one. It says so each time; nothing goes silently.
-func (s *StoreServer) keepCap(ctx context.Context) error {
+func (s *StoreServer) enforceDiskCap(ctx context.Context) error {
 	var used int64
-	if err := s.scan(ctx, "SELECT sum(bytes_on_disk) FROM system.parts", &used); err != nil {
+	if err := s.queryRow(ctx, "SELECT sum(bytes_on_disk) FROM system.parts", &used); err != nil {
 		return err
 	}
-	s.met.bytes.Set(float64(used))
+	s.metrics.bytes.Set(float64(used))
 	// What is dropped may stay on disk for a moment: it is counted off here, not measured again.
 	for s.cfg.MaxDisk > 0 && used > s.cfg.MaxDisk {
 		freed, err := s.dropOldest(ctx, used)
@@ -50,36 +50,36 @@ func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error)
 	events := fmt.Sprintf("FROM system.parts WHERE active AND database = '%s' AND table = 'events'", s.cfg.Database)
 	var parts, days, rows, bytes int64
 	var what, name string
-	if err := s.scan(ctx, "SELECT count(), uniqExact(partition_id), min(partition_id) "+events, &parts, &days, &name); err != nil || parts < 2 {
+	if err := s.queryRow(ctx, "SELECT count(), uniqExact(partition_id), min(partition_id) "+events, &parts, &days, &name); err != nil || parts < 2 {
 		return 0, err
 	}
 	sum := "SELECT sum(rows), sum(bytes_on_disk) " + events
 	if days > 1 {
 		what, sum = "PARTITION ID '"+name+"'", sum+" AND partition_id = '"+name+"'"
 	} else {
-		if err := s.scan(ctx, "SELECT argMin(name, min_block_number) "+events, &name); err != nil {
+		if err := s.queryRow(ctx, "SELECT argMin(name, min_block_number) "+events, &name); err != nil {
 			return 0, err
 		}
 		what, sum = "PART '"+name+"'", sum+" AND name = '"+name+"'"
 	}
-	if err := s.scan(ctx, sum, &rows, &bytes); err != nil {
+	if err := s.queryRow(ctx, sum, &rows, &bytes); err != nil {
 		return 0, err
 	}
-	if err := s.scan(ctx, fmt.Sprintf("ALTER TABLE `%s`.events DROP %s", s.cfg.Database, what)); err != nil {
+	if err := s.queryRow(ctx, fmt.Sprintf("ALTER TABLE `%s`.events DROP %s", s.cfg.Database, what)); err != nil {
 		return 0, err
 	}
-	s.met.droppedRows.Add(float64(rows))
-	s.met.droppedBytes.Add(float64(bytes))
+	s.metrics.droppedRows.Add(float64(rows))
+	s.metrics.droppedBytes.Add(float64(bytes))
 	s.log.Warn("embedded clickhouse is over its cap on disk and dropped the oldest events", "dropped", what, "events", rows, "bytes", bytes, "used", used, "max_disk", s.cfg.MaxDisk)
 	return bytes, nil
 }
 
-// scan runs a statement as our user and reads the one row of its answer.
-func (s *StoreServer) scan(ctx context.Context, sql string, to ...any) error {
+// queryRow runs a statement as our user and reads the one row of its answer.
+func (s *StoreServer) queryRow(ctx context.Context, sql string, to ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var out bytes.Buffer
-	if err := clickhouse.Query(ctx, s.admin(), sql, "TSV", &out); err != nil || len(to) == 0 {
+	if err := clickhouse.Query(ctx, s.adminConfig(), sql, "TSV", &out); err != nil || len(to) == 0 {
 		return err
 	}
 	values := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\t")

@@ -39,7 +39,7 @@ func TestWhatCannotBeReadIsLeftOut(t *testing.T) {
 	bomb(kafkago.Gzip, 5)
 	good("behind")
 
-	f := p.Fetch(t.Context(), 0, FetchConfig{Bytes: 1 << 20, Ahead: 1 << 20, Wait: 50 * time.Millisecond})
+	f := p.Fetch(t.Context(), 0, FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 1 << 20, MaxWait: 50 * time.Millisecond})
 	var read [][]byte
 	var offsets []int64
 	skipped, next := int64(0), int64(0)
@@ -52,7 +52,7 @@ func TestWhatCannotBeReadIsLeftOut(t *testing.T) {
 			}
 			skipped += c.Skipped
 			next = c.Next
-			f.Took(c.Bytes)
+			f.Consumed(c.Bytes)
 		case <-end:
 			t.Fatalf("stuck at %d", next)
 		}

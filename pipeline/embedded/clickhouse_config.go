@@ -16,11 +16,11 @@ import (
 
 // writeConfig writes the child's configuration: config.xml and users.xml, anew at each start, and the passwords, once.
 func (s *StoreServer) writeConfig() error {
-	ours, err := password(filepath.Join(s.cfg.Dir, storeUser+".password"))
+	ours, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, storeUser+".password"))
 	if err != nil {
 		return err
 	}
-	theirs, err := password(filepath.Join(s.cfg.Dir, analystUser+".password"))
+	theirs, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, analystUser+".password"))
 	if err != nil {
 		return err
 	}
@@ -30,8 +30,8 @@ func (s *StoreServer) writeConfig() error {
 	return replaceFile(filepath.Join(s.cfg.Dir, "config.xml"), s.configXML())
 }
 
-// password reads the password of a user, or draws it and keeps it where nobody else reads.
-func password(path string) (string, error) {
+// readOrCreatePassword reads the password of a user, or draws it and keeps it where nobody else reads.
+func readOrCreatePassword(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	if err == nil {
 		if p := strings.TrimSpace(string(b)); p != "" {
@@ -120,10 +120,10 @@ func usersXML(database, ours, theirs string) string {
   <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>analyst</profile><default_database>%s</default_database><grants>%s</grants></%s>
  </users>
 </clickhouse>
-`, limits.String(), bounds.String(), loopback, storeUser, hash(ours), loopback, storeUser, analystUser, hash(theirs), loopback, database, grants.String(), analystUser)
+`, limits.String(), bounds.String(), loopback, storeUser, sha256Hex(ours), loopback, storeUser, analystUser, sha256Hex(theirs), loopback, database, grants.String(), analystUser)
 }
 
-func hash(password string) string {
+func sha256Hex(password string) string {
 	h := sha256.Sum256([]byte(password))
 	return hex.EncodeToString(h[:])
 }

@@ -40,7 +40,7 @@ func (s *StoreServer) supervise(ctx context.Context, first chan<- error) {
 	const least, most = 200 * time.Millisecond, 10 * time.Second
 	for wait := least; ; wait = min(2*wait, most) {
 		began := time.Now()
-		up, err := s.live(ctx, first)
+		up, err := s.runChild(ctx, first)
 		if ctx.Err() != nil || first != nil && !up {
 			return
 		}
@@ -48,8 +48,8 @@ func (s *StoreServer) supervise(ctx context.Context, first chan<- error) {
 		if time.Since(began) > time.Minute {
 			wait = least
 		}
-		s.met.restarts.Inc()
-		s.log.Error("embedded clickhouse ended and is started again", "err", err, "ran", time.Since(began).Round(time.Millisecond), "wait", wait, "last_line", s.con.last())
+		s.metrics.restarts.Inc()
+		s.log.Error("embedded clickhouse ended and is started again", "err", err, "ran", time.Since(began).Round(time.Millisecond), "wait", wait, "last_line", s.console.lastLine())
 		select {
 		case <-ctx.Done():
 			return
@@ -58,9 +58,9 @@ func (s *StoreServer) supervise(ctx context.Context, first chan<- error) {
 	}
 }
 
-// live is one life of the child: up tells whether it ever answered, err why it ended.
-func (s *StoreServer) live(ctx context.Context, first chan<- error) (up bool, err error) {
-	cmd := s.command()
+// runChild is one life of the child: up tells whether it ever answered, err why it ended.
+func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (up bool, err error) {
+	cmd := s.childCommand()
 	if err = cmd.Start(); err == nil {
 		s.setChild(cmd.Process)
 		ended := make(chan error, 1)
@@ -69,9 +69,9 @@ func (s *StoreServer) live(ctx context.Context, first chan<- error) (up bool, er
 			if first != nil {
 				first <- nil
 			}
-			s.met.up.Set(1)
+			s.metrics.up.Set(1)
 			err = <-ended
-			s.met.up.Set(0)
+			s.metrics.up.Set(0)
 			s.setChild(nil)
 			return true, err
 		}
@@ -85,7 +85,7 @@ func (s *StoreServer) live(ctx context.Context, first chan<- error) (up bool, er
 	return false, err
 }
 
-func (s *StoreServer) command() *exec.Cmd {
+func (s *StoreServer) childCommand() *exec.Cmd {
 	args := []string{
 		s.cfg.Library, s.cfg.Dir,
 		"--path=" + filepath.Join(s.cfg.Dir, "data"), "--config-file=" + filepath.Join(s.cfg.Dir, "config.xml"),
@@ -97,7 +97,7 @@ func (s *StoreServer) command() *exec.Cmd {
 	}
 	cmd := exec.Command(s.cfg.Program, args...)
 	cmd.Env = []string{"TZ=UTC", "PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(s.cfg.Dir, "work")}
-	cmd.Stdout, cmd.Stderr = s.con, s.con
+	cmd.Stdout, cmd.Stderr = s.console, s.console
 	cmd.WaitDelay = time.Second
 	// A group of its own: an interrupt at the terminal is for us, and we stop it in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
@@ -107,7 +107,7 @@ func (s *StoreServer) command() *exec.Cmd {
 // awaitReady waits until our user can log in. A child that ended gives its ending back to ended, for whoever reaps it next.
 func (s *StoreServer) awaitReady(ctx context.Context, ended chan error) error {
 	deadline := time.Now().Add(startTimeout)
-	admin := s.admin()
+	admin := s.adminConfig()
 	for {
 		err := clickhouse.Query(ctx, admin, "SELECT 1", "TSV", io.Discard)
 		if err == nil {
@@ -119,7 +119,7 @@ func (s *StoreServer) awaitReady(ctx context.Context, ended chan error) error {
 		select {
 		case e := <-ended:
 			ended <- e
-			return fmt.Errorf("it ended at once (%s): %s", exitText(e), s.con.last())
+			return fmt.Errorf("it ended at once (%s): %s", exitText(e), s.console.lastLine())
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(25 * time.Millisecond):
@@ -134,24 +134,24 @@ func exitText(err error) string {
 	return err.Error()
 }
 
-// admin reaches the store before our database exists.
-func (s *StoreServer) admin() clickhouse.Config {
+// adminConfig reaches the store before our database exists.
+func (s *StoreServer) adminConfig() clickhouse.Config {
 	c := s.Config()
 	c.Database, c.Timeout = "system", time.Second
 	return c
 }
 
-// askToEnd kills the query that the child lives by.
-func (s *StoreServer) askToEnd(ctx context.Context) error {
+// requestStop kills the query that the child lives by.
+func (s *StoreServer) requestStop(ctx context.Context) error {
 	if s.PID() == 0 {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	return clickhouse.Query(ctx, s.admin(), "KILL QUERY WHERE query LIKE '"+childSleep+"%' ASYNC", "TSV", io.Discard)
+	return clickhouse.Query(ctx, s.adminConfig(), "KILL QUERY WHERE query LIKE '"+childSleep+"%' ASYNC", "TSV", io.Discard)
 }
 
-func (s *StoreServer) kill() {
+func (s *StoreServer) killChild() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.child != nil {

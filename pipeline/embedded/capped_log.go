@@ -58,8 +58,8 @@ func (l *cappedLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// last is the last line that says something.
-func (l *cappedLog) last() string {
+// lastLine is the last line that says something.
+func (l *cappedLog) lastLine() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for b := bytes.TrimSpace(l.tail); len(b) > 0; {

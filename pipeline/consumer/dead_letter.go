@@ -13,8 +13,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A Letter is a message that could not be dealt with, with what is needed to find and to judge it.
-type Letter struct {
+// A DeadLetter is a message that could not be dealt with, with what is needed to find and to judge it.
+type DeadLetter struct {
 	Topic     string
 	Partition int
 	Offset    int64
@@ -25,16 +25,16 @@ type Letter struct {
 	Value     []byte
 }
 
-// letterSize is how much of a value a dead letter carries: the topic takes 4 MiB, compressed.
-const letterSize = 3 << 20
+// maxDeadLetterValue is how much of a value a dead letter carries: the topic takes 4 MiB, compressed.
+const maxDeadLetterValue = 3 << 20
 
-// Bury writes l to the dead-letter topic and returns when it is there or ctx has ended. What is too large for the topic is cut, and
+// WriteDeadLetter writes l to the dead-letter topic and returns when it is there or ctx has ended. What is too large for the topic is cut, and
 // says so; at the last only the headers go.
-func Bury(ctx context.Context, client *kafka.Client, log *slog.Logger, l Letter) error {
-	value := l.Value[:min(len(l.Value), letterSize)]
+func WriteDeadLetter(ctx context.Context, client *kafka.Client, log *slog.Logger, l DeadLetter) error {
+	value := l.Value[:min(len(l.Value), maxDeadLetterValue)]
 	return Retry(ctx, log, "write a dead letter", func() error {
-		_, err := client.Produce(ctx, client.Topic(pipeline.TopicDeadLetter), 0, l.record(value))
-		if err != nil && kafka.Sort(err) == kafka.Refused && len(value) > 0 {
+		_, err := client.Produce(ctx, client.Topic(pipeline.TopicDeadLetter), 0, l.kafkaRecord(value))
+		if err != nil && kafka.Classify(err) == kafka.Rejected && len(value) > 0 {
 			value = value[:len(value)/2]
 			return errors.Join(errors.New("dead letter is cut"), err)
 		}
@@ -42,7 +42,7 @@ func Bury(ctx context.Context, client *kafka.Client, log *slog.Logger, l Letter)
 	})
 }
 
-func (l Letter) record(value []byte) kafkago.Record {
+func (l DeadLetter) kafkaRecord(value []byte) kafkago.Record {
 	why := ""
 	if l.Err != nil {
 		why = l.Err.Error()
