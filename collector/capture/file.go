@@ -1,8 +1,8 @@
-// Package capture is where packets come from: the interfaces of this host, by rings that the kernel fills (live.go, ring.go), and
-// capture files, pcap or pcapng (file.go, framer.go).
+// Package capture reads packets: from the interfaces of this host, through rings that the kernel fills (live.go, ring.go), and from
+// capture files in pcap or pcapng (file.go, framer.go).
 //
-// Either way a packet goes to a session table (collector/sessions), one for each worker. cmd/tidegate starts the live capture as a
-// source of the collector and reads files for replay.
+// Every packet goes to a Handler, in practice a session table (collector/sessions). Each worker has a ring and a Handler of its own
+// and shares nothing with the others. cmd/tidegate starts the live capture as a source of the collector and reads files for replay.
 package capture
 
 import (
@@ -21,14 +21,14 @@ import (
 // A Packet is a frame of a capture file.
 type Packet struct {
 	At     int64           // ns since 1970
-	Link   layers.LinkType // what the frame begins with
-	Iface  string          // the interface, where the file says it
+	Link   layers.LinkType // type of the outermost header
+	Iface  string          // name of the interface; "" in pcap, which has no names
 	Data   []byte          // valid until the next call of Next
 	Length int             // of the frame on the wire, ≥ len(Data)
 }
 
-// LinkSLL2 is LINKTYPE_LINUX_SLL2 (276) as layers.LinkType, which has eight bits, can hold it; LinkUnknown is every other type that
-// it cannot.
+// layers.LinkType has eight bits, and some link types of capture files have more. LinkSLL2 stands for LINKTYPE_LINUX_SLL2 (276),
+// LinkUnknown for all other link types above 255.
 const (
 	LinkSLL2    layers.LinkType = 276 & 0xff
 	LinkUnknown layers.LinkType = 255
@@ -36,18 +36,18 @@ const (
 
 // A File reads the packets of a capture file: pcap, with times in µs or ns, or pcapng, either of them gzipped or not.
 //
-// gopacket's pcapgo reads the formats. It trusts what a file says of its lengths, so a framer in front of it hands it one record at
-// a time, checked and bounded, and knows where in the file a record that is wrong begins.
+// gopacket's pcapgo decodes the formats, but trusts the lengths in the file. A framer in front of it therefore passes one record at
+// a time, checked and bounded, and keeps the position of that record for error messages.
 type File struct {
-	path    string
-	file    *os.File
-	framer  *framer
-	read    func() ([]byte, gopacket.CaptureInfo, error)
-	ng      *pcapgo.NgReader
-	link    layers.LinkType
-	last    int64
-	packets int
-	err     error // what ended it
+	path       string
+	file       *os.File
+	framer     *framer
+	readPacket func() ([]byte, gopacket.CaptureInfo, error)
+	pcapng     *pcapgo.NgReader
+	link       layers.LinkType
+	lastTime   int64
+	packets    int
+	err        error // the error that ended reading, io.EOF included
 }
 
 // OpenFile opens the capture file at path. The error names the file.
@@ -57,67 +57,67 @@ func OpenFile(path string) (*File, error) {
 		return nil, fmt.Errorf("open capture: %w", err)
 	}
 	f := &File{path: path, file: file}
-	if err := f.begin(); err != nil {
+	if err := f.detectFormat(); err != nil {
 		_ = file.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
-// begin finds out what the file is.
-func (f *File) begin() (err error) {
+// detectFormat recognises compression and format by the first bytes and prepares the reader.
+func (f *File) detectFormat() (err error) {
 	in := bufio.NewReaderSize(f.file, 256<<10)
 	zipped := false
 	if magic, err := in.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
 		z, err := gzip.NewReader(in)
 		if err != nil {
-			return fmt.Errorf("read capture %s: its gzip header: %w", f.path, err)
+			return fmt.Errorf("read capture %s: gzip header: %w", f.path, err)
 		}
 		in, zipped = bufio.NewReaderSize(z, 256<<10), true
 	}
-	f.framer = &framer{in: in, zipped: zipped}
-	defer f.guard(&err)
+	f.framer = &framer{in: in, gzipped: zipped}
+	defer f.recoverPanic(&err)
 	magic, perr := in.Peek(4)
 	switch {
 	case len(magic) == 0 && (perr == nil || errors.Is(perr, io.EOF)):
-		return fmt.Errorf("read capture %s: it is empty", f.path)
+		return fmt.Errorf("read capture %s: the file is empty", f.path)
 	case len(magic) < 4:
-		return fmt.Errorf("read capture %s: it ends within its header, at byte %d: %w", f.path, len(magic), perr)
+		return fmt.Errorf("read capture %s: the file ends within its header, at byte %d: %w", f.path, len(magic), perr)
 	}
 	switch order := pcapOrder(magic); {
 	case string(magic) == "\x0a\x0d\x0d\x0a":
-		f.framer.ng = true
-		return f.beginNg()
+		f.framer.pcapng = true
+		return f.openPcapng()
 	case order != nil:
 		f.framer.order = order
-		return f.beginPcap()
+		return f.openPcap()
 	}
-	return fmt.Errorf("read capture %s: it begins with %x, which is neither pcap nor pcapng", f.path, magic)
+	return fmt.Errorf("read capture %s: neither pcap nor pcapng: the file begins with %x", f.path, magic)
 }
 
-func (f *File) beginPcap() error {
-	if err := f.framer.pcapHeader(); err != nil {
-		return f.wrong(err)
+func (f *File) openPcap() error {
+	if err := f.framer.readFileHeader(); err != nil {
+		return f.locate(err)
 	}
 	r, err := pcapgo.NewReader(f.framer)
 	if err != nil {
-		return f.wrong(err)
+		return f.locate(err)
 	}
-	f.read, f.link = r.ZeroCopyReadPacketData, fileLink(f.framer.link)
+	f.readPacket, f.link = r.ZeroCopyReadPacketData, linkTypeOf(f.framer.link)
 	return nil
 }
 
-func (f *File) beginNg() error {
+func (f *File) openPcapng() error {
 	r, err := pcapgo.NewNgReader(f.framer, pcapgo.NgReaderOptions{WantMixedLinkType: true})
 	if err != nil {
-		return f.wrong(err)
+		return f.locate(err)
 	}
-	f.read, f.ng = r.ZeroCopyReadPacketData, r
+	f.readPacket, f.pcapng = r.ZeroCopyReadPacketData, r
 	return nil
 }
 
-// fileLink is n as far as it fits.
-func fileLink(n uint32) layers.LinkType {
+// linkTypeOf converts a link type of a capture file.
+func linkTypeOf(n uint32) layers.LinkType {
 	switch {
 	case n == 276:
 		return LinkSLL2
@@ -127,8 +127,8 @@ func fileLink(n uint32) layers.LinkType {
 	return layers.LinkType(n)
 }
 
-// Next gives the next packet; io.EOF behind the last. Any other error names the file and the place, and is the end: all packets
-// before it have been given.
+// Next returns the next packet, or io.EOF after the last one. Any other error names the file and the position and ends the file: all
+// packets before the position have been returned.
 func (f *File) Next() (p Packet, err error) {
 	if f.err != nil {
 		return Packet{}, f.err
@@ -138,47 +138,47 @@ func (f *File) Next() (p Packet, err error) {
 			f.err = err
 		}
 	}()
-	defer f.guard(&err)
-	data, info, err := f.read()
+	defer f.recoverPanic(&err)
+	data, info, err := f.readPacket()
 	if err != nil {
 		if errors.Is(err, io.EOF) && (f.framer.err == nil || errors.Is(f.framer.err, io.EOF)) {
 			return Packet{}, io.EOF
 		}
-		return Packet{}, f.wrong(err)
+		return Packet{}, f.locate(err)
 	}
 	f.packets++
 	p = Packet{At: info.Timestamp.UnixNano(), Link: f.link, Data: data, Length: max(info.Length, len(data))}
-	if f.ng != nil {
-		i := f.framer.section(info.InterfaceIndex)
-		p.Link, p.Iface = fileLink(i.link), i.name
+	if f.pcapng != nil {
+		i := f.framer.interfaceOf(info.InterfaceIndex)
+		p.Link, p.Iface = linkTypeOf(i.link), i.name
 		if info.Timestamp.IsZero() || p.At == 0 { // a simple packet block has no time
-			p.At = f.last
+			p.At = f.lastTime
 		}
 	}
-	f.last = p.At
+	f.lastTime = p.At
 	return p, nil
 }
 
-// guard turns a panic of the reader into an error.
-func (f *File) guard(err *error) {
+// recoverPanic turns a panic of pcapgo into an error. It must be deferred.
+func (f *File) recoverPanic(err *error) {
 	if r := recover(); r != nil {
-		*err = f.wrong(fmt.Errorf("%v", r))
+		*err = f.locate(fmt.Errorf("%v", r))
 	}
 }
 
-// wrong says where the file is wrong. What the framer found is the cause of what the reader says.
-func (f *File) wrong(err error) error {
+// locate adds the file and the position to err. An error of the framer is preferred: it caused whatever pcapgo reports.
+func (f *File) locate(err error) error {
 	if f.framer.err != nil && !errors.Is(f.framer.err, io.EOF) {
 		err = f.framer.err
 	}
 	unit := "byte"
-	if f.framer.zipped {
+	if f.framer.gzipped {
 		unit = "unzipped byte"
 	}
-	return fmt.Errorf("read capture %s: after packet %d, at %s %d: %w", f.path, f.packets, unit, f.framer.at, err)
+	return fmt.Errorf("read capture %s: after packet %d, at %s %d: %w", f.path, f.packets, unit, f.framer.recordStart, err)
 }
 
-// Packets is how many packets were read.
+// Packets returns the number of packets read.
 func (f *File) Packets() int { return f.packets }
 
 // Close closes the file.

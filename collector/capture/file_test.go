@@ -17,7 +17,7 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
-// write puts b into a file of its own.
+// write stores b in a new file and returns its path.
 func write(t testing.TB, name string, b []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -27,7 +27,7 @@ func write(t testing.TB, name string, b []byte) string {
 	return path
 }
 
-// read gives all packets of a file and what ended it; nil is the orderly end.
+// read returns all packets of a file, and the error that ended it or nil at io.EOF.
 func read(t testing.TB, path string) ([]Packet, error) {
 	t.Helper()
 	f, err := OpenFile(path)
@@ -54,7 +54,7 @@ func read(t testing.TB, path string) ([]Packet, error) {
 
 var stamp = time.Unix(1_700_000_000, 123_456_789)
 
-// pcap makes a file of three packets, of 10, 20 and 30 bytes, the last cut to 25.
+// pcap returns a file of three packets of 10, 20 and 30 bytes, the last one truncated to 25.
 func pcap(t testing.TB, nano bool) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -104,7 +104,7 @@ func zipped(b []byte) []byte {
 	return buf.Bytes()
 }
 
-// TestFormats: both formats, gzipped or not, whatever the file is called.
+// TestFormats reads both formats, gzipped or not, whatever the name of the file.
 func TestFormats(t *testing.T) {
 	check := func(name string, b []byte, nano, ng bool) {
 		t.Helper()
@@ -150,7 +150,7 @@ func TestFormats(t *testing.T) {
 	check("pcap, small snapshot length", short, false, false)
 }
 
-// TestLinkTypesBeyondEightBits are not taken for others.
+// TestLinkTypesBeyondEightBits holds that link types above 255 are not mistaken for others.
 func TestLinkTypesBeyondEightBits(t *testing.T) {
 	check := func(n uint32, want layers.LinkType) {
 		t.Helper()
@@ -167,7 +167,7 @@ func TestLinkTypesBeyondEightBits(t *testing.T) {
 	check(0x04000001, layers.LinkTypeEthernet) // bits about the frame check sequence
 }
 
-// TestBrokenFiles: the packets before the trouble come, and then one error that names the file and the place.
+// TestBrokenFiles holds that the packets before the damage are read, and that the error then names the file and the position.
 func TestBrokenFiles(t *testing.T) {
 	check := func(name string, b []byte, packets int, want ...string) {
 		t.Helper()
@@ -186,17 +186,17 @@ func TestBrokenFiles(t *testing.T) {
 	p, ng := pcap(t, false), pcapng(t)
 	check("empty", nil, 0, "empty")
 	check("no capture", []byte("{\"log\":\"hello\"}"), 0, "neither pcap nor pcapng")
-	check("cut header", p[:20], 0, "cut")
+	check("cut header", p[:20], 0, "truncated")
 	check("three bytes", p[:3], 0, "byte 3")
-	check("cut in a packet", p[:len(p)-3], 2, "after packet 2", "byte 86", "cut")
-	check("cut in a packet's header", p[:24+26+5], 1, "after packet 1", "byte 50", "cut")
+	check("cut in a packet", p[:len(p)-3], 2, "after packet 2", "byte 86", "truncated")
+	check("cut in a packet's header", p[:24+26+5], 1, "after packet 1", "byte 50", "truncated")
 	huge := bytes.Clone(p)
 	binary.LittleEndian.PutUint32(huge[24+26+8:], 0xfffffff0)
 	check("huge packet", huge, 1, "after packet 1", "byte 50", "4294967280 bytes")
 	z := zipped(p)
 	check("cut gzip", z[:len(z)-4], 3, "after packet 3", "unzipped byte 127")
-	check("cut pcapng", ng[:len(ng)-3], 2, "after packet 2", "cut")
-	// The last block of the file: 28 bytes of header, 25 of packet, padding, and its length again.
+	check("cut pcapng", ng[:len(ng)-3], 2, "after packet 2", "truncated")
+	// The last block of the file: 28 bytes of header, 25 bytes of packet, padding and the trailing length.
 	at := len(ng) - 32 - 28
 	hugeNg := bytes.Clone(ng)
 	binary.LittleEndian.PutUint32(hugeNg[at+4:], 0xfffffff0)
@@ -212,7 +212,7 @@ func TestBrokenFiles(t *testing.T) {
 	}
 }
 
-// TestSharedCaptures: every capture of the shared data can be read to its end.
+// TestSharedCaptures reads every capture of the shared data to its end.
 func TestSharedCaptures(t *testing.T) {
 	dir := os.Getenv("TIDEGATE_SHARED")
 	if dir == "" {
@@ -233,7 +233,7 @@ func TestSharedCaptures(t *testing.T) {
 	t.Logf("%d files, %d packets", len(files), n)
 }
 
-// FuzzFile: no file makes it panic, go on for ever, or give a packet that is longer than its bound.
+// FuzzFile holds that no file causes a panic, an endless read or a packet above maxPacket.
 func FuzzFile(f *testing.F) {
 	f.Add(pcap(f, false))
 	f.Add(pcap(f, true))

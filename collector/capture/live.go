@@ -19,34 +19,35 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/collector"
+	"tidegate/pipeline/metrics"
 )
 
-// Config says what is captured. The zero value captures nothing; Default is what a Docker host wants.
+// Config configures the live capture. The zero value captures nothing.
 type Config struct {
-	// Interfaces are the names, or patterns of names, that are captured; they are found as they come and go.
+	// Interfaces are names, or patterns of names, of the interfaces to capture. Interfaces that appear later are captured, too.
 	Interfaces []string `yaml:"interfaces"`
-	// Bridges are those among them that containers hang on: they are made promiscuous, and a session seen there and elsewhere is
-	// told once, from there.
+	// Bridges are names or patterns of the bridges of containers. They are put into promiscuous mode. A session that is seen on a
+	// bridge and on another interface is reported once, by the bridge.
 	Bridges []string `yaml:"bridges"`
-	// Workers per interface, each with a ring and a session table of its own; 0: one per core, at most 4.
+	// Workers is the number of workers per interface, each with a ring and a session table of its own; 0: one per core, at most 4.
 	Workers int `yaml:"workers"`
-	// RingBytes is the size of each ring.
+	// RingBytes is the size of the ring of each worker.
 	RingBytes int `yaml:"ring_bytes"`
 }
 
-// Default is every Docker bridge and eth0.
+// Default captures on every Docker bridge and on eth0.
 func Default() Config {
 	return Config{Interfaces: []string{"docker0", "br-*", "eth0"}, Bridges: []string{"docker0", "br-*"}, RingBytes: 8 << 20}
 }
 
-// blockBytes is the size of a block of a ring. The kernel hands over a block with anything in it every 20 ms, however little that is, so
-// it is the number of blocks that bounds how long a worker may be kept from its core: with 2 blocks of 1 MiB a busy machine lost
-// single packets of a quiet interface. A block must hold the longest frame, which is 64 KiB behind a card that puts segments together.
+// blockBytes is the size of a block of a ring. The kernel hands over a block every 20 ms if it holds a packet at all. The number of
+// blocks therefore bounds how long a worker may lack a core: with 2 blocks of 1 MiB a busy machine lost single packets of a quiet
+// interface. A block must hold the longest frame, which is 64 KiB after receive offload has merged segments.
 const blockBytes = 256 << 10
 
-const leastRing = 2 << 20
+const minRingBytes = 2 << 20
 
-// Check reports everything that is wrong with c.
+// Check returns every problem of c.
 func (c Config) Check() []error {
 	var errs []error
 	for key, list := range map[string][]string{"interfaces": c.Interfaces, "bridges": c.Bridges} {
@@ -62,16 +63,16 @@ func (c Config) Check() []error {
 	if c.Workers < 0 || c.Workers > 64 {
 		errs = append(errs, fmt.Errorf("workers: %d is not between 0 and 64", c.Workers))
 	}
-	if c.RingBytes < leastRing || c.RingBytes > 1<<30 {
+	if c.RingBytes < minRingBytes || c.RingBytes > 1<<30 {
 		errs = append(errs, fmt.Errorf("ring_bytes: %d is not between 2 MiB and 1 GiB", c.RingBytes))
 	}
 	return errs
 }
 
-// IsBridge tells whether containers hang on the interface of that name.
-func (c Config) IsBridge(name string) bool { return matchAny(c.Bridges, name) }
+// IsBridge reports whether the interface of that name is a bridge of containers.
+func (c Config) IsBridge(name string) bool { return matchesAny(c.Bridges, name) }
 
-func matchAny(patterns []string, name string) bool {
+func matchesAny(patterns []string, name string) bool {
 	for _, p := range patterns {
 		if ok, _ := path.Match(p, name); ok {
 			return true
@@ -80,139 +81,145 @@ func matchAny(patterns []string, name string) bool {
 	return false
 }
 
-// A Handler takes what one worker captures; it is used by one goroutine. sessions.Table is one.
+// A Handler receives the packets of one worker. It is used by one goroutine. sessions.Table is one.
 type Handler interface {
-	// Packet is one frame; data is valid until it returns.
+	// Packet receives one frame: the interface that saw it, the type of its outermost header, its time in ns since 1970, its bytes
+	// and its length on the wire. data is valid until Packet returns.
 	Packet(iface string, link layers.LinkType, at int64, data []byte, wireLen int)
-	// Tick tells that time has come to now, at least every 100 ms.
+	// Tick advances the clock to now, ns since 1970. It is called at least every 100 ms.
 	Tick(now int64)
-	// Close tells that no more comes.
+	// Close ends the worker. No call follows.
 	Close()
 }
 
 // Live captures on the interfaces of this host. It is a collector.Source.
 type Live struct {
-	cfg     Config
-	own     []netip.AddrPort
-	handler func(iface string, worker int, lane collector.Lane) Handler
-	log     *slog.Logger
+	cfg      Config
+	excluded []netip.AddrPort
+	handler  func(iface string, worker int, lane collector.Lane) Handler
+	log      *slog.Logger
 
 	packets, bytes, drops *prometheus.CounterVec
 	failures              *prometheus.CounterVec
-	open                  *prometheus.GaugeVec
+	workers               *prometheus.GaugeVec
 }
 
-// NewLive makes a source of packets. own are the addresses of our Kafka and ClickHouse, which are left out; handler makes what a
-// worker's packets go to.
-func NewLive(cfg Config, own []netip.AddrPort, handler func(iface string, worker int, lane collector.Lane) Handler, log *slog.Logger, reg prometheus.Registerer) *Live {
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_capture_" + name, Help: help}, labels)
-		reg.MustRegister(c)
-		return c
+// NewLive returns a source of packets. Connections to and from the excluded addresses, those of our own Kafka and ClickHouse, are not
+// captured. handler returns the Handler of a worker, which ships its events on lane.
+func NewLive(cfg Config, excluded []netip.AddrPort, handler func(iface string, worker int, lane collector.Lane) Handler,
+	log *slog.Logger, reg prometheus.Registerer,
+) *Live {
+	f := metrics.With(reg)
+	return &Live{
+		cfg: cfg, excluded: excluded, handler: handler, log: log,
+		packets:  f.CounterVec("tidegate_capture_packets_total", "Packets captured.", "interface"),
+		bytes:    f.CounterVec("tidegate_capture_bytes_total", "Bytes of captured packets, headers included, as far as they were captured.", "interface"),
+		drops:    f.CounterVec("tidegate_capture_kernel_drops_total", "Packets that the kernel dropped because a capture ring was full.", "interface"),
+		failures: f.CounterVec("tidegate_capture_failures_total", "Attempts to capture on an interface that failed.", "interface"),
+		workers:  f.GaugeVec("tidegate_capture_workers", "Workers that capture, each with a ring of its own.", "interface"),
 	}
-	l := &Live{
-		cfg: cfg, own: own, handler: handler, log: log,
-		packets:  counter("packets_total", "Packets read from the ring.", "interface"),
-		bytes:    counter("bytes_total", "Bytes of these packets, as captured.", "interface"),
-		drops:    counter("kernel_drops_total", "Packets that the kernel dropped because a ring was full.", "interface"),
-		failures: counter("failures_total", "Interfaces that could not be captured, or were lost.", "interface"),
-		open:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tidegate_capture_workers", Help: "Workers that capture."}, []string{"interface"}),
-	}
-	reg.MustRegister(l.open)
-	return l
 }
 
-// Run captures until ctx ends: each second it looks for interfaces that have come.
+// Run captures until ctx ends. Once a second it starts workers on interfaces that match the configuration and have none: new
+// interfaces, and those whose workers have ended because the interface was down.
 func (l *Live) Run(ctx context.Context, ship collector.Shipper) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	running := map[int]chan struct{}{} // by interface index: closed when its workers have ended
-	said := map[string]string{}        // by name: the last trouble, which is told once
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	running := map[int]chan struct{}{} // by interface index; the channel is closed when the workers have ended
+	lastErrors := map[string]string{}  // by interface name; an error is logged once until it changes
+	rescan := time.NewTicker(time.Second)
+	defer rescan.Stop()
 	for {
-		for _, ifi := range l.wanted() {
-			if done := running[ifi.Index]; done != nil {
+		for _, iface := range l.matchingInterfaces() {
+			if done := running[iface.Index]; done != nil {
 				select {
 				case <-done:
-					delete(running, ifi.Index)
+					delete(running, iface.Index)
 				default:
 					continue
 				}
 			}
-			rings, err := l.openRings(&ifi)
+
+			rings, err := l.openRings(&iface)
 			if err != nil {
-				l.failures.WithLabelValues(ifi.Name).Inc()
-				if said[ifi.Name] != err.Error() {
-					l.log.Error("interface is not captured", "interface", ifi.Name, "err", err)
-					said[ifi.Name] = err.Error()
+				l.failures.WithLabelValues(iface.Name).Inc()
+				if lastErrors[iface.Name] != err.Error() {
+					l.log.Error("cannot capture on interface", "interface", iface.Name, "err", err)
+					lastErrors[iface.Name] = err.Error()
 				}
 				continue
 			}
-			delete(said, ifi.Name)
-			running[ifi.Index] = l.start(ctx, &wg, rings, ship)
-			l.log.Info("capturing", "interface", ifi.Name, "workers", len(rings), "bridge", l.cfg.IsBridge(ifi.Name))
+			delete(lastErrors, iface.Name)
+			running[iface.Index] = l.startWorkers(ctx, &wg, rings, ship)
+			l.log.Info("capturing", "interface", iface.Name, "workers", len(rings), "bridge", l.cfg.IsBridge(iface.Name))
 		}
+
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-rescan.C:
 		}
 	}
 }
 
-// wanted are the interfaces that are up and match.
-func (l *Live) wanted() []net.Interface {
-	all, err := net.Interfaces()
+// matchingInterfaces returns the interfaces that are up and match the configuration.
+func (l *Live) matchingInterfaces() []net.Interface {
+	interfaces, err := net.Interfaces()
 	if err != nil {
 		l.failures.WithLabelValues("all").Inc()
 		return nil
 	}
-	var out []net.Interface
-	for _, ifi := range all {
-		if ifi.Flags&net.FlagUp != 0 && matchAny(l.cfg.Interfaces, ifi.Name) {
-			out = append(out, ifi)
+	var matching []net.Interface
+	for _, iface := range interfaces {
+		if iface.Flags&net.FlagUp != 0 && matchesAny(l.cfg.Interfaces, iface.Name) {
+			matching = append(matching, iface)
 		}
 	}
-	return out
+	return matching
 }
 
-func (l *Live) openRings(ifi *net.Interface) ([]*ring, error) {
-	filter, err := exclude(l.own)
+// openRings returns one ring for each worker of an interface, all of them in one fanout group.
+func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
+	filter, err := compileFilter(l.excluded)
 	if err != nil {
 		return nil, err
 	}
-	cfg := ringConfig{bytes: l.cfg.RingBytes, blockBytes: blockBytes, retire: 20 * time.Millisecond, promiscuous: l.cfg.IsBridge(ifi.Name), filter: filter}
-	n := l.cfg.Workers
-	if n == 0 {
-		n = min(runtime.GOMAXPROCS(0), 4)
+	cfg := ringConfig{
+		bytes: l.cfg.RingBytes, blockBytes: blockBytes, retireAfter: 20 * time.Millisecond,
+		promiscuous: l.cfg.IsBridge(iface.Name), filter: filter,
 	}
-	if n > 1 {
-		cfg.group = &fanout{}
+	workers := l.cfg.Workers
+	if workers == 0 {
+		workers = min(runtime.GOMAXPROCS(0), 4)
 	}
+	if workers > 1 {
+		cfg.group = &fanoutGroup{}
+	}
+
 	var rings []*ring
-	for range n {
-		r, err := openRing(ifi, cfg)
+	for range workers {
+		opened, err := openRing(iface, cfg)
 		if err != nil {
 			for _, r := range rings {
 				r.close()
 			}
 			return nil, err
 		}
-		rings = append(rings, r)
+		rings = append(rings, opened)
 	}
 	return rings, nil
 }
 
-func (l *Live) start(ctx context.Context, wg *sync.WaitGroup, rings []*ring, ship collector.Shipper) chan struct{} {
+// startWorkers starts a worker for each ring. The channel that it returns is closed when all of them have ended.
+func (l *Live) startWorkers(ctx context.Context, wg *sync.WaitGroup, rings []*ring, ship collector.Shipper) chan struct{} {
 	done := make(chan struct{})
 	var workers sync.WaitGroup
 	for i, r := range rings {
 		lane := ship.Lane("wire/" + r.iface + "/" + strconv.Itoa(i))
-		h := l.handler(r.iface, i, lane)
+		handler := l.handler(r.iface, i, lane)
 		workers.Go(func() {
 			defer lane.Close(false)
-			l.work(ctx, r, h)
+			l.runWorker(ctx, r, handler)
 		})
 	}
 	wg.Go(func() {
@@ -222,46 +229,52 @@ func (l *Live) start(ctx context.Context, wg *sync.WaitGroup, rings []*ring, shi
 	return done
 }
 
-// work is the life of one worker: wait, read what is there, tick, count.
-func (l *Live) work(ctx context.Context, r *ring, h Handler) {
+// runWorker passes the packets of one ring to handler until ctx ends or the interface is gone.
+func (l *Live) runWorker(ctx context.Context, r *ring, handler Handler) {
 	defer r.close()
-	defer h.Close()
-	l.open.WithLabelValues(r.iface).Inc()
-	defer l.open.WithLabelValues(r.iface).Dec()
+	defer handler.Close()
+	l.workers.WithLabelValues(r.iface).Inc()
+	defer l.workers.WithLabelValues(r.iface).Dec()
 	packets, bytes := l.packets.WithLabelValues(r.iface), l.bytes.WithLabelValues(r.iface)
-	var size int
-	f := func(at int64, data []byte, wireLen int) {
-		size += len(data)
-		h.Packet(r.iface, r.link, at, data, wireLen)
+	var captured int // bytes of one call of read
+	handle := func(at int64, data []byte, wireLen int) {
+		captured += len(data)
+		handler.Packet(r.iface, r.link, at, data, wireLen)
 	}
-	var counted time.Time
+
+	// One turn: wait up to 100 ms, read every block that is ready, advance the clock, and count the kernel's drops once a second.
+	var dropsCounted time.Time
 	for ctx.Err() == nil {
 		err := r.wait(100 * time.Millisecond)
-		size = 0
-		n := r.read(f)
-		packets.Add(float64(n))
-		bytes.Add(float64(size))
+		captured = 0
+		packets.Add(float64(r.read(handle)))
+		bytes.Add(float64(captured))
 		now := time.Now()
-		h.Tick(now.UnixNano())
-		if now.Sub(counted) >= time.Second {
+		handler.Tick(now.UnixNano())
+		if now.Sub(dropsCounted) >= time.Second {
 			l.countDrops(r)
-			counted = now
+			dropsCounted = now
+		}
+		if errors.Is(err, errInterfaceGone) {
+			l.log.Info("interface is gone", "interface", r.iface)
+			break
 		}
 		if err != nil {
-			if !errors.Is(err, errGone) {
-				l.log.Error("capture ended", "interface", r.iface, "err", err)
-			} else {
-				l.log.Info("interface is gone", "interface", r.iface)
-			}
+			l.log.Error("capture ended", "interface", r.iface, "err", err)
 			break
 		}
 	}
-	packets.Add(float64(r.read(f)))
+
+	// Packets that were captured before the end are in the ring and belong to sessions that are open.
+	captured = 0
+	packets.Add(float64(r.read(handle)))
+	bytes.Add(float64(captured))
 	l.countDrops(r)
 }
 
+// countDrops adds the packets that the kernel dropped since the last call.
 func (l *Live) countDrops(r *ring) {
-	if _, drops, err := r.stats(); err == nil {
+	if _, drops, err := r.statistics(); err == nil {
 		l.drops.WithLabelValues(r.iface).Add(float64(drops))
 	}
 }

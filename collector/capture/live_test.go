@@ -27,7 +27,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// seen collects the payloads that a worker was handed.
+// seen is a Handler that collects payloads.
 type seen struct {
 	mu     sync.Mutex
 	frames [][]byte
@@ -71,7 +71,7 @@ func (s *seen) wait(t *testing.T, marker string, want int) [][]byte {
 	return got
 }
 
-// noLane is a shipper and its lane, of which a handler that ships nothing uses only Close.
+// noLane is a shipper and a lane for handlers that ship nothing. Only Close is called.
 type noLane struct{}
 
 func (noLane) Ship(context.Context, *pipeline.Event, collector.Checkpoint) (uint64, error) {
@@ -92,7 +92,7 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-// inNamespace runs f on a thread of its own that never leaves the namespace.
+// inNamespace runs f in a network namespace, on a thread of its own that ends with f.
 func inNamespace(t *testing.T, name string, f func()) chan struct{} {
 	done := make(chan struct{})
 	go func() {
@@ -112,7 +112,7 @@ func inNamespace(t *testing.T, name string, f func()) chan struct{} {
 	return done
 }
 
-// send puts frames on an interface of a namespace.
+// send transmits frames on an interface of a namespace.
 func send(t *testing.T, ns, iface string, frames ...[]byte) {
 	t.Helper()
 	<-inNamespace(t, ns, func() {
@@ -155,8 +155,8 @@ func tcp4(from, to string, sport, dport uint16, payload string) []byte {
 	return append(append(b, make([]byte, 16)...), payload...)
 }
 
-// TestLiveCapture runs the ring on a veth pair between two namespaces: every frame once with the bytes that were sent, the tag of
-// a VLAN in its place, our own traffic left out, and an interface that goes and comes again captured again.
+// TestLiveCapture captures on a veth pair between two namespaces. Every frame is read once with the bytes that were sent, a VLAN tag
+// is in its place, excluded addresses are missing, and an interface that goes and returns is captured again.
 func TestLiveCapture(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("a packet socket and a namespace need root")
@@ -234,9 +234,9 @@ func TestLiveCapture(t *testing.T) {
 	}
 }
 
-// TestExclude holds the compiled filter against frames, in the reference machine of x/net.
+// TestExclude runs the compiled filter on frames in the BPF interpreter of x/net.
 func TestExclude(t *testing.T) {
-	raw, err := exclude([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092"), netip.MustParseAddrPort("[2001:db8::9]:9000")})
+	raw, err := compileFilter([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092"), netip.MustParseAddrPort("[2001:db8::9]:9000")})
 	if err != nil {
 		t.Fatal(err)
 	}

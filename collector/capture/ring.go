@@ -16,63 +16,67 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A ring is a TPACKET_V3 receive ring on one interface: the kernel fills blocks of memory that it shares with us, we read packets
-// where they lie and give the block back. See the kernel's Documentation/networking/packet_mmap.rst.
+// A ring is a TPACKET_V3 receive ring on one interface. The kernel and this process share memory that is divided into blocks. The
+// kernel fills a block with packets and marks it TP_STATUS_USER; read passes the packets on in place and marks the block
+// TP_STATUS_KERNEL again. Source: Documentation/networking/packet_mmap.rst of Linux.
+//
+// A ring is used by one goroutine.
 type ring struct {
-	fd      int
-	link    layers.LinkType
-	mem     []byte
-	blocks  int
-	size    int // of a block
-	next    int // block to read next
-	iface   string
-	index   int
-	stopped bool
+	fd        int
+	link      layers.LinkType
+	memory    []byte
+	blocks    int
+	blockSize int // bytes
+	nextBlock int // index of the block that read looks at first
+	iface     string
+	index     int
+	closed    bool
 }
 
 type ringConfig struct {
 	bytes       int
 	blockBytes  int
-	retire      time.Duration // a block that is not full is handed over after this
+	retireAfter time.Duration // the kernel hands over a block that is not full after this time
 	promiscuous bool
-	group       *fanout // shares the packets of the interface with the group's other rings; nil: this ring has all of them
+	group       *fanoutGroup // distributes the packets of the interface over its rings; nil: this ring gets all of them
 	filter      []bpf.RawInstruction
 }
 
-// openRing binds last, so that no packet comes in before the filter and the ring stand.
+// openRing returns a ring that receives the packets of iface. The socket is bound after the filter is attached, so that no packet
+// bypasses the filter.
 func openRing(ifi *net.Interface, cfg ringConfig) (*ring, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open a packet socket on %s (it needs CAP_NET_RAW): %w", ifi.Name, err)
+		return nil, fmt.Errorf("open a packet socket on %s (needs CAP_NET_RAW): %w", ifi.Name, err)
 	}
-	r := &ring{fd: fd, iface: ifi.Name, index: ifi.Index, size: cfg.blockBytes, blocks: max(cfg.bytes/cfg.blockBytes, 2)}
-	if err := r.setUp(ifi, cfg); err != nil {
+	r := &ring{fd: fd, iface: ifi.Name, index: ifi.Index, blockSize: cfg.blockBytes, blocks: max(cfg.bytes/cfg.blockBytes, 2)}
+	if err := r.configure(ifi, cfg); err != nil {
 		r.close()
 		return nil, fmt.Errorf("capture on %s: %w", ifi.Name, err)
 	}
 	return r, nil
 }
 
-func (r *ring) setUp(ifi *net.Interface, cfg ringConfig) error {
+func (r *ring) configure(ifi *net.Interface, cfg ringConfig) error {
 	if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
 		return fmt.Errorf("ask for TPACKET_V3: %w", err)
 	}
-	// Room in front of each packet, for a VLAN tag that the kernel took out and we put back.
+	// Headroom before each packet, into which restoreVLAN moves the addresses.
 	if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_RESERVE, 16); err != nil {
 		return fmt.Errorf("reserve headroom: %w", err)
 	}
 	req := unix.TpacketReq3{
-		Block_size: uint32(r.size), Block_nr: uint32(r.blocks), Frame_size: 2048,
-		Frame_nr: uint32(r.size / 2048 * r.blocks), Retire_blk_tov: uint32(cfg.retire.Milliseconds()),
+		Block_size: uint32(r.blockSize), Block_nr: uint32(r.blocks), Frame_size: 2048,
+		Frame_nr: uint32(r.blockSize / 2048 * r.blocks), Retire_blk_tov: uint32(cfg.retireAfter.Milliseconds()),
 	}
 	if err := unix.SetsockoptTpacketReq3(r.fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &req); err != nil {
-		return fmt.Errorf("make a ring of %d blocks of %d bytes: %w", r.blocks, r.size, err)
+		return fmt.Errorf("make a ring of %d blocks of %d bytes: %w", r.blocks, r.blockSize, err)
 	}
-	mem, err := unix.Mmap(r.fd, 0, r.size*r.blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(r.fd, 0, r.blockSize*r.blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map the ring: %w", err)
 	}
-	r.mem = mem
+	r.memory = mem
 	if len(cfg.filter) > 0 {
 		prog := unix.SockFprog{Len: uint16(len(cfg.filter)), Filter: (*unix.SockFilter)(unsafe.Pointer(&cfg.filter[0]))}
 		if err := unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
@@ -91,22 +95,22 @@ func (r *ring) setUp(ifi *net.Interface, cfg ringConfig) error {
 			return fmt.Errorf("make it promiscuous: %w", err)
 		}
 	}
-	return cfg.group.join(r.fd)
+	return cfg.group.addRing(r.fd)
 }
 
-// A fanout is the group of the rings of one interface. The kernel picks its number when the first ring joins (since Linux 4.12): a
-// group of the same number on another interface would be refused, and one of another process, which in a container may well have our
-// process id, would take half of our packets.
-type fanout struct {
+// A fanoutGroup is the PACKET_FANOUT group of the rings of one interface. The kernel chooses the number of the group when the first
+// ring joins (FLAG_UNIQUEID, since Linux 4.12). A number of our own choice is not safe: a group of that number on another interface
+// makes the join fail, and a group of that number of another process takes half of the packets.
+type fanoutGroup struct {
 	id     int
 	joined bool
 }
 
-func (g *fanout) join(fd int) error {
+func (g *fanoutGroup) addRing(fd int) error {
 	if g == nil {
 		return nil
 	}
-	// DEFRAG is for IPv4: the fragments of one datagram reach one worker. Those of IPv6 are put together by the session table.
+	// FLAG_DEFRAG makes the kernel reassemble IPv4 datagrams before it chooses a ring. It does not cover IPv6.
 	flags := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_DEFRAG
 	if !g.joined {
 		flags |= unix.PACKET_FANOUT_FLAG_UNIQUEID
@@ -119,17 +123,18 @@ func (g *fanout) join(fd int) error {
 	}
 	v, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
 	if err != nil {
-		return fmt.Errorf("ask for the number of the fanout group: %w", err)
+		return fmt.Errorf("read the number of the fanout group: %w", err)
 	}
 	g.id, g.joined = v&0xffff, true
 	return nil
 }
 
-// ARPHRD_* of linux/if_arp.h, as /sys/class/net/<name>/type gives them, to what a frame begins with.
+// linkType returns the type of the outermost header of the frames of an interface. /sys/class/net/<name>/type holds an ARPHRD_*
+// number of linux/if_arp.h.
 func linkType(name string) (layers.LinkType, error) {
 	b, err := os.ReadFile("/sys/class/net/" + name + "/type")
 	if err != nil {
-		return layers.LinkTypeEthernet, nil // /sys of another namespace: every interface that Docker makes is Ethernet
+		return layers.LinkTypeEthernet, nil // /sys shows another namespace; every interface that Docker creates is Ethernet
 	}
 	switch string(b) {
 	case "1\n", "772\n": // Ethernet, loopback
@@ -137,7 +142,7 @@ func linkType(name string) (layers.LinkType, error) {
 	case "512\n", "65534\n", "768\n", "769\n", "776\n", "778\n": // PPP, tun, tunnels: bare IP
 		return layers.LinkTypeRaw, nil
 	}
-	return 0, fmt.Errorf("frames of type %q are not known", b)
+	return 0, fmt.Errorf("unsupported ARPHRD link type %q", b)
 }
 
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
@@ -160,72 +165,72 @@ const (
 	pktHeader   = 48 // struct tpacket3_hdr, with hv1 and padding
 )
 
-func (r *ring) block(i int) []byte { return r.mem[i*r.size : (i+1)*r.size] }
+func (r *ring) block(i int) []byte { return r.memory[i*r.blockSize : (i+1)*r.blockSize] }
 
-func u32(b []byte, at int) uint32 { return *(*uint32)(unsafe.Pointer(&b[at])) }
-func u16(b []byte, at int) uint16 { return *(*uint16)(unsafe.Pointer(&b[at])) }
+func hostUint32(b []byte, at int) uint32 { return *(*uint32)(unsafe.Pointer(&b[at])) }
+func hostUint16(b []byte, at int) uint16 { return *(*uint16)(unsafe.Pointer(&b[at])) }
 
-func status(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[blockStatus])) }
+func blockState(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[blockStatus])) }
 
-// read hands every packet of the blocks that are ready to f, at most one round of the ring, and tells how many there were. data is
-// valid until f returns: then its block goes back to the kernel.
+// read calls f for every packet of the blocks that are ready, at most once around the ring, and returns the number of packets. data
+// is valid until f returns.
 func (r *ring) read(f func(at int64, data []byte, wireLen int)) int {
 	n := 0
 	for range r.blocks {
-		b := r.block(r.next)
-		if atomic.LoadUint32(status(b))&unix.TP_STATUS_USER == 0 {
+		b := r.block(r.nextBlock)
+		if atomic.LoadUint32(blockState(b))&unix.TP_STATUS_USER == 0 {
 			return n
 		}
-		n += readBlock(b, f)
-		atomic.StoreUint32(status(b), unix.TP_STATUS_KERNEL)
-		r.next = (r.next + 1) % r.blocks
+		n += readPackets(b, f)
+		atomic.StoreUint32(blockState(b), unix.TP_STATUS_KERNEL)
+		r.nextBlock = (r.nextBlock + 1) % r.blocks
 	}
 	return n
 }
 
-// readBlock hands the packets of one block to f and tells how many there were. A header that points out of the block ends it: no
-// kernel is known to write one, and a panic here would end the collector.
-func readBlock(b []byte, f func(at int64, data []byte, wireLen int)) int {
-	count := int(u32(b, blockNumPkts))
-	at := uint64(u32(b, blockFirstPkt))
+// readPackets calls f for every packet of one block and returns the number of packets. A header that points outside the block ends
+// the block. No kernel is known to write such a header, but a panic here would end the collector.
+func readPackets(b []byte, f func(at int64, data []byte, wireLen int)) int {
+	count := int(hostUint32(b, blockNumPkts))
+	at := uint64(hostUint32(b, blockFirstPkt))
 	for n := range count {
 		if at+pktHeader > uint64(len(b)) {
 			return n
 		}
 		h := b[at:]
-		mac := uint64(u16(h, pktMac))
-		end := mac + uint64(u32(h, pktSnaplen))
+		mac := uint64(hostUint16(h, pktMac))
+		end := mac + uint64(hostUint32(h, pktSnaplen))
 		if end > uint64(len(h)) {
 			return n
 		}
-		data, wire := h[mac:end:end], int(u32(h, pktLen))
-		if st := u32(h, pktStatus); st&unix.TP_STATUS_VLAN_VALID != 0 && mac >= pktHeader+4 && len(data) >= 12 {
+		data, wire := h[mac:end:end], int(hostUint32(h, pktLen))
+		if st := hostUint32(h, pktStatus); st&unix.TP_STATUS_VLAN_VALID != 0 && mac >= pktHeader+4 && len(data) >= 12 {
 			data, wire = restoreVLAN(h, data, st), wire+4
 		}
-		f(int64(u32(h, pktSec))*1e9+int64(u32(h, pktNsec)), data, wire)
-		at += uint64(u32(h, pktNext))
+		f(int64(hostUint32(h, pktSec))*1e9+int64(hostUint32(h, pktNsec)), data, wire)
+		at += uint64(hostUint32(h, pktNext))
 	}
 	return count
 }
 
-// restoreVLAN puts the tag back that the kernel took out of the frame (it hands it over in the header): both addresses move four
-// bytes to the front, into the room that was reserved.
+// restoreVLAN returns the frame with the VLAN tag that the kernel moved from the frame into the packet header. Both MAC addresses
+// move four bytes to the front, into the reserved headroom, and the tag goes behind them.
 func restoreVLAN(h, data []byte, st uint32) []byte {
-	mac := int(u16(h, pktMac))
+	mac := int(hostUint16(h, pktMac))
 	tpid := uint16(0x8100)
 	if st&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
-		tpid = u16(h, pktVlanTPID)
+		tpid = hostUint16(h, pktVlanTPID)
 	}
-	tci := u32(h, pktVlanTCI)
+	tci := hostUint32(h, pktVlanTCI)
 	out := h[mac-4 : mac+len(data)]
 	copy(out, data[:12])
 	out[12], out[13], out[14], out[15] = byte(tpid>>8), byte(tpid), byte(tci>>8), byte(tci)
 	return out
 }
 
-var errGone = errors.New("the interface is gone")
+var errInterfaceGone = errors.New("interface is down or removed")
 
-// wait sleeps until a block is ready or timeout has passed. errGone: the interface was taken away or down.
+// wait blocks until a block is ready or timeout has passed. It returns errInterfaceGone when the interface is down or removed.
 func (r *ring) wait(timeout time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN}}
 	_, err := unix.Poll(fds, int(timeout.Milliseconds()))
@@ -237,13 +242,14 @@ func (r *ring) wait(timeout time.Duration) error {
 		if errno := unix.Errno(code); errno != 0 && errno != unix.ENETDOWN {
 			return fmt.Errorf("wait on %s: %w", r.iface, errno)
 		}
-		return errGone
+		return errInterfaceGone
 	}
 	return nil
 }
 
-// stats are the packets that reached the socket and those it dropped for want of room since the last call.
-func (r *ring) stats() (packets, drops uint32, err error) {
+// statistics returns how many packets reached the socket since the last call, and how many of them the kernel dropped because the
+// ring was full.
+func (r *ring) statistics() (packets, drops uint32, err error) {
 	st, err := unix.GetsockoptTpacketStatsV3(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read the statistics of %s: %w", r.iface, err)
@@ -252,12 +258,12 @@ func (r *ring) stats() (packets, drops uint32, err error) {
 }
 
 func (r *ring) close() {
-	if r.stopped {
+	if r.closed {
 		return
 	}
-	r.stopped = true
-	if r.mem != nil {
-		_ = unix.Munmap(r.mem)
+	r.closed = true
+	if r.memory != nil {
+		_ = unix.Munmap(r.memory)
 	}
 	_ = unix.Close(r.fd)
 }

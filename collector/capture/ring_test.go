@@ -17,8 +17,8 @@ import (
 	"tidegate/collector"
 )
 
-// TestInterfacesSideBySide captures on three interfaces whose numbers follow each other, with two workers each: their fanout groups
-// must not meet. A second capture in the same process takes nothing away from the first.
+// TestInterfacesSideBySide captures on three interfaces with consecutive indexes and two workers each. Their fanout groups must
+// differ, and a second capture in the same process must not take packets from the first.
 func TestInterfacesSideBySide(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("a packet socket and a namespace need root")
@@ -71,7 +71,7 @@ func TestInterfacesSideBySide(t *testing.T) {
 	}
 }
 
-// ringBlock is a block of n packets with what the kernel writes into it.
+// ringBlock returns a block with the given packets, as the kernel writes it.
 func ringBlock(n int, payload string) []byte {
 	const first, mac, step = 48, 96, 256
 	b := make([]byte, first+n*step)
@@ -93,7 +93,7 @@ func TestBlockOfOddHeadersStaysWithinItself(t *testing.T) {
 	read := func(change func(b []byte)) int {
 		b := ringBlock(3, "0123456789abcdef")
 		change(b)
-		return readBlock(b, func(at int64, data []byte, wireLen int) {
+		return readPackets(b, func(at int64, data []byte, wireLen int) {
 			if at != 7e9 || len(data) > len(b) {
 				t.Errorf("got %d bytes of %d at %d", len(data), wireLen, at)
 			}

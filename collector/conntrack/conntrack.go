@@ -1,11 +1,17 @@
 //go:build linux
 
-// Package conntrack follows how the kernel rewrites connections: what a container's own address and port are for one that is seen
-// outside under the host's.
+// Package conntrack mirrors the kernel's table of connections that NAT rewrites: it maps the addresses that eth0 sees to the
+// addresses that a bridge sees.
 //
-// A Tracker listens to conntrack's events and keeps both tuples of every entry in a map that the session tables of all workers
-// read (sessions.NAT). It needs CAP_NET_ADMIN in the host's network namespace; without it, or without the kernel module, the
-// collector still works, but a connection through NAT is told by each side of it.
+// A Tracker subscribes to the netlink events of nf_conntrack and keeps both tuples of every entry in a map. The session tables of
+// all workers read the map (sessions.NAT) and report a connection that is captured on both sides of NAT once. The Tracker needs
+// CAP_NET_ADMIN in the network namespace of the host. Without it, or without the kernel module, the collector works, and each
+// side of NAT is reported as a session of its own.
+//
+// An entry is stored when the kernel announces it (NEW) or lists it (dump), and expires keepDestroyed after its DESTROY event.
+// When the kernel had to drop events (ENOBUFS), the table is read again, and entries that are missing in it expire.
+//
+// One goroutine, Run, writes. Each shard of the map has a lock; no code holds two of them.
 package conntrack
 
 import (
@@ -25,172 +31,193 @@ import (
 
 	"tidegate/collector/sessions"
 	"tidegate/pipeline"
+	"tidegate/pipeline/metrics"
+	"tidegate/pipeline/retry"
 )
 
-// keep is how long an entry that the kernel has destroyed can still be asked for: the last packets of its session may be read later.
-const keep = 30 * time.Second
+const (
+	// keepDestroyed is how long an entry can be looked up after the kernel destroyed it. The last packets of its session may be
+	// read later than the event.
+	keepDestroyed = 30 * time.Second
 
-// maxEntries bounds the map; the kernel's own table is usually a quarter of a million. Beyond it new entries are counted and left out.
-const maxEntries = 1 << 20
+	// maxEntries bounds the map. The kernel's own table usually holds up to 262,144 entries. A new entry above the bound is
+	// counted and not stored.
+	maxEntries = 1 << 20
 
-// maxDying bounds what waits to be forgotten: beyond twice as many the oldest go before their time.
-const maxDying = maxEntries / 4
+	// maxExpiring bounds the list of destroyed entries. When the list holds twice as many, the oldest expire early.
+	maxExpiring = maxEntries / 4
 
-type key struct {
+	// resyncPause is the pause between a loss of events and the next read of the whole table. It bounds the work on a host whose
+	// connections arrive faster than the events are read.
+	resyncPause = 100 * time.Millisecond
+
+	shardCount = 64
+)
+
+// A tuple is one direction of a connection, as the kernel's table lists it.
+type tuple struct {
 	proto    pipeline.Transport
 	src, dst netip.AddrPort
 }
 
-const shards = 64
-
 type entry struct {
 	sessions.Mapping
-	seen time.Time // when the kernel told of it last
+	updated time.Time // when the kernel last announced or listed the entry
 }
 
+// A shard holds the tuples with one hash of their ports. mu guards entries.
 type shard struct {
-	mu sync.RWMutex
-	m  map[key]entry
+	mu      sync.RWMutex
+	entries map[tuple]entry
 }
 
-// Tracker is the map and what keeps it.
+// An expiringEntry is an entry that the kernel has destroyed.
+type expiringEntry struct {
+	destroyed time.Time
+	tuples    [2]tuple
+}
+
+// A Tracker keeps the map. Lookup and Len are safe for concurrent use; Run is called once.
 type Tracker struct {
-	log    *slog.Logger
-	shards [shards]shard
-	dying  []dying // in the order of their time; only the loop touches it
-	keep   time.Duration
-	tick   time.Duration // how often is looked for what to forget
-	now    func() time.Time
+	log           *slog.Logger
+	shards        [shardCount]shard
+	expiring      []expiringEntry // in order of destruction; only Run's goroutine uses it
+	keepDestroyed time.Duration
+	expireEvery   time.Duration
+	now           func() time.Time
 
-	events  *prometheus.CounterVec
-	dumps   prometheus.Counter
-	dropped prometheus.Counter
-	size    prometheus.GaugeFunc
+	events     *prometheus.CounterVec
+	tableReads prometheus.Counter
+	dropped    prometheus.Counter
 }
 
-type dying struct {
-	at   time.Time
-	keys [2]key
-}
-
-// New makes a tracker; Run fills it.
+// New returns an empty Tracker. Run fills it.
 func New(log *slog.Logger, reg prometheus.Registerer) *Tracker {
+	f := metrics.With(reg)
 	t := &Tracker{
-		log: log, keep: keep, tick: 5 * time.Second, now: time.Now,
-		events:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_conntrack_events_total", Help: "Events of the kernel's connection tracking."}, []string{"type"}),
-		dumps:   prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_conntrack_dumps_total", Help: "Times that the whole table was read: at the start, and after events were lost."}),
-		dropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_conntrack_dropped_total", Help: "Entries left out because the map was full."}),
+		log: log, keepDestroyed: keepDestroyed, expireEvery: 5 * time.Second, now: time.Now,
+		events: f.CounterVec("tidegate_conntrack_events_total",
+			"Events that the kernel's connection tracking sent, by type. Type lost counts the times that the kernel dropped events.", "type"),
+		tableReads: f.Counter("tidegate_conntrack_table_reads_total",
+			"Reads of the kernel's whole conntrack table: one at the start, and one after each loss of events."),
+		dropped: f.Counter("tidegate_conntrack_dropped_total", "Conntrack entries that were not stored because the map was full."),
 	}
 	for i := range t.shards {
-		t.shards[i].m = map[key]entry{}
+		t.shards[i].entries = map[tuple]entry{}
 	}
-	t.size = prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "tidegate_conntrack_tuples", Help: "Tuples in the map, two an entry."}, func() float64 { return float64(t.Len()) })
-	reg.MustRegister(t.events, t.dumps, t.dropped, t.size)
+	for _, kind := range []string{"new", "destroy", "other", "lost"} {
+		t.events.WithLabelValues(kind)
+	}
+	f.GaugeFunc("tidegate_conntrack_tuples", "Conntrack tuples in the map, two for each connection.", func() float64 { return float64(t.Len()) })
 	return t
 }
 
-// Len counts the tuples.
+// Len returns the number of tuples in the map, two for each entry.
 func (t *Tracker) Len() int {
 	n := 0
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.RLock()
-		n += len(s.m)
+		n += len(s.entries)
 		s.mu.RUnlock()
 	}
 	return n
 }
 
-// Lookup finds the entry of which src → dst is the original or the reply tuple, or the reverse of one.
+// Lookup returns the addresses on both sides of NAT of the connection to which a packet src → dst belongs. The packet may have
+// been captured on either side of NAT and may go in either direction.
 func (t *Tracker) Lookup(proto pipeline.Transport, src, dst netip.AddrPort) (sessions.Mapping, bool) {
-	if m, ok := t.get(key{proto, src, dst}); ok {
+	if m, ok := t.lookupTuple(tuple{proto, src, dst}); ok {
 		return m, true
 	}
-	return t.get(key{proto, dst, src})
+	return t.lookupTuple(tuple{proto, dst, src})
 }
 
-func (t *Tracker) get(k key) (sessions.Mapping, bool) {
-	s := t.shard(k)
+func (t *Tracker) lookupTuple(k tuple) (sessions.Mapping, bool) {
+	s := t.shardOf(k)
 	s.mu.RLock()
-	e, ok := s.m[k]
+	e, ok := s.entries[k]
 	s.mu.RUnlock()
 	return e.Mapping, ok
 }
 
-func (t *Tracker) shard(k key) *shard {
-	return &t.shards[(k.src.Port()^k.dst.Port()*31)%shards]
+func (t *Tracker) shardOf(k tuple) *shard {
+	return &t.shards[(k.src.Port()^k.dst.Port()*31)%shardCount]
 }
 
-// lostPause is between the loss of events and the next reading of the table, so that a host whose connections come faster than we
-// read does not keep us reading it without end.
-const lostPause = 100 * time.Millisecond
-
-// Run listens until ctx ends. When the kernel had to drop events (ENOBUFS), the whole table is read again.
+// Run follows the kernel's table until ctx ends. It returns an error only when it lacks the permission; after every other error it
+// subscribes again and reads the whole table.
 func (t *Tracker) Run(ctx context.Context) error {
-	wait := time.Second
+	backoff := retry.Backoff{Min: time.Second, Max: time.Minute}
 	for {
 		start := time.Now()
-		err := t.listen(ctx)
+		err := t.followEvents(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("listen to conntrack (it needs CAP_NET_ADMIN): %w", err)
-		}
-		if errors.Is(err, unix.ENOBUFS) {
-			t.events.WithLabelValues("lost").Inc()
-			wait = lostPause
-		} else {
-			t.log.Warn("conntrack is not listened to", "err", err, "again_in", wait)
+			return fmt.Errorf("subscribe to conntrack events (needs CAP_NET_ADMIN): %w", err)
 		}
 		if time.Since(start) > time.Minute {
-			wait = time.Second
+			backoff.Reset()
 		}
-		select {
-		case <-ctx.Done():
+
+		// A loss of events is expected under load and is followed by a resync; everything else is logged.
+		pause := resyncPause
+		if errors.Is(err, unix.ENOBUFS) {
+			t.events.WithLabelValues("lost").Inc()
+		} else {
+			pause = backoff.Next()
+			t.log.Warn("conntrack events unavailable, retrying", "err", err, "retry_in", pause)
+		}
+		if retry.Sleep(ctx, pause) != nil {
 			return nil
-		case <-time.After(wait):
 		}
-		wait = min(wait*2+time.Second, time.Minute)
 	}
 }
 
-func (t *Tracker) listen(ctx context.Context) error {
+// followEvents subscribes to the kernel's events, reads the whole table, and then applies event after event until ctx ends or
+// netlink fails.
+//
+// The subscription comes first: an entry that is created between the two steps is then in the events, in the table or in both,
+// and never missed.
+func (t *Tracker) followEvents(ctx context.Context) error {
 	conn, err := ct.Dial(nil)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	if err := conn.SetReadBuffer(8 << 20); err != nil {
-		t.log.Debug("conntrack buffer stays small", "err", err)
+		t.log.Debug("conntrack read buffer keeps its default size", "err", err)
 	}
 	events := make(chan ct.Event, 4096)
 	failed, err := conn.Listen(events, 1, []netfilter.NetlinkGroup{netfilter.GroupCTNew, netfilter.GroupCTDestroy})
-	defer hangUp(conn, events, failed)
+	defer closeAndDrain(conn, events, failed)
 	if err != nil {
-		return fmt.Errorf("join the groups: %w", err)
+		return fmt.Errorf("join the netlink groups: %w", err)
 	}
-	if err := t.dump(); err != nil {
+	if err := t.readKernelTable(); err != nil {
 		return err
 	}
-	tick := time.NewTicker(t.tick)
-	defer tick.Stop()
+
+	expire := time.NewTicker(t.expireEvery)
+	defer expire.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-failed:
 			return err
-		case e := <-events:
-			t.event(e)
-		case <-tick.C:
-			t.forget()
+		case event := <-events:
+			t.handleEvent(event)
+		case <-expire.C:
+			t.expireDestroyed()
 		}
 	}
 }
 
-// hangUp closes conn while it takes what its worker may still want to hand over: Close waits for the worker, and the worker for
-// whoever reads its channels.
-func hangUp(conn io.Closer, events <-chan ct.Event, failed <-chan error) {
+// closeAndDrain closes conn and discards what its worker still sends. Close waits for the worker, and the worker blocks until its
+// channels are read, so both must happen at the same time.
+func closeAndDrain(conn io.Closer, events <-chan ct.Event, failed <-chan error) {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
@@ -206,9 +233,9 @@ func hangUp(conn io.Closer, events <-chan ct.Event, failed <-chan error) {
 	}
 }
 
-// dump reads the whole table over a connection of its own: the one that listens can do nothing else. What was known before and is not
-// in the table has ended while nobody listened; it is forgotten like the rest.
-func (t *Tracker) dump() error {
+// readKernelTable stores every entry of the kernel's table. It uses a netlink connection of its own, because a connection that
+// listens cannot send requests. Entries that are missing in the table ended while no events were read; they expire.
+func (t *Tracker) readKernelTable() error {
 	conn, err := ct.Dial(nil)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
@@ -217,55 +244,56 @@ func (t *Tracker) dump() error {
 	start := t.now()
 	flows, err := conn.Dump(nil)
 	if err != nil {
-		return fmt.Errorf("read the table: %w", err)
+		return fmt.Errorf("read the conntrack table: %w", err)
 	}
-	t.dumps.Inc()
+	t.tableReads.Inc()
 	for i := range flows {
-		t.add(&flows[i])
+		t.store(&flows[i])
 	}
-	t.endBefore(start)
+	t.expireUnseenSince(start)
 	return nil
 }
 
-// endBefore marks everything as ended that was not seen since start.
-func (t *Tracker) endBefore(start time.Time) {
+// expireUnseenSince treats every entry that the kernel has not announced or listed since start as destroyed now.
+func (t *Tracker) expireUnseenSince(start time.Time) {
 	now := t.now()
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.RLock()
-		for k, e := range s.m {
-			if e.seen.Before(start) {
-				t.dying = append(t.dying, dying{now, [2]key{k, k}})
+		for k, e := range s.entries {
+			if e.updated.Before(start) {
+				t.expiring = append(t.expiring, expiringEntry{now, [2]tuple{k, k}})
 			}
 		}
 		s.mu.RUnlock()
 	}
 }
 
-func (t *Tracker) event(e ct.Event) {
-	if e.Flow == nil {
+func (t *Tracker) handleEvent(event ct.Event) {
+	if event.Flow == nil {
 		return
 	}
-	switch e.Type {
+	switch event.Type {
 	case ct.EventNew:
 		t.events.WithLabelValues("new").Inc()
-		t.add(e.Flow)
+		t.store(event.Flow)
 	case ct.EventDestroy:
 		t.events.WithLabelValues("destroy").Inc()
-		if a, b, ok := keys(e.Flow); ok {
-			t.dying = append(t.dying, dying{t.now(), [2]key{a, b}})
+		if orig, reply, ok := tuplesOf(event.Flow); ok {
+			t.expiring = append(t.expiring, expiringEntry{t.now(), [2]tuple{orig, reply}})
 		}
-		if len(t.dying) > 2*maxDying {
-			t.forget()
+		if len(t.expiring) > 2*maxExpiring {
+			t.expireDestroyed()
 		}
 	default:
 		t.events.WithLabelValues("other").Inc()
 	}
 }
 
-func keys(f *ct.Flow) (orig, reply key, ok bool) {
+// tuplesOf returns both tuples of an entry, and false for a protocol other than TCP and UDP.
+func tuplesOf(flow *ct.Flow) (orig, reply tuple, ok bool) {
 	var proto pipeline.Transport
-	switch f.TupleOrig.Proto.Protocol {
+	switch flow.TupleOrig.Proto.Protocol {
 	case unix.IPPROTO_TCP:
 		proto = pipeline.Transport_TCP
 	case unix.IPPROTO_UDP:
@@ -273,50 +301,58 @@ func keys(f *ct.Flow) (orig, reply key, ok bool) {
 	default:
 		return orig, reply, false
 	}
-	of := func(t ct.Tuple) key {
-		return key{proto, netip.AddrPortFrom(t.IP.SourceAddress.Unmap(), t.Proto.SourcePort), netip.AddrPortFrom(t.IP.DestinationAddress.Unmap(), t.Proto.DestinationPort)}
+	convert := func(t ct.Tuple) tuple {
+		return tuple{
+			proto: proto,
+			src:   netip.AddrPortFrom(t.IP.SourceAddress.Unmap(), t.Proto.SourcePort),
+			dst:   netip.AddrPortFrom(t.IP.DestinationAddress.Unmap(), t.Proto.DestinationPort),
+		}
 	}
-	return of(f.TupleOrig), of(f.TupleReply), true
+	return convert(flow.TupleOrig), convert(flow.TupleReply), true
 }
 
-// add keeps an entry under both tuples. The client is who began (original source, before SNAT), the server who answers (reply
-// source, after DNAT): the addresses that a bridge sees. Outside they are the reply's and the original's destination.
-func (t *Tracker) add(f *ct.Flow) {
-	orig, reply, ok := keys(f)
+// store keeps an entry under both of its tuples.
+//
+// Client and Server are the addresses inside NAT, which a bridge sees: the source of the original tuple (before SNAT) and the
+// source of the reply tuple (after DNAT). The addresses outside NAT are the destinations of the two tuples.
+func (t *Tracker) store(flow *ct.Flow) {
+	orig, reply, ok := tuplesOf(flow)
 	if !ok {
 		return
 	}
-	e := entry{sessions.Mapping{Client: orig.src, Server: reply.src, OutsideClient: reply.dst, OutsideServer: orig.dst}, t.now()}
-	for _, k := range [...]key{orig, reply} {
-		s := t.shard(k)
+	mapping := sessions.Mapping{Client: orig.src, Server: reply.src, OutsideClient: reply.dst, OutsideServer: orig.dst}
+	e := entry{mapping, t.now()}
+	for _, k := range [...]tuple{orig, reply} {
+		s := t.shardOf(k)
 		s.mu.Lock()
-		if _, there := s.m[k]; !there && len(s.m) >= maxEntries*2/shards {
+		if _, known := s.entries[k]; !known && len(s.entries) >= maxEntries*2/shardCount {
 			t.dropped.Inc()
 		} else {
-			s.m[k] = e
+			s.entries[k] = e
 		}
 		s.mu.Unlock()
 	}
 }
 
-// forget removes what was destroyed long enough ago, unless the tuple has been used again since: then its entry is a new one, and
-// its end will be told too.
-func (t *Tracker) forget() {
+// expireDestroyed removes entries that were destroyed at least keepDestroyed ago. A tuple that was stored again since then belongs
+// to a new connection and stays: the kernel will announce its end, too.
+func (t *Tracker) expireDestroyed() {
 	now := t.now()
-	n := 0
-	for _, d := range t.dying {
-		if now.Sub(d.at) < t.keep && len(t.dying)-n <= maxDying {
+	expired := 0
+	for _, x := range t.expiring {
+		// The list is in order of destruction, so the first entry that is too young ends the walk, unless the list is too long.
+		if now.Sub(x.destroyed) < t.keepDestroyed && len(t.expiring)-expired <= maxExpiring {
 			break
 		}
-		for _, k := range d.keys {
-			s := t.shard(k)
+		for _, k := range x.tuples {
+			s := t.shardOf(k)
 			s.mu.Lock()
-			if e, ok := s.m[k]; ok && !e.seen.After(d.at) {
-				delete(s.m, k)
+			if e, ok := s.entries[k]; ok && !e.updated.After(x.destroyed) {
+				delete(s.entries, k)
 			}
 			s.mu.Unlock()
 		}
-		n++
+		expired++
 	}
-	t.dying = append(t.dying[:0], t.dying[n:]...)
+	t.expiring = append(t.expiring[:0], t.expiring[expired:]...)
 }

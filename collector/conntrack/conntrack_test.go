@@ -34,7 +34,7 @@ func run(t *testing.T, line string) {
 	}
 }
 
-// inNamespace runs f on a thread of its own that never leaves the namespace.
+// inNamespace runs f in a network namespace, on a thread of its own that ends with f.
 func inNamespace(t *testing.T, name string, f func()) chan struct{} {
 	done := make(chan struct{})
 	go func() {
@@ -54,8 +54,8 @@ func inNamespace(t *testing.T, name string, f func()) chan struct{} {
 	return done
 }
 
-// A lab is a router between a client's and a server's namespace. It rewrites the client of what goes to port 8081, and sends what
-// comes for itself at port 9000 to the server's 8080.
+// A lab is a router between the namespace of a client and the namespace of a server. It applies SNAT to connections to port 8081,
+// and DNAT from its own port 9000 to port 8080 of the server.
 type lab struct{ client, router, server string }
 
 const (
@@ -93,7 +93,7 @@ func newLab(t *testing.T) lab {
 	return l
 }
 
-// serve answers on the server's ports until the test ends.
+// serve answers on the ports of the server until the test ends.
 func (l lab) serve(t *testing.T) {
 	t.Helper()
 	<-inNamespace(t, l.server, func() {
@@ -134,7 +134,7 @@ func (l lab) serve(t *testing.T) {
 	})
 }
 
-// dial connects from the client's namespace and waits for one answer.
+// dial connects from the namespace of the client and waits for one answer.
 func (l lab) dial(t *testing.T, network, to string) net.Conn {
 	t.Helper()
 	var c net.Conn
@@ -173,7 +173,7 @@ func (l lab) start(t *testing.T, tr *Tracker) {
 		}
 	})
 	t.Cleanup(func() { cancel(); <-done })
-	until(t, "the table is read", func() bool { return read(tr.dumps) > 0 })
+	until(t, "the table is read", func() bool { return read(tr.tableReads) > 0 })
 }
 
 func read(c prometheus.Counter) float64 {
@@ -194,7 +194,7 @@ func until(t *testing.T, what string, ok func() bool) {
 	t.Fatalf("in five seconds it did not come true that %s", what)
 }
 
-// A flow is one connection: what it must be known as, under which tuples.
+// A flow is one connection with the mapping that Lookup must return for each of its tuples.
 type flow struct {
 	name  string
 	proto pipeline.Transport
@@ -248,7 +248,7 @@ func (l lab) connect(t *testing.T) (flows []flow, conns []net.Conn) {
 	return flows, conns
 }
 
-// flush ends every entry of the router's table, as their time-outs would.
+// flush deletes every entry of the router's table, as expiry would.
 func (l lab) flush(t *testing.T) {
 	t.Helper()
 	<-inNamespace(t, l.router, func() {
@@ -263,12 +263,13 @@ func (l lab) flush(t *testing.T) {
 	})
 }
 
-// TestKernelTellsBothTuples: by events and by the first reading of the table, over TCP and UDP, with SNAT, with DNAT and without.
-func TestKernelTellsBothTuples(t *testing.T) {
+// TestBothTuplesOfAConnectionAreFound holds both sources, events and the first read of the table, over TCP and UDP, with SNAT, with
+// DNAT and without NAT.
+func TestBothTuplesOfAConnectionAreFound(t *testing.T) {
 	l := newLab(t)
 	l.serve(t)
 	early, late := newTracker(), newTracker()
-	early.keep, early.tick = 300*time.Millisecond, 20*time.Millisecond
+	early.keepDestroyed, early.expireEvery = 300*time.Millisecond, 20*time.Millisecond
 	l.start(t, early)
 	flows, conns := l.connect(t)
 	for _, f := range flows {
@@ -300,7 +301,7 @@ func TestKernelTellsBothTuples(t *testing.T) {
 		})
 		f.check(t, late, "kept for a while") // its keep is half a minute
 	}
-	time.Sleep(2 * early.keep)
+	time.Sleep(2 * early.keepDestroyed)
 	for _, f := range flows {
 		if f.proto == pipeline.Transport_UDP {
 			f.check(t, early, "used again, after the old one was forgotten")
@@ -326,59 +327,59 @@ func TestEndedEntryIsKeptForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker()
 		for port := range uint16(3) {
-			tr.event(ct.Event{Type: ct.EventNew, Flow: entryOf(port)})
+			tr.handleEvent(ct.Event{Type: ct.EventNew, Flow: entryOf(port)})
 		}
 		time.Sleep(time.Second)
-		tr.event(ct.Event{Type: ct.EventDestroy, Flow: entryOf(0)})
-		tr.event(ct.Event{Type: ct.EventDestroy, Flow: entryOf(1)})
+		tr.handleEvent(ct.Event{Type: ct.EventDestroy, Flow: entryOf(0)})
+		tr.handleEvent(ct.Event{Type: ct.EventDestroy, Flow: entryOf(1)})
 		time.Sleep(time.Second)
-		tr.event(ct.Event{Type: ct.EventNew, Flow: entryOf(1)}) // used again
+		tr.handleEvent(ct.Event{Type: ct.EventNew, Flow: entryOf(1)}) // used again
 		check := func(want ...bool) {
 			t.Helper()
-			tr.forget()
+			tr.expireDestroyed()
 			for port, w := range want {
 				if got := tr.knows(uint16(port)); got != w {
 					t.Errorf("entry %d: known %v, want %v", port, got, w)
 				}
 			}
 		}
-		time.Sleep(keep - 2*time.Second)
+		time.Sleep(keepDestroyed - 2*time.Second)
 		check(true, true, true)
 		time.Sleep(time.Second)
 		check(false, true, true)
-		tr.event(ct.Event{Type: ct.EventDestroy, Flow: entryOf(1)})
-		time.Sleep(keep)
+		tr.handleEvent(ct.Event{Type: ct.EventDestroy, Flow: entryOf(1)})
+		time.Sleep(keepDestroyed)
 		check(false, false, true)
-		if n := tr.Len(); n != 2 || len(tr.dying) != 0 {
-			t.Errorf("%d tuples, %d dying are left", n, len(tr.dying))
+		if n := tr.Len(); n != 2 || len(tr.expiring) != 0 {
+			t.Errorf("%d tuples, %d dying are left", n, len(tr.expiring))
 		}
 	})
 }
 
-// TestEndThatWasNotHeardIsFoundInTheTable: after events were lost the table is read again, and what is not in it has ended.
-func TestEndThatWasNotHeardIsFoundInTheTable(t *testing.T) {
+// TestAMissedEndIsFoundInTheTable: after a loss of events, entries that are missing in the table expire.
+func TestAMissedEndIsFoundInTheTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr := newTracker()
-		tr.add(entryOf(1))
-		tr.add(entryOf(2))
+		tr.store(entryOf(1))
+		tr.store(entryOf(2))
 		time.Sleep(time.Minute)
 		start := tr.now()
-		tr.add(entryOf(2)) // the table has only this
-		tr.endBefore(start)
-		time.Sleep(keep)
-		tr.forget()
+		tr.store(entryOf(2)) // the table has only this
+		tr.expireUnseenSince(start)
+		time.Sleep(keepDestroyed)
+		tr.expireDestroyed()
 		if tr.knows(1) || !tr.knows(2) {
 			t.Errorf("known: ended %v, alive %v", tr.knows(1), tr.knows(2))
 		}
 	})
 }
 
-// slow is a connection whose Close waits for its worker, as that of conntrack does.
+// slow is a connection whose Close waits for its worker, like a connection of the conntrack library.
 type slow struct{ worker chan struct{} }
 
 func (s slow) Close() error { <-s.worker; return nil }
 
-func TestHangUpLetsTheWorkerEnd(t *testing.T) {
+func TestCloseAndDrainLetsTheWorkerEnd(t *testing.T) {
 	synctest.Test(t, func(*testing.T) {
 		events, failed, worker := make(chan ct.Event, 2), make(chan error), make(chan struct{})
 		go func() {
@@ -388,7 +389,7 @@ func TestHangUpLetsTheWorkerEnd(t *testing.T) {
 			}
 			failed <- unix.ENOBUFS
 		}()
-		synctest.Wait() // the worker waits for room
-		hangUp(slow{worker}, events, failed)
+		synctest.Wait() // the worker blocks on a full channel
+		closeAndDrain(slow{worker}, events, failed)
 	})
 }

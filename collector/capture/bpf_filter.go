@@ -7,19 +7,20 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// exclude compiles a classic BPF program that passes everything but TCP from or to the given addresses over IPv4 and IPv6: our own
-// way to Kafka and ClickHouse, which would otherwise be captured, shipped, captured, …
+// compileFilter compiles a classic BPF program that drops TCP segments from or to the given addresses and passes everything else.
+// The addresses are those of our own Kafka and ClickHouse: capturing our own output would produce output without end.
 //
-// Only frames that begin with an Ethernet header and IP are looked at; what is tagged or tunnelled passes. A frame that is cut is
-// passed too.
-func exclude(own []netip.AddrPort) ([]bpf.RawInstruction, error) {
+// The program reads frames that begin with an Ethernet header followed by IPv4 or IPv6. Tagged, tunnelled and truncated frames
+// pass.
+func compileFilter(own []netip.AddrPort) ([]bpf.RawInstruction, error) {
 	if len(own) == 0 {
 		return nil, nil
 	}
-	// Each address is a block of its own that falls through to the next when it does not match, so that no jump is long.
+	// Each address has a block of instructions of its own that falls through to the next block when the address does not match.
+	// Jumps in classic BPF reach 255 instructions; a block is far shorter.
 	var prog []bpf.Instruction
 	for _, a := range own {
-		prog = append(prog, excludeOne(a)...)
+		prog = append(prog, excludeAddress(a)...)
 	}
 	prog = append(prog, bpf.RetConstant{Val: 1 << 18})
 	raw, err := bpf.Assemble(prog)
@@ -29,8 +30,8 @@ func exclude(own []netip.AddrPort) ([]bpf.RawInstruction, error) {
 	return raw, nil
 }
 
-// excludeOne ends in a return of 0 for what matches; everything else reaches its end.
-func excludeOne(a netip.AddrPort) []bpf.Instruction {
+// excludeAddress returns instructions that drop the segments of one address. Other frames leave them at their end.
+func excludeAddress(a netip.AddrPort) []bpf.Instruction {
 	ip := a.Addr().Unmap()
 	var words []uint32
 	b := ip.AsSlice()
@@ -43,7 +44,7 @@ func excludeOne(a netip.AddrPort) []bpf.Instruction {
 	}
 	var out []bpf.Instruction
 	for _, side := range [...]struct{ addr, port uint32 }{{srcAt, 0}, {dstAt, 2}} {
-		var checks [][]bpf.Instruction // each loads one thing and compares it with one value
+		var checks [][]bpf.Instruction // each check loads a value and compares it with a constant
 		load := func(size int, off, want uint32) {
 			checks = append(checks, []bpf.Instruction{bpf.LoadAbsolute{Off: off, Size: size}, bpf.JumpIf{Cond: bpf.JumpEqual, Val: want}})
 		}
@@ -56,12 +57,16 @@ func excludeOne(a netip.AddrPort) []bpf.Instruction {
 		for _, c := range checks {
 			block = append(block, c...)
 		}
-		if ip.Is4() { // the header's length varies
+
+		// The ports follow the IP header, whose length varies in IPv4.
+		if ip.Is4() {
 			block = append(block, bpf.LoadMemShift{Off: 14}, bpf.LoadIndirect{Off: 14 + side.port, Size: 2})
 		} else {
 			block = append(block, bpf.LoadAbsolute{Off: 54 + side.port, Size: 2})
 		}
 		block = append(block, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(a.Port())}, bpf.RetConstant{Val: 0})
+
+		// A check that fails jumps behind the block.
 		for i, ins := range block {
 			if j, ok := ins.(bpf.JumpIf); ok {
 				j.SkipFalse = uint8(len(block) - i - 1)
