@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -169,7 +170,7 @@ func (s *stores) open(ctx context.Context, kind string) (engine.Store, func() er
 		return nil, nil, errors.Join(err, store.Close())
 	}
 	return engine.ClickHouse(store), func() error {
-		return errors.Join(store.Conn().Exec(ctx, "DROP DATABASE `"+cfg.Database+"`"), store.Close())
+		return errors.Join(clickhouse.Query(ctx, cfg, "DROP DATABASE `"+cfg.Database+"`", "Null", io.Discard), store.Close())
 	}, nil
 }
 

@@ -237,18 +237,6 @@ ORDER BY (id, revision)
 TTL toDateTime(`stored`) + toIntervalDay(365)
 SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 10000;
 
-CREATE TABLE IF NOT EXISTS `tidegate`.`alert_notes`
-(
-    `id` String CODEC(ZSTD(1)),
-    `at` DateTime64(3, 'UTC') DEFAULT now64(3),
-    `who` LowCardinality(String),
-    `status` LowCardinality(String),
-    `comment` String CODEC(ZSTD(1))
-)
-ENGINE = MergeTree
-ORDER BY (id, at)
-SETTINGS index_granularity = 8192;
-
 CREATE OR REPLACE VIEW `tidegate`.`alerts_now` AS
 SELECT * FROM `tidegate`.`alerts`
 ORDER BY id, revision DESC

@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
-
-	driver "github.com/ClickHouse/clickhouse-go/v2"
 
 	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/embedded"
@@ -81,7 +78,7 @@ func (p *process) connectStore(ctx context.Context) error {
 		p.store = s
 		p.lifecycle.addStopHook("store connection", func(context.Context) error { return s.Close() })
 		return nil
-	}, func(err error) bool { return clickhouse.IsPermanent(err) || loginRefused(err) })
+	}, func(err error) bool { return clickhouse.IsPermanent(err) || clickhouse.IsDenied(err) })
 }
 
 // storeConfig is how the store is reached; one that another process embeds may still be starting.
@@ -93,12 +90,6 @@ func (p *process) storeConfig() (clickhouse.Config, error) {
 		return embedded.StoreAdmin(p.cfg.Embedded.Store.Dir)
 	}
 	return p.cfg.ClickHouse, nil
-}
-
-// loginRefused tells that the store does not know our user or its password.
-func loginRefused(err error) bool {
-	var ex *driver.Exception
-	return errors.As(err, &ex) && (ex.Code == 516 || ex.Code >= 192 && ex.Code <= 194)
 }
 
 // retryStartup tries until it works: what is away comes back, and a collector that gives up is worse than one that waits. Each new

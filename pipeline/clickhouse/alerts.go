@@ -2,122 +2,61 @@ package clickhouse
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"tidegate/pipeline"
 )
 
-// InsertAlerts stores revisions of alerts. Like Insert it may be repeated under the same token; a repeat after the token is forgotten
-// is the same (id, revision), of which the table keeps one.
+// InsertAlerts stores revisions of alerts. Like Insert it may be repeated under the same token. A repeat of which the server no
+// longer knows the token inserts the same (id, revision) again; the table merges equal keys.
 func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, token string) error {
 	if len(alerts) == 0 {
 		return nil
 	}
-	b := alertBlock(alerts)
-	return s.insertColumns(ctx, "alerts", b.columns, b, token)
+	block := newAlertBlock(alerts)
+	return s.insertColumns(ctx, "alerts", block.columns, block, token)
 }
 
-func alertBlock(alerts []*pipeline.Alert) *ColumnBlock {
-	b := &ColumnBlock{rows: len(alerts)}
-	at := 0
-	add := func(c column) {
-		b.columns = append(b.columns, blockColumn{alertColumns[at], c})
-		at++
+// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset lies before the given offset. Alerts
+// whose window began more than lookback before the newest window are left out.
+func (s *Store) AlertsBefore(ctx context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error) {
+	table := s.cfg.table("alerts")
+	list, err := s.selectAlerts(ctx,
+		"WITH (SELECT max(window_start) FROM "+table+" WHERE partition = ? AND offset < ?) AS newest",
+		"FROM "+table+" WHERE partition = ? AND offset < ? AND window_start > newest - toIntervalNanosecond(?)"+
+			" ORDER BY id, revision DESC LIMIT 1 BY id",
+		partition, before, partition, before, lookback.Nanoseconds())
+	if err != nil {
+		return nil, fmt.Errorf("read the alerts of partition %d: %w", partition, err)
 	}
-	text := func(get func(*pipeline.Alert) string) {
-		if alertColumns[at].kind == "String" {
-			c := &stringColumn{}
-			for i, a := range alerts {
-				c.putString(i, get(a))
-			}
-			add(c)
-			return
-		}
-		c := newLowCardinalityColumn()
-		for i, a := range alerts {
-			c.putString(i, get(a))
-		}
-		add(c)
-	}
-	number := func(get func(*pipeline.Alert) uint64) {
-		width, _ := numberType(alertColumns[at].kind)
-		c := &fixedColumn{width: width}
-		for i, a := range alerts {
-			c.putUint(i, get(a))
-		}
-		add(c)
-	}
-	instant := func(get func(*pipeline.Alert) time.Time) {
-		number(func(a *pipeline.Alert) uint64 {
-			if t := get(a); !t.IsZero() {
-				return uint64(t.UnixNano())
-			}
-			return 0
-		})
-	}
-	text(func(a *pipeline.Alert) string { return a.ID })
-	number(func(a *pipeline.Alert) uint64 { return a.Revision })
-	text(func(a *pipeline.Alert) string { return a.Fingerprint })
-	text(func(a *pipeline.Alert) string { return a.Detector })
-	text(func(a *pipeline.Alert) string { return a.Rule })
-	text(func(a *pipeline.Alert) string { return a.Version })
-	text(func(a *pipeline.Alert) string { return a.Title })
-	text(func(a *pipeline.Alert) string { return a.Severity })
-	tags := &arrayColumn{ends: fixedColumn{width: 8}, strings: newLowCardinalityColumn()}
-	for i, a := range alerts {
-		tags.putStrings(i, a.Tags)
-	}
-	add(tags)
-	text(func(a *pipeline.Alert) string { return a.Group })
-	number(func(a *pipeline.Alert) uint64 { return uint64(a.Score) })
-	text(func(a *pipeline.Alert) string { return a.Evidence })
-	instant(func(a *pipeline.Alert) time.Time { return a.WindowStart })
-	instant(func(a *pipeline.Alert) time.Time { return a.First })
-	instant(func(a *pipeline.Alert) time.Time { return a.Last })
-	number(func(a *pipeline.Alert) uint64 { return a.Count })
-	text(func(a *pipeline.Alert) string { return a.EventID })
-	text(func(a *pipeline.Alert) string { return a.Dataset })
-	text(func(a *pipeline.Alert) string { return a.Host })
-	text(func(a *pipeline.Alert) string { return a.Cluster })
-	text(func(a *pipeline.Alert) string { return a.ContainerID })
-	text(func(a *pipeline.Alert) string { return a.ContainerName })
-	text(func(a *pipeline.Alert) string { return a.Image })
-	text(func(a *pipeline.Alert) string { return a.Source })
-	text(func(a *pipeline.Alert) string { return a.Destination })
-	number(func(a *pipeline.Alert) uint64 {
-		if a.Demo {
-			return 1
-		}
-		return 0
-	})
-	number(func(a *pipeline.Alert) uint64 { return uint64(uint32(a.Partition)) })
-	number(func(a *pipeline.Alert) uint64 { return uint64(a.Offset) })
-	return b
+	return list, nil
 }
 
-// AlertsNow are the alerts that were touched since then, each as it stands now, the oldest first.
-func (s *Store) AlertsNow(ctx context.Context, since time.Time) ([]*pipeline.Alert, error) {
-	rows, err := s.driver.Query(ctx, "SELECT id, revision, fingerprint, detector, rule, version, title, severity, tags, `group`, score, evidence,"+
-		" window_start, first, last, count, event_id, dataset, host, cluster, container_id, container_name, image, source, destination, demo, partition, offset"+
-		" FROM "+s.cfg.table("alerts_now")+" WHERE stored >= fromUnixTimestamp64Milli(?) ORDER BY stored, id", since.UnixMilli())
+// selectAlerts reads whole alerts. with stands before SELECT and its columns, from behind them.
+func (s *Store) selectAlerts(ctx context.Context, with, from string, args ...any) ([]*pipeline.Alert, error) {
+	names := make([]string, len(alertFields))
+	for i, f := range alertFields {
+		names[i] = quoteName(f.column.name)
+	}
+	rows, err := s.driver.Query(ctx, with+" SELECT "+strings.Join(names, ", ")+" "+from, args...)
 	if err != nil {
 		return nil, describeError(err, s.cfg)
 	}
 	defer rows.Close()
-	var out []*pipeline.Alert
+
+	var list []*pipeline.Alert
+	targets := make([]any, len(alertFields))
 	for rows.Next() {
 		a := &pipeline.Alert{}
-		if err := rows.Scan(&a.ID, &a.Revision, &a.Fingerprint, &a.Detector, &a.Rule, &a.Version, &a.Title, &a.Severity, &a.Tags, &a.Group, &a.Score, &a.Evidence,
-			&a.WindowStart, &a.First, &a.Last, &a.Count, &a.EventID, &a.Dataset, &a.Host, &a.Cluster, &a.ContainerID, &a.ContainerName, &a.Image, &a.Source, &a.Destination, &a.Demo, &a.Partition, &a.Offset); err != nil {
+		for i, f := range alertFields {
+			targets[i] = f.field(a)
+		}
+		if err := rows.Scan(targets...); err != nil {
 			return nil, describeError(err, s.cfg)
 		}
-		out = append(out, a)
+		list = append(list, a)
 	}
-	return out, describeError(rows.Err(), s.cfg)
-}
-
-// Note stores what a person says of an alert.
-func (s *Store) Note(ctx context.Context, id, who, status, comment string) error {
-	return describeError(s.driver.Exec(ctx, "INSERT INTO "+s.cfg.table("alert_notes")+" (id, who, status, comment) SETTINGS async_insert = 0 VALUES (?, ?, ?, ?)",
-		id, who, status, comment), s.cfg)
+	return list, describeError(rows.Err(), s.cfg)
 }

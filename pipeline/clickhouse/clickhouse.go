@@ -198,14 +198,8 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 // Close ends the connections.
 func (s *Store) Close() error { return s.driver.Close() }
 
-// Ping asks whether the server answers.
-func (s *Store) Ping(ctx context.Context) error { return describeError(s.driver.Ping(ctx), s.cfg) }
-
 // Config is what the store was opened with.
 func (s *Store) Config() Config { return s.cfg }
-
-// Conn is clickhouse-go's own connection, for what has no method here.
-func (s *Store) Conn() driver.Conn { return s.driver }
 
 func options(cfg Config, overHTTP bool, user, password string) (*driver.Options, error) {
 	opt := &driver.Options{

@@ -140,24 +140,42 @@ func (b *ColumnBlock) newFieldColumn(f *pipeline.Field) (column, appender) {
 	panic(fmt.Sprintf("pipeline.Fields: %s cannot be kept as %s", f.Name, kind))
 }
 
-func newTextColumn(kind string, get func(*pipeline.Event) string) (column, appender) {
+// A textColumn is a column of strings: as they are, or as keys into a dictionary.
+type textColumn interface {
+	column
+	putString(row int, v string)
+	appendString(v string)
+}
+
+// newStringColumn returns an empty column of strings of the given type.
+func newStringColumn(kind string) textColumn {
 	switch kind {
 	case "String":
-		c := &stringColumn{}
+		return &stringColumn{}
+	case "LowCardinality(String)":
+		return newLowCardinalityColumn()
+	}
+	panic("no column keeps text as " + kind)
+}
+
+// newTextColumn returns the column and the appender of a text field. Each type has a closure of its own, so that the call of
+// putString is a direct one.
+func newTextColumn(kind string, get func(*pipeline.Event) string) (column, appender) {
+	switch c := newStringColumn(kind).(type) {
+	case *stringColumn:
 		return c, func(e *pipeline.Event, row int) {
 			if v := get(e); v != "" {
 				c.putString(row, v)
 			}
 		}
-	case "LowCardinality(String)":
-		c := newLowCardinalityColumn()
+	case *lowCardinalityColumn:
 		return c, func(e *pipeline.Event, row int) {
 			if v := get(e); v != "" {
 				c.putString(row, v)
 			}
 		}
 	}
-	panic("pipeline.Fields: text cannot be kept as " + kind)
+	panic("a column of text without an appender")
 }
 
 func newNumberColumn(f *pipeline.Field) (column, appender) {
@@ -227,11 +245,7 @@ func (b *ColumnBlock) newArrayColumn(f *pipeline.Field) (column, appender) {
 			}
 		}
 	}
-	if of == "String" {
-		c.strings = &stringColumn{}
-	} else {
-		c.strings = newLowCardinalityColumn()
-	}
+	c.strings = newStringColumn(of)
 	return c, func(e *pipeline.Event, row int) {
 		if b.stringBuf = f.Strs(e, b.stringBuf[:0]); len(b.stringBuf) > 0 {
 			c.putStrings(row, b.stringBuf)

@@ -219,11 +219,8 @@ type arrayColumn struct {
 	ends         fixedColumn
 	rows         int
 	elementCount uint64
-	strings      interface {
-		column
-		appendString(v string)
-	} // one of the two
-	numbers *fixedColumn
+	strings      textColumn // either strings or numbers is set
+	numbers      *fixedColumn
 }
 
 func (c *arrayColumn) elements() column {

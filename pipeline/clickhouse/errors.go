@@ -10,8 +10,9 @@ import (
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 )
 
-// rejectionCodes are the server's codes that mean: these rows, whenever they come. What is not listed passes, in the worst case when
-// someone repairs the schema or the password: rows must not end as dead letters because a table was not there yet.
+// rejectionCodes are the server's error codes that blame the rows: the same rows fail whenever they are inserted. Every code that is
+// not listed is taken as temporary, in the worst case until somebody repairs the schema or the password: rows must not end as dead
+// letters because a table was not there yet.
 var rejectionCodes = map[int32]string{
 	6: "CANNOT_PARSE_TEXT", 9: "SIZES_OF_COLUMNS_DOESNT_MATCH", 27: "CANNOT_PARSE_INPUT_ASSERTION_FAILED",
 	53: "TYPE_MISMATCH", 69: "ARGUMENT_OUT_OF_BOUND", 70: "CANNOT_CONVERT_TYPE", 117: "INCORRECT_DATA",
@@ -20,11 +21,18 @@ var rejectionCodes = map[int32]string{
 	396: "TOO_MANY_ROWS_OR_BYTES", 407: "DECIMAL_OVERFLOW", 469: "VIOLATED_CONSTRAINT",
 }
 
-// errColumnMismatch is a block that the driver itself will not send.
+// loginCodes are the server's error codes for a user or a password that it does not accept.
+var loginCodes = map[int32]string{
+	192: "UNKNOWN_USER", 193: "WRONG_PASSWORD", 194: "REQUIRED_PASSWORD", 516: "AUTHENTICATION_FAILED",
+}
+
+const codeTooManySessions = 700 // USER_SESSION_LIMIT_EXCEEDED
+
+// errColumnMismatch is a block that the driver does not send, because its columns are not those of the table.
 var errColumnMismatch = errors.New("block does not fit the table")
 
-// IsPermanent tells whether the server refused the rows for good, so that the block is worth bisecting. All else passes: it is tried
-// again, with the same token.
+// IsPermanent reports whether the server rejected the rows themselves, so that the block is worth bisecting. After every other error
+// the insert is repeated under the same token.
 func IsPermanent(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
@@ -32,14 +40,17 @@ func IsPermanent(err error) bool {
 	if errors.Is(err, errColumnMismatch) {
 		return true
 	}
-	var ex *driver.Exception
-	if !errors.As(err, &ex) {
-		return false
-	}
-	_, ok := rejectionCodes[ex.Code]
-	return ok
+	_, rejected := rejectionCodes[errorCode(err)]
+	return rejected
 }
 
+// IsDenied reports whether the server did not accept the user or the password.
+func IsDenied(err error) bool {
+	_, denied := loginCodes[errorCode(err)]
+	return denied
+}
+
+// errorCode returns the server's code in err; 0 where err does not come from the server.
 func errorCode(err error) int32 {
 	if ex, ok := errors.AsType[*driver.Exception](err); ok {
 		return ex.Code
@@ -47,33 +58,35 @@ func errorCode(err error) int32 {
 	return 0
 }
 
-// describeError makes one sentence of what the driver says, and names the address.
+// describeError returns err as one sentence that names the server's address. The error of the driver stays reachable by errors.As.
 func describeError(err error, cfg Config) error {
 	if err == nil {
 		return nil
 	}
-	at := cfg.address()
-	switch errorCode(err) {
-	case 516, 193, 192, 194:
-		return &describedError{fmt.Sprintf("ClickHouse at %s refuses user %q: the password is wrong or there is no such user", at, cfg.Username), err}
-	case 700:
-		return &describedError{fmt.Sprintf("ClickHouse at %s refuses user %q: too many sessions of it", at, cfg.Username), err}
-	case 0:
-	default:
-		return fmt.Errorf("ClickHouse at %s: %w", at, err)
+	addr := cfg.address()
+	switch code := errorCode(err); {
+	case IsDenied(err):
+		return &describedError{deniedText(addr, cfg.Username), err}
+	case code == codeTooManySessions:
+		return &describedError{fmt.Sprintf("ClickHouse at %s refuses user %q: the user has too many sessions", addr, cfg.Username), err}
+	case code != 0, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("ClickHouse at %s: %w", addr, err)
 	}
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("ClickHouse at %s: %w", at, err)
-	}
+
 	cause := err
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		cause = u.Err // without the URL, which holds the whole query
 	}
 	text, _, _ := strings.Cut(cause.Error(), "\n")
-	return &describedError{fmt.Sprintf("ClickHouse at %s does not answer: %s", at, text), err}
+	return &describedError{fmt.Sprintf("ClickHouse at %s does not answer: %s", addr, text), err}
 }
 
-// describedError reads well and still unwraps to what happened.
+// deniedText is the sentence for an error of which IsDenied is true.
+func deniedText(addr, user string) string {
+	return fmt.Sprintf("ClickHouse at %s refuses user %q: the password is wrong or there is no such user", addr, user)
+}
+
+// describedError is a sentence for a person that unwraps to the error that it describes.
 type describedError struct {
 	text  string
 	cause error
@@ -82,6 +95,7 @@ type describedError struct {
 func (e *describedError) Error() string { return e.text }
 func (e *describedError) Unwrap() error { return e.cause }
 
+// address returns the host and port that inserts and lookups go to.
 func (c Config) address() string {
 	if c.Protocol == "http" {
 		return c.HTTPAddr

@@ -1,7 +1,31 @@
 package clickhouse
 
-// For tests of what needs a cluster to run.
-var (
-	DDLOf     = schemaStatements
-	ReaderSQL = readerSQL
+import (
+	"context"
+
+	driver "github.com/ClickHouse/clickhouse-go/v2"
+
+	"tidegate/pipeline"
 )
+
+// For tests of statements that need a cluster to run.
+var (
+	SchemaStatements = schemaStatements
+	ReaderSQL        = readerSQL
+)
+
+// AlertFields returns for each column of alerts its name and the pointer into a that the insert and the query use.
+func AlertFields(a *pipeline.Alert) (names []string, pointers []any) {
+	for _, f := range alertFields {
+		names, pointers = append(names, f.column.name), append(pointers, f.field(a))
+	}
+	return names, pointers
+}
+
+// Conn returns the driver's connection, for queries that only tests make.
+func (s *Store) Conn() driver.Conn { return s.driver }
+
+// AlertsNow returns the rows of the view alerts_now.
+func (s *Store) AlertsNow(ctx context.Context) ([]*pipeline.Alert, error) {
+	return s.selectAlerts(ctx, "", "FROM "+s.cfg.table("alerts_now")+" ORDER BY id")
+}

@@ -9,15 +9,16 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
 	"tidegate/pipeline"
 )
 
-// Query runs sql over HTTP, as the read-only user where one is configured, and copies the answer to w in the given ClickHouse format
-// (PrettyCompactMonoBlock, JSONEachRow, CSVWithNames, …) unless the statement names one itself. The server finishes the query before the
-// first byte comes, so an error is an error and never half an answer.
+// Query runs sql over HTTP and copies the result to w. It logs in as the read-only user where one is configured. format is a format of
+// ClickHouse (PrettyCompactMonoBlock, JSONEachRow, CSVWithNames, …); a FORMAT clause in sql takes precedence. The server finishes the
+// query before it sends the first byte, so that w gets the whole result or nothing.
 func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) error {
 	user, password, file := cfg.ReadUser, cfg.ReadPassword, cfg.ReadPasswordFile
 	if user == "" {
@@ -32,12 +33,12 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 		return err
 	}
 	defer client.CloseIdleConnections()
-	at := url.URL{Scheme: scheme, Host: cfg.HTTPAddr, Path: "/", RawQuery: url.Values{
+	endpoint := url.URL{Scheme: scheme, Host: cfg.HTTPAddr, Path: "/", RawQuery: url.Values{
 		"default_format": {format}, "wait_end_of_query": {"1"}, "database": {cfg.Database}, "output_format_pretty_color": {"0"},
 	}.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, at.String(), strings.NewReader(sql))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint.String(), strings.NewReader(sql))
 	if err != nil {
-		return fmt.Errorf("ask ClickHouse at %s: %w", cfg.HTTPAddr, err)
+		return fmt.Errorf("query ClickHouse at %s: %w", cfg.HTTPAddr, err)
 	}
 	req.Header.Set("X-ClickHouse-User", user)
 	req.Header.Set("X-ClickHouse-Key", password)
@@ -54,7 +55,7 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 		return queryError(cfg.HTTPAddr, user, res, string(text))
 	}
 	if _, err := io.Copy(w, res.Body); err != nil {
-		return fmt.Errorf("read the answer of ClickHouse at %s: %w", cfg.HTTPAddr, err)
+		return fmt.Errorf("read the result of ClickHouse at %s: %w", cfg.HTTPAddr, err)
 	}
 	return nil
 }
@@ -76,20 +77,20 @@ func httpClient(cfg Config) (*http.Client, string, error) {
 }
 
 var (
-	versionTail = regexp.MustCompile(`\s*\(version [^()]*(\([^)]*\))?\)\s*$`)
-	codeHead    = regexp.MustCompile(`^Code: \d+\. DB::Exception: `)
+	versionSuffix = regexp.MustCompile(`\s*\(version [^()]*(\([^)]*\))?\)\s*$`)
+	codePrefix    = regexp.MustCompile(`^Code: \d+\. DB::Exception: `)
 )
 
-// queryError is the server's message without its frame.
-func queryError(addr, user string, res *http.Response, text string) error {
-	switch res.Header.Get("X-ClickHouse-Exception-Code") {
-	case "516", "193", "192", "194":
-		return fmt.Errorf("ClickHouse at %s refuses user %q: the password is wrong or there is no such user", addr, user)
+// queryError returns the server's error message of an HTTP response, without the code and the version around it.
+func queryError(addr, user string, response *http.Response, text string) error {
+	code, _ := strconv.ParseInt(response.Header.Get("X-ClickHouse-Exception-Code"), 10, 32)
+	if _, denied := loginCodes[int32(code)]; denied {
+		return errors.New(deniedText(addr, user))
 	}
-	text = versionTail.ReplaceAllString(strings.TrimSpace(text), "")
-	text = codeHead.ReplaceAllString(text, "")
+	text = versionSuffix.ReplaceAllString(strings.TrimSpace(text), "")
+	text = codePrefix.ReplaceAllString(text, "")
 	if text == "" {
-		text = res.Status
+		text = response.Status
 	}
 	return fmt.Errorf("ClickHouse at %s: %s", addr, text)
 }

@@ -2,6 +2,7 @@ package clickhouse_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -193,29 +194,59 @@ func TestStampsAreTheMemoryOfRepeats(t *testing.T) {
 	}
 }
 
-// TestAlertsNowIsTheNewestRevisionOfEach, with every field of the type.
-func TestAlertsNowIsTheNewestRevisionOfEach(t *testing.T) {
+// filledAlert is an alert each field of which holds a value of its own.
+func filledAlert(t *testing.T) *pipeline.Alert {
+	t.Helper()
+	full := &pipeline.Alert{Tags: []string{"a", "b"}}
+	v := reflect.ValueOf(full).Elem()
+	for i := range v.NumField() {
+		switch f := v.Field(i); f.Interface().(type) {
+		case string:
+			f.SetString(fmt.Sprintf("%s'\\\n%d", v.Type().Field(i).Name, i))
+		case uint64, uint32:
+			f.SetUint(uint64(i + 1))
+		case int32, int64:
+			f.SetInt(int64(-i))
+		case bool:
+			f.SetBool(true)
+		case time.Time:
+			f.Set(reflect.ValueOf(time.Unix(1_700_000_000+int64(i), 123_456_789).UTC()))
+		case []string:
+		default:
+			t.Fatalf("pipeline.Alert has a field of type %s: give it a column", f.Type())
+		}
+	}
+	return full
+}
+
+// TestAlertFieldsAndColumnsAreOneToOne: each field of pipeline.Alert has exactly one column, which is named as in its JSON.
+func TestAlertFieldsAndColumnsAreOneToOne(t *testing.T) {
+	alert := &pipeline.Alert{}
+	names, pointers := clickhouse.AlertFields(alert)
+	column := map[any]string{}
+	for i, p := range pointers {
+		if column[p] != "" {
+			t.Errorf("columns %s and %s hold the same field", column[p], names[i])
+		}
+		column[p] = names[i]
+	}
+	v := reflect.ValueOf(alert).Elem()
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		if got := column[v.Field(i).Addr().Interface()]; got != name {
+			t.Errorf("field %s (%q in JSON) is kept in column %q", v.Type().Field(i).Name, name, got)
+		}
+	}
+	if len(names) != v.NumField() {
+		t.Errorf("%d columns for %d fields", len(names), v.NumField())
+	}
+}
+
+// TestEveryAlertFieldComesBack through the insert and the query, also after a repeat; the view alerts_now shows the newest revisions.
+func TestEveryAlertFieldComesBack(t *testing.T) {
 	for _, p := range protocol {
 		s := embeddedtest.Store(t, "alerts_"+p, p)
-		full := &pipeline.Alert{Tags: []string{"a", "b"}}
-		v := reflect.ValueOf(full).Elem()
-		for i := range v.NumField() {
-			switch f := v.Field(i); f.Interface().(type) {
-			case string:
-				f.SetString(fmt.Sprintf("%s'\\\n%d", v.Type().Field(i).Name, i))
-			case uint64, uint32:
-				f.SetUint(uint64(i + 1))
-			case int32, int64:
-				f.SetInt(int64(-i))
-			case bool:
-				f.SetBool(true)
-			case time.Time:
-				f.Set(reflect.ValueOf(time.Unix(1_700_000_000+int64(i), 123_456_789).UTC()))
-			case []string:
-			default:
-				t.Fatalf("pipeline.Alert has a field of type %s: give it a column", f.Type())
-			}
-		}
+		full := filledAlert(t)
 		older, other := *full, pipeline.Alert{ID: "other", Revision: 1}
 		older.Revision, older.Title = full.Revision-1, "older"
 		for token, list := range map[string][]*pipeline.Alert{"1": {&older}, "2": {full, &other}} {
@@ -228,24 +259,37 @@ func TestAlertsNowIsTheNewestRevisionOfEach(t *testing.T) {
 		if n := count(t, s, "count()) FROM alerts_"+p+".alerts"); n != 3 {
 			t.Errorf("%d revisions, want 3", n)
 		}
-		got, err := s.AlertsNow(t.Context(), time.Now().Add(-time.Hour))
-		if err != nil || len(got) != 2 {
-			t.Fatal(got, err)
+		now, err := s.AlertsNow(t.Context())
+		if err != nil || len(now) != 2 {
+			t.Fatal(now, err)
 		}
-		for _, a := range got {
+		before, err := s.AlertsBefore(t.Context(), full.Partition, full.Offset+1, time.Hour)
+		if err != nil || len(before) != 1 {
+			t.Fatal(before, err)
+		}
+		for _, a := range append(now, before...) {
 			if a.ID == full.ID {
 				if d := cmp.Diff(full, a); d != "" {
 					t.Error(d)
 				}
 			}
 		}
-		if err := s.Note(t.Context(), "other", "me", "closed", "it's a test"); err != nil {
-			t.Error(err)
+		if none, err := s.AlertsBefore(t.Context(), full.Partition, full.Offset, time.Hour); err != nil || len(none) != 0 {
+			t.Errorf("before its offset: %v, %v", none, err)
 		}
-		if got := query(t, s, "SELECT id, who, status, comment FROM alert_notes"); got != `other	me	closed	it\'s a test` {
+		if got := query(t, s, "SELECT id, event_id, source, destination FROM alerts_now WHERE id != 'other' FORMAT JSONCompactEachRow"); strings.ReplaceAll(got, ", ", ",") != mustJSON(t, full.ID, full.EventID, full.Source, full.Destination) {
 			t.Errorf("%s", got)
 		}
 	}
+}
+
+func mustJSON(t *testing.T, values ...any) string {
+	t.Helper()
+	b, err := json.Marshal(values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // TestMigrateTwiceAndForward: nothing is lost, what is missing is added, what the configuration says of the TTL is followed.
@@ -328,7 +372,7 @@ func TestStatementsForAClusterParse(t *testing.T) {
 	cfg := clickhouse.Default()
 	for _, cluster := range []string{"", "main"} {
 		cfg.Cluster.Name, cfg.ReadUser = cluster, "analyst"
-		for _, q := range append(clickhouse.DDLOf(cfg), clickhouse.ReaderSQL(cfg, `pass'\word`)...) {
+		for _, q := range append(clickhouse.SchemaStatements(cfg), clickhouse.ReaderSQL(cfg, `pass'\word`)...) {
 			if err := s.Conn().Exec(t.Context(), "EXPLAIN AST "+q); err != nil {
 				t.Errorf("%s: %v", q, err)
 			}

@@ -75,46 +75,6 @@ const (
 	oldTextIndex = "tokenbf_v1(8192, 3, 0) GRANULARITY 4"
 )
 
-var alertColumns = []tableColumn{
-	{name: "id", kind: "String", codec: "ZSTD(1)"},
-	{name: "revision", kind: "UInt64", codec: "ZSTD(1)"},
-	{name: "fingerprint", kind: "String", codec: "ZSTD(1)"},
-	{name: "detector", kind: "LowCardinality(String)"},
-	{name: "rule", kind: "LowCardinality(String)"},
-	{name: "version", kind: "LowCardinality(String)"},
-	{name: "title", kind: "String", codec: "ZSTD(1)"},
-	{name: "severity", kind: "LowCardinality(String)"},
-	{name: "tags", kind: "Array(LowCardinality(String))"},
-	{name: "group", kind: "String", codec: "ZSTD(1)"},
-	{name: "score", kind: "UInt32", codec: "ZSTD(1)"},
-	{name: "evidence", kind: "String", codec: "ZSTD(1)"},
-	{name: "window_start", kind: "DateTime64(9, 'UTC')", codec: "Delta, ZSTD(1)"},
-	{name: "first", kind: "DateTime64(9, 'UTC')", codec: "Delta, ZSTD(1)"},
-	{name: "last", kind: "DateTime64(9, 'UTC')", codec: "Delta, ZSTD(1)"},
-	{name: "count", kind: "UInt64", codec: "ZSTD(1)"},
-	{name: "event_id", kind: "String", codec: "ZSTD(1)"},
-	{name: "dataset", kind: "LowCardinality(String)"},
-	{name: "host", kind: "LowCardinality(String)"},
-	{name: "cluster", kind: "LowCardinality(String)"},
-	{name: "container_id", kind: "LowCardinality(String)"},
-	{name: "container_name", kind: "LowCardinality(String)"},
-	{name: "image", kind: "LowCardinality(String)"},
-	{name: "source", kind: "String", codec: "ZSTD(1)"},
-	{name: "destination", kind: "String", codec: "ZSTD(1)"},
-	{name: "demo", kind: "Bool"},
-	{name: "partition", kind: "Int32", codec: "ZSTD(1)"},
-	{name: "offset", kind: "Int64", codec: "ZSTD(1)"}, // pipeline.Alert.Offset: AlertsBefore, by which the fold resumes
-	{name: "stored", kind: "DateTime64(3, 'UTC')", expr: "DEFAULT now64(3)", codec: "Delta, ZSTD(1)"},
-}
-
-var noteColumns = []tableColumn{
-	{name: "id", kind: "String", codec: "ZSTD(1)"},
-	{name: "at", kind: "DateTime64(3, 'UTC')", expr: "DEFAULT now64(3)"},
-	{name: "who", kind: "LowCardinality(String)"},
-	{name: "status", kind: "LowCardinality(String)"},
-	{name: "comment", kind: "String", codec: "ZSTD(1)"},
-}
-
 var versionColumns = []tableColumn{
 	{name: "version", kind: "UInt32"},
 	{name: "what", kind: "String"},
@@ -144,8 +104,7 @@ func tables(cfg Config) []table {
 			orderBy:     "(`event.dataset`, toStartOfMinute(`@timestamp`), `host.name`, `@timestamp`)",
 			partitionBy: "toYYYYMMDD(`event.ingested`)", ttlColumn: "event.ingested", ttlDays: cfg.TTLDays, dedupWindow: true,
 		},
-		{name: "alerts", columns: alertColumns, engine: "ReplacingMergeTree", orderBy: "(id, revision)", ttlColumn: "stored", ttlDays: cfg.AlertTTLDays, dedupWindow: true},
-		{name: "alert_notes", columns: noteColumns, engine: "MergeTree", orderBy: "(id, at)"},
+		{name: "alerts", columns: alertTableColumns(), engine: "ReplacingMergeTree", orderBy: "(id, revision)", ttlColumn: "stored", ttlDays: cfg.AlertTTLDays, dedupWindow: true},
 	}
 }
 

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"tidegate/pipeline"
@@ -58,28 +57,3 @@ func (s chStore) Insert(ctx context.Context, b Block, token string) error {
 func (s chStore) AckedRowsMayBeLost() bool { return s.Config().Cluster.Name == "" }
 
 func (chStore) IsPermanent(err error) bool { return clickhouse.IsPermanent(err) }
-
-// AlertsBefore asks for all revisions that lie before, and keeps of each alert the last.
-func (s chStore) AlertsBefore(ctx context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error) {
-	table := fmt.Sprintf("`%s`.alerts", s.Config().Database)
-	rows, err := s.Conn().Query(ctx, "WITH (SELECT max(window_start) FROM "+table+" WHERE partition = ? AND offset < ?) AS high"+
-		" SELECT id, revision, fingerprint, detector, rule, version, title, severity, tags, `group`, score, evidence, window_start, first, last, count,"+
-		" event_id, dataset, host, cluster, container_id, container_name, image, source, destination, demo, partition, offset"+
-		" FROM "+table+" WHERE partition = ? AND offset < ? AND window_start > high - toIntervalNanosecond(?)"+
-		" ORDER BY id, revision DESC LIMIT 1 BY id", partition, before, partition, before, lookback.Nanoseconds())
-	if err != nil {
-		return nil, fmt.Errorf("ask for the alerts of partition %d: %w", partition, err)
-	}
-	defer rows.Close()
-	var out []*pipeline.Alert
-	for rows.Next() {
-		a := &pipeline.Alert{}
-		if err := rows.Scan(&a.ID, &a.Revision, &a.Fingerprint, &a.Detector, &a.Rule, &a.Version, &a.Title, &a.Severity, &a.Tags, &a.Group, &a.Score,
-			&a.Evidence, &a.WindowStart, &a.First, &a.Last, &a.Count, &a.EventID, &a.Dataset, &a.Host, &a.Cluster, &a.ContainerID, &a.ContainerName,
-			&a.Image, &a.Source, &a.Destination, &a.Demo, &a.Partition, &a.Offset); err != nil {
-			return nil, fmt.Errorf("read the alerts of partition %d: %w", partition, err)
-		}
-		out = append(out, a)
-	}
-	return out, rows.Err()
-}

@@ -1,0 +1,128 @@
+package clickhouse
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"tidegate/pipeline"
+)
+
+// An alertField ties one field of pipeline.Alert to one column of the table alerts. alertFields is the only list of them: the
+// schema, the insert and the query read it, so that no two of them can disagree on the order.
+type alertField struct {
+	column tableColumn
+	// field returns a pointer to the field of a: the insert reads through it, the query scans into it.
+	field func(a *pipeline.Alert) any
+}
+
+// alertFields is the list of alert columns in the order of the table. A new field of pipeline.Alert is one row here.
+var alertFields = []alertField{
+	{alertColumn("id", "String"), func(a *pipeline.Alert) any { return &a.ID }},
+	{alertColumn("revision", "UInt64"), func(a *pipeline.Alert) any { return &a.Revision }},
+	{alertColumn("fingerprint", "String"), func(a *pipeline.Alert) any { return &a.Fingerprint }},
+	{alertColumn("detector", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Detector }},
+	{alertColumn("rule", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Rule }},
+	{alertColumn("version", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Version }},
+	{alertColumn("title", "String"), func(a *pipeline.Alert) any { return &a.Title }},
+	{alertColumn("severity", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Severity }},
+	{alertColumn("tags", "Array(LowCardinality(String))"), func(a *pipeline.Alert) any { return &a.Tags }},
+	{alertColumn("group", "String"), func(a *pipeline.Alert) any { return &a.Group }},
+	{alertColumn("score", "UInt32"), func(a *pipeline.Alert) any { return &a.Score }},
+	{alertColumn("evidence", "String"), func(a *pipeline.Alert) any { return &a.Evidence }},
+	{alertColumn("window_start", "DateTime64(9, 'UTC')"), func(a *pipeline.Alert) any { return &a.WindowStart }},
+	{alertColumn("first", "DateTime64(9, 'UTC')"), func(a *pipeline.Alert) any { return &a.First }},
+	{alertColumn("last", "DateTime64(9, 'UTC')"), func(a *pipeline.Alert) any { return &a.Last }},
+	{alertColumn("count", "UInt64"), func(a *pipeline.Alert) any { return &a.Count }},
+	{alertColumn("event_id", "String"), func(a *pipeline.Alert) any { return &a.EventID }},
+	{alertColumn("dataset", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Dataset }},
+	{alertColumn("host", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Host }},
+	{alertColumn("cluster", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Cluster }},
+	{alertColumn("container_id", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.ContainerID }},
+	{alertColumn("container_name", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.ContainerName }},
+	{alertColumn("image", "LowCardinality(String)"), func(a *pipeline.Alert) any { return &a.Image }},
+	{alertColumn("source", "String"), func(a *pipeline.Alert) any { return &a.Source }},
+	{alertColumn("destination", "String"), func(a *pipeline.Alert) any { return &a.Destination }},
+	{alertColumn("demo", "Bool"), func(a *pipeline.Alert) any { return &a.Demo }},
+	{alertColumn("partition", "Int32"), func(a *pipeline.Alert) any { return &a.Partition }},
+	{alertColumn("offset", "Int64"), func(a *pipeline.Alert) any { return &a.Offset }},
+}
+
+// alertColumn returns the column of a type with the codec that the table uses for it.
+func alertColumn(name, kind string) tableColumn {
+	c := tableColumn{name: name, kind: kind}
+	switch {
+	case strings.HasPrefix(kind, "DateTime64"):
+		c.codec = "Delta, ZSTD(1)"
+	case kind != "Bool" && !strings.Contains(kind, "LowCardinality"):
+		c.codec = "ZSTD(1)"
+	}
+	return c
+}
+
+// alertTableColumns returns the columns of the table alerts: the fields of an alert and the time at which the row was stored.
+func alertTableColumns() []tableColumn {
+	var columns []tableColumn
+	for _, f := range alertFields {
+		columns = append(columns, f.column)
+	}
+	return append(columns, tableColumn{
+		name: "stored", kind: "DateTime64(3, 'UTC')", expr: "DEFAULT now64(3)", codec: "Delta, ZSTD(1)",
+	})
+}
+
+// newAlertBlock returns the columns of alerts, one row an alert.
+func newAlertBlock(alerts []*pipeline.Alert) *ColumnBlock {
+	block := &ColumnBlock{rows: len(alerts)}
+	for _, f := range alertFields {
+		c, appendAlert := newAlertColumn(f)
+		for row, a := range alerts {
+			appendAlert(a, row)
+		}
+		block.columns = append(block.columns, blockColumn{f.column, c})
+	}
+	return block
+}
+
+// newAlertColumn returns an empty column for f and the function that appends an alert's value to it. A field whose Go type does not
+// fit its ClickHouse type is a mistake in alertFields, which TestEveryAlertFieldComesBack finds.
+func newAlertColumn(f alertField) (column, func(a *pipeline.Alert, row int)) {
+	kind := f.column.kind
+	switch f.field(&pipeline.Alert{}).(type) {
+	case *string:
+		c := newStringColumn(kind)
+		return c, func(a *pipeline.Alert, row int) { c.putString(row, *f.field(a).(*string)) }
+	case *[]string:
+		c := &arrayColumn{ends: fixedColumn{width: 8}, strings: newLowCardinalityColumn()}
+		return c, func(a *pipeline.Alert, row int) { c.putStrings(row, *f.field(a).(*[]string)) }
+	}
+
+	width, _ := numberType(kind)
+	c := &fixedColumn{width: width}
+	return c, func(a *pipeline.Alert, row int) { c.putUint(row, alertNumber(f.field(a))) }
+}
+
+// alertNumber returns the bits of a number, flag or time as its column keeps them. The zero time is 0.
+func alertNumber(field any) uint64 {
+	switch v := field.(type) {
+	case *uint32:
+		return uint64(*v)
+	case *uint64:
+		return *v
+	case *int32:
+		return uint64(uint32(*v))
+	case *int64:
+		return uint64(*v)
+	case *bool:
+		if *v {
+			return 1
+		}
+		return 0
+	case *time.Time:
+		if v.IsZero() {
+			return 0
+		}
+		return uint64(v.UnixNano())
+	}
+	panic(fmt.Sprintf("alertFields: no column keeps a %T", field))
+}
