@@ -23,13 +23,13 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A tally counts events by dataset; of MySQL those that are queries.
-type tally struct {
+// A datasetSink counts events by dataset; of MySQL those that are queries.
+type datasetSink struct {
 	n       map[string]int
 	partial int
 }
 
-func (c *tally) take(e *pipeline.Event) {
+func (c *datasetSink) add(e *pipeline.Event) {
 	if e.Dataset != pipeline.Dataset_MYSQL || e.Mysql.Command == "COM_QUERY" {
 		c.n[e.Dataset.Name()]++
 	}
@@ -38,17 +38,17 @@ func (c *tally) take(e *pipeline.Event) {
 	}
 	pipeline.ReleaseEvent(e)
 }
-func (c *tally) finish() error { return nil }
-func (c *tally) close() error  { return nil }
+func (c *datasetSink) finish() error { return nil }
+func (c *datasetSink) close() error  { return nil }
 
-func read(t *testing.T, cfg traffic.Config) (traffic.Truth, *tally) {
+func countEvents(t *testing.T, cfg traffic.Config) (traffic.Truth, *datasetSink) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "t.pcap")
 	truth, err := writeCapture(path, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &tally{n: map[string]int{}}
+	c := &datasetSink{n: map[string]int{}}
 	packets, err := readPackets(path, "protocols", c)
 	if err != nil || packets != truth.Packets {
 		t.Fatalf("%d packets of %d, %v", packets, truth.Packets, err)
@@ -61,7 +61,7 @@ func TestEveryEventOfTheTruthIsThere(t *testing.T) {
 	check := func(cfg traffic.Config) {
 		t.Helper()
 		cfg.Bytes = 6 << 20
-		truth, c := read(t, cfg)
+		truth, c := countEvents(t, cfg)
 		for dataset, want := range truth.Events {
 			if c.n[dataset] != want {
 				t.Errorf("%+v: %d events of %s, want %d", cfg, c.n[dataset], dataset, want)
@@ -77,9 +77,10 @@ func TestEveryEventOfTheTruthIsThere(t *testing.T) {
 	check(traffic.Config{Seed: 4, Reorder: 0.05, Duplicate: 0.05})
 }
 
-// TestALossCostsOnlyWhatItTouches: a segment that nobody saw takes few events along, and what is left says that it is partial.
+// TestALossCostsOnlyWhatItTouches: a segment that nobody saw takes few events along, and what is left says
+// that it is partial.
 func TestALossCostsOnlyWhatItTouches(t *testing.T) {
-	truth, c := read(t, traffic.Config{Bytes: 6 << 20, Seed: 5, Lose: 0.002})
+	truth, c := countEvents(t, traffic.Config{Bytes: 6 << 20, Seed: 5, Lose: 0.002})
 	if truth.Lost < 10 || c.partial == 0 {
 		t.Fatalf("%d segments were lost, %d events are partial", truth.Lost, c.partial)
 	}
@@ -92,7 +93,8 @@ func TestALossCostsOnlyWhatItTouches(t *testing.T) {
 	}
 }
 
-// TestMadeRulesSayTheSameInBothLanguages: what the index and the loop are measured on is the same work, with no hit on either side.
+// TestMadeRulesSayTheSameInBothLanguages: what the index and the loop are measured on is the same work, with
+// no hit on either side.
 func TestMadeRulesSayTheSameInBothLanguages(t *testing.T) {
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"peers", "-runs", "1", "-only", "Rules/rules=10/"}, &out); err != nil {

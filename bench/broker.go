@@ -18,7 +18,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// brokerCommand is this program as the broker of another one of it: the broker's CPU time must not count as ours.
+// brokerCommand is this program as the broker of another one of it: the broker's CPU time must not count as
+// ours.
 const brokerCommand = "broker"
 
 // serveBroker is a broker on the folder that is given, until its standard input ends. It prints its address.

@@ -26,7 +26,7 @@ import (
 
 // A sink is where the events of a stage end.
 type sink interface {
-	take(e *pipeline.Event)
+	add(e *pipeline.Event)
 	finish() error // waits until all is where it belongs
 	close() error  // lets go of what it took to measure that
 }
@@ -34,7 +34,8 @@ type sink interface {
 // The stages, each with all that the one before it does.
 var captureStages = []string{"read", "sessions", "protocols", "encode", "kafka"}
 
-// capture measures the way of a packet. The file is in the page cache: it was written, or is read once, before.
+// capture measures the way of a packet. The file is in the page cache: it was written, or is read once,
+// before.
 func (o *options) capture(ctx context.Context) error {
 	path, remove, err := o.captureFile()
 	if err != nil {
@@ -43,7 +44,7 @@ func (o *options) capture(ctx context.Context) error {
 	defer remove()
 	for _, stage := range captureStages {
 		for range o.runs {
-			if ctx.Err() != nil || !o.wants("Capture/stage="+stage) {
+			if ctx.Err() != nil || !o.selected("Capture/stage="+stage) {
 				break
 			}
 			if err := o.captureStage(ctx, path, stage); err != nil {
@@ -64,7 +65,7 @@ func (o *options) captureFile() (path string, remove func(), err error) {
 		return "", nil, err
 	}
 	path = filepath.Join(dir, "traffic.pcap")
-	_, err = writeCapture(path, traffic.Config{Bytes: o.size(60) << 20, Seed: o.seed, Reorder: o.reorder, Duplicate: o.dup, Lose: o.loss})
+	_, err = writeCapture(path, traffic.Config{Bytes: o.amountOr(60) << 20, Seed: o.seed, Reorder: o.reorder, Duplicate: o.dup, Lose: o.loss})
 	return path, func() { _ = os.RemoveAll(dir) }, err
 }
 
@@ -73,13 +74,13 @@ func (o *options) captureStage(ctx context.Context, path, stage string) error {
 	if err != nil {
 		return err
 	}
-	m, err := o.start()
+	m, err := o.startMeter()
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
 	packets, err := readPackets(path, stage, s)
 	err = errors.Join(err, s.finish())
-	u := m.stop()
+	u := m.since()
 	if err = errors.Join(err, s.close()); err == nil {
 		report(o.out, "Capture/stage="+stage, "packets", packets, u, more(packets)...)
 	}
@@ -96,7 +97,7 @@ func readPackets(path, stage string, s sink) (n int, err error) {
 	var table *sessions.Table
 	if stage != "read" {
 		reg := prometheus.NewRegistry()
-		deps := sessions.Deps{Collector: pipeline.ID{1}, Container: containerOf, Emit: s.take}
+		deps := sessions.Deps{Collector: pipeline.ID{1}, Container: containerOf, Emit: s.add}
 		if stage != "sessions" {
 			deps.Protocols = protocols.NewSet(all.Protocols, protocols.Default(), reg)
 		}
@@ -142,7 +143,7 @@ func containerOf(a netip.Addr) *pipeline.Container {
 func newSink(ctx context.Context, stage string) (s sink, more func(n int) []figure, err error) {
 	switch stage {
 	case "encode":
-		e := &encoder{}
+		e := &encodingSink{}
 		return e, func(n int) []figure {
 			return []figure{{float64(e.events) / float64(n), "events/op"}, {float64(e.bytes) / float64(max(e.events, 1)), "B/event"}}
 		}, nil
@@ -150,25 +151,25 @@ func newSink(ctx context.Context, stage string) (s sink, more func(n int) []figu
 		k, err := newShipping(ctx)
 		return k, func(n int) []figure { return []figure{{float64(k.events) / float64(n), "events/op"}} }, err
 	}
-	c := &counter{}
+	c := &countingSink{}
 	return c, func(n int) []figure { return []figure{{float64(c.events) / float64(n), "events/op"}} }, nil
 }
 
-// A counter gives events back.
-type counter struct{ events int }
+// A countingSink gives events back.
+type countingSink struct{ events int }
 
-func (c *counter) take(e *pipeline.Event) { c.events++; pipeline.ReleaseEvent(e) }
-func (c *counter) finish() error          { return nil }
-func (c *counter) close() error           { return nil }
+func (c *countingSink) add(e *pipeline.Event) { c.events++; pipeline.ReleaseEvent(e) }
+func (c *countingSink) finish() error         { return nil }
+func (c *countingSink) close() error          { return nil }
 
-// An encoder encodes events into a buffer as large as a batch.
-type encoder struct {
+// An encodingSink encodes events into a buffer as large as a batch.
+type encodingSink struct {
 	buf           [512 << 10]byte
 	at            int
 	events, bytes int
 }
 
-func (c *encoder) take(e *pipeline.Event) {
+func (c *encodingSink) add(e *pipeline.Event) {
 	e.Container = nil
 	for _, p := range [...]*pipeline.Endpoint{e.Source, e.Destination} {
 		if p != nil {
@@ -188,20 +189,20 @@ func (c *encoder) take(e *pipeline.Event) {
 	pipeline.ReleaseEvent(e)
 }
 
-func (c *encoder) finish() error { return nil }
-func (c *encoder) close() error  { return nil }
+func (c *encodingSink) finish() error { return nil }
+func (c *encodingSink) close() error  { return nil }
 
-// A shipping is the real shipper in front of a broker in another process.
-type shipping struct {
-	broker  *broker
-	shipper *ship.Shipper
-	lane    collector.Lane
-	events  int
-	marked  bool // the events are lines, which the journal keeps
-	at      int64
+// A shippingSink is the real shipper in front of a broker in another process.
+type shippingSink struct {
+	broker   *broker
+	shipper  *ship.Shipper
+	lane     collector.Lane
+	events   int
+	fromFile bool // the events are lines, which the journal keeps
+	at       int64
 }
 
-func newShipping(ctx context.Context) (*shipping, error) {
+func newShipping(ctx context.Context) (*shippingSink, error) {
 	b, err := startBroker()
 	if err != nil {
 		return nil, err
@@ -221,14 +222,14 @@ func newShipping(ctx context.Context) (*shipping, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.close())
 	}
-	return &shipping{broker: b, shipper: s, lane: s.Lane("bench")}, nil
+	return &shippingSink{broker: b, shipper: s, lane: s.Lane("bench")}, nil
 }
 
-// take ships with patience, as no live capture can: a file would outrun any broker.
-func (k *shipping) take(e *pipeline.Event) {
+// add ships with patience, as no live capture can: a file would outrun any broker.
+func (k *shippingSink) add(e *pipeline.Event) {
 	k.events++
 	var m collector.Checkpoint
-	if k.marked {
+	if k.fromFile {
 		k.at++
 		m = collector.Checkpoint{End: k.at, ReadFrom: k.at}
 	}
@@ -236,7 +237,7 @@ func (k *shipping) take(e *pipeline.Event) {
 }
 
 // finish waits until Kafka has everything, and says so if it has not.
-func (k *shipping) finish() error {
+func (k *shippingSink) finish() error {
 	k.lane.Close(false)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -247,4 +248,4 @@ func (k *shipping) finish() error {
 	return err
 }
 
-func (k *shipping) close() error { return k.broker.close() }
+func (k *shippingSink) close() error { return k.broker.close() }

@@ -32,7 +32,8 @@ func (c engineCase) name() string {
 	return fmt.Sprintf("Engine/store=%s/rules=shipped+%d", c.store, c.rules)
 }
 
-// The cases. The store "none" forms no columns, "columns" throws them away, "libchdb" is ClickHouse in a process of its own.
+// The cases. The store "none" forms no columns, "columns" throws them away, "libchdb" is ClickHouse in a
+// process of its own.
 var engineCases = []engineCase{
 	{-1, "none"}, {-1, "columns"}, {10, "columns"}, {100, "columns"}, {1000, "columns"}, {10000, "columns"}, {10, "libchdb"}, {1000, "libchdb"},
 }
@@ -49,14 +50,14 @@ func (o *options) engine(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	n := o.size(400) * 1000
-	if err := fill(ctx, client, n); err != nil {
+	n := o.amountOr(400) * 1000
+	if err := produceEvents(ctx, client, n); err != nil {
 		return err
 	}
-	stores := &stores{dir: filepath.Join(b.dir, "store")}
+	stores := &engineStores{dir: filepath.Join(b.dir, "store")}
 	defer stores.close()
 	for _, c := range engineCases {
-		if !o.wants(c.name() + "-") { // the hyphen ends the name in what is printed
+		if !o.selected(c.name() + "-") { // the hyphen ends the name in what is printed
 			continue
 		}
 		if err := o.engineCase(ctx, client, stores, c, n); err != nil {
@@ -66,9 +67,9 @@ func (o *options) engine(ctx context.Context) error {
 	return nil
 }
 
-// fill puts the events into Kafka.
-func fill(ctx context.Context, client *kafka.Client, n int) error {
-	values, err := batches(mixedEvents(n), 1000)
+// produceEvents puts the events into Kafka.
+func produceEvents(ctx context.Context, client *kafka.Client, n int) error {
+	values, err := encodeBatches(mixedEvents(n), 1000)
 	if err != nil {
 		return err
 	}
@@ -82,11 +83,11 @@ func fill(ctx context.Context, client *kafka.Client, n int) error {
 	return nil
 }
 
-func (o *options) engineCase(ctx context.Context, client *kafka.Client, stores *stores, c engineCase, n int) error {
+func (o *options) engineCase(ctx context.Context, client *kafka.Client, stores *engineStores, c engineCase, n int) error {
 	var by *pipeline.Bundle
 	if c.rules >= 0 {
 		var err error
-		if by, err = bundle(c.rules); err != nil {
+		if by, err = newBundle(c.rules); err != nil {
 			return err
 		}
 	}
@@ -107,8 +108,9 @@ func (o *options) engineCase(ctx context.Context, client *kafka.Client, stores *
 	return nil
 }
 
-// runEngine lets an engine of a group of its own carry all n events, and gives what it took until the last row was stored.
-func (o *options) runEngine(ctx context.Context, client *kafka.Client, store engine.Store, by *pipeline.Bundle, group string, n int) (u used, l engine.Ledger, err error) {
+// runEngine lets an engine of a group of its own carry all n events, and gives what it took until the last
+// row was stored.
+func (o *options) runEngine(ctx context.Context, client *kafka.Client, store engine.Store, by *pipeline.Bundle, group string, n int) (u usage, l engine.Ledger, err error) {
 	cfg := engine.Default()
 	cfg.Group = group
 	deps := engine.Deps{Kafka: client, Store: store, Bundle: func() *pipeline.Bundle { return by }}
@@ -116,7 +118,7 @@ func (o *options) runEngine(ctx context.Context, client *kafka.Client, store eng
 	if err != nil {
 		return u, l, err
 	}
-	m, err := o.start()
+	m, err := o.startMeter()
 	if err != nil {
 		return u, l, err
 	}
@@ -131,19 +133,19 @@ func (o *options) runEngine(ctx context.Context, client *kafka.Client, store eng
 		case <-time.After(time.Millisecond):
 		}
 	}
-	u = m.stop()
+	u = m.since()
 	cancel()
 	return u, e.Ledger(), <-done
 }
 
-// stores opens what engines store into; ClickHouse is started when it is first asked for.
-type stores struct {
+// engineStores opens what engines store into; ClickHouse is started when it is first asked for.
+type engineStores struct {
 	dir    string
 	server *embedded.StoreServer
 	opened int
 }
 
-func (s *stores) open(ctx context.Context, kind string) (engine.Store, func() error, error) {
+func (s *engineStores) open(ctx context.Context, kind string) (engine.Store, func() error, error) {
 	switch kind {
 	case "none":
 		return engine.DiscardStore{}, func() error { return nil }, nil
@@ -174,7 +176,7 @@ func (s *stores) open(ctx context.Context, kind string) (engine.Store, func() er
 	}, nil
 }
 
-func (s *stores) close() {
+func (s *engineStores) close() {
 	if s.server == nil {
 		return
 	}

@@ -10,8 +10,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// mixedEvents are n of an ordinary day, as a collector ships them: 35 % HTTP, 15 % DNS, 15 % sessions, 15 % log lines, 10 % MySQL,
-// 10 % Redis. Containers and host are the batch's.
+// mixedEvents are n of an ordinary day, as a collector ships them: 35 % HTTP, 15 % DNS, 15 % sessions, 15 %
+// log lines, 10 % MySQL, 10 % Redis. Containers and host are the batch's.
 func mixedEvents(n int) []*pipeline.Event {
 	r := rand.New(rand.NewPCG(5, 5))
 	now := time.Now().UnixNano()
@@ -23,7 +23,7 @@ func mixedEvents(n int) []*pipeline.Event {
 			Id: binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, r.Uint64()), uint64(i)), Timestamp: now - r.Int64N(1e9),
 			Duration: r.Uint64N(5e7), Outcome: pipeline.Outcome_SUCCESS, Interfaces: []string{"docker0"}, ContainerIndex: 1 + r.Uint32N(20),
 		}
-		body(e, r)
+		fillBody(e, r)
 		if e.Dataset != pipeline.Dataset_LOG {
 			if e.Transport = pipeline.Transport_TCP; e.Dataset == pipeline.Dataset_DNS {
 				e.Transport = pipeline.Transport_UDP
@@ -38,7 +38,7 @@ func mixedEvents(n int) []*pipeline.Event {
 	return out
 }
 
-func body(e *pipeline.Event, r *rand.Rand) {
+func fillBody(e *pipeline.Event, r *rand.Rand) {
 	switch k := r.IntN(20); {
 	case k < 7:
 		e.Dataset = pipeline.Dataset_HTTP
@@ -78,8 +78,9 @@ func body(e *pipeline.Event, r *rand.Rand) {
 	}
 }
 
-// batches encodes events as the batches of one collector's life, so many in each, in turn for each partition.
-func batches(events []*pipeline.Event, each int) (values [partitions][][]byte, err error) {
+// encodeBatches encodes events as the batches of one collector's life, so many in each, in turn for each
+// partition.
+func encodeBatches(events []*pipeline.Event, each int) (values [partitions][][]byte, err error) {
 	var sequence [partitions]uint64
 	for i := 0; i < len(events); i += each {
 		p := i / each % partitions

@@ -13,7 +13,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// The stages of a line: events are made and let go, encoded, or shipped under their marks, journal and zstd included.
+// The stages of a line: events are made and let go, encoded, or shipped under their marks, journal and zstd
+// included.
 var logStages = []string{"lines", "encode", "kafka"}
 
 // logs measures the way of a container's line, from one file to one partition.
@@ -24,14 +25,14 @@ func (o *options) logs(ctx context.Context) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, strings.Repeat("ab", 32)+"-json.log")
-	n := o.size(1000) * 1000
+	n := o.amountOr(1000) * 1000
 	size, err := writeLog(path, n)
 	if err != nil {
 		return err
 	}
 	for _, stage := range logStages {
 		for range o.runs {
-			if ctx.Err() != nil || !o.wants("Logs/stage="+stage) {
+			if ctx.Err() != nil || !o.selected("Logs/stage="+stage) {
 				break
 			}
 			if err := o.logStage(ctx, path, stage, n, size); err != nil {
@@ -47,21 +48,21 @@ func (o *options) logStage(ctx context.Context, path, stage string, n, size int)
 	if err != nil {
 		return err
 	}
-	if k, ok := s.(*shipping); ok {
-		k.marked = true
+	if k, ok := s.(*shippingSink); ok {
+		k.fromFile = true
 	}
 	lines := 0
-	m, err := o.start()
+	m, err := o.startMeter()
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
 	err = logs.ReadFile(ctx, logs.Default(), path, pipeline.ID{1}, func(e *pipeline.Event) {
 		lines++
 		e.Container = containers[7]
-		s.take(e)
+		s.add(e)
 	})
 	err = errors.Join(err, s.finish())
-	u := m.stop()
+	u := m.since()
 	if lines != n {
 		err = errors.Join(err, fmt.Errorf("%d lines were read, %d were written", lines, n))
 	}

@@ -1,5 +1,5 @@
-// Package main measures tidegate: run.sh builds it and calls its commands, each of which takes the real parts, gives them work that
-// it made up itself, and prints what they took as lines that benchstat reads.
+// Package main measures tidegate: run.sh builds it and calls its commands, each of which takes the real
+// parts, gives them work that it made up itself, and prints what they took as lines that benchstat reads.
 //
 //	traffic   writes a capture and its truth (package traffic)
 //	capture   packets → sessions → protocols → batches → Kafka, each stage on top of the one before
@@ -9,8 +9,9 @@
 //	whole     a command as a whole process: its CPU time and its peak of memory (tidegate replay, tshark)
 //	compare   two files of such lines, side by side
 //
-// The machine may be busy with other things, so the figure that counts is CPU time; every command repeats and prints each run.
-// Broker and ClickHouse are processes of their own, whose CPU is told apart. RESULTS.md holds what came out, and what follows.
+// The machine may be busy with other things, so the figure that counts is CPU time; every command repeats and
+// prints each run. Broker and ClickHouse are processes of their own, whose CPU is told apart. RESULTS.md
+// holds what came out, and what follows.
 package main
 
 import (
@@ -33,21 +34,21 @@ import (
 
 // options are the flags of all commands.
 type options struct {
-	runs    int
-	n       int
-	file    string
-	only    string
-	name    string
-	cpu     string
-	mem     string
-	seed    uint64
-	reorder float64
-	dup     float64
-	loss    float64
-	out     io.Writer
+	runs       int
+	amount     int
+	file       string
+	only       string
+	name       string
+	cpuProfile string
+	memProfile string
+	seed       uint64
+	reorder    float64
+	dup        float64
+	loss       float64
+	out        io.Writer
 
-	profiling *os.File // the CPU profile, once it has begun
-	began     bool
+	cpuProfileFile  *os.File // the CPU profile, once it has begun
+	profilesStarted bool
 }
 
 func main() {
@@ -66,12 +67,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	o := &options{out: out}
 	f := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	f.IntVar(&o.runs, "runs", 5, "how often each is measured")
-	f.IntVar(&o.n, "n", 0, "how much: megabytes of capture, thousands of lines or events; 0 is the command's own choice")
+	f.IntVar(&o.amount, "n", 0, "how much: megabytes of capture, thousands of lines or events; 0 is the command's own choice")
 	f.StringVar(&o.file, "file", "", "the capture")
 	f.StringVar(&o.only, "only", "", "only the cases whose name contains this")
 	f.StringVar(&o.name, "name", "", "what whole calls its figure")
-	f.StringVar(&o.cpu, "cpuprofile", "", "write a CPU profile here")
-	f.StringVar(&o.mem, "memprofile", "", "write a profile of allocations here")
+	f.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile here")
+	f.StringVar(&o.memProfile, "memprofile", "", "write a profile of allocations here")
 	f.Uint64Var(&o.seed, "seed", 1, "of the traffic")
 	f.Float64Var(&o.reorder, "reorder", 0, "share of segments that are seen too late")
 	f.Float64Var(&o.dup, "dup", 0, "share of segments that are seen twice")
@@ -80,11 +81,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	runtime.MemProfileRate = 0
-	err := o.command(ctx, args[0], f.Args())
+	err := o.runCommand(ctx, args[0], f.Args())
 	return errors.Join(err, o.endProfiles())
 }
 
-func (o *options) command(ctx context.Context, name string, args []string) error {
+func (o *options) runCommand(ctx context.Context, name string, args []string) error {
 	switch name {
 	case "traffic":
 		return o.traffic(args)
@@ -106,41 +107,42 @@ func (o *options) command(ctx context.Context, name string, args []string) error
 	return fmt.Errorf("no command is called %s", name)
 }
 
-// wants tells whether a case is to be measured.
-func (o *options) wants(name string) bool { return strings.Contains(name, o.only) }
+// selected tells whether a case is to be measured.
+func (o *options) selected(name string) bool { return strings.Contains(name, o.only) }
 
-// start begins a measurement, and with the first one the profiles that were asked for, so that what was prepared is not in them.
-func (o *options) start() (meter, error) {
-	if !o.began {
-		if o.began = true; o.mem != "" {
+// startMeter begins a measurement, and with the first one the profiles that were asked for, so that what was
+// prepared is not in them.
+func (o *options) startMeter() (meter, error) {
+	if !o.profilesStarted {
+		if o.profilesStarted = true; o.memProfile != "" {
 			runtime.MemProfileRate = 64 << 10
 		}
-		if o.cpu != "" {
-			f, err := os.Create(o.cpu)
+		if o.cpuProfile != "" {
+			f, err := os.Create(o.cpuProfile)
 			if err != nil {
 				return meter{}, err
 			}
-			o.profiling = f
+			o.cpuProfileFile = f
 			if err := pprof.StartCPUProfile(f); err != nil {
 				return meter{}, err
 			}
 		}
 	}
-	return start(), nil
+	return readMeter(), nil
 }
 
 // endProfiles writes the profiles.
 func (o *options) endProfiles() error {
-	if o.profiling != nil {
+	if o.cpuProfileFile != nil {
 		pprof.StopCPUProfile()
-		if err := o.profiling.Close(); err != nil {
+		if err := o.cpuProfileFile.Close(); err != nil {
 			return err
 		}
 	}
-	if !o.began || o.mem == "" {
+	if !o.profilesStarted || o.memProfile == "" {
 		return nil
 	}
-	f, err := os.Create(o.mem)
+	f, err := os.Create(o.memProfile)
 	if err != nil {
 		return err
 	}
@@ -152,17 +154,17 @@ func (o *options) traffic(args []string) error {
 	if len(args) != 1 {
 		return errors.New("traffic: name one file")
 	}
-	truth, err := writeCapture(args[0], traffic.Config{Bytes: o.size(60) << 20, Seed: o.seed, Reorder: o.reorder, Duplicate: o.dup, Lose: o.loss})
+	truth, err := writeCapture(args[0], traffic.Config{Bytes: o.amountOr(60) << 20, Seed: o.seed, Reorder: o.reorder, Duplicate: o.dup, Lose: o.loss})
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(o.out).Encode(truth)
 }
 
-// size is -n, or the command's own choice.
-func (o *options) size(own int) int {
-	if o.n > 0 {
-		return o.n
+// amountOr is -n, or the command's own choice.
+func (o *options) amountOr(own int) int {
+	if o.amount > 0 {
+		return o.amount
 	}
 	return own
 }

@@ -22,24 +22,24 @@ type meter struct {
 	bytes    uint64
 }
 
-func start() meter {
+func readMeter() meter {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return meter{time.Now(), selfCPU(), childrenCPU(), m.Mallocs, m.TotalAlloc}
 }
 
-// A used is what a piece of work took.
-type used struct {
+// A usage is what a piece of work took.
+type usage struct {
 	wall, self, children time.Duration
 	mallocs, bytes       uint64
 }
 
-func (m meter) stop() used {
+func (m meter) since() usage {
 	wall, self, children := time.Since(m.at), selfCPU()-m.self, childrenCPU()-m.children
 	var now runtime.MemStats
 	runtime.ReadMemStats(&now)
-	return used{wall, self, children, now.Mallocs - m.mallocs, now.TotalAlloc - m.bytes}
+	return usage{wall, self, children, now.Mallocs - m.mallocs, now.TotalAlloc - m.bytes}
 }
 
 // A figure is one number with its unit.
@@ -48,9 +48,10 @@ type figure struct {
 	unit  string
 }
 
-// report prints n things that took u as a line of Go's benchmarks: per thing the time, the CPU time of this process, and allocations;
-// as a rate, things a second of CPU. Where others worked too, their CPU time is told as well.
-func report(out io.Writer, name, things string, n int, u used, more ...figure) {
+// report prints n things that took u as a line of Go's benchmarks: per thing the time, the CPU time of this
+// process, and allocations; as a rate, things a second of CPU. Where others worked too, their CPU time is
+// told as well.
+func report(out io.Writer, name, things string, n int, u usage, more ...figure) {
 	k := float64(n)
 	fmt.Fprintf(out, "Benchmark%s-%d\t%d\t%.1f ns/op\t%.1f cpu-ns/op\t%.0f %s/cpu-s\t%.0f %s/s\t%.2f B/op\t%.4f allocs/op", name, runtime.GOMAXPROCS(0), n,
 		float64(u.wall)/k, float64(u.self)/k, k/u.self.Seconds(), things, k/u.wall.Seconds(), things, float64(u.bytes)/k, float64(u.mallocs)/k)
@@ -103,7 +104,8 @@ func childrenCPU() (sum time.Duration) {
 	return sum
 }
 
-// whole runs a command with its output thrown away and prints what it took as a process. -n is how many things it dealt with.
+// whole runs a command with its output thrown away and prints what it took as a process. -n is how many
+// things it dealt with.
 func (o *options) whole(ctx interface{ Done() <-chan struct{} }, args []string) error {
 	if len(args) == 0 || o.name == "" {
 		return fmt.Errorf("whole: a -name and a command are needed")
@@ -126,20 +128,21 @@ func (o *options) whole(ctx interface{ Done() <-chan struct{} }, args []string) 
 			_ = cmd.Process.Kill()
 			return <-done
 		}
-		wall, n := time.Since(began), float64(o.size(1))
+		wall, n := time.Since(began), float64(o.amountOr(1))
 		state := cmd.ProcessState
 		cpu := state.UserTime() + state.SystemTime()
 		peak := int64(0)
 		if u, ok := state.SysUsage().(*syscall.Rusage); ok {
 			peak = u.Maxrss
 		}
-		fmt.Fprintf(o.out, "BenchmarkWhole/%s-%d\t%d\t%.1f ns/op\t%.1f cpu-ns/op\t%.0f packets/cpu-s\t%.2f user-s\t%.2f system-s\t%.1f peak-MB\n", o.name, runtime.GOMAXPROCS(0), o.size(1),
+		fmt.Fprintf(o.out, "BenchmarkWhole/%s-%d\t%d\t%.1f ns/op\t%.1f cpu-ns/op\t%.0f packets/cpu-s\t%.2f user-s\t%.2f system-s\t%.1f peak-MB\n", o.name, runtime.GOMAXPROCS(0), o.amountOr(1),
 			float64(wall)/n, float64(cpu)/n, n/cpu.Seconds(), state.UserTime().Seconds(), state.SystemTime().Seconds(), float64(peak)/1024)
 	}
 	return nil
 }
 
-// compare prints for each figure that two files of benchmark lines share the best and the median of both, and the ratio of the best.
+// compare prints for each figure that two files of benchmark lines share the best and the median of both, and
+// the ratio of the best.
 func (o *options) compare(args []string) error {
 	if len(args) != 2 {
 		return fmt.Errorf("compare: two files are needed, the old one first")

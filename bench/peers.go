@@ -24,13 +24,13 @@ import (
 // peers does the same work with what others have written, in the same process, run by run in turn.
 func (o *options) peers() error {
 	for _, n := range []int{10, 100, 1000, 10000} {
-		if o.wants(fmt.Sprintf("Rules/rules=%d/", n)) {
+		if o.selected(fmt.Sprintf("Rules/rules=%d/", n)) {
 			if err := o.rulePeers(n); err != nil {
 				return err
 			}
 		}
 	}
-	if !o.wants("Reassembly") {
+	if !o.selected("Reassembly") {
 		return nil
 	}
 	path, remove, err := o.captureFile()
@@ -43,20 +43,21 @@ func (o *options) peers() error {
 		return err
 	}
 	for range o.runs {
-		m, err := o.start()
+		m, err := o.startMeter()
 		if err != nil {
 			return err
 		}
-		bytes := oursReassembly(packets)
-		report(o.out, "Reassembly/by=sessions", "packets", len(packets), m.stop(), figure{float64(bytes) / float64(len(packets)), "payload-B/op"})
-		m = start()
+		bytes := sessionsReassembly(packets)
+		report(o.out, "Reassembly/by=sessions", "packets", len(packets), m.since(), figure{float64(bytes) / float64(len(packets)), "payload-B/op"})
+		m = readMeter()
 		bytes = gopacketReassembly(packets)
-		report(o.out, "Reassembly/by=gopacket", "packets", len(packets), m.stop(), figure{float64(bytes) / float64(len(packets)), "payload-B/op"})
+		report(o.out, "Reassembly/by=gopacket", "packets", len(packets), m.since(), figure{float64(bytes) / float64(len(packets)), "payload-B/op"})
 	}
 	return nil
 }
 
-// rulePeers holds the index against the loop: every rule compiled by expr on its own, and run for every event.
+// rulePeers holds the index against the loop: every rule compiled by expr on its own, and run for every
+// event.
 func (o *options) rulePeers(n int) error {
 	set, err := ruleSet(n, false)
 	if err != nil {
@@ -76,7 +77,7 @@ func (o *options) rulePeers(n int) error {
 	name := fmt.Sprintf("Rules/rules=%d/by=", n)
 	for range o.runs {
 		const rounds = 20
-		m, err := o.start()
+		m, err := o.startMeter()
 		if err != nil {
 			return err
 		}
@@ -85,17 +86,17 @@ func (o *options) rulePeers(n int) error {
 				set.Evaluate(events[i : i+1000])
 			}
 		}
-		report(o.out, name+"index", "events", rounds*len(events), m.stop())
+		report(o.out, name+"index", "events", rounds*len(events), m.since())
 		if n > 1000 {
 			continue // the loop would take a minute
 		}
 		some := events[:max(200, len(events)/n)]
-		m = start()
-		hits, err := plainJudge(programs, some)
+		m = readMeter()
+		hits, err := evaluatePlain(programs, some)
 		if err != nil {
 			return err
 		}
-		report(o.out, name+"expr-loop", "events", len(some), m.stop(), figure{float64(hits), "hits"})
+		report(o.out, name+"expr-loop", "events", len(some), m.since(), figure{float64(hits), "hits"})
 	}
 	for _, e := range events {
 		if len(e.Verdicts) > 0 {
@@ -105,7 +106,8 @@ func (o *options) rulePeers(n int) error {
 	return nil
 }
 
-// A plainEvent is the event as a flat environment, the cheapest that expr has: struct fields, found at compile time.
+// A plainEvent is the event as a flat environment, the cheapest that expr has: struct fields, found at
+// compile time.
 type plainEvent struct {
 	Dataset       string `expr:"dataset"`
 	Method        string `expr:"http_method"`
@@ -126,7 +128,7 @@ type plainEvent struct {
 	ContainerName string `expr:"container_name"`
 }
 
-func plainJudge(programs []*vm.Program, events []*pipeline.Event) (hits int, err error) {
+func evaluatePlain(programs []*vm.Program, events []*pipeline.Event) (hits int, err error) {
 	var machine vm.VM
 	for _, e := range events {
 		env := plainEvent{
@@ -148,14 +150,14 @@ func plainJudge(programs []*vm.Program, events []*pipeline.Event) (hits int, err
 	return hits, nil
 }
 
-// A kept is a packet in memory.
-type kept struct {
+// A storedPacket is a packet in memory.
+type storedPacket struct {
 	at   int64
 	link layers.LinkType
 	data []byte
 }
 
-func loadPackets(path string) (list []kept, err error) {
+func loadPackets(path string) (list []storedPacket, err error) {
 	f, err := capture.OpenFile(path)
 	if err != nil {
 		return nil, err
@@ -169,12 +171,13 @@ func loadPackets(path string) (list []kept, err error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, kept{p.At, p.Link, []byte(strings.Clone(string(p.Data)))})
+		list = append(list, storedPacket{p.At, p.Link, []byte(strings.Clone(string(p.Data)))})
 	}
 }
 
-// oursReassembly brings the bytes of all connections into order, for nobody; they are told by the sessions' own events.
-func oursReassembly(packets []kept) (bytes int) {
+// sessionsReassembly brings the bytes of all connections into order, for nobody; they are told by the
+// sessions' own events.
+func sessionsReassembly(packets []storedPacket) (bytes int) {
 	table := sessions.New(sessions.Default(), sessions.Deps{Emit: func(e *pipeline.Event) {
 		if e.Transport == pipeline.Transport_TCP {
 			bytes += int(e.GetSource().GetBytes() + e.GetDestination().GetBytes())
@@ -190,7 +193,7 @@ func oursReassembly(packets []kept) (bytes int) {
 }
 
 // gopacketReassembly is the same by gopacket: its fastest decoder, its assembler, streams that count.
-func gopacketReassembly(packets []kept) (bytes int) {
+func gopacketReassembly(packets []storedPacket) (bytes int) {
 	var eth layers.Ethernet
 	var ip layers.IPv4
 	var tcp layers.TCP
@@ -200,7 +203,7 @@ func gopacketReassembly(packets []kept) (bytes int) {
 	parser.IgnoreUnsupported = true
 	var decoded []gopacket.LayerType
 	seen := map[[13]byte]int{} // datagrams have a flow there too, so that both count them
-	assembler := reassembly.NewAssembler(reassembly.NewStreamPool(&streams{&bytes}))
+	assembler := reassembly.NewAssembler(reassembly.NewStreamPool(&streamFactory{&bytes}))
 	for i := range packets {
 		p := &packets[i]
 		if parser.DecodeLayers(p.data, &decoded) != nil {
@@ -209,10 +212,10 @@ func gopacketReassembly(packets []kept) (bytes int) {
 		for _, l := range decoded {
 			switch l {
 			case layers.LayerTypeTCP:
-				ctx := at{gopacket.CaptureInfo{Timestamp: time.Unix(0, p.at), CaptureLength: len(p.data), Length: len(p.data)}}
+				ctx := assemblerContext{gopacket.CaptureInfo{Timestamp: time.Unix(0, p.at), CaptureLength: len(p.data), Length: len(p.data)}}
 				assembler.AssembleWithContext(ip.NetworkFlow(), &tcp, &ctx)
 			case layers.LayerTypeUDP:
-				seen[tuple(&ip, &udp)] += len(udp.Payload)
+				seen[datagramTuple(&ip, &udp)] += len(udp.Payload)
 			}
 		}
 	}
@@ -220,7 +223,7 @@ func gopacketReassembly(packets []kept) (bytes int) {
 	return bytes
 }
 
-func tuple(ip *layers.IPv4, udp *layers.UDP) (k [13]byte) {
+func datagramTuple(ip *layers.IPv4, udp *layers.UDP) (k [13]byte) {
 	a, _ := netip.AddrFromSlice(ip.SrcIP)
 	b, _ := netip.AddrFromSlice(ip.DstIP)
 	p, q := uint16(udp.SrcPort), uint16(udp.DstPort)
@@ -235,32 +238,32 @@ func tuple(ip *layers.IPv4, udp *layers.UDP) (k [13]byte) {
 	return k
 }
 
-type at struct{ info gopacket.CaptureInfo }
+type assemblerContext struct{ info gopacket.CaptureInfo }
 
 // GetCaptureInfo is what the assembler asks for.
-func (a *at) GetCaptureInfo() gopacket.CaptureInfo { return a.info }
+func (a *assemblerContext) GetCaptureInfo() gopacket.CaptureInfo { return a.info }
 
-// streams makes one for each connection.
-type streams struct{ bytes *int }
+// streamFactory makes one for each connection.
+type streamFactory struct{ bytes *int }
 
 // New is called for each new connection.
-func (s *streams) New(gopacket.Flow, gopacket.Flow, *layers.TCP, reassembly.AssemblerContext) reassembly.Stream {
-	return &stream{s.bytes}
+func (s *streamFactory) New(gopacket.Flow, gopacket.Flow, *layers.TCP, reassembly.AssemblerContext) reassembly.Stream {
+	return &countingStream{s.bytes}
 }
 
-// A stream counts the bytes that came in order.
-type stream struct{ bytes *int }
+// A countingStream counts the bytes that came in order.
+type countingStream struct{ bytes *int }
 
 // Accept takes every segment.
-func (s *stream) Accept(*layers.TCP, gopacket.CaptureInfo, reassembly.TCPFlowDirection, reassembly.Sequence, *bool, reassembly.AssemblerContext) bool {
+func (s *countingStream) Accept(*layers.TCP, gopacket.CaptureInfo, reassembly.TCPFlowDirection, reassembly.Sequence, *bool, reassembly.AssemblerContext) bool {
 	return true
 }
 
 // ReassembledSG is given the next bytes.
-func (s *stream) ReassembledSG(sg reassembly.ScatterGather, _ reassembly.AssemblerContext) {
+func (s *countingStream) ReassembledSG(sg reassembly.ScatterGather, _ reassembly.AssemblerContext) {
 	n, _ := sg.Lengths()
 	*s.bytes += n
 }
 
 // ReassemblyComplete lets the connection go.
-func (s *stream) ReassemblyComplete(reassembly.AssemblerContext) bool { return true }
+func (s *countingStream) ReassemblyComplete(reassembly.AssemblerContext) bool { return true }

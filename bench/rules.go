@@ -17,8 +17,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// madeRules are n of four conditions each, over different fields of five datasets, as people write them; none fires on mixedEvents.
-// plain says the same in expr alone, over the environment of peers.go.
+// madeRules are n of four conditions each, over different fields of five datasets, as people write them; none
+// fires on mixedEvents. plain says the same in expr alone, over the environment of peers.go.
 func madeRules(n int) (ours, plain []string) {
 	r := rand.New(rand.NewPCG(3, 3))
 	word := func(k int) string {
@@ -79,8 +79,9 @@ func ruleSet(n int, shipped bool) (*rules.Set, error) {
 	return rules.Load(cfg, slog.New(slog.DiscardHandler), nil)
 }
 
-// bundle is what `tidegate run` judges by: the shipped rules and n more, a feed of 10,000 indicators, the classifier.
-func bundle(n int) (*pipeline.Bundle, error) {
+// newBundle is what `tidegate run` judges by: the shipped rules and n more, a feed of 10,000 indicators, the
+// classifier.
+func newBundle(n int) (*pipeline.Bundle, error) {
 	set, err := ruleSet(n, true)
 	if err != nil {
 		return nil, err

@@ -1,5 +1,6 @@
-// Command shape measures how the code of a Go module reads: sizes, names, comments, nesting. It prints a table, so that two commits
-// or two projects can be compared. The figures are for orientation. They say where to look and decide nothing.
+// Command shape measures how the code of a Go module reads: sizes, names, comments, nesting. It prints a
+// table, so that two commits or two projects can be compared. The figures are for orientation. They say where
+// to look and decide nothing.
 //
 //	go run ./bench/shape [FOLDER]                 the module in FOLDER, default the current folder
 //	go run ./bench/shape -top 10 [FOLDER]         and the ten worst places of each measure

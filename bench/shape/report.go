@@ -113,7 +113,8 @@ func (m *module) shortNames() []function {
 	return m.unexported(func(f function) bool { return utf8.RuneCountInString(f.name) <= 5 })
 }
 
-// sharedNames returns the names that unexported functions of at least four receivers or packages have, and how many functions.
+// sharedNames returns the names that unexported functions of at least four receivers or packages have, and
+// how many functions.
 func (m *module) sharedNames() map[string]int {
 	names := tally(m.unexported(func(function) bool { return true }), func(f function) string { return f.name })
 	maps.DeleteFunc(names, func(_ string, n int) bool { return n < 4 })

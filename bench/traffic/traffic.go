@@ -1,9 +1,11 @@
-// Package traffic makes captures of ordinary conversations of a shop of containers, and says exactly what is in them.
+// Package traffic generates captures of the traffic between the containers of a web shop, and states exactly
+// what they contain.
 //
-// In goes a size, a seed and what goes wrong on the way (segments reordered, repeated, lost); out come the packets of a pcap file in
-// the order of time and the truth: how many requests, queries, commands, look-ups and handshakes a complete reader finds. Bench
-// measures the capture path on it, the tests of bench hold that path against the truth. The same seed gives the same conversations,
-// but for the keys of TLS, which crypto/tls draws.
+// Input are a size, a seed and the shares of segments that are reordered, duplicated or lost. Output are a
+// pcap file with its packets in order of time, and the Truth: how many requests, queries, commands, lookups
+// and handshakes a complete reader finds. Package bench measures the capture path on such files, and its
+// tests compare the events of that path with the Truth. The same seed yields the same conversations, except
+// for the TLS keys, which crypto/tls draws.
 package traffic
 
 import (
@@ -15,21 +17,21 @@ import (
 	"slices"
 )
 
-// Config is how much traffic there is and what becomes of it.
+// Config sets the amount of traffic and what the network does to it.
 type Config struct {
-	Bytes     int     // of packets, about
-	Seed      uint64  //
-	Reorder   float64 // share of the segments with data that are seen too late
-	Duplicate float64 // share that is seen twice
-	Lose      float64 // share that is never seen, though it was received
+	Bytes     int     // approximate size of the capture
+	Seed      uint64  // of the random generator
+	Reorder   float64 // share of segments with payload that are captured late
+	Duplicate float64 // share of segments with payload that are captured twice
+	Lose      float64 // share of segments with payload that reach their receiver and are not captured
 }
 
-// Truth is what a capture holds.
+// Truth counts what a capture contains.
 type Truth struct {
 	Packets     int            `json:"packets"`
 	Bytes       int            `json:"bytes"`
-	Connections int            `json:"connections"` // over TCP
-	Events      map[string]int `json:"events"`      // by dataset; of mysql those that are COM_QUERY
+	Connections int            `json:"connections"` // TCP connections
+	Events      map[string]int `json:"events"`      // by dataset; mysql counts COM_QUERY only
 	Lost        int            `json:"lost"`
 	Reordered   int            `json:"reordered"`
 	Duplicated  int            `json:"duplicated"`
@@ -41,21 +43,21 @@ type packet struct {
 }
 
 type generator struct {
-	cfg     Config
-	rng     *rand.Rand
-	text    []byte // letters, of which bodies are slices
-	hands   [][]turn
-	start   int64
-	packets []packet
-	truth   Truth
-	id      uint16
-	slab    []byte
+	cfg        Config
+	rng        *rand.Rand
+	text       []byte // random letters; message bodies are slices of it
+	handshakes [][]message
+	start      int64
+	packets    []packet
+	truth      Truth
+	ipID       uint16
+	slab       []byte
 }
 
-// epoch is when the first conversation begins.
+// epoch is the time of the first conversation in ns since 1970.
 const epoch = 1_772_366_400_000_000_000 // 2026-03-01 12:00 UTC
 
-// Write makes a capture and writes it as pcap with times in ns.
+// Write generates a capture and writes it to w as pcap with times in ns.
 func Write(w io.Writer, cfg Config) (Truth, error) {
 	g := &generator{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 7)), start: epoch, truth: Truth{Events: map[string]int{}}}
 	g.text = make([]byte, 1<<20)
@@ -63,38 +65,39 @@ func Write(w io.Writer, cfg Config) (Truth, error) {
 		g.text[i] = "abcdefghijklmnopqrstuvwxyz  \n0123456789<>/=.,ETAOIN"[g.rng.IntN(51)]
 	}
 	var err error
-	if g.hands, err = handshakes(6); err != nil {
-		return Truth{}, fmt.Errorf("record handshakes: %w", err)
+	if g.handshakes, err = handshakes(6); err != nil {
+		return Truth{}, fmt.Errorf("record TLS handshakes: %w", err)
 	}
 	for g.truth.Bytes < cfg.Bytes {
-		g.conversation()
+		g.addConversation()
 	}
 	slices.SortStableFunc(g.packets, func(a, b packet) int {
 		return int(min(max(a.at-b.at, -1), 1))
 	})
 	g.truth.Packets = len(g.packets)
-	return g.truth, g.write(w)
+	return g.truth, g.writePcap(w)
 }
 
-// conversation makes one of them, begun a little after the one before, so that a few hundred are under way at any time.
-func (g *generator) conversation() {
+// addConversation adds one conversation that starts shortly after the previous one. A few hundred
+// conversations overlap at any time.
+func (g *generator) addConversation() {
 	g.start += g.rng.Int64N(4e6)
 	switch n := g.rng.IntN(20); {
 	case n < 7:
-		g.http()
+		g.addHTTP()
 	case n < 10:
-		g.mysql()
+		g.addMySQL()
 	case n < 14:
-		g.redis()
+		g.addRedis()
 	case n < 15:
-		g.tls()
+		g.addTLS()
 	default:
-		g.dns()
+		g.addDNS()
 	}
 }
 
-// write puts a pcap header and the packets out.
-func (g *generator) write(out io.Writer) error {
+// writePcap writes a pcap header and the packets.
+func (g *generator) writePcap(out io.Writer) error {
 	w := bufio.NewWriterSize(out, 1<<20)
 	h := binary.LittleEndian.AppendUint32(nil, 0xa1b23c4d)
 	h = append(h, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -118,13 +121,13 @@ func (g *generator) write(out io.Writer) error {
 	return w.Flush()
 }
 
-// some is n bytes of text that nobody looks at.
-func (g *generator) some(n int) string {
+// filler returns n bytes of random text.
+func (g *generator) filler(n int) string {
 	i := g.rng.IntN(len(g.text) - n)
 	return string(g.text[i : i+n])
 }
 
-// word is n letters.
+// word returns n random letters.
 func (g *generator) word(n int) string {
 	b := make([]byte, n)
 	for i := range b {
@@ -133,8 +136,8 @@ func (g *generator) word(n int) string {
 	return string(b)
 }
 
-// size is of the kind that bodies have: most are small, a few are not.
-func (g *generator) size() int {
+// bodySize returns the size of a message body: most bodies are small, a few are large.
+func (g *generator) bodySize() int {
 	n := 60 << g.rng.IntN(8)
 	if g.rng.IntN(20) == 0 {
 		n *= 10

@@ -7,17 +7,18 @@ import (
 	"golang.org/x/net/bpf"
 )
 
-// compileFilter compiles a classic BPF program that drops TCP segments from or to the given addresses and passes everything else.
-// The addresses are those of our own Kafka and ClickHouse: capturing our own output would produce output without end.
+// compileFilter compiles a classic BPF program that drops TCP segments from or to the given addresses and
+// passes everything else. The addresses are those of our own Kafka and ClickHouse: capturing our own output
+// would produce output without end.
 //
-// The program reads frames that begin with an Ethernet header followed by IPv4 or IPv6. Tagged, tunnelled and truncated frames
-// pass.
+// The program reads frames that begin with an Ethernet header followed by IPv4 or IPv6. Tagged, tunnelled and
+// truncated frames pass.
 func compileFilter(own []netip.AddrPort) ([]bpf.RawInstruction, error) {
 	if len(own) == 0 {
 		return nil, nil
 	}
-	// Each address has a block of instructions of its own that falls through to the next block when the address does not match.
-	// Jumps in classic BPF reach 255 instructions; a block is far shorter.
+	// Each address has a block of instructions of its own that falls through to the next block when the
+	// address does not match. Jumps in classic BPF reach 255 instructions; a block is far shorter.
 	var prog []bpf.Instruction
 	for _, a := range own {
 		prog = append(prog, excludeAddress(a)...)
@@ -30,7 +31,8 @@ func compileFilter(own []netip.AddrPort) ([]bpf.RawInstruction, error) {
 	return raw, nil
 }
 
-// excludeAddress returns instructions that drop the segments of one address. Other frames leave them at their end.
+// excludeAddress returns instructions that drop the segments of one address. Other frames leave them at their
+// end.
 func excludeAddress(a netip.AddrPort) []bpf.Instruction {
 	ip := a.Addr().Unmap()
 	var words []uint32

@@ -1,8 +1,9 @@
-// Package capture reads packets: from the interfaces of this host, through rings that the kernel fills (live.go, ring.go), and from
-// capture files in pcap or pcapng (file.go, framer.go).
+// Package capture reads packets: from the interfaces of this host, through rings that the kernel fills
+// (live.go, ring.go), and from capture files in pcap or pcapng (file.go, framer.go).
 //
-// Every packet goes to a Handler, in practice a session table (collector/sessions). Each worker has a ring and a Handler of its own
-// and shares nothing with the others. cmd/tidegate starts the live capture as a source of the collector and reads files for replay.
+// Every packet goes to a Handler, in practice a session table (collector/sessions). Each worker has a ring
+// and a Handler of its own and shares nothing with the others. cmd/tidegate starts the live capture as a
+// source of the collector and reads files for replay.
 package capture
 
 import (
@@ -27,17 +28,19 @@ type Packet struct {
 	Length int             // of the frame on the wire, ≥ len(Data)
 }
 
-// layers.LinkType has eight bits, and some link types of capture files have more. LinkSLL2 stands for LINKTYPE_LINUX_SLL2 (276),
-// LinkUnknown for all other link types above 255.
+// layers.LinkType has eight bits, and some link types of capture files have more. LinkSLL2 stands for
+// LINKTYPE_LINUX_SLL2 (276), LinkUnknown for all other link types above 255.
 const (
 	LinkSLL2    layers.LinkType = 276 & 0xff
 	LinkUnknown layers.LinkType = 255
 )
 
-// A File reads the packets of a capture file: pcap, with times in µs or ns, or pcapng, either of them gzipped or not.
+// A File reads the packets of a capture file: pcap, with times in µs or ns, or pcapng, either of them gzipped
+// or not.
 //
-// gopacket's pcapgo decodes the formats, but trusts the lengths in the file. A framer in front of it therefore passes one record at
-// a time, checked and bounded, and keeps the position of that record for error messages.
+// gopacket's pcapgo decodes the formats, but trusts the lengths in the file. A framer in front of it
+// therefore passes one record at a time, checked and bounded, and keeps the position of that record for error
+// messages.
 type File struct {
 	path       string
 	file       *os.File
@@ -127,8 +130,8 @@ func linkTypeOf(n uint32) layers.LinkType {
 	return layers.LinkType(n)
 }
 
-// Next returns the next packet, or io.EOF after the last one. Any other error names the file and the position and ends the file: all
-// packets before the position have been returned.
+// Next returns the next packet, or io.EOF after the last one. Any other error names the file and the position
+// and ends the file: all packets before the position have been returned.
 func (f *File) Next() (p Packet, err error) {
 	if f.err != nil {
 		return Packet{}, f.err
@@ -166,7 +169,8 @@ func (f *File) recoverPanic(err *error) {
 	}
 }
 
-// locate adds the file and the position to err. An error of the framer is preferred: it caused whatever pcapgo reports.
+// locate adds the file and the position to err. An error of the framer is preferred: it caused whatever
+// pcapgo reports.
 func (f *File) locate(err error) error {
 	if f.framer.err != nil && !errors.Is(f.framer.err, io.EOF) {
 		err = f.framer.err

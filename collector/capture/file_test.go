@@ -167,7 +167,8 @@ func TestLinkTypesBeyondEightBits(t *testing.T) {
 	check(0x04000001, layers.LinkTypeEthernet) // bits about the frame check sequence
 }
 
-// TestBrokenFiles holds that the packets before the damage are read, and that the error then names the file and the position.
+// TestBrokenFiles holds that the packets before the damage are read, and that the error then names the file
+// and the position.
 func TestBrokenFiles(t *testing.T) {
 	check := func(name string, b []byte, packets int, want ...string) {
 		t.Helper()

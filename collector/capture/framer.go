@@ -8,11 +8,11 @@ import (
 	"io"
 )
 
-// A framer is an io.Reader over a capture file that returns one checked record after another. From pcapng it returns only sections,
-// interfaces and packets, with the few options that matter; other blocks are skipped.
+// A framer is an io.Reader over a capture file that returns one checked record after another. From pcapng it
+// returns only sections, interfaces and packets, with the few options that matter; other blocks are skipped.
 //
-// pcapgo reads ahead, but never beyond the record at hand. The interfaces of a section are therefore still valid when the last
-// packet of the section is returned.
+// pcapgo reads ahead, but never beyond the record at hand. The interfaces of a section are therefore still
+// valid when the last packet of the section is returned.
 type framer struct {
 	in      *bufio.Reader
 	gzipped bool
@@ -69,8 +69,8 @@ func (f *framer) readRecord() error {
 	return f.readPacket()
 }
 
-// readBytes appends n bytes of the file to the record and returns them. At the end of the file it returns io.EOF if first is set and
-// no byte was read, else errTruncated.
+// readBytes appends n bytes of the file to the record and returns them. At the end of the file it returns
+// io.EOF if first is set and no byte was read, else errTruncated.
 func (f *framer) readBytes(n int, first bool) ([]byte, error) {
 	from := len(f.record)
 	if cap(f.record) < from+n {
@@ -100,8 +100,8 @@ func pcapOrder(magic []byte) binary.ByteOrder {
 	return nil
 }
 
-// readFileHeader reads the header of a pcap file. It replaces the snapshot length by maxPacket, because many files hold packets that
-// exceed their own.
+// readFileHeader reads the header of a pcap file. It replaces the snapshot length by maxPacket, because many
+// files hold packets that exceed their own.
 func (f *framer) readFileHeader() error {
 	h, err := f.readBytes(24, false)
 	if err != nil {
@@ -247,8 +247,8 @@ func (f *framer) emitBlock(typ uint32) error {
 	return nil
 }
 
-// emitTruncatedSimple rewrites the simple packet block in f.record, which holds n bytes of the packet, as an enhanced packet block:
-// a simple one cannot state that the packet was truncated.
+// emitTruncatedSimple rewrites the simple packet block in f.record, which holds n bytes of the packet, as an
+// enhanced packet block: a simple one cannot state that the packet was truncated.
 func (f *framer) emitTruncatedSimple(n uint32) error {
 	b := f.record
 	data, length := append([]byte(nil), b[12:12+n]...), f.order.Uint32(b[8:])
@@ -261,7 +261,8 @@ func (f *framer) emitTruncatedSimple(n uint32) error {
 	return nil
 }
 
-// endBlockAt truncates the block in f.record to n bytes, a multiple of four, writes its lengths and makes it available to Read.
+// endBlockAt truncates the block in f.record to n bytes, a multiple of four, writes its lengths and makes it
+// available to Read.
 func (f *framer) endBlockAt(n int) {
 	b := append(f.record[:n], 0, 0, 0, 0)
 	f.order.PutUint32(b[4:], uint32(len(b)))
@@ -276,7 +277,8 @@ const (
 	optionOffset     = 14
 )
 
-// emitInterface reduces an interface block to the options that matter and bounds its snapshot length, by which pcapgo allocates.
+// emitInterface reduces an interface block to the options that matter and bounds its snapshot length, by
+// which pcapgo allocates.
 func (f *framer) emitInterface() error {
 	b := f.record
 	if len(b) < 20 {

@@ -24,12 +24,14 @@ import (
 
 // Config configures the live capture. The zero value captures nothing.
 type Config struct {
-	// Interfaces are names, or patterns of names, of the interfaces to capture. Interfaces that appear later are captured, too.
+	// Interfaces are names, or patterns of names, of the interfaces to capture. Interfaces that appear later
+	// are captured, too.
 	Interfaces []string `yaml:"interfaces"`
-	// Bridges are names or patterns of the bridges of containers. They are put into promiscuous mode. A session that is seen on a
-	// bridge and on another interface is reported once, by the bridge.
+	// Bridges are names or patterns of the bridges of containers. They are put into promiscuous mode. A
+	// session that is seen on a bridge and on another interface is reported once, by the bridge.
 	Bridges []string `yaml:"bridges"`
-	// Workers is the number of workers per interface, each with a ring and a session table of its own; 0: one per core, at most 4.
+	// Workers is the number of workers per interface, each with a ring and a session table of its own; 0: one
+	// per core, at most 4.
 	Workers int `yaml:"workers"`
 	// RingBytes is the size of the ring of each worker.
 	RingBytes int `yaml:"ring_bytes"`
@@ -40,9 +42,10 @@ func Default() Config {
 	return Config{Interfaces: []string{"docker0", "br-*", "eth0"}, Bridges: []string{"docker0", "br-*"}, RingBytes: 8 << 20}
 }
 
-// blockBytes is the size of a block of a ring. The kernel hands over a block every 20 ms if it holds a packet at all. The number of
-// blocks therefore bounds how long a worker may lack a core: with 2 blocks of 1 MiB a busy machine lost single packets of a quiet
-// interface. A block must hold the longest frame, which is 64 KiB after receive offload has merged segments.
+// blockBytes is the size of a block of a ring. The kernel hands over a block every 20 ms if it holds a packet
+// at all. The number of blocks therefore bounds how long a worker may lack a core: with 2 blocks of 1 MiB a
+// busy machine lost single packets of a quiet interface. A block must hold the longest frame, which is 64 KiB
+// after receive offload has merged segments.
 const blockBytes = 256 << 10
 
 const minRingBytes = 2 << 20
@@ -83,8 +86,8 @@ func matchesAny(patterns []string, name string) bool {
 
 // A Handler receives the packets of one worker. It is used by one goroutine. sessions.Table is one.
 type Handler interface {
-	// Packet receives one frame: the interface that saw it, the type of its outermost header, its time in ns since 1970, its bytes
-	// and its length on the wire. data is valid until Packet returns.
+	// Packet receives one frame: the interface that saw it, the type of its outermost header, its time in ns
+	// since 1970, its bytes and its length on the wire. data is valid until Packet returns.
 	Packet(iface string, link layers.LinkType, at int64, data []byte, wireLen int)
 	// Tick advances the clock to now, ns since 1970. It is called at least every 100 ms.
 	Tick(now int64)
@@ -104,8 +107,8 @@ type Live struct {
 	workers               *prometheus.GaugeVec
 }
 
-// NewLive returns a source of packets. Connections to and from the excluded addresses, those of our own Kafka and ClickHouse, are not
-// captured. handler returns the Handler of a worker, which ships its events on lane.
+// NewLive returns a source of packets. Connections to and from the excluded addresses, those of our own Kafka
+// and ClickHouse, are not captured. handler returns the Handler of a worker, which ships its events on lane.
 func NewLive(cfg Config, excluded []netip.AddrPort, handler func(iface string, worker int, lane collector.Lane) Handler,
 	log *slog.Logger, reg prometheus.Registerer,
 ) *Live {
@@ -120,8 +123,8 @@ func NewLive(cfg Config, excluded []netip.AddrPort, handler func(iface string, w
 	}
 }
 
-// Run captures until ctx ends. Once a second it starts workers on interfaces that match the configuration and have none: new
-// interfaces, and those whose workers have ended because the interface was down.
+// Run captures until ctx ends. Once a second it starts workers on interfaces that match the configuration and
+// have none: new interfaces, and those whose workers have ended because the interface was down.
 func (l *Live) Run(ctx context.Context, ship collector.Shipper) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -210,7 +213,8 @@ func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
 	return rings, nil
 }
 
-// startWorkers starts a worker for each ring. The channel that it returns is closed when all of them have ended.
+// startWorkers starts a worker for each ring. The channel that it returns is closed when all of them have
+// ended.
 func (l *Live) startWorkers(ctx context.Context, wg *sync.WaitGroup, rings []*ring, ship collector.Shipper) chan struct{} {
 	done := make(chan struct{})
 	var workers sync.WaitGroup
@@ -242,7 +246,8 @@ func (l *Live) runWorker(ctx context.Context, r *ring, handler Handler) {
 		handler.Packet(r.iface, r.link, at, data, wireLen)
 	}
 
-	// One turn: wait up to 100 ms, read every block that is ready, advance the clock, and count the kernel's drops once a second.
+	// One turn: wait up to 100 ms, read every block that is ready, advance the clock, and count the kernel's
+	// drops once a second.
 	var dropsCounted time.Time
 	for ctx.Err() == nil {
 		err := r.wait(100 * time.Millisecond)

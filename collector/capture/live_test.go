@@ -155,8 +155,9 @@ func tcp4(from, to string, sport, dport uint16, payload string) []byte {
 	return append(append(b, make([]byte, 16)...), payload...)
 }
 
-// TestLiveCapture captures on a veth pair between two namespaces. Every frame is read once with the bytes that were sent, a VLAN tag
-// is in its place, excluded addresses are missing, and an interface that goes and returns is captured again.
+// TestLiveCapture captures on a veth pair between two namespaces. Every frame is read once with the bytes
+// that were sent, a VLAN tag is in its place, excluded addresses are missing, and an interface that goes and
+// returns is captured again.
 func TestLiveCapture(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("a packet socket and a namespace need root")

@@ -16,9 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A ring is a TPACKET_V3 receive ring on one interface. The kernel and this process share memory that is divided into blocks. The
-// kernel fills a block with packets and marks it TP_STATUS_USER; read passes the packets on in place and marks the block
-// TP_STATUS_KERNEL again. Source: Documentation/networking/packet_mmap.rst of Linux.
+// A ring is a TPACKET_V3 receive ring on one interface. The kernel and this process share memory that is
+// divided into blocks. The kernel fills a block with packets and marks it TP_STATUS_USER; read passes the
+// packets on in place and marks the block TP_STATUS_KERNEL again. Source:
+// Documentation/networking/packet_mmap.rst of Linux.
 //
 // A ring is used by one goroutine.
 type ring struct {
@@ -42,8 +43,8 @@ type ringConfig struct {
 	filter      []bpf.RawInstruction
 }
 
-// openRing returns a ring that receives the packets of iface. The socket is bound after the filter is attached, so that no packet
-// bypasses the filter.
+// openRing returns a ring that receives the packets of iface. The socket is bound after the filter is
+// attached, so that no packet bypasses the filter.
 func openRing(ifi *net.Interface, cfg ringConfig) (*ring, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -98,9 +99,10 @@ func (r *ring) configure(ifi *net.Interface, cfg ringConfig) error {
 	return cfg.group.addRing(r.fd)
 }
 
-// A fanoutGroup is the PACKET_FANOUT group of the rings of one interface. The kernel chooses the number of the group when the first
-// ring joins (FLAG_UNIQUEID, since Linux 4.12). A number of our own choice is not safe: a group of that number on another interface
-// makes the join fail, and a group of that number of another process takes half of the packets.
+// A fanoutGroup is the PACKET_FANOUT group of the rings of one interface. The kernel chooses the number of
+// the group when the first ring joins (FLAG_UNIQUEID, since Linux 4.12). A number of our own choice is not
+// safe: a group of that number on another interface makes the join fail, and a group of that number of
+// another process takes half of the packets.
 type fanoutGroup struct {
 	id     int
 	joined bool
@@ -110,7 +112,8 @@ func (g *fanoutGroup) addRing(fd int) error {
 	if g == nil {
 		return nil
 	}
-	// FLAG_DEFRAG makes the kernel reassemble IPv4 datagrams before it chooses a ring. It does not cover IPv6.
+	// FLAG_DEFRAG makes the kernel reassemble IPv4 datagrams before it chooses a ring. It does not cover
+	// IPv6.
 	flags := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_DEFRAG
 	if !g.joined {
 		flags |= unix.PACKET_FANOUT_FLAG_UNIQUEID
@@ -129,8 +132,8 @@ func (g *fanoutGroup) addRing(fd int) error {
 	return nil
 }
 
-// linkType returns the type of the outermost header of the frames of an interface. /sys/class/net/<name>/type holds an ARPHRD_*
-// number of linux/if_arp.h.
+// linkType returns the type of the outermost header of the frames of an interface. /sys/class/net/<name>/type
+// holds an ARPHRD_* number of linux/if_arp.h.
 func linkType(name string) (layers.LinkType, error) {
 	b, err := os.ReadFile("/sys/class/net/" + name + "/type")
 	if err != nil {
@@ -172,8 +175,8 @@ func hostUint16(b []byte, at int) uint16 { return *(*uint16)(unsafe.Pointer(&b[a
 
 func blockState(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[blockStatus])) }
 
-// read calls f for every packet of the blocks that are ready, at most once around the ring, and returns the number of packets. data
-// is valid until f returns.
+// read calls f for every packet of the blocks that are ready, at most once around the ring, and returns the
+// number of packets. data is valid until f returns.
 func (r *ring) read(f func(at int64, data []byte, wireLen int)) int {
 	n := 0
 	for range r.blocks {
@@ -188,8 +191,9 @@ func (r *ring) read(f func(at int64, data []byte, wireLen int)) int {
 	return n
 }
 
-// readPackets calls f for every packet of one block and returns the number of packets. A header that points outside the block ends
-// the block. No kernel is known to write such a header, but a panic here would end the collector.
+// readPackets calls f for every packet of one block and returns the number of packets. A header that points
+// outside the block ends the block. No kernel is known to write such a header, but a panic here would end the
+// collector.
 func readPackets(b []byte, f func(at int64, data []byte, wireLen int)) int {
 	count := int(hostUint32(b, blockNumPkts))
 	at := uint64(hostUint32(b, blockFirstPkt))
@@ -213,8 +217,9 @@ func readPackets(b []byte, f func(at int64, data []byte, wireLen int)) int {
 	return count
 }
 
-// restoreVLAN returns the frame with the VLAN tag that the kernel moved from the frame into the packet header. Both MAC addresses
-// move four bytes to the front, into the reserved headroom, and the tag goes behind them.
+// restoreVLAN returns the frame with the VLAN tag that the kernel moved from the frame into the packet
+// header. Both MAC addresses move four bytes to the front, into the reserved headroom, and the tag goes
+// behind them.
 func restoreVLAN(h, data []byte, st uint32) []byte {
 	mac := int(hostUint16(h, pktMac))
 	tpid := uint16(0x8100)
@@ -230,7 +235,8 @@ func restoreVLAN(h, data []byte, st uint32) []byte {
 
 var errInterfaceGone = errors.New("interface is down or removed")
 
-// wait blocks until a block is ready or timeout has passed. It returns errInterfaceGone when the interface is down or removed.
+// wait blocks until a block is ready or timeout has passed. It returns errInterfaceGone when the interface is
+// down or removed.
 func (r *ring) wait(timeout time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN}}
 	_, err := unix.Poll(fds, int(timeout.Milliseconds()))
@@ -247,8 +253,8 @@ func (r *ring) wait(timeout time.Duration) error {
 	return nil
 }
 
-// statistics returns how many packets reached the socket since the last call, and how many of them the kernel dropped because the
-// ring was full.
+// statistics returns how many packets reached the socket since the last call, and how many of them the kernel
+// dropped because the ring was full.
 func (r *ring) statistics() (packets, drops uint32, err error) {
 	st, err := unix.GetsockoptTpacketStatsV3(r.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {

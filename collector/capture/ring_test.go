@@ -17,8 +17,8 @@ import (
 	"tidegate/collector"
 )
 
-// TestInterfacesSideBySide captures on three interfaces with consecutive indexes and two workers each. Their fanout groups must
-// differ, and a second capture in the same process must not take packets from the first.
+// TestInterfacesSideBySide captures on three interfaces with consecutive indexes and two workers each. Their
+// fanout groups must differ, and a second capture in the same process must not take packets from the first.
 func TestInterfacesSideBySide(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("a packet socket and a namespace need root")

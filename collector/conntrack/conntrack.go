@@ -1,15 +1,17 @@
 //go:build linux
 
-// Package conntrack mirrors the kernel's table of connections that NAT rewrites: it maps the addresses that eth0 sees to the
-// addresses that a bridge sees.
+// Package conntrack mirrors the kernel's table of connections that NAT rewrites: it maps the addresses that
+// eth0 sees to the addresses that a bridge sees.
 //
-// A Tracker subscribes to the netlink events of nf_conntrack and keeps both tuples of every entry in a map. The session tables of
-// all workers read the map (sessions.NAT) and report a connection that is captured on both sides of NAT once. The Tracker needs
-// CAP_NET_ADMIN in the network namespace of the host. Without it, or without the kernel module, the collector works, and each
-// side of NAT is reported as a session of its own.
+// A Tracker subscribes to the netlink events of nf_conntrack and keeps both tuples of every entry in a map.
+// The session tables of all workers read the map (sessions.NAT) and report a connection that is captured on
+// both sides of NAT once. The Tracker needs CAP_NET_ADMIN in the network namespace of the host. Without it,
+// or without the kernel module, the collector works, and each side of NAT is reported as a session of its
+// own.
 //
-// An entry is stored when the kernel announces it (NEW) or lists it (dump), and expires keepDestroyed after its DESTROY event.
-// When the kernel had to drop events (ENOBUFS), the table is read again, and entries that are missing in it expire.
+// An entry is stored when the kernel announces it (NEW) or lists it (dump), and expires keepDestroyed after
+// its DESTROY event. When the kernel had to drop events (ENOBUFS), the table is read again, and entries that
+// are missing in it expire.
 //
 // One goroutine, Run, writes. Each shard of the map has a lock; no code holds two of them.
 package conntrack
@@ -36,19 +38,20 @@ import (
 )
 
 const (
-	// keepDestroyed is how long an entry can be looked up after the kernel destroyed it. The last packets of its session may be
-	// read later than the event.
+	// keepDestroyed is how long an entry can be looked up after the kernel destroyed it. The last packets of
+	// its session may be read later than the event.
 	keepDestroyed = 30 * time.Second
 
-	// maxEntries bounds the map. The kernel's own table usually holds up to 262,144 entries. A new entry above the bound is
-	// counted and not stored.
+	// maxEntries bounds the map. The kernel's own table usually holds up to 262,144 entries. A new entry
+	// above the bound is counted and not stored.
 	maxEntries = 1 << 20
 
-	// maxExpiring bounds the list of destroyed entries. When the list holds twice as many, the oldest expire early.
+	// maxExpiring bounds the list of destroyed entries. When the list holds twice as many, the oldest expire
+	// early.
 	maxExpiring = maxEntries / 4
 
-	// resyncPause is the pause between a loss of events and the next read of the whole table. It bounds the work on a host whose
-	// connections arrive faster than the events are read.
+	// resyncPause is the pause between a loss of events and the next read of the whole table. It bounds the
+	// work on a host whose connections arrive faster than the events are read.
 	resyncPause = 100 * time.Millisecond
 
 	shardCount = 64
@@ -124,8 +127,8 @@ func (t *Tracker) Len() int {
 	return n
 }
 
-// Lookup returns the addresses on both sides of NAT of the connection to which a packet src → dst belongs. The packet may have
-// been captured on either side of NAT and may go in either direction.
+// Lookup returns the addresses on both sides of NAT of the connection to which a packet src → dst belongs.
+// The packet may have been captured on either side of NAT and may go in either direction.
 func (t *Tracker) Lookup(proto pipeline.Transport, src, dst netip.AddrPort) (sessions.Mapping, bool) {
 	if m, ok := t.lookupTuple(tuple{proto, src, dst}); ok {
 		return m, true
@@ -145,8 +148,8 @@ func (t *Tracker) shardOf(k tuple) *shard {
 	return &t.shards[(k.src.Port()^k.dst.Port()*31)%shardCount]
 }
 
-// Run follows the kernel's table until ctx ends. It returns an error only when it lacks the permission; after every other error it
-// subscribes again and reads the whole table.
+// Run follows the kernel's table until ctx ends. It returns an error only when it lacks the permission; after
+// every other error it subscribes again and reads the whole table.
 func (t *Tracker) Run(ctx context.Context) error {
 	backoff := retry.Backoff{Min: time.Second, Max: time.Minute}
 	for {
@@ -176,11 +179,11 @@ func (t *Tracker) Run(ctx context.Context) error {
 	}
 }
 
-// followEvents subscribes to the kernel's events, reads the whole table, and then applies event after event until ctx ends or
-// netlink fails.
+// followEvents subscribes to the kernel's events, reads the whole table, and then applies event after event
+// until ctx ends or netlink fails.
 //
-// The subscription comes first: an entry that is created between the two steps is then in the events, in the table or in both,
-// and never missed.
+// The subscription comes first: an entry that is created between the two steps is then in the events, in the
+// table or in both, and never missed.
 func (t *Tracker) followEvents(ctx context.Context) error {
 	conn, err := ct.Dial(nil)
 	if err != nil {
@@ -215,8 +218,8 @@ func (t *Tracker) followEvents(ctx context.Context) error {
 	}
 }
 
-// closeAndDrain closes conn and discards what its worker still sends. Close waits for the worker, and the worker blocks until its
-// channels are read, so both must happen at the same time.
+// closeAndDrain closes conn and discards what its worker still sends. Close waits for the worker, and the
+// worker blocks until its channels are read, so both must happen at the same time.
 func closeAndDrain(conn io.Closer, events <-chan ct.Event, failed <-chan error) {
 	closed := make(chan struct{})
 	go func() {
@@ -233,8 +236,9 @@ func closeAndDrain(conn io.Closer, events <-chan ct.Event, failed <-chan error) 
 	}
 }
 
-// readKernelTable stores every entry of the kernel's table. It uses a netlink connection of its own, because a connection that
-// listens cannot send requests. Entries that are missing in the table ended while no events were read; they expire.
+// readKernelTable stores every entry of the kernel's table. It uses a netlink connection of its own, because
+// a connection that listens cannot send requests. Entries that are missing in the table ended while no events
+// were read; they expire.
 func (t *Tracker) readKernelTable() error {
 	conn, err := ct.Dial(nil)
 	if err != nil {
@@ -254,7 +258,8 @@ func (t *Tracker) readKernelTable() error {
 	return nil
 }
 
-// expireUnseenSince treats every entry that the kernel has not announced or listed since start as destroyed now.
+// expireUnseenSince treats every entry that the kernel has not announced or listed since start as destroyed
+// now.
 func (t *Tracker) expireUnseenSince(start time.Time) {
 	now := t.now()
 	for i := range t.shards {
@@ -313,8 +318,9 @@ func tuplesOf(flow *ct.Flow) (orig, reply tuple, ok bool) {
 
 // store keeps an entry under both of its tuples.
 //
-// Client and Server are the addresses inside NAT, which a bridge sees: the source of the original tuple (before SNAT) and the
-// source of the reply tuple (after DNAT). The addresses outside NAT are the destinations of the two tuples.
+// Client and Server are the addresses inside NAT, which a bridge sees: the source of the original tuple
+// (before SNAT) and the source of the reply tuple (after DNAT). The addresses outside NAT are the
+// destinations of the two tuples.
 func (t *Tracker) store(flow *ct.Flow) {
 	orig, reply, ok := tuplesOf(flow)
 	if !ok {
@@ -334,13 +340,14 @@ func (t *Tracker) store(flow *ct.Flow) {
 	}
 }
 
-// expireDestroyed removes entries that were destroyed at least keepDestroyed ago. A tuple that was stored again since then belongs
-// to a new connection and stays: the kernel will announce its end, too.
+// expireDestroyed removes entries that were destroyed at least keepDestroyed ago. A tuple that was stored
+// again since then belongs to a new connection and stays: the kernel will announce its end, too.
 func (t *Tracker) expireDestroyed() {
 	now := t.now()
 	expired := 0
 	for _, x := range t.expiring {
-		// The list is in order of destruction, so the first entry that is too young ends the walk, unless the list is too long.
+		// The list is in order of destruction, so the first entry that is too young ends the walk, unless the
+		// list is too long.
 		if now.Sub(x.destroyed) < t.keepDestroyed && len(t.expiring)-expired <= maxExpiring {
 			break
 		}

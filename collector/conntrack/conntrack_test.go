@@ -54,8 +54,8 @@ func inNamespace(t *testing.T, name string, f func()) chan struct{} {
 	return done
 }
 
-// A lab is a router between the namespace of a client and the namespace of a server. It applies SNAT to connections to port 8081,
-// and DNAT from its own port 9000 to port 8080 of the server.
+// A lab is a router between the namespace of a client and the namespace of a server. It applies SNAT to
+// connections to port 8081, and DNAT from its own port 9000 to port 8080 of the server.
 type lab struct{ client, router, server string }
 
 const (
@@ -263,8 +263,8 @@ func (l lab) flush(t *testing.T) {
 	})
 }
 
-// TestBothTuplesOfAConnectionAreFound holds both sources, events and the first read of the table, over TCP and UDP, with SNAT, with
-// DNAT and without NAT.
+// TestBothTuplesOfAConnectionAreFound holds both sources, events and the first read of the table, over TCP
+// and UDP, with SNAT, with DNAT and without NAT.
 func TestBothTuplesOfAConnectionAreFound(t *testing.T) {
 	l := newLab(t)
 	l.serve(t)

@@ -1,6 +1,8 @@
-// Package logging holds what log lines of all components share: a limit on how often trouble that goes on is logged.
+// Package logging holds what log lines of all components share: a limit on how often trouble that goes on is
+// logged.
 //
-// A component that may meet the same trouble thousands of times a second counts each in a metric and asks a Throttle before it logs.
+// A component that may meet the same trouble thousands of times a second counts each in a metric and asks a
+// Throttle before it logs.
 package logging
 
 import (
@@ -8,8 +10,8 @@ import (
 	"time"
 )
 
-// A Throttle allows one log line an interval and counts those that it suppressed. It is safe for concurrent use, and a call
-// that is not allowed costs two atomic operations.
+// A Throttle allows one log line an interval and counts those that it suppressed. It is safe for concurrent
+// use, and a call that is not allowed costs two atomic operations.
 type Throttle struct {
 	interval   time.Duration
 	next       atomic.Int64 // wall clock in ns from which the next line is allowed
@@ -19,7 +21,8 @@ type Throttle struct {
 // NewThrottle returns a Throttle whose first line is allowed at once.
 func NewThrottle(interval time.Duration) *Throttle { return &Throttle{interval: interval} }
 
-// Allow reports whether the caller may log now, and how many calls were refused since the last line that was allowed.
+// Allow reports whether the caller may log now, and how many calls were refused since the last line that was
+// allowed.
 func (t *Throttle) Allow() (suppressed int, ok bool) {
 	now, next := time.Now().UnixNano(), t.next.Load()
 	if now < next || !t.next.CompareAndSwap(next, now+int64(t.interval)) {
@@ -29,5 +32,6 @@ func (t *Throttle) Allow() (suppressed int, ok bool) {
 	return int(t.suppressed.Swap(0)), true
 }
 
-// Reset allows the next line at once. It is called when the trouble is over, so that new trouble is logged without delay.
+// Reset allows the next line at once. It is called when the trouble is over, so that new trouble is logged
+// without delay.
 func (t *Throttle) Reset() { t.next.Store(0) }

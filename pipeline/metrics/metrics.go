@@ -1,10 +1,12 @@
 // Package metrics makes Prometheus metrics that several instances of a component can share.
 //
-// Every component asks a Factory for its metrics in its constructor. The first instance registers them; a further instance on the
-// same Registerer gets the same metrics, so that two log sources or two workers of one process count together instead of
-// panicking. Without a Registerer (nil) the metrics work and are not exported.
+// Every component asks a Factory for its metrics in its constructor. The first instance registers them; a
+// further instance on the same Registerer gets the same metrics, so that two log sources or two workers of
+// one process count together instead of panicking. Without a Registerer (nil) the metrics work and are not
+// exported.
 //
-// A name that is registered with another type, help text or set of labels is a fault in the program: the Factory panics.
+// A name that is registered with another type, help text or set of labels is a fault in the program: the
+// Factory panics.
 package metrics
 
 import (
@@ -15,8 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A Factory creates and registers metrics. Names are complete ("tidegate_collector_events_read_total"), help is one sentence that stands
-// alone.
+// A Factory creates and registers metrics. Names are complete ("tidegate_collector_events_read_total"), help
+// is one sentence that stands alone.
 type Factory struct{ registerer prometheus.Registerer }
 
 // With returns a Factory that registers with registerer. nil registers nothing.
@@ -52,20 +54,20 @@ func (f Factory) HistogramVec(name, help string, buckets []float64, labels ...st
 	return shared(f.registerer, name, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels))
 }
 
-// CounterFunc exports a counter that the caller keeps. The values of all functions of the name are added up. Close of the result
-// keeps the last value in the sum, since a counter never falls.
+// CounterFunc exports a counter that the caller keeps. The values of all functions of the name are added up.
+// Close of the result keeps the last value in the sum, since a counter never falls.
 func (f Factory) CounterFunc(name, help string, value func() float64) *Func {
 	return f.newFunc(name, help, prometheus.CounterValue, value)
 }
 
-// GaugeFunc exports a value that is computed at each scrape. The values of all functions of the name are added up. Close of the
-// result takes its value out of the sum.
+// GaugeFunc exports a value that is computed at each scrape. The values of all functions of the name are
+// added up. Close of the result takes its value out of the sum.
 func (f Factory) GaugeFunc(name, help string, value func() float64) *Func {
 	return f.newFunc(name, help, prometheus.GaugeValue, value)
 }
 
-// Register registers a collector of the caller's own, for metrics whose labels are only known at the scrape. A collector with the
-// same metrics that is registered already stays, and Register reports false.
+// Register registers a collector of the caller's own, for metrics whose labels are only known at the scrape.
+// A collector with the same metrics that is registered already stays, and Register reports false.
 func (f Factory) Register(collector prometheus.Collector) bool {
 	if f.registerer == nil {
 		return true
@@ -95,7 +97,8 @@ func (f Factory) newFunc(name, help string, kind prometheus.ValueType, value fun
 // A Func is one instance's part of a metric that is computed at the scrape.
 type Func struct{ sum *funcSum }
 
-// Close ends the calls of the function. It is called when the instance that the function reads ends before the process.
+// Close ends the calls of the function. It is called when the instance that the function reads ends before
+// the process.
 func (f *Func) Close() {
 	f.sum.mu.Lock()
 	defer f.sum.mu.Unlock()
@@ -129,7 +132,8 @@ func (s *funcSum) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(s.desc, s.kind, total)
 }
 
-// shared registers collector and returns it, or the collector of the same name, help and labels that was registered first.
+// shared registers collector and returns it, or the collector of the same name, help and labels that was
+// registered first.
 func shared[C prometheus.Collector](registerer prometheus.Registerer, name string, collector C) C {
 	if registerer == nil {
 		return collector

@@ -1,8 +1,8 @@
-// Package retry holds the two ways in which the program waits: a pause that ends with its context, and the growing pause between
-// two attempts of something that failed.
+// Package retry holds the two ways in which the program waits: a pause that ends with its context, and the
+// growing pause between two attempts of something that failed.
 //
-// Everything that speaks to Kafka, ClickHouse, Docker, the kernel or a destination of alerts retries by a Backoff. A Backoff belongs
-// to one goroutine; it starts no timer and no goroutine of its own.
+// Everything that speaks to Kafka, ClickHouse, Docker, the kernel or a destination of alerts retries by a
+// Backoff. A Backoff belongs to one goroutine; it starts no timer and no goroutine of its own.
 package retry
 
 import (
@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Backoff computes the pauses between the attempts of one operation. The first pause is Min, each further pause is twice
-// the one before, up to Max. Each pause is shortened at random by up to half, so that many clients of a server that comes
-// back do not return at the same moment.
+// Backoff computes the pauses between the attempts of one operation. The first pause is Min, each further
+// pause is twice the one before, up to Max. Each pause is shortened at random by up to half, so that many
+// clients of a server that comes back do not return at the same moment.
 //
 // The fields are set once, before the first call. The zero value pauses from 50 ms to 5 s.
 type Backoff struct {
@@ -33,7 +33,8 @@ func (b *Backoff) Next() time.Duration {
 		longest = 5 * time.Second
 	}
 
-	// Doubling stops before it can overflow: 2^40 × 1 ns is 18 minutes, and a larger Min reaches any Max earlier.
+	// Doubling stops before it can overflow: 2^40 × 1 ns is 18 minutes, and a larger Min reaches any Max
+	// earlier.
 	pause := shortest
 	for range min(b.attempts, 40) {
 		if pause >= longest/2 {

@@ -1,8 +1,9 @@
-// Package statedir guards the folders in which the program keeps state on disk: one process a folder, and files that are replaced
-// whole or not at all.
+// Package statedir guards the folders in which the program keeps state on disk: one process a folder, and
+// files that are replaced whole or not at all.
 //
-// The collector's shipper, the embedded broker, the embedded store and the commands that need a folder for themselves call NewLock
-// at their start and Unlock at their end. A killed process leaves no lock behind: the kernel releases it.
+// The collector's shipper, the embedded broker, the embedded store and the commands that need a folder for
+// themselves call NewLock at their start and Unlock at their end. A killed process leaves no lock behind: the
+// kernel releases it.
 package statedir
 
 import (
@@ -24,7 +25,8 @@ import (
 // ErrLocked is matched by the error of NewLock and Wait when another process holds the lock.
 var ErrLocked = errors.New("in use by another process")
 
-// A LockedError names the lock file and the process that holds the lock. errors.Is(err, ErrLocked) matches it.
+// A LockedError names the lock file and the process that holds the lock. errors.Is(err, ErrLocked) matches
+// it.
 type LockedError struct {
 	Path string
 	PID  string // as the holder wrote it; "" when it wrote none
@@ -43,8 +45,8 @@ func (e *LockedError) Is(target error) bool { return target == ErrLocked }
 // A Lock is an exclusive lock on a file. It ends with Unlock or with the process.
 type Lock struct{ file *os.File }
 
-// NewLock locks the file at path, which it creates if need be, and writes the process id into it. It returns a LockedError at once
-// if another process holds the lock.
+// NewLock locks the file at path, which it creates if need be, and writes the process id into it. It returns
+// a LockedError at once if another process holds the lock.
 func NewLock(path string) (*Lock, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -81,11 +83,12 @@ func Wait(ctx context.Context, path string, patience time.Duration) (*Lock, erro
 	}
 }
 
-// Unlock releases the lock. The file stays: a file that is removed could be locked by two processes, one under the old inode.
+// Unlock releases the lock. The file stays: a file that is removed could be locked by two processes, one
+// under the old inode.
 func (l *Lock) Unlock() error { return l.file.Close() }
 
-// WriteFile replaces the file at path by data, whole or not at all: it writes a temporary file beside path, syncs it, renames it
-// and syncs the folder.
+// WriteFile replaces the file at path by data, whole or not at all: it writes a temporary file beside path,
+// syncs it, renames it and syncs the folder.
 func WriteFile(path string, data []byte, perm os.FileMode) error {
 	return Replace(path, perm, func(w io.Writer) error {
 		_, err := w.Write(data)

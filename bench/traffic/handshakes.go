@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// A turn is what one side sends at once.
-type turn struct {
+// A message is what one side sends before the other side answers.
+type message struct {
 	from  int
 	bytes string
 }
 
-// handshakes are n real ones, of TLS 1.3 and 1.2 in turn, as they go over the wire.
-func handshakes(n int) ([][]turn, error) {
+// handshakes returns the bytes of n real handshakes, TLS 1.3 and TLS 1.2 in turn.
+func handshakes(n int) ([][]message, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func handshakes(n int) ([][]turn, error) {
 		return nil, err
 	}
 	cert := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-	out := make([][]turn, n)
+	out := make([][]message, n)
 	for i := range out {
 		version := uint16(tls.VersionTLS13 - i%2)
 		if out[i], err = handshake(cert, version, fmt.Sprintf("api%d.example.com", i)); err != nil {
@@ -41,11 +41,11 @@ func handshakes(n int) ([][]turn, error) {
 	return out, nil
 }
 
-func handshake(cert tls.Certificate, version uint16, name string) ([]turn, error) {
+func handshake(cert tls.Certificate, version uint16, name string) ([]message, error) {
 	a, b := net.Pipe()
-	tape := &tape{}
-	server := tls.Server(&taped{b, tape, 1}, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}, MaxVersion: version, SessionTicketsDisabled: true})
-	client := tls.Client(&taped{a, tape, 0}, &tls.Config{ServerName: name, NextProtos: []string{"h2", "http/1.1"}, MaxVersion: version, InsecureSkipVerify: true}) //nolint:gosec // it talks to itself
+	tape := &recorder{}
+	server := tls.Server(&recordedConn{b, tape, 1}, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}, MaxVersion: version, SessionTicketsDisabled: true})
+	client := tls.Client(&recordedConn{a, tape, 0}, &tls.Config{ServerName: name, NextProtos: []string{"h2", "http/1.1"}, MaxVersion: version, InsecureSkipVerify: true}) //nolint:gosec // it talks to itself
 	done := make(chan error, 1)
 	go func() { done <- server.Handshake() }()
 	if err := client.Handshake(); err != nil {
@@ -56,25 +56,26 @@ func handshake(cert tls.Certificate, version uint16, name string) ([]turn, error
 	return tape.turns, <-done
 }
 
-// A tape keeps what both sides write, in order: a pipe has no buffer, so nobody writes before the other has read.
-type tape struct {
+// A recorder keeps the messages of both sides in order. The order is exact because net.Pipe has no buffer: a
+// side cannot write before the other side has read.
+type recorder struct {
 	mu    sync.Mutex
-	turns []turn
+	turns []message
 }
 
-type taped struct {
+type recordedConn struct {
 	net.Conn
-	tape *tape
+	tape *recorder
 	from int
 }
 
-// Write keeps b and passes it on.
-func (t *taped) Write(b []byte) (int, error) {
+// Write records b and passes it to the other side.
+func (t *recordedConn) Write(b []byte) (int, error) {
 	t.tape.mu.Lock()
 	if n := len(t.tape.turns); n > 0 && t.tape.turns[n-1].from == t.from {
 		t.tape.turns[n-1].bytes += string(b)
 	} else {
-		t.tape.turns = append(t.tape.turns, turn{t.from, string(b)})
+		t.tape.turns = append(t.tape.turns, message{t.from, string(b)})
 	}
 	t.tape.mu.Unlock()
 	return t.Conn.Write(b)

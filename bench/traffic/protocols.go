@@ -6,32 +6,32 @@ import (
 	"strings"
 )
 
-// http is a connection that is kept alive for a few requests.
-func (g *generator) http() {
-	k := g.open(80)
+// addHTTP adds a keep-alive connection of one to ten requests.
+func (g *generator) addHTTP() {
+	k := g.openTCP(80)
 	for range 1 + g.rng.IntN(10) {
 		g.truth.Events["http"]++
 		if g.rng.IntN(6) == 0 {
 			form := fmt.Sprintf("item=%d&count=%d&note=%s", g.rng.IntN(1e6), g.rng.IntN(9), g.word(20+g.rng.IntN(200)))
-			k.say(0, g.request("POST", "/cart")+fmt.Sprintf("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(form), form))
-			k.say(1, "HTTP/1.1 302 Found\r\nServer: nginx\r\nLocation: /cart/view\r\nContent-Length: 0\r\n\r\n")
-			k.think()
+			k.send(0, g.request("POST", "/cart")+fmt.Sprintf("Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s", len(form), form))
+			k.send(1, "HTTP/1.1 302 Found\r\nServer: nginx\r\nLocation: /cart/view\r\nContent-Length: 0\r\n\r\n")
+			k.pause()
 			continue
 		}
-		k.say(0, g.request("GET", fmt.Sprintf("/catalog/items/%d?page=%d&sort=price", g.rng.IntN(1e5), g.rng.IntN(30)))+"\r\n")
-		body := g.some(g.size())
+		k.send(0, g.request("GET", fmt.Sprintf("/catalog/items/%d?page=%d&sort=price", g.rng.IntN(1e5), g.rng.IntN(30)))+"\r\n")
+		body := g.filler(g.bodySize())
 		const head = "Server: nginx\r\nDate: Sun, 01 Mar 2026 12:00:00 GMT\r\nContent-Type: text/html; charset=utf-8\r\nConnection: keep-alive\r\nCache-Control: no-cache\r\n"
 		if g.rng.IntN(3) > 0 {
-			k.say(1, fmt.Sprintf("HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s", head, len(body), body))
+			k.send(1, fmt.Sprintf("HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s", head, len(body), body))
 		} else {
-			k.say(1, "HTTP/1.1 200 OK\r\n"+head+"Transfer-Encoding: chunked\r\n\r\n"+chunked(body))
+			k.send(1, "HTTP/1.1 200 OK\r\n"+head+"Transfer-Encoding: chunked\r\n\r\n"+chunked(body))
 		}
-		k.think()
+		k.pause()
 	}
-	k.close()
+	k.closeTCP()
 }
 
-// request is one without its last headers and its body.
+// request returns the head of a request without the empty line that ends it.
 func (g *generator) request(method, target string) string {
 	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: shop%d.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0\r\n"+
 		"Accept: text/html,application/xhtml+xml\r\nAccept-Language: en\r\nAccept-Encoding: identity\r\nConnection: keep-alive\r\nCookie: session=%s\r\n", method, target, g.rng.IntN(30), g.word(32))
@@ -48,9 +48,9 @@ func chunked(body string) string {
 	return b.String()
 }
 
-// redis is a connection of pipelines of one to eight commands.
-func (g *generator) redis() {
-	k := g.open(6379)
+// addRedis adds a connection with pipelines of one to eight commands.
+func (g *generator) addRedis() {
+	k := g.openTCP(6379)
 	for range 1 + g.rng.IntN(20) {
 		var ask, tell strings.Builder
 		for range 1 + g.rng.IntN(1+g.rng.IntN(8)) {
@@ -68,14 +68,14 @@ func (g *generator) redis() {
 				fmt.Fprintf(&tell, "$%d\r\n%s\r\n", len(v), v)
 			}
 		}
-		k.say(0, ask.String())
-		k.say(1, tell.String())
-		k.think()
+		k.send(0, ask.String())
+		k.send(1, tell.String())
+		k.pause()
 	}
-	k.close()
+	k.closeTCP()
 }
 
-// mysqlPacket is one of MySQL's, with its number.
+// mysqlPacket returns a packet of the MySQL protocol with sequence number n.
 func mysqlPacket(n byte, s string) string {
 	return string([]byte{byte(len(s)), byte(len(s) >> 8), byte(len(s) >> 16), n}) + s
 }
@@ -85,30 +85,30 @@ const (
 	mysqlEOF = "\xfe\x00\x00\x02\x00"
 )
 
-// mysql logs in and asks.
-func (g *generator) mysql() {
-	k := g.open(3306)
-	k.say(1, mysqlPacket(0, "\x0a8.0.36\x00\x09\x00\x00\x00saltsalt\x00\xff\xf7\x2d\x02\x00\x0f\x80\x15"+strings.Repeat("\x00", 10)+"saltsaltsalt\x00mysql_native_password\x00"))
+// addMySQL adds a connection that logs in and sends queries.
+func (g *generator) addMySQL() {
+	k := g.openTCP(3306)
+	k.send(1, mysqlPacket(0, "\x0a8.0.36\x00\x09\x00\x00\x00saltsalt\x00\xff\xf7\x2d\x02\x00\x0f\x80\x15"+strings.Repeat("\x00", 10)+"saltsaltsalt\x00mysql_native_password\x00"))
 	caps := binary.LittleEndian.AppendUint32(nil, 0x1|0x200|0x8000|0x80000)
-	k.say(0, mysqlPacket(1, string(caps)+"\x00\x00\x00\x01\x2d"+strings.Repeat("\x00", 23)+"shop\x00\x14"+strings.Repeat("h", 20)+"mysql_native_password\x00"))
-	k.say(1, mysqlPacket(2, mysqlOK))
+	k.send(0, mysqlPacket(1, string(caps)+"\x00\x00\x00\x01\x2d"+strings.Repeat("\x00", 23)+"shop\x00\x14"+strings.Repeat("h", 20)+"mysql_native_password\x00"))
+	k.send(1, mysqlPacket(2, mysqlOK))
 	for range 1 + g.rng.IntN(15) {
 		g.truth.Events["mysql"]++
 		if g.rng.IntN(3) == 0 {
-			k.say(0, mysqlPacket(0, fmt.Sprintf("\x03UPDATE orders SET note = '%s', total = %d WHERE id = %d", g.word(30), g.rng.IntN(9999), g.rng.IntN(1e6))))
-			k.say(1, mysqlPacket(1, mysqlOK))
+			k.send(0, mysqlPacket(0, fmt.Sprintf("\x03UPDATE orders SET note = '%s', total = %d WHERE id = %d", g.word(30), g.rng.IntN(9999), g.rng.IntN(1e6))))
+			k.send(1, mysqlPacket(1, mysqlOK))
 		} else {
-			k.say(0, mysqlPacket(0, fmt.Sprintf("\x03SELECT id, name, price FROM items WHERE category = %d AND price < %d ORDER BY price LIMIT 40", g.rng.IntN(90), g.rng.IntN(900))))
-			k.say(1, g.rows(g.rng.IntN(40)))
+			k.send(0, mysqlPacket(0, fmt.Sprintf("\x03SELECT id, name, price FROM items WHERE category = %d AND price < %d ORDER BY price LIMIT 40", g.rng.IntN(90), g.rng.IntN(900))))
+			k.send(1, g.mysqlRows(g.rng.IntN(40)))
 		}
-		k.think()
+		k.pause()
 	}
-	k.say(0, mysqlPacket(0, "\x01"))
-	k.close()
+	k.send(0, mysqlPacket(0, "\x01"))
+	k.closeTCP()
 }
 
-// rows is a result set of three columns.
-func (g *generator) rows(n int) string {
+// mysqlRows returns a result set of three columns and n rows.
+func (g *generator) mysqlRows(n int) string {
 	var b strings.Builder
 	b.WriteString(mysqlPacket(1, "\x03"))
 	for i, c := range [...]string{"id", "name", "price"} {
@@ -123,24 +123,24 @@ func (g *generator) rows(n int) string {
 	return b.String()
 }
 
-// dns is a few look-ups of one client, each from a port of its own.
-func (g *generator) dns() {
+// addDNS adds up to four lookups, each from a port of its own.
+func (g *generator) addDNS() {
 	for range 1 + g.rng.IntN(4) {
 		g.truth.Events["dns"]++
-		k := g.talk(53)
-		k.at += g.rng.Int64N(5e6)
+		k := g.newConversation(53)
+		k.now += g.rng.Int64N(5e6)
 		m := binary.BigEndian.AppendUint16(nil, uint16(g.rng.IntN(1<<16)))
 		m = append(m, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0)
 		for _, label := range []string{"svc" + fmt.Sprint(g.rng.IntN(900)), []string{"images", "api", "cdn"}[g.rng.IntN(3)], "example", "com"} {
 			m = append(append(m, byte(len(label))), label...)
 		}
 		m = append(m, 0, 0, 1, 0, 1)
-		k.datagram(0, m)
-		k.at += 100e3 + g.rng.Int64N(10e6)
+		k.sendDatagram(0, m)
+		k.now += 100e3 + g.rng.Int64N(10e6)
 		m[2], m[3] = 0x81, 0x80
 		if g.rng.IntN(10) == 0 {
 			m[3] |= 3 // NXDOMAIN
-			k.datagram(1, m)
+			k.sendDatagram(1, m)
 			continue
 		}
 		answers := 1 + g.rng.IntN(3)
@@ -148,28 +148,28 @@ func (g *generator) dns() {
 		for i := range answers {
 			m = append(m, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, byte(i+1))
 		}
-		k.datagram(1, m)
+		k.sendDatagram(1, m)
 	}
 }
 
-// tls is a handshake that crypto/tls made, and opaque records behind it.
-func (g *generator) tls() {
+// addTLS adds a handshake of crypto/tls followed by opaque records.
+func (g *generator) addTLS() {
 	g.truth.Events["tls"]++
-	k := g.open(443)
-	for _, t := range g.hands[g.rng.IntN(len(g.hands))] {
-		k.say(t.from, t.bytes)
+	k := g.openTCP(443)
+	for _, t := range g.handshakes[g.rng.IntN(len(g.handshakes))] {
+		k.send(t.from, t.bytes)
 	}
 	for range 1 + g.rng.IntN(8) {
-		k.say(0, record(g.some(200+g.rng.IntN(600))))
-		for n := g.size(); n > 0; n -= 8192 {
-			k.say(1, record(g.some(min(n, 8192)+40)))
+		k.send(0, applicationData(g.filler(200+g.rng.IntN(600))))
+		for n := g.bodySize(); n > 0; n -= 8192 {
+			k.send(1, applicationData(g.filler(min(n, 8192)+40)))
 		}
-		k.think()
+		k.pause()
 	}
-	k.close()
+	k.closeTCP()
 }
 
-// record is application data.
-func record(s string) string {
+// applicationData returns a TLS record of type application_data.
+func applicationData(s string) string {
 	return string([]byte{23, 3, 3, byte(len(s) >> 8), byte(len(s))}) + s
 }
