@@ -1,0 +1,219 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A NodeDecoder decodes itself from a Node, for values that no plain Go type describes. It reports errors with Node.Errorf.
+type NodeDecoder interface{ DecodeNode(n Node) }
+
+var (
+	nodeType     = reflect.TypeFor[Node]()
+	sizeType     = reflect.TypeFor[Size]()
+	durationType = reflect.TypeFor[time.Duration]()
+)
+
+// Decode fills the value that into points to, strictly: a key that has no field is an error, and so is a value of another
+// type. It goes on after an error, so one call finds all of them.
+//
+// Fields are struct fields with a yaml tag; ",inline" puts the fields of a struct among those around it. A list replaces the
+// list that was there, a mapping the map. Null and empty values change nothing. Fields of type Node take any value.
+func (n Node) Decode(into any) { n.decodeInto(reflect.ValueOf(into).Elem()) }
+
+func (n Node) decodeInto(v reflect.Value) {
+	if n.IsNull() {
+		return
+	}
+	if v.Type() == nodeType {
+		v.Set(reflect.ValueOf(n))
+		return
+	}
+	if d, ok := v.Addr().Interface().(NodeDecoder); ok {
+		d.DecodeNode(n)
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		n.decodeStruct(v)
+	case reflect.Map:
+		n.decodeMap(v)
+	case reflect.Slice:
+		n.decodeList(v)
+	case reflect.Pointer:
+		target := reflect.New(v.Type().Elem())
+		n.decodeInto(target.Elem())
+		v.Set(target)
+	default:
+		n.decodeScalar(v)
+	}
+}
+
+func (n Node) decodeStruct(v reflect.Value) {
+	if !n.IsMapping() {
+		n.addTypeError(v.Type())
+		return
+	}
+	fields := map[string]reflect.Value{}
+	collectFields(fields, v)
+	for _, e := range n.Entries() {
+		if field, ok := fields[e.Key]; ok {
+			e.Value.decodeInto(field)
+			continue
+		}
+		known := slices.Sorted(maps.Keys(fields))
+		n.doc.AddError(e.Position, e.Value.key, "unknown key%s", DidYouMean(e.Key, known))
+	}
+}
+
+// collectFields finds the fields of a struct by their keys, those of inlined structs included.
+func collectFields(fields map[string]reflect.Value, v reflect.Value) {
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		name, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+		switch {
+		case name == "-" || !field.IsExported():
+		case options == "inline":
+			collectFields(fields, v.Field(i))
+		case name != "":
+			fields[name] = v.Field(i)
+		}
+	}
+}
+
+func (n Node) decodeMap(v reflect.Value) {
+	if !n.IsMapping() {
+		n.addTypeError(v.Type())
+		return
+	}
+	decoded := reflect.MakeMap(v.Type())
+	for _, e := range n.Entries() {
+		value := reflect.New(v.Type().Elem()).Elem()
+		e.Value.decodeInto(value)
+		decoded.SetMapIndex(reflect.ValueOf(e.Key).Convert(v.Type().Key()), value)
+	}
+	v.Set(decoded)
+}
+
+func (n Node) decodeList(v reflect.Value) {
+	if !n.IsList() {
+		n.addTypeError(v.Type())
+		return
+	}
+	items := n.Items()
+	decoded := reflect.MakeSlice(v.Type(), len(items), len(items))
+	for i, item := range items {
+		item.decodeInto(decoded.Index(i))
+	}
+	v.Set(decoded)
+}
+
+func (n Node) decodeScalar(v reflect.Value) {
+	written, ok := n.Scalar()
+	if !ok {
+		n.addTypeError(v.Type())
+		return
+	}
+	switch {
+	case v.Type() == durationType:
+		d, err := time.ParseDuration(written)
+		if ok = err == nil; ok {
+			v.SetInt(int64(d))
+		}
+	case v.Type() == sizeType:
+		size, err := ParseSize(written)
+		if value, isInt := n.Int(); isInt { // such as 0x1000
+			size, err = Size(value), nil
+		}
+		if err != nil {
+			n.Errorf("%v", err)
+			return
+		}
+		v.SetInt(int64(size))
+	case v.Kind() == reflect.String:
+		v.SetString(written)
+	case v.Kind() == reflect.Bool:
+		var value bool
+		if value, ok = n.Bool(); ok {
+			v.SetBool(value)
+		}
+	case v.CanInt() || v.CanUint():
+		n.decodeInt(v, written)
+		return
+	case v.CanFloat():
+		f, err := strconv.ParseFloat(written, 64)
+		if ok = err == nil; ok {
+			v.SetFloat(f)
+		}
+	default:
+		panic(fmt.Sprintf("config: %s: no way to decode a %s", n.key, v.Type()))
+	}
+	if !ok {
+		n.addTypeError(v.Type())
+	}
+}
+
+// decodeInt takes a whole number, in quotes or not, that fits into v.
+func (n Node) decodeInt(v reflect.Value, written string) {
+	value, ok := n.Int()
+	if !ok {
+		var err error
+		value, err = strconv.ParseInt(written, 10, 64)
+		if err != nil {
+			f, err := strconv.ParseFloat(written, 64) // such as 1e6
+			switch {
+			case n.IsInteger() || err == nil && f == math.Trunc(f) && math.Abs(f) >= 1<<63:
+				n.Errorf("%s is out of range", written)
+				return
+			case err != nil || f != math.Trunc(f):
+				n.addTypeError(v.Type())
+				return
+			}
+			value = int64(f)
+		}
+	}
+	switch {
+	case v.CanInt() && !v.OverflowInt(value):
+		v.SetInt(value)
+	case v.CanUint() && value >= 0 && !v.OverflowUint(uint64(value)):
+		v.SetUint(uint64(value))
+	default:
+		n.Errorf("%s is out of range", written)
+	}
+}
+
+// addTypeError adds the error that n's value does not fit a type.
+func (n Node) addTypeError(t reflect.Type) {
+	if written, ok := n.Scalar(); ok {
+		n.Errorf("%q is not %s", written, describeType(t))
+		return
+	}
+	n.Errorf("expected %s, got %s", describeType(t), n.Kind())
+}
+
+// describeType returns in words what a type takes.
+func describeType(t reflect.Type) string {
+	switch {
+	case t == durationType:
+		return "a duration like 150ms, 10s or 48h"
+	case t == sizeType:
+		return "a size like 64KiB, 8MiB or 2GiB"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Uint64:
+		return "a whole number"
+	case t.Kind() == reflect.Float32 || t.Kind() == reflect.Float64:
+		return "a number"
+	case t.Kind() == reflect.Slice:
+		return "a list, such as [a, b]"
+	case t.Kind() == reflect.Struct || t.Kind() == reflect.Map:
+		return "a section of keys"
+	}
+	return "text"
+}

@@ -1,0 +1,267 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// The bounds of a file. goccy's parser takes quadratic time for nesting (20,000 levels: 7 s), so the depth is checked on its
+// tokens, which it finds in linear time.
+const (
+	// MaxFileBytes is the size of the largest file that Parse takes.
+	MaxFileBytes = 4 << 20
+
+	maxDepth  = 32
+	maxColumn = 16 << 10
+	maxErrors = 1000 // of one file; a file with very many does not fill memory
+	maxMerges = 1000 // merge keys that are followed, of one file
+)
+
+// A Position is a line and a column of a file, both from 1. The zero Position is the file as a whole.
+type Position struct{ Line, Column int }
+
+// An Error is one thing that is wrong with a file, and where.
+type Error struct {
+	File string
+	Position
+	Key string // path of the key, "kafka.tls.enabled"; "" where there is none
+	Err error
+}
+
+// Error returns "file:line:column: key: message".
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.File)
+	if e.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", e.Line, e.Column)
+	}
+	b.WriteString(": ")
+	if e.Key != "" {
+		b.WriteString(strings.TrimSuffix(e.Key, ": ") + ": ")
+	}
+	b.WriteString(e.Err.Error())
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// A Document is one YAML file on its way into Go values. Everything that is found wrong is collected in it, because a user
+// wants to see all mistakes of a file at once. It is used by one goroutine.
+type Document struct {
+	File string
+
+	data    []byte
+	root    ast.Node // nil: the file is empty, or not YAML
+	anchors map[string]ast.Node
+	aliases []Position
+	merges  int // merge keys that were followed
+
+	errs    []*Error
+	dropped int                  // errors beyond maxErrors
+	places  map[string]keyPlaces // filled by the first Locate
+}
+
+// Parse reads the syntax of a file. What is wrong with it is in Err and Errors.
+func Parse(file string, data []byte) *Document {
+	d := &Document{File: file, data: data, anchors: map[string]ast.Node{}}
+	switch {
+	case len(data) > MaxFileBytes:
+		d.AddError(Position{}, "", "file has %d bytes, the limit is %d", len(data), MaxFileBytes)
+	case !utf8.Valid(data):
+		d.AddError(Position{}, "", "file is not UTF-8 text")
+	default:
+		d.parse()
+	}
+	return d
+}
+
+func (d *Document) parse() {
+	defer func() {
+		// The input may be hostile, and the parser is not ours.
+		if r := recover(); r != nil {
+			d.AddError(Position{}, "", "the YAML parser gave up: %v", r)
+			d.root = nil
+		}
+	}()
+	tokens := lexer.Tokenize(string(d.data))
+	if !d.checkNesting(tokens) {
+		return
+	}
+	file, err := parser.Parse(tokens, 0)
+	if err != nil {
+		d.addSyntaxError(err)
+		return
+	}
+	for _, doc := range file.Docs {
+		switch {
+		case doc.Body == nil || doc.Body.Type() == ast.NullType || doc.Body.Type() == ast.CommentType:
+		case d.root != nil:
+			d.AddError(positionOf(doc.Body), "", "a second document in one file is not supported")
+			d.root = nil
+			return
+		default:
+			d.root = doc.Body
+		}
+	}
+	if d.root != nil {
+		ast.Walk(anchorCollector{d.anchors}, d.root)
+	}
+}
+
+// anchorCollector notes the node that each anchor names.
+type anchorCollector struct{ anchors map[string]ast.Node }
+
+func (c anchorCollector) Visit(n ast.Node) ast.Visitor {
+	if anchor, ok := n.(*ast.AnchorNode); ok {
+		c.anchors[anchor.Name.String()] = anchor.Value
+	}
+	return c
+}
+
+// checkNesting reports whether the tokens nest no deeper than the parser can take, and notes where aliases are.
+func (d *Document) checkNesting(tokens token.Tokens) bool {
+	flow, entries, line := 0, 0, 0
+	for _, t := range tokens {
+		at := Position{t.Position.Line, t.Position.Column}
+		if at.Line != line {
+			line, entries = at.Line, 0
+		}
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			flow++
+		case token.SequenceEndType, token.MappingEndType:
+			flow--
+		case token.SequenceEntryType, token.MappingKeyType, token.AnchorType, token.TagType:
+			entries++
+		case token.AliasType, token.MergeKeyType:
+			d.aliases = append(d.aliases, at)
+		}
+		if flow > maxDepth || entries > maxDepth || t.Position.IndentNum > 8*maxDepth || at.Column > maxColumn {
+			d.AddError(at, "", "nested too deeply or line too long (limits: %d levels, %d columns)", maxDepth, maxColumn)
+			return false
+		}
+	}
+	return true
+}
+
+func (d *Document) addSyntaxError(err error) {
+	var syntax yaml.Error
+	if !errors.As(err, &syntax) {
+		d.AddError(Position{}, "", "not YAML: %v", err)
+		return
+	}
+	at := Position{1, 1}
+	if t := syntax.GetToken(); t != nil && t.Position != nil {
+		at = Position{t.Position.Line, t.Position.Column}
+	}
+	d.AddError(at, "", "not YAML: %s", strings.TrimSpace(syntax.GetMessage()))
+}
+
+// Aliases returns where the file uses aliases or merge keys, for readers that do not support them.
+func (d *Document) Aliases() []Position { return d.aliases }
+
+// Root returns the file's value. It returns false where there is none: the file is empty, holds only comments, or is not YAML.
+func (d *Document) Root() (Node, bool) {
+	return Node{doc: d, node: d.root}, d.root != nil
+}
+
+// Decode fills the value that into points to. What the file does not name stays as it is; an empty file changes nothing.
+func (d *Document) Decode(into any) {
+	if root, ok := d.Root(); ok {
+		root.Decode(into)
+	}
+}
+
+// AddError adds something that is wrong at a position of the file.
+func (d *Document) AddError(at Position, key, format string, args ...any) {
+	d.addError(&Error{File: d.File, Position: at, Key: key, Err: fmt.Errorf(format, args...)})
+}
+
+func (d *Document) addError(e *Error) {
+	if len(d.errs) >= maxErrors {
+		d.dropped++
+		return
+	}
+	d.errs = append(d.errs, e)
+}
+
+// AddProblems adds problems at the lines of their keys.
+func (d *Document) AddProblems(problems []Problem) {
+	for _, p := range problems {
+		d.addError(d.Locate(p))
+	}
+}
+
+// Errors returns everything that is wrong, in the order of the file.
+func (d *Document) Errors() []*Error {
+	slices.SortStableFunc(d.errs, func(a, b *Error) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	if d.dropped > 0 {
+		more := fmt.Errorf("%d more errors are not shown", d.dropped)
+		return append(slices.Clone(d.errs), &Error{File: d.File, Err: more})
+	}
+	return d.errs
+}
+
+// Err returns Errors as one error, one a line, or nil.
+func (d *Document) Err() error {
+	var errs []error
+	for _, e := range d.Errors() {
+		errs = append(errs, e)
+	}
+	return errors.Join(errs...)
+}
+
+// keyPlaces are the positions of one key and of its value.
+type keyPlaces struct{ key, value Position }
+
+// Locate returns p with the position of its key. A key that the file does not name, such as a default, has the position of
+// the nearest section around it that the file names, or none.
+func (d *Document) Locate(p Problem) *Error {
+	if d.places == nil {
+		d.places = map[string]keyPlaces{}
+		if root, ok := d.Root(); ok {
+			d.collectPlaces(root)
+		}
+	}
+	e := &Error{File: d.File, Key: p.Key, Err: p.Err}
+	for key := p.Key; key != ""; key = key[:max(strings.LastIndexAny(key, ".["), 0)] {
+		if at, ok := d.places[key]; ok {
+			e.Position = at.key
+			break
+		}
+	}
+	return e
+}
+
+// collectPlaces notes the position of every key below n. The position of a list's entry is where the entry begins. Aliases are not
+// followed: their keys stand elsewhere in the file.
+func (d *Document) collectPlaces(n Node) {
+	if anchor, ok := n.node.(*ast.AnchorNode); ok {
+		n.node = anchor.Value
+	}
+	switch n.node.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		for _, e := range n.Entries() {
+			d.places[e.Value.key] = keyPlaces{e.Position, e.Value.Position()}
+			d.collectPlaces(e.Value)
+		}
+	case *ast.SequenceNode:
+		for _, item := range n.Items() {
+			d.places[item.key] = keyPlaces{item.Position(), item.Position()}
+			d.collectPlaces(item)
+		}
+	}
+}

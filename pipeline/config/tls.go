@@ -1,0 +1,60 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+)
+
+// TLS says which certificates a connection accepts and which one it presents. Kafka, ClickHouse and every destination of
+// alerts have one.
+type TLS struct {
+	// PEM file of the certificate authorities that are trusted; empty: those of the system.
+	CAFile string `yaml:"ca_file"`
+	// PEM file of the client certificate, for mutual TLS; needs key_file.
+	CertFile string `yaml:"cert_file"`
+	// PEM file of the private key of cert_file.
+	KeyFile string `yaml:"key_file"`
+	// Host name that the server's certificate must carry; empty: the host that is dialled.
+	ServerName string `yaml:"server_name"`
+	// Accept any certificate. For tests only.
+	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
+}
+
+// OptionalTLS is TLS for a protocol whose address does not say whether it is encrypted.
+type OptionalTLS struct {
+	// Encrypt connections with TLS.
+	Enabled bool `yaml:"enabled"`
+	TLS     `yaml:",inline"`
+}
+
+// Check returns every problem of t.
+func (t TLS) Check() []Problem {
+	return Require((t.CertFile == "") == (t.KeyFile == ""), "cert_file", "cert_file and key_file must be set together")
+}
+
+// Load reads the files that t names. An error is a Problem with the key of the file.
+func (t TLS) Load() (*tls.Config, error) {
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify,
+	}
+	if t.CAFile != "" {
+		pem, err := os.ReadFile(t.CAFile)
+		if err != nil {
+			return nil, Problem{Key: "ca_file", Err: err}
+		}
+		c.RootCAs = x509.NewCertPool()
+		if !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, Problem{Key: "ca_file", Err: fmt.Errorf("%s holds no certificate in PEM", t.CAFile)}
+		}
+	}
+	if t.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+		if err != nil {
+			return nil, Problem{Key: "cert_file", Err: err}
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
