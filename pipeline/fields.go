@@ -76,26 +76,6 @@ var fieldsByName = func() map[string]*Field {
 	return m
 }()
 
-// Name is the word for d in event.dataset.
-func (d Dataset) Name() string {
-	if d < 0 || int(d) >= len(datasetNames) {
-		return ""
-	}
-	return datasetNames[d]
-}
-
-var datasetNames = [...]string{"", "session", "dns", "http", "mysql", "redis", "tls", "file", "log", "container"}
-
-// DatasetByName is the reverse of Dataset.Name; DATASET_NONE where there is none of that name.
-func DatasetByName(name string) Dataset {
-	for d, n := range datasetNames {
-		if n == name {
-			return Dataset(d)
-		}
-	}
-	return Dataset_DATASET_NONE
-}
-
 // Name is the word for t in network.transport.
 func (t Transport) Name() string {
 	switch t {

@@ -184,9 +184,13 @@ func extend(b []byte, n int) []byte {
 }
 
 // datasetCounts are numbers of events by dataset.
-type datasetCounts [datasets]uint32
+type datasetCounts [pipeline.NumDatasets]uint32
 
+// datasets is the number of counters in the head of a spooled batch.
 const datasets = 10
+
+// The head of a spooled batch has one counter for each dataset; this does not compile when the numbers differ.
+var _ = [1]struct{}{}[datasets-pipeline.NumDatasets]
 
 func (c *datasetCounts) sum() (n uint64) {
 	for _, v := range c {
@@ -195,9 +199,5 @@ func (c *datasetCounts) sum() (n uint64) {
 	return n
 }
 
-func dataset(e *pipeline.Event) int {
-	if e.Dataset < 0 || e.Dataset >= datasets {
-		return 0
-	}
-	return int(e.Dataset)
-}
+// dataset returns the index of the dataset of e in datasetCounts.
+func dataset(e *pipeline.Event) int { return e.Dataset.Index() }

@@ -41,7 +41,7 @@ const (
 
 var reasonNames = [numReasons]string{"memory", "spool_full", "spool_failed", "too_large", "closed", "rejected", "spool_damaged", "file_gone"}
 
-type datasetCounter [datasets]atomic.Uint64
+type datasetCounter [pipeline.NumDatasets]atomic.Uint64
 
 func (c *datasetCounter) add(n *datasetCounts) {
 	for i, v := range n {
@@ -133,7 +133,7 @@ func (s *Shipper) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	for i := range datasets {
+	for i := range pipeline.NumDatasets {
 		name := pipeline.Dataset(i).Name()
 		if i == 0 {
 			name = "none"

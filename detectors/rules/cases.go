@@ -126,7 +126,7 @@ func writeTable(w io.Writer, set *Set, results []Result) {
 	}
 	for _, r := range set.Rules() {
 		where := strings.Join(r.Datasets, ",")
-		if len(r.Datasets) == 9 {
+		if len(r.Datasets) == len(pipeline.DatasetNames()) {
 			where = "all"
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.ID, r.Severity.Name(), where, yesOrNo(r.Indexed), cases[r.ID], okOrFail(!bad[r.ID]), r.Title)

@@ -168,9 +168,9 @@ func (c *compiler) compileAlert(d *parsedRule) {
 func (c *compiler) finishRule(d *parsedRule, n prefilter) {
 	r := &d.Rule
 	r.mask, r.Indexed = n.mask, n.keys != nil
-	for i := range 10 {
+	for i := range pipeline.Datasets {
 		if n.mask&(1<<i) != 0 && i > 0 {
-			r.Datasets = append(r.Datasets, pipeline.Dataset(i).Name())
+			r.Datasets = append(r.Datasets, pipeline.Datasets[i].Name)
 		}
 	}
 	content := []string{r.ID, r.Title, r.Severity.Name(), fmt.Sprint(r.Score, d.datasets), r.Alert}

@@ -10,8 +10,8 @@ import (
 // An index finds the rules that an event can fire. Its cost depends on the event, not on the number of rules.
 type index struct {
 	rules  int
-	always [10][]int32 // by dataset: rules that need nothing that can be looked up
-	probes [10][]*lookup
+	always [pipeline.NumDatasets][]int32 // by dataset: rules that need nothing that can be looked up
+	probes [pipeline.NumDatasets][]*lookup
 	sizes  int // literals of all probes, for their marks
 }
 

@@ -60,7 +60,7 @@ func (g generator) texts() (out []string) {
 
 func (g generator) event() *pipeline.Event {
 	e := &pipeline.Event{
-		Dataset:   pipeline.Dataset(g.IntN(12)), // with ones that this binary does not know
+		Dataset:   pipeline.Dataset(g.IntN(pipeline.NumDatasets + 2)), // with ones that this binary does not know
 		Outcome:   pipeline.Outcome(g.IntN(3)),
 		Partial:   g.IntN(2) == 0,
 		Source:    &pipeline.Endpoint{Ip: g.addr(), Port: uint32(g.IntN(3))},
@@ -69,7 +69,7 @@ func (g generator) event() *pipeline.Event {
 	// Now and then a body of another dataset than it says.
 	body := int(e.Dataset)
 	if g.IntN(5) == 0 {
-		body = g.IntN(10)
+		body = g.IntN(pipeline.NumDatasets)
 	}
 	switch pipeline.Dataset(body) {
 	case pipeline.Dataset_HTTP:
@@ -218,7 +218,7 @@ func plain(s *Set, e *pipeline.Event) string {
 	defer s.releaseWorker(w)
 	w.values.setEvent(e)
 	var ids []string
-	if int(e.Dataset) >= 10 {
+	if int(e.Dataset) >= pipeline.NumDatasets {
 		return ""
 	}
 	for _, r := range s.rules {

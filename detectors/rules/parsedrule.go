@@ -112,18 +112,14 @@ func (r *parsedRule) parseKey(p pair, where string) {
 
 func (r *parsedRule) parseDatasets(p pair, key string) {
 	r.datasets = 0
-	for _, v := range r.doc.readList(p.value, key, 10) {
+	for _, v := range r.doc.readList(p.value, key, pipeline.NumDatasets) {
 		t, ok := r.doc.readText(v, key, maxText)
 		if !ok {
 			continue
 		}
 		ds := pipeline.DatasetByName(t.text)
 		if ds == pipeline.Dataset_DATASET_NONE {
-			var known []string
-			for i := pipeline.Dataset_SESSION; i <= pipeline.Dataset_CONTAINER; i++ {
-				known = append(known, i.Name())
-			}
-			r.doc.addError(t.at, key, "unknown dataset %q%s", t.text, didYouMean(t.text, known))
+			r.doc.addError(t.at, key, "unknown dataset %q%s", t.text, didYouMean(t.text, pipeline.DatasetNames()))
 		}
 		r.datasets |= maskOf(ds)
 	}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"regexp/syntax"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -20,16 +21,27 @@ type prefilter struct {
 	mask  datasetMask
 }
 
-// datasetMask is a set of datasets.
-type datasetMask uint16
+// datasetMask is a set of datasets: bit d stands for pipeline.Dataset(d). The bit of DATASET_NONE stands for events
+// without a dataset.
+type datasetMask uint32
 
-const allDatasets = datasetMask(1<<10 - 1)
+const allDatasets = datasetMask(1<<pipeline.NumDatasets - 1)
 
+// maskOf returns the set of d alone, and the empty set for a dataset that this binary does not have.
 func maskOf(d pipeline.Dataset) datasetMask {
-	if d < 0 || d >= 10 {
+	if d < 0 || int(d) >= pipeline.NumDatasets {
 		return 0
 	}
 	return 1 << d
+}
+
+// String returns the set for a rule's hash. All datasets are one word, so that a new dataset does not change the hashes of
+// the rules that name none.
+func (m datasetMask) String() string {
+	if m == allDatasets {
+		return "all"
+	}
+	return strconv.FormatUint(uint64(m), 10)
 }
 
 // A prefilterKey is one thing that can be looked up: a slot that equals a value, or contains a literal. Of a list, one of its elements.

@@ -13,8 +13,8 @@ import (
 // and keeps nothing of an event that was appended: the event may be released at once.
 type ColumnBlock struct {
 	columns      []blockColumn
-	commonFields []appender // fields outside any body
-	bodyFields   [pipeline.Dataset_CONTAINER + 1][]appender
+	commonFields []appender                       // fields outside any body
+	bodyFields   [pipeline.NumDatasets][]appender // by dataset
 	topic        *lowCardinalityColumn
 	partition    *fixedColumn
 	offset       *fixedColumn
@@ -67,12 +67,8 @@ func (b *ColumnBlock) Append(e *pipeline.Event, p pipeline.Position, topic strin
 	for _, fill := range b.commonFields {
 		fill(e, row)
 	}
-	for d, set := range [...]bool{
-		pipeline.Dataset_SESSION: e.Session != nil, pipeline.Dataset_DNS: e.Dns != nil, pipeline.Dataset_HTTP: e.Http != nil,
-		pipeline.Dataset_MYSQL: e.Mysql != nil, pipeline.Dataset_REDIS: e.Redis != nil, pipeline.Dataset_TLS: e.Tls != nil,
-		pipeline.Dataset_LOG: e.Log != nil, pipeline.Dataset_CONTAINER: e.Change != nil,
-	} {
-		if set {
+	for d := range b.bodyFields {
+		if len(b.bodyFields[d]) > 0 && pipeline.Datasets[d].HasBody(e) {
 			for _, fill := range b.bodyFields[d] {
 				fill(e, row)
 			}

@@ -22,8 +22,8 @@ ClickHouse reads dotted array columns with one prefix as lists of equal length, 
 dotted name is an alias, which ` + "`SELECT *`" + ` leaves out.
 `)
 	bodies := []pipeline.Dataset{pipeline.Dataset_DATASET_NONE}
-	for d := pipeline.Dataset_SESSION; d <= pipeline.Dataset_CONTAINER; d++ {
-		bodies = append(bodies, d)
+	for d := range pipeline.Datasets[1:] {
+		bodies = append(bodies, pipeline.Dataset(d+1))
 	}
 	for _, body := range bodies {
 		writeFields(&b, body)

@@ -1,0 +1,26 @@
+package ship
+
+import (
+	"testing"
+
+	"tidegate/pipeline"
+)
+
+// TestEveryDatasetIsShedWhereItsRowSays walks the enum of event.proto: an event of each dataset is kept below the fill of packet
+// memory that its row in pipeline.Datasets names, dropped from there on, and counted under its own dataset.
+func TestEveryDatasetIsShedWhereItsRowSays(t *testing.T) {
+	values := pipeline.Dataset(0).Descriptor().Values()
+	for i := range values.Len() {
+		if i >= pipeline.NumDatasets {
+			t.Fatalf("dataset %s has no row in pipeline.Datasets: add it to pipeline/datasets.go", values.Get(i).Name())
+		}
+		e := &pipeline.Event{Dataset: pipeline.Dataset(i)}
+		at := pipeline.Datasets[i].ShedAt
+		if sheds(e, at-1, 100) || !sheds(e, at, 100) {
+			t.Errorf("%s: not shed exactly from %d %% on", e.Dataset.Name(), at)
+		}
+		if dataset(e) != i {
+			t.Errorf("%s: counted as dataset %d", e.Dataset.Name(), dataset(e))
+		}
+	}
+}
