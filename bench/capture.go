@@ -196,7 +196,8 @@ func (c *encodingSink) close() error  { return nil }
 type shippingSink struct {
 	broker   *broker
 	shipper  *ship.Shipper
-	lane     collector.Lane
+	file     collector.FileProducer
+	packets  collector.PacketProducer
 	events   int
 	fromFile bool // the events are lines, which the journal keeps
 	at       int64
@@ -214,7 +215,7 @@ func newShipping(ctx context.Context) (*shippingSink, error) {
 	client.Close()
 	cfg := ship.Default()
 	cfg.StateDir, cfg.Host = filepath.Join(b.dir, "collector"), "bench"
-	id, err := ship.LoadIdentity(cfg.StateDir)
+	id, err := collector.LoadID(cfg.StateDir)
 	if err != nil {
 		return nil, errors.Join(err, b.close())
 	}
@@ -222,23 +223,33 @@ func newShipping(ctx context.Context) (*shippingSink, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.close())
 	}
-	return &shippingSink{broker: b, shipper: s, lane: s.Lane("bench")}, nil
+	return &shippingSink{broker: b, shipper: s, file: s.File("bench"), packets: s.Packets("bench")}, nil
 }
 
-// add ships with patience, as no live capture can: a file would outrun any broker.
+// maxBuffered is how many packet events may wait for the broker: fewer than would be shed.
+const maxBuffered = 20_000
+
+// add ships an event. Packets from a capture file come faster than a broker stores them, so add waits where a live
+// capture would shed.
 func (k *shippingSink) add(e *pipeline.Event) {
 	k.events++
-	var m collector.Checkpoint
 	if k.fromFile {
 		k.at++
-		m = collector.Checkpoint{End: k.at, ReadFrom: k.at}
+		_ = k.file.Ship(context.Background(), e, collector.Checkpoint{End: k.at, ReadFrom: k.at})
+		return
 	}
-	_, _ = k.lane.Ship(context.Background(), e, m)
+	if k.events%1000 == 0 {
+		for k.shipper.Ledger().Buffered > maxBuffered {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	k.packets.TryShip(e)
 }
 
 // finish waits until Kafka has everything, and says so if it has not.
 func (k *shippingSink) finish() error {
-	k.lane.Close(false)
+	k.file.Close(false)
+	k.packets.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	err := k.shipper.Close(ctx)

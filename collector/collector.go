@@ -1,8 +1,14 @@
-// Package collector is what happens on this host: packets and log lines become events and leave for Kafka.
+// Package collector turns what happens on a host, packets and log lines, into events and sends them to Kafka.
 //
-// It holds the contract between what sees (Source) and what sends (Shipper). The parts are sub-packages: capture (ring and capture
-// files), sessions (reassembly, NAT), logs (container log files), containers (who is who, by the Docker API) and ship (batches,
-// journal, spool, Kafka). A source is started by cmd/tidegate and knows neither Kafka nor ClickHouse.
+// This file holds the contract between a Source, which observes, and a Shipper, which delivers; identity.go holds
+// the id under which a host's events are sent. The parts are sub-packages: capture (rings and capture files),
+// sessions (reassembly and NAT), conntrack, logs (container log files), containers (which container owns an
+// address, by the Docker API) and ship (batches, journal, spool, Kafka). cmd/tidegate connects them: a Source
+// knows neither Kafka nor ClickHouse.
+//
+// There are two kinds of sources. A file can be read again, so its reader waits while memory is short and resumes
+// from a Checkpoint after a crash: it ships through a FileProducer. A packet cannot be captured again, so its
+// source never waits, and events are shed when memory is short: it ships through a PacketProducer.
 package collector
 
 import (
@@ -11,39 +17,65 @@ import (
 	"tidegate/pipeline"
 )
 
-// A Source watches one thing on this host – the packets of its interfaces, the log files of its containers – and ships
-// what it sees until ctx ends. It returns only what stops it for good; trouble with one file or packet it counts and goes on.
+// A Source observes one thing on this host, such as the packets of its interfaces or the log files of its
+// containers, and ships events until ctx ends. It returns an error only when it cannot go on at all; trouble with
+// one file or packet is counted.
 type Source interface {
 	Run(ctx context.Context, ship Shipper) error
 }
 
-// A Shipper hands out lanes, one for each file or capture worker, so that one that is stuck does not hold up the rest.
-// The name of a lane outlives the process: what it names can be resumed.
+// A Shipper delivers events. It hands out one producer for each file and each capture worker, so that a producer
+// that waits does not delay the others.
 type Shipper interface {
-	Lane(name string) Lane
+	// File returns the producer of the file of that name. The name identifies the file over restarts.
+	File(name string) FileProducer
+
+	// Packets returns a producer for events that cannot be read again. The name is for diagnostics.
+	Packets(name string) PacketProducer
+
+	// Prune drops what is kept for files that do not exist any more: those that no producer has open and for
+	// which exists returns false. A source of files calls it once, after its first complete listing.
+	Prune(exists func(name string) bool)
 }
 
-// A Checkpoint is a place in a file that can be resumed. At is the offset behind the last record of a line: lines are numbered by it, in
-// order. From ≤ At is where reading must begin again to find what is behind At: it is smaller while another stream of the same
-// file has begun a line (a partial) that is not complete yet. What completes at or before At has been shipped.
+// A Checkpoint is a position in a file from which reading can resume.
 type Checkpoint struct {
-	End, ReadFrom int64
+	// End is the offset behind the last record of a line. It numbers the lines of a file, in order.
+	End int64
+
+	// ReadFrom ≤ End is the offset at which reading must begin to find every line that ends behind End. It is
+	// smaller than End while a line of another stream of the same file has begun and is not complete. Lines that
+	// end at or before End have been shipped.
+	ReadFrom int64
 }
 
-// A Lane is used by one goroutine. Ship waits for room: what can wait (a file) waits. TryShip never waits: what cannot (a wire)
-// sheds, in its declared order, and counts what it sheds. Both take ownership of e.
-// All numbers ≤ Acked are safe in Kafka or in the spool, or were dropped and counted: positions may be committed up to there.
-type Lane interface {
-	// Ship hands over the event that ends at m. The shipper's journal keeps m: after a kill, Resume gives the last one below
-	// which everything is safe, and the events behind it are put into the batches in which they were the first time.
-	Ship(ctx context.Context, e *pipeline.Event, m Checkpoint) (uint64, error)
-	TryShip(e *pipeline.Event) bool
-	Acked() uint64
-	// Resume tells where the lane of this name had come to in an earlier life; false: it is new.
+// A FileProducer ships the events of one file in the order of their checkpoints. One goroutine uses it;
+// SourceGone may be called by another.
+type FileProducer interface {
+	// Ship takes ownership of e, the event that ends at c, and waits while memory is short. c.End is positive
+	// and grows from call to call. An event whose End was shipped before, also by a process that was killed, is
+	// recognised and not sent twice.
+	Ship(ctx context.Context, e *pipeline.Event, c Checkpoint) error
+
+	// Resume returns the last checkpoint up to which everything is in Kafka, in the spool, or dropped and
+	// counted. It reports false when nothing is known of the file.
 	Resume() (Checkpoint, bool)
-	// Seal tells that what was shipped can not be read again (its file is unlinked): it may go to the spool rather than wait.
+
+	// SourceGone says that the file has no name any more and cannot be read again after a restart. Its events
+	// may then go to the spool instead of waiting for Kafka.
 	SourceGone()
-	// Close tells that no more comes; when all is acknowledged the lane is forgotten, unless keep says that its file may still be
-	// there at the next start.
+
+	// Close ends the use of the producer. keep says whether the file may still exist at the next start; if not,
+	// its checkpoint is dropped as soon as all its events are safe.
 	Close(keep bool)
+}
+
+// A PacketProducer ships events that cannot be read again. It is used by one goroutine.
+type PacketProducer interface {
+	// TryShip takes ownership of e and never waits. It reports false when e was shed for lack of memory, which
+	// is counted by dataset and reason.
+	TryShip(e *pipeline.Event) bool
+
+	// Close ends the use of the producer.
+	Close()
 }

@@ -25,7 +25,7 @@ import (
 )
 
 func (p *process) startCollector(ctx context.Context) error {
-	id, err := ship.LoadIdentity(p.cfg.Ship.StateDir)
+	id, err := collector.LoadID(p.cfg.Ship.StateDir)
 	if err != nil {
 		return err
 	}
@@ -84,13 +84,13 @@ func (p *process) startCapture(registry *containers.Registry) {
 	})
 	shared := sessions.NewDedupTable()
 	panicked := p.panicLogger()
-	handler := func(_ string, _ int, lane collector.Lane) capture.Handler {
+	handler := func(_ string, _ int, producer collector.PacketProducer) capture.Handler {
 		set := protocols.NewSet(all.Protocols, p.cfg.Protocols, p.reg)
 		set.Panicked = panicked
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
 			Container: registry.ByIP, Who: registry.Resolve, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Dedup: shared,
-			Emit: func(e *pipeline.Event) { lane.TryShip(e) },
+			Emit: func(e *pipeline.Event) { producer.TryShip(e) },
 		}, p.reg)
 	}
 	live := capture.NewLive(p.cfg.Capture, p.ownEndpoints(), handler, p.log, p.reg)

@@ -137,11 +137,11 @@ func (p *process) playDemoPackets(ctx context.Context, s demoContainers, start t
 	if err != nil {
 		return fmt.Errorf("read the demo: %w", err)
 	}
-	lane := p.shipper.Lane("wire/demo")
-	defer lane.Close(false)
+	producer := p.shipper.Packets("demo")
+	defer producer.Close()
 	table := sessions.New(p.cfg.Sessions, sessions.Deps{
 		Collector: p.identity, Protocols: protocols.NewSet(all.Protocols, p.cfg.Protocols, prometheus.NewRegistry()),
-		Container: s.ByIP, Emit: func(e *pipeline.Event) { lane.TryShip(e) },
+		Container: s.ByIP, Emit: func(e *pipeline.Event) { producer.TryShip(e) },
 	}, prometheus.NewRegistry())
 	defer table.Close()
 	var first time.Time

@@ -99,7 +99,7 @@ type Handler interface {
 type Live struct {
 	cfg      Config
 	excluded []netip.AddrPort
-	handler  func(iface string, worker int, lane collector.Lane) Handler
+	handler  func(iface string, worker int, producer collector.PacketProducer) Handler
 	log      *slog.Logger
 
 	packets, bytes, drops *prometheus.CounterVec
@@ -108,8 +108,8 @@ type Live struct {
 }
 
 // NewLive returns a source of packets. Connections to and from the excluded addresses, those of our own Kafka
-// and ClickHouse, are not captured. handler returns the Handler of a worker, which ships its events on lane.
-func NewLive(cfg Config, excluded []netip.AddrPort, handler func(iface string, worker int, lane collector.Lane) Handler,
+// and ClickHouse, are not captured. handler returns the Handler of a worker, which ships its events through producer.
+func NewLive(cfg Config, excluded []netip.AddrPort, handler func(iface string, worker int, producer collector.PacketProducer) Handler,
 	log *slog.Logger, reg prometheus.Registerer,
 ) *Live {
 	f := metrics.With(reg)
@@ -219,10 +219,10 @@ func (l *Live) startWorkers(ctx context.Context, wg *sync.WaitGroup, rings []*ri
 	done := make(chan struct{})
 	var workers sync.WaitGroup
 	for i, r := range rings {
-		lane := ship.Lane("wire/" + r.iface + "/" + strconv.Itoa(i))
-		handler := l.handler(r.iface, i, lane)
+		producer := ship.Packets("packets/" + r.iface + "/" + strconv.Itoa(i))
+		handler := l.handler(r.iface, i, producer)
 		workers.Go(func() {
-			defer lane.Close(false)
+			defer producer.Close()
 			l.runWorker(ctx, r, handler)
 		})
 	}

@@ -71,18 +71,14 @@ func (s *seen) wait(t *testing.T, marker string, want int) [][]byte {
 	return got
 }
 
-// noLane is a shipper and a lane for handlers that ship nothing. Only Close is called.
-type noLane struct{}
+// discardShipper is a shipper and its producer for handlers that ship nothing. Only Close is called.
+type discardShipper struct{}
 
-func (noLane) Ship(context.Context, *pipeline.Event, collector.Checkpoint) (uint64, error) {
-	return 0, nil
-}
-func (noLane) TryShip(*pipeline.Event) bool         { return true }
-func (noLane) Acked() uint64                        { return 0 }
-func (noLane) Resume() (collector.Checkpoint, bool) { return collector.Checkpoint{}, false }
-func (noLane) SourceGone()                          {}
-func (noLane) Close(bool)                           {}
-func (noLane) Lane(string) collector.Lane           { return noLane{} }
+func (discardShipper) TryShip(*pipeline.Event) bool            { return true }
+func (discardShipper) Close()                                  {}
+func (discardShipper) Packets(string) collector.PacketProducer { return discardShipper{} }
+func (discardShipper) File(string) collector.FileProducer      { return nil }
+func (discardShipper) Prune(func(string) bool)                 {}
 
 func ip(t *testing.T, args string) { t.Helper(); run(t, "ip", strings.Fields(args)...) }
 func run(t *testing.T, name string, args ...string) {
@@ -178,10 +174,10 @@ func TestLiveCapture(t *testing.T) {
 	cfg := Default()
 	cfg.Workers, cfg.RingBytes = 2, 2<<20
 	reg := prometheus.NewRegistry()
-	l := NewLive(cfg, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092")}, func(string, int, collector.Lane) Handler { return s }, slog.New(slog.DiscardHandler), reg)
+	l := NewLive(cfg, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092")}, func(string, int, collector.PacketProducer) Handler { return s }, slog.New(slog.DiscardHandler), reg)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := inNamespace(t, a, func() {
-		if err := l.Run(ctx, noLane{}); err != nil {
+		if err := l.Run(ctx, discardShipper{}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -40,8 +40,8 @@ func TestInterfacesSideBySide(t *testing.T) {
 	var ends []chan struct{}
 	for range 2 {
 		s := &seen{}
-		l := NewLive(cfg, nil, func(string, int, collector.Lane) Handler { return s }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-		captures, ends = append(captures, s), append(ends, inNamespace(t, a, func() { _ = l.Run(ctx, noLane{}) }))
+		l := NewLive(cfg, nil, func(string, int, collector.PacketProducer) Handler { return s }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		captures, ends = append(captures, s), append(ends, inNamespace(t, a, func() { _ = l.Run(ctx, discardShipper{}) }))
 	}
 	defer func() {
 		cancel()

@@ -174,10 +174,9 @@ type lane struct {
 	ch   chan *pipeline.Event
 }
 
-func (l *lane) Lane(string) collector.Lane { return l }
-func (l *lane) Ship(context.Context, *pipeline.Event, collector.Checkpoint) (uint64, error) {
-	return 0, nil
-}
+func (l *lane) Packets(string) collector.PacketProducer { return l }
+func (l *lane) File(string) collector.FileProducer      { return nil }
+func (l *lane) Prune(func(string) bool)                 {}
 
 func (l *lane) TryShip(e *pipeline.Event) bool {
 	l.mu.Lock()
@@ -186,10 +185,7 @@ func (l *lane) TryShip(e *pipeline.Event) bool {
 	l.ch <- e
 	return true
 }
-func (l *lane) Acked() uint64                        { return 0 }
-func (l *lane) Resume() (collector.Checkpoint, bool) { return collector.Checkpoint{}, false }
-func (l *lane) SourceGone()                          {}
-func (l *lane) Close(bool)                           {}
+func (l *lane) Close() {}
 
 func run(t *testing.T, a *api, change func(*Config)) (*Registry, *lane) {
 	t.Helper()

@@ -29,7 +29,7 @@ const (
 
 // A eventStream is what Run keeps over reconnects.
 type eventStream struct {
-	lane  collector.Lane
+	lane  collector.PacketProducer
 	since int64 // TimeNano of the newest event that was seen
 	seen  map[pipeline.ID]struct{}
 	order []pipeline.ID // of seen, a ring
@@ -38,8 +38,8 @@ type eventStream struct {
 
 // Run follows the Docker API until ctx ends. An API that is away is no reason to return: it is tried again, with patience.
 func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
-	s := &eventStream{lane: ship.Lane("containers"), seen: map[pipeline.ID]struct{}{}}
-	defer s.lane.Close(false)
+	s := &eventStream{lane: ship.Packets("containers"), seen: map[pipeline.ID]struct{}{}}
+	defer s.lane.Close()
 	if r.cfg.Host == "" {
 		r.log.Info("docker api is not used: containers have ids only")
 		<-ctx.Done()

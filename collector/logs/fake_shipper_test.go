@@ -57,7 +57,10 @@ func newFake() *fakeShipper {
 	return &fakeShipper{lanes: map[string]*fakeLane{}, notify: make(chan struct{}, 1)}
 }
 
-func (s *fakeShipper) Lane(name string) collector.Lane {
+func (s *fakeShipper) Packets(string) collector.PacketProducer { return nil }
+func (s *fakeShipper) Prune(func(string) bool)                 {}
+
+func (s *fakeShipper) File(name string) collector.FileProducer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.lanes[name]
@@ -75,17 +78,17 @@ func (s *fakeShipper) Lane(name string) collector.Lane {
 	return l
 }
 
-func (l *fakeLane) Ship(ctx context.Context, e *pipeline.Event, m collector.Checkpoint) (uint64, error) {
+func (l *fakeLane) Ship(ctx context.Context, e *pipeline.Event, m collector.Checkpoint) error {
 	if l.s.gate != nil {
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return ctx.Err()
 		case <-l.s.gate(l.name):
 		case <-l.sealed:
 		}
 	}
 	if ctx.Err() != nil {
-		return 0, ctx.Err()
+		return ctx.Err()
 	}
 	l.s.mu.Lock()
 	defer l.s.mu.Unlock()
@@ -111,11 +114,8 @@ func (l *fakeLane) Ship(ctx context.Context, e *pipeline.Event, m collector.Chec
 	case l.s.notify <- struct{}{}:
 	default:
 	}
-	return uint64(len(l.list)), nil
+	return nil
 }
-
-func (l *fakeLane) TryShip(*pipeline.Event) bool { return false }
-func (l *fakeLane) Acked() uint64                { return 0 }
 
 func (l *fakeLane) Resume() (collector.Checkpoint, bool) {
 	l.s.mu.Lock()

@@ -27,7 +27,7 @@ type file struct {
 	gz           bool
 	id           identity
 	identified   bool // id is known
-	lane         collector.Lane
+	lane         collector.FileProducer
 	sealed       bool
 	maybeListed  bool      // no name of it was found, but there was one that could not be opened
 	done         bool      // read to its end; only its lane is kept, until the file is gone
@@ -50,7 +50,7 @@ type file struct {
 // openProducer asks the shipper where to go on. Lines of an earlier file that were begun but not ended there, and that the chain has put
 // into f.pend, are ended in this one only if it has not got beyond its own beginning: while one is open, From stays 0.
 func (f *file) openProducer(ship collector.Shipper, container string, bud *budget) {
-	f.lane = ship.Lane("log/" + container + "/" + f.id.String())
+	f.lane = ship.File("log/" + container + "/" + f.id.String())
 	m, ok := f.lane.Resume()
 	if !ok {
 		return

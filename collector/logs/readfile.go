@@ -53,17 +53,19 @@ func ReadFile(ctx context.Context, cfg Config, path string, collectorID pipeline
 // callbackShipper is a Shipper and its only lane, which hands events on.
 type callbackShipper struct{ emit func(*pipeline.Event) }
 
-func (o callbackShipper) Lane(string) collector.Lane { return o }
+// File is its only producer.
+func (o callbackShipper) File(string) collector.FileProducer { return o }
 
-func (o callbackShipper) Ship(ctx context.Context, e *pipeline.Event, _ collector.Checkpoint) (uint64, error) {
+// Packets is not used by a reader of files.
+func (o callbackShipper) Packets(string) collector.PacketProducer { return nil }
+
+// Prune has nothing to drop.
+func (o callbackShipper) Prune(func(string) bool) {}
+
+func (o callbackShipper) Ship(ctx context.Context, e *pipeline.Event, _ collector.Checkpoint) error {
 	o.emit(e)
-	return 0, ctx.Err()
+	return ctx.Err()
 }
-
-func (o callbackShipper) TryShip(e *pipeline.Event) bool { o.emit(e); return true }
-
-// Acked is for who wants to know what is safe: nobody here.
-func (callbackShipper) Acked() uint64 { return 0 }
 
 // Resume says that the file is new.
 func (callbackShipper) Resume() (collector.Checkpoint, bool) { return collector.Checkpoint{}, false }

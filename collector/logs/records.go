@@ -233,7 +233,7 @@ func (c *tailer) shipLine(ctx context.Context, f *file, l *line, at, base int64)
 	body.Truncated = truncated
 	body.Bytes = l.bytes
 	e.Log = body
-	if _, err := f.lane.Ship(ctx, e, collector.Checkpoint{End: at, ReadFrom: min(at, f.readFrom(base))}); err != nil {
+	if err := f.lane.Ship(ctx, e, collector.Checkpoint{End: at, ReadFrom: min(at, f.readFrom(base))}); err != nil {
 		return err
 	}
 	c.tally.lines++

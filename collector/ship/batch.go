@@ -35,21 +35,35 @@ type batch struct {
 	containers   map[*pipeline.Container]uint32
 	ranges       []*batchRange
 	openedAt     int64       // when the first event was added
-	chargedBytes int         // bytes that its room has been told of
-	sourceGone   atomic.Bool // something in it can not be read again
+	charged      int         // bytes that its room has been told of
+	unreadable   atomic.Bool // something in it can not be read again
 	bufferShared bool        // a request that failed may still be reading buf
 }
 
-// A batchRange is what a batch holds of one lane: the events behind after, up to mark.
+// A batchRange is what a batch holds of one file: the lines that end behind after, up to end.
 type batchRange struct {
-	lane       *lane
-	batch      *batch // nil: what it holds is safe, or from an earlier life
-	after      int64
-	checkpoint collector.Checkpoint
-	count      uint32
-	done       bool
+	file  *fileProducer
+	batch *batch // nil: the lines are safe
+	after int64
+	end   collector.Checkpoint
+	count uint32
+	done  bool // the lines are safe, or lost and counted
 
-	replay *rangeReplay // it was cut in an earlier life and is being cut again
+	replay *rangeReplay // of a batch that an earlier process made; else nil
+}
+
+// mayLeave reports whether the list of the file's ranges does not need r any more, once everything before r has
+// left. The file's lock must be held.
+func (r *batchRange) mayLeave() bool {
+	switch {
+	case !r.done:
+		return false
+	case r.replay == nil:
+		return true
+	case r.file.shipper == nil: // the journal is being read
+		return r.after <= r.file.checkpoint.End
+	}
+	return r.replay.passed
 }
 
 var (

@@ -12,8 +12,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// A partition is one partition of the events topic: batches with lines of files, which the journal knows, and batches of the wire, which
-// can go to the spool, are cut apart and have stamps of their own, so that neither has to wait for the other.
+// A partition is one partition of the events topic. Lines of files and packets are gathered in separate batches with
+// separate sequences, so that neither waits for a gap in the sequence of the other: batches of files are written to
+// the journal before they are produced, batches of packets can go to the spool.
 type partition struct {
 	index   int
 	files   batcher
@@ -26,265 +27,282 @@ func partitionFor(key string, n int) int {
 	return int(hi)
 }
 
-// A batcher gathers the events of many lanes into batches.
+// A batcher gathers the events of many producers into the batches of one partition.
 type batcher struct {
-	s       *Shipper
-	index   int  // among all cutters
-	packets bool // else: with a journal
-	budget  *byteBudget
-	sender  *sender
+	shipper   *Shipper
+	partition *partition
+	packets   bool // its batches hold packets; otherwise lines of files, which go through the journal
+	budget    *byteBudget
+	sender    *sender
+	wake      chan struct{} // wakes journalBatches: the queue or the window has changed
 
 	mu        sync.Mutex
-	batch     *batch // nil: empty
-	queue     []*batch
-	headTaken bool // the pump is at the first of the queue
-	timer     *time.Timer
+	open      *batch   // the batch that is being filled; nil: none
+	queue     []*batch // of files: full batches that are not in the journal yet
+	headTaken bool     // journalBatches works on the first of the queue
+	linger    *time.Timer
 	closed    bool
-	wake      chan struct{} // to the pump: queue or window have changed
 }
 
-// addFileEvent puts e, which it then owns, into the batch. False: the shipper is closed.
-func (c *batcher) addFileEvent(l *lane, e *pipeline.Event, m collector.Checkpoint) bool {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
+// addFileEvent puts e, of which it takes ownership, into a batch. It reports false if the shipper is closed.
+func (b *batcher) addFileEvent(f *fileProducer, e *pipeline.Event, c collector.Checkpoint) bool {
+	b.mu.Lock()
+	if b.closed {
+		b.mu.Unlock()
 		pipeline.ReleaseEvent(e)
 		return false
 	}
 	d := dataset(e)
-	c.appendEvent(l, e, m)
-	c.mu.Unlock()
-	c.s.counters.read[d].Add(1)
+	if target := b.encode(e); target != nil {
+		f.extendRange(target, c)
+		b.closeIfFull()
+	}
+	f.lastEnd = c.End
+	b.mu.Unlock()
+	b.shipper.counters.read[d].Add(1)
 	pipeline.ReleaseEvent(e)
 	return true
 }
 
-// addPacketEvent is add for what was counted as read already.
-func (c *batcher) addPacketEvent(l *lane, e *pipeline.Event) bool {
-	c.mu.Lock()
-	ok := !c.closed
-	if ok {
-		ok = c.appendEvent(l, e, collector.Checkpoint{})
-	} else {
-		c.s.counters.discarded[dropClosed][dataset(e)].Add(1)
-		l.skip()
+// addPacketEvent puts e, of which it takes ownership, into a batch. It reports false if e was dropped: the shipper
+// is closed, or e is too large. The caller has counted e as read.
+func (b *batcher) addPacketEvent(e *pipeline.Event) bool {
+	b.mu.Lock()
+	added := false
+	if b.closed {
+		b.shipper.counters.discarded[dropClosed][dataset(e)].Add(1)
+	} else if b.encode(e) != nil {
+		added = true
+		b.closeIfFull()
 	}
-	c.mu.Unlock()
+	b.mu.Unlock()
 	pipeline.ReleaseEvent(e)
-	return ok
+	return added
 }
 
-// appendEvent encodes e into the batch, or a new one if that is full; false: it fits into none, which is counted. c.mu is held.
-func (c *batcher) appendEvent(l *lane, e *pipeline.Event, m collector.Checkpoint) bool {
-	b := c.currentBatch()
-	err := b.addEvent(e, c.s.cfg.BatchBytes)
+// encode appends e to the open batch, or to a new one if e does not fit, and returns the batch. It returns nil when
+// e is larger than a batch, and counts that. b.mu must be held.
+func (b *batcher) encode(e *pipeline.Event) *batch {
+	target := b.openBatch()
+	err := target.addEvent(e, b.shipper.cfg.BatchBytes)
 	if errors.Is(err, errFull) {
-		c.closeBatch()
-		b = c.currentBatch()
-		err = b.addEvent(e, c.s.cfg.BatchBytes)
+		b.closeBatch()
+		target = b.openBatch()
+		err = target.addEvent(e, b.shipper.cfg.BatchBytes)
 	}
 	if err != nil {
-		c.s.counters.discarded[dropTooLarge][dataset(e)].Add(1)
-		if m.End > 0 {
-			l.lastEnd.Store(m.End)
+		b.shipper.counters.discarded[dropTooLarge][dataset(e)].Add(1)
+		return nil
+	}
+	b.charge(target)
+	return target
+}
+
+// charge counts the bytes that were added to target since the last call.
+func (b *batcher) charge(target *batch) {
+	b.budget.charge(len(target.buf) - target.charged)
+	target.charged = len(target.buf)
+}
+
+// openBatch returns the batch that is being filled. b.mu must be held.
+func (b *batcher) openBatch() *batch {
+	if b.open == nil {
+		b.open = newBatch()
+		b.open.openedAt = time.Now().UnixNano()
+		if b.linger == nil {
+			b.linger = time.AfterFunc(b.shipper.cfg.Linger, b.closeLingering)
 		} else {
-			l.skip()
-		}
-		return false
-	}
-	if !l.marked || m.End > 0 { // an event without a mark on a lane with marks is not followed
-		p := l.rangeIn(c, b)
-		if m.End == 0 {
-			m.End = l.lastEnd.Load() + 1
-		}
-		p.checkpoint = m
-		p.count++
-		l.lastEnd.Store(m.End)
-	}
-	if c.packets && l.sourceGone.Load() {
-		b.sourceGone.Store(true)
-	}
-	c.chargeBatch(b)
-	if b.events >= c.s.cfg.BatchEvents || len(b.buf) >= c.s.cfg.BatchBytes {
-		c.closeBatch()
-	}
-	return true
-}
-
-func (c *batcher) chargeBatch(b *batch) {
-	c.budget.charge(len(b.buf) - b.chargedBytes)
-	b.chargedBytes = len(b.buf)
-}
-
-// currentBatch gives the batch that is being filled.
-func (c *batcher) currentBatch() *batch {
-	if c.batch == nil {
-		c.batch = newBatch()
-		c.batch.openedAt = time.Now().UnixNano()
-		if c.timer == nil {
-			c.timer = time.AfterFunc(c.s.cfg.Linger, c.onLinger)
-		} else {
-			c.timer.Reset(c.s.cfg.Linger)
+			b.linger.Reset(b.shipper.cfg.Linger)
 		}
 	}
-	return c.batch
+	return b.open
 }
 
-// onLinger cuts a batch that nothing has filled for long enough.
-func (c *batcher) onLinger() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.batch == nil || c.batch.events == 0 || c.closed {
-		return
+// closeIfFull closes the open batch at its limits. b.mu must be held.
+func (b *batcher) closeIfFull() {
+	cfg := &b.shipper.cfg
+	if b.open.events >= cfg.BatchEvents || len(b.open.buf) >= cfg.BatchBytes {
+		b.closeBatch()
 	}
-	if !c.packets && !c.batch.sourceGone.Load() && !c.sender.windowOpen() { // Kafka is away: a batch that grows is better than many that wait
-		c.timer.Reset(c.s.cfg.Linger)
-		return
-	}
-	if left := c.s.cfg.Linger - time.Duration(time.Now().UnixNano()-c.batch.openedAt); left > 0 {
-		c.timer.Reset(left)
-		return
-	}
-	c.closeBatch()
 }
 
-// closeBatch hands the batch on: of the wire at once, with lines of files when the journal has it. c.mu is held.
-func (c *batcher) closeBatch() {
-	b := c.batch
-	if b == nil || b.events == 0 {
+// closeLingering closes the open batch when its first event has waited for the linger time.
+func (b *batcher) closeLingering() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open == nil || b.open.events == 0 || b.closed {
 		return
 	}
-	c.batch = nil
-	if c.packets {
-		c.sender.addPacketBatch(b, stateReady)
+
+	// While Kafka is unavailable one batch that grows is better than many small ones that wait.
+	linger := b.shipper.cfg.Linger
+	if !b.packets && !b.open.unreadable.Load() && !b.sender.windowOpen() {
+		b.linger.Reset(linger)
 		return
 	}
-	c.queue = append(c.queue, b)
-	c.wakeJournaler()
+
+	// The timer may have been set for a batch that was full before.
+	if left := linger - time.Duration(time.Now().UnixNano()-b.open.openedAt); left > 0 {
+		b.linger.Reset(left)
+		return
+	}
+	b.closeBatch()
 }
 
-func (c *batcher) wakeJournaler() {
+// closeBatch hands the open batch on: one of packets to the sender, one of files to the queue of the journal. b.mu
+// must be held.
+func (b *batcher) closeBatch() {
+	full := b.open
+	if full == nil || full.events == 0 {
+		return
+	}
+	b.open = nil
+	if b.packets {
+		b.sender.addPacketBatch(full, stateReady)
+		return
+	}
+	b.queue = append(b.queue, full)
+	b.wakeJournaling()
+}
+
+func (b *batcher) wakeJournaling() {
 	select {
-	case c.wake <- struct{}{}:
+	case b.wake <- struct{}{}:
 	default:
 	}
 }
 
-// closeInput cuts what there is and takes nothing more.
-func (c *batcher) closeInput() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closeBatch()
-	c.closed = true
+// stop closes the open batch and takes nothing more.
+func (b *batcher) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closeBatch()
+	b.closed = true
 }
 
-// journalBatches stamps batches with lines of files, writes them to the journal and hands them to the stream, one after the other, as far
-// as the window reaches.
-func (c *batcher) journalBatches() {
+// journalBatches numbers the batches of the queue, writes them to the journal and gives them to the sender, one
+// after the other, as far as the window reaches. It runs in a goroutine of its own, for batchers of files only.
+func (b *batcher) journalBatches() {
 	for {
 		select {
-		case <-c.wake:
-		case <-c.s.ctx.Done():
+		case <-b.wake:
+		case <-b.shipper.ctx.Done():
 			return
 		}
-		for c.sender.windowOpen() {
-			c.mu.Lock()
-			if len(c.queue) == 0 {
-				c.mu.Unlock()
+		for b.sender.windowOpen() {
+			next := b.takeHead()
+			if next == nil {
 				break
 			}
-			b := c.queue[0]
-			c.headTaken = true
-			c.mu.Unlock()
-			sent := c.journalBatch(b)
-			c.mu.Lock()
-			c.headTaken = false
-			if !sent {
-				c.mu.Unlock()
+			if !b.journalBatch(next) {
 				return
 			}
-			c.queue[0] = nil
-			c.queue = c.queue[1:]
-			c.mu.Unlock()
-			c.s.signalDelivered()
+			b.removeHead()
+			b.shipper.signalProgress()
 		}
 	}
 }
 
-// journalBatch journals b until that succeeds: what the journal does not know is not produced, since after a kill it would be shipped twice.
-// False: the shipper ends.
-func (c *batcher) journalBatch(b *batch) bool {
-	seq := c.sender.nextSequence(b)
-	c.chargeBatch(b)
-	for {
-		err := c.s.journal.batch(b, batchID{c.sender.epoch, c.sender.partition, seq}, time.Now().UnixNano())
-		c.s.reportDiskError(&c.s.counters.journalErr, "journal", err)
-		if err == nil {
-			c.sender.queue(b, seq)
-			return true
-		}
-		if !c.s.sleep(diskRetry) {
+// takeHead returns the first batch of the queue, which stays there and which moveUnreadable leaves alone.
+func (b *batcher) takeHead() *batch {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.queue) == 0 {
+		return nil
+	}
+	b.headTaken = true
+	return b.queue[0]
+}
+
+func (b *batcher) removeHead() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.headTaken = false
+	b.queue[0] = nil
+	b.queue = b.queue[1:]
+}
+
+// journalBatch writes full to the journal until that succeeds and gives it to the sender. A batch that the journal
+// does not know is not produced, since a killed process would then ship it twice. It reports false if the shipper
+// ends before.
+func (b *batcher) journalBatch(full *batch) bool {
+	sequence := b.sender.nextSequence(full)
+	b.charge(full)
+	id := batchID{b.sender.epoch, b.sender.partition, sequence}
+	for !b.shipper.journalBatch(full, id) {
+		if !b.shipper.sleep(diskRetry) {
+			b.mu.Lock()
+			b.headTaken = false
+			b.mu.Unlock()
 			return false
 		}
 	}
+	b.sender.queue(full, sequence)
+	return true
 }
 
-// bufferedEvents counts the events that the stream has not got yet.
-func (c *batcher) bufferedEvents() (n uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.batch != nil {
-		n += uint64(c.batch.events)
+// bufferedEvents returns how many events the sender has not been given yet.
+func (b *batcher) bufferedEvents() (n uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open != nil {
+		n += uint64(b.open.events)
 	}
-	for _, b := range c.queue {
-		n += uint64(b.events)
+	for _, full := range b.queue {
+		n += uint64(full.events)
 	}
 	return n
 }
 
-// moveUnreadable moves batches with lines that can not be read again, for which the window has no stamp, over to the wire, from where
-// they can go to the spool. The journal learns of them under their new stamps.
-func (c *batcher) moveUnreadable(now bool) {
-	if !now && c.sender.windowOpen() {
+// moveUnreadable moves batches with lines that cannot be read again, and for which the window has no sequence, to
+// the sender of packets, from where they can go to the spool. The journal learns of them under their new ids. always
+// moves them also while the window is open.
+func (b *batcher) moveUnreadable(always bool) {
+	if !always && b.sender.windowOpen() {
 		return
 	}
+	packets := &b.partition.packets
 	for {
-		b := c.takeUnreadable()
-		if b == nil {
+		full := b.takeUnreadable()
+		if full == nil {
 			return
 		}
-		w := &c.s.everyPartition()[c.index/2].packets
-		c.budget.refund(b.chargedBytes)
-		w.budget.charge(b.chargedBytes)
-		it := w.sender.addPacketBatch(b, stateSpilling)
-		it.journaled = true
-		err := c.s.journal.batch(b, it.key(w.sender), time.Now().UnixNano())
-		c.s.reportDiskError(&c.s.counters.journalErr, "journal", err)
-		if err != nil {
-			w.sender.remove(it)
-			w.budget.refund(b.chargedBytes)
-			c.budget.charge(b.chargedBytes)
-			c.mu.Lock()
-			c.queue = append(c.queue, b) // a stamp that comes later replaces the one that it has now
-			c.mu.Unlock()
-			return
+		b.budget.refund(full.charged)
+		packets.budget.charge(full.charged)
+
+		// The batch takes its place in the sequence now and is sent when the journal knows it.
+		pending := packets.sender.addPacketBatch(full, stateSpilling)
+		pending.journaled = true
+		if b.shipper.journalBatch(full, pending.id(packets.sender)) {
+			packets.sender.makeReady(pending)
+			continue
 		}
-		w.sender.makeReady(it)
+
+		// The batch goes back to the queue. An id that it gets later replaces the one that it has now: the header
+		// that is appended last counts.
+		packets.sender.remove(pending)
+		packets.budget.refund(full.charged)
+		b.budget.charge(full.charged)
+		b.mu.Lock()
+		b.queue = append(b.queue, full)
+		b.mu.Unlock()
+		return
 	}
 }
 
-// takeUnreadable takes a batch out of the queue, but not the first while the pump is at it.
-func (c *batcher) takeUnreadable() *batch {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// takeUnreadable takes a batch with lines that cannot be read again out of the queue, except for the one that
+// journalBatches works on.
+func (b *batcher) takeUnreadable() *batch {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	first := 0
-	if c.headTaken {
+	if b.headTaken {
 		first = 1
 	}
-	for i := first; i < len(c.queue); i++ {
-		if b := c.queue[i]; b.sourceGone.Load() {
-			c.queue = append(c.queue[:i:i], c.queue[i+1:]...)
-			return b
+	for i := first; i < len(b.queue); i++ {
+		if full := b.queue[i]; full.unreadable.Load() {
+			b.queue = append(b.queue[:i:i], b.queue[i+1:]...)
+			return full
 		}
 	}
 	return nil

@@ -14,7 +14,7 @@ import (
 // BenchmarkLaneToBatch is what a capture worker pays for an event: partition, containers, encoding; and what its release costs.
 func BenchmarkLaneToBatch(b *testing.B) {
 	s := benchShipper(b)
-	l := s.Lane("wire")
+	l := s.Packets("packets")
 	c := &pipeline.Container{Id: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", Name: "web", Image: "nginx:1"}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -43,7 +43,7 @@ func BenchmarkLaneToBatch(b *testing.B) {
 // BenchmarkLineToBatch is what a log reader pays.
 func BenchmarkLineToBatch(b *testing.B) {
 	s := benchShipper(b)
-	l := s.Lane("file").(*lane)
+	l := s.File("file").(*fileProducer)
 	f := files(1, 1)[0]
 	const text = `10.0.0.1 - - [24/Nov/2026:23:18:00 +0000] "GET /cart?item=42 HTTP/1.1" 200 5120 "-" "Mozilla/5.0"`
 	b.ReportAllocs()
@@ -66,7 +66,7 @@ func benchShipper(b *testing.B) *Shipper {
 	b.Helper()
 	cfg := Default()
 	cfg.StateDir = b.TempDir()
-	id, err := LoadIdentity(cfg.StateDir)
+	id, err := collector.LoadID(cfg.StateDir)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -77,8 +77,8 @@ func benchShipper(b *testing.B) *Shipper {
 		b.Fatal(err)
 	}
 	s.stopWorkers()
-	l := s.Lane("file").(*lane)
-	l.partition, l.marked = (*s.partitions.Load())[0], true
+	l := s.File("file").(*fileProducer)
+	l.partition = (*s.partitions.Load())[0]
 	return s
 }
 
@@ -90,9 +90,9 @@ func drain(c *batcher) {
 	c.queue = c.queue[:0]
 	for _, it := range c.sender.pending {
 		for _, p := range it.batch.ranges {
-			p.lane.finishRange(p)
+			p.file.finishRange(p)
 		}
-		c.sender.freeBatch(it.batch)
+		c.sender.recycle(it.batch)
 	}
 	c.sender.pending = c.sender.pending[:0]
 }
@@ -107,7 +107,7 @@ func BenchmarkLineToKafka(b *testing.B) {
 	defer broker.Close()
 	cfg, kcfg := Default(), kafka.Default()
 	cfg.StateDir, kcfg.Brokers = b.TempDir(), broker.ListenAddrs()
-	id, err := LoadIdentity(cfg.StateDir)
+	id, err := collector.LoadID(cfg.StateDir)
 	if err != nil {
 		b.Fatal(err)
 	}

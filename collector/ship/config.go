@@ -22,7 +22,6 @@ type Config struct {
 	Sync       bool          `yaml:"sync"`        // journal and spool survive a power cut, not only a killed process; slower
 
 	ResumeTimeout time.Duration `yaml:"resume_timeout"` // how long a batch from before a kill waits for a file that does not come back
-	ForgetAfter   time.Duration `yaml:"forget_after"`   // a file that was not seen for so long is forgotten
 }
 
 // Default sends within a fifth of a second and spends 64 MiB of memory and 256 MiB of disk.
@@ -36,7 +35,6 @@ func Default() Config {
 		SpoolBytes:    256 << 20,
 		SpoolAfter:    2 * time.Second,
 		ResumeTimeout: time.Minute,
-		ForgetAfter:   7 * 24 * time.Hour,
 	}
 }
 
@@ -58,7 +56,6 @@ func (c Config) Check() []error {
 	}
 	between("spool_after", c.SpoolAfter, 10*time.Millisecond, time.Hour, c.SpoolAfter >= 10*time.Millisecond && c.SpoolAfter <= time.Hour)
 	between("resume_timeout", c.ResumeTimeout, 100*time.Millisecond, 24*time.Hour, c.ResumeTimeout >= 100*time.Millisecond && c.ResumeTimeout <= 24*time.Hour)
-	between("forget_after", c.ForgetAfter, time.Minute, "10 years", c.ForgetAfter >= time.Minute && c.ForgetAfter <= 10*365*24*time.Hour)
 	return errs
 }
 

@@ -43,14 +43,14 @@ func TestFullDisk(t *testing.T) {
 	})
 	full.Store(true)
 	all := files(3, 200)
-	wire := s.Lane("wire")
+	wire := s.Packets("packets")
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 300 {
 		wire.TryShip(query(i, nil))
 	}
-	eventually(t, "the wire goes on", func() bool { return wire.Acked() == 300 })
+	eventually(t, "the wire goes on", func() bool { return s.safePackets() == 300 })
 	eventually(t, "the error is counted", func() bool { return s.counters.journalErr.Load() > 0 })
 	if n := s.counters.delivered[pipeline.Dataset_LOG].Load(); n != 0 {
 		t.Errorf("%d lines were produced that the journal does not know", n)
@@ -64,7 +64,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("shed for %s", reasonNames[s.shedReason()])
 	}
 	full.Store(false)
-	eventually(t, "the spool takes it", func() bool { return wire.Acked() == 600 })
+	eventually(t, "the spool takes it", func() bool { return s.safePackets() == 600 })
 	w.startBroker()
 	if l := w.close(s); l.Delivered != 1200 {
 		t.Errorf("ledger %+v", l)
@@ -84,7 +84,7 @@ func TestRealFullDisk(t *testing.T) {
 	w := newHarness(t)
 	w.startBroker()
 	w.cfg.StateDir = dir
-	if _, err := LoadIdentity(dir); err != nil {
+	if _, err := collector.LoadID(dir); err != nil {
 		t.Fatal(err)
 	}
 	filler := filepath.Join(dir, "filler")
@@ -176,11 +176,11 @@ func (w *harness) checkAtLeastOnce(files ...*file) {
 func TestDamagedSpool(t *testing.T) {
 	w := newHarness(t)
 	s := w.start(failpoints{})
-	wire := s.Lane("wire")
+	wire := s.Packets("packets")
 	for i := range 1000 {
 		wire.TryShip(query(i, nil))
 	}
-	eventually(t, "all is spooled", func() bool { return wire.Acked() == 1000 })
+	eventually(t, "all is spooled", func() bool { return s.safePackets() == 1000 })
 	s.kill()
 	names, _ := filepath.Glob(filepath.Join(w.state, "spool", "*.seg"))
 	if len(names) != 1 {
@@ -226,11 +226,6 @@ func TestJournalIsCompacted(t *testing.T) {
 	if p.damaged != 0 || len(p.lanes) != 3 || p.parts != 4 {
 		t.Errorf("journal: damaged %d, %d lanes, %d batches, %d partitions", p.damaged, len(p.lanes), len(p.batches), p.parts)
 	}
-	for _, l := range p.lanes {
-		if l.seen == 0 {
-			t.Error("a lane without the time when it was seen")
-		}
-	}
 }
 
 func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
@@ -247,7 +242,7 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	numbered := p
 	numbered.lane = 3
 	none := []rangeRecord{}
-	check(record{kind: recLane, lane: 3, name: "a/b", seen: 1e9, ranges: nil})
+	check(record{kind: recLane, lane: 3, name: "a/b", ranges: nil})
 	check(record{kind: recMark, lane: 3, ranges: []rangeRecord{numbered}})
 	check(record{kind: recDone, lane: 3, ranges: []rangeRecord{numbered}})
 	check(record{kind: recBatch, batch: batchID{1 << 63, 7, 9}, ranges: []rangeRecord{numbered, numbered}})
@@ -261,11 +256,11 @@ func FuzzJournal(f *testing.F) {
 	b := []byte(journalMagic)
 	for _, e := range []record{
 		{kind: recPartitions, n: 4},
-		{kind: recLane, lane: 1, name: "a", seen: 5},
+		{kind: recLane, lane: 1, name: "a"},
 		{kind: recMark, lane: 1, ranges: []rangeRecord{{lane: 1, checkpoint: collector.Checkpoint{End: 10, ReadFrom: 10}}}},
 		{kind: recBatch, batch: batchID{1, 2, 3}, ranges: p},
 		{kind: recShrink, batch: batchID{1, 2, 3}, ranges: p},
-		{kind: recLane, lane: 2, name: "a", seen: 5},
+		{kind: recLane, lane: 2, name: "a"},
 		{kind: recDone, lane: 2, ranges: p},
 		{kind: recAck, batch: batchID{1, 2, 3}},
 		{kind: recForget, lane: 1},
@@ -282,13 +277,13 @@ func FuzzJournal(f *testing.F) {
 			b = append(b, r...)
 		}
 		past := replay(b)
-		s := &Shipper{cfg: Default(), senders: map[senderKey]*sender{}, lanes: map[string]*lane{}, log: testLog()}
+		s := &Shipper{cfg: Default(), senders: map[senderKey]*sender{}, files: map[string]*fileProducer{}, log: testLog()}
 		s.counters.damaged.Store(0)
 		s.recoverJournal(past)
-		for _, l := range s.lanes {
+		for _, l := range s.files {
 			m, _ := l.Resume()
-			if m.End < 0 || m.ReadFrom < 0 || m.ReadFrom > m.End || int64(l.Acked()) > max(m.End, l.lastEnd.Load()) {
-				t.Errorf("lane %q resumes at %v, acked %d", l.name, m, l.Acked())
+			if m.End < 0 || m.ReadFrom < 0 || m.ReadFrom > m.End || m.End > l.lastEnd {
+				t.Errorf("file %q resumes at %v, last %d", l.name, m, l.lastEnd)
 			}
 		}
 		// What is written again says the same.

@@ -3,10 +3,8 @@ package ship
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
+	"runtime"
 	"testing"
-	"time"
 
 	"tidegate/collector"
 )
@@ -30,14 +28,14 @@ func TestSealMovesWhoWaits(t *testing.T) {
 	all[1].container = all[0].container // both in one partition, and room is taken by the file that stays
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	stays, poured := s.Lane(all[1].name), make(chan error, 2)
+	stays, poured := s.File(all[1].name), make(chan error, 2)
 	go func() { poured <- all[1].shipTo(ctx, stays) }()
-	eventually(t, "the room is taken", stays.(*lane).blocked.Load)
-	gone := s.Lane(all[0].name)
+	eventually(t, "the room is taken", stays.(*fileProducer).blocked.Load)
+	gone := s.File(all[0].name)
 	go func() { poured <- all[0].shipTo(t.Context(), gone) }()
-	eventually(t, "the other waits", gone.(*lane).blocked.Load)
+	eventually(t, "the other waits", gone.(*fileProducer).blocked.Load)
 	gone.SourceGone()
-	eventually(t, "its lines are safe", func() bool { return gone.Acked() == 300_000 })
+	eventually(t, "its lines are safe", func() bool { return safeUpTo(gone) == 300_000 })
 	cancel()
 	for range 2 {
 		if err := <-poured; err != nil && !errors.Is(err, context.Canceled) {
@@ -48,7 +46,7 @@ func TestSealMovesWhoWaits(t *testing.T) {
 
 	w.startBroker()
 	s = w.start(failpoints{})
-	if err := all[1].shipTo(t.Context(), s.Lane(all[1].name)); err != nil {
+	if err := all[1].shipTo(t.Context(), s.File(all[1].name)); err != nil {
 		t.Fatal(err)
 	}
 	w.close(s)
@@ -62,12 +60,12 @@ func TestLinesOfAFileThatIsGoneAreSpooled(t *testing.T) {
 		w := newHarness(t)
 		s := w.withoutKafka()
 		f := files(1, lines)
-		l := s.Lane(f[0].name)
+		l := s.File(f[0].name)
 		if err := f[0].shipTo(t.Context(), l); err != nil {
 			t.Fatal(err)
 		}
 		l.Close(false)
-		eventually(t, "its lines are safe", func() bool { return l.Acked() == uint64(100*lines) })
+		eventually(t, "its lines are safe", func() bool { return safeUpTo(l) == int64(100*lines) })
 		s.kill()
 		w.startBroker()
 		w.close(w.start(failpoints{}))
@@ -75,62 +73,61 @@ func TestLinesOfAFileThatIsGoneAreSpooled(t *testing.T) {
 	}
 }
 
-// TestAFileThatIsThereIsNotForgotten: a collector that ran for long without a reason to write its journal anew, or a host that was
-// off, or whose clock was wrong, finds its files where it left them.
-func TestAFileThatIsThereIsNotForgotten(t *testing.T) {
+// TestPruneDropsFilesThatAreGone: files that vanished while no collector ran are dropped after the first complete
+// listing, and those that exist are found where they were left.
+func TestPruneDropsFilesThatAreGone(t *testing.T) {
 	w := newHarness(t)
 	w.startBroker()
 	s := w.start(failpoints{})
-	all := files(2, 100)
+	all := files(3, 100)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	w.close(s)
-	w.cfg.ForgetAfter, w.cfg.ResumeTimeout = time.Minute, 100*time.Millisecond
-	w.age(30 * 24 * time.Hour)
 	s = w.start(failpoints{})
-	if m, ok := s.Lane(all[0].name).Resume(); !ok || m != (collector.Checkpoint{End: 10_000, ReadFrom: 10_000}) {
-		t.Errorf("the file resumes at %v, %v", m, ok)
+	open := s.File(all[0].name)
+	s.Prune(func(name string) bool { return name == all[1].name })
+	for _, f := range all[:2] {
+		if c, ok := s.File(f.name).Resume(); !ok || c != (collector.Checkpoint{End: 10_000, ReadFrom: 10_000}) {
+			t.Errorf("%s resumes at %v, %v", f.name, c, ok)
+		}
 	}
-	eventually(t, "the one that does not come back is forgotten", func() bool {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return s.lanes[all[1].name] == nil
-	})
-	if err := all[0].shipTo(t.Context(), s.Lane(all[0].name)); err != nil {
+	if err := all[0].shipTo(t.Context(), open); err != nil {
 		t.Fatal(err)
 	}
 	w.close(s)
 	w.checkExactlyOnce(all...)
-	w.age(0)
+
 	s = w.start(failpoints{})
 	defer w.close(s)
-	if _, ok := s.Lane(all[1].name).Resume(); ok {
-		t.Error("the journal remembers what was forgotten")
+	if _, ok := s.File(all[2].name).Resume(); ok {
+		t.Error("the journal remembers what was pruned")
 	}
-	if m, ok := s.Lane(all[0].name).Resume(); !ok || m.End != 10_000 {
-		t.Errorf("the file resumes at %v, %v", m, ok)
+	if c, ok := s.File(all[0].name).Resume(); !ok || c.End != 10_000 {
+		t.Errorf("the file resumes at %v, %v", c, ok)
 	}
 }
 
-// age makes the journal say that its lanes were last seen that long ago.
-func (w *harness) age(by time.Duration) {
-	w.t.Helper()
-	text, err := readJournal(w.state)
-	if err != nil {
-		w.t.Fatal(err)
+// TestPruneWaitsForReplays: a file that a batch of an earlier process waits for keeps its place until the replay
+// has expired, whatever a listing says.
+func TestPruneWaitsForReplays(t *testing.T) {
+	w := newHarness(t)
+	w.startBroker()
+	s := w.start(failpoints{beforeProduce: func(batchID) { runtime.Goexit() }})
+	all := files(1, 40)
+	if err := shipAll(t.Context(), s, all); err != nil {
+		t.Fatal(err)
 	}
-	out := []byte(journalMagic)
-	readRecords(text, func(e *record) {
-		e.seen -= int64(by / time.Second)
-		out = appendRecord(out, e)
-	})
-	w.writeJournal(out)
-}
+	eventually(t, "a batch is in the journal", func() bool { return s.counters.read.sum() == 40 && s.journal.bytes() > 60 })
+	s.kill()
 
-func (w *harness) writeJournal(text []byte) {
-	w.t.Helper()
-	if err := os.WriteFile(filepath.Join(w.state, "journal"), text, 0o600); err != nil {
-		w.t.Fatal(err)
+	s = w.start(failpoints{})
+	s.Prune(func(string) bool { return false })
+	if err := all[0].shipTo(t.Context(), s.File(all[0].name)); err != nil {
+		t.Fatal(err)
 	}
+	if l := w.close(s); l.Lost != 0 || l.Delivered != 40 {
+		t.Errorf("ledger %+v", l)
+	}
+	w.checkExactlyOnce(all...)
 }

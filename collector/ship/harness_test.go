@@ -37,7 +37,7 @@ func newHarness(t *testing.T) *harness {
 	t.Helper()
 	w := &harness{t: t, port: freePort(t), data: t.TempDir(), state: t.TempDir()}
 	var err error
-	if w.id, err = LoadIdentity(w.state); err != nil {
+	if w.id, err = collector.LoadID(w.state); err != nil {
 		t.Fatal(err)
 	}
 	w.cfg = Default()
@@ -292,11 +292,11 @@ func (f *file) event(i int) *pipeline.Event {
 }
 
 // shipTo reads f from where its lane has come to, until its end or an error.
-func (f *file) shipTo(ctx context.Context, l collector.Lane) error {
+func (f *file) shipTo(ctx context.Context, l collector.FileProducer) error {
 	m, _ := l.Resume()
 	for i := int(m.ReadFrom) / f.size; i < f.lines; i++ {
 		at := int64(i+1) * int64(f.size)
-		if _, err := l.Ship(ctx, f.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
+		if err := l.Ship(ctx, f.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
 			return err
 		}
 	}
@@ -308,7 +308,7 @@ func shipAll(ctx context.Context, s *Shipper, all []*file) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(all))
 	for i, f := range all {
-		wg.Go(func() { errs[i] = f.shipTo(ctx, s.Lane(f.name)) })
+		wg.Go(func() { errs[i] = f.shipTo(ctx, s.File(f.name)) })
 	}
 	wg.Wait()
 	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
@@ -338,4 +338,21 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("never: %s", what)
 		}
 	}
+}
+
+// safeUpTo returns the End up to which everything of a file is safe.
+func safeUpTo(f collector.FileProducer) int64 {
+	c, _ := f.Resume()
+	return c.End
+}
+
+// safePackets returns how many queries and sessions are in Kafka, in the spool, or dropped and counted.
+func (s *Shipper) safePackets() (n uint64) {
+	for _, d := range []pipeline.Dataset{pipeline.Dataset_DNS, pipeline.Dataset_SESSION} {
+		n += s.counters.safe[d].Load()
+		for reason := range s.counters.discarded {
+			n += s.counters.discarded[reason][d].Load()
+		}
+	}
+	return n
 }

@@ -10,11 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"time"
 )
-
-// refreshEvery is how old the times may be at which the journal says that files were last seen.
-const refreshEvery = time.Hour
 
 // compactAt is the size at which the journal is written anew, or twice what it then comes to.
 const compactAt = 4 << 20
@@ -34,11 +30,10 @@ type journal struct {
 	size    int64                       // of what is whole; bytes behind it are overwritten
 	limit   int64                       // compact when size has passed it
 	next    uint32                      // number for the next lane
-	lanes   map[uint32]*lane            // that have a number
+	lanes   map[uint32]*fileProducer    // that have a number
 	pending map[batchID]*journaledBatch // batches that are not safe
 	parts   int
 	closed  bool
-	fresh   time.Time // when it was last written anew
 	buf     []byte
 	written atomic.Int64
 }
@@ -104,7 +99,7 @@ func (j *journal) compact() error {
 	if j.wrap != nil {
 		j.file = j.wrap(f)
 	}
-	j.limit, j.fresh = max(compactAt, 2*j.size), time.Now()
+	j.limit = max(compactAt, 2*j.size)
 	j.written.Store(j.size)
 	return nil
 }
@@ -121,17 +116,6 @@ func (j *journal) snapshot() []byte {
 		b = appendRecord(b, &record{kind: recBatch, batch: p.id, ranges: p.ranges})
 	}
 	return b
-}
-
-// refresh writes the journal anew when that was long ago.
-func (j *journal) refresh(now time.Time) error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.closed || j.file == nil || now.Sub(j.fresh) < refreshEvery {
-		return nil
-	}
-	j.fresh = now
-	return j.compact()
 }
 
 // write appends records, all or none. j.mu is held.
@@ -164,14 +148,14 @@ func (j *journal) write(records []byte) error {
 }
 
 // batch writes what b holds, under its stamp. Only when it returns nil may b be produced.
-func (j *journal) batch(b *batch, stamp batchID, now int64) error {
+func (j *journal) batch(b *batch, stamp batchID) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.buf = j.buf[:0]
 	p := &journaledBatch{id: stamp, ranges: make([]rangeRecord, 0, len(b.ranges))}
-	var fresh []*lane
+	var fresh []*fileProducer
 	for _, q := range b.ranges {
-		l := q.lane
+		l := q.file
 		if l.id == 0 {
 			l.id = j.next
 			j.next++
@@ -179,9 +163,9 @@ func (j *journal) batch(b *batch, stamp batchID, now int64) error {
 		if j.lanes[l.id] == nil {
 			j.lanes[l.id] = l
 			fresh = append(fresh, l)
-			j.buf = appendRecord(j.buf, &record{kind: recLane, lane: l.id, seen: now / 1e9, name: l.name})
+			j.buf = appendRecord(j.buf, &record{kind: recLane, lane: l.id, name: l.name})
 		}
-		p.ranges = append(p.ranges, rangeRecord{lane: l.id, after: q.after, checkpoint: q.checkpoint, count: q.count})
+		p.ranges = append(p.ranges, rangeRecord{lane: l.id, after: q.after, checkpoint: q.end, count: q.count})
 	}
 	j.buf = appendRecord(j.buf, &record{kind: recBatch, batch: stamp, ranges: p.ranges})
 	j.pending[stamp] = p // before it is written, since writing may compact
@@ -207,10 +191,10 @@ func (j *journal) ack(stamp batchID) error {
 }
 
 // shrink tells that what l still lacks of a portion will not come.
-func (j *journal) shrink(stamp batchID, l *lane, p *batchRange) error {
+func (j *journal) shrink(stamp batchID, l *fileProducer, p *batchRange) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	kept := rangeRecord{lane: l.id, after: p.after, checkpoint: p.checkpoint, count: p.count}
+	kept := rangeRecord{lane: l.id, after: p.after, checkpoint: p.end, count: p.count}
 	if b := j.pending[stamp]; b != nil {
 		for i := range b.ranges {
 			if q := &b.ranges[i]; q.lane == l.id && q.after == p.after {
@@ -222,7 +206,7 @@ func (j *journal) shrink(stamp batchID, l *lane, p *batchRange) error {
 }
 
 // forget tells that a lane is over and nothing of it is missing.
-func (j *journal) forget(l *lane) error {
+func (j *journal) forget(l *fileProducer) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if l.id == 0 || j.lanes[l.id] != l {
@@ -271,8 +255,8 @@ func syncDir(dir string) {
 
 // recoveredJournal is what the journal of an earlier life says.
 type recoveredJournal struct {
-	lanes   map[uint32]*lane
-	names   map[string]*lane // the lane that a name meant last
+	lanes   map[uint32]*fileProducer
+	names   map[string]*fileProducer // the lane that a name meant last
 	batches map[batchID]*recoveredBatch
 	parts   int
 	next    uint32 // above every number of a lane
@@ -286,7 +270,7 @@ type recoveredBatch struct {
 
 // replay reads a journal. Whatever the bytes are, it gives a past that can be resumed.
 func replay(b []byte) *recoveredJournal {
-	p := &recoveredJournal{lanes: map[uint32]*lane{}, names: map[string]*lane{}, batches: map[batchID]*recoveredBatch{}, next: 1}
+	p := &recoveredJournal{lanes: map[uint32]*fileProducer{}, names: map[string]*fileProducer{}, batches: map[batchID]*recoveredBatch{}, next: 1}
 	if len(bytes.TrimLeft(b, "\x00")) == 0 {
 		return p
 	}
@@ -299,13 +283,13 @@ func (p *recoveredJournal) apply(e *record) {
 	case recLane:
 		p.lane(e)
 	case recMark:
-		if l := p.lanes[e.lane]; l != nil && e.ranges[0].checkpoint.End >= l.safe.End {
-			l.safe, l.known = e.ranges[0].checkpoint, true
+		if l := p.lanes[e.lane]; l != nil && e.ranges[0].checkpoint.End >= l.checkpoint.End {
+			l.checkpoint, l.known = e.ranges[0].checkpoint, true
 			l.advance()
 		}
 	case recDone:
 		if l := p.lanes[e.lane]; l != nil {
-			l.insertRange(&batchRange{lane: l, after: e.ranges[0].after, checkpoint: e.ranges[0].checkpoint, done: true, replay: &rangeReplay{}})
+			l.insertRange(&batchRange{file: l, after: e.ranges[0].after, end: e.ranges[0].checkpoint, done: true, replay: &rangeReplay{}})
 			l.advance()
 		}
 	case recBatch:
@@ -315,7 +299,7 @@ func (p *recoveredJournal) apply(e *record) {
 			delete(p.batches, e.batch)
 			for _, q := range b.ranges {
 				q.done = true
-				q.lane.advance()
+				q.file.advance()
 			}
 		}
 	case recShrink:
@@ -331,9 +315,9 @@ func (p *recoveredJournal) lane(e *record) {
 	if e.lane == 0 || e.lane == 1<<32-1 || p.lanes[e.lane] != nil {
 		return
 	}
-	l := &lane{id: e.lane, name: e.name, seen: e.seen, marked: true}
+	l := &fileProducer{id: e.lane, name: e.name}
 	if was := p.names[e.name]; was != nil {
-		was.orphan = true // the name came to mean another file
+		was.setState(fileClosed) // the name came to mean another file
 	}
 	p.lanes[e.lane], p.names[e.name] = l, l
 	p.next = max(p.next, e.lane+1)
@@ -348,7 +332,7 @@ func (p *recoveredJournal) forget(id uint32) {
 	if p.names[l.name] == l {
 		delete(p.names, l.name)
 	}
-	l.orphan = true // should a batch still name it
+	l.setState(fileClosed) // should a batch still name it
 }
 
 func (p *recoveredJournal) batch(e *record) {
@@ -361,7 +345,7 @@ func (p *recoveredJournal) batch(e *record) {
 		if l == nil {
 			continue // its record was damaged: nobody can say which file it was
 		}
-		n := &batchRange{lane: l, after: q.after, checkpoint: q.checkpoint, count: q.count, replay: &rangeReplay{}}
+		n := &batchRange{file: l, after: q.after, end: q.checkpoint, count: q.count, replay: &rangeReplay{}}
 		l.known = true
 		l.insertRange(n)
 		b.ranges = append(b.ranges, n)
@@ -375,10 +359,10 @@ func (p *recoveredJournal) shrink(e *record) {
 		return
 	}
 	for _, q := range b.ranges {
-		if q.lane.id == e.ranges[0].lane && q.after == e.ranges[0].after {
-			q.checkpoint, q.count = e.ranges[0].checkpoint, e.ranges[0].count
+		if q.file.id == e.ranges[0].lane && q.after == e.ranges[0].after {
+			q.end, q.count = e.ranges[0].checkpoint, e.ranges[0].count
 			if q.count == 0 {
-				q.lane.removeRange(q)
+				q.file.removeRange(q)
 			}
 		}
 	}

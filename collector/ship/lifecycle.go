@@ -27,8 +27,6 @@ func (s *Shipper) maintain() {
 		}
 		now := time.Now()
 		s.expireReplays(now)
-		s.forgetOld(now)
-		s.reportDiskError(&s.counters.journalErr, "journal", s.journal.refresh(now))
 		s.spillAll(false)
 	}
 }
@@ -199,9 +197,9 @@ func (s *Shipper) sleep(d time.Duration) bool {
 	}
 }
 
-func (s *Shipper) signalDelivered() {
+func (s *Shipper) signalProgress() {
 	select {
-	case s.delivered <- struct{}{}:
+	case s.progress <- struct{}{}:
 	default:
 	}
 }
@@ -214,14 +212,14 @@ func (s *Shipper) Close(ctx context.Context) error {
 	}
 	close(s.stop)
 	for _, p := range s.everyPartition() {
-		p.files.closeInput()
-		p.packets.closeInput()
+		p.files.stop()
+		p.packets.stop()
 	}
 	s.retryNow()
 	for !s.everythingProduced() && !s.brokerUnreachable() {
 		t := time.NewTimer(janitorEvery)
 		select {
-		case <-s.delivered:
+		case <-s.progress:
 		case <-t.C:
 		case <-ctx.Done():
 		}
@@ -265,7 +263,7 @@ func (s *Shipper) closeFiles(flush bool) error {
 	if s.reg != nil {
 		s.reg.Unregister(s)
 	}
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, s.lock.Unlock())
 }
 
 func (s *Shipper) everythingProduced() bool {
@@ -275,7 +273,7 @@ func (s *Shipper) everythingProduced() bool {
 		}
 	}
 	for _, st := range s.everySender() {
-		if !st.drained() {
+		if !st.isDrained() {
 			return false
 		}
 	}
@@ -288,12 +286,12 @@ func (s *Shipper) brokerUnreachable() bool {
 		return false
 	}
 	for _, p := range s.everyPartition() {
-		if p.files.bufferedEvents() > 0 && !p.files.sender.unreachable() {
+		if p.files.bufferedEvents() > 0 && !p.files.sender.isUnreachable() {
 			return false
 		}
 	}
 	for _, st := range s.everySender() {
-		if !st.drained() && !st.unreachable() {
+		if !st.isDrained() && !st.isUnreachable() {
 			return false
 		}
 	}

@@ -25,7 +25,7 @@ func (s *Shipper) recoverSpool(p *recoveredJournal) error {
 		}
 		p.apply(&record{kind: recAck, batch: b.stamp})
 		st := s.senderFor(senderKey{b.stamp.epoch, b.stamp.partition}, b.wire)
-		st.insertRecovered(&pendingBatch{seq: b.stamp.sequence, state: stateReady, ref: where, counts: b.counts, stampedAt: time.Now(), confirmed: true})
+		st.insertRecovered(&pendingBatch{sequence: b.stamp.sequence, state: stateReady, ref: where, counts: b.counts, stampedAt: time.Now(), confirmed: true})
 	})
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func (s *Shipper) recoverJournal(p *recoveredJournal) {
 	s.reportDamage("journal", int64(p.damaged))
 	j := &s.journal
 	j.sync, j.next, j.parts, j.wrap = s.cfg.Sync, p.next, p.parts, s.failpoints.journalFile
-	j.lanes, j.pending = map[uint32]*lane{}, map[batchID]*journaledBatch{}
+	j.lanes, j.pending = map[uint32]*fileProducer{}, map[batchID]*journaledBatch{}
 	batches := make([]*recoveredBatch, 0, len(p.batches))
 	for _, b := range p.batches {
 		batches = append(batches, b)
@@ -53,18 +53,18 @@ func (s *Shipper) recoverJournal(p *recoveredJournal) {
 		}
 	}
 	for _, l := range p.lanes {
-		l.s, l.gone = s, make(chan struct{})
-		if l.orphan && !l.hasUnfinished() {
+		l.shipper, l.router.shipper, l.gone = s, s, make(chan struct{})
+		if l.is(fileClosed) && !l.hasUnfinished() {
 			continue
 		}
-		l.lastEnd.Store(l.safe.End)
+		l.lastEnd, l.rangeEnd = l.checkpoint.End, l.checkpoint.End
 		l.unpassed.Store(int32(len(l.ranges)))
 		if len(l.ranges) > 0 {
-			s.recoveredLanes = append(s.recoveredLanes, l)
+			s.recoveredFiles = append(s.recoveredFiles, l)
 		}
 		j.lanes[l.id] = l
 		if p.names[l.name] == l {
-			s.lanes[l.name] = l
+			s.files[l.name] = l
 		}
 	}
 }
@@ -72,7 +72,7 @@ func (s *Shipper) recoverJournal(p *recoveredJournal) {
 // recoverBatch makes b an item that waits until its lines have come again.
 func (s *Shipper) recoverBatch(b *recoveredBatch) {
 	st := s.senderFor(senderKey{b.id.epoch, b.id.partition}, false)
-	it := &pendingBatch{seq: b.id.sequence, state: stateRecovering, batch: newBatch(), stampedAt: time.Now()}
+	it := &pendingBatch{sequence: b.id.sequence, state: stateRecovering, batch: newBatch(), stampedAt: time.Now()}
 	record := &journaledBatch{id: b.id}
 	for _, q := range b.ranges {
 		if q.count == 0 { // given up in an earlier life
@@ -81,7 +81,7 @@ func (s *Shipper) recoverBatch(b *recoveredBatch) {
 		it.missingRanges++
 		it.batch.ranges = append(it.batch.ranges, q)
 		q.batch, q.replay.sender, q.replay.pending = it.batch, st, it
-		record.ranges = append(record.ranges, rangeRecord{lane: q.lane.id, after: q.after, checkpoint: q.checkpoint, count: q.count})
+		record.ranges = append(record.ranges, rangeRecord{lane: q.file.id, after: q.after, checkpoint: q.end, count: q.count})
 	}
 	if it.missingRanges == 0 { // nobody knows what was in it
 		it.batch.recycle()
@@ -92,7 +92,7 @@ func (s *Shipper) recoverBatch(b *recoveredBatch) {
 }
 
 // hasUnfinished tells whether a batch waits for the lane.
-func (l *lane) hasUnfinished() bool {
+func (l *fileProducer) hasUnfinished() bool {
 	return slices.ContainsFunc(l.ranges, func(p *batchRange) bool { return !p.done })
 }
 

@@ -7,227 +7,233 @@ import (
 	"tidegate/pipeline"
 )
 
-// rangeReplay is what a portion that an earlier life cut comes to in this one. Its fields are guarded by the stream of its batch, passed by
-// its lane.
+// A rangeReplay is the progress of a range that an earlier process made and that is filled again in this one.
+// passed is guarded by the file's lock, the other fields that change by the sender's.
 type rangeReplay struct {
 	sender   *sender
 	pending  *pendingBatch
-	received uint32               // events that have come again
+	received uint32               // lines that were read again
 	last     collector.Checkpoint // of the last of them
-	finished bool                 // no more will come
-	passed   bool                 // the owner has come behind it
+	finished bool                 // no more lines will be accepted
+	passed   bool                 // the owner has read past the range
 }
 
-// replayEvent finds the place of an event that may have been shipped in an earlier life. True: it had one, and is gone.
+// replayEvent handles an event that an earlier process may have shipped. It reports whether e belonged to a batch
+// of that process; e is then released.
 //
-// A batch that was acknowledged is safe: its events are dropped. One that was not may or may not stand in Kafka: its events are put
-// together again under the same stamp, and the reader knows whether it has seen that. Everything else is new.
-func (l *lane) replayEvent(e *pipeline.Event, m collector.Checkpoint) bool {
-	l.lastActive.Store(time.Now().UnixNano())
-	target, repeat := l.findReplay(m.End)
-	if repeat {
-		l.lastEnd.Store(m.End)
-		l.s.counters.reread[dataset(e)].Add(1)
-		pipeline.ReleaseEvent(e)
+// Lines of a batch that was acknowledged are safe: they are dropped. A batch that was not acknowledged may or may
+// not be in Kafka: its lines are put into a batch with the same id again, so that the reader can recognise it. All
+// other lines are new.
+func (f *fileProducer) replayEvent(e *pipeline.Event, c collector.Checkpoint) bool {
+	f.lastActive.Store(time.Now().UnixNano())
+	target, safe := f.findReplay(c.End)
+	if safe {
+		f.skipTo(c.End)
+		f.dropReread(e)
 		return true
 	}
-	if target == nil {
+	if target == nil || !f.refill(target, e, c) {
 		return false
 	}
-	a := target.replay
-	a.sender.mu.Lock()
-	if a.finished { // somebody thought that we would not come
-		a.sender.mu.Unlock()
-		return false
-	}
-	d := dataset(e)
-	l.s.counters.read[d].Add(1)
-	if err := a.pending.batch.addEvent(e, 2*l.s.cfg.BatchBytes); err != nil { // containers have come to say more than they did
-		l.s.counters.discarded[dropTooLarge][d].Add(1)
-	}
-	a.received++
-	a.last = m
-	l.lastEnd.Store(m.End)
-	a.sender.mu.Unlock()
-	if m.End == target.checkpoint.End {
-		l.mu.Lock()
-		l.passRange(target)
-		l.mu.Unlock()
-		l.s.finishRange(target)
+	f.skipTo(c.End)
+	if c.End == target.end.End {
+		f.mu.Lock()
+		f.pass(target)
+		f.mu.Unlock()
+		f.shipper.finishReplay(target)
 	}
 	pipeline.ReleaseEvent(e)
 	return true
 }
 
-// findReplay finds the portion of an earlier life in which at lies: one that must be cut again, or one that is safe. What lies before at
-// is complete.
-func (l *lane) findReplay(at int64) (target *batchRange, repeat bool) {
-	var over []*batchRange
-	l.mu.Lock()
-	for _, p := range l.ranges {
-		if p.replay == nil || p.replay.passed {
+// refill puts e into the batch of r. It reports false if the replay of r was abandoned: e is then a new line.
+func (f *fileProducer) refill(r *batchRange, e *pipeline.Event, c collector.Checkpoint) bool {
+	replay := r.replay
+	replay.sender.mu.Lock()
+	defer replay.sender.mu.Unlock()
+	if replay.finished {
+		return false
+	}
+	counters := &f.shipper.counters
+	d := dataset(e)
+	counters.read[d].Add(1)
+
+	// The metadata of containers may have grown since the batch was made, so it may be larger than others.
+	if err := replay.pending.batch.addEvent(e, 2*f.shipper.cfg.BatchBytes); err != nil {
+		counters.discarded[dropTooLarge][d].Add(1)
+	}
+	replay.received++
+	replay.last = c
+	return true
+}
+
+// findReplay returns the unfinished recovered range that contains the line that ends at end, or reports that the
+// line is safe. The owner has read past the ranges before it: they are finished.
+func (f *fileProducer) findReplay(end int64) (target *batchRange, safe bool) {
+	var incomplete []*batchRange
+	f.mu.Lock()
+	for _, r := range f.ranges {
+		if r.replay == nil || r.replay.passed {
 			continue
 		}
-		if at <= p.after {
-			break
+		if end <= r.after {
+			break // the line lies between the ranges: it is new
 		}
-		if at > p.checkpoint.End {
-			l.passRange(p)
-			if !p.done {
-				over = append(over, p)
+		if end > r.end.End {
+			f.pass(r)
+			if !r.done {
+				incomplete = append(incomplete, r)
 			}
 			continue
 		}
-		if !p.done {
-			target = p
+
+		// r contains the line.
+		if !r.done {
+			target = r
 			break
 		}
-		repeat = true
-		if at == p.checkpoint.End {
-			l.passRange(p)
+		safe = true
+		if end == r.end.End {
+			f.pass(r)
 		}
 		break
 	}
-	l.advance()
-	l.mu.Unlock()
-	for _, p := range over {
-		l.s.finishRange(p)
+	f.advance()
+	f.mu.Unlock()
+
+	// finishReplay takes the sender's lock and may send, so it runs without the file's lock.
+	for _, r := range incomplete {
+		f.shipper.finishReplay(r)
 	}
-	return target, repeat
+	return target, safe
 }
 
-// passRange tells that the owner has come behind p; l.mu is held.
-func (l *lane) passRange(p *batchRange) {
-	if !p.replay.passed {
-		p.replay.passed = true
-		l.unpassed.Add(-1)
-	}
-}
-
-// abandonReplay completes the portions of an earlier life: no more will come for them. Should it come after all, it is new: rather twice,
-// under the same event ids, than not at all.
-func (l *lane) abandonReplay() {
-	var over []*batchRange
-	l.mu.Lock()
-	for _, p := range l.ranges {
-		a := p.replay
-		if a == nil {
-			continue
-		}
-		if p.done {
-			l.passRange(p)
-			continue
-		}
-		a.sender.mu.Lock()
-		if !a.finished {
-			a.finished = true
-			l.s.countFileGone(p.count - min(p.count, a.received))
-			p.count = a.received
-			if p.checkpoint = a.last; a.received == 0 {
-				p.checkpoint = collector.Checkpoint{End: p.after, ReadFrom: p.after}
-			}
-			over = append(over, p)
-		}
-		a.sender.mu.Unlock()
-	}
-	for _, p := range over {
-		l.passRange(p)
-		if p.count == 0 {
-			l.removeRange(p)
-		}
-	}
-	l.advance()
-	l.mu.Unlock()
-	for _, p := range over {
-		l.s.reportDiskError(&l.s.counters.journalErr, "journal", l.s.journal.shrink(p.replay.pending.key(p.replay.sender), l, p))
-		l.s.sendIfComplete(p)
+// pass records that the owner has read past r; f.mu must be held.
+func (f *fileProducer) pass(r *batchRange) {
+	if !r.replay.passed {
+		r.replay.passed = true
+		f.unpassed.Add(-1)
 	}
 }
 
-// finishRange tells that all of p has come, or that the owner has come behind it without.
-func (s *Shipper) finishRange(p *batchRange) {
-	a := p.replay
-	a.sender.mu.Lock()
-	was := a.finished
-	a.finished = true
-	missing := p.count - min(p.count, a.received)
-	a.sender.mu.Unlock()
-	if was {
+// abandonReplay finishes the recovered ranges of f with the lines that were read again so far: no more are
+// expected. A line that is read after all is shipped as a new one: twice, under the same event id, is better than
+// never.
+func (f *fileProducer) abandonReplay() {
+	var abandoned []*batchRange
+
+	// 1. Shrink each unfinished range to what was received, and count the rest as lost. From here on refill refuses
+	// lines for it.
+	f.mu.Lock()
+	for _, r := range f.ranges {
+		switch {
+		case r.replay == nil:
+		case r.done:
+			f.pass(r)
+		case f.shrink(r):
+			abandoned = append(abandoned, r)
+		}
+	}
+
+	// 2. Nothing waits for the owner any more. A range without lines leaves the list; the others leave when their
+	// batches are safe.
+	for _, r := range abandoned {
+		f.pass(r)
+		if r.count == 0 {
+			f.removeRange(r)
+		}
+	}
+	f.advance()
+	f.mu.Unlock()
+
+	// 3. The journal learns of the new extent before the batch can be sent.
+	for _, r := range abandoned {
+		f.shipper.shrinkInJournal(r)
+		f.shipper.sendIfComplete(r.replay.pending, r.replay.sender)
+	}
+}
+
+// shrink ends the replay of r with the lines that were received. It reports false if the replay has ended already.
+// f.mu must be held.
+func (f *fileProducer) shrink(r *batchRange) bool {
+	replay := r.replay
+	replay.sender.mu.Lock()
+	defer replay.sender.mu.Unlock()
+	if replay.finished {
+		return false
+	}
+	replay.finished = true
+	f.shipper.countFileGone(r.count - min(r.count, replay.received))
+	r.count = replay.received
+	if r.end = replay.last; r.count == 0 {
+		r.end = collector.Checkpoint{End: r.after, ReadFrom: r.after}
+	}
+	return true
+}
+
+// finishReplay ends the replay of r: all its lines were read again, or the owner has read past it. Lines that were
+// not read again are counted as lost.
+func (s *Shipper) finishReplay(r *batchRange) {
+	replay := r.replay
+	replay.sender.mu.Lock()
+	already := replay.finished
+	replay.finished = true
+	missing := r.count - min(r.count, replay.received)
+	replay.sender.mu.Unlock()
+	if already {
 		return
 	}
 	s.countFileGone(missing)
-	s.sendIfComplete(p)
+	s.sendIfComplete(replay.pending, replay.sender)
 }
 
-// sendIfComplete sends the batch of p if that was the last it waited for.
-func (s *Shipper) sendIfComplete(p *batchRange) {
-	st, it := p.replay.sender, p.replay.pending
-	st.mu.Lock()
-	it.missingRanges--
-	isReady := it.missingRanges == 0
-	if isReady {
-		it.counts, it.stampedAt = it.batch.counts, time.Now()
-		it.batch.appendHeader(s.batchHeader(st.epoch, st.partition, it.seq))
-		it.state = stateReady
-		if it.batch.events == 0 {
-			it.state = stateProducing // there is nothing to send, nobody else may touch it
-		}
+// sendIfComplete is called once for each recovered range of pending when its replay has ended. After the last one
+// the batch gets its header again and is sent under its old id.
+func (s *Shipper) sendIfComplete(pending *pendingBatch, sender *sender) {
+	sender.mu.Lock()
+	pending.missingRanges--
+	complete := pending.missingRanges == 0
+	empty := complete && pending.batch.events == 0
+	switch {
+	case empty:
+		pending.state = stateProducing // there is nothing to send, and nobody else may touch it
+	case complete:
+		pending.counts, pending.stampedAt = pending.batch.counts, time.Now()
+		pending.batch.appendHeader(s.batchHeader(sender.epoch, sender.partition, pending.sequence))
+		pending.state = stateReady
 	}
-	empty := isReady && it.batch.events == 0
-	st.dispatch()
-	st.mu.Unlock()
+	sender.dispatch()
+	sender.mu.Unlock()
 	if empty {
-		st.finish(it)
+		sender.finish(pending)
 	}
 }
 
-// countFileGone counts events of an earlier life that have not come again.
+// countFileGone counts lines of an earlier process that were not read again.
 func (s *Shipper) countFileGone(n uint32) {
 	s.counters.recovered[pipeline.Dataset_LOG].Add(uint64(n))
 	s.counters.discarded[lostFile][pipeline.Dataset_LOG].Add(uint64(n))
 }
 
-// forgetGrace is how many resume times a file that was not seen for long has, to show up again in this life. The time that the
-// journal has may be wrong: the host was off, or its clock was another.
-const forgetGrace = 10
-
-// forgetOld forgets, once in a life, the files that were not seen for long and have not come back.
-func (s *Shipper) forgetOld(now time.Time) {
-	if s.forgot || now.Sub(s.started) < forgetGrace*s.cfg.ResumeTimeout {
-		return
-	}
-	s.forgot = true
-	oldest := now.Add(-s.cfg.ForgetAfter).Unix()
-	var old []*lane
-	s.mu.Lock() // nobody opens a lane meanwhile
-	for _, l := range s.lanes {
-		l.mu.Lock()
-		if l.marked && !l.opened.Load() && l.seen < oldest && len(l.ranges) == 0 {
-			l.closed, l.keep = true, false
-			old = append(old, l)
-		}
-		l.mu.Unlock()
-	}
-	s.mu.Unlock()
-	for _, l := range old {
-		s.dropFinishedLane(l)
-	}
-}
-
-// expireReplays gives up what waits for files that do not come back.
+// expireReplays abandons the replays of files that do not come back, or that their owner does not go on reading.
 func (s *Shipper) expireReplays(now time.Time) {
-	long := s.cfg.ResumeTimeout
-	for _, l := range s.lanesToReplay() {
-		if l.unpassed.Load() == 0 {
+	for _, f := range s.filesToReplay() {
+		if f.unpassed.Load() == 0 {
 			continue
 		}
-		gone := l.orphan || now.Sub(s.started) > long
-		if l.opened.Load() {
-			gone = !l.blocked.Load() && now.UnixNano()-l.lastActive.Load() > int64(long)
+		expired := false
+		switch fileState(f.state.Load()) {
+		case fileOpen, fileGone:
+			inactive := now.UnixNano() - f.lastActive.Load()
+			expired = !f.blocked.Load() && inactive > int64(s.cfg.ResumeTimeout)
+		case fileClosed:
+			expired = true
+		case fileIdle, fileMissing:
+			expired = now.Sub(s.started) > s.cfg.ResumeTimeout
 		}
-		if gone {
-			l.abandonReplay()
-			s.dropFinishedLane(l)
+		if expired {
+			f.abandonReplay()
+			s.dropFinishedFile(f)
 		}
 	}
 }

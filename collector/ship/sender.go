@@ -3,60 +3,16 @@ package ship
 import (
 	"cmp"
 	"context"
-	"math/rand/v2"
+	"errors"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 
-	tidekafka "tidegate/pipeline/kafka"
+	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/retry"
 )
-
-// A sender is the batches of one boot and partition, in the order of their stamps, from where the first is not acknowledged. It
-// produces them, several at a time, but none that is a window or more above the first: the reader would take that first one, when
-// it comes at last, for a repeat. It does not matter to it whether a batch lies in memory or in the spool, or belongs to this life.
-type sender struct {
-	s         *Shipper
-	epoch     uint64
-	partition uint32
-	packets   bool
-	budget    *byteBudget // that batches in memory were charged to; nil: none
-	batcher   *batcher    // of this life; nil: an earlier one
-
-	mu           sync.Mutex
-	pending      []*pendingBatch
-	next         uint64 // stamp for the next batch
-	sending      int
-	failures     int // produce requests that failed since the last that did not
-	failingSince time.Time
-	retryAt      time.Time
-	timer        *time.Timer
-}
-
-// The states of an item.
-const (
-	stateRecovering = iota // an earlier life's: it is being cut again
-	stateReady             // to be produced
-	stateProducing         // being produced
-	stateSpilling          // being written to the spool
-	stateDone              // acknowledged by Kafka, or given up and counted
-)
-
-// An pendingBatch is a batch that has its stamp.
-type pendingBatch struct {
-	seq           uint64
-	state         int
-	missingRanges int    // portions that forming waits for
-	batch         *batch // nil: it lies in the spool
-	ref           spoolRef
-	counts        datasetCounts
-	stampedAt     time.Time // when it was stamped
-	confirmed     bool      // its lanes know that it is
-	journaled     bool      // the journal knows it, though it is of the wire
-}
-
-func (it *pendingBatch) key(st *sender) batchID { return batchID{st.epoch, st.partition, it.seq} }
 
 const (
 	firstRetry = 100 * time.Millisecond
@@ -64,310 +20,383 @@ const (
 	diskRetry  = time.Second
 )
 
-// addPacketBatch stamps a batch of the wire and takes it over. Stamp and place are given in one step: a batch that came into the stream after
-// others above it had been produced could be out of the reader's window.
-func (st *sender) addPacketBatch(b *batch, state int) *pendingBatch {
-	st.mu.Lock()
-	b.appendHeader(st.s.batchHeader(st.epoch, st.partition, st.next))
-	it := &pendingBatch{seq: st.next, state: state, batch: b, counts: b.counts, stampedAt: time.Now()}
-	st.next++
-	st.pending = append(st.pending, it)
-	st.dispatch()
-	st.mu.Unlock()
-	if st.budget.used.Load() > st.budget.limit()/4 {
-		st.s.requestMaintenance()
+// A sender produces the batches of one epoch and partition in the order of their sequences, several at a time. It
+// never produces a batch whose sequence is a window or more above the first unfinished one: a reader remembers a
+// window of sequences and would take that first batch, when it arrives at last, for a repeat. A batch may lie in
+// memory or in the spool and may have been made by an earlier process.
+type sender struct {
+	shipper   *Shipper
+	epoch     uint64
+	partition uint32
+	packets   bool        // its batches can go to the spool, and are not in the journal
+	budget    *byteBudget // that batches in memory were charged to
+	batcher   *batcher    // that fills it; nil: the epoch is that of an earlier process
+
+	mu           sync.Mutex
+	pending      []*pendingBatch // by sequence; finished ones leave at the front
+	next         uint64          // sequence of the next batch
+	producing    int             // requests that are under way
+	backoff      retry.Backoff
+	failingSince time.Time
+	retryAt      time.Time // of no use unless the last request failed
+	timer        *time.Timer
+}
+
+// A batchState is the state of a pendingBatch; the package comment draws the transitions.
+type batchState int
+
+const (
+	stateRecovering batchState = iota // of an earlier process: its lines are being read again
+	stateReady                        // to be produced or spilled
+	stateProducing                    // in a produce request
+	stateSpilling                     // being written to the spool or the journal
+	stateDone                         // acknowledged by Kafka, or lost and counted
+)
+
+// A pendingBatch is a batch that has its sequence. Its fields are guarded by the sender's lock; while the state is
+// stateProducing or stateSpilling they belong to the goroutine that set it.
+type pendingBatch struct {
+	sequence      uint64
+	state         batchState
+	missingRanges int      // ranges whose lines stateRecovering waits for
+	batch         *batch   // nil: it lies in the spool
+	ref           spoolRef // where
+	counts        datasetCounts
+	stampedAt     time.Time // when it got its sequence, or was recovered
+	confirmed     bool      // its files know that its lines are safe
+	journaled     bool      // the journal has it, although the sender is one of packets
+}
+
+func (p *pendingBatch) id(s *sender) batchID { return batchID{s.epoch, s.partition, p.sequence} }
+
+// addPacketBatch gives full the next sequence and takes it over in the given state. Both happen under one lock: a
+// batch that joined after batches above it were produced could be outside the reader's window.
+func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
+	s.mu.Lock()
+	full.appendHeader(s.shipper.batchHeader(s.epoch, s.partition, s.next))
+	pending := &pendingBatch{sequence: s.next, state: state, batch: full, counts: full.counts, stampedAt: time.Now()}
+	s.next++
+	s.pending = append(s.pending, pending)
+	s.dispatch()
+	s.mu.Unlock()
+	if s.budget.used.Load() > s.budget.limit()/4 {
+		s.shipper.requestMaintenance()
 	}
-	return it
+	return pending
 }
 
-// nextSequence stamps a batch of lines, which the journal has to know before push. Both are called by the pump alone.
-func (st *sender) nextSequence(b *batch) uint64 {
-	st.mu.Lock()
-	seq := st.next
-	st.next++
-	st.mu.Unlock()
-	b.appendHeader(st.s.batchHeader(st.epoch, st.partition, seq))
-	return seq
+// nextSequence gives full its sequence. The journal must know the batch before queue is called. Both are called by
+// the batcher's journaling goroutine alone, so batches of files join in order too.
+func (s *sender) nextSequence(full *batch) uint64 {
+	s.mu.Lock()
+	sequence := s.next
+	s.next++
+	s.mu.Unlock()
+	full.appendHeader(s.shipper.batchHeader(s.epoch, s.partition, sequence))
+	return sequence
 }
 
-// queue takes over a batch whose stamp was drawn.
-func (st *sender) queue(b *batch, seq uint64) {
-	st.mu.Lock()
-	st.pending = append(st.pending, &pendingBatch{seq: seq, state: stateReady, batch: b, counts: b.counts, stampedAt: time.Now()})
-	st.dispatch()
-	st.mu.Unlock()
+// queue takes over a batch that has its sequence and is in the journal.
+func (s *sender) queue(full *batch, sequence uint64) {
+	s.mu.Lock()
+	s.pending = append(s.pending, &pendingBatch{
+		sequence: sequence, state: stateReady, batch: full, counts: full.counts, stampedAt: time.Now(),
+	})
+	s.dispatch()
+	s.mu.Unlock()
 }
 
-// insertRecovered puts an item of an earlier life in its place.
-func (st *sender) insertRecovered(it *pendingBatch) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(st.pending, it.seq, func(it *pendingBatch, seq uint64) int { return cmp.Compare(it.seq, seq) })
-	st.pending = slices.Insert(st.pending, i, it)
+// insertRecovered takes over a batch of an earlier process.
+func (s *sender) insertRecovered(pending *pendingBatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, _ := slices.BinarySearchFunc(s.pending, pending.sequence, func(p *pendingBatch, sequence uint64) int {
+		return cmp.Compare(p.sequence, sequence)
+	})
+	s.pending = slices.Insert(s.pending, i, pending)
 }
 
-// windowOpen tells whether the window has room for one more stamp.
-func (st *sender) windowOpen() bool {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return len(st.pending) == 0 || st.next < st.pending[0].seq+window
+// windowOpen reports whether the window has room for one more sequence.
+func (s *sender) windowOpen() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.pending) == 0 || s.next < s.pending[0].sequence+window
 }
 
-// dispatch starts what may be produced now; st.mu is held. After a failure one batch at a time tries whether Kafka is back.
-func (st *sender) dispatch() {
-	s := st.s
-	if s.ctx.Err() != nil || len(st.pending) == 0 {
+// dispatch starts the requests that may be sent now; s.mu must be held. After a failure one batch at a time tries
+// whether Kafka is available again.
+func (s *sender) dispatch() {
+	if s.shipper.ctx.Err() != nil || len(s.pending) == 0 {
 		return
 	}
-	limit := s.cfg.InFlight
-	if st.failures > 0 {
+
+	// Wait for the end of the pause after a failure.
+	limit := s.shipper.cfg.InFlight
+	if s.backoff.Attempts() > 0 {
 		limit = 1
-		if left := time.Until(st.retryAt); left > 0 {
-			if st.timer == nil {
-				st.timer = time.AfterFunc(left, st.retryDispatch)
+		if left := time.Until(s.retryAt); left > 0 {
+			if s.timer == nil {
+				s.timer = time.AfterFunc(left, s.dispatchAgain)
 			} else {
-				st.timer.Reset(left)
+				s.timer.Reset(left)
 			}
 			return
 		}
 	}
-	first := st.pending[0].seq
-	for _, it := range st.pending {
-		if st.sending >= limit || it.seq >= first+window {
+
+	// Invariant: everything below first is finished, and nothing at or above first+window is ever produced.
+	first := s.pending[0].sequence
+	for _, pending := range s.pending {
+		if s.producing >= limit || pending.sequence >= first+window {
 			return
 		}
-		if it.state == stateReady {
-			it.state = stateProducing
-			st.sending++
-			s.producing.Add(1)
-			go st.produce(it)
+		if pending.state == stateReady {
+			pending.state = stateProducing
+			s.producing++
+			s.shipper.producing.Add(1)
+			go s.produce(pending)
 		}
 	}
 }
 
-func (st *sender) retryDispatch() {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	st.dispatch()
+func (s *sender) dispatchAgain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dispatch()
 }
 
-// produce produces it once and says what came of that.
-func (st *sender) produce(it *pendingBatch) {
-	s := st.s
-	defer s.producing.Done()
-	value, err := st.value(it)
+// produce sends pending once and acts on the result.
+func (s *sender) produce(pending *pendingBatch) {
+	shipper := s.shipper
+	defer shipper.producing.Done()
+
+	// A batch that cannot be read from the spool is lost.
+	value, err := s.bytesOf(pending)
+	if err != nil && isDamaged(err) {
+		shipper.counters.discarded[lostSpool].add(&pending.counts)
+		s.finishProduced(pending)
+		return
+	}
+
 	if err == nil {
-		s.failpoints.call(s.failpoints.beforeProduce, it.key(st))
-		ctx, cancel := context.WithTimeout(s.ctx, s.kafka.Config().Timeout)
-		_, err = s.kafka.Produce(ctx, s.topic, int(st.partition), kafka.Record{Value: kafka.NewBytes(value)})
+		failpoint(shipper.failpoints.beforeProduce, pending.id(s))
+		ctx, cancel := context.WithTimeout(shipper.ctx, shipper.kafka.Config().Timeout)
+		_, err = shipper.kafka.Produce(ctx, shipper.topic, int(s.partition), kafkago.Record{Value: kafkago.NewBytes(value)})
 		cancel()
 		if err == nil {
-			s.failpoints.call(s.failpoints.afterProduce, it.key(st))
+			failpoint(shipper.failpoints.afterProduce, pending.id(s))
 		}
-		s.observeProduce(err)
-	} else if lost(err) {
-		s.counters.discarded[lostSpool].add(&it.counts)
-		st.finishSent(it)
-		return
+		shipper.observeProduce(err)
 	}
 	switch {
 	case err == nil:
-		s.counters.delivered.add(&it.counts)
-		s.counters.batches.Add(1)
-		st.finishSent(it)
-	case tidekafka.Classify(err) == tidekafka.Rejected:
-		s.counters.discarded[lostRejected].add(&it.counts)
-		st.finishSent(it)
+		shipper.counters.delivered.add(&pending.counts)
+		shipper.counters.batches.Add(1)
+		s.finishProduced(pending)
+	case kafka.Classify(err) == kafka.Rejected:
+		shipper.counters.discarded[lostRejected].add(&pending.counts)
+		s.finishProduced(pending)
 	default:
-		st.requeue(it)
+		s.retryLater(pending)
 	}
 }
 
-// value gives the bytes of it, from memory or from the spool.
-func (st *sender) value(it *pendingBatch) ([]byte, error) {
-	if it.batch != nil {
-		return it.batch.buf, nil
+// bytesOf returns the bytes of pending, from memory or from the spool.
+func (s *sender) bytesOf(pending *pendingBatch) ([]byte, error) {
+	if pending.batch != nil {
+		return pending.batch.buf, nil
 	}
-	return st.s.spool.read(it.ref)
+	return s.shipper.spool.read(pending.ref)
 }
 
-// requeue puts it back and says when to try again.
-func (st *sender) requeue(it *pendingBatch) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if it.batch != nil {
-		it.batch.bufferShared = true
+// retryLater puts pending back after a request that failed, and sets the pause before the next one.
+func (s *sender) retryLater(pending *pendingBatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if pending.batch != nil {
+		pending.batch.bufferShared = true
 	}
-	it.state = stateReady
-	st.sending--
+	pending.state = stateReady
+	s.producing--
 	now := time.Now()
-	if st.failures == 0 {
-		st.failingSince = now
+	if s.backoff.Attempts() == 0 {
+		s.failingSince = now
 	}
-	if now.After(st.retryAt) { // several that failed together are one failure
-		st.failures++
-		wait := min(lastRetry, firstRetry<<min(st.failures-1, 10))
-		st.retryAt = now.Add(wait/2 + rand.N(wait/2))
+	if now.After(s.retryAt) { // requests that fail together count as one failure
+		s.retryAt = now.Add(s.backoff.Next())
 	}
-	st.dispatch()
+	s.dispatch()
 }
 
-// finishSent is for what need not be produced again.
-func (st *sender) finishSent(it *pendingBatch) {
-	st.mu.Lock()
-	st.sending--
-	st.failures = 0
-	st.mu.Unlock()
-	st.finish(it)
+// finishProduced ends a batch that need not be produced again.
+func (s *sender) finishProduced(pending *pendingBatch) {
+	s.mu.Lock()
+	s.producing--
+	s.backoff.Reset()
+	s.mu.Unlock()
+	s.finish(pending)
 }
 
-// finish ends an item that nobody else touches: it is in Kafka, or counted as lost.
-func (st *sender) finish(it *pendingBatch) {
-	b, where := it.batch, it.ref
-	st.confirm(it, b)
-	st.remove(it)
-	if b != nil {
-		st.freeBatch(b)
+// finish ends a batch that is in Kafka, or lost and counted, and that nobody else touches.
+func (s *sender) finish(pending *pendingBatch) {
+	full, ref := pending.batch, pending.ref
+	s.confirm(pending, full)
+	s.remove(pending)
+	if full != nil {
+		s.recycle(full)
 	} else {
-		st.s.spool.release(where)
+		s.shipper.spool.release(ref)
 	}
-	if st.batcher != nil && !st.packets {
-		st.batcher.wakeJournaler()
+	if s.batcher != nil && !s.packets {
+		s.batcher.wakeJournaling()
 	}
-	st.s.signalDelivered()
+	s.shipper.signalProgress()
 }
 
-// makeReady lets it be produced.
-func (st *sender) makeReady(it *pendingBatch) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	it.state = stateReady
-	st.dispatch()
+// makeReady lets pending be produced.
+func (s *sender) makeReady(pending *pendingBatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pending.state = stateReady
+	s.dispatch()
 }
 
-// remove takes it out of the stream, when it comes to the front.
-func (st *sender) remove(it *pendingBatch) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	it.state, it.batch = stateDone, nil
+// remove marks pending as finished and takes what is finished off the front.
+func (s *sender) remove(pending *pendingBatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pending.state, pending.batch = stateDone, nil
 	n := 0
-	for n < len(st.pending) && st.pending[n].state == stateDone {
-		st.pending[n] = nil
+	for n < len(s.pending) && s.pending[n].state == stateDone {
+		s.pending[n] = nil
 		n++
 	}
-	st.pending = st.pending[n:]
-	st.dispatch()
+	s.pending = s.pending[n:]
+	s.dispatch()
 }
 
-// confirm tells the lanes of b, which is not held by anybody else, and the journal, that it is safe.
-func (st *sender) confirm(it *pendingBatch, b *batch) {
-	if it.confirmed || b == nil {
+// confirm records, once for each batch, that its lines are safe: in their files and in the journal. full is the
+// batch of pending, which nobody else holds; nil: it came from the spool and was safe before.
+func (s *sender) confirm(pending *pendingBatch, full *batch) {
+	if pending.confirmed || full == nil {
 		return
 	}
-	it.confirmed = true
-	s := st.s
-	s.counters.safe.add(&it.counts)
-	var closed []*lane
-	for _, p := range b.ranges {
-		if p.lane.finishRange(p) {
-			closed = append(closed, p.lane)
+	pending.confirmed = true
+	shipper := s.shipper
+	shipper.counters.safe.add(&pending.counts)
+	if shipper.failpoints.afterConfirm != nil {
+		shipper.failpoints.afterConfirm(full.buf)
+	}
+
+	// The files first: a journal that is written anew meanwhile may then have both their checkpoint and the batch,
+	// never neither.
+	var droppable []*fileProducer
+	for _, r := range full.ranges {
+		if r.file.finishRange(r) {
+			droppable = append(droppable, r.file)
 		}
 	}
-	if !st.packets || it.journaled {
-		s.reportDiskError(&s.counters.journalErr, "journal", s.journal.ack(it.key(st)))
+	if !s.packets || pending.journaled {
+		shipper.ackInJournal(pending.id(s))
 	}
-	for _, l := range closed {
-		s.dropFinishedLane(l)
+	for _, f := range droppable {
+		shipper.dropFinishedFile(f)
 	}
 }
 
-func (st *sender) freeBatch(b *batch) {
-	if b.chargedBytes > 0 {
-		st.budget.refund(b.chargedBytes)
+func (s *sender) recycle(full *batch) {
+	if full.charged > 0 {
+		s.budget.refund(full.charged)
 	}
-	b.recycle()
+	full.recycle()
 }
 
-// spill writes batches of the wire, and those with lines that can not be read again, to the spool, when they have waited for long
-// or, now, all of them. The order of the stamps is kept.
-func (st *sender) spill(now bool) {
+// spill writes batches of packets, and those with lines that cannot be read again, to the spool, in the order of
+// their sequences: those that have waited for long, those that memory is needed for or, with always, all.
+func (s *sender) spill(always bool) {
 	for {
-		it := st.nextSpill(now)
-		if it == nil {
+		pending := s.nextSpill(always)
+		if pending == nil {
 			return
 		}
-		where, err := st.s.spool.append(it.key(st), st.packets, &it.counts, it.batch.buf)
-		b := it.batch
+		full := pending.batch
+		ref, err := s.shipper.spool.append(pending.id(s), s.packets, &pending.counts, full.buf)
 		if err == nil {
-			st.confirm(it, b)
-			st.s.counters.spooled.add(&it.counts)
+			s.confirm(pending, full)
+			s.shipper.counters.spooled.add(&pending.counts)
 		}
-		st.mu.Lock()
-		it.state = stateReady
+		s.mu.Lock()
+		pending.state = stateReady
 		if err == nil {
-			it.batch, it.ref = nil, where
+			pending.batch, pending.ref = nil, ref
 		}
-		st.dispatch()
-		st.mu.Unlock()
+		s.dispatch()
+		s.mu.Unlock()
 		if err != nil {
-			st.s.reportDiskError(&st.s.counters.spoolErr, "spool", err)
+			s.shipper.reportDiskError(&s.shipper.counters.spoolErr, "spool", err)
 			return
 		}
-		st.freeBatch(b)
+		s.recycle(full)
 	}
 }
 
-// nextSpill gives the next item to be spilled, which is then in that state.
-func (st *sender) nextSpill(now bool) *pendingBatch {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if !now && st.packets {
-		used := st.budget.used.Load()
-		now = used > st.budget.limit()/2 || st.failures > 0 && used > st.budget.limit()/4
+// nextSpill returns the next batch to be spilled, in stateSpilling; nil if there is none.
+func (s *sender) nextSpill(always bool) *pendingBatch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !always && s.packets {
+		used, limit := s.budget.used.Load(), s.budget.limit()
+		always = used > limit/2 || s.backoff.Attempts() > 0 && used > limit/4
 	}
-	for _, it := range st.pending {
-		if it.state != stateReady || it.batch == nil || !st.packets && !it.batch.sourceGone.Load() {
+	for _, pending := range s.pending {
+		if pending.state != stateReady || pending.batch == nil {
 			continue
 		}
-		if !now && time.Since(it.stampedAt) < st.s.cfg.SpoolAfter {
+		if !s.packets && !pending.batch.unreadable.Load() {
+			continue
+		}
+		if !always && time.Since(pending.stampedAt) < s.shipper.cfg.SpoolAfter {
 			return nil
 		}
-		it.state = stateSpilling
-		return it
+		pending.state = stateSpilling
+		return pending
 	}
 	return nil
 }
 
-// unreachable tells whether Kafka has not taken anything for so long that waiting for it at the end makes no sense.
-func (st *sender) unreachable() bool {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	return st.failures > 0 && st.sending == 0 && time.Since(st.failingSince) > st.s.cfg.SpoolAfter
+// isUnreachable reports whether Kafka has accepted nothing for so long that Close need not wait for it.
+func (s *sender) isUnreachable() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.backoff.Attempts() > 0 && s.producing == 0 && time.Since(s.failingSince) > s.shipper.cfg.SpoolAfter
 }
 
-// drained tells whether everything that can be produced has been.
-func (st *sender) drained() bool {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	for _, it := range st.pending {
-		if it.state != stateRecovering && it.state != stateDone {
+// isDrained reports whether everything that can be produced has been.
+func (s *sender) isDrained() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, pending := range s.pending {
+		if pending.state != stateRecovering && pending.state != stateDone {
 			return false
 		}
 	}
 	return true
 }
 
-func (st *sender) bufferedEvents() (n uint64) {
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	for _, it := range st.pending {
-		switch {
-		case it.state == stateDone:
-		case it.state == stateRecovering:
-			n += uint64(it.batch.events)
+// bufferedEvents returns how many events wait in memory or in the spool.
+func (s *sender) bufferedEvents() (n uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, pending := range s.pending {
+		switch pending.state {
+		case stateDone:
+		case stateRecovering:
+			n += uint64(pending.batch.events)
 		default:
-			n += it.counts.sum()
+			n += pending.counts.sum()
 		}
 	}
 	return n
 }
+
+func isDamaged(err error) bool { return errors.Is(err, errDamaged) }

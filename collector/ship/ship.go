@@ -38,6 +38,8 @@ import (
 	"tidegate/collector"
 	"tidegate/pipeline"
 	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/retry"
+	"tidegate/pipeline/statedir"
 )
 
 // ErrClosed is what Ship says of a shipper that is closed.
@@ -62,21 +64,20 @@ type Shipper struct {
 
 	fileEpoch, packetEpoch uint64
 
-	lock         *os.File
+	lock         *statedir.Lock
 	journal      journal
 	spool        *spool
 	counters     counters
 	packetBudget *byteBudget
 	partitions   atomic.Pointer[[]*partition] // of the topic as it is known; those of fewer partitions are prefixes of those of more
 	started      time.Time
-	forgot       bool // tidy's: files that were not seen for long have been forgotten
 	failpoints   failpoints
 
 	mu             sync.Mutex
 	allPartitions  []*partition // ever made
 	senders        map[senderKey]*sender
-	lanes          map[string]*lane
-	recoveredLanes []*lane // of the journal, with portions that are cut again
+	files          map[string]*fileProducer
+	recoveredFiles []*fileProducer // of the journal, with portions that are cut again
 
 	closing     atomic.Bool
 	stop        chan struct{} // closed with closing
@@ -84,7 +85,7 @@ type Shipper struct {
 	cancel      context.CancelFunc
 	producing   sync.WaitGroup
 	workers     sync.WaitGroup
-	delivered   chan struct{} // something was acknowledged
+	progress    chan struct{} // a batch was finished or journaled
 	maintainNow chan struct{}
 	health      brokerHealth
 	diskSaid    sync.Map // file → when its error was logged last
@@ -98,13 +99,15 @@ type senderKey struct {
 // failpoints are where tests kill the process.
 type failpoints struct {
 	beforeProduce, afterProduce func(batchID)
+	afterConfirm                func(batch []byte)
 	journalFile                 func(journalFile) journalFile
 	spoolFile                   func(spoolFile) spoolFile
 }
 
-func (failpoints) call(f func(batchID), k batchID) {
+// failpoint calls f, if it is set, with the id of the batch at hand.
+func failpoint(f func(batchID), id batchID) {
 	if f != nil {
-		f(k)
+		f(id)
 	}
 }
 
@@ -131,18 +134,18 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 	}
 	s := &Shipper{
 		cfg: cfg, log: log, id: id, hostID: hex.EncodeToString(id[:]), topic: client.Topic(pipeline.TopicEvents), kafka: client,
-		fileEpoch: randomEpoch(), packetEpoch: randomEpoch(), packetBudget: newByteBudget(cfg.Memory / 2), started: time.Now(), failpoints: seams,
-		senders: map[senderKey]*sender{}, lanes: map[string]*lane{}, stop: make(chan struct{}), delivered: make(chan struct{}, 1),
+		fileEpoch: newEpoch(), packetEpoch: newEpoch(), packetBudget: newByteBudget(cfg.Memory / 2), started: time.Now(), failpoints: seams,
+		senders: map[senderKey]*sender{}, files: map[string]*fileProducer{}, stop: make(chan struct{}), progress: make(chan struct{}, 1),
 		maintainNow: make(chan struct{}, 1),
 	}
 	s.host = &pipeline.Host{Name: cfg.Host, Id: s.hostID, Cluster: cfg.Cluster}
-	if s.lock, err = lock(cfg.StateDir); err != nil {
+	if s.lock, err = lockState(cfg.StateDir); err != nil {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.recoverAndStart(reg); err != nil {
 		s.cancel()
-		s.lock.Close()
+		s.lock.Unlock()
 		return nil, err
 	}
 	return s, nil
@@ -181,52 +184,80 @@ func (s *Shipper) recoverAndStart(reg prometheus.Registerer) error {
 	return nil
 }
 
-// Lane gives the lane of that name; the same one while it is open.
-func (s *Shipper) Lane(name string) collector.Lane {
+// File returns the producer of the file of that name: the same one while it is not closed for good.
+func (s *Shipper) File(name string) collector.FileProducer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.lanes[name]
-	if l != nil {
-		l.mu.Lock()
-		over := l.closed && !l.keep // it means another file now
-		if !over {
-			l.closed, l.seen = false, time.Now().Unix()
-		}
-		l.mu.Unlock()
-		if over {
-			l = nil
-		}
+	f := s.files[name]
+	if f == nil || !f.reopen() {
+		f = newFileProducer(s, name)
+		f.reopen()
+		s.files[name] = f
 	}
-	if l == nil {
-		l = &lane{s: s, name: name, seen: time.Now().Unix(), gone: make(chan struct{})}
-		s.lanes[name] = l
-	}
-	l.lastActive.Store(time.Now().UnixNano())
-	l.opened.Store(true)
-	return l
+	return f
 }
 
-// dropFinishedLane forgets a lane that is closed and of which nothing is missing.
-func (s *Shipper) dropFinishedLane(l *lane) {
-	l.mu.Lock()
-	over := (l.closed && !l.keep || l.orphan) && len(l.ranges) == 0
-	kept := l.closed && l.keep && !l.marked && len(l.ranges) == 0
-	l.mu.Unlock()
-	if !over && !kept {
-		return
-	}
-	s.mu.Lock()
-	if s.lanes[l.name] == l {
-		delete(s.lanes, l.name)
+// Packets returns a producer of events that cannot be read again.
+func (s *Shipper) Packets(string) collector.PacketProducer {
+	return &packetProducer{shipper: s, router: partitionCache{shipper: s}}
+}
+
+// Prune drops the checkpoints of files that are not open and do not exist. Files that batches of an earlier process
+// wait for are dropped when their replay has expired.
+func (s *Shipper) Prune(exists func(name string) bool) {
+	var missing []*fileProducer
+	s.mu.Lock() // no file is opened meanwhile
+	for name, f := range s.files {
+		f.mu.Lock()
+		if f.is(fileIdle) && !exists(name) {
+			f.setState(fileMissing)
+			missing = append(missing, f)
+		}
+		f.mu.Unlock()
 	}
 	s.mu.Unlock()
-	s.reportDiskError(&s.counters.journalErr, "journal", s.journal.forget(l))
+	for _, f := range missing {
+		s.dropFinishedFile(f)
+	}
 }
 
-func (s *Shipper) lanesToReplay() []*lane {
+// dropFinishedFile forgets f if nobody will read it again and nothing of it is unfinished.
+func (s *Shipper) dropFinishedFile(f *fileProducer) {
+	s.mu.Lock()
+	f.mu.Lock()
+	droppable := f.droppable()
+	if droppable {
+		f.setState(fileClosed)
+		if s.files[f.name] == f {
+			delete(s.files, f.name)
+		}
+	}
+	f.mu.Unlock()
+	s.mu.Unlock()
+	if droppable {
+		s.reportDiskError(&s.counters.journalErr, "journal", s.journal.forget(f))
+	}
+}
+
+// journalBatch writes full to the journal and reports whether that succeeded.
+func (s *Shipper) journalBatch(full *batch, id batchID) bool {
+	err := s.journal.batch(full, id)
+	s.reportDiskError(&s.counters.journalErr, "journal", err)
+	return err == nil
+}
+
+func (s *Shipper) ackInJournal(id batchID) {
+	s.reportDiskError(&s.counters.journalErr, "journal", s.journal.ack(id))
+}
+
+func (s *Shipper) shrinkInJournal(r *batchRange) {
+	s.reportDiskError(&s.counters.journalErr, "journal", s.journal.shrink(r.replay.pending.id(r.replay.sender), r.file, r))
+}
+
+func (s *Shipper) filesToReplay() []*fileProducer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.recoveredLanes
+	return s.recoveredFiles
 }
 
 // batchHeader is what stands behind the events of a batch.
@@ -237,43 +268,48 @@ func (s *Shipper) batchHeader(boot uint64, partition uint32, seq uint64) *pipeli
 	}
 }
 
-// setPartitions makes cutters for n partitions.
+// setPartitions makes batchers for n partitions. Partitions are never removed: when the topic has fewer than before,
+// the rest goes on sending what it has and gets nothing new.
 func (s *Shipper) setPartitions(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.allPartitions) < n {
 		p := &partition{index: len(s.allPartitions)}
-		s.initBatcher(&p.files, p.index, false)
-		s.initBatcher(&p.packets, p.index, true)
+		s.initBatcher(&p.files, p, false)
+		s.initBatcher(&p.packets, p, true)
 		s.allPartitions = append(s.allPartitions, p)
 		s.workers.Go(p.files.journalBatches)
 	}
 	for _, p := range s.allPartitions[:n] {
 		p.files.budget.size.Store(s.cfg.Memory / 2 / int64(n))
 	}
-	parts := s.allPartitions[:n:n]
-	s.partitions.Store(&parts)
+	current := s.allPartitions[:n:n]
+	s.partitions.Store(&current)
 }
 
-func (s *Shipper) initBatcher(c *batcher, partition int, wire bool) {
-	boot := s.fileEpoch
-	c.closed = s.closing.Load()
-	c.s, c.index, c.packets, c.wake = s, 2*partition, wire, make(chan struct{}, 1)
-	if c.budget = newByteBudget(s.cfg.Memory / 2); wire {
-		boot, c.budget, c.index = s.packetEpoch, s.packetBudget, c.index+1
+// initBatcher prepares a batcher of p and connects it with its sender; s.mu must be held.
+func (s *Shipper) initBatcher(b *batcher, p *partition, packets bool) {
+	b.shipper, b.partition, b.packets, b.wake = s, p, packets, make(chan struct{}, 1)
+	b.closed = s.closing.Load()
+	epoch := s.fileEpoch
+	if packets {
+		epoch, b.budget = s.packetEpoch, s.packetBudget
+	} else {
+		b.budget = newByteBudget(s.cfg.Memory / 2)
 	}
-	c.sender = s.senderFor(senderKey{boot, uint32(partition)}, wire)
-	c.sender.batcher, c.sender.budget = c, c.budget
+	b.sender = s.senderFor(senderKey{epoch, uint32(p.index)}, packets)
+	b.sender.batcher, b.sender.budget = b, b.budget
 }
 
-// senderFor gives the stream of a key, made if need be; s.mu is held.
-func (s *Shipper) senderFor(k senderKey, wire bool) *sender {
-	st := s.senders[k]
-	if st == nil {
-		st = &sender{s: s, epoch: k.epoch, partition: k.partition, packets: wire, budget: s.packetBudget, next: 1}
-		s.senders[k] = st
+// senderFor returns the sender of key, which is made if need be; s.mu must be held, except while the Shipper starts.
+func (s *Shipper) senderFor(key senderKey, packets bool) *sender {
+	if s.senders[key] == nil {
+		s.senders[key] = &sender{
+			shipper: s, epoch: key.epoch, partition: key.partition, packets: packets, budget: s.packetBudget,
+			next: 1, backoff: retry.Backoff{Min: firstRetry, Max: lastRetry},
+		}
 	}
-	return st
+	return s.senders[key]
 }
 
 // Ledger accounts for every event so far. It balances only after Close: before, events are on their way from one place to another.

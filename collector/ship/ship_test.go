@@ -22,20 +22,21 @@ func TestDefaultIsValid(t *testing.T) {
 	if errs := Default().Check(); errs != nil {
 		t.Error(errs)
 	}
-	if errs := (Config{}).Check(); len(errs) != 7 {
+	if errs := (Config{}).Check(); len(errs) != 6 {
 		t.Errorf("of an empty config: %v", errs)
 	}
 }
 
 func TestEverythingArrivesAsItWas(t *testing.T) {
 	w := newHarness(t)
+	w.cfg.SpoolAfter = time.Minute // a machine that is busy must not count as a broker that is away
 	w.startBroker()
 	s := w.start(failpoints{})
 	all := files(20, 300)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	wire := s.Lane("wire/0")
+	wire := s.Packets("packets")
 	owner := &pipeline.Container{Id: strings.Repeat("e", 64), Name: "dns", Ip: []string{"10.0.0.9"}}
 	for i := range 1000 {
 		c := owner
@@ -51,12 +52,12 @@ func TestEverythingArrivesAsItWas(t *testing.T) {
 		t.Errorf("ledger %+v", l)
 	}
 	for _, f := range all {
-		if got := s.Lane(f.name).Acked(); got != 30000 {
-			t.Errorf("%s is acked up to %d", f.name, got)
+		if got := safeUpTo(s.File(f.name)); got != 30000 {
+			t.Errorf("%s is safe up to %d", f.name, got)
 		}
 	}
-	if wire.Acked() != 1000 {
-		t.Errorf("the wire is acked up to %d", wire.Acked())
+	if n := s.safePackets(); n != 1000 {
+		t.Errorf("%d packets are safe", n)
 	}
 	w.checkExactlyOnce(all...)
 	w.containersAreRight(owner, all)
@@ -162,11 +163,11 @@ func TestBrokerAwayLogsWaitAndWireIsSpooled(t *testing.T) {
 	w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
 	s := w.start(failpoints{})
 	all := files(4, 3000)
-	wire := s.Lane("wire")
+	wire := s.Packets("packets")
 	for i := range 100 {
 		wire.TryShip(query(i, nil))
 	}
-	eventually(t, "the first are acked", func() bool { return wire.Acked() == 100 })
+	eventually(t, "the first are acked", func() bool { return s.safePackets() == 100 })
 	w.stopBroker()
 
 	var wg sync.WaitGroup
@@ -183,9 +184,9 @@ func TestBrokerAwayLogsWaitAndWireIsSpooled(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	eventually(t, "the wire is safe in the spool", func() bool { return wire.Acked() == 5000 })
+	eventually(t, "the wire is safe in the spool", func() bool { return s.safePackets() == 5000 })
 	eventually(t, "files wait", func() bool { return s.fileBytes() >= w.cfg.Memory/2/4 })
-	if n := s.Lane(all[0].name).Acked(); n != 0 {
+	if n := safeUpTo(s.File(all[0].name)); n != 0 {
 		t.Errorf("a line is acked up to %d while Kafka is away", n)
 	}
 	w.startBroker()
@@ -222,13 +223,13 @@ func TestSpoolSurvivesAKill(t *testing.T) {
 	w.start(failpoints{}).kill() // learns how many partitions there are
 	w.stopBroker()
 	s := w.start(failpoints{})
-	wire := s.Lane("wire")
+	wire := s.Packets("packets")
 	for i := range 9000 {
 		for !wire.TryShip(query(i, &pipeline.Container{Id: fmt.Sprintf("%064d", i%7)})) {
 			t.Fatal("shed")
 		}
 	}
-	eventually(t, "all is spooled", func() bool { return wire.Acked() == 9000 })
+	eventually(t, "all is spooled", func() bool { return s.safePackets() == 9000 })
 	s.kill()
 
 	w.startBroker()
@@ -248,7 +249,7 @@ func TestStopWithBrokerAway(t *testing.T) {
 	w := newHarness(t)
 	w.cfg.SpoolAfter = time.Hour // nothing is spooled before the stop
 	s := w.start(failpoints{})
-	wire := s.Lane("wire")
+	wire := s.Packets("packets")
 	all := files(3, 500)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
@@ -287,7 +288,7 @@ func TestMemoryIsBoundedWhenTheBrokerNeverComes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { shipAll(ctx, s, files(4, 100_000)) })
-	wire := s.Lane("wire")
+	wire := s.Packets("packets")
 	for i := range 200_000 {
 		wire.TryShip(query(i, nil))
 		if used := s.packetBudget.used.Load(); used > w.cfg.Memory/2+int64(w.cfg.BatchBytes) {
@@ -315,8 +316,8 @@ func TestMemoryIsBoundedWhenTheBrokerNeverComes(t *testing.T) {
 	if l.Dropped == 0 || full == 0 || l.Lost != 0 {
 		t.Errorf("ledger %+v, spool full %d", l, full)
 	}
-	if wire.Acked() > 200_001 {
-		t.Error("more is acked than was shipped")
+	if s.safePackets() > 200_001 {
+		t.Error("more is safe than was shipped")
 	}
 }
 
@@ -348,9 +349,9 @@ func TestSealedLinesGoToTheSpool(t *testing.T) {
 	s := w.start(failpoints{})
 	f := files(2, 4000)
 	f[1].lines = 700
-	kept := s.Lane(f[1].name) // its lines share batches with those of the other
-	kept.(*lane).partition = (*s.partitions.Load())[partitionFor(f[0].container.Id, 4)]
-	gone := s.Lane(f[0].name)
+	kept := s.File(f[1].name) // its lines share batches with those of the other
+	kept.(*fileProducer).partition = (*s.partitions.Load())[partitionFor(f[0].container.Id, 4)]
+	gone := s.File(f[0].name)
 	var wg sync.WaitGroup
 	wg.Go(func() { f[1].shipTo(t.Context(), kept) })
 	for i := range f[0].lines {
@@ -358,21 +359,21 @@ func TestSealedLinesGoToTheSpool(t *testing.T) {
 			gone.SourceGone()
 		}
 		at := int64(i+1) * 100
-		if _, err := gone.Ship(t.Context(), f[0].event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
+		if err := gone.Ship(t.Context(), f[0].event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	gone.Close(false)
 	wg.Wait()
-	eventually(t, "the sealed lines are safe", func() bool { return gone.Acked() == 400_000 })
+	eventually(t, "the sealed lines are safe", func() bool { return safeUpTo(gone) == 400_000 })
 	s.kill()
 
 	w.startBroker()
 	s = w.start(failpoints{})
-	if _, ok := s.Lane(f[0].name).Resume(); ok {
+	if _, ok := s.File(f[0].name).Resume(); ok {
 		t.Error("a lane that is over was remembered")
 	}
-	if err := f[1].shipTo(t.Context(), s.Lane(f[1].name)); err != nil {
+	if err := f[1].shipTo(t.Context(), s.File(f[1].name)); err != nil {
 		t.Fatal(err)
 	}
 	w.close(s)
@@ -414,14 +415,14 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 	eventually(t, "the file is given up", func() bool { return s.Ledger().Lost == missing })
 	eventually(t, "the others are safe", func() bool {
 		for _, f := range all[1:] {
-			if s.Lane(f.name).Acked() != 40000 {
+			if safeUpTo(s.File(f.name)) != 40000 {
 				return false
 			}
 		}
 		return true
 	})
 	// It comes back after all: late, but whole.
-	if err := all[0].shipTo(t.Context(), s.Lane(all[0].name)); err != nil {
+	if err := all[0].shipTo(t.Context(), s.File(all[0].name)); err != nil {
 		t.Fatal(err)
 	}
 	w.close(s)
@@ -436,18 +437,18 @@ func TestClosedLaneIsForgottenUnlessKept(t *testing.T) {
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	s.Lane(all[0].name).Close(false)
-	s.Lane(all[1].name).Close(true)
+	s.File(all[0].name).Close(false)
+	s.File(all[1].name).Close(true)
 	w.close(s)
 	s = w.start(failpoints{})
-	if m, ok := s.Lane(all[0].name).Resume(); ok {
+	if m, ok := s.File(all[0].name).Resume(); ok {
 		t.Errorf("the first is at %v", m)
 	}
-	if m, ok := s.Lane(all[1].name).Resume(); !ok || m.End != 10000 || s.Lane(all[1].name).Acked() != 10000 {
+	if m, ok := s.File(all[1].name).Resume(); !ok || m.End != 10000 {
 		t.Errorf("the second is at %v, %v", m, ok)
 	}
 	// The first name means a new file now, which begins at 0.
-	if err := all[0].shipTo(t.Context(), s.Lane(all[0].name)); err != nil {
+	if err := all[0].shipTo(t.Context(), s.File(all[0].name)); err != nil {
 		t.Fatal(err)
 	}
 	if l := w.close(s); l.Delivered != 100 {
@@ -459,12 +460,12 @@ func TestRepeatedAndOversizedEventsAreCounted(t *testing.T) {
 	w := newHarness(t)
 	w.startBroker()
 	s := w.start(failpoints{})
-	l := s.Lane("f")
+	l := s.File("f")
 	f := files(1, 3)[0]
 	ship := func(i int, at int64) {
 		t.Helper()
-		if n, err := l.Ship(t.Context(), f.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil || n != uint64(at) {
-			t.Fatalf("%d, %v", n, err)
+		if err := l.Ship(t.Context(), f.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
+			t.Fatal(err)
 		}
 	}
 	ship(0, 100)
@@ -472,23 +473,21 @@ func TestRepeatedAndOversizedEventsAreCounted(t *testing.T) {
 	ship(0, 50)
 	big := f.event(1)
 	big.Log.Message = strings.Repeat("x", w.cfg.BatchBytes)
-	if _, err := l.Ship(t.Context(), big, collector.Checkpoint{End: 200, ReadFrom: 200}); err != nil {
+	if err := l.Ship(t.Context(), big, collector.Checkpoint{End: 200, ReadFrom: 200}); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := l.Ship(t.Context(), f.event(2), collector.Checkpoint{}); err != nil || n == 0 {
-		t.Fatal(n, err)
-	}
+	ship(2, 300)
 	ledger := w.close(s)
 	if ledger != (Ledger{Read: 3, Delivered: 2, Dropped: 1, Reread: 2}) {
 		t.Errorf("ledger %+v", ledger)
 	}
-	if l.Acked() != 200 {
-		t.Errorf("acked %d", l.Acked())
+	if n := safeUpTo(l); n != 300 {
+		t.Errorf("safe up to %d", n)
 	}
-	if _, err := l.Ship(t.Context(), f.event(2), collector.Checkpoint{End: 300}); !errors.Is(err, ErrClosed) {
+	if err := l.Ship(t.Context(), f.event(2), collector.Checkpoint{End: 400}); !errors.Is(err, ErrClosed) {
 		t.Errorf("after close: %v", err)
 	}
-	if l.TryShip(query(1, nil)) {
+	if s.Packets("packets").TryShip(query(1, nil)) {
 		t.Error("TryShip after close")
 	}
 }
@@ -498,7 +497,7 @@ func TestContainerThatSaysTooMuch(t *testing.T) {
 	w := newHarness(t)
 	w.startBroker()
 	s := w.start(failpoints{})
-	l := s.Lane("wire")
+	l := s.Packets("packets")
 	for i := range 100 {
 		c := &pipeline.Container{Id: fmt.Sprintf("%064d", i), Name: "big", Labels: []*pipeline.Label{{Key: "k", Value: strings.Repeat("v", 1<<20)}}}
 		if i%2 == 0 {
@@ -518,34 +517,6 @@ func TestContainerThatSaysTooMuch(t *testing.T) {
 			if e.Container.GetName() != "big" || e.Source.Container != e.Container {
 				t.Fatalf("container %v", e.Container.GetName())
 			}
-		}
-	}
-}
-
-func TestIdentityIsDrawnOnce(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
-	var wg sync.WaitGroup
-	ids := make([]pipeline.ID, 8)
-	for i := range ids {
-		wg.Go(func() {
-			var err error
-			if ids[i], err = LoadIdentity(dir); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	for _, id := range ids {
-		if id != ids[0] || id == (pipeline.ID{}) {
-			t.Fatalf("ids %x", ids)
-		}
-	}
-	for _, text := range []string{"", "12", strings.Repeat("z", 32), strings.Repeat("a", 34)} {
-		if err := os.WriteFile(filepath.Join(dir, identityFile), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if id, err := LoadIdentity(dir); err == nil || !strings.Contains(err.Error(), identityFile) {
-			t.Errorf("%q: %x, %v", text, id, err)
 		}
 	}
 }

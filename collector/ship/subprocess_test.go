@@ -14,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tidegate/collector"
 	"tidegate/pipeline"
 	"tidegate/pipeline/kafka"
 )
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 
 // child ships the files from where an earlier life had come to and says all the time how much of it is acknowledged.
 func child(state, broker string) error {
-	id, err := LoadIdentity(state)
+	id, err := collector.LoadID(state)
 	if err != nil {
 		return err
 	}

@@ -2,11 +2,11 @@ package ship
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,7 +25,7 @@ func torture(t *testing.T, seed uint64) {
 	w.cfg.Memory = 16 * int64(w.cfg.BatchBytes)
 	w.startBroker()
 	all := files(3+r.IntN(10), 6000)
-	var wire packetLog
+	packets := packetLog{safe: map[string]bool{}}
 	for life := 0; ; life++ {
 		// Each life dies after so many batches have come to one of the two seams; the last lives as long as it takes.
 		before, after := r.Int64N(300), r.Int64N(300)
@@ -38,6 +38,7 @@ func torture(t *testing.T, seed uint64) {
 		if last {
 			sm = failpoints{}
 		}
+		sm.afterConfirm = packets.confirmed
 		s := w.start(sm)
 		s.journal.mu.Lock()
 		s.journal.limit = 3000 // compacted all the time
@@ -50,12 +51,11 @@ func torture(t *testing.T, seed uint64) {
 				finished.Store(true)
 			}
 		})
-		stopWire := wire.run(s, &wg)
+		stopPackets := packets.run(s, &wg)
 		if last {
-			stopWire()
+			stopPackets()
 			wg.Wait()
 			l := w.close(s)
-			wire.acked(s)
 			if l.Lost != 0 || l.Buffered != 0 {
 				t.Errorf("ledger %+v", l)
 			}
@@ -76,44 +76,37 @@ func torture(t *testing.T, seed uint64) {
 			s.Close(stop)
 			cancelStop()
 			cancel()
-			stopWire()
+			stopPackets()
 			wg.Wait()
-			wire.acked(s)
 		} else {
 			cancel()
-			stopWire()
+			stopPackets()
 			wg.Wait()
-			wire.acked(s)
 			s.kill()
 		}
 	}
 	w.checkExactlyOnce(all...)
-	wire.check(w)
+	packets.check(w)
 }
 
-// packetLog is what a lane of the wire did, over all lives.
+// A packetLog holds what was shipped through producers of packets, over all processes, and which of it was reported
+// as safe.
 type packetLog struct {
 	next int
-	base int // number of the first query of this life
-	gone map[int]bool
-	safe []int
+
+	mu   sync.Mutex
+	safe map[string]bool // names of queries
 }
 
 // run ships queries from a goroutine until the function that it returns is called.
 func (q *packetLog) run(s *Shipper, wg *sync.WaitGroup) (stop func()) {
-	if q.gone == nil {
-		q.gone = map[int]bool{}
-	}
-	q.base = q.next
 	var over atomic.Bool
 	wg.Go(func() {
-		l := s.Lane("wire")
+		producer := s.Packets("packets")
 		for !over.Load() {
 			i := q.next
 			q.next++
-			if !l.TryShip(query(i, &pipeline.Container{Id: strconv.Itoa(i % 5)})) {
-				q.gone[i] = true
-			}
+			producer.TryShip(query(i, &pipeline.Container{Id: strconv.Itoa(i % 5)}))
 			if i%20 == 0 {
 				time.Sleep(time.Millisecond)
 			}
@@ -122,14 +115,17 @@ func (q *packetLog) run(s *Shipper, wg *sync.WaitGroup) (stop func()) {
 	return func() { over.Store(true) }
 }
 
-// acked notes which queries the lane says are safe.
-func (q *packetLog) acked(s *Shipper) {
-	s.mu.Lock()
-	l := s.lanes["wire"]
-	s.mu.Unlock()
-	for i := range int(l.Acked()) {
-		if !q.gone[q.base+i] {
-			q.safe = append(q.safe, q.base+i)
+// confirmed records the queries of a batch that is safe.
+func (q *packetLog) confirmed(batch []byte) {
+	var b pipeline.Batch
+	if err := b.UnmarshalVT(batch); err != nil {
+		panic(err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range b.Events {
+		if e.Dns != nil {
+			q.safe[strings.Clone(e.Dns.QuestionName)] = true
 		}
 	}
 }
@@ -145,8 +141,8 @@ func (q *packetLog) check(w *harness) {
 		}
 	}
 	lost := 0
-	for _, i := range q.safe {
-		if times[fmt.Sprintf("q%d.example", i)] == 0 {
+	for name := range q.safe {
+		if times[name] == 0 {
 			lost++
 		}
 	}
@@ -155,7 +151,7 @@ func (q *packetLog) check(w *harness) {
 			w.t.Errorf("%s is there %d times", name, n)
 		}
 	}
-	w.t.Logf("%d queries, %d shed, %d safe before the lives ended", q.next, len(q.gone), len(q.safe))
+	w.t.Logf("%d queries, %d safe before their process ended", q.next, len(q.safe))
 	if lost > 0 || len(q.safe) == 0 {
 		w.t.Errorf("%d of %d queries that were safe are lost", lost, len(q.safe))
 	}

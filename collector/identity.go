@@ -1,0 +1,66 @@
+package collector
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"tidegate/pipeline"
+)
+
+// idFile is the file of the state folder that holds the collector's id.
+const idFile = "collector-id"
+
+// LoadID returns the id of the collector whose state is in stateDir. The id is drawn at random once and kept in
+// the folder: cloned machines share a machine-id, but only a copied state folder shares this one. Processes that
+// start at the same time agree on one id.
+func LoadID(stateDir string) (pipeline.ID, error) {
+	var id pipeline.ID
+	if err := os.MkdirAll(stateDir, 0o700); err != nil {
+		return id, fmt.Errorf("make state folder: %w", err)
+	}
+	name := filepath.Join(stateDir, idFile)
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := createID(stateDir, name); err != nil {
+			return id, fmt.Errorf("write %s: %w", name, err)
+		}
+		text, err = os.ReadFile(name)
+	}
+	if err != nil {
+		return id, fmt.Errorf("read collector id: %w", err)
+	}
+
+	text = bytes.TrimSpace(text)
+	if len(text) == hex.EncodedLen(len(id)) {
+		if _, err := hex.Decode(id[:], text); err == nil {
+			return id, nil
+		}
+	}
+	return pipeline.ID{}, fmt.Errorf("read collector id: %s does not hold 32 hexadecimal digits; delete it to draw a new id", name)
+}
+
+// createID writes a new id to the file name in dir, whole or not at all. A file that exists is left as it is: the
+// process that linked it first has decided.
+func createID(dir, name string) error {
+	var id pipeline.ID
+	_, _ = rand.Read(id[:]) // never fails, by its documentation
+	file, err := os.CreateTemp(dir, idFile+".")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	_, err = file.WriteString(hex.EncodeToString(id[:]) + "\n")
+	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	if err = os.Link(file.Name(), name); errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
