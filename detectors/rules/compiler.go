@@ -54,9 +54,9 @@ func (n *names) sortedNames() []string {
 	return out
 }
 
-// An compiler gathers compiled rules.
+// A compiler compiles the rules of a set, one after the other.
 type compiler struct {
-	b     *builder
+	slots *slotTable
 	errs  *problems
 	ids   map[string]*parsedRule
 	list  []*compiledRule
@@ -80,7 +80,7 @@ func (c *compiler) ruleIDs() []string {
 // compileMacros compiles each macro of a file by itself, so that what is wrong with it is said where it stands.
 func (c *compiler) compileMacros(f *ruleFile) {
 	for _, m := range f.macros {
-		p, faults := c.b.compile(m.text.text, &f.names)
+		p, faults := compileExpression(m.text.text, &f.names, c.slots)
 		c.addErrors(m.text, joinKeys("macros", m.name), faults)
 		f.names.macros[m.name].broken = p == nil
 	}
@@ -109,11 +109,11 @@ func (c *compiler) compileRule(d *parsedRule) {
 		c.ids[d.ID] = d
 	}
 	r := &d.Rule
-	n := prefilter{mask: allDatasets}
+	n := prefilter{datasets: allDatasets}
 	if d.when.doc != nil {
 		r.When = d.when.text
 		if r.when = c.compileExpression(d, d.when, joinKeys(d.ID, "when")); r.when != nil {
-			n = c.b.prefilter(r.when.tree, true, -1)
+			n = c.slots.prefilterOf(r.when.root, true, -1)
 		}
 	}
 	for _, e := range d.exceptions {
@@ -124,15 +124,15 @@ func (c *compiler) compileRule(d *parsedRule) {
 	if r.when == nil {
 		return
 	}
-	if n.mask &= d.datasets; n.mask == 0 {
-		d.doc.addError(d.when.at, joinKeys(d.ID, "when"), "can never be true: no event is of all the datasets that it needs")
+	if n.datasets &= d.datasets; n.datasets == 0 {
+		d.doc.addError(d.when.at, joinKeys(d.ID, "when"), "can never be true: %s", c.slots.contradiction(r.when.root, d.datasets))
 		return
 	}
 	c.finishRule(d, n)
 }
 
-func (c *compiler) compileExpression(d *parsedRule, p sourceText, key string) *program {
-	out, faults := c.b.compile(p.text, d.names)
+func (c *compiler) compileExpression(d *parsedRule, p sourceText, key string) *expression {
+	out, faults := compileExpression(p.text, d.names, c.slots)
 	c.addErrors(p, key, faults)
 	return out
 }
@@ -152,7 +152,7 @@ func (c *compiler) compileAlert(d *parsedRule) {
 	}
 	seen := map[*pipeline.Field]bool{}
 	for _, i := range r.when.slots {
-		f := c.b.slots.list[i].field
+		f := c.slots.list[i].field
 		if f == nil || seen[f] || len(seen) == 5 {
 			continue
 		}
@@ -167,17 +167,12 @@ func (c *compiler) compileAlert(d *parsedRule) {
 
 func (c *compiler) finishRule(d *parsedRule, n prefilter) {
 	r := &d.Rule
-	r.mask, r.Indexed = n.mask, n.keys != nil
-	for i := range pipeline.Datasets {
-		if n.mask&(1<<i) != 0 && i > 0 {
-			r.Datasets = append(r.Datasets, pipeline.Datasets[i].Name)
-		}
-	}
+	r.mask, r.Indexed, r.Datasets = n.datasets, n.keys != nil, n.datasets.names()
 	content := []string{r.ID, r.Title, r.Severity.Name(), fmt.Sprint(r.Score, d.datasets), r.Alert}
 	content = append(content, r.Tags...)
 	content = append(content, "group")
 	content = append(content, r.Group...)
-	for _, e := range append([]*program{r.when}, r.exceptions...) {
+	for _, e := range append([]*expression{r.when}, r.exceptions...) {
 		if e != nil {
 			content = append(content, e.text, dependencies(e.text, d.names, 0))
 		}

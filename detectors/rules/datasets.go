@@ -1,49 +1,99 @@
 package rules
 
 import (
+	"fmt"
 	"slices"
-
-	"github.com/expr-lang/expr/ast"
+	"strconv"
+	"strings"
 
 	"tidegate/pipeline"
 )
 
-// comparisonDatasets is where a leaf can be want. If it is not want while all its fields are absent, one of them must be there, and that one's
-// dataset is the event's.
-func (b *builder) comparisonDatasets(n ast.Node, want bool) datasetMask {
-	if m, ok := b.datasetsByName(n, want); ok {
+// datasetMask is a set of datasets: bit d stands for pipeline.Dataset(d), the bit of DATASET_NONE for events without a dataset.
+type datasetMask uint32
+
+const allDatasets = datasetMask(1<<pipeline.NumDatasets - 1)
+
+// maskOf returns the set of d alone; of a dataset that this binary does not know it is empty.
+func maskOf(d pipeline.Dataset) datasetMask {
+	if d < 0 || int(d) >= pipeline.NumDatasets {
+		return 0
+	}
+	return 1 << d
+}
+
+// names lists the datasets of m.
+func (m datasetMask) names() []string {
+	var out []string
+	for d := 1; d < pipeline.NumDatasets; d++ {
+		if m&(1<<d) != 0 {
+			out = append(out, pipeline.Datasets[d].Name)
+		}
+	}
+	return out
+}
+
+// describe returns m in words.
+func (m datasetMask) describe() string {
+	if names := m.names(); len(names) <= 3 {
+		return strings.Join(names, " or ")
+	}
+	return "another dataset than " + strings.Join((allDatasets&^m).names(), " or ")
+}
+
+// String returns m for a rule's hash. All datasets are one word, so that a new dataset leaves the hashes of the rules that name
+// none as they are.
+func (m datasetMask) String() string {
+	if m == allDatasets {
+		return "all"
+	}
+	return strconv.FormatUint(uint64(m), 10)
+}
+
+// slotDatasets returns the datasets whose events can have a value for slot i.
+func (t *slotTable) slotDatasets(i int) datasetMask {
+	if i < 0 || t.list[i].body == pipeline.Dataset_DATASET_NONE {
+		return allDatasets
+	}
+	return maskOf(t.list[i].body)
+}
+
+// comparisonDatasets returns the datasets for whose events the comparison n can be want. Where it is not want while all its fields
+// are absent, an event needs one of them, and only events of that field's dataset have it.
+func (t *slotTable) comparisonDatasets(n *node, want bool) datasetMask {
+	if m, ok := t.namedDatasets(n, want); ok {
 		return m
 	}
-	v, ok := b.valueWhenAbsent(n)
-	if !ok || v == want {
+	if n.op == opListContains && want {
+		return t.slotDatasets(n.slot) // the list has an element
+	}
+	value, known := t.valueWhenAbsent(n)
+	if !known || value == want {
 		return allDatasets
 	}
 	var m datasetMask
-	for _, i := range b.appendSlots(n, nil) {
-		m |= b.slotDatasets(i)
+	for _, i := range appendSlots(n, nil) {
+		m |= t.slotDatasets(i)
 	}
 	return m
 }
 
-// datasetsByName reads event.dataset == "x" and event.dataset in [...]; false where n is neither.
-func (b *builder) datasetsByName(n ast.Node, want bool) (datasetMask, bool) {
-	var m datasetMask
-	var of ast.Node
+// namedDatasets reads event.dataset == "x", != "x" and in [...]; ok is false where n is none of them.
+func (t *slotTable) namedDatasets(n *node, want bool) (m datasetMask, ok bool) {
 	var texts []string
-	if t := b.tests[n]; t != nil && t.op == isIn {
-		of, texts = t.subject, t.texts
-	} else if c, ok := n.(*ast.BinaryNode); ok && (c.Operator == "==" || c.Operator == "!=") {
-		v, isText := c.Right.(*ast.StringNode)
-		if !isText {
+	switch n.op {
+	case opIn:
+		texts = n.texts
+	case opEqual, opNotEqual:
+		if n.args[1].op != opConstant || n.args[1].kind != text {
 			return 0, false
 		}
-		of, texts = c.Left, []string{v.Value}
-		want = want == (c.Operator == "==")
-	}
-	if of == nil {
+		texts = []string{n.args[1].text}
+		want = want == (n.op == opEqual)
+	default:
 		return 0, false
 	}
-	if i := b.slotOf(of); i < 0 || b.slots.list[i].label != "event.dataset" {
+	if of := n.args[0]; of.op != opSlot || t.list[of.slot].label != "event.dataset" {
 		return 0, false
 	}
 	for _, name := range texts {
@@ -57,104 +107,95 @@ func (b *builder) datasetsByName(n ast.Node, want bool) (datasetMask, bool) {
 	return m, true
 }
 
-func (b *builder) slotDatasets(i int) datasetMask {
-	if i < 0 {
-		return allDatasets
+// appendSlots appends the slots that n reads.
+func appendSlots(n *node, to []int) []int {
+	switch n.op {
+	case opSlot, opAny, opAll, opNone, opOne, opCount, opListContains:
+		to = append(to, n.slot)
 	}
-	if d := b.slots.list[i].body; d != pipeline.Dataset_DATASET_NONE {
-		return maskOf(d)
+	for _, a := range n.args {
+		to = appendSlots(a, to)
 	}
-	return allDatasets
+	return to
 }
 
-// appendSlots lists the slots under n.
-func (b *builder) appendSlots(n ast.Node, into []int) []int {
-	switch n := n.(type) {
-	case *ast.IdentifierNode:
-		if i := b.slotOf(n); i >= 0 {
-			into = append(into, i)
-		}
-	case *ast.UnaryNode:
-		into = b.appendSlots(n.Node, into)
-	case *ast.BinaryNode:
-		into = b.appendSlots(n.Right, b.appendSlots(n.Left, into))
-	case *ast.CallNode:
-		for _, a := range n.Arguments {
-			into = b.appendSlots(a, into)
-		}
-	case *ast.BuiltinNode:
-		for _, a := range n.Arguments {
-			into = b.appendSlots(a, into)
-		}
-	case *ast.PredicateNode:
-		into = b.appendSlots(n.Node, into)
+// valueWhenAbsent returns what n is while every field of it is absent; known is false where that is not plain.
+func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
+	if n.op == opSlot {
+		return false, n.kind == flag
 	}
-	return into
-}
-
-// valueWhenAbsent tells what n is while every field of it is absent, if that is plain.
-func (b *builder) valueWhenAbsent(n ast.Node) (value, ok bool) {
-	if t := b.tests[n]; t != nil {
-		if b.slotOf(t.subject) < 0 {
-			return false, false
-		}
-		return t.whenAbsent(), true
+	if len(n.args) == 0 || n.args[0].op != opSlot {
+		return false, false
 	}
-	if i := b.slotOf(n); i >= 0 && b.slots.list[i].kind == flag {
+	switch n.op {
+	case opIn:
+		return slices.Contains(n.texts, "") || slices.Contains(n.numbers, 0), true
+	case opInNetwork:
 		return false, true
+	case opMatches:
+		return n.regex.MatchString(""), true
+	case opContainsAny, opStartsWithAny, opEndsWithAny:
+		return slices.Contains(n.texts, ""), true
 	}
-	c, isBinary := n.(*ast.BinaryNode)
-	if !isBinary {
+	if len(n.args) != 2 || n.args[1].op != opConstant {
 		return false, false
 	}
-	if b.slotOf(c.Left) < 0 {
-		return false, false
-	}
-	switch v := c.Right.(type) {
-	case *ast.StringNode:
-		return textWhenAbsent(c.Operator, v.Value)
-	case *ast.IntegerNode:
-		return numberWhenAbsent(c.Operator, v.Value)
+	switch constant := n.args[1]; constant.kind {
+	case text:
+		return textWhenAbsent(n.op, constant.text)
+	case number:
+		return numberWhenAbsent(n.op, constant.number)
 	}
 	return false, false
 }
 
-func (t *test) whenAbsent() bool {
-	switch t.op {
-	case isIn:
-		return slices.Contains(t.texts, "") || slices.Contains(t.numbers, 0)
-	case inNetwork:
-		return false
-	case matches:
-		return t.code.MatchString("")
-	}
-	return slices.Contains(t.texts, "")
-}
-
-func textWhenAbsent(operator, v string) (value, ok bool) {
-	switch operator {
-	case "==", "contains", "startsWith", "endsWith":
-		return v == "", true
-	case "!=":
-		return v != "", true
+func textWhenAbsent(op operation, constant string) (value, known bool) {
+	switch op {
+	case opEqual:
+		return constant == "", true
+	case opNotEqual:
+		return constant != "", true
 	}
 	return false, false
 }
 
-func numberWhenAbsent(operator string, v int) (value, ok bool) {
-	switch operator {
-	case "==":
-		return v == 0, true
-	case "!=":
-		return v != 0, true
-	case "<":
-		return 0 < v, true
-	case "<=":
-		return 0 <= v, true
-	case ">":
-		return 0 > v, true
-	case ">=":
-		return 0 >= v, true
+func numberWhenAbsent(op operation, constant int64) (value, known bool) {
+	switch op {
+	case opEqual:
+		return constant == 0, true
+	case opNotEqual:
+		return constant != 0, true
+	case opLess:
+		return 0 < constant, true
+	case opLessEqual:
+		return 0 <= constant, true
+	case opGreater:
+		return 0 > constant, true
+	case opGreaterEqual:
+		return 0 >= constant, true
 	}
 	return false, false
+}
+
+// contradiction says why no event is of all the datasets that n and the rule's own list of datasets need.
+func (t *slotTable) contradiction(n *node, listed datasetMask) string {
+	masks := []datasetMask{listed}
+	var collect func(n *node)
+	collect = func(n *node) {
+		if n.op == opAnd {
+			collect(n.args[0])
+			collect(n.args[1])
+			return
+		}
+		masks = append(masks, t.prefilterOf(n, true, -1).datasets)
+	}
+	collect(n)
+	for i, first := range masks {
+		for _, second := range masks[i+1:] {
+			if first != 0 && second != 0 && first&second == 0 {
+				return fmt.Sprintf("it needs an event of %s and of %s at once", first.describe(), second.describe())
+			}
+		}
+	}
+	return "no event is of all the datasets that it needs"
 }

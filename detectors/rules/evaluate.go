@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/expr-lang/expr/vm"
-
 	"tidegate/pipeline"
 )
 
@@ -30,20 +28,16 @@ type Set struct {
 	idleWorkers chan *worker
 }
 
-// memoryBudget is how many elements the expression of one run may build; the language has nothing that needs many.
-const memoryBudget = 100_000
-
 // A worker is what one goroutine needs to judge.
 type worker struct {
-	values  *eventValues
-	finder  *finder
-	machine vm.VM
-	tick    uint32 // runs, to pick those that are measured
+	values *eventValues
+	finder *finder
+	tick   uint32 // runs, to pick those that are measured
 }
 
 func (c *compiler) newSet(cfg Config, log *slog.Logger, metrics *Metrics) *Set {
 	slices.SortFunc(c.list, func(a, b *compiledRule) int { return strings.Compare(a.rule.ID, b.rule.ID) })
-	s := &Set{slots: &c.b.slots, lints: c.lints, cfg: cfg, log: log, metrics: metrics, idleWorkers: make(chan *worker, 2*runtime.GOMAXPROCS(0))}
+	s := &Set{slots: c.slots, lints: c.lints, cfg: cfg, log: log, metrics: metrics, idleWorkers: make(chan *worker, 2*runtime.GOMAXPROCS(0))}
 	needs := make([]prefilter, 0, len(c.list))
 	parts := make([]string, 0, len(c.list))
 	for _, r := range c.list {
@@ -79,7 +73,7 @@ func (s *Set) acquireWorker() *worker {
 		return w
 	default:
 		v := newEventValues(s.slots)
-		return &worker{values: v, finder: newFinder(s.index, v), machine: vm.VM{MemoryBudget: memoryBudget}}
+		return &worker{values: v, finder: newFinder(s.index, v)}
 	}
 }
 
@@ -141,20 +135,17 @@ func (s *Set) matchesRule(w *worker, r *Rule) bool {
 	return true
 }
 
-// runExpression evaluates one expression. An error, which only arithmetic can cause, is false, and counted.
-func (s *Set) runExpression(w *worker, r *Rule, p *program) bool {
-	for _, i := range p.slots {
-		w.values.fillSlot(i)
-	}
-	out, err := w.machine.Run(p.code, w.values.env)
-	if err != nil {
+// runExpression evaluates one expression. Where it divides by zero it is false, and the failure is counted.
+func (s *Set) runExpression(w *worker, r *Rule, e *expression) bool {
+	holds := e.holds(w.values)
+	if w.values.failed {
+		w.values.failed = false
 		if r.stats.errors.Add(1) == 1 {
-			s.log.Error("rule failed on an event", "rule", r.ID, "error", err)
+			s.log.Error("rule divides by zero", "rule", r.ID, "file", r.File, "line", r.Line)
 		}
 		return false
 	}
-	hit, _ := out.(bool)
-	return hit
+	return holds
 }
 
 // verdict writes what r found in e. Nothing in it aliases the event.

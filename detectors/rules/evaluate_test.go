@@ -254,7 +254,7 @@ func TestFailingRuleIsCounted(t *testing.T) {
 	if n := set.Rules()[0].stats.errors.Load(); n != 3 {
 		t.Errorf("%d errors counted", n)
 	}
-	if strings.Count(log.String(), "rule failed") != 1 {
+	if strings.Count(log.String(), "rule divides by zero") != 1 {
 		t.Error(log.String())
 	}
 }

@@ -1,21 +1,10 @@
 package rules
 
 import (
-	"errors"
-	"net/netip"
-	"reflect"
-	"regexp"
-	"regexp/syntax"
-	"sort"
+	"slices"
 	"strings"
 
-	"github.com/expr-lang/expr/ast"
-	"github.com/expr-lang/expr/checker"
-	vmcompiler "github.com/expr-lang/expr/compiler"
-	"github.com/expr-lang/expr/conf"
-	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
-	"github.com/expr-lang/expr/vm"
 )
 
 // The bounds of an expression.
@@ -31,36 +20,12 @@ const (
 // functions are what an expression may call. Each costs at most time linear in its text.
 var functions = []string{"all", "any", "cidr", "count", "glob", "has", "label", "len", "lower", "none", "one", "trim", "unescape"}
 
-// An op is what a test does.
-type op uint8
-
-const (
-	isIn op = iota
-	contains
-	startsWith
-	endsWith
-	matches
-	inNetwork
-)
-
-// A test is a call that this package put into the tree: a comparison of one subject with constants. expr runs it as a typed
-// function; the index reads here what it needs.
-type test struct {
-	op      op
-	subject ast.Node
-	texts   []string
-	numbers []int
-	nets    []netip.Prefix
-	regex   *syntax.Regexp
-	code    *regexp.Regexp
-}
-
-// A program is a compiled expression.
-type program struct {
-	code  *vm.Program
-	slots []int    // what it reads
-	tree  ast.Node // resolved: identifiers are slots; tests explains its calls
-	text  string   // as it was written
+// An expression is a compiled condition. It is immutable: what changes while it runs is in eventValues.
+type expression struct {
+	text  string // as it was written
+	root  *node
+	slots []int // what it reads, sorted
+	holds flagFunc
 }
 
 // names are the lists and macros that an expression may use.
@@ -72,101 +37,43 @@ type names struct {
 // A list is constants under a name, all texts or all numbers.
 type list struct {
 	texts   []string
-	numbers []int
+	numbers []int64
 }
 
-// A macro is an expression under a name. It is parsed again for each use, since resolving changes the tree.
+// A macro is an expression under a name. It is parsed and resolved again for each use.
 type macro struct {
 	text   string
-	broken bool // what is wrong with it was reported where it stands
+	broken bool // it has an error, which was reported where it stands
 }
 
-// A builder compiles the expressions of one set: they share the table of slots.
-type builder struct {
-	slots slotTable
-	conf  *conf.Config
-	known int // slots that conf knows
-	tests map[ast.Node]*test
-	calls map[ast.Node]derivation // lower(x) and unescape(x) of what is not a slot
-}
-
-func newBuilder() *builder {
-	b := &builder{tests: map[ast.Node]*test{}, calls: map[ast.Node]derivation{}, known: -1}
-	b.conf = conf.CreateNew()
-	b.conf.MaxNodes = maxNodes
-	b.conf.Optimize = false // it would undo what the index has read, and constants are folded here
-	b.conf.Expect, b.conf.ExpectAny = reflect.Bool, true
-	return b
-}
-
-// A syntaxError is an error at a place of an expression.
+// A syntaxError is an error at a place of an expression or of a template.
 type syntaxError struct {
 	at      int // rune
 	message string
 }
 
-// compile turns the text of an expression into a program, or says what is wrong with it, all of it.
-func (b *builder) compile(text string, ns *names) (*program, []syntaxError) {
-	if strings.TrimSpace(text) == "" {
+// compileExpression parses, resolves and compiles a condition, or returns everything that is wrong with it. Both results are nil
+// where a macro that it uses is broken.
+func compileExpression(source string, ns *names, slots *slotTable) (*expression, []syntaxError) {
+	if strings.TrimSpace(source) == "" {
 		return nil, []syntaxError{{0, "expression is empty"}}
 	}
-	tree, err := parser.ParseWithConfig(text, b.conf)
+	tree, err := parser.Parse(source)
 	if err != nil {
-		return nil, []syntaxError{b.faultOf(text, err)}
+		return nil, []syntaxError{parseError(source, err)}
 	}
-	s := &scope{b: b, names: ns, used: map[int]bool{}}
-	tree.Node = s.resolve(tree.Node)
-	if len(s.faults) > 0 || s.broken {
-		return nil, s.faults
+	r := &resolver{slots: slots, names: ns, used: map[int]bool{}}
+	root := r.resolve(tree.Node)
+	if root.kind != flag && root.kind != invalid {
+		r.addError(tree.Node, "must be true or false, but is %s", root.kind)
 	}
-	if b.known != len(b.slots.list) {
-		b.conf.WithEnv(b.slots.zeros())
-		b.known = len(b.slots.list)
+	if len(r.errors) > 0 || r.broken {
+		return nil, r.errors
 	}
-	if _, err := checker.Check(tree, b.conf); err != nil {
-		return nil, []syntaxError{b.faultOf(text, err)}
+	e := &expression{text: source, root: root, holds: root.flagClosure()}
+	for i := range r.used {
+		e.slots = append(e.slots, i)
 	}
-	code, err := vmcompiler.Compile(tree, b.conf)
-	if err != nil {
-		return nil, []syntaxError{{0, strings.SplitN(err.Error(), "\n", 2)[0]}}
-	}
-	p := &program{code: code, tree: tree.Node, text: text}
-	for i := range s.used {
-		p.slots = append(p.slots, i)
-	}
-	sort.Ints(p.slots)
-	return p, nil
-}
-
-// faultOf reads the place out of an error of expr, and gives slots back the names that authors know.
-func (b *builder) faultOf(text string, err error) syntaxError {
-	var e *file.Error
-	if !errors.As(err, &e) {
-		if m := err.Error(); strings.HasPrefix(m, "expected bool, but got ") {
-			return syntaxError{0, "must be true or false, but is " + strings.NewReplacer("string", "text", "int", "a number").Replace(strings.TrimPrefix(m, "expected bool, but got "))}
-		}
-		return syntaxError{0, err.Error()}
-	}
-	m := strings.NewReplacer("netip.Addr", "address (see cidr)", "string", "text", "int", "number").Replace(e.Message)
-	if strings.HasPrefix(e.Message, "unexpected token") || strings.Contains(e.Message, "expected name") {
-		m = e.Message
-	}
-	if len(m) > 300 {
-		m = m[:300] + "…"
-	}
-	return syntaxError{min(e.From, len([]rune(text))), m}
-}
-
-// slotOf tells which slot an identifier of the resolved tree is; -1 none.
-func (b *builder) slotOf(n ast.Node) int {
-	if id, ok := n.(*ast.IdentifierNode); ok && len(id.Value) > 1 {
-		i := 0
-		for _, c := range id.Value[1:] {
-			i = i*10 + int(c-'0')
-		}
-		if i < len(b.slots.list) && b.slots.list[i].name == id.Value {
-			return i
-		}
-	}
-	return -1
+	slices.Sort(e.slots)
+	return e, nil
 }

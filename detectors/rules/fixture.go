@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -371,14 +370,4 @@ func numeric(k protoreflect.Kind, n int64) (protoreflect.Value, error) {
 		return protoreflect.ValueOfInt64(n), nil
 	}
 	return none, fmt.Errorf("%d is out of range", n)
-}
-
-// fieldNames lists every field, for the nearest one to a wrong name.
-func fieldNames() []string {
-	out := make([]string, 0, len(pipeline.Fields))
-	for i := range pipeline.Fields {
-		out = append(out, pipeline.Fields[i].Name)
-	}
-	slices.Sort(out)
-	return out
 }

@@ -20,7 +20,7 @@ type lookup struct {
 	slot   int
 	mask   datasetMask
 	texts  map[string][]int32
-	counts map[int][]int32
+	counts map[int64][]int32
 	addrs  map[netip.Addr][]int32
 
 	words   *automaton
@@ -37,7 +37,7 @@ func newIndex(t *slotTable, needs []prefilter) *index {
 	for id, n := range needs {
 		if n.keys == nil {
 			for d := range x.always {
-				if n.mask&(1<<d) != 0 {
+				if n.datasets&(1<<d) != 0 {
 					x.always[d] = append(x.always[d], int32(id))
 				}
 			}
@@ -46,10 +46,10 @@ func newIndex(t *slotTable, needs []prefilter) *index {
 		for _, k := range n.keys {
 			p := bySlot[k.slot]
 			if p == nil {
-				p = &lookup{slot: k.slot, texts: map[string][]int32{}, counts: map[int][]int32{}, addrs: map[netip.Addr][]int32{}, pending: map[string][]int32{}}
+				p = &lookup{slot: k.slot, texts: map[string][]int32{}, counts: map[int64][]int32{}, addrs: map[netip.Addr][]int32{}, pending: map[string][]int32{}}
 				bySlot[k.slot] = p
 			}
-			p.addKey(t, k, int32(id), n.mask)
+			p.addKey(t, k, int32(id), n.datasets)
 		}
 	}
 	order := make([]int, 0, len(bySlot))
@@ -143,7 +143,7 @@ func (f *finder) candidates(d pipeline.Dataset) []int32 {
 	if d < 0 || int(d) >= len(f.index.probes) {
 		return nil
 	}
-	if f.values.now == 1 {
+	if f.values.eventNumber == 1 {
 		clear(f.rules)
 		clear(f.words)
 	}
@@ -158,23 +158,22 @@ func (f *finder) candidates(d pipeline.Dataset) []int32 {
 }
 
 func (f *finder) lookUp(p *lookup) {
-	v := f.values
-	s := v.fillSlot(p.slot)
-	switch s.kind {
+	value := f.values.slot(p.slot)
+	switch f.values.table.list[p.slot].kind {
 	case text:
-		f.lookUpText(p, v.texts[s.at])
+		f.lookUpText(p, value.text)
 	case textList:
-		for _, e := range v.lists[s.at] {
-			f.lookUpText(p, e)
+		for _, t := range value.texts {
+			f.lookUpText(p, t)
 		}
 	case number:
-		f.addRules(p.counts[v.numbers[s.at]])
+		f.addRules(p.counts[value.number])
 	case numberList:
-		for _, n := range v.nlists[s.at] {
+		for _, n := range value.numbers {
 			f.addRules(p.counts[n])
 		}
 	case address:
-		f.addRules(p.addrs[v.addrs[s.at]])
+		f.addRules(p.addrs[value.address])
 	}
 }
 
@@ -192,7 +191,7 @@ func (f *finder) lookUpText(p *lookup, t string) {
 
 // scanText runs the automaton over t.
 func (f *finder) scanText(p *lookup, t string) {
-	a, now := p.words, f.values.now
+	a, now := p.words, f.values.eventNumber
 	next, first, s := a.next, a.first, int32(0)
 	for i := range len(t) {
 		s = next[s+int32(a.class[t[i]])]
@@ -209,7 +208,7 @@ func (f *finder) scanText(p *lookup, t string) {
 }
 
 func (f *finder) addRules(rules []int32) {
-	now := f.values.now
+	now := f.values.eventNumber
 	for _, r := range rules {
 		if f.rules[r] != now {
 			f.rules[r] = now

@@ -187,7 +187,7 @@ func (f *ruleFile) parseLists(n ast.Node) {
 		for _, v := range f.doc.readList(p.value, key, maxList) {
 			if i, ok := v.(*ast.IntegerNode); ok {
 				if x, ok := f.doc.readNumber(i, key, -1<<62, 1<<62); ok {
-					l.numbers = append(l.numbers, x)
+					l.numbers = append(l.numbers, int64(x))
 				}
 			} else if t, ok := f.doc.readText(v, key, maxText); ok {
 				l.texts = append(l.texts, t.text)

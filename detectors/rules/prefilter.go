@@ -4,44 +4,17 @@ import (
 	"net/netip"
 	"regexp/syntax"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/expr-lang/expr/ast"
-
-	"tidegate/pipeline"
 )
 
-// A prefilter is what an expression cannot be true without: one of keys must hold of the event, and its dataset must be in mask. The
-// index asks that before expr runs. It may be weaker than the truth, never stronger: TestIndexAgreesWithPlainLoop.
+// A prefilter is what an expression cannot be true without: the event's dataset is in datasets, and one of keys holds. The index
+// checks both before the expression runs. A prefilter may rule out less than it could, never more
+// (TestIndexAgreesWithPlainLoop).
 type prefilter struct {
-	keys  []prefilterKey // nil: nothing is known
-	score int            // how rare the commonest of the keys is thought to be
-	mask  datasetMask
-}
-
-// datasetMask is a set of datasets: bit d stands for pipeline.Dataset(d). The bit of DATASET_NONE stands for events
-// without a dataset.
-type datasetMask uint32
-
-const allDatasets = datasetMask(1<<pipeline.NumDatasets - 1)
-
-// maskOf returns the set of d alone, and the empty set for a dataset that this binary does not have.
-func maskOf(d pipeline.Dataset) datasetMask {
-	if d < 0 || int(d) >= pipeline.NumDatasets {
-		return 0
-	}
-	return 1 << d
-}
-
-// String returns the set for a rule's hash. All datasets are one word, so that a new dataset does not change the hashes of
-// the rules that name none.
-func (m datasetMask) String() string {
-	if m == allDatasets {
-		return "all"
-	}
-	return strconv.FormatUint(uint64(m), 10)
+	keys        []prefilterKey // nil: nothing is known
+	selectivity int            // of the least selective key: how few events it is thought to hold for
+	datasets    datasetMask
 }
 
 // A prefilterKey is one thing that can be looked up: a slot that equals a value, or contains a literal. Of a list, one of its elements.
@@ -50,7 +23,7 @@ type prefilterKey struct {
 	literal bool // text is a part of the slot's value
 	folded  bool // of a literal: without regard to ASCII case
 	text    string
-	number  int
+	number  int64
 	addr    netip.Addr
 }
 
@@ -76,159 +49,149 @@ var commonLiterals = map[string]bool{
 	"/api": true, "/api/": true, "index": true,
 }
 
-// prefilter reads what the tree needs to become want. elem is the slot of the list that # walks, -1 outside of loops.
-func (b *builder) prefilter(n ast.Node, want bool, elem int) prefilter {
-	switch n := n.(type) {
-	case *ast.UnaryNode:
-		if n.Operator == "not" || n.Operator == "!" {
-			return b.prefilter(n.Node, !want, elem)
-		}
-	case *ast.PredicateNode:
-		return b.prefilter(n.Node, want, elem)
-	case *ast.BinaryNode:
-		switch n.Operator {
-		case "and", "&&":
-			return combine(b.prefilter(n.Left, want, elem), b.prefilter(n.Right, want, elem), want)
-		case "or", "||":
-			return combine(b.prefilter(n.Left, want, elem), b.prefilter(n.Right, want, elem), !want)
-		}
-	case *ast.BuiltinNode:
-		if n.Name == "any" && want || n.Name == "none" && !want {
-			// True needs an element, so the list is not empty and the condition holds for one.
-			list := b.slotOf(n.Arguments[0])
-			inner := b.prefilter(n.Arguments[1], true, list)
-			inner.mask &= b.slotDatasets(list)
+// prefilterOf returns what n needs to become want. element is the slot of the list that # walks, -1 outside of loops.
+func (t *slotTable) prefilterOf(n *node, want bool, element int) prefilter {
+	switch n.op {
+	case opNot:
+		return t.prefilterOf(n.args[0], !want, element)
+	case opAnd:
+		return combine(t.prefilterOf(n.args[0], want, element), t.prefilterOf(n.args[1], want, element), want)
+	case opOr:
+		return combine(t.prefilterOf(n.args[0], want, element), t.prefilterOf(n.args[1], want, element), !want)
+	case opAny, opNone:
+		if want == (n.op == opAny) {
+			// An element must be there for which the condition holds, so the list is not empty.
+			inner := t.prefilterOf(n.args[0], true, n.slot)
+			inner.datasets &= t.slotDatasets(n.slot)
 			return inner
 		}
-	case *ast.BoolNode:
-		if n.Value != want {
-			return prefilter{mask: 0}
+	case opConstant:
+		if n.flag != want {
+			return prefilter{datasets: 0}
 		}
-		return prefilter{mask: allDatasets}
+		return prefilter{datasets: allDatasets}
 	}
-	out := prefilter{mask: b.comparisonDatasets(n, want)}
+	out := prefilter{datasets: t.comparisonDatasets(n, want)}
 	if want {
-		out.keys, out.score = b.comparisonKeys(n, elem)
+		out.keys, out.selectivity = t.comparisonKeys(n, element)
 	}
 	return out
 }
 
-// combine combines two parts: both must hold, or one of them.
-func combine(l, r prefilter, both bool) prefilter {
+// combine returns the prefilter of two parts: both must hold, or one of them.
+func combine(left, right prefilter, both bool) prefilter {
 	if both {
-		best := l
-		if r.score > l.score {
-			best = r
+		best := left
+		if right.selectivity > left.selectivity {
+			best = right
 		}
-		best.mask = l.mask & r.mask
+		best.datasets = left.datasets & right.datasets
 		return best
 	}
 	// A side that can never hold adds nothing.
 	switch {
-	case l.mask == 0:
-		return r
-	case r.mask == 0:
-		return l
+	case left.datasets == 0:
+		return right
+	case right.datasets == 0:
+		return left
 	}
-	out := prefilter{mask: l.mask | r.mask}
-	if l.keys != nil && r.keys != nil && len(l.keys)+len(r.keys) <= maxKeys {
-		out.keys = append(slices.Clip(l.keys), r.keys...)
-		out.score = min(l.score, r.score)
+	out := prefilter{datasets: left.datasets | right.datasets}
+	if left.keys != nil && right.keys != nil && len(left.keys)+len(right.keys) <= maxKeys {
+		out.keys = append(slices.Clip(left.keys), right.keys...)
+		out.selectivity = min(left.selectivity, right.selectivity)
 	}
 	return out
 }
 
-// comparisonKeys are the keys of a comparison that has to be true.
-func (b *builder) comparisonKeys(n ast.Node, elem int) ([]prefilterKey, int) {
-	if t := b.tests[n]; t != nil {
-		return b.constantKeys(t, elem)
-	}
-	c, ok := n.(*ast.BinaryNode)
-	if !ok {
-		return nil, unselective
-	}
-	left, right := c.Left, c.Right
-	switch c.Operator {
-	case "==":
-		if b.subject(left, elem).slot < 0 {
+// comparisonKeys returns the keys of a comparison that has to be true.
+func (t *slotTable) comparisonKeys(n *node, element int) ([]prefilterKey, int) {
+	switch n.op {
+	case opEqual:
+		left, right := n.args[0], n.args[1]
+		if t.subject(left, element).slot < 0 {
 			left, right = right, left
 		}
-		switch v := right.(type) {
-		case *ast.StringNode:
-			return b.equalityKeys(b.subject(left, elem), []string{v.Value}, nil)
-		case *ast.IntegerNode:
-			return b.equalityKeys(b.subject(left, elem), nil, []int{v.Value})
+		if right.op != opConstant {
+			break
 		}
-	case "contains", "startsWith", "endsWith":
-		if v, ok := right.(*ast.StringNode); ok {
-			return b.literalKeys(b.subject(left, elem), []string{v.Value}, false)
+		switch right.kind {
+		case text:
+			return t.equalityKeys(t.subject(left, element), []string{right.text}, nil)
+		case number:
+			return t.equalityKeys(t.subject(left, element), nil, []int64{right.number})
 		}
-	}
-	return nil, unselective
-}
-
-func (b *builder) constantKeys(t *test, elem int) ([]prefilterKey, int) {
-	s := b.subject(t.subject, elem)
-	switch t.op {
-	case isIn:
-		return b.equalityKeys(s, t.texts, t.numbers)
-	case contains, startsWith, endsWith:
-		return b.literalKeys(s, t.texts, false)
-	case matches:
-		lits, fold := requiredLiterals(t.regex, 0)
-		return b.literalKeys(s, lits, fold)
-	case inNetwork:
-		if s.slot < 0 || b.slots.list[s.slot].kind != address {
-			return nil, unselective
+	case opListContains:
+		list := subject{slot: n.slot}
+		if constant := n.args[0]; constant.kind == number {
+			return t.equalityKeys(list, nil, []int64{constant.number})
 		}
-		var out []prefilterKey
-		for _, p := range t.nets {
-			if !p.IsSingleIP() {
-				return nil, unselective
-			}
-			out = append(out, prefilterKey{slot: s.slot, addr: p.Addr()})
-		}
-		return out, selective
+		return t.equalityKeys(list, []string{n.args[0].text}, nil)
+	case opIn:
+		return t.equalityKeys(t.subject(n.args[0], element), n.texts, n.numbers)
+	case opContainsAny, opStartsWithAny, opEndsWithAny:
+		return t.literalKeys(t.subject(n.args[0], element), n.texts, false)
+	case opMatches:
+		literals, fold := requiredLiterals(n.syntax, 0)
+		return t.literalKeys(t.subject(n.args[0], element), literals, fold)
+	case opInNetwork:
+		return t.addressKeys(t.subject(n.args[0], element), n.networks)
 	}
 	return nil, unselective
 }
 
 // A subject is what a comparison looks at: a slot, or an element of one, perhaps folded to lower case.
 type subject struct {
-	slot int // -1: not known to the index
+	slot int // -1: the index does not know it
 	fold bool
 }
 
-func (b *builder) subject(n ast.Node, elem int) subject {
-	if c, ok := n.(*ast.CallNode); ok && b.calls[c] == lowered {
-		s := b.subject(c.Arguments[0], elem)
+func (t *slotTable) subject(n *node, element int) subject {
+	switch n.op {
+	case opLower:
+		s := t.subject(n.args[0], element)
 		s.fold = true
 		return s
+	case opElement:
+		return subject{slot: element}
+	case opSlot:
+		if s := t.list[n.slot]; s.how == lowered {
+			return subject{slot: s.of, fold: true}
+		}
+		return subject{slot: n.slot}
 	}
-	if p, ok := n.(*ast.PointerNode); ok && p.Name == "" {
-		return subject{slot: elem}
-	}
-	i := b.slotOf(n)
-	if i >= 0 && b.slots.list[i].how == lowered {
-		return subject{slot: b.slots.list[i].of, fold: true}
-	}
-	return subject{slot: i}
+	return subject{slot: -1}
 }
 
-func (b *builder) equalityKeys(s subject, texts []string, numbers []int) ([]prefilterKey, int) {
+// addressKeys returns the keys of an address that must be one of networks; wider networks have none.
+func (t *slotTable) addressKeys(s subject, networks []netip.Prefix) ([]prefilterKey, int) {
+	if s.slot < 0 || t.list[s.slot].kind != address {
+		return nil, unselective
+	}
+	var out []prefilterKey
+	for _, p := range networks {
+		if !p.IsSingleIP() {
+			return nil, unselective
+		}
+		out = append(out, prefilterKey{slot: s.slot, addr: p.Addr()})
+	}
+	return out, selective
+}
+
+// equalityKeys returns the keys of a subject that must equal one of the constants.
+func (t *slotTable) equalityKeys(s subject, texts []string, numbers []int64) ([]prefilterKey, int) {
 	if s.slot < 0 || len(texts)+len(numbers) > maxKeys {
 		return nil, unselective
 	}
 	if s.fold {
-		return b.literalKeys(s, texts, false)
+		return t.literalKeys(s, texts, false)
 	}
 	var out []prefilterKey
-	k := b.slots.list[s.slot].kind
-	for _, t := range texts {
-		if t == "" || k != text && k != textList {
-			return nil, unselective // an absent field is ""
+	k := t.list[s.slot].kind
+	for _, value := range texts {
+		if value == "" || k != text && k != textList {
+			return nil, unselective // An absent field is "", and the index does not look absent fields up.
 		}
-		out = append(out, prefilterKey{slot: s.slot, text: t})
+		out = append(out, prefilterKey{slot: s.slot, text: value})
 	}
 	for _, v := range numbers {
 		if v == 0 || k != number && k != numberList {
@@ -236,35 +199,36 @@ func (b *builder) equalityKeys(s subject, texts []string, numbers []int) ([]pref
 		}
 		out = append(out, prefilterKey{slot: s.slot, number: v})
 	}
-	if score, ok := fieldSelectivity[b.slots.list[s.slot].label]; ok {
-		return out, score
+	if selectivity, ok := fieldSelectivity[t.list[s.slot].label]; ok {
+		return out, selectivity
 	}
 	return out, selective
 }
 
-// literalKeys are the keys of texts one of which must be a part of the subject.
-func (b *builder) literalKeys(s subject, texts []string, folded bool) ([]prefilterKey, int) {
+// literalKeys returns the keys of a subject that must contain one of texts.
+func (t *slotTable) literalKeys(s subject, texts []string, folded bool) ([]prefilterKey, int) {
 	if s.slot < 0 || len(texts) == 0 || len(texts) > maxKeys {
 		return nil, unselective
 	}
-	if k := b.slots.list[s.slot].kind; k != text && k != textList {
+	if k := t.list[s.slot].kind; k != text && k != textList {
 		return nil, unselective
 	}
 	var out []prefilterKey
-	score := selective
-	for _, t := range texts {
-		if t == "" {
+	selectivity := selective
+	for _, literal := range texts {
+		if literal == "" {
 			return nil, unselective
 		}
 		if s.fold || folded {
-			t = lowerASCII(t)
+			literal = lowerASCII(literal)
 		}
-		if score = min(score, 2+min(len(t), literalBytes)); commonLiterals[strings.TrimSpace(lowerASCII(t))] {
-			score = min(score, 3)
+		selectivity = min(selectivity, 2+min(len(literal), literalBytes))
+		if commonLiterals[strings.TrimSpace(lowerASCII(literal))] {
+			selectivity = min(selectivity, 3)
 		}
-		out = append(out, prefilterKey{slot: s.slot, literal: true, folded: s.fold || folded, text: t})
+		out = append(out, prefilterKey{slot: s.slot, literal: true, folded: s.fold || folded, text: literal})
 	}
-	return out, score
+	return out, selectivity
 }
 
 // requiredLiterals gives texts one of which is in whatever the regular expression matches; nil where none is known. fold tells that it must

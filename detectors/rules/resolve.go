@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -12,82 +11,96 @@ import (
 	"tidegate/pipeline"
 )
 
-// A scope resolves one expression.
-type scope struct {
-	b      *builder
+// A resolver turns the tree that expr's parser made of one expression into nodes: it looks names up, expands macros, gives every
+// value a kind and reports what is not part of the rule language. After an error it goes on with a node of kind invalid, about
+// which nothing more is reported, so one expression may have several errors.
+type resolver struct {
+	slots  *slotTable
 	names  *names
-	faults []syntaxError
-	used   map[int]bool
-	loops  int // any, all, none, one and count around
-	depth  int // macros around
-	nodes  int
-	at     int  // where the macro stands, while one is resolved
-	broken bool // a macro is: there is nothing to compile, and nothing more to say
-	item   kind // of #, inside a loop
+	errors []syntaxError
+	used   map[int]bool // the slots that the expression reads
+
+	nodes      int  // resolved so far, macros expanded
+	loops      int  // loops around, in this expression or macro
+	element    kind // of #, inside a loop
+	macroDepth int
+	macroAt    int  // where the outermost macro stands in the expression
+	broken     bool // a macro that is used has an error, which is reported where the macro is defined
 }
 
-// maxFaults is how many errors of one expression are reported.
-const maxFaults = 20
+// maxErrors is how many errors of one expression are reported.
+const maxErrors = 20
 
-func (s *scope) fail(n ast.Node, format string, args ...any) ast.Node {
-	at := n.Location().From
-	if s.depth > 0 {
-		at = s.at
+// addError reports an error at the place of n; in a macro, at the place where the macro is used.
+func (r *resolver) addError(n ast.Node, format string, args ...any) *node {
+	e := syntaxError{r.at(n), fmt.Sprintf(format, args...)}
+	if len(r.errors) < maxErrors && !slices.Contains(r.errors, e) {
+		r.errors = append(r.errors, e)
 	}
-	f := syntaxError{at, fmt.Sprintf(format, args...)}
-	if len(s.faults) < maxFaults && !slices.Contains(s.faults, f) {
-		s.faults = append(s.faults, f)
-	}
-	return &ast.BoolNode{Value: true}
+	return &node{kind: invalid}
 }
 
-// resolve replaces names by slots, lists and macros, comparisons with constants by tests, and reports what is not part of the rule
-// language.
-func (s *scope) resolve(n ast.Node) ast.Node {
-	if s.nodes++; s.nodes > maxNodes {
-		if s.nodes == maxNodes+1 {
-			s.fail(n, "expression is too large: more than %d parts, macros expanded", maxNodes)
+// at returns the rune of the expression at which n begins; of a name with dots the parser notes where its last part begins.
+func (r *resolver) at(n ast.Node) int {
+	if r.macroDepth > 0 {
+		return r.macroAt
+	}
+	for {
+		m, ok := n.(*ast.MemberNode)
+		if !ok {
+			return n.Location().From
 		}
-		return n
+		n = m.Node
+	}
+}
+
+// resolve returns the node of n.
+func (r *resolver) resolve(n ast.Node) *node {
+	if r.nodes++; r.nodes > maxNodes {
+		if r.nodes == maxNodes+1 {
+			r.addError(n, "expression is too large: more than %d parts, macros expanded", maxNodes)
+		}
+		return &node{kind: invalid}
 	}
 	switch n := n.(type) {
-	case *ast.IntegerNode, *ast.FloatNode, *ast.StringNode, *ast.BoolNode:
-		return n
+	case *ast.IntegerNode:
+		return &node{op: opConstant, kind: number, at: r.at(n), number: int64(n.Value)}
+	case *ast.FloatNode:
+		return &node{op: opConstant, kind: decimal, at: r.at(n), decimal: n.Value}
+	case *ast.StringNode:
+		return &node{op: opConstant, kind: text, at: r.at(n), text: n.Value}
+	case *ast.BoolNode:
+		return &node{op: opConstant, kind: flag, at: r.at(n), flag: n.Value}
 	case *ast.IdentifierNode:
-		return s.name(n, n.Value)
+		return r.name(n, n.Value)
 	case *ast.MemberNode:
-		name, ok := dotted(n)
-		if !ok {
-			return s.fail(n, "a part of a value cannot be taken out; ask a list by any(list, # == …)")
-		}
-		return s.name(n, name)
+		return r.member(n)
 	case *ast.UnaryNode:
-		n.Node = s.resolve(n.Node)
-		return n
+		return r.unary(n)
 	case *ast.BinaryNode:
-		return s.binary(n)
+		return r.binary(n)
 	case *ast.PredicateNode:
-		n.Node = s.resolve(n.Node)
-		return n
+		return r.resolve(n.Node)
 	case *ast.PointerNode:
 		if n.Name != "" {
-			return s.fail(n, "#%s is not part of the rule language", n.Name)
+			return r.addError(n, "#%s is not part of the rule language", n.Name)
 		}
-		return n
+		return &node{op: opElement, kind: r.element, at: r.at(n)}
 	case *ast.BuiltinNode:
-		return s.builtin(n)
+		return r.builtin(n)
 	case *ast.CallNode:
-		return s.call(n)
+		return r.call(n)
 	case *ast.ArrayNode:
-		return s.fail(n, "a list can only stand to the right of in, ==, contains, startsWith or endsWith")
+		return r.addError(n, "a list can only stand to the right of in, ==, contains, startsWith or endsWith")
 	}
-	return s.fail(n, "%s is not part of the rule language", construct(n))
+	return r.addError(n, "%s is not part of the rule language", construct(n))
 }
 
+// construct names a part of expr's language that the rule language does not have.
 func construct(n ast.Node) string {
 	switch n.(type) {
 	case *ast.NilNode:
-		return "nil (an absent text is \"\", an absent number 0; has(field) tells)"
+		return `nil (an absent text is "", an absent number 0; has(field) is true where the event has the field)`
 	case *ast.ConditionalNode:
 		return "a choice (a ? b : c)"
 	case *ast.VariableDeclaratorNode:
@@ -99,7 +112,7 @@ func construct(n ast.Node) string {
 	case *ast.SliceNode:
 		return "a slice"
 	case *ast.ChainNode:
-		return "?. (an absent field is \"\" or 0)"
+		return `?. (an absent field is "" or 0)`
 	}
 	return strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", n), "*ast."), "Node")
 }
@@ -127,234 +140,344 @@ func dotted(n ast.Node) (string, bool) {
 	return "", false
 }
 
-func (s *scope) name(n ast.Node, name string) ast.Node {
+func (r *resolver) member(n *ast.MemberNode) *node {
+	name, ok := dotted(n)
+	if !ok {
+		return r.addError(n, "a part of a value cannot be taken out; ask a list by any(list, # == …)")
+	}
+	if key, ok := strings.CutPrefix(name, "container.labels."); ok {
+		return r.addError(n, "labels are read by label(%q)", key)
+	}
+	return r.name(n, name)
+}
+
+// name returns the node of a field or a macro.
+func (r *resolver) name(n ast.Node, name string) *node {
 	if f := pipeline.Lookup(name); f != nil {
-		i, err := s.b.slots.fieldSlot(f)
+		i, err := r.slots.fieldSlot(f)
 		if err != nil {
-			return s.fail(n, "%v", err)
+			return r.addError(n, "%v", err)
 		}
-		return s.slot(n, i)
+		return r.slotNode(n, i)
 	}
-	if m := s.names.macros[name]; m != nil {
-		return s.expand(n, name, m)
+	if m := r.names.macros[name]; m != nil {
+		return r.expandMacro(n, name, m)
 	}
-	if s.names.lists[name] != nil {
-		return s.fail(n, "%s is a list: it can only stand to the right of in, ==, contains, startsWith or endsWith", name)
+	if r.names.lists[name] != nil {
+		return r.addError(n, "%s is a list: it can only stand to the right of in, ==, contains, startsWith or endsWith", name)
 	}
-	known := fieldNames()
-	for k := range s.names.macros {
-		known = append(known, k)
-	}
-	slices.Sort(known)
-	return s.fail(n, "unknown field %q%s", name, didYouMean(name, known))
+	return r.addError(n, "%s", unknownName(name, r.names))
 }
 
-func (s *scope) slot(n ast.Node, i int) ast.Node {
-	s.used[i] = true
-	id := &ast.IdentifierNode{Value: s.b.slots.list[i].name}
-	id.SetLocation(n.Location())
-	return id
+func (r *resolver) slotNode(n ast.Node, i int) *node {
+	r.used[i] = true
+	return &node{op: opSlot, kind: r.slots.list[i].kind, at: r.at(n), slot: i}
 }
 
-func (s *scope) expand(n ast.Node, name string, m *macro) ast.Node {
+// expandMacro parses and resolves the text of a macro in place of its name.
+func (r *resolver) expandMacro(n ast.Node, name string, m *macro) *node {
 	if m.broken {
-		s.broken = true
-		return &ast.BoolNode{Value: true}
+		r.broken = true
+		return &node{kind: invalid}
 	}
-	if s.depth >= maxMacroDepth {
-		return s.fail(n, "macro %s: macros use each other more than %d deep, or in a circle", name, maxMacroDepth)
+	if r.macroDepth >= maxMacroDepth {
+		return r.addError(n, "macro %s: macros use each other more than %d deep, or in a circle", name, maxMacroDepth)
 	}
-	tree, err := parser.ParseWithConfig(m.text, s.b.conf)
-	if err != nil || s.nodes > maxNodes {
-		s.broken = true // its own error says more, or has been said
-		return &ast.BoolNode{Value: true}
+	tree, err := parser.Parse(m.text)
+	if err != nil || r.nodes > maxNodes {
+		r.broken = true // its own error says more, or has been reported
+		return &node{kind: invalid}
 	}
-	if s.depth == 0 {
-		s.at = n.Location().From
+	if r.macroDepth == 0 {
+		r.macroAt = r.at(n)
 	}
-	loops := s.loops
-	s.depth, s.loops = s.depth+1, 0
-	out := s.resolve(tree.Node)
-	s.depth, s.loops = s.depth-1, loops
+	loops, element := r.loops, r.element
+	r.macroDepth, r.loops = r.macroDepth+1, 0
+	out := r.resolve(tree.Node)
+	r.macroDepth, r.loops, r.element = r.macroDepth-1, loops, element
 	return out
 }
 
-// binary resolves a comparison. Those with constants become tests.
-func (s *scope) binary(n *ast.BinaryNode) ast.Node {
+func (r *resolver) unary(n *ast.UnaryNode) *node {
+	of := r.resolve(n.Node)
 	switch n.Operator {
-	case "and", "&&", "or", "||", "+", "-", "*", "/", "%", "<", "<=", ">", ">=":
-		n.Left, n.Right = s.resolve(n.Left), s.resolve(n.Right)
-		return n
-	case "==", "!=":
-		return s.equal(n)
-	case "in":
-		return s.in(n)
-	case "contains", "startsWith", "endsWith":
-		n.Left = s.resolve(n.Left)
-		o := map[string]op{"contains": contains, "startsWith": startsWith, "endsWith": endsWith}[n.Operator]
-		if l := s.constants(n.Right); l != nil {
-			if l.numbers != nil {
-				return s.fail(n.Right, "%s takes texts, this list has numbers", n.Operator)
-			}
-			return s.test(n, &test{op: o, subject: n.Left, texts: l.texts})
+	case "not", "!":
+		return r.negation(n, of)
+	case "+", "-":
+		if of.kind == invalid {
+			return of
 		}
-		n.Right = s.resolve(n.Right)
-		return n
+		if !of.kind.isNumeric() {
+			return r.addError(n, "%s takes a number, %s is %s", n.Operator, r.slots.render(of), of.kind)
+		}
+		if n.Operator == "+" {
+			return of
+		}
+		return &node{op: opNegate, kind: of.kind, at: r.at(n), args: []*node{of}}
+	}
+	return r.addError(n, "operator %s is not part of the rule language", n.Operator)
+}
+
+func (r *resolver) negation(n ast.Node, of *node) *node {
+	if of.kind == invalid {
+		return of
+	}
+	if of.kind != flag {
+		return r.addError(n, "not takes a condition, %s is %s", r.slots.render(of), of.kind)
+	}
+	return &node{op: opNot, kind: flag, at: r.at(n), args: []*node{of}}
+}
+
+// binaryOperations are the operators whose two sides are computed. Those that may have constants to the right are resolved apart.
+var binaryOperations = map[string]operation{
+	"and": opAnd, "&&": opAnd, "or": opOr, "||": opOr,
+	"+": opAdd, "-": opSubtract, "*": opMultiply, "/": opDivide, "%": opModulo,
+	"<": opLess, "<=": opLessEqual, ">": opGreater, ">=": opGreaterEqual,
+}
+
+func (r *resolver) binary(n *ast.BinaryNode) *node {
+	switch n.Operator {
+	case "==", "!=":
+		return r.equal(n)
+	case "in":
+		return r.in(n)
+	case "contains", "startsWith", "endsWith":
+		return r.textRelation(n)
 	case "matches":
-		n.Left = s.resolve(n.Left)
+		subject := r.resolve(n.Left)
 		pattern, ok := n.Right.(*ast.StringNode)
 		if !ok {
-			return s.fail(n.Right, "matches takes a regular expression between quotes")
+			return r.addError(n.Right, "matches takes a regular expression between quotes")
 		}
-		return s.regex(n, n.Right, n.Left, pattern.Value)
+		return r.regex(n, n.Right, subject, pattern.Value)
 	}
-	return s.fail(n, "operator %s is not part of the rule language", n.Operator)
+	op, ok := binaryOperations[n.Operator]
+	if !ok {
+		return r.addError(n, "operator %s is not part of the rule language", n.Operator)
+	}
+	left, right := r.resolve(n.Left), r.resolve(n.Right)
+	return r.combination(n, op, left, right)
 }
 
-func (s *scope) equal(n *ast.BinaryNode) ast.Node {
-	if l := s.constants(n.Right); l != nil { // == with a list is in
-		in := s.membership(n, s.resolve(n.Left), l)
-		if n.Operator == "!=" {
-			return s.not(n, in)
+// combination checks the kinds of two computed sides.
+func (r *resolver) combination(n *ast.BinaryNode, op operation, left, right *node) *node {
+	if left.kind == invalid || right.kind == invalid {
+		return &node{kind: invalid}
+	}
+	out := &node{op: op, kind: flag, at: r.at(n), args: []*node{left, right}}
+	numeric := left.kind.isNumeric() && right.kind.isNumeric()
+	texts := left.kind == text && right.kind == text
+	fits := false
+	switch op {
+	case opAnd, opOr:
+		fits = left.kind == flag && right.kind == flag
+	case opEqual, opNotEqual:
+		fits = numeric || left.kind == right.kind
+	case opLess, opLessEqual, opGreater, opGreaterEqual:
+		fits = numeric || texts
+	case opContains, opStartsWith, opEndsWith:
+		fits = texts
+	case opModulo:
+		fits, out.kind = left.kind == number && right.kind == number, number
+	case opDivide:
+		fits, out.kind = numeric, decimal
+	case opAdd, opSubtract, opMultiply:
+		fits = numeric || texts && op == opAdd
+		if out.kind = left.kind; right.kind == decimal {
+			out.kind = decimal
 		}
-		return in
 	}
-	n.Left, n.Right = s.resolve(n.Left), s.resolve(n.Right)
-	if s.isAddress(n.Right) {
-		n.Left, n.Right = n.Right, n.Left
-	}
-	if !s.isAddress(n.Left) {
-		return n
-	}
-	var out ast.Node
-	if t, ok := n.Right.(*ast.StringNode); ok {
-		out = s.membership(n, n.Left, &list{texts: []string{t.Value}})
-	} else if s.isAddress(n.Right) {
-		out = s.typed(n, func(a, b any) bool { return a.(netip.Addr) == b.(netip.Addr) }, n.Left, n.Right)
-	} else {
-		return s.fail(n.Right, "an address is compared with a text that is an address, or with another address")
-	}
-	if n.Operator == "!=" {
-		return s.not(n, out)
+	if !fits {
+		return r.mismatch(n, left, right)
 	}
 	return out
 }
 
-func (s *scope) not(n, of ast.Node) ast.Node {
-	u := &ast.UnaryNode{Operator: "not", Node: of}
-	u.SetLocation(n.Location())
-	return u
+// mismatch reports an operator whose sides are not of kinds that it can combine.
+func (r *resolver) mismatch(n *ast.BinaryNode, left, right *node) *node {
+	hint := ""
+	switch {
+	case left.kind == address:
+		hint = fmt.Sprintf(`: use cidr(%s, "172.18.0.0/16")`, r.slots.render(left))
+	case left.kind.isNumeric() && right.op == opConstant && right.kind == text:
+		hint = ": write numbers without quotes"
+	case left.kind == text && right.op == opConstant && right.kind == number:
+		hint = ": write texts between quotes"
+	case left.kind.isList() || right.kind.isList():
+		hint = ": ask a list by any(list, # == …)"
+	}
+	return r.addError(n, "%s cannot combine %s (%s) with %s (%s)%s", n.Operator, r.slots.render(left), left.kind, r.slots.render(right), right.kind, hint)
 }
 
-// builtin resolves what expr knows by itself.
-func (s *scope) builtin(n *ast.BuiltinNode) ast.Node {
+// equal resolves == and !=. With a list to the right == is in, and an address is compared with a text that is one.
+func (r *resolver) equal(n *ast.BinaryNode) *node {
+	op := opEqual
+	if n.Operator == "!=" {
+		op = opNotEqual
+	}
+	if l := r.constants(n.Right); l != nil {
+		return r.perhapsNot(n, op, r.membership(n, r.resolve(n.Left), l))
+	}
+	left, right := r.resolve(n.Left), r.resolve(n.Right)
+	if right.kind == address {
+		left, right = right, left
+	}
+	switch {
+	case left.kind != address || right.kind == address || right.kind == invalid:
+		return r.combination(n, op, left, right)
+	case right.op == opConstant && right.kind == text:
+		return r.perhapsNot(n, op, r.membership(n, left, &list{texts: []string{right.text}}))
+	}
+	return r.addError(n.Right, "an address is compared with a text that is an address, or with another address")
+}
+
+func (r *resolver) perhapsNot(n ast.Node, op operation, of *node) *node {
+	if op == opNotEqual {
+		return r.negation(n, of)
+	}
+	return of
+}
+
+// textRelation resolves contains, startsWith and endsWith, of one text, a list of texts or a computed text.
+func (r *resolver) textRelation(n *ast.BinaryNode) *node {
+	computed := map[string]operation{"contains": opContains, "startsWith": opStartsWith, "endsWith": opEndsWith}[n.Operator]
+	withConstants := map[string]operation{"contains": opContainsAny, "startsWith": opStartsWithAny, "endsWith": opEndsWithAny}[n.Operator]
+	left := r.resolve(n.Left)
+	if l := r.constants(n.Right); l != nil {
+		if l.numbers != nil {
+			return r.addError(n.Right, "%s takes texts, this list has numbers", n.Operator)
+		}
+		return r.comparison(n, &node{op: withConstants, texts: l.texts}, left)
+	}
+	right := r.resolve(n.Right)
+	if left.kind == text && right.kind == text && right.op == opConstant {
+		return r.comparison(n, &node{op: withConstants, texts: []string{right.text}}, left)
+	}
+	return r.combination(n, computed, left, right)
+}
+
+// builtin resolves the functions that expr's parser knows.
+func (r *resolver) builtin(n *ast.BuiltinNode) *node {
 	switch n.Name {
 	case "any", "all", "none", "one", "count":
-		return s.loop(n)
+		return r.loop(n)
 	case "lower":
-		return s.derive(n, n.Name, lowered, lowerASCII, n.Arguments)
-	case "len":
-		return s.length(n)
+		return r.textFunction(n, n.Name, opLower, lowered, n.Arguments)
 	case "trim":
-		if len(n.Arguments) != 1 {
-			return s.fail(n, "trim takes one text")
-		}
-		n.Arguments[0] = s.resolve(n.Arguments[0])
-		return n
+		return r.textFunction(n, n.Name, opTrim, raw, n.Arguments)
+	case "len":
+		return r.lengthOf(n)
 	}
-	return s.fail(n, "%s() is not part of the rule language%s", n.Name, didYouMean(n.Name, functions))
+	return r.addError(n, "%s() is not part of the rule language%s", n.Name, didYouMean(n.Name, functions))
 }
 
 // loop resolves any and its like. Only one list field is walked at a time: a loop in a loop is quadratic in what an attacker sends.
-func (s *scope) loop(n *ast.BuiltinNode) ast.Node {
-	if s.loops > 0 {
-		return s.fail(n, "%s() inside another loop is not allowed: its time would grow with the square of the event", n.Name)
+func (r *resolver) loop(n *ast.BuiltinNode) *node {
+	if r.loops > 0 {
+		return r.addError(n, "%s() inside another loop is not allowed: its time would grow with the square of the event", n.Name)
 	}
 	if len(n.Arguments) != 2 {
-		return s.fail(n, "%s takes a list field and a condition on #", n.Name)
+		return r.addError(n, "%s takes a list field and a condition on #", n.Name)
 	}
-	n.Arguments[0] = s.resolve(n.Arguments[0])
-	if i := s.b.slotOf(n.Arguments[0]); i < 0 || s.b.slots.list[i].kind != textList && s.b.slots.list[i].kind != numberList {
-		if len(s.faults) > 0 {
-			return n
-		}
-		return s.fail(n, "%s walks a list field, such as dns.answers.data", n.Name)
+	walked := r.resolve(n.Arguments[0])
+	if walked.kind == invalid {
+		return walked
 	}
-	s.item = text
-	if s.b.slots.list[s.b.slotOf(n.Arguments[0])].kind == numberList {
-		s.item = number
+	if walked.op != opSlot || !walked.kind.isList() {
+		return r.addError(n, "%s walks a list field, such as dns.answers.data", n.Name)
 	}
-	s.loops++
-	n.Arguments[1] = s.resolve(n.Arguments[1])
-	s.loops--
-	return n
+	if r.element = text; walked.kind == numberList {
+		r.element = number
+	}
+	r.loops++
+	condition := r.resolve(n.Arguments[1])
+	r.loops--
+	if condition.kind == invalid {
+		return condition
+	}
+	if condition.kind != flag {
+		return r.addError(n.Arguments[1], "%s takes a condition on #, %s is %s", n.Name, r.slots.render(condition), condition.kind)
+	}
+	out := &node{kind: flag, at: r.at(n), slot: walked.slot, args: []*node{condition}}
+	out.op = map[string]operation{"any": opAny, "all": opAll, "none": opNone, "one": opOne, "count": opCount}[n.Name]
+	if out.op == opCount {
+		out.kind = number
+	}
+	return out
 }
 
-// derive is lower and unescape: a slot of its own where the argument is one, else a call.
-func (s *scope) derive(n ast.Node, name string, how derivation, fn func(string) string, args []ast.Node) ast.Node {
+// textFunction resolves a function from text to text. lower and unescape of a slot are slots of their own, so that they are
+// computed once for all rules.
+func (r *resolver) textFunction(n ast.Node, name string, op operation, how derivation, args []ast.Node) *node {
 	if len(args) != 1 {
-		return s.fail(n, "%s takes one text", name)
+		return r.addError(n, "%s takes one text", name)
 	}
-	arg := s.resolve(args[0])
-	if i := s.b.slotOf(arg); i >= 0 {
-		if k := s.b.slots.list[i].kind; k != text {
-			return s.fail(n, "%s takes a text, %s is %s", name, s.b.slots.list[i].label, k)
-		}
-		return s.slot(n, s.b.slots.derivedSlot(name, how, i))
+	of := r.resolve(args[0])
+	switch {
+	case of.kind == invalid:
+		return of
+	case of.kind != text:
+		return r.addError(n, "%s takes a text, %s is %s", name, r.slots.render(of), of.kind)
+	case of.op == opSlot && how != raw:
+		return r.slotNode(n, r.slots.derivedSlot(name, how, of.slot))
 	}
-	call := s.typed(n, fn, arg)
-	s.b.calls[call] = how
-	return call
+	return &node{op: op, kind: text, at: r.at(n), args: []*node{of}}
 }
 
-func (s *scope) length(n *ast.BuiltinNode) ast.Node {
+func (r *resolver) lengthOf(n *ast.BuiltinNode) *node {
 	if len(n.Arguments) != 1 {
-		return s.fail(n, "len takes one text or list")
+		return r.addError(n, "len takes one text or list")
 	}
-	arg := s.resolve(n.Arguments[0])
-	if i := s.b.slotOf(arg); i >= 0 {
-		if k := s.b.slots.list[i].kind; k != text && k != textList && k != numberList {
-			return s.fail(n, "len takes a text or a list, %s is %s", s.b.slots.list[i].label, k)
-		}
-		return s.slot(n, s.b.slots.derivedSlot("len", length, i))
+	of := r.resolve(n.Arguments[0])
+	switch {
+	case of.kind == invalid:
+		return of
+	case of.kind != text && !of.kind.isList():
+		return r.addError(n, "len takes a text or a list, %s is %s", r.slots.render(of), of.kind)
+	case of.op == opSlot:
+		return r.slotNode(n, r.slots.derivedSlot("len", length, of.slot))
 	}
-	return s.typed(n, func(t string) int { return len(t) }, arg)
+	return &node{op: opLength, kind: number, at: r.at(n), args: []*node{of}}
 }
 
-// call resolves the functions that are ours.
-func (s *scope) call(n *ast.CallNode) ast.Node {
+// call resolves the functions that are not expr's.
+func (r *resolver) call(n *ast.CallNode) *node {
 	id, ok := n.Callee.(*ast.IdentifierNode)
 	if !ok {
-		return s.fail(n, "only the functions %s can be called", strings.Join(functions, ", "))
+		return r.addError(n, "only the functions %s can be called", strings.Join(functions, ", "))
 	}
 	switch id.Value {
 	case "unescape":
-		return s.derive(n, id.Value, unescaped, unescape, n.Arguments)
+		return r.textFunction(n, id.Value, opUnescape, unescaped, n.Arguments)
 	case "has":
-		name, ok := "", false
-		if len(n.Arguments) == 1 {
-			name, ok = dotted(n.Arguments[0])
-		}
-		if !ok {
-			return s.fail(n, "has takes the name of a field")
-		}
-		f := pipeline.Lookup(name)
-		if f == nil {
-			return s.fail(n.Arguments[0], "unknown field %q%s", name, didYouMean(name, fieldNames()))
-		}
-		if _, err := fieldKind(f); err != nil && f.Labels == nil && f.Raw == nil {
-			return s.fail(n, "%v", err)
-		}
-		return s.slot(n, s.b.slots.hasSlot(f))
+		return r.has(n)
 	case "label":
 		if len(n.Arguments) == 1 {
 			if key, ok := n.Arguments[0].(*ast.StringNode); ok {
-				return s.slot(n, s.b.slots.labelSlot(key.Value))
+				return r.slotNode(n, r.slots.labelSlot(key.Value))
 			}
 		}
-		return s.fail(n, "label takes the key of a container label between quotes")
+		return r.addError(n, "label takes the key of a container label between quotes")
 	case "cidr", "glob":
-		return s.constantCall(n, id.Value)
+		return r.constantCall(n, id.Value)
 	}
-	return s.fail(n, "unknown function %q%s", id.Value, didYouMean(id.Value, functions))
+	return r.addError(n, "unknown function %q%s", id.Value, didYouMean(id.Value, functions))
+}
+
+func (r *resolver) has(n *ast.CallNode) *node {
+	name, ok := "", false
+	if len(n.Arguments) == 1 {
+		name, ok = dotted(n.Arguments[0])
+	}
+	if !ok {
+		return r.addError(n, "has takes the name of a field")
+	}
+	f := pipeline.Lookup(name)
+	if f == nil {
+		return r.addError(n.Arguments[0], "%s", unknownName(name, nil))
+	}
+	if _, err := fieldKind(f); err != nil && f.Labels == nil && f.Raw == nil {
+		return r.addError(n, "%v", err)
+	}
+	return r.slotNode(n, r.slots.hasSlot(f))
 }

@@ -86,8 +86,8 @@ type Rule struct {
 
 	fields     []*pipeline.Field
 	template   template
-	when       *program
-	exceptions []*program
+	when       *expression
+	exceptions []*expression
 	mask       datasetMask
 	stats      *ruleStats
 }
@@ -150,7 +150,7 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 		files = append(files, parseFile(s, errs))
 	}
 	importShared(files)
-	c := &compiler{b: newBuilder(), errs: errs, ids: map[string]*parsedRule{}}
+	c := &compiler{slots: newSlotTable(), errs: errs, ids: map[string]*parsedRule{}}
 	for _, f := range files {
 		c.compileMacros(f)
 	}

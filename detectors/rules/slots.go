@@ -4,77 +4,79 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
-	"unsafe"
+	"strings"
 
 	"tidegate/pipeline"
 )
 
-// kind is the type that a slot has in an expression.
+// kind is the type of a value in an expression.
 type kind uint8
 
 const (
-	text       kind = iota // string
-	number                 // int
+	invalid    kind = iota // of a node with an error, which has been reported
+	text                   // string
+	number                 // int64
+	decimal                // float64: a literal such as 1.5, or what / makes; no slot is one
 	flag                   // bool
-	address                // netip.Addr, only ever an argument of a test
+	address                // netip.Addr
 	textList               // []string
-	numberList             // []int
+	numberList             // []int64
 )
 
 func (k kind) String() string {
-	return [...]string{"text", "a number", "true or false", "an address", "a list of texts", "a list of numbers"}[k]
+	return [...]string{
+		"invalid", "text", "a number", "a decimal number", "true or false", "an address", "a list of texts", "a list of numbers",
+	}[k]
 }
 
-// derivation is what stands between a field and a slot.
+func (k kind) isNumeric() bool { return k == number || k == decimal }
+
+func (k kind) isList() bool { return k == textList || k == numberList }
+
+// derivation is how a slot's value is made.
 type derivation uint8
 
 const (
-	raw       derivation = iota
-	hasValue             // has(field)
-	labelText            // label("key")
-	lowered              // lower(slot)
-	unescaped            // unescape(slot)
-	length               // len(slot)
+	raw       derivation = iota // the field itself
+	hasValue                    // has(field)
+	labelText                   // label("key")
+	lowered                     // lower(slot)
+	unescaped                   // unescape(slot)
+	length                      // len(slot)
 )
 
-// A slot is a value of an event that some rule reads: a field, or what lower, unescape, len, has or label makes of one. It is
-// computed at most once an event, when the index or a candidate rule first asks.
+// A slot is a value of an event that some rule reads: a field, or lower, unescape, len, has or label of one. All rules share the
+// slots, and a slot is computed at most once for an event: when the index or a candidate rule first reads it.
 type slot struct {
-	name  string // of the identifier in compiled expressions: s12
-	label string // as the author wrote it: lower(url.query)
+	label string // as an author writes it: lower(url.query)
 	field *pipeline.Field
 	how   derivation
-	of    int    // the slot that lowered, unescaped and length are made of
-	arg   string // of labelText
+	of    int    // lowered, unescaped and length: the slot that they are made of
+	key   string // labelText: the key of the label
 	kind  kind
-	body  pipeline.Dataset
-	at    int // place in the storage of its kind
+	body  pipeline.Dataset // the dataset whose body holds the field; DATASET_NONE: every event has it
 }
 
-// slotTable is the table of them that all rules of a set share.
+// slotTable holds the slots of all rules of a set.
 type slotTable struct {
-	list   []slot
-	byName map[string]int
-	counts [6]int
+	list    []slot
+	byLabel map[string]int
 }
 
+func newSlotTable() *slotTable { return &slotTable{byLabel: map[string]int{}} }
+
+// addSlot returns the index of the slot with the label of s, which it adds if there is none.
 func (t *slotTable) addSlot(s slot) int {
-	if i, ok := t.byName[s.label]; ok {
+	if i, ok := t.byLabel[s.label]; ok {
 		return i
 	}
 	i := len(t.list)
-	s.name = "s" + strconv.Itoa(i)
-	s.at = t.counts[s.kind]
-	t.counts[s.kind]++
 	t.list = append(t.list, s)
-	if t.byName == nil {
-		t.byName = map[string]int{}
-	}
-	t.byName[s.label] = i
+	t.byLabel[s.label] = i
 	return i
 }
 
-// fieldSlot gives the slot of a plain field; it explains where a field cannot be used in a rule.
+// fieldSlot returns the slot of a field, or the reason why rules cannot read the field.
 func (t *slotTable) fieldSlot(f *pipeline.Field) (int, error) {
 	k, err := fieldKind(f)
 	if err != nil {
@@ -84,8 +86,8 @@ func (t *slotTable) fieldSlot(f *pipeline.Field) (int, error) {
 }
 
 func fieldKind(f *pipeline.Field) (kind, error) {
-	if len(f.Name) > 8 && f.Name[:8] == "verdict." || f.Name == "event.ingested" {
-		return 0, fmt.Errorf("%s is written after the rules ran", f.Name)
+	if strings.HasPrefix(f.Name, "verdict.") || f.Name == "event.ingested" {
+		return invalid, fmt.Errorf("%s is written after rules are evaluated", f.Name)
 	}
 	switch {
 	case f.Str != nil:
@@ -101,9 +103,9 @@ func fieldKind(f *pipeline.Field) (kind, error) {
 	case f.Nums != nil:
 		return numberList, nil
 	case f.Labels != nil:
-		return 0, fmt.Errorf("%s is asked by label(\"key\")", f.Name)
+		return invalid, fmt.Errorf("labels are read one by one: label(\"key\")")
 	}
-	return 0, fmt.Errorf("%s has no form that an expression can compare", f.Name)
+	return invalid, fmt.Errorf("%s has no form that a rule can compare", f.Name)
 }
 
 func (t *slotTable) hasSlot(f *pipeline.Field) int {
@@ -111,207 +113,172 @@ func (t *slotTable) hasSlot(f *pipeline.Field) int {
 }
 
 func (t *slotTable) labelSlot(key string) int {
-	return t.addSlot(slot{label: "label(" + strconv.Quote(key) + ")", how: labelText, arg: key, kind: text})
+	return t.addSlot(slot{label: "label(" + strconv.Quote(key) + ")", how: labelText, key: key, kind: text})
 }
 
-func (t *slotTable) derivedSlot(name string, how derivation, of int) int {
+// derivedSlot returns the slot of function(slot of).
+func (t *slotTable) derivedSlot(function string, how derivation, of int) int {
 	s := t.list[of]
 	k := text
 	if how == length {
 		k = number
 	}
-	return t.addSlot(slot{label: name + "(" + s.label + ")", field: s.field, how: how, of: of, kind: k, body: s.body})
+	return t.addSlot(slot{label: function + "(" + s.label + ")", field: s.field, how: how, of: of, kind: k, body: s.body})
 }
 
-// zeros is an environment that tells expr the type of every slot.
-func (t *slotTable) zeros() map[string]any {
-	env := make(map[string]any, len(t.list))
-	for _, s := range t.list {
-		env[s.name] = [...]any{"", 0, false, netip.Addr{}, []string(nil), []int(nil)}[s.kind]
-	}
-	return env
-}
-
-// eventValues holds the slots of one event, for one worker at a time.
-//
-// expr reads its variables from a map of interfaces. Putting a string into an interface allocates, so the map is filled once, with
-// interfaces that point at the storage below, and from then on only the storage changes: a candidate rule costs no allocation. That
-// is sound because an expression never keeps a value past its run: what leaves it is one bool.
+// eventValues holds the slots of one event. It belongs to one worker and is used for one event after the other.
 type eventValues struct {
-	table *slotTable
-	event *pipeline.Event
-	now   uint32   // number of the event; a slot is filled where its stamp says so
-	stamp []uint32 // by slot
-	env   map[string]any
+	table       *slotTable
+	event       *pipeline.Event
+	eventNumber uint32 // of event, from 1
+	values      []slotValue
 
-	texts   []string
-	numbers []int
-	flags   []bool
-	addrs   []netip.Addr
-	lists   [][]string
-	nlists  [][]int
+	// State of the expression that is being evaluated.
+	elementText   string // the value of # in a loop over texts
+	elementNumber int64  // the value of # in a loop over numbers
+	failed        bool   // a number was divided by zero
+}
 
-	bytes [][]byte // by slot: what lowered and unescaped texts lie in
-	wide  []int64
+// slotValue is the value of one slot; only the member of the slot's kind is used.
+type slotValue struct {
+	eventNumber uint32 // the event that the value is of
+	flag        bool
+	text        string
+	number      int64
+	address     netip.Addr
+	texts       []string
+	numbers     []int64
+	buffer      []byte // holds text where lower or unescape changed it
 }
 
 func newEventValues(t *slotTable) *eventValues {
-	v := &eventValues{
-		table: t, stamp: make([]uint32, len(t.list)), env: make(map[string]any, len(t.list)), bytes: make([][]byte, len(t.list)),
-		texts: make([]string, t.counts[text]), numbers: make([]int, t.counts[number]), flags: make([]bool, t.counts[flag]),
-		addrs: make([]netip.Addr, t.counts[address]), lists: make([][]string, t.counts[textList]), nlists: make([][]int, t.counts[numberList]),
-	}
-	for _, s := range t.list {
-		v.env[s.name] = v.view(s)
-	}
-	return v
+	return &eventValues{table: t, values: make([]slotValue, len(t.list))}
 }
 
-// view gives the interface that shows what the slot's storage holds at the time of reading.
-func (v *eventValues) view(s slot) any {
-	switch s.kind {
-	case text:
-		return viewOf(&v.texts[s.at])
-	case number:
-		return viewOf(&v.numbers[s.at])
-	case flag:
-		return viewOf(&v.flags[s.at])
-	case address:
-		return viewOf(&v.addrs[s.at])
-	case textList:
-		return viewOf(&v.lists[s.at])
-	default:
-		return viewOf(&v.nlists[s.at])
-	}
-}
-
-// viewOf makes an interface whose data is *p itself, where a conversion would point it at a copy. The second word of an interface
-// that holds no pointer type is a pointer to its data.
-func viewOf[T any](p *T) any {
-	var zero T
-	view := any(zero)
-	(*[2]unsafe.Pointer)(unsafe.Pointer(&view))[1] = unsafe.Pointer(p)
-	return view
-}
-
-// setEvent turns to the next event.
+// setEvent makes e the event whose slots are read. Values of the one before are no longer valid.
 func (v *eventValues) setEvent(e *pipeline.Event) {
 	v.event = e
-	if v.now++; v.now == 0 { // wrapped: old stamps could be taken for new ones
-		clear(v.stamp)
-		v.now = 1
+	if v.eventNumber++; v.eventNumber == 0 { // After a wrap old numbers would match again.
+		for i := range v.values {
+			v.values[i].eventNumber = 0
+		}
+		v.eventNumber = 1
 	}
 }
 
-// clearEvent lets go of everything that lies in the block's buffers.
+// maxKeptBuffer is the largest buffer of a slot that is kept from block to block.
+const maxKeptBuffer = 64 << 10
+
+// clearEvent drops every reference into the events, whose buffers are used again after the block.
 func (v *eventValues) clearEvent() {
-	v.event = nil
-	clear(v.texts)
-	for i, l := range v.lists {
-		clear(l[:cap(l)])
-		v.lists[i] = l[:0]
-	}
-	for i, b := range v.bytes {
-		if cap(b) > 64<<10 {
-			v.bytes[i] = nil
+	v.event, v.elementText = nil, ""
+	for i := range v.values {
+		s := &v.values[i]
+		s.text = ""
+		clear(s.texts[:cap(s.texts)])
+		s.texts = s.texts[:0]
+		if cap(s.buffer) > maxKeptBuffer {
+			s.buffer = nil
 		}
 	}
 }
 
-// fillSlot computes a slot for the event at hand, if that has not been done.
-func (v *eventValues) fillSlot(i int) *slot {
-	s := &v.table.list[i]
-	if v.stamp[i] == v.now {
-		return s
-	}
-	v.stamp[i] = v.now
-	switch s.how {
-	case raw:
-		v.readField(s)
-	case hasValue:
-		v.flags[s.at] = v.carriesBody(s) && s.field.Has(v.event)
-	case labelText:
-		v.texts[s.at] = ""
-		for _, l := range v.event.GetContainer().GetLabels() {
-			if l.GetKey() == s.arg {
-				v.texts[s.at] = l.GetValue()
-			}
-		}
-	case lowered:
-		src := v.fillSlot(s.of)
-		v.texts[s.at] = lowerInto(&v.bytes[i], v.texts[src.at])
-	case unescaped:
-		src := v.fillSlot(s.of)
-		v.texts[s.at] = unescapeInto(&v.bytes[i], v.texts[src.at])
-	case length:
-		v.numbers[s.at] = v.lengthOf(v.fillSlot(s.of))
+// slot returns the value of slot i, which it computes if the event's was not read before.
+func (v *eventValues) slot(i int) *slotValue {
+	s := &v.values[i]
+	if s.eventNumber != v.eventNumber {
+		v.computeSlot(i, s)
 	}
 	return s
 }
 
-func (v *eventValues) lengthOf(s *slot) int {
-	switch s.kind {
-	case textList:
-		return len(v.lists[s.at])
-	case numberList:
-		return len(v.nlists[s.at])
-	}
-	return len(v.texts[s.at])
-}
-
-// carriesBody tells whether the event may carry the slot's body. An event whose dataset and body disagree, which only a broken collector
-// sends, has none: the index relies on it.
-func (v *eventValues) carriesBody(s *slot) bool {
-	return s.body == pipeline.Dataset_DATASET_NONE || s.body == v.event.Dataset
-}
-
-func (v *eventValues) readField(s *slot) {
-	f, e, ok := s.field, v.event, v.carriesBody(s)
-	switch s.kind {
-	case text:
-		v.texts[s.at] = ""
-		if ok {
-			v.texts[s.at] = f.Str(e)
-		}
-	case number:
-		v.numbers[s.at] = 0
-		if ok && f.Num != nil {
-			v.numbers[s.at] = int(f.Num(e))
-		} else if ok {
-			v.numbers[s.at] = int(f.Time(e))
-		}
-	case flag:
-		v.flags[s.at] = ok && f.Flag(e)
-	case address:
-		v.addrs[s.at] = netip.Addr{}
-		if ok {
-			v.addrs[s.at] = f.IP(e).Unmap()
-		}
-	case textList:
-		v.lists[s.at] = v.lists[s.at][:0]
-		if ok {
-			v.lists[s.at] = f.Strs(e, v.lists[s.at])
-		}
-	case numberList:
-		v.nlists[s.at] = v.nlists[s.at][:0]
-		if ok {
-			v.wide = f.Nums(e, v.wide[:0])
-			for _, n := range v.wide {
-				v.nlists[s.at] = append(v.nlists[s.at], int(n))
+func (v *eventValues) computeSlot(i int, s *slotValue) {
+	s.eventNumber = v.eventNumber
+	def := &v.table.list[i]
+	switch def.how {
+	case raw:
+		v.readField(def, s)
+	case hasValue:
+		s.flag = v.carriesBody(def) && def.field.Has(v.event)
+	case labelText:
+		s.text = ""
+		for _, l := range v.event.GetContainer().GetLabels() {
+			if l.GetKey() == def.key {
+				s.text = l.GetValue()
 			}
 		}
+	case lowered:
+		s.text = lowerInto(&s.buffer, v.slot(def.of).text)
+	case unescaped:
+		s.text = unescapeInto(&s.buffer, v.slot(def.of).text)
+	case length:
+		of := v.slot(def.of)
+		switch v.table.list[def.of].kind {
+		case textList:
+			s.number = int64(len(of.texts))
+		case numberList:
+			s.number = int64(len(of.numbers))
+		default:
+			s.number = int64(len(of.text))
+		}
 	}
 }
 
-// textBytes is how many bytes of text the slots of a program hold.
-func (v *eventValues) textBytes(of []int) int {
+// carriesBody reports whether the event's dataset is the one whose body holds the slot's field. A body of another dataset, which
+// only a broken collector sends, is not read: the index relies on it.
+func (v *eventValues) carriesBody(def *slot) bool {
+	return def.body == pipeline.Dataset_DATASET_NONE || def.body == v.event.Dataset
+}
+
+// readField reads a field; one that the event does not carry is "", 0, false, the zero address or an empty list.
+func (v *eventValues) readField(def *slot, s *slotValue) {
+	f, e, carried := def.field, v.event, v.carriesBody(def)
+	switch def.kind {
+	case text:
+		s.text = ""
+		if carried {
+			s.text = f.Str(e)
+		}
+	case number:
+		s.number = 0
+		if carried && f.Num != nil {
+			s.number = f.Num(e)
+		} else if carried {
+			s.number = f.Time(e)
+		}
+	case flag:
+		s.flag = carried && f.Flag(e)
+	case address:
+		s.address = netip.Addr{}
+		if carried {
+			s.address = f.IP(e).Unmap()
+		}
+	case textList:
+		s.texts = s.texts[:0]
+		if carried {
+			s.texts = f.Strs(e, s.texts)
+		}
+	case numberList:
+		s.numbers = s.numbers[:0]
+		if carried {
+			s.numbers = f.Nums(e, s.numbers)
+		}
+	}
+}
+
+// textBytes returns how many bytes of text the event has in those of the slots that were read.
+func (v *eventValues) textBytes(slots []int) int {
 	n := 0
-	for _, i := range of {
-		switch s := &v.table.list[i]; s.kind {
+	for _, i := range slots {
+		s := &v.values[i]
+		if s.eventNumber != v.eventNumber {
+			continue
+		}
+		switch v.table.list[i].kind {
 		case text:
-			n += len(v.texts[s.at])
+			n += len(s.text)
 		case textList:
-			for _, t := range v.lists[s.at] {
+			for _, t := range s.texts {
 				n += len(t)
 			}
 		}

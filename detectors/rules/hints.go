@@ -1,0 +1,190 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr/file"
+
+	"tidegate/pipeline"
+)
+
+// This file words what authors get wrong most often: operators of other languages, names that are nearly right, constructs of
+// other regular expressions.
+
+// foreignWords are operators of SQL, Sigma, KQL and Python, and what to write instead.
+var foreignWords = map[string]string{
+	"like":       `use contains, glob(url.path, "*admin*") or matches`,
+	"ilike":      `use lower(message) contains "error"`,
+	"icontains":  `use lower(message) contains "error"`,
+	"iequals":    `use lower(message) == "error"`,
+	"equals":     "compare with ==",
+	"is":         "compare with ==",
+	"between":    "write x >= 1 and x <= 5",
+	"regex":      `use matches "…"`,
+	"starts":     `use startsWith "…"`,
+	"ends":       `use endsWith "…"`,
+	"startswith": `use startsWith "…"`,
+	"endswith":   `use endsWith "…"`,
+	"and":        "write and in lower case",
+	"or":         "write or in lower case",
+	"not":        "write not in lower case",
+	"in":         "write in in lower case",
+}
+
+// foreignOperators are operators that expr's lexer takes for tokens.
+var foreignOperators = map[string]string{"=": "compare with ==", "<>": "compare with !=", "===": "compare with ==", "&": "write and", "=*": "use glob", "~": "use matches"}
+
+var (
+	unexpectedToken = regexp.MustCompile(`^unexpected token (\w+)(?:\("(.*)"\))?$`)
+	badNumber       = regexp.MustCompile(`^bad number syntax: "(.*)"$`)
+	badCharacter    = regexp.MustCompile(`^unrecognized character: U\+[0-9A-F]+(?: '(.+)')?$`)
+)
+
+// parseError words an error of expr's parser.
+func parseError(source string, err error) syntaxError {
+	var e *file.Error
+	if !errors.As(err, &e) {
+		return syntaxError{0, err.Error()}
+	}
+	return syntaxError{min(e.From, len([]rune(source))), parseMessage(source, e.Message)}
+}
+
+func parseMessage(source, message string) string {
+	if m := unexpectedToken.FindStringSubmatch(message); m != nil {
+		return unexpected(source, m[1], m[2])
+	}
+	if m := badNumber.FindStringSubmatch(message); m != nil {
+		return fmt.Sprintf("%q is not a number: durations are whole numbers of ns, sizes of bytes", m[1])
+	}
+	if m := badCharacter.FindStringSubmatch(message); m != nil {
+		if m[1] == "@" {
+			return "@ cannot stand in an expression: rules do not read @timestamp yet"
+		}
+		return fmt.Sprintf("unexpected character %s", m[1])
+	}
+	switch {
+	case strings.Contains(message, "invalid char escape"):
+		return "unknown escape in a text between quotes: write \\\\. for \\., or put the text between backquotes"
+	case strings.Contains(message, "literal not terminated"):
+		return "a closing quote is missing"
+	case strings.Contains(message, "exceeds maximum allowed nodes"):
+		return fmt.Sprintf("expression is too large: more than %d parts, macros expanded", maxNodes)
+	}
+	const most = 300
+	if len(message) > most {
+		message = strings.ToValidUTF8(message[:most], "") + "…"
+	}
+	return message
+}
+
+// unexpected words a token that cannot stand where it does.
+func unexpected(source, kind, value string) string {
+	switch kind {
+	case "EOF":
+		for _, pair := range []string{"()", "[]"} {
+			if strings.Count(source, pair[:1]) > strings.Count(source, pair[1:]) {
+				return "a closing " + pair[1:] + " is missing"
+			}
+		}
+		return "the expression ends where a value is expected"
+	case "Identifier":
+		if hint := foreignWords[strings.ToLower(value)]; hint != "" {
+			return fmt.Sprintf("%s is not an operator: %s", value, hint)
+		}
+		known := []string{"and", "or", "not", "in", "contains", "startsWith", "endsWith", "matches"}
+		return fmt.Sprintf("unexpected %s%s", value, didYouMean(value, known))
+	case "Operator":
+		if hint := foreignOperators[value]; hint != "" {
+			return fmt.Sprintf("%s is not an operator: %s", value, hint)
+		}
+	}
+	return "unexpected " + value
+}
+
+// regexProblem words an error of Go's regular expressions.
+func regexProblem(err error) string {
+	message := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+	for _, lookaround := range []string{"(?!", "(?=", "(?<"} {
+		if strings.HasPrefix(message, "invalid or unsupported Perl syntax: `"+lookaround) || strings.HasPrefix(message, "invalid named capture: `"+lookaround) {
+			return `look-ahead and look-behind are not in RE2: write matches "^/admin" and not (…)`
+		}
+	}
+	return "regular expression: " + message
+}
+
+// unknownName words a name that is neither a field nor a macro.
+func unknownName(name string, ns *names) string {
+	switch name {
+	case "null", "None", "undefined":
+		return fmt.Sprintf(`%s is not part of the rule language: an absent text is "", an absent number 0; has(user.name) is true where there is one`, name)
+	case "timestamp":
+		return "rules do not read @timestamp yet"
+	}
+	known := fieldNames()
+	if ns != nil {
+		for m := range ns.macros {
+			known = append(known, m)
+		}
+		slices.Sort(known)
+	}
+	return fmt.Sprintf("unknown field %q%s", name, didYouMeanField(name, known))
+}
+
+// didYouMeanField is didYouMean for names with dots: where no name is near, those that end in the same word are.
+func didYouMeanField(name string, known []string) string {
+	if hint := didYouMean(name, known); hint != "" {
+		return hint
+	}
+	first, _, _ := strings.Cut(name, ".")
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	var same, others []string
+	for _, k := range known {
+		if !strings.HasSuffix(k, "."+last) {
+			continue
+		}
+		if strings.HasPrefix(k, first+".") {
+			same = append(same, k)
+		} else {
+			others = append(others, k)
+		}
+	}
+	if len(same) == 0 {
+		same = others
+	}
+	if len(same) == 0 || len(same) > 3 {
+		return ""
+	}
+	quoted := make([]string, len(same))
+	for i, k := range same {
+		quoted[i] = fmt.Sprintf("%q", k)
+	}
+	return ", did you mean " + strings.Join(quoted, " or ") + "?"
+}
+
+// fieldNames lists every field that rules can read, sorted.
+func fieldNames() []string {
+	out := make([]string, 0, len(pipeline.Fields))
+	for i := range pipeline.Fields {
+		out = append(out, pipeline.Fields[i].Name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// foreignKeys are keys of a rule that other rule languages have.
+var foreignKeys = map[string]string{
+	"threshold": "rules over several events do not exist yet: a rule sees one event",
+	"count":     "rules over several events do not exist yet: a rule sees one event",
+	"timeframe": "rules over several events do not exist yet: a rule sees one event",
+	"window":    "rules over several events do not exist yet: a rule sees one event",
+	"within":    "rules over several events do not exist yet: a rule sees one event",
+	"sequence":  "rules over several events do not exist yet: a rule sees one event",
+	"detection": "this looks like a Sigma rule: write its condition as when: (docs/RULES.md)",
+	"logsource": "this looks like a Sigma rule: name the datasets as datasets:",
+	"level":     "use severity",
+	"condition": "use when",
+}
