@@ -150,7 +150,7 @@ func (s *engineStores) open(ctx context.Context, kind string) (engine.Store, fun
 	case "none":
 		return engine.DiscardStore{}, func() error { return nil }, nil
 	case "columns":
-		return columnStore{engine.DiscardStore{}}, func() error { return nil }, nil
+		return columnStore{}, func() error { return nil }, nil
 	}
 	log := slog.New(slog.DiscardHandler)
 	if s.server == nil {
@@ -171,7 +171,7 @@ func (s *engineStores) open(ctx context.Context, kind string) (engine.Store, fun
 	if err := store.Migrate(ctx); err != nil {
 		return nil, nil, errors.Join(err, store.Close())
 	}
-	return engine.ClickHouse(store), func() error {
+	return store, func() error {
 		return errors.Join(clickhouse.Query(ctx, cfg, "DROP DATABASE `"+cfg.Database+"`", "Null", io.Discard), store.Close())
 	}, nil
 }
@@ -187,7 +187,15 @@ func (s *engineStores) close() {
 	}
 }
 
-// columnStore forms real columns and keeps them no longer than the engine does.
-type columnStore struct{ engine.Store }
+// columnStore forms real columns and drops them.
+type columnStore struct{ engine.DiscardStore }
 
-func (columnStore) NewBlock() engine.Block { return clickhouse.NewColumnBlock() }
+// NewInserter implements engine.Store.
+func (columnStore) NewInserter() pipeline.EventInserter {
+	return columnInserter{clickhouse.NewColumnBlock()}
+}
+
+type columnInserter struct{ *clickhouse.ColumnBlock }
+
+// Insert implements pipeline.EventInserter.
+func (columnInserter) Insert(context.Context, string) error { return nil }

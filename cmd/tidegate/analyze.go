@@ -21,7 +21,7 @@ func (p *process) startEngine(ctx context.Context) error {
 		if err := p.connectStore(ctx); err != nil {
 			return err
 		}
-		store = engine.ClickHouse(p.store)
+		store = p.store
 	}
 	if p.cfg.Kafka.Assign == kafka.AssignStatic {
 		if err := p.lockState("engine"); err != nil {

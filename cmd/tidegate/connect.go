@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
 
+	"tidegate/pipeline"
 	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/embedded"
 	"tidegate/pipeline/kafka"
@@ -78,7 +80,7 @@ func (p *process) connectStore(ctx context.Context) error {
 		p.store = s
 		p.lifecycle.addStopHook("store connection", func(context.Context) error { return s.Close() })
 		return nil
-	}, func(err error) bool { return clickhouse.IsPermanent(err) || clickhouse.IsDenied(err) })
+	}, func(err error) bool { return errors.Is(err, pipeline.ErrRowsRejected) || clickhouse.IsDenied(err) })
 }
 
 // storeConfig is how the store is reached; one that another process embeds may still be starting.

@@ -15,8 +15,7 @@ func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, toke
 	if len(alerts) == 0 {
 		return nil
 	}
-	block := newAlertBlock(alerts)
-	return s.insertColumns(ctx, "alerts", block.columns, block, token)
+	return s.insertColumns(ctx, "alerts", newAlertBlock(alerts), token)
 }
 
 // AlertsBefore returns the newest revision of each alert of a partition among those whose Offset lies before the given offset. Alerts

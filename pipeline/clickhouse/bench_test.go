@@ -92,7 +92,7 @@ func BenchmarkInsert(b *testing.B) {
 	for _, protocol := range []string{"http", "native"} {
 		b.Run(protocol, func(b *testing.B) {
 			s := embeddedtest.Store(b, "bench_"+protocol, protocol)
-			block := s.NewColumnBlock()
+			block := clickhouse.NewColumnBlock()
 			i := 0
 			for b.Loop() {
 				block.Reset()

@@ -2,111 +2,117 @@ package clickhouse
 
 import (
 	"context"
-	"time"
+	"strings"
 
 	"github.com/google/uuid"
+
+	"tidegate/pipeline"
 )
 
-// ExistingRows is the set of rows, by (_offset, _index), that the table holds of the messages [from, to) of a partition, as a block of the time
-// at (event.ingested) stored them: a topic that was made anew has other messages at the same offsets. The server is asked for them after a
-// pause, when it may have forgotten the token of an unfinished block.
-func (s *Store) ExistingRows(ctx context.Context, topic string, partition int32, from, to, at int64) (map[[2]int64]struct{}, error) {
-	held := map[[2]int64]struct{}{}
+// The queries of this file restore what an engine must know when it takes a partition over: where to start, which batches were stored
+// before, and which rows of an unfinished block are there. All of them filter by (_partition, _offset), for which the table
+// has an index.
+
+// ExistingRows returns which rows of a block the table holds. The engine asks after a pause, because the server may have forgotten
+// the token of the block. Rows of another block time are left out: a topic that was created anew has other messages at the same
+// offsets.
+func (s *Store) ExistingRows(ctx context.Context, block pipeline.BlockID) (map[pipeline.RowID]struct{}, error) {
 	rows, err := s.driver.Query(ctx, "SELECT _offset, _index FROM "+s.cfg.table("events")+
-		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND `event.ingested` = fromUnixTimestamp64Nano(?)", topic, partition, from, to, at)
+		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND `event.ingested` = fromUnixTimestamp64Nano(?)",
+		block.Topic, block.Partition, block.Start, block.End, block.Time)
 	if err != nil {
 		return nil, describeError(err, s.cfg)
 	}
 	defer rows.Close()
+
+	existing := map[pipeline.RowID]struct{}{}
 	for rows.Next() {
-		var offset int64
-		var index uint32
-		if err := rows.Scan(&offset, &index); err != nil {
+		var row pipeline.RowID
+		if err := rows.Scan(&row.Offset, &row.Index); err != nil {
 			return nil, describeError(err, s.cfg)
 		}
-		held[[2]int64{offset, int64(index)}] = struct{}{}
+		existing[row] = struct{}{}
 	}
-	return held, describeError(rows.Err(), s.cfg)
+	return existing, describeError(rows.Err(), s.cfg)
 }
 
-// HighestOffset is the newest message of a partition of which a row is there; ok is false where there is none. The last days are
-// asked first, since a look at all of them reads the column of offsets whole.
-func (s *Store) HighestOffset(ctx context.Context, topic string, partition int32) (offset int64, ok bool, err error) {
+// HighestOffset returns the highest message offset of a partition of which the table holds a row; ok is false where it holds none.
+// The last two days are searched first, because a search of all days reads the whole column of offsets.
+func (s *Store) HighestOffset(ctx context.Context, from pipeline.TopicPartition) (offset int64, ok bool, err error) {
 	for _, where := range []string{" AND `event.ingested` >= now() - toIntervalDay(2)", ""} {
-		var n uint64
+		var count uint64
 		err := s.driver.QueryRow(ctx, "SELECT max(_offset), count() FROM "+s.cfg.table("events")+
-			" WHERE _topic = ? AND _partition = ?"+where, topic, partition).Scan(&offset, &n)
+			" WHERE _topic = ? AND _partition = ?"+where, from.Topic, from.Partition).Scan(&offset, &count)
 		if err != nil {
 			return 0, false, describeError(err, s.cfg)
 		}
-		if n > 0 {
+		if count > 0 {
 			return offset, true, nil
 		}
 	}
 	return 0, false, nil
 }
 
-// A BatchStamp is what a reader remembers of one life of a collector on one partition: the highest sequence that was stored, and
-// which of the 64 up to it: bit i stands for Highest−i.
-type BatchStamp struct {
-	Collector [16]byte
-	Epoch     uint64
-	Highest   uint64
-	Seen      uint64
-}
-
-// Stamps is the reader's memory of repeats as it was before the message at offset before, of what was stored since then.
-func (s *Store) Stamps(ctx context.Context, topic string, partition int32, before int64, since time.Time) ([]BatchStamp, error) {
+// StoredBatches returns for each producer which batches are stored in the rows that the filter selects. The engine restores its
+// duplicate filter from it. Without Since it reads the batch ids of all days.
+//
+// groupArraySorted keeps the smallest values, so the query sorts the complements of the sequences: the 64 smallest complements are
+// the 64 highest sequences.
+func (s *Store) StoredBatches(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.StoredBatches, error) {
+	where, args := batchCondition(filter)
 	rows, err := s.driver.Query(ctx, `
-		SELECT UUIDStringToNum(toString(c)), b, arrayReverseSort(groupArraySorted(64)(18446744073709551615 - q))
+		SELECT UUIDStringToNum(toString(c)), e, groupArraySorted(64)(18446744073709551615 - q)
 		FROM (
-			SELECT _collector AS c, _epoch AS b, _sequence AS q
+			SELECT _collector AS c, _epoch AS e, _sequence AS q
 			FROM `+s.cfg.table("events")+`
-			WHERE _topic = ? AND _partition = ? AND _offset < ? AND `+"`event.ingested`"+` >= fromUnixTimestamp64Nano(?)
-			GROUP BY c, b, q
+			WHERE `+where+`
+			GROUP BY c, e, q
 		)
-		GROUP BY c, b`, topic, partition, before, since.UnixNano())
+		GROUP BY c, e`, args...)
 	if err != nil {
 		return nil, describeError(err, s.cfg)
 	}
 	defer rows.Close()
-	var out []BatchStamp
+
+	var list []pipeline.StoredBatches
 	for rows.Next() {
 		var collector string
-		var sequences []uint64 // as their complements, so that the 64 smallest are the 64 highest
-		var st BatchStamp
-		if err := rows.Scan(&collector, &st.Epoch, &sequences); err != nil {
+		var complements []uint64
+		var stored pipeline.StoredBatches
+		if err := rows.Scan(&collector, &stored.Epoch, &complements); err != nil {
 			return nil, describeError(err, s.cfg)
 		}
-		copy(st.Collector[:], collector)
-		st.addSequences(sequences)
-		out = append(out, st)
+		copy(stored.Collector[:], collector)
+		stored.SequenceWindow = sequenceWindow(complements)
+		list = append(list, stored)
 	}
-	return out, describeError(rows.Err(), s.cfg)
+	return list, describeError(rows.Err(), s.cfg)
 }
 
-// addSequences takes up the complements of sequences.
-func (st *BatchStamp) addSequences(complements []uint64) {
-	for _, q := range complements {
-		st.Highest = max(st.Highest, ^q)
+// batchCondition returns the WHERE clause for a filter and its arguments.
+func batchCondition(filter pipeline.BatchFilter) (where string, args []any) {
+	terms := []string{"_topic = ?", "_partition = ?", "_offset < ?"}
+	args = []any{filter.Topic, filter.Partition, filter.Before}
+	if !filter.Since.IsZero() {
+		terms = append(terms, "`event.ingested` >= fromUnixTimestamp64Nano(?)")
+		args = append(args, filter.Since.UnixNano())
 	}
-	for _, q := range complements {
-		if d := st.Highest - ^q; d < 64 {
-			st.Seen |= 1 << d
+	if p := filter.Producer; p != nil {
+		terms = append(terms, "_epoch = ?", "_collector = toUUID(?)")
+		args = append(args, p.Epoch, uuid.UUID(p.Collector).String())
+	}
+	return strings.Join(terms, " AND "), args
+}
+
+// sequenceWindow returns the window of the sequences of which the complements are given.
+func sequenceWindow(complements []uint64) (w pipeline.SequenceWindow) {
+	for _, c := range complements {
+		w.Highest = max(w.Highest, ^c)
+	}
+	for _, c := range complements {
+		if distance := w.Highest - ^c; distance < 64 {
+			w.Seen |= 1 << distance
 		}
 	}
-}
-
-// StampsOf is the same of one life, however long ago it was; ok is false where nothing of it was stored. It may read much.
-func (s *Store) StampsOf(ctx context.Context, topic string, partition int32, collector [16]byte, epoch uint64, before int64) (st BatchStamp, ok bool, err error) {
-	st = BatchStamp{Collector: collector, Epoch: epoch}
-	var sequences []uint64
-	err = s.driver.QueryRow(ctx, `
-		SELECT groupArraySorted(64)(18446744073709551615 - q) FROM (
-			SELECT _sequence AS q FROM `+s.cfg.table("events")+`
-			WHERE _topic = ? AND _partition = ? AND _offset < ? AND _epoch = ? AND _collector = toUUID(?)
-			GROUP BY q
-		)`, topic, partition, before, epoch, uuid.UUID(collector).String()).Scan(&sequences)
-	st.addSequences(sequences)
-	return st, len(sequences) > 0, describeError(err, s.cfg)
+	return w
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	driver "github.com/ClickHouse/clickhouse-go/v2"
+
+	"tidegate/pipeline"
 )
 
 // rejectionCodes are the server's error codes that blame the rows: the same rows fail whenever they are inserted. Every code that is
@@ -28,21 +30,14 @@ var loginCodes = map[int32]string{
 
 const codeTooManySessions = 700 // USER_SESSION_LIMIT_EXCEEDED
 
-// errColumnMismatch is a block that the driver does not send, because its columns are not those of the table.
-var errColumnMismatch = errors.New("block does not fit the table")
+// rejectedError is an error that blames the rows. It wraps its cause and is pipeline.ErrRowsRejected.
+type rejectedError struct{ error }
 
-// IsPermanent reports whether the server rejected the rows themselves, so that the block is worth bisecting. After every other error
-// the insert is repeated under the same token.
-func IsPermanent(err error) bool {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
-	if errors.Is(err, errColumnMismatch) {
-		return true
-	}
-	_, rejected := rejectionCodes[errorCode(err)]
-	return rejected
-}
+func (e rejectedError) Unwrap() error        { return e.error }
+func (e rejectedError) Is(target error) bool { return target == pipeline.ErrRowsRejected }
+
+// errColumnMismatch is the error of a block that the driver cannot send, because its columns are not those of the table.
+var errColumnMismatch error = rejectedError{errors.New("block does not fit the table")}
 
 // IsDenied reports whether the server did not accept the user or the password.
 func IsDenied(err error) bool {
@@ -58,7 +53,9 @@ func errorCode(err error) int32 {
 	return 0
 }
 
-// describeError returns err as one sentence that names the server's address. The error of the driver stays reachable by errors.As.
+// describeError returns err as one sentence that names the server's address. The driver's error stays reachable by errors.As. An error
+// that blames the rows becomes pipeline.ErrRowsRejected, so that the block is worth bisecting; after every other error an insert is
+// repeated under the same token.
 func describeError(err error, cfg Config) error {
 	if err == nil {
 		return nil
@@ -69,7 +66,11 @@ func describeError(err error, cfg Config) error {
 		return &describedError{deniedText(addr, cfg.Username), err}
 	case code == codeTooManySessions:
 		return &describedError{fmt.Sprintf("ClickHouse at %s refuses user %q: the user has too many sessions", addr, cfg.Username), err}
-	case code != 0, errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("ClickHouse at %s: %w", addr, err)
+	case rejectionCodes[code] != "":
+		return rejectedError{fmt.Errorf("ClickHouse at %s: %w", addr, err)}
+	case code != 0:
 		return fmt.Errorf("ClickHouse at %s: %w", addr, err)
 	}
 

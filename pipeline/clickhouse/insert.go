@@ -2,39 +2,61 @@ package clickhouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"time"
 
+	"github.com/ClickHouse/ch-go/proto"
 	driver "github.com/ClickHouse/clickhouse-go/v2"
 
-	"github.com/ClickHouse/ch-go/proto"
+	"tidegate/pipeline"
 )
 
-// Insert stores the block as one part. The token makes a repeat harmless: while the table remembers it, a block under the same
-// token is acknowledged and not stored. An empty block is nothing to do. The block may be inserted again, and is not reset.
+// NewInserter returns an empty inserter into the table events. Each worker of the engine has its own.
+func (s *Store) NewInserter() pipeline.EventInserter { return &eventInserter{NewColumnBlock(), s} }
+
+// eventInserter is a block with the store that it goes to.
+type eventInserter struct {
+	*ColumnBlock
+	store *Store
+}
+
+// Insert implements pipeline.EventInserter.
+func (i *eventInserter) Insert(ctx context.Context, token string) error {
+	return i.store.Insert(ctx, i.ColumnBlock, token)
+}
+
+// AckedRowsMayBeLost reports whether a server that is killed can remember a token without having kept its rows: a single server writes
+// the token before the part. A cluster's Keeper commits both in one step; there, another replica may not have the rows yet.
+func (s *Store) AckedRowsMayBeLost() bool { return s.cfg.Cluster.Name == "" }
+
+// Insert stores the block as one part: all rows or none. While the table remembers the token, an insert under the same token is
+// acknowledged and not stored, so that an insert whose answer was lost can be repeated. Insert neither stores an empty block nor
+// resets the block.
 func (s *Store) Insert(ctx context.Context, b *ColumnBlock, token string) error {
 	if b.rows == 0 {
 		return nil
 	}
 	began := time.Now()
-	err := s.insertColumns(ctx, "events", b.columns, b, token)
+	err := s.insertColumns(ctx, "events", b, token)
 	switch {
 	case err == nil:
 		s.metrics.inserts.WithLabelValues("ok").Inc()
 		s.metrics.rows.Add(float64(b.rows))
 		s.metrics.bytes.Add(float64(b.Bytes()))
 		s.metrics.seconds.Observe(time.Since(began).Seconds())
-	case IsPermanent(err):
-		s.metrics.inserts.WithLabelValues("permanent").Inc()
+	case errors.Is(err, pipeline.ErrRowsRejected):
+		s.metrics.inserts.WithLabelValues("rejected").Inc()
 	default:
 		s.metrics.inserts.WithLabelValues("retriable").Inc()
 	}
 	return err
 }
 
-// dedupSettings are the settings of an insert that may come again. They are all said: their defaults differ between servers.
+// dedupSettings returns the settings of an insert that may be repeated. Each is set explicitly, because servers differ in the
+// defaults.
 func dedupSettings(token string) driver.Settings {
 	return driver.Settings{
 		"insert_deduplicate":                                 1,
@@ -46,38 +68,43 @@ func dedupSettings(token string) driver.Settings {
 	}
 }
 
-func (s *Store) insertColumns(ctx context.Context, table string, columns []blockColumn, b *ColumnBlock, token string) error {
-	names := make([]string, len(columns))
-	for i, c := range columns {
+// insertColumns inserts a block into a table by the configured protocol.
+func (s *Store) insertColumns(ctx context.Context, table string, b *ColumnBlock, token string) error {
+	names := make([]string, len(b.columns))
+	for i, c := range b.columns {
 		names[i] = quoteName(c.name)
 	}
 	query := fmt.Sprintf("INSERT INTO %s (%s)", s.cfg.table(table), strings.Join(names, ", "))
 	ctx = driver.Context(ctx, driver.WithSettings(dedupSettings(token)))
 	if s.useHTTP {
-		body := net.Buffers(b.encodeNative(columns))
+		body := net.Buffers(b.encodeNative())
 		return describeError(s.driver.InsertFormat(ctx, "Native", query, &body), s.cfg)
 	}
-	return s.insertNative(ctx, query, columns, b.rows)
+	return s.insertNative(ctx, query, b)
 }
 
-// insertNative moves the finished columns into the driver's own, by the way on which it reads a server's block.
-func (s *Store) insertNative(ctx context.Context, query string, columns []blockColumn, rows int) error {
+// insertNative copies the finished columns into the driver's columns and sends those. The driver decodes them as it decodes a block
+// that a server sends, which is cheaper than to append value by value.
+func (s *Store) insertNative(ctx context.Context, query string, b *ColumnBlock) error {
 	batch, err := s.driver.PrepareBatch(ctx, query)
 	if err != nil {
 		return describeError(err, s.cfg)
 	}
-	theirs := batch.Columns()
-	if len(theirs) != len(columns) {
+	targets := batch.Columns()
+	if len(targets) != len(b.columns) {
 		batch.Abort()
-		return fmt.Errorf("%w: it has %d of %d columns", errColumnMismatch, len(theirs), len(columns))
+		return fmt.Errorf("%w: it has %d of %d columns", errColumnMismatch, len(targets), len(b.columns))
 	}
-	for i, c := range columns {
-		if got := string(theirs[i].Type()); theirs[i].Name() != c.name || got != c.kind {
+
+	for i, c := range b.columns {
+		// A table of another version is not the rows' fault: the error is temporary.
+		if kind := string(targets[i].Type()); targets[i].Name() != c.name || kind != c.kind {
 			batch.Abort()
-			return fmt.Errorf("ClickHouse at %s: column %s is %s there and %s here: the table is of another version", s.cfg.address(), c.name, got, c.kind)
+			return fmt.Errorf("ClickHouse at %s: column %s has type %s in the table and %s in this version: the schemas differ",
+				s.cfg.address(), c.name, kind, c.kind)
 		}
-		data := net.Buffers(c.appendData(nil, rows))
-		if err := theirs[i].Decode(proto.NewReader(&data), rows); err != nil {
+		data := net.Buffers(c.appendData(nil, b.rows))
+		if err := targets[i].Decode(proto.NewReader(&data), b.rows); err != nil {
 			batch.Abort()
 			return fmt.Errorf("%w: column %s: %w", errColumnMismatch, c.name, err)
 		}

@@ -28,7 +28,7 @@ var (
 
 // rows is a block of the messages [from, to) of a partition, two events each.
 func rows(s *clickhouse.Store, topic string, partition int32, from, to int64) *clickhouse.ColumnBlock {
-	b := s.NewColumnBlock()
+	b := clickhouse.NewColumnBlock()
 	for o := from; o < to; o++ {
 		for i := range uint32(2) {
 			b.Append(&pipeline.Event{Id: fmt.Appendf(nil, "%08d%08d", o, i), Dataset: pipeline.Dataset_LOG, Ingested: ingested, Log: &pipeline.LogLine{Message: "m"}},
@@ -68,7 +68,7 @@ func TestSameTokenTwiceIsOnce(t *testing.T) {
 // TestABlockIsOnePart: it is there whole or not at all.
 func TestABlockIsOnePart(t *testing.T) {
 	s := embeddedtest.Store(t, "onepart", "http")
-	b := s.NewColumnBlock()
+	b := clickhouse.NewColumnBlock()
 	for i := range 100_000 {
 		b.Append(&pipeline.Event{Timestamp: int64(i) * 1e15, Ingested: ingested, Dataset: pipeline.Dataset(i % 9), Log: &pipeline.LogLine{Message: strings.Repeat("x", 300), Path: fmt.Sprint(i)}},
 			pipeline.Position{Offset: int64(i)}, "t")
@@ -93,7 +93,7 @@ func TestABlockIsOnePart(t *testing.T) {
 // TestABlockHoldsNothingOfItsEvents: what lies in Kafka's buffer may be overwritten once it was appended.
 func TestABlockHoldsNothingOfItsEvents(t *testing.T) {
 	s := embeddedtest.Store(t, "unsafe", "http")
-	b := s.NewColumnBlock()
+	b := clickhouse.NewColumnBlock()
 	buffer := []byte("GETPUT")
 	for i := range 3 {
 		word := bytesAsString(buffer[i%2*3 : i%2*3+3])
@@ -111,7 +111,7 @@ func TestABlockHoldsNothingOfItsEvents(t *testing.T) {
 // TestHostileNumbersAreTheNearestOnes and no time, however far, makes the server refuse the block.
 func TestHostileNumbersAreTheNearestOnes(t *testing.T) {
 	s := embeddedtest.Store(t, "hostile", "http")
-	b := s.NewColumnBlock()
+	b := clickhouse.NewColumnBlock()
 	for i, at := range []int64{math.MinInt64, -1, 0, math.MaxInt64} {
 		b.Append(&pipeline.Event{
 			Id: []byte{1}, CommunityId: []byte("far too long for twenty bytes"), Timestamp: at, Ingested: ingested, Vlan: math.MaxUint32, Duration: math.MaxUint64, Dataset: 99,
@@ -125,17 +125,18 @@ func TestHostileNumbersAreTheNearestOnes(t *testing.T) {
 	}
 }
 
-func TestHeldSaysWhatIsThere(t *testing.T) {
+// TestExistingRowsAreFoundByBlock, of any part of it; and the highest offset by partition.
+func TestExistingRowsAreFoundByBlock(t *testing.T) {
 	for _, p := range protocol {
 		s := embeddedtest.Store(t, "held_"+p, p)
 		insert(t, s, rows(s, "t", 0, 5, 8), "a")
 		insert(t, s, rows(s, "t", 1, 0, 100), "b")
 		insert(t, s, rows(s, "other", 0, 0, 100), "c")
-		got, err := s.ExistingRows(t.Context(), "t", 0, 4, 7, ingested)
+		got, err := s.ExistingRows(t.Context(), pipeline.BlockID{TopicPartition: pipeline.TopicPartition{Topic: "t"}, Start: 4, End: 7, Time: ingested})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(map[[2]int64]struct{}{{5, 0}: {}, {5, 1}: {}, {6, 0}: {}, {6, 1}: {}}, got); d != "" {
+		if d := cmp.Diff(map[pipeline.RowID]struct{}{{Offset: 5}: {}, {Offset: 5, Index: 1}: {}, {Offset: 6}: {}, {Offset: 6, Index: 1}: {}}, got); d != "" {
 			t.Error(d)
 		}
 		for _, c := range []struct {
@@ -144,28 +145,29 @@ func TestHeldSaysWhatIsThere(t *testing.T) {
 			offset    int64
 			ok        bool
 		}{{"t", 0, 7, true}, {"t", 1, 99, true}, {"t", 2, 0, false}, {"none", 0, 0, false}} {
-			if offset, ok, err := s.HighestOffset(t.Context(), c.topic, c.partition); offset != c.offset || ok != c.ok || err != nil {
+			if offset, ok, err := s.HighestOffset(t.Context(), pipeline.TopicPartition{Topic: c.topic, Partition: c.partition}); offset != c.offset || ok != c.ok || err != nil {
 				t.Errorf("%s/%d: %d %v %v", c.topic, c.partition, offset, ok, err)
 			}
 		}
 	}
 }
 
-// TestStampsAreTheMemoryOfRepeats: the highest sequence and which of the 64 up to it are there, per collector and life.
-func TestStampsAreTheMemoryOfRepeats(t *testing.T) {
+// TestStoredBatchesAreFoundByProducer: the highest sequence, and which of the 64 up to it are stored.
+func TestStoredBatchesAreFoundByProducer(t *testing.T) {
 	s := embeddedtest.Store(t, "stamps", "http")
-	b := s.NewColumnBlock()
-	add := func(collector byte, boot uint64, offset int64, sequences ...uint64) {
+	b := clickhouse.NewColumnBlock()
+	add := func(collector byte, epoch uint64, offset int64, sequences ...uint64) {
 		for i, q := range sequences {
-			b.Append(&pipeline.Event{Ingested: ingested}, pipeline.Position{Offset: offset + int64(i), BatchID: pipeline.BatchID{Collector: [16]byte{0: collector, 15: 7}, Epoch: boot, Sequence: q}}, "t")
+			b.Append(&pipeline.Event{Ingested: ingested}, pipeline.Position{Offset: offset + int64(i), BatchID: pipeline.BatchID{Collector: [16]byte{0: collector, 15: 7}, Epoch: epoch, Sequence: q}}, "t")
 		}
 	}
 	add(1, 10, 0, 1, 2, 3, 3, 5)
 	add(1, 11, 10, 500, 499, 437, 436, 1)
 	add(2, math.MaxUint64, 20, math.MaxUint64, 7)
-	add(3, 1, 1000, 1) // behind the border
+	add(3, 1, 1000, 1) // not before the offset of the filter
 	insert(t, s, b, "a")
-	got, err := s.Stamps(t.Context(), "t", 0, 1000, time.Unix(0, ingested).Add(-time.Hour))
+	filter := pipeline.BatchFilter{TopicPartition: pipeline.TopicPartition{Topic: "t"}, Before: 1000, Since: time.Unix(0, ingested).Add(-time.Hour)}
+	got, err := s.StoredBatches(t.Context(), filter)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,14 +184,17 @@ func TestStampsAreTheMemoryOfRepeats(t *testing.T) {
 		t.Error(d)
 	}
 	for _, st := range got {
-		if one, ok, err := s.StampsOf(t.Context(), "t", 0, st.Collector, st.Epoch, 1000); one != st || !ok || err != nil {
-			t.Errorf("of one life: %+v %v %v, want %+v", one, ok, err, st)
+		one, err := s.StoredBatches(t.Context(), pipeline.BatchFilter{TopicPartition: filter.TopicPartition, Before: 1000, Producer: &st.Producer})
+		if len(one) != 1 || one[0] != st || err != nil {
+			t.Errorf("of one producer: %+v %v, want %+v", one, err, st)
 		}
 	}
-	if st, ok, err := s.StampsOf(t.Context(), "t", 0, [16]byte{0: 3, 15: 7}, 1, 1000); ok || err != nil {
-		t.Errorf("of a life behind the border: %+v %v", st, err)
+	later := pipeline.Producer{Collector: [16]byte{0: 3, 15: 7}, Epoch: 1}
+	if none, err := s.StoredBatches(t.Context(), pipeline.BatchFilter{TopicPartition: filter.TopicPartition, Before: 1000, Producer: &later}); len(none) != 0 || err != nil {
+		t.Errorf("of a producer whose batches come later: %+v %v", none, err)
 	}
-	if got, err := s.Stamps(t.Context(), "t", 0, 1000, time.Unix(0, ingested).Add(time.Hour)); err != nil || len(got) != 0 {
+	filter.Since = time.Unix(0, ingested).Add(time.Hour)
+	if got, err := s.StoredBatches(t.Context(), filter); err != nil || len(got) != 0 {
 		t.Errorf("since later: %v, %v", got, err)
 	}
 }
@@ -316,7 +321,7 @@ func TestMigrateTwiceAndForward(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b := s.NewColumnBlock()
+	b := clickhouse.NewColumnBlock()
 	b.Append(filled(), pipeline.Position{Offset: 77}, "t")
 	insert(t, s, b, "b")
 	if got := query(t, s, "SELECT count(), countIf(http.response.location != ''), countIf(network.community_id LIKE '1:%') FROM events"); got != "7\t1\t1" {
@@ -395,7 +400,7 @@ func TestErrorsNameTheAddress(t *testing.T) {
 		}
 		cfg.Addr, cfg.HTTPAddr = []string{"127.0.0.1:1"}, "127.0.0.1:1"
 		_, err = clickhouse.Open(t.Context(), cfg, quiet, nil)
-		if err == nil || !strings.HasPrefix(err.Error(), "ClickHouse at 127.0.0.1:1 does not answer: ") || strings.Contains(err.Error(), "\n") || clickhouse.IsPermanent(err) {
+		if err == nil || !strings.HasPrefix(err.Error(), "ClickHouse at 127.0.0.1:1 does not answer: ") || strings.Contains(err.Error(), "\n") || errors.Is(err, pipeline.ErrRowsRejected) {
 			t.Errorf("%s, away: %v", p, err)
 		}
 	}
@@ -421,18 +426,18 @@ func TestOnlyBadRowsArePermanent(t *testing.T) {
 	if err := s.Conn().Exec(t.Context(), "ALTER TABLE permanent.events ADD CONSTRAINT c CHECK message != 'm'"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Insert(t.Context(), b, "a"); !clickhouse.IsPermanent(err) {
+	if err := s.Insert(t.Context(), b, "a"); !errors.Is(err, pipeline.ErrRowsRejected) {
 		t.Errorf("a violated constraint: %v", err)
 	}
 	if err := s.Conn().Exec(t.Context(), "DROP TABLE permanent.events"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Insert(t.Context(), b, "a"); err == nil || clickhouse.IsPermanent(err) {
+	if err := s.Insert(t.Context(), b, "a"); err == nil || errors.Is(err, pipeline.ErrRowsRejected) {
 		t.Errorf("no table: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Insert(ctx, b, "a"); err == nil || clickhouse.IsPermanent(err) {
+	if err := s.Insert(ctx, b, "a"); err == nil || errors.Is(err, pipeline.ErrRowsRejected) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

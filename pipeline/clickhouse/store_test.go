@@ -165,7 +165,7 @@ func TestEveryFieldComesBack(t *testing.T) {
 	for _, protocol := range []string{"http", "native"} {
 		t.Run(protocol, func(t *testing.T) {
 			s := embeddedtest.Store(t, "fields_"+protocol, protocol)
-			b := s.NewColumnBlock()
+			b := clickhouse.NewColumnBlock()
 			full, empty := filled(), &pipeline.Event{Ingested: ingested}
 			for i := range int64(5) {
 				e := empty

@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -76,7 +77,7 @@ func open(t *testing.T, s *embedded.StoreServer) *clickhouse.Store {
 
 // block is n rows of partition 0 from offset on, with text that does not compress.
 func block(st *clickhouse.Store, offset int64, n int, day time.Duration) *clickhouse.ColumnBlock {
-	b := st.NewColumnBlock()
+	b := clickhouse.NewColumnBlock()
 	at := time.Now().Add(-day).UnixNano()
 	for i := range n {
 		e := &pipeline.Event{Id: fmt.Appendf(nil, "%016d", offset+int64(i)), Dataset: pipeline.Dataset_LOG, Timestamp: at, Ingested: at, Log: &pipeline.LogLine{Message: fmt.Sprint(offset, i)}}
@@ -205,7 +206,7 @@ func TestKilledChildComesBackWithWhatWasAcknowledged(t *testing.T) {
 			if err == nil {
 				break
 			}
-			if clickhouse.IsPermanent(err) || ctx.Err() != nil {
+			if errors.Is(err, pipeline.ErrRowsRejected) || ctx.Err() != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(20 * time.Millisecond)
@@ -374,7 +375,7 @@ func TestCapOnDiskDropsTheOldest(t *testing.T) {
 	}
 	for day := 3; day >= 0; day-- {
 		at := time.Now().Add(-time.Duration(day) * 24 * time.Hour).UnixNano()
-		b := st.NewColumnBlock()
+		b := clickhouse.NewColumnBlock()
 		for i := range 40 {
 			b.Append(&pipeline.Event{Ingested: at, Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlOriginal: string(noise[i<<20 : (i+1)<<20])}}, pipeline.Position{Offset: int64(day*1000 + i)}, "t")
 		}

@@ -1,101 +1,95 @@
 package engine
 
 import (
+	"cmp"
 	"slices"
 
 	"tidegate/pipeline"
 )
 
-// A producer is one process of one collector.
-type producer struct {
-	collector [16]byte
-	boot      uint64
-}
-
-// sequenceWindow is what is remembered of a life on this partition: its highest sequence and which of the 64 up to it have come; bit i
-// stands for highest−i. A collector has at most 64 batches in flight, so what is older has come.
-type sequenceWindow struct {
-	highest, bits uint64
-	lastOffset    int64 // offset at which it was heard of last
-}
-
-// dedupFilter knows the batches that have been taken, so that a producer that sends one again, as kafka-go's does after a time-out and a
-// collector after a kill, changes nothing. It is a function of the partition's messages alone, and of its bound.
+// A dedupFilter recognises batches that were taken before, so that a producer that sends a batch twice changes nothing: kafka-go does
+// so after a timeout, a collector after a kill. Its state depends only on the messages of the partition and on maxProducers.
 type dedupFilter struct {
-	producers    map[producer]sequenceWindow
+	producers    map[pipeline.Producer]producerState
 	maxProducers int
 }
 
-func newDedupFilter(limit int) *dedupFilter {
-	return &dedupFilter{producers: map[producer]sequenceWindow{}, maxProducers: limit}
+// A producerState is what the filter knows of a producer: a window of its last 64 sequences. A collector has at most 64 batches in
+// flight, so a sequence below the window was seen before.
+type producerState struct {
+	pipeline.SequenceWindow
+	lastOffset int64 // of the last message from the producer; -1: restored from the store, no message since
 }
 
-// accept tells whether the batch at offset is new, and remembers it.
-func (s *dedupFilter) accept(st pipeline.BatchID, offset int64) bool {
-	k := producer{st.Collector, st.Epoch}
-	v, ok := s.producers[k]
+func newDedupFilter(maxProducers int) *dedupFilter {
+	return &dedupFilter{producers: map[pipeline.Producer]producerState{}, maxProducers: maxProducers}
+}
+
+// accept reports whether the batch is new, and records that it was seen at offset.
+func (f *dedupFilter) accept(id pipeline.BatchID, offset int64) bool {
+	key := id.Producer()
+	state, known := f.producers[key]
 	switch {
-	case !ok:
-		v = sequenceWindow{highest: st.Sequence, bits: 1}
-	case st.Sequence > v.highest:
-		if d := st.Sequence - v.highest; d < 64 {
-			v.bits = v.bits<<d | 1
+	case !known:
+		state.Highest, state.Seen = id.Sequence, 1
+
+	case id.Sequence > state.Highest: // move the window up
+		if distance := id.Sequence - state.Highest; distance < 64 {
+			state.Seen = state.Seen<<distance | 1
 		} else {
-			v.bits = 1
+			state.Seen = 1
 		}
-		v.highest = st.Sequence
+		state.Highest = id.Sequence
+
 	default:
-		d := v.highest - st.Sequence
-		if d >= 64 || v.bits>>d&1 == 1 {
+		distance := state.Highest - id.Sequence
+		if distance >= 64 || state.Seen>>distance&1 == 1 {
 			return false
 		}
-		v.bits |= 1 << d
+		state.Seen |= 1 << distance
 	}
-	v.lastOffset = offset
-	s.producers[k] = v
-	if len(s.producers) > s.maxProducers {
-		s.evictOldest()
-	}
+
+	state.lastOffset = offset
+	f.setProducer(key, state)
 	return true
 }
 
-// hasProducer tells whether anything of a life is remembered.
-func (s *dedupFilter) hasProducer(st pipeline.BatchID) bool {
-	_, ok := s.producers[producer{st.Collector, st.Epoch}]
+// hasProducer reports whether the filter knows batches of p.
+func (f *dedupFilter) hasProducer(p pipeline.Producer) bool {
+	_, ok := f.producers[p]
 	return ok
 }
 
-// restoreProducer sets what the store says of a life.
-func (s *dedupFilter) restoreProducer(k producer, highest, bits uint64) {
-	s.producers[k] = sequenceWindow{highest: highest, bits: bits, lastOffset: -1}
-	if len(s.producers) > s.maxProducers {
-		s.evictOldest()
+// restoreProducer sets the state of a producer to what the store holds of it.
+func (f *dedupFilter) restoreProducer(stored pipeline.StoredBatches) {
+	f.setProducer(stored.Producer, producerState{SequenceWindow: stored.SequenceWindow, lastOffset: -1})
+}
+
+func (f *dedupFilter) setProducer(p pipeline.Producer, state producerState) {
+	f.producers[p] = state
+	if len(f.producers) > f.maxProducers {
+		f.evictOldest()
 	}
 }
 
-// evictOldest forgets the eighth of the lives that were not heard of for longest.
-func (s *dedupFilter) evictOldest() {
-	type old struct {
-		producer
-		last int64
+// evictOldest drops the eighth of the producers whose last messages are the oldest.
+func (f *dedupFilter) evictOldest() {
+	type candidate struct {
+		pipeline.Producer
+		lastOffset int64
 	}
-	all := make([]old, 0, len(s.producers))
-	for k, v := range s.producers {
-		all = append(all, old{k, v.lastOffset})
+	candidates := make([]candidate, 0, len(f.producers))
+	for p, state := range f.producers {
+		candidates = append(candidates, candidate{p, state.lastOffset})
 	}
-	slices.SortFunc(all, func(a, b old) int {
-		if a.last != b.last {
-			return int(min(max(a.last-b.last, -1), 1))
-		}
-		if c := slices.Compare(a.collector[:], b.collector[:]); c != 0 {
-			return c
-		}
-		if a.boot < b.boot {
-			return -1
-		}
-		return 1
+	slices.SortFunc(candidates, func(a, b candidate) int {
+		return cmp.Or(
+			cmp.Compare(a.lastOffset, b.lastOffset),
+			slices.Compare(a.Collector[:], b.Collector[:]), // ties in an order that does not depend on the map's
+			cmp.Compare(a.Epoch, b.Epoch),
+		)
 	})
-	for _, o := range all[:max(1, len(all)/8)] {
-		delete(s.producers, o.producer)
+	for _, c := range candidates[:max(1, len(candidates)/8)] {
+		delete(f.producers, c.Producer)
 	}
 }

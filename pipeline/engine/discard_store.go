@@ -5,43 +5,46 @@ import (
 	"time"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/clickhouse"
 )
 
-// DiscardStore is a Store that keeps nothing, for a machine without ClickHouse: events are evaluated and alerts are published, but
-// no row is stored. Only Kafka's offsets survive a restart: a batch that is sent again after one is evaluated again, and an open
-// alert window starts over.
+// DiscardStore is a Store that keeps nothing, for a machine without ClickHouse: events are evaluated and alerts are published, but no
+// row is stored. Only Kafka's offsets survive a restart: a batch that is sent again after one is evaluated again, and an open alert
+// window starts over.
 type DiscardStore struct{}
 
-type rowCounter struct{ n int }
+// NewInserter returns an inserter that counts rows.
+func (DiscardStore) NewInserter() pipeline.EventInserter { return &rowCounter{} }
 
-func (b *rowCounter) Append(*pipeline.Event, pipeline.Position, string) { b.n++ }
-func (b *rowCounter) Rows() int                                         { return b.n }
-func (b *rowCounter) Reset()                                            { b.n = 0 }
+// InsertAlerts stores nothing.
+func (DiscardStore) InsertAlerts(context.Context, []*pipeline.Alert, string) error { return nil }
 
-func (DiscardStore) NewBlock() Block                             { return &rowCounter{} }
-func (DiscardStore) Insert(context.Context, Block, string) error { return nil }
-func (DiscardStore) IsPermanent(error) bool                      { return false }
-func (DiscardStore) AckedRowsMayBeLost() bool                    { return false }
+// AckedRowsMayBeLost reports false: no row is missed.
+func (DiscardStore) AckedRowsMayBeLost() bool { return false }
 
-func (DiscardStore) ExistingRows(context.Context, string, int32, int64, int64, int64) (map[[2]int64]struct{}, error) {
+// ExistingRows returns none.
+func (DiscardStore) ExistingRows(context.Context, pipeline.BlockID) (map[pipeline.RowID]struct{}, error) {
 	return nil, nil
 }
 
-func (DiscardStore) HighestOffset(context.Context, string, int32) (int64, bool, error) {
+// HighestOffset returns none.
+func (DiscardStore) HighestOffset(context.Context, pipeline.TopicPartition) (int64, bool, error) {
 	return 0, false, nil
 }
 
-func (DiscardStore) Stamps(context.Context, string, int32, int64, time.Time) ([]clickhouse.BatchStamp, error) {
+// StoredBatches returns none.
+func (DiscardStore) StoredBatches(context.Context, pipeline.BatchFilter) ([]pipeline.StoredBatches, error) {
 	return nil, nil
 }
 
-func (DiscardStore) StampsOf(context.Context, string, int32, [16]byte, uint64, int64) (st clickhouse.BatchStamp, ok bool, err error) {
-	return st, false, nil
-}
-
-func (DiscardStore) InsertAlerts(context.Context, []*pipeline.Alert, string) error { return nil }
-
+// AlertsBefore returns none.
 func (DiscardStore) AlertsBefore(context.Context, int32, int64, time.Duration) ([]*pipeline.Alert, error) {
 	return nil, nil
 }
+
+// rowCounter is the inserter of a DiscardStore.
+type rowCounter struct{ rows int }
+
+func (c *rowCounter) Append(*pipeline.Event, pipeline.Position, string) { c.rows++ }
+func (c *rowCounter) Rows() int                                         { return c.rows }
+func (c *rowCounter) Reset()                                            { c.rows = 0 }
+func (c *rowCounter) Insert(context.Context, string) error              { return nil }

@@ -1,22 +1,52 @@
-// Package engine is the worker's loop: it takes the batches of the events topic, has their events judged, and sees to it that each
-// is in the store exactly once and that its alerts are said, whatever is killed in between.
+// Package engine carries events from Kafka into ClickHouse: it reads the batches of the events topic, drops batches that came before,
+// evaluates the events with the loaded detectors, stores each event exactly once, and raises alerts for the verdicts. cmd/tidegate
+// and bench call New and Run.
 //
-// A worker owns one partition and does everything on one goroutine (a second only fetches ahead):
+// In: batches of pipeline.Events from the events topic, a bundle of detectors. Out: rows in a Store, revisions of alerts in the Store
+// and on the alerts topic, dead letters. An Engine runs a worker for each partition that the consumer group assigns to this process.
+// A worker does everything on one goroutine; a second one only fetches ahead.
 //
-//	fetch [S,E) ─ decode ─ drop repeats by stamp ─ Judge ─ append to columns
-//	  ─ intent: OffsetCommit(S, "v1 E, block time, shard, bundle") ─ INSERT with token topic/partition/S-E@time
-//	  ─ fold ─ INSERT of alerts ─ alerts topic ─ next
+// # States of a block
 //
-// What is durable when: after the intent the block's borders, its time and who judges it; after the insert its rows; the next
-// intent, or the closing OffsetCommit(E, "") after a second of quiet, acknowledges it. A crash anywhere repeats the block with the
-// same borders, time and token: the store knows the rows by the token or, asked by the worker, by their positions; the fold stands
-// where its alerts say that it stood, so they come out under the same ids and revisions.
+// A worker processes one block of messages [start, end) at a time. Each arrow is one step; the names between the steps are the
+// failpoints at which tests kill the process.
 //
-// Who owns which bytes: a record's value belongs to its message; the strings of the events decoded from it alias it, and the events
-// are released when the block has been inserted and folded. Nothing of an event outlives that (columns and fold copy).
+//	gather      form the block: decode, drop duplicates, collect dead letters
+//	   ↓        write the dead letters, evaluate the events (verdicts are columns of the rows)
+//	   ↓        before-intent
+//	intent      commit offset start with the metadata "v1 end time shard bundle"
+//	   ↓        after-intent
+//	insert      insert the rows under the token topic/partition/start-end@time
+//	   ↓        after-insert
+//	alerts      group the verdicts, insert the revisions of the touched alerts under the same token
+//	   ↓        after-alerts-insert
+//	publish     write the revisions to the alerts topic
+//	   ↓        after-alerts-publish
+//	finished    the next block begins at end; its intent replaces the one of this block
+//	   ↓        before-close (only when no message came for the idle time, or at the end)
+//	closed      commit offset end without metadata
 //
-// The files: worker.go (a partition's life), block.go (gather, decode, judge), insert.go (intent, insert, bisect), publish.go (alerts
-// out), stamps.go (repeats), intent.go, store.go (what is asked of the store), metrics.go. cmd/tidegate calls New and Run.
+// What is durable: after intent the bounds, the time and the bundle of the block; after insert its rows; after publish its alerts; the
+// next intent or the closing commit says that all of it is done.
+//
+// # Replay
+//
+// A process that is killed leaves the committed offset start with an intent, or none. The next owner of the partition reads exactly the
+// messages [start, end) again, with the same block time and the same bundle where it is loaded, and takes the block through all
+// steps. Nothing is stored twice: the store drops an insert whose token it knows, and because it may have forgotten the token the
+// worker also asks which rows exist and inserts only the others. The duplicate filter and the alert grouper are restored from the rows
+// and alerts before start; both depend on nothing but the messages, so that the alerts come out under the same ids and
+// revisions. An intent is committed under the generation of the consumer group: a process that lost the partition cannot commit one.
+//
+// # Memory
+//
+// The strings of a decoded event alias the value of its record. The events are released when the block is finished; what outlives them
+// (columns, grouper, dead letters) copies or holds the record itself.
+//
+// # Files
+//
+// worker.go (a partition from assignment to revocation), gather.go and block.go (forming a block), decode.go, dedup.go, evaluate.go,
+// intent.go, insert.go and insert_token.go, alerts.go, store.go and discard_store.go (the store's interface), lag.go, metrics.go.
 package engine
 
 import (
@@ -64,7 +94,7 @@ func (c Config) Check() []error {
 	bad := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("engine.%s: %s", key, fmt.Sprintf(format, args...)))
 	}
-	if !isVersionWord(c.Shard) {
+	if !isIntentWord(c.Shard) {
 		bad("shard", "%q: 1 to 64 letters without a space are meant", c.Shard)
 	}
 	if c.BlockRows < 1 || c.BlockRows > 1_000_000 {
@@ -96,15 +126,16 @@ func (c Config) Check() []error {
 	return append(errs, c.Alerts.Check()...)
 }
 
-// Deps are the parts that the engine works with.
+// Deps are the parts that an engine works with.
 type Deps struct {
-	Kafka     *kafka.Client
-	Store     Store
-	Bundle    func() *pipeline.Bundle // loaded once a block; nil, or a nil bundle, judges nothing
-	Failpoint func(name string)       // called at the seams of a block, for tests that kill the process there; nil is usual
+	Kafka  *kafka.Client
+	Store  Store
+	Bundle func() *pipeline.Bundle // called once a block; nil, or a nil bundle, evaluates nothing
+	// Failpoint is called at each of Failpoints; a test kills the process there. nil is usual.
+	Failpoint func(name string)
 }
 
-// The seams of a block, in their order. At each the process may die.
+// The failpoints of a block, in the order in which a block passes them.
 const (
 	BeforeIntent       = "before-intent"
 	AfterIntent        = "after-intent"
@@ -114,7 +145,7 @@ const (
 	BeforeClose        = "before-close"
 )
 
-// Failpoints lists them.
+// Failpoints is the list of them.
 var Failpoints = []string{BeforeIntent, AfterIntent, AfterInsert, AfterAlertsInsert, AfterAlertsPublish, BeforeClose}
 
 // An Engine runs the workers of this process.
@@ -122,20 +153,19 @@ type Engine struct {
 	cfg     Config
 	deps    Deps
 	log     *slog.Logger
-	metrics *metrics
+	metrics *engineMetrics
 
-	alertPartitions int
-	positions       sync.Map // partition, int32: the offset behind the last finished block, int64
+	alertPartitions int // of the alerts topic
 
-	mu          sync.Mutex
-	nextOffsets map[int]int64      // by partition that is ours: the offset behind the last finished block
-	bundles     []*pipeline.Bundle // the last few, newest first: a block that is repeated is judged by the one that its intent names
+	mu          sync.Mutex         // guards what follows
+	nextOffsets map[int]int64      // by assigned partition: the offset behind its last finished block
+	bundles     []*pipeline.Bundle // the last keptBundles, newest first
 }
 
-// keptBundles is how many bundles are kept for that.
+// keptBundles is how many bundles stay loaded, so that a replayed block is evaluated by the bundle that its intent names.
 const keptBundles = 4
 
-// New makes an engine. It speaks to nobody yet.
+// New returns an engine. It connects to nothing yet.
 func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*Engine, error) {
 	if errs := cfg.Check(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -146,11 +176,12 @@ func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*E
 	if deps.Failpoint == nil {
 		deps.Failpoint = func(string) {}
 	}
-	return &Engine{cfg: cfg, deps: deps, log: log, metrics: newMetrics(reg), nextOffsets: map[int]int64{}}, nil
+	return &Engine{cfg: cfg, deps: deps, log: log, metrics: newEngineMetrics(reg), nextOffsets: map[int]int64{}}, nil
 }
 
-// Run works until ctx ends. Blocks that are under way are given a few seconds to be finished and acknowledged. It returns an error
-// only for what will not pass: in static assignment, another process that took the partitions.
+// Run processes the partitions that this process is assigned until ctx ends. Blocks that are being processed then have a few seconds to
+// be finished. Run returns an error only for what a retry cannot mend: in static assignment, another process that took the
+// partitions.
 func (e *Engine) Run(ctx context.Context) error {
 	if err := consumer.Retry(ctx, e.log, "find the alerts topic", func() (err error) {
 		e.alertPartitions, err = e.deps.Kafka.Partitions(ctx, e.deps.Kafka.Topic(pipeline.TopicAlerts))
@@ -164,7 +195,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	})
 }
 
-// currentBundle loads the bundle for the next block.
+// currentBundle returns the bundle for the next block.
 func (e *Engine) currentBundle() *pipeline.Bundle {
 	var b *pipeline.Bundle
 	if e.deps.Bundle != nil {
@@ -182,7 +213,7 @@ func (e *Engine) currentBundle() *pipeline.Bundle {
 	return b
 }
 
-// bundleByVersion finds the bundle that judged a block before; ok is false where it is no longer held and the newest stands in.
+// bundleByVersion returns the loaded bundle of that version; where there is none, the newest bundle and false.
 func (e *Engine) bundleByVersion(version string) (b *pipeline.Bundle, ok bool) {
 	newest := e.currentBundle()
 	e.mu.Lock()

@@ -12,7 +12,6 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/kafka"
 )
 
@@ -47,7 +46,7 @@ func TestEveryEventIsStoredOnceWithItsVerdicts(t *testing.T) {
 		return true
 	})
 	stop()
-	exactlyOnce(t, s.rows, 1200)
+	checkExactlyOnce(t, s.rows, 1200)
 	for _, row := range s.rows {
 		if bad := strings.HasPrefix(row.message, "bad"); bad != (len(row.rules) == 1) {
 			t.Errorf("%q has verdicts %v", row.message, row.rules)
@@ -88,7 +87,7 @@ func TestRepeatedBatchIsDroppedAlsoAfterARestart(t *testing.T) {
 	e, stop = r.start(s, testBundle, nil)
 	waitUntil(t, "rows", func() bool { return e.Ledger().Messages == 8 && s.count() == 50 })
 	stop()
-	exactlyOnce(t, s.rows, 50)
+	checkExactlyOnce(t, s.rows, 50)
 	if l := e.Ledger(); l.Duplicates != 4 || l.DuplicateEvents != 20 {
 		t.Errorf("ledger %+v", l)
 	}
@@ -117,8 +116,8 @@ func TestWhatIsNoBatchBecomesADeadLetter(t *testing.T) {
 	waitUntil(t, "rows", func() bool { return s.count() == 6 && e.Ledger().DeadLettered == 7 })
 	waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 9 && m == "" })
 	stop()
-	exactlyOnce(t, s.rows, 6)
-	want := []string{"decode", "decode", "schema", "stamp", "partition", "event_id", "too_many_events"}
+	checkExactlyOnce(t, s.rows, 6)
+	want := []string{"decode", "decode", "schema", "batch_id", "partition", "event_id", "too_many_events"}
 	for i, m := range r.read(pipeline.TopicDeadLetter, 0) {
 		h := map[string]string{}
 		for _, x := range m.Headers {
@@ -202,7 +201,7 @@ func TestInsertIsRepeatedUntilItIsAnsweredAndStoredOnce(t *testing.T) {
 	e, stop := r.start(s, testBundle, nil)
 	waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
 	stop()
-	exactlyOnce(t, s.rows, 30)
+	checkExactlyOnce(t, s.rows, 30)
 	if l := e.Ledger(); l.Rows != 30 {
 		t.Errorf("ledger %+v", l)
 	}
@@ -224,7 +223,7 @@ func TestAnOldInsertAsksBeforeItIsRepeated(t *testing.T) {
 	_ = e
 	waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
 	stop()
-	exactlyOnce(t, s.rows, 30)
+	checkExactlyOnce(t, s.rows, 30)
 	if l := e.Ledger(); l.AlreadyStored != 30 || l.Rows != 0 {
 		t.Errorf("ledger %+v", l)
 	}
@@ -277,7 +276,7 @@ func TestWithoutAnOffsetItStartsBehindTheRows(t *testing.T) {
 	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Group = "two" })
 	waitUntil(t, "rows", func() bool { return s.count() == 80 })
 	stop()
-	exactlyOnce(t, s.rows, 80)
+	checkExactlyOnce(t, s.rows, 80)
 	if l := e.Ledger(); l.Messages != 2 {
 		t.Errorf("ledger %+v", l)
 	}
@@ -315,7 +314,7 @@ func TestATopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	e, stop := r2.start(s, testBundle, nil)
 	waitUntil(t, "rows", func() bool { return s.count() == 140 })
 	stop()
-	exactlyOnce(t, s.rows, 140)
+	checkExactlyOnce(t, s.rows, 140)
 	if l := e.Ledger(); l.Duplicates != 1 || l.AlreadyStored != 0 {
 		t.Errorf("ledger %+v", l)
 	}
@@ -324,7 +323,7 @@ func TestATopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	_, stop = r2.start(s, testBundle, nil)
 	waitUntil(t, "rows", func() bool { return s.count() == 170 })
 	stop()
-	exactlyOnce(t, s.rows, 170)
+	checkExactlyOnce(t, s.rows, 170)
 }
 
 func TestPanickingDetectorCostsOneVerdict(t *testing.T) {
@@ -334,7 +333,7 @@ func TestPanickingDetectorCostsOneVerdict(t *testing.T) {
 	e, stop := r.start(s, bundle, nil)
 	waitUntil(t, "rows", func() bool { return s.count() == 100 })
 	stop()
-	exactlyOnce(t, s.rows, 100)
+	checkExactlyOnce(t, s.rows, 100)
 	for i, row := range s.rows {
 		want := 0
 		if strings.HasPrefix(row.message, "bad") {
@@ -372,7 +371,7 @@ func TestBlockNeverExceedsItsRows(t *testing.T) {
 	_, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.BlockRows = 100 })
 	waitUntil(t, "rows", func() bool { return s.count() == 1200 })
 	stop()
-	exactlyOnce(t, s.rows, 1200)
+	checkExactlyOnce(t, s.rows, 1200)
 	if most.Load() != 90 {
 		t.Errorf("a block had %d rows", most.Load())
 	}
@@ -404,7 +403,7 @@ func TestGroupSharesPartitionsAndARevokedOneIsHandedOverClean(t *testing.T) {
 	}
 	waitUntil(t, "rows", func() bool { return s.count() == r.events })
 	stopTwo()
-	exactlyOnce(t, s.rows, r.events)
+	checkExactlyOnce(t, s.rows, r.events)
 	if n := one.Ledger().Rows + two.Ledger().Rows; n != uint64(r.events) {
 		t.Errorf("%d rows by two engines, %d events", n, r.events)
 	}
@@ -438,72 +437,4 @@ func TestFencedWorkerStops(t *testing.T) {
 	if s.count() != 0 {
 		t.Errorf("a fenced engine stored %d rows", s.count())
 	}
-}
-
-func TestIntentSurvivesItsText(t *testing.T) {
-	i := intent{end: 12, time: testStart, shard: "s1", bundle: "abc"}
-	if got, open, err := parseIntent(3, i.String()); got != i || !open || err != nil {
-		t.Errorf("%+v %v %v", got, open, err)
-	}
-	if _, open, err := parseIntent(3, ""); open || err != nil {
-		t.Errorf("no intent gave %v %v", open, err)
-	}
-	for _, s := range []string{"x", "v2 12 1 0 b", "v1 3 1 0 b", "v1 12 0 0 b", "v1 12 1 0", "v1 12 1 0 b c", "v1 a 1 0 b"} {
-		if _, _, err := parseIntent(3, s); err == nil {
-			t.Errorf("%q was taken", s)
-		}
-	}
-	if w := bundleVersion(&pipeline.Bundle{Version: "a b\n" + strings.Repeat("x", 100)}); !isVersionWord(w) {
-		t.Errorf("bundle %q", w)
-	}
-}
-
-func TestStampsKnowWhatCame(t *testing.T) {
-	s := newDedupFilter(10)
-	take := func(seq uint64, want bool) {
-		t.Helper()
-		if got := s.accept(pipeline.BatchID{Epoch: 1, Sequence: seq}, int64(seq)); got != want {
-			t.Errorf("sequence %d: new %v, want %v", seq, got, want)
-		}
-	}
-	take(5, true)
-	take(5, false)
-	take(3, true) // overtaken on the way
-	take(3, false)
-	take(4, true)
-	take(68, true)
-	take(5, false)
-	take(4, false) // 64 behind: has come
-	take(6, true)  // 62 behind: has not
-	take(1000, true)
-	take(68, false)
-	for i := range 50 {
-		s.accept(pipeline.BatchID{Epoch: uint64(100 + i), Sequence: 1}, int64(2000+i))
-	}
-	if len(s.producers) > 10 {
-		t.Errorf("%d lives are remembered", len(s.producers))
-	}
-	if s.accept(pipeline.BatchID{Epoch: 149, Sequence: 1}, 3000) {
-		t.Error("the newest life was forgotten")
-	}
-}
-
-func FuzzDecode(f *testing.F) {
-	r := &harness{TB: f, epoch: 1, sequences: map[int]uint64{}}
-	f.Add(encode(f, r.batch(0, 3)))
-	f.Add([]byte("\x52\x00\x52\x00"))
-	w := &worker{Engine: &Engine{metrics: newMetrics(nil)}, p: &consumer.Partition{}}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		n, bad := countEvents(b)
-		batch, reason, err := w.decodeBatch(b, n, bad)
-		if (err == nil) != (batch != nil) || (err == nil) != (reason == "") {
-			t.Fatalf("batch %v, reason %q, %v", batch, reason, err)
-		}
-		if err == nil {
-			if n != len(batch.Events) {
-				t.Errorf("%d events counted, %d decoded", n, len(batch.Events))
-			}
-			pipeline.ReleaseBatch(batch)
-		}
-	})
 }

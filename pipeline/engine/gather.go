@@ -7,18 +7,20 @@ import (
 	"tidegate/pipeline/consumer"
 )
 
-// gatherBlock fills the block until it is full, has waited long enough, or nothing came for the idle time (then it is empty and got is
-// false).
-func (w *worker) gatherBlock(ctx context.Context) (got bool, err error) {
+// gatherBlock forms the next block from nextOffset on. It reports true when the block holds messages and is full or has lingered, and
+// false when no message came for the idle time. The error is that ctx has ended; the messages that were gathered until then have
+// no intent, and the next owner of the partition gathers them again.
+func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 	b := &w.block
 	b.reset(w.nextOffset)
-	began := time.Now()
-	quiet := time.NewTimer(w.cfg.Idle)
-	defer quiet.Stop()
-	var linger <-chan time.Time
+	began := time.Now() // when the first message came
+	idle := time.NewTimer(w.cfg.Idle)
+	defer idle.Stop()
+	var linger <-chan time.Time // set when the block holds its first message
+
 	for {
 		if ctx.Err() != nil {
-			return false, context.Cause(ctx) // what was gathered has no intent: the next owner gathers it
+			return false, context.Cause(ctx)
 		}
 		full, err := w.fillBlock(ctx, b)
 		if err != nil {
@@ -27,14 +29,18 @@ func (w *worker) gatherBlock(ctx context.Context) (got bool, err error) {
 		if full {
 			break
 		}
+
+		// From here on every record that was received is in the block.
 		if linger == nil && b.end > b.from {
-			t := time.NewTimer(w.cfg.Linger)
-			defer t.Stop()
-			linger = t.C
+			timer := time.NewTimer(w.cfg.Linger)
+			defer timer.Stop()
+			linger = timer.C
 		}
 		if linger == nil {
 			began = time.Now()
 		}
+
+		// What is fetched already goes into the block, also when it has lingered meanwhile: select alone would choose at random.
 		select {
 		case chunk, ok := <-w.fetcher.C:
 			if !ok {
@@ -51,7 +57,7 @@ func (w *worker) gatherBlock(ctx context.Context) (got bool, err error) {
 			}
 			w.receiveChunk(chunk)
 			continue
-		case <-quiet.C:
+		case <-idle.C:
 			if b.end == b.from {
 				return false, nil
 			}
@@ -60,12 +66,12 @@ func (w *worker) gatherBlock(ctx context.Context) (got bool, err error) {
 		}
 		break
 	}
-	w.metrics.stageSeconds.WithLabelValues("gather").Observe(time.Since(began).Seconds())
+	w.metrics.observeStage("gather", began)
 	return true, nil
 }
 
-// gatherReplay fills the block with all messages before end: the borders of an intent. Where the log ends before (it was cut), what
-// there is must do.
+// gatherReplay forms the block that an intent names: all messages from nextOffset to end. Where the log was truncated before end, the
+// block holds what is left.
 func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 	b := &w.block
 	b.reset(w.nextOffset)
@@ -74,16 +80,16 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 			if w.records[0].Offset >= end {
 				return nil
 			}
-			n, err := countEvents(w.records[0].Value)
-			if err := w.addRecord(ctx, b, w.records[0], n, err); err != nil {
+			events, countErr := countEvents(w.records[0].Value)
+			if err := w.addRecord(ctx, b, w.records[0], events, countErr); err != nil {
 				return err
 			}
-			w.records[0] = consumer.Record{}
-			w.records = w.records[1:]
+			w.popRecord()
 		}
 		if b.end >= end {
 			return nil
 		}
+
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -93,26 +99,27 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 			}
 			w.receiveChunk(chunk)
 			if len(w.records) == 0 && chunk.Next >= end {
-				return nil // the rest of the block is not there any more
+				return nil // the rest of the block was deleted or could not be read
 			}
 			if len(chunk.Records) == 0 && chunk.Lost == 0 && chunk.End < end {
 				w.metrics.lost.Add(uint64(end - max(b.end, chunk.End)))
-				w.log.Error("the log ends inside a block that was begun: its end is lost", "topic", w.topic, "from", b.from, "end", end, "log_end", chunk.End)
+				w.log.Error("log ends within a block that was begun, the end of the block is lost",
+					"topic", w.source.Topic, "from", b.from, "end", end, "log_end", chunk.End)
 				return nil
 			}
 		}
 	}
 }
 
-// receiveChunk keeps what a fetch brought.
+// receiveChunk appends the records of a fetch to those that wait for a block.
 func (w *worker) receiveChunk(c consumer.Chunk) {
 	w.fetcher.Consumed(c.Bytes)
 	w.logEnd = c.End
 	if c.Lost > 0 {
 		w.metrics.lost.Add(uint64(c.Lost))
-		w.log.Error("messages were deleted by retention before they were read", "topic", w.topic, "messages", c.Lost)
+		w.log.Error("messages were deleted by retention before they were read", "topic", w.source.Topic, "messages", c.Lost)
 	}
-	w.metrics.lost.Add(uint64(c.Skipped)) // consumer has said so
+	w.metrics.lost.Add(uint64(c.Skipped)) // the consumer has logged these
 	if len(w.records) == 0 {
 		w.records = c.Records
 	} else {
@@ -121,35 +128,44 @@ func (w *worker) receiveChunk(c consumer.Chunk) {
 	w.updateLagMetrics()
 }
 
-// fillBlock moves records into the block and tells whether it is full. An error says that ctx has ended.
+// fillBlock moves records into the block until there are none left or the block is full, and reports whether it is full. A record
+// that would exceed a bound is left for the next block, unless the block is empty. The error is that ctx has ended.
 func (w *worker) fillBlock(ctx context.Context, b *block) (full bool, err error) {
 	for len(w.records) > 0 {
+		if w.isFull(b) {
+			return true, nil
+		}
 		r := w.records[0]
-		if b.rows >= w.cfg.BlockRows || b.bytes >= w.cfg.BlockBytes {
+		events, countErr := countEvents(r.Value)
+		if b.end > b.from && (b.rows+events > w.cfg.BlockRows || b.bytes+int64(len(r.Value)) > w.cfg.BlockBytes) {
 			return true, nil
 		}
-		n, bad := countEvents(r.Value)
-		if b.end > b.from && (b.rows+n > w.cfg.BlockRows || b.bytes+int64(len(r.Value)) > w.cfg.BlockBytes) {
-			return true, nil
-		}
-		if err := w.addRecord(ctx, b, r, n, bad); err != nil {
+		if err := w.addRecord(ctx, b, r, events, countErr); err != nil {
 			return false, err
 		}
-		w.records[0] = consumer.Record{}
-		w.records = w.records[1:]
+		w.popRecord()
 	}
-	return b.rows >= w.cfg.BlockRows || b.bytes >= w.cfg.BlockBytes, nil
+	return w.isFull(b), nil
 }
 
-// updateLagMetrics sets the lag: what Kafka holds behind the last finished block, and how old that block's messages are.
+func (w *worker) isFull(b *block) bool {
+	return b.rows >= w.cfg.BlockRows || b.bytes >= w.cfg.BlockBytes
+}
+
+// popRecord removes the first waiting record and drops the reference to its bytes, which now belong to the block.
+func (w *worker) popRecord() {
+	w.records[0] = consumer.Record{}
+	w.records = w.records[1:]
+}
+
+// updateLagMetrics sets the gauges of the partition: the messages behind the last finished block, and the age of its newest message.
 func (w *worker) updateLagMetrics() {
-	w.positions.Store(w.partition, w.nextOffset)
 	behind := max(0, w.logEnd-w.nextOffset)
-	w.metrics.lag.WithLabelValues(w.label).Set(float64(behind))
 	age := 0.0
-	if behind > 0 && w.block.newestShipped > 0 {
-		age = max(0, time.Since(time.Unix(0, w.block.newestShipped)).Seconds())
+	if behind > 0 && w.block.newestTime > 0 {
+		age = max(0, time.Since(time.Unix(0, w.block.newestTime)).Seconds())
 	}
+	w.metrics.lag.WithLabelValues(w.label).Set(float64(behind))
 	w.metrics.lagSeconds.WithLabelValues(w.label).Set(age)
 	w.metrics.openWindows.WithLabelValues(w.label).Set(float64(w.grouper.OpenWindows()))
 }

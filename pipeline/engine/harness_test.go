@@ -3,13 +3,11 @@ package engine
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,7 +17,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/kafka"
 )
 
@@ -248,174 +245,8 @@ func (badLineDetector) Evaluate(block []*pipeline.Event) {
 
 var testBundle = &pipeline.Bundle{Version: "v1", Detectors: []pipeline.Detector{badLineDetector{}}}
 
-// A fakeStore keeps rows in memory and holds itself to what the real one promises.
-type fakeStore struct {
-	mu            sync.Mutex
-	rows          []fakeRow
-	tokens        map[string]bool
-	order         []string // tokens of the inserts that were stored
-	alerts        map[string]pipeline.Alert
-	insert        func(rows []fakeRow, token string) error // before an insert; an error of errAfter is given behind it
-	keepsNoTokens bool                                     // remembers no token
-
-	insertAlerts func(token string) (keep bool, err error) // before an insert of alerts
-}
-
-type fakeRow struct {
-	pipeline.Position
-	id       string
-	ingested int64
-	message  string
-	rules    []string
-	group    string
-}
-
-type fakeBlock struct{ rows []fakeRow }
-
-func (b *fakeBlock) Append(e *pipeline.Event, at pipeline.Position, _ string) {
-	r := fakeRow{Position: at, id: fmt.Sprintf("%x", e.Id), ingested: e.Ingested, message: strings.Clone(e.GetLog().GetMessage()), group: strings.Clone(e.GetContainer().GetName())}
-	for _, v := range e.Verdicts {
-		r.rules = append(r.rules, v.Rule)
-	}
-	b.rows = append(b.rows, r)
-}
-func (b *fakeBlock) Rows() int { return len(b.rows) }
-func (b *fakeBlock) Reset()    { b.rows = nil }
-
-var (
-	errPermanent = errors.New("refused for good")
-	errPassing   = errors.New("passing")
-	errAfter     = errors.New("the answer was lost")
-)
-
-func newFakeStore() *fakeStore {
-	return &fakeStore{tokens: map[string]bool{}, alerts: map[string]pipeline.Alert{}}
-}
-
-func (s *fakeStore) NewBlock() Block            { return &fakeBlock{} }
-func (s *fakeStore) AckedRowsMayBeLost() bool   { return true }
-func (s *fakeStore) IsPermanent(err error) bool { return errors.Is(err, errPermanent) }
-func (s *fakeStore) snapshot() []fakeRow {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.rows)
-}
-
-func (s *fakeStore) count() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.rows) }
-
-func (s *fakeStore) Insert(ctx context.Context, b Block, token string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var after error
-	if s.insert != nil {
-		err := s.insert(b.(*fakeBlock).rows, token)
-		if after = err; err != nil && !errors.Is(err, errAfter) {
-			return err
-		}
-	}
-	if !s.tokens[token] {
-		s.tokens[token] = !s.keepsNoTokens
-		s.order = append(s.order, token)
-		s.rows = append(s.rows, b.(*fakeBlock).rows...)
-	}
-	return after
-}
-
-func (s *fakeStore) ExistingRows(_ context.Context, _ string, partition int32, from, to, at int64) (map[[2]int64]struct{}, error) {
-	out := map[[2]int64]struct{}{}
-	for _, r := range s.snapshot() {
-		if r.Partition == partition && r.Offset >= from && r.Offset < to && r.ingested == at {
-			out[[2]int64{r.Offset, int64(r.Index)}] = struct{}{}
-		}
-	}
-	return out, nil
-}
-
-func (s *fakeStore) HighestOffset(_ context.Context, _ string, partition int32) (offset int64, ok bool, err error) {
-	for _, r := range s.snapshot() {
-		if r.Partition == partition {
-			offset, ok = max(offset, r.Offset), true
-		}
-	}
-	return offset, ok, nil
-}
-
-func (s *fakeStore) StampsOf(ctx context.Context, topic string, partition int32, collector [16]byte, epoch uint64, before int64) (clickhouse.BatchStamp, bool, error) {
-	all, err := s.Stamps(ctx, topic, partition, before, time.Time{})
-	for _, l := range all {
-		if l.Collector == collector && l.Epoch == epoch {
-			return l, true, err
-		}
-	}
-	return clickhouse.BatchStamp{}, false, err
-}
-
-func (s *fakeStore) Stamps(_ context.Context, _ string, partition int32, before int64, since time.Time) (out []clickhouse.BatchStamp, err error) {
-	by := map[producer]map[uint64]bool{}
-	for _, r := range s.snapshot() {
-		if r.Partition == partition && r.Offset < before && r.ingested >= since.UnixNano() {
-			k := producer{r.Collector, r.Epoch}
-			if by[k] == nil {
-				by[k] = map[uint64]bool{}
-			}
-			by[k][r.Sequence] = true
-		}
-	}
-	for k, all := range by {
-		b := clickhouse.BatchStamp{Collector: k.collector, Epoch: k.boot}
-		for q := range all {
-			b.Highest = max(b.Highest, q)
-		}
-		for q := range all {
-			if d := b.Highest - q; d < 64 {
-				b.Seen |= 1 << d
-			}
-		}
-		out = append(out, b)
-	}
-	return out, nil
-}
-
-func (s *fakeStore) InsertAlerts(_ context.Context, list []*pipeline.Alert, token string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.insertAlerts != nil {
-		if keep, err := s.insertAlerts(token); err != nil || !keep {
-			return err
-		}
-	}
-	for _, a := range list {
-		s.alerts[fmt.Sprintf("%s/%d", a.ID, a.Revision)] = *a
-	}
-	return nil
-}
-
-func (s *fakeStore) AlertsBefore(_ context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	last := map[string]pipeline.Alert{}
-	var high time.Time
-	for _, a := range s.alerts {
-		if a.Partition == partition && a.Offset < before {
-			if a.WindowStart.After(high) {
-				high = a.WindowStart
-			}
-			if a.Revision > last[a.ID].Revision {
-				last[a.ID] = a
-			}
-		}
-	}
-	var out []*pipeline.Alert
-	for _, a := range last {
-		if a.WindowStart.After(high.Add(-lookback)) {
-			out = append(out, &a)
-		}
-	}
-	return out, nil
-}
-
-// exactlyOnce holds the rows against the events 0…n-1.
-func exactlyOnce(t testing.TB, rows []fakeRow, n int) {
+// checkExactlyOnce checks that the rows are those of the events 0 to n-1, each once.
+func checkExactlyOnce(t testing.TB, rows []fakeRow, n int) {
 	t.Helper()
 	seen := map[string]int{}
 	for _, r := range rows {

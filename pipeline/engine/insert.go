@@ -2,218 +2,185 @@ package engine
 
 import (
 	"context"
-	"fmt"
-	"strings"
+	"errors"
 	"time"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/consumer"
+	"tidegate/pipeline/retry"
 )
 
-// rowSet is which (offset, index) the store holds of a block.
-type rowSet map[[2]int64]struct{}
-
-// processBlock carries a gathered block through. It returns ErrFenced when the partition is somebody else's, or that ctx has ended; then
-// the intent, if it stands, says to the next owner what is to be repeated.
-func (w *worker) processBlock(ctx context.Context, b *block) error {
-	defer b.release()
-	ctx, cancel := withGrace(ctx)
-	defer cancel()
-	for _, l := range b.deadLetters {
-		if err := w.writeDeadLetter(ctx, l); err != nil {
-			return err
-		}
-	}
-	if b.rows > 0 || b.replayed {
-		if err := w.storeBlock(ctx, b); err != nil {
-			return err
-		}
-	}
-	w.nextOffset = b.end
-	w.intentClosed = false
-	w.setNextOffset(w.p.ID, w.nextOffset)
-	w.metrics.blocks.Add(1)
-	w.metrics.blockRows.Observe(float64(b.rows))
-	w.updateLagMetrics()
-	return nil
+// A part is the run of a block's messages that one insert stores: at first all of them, after the store rejected those each half.
+type part struct {
+	messages []message // aliases the block's messages
+	token    insertToken
+	// existing are rows of the block that are stored already and are left out. nil: nobody has inserted any yet.
+	existing map[pipeline.RowID]struct{}
 }
 
-// withGrace is a context that ends a grace later than ctx.
-func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
-	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		t := time.AfterFunc(stopGrace, cancel)
-		context.AfterFunc(out, func() { t.Stop() })
-	})
-	return out, func() { stop(); cancel() }
-}
-
-// storeBlock judges, commits the intent, inserts, and lets the alerts out.
-func (w *worker) storeBlock(ctx context.Context, b *block) error {
-	w.evaluate(b)
-	if !b.replayed {
-		w.deps.Failpoint(BeforeIntent)
-		it := intent{end: b.end, time: b.time, shard: w.cfg.Shard, bundle: bundleVersion(b.bundle)}
-		b.intentTime = time.Now()
-		if err := w.p.Commit(ctx, b.from, it.String()); err != nil {
-			return err
-		}
-	}
-	w.deps.Failpoint(AfterIntent)
-	began := time.Now()
-	if err := w.insertBlock(ctx, b); err != nil {
-		return err
-	}
-	w.metrics.stageSeconds.WithLabelValues("insert").Observe(time.Since(began).Seconds())
-	w.deps.Failpoint(AfterInsert)
-	return w.raiseAlerts(ctx, b)
-}
-
-// token names the block to the store. Its time, which stands in the intent, goes with the borders: on a topic that was made anew the
-// offsets alone would name an older block too.
-func (w *worker) token(b *block) string {
-	return fmt.Sprintf("%s/%d/%d-%d@%d", w.topic, w.partition, b.from, b.end, b.time)
-}
-
-// insertBlock stores the block's rows: all of them under one token or, where a former life may have stored them, those that lack. The next
-// owner may have stored them too, if this process stood still after its intent.
+// insertBlock stores the rows of the block: all of them, or those that are missing where an earlier owner of the partition may have
+// stored some. That owner may be this process before a restart, or another one, to which the partition went while this process was
+// stopped between its intent and now.
 func (w *worker) insertBlock(ctx context.Context, b *block) error {
-	var held rowSet
+	p := part{messages: b.messages, token: insertToken{block: w.blockID(b)}}
 	if b.replayed || time.Since(b.intentTime) > w.cfg.Ask {
 		var err error
-		if held, err = w.existingRows(ctx, b); err != nil {
+		if p.existing, err = w.existingRows(ctx, b); err != nil {
 			return err
 		}
 	}
-	return w.insertRange(ctx, b, 0, len(b.messages), w.token(b), held)
+	return w.insertPart(ctx, b, p)
 }
 
-// existingRows asks the store which rows of the block it holds: it may have forgotten the token.
-func (w *worker) existingRows(ctx context.Context, b *block) (held rowSet, err error) {
-	err = w.retry(ctx, "ask for the rows of a block", func() error {
-		held, err = w.deps.Store.ExistingRows(ctx, w.topic, w.partition, b.from, b.end, b.time)
+// existingRows asks the store which rows of the block it holds, because it may have forgotten the block's token.
+func (w *worker) existingRows(ctx context.Context, b *block) (existing map[pipeline.RowID]struct{}, err error) {
+	err = w.retry(ctx, "query existing rows", func() error {
+		existing, err = w.deps.Store.ExistingRows(ctx, w.blockID(b))
 		return err
 	})
-	return held, err
+	return existing, err
 }
 
-// insertRange inserts the messages [lo,hi) of the block. Errors that pass are waited out; a refusal for good halves the range until
-// the culprit is alone, which becomes a dead letter. The token of a part names its messages: while any row of them lacks, no insert
-// under that token has been stored.
-func (w *worker) insertRange(ctx context.Context, b *block, lo, hi int, token string, held rowSet) error {
-	began := time.Now()
-	skipped := w.appendRows(b, lo, hi, held)
-	for n := 0; w.columns.Rows() > 0; n++ {
-		err := w.deps.Store.Insert(ctx, w.columns, token)
+// insertPart stores the rows of a part. It returns when they are stored or dead letters, or with the error that ended ctx.
+//
+// Before each attempt w.rows holds exactly the rows of p.messages that are not in p.existing. That set may shrink from one attempt to
+// the next under the same token without harm: as long as a row is missing, no insert under the token has been stored, since an
+// insert stores all of its rows or none.
+func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
+	existingKnownAt := time.Now()
+	skipped := w.appendRows(p)
+	var backoff retry.Backoff
+	for w.rows.Rows() > 0 {
+		err := w.rows.Insert(ctx, p.token.String())
+
 		if err == nil {
-			rows := w.columns.Rows()
-			if (n > 0 || held != nil) && w.deps.Store.AckedRowsMayBeLost() {
-				lack, err := w.verifyRows(ctx, b, lo, hi, token)
+			inserted := w.rows.Rows()
+			// The first attempt under a token that nobody has used is what it says. A later one may be acknowledged for the token alone.
+			repeated := backoff.Attempts() > 0 || p.existing != nil
+			if repeated && !p.token.retry && w.deps.Store.AckedRowsMayBeLost() {
+				missing, err := w.insertMissingRows(ctx, b, p)
 				if err != nil {
 					return err
 				}
-				rows -= lack
+				inserted -= missing
 			}
-			w.metrics.rows.Add(uint64(rows))
+			w.metrics.rows.Add(uint64(inserted))
 			break
 		}
-		if w.deps.Store.IsPermanent(err) {
-			return w.bisect(ctx, b, lo, hi, held, err)
+
+		if errors.Is(err, pipeline.ErrRowsRejected) {
+			return w.insertHalves(ctx, b, p, err)
 		}
 		w.metrics.retries.WithLabelValues("insert").Inc()
-		w.warnings.log(w.log, "insert is tried again", "token", token, "attempt", n+1, "err", err)
-		if err := consumer.Pause(ctx, n); err != nil {
+		w.warn(w.throttles.insert, "inserting a block failed, retrying", "token", p.token.String(), "attempt", backoff.Attempts()+1, "err", err)
+		if err := backoff.Wait(ctx); err != nil {
 			return err
 		}
-		if time.Since(began) > w.cfg.Ask {
-			if held, err = w.existingRows(ctx, b); err != nil {
+
+		// After a while the store may have stored an earlier attempt and forgotten its token: what exists is looked up before each
+		// further attempt of that age.
+		if time.Since(existingKnownAt) > w.cfg.Ask {
+			if p.existing, err = w.existingRows(ctx, b); err != nil {
 				return err
 			}
-			skipped = w.appendRows(b, lo, hi, held)
-			began = time.Now()
+			skipped = w.appendRows(p)
+			existingKnownAt = time.Now()
 		}
 	}
-	w.metrics.alreadyStored.Add(uint64(skipped))
+	if !p.token.retry { // the rows that a retry leaves out were counted by the insert before it
+		w.metrics.alreadyStored.Add(uint64(skipped))
+	}
 	return nil
 }
 
-// verifyRows asks whether the rows of the messages [lo,hi) are there, after an insert that was not the first of its token. A server that was
-// killed may remember a token whose rows it has not kept, for it writes one before the other: it then takes the rows and drops them.
-// What lacks is inserted under a token of its own, once. What is only on its way is waited for.
-func (w *worker) verifyRows(ctx context.Context, b *block, lo, hi int, token string) (lack int, err error) {
-	if strings.HasSuffix(token, "~") {
-		return 0, nil
-	}
-	for n := 0; ; n++ {
-		held, err := w.existingRows(ctx, b)
-		if err != nil {
-			return 0, err
-		}
-		w.appendRows(b, lo, hi, held)
-		if lack = w.columns.Rows(); lack == 0 {
-			return 0, nil
-		}
-		if n == verifyAttempts {
-			w.log.Error("store took rows and does not have them; inserting them again", "token", token, "rows", lack)
-			return lack, w.insertRange(ctx, b, lo, hi, token+"~", held)
-		}
-		if err := consumer.Pause(ctx, verifyPause); err != nil {
-			return 0, err
-		}
-	}
-}
-
-// Rows that lack are looked for so often again, after pauses of so many doublings, before they are inserted again.
-const (
-	verifyAttempts = 2
-	verifyPause    = 4
-)
-
-// appendRows appends the rows of the messages [lo,hi) that are not held, and counts those that are.
-func (w *worker) appendRows(b *block, lo, hi int, held rowSet) (skipped int) {
-	w.columns.Reset()
-	for i := lo; i < hi; i++ {
-		m := &b.messages[i]
-		at := pipeline.Position{Partition: w.partition, Offset: m.record.Offset, BatchID: m.stamp}
+// appendRows fills w.rows with the rows of the part that do not exist and returns how many rows it left out.
+func (w *worker) appendRows(p part) (skipped int) {
+	w.rows.Reset()
+	for i := range p.messages {
+		m := &p.messages[i]
+		at := pipeline.Position{Partition: w.source.Partition, Offset: m.record.Offset, BatchID: m.id}
 		for j, e := range m.batch.Events {
-			if held != nil {
-				if _, ok := held[[2]int64{m.record.Offset, int64(j)}]; ok {
+			at.Index = uint32(j)
+			if p.existing != nil {
+				if _, ok := p.existing[pipeline.RowID{Offset: at.Offset, Index: at.Index}]; ok {
 					skipped++
 					continue
 				}
 			}
-			at.Index = uint32(j)
-			w.columns.Append(e, at, w.topic)
+			w.rows.Append(e, at, w.source.Topic)
 		}
 	}
 	return skipped
 }
 
-// bisect inserts both halves of what was refused.
-func (w *worker) bisect(ctx context.Context, b *block, lo, hi int, held rowSet, cause error) error {
-	if hi-lo == 1 {
-		m := &b.messages[lo]
-		m.deadLettered = true
-		w.metrics.rejected.Add(uint64(len(m.batch.Events)))
-		return w.writeDeadLetter(ctx, w.newDeadLetter(m.record, "refused", cause))
+// How often, and after which pauses, missing rows are looked up before they are inserted again.
+const (
+	missingRowLookups = 3
+	missingRowPause   = 800 * time.Millisecond
+)
+
+// insertMissingRows looks up whether the rows of an acknowledged part are stored, and inserts those that are not once more under a
+// token of their own. It returns how many it inserted. A server that was killed may remember the token of an insert whose rows it
+// has not kept, since it writes the token first: it then acknowledges a repeat and drops the rows. Rows that another connection is
+// still storing are waited for.
+func (w *worker) insertMissingRows(ctx context.Context, b *block, p part) (missing int, err error) {
+	for lookup := 1; ; lookup++ {
+		if p.existing, err = w.existingRows(ctx, b); err != nil {
+			return 0, err
+		}
+		w.appendRows(p)
+		if missing = w.rows.Rows(); missing == 0 {
+			return 0, nil
+		}
+		if lookup == missingRowLookups {
+			break
+		}
+		if err := retry.Sleep(ctx, missingRowPause); err != nil {
+			return 0, err
+		}
 	}
-	w.warnings.log(w.log, "store refused a block for good, bisecting", "from", b.from, "end", b.end, "messages", hi-lo, "err", cause)
-	mid := lo + (hi-lo)/2
-	for _, part := range [2][2]int{{lo, mid}, {mid, hi}} {
-		token := fmt.Sprintf("%s#%d-%d", w.token(b), b.messages[part[0]].record.Offset, b.messages[part[1]-1].record.Offset)
-		if err := w.insertRange(ctx, b, part[0], part[1], token, held); err != nil {
+	w.log.Error("store acknowledged rows that it does not hold, inserting them again", "token", p.token.String(), "rows", missing)
+	p.token = p.token.forRetry()
+	return missing, w.insertPart(ctx, b, p)
+}
+
+// insertHalves inserts both halves of a rejected part by themselves, until the message that the store rejects stands alone. That one
+// becomes a dead letter.
+func (w *worker) insertHalves(ctx context.Context, b *block, p part, cause error) error {
+	if len(p.messages) == 1 {
+		m := &p.messages[0]
+		m.rejected = true
+		w.metrics.rejected.Add(uint64(len(m.batch.Events)))
+		return w.writeDeadLetter(ctx, w.newDeadLetter(m.record, "rejected", cause))
+	}
+	w.warn(w.throttles.bisect, "store rejected a block, bisecting it", "from", b.from, "end", b.end, "messages", len(p.messages), "err", cause)
+
+	middle := len(p.messages) / 2
+	for _, messages := range [2][]message{p.messages[:middle], p.messages[middle:]} {
+		first, last := messages[0].record.Offset, messages[len(messages)-1].record.Offset
+		half := part{messages: messages, token: p.token.forPart(first, last), existing: p.existing}
+		if err := w.insertPart(ctx, b, half); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// newDeadLetter returns the dead letter for a record. reason is a word that also labels the metric.
+func (w *worker) newDeadLetter(r consumer.Record, reason string, err error) consumer.DeadLetter {
+	return consumer.DeadLetter{
+		Topic: w.source.Topic, Partition: w.partition.ID, Offset: r.Offset, Stage: "engine", Reason: reason, Err: err,
+		Key: r.Key, Value: r.Value,
+	}
+}
+
+// writeDeadLetter writes l to the dead-letter topic and counts it.
 func (w *worker) writeDeadLetter(ctx context.Context, l consumer.DeadLetter) error {
 	if err := consumer.WriteDeadLetter(ctx, w.deps.Kafka, w.log, l); err != nil {
 		return err
 	}
 	w.metrics.deadLettered.Add(1)
 	w.metrics.deadLetters.WithLabelValues(l.Reason).Inc()
-	w.warnings.log(w.log, "message put on the dead-letter topic", "offset", l.Offset, "reason", l.Reason, "err", l.Err)
+	w.warn(w.throttles.deadLetter, "message written to the dead-letter topic", "offset", l.Offset, "reason", l.Reason, "err", l.Err)
 	return nil
 }

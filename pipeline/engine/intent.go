@@ -8,51 +8,55 @@ import (
 	"tidegate/pipeline"
 )
 
-// An intent is what stands in the metadata of the committed offset S while the block [S,E) is under way.
+// An intent names a block before any of its rows are stored, so that whoever owns the partition after a crash repeats exactly that
+// block. It is committed to Kafka as the metadata of the block's first offset, under the generation of the consumer group: an owner
+// that was fenced cannot commit one.
 type intent struct {
-	end    int64  // E
-	time   int64  // event.ingested of the block, ns
-	shard  string // where it is inserted
-	bundle string // the version of what judges it
+	end    int64  // of the block
+	time   int64  // of the block: event.ingested, ns since 1970
+	shard  string // of the store into which the block is inserted
+	bundle string // version of the bundle that evaluates the block
 }
 
-// String is the form in which it is committed: "v1 E time shard bundle".
+// String returns the form in which the intent is committed: "v1 end time shard bundle".
 func (i intent) String() string {
 	return fmt.Sprintf("v1 %d %d %s %s", i.end, i.time, i.shard, i.bundle)
 }
 
-// parseIntent reads it again. Metadata that is not ours, or of a version that we do not speak, is an error: going on would forget
-// a block that may be half done.
+// parseIntent returns the intent in the metadata of the committed offset start; open is false where the metadata is empty. Metadata of
+// another form or of an unknown version is an error: to go on would skip a block of which only a part may be stored.
 func parseIntent(start int64, metadata string) (i intent, open bool, err error) {
 	if metadata == "" {
 		return intent{}, false, nil
 	}
-	f := strings.Split(metadata, " ")
-	if len(f) != 5 || f[0] != "v1" {
-		return intent{}, false, fmt.Errorf("intent %q is not of a version that is known here", metadata)
+	fields := strings.Split(metadata, " ")
+	if len(fields) != 5 || fields[0] != "v1" {
+		return intent{}, false, fmt.Errorf("intent %q has a version that this engine does not know", metadata)
 	}
-	end, err1 := strconv.ParseInt(f[1], 10, 64)
-	at, err2 := strconv.ParseInt(f[2], 10, 64)
-	if err1 != nil || err2 != nil || end <= start || at <= 0 || !isVersionWord(f[3]) || !isVersionWord(f[4]) {
-		return intent{}, false, fmt.Errorf("intent %q at offset %d makes no sense", metadata, start)
+	end, endErr := strconv.ParseInt(fields[1], 10, 64)
+	blockTime, timeErr := strconv.ParseInt(fields[2], 10, 64)
+	shard, bundle := fields[3], fields[4]
+	if endErr != nil || timeErr != nil || end <= start || blockTime <= 0 || !isIntentWord(shard) || !isIntentWord(bundle) {
+		return intent{}, false, fmt.Errorf("intent %q at offset %d is invalid", metadata, start)
 	}
-	return intent{end: end, time: at, shard: f[3], bundle: f[4]}, true, nil
+	return intent{end: end, time: blockTime, shard: shard, bundle: bundle}, true, nil
 }
 
-func isVersionWord(s string) bool {
+// isIntentWord reports whether s can be a field of an intent: 1 to 64 printable ASCII characters without a space.
+func isIntentWord(s string) bool {
 	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// bundleVersion is a bundle's version in the form in which it can stand in an intent.
+// bundleVersion returns the version of a bundle as a field of an intent.
 func bundleVersion(b *pipeline.Bundle) string {
-	v := strings.Map(func(r rune) rune {
+	version := strings.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' {
 			return '_'
 		}
 		return r
 	}, b.Version)
-	if v == "" {
+	if version == "" {
 		return "none"
 	}
-	return v[:min(len(v), 64)]
+	return version[:min(len(version), 64)]
 }

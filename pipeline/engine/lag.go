@@ -10,40 +10,45 @@ import (
 	"tidegate/pipeline"
 )
 
-// Lag asks Kafka how many messages lie behind the last finished blocks of the partitions that this process owns at the moment.
+// Lag returns how many messages no finished block covers yet, over the partitions that this process owns at the moment.
 func (e *Engine) Lag(ctx context.Context) (int64, error) {
 	e.mu.Lock()
-	done := maps.Clone(e.nextOffsets)
+	nextOffsets := maps.Clone(e.nextOffsets)
 	e.mu.Unlock()
-	if len(done) == 0 {
+	if len(nextOffsets) == 0 {
 		return 0, nil
 	}
+
 	topic := e.deps.Kafka.Topic(pipeline.TopicEvents)
-	var ask []kafkago.OffsetRequest
-	for p := range done {
-		ask = append(ask, kafkago.LastOffsetOf(p))
+	var requests []kafkago.OffsetRequest
+	for partition := range nextOffsets {
+		requests = append(requests, kafkago.LastOffsetOf(partition))
 	}
-	r, err := e.deps.Kafka.Kafka().ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: ask}})
+	response, err := e.deps.Kafka.Kafka().ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: requests}})
 	if err != nil {
-		return 0, fmt.Errorf("ask for the end of %s: %w", topic, err)
+		return 0, fmt.Errorf("list the end offsets of %s: %w", topic, err)
 	}
-	sum := int64(0)
-	for _, p := range r.Topics[topic] {
+
+	lag := int64(0)
+	for _, p := range response.Topics[topic] {
 		if p.Error != nil {
-			return 0, fmt.Errorf("ask for the end of %s/%d: %w", topic, p.Partition, p.Error)
+			return 0, fmt.Errorf("list the end offset of %s/%d: %w", topic, p.Partition, p.Error)
 		}
-		sum += max(0, p.LastOffset-done[p.Partition])
+		lag += max(0, p.LastOffset-nextOffsets[p.Partition])
 	}
-	return sum, nil
+	return lag, nil
 }
 
-// setNextOffset notes the offset behind the last finished block of a partition; -1 that the partition is no longer ours.
+// setNextOffset records the offset behind the last finished block of a partition that this process owns.
 func (e *Engine) setNextOffset(partition int, next int64) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if next < 0 {
-		delete(e.nextOffsets, partition)
-		return
-	}
 	e.nextOffsets[partition] = next
+}
+
+// removeNextOffset records that this process does not own a partition any more.
+func (e *Engine) removeNextOffset(partition int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.nextOffsets, partition)
 }

@@ -29,7 +29,7 @@ func TestARepeatOfLongAgoIsKnown(t *testing.T) {
 	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Remember = 48 * time.Hour })
 	waitUntil(t, "rows", func() bool { return e.Ledger().Messages == 5 && s.count() >= 40 })
 	stop()
-	exactlyOnce(t, s.rows, 40)
+	checkExactlyOnce(t, s.rows, 40)
 	if l := e.Ledger(); l.Duplicates != 3 {
 		t.Errorf("ledger %+v", l)
 	}
@@ -66,7 +66,7 @@ func TestTokenOutlivesItsRows(t *testing.T) {
 		waitUntil(t, "rows", func() bool { return s.count() >= 60 })
 		waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
 		stop()
-		exactlyOnce(t, s.rows, 60)
+		checkExactlyOnce(t, s.rows, 60)
 		if l := e.Ledger(); l.Rows != 60 {
 			t.Errorf("ledger %+v", l)
 		}

@@ -64,7 +64,7 @@ func runVictim(spec string) {
 	ec := Default()
 	ec.BlockRows, ec.Linger, ec.Idle, ec.Remember = o.Rows, 20*time.Millisecond, 100*time.Millisecond, 10*365*24*time.Hour
 	var passed atomic.Int32
-	e, err := New(ec, Deps{Kafka: client, Store: ClickHouse(store), Bundle: func() *pipeline.Bundle { return testBundle }, Failpoint: func(name string) {
+	e, err := New(ec, Deps{Kafka: client, Store: store, Bundle: func() *pipeline.Bundle { return testBundle }, Failpoint: func(name string) {
 		if name == o.Failpoint && passed.Add(1) == o.Passage {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
@@ -292,11 +292,12 @@ func TestRealStoreAnswersWhatTheEngineAsks(t *testing.T) {
 	r := newHarness(t, 1, kafka.AssignStatic)
 	store := embeddedtest.Store(t, "asks", "http")
 	r.send(0, 4, 10)
-	e, stop := r.start(ClickHouse(store), testBundle, func(c *Config, _ *Deps) { c.BlockRows = 20 })
+	e, stop := r.start(store, testBundle, func(c *Config, _ *Deps) { c.BlockRows = 20 })
 	waitUntil(t, "rows", func() bool { return e.Ledger().Rows == 40 })
 	stop()
-	s, ctx := ClickHouse(store), context.Background()
-	if o, ok, err := s.HighestOffset(ctx, "tidegate.events", 0); o != 3 || !ok || err != nil {
+	s, ctx := store, context.Background()
+	from := pipeline.TopicPartition{Topic: "tidegate.events"}
+	if o, ok, err := s.HighestOffset(ctx, from); o != 3 || !ok || err != nil {
 		t.Errorf("highest offset %d %v %v", o, ok, err)
 	}
 	var at [2]int64
@@ -306,13 +307,13 @@ func TestRealStoreAnswersWhatTheEngineAsks(t *testing.T) {
 		t.Fatalf("%d blocks, times %v", blocks, at)
 	}
 	for i, want := range []int{10, 10} { // [1,3) is the second half of the first block and the first of the second
-		if held, err := s.ExistingRows(ctx, "tidegate.events", 0, 1, 3, at[i]); len(held) != want || err != nil {
-			t.Errorf("%d rows held of block %d, %v", len(held), i, err)
+		if existing, err := s.ExistingRows(ctx, pipeline.BlockID{TopicPartition: from, Start: 1, End: 3, Time: at[i]}); len(existing) != want || err != nil {
+			t.Errorf("%d rows exist of block %d, %v", len(existing), i, err)
 		}
 	}
-	lives, err := s.Stamps(ctx, "tidegate.events", 0, 3, time.Unix(0, 0))
-	if err != nil || len(lives) != 1 || lives[0].Collector != testCollector || lives[0].Epoch != 7 || lives[0].Highest != 3 || lives[0].Seen != 7 {
-		t.Errorf("stamps %+v, %v", lives, err)
+	stored, err := s.StoredBatches(ctx, pipeline.BatchFilter{TopicPartition: from, Before: 3})
+	if err != nil || len(stored) != 1 || stored[0].Collector != testCollector || stored[0].Epoch != 7 || stored[0].Highest != 3 || stored[0].Seen != 7 {
+		t.Errorf("stored batches %+v, %v", stored, err)
 	}
 	all, err := s.AlertsBefore(ctx, 0, 4, time.Hour)
 	if err != nil || len(all) == 0 {

@@ -5,84 +5,104 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"strconv"
 	"time"
 
+	"tidegate/pipeline"
 	"tidegate/pipeline/alerts"
 	"tidegate/pipeline/consumer"
+	"tidegate/pipeline/logging"
 )
 
-// A worker is the life of one partition in this process: from the assignment to the revocation. One goroutine runs it.
+// A worker processes one partition from its assignment to its revocation. One goroutine runs it; the fetcher is the only other one.
 type worker struct {
 	*Engine
-	p         *consumer.Partition
+	partition *consumer.Partition
+	source    pipeline.TopicPartition // the partition, as the store names it
+	label     string                  // the partition, as metrics name it
 	log       *slog.Logger
-	topic     string
-	partition int32
-	label     string // of metrics
+	throttles throttles
 
+	// State that is restored from the store when the partition is assigned.
 	dedup      *dedupFilter
-	dedupSince time.Time // what was stored before is not among them, unless it was asked for
+	dedupSince time.Time // dedup holds what was stored since; of older batches only those of producers that were loaded
 	grouper    *alerts.Grouper
-	columns    Block
-	fetcher    *consumer.Fetcher
-	records    []consumer.Record // taken from fetch, not yet in a block
-	logEnd     int64             // Kafka's end, as the last fetch saw it
-	block      block
 
-	nextOffset     int64 // E of the last block that is done
-	intentClosed   bool  // next stands in Kafka, without an intent
-	topicRecreated bool  // the topic was made anew: its offsets name other messages than the store's rows do
-	warnings       sampler
+	// Input.
+	fetcher *consumer.Fetcher
+	records []consumer.Record // received and not in a block yet
+	logEnd  int64             // offset behind the last record of the partition, as of the last fetch
+
+	// Output.
+	block        block
+	rows         pipeline.EventInserter // of the block, or of the part of it that is being inserted
+	nextOffset   int64                  // end of the last finished block
+	intentClosed bool                   // nextOffset is committed without an intent
+
+	// topicRecreated is set when the topic was deleted and created again: its offsets are not those of the stored rows.
+	topicRecreated bool
 }
 
+// throttles limit how often the warnings of a worker are logged.
+type throttles struct{ insert, bisect, deadLetter, panic *logging.Throttle }
+
+const warnInterval = 10 * time.Second
+
 func newWorker(e *Engine, p *consumer.Partition) *worker {
+	newThrottle := func() *logging.Throttle { return logging.NewThrottle(warnInterval) }
 	return &worker{
-		Engine: e, p: p, log: e.log.With("partition", p.ID), topic: p.Topic(), partition: int32(p.ID), label: strconv.Itoa(p.ID),
-		dedup: newDedupFilter(e.cfg.Lives), grouper: alerts.NewGrouper(e.cfg.Alerts, int32(p.ID)), columns: e.deps.Store.NewBlock(),
+		Engine: e, partition: p, log: e.log.With("partition", p.ID),
+		source: pipeline.TopicPartition{Topic: p.Topic(), Partition: int32(p.ID)}, label: strconv.Itoa(p.ID),
+		throttles: throttles{newThrottle(), newThrottle(), newThrottle(), newThrottle()},
+		dedup:     newDedupFilter(e.cfg.Lives), grouper: alerts.NewGrouper(e.cfg.Alerts, int32(p.ID)), rows: e.deps.Store.NewInserter(),
 	}
 }
 
-// stopGrace is how long a block that is under way may go on after the partition was revoked or the process told to stop: finishing it
-// is cheaper than having the next owner repeat it. What is not finished then is repeated.
+// stopGrace is how long a block that is being processed may go on after the partition was revoked or the process was told to stop.
+// Finishing it is cheaper than a replay by the next owner.
 const stopGrace = 5 * time.Second
 
-// run is the partition's life. It returns nil when ctx ends.
+// run processes the partition until ctx ends, and then returns nil. It replays the block of an open intent first.
 func (w *worker) run(ctx context.Context) error {
 	defer w.releasePartition()
 	open, found, err := w.resume(ctx)
 	if err != nil {
 		return ignoreCancel(ctx, err)
 	}
-	w.positions.Store(w.partition, w.nextOffset)
-	defer w.positions.Delete(w.partition)
-	fetching, stop := context.WithCancel(ctx)
-	defer stop()
-	w.fetcher = w.p.Fetch(fetching, w.nextOffset, consumer.FetchConfig{MaxBytes: 4 << 20, PrefetchBytes: w.cfg.Ahead, MaxWait: 250 * time.Millisecond})
+
+	fetchCtx, stopFetch := context.WithCancel(ctx)
+	defer stopFetch()
+	w.fetcher = w.partition.Fetch(fetchCtx, w.nextOffset,
+		consumer.FetchConfig{MaxBytes: 4 << 20, PrefetchBytes: w.cfg.Ahead, MaxWait: 250 * time.Millisecond})
 	if found {
 		if err := w.replayBlock(ctx, open); err != nil {
 			return ignoreCancel(ctx, err)
 		}
 	}
+
 	for {
-		got, err := w.gatherBlock(ctx)
+		gathered, err := w.gatherBlock(ctx)
 		if err != nil {
 			break
 		}
-		if got {
-			if err := w.processGathered(ctx); err != nil {
-				return ignoreCancel(ctx, err)
-			}
-		} else if err := w.closeIntent(ctx); err != nil {
+		if gathered {
+			err = w.processNewBlock(ctx)
+		} else {
+			err = w.closeIntent(ctx)
+		}
+		if err != nil {
 			return ignoreCancel(ctx, err)
 		}
 	}
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+
+	// ctx has ended between two blocks: close the intent, so that the next owner need not replay the last block.
+	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
-	return ignoreCancel(ctx, w.closeIntent(late))
+	return ignoreCancel(ctx, w.closeIntent(closeCtx))
 }
 
-// ignoreCancel makes nothing of the error that says that ctx ended.
+// ignoreCancel returns nil instead of an error that only says that ctx has ended.
 func ignoreCancel(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil && !errors.Is(err, consumer.ErrFenced) {
 		return nil
@@ -90,133 +110,210 @@ func ignoreCancel(ctx context.Context, err error) error {
 	return err
 }
 
-// resume finds out where to start and what is to be remembered there.
+// resume finds the offset to start at and restores the worker's state as it was there. found reports whether open is the intent of a
+// block that must be replayed first.
 func (w *worker) resume(ctx context.Context) (open intent, found bool, err error) {
-	start, metadata, err := w.p.Committed(ctx)
+	committed, metadata, err := w.partition.Committed(ctx)
 	if err != nil {
 		return open, false, err
 	}
-	if start >= 0 {
-		if open, found, err = parseIntent(start, metadata); err != nil {
+	if committed >= 0 {
+		if open, found, err = parseIntent(committed, metadata); err != nil {
 			return open, false, fmt.Errorf("%w; if the block before it is known to be complete, reset the offset of group %s", err, w.cfg.Group)
 		}
 	}
-	w.intentClosed = start >= 0 && !found
-	if start, found, err = w.startOffset(ctx, start, found); err != nil {
+	w.intentClosed = committed >= 0 && !found
+
+	if w.nextOffset, found, err = w.startOffset(ctx, committed, found); err != nil {
 		return open, false, err
 	}
-	w.nextOffset = start
-	w.setNextOffset(w.p.ID, start)
+	w.setNextOffset(w.partition.ID, w.nextOffset)
 	if err := w.restoreState(ctx); err != nil {
 		return open, false, err
 	}
-	w.log.Info("partition taken", "offset", start, "open_intent", found, "lives", len(w.dedup.producers), "windows", w.grouper.OpenWindows())
+	w.log.Info("partition assigned", "offset", w.nextOffset, "resume_block", found,
+		"known_collectors", len(w.dedup.producers), "open_alerts", w.grouper.OpenWindows())
 	return open, found, nil
 }
 
-// startOffset turns what was committed (-1: nothing) into the offset to start at, with regard to what the store and the log hold.
-func (w *worker) startOffset(ctx context.Context, start int64, found bool) (int64, bool, error) {
+// startOffset returns the offset to start at, given the committed one (-1: none), and whether the intent that was found there is still
+// valid. It compares the committed offset with the bounds of the log and with the stored rows.
+func (w *worker) startOffset(ctx context.Context, committed int64, found bool) (start int64, valid bool, err error) {
 	var highest int64
-	var rows bool
-	if err := w.retry(ctx, "look up the highest offset", func() (err error) {
-		highest, rows, err = w.deps.Store.HighestOffset(ctx, w.topic, w.partition)
+	var hasRows bool
+	if err := w.retry(ctx, "query the highest offset", func() (err error) {
+		highest, hasRows, err = w.deps.Store.HighestOffset(ctx, w.source)
 		return err
 	}); err != nil {
 		return 0, false, err
 	}
-	first, end, err := w.p.Bounds(ctx)
+	first, end, err := w.partition.Bounds(ctx)
 	if err != nil {
 		return 0, false, err
 	}
-	if start < 0 {
-		start = first
-		if rows {
-			start = max(first, highest+1)
+
+	// A group without an offset (a new name, or one that Kafka has expired) continues behind the stored rows.
+	if committed < 0 {
+		committed = first
+		if hasRows {
+			committed = max(first, highest+1)
 		}
 	}
-	// A start behind the end means that the log was cut or the topic made anew: what is in it now has other offsets than it had.
-	// It is read from its beginning; what had been taken is known by its stamps.
-	if start > end {
-		w.log.Error("committed offset lies behind the end of the log: the topic was made anew or its end was lost; reading it from its beginning, repeats are known by their stamps",
-			"topic", w.topic, "committed", start, "first", first, "end", end)
+
+	// An offset behind the end of the log means that the log was truncated or the topic created anew: its messages have other offsets
+	// than before. They are read from the beginning; the duplicate filter recognises those that were processed.
+	if committed > end {
+		w.log.Error("committed offset lies behind the end of the log: the topic was created anew or the end of the log was lost; "+
+			"reading the log from its beginning, batches that were processed are recognised",
+			"topic", w.source.Topic, "committed", committed, "first", first, "end", end)
 		w.intentClosed, w.topicRecreated = false, true
 		return first, false, nil
 	}
-	w.topicRecreated = rows && highest >= end
-	return start, found, nil
+	w.topicRecreated = hasRows && highest >= end
+	return committed, found, nil
 }
 
-// rememberBefore is the offset behind the rows that are to be remembered at offset at: of a topic that was made anew all of them.
-func (w *worker) rememberBefore(at int64) int64 {
+// dedupBefore returns the offset below which stored rows count as processed by a worker that starts at offset start. After the topic
+// was created anew all rows count: their offsets are those of another log.
+func (w *worker) dedupBefore(start int64) int64 {
 	if w.topicRecreated {
-		return 1<<63 - 1
+		return math.MaxInt64
 	}
-	return at
+	return start
 }
 
-// restoreState restores the stamps and the fold as they stood before the first message.
+// restoreState restores the duplicate filter and the grouper as they were before the message at nextOffset. Rows of the block that an
+// open intent names are at or above it: they are left out, and the replay adds them again.
 func (w *worker) restoreState(ctx context.Context) error {
-	before := w.rememberBefore(w.nextOffset)
+	before := w.dedupBefore(w.nextOffset)
 	w.dedupSince = time.Now().Add(-w.cfg.Remember)
-	return w.retry(ctx, "restore what was seen", func() error {
-		lives, err := w.deps.Store.Stamps(ctx, w.topic, w.partition, before, w.dedupSince)
+	return w.retry(ctx, "restore the state of the partition", func() error {
+		filter := pipeline.BatchFilter{TopicPartition: w.source, Before: before, Since: w.dedupSince}
+		stored, err := w.deps.Store.StoredBatches(ctx, filter)
 		if err != nil {
 			return err
 		}
-		list, err := w.deps.Store.AlertsBefore(ctx, w.partition, before, w.cfg.Alerts.Lookback())
+		openAlerts, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, before, w.cfg.Alerts.Lookback())
 		if err != nil {
 			return err
 		}
+
 		w.dedup = newDedupFilter(w.cfg.Lives)
-		for _, l := range lives {
-			w.dedup.restoreProducer(producer{l.Collector, l.Epoch}, l.Highest, l.Seen)
+		for _, s := range stored {
+			w.dedup.restoreProducer(s)
 		}
-		w.grouper = alerts.NewGrouper(w.cfg.Alerts, w.partition)
-		w.grouper.Restore(list)
+		w.grouper = alerts.NewGrouper(w.cfg.Alerts, w.source.Partition)
+		w.grouper.Restore(openAlerts)
 		return nil
 	})
 }
 
-// replayBlock reads exactly the block that an intent names and does what of it is not done.
-func (w *worker) replayBlock(ctx context.Context, it intent) error {
-	if err := w.gatherReplay(ctx, it.end); err != nil {
+// replayBlock gathers exactly the block that an intent names and finishes it, with the same block time and, if it is still loaded, the
+// same bundle.
+func (w *worker) replayBlock(ctx context.Context, open intent) error {
+	if err := w.gatherReplay(ctx, open.end); err != nil {
 		return err
 	}
 	b := &w.block
-	b.end, b.time, b.replayed = it.end, it.time, true
-	bundle, held := w.bundleByVersion(it.bundle)
-	if b.bundle = bundle; !held {
+	b.end, b.time, b.replayed = open.end, open.time, true
+
+	bundle, loaded := w.bundleByVersion(open.bundle)
+	b.bundle = bundle
+	if !loaded {
 		w.metrics.reevaluated.Add(1)
-		w.log.Warn("a repeated block is judged by other rules than before: those are no longer held", "from", b.from, "end", b.end,
-			"before", it.bundle, "now", bundle.Version)
+		w.log.Warn("replayed block is evaluated by other rules than before, those are no longer loaded", "from", b.from, "end", b.end,
+			"before", open.bundle, "now", bundle.Version)
 	}
-	if it.shard != w.cfg.Shard {
-		return fmt.Errorf("block [%d,%d) was begun on shard %s, this engine writes to %s: start one with engine.shard: %s to finish it",
-			b.from, b.end, it.shard, w.cfg.Shard, it.shard)
+	if open.shard != w.cfg.Shard {
+		return fmt.Errorf("block [%d,%d) was begun on shard %s, this engine writes to %s: start an engine with engine.shard: %s to finish it",
+			b.from, b.end, open.shard, w.cfg.Shard, open.shard)
 	}
 	return w.processBlock(ctx, b)
 }
 
-// processGathered does a block that was gathered just now.
-func (w *worker) processGathered(ctx context.Context) error {
+// processNewBlock processes the block that was just gathered.
+func (w *worker) processNewBlock(ctx context.Context) error {
 	b := &w.block
 	b.time, b.bundle = time.Now().UnixNano(), w.currentBundle()
 	return w.processBlock(ctx, b)
 }
 
-// closeIntent closes the intent: all before next is done.
+// processBlock takes a gathered block through all stages. It returns consumer.ErrFenced when the partition belongs to another process,
+// or the error of ctx, which it outlasts by stopGrace. In both cases an intent that was committed names the block to the next owner.
+func (w *worker) processBlock(ctx context.Context, b *block) error {
+	defer b.releaseEvents()
+	ctx, cancel := withGrace(ctx)
+	defer cancel()
+	for _, l := range b.deadLetters {
+		if err := w.writeDeadLetter(ctx, l); err != nil {
+			return err
+		}
+	}
+	if b.rows > 0 || b.replayed {
+		if err := w.storeBlock(ctx, b); err != nil {
+			return err
+		}
+	}
+
+	// The block is finished. Its intent stays until the next intent, or closeIntent, replaces it.
+	w.nextOffset = b.end
+	w.intentClosed = false
+	w.setNextOffset(w.partition.ID, w.nextOffset)
+	w.metrics.blocks.Add(1)
+	w.metrics.blockRows.Observe(float64(b.rows))
+	w.updateLagMetrics()
+	return nil
+}
+
+// storeBlock evaluates the block, commits its intent, stores its rows and raises its alerts, in this order. The rules are evaluated
+// first, because verdicts are columns of the rows.
+func (w *worker) storeBlock(ctx context.Context, b *block) error {
+	w.evaluate(b)
+
+	if !b.replayed {
+		w.deps.Failpoint(BeforeIntent)
+		it := intent{end: b.end, time: b.time, shard: w.cfg.Shard, bundle: bundleVersion(b.bundle)}
+		b.intentTime = time.Now()
+		if err := w.partition.Commit(ctx, b.from, it.String()); err != nil {
+			return err
+		}
+	}
+	w.deps.Failpoint(AfterIntent)
+
+	began := time.Now()
+	if err := w.insertBlock(ctx, b); err != nil {
+		return err
+	}
+	w.metrics.observeStage("insert", began)
+	w.deps.Failpoint(AfterInsert)
+	return w.raiseAlerts(ctx, b)
+}
+
+// closeIntent commits nextOffset without an intent: every message before it is processed.
 func (w *worker) closeIntent(ctx context.Context) error {
 	if w.intentClosed {
 		return nil
 	}
 	w.deps.Failpoint(BeforeClose)
-	if err := w.p.Commit(ctx, w.nextOffset, ""); err != nil {
+	if err := w.partition.Commit(ctx, w.nextOffset, ""); err != nil {
 		return err
 	}
 	w.intentClosed = true
 	return nil
 }
 
+// withGrace returns a context that ends stopGrace after ctx.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.AfterFunc(stopGrace, cancel)
+		context.AfterFunc(out, func() { timer.Stop() })
+	})
+	return out, func() { stop(); cancel() }
+}
+
+// retry repeats f until it succeeds, ctx ends or the partition is fenced, and counts its failures. what names the operation in the log
+// and in the metric.
 func (w *worker) retry(ctx context.Context, what string, f func() error) error {
 	return consumer.Retry(ctx, w.log, what, func() error {
 		err := f()
@@ -227,19 +324,15 @@ func (w *worker) retry(ctx context.Context, what string, f func() error) error {
 	})
 }
 
-func (w *worker) releasePartition() {
-	w.setNextOffset(w.p.ID, -1)
-	w.metrics.lag.DeleteLabelValues(w.label)
-	w.metrics.lagSeconds.DeleteLabelValues(w.label)
-	w.metrics.openWindows.DeleteLabelValues(w.label)
+// warn logs a warning unless the throttle suppresses it.
+func (w *worker) warn(throttle *logging.Throttle, msg string, args ...any) {
+	if suppressed, ok := throttle.Allow(); ok {
+		w.log.Warn(msg, append(args, "suppressed", suppressed)...) //nolint:sloglint // msg is a constant of the caller
+	}
 }
 
-// A sampler lets a line through every ten seconds.
-type sampler struct{ last time.Time }
-
-func (s *sampler) log(log *slog.Logger, msg string, args ...any) {
-	if now := time.Now(); now.Sub(s.last) > 10*time.Second {
-		s.last = now
-		log.Warn(msg, args...) //nolint:sloglint // the message is the caller's constant
-	}
+// releasePartition removes the partition from what the engine reports.
+func (w *worker) releasePartition() {
+	w.removeNextOffset(w.partition.ID)
+	w.metrics.removePartition(w.label)
 }

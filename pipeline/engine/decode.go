@@ -1,0 +1,127 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"tidegate/pipeline"
+)
+
+// maxEventsPerBatch bounds the events of one message: a hostile message of empty events would take 200 times its size in memory. A
+// collector's batches are below 1 MiB.
+const maxEventsPerBatch = 100_000
+
+// decodeBatch decodes the value of a record; the strings of the batch alias value from then on. On an error, reason is the word for
+// the metric and the dead letter.
+func (w *worker) decodeBatch(value []byte, events int, countErr error) (b *pipeline.Batch, reason string, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			b, reason, err = nil, "decode", fmt.Errorf("decoder panicked: %v", r)
+		}
+	}()
+	if countErr != nil {
+		return nil, "decode", countErr
+	}
+	if events > maxEventsPerBatch {
+		return nil, "too_many_events", fmt.Errorf("%d events in one batch, %d are allowed", events, maxEventsPerBatch)
+	}
+
+	b = pipeline.BatchFromVTPool()
+	if err := b.UnmarshalVTUnsafe(value); err != nil {
+		return nil, "decode", err // the batch does not go back to its pool: its state is unknown
+	}
+	if reason, err := validateBatch(b, w.partition.ID); err != nil {
+		pipeline.ReleaseBatch(b)
+		return nil, reason, err
+	}
+	if b.Schema > pipeline.Schema {
+		w.metrics.newerSchema.Add(1)
+	}
+	return b, "", nil
+}
+
+// validateBatch checks what every collector guarantees. It clears the fields of the events that only the engine and its detectors
+// write, so that a batch cannot bring verdicts or an ingestion time of its own.
+func validateBatch(b *pipeline.Batch, partition int) (reason string, err error) {
+	switch {
+	case b.Schema == 0:
+		return "schema", errors.New("the batch names no schema")
+	case len(b.Collector) != 16 || b.Sequence == 0:
+		return "batch_id", fmt.Errorf("the batch has no id: a collector id of %d bytes, sequence %d", len(b.Collector), b.Sequence)
+	case int(b.Partition) != partition:
+		return "partition", fmt.Errorf("the batch was made for partition %d", b.Partition)
+	}
+	for _, e := range b.Events {
+		if len(e.Id) != 16 {
+			return "event_id", fmt.Errorf("an event's id has %d bytes", len(e.Id))
+		}
+		e.Verdicts, e.Ingested = nil, 0
+	}
+	return "", nil
+}
+
+// Numbers of event.proto and of the protobuf encoding that countEvents reads without the generated code;
+// TestCountEventsKnowsTheSchema holds them against it.
+const (
+	batchEventsField = 10 // Batch.events
+
+	wireVarint  = 0
+	wireFixed64 = 1
+	wireBytes   = 2
+	wireFixed32 = 5
+
+	batchEventsTag = batchEventsField<<3 | wireBytes
+)
+
+// errTruncated is the error of a batch that ends within a field.
+var errTruncated = errors.New("the batch ends within a field")
+
+// countEvents returns the number of events in an encoded Batch: whether a message fits into the block is known before it is decoded.
+// It walks over the top level of the encoding and skips the content of each field.
+func countEvents(b []byte) (n int, err error) {
+	for len(b) > 0 {
+		// Nearly every field is an event of 128 to 16,383 bytes: a tag of one byte and a length of two.
+		if len(b) > 2 && b[0] == batchEventsTag && b[1]&0x80 != 0 && b[2]&0x80 == 0 {
+			if size := 3 + (int(b[1]&0x7f) | int(b[2])<<7); size <= len(b) {
+				n++
+				b = b[size:]
+				continue
+			}
+		}
+
+		tag, k := binary.Uvarint(b)
+		if k <= 0 {
+			return 0, errTruncated
+		}
+		b = b[k:]
+		size := uint64(0) // of the content
+		switch tag & 7 {
+		case wireVarint:
+			if _, k = binary.Uvarint(b); k <= 0 {
+				return 0, errTruncated
+			}
+			size = uint64(k)
+		case wireFixed64:
+			size = 8
+		case wireBytes:
+			length, k := binary.Uvarint(b)
+			if k <= 0 {
+				return 0, errTruncated
+			}
+			b, size = b[k:], length
+			if tag>>3 == batchEventsField {
+				n++
+			}
+		case wireFixed32:
+			size = 4
+		default:
+			return 0, fmt.Errorf("wire type %d is not of this protocol", tag&7)
+		}
+		if size > uint64(len(b)) {
+			return 0, errTruncated
+		}
+		b = b[size:]
+	}
+	return n, nil
+}

@@ -1,0 +1,54 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"tidegate/pipeline"
+)
+
+// evaluate resolves the containers of the block's events, sets their ingestion time and runs every detector of the bundle on every
+// message.
+func (w *worker) evaluate(b *block) {
+	began := time.Now()
+	for i := range b.messages {
+		m := b.messages[i].batch
+		pipeline.ResolveReferences(m)
+		for _, e := range m.Events {
+			e.Ingested = b.time
+		}
+		if len(m.Events) == 0 {
+			continue
+		}
+		for _, d := range b.bundle.Detectors {
+			if !runDetector(d, m.Events) {
+				w.evaluateSeparately(b.bundle, m.Events)
+				break
+			}
+		}
+	}
+	w.metrics.observeStage("evaluate", began)
+}
+
+// evaluateSeparately evaluates the events of a message again, one by one, after a detector panicked on one of them. Only the event on
+// which it panics goes without the verdicts of that detector, also without those that it had written before the panic.
+func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.Event) {
+	for i, e := range events {
+		e.Verdicts = nil
+		for _, d := range bundle.Detectors {
+			before := e.Verdicts
+			if !runDetector(d, events[i:i+1]) {
+				e.Verdicts = before
+				w.metrics.detectorPanics.Add(1)
+				w.warn(w.throttles.panic, "detector panicked", "event", fmt.Sprintf("%x", e.Id), "dataset", e.Dataset.Name())
+			}
+		}
+	}
+}
+
+// runDetector reports whether the detector returned without a panic.
+func runDetector(d pipeline.Detector, events []*pipeline.Event) (ok bool) {
+	defer func() { ok = recover() == nil }()
+	d.Evaluate(events)
+	return
+}
