@@ -97,7 +97,7 @@ func readPackets(path, stage string, s sink) (n int, err error) {
 	var table *sessions.Table
 	if stage != "read" {
 		reg := prometheus.NewRegistry()
-		deps := sessions.Deps{Collector: pipeline.ID{1}, Container: containerOf, Emit: s.add}
+		deps := sessions.Deps{Collector: pipeline.ID{1}, Containers: trafficContainers{}, Emit: s.add}
 		if stage != "sessions" {
 			deps.Protocols = protocols.NewSet(all.Protocols, protocols.Default(), reg)
 		}
@@ -132,11 +132,15 @@ var containers = func() (list []*pipeline.Container) {
 	return list
 }()
 
-func containerOf(a netip.Addr) *pipeline.Container {
+// trafficContainers is sessions.Containers of the traffic.
+type trafficContainers struct{}
+
+// Resolve returns the container that has an address.
+func (trafficContainers) Resolve(a netip.Addr, _ int64) (c *pipeline.Container, settled bool) {
 	if b := a.As4(); b[0] == 172 && b[1] == 17 {
-		return containers[b[3]]
+		return containers[b[3]], true
 	}
-	return nil
+	return nil, true
 }
 
 // newSink makes the end of a stage; more says, when it is closed, what else is worth telling.

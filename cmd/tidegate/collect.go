@@ -77,19 +77,19 @@ func (p *process) startCapture(registry *containers.Registry) {
 	tracker := conntrack.New(p.log, p.reg)
 	p.lifecycle.startComponent("conntrack", func(ctx context.Context) error {
 		if err := tracker.Run(ctx); err != nil {
-			p.log.Error("sessions through nat are told by each side", "err", err)
+			p.log.Error("connection tracker unavailable: a connection through NAT is reported by each interface", "err", err)
 			<-ctx.Done()
 		}
 		return nil
 	})
-	shared := sessions.NewDedupTable()
+	dedup := sessions.NewDedupTable()
 	panicked := p.panicLogger()
 	handler := func(_ string, _ int, producer collector.PacketProducer) capture.Handler {
 		set := protocols.NewSet(all.Protocols, p.cfg.Protocols, p.reg)
 		set.Panicked = panicked
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
-			Container: registry.ByIP, Who: registry.Resolve, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Dedup: shared,
+			Containers: registry, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Dedup: dedup,
 			Emit: func(e *pipeline.Event) { producer.TryShip(e) },
 		}, p.reg)
 	}

@@ -40,6 +40,11 @@ func (s demoContainers) ByIP(ip netip.Addr) *pipeline.Container {
 	return nil
 }
 
+// Resolve returns the container that has an address; in the scenario no address changes hands.
+func (s demoContainers) Resolve(ip netip.Addr, _ int64) (c *pipeline.Container, settled bool) {
+	return s.ByIP(ip), true
+}
+
 func (s demoContainers) ByID(id string) *pipeline.Container {
 	for _, c := range demo.Containers {
 		if c.Id == id {
@@ -141,7 +146,7 @@ func (p *process) playDemoPackets(ctx context.Context, s demoContainers, start t
 	defer producer.Close()
 	table := sessions.New(p.cfg.Sessions, sessions.Deps{
 		Collector: p.identity, Protocols: protocols.NewSet(all.Protocols, p.cfg.Protocols, prometheus.NewRegistry()),
-		Container: s.ByIP, Emit: func(e *pipeline.Event) { producer.TryShip(e) },
+		Containers: s, Emit: func(e *pipeline.Event) { producer.TryShip(e) },
 	}, prometheus.NewRegistry())
 	defer table.Close()
 	var first time.Time

@@ -105,8 +105,8 @@ func TestEveryCapture(t *testing.T) {
 		if opened := value(table.m.opened[0]) + value(table.m.opened[1]); int(opened) != sessions {
 			t.Errorf("%s: %v sessions opened, %d told", path, opened, sessions)
 		}
-		if table.bufferedBytes != 0 || len(table.frags.loaned) > 0 || len(table.flows) != 0 || len(table.buffering) != 0 || table.outboxEvents != 0 {
-			t.Errorf("%s: something is left behind: %d bytes, %d flows, %d in line, %d in outboxes", path, table.bufferedBytes, len(table.flows), len(table.buffering), table.outboxEvents)
+		if table.pool.Used() != 0 || len(table.decoder.frags.complete) > 0 || len(table.flows) != 0 || table.pool.Holders() != 0 || table.outboxEvents != 0 {
+			t.Errorf("%s: something is left behind: %d bytes, %d flows, %d in line, %d in outboxes", path, table.pool.Used(), len(table.flows), table.pool.Holders(), table.outboxEvents)
 		}
 	}
 	for r, n := range total {

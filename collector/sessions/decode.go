@@ -41,85 +41,91 @@ const (
 	etherVNTag    = 0x8926
 )
 
-// decode reads the headers of a frame into t.p. In all of the decoder b is what was captured of a layer and wire how long it was.
-func (t *Table) decode(link layers.LinkType, b []byte, wire int) result {
+// A decoder reads the headers of a frame into a packet. Its only state are the fragments that wait.
+//
+// In all of its methods b is what was captured of a layer, wire is how long the layer was before the capture cut it, and
+// depth is how many headers of tunnels are around it.
+type decoder struct{ frags defragmenter }
+
+// decode reads the headers of a frame into p.
+func (d *decoder) decode(p *packet, link layers.LinkType, b []byte, wire int) result {
 	wire = max(wire, len(b))
 	switch link {
 	case layers.LinkTypeEthernet:
-		return t.ethernet(b, wire, 0)
+		return d.ethernet(p, b, wire, 0)
 	case layers.LinkTypeNull, layers.LinkTypeLoop:
-		return t.null(b, wire)
+		return d.null(p, b, wire)
 	case layers.LinkTypeRaw, linkRaw12, linkRawBSD, linkIPv4, linkIPv6:
-		return t.ip(b, wire, 0)
+		return d.ip(p, b, wire, 0)
 	case layers.LinkTypeLinuxSLL:
 		if len(b) < 16 {
 			return resTruncated
 		}
-		return t.etherType(binary.BigEndian.Uint16(b[14:]), b[16:], wire-16, 0)
+		return d.etherType(p, binary.BigEndian.Uint16(b[14:]), b[16:], wire-16, 0)
 	case linkSLL2:
 		if len(b) < 20 {
 			return resTruncated
 		}
-		return t.etherType(binary.BigEndian.Uint16(b), b[20:], wire-20, 0)
+		return d.etherType(p, binary.BigEndian.Uint16(b), b[20:], wire-20, 0)
 	case linkCHDLC:
 		if len(b) < 4 {
 			return resTruncated
 		}
-		return t.etherType(binary.BigEndian.Uint16(b[2:]), b[4:], wire-4, 0)
+		return d.etherType(p, binary.BigEndian.Uint16(b[2:]), b[4:], wire-4, 0)
 	case linkNFLOG:
-		return t.nflog(b, wire)
+		return d.nflog(p, b, wire)
 	case linkFDDI:
 		if len(b) < 13 {
 			return resTruncated
 		}
-		return t.snap(b[13:], wire-13, 0)
+		return d.snap(p, b[13:], wire-13, 0)
 	case linkPPPPlain, linkPPPHDLC:
-		return t.ppp(b, wire, 0)
+		return d.ppp(p, b, wire, 0)
 	case linkPPPoE:
-		return t.pppoe(b, wire, 0)
+		return d.pppoe(p, b, wire, 0)
 	}
 	return resUnknownLink
 }
 
-func (t *Table) ethernet(b []byte, wire, depth int) result {
+func (d *decoder) ethernet(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 14 {
 		return resTruncated
 	}
 	typ := binary.BigEndian.Uint16(b[12:])
 	if typ <= maxLength8023 {
-		return t.snap(b[14:], wire-14, depth)
+		return d.snap(p, b[14:], wire-14, depth)
 	}
-	return t.etherType(typ, b[14:], wire-14, depth)
+	return d.etherType(p, typ, b[14:], wire-14, depth)
 }
 
 // maxLength8023 is the largest number behind the addresses of a frame that is its length and not a type.
 const maxLength8023 = 1500
 
 // snap is LLC with the header that names a type, RFC 1042.
-func (t *Table) snap(b []byte, wire, depth int) result {
+func (d *decoder) snap(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 8 {
 		return resTruncated
 	}
 	if string(b[:6]) != "\xaa\xaa\x03\x00\x00\x00" {
 		return resNotIP
 	}
-	return t.etherType(binary.BigEndian.Uint16(b[6:]), b[8:], wire-8, depth)
+	return d.etherType(p, binary.BigEndian.Uint16(b[6:]), b[8:], wire-8, depth)
 }
 
 // etherType goes through VLAN tags to what they carry.
-func (t *Table) etherType(typ uint16, b []byte, wire, depth int) result {
+func (d *decoder) etherType(p *packet, typ uint16, b []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep
 	}
 	for range maxNesting {
 		switch typ {
 		case etherIPv4, etherIPv6:
-			return t.ip(b, wire, depth)
+			return d.ip(p, b, wire, depth)
 		case etherVLAN, etherQinQ, etherQinQOld:
 			if len(b) < 4 {
 				return resTruncated
 			}
-			t.p.vlan = binary.BigEndian.Uint16(b) & 0xfff
+			p.vlan = binary.BigEndian.Uint16(b) & 0xfff
 			typ = binary.BigEndian.Uint16(b[2:])
 			b, wire = b[4:], wire-4
 		case etherVNTag:
@@ -129,11 +135,11 @@ func (t *Table) etherType(typ uint16, b []byte, wire, depth int) result {
 			typ = binary.BigEndian.Uint16(b[4:])
 			b, wire = b[6:], wire-6
 		case etherMPLS, etherMPLSMany:
-			return t.mpls(b, wire, depth+1)
+			return d.mpls(p, b, wire, depth+1)
 		case etherPPPoE:
-			return t.pppoe(b, wire, depth)
+			return d.pppoe(p, b, wire, depth)
 		case etherBridged:
-			return t.ethernet(b, wire, depth+1)
+			return d.ethernet(p, b, wire, depth+1)
 		default:
 			return resNotIP
 		}
@@ -142,7 +148,7 @@ func (t *Table) etherType(typ uint16, b []byte, wire, depth int) result {
 }
 
 // null is the BSD loopback: an address family in the byte order of who captured it.
-func (t *Table) null(b []byte, wire int) result {
+func (d *decoder) null(p *packet, b []byte, wire int) result {
 	if len(b) < 4 {
 		return resTruncated
 	}
@@ -152,15 +158,15 @@ func (t *Table) null(b []byte, wire int) result {
 	}
 	switch family {
 	case 2, 10, 24, 28, 30: // AF_INET and what the systems call AF_INET6
-		return t.ip(b[4:], wire-4, 0)
+		return d.ip(p, b[4:], wire-4, 0)
 	case etherIPv4, etherIPv6:
-		return t.ip(b[4:], wire-4, 0)
+		return d.ip(p, b[4:], wire-4, 0)
 	}
 	return resNotIP
 }
 
 // nflog is Linux's netfilter log: attributes in the byte order of the host, the packet in one of them.
-func (t *Table) nflog(b []byte, wire int) result {
+func (d *decoder) nflog(p *packet, b []byte, wire int) result {
 	const payload = 9
 	if len(b) < 4 {
 		return resTruncated
@@ -171,7 +177,7 @@ func (t *Table) nflog(b []byte, wire int) result {
 			return resMalformed
 		}
 		if typ == payload {
-			return t.ip(b[4:min(n, len(b))], min(n-4, wire-4), 0)
+			return d.ip(p, b[4:min(n, len(b))], min(n-4, wire-4), 0)
 		}
 		n = min((n+3)&^3, len(b))
 		b, wire = b[n:], wire-n
@@ -180,7 +186,7 @@ func (t *Table) nflog(b []byte, wire int) result {
 }
 
 // mpls skips labels to the bottom of the stack. What lies there is not named: IP by its version, or Ethernet behind a control word.
-func (t *Table) mpls(b []byte, wire, depth int) result {
+func (d *decoder) mpls(p *packet, b []byte, wire, depth int) result {
 	for range maxNesting {
 		if len(b) < 5 {
 			return resTruncated
@@ -192,12 +198,12 @@ func (t *Table) mpls(b []byte, wire, depth int) result {
 		}
 		switch b[0] >> 4 {
 		case 4, 6:
-			return t.ip(b, wire, depth)
+			return d.ip(p, b, wire, depth)
 		case 0: // pseudowire control word, RFC 4385
 			if len(b) < 4 {
 				return resTruncated
 			}
-			return t.ethernet(b[4:], wire-4, depth)
+			return d.ethernet(p, b[4:], wire-4, depth)
 		}
 		return resNotIP
 	}
@@ -205,7 +211,7 @@ func (t *Table) mpls(b []byte, wire, depth int) result {
 }
 
 // pppoe is RFC 2516, section 5: a session's data.
-func (t *Table) pppoe(b []byte, wire, depth int) result {
+func (d *decoder) pppoe(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 8 {
 		return resTruncated
 	}
@@ -214,11 +220,11 @@ func (t *Table) pppoe(b []byte, wire, depth int) result {
 	}
 	n := int(binary.BigEndian.Uint16(b[4:]))
 	b, wire = b[6:], min(wire-6, n) // behind it is padding
-	return t.ppp(b[:min(len(b), max(wire, 0))], wire, depth)
+	return d.ppp(p, b[:min(len(b), max(wire, 0))], wire, depth)
 }
 
 // ppp reads a protocol number of one or two bytes behind address and control, which may be left out.
-func (t *Table) ppp(b []byte, wire, depth int) result {
+func (d *decoder) ppp(p *packet, b []byte, wire, depth int) result {
 	if len(b) >= 2 && b[0] == 0xff && b[1] == 3 {
 		b, wire = b[2:], wire-2
 	}
@@ -231,7 +237,7 @@ func (t *Table) ppp(b []byte, wire, depth int) result {
 	}
 	switch typ {
 	case 0x21, 0x57:
-		return t.ip(b[n:], wire-n, depth)
+		return d.ip(p, b[n:], wire-n, depth)
 	}
 	return resNotIP
 }
@@ -284,7 +290,7 @@ func gtp(b []byte) (n int, typ uint16) {
 }
 
 // gre is RFC 2784 and 2890 and, in version 1, PPTP's form of it (RFC 2637).
-func (t *Table) gre(b []byte, wire, depth int) result {
+func (d *decoder) gre(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 4 {
 		return resTruncated
 	}
@@ -302,7 +308,7 @@ func (t *Table) gre(b []byte, wire, depth int) result {
 		if len(b) < n {
 			return resTruncated
 		}
-		return t.ppp(b[n:], wire-n, depth)
+		return d.ppp(p, b[n:], wire-n, depth)
 	}
 	switch typ {
 	case etherERSPAN:
@@ -316,5 +322,5 @@ func (t *Table) gre(b []byte, wire, depth int) result {
 	if len(b) < n {
 		return resTruncated
 	}
-	return t.etherType(typ, b[n:], wire-n, depth)
+	return d.etherType(p, typ, b[n:], wire-n, depth)
 }

@@ -30,7 +30,7 @@ const (
 )
 
 // ip reads the header of either version. The length that it states counts: what lies behind it is padding of the Ethernet frame.
-func (t *Table) ip(b []byte, wire, depth int) result {
+func (d *decoder) ip(p *packet, b []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep
 	}
@@ -39,14 +39,14 @@ func (t *Table) ip(b []byte, wire, depth int) result {
 	}
 	switch b[0] >> 4 {
 	case 4:
-		return t.ip4(b, wire, depth)
+		return d.ip4(p, b, wire, depth)
 	case 6:
-		return t.ip6(b, wire, depth)
+		return d.ip6(p, b, wire, depth)
 	}
 	return resMalformed
 }
 
-func (t *Table) ip4(b []byte, wire, depth int) result {
+func (d *decoder) ip4(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 20 {
 		return resTruncated
 	}
@@ -60,7 +60,6 @@ func (t *Table) ip4(b []byte, wire, depth int) result {
 	if len(b) < head {
 		return resTruncated
 	}
-	p := &t.p
 	p.src, p.dst = addr4(b[12:]), addr4(b[16:])
 	p.id, p.hasID = uint32(binary.BigEndian.Uint16(b[4:])), b[4]|b[5] != 0
 	frag, proto := binary.BigEndian.Uint16(b[6:]), b[9]
@@ -72,20 +71,22 @@ func (t *Table) ip4(b []byte, wire, depth int) result {
 	wire = total - head
 	if frag&0x3fff != 0 {
 		var r result
-		b, r = t.frags.add(t, fragKey{p.src, p.dst, p.id, proto, false, p.iface}, b, wire, int(frag&0x1fff)*8, frag&0x2000 != 0)
+		b, r = d.frags.add(p.clock, ipFragment{
+			key: fragKey{p.src, p.dst, p.id, proto, false, p.iface},
+			off: int(frag&0x1fff) * 8, more: frag&0x2000 != 0, b: b, wire: wire,
+		})
 		if b == nil {
 			return r
 		}
 		wire = len(b)
 	}
-	return t.transport(proto, b, wire, depth)
+	return d.transport(p, proto, b, wire, depth)
 }
 
-func (t *Table) ip6(b []byte, wire, depth int) result {
+func (d *decoder) ip6(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 40 {
 		return resTruncated
 	}
-	p := &t.p
 	p.src, p.dst = addr6(b[8:]), addr6(b[24:])
 	p.id, p.hasID = 0, false
 	size, next := int(binary.BigEndian.Uint16(b[4:])), b[6]
@@ -122,30 +123,33 @@ func (t *Table) ip6(b []byte, wire, depth int) result {
 				continue
 			}
 			var r result
-			b, r = t.frags.add(t, fragKey{p.src, p.dst, id, kind, true, p.iface}, b, wire, int(field&^7), field&1 != 0)
+			b, r = d.frags.add(p.clock, ipFragment{
+				key: fragKey{p.src, p.dst, id, kind, true, p.iface},
+				off: int(field &^ 7), more: field&1 != 0, b: b, wire: wire,
+			})
 			if b == nil {
 				return r
 			}
 			wire = len(b)
 		default:
-			return t.transport(next, b, wire, depth)
+			return d.transport(p, next, b, wire, depth)
 		}
 	}
 	return resTooDeep
 }
 
 // transport reads what IP carries: TCP, UDP, or another packet.
-func (t *Table) transport(proto uint8, b []byte, wire, depth int) result {
-	t.p.proto = proto
+func (d *decoder) transport(p *packet, proto uint8, b []byte, wire, depth int) result {
+	p.proto = proto
 	switch proto {
 	case protoTCP:
-		return t.tcpHeader(b, wire)
+		return d.tcpHeader(p, b, wire)
 	case protoUDP:
-		return t.udpHeader(b, wire, depth)
+		return d.udpHeader(p, b, wire, depth)
 	case protoIPIP, protoIPv6:
-		return t.ip(b, wire, depth+1)
+		return d.ip(p, b, wire, depth+1)
 	case protoGRE:
-		return t.gre(b, wire, depth+1)
+		return d.gre(p, b, wire, depth+1)
 	case protoAH:
 		if len(b) < 8 {
 			return resTruncated
@@ -154,36 +158,35 @@ func (t *Table) transport(proto uint8, b []byte, wire, depth int) result {
 		if n > len(b) || depth > maxNesting {
 			return resTruncated
 		}
-		return t.transport(b[0], b[n:], wire-n, depth+1)
+		return d.transport(p, b[0], b[n:], wire-n, depth+1)
 	case protoICMP, protoICMPv6:
 		return resICMP
 	}
 	return resOtherProtocol
 }
 
-func (t *Table) tcpHeader(b []byte, wire int) result {
+func (d *decoder) tcpHeader(p *packet, b []byte, wire int) result {
 	if len(b) < 20 {
 		return resTruncated
 	}
-	p := &t.p
 	head := int(b[12]>>4) * 4
 	if head < 20 || head > wire {
 		return resMalformed
 	}
 	p.sport, p.dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	p.seq, p.ack = binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
-	p.flags, p.win = b[13]&0x3f, binary.BigEndian.Uint16(b[14:])
+	p.Seq, p.Ack = binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
+	p.Flags, p.Window = b[13]&0x3f, binary.BigEndian.Uint16(b[14:])
 	p.header = b[:min(head, len(b))]
-	p.payload = b[len(p.header):]
-	p.size = wire - head
+	p.Options = p.header[20:]
+	p.Payload = b[len(p.header):]
+	p.Size = wire - head
 	return resTCP
 }
 
-func (t *Table) udpHeader(b []byte, wire, depth int) result {
+func (d *decoder) udpHeader(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 8 {
 		return resTruncated
 	}
-	p := &t.p
 	p.sport, p.dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 	size := int(binary.BigEndian.Uint16(b[4:]))
 	if size == 0 { // a datagram longer than its length field can say
@@ -193,38 +196,37 @@ func (t *Table) udpHeader(b []byte, wire, depth int) result {
 		return resMalformed
 	}
 	p.header = b[:8]
-	p.payload = b[8:min(len(b), size)]
-	p.size = size - 8
-	return t.tunnel(depth)
+	p.Payload = b[8:min(len(b), size)]
+	p.Size = size - 8
+	return d.tunnel(p, depth)
 }
 
 // tunnel looks into a UDP datagram that may carry a frame.
-func (t *Table) tunnel(depth int) result {
-	p := &t.p
+func (d *decoder) tunnel(p *packet, depth int) result {
 	switch p.dport {
 	case portVXLAN, portVXLANLinux:
-		if vxlan(p.payload) {
-			return t.inner(depth, etherBridged, 8)
+		if vxlan(p.Payload) {
+			return d.inner(p, depth, etherBridged, 8)
 		}
 	case portGeneve:
-		if n, typ := geneve(p.payload); n > 0 {
-			return t.inner(depth, typ, n)
+		if n, typ := geneve(p.Payload); n > 0 {
+			return d.inner(p, depth, typ, n)
 		}
 	case portGRE:
-		if len(p.payload) >= 8 && p.payload[0]&0x4f == 0 && p.payload[1] == 0 {
-			return t.gre(p.payload, p.size, depth+1)
+		if len(p.Payload) >= 8 && p.Payload[0]&0x4f == 0 && p.Payload[1] == 0 {
+			return d.gre(p, p.Payload, p.Size, depth+1)
 		}
 	case portGTP:
-		if n, typ := gtp(p.payload); n > 0 {
-			return t.inner(depth, typ, n)
+		if n, typ := gtp(p.Payload); n > 0 {
+			return d.inner(p, depth, typ, n)
 		}
 	}
 	return resUDP
 }
 
-func (t *Table) inner(depth int, typ uint16, n int) result {
+func (d *decoder) inner(p *packet, depth int, typ uint16, n int) result {
 	if depth >= maxNesting {
 		return resTooDeep
 	}
-	return t.etherType(typ, t.p.payload[n:], t.p.size-n, depth+1)
+	return d.etherType(p, typ, p.Payload[n:], p.Size-n, depth+1)
 }

@@ -30,9 +30,10 @@ func TestEncapsulations(t *testing.T) {
 	check := func(name string, link layers.LinkType, frame []byte) {
 		t.Helper()
 		table := New(Config{}, Deps{}, nil)
-		r := table.decode(link, frame, len(frame))
-		if p := &table.p; r != resTCP || p.src != addrOf(ap("10.0.0.1:4000").Addr()) || p.sport != 4000 || p.dport != 80 || string(p.payload) != "abc" || p.size != 3 {
-			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[r], p.src.netip(), p.sport, p.dst.netip(), p.dport, p.payload)
+		var p packet
+		r := table.decoder.decode(&p, link, frame, len(frame))
+		if r != resTCP || p.src != addrOf(ap("10.0.0.1:4000").Addr()) || p.sport != 4000 || p.dport != 80 || string(p.Payload) != "abc" || p.Size != 3 {
+			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[r], p.src.netip(), p.sport, p.dst.netip(), p.dport, p.Payload)
 		}
 	}
 	ether := layers.LinkTypeEthernet
@@ -76,7 +77,8 @@ func TestNestingIsBounded(t *testing.T) {
 		b = append([]byte{0x45, 0, byte((len(b) + 20) >> 8), byte(len(b) + 20), 0, 0, 0, 0, 9, 4, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}, b...)
 	}
 	table := New(Config{}, Deps{}, nil)
-	if r := table.decode(layers.LinkTypeRaw, b, len(b)); r != resTooDeep {
+	var p packet
+	if r := table.decoder.decode(&p, layers.LinkTypeRaw, b, len(b)); r != resTooDeep {
 		t.Errorf("%s", resultNames[r])
 	}
 }
@@ -141,8 +143,8 @@ func TestFragments(t *testing.T) {
 			}
 			b.want(">yyyyyyyy…3039")
 			b.Tick(epoch + int64(20*time.Second))
-			if b.frags.cost != 0 || len(b.frags.m) != 0 {
-				t.Errorf("%d bytes of fragments are left", b.frags.cost)
+			if b.decoder.frags.cost != 0 || len(b.decoder.frags.datagrams) != 0 {
+				t.Errorf("%d bytes of fragments are left", b.decoder.frags.cost)
 			}
 			b.session()
 		}
@@ -155,8 +157,8 @@ func TestFragmentsAreBounded(t *testing.T) {
 	for i := range 2000 {
 		f := fragments(t, udpFrame(t, ap("10.0.0.1:4000"), ap("10.0.0.2:53"), uint16(i), strings.Repeat("y", 2000)), 1000)[0]
 		b.Packet("eth0", layers.LinkTypeEthernet, epoch, f, len(f))
-		if b.frags.cost > 128<<10 {
-			t.Fatalf("%d bytes", b.frags.cost)
+		if b.decoder.frags.cost > 128<<10 {
+			t.Fatalf("%d bytes", b.decoder.frags.cost)
 		}
 	}
 	if len(b.sessions()) != 0 {

@@ -6,30 +6,31 @@ import (
 	"sync/atomic"
 )
 
-// DedupTable is what the Tables of a process know together: which flow speaks for a connection. The same connection seen on a bridge
-// and on eth0, or on two bridges, is two flows in two Tables, run by two goroutines that may be a moment apart in either order;
-// this is the place where they meet.
+// A DedupTable holds who reports a connection, for all Tables of a process. The same connection seen on a bridge and on
+// eth0, or on two bridges, is two flows in two Tables, run by two goroutines, either of which may be a moment ahead.
 //
-// A claim is held under the connection's addresses as they are on the container's side. There are two ways to one:
+// A claim is held under a connection's addresses. There are two ways to one:
 //
 //   - A flow on a bridge claims its tuple with its first packet. The first bridge wins.
-//   - A flow elsewhere looks for such a claim when it begins, and again when it has something to tell and knows its mapping. If there
-//     is none and none is to be expected, or the wait is over, it claims the tuple itself and speaks.
+//   - A flow elsewhere looks for such a claim when it begins, and again when it has an event and knows its mapping. If
+//     there is none and none is to be expected, or the wait is over, it claims its tuples itself.
 //
-// Every claim is made under a lock, and whoever finds another's is silent from then on, so an event is told once whatever the order.
-// A claim outlives its flow by a few seconds (timeWait), for copies that end later.
+// Every claim is made under a lock, and a flow that finds another's is a duplicate from then on, so every event is
+// reported once whatever the order. A claim outlives its flow by a few seconds (timeWait), for copies that end later.
+//
+// Locks: each shard has one; mu guards the writing of names. No two are held at once.
 type DedupTable struct {
 	shards [dedupShards]dedupShard
 	mu     sync.Mutex
-	names  atomic.Pointer[[]string] // of interfaces; only grows
+	names  atomic.Pointer[[]string] // of interfaces; a new slice for each new name, the numbers stay
 }
 
 const dedupShards = 64
 
 type dedupShard struct {
-	mu    sync.RWMutex
-	m     map[claimKey]claim
-	sweep int // the size at which claims of Tables that are gone are looked for
+	mu      sync.RWMutex
+	claims  map[claimKey]claim
+	sweepAt int // the number of claims at which expired ones are removed
 }
 
 // A claimKey is a connection: both ends, the smaller first.
@@ -39,28 +40,35 @@ type claimKey struct {
 	proto        uint8
 }
 
-// A claim says who speaks.
+// A claim says who reports a connection.
 type claim struct {
-	owner uint64
-	ended int64     // packet time of its last packet, 0 while it lives
-	seen  [4]uint16 // numbers of the interfaces where it was seen, plus one
+	owner  uint64    // flow.id
+	ended  int64     // packet time of its last packet, 0 while it lives
+	ifaces [4]uint16 // numbers, plus one, of the interfaces where the connection was seen
 }
 
-// maxClaims bounds each shard; beyond it a flow speaks unclaimed.
+// A claimant is a flow that makes a claim.
+type claimant struct {
+	owner uint64
+	iface uint16
+	first int64 // packet time of its first packet
+}
+
+// maxClaims bounds each shard. Beyond it a flow reports its connection without a claim.
 const maxClaims = 1 << 15
 
-// NewDedupTable makes an empty one.
+// NewDedupTable returns an empty DedupTable.
 func NewDedupTable() *DedupTable {
 	s := &DedupTable{}
 	for i := range s.shards {
-		s.shards[i].m = map[claimKey]claim{}
+		s.shards[i].claims = map[claimKey]claim{}
 	}
 	s.names.Store(&[]string{})
 	return s
 }
 
-// iface gives the number of an interface.
-func (s *DedupTable) iface(name string) uint16 {
+// ifaceID returns the number of an interface.
+func (s *DedupTable) ifaceID(name string) uint16 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := *s.names.Load()
@@ -69,7 +77,7 @@ func (s *DedupTable) iface(name string) uint16 {
 			return uint16(i)
 		}
 	}
-	if len(old) >= 1<<15 {
+	if len(old) >= maxInterfaces {
 		return 0
 	}
 	names := append(append(make([]string, 0, len(old)+1), old...), name)
@@ -77,12 +85,15 @@ func (s *DedupTable) iface(name string) uint16 {
 	return uint16(len(old))
 }
 
-// name is the reverse of iface.
-func (s *DedupTable) name(i uint16) string { return (*s.names.Load())[i] }
+// ifaceName is the reverse of ifaceID.
+func (s *DedupTable) ifaceName(id uint16) string { return (*s.names.Load())[id] }
 
-func claimKeyOf(proto uint8, x, y netip.AddrPort) claimKey {
+// numIfaces returns how many interfaces all Tables have seen packets of.
+func (s *DedupTable) numIfaces() int { return len(*s.names.Load()) }
+
+func newClaimKey(proto uint8, x, y netip.AddrPort) claimKey {
 	a, b := addrOf(x.Addr()), addrOf(y.Addr())
-	if less(a, x.Port(), b, y.Port()) {
+	if endpointLess(a, x.Port(), b, y.Port()) {
 		return claimKey{a, b, x.Port(), y.Port(), proto}
 	}
 	return claimKey{b, a, y.Port(), x.Port(), proto}
@@ -94,107 +105,106 @@ func (s *DedupTable) shard(k *claimKey) *dedupShard {
 	return &s.shards[v%dedupShards]
 }
 
-// stale is how long after a claim's last packet a flow must begin to be another connection on the same ports.
-const stale = int64(1e9)
+// reuseAfter is how long after a claim's last packet a flow must begin to be another connection on the same ports.
+const reuseAfter = int64(1e9)
 
-// covers tells whether c is of the connection that began at first.
-func (c *claim) covers(first int64) bool { return c.ended == 0 || first <= c.ended+stale }
+// covers reports whether c is of the connection that began at first.
+func (c *claim) covers(first int64) bool { return c.ended == 0 || first <= c.ended+reuseAfter }
 
-// claim makes f the speaker for k unless another is; then f's interface is noted.
-func (s *DedupTable) claim(k claimKey, f *flow) bool {
+// claim makes by the owner of k and reports true, unless another flow is; then by's interface is added to the claim.
+func (s *DedupTable) claim(k claimKey, by claimant) bool {
 	sh := s.shard(&k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	c, ok := sh.m[k]
-	iface := f.t.ifaces[f.key.iface].shared
+	c, ok := sh.claims[k]
 	switch {
-	case ok && c.owner == f.number:
+	case ok && c.owner == by.owner:
 		return true
-	case ok && c.covers(f.first):
-		c.note(iface)
-		sh.m[k] = c
+	case ok && c.covers(by.first):
+		c.addIface(by.iface)
+		sh.claims[k] = c
 		return false
-	case !ok && !sh.room(f.first):
+	case !ok && !sh.hasCapacity(by.first):
 		return true
 	}
-	c = claim{owner: f.number}
-	c.note(iface)
-	sh.m[k] = c
+	c = claim{owner: by.owner}
+	c.addIface(by.iface)
+	sh.claims[k] = c
 	return true
 }
 
-// room tells whether sh can take another claim. Those that a Table left behind when it closed are removed when there are many.
-func (sh *dedupShard) room(now int64) bool {
-	if n := len(sh.m); n >= max(sh.sweep, 1024) {
-		for k, c := range sh.m {
+// hasCapacity reports whether sh can take another claim. When there are many it first removes those that ended long ago:
+// a Table leaves its claims behind when it closes.
+func (sh *dedupShard) hasCapacity(now int64) bool {
+	if n := len(sh.claims); n >= max(sh.sweepAt, 1024) {
+		for k, c := range sh.claims {
 			if c.ended != 0 && c.ended+2*timeWait < now {
-				delete(sh.m, k)
+				delete(sh.claims, k)
 			}
 		}
-		sh.sweep = min(2*len(sh.m), maxClaims)
+		sh.sweepAt = min(2*len(sh.claims), maxClaims)
 	}
-	return len(sh.m) < maxClaims
+	return len(sh.claims) < maxClaims
 }
 
-// taken tells whether another than f speaks for k, and notes f's interface there.
-func (s *DedupTable) taken(k claimKey, f *flow) bool {
+// isClaimedByOther reports whether another flow than by owns k; then by's interface is added to the claim.
+func (s *DedupTable) isClaimedByOther(k claimKey, by claimant) bool {
 	sh := s.shard(&k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	c, ok := sh.m[k]
-	if !ok || c.owner == f.number || !c.covers(f.first) {
+	c, ok := sh.claims[k]
+	if !ok || c.owner == by.owner || !c.covers(by.first) {
 		return false
 	}
-	c.note(f.t.ifaces[f.key.iface].shared)
-	sh.m[k] = c
+	c.addIface(by.iface)
+	sh.claims[k] = c
 	return true
 }
 
-func (c *claim) note(iface uint16) {
-	for i, n := range c.seen {
-		if n == iface+1 {
+func (c *claim) addIface(id uint16) {
+	for i, n := range c.ifaces {
+		if n == id+1 {
 			return
 		}
 		if n == 0 {
-			c.seen[i] = iface + 1
+			c.ifaces[i] = id + 1
 			return
 		}
 	}
 }
 
-// seenOn gives the interfaces where k was seen.
-func (s *DedupTable) seenOn(k claimKey, owner uint64) [4]uint16 {
+// claimIfaces returns the interfaces where k was seen: numbers plus one, 0 none.
+func (s *DedupTable) claimIfaces(k claimKey, owner uint64) [4]uint16 {
 	sh := s.shard(&k)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	if c, ok := sh.m[k]; ok && c.owner == owner {
-		return c.seen
+	if c, ok := sh.claims[k]; ok && c.owner == owner {
+		return c.ifaces
 	}
 	return [4]uint16{}
 }
 
-// end notes that f is over.
-func (s *DedupTable) end(f *flow) {
-	for _, k := range f.claims[:f.nclaims] {
+// end notes in the claims of owner that its flow is over; last is the packet time of its last packet.
+func (s *DedupTable) end(keys []claimKey, owner uint64, last int64) {
+	for _, k := range keys {
 		sh := s.shard(&k)
 		sh.mu.Lock()
-		if c, ok := sh.m[k]; ok && c.owner == f.number {
-			c.ended = max(f.last, 1)
-			sh.m[k] = c
+		if c, ok := sh.claims[k]; ok && c.owner == owner {
+			c.ended = max(last, 1)
+			sh.claims[k] = c
 		}
 		sh.mu.Unlock()
 	}
 }
 
-// release forgets f's claims.
-func (s *DedupTable) release(f *flow) {
-	for _, k := range f.claims[:f.nclaims] {
+// release removes the claims of owner.
+func (s *DedupTable) release(keys []claimKey, owner uint64) {
+	for _, k := range keys {
 		sh := s.shard(&k)
 		sh.mu.Lock()
-		if c, ok := sh.m[k]; ok && c.owner == f.number {
-			delete(sh.m, k)
+		if c, ok := sh.claims[k]; ok && c.owner == owner {
+			delete(sh.claims, k)
 		}
 		sh.mu.Unlock()
 	}
-	f.nclaims = 0
 }

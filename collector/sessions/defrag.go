@@ -1,6 +1,12 @@
 package sessions
 
-// A fragKey names the datagram that a fragment belongs to, as RFC 791 and RFC 8200 do, and where it was seen.
+import (
+	"slices"
+
+	"tidegate/collector/reassembly"
+)
+
+// A fragKey identifies the datagram that a fragment belongs to, as RFC 791 and RFC 8200 do, and its interface.
 type fragKey struct {
 	src, dst addr
 	id       uint32
@@ -9,20 +15,29 @@ type fragKey struct {
 	iface    uint16
 }
 
-// A datagram is one of which some fragments have come.
-type datagram struct {
-	key   fragKey
-	parts []fragment // in the order of their offset, without overlaps
-	end   int        // its length, -1 while the last fragment has not come
-	have  int        // bytes
-	cost  int
-	due   int64 // of the Table's clock
-	dead  bool  // it broke a rule; its other fragments are ignored until it times out
+// An ipFragment is a fragment as the decoder found it.
+type ipFragment struct {
+	key  fragKey
+	off  int
+	more bool // it is not the last fragment
+	b    []byte
+	wire int // its length before the capture cut it
 }
 
-type fragment struct {
+// A datagram is one of which some fragments have come.
+type datagram struct {
+	key      fragKey
+	parts    []datagramPart // in the order of their offset, without overlaps
+	end      int            // its length, -1 while the last fragment has not come
+	received int            // bytes
+	cost     int            // of the buffers
+	due      int64          // clock: when it times out; 0 it is complete
+	invalid  bool           // it broke a rule; its other fragments are ignored until it times out
+}
+
+type datagramPart struct {
 	off int
-	b   []byte
+	b   []byte // from the buffers
 }
 
 // Bounds of a datagram: IP's own length, and more fragments than any network makes.
@@ -31,185 +46,199 @@ const (
 	maxFragments = 256
 )
 
-// frags is the datagrams that wait for fragments, the oldest first in line.
-type frags struct {
-	m      map[fragKey]*datagram
-	line   []*datagram // in the order of due; complete ones stay until their time, with no parts
-	head   int
-	cost   int
-	loaned [][]byte // what was put together for the packet at hand
+// maxDatagramQueue bounds the queue of datagrams, in which complete ones stay until those before them are gone.
+const maxDatagramQueue = 64 << 10
+
+// A defragmenter holds the fragments of IPv4 and IPv6 datagrams until the datagrams are complete.
+type defragmenter struct {
+	limit   int   // the sum of the costs of all datagrams
+	timeout int64 // ns
+	buffers *reassembly.Buffers
+	m       *tableMetrics
+
+	datagrams map[fragKey]*datagram
+	queue     []*datagram // in the order of due; the first is queue[front]
+	front     int
+	cost      int
+	complete  [][]byte // buffers of the datagrams that were completed by the packet at hand
 }
 
-// add takes the fragment b at off of the datagram k and gives the whole once it is complete, nil until then. wire is the length of
-// the fragment before it was cut.
-func (f *frags) add(t *Table, k fragKey, b []byte, wire, off int, more bool) ([]byte, result) {
-	if wire <= 0 || len(b) < wire || off+wire > maxDatagram || more && wire%8 != 0 {
+func newDefragmenter(cfg *Config, buffers *reassembly.Buffers, m *tableMetrics) defragmenter {
+	return defragmenter{
+		limit: cfg.FragmentBuffer, timeout: int64(cfg.FragmentTimeout), buffers: buffers, m: m,
+		datagrams: map[fragKey]*datagram{},
+	}
+}
+
+// add takes a fragment. It returns the datagram once that is complete, valid until releaseComplete; before, nil and
+// what became of the fragment.
+func (f *defragmenter) add(now int64, in ipFragment) ([]byte, result) {
+	end := in.off + in.wire
+	if in.wire <= 0 || len(in.b) < in.wire || end > maxDatagram || in.more && in.wire%8 != 0 {
 		return nil, resBadFragment
 	}
-	d := f.m[k]
+
+	// Find its datagram.
+	d := f.datagrams[in.key]
 	if d == nil {
-		d = &datagram{key: k, end: -1, due: t.clock + int64(t.cfg.FragmentTimeout)}
-		f.m[k] = d
-		f.line = append(f.line, d)
-		f.charge(d, overhead)
-		if len(f.line)-f.head > maxLine {
-			f.pop(t, "limit")
+		d = &datagram{key: in.key, end: -1, due: now + f.timeout}
+		f.datagrams[in.key] = d
+		f.queue = append(f.queue, d)
+		f.charge(d, reassembly.BufferOverhead)
+		if len(f.queue)-f.front > maxDatagramQueue {
+			f.removeOldest(f.m.fragmentsLimit)
 		}
 	}
-	if d.dead {
+	if d.invalid {
 		return nil, resBadFragment
 	}
-	if !more && (d.end >= 0 && d.end != off+wire) || d.end >= 0 && off+wire > d.end {
-		return nil, f.kill(t, d)
+
+	// All fragments must agree on the end of the datagram.
+	if !in.more && d.end >= 0 && d.end != end || d.end >= 0 && end > d.end {
+		return nil, f.invalidate(d)
 	}
-	if !more {
-		d.end = off + wire
+	if !in.more {
+		d.end = end
 	}
-	if r := f.insert(t, d, b[:wire], off); r != resFragment {
+	if r := f.insert(d, in.b[:in.wire], in.off); r != resFragment {
 		return nil, r
 	}
-	if n := len(d.parts); d.end < 0 || d.have < d.end || d.parts[n-1].off+len(d.parts[n-1].b) != d.end {
-		f.limit(t)
+
+	// It is complete when its parts, which do not overlap, have as many bytes as it is long.
+	if n := len(d.parts); d.end < 0 || d.received < d.end || d.parts[n-1].off+len(d.parts[n-1].b) != d.end {
+		f.enforceLimit()
 		return nil, resFragment
 	}
-	whole := t.bufs.get(d.end)
-	for _, p := range d.parts {
-		copy(whole[p.off:], p.b)
+	whole := f.buffers.Get(d.end)
+	for _, part := range d.parts {
+		copy(whole[part.off:], part.b)
 	}
-	f.loaned = append(f.loaned, whole)
-	f.drop(t, d)
+	f.complete = append(f.complete, whole)
+	f.remove(d)
 	return whole, resFragment
 }
 
-// insert puts in what of b is new. Of IPv4 the first bytes win; an overlap kills a datagram of IPv6 (RFC 5722), except that a
-// fragment may come twice.
-func (f *frags) insert(t *Table, d *datagram, b []byte, off int) result {
+// insert keeps what of b, at off, is new. Of IPv4 the bytes that came first win. An overlap invalidates a datagram of
+// IPv6 (RFC 5722), except that a fragment may come twice.
+func (f *defragmenter) insert(d *datagram, b []byte, off int) result {
 	end := off + len(b)
+
+	// Go through the parts that it touches, in order. b always begins at off, and everything before off is kept.
 	for i := 0; i < len(d.parts) && off < end; i++ {
-		p := d.parts[i]
-		pend := p.off + len(p.b)
-		if pend <= off {
+		part := d.parts[i]
+		partEnd := part.off + len(part.b)
+		if partEnd <= off {
 			continue
 		}
-		if p.off >= end {
+		if part.off >= end {
 			break
 		}
-		same := p.off == off && pend == end
+		same := part.off == off && partEnd == end
 		if d.key.v6 && !same {
-			return f.kill(t, d)
+			return f.invalidate(d)
 		}
-		if lo, hi := max(off, p.off), min(end, pend); string(b[lo-off:hi-off]) != string(p.b[lo-p.off:hi-p.off]) {
-			t.m.conflicts.Inc()
+		lo, hi := max(off, part.off), min(end, partEnd)
+		if string(b[lo-off:hi-off]) != string(part.b[lo-part.off:hi-part.off]) {
+			f.m.conflicts.Inc()
 		}
-		if off < p.off { // what lies before the part
+		if off < part.off { // a hole before the part: fill it; the part is then at i+1
 			if len(d.parts) >= maxFragments {
-				return f.kill(t, d)
+				return f.invalidate(d)
 			}
-			d.parts = insertAt(d.parts, i, f.keep(t, d, b[:p.off-off], off))
+			d.parts = slices.Insert(d.parts, i, f.newPart(d, b[:part.off-off], off))
 			i++
 		}
-		if pend >= end {
+		if partEnd >= end {
 			return resFragment
 		}
-		b, off = b[pend-off:], pend
+		b, off = b[partEnd-off:], partEnd
 	}
 	if len(d.parts) >= maxFragments {
-		return f.kill(t, d)
+		return f.invalidate(d)
 	}
 	at := len(d.parts)
 	for at > 0 && d.parts[at-1].off > off {
 		at--
 	}
-	d.parts = insertAt(d.parts, at, f.keep(t, d, b, off))
+	d.parts = slices.Insert(d.parts, at, f.newPart(d, b, off))
 	return resFragment
 }
 
-func insertAt[E any](s []E, at int, e E) []E {
-	var zero E
-	s = append(s, zero)
-	copy(s[at+1:], s[at:])
-	s[at] = e
-	return s
-}
-
-func (f *frags) keep(t *Table, d *datagram, b []byte, off int) fragment {
-	c := t.bufs.get(len(b))
+func (f *defragmenter) newPart(d *datagram, b []byte, off int) datagramPart {
+	c := f.buffers.Get(len(b))
 	copy(c, b)
-	d.have += len(b)
-	f.charge(d, cost(len(b)))
-	return fragment{off, c}
+	d.received += len(b)
+	f.charge(d, reassembly.BufferCost(len(b)))
+	return datagramPart{off, c}
 }
 
-func (f *frags) charge(d *datagram, n int) {
+func (f *defragmenter) charge(d *datagram, n int) {
 	d.cost += n
 	f.cost += n
 }
 
-// kill drops what is kept of d and ignores the rest of it.
-func (f *frags) kill(t *Table, d *datagram) result {
-	f.empty(t, d)
-	d.dead = true
-	f.charge(d, overhead)
+// invalidate drops what is kept of d; its other fragments will be ignored.
+func (f *defragmenter) invalidate(d *datagram) result {
+	f.releaseParts(d)
+	d.invalid = true
+	f.charge(d, reassembly.BufferOverhead)
 	return resBadFragment
 }
 
-// empty gives back what d holds.
-func (f *frags) empty(t *Table, d *datagram) {
-	for _, p := range d.parts {
-		t.bufs.put(p.b)
+// releaseParts gives the buffers of d back.
+func (f *defragmenter) releaseParts(d *datagram) {
+	for _, part := range d.parts {
+		f.buffers.Put(part.b)
 	}
 	f.cost -= d.cost
-	d.parts, d.cost, d.have = nil, 0, 0
+	d.parts, d.cost, d.received = nil, 0, 0
 }
 
-// drop forgets d; it stays in line, and is passed over when its time comes.
-func (f *frags) drop(t *Table, d *datagram) {
-	f.empty(t, d)
-	delete(f.m, d.key)
+// remove ends d. It stays in the queue until those before it are gone.
+func (f *defragmenter) remove(d *datagram) {
+	f.releaseParts(d)
+	delete(f.datagrams, d.key)
 	d.due = 0
 }
 
-// maxLine bounds the line, in which complete datagrams stay until those before them are gone.
-const maxLine = 64 << 10
-
-// limit drops the oldest while there is too much.
-func (f *frags) limit(t *Table) {
-	for f.head < len(f.line) && (f.cost > t.cfg.FragmentBuffer || len(f.line)-f.head > maxLine) {
-		f.pop(t, "limit")
+// enforceLimit drops the oldest datagrams while there is too much.
+func (f *defragmenter) enforceLimit() {
+	for f.front < len(f.queue) && (f.cost > f.limit || len(f.queue)-f.front > maxDatagramQueue) {
+		f.removeOldest(f.m.fragmentsLimit)
 	}
 }
 
-// pop drops the first in line.
-func (f *frags) pop(t *Table, why string) {
-	d := f.line[f.head]
-	f.line[f.head] = nil
-	f.head++
-	if d.due != 0 {
-		n := len(d.parts)
-		f.drop(t, d)
-		t.m.fragments[why].Add(float64(n))
-	}
-	if f.head > 1024 && f.head*2 > len(f.line) {
-		f.line = f.line[:copy(f.line, f.line[f.head:])]
-		f.head = 0
-	}
-}
-
-// expire drops what has waited too long.
-func (f *frags) expire(t *Table) {
-	for f.head < len(f.line) {
-		if d := f.line[f.head]; d.due != 0 && d.due > t.clock {
+// expire drops the datagrams whose time is over.
+func (f *defragmenter) expire(now int64) {
+	for f.front < len(f.queue) {
+		if d := f.queue[f.front]; d.due != 0 && d.due > now {
 			return
 		}
-		f.pop(t, "timeout")
+		f.removeOldest(f.m.fragmentsTimeout)
 	}
 }
 
-// settle takes back what add gave for the packet at hand.
-func (f *frags) settle(t *Table) {
-	for i, b := range f.loaned {
-		t.bufs.put(b)
-		f.loaned[i] = nil
+// removeOldest takes the first datagram out of the queue. Its fragments are added to dropped unless it is complete.
+func (f *defragmenter) removeOldest(dropped counter) {
+	d := f.queue[f.front]
+	f.queue[f.front] = nil
+	f.front++
+	if d.due != 0 {
+		n := len(d.parts)
+		f.remove(d)
+		dropped.Add(float64(n))
 	}
-	f.loaned = f.loaned[:0]
+	if f.front > 1024 && f.front*2 > len(f.queue) {
+		f.queue = f.queue[:copy(f.queue, f.queue[f.front:])]
+		f.front = 0
+	}
+}
+
+// releaseComplete takes back the datagrams that add returned for the packet at hand.
+func (f *defragmenter) releaseComplete() {
+	for i, b := range f.complete {
+		f.buffers.Put(b)
+		f.complete[i] = nil
+	}
+	f.complete = f.complete[:0]
 }

@@ -6,62 +6,72 @@ import (
 	"tidegate/pipeline"
 )
 
-// A unresolvedEvent is an event of which one end is an address of Docker's that no container is known to have: the first packets of a
-// container that has just started come before the API tells of it, and its address may have been another's a moment ago.
+// An enricher writes containers into events and emits the events. An event waits while the answer for one of its
+// addresses is not settled: the first packets of a container that has just started come before the Docker API reports
+// it, and its address may have been another container's a moment ago.
+type enricher struct {
+	containers Containers // nil: none
+	emit       func(*pipeline.Event)
+	limit      int // events that wait; beyond it they are emitted as they are
+	unresolved []unresolvedEvent
+}
+
+// An unresolvedEvent waits for container metadata.
 type unresolvedEvent struct {
 	e   *pipeline.Event
-	due int64
+	due int64 // clock
 }
 
-// resolveWait is how long a stranger waits to be introduced, ns of packet time. dockerd answers within 0.1 s when it is not busy.
+// resolveWait is how long an event waits, ns. dockerd answers within 0.1 s when it is not busy.
 const resolveWait = int64(2e9)
 
-// enrich fills in the containers of e and gives it on, or keeps it for a while where another answer may still come.
-func (t *Table) enrich(e *pipeline.Event) {
-	if t.resolveContainers(e) || len(t.unresolved) >= t.cfg.Outbox {
-		t.deps.Emit(e)
+// enrich emits e with its containers, or keeps it for a while.
+func (r *enricher) enrich(e *pipeline.Event, now int64) {
+	if r.resolveContainers(e) || len(r.unresolved) >= r.limit {
+		r.emit(e)
 		return
 	}
-	t.unresolved = append(t.unresolved, unresolvedEvent{e, t.clock + resolveWait})
+	r.unresolved = append(r.unresolved, unresolvedEvent{e, now + resolveWait})
 }
 
-// retryUnresolved asks again for those that wait. all: no other answer comes.
-func (t *Table) retryUnresolved(all bool) {
-	kept := t.unresolved[:0]
-	for _, s := range t.unresolved {
-		if t.resolveContainers(s.e) || all || t.clock >= s.due {
-			t.deps.Emit(s.e)
+// retryUnresolved emits the events whose containers are settled now or whose time is over. last: emit all.
+func (r *enricher) retryUnresolved(now int64, last bool) {
+	if len(r.unresolved) == 0 {
+		return
+	}
+	kept := r.unresolved[:0]
+	for _, u := range r.unresolved {
+		if r.resolveContainers(u.e) || last || now >= u.due {
+			r.emit(u.e)
 		} else {
-			kept = append(kept, s)
+			kept = append(kept, u)
 		}
 	}
-	clear(t.unresolved[len(kept):])
-	t.unresolved = kept
+	clear(r.unresolved[len(kept):])
+	r.unresolved = kept
 }
 
-// resolveContainers fills in the containers of both ends and the owner: the server-side one of this host, else the client-side one.
-func (t *Table) resolveContainers(e *pipeline.Event) (settled bool) {
-	settled = true
-	if t.deps.Container == nil && t.deps.Who == nil {
-		return settled
+// resolveContainers sets the containers of both ends, and the owner of e: the server's container if it is on this host,
+// else the client's. It reports whether both are settled.
+func (r *enricher) resolveContainers(e *pipeline.Event) (settled bool) {
+	if r.containers == nil {
+		return true
 	}
+	settled = true
 	e.Container = nil
-	for _, p := range [...]*pipeline.Endpoint{e.Source, e.Destination} {
-		if p == nil {
+	for _, end := range [...]*pipeline.Endpoint{e.Source, e.Destination} {
+		if end == nil {
 			continue
 		}
-		ip, ok := netip.AddrFromSlice(p.Ip)
+		ip, ok := netip.AddrFromSlice(end.Ip)
 		if !ok {
 			continue
 		}
-		if t.deps.Who != nil {
-			p.Container, ok = t.deps.Who(ip, e.Timestamp)
-			settled = settled && ok
-		} else {
-			p.Container = t.deps.Container(ip)
-		}
-		if p.Container != nil {
-			e.Container = p.Container
+		var endSettled bool
+		end.Container, endSettled = r.containers.Resolve(ip, e.Timestamp)
+		settled = settled && endSettled
+		if end.Container != nil {
+			e.Container = end.Container
 		}
 	}
 	return settled

@@ -8,13 +8,20 @@ import (
 	"tidegate/pipeline"
 )
 
+// containersFunc is Containers as a function.
+type containersFunc func(ip netip.Addr, at int64) (*pipeline.Container, bool)
+
+func (f containersFunc) Resolve(ip netip.Addr, at int64) (*pipeline.Container, bool) {
+	return f(ip, at)
+}
+
 // TestAnEventWaitsForItsContainer: the first packets of a container come before the API tells of it. Its events wait, are told with
 // its name as soon as it has one, without it after a while, and all at the end; what is settled waits for nobody.
 func TestAnEventWaitsForItsContainer(t *testing.T) {
 	web := &pipeline.Container{Id: "web"}
 	late := &pipeline.Container{Id: "late"}
 	known := false
-	deps := Deps{Who: func(ip netip.Addr, _ int64) (*pipeline.Container, bool) {
+	deps := Deps{Containers: containersFunc(func(ip netip.Addr, _ int64) (*pipeline.Container, bool) {
 		switch ip.String() {
 		case "10.0.0.2":
 			return web, true
@@ -25,7 +32,7 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 			return nil, false
 		}
 		return nil, true
-	}}
+	})}
 	talk := func(b *bench, client string) {
 		b.segment("eth0", client, "10.0.0.2:80", ">", "S", 0, 0, "")
 		b.segment("eth0", client, "10.0.0.2:80", "<", "SA", 0, 0, "")
@@ -76,7 +83,7 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 func TestStrangersAreBounded(t *testing.T) {
 	cfg := Default()
 	cfg.Outbox = 2
-	b := newBench(t, cfg, Deps{Who: func(netip.Addr, int64) (*pipeline.Container, bool) { return nil, false }})
+	b := newBench(t, cfg, Deps{Containers: containersFunc(func(netip.Addr, int64) (*pipeline.Container, bool) { return nil, false })})
 	b.sent(">", "S", 0, 0, "")
 	b.sent("<", "SA", 0, 0, "")
 	for i := range 5 {

@@ -6,39 +6,39 @@ import (
 	"tidegate/pipeline"
 )
 
-var zeroID pipeline.ID
-
-// emitSession emits the event of the session. state "" is what it looks like.
+// emitSession emits the event of the session, and decides whether f is a duplicate if that is still open. state ""
+// means that f decides: shutdown, unless it is closing.
 func (f *flow) emitSession(state string) {
-	t := f.t
 	if state == "" {
-		if state = stateShutdown; f.isClosing {
+		state = stateShutdown
+		if _, closing := f.stream.Closing(); closing {
 			state = f.closedState()
 		}
 	}
-	if f.dedup != duplicate && f.session == zeroID {
-		f.openConn(f.half[0].base-1, true)
-		f.closeConn()
-	}
-	t.m.closed[state].Inc()
-	if f.dedup == duplicate {
+	f.t.m.closed[state].Inc()
+	if f.dedup.state == duplicate {
 		f.dropOutbox()
 		return
 	}
-	f.emitEvent(f.event(state))
-	if f.dedup == pending {
-		f.resolveDedup(true, "end")
+	f.emitEvent(f.sessionEvent(state))
+	if f.dedup.state == pending {
+		f.resolveDedup(true, decidedByEnd)
 	}
 	f.dropOutbox()
 }
 
-// event is dataset session.
-func (f *flow) event(state string) *pipeline.Event {
-	c, s := &f.half[0], &f.half[1]
+// sessionEvent returns the event of dataset session.
+func (f *flow) sessionEvent(state string) *pipeline.Event {
+	s := &f.stats
+	clientStats, serverStats := &s.sides[fromClient], &s.sides[fromServer]
 	client, server := f.endpoints()
-	if f.flipped {
-		c, s, client, server = s, c, server, client
+	confidence := s.directionConfidence
+	if s.flipped {
+		clientStats, serverStats, client, server = serverStats, clientStats, server, client
+		state = flippedState(state)
+		confidence = 90
 	}
+
 	e := pipeline.EventFromVTPool()
 	e.Id = append(e.Id[:0], f.session[:]...)
 	e.Dataset = pipeline.Dataset_SESSION
@@ -47,51 +47,52 @@ func (f *flow) event(state string) *pipeline.Event {
 	e.Transport = f.transport()
 	e.Vlan = uint32(f.vlan)
 	e.Outcome = outcome(state)
-	e.Partial = c.missing+s.missing > 0 || f.partialStart && f.key.proto == protoTCP
+	e.Partial = clientStats.missing+serverStats.missing > 0 || s.partialStart && f.key.proto == protoTCP
 	id := pipeline.CommunityID(e.Transport, client, server)
 	e.CommunityId = append(e.CommunityId[:0], id[:]...)
 	e.Source, e.Destination = pipeline.EndpointFromVTPool(), pipeline.EndpointFromVTPool()
-	endpoint(e.Source, client, c)
-	endpoint(e.Destination, server, s)
+	setEndpoint(e.Source, client, clientStats)
+	setEndpoint(e.Destination, server, serverStats)
+
 	b := e.Session
 	if b == nil {
 		b = pipeline.SessionFromVTPool()
 		e.Session = b
 	}
-	b.History = f.historyString()
+	b.History = s.history.text(s.flipped)
 	b.State = state
-	if f.flipped {
-		switch state {
-		case stateResetClient:
-			b.State = stateResetServer
-		case stateResetServer:
-			b.State = stateResetClient
-		}
+	b.RttClient, b.RttServer = uint64(s.rttClient), uint64(s.rttServer)
+	if s.replyAt > s.requestAt && s.requestAt != 0 {
+		b.ResponseTime = uint64(s.replyAt - s.requestAt)
 	}
-	b.RttClient, b.RttServer = uint64(f.rttClient), uint64(f.rttServer)
-	if f.replyAt > f.requestAt && f.requestAt != 0 {
-		b.ResponseTime = uint64(f.replyAt - f.requestAt)
-	}
-	b.SynRetransmissions, b.SynackRetransmissions = f.synAgain, f.synAckAgain
-	b.ClientRetransmissions, b.ServerRetransmissions = c.retransmissions, s.retransmissions
-	b.ZeroWindows, b.OutOfOrder, b.OverlapConflicts = f.zeroWindows, f.outOfOrder, f.conflicts
-	b.ClientMissingBytes, b.ServerMissingBytes = c.missing, s.missing
-	b.DirectionConfidence = uint32(f.directionConfidence)
-	if f.flipped {
-		b.DirectionConfidence = 90
-	}
-	b.Protocol = f.protocol
+	b.SynRetransmissions, b.SynackRetransmissions = s.repeatedSYNs, s.repeatedSYNACKs
+	b.ClientRetransmissions, b.ServerRetransmissions = clientStats.retransmissions, serverStats.retransmissions
+	b.ZeroWindows, b.OutOfOrder, b.OverlapConflicts = s.zeroWindows, s.reordered, s.conflicts
+	b.ClientMissingBytes, b.ServerMissingBytes = clientStats.missing, serverStats.missing
+	b.DirectionConfidence = uint32(confidence)
+	b.Protocol = s.protocol
 	return e
 }
 
-func endpoint(p *pipeline.Endpoint, a netip.AddrPort, h *halfStream) {
-	setAddress(p, a)
-	p.Bytes, p.Packets = h.bytes, h.packets
+// flippedState returns state with the sides exchanged.
+func flippedState(state string) string {
+	switch state {
+	case stateResetClient:
+		return stateResetServer
+	case stateResetServer:
+		return stateResetClient
+	}
+	return state
 }
 
-func setAddress(p *pipeline.Endpoint, a netip.AddrPort) {
-	p.Ip = appendIP(p.Ip[:0], a.Addr())
-	p.Port = uint32(a.Port())
+func setEndpoint(end *pipeline.Endpoint, a netip.AddrPort, s *sideStats) {
+	setAddress(end, a)
+	end.Bytes, end.Packets = s.bytes, s.packets
+}
+
+func setAddress(end *pipeline.Endpoint, a netip.AddrPort) {
+	end.Ip = appendIP(end.Ip[:0], a.Addr())
+	end.Port = uint32(a.Port())
 }
 
 func appendIP(b []byte, ip netip.Addr) []byte {
@@ -112,29 +113,3 @@ func outcome(state string) pipeline.Outcome {
 	}
 	return pipeline.Outcome_UNKNOWN
 }
-
-// historyString is the history; "^" in front says that client and server were exchanged.
-func (f *flow) historyString() string {
-	h := f.history[:f.historyLen]
-	if !f.flipped {
-		if s, ok := commonHistories[string(h)]; ok {
-			return s
-		}
-		return string(h)
-	}
-	b := make([]byte, 0, len(f.history)+1)
-	b = append(b, '^')
-	for _, l := range h {
-		b = append(b, l^0x20)
-	}
-	return string(b)
-}
-
-// commonHistories holds histories that recur, so that they need no memory of their own.
-var commonHistories = func() map[string]string {
-	m := map[string]string{}
-	for _, s := range []string{"Dd", "D", "ShADadFf", "ShADadfF", "ShADdaFf", "ShADdafF", "ShAdDaFf", "ShAdDaFfA", "ShADaFdf", "S", "Sr", "ShADadFfA", "ShADadR", "ShADadr", "ShADFdfa", "ShAFf", "ShADadFRf", "ShADdFf", "ShADadFfR", "ShADdaf", "ShADad"} {
-		m[s] = s
-	}
-	return m
-}()

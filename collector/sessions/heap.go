@@ -1,37 +1,39 @@
 package sessions
 
-// The heap holds every flow of a Table by the time at which something is to be done for it. A flow's time is only moved when it
-// becomes earlier; when it has become later, which every packet of it does, that is found out when the old time comes. So a packet
-// costs nothing here.
+// A timerHeap holds every flow of a Table by the time at which something is to be done for it (flow.due); the first is
+// due next.
+//
+// A flow's time is only moved when it becomes earlier. When it has become later, which every packet of the flow does,
+// that is found out when the old time comes. So a packet costs nothing here.
+type timerHeap []*flow
 
-func (t *Table) push(f *flow) {
-	f.heapIndex = len(t.heap)
-	t.heap = append(t.heap, f)
-	t.up(f.heapIndex)
+func (h *timerHeap) insert(f *flow) {
+	f.heapIndex = len(*h)
+	*h = append(*h, f)
+	h.siftUp(f.heapIndex)
 }
 
-func (t *Table) remove(f *flow) {
-	i, n := f.heapIndex, len(t.heap)-1
-	if i != n {
-		t.heap[i] = t.heap[n]
-		t.heap[i].heapIndex = i
+func (h *timerHeap) remove(f *flow) {
+	i, last := f.heapIndex, len(*h)-1
+	if i != last {
+		(*h)[i] = (*h)[last]
+		(*h)[i].heapIndex = i
 	}
-	t.heap[n] = nil
-	t.heap = t.heap[:n]
-	if i < n {
-		t.fix(t.heap[i])
-	}
-}
-
-// fix moves f to where its time belongs.
-func (t *Table) fix(f *flow) {
-	if i := f.heapIndex; !t.down(i) {
-		t.up(i)
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	if i < last {
+		h.update((*h)[i])
 	}
 }
 
-func (t *Table) up(i int) {
-	h := t.heap
+// update moves f to where its time belongs.
+func (h timerHeap) update(f *flow) {
+	if i := f.heapIndex; !h.siftDown(i) {
+		h.siftUp(i)
+	}
+}
+
+func (h timerHeap) siftUp(i int) {
 	f := h[i]
 	for i > 0 {
 		parent := (i - 1) / 2
@@ -46,16 +48,16 @@ func (t *Table) up(i int) {
 	f.heapIndex = i
 }
 
-func (t *Table) down(i int) bool {
-	h := t.heap
+// siftDown reports whether the flow at i moved.
+func (h timerHeap) siftDown(i int) bool {
 	f, from := h[i], i
 	for {
 		child := 2*i + 1
 		if child >= len(h) {
 			break
 		}
-		if r := child + 1; r < len(h) && h[r].due < h[child].due {
-			child = r
+		if right := child + 1; right < len(h) && h[right].due < h[child].due {
+			child = right
 		}
 		if h[child].due >= f.due {
 			break

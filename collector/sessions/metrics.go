@@ -1,124 +1,104 @@
 package sessions
 
 import (
-	"errors"
-
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/collector/reassembly"
+	"tidegate/pipeline/metrics"
 )
 
-// metrics are what all Tables of a registry count together. What is counted for each packet is summed up in the Table and added
-// here now and then (Table.flush).
-type metrics struct {
-	packets         [results]prometheus.Counter
-	open            prometheus.Gauge
-	buffered        prometheus.Gauge
-	opened          [2]prometheus.Counter // TCP, UDP
-	closed          map[string]prometheus.Counter
-	gaps            [gapReasons]prometheus.Counter
-	gapBytes        [gapReasons]prometheus.Counter
-	segments        map[string]prometheus.Counter // dropped, by reason
-	fragments       map[string]prometheus.Counter // dropped, by reason
-	conflicts       prometheus.Counter
-	duplicates      prometheus.Counter // sessions
-	duplicateEvents prometheus.Counter // their events
-	pendingSessions map[string]prometheus.Counter
-	panics          prometheus.Counter
+type counter = prometheus.Counter
+
+// tableMetrics are shared by all Tables of a registry. What happens for each packet is counted in the Table and added
+// now and then (Table.flushCounters).
+type tableMetrics struct {
+	packets  [numResults]counter
+	open     prometheus.Gauge
+	buffered prometheus.Gauge
+	opened   [2]counter // TCP, UDP
+	closed   map[string]counter
+	gaps     [reassembly.NumGapReasons]counter
+	gapBytes [reassembly.NumGapReasons]counter
+
+	segmentsOutside, segmentsBeforeStart, segmentsLate counter
+	fragmentsTimeout, fragmentsLimit                   counter
+	conflicts                                          counter
+
+	duplicates      counter
+	duplicateEvents counter
+	pendingSessions map[decision]counter
+	panics          counter
 }
 
-// A gapReason is why bytes were given up.
-type gapReason uint8
-
-const (
-	gapAcked gapReason = iota
-	gapTimeout
-	gapBudget
-	gapCut
-	gapClose
-	gapResync
-	gapReasons
-)
-
-var gapNames = [gapReasons]string{"acknowledged", "timeout", "budget", "cut", "close", "resync"}
-
-func newMetrics(reg prometheus.Registerer) *metrics {
-	counter := func(name, help string) prometheus.Counter {
-		return registered(reg, prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_sessions_" + name, Help: help}))
+func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
+	f := metrics.With(reg)
+	m := &tableMetrics{
+		open: f.Gauge("tidegate_sessions_open", "Sessions in the tables of all workers, with those that closed a moment ago."),
+		buffered: f.Gauge("tidegate_sessions_buffered_bytes",
+			"Memory taken by TCP segments that wait because earlier bytes are missing."),
+		conflicts: f.Counter("tidegate_sessions_overlap_conflicts_total",
+			"TCP retransmissions and IP fragments whose bytes differ from those that came before."),
+		duplicates: f.Counter("tidegate_sessions_nat_duplicates_total",
+			"Sessions that were not reported because another interface reports the same connection."),
+		duplicateEvents: f.Counter("tidegate_sessions_nat_duplicate_events_total", "Events of duplicate sessions, dropped."),
+		panics: f.Counter("tidegate_sessions_panics_total",
+			"Panics while a packet was handled. After each of them the worker starts with an empty session table."),
+		closed: map[string]counter{}, pendingSessions: map[decision]counter{},
 	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return registered(reg, prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidegate_sessions_" + name, Help: help}))
-	}
-	vec := func(name, help, label string) *prometheus.CounterVec {
-		return registered(reg, prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_sessions_" + name, Help: help}, []string{label}))
-	}
-	words := func(v *prometheus.CounterVec, of ...string) map[string]prometheus.Counter {
-		m := map[string]prometheus.Counter{}
-		for _, w := range of {
-			m[w] = v.WithLabelValues(w)
-		}
-		return m
-	}
-	m := &metrics{
-		open:            gauge("open", "Connections that are remembered."),
-		buffered:        gauge("buffered_bytes", "Memory that segments out of order take."),
-		conflicts:       counter("overlap_conflicts_total", "Retransmissions and fragments whose bytes differ from those that came before."),
-		duplicates:      counter("nat_duplicates_total", "Sessions that another interface reports: further copies of one connection."),
-		duplicateEvents: counter("nat_duplicate_events_total", "Events of duplicate sessions, which were dropped."),
-		panics:          counter("panics_total", "Errors of ours, after each of which a worker began with an empty table."),
-		closed: words(vec("closed_total", "Sessions that ended, by how.", "state"),
-			stateFIN, stateResetClient, stateResetServer, stateTimeout, stateEvicted, stateRefused, stateNoAnswer, stateShutdown),
-		segments: words(vec("dropped_segments_total", "Segments whose bytes no parser was given, by reason.", "reason"),
-			"outside_window", "old", "late"),
-		fragments: words(vec("dropped_fragments_total", "Fragments that were kept and then dropped, by reason.", "reason"), "timeout", "limit"),
-		pendingSessions: words(vec("nat_pending_sessions_total", "Sessions whose events waited until it was known whether they are duplicates, by what decided it.", "decided"),
-			"mapping", "bridge", "timeout", "full", "end"),
-	}
-	packets := vec("packets_total", "Packets by what became of them.", "result")
+	packets := f.CounterVec("tidegate_sessions_packets_total", "Packets by what became of them.", "result")
 	for r, name := range resultNames {
 		m.packets[r] = packets.WithLabelValues(name)
 	}
-	gaps, gapBytes := vec("gaps_total", "Gaps in streams, by why they were given up.", "reason"), vec("gap_bytes_total", "Bytes of streams that were never seen.", "reason")
-	for r, name := range gapNames {
-		m.gaps[r], m.gapBytes[r] = gaps.WithLabelValues(name), gapBytes.WithLabelValues(name)
+	opened := f.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport.", "transport")
+	m.opened = [2]counter{opened.WithLabelValues("tcp"), opened.WithLabelValues("udp")}
+	closed := f.CounterVec("tidegate_sessions_closed_total", "Sessions that ended, by how they ended.", "state")
+	for _, state := range states {
+		m.closed[state] = closed.WithLabelValues(state)
 	}
-	opened := vec("opened_total", "Sessions that began.", "transport")
-	m.opened = [2]prometheus.Counter{opened.WithLabelValues("tcp"), opened.WithLabelValues("udp")}
+
+	gaps := f.CounterVec("tidegate_sessions_gaps_total", "Gaps in streams, by why they were given up.", "reason")
+	gapBytes := f.CounterVec("tidegate_sessions_gap_bytes_total", "Bytes of streams that were never seen, by why they were given up.",
+		"reason")
+	for r := range reassembly.NumGapReasons {
+		m.gaps[r], m.gapBytes[r] = gaps.WithLabelValues(r.String()), gapBytes.WithLabelValues(r.String())
+	}
+	segments := f.CounterVec("tidegate_sessions_dropped_segments_total", "TCP segments that were not used, by reason.", "reason")
+	m.segmentsOutside = segments.WithLabelValues("outside_window")
+	m.segmentsBeforeStart = segments.WithLabelValues("before_start")
+	m.segmentsLate = segments.WithLabelValues("late")
+	fragments := f.CounterVec("tidegate_sessions_dropped_fragments_total",
+		"IP fragments of datagrams that never became complete, by reason.", "reason")
+	m.fragmentsTimeout, m.fragmentsLimit = fragments.WithLabelValues("timeout"), fragments.WithLabelValues("limit")
+	pending := f.CounterVec("tidegate_sessions_nat_pending_sessions_total",
+		"Sessions whose events waited until it was known whether the session is a duplicate, by what decided it.", "decided")
+	for _, why := range decisions {
+		m.pendingSessions[why] = pending.WithLabelValues(string(why))
+	}
 	return m
 }
 
-// registered registers c, or gives what was registered under its name before: the Tables of a process count together.
-func registered[C prometheus.Collector](reg prometheus.Registerer, c C) C {
-	if reg == nil {
-		return c
-	}
-	var already prometheus.AlreadyRegisteredError
-	if err := reg.Register(c); errors.As(err, &already) {
-		if old, ok := already.ExistingCollector.(C); ok {
-			return old
-		}
-	}
-	return c
-}
-
-// tally is what a Table counts between two flushes.
-type tally struct {
-	packets        [results]uint64
-	open, buffered int // as last told
+// packetCounts is what a Table counts between two calls of flushCounters.
+type packetCounts struct {
+	results        [numResults]uint64
+	pending        int // packets since the last call
+	open, buffered int // values that the gauges have from this Table
 }
 
 // flushCounters adds up what was counted.
 func (t *Table) flushCounters() {
-	for r, n := range t.tally.packets {
+	t.counts.pending = 0
+	for r, n := range t.counts.results {
 		if n > 0 {
 			t.m.packets[r].Add(float64(n))
-			t.tally.packets[r] = 0
+			t.counts.results[r] = 0
 		}
 	}
-	if n := len(t.heap); n != t.tally.open {
-		t.m.open.Add(float64(n - t.tally.open))
-		t.tally.open = n
+	if n := len(t.timers); n != t.counts.open {
+		t.m.open.Add(float64(n - t.counts.open))
+		t.counts.open = n
 	}
-	if n := t.bufferedBytes; n != t.tally.buffered {
-		t.m.buffered.Add(float64(n - t.tally.buffered))
-		t.tally.buffered = n
+	if n := t.pool.Used(); n != t.counts.buffered {
+		t.m.buffered.Add(float64(n - t.counts.buffered))
+		t.counts.buffered = n
 	}
 }

@@ -53,12 +53,12 @@ func newHost(t testing.TB, nat NAT) *host {
 	h := &host{TB: t, tables: map[string]*Table{}}
 	h.deps = Deps{
 		NAT: nat, Dedup: NewDedupTable(), Bridge: func(name string) bool { return name == "docker0" || strings.HasPrefix(name, "br-") },
-		Container: func(ip netip.Addr) *pipeline.Container {
+		Containers: containersFunc(func(ip netip.Addr, _ int64) (*pipeline.Container, bool) {
 			if s := ip.String(); strings.HasPrefix(s, "172.1") || strings.HasPrefix(s, "fd00:") {
-				return &pipeline.Container{Id: s}
+				return &pipeline.Container{Id: s}, true
 			}
-			return nil
-		},
+			return nil, true
+		}),
 		Emit: func(e *pipeline.Event) { h.events = append(h.events, e) },
 	}
 	return h

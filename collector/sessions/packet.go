@@ -3,6 +3,8 @@ package sessions
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"tidegate/collector/reassembly"
 )
 
 // An addr is an IP address as two numbers, IPv4 in its mapped form: quick to compare and to hash.
@@ -16,6 +18,11 @@ func addr6(b []byte) addr {
 	return addr{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
 }
 
+func addrOf(ip netip.Addr) addr {
+	b := ip.As16()
+	return addr6(b[:])
+}
+
 func (a addr) netip() netip.Addr {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:], a.hi)
@@ -23,59 +30,50 @@ func (a addr) netip() netip.Addr {
 	return netip.AddrFrom16(b).Unmap()
 }
 
-func addrOf(ip netip.Addr) addr {
-	b := ip.As16()
-	return addr6(b[:])
-}
-
-// A packet is what decode found in a frame. It lies in the Table and is written anew for each; its slices point into the frame.
+// A packet is what the decoder found in a frame. It is valid while Table.Packet runs: its slices point into the
+// frame, or into a datagram that was put together from fragments.
 type packet struct {
-	at    int64
-	iface uint16 // index into Table.ifaces
-	vlan  uint16 // the innermost, 0 none
+	clock int64  // Table.clock.now when the packet came
+	iface uint16 // index into the Table's interfaces
+	vlan  uint16 // the innermost VLAN id, 0 none
 
 	src, dst     addr
 	sport, dport uint16
 	proto        uint8
-	id           uint32 // of the IP header
+	id           uint32 // the identification of the IP header
 	hasID        bool
+	header       []byte // of TCP or UDP, as far as captured
 
-	header  []byte // of TCP or UDP, as far as captured
-	payload []byte // as captured
-	size    int    // of the payload on the wire, ≥ len(payload)
-
-	seq, ack uint32
-	flags    uint8
-	win      uint16
+	// Segment is the rest of a TCP packet. Payload, Size and Time are also those of a UDP datagram.
+	reassembly.Segment
 }
 
-// TCP flags.
-const (
-	flagFIN = 1 << iota
-	flagSYN
-	flagRST
-	flagPSH
-	flagACK
-)
+// isSYN reports whether the packet opens a connection: SYN without ACK.
+func (p *packet) isSYN() bool { return p.Flags&(reassembly.SYN|reassembly.ACK) == reassembly.SYN }
 
-// A key names a flow in a Table: both ends, the smaller first, and where it was seen. VLANs and tunnels are left out of it: a
-// router on a trunk shows the same connection with two tags, and that is one.
-type key struct {
+// isSYNACK reports whether the packet answers a SYN.
+func (p *packet) isSYNACK() bool {
+	return p.Flags&(reassembly.SYN|reassembly.ACK) == reassembly.SYN|reassembly.ACK
+}
+
+// A flowKey identifies a flow in a Table: both ends, the smaller first, and the interface. VLANs and tunnels are left
+// out: a router on a trunk shows one connection with two tags.
+type flowKey struct {
 	a, b         addr
 	aport, bport uint16
 	proto        uint8
 	iface        uint16
 }
 
-// key gives the name of the packet's flow and which end sent it: 0 a, 1 b.
-func (p *packet) key() (key, uint8) {
-	if less(p.src, p.sport, p.dst, p.dport) {
-		return key{p.src, p.dst, p.sport, p.dport, p.proto, p.iface}, 0
+// flowKey returns the key of the packet's flow, and which end of the key sent the packet: 0 a, 1 b.
+func (p *packet) flowKey() (k flowKey, sender uint8) {
+	if endpointLess(p.src, p.sport, p.dst, p.dport) {
+		return flowKey{p.src, p.dst, p.sport, p.dport, p.proto, p.iface}, 0
 	}
-	return key{p.dst, p.src, p.dport, p.sport, p.proto, p.iface}, 1
+	return flowKey{p.dst, p.src, p.dport, p.sport, p.proto, p.iface}, 1
 }
 
-func less(a addr, aport uint16, b addr, bport uint16) bool {
+func endpointLess(a addr, aport uint16, b addr, bport uint16) bool {
 	switch {
 	case a.hi != b.hi:
 		return a.hi < b.hi
@@ -85,7 +83,7 @@ func less(a addr, aport uint16, b addr, bport uint16) bool {
 	return aport <= bport
 }
 
-// A result is what became of a packet; each is counted once under one.
+// A result is what became of a packet; each packet is counted once under one.
 type result uint8
 
 const (
@@ -101,10 +99,10 @@ const (
 	resTruncated // cut so short that its ports are missing
 	resTooDeep
 	resBadFragment
-	results
+	numResults
 )
 
-var resultNames = [results]string{
-	"tcp", "udp", "fragment", "duplicate", "icmp", "other_protocol", "not_ip", "unknown_link", "malformed", "truncated", "too_deep",
-	"bad_fragment",
+var resultNames = [numResults]string{
+	"tcp", "udp", "fragment", "duplicate", "icmp", "other_protocol", "not_ip", "unknown_link", "malformed", "truncated",
+	"too_deep", "bad_fragment",
 }

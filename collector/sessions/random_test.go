@@ -150,20 +150,20 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 			if err != nil {
 				break
 			}
-			table.p = packet{}
-			r := table.decode(p.Link, p.Data, p.Length)
-			table.frags.settle(table)
+			var got packet
+			r := table.decoder.decode(&got, p.Link, p.Data, p.Length)
+			table.decoder.frags.releaseComplete()
 			if r != resTCP && r != resUDP {
 				continue
 			}
-			agree, known := agrees(&table.p, gopacket.NewPacket(p.Data, p.Link, gopacket.DecodeOptions{Lazy: false, NoCopy: true}), p.Length > len(p.Data))
+			agree, known := agrees(&got, gopacket.NewPacket(p.Data, p.Link, gopacket.DecodeOptions{Lazy: false, NoCopy: true}), p.Length > len(p.Data))
 			switch {
 			case !known:
 				other++
 			case agree:
 				same++
 			default:
-				t.Errorf("%s, packet %d: %v:%d → %v:%d %d bytes", filepath.Base(path), n, table.p.src.netip(), table.p.sport, table.p.dst.netip(), table.p.dport, table.p.size)
+				t.Errorf("%s, packet %d: %v:%d → %v:%d %d bytes", filepath.Base(path), n, got.src.netip(), got.sport, got.dst.netip(), got.dport, got.Size)
 			}
 		}
 		_ = f.Close()
@@ -203,7 +203,7 @@ func agrees(p *packet, g gopacket.Packet, cut bool) (agree, known bool) {
 	switch l := l4.(type) {
 	case *layers.TCP:
 		sport, dport = uint16(l.SrcPort), uint16(l.DstPort)
-		if p.proto == protoTCP && (p.seq != l.Seq || p.ack != l.Ack || p.win != l.Window) {
+		if p.proto == protoTCP && (p.Seq != l.Seq || p.Ack != l.Ack || p.Window != l.Window) {
 			return false, true
 		}
 	case *layers.UDP:
@@ -215,10 +215,10 @@ func agrees(p *packet, g gopacket.Packet, cut bool) (agree, known bool) {
 	if g.Layer(layers.LayerTypePPPoE) != nil || g.Layer(layers.LayerTypeGeneve) != nil && p.sport == portGeneve {
 		return false, false // it takes padding for payload, and a source port for a tunnel
 	}
-	if g.ErrorLayer() != nil && !bytes.Equal(p.payload, l4.LayerPayload()) {
+	if g.ErrorLayer() != nil && !bytes.Equal(p.Payload, l4.LayerPayload()) {
 		return false, false
 	}
-	return src == p.src && dst == p.dst && sport == p.sport && dport == p.dport && (cut || bytes.Equal(p.payload, l4.LayerPayload())), true
+	return src == p.src && dst == p.dst && sport == p.sport && dport == p.dport && (cut || bytes.Equal(p.Payload, l4.LayerPayload())), true
 }
 
 func addrOf16(b []byte) addr {
@@ -249,13 +249,13 @@ func FuzzPackets(f *testing.F) {
 				p = shaped(p)
 			}
 			b.Packet([]string{"eth0", "docker0"}[kind/2%2], layers.LinkType(link), at, p, len(p)+int(kind&4)*100)
-			if b.bufferedBytes > cfg.Buffer+(70<<10) || len(b.flows) > cfg.MaxSessions || b.frags.cost > cfg.FragmentBuffer+(70<<10) {
-				t.Fatalf("%d bytes, %d flows, %d of fragments", b.bufferedBytes, len(b.flows), b.frags.cost)
+			if b.pool.Used() > cfg.Buffer+(70<<10) || len(b.flows) > cfg.MaxSessions || b.decoder.frags.cost > cfg.FragmentBuffer+(70<<10) {
+				t.Fatalf("%d bytes, %d flows, %d of fragments", b.pool.Used(), len(b.flows), b.decoder.frags.cost)
 			}
 		}
 		b.Close()
-		if b.bufferedBytes != 0 || len(b.flows) != 0 || b.Table.outboxEvents != 0 {
-			t.Fatalf("%d bytes, %d flows, %d events are left", b.bufferedBytes, len(b.flows), b.Table.outboxEvents)
+		if b.pool.Used() != 0 || len(b.flows) != 0 || b.outboxEvents != 0 {
+			t.Fatalf("%d bytes, %d flows, %d events are left", b.pool.Used(), len(b.flows), b.outboxEvents)
 		}
 		sessions := 0.0
 		for _, e := range b.events {

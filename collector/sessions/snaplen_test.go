@@ -6,6 +6,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tidegate/collector/reassembly"
 	"tidegate/pipeline"
 	"tidegate/protocols"
 )
@@ -39,7 +40,7 @@ func TestCutCaptureStillTells(t *testing.T) {
 			question = e.Dns.QuestionName == "shop.example" && e.Partial
 		}
 	}
-	if !request || !question || value(table.m.gaps[gapCut]) != 3 {
-		t.Errorf("request %v, question %v, %v gaps: %v", request, question, value(table.m.gaps[gapCut]), events)
+	if !request || !question || value(table.m.gaps[reassembly.GapCut]) != 3 {
+		t.Errorf("request %v, question %v, %v gaps: %v", request, question, value(table.m.gaps[reassembly.GapCut]), events)
 	}
 }

@@ -5,131 +5,136 @@ import (
 
 	"github.com/google/gopacket/layers"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/collector/reassembly"
 )
 
-// A Table is the connections of one worker.
+// A Table is the connections of one worker. It is used by one goroutine.
+//
+// Methods that take a *packet are part of the way of that packet. Methods without one also run by timers, when no
+// packet is at hand.
 type Table struct {
-	cfg    Config
-	deps   Deps
-	dedup  *DedupTable
-	number uint64 // of this Table in the process: the upper bits of its flows' numbers
-	m      *metrics
-	tally  tally
+	cfg   Config
+	deps  Deps
+	dedup *DedupTable
+	m     *tableMetrics
 
-	p             packet
-	flows         map[key]*flow
-	heap          []*flow // all flows, the one that is due next first
-	free          []*flow
-	buffering     []*flow // those that hold bytes out of order
-	bufferedBytes int     // what these bytes take
-	outboxEvents  int     // events in outboxes
-	bufs          buffers
-	frags         frags
-	dupFilter     dupFilter
+	decoder   decoder
+	dupFilter dupFilter
+	ifaces    ifaceTable
+	clock     packetClock
+	counts    packetCounts
 
-	clock          int64 // goes forward only
-	packetTime     int64 // the packet time that clock was last moved to
-	timeBeforeJump int64 // what last was before packet time was set back
-	opened         uint64
-	rngState       uint64 // state of the random numbers that pick candidates for eviction
+	flows  map[flowKey]*flow
+	timers timerHeap // all flows
+	free   []*flow   // removed flows, for reuse
+	id     uint64    // of this Table in the process: the upper bits of its flows' ids
+	opened uint64    // flows so far: the lower bits
+	random uint64    // state of the generator that picks candidates for eviction
 
-	ifaces     []iface
-	names      map[string]uint16
-	lastIface  uint16            // the interface of the last packet
-	sinceFlush int               // packets since the last flush
-	unresolved []unresolvedEvent // events that wait for a container to be known
-	closed     bool
+	streams      reassembly.Config
+	pool         *reassembly.Pool
+	outboxEvents int // events in the outboxes of all flows
+	enricher     enricher
+	closed       bool
 }
 
-// An iface is an interface that packets came from.
-type iface struct {
-	name   string
-	bridge bool
-	shared uint16 // its number in DedupTable
-}
+// lastTableID numbers the Tables of the process.
+var lastTableID atomic.Uint64
 
-var tables atomic.Uint64
-
-// New makes a Table. A zero value in cfg is its default. Tables of one registry share their counters.
+// New returns a Table. A zero value in cfg is its default. Tables of one registry share their counters.
 func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
-	cfg.fill()
-	shared := deps.Dedup
-	if shared == nil {
-		shared = NewDedupTable()
+	cfg.setDefaults()
+	dedup := deps.Dedup
+	if dedup == nil {
+		dedup = NewDedupTable()
 	}
-	return &Table{
-		cfg: cfg, deps: deps, dedup: shared, number: tables.Add(1) << 40, m: newMetrics(reg),
-		flows: map[key]*flow{}, frags: frags{m: map[fragKey]*datagram{}}, names: map[string]uint16{},
-		rngState: 0x9e3779b97f4a7c15,
+	t := &Table{
+		cfg: cfg, deps: deps, dedup: dedup, m: newTableMetrics(reg),
+		ifaces: ifaceTable{byName: map[string]uint16{}},
+		id:     lastTableID.Add(1) << 40, random: 0x9e3779b97f4a7c15,
+		streams: reassembly.Config{
+			ConnBuffer: cfg.SessionBuffer, Grace: cfg.Grace, GapTimeout: cfg.GapTimeout, KeepLast: cfg.Overlap == "last",
+		},
+		enricher: enricher{containers: deps.Containers, emit: deps.Emit, limit: cfg.Outbox},
 	}
+	t.clear()
+	return t
 }
 
-func (c *Config) fill() {
+// clear empties the Table.
+func (t *Table) clear() {
+	t.flows, t.timers, t.free = map[flowKey]*flow{}, nil, nil
+	t.pool, t.outboxEvents = reassembly.NewPool(t.cfg.Buffer), 0
+	t.decoder = decoder{newDefragmenter(&t.cfg, &t.pool.Buffers, t.m)}
+}
+
+func (c *Config) setDefaults() {
 	def := Default()
-	fill(&c.MaxSessions, def.MaxSessions)
-	fill(&c.SessionBuffer, def.SessionBuffer)
-	fill(&c.Buffer, def.Buffer)
-	fill(&c.FragmentBuffer, def.FragmentBuffer)
-	fill(&c.Outbox, def.Outbox)
-	fill(&c.TCPIdle, def.TCPIdle)
-	fill(&c.SYNTimeout, def.SYNTimeout)
-	fill(&c.UDPIdle, def.UDPIdle)
-	fill(&c.FragmentTimeout, def.FragmentTimeout)
-	fill(&c.Linger, def.Linger)
-	fill(&c.Grace, def.Grace)
-	fill(&c.GapTimeout, def.GapTimeout)
-	fill(&c.NATWait, def.NATWait)
-	fill(&c.Overlap, def.Overlap)
+	setDefault(&c.MaxSessions, def.MaxSessions)
+	setDefault(&c.SessionBuffer, def.SessionBuffer)
+	setDefault(&c.Buffer, def.Buffer)
+	setDefault(&c.FragmentBuffer, def.FragmentBuffer)
+	setDefault(&c.Outbox, def.Outbox)
+	setDefault(&c.TCPIdle, def.TCPIdle)
+	setDefault(&c.SYNTimeout, def.SYNTimeout)
+	setDefault(&c.UDPIdle, def.UDPIdle)
+	setDefault(&c.FragmentTimeout, def.FragmentTimeout)
+	setDefault(&c.Linger, def.Linger)
+	setDefault(&c.Grace, def.Grace)
+	setDefault(&c.GapTimeout, def.GapTimeout)
+	setDefault(&c.NATWait, def.NATWait)
+	setDefault(&c.Overlap, def.Overlap)
 }
 
-func fill[T comparable](v *T, def T) {
+func setDefault[T comparable](v *T, def T) {
 	var zero T
 	if *v == zero {
 		*v = def
 	}
 }
 
-// flushEvery is after how many packets the counters are told.
+// flushEvery is after how many packets the counters are flushed.
 const flushEvery = 4096
 
-// Packet takes one frame, captured on iface at the time at (ns since 1970). data is only valid during the call; wireLen is how long
-// the frame was before it was cut.
-func (t *Table) Packet(iface string, link layers.LinkType, at int64, data []byte, wireLen int) {
+// Packet takes one frame, captured on ifaceName at the packet time at. data is only valid during the call; wireLen is
+// how long the frame was before the capture cut it.
+func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []byte, wireLen int) {
 	if t.closed {
 		return
 	}
 	defer t.recoverPanic()
 	t.advanceClock(at)
-	t.p = packet{at: at, iface: t.ifaceIndex(iface)}
-	t.tally.packets[t.handleFrame(link, data, wireLen)]++
-	if len(t.frags.loaned) > 0 {
-		t.frags.settle(t)
+	p := packet{clock: t.clock.now, iface: t.ifaceIndex(ifaceName)}
+	p.Time = at
+	t.counts.results[t.handleFrame(&p, link, data, wireLen)]++
+	if len(t.decoder.frags.complete) > 0 {
+		t.decoder.frags.releaseComplete()
 	}
-	if t.sinceFlush++; t.sinceFlush >= flushEvery {
-		t.sinceFlush = 0
+	if t.counts.pending++; t.counts.pending >= flushEvery {
 		t.flushCounters()
 	}
 }
 
-// handleFrame decodes a frame and gives it to its flow.
-func (t *Table) handleFrame(link layers.LinkType, data []byte, wireLen int) result {
-	r := t.decode(link, data, wireLen)
+// handleFrame decodes a frame into p and hands p to its flow.
+func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLen int) result {
+	r := t.decoder.decode(p, link, data, wireLen)
 	switch r {
 	case resTCP:
-		if t.dupFilter.isDuplicate(t) {
+		if t.dupFilter.isDuplicate(p) {
 			return resDuplicate
 		}
-		t.handleTCP()
+		t.handleTCP(p)
 	case resUDP:
-		if t.dupFilter.isDuplicate(t) {
+		if t.dupFilter.isDuplicate(p) {
 			return resDuplicate
 		}
-		t.handleUDP()
+		t.handleUDP(p)
 	}
 	return r
 }
 
-// Tick tells that packet time has come to now though no packet came.
+// Tick advances packet time to now, though no packet came.
 func (t *Table) Tick(now int64) {
 	if t.closed {
 		return
@@ -137,22 +142,20 @@ func (t *Table) Tick(now int64) {
 	defer t.recoverPanic()
 	t.advanceClock(now)
 	t.flushCounters()
-	if len(t.unresolved) > 0 {
-		t.retryUnresolved(false)
-	}
+	t.enricher.retryUnresolved(t.clock.now, false)
 }
 
-// recoverPanic makes a panic, which is an error of ours that some input found, cost the sessions that are open and not the process.
+// recoverPanic keeps a panic, which is a fault of this program that some input found, from ending the process. It
+// costs the sessions that are open.
 func (t *Table) recoverPanic() {
 	if r := recover(); r == nil {
 		return
 	}
 	t.m.panics.Inc()
-	for _, f := range t.heap {
-		t.dedup.release(f)
+	for _, f := range t.timers {
+		t.dedup.release(f.dedup.held(), f.id)
 	}
-	t.flows, t.heap, t.free, t.buffering = map[key]*flow{}, nil, nil, nil
-	t.bufferedBytes, t.outboxEvents, t.bufs, t.frags = 0, 0, buffers{}, frags{m: map[fragKey]*datagram{}}
+	t.clear()
 	t.flushCounters()
 }
 
@@ -162,122 +165,95 @@ func (t *Table) Close() {
 		return
 	}
 	t.closed = true
-	for len(t.heap) > 0 {
-		f := t.heap[len(t.heap)-1]
+	for len(t.timers) > 0 {
+		f := t.timers[len(t.timers)-1]
 		if !f.dead {
 			t.finishFlow(f, "")
 		}
-		t.removeFlow(f, true)
+		t.removeFlow(f, keepClaims)
 	}
 	t.flushCounters()
-	t.retryUnresolved(true)
+	t.enricher.retryUnresolved(t.clock.now, true)
 }
-
-// maxBack is how far packet times may go back without being a clock that was set back.
-const maxBack = int64(10e9)
 
 // advanceClock moves the clock and does what is due.
 func (t *Table) advanceClock(at int64) {
-	switch d := at - t.packetTime; {
-	case t.packetTime == 0:
-		t.packetTime = at
-		t.clock = 1
-	case d > maxBack && t.timeBeforeJump != 0 && max(at-t.timeBeforeJump, t.timeBeforeJump-at) < maxBack:
-		t.clock += max(at-t.timeBeforeJump, 0) // back from where a few packets with wrong times had led
-		t.packetTime, t.timeBeforeJump = at, 0
-	case d > 0:
-		t.clock += min(d, int64(24*3600e9))
-		t.packetTime = at
-	case d < -maxBack:
-		t.packetTime, t.timeBeforeJump = at, t.packetTime
+	t.clock.advance(at)
+	for len(t.timers) > 0 && t.timers[0].due <= t.clock.now {
+		t.runTimers(t.timers[0])
 	}
-	for len(t.heap) > 0 && t.heap[0].due <= t.clock {
-		t.runTimers(t.heap[0])
-	}
-	if t.frags.head < len(t.frags.line) {
-		t.frags.expire(t)
-	}
+	t.decoder.frags.expire(t.clock.now)
 }
 
-// ifaceIndex gives the number of an interface.
-func (t *Table) ifaceIndex(name string) uint16 {
-	if int(t.lastIface) < len(t.ifaces) && t.ifaces[t.lastIface].name == name {
-		return t.lastIface
-	}
-	i, ok := t.names[name]
-	if !ok {
-		if len(t.ifaces) >= 1<<15 { // more than a host has: a hostile capture file
-			return 0
-		}
-		i = uint16(len(t.ifaces))
-		t.ifaces = append(t.ifaces, iface{name: name, bridge: t.deps.Bridge != nil && t.deps.Bridge(name), shared: t.dedup.iface(name)})
-		t.names[name] = i
-	}
-	t.lastIface = i
-	return i
-}
-
-// openFlow makes the flow of the packet at hand.
-func (t *Table) openFlow(k key, side uint8) *flow {
-	if len(t.heap) >= t.cfg.MaxSessions {
+// openFlow returns the new flow of p, sent by the end sender of k. It is pending, primary or already a duplicate.
+func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
+	if len(t.timers) >= t.cfg.MaxSessions {
 		t.evictFlow()
 	}
 	var f *flow
 	if n := len(t.free); n > 0 {
 		f, t.free = t.free[n-1], t.free[:n-1]
 	} else {
-		f = &flow{t: t}
-		f.emit = f.emitEvent
+		f = newFlow(t)
 	}
+	f.stream.Init(&t.streams, t.pool, f)
 	t.opened++
-	f.key, f.number = k, t.number+t.opened
-	f.first, f.last, f.seen, f.opened = t.p.at, t.p.at, t.clock, t.clock
-	f.half[0].fin, f.half[1].fin = -1, -1
-	f.half[0].scale, f.half[1].scale = -1, -1
-	f.vlan = t.p.vlan
-	f.due = t.clock + int64(t.cfg.SYNTimeout)
+	f.key, f.id = k, t.id+t.opened
+	f.first, f.last, f.lastSeen = p.Time, p.Time, t.clock.now
+	f.vlan = p.vlan
+	f.due = t.clock.now + int64(t.cfg.SYNTimeout)
 	t.flows[k] = f
-	t.push(f)
+	t.timers.insert(f)
 	if k.proto == protoTCP {
 		t.m.opened[0].Inc()
 	} else {
 		t.m.opened[1].Inc()
 	}
-	f.guessDirection(side)
+	f.guessDirection(p, sender)
 	f.claimFirst()
 	return f
 }
 
-// timeWait is how long a flow that has been told is remembered, so that its last packets do not begin a new one and other
-// interfaces' copies still find who spoke for it.
+// timeWait is how long a flow stays after its event was emitted, so that its last packets do not begin a new one and
+// the copies of other interfaces find its claim.
 const timeWait = int64(5e9)
 
-// finishFlow ends f and tells its session; f stays in the Table as a dead one. state "" is what it looks like: shutdown, unless it closed.
+// finishFlow ends f and emits its session; f stays in the Table as a dead one. state "" means that f decides: shutdown,
+// unless it was closing.
 func (t *Table) finishFlow(f *flow, state string) {
-	f.flushStreams()
-	f.closeConn()
+	f.stream.Flush()
+	f.closeProtocol()
 	f.emitSession(state)
 	f.dead = true
-	t.dedup.end(f)
-	f.due = t.clock + timeWait
-	t.fix(f)
+	t.dedup.end(f.dedup.held(), f.id, f.last)
+	f.due = t.clock.now + timeWait
+	t.timers.update(f)
 }
 
-// removeFlow takes a dead flow out of the Table. keep leaves its claim in DedupTable.
-func (t *Table) removeFlow(f *flow, keep bool) {
-	if !keep {
-		t.dedup.release(f)
+// claimsOnRemove says what becomes of the claims of a flow that is removed.
+type claimsOnRemove bool
+
+const (
+	keepClaims    claimsOnRemove = false // they expire by themselves
+	releaseClaims claimsOnRemove = true
+)
+
+// removeFlow takes a dead flow out of the Table.
+func (t *Table) removeFlow(f *flow, claims claimsOnRemove) {
+	if claims == releaseClaims {
+		f.releaseClaims()
 	}
 	if t.flows[f.key] == f {
 		delete(t.flows, f.key)
 	}
-	t.remove(f)
+	t.timers.remove(f)
 	f.reset()
 	if len(t.free) < maxFreeFlows {
 		t.free = append(t.free, f)
 	}
 }
 
+// maxFreeFlows is how many removed flows are kept for reuse.
 const maxFreeFlows = 4096
 
 // replaceFlow ends f because its tuple begins a new connection.
@@ -285,72 +261,59 @@ func (t *Table) replaceFlow(f *flow, state string) {
 	if !f.dead {
 		t.finishFlow(f, state)
 	}
-	t.removeFlow(f, false)
+	t.removeFlow(f, releaseClaims)
 }
 
-// runTimers does what the time of f has come for.
+// runTimers does what is due for f.
 func (t *Table) runTimers(f *flow) {
 	if f.dead {
-		t.removeFlow(f, false)
+		t.removeFlow(f, releaseClaims)
 		return
 	}
-	if len(f.outbox) > 0 && t.clock >= f.outboxRetry {
-		f.outboxRetry = t.clock + outboxRetryEvery
-		if t.clock >= f.outboxDeadline {
-			f.resolveDedup(true, "timeout")
+
+	// What decides whether its events are emitted comes first: the end of the flow decides it in any case.
+	if len(f.outbox.events) > 0 && t.clock.now >= f.outbox.retryAt {
+		f.outbox.retryAt = t.clock.now + outboxRetryEvery
+		if t.clock.now >= f.outbox.deadline {
+			f.resolveDedup(true, decidedByTimeout)
 		} else {
-			f.resolveDedup(false, "mapping")
+			f.resolveDedup(false, decidedByMapping)
 		}
 	}
-	if end := f.endTime(); t.clock >= end {
+	if t.clock.now >= f.endTime() {
 		t.finishFlow(f, f.closedState())
 		return
 	}
 	if f.key.proto == protoTCP {
-		f.releaseExpired()
+		f.stream.Release(t.clock.now)
 	}
-	if f.conn != nil && t.clock >= f.tickDue {
-		f.tickConn()
+	if f.conn != nil && t.clock.now >= f.tickDue {
+		f.tickProtocol()
 	}
 	f.closeIfDuplicate()
 	f.schedule()
 }
 
-// evictFlow makes room for a flow: of a few picked at random, the one that says least.
+// evictFlow makes room for a flow: of a few picked at random, the least valuable goes.
 func (t *Table) evictFlow() {
 	var worst *flow
-	low := int64(0)
+	lowest := int64(0)
 	for range 16 {
-		f := t.heap[t.random(len(t.heap))]
-		if v := f.evictionValue(); worst == nil || v < low {
-			worst, low = f, v
+		f := t.timers[t.pick(len(t.timers))]
+		if v := f.evictionValue(); worst == nil || v < lowest {
+			worst, lowest = f, v
 		}
 	}
 	if !worst.dead {
 		t.finishFlow(worst, stateEvicted)
 	}
-	t.removeFlow(worst, false)
+	t.removeFlow(worst, releaseClaims)
 }
 
-// random is xorshift; the same packets evict the same flows.
-func (t *Table) random(n int) int {
-	t.rngState ^= t.rngState << 13
-	t.rngState ^= t.rngState >> 7
-	t.rngState ^= t.rngState << 17
-	return int(t.rngState % uint64(n))
-}
-
-// freeBuffers frees memory of segments out of order: the flow that holds most, of a few, gives up its gaps.
-func (t *Table) freeBuffers() {
-	for t.bufferedBytes > t.cfg.Buffer && len(t.buffering) > 0 {
-		var most *flow
-		for range 8 {
-			if f := t.buffering[t.random(len(t.buffering))]; most == nil || f.bufferedBytes > most.bufferedBytes {
-				most = f
-			}
-		}
-		for most.bufferedBytes > 0 {
-			most.giveUpOldest(gapBudget)
-		}
-	}
+// pick returns a number below n, by xorshift: the same packets evict the same flows.
+func (t *Table) pick(n int) int {
+	t.random ^= t.random << 13
+	t.random ^= t.random >> 7
+	t.random ^= t.random << 17
+	return int(t.random % uint64(n))
 }

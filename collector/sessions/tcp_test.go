@@ -418,7 +418,7 @@ func TestMuchWasNotCaptured(t *testing.T) {
 func TestAnErrorOfOursCostsTheSessionsOnly(t *testing.T) {
 	b := newBench(t, Config{}, Deps{}).hello()
 	for _, f := range b.flows {
-		f.t = nil
+		f.stream = nil
 	}
 	b.sent(">", "A", 0, 0, "abc")
 	if n := value(b.m.panics); n != 1 {

@@ -84,8 +84,8 @@ func TestSmallBudgets(t *testing.T) {
 	g.reorder, g.lose = 0.3, 0.05
 	g.generate(300)
 	_, _, table := g.counted(Config{MaxSessions: 16, SessionBuffer: 64 << 10, Buffer: 128 << 10})
-	if table.bufferedBytes != 0 || len(table.flows) != 0 || len(table.buffering) != 0 {
-		t.Errorf("%d bytes, %d flows, %d in line are left", table.bufferedBytes, len(table.flows), len(table.buffering))
+	if table.pool.Used() != 0 || len(table.flows) != 0 || table.pool.Holders() != 0 {
+		t.Errorf("%d bytes, %d flows, %d in line are left", table.pool.Used(), len(table.flows), table.pool.Holders())
 	}
 }
 
@@ -167,9 +167,10 @@ func BenchmarkTable(b *testing.B) {
 func BenchmarkDecode(b *testing.B) {
 	g := newTraffic(b, 3).generate(50)
 	table := New(Config{}, Deps{}, nil)
+	var got packet
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		p := &g.packets[i%len(g.packets)]
-		table.decode(layers.LinkTypeEthernet, p.data, len(p.data))
+		table.decoder.decode(&got, layers.LinkTypeEthernet, p.data, len(p.data))
 	}
 }

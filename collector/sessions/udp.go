@@ -1,46 +1,44 @@
 package sessions
 
-import "tidegate/protocols"
+import (
+	"tidegate/collector/reassembly"
+	"tidegate/protocols"
+)
 
-// handleUDP takes the datagram at hand.
-func (t *Table) handleUDP() {
-	p := &t.p
-	k, side := p.key()
+// handleUDP hands a datagram to its flow, which it opens if there is none.
+func (t *Table) handleUDP(p *packet) {
+	k, sender := p.flowKey()
 	f := t.flows[k]
 	if f != nil && f.dead {
 		t.replaceFlow(f, "")
 		f = nil
 	}
-	fresh := f == nil
-	if fresh {
-		f = t.openFlow(k, side)
-		f.openConn(0, false)
+	isNew := f == nil
+	if isNew {
+		f = t.openFlow(p, k, sender)
+		f.openProtocol(0, false)
 	}
-	d := protocols.Dir(side ^ f.side)
-	f.seen, f.last = t.clock, max(f.last, p.at)
-	h := &f.half[d]
-	h.packets++
-	h.bytes += uint64(p.size)
-	if f.dedup == duplicate {
+	d := reassembly.Dir(sender ^ f.clientSide)
+	f.lastSeen, f.last = t.clock.now, max(f.last, p.Time)
+	side := &f.stats.sides[d]
+	side.packets++
+	side.bytes += uint64(p.Size)
+	if f.dedup.state == duplicate {
 		return
 	}
-	f.addHistory('D', d)
-	if d == protocols.Client && f.requestAt == 0 {
-		f.requestAt = p.at
-	} else if d == protocols.Server && f.replyAt == 0 && f.requestAt != 0 {
-		f.replyAt = p.at
+
+	f.stats.addPayload(d, p.Time)
+	if cut := p.Size - len(p.Payload); cut > 0 { // the capture cut it; of a DNS message the question is in front
+		side.missing += uint64(cut)
+		t.m.gaps[reassembly.GapCut].Inc()
+		t.m.gapBytes[reassembly.GapCut].Add(float64(cut))
+		f.stats.history.add('G', d)
 	}
-	if lost := p.size - len(p.payload); lost > 0 { // the capture cut it; of DNS the question is in front
-		h.missing += uint64(lost)
-		t.m.gaps[gapCut].Inc()
-		t.m.gapBytes[gapCut].Add(float64(lost))
-		f.addHistory('G', d)
-	}
-	if f.conn != nil && len(p.payload) > 0 {
-		f.conn.Datagram(d, p.payload, p.at)
+	if f.conn != nil && len(p.Payload) > 0 {
+		f.conn.Datagram(protocols.Dir(d), p.Payload, p.Time)
 	}
 	f.closeIfDuplicate()
-	if fresh || len(f.outbox) > 0 {
+	if isNew || len(f.outbox.events) > 0 {
 		f.schedule()
 	}
 }

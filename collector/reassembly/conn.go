@@ -1,0 +1,277 @@
+package reassembly
+
+import "math"
+
+// A Conn is one TCP connection. The zero value is not ready: call Init.
+type Conn struct {
+	cfg     *Config
+	pool    *Pool
+	handler Handler
+
+	half        [2]halfStream // by Dir
+	now         int64         // the clock, as of the last call of Segment, Follow or Release
+	rtt         int64
+	buffered    int // the cost of what waits
+	holderIndex int // place in Pool.holders, plus one; 0 not there
+
+	established  bool
+	closing      bool
+	closingSince int64 // of the clock
+	resetBy      uint8 // 1 + Dir of the side whose RST was accepted first; 0 none
+	resetOffset  int64 // of that RST: data from its sender at or behind it shows that the RST was not accepted
+}
+
+// Init makes c ready for a new connection. Memory that c owns is kept; bytes that wait are not given back, so
+// Flush or Discard come before.
+func (c *Conn) Init(cfg *Config, pool *Pool, handler Handler) {
+	w0, w1 := reusable(c.half[0].waiting), reusable(c.half[1].waiting)
+	*c = Conn{cfg: cfg, pool: pool, handler: handler}
+	for d := range c.half {
+		c.half[d].fin, c.half[d].windowScale = -1, -1
+	}
+	c.half[0].waiting, c.half[1].waiting = w0, w1
+}
+
+// reusable returns s emptied, or nil if it is too large to be kept.
+func reusable(s []waitingSegment) []waitingSegment {
+	if cap(s) > 32 {
+		return nil
+	}
+	return s[:0]
+}
+
+// BeginAfterSYN starts a connection whose SYN, sent by d, was seen before c was made: first is the sequence number
+// behind it.
+func (c *Conn) BeginAfterSYN(d Dir, first uint32) {
+	h := &c.half[d]
+	h.setBase(first)
+	h.syn, h.packets = true, 1
+}
+
+// SetRTT sets the round-trip time. A segment that fills a gap later than that is taken for a retransmission.
+func (c *Conn) SetRTT(rtt int64) { c.rtt = rtt }
+
+// Segment takes a segment that d sent. now is a clock that goes forward only; the grace and the timeout of gaps go
+// by it.
+func (c *Conn) Segment(d Dir, s *Segment, now int64) {
+	c.now = now
+	c.half[d].packets++
+	switch {
+	case s.has(SYN):
+		c.handleSYN(d, s)
+	case s.has(RST):
+		c.handleRST(d, s)
+	default:
+		c.handleSegment(d, s)
+	}
+	if c.Incomplete() {
+		c.startGrace()
+	}
+}
+
+// Follow takes a segment of a connection whose bytes are of no interest, since another Conn has them. It only keeps
+// track of what Established, Ended and Packets return.
+func (c *Conn) Follow(d Dir, s *Segment, now int64) {
+	c.now = now
+	c.half[d].packets++
+	if s.has(ACK) && !s.has(SYN) {
+		c.established = true
+	}
+	if s.has(FIN) {
+		c.half[d].ended = true
+	}
+	if s.has(RST) || c.half[0].ended && c.half[1].ended {
+		c.startClosing()
+	}
+}
+
+// Established reports whether a segment was answered.
+func (c *Conn) Established() bool { return c.established }
+
+// Closing reports whether the connection was reset or both directions are complete, and since when by the clock.
+func (c *Conn) Closing() (since int64, closing bool) { return c.closingSince, c.closing }
+
+// Ended reports whether d is complete.
+func (c *Conn) Ended(d Dir) bool { return c.half[d].ended }
+
+// ResetBy returns the side whose RST closed the connection.
+func (c *Conn) ResetBy() (d Dir, ok bool) { return Dir(c.resetBy - 1), c.resetBy != 0 }
+
+// Packets returns how many segments d has sent.
+func (c *Conn) Packets(d Dir) uint64 { return c.half[d].packets }
+
+// SYNSeen reports whether the SYN of d was seen.
+func (c *Conn) SYNSeen(d Dir) bool { return c.half[d].syn }
+
+// HasSent reports whether bytes or the FIN of d were seen.
+func (c *Conn) HasSent(d Dir) bool { return c.half[d].top > 0 }
+
+// FirstSeq returns the sequence number of the first byte of d, if it is known.
+func (c *Conn) FirstSeq(d Dir) (seq uint32, known bool) { return c.half[d].base, c.half[d].based }
+
+// Buffered returns the cost of the bytes that wait.
+func (c *Conn) Buffered() int { return c.buffered }
+
+// Incomplete reports whether bytes wait, or acknowledged bytes are missing.
+func (c *Conn) Incomplete() bool { return c.half[0].incomplete() || c.half[1].incomplete() }
+
+// startClosing begins the state closing.
+func (c *Conn) startClosing() {
+	if !c.closing {
+		c.closing, c.closingSince = true, c.now
+	}
+}
+
+// handleSYN takes a SYN, with or without ACK.
+func (c *Conn) handleSYN(d Dir, s *Segment) {
+	h, o := &c.half[d], &c.half[d^1]
+	base := s.Seq + 1
+	answer := s.has(ACK)
+
+	// Find out whether the SYN is the first one of its side, the same once more, or another.
+	switch {
+	case h.syn && h.base == base:
+		if answer {
+			c.handler.Observe(d, RepeatedSYNACK, s.Time)
+		} else {
+			c.handler.Observe(d, RepeatedSYN, s.Time)
+		}
+	case h.syn && answer && h.top == 0 && o.ack == 0 && !c.established:
+		h.otherBase, h.hasOtherBase = base, true // two answers: the client's ACK shows which one counts
+		return
+	case h.based && h.base != base:
+		return // in the middle of a stream: it does not belong to this connection
+	default:
+		if !h.based {
+			h.setBase(base)
+		}
+		h.syn = true
+		if answer {
+			c.handler.Observe(d, FirstSYNACK, s.Time)
+		} else {
+			c.handler.Observe(d, FirstSYN, s.Time)
+		}
+	}
+
+	// From here on base is the base of h. Offset 0 is the first byte behind the SYN.
+	h.setWindow(s.Window, true)
+	h.readOptions(s.Options)
+	if answer {
+		if !o.based {
+			o.setBase(s.Ack)
+		}
+		o.acknowledge(o.offset(s.Ack), h)
+	}
+	if s.Size > 0 { // TCP Fast Open, RFC 7413
+		c.handleData(d, s, 0, 0)
+	}
+	if s.has(FIN) {
+		c.handleFIN(d, s, int64(s.Size), 0)
+		c.deliverReady()
+	}
+}
+
+// handleSegment takes a segment that is neither SYN nor RST.
+func (c *Conn) handleSegment(d Dir, s *Segment) {
+	h, o := &c.half[d], &c.half[d^1]
+	if !h.based {
+		c.startMidStream(d, s)
+	}
+	off := h.offset(s.Seq)
+
+	// The acknowledgement comes first: it says what of the other direction must be delivered before this segment.
+	need := int64(0)
+	if s.has(ACK) {
+		need = c.handleACK(d, s)
+	}
+	if h.setWindow(s.Window, false) {
+		c.handler.Observe(d, ZeroWindow, s.Time)
+	}
+
+	switch {
+	case s.Size == 1 && off == h.next-1 && !s.has(FIN):
+		return // a keep-alive (RFC 1122, section 4.2.3.6), whose byte means nothing
+	case s.Size > 0:
+		c.handleData(d, s, off, need)
+	case s.has(ACK) && !s.has(FIN):
+		c.handler.Observe(d, PureACK, s.Time)
+	}
+	if s.has(FIN) {
+		c.handleFIN(d, s, off+int64(s.Size), need)
+	}
+
+	// What was delivered or acknowledged may have been what other segments, or a FIN, waited for.
+	if c.buffered > 0 || h.fin >= 0 || o.fin >= 0 || o.incomplete() || h.incomplete() {
+		c.deliverReady()
+	}
+}
+
+// startMidStream begins a direction whose SYN was not seen at the segment s.
+func (c *Conn) startMidStream(d Dir, s *Segment) {
+	h, o := &c.half[d], &c.half[d^1]
+	h.setBase(s.Seq)
+	if s.has(ACK) && !o.based {
+		o.setBase(s.Ack)
+	}
+}
+
+// handleACK takes the acknowledgement that d sends. It returns how much of the other direction must be delivered
+// before the segment.
+func (c *Conn) handleACK(d Dir, s *Segment) int64 {
+	h, o := &c.half[d], &c.half[d^1]
+	if !o.based {
+		o.setBase(s.Ack)
+	}
+	if o.hasOtherBase {
+		if o.otherBase == s.Ack {
+			o.base = s.Ack
+		}
+		o.hasOtherBase = false
+	}
+	off := o.offset(s.Ack)
+	if o.packets > 0 || h.packets > 8 {
+		c.established = true
+	}
+	return o.acknowledge(off, h)
+}
+
+// handleFIN takes a FIN at the offset end.
+func (c *Conn) handleFIN(d Dir, s *Segment, end, need int64) {
+	h := &c.half[d]
+	c.handler.Observe(d, CloseRequest, s.Time)
+	if !h.ended && end >= h.next && end-h.top <= maxWindow {
+		h.fin, h.finNeed = end, need
+		h.ack = min(h.ack, end)
+		h.top = max(h.top, end)
+	}
+}
+
+// handleRST takes a RST. It counts when its number lies in the window (RFC 5961, section 3). A receiver that is
+// stricter goes on, and then so does c, as soon as the sender of the RST sends something new (handleData).
+func (c *Conn) handleRST(d Dir, s *Segment) {
+	h, o := &c.half[d], &c.half[d^1]
+	switch {
+	case !h.based && o.based: // it answers a SYN, or a segment in the middle of a stream
+		if s.has(ACK) && o.offset(s.Ack) < -1 {
+			return
+		}
+		c.resetOffset = math.MaxInt32
+	case !h.based:
+		c.startMidStream(d, s)
+		c.resetOffset = 0
+	default:
+		off := h.offset(s.Seq)
+		refusal := s.Seq == 0 && s.has(ACK) && !h.syn && h.top == 0 // a host that answers a SYN numbers its RST 0
+		low, high := min(h.ack, h.next)-1, max(h.top, h.ack)+h.sendLimit(o)
+		if !refusal && (off < low || off > high) {
+			c.handler.Observe(d, OutsideWindow, s.Time)
+			return
+		}
+		c.resetOffset = off
+	}
+	c.handler.Observe(d, ValidReset, s.Time)
+	if c.resetBy == 0 {
+		c.resetBy = uint8(d) + 1
+	}
+	c.startClosing()
+}

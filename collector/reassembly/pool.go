@@ -1,0 +1,117 @@
+package reassembly
+
+// A Pool is the memory that the Conns of one goroutine share: buffers for bytes out of order, and a limit on what
+// they take together.
+type Pool struct {
+	Buffers
+
+	limit   int
+	used    int     // the cost of what waits in all Conns
+	holders []*Conn // those in which something waits; Conn.holderIndex is the place in it
+	random  uint64  // state of the generator that samples holders
+}
+
+// NewPool returns a Pool whose Conns may hold limit bytes together.
+func NewPool(limit int) *Pool { return &Pool{limit: limit, random: 0x9e3779b97f4a7c15} }
+
+// Used returns the cost of all bytes that wait.
+func (p *Pool) Used() int { return p.used }
+
+// Holders returns how many Conns have bytes that wait.
+func (p *Pool) Holders() int { return len(p.holders) }
+
+// charge accounts for n more bytes that wait in c, or fewer, and keeps the list of holders.
+func (p *Pool) charge(c *Conn, n int) {
+	c.buffered += n
+	p.used += n
+	switch {
+	case c.buffered > 0 && c.holderIndex == 0:
+		p.holders = append(p.holders, c)
+		c.holderIndex = len(p.holders)
+	case c.buffered == 0 && c.holderIndex > 0:
+		last := p.holders[len(p.holders)-1]
+		p.holders[c.holderIndex-1] = last
+		last.holderIndex = c.holderIndex
+		p.holders[len(p.holders)-1] = nil
+		p.holders = p.holders[:len(p.holders)-1]
+		c.holderIndex = 0
+	}
+}
+
+// relieve gives up gaps until the Pool is within its limit. Of a few Conns picked at random the one that holds most
+// loses all of its gaps: a search for the largest of all would cost more than it frees.
+func (p *Pool) relieve() {
+	for p.used > p.limit && len(p.holders) > 0 {
+		var largest *Conn
+		for range 8 {
+			if c := p.holders[p.pick(len(p.holders))]; largest == nil || c.buffered > largest.buffered {
+				largest = c
+			}
+		}
+		for largest.buffered > 0 {
+			largest.giveUpOldest(GapBudget)
+		}
+	}
+}
+
+// pick returns a number below n, by xorshift: the same segments relieve the same Conns.
+func (p *Pool) pick(n int) int {
+	p.random ^= p.random << 13
+	p.random ^= p.random >> 7
+	p.random ^= p.random << 17
+	return int(p.random % uint64(n))
+}
+
+// Buffers is a pool of byte slices in three sizes.
+type Buffers struct {
+	free [len(bufferSizes)][][]byte
+}
+
+// bufferSizes are those of a short message, of a frame, and of the largest segment that offloading makes.
+var bufferSizes = [...]int{256, 2 << 10, 66 << 10}
+
+// maxFree is how many free buffers of each size are kept.
+var maxFree = [...]int{4096, 2048, 64}
+
+// BufferOverhead is what the bookkeeping of a buffer costs.
+const BufferOverhead = 96
+
+func sizeClass(n int) int {
+	for i, size := range bufferSizes {
+		if n <= size {
+			return i
+		}
+	}
+	return len(bufferSizes)
+}
+
+// BufferCost returns what a buffer for n bytes is charged: the memory that the buffer takes, not the bytes that lie
+// in it, so that many small segments do not take more than the budget says.
+func BufferCost(n int) int {
+	if i := sizeClass(n); i < len(bufferSizes) {
+		return bufferSizes[i] + BufferOverhead
+	}
+	return n + BufferOverhead
+}
+
+// Get returns a slice of n bytes.
+func (p *Buffers) Get(n int) []byte {
+	i := sizeClass(n)
+	if i == len(bufferSizes) {
+		return make([]byte, n)
+	}
+	if l := len(p.free[i]); l > 0 {
+		b := p.free[i][l-1]
+		p.free[i] = p.free[i][:l-1]
+		return b[:n]
+	}
+	return make([]byte, n, bufferSizes[i])
+}
+
+// Put takes back a slice that Get returned.
+func (p *Buffers) Put(b []byte) {
+	i := sizeClass(cap(b))
+	if i < len(bufferSizes) && cap(b) == bufferSizes[i] && len(p.free[i]) < maxFree[i] {
+		p.free[i] = append(p.free[i], b)
+	}
+}

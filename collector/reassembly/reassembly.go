@@ -1,0 +1,134 @@
+// Package reassembly puts the bytes of TCP connections into order.
+//
+// It knows sequence numbers and bytes, and nothing of frames, addresses, clocks or protocols. collector/sessions
+// decodes packets, finds the connection of each, and calls Conn.Segment; the Conn calls its Handler with the bytes
+// of both directions in order, with the gaps between them, and with what the statistics of a session count. Within
+// one call of Segment, Release or Flush the Handler may be called any number of times; it must not call the Conn.
+//
+//	Segment ─▶ conn.go     SYN, ACK, FIN, RST
+//	           stream.go   in order: straight to Handler.Data; delivered before: compared; else
+//	           reorder.go  waits, until it is in order or its gap is given up
+//	           pool.go     the memory of what waits, in one Conn and in all of a worker
+//
+// # Offsets
+//
+// A position in a direction is a 64-bit offset. Offset 0 is the byte behind the SYN, or the first byte that was
+// seen. A 32-bit sequence number stands for the offset nearest to the next byte that is to be delivered, so the
+// wrap at 2^32 needs no case of its own. A FIN takes one offset, as it takes one sequence number.
+//
+// # Order
+//
+// Three rules decide when bytes are delivered.
+//
+//   - Bytes that are next in order go to the Handler at once, as a slice of Segment.Payload, without a copy.
+//   - A gap is given up when its bytes have been acknowledged for longer than Config.Grace: a capture often sees a
+//     segment later than the acknowledgement that covers it. Without an acknowledgement it is given up when the
+//     bytes behind it have waited for Config.GapTimeout, or when memory runs out.
+//   - A segment waits while bytes that it acknowledges are missing from the other direction. A parser therefore
+//     never sees a reply before its request. A direction of which no segment was ever seen is not waited for.
+//
+// # States of a connection
+//
+//	new ──SYN, or any segment──▶ open ──acknowledged──▶ established
+//	any ──valid RST, or both ends delivered──▶ closing
+//	closing ──data behind the RST from its sender──▶ as before (the receiver did not accept the RST)
+//
+// The caller decides when a closing connection is over, and calls Flush.
+//
+// # Bounds
+//
+// A Conn keeps at most Config.ConnBuffer bytes and maxSegments segments of a direction; all Conns of a Pool keep at
+// most the Pool's limit. The cost of a segment is that of its buffer. Beyond a bound the oldest gap is given up.
+//
+// A Conn and its Pool are used by one goroutine. The path of bytes in order does not allocate.
+package reassembly
+
+import "time"
+
+// A Dir is a direction of a connection, 0 or 1. It names the side that sent.
+type Dir uint8
+
+// Flags of a TCP header.
+const (
+	FIN = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+)
+
+// A Segment is what a Conn needs of a TCP segment.
+type Segment struct {
+	Seq, Ack uint32
+	Flags    uint8
+	Window   uint16 // as in the header, not scaled
+	Options  []byte // of the header, as far as captured
+	Payload  []byte // as captured; valid until Conn.Segment returns
+	Size     int    // of the payload on the wire, ≥ len(Payload)
+	Time     int64  // ns; Handler.Data gets it back with the segment's bytes
+}
+
+func (s *Segment) has(flag uint8) bool { return s.Flags&flag != 0 }
+
+// A Handler receives the streams of one Conn.
+type Handler interface {
+	// Data takes the next bytes of a direction. b is valid until Data returns; at is the Time of its Segment.
+	Data(d Dir, b []byte, at int64)
+	// Gap reports that the next n bytes of a direction will never come.
+	Gap(d Dir, n int, why GapReason)
+	// End reports that a direction is complete: everything before its FIN was delivered or given up.
+	End(d Dir)
+	// Observe reports what was found about a segment; at is the Time of the segment.
+	Observe(d Dir, o Observation, at int64)
+}
+
+// An Observation is a property of one segment that statistics count. A segment may have several.
+type Observation uint8
+
+// Observations.
+const (
+	FirstSYN        Observation = iota // the first SYN of its side
+	FirstSYNACK                        // the same of one that answers
+	RepeatedSYN                        // a SYN with the number of the one before
+	RepeatedSYNACK                     //
+	Data                               // payload, new or not
+	PureACK                            // an acknowledgement without payload
+	CloseRequest                       // a FIN
+	ValidReset                         // a RST in the window
+	Retransmission                     // bytes that were sent before
+	Reordered                          // bytes that were overtaken by later ones
+	OverlapConflict                    // bytes that differ from what was captured before in their place
+	ZeroWindow                         // the window of its sender has just closed
+	OutsideWindow                      // dropped: outside the window of its receiver
+	BeforeStart                        // dropped: before the first byte of a stream whose beginning was not seen
+)
+
+// A GapReason is why bytes were given up.
+type GapReason uint8
+
+// Reasons of gaps.
+const (
+	GapAcked   GapReason = iota // the receiver acknowledged bytes that were not captured
+	GapTimeout                  // nobody acknowledged them, and what lies behind waited too long
+	GapBudget                   // what lies behind took too much memory
+	GapCut                      // the capture cut the packet
+	GapClose                    // the connection is over
+	GapResync                   // the sequence numbers went on somewhere else
+	NumGapReasons
+)
+
+var gapReasonNames = [NumGapReasons]string{"acknowledged", "timeout", "budget", "cut", "close", "resync"}
+
+func (r GapReason) String() string { return gapReasonNames[r] }
+
+// Config bounds the Conns that share it.
+type Config struct {
+	// ConnBuffer is how many bytes out of order may wait in one Conn.
+	ConnBuffer int
+	// Grace is how long bytes that the receiver has acknowledged may still be on their way to us.
+	Grace time.Duration
+	// GapTimeout is how long bytes wait behind a gap that nobody has acknowledged.
+	GapTimeout time.Duration
+	// KeepLast has the later bytes win where segments that wait overlap and differ. Delivered bytes always stay.
+	KeepLast bool
+}

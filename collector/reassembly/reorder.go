@@ -1,0 +1,315 @@
+package reassembly
+
+import (
+	"math"
+	"slices"
+)
+
+// insertSegment keeps the bytes b, from s.off to end, as far as they do not lie in segments that wait already.
+func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
+	h := &c.half[d]
+	if h.front > 0 && h.front*2 >= len(h.waiting) {
+		h.waiting, h.front = h.waiting[:copy(h.waiting, h.waiting[h.front:])], 0
+	}
+	off, conflict := s.off, false
+	insert := func(i int, to int64) { // keeps [off, to)
+		n := s
+		n.off = off
+		n.b = c.pool.Get(clip(b, to-off))
+		copy(n.b, b)
+		n.lost = int(to-off) - len(n.b)
+		h.waiting = slices.Insert(h.waiting, i, n)
+		c.pool.charge(c, BufferCost(len(n.b)))
+	}
+
+	// Go through the segments that wait, in order. b always begins at off, and everything before off is kept, by us
+	// or by a segment that waited.
+	i := h.front
+	for ; i < len(h.waiting) && off < end; i++ {
+		w := &h.waiting[i]
+		if w.end() <= off {
+			continue
+		}
+		if w.off >= end {
+			break
+		}
+		if c.mergeOverlap(w, off, b) {
+			conflict = true
+		}
+		wEnd := w.end()
+		if off < w.off { // there is a hole before w: fill it; w is then at i+1
+			to := w.off
+			insert(i, to)
+			b, off = b[clip(b, to-off):], to
+			i++
+		}
+		if wEnd >= end {
+			off = end
+			break
+		}
+		b, off = b[clip(b, wEnd-off):], wEnd
+	}
+	if off < end {
+		insert(i, end)
+	}
+
+	if conflict {
+		c.handler.Observe(d, OverlapConflict, s.time)
+	}
+	c.enforceLimits()
+}
+
+// clip returns how many of the n bytes from the front of b were captured.
+func clip(b []byte, n int64) int { return int(min(int64(len(b)), n)) }
+
+// mergeOverlap compares b at off with w, which waits, and reports whether they differ. If the policy is KeepLast the
+// bytes of b replace those of w.
+func (c *Conn) mergeOverlap(w *waitingSegment, off int64, b []byte) (differs bool) {
+	lo, hi := max(off, w.off), min(off+int64(len(b)), w.off+int64(len(w.b)))
+	if lo >= hi {
+		return false
+	}
+	newBytes, oldBytes := b[lo-off:hi-off], w.b[lo-w.off:hi-w.off]
+	if string(newBytes) == string(oldBytes) {
+		return false
+	}
+	if c.cfg.KeepLast {
+		copy(oldBytes, newBytes)
+	}
+	return true
+}
+
+// maxSegments bounds how many segments of a direction wait, since finding a place among them takes time.
+const maxSegments = 2048
+
+// enforceLimits gives up gaps until c and its Pool are within their limits.
+func (c *Conn) enforceLimits() {
+	for c.buffered > c.cfg.ConnBuffer || c.half[0].numWaiting() > maxSegments || c.half[1].numWaiting() > maxSegments {
+		c.giveUpOldest(GapBudget)
+	}
+	if c.pool.used > c.pool.limit {
+		c.pool.relieve()
+	}
+}
+
+// deliverReady delivers everything that can be, of both directions. Each delivery may be what the other direction
+// waited for, so it goes on until neither has moved.
+func (c *Conn) deliverReady() {
+	for moved := true; moved; {
+		moved = false
+		for d := range Dir(2) {
+			h, o := &c.half[d], &c.half[d^1]
+			for h.front < len(h.waiting) && h.waiting[h.front].off <= h.next &&
+				(o.reached(h.waiting[h.front].need) || o.packets == 0) {
+				c.popFront(d)
+				moved = true
+			}
+			if h.fin >= 0 && !h.ended && h.next >= h.fin && (o.reached(h.finNeed) || o.packets == 0) {
+				c.endDirection(d)
+				moved = true
+			}
+		}
+	}
+}
+
+// endDirection reports that d is complete.
+func (c *Conn) endDirection(d Dir) {
+	c.half[d].ended = true
+	c.handler.End(d)
+	if c.half[d^1].ended {
+		c.startClosing()
+	}
+}
+
+// popFront delivers the first segment that waits, without the part of it that was delivered or given up meanwhile.
+func (c *Conn) popFront(d Dir) {
+	h := &c.half[d]
+	s := c.takeFront(h)
+	b, cut := s.b, int64(s.lost)
+	if passed := h.next - s.off; passed > 0 {
+		n := min(passed, int64(len(b)))
+		b, cut = b[n:], cut-(passed-n)
+	}
+	if len(b) > 0 || cut > 0 {
+		c.deliver(d, b, int(max(cut, 0)), s.time)
+	}
+	c.freeSegment(&s)
+	if h.front == len(h.waiting) {
+		h.waiting, h.front = h.waiting[:0], 0
+	}
+}
+
+// dropFront discards the first segment that waits.
+func (c *Conn) dropFront(h *halfStream) {
+	s := c.takeFront(h)
+	c.freeSegment(&s)
+}
+
+func (c *Conn) takeFront(h *halfStream) waitingSegment {
+	s := h.waiting[h.front]
+	h.waiting[h.front] = waitingSegment{}
+	h.front++
+	return s
+}
+
+func (c *Conn) freeSegment(s *waitingSegment) {
+	c.pool.Put(s.b)
+	c.pool.charge(c, -BufferCost(len(s.b)))
+}
+
+// startGrace begins the grace of each direction that has become incomplete, or whose receiver has now acknowledged
+// bytes that are missing.
+func (c *Conn) startGrace() {
+	for d := range c.half {
+		h := &c.half[d]
+		switch {
+		case !h.incomplete():
+			h.graceStart = 0
+		case h.graceStart == 0 || h.graceAck <= h.next && h.ack > h.next:
+			h.graceAck, h.graceStart = h.ack, c.now
+		}
+	}
+}
+
+// NextRelease returns when, by the clock, Release should be called next. It is math.MaxInt64 when nothing waits.
+func (c *Conn) NextRelease() int64 {
+	next := int64(math.MaxInt64)
+	for d := range c.half {
+		if h := &c.half[d]; h.incomplete() && h.graceStart != 0 {
+			next = min(next, h.graceStart+int64(c.cfg.Grace))
+		}
+	}
+	return next
+}
+
+// Release gives up what the receiver acknowledged for longer than the grace, and what waited for longer than the
+// timeout.
+func (c *Conn) Release(now int64) {
+	c.now = now
+	for d := range Dir(2) {
+		h := &c.half[d]
+		if h.incomplete() && h.graceStart != 0 && now-h.graceStart >= int64(c.cfg.Grace) {
+			acked := h.graceAck
+			h.graceAck, h.graceStart = h.ack, now // the next grace begins
+			c.giveUpTo(d, acked, GapAcked)
+		}
+		for h.front < len(h.waiting) && now-h.waiting[h.front].since >= int64(c.cfg.GapTimeout) {
+			c.giveUpOldest(GapTimeout)
+		}
+	}
+	c.startGrace()
+}
+
+// giveUpTo delivers everything of d before the offset to, with gaps for what is missing.
+func (c *Conn) giveUpTo(d Dir, to int64, why GapReason) {
+	h, o := &c.half[d], &c.half[d^1]
+
+	// Each turn moves next: over a part of a gap, or over the first segment that waits. What the other direction holds
+	// back for these bytes is delivered before what follows them.
+	for h.next < to {
+		switch {
+		case h.front == len(h.waiting) || h.waiting[h.front].off >= to:
+			if to-h.next == 1 && h.fin < 0 && h.front == len(h.waiting) && (o.fin >= 0 || c.closing) {
+				h.fin, h.finNeed, h.ack = h.next, 0, h.next // the byte that is missing is a FIN
+				c.deliverReady()
+				return
+			}
+			c.giveUp(d, c.gapUntil(d, to), why)
+		case h.waiting[h.front].off > h.next:
+			c.giveUp(d, c.gapUntil(d, h.waiting[h.front].off), why)
+		default:
+			c.forceFront(d)
+		}
+		c.deliverReady()
+	}
+	c.deliverReady()
+}
+
+// gapUntil returns how much of the gap of d that ends at to is given up at once: up to where the other side
+// answered, so that its answer comes between what was lost before it and what was lost behind it.
+func (c *Conn) gapUntil(d Dir, to int64) int64 {
+	h, o := &c.half[d], &c.half[d^1]
+	if o.front < len(o.waiting) && o.waiting[o.front].off <= o.next {
+		if need := o.waiting[o.front].need; need > h.next {
+			to = min(to, need)
+		}
+	}
+	return to - h.next
+}
+
+// forceFront delivers the first segment that waits though what it acknowledges of the other direction is missing.
+// That was acknowledged for as long as the segment has waited. It is delivered or given up first, so that a reply
+// never comes behind the next request.
+func (c *Conn) forceFront(d Dir) {
+	h, o := &c.half[d], &c.half[d^1]
+	need := h.waiting[h.front].need
+	for !o.reached(need) && o.packets > 0 {
+		switch {
+		case o.front == len(o.waiting) || o.waiting[o.front].off >= need:
+			if need-o.next == 1 && o.fin < 0 && o.front == len(o.waiting) && (h.fin >= 0 || c.closing) {
+				o.fin, o.finNeed = o.next, 0 // the byte that is missing is a FIN
+			} else {
+				c.giveUp(d^1, need-o.next, GapAcked)
+			}
+		case o.waiting[o.front].off > o.next:
+			c.giveUp(d^1, o.waiting[o.front].off-o.next, GapAcked)
+		default:
+			c.popFront(d ^ 1)
+		}
+	}
+	c.popFront(d)
+}
+
+// giveUpOldest moves the direction whose first segment has waited longest. The gap before the segment is given up;
+// when the segment lies beyond what its receiver can have asked for, it is dropped instead.
+func (c *Conn) giveUpOldest(why GapReason) {
+	d, found := Dir(0), false
+	for i := range Dir(2) {
+		h := &c.half[i]
+		if h.front < len(h.waiting) && (!found || h.waiting[h.front].since < c.half[d].waiting[c.half[d].front].since) {
+			d, found = i, true
+		}
+	}
+	if !found {
+		c.pool.charge(c, -c.buffered)
+		return
+	}
+	h, o := &c.half[d], &c.half[d^1]
+	s := &h.waiting[h.front]
+	switch {
+	case s.off <= h.next:
+		c.forceFront(d)
+	case s.off > max(h.ack, h.next)+h.sendLimit(o):
+		c.handler.Observe(d, OutsideWindow, s.time)
+		c.dropFront(h)
+	default:
+		c.giveUp(d, c.gapUntil(d, s.off), why)
+	}
+	c.deliverReady()
+}
+
+// Flush delivers everything that waits, with gaps for what is missing: the connection is over.
+func (c *Conn) Flush() {
+	if c.buffered == 0 && !c.Incomplete() {
+		return
+	}
+	for c.half[0].numWaiting()+c.half[1].numWaiting() > 0 {
+		c.giveUpOldest(GapClose)
+	}
+	for d := range Dir(2) {
+		if h := &c.half[d]; h.ack > h.next && h.top >= h.next {
+			c.giveUpTo(d, h.ack, GapClose)
+		}
+	}
+}
+
+// Discard drops everything that waits: nobody wants the bytes any more.
+func (c *Conn) Discard() {
+	for d := range c.half {
+		h := &c.half[d]
+		for h.front < len(h.waiting) {
+			c.dropFront(h)
+		}
+		h.waiting, h.front = h.waiting[:0], 0
+	}
+}

@@ -1,0 +1,34 @@
+package sessions
+
+// A packetClock turns the times of packets into a clock that only goes forward. It is what timers go by. It moves by
+// what the packets' times advance, so a capture whose clock jumps neither stops the timers nor fires them at every
+// packet.
+type packetClock struct {
+	now            int64 // ns since the first packet, plus one; 0 before it
+	packetTime     int64 // the packet time that now was last moved to
+	timeBeforeJump int64 // packetTime before it was set back; 0 it was not
+}
+
+// maxBackward is how far packet times may go back without being a clock that was set back.
+const maxBackward = int64(10e9)
+
+// maxForward is how far one packet can move the clock.
+const maxForward = int64(24 * 3600e9)
+
+// advance moves the clock to the packet time at.
+func (c *packetClock) advance(at int64) {
+	switch d := at - c.packetTime; {
+	case c.packetTime == 0: // the first packet
+		c.packetTime = at
+		c.now = 1
+	case d > maxBackward && c.timeBeforeJump != 0 && max(at-c.timeBeforeJump, c.timeBeforeJump-at) < maxBackward:
+		// A few packets had wrong times; this one continues from before them.
+		c.now += max(at-c.timeBeforeJump, 0)
+		c.packetTime, c.timeBeforeJump = at, 0
+	case d > 0:
+		c.now += min(d, maxForward)
+		c.packetTime = at
+	case d < -maxBackward: // the clock was set back
+		c.packetTime, c.timeBeforeJump = at, c.packetTime
+	}
+}

@@ -1,0 +1,68 @@
+package sessions
+
+import "tidegate/collector/reassembly"
+
+// A history is what happened in a session, one letter for each kind of event and side, in the order of their first
+// occurrence. The letters are Zeek's; those of the server are in lower case.
+type history struct {
+	letters [24]byte
+	n       uint8
+	present uint32 // bits: two for each letter of historyLetters, by sender
+}
+
+// historyLetters: SYN, SYN with ACK, pure ACK, data, FIN, reset, retransmission, zero window, gap.
+const historyLetters = "SHADFRTWG"
+
+const lowerCase = 0x20
+
+// add appends the letter unless d has it already.
+func (h *history) add(letter byte, d reassembly.Dir) {
+	bit := uint32(1) << (2*uint(letterIndex(letter)) + uint(d))
+	if h.present&bit != 0 || int(h.n) == len(h.letters) {
+		return
+	}
+	h.present |= bit
+	if d == fromServer {
+		letter |= lowerCase
+	}
+	h.letters[h.n] = letter
+	h.n++
+}
+
+func letterIndex(letter byte) int {
+	for i := range len(historyLetters) {
+		if historyLetters[i] == letter {
+			return i
+		}
+	}
+	return len(historyLetters)
+}
+
+// text returns the history. flipped exchanges the sides, which "^" in front says.
+func (h *history) text(flipped bool) string {
+	letters := h.letters[:h.n]
+	if !flipped {
+		if s, ok := commonHistories[string(letters)]; ok {
+			return s
+		}
+		return string(letters)
+	}
+	b := make([]byte, 0, len(h.letters)+1)
+	b = append(b, '^')
+	for _, letter := range letters {
+		b = append(b, letter^lowerCase)
+	}
+	return string(b)
+}
+
+// commonHistories holds histories that recur, so that they need no memory of their own.
+var commonHistories = func() map[string]string {
+	m := map[string]string{}
+	for _, s := range []string{
+		"Dd", "D", "ShADadFf", "ShADadfF", "ShADdaFf", "ShADdafF", "ShAdDaFf", "ShAdDaFfA", "ShADaFdf", "S", "Sr",
+		"ShADadFfA", "ShADadR", "ShADadr", "ShADFdfa", "ShAFf", "ShADadFRf", "ShADdFf", "ShADadFfR", "ShADdaf", "ShADad",
+	} {
+		m[s] = s
+	}
+	return m
+}()

@@ -1,0 +1,62 @@
+package sessions
+
+import (
+	"net/netip"
+
+	"tidegate/pipeline"
+)
+
+// natState is what a flow knows of the addresses that the host rewrites.
+type natState struct {
+	known   bool
+	mapping Mapping
+}
+
+// locateMapping looks the mapping up until the connection tracker knows it. It reports whether f.nat.mapping is valid.
+func (f *flow) locateMapping() bool {
+	if f.nat.known || f.t.deps.NAT == nil {
+		return f.nat.known
+	}
+	client, server := f.endpoints()
+	f.nat.mapping, f.nat.known = f.t.deps.NAT.Lookup(f.transport(), client, server)
+	return f.nat.known
+}
+
+// translateNAT replaces the addresses of e by those on the container's side. The outside ones go into nat.ip and
+// nat.port where they differ.
+func (f *flow) translateNAT(e *pipeline.Event) {
+	m := &f.nat.mapping
+	if !m.isTranslated() {
+		return
+	}
+	changed := false
+	for _, end := range [...]*pipeline.Endpoint{e.Source, e.Destination} {
+		if end == nil {
+			continue
+		}
+		ip, ok := netip.AddrFromSlice(end.Ip)
+		if !ok {
+			continue
+		}
+		seen := netip.AddrPortFrom(ip.Unmap(), uint16(end.Port))
+		inside, outside := netip.AddrPort{}, netip.AddrPort{}
+		switch seen {
+		case m.Client, m.OutsideClient:
+			inside, outside = m.Client, m.OutsideClient
+		case m.Server, m.OutsideServer:
+			inside, outside = m.Server, m.OutsideServer
+		default:
+			continue
+		}
+		if inside == outside {
+			continue
+		}
+		changed = changed || seen != inside
+		setAddress(end, inside)
+		end.NatIp, end.NatPort = appendIP(end.NatIp[:0], outside.Addr()), uint32(outside.Port())
+	}
+	if changed {
+		id := pipeline.CommunityID(f.transport(), m.Client, m.Server)
+		e.CommunityId = append(e.CommunityId[:0], id[:]...)
+	}
+}

@@ -1,0 +1,100 @@
+package sessions
+
+import (
+	"slices"
+
+	"tidegate/pipeline"
+)
+
+// An outbox holds the events of a pending flow until it is known whether the flow is a duplicate.
+type outbox struct {
+	events   []*pipeline.Event
+	deadline int64 // clock: when they wait no longer
+	retryAt  int64 // clock: when resolveDedup is called again
+}
+
+// outboxRetryEvery is how often resolveDedup is called for a flow whose events wait.
+const outboxRetryEvery = int64(50e6)
+
+// emitEvent takes an event of f: of its parser, or of the session. The event is emitted, dropped or kept in the outbox.
+func (f *flow) emitEvent(e *pipeline.Event) {
+	t := f.t
+	if f.dedup.state == primary && !f.dedup.confirmed {
+		f.confirmPrimary()
+	}
+	if f.dedup.state == pending {
+		f.resolveDedup(false, decidedByMapping)
+	}
+	switch f.dedup.state {
+	case primary:
+		f.forwardEvent(e)
+	case duplicate:
+		t.m.duplicateEvents.Inc()
+		pipeline.ReleaseEvent(e)
+	default:
+		if len(f.outbox.events) == 0 {
+			f.outbox.deadline = t.clock.now + int64(t.cfg.NATWait)
+			f.outbox.retryAt = t.clock.now + min(outboxRetryEvery, int64(t.cfg.NATWait))
+		}
+		f.outbox.events = append(f.outbox.events, e)
+		if t.outboxEvents++; t.outboxEvents > t.cfg.Outbox {
+			f.resolveDedup(true, decidedByLimit)
+		}
+	}
+}
+
+// emitOutbox emits the events that waited.
+func (f *flow) emitOutbox() {
+	f.t.outboxEvents -= len(f.outbox.events)
+	for i, e := range f.outbox.events {
+		f.outbox.events[i] = nil
+		f.forwardEvent(e)
+	}
+	f.outbox.events = f.outbox.events[:0]
+}
+
+// dropOutbox drops the events that waited.
+func (f *flow) dropOutbox() {
+	f.t.outboxEvents -= len(f.outbox.events)
+	for i, e := range f.outbox.events {
+		f.t.m.duplicateEvents.Inc()
+		pipeline.ReleaseEvent(e)
+		f.outbox.events[i] = nil
+	}
+	f.outbox.events = f.outbox.events[:0]
+}
+
+// forwardEvent completes e with the addresses behind NAT and the interfaces, and hands it to the enricher.
+func (f *flow) forwardEvent(e *pipeline.Event) {
+	if f.locateMapping() {
+		f.translateNAT(e)
+	}
+	f.setInterfaces(e)
+	f.t.enricher.enrich(e, f.t.clock.now)
+}
+
+// setInterfaces writes the interfaces where the connection was seen into e.
+func (f *flow) setInterfaces(e *pipeline.Event) {
+	t := f.t
+	e.Interfaces = e.Interfaces[:0]
+	if name := t.ifaces.list[f.key.iface].name; name != "" {
+		e.Interfaces = append(e.Interfaces, name)
+	}
+	if t.dedup.numIfaces() < 2 {
+		return
+	}
+	for _, k := range f.dedup.held() {
+		for _, id := range t.dedup.claimIfaces(k, f.id) {
+			if id != 0 {
+				e.Interfaces = appendNew(e.Interfaces, t.dedup.ifaceName(id-1))
+			}
+		}
+	}
+}
+
+func appendNew(list []string, name string) []string {
+	if name == "" || slices.Contains(list, name) {
+		return list
+	}
+	return append(list, name)
+}

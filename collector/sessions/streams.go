@@ -1,0 +1,137 @@
+package sessions
+
+import (
+	"tidegate/collector/reassembly"
+	"tidegate/protocols"
+)
+
+// sessionStats is what event.go copies into the session's event.
+type sessionStats struct {
+	sides [2]sideStats // by sender
+
+	synAt, synAckAt      int64 // packet times of the last SYN and SYN-ACK, 0 not seen
+	rttServer, rttClient int64 // ns, from here to the server or client and back
+	requestAt, replyAt   int64 // packet times of the client's first bytes and the server's first bytes after them
+
+	repeatedSYNs, repeatedSYNACKs uint32
+	zeroWindows, reordered        uint32
+	conflicts                     uint32
+
+	history             history
+	directionConfidence uint8  // percent
+	flipped             bool   // the parser found that the client is the server
+	partialStart        bool   // the first packet was from the middle of a stream
+	protocol            string // "" not recognised
+}
+
+// sideStats are of one sender.
+type sideStats struct {
+	packets, bytes  uint64
+	missing         uint64 // bytes that were never seen
+	retransmissions uint32
+}
+
+// addPayload notes the times of the first request and reply.
+func (s *sessionStats) addPayload(d reassembly.Dir, at int64) {
+	s.history.add('D', d)
+	if s.requestAt == 0 && d == fromClient {
+		s.requestAt = at
+	} else if s.replyAt == 0 && d == fromServer && s.requestAt != 0 {
+		s.replyAt = at
+	}
+}
+
+// Data implements reassembly.Handler: the parser gets the bytes.
+func (f *flow) Data(d reassembly.Dir, b []byte, at int64) {
+	f.stats.sides[d].bytes += uint64(len(b))
+	if f.conn != nil {
+		f.conn.Data(protocols.Dir(d), b, at)
+	}
+}
+
+// Gap implements reassembly.Handler. Bytes that the capture cut off count as bytes of the session too.
+func (f *flow) Gap(d reassembly.Dir, n int, why reassembly.GapReason) {
+	f.t.m.gaps[why].Inc()
+	f.t.m.gapBytes[why].Add(float64(n))
+	f.stats.history.add('G', d)
+	side := &f.stats.sides[d]
+	side.missing += uint64(n)
+	if why == reassembly.GapCut {
+		side.bytes += uint64(n)
+	}
+	if f.conn != nil {
+		f.conn.Gap(protocols.Dir(d), n, f.t.clock.packetTime)
+	}
+}
+
+// End implements reassembly.Handler.
+func (f *flow) End(d reassembly.Dir) {
+	if f.conn != nil {
+		f.conn.End(protocols.Dir(d), f.t.clock.packetTime)
+	}
+}
+
+// Observe implements reassembly.Handler: it keeps the statistics.
+func (f *flow) Observe(d reassembly.Dir, o reassembly.Observation, at int64) {
+	s := &f.stats
+	switch o {
+	case reassembly.Data:
+		s.addPayload(d, at)
+	case reassembly.PureACK:
+		s.history.add('A', d)
+	case reassembly.FirstSYN:
+		s.partialStart = false
+		s.synAt = at
+		s.history.add('S', d)
+		if d == fromClient {
+			s.directionConfidence = 100
+		}
+	case reassembly.FirstSYNACK:
+		s.partialStart = false
+		s.synAckAt = at
+		s.history.add('H', d)
+		if s.synAt != 0 && d == fromServer {
+			s.rttServer = max(at-s.synAt, 0)
+			f.stream.SetRTT(s.rttServer + s.rttClient)
+		}
+	case reassembly.RepeatedSYN:
+		s.repeatedSYNs++
+		s.synAt = at
+		s.history.add('T', d)
+	case reassembly.RepeatedSYNACK:
+		s.repeatedSYNACKs++
+		s.synAckAt = at
+		s.history.add('T', d)
+	case reassembly.CloseRequest:
+		s.history.add('F', d)
+	case reassembly.ValidReset:
+		s.history.add('R', d)
+	case reassembly.Retransmission:
+		s.sides[d].retransmissions++
+		s.history.add('T', d)
+	case reassembly.Reordered:
+		s.reordered++
+	case reassembly.ZeroWindow:
+		s.zeroWindows++
+		s.history.add('W', d)
+	case reassembly.OverlapConflict:
+		s.conflicts++
+		f.t.m.conflicts.Inc()
+	case reassembly.OutsideWindow:
+		f.t.m.segmentsOutside.Inc()
+	case reassembly.BeforeStart:
+		f.t.m.segmentsBeforeStart.Inc()
+	}
+}
+
+// measureClientRTT takes the time from a SYN-ACK to the first ACK of the client.
+func (f *flow) measureClientRTT(p *packet, d reassembly.Dir) {
+	s := &f.stats
+	if d != fromClient || s.synAckAt == 0 || s.rttClient != 0 || f.stream.Established() {
+		return
+	}
+	if p.Flags&(reassembly.ACK|reassembly.SYN|reassembly.RST) == reassembly.ACK {
+		s.rttClient = max(p.Time-s.synAckAt, 0)
+		f.stream.SetRTT(s.rttServer + s.rttClient)
+	}
+}
