@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"tidegate/collector/logs"
+	"tidegate/collector/logs/decode"
 	"tidegate/pipeline"
 )
 
@@ -56,7 +57,7 @@ func (o *options) logStage(ctx context.Context, path, stage string, n, size int)
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
-	err = logs.ReadFile(ctx, logs.Default(), path, pipeline.ID{1}, func(e *pipeline.Event) {
+	err = logs.ReadFile(ctx, logs.Default(), path, decode.DockerJSON, pipeline.ID{1}, func(e *pipeline.Event) {
 		lines++
 		e.Container = containers[7]
 		s.add(e)

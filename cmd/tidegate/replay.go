@@ -21,6 +21,7 @@ import (
 
 	"tidegate/collector/capture"
 	"tidegate/collector/logs"
+	"tidegate/collector/logs/decode"
 	"tidegate/collector/sessions"
 	"tidegate/detectors/rules"
 	"tidegate/pipeline"
@@ -113,7 +114,7 @@ func (r *replay) file(ctx context.Context, name string) error {
 		return err
 	}
 	if bytes.HasPrefix(bytes.TrimLeft(head, "\x00"), []byte("{")) {
-		return logs.ReadFile(ctx, logs.Default(), name, id, r.emit)
+		return logs.ReadFile(ctx, logs.Default(), name, decode.DockerJSON, id, r.emit)
 	}
 	if text, _, _ := strings.Cut(string(head[:min(len(head), 40)]), "\n"); text != "" && oneLineText(text, 40) == text && utf8.ValidString(text) {
 		return fmt.Errorf("read %s: it begins with %q, so it is neither a capture nor a log of Docker's json-file driver", name, text)

@@ -7,11 +7,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tidegate/collector/logs/logstest"
 )
 
 // TestStopReadsWhatIsUnlinked: a collector that is told to stop reads files to their end that nobody can read again.
 func TestStopReadsWhatIsUnlinked(t *testing.T) {
-	cfg, ship := Default(), newFake()
+	cfg, ship := Default(), logstest.NewShipper()
 	cfg.Root = t.TempDir()
 	id := strings.Repeat("ab", 32)
 	dir := filepath.Join(cfg.Root, "containers", id)
@@ -28,9 +30,9 @@ func TestStopReadsWhatIsUnlinked(t *testing.T) {
 		t.Fatal(err)
 	}
 	open := make(chan struct{})
-	ship.gate = func(string) <-chan struct{} { return open }
+	ship.Gate = func(string) <-chan struct{} { return open }
 	stop := start(t, cfg, nil, ship)
-	for ship.lanesOpen() == 0 {
+	for ship.Opened() == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	if err := os.Remove(path); err != nil {
@@ -38,14 +40,8 @@ func TestStopReadsWhatIsUnlinked(t *testing.T) {
 	}
 	close(open)
 	stop()
-	ship.check(t)
-	if n := ship.count(); n != lines {
+	ship.Check(t)
+	if n := ship.Count(); n != lines {
 		t.Errorf("%d lines came, want %d", n, lines)
 	}
-}
-
-func (s *fakeShipper) lanesOpen() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.lanes)
 }

@@ -138,3 +138,12 @@ func isUpper(b []byte) bool {
 	}
 	return true
 }
+
+// twoDigits returns the number that the first two bytes of b are; 100 where they are not digits.
+func twoDigits(b []byte) uint {
+	tens, ones := uint(b[0]-'0'), uint(b[1]-'0')
+	if tens > 9 || ones > 9 {
+		return 100
+	}
+	return tens*10 + ones
+}

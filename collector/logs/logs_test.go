@@ -11,8 +11,13 @@ import (
 	"time"
 
 	"tidegate/collector/containers"
+	"tidegate/collector/logs/decode"
+	"tidegate/collector/logs/logstest"
 	"tidegate/pipeline"
 )
+
+// maxRecord is the length at which package tail ends a record without a newline.
+const maxRecord = 1 << 20
 
 func config(root string) Config {
 	c := Default()
@@ -21,88 +26,88 @@ func config(root string) Config {
 }
 
 // messages sorts by offset within a lane already; the order over lanes is by time.
-func messages(ship *fakeShipper) []string {
-	list := ship.all()
-	slices.SortStableFunc(list, func(a, b shipped) int { return int(a.time - b.time) })
+func messages(ship *logstest.Shipper) []string {
+	list := ship.All()
+	slices.SortStableFunc(list, func(a, b logstest.Shipped) int { return int(a.Time - b.Time) })
 	out := make([]string, len(list))
 	for i, e := range list {
-		out[i] = e.message
+		out[i] = e.Message
 	}
 	return out
 }
 
-func wantMessages(t testing.TB, ship *fakeShipper, want ...string) {
+func wantMessages(t testing.TB, ship *logstest.Shipper, want ...string) {
 	t.Helper()
-	ship.wait(t, len(want))
+	ship.Wait(t, len(want))
 	got := messages(ship)
 	if !slices.Equal(got, want) {
 		t.Fatalf("got %d lines %.300q\nwant %d lines %.300q", len(got), got, len(want), want)
 	}
-	ship.check(t)
+	ship.Check(t)
 }
 
 // wantOnce checks that the lines line 0 … line n-1 came exactly once each.
-func wantOnce(t testing.TB, ship *fakeShipper, n int) {
+func wantOnce(t testing.TB, ship *logstest.Shipper, n int) {
 	t.Helper()
-	ship.wait(t, n)
+	ship.Wait(t, n)
 	seen := make([]int, n)
 	ids := map[string]bool{}
-	for _, e := range ship.all() {
+	for _, e := range ship.All() {
 		var i int
-		if _, err := fmt.Sscanf(e.message, "line %d", &i); err != nil || i >= n {
-			t.Fatalf("strange line %.80q", e.message)
+		if _, err := fmt.Sscanf(e.Message, "line %d", &i); err != nil || i >= n {
+			t.Fatalf("strange line %.80q", e.Message)
 		}
 		seen[i]++
-		if ids[e.id] {
-			t.Fatalf("event.id of %q came twice", e.message)
+		if ids[e.ID] {
+			t.Fatalf("event.id of %q came twice", e.Message)
 		}
-		ids[e.id] = true
+		ids[e.ID] = true
 	}
 	for i, k := range seen {
 		if k != 1 {
 			t.Fatalf("line %d came %d times", i, k)
 		}
 	}
-	ship.check(t)
+	ship.Check(t)
 }
 
 func TestLinesBecomeEvents(t *testing.T) {
 	root := t.TempDir()
-	d, ship := newDockerd(t, root, 1), newFake()
-	d.attrs = `,"attrs":{"tag":"a\"}b","x":"{"}`
-	d.writeLog("stdout", "level=info hello \"you\"\n")
-	d.writeLog("stderr", "[ERROR] password=hunter2 over\n\n")
+	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	d.Attrs = `,"attrs":{"tag":"a\"}b","x":"{"}`
+	d.WriteLog("stdout", "level=info hello \"you\"\n")
+	d.WriteLog("stderr", "[ERROR] password=hunter2 over\n\n")
 	who := newRegistry()
-	who.set(d.id, "web", containers.Status{Known: true, Running: true})
+	who.set(d.ID, "web", containers.Status{Known: true, Running: true})
 	start(t, config(root), who, ship)
-	ship.wait(t, 3)
-	l := ship.all()
-	if e := l[0]; e.message != `level=info hello "you"` || e.stream != "stdout" || e.level != "info" || e.offset != 0 || e.container != "web" ||
-		e.path != d.path || e.time != d.now.UnixNano()-2*137 || e.bytes != 22 || e.partial || e.truncated {
+	ship.Wait(t, 3)
+	l := ship.All()
+	if e := l[0]; e.Message != `level=info hello "you"` || e.Stream != "stdout" || e.Level != "info" || e.Offset != 0 || e.Container != "web" ||
+		e.Path != d.Path || e.Time != d.Now.UnixNano()-2*137 || e.Bytes != 22 || e.Partial || e.Truncated {
 		t.Errorf("%+v", e)
 	}
-	if e := l[1]; e.message != "[ERROR] password=REDACTED over" || e.stream != "stderr" || e.level != "error" {
+	if e := l[1]; e.Message != "[ERROR] password=REDACTED over" || e.Stream != "stderr" || e.Level != "error" {
 		t.Errorf("%+v", e)
 	}
-	if e := l[2]; e.message != "" || e.stream != "stderr" {
+	if e := l[2]; e.Message != "" || e.Stream != "stderr" {
 		t.Errorf("%+v", e)
 	}
-	d.writeLog("stdout", "more\n")
-	wantMessages(t, ship, l[0].message, l[1].message, "", "more")
+	d.WriteLog("stdout", "more\n")
+	wantMessages(t, ship, l[0].Message, l[1].Message, "", "more")
 }
 
 // TestFilesOfAnEarlierLifeAreReadInOrder: what rotation left before the first start is read from the oldest on.
 func TestFilesOfAnEarlierLifeAreReadInOrder(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		root := t.TempDir()
-		d, ship := newDockerd(t, root, 1), newFake()
-		d.maxFile, d.compress = 4, compress
+		d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+		d.MaxFile, d.Compress = 4, compress
 		var want []string
 		for i := range 4 {
-			d.writeLog("stdout", fmt.Sprintf("a%d\nb%d\n", i, i))
+			d.WriteLog("stdout", fmt.Sprintf("a%d\nb%d\n", i, i))
 			want = append(want, fmt.Sprintf("a%d", i), fmt.Sprintf("b%d", i))
 			if i < 3 {
-				d.rotate()
+				d.Rotate()
 			}
 		}
 		start(t, config(root), nil, ship)
@@ -116,17 +121,17 @@ func TestEveryLineOfAFastRotationComesOnce(t *testing.T) {
 	}
 	torture := func(maxFile int, size int64, compress bool, lines int) {
 		root := t.TempDir()
-		ship := newFake()
+		ship := logstest.NewShipper()
 		stop := start(t, config(root), nil, ship)
-		d := newDockerd(t, root, 1)
-		d.maxSize, d.maxFile, d.compress = size, maxFile, compress
+		d := logstest.NewDockerd(t, root, 1)
+		d.MaxSize, d.MaxFile, d.Compress = size, maxFile, compress
 		for i := range lines {
-			d.writeLog("stdout", fmt.Sprintf("line %d of a container that says a lot\n", i))
+			d.WriteLog("stdout", fmt.Sprintf("line %d of a container that says a lot\n", i))
 			if i%50 == 49 {
 				time.Sleep(100 * time.Microsecond) // as fast as dockerd, not as fast as memory: one write of the container for each line
 			}
 		}
-		d.remove()
+		d.Remove()
 		wantOnce(t, ship, lines)
 		stop()
 	}
@@ -137,28 +142,28 @@ func TestEveryLineOfAFastRotationComesOnce(t *testing.T) {
 
 func TestPartsAreJoined(t *testing.T) {
 	root := t.TempDir()
-	d, ship := newDockerd(t, root, 1), newFake()
+	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	start(t, config(root), nil, ship)
 	x := func(n int, c string) string { return strings.Repeat(c, n) }
-	d.writeLog("stdout", x(partBytes, "a")+"\n")
-	d.writeLog("stdout", x(2*partBytes, "b")+"\n")
-	d.writeLog("stdout", x(partBytes+1, "c")+"\n")
+	d.WriteLog("stdout", x(decode.DockerPartBytes, "a")+"\n")
+	d.WriteLog("stdout", x(2*decode.DockerPartBytes, "b")+"\n")
+	d.WriteLog("stdout", x(decode.DockerPartBytes+1, "c")+"\n")
 	// Both streams in the middle of a line.
-	at := d.now.Add(time.Second)
-	d.writeRecord(x(partBytes, "o"), "stdout", at)
-	d.writeRecord(x(partBytes, "e"), "stderr", at.Add(1))
-	d.writeRecord("O\n", "stdout", at)
-	d.writeRecord("E\n", "stderr", at.Add(1))
-	d.now = at.Add(2)
-	d.writeLog("stdout", "end of stream")
-	d.writeLog("stdout", "new run\n")
+	at := d.Now.Add(time.Second)
+	d.WriteRecord(x(decode.DockerPartBytes, "o"), "stdout", at)
+	d.WriteRecord(x(decode.DockerPartBytes, "e"), "stderr", at.Add(1))
+	d.WriteRecord("O\n", "stdout", at)
+	d.WriteRecord("E\n", "stderr", at.Add(1))
+	d.Now = at.Add(2)
+	d.WriteLog("stdout", "end of stream")
+	d.WriteLog("stdout", "new run\n")
 	// A line of 16384 bytes that was the last of a run, then another run on the same log: it has another time.
-	d.writeLog("stdout", x(partBytes, "l"))
-	d.writeLog("stdout", "after\n")
-	ship.wait(t, 9)
+	d.WriteLog("stdout", x(decode.DockerPartBytes, "l"))
+	d.WriteLog("stdout", "after\n")
+	ship.Wait(t, 9)
 	var got []string
-	for _, e := range ship.all() {
-		got = append(got, fmt.Sprintf("%s %.1s%d %d", e.stream, e.message, len(e.message), e.bytes))
+	for _, e := range ship.All() {
+		got = append(got, fmt.Sprintf("%s %.1s%d %d", e.Stream, e.Message, len(e.Message), e.Bytes))
 	}
 	want := []string{
 		"stdout a16384 16384", "stdout b32768 32768", "stdout c16385 16385", "stdout o16385 16385", "stderr e16385 16385", "stdout e13 13",
@@ -167,39 +172,39 @@ func TestPartsAreJoined(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
 	}
-	ship.check(t)
+	ship.Check(t)
 }
 
 // TestInvalidBytesDoNotEndALine: a part holds 16384 bytes as the container wrote them, though each invalid one is three by now.
 func TestInvalidBytesDoNotEndALine(t *testing.T) {
 	root := t.TempDir()
-	d, ship := newDockerd(t, root, 1), newFake()
+	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	start(t, config(root), nil, ship)
-	at := d.now
-	d.writeRecord(strings.Repeat("a", partBytes-10)+strings.Repeat("\ufffd", 10), "stdout", at)
-	d.writeRecord("b\n", "stdout", at)
-	d.writeRecord(strings.Repeat("\ufffd", partBytes-1), "stdout", at.Add(1)) // one less: the end of the stream
-	d.writeRecord("c\n", "stdout", at.Add(2))
-	ship.wait(t, 3)
-	l := ship.all()
-	if len(l[0].message) != partBytes+20+1 || len(l[1].message) != 3*(partBytes-1) || l[2].message != "c" {
-		t.Errorf("%d %d %q", len(l[0].message), len(l[1].message), l[2].message)
+	at := d.Now
+	d.WriteRecord(strings.Repeat("a", decode.DockerPartBytes-10)+strings.Repeat("\ufffd", 10), "stdout", at)
+	d.WriteRecord("b\n", "stdout", at)
+	d.WriteRecord(strings.Repeat("\ufffd", decode.DockerPartBytes-1), "stdout", at.Add(1)) // one less: the end of the stream
+	d.WriteRecord("c\n", "stdout", at.Add(2))
+	ship.Wait(t, 3)
+	l := ship.All()
+	if len(l[0].Message) != decode.DockerPartBytes+20+1 || len(l[1].Message) != 3*(decode.DockerPartBytes-1) || l[2].Message != "c" {
+		t.Errorf("%d %d %q", len(l[0].Message), len(l[1].Message), l[2].Message)
 	}
 }
 
 func TestALineOverTheCapIsTruncatedAndCounted(t *testing.T) {
 	root := t.TempDir()
-	d, ship := newDockerd(t, root, 1), newFake()
+	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	cfg := config(root)
 	cfg.LineMax = 20000
 	start(t, cfg, nil, ship)
-	d.writeLog("stdout", strings.Repeat("x", 50000)+"\nnext\n")
-	ship.wait(t, 2)
-	l := ship.all()
-	if e := l[0]; len(e.message) != 20000 || !e.truncated || e.bytes != 50000 {
-		t.Errorf("%d %v %d", len(e.message), e.truncated, e.bytes)
+	d.WriteLog("stdout", strings.Repeat("x", 50000)+"\nnext\n")
+	ship.Wait(t, 2)
+	l := ship.All()
+	if e := l[0]; len(e.Message) != 20000 || !e.Truncated || e.Bytes != 50000 {
+		t.Errorf("%d %v %d", len(e.Message), e.Truncated, e.Bytes)
 	}
-	if l[1].message != "next" || l[1].truncated {
+	if l[1].Message != "next" || l[1].Truncated {
 		t.Errorf("%+v", l[1])
 	}
 }
@@ -210,74 +215,74 @@ func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
 		t.Skip("it takes seconds")
 	}
 	root := t.TempDir()
-	d, ship, who := newDockerd(t, root, 1), newFake(), newRegistry()
-	who.set(d.id, "c", containers.Status{Known: true, Running: true})
+	d, ship, who := logstest.NewDockerd(t, root, 1), logstest.NewShipper(), newRegistry()
+	who.set(d.ID, "c", containers.Status{Known: true, Running: true})
 	stop := start(t, config(root), who, ship)
-	d.writeLog("stderr", "first\n")
-	d.writeLog("stdout", strings.Repeat("p", partBytes))
-	d.writeLog("stderr", strings.Repeat("q", partBytes))
-	ship.wait(t, 1)
-	who.set(d.id, "c", containers.Status{Known: true})
-	ship.wait(t, 3)
+	d.WriteLog("stderr", "first\n")
+	d.WriteLog("stdout", strings.Repeat("p", decode.DockerPartBytes))
+	d.WriteLog("stderr", strings.Repeat("q", decode.DockerPartBytes))
+	ship.Wait(t, 1)
+	who.set(d.ID, "c", containers.Status{Known: true})
+	ship.Wait(t, 3)
 	stop()
 	// A kill between the two that were told at once: the second comes again, under its number, the first does not.
-	ship.crash(func(int) int { return 2 })
+	ship.Crash(func(int) int { return 2 })
 	stop = start(t, config(root), who, ship)
-	ship.wait(t, 3)
+	ship.Wait(t, 3)
 	stop()
 	// All acknowledged: nothing of it again, whatever comes.
 	for range 2 {
 		stop = start(t, config(root), who, ship)
-		d.writeLog("stdout", "after\n")
-		ship.wait(t, 4)
+		d.WriteLog("stdout", "after\n")
+		ship.Wait(t, 4)
 		stop()
-		l := ship.all()
-		if l[1].message[0] != 'p' || l[2].message[0] != 'q' || l[3].message != "after" || l[1].partial {
-			t.Errorf("%.10q %.10q %.10q", l[1].message, l[2].message, l[3].message)
+		l := ship.All()
+		if l[1].Message[0] != 'p' || l[2].Message[0] != 'q' || l[3].Message != "after" || l[1].Partial {
+			t.Errorf("%.10q %.10q %.10q", l[1].Message, l[2].Message, l[3].Message)
 		}
 	}
-	ship.check(t)
+	ship.Check(t)
 }
 
 func TestALineWithoutEndIsToldWhenTheContainerIsRemoved(t *testing.T) {
 	root := t.TempDir()
-	d, ship := newDockerd(t, root, 1), newFake()
+	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	start(t, config(root), nil, ship)
-	d.writeLog("stdout", "a\n"+strings.Repeat("p", partBytes))
-	ship.wait(t, 1)
-	d.remove()
-	ship.wait(t, 2)
-	if l := ship.all(); len(l[1].message) != partBytes || l[1].partial {
-		t.Errorf("%d %v", len(l[1].message), l[1].partial)
+	d.WriteLog("stdout", "a\n"+strings.Repeat("p", decode.DockerPartBytes))
+	ship.Wait(t, 1)
+	d.Remove()
+	ship.Wait(t, 2)
+	if l := ship.All(); len(l[1].Message) != decode.DockerPartBytes || l[1].Partial {
+		t.Errorf("%d %v", len(l[1].Message), l[1].Partial)
 	}
 }
 
 func TestALineOverARotationIsOne(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		root := t.TempDir()
-		d, ship := newDockerd(t, root, 1), newFake()
-		d.maxFile, d.compress = 5, compress
+		d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+		d.MaxFile, d.Compress = 5, compress
 		stop := start(t, config(root), nil, ship)
-		at := d.now.Add(time.Hour)
-		d.writeLog("stdout", "before\n")
-		d.writeRecord(strings.Repeat("a", partBytes), "stdout", at)
-		d.rotate()
-		d.writeRecord("err\n", "stderr", at.Add(-2))
-		ship.wait(t, 2)
+		at := d.Now.Add(time.Hour)
+		d.WriteLog("stdout", "before\n")
+		d.WriteRecord(strings.Repeat("a", decode.DockerPartBytes), "stdout", at)
+		d.Rotate()
+		d.WriteRecord("err\n", "stderr", at.Add(-2))
+		ship.Wait(t, 2)
 		stop() // and over a restart, in the middle of it
 		stop = start(t, config(root), nil, ship)
-		d.writeRecord(strings.Repeat("b", partBytes), "stdout", at)
-		d.rotate()
-		d.writeRecord("c\n", "stdout", at)
-		d.now = at.Add(1)
-		d.writeLog("stdout", "end\n")
-		want := []string{"before", "err", strings.Repeat("a", partBytes) + strings.Repeat("b", partBytes) + "c", "end"}
+		d.WriteRecord(strings.Repeat("b", decode.DockerPartBytes), "stdout", at)
+		d.Rotate()
+		d.WriteRecord("c\n", "stdout", at)
+		d.Now = at.Add(1)
+		d.WriteLog("stdout", "end\n")
+		want := []string{"before", "err", strings.Repeat("a", decode.DockerPartBytes) + strings.Repeat("b", decode.DockerPartBytes) + "c", "end"}
 		wantMessages(t, ship, want...)
 		stop()
 		// The open ends of the older files, met again, do not make anything of what is shipped.
 		for range 2 {
 			stop = start(t, config(root), nil, ship)
-			d.writeLog("stdout", "x\n")
+			d.WriteLog("stdout", "x\n")
 			want = append(want, "x")
 			wantMessages(t, ship, want...)
 			stop()
@@ -293,67 +298,67 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 	for seed := range uint64(12) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		root := t.TempDir()
-		ship := newFake()
-		d := newDockerd(t, root, 1)
-		d.maxSize, d.maxFile, d.compress = 150_000, 1000, seed%2 == 0
+		ship := logstest.NewShipper()
+		d := logstest.NewDockerd(t, root, 1)
+		d.MaxSize, d.MaxFile, d.Compress = 150_000, 1000, seed%2 == 0
 		n := 0
 		write := func(k int) {
 			for range k {
 				pad := rng.IntN(30)
 				if rng.IntN(40) == 0 {
-					pad = partBytes*rng.IntN(3) + rng.IntN(3) - len(fmt.Sprintf("line %d ", n))
+					pad = decode.DockerPartBytes*rng.IntN(3) + rng.IntN(3) - len(fmt.Sprintf("line %d ", n))
 				}
 				stream := []string{"stdout", "stderr"}[rng.IntN(2)]
-				d.interleave(rng, stream, fmt.Sprintf("line %d ", n)+strings.Repeat("x", max(0, pad)))
+				interleave(d, rng, stream, fmt.Sprintf("line %d ", n)+strings.Repeat("x", max(0, pad)))
 				n++
 			}
 		}
 		for range 6 {
 			write(rng.IntN(300))
 			stop := start(t, config(root), nil, ship)
-			ship.wait(t, max(0, rng.IntN(n+1)-2))
+			ship.Wait(t, max(0, rng.IntN(n+1)-2))
 			write(rng.IntN(300))
-			ship.wait(t, max(0, rng.IntN(n+1)-2))
+			ship.Wait(t, max(0, rng.IntN(n+1)-2))
 			stop()
-			ship.crash(func(n int) int { return n - rng.IntN(n+1)/(1+rng.IntN(3)) })
+			ship.Crash(func(n int) int { return n - rng.IntN(n+1)/(1+rng.IntN(3)) })
 		}
-		d.drain()
+		writeOpenLines(d)
 		stop := start(t, config(root), nil, ship)
 		wantOnce(t, ship, n)
 		stop()
 		if t.Failed() {
-			t.Fatalf("seed %d, compressed %v", seed, d.compress)
+			t.Fatalf("seed %d, compressed %v", seed, d.Compress)
 		}
 	}
 }
 
 // interleave writes a line, sometimes only the first parts of it, the rest behind what the other stream says next.
-func (d *fakeDockerd) interleave(rng *rand.Rand, stream, text string) {
-	d.now = d.now.Add(137)
+func interleave(d *logstest.Dockerd, rng *rand.Rand, stream, text string) {
+	d.Now = d.Now.Add(137)
 	for _, p := range open[d] {
 		if p.stream == stream || rng.IntN(2) == 0 {
-			d.writeRecord(p.rest, p.stream, p.at)
+			d.WriteRecord(p.rest, p.stream, p.at)
 			open[d] = slices.DeleteFunc(slices.Clone(open[d]), func(q openLine) bool { return q == p })
 		}
 	}
-	for len(text) >= partBytes {
-		d.writeRecord(text[:partBytes], stream, d.now)
-		text = text[partBytes:]
+	for len(text) >= decode.DockerPartBytes {
+		d.WriteRecord(text[:decode.DockerPartBytes], stream, d.Now)
+		text = text[decode.DockerPartBytes:]
 		if rng.IntN(2) == 0 {
-			open[d] = append(open[d], openLine{stream, text + "\n", d.now})
-			if len(text) >= partBytes {
+			open[d] = append(open[d], openLine{stream, text + "\n", d.Now})
+			if len(text) >= decode.DockerPartBytes {
 				open[d][len(open[d])-1].rest = text[:100] + "\n"
 			}
 			return
 		}
 	}
-	d.writeRecord(text+"\n", stream, d.now)
+	d.WriteRecord(text+"\n", stream, d.Now)
 }
 
-// drain ends the lines that interleave has left open.
-func (d *fakeDockerd) drain() {
+// writeOpenLines ends the lines that interleave has left open.
+func writeOpenLines(d *logstest.Dockerd) {
 	for _, p := range open[d] {
-		d.writeRecord(p.rest, p.stream, p.at)
+		d.WriteRecord(p.rest, p.stream, p.at)
 	}
 	delete(open, d)
 }
@@ -363,24 +368,24 @@ type openLine struct {
 	at           time.Time
 }
 
-var open = map[*fakeDockerd][]openLine{}
+var open = map[*logstest.Dockerd][]openLine{}
 
 func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 	root := t.TempDir()
-	d, ship := newDockerd(t, root, 1), newFake()
+	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	stop := start(t, config(root), nil, ship)
-	d.writeLog("stdout", "a\nb\nc\n")
-	ship.wait(t, 3)
-	d.must(os.Truncate(d.path, 0))
-	d.writeLog("stdout", "d\n")
-	ship.wait(t, 4)
+	d.WriteLog("stdout", "a\nb\nc\n")
+	ship.Wait(t, 3)
+	d.Must(os.Truncate(d.Path, 0))
+	d.WriteLog("stdout", "d\n")
+	ship.Wait(t, 4)
 	// Longer than before by the time it is looked at.
-	d.must(os.Truncate(d.path, 0))
-	d.writeLog("stdout", "e\nf\ng\nh\n")
+	d.Must(os.Truncate(d.Path, 0))
+	d.WriteLog("stdout", "e\nf\ng\nh\n")
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h")
 	stop()
-	d.must(os.Truncate(d.path, 0))
-	d.writeLog("stdout", "i\n")
+	d.Must(os.Truncate(d.Path, 0))
+	d.WriteLog("stdout", "i\n")
 	start(t, config(root), nil, ship)
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h", "i")
 }
@@ -388,40 +393,40 @@ func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 // TestAnInodeThatIsUsedAgainIsAnotherFile: ext4 gives the number of a removed file to the next one.
 func TestAnInodeThatIsUsedAgainIsAnotherFile(t *testing.T) {
 	root := t.TempDir()
-	d, ship := newDockerd(t, root, 1), newFake()
+	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	var want []string
 	for i := range 5 {
 		stop := start(t, config(root), nil, ship)
-		d.writeLog("stdout", fmt.Sprintf("line %d\n", i))
+		d.WriteLog("stdout", fmt.Sprintf("line %d\n", i))
 		want = append(want, fmt.Sprintf("line %d", i))
 		wantMessages(t, ship, want...)
 		stop()
-		d.rotate() // max-file=1: removed, made anew, while nobody looks
+		d.Rotate() // max-file=1: removed, made anew, while nobody looks
 	}
 }
 
 func TestNULsAndGarbageAreSteppedOver(t *testing.T) {
 	root := t.TempDir()
-	d, ship := newDockerd(t, root, 1), newFake()
-	d.writeLog("stdout", "a\n")
-	d.writeRaw(strings.Repeat("\x00", 700_000))
-	d.writeLog("stdout", "b\n")
-	d.writeRaw(`{"log":"torn` + strings.Repeat("\x00", 5000))
-	d.writeLog("stdout", "c\n")
-	d.writeRaw("no json at all\n\n{\"log\":5}\n")
-	d.writeLog("stdout", "d\n")
-	d.writeRaw(strings.Repeat("z", recordMax+10) + "\n")
-	d.writeLog("stdout", "e\n")
-	d.writeRaw(`{"log":"half`)
+	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	d.WriteLog("stdout", "a\n")
+	d.WriteRaw(strings.Repeat("\x00", 700_000))
+	d.WriteLog("stdout", "b\n")
+	d.WriteRaw(`{"log":"torn` + strings.Repeat("\x00", 5000))
+	d.WriteLog("stdout", "c\n")
+	d.WriteRaw("no json at all\n\n{\"log\":5}\n")
+	d.WriteLog("stdout", "d\n")
+	d.WriteRaw(strings.Repeat("z", maxRecord+10) + "\n")
+	d.WriteLog("stdout", "e\n")
+	d.WriteRaw(`{"log":"half`)
 	stop := start(t, config(root), nil, ship)
-	d.writeRaw("\" no\n")
-	d.writeLog("stdout", "f\n")
+	d.WriteRaw("\" no\n")
+	d.WriteLog("stdout", "f\n")
 	want := []string{
-		"a", "b", `{"log":"torn`, "c", "no json at all", `{"log":5}`, "d", strings.Repeat("z", recordMax), "zzzzzzzzzz", "e", `{"log":"half" no`, "f",
+		"a", "b", `{"log":"torn`, "c", "no json at all", `{"log":5}`, "d", strings.Repeat("z", maxRecord), "zzzzzzzzzz", "e", `{"log":"half" no`, "f",
 	}
 	wantMessages(t, ship, want...)
 	stop()
-	ship.crash(func(n int) int { return n / 2 })
+	ship.Crash(func(n int) int { return n / 2 })
 	start(t, config(root), nil, ship)
 	wantMessages(t, ship, want...)
 }
@@ -429,72 +434,72 @@ func TestNULsAndGarbageAreSteppedOver(t *testing.T) {
 // TestAStuckLaneHoldsUpNobodyElse, and a file of it that is removed meanwhile is sealed and not lost.
 func TestAStuckLaneHoldsUpNobodyElse(t *testing.T) {
 	root := t.TempDir()
-	ship := newFake()
-	stuck, free := newDockerd(t, root, 1), newDockerd(t, root, 2)
+	ship := logstest.NewShipper()
+	stuck, free := logstest.NewDockerd(t, root, 1), logstest.NewDockerd(t, root, 2)
 	shut, openGate := make(chan struct{}), make(chan struct{})
 	close(openGate)
-	ship.gate = func(lane string) <-chan struct{} {
-		if strings.Contains(lane, stuck.id) {
+	ship.Gate = func(lane string) <-chan struct{} {
+		if strings.Contains(lane, stuck.ID) {
 			return shut
 		}
 		return openGate
 	}
 	start(t, config(root), nil, ship)
-	stuck.writeLog("stdout", "s1\ns2\n")
+	stuck.WriteLog("stdout", "s1\ns2\n")
 	for i := range 100 {
-		free.writeLog("stdout", fmt.Sprintf("line %d\n", i))
+		free.WriteLog("stdout", fmt.Sprintf("line %d\n", i))
 	}
 	wantOnce(t, ship, 100)
-	stuck.remove()
-	ship.wait(t, 102)
+	stuck.Remove()
+	ship.Wait(t, 102)
 }
 
 func TestExcludedContainersAreNotRead(t *testing.T) {
 	root := t.TempDir()
-	ship, who := newFake(), newRegistry()
-	self, other := newDockerd(t, root, 1), newDockerd(t, root, 2)
-	self.writeLog("stdout", "mine\n")
-	other.writeLog("stdout", "other\n")
-	who.set(self.id, "tidegate", containers.Status{Known: true, Running: true, Excluded: true})
+	ship, who := logstest.NewShipper(), newRegistry()
+	self, other := logstest.NewDockerd(t, root, 1), logstest.NewDockerd(t, root, 2)
+	self.WriteLog("stdout", "mine\n")
+	other.WriteLog("stdout", "other\n")
+	who.set(self.ID, "tidegate", containers.Status{Known: true, Running: true, Excluded: true})
 	start(t, config(root), who, ship)
-	who.set(other.id, "other", containers.Status{Known: true, Running: true})
+	who.set(other.ID, "other", containers.Status{Known: true, Running: true})
 	wantMessages(t, ship, "other")
 }
 
 // TestLinesOfANewContainerWaitForItsName: its folder is there before the API tells of it.
 func TestLinesOfANewContainerWaitForItsName(t *testing.T) {
 	root := t.TempDir()
-	ship, who := newFake(), newRegistry()
+	ship, who := logstest.NewShipper(), newRegistry()
 	start(t, config(root), who, ship)
-	d := newDockerd(t, root, 1)
-	d.writeLog("stdout", "hello\n")
-	who.set(d.id, "late", containers.Status{Known: true, Running: true})
-	ship.wait(t, 1)
-	if e := ship.all()[0]; e.container != "late" {
-		t.Errorf("container %q", e.container)
+	d := logstest.NewDockerd(t, root, 1)
+	d.WriteLog("stdout", "hello\n")
+	who.set(d.ID, "late", containers.Status{Known: true, Running: true})
+	ship.Wait(t, 1)
+	if e := ship.All()[0]; e.Container != "late" {
+		t.Errorf("container %q", e.Container)
 	}
 }
 
 func TestStartAtTheEndLeavesOutWhatIsOlder(t *testing.T) {
 	root := t.TempDir()
-	d, ship := newDockerd(t, root, 1), newFake()
-	d.writeLog("stdout", "old\n")
+	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	d.WriteLog("stdout", "old\n")
 	cfg := config(root)
-	cfg.Start, cfg.Born = "end", d.now.Add(time.Minute)
-	d.now = d.now.Add(2 * time.Minute)
-	d.writeLog("stdout", "new\n")
+	cfg.Start, cfg.Born = "end", d.Now.Add(time.Minute)
+	d.Now = d.Now.Add(2 * time.Minute)
+	d.WriteLog("stdout", "new\n")
 	start(t, cfg, nil, ship)
 	wantMessages(t, ship, "new")
 }
 
 func TestALogElsewhereIsFoundByTheAPI(t *testing.T) {
 	root, elsewhere := t.TempDir(), t.TempDir()
-	ship, who := newFake(), newRegistry()
-	d := newDockerd(t, elsewhere, 1)
-	d.writeLog("stdout", "here\n")
-	who.logs = []containers.LogFile{{ContainerID: d.id, Path: d.path, Driver: "json-file"}, {ContainerID: "x", Driver: "journald"}}
-	d.must(os.MkdirAll(filepath.Join(root, "containers"), 0o700))
-	who.set(d.id, "c", containers.Status{Known: true, Running: true})
+	ship, who := logstest.NewShipper(), newRegistry()
+	d := logstest.NewDockerd(t, elsewhere, 1)
+	d.WriteLog("stdout", "here\n")
+	who.logs = []containers.LogFile{{ContainerID: d.ID, Path: d.Path, Driver: "json-file"}, {ContainerID: "x", Driver: "journald"}}
+	d.Must(os.MkdirAll(filepath.Join(root, "containers"), 0o700))
+	who.set(d.ID, "c", containers.Status{Known: true, Running: true})
 	start(t, config(root), who, ship)
 	wantMessages(t, ship, "here")
 }
@@ -504,27 +509,27 @@ func TestManyContainersShareTheBudget(t *testing.T) {
 		t.Skip("it takes seconds")
 	}
 	root := t.TempDir()
-	ship := newFake()
+	ship := logstest.NewShipper()
 	cfg := config(root)
 	cfg.MaxOpen = 64
 	const n = 300
-	all := make([]*fakeDockerd, n)
+	all := make([]*logstest.Dockerd, n)
 	for i := range all {
-		all[i] = newDockerd(t, root, i)
-		all[i].writeLog("stdout", fmt.Sprintf("line %d\n", i))
+		all[i] = logstest.NewDockerd(t, root, i)
+		all[i].WriteLog("stdout", fmt.Sprintf("line %d\n", i))
 	}
 	start(t, cfg, nil, ship)
 	// As containers are removed, others get their descriptors.
-	ship.wait(t, 64)
+	ship.Wait(t, 64)
 	removed := map[int]bool{}
 	for len(removed) < n {
-		ship.wait(t, min(n, len(removed)+1))
-		for _, e := range ship.all() {
+		ship.Wait(t, min(n, len(removed)+1))
+		for _, e := range ship.All() {
 			var i int
-			_, _ = fmt.Sscanf(e.message, "line %d", &i)
+			_, _ = fmt.Sscanf(e.Message, "line %d", &i)
 			if !removed[i] {
 				removed[i] = true
-				all[i].remove()
+				all[i].Remove()
 			}
 		}
 	}
@@ -534,19 +539,19 @@ func TestManyContainersShareTheBudget(t *testing.T) {
 // TestOneFileIsReadByItself: replay reads what live reading does, compressed or not.
 func TestOneFileIsReadByItself(t *testing.T) {
 	for _, compress := range []bool{false, true} {
-		d := newDockerd(t, t.TempDir(), 1)
-		d.writeLog("stdout", "a\n"+strings.Repeat("b", partBytes+5)+"\n")
-		d.writeRaw("no json\n")
-		d.writeLog("stderr", strings.Repeat("c", partBytes))
-		path := d.path
+		d := logstest.NewDockerd(t, t.TempDir(), 1)
+		d.WriteLog("stdout", "a\n"+strings.Repeat("b", decode.DockerPartBytes+5)+"\n")
+		d.WriteRaw("no json\n")
+		d.WriteLog("stderr", strings.Repeat("c", decode.DockerPartBytes))
+		path := d.Path
 		if compress {
-			d.gzip(path)
+			d.Gzip(path)
 			path += ".gz"
 		}
 		var got []string
-		err := ReadFile(t.Context(), Default(), path, pipeline.ID{1}, func(e *pipeline.Event) {
+		err := ReadFile(t.Context(), Default(), path, decode.DockerJSON, pipeline.ID{1}, func(e *pipeline.Event) {
 			got = append(got, fmt.Sprintf("%.1s%d", e.Log.Message, len(e.Log.Message)))
-			if e.Container.GetId() != d.id {
+			if e.Container.GetId() != d.ID {
 				t.Errorf("container %q", e.Container.GetId())
 			}
 		})

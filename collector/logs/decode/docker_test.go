@@ -1,4 +1,4 @@
-package logs
+package decode
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"tidegate/collector/logs/logstest"
 )
 
 // oracle is what encoding/json makes of a record; ok is false where it is none.
@@ -17,8 +19,8 @@ type oracle struct {
 	Attrs  json.RawMessage `json:"attrs"`
 }
 
-func parseString(s string) (record, bool) {
-	var r record
+func parseRecord(s string) (dockerRecord, bool) {
+	var r dockerRecord
 	var c timeParser
 	ok := r.parse([]byte(s), &c)
 	return r, ok
@@ -27,7 +29,7 @@ func parseString(s string) (record, bool) {
 func TestRecordsAreReadAsDockerdWritesThem(t *testing.T) {
 	check := func(in, log, stream string, newline bool, raw int) {
 		t.Helper()
-		r, ok := parseString(in)
+		r, ok := parseRecord(in)
 		if !ok || string(r.log) != log || r.stream.String() != stream || r.newline != newline || r.raw != raw {
 			t.Errorf("%s: %v %q %s %v %d", in, ok, r.log, r.stream, r.newline, r.raw)
 		}
@@ -53,7 +55,7 @@ func TestWhatIsNoRecordIsLeftAsItIs(t *testing.T) {
 		`{"log":"a","attrs":{"x":}`, `{"log":"tor{"log":"b\n"}`, `{log:"a"}`, `{"log":}`, `{"log":"x","n":*}`,
 	} {
 		b := []byte(in)
-		var r record
+		var r dockerRecord
 		var c timeParser
 		if r.parse(b, &c) {
 			t.Errorf("%s was taken as %q", in, r.log)
@@ -102,7 +104,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		b := bytes.Clone(in)
-		var r record
+		var r dockerRecord
 		var c timeParser
 		ok := r.parse(b, &c)
 		if !ok && !bytes.Equal(b, in) {
@@ -155,126 +157,22 @@ func exotic(in []byte) bool {
 	return m["log"] == nil || m["log"][0] != '"'
 }
 
-func TestLevelsAreFound(t *testing.T) {
-	check := func(line, want string) {
-		t.Helper()
-		if got := detectLevel([]byte(line)); got != want {
-			t.Errorf("%q: %q, want %q", line, got, want)
-		}
-	}
-	check(`level=info msg="x"`, "info")
-	check(`time="2026-11-24T23:08:00Z" level=warning msg=x`, "warning")
-	check(`{"ts":1,"level":"ERROR","msg":"x"}`, "error")
-	check(`{"level" : "debug"}`, "debug")
-	check(`{"level":30,"time":1}`, "info")
-	check(`{"severity":"CRITICAL"}`, "critical")
-	check(`lvl=eror`, "")
-	check(`2026/11/24 23:08:00 [error] 12#12: *1 open() failed`, "error")
-	check(`[WARN] disk`, "warn")
-	check(`2026-11-24 23:08:00,123 INFO  com.example.Main - started`, "info")
-	check(`ERROR: relation does not exist`, "error")
-	check(`2026-11-24 23:08:00.123 UTC [1] FATAL:  password authentication failed`, "fatal")
-	check(`I1124 23:08:00.123456       1 main.go:5] hello`, "info")
-	check(`E1124 23:08:00.123456       1 main.go:5] hello`, "error")
-	check(`an error has happened, no level`, "")
-	check(`INFORMAL talk, ERRORS everywhere, infoX`, "")
-	check(`the level of water`, "")
-	check(``, "")
-	check(strings.Repeat("x ", 60)+"[ERROR]", "")
-}
-
-func TestSecretsAreTakenOut(t *testing.T) {
-	var r redactor
-	check := func(line, want string) {
-		t.Helper()
-		got, found := r.line([]byte(line))
-		if string(got) != want || found != (line != want) {
-			t.Errorf("%q: %q %v, want %q", line, got, found, want)
-		}
-	}
-	check(`password=hunter2 user=bob`, `password=REDACTED user=bob`)
-	check(`DB_PASSWORD: "hunter 2", x`, `DB_PASSWORD: "REDACTED", x`)
-	check(`{"user":"bob","password":"hun\"ter2","n":1}`, `{"user":"bob","password":"REDACTED","n":1}`)
-	check(`msg="{\"password\":\"hunter2\",\"n\":1}"`, `msg="{\"password\":\"REDACTED\",\"n\":1}"`)
-	check(`{"token":"abc","a":1}`, `{"token":"REDACTED","a":1}`)
-	check(`GET /x?api_key=abc123&y=2 HTTP/1.1`, `GET /x?api_key=REDACTED&y=2 HTTP/1.1`)
-	check(`Authorization: Bearer eyJhbGciOi.J9.x`, `Authorization: Bearer REDACTED`)
-	check(`Authorization: Basic dXNlcjpwYXNz`, `Authorization: Basic REDACTED`)
-	check(`sent "authorization":"Bearer abc.def" ok`, `sent "authorization":"Bearer REDACTED" ok`)
-	check(`with Bearer abcdefgh1234 given`, `with Bearer REDACTED given`)
-	check(`the bearer of news`, `the bearer of news`)
-	check(`Set-Cookie: sid=1; Path=/`, `Set-Cookie: REDACTED`)
-	check(`postgres://bob:s3cret@db:5432/x`, `postgres://bob:REDACTED@db:5432/x`)
-	check(`http://host:8080/a@b`, `http://host:8080/a@b`)
-	check(`CREATE USER 'a' IDENTIFIED BY 'pw1'`, `CREATE USER 'a' IDENTIFIED BY 'REDACTED'`)
-	check(`unexpected token: <`, `unexpected token: <`)
-	check(`time: 12:00:00 a=b c:d`, `time: 12:00:00 a=b c:d`)
-	check(`password=`, `password=`)
-	check(`a password=x and secret=y`, `a password=REDACTED and secret=REDACTED`)
-	check(``, ``)
-}
-
-func FuzzRedact(f *testing.F) {
-	f.Add([]byte(`a password="x\"y" http://a:b@c Bearer abcdefghi IDENTIFIED BY 'x' cookie: a b`))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		var r redactor
-		b := bytes.Clone(in)
-		out, found := r.line(b)
-		if !bytes.Equal(b, in) || found == bytes.Equal(out, in) && !bytes.Contains(in, []byte(redacted)) {
-			t.Fatalf("%q → %q %v", in, out, found)
-		}
-		_ = detectLevel(in)
-	})
-}
-
-var benchRecords = func() [][]byte {
-	var list [][]byte
-	for _, log := range []string{
-		`172.17.0.1 - - [24/Nov/2026:23:08:00 +0000] \"GET /api/v1/items?page=2 HTTP/1.1\" 200 5120 \"-\" \"curl/8.5.0\"\n`,
-		`level=info ts=2026-11-24T23:08:00.123Z caller=main.go:42 msg=\"request done\" method=GET path=/healthz took=1.2ms\n`,
-		`2026-11-24 23:08:00.123  INFO 1 --- [nio-8080-exec-1] c.e.OrderService : order 4711 was placed by customer 12\n`,
-		`{\"level\":\"info\",\"ts\":1764025680.123,\"msg\":\"cache miss\",\"key\":\"user:4711\",\"took\":0.0012}\n`,
-	} {
-		list = append(list, []byte(`{"log":"`+log+`","stream":"stdout","time":"2026-11-24T23:08:00.123456789Z"}`))
-	}
-	return list
-}()
-
 // BenchmarkParse is the parser alone, of lines of about 200 bytes as containers write them.
 func BenchmarkParse(b *testing.B) {
-	var r record
+	var r dockerRecord
 	var c timeParser
 	buf := make([]byte, 4096)
 	n := 0
-	for _, rec := range benchRecords {
+	for _, rec := range logstest.BenchRecords {
 		n += len(rec) + 1
 	}
-	b.SetBytes(int64(n / len(benchRecords)))
+	b.SetBytes(int64(n / len(logstest.BenchRecords)))
 	b.ReportAllocs()
-	defer cpu(b)()
+	defer logstest.ReportCPU(b)()
 	for i := 0; b.Loop(); i++ {
-		rec := benchRecords[i%len(benchRecords)]
+		rec := logstest.BenchRecords[i%len(logstest.BenchRecords)]
 		if !r.parse(buf[:copy(buf, rec)], &c) {
 			b.Fatal("no record")
 		}
-	}
-}
-
-// BenchmarkLevelAndRedact is what a line costs beyond that.
-func BenchmarkLevelAndRedact(b *testing.B) {
-	var red redactor
-	var c timeParser
-	var lines [][]byte
-	for _, rec := range benchRecords {
-		var r record
-		r.parse(bytes.Clone(rec), &c)
-		lines = append(lines, bytes.Clone(r.log))
-	}
-	b.ReportAllocs()
-	defer cpu(b)()
-	for i := 0; b.Loop(); i++ {
-		l := lines[i%len(lines)]
-		detectLevel(l)
-		red.line(l)
 	}
 }

@@ -1,0 +1,60 @@
+// Package decode turns the bytes of log files into records. It knows formats, and nothing of files, rotation or checkpoints.
+//
+// In flows one record at a time: package tail reads a file, cuts it at newlines and hands over the bytes between them. Out flows
+// a Record: text, time, stream, and whether the line ends with it, since some formats spread one line over several records. Each
+// format is a Format in a file of its own: DockerJSON (docker.go) and Text (text.go). A further format needs no change elsewhere
+// in this package or in tail; a format whose records do not end in a newline is not supported.
+package decode
+
+// A Format is one way to write log files.
+type Format struct {
+	Name string // for messages: "json-file"
+
+	// Dated is true when every record carries a time of its own, to the nanosecond. The first record of such a file occurs in
+	// no other file of the log, and a record without a time is malformed.
+	Dated bool
+
+	// New returns a Decoder. A Decoder may keep state and belongs to one goroutine.
+	New func() Decoder
+}
+
+// A Decoder reads the records of one format.
+type Decoder interface {
+	// Decode reads b, one record without its newline, into record. It returns false when b is not a record of the format, and b
+	// is unchanged then. Otherwise b may have been overwritten: record.Text lies in it.
+	Decode(b []byte, record *Record) bool
+}
+
+// A Record is one decoded record. Text is valid as long as the bytes that were decoded.
+type Record struct {
+	Text   []byte // without the newline that ends a line
+	Time   int64  // ns since 1970; 0: the record has no time
+	Stream Stream
+	Ends   bool // the line ends with this record
+
+	// Group joins the records of one line: they follow each other within their stream and share it. A record of another group
+	// begins a line, even where the line before has no end. 0 joins with every group.
+	Group int64
+}
+
+// A Stream is the output of the program to which a line was written.
+type Stream uint8
+
+// The streams. Lines of different streams may be interleaved record by record.
+const (
+	NoStream Stream = iota // the format does not say
+	Stdout
+	Stderr
+	NumStreams
+)
+
+// String returns the value of the field log.stream; "" for NoStream.
+func (s Stream) String() string {
+	switch s {
+	case Stdout:
+		return "stdout"
+	case Stderr:
+		return "stderr"
+	}
+	return ""
+}

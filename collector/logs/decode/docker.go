@@ -1,0 +1,132 @@
+package decode
+
+import "bytes"
+
+// DockerPartBytes is the length at which dockerd cuts a line into records.
+const DockerPartBytes = 16384
+
+// DockerJSON is the format of Docker's json-file driver: {"log":"…","stream":"stdout","attrs":{…},"time":"…"}.
+//
+// dockerd cuts lines after 16,384 bytes. The parts have no newline and share one time, which is the Group of the record. A line
+// ends with a record that has a newline, or with one that is shorter than a part: the container closed the stream without a newline.
+var DockerJSON = Format{
+	Name:  "json-file",
+	Dated: true,
+	New:   func() Decoder { return new(dockerDecoder) },
+}
+
+type dockerDecoder struct {
+	record dockerRecord
+	times  timeParser
+}
+
+// Decode implements Decoder.
+func (d *dockerDecoder) Decode(b []byte, record *Record) bool {
+	r := &d.record
+	if !r.parse(b, &d.times) {
+		return false
+	}
+	*record = Record{Text: r.log, Time: r.time, Group: r.time, Stream: r.stream, Ends: r.newline || r.raw < DockerPartBytes}
+	return true
+}
+
+// A dockerRecord holds the members of one record.
+type dockerRecord struct {
+	log     []byte // the payload, unescaped in place and without the newline that ends a line
+	newline bool   // the payload ended in a newline
+	raw     int    // length of the payload as the container wrote it, newline included; a byte that is not UTF-8 counts as one
+	stream  Stream
+	time    int64 // ns since 1970; 0: absent or not understood
+}
+
+// parse reads b, one record without its newline, into r. It returns false when b is not such a record, and b is unchanged then.
+// Otherwise b was overwritten where r.log needed unescaping. Members may stand in any order, unknown ones are skipped, and the
+// last of two with the same name counts.
+//
+// This is the hot path: dockerd's own order and spacing take the short ways. parse is more lenient than JSON where that loses
+// nothing: it accepts control characters in strings and keeps unknown escapes as they stand.
+func (r *dockerRecord) parse(b []byte, times *timeParser) bool {
+	*r = dockerRecord{stream: Stdout}
+	log, ok := r.parseMembers(b, times)
+	if !ok {
+		return false
+	}
+
+	r.raw = len(log)
+	if i := bytes.IndexByte(log, '\\'); i >= 0 {
+		// In nearly every line the only escape is the newline that ends it.
+		if i == len(log)-2 && log[i+1] == 'n' {
+			r.log, r.newline, r.raw = log[:i], true, i+1
+			return true
+		}
+		// dockerd writes \ufffd, three bytes, for each byte that is not UTF-8.
+		var invalid int
+		log, invalid = unescape(log, i)
+		r.raw = len(log) - 2*invalid
+	}
+
+	if n := len(log) - 1; n >= 0 && log[n] == '\n' {
+		log, r.newline = log[:n], true
+	}
+	r.log = log
+	return true
+}
+
+// parseMembers walks over the object and returns the value of "log" with its escapes. ok is false where b is not an object, has no
+// "log", or goes on behind the object.
+func (r *dockerRecord) parseMembers(b []byte, times *timeParser) (log []byte, ok bool) {
+	i := skipSpace(b, 0)
+	if i >= len(b) || b[i] != '{' {
+		return nil, false
+	}
+	if i = skipSpace(b, i+1); i < len(b) && b[i] == '}' {
+		return nil, false
+	}
+
+	// i is where a member begins.
+	found := false
+	for {
+		key, next := scanString(b, i)
+		if next < 0 {
+			return nil, false
+		}
+		if next = skipSpace(b, next); next >= len(b) || b[next] != ':' {
+			return nil, false
+		}
+		start := skipSpace(b, next+1)
+		end := scanValue(b, start)
+		if end < 0 {
+			return nil, false
+		}
+
+		value := b[start:end]
+		switch {
+		case value[0] != '"':
+			if string(key) == "log" {
+				return nil, false
+			}
+		case string(key) == "log":
+			log, found = value[1:len(value)-1], true
+		case string(key) == "stream":
+			r.stream = Stdout
+			if string(value) == `"stderr"` {
+				r.stream = Stderr
+			}
+		case string(key) == "time":
+			r.time = times.parse(value[1 : len(value)-1])
+		}
+
+		// A comma and another member follow, or the end of the object and of the record.
+		i = skipSpace(b, end)
+		if i >= len(b) {
+			return nil, false
+		}
+		if b[i] == '}' {
+			return log, found && skipSpace(b, i+1) == len(b)
+		}
+		if b[i] != ',' {
+			return nil, false
+		}
+		i = skipSpace(b, i+1)
+	}
+}

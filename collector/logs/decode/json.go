@@ -1,0 +1,186 @@
+package decode
+
+import (
+	"bytes"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// skipSpace returns the index of the first byte at or behind b[i] that is not white space.
+func skipSpace(b []byte, i int) int {
+	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\r' || b[i] == '\n') {
+		i++
+	}
+	return i
+}
+
+// scanString returns the bytes between the quotes of the string at b[i], and the index behind it. The index is -1 where no whole
+// string begins at b[i].
+func scanString(b []byte, i int) ([]byte, int) {
+	if i >= len(b) || b[i] != '"' {
+		return nil, -1
+	}
+	start := i + 1
+	for i = start; ; i++ {
+		n := bytes.IndexByte(b[i:], '"')
+		if n < 0 {
+			return nil, -1
+		}
+		i += n
+		// The quote ends the string unless an odd number of backslashes stands before it.
+		slashes := 0
+		for j := i - 1; j >= start && b[j] == '\\'; j-- {
+			slashes++
+		}
+		if slashes%2 == 0 {
+			return b[start:i], i + 1
+		}
+	}
+}
+
+// scanValue returns the index behind the value at b[i]: a string, an object, a list, a number or a word. It returns -1 where none
+// begins.
+func scanValue(b []byte, i int) int {
+	if i >= len(b) {
+		return -1
+	}
+	switch b[i] {
+	case '"':
+		_, end := scanString(b, i)
+		return end
+	case '{', '[':
+		return scanNested(b, i)
+	}
+	start := i
+	for i < len(b) && isWordByte(b[i]) {
+		i++
+	}
+	if i == start {
+		return -1
+	}
+	return i
+}
+
+// isWordByte reports whether c occurs in numbers, true, false or null.
+func isWordByte(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c == '-' || c == '+' || c == '.' || c == 'E'
+}
+
+// scanNested returns the index behind the object or list at b[i]; -1: it has no end. It counts brackets and does not recurse, so
+// deep nesting costs no stack.
+func scanNested(b []byte, i int) int {
+	depth := 0
+	for i < len(b) {
+		switch b[i] {
+		case '"':
+			_, end := scanString(b, i)
+			if end < 0 {
+				return -1
+			}
+			i = end
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+		i++
+	}
+	return -1
+}
+
+// unescape resolves the escapes of s in place; the first backslash is at i. It returns what is left of s and how many \ufffd were
+// in it: dockerd writes one for each byte that is not UTF-8. Escapes that JSON does not have are kept as they stand.
+func unescape(s []byte, i int) (out []byte, invalid int) {
+	// s[:w] is resolved, s[i:] is still to be read; w ≤ i, since no escape is shorter than what it stands for.
+	w := i
+	for i < len(s) {
+		if s[i] != '\\' || i+1 >= len(s) {
+			s[w] = s[i]
+			w, i = w+1, i+1
+			continue
+		}
+		i++
+		switch c := s[i]; c {
+		case 'n':
+			s[w] = '\n'
+		case 't':
+			s[w] = '\t'
+		case 'r':
+			s[w] = '\r'
+		case 'b':
+			s[w] = '\b'
+		case 'f':
+			s[w] = '\f'
+		case '"', '\\', '/':
+			s[w] = c
+		case 'u':
+			r, n := escapedRune(s[i-1:])
+			if n == 0 {
+				s[w], s[w+1] = '\\', 'u'
+				w++
+				break
+			}
+			if r == utf8.RuneError {
+				invalid++
+			}
+			w += utf8.EncodeRune(s[w:w+4], r) - 1
+			i += n - 2
+		default:
+			s[w], s[w+1] = '\\', c
+			w++
+		}
+		w, i = w+1, i+1
+
+		// The bytes up to the next backslash move as a whole.
+		n := bytes.IndexByte(s[i:], '\\')
+		if n < 0 {
+			n = len(s) - i
+		}
+		w += copy(s[w:], s[i:i+n])
+		i += n
+	}
+	return s[:w], invalid
+}
+
+// escapedRune reads \uXXXX, or two of them that are a surrogate pair, from the front of s, and returns their length. n is 0 where
+// s begins with neither. Half a pair is utf8.RuneError.
+func escapedRune(s []byte) (r rune, n int) {
+	r, ok := parseHex4(s)
+	if !ok {
+		return 0, 0
+	}
+	if !utf16.IsSurrogate(r) {
+		return r, 6
+	}
+	if low, ok := parseHex4(s[6:]); ok {
+		if pair := utf16.DecodeRune(r, low); pair != utf8.RuneError {
+			return pair, 12
+		}
+	}
+	return utf8.RuneError, 6
+}
+
+// parseHex4 reads one \uXXXX from the front of s.
+func parseHex4(s []byte) (rune, bool) {
+	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+		return 0, false
+	}
+	var r rune
+	for _, c := range s[2:6] {
+		switch {
+		case c >= '0' && c <= '9':
+			c -= '0'
+		case c >= 'a' && c <= 'f':
+			c -= 'a' - 10
+		case c >= 'A' && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, false
+		}
+		r = r<<4 | rune(c)
+	}
+	return r, true
+}

@@ -1,0 +1,39 @@
+package decode
+
+import "bytes"
+
+// Text is the format of plain text files, as nginx, syslog daemons and most programs write them: a record is a line.
+//
+// A line that begins with a time of RFC 3339 has that time. Other lines have none: the tailer gives them the time of the line
+// before, or, in a file without times, the time at which they are read.
+var Text = Format{
+	Name: "text",
+	New:  func() Decoder { return new(textDecoder) },
+}
+
+type textDecoder struct{ times timeParser }
+
+// Decode accepts every line but blank ones and those that contain NUL. A file that was truncated while its writer went on at the
+// old offset begins with NULs up to there, and a host that crashed leaves them anywhere.
+func (d *textDecoder) Decode(b []byte, record *Record) bool {
+	b = bytes.TrimSuffix(b, []byte("\r"))
+	if bytes.IndexByte(b, 0) >= 0 || len(bytes.TrimSpace(b)) == 0 {
+		return false
+	}
+	*record = Record{Text: b, Time: d.leadingTime(b), Ends: true}
+	return true
+}
+
+// leadingTime returns the time with which a line begins; 0: none. The time may stand in brackets.
+func (d *textDecoder) leadingTime(b []byte) int64 {
+	b = bytes.TrimPrefix(b, []byte("["))
+	if len(b) < len("2006-01-02T15:04:05Z") || b[4] != '-' || b[10] != 'T' {
+		return 0
+	}
+
+	end := len("2006-01-02T15:04:05")
+	for end < len(b) && b[end] != ' ' && b[end] != '\t' && b[end] != ']' && b[end] != ',' {
+		end++
+	}
+	return d.times.parse(b[:end])
+}

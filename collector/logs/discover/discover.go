@@ -1,0 +1,42 @@
+// Package discover finds logs: which files of this host belong to which log, and in which order rotation has put them.
+//
+// A log is a base file with the files that rotation makes of it. There are two discoverers: Docker lists the log of each container
+// below Docker's data-root (docker.go), Glob lists the plain text files that match patterns (glob.go). The logs source asks them
+// every second, and whenever a folder of Folders changes, and has package tail read what they list. A discoverer reads names of
+// files, never their contents, and keeps no state; one goroutine calls it.
+package discover
+
+import (
+	"os"
+
+	"tidegate/collector/logs/decode"
+)
+
+// A Log is one log that exists now.
+type Log struct {
+	// ID names the log for ever: checkpoints and event ids depend on it.
+	ID string
+
+	// Container is the id of the container that writes the log; "" for a log of the host.
+	Container string
+
+	Dir  string
+	Base string // name of the current file in Dir, from which rotation derives the names of the older ones
+
+	// Rank returns the place of a file of Dir in the log.
+	Rank func(name string) (Rank, bool)
+
+	Format decode.Format
+}
+
+// A Rank is the place of a file in its log. A file with a higher Age is older; the current file has Age 0.
+type Rank struct {
+	Age        int64
+	Compressed bool   // gzip
+	Plain      string // name of the file that was compressed into this one
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}

@@ -1,0 +1,146 @@
+package discover
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tidegate/collector/logs/decode"
+)
+
+// Glob discovers plain text files by patterns such as /var/log/nginx/*.log.
+//
+// What logrotate and its like make of a file belongs to the log of that file, whether a pattern matches it or not: access.log.1,
+// access.log.2.gz, access.log-20261126, access.log-20261126.gz, access-20261126.log. Files that carry a date from the beginning
+// (app-2026-11-26.log, a new one each day) are one log as well, that of app.log.
+type Glob struct{ Patterns []string }
+
+// CheckPattern returns an error for a pattern that Glob does not take.
+func CheckPattern(pattern string) error {
+	if !filepath.IsAbs(pattern) {
+		return fmt.Errorf("%q is not an absolute path", pattern)
+	}
+	if _, err := filepath.Match(pattern, ""); err != nil {
+		return fmt.Errorf("%q: %w", pattern, err)
+	}
+	return nil
+}
+
+// Folders returns the folders in which new logs appear: those of the patterns whose folder has no wildcard. Logs below the others
+// are found by listing.
+func (g Glob) Folders() []string {
+	var list []string
+	for _, pattern := range g.Patterns {
+		if dir := filepath.Dir(pattern); !strings.ContainsAny(dir, `*?[\`) && isDir(dir) && !slices.Contains(list, dir) {
+			list = append(list, dir)
+		}
+	}
+	return list
+}
+
+// List returns the logs that the patterns match.
+func (g Glob) List() ([]Log, error) {
+	var list []Log
+	listed := map[string]bool{}
+	for _, pattern := range g.Patterns {
+		paths, err := filepath.Glob(pattern)
+		if err != nil {
+			return list, fmt.Errorf("logs.files: %q: %w", pattern, err)
+		}
+		for _, path := range paths {
+			dir, name := filepath.Split(path)
+			dir = filepath.Clean(dir)
+			base, _ := splitRotated(name)
+			if id := filepath.Join(dir, base); !listed[id] && !isDir(path) {
+				listed[id] = true
+				list = append(list, TextLog(dir, base))
+			}
+		}
+	}
+	return list, nil
+}
+
+// TextLog returns the log of one plain text file. Its id is the path of the file.
+func TextLog(dir, base string) Log {
+	return Log{
+		ID: filepath.Join(dir, base), Dir: dir, Base: base, Format: decode.Text,
+		Rank: func(name string) (Rank, bool) {
+			of, rank := splitRotated(name)
+			return rank, of == base
+		},
+	}
+}
+
+// splitRotated returns the base name from which rotation derived name, and the place of the file among the files of that name. A
+// name without a number or date is a base name. A name in which a date stands before the extension is taken apart as well.
+func splitRotated(name string) (base string, rank Rank) {
+	rest, compressed := strings.CutSuffix(name, ".gz")
+	if compressed {
+		rank.Compressed, rank.Plain = true, rest
+	}
+
+	// access.log.1 and access.log-20261126
+	if base, rank.Age = cutAge(rest); rank.Age > 0 {
+		return base, rank
+	}
+	// access-20261126.log
+	ext := filepath.Ext(rest)
+	if stem, age := cutAge(strings.TrimSuffix(rest, ext)); age >= oldestDate && ext != "" {
+		rank.Age = age
+		return stem + ext, rank
+	}
+	// access.log, or a file that was compressed by hand: it is older than any other.
+	if compressed {
+		rank.Age = 1<<63 - 1
+	}
+	return rest, rank
+}
+
+// oldestDate is less than the age of any date, and more than any number of rotations.
+const oldestDate = 1 << 32
+
+// cutAge cuts the number or date from the end of a name. age is 0 where there is neither.
+//
+// A date is eight digits or 2026-11-26, and may be followed by an hour, or a time: 20261126, 2026112613, 20261126-130500. A later
+// date is a smaller age. The separator in front of a date is '-', '.' or '_', in front of a number '.'.
+func cutAge(name string) (base string, age int64) {
+	// The suffix is digits and single dashes; it begins with a digit behind a separator.
+	start := len(name)
+	for start > 0 && (isDigit(name[start-1]) || name[start-1] == '-' && start < len(name) && isDigit(name[start])) {
+		start--
+	}
+	for start < len(name) && name[start] == '-' {
+		start++
+	}
+	if start < 2 || start == len(name) {
+		return name, 0
+	}
+	separator := name[start-1]
+	base, suffix := name[:start-1], name[start:]
+
+	if n, err := strconv.ParseUint(suffix, 10, 16); err == nil && n > 0 && separator == '.' {
+		return base, int64(n)
+	}
+	if separator != '-' && separator != '.' && separator != '_' {
+		return name, 0
+	}
+	digits := strings.ReplaceAll(suffix, "-", "")
+	if len(digits) < 8 || len(digits) > 14 || !isDate(digits[:8]) {
+		return name, 0
+	}
+	stamp, err := strconv.ParseInt(digits+strings.Repeat("0", 14-len(digits)), 10, 64)
+	if err != nil {
+		return name, 0
+	}
+	return base, 1e15 - stamp
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+
+// isDate reports whether eight digits are a year of this age, a month and a day.
+func isDate(digits string) bool {
+	year, month, day := digits[:4], digits[4:6], digits[6:]
+	return year >= "1990" && year < "2100" && month >= "01" && month <= "12" && day >= "01" && day <= "31"
+}

@@ -1,0 +1,119 @@
+package logs
+
+import (
+	"path/filepath"
+
+	"tidegate/collector/containers"
+	"tidegate/collector/logs/discover"
+	"tidegate/collector/logs/tail"
+)
+
+// A discoverer lists one kind of logs.
+type discoverer interface {
+	Folders() []string
+	List() ([]discover.Log, error)
+}
+
+// A discovery lists the logs of all discoverers, and leaves out those of excluded containers. It implements tail.Discovery.
+type discovery struct {
+	source      *Source
+	discoverers []discoverer
+	logged      map[string]bool     // containers whose driver keeps no file that could be read
+	failed      map[discoverer]bool // their last List returned an error
+}
+
+var _ tail.Discovery = (*discovery)(nil)
+
+func newDiscovery(s *Source) *discovery {
+	d := &discovery{source: s, logged: map[string]bool{}, failed: map[discoverer]bool{}}
+	d.discoverers = append(d.discoverers, &discover.Docker{Root: s.cfg.Root, Elsewhere: d.filesOfContainers})
+	if len(s.cfg.Files) > 0 {
+		d.discoverers = append(d.discoverers, &discover.Glob{Patterns: s.cfg.Files})
+	}
+	return d
+}
+
+// Folders implements tail.Discovery.
+func (d *discovery) Folders() []string {
+	var list []string
+	for _, part := range d.discoverers {
+		list = append(list, part.Folders()...)
+	}
+	return list
+}
+
+// List implements tail.Discovery.
+func (d *discovery) List() (logs []discover.Log, complete bool) {
+	complete = true
+	for _, part := range d.discoverers {
+		list, err := part.List()
+		d.logFailure(part, err)
+		complete = complete && err == nil
+		logs = append(logs, list...)
+	}
+	// The registry may not have read its list yet, and then does not know the logs that are elsewhere than in Docker's folder.
+	if registry := d.source.registry; registry != nil && registry.Enabled() && len(registry.Logs()) == 0 {
+		complete = false
+	}
+	return logs, complete
+}
+
+// Handler implements tail.Discovery.
+func (d *discovery) Handler(log discover.Log) tail.Handler {
+	if d.source.status(log.Container).Excluded {
+		return nil
+	}
+	return newLineHandler(d.source, log)
+}
+
+// logFailure logs when a discoverer begins to fail, and when it no longer does.
+func (d *discovery) logFailure(part discoverer, err error) {
+	if (err != nil) == d.failed[part] {
+		return
+	}
+	d.failed[part] = err != nil
+	if err != nil {
+		d.source.log.Warn("logs cannot be listed, this is tried again every second", "folders", part.Folders(), "err", err)
+	} else {
+		d.source.log.Info("logs are listed again", "folders", part.Folders())
+	}
+}
+
+// filesOfContainers returns the paths of the log files that the registry knows, by container id, and logs the drivers that keep no
+// file which could be read.
+func (d *discovery) filesOfContainers() map[string]string {
+	if d.source.registry == nil {
+		return nil
+	}
+	paths := map[string]string{}
+	for _, file := range d.source.registry.Logs() {
+		switch {
+		case file.Driver == "json-file":
+			if file.Path != "" {
+				paths[file.ContainerID] = filepath.Clean(file.Path)
+			}
+		case file.Driver != "" && !d.logged[file.ContainerID]:
+			d.logged[file.ContainerID] = true
+			d.source.metrics.unread.WithLabelValues(driverLabel(file.Driver)).Inc()
+			d.source.log.Warn("log of a container is not read: its driver keeps no json-file", "container", file.ContainerID, "driver", file.Driver)
+		}
+	}
+	return paths
+}
+
+// status returns the status of a container; "" is the host.
+func (s *Source) status(containerID string) containers.Status {
+	if s.registry == nil || containerID == "" {
+		return containers.Status{}
+	}
+	return s.registry.Status(containerID)
+}
+
+// driverLabel bounds the values of a metric's label by the drivers that Docker documents.
+func driverLabel(driver string) string {
+	switch driver {
+	case "local", "journald", "syslog", "none", "fluentd", "gelf", "awslogs", "splunk", "gcplogs", "etwlogs":
+		return driver
+	}
+	return "other"
+}

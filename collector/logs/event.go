@@ -1,0 +1,131 @@
+package logs
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode/utf8"
+	"unsafe"
+
+	"tidegate/collector"
+	"tidegate/collector/logs/discover"
+	"tidegate/collector/logs/tail"
+	"tidegate/pipeline"
+)
+
+// metadataTimeout is how long the lines of a new container wait until the registry knows it. Its files are held open meanwhile.
+const metadataTimeout = 2 * time.Second
+
+// arenaSize is how many bytes of messages share one allocation. An event that lives long keeps its neighbours' text alive: the size
+// is small enough for that not to matter, and large enough for allocation not to show.
+const arenaSize = 16 << 10
+
+// A lineHandler makes events of the lines of one log. It implements tail.Handler; all fields belong to the goroutine of the log's
+// tailer.
+type lineHandler struct {
+	source    *Source
+	log       discover.Log
+	path      string              // log.file.path of every line, whatever its file is called by now
+	idOnly    *pipeline.Container // stands for a container that the registry does not know; nil: the host
+	container *pipeline.Container // since the last Refresh
+	found     time.Time
+	redactor  redactor
+	arena     []byte
+}
+
+var _ tail.Handler = (*lineHandler)(nil)
+
+func newLineHandler(s *Source, log discover.Log) *lineHandler {
+	h := &lineHandler{source: s, log: log, path: filepath.Join(log.Dir, log.Base), found: time.Now()}
+	if log.Container != "" {
+		h.idOnly = &pipeline.Container{Id: log.Container}
+	}
+	return h
+}
+
+// Ready waits until the registry knows the container, so that its first lines carry its name, but not for long.
+func (h *lineHandler) Ready(ctx context.Context, changed <-chan struct{}) bool {
+	timeout := time.NewTimer(metadataTimeout - time.Since(h.found))
+	defer timeout.Stop()
+	for h.awaitsMetadata() {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timeout.C:
+			return true
+		case <-changed:
+		}
+	}
+	return ctx.Err() == nil && !h.State().Excluded
+}
+
+func (h *lineHandler) awaitsMetadata() bool {
+	registry := h.source.registry
+	return h.log.Container != "" && registry != nil && registry.Enabled() && !registry.Status(h.log.Container).Known
+}
+
+// Refresh implements tail.Handler.
+func (h *lineHandler) Refresh() {
+	h.container = h.idOnly
+	if h.source.registry != nil && h.log.Container != "" {
+		if known := h.source.registry.ByID(h.log.Container); known != nil {
+			h.container = known
+		}
+	}
+}
+
+// State implements tail.Handler.
+func (h *lineHandler) State() tail.State {
+	status := h.source.status(h.log.Container)
+	return tail.State{Stopped: status.Known && !status.Running, Excluded: status.Excluded}
+}
+
+// Ship implements tail.Handler.
+func (h *lineHandler) Ship(ctx context.Context, producer collector.FileProducer, line *tail.Line, checkpoint collector.Checkpoint) error {
+	e := pipeline.EventFromVTPool()
+	id := pipeline.LogID(h.source.collector, h.log.ID, line.File[:], uint64(line.Start))
+	e.Id = append(e.Id[:0], id[:]...)
+	e.Dataset = pipeline.Dataset_LOG
+	e.Timestamp = line.Time
+	e.Partial = line.Partial
+	e.Container = h.container
+
+	body := pipeline.LogLineFromVTPool()
+	body.Level = detectLevel(line.Text)
+	text := line.Text
+	if h.source.cfg.Redact {
+		var found bool
+		if text, found = h.redactor.line(text); found {
+			h.source.metrics.redacted.Inc()
+		}
+	}
+	body.Message = h.internUTF8(text)
+	body.Stream = line.Stream.String()
+	body.Path = h.path
+	body.Offset = uint64(line.Start)
+	body.Truncated = line.Truncated
+	body.Bytes = line.Bytes
+	e.Log = body
+
+	return producer.Ship(ctx, e, checkpoint)
+}
+
+// internUTF8 returns b as a string of valid UTF-8, as protobuf demands. Short strings lie in the arena, whose bytes are written once.
+func (h *lineHandler) internUTF8(b []byte) string {
+	if !utf8.Valid(b) {
+		return strings.ToValidUTF8(string(b), "\ufffd")
+	}
+	if len(b) > arenaSize/8 {
+		return string(b)
+	}
+	if len(b) == 0 {
+		return ""
+	}
+	if cap(h.arena)-len(h.arena) < len(b) {
+		h.arena = make([]byte, 0, arenaSize)
+	}
+	n := len(h.arena)
+	h.arena = append(h.arena, b...)
+	return unsafe.String(&h.arena[n], len(b))
+}

@@ -1,0 +1,150 @@
+package logstest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// partBytes is the length at which dockerd cuts a line.
+const partBytes = 16384
+
+// Dockerd writes a container's log as the real one does: the same records, parts and rotation.
+type Dockerd struct {
+	t        testing.TB
+	Root     string
+	ID       string
+	Dir      string
+	Path     string
+	File     *os.File
+	size     int64
+	MaxSize  int64
+	MaxFile  int
+	Compress bool
+	Attrs    string
+	Now      time.Time
+}
+
+func NewDockerd(t testing.TB, root string, n int) *Dockerd {
+	t.Helper()
+	id := fmt.Sprintf("%064x", 0xc0ffee0000+n)
+	d := &Dockerd{t: t, Root: root, ID: id, Dir: filepath.Join(root, "containers", id), MaxSize: 1 << 40, MaxFile: 1, Now: time.Date(2026, 11, 24, 23, 8, 0, 5, time.UTC)}
+	d.Path = filepath.Join(d.Dir, id+"-json.log")
+	d.Must(os.MkdirAll(d.Dir, 0o700))
+	d.openLog()
+	return d
+}
+
+func (d *Dockerd) Must(err error) {
+	d.t.Helper()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func (d *Dockerd) openLog() {
+	d.t.Helper()
+	var err error
+	d.File, err = os.OpenFile(d.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	d.Must(err)
+	fi, err := d.File.Stat()
+	d.Must(err)
+	d.size = fi.Size()
+}
+
+// encode is one record with its newline.
+func (d *Dockerd) encode(payload, stream string, at time.Time) []byte {
+	text, _ := json.Marshal(payload)
+	text = bytes.ReplaceAll(text, []byte("\ufffd"), []byte(`\ufffd`))
+	return fmt.Appendf(nil, "{\"log\":%s,\"stream\":%q%s,\"time\":%q}\n", text, stream, d.Attrs, at.Format(time.RFC3339Nano))
+}
+
+// writeRecord writes one record, rotating first if the file is full.
+func (d *Dockerd) WriteRecord(payload, stream string, at time.Time) {
+	d.t.Helper()
+	if d.size >= d.MaxSize {
+		d.Rotate()
+	}
+	n, err := d.File.Write(d.encode(payload, stream, at))
+	d.Must(err)
+	d.size += int64(n)
+}
+
+// writeLog writes text as a container writes it: cut into lines and these into parts; a last piece without newline ends the stream.
+func (d *Dockerd) WriteLog(stream, text string) {
+	d.t.Helper()
+	for text != "" {
+		d.Now = d.Now.Add(137)
+		line, rest, found := strings.Cut(text, "\n")
+		text = rest
+		for len(line) >= partBytes {
+			d.WriteRecord(line[:partBytes], stream, d.Now)
+			line = line[partBytes:]
+		}
+		if found {
+			d.WriteRecord(line+"\n", stream, d.Now)
+		} else if line != "" {
+			d.WriteRecord(line, stream, d.Now)
+		}
+	}
+}
+
+func (d *Dockerd) Rotate() {
+	d.t.Helper()
+	d.Must(d.File.Close())
+	ext := ""
+	if d.Compress {
+		ext = ".gz"
+	}
+	if d.MaxFile < 2 {
+		d.Must(os.Remove(d.Path))
+	} else {
+		_ = os.Remove(fmt.Sprintf("%s.%d%s", d.Path, d.MaxFile-1, ext))
+		for i := d.MaxFile - 1; i > 1; i-- {
+			_ = os.Rename(fmt.Sprintf("%s.%d%s", d.Path, i-1, ext), fmt.Sprintf("%s.%d%s", d.Path, i, ext))
+		}
+		d.Must(os.Rename(d.Path, d.Path+".1"))
+	}
+	d.openLog()
+	if d.Compress && d.MaxFile > 1 {
+		d.Gzip(d.Path + ".1")
+	}
+}
+
+// gzip compresses a file as dockerd does: into one beside it, with the time of the last record in the header, then the original
+// is removed.
+func (d *Dockerd) Gzip(path string) {
+	d.t.Helper()
+	b, err := os.ReadFile(path)
+	d.Must(err)
+	out, err := os.Create(path + ".gz")
+	d.Must(err)
+	z := gzip.NewWriter(out)
+	z.Extra = fmt.Appendf(nil, `{"lastTime":%q}`, d.Now.Format(time.RFC3339Nano))
+	_, err = z.Write(b)
+	d.Must(err)
+	d.Must(z.Close())
+	d.Must(out.Close())
+	d.Must(os.Remove(path))
+}
+
+// remove is docker rm.
+func (d *Dockerd) Remove() {
+	d.t.Helper()
+	d.Must(d.File.Close())
+	d.Must(os.RemoveAll(d.Dir))
+}
+
+// writeRaw appends bytes that dockerd would not write.
+func (d *Dockerd) WriteRaw(b string) {
+	d.t.Helper()
+	n, err := d.File.WriteString(b)
+	d.Must(err)
+	d.size += int64(n)
+}

@@ -1,0 +1,86 @@
+package logs
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"tidegate/collector/containers"
+	"tidegate/collector/logs/logstest"
+	"tidegate/pipeline"
+)
+
+// fakeRegistry is a registry that knows what a test tells it.
+type fakeRegistry struct {
+	mu     sync.Mutex
+	status map[string]containers.Status
+	names  map[string]*pipeline.Container
+	logs   []containers.LogFile
+	subs   chan struct{}
+}
+
+func newRegistry() *fakeRegistry {
+	return &fakeRegistry{status: map[string]containers.Status{}, names: map[string]*pipeline.Container{}, subs: make(chan struct{}, 1)}
+}
+
+func (w *fakeRegistry) set(id, name string, st containers.Status) {
+	w.mu.Lock()
+	w.status[id] = st
+	w.names[id] = &pipeline.Container{Id: id, Name: name}
+	w.mu.Unlock()
+	select {
+	case w.subs <- struct{}{}:
+	default:
+	}
+}
+
+func (w *fakeRegistry) Enabled() bool { return true }
+func (w *fakeRegistry) ByID(id string) *pipeline.Container {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.names[id]
+}
+
+func (w *fakeRegistry) Status(id string) containers.Status {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.status[id]
+}
+
+func (w *fakeRegistry) Logs() []containers.LogFile {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.logs
+}
+func (w *fakeRegistry) Subscribe() <-chan struct{} { return w.subs }
+
+// start runs a Source over root until the test ends or stop is called.
+func start(t testing.TB, cfg Config, who Containers, ship *logstest.Shipper) (stop func()) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(cfg.Root, "containers"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := New(cfg, who, pipeline.ID{1}, slog.New(slog.DiscardHandler), nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, ship) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("run: %v", err)
+		}
+		files, bytes := s.group.Held()
+		if files != 0 {
+			t.Errorf("%d descriptors are still held", files)
+		}
+		if bytes != 0 {
+			t.Errorf("%d bytes of incomplete lines are still counted", bytes)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}

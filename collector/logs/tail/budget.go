@@ -1,0 +1,68 @@
+package tail
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// reservedDescriptors is how many descriptors are left to the rest of the process.
+const reservedDescriptors = 256
+
+// A budget bounds what all tailers of a Group hold together. Its methods may be called by any goroutine.
+type budget struct {
+	maxFiles  int64 // descriptors
+	maxMemory int64 // bytes of buffers, and as many again of lines that are not complete
+
+	openFiles     atomic.Int64
+	activeBuffers atomic.Int64
+	pendingBytes  atomic.Int64 // of lines that are not complete
+	pools         [len(bufferSizes)]sync.Pool
+}
+
+// bufferSizes are the sizes of read buffers. Smaller ones are used when many tailers read at once, so that thousands of them
+// that all wait for room stay within the budget.
+var bufferSizes = [...]int{256 << 10, 64 << 10, 16 << 10}
+
+// descriptorLimit returns how many files the process may open, less a reserve.
+func descriptorLimit() int64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 1024 - reservedDescriptors
+	}
+	return max(64, min(int64(limit.Cur), 1<<20)-reservedDescriptors)
+}
+
+// getBuffer returns a read buffer, the largest that the number of active ones leaves room for.
+func (b *budget) getBuffer() []byte {
+	n, class := b.activeBuffers.Add(1), 0
+	for class < len(bufferSizes)-1 && n*int64(bufferSizes[class]) > b.maxMemory {
+		class++
+	}
+	if buf, ok := b.pools[class].Get().(*[]byte); ok {
+		return *buf
+	}
+	return make([]byte, bufferSizes[class])
+}
+
+// putBuffer gives a buffer of getBuffer back. A buffer that was replaced by a larger one is not kept.
+func (b *budget) putBuffer(buf []byte) {
+	b.activeBuffers.Add(-1)
+	for class, size := range bufferSizes {
+		if len(buf) == size {
+			b.pools[class].Put(&buf)
+		}
+	}
+}
+
+// acquireDescriptor reserves one more descriptor and returns false when there is none left.
+func (b *budget) acquireDescriptor() bool {
+	if b.openFiles.Add(1) > b.maxFiles {
+		b.openFiles.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (b *budget) releaseDescriptor() { b.openFiles.Add(-1) }

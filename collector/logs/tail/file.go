@@ -1,0 +1,281 @@
+package tail
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sys/unix"
+
+	"tidegate/collector"
+	"tidegate/collector/logs/decode"
+)
+
+// A file is one file of a log. Fields of the first group are guarded by Tailer.mu; those of the second belong to the tailer's
+// goroutine.
+type file struct {
+	handle       string
+	gzipHandle   string // handle of its compressed copy
+	name         string // in the folder; "" once it has none
+	file         *os.File
+	gz           bool
+	identified   bool
+	id           Identity
+	firstRecord  Identity // of the first record alone; id differs from it where another file of the log begins with the same
+	unique       bool     // no other file begins with the same record
+	producer     collector.FileProducer
+	sourceGone   bool      // the producer was told that the file has no name
+	maybeListed  bool      // no name of it was found, but there was one that could not be opened
+	done         bool      // read to its end; the producer is kept until the file is gone
+	copyOf       *file     // the newer file of which this is a copy
+	missingSince time.Time // since when a file that is done was not found in the folder
+
+	examined   int64 // up to where its bytes were looked at: a record that is not complete is not read yet
+	offset     int64 // of the next byte to be read, uncompressed
+	resumeEnd  int64 // checkpoint of an earlier process: lines that end up to here were shipped
+	lastTime   int64 // of the last record
+	pending    [decode.NumStreams]pendingLine
+	gzipReader *gzip.Reader
+	gzipOffset int64 // uncompressed bytes that gzipReader has returned
+	readErr    error // why it could not be read on
+	headLen    int64 // of the first bytes of the file, whose hash is headSum
+	headSum    uint64
+
+	readOffset atomic.Int64 // offset, for any goroutine
+}
+
+// resumeFrom takes the producer of f and the checkpoint at which to go on. Lines of an earlier file that were not complete there,
+// and that finishFile has moved to f.pending, are completed in f only if f was not read beyond its beginning: while such a line is
+// open, the checkpoint's From stays 0. It returns false where there is no checkpoint.
+func (f *file) resumeFrom(producer collector.FileProducer, budget *budget) (resumed bool) {
+	f.producer = producer
+	checkpoint, ok := producer.Resume()
+	if !ok {
+		return false
+	}
+	f.resumeEnd = checkpoint.End
+	f.offset = checkpoint.ReadFrom
+	f.readOffset.Store(checkpoint.ReadFrom)
+	if checkpoint.ReadFrom > 0 {
+		for i := range f.pending {
+			f.pending[i].discardLine(budget)
+		}
+	}
+	return true
+}
+
+// takeOver makes f go on where other has come to, which holds the same bytes up to there: f is the original, other the copy that
+// was listed and read before it. Tailer.mu is held.
+func (f *file) takeOver(other *file, budget *budget) {
+	f.id, f.producer, f.sourceGone = other.id, other.producer, other.sourceGone
+	f.resumeEnd, f.lastTime, f.pending = other.resumeEnd, other.lastTime, other.pending
+	f.offset = other.offset
+	f.readOffset.Store(f.offset)
+
+	other.producer, other.done = nil, true
+	other.pending = [decode.NumStreams]pendingLine{}
+	other.closeFile(budget)
+}
+
+// markSourceGone tells the producer that f can not be read again. It is called while the reader may be waiting for room in Ship:
+// the producer then lets it go on. Tailer.mu is held.
+func (f *file) markSourceGone() {
+	if (f.name == "" || f.maybeListed) && f.producer != nil && !f.sourceGone {
+		f.sourceGone = true
+		f.producer.SourceGone()
+	}
+}
+
+// closeProducer closes the producer, if there is one. keep says that the file may still be there at the next start.
+func (f *file) closeProducer(keep bool) {
+	if f.producer != nil {
+		f.producer.Close(keep)
+		f.producer = nil
+	}
+}
+
+// keepHead keeps what f begins with, so that isTruncated notices when it was overwritten. head are its first bytes.
+func (f *file) keepHead(head []byte) {
+	head = head[:min(len(head), maxHead)]
+	f.headLen, f.headSum = int64(len(head)), xxh3.Hash(head)
+}
+
+const maxHead = 256
+
+// isTruncated reports whether f was truncated in place: it is shorter than what was read of it, or begins with other bytes.
+func (f *file) isTruncated() bool {
+	if f.gz {
+		return false
+	}
+	if info, err := f.file.Stat(); err == nil && info.Size() < f.offset {
+		return true
+	}
+	if f.headLen == 0 {
+		return false
+	}
+	var head [maxHead]byte
+	n, err := f.file.ReadAt(head[:f.headLen], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false
+	}
+	return xxh3.Hash(head[:n]) != f.headSum
+}
+
+// readAt reads into b from the uncompressed offset at. A compressed file is read forwards; only where a line could not be shipped
+// it is uncompressed from its front again.
+func (f *file) readAt(b []byte, at int64) (int, error) {
+	if !f.gz {
+		return f.file.ReadAt(b, at)
+	}
+
+	// Bring the decompressor to at.
+	if f.gzipReader != nil && f.gzipOffset > at {
+		_ = f.gzipReader.Close()
+		f.gzipReader = nil
+	}
+	if f.gzipReader == nil {
+		reader, err := gzip.NewReader(io.NewSectionReader(f.file, 0, 1<<62))
+		if err != nil {
+			return 0, fmt.Errorf("read compressed log: %w", err)
+		}
+		f.gzipReader, f.gzipOffset = reader, 0
+	}
+	if f.gzipOffset < at {
+		n, err := io.CopyN(io.Discard, f.gzipReader, at-f.gzipOffset)
+		f.gzipOffset += n
+		if err != nil {
+			return 0, err
+		}
+	}
+
+	n, err := io.ReadFull(f.gzipReader, b)
+	f.gzipOffset += int64(n)
+	if errors.Is(err, io.ErrUnexpectedEOF) && n < len(b) {
+		// ReadFull returns this for a short end as well; a broken stream returns it again when it is read on.
+		if _, again := f.gzipReader.Read(b[:0]); again == nil || errors.Is(again, io.EOF) {
+			err = io.EOF
+		}
+	}
+	return n, err
+}
+
+// isFullyRead reports, without uncompressing it, whether a compressed file was read to its end by an earlier process.
+func (f *file) isFullyRead() bool {
+	return f.gz && f.resumeEnd != 0 && f.offset >= f.resumeEnd && f.gzipSizeIs(f.resumeEnd)
+}
+
+// gzipSizeIs reports whether the uncompressed length of a compressed file is size, modulo 2^32.
+func (f *file) gzipSizeIs(size int64) bool {
+	length, ok := f.gzipSize()
+	return ok && length == uint32(size)
+}
+
+// gzipSize returns the uncompressed length of a compressed file, modulo 2^32: it is in the last four bytes.
+func (f *file) gzipSize() (size uint32, ok bool) {
+	info, err := f.file.Stat()
+	if err != nil || info.Size() < 4 {
+		return 0, false
+	}
+	var b [4]byte
+	if _, err := f.file.ReadAt(b[:], info.Size()-4); err != nil {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint32(b[:]), true
+}
+
+// size returns the uncompressed length of f; 0: it is not known. f is open.
+func (f *file) size() int64 {
+	if f.gz {
+		size, _ := f.gzipSize()
+		return int64(size)
+	}
+	info, err := f.file.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// birthTime returns when a file was made, or last changed where the file system does not know that, in ns since 1970.
+func birthTime(f *os.File) int64 {
+	var st unix.Statx_t
+	if unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME|unix.STATX_MTIME, &st) != nil {
+		return 0
+	}
+	if st.Mask&unix.STATX_BTIME == 0 {
+		return st.Mtime.Sec*int64(time.Second) + int64(st.Mtime.Nsec)
+	}
+	return st.Btime.Sec*int64(time.Second) + int64(st.Btime.Nsec)
+}
+
+// closeFile closes the descriptor, if there is one.
+func (f *file) closeFile(budget *budget) {
+	if f.gzipReader != nil {
+		_ = f.gzipReader.Close()
+		f.gzipReader = nil
+	}
+	if f.file != nil {
+		_ = f.file.Close()
+		f.file = nil
+		budget.releaseDescriptor()
+	}
+}
+
+// unreadBytes returns how many bytes of f were not read yet; a compressed file counts with its size on disk.
+func (f *file) unreadBytes() int64 {
+	if f.file == nil || f.done || f.copyOf != nil {
+		return 0
+	}
+	info, err := f.file.Stat()
+	if err != nil {
+		return 0
+	}
+	if f.gz {
+		return info.Size()
+	}
+	return max(0, info.Size()-f.readOffset.Load())
+}
+
+// advanceOffset moves the offset behind n bytes that were read.
+func (f *file) advanceOffset(n int64) {
+	f.offset += n
+	f.readOffset.Store(f.offset)
+}
+
+// readFrom returns the offset in f at which reading must begin again so that the lines which are open now are read whole: base, or
+// where the first of them begins. A line that began in an earlier file may be continued anywhere in this one.
+func (f *file) readFrom(base int64) int64 {
+	for i := range f.pending {
+		switch p := &f.pending[i]; {
+		case !p.active:
+		case p.carried:
+			return 0
+		default:
+			base = min(base, p.start)
+		}
+	}
+	return base
+}
+
+// openLog opens a file of a log for reading. It refuses everything but regular files: a pipe would never end.
+func openLog(dir, name string) (*os.File, error) {
+	f, err := os.OpenFile(joinPath(dir, name), os.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", name)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}

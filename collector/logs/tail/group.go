@@ -1,0 +1,311 @@
+package tail
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"tidegate/collector"
+	"tidegate/collector/logs/discover"
+)
+
+const (
+	rescanEvery = time.Second
+
+	// fullScanEvery is the number of rescans between two listings of a folder in which nothing seems to happen.
+	fullScanEvery = 30
+)
+
+// A Group tails many logs within one budget of descriptors and memory.
+type Group struct {
+	cfg     Config
+	log     *slog.Logger
+	reg     prometheus.Registerer
+	metrics groupMetrics
+	budget  budget
+	lag     atomic.Int64 // bytes that were not read at the last rescan
+	tailed  atomic.Int64 // logs
+
+	// The rest belongs to the goroutine of Run.
+	ship       collector.Shipper
+	watch      *watcher
+	tailers    map[string]*Tailer // by id of the log
+	ended      chan *Tailer       // whose goroutine has returned
+	wg         sync.WaitGroup     // of the tailers
+	rescans    int
+	overflowed bool // inotify has lost events
+	pruned     bool // the checkpoints of files that no longer exist were dropped
+}
+
+// NewGroup returns a Group that reads nothing until Run is called.
+func NewGroup(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Group {
+	g := &Group{
+		cfg: cfg, log: log, reg: reg, metrics: newMetrics(reg), tailers: map[string]*Tailer{}, ended: make(chan *Tailer),
+	}
+	g.budget.maxFiles = int64(cfg.MaxOpen)
+	if g.budget.maxFiles == 0 {
+		g.budget.maxFiles = descriptorLimit()
+	}
+	g.budget.maxMemory = int64(cfg.Memory)
+	return g
+}
+
+// Held returns how many descriptors, and bytes of lines that are not complete, the group holds. After Run both are 0.
+func (g *Group) Held() (files, bytes int64) {
+	return g.budget.openFiles.Load(), g.budget.pendingBytes.Load()
+}
+
+// Run tails the logs that discovery lists until ctx ends. A value from changed means that the State of handlers, or the list, may
+// have changed. Run returns an error only where nothing can ever be read.
+func (g *Group) Run(ctx context.Context, ship collector.Shipper, discovery Discovery, changed <-chan struct{}) error {
+	g.ship = ship
+	watch, err := newWatcher()
+	if err != nil {
+		return fmt.Errorf("watch log files: %w", err)
+	}
+	g.watch = watch
+	defer g.exportGauges(g.reg)()
+
+	events := make(chan []inotifyEvent)
+	eventCtx, stopEvents := context.WithCancel(ctx)
+	var eventReader sync.WaitGroup
+	eventReader.Go(func() { watch.readEvents(eventCtx, events) })
+	defer func() {
+		stopEvents()
+		watch.closeWatcher()
+		eventReader.Wait()
+	}()
+
+	tick := time.NewTicker(rescanEvery)
+	defer tick.Stop()
+	g.rescan(ctx, discovery)
+	for {
+		select {
+		case <-ctx.Done():
+			g.stopTailers()
+			return nil
+		case batch := <-events:
+			g.handleEvents(ctx, discovery, batch)
+		case <-changed:
+			g.followListed(ctx, discovery)
+			g.applyStates()
+		case <-tick.C:
+			g.rescan(ctx, discovery)
+		case t := <-g.ended:
+			g.removeTailer(t)
+		}
+	}
+}
+
+// rescan looks at everything again, whatever inotify has reported.
+func (g *Group) rescan(ctx context.Context, discovery Discovery) {
+	g.rescans++
+	for _, folder := range discovery.Folders() {
+		_ = g.watch.watchRoot(folder) // List reports a folder that does not exist; the next rescan tries again
+	}
+	g.followListed(ctx, discovery)
+	g.applyStates()
+
+	var lag int64
+	for _, t := range g.tailers {
+		if g.overflowed {
+			t.scanFolder()
+		} else {
+			t.poll(g.rescans%fullScanEvery == t.slot)
+		}
+		lag += t.lagBytes()
+	}
+	g.overflowed = false
+	g.lag.Store(lag)
+}
+
+// followListed begins to tail the logs that are new, and ends the tailers of logs that exist no more and have no files left.
+func (g *Group) followListed(ctx context.Context, discovery Discovery) {
+	logs, complete := discovery.List()
+	listed := make(map[string]bool, len(logs))
+	for _, log := range logs {
+		listed[log.ID] = true
+		if g.tailers[log.ID] != nil {
+			continue
+		}
+		if handler := discovery.Handler(log); handler != nil {
+			g.follow(ctx, log, handler)
+		}
+	}
+	if complete {
+		for id, t := range g.tailers {
+			if !listed[id] && t.hasNoFiles() {
+				t.cancel()
+			}
+		}
+		g.pruneOnce(listed)
+	}
+	g.tailed.Store(int64(len(g.tailers)))
+}
+
+// follow begins to tail a log.
+func (g *Group) follow(ctx context.Context, log discover.Log, handler Handler) {
+	t := newTailer(g, log, handler, len(g.tailers)%fullScanEvery)
+	g.tailers[log.ID] = t
+	folder, err := g.watch.addTailer(log.Dir, t)
+	if err != nil {
+		g.metrics.errors.WithLabelValues("watch").Inc()
+	}
+	t.folder = folder
+	t.scanFolder()
+
+	ctx, t.cancel = context.WithCancel(ctx)
+	g.wg.Go(func() {
+		t.readLoop(ctx)
+		g.ended <- t
+	})
+}
+
+// pruneOnce makes the shipper drop the checkpoints of files that disappeared while no collector ran. It is called when all logs are
+// listed, and waits for a time at which the folder of each was listed completely. The checkpoints of logs that exist and are not
+// read are kept.
+func (g *Group) pruneOnce(listed map[string]bool) {
+	if g.pruned {
+		return
+	}
+	existing := map[string]bool{}
+	for _, t := range g.tailers {
+		if !t.addProducerNames(existing) {
+			return
+		}
+	}
+	g.pruned = true
+	g.ship.Prune(func(name string) bool {
+		file, ok := strings.CutPrefix(name, producerPrefix)
+		if !ok || existing[name] {
+			return true
+		}
+		log := file[:max(0, strings.LastIndexByte(file, '/'))]
+		return listed[log] && g.tailers[log] == nil
+	})
+}
+
+// applyStates ends the tailers of logs that are excluded now, and wakes those that wait for their handler.
+func (g *Group) applyStates() {
+	for _, t := range g.tailers {
+		if t.handler.State().Excluded {
+			t.cancel()
+		}
+		if !t.handlerReady.Load() {
+			t.wakeReader()
+		}
+	}
+}
+
+// handleEvents acts on what inotify has reported.
+func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []inotifyEvent) {
+	newNames := false
+	for _, event := range batch {
+		if event.mask&unix.IN_Q_OVERFLOW != 0 {
+			g.metrics.errors.WithLabelValues("overflow").Inc()
+			g.overflowed = true
+			continue
+		}
+		folder := g.watch.folderOf(event.wd)
+		if folder == nil {
+			continue // events of a folder whose watch was removed are still in the queue
+		}
+
+		owned := false
+		for _, t := range folder.tailers {
+			switch {
+			case event.mask&unix.IN_IGNORED != 0:
+				t.scanFolder()
+			case !t.ownsName(event.name):
+				continue
+			case event.mask&unix.IN_MODIFY != 0:
+				t.wakeReader()
+			default:
+				t.scanFolder()
+			}
+			owned = true
+		}
+		if event.mask&unix.IN_IGNORED != 0 {
+			g.watch.dropFolder(folder)
+		} else if folder.root && !owned && event.mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0 {
+			newNames = true
+		}
+	}
+
+	if g.overflowed {
+		g.rescan(ctx, discovery)
+	} else if newNames {
+		g.followListed(ctx, discovery)
+	}
+}
+
+// removeTailer takes out a tailer whose goroutine has returned.
+func (g *Group) removeTailer(t *Tailer) {
+	if t.folder != nil {
+		g.watch.removeTailer(t.folder, t)
+	}
+	g.closeTailer(t)
+	delete(g.tailers, t.log.ID)
+	g.tailed.Store(int64(len(g.tailers)))
+}
+
+// closeTailer closes the files of a tailer whose goroutine has returned. It lists the folder before: a checkpoint is given up only
+// if its file has no name now, and one that was being compressed may have got another name since the last listing.
+func (g *Group) closeTailer(t *Tailer) {
+	if !t.handler.State().Excluded {
+		t.scanFolder()
+	}
+	t.closeFiles()
+}
+
+// stopTailers waits for the tailers, which see that the context of Run has ended, and closes their files.
+func (g *Group) stopTailers() {
+	done := make(chan struct{})
+	go func() { g.wg.Wait(); close(done) }()
+	for {
+		select {
+		case <-g.ended:
+		case <-done:
+			for _, t := range g.tailers {
+				g.closeTailer(t)
+			}
+			return
+		}
+	}
+}
+
+// ReadFile reads one file of a log to its end: the file alone, without rotation. Its lines go to handler, with the producer that
+// ship returns for it.
+func ReadFile(ctx context.Context, cfg Config, log discover.Log, handler Handler, ship collector.Shipper) error {
+	fd, err := openLog(log.Dir, log.Base)
+	if err != nil {
+		return fmt.Errorf("open log file: %w", err)
+	}
+	g := NewGroup(cfg, slog.New(slog.DiscardHandler), nil)
+	g.ship = ship
+	g.budget.acquireDescriptor()
+	t := newTailer(g, log, handler, 0)
+	t.folderGone.Store(true) // what is there is all there will be
+
+	f := t.registerFile(listedFile{log.Base, discover.Rank{Compressed: strings.HasSuffix(log.Base, ".gz")}}, fd, nil)
+	if f == nil || f.done {
+		return fmt.Errorf("read log file %s: it has no file handle, or its compression is damaged", t.path)
+	}
+	t.files = []*file{f}
+	for more := true; more; {
+		if more, err = t.readAvailable(ctx); err != nil {
+			return fmt.Errorf("read log file %s: %w", t.path, err)
+		}
+	}
+	if f.readErr != nil {
+		return fmt.Errorf("read log file %s: after unzipped byte %d: the file is cut or broken there: %w", t.path, f.offset, f.readErr)
+	}
+	return ctx.Err()
+}

@@ -1,0 +1,200 @@
+package tail
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sys/unix"
+
+	"tidegate/collector/logs/decode"
+)
+
+// An Identity names a log file for ever: it is a hash of the first record and of the place where that begins, wherever the bytes of
+// the file lie and in whatever form.
+//
+// A record of a Dated format occurs once, so its hash is unique. The first line of a text file need not be: a program may write
+// the same line whenever it starts. The second file of a log that begins with a line therefore adds its file handle (resumeFile).
+type Identity [16]byte
+
+// String returns the identity in hexadecimal digits.
+func (id Identity) String() string { return hex.EncodeToString(id[:]) }
+
+// with returns the identity of a file that begins as the one with id does.
+func (id Identity) with(handle string) Identity {
+	return xxh3.Hash128(append(id[:len(id):len(id)], handle...)).Bytes()
+}
+
+const (
+	firstRead      = 4096    // bytes that are read first to find the first record
+	maxLeadingNULs = 1 << 30 // a file that begins with more NULs has no identity
+)
+
+// readIdentity identifies f, if its first record is there. A file that is final has what it has. Tailer.mu is held.
+func (f *file) readIdentity(format decode.Format, final bool) bool {
+	head, ok := readHead(f.file, final)
+	if ok {
+		f.setIdentity(head, format)
+	}
+	return ok
+}
+
+// setIdentity identifies f by what it begins with. Tailer.mu is held.
+func (f *file) setIdentity(head fileHead, format decode.Format) {
+	f.id = head.identity()
+	f.firstRecord, f.identified = f.id, true
+	f.unique = format.Dated && head.isDated(format.New())
+	if head.start == 0 {
+		f.keepHead(head.record)
+	}
+}
+
+// candidateIDs returns the identities that f may have had in an earlier process, from the rarest to the first record alone. f is
+// identified.
+func (f *file) candidateIDs() []Identity {
+	if f.unique {
+		return []Identity{f.id}
+	}
+	second := f.firstRecord.with(f.handle)
+	return []Identity{second.with(f.handle), second, f.firstRecord}
+}
+
+// A fileHead is the first record of a file, with its newline unless it has none, and the offset at which it begins.
+type fileHead struct {
+	start  int64
+	record []byte
+}
+
+func (h fileHead) identity() Identity {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, len(h.record)+8), uint64(h.start))
+	return xxh3.Hash128(append(b, h.record...)).Bytes()
+}
+
+// isDated reports whether the record is whole and has a time.
+func (h fileHead) isDated(decoder decode.Decoder) bool {
+	text, whole := bytes.CutSuffix(bytes.Clone(h.record), []byte("\n"))
+	var record decode.Record
+	return whole && decoder.Decode(text, &record) && record.Time != 0
+}
+
+// readHead returns the first record of a file. ok is false while the record is not there as a whole, unless the file is final.
+func readHead(r io.ReaderAt, final bool) (head fileHead, ok bool) {
+	start, err := skipNULs(r)
+	if err != nil {
+		return fileHead{}, false
+	}
+	for size := firstRead; ; size *= 4 {
+		buf := make([]byte, min(size, maxRecord))
+		n, err := r.ReadAt(buf, start)
+		if n == 0 || err != nil && !errors.Is(err, io.EOF) {
+			return fileHead{}, false
+		}
+		if i := bytes.IndexByte(buf[:n], '\n'); i >= 0 {
+			return fileHead{start, buf[:i+1]}, true
+		}
+		if n == maxRecord || errors.Is(err, io.EOF) && final {
+			return fileHead{start, buf[:n]}, true
+		}
+		if errors.Is(err, io.EOF) {
+			return fileHead{}, false
+		}
+	}
+}
+
+// skipNULs returns the offset of the first byte that is not NUL: a host that crashed may have left any number of them.
+func skipNULs(r io.ReaderAt) (offset int64, err error) {
+	buf := make([]byte, 1)
+	for offset < maxLeadingNULs {
+		n, err := r.ReadAt(buf, offset)
+		if n == 0 {
+			return offset, err
+		}
+		if k := countNULs(buf[:n]); k < n {
+			return offset + int64(k), nil
+		}
+		offset += int64(n)
+		if len(buf) < 64<<10 {
+			buf = make([]byte, 16*len(buf))
+		}
+	}
+	return offset, io.EOF
+}
+
+// readGzipIdentity identifies a compressed file by its uncompressed bytes. Tailer.mu is held.
+func (f *file) readGzipIdentity(format decode.Format) bool {
+	reader, err := gzip.NewReader(io.NewSectionReader(f.file, 0, 1<<62))
+	if err != nil {
+		return false
+	}
+	defer reader.Close()
+
+	// NULs and the first record, if they are not longer than two records may be.
+	var buf bytes.Buffer
+	for buf.Len() < 2*maxRecord {
+		n, err := io.CopyN(&buf, reader, firstRead)
+		if n == 0 || err != nil && !errors.Is(err, io.EOF) {
+			break
+		}
+		if i := countNULs(buf.Bytes()); bytes.IndexByte(buf.Bytes()[i:], '\n') >= 0 {
+			break
+		}
+	}
+	head, ok := readHead(bytes.NewReader(buf.Bytes()), true)
+	if ok {
+		f.setIdentity(head, format)
+	}
+	return ok
+}
+
+// isCompressedAs reports whether the compressed file gz holds the bytes of f. Where the first record is not unique, the length must
+// be the same as well. Tailer.mu is held.
+func (f *file) isCompressedAs(gz *file, format decode.Format) bool {
+	if !f.identified && (f.file == nil || !f.readIdentity(format, false)) || f.firstRecord != gz.firstRecord {
+		return false
+	}
+	if f.unique || f.gz {
+		return f.unique
+	}
+	size := f.readOffset.Load()
+	if f.file != nil {
+		info, err := f.file.Stat()
+		if err != nil {
+			return false
+		}
+		size = info.Size()
+	}
+	return gz.gzipSizeIs(size)
+}
+
+// handleAt returns a value that tells the files of a folder apart: inode and generation where the file system has handles, else
+// device, inode and time of birth. With an empty name it is the file of the descriptor dirfd.
+func handleAt(dirfd int, name string) (string, error) {
+	flags := 0
+	if name == "" {
+		flags = unix.AT_EMPTY_PATH
+	}
+	h, _, err := unix.NameToHandleAt(dirfd, name, flags)
+	if err == nil {
+		b := binary.BigEndian.AppendUint32(nil, uint32(h.Type()))
+		return string(append(b, h.Bytes()...)), nil
+	}
+
+	var st unix.Statx_t
+	if name != "" {
+		flags = unix.AT_SYMLINK_NOFOLLOW
+	}
+	if err := unix.Statx(dirfd, name, flags, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil {
+		return "", err
+	}
+	b := append([]byte{'x'}, make([]byte, 0, 40)...)
+	for _, n := range [...]uint64{
+		uint64(st.Dev_major), uint64(st.Dev_minor), st.Ino, uint64(st.Btime.Sec), uint64(st.Btime.Nsec),
+	} {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	return string(b), nil
+}

@@ -1,0 +1,369 @@
+package tail
+
+import (
+	"context"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"tidegate/collector"
+)
+
+// maxRecord is the longest record that is read as one. dockerd's own are at most 16 KiB of payload, six times that with escapes,
+// and attrs.
+const maxRecord = 1 << 20
+
+// refreshEvery is how many bytes are read between two calls of Handler.Refresh.
+const refreshEvery = 1 << 20
+
+// readAvailable reads the oldest file of the log that is not done, up to where it ends now. more is true when there was something
+// to read, or when the next file is due.
+func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
+	f, final := t.currentFile()
+	if f == nil {
+		return false, nil
+	}
+	if f.producer == nil && !t.resumeFile(f, final) {
+		if final && f.copyOf == nil {
+			t.finishFile(f) // nothing in it can be read
+		}
+		return final || f.copyOf != nil, nil
+	}
+	if f.isTruncated() {
+		t.handleTruncation(f)
+		return true, nil
+	}
+
+	n, err := t.readToEnd(ctx, f, final)
+	if err != nil {
+		return false, err
+	}
+	if n > 0 {
+		t.lastRead = time.Now()
+	}
+	switch {
+	case final:
+		// An open line is continued in the next file, if there is one.
+		if t.nextFile(f) == nil {
+			if err := t.flushOpenLines(ctx, f); err != nil {
+				return false, err
+			}
+		}
+		t.finishFile(f)
+		return true, nil
+	case n == 0 && t.isFlushDue(f):
+		err = t.flushOpenLines(ctx, f)
+	}
+	return n > 0, err
+}
+
+// currentFile returns the oldest file that is not done, and whether nothing will be added to it. That is asked before the last byte
+// is read, so that what is written before a rotation is not missed.
+func (t *Tailer) currentFile() (f *file, final bool) {
+	gone := t.folderGone.Load()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, f := range t.files {
+		if !f.done && f.copyOf == nil {
+			return f, gone || f.gz || i < len(t.files)-1
+		}
+	}
+	return nil, false
+}
+
+// nextFile returns the file that is read behind f; nil: there is none.
+func (t *Tailer) nextFile(f *file) *file {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := slices.Index(t.files, f)
+	for _, next := range t.files[i+1:] {
+		if !next.done && next.copyOf == nil {
+			return next
+		}
+	}
+	return nil
+}
+
+// resumeFile identifies f and finds where to go on. It returns false where the first record is not there yet, and where f is a copy
+// of another file.
+func (t *Tailer) resumeFile(f *file, final bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !f.identified && !f.readIdentity(t.log.Format, final) {
+		return false
+	}
+
+	if original := t.findOriginal(f); original != nil {
+		f.copyOf = original
+		return false
+	}
+	if other := t.findSame(f); other != nil && (f.gz || other.gz) {
+		t.tally.copies++
+		f.done = true
+		f.closeFile(&t.group.budget)
+		return false
+	} else if other != nil {
+		f.takeOver(other, &t.group.budget)
+		return true
+	}
+
+	info, err := f.file.Stat()
+	if err != nil {
+		return false
+	}
+	if !f.resumeFrom(t.openProducer(f), &t.group.budget) && t.isBeforeStart(f) {
+		t.skipFile(f, info.Size())
+	}
+	f.markSourceGone()
+	if !f.gz && info.Size() < f.offset {
+		// It was cut short while no collector ran and has the same first record: what is there now has been read.
+		t.tally.truncated++
+		f.offset = info.Size()
+	}
+	return !f.done
+}
+
+// findOriginal returns the file from which f was copied: it begins with the same record, is being read, and is newer, since
+// rotation gives a copy an older name. t.mu is held.
+func (t *Tailer) findOriginal(f *file) *file {
+	for _, newer := range t.files[slices.Index(t.files, f)+1:] {
+		if newer.producer != nil && !newer.done && !f.gz && newer.firstRecord == f.firstRecord {
+			return newer
+		}
+	}
+	return nil
+}
+
+// findSame returns another file that is known to hold the same bytes; t.mu is held.
+func (t *Tailer) findSame(f *file) *file {
+	for _, other := range t.files {
+		if other != f && f.unique && other.producer != nil && other.firstRecord == f.firstRecord {
+			return other
+		}
+	}
+	return nil
+}
+
+// isBeforeStart reports whether f, which has no checkpoint, is older than Config.NotBefore in a format whose records need not have
+// times.
+func (t *Tailer) isBeforeStart(f *file) bool {
+	return t.group.cfg.NotBefore > 0 && !t.log.Format.Dated && birthTime(f.file) < t.group.cfg.NotBefore
+}
+
+// skipFile leaves out what f holds now. t.mu is held.
+func (t *Tailer) skipFile(f *file, size int64) {
+	if f.gz {
+		f.done = true
+		f.closeFile(&t.group.budget)
+		return
+	}
+	f.advanceOffset(size)
+}
+
+// openProducer returns the producer of f and sets f.id, which names it. Where the first record is not unique, the name that f had in
+// an earlier process is the one with a checkpoint that lies within f. t.mu is held.
+func (t *Tailer) openProducer(f *file) collector.FileProducer {
+	if f.unique {
+		return t.group.ship.File(t.producerName(f.id))
+	}
+
+	candidates := f.candidateIDs()
+	free := candidates[0].with(f.handle)
+	size := f.size()
+	for _, id := range candidates {
+		if slices.ContainsFunc(t.files, func(other *file) bool { return other != f && other.producer != nil && other.id == id }) {
+			continue
+		}
+		producer := t.group.ship.File(t.producerName(id))
+		checkpoint, ok := producer.Resume()
+		if ok && checkpoint.End <= size {
+			f.id = id
+			return producer
+		}
+		producer.Close(ok) // a checkpoint beyond the end is that of another file
+		if !ok {
+			free = id
+		}
+	}
+	f.id = free
+	return t.group.ship.File(t.producerName(free))
+}
+
+// producerPrefix begins the names of the producers of log files.
+const producerPrefix = "log/"
+
+func (t *Tailer) producerName(id Identity) string {
+	return producerPrefix + t.log.ID + "/" + id.String()
+}
+
+// addProducerNames adds to names those under which files of the log may have checkpoints. It returns false where that is not known
+// yet: a file was not found, or its first record cannot be read.
+func (t *Tailer) addProducerNames(names map[string]bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.rescanNeeded {
+		return false
+	}
+	for i, f := range t.files {
+		final := i < len(t.files)-1
+		if !f.identified && (f.file == nil || !f.readIdentity(t.log.Format, final)) {
+			continue // without a first record it has no checkpoint
+		}
+		for _, id := range f.candidateIDs() {
+			names[t.producerName(id)] = true
+		}
+	}
+	return true
+}
+
+// finishFile closes a file that was read to its end and moves its open lines to the next.
+func (t *Tailer) finishFile(f *file) {
+	next := t.nextFile(f)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range f.pending {
+		p := &f.pending[i]
+		if p.active && next != nil && next.offset == 0 && !next.pending[i].active {
+			next.pending[i] = *p
+			next.pending[i].carried = true
+			*p = pendingLine{}
+			continue
+		}
+		if p.active {
+			t.tally.cut += p.bytes
+		}
+		p.discardLine(&t.group.budget)
+	}
+	f.done = true
+	f.closeFile(&t.group.budget)
+
+	// What was copied from f holds nothing more.
+	for _, other := range t.files {
+		if other.copyOf == f {
+			t.tally.copies++
+			other.copyOf, other.done = nil, true
+			other.closeFile(&t.group.budget)
+		}
+	}
+
+	// Without the folder nothing will have a name again. Otherwise dropMissing drops f: its compressed copy may not have been
+	// listed yet.
+	if t.folderGone.Load() {
+		f.closeProducer(false)
+		t.files = slices.DeleteFunc(t.files, func(other *file) bool { return other == f })
+	}
+}
+
+// handleTruncation goes on with a file that was truncated in place. The file that is there now has the same handle and other
+// contents. What was not read before the truncation is in the copy, if rotation made one (copytruncate), and lost otherwise.
+func (t *Tailer) handleTruncation(f *file) {
+	t.scanFolder() // the copy is older than the truncation, so that this listing finds it
+	t.mu.Lock()
+	fresh := &file{handle: f.handle, gzipHandle: f.gzipHandle, name: f.name, file: f.file}
+	place := slices.Index(t.files, f)
+	t.files = slices.Insert(t.files, place+1, fresh)
+
+	for _, older := range t.files[:place] {
+		isCopy := !older.done && older.producer == nil && !older.gz &&
+			(older.identified || older.readIdentity(t.log.Format, false)) && older.firstRecord == f.firstRecord
+		if isCopy {
+			// f goes on as the copy.
+			f.handle, f.name, f.file = older.handle, older.name, older.file
+			t.files = slices.DeleteFunc(t.files, func(other *file) bool { return other == older })
+			t.mu.Unlock()
+			return
+		}
+	}
+
+	t.tally.truncated++
+	f.file, f.name, f.handle, f.gzipHandle = nil, "", "", ""
+	t.mu.Unlock()
+	t.finishFile(f)
+}
+
+// hasOpenLine reports whether a line of the current file waits for its end.
+func (t *Tailer) hasOpenLine() bool {
+	f, _ := t.currentFile()
+	return f != nil && f.hasOpenLine()
+}
+
+func (f *file) hasOpenLine() bool {
+	return slices.ContainsFunc(f.pending[:], func(p pendingLine) bool { return p.active })
+}
+
+// hasUnread reports whether the current file holds more than was read, other than a record that is not complete.
+func (t *Tailer) hasUnread() bool {
+	f, final := t.currentFile()
+	if f == nil || final {
+		return f != nil
+	}
+	info, err := f.file.Stat()
+	return err == nil && info.Size() != f.examined
+}
+
+// isFlushDue reports whether the lines that are open in f have waited long enough for their end.
+func (t *Tailer) isFlushDue(f *file) bool {
+	if !f.hasOpenLine() {
+		return false
+	}
+	quiet := time.Since(t.lastRead)
+	return quiet > t.group.cfg.PartialTimeout || t.handler.State().Stopped && quiet > quietAfterStop
+}
+
+// readToEnd reads f to where it ends now and returns how many bytes were read for the first time.
+func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int64, err error) {
+	if f.isFullyRead() {
+		return 0, nil
+	}
+	buf := t.group.budget.getBuffer()
+	defer func() { t.group.budget.putBuffer(buf) }()
+	t.handler.Refresh()
+
+	// buf[:have] holds the bytes from f.offset on that are not a whole record yet.
+	have, sinceRefresh := 0, 0
+	for {
+		if have == len(buf) {
+			if have < maxRecord {
+				buf = append(buf, make([]byte, len(buf))...)
+			} else {
+				t.tally.tooLong++
+				if err := t.shipPlain(ctx, f, buf[:have], f.offset, f.offset+int64(have)); err != nil {
+					return total, err
+				}
+				f.advanceOffset(int64(have))
+				have = 0
+			}
+		}
+
+		n, readErr := f.readAt(buf[have:], f.offset+int64(have))
+		have += n
+		used, err := t.splitRecords(ctx, f, buf[:have])
+		f.advanceOffset(int64(used))
+		total += int64(used)
+		t.tally.bytes += uint64(used)
+		if err != nil {
+			return total, err
+		}
+		have = copy(buf, buf[used:have])
+		f.examined = f.offset + int64(have)
+
+		// The end of the file, or what cannot be read.
+		if readErr != nil || n == 0 {
+			if readErr != nil && !errors.Is(readErr, io.EOF) {
+				t.group.metrics.errors.WithLabelValues("read").Inc()
+				f.readErr = readErr
+			}
+			if final && have > 0 {
+				err = t.readRemainder(ctx, f, buf[:have])
+			}
+			return total, err
+		}
+
+		if sinceRefresh += n; sinceRefresh > refreshEvery {
+			sinceRefresh = 0
+			t.handler.Refresh()
+			t.group.metrics.addTally(&t.tally)
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package tail
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"tidegate/collector"
+)
+
+// splitRecords handles the whole records at the front of b, which begins at f.offset, and returns how many bytes they are.
+func (t *Tailer) splitRecords(ctx context.Context, f *file, b []byte) (used int, err error) {
+	for used < len(b) {
+		if b[used] == 0 {
+			n := countNULs(b[used:])
+			t.tally.nul += uint64(n)
+			used += n
+			continue
+		}
+
+		n := bytes.IndexByte(b[used:], '\n')
+		if n < 0 {
+			// A record that was torn, then NULs: the host crashed. Nothing will be added to what is before them.
+			nul := bytes.IndexByte(b[used:], 0)
+			if nul < 0 {
+				return used, nil
+			}
+			n = nul - 1
+		}
+		n, err = t.handleRecord(ctx, f, b[used:used+n+1], f.offset+int64(used))
+		if err != nil {
+			return used, err
+		}
+		used += n
+	}
+	return used, nil
+}
+
+// countNULs returns the number of NULs at the front of b.
+func countNULs(b []byte) int {
+	n := 0
+	for n < len(b) && b[n] == 0 {
+		n++
+	}
+	return n
+}
+
+// readRemainder handles b, which f ends with and which is not a whole record, when nothing will be added to it.
+func (t *Tailer) readRemainder(ctx context.Context, f *file, b []byte) error {
+	t.tally.bytes += uint64(len(b))
+	for len(b) > 0 {
+		n := countNULs(b)
+		t.tally.nul += uint64(n)
+		if n == 0 {
+			var err error
+			if n, err = t.handleRecord(ctx, f, b, f.offset); err != nil {
+				return err
+			}
+		}
+		f.advanceOffset(int64(n))
+		b = b[n:]
+	}
+	return nil
+}
+
+// handleRecord handles one record that begins at start, with its newline if it has one. It returns how much of b the record was:
+// all, or what is before a NUL if b is not a record of the format.
+func (t *Tailer) handleRecord(ctx context.Context, f *file, b []byte, start int64) (int, error) {
+	end := start + int64(len(b))
+	t.discardFlushed(f, start, end)
+	body := b
+	if n := len(b) - 1; b[n] == '\n' {
+		body = b[:n]
+	}
+
+	if !t.decoder.Decode(body, &t.record) {
+		if nul := bytes.IndexByte(b, 0); nul > 0 {
+			b, body, end = b[:nul], b[:nul], start+int64(nul)
+		}
+		return len(b), t.handleMalformed(ctx, f, body, start, end)
+	}
+
+	t.tally.records++
+	t.setTime(f)
+	if t.record.Time < t.group.cfg.NotBefore {
+		t.tally.old++
+		return len(b), nil
+	}
+	return len(b), t.joinRecord(ctx, f, start, end)
+}
+
+// setTime gives a record without a time that of the record before it. In a file none of whose records had a time it is now.
+func (t *Tailer) setTime(f *file) {
+	if t.record.Time != 0 {
+		f.lastTime = t.record.Time
+		return
+	}
+	if t.log.Format.Dated {
+		t.tally.noTime++
+	}
+	if t.record.Time = f.lastTime; t.record.Time == 0 {
+		t.record.Time = time.Now().UnixNano()
+	}
+}
+
+// handleMalformed ships what is not a record of the format as it stands, unless it is blank.
+func (t *Tailer) handleMalformed(ctx context.Context, f *file, body []byte, start, end int64) error {
+	if len(bytes.TrimSpace(body)) == 0 {
+		t.tally.blank++
+		return nil
+	}
+	if end-start > int64(len(body)) {
+		t.tally.malformed++
+	} else {
+		t.tally.torn++
+	}
+	return t.shipPlain(ctx, f, body, start, end)
+}
+
+// shipPlain ships bytes of f, from start to end, as a line of no stream. Its time is that of the record before it.
+func (t *Tailer) shipPlain(ctx context.Context, f *file, body []byte, start, end int64) error {
+	t.line = Line{File: f.id, Start: start, Time: f.lastTime, Text: body, Bytes: uint64(len(body)), Partial: true}
+	if t.line.Time == 0 {
+		t.line.Time = time.Now().UnixNano()
+	}
+	if t.line.Time < t.group.cfg.NotBefore {
+		t.tally.old++
+		return nil
+	}
+	return t.shipLine(ctx, f, end, end)
+}
+
+// shipLine ships t.line, numbered end, unless an earlier process has shipped it. readFrom is where reading would go on behind the
+// line if no other line were open.
+func (t *Tailer) shipLine(ctx context.Context, f *file, end, readFrom int64) error {
+	if end <= f.resumeEnd {
+		t.tally.resumed++
+		return nil
+	}
+
+	line := &t.line
+	line.Truncated = line.Bytes > uint64(len(line.Text))
+	if limit := t.group.cfg.LineMax; len(line.Text) > limit {
+		line.Text, line.Truncated = line.Text[:limit], true
+	}
+	if line.Truncated {
+		t.tally.overCap += line.Bytes - uint64(len(line.Text))
+	}
+
+	checkpoint := collector.Checkpoint{End: end, ReadFrom: min(end, f.readFrom(readFrom))}
+	if err := t.handler.Ship(ctx, f.producer, line, checkpoint); err != nil {
+		return err
+	}
+	t.tally.lines++
+	return nil
+}

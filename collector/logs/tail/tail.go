@@ -1,0 +1,109 @@
+// Package tail reads logs that rotate, from their first line to the last, each line once.
+//
+// In flow the logs that a Discovery lists: a base file and the files that rotation makes of it. Out flows one Line for each line,
+// to the Handler of its log, which makes an event of it and ships it on the producer of the line's file. The package knows
+// nothing of formats: a decode.Decoder turns the bytes between two newlines into a record. collector/logs is its only caller.
+//
+// # Goroutines and locks
+//
+// A Group has one goroutine (Run), which lists logs, receives from inotify and opens files, and one goroutine for each log
+// (Tailer.readLoop), which reads its files in order. A file is opened at once, whatever the reader waits for. The two share the
+// list of files and their state, guarded by Tailer.mu. No other lock is taken while Tailer.mu is held, except inside the
+// producers' methods. The reader may block in Handler.Ship, never with Tailer.mu held.
+//
+// # How nothing is lost
+//
+// One inotify instance has a watch on each folder. A new file is opened at once and its descriptor is held until it has been read
+// to its end, so rotation may rename and unlink as fast as it likes. Each Tailer has the files of its log, oldest first; a file is
+// complete when a newer one stood behind it before its last byte was read. Every second everything is looked at again, for what
+// inotify did not report. A listing counts only when nothing was renamed while it was made (scanFolder): a file that was missed
+// would be read behind the one that follows it, or be taken for gone. A producer that is stuck stops its own log only. The
+// producer of a held file that has no name any more is told so (SourceGone): its lines may go to the spool.
+//
+// # How nothing comes twice
+//
+// A file is identified by its first record (identity.go), which survives renaming, compression, copying and the reuse of an inode.
+// While the process runs, names are told apart by file handle. Positions are those of the uncompressed bytes. The producer knows
+// the checkpoint from which to resume; lines up to its End are read again but not shipped again.
+//
+// # States of a file
+//
+//	listed      a name was found and opened: it has a handle, no identity yet (registerFile)
+//	waiting     it is not the oldest unread file of its log, or its first record is not complete
+//	copy        it begins as a newer file does: that one was copied, to be truncated (copytruncate). It is not read, unless
+//	            the truncation comes before the newer file was read to its end; then it takes the newer file's place
+//	reading     it has an identity and a producer, and is the oldest unread file (resumeFile)
+//	done        it was read to its end (finishFile); the descriptor is closed, the producer is kept until the file is gone
+//	dropped     it has no name any more and is done: the producer is closed and forgets its checkpoint (dropMissing)
+//
+// # Lines of several records
+//
+// A line ends with a record that says so, or before one of another decode.Record.Group. All this is in the bytes, so a second
+// reading decides the same. Only when nothing follows at all does the clock decide: a while after the writer stopped, or after
+// Config.PartialTimeout. What follows then is a line of its own. The number of such a flush lies within the record that comes
+// next, whose own numbers are its end and the byte before its end.
+package tail
+
+import (
+	"context"
+	"time"
+
+	"tidegate/collector"
+	"tidegate/collector/logs/decode"
+	"tidegate/collector/logs/discover"
+)
+
+// Config bounds and times the reading.
+type Config struct {
+	LineMax        int           // bytes of a line that are kept
+	PartialTimeout time.Duration // how long a line without an end waits for it
+	MaxOpen        int           // descriptors; 0: what the process may have, less a reserve
+	Memory         int           // bytes for buffers, and as many for lines that are not complete
+	NotBefore      int64         // ns since 1970; older records are left out
+}
+
+// A Discovery lists the logs that exist. Its methods are called by the goroutine of Group.Run.
+type Discovery interface {
+	// Folders returns the folders in which new logs appear. List is called after each change there.
+	Folders() []string
+
+	// List returns the logs that exist. complete is false where some may be missing from the list.
+	List() (logs []discover.Log, complete bool)
+
+	// Handler returns the handler of a log that is about to be tailed; nil: the log is not to be read now.
+	Handler(log discover.Log) Handler
+}
+
+// A Handler takes the lines of one log. The goroutine of the log's reader calls its methods, except State.
+type Handler interface {
+	// Ready waits until lines can be handled. A value from changed means that State may have changed. It returns false when
+	// ctx ends, and when the log is not to be read.
+	Ready(ctx context.Context, changed <-chan struct{}) bool
+
+	// Refresh re-reads what the handler knows of the log's writer. It is called before each stretch of lines.
+	Refresh()
+
+	// Ship makes an event of line and ships it on producer. The line is valid until Ship returns.
+	Ship(ctx context.Context, producer collector.FileProducer, line *Line, checkpoint collector.Checkpoint) error
+
+	// State returns what is known of the log's writer. It may be called by any goroutine.
+	State() State
+}
+
+// A State is what is known of the program that writes a log.
+type State struct {
+	Stopped  bool // it does not run: nothing will be added to its last line
+	Excluded bool // its log is not to be read
+}
+
+// A Line is one complete line of a log.
+type Line struct {
+	File      Identity // of the file in which it begins
+	Start     int64    // offset of its first record in File, uncompressed
+	Time      int64    // ns since 1970
+	Stream    decode.Stream
+	Text      []byte
+	Bytes     uint64 // of the whole line; more than len(Text) if it was truncated
+	Truncated bool   // it is longer than Config.LineMax
+	Partial   bool   // its end was not seen, or it is not a record of the format
+}

@@ -1,0 +1,173 @@
+package tail
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"tidegate/collector"
+	"tidegate/collector/logs/decode"
+	"tidegate/collector/logs/discover"
+	"tidegate/collector/logs/logstest"
+	"tidegate/pipeline"
+)
+
+// A shippingHandler makes an event of a line and nothing more.
+type shippingHandler struct{ log discover.Log }
+
+func (shippingHandler) Ready(context.Context, <-chan struct{}) bool { return true }
+func (shippingHandler) Refresh()                                    {}
+func (shippingHandler) State() State                                { return State{} }
+
+func (h shippingHandler) Ship(ctx context.Context, producer collector.FileProducer, line *Line, checkpoint collector.Checkpoint) error {
+	id := pipeline.LogID(pipeline.ID{1}, h.log.ID, line.File[:], uint64(line.Start))
+	return producer.Ship(ctx, &pipeline.Event{
+		Id: id[:], Dataset: pipeline.Dataset_LOG, Timestamp: line.Time, Partial: line.Partial,
+		Log: &pipeline.LogLine{Message: string(line.Text), Offset: uint64(line.Start), Bytes: line.Bytes, Truncated: line.Truncated},
+	}, checkpoint)
+}
+
+var testConfig = Config{LineMax: 1 << 20, PartialTimeout: time.Minute, Memory: 64 << 20}
+
+// tailerOf returns a tailer of d without a Group that runs: the test scans and reads when it wants to.
+func tailerOf(d *logstest.Dockerd, ship *logstest.Shipper) *Tailer {
+	g := NewGroup(testConfig, slog.New(slog.DiscardHandler), nil)
+	g.ship = ship
+	log := discover.DockerLog(d.ID, d.Dir, d.ID+"-json.log")
+	return newTailer(g, log, shippingHandler{log}, 0)
+}
+
+// TestNoFileIsMissedWhileItIsRenamed: whatever rotation and compression do during a listing, after it each file that was there has a
+// name and stands in its place.
+func TestNoFileIsMissedWhileItIsRenamed(t *testing.T) {
+	for _, compress := range []bool{false, true} {
+		d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+		d.MaxFile, d.Compress = 30, compress
+		tailer := tailerOf(d, ship)
+		const rotations = 25
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for i := range rotations {
+				d.WriteLog("stdout", fmt.Sprintf("line %d\n", i))
+				d.Rotate()
+				time.Sleep(time.Duration(i%5) * 300 * time.Microsecond)
+			}
+			d.WriteLog("stdout", fmt.Sprintf("line %d\n", rotations))
+		}()
+		for over := false; !over; {
+			select {
+			case <-done:
+				over = true
+			default:
+			}
+			if t.Failed() {
+				<-done
+				return
+			}
+			tailer.scanFolder()
+			last := -1
+			for _, f := range tailer.files {
+				if f.name == "" {
+					t.Errorf("compressed %v: a file is taken for gone that is there", compress)
+				}
+				if n := firstLine(f); n >= 0 {
+					if n <= last {
+						t.Errorf("compressed %v: line %d stands behind line %d", compress, n, last)
+					}
+					last = n
+				}
+			}
+		}
+		if len(tailer.files) != rotations+1 {
+			t.Errorf("compressed %v: %d files, want %d", compress, len(tailer.files), rotations+1)
+		}
+		tailer.group.closeTailer(tailer)
+		ship.Check(t)
+	}
+}
+
+// firstLine is the number of the first line of f, -1 if there is none yet.
+func firstLine(f *file) int {
+	b, n := make([]byte, 200), -1
+	k, _ := f.readAt(b, 0)
+	if _, err := fmt.Sscanf(string(b[:k]), `{"log":"line %d`, &n); err != nil {
+		return -1
+	}
+	return n
+}
+
+// TestALineThatCouldNotBeShippedIsReadOnceMore: when a stop interrupts it, the last words go on with the same record.
+func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
+	for _, compress := range []bool{false, true} {
+		d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+		d.WriteLog("stdout", strings.Repeat("a", 2*decode.DockerPartBytes+3)+"\nnext\n")
+		if compress {
+			d.Gzip(d.Path)
+			d.Must(os.Rename(d.Path+".gz", d.Path+".1.gz"))
+		}
+		tailer := tailerOf(d, ship)
+		tailer.scanFolder()
+		stopped, stop := context.WithCancel(t.Context())
+		stop()
+		for range 3 {
+			if _, err := tailer.readAvailable(stopped); err == nil {
+				t.Fatal("a lane whose context is over takes a line")
+			}
+		}
+		if _, err := tailer.readAvailable(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l := ship.All()
+		if len(l) != 2 || len(l[0].Message) != 2*decode.DockerPartBytes+3 || l[0].Bytes != 2*decode.DockerPartBytes+3 || l[1].Message != "next" {
+			t.Errorf("compressed %v: %v", compress, l)
+		}
+		tailer.group.closeTailer(tailer)
+	}
+}
+
+// TestAnOpenLineOutlivesAStop: a line without an end, in a file that no other follows, is not given up when the stop comes first.
+func TestAnOpenLineOutlivesAStop(t *testing.T) {
+	d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+	d.WriteLog("stdout", strings.Repeat("a", decode.DockerPartBytes))
+	tailer := tailerOf(d, ship)
+	tailer.scanFolder()
+	d.Remove()
+	tailer.scanFolder()
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := tailer.readAvailable(stopped); err == nil {
+		t.Fatal("a lane whose context is over takes a line")
+	}
+	if _, err := tailer.readAvailable(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if l := ship.All(); len(l) != 1 || len(l[0].Message) != decode.DockerPartBytes {
+		t.Errorf("%v", l)
+	}
+	tailer.group.closeTailer(tailer)
+	ship.Check(t)
+}
+
+// TestACopyThatCannotBeOpenedKeepsItsLane: without descriptors nobody knows which file a compressed one is.
+func TestACopyThatCannotBeOpenedKeepsItsLane(t *testing.T) {
+	d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+	d.MaxFile, d.Compress = 3, true
+	d.WriteLog("stdout", "a\n")
+	tailer := tailerOf(d, ship)
+	tailer.scanFolder()
+	if _, err := tailer.readAvailable(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tailer.group.budget.maxFiles = 1
+	d.Rotate()
+	tailer.scanFolder()
+	tailer.group.closeTailer(tailer)
+	for _, name := range ship.Dropped() {
+		t.Errorf("the checkpoint of %s is given up, its file is there", name)
+	}
+}

@@ -1,0 +1,185 @@
+package tail
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"os"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A watcher is one inotify instance. Folders are always watched for files that come and go. They are watched for writes only
+// while their reader sleeps: a container that writes 300,000 lines a second would make as many events otherwise.
+type watcher struct {
+	fd   int
+	file *os.File // of fd, for reads that can be interrupted
+
+	mu      sync.Mutex
+	folders map[string]*watchedFolder // by path
+	byWatch map[int32]*watchedFolder
+}
+
+// A watchedFolder is a folder with a watch. Its fields are guarded by watcher.mu; only the goroutine of the Group changes them.
+type watchedFolder struct {
+	path    string
+	wd      int32
+	gone    bool      // the kernel has removed the watch: the folder does not exist any more
+	root    bool      // new logs appear in it
+	tailers []*Tailer // of the logs whose files are in it
+}
+
+// An inotifyEvent is one event of inotify(7).
+type inotifyEvent struct {
+	wd   int32
+	mask uint32
+	name string
+}
+
+const folderMask = unix.IN_CREATE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_DELETE_SELF |
+	unix.IN_MOVE_SELF | unix.IN_ONLYDIR
+
+func newWatcher() (*watcher, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("inotify_init1", err)
+	}
+	return &watcher{
+		fd: fd, file: os.NewFile(uintptr(fd), "inotify"),
+		folders: map[string]*watchedFolder{}, byWatch: map[int32]*watchedFolder{},
+	}, nil
+}
+
+func (w *watcher) closeWatcher() { _ = w.file.Close() }
+
+// watchRoot watches a folder in which new logs appear, unless it is watched already.
+func (w *watcher) watchRoot(path string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	folder, err := w.watchFolder(path)
+	if err == nil {
+		folder.root = true
+	}
+	return err
+}
+
+// addTailer watches the folder of a tailer's files. Several tailers may share a folder.
+func (w *watcher) addTailer(path string, t *Tailer) (*watchedFolder, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	folder, err := w.watchFolder(path)
+	if err == nil {
+		folder.tailers = append(folder.tailers, t)
+	}
+	return folder, err
+}
+
+// watchFolder returns the folder of that path; w.mu is held.
+func (w *watcher) watchFolder(path string) (*watchedFolder, error) {
+	if folder := w.folders[path]; folder != nil {
+		return folder, nil
+	}
+	wd, err := unix.InotifyAddWatch(w.fd, path, folderMask)
+	if err != nil {
+		return nil, err
+	}
+	// Two paths of one folder share the watch of the kernel; the folder is then found by both.
+	folder := w.byWatch[int32(wd)]
+	if folder == nil {
+		folder = &watchedFolder{path: path, wd: int32(wd)}
+		w.byWatch[folder.wd] = folder
+	}
+	w.folders[path] = folder
+	return folder, nil
+}
+
+// removeTailer ends the watch of a folder when no other tailer needs it.
+func (w *watcher) removeTailer(folder *watchedFolder, t *Tailer) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	folder.tailers = slices.DeleteFunc(folder.tailers, func(other *Tailer) bool { return other == t })
+	if len(folder.tailers) == 0 && !folder.root && !folder.gone {
+		_, _ = unix.InotifyRmWatch(w.fd, uint32(folder.wd))
+		w.deleteFolder(folder)
+	}
+}
+
+// dropFolder takes a folder out whose watch the kernel has removed.
+func (w *watcher) dropFolder(folder *watchedFolder) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deleteFolder(folder)
+}
+
+// deleteFolder makes the folder unknown; w.mu is held.
+func (w *watcher) deleteFolder(folder *watchedFolder) {
+	folder.gone = true
+	delete(w.byWatch, folder.wd)
+	for path, other := range w.folders {
+		if other == folder {
+			delete(w.folders, path)
+		}
+	}
+}
+
+func (w *watcher) folderOf(wd int32) *watchedFolder {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.byWatch[wd]
+}
+
+// watchWrites makes inotify report writes into the files of folder, or stops that. It returns false where writes cannot be waited
+// for: the folder is gone, or several tailers share it, so that one that sleeps would be told of every write to the others.
+func (w *watcher) watchWrites(folder *watchedFolder, on bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if folder.gone {
+		return false
+	}
+	mask := uint32(folderMask)
+	if shared := len(folder.tailers) > 1; on && shared {
+		return false
+	} else if on {
+		mask |= unix.IN_MODIFY
+	}
+	_, err := unix.InotifyAddWatch(w.fd, folder.path, mask)
+	return err == nil
+}
+
+// readEvents sends on out what inotify reports until the watcher is closed or ctx ends.
+func (w *watcher) readEvents(ctx context.Context, out chan<- []inotifyEvent) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := w.file.Read(buf)
+		if err != nil {
+			return
+		}
+		select {
+		case out <- parseEvents(buf[:n]):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// parseEvents parses struct inotify_event: wd, mask, cookie, length of the name with its padding, name.
+func parseEvents(b []byte) []inotifyEvent {
+	var list []inotifyEvent
+	for len(b) >= unix.SizeofInotifyEvent {
+		n := int(binary.NativeEndian.Uint32(b[12:]))
+		if n > len(b)-unix.SizeofInotifyEvent {
+			break
+		}
+		name := b[unix.SizeofInotifyEvent : unix.SizeofInotifyEvent+n]
+		if i := bytes.IndexByte(name, 0); i >= 0 {
+			name = name[:i]
+		}
+		list = append(list, inotifyEvent{
+			wd: int32(binary.NativeEndian.Uint32(b)), mask: binary.NativeEndian.Uint32(b[4:]), name: string(name),
+		})
+		b = b[unix.SizeofInotifyEvent+n:]
+	}
+	return list
+}
