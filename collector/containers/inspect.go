@@ -13,6 +13,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/redact"
 )
 
 // What one container may weigh: labels are written by whoever built the image.
@@ -159,14 +160,16 @@ func (r *Registry) entryOf(in *container.InspectResponse) *entry {
 	return e
 }
 
+// labels returns the labels of a container in the order of their keys, without secrets.
 func (r *Registry) labels(labels map[string]string) []*pipeline.Label {
+	var redactor redact.Redactor
 	list := make([]*pipeline.Label, 0, len(labels))
 	for k, v := range labels {
 		if len(k) > maxLabelBytes || len(v) > maxLabelBytes {
 			r.metrics.dropped.WithLabelValues("label_too_long").Inc()
 			continue
 		}
-		list = append(list, &pipeline.Label{Key: strings.ToValidUTF8(k, "\ufffd"), Value: strings.ToValidUTF8(v, "\ufffd")})
+		list = append(list, &pipeline.Label{Key: strings.ToValidUTF8(k, "\ufffd"), Value: redactor.Label(k, strings.ToValidUTF8(v, "\ufffd"))})
 	}
 	slices.SortFunc(list, func(a, b *pipeline.Label) int { return cmp.Compare(a.Key, b.Key) })
 	if len(list) > maxLabels {

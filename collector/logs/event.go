@@ -12,6 +12,7 @@ import (
 	"tidegate/collector/logs/discover"
 	"tidegate/collector/logs/tail"
 	"tidegate/pipeline"
+	"tidegate/pipeline/redact"
 )
 
 // metadataTimeout is how long the lines of a new container wait until the registry knows it. Its files are held open meanwhile.
@@ -30,7 +31,7 @@ type lineHandler struct {
 	idOnly    *pipeline.Container // stands for a container that the registry does not know; nil: the host
 	container *pipeline.Container // since the last Refresh
 	found     time.Time
-	redactor  redactor
+	redactor  redact.Redactor
 	arena     []byte
 }
 
@@ -96,7 +97,7 @@ func (h *lineHandler) Ship(ctx context.Context, producer collector.FileProducer,
 	text := line.Text
 	if h.source.cfg.Redact {
 		var found bool
-		if text, found = h.redactor.line(text); found {
+		if text, found = h.redactor.Line(text); found {
 			h.source.metrics.redacted.Inc()
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/redact"
 	"tidegate/protocols"
 )
 
@@ -96,6 +97,12 @@ func (p *parser) lower(b []byte) []byte {
 		}
 	}
 	return b
+}
+
+// url returns b as a string without its secrets.
+func (p *parser) url(b []byte) string {
+	b, _ = p.redactor.URL(b)
+	return p.c.Intern(b)
 }
 
 // fields reads the header fields of a head. x is nil where only the framing matters.
@@ -275,12 +282,12 @@ func (p *parser) authorization(h *pipeline.HTTPExchange, b []byte) {
 	if len(h.Authorization) >= maxSchemes {
 		return
 	}
-	i := bytes.IndexByte(b, ' ')
-	if i < 0 || i > 32 || !isToken(b[:i]) {
-		h.Authorization = append(h.Authorization, "REDACTED")
+	scheme, rest, ok := redact.Scheme(b)
+	if !ok {
+		h.Authorization = append(h.Authorization, redact.Marker)
 		return
 	}
-	scheme, rest := b[:i], trim(b[i:])
+	rest = trim(rest)
 	h.Authorization = append(h.Authorization, p.c.Intern(scheme))
 	if !is(scheme, "basic") {
 		return

@@ -14,6 +14,7 @@ import (
 	"errors"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/redact"
 	"tidegate/protocols"
 )
 
@@ -59,6 +60,7 @@ type parser struct {
 	doubt      doubt
 	free       []*exchange
 	scratch    []byte
+	redactor   redact.Redactor
 }
 
 // A side is where one direction is in its message.
@@ -107,7 +109,7 @@ type exchange struct {
 // Reset begins a connection.
 func (p *parser) Reset(c *protocols.Conn) {
 	clear(p.waiting)
-	*p = parser{c: c, waiting: p.waiting[:0], free: p.free, scratch: p.scratch}
+	*p = parser{c: c, waiting: p.waiting[:0], free: p.free, scratch: p.scratch, redactor: p.redactor}
 }
 
 // Parse reads a head, or what is there of a body.

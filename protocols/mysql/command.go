@@ -87,10 +87,8 @@ func (p *parser) command(k *kind, payload []byte, n int) {
 // statement writes the text of a statement, redacted and capped.
 func (p *parser) statement(w *command, text []byte, cut bool) {
 	w.e.Mysql.Method = method(text)
-	out := text
-	if out, w.secret = redact(p.scratch[:0], text); w.secret {
-		p.scratch = out
-	}
+	var out []byte
+	out, w.secret = p.redactor.SQL(text)
 	if cut || len(out) > maxQuery {
 		out = out[:min(len(out), maxQuery)]
 		w.e.Mysql.Query = valid(string(wholeRunes(out))) + "…"

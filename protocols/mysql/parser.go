@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/redact"
 	"tidegate/protocols"
 )
 
@@ -49,21 +50,21 @@ type parser struct {
 	user     string
 	database string
 
-	waiting []command
-	doubt   bool    // bytes were lost: a command may be paired with the reply to another one
-	unsure  bool    // bytes of the server were lost and no reply was read to its end since
-	long    [2]bool // the packet continues in the next one
-	infile  bool    // the client is sending a file
-	stmts   statements
-	reply   reply
-	scratch []byte
+	waiting  []command
+	doubt    bool    // bytes were lost: a command may be paired with the reply to another one
+	unsure   bool    // bytes of the server were lost and no reply was read to its end since
+	long     [2]bool // the packet continues in the next one
+	infile   bool    // the client is sending a file
+	stmts    statements
+	reply    reply
+	redactor redact.Redactor
 }
 
 // Reset begins a connection.
 func (p *parser) Reset(c *protocols.Conn) {
 	clear(p.waiting)
 	p.stmts.reset()
-	*p = parser{c: c, waiting: p.waiting[:0], stmts: p.stmts, scratch: p.scratch[:0]}
+	*p = parser{c: c, waiting: p.waiting[:0], stmts: p.stmts, redactor: p.redactor}
 }
 
 // Parse reads one packet of the client; of the server also all rows that are there.

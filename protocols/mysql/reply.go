@@ -1,10 +1,10 @@
 package mysql
 
 import (
-	"bytes"
 	"encoding/binary"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/redact"
 	"tidegate/protocols"
 )
 
@@ -320,8 +320,8 @@ func (p *parser) fail(w *command, payload []byte) {
 		m.SqlState = p.name(r.take(6)[1:])
 	}
 	text := r.b
-	if before, _, ok := bytes.Cut(text, []byte(" near '")); w.secret && ok {
-		m.ErrorMessage = valid(string(before)) + " near 'REDACTED'"
+	if front, quotes := redact.SQLError(text); w.secret && quotes {
+		m.ErrorMessage = valid(string(front)) + " near '" + redact.Marker + "'"
 		return
 	}
 	m.ErrorMessage = valid(p.c.Intern(text[:min(len(text), maxMessage)]))

@@ -1,22 +1,6 @@
 package redis
 
-// redacted stands for a secret that was there.
-const redacted = "REDACTED"
-
-// A secretWord is what the arguments so far say of the next one.
-type secretWord uint8
-
-const (
-	plain      secretWord = iota
-	secretNext            // this one is a password
-	userNext              // this is a user's name, the next a password
-	aclRules              // ACL SETUSER: rules, of which some are passwords
-	pairs                 // CONFIG SET: names and values in turn
-	pairSecret            // … and this is the value of a secret one
-	pairPlain             // … and this is the value of another
-	options               // an option AUTH may come
-	blind                 // a word before was lost that might have said so
-)
+import "tidegate/pipeline/redact"
 
 // A keyAt tells where the first key is.
 type keyAt int8
@@ -44,7 +28,7 @@ func (p *parser) argument(b []byte, size uint64) {
 	}
 	rc.ArgsCount++
 	rc.ArgsBytes += size
-	hide := p.follow(b)
+	visible := r.secrets.Next(b, r.hole)
 	if p.isKey(b, i) {
 		rc.Key = p.c.Intern(b[:min(len(b), maxKey)])
 	}
@@ -54,12 +38,12 @@ func (p *parser) argument(b []byte, size uint64) {
 	b = b[:min(len(b), maxArg)]
 	r.kept += len(b)
 	switch {
-	case hide > len(b) || hide == 0 || len(b) == 0:
+	case visible < 0 || visible > len(b) || len(b) == 0:
 		rc.Args = append(rc.Args, p.c.Intern(b))
-	case hide < 0:
-		rc.Args = append(rc.Args, redacted)
-	default: // a rule keeps its first characters
-		rc.Args = append(rc.Args, string(b[:hide])+redacted)
+	case visible == 0:
+		rc.Args = append(rc.Args, redact.Marker)
+	default:
+		rc.Args = append(rc.Args, string(b[:visible])+redact.Marker)
 	}
 }
 
@@ -69,20 +53,11 @@ func (p *parser) name(b []byte) {
 	name := upper(&p.scratch, b[:min(len(b), 64)])
 	r.e.Redis.Command = p.c.Intern(name)
 	r.key = keys[r.e.Redis.Command]
-	switch r.e.Redis.Command {
-	case "AUTH":
-		r.word = secretNext
-		if r.total > 2 {
-			r.word = userNext
-		}
-	case "HELLO", "MIGRATE":
-		r.word = options
-	default:
-		if r.key == noKey {
-			for _, c := range name {
-				if c == '.' { // a module's: JSON.SET key
-					r.key = 1
-				}
+	r.secrets.Begin(r.e.Redis.Command, r.total)
+	if r.key == noKey {
+		for _, c := range name {
+			if c == '.' { // a module's: JSON.SET key
+				r.key = 1
 			}
 		}
 	}
@@ -96,68 +71,7 @@ func (p *parser) subCommand(b []byte) {
 	var buf [128]byte
 	rc.Command = p.c.Intern(append(append(append(buf[:0], rc.Command...), ' '), sub...))
 	r.key = keys[rc.Command]
-	switch rc.Command {
-	case "ACL SETUSER":
-		r.word = aclRules
-	case "CONFIG SET", "SENTINEL SET", "SENTINEL CONFIG":
-		r.word = pairs
-	}
-}
-
-// follow tells how much of the argument b is secret: 0 nothing, −1 all, n > 0 what is behind its first n bytes.
-func (p *parser) follow(b []byte) int {
-	r := &p.request
-	if r.hole && r.word != plain {
-		r.word = blind
-	}
-	switch r.word {
-	case blind:
-		return -1
-	case secretNext:
-		r.word = plain
-		if r.e.Redis.Command != "AUTH" {
-			r.word = options
-		}
-		return -1
-	case userNext:
-		r.word = secretNext
-	case options:
-		switch string(upper(&p.scratch, b[:min(len(b), 16)])) {
-		case "AUTH":
-			r.word = secretNext
-			if r.e.Redis.Command == "HELLO" {
-				r.word = userNext
-			}
-		case "AUTH2":
-			r.word = userNext
-		}
-	case aclRules:
-		if len(b) > 1 && (b[0] == '>' || b[0] == '<' || b[0] == '#' || b[0] == '!') {
-			return 1
-		}
-	case pairs:
-		r.word = pairPlain
-		if secretSetting(upper(&p.scratch, b[:min(len(b), 64)])) {
-			r.word = pairSecret
-		} else if r.e.Redis.Command != "CONFIG SET" && r.e.Redis.ArgsCount == 1 {
-			r.word = pairs // the master's name, or SET
-		}
-	case pairSecret:
-		r.word = pairs
-		return -1
-	case pairPlain:
-		r.word = pairs
-	}
-	return 0
-}
-
-// secretSetting tells that a setting holds a password.
-func secretSetting(name []byte) bool {
-	switch string(name) {
-	case "REQUIREPASS", "MASTERAUTH", "PRIMARYAUTH", "TLS-KEY-FILE-PASS", "TLS-CLIENT-KEY-FILE-PASS", "AUTH-PASS", "SENTINEL-PASS", "USER":
-		return true
-	}
-	return false
+	r.secrets.Begin(rc.Command, r.total)
 }
 
 // isKey tells that the argument at i is the first key.

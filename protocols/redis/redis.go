@@ -14,6 +14,7 @@ import (
 	"errors"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/redact"
 	"tidegate/protocols"
 )
 
@@ -71,6 +72,7 @@ type parser struct {
 	doubt     bool // commands were lost, so replies may be paired with later ones, until one finds none that waits
 	heard     bool // a reply came since
 	scratch   []byte
+	redactor  redact.Redactor
 }
 
 // A pending is a command that waits for its reply.
@@ -91,7 +93,7 @@ const (
 // Reset begins a connection.
 func (p *parser) Reset(c *protocols.Conn) {
 	p.waiting.reset()
-	*p = parser{c: c, waiting: p.waiting, scratch: p.scratch[:0], request: request{arg: p.request.arg[:0]}, reply: reply{kind: p.reply.kind[:0]}}
+	*p = parser{c: c, waiting: p.waiting, scratch: p.scratch[:0], redactor: p.redactor, request: request{arg: p.request.arg[:0]}, reply: reply{kind: p.reply.kind[:0]}}
 }
 
 // Parse reads what is there of a command or of a reply.

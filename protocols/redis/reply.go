@@ -175,25 +175,13 @@ func (p *parser) scalar(t byte, rest []byte, outermost bool) (bool, error) {
 	if outermost {
 		r.null = t == '_'
 		if t == '-' {
-			rest = p.withoutArgs(rest)
+			rest, _ = p.redactor.RedisError(rest)
 		}
 		r.text = p.c.Intern(rest[:min(len(rest), maxText)])
 	} else if r.depth == 1 && r.index == 0 {
 		r.kind = append(r.kind[:0], rest[:min(len(rest), maxArg)]...)
 	}
 	return r.element(), nil
-}
-
-// withoutArgs takes the arguments out of an error that repeats them: they may hold a password.
-func (p *parser) withoutArgs(b []byte) []byte {
-	const words = "with args beginning with:"
-	i := bytes.Index(b, []byte(words))
-	if i < 0 || i+len(words) >= len(b) {
-		return b
-	}
-	p.scratch = append(append(p.scratch[:0], b[:i+len(words)]...), ' ')
-	p.scratch = append(p.scratch, redacted...)
-	return p.scratch
 }
 
 func (p *parser) bulkHead(t byte, rest []byte, outermost bool) (bool, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/redact"
 	"tidegate/protocols"
 )
 
@@ -19,8 +20,9 @@ type request struct {
 	hole  bool   // bytes of it were lost
 	arg   []byte // its first bytes, where it came in pieces
 	kept  int
-	word  secretWord // what the arguments before say of this one
 	key   keyAt
+
+	secrets redact.RedisArguments
 }
 
 func (r *request) reset() { *r = request{arg: r.arg[:0]} }

@@ -1,0 +1,211 @@
+package redact
+
+import "bytes"
+
+// A line is the state of Line.
+type line struct {
+	*Redactor
+	b []byte
+
+	// The token, a run of bytes without spaces and quotes, that was looked at last: URLs are tokens.
+	token token
+	// parameters says that a byte was seen behind which the parameters of a URL begin.
+	parameters bool
+	// sql says that the line may hold SQL with a secret in it.
+	sql bool
+}
+
+// Line returns a line of a log without its secrets, and reports whether there were any. b is not changed.
+//
+// Hidden are the values behind = and : whose names are those of secrets, the tokens behind Bearer and in fields like Authorization
+// and Cookie, and what URL and SQL hide of URLs and statements that stand in the line. The name of the user in user:password@ stays.
+//
+// It is one pass that looks at eight bytes at a time for marks, behind or before which a secret could stand (marks.go). A line
+// without secrets costs little more than that.
+func (r *Redactor) Line(b []byte) ([]byte, bool) {
+	r.spans = r.spans[:0]
+	l := line{Redactor: r, b: b}
+	for i := 0; i < len(b); {
+		// Invariant: the marks before i were looked at, or lie in what is hidden.
+		next := i + wordSize
+		for bits := findMarks(b, i); bits != 0; bits &= bits - 1 {
+			at := i + firstByte(bits)
+			if to := l.mark(at); to > at+1 {
+				next = to
+				break
+			}
+		}
+		i = next
+	}
+	if l.sql {
+		l.statements()
+	}
+	if len(r.spans) == 0 {
+		return b, false
+	}
+	return r.replaced(b, Marker), true
+}
+
+// mark looks at the mark at i, hides the secret behind it, and returns where to go on: behind the secret, or behind the mark.
+func (l *line) mark(i int) (next int) {
+	switch l.b[i] {
+	case '=': // password=…, and the parameter of a URL
+		return l.equals(i)
+	case ':': // password: …, "password": "…"
+		return l.colon(i)
+	case '@': // //user:password@host
+		if l.inToken(i); l.token.doubleSlash {
+			l.urlToken(i)
+		}
+	case '%': // the = or @ of a URL in a URL
+		if c := encoded(l.b, i); c == '=' || c == '@' {
+			l.inToken(i)
+			l.urlToken(i)
+		}
+	case '?', '#', ';':
+		l.parameters = true
+	case 'B':
+		return l.bearer(i)
+	case '\'':
+		return l.quote(i)
+	case '(':
+		l.sql = l.sql || l.introducesSQL(i)
+	case '"': // behind a space or a backslash, see findMarks
+		if i >= 2 && (l.b[i-2] > '9' || l.b[i-2] < '0') && l.b[i-2] != ']' && l.b[i-2] != '"' { // not as in lines of web servers
+			l.sql = l.sql || l.introducesSQL(i)
+		}
+	}
+	return i + 1
+}
+
+// equals hides the value behind the = at i where its name is that of a secret, and returns where to go on.
+func (l *line) equals(i int) int {
+	if i < l.token.urlEnd {
+		return i + 1 // URL has looked at it
+	}
+	end := nameEnd(l.b, i)
+	if end == 0 {
+		return i + 1
+	}
+	e := secretEnding(l.b[:end])
+	secret := e != nil || secretWord(l.b[:end])
+	if l.parameters && l.parameter(i, secret) {
+		l.sql = l.sql || secret
+		return i + 1
+	}
+	if !secret {
+		l.sql = l.sql || i+1 < len(l.b) && (l.b[i+1] == '"' || l.b[i+1] <= ' ' || l.b[i+1] == '\\') && endsPasswordFor(l.b[:end])
+		return i + 1
+	}
+	l.sql = true
+	return l.value(i+1, e != nil && e.whole)
+}
+
+// colon hides the value behind the : at i where its name is that of a secret, and returns where to go on.
+func (l *line) colon(i int) int {
+	if i == 0 || !endsName[l.b[i-1]] {
+		return i + 1
+	}
+	e := secretEnding(l.b[:nameEnd(l.b, i)])
+	if e == nil || e.prose && !quotedBefore(l.b, i) && !headerBefore(l.b, i) {
+		return i + 1 // "unexpected token: <" is prose; {"token":"…"} is not
+	}
+	return l.value(i+1, e.whole)
+}
+
+// nameEnd returns the end of the name before the mark at i; quotes, backslashes and spaces may stand between.
+func nameEnd(b []byte, i int) int {
+	for i > 0 && (b[i-1] == '"' || b[i-1] == '\'' || b[i-1] == ' ' || b[i-1] == '\\') {
+		i--
+	}
+	return i
+}
+
+func quotedBefore(b []byte, i int) bool { return i > 0 && (b[i-1] == '"' || b[i-1] == '\'') }
+
+// headerBefore reports whether the word before b[i] has a dash or a capital, as X-Auth-Token: and Cookie: have.
+func headerBefore(b []byte, i int) bool {
+	for i--; i >= 0 && b[i] != ' ' && b[i] != '"'; i-- {
+		if b[i] == '-' || b[i] == '_' || b[i] >= 'A' && b[i] <= 'Z' {
+			return true
+		}
+	}
+	return false
+}
+
+// value hides the value that begins at or behind i and returns where to go on. A whole value goes on to the end of the line or of
+// its quotes, and the scheme in front of it stays.
+func (l *line) value(i int, whole bool) int {
+	b := l.b
+	for i < len(b) && b[i] == ' ' {
+		i++
+	}
+	var inQuotes byte
+	escaped := false
+	if i < len(b) && b[i] == '\\' { // a document within a string
+		escaped = true
+		i++
+	}
+	if i < len(b) && (b[i] == '"' || b[i] == '\'') {
+		inQuotes = b[i]
+		i++
+	}
+
+	end := i
+	for end < len(b) && !endsLineValue(b[end], inQuotes, whole) {
+		if b[end] == '\\' && inQuotes != 0 && !escaped && end+1 < len(b) {
+			end++
+		}
+		end++
+	}
+	if escaped && end > i && b[end-1] == '\\' {
+		end--
+	}
+	if whole {
+		if n := schemeLength(b[i:end]); n > 0 {
+			i += n + 1
+		}
+	}
+	l.hide(i, end)
+	return max(i, end)
+}
+
+func endsLineValue(c, inQuotes byte, whole bool) bool {
+	switch {
+	case inQuotes != 0:
+		return c == inQuotes
+	case c == '"' || c == '\'':
+		return true
+	case whole:
+		return false
+	}
+	return c == ' ' || c == '&' || c == ',' || c == ';' || c == ')' || c == '}' || c == ']' || c == '\t' || c == '\n'
+}
+
+// minBearer is how long a bearer token is at least: "Bearer of" is prose.
+const minBearer = 8
+
+// bearer hides the token behind the word Bearer, whose B is at i, and returns where to go on.
+func (l *line) bearer(i int) int {
+	const word = "bearer "
+	b := l.b
+	if len(b) < i+len(word) || !bytes.EqualFold(b[i:i+len(word)], []byte(word)) {
+		return i + 1
+	}
+	from := i + len(word)
+	to := from
+	for to < len(b) && isTokenByte(b[to]) {
+		to++
+	}
+	if to-from < minBearer {
+		return i + 1
+	}
+	l.hide(from, to)
+	return to
+}
+
+// isTokenByte reports whether c may stand in a bearer token, RFC 6750 section 2.1.
+func isTokenByte(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '.' || c == '_' || c == '~' ||
+		c == '+' || c == '/' || c == '='
+}

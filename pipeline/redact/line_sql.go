@@ -1,0 +1,195 @@
+package redact
+
+import (
+	"tidegate/pipeline/redact/sqltoken"
+)
+
+// introducers are the words, in upper case, behind which SQL may have a secret; by the last letter, in lower case. Names of secrets
+// are introducers too.
+var introducers = func() (by [256][]string) {
+	list := append([]string{"BY", "AS", "USING", "LIKE", "IN", "REPLACE", "VALUES", "VALUE", "OPTIONS"}, secretFunctions[:]...)
+	for _, w := range list {
+		last := w[len(w)-1] | 0x20
+		by[last] = append(by[last], w)
+	}
+	return by
+}()
+
+// quote looks at the ' at i, hides the password behind IDENTIFIED BY, and returns where to go on.
+func (l *line) quote(i int) int {
+	b := l.b
+	apostrophe := i > 0 && i+1 < len(b) && isLetter(b[i-1]) && isLetter(b[i+1])
+	l.sql = l.sql || !apostrophe
+	const words = "IDENTIFIED BY "
+	if i < len(words) || !foldedEqual(b[i-len(words):i], words) {
+		return i + 1
+	}
+	to := i + 1
+	for to < len(b) && b[to] != '\'' {
+		to++
+	}
+	l.hide(i+1, to)
+	return to
+}
+
+// introducesSQL reports whether a secret of SQL may stand behind the ( or the " at i: by the word before, between them spaces and
+// operators.
+func (l *line) introducesSQL(i int) bool {
+	b := l.b
+	j := i
+	for j > 0 && (b[j-1] <= ' ' || b[j-1] >= '<' && b[j-1] <= '>' || b[j-1] == '!' || b[j-1] == ':' || b[j-1] == '\\') {
+		j--
+	}
+	if j == 0 {
+		return false
+	}
+	switch c := b[j-1]; c {
+	case '/': // the end of a comment
+		return j > 1 && b[j-2] == '*'
+	case '`':
+		return SecretName(b[:j-1])
+	default:
+		return isLetter(c) && introducesSecret(b[:j], c|0x20) || b[i] == '(' && callBehindLike(b[:j])
+	}
+}
+
+// callBehindLike reports whether b ends with LIKE and the name of a function.
+func callBehindLike(b []byte) bool {
+	for len(b) > 0 && sqltoken.IsWordByte(b[len(b)-1]) {
+		b = b[:len(b)-1]
+	}
+	for len(b) > 0 && b[len(b)-1] <= ' ' {
+		b = b[:len(b)-1]
+	}
+	n := len(b) - len("LIKE")
+	return n >= 0 && foldedEqual(b[n:], "LIKE")
+}
+
+// endsPasswordFor reports whether b ends with PASSWORD FOR and one word.
+func endsPasswordFor(b []byte) bool {
+	i := len(b)
+	for i > 0 && b[i-1] > ' ' {
+		i--
+	}
+	const words = "PASSWORD FOR "
+	return i >= len(words) && foldedEqual(b[i-len(words):i], words)
+}
+
+// introducesSecret reports whether the word at the end of b, whose last letter is last, is an introducer.
+func introducesSecret(b []byte, last byte) bool {
+	for _, w := range introducers[last] {
+		if n := len(b) - len(w); n >= 0 && foldedEqual(b[n:], w) && (n == 0 || !sqltoken.IsWordByte(b[n-1])) {
+			return true
+		}
+	}
+	return SecretName(b)
+}
+
+// foldedEqual is sqltoken.EqualFold for words with spaces.
+func foldedEqual(b []byte, upper string) bool {
+	for i, c := range b {
+		if c != upper[i] && (c^0x20 != upper[i] || c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return true
+}
+
+func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+
+// verbs are the first words of statements that may hold secrets.
+var verbs = [...]string{
+	"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "SET", "CREATE", "ALTER", "GRANT", "CHANGE", "CALL", "DO", "WITH", "EXPLAIN",
+	"START", "PREPARE",
+}
+
+// maxStatements is how often a line is read as SQL: from each verb that the reading before took for a part of a literal.
+const maxStatements = 8
+
+// statements hides the secrets of the SQL in the line.
+func (l *line) statements() {
+	for at, n := nextVerb(l.b, 0), 0; at >= 0 && n < maxStatements; n++ {
+		at = l.statement(at)
+	}
+}
+
+// statement reads the line as SQL from the verb at at on, hides the secrets, and returns the next verb to read from, or −1.
+//
+// A statement in a string, as in JSON, ends with the quote of the string. Which quote that is depends on the quotes of SQL itself, as
+// not everyone escapes them: it is the first " at which the statement can be over.
+func (l *line) statement(at int) (next int) {
+	s := statement{Scanner: sqltoken.Scanner{SQL: l.b, To: at, Escaped: insideString(l.b[:at])}}
+	next = -1
+	for over := false; s.Next(); over = s.over() {
+		if s.Escaped && over && l.b[s.From] == '"' {
+			if next < 0 {
+				next = nextVerb(l.b, s.From)
+			}
+			return next
+		}
+		switch {
+		case s.token():
+			from, to := s.Inner()
+			l.hide(from, to)
+		case s.Kind == sqltoken.Literal && next < 0:
+			next = nextVerb(l.b[:s.To], s.From+1)
+		}
+	}
+	return next
+}
+
+// insideString reports whether a string in double quotes is open at the end of b.
+func insideString(b []byte) bool {
+	inside := false
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			inside = !inside
+		}
+	}
+	return inside
+}
+
+// operandWords are the words behind which a statement goes on, so that a " behind them is one of SQL.
+var operandWords = [...]string{
+	"SELECT", "WHERE", "AND", "OR", "XOR", "NOT", "ON", "SET", "LIKE", "IN", "BY", "AS", "WITH", "VIA", "USING", "FROM", "INTO",
+	"VALUES", "VALUE", "USER", "FOR", "TO", "REPLACE", "DISTINCT", "CASE", "WHEN", "THEN", "ELSE", "HAVING", "IDENTIFIED",
+}
+
+// over reports whether the statement can end behind the current token.
+func (s *statement) over() bool {
+	switch {
+	case s.depth > 0:
+		return false
+	case s.Kind == sqltoken.Punctuation:
+		return s.SQL[s.From] == ')' || s.SQL[s.From] == ';' || s.SQL[s.From] == '?' || s.SQL[s.From] == '*'
+	case s.Kind == sqltoken.Word:
+		return !s.IsAny(operandWords[:]) && !(s.identified && s.Is("PASSWORD"))
+	}
+	return true
+}
+
+// nextVerb returns where the next verb from i on begins, or −1.
+func nextVerb(b []byte, i int) int {
+	for i < len(b) {
+		if !sqltoken.IsWordByte(b[i]) {
+			i++
+			continue
+		}
+		from := i
+		for i < len(b) && sqltoken.IsWordByte(b[i]) {
+			i++
+		}
+		if from > 0 && b[from-1] == '\\' && (b[from] == 'n' || b[from] == 't' || b[from] == 'r') {
+			from++ // a line break in a string
+		}
+		for _, v := range verbs {
+			if len(v) == i-from && sqltoken.EqualFold(b[from:i], v) {
+				return from
+			}
+		}
+	}
+	return -1
+}

@@ -1,0 +1,73 @@
+package redact
+
+import "testing"
+
+// TestLine has a line for each form in which logs hold secrets, and for what looks like one and is none.
+func TestLine(t *testing.T) {
+	var r Redactor
+	check := func(line, want string) {
+		t.Helper()
+		got, found := r.Line([]byte(line))
+		if string(got) != want || found != (line != want) {
+			t.Errorf("%q: %q %v, want %q", line, got, found, want)
+		}
+	}
+	check(`password=hunter2 user=bob`, `password=REDACTED user=bob`)
+	check(`DB_PASSWORD: "hunter 2", x`, `DB_PASSWORD: "REDACTED", x`)
+	check(`{"user":"bob","password":"hun\"ter2","n":1}`, `{"user":"bob","password":"REDACTED","n":1}`)
+	check(`msg="{\"password\":\"hunter2\",\"n\":1}"`, `msg="{\"password\":\"REDACTED\",\"n\":1}"`)
+	check(`{"token":"abc","a":1}`, `{"token":"REDACTED","a":1}`)
+	check(`GET /x?api_key=abc123&y=2 HTTP/1.1`, `GET /x?api_key=REDACTED&y=2 HTTP/1.1`)
+	check(`Authorization: Bearer eyJhbGciOi.J9.x`, `Authorization: Bearer REDACTED`)
+	check(`Authorization: Basic dXNlcjpwYXNz`, `Authorization: Basic REDACTED`)
+	check(`sent "authorization":"Bearer abc.def" ok`, `sent "authorization":"Bearer REDACTED" ok`)
+	check(`with Bearer abcdefgh1234 given`, `with Bearer REDACTED given`)
+	check(`the bearer of news`, `the bearer of news`)
+	check(`Set-Cookie: sid=1; Path=/`, `Set-Cookie: REDACTED`)
+	check(`postgres://bob:s3cret@db:5432/x`, `postgres://bob:REDACTED@db:5432/x`)
+	check(`http://host:8080/a@b`, `http://host:8080/a@b`)
+	check(`CREATE USER 'a' IDENTIFIED BY 'pw1'`, `CREATE USER 'a' IDENTIFIED BY 'REDACTED'`)
+	check(`unexpected token: <`, `unexpected token: <`)
+	check(`time: 12:00:00 a=b c:d`, `time: 12:00:00 a=b c:d`)
+	check(`password=`, `password=`)
+	check(`a password=x and secret=y`, `a password=REDACTED and secret=REDACTED`)
+	check(``, ``)
+
+	// URLs
+	check(`"GET /cb?code=SECRETCODE&otp=123456&sig=abcdef&jwt=eyJhbGciOi&state=1 HTTP/1.1" 302`,
+		`"GET /cb?code=REDACTED&otp=REDACTED&sig=REDACTED&jwt=REDACTED&state=1 HTTP/1.1" 302`)
+	check(`{"url":"/cb?code=a\u0026sig=b\u0026state=1","n":1}`, `{"url":"/cb?code=REDACTED\u0026sig=REDACTED\u0026state=1","n":1}`)
+	check(`to https://h/?next=%2Fcb%3Fcode%3Dabc%26x%3D1 now`, `to https://h/?next=%2Fcb%3Fcode%3DREDACTED%26x%3D1 now`)
+	check(`clone https://ghp_abc@github.com/x`, `clone https://REDACTED@github.com/x`)
+	check(`status code=200 key=user:4711 session=7`, `status code=200 key=user:4711 session=7`)
+	check(`mail to a@b.c about /x?a=b`, `mail to a@b.c about /x?a=b`)
+
+	// SQL
+	check(`SELECT PASSWORD('hunter2')`, `SELECT PASSWORD('REDACTED')`)
+	check(`SELECT PASSWORD("hunter2"), "y"`, `SELECT PASSWORD("REDACTED"), "y"`)
+	check(`12 Query	INSERT INTO u (name, password) VALUES ('bob', 'x'), ('eve', 'y')`,
+		`12 Query	INSERT INTO u (name, password) VALUES ('bob', 'REDACTED'), ('eve', 'REDACTED')`)
+	check(`{"query":"UPDATE u SET password='x', n='y'","took":"12ms","user":"bob"}`, `{"query":"UPDATE u SET password='REDACTED', n='y'","took":"12ms","user":"bob"}`)
+	check(`{"query":"UPDATE u SET password='x'","took":"12ms","user":"bob"}`, `{"query":"UPDATE u SET password='REDACTED'","took":"12ms","user":"bob"}`)
+	check(`{"msg":"run:\nSELECT PASSWORD(\"x\")","user":"bob"}`, `{"msg":"run:\nSELECT PASSWORD(\"REDACTED\")","user":"bob"}`)
+	check(`it's wrong: INSERT INTO u (password) VALUES ('x')`, `it's wrong: INSERT INTO u (password) VALUES ('REDACTED')`)
+	check(`Query "INSERT INTO u (a, token) VALUES ("a", "x")" failed`, `Query "INSERT INTO u (a, token) VALUES ("a", "REDACTED")" failed`)
+	check(`{"msg":"set password","n":1,"user":"bob"}`, `{"msg":"set password","n":1,"user":"bob"}`)
+	check(`level=info msg="update user" user="bob" n='1'`, `level=info msg="update user" user="bob" n='1'`)
+	check(`can't set x: the 'token' is 'y'`, `can't set x: the 'token' is 'y'`)
+}
+
+// TestLabel hides the whole value of a label with the name of a secret, and of another what Line hides.
+func TestLabel(t *testing.T) {
+	var r Redactor
+	check := func(key, value, want string) {
+		t.Helper()
+		if got := r.Label(key, value); got != want {
+			t.Errorf("%s=%s: %s, want %s", key, value, got, want)
+		}
+	}
+	check("com.example.db-password", "hunter2", "REDACTED")
+	check("DATABASE_URL", "postgres://bob:hunter2@db/x", "postgres://bob:REDACTED@db/x")
+	check("com.docker.compose.project", "shop", "shop")
+	check("token", "", "")
+}

@@ -1,0 +1,221 @@
+package redact
+
+// An ending makes every name secret that ends with it: password makes db_password, MYSQL_PASSWORD and user[password] secret.
+// It is in lower case; separators (_ - . [ ]) within a name do not count, so apikey stands for api_key and X-Api-Key too.
+type ending struct {
+	word  string
+	prose bool // also a word of English text: in "unexpected token: <" nothing is secret
+	whole bool // a header field, whose value goes on to the end of the line and holds spaces
+}
+
+// endings are the names of secrets in every kind of text.
+var endings = [...]ending{
+	{word: "password"},
+	{word: "passwd"},
+	{word: "pwd", prose: true},
+	{word: "passphrase"},
+	{word: "passwordhash"},
+	{word: "secret", prose: true},
+	{word: "token", prose: true},
+	{word: "signature", prose: true},
+	{word: "credential", prose: true},
+	{word: "apikey"},
+	{word: "accesskey"},
+	{word: "secretkey"},
+	{word: "privatekey"},
+	{word: "sessionid"},
+	{word: "authorization", whole: true},
+	{word: "cookie", prose: true, whole: true},
+}
+
+// words make a name secret that is, or whose last part behind a separator is, one of them: pass, db_pass, but not compass.
+var words = [...]string{
+	"pass", "passwort", "passcode", "psw", "pw", "userpass", "jwt", "otp", "requirepass", "masterauth", "primaryauth",
+}
+
+// parameters are the names of URL parameters that hold a credential. Elsewhere they are everyday words.
+var parameters = [...]string{
+	"sig", "code", "key", "auth", "credentials", "session", "sid", "sessid", "jsessionid", "phpsessid", "pin", "assertion",
+	"samlresponse", "ticket", "bearer", "hmac", "nonce",
+}
+
+// settings are the names of Redis settings that hold a credential and that no other list has.
+var settings = [...]string{"user"}
+
+// The same lists by their last letter: most names are found innocent by one look.
+var (
+	endingsBy = func() (by [256][]*ending) {
+		for i := range endings {
+			last := endings[i].word[len(endings[i].word)-1]
+			by[last] = append(by[last], &endings[i])
+		}
+		return by
+	}()
+	wordsBy      = byLastLetter(words[:])
+	parametersBy = byLastLetter(parameters[:])
+)
+
+func byLastLetter(list []string) (by [256][]string) {
+	for _, w := range list {
+		last := w[len(w)-1]
+		by[last] = append(by[last], w)
+	}
+	return by
+}
+
+// endsName has the bytes that may stand before the : or = behind the name of a secret: its last letter, or what nameEnd and
+// trimSeparators skip.
+var endsName = func() (t [256]bool) {
+	for c := range t {
+		lower := folded[c]
+		t[c] = lower == separator || lower > separator && (endingsBy[lower] != nil || wordsBy[lower] != nil)
+	}
+	for _, c := range `"' \` {
+		t[c] = true
+	}
+	return t
+}()
+
+// separator is what folded has for a byte that may stand between the parts of a name.
+const separator = 1
+
+// folded has the lower-case form of each letter and digit, separator, or 0 for what cannot stand in a name.
+var folded = func() (t [256]byte) {
+	for c := range t {
+		switch b := byte(c); {
+		case b >= 'A' && b <= 'Z':
+			t[c] = b | 0x20
+		case b >= 'a' && b <= 'z', b >= '0' && b <= '9':
+			t[c] = b
+		}
+	}
+	for _, c := range "_-.[]$" {
+		t[c] = separator
+	}
+	return t
+}()
+
+// secretEnding returns the ending that makes the name at the end of b secret, or nil.
+func secretEnding(b []byte) *ending {
+	b = trimSeparators(b)
+	if len(b) == 0 {
+		return nil
+	}
+	for _, e := range endingsBy[folded[b[len(b)-1]]] {
+		if _, ok := endsWith(b, e.word); ok {
+			return e
+		}
+	}
+	return nil
+}
+
+// secretWord reports whether the last part of the name at the end of b is one of words.
+func secretWord(b []byte) bool {
+	b = trimSeparators(b)
+	if len(b) == 0 {
+		return false
+	}
+	for _, w := range wordsBy[folded[b[len(b)-1]]] {
+		if from, ok := endsWith(b, w); ok && (from == 0 || folded[b[from-1]] <= separator) {
+			return true
+		}
+	}
+	return false
+}
+
+// trimSeparators returns b without the separators at its end: the bracket of user[password].
+func trimSeparators(b []byte) []byte {
+	for len(b) > 0 && folded[b[len(b)-1]] == separator {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// endsWith reports whether b ends with word, separators aside, and where in b it begins.
+func endsWith(b []byte, word string) (from int, ok bool) {
+	i := len(b)
+	for j := len(word) - 1; j >= 0; {
+		if i == 0 {
+			return 0, false
+		}
+		i--
+		switch folded[b[i]] {
+		case word[j]:
+			j--
+		case separator:
+		default:
+			return 0, false
+		}
+	}
+	return i, true
+}
+
+// SecretName reports whether the value behind name is a secret, in any kind of text.
+func SecretName(name []byte) bool { return secretEnding(name) != nil || secretWord(name) }
+
+// SecretSetting reports whether the value of this setting of Redis is a secret.
+func SecretSetting(name []byte) bool {
+	for _, s := range settings {
+		if from, ok := endsWith(name, s); ok && from == 0 {
+			return true
+		}
+	}
+	return SecretName(name)
+}
+
+// maxName is how many letters of a URL parameter's name are looked at; of a longer name, its end.
+const maxName = 64
+
+// secretParameter reports whether the value of a URL parameter of this name is a secret. The name may be percent-encoded.
+func secretParameter(name []byte) bool {
+	if isPlain(name) {
+		return SecretName(name) || parameterName(name)
+	}
+	var buf [maxName]byte
+	name = plainName(&buf, name)
+	return SecretName(name) || parameterName(name)
+}
+
+// isPlain reports whether name has only letters, digits and separators.
+func isPlain(name []byte) bool {
+	for _, c := range name {
+		if folded[c] == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// parameterName reports whether a plain name, separators aside, is one of parameters.
+func parameterName(name []byte) bool {
+	name = trimSeparators(name)
+	if len(name) == 0 {
+		return false
+	}
+	for _, p := range parametersBy[folded[name[len(name)-1]]] {
+		if from, ok := endsWith(name, p); ok && len(trimSeparators(name[:from])) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// plainName writes the end of a name into buf: decoded, in lower case, without what cannot stand in a name.
+func plainName(buf *[maxName]byte, name []byte) []byte {
+	if len(name) > 3*maxName {
+		name = name[len(name)-3*maxName:]
+	}
+	n := 0
+	for i := 0; i < len(name); i += charWidth(name, i) {
+		c := charAt(name, i)
+		if folded[c] == 0 {
+			continue
+		}
+		if n == maxName {
+			n = copy(buf[:], buf[1:])
+		}
+		buf[n] = c
+		n++
+	}
+	return buf[:n]
+}

@@ -1,0 +1,36 @@
+package redact
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestRedisArguments has a line for each command with a password.
+func TestRedisArguments(t *testing.T) {
+	check := func(command, arguments, want string) {
+		t.Helper()
+		words := strings.Fields(arguments)
+		var r RedisArguments
+		r.Begin(command, int64(len(strings.Fields(command))+len(words)))
+		for i, w := range words {
+			if n := r.Next([]byte(w), w == "?"); n >= 0 {
+				words[i] = w[:n] + Marker
+			}
+		}
+		if got := strings.Join(words, " "); got != want {
+			t.Errorf("%s %s: %s, want %s", command, arguments, got, want)
+		}
+	}
+	check("AUTH", "pw", "REDACTED")
+	check("AUTH", "user pw", "user REDACTED")
+	check("HELLO", "3 AUTH user pw SETNAME x", "3 AUTH user REDACTED SETNAME x")
+	check("ACL SETUSER", "bob on >pw #abc ~* +@all", "bob on >REDACTED #REDACTED ~* +@all")
+	check("CONFIG SET", "maxmemory 1 MasterAuth pw save x", "maxmemory 1 MasterAuth REDACTED save x")
+	check("CONFIG SET", "requirepass requirepass maxmemory 1", "requirepass REDACTED maxmemory 1")
+	check("CONFIG SET", "tls-key-file-pass pw user bob", "tls-key-file-pass REDACTED user REDACTED")
+	check("MIGRATE", "h 6379 k 0 10 COPY AUTH pw", "h 6379 k 0 10 COPY AUTH REDACTED")
+	check("MIGRATE", "h 6379 k 0 10 AUTH2 u pw KEYS", "h 6379 k 0 10 AUTH2 u REDACTED KEYS")
+	check("SENTINEL SET", "mymaster auth-pass pw", "mymaster auth-pass REDACTED")
+	check("HELLO", "3 ? user pw", "3 REDACTED REDACTED REDACTED")
+	check("SET", "password x", "password x")
+}

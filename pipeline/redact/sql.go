@@ -1,0 +1,259 @@
+package redact
+
+import (
+	"bytes"
+
+	"tidegate/pipeline/redact/sqltoken"
+)
+
+// sqlMarker stands in place of a literal of SQL, with its quotes.
+const sqlMarker = "'" + Marker + "'"
+
+// SQL returns a statement without its secrets, and reports whether there were any. sql is not changed.
+//
+// Secret is a quoted or hexadecimal literal
+//   - behind IDENTIFIED (BY, AS, USING, VIA … PASSWORD; not the name of a method behind WITH or VIA),
+//   - in the call of a function that takes a password or a key, like PASSWORD('…') or AES_ENCRYPT(…, '…'),
+//   - behind = (or !=, <=>, :=, LIKE, IN) of a column, variable or option with the name of a secret: password, api_key, …,
+//   - right behind such a name (OPTIONS (PASSWORD '…')), and behind the = of SET PASSWORD FOR somebody,
+//   - in an INSERT with a list of columns, at the place of a column with such a name.
+//
+// A literal that is cut off counts to the end. The text is read once, token by token, without a grammar.
+func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
+	if bytes.IndexByte(sql, '\'') < 0 && bytes.IndexByte(sql, '"') < 0 && !bytes.Contains(sql, []byte("0x")) {
+		return sql, false
+	}
+	r.spans = r.spans[:0]
+	s := statement{Scanner: sqltoken.Scanner{SQL: sql}}
+	for s.Next() {
+		if s.token() {
+			r.hide(s.From, s.To)
+		}
+	}
+	if len(r.spans) == 0 {
+		return sql, false
+	}
+	return r.replaced(sql, sqlMarker), true
+}
+
+// SQLError returns an error message of a MySQL server up to the point where it quotes the statement that it complains of, and
+// reports whether it does. The quotation may hold the secrets of the statement.
+func SQLError(message []byte) (front []byte, quotes bool) {
+	front, _, quotes = bytes.Cut(message, []byte(" near '"))
+	return front, quotes
+}
+
+// An insertState is where in an INSERT with a list of columns a statement is:
+//
+//	INSERT INTO t ( a, password ) VALUES ( 'x', 'y' ), ( …
+//	inserting       inColumns   afterColumns inTuple  inValues
+type insertState uint8
+
+const (
+	noInsert insertState = iota
+	inserting
+	inColumns
+	afterColumns
+	inValues
+	inTuple
+)
+
+// A set is how much of SET PASSWORD FOR was read. Behind all of it a secret follows =.
+type set uint8
+
+const (
+	noSet set = iota
+	setSeen
+	setPassword
+	setPasswordFor
+)
+
+// A statement follows the tokens of SQL and decides of each literal whether it is a secret.
+//
+// Literals are secrets while hot is set. It is set by =, LIKE, IN, IDENTIFIED or the bracket of a function, at the depth hotDepth of
+// brackets, and cleared by a comma, a keyword or a bracket that ends the expression at that depth.
+type statement struct {
+	sqltoken.Scanner
+
+	depth      int // of brackets
+	hot        bool
+	hotDepth   int
+	identified bool // hot because of IDENTIFIED
+	call       bool // hot until the bracket of a function closes
+	skipMethod bool // the next literal is the name of an authentication method
+	named      bool // the token before was the name of a secret
+	function   bool // the token before was a function that takes secrets
+	set        set  // how much of SET PASSWORD FOR was read
+
+	insert        insertState
+	listDepth     int // of the brackets of the list of columns, or of values
+	column        int // in that list
+	secretColumns uint64
+}
+
+// token reads the current token and reports whether it is a secret.
+func (s *statement) token() bool {
+	named, function := s.named, s.function
+	s.named, s.function = false, false
+	switch s.Kind {
+	case sqltoken.Literal:
+		return s.literal(named)
+	case sqltoken.Word, sqltoken.Name:
+		s.word()
+		if named && s.Kind == sqltoken.Word && (s.Is("LIKE") || s.Is("IN")) {
+			s.heat()
+		}
+	case sqltoken.Punctuation:
+		s.punctuation(s.SQL[s.From], named, function)
+	}
+	return false
+}
+
+func (s *statement) literal(named bool) bool {
+	if s.skipMethod {
+		s.skipMethod = false
+		return false
+	}
+	secretColumn := s.insert == inTuple && s.column < 64 && s.secretColumns&(1<<s.column) != 0
+	if s.hot || named || secretColumn {
+		return true
+	}
+	if s.SQL[s.From] == '"' || s.Escaped && s.AtEscapedQuote() {
+		s.named = SecretName(s.Text()) // with ANSI_QUOTES it is a name
+	}
+	return false
+}
+
+func (s *statement) heat() { s.hot, s.hotDepth = true, s.depth }
+
+func (s *statement) cool() { s.hot, s.identified, s.call, s.skipMethod = false, false, false, false }
+
+func (s *statement) word() {
+	if s.Kind == sqltoken.Word {
+		switch {
+		case s.Is("IDENTIFIED"):
+			s.heat()
+			s.identified = true
+			return
+		case s.identified:
+			s.skipMethod = s.Is("WITH") || s.Is("VIA")
+			if s.Is("REQUIRE") || s.Is("ACCOUNT") || s.Is("COMMENT") || s.Is("ATTRIBUTE") {
+				s.cool()
+			}
+		case s.hot && s.depth <= s.hotDepth && s.endsComparison():
+			s.cool()
+		}
+		s.keyword()
+		s.function = s.IsAny(secretFunctions[:])
+	}
+	s.named = SecretName(s.Text())
+	if s.insert == inColumns && s.named && s.column < 64 {
+		s.secretColumns |= 1 << s.column
+	}
+}
+
+// keyword follows SET PASSWORD FOR and INSERT.
+func (s *statement) keyword() {
+	switch {
+	case s.set == setPasswordFor:
+	case s.Is("SET"):
+		s.set = setSeen
+	case s.set == setSeen && s.Is("PASSWORD"):
+		s.set = setPassword
+	case s.set == setPassword && s.Is("FOR"):
+		s.set = setPasswordFor
+	default:
+		s.set = noSet
+	}
+	switch {
+	case s.insert == noInsert && s.depth == 0 && (s.Is("INSERT") || s.Is("REPLACE")) && !s.hot:
+		s.insert = inserting
+	case s.insert == afterColumns && (s.Is("VALUES") || s.Is("VALUE")):
+		s.insert = inValues
+	case s.insert == inserting && (s.Is("SET") || s.Is("SELECT") || s.Is("VALUES")), s.insert == inValues && s.Is("ON"):
+		s.insert = noInsert
+	}
+}
+
+func (s *statement) punctuation(c byte, named, function bool) {
+	switch c {
+	case '(':
+		s.depth++
+		if function && !s.hot {
+			s.hot, s.call, s.hotDepth = true, true, s.depth-1
+		}
+		s.openList()
+	case ')':
+		s.depth--
+		s.closeList()
+		if s.hot && (s.depth < s.hotDepth || s.call && s.depth == s.hotDepth) {
+			s.cool()
+		}
+	case ',':
+		if s.hot && s.depth <= s.hotDepth {
+			s.cool()
+		}
+		if s.depth == s.listDepth && (s.insert == inColumns || s.insert == inTuple) {
+			s.column++
+		}
+	case ';':
+		s.cool()
+		s.insert, s.set, s.depth = noInsert, noSet, 0
+	case '=':
+		if named || s.set == setPasswordFor {
+			s.heat()
+		}
+	case '!', '<', '>', ':':
+		s.named = named // an operator of two characters
+	case '|', '&':
+		if s.hot && s.depth <= s.hotDepth {
+			s.cool()
+		}
+	}
+}
+
+// openList and closeList follow the lists of an INSERT; depth already counts the bracket.
+func (s *statement) openList() {
+	switch s.insert {
+	case inserting:
+		s.insert, s.listDepth, s.column, s.secretColumns = inColumns, s.depth, 0, 0
+	case inValues:
+		s.insert, s.listDepth, s.column = inTuple, s.depth, 0
+	}
+}
+
+func (s *statement) closeList() {
+	if s.depth >= s.listDepth {
+		return
+	}
+	switch s.insert {
+	case inColumns:
+		if s.insert = afterColumns; s.secretColumns == 0 {
+			s.insert = noInsert
+		}
+	case inTuple:
+		s.insert = inValues
+	}
+}
+
+// endsComparison reports whether the current word ends the expression behind = or LIKE.
+func (s *statement) endsComparison() bool {
+	switch s.To - s.From {
+	case 2:
+		return s.Is("OR") || s.Is("ON")
+	case 3:
+		return s.Is("AND") || s.Is("XOR")
+	case 4:
+		return s.Is("FROM")
+	case 5:
+		return s.Is("WHERE") || s.Is("ORDER") || s.Is("GROUP") || s.Is("LIMIT") || s.Is("UNION")
+	case 6:
+		return s.Is("HAVING") || s.Is("SELECT")
+	}
+	return false
+}
+
+// secretFunctions are the functions of MySQL whose arguments are passwords or keys.
+var secretFunctions = [...]string{
+	"PASSWORD", "OLD_PASSWORD", "ENCRYPT", "AES_ENCRYPT", "AES_DECRYPT", "DES_ENCRYPT", "DES_DECRYPT", "ENCODE", "DECODE",
+}

@@ -1,0 +1,209 @@
+// Package sqltoken splits SQL text into tokens, as far as MySQL and its relatives agree on them: words, names in backticks,
+// literals, numbers, punctuation. There is no grammar behind it.
+//
+// protocols/mysql finds the first word of a statement with it, pipeline/redact the literals that are secrets. The text may be cut
+// off anywhere: a quote or a comment that never ends goes on to the end of the text.
+//
+// Specification: dev.mysql.com/doc/refman/en/language-structure.html.
+package sqltoken
+
+// A Kind is what a token is.
+type Kind uint8
+
+// The kinds of tokens. A Literal stands in single or double quotes, or is a hexadecimal number; a Name stands in backticks.
+const (
+	Word Kind = iota
+	Name
+	Literal
+	Number
+	Punctuation
+)
+
+// A Scanner goes through the tokens of SQL, one for each call of Next. Comments and spaces are skipped; of a comment that servers
+// execute (/*! … */) only the marks are.
+type Scanner struct {
+	SQL      []byte
+	From, To int // the current token is SQL[From:To]
+	Kind     Kind
+	// Escaped says that the text stands inside a string in double quotes, as in JSON: \" is its double quote, \n and \t are spaces.
+	Escaped bool
+}
+
+// Next moves to the next token and reports whether there is one.
+func (s *Scanner) Next() bool {
+	s.To = s.skipSpace(s.To)
+	s.From = s.To
+	if s.From >= len(s.SQL) {
+		return false
+	}
+	switch c := s.SQL[s.From]; {
+	case c == '\'' || c == '"':
+		s.Kind, s.To = Literal, s.endOfQuote(c)
+	case c == '`':
+		s.Kind, s.To = Name, s.endOfQuote(c)
+	case s.Escaped && s.AtEscapedQuote():
+		s.Kind, s.To = Literal, s.endOfEscapedQuote()
+	case isDigit(c):
+		s.Kind, s.To = Number, s.endOfWord()
+		if c == '0' && s.To > s.From+2 && s.SQL[s.From+1]|0x20 == 'x' {
+			s.Kind = Literal
+		}
+	case IsWordByte(c):
+		s.Kind, s.To = Word, s.endOfWord()
+	default:
+		s.Kind, s.To = Punctuation, s.From+1
+	}
+	return true
+}
+
+// Text returns the current token without its quotes.
+func (s *Scanner) Text() []byte {
+	from, to := s.Inner()
+	return s.SQL[from:to]
+}
+
+// Inner returns where the text of the current token lies, without its quotes.
+func (s *Scanner) Inner() (from, to int) {
+	t := s.SQL[s.From:s.To]
+	width := 0
+	switch t[0] {
+	case '`', '"', '\'':
+		width = 1
+	case '\\':
+		if s.Kind == Literal {
+			width = 2
+		}
+	}
+	from, to = s.From+width, s.To
+	if width > 0 && len(t) >= 2*width && t[len(t)-1] == t[width-1] {
+		to -= width
+	}
+	return from, to
+}
+
+// Is reports whether the current token is word, which is in upper case.
+func (s *Scanner) Is(word string) bool {
+	return s.To-s.From == len(word) && EqualFold(s.SQL[s.From:s.To], word)
+}
+
+// IsAny reports whether the current token is one of words, which are in upper case.
+func (s *Scanner) IsAny(words []string) bool {
+	for _, w := range words {
+		if s.Is(w) {
+			return true
+		}
+	}
+	return false
+}
+
+// EqualFold reports whether b, which is as long as upper, is upper but for the case of its letters. upper holds upper-case letters
+// and underscores.
+func EqualFold(b []byte, upper string) bool {
+	for i, c := range b {
+		if c != upper[i] && (c^0x20 != upper[i] || c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return true
+}
+
+// skipSpace returns the offset of the first byte from i on that belongs to a token.
+func (s *Scanner) skipSpace(i int) int {
+	for i < len(s.SQL) {
+		rest := s.SQL[i:]
+		switch c := rest[0]; {
+		case c <= ' ':
+			i++
+		case c == '#', c == '-' && len(rest) > 2 && rest[1] == '-' && rest[2] <= ' ':
+			for i < len(s.SQL) && s.SQL[i] != '\n' {
+				i++
+			}
+		case c == '/' && len(rest) > 1 && rest[1] == '*':
+			i = s.skipComment(i + 2)
+		case c == '*' && len(rest) > 1 && rest[1] == '/': // the end of a comment that is executed
+			i += 2
+		case s.Escaped && c == '\\' && len(rest) > 1 && (rest[1] == 'n' || rest[1] == 't' || rest[1] == 'r'):
+			i += 2
+		default:
+			return i
+		}
+	}
+	return i
+}
+
+// skipComment returns the end of the comment whose text begins at i. Of a comment that is executed it returns the front.
+func (s *Scanner) skipComment(i int) int {
+	rest := s.SQL[i:]
+	if len(rest) > 0 && (rest[0] == '!' || len(rest) > 1 && rest[0] == 'M' && rest[1] == '!') {
+		for i < len(s.SQL) && (s.SQL[i] == '!' || s.SQL[i] == 'M' || isDigit(s.SQL[i])) {
+			i++
+		}
+		return i
+	}
+	for ; i < len(s.SQL); i++ {
+		if s.SQL[i] == '*' && i+1 < len(s.SQL) && s.SQL[i+1] == '/' {
+			return i + 2
+		}
+	}
+	return i
+}
+
+// endOfQuote returns the end of what the quote q at From begins. A backslash takes the next byte with it, a doubled quote is a
+// quote of the text.
+func (s *Scanner) endOfQuote(q byte) int {
+	for i := s.From + 1; i < len(s.SQL); i++ {
+		switch c := s.SQL[i]; {
+		case c == '\\' && q != '`':
+			i++
+			if s.Escaped && i < len(s.SQL) && s.SQL[i] == '\\' { // a backslash of SQL, escaped: the next character is its own
+				if i++; i < len(s.SQL) && s.SQL[i] == '\\' {
+					i++
+				}
+			}
+		case c == q && i+1 < len(s.SQL) && s.SQL[i+1] == q:
+			i++
+		case c == q:
+			return i + 1
+		}
+	}
+	return len(s.SQL)
+}
+
+// AtEscapedQuote reports whether the current token begins with \".
+func (s *Scanner) AtEscapedQuote() bool {
+	return s.SQL[s.From] == '\\' && s.From+1 < len(s.SQL) && s.SQL[s.From+1] == '"'
+}
+
+// endOfEscapedQuote returns the end of what \" at From begins: the next \", or the bare quote that ends the enclosing string.
+func (s *Scanner) endOfEscapedQuote() int {
+	for i := s.From + 2; i < len(s.SQL); i++ {
+		switch {
+		case s.SQL[i] == '"':
+			return i
+		case s.SQL[i] != '\\' || i+1 == len(s.SQL):
+		case s.SQL[i+1] == '"':
+			return i + 2
+		default:
+			i++
+			if s.SQL[i] == '\\' && i+2 < len(s.SQL) && s.SQL[i+1] == '\\' && s.SQL[i+2] == '"' { // \\\" is an escaped quote of the SQL
+				i += 2
+			}
+		}
+	}
+	return len(s.SQL)
+}
+
+func (s *Scanner) endOfWord() int {
+	i := s.From
+	for i < len(s.SQL) && IsWordByte(s.SQL[i]) {
+		i++
+	}
+	return i
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+// IsWordByte reports whether c may stand in a word: a letter, a digit, _, $, or a byte of a character beyond ASCII.
+func IsWordByte(c byte) bool {
+	return 'a' <= c|0x20 && c|0x20 <= 'z' || isDigit(c) || c == '_' || c == '$' || c >= 0x80
+}

@@ -1,0 +1,37 @@
+package mysql
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestMethodIsTheFirstWord in upper case, comments and brackets passed.
+func TestMethodIsTheFirstWord(t *testing.T) {
+	check := func(in, want string) {
+		t.Helper()
+		if got := method([]byte(in)); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	check("select 1", "SELECT")
+	check("  \n-- a\n# b\n/* c */ (SELECT 1)", "SELECT")
+	check("/*!40101 SET NAMES utf8 */", "SET")
+	check("Frobnicate x", "FROBNICATE")
+	check("SELECT", "SELECT")
+	check("", "")
+	check("/* never ends", "")
+	check("'x'", "")
+	check("{\"json\":1}", "")
+	check(strings.Repeat("a", 100), "")
+}
+
+// FuzzMethod gives it any text.
+func FuzzMethod(f *testing.F) {
+	f.Add("SELECT 1")
+	f.Add("/*!")
+	f.Fuzz(func(t *testing.T, sql string) {
+		method([]byte(sql))
+		sqlWord([]byte(sql), true)
+		useTarget([]byte(sql))
+	})
+}
