@@ -1,16 +1,28 @@
-// Package alerts folds verdicts into alerts and tells them to people's platforms.
+// Package alerts groups verdicts into alerts and delivers alerts to Alertmanager (API v2), webhooks and a callback.
 //
-// In: the verdicts of a partition's events, which the engine's worker gives to its Fold; out of that come alerts, a revision per block,
-// which the engine stores and writes to the alerts topic. In, at the other end: that topic, which the Publisher reads once for
-// each destination, under an offset of the destination's own; out: Alertmanager (API v2), webhooks, a callback.
+// The package has two halves with the alerts topic between them. The engine's worker owns a Grouper: verdicts of its partition go in,
+// revisions of alerts come out, and the engine stores those and writes them to the topic. cmd/tidegate runs a Publisher, which reads the
+// topic once for each destination, in a consumer group of the destination's own, with a deliverer for each partition.
 //
-// A destination hears of a new alert at once and of its later revisions at most once an interval, the newest. An offset is committed
-// when everything before it has been delivered, so a destination that is away, or a publisher that is killed, delays and repeats
-// but does not lose: at least once, which is what a third party's API can be held to. Alertmanager is told again every minute while
-// an alert is open, for it forgets what is not repeated, and told the end after a quarter of an hour of quiet.
+// # Delivery of an alert
 //
-// What a publisher must remember, the alerts that are open, it takes at its start from the topic itself: it reads again what is
-// younger than the time after which alerts resolve, up to its committed offset, without sending.
+// A deliverer keeps each open alert in one of two states:
+//
+//	pending    a revision was read and not delivered yet; openAlert.undelivered is the offset of its message
+//	delivered  the destination accepted or rejected the newest revision
+//
+// A new alert is pending. Delivery makes it delivered; a further revision makes it pending again. A delivered alert is removed when it
+// was not updated for resolve_after, and the least recently updated ones when max_open is reached.
+//
+// A new alert is sent at once, later revisions at most once per throttle interval, and only the newest. Alertmanager forgets what is not
+// repeated: it gets open alerts again every resend interval, and the end of an alert. An attempt that fails is repeated until the
+// destination accepts it; a notification that the destination rejects (a 4xx response about its content) becomes a dead letter.
+//
+// # What is durable
+//
+// A deliverer commits the offset of the oldest message that is pending. A destination that is down, or a publisher that is killed,
+// delays and repeats deliveries and loses none: at least once. The open alerts are kept nowhere: at its start a deliverer reads
+// the messages of the last resolve_after again, those below the committed offset without sending them.
 package alerts
 
 import (

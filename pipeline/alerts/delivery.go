@@ -13,6 +13,8 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/consumer"
+	"tidegate/pipeline/logging"
+	"tidegate/pipeline/retry"
 )
 
 // A deliverer delivers one partition of the alerts topic to one destination. One goroutine runs it.
@@ -20,70 +22,89 @@ type deliverer struct {
 	*Publisher
 	destination    namedDestination
 	partition      *consumer.Partition
+	partitionLabel string // the partition, as metrics name it
 	log            *slog.Logger
-	partitionLabel string // of metrics
+	failureLog     *logging.Throttle
 
-	open       map[string]*openAlert
-	nextOffset int64 // offset behind the last message that was read
-	committed  int64
-	commitAt   time.Time
+	open        map[string]*openAlert // by the destination's key
+	nextOffset  int64                 // offset behind the last message that was read for delivery
+	committed   int64
+	committedAt time.Time // of the last attempt
 }
 
-// An openAlert is one alert as the destination knows it.
+// An openAlert is one alert as the destination knows it. The package documentation draws its states.
 type openAlert struct {
 	newest   *pipeline.Alert // newest revision
-	first    *pipeline.Alert
-	updated  time.Time // when the newest revision was written to the topic
-	lastSent time.Time // when something was said of it last; zero: never
-	// waiting is the offset of the oldest message whose revision was not delivered, nor replaced by a delivered one; -1: none.
+	first    *pipeline.Alert // revision that opened it here
+	updated  time.Time       // when the newest revision was written to the topic
+	lastSent time.Time       // when the destination last took a notification of it; zero: never
+	// undelivered is the offset of the oldest message whose revision was neither delivered nor replaced by one that was delivered;
+	// noOffset if there is none.
 	undelivered int64
 }
 
-func newDeliverer(p *Publisher, to namedDestination, part *consumer.Partition, log *slog.Logger) *deliverer {
-	return &deliverer{Publisher: p, destination: to, partition: part, log: log, partitionLabel: strconv.Itoa(part.ID), open: map[string]*openAlert{}}
+const noOffset = -1
+
+// pending reports whether a revision waits for delivery.
+func (a *openAlert) pending() bool { return a.undelivered >= 0 }
+
+const (
+	commitInterval = time.Second
+	failureLogRate = time.Minute
+	closeTimeout   = 3 * time.Second
+)
+
+func newDeliverer(p *Publisher, to namedDestination, partition *consumer.Partition, log *slog.Logger) *deliverer {
+	return &deliverer{
+		Publisher: p, destination: to, partition: partition, partitionLabel: strconv.Itoa(partition.ID),
+		log: log, failureLog: logging.NewThrottle(failureLogRate), open: map[string]*openAlert{},
+	}
 }
 
-func (c *deliverer) run(ctx context.Context) error {
-	err := c.deliverUntilDone(ctx)
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
+// run delivers until ctx ends, and then commits what was delivered.
+func (d *deliverer) run(ctx context.Context) error {
+	defer d.metrics.removePartition(d.destination.name, d.partitionLabel)
+	err := d.deliverUntilDone(ctx)
+	if ctx.Err() == nil || errors.Is(err, consumer.ErrFenced) {
+		return err
+	}
+
+	commitCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	defer c.metrics.open.DeleteLabelValues(c.destination.name, c.partitionLabel)
-	defer c.metrics.pending.DeleteLabelValues(c.destination.name, c.partitionLabel)
-	if ctx.Err() != nil && !errors.Is(err, consumer.ErrFenced) {
-		err = c.commitDelivered(late)
-		if late.Err() != nil {
-			return nil
-		}
+	err = d.commitDelivered(commitCtx)
+	if commitCtx.Err() != nil {
+		return nil // what was not committed is delivered again
 	}
 	return err
 }
 
-// deliverUntilDone restores what is open, and then reads, sends what is due and commits what is done, until ctx ends.
-func (c *deliverer) deliverUntilDone(ctx context.Context) error {
-	from, err := c.findOffsets(ctx)
+// deliverUntilDone restores the open alerts. Then it reads the topic, sends what is due and commits what was delivered until ctx ends.
+func (d *deliverer) deliverUntilDone(ctx context.Context) error {
+	from, err := d.findOffsets(ctx)
 	if err != nil {
 		return err
 	}
-	f := c.partition.Fetch(ctx, from, consumer.FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 8 << 20, MaxWait: 250 * time.Millisecond})
+	fetcher := d.partition.Fetch(ctx, from, consumer.FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 8 << 20, MaxWait: 250 * time.Millisecond})
 	for ctx.Err() == nil {
-		wake := time.NewTimer(c.untilNextDue(time.Now()))
+		wake := time.NewTimer(d.untilNextDue(time.Now()))
 		select {
 		case <-ctx.Done():
 		case <-wake.C:
-		case chunk, ok := <-f.C:
+		case chunk, ok := <-fetcher.C:
 			if ok {
-				f.Consumed(chunk.Bytes)
-				if err := c.readChunk(ctx, chunk); err != nil {
+				fetcher.Consumed(chunk.Bytes)
+				if err := d.readChunk(ctx, chunk); err != nil {
 					return err
 				}
 			}
 		}
 		wake.Stop()
-		if err := c.sendDue(ctx); err != nil {
+
+		if err := d.sendDue(ctx); err != nil {
 			return err
 		}
-		if time.Since(c.commitAt) > time.Second {
-			if err := c.commitDelivered(ctx); err != nil {
+		if time.Since(d.committedAt) > commitInterval {
+			if err := d.commitDelivered(ctx); err != nil {
 				return err
 			}
 		}
@@ -91,274 +112,306 @@ func (c *deliverer) deliverUntilDone(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// findOffsets finds the offset to deliver from, and the one to read from: what is younger than the quiet that ends an alert. A
-// destination that is new does not hear of older alerts.
-func (c *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
-	if c.committed, _, err = c.partition.Committed(ctx); err != nil {
+// findOffsets sets nextOffset, from which on messages are delivered, and returns the offset to read from. Messages between the two are
+// younger than ResolveAfter and restore the open alerts. A destination without a committed offset is new: it gets no older alerts.
+func (d *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
+	if d.committed, _, err = d.partition.Committed(ctx); err != nil {
 		return 0, err
 	}
-	first, end, err := c.partition.Bounds(ctx)
+	first, end, err := d.partition.Bounds(ctx)
 	if err != nil {
 		return 0, err
 	}
-	young, err := c.partition.OffsetAt(ctx, time.Now().Add(-c.cfg.ResolveAfter))
+	recent, err := d.partition.OffsetAt(ctx, time.Now().Add(-d.cfg.ResolveAfter))
 	if err != nil {
 		return 0, err
 	}
-	young = max(young, first)
-	c.nextOffset = c.committed
-	if c.nextOffset < 0 || c.nextOffset > end {
-		c.nextOffset = young
+	recent = max(recent, first)
+
+	d.nextOffset = d.committed
+	if d.nextOffset < 0 || d.nextOffset > end {
+		d.nextOffset = recent
 	}
-	c.nextOffset = max(c.nextOffset, first)
-	return min(young, c.nextOffset), nil
+	d.nextOffset = max(d.nextOffset, first)
+	return min(recent, d.nextOffset), nil
 }
 
-// readChunk reads what a fetch brought. Messages before next were delivered in a former life: they only say what is open.
-func (c *deliverer) readChunk(ctx context.Context, chunk consumer.Chunk) error {
+// readChunk decodes the messages of a fetch. Messages before nextOffset were delivered by an earlier run: they only restore the open
+// alerts.
+func (d *deliverer) readChunk(ctx context.Context, chunk consumer.Chunk) error {
 	for _, r := range chunk.Records {
-		a := &pipeline.Alert{}
-		if err := json.Unmarshal(r.Value, a); err != nil || a.ID == "" || a.Fingerprint == "" {
-			if r.Offset >= c.nextOffset {
-				if err := c.writeDeadLetter(ctx, r, "decode", fmt.Errorf("no alert: %w", err)); err != nil {
-					return err
-				}
-				c.metrics.undecodable.WithLabelValues(c.destination.name).Inc()
+		if a, err := decodeAlert(r.Value); err == nil {
+			d.observe(a, r)
+		} else if r.Offset >= d.nextOffset {
+			if err := d.writeDeadLetter(ctx, r, "decode", err); err != nil {
+				return err
 			}
-		} else {
-			c.observe(a, r)
+			d.metrics.undecodable.WithLabelValues(d.destination.name).Inc()
 		}
-		c.nextOffset = max(c.nextOffset, r.Offset+1)
+		d.nextOffset = max(d.nextOffset, r.Offset+1)
 	}
 	return nil
 }
 
-// observe keeps a revision as the newest of its alert.
-func (c *deliverer) observe(a *pipeline.Alert, r consumer.Record) {
-	fresh := r.Offset >= c.nextOffset
-	if fresh {
-		c.metrics.read.WithLabelValues(c.destination.name).Inc()
+// decodeAlert decodes a message of the alerts topic.
+func decodeAlert(value []byte) (*pipeline.Alert, error) {
+	a := &pipeline.Alert{}
+	if err := json.Unmarshal(value, a); err != nil {
+		return nil, fmt.Errorf("message is not an alert: %w", err)
 	}
-	k, heard := c.destination.alertKey(a), time.Unix(0, r.Time)
-	e := c.open[k]
+	if a.ID == "" || a.Fingerprint == "" {
+		return nil, errors.New("message is not an alert: it has no id or no fingerprint")
+	}
+	return a, nil
+}
+
+// observe makes a revision the newest one of its alert, unless it is no news.
+func (d *deliverer) observe(a *pipeline.Alert, r consumer.Record) {
+	isNew := r.Offset >= d.nextOffset
+	if isNew {
+		d.metrics.read.WithLabelValues(d.destination.name).Inc()
+	}
+	key, written := d.destination.alertKey(a), time.Unix(0, r.Time)
+	open := d.open[key]
 	switch {
-	case e == nil:
-		c.evict()
-		e = &openAlert{newest: a, first: a, undelivered: -1}
-		c.open[k] = e
-		if !fresh {
-			e.lastSent = heard
+	case open == nil:
+		d.evict()
+		open = &openAlert{newest: a, first: a, undelivered: noOffset}
+		d.open[key] = open
+		if !isNew {
+			open.lastSent = written
 		}
-	case e.newest.ID == a.ID && a.Revision <= e.newest.Revision:
-		return // an engine that was killed says it again
-	case a.WindowStart.Before(e.newest.WindowStart):
-		e.updated = heard
+	case open.newest.ID == a.ID && a.Revision <= open.newest.Revision:
+		return // an engine that replayed its block wrote it again
+	case a.WindowStart.Before(open.newest.WindowStart):
+		open.updated = written
 		return // a late match in an older window of the same fingerprint
 	default:
-		if e.undelivered >= 0 {
-			c.metrics.superseded.WithLabelValues(c.destination.name).Inc()
+		if open.pending() {
+			d.metrics.superseded.WithLabelValues(d.destination.name).Inc()
 		}
-		e.newest = a
+		open.newest = a
 	}
-	e.updated = heard
-	if fresh && e.undelivered < 0 {
-		e.undelivered = r.Offset
+
+	open.updated = written
+	if isNew && !open.pending() {
+		open.undelivered = r.Offset
 	}
 }
 
-// evict forgets an eighth of the alerts, those of which nothing was heard for longest and which do not wait, when there are too
-// many; where all wait it forgets none, since they are to be delivered.
-func (c *deliverer) evict() {
-	if len(c.open) < c.cfg.MaxOpen {
+// evict makes room when MaxOpen alerts are open: it drops the eighth that was not updated for longest. Pending alerts are never
+// dropped, so that there may be more than MaxOpen of those.
+func (d *deliverer) evict() {
+	if len(d.open) < d.cfg.MaxOpen {
 		return
 	}
-	keys := make([]string, 0, len(c.open))
-	for k, e := range c.open {
-		if e.undelivered < 0 {
-			keys = append(keys, k)
+	keys := make([]string, 0, len(d.open))
+	for key, open := range d.open {
+		if !open.pending() {
+			keys = append(keys, key)
 		}
 	}
-	slices.SortFunc(keys, func(a, b string) int { return cmp.Or(c.open[a].updated.Compare(c.open[b].updated), cmp.Compare(a, b)) })
-	for _, k := range keys[:min(len(keys), max(1, c.cfg.MaxOpen/8))] {
-		delete(c.open, k)
-		c.metrics.evicted.WithLabelValues(c.destination.name).Inc()
+	slices.SortFunc(keys, func(a, b string) int {
+		return cmp.Or(d.open[a].updated.Compare(d.open[b].updated), cmp.Compare(a, b))
+	})
+	for _, key := range keys[:min(len(keys), max(1, d.cfg.MaxOpen/8))] {
+		delete(d.open, key)
+		d.metrics.evicted.WithLabelValues(d.destination.name).Inc()
 	}
 }
 
-// dueAt is when something is to be said of e.
-func (c *deliverer) dueAt(e *openAlert) time.Time {
-	over := e.updated.Add(c.cfg.ResolveAfter)
+// dueAt returns when the next notification of an alert is due: its pending revision, a resend, or its end.
+func (d *deliverer) dueAt(open *openAlert) time.Time {
+	end := open.updated.Add(d.cfg.ResolveAfter)
 	switch {
-	case e.undelivered >= 0 && e.lastSent.IsZero():
-		return time.Time{}
-	case e.undelivered >= 0:
-		return e.lastSent.Add(c.cfg.Throttle)
-	case c.destination.needsResend():
-		if again := e.lastSent.Add(c.cfg.Resend); again.Before(over) {
-			return again
+	case open.pending() && open.lastSent.IsZero():
+		return time.Time{} // a new alert: at once
+	case open.pending():
+		return open.lastSent.Add(d.cfg.Throttle)
+	case d.destination.needsResend():
+		if resend := open.lastSent.Add(d.cfg.Resend); resend.Before(end) {
+			return resend
 		}
 	}
-	return over
+	return end
 }
 
-// untilNextDue is how long nothing needs to be said, a second at most.
-func (c *deliverer) untilNextDue(now time.Time) time.Duration {
-	d := time.Second
-	for _, e := range c.open {
-		d = min(d, max(0, c.dueAt(e).Sub(now)))
+// untilNextDue returns how long no notification is due, between 1 ms and 1 s.
+func (d *deliverer) untilNextDue(now time.Time) time.Duration {
+	wait := time.Second
+	for _, open := range d.open {
+		wait = min(wait, max(0, d.dueAt(open).Sub(now)))
 	}
-	return max(d, time.Millisecond)
+	return max(wait, time.Millisecond)
 }
 
-// sendDue says what is due, the longest waiting first.
-func (c *deliverer) sendDue(ctx context.Context) error {
+// sendDue notifies the destination of every alert that is due, the longest pending first.
+func (d *deliverer) sendDue(ctx context.Context) error {
 	now := time.Now()
 	var due []string
 	pending := 0
-	for k, e := range c.open {
-		if e.undelivered >= 0 {
+	for key, open := range d.open {
+		if open.pending() {
 			pending++
 		}
-		if !c.dueAt(e).After(now) {
-			due = append(due, k)
+		if !d.dueAt(open).After(now) {
+			due = append(due, key)
 		}
 	}
-	c.metrics.open.WithLabelValues(c.destination.name, c.partitionLabel).Set(float64(len(c.open)))
-	c.metrics.pending.WithLabelValues(c.destination.name, c.partitionLabel).Set(float64(pending))
+	d.metrics.open.WithLabelValues(d.destination.name, d.partitionLabel).Set(float64(len(d.open)))
+	d.metrics.pending.WithLabelValues(d.destination.name, d.partitionLabel).Set(float64(pending))
+
 	slices.SortFunc(due, func(a, b string) int {
-		return cmp.Or(cmp.Compare(c.open[a].undelivered, c.open[b].undelivered), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(d.open[a].undelivered, d.open[b].undelivered), cmp.Compare(a, b))
 	})
-	for len(due) > 0 {
-		n := min(len(due), c.destination.maxBatch())
-		if err := c.notify(ctx, due[:n]); err != nil {
+	for batch := range slices.Chunk(due, d.destination.maxBatch()) {
+		if err := d.notify(ctx, batch); err != nil {
 			return err
 		}
-		due = due[n:]
 	}
 	return nil
 }
 
-// notify delivers a notice of each of the alerts, for as long as it takes. An alert of which nothing was heard for the time is over.
-func (c *deliverer) notify(ctx context.Context, keys []string) error {
-	entries := make([]*openAlert, 0, len(keys))
-	ended := map[*openAlert]bool{}
-	for _, k := range keys {
-		e := c.open[k]
-		if e.undelivered < 0 && !time.Now().Before(e.updated.Add(c.cfg.ResolveAfter)) {
-			delete(c.open, k)
-			c.metrics.resolved.WithLabelValues(c.destination.name).Inc()
-			if !c.destination.needsResend() {
+// notify sends one notification for each of the alerts and repeats it until the destination takes or rejects it. Alerts that were not
+// updated for ResolveAfter are over: they leave d.open, and only a destination that wants resends is told of their end.
+func (d *deliverer) notify(ctx context.Context, keys []string) error {
+	alerts := make([]*openAlert, 0, len(keys))
+	resolved := map[*openAlert]bool{}
+	for _, key := range keys {
+		open := d.open[key]
+		if !open.pending() && !time.Now().Before(open.updated.Add(d.cfg.ResolveAfter)) {
+			delete(d.open, key)
+			d.metrics.resolved.WithLabelValues(d.destination.name).Inc()
+			if !d.destination.needsResend() {
 				continue
 			}
-			ended[e] = true
+			resolved[open] = true
 		}
-		entries = append(entries, e)
+		alerts = append(alerts, open)
 	}
-	if len(entries) == 0 {
+	if len(alerts) == 0 {
 		return nil
 	}
-	err := c.sendWithRetry(ctx, func() error { return c.destination.deliver(ctx, c.notifications(entries, ended)) })
-	var no *rejectedError
-	if errors.As(err, &no) && len(entries) > 1 { // one of them is the culprit
-		for i := range entries {
-			if err := c.recordOutcome(ctx, entries[i:i+1], c.sendWithRetry(ctx, func() error { return c.destination.deliver(ctx, c.notifications(entries[i:i+1], ended)) })); err != nil {
-				return err
-			}
-		}
-		return nil
+
+	send := func(alerts []*openAlert) error {
+		return d.sendWithRetry(ctx, func() error { return d.destination.deliver(ctx, d.notifications(alerts, resolved)) })
 	}
-	return c.recordOutcome(ctx, entries, err)
+	err := send(alerts)
+	var rejected *rejectedError
+	if !errors.As(err, &rejected) || len(alerts) == 1 {
+		return d.recordOutcome(ctx, alerts, err)
+	}
+
+	// The destination rejects the batch because of at least one of its alerts: each is sent alone.
+	for i := range alerts {
+		one := alerts[i : i+1]
+		if err := d.recordOutcome(ctx, one, send(one)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func (c *deliverer) notifications(entries []*openAlert, ended map[*openAlert]bool) []notification {
+// notifications returns the notifications for alerts. One that is not resolved ends after several missed resends.
+func (d *deliverer) notifications(alerts []*openAlert, resolved map[*openAlert]bool) []notification {
 	now := time.Now()
-	out := make([]notification, len(entries))
-	for i, e := range entries {
-		out[i] = notification{newest: e.newest, first: e.first, endsAt: now}
-		if !ended[e] {
-			out[i].endsAt = now.Add(max(4*c.cfg.Resend, 5*time.Minute))
+	list := make([]notification, len(alerts))
+	for i, open := range alerts {
+		list[i] = notification{newest: open.newest, first: open.first, endsAt: now}
+		if !resolved[open] {
+			list[i].endsAt = now.Add(max(4*d.cfg.Resend, 5*time.Minute))
 		}
 	}
-	return out
+	return list
 }
 
-// recordOutcome notes what became of an attempt. What was refused for good is a dead letter, and counts as said.
-func (c *deliverer) recordOutcome(ctx context.Context, entries []*openAlert, err error) error {
-	var no *rejectedError
+// recordOutcome marks alerts as delivered, given the error of the delivery. Alerts that the destination rejected become dead letters
+// and count as delivered; after any other error they stay pending.
+func (d *deliverer) recordOutcome(ctx context.Context, alerts []*openAlert, err error) error {
+	var rejected *rejectedError
 	switch {
-	case errors.As(err, &no):
-		for _, e := range entries {
-			c.metrics.rejected.WithLabelValues(c.destination.name).Inc()
-			c.log.Error("destination refused an alert for good", "alert", e.newest.ID, "rule", e.newest.Rule, "err", err)
-			value, _ := json.Marshal(e.newest)
-			if err := c.writeDeadLetter(ctx, consumer.Record{Offset: max(e.undelivered, 0), Key: []byte(e.newest.Fingerprint), Value: value}, "refused", err); err != nil {
+	case errors.As(err, &rejected):
+		for _, open := range alerts {
+			if err := d.recordRejection(ctx, open, err); err != nil {
 				return err
 			}
 		}
 	case err != nil:
 		return err
 	default:
-		c.metrics.sent.WithLabelValues(c.destination.name).Add(float64(len(entries)))
+		d.metrics.sent.WithLabelValues(d.destination.name).Add(float64(len(alerts)))
 	}
-	for _, e := range entries {
-		e.lastSent, e.undelivered = time.Now(), -1
+	for _, open := range alerts {
+		open.lastSent, open.undelivered = time.Now(), noOffset
 	}
 	return nil
 }
 
-// sendWithRetry calls f until it succeeds or is refused, with growing pauses, or those that the destination asks for.
-func (c *deliverer) sendWithRetry(ctx context.Context, f func() error) error {
-	var said time.Time
-	for n := 0; ; n++ {
-		err := f()
-		var no *rejectedError
-		if err == nil || errors.As(err, &no) {
+// recordRejection counts an alert that the destination rejected and writes its newest revision to the dead-letter topic.
+func (d *deliverer) recordRejection(ctx context.Context, open *openAlert, cause error) error {
+	d.metrics.rejected.WithLabelValues(d.destination.name).Inc()
+	d.log.Error("destination rejected an alert", "alert", open.newest.ID, "rule", open.newest.Rule, "err", cause)
+	value, err := json.Marshal(open.newest)
+	if err != nil {
+		return fmt.Errorf("encode alert %s: %w", open.newest.ID, err)
+	}
+	record := consumer.Record{Offset: max(open.undelivered, 0), Key: []byte(open.newest.Fingerprint), Value: value}
+	return d.writeDeadLetter(ctx, record, "rejected", cause)
+}
+
+// sendWithRetry calls send until it succeeds, the destination rejects the request, or ctx ends. The pauses grow, unless the destination
+// says when to try again.
+func (d *deliverer) sendWithRetry(ctx context.Context, send func() error) error {
+	var backoff retry.Backoff
+	defer d.failureLog.Reset()
+	for attempt := 1; ; attempt++ {
+		err := send()
+		var rejected *rejectedError
+		if err == nil || errors.As(err, &rejected) {
 			return err
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		c.metrics.failures.WithLabelValues(c.destination.name).Inc()
-		if time.Since(said) > time.Minute {
-			said = time.Now()
-			c.log.Warn("destination does not take alerts, trying again", "attempt", n+1, "err", err)
+		d.metrics.failures.WithLabelValues(d.destination.name).Inc()
+		if _, ok := d.failureLog.Allow(); ok {
+			d.log.Warn("delivering alerts failed, retrying", "attempt", attempt, "err", err)
 		}
+
+		pause := backoff.Next()
 		var later *retryAfterError
 		if errors.As(err, &later) && later.after > 0 {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-time.After(later.after):
-			}
-			continue
+			pause = later.after
 		}
-		if err := consumer.Pause(ctx, n); err != nil {
+		if err := retry.Sleep(ctx, pause); err != nil {
 			return err
 		}
 	}
 }
 
-func (c *deliverer) writeDeadLetter(ctx context.Context, r consumer.Record, reason string, err error) error {
-	return consumer.WriteDeadLetter(ctx, c.client, c.log, consumer.DeadLetter{
-		Topic: c.partition.Topic(), Partition: c.partition.ID, Offset: r.Offset, Stage: "alerts/" + c.destination.name, Reason: reason, Err: err, Key: r.Key, Value: r.Value,
+// writeDeadLetter writes a message that cannot be delivered to the dead-letter topic.
+func (d *deliverer) writeDeadLetter(ctx context.Context, r consumer.Record, reason string, err error) error {
+	return consumer.WriteDeadLetter(ctx, d.client, d.log, consumer.DeadLetter{
+		Topic: d.partition.Topic(), Partition: d.partition.ID, Offset: r.Offset, Stage: "alerts/" + d.destination.name,
+		Reason: reason, Err: err, Key: r.Key, Value: r.Value,
 	})
 }
 
-// commitDelivered acknowledges everything before the oldest message that waits.
-func (c *deliverer) commitDelivered(ctx context.Context) error {
-	c.commitAt = time.Now()
-	done := c.nextOffset
-	for _, e := range c.open {
-		if e.undelivered >= 0 {
-			done = min(done, e.undelivered)
+// commitDelivered commits the offset of the oldest message that waits for delivery, or nextOffset if none does.
+func (d *deliverer) commitDelivered(ctx context.Context) error {
+	d.committedAt = time.Now()
+	delivered := d.nextOffset
+	for _, open := range d.open {
+		if open.pending() {
+			delivered = min(delivered, open.undelivered)
 		}
 	}
-	if done == c.committed {
+	if delivered == d.committed {
 		return nil
 	}
-	if err := c.partition.Commit(ctx, done, ""); err != nil {
+	if err := d.partition.Commit(ctx, delivered, ""); err != nil {
 		return err
 	}
-	c.committed = done
+	d.committed = delivered
 	return nil
 }

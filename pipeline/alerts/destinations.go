@@ -15,32 +15,33 @@ import (
 	"tidegate/pipeline"
 )
 
-// A destination is told of alerts. It is called by one goroutine per partition.
+// A destination accepts notifications of alerts. One goroutine per partition calls it.
 type destination interface {
-	// key is what one entry is there: revisions and windows with the same key are the same to it.
+	// alertKey returns the identity of an alert at the destination: revisions and windows with the same key update each other.
 	alertKey(a *pipeline.Alert) string
-	// send delivers notices; a *refusal says that (one of) them will never be taken.
+	// deliver sends up to maxBatch notifications. A *rejectedError says that at least one of them will never be accepted.
 	deliver(ctx context.Context, list []notification) error
-	// batch is how many notices send takes.
+	// maxBatch returns how many notifications deliver takes.
 	maxBatch() int
-	// repeats tells whether it must hear of an open alert again and again, and of its end.
+	// needsResend reports whether the destination forgets an open alert that is not sent again, and wants to be told of its end.
 	needsResend() bool
 }
 
-// A notification is what is said of one alert.
+// A notification is one alert as it is sent to a destination.
 type notification struct {
-	newest *pipeline.Alert // the newest revision
-	first  *pipeline.Alert // by which it became known here: its labels stay while it is open
-	endsAt time.Time
+	newest *pipeline.Alert // newest revision
+	first  *pipeline.Alert // revision that opened the alert at the destination: its labels stay while the alert is open
+	endsAt time.Time       // when the alert ends if no further notification comes; in the past: it has ended
 }
 
-// alertmanager speaks API v2. One alert there is one set of labels, so all windows of a fingerprint are one.
+// alertmanager sends to API v2 of an Alertmanager. An alert there is a set of labels, so all windows of a fingerprint are one alert.
 type alertmanager struct {
 	*httpSender
 	labels map[string]string
 }
 
-type amAlert struct {
+// postableAlert is an element of the body of POST /api/v2/alerts.
+type postableAlert struct {
 	Labels       map[string]string `json:"labels"`
 	Annotations  map[string]string `json:"annotations"`
 	StartsAt     time.Time         `json:"startsAt"`
@@ -49,147 +50,150 @@ type amAlert struct {
 }
 
 func newAlertmanager(cfg Alertmanager, timeout time.Duration) (*alertmanager, error) {
-	p, err := newHTTPSender(cfg.HTTP, "/api/v2/alerts", timeout)
-	return &alertmanager{p, cfg.Labels}, err
+	sender, err := newHTTPSender(cfg.HTTP, "/api/v2/alerts", timeout)
+	return &alertmanager{sender, cfg.Labels}, err
 }
 
 func (d *alertmanager) alertKey(a *pipeline.Alert) string { return a.Fingerprint }
 func (d *alertmanager) needsResend() bool                 { return true }
-
-func (d *alertmanager) maxBatch() int { return 64 }
+func (d *alertmanager) maxBatch() int                     { return 64 }
 
 func (d *alertmanager) deliver(ctx context.Context, list []notification) error {
-	out := make([]amAlert, len(list))
+	alerts := make([]postableAlert, len(list))
 	for i, n := range list {
-		out[i] = d.encodeAlert(n)
+		alerts[i] = d.encodeAlert(n)
 	}
-	body, err := json.Marshal(out)
+	body, err := json.Marshal(alerts)
 	if err != nil {
 		return &rejectedError{err.Error()}
 	}
 	return d.postBody(ctx, body, nil)
 }
 
-func (d *alertmanager) encodeAlert(n notification) amAlert {
-	a, f := n.newest, n.first
-	out := amAlert{Labels: map[string]string{}, Annotations: map[string]string{}, StartsAt: f.WindowStart, EndsAt: n.endsAt}
-	put := func(m map[string]string, key, value string) {
-		if value != "" {
-			m[key] = value
-		}
-	}
-	for k, v := range d.labels {
-		put(out.Labels, k, v)
-	}
-	for k, v := range map[string]string{
-		"alertname": f.Rule, "severity": f.Severity, "fingerprint": f.Fingerprint, "group": f.Group, "detector": f.Detector,
-		"host": f.Host, "cluster": f.Cluster, "container": f.ContainerName, "container_id": shortID(f.ContainerID), "image": f.Image,
-	} {
-		put(out.Labels, k, v)
-	}
-	for k, v := range map[string]string{
-		"summary": alertSummary(a), "title": a.Title, "description": a.Evidence, "version": a.Version, "count": strconv.FormatUint(a.Count, 10),
-		"first": a.First.Format(time.RFC3339Nano), "last": a.Last.Format(time.RFC3339Nano), "alert_id": a.ID, "event_id": a.EventID,
-		"dataset": a.Dataset, "source": a.Source, "destination": a.Destination,
-	} {
-		put(out.Annotations, k, v)
-	}
-	if a.Demo {
+// encodeAlert returns the alert for Alertmanager. The labels are its identity there, so they come from the first revision only; what may
+// change is in annotations.
+func (d *alertmanager) encodeAlert(n notification) postableAlert {
+	newest, first := n.newest, n.first
+	out := postableAlert{Labels: map[string]string{}, Annotations: map[string]string{}, StartsAt: first.WindowStart, EndsAt: n.endsAt}
+	copyNonEmpty(out.Labels, d.labels)
+	copyNonEmpty(out.Labels, map[string]string{
+		"alertname": first.Rule, "severity": first.Severity, "fingerprint": first.Fingerprint, "group": first.Group,
+		"detector": first.Detector, "host": first.Host, "cluster": first.Cluster, "container": first.ContainerName,
+		"container_id": shortID(first.ContainerID), "image": first.Image,
+	})
+	copyNonEmpty(out.Annotations, map[string]string{
+		"summary": alertSummary(newest), "title": newest.Title, "description": newest.Evidence, "version": newest.Version,
+		"count": strconv.FormatUint(newest.Count, 10), "first": newest.First.Format(time.RFC3339Nano),
+		"last": newest.Last.Format(time.RFC3339Nano), "alert_id": newest.ID, "event_id": newest.EventID, "dataset": newest.Dataset,
+		"source": newest.Source, "destination": newest.Destination,
+	})
+	if newest.Demo {
 		out.Labels["demo"] = "true"
 	}
 	return out
 }
 
-// alertSummary is one line for a person.
+func copyNonEmpty(to, from map[string]string) {
+	for k, v := range from {
+		if v != "" {
+			to[k] = v
+		}
+	}
+}
+
+// alertSummary returns one line about an alert for a person.
 func alertSummary(a *pipeline.Alert) string {
-	title := a.Title
+	title, place := a.Title, a.ContainerName
 	if title == "" {
 		title = a.Rule
 	}
-	where := a.ContainerName
-	if where == "" {
-		where = a.Host
+	if place == "" {
+		place = a.Host
 	}
-	s := title + " on " + where
+	summary := title + " on " + place
 	if a.Source != "" && a.Destination != "" {
-		s += ": " + a.Source + " → " + a.Destination
+		summary += ": " + a.Source + " → " + a.Destination
 	}
 	if a.Count > 1 {
-		s += fmt.Sprintf(" (%d times)", a.Count)
+		summary += fmt.Sprintf(" (%d times)", a.Count)
 	}
-	return s
+	return summary
 }
 
+// shortID returns the first 12 characters of a container id, as Docker's own commands show it.
 func shortID(id string) string { return id[:min(len(id), 12)] }
 
-// webhook posts the alert as it stands on the topic.
+// webhook posts each revision as one JSON object, in the form of the alerts topic.
 type webhook struct {
 	*httpSender
-	secret []byte
+	secret []byte // key of the signature; empty: no signature
 }
 
 func newWebhook(cfg Webhook, timeout time.Duration) (*webhook, error) {
-	p, err := newHTTPSender(cfg.HTTP, "", timeout)
+	sender, err := newHTTPSender(cfg.HTTP, "", timeout)
 	if err != nil {
 		return nil, err
 	}
-	s, err := pipeline.Secret(cfg.Secret, cfg.SecretFile)
+	secret, err := pipeline.Secret(cfg.Secret, cfg.SecretFile)
 	if err != nil {
 		return nil, fmt.Errorf("secret_file: %w", err)
 	}
-	return &webhook{p, []byte(s)}, nil
+	return &webhook{sender, []byte(secret)}, nil
 }
 
 func (d *webhook) alertKey(a *pipeline.Alert) string { return a.ID }
 func (d *webhook) needsResend() bool                 { return false }
-
-func (d *webhook) maxBatch() int { return 1 }
+func (d *webhook) maxBatch() int                     { return 1 }
 
 func (d *webhook) deliver(ctx context.Context, list []notification) error {
-	n := list[0]
-	body, err := json.Marshal(n.newest)
+	a := list[0].newest
+	body, err := json.Marshal(a)
 	if err != nil {
 		return &rejectedError{err.Error()}
 	}
-	h := http.Header{}
-	h.Set("Idempotency-Key", n.newest.ID+"/"+strconv.FormatUint(n.newest.Revision, 10))
+	header := http.Header{}
+	header.Set("Idempotency-Key", a.ID+"/"+strconv.FormatUint(a.Revision, 10))
 	if len(d.secret) > 0 {
 		mac := hmac.New(sha256.New, d.secret)
 		mac.Write(body)
-		h.Set("X-Tidegate-Signature", "sha256="+hex.EncodeToString(mac.Sum(nil)))
+		header.Set("X-Tidegate-Signature", "sha256="+hex.EncodeToString(mac.Sum(nil)))
 	}
-	return d.postBody(ctx, body, h)
+	return d.postBody(ctx, body, header)
 }
 
-// callbackDestination hands each alert to a function of this process: when it is new, and when this life hears of it for the first time.
+// callbackDestination hands each alert to a function of this process, once in the life of the process.
 type callbackDestination struct {
 	call func(*pipeline.Alert)
 	mu   sync.Mutex
-	seen map[string]bool
+	seen map[string]bool // ids that were handed over; guarded by mu
 }
 
-// maxSeenAlerts bounds what local remembers; then it begins anew.
+// maxSeenAlerts bounds callbackDestination.seen, which is emptied when it is full.
 const maxSeenAlerts = 10_000
 
-// callbackName is its name among the destinations.
+// callbackName is the name of the callbackDestination among the destinations.
 const callbackName = "local"
 
 func (d *callbackDestination) alertKey(a *pipeline.Alert) string { return a.ID }
 func (d *callbackDestination) needsResend() bool                 { return false }
-
-func (d *callbackDestination) maxBatch() int { return 1 }
+func (d *callbackDestination) maxBatch() int                     { return 1 }
 
 func (d *callbackDestination) deliver(_ context.Context, list []notification) error {
 	a := list[0].newest
-	d.mu.Lock()
-	known := d.seen[a.ID]
-	if d.seen == nil || len(d.seen) >= maxSeenAlerts {
-		d.seen = map[string]bool{}
-	}
-	d.seen[a.ID] = true
-	d.mu.Unlock()
-	if !known {
+	if d.markSeen(a.ID) {
 		d.call(a)
 	}
 	return nil
+}
+
+// markSeen reports whether the alert was not handed over before, and marks it as handed over.
+func (d *callbackDestination) markSeen(id string) (isNew bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	isNew = !d.seen[id]
+	if d.seen == nil || len(d.seen) >= maxSeenAlerts {
+		d.seen = map[string]bool{}
+	}
+	d.seen[id] = true
+	return isNew
 }

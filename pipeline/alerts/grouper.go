@@ -48,68 +48,73 @@ func (c GrouperConfig) Check() []error {
 	return errs
 }
 
-// OtherGroups is the group of the one alert that the groups of a rule share beyond FoldConfig.MaxPerRule.
+// OtherGroups is the group of the one alert that all further groups of a rule share once the rule has GrouperConfig.MaxPerRule open
+// windows.
 const OtherGroups = "(other groups)"
 
-// A Grouper turns the verdicts of one partition into alerts. It is a function of the verdicts and their order alone: no clock is
-// read, and what it remembers at the border of a block is what its alerts say that were written before it. So a worker that was
-// killed restores it from the store (Restore) and repeats the block with the same alerts under the same ids and revisions.
+// A Grouper turns the verdicts of one partition into alerts. Matches of one rule in one group within one window are one alert; each
+// Flush returns a revision of every alert that was touched.
 //
-// The time of a match is the smallest of when it happened, when it was shipped and when its block was formed: a collector whose
-// clock is ahead closes nobody's window. The windows of a group begin at least one window apart: a match less than a window
-// before one belongs to it (packets and lines are seldom in order), one that is further behind opens an alert of its own.
+// A Grouper depends on nothing but the verdicts and their order. It reads no clock, and its state at the border of a block is what the
+// alerts say that were written before the block. A worker that was killed restores it from the store (Restore) and repeats the block:
+// the same alerts come out, with the same ids and revisions.
+//
+// The time of a match is the earliest of when the event happened, when it was shipped and when its block was formed: a collector whose
+// clock is ahead cannot close the windows of others. The windows of a group begin at least one window length apart. A match that
+// lies less than a window length before a window belongs to that window, because packets and lines are often out of order; a match that
+// lies further back opens a window of its own.
 type Grouper struct {
 	cfg            GrouperConfig
 	partition      int32
 	groups         map[groupKey]*alertGroup
-	windowsPerRule map[string]int // windows, without those of OtherGroups
-	openCount      int
-	newestStart    int64 // the newest window's start
-	touched        []*window
+	windowsPerRule map[string]int // open windows, without those of OtherGroups
+	openCount      int            // sum of windowsPerRule
+	newestStart    int64          // start of the newest window; 0: there was none yet
+	touched        []*window      // since the last Flush
 }
 
 type groupKey struct{ rule, group string }
 
-// A alertGroup is the windows of one rule and group, the oldest first: at most horizon/window + 2.
+// An alertGroup holds the open windows of one rule and group, the oldest first. There are at most Horizon/Window + 2.
 type alertGroup struct {
 	groupKey
 	fingerprint [8]byte
 	windows     []*window
 }
 
+// A window is an alert with what Flush needs to know.
 type window struct {
-	start       int64
+	start       int64 // ns since 1970
 	alert       pipeline.Alert
-	lastVerdict *pipeline.Verdict // since the last Flush; it lies in the block
-	touched     bool
-	opened      bool // it was opened since the last Flush
+	lastVerdict *pipeline.Verdict // newest since the last Flush; it belongs to the block
+	touched     bool              // is in Grouper.touched
+	opened      bool              // since the last Flush
 }
 
-// NewGrouper makes an empty fold of one partition of the events topic.
+// NewGrouper returns an empty grouper for a partition of the events topic.
 func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
 	return &Grouper{cfg: cfg, partition: partition, groups: map[groupKey]*alertGroup{}, windowsPerRule: map[string]int{}}
 }
 
-// Lookback is how far before the newest window's start the alerts begin that Restore needs.
+// Lookback returns how far before the start of the newest window an alert may begin that Restore needs.
 func (c GrouperConfig) Lookback() time.Duration { return c.Horizon + c.Window }
 
-// Restore takes up the windows as they stood at the border of a block: of each alert of this partition the last revision whose
-// Offset lies before it.
-func (f *Grouper) Restore(list []*pipeline.Alert) {
-	for _, a := range list {
-		k := groupKey{a.Rule, a.Group}
-		s := f.groups[k]
-		if s == nil {
-			s = f.newGroup(k)
+// Restore opens the windows as they were at the border of a block. alerts holds the newest revision of each alert of the partition among
+// those whose Offset lies before the block.
+func (g *Grouper) Restore(alerts []*pipeline.Alert) {
+	for _, a := range alerts {
+		key := groupKey{a.Rule, a.Group}
+		group := g.groups[key]
+		if group == nil {
+			group = g.newGroup(key)
 		}
-		w := &window{start: a.WindowStart.UnixNano(), alert: *a}
-		f.insertWindow(s, w)
+		g.insertWindow(group, &window{start: a.WindowStart.UnixNano(), alert: *a})
 	}
-	f.expireWindows()
+	g.expireWindows()
 }
 
-// AddVerdicts counts the verdicts of e, which was shipped at and stands in the message at offset.
-func (f *Grouper) AddVerdicts(e *pipeline.Event, shipped, offset int64) {
+// AddVerdicts counts the verdicts of e. shipped is when its batch was shipped, ns since 1970; offset is that of its message.
+func (g *Grouper) AddVerdicts(e *pipeline.Event, shipped, offset int64) {
 	at := e.Timestamp
 	if shipped > 0 {
 		at = min(at, shipped)
@@ -118,22 +123,26 @@ func (f *Grouper) AddVerdicts(e *pipeline.Event, shipped, offset int64) {
 		at = min(at, e.Ingested)
 	}
 	for _, v := range e.Verdicts {
-		f.addVerdict(e, v, at, offset)
+		g.addVerdict(e, v, at, offset)
 	}
 }
 
-func (f *Grouper) addVerdict(e *pipeline.Event, v *pipeline.Verdict, at, offset int64) {
-	if f.newestStart != 0 {
-		at = max(at, f.newestStart-int64(f.cfg.Horizon))
+// addVerdict counts one verdict of a match at the time at. A match older than the horizon counts at the horizon, where windows are
+// still open.
+func (g *Grouper) addVerdict(e *pipeline.Event, v *pipeline.Verdict, at, offset int64) {
+	if g.newestStart != 0 {
+		at = max(at, g.newestStart-int64(g.cfg.Horizon))
 	}
-	w := f.findWindow(groupKey{v.Rule, groupName(e, v)}, at)
+	w := g.findWindow(groupKey{v.Rule, verdictGroup(e, v)}, at)
 	if w == nil {
-		w = f.openWindow(e, v, at)
+		w = g.openWindow(e, v, at)
 	}
 	if !w.touched {
 		w.touched = true
-		f.touched = append(f.touched, w)
+		g.touched = append(g.touched, w)
 	}
+
+	// The count is the revision: it grows with each match and can be restored from the alert.
 	a := &w.alert
 	a.Count++
 	a.Revision = a.Count
@@ -145,169 +154,196 @@ func (f *Grouper) addVerdict(e *pipeline.Event, v *pipeline.Verdict, at, offset 
 	w.lastVerdict = v
 }
 
-// findWindow is the window that a match at the time belongs to: the one that spans it, else the one that begins less than a window
-// later; nil: none.
-func (f *Grouper) findWindow(k groupKey, at int64) *window {
-	s := f.groups[k]
-	if s == nil {
+// findWindow returns the window to which a match at the time at belongs: the window that contains it, else the one that begins less than
+// a window length later; nil if there is neither.
+func (g *Grouper) findWindow(key groupKey, at int64) *window {
+	group := g.groups[key]
+	if group == nil {
 		return nil
 	}
-	size := int64(f.cfg.Window)
-	for i, w := range slices.Backward(s.windows) {
-		if w.start <= at {
-			if at-w.start < size {
-				return w
-			}
-			if i+1 < len(s.windows) && s.windows[i+1].start-at < size {
-				return s.windows[i+1]
-			}
-			return nil
+	length := int64(g.cfg.Window)
+
+	// The last window that begins at or before the match is the only one that can contain it; the next one is the only one that can
+	// begin soon after it.
+	for i, w := range slices.Backward(group.windows) {
+		if w.start > at {
+			continue
 		}
+		if at-w.start < length {
+			return w
+		}
+		if i+1 < len(group.windows) && group.windows[i+1].start-at < length {
+			return group.windows[i+1]
+		}
+		return nil
 	}
-	if len(s.windows) > 0 && s.windows[0].start-at < size {
-		return s.windows[0]
+	if len(group.windows) > 0 && group.windows[0].start-at < length {
+		return group.windows[0] // all windows begin after the match
 	}
 	return nil
 }
 
-// openWindow opens a window for the first match of a group; where there is no more room, for all further groups of its rule.
-func (f *Grouper) openWindow(e *pipeline.Event, v *pipeline.Verdict, at int64) *window {
-	k := groupKey{v.Rule, groupName(e, v)}
-	if f.openCount >= f.cfg.MaxOpen || f.windowsPerRule[v.Rule] >= f.cfg.MaxPerRule {
-		k.group = OtherGroups
-		if w := f.findWindow(k, at); w != nil {
+// openWindow opens a window for the first match of a group. Where the rule or the partition has no room for another window, it returns
+// the window that the rule's further groups share.
+func (g *Grouper) openWindow(e *pipeline.Event, v *pipeline.Verdict, at int64) *window {
+	key := groupKey{v.Rule, verdictGroup(e, v)}
+	if g.openCount >= g.cfg.MaxOpen || g.windowsPerRule[v.Rule] >= g.cfg.MaxPerRule {
+		key.group = OtherGroups
+		if w := g.findWindow(key, at); w != nil {
 			return w
 		}
 	}
-	s := f.groups[k]
-	if s == nil {
-		s = f.newGroup(groupKey{strings.Clone(k.rule), strings.Clone(k.group)})
+	group := g.groups[key]
+	if group == nil {
+		group = g.newGroup(groupKey{strings.Clone(key.rule), strings.Clone(key.group)})
 	}
-	w := &window{start: at, opened: true, alert: f.newAlert(e, v, s, at)}
-	f.insertWindow(s, w)
+	w := &window{start: at, opened: true, alert: g.newAlert(e, v, group, at)}
+	g.insertWindow(group, w)
 	return w
 }
 
-func (f *Grouper) newGroup(k groupKey) *alertGroup {
-	s := &alertGroup{groupKey: k, fingerprint: fingerprint(k)}
-	f.groups[k] = s
-	return s
+func (g *Grouper) newGroup(key groupKey) *alertGroup {
+	group := &alertGroup{groupKey: key, fingerprint: fingerprint(key)}
+	g.groups[key] = group
+	return group
 }
 
-func (f *Grouper) insertWindow(s *alertGroup, w *window) {
-	i, _ := slices.BinarySearchFunc(s.windows, w.start, func(w *window, t int64) int { return cmp.Compare(w.start, t) })
-	s.windows = slices.Insert(s.windows, i, w)
-	f.newestStart = max(f.newestStart, w.start)
-	if s.group != OtherGroups {
-		f.openCount++
-		f.windowsPerRule[s.rule]++
+// insertWindow adds w to the windows of group, which stay ordered by start.
+func (g *Grouper) insertWindow(group *alertGroup, w *window) {
+	i, _ := slices.BinarySearchFunc(group.windows, w.start, func(w *window, start int64) int { return cmp.Compare(w.start, start) })
+	group.windows = slices.Insert(group.windows, i, w)
+	g.newestStart = max(g.newestStart, w.start)
+	if group.group != OtherGroups {
+		g.openCount++
+		g.windowsPerRule[group.rule]++
 	}
 }
 
-// Flush gives one revision of each alert that was touched since the last Flush, in an order that depends on nothing but them, and
-// forgets the windows that no match can reach any more. opened are those of them that are new.
-func (f *Grouper) Flush() (all, opened []*pipeline.Alert) {
-	for _, w := range f.touched {
+// Flush returns one revision of each alert that was touched since the last Flush; opened are those of them that are new. Both are
+// ordered by id, so that a repeat yields the same lists. Flush then closes the windows that no further match can reach.
+func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
+	for _, w := range g.touched {
 		a := &w.alert
 		if v := w.lastVerdict; v != nil {
-			a.Evidence = truncate(v.Evidence, 2048)
+			a.Evidence = truncate(v.Evidence, maxEvidence)
 			if v.Version != a.Version {
-				a.Version = truncate(v.Version, 128)
+				a.Version = truncate(v.Version, maxVersion)
 			}
 		}
-		out := *a
-		all = append(all, &out)
+		revision := *a
+		revisions = append(revisions, &revision)
 		if w.opened {
-			opened = append(opened, &out)
+			opened = append(opened, &revision)
 		}
 		w.lastVerdict, w.touched, w.opened = nil, false, false
 	}
+
 	byID := func(a, b *pipeline.Alert) int { return cmp.Compare(a.ID, b.ID) }
-	slices.SortFunc(all, byID)
+	slices.SortFunc(revisions, byID)
 	slices.SortFunc(opened, byID)
-	f.touched = f.touched[:0]
-	f.expireWindows()
-	return all, opened
+	g.touched = g.touched[:0]
+	g.expireWindows()
+	return revisions, opened
 }
 
-// expireWindows drops the windows that end before the horizon: no match is placed there.
-func (f *Grouper) expireWindows() {
-	end := f.newestStart - int64(f.cfg.Horizon) - int64(f.cfg.Window)
-	for k, s := range f.groups {
+// expireWindows closes the windows that end before the horizon: no match is placed there any more.
+func (g *Grouper) expireWindows() {
+	lastExpired := g.newestStart - int64(g.cfg.Horizon) - int64(g.cfg.Window) // start of the newest window to close
+	for key, group := range g.groups {
 		n := 0
-		for n < len(s.windows) && s.windows[n].start <= end {
+		for n < len(group.windows) && group.windows[n].start <= lastExpired {
 			n++
 		}
 		if n == 0 {
 			continue
 		}
-		s.windows = slices.Delete(s.windows, 0, n)
-		if s.group != OtherGroups {
-			f.openCount -= n
-			if f.windowsPerRule[s.rule] -= n; f.windowsPerRule[s.rule] == 0 {
-				delete(f.windowsPerRule, s.rule)
+
+		group.windows = slices.Delete(group.windows, 0, n)
+		if group.group != OtherGroups {
+			g.openCount -= n
+			if g.windowsPerRule[group.rule] -= n; g.windowsPerRule[group.rule] == 0 {
+				delete(g.windowsPerRule, group.rule)
 			}
 		}
-		if len(s.windows) == 0 {
-			delete(f.groups, k)
+		if len(group.windows) == 0 {
+			delete(g.groups, key)
 		}
 	}
 }
 
-// OpenWindows is how many windows are kept.
-func (f *Grouper) OpenWindows() int { return f.openCount }
+// OpenWindows returns how many windows are open, without those of OtherGroups.
+func (g *Grouper) OpenWindows() int { return g.openCount }
 
-// newAlert describes an alert by its first match. Every string is copied: those of e lie in Kafka's buffer.
-func (f *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, s *alertGroup, at int64) pipeline.Alert {
-	t := time.Unix(0, e.Timestamp).UTC()
+// Bounds of the texts in an alert, in bytes. Detectors and hosts may supply any length.
+const (
+	maxEvidence      = 2048
+	maxTitle         = 256
+	maxVersion       = 128
+	maxDetector      = 64
+	maxTag, maxTags  = 64, 16
+	maxName          = 256 // of a host, cluster or container
+	maxContainerID   = 128
+	maxImage         = 512
+	maxGroup         = 512
+	maxGroupReadable = 256 // of a group that exceeds maxGroup
+)
+
+// newAlert returns the alert of a window that opens with the match v of e. Every string is copied, because those of e lie in the buffer
+// of its record.
+func (g *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, group *alertGroup, start int64) pipeline.Alert {
+	eventTime := time.Unix(0, e.Timestamp).UTC()
 	a := pipeline.Alert{
-		ID: alertID(s.fingerprint, at, f.partition), Fingerprint: hex.EncodeToString(s.fingerprint[:]),
-		Detector: truncate(v.Detector, 64), Rule: s.rule, Version: truncate(v.Version, 128), Title: truncate(v.Title, 256), Severity: v.Severity.Name(),
-		Group: s.group, WindowStart: time.Unix(0, at).UTC(), First: t, Last: t,
-		Dataset: e.Dataset.Name(), Partition: f.partition,
-		Source: addrPort(e.Source), Destination: addrPort(e.Destination),
+		ID: alertID(group.fingerprint, start, g.partition), Fingerprint: hex.EncodeToString(group.fingerprint[:]),
+		Detector: truncate(v.Detector, maxDetector), Rule: group.rule, Version: truncate(v.Version, maxVersion),
+		Title: truncate(v.Title, maxTitle), Severity: v.Severity.Name(), Group: group.group,
+		WindowStart: time.Unix(0, start).UTC(), First: eventTime, Last: eventTime,
+		Dataset: e.Dataset.Name(), Partition: g.partition,
+		Source: endpointText(e.Source), Destination: endpointText(e.Destination),
 	}
-	for _, tag := range v.Tags[:min(len(v.Tags), 16)] {
-		a.Tags = append(a.Tags, truncate(tag, 64))
+	for _, tag := range v.Tags[:min(len(v.Tags), maxTags)] {
+		a.Tags = append(a.Tags, truncate(tag, maxTag))
 	}
 	if id, err := uuid.FromBytes(e.Id); err == nil {
 		a.EventID = id.String()
 	}
 	if h := e.Host; h != nil {
-		a.Host, a.Cluster = truncate(h.Name, 256), truncate(h.Cluster, 256)
+		a.Host, a.Cluster = truncate(h.Name, maxName), truncate(h.Cluster, maxName)
 	}
 	if c := e.Container; c != nil {
-		a.ContainerID, a.ContainerName, a.Image, a.Demo = truncate(c.Id, 128), truncate(c.Name, 256), truncate(c.Image, 512), c.Demo
+		a.ContainerID, a.ContainerName = truncate(c.Id, maxContainerID), truncate(c.Name, maxName)
+		a.Image, a.Demo = truncate(c.Image, maxImage), c.Demo
 	}
 	return a
 }
 
-// groupName is what the verdict is folded by: its own group, else the container, else the host. A very long one keeps its
-// beginning and a hash of all of it.
-func groupName(e *pipeline.Event, v *pipeline.Verdict) string {
-	g := v.Group
-	if g == "" && e.Container != nil {
-		g = e.Container.Id
+// verdictGroup returns what a verdict is grouped by: the group that the detector set, else the container, else the host. Of a very long
+// group it returns the beginning and a hash of all of it.
+func verdictGroup(e *pipeline.Event, v *pipeline.Verdict) string {
+	group := v.Group
+	if group == "" && e.Container != nil {
+		group = e.Container.Id
 	}
-	if g == "" && e.Host != nil {
-		if g = e.Host.Id; g == "" {
-			g = e.Host.Name
+	if group == "" && e.Host != nil {
+		if group = e.Host.Id; group == "" {
+			group = e.Host.Name
 		}
 	}
-	if len(g) > 512 {
-		sum := sha256.Sum256([]byte(g))
-		g = truncate(g, 256) + "…" + hex.EncodeToString(sum[:8])
+	if len(group) > maxGroup {
+		sum := sha256.Sum256([]byte(group))
+		group = truncate(group, maxGroupReadable) + "…" + hex.EncodeToString(sum[:8])
 	}
-	return g
+	return group
 }
 
-// fingerprint is a cryptographic hash, for groups are often what an attacker chooses, and two that collide would be one alert.
-func fingerprint(k groupKey) (out [8]byte) {
-	sum := sha256.Sum256([]byte(k.rule + "\x00" + k.group))
+// fingerprint returns the identity of a rule and group. The hash is a cryptographic one, because an attacker often chooses the group and
+// two groups that collide would be one alert.
+func fingerprint(key groupKey) (out [8]byte) {
+	sum := sha256.Sum256([]byte(key.rule + "\x00" + key.group))
 	copy(out[:], sum[:])
 	return out
 }
 
+// alertID returns the identity of the alert of a window. The partition is part of it, because the same group may match in two.
 func alertID(fingerprint [8]byte, start int64, partition int32) string {
 	var b [20]byte
 	copy(b[:], fingerprint[:])
@@ -317,18 +353,19 @@ func alertID(fingerprint [8]byte, start int64, partition int32) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-func addrPort(p *pipeline.Endpoint) string {
+// endpointText returns an endpoint as address:port; "" if it has no address.
+func endpointText(p *pipeline.Endpoint) string {
 	if p == nil {
 		return ""
 	}
-	a, ok := netip.AddrFromSlice(p.Ip)
+	addr, ok := netip.AddrFromSlice(p.Ip)
 	if !ok {
 		return ""
 	}
-	return netip.AddrPortFrom(a.Unmap(), uint16(p.Port)).String()
+	return netip.AddrPortFrom(addr.Unmap(), uint16(p.Port)).String()
 }
 
-// truncate copies at most n bytes of s, and never half a letter.
+// truncate returns a copy of at most n bytes of s that does not end within a character.
 func truncate(s string, n int) string {
 	if len(s) > n {
 		s = strings.ToValidUTF8(s[:n], "")

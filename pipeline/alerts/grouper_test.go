@@ -30,9 +30,9 @@ func match(at int64, rule, group string) *pipeline.Event {
 	}
 }
 
-const late = 1 << 62 // shipped so late that the event's own time counts
+const late = 1 << 62 // a shipping time so late that the event's own time counts
 
-// show is an alert in a line: rule, group, window's start, count.
+// show returns the alerts in one line: rule, group, start of the window, count.
 func show(list []*pipeline.Alert) string {
 	var b strings.Builder
 	for _, a := range list {
@@ -44,11 +44,11 @@ func show(list []*pipeline.Alert) string {
 func TestMatchesOfAGroupWithinAWindowAreOneAlert(t *testing.T) {
 	check := func(want string, at ...int64) {
 		t.Helper()
-		f := NewGrouper(DefaultGrouper(), 1)
+		g := NewGrouper(DefaultGrouper(), 1)
 		for i, x := range at {
-			f.AddVerdicts(match(x, "r", "g"), late, int64(i))
+			g.AddVerdicts(match(x, "r", "g"), late, int64(i))
 		}
-		all, opened := f.Flush()
+		all, opened := g.Flush()
 		byStart(all)
 		if got := show(all); got != want || len(all) != len(opened) {
 			t.Errorf("%v: got %s, want %s", at, got, want)
@@ -59,8 +59,8 @@ func TestMatchesOfAGroupWithinAWindowAreOneAlert(t *testing.T) {
 	check("r/g@0×1 r/g@300×1", 0, 300)
 	check("r/g@0×1 r/g@301×2", 0, 301, 600)
 	check("r/g@10×3", 10, 9, 5)                // a little out of order
-	check("r/g@0×2 r/g@600×2", 600, 0, 1, 601) // behind the window by more
-	check("r/g@0×1 r/g@600×2", 600, 0, 301)    // nearer to the later one: it begins less than a window later
+	check("r/g@0×2 r/g@600×2", 600, 0, 1, 601) // more than a window earlier
+	check("r/g@0×1 r/g@600×2", 600, 0, 301)    // belongs to the later window, which begins less than a window later
 	check("r/g@0×2 r/g@1000×1", 1000, 0, 200)
 }
 
@@ -72,11 +72,11 @@ func byStart(list []*pipeline.Alert) {
 	}
 }
 
-func TestAlertTellsOfItsFirstMatchAndOfTheNewest(t *testing.T) {
-	f := NewGrouper(DefaultGrouper(), 1)
-	f.AddVerdicts(match(0, "r", "g"), late, 7)
-	f.AddVerdicts(match(20, "r", "g"), late, 9)
-	all, _ := f.Flush()
+func TestAlertDescribesItsFirstMatchAndCountsAll(t *testing.T) {
+	g := NewGrouper(DefaultGrouper(), 1)
+	g.AddVerdicts(match(0, "r", "g"), late, 7)
+	g.AddVerdicts(match(20, "r", "g"), late, 9)
+	all, _ := g.Flush()
 	want := &pipeline.Alert{
 		ID: all[0].ID, Fingerprint: all[0].Fingerprint, Revision: 2, Count: 2, Detector: "rules", Rule: "r", Version: "3", Title: "A title", Severity: "high",
 		Tags: []string{"attack.t1071"}, Group: "g", Score: 80, Evidence: "seen at 20", WindowStart: time.Unix(0, t0).UTC(), First: time.Unix(0, t0).UTC(),
@@ -92,13 +92,13 @@ func TestAlertTellsOfItsFirstMatchAndOfTheNewest(t *testing.T) {
 }
 
 func TestVerdictWithoutGroupGetsItsContainerElseItsHost(t *testing.T) {
-	f := NewGrouper(DefaultGrouper(), 1)
-	f.AddVerdicts(match(0, "r", ""), late, 0)
+	g := NewGrouper(DefaultGrouper(), 1)
+	g.AddVerdicts(match(0, "r", ""), late, 0)
 	e := match(0, "r", "")
 	e.Container = nil
-	f.AddVerdicts(e, late, 0)
-	f.AddVerdicts(match(0, "r", strings.Repeat("x", 5000)), late, 0)
-	all, _ := f.Flush()
+	g.AddVerdicts(e, late, 0)
+	g.AddVerdicts(match(0, "r", strings.Repeat("x", 5000)), late, 0)
+	all, _ := g.Flush()
 	groups := map[string]bool{}
 	for _, a := range all {
 		groups[a.Group] = true
@@ -111,27 +111,27 @@ func TestVerdictWithoutGroupGetsItsContainerElseItsHost(t *testing.T) {
 	}
 }
 
-// TestAClockAheadClosesNobodysWindow: neither an event's time nor the collector's own clock moves the fold past the engine's.
-func TestAClockAheadClosesNobodysWindow(t *testing.T) {
-	f := NewGrouper(DefaultGrouper(), 1)
-	f.AddVerdicts(match(0, "r", "g"), late, 0)
-	ahead := match(1e9, "r", "liar")
+// TestClockAheadClosesNoWindow: neither the time of an event nor the clock of a collector moves the grouper past the engine's clock.
+func TestClockAheadClosesNoWindow(t *testing.T) {
+	g := NewGrouper(DefaultGrouper(), 1)
+	g.AddVerdicts(match(0, "r", "g"), late, 0)
+	ahead := match(1e9, "r", "ahead")
 	ahead.Ingested = t0 + 10*sec
-	f.AddVerdicts(ahead, late, 1)
-	f.AddVerdicts(match(20, "r", "g"), late, 2)
-	all, _ := f.Flush()
+	g.AddVerdicts(ahead, late, 1)
+	g.AddVerdicts(match(20, "r", "g"), late, 2)
+	all, _ := g.Flush()
 	byStart(all)
-	if got := show(all); got != "r/g@0×2 r/liar@10×1" {
+	if got := show(all); got != "r/g@0×2 r/ahead@10×1" {
 		t.Error(got)
 	}
 }
 
-func TestWhatIsOlderThanTheHorizonCountsThere(t *testing.T) {
-	f := NewGrouper(DefaultGrouper(), 1)
-	f.AddVerdicts(match(100_000, "r", "g"), late, 0)
-	f.AddVerdicts(match(0, "r", "g"), late, 1)
-	f.AddVerdicts(match(1, "r", "g"), late, 2)
-	all, _ := f.Flush()
+func TestMatchBeforeTheHorizonCountsAtTheHorizon(t *testing.T) {
+	g := NewGrouper(DefaultGrouper(), 1)
+	g.AddVerdicts(match(100_000, "r", "g"), late, 0)
+	g.AddVerdicts(match(0, "r", "g"), late, 1)
+	g.AddVerdicts(match(1, "r", "g"), late, 2)
+	all, _ := g.Flush()
 	byStart(all)
 	if got := show(all); got != "r/g@96400×2 r/g@100000×1" {
 		t.Error(got)
@@ -141,26 +141,26 @@ func TestWhatIsOlderThanTheHorizonCountsThere(t *testing.T) {
 func TestTooManyGroupsShareOneAlert(t *testing.T) {
 	cfg := DefaultGrouper()
 	cfg.MaxOpen, cfg.MaxPerRule = 6, 4
-	f := NewGrouper(cfg, 1)
+	g := NewGrouper(cfg, 1)
 	for i := range 20 {
-		f.AddVerdicts(match(int64(i), "hot", fmt.Sprint("g", i)), late, int64(i))
-		f.AddVerdicts(match(int64(i), "cool", fmt.Sprint("g", i%2)), late, int64(i))
+		g.AddVerdicts(match(int64(i), "hot", fmt.Sprint("g", i)), late, int64(i))
+		g.AddVerdicts(match(int64(i), "cold", fmt.Sprint("g", i%2)), late, int64(i))
 	}
-	all, _ := f.Flush()
+	all, _ := g.Flush()
 	n := map[string]uint64{}
 	for _, a := range all {
 		if a.Group == OtherGroups {
 			n[a.Rule] += a.Count
 		}
 	}
-	if n["hot"] != 16 || n["cool"] != 0 || f.OpenWindows() != 6 {
-		t.Errorf("shared %v, open %d: %s", n, f.OpenWindows(), show(all))
+	if n["hot"] != 16 || n["cold"] != 0 || g.OpenWindows() != 6 {
+		t.Errorf("shared %v, open %d: %s", n, g.OpenWindows(), show(all))
 	}
 }
 
-// TestRestoredFoldGoesOnAsIfNothingHadHappened is what makes a kill invisible: at any border of a block the fold that is restored
-// from the revisions before it gives the same revisions ever after.
-func TestRestoredFoldGoesOnAsIfNothingHadHappened(t *testing.T) {
+// TestRestoredGrouperYieldsTheSameRevisions: a grouper that is restored at the border of any block from the revisions before it yields
+// the same revisions as the one that was never interrupted.
+func TestRestoredGrouperYieldsTheSameRevisions(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	cfg := DefaultGrouper()
 	cfg.MaxOpen, cfg.MaxPerRule, cfg.Horizon = 40, 25, 20*time.Minute
@@ -193,7 +193,7 @@ func TestRestoredFoldGoesOnAsIfNothingHadHappened(t *testing.T) {
 	}
 }
 
-// before is what the store answers: of each alert the last revision whose offset lies before, within lookback.
+// before returns what a store returns from AlertsBefore, given all revisions that were written.
 func before(log []*pipeline.Alert, offset int64, lookback time.Duration) (out []*pipeline.Alert) {
 	last := map[string]*pipeline.Alert{}
 	var high time.Time
@@ -215,7 +215,7 @@ func before(log []*pipeline.Alert, offset int64, lookback time.Duration) (out []
 	return out
 }
 
-// TestBlocksDoNotChangeAlerts: wherever the borders lie, the same alerts stand at the end.
+// TestBlocksDoNotChangeAlerts: the alerts do not depend on where a block ends.
 func TestBlocksDoNotChangeAlerts(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	whole, parts := NewGrouper(DefaultGrouper(), 1), NewGrouper(DefaultGrouper(), 1)
@@ -246,22 +246,22 @@ func TestBlocksDoNotChangeAlerts(t *testing.T) {
 	}
 }
 
-// TestFoldKeepsNothingOfTheEvent: its strings lie in a buffer that is used again.
-func TestFoldKeepsNothingOfTheEvent(t *testing.T) {
-	f := NewGrouper(DefaultGrouper(), 1)
+// TestGrouperKeepsNoStringOfTheEvent: an event's strings lie in a buffer that is used again.
+func TestGrouperKeepsNoStringOfTheEvent(t *testing.T) {
+	g := NewGrouper(DefaultGrouper(), 1)
 	e := match(0, "r", "g")
-	f.AddVerdicts(e, late, 0)
-	f.Flush()
+	g.AddVerdicts(e, late, 0)
+	g.Flush()
 	e.Verdicts[0].Group, e.Verdicts[0].Evidence, e.Host.Name = "changed", "changed", "changed"
-	f.AddVerdicts(match(1, "r", "g"), late, 1)
-	all, _ := f.Flush()
+	g.AddVerdicts(match(1, "r", "g"), late, 1)
+	all, _ := g.Flush()
 	if len(all) != 1 || all[0].Count != 2 || all[0].Host != "h" {
 		t.Error(show(all))
 	}
 }
 
-func BenchmarkFold(b *testing.B) {
-	f := NewGrouper(DefaultGrouper(), 1)
+func BenchmarkGrouper(b *testing.B) {
+	g := NewGrouper(DefaultGrouper(), 1)
 	events := make([]*pipeline.Event, 1000)
 	for i := range events {
 		events[i] = match(int64(i%100), "r", fmt.Sprint(i%200))
@@ -269,8 +269,8 @@ func BenchmarkFold(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		for i, e := range events {
-			f.AddVerdicts(e, late, int64(i))
+			g.AddVerdicts(e, late, int64(i))
 		}
-		f.Flush()
+		g.Flush()
 	}
 }

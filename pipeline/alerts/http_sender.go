@@ -14,40 +14,42 @@ import (
 	"tidegate/pipeline"
 )
 
-// A httpSender sends bodies to one URL.
+// An httpSender posts JSON bodies to one URL.
 type httpSender struct {
 	url      string
 	header   http.Header
-	username string
+	username string // "": no basic authentication
 	password string
 	client   *http.Client
 }
 
-// rejectedError is an answer that says that this body will never be taken.
+// A rejectedError says that the destination will never accept this body.
 type rejectedError struct{ text string }
 
-func (r *rejectedError) Error() string { return r.text }
+func (e *rejectedError) Error() string { return e.text }
 
-// retryAfterError is an answer that says when to come again.
+// A retryAfterError says after which time the destination wants to be tried again; 0 where it names none.
 type retryAfterError struct {
 	after time.Duration
 	error
 }
 
-func (d *retryAfterError) Unwrap() error { return d.error }
+func (e *retryAfterError) Unwrap() error { return e.error }
 
+// newHTTPSender returns a sender to path below the URL of the configuration. It reads the files of secrets and certificates.
 func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, error) {
-	p := &httpSender{url: strings.TrimSuffix(h.URL, "/") + path, header: http.Header{}, username: h.Username}
-	if path == "" {
-		p.url = h.URL
+	s := &httpSender{url: h.URL, header: http.Header{}, username: h.Username}
+	if path != "" {
+		s.url = strings.TrimSuffix(h.URL, "/") + path
 	}
-	p.header.Set("Content-Type", "application/json")
-	p.header.Set("User-Agent", "tidegate")
-	for k, v := range h.Headers {
-		p.header.Set(k, v)
+	s.header.Set("Content-Type", "application/json")
+	s.header.Set("User-Agent", "tidegate")
+	for name, value := range h.Headers {
+		s.header.Set(name, value)
 	}
+
 	var err error
-	if p.password, err = pipeline.Secret(h.Password, h.PasswordFile); err != nil {
+	if s.password, err = pipeline.Secret(h.Password, h.PasswordFile); err != nil {
 		return nil, fmt.Errorf("password_file: %w", err)
 	}
 	token, err := pipeline.Secret(h.Token, h.TokenFile)
@@ -55,61 +57,75 @@ func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, err
 		return nil, fmt.Errorf("token_file: %w", err)
 	}
 	if token != "" {
-		p.header.Set("Authorization", "Bearer "+token)
+		s.header.Set("Authorization", "Bearer "+token)
 	}
-	t, err := h.TLS.Config()
+
+	tlsConfig, err := h.TLS.Config()
 	if err != nil {
 		return nil, fmt.Errorf("tls.%w", err)
 	}
-	p.client = &http.Client{
-		Timeout:       timeout,
-		Transport:     &http.Transport{TLSClientConfig: t, Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 4, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true},
+	s.client = &http.Client{
+		Timeout: timeout,
+		Transport: &http.Transport{
+			TLSClientConfig: tlsConfig, Proxy: http.ProxyFromEnvironment,
+			MaxIdleConnsPerHost: 4, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true,
+		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return p, nil
+	return s, nil
 }
 
-// postBody sends one body. A refusal is an answer 4xx that is about this body; one about the password or the address is somebody's to
-// repair, and passes then.
-func (p *httpSender) postBody(ctx context.Context, body []byte, header http.Header) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(body))
+// maxErrorText bounds how much of an error response is read.
+const maxErrorText = 1024
+
+// postBody sends one body. It returns a *rejectedError for a 4xx response that is about this body. A 4xx response about the password, the
+// address or the time is temporary: somebody can repair its cause.
+func (s *httpSender) postBody(ctx context.Context, body []byte, header http.Header) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	for _, h := range []http.Header{p.header, header} {
-		maps.Copy(req.Header, h)
+	maps.Copy(request.Header, s.header)
+	maps.Copy(request.Header, header)
+	if s.username != "" {
+		request.SetBasicAuth(s.username, s.password)
 	}
-	if p.username != "" {
-		req.SetBasicAuth(p.username, p.password)
-	}
-	resp, err := p.client.Do(req)
+
+	response, err := s.client.Do(request)
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
-	if resp.StatusCode/100 == 2 {
+	defer response.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorText))
+	if response.StatusCode/100 == 2 {
 		return nil
 	}
-	err = fmt.Errorf("answer %s: %s", resp.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
-	switch c := resp.StatusCode; {
-	case c == http.StatusTooManyRequests || c == http.StatusServiceUnavailable:
-		return &retryAfterError{parseRetryAfter(resp.Header.Get("Retry-After"), time.Now()), err}
-	case c == 401 || c == 403 || c == 404 || c == 407 || c == 408 || c == 425:
+
+	err = fmt.Errorf("response %s: %s", response.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
+	switch code := response.StatusCode; code {
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return &retryAfterError{parseRetryAfter(response.Header.Get("Retry-After"), time.Now()), err}
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusProxyAuthRequired,
+		http.StatusRequestTimeout, http.StatusTooEarly:
 		return err
-	case c/100 == 4:
-		return &rejectedError{err.Error()}
+	default:
+		if code/100 == 4 {
+			return &rejectedError{err.Error()}
+		}
+		return err
 	}
-	return err
 }
 
-// parseRetryAfter reads seconds or a date; at most five minutes are believed.
-func parseRetryAfter(s string, now time.Time) time.Duration {
-	d := time.Duration(0)
-	if n, err := strconv.Atoi(strings.TrimSpace(s)); err == nil {
-		d = time.Duration(min(max(n, 0), 3600)) * time.Second
-	} else if t, err := http.ParseTime(s); err == nil {
-		d = t.Sub(now)
+// maxRetryAfter bounds the pause that a destination can ask for.
+const maxRetryAfter = 5 * time.Minute
+
+// parseRetryAfter returns the pause of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3); 0 where it holds neither.
+func parseRetryAfter(value string, now time.Time) time.Duration {
+	pause := time.Duration(0)
+	if seconds, err := strconv.Atoi(strings.TrimSpace(value)); err == nil {
+		pause = time.Duration(min(max(seconds, 0), 3600)) * time.Second
+	} else if date, err := http.ParseTime(value); err == nil {
+		pause = date.Sub(now)
 	}
-	return min(max(d, 0), 5*time.Minute)
+	return min(max(pause, 0), maxRetryAfter)
 }

@@ -12,60 +12,63 @@ import (
 	"tidegate/pipeline"
 	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/metrics"
 )
 
-// A Publisher reads the alerts topic once for each destination and delivers.
+// A Publisher reads the alerts topic once for each destination and delivers the alerts to it.
 type Publisher struct {
 	cfg          Config
 	client       *kafka.Client
 	log          *slog.Logger
-	metrics      *publisherMetrics
+	metrics      publisherMetrics
 	destinations []namedDestination
 }
 
+// A namedDestination is a destination with the name from the configuration.
 type namedDestination struct {
 	name string
 	destination
 }
 
 type publisherMetrics struct {
-	read, sent, rejected, failures, superseded, resolved, evicted, undecodable *prometheus.CounterVec
-	open, pending                                                              *prometheus.GaugeVec
+	read, sent, rejected, failures, superseded, resolved, evicted, undecodable *prometheus.CounterVec // by destination
+	open, pending                                                              *prometheus.GaugeVec   // by destination and partition
 }
 
-func newPublisherMetrics(reg prometheus.Registerer) *publisherMetrics {
-	var all []prometheus.Collector
+func newPublisherMetrics(reg prometheus.Registerer) publisherMetrics {
+	factory := metrics.With(reg)
 	count := func(name, help string) *prometheus.CounterVec {
-		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_alerts_" + name + "_total", Help: help}, []string{"destination"})
-		all = append(all, v)
-		return v
+		return factory.CounterVec("tidegate_alerts_"+name+"_total", help, "destination")
 	}
 	gauge := func(name, help string) *prometheus.GaugeVec {
-		v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "tidegate_alerts_" + name, Help: help}, []string{"destination", "partition"})
-		all = append(all, v)
-		return v
+		return factory.GaugeVec("tidegate_alerts_"+name, help, "destination", "partition")
 	}
-	m := &publisherMetrics{
-		read:        count("read", "Revisions of alerts taken from the alerts topic."),
-		sent:        count("sent", "Notices that were delivered, resends included."),
-		rejected:    count("refused", "Notices that the destination refused for good; they are dead letters."),
-		failures:    count("failures", "Attempts that failed and are repeated."),
-		superseded:  count("superseded", "Revisions that a newer one of the same alert replaced before they were due."),
-		resolved:    count("resolved", "Alerts that ended."),
-		evicted:     count("evicted", "Open alerts that were forgotten because there were too many."),
-		undecodable: count("bad_messages", "Messages of the alerts topic that are no alert; they are dead letters."),
-		open:        gauge("open", "Alerts that are open."),
-		pending:     gauge("pending", "Alerts whose newest revision waits for its interval."),
+	return publisherMetrics{
+		read:        count("read", "Revisions of alerts read from the alerts topic, by destination."),
+		sent:        count("sent", "Notifications of alerts that the destination accepted, resends included."),
+		rejected:    count("rejected", "Notifications of alerts that the destination rejected and that became dead letters."),
+		failures:    count("failures", "Attempts to notify a destination that failed and were repeated."),
+		superseded:  count("superseded", "Revisions of alerts that a newer revision replaced before they were due."),
+		resolved:    count("resolved", "Alerts that ended because they were not updated for alerts.resolve_after."),
+		evicted:     count("evicted", "Open alerts that were dropped because alerts.max_open was reached."),
+		undecodable: count("undecodable_messages", "Messages of the alerts topic that are not alerts and became dead letters."),
+		open:        gauge("open", "Alerts that are open, by destination and partition of the alerts topic."),
+		pending:     gauge("pending", "Open alerts whose newest revision is not delivered yet, by destination and partition of the alerts topic."),
 	}
-	if reg != nil {
-		reg.MustRegister(all...)
-	}
-	return m
 }
 
-// NewPublisher prepares the destinations of cfg and, where onAlert is not nil, one that hands it every new alert once, and every other when this life hears of it first, as far as its
-// offset tells. It reads the files that cfg names; it speaks to nobody yet.
-func NewPublisher(cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert), log *slog.Logger, reg prometheus.Registerer) (*Publisher, error) {
+// removePartition removes the gauges of a partition that is no longer assigned.
+func (m publisherMetrics) removePartition(destination, partition string) {
+	m.open.DeleteLabelValues(destination, partition)
+	m.pending.DeleteLabelValues(destination, partition)
+}
+
+// NewPublisher returns a publisher to the destinations of cfg and, if onAlert is not nil, to onAlert. onAlert gets every new alert once;
+// after a restart it gets each alert that is updated once more. NewPublisher reads the files that cfg names and connects to nothing
+// yet.
+func NewPublisher(
+	cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert), log *slog.Logger, reg prometheus.Registerer,
+) (*Publisher, error) {
 	if errs := cfg.Check(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
@@ -90,22 +93,15 @@ func NewPublisher(cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert
 	return p, nil
 }
 
-// Run delivers until ctx ends. It returns an error only for what will not pass: in static assignment, another process that took
-// the partitions.
+// Run delivers alerts until ctx ends. It returns an error only for what a retry cannot mend: in static assignment, another process that
+// took the partitions.
 func (p *Publisher) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	for _, d := range p.destinations {
 		wg.Go(func() {
-			cfg := consumer.Config{
-				Client: p.client, Topic: p.client.Topic(pipeline.TopicAlerts), Group: p.client.Config().Topic + "-alerts-" + d.name,
-			}
-			log := p.log.With("destination", d.name)
-			err := consumer.Run(ctx, cfg, log, func(ctx context.Context, part *consumer.Partition) error {
-				return newDeliverer(p, d, part, log).run(ctx)
-			})
-			if err != nil {
+			if err := p.runDestination(ctx, d); err != nil {
 				cancel(fmt.Errorf("publish alerts to %s: %w", d.name, err))
 			}
 		})
@@ -115,4 +111,15 @@ func (p *Publisher) Run(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// runDestination reads the topic in the destination's own consumer group, with a deliverer for each partition that it is assigned.
+func (p *Publisher) runDestination(ctx context.Context, d namedDestination) error {
+	log := p.log.With("destination", d.name)
+	cfg := consumer.Config{
+		Client: p.client, Topic: p.client.Topic(pipeline.TopicAlerts), Group: p.client.Config().Topic + "-alerts-" + d.name,
+	}
+	return consumer.Run(ctx, cfg, log, func(ctx context.Context, partition *consumer.Partition) error {
+		return newDeliverer(p, d, partition, log).run(ctx)
+	})
 }

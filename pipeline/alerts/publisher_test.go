@@ -27,7 +27,7 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-var quiet = slog.New(slog.DiscardHandler)
+var discardLog = slog.New(slog.DiscardHandler)
 
 func newClient(t *testing.T) *kafka.Client {
 	t.Helper()
@@ -49,17 +49,19 @@ func newClient(t *testing.T) *kafka.Client {
 	return client
 }
 
+// alertOf returns the alert of one group after as many matches as its revision says.
 func alertOf(rule, group string, revision uint64) *pipeline.Alert {
-	f := NewGrouper(DefaultGrouper(), 0)
+	g := NewGrouper(DefaultGrouper(), 0)
 	for i := range revision {
 		e := match(int64(i), rule, group)
-		f.AddVerdicts(e, late, int64(i))
+		g.AddVerdicts(e, late, int64(i))
 	}
-	all, _ := f.Flush()
+	all, _ := g.Flush()
 	all[0].WindowStart = time.Now().Add(-time.Minute).UTC().Truncate(time.Second)
 	return all[0]
 }
 
+// publish writes alerts, or raw messages, to the alerts topic.
 func publish(t *testing.T, c *kafka.Client, values ...any) {
 	t.Helper()
 	for _, v := range values {
@@ -78,7 +80,7 @@ func publish(t *testing.T, c *kafka.Client, values ...any) {
 // run starts a publisher until the returned function is called.
 func run(t *testing.T, cfg Config, c *kafka.Client, onAlert func(*pipeline.Alert)) func() {
 	t.Helper()
-	p, err := NewPublisher(cfg, c, onAlert, quiet, nil)
+	p, err := NewPublisher(cfg, c, onAlert, discardLog, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,22 +100,22 @@ func run(t *testing.T, cfg Config, c *kafka.Client, onAlert func(*pipeline.Alert
 	return stop
 }
 
-func until(t *testing.T, what string, f func() bool) {
+func waitUntil(t *testing.T, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
+			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
 
-// A receiver is a webhook's other end.
+// A receiver is the server of a webhook.
 type receiver struct {
 	*httptest.Server
 	mu     sync.Mutex
 	got    []string // rule/group×count
 	keys   []string
-	answer func(w http.ResponseWriter, n int) bool // false: not taken
+	answer func(w http.ResponseWriter, n int) bool // reports whether request n is accepted; nil accepts all
 	tries  int
 }
 
@@ -149,6 +151,7 @@ func (r *receiver) list() string {
 	return strings.Join(r.got, " ")
 }
 
+// hook returns a configuration with one webhook.
 func hook(url string) Config {
 	cfg := Default()
 	cfg.Throttle = 20 * time.Millisecond
@@ -156,27 +159,27 @@ func hook(url string) Config {
 	return cfg
 }
 
-func TestWebhookHearsOnceAndNotAgainAfterARestart(t *testing.T) {
+func TestWebhookGetsEachRevisionOnceAlsoOverARestart(t *testing.T) {
 	c, r := newClient(t), newReceiver(t, "s3cret")
 	var mu sync.Mutex
-	var said []string
-	onAlert := func(a *pipeline.Alert) { mu.Lock(); defer mu.Unlock(); said = append(said, a.Group) }
+	var called []string
+	onAlert := func(a *pipeline.Alert) { mu.Lock(); defer mu.Unlock(); called = append(called, a.Group) }
 	a := alertOf("r", "a", 1)
 	publish(t, c, a, alertOf("r", "b", 3), a)
 	stop := run(t, hook(r.URL), c, onAlert)
-	until(t, "two alerts", func() bool { return r.list() == "r/a×1 r/b×3" })
+	waitUntil(t, "two alerts", func() bool { return r.list() == "r/a×1 r/b×3" })
 	stop()
 	stop = run(t, hook(r.URL), c, onAlert)
 	publish(t, c, alertOf("r", "c", 1))
-	until(t, "the third", func() bool { return r.list() == "r/a×1 r/b×3 r/c×1" })
+	waitUntil(t, "the third", func() bool { return r.list() == "r/a×1 r/b×3 r/c×1" })
 	stop()
 	if r.keys[1] != alertOf("r", "b", 3).ID+"/3" {
 		t.Errorf("idempotency keys %v", r.keys)
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if strings.Join(said, " ") != "a b c" {
-		t.Errorf("called back for %v", said)
+	if strings.Join(called, " ") != "a b c" {
+		t.Errorf("called back for %v", called)
 	}
 }
 
@@ -189,29 +192,29 @@ func TestOnlyTheNewestRevisionIsSentAfterTheInterval(t *testing.T) {
 	cfg.Throttle = 2 * time.Second
 	stop := run(t, cfg, c, nil)
 	publish(t, c, alertOf("r", "a", 1))
-	until(t, "the first at once", func() bool { return r.list() == "r/a×1" })
+	waitUntil(t, "the first at once", func() bool { return r.list() == "r/a×1" })
 	publish(t, c, alertOf("r", "a", 2), alertOf("r", "a", 5), alertOf("r", "a", 9))
-	until(t, "the newest", func() bool { return r.list() == "r/a×1 r/a×9" })
+	waitUntil(t, "the newest", func() bool { return r.list() == "r/a×1 r/a×9" })
 	stop()
 }
 
-// TestUndeliveredRevisionIsNotAcknowledged: what waits for its interval is said by the next life.
+// TestUndeliveredRevisionIsNotAcknowledged: a revision that waits for its interval is delivered by the next publisher.
 func TestUndeliveredRevisionIsNotAcknowledged(t *testing.T) {
 	c, r := newClient(t), newReceiver(t, "s3cret")
 	cfg := hook(r.URL)
 	cfg.Throttle = time.Hour
 	stop := run(t, cfg, c, nil)
 	publish(t, c, alertOf("r", "a", 1))
-	until(t, "the first", func() bool { return r.list() == "r/a×1" })
+	waitUntil(t, "the first", func() bool { return r.list() == "r/a×1" })
 	publish(t, c, alertOf("r", "a", 2), alertOf("r", "b", 1))
-	until(t, "the other", func() bool { return r.list() == "r/a×1 r/b×1" })
+	waitUntil(t, "the other", func() bool { return r.list() == "r/a×1 r/b×1" })
 	stop()
 	stop = run(t, hook(r.URL), c, nil)
-	until(t, "what waited", func() bool { return strings.Contains(r.list(), "r/a×2") })
+	waitUntil(t, "what waited", func() bool { return strings.Contains(r.list(), "r/a×2") })
 	stop()
 }
 
-func TestDestinationThatIsAwayIsTriedAgainAsItAsks(t *testing.T) {
+func TestFailedDeliveryIsRepeatedWhenTheDestinationAsks(t *testing.T) {
 	c, r := newClient(t), newReceiver(t, "s3cret")
 	r.answer = func(w http.ResponseWriter, n int) bool {
 		switch n {
@@ -229,11 +232,11 @@ func TestDestinationThatIsAwayIsTriedAgainAsItAsks(t *testing.T) {
 	}
 	publish(t, c, alertOf("r", "a", 1))
 	stop := run(t, hook(r.URL), c, nil)
-	until(t, "the alert", func() bool { return r.list() == "r/a×1" })
+	waitUntil(t, "the alert", func() bool { return r.list() == "r/a×1" })
 	stop()
 }
 
-func TestRefusedAlertAndGarbageBecomeDeadLetters(t *testing.T) {
+func TestRejectedAlertAndGarbageBecomeDeadLetters(t *testing.T) {
 	c, r := newClient(t), newReceiver(t, "s3cret")
 	r.answer = func(w http.ResponseWriter, n int) bool {
 		if n == 1 {
@@ -243,13 +246,13 @@ func TestRefusedAlertAndGarbageBecomeDeadLetters(t *testing.T) {
 	}
 	publish(t, c, alertOf("r", "a", 1))
 	stop := run(t, hook(r.URL), c, nil)
-	until(t, "the refusal", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.tries == 1 })
+	waitUntil(t, "the rejection", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.tries == 1 })
 	publish(t, c, []byte("garbage"), alertOf("r", "b", 1))
-	until(t, "the alert behind", func() bool { return r.list() == "r/b×1" })
+	waitUntil(t, "the alert behind", func() bool { return r.list() == "r/b×1" })
 	stop()
 	rd := kafkago.NewReader(kafkago.ReaderConfig{Brokers: c.Brokers(), Topic: c.Topic(pipeline.TopicDeadLetter), MaxWait: 50 * time.Millisecond})
 	defer rd.Close()
-	for _, want := range []string{"refused", "decode"} {
+	for _, want := range []string{"rejected", "decode"} {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		m, err := rd.ReadMessage(ctx)
 		cancel()
@@ -266,7 +269,7 @@ func TestRefusedAlertAndGarbageBecomeDeadLetters(t *testing.T) {
 	}
 }
 
-// alertmanagerAt starts the real one.
+// alertmanagerAt starts a real Alertmanager and returns its URL.
 func alertmanagerAt(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -284,7 +287,7 @@ func alertmanagerAt(t *testing.T) string {
 		t.Fatalf("start prometheus-alertmanager (Debian's package of that name): %v", err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	until(t, "alertmanager", func() bool {
+	waitUntil(t, "alertmanager", func() bool {
 		r, err := http.Get("http://" + addr + "/-/ready")
 		if err == nil {
 			r.Body.Close()
@@ -294,6 +297,7 @@ func alertmanagerAt(t *testing.T) string {
 	return "http://" + addr
 }
 
+// A listed is an alert as Alertmanager's API returns it.
 type listed struct {
 	Labels, Annotations map[string]string
 	StartsAt, EndsAt    time.Time
@@ -323,9 +327,9 @@ func TestRealAlertmanagerListsTheAlertUntilItIsOver(t *testing.T) {
 	cfg.Alertmanager = []Alertmanager{{HTTP: HTTP{Name: "am", URL: url + "/"}, Labels: map[string]string{"team": "blue"}}}
 	stop := run(t, cfg, c, nil)
 	publish(t, c, alertOf("r", "a", 1), alertOf("r", "b", 1))
-	until(t, "two alerts", func() bool { return len(listOf(t, url)) == 2 })
+	waitUntil(t, "two alerts", func() bool { return len(listOf(t, url)) == 2 })
 	publish(t, c, alertOf("r", "a", 4))
-	until(t, "the newest count", func() bool {
+	waitUntil(t, "the newest count", func() bool {
 		for _, a := range listOf(t, url) {
 			if a.Labels["group"] == "a" && a.Annotations["count"] == "4" {
 				return true
@@ -340,12 +344,12 @@ func TestRealAlertmanagerListsTheAlertUntilItIsOver(t *testing.T) {
 			t.Errorf("%+v", a)
 		}
 	}
-	until(t, "their end", func() bool { return len(listOf(t, url)) == 0 })
+	waitUntil(t, "their end", func() bool { return len(listOf(t, url)) == 0 })
 	stop()
 }
 
-// TestOpenAlertIsTakenUpByTheNextLife: Alertmanager hears of the end of what a former life has said.
-func TestOpenAlertIsTakenUpByTheNextLife(t *testing.T) {
+// TestOpenAlertIsResolvedAfterARestart: a publisher sends Alertmanager the end of alerts that an earlier one opened.
+func TestOpenAlertIsResolvedAfterARestart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -355,10 +359,10 @@ func TestOpenAlertIsTakenUpByTheNextLife(t *testing.T) {
 	cfg.Alertmanager = []Alertmanager{{HTTP: HTTP{Name: "am", URL: url}}}
 	stop := run(t, cfg, c, nil)
 	publish(t, c, alertOf("r", "a", 1))
-	until(t, "the alert", func() bool { return len(listOf(t, url)) == 1 })
+	waitUntil(t, "the alert", func() bool { return len(listOf(t, url)) == 1 })
 	stop()
 	stop = run(t, cfg, c, nil)
-	until(t, "its end", func() bool { return len(listOf(t, url)) == 0 })
+	waitUntil(t, "its end", func() bool { return len(listOf(t, url)) == 0 })
 	stop()
 }
 
@@ -387,7 +391,7 @@ func TestConfigNamesEachMistake(t *testing.T) {
 	check("alerts.webhooks[0].url", with(func(h *HTTP) { h.URL = "ftp://x" }))
 	check("alerts.webhooks[0].token", with(func(h *HTTP) { h.Username, h.Token = "u", "t" }))
 	check("alerts.alertmanager[1].name", func(c *Config) { c.Alertmanager = []Alertmanager{{HTTP: h}, {HTTP: h}} })
-	if _, err := NewPublisher(Config{}, nil, nil, quiet, nil); err == nil {
+	if _, err := NewPublisher(Config{}, nil, nil, discardLog, nil); err == nil {
 		t.Error("an empty configuration was taken")
 	}
 }
