@@ -27,7 +27,7 @@ const (
 var Datasets = [...]DatasetInfo{
 	Dataset_DATASET_NONE: {ShedAt: ShedFirst},
 	Dataset_SESSION: {
-		Name: "session", Doc: "One TCP connection, UDP exchange or ICMP exchange, reported when it ends.",
+		Name: "session", Doc: "One TCP connection or UDP exchange, reported when it ends.",
 		HasBody: func(e *Event) bool { return e.Session != nil }, ShedAt: ShedSessions,
 	},
 	Dataset_DNS: {

@@ -1,28 +1,38 @@
 package pipeline
 
 import (
-	"encoding/base64"
 	"net/netip"
+	"strings"
 )
 
-// A Column is how ClickHouse keeps a field.
+// A Column describes how ClickHouse stores a field.
 type Column struct {
-	Name  string // a list's name has no dot unless the lists with the same prefix are parallel (docs/ARCHITECTURE.md)
+	Name  string // "": the name of the field. The name of a list has no dot unless the lists with its prefix are parallel.
 	Type  string // as ClickHouse spells it
-	Codec string // "" is the server's own
-	Alias string // where the stored form is not the field's text: the expression over the columns that gives it
+	Codec string // "": the server's default
+	Alias string // SQL expression for the text form, where the stored form is another
 }
 
-// A Field is one thing that an event can say. Fields is the only list of them: the rule compiler, the ClickHouse schema,
-// docs/FIELDS.md, the console and the classifiers read it, so a new field is one line in event.proto and one row here.
+// A Field is one property of an event. Fields is the only list of them. The rule compiler, the ClickHouse schema, JSON,
+// docs/FIELDS.md and the classifiers read it, so a new field is one line in event.proto and one row in Fields, beside the
+// parser that fills it.
 //
-// Exactly one getter is set, and reading a field does not allocate. What is absent reads as "", 0, false,
-// the zero Addr or no elements.
+// Exactly one getter is set, and reading a field does not allocate. An absent field reads as "", 0, false, the zero Addr or
+// no elements.
 type Field struct {
-	Name   string  // ECS where ECS has it, else <protocol>.<word of its specification>: "dns.question.name", "mysql.command"
-	Column Column  // ClickHouse name, type and codec
-	Doc    string  // one sentence with unit or form
-	Body   Dataset // the dataset whose body it lies in; DatasetNone: the common part
+	Name   string // as in ECS, else <protocol>.<word of its specification>: "dns.question.name", "mysql.command"
+	Path   string // where Set puts the value: names in event.proto below Event, see setPath; "": the same as Name
+	Column Column
+	Doc    string  // one sentence, with unit or form
+	Body   Dataset // the dataset to whose body the field belongs; DatasetNone: to every event
+
+	// Derived marks a field that is not observed: it is computed from others, or written by the engine or a detector.
+	// A rule's test case cannot set it.
+	Derived bool
+
+	// Selectivity says how well a comparison of this field with one value narrows down the rules that an event can match:
+	// 1 is worst (almost every event of a dataset has the same value). 0 stands for a field with many values, the best.
+	Selectivity int
 
 	Str    func(e *Event) string
 	Num    func(e *Event) int64
@@ -34,10 +44,10 @@ type Field struct {
 	Nums   func(e *Event, buf []int64) []int64   // appends to buf
 	Labels func(e *Event) []*Label
 
-	has func(e *Event) bool // nil: what Has says by the value
+	has func(e *Event) bool // for fields whose zero value means something; nil: see Has
 }
 
-// Has tells whether e says anything for f: its own test if it has one, else a value that is not the zero value.
+// Has reports whether the field is present in e: by its own test if it has one, else by a value other than the zero value.
 func (f *Field) Has(e *Event) bool {
 	switch {
 	case f.has != nil:
@@ -65,7 +75,7 @@ func (f *Field) Has(e *Event) bool {
 	}
 }
 
-// Lookup finds a field by its name; nil if there is none.
+// Lookup returns the field of that name, or nil.
 func Lookup(name string) *Field { return fieldsByName[name] }
 
 var fieldsByName = func() map[string]*Field {
@@ -76,59 +86,18 @@ var fieldsByName = func() map[string]*Field {
 	return m
 }()
 
-// Name is the word for t in network.transport.
-func (t Transport) Name() string {
-	switch t {
-	case Transport_TCP:
-		return "tcp"
-	case Transport_UDP:
-		return "udp"
-	}
-	return ""
-}
-
-// Name is the word for o in event.outcome; "" where there is nothing to say.
-func (o Outcome) Name() string {
-	switch o {
-	case Outcome_SUCCESS:
-		return "success"
-	case Outcome_FAILURE:
-		return "failure"
-	}
-	return ""
-}
-
-// Name is the word for s in rules, verdicts and alerts.
-func (s Severity) Name() string {
-	if s < 0 || int(s) >= len(severityNames) {
-		return ""
-	}
-	return severityNames[s]
-}
-
-var severityNames = [...]string{"", "info", "low", "medium", "high", "critical"}
-
-// SeverityByName is the reverse of Severity.Name; SEVERITY_NONE where there is none of that name.
-func SeverityByName(name string) Severity {
-	for s, n := range severityNames {
-		if n == name {
-			return Severity(s)
+// withDefaults fills in the names that a row of Fields leaves out.
+func withDefaults(fields []Field) []Field {
+	for i := range fields {
+		f := &fields[i]
+		if f.Path == "" && f.Name != "network.type" { // which has no place of its own
+			f.Path = f.Name
+		}
+		if f.Column.Name == "" {
+			f.Column.Name = f.Name
 		}
 	}
-	return Severity_SEVERITY_NONE
-}
-
-// CommunityIDText is the form in which people and other tools write a community id; "" of nothing.
-func CommunityIDText(raw []byte) string {
-	if len(raw) == 0 {
-		return ""
-	}
-	return "1:" + base64.StdEncoding.EncodeToString(raw)
-}
-
-func addr(b []byte) netip.Addr {
-	a, _ := netip.AddrFromSlice(b)
-	return a
+	return fields
 }
 
 // Short names for the column types that recur.
@@ -145,5 +114,60 @@ var (
 	instant = Column{Type: "DateTime64(9, 'UTC')", Codec: "Delta, ZSTD(1)"}
 )
 
-// named gives c its name in ClickHouse.
+// named returns c with a name of its own.
 func (c Column) named(name string) Column { c.Name = name; return c }
+
+// The getters of fields that are not one value of the event.
+
+func networkType(e *Event) string {
+	switch len(e.GetSource().GetIp()) {
+	case 4:
+		return "ipv4"
+	case 16:
+		return "ipv6"
+	}
+	return ""
+}
+
+func userName(e *Event) string {
+	if e.Mysql != nil {
+		return e.Mysql.UserName
+	}
+	return e.GetHttp().GetUserName()
+}
+
+// isDemo reports whether e belongs to the bundled demonstration: one of its containers does.
+func isDemo(e *Event) bool {
+	return e.GetContainer().GetDemo() || e.GetSource().GetContainer().GetDemo() || e.GetDestination().GetContainer().GetDemo()
+}
+
+// verdictTexts returns a getter of one text of every verdict. The lists of different texts are parallel.
+func verdictTexts(get func(*Verdict) string) func(*Event, []string) []string {
+	return func(e *Event, buf []string) []string {
+		for _, v := range e.Verdicts {
+			buf = append(buf, get(v))
+		}
+		return buf
+	}
+}
+
+func verdictScores(e *Event, buf []int64) []int64 {
+	for _, v := range e.Verdicts {
+		buf = append(buf, int64(v.Score))
+	}
+	return buf
+}
+
+func verdictTags(v *Verdict) string { return strings.Join(v.Tags, ",") }
+
+func addrFromBytes(b []byte) netip.Addr {
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
+
+func appendInts(buf []int64, numbers []uint32) []int64 {
+	for _, n := range numbers {
+		buf = append(buf, int64(n))
+	}
+	return buf
+}

@@ -1,11 +1,9 @@
 package pipeline
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode/utf8"
 )
 
@@ -69,7 +67,7 @@ func appendNode(dst []byte, n *jsonNode, e *Event) []byte {
 	return append(dst, '}')
 }
 
-// appendField appends nothing where e says nothing for f.
+// appendField appends the value of the field, and nothing where it is absent or belongs to the body of another dataset.
 func appendField(dst []byte, f *Field, e *Event) []byte {
 	if f.Body != Dataset_DATASET_NONE && f.Body != e.Dataset || !f.Has(e) {
 		return dst
@@ -77,20 +75,10 @@ func appendField(dst []byte, f *Field, e *Event) []byte {
 	switch {
 	case f.Str != nil:
 		return appendString(dst, f.Str(e))
-	case f.Num != nil:
-		return strconv.AppendInt(dst, f.Num(e), 10)
-	case f.Flag != nil:
-		return strconv.AppendBool(dst, f.Flag(e))
-	case f.Time != nil:
-		dst = append(dst, '"')
-		dst = time.Unix(0, f.Time(e)).UTC().AppendFormat(dst, time.RFC3339Nano)
-		return append(dst, '"')
-	case f.IP != nil:
-		dst = append(dst, '"')
-		dst = f.IP(e).AppendTo(dst)
-		return append(dst, '"')
-	case f.Raw != nil:
-		return appendString(dst, RawText(f.Raw(e)))
+	case f.Num != nil, f.Flag != nil:
+		return f.appendScalar(dst, e)
+	case f.Time != nil, f.IP != nil, f.Raw != nil:
+		return append(f.appendScalar(append(dst, '"'), e), '"')
 	case f.Strs != nil:
 		var few [16]string
 		return appendList(dst, f.Strs(e, few[:0]), appendString)
@@ -100,14 +88,6 @@ func appendField(dst []byte, f *Field, e *Event) []byte {
 	default:
 		return appendLabels(dst, f.Labels(e))
 	}
-}
-
-// RawText is how an identity is written: 16 bytes as a UUID, the 20 of a community id with their version.
-func RawText(b []byte) string {
-	if len(b) == 16 {
-		return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
-	}
-	return CommunityIDText(b)
 }
 
 func appendList[T any](dst []byte, list []T, one func([]byte, T) []byte) []byte {

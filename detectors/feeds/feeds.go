@@ -200,12 +200,8 @@ func (s *Set) addVerdict(e *pipeline.Event, i int32, field, value string) {
 	if ind.note != "" {
 		evidence += ": " + ind.note
 	}
-	owner := e.GetContainer().GetId()
-	if owner == "" {
-		owner = e.GetHost().GetId()
-	}
 	e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
 		Detector: "feeds", Rule: "feed-" + f.name, Version: f.version, Severity: f.severity, Score: uint32(ind.confidence),
-		Evidence: evidence, Title: "Contact with an indicator of feed " + f.name, Group: owner + " " + ind.text,
+		Evidence: evidence, Title: "Contact with an indicator of feed " + f.name, Group: e.Owner() + " " + ind.text,
 	})
 }

@@ -298,7 +298,7 @@ func TestEveryFieldCanBeSetInATest(t *testing.T) {
 			t.Errorf("%s: %v", f.Name, err)
 			continue
 		}
-		if got := fieldText(f, e); !f.Has(e) || got != strings.Trim(value, `"`) {
+		if got := f.Text(e); !f.Has(e) || got != strings.Trim(value, `"`) {
 			t.Errorf("%s: %q, want %q", f.Name, got, value)
 		}
 	}

@@ -33,15 +33,6 @@ const (
 	selective   = 100   // of an equality on a field with many values
 )
 
-// fieldSelectivity fields have so few values that a literal elsewhere is the better key.
-var fieldSelectivity = map[string]int{
-	"event.dataset": 1, "event.outcome": 2, "network.transport": 1, "network.type": 1, "http.request.method": 2, "http.version": 1,
-	"dns.type": 1, "dns.question.type": 3, "dns.question.class": 1, "dns.response_code": 2, "log.stream": 1, "log.level": 2,
-	"mysql.command": 2, "mysql.method": 2, "redis.reply_type": 2, "destination.port": 3, "http.response.status_code": 3,
-	"tls.version": 1, "tls.client.version": 1, "session.state": 2, "network.protocol": 2, "event.action": 3,
-	"container.name": 4, "container.id": 4, "container.image.name": 4, "host.name": 1, "host.id": 1, "orchestrator.cluster.name": 1,
-}
-
 // commonLiterals literals are in a good part of all statements, requests and log lines.
 var commonLiterals = map[string]bool{
 	"select": true, "from": true, "where": true, "insert": true, "insert into": true, "update": true, "delete": true, "values": true, "http": true,
@@ -199,8 +190,8 @@ func (t *slotTable) equalityKeys(s subject, texts []string, numbers []int64) ([]
 		}
 		out = append(out, prefilterKey{slot: s.slot, number: v})
 	}
-	if selectivity, ok := fieldSelectivity[t.list[s.slot].label]; ok {
-		return out, selectivity
+	if slot := &t.list[s.slot]; slot.how == raw && slot.field.Selectivity > 0 {
+		return out, slot.field.Selectivity
 	}
 	return out, selective
 }

@@ -2,9 +2,7 @@ package rules
 
 import (
 	"fmt"
-	"strconv"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -72,7 +70,7 @@ func (t template) render(e *pipeline.Event) string {
 		if p.field == nil {
 			b.WriteString(p.text)
 		} else {
-			writePrintable(&b, fieldText(p.field, e), maxValue)
+			writePrintable(&b, p.field.Text(e), maxValue)
 		}
 		if b.Len() > maxEvidence {
 			return strings.ToValidUTF8(b.String()[:maxEvidence], "") + "…"
@@ -102,68 +100,18 @@ func writePrintable(b *strings.Builder, s string, limit int) {
 	}
 }
 
-// fieldText is the text of a field. It may alias the event.
-func fieldText(f *pipeline.Field, e *pipeline.Event) string {
-	switch {
-	case f.Str != nil:
-		return f.Str(e)
-	case f.Num != nil:
-		return strconv.FormatInt(f.Num(e), 10)
-	case f.Flag != nil:
-		return strconv.FormatBool(f.Flag(e))
-	case f.Time != nil:
-		return time.Unix(0, f.Time(e)).UTC().Format(time.RFC3339Nano)
-	case f.IP != nil:
-		if a := f.IP(e); a.IsValid() {
-			return a.String()
-		}
-		return ""
-	case f.Raw != nil:
-		if f.Name == "network.community_id" {
-			return pipeline.CommunityIDText(f.Raw(e))
-		}
-		return fmt.Sprintf("%x", f.Raw(e))
-	case f.Strs != nil:
-		list := f.Strs(e, nil)
-		if len(list) > 20 {
-			list = append(list[:20:20], "…")
-		}
-		return strings.Join(list, ", ")
-	case f.Nums != nil:
-		var parts []string
-		for i, n := range f.Nums(e, nil) {
-			if i == 20 {
-				parts = append(parts, "…")
-				break
-			}
-			parts = append(parts, strconv.FormatInt(n, 10))
-		}
-		return strings.Join(parts, ", ")
-	case f.Labels != nil:
-		var parts []string
-		for _, l := range f.Labels(e) {
-			parts = append(parts, l.GetKey()+"="+l.GetValue())
-		}
-		return strings.Join(parts, ", ")
-	}
-	return ""
-}
-
 // groupOf is what a rule's alerts are folded by: its fields' values, or the container, or the host. Values that are too long keep
 // their difference as a hash.
 func groupOf(fields []*pipeline.Field, e *pipeline.Event) string {
 	if len(fields) == 0 {
-		if id := e.GetContainer().GetId(); id != "" {
-			return strings.Clone(id)
-		}
-		return strings.Clone(e.GetHost().GetId())
+		return strings.Clone(e.Owner())
 	}
 	var b strings.Builder
 	for i, f := range fields {
 		if i > 0 {
 			b.WriteByte('|')
 		}
-		b.WriteString(fieldText(f, e))
+		b.WriteString(f.Text(e))
 	}
 	g := strings.ToValidUTF8(b.String(), "�")
 	if len(g) <= maxGroup {

@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
-
 	"tidegate/pipeline"
 )
 
@@ -303,9 +301,7 @@ func (g *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, group *alertG
 	for _, tag := range v.Tags[:min(len(v.Tags), maxTags)] {
 		a.Tags = append(a.Tags, truncate(tag, maxTag))
 	}
-	if id, err := uuid.FromBytes(e.Id); err == nil {
-		a.EventID = id.String()
-	}
+	a.EventID = e.IDText()
 	if h := e.Host; h != nil {
 		a.Host, a.Cluster = truncate(h.Name, maxName), truncate(h.Cluster, maxName)
 	}
@@ -320,13 +316,8 @@ func (g *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, group *alertG
 // group it returns the beginning and a hash of all of it.
 func verdictGroup(e *pipeline.Event, v *pipeline.Verdict) string {
 	group := v.Group
-	if group == "" && e.Container != nil {
-		group = e.Container.Id
-	}
-	if group == "" && e.Host != nil {
-		if group = e.Host.Id; group == "" {
-			group = e.Host.Name
-		}
+	if group == "" {
+		group = e.Owner()
 	}
 	if len(group) > maxGroup {
 		sum := sha256.Sum256([]byte(group))

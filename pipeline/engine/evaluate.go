@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"time"
 
 	"tidegate/pipeline"
@@ -40,7 +39,7 @@ func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.
 			if !runDetector(d, events[i:i+1]) {
 				e.Verdicts = before
 				w.metrics.detectorPanics.Add(1)
-				w.warn(w.throttles.panic, "detector panicked", "event", fmt.Sprintf("%x", e.Id), "dataset", e.Dataset.Name())
+				w.warn(w.throttles.panic, "detector panicked", "event", e.IDText(), "dataset", e.Dataset.Name())
 			}
 		}
 	}

@@ -225,7 +225,7 @@ func value(f *pipeline.Field, e *pipeline.Event) string {
 	case f.IP != nil:
 		return f.IP(e).String()
 	case f.Raw != nil:
-		return fmt.Sprintf("%x", f.Raw(e))
+		return f.Text(e)
 	case f.Strs != nil:
 		return fmt.Sprintf("%q", f.Strs(e, nil))
 	case f.Nums != nil:

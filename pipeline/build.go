@@ -1,0 +1,106 @@
+package pipeline
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// A Builder makes an event of named values: the inverse of AppendJSON, one field at a time. The zero Builder is ready.
+type Builder struct {
+	event   Event
+	body    Dataset // of the first field that belongs to one
+	pending []pendingValue
+}
+
+// A pendingValue waits for the dataset to be known: the field can lie in more than one body.
+type pendingValue struct {
+	field *Field
+	value any
+}
+
+// ErrNoDataset is returned by Builder.Event when neither event.dataset is set nor a field that belongs to one dataset only.
+var ErrNoDataset = errors.New("say event.dataset: no field tells it")
+
+// Set writes v to f, as Field.Set does. The fields of one event belong to one dataset.
+func (b *Builder) Set(f *Field, v any) error {
+	if f.Body != Dataset_DATASET_NONE {
+		if b.body != Dataset_DATASET_NONE && b.body != f.Body {
+			return fmt.Errorf("is a field of %s, but the event has fields of %s", f.Body.Name(), b.body.Name())
+		}
+		b.body = f.Body
+	}
+	if f.hasSeveralPaths() {
+		b.pending = append(b.pending, pendingValue{f, v})
+		return nil
+	}
+	return f.Set(&b.event, v)
+}
+
+// Event returns the event. Where event.dataset was not set it follows from the fields.
+func (b *Builder) Event() (*Event, error) {
+	e := &b.event
+	switch {
+	case e.Dataset == Dataset_DATASET_NONE:
+		e.Dataset = b.body
+	case b.body != Dataset_DATASET_NONE && b.body != e.Dataset:
+		return e, fmt.Errorf("event.dataset is %s, but the event has fields of %s", e.Dataset.Name(), b.body.Name())
+	}
+	if e.Dataset == Dataset_DATASET_NONE {
+		return e, ErrNoDataset
+	}
+	var errs []error
+	for _, p := range b.pending {
+		if err := p.field.Set(e, p.value); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p.field.Name, err))
+		}
+	}
+	b.pending = nil
+	return e, errors.Join(errs...)
+}
+
+// FromMap returns the event that m describes: names of fields, dotted or nested, as AppendJSON writes them. Fields that are
+// computed from others (network.type) are ignored. The error names every field that is wrong.
+func FromMap(m map[string]any) (*Event, error) {
+	var b Builder
+	var errs []error
+	b.setTree(m, "", &errs)
+	e, err := b.Event()
+	if err = errors.Join(append(errs, err)...); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// FromJSON returns the event of one JSON object, as AppendJSON writes it.
+func FromJSON(object []byte) (*Event, error) {
+	d := json.NewDecoder(bytes.NewReader(object))
+	d.UseNumber()
+	var m map[string]any
+	if err := d.Decode(&m); err != nil {
+		return nil, fmt.Errorf("read event: %w", err)
+	}
+	return FromMap(m)
+}
+
+// setTree sets the fields below prefix. A mapping is either the value of a field (container.labels) or a longer prefix.
+func (b *Builder) setTree(m map[string]any, prefix string, errs *[]error) {
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		name := prefix + key
+		f := Lookup(name)
+		if nested, ok := m[key].(map[string]any); ok && f == nil {
+			b.setTree(nested, name+".", errs)
+			continue
+		}
+		if f == nil {
+			*errs = append(*errs, fmt.Errorf("%s: unknown field", name))
+			continue
+		}
+		if err := b.Set(f, m[key]); err != nil && !errors.Is(err, ErrComputed) {
+			*errs = append(*errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package pipeline
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A PositionColumn documents a column of stored events that is not a field.
+type PositionColumn struct{ Name, Type, Doc string }
+
+// FieldsMarkdown returns docs/FIELDS.md: the datasets, every field with its type, column and meaning, and the columns by which
+// a store records where a row was read from.
+func FieldsMarkdown(positions []PositionColumn) string {
+	var b strings.Builder
+	b.WriteString(`# Fields
+
+Generated from pipeline.Fields and pipeline.Datasets (` + "`make golden`" + `); a test fails when it is stale.
+
+A field is named as in ECS, or, where ECS has none, ` + "`<protocol>.<word of its specification>`" + `. The same name is used in rules, in
+` + "`tidegate replay -o jsonl`" + ` (nested) and in ClickHouse's table ` + "`events`" + `, where it needs no quotes: ` + "`SELECT source.ip, dns.question.name FROM tidegate.events`" + `
+(only ` + "`@timestamp`" + ` does). An absent field is "", 0, false or an empty list.
+
+ClickHouse reads dotted array columns with one prefix as lists of equal length, so a list that stands alone is stored under a name without
+dots. Its dotted name is an alias, which ` + "`SELECT *`" + ` leaves out.
+
+| dataset | one event is |
+|---|---|
+`)
+	for d := range Datasets[1:] {
+		info := &Datasets[d+1]
+		fmt.Fprintf(&b, "| `%s` | %s |\n", info.Name, info.Doc)
+	}
+	for d := range Datasets {
+		writeFields(&b, Dataset(d))
+	}
+	b.WriteString("\n## Where a row was read from\n\nThese columns are not fields of the event: rules cannot read them.\n\n" +
+		"| column | type | meaning |\n|---|---|---|\n")
+	for _, c := range positions {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", c.Name, c.Type, c.Doc)
+	}
+	return b.String()
+}
+
+// writeFields writes the section of the fields in the body of a dataset, or in the common part, if there are any.
+func writeFields(b *strings.Builder, body Dataset) {
+	title := "Of every event"
+	if body != Dataset_DATASET_NONE {
+		title = "Of `" + body.Name() + "`"
+	}
+	titleWritten := false
+	for i := range Fields {
+		f := &Fields[i]
+		if f.Body != body {
+			continue
+		}
+		if !titleWritten {
+			fmt.Fprintf(b, "\n## %s\n\n| field | in rules | ClickHouse type | stored as | meaning |\n|---|---|---|---|---|\n", title)
+			titleWritten = true
+		}
+		stored := ""
+		if f.Column.Name != f.Name {
+			stored = "`" + f.Column.Name + "`"
+		}
+		doc := strings.ReplaceAll(f.Doc, "|", `\|`)
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s |\n", f.Name, f.ruleType(), f.Column.Type, stored, doc)
+	}
+}
+
+// ruleType returns the type that the field has in rules.
+func (f *Field) ruleType() string {
+	switch {
+	case f.Str != nil:
+		return "text"
+	case f.Num != nil:
+		return "number"
+	case f.Flag != nil:
+		return "flag"
+	case f.Time != nil:
+		return "time"
+	case f.IP != nil:
+		return "address"
+	case f.Raw != nil:
+		return "bytes"
+	case f.Strs != nil:
+		return "list of texts"
+	case f.Nums != nil:
+		return "list of numbers"
+	}
+	return "labels"
+}

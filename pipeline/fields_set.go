@@ -1,0 +1,350 @@
+package pipeline
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// A TypeError is returned by Field.Set for a value of the wrong kind.
+type TypeError struct{ Want, Got string }
+
+// Error implements error.
+func (e *TypeError) Error() string { return "expected " + e.Want + ", got " + e.Got }
+
+// ErrComputed is returned by Field.Set for a field that has no place of its own in an event.
+var ErrComputed = errors.New("is computed from other fields and cannot be set")
+
+// Set writes v to the field in e, adding the messages on the way. It accepts what decoders of YAML and JSON return, and the
+// forms that AppendJSON writes:
+//
+//	text          string; of an enumeration (event.dataset, event.outcome, …) one of its names
+//	number        any integer type; a float64 or json.Number without a fraction
+//	flag          bool
+//	time          string in RFC 3339, or time.Time
+//	address       string
+//	identity      string: a UUID, "1:" and base64
+//	list          a slice of these, or one of them
+//	labels        map[string]string, map[string]any or []*Label
+//
+// A field that can lie in several bodies (user.name) is written to that of e's dataset, so event.dataset is set first.
+// Set is for tests, fixtures and replays: it goes by reflection over event.proto and is slow.
+func (f *Field) Set(e *Event, v any) error {
+	if f.Path == "" {
+		return ErrComputed
+	}
+	names := strings.Split(f.pathIn(e), ".")
+	return f.setPath(e.ProtoReflect(), names, v)
+}
+
+// pathIn returns the path of the field in e. Where the row has several, separated by spaces, it is the one in the body of
+// e's dataset, or else the first.
+func (f *Field) pathIn(e *Event) string {
+	paths := strings.Fields(f.Path)
+	for _, path := range paths[1:] {
+		body, _, _ := strings.Cut(path, ".")
+		if body == e.Dataset.Name() {
+			return path
+		}
+	}
+	return paths[0]
+}
+
+// setPath writes v below m. Every name but the last is a message, which is added where it is missing, or a list of messages
+// (verdicts): then v is a list too, and its elements are written to the messages in order.
+func (f *Field) setPath(m protoreflect.Message, names []string, v any) error {
+	for ; len(names) > 1; names = names[1:] {
+		fd := fieldByName(m, names[0])
+		if fd.IsList() {
+			return f.setColumn(m.Mutable(fd).List(), names[1:], v)
+		}
+		m = m.Mutable(fd).Message()
+	}
+	fd := fieldByName(m, names[0])
+
+	switch {
+	case f.Labels != nil:
+		return setLabels(m.Mutable(fd).List(), v)
+	case fd.IsList():
+		list := m.Mutable(fd).List()
+		list.Truncate(0)
+		for _, item := range listOf(v) {
+			value, err := f.scalar(fd, item)
+			if err != nil {
+				return err
+			}
+			list.Append(value)
+		}
+		return nil
+	}
+	value, err := f.scalar(fd, v)
+	if err == nil {
+		m.Set(fd, value)
+	}
+	return err
+}
+
+// setColumn writes the elements of v to the messages of list, one each. Messages that are missing are added.
+func (f *Field) setColumn(list protoreflect.List, names []string, v any) error {
+	for i, item := range listOf(v) {
+		if i == list.Len() {
+			list.AppendMutable()
+		}
+		// The tags of a verdict are a list within the message, and one text in the field.
+		m := list.Get(i).Message()
+		if fd := fieldByName(m, names[0]); fd.IsList() {
+			text, ok := item.(string)
+			if !ok {
+				return &TypeError{"text", kindOf(item)}
+			}
+			item = []string(nil)
+			if text != "" {
+				item = strings.Split(text, ",")
+			}
+		}
+		if err := f.setPath(m, names, item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fieldByName panics on a name that is not in event.proto: a mistake in Fields, which TestEveryFieldCanBeSet finds.
+func fieldByName(m protoreflect.Message, name string) protoreflect.FieldDescriptor {
+	fd := m.Descriptor().Fields().ByName(protoreflect.Name(name))
+	if fd == nil {
+		panic("pipeline.Fields: " + string(m.Descriptor().Name()) + " has no field " + name)
+	}
+	return fd
+}
+
+func setLabels(list protoreflect.List, v any) error {
+	var labels []*Label
+	switch v := v.(type) {
+	case []*Label:
+		labels = v
+	case map[string]string:
+		for key, value := range v {
+			labels = append(labels, &Label{Key: key, Value: value})
+		}
+	case map[string]any:
+		for key, value := range v {
+			text, ok := value.(string)
+			if !ok {
+				return fmt.Errorf("label %q: %w", key, &TypeError{"text", kindOf(value)})
+			}
+			labels = append(labels, &Label{Key: key, Value: text})
+		}
+	default:
+		return &TypeError{"a mapping of labels", kindOf(v)}
+	}
+	if _, ordered := v.([]*Label); !ordered {
+		slices.SortFunc(labels, func(a, b *Label) int { return strings.Compare(a.Key, b.Key) })
+	}
+	list.Truncate(0)
+	for _, l := range labels {
+		list.Append(protoreflect.ValueOfMessage(l.ProtoReflect()))
+	}
+	return nil
+}
+
+// listOf returns the elements of v; a value that is no list is its only element.
+func listOf(v any) []any {
+	switch v := v.(type) {
+	case []any:
+		return v
+	case []string:
+		return toAny(v)
+	case []int64:
+		return toAny(v)
+	}
+	return []any{v}
+}
+
+func toAny[T any](list []T) []any {
+	out := make([]any, len(list))
+	for i, v := range list {
+		out[i] = v
+	}
+	return out
+}
+
+// scalar converts v to the type of fd.
+func (f *Field) scalar(fd protoreflect.FieldDescriptor, v any) (protoreflect.Value, error) {
+	switch {
+	case f.Time != nil:
+		ns, err := parseTime(v)
+		return protoreflect.ValueOfInt64(ns), err
+	case f.IP != nil, f.Raw != nil:
+		b, err := f.parseBytes(v)
+		return protoreflect.ValueOfBytes(b), err
+	}
+	switch fd.Kind() {
+	case protoreflect.StringKind:
+		s, ok := v.(string)
+		if !ok {
+			return protoreflect.Value{}, &TypeError{"text", kindOf(v)}
+		}
+		return protoreflect.ValueOfString(s), nil
+	case protoreflect.BoolKind:
+		b, ok := v.(bool)
+		if !ok {
+			return protoreflect.Value{}, &TypeError{"true or false", kindOf(v)}
+		}
+		return protoreflect.ValueOfBool(b), nil
+	case protoreflect.EnumKind:
+		return enumValue(fd.Enum(), v)
+	}
+	n, err := wholeNumber(v)
+	if err != nil {
+		return protoreflect.Value{}, err
+	}
+	return integerValue(fd.Kind(), n)
+}
+
+func parseTime(v any) (int64, error) {
+	if t, ok := v.(time.Time); ok {
+		return t.UnixNano(), nil
+	}
+	s, ok := v.(string)
+	if !ok {
+		return 0, &TypeError{"a time as 2006-01-02T15:04:05Z", kindOf(v)}
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return 0, fmt.Errorf("not a time as 2006-01-02T15:04:05Z: %q", s)
+	}
+	return t.UnixNano(), nil
+}
+
+// parseBytes reads the text form of an address, a UUID or a community ID.
+func (f *Field) parseBytes(v any) ([]byte, error) {
+	s, ok := v.(string)
+	switch {
+	case !ok && f.IP != nil:
+		return nil, &TypeError{"an address", kindOf(v)}
+	case !ok:
+		return nil, &TypeError{"text", kindOf(v)}
+	case f.IP != nil:
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, fmt.Errorf("not an address: %q", s)
+		}
+		return a.Unmap().AsSlice(), nil
+	}
+	if rest, ok := strings.CutPrefix(s, "1:"); ok {
+		b, err := base64.StdEncoding.DecodeString(rest)
+		if err != nil || len(b) != 20 {
+			return nil, fmt.Errorf("not a community ID: %q", s)
+		}
+		return b, nil
+	}
+	id, err := uuid.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("not a UUID: %q", s)
+	}
+	return id[:], nil
+}
+
+// enumValue finds the value whose name is the text in upper case, as every enumeration of event.proto has it. The text of
+// zero, which stands for absent, is "".
+func enumValue(enum protoreflect.EnumDescriptor, v any) (protoreflect.Value, error) {
+	s, ok := v.(string)
+	if !ok {
+		return protoreflect.Value{}, &TypeError{"text", kindOf(v)}
+	}
+	if s == "" {
+		return protoreflect.ValueOfEnum(0), nil
+	}
+	values := enum.Values()
+	var names []string
+	for i := range values.Len() {
+		if values.Get(i).Number() == 0 {
+			continue
+		}
+		name := strings.ToLower(string(values.Get(i).Name()))
+		if name == s {
+			return protoreflect.ValueOfEnum(values.Get(i).Number()), nil
+		}
+		names = append(names, name)
+	}
+	if len(names) > 3 {
+		return protoreflect.Value{}, fmt.Errorf("no %s is called %q", strings.ToLower(string(enum.Name())), s)
+	}
+	return protoreflect.Value{}, fmt.Errorf("expected %s, got %q", strings.Join(names, " or "), s)
+}
+
+func wholeNumber(v any) (int64, error) {
+	const want = "a whole number"
+	switch n := v.(type) {
+	case int:
+		return int64(n), nil
+	case int64:
+		return n, nil
+	case uint64:
+		if n <= math.MaxInt64 {
+			return int64(n), nil
+		}
+		return 0, fmt.Errorf("%d is out of range", n)
+	case float64:
+		if n == math.Trunc(n) && math.Abs(n) < 1<<53 {
+			return int64(n), nil
+		}
+	case json.Number:
+		if i, err := n.Int64(); err == nil {
+			return i, nil
+		}
+	}
+	return 0, &TypeError{want, kindOf(v)}
+}
+
+func integerValue(k protoreflect.Kind, n int64) (protoreflect.Value, error) {
+	switch k {
+	case protoreflect.Uint32Kind:
+		if n >= 0 && n <= math.MaxUint32 {
+			return protoreflect.ValueOfUint32(uint32(n)), nil
+		}
+	case protoreflect.Uint64Kind:
+		if n >= 0 {
+			return protoreflect.ValueOfUint64(uint64(n)), nil
+		}
+	case protoreflect.Int32Kind:
+		if n >= math.MinInt32 && n <= math.MaxInt32 {
+			return protoreflect.ValueOfInt32(int32(n)), nil
+		}
+	case protoreflect.Sfixed64Kind:
+		return protoreflect.ValueOfInt64(n), nil
+	}
+	return protoreflect.Value{}, fmt.Errorf("%d is out of range", n)
+}
+
+// kindOf names the kind of a decoded value for an error.
+func kindOf(v any) string {
+	switch v.(type) {
+	case nil:
+		return "nothing"
+	case string:
+		return "text"
+	case bool:
+		return "true or false"
+	case int, int64, uint64, float64, json.Number:
+		return "a number"
+	case []any, []string, []int64:
+		return "a list"
+	case map[string]any, map[string]string, []*Label:
+		return "a mapping"
+	}
+	return fmt.Sprintf("%T", v)
+}
+
+// hasSeveralPaths reports whether the field lies in another place for another dataset.
+func (f *Field) hasSeveralPaths() bool { return strings.Contains(f.Path, " ") }

@@ -1,0 +1,84 @@
+package pipeline
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// maxListText is the number of elements of a list in the text of a field.
+const maxListText = 20
+
+// AppendText appends the value of the field in e as text for people: in the evidence of an alert, in test output. Scalars
+// have the same form as in JSON, but without quotes. A list is joined by ", " and cut after 20 elements; labels read
+// "key=value, …". An absent field is "", 0 or false.
+func (f *Field) AppendText(dst []byte, e *Event) []byte {
+	switch {
+	case f.Strs != nil:
+		var few [16]string
+		return appendTexts(dst, f.Strs(e, few[:0]), func(dst []byte, s string) []byte { return append(dst, s...) })
+	case f.Nums != nil:
+		var few [16]int64
+		return appendTexts(dst, f.Nums(e, few[:0]), func(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) })
+	case f.Labels != nil:
+		for i, l := range f.Labels(e) {
+			if i > 0 {
+				dst = append(dst, ", "...)
+			}
+			dst = append(append(append(dst, l.GetKey()...), '='), l.GetValue()...)
+		}
+		return dst
+	}
+	return f.appendScalar(dst, e)
+}
+
+// Text returns the same as AppendText. The text of a string field aliases the event.
+func (f *Field) Text(e *Event) string {
+	if f.Str != nil {
+		return f.Str(e)
+	}
+	return string(f.AppendText(nil, e))
+}
+
+// appendScalar appends the value of a field that is neither a list nor labels. The text is plain except where Str is set:
+// only strings have characters that JSON must escape.
+func (f *Field) appendScalar(dst []byte, e *Event) []byte {
+	switch {
+	case f.Str != nil:
+		return append(dst, f.Str(e)...)
+	case f.Num != nil:
+		return strconv.AppendInt(dst, f.Num(e), 10)
+	case f.Flag != nil:
+		return strconv.AppendBool(dst, f.Flag(e))
+	case f.Time != nil:
+		return time.Unix(0, f.Time(e)).UTC().AppendFormat(dst, time.RFC3339Nano)
+	case f.IP != nil:
+		if a := f.IP(e); a.IsValid() {
+			return a.AppendTo(dst)
+		}
+		return dst
+	}
+	return append(dst, rawText(f.Raw(e))...)
+}
+
+func appendTexts[T any](dst []byte, list []T, appendOne func([]byte, T) []byte) []byte {
+	for i, v := range list {
+		if i > 0 {
+			dst = append(dst, ", "...)
+		}
+		if i == maxListText {
+			return append(dst, "…"...)
+		}
+		dst = appendOne(dst, v)
+	}
+	return dst
+}
+
+// rawText returns the text form of an identity: a UUID for the 16 bytes of event.id, "1:" and base64 for a community ID.
+func rawText(b []byte) string {
+	if id, err := uuid.FromBytes(b); err == nil {
+		return id.String()
+	}
+	return CommunityIDText(b)
+}
