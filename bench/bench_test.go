@@ -12,7 +12,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// TestMain lets the test binary be the broker that startBroker starts.
+// TestMain runs the broker command when startBroker has started the test binary.
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" && len(os.Args) > 1 && os.Args[1] == brokerCommand {
 		if err := serveBroker(context.Background(), os.Args[2:]); err != nil {
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A datasetSink counts events by dataset; of MySQL those that are queries.
+// A datasetSink counts events by dataset. Of MySQL it counts queries only.
 type datasetSink struct {
 	n       map[string]int
 	partial int
@@ -56,7 +56,8 @@ func countEvents(t *testing.T, cfg traffic.Config) (traffic.Truth, *datasetSink)
 	return truth, c
 }
 
-// TestEveryEventOfTheTruthIsThere, whatever order the packets come in and how often.
+// TestEveryEventOfTheTruthIsThere holds that all events are found, in whatever order and however often
+// packets arrive.
 func TestEveryEventOfTheTruthIsThere(t *testing.T) {
 	check := func(cfg traffic.Config) {
 		t.Helper()
@@ -77,8 +78,8 @@ func TestEveryEventOfTheTruthIsThere(t *testing.T) {
 	check(traffic.Config{Seed: 4, Reorder: 0.05, Duplicate: 0.05})
 }
 
-// TestALossCostsOnlyWhatItTouches: a segment that nobody saw takes few events along, and what is left says
-// that it is partial.
+// TestALossCostsOnlyWhatItTouches holds that a lost segment costs few events and that the affected events are
+// marked partial.
 func TestALossCostsOnlyWhatItTouches(t *testing.T) {
 	truth, c := countEvents(t, traffic.Config{Bytes: 6 << 20, Seed: 5, Lose: 0.002})
 	if truth.Lost < 10 || c.partial == 0 {
@@ -93,8 +94,8 @@ func TestALossCostsOnlyWhatItTouches(t *testing.T) {
 	}
 }
 
-// TestMadeRulesSayTheSameInBothLanguages: what the index and the loop are measured on is the same work, with
-// no hit on either side.
+// TestMadeRulesSayTheSameInBothLanguages holds that index and loop are measured on the same work, without a
+// match on either side.
 func TestMadeRulesSayTheSameInBothLanguages(t *testing.T) {
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"peers", "-runs", "1", "-only", "Rules/rules=10/"}, &out); err != nil {
@@ -105,7 +106,8 @@ func TestMadeRulesSayTheSameInBothLanguages(t *testing.T) {
 	}
 }
 
-// TestBenchesRun: each command, small, prints a line for each of its cases; the real broker is in it.
+// TestBenchesRun runs each command on little input and expects a line for each case. The real broker takes
+// part.
 func TestBenchesRun(t *testing.T) {
 	check := func(want string, args ...string) {
 		t.Helper()
@@ -128,7 +130,8 @@ func TestBenchesRun(t *testing.T) {
 	check("peak-MB", "whole", "-runs", "1", "-name", "true", "true")
 }
 
-// TestCompareSetsTheBestOfBothAgainstEachOther: of times the least, of rates the most.
+// TestCompareSetsTheBestOfBothAgainstEachOther holds that the best is the least of times and the most of
+// rates.
 func TestCompareSetsTheBestOfBothAgainstEachOther(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {

@@ -18,11 +18,12 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// brokerCommand is this program as the broker of another one of it: the broker's CPU time must not count as
-// ours.
+// brokerCommand is the hidden command that runs the embedded broker in a process of its own. Its CPU time is
+// then not counted as ours.
 const brokerCommand = "broker"
 
-// serveBroker is a broker on the folder that is given, until its standard input ends. It prints its address.
+// serveBroker runs a broker on the folder args[0] until its standard input ends. It prints the address of the
+// broker.
 func serveBroker(ctx context.Context, args []string) error {
 	cfg := embedded.DefaultBroker()
 	cfg.Dir, cfg.Addr, cfg.MaxBytes = args[0], "127.0.0.1:0", 8<<30
@@ -35,7 +36,7 @@ func serveBroker(ctx context.Context, args []string) error {
 	return b.Close()
 }
 
-// A broker is that process, seen from this one.
+// A broker is a child process that runs serveBroker.
 type broker struct {
 	cmd   *exec.Cmd
 	input io.Closer
@@ -43,7 +44,7 @@ type broker struct {
 	dir   string
 }
 
-// startBroker starts one on a folder of its own.
+// startBroker starts a broker on a temporary folder.
 func startBroker() (*broker, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -75,7 +76,8 @@ func startBroker() (*broker, error) {
 	return b, nil
 }
 
-// childEnv tells the test binary that it is to be the program.
+// childEnv is set in the environment of a child process that must act as the bench program and not as the
+// test binary.
 const childEnv = "TIDEGATE_BENCH_CHILD"
 
 func (b *broker) close() error {
@@ -83,7 +85,7 @@ func (b *broker) close() error {
 	return errors.Join(b.cmd.Wait(), os.RemoveAll(b.dir))
 }
 
-// client is one with the topics there, of two partitions as two cores want them.
+// client returns a client after the topics exist, with one partition per core of the reference machine.
 func (b *broker) client(ctx context.Context) (*kafka.Client, error) {
 	c, err := kafka.New(b.config())
 	if err != nil {

@@ -24,17 +24,17 @@ import (
 	"tidegate/protocols/all"
 )
 
-// A sink is where the events of a stage end.
+// A sink receives the events of a stage. It owns them.
 type sink interface {
 	add(e *pipeline.Event)
 	finish() error // waits until all is where it belongs
 	close() error  // lets go of what it took to measure that
 }
 
-// The stages, each with all that the one before it does.
+// captureStages are the stages of a packet. Each includes the one before.
 var captureStages = []string{"read", "sessions", "protocols", "encode", "kafka"}
 
-// capture measures the way of a packet. The file is in the page cache: it was written, or is read once,
+// capture measures the path of a packet. The capture file is in the page cache: it was written or read
 // before.
 func (o *options) capture(ctx context.Context) error {
 	path, remove, err := o.captureFile()
@@ -55,7 +55,7 @@ func (o *options) capture(ctx context.Context) error {
 	return nil
 }
 
-// captureFile is -file, or one that is made for the occasion.
+// captureFile returns the file of -file, or a generated file that remove deletes.
 func (o *options) captureFile() (path string, remove func(), err error) {
 	if o.file != "" {
 		return o.file, func() {}, nil
@@ -87,7 +87,8 @@ func (o *options) captureStage(ctx context.Context, path, stage string) error {
 	return err
 }
 
-// readPackets brings a capture file as far as stage says.
+// readPackets runs the packets of a capture file through the parts that stage names. It returns the number of
+// packets.
 func readPackets(path, stage string, s sink) (n int, err error) {
 	f, err := capture.OpenFile(path)
 	if err != nil {
@@ -121,7 +122,7 @@ func readPackets(path, stage string, s sink) (n int, err error) {
 	return n, nil
 }
 
-// containers are those of the servers of the traffic, 172.17.0.x.
+// containers are the servers of the generated traffic, 172.17.0.x.
 var containers = func() (list []*pipeline.Container) {
 	for i := range 256 {
 		list = append(list, &pipeline.Container{
@@ -143,7 +144,7 @@ func (trafficContainers) Resolve(a netip.Addr, _ int64) (c *pipeline.Container, 
 	return nil, true
 }
 
-// newSink makes the end of a stage; more says, when it is closed, what else is worth telling.
+// newSink returns the sink of a stage. more returns further figures after the sink is closed.
 func newSink(ctx context.Context, stage string) (s sink, more func(n int) []figure, err error) {
 	switch stage {
 	case "encode":
@@ -159,14 +160,14 @@ func newSink(ctx context.Context, stage string) (s sink, more func(n int) []figu
 	return c, func(n int) []figure { return []figure{{float64(c.events) / float64(n), "events/op"}} }, nil
 }
 
-// A countingSink gives events back.
+// A countingSink counts events and releases them.
 type countingSink struct{ events int }
 
 func (c *countingSink) add(e *pipeline.Event) { c.events++; pipeline.ReleaseEvent(e) }
 func (c *countingSink) finish() error         { return nil }
 func (c *countingSink) close() error          { return nil }
 
-// An encodingSink encodes events into a buffer as large as a batch.
+// An encodingSink encodes events into a buffer of the size of a batch.
 type encodingSink struct {
 	buf           [512 << 10]byte
 	at            int
@@ -196,7 +197,7 @@ func (c *encodingSink) add(e *pipeline.Event) {
 func (c *encodingSink) finish() error { return nil }
 func (c *encodingSink) close() error  { return nil }
 
-// A shippingSink is the real shipper in front of a broker in another process.
+// A shippingSink ships events with the production shipper to a broker in another process.
 type shippingSink struct {
 	broker   *broker
 	shipper  *ship.Shipper
@@ -230,7 +231,7 @@ func newShipping(ctx context.Context) (*shippingSink, error) {
 	return &shippingSink{broker: b, shipper: s, file: s.File("bench"), packets: s.Packets("bench")}, nil
 }
 
-// maxBuffered is how many packet events may wait for the broker: fewer than would be shed.
+// maxBuffered is how many packet events may wait for the broker. The shipper sheds above that.
 const maxBuffered = 20_000
 
 // add ships an event. Packets from a capture file come faster than a broker stores them, so add waits where a live
@@ -250,7 +251,7 @@ func (k *shippingSink) add(e *pipeline.Event) {
 	k.packets.TryShip(e)
 }
 
-// finish waits until Kafka has everything, and says so if it has not.
+// finish waits until Kafka has acknowledged all events, and returns an error if it has not.
 func (k *shippingSink) finish() error {
 	k.file.Close(false)
 	k.packets.Close()

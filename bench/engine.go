@@ -19,7 +19,7 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// An engineCase is what judges and what stores.
+// An engineCase is a set of detectors and a store.
 type engineCase struct {
 	rules int // made ones beside those that are shipped, with feed and classifier; -1: nobody judges
 	store string
@@ -32,13 +32,13 @@ func (c engineCase) name() string {
 	return fmt.Sprintf("Engine/store=%s/rules=shipped+%d", c.store, c.rules)
 }
 
-// The cases. The store "none" forms no columns, "columns" throws them away, "libchdb" is ClickHouse in a
-// process of its own.
+// engineCases are the cases. The store "none" builds no columns, "columns" builds and discards them,
+// "libchdb" is ClickHouse in a process of its own.
 var engineCases = []engineCase{
 	{-1, "none"}, {-1, "columns"}, {10, "columns"}, {100, "columns"}, {1000, "columns"}, {10000, "columns"}, {10, "libchdb"}, {1000, "libchdb"},
 }
 
-// engine measures Kafka to store, two partitions, a worker each.
+// engine measures the path from Kafka to the store with two partitions and a worker for each.
 func (o *options) engine(ctx context.Context) error {
 	b, err := startBroker()
 	if err != nil {
@@ -67,7 +67,7 @@ func (o *options) engine(ctx context.Context) error {
 	return nil
 }
 
-// produceEvents puts the events into Kafka.
+// produceEvents writes n events to the events topic.
 func produceEvents(ctx context.Context, client *kafka.Client, n int) error {
 	values, err := encodeBatches(mixedEvents(n), 1000)
 	if err != nil {
@@ -108,8 +108,7 @@ func (o *options) engineCase(ctx context.Context, client *kafka.Client, stores *
 	return nil
 }
 
-// runEngine lets an engine of a group of its own carry all n events, and gives what it took until the last
-// row was stored.
+// runEngine runs an engine in a consumer group of its own until n rows are stored. It returns the cost.
 func (o *options) runEngine(ctx context.Context, client *kafka.Client, store engine.Store, by *pipeline.Bundle, group string, n int) (u usage, l engine.Ledger, err error) {
 	cfg := engine.Default()
 	cfg.Group = group
@@ -138,7 +137,7 @@ func (o *options) runEngine(ctx context.Context, client *kafka.Client, store eng
 	return u, e.Ledger(), <-done
 }
 
-// engineStores opens what engines store into; ClickHouse is started when it is first asked for.
+// engineStores opens the stores of engines. ClickHouse starts when it is first needed.
 type engineStores struct {
 	dir    string
 	server *embedded.StoreServer
@@ -187,7 +186,7 @@ func (s *engineStores) close() {
 	}
 }
 
-// columnStore forms real columns and drops them.
+// columnStore builds the columns of ClickHouse and discards them.
 type columnStore struct{ engine.DiscardStore }
 
 // NewInserter implements engine.Store.

@@ -10,8 +10,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// mixedEvents are n of an ordinary day, as a collector ships them: 35 % HTTP, 15 % DNS, 15 % sessions, 15 %
-// log lines, 10 % MySQL, 10 % Redis. Containers and host are the batch's.
+// mixedEvents returns n events as a collector ships them: 35 % HTTP, 15 % DNS, 15 % sessions, 15 % log lines,
+// 10 % MySQL, 10 % Redis. Containers and host belong to the batch.
 func mixedEvents(n int) []*pipeline.Event {
 	r := rand.New(rand.NewPCG(5, 5))
 	now := time.Now().UnixNano()
@@ -78,16 +78,16 @@ func fillBody(e *pipeline.Event, r *rand.Rand) {
 	}
 }
 
-// encodeBatches encodes events as the batches of one collector's life, so many in each, in turn for each
-// partition.
-func encodeBatches(events []*pipeline.Event, each int) (values [partitions][][]byte, err error) {
+// encodeBatches encodes events as batches of one producer epoch, perBatch events in each. The batches go to
+// the partitions in turn.
+func encodeBatches(events []*pipeline.Event, perBatch int) (values [partitions][][]byte, err error) {
 	var sequence [partitions]uint64
-	for i := 0; i < len(events); i += each {
-		p := i / each % partitions
+	for i := 0; i < len(events); i += perBatch {
+		p := i / perBatch % partitions
 		sequence[p]++
 		b := &pipeline.Batch{
 			Schema: pipeline.Schema, Collector: make([]byte, 16), Epoch: 1, Partition: uint32(p), Sequence: sequence[p], Shipped: time.Now().UnixNano(),
-			Host: &pipeline.Host{Name: "bench", Id: "00112233445566778899aabbccddeeff"}, Containers: containers[:20], Events: events[i:min(i+each, len(events))],
+			Host: &pipeline.Host{Name: "bench", Id: "00112233445566778899aabbccddeeff"}, Containers: containers[:20], Events: events[i:min(i+perBatch, len(events))],
 		}
 		v, err := b.MarshalVT()
 		if err != nil {

@@ -14,11 +14,11 @@ import (
 	"tidegate/pipeline"
 )
 
-// The stages of a line: events are made and let go, encoded, or shipped under their marks, journal and zstd
-// included.
+// logStages are the stages of a log line: events are built and released, encoded, or shipped with journal and
+// zstd.
 var logStages = []string{"lines", "encode", "kafka"}
 
-// logs measures the way of a container's line, from one file to one partition.
+// logs measures the path of a log line from one file to one partition.
 func (o *options) logs(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "tidegate-bench-")
 	if err != nil {
@@ -73,7 +73,8 @@ func (o *options) logStage(ctx context.Context, path, stage string, n, size int)
 	return err
 }
 
-// writeLog writes n records of Docker's json-file driver: access lines, logfmt, a Java service, JSON in JSON.
+// writeLog writes n records of the json-file driver of Docker: access logs, logfmt, a Java service, JSON in
+// JSON.
 func writeLog(path string, n int) (size int, err error) {
 	f, err := os.Create(filepath.Clean(path))
 	if err != nil {

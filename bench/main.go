@@ -1,17 +1,17 @@
-// Package main measures tidegate: run.sh builds it and calls its commands, each of which takes the real
-// parts, gives them work that it made up itself, and prints what they took as lines that benchstat reads.
+// Package main measures tidegate. run.sh builds it and calls its commands. Each command feeds generated input
+// to the production code and prints the cost as lines in the format of go test -bench, which benchstat reads.
 //
 //	traffic   writes a capture and its truth (package traffic)
-//	capture   packets → sessions → protocols → batches → Kafka, each stage on top of the one before
-//	logs      a container's log file → lines → batches → Kafka
-//	engine    Kafka → decode → detectors → columns → store: no detectors, 10 to 10,000 rules; into nothing, and into libchdb
-//	peers     the same work by others: expr in a loop, gopacket's reassembly
-//	whole     a command as a whole process: its CPU time and its peak of memory (tidegate replay, tshark)
+//	capture   packets → sessions → protocols → batches → Kafka; each stage includes the one before
+//	logs      log file of a container → lines → batches → Kafka
+//	engine    Kafka → decode → detectors → columns → store: no detectors, 10 to 10,000 rules; discarded, or into libchdb
+//	peers     the same work by other code: expr in a loop, gopacket's reassembly
+//	whole     a command as a process: its CPU time and its peak memory (tidegate replay, tshark)
 //	compare   two files of such lines, side by side
 //
-// The machine may be busy with other things, so the figure that counts is CPU time; every command repeats and
-// prints each run. Broker and ClickHouse are processes of their own, whose CPU is told apart. RESULTS.md
-// holds what came out, and what follows.
+// The machine may be busy with other work, so CPU time is the figure that counts. Every command repeats its
+// measurement and prints each run. Broker and ClickHouse run as processes of their own; their CPU time is
+// reported separately. RESULTS.md holds the figures and the conclusions.
 package main
 
 import (
@@ -32,7 +32,7 @@ import (
 	"tidegate/bench/traffic"
 )
 
-// options are the flags of all commands.
+// options holds the flags of all commands.
 type options struct {
 	runs       int
 	amount     int
@@ -107,11 +107,11 @@ func (o *options) runCommand(ctx context.Context, name string, args []string) er
 	return fmt.Errorf("no command is called %s", name)
 }
 
-// selected tells whether a case is to be measured.
+// selected reports whether a case is measured.
 func (o *options) selected(name string) bool { return strings.Contains(name, o.only) }
 
-// startMeter begins a measurement, and with the first one the profiles that were asked for, so that what was
-// prepared is not in them.
+// startMeter starts a measurement. The first call also starts the profiles that the flags ask for, so that
+// preparation is not in them.
 func (o *options) startMeter() (meter, error) {
 	if !o.profilesStarted {
 		if o.profilesStarted = true; o.memProfile != "" {
@@ -131,7 +131,7 @@ func (o *options) startMeter() (meter, error) {
 	return readMeter(), nil
 }
 
-// endProfiles writes the profiles.
+// endProfiles writes the profiles that startMeter started.
 func (o *options) endProfiles() error {
 	if o.cpuProfileFile != nil {
 		pprof.StopCPUProfile()
@@ -149,7 +149,7 @@ func (o *options) endProfiles() error {
 	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
-// traffic writes the capture that the first argument names, and prints the truth about it.
+// traffic writes a capture to the file that the argument names and prints its truth as JSON.
 func (o *options) traffic(args []string) error {
 	if len(args) != 1 {
 		return errors.New("traffic: name one file")
@@ -161,7 +161,7 @@ func (o *options) traffic(args []string) error {
 	return json.NewEncoder(o.out).Encode(truth)
 }
 
-// amountOr is -n, or the command's own choice.
+// amountOr returns the value of -n, or the default of the command.
 func (o *options) amountOr(own int) int {
 	if o.amount > 0 {
 		return o.amount

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A meter is what this process, and the processes that it started, had used when it was made.
+// A meter holds what this process and its child processes had used when the meter was read.
 type meter struct {
 	at       time.Time
 	self     time.Duration
@@ -29,7 +29,7 @@ func readMeter() meter {
 	return meter{time.Now(), selfCPU(), childrenCPU(), m.Mallocs, m.TotalAlloc}
 }
 
-// A usage is what a piece of work took.
+// A usage is what a piece of work cost.
 type usage struct {
 	wall, self, children time.Duration
 	mallocs, bytes       uint64
@@ -42,15 +42,15 @@ func (m meter) since() usage {
 	return usage{wall, self, children, now.Mallocs - m.mallocs, now.TotalAlloc - m.bytes}
 }
 
-// A figure is one number with its unit.
+// A figure is a number with its unit.
 type figure struct {
 	value float64
 	unit  string
 }
 
-// report prints n things that took u as a line of Go's benchmarks: per thing the time, the CPU time of this
-// process, and allocations; as a rate, things a second of CPU. Where others worked too, their CPU time is
-// told as well.
+// report prints a line in the format of go test -bench for n things that cost u: wall time, CPU time of this
+// process and allocations per thing, and things per second. The CPU time of child processes is appended where
+// there are any.
 func report(out io.Writer, name, things string, n int, u usage, more ...figure) {
 	k := float64(n)
 	fmt.Fprintf(out, "Benchmark%s-%d\t%d\t%.1f ns/op\t%.1f cpu-ns/op\t%.0f %s/cpu-s\t%.0f %s/s\t%.2f B/op\t%.4f allocs/op", name, runtime.GOMAXPROCS(0), n,
@@ -70,7 +70,7 @@ func selfCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// childrenCPU is the CPU time of the processes below this one that are still there, in steps of 10 ms.
+// childrenCPU returns the CPU time of all running descendants of this process, in steps of 10 ms.
 func childrenCPU() (sum time.Duration) {
 	parents := map[int]int{}
 	ticks := map[int]int64{}
@@ -104,8 +104,8 @@ func childrenCPU() (sum time.Duration) {
 	return sum
 }
 
-// whole runs a command with its output thrown away and prints what it took as a process. -n is how many
-// things it dealt with.
+// whole runs a command, discards its output and prints what it cost as a process. -n is the number of things
+// that the command processes.
 func (o *options) whole(ctx interface{ Done() <-chan struct{} }, args []string) error {
 	if len(args) == 0 || o.name == "" {
 		return fmt.Errorf("whole: a -name and a command are needed")
@@ -141,8 +141,8 @@ func (o *options) whole(ctx interface{ Done() <-chan struct{} }, args []string) 
 	return nil
 }
 
-// compare prints for each figure that two files of benchmark lines share the best and the median of both, and
-// the ratio of the best.
+// compare prints the best value and the median of both files for each figure that they share, and the ratio
+// of the best values.
 func (o *options) compare(args []string) error {
 	if len(args) != 2 {
 		return fmt.Errorf("compare: two files are needed, the old one first")
@@ -176,7 +176,7 @@ func (o *options) compare(args []string) error {
 	return nil
 }
 
-// readFigures gives the values of each "benchmark unit" of a file, and their order.
+// readFigures returns the values of each "benchmark unit" of a file, and the keys in the order of the file.
 func readFigures(path string) (map[string][]float64, []string, error) {
 	b, err := os.ReadFile(path) //nolint:gosec // the user names it
 	if err != nil {

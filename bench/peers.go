@@ -21,7 +21,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// peers does the same work with what others have written, in the same process, run by run in turn.
+// peers measures the same work by tidegate and by other code, in one process and in turn.
 func (o *options) peers() error {
 	for _, n := range []int{10, 100, 1000, 10000} {
 		if o.selected(fmt.Sprintf("Rules/rules=%d/", n)) {
@@ -56,8 +56,7 @@ func (o *options) peers() error {
 	return nil
 }
 
-// rulePeers holds the index against the loop: every rule compiled by expr on its own, and run for every
-// event.
+// rulePeers compares the rule index with a loop: each rule is compiled by expr and run on every event.
 func (o *options) rulePeers(n int) error {
 	set, err := ruleSet(n, false)
 	if err != nil {
@@ -106,8 +105,8 @@ func (o *options) rulePeers(n int) error {
 	return nil
 }
 
-// A plainEvent is the event as a flat environment, the cheapest that expr has: struct fields, found at
-// compile time.
+// A plainEvent is an event as a flat struct, the fastest environment of expr: fields are resolved at compile
+// time.
 type plainEvent struct {
 	Dataset       string `expr:"dataset"`
 	Method        string `expr:"http_method"`
@@ -175,8 +174,8 @@ func loadPackets(path string) (list []storedPacket, err error) {
 	}
 }
 
-// sessionsReassembly brings the bytes of all connections into order, for nobody; they are told by the
-// sessions' own events.
+// sessionsReassembly reassembles all connections by our session table without a protocol parser and returns
+// the payload bytes.
 func sessionsReassembly(packets []storedPacket) (bytes int) {
 	table := sessions.New(sessions.Default(), sessions.Deps{Emit: func(e *pipeline.Event) {
 		if e.Transport == pipeline.Transport_TCP {
@@ -192,7 +191,8 @@ func sessionsReassembly(packets []storedPacket) (bytes int) {
 	return bytes
 }
 
-// gopacketReassembly is the same by gopacket: its fastest decoder, its assembler, streams that count.
+// gopacketReassembly reassembles all connections by gopacket: its fastest decoder, its assembler and streams
+// that count bytes.
 func gopacketReassembly(packets []storedPacket) (bytes int) {
 	var eth layers.Ethernet
 	var ip layers.IPv4
@@ -240,30 +240,30 @@ func datagramTuple(ip *layers.IPv4, udp *layers.UDP) (k [13]byte) {
 
 type assemblerContext struct{ info gopacket.CaptureInfo }
 
-// GetCaptureInfo is what the assembler asks for.
+// GetCaptureInfo implements reassembly.AssemblerContext.
 func (a *assemblerContext) GetCaptureInfo() gopacket.CaptureInfo { return a.info }
 
-// streamFactory makes one for each connection.
+// streamFactory implements reassembly.StreamFactory.
 type streamFactory struct{ bytes *int }
 
-// New is called for each new connection.
+// New implements reassembly.StreamFactory.
 func (s *streamFactory) New(gopacket.Flow, gopacket.Flow, *layers.TCP, reassembly.AssemblerContext) reassembly.Stream {
 	return &countingStream{s.bytes}
 }
 
-// A countingStream counts the bytes that came in order.
+// A countingStream counts the bytes that arrive in order.
 type countingStream struct{ bytes *int }
 
-// Accept takes every segment.
+// Accept accepts every segment.
 func (s *countingStream) Accept(*layers.TCP, gopacket.CaptureInfo, reassembly.TCPFlowDirection, reassembly.Sequence, *bool, reassembly.AssemblerContext) bool {
 	return true
 }
 
-// ReassembledSG is given the next bytes.
+// ReassembledSG counts the next bytes.
 func (s *countingStream) ReassembledSG(sg reassembly.ScatterGather, _ reassembly.AssemblerContext) {
 	n, _ := sg.Lengths()
 	*s.bytes += n
 }
 
-// ReassemblyComplete lets the connection go.
+// ReassemblyComplete removes the connection.
 func (s *countingStream) ReassemblyComplete(reassembly.AssemblerContext) bool { return true }

@@ -17,8 +17,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// madeRules are n of four conditions each, over different fields of five datasets, as people write them; none
-// fires on mixedEvents. plain says the same in expr alone, over the environment of peers.go.
+// madeRules returns n rules of four conditions over fields of five datasets, in the style of people who write
+// rules. None of them matches mixedEvents. plain holds the same conditions for expr alone, over the
+// environment plainEvent.
 func madeRules(n int) (ours, plain []string) {
 	r := rand.New(rand.NewPCG(3, 3))
 	word := func(k int) string {
@@ -61,7 +62,7 @@ func ruleFile(list []string) string {
 	return b.String()
 }
 
-// ruleSet is n made rules, and the shipped ones if that is asked for.
+// ruleSet compiles n generated rules, and the shipped rules if shipped is set.
 func ruleSet(n int, shipped bool) (*rules.Set, error) {
 	dir, err := os.MkdirTemp("", "tidegate-bench-")
 	if err != nil {
@@ -79,8 +80,8 @@ func ruleSet(n int, shipped bool) (*rules.Set, error) {
 	return rules.Load(cfg, slog.New(slog.DiscardHandler), nil)
 }
 
-// newBundle is what `tidegate run` judges by: the shipped rules and n more, a feed of 10,000 indicators, the
-// classifier.
+// newBundle returns the detectors of `tidegate run`: the shipped rules and n more, a feed of 10,000
+// indicators, the classifier.
 func newBundle(n int) (*pipeline.Bundle, error) {
 	set, err := ruleSet(n, true)
 	if err != nil {
