@@ -6,11 +6,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
-
-	kafkago "github.com/segmentio/kafka-go"
 
 	"tidegate/collector"
 	"tidegate/collector/capture"
@@ -117,16 +114,11 @@ func (p *process) panicLogger() func(protocol string, value any, stack []byte) {
 func (p *process) advertisedBrokers() []string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	meta, err := p.kafka.Kafka().Metadata(ctx, &kafkago.MetadataRequest{})
+	brokers, err := p.kafka.AdvertisedBrokers(ctx)
 	if err != nil {
 		p.log.Warn("traffic to brokers that are not configured may be captured: kafka does not answer", "err", err)
-		return nil
 	}
-	var out []string
-	for _, b := range meta.Brokers {
-		out = append(out, net.JoinHostPort(b.Host, strconv.Itoa(b.Port)))
-	}
-	return out
+	return brokers
 }
 
 // ownEndpoints are those of Kafka and ClickHouse: our own way there is not captured.

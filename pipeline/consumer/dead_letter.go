@@ -13,23 +13,26 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A DeadLetter is a message that could not be dealt with, with what is needed to find and to judge it.
+// A DeadLetter is a record that a stage could not use, with what is needed to find it and to see why.
 type DeadLetter struct {
-	Topic     string
+	Topic     string // of the record, as are Partition, Offset, Key and Value
 	Partition int
 	Offset    int64
-	Stage     string // who gave up: engine, alerts/<destination>
-	Reason    string // a word, as it stands in the metrics
+	Stage     string // the stage that gave up: engine, alerts/<destination>
+	Reason    string // one word, the same as the label of the stage's metric
 	Err       error
 	Key       []byte
 	Value     []byte
 }
 
-// maxDeadLetterValue is how much of a value a dead letter carries: the topic takes 4 MiB, compressed.
-const maxDeadLetterValue = 3 << 20
+// Bounds of a dead letter. The topic takes 4 MiB, compressed.
+const (
+	maxDeadLetterValue = 3 << 20
+	maxDeadLetterError = 4 << 10
+)
 
-// WriteDeadLetter writes l to the dead-letter topic and returns when it is there or ctx has ended. What is too large for the topic is cut, and
-// says so; at the last only the headers go.
+// WriteDeadLetter writes l to the dead-letter topic. It returns when the topic has it or ctx has ended. A value that is too
+// large for the topic is cut, by halves until it fits; a header then says how long it was.
 func WriteDeadLetter(ctx context.Context, client *kafka.Client, log *slog.Logger, l DeadLetter) error {
 	value := l.Value[:min(len(l.Value), maxDeadLetterValue)]
 	return Retry(ctx, log, "write a dead letter", func() error {
@@ -42,10 +45,11 @@ func WriteDeadLetter(ctx context.Context, client *kafka.Client, log *slog.Logger
 	})
 }
 
+// kafkaRecord returns the record of l with the first bytes of its value.
 func (l DeadLetter) kafkaRecord(value []byte) kafkago.Record {
-	why := ""
+	reason := ""
 	if l.Err != nil {
-		why = l.Err.Error()
+		reason = l.Err.Error()
 	}
 	headers := []kafkago.Header{
 		{Key: "topic", Value: []byte(l.Topic)},
@@ -53,7 +57,7 @@ func (l DeadLetter) kafkaRecord(value []byte) kafkago.Record {
 		{Key: "offset", Value: strconv.AppendInt(nil, l.Offset, 10)},
 		{Key: "stage", Value: []byte(l.Stage)},
 		{Key: "reason", Value: []byte(l.Reason)},
-		{Key: "error", Value: []byte(why[:min(len(why), 4096)])},
+		{Key: "error", Value: []byte(reason[:min(len(reason), maxDeadLetterError)])},
 	}
 	if len(value) < len(l.Value) {
 		headers = append(headers, kafkago.Header{Key: "bytes", Value: strconv.AppendInt(nil, int64(len(l.Value)), 10)})

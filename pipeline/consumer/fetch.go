@@ -4,62 +4,60 @@ import (
 	"context"
 	"errors"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
-	"github.com/segmentio/kafka-go"
-
-	tidekafka "tidegate/pipeline/kafka"
+	kafkago "github.com/segmentio/kafka-go"
 )
 
-// A Record is one message. Its bytes are its own: nothing overwrites them, they live as long as they are referred to.
+// A Record is one message. Its bytes belong to it: nothing overwrites them, so a decoder may alias them.
 type Record struct {
 	Offset int64
-	Time   int64 // when it was shipped, ns since 1970
+	Time   int64 // when it was produced, ns since 1970
 	Key    []byte
 	Value  []byte
 }
 
-// A Chunk is what one fetch brought. A chunk without records says only that the end was reached.
+// A Chunk is the result of one fetch. A chunk without records reports only offsets.
 type Chunk struct {
 	Records []Record
 	Bytes   int64 // of keys and values
 	End     int64 // the offset behind the last record of the partition
-	Next    int64 // what is fetched next
-	Lost    int64 // offsets before the first record that retention took before they were read
-	Skipped int64 // offsets before Next, behind the records, that hold what cannot be read
+	Next    int64 // the offset from which the next chunk is fetched
+	Lost    int64 // number of offsets before the first record that retention removed before they were read
+	Skipped int64 // number of offsets before Next, behind the records, that hold an unreadable batch
 }
 
 // FetchConfig bounds one Fetcher.
 type FetchConfig struct {
 	MaxBytes      int64         // of one fetch, as Kafka counts them: compressed
-	PrefetchBytes int64         // bytes that wait, uncompressed, for the worker; one chunk always may
-	MaxWait       time.Duration // how long the broker may hold an empty answer
+	PrefetchBytes int64         // of chunks that wait for the worker, uncompressed; one chunk may always wait
+	MaxWait       time.Duration // how long the broker may wait for records before it answers
 }
 
-// A Fetcher reads a partition from an offset on, ahead of the worker: while a block is judged and inserted, the next is on its way.
+// A Fetcher reads a partition from an offset on, ahead of its worker: while the worker evaluates and stores one block, the
+// next chunks are fetched.
 type Fetcher struct {
 	C <-chan Chunk // closed when ctx ends
 
 	mu           sync.Mutex
-	pendingBytes int64
+	pendingBytes int64 // of the chunks in C and of the one that the worker has not reported as consumed; guarded by mu
 	budget       int64
-	freed        chan struct{}
+	freed        chan struct{} // signals that pendingBytes fell
 }
 
-// Fetch starts a Fetcher at offset from. It stops when ctx ends.
+// Fetch starts a Fetcher at offset from. The Fetcher stops when ctx ends.
 func (p *Partition) Fetch(ctx context.Context, from int64, cfg FetchConfig) *Fetcher {
-	c := make(chan Chunk, 64)
-	f := &Fetcher{C: c, budget: cfg.PrefetchBytes, freed: make(chan struct{}, 1)}
+	chunks := make(chan Chunk, 64)
+	f := &Fetcher{C: chunks, budget: cfg.PrefetchBytes, freed: make(chan struct{}, 1)}
 	go func() {
-		defer close(c)
-		f.fetchLoop(ctx, p, from, cfg, c)
+		defer close(chunks)
+		f.fetchLoop(ctx, p, from, cfg, chunks)
 	}()
 	return f
 }
 
-// Consumed says that the worker has taken n bytes out of C.
+// Consumed reports that the worker is done with n bytes of chunks from C.
 func (f *Fetcher) Consumed(n int64) {
 	f.mu.Lock()
 	f.pendingBytes -= n
@@ -70,7 +68,7 @@ func (f *Fetcher) Consumed(n int64) {
 	}
 }
 
-// reserve waits until n more bytes fit; the first chunk always does.
+// reserve waits until n more bytes fit into the budget. The first chunk always fits.
 func (f *Fetcher) reserve(ctx context.Context, n int64) error {
 	for {
 		f.mu.Lock()
@@ -88,45 +86,55 @@ func (f *Fetcher) reserve(ctx context.Context, n int64) error {
 	}
 }
 
-func (f *Fetcher) fetchLoop(ctx context.Context, p *Partition, next int64, cfg FetchConfig, c chan<- Chunk) {
+// fetchLoop sends one chunk after the other until ctx ends. next is the offset that the worker needs next: every offset before
+// it was sent, lost or skipped, and counted in a chunk.
+func (f *Fetcher) fetchLoop(ctx context.Context, p *Partition, next int64, cfg FetchConfig, chunks chan<- Chunk) {
 	for {
-		var chunk Chunk
-		tries := 0
-		err := Retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
-			chunk, err = p.fetchOnce(ctx, next, cfg)
-			switch {
-			case errors.Is(err, kafka.OffsetOutOfRange):
-				return f.skipExpired(ctx, p, &next, &chunk, err)
-			case !isUnreadable(err):
-				return err
-			}
-			if tries++; tries < skipAfterAttempts {
-				return err
-			}
-			return p.skipUnreadable(ctx, next, cfg, &chunk, err)
-		})
+		chunk, err := p.fetchChunk(ctx, &next, cfg)
 		if err != nil {
-			return
+			return // ctx ended
 		}
 		if n := len(chunk.Records); n > 0 {
 			next = chunk.Records[n-1].Offset + 1
 		}
 		next += chunk.Skipped
 		chunk.Next = next
+
 		if f.reserve(ctx, chunk.Bytes) != nil {
 			return
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case c <- chunk:
+		case chunks <- chunk:
 		}
 	}
 }
 
-// skipExpired finds out why the offset is out of range. Records that retention took are lost, and the chunk says how many; an offset
-// behind the end is a log that was cut, and waiting for it to grow is all that can be done here (the worker checks at its start).
-func (f *Fetcher) skipExpired(ctx context.Context, p *Partition, next *int64, chunk *Chunk, cause error) error {
+// fetchChunk fetches from *next until it has an answer. It retries temporary errors until ctx ends. Offsets that retention
+// removed are reported as lost, and *next moves behind them; a batch that stays unreadable is reported as skipped.
+func (p *Partition) fetchChunk(ctx context.Context, next *int64, cfg FetchConfig) (chunk Chunk, err error) {
+	attempts := 0
+	err = Retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
+		chunk, err = p.fetchOnce(ctx, *next, cfg)
+		switch {
+		case errors.Is(err, kafkago.OffsetOutOfRange):
+			return p.skipExpired(ctx, next, &chunk, err)
+		case !isUnreadable(err):
+			return err
+		}
+		if attempts++; attempts < skipAfterAttempts {
+			return err
+		}
+		return p.skipUnreadable(ctx, *next, cfg, &chunk, err)
+	})
+	return chunk, err
+}
+
+// skipExpired handles an offset that is out of range. Records that retention removed are lost, and the chunk reports how many.
+// An offset behind the end belongs to a log that was truncated: the error stays, and the worker, which checks the bounds at its
+// start, decides.
+func (p *Partition) skipExpired(ctx context.Context, next *int64, chunk *Chunk, cause error) error {
 	first, end, err := p.Bounds(ctx)
 	if err != nil {
 		return err
@@ -139,116 +147,57 @@ func (f *Fetcher) skipExpired(ctx context.Context, p *Partition, next *int64, ch
 	return nil
 }
 
-// fetchOnce asks once. The values of a fetch are copied into one buffer of their own, since the events decoded from them alias it.
+// fetchOnce sends one fetch request. Keys and values are copied out of the library's buffers, because events that are decoded
+// from them alias them.
 func (p *Partition) fetchOnce(ctx context.Context, from int64, cfg FetchConfig) (Chunk, error) {
-	r, err := p.cfg.Client.Kafka().Fetch(ctx, &kafka.FetchRequest{
+	response, err := p.cfg.Client.Kafka().Fetch(ctx, &kafkago.FetchRequest{
 		Topic: p.cfg.Topic, Partition: p.ID, Offset: from, MinBytes: 1, MaxBytes: cfg.MaxBytes, MaxWait: cfg.MaxWait,
 	})
 	if err != nil {
 		return Chunk{}, err
 	}
-	if r.Error != nil {
-		return Chunk{}, r.Error
+	if response.Error != nil {
+		return Chunk{}, response.Error
 	}
-	chunk := Chunk{End: r.HighWatermark}
+
+	chunk := Chunk{End: response.HighWatermark}
 	for {
-		rec, err := r.Records.ReadRecord()
-		if errors.Is(err, io.EOF) {
-			if len(chunk.Records) == 0 && chunk.End > from && r.Throttle == 0 {
+		record, err := response.Records.ReadRecord()
+		switch {
+		case errors.Is(err, io.EOF):
+			if len(chunk.Records) == 0 && chunk.End > from && response.Throttle == 0 {
 				return chunk, errNoRecord
 			}
 			return chunk, nil
-		}
-		if err != nil {
-			if len(chunk.Records) > 0 {
-				return chunk, nil // what could be read is good; the rest is asked for again
-			}
+		case err != nil && len(chunk.Records) > 0:
+			return chunk, nil // the records before the error are good; the rest is fetched again
+		case err != nil:
 			return chunk, err
-		}
-		if rec.Offset < from { // a compressed batch comes whole
-			closeBytes(rec.Key, rec.Value)
+		case record.Offset < from: // the broker sends whole compressed batches
+			closeBytes(record.Key, record.Value)
 			continue
 		}
-		if err := chunk.appendRecord(rec); err != nil {
+		if err := chunk.appendRecord(record); err != nil {
 			return Chunk{}, err
 		}
 	}
 }
 
-// skipAfterAttempts is how often a batch is asked for again before it is believed that it cannot be read: some seconds.
-const skipAfterAttempts = 7
-
-// errNoRecord says that there should be records, and that none was in the answer: what lies there is none of ours (a transaction's
-// end, a batch whose records are not as many as it says). It is left out only where a record stands behind it: should a broker answer
-// so for another reason, nothing is lost.
-var errNoRecord = errors.New("there is no record where the log has not ended")
-
-// isUnreadable tells whether the record batch itself is what is wrong.
-func isUnreadable(err error) bool {
-	return errors.Is(err, tidekafka.ErrUnreadable) || errors.Is(err, errNoRecord) || err != nil && strings.Contains(err.Error(), "crc32 checksum mismatch")
-}
-
-// skipUnreadable finds the end of the batch at from that cannot be read: the first offset at which the answer is another. A batch has as
-// many offsets as it says it has, which nobody tells us; so it takes longer and longer steps, and then goes back by halves.
-func (p *Partition) skipUnreadable(ctx context.Context, from int64, cfg FetchConfig, chunk *Chunk, cause error) error {
-	_, end, err := p.Bounds(ctx)
+func (c *Chunk) appendRecord(record *kafkago.Record) error {
+	key, err := readBytes(record.Key)
 	if err != nil {
 		return err
 	}
-	same := func(at int64) (bool, error) {
-		_, err := p.fetchOnce(ctx, at, cfg)
-		if err == nil || isUnreadable(err) {
-			return err != nil && err.Error() == cause.Error(), nil
-		}
-		return false, err
-	}
-	bad, good := from, end // bad is of the batch, good is not
-	for step := int64(1); bad+step < end; step *= 2 {
-		yes, err := same(bad + step)
-		if err != nil {
-			return err
-		}
-		if !yes {
-			good = bad + step
-			break
-		}
-		bad += step
-	}
-	for bad+1 < good {
-		mid := bad + (good-bad)/2
-		yes, err := same(mid)
-		if err != nil {
-			return err
-		}
-		if yes {
-			bad = mid
-		} else {
-			good = mid
-		}
-	}
-	if good == end && errors.Is(cause, errNoRecord) {
-		return cause
-	}
-	p.log.Error("what cannot be read is left out", "topic", p.cfg.Topic, "partition", p.ID, "from", from, "to", good, "err", cause)
-	*chunk = Chunk{Skipped: good - from, End: end}
-	return nil
-}
-
-func (c *Chunk) appendRecord(rec *kafka.Record) error {
-	key, err := readBytes(rec.Key)
+	value, err := readBytes(record.Value)
 	if err != nil {
 		return err
 	}
-	value, err := readBytes(rec.Value)
-	if err != nil {
-		return err
-	}
-	c.Records = append(c.Records, Record{Offset: rec.Offset, Time: rec.Time.UnixNano(), Key: key, Value: value})
+	c.Records = append(c.Records, Record{Offset: record.Offset, Time: record.Time.UnixNano(), Key: key, Value: value})
 	c.Bytes += int64(len(key)) + int64(len(value))
 	return nil
 }
 
-func readBytes(b kafka.Bytes) ([]byte, error) {
+func readBytes(b kafkago.Bytes) ([]byte, error) {
 	if b == nil {
 		return nil, nil
 	}
@@ -258,7 +207,7 @@ func readBytes(b kafka.Bytes) ([]byte, error) {
 	return out, err
 }
 
-func closeBytes(list ...kafka.Bytes) {
+func closeBytes(list ...kafkago.Bytes) {
 	for _, b := range list {
 		if b != nil {
 			b.Close()

@@ -7,10 +7,11 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/segmentio/kafka-go"
+	kafkago "github.com/segmentio/kafka-go"
 )
 
-// A Partition is one partition of the topic for as long as this process owns it. Its methods are called by one goroutine.
+// A Partition is one partition of the topic, for as long as this process owns it. One goroutine calls its methods. Each method
+// retries temporary errors until ctx ends.
 type Partition struct {
 	ID int
 
@@ -20,27 +21,30 @@ type Partition struct {
 	member     string
 }
 
-// Topic is the full name of the topic.
+// Topic returns the full name of the topic.
 func (p *Partition) Topic() string { return p.cfg.Topic }
 
-// Committed asks where the group was left: the offset, -1 for nowhere yet, and the metadata that was committed with it.
+// Committed returns the offset that the group committed last, or -1 if there is none, and the metadata that was committed
+// with it.
 func (p *Partition) Committed(ctx context.Context) (offset int64, metadata string, err error) {
 	err = Retry(ctx, p.log, "fetch committed offset of "+p.String(), func() error {
-		r, err := p.cfg.Client.Kafka().OffsetFetch(ctx, &kafka.OffsetFetchRequest{GroupID: p.cfg.Group, Topics: map[string][]int{p.cfg.Topic: {p.ID}}})
+		response, err := p.cfg.Client.Kafka().OffsetFetch(ctx, &kafkago.OffsetFetchRequest{
+			GroupID: p.cfg.Group, Topics: map[string][]int{p.cfg.Topic: {p.ID}},
+		})
 		if err != nil {
 			return err
 		}
-		if errors.Is(r.Error, kafka.GroupIdNotFound) { // kfake says so where Kafka answers -1
+		if errors.Is(response.Error, kafkago.GroupIdNotFound) { // the answer of kfake where Kafka answers -1
 			offset, metadata = -1, ""
 			return nil
 		}
-		if r.Error != nil {
-			return r.Error
+		if response.Error != nil {
+			return response.Error
 		}
-		for _, q := range r.Topics[p.cfg.Topic] {
-			if q.Partition == p.ID {
-				offset, metadata = q.CommittedOffset, q.Metadata
-				return q.Error
+		for _, answer := range response.Topics[p.cfg.Topic] {
+			if answer.Partition == p.ID {
+				offset, metadata = answer.CommittedOffset, answer.Metadata
+				return answer.Error
 			}
 		}
 		return errors.New("the answer does not name the partition")
@@ -48,51 +52,53 @@ func (p *Partition) Committed(ctx context.Context) (offset int64, metadata strin
 	return offset, metadata, err
 }
 
-// Commit makes offset and metadata durable under this generation. Errors that pass are retried until ctx ends.
+// Commit makes offset and metadata durable under this generation. It returns ErrFenced when the generation is over.
 func (p *Partition) Commit(ctx context.Context, offset int64, metadata string) error {
-	return Retry(ctx, p.log, "commit offset of "+p.String(), func() error { return p.commit(ctx, offset, metadata) })
+	return Retry(ctx, p.log, "commit offset of "+p.String(), func() error { return p.commitOnce(ctx, offset, metadata) })
 }
 
-// commit reads the partition's own error: kafka-go returns nil when the broker has fenced the generation.
-func (p *Partition) commit(ctx context.Context, offset int64, metadata string) error {
-	r, err := p.cfg.Client.Kafka().OffsetCommit(ctx, &kafka.OffsetCommitRequest{
+// commitOnce sends one commit. It reads the partition's own error, because kafka-go returns nil when the broker fences the
+// generation.
+func (p *Partition) commitOnce(ctx context.Context, offset int64, metadata string) error {
+	response, err := p.cfg.Client.Kafka().OffsetCommit(ctx, &kafkago.OffsetCommitRequest{
 		GroupID: p.cfg.Group, GenerationID: p.generation, MemberID: p.member,
-		Topics: map[string][]kafka.OffsetCommit{p.cfg.Topic: {{Partition: p.ID, Offset: offset, Metadata: metadata}}},
+		Topics: map[string][]kafkago.OffsetCommit{p.cfg.Topic: {{Partition: p.ID, Offset: offset, Metadata: metadata}}},
 	})
 	if err != nil {
 		return err
 	}
-	for _, q := range r.Topics[p.cfg.Topic] {
-		if q.Partition != p.ID {
+	for _, answer := range response.Topics[p.cfg.Topic] {
+		if answer.Partition != p.ID {
 			continue
 		}
 		switch {
-		case errors.Is(q.Error, kafka.IllegalGeneration), errors.Is(q.Error, kafka.UnknownMemberId), errors.Is(q.Error, kafka.RebalanceInProgress):
-			return fmt.Errorf("%w: %w", ErrFenced, q.Error)
+		case errors.Is(answer.Error, kafkago.IllegalGeneration), errors.Is(answer.Error, kafkago.UnknownMemberId),
+			errors.Is(answer.Error, kafkago.RebalanceInProgress):
+			return fmt.Errorf("%w: %w", ErrFenced, answer.Error)
 		default:
-			return q.Error
+			return answer.Error
 		}
 	}
 	return errors.New("the answer does not name the partition")
 }
 
-// Bounds asks for the first offset that is still kept and the one behind the last.
+// Bounds returns the first offset that is still stored, and the offset behind the last.
 func (p *Partition) Bounds(ctx context.Context) (first, end int64, err error) {
 	err = Retry(ctx, p.log, "list offsets of "+p.String(), func() error {
-		q, err := p.listOffsets(ctx, kafka.FirstOffsetOf(p.ID), kafka.LastOffsetOf(p.ID))
-		first, end = q.FirstOffset, q.LastOffset
+		offsets, err := p.listOffsets(ctx, kafkago.FirstOffsetOf(p.ID), kafkago.LastOffsetOf(p.ID))
+		first, end = offsets.FirstOffset, offsets.LastOffset
 		return err
 	})
 	return first, end, err
 }
 
-// OffsetAt asks for the first offset whose record is not older than t; the end where there is none.
+// OffsetAt returns the first offset whose record is not older than t, or the end of the partition if there is none.
 func (p *Partition) OffsetAt(ctx context.Context, t time.Time) (offset int64, err error) {
 	err = Retry(ctx, p.log, "seek by time in "+p.String(), func() error {
-		q, err := p.listOffsets(ctx, kafka.TimeOffsetOf(p.ID, t))
+		offsets, err := p.listOffsets(ctx, kafkago.TimeOffsetOf(p.ID, t))
 		offset = -1
-		for o := range q.Offsets {
-			offset = o
+		for found := range offsets.Offsets { // at most one
+			offset = found
 		}
 		return err
 	})
@@ -102,29 +108,31 @@ func (p *Partition) OffsetAt(ctx context.Context, t time.Time) (offset int64, er
 	return offset, err
 }
 
-// listOffsets asks one question at a time: brokers refuse a partition that is named twice in one request.
-func (p *Partition) listOffsets(ctx context.Context, questions ...kafka.OffsetRequest) (sum kafka.PartitionOffsets, err error) {
-	for _, q := range questions {
-		r, err := p.cfg.Client.Kafka().ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{p.cfg.Topic: {q}}})
+// listOffsets sends a request for each question: brokers reject a request that names a partition twice.
+func (p *Partition) listOffsets(ctx context.Context, questions ...kafkago.OffsetRequest) (sum kafkago.PartitionOffsets, err error) {
+	for _, question := range questions {
+		response, err := p.cfg.Client.Kafka().ListOffsets(ctx, &kafkago.ListOffsetsRequest{
+			Topics: map[string][]kafkago.OffsetRequest{p.cfg.Topic: {question}},
+		})
 		if err != nil {
 			return sum, err
 		}
-		for _, a := range r.Topics[p.cfg.Topic] {
-			if a.Error != nil {
-				return sum, a.Error
+		for _, answer := range response.Topics[p.cfg.Topic] {
+			if answer.Error != nil {
+				return sum, answer.Error
 			}
-			switch q.Timestamp {
-			case kafka.FirstOffset:
-				sum.FirstOffset = a.FirstOffset
-			case kafka.LastOffset:
-				sum.LastOffset = a.LastOffset
+			switch question.Timestamp {
+			case kafkago.FirstOffset:
+				sum.FirstOffset = answer.FirstOffset
+			case kafkago.LastOffset:
+				sum.LastOffset = answer.LastOffset
 			default:
-				sum.Offsets = a.Offsets
+				sum.Offsets = answer.Offsets
 			}
 		}
 	}
 	return sum, nil
 }
 
-// String names the partition in logs.
+// String returns topic/partition, for logs.
 func (p *Partition) String() string { return fmt.Sprintf("%s/%d", p.cfg.Topic, p.ID) }

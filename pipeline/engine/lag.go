@@ -2,10 +2,8 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"maps"
-
-	kafkago "github.com/segmentio/kafka-go"
+	"slices"
 
 	"tidegate/pipeline"
 )
@@ -19,22 +17,13 @@ func (e *Engine) Lag(ctx context.Context) (int64, error) {
 		return 0, nil
 	}
 
-	topic := e.deps.Kafka.Topic(pipeline.TopicEvents)
-	var requests []kafkago.OffsetRequest
-	for partition := range nextOffsets {
-		requests = append(requests, kafkago.LastOffsetOf(partition))
-	}
-	response, err := e.deps.Kafka.Kafka().ListOffsets(ctx, &kafkago.ListOffsetsRequest{Topics: map[string][]kafkago.OffsetRequest{topic: requests}})
+	ends, err := e.deps.Kafka.EndOffsets(ctx, e.deps.Kafka.Topic(pipeline.TopicEvents), slices.Collect(maps.Keys(nextOffsets)))
 	if err != nil {
-		return 0, fmt.Errorf("list the end offsets of %s: %w", topic, err)
+		return 0, err
 	}
-
 	lag := int64(0)
-	for _, p := range response.Topics[topic] {
-		if p.Error != nil {
-			return 0, fmt.Errorf("list the end offset of %s/%d: %w", topic, p.Partition, p.Error)
-		}
-		lag += max(0, p.LastOffset-nextOffsets[p.Partition])
+	for partition, end := range ends {
+		lag += max(0, end-nextOffsets[partition])
 	}
 	return lag, nil
 }

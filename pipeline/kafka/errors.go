@@ -6,23 +6,23 @@ import (
 	"github.com/segmentio/kafka-go"
 )
 
-// A ErrorClass is what an error of Produce means to who produced.
+// An ErrorClass says what an error of Produce means for the records of the request.
 type ErrorClass int
 
 const (
-	// Passing errors go away by themselves: a broker that is away, a leader that moves, a time-out. The same again, later.
+	// Retriable errors pass by themselves: a broker that is down, a leader that moves, a timeout. The same request is repeated.
 	Retriable ErrorClass = iota
-	// Denied means that a permission, a password or a setting of the cluster must be changed by somebody; then the same will be
-	// taken. Try again, slowly, and say so.
+	// Denied errors last until somebody changes a permission, a password or a setting of the cluster. The same request is
+	// repeated, slowly, and logged as an error.
 	Denied
-	// Refused means that this content will never be taken: it is too large or not valid.
+	// Rejected records will never be accepted: they are too large or not valid.
 	Rejected
 )
 
-// String is the word for k in logs and metrics.
-func (k ErrorClass) String() string { return [...]string{"retriable", "denied", "rejected"}[k] }
+// String returns the name of the class in logs and metrics.
+func (c ErrorClass) String() string { return [...]string{"retriable", "denied", "rejected"}[c] }
 
-// Classify tells what err means. Everything that is not known to stay is believed to pass.
+// Classify returns the class of err. An error that is not known to last is Retriable.
 func Classify(err error) ErrorClass {
 	var code kafka.Error
 	if !errors.As(err, &code) {
@@ -31,8 +31,8 @@ func Classify(err error) ErrorClass {
 	switch code {
 	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.UnsupportedForMessageFormat, kafka.PolicyViolation:
 		return Rejected
-	// A record has the time at which it is sent, and no key: it is the clock of this host, or a topic that was made a compacted one,
-	// that is wrong, for every record that we have. Giving them up would lose all until somebody looks.
+	// Our records carry the time of sending and no key. So every record that we have gets one of these two errors, because the
+	// clock of this host is wrong or the topic was made a compacted one. Rejected would lose all of them until somebody looks.
 	case kafka.InvalidTimestamp, kafka.InvalidRecord:
 		return Denied
 	case kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.GroupAuthorizationFailed, kafka.SASLAuthenticationFailed,

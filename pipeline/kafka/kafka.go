@@ -1,11 +1,12 @@
-// Package kafka is how tidegate speaks to Kafka: one Config, and a Client that hands out what segmentio/kafka-go needs.
+// Package kafka connects tidegate to a Kafka cluster: one Config, and a Client on top of segmentio/kafka-go.
 //
-// The collector's shipper produces batches with Produce; the engine and the alerts' publisher take Kafka() for fetches and offsets
-// and Dialer() for consumer groups; all of them name topics with Topic and make sure of them with EnsureTopics. The broker that runs
-// inside `tidegate run` is spoken to in the same way.
+// The collector's shipper produces batches with Produce, the engine produces alerts, and pipeline/consumer takes Kafka() for
+// fetches and offsets and Dialer() for consumer groups. All of them name topics with Topic and create them with EnsureTopics.
+// The embedded broker is reached in the same way as a cluster.
 //
-// Errors name the brokers that were asked. Sort tells what an error of Produce means: try again, this content will never be
-// taken, or somebody must change a permission.
+// An error names the brokers. Classify says what an error of Produce means for the record: repeat it later, repeat it once
+// somebody has changed a permission, or give it up. The codecs of kafka-go are replaced in the whole process by ones that bound
+// what a batch may become when it is decompressed.
 package kafka
 
 import (
@@ -25,14 +26,13 @@ import (
 	"tidegate/pipeline"
 )
 
-// maxPartitions bounds what we believe of a topic: each costs memory in a collector.
+// maxPartitions bounds the number of partitions of a topic: each costs memory in a collector.
 const maxPartitions = 4096
 
-// metadataTTL is how old the picture of who leads which partition may be: after a leader has moved, produces to it fail for
-// that long.
+// metadataTTL is how long the leaders of partitions are cached. After a leader has moved, produce requests fail for that long.
 const metadataTTL = 2 * time.Second
 
-// A Client speaks to one Kafka cluster. It is safe for concurrent use.
+// A Client is connected to one Kafka cluster. It is safe for concurrent use.
 type Client struct {
 	cfg       Config
 	tls       *tls.Config
@@ -41,7 +41,7 @@ type Client struct {
 	kafka     *kafka.Client
 }
 
-// New reads the files that cfg names and prepares a client; it does not speak to a broker yet.
+// New reads the files that cfg names and returns a client. It does not connect yet.
 func New(cfg Config) (*Client, error) {
 	if err := errors.Join(cfg.Check()...); err != nil {
 		return nil, err
@@ -78,19 +78,16 @@ func (c *Client) newKafkaClient(t *kafka.Transport) *kafka.Client {
 
 func (c *Client) dialTimeout() time.Duration { return min(c.cfg.Timeout, 5*time.Second) }
 
-// Config is what c was made of.
+// Config returns the configuration of the client.
 func (c *Client) Config() Config { return c.cfg }
 
-// Brokers are the addresses that were configured.
+// Brokers returns the configured addresses.
 func (c *Client) Brokers() []string { return c.cfg.Brokers }
 
-// Transport is the pool of connections behind Kafka().
-func (c *Client) Transport() *kafka.Transport { return c.transport }
-
-// Kafka is the library's client on our transport: fetches, offsets, everything that has no method here.
+// Kafka returns the library's client, for requests that have no method here.
 func (c *Client) Kafka() *kafka.Client { return c.kafka }
 
-// Dialer makes connections for what does not use a transport: kafka.NewReader and kafka.NewConsumerGroup.
+// Dialer returns a dialer for the parts of the library that do not use a transport: NewReader and NewConsumerGroup.
 func (c *Client) Dialer() *kafka.Dialer {
 	return &kafka.Dialer{
 		ClientID:      "tidegate",
@@ -102,20 +99,20 @@ func (c *Client) Dialer() *kafka.Dialer {
 	}
 }
 
-// Topic is the full name of one of our topics: of "events", "tidegate.events".
+// Topic returns the full name of one of our topics: "tidegate.events" for "events".
 func (c *Client) Topic(name string) string { return c.cfg.Topic + "." + name }
 
-// Close lets go of idle connections and ends what runs behind them.
+// Close closes idle connections and ends their goroutines.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// wrapError says which brokers were asked.
+// wrapError adds the operation and the brokers to err.
 func (c *Client) wrapError(what string, err error) error {
 	return fmt.Errorf("%s at kafka %s: %w", what, strings.Join(c.cfg.Brokers, ","), err)
 }
 
-// Produce writes records to one partition of a topic (its full name), compressed with zstd, and returns when every in-sync replica
-// has them, with the offset of the first. After an error they may have been written all the same, and, since the library may go on
-// reading them after ctx has ended, their bytes must not be changed ever after.
+// Produce writes records to one partition of a topic (its full name), compressed with zstd. It returns the offset of the first
+// record once every in-sync replica has them. After an error the records may have been written nevertheless. The library may
+// read them after ctx has ended, so their bytes must never be changed after the call.
 func (c *Client) Produce(ctx context.Context, topic string, partition int, records ...kafka.Record) (int64, error) {
 	r, err := c.kafka.Produce(ctx, &kafka.ProduceRequest{
 		Topic:        topic,

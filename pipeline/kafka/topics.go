@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 
 	"github.com/segmentio/kafka-go"
@@ -11,15 +12,15 @@ import (
 	"tidegate/pipeline"
 )
 
-// The largest record batch that a topic takes, compressed. A collector's batches stay below 1 MiB before compression; a dead
-// letter is one of them with headers around it.
+// The largest record batch that a topic accepts, compressed. A collector's batches stay below 1 MiB before compression; a dead
+// letter holds one of them and headers.
 const (
 	maxEventsMessage     = 2 << 20
 	maxDeadLetterMessage = 4 << 20
 )
 
-// EnsureTopics creates those of our topics (by their short names; none: all of them) that do not exist, and tells how many
-// partitions each has. A topic that exists is left as it is, and its number of partitions is what counts.
+// EnsureTopics creates those of our topics that do not exist, and returns the number of partitions of each. Topics are given by
+// their short names; no names stand for all topics. A topic that exists is left as it is, whatever the configuration says.
 func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]int, error) {
 	if len(names) == 0 {
 		names = []string{pipeline.TopicEvents, pipeline.TopicAlerts, pipeline.TopicDeadLetter}
@@ -37,14 +38,14 @@ func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]
 		return nil, c.wrapError("create topics", err)
 	}
 	for topic, err := range response.Errors {
-		if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) { // another of us was quicker
+		if err != nil && !errors.Is(err, kafka.TopicAlreadyExists) { // another process created it
 			return nil, c.wrapError("create topic "+topic, err)
 		}
 	}
 	if counts, missing, err = c.findTopics(ctx, names); err != nil {
 		return nil, err
 	}
-	if len(missing) > 0 { // the other brokers have not heard of it yet
+	if len(missing) > 0 { // the other brokers do not have it yet
 		return nil, c.wrapError("find topic "+c.Topic(missing[0]), kafka.UnknownTopicOrPartition)
 	}
 	return counts, nil
@@ -65,41 +66,41 @@ func (c *Client) topicConfig(name string) kafka.TopicConfig {
 	return t
 }
 
-// Partitions asks how many partitions a topic (its full name) has. It does not create it.
+// Partitions returns the number of partitions of a topic (its full name). It does not create the topic.
 func (c *Client) Partitions(ctx context.Context, topic string) (int, error) {
-	n, err := c.partitionCounts(ctx, []string{topic})
+	counts, err := c.partitionCounts(ctx, []string{topic})
 	if err != nil {
 		return 0, err
 	}
-	if n[0] == 0 {
+	if counts[0] == 0 {
 		return 0, c.wrapError("find topic "+topic, kafka.UnknownTopicOrPartition)
 	}
-	return n[0], nil
+	return counts[0], nil
 }
 
-// findTopics gives the partitions of those names that exist, and those that do not.
+// findTopics returns the numbers of partitions of the topics that exist, and the names of those that do not.
 func (c *Client) findTopics(ctx context.Context, names []string) (counts map[string]int, missing []string, err error) {
 	topics := make([]string, len(names))
 	for i, name := range names {
 		topics[i] = c.Topic(name)
 	}
-	n, err := c.partitionCounts(ctx, topics)
+	partitions, err := c.partitionCounts(ctx, topics)
 	if err != nil {
 		return nil, nil, err
 	}
 	counts = make(map[string]int, len(names))
 	for i, name := range names {
-		if n[i] == 0 {
+		if partitions[i] == 0 {
 			missing = append(missing, name)
 		} else {
-			counts[name] = n[i]
+			counts[name] = partitions[i]
 		}
 	}
 	return counts, missing, nil
 }
 
-// partitionCounts gives the number of partitions of each topic, 0 where there is none. It asks on a connection of its own: the transport
-// answers such questions from a picture that may be seconds old, in which a topic that was just created is missing.
+// partitionCounts returns the number of partitions of each topic, 0 for a topic that does not exist. It uses a connection of its
+// own: the transport answers from metadata that may be seconds old, in which a topic that was just created is missing.
 func (c *Client) partitionCounts(ctx context.Context, topics []string) ([]int, error) {
 	fresh := c.newTransport()
 	defer fresh.CloseIdleConnections()
@@ -116,11 +117,45 @@ func (c *Client) partitionCounts(ctx context.Context, topics []string) ([]int, e
 			if t.Error != nil {
 				return nil, c.wrapError("ask for topic "+topic, t.Error)
 			}
-			if len(t.Partitions) > maxPartitions {
-				return nil, c.wrapError("ask for topic "+topic, fmt.Errorf("it has %d partitions, more than %d", len(t.Partitions), maxPartitions))
+			if n := len(t.Partitions); n > maxPartitions {
+				return nil, c.wrapError("ask for topic "+topic, fmt.Errorf("it has %d partitions, more than %d", n, maxPartitions))
 			}
 			counts[i] = len(t.Partitions)
 		}
 	}
 	return counts, nil
+}
+
+// EndOffsets returns, for each of the partitions of a topic (its full name), the offset behind its last record.
+func (c *Client) EndOffsets(ctx context.Context, topic string, partitions []int) (map[int]int64, error) {
+	var requests []kafka.OffsetRequest
+	for _, partition := range partitions {
+		requests = append(requests, kafka.LastOffsetOf(partition))
+	}
+	response, err := c.kafka.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: requests}})
+	if err != nil {
+		return nil, c.wrapError("list the end offsets of "+topic, err)
+	}
+	ends := make(map[int]int64, len(partitions))
+	for _, p := range response.Topics[topic] {
+		if p.Error != nil {
+			return nil, c.wrapError(fmt.Sprintf("list the end offset of %s/%d", topic, p.Partition), p.Error)
+		}
+		ends[p.Partition] = p.LastOffset
+	}
+	return ends, nil
+}
+
+// AdvertisedBrokers returns the addresses under which the brokers of the cluster are reached, host:port. They may differ from
+// the configured ones.
+func (c *Client) AdvertisedBrokers(ctx context.Context) ([]string, error) {
+	metadata, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{})
+	if err != nil {
+		return nil, c.wrapError("ask for the brokers", err)
+	}
+	var addresses []string
+	for _, b := range metadata.Brokers {
+		addresses = append(addresses, net.JoinHostPort(b.Host, strconv.Itoa(b.Port)))
+	}
+	return addresses, nil
 }
