@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"time"
 
+	"tidegate/detectors"
+	"tidegate/models"
 	"tidegate/pipeline"
 	"tidegate/pipeline/alerts"
 	"tidegate/pipeline/engine"
@@ -29,11 +31,11 @@ func (p *process) startEngine(ctx context.Context) error {
 		}
 	}
 	var err error
-	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: store, Bundle: p.brain.Bundle, Failpoint: killFailpoint()}, p.log, p.reg)
+	p.engine, err = engine.New(p.cfg.Engine, engine.Deps{Kafka: p.kafka, Store: store, Bundle: p.detectors.Bundle, Failpoint: killFailpoint()}, p.log, p.reg)
 	if err != nil {
 		return err
 	}
-	p.lifecycle.startComponent("detectors", p.brain.watch)
+	p.lifecycle.startComponent("detectors", p.detectors.Watch)
 	p.lifecycle.startComponent("engine", p.engine.Run)
 	p.lifecycle.addStopHook("what is in kafka", p.drainShipped)
 	return nil
@@ -100,4 +102,9 @@ func (p *process) startAlerts() error {
 	}
 	p.lifecycle.startComponent("alerts", pub.Run)
 	return nil
+}
+
+// detectorConfig returns the part of c that detectors read.
+func detectorConfig(c *Config) detectors.Config {
+	return detectors.Config{Rules: c.Rules, Feeds: c.Feeds, Classifier: c.Classifier, Model: models.GeneratedDomains}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	ct "github.com/ti-mo/conntrack"
 
+	"tidegate/detectors"
 	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/embedded"
 	"tidegate/pipeline/kafka"
@@ -232,7 +233,7 @@ func checkClickHouse(ctx context.Context, cfg *Config) diagnosis {
 }
 
 func checkDetectors(cfg *Config) []diagnosis {
-	b, err := newBrain(cfg, discardLog(), newRegistry())
+	loader, err := detectors.NewLoader(detectorConfig(cfg), discardLog(), newRegistry())
 	if err != nil {
 		var out []diagnosis
 		for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -240,5 +241,5 @@ func checkDetectors(cfg *Config) []diagnosis {
 		}
 		return out
 	}
-	return []diagnosis{{"detectors", "ok", fmt.Sprintf("%d rules, %d indicators", len(b.rules.Rules()), b.feeds.Len()), ""}}
+	return []diagnosis{{"detectors", "ok", loader.Summary(), ""}}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tidegate/collector/ship"
+	"tidegate/detectors"
 	"tidegate/pipeline"
 	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/embedded"
@@ -105,7 +106,7 @@ type process struct {
 	identity       pipeline.ID
 	shipper        *ship.Shipper
 	engine         *engine.Engine
-	brain          *brain
+	detectors      *detectors.Loader
 	started        atomic.Bool   // every part runs
 	welcomePrinted chan struct{} // closed when that was said, or never will be
 	storeless      bool          // there is no ClickHouse here: what is judged is not kept
@@ -182,10 +183,11 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 	// What is wrong in the rules is told before anything is waited for.
 	if roles&roleEngine != 0 {
 		var err error
-		if p.brain, err = newBrain(p.cfg, p.log, p.reg); err != nil {
+		cfg := detectorConfig(p.cfg)
+		cfg.OnReload = func(summary string) { p.printLine("%s", summary) }
+		if p.detectors, err = detectors.NewLoader(cfg, p.log, p.reg); err != nil {
 			return err
 		}
-		p.brain.say = p.printLine
 	}
 	// The broker's folder comes first: that it is in use says more to who starts a second process than that some port is.
 	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {

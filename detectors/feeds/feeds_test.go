@@ -214,7 +214,7 @@ func TestWatchSwapsAChangedFeed(t *testing.T) {
 		var sets []*Set
 		ctx, cancel := context.WithCancel(t.Context())
 		write("one.example\ntwo.example\n") // between the load and the watch
-		go Watch(ctx, cfgs, first, func(s *Set) { sets = append(sets, s) }, log, m)
+		go Watcher{Feeds: cfgs, Current: first, OnChange: func(s *Set) { sets = append(sets, s) }, Log: log, Metrics: m}.Run(ctx)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if len(sets) != 1 || sets[0].Len() != 2 || sets[0].Version() == first.Version() {

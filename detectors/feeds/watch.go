@@ -2,49 +2,57 @@ package feeds
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/detectors/watch"
+	"tidegate/pipeline/metrics"
 )
 
-// Metrics tell which feeds judge.
+// Metrics counts loads of feeds. It outlives the sets.
 type Metrics struct {
 	indicators   prometheus.Gauge
 	loads        *prometheus.CounterVec
 	skippedLines prometheus.Counter
 }
 
-// NewMetrics registers them.
+// NewMetrics registers the metrics of feeds; reg may be nil.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
+	factory := metrics.With(reg)
 	m := &Metrics{
-		indicators:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidegate_detectors_feed_indicators", Help: "Indicators of all feeds that judge."}),
-		loads:        prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_detectors_feed_loads_total", Help: "Times that the feeds were loaded."}, []string{"result"}),
-		skippedLines: prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_detectors_feed_bad_lines_total", Help: "Lines of feeds that could not be used."}),
+		indicators: factory.Gauge("tidegate_detectors_feeds_indicators", "Indicators of all feeds that are loaded."),
+		loads:      factory.CounterVec("tidegate_detectors_feeds_loads_total", "Attempts to load the feeds, by result.", "result"),
+		skippedLines: factory.Counter("tidegate_detectors_feeds_skipped_lines_total",
+			"Lines of feeds that were skipped because they are invalid."),
 	}
-	reg.MustRegister(m.indicators, m.loads, m.skippedLines)
+	for _, result := range []string{"ok", "error"} {
+		m.loads.WithLabelValues(result)
+	}
 	return m
 }
 
-// LoadAndLog is Load, with what it skipped told and counted: the first few lines by themselves, the rest as a number.
+// maxLoggedLines is how many skipped lines of a load are logged one by one.
+const maxLoggedLines = 3
+
+// LoadAndLog is Load, with the result logged and counted.
 func LoadAndLog(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
 	start := time.Now()
 	s, skipped, err := Load(cfgs)
 	if err != nil {
-		m.loads.WithLabelValues("failed").Inc()
+		m.loads.WithLabelValues("error").Inc()
 		return nil, err
 	}
 	m.loads.WithLabelValues("ok").Inc()
 	m.indicators.Set(float64(s.Len()))
 	m.skippedLines.Add(float64(skipped.Count))
-	for _, e := range skipped.Errors[:min(3, len(skipped.Errors))] {
-		log.Warn("line of a feed is left out", "err", e)
+	for _, e := range skipped.Errors[:min(maxLoggedLines, len(skipped.Errors))] {
+		log.Warn("feed: invalid line skipped", "err", e)
 	}
-	if n := skipped.Count - 3; n > 0 {
-		log.Warn("more lines of feeds are left out", "lines", n)
+	if more := skipped.Count - maxLoggedLines; more > 0 {
+		log.Warn("feed: more invalid lines skipped", "lines", more)
 	}
 	if len(cfgs) > 0 {
 		log.Info("feeds loaded", "feeds", len(cfgs), "indicators", s.Len(), "version", s.Version(), "took", time.Since(start))
@@ -52,48 +60,40 @@ func LoadAndLog(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
 	return s, nil
 }
 
-const pollEvery = time.Second
+// A Watcher loads the feeds again when one of their files changes.
+type Watcher struct {
+	Feeds    []Config
+	Current  *Set       // as loaded before Run
+	OnChange func(*Set) // is called with every new set, from the goroutine of Run
+	Log      *slog.Logger
+	Metrics  *Metrics
+}
 
-// Watch loads the feeds again when a file has changed and then stayed as it is for one look, and calls onChange with the new set,
-// beginning with what was changed since current was loaded.
-// Where a file cannot be read, the set that runs goes on. Watch returns when ctx ends.
-func Watch(ctx context.Context, cfgs []Config, current *Set, onChange func(*Set), log *slog.Logger, m *Metrics) {
-	if len(cfgs) == 0 {
+// Run watches until ctx ends. Where a file cannot be read, the set that is loaded stays.
+func (w Watcher) Run(ctx context.Context) {
+	if len(w.Feeds) == 0 {
 		<-ctx.Done()
 		return
 	}
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
-	loaded := current.files
-	before := loaded
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		now := filesState(cfgs)
-		if now != loaded && now == before {
-			loaded = now
-			if s, err := LoadAndLog(cfgs, log, m); err != nil {
-				log.Error("feeds are not reloaded, the old ones go on", "err", err)
-			} else {
-				onChange(s)
-			}
-		}
-		before = now
+	poller := watch.Poller[*Set]{
+		State:  func() (string, error) { return filesState(w.Feeds), nil },
+		Load:   func() (*Set, error) { return LoadAndLog(w.Feeds, w.Log, w.Metrics) },
+		Use:    w.OnChange,
+		Refuse: func(err error) { w.Log.Error("feeds not loaded, keeping those that were loaded before", "err", err) },
+		Loaded: w.Current.files,
 	}
+	poller.Run(ctx)
 }
 
-// filesState is what tells a changed file from an unchanged one; a file that was replaced has another inode.
+// filesState describes the files of all feeds; one that cannot be read has a state too, so that its error is found by loading it.
 func filesState(cfgs []Config) string {
 	var b strings.Builder
 	for _, c := range cfgs {
-		if info, err := os.Stat(c.Path); err != nil {
-			fmt.Fprintf(&b, "%s: gone\n", c.Path)
-		} else {
-			fmt.Fprintf(&b, "%s: %d %v %v\n", c.Path, info.Size(), info.ModTime().UnixNano(), inode(info))
+		state, err := watch.FileState(c.Path)
+		if err != nil {
+			state = err.Error() + "\n"
 		}
+		b.WriteString(state)
 	}
 	return b.String()
 }

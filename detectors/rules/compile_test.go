@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 	shipped "tidegate/rules"
 )
 
@@ -123,7 +124,7 @@ func TestExpressionsAgainstEvents(t *testing.T) {
 }
 
 func TestErrorsNameTheirPlace(t *testing.T) {
-	for _, file := range []string{"broken", "types", "hostile", "shape"} {
+	for _, file := range []string{"broken", "types", "hostile", "shape", "hints"} {
 		data, err := os.ReadFile("testdata/" + file + ".bad.yml")
 		if err != nil {
 			t.Fatal(err)
@@ -146,7 +147,7 @@ func TestErrorsNameTheirPlace(t *testing.T) {
 			}
 			t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
 		}
-		var one *Error
+		var one *config.Error
 		if !errors.As(err, &one) || one.Line == 0 {
 			t.Errorf("%s: the error does not unwrap to one with a line: %v", file, err)
 		}

@@ -6,7 +6,11 @@ import (
 	"strings"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
+
+// firstLine is the place of errors about a file as a whole.
+var firstLine = config.Position{Line: 1, Column: 1}
 
 // importShared makes the lists and macros of files marked shared known in the others.
 func importShared(files []*ruleFile) {
@@ -17,7 +21,7 @@ func importShared(files []*ruleFile) {
 		}
 		for _, name := range f.names.sortedNames() {
 			if other := from[name]; other != nil {
-				f.doc.addError(position{1, 1}, name, "shared name is defined in %s already", other.doc.file)
+				f.doc.AddError(firstLine, name, "shared name is defined in %s already", other.doc.File)
 				continue
 			}
 			from[name] = f
@@ -30,7 +34,7 @@ func importShared(files []*ruleFile) {
 				continue
 			}
 			if slices.Contains(own, name) {
-				f.doc.addError(position{1, 1}, name, "is a shared name already, defined in %s", source.doc.file)
+				f.doc.AddError(firstLine, name, "is a shared name already, defined in %s", source.doc.File)
 				continue
 			}
 			if l := source.names.lists[name]; l != nil {
@@ -57,7 +61,6 @@ func (n *names) sortedNames() []string {
 // A compiler compiles the rules of a set, one after the other.
 type compiler struct {
 	slots *slotTable
-	errs  *problems
 	ids   map[string]*parsedRule
 	list  []*compiledRule
 	lints []Lint
@@ -80,16 +83,16 @@ func (c *compiler) ruleIDs() []string {
 // compileMacros compiles each macro of a file by itself, so that what is wrong with it is said where it stands.
 func (c *compiler) compileMacros(f *ruleFile) {
 	for _, m := range f.macros {
-		p, faults := compileExpression(m.text.text, &f.names, c.slots)
-		c.addErrors(m.text, joinKeys("macros", m.name), faults)
-		f.names.macros[m.name].broken = p == nil
+		compiled, errs := compileExpression(m.text.Value, &f.names, c.slots)
+		addErrors(m.text, errs)
+		f.names.macros[m.name].broken = compiled == nil
 	}
 }
 
-func (c *compiler) addErrors(p sourceText, key string, faults []syntaxError) {
-	for _, f := range faults {
-		at := p.positionOf(f.at)
-		c.errs.add(&Error{File: p.doc.file, Line: at.line, Column: at.column, Key: key, Message: f.message})
+// addErrors reports the errors of an expression or a template at their places in the file.
+func addErrors(t config.Text, errs []syntaxError) {
+	for _, e := range errs {
+		t.ErrorfAt(e.at, "%s", e.message)
 	}
 }
 
@@ -97,53 +100,53 @@ func (c *compiler) addErrors(p sourceText, key string, faults []syntaxError) {
 func (c *compiler) compileRule(d *parsedRule) {
 	if c.total++; c.total > maxRules {
 		if c.total == maxRules+1 {
-			d.doc.addError(d.at, d.ID, "more than %d rules", maxRules)
+			d.node.Errorf("more than %d rules", maxRules)
 		}
 		return
 	}
 	if d.ID != "" {
 		if first := c.ids[d.ID]; first != nil {
-			d.doc.addError(d.at, joinKeys(d.ID, "id"), "is the id of the rule at %s:%d already", first.File, first.Line)
+			d.node.Named(d.node.Key()+"id").Errorf("is the id of the rule at %s:%d already", first.File, first.Line)
 			return
 		}
 		c.ids[d.ID] = d
 	}
 	r := &d.Rule
 	n := prefilter{datasets: allDatasets}
-	if d.when.doc != nil {
-		r.When = d.when.text
-		if r.when = c.compileExpression(d, d.when, joinKeys(d.ID, "when")); r.when != nil {
+	if d.when.IsSet() {
+		r.When = d.when.Value
+		if r.when = c.compileExpression(d, d.when); r.when != nil {
 			n = c.slots.prefilterOf(r.when.root, true, -1)
 		}
 	}
 	for _, e := range d.exceptions {
-		r.Exceptions = append(r.Exceptions, e.text)
-		r.exceptions = append(r.exceptions, c.compileExpression(d, e, joinKeys(d.ID, "exceptions")))
+		r.Exceptions = append(r.Exceptions, e.Value)
+		r.exceptions = append(r.exceptions, c.compileExpression(d, e))
 	}
 	c.compileAlert(d)
 	if r.when == nil {
 		return
 	}
 	if n.datasets &= d.datasets; n.datasets == 0 {
-		d.doc.addError(d.when.at, joinKeys(d.ID, "when"), "can never be true: %s", c.slots.contradiction(r.when.root, d.datasets))
+		d.when.Errorf("can never be true: %s", c.slots.contradiction(r.when.root, d.datasets))
 		return
 	}
 	c.finishRule(d, n)
 }
 
-func (c *compiler) compileExpression(d *parsedRule, p sourceText, key string) *expression {
-	out, faults := compileExpression(p.text, d.names, c.slots)
-	c.addErrors(p, key, faults)
-	return out
+func (c *compiler) compileExpression(d *parsedRule, t config.Text) *expression {
+	compiled, errs := compileExpression(t.Value, d.names, c.slots)
+	addErrors(t, errs)
+	return compiled
 }
 
 // compileAlert reads the template; a rule without one shows the fields that it reads.
 func (c *compiler) compileAlert(d *parsedRule) {
 	r := &d.Rule
-	if d.alert.doc != nil {
-		r.Alert = strings.TrimSpace(d.alert.text)
-		t, faults := parseTemplate(d.alert.text)
-		c.addErrors(d.alert, joinKeys(d.ID, "alert"), faults)
+	if d.alert.IsSet() {
+		r.Alert = strings.TrimSpace(d.alert.Value)
+		t, errs := parseTemplate(d.alert.Value)
+		addErrors(d.alert, errs)
 		r.template = t
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/expr-lang/expr/file"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // This file words what authors get wrong most often: operators of other languages, names that are nearly right, constructs of
@@ -36,7 +37,7 @@ var foreignWords = map[string]string{
 }
 
 // foreignOperators are operators that expr's lexer takes for tokens.
-var foreignOperators = map[string]string{"=": "compare with ==", "<>": "compare with !=", "===": "compare with ==", "&": "write and", "=*": "use glob", "~": "use matches"}
+var foreignOperators = map[string]string{"=": "compare with ==", "===": "compare with ==", "&": "write and", "=*": "use glob", "~": "use matches"}
 
 var (
 	unexpectedToken = regexp.MustCompile(`^unexpected token (\w+)(?:\("(.*)"\))?$`)
@@ -50,7 +51,11 @@ func parseError(source string, err error) syntaxError {
 	if !errors.As(err, &e) {
 		return syntaxError{0, err.Error()}
 	}
-	return syntaxError{min(e.From, len([]rune(source))), parseMessage(source, e.Message)}
+	at := min(e.From, len([]rune(source)))
+	if at > 0 && strings.HasSuffix(string([]rune(source)[:at]), "<") && strings.HasPrefix(e.Message, `unexpected token Operator(">")`) {
+		return syntaxError{at - 1, "<> is not an operator: compare with !="}
+	}
+	return syntaxError{at, parseMessage(source, e.Message)}
 }
 
 func parseMessage(source, message string) string {
@@ -96,7 +101,7 @@ func unexpected(source, kind, value string) string {
 			return fmt.Sprintf("%s is not an operator: %s", value, hint)
 		}
 		known := []string{"and", "or", "not", "in", "contains", "startsWith", "endsWith", "matches"}
-		return fmt.Sprintf("unexpected %s%s", value, didYouMean(value, known))
+		return fmt.Sprintf("unexpected %s%s", value, config.DidYouMean(value, known))
 	case "Operator":
 		if hint := foreignOperators[value]; hint != "" {
 			return fmt.Sprintf("%s is not an operator: %s", value, hint)
@@ -134,9 +139,9 @@ func unknownName(name string, ns *names) string {
 	return fmt.Sprintf("unknown field %q%s", name, didYouMeanField(name, known))
 }
 
-// didYouMeanField is didYouMean for names with dots: where no name is near, those that end in the same word are.
+// didYouMeanField is config.DidYouMean for names with dots: where no name is near, those that end in the same word are.
 func didYouMeanField(name string, known []string) string {
-	if hint := didYouMean(name, known); hint != "" {
+	if hint := config.DidYouMean(name, known); hint != "" {
 		return hint
 	}
 	first, _, _ := strings.Cut(name, ".")

@@ -4,140 +4,217 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml/ast"
-
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // A parsedRule is a rule as it was read, before its expressions are compiled.
 type parsedRule struct {
 	Rule
-	doc        *document
-	at         position
-	when       sourceText
-	exceptions []sourceText
-	alert      sourceText
-	names      *names
-	datasets   datasetMask
+	node       config.Node
+	names      *names // lists and macros of its file
+	when       config.Text
+	exceptions []config.Text
+	alert      config.Text
+	datasets   datasetMask // those that its author names; all where none is named
 }
 
-// parseRule reads one rule.
-func (f *ruleFile) parseRule(n ast.Node) {
-	ps, ok := f.doc.readMapping(n, "")
-	if !ok {
+// yamlRule is the form of a rule.
+type yamlRule struct {
+	ID          config.Text `yaml:"id"`
+	Title       config.Text `yaml:"title"`
+	Description config.Text `yaml:"description"`
+	Author      config.Text `yaml:"author"`
+	Version     config.Text `yaml:"version"`
+	References  yamlTexts   `yaml:"references"`
+	Severity    config.Text `yaml:"severity"`
+	Score       config.Node `yaml:"score"`
+	Tags        yamlTexts   `yaml:"tags"`
+	Dataset     yamlTexts   `yaml:"dataset"`
+	Datasets    yamlTexts   `yaml:"datasets"`
+	When        config.Text `yaml:"when"`
+	Exceptions  yamlTexts   `yaml:"exceptions"`
+	Group       yamlTexts   `yaml:"group"`
+	Alert       config.Text `yaml:"alert"`
+	Tests       []yamlCase  `yaml:"tests"`
+}
+
+// UnknownKey words keys that other rule languages have.
+func (*yamlRule) UnknownKey(key string) string { return foreignKeys[key] }
+
+// yamlCase is the form of a test case.
+type yamlCase struct {
+	Name  config.Text `yaml:"name"`
+	Fires *bool       `yaml:"fires"`
+	Event config.Node `yaml:"event"`
+
+	node config.Node
+}
+
+// DecodeNode keeps the node, whose line the case is known by.
+func (c *yamlCase) DecodeNode(n config.Node) {
+	type plain yamlCase
+	n.Decode((*plain)(c))
+	c.node = n
+}
+
+// A yamlTexts is a list of texts, or one text.
+type yamlTexts []config.Text
+
+// DecodeNode reads a list or a single text.
+func (l *yamlTexts) DecodeNode(n config.Node) {
+	items := n.Items()
+	if !n.IsList() {
+		if _, ok := n.Scalar(); !ok {
+			n.Errorf("expected a list, got %s", n.Kind())
+			return
+		}
+		items = []config.Node{n}
+	}
+	for _, item := range items {
+		var t config.Text
+		if t.DecodeNode(item); t.IsSet() {
+			*l = append(*l, t)
+		}
+	}
+}
+
+var idForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`)
+
+// parseRule reads one rule; nil where n is not a mapping.
+func parseRule(n config.Node, f *ruleFile) *parsedRule {
+	if !n.IsMapping() {
+		n.Errorf("expected a rule (a mapping with id, title, severity and when), got %s", n.Kind())
+		return nil
+	}
+
+	// Errors name the rule by its id, so that is read first.
+	n = n.Named("")
+	for _, e := range n.Entries() {
+		if id, ok := e.Value.Scalar(); ok && e.Key == "id" {
+			n = n.Named(id + ": ")
+		}
+	}
+	var y yamlRule
+	n.Decode(&y)
+	r := &parsedRule{node: n, names: &f.names, when: y.When, exceptions: y.Exceptions, alert: y.Alert}
+	r.File, r.Line = f.doc.File, n.Position().Line
+	for _, key := range []string{"id", "title", "severity", "when"} {
+		if !hasKey(n, key) {
+			f.doc.AddError(n.Position(), n.Key()+key, "is missing")
+		}
+	}
+
+	r.ID, r.Title = requiredText(y.ID), requiredText(y.Title)
+	r.Description, r.Author, r.Version = requiredText(y.Description), requiredText(y.Author), requiredText(y.Version)
+	r.References, r.Tags = texts(y.References), texts(y.Tags)
+	if r.ID != "" && !idForm.MatchString(r.ID) {
+		y.ID.Errorf("an id is made of a-z, 0-9, '.', '_' and '-', at most 100, and begins with a letter or digit")
+	}
+	r.parseSeverity(y.Severity)
+	r.parseScore(y.Score)
+	r.parseDatasets(append(y.Dataset, y.Datasets...))
+	r.parseGroup(y.Group)
+	r.parseCases(y.Tests)
+	r.checkLimits()
+	return r
+}
+
+// checkLimits reports expressions and templates that are too long.
+func (r *parsedRule) checkLimits() {
+	withinLimit(r.when, maxExpression)
+	withinLimit(r.alert, maxText)
+	for i, e := range r.exceptions {
+		if i == maxTexts {
+			e.Errorf("more than %d exceptions", maxTexts)
+			break
+		}
+		withinLimit(e, maxExpression)
+	}
+}
+
+// requiredText returns a text without blanks around it; one that is there must not be empty.
+func requiredText(t config.Text) string {
+	if !t.IsSet() || !withinLimit(t, maxText) {
+		return ""
+	}
+	value := strings.TrimSpace(t.Value)
+	if value == "" {
+		t.Errorf("is empty")
+	}
+	return value
+}
+
+func texts(list yamlTexts) []string {
+	var out []string
+	for i, t := range list {
+		if i == maxTexts {
+			t.Errorf("more than %d entries", maxTexts)
+			break
+		}
+		if withinLimit(t, maxText) {
+			out = append(out, t.Value)
+		}
+	}
+	return out
+}
+
+func (r *parsedRule) parseSeverity(t config.Text) {
+	name := requiredText(t)
+	if name == "" {
 		return
 	}
-	r := &parsedRule{doc: f.doc, at: positionOfNode(n), names: &f.names, datasets: allDatasets}
-	r.File, r.Line, r.Score = f.doc.file, r.at.line, 100
-	where := ""
-	for _, p := range ps {
-		if t, ok := scalarText(p.value); ok && p.key == "id" {
-			where, r.at = t, p.at
-		}
-	}
-	f.doc.rejectUnknownKeys(ps, where, ruleKeys)
-	for _, p := range ps {
-		r.parseKey(p, where)
-	}
-	for _, missing := range []struct {
-		key   string
-		there bool
-	}{{"id", r.ID != ""}, {"title", r.Title != ""}, {"severity", r.Severity != 0}, {"when", r.when.doc != nil}} {
-		if !missing.there && !slices.ContainsFunc(ps, func(p pair) bool { return p.key == missing.key }) {
-			f.doc.addError(r.at, joinKeys(where, missing.key), "is missing")
-		}
-	}
-	f.drafts = append(f.drafts, r)
-}
-
-// parseKey reads one key of a rule.
-func (r *parsedRule) parseKey(p pair, where string) {
-	d, key := r.doc, joinKeys(where, p.key)
-	str := func(into *string) {
-		if t, ok := d.readText(p.value, key, maxText); ok {
-			if *into = strings.TrimSpace(t.text); *into == "" {
-				d.addError(positionOfNode(p.value), key, "is empty")
-			}
-		}
-	}
-	switch p.key {
-	case "id":
-		if str(&r.ID); r.ID != "" && !idForm.MatchString(r.ID) {
-			d.addError(positionOfNode(p.value), key, "an id is made of a-z, 0-9, '.', '_' and '-', at most 100, and begins with a letter or digit")
-		}
-	case "title":
-		str(&r.Title)
-	case "description":
-		str(&r.Description)
-	case "author":
-		str(&r.Author)
-	case "version":
-		str(&r.Version)
-	case "severity":
-		var name string
-		if str(&name); name != "" {
-			if r.Severity = pipeline.SeverityByName(name); r.Severity == 0 {
-				d.addError(positionOfNode(p.value), key, "unknown severity %q: info, low, medium, high or critical", name)
-			}
-		}
-	case "score":
-		if v, ok := d.readNumber(p.value, key, 1, 100); ok {
-			r.Score = uint32(v)
-		}
-	case "references":
-		r.References = d.readTexts(p.value, key, 100)
-	case "tags":
-		r.Tags = d.readTexts(p.value, key, 100)
-	case "dataset", "datasets":
-		r.parseDatasets(p, key)
-	case "when":
-		r.when, _ = d.readText(p.value, key, maxExpression)
-	case "exceptions":
-		for _, v := range d.readList(p.value, key, 100) {
-			if t, ok := d.readText(v, key, maxExpression); ok {
-				r.exceptions = append(r.exceptions, t)
-			}
-		}
-	case "group":
-		r.parseGroup(p, key)
-	case "alert":
-		r.alert, _ = d.readText(p.value, key, maxText)
-	case "tests":
-		r.parseTests(p, key)
+	if r.Severity = pipeline.SeverityByName(name); r.Severity == pipeline.Severity_SEVERITY_NONE {
+		t.Errorf("unknown severity %q: info, low, medium, high or critical", name)
 	}
 }
 
-func (r *parsedRule) parseDatasets(p pair, key string) {
-	r.datasets = 0
-	for _, v := range r.doc.readList(p.value, key, pipeline.NumDatasets) {
-		t, ok := r.doc.readText(v, key, maxText)
-		if !ok {
-			continue
-		}
-		ds := pipeline.DatasetByName(t.text)
-		if ds == pipeline.Dataset_DATASET_NONE {
-			r.doc.addError(t.at, key, "unknown dataset %q%s", t.text, didYouMean(t.text, pipeline.DatasetNames()))
-		}
-		r.datasets |= maskOf(ds)
+func (r *parsedRule) parseScore(n config.Node) {
+	r.Score = 100
+	if !n.IsSet() {
+		return
+	}
+	score, ok := n.Int()
+	switch {
+	case !n.IsInteger():
+		n.Errorf("expected a whole number, got %s", n.Kind())
+	case !ok || score < 1 || score > 100:
+		n.Errorf("must be from 1 to 100")
+	default:
+		r.Score = uint32(score)
 	}
 }
 
-func (r *parsedRule) parseGroup(p pair, key string) {
-	for _, v := range r.doc.readList(p.value, key, 8) {
-		t, ok := r.doc.readText(v, key, maxText)
-		if !ok {
-			continue
+func (r *parsedRule) parseDatasets(list yamlTexts) {
+	if len(list) == 0 {
+		r.datasets = allDatasets
+	}
+	for _, t := range list {
+		d := pipeline.DatasetByName(t.Value)
+		if d == pipeline.Dataset_DATASET_NONE {
+			t.Errorf("unknown dataset %q%s", t.Value, config.DidYouMean(t.Value, pipeline.DatasetNames()))
 		}
-		f := pipeline.Lookup(t.text)
+		r.datasets |= maskOf(d)
+	}
+}
+
+func (r *parsedRule) parseGroup(list yamlTexts) {
+	for i, t := range list {
+		if i == maxGroup {
+			t.Errorf("more than %d fields", maxGroup)
+			return
+		}
+		f := pipeline.Lookup(t.Value)
 		if f == nil {
-			r.doc.addError(t.at, key, "unknown field %q%s", t.text, didYouMean(t.text, fieldNames()))
+			t.Errorf("%s", unknownName(t.Value, nil))
 			continue
 		}
 		if _, err := fieldKind(f); err != nil {
-			r.doc.addError(t.at, key, "%v", err)
+			t.Errorf("%v", err)
 			continue
 		}
 		r.Group = append(r.Group, f.Name)
@@ -145,39 +222,35 @@ func (r *parsedRule) parseGroup(p pair, key string) {
 	}
 }
 
-func (r *parsedRule) parseTests(p pair, key string) {
-	for i, v := range r.doc.readList(p.value, key, maxTests) {
-		ps, ok := r.doc.readMapping(v, key)
-		if !ok {
-			continue
+func (r *parsedRule) parseCases(list []yamlCase) {
+	for i, y := range list {
+		if i == maxTests {
+			y.node.Errorf("more than %d test cases", maxTests)
+			return
 		}
-		c := Case{Name: fmt.Sprintf("case %d", i+1), Line: positionOfNode(v).line}
-		r.doc.rejectUnknownKeys(ps, key, testKeys)
-		fires := false
-		for _, q := range ps {
-			switch q.key {
-			case "name":
-				if t, ok := r.doc.readText(q.value, joinKeys(key, q.key), maxText); ok {
-					c.Name = t.text
-				}
-			case "fires":
-				c.Fires, _ = r.doc.readBool(q.value, joinKeys(key, q.key))
-				fires = true
-			case "event":
-				c.event = r.doc.readEvent(q.value, joinKeys(key, q.key))
-			}
+		c := Case{Name: fmt.Sprintf("case %d", i+1), Line: y.node.Position().Line}
+		if y.Name.IsSet() {
+			c.Name = requiredText(y.Name)
 		}
-		if !fires {
-			r.doc.addError(positionOfNode(v), joinKeys(key, "fires"), "is missing")
+		if y.Fires != nil {
+			c.Fires = *y.Fires
+		} else if !hasKey(y.node, "fires") {
+			y.node.Named(y.node.Key() + ".fires").Errorf("is missing")
 		}
-		if c.event == nil {
-			r.doc.addError(positionOfNode(v), joinKeys(key, "event"), "is missing")
+		if y.Event.IsSet() {
+			c.event = parseEvent(y.Event)
+		} else {
+			y.node.Named(y.node.Key() + ".event").Errorf("is missing")
 		}
 		r.Tests = append(r.Tests, c)
 	}
 }
 
-// shortHash is the first bytes of SHA-256 over parts, hex.
+func hasKey(n config.Node, key string) bool {
+	return slices.ContainsFunc(n.Entries(), func(e config.Entry) bool { return e.Key == key && !e.Value.IsNull() })
+}
+
+// shortHash returns the first bytes of SHA-256 over parts, in hex.
 func shortHash(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {

@@ -9,6 +9,7 @@ import (
 	"github.com/expr-lang/expr/parser"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // A resolver turns the tree that expr's parser made of one expression into nodes: it looks names up, expands macros, gives every
@@ -368,7 +369,7 @@ func (r *resolver) builtin(n *ast.BuiltinNode) *node {
 	case "len":
 		return r.lengthOf(n)
 	}
-	return r.addError(n, "%s() is not part of the rule language%s", n.Name, didYouMean(n.Name, functions))
+	return r.addError(n, "%s() is not part of the rule language%s", n.Name, config.DidYouMean(n.Name, functions))
 }
 
 // loop resolves any and its like. Only one list field is walked at a time: a loop in a loop is quadratic in what an attacker sends.
@@ -461,7 +462,7 @@ func (r *resolver) call(n *ast.CallNode) *node {
 	case "cidr", "glob":
 		return r.constantCall(n, id.Value)
 	}
-	return r.addError(n, "unknown function %q%s", id.Value, didYouMean(id.Value, functions))
+	return r.addError(n, "unknown function %q%s", id.Value, config.DidYouMean(id.Value, functions))
 }
 
 func (r *resolver) has(n *ast.CallNode) *node {

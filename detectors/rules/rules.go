@@ -24,6 +24,7 @@ import (
 	shipped "tidegate/rules"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // Config says which rules run and what one may cost.
@@ -144,27 +145,29 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	errs := &problems{}
 	var files []*ruleFile
 	for _, s := range sources {
-		files = append(files, parseFile(s, errs))
+		files = append(files, parseFile(s))
 	}
 	importShared(files)
-	c := &compiler{slots: newSlotTable(), errs: errs, ids: map[string]*parsedRule{}}
+	c := &compiler{slots: newSlotTable(), ids: map[string]*parsedRule{}}
 	for _, f := range files {
 		c.compileMacros(f)
 	}
 	for _, f := range files {
-		for _, d := range f.drafts {
-			c.compileRule(d)
+		for _, r := range f.rules {
+			c.compileRule(r)
 		}
 	}
+	var others []*config.Error
 	for _, id := range cfg.Disable {
 		if c.ids[id] == nil {
-			errs.add(&Error{File: "config", Key: "rules.disable", Message: fmt.Sprintf("no rule has the id %q%s", id, didYouMean(id, c.ruleIDs()))})
+			others = append(others, &config.Error{
+				File: "config", Key: "rules.disable", Err: fmt.Errorf("no rule has the id %q%s", id, config.DidYouMean(id, c.ruleIDs())),
+			})
 		}
 	}
-	if err := errs.err(); err != nil {
+	if err := errorsOf(files, others); err != nil {
 		return nil, err
 	}
 	c.list = slices.DeleteFunc(c.list, func(r *compiledRule) bool { return slices.Contains(cfg.Disable, r.rule.ID) })

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	maxValue    = 300  // runes of one value in an evidence
-	maxEvidence = 2000 // bytes of an evidence
-	maxGroup    = 256  // bytes of a group
+	maxValue      = 300  // runes of one value in an evidence
+	maxEvidence   = 2000 // bytes of an evidence
+	maxGroupBytes = 256  // bytes of a group
 )
 
 // A template is the text of an alert with the fields that stand in it.
@@ -26,7 +26,7 @@ type templatePart struct {
 // parseTemplate reads text with {field} in it; {{ and }} are braces.
 func parseTemplate(t string) (template, []syntaxError) {
 	var out template
-	var faults []syntaxError
+	var errs []syntaxError
 	var plain strings.Builder
 	flush := func() {
 		if plain.Len() > 0 {
@@ -43,13 +43,13 @@ func parseTemplate(t string) (template, []syntaxError) {
 			end := strings.IndexByte(t[i:], '}')
 			at := utf8.RuneCountInString(t[:i])
 			if end < 0 {
-				return nil, append(faults, syntaxError{at, "{ without }"})
+				return nil, append(errs, syntaxError{at, "{ without }"})
 			}
 			name := strings.TrimSpace(t[i+1 : i+end])
 			i += end + 1
 			f := pipeline.Lookup(name)
 			if f == nil {
-				faults = append(faults, syntaxError{at, fmt.Sprintf("unknown field %q%s", name, didYouMean(name, fieldNames()))})
+				errs = append(errs, syntaxError{at, unknownName(name, nil)})
 				continue
 			}
 			flush()
@@ -60,7 +60,7 @@ func parseTemplate(t string) (template, []syntaxError) {
 		}
 	}
 	flush()
-	return out, faults
+	return out, errs
 }
 
 // render gives the evidence of e: a text of its own, bounded, without control characters.
@@ -114,8 +114,8 @@ func groupOf(fields []*pipeline.Field, e *pipeline.Event) string {
 		b.WriteString(f.Text(e))
 	}
 	g := strings.ToValidUTF8(b.String(), "�")
-	if len(g) <= maxGroup {
+	if len(g) <= maxGroupBytes {
 		return g
 	}
-	return strings.ToValidUTF8(g[:maxGroup-13], "") + "~" + shortHash(g)
+	return strings.ToValidUTF8(g[:maxGroupBytes-13], "") + "~" + shortHash(g)
 }

@@ -19,7 +19,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// watched is a folder that Watch follows, on a clock of its own.
+// watched is a folder that a Watcher follows, on a clock of its own.
 type watched struct {
 	*testing.T
 	dir  string
@@ -30,8 +30,8 @@ type watched struct {
 	reg  *prometheus.Registry
 }
 
-// watch runs story while Watch follows a folder that holds one rule, r1.
-func watch(t *testing.T, story func(w *watched)) {
+// whileWatching runs story while a Watcher follows a folder that holds one rule, r1.
+func whileWatching(t *testing.T, story func(w *watched)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &watched{T: t, dir: t.TempDir(), log: &bytes.Buffer{}, reg: prometheus.NewRegistry()}
@@ -45,11 +45,12 @@ func watch(t *testing.T, story func(w *watched)) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		go Watch(ctx, cfg, set, func(s *Set) {
+		onChange := func(s *Set) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.sets = append(w.sets, s)
-		}, log, w.m)
+		}
+		go Watcher{Config: cfg, Current: set, OnChange: onChange, Log: log, Metrics: w.m}.Run(ctx)
 		time.Sleep(5 * time.Second)
 		story(w)
 		cancel()
@@ -86,7 +87,7 @@ func (w *watched) expect(changes int, last string) {
 }
 
 func TestWatchLoadsAChange(t *testing.T) {
-	watch(t, func(w *watched) {
+	whileWatching(t, func(w *watched) {
 		w.expect(0, "")
 		w.write("b.yml", ruleYAML("r2", `message contains "two"`))
 		w.expect(1, "r1 r2")
@@ -103,7 +104,7 @@ func TestWatchLoadsAChange(t *testing.T) {
 
 // TestWatchSeesAMovedFile: what is moved in keeps its old time.
 func TestWatchSeesAMovedFile(t *testing.T) {
-	watch(t, func(w *watched) {
+	whileWatching(t, func(w *watched) {
 		old := filepath.Join(t.TempDir(), "x")
 		if err := os.WriteFile(old, []byte(ruleYAML("moved", `message contains "one"`)), 0o644); err != nil {
 			t.Fatal(err)
@@ -120,7 +121,7 @@ func TestWatchSeesAMovedFile(t *testing.T) {
 
 // TestWatchFollowsAConfigMap: the kubelet turns one symlink for all files.
 func TestWatchFollowsAConfigMap(t *testing.T) {
-	watch(t, func(w *watched) {
+	whileWatching(t, func(w *watched) {
 		link := func(version string) {
 			w.Helper()
 			inner := filepath.Join(w.dir, ".."+version)
@@ -150,7 +151,7 @@ func TestWatchFollowsAConfigMap(t *testing.T) {
 
 // TestWatchTakesAChangeOfManyFilesAsOne: while files go on changing, nothing is loaded.
 func TestWatchTakesAChangeOfManyFilesAsOne(t *testing.T) {
-	watch(t, func(w *watched) {
+	whileWatching(t, func(w *watched) {
 		for i := range 8 {
 			w.write(fmt.Sprintf("f%d.yaml", i), ruleYAML(fmt.Sprintf("f%d", i), `message contains "x"`))
 			time.Sleep(700 * time.Millisecond) // each look sees another state
@@ -161,7 +162,7 @@ func TestWatchTakesAChangeOfManyFilesAsOne(t *testing.T) {
 
 // TestWatchKeepsTheOldRules: all or nothing, and it says what is wrong, once.
 func TestWatchKeepsTheOldRules(t *testing.T) {
-	watch(t, func(w *watched) {
+	whileWatching(t, func(w *watched) {
 		w.write("good.yaml", ruleYAML("r2", `message contains "two"`))
 		w.write("bad.yaml", ruleYAML("r3", `mesage contains "two"`))
 		w.expect(0, "")
@@ -169,7 +170,7 @@ func TestWatchKeepsTheOldRules(t *testing.T) {
 		if n := strings.Count(w.log.String(), `bad.yaml:4:10: r3: when: unknown field \"mesage\", did you mean \"message\"?`); n != 1 {
 			t.Errorf("the error was logged %d times:\n%s", n, w.log)
 		}
-		if !strings.Contains(w.log.String(), "the old ones go on") {
+		if !strings.Contains(w.log.String(), "keeping those that were loaded before") {
 			t.Errorf("log does not say what runs:\n%s", w.log)
 		}
 		if n := metric(w.reg, "tidegate_detectors_rules_loads_total", "error"); n != 1 {

@@ -14,6 +14,10 @@ import (
 // A NodeDecoder decodes itself from a Node, for values that no plain Go type describes. It reports errors with Node.Errorf.
 type NodeDecoder interface{ DecodeNode(n Node) }
 
+// UnknownKeyHinter is implemented by structs that know what a key means that they do not have, such as one of a similar
+// language. UnknownKey returns what to write instead, "" where nothing is known.
+type UnknownKeyHinter interface{ UnknownKey(key string) string }
+
 var (
 	nodeType     = reflect.TypeFor[Node]()
 	sizeType     = reflect.TypeFor[Size]()
@@ -66,6 +70,12 @@ func (n Node) decodeStruct(v reflect.Value) {
 		if field, ok := fields[e.Key]; ok {
 			e.Value.decodeInto(field)
 			continue
+		}
+		if h, ok := v.Addr().Interface().(UnknownKeyHinter); ok {
+			if hint := h.UnknownKey(e.Key); hint != "" {
+				n.doc.AddError(e.Position, e.Value.key, "unknown key: %s", hint)
+				continue
+			}
 		}
 		known := slices.Sorted(maps.Keys(fields))
 		n.doc.AddError(e.Position, e.Value.key, "unknown key%s", DidYouMean(e.Key, known))

@@ -262,6 +262,11 @@ func (t Text) Position() Position { return t.node.Position() }
 // Errorf adds an error at the text's position and key to the document.
 func (t Text) Errorf(format string, args ...any) { t.node.Errorf(format, args...) }
 
+// ErrorfAt adds an error at the rune at index in the text.
+func (t Text) ErrorfAt(index int, format string, args ...any) {
+	t.node.doc.AddError(t.PositionAt(index), t.node.key, format, args...)
+}
+
 // PositionAt returns the position of the rune at index in the text. YAML may fold a text over lines or quote it, so the file
 // is walked beside the text, counting the runes that are not blank in both.
 func (t Text) PositionAt(index int) Position {

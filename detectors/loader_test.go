@@ -1,0 +1,149 @@
+package detectors
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/detectors/feeds"
+	"tidegate/detectors/rules"
+	"tidegate/pipeline"
+)
+
+const rule = "- {id: RULE, title: t, severity: low, when: 'message contains \"bad\"'}\n"
+
+// files writes a rule and a feed, and returns a config that reads them.
+func files(t *testing.T) (cfg Config, write func(name, text string)) {
+	t.Helper()
+	dir := t.TempDir()
+	write = func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("a.yaml", strings.Replace(rule, "RULE", "one", 1))
+	write("feed.txt", "evil.example\n")
+	cfg.Rules = rules.Default()
+	cfg.Rules.Dir, cfg.Rules.Shipped = dir, false
+	cfg.Feeds = []feeds.Config{{Name: "test", Path: filepath.Join(dir, "feed.txt")}}
+	return cfg, write
+}
+
+func newLoader(t *testing.T, cfg Config) *Loader {
+	t.Helper()
+	l, err := NewLoader(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// verdicts evaluates a log line and a DNS query with the bundle, and lists the rules of the verdicts.
+func verdicts(b *pipeline.Bundle) string {
+	block := []*pipeline.Event{
+		{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: "bad"}},
+		{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: "evil.example"}},
+		{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: "worse.example"}},
+	}
+	var out []string
+	for _, d := range b.Detectors {
+		d.Evaluate(block)
+	}
+	for _, e := range block {
+		for _, v := range e.Verdicts {
+			out = append(out, v.Rule)
+		}
+	}
+	return strings.Join(out, " ")
+}
+
+func TestBundleHoldsAllDetectors(t *testing.T) {
+	cfg, _ := files(t)
+	l := newLoader(t, cfg)
+	if got := verdicts(l.Bundle()); got != "one feed-test" {
+		t.Errorf("verdicts of %s", got)
+	}
+	if got := l.Summary(); got != "1 rule, 1 indicator" {
+		t.Error(got)
+	}
+}
+
+func TestSameFilesAndSettingsMakeTheSameVersion(t *testing.T) {
+	cfg, write := files(t)
+	first := newLoader(t, cfg).Bundle().Version
+	if again := newLoader(t, cfg).Bundle().Version; again != first {
+		t.Errorf("%s and %s", first, again)
+	}
+	write("feed.txt", "evil.example\nworse.example\n")
+	if changed := newLoader(t, cfg).Bundle().Version; changed == first {
+		t.Error("a changed feed has the same version")
+	}
+}
+
+func TestBrokenRulesAreRefusedWithTheirPlaces(t *testing.T) {
+	cfg, write := files(t)
+	write("b.yaml", strings.Replace(rule, "message", "mesage", 1))
+	_, err := NewLoader(cfg, slog.New(slog.DiscardHandler), nil)
+	if err == nil || !strings.Contains(err.Error(), `b.yaml:1:`) || !strings.Contains(err.Error(), `unknown field "mesage"`) {
+		t.Error(err)
+	}
+}
+
+func TestChangedFilesReplaceTheBundle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, write := files(t)
+		var mu sync.Mutex
+		var summaries []string
+		cfg.OnReload = func(s string) {
+			mu.Lock()
+			defer mu.Unlock()
+			summaries = append(summaries, s)
+		}
+		l := newLoader(t, cfg)
+		old := l.Bundle()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- l.Watch(ctx) }()
+		time.Sleep(5 * time.Second)
+
+		write("b.yaml", strings.Replace(rule, "RULE", "two", 1))
+		write("feed.txt", "evil.example\nworse.example\n")
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if got := verdicts(l.Bundle()); got != "one two feed-test feed-test" {
+			t.Errorf("verdicts of %s", got)
+		}
+		if got := verdicts(old); got != "one feed-test" {
+			t.Errorf("the old bundle changed: %s", got)
+		}
+		if l.Bundle().Version == old.Version {
+			t.Error("the version did not change")
+		}
+		mu.Lock()
+		got := strings.Join(summaries, "; ")
+		mu.Unlock()
+		if !strings.Contains(got, "rules loaded: 2 rules") || !strings.Contains(got, "feeds loaded: 2 indicators") {
+			t.Errorf("reported %s", got)
+		}
+
+		write("b.yaml", "not a rule")
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if got := verdicts(l.Bundle()); got != "one two feed-test feed-test" {
+			t.Errorf("after a broken file verdicts of %s", got)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

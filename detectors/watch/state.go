@@ -1,0 +1,46 @@
+package watch
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// FileState describes a file, symlinks followed, by name, size, time and inode: a file that was replaced has another inode.
+func FileState(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	inode := uint64(0)
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		inode = stat.Ino
+	}
+	return fmt.Sprintf("%s %d %d %d\n", path, info.Size(), info.ModTime().UnixNano(), inode), nil
+}
+
+// FolderState describes the files below a folder for whose names include returns true. Names that begin with a dot are left out,
+// such as the inner folders of a ConfigMap.
+func FolderState(folder string, include func(name string) bool) (string, error) {
+	var b strings.Builder
+	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case path != folder && strings.HasPrefix(entry.Name(), "."):
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case entry.IsDir() || !include(entry.Name()):
+			return nil
+		}
+		state, err := FileState(path)
+		b.WriteString(state)
+		return err
+	})
+	return b.String(), err
+}
