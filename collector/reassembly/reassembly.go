@@ -76,7 +76,8 @@ type Handler interface {
 	Data(d Dir, b []byte, at int64)
 	// Gap reports that the next n bytes of a direction will never come.
 	Gap(d Dir, n int, why GapReason)
-	// End reports that a direction is complete: everything before its FIN was delivered or given up.
+	// End reports, once, that a direction is complete: everything before its FIN was delivered or given up. A hostile
+	// or broken sender may go on behind its FIN; then Data and Gap follow.
 	End(d Dir)
 	// Observe reports what was found about a segment; at is the Time of the segment.
 	Observe(d Dir, o Observation, at int64)

@@ -1,0 +1,227 @@
+package reassembly
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A gapRecord is one call of Handler.Gap.
+type gapRecord struct {
+	off, n int
+	why    GapReason
+}
+
+// A recorder is a Handler that keeps everything. Missing bytes are zeros in bytes; tests send none.
+type recorder struct {
+	testing.TB
+	bytes    [2][]byte
+	gaps     [2][]gapRecord
+	ended    [2]bool
+	log      strings.Builder
+	observed map[Observation]int
+	hostile  bool // the senders may go on behind their FINs; nothing is kept
+}
+
+func (r *recorder) Data(d Dir, b []byte, _ int64) {
+	r.Helper()
+	if len(b) == 0 || r.ended[d] && !r.hostile {
+		r.Errorf("Data of %d bytes, ended %v", len(b), r.ended[d])
+	}
+	if r.hostile {
+		return
+	}
+	r.bytes[d] = append(r.bytes[d], b...)
+	fmt.Fprintf(&r.log, "%s%s ", arrow(d), b)
+}
+
+func (r *recorder) Gap(d Dir, n int, why GapReason) {
+	r.Helper()
+	if n <= 0 || r.ended[d] && !r.hostile {
+		r.Errorf("Gap of %d bytes, ended %v", n, r.ended[d])
+	}
+	if r.hostile {
+		return
+	}
+	r.gaps[d] = append(r.gaps[d], gapRecord{len(r.bytes[d]), n, why})
+	r.bytes[d] = append(r.bytes[d], make([]byte, min(n, 1<<20))...)
+	fmt.Fprintf(&r.log, "%sgap%d ", arrow(d), n)
+}
+
+func (r *recorder) End(d Dir) {
+	r.Helper()
+	if r.ended[d] {
+		r.Error("End twice")
+	}
+	r.ended[d] = true
+	fmt.Fprintf(&r.log, "%send ", arrow(d))
+}
+
+func (r *recorder) Observe(_ Dir, o Observation, _ int64) { r.observed[o]++ }
+
+func arrow(d Dir) string {
+	if d == 0 {
+		return ">"
+	}
+	return "<"
+}
+
+// testConfig has bounds that no test reaches by accident.
+func testConfig() Config {
+	return Config{ConnBuffer: 4 << 20, Grace: 10 * time.Millisecond, GapTimeout: 2 * time.Second}
+}
+
+// A testConn is a Conn whose segments are given by offset.
+type testConn struct {
+	*Conn
+	*recorder
+	pool *Pool
+	isn  [2]uint32 // of the SYNs
+	now  int64
+}
+
+func newTestConn(t testing.TB, cfg Config, isn [2]uint32) *testConn {
+	c := &testConn{
+		Conn: &Conn{}, recorder: &recorder{TB: t, observed: map[Observation]int{}}, pool: NewPool(64 << 20), isn: isn, now: 1,
+	}
+	c.Init(&cfg, c.pool, c.recorder)
+	return c
+}
+
+// segment sends a segment of d. Offsets are from behind the SYNs; flags are letters of SAFR, and Z for a closed window.
+func (c *testConn) segment(d Dir, flags string, off, ack int, payload string) {
+	s := Segment{
+		Seq: c.isn[d] + 1 + uint32(off), Ack: c.isn[d^1] + 1 + uint32(ack), Window: 60000,
+		Payload: []byte(payload), Size: len(payload), Time: c.now,
+	}
+	for i, letter := range []byte("FSRPA") {
+		if strings.IndexByte(flags, letter) >= 0 {
+			s.Flags |= 1 << i
+		}
+	}
+	if s.has(SYN) {
+		s.Seq--
+	}
+	if strings.Contains(flags, "Z") {
+		s.Window = 0
+	}
+	c.Segment(d, &s, c.now)
+	c.now += 1000
+}
+
+// handshake opens the connection.
+func (c *testConn) handshake() *testConn {
+	c.segment(0, "S", 0, 0, "")
+	c.segment(1, "SA", 0, 0, "")
+	c.segment(0, "A", 0, 0, "")
+	return c
+}
+
+// wait lets time pass, in steps, with Release as often as NextRelease asks for it.
+func (c *testConn) wait(d time.Duration) {
+	for end := c.now + int64(d); c.now < end; {
+		c.now = min(end, max(c.NextRelease(), c.now+1))
+		c.Release(c.now)
+	}
+}
+
+// finish flushes the Conn and checks that nothing is left in it.
+func (c *testConn) finish() {
+	c.Helper()
+	c.Flush()
+	c.checkEmpty()
+}
+
+func (c *testConn) checkEmpty() {
+	c.Helper()
+	if c.Buffered() != 0 || c.pool.Used() != 0 || c.pool.Holders() != 0 {
+		c.Errorf("%d bytes, %d in the pool and %d holders are left", c.Buffered(), c.pool.Used(), c.pool.Holders())
+	}
+}
+
+// want compares the calls of the Handler.
+func (c *testConn) want(log string) {
+	c.Helper()
+	if got := strings.TrimSpace(c.log.String()); got != log {
+		c.Errorf("the handler got\n  %s\nwant\n  %s", got, log)
+	}
+}
+
+// randomBytes returns n bytes, none of them 0.
+func randomBytes(rng *rand.Rand, n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(1 + rng.IntN(255))
+	}
+	return b
+}
+
+// A cut is a part of a stream that a segment carries.
+type cut struct{ lo, hi int }
+
+// cuts splits n bytes into segments.
+func cuts(rng *rand.Rand, n, longest int) (list []cut) {
+	for lo := 0; lo < n; {
+		hi := min(lo+1+rng.IntN(longest), n)
+		list = append(list, cut{lo, hi})
+		lo = hi
+	}
+	return list
+}
+
+// withRepeats adds segments that were cut otherwise.
+func withRepeats(rng *rand.Rand, list []cut, n int) []cut {
+	for range rng.IntN(8) {
+		lo := rng.IntN(n)
+		list = append(list, cut{lo, min(lo+1+rng.IntN(3000), n)})
+	}
+	return list
+}
+
+func shuffle[E any](rng *rand.Rand, s []E) {
+	rng.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })
+}
+
+// randomISN returns a number that is often so near to 2^32 that the stream wraps.
+func randomISN(rng *rand.Rand) uint32 {
+	if rng.IntN(2) == 0 {
+		return rng.Uint32()
+	}
+	return math.MaxUint32 - rng.Uint32N(20_000)
+}
+
+// mergeGaps joins neighbouring gaps.
+func mergeGaps(list []gapRecord) (merged []cut) {
+	for _, g := range list {
+		if n := len(merged); n > 0 && merged[n-1].hi == g.off {
+			merged[n-1].hi += g.n
+			continue
+		}
+		merged = append(merged, cut{g.off, g.off + g.n})
+	}
+	return merged
+}
+
+// zeroRanges returns where b is 0.
+func zeroRanges(b []byte) (list []cut) {
+	for lo := 0; lo < len(b); lo++ {
+		if b[lo] != 0 {
+			continue
+		}
+		hi := lo
+		for hi < len(b) && b[hi] == 0 {
+			hi++
+		}
+		list = append(list, cut{lo, hi})
+		lo = hi
+	}
+	return list
+}
+
+func sameReasons(list []gapRecord, why GapReason) bool {
+	return !slices.ContainsFunc(list, func(g gapRecord) bool { return g.why != why })
+}

@@ -1,0 +1,259 @@
+package reassembly
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A sent is a segment of a random conversation.
+type sent struct {
+	d     Dir
+	flags string
+	cut
+	ack int
+}
+
+// TestAnySplitInAnyOrder: both directions are cut at random, repeated, overlapped and shuffled, across the wrap of the
+// sequence numbers, with acknowledgements or without. The handler gets the bytes that were sent, no gap, and each end once.
+func TestAnySplitInAnyOrder(t *testing.T) {
+	for seed := range uint64(400) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		c := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
+		streams := [2][]byte{randomBytes(rng, 1+rng.IntN(30_000)), randomBytes(rng, 1+rng.IntN(30_000))}
+		acks := rng.IntN(2) == 0
+
+		var list []sent
+		for d := range Dir(2) {
+			n := len(streams[d])
+			for _, part := range withRepeats(rng, cuts(rng, n, 1460), n) {
+				s := sent{d: d, flags: "", cut: part}
+				if acks {
+					s.flags, s.ack = "A", rng.IntN(len(streams[d^1])+1)
+				}
+				list = append(list, s)
+			}
+			list = append(list, sent{d: d, flags: "F", cut: cut{n, n}})
+		}
+		if acks {
+			noDeadlock(list)
+		}
+		shuffle(rng, list)
+		for _, s := range list {
+			c.segment(s.d, s.flags, s.lo, s.ack, string(streams[s.d][s.lo:s.hi]))
+		}
+
+		for d := range Dir(2) {
+			if !bytes.Equal(c.bytes[d], streams[d]) || len(c.gaps[d]) > 0 || !c.recorder.ended[d] {
+				t.Fatalf("seed %d, direction %d: %d of %d bytes, gaps %v, ended %v",
+					seed, d, len(c.bytes[d]), len(streams[d]), c.gaps[d], c.recorder.ended[d])
+			}
+		}
+		c.checkEmpty()
+	}
+}
+
+// noDeadlock makes acknowledgements possible: what a segment acknowledges was sent before it. Sorted by end, direction 1
+// acknowledges nothing of direction 0 that in turn acknowledges direction 1.
+func noDeadlock(list []sent) {
+	for i := range list {
+		if list[i].d == 0 {
+			list[i].ack = 0
+		}
+	}
+}
+
+// TestMissingBytesBecomeGaps: what no segment carries is a gap in its place, once it was acknowledged for the grace, or
+// once the timeout is over.
+func TestMissingBytesBecomeGaps(t *testing.T) {
+	for seed := range uint64(400) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		c := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
+		stream := randomBytes(rng, 2+rng.IntN(30_000))
+		list := cuts(rng, len(stream), 1460)
+		for range 1 + rng.IntN(4) {
+			if len(list) > 1 {
+				i := rng.IntN(len(list))
+				clear(stream[list[i].lo:list[i].hi])
+				list = slices.Delete(list, i, i+1)
+			}
+		}
+		acked := rng.IntN(2) == 0
+		if last := list[len(list)-1]; !acked { // nothing shows that the tail is missing
+			end := 0
+			for _, part := range list {
+				end = max(end, part.hi)
+			}
+			stream, _ = stream[:end], last
+		}
+		shuffle(rng, list)
+
+		for _, part := range list {
+			c.segment(0, "A", part.lo, 0, string(stream[part.lo:part.hi]))
+		}
+		why := GapTimeout
+		if acked {
+			why = GapAcked
+			c.segment(1, "A", 0, len(stream), "")
+			c.wait(9 * time.Millisecond)
+			if len(c.gaps[0]) > 0 {
+				t.Fatalf("seed %d: a gap was given up within the grace", seed)
+			}
+			c.wait(2 * time.Millisecond)
+		} else {
+			c.wait(testConfig().GapTimeout)
+		}
+
+		if !bytes.Equal(c.bytes[0], stream) || !slices.Equal(mergeGaps(c.gaps[0]), zeroRanges(stream)) || !sameReasons(c.gaps[0], why) {
+			t.Fatalf("seed %d: %d of %d bytes, gaps %v, want %v (%v)",
+				seed, len(c.bytes[0]), len(stream), c.gaps[0], zeroRanges(stream), why)
+		}
+		c.checkEmpty()
+	}
+}
+
+// TestOverlapsFollowThePolicy: segments that wait and differ where they overlap give, byte by byte, what a model gives
+// that writes each into an array, the first time or every time.
+func TestOverlapsFollowThePolicy(t *testing.T) {
+	for seed := range uint64(600) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		cfg := testConfig()
+		cfg.KeepLast = seed%2 == 1
+		c := newTestConn(t, cfg, [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
+		n := 2 + rng.IntN(400)
+		model := make([]byte, n)
+		differ := false
+		for range 1 + rng.IntN(30) { // byte 0 is held back, so all of them wait
+			lo := 1 + rng.IntN(n-1)
+			b := randomBytes(rng, min(1+rng.IntN(60), n-lo))
+			for i, value := range b {
+				differ = differ || model[lo+i] != 0 && model[lo+i] != value
+				if model[lo+i] == 0 || cfg.KeepLast {
+					model[lo+i] = value
+				}
+			}
+			c.segment(0, "A", lo, 0, string(b))
+		}
+		model[0] = 'x'
+		c.segment(0, "A", 0, 0, "x")
+		c.wait(3 * time.Second)
+
+		model = bytes.TrimRight(model, "\x00")
+		if !bytes.Equal(c.bytes[0], model) || (c.observed[OverlapConflict] > 0) != differ {
+			t.Fatalf("seed %d, keep last %v: conflict %d, want %v\n got %q\nwant %q",
+				seed, cfg.KeepLast, c.observed[OverlapConflict], differ, c.bytes[0], model)
+		}
+		c.finish()
+	}
+}
+
+// TestRepliesNeverOvertakeRequests: requests and replies are numbered and acknowledge each other. In whatever order they
+// were captured, the handler gets request n before reply n, and reply n before request n+1.
+func TestRepliesNeverOvertakeRequests(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 4))
+		c := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
+		type message struct {
+			d        Dir
+			off, ack int
+			text     string
+		}
+		var list []message
+		var want strings.Builder
+		for i := range 40 {
+			n := string(rune('A' + i%26))
+			list = append(list, message{0, 2 * i, 2 * i, "q" + n}, message{1, 2 * i, 2*i + 2, "r" + n})
+			want.WriteString(">q" + n + " <r" + n + " ")
+		}
+		for i := range list { // up to eight places late
+			if j := i + rng.IntN(8); j < len(list) {
+				list[i], list[j] = list[j], list[i]
+			}
+		}
+		for _, m := range list {
+			c.segment(m.d, "A", m.off, m.ack, m.text)
+		}
+		c.want(strings.TrimSpace(want.String()))
+		c.checkEmpty()
+	}
+}
+
+// TestBoundsHold: whatever comes, no Conn and no Pool holds more than its bound and one segment, and nothing is left.
+func TestBoundsHold(t *testing.T) {
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		cfg := testConfig()
+		cfg.ConnBuffer = 64 << 10
+		const limit, oneSegment = 256 << 10, 70 << 10
+		pool := NewPool(limit)
+		var conns []*testConn
+		for range 16 {
+			c := newTestConn(t, cfg, [2]uint32{rng.Uint32(), rng.Uint32()})
+			c.pool = pool
+			c.Init(&cfg, pool, c.recorder)
+			conns = append(conns, c.handshake())
+		}
+		for range 3000 {
+			c := conns[rng.IntN(len(conns))]
+			c.segment(Dir(rng.IntN(2)), "A", rng.IntN(1<<20), rng.IntN(1<<18), strings.Repeat("x", 1+rng.IntN(3000)))
+			if c.Buffered() > cfg.ConnBuffer+oneSegment || pool.Used() > limit+oneSegment {
+				t.Fatalf("seed %d: %d bytes in a Conn, %d in the Pool", seed, c.Buffered(), pool.Used())
+			}
+		}
+		sum := 0
+		for _, c := range conns {
+			sum += c.Buffered()
+		}
+		if sum != pool.Used() {
+			t.Fatalf("seed %d: the Conns hold %d bytes, the Pool says %d", seed, sum, pool.Used())
+		}
+		for i, c := range conns {
+			if i%2 == 0 {
+				c.Flush()
+			} else {
+				c.Discard()
+			}
+		}
+		conns[0].checkEmpty()
+	}
+}
+
+// FuzzConn: no segments make a Conn panic, exceed its bounds, end a direction twice, or keep anything. Each segment is
+// eight bytes of input.
+func FuzzConn(f *testing.F) {
+	f.Add([]byte("\x00\x02\x00\x00\x00\x00\x00\x00\x01\x12\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x05\x00\x00"))
+	f.Add([]byte("\x00\x10\x00\x05\x00\x05\x00\x00\x00\x10\x00\x00\x00\x05\x00\x00\x01\x11\x00\x00\x00\x05\x00\x0a"))
+	f.Add([]byte("\x01\x14\x00\x00\x00\x00\x00\x00\x80\x10\xff\xff\xff\x05\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		cfg := testConfig()
+		cfg.ConnBuffer, cfg.KeepLast = 64<<10, len(in)%2 == 1
+		c := newTestConn(t, cfg, [2]uint32{1<<32 - 100, 77})
+		c.hostile = true
+		for ; len(in) >= 8; in = in[8:] {
+			d, far := Dir(in[0]&1), int(in[0]>>1&3)<<14
+			s := Segment{
+				Flags: in[1] & 0x1f, Seq: c.isn[d] + uint32(far+int(int16(uint16(in[2])<<8|uint16(in[3])))),
+				Size: int(in[4])<<3 | int(in[5]&7), Window: uint16(in[5]) << 8,
+				Ack: c.isn[d^1] + uint32(int16(uint16(in[6])<<8|uint16(in[7]))), Time: c.now,
+			}
+			s.Payload = bytes.Repeat([]byte{in[5] | 1}, s.Size)
+			if in[0]&0x40 != 0 {
+				s.Payload = s.Payload[:s.Size/2]
+			}
+			if in[0]&0x20 != 0 {
+				s.Options = in[2:6]
+			}
+			c.Segment(d, &s, c.now)
+			if in[0]&0x80 != 0 {
+				c.wait(time.Duration(in[7]) * 10 * time.Millisecond)
+			}
+			if c.Buffered() > cfg.ConnBuffer+70<<10 || c.Buffered() != c.pool.Used() {
+				t.Fatalf("%d bytes in the Conn, %d in the Pool", c.Buffered(), c.pool.Used())
+			}
+		}
+		c.finish()
+	})
+}
