@@ -5,8 +5,8 @@ import "bytes"
 // maxScheme is the longest name of an authentication scheme.
 const maxScheme = 32
 
-// Scheme splits the value of Authorization into the name of the scheme, which is no secret, and what follows it, which is one. A
-// value of one word may be the credential itself: there is no scheme then.
+// Scheme splits the value of Authorization into the name of the scheme, which is no secret, and what follows
+// it, which is one. A value of one word may be the credential itself: there is no scheme then.
 func Scheme(value []byte) (scheme, credentials []byte, ok bool) {
 	n := schemeLength(value)
 	if n == 0 {
@@ -15,7 +15,8 @@ func Scheme(value []byte) (scheme, credentials []byte, ok bool) {
 	return value[:n], value[n:], true
 }
 
-// schemeLength returns the length of the scheme at the front of an Authorization, RFC 9110 section 11.4, or 0.
+// schemeLength returns the length of the scheme at the front of an Authorization, RFC 9110 section 11.4, or
+// 0.
 func schemeLength(value []byte) int {
 	n := bytes.IndexByte(value[:min(len(value), maxScheme+1)], ' ')
 	if n <= 0 {

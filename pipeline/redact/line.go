@@ -17,11 +17,12 @@ type line struct {
 
 // Line returns a line of a log without its secrets, and reports whether there were any. b is not changed.
 //
-// Hidden are the values behind = and : whose names are those of secrets, the tokens behind Bearer and in fields like Authorization
-// and Cookie, and what URL and SQL hide of URLs and statements that stand in the line. The name of the user in user:password@ stays.
+// Hidden are the values behind = and : whose names are those of secrets, the tokens behind Bearer and in
+// fields like Authorization and Cookie, and what URL and SQL hide of URLs and statements that stand in the
+// line. The name of the user in user:password@ stays.
 //
-// It is one pass that looks at eight bytes at a time for marks, behind or before which a secret could stand (marks.go). A line
-// without secrets costs little more than that.
+// It is one pass that looks at eight bytes at a time for marks, behind or before which a secret could stand
+// (marks.go). A line without secrets costs little more than that.
 func (r *Redactor) Line(b []byte) ([]byte, bool) {
 	r.spans = r.spans[:0]
 	l := line{Redactor: r, b: b}
@@ -46,7 +47,8 @@ func (r *Redactor) Line(b []byte) ([]byte, bool) {
 	return r.replaced(b, Marker), true
 }
 
-// mark looks at the mark at i, hides the secret behind it, and returns where to go on: behind the secret, or behind the mark.
+// mark looks at the mark at i, hides the secret behind it, and returns where to go on: behind the secret, or
+// behind the mark.
 func (l *line) mark(i int) (next int) {
 	switch l.b[i] {
 	case '=': // password=…, and the parameter of a URL
@@ -123,7 +125,8 @@ func nameEnd(b []byte, i int) int {
 
 func quotedBefore(b []byte, i int) bool { return i > 0 && (b[i-1] == '"' || b[i-1] == '\'') }
 
-// headerBefore reports whether the word before b[i] has a dash or a capital, as X-Auth-Token: and Cookie: have.
+// headerBefore reports whether the word before b[i] has a dash or a capital, as X-Auth-Token: and Cookie:
+// have.
 func headerBefore(b []byte, i int) bool {
 	for i--; i >= 0 && b[i] != ' ' && b[i] != '"'; i-- {
 		if b[i] == '-' || b[i] == '_' || b[i] >= 'A' && b[i] <= 'Z' {
@@ -133,8 +136,8 @@ func headerBefore(b []byte, i int) bool {
 	return false
 }
 
-// value hides the value that begins at or behind i and returns where to go on. A whole value goes on to the end of the line or of
-// its quotes, and the scheme in front of it stays.
+// value hides the value that begins at or behind i and returns where to go on. A whole value goes on to the
+// end of the line or of its quotes, and the scheme in front of it stays.
 func (l *line) value(i int, whole bool) int {
 	b := l.b
 	for i < len(b) && b[i] == ' ' {

@@ -4,8 +4,8 @@ import (
 	"tidegate/pipeline/redact/sqltoken"
 )
 
-// introducers are the words, in upper case, behind which SQL may have a secret; by the last letter, in lower case. Names of secrets
-// are introducers too.
+// introducers are the words, in upper case, behind which SQL may have a secret; by the last letter, in lower
+// case. Names of secrets are introducers too.
 var introducers = func() (by [256][]string) {
 	list := append([]string{"BY", "AS", "USING", "LIKE", "IN", "REPLACE", "VALUES", "VALUE", "OPTIONS"}, secretFunctions[:]...)
 	for _, w := range list {
@@ -32,8 +32,8 @@ func (l *line) quote(i int) int {
 	return to
 }
 
-// introducesSQL reports whether a secret of SQL may stand behind the ( or the " at i: by the word before, between them spaces and
-// operators.
+// introducesSQL reports whether a secret of SQL may stand behind the ( or the " at i: by the word before,
+// between them spaces and operators.
 func (l *line) introducesSQL(i int) bool {
 	b := l.b
 	j := i
@@ -103,7 +103,8 @@ var verbs = [...]string{
 	"START", "PREPARE",
 }
 
-// maxStatements is how often a line is read as SQL: from each verb that the reading before took for a part of a literal.
+// maxStatements is how often a line is read as SQL: from each verb that the reading before took for a part of
+// a literal.
 const maxStatements = 8
 
 // statements hides the secrets of the SQL in the line.
@@ -113,10 +114,11 @@ func (l *line) statements() {
 	}
 }
 
-// statement reads the line as SQL from the verb at at on, hides the secrets, and returns the next verb to read from, or −1.
+// statement reads the line as SQL from the verb at at on, hides the secrets, and returns the next verb to
+// read from, or −1.
 //
-// A statement in a string, as in JSON, ends with the quote of the string. Which quote that is depends on the quotes of SQL itself, as
-// not everyone escapes them: it is the first " at which the statement can be over.
+// A statement in a string, as in JSON, ends with the quote of the string. Which quote that is depends on the
+// quotes of SQL itself, as not everyone escapes them: it is the first " at which the statement can be over.
 func (l *line) statement(at int) (next int) {
 	s := statement{Scanner: sqltoken.Scanner{SQL: l.b, To: at, Escaped: insideString(l.b[:at])}}
 	next = -1

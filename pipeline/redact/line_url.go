@@ -1,6 +1,7 @@
 package redact
 
-// A token is a run of bytes of a line without spaces and quotes. It is looked at once: every look goes on where the one before ended.
+// A token is a run of bytes of a line without spaces and quotes. It is looked at once: every look goes on
+// where the one before ended.
 type token struct {
 	from, seen int // the bytes from:seen were looked at
 	urlEnd     int // up to here URL has looked for secrets
@@ -19,7 +20,8 @@ var tokenStop = func() (t [256]bool) {
 	return t
 }()
 
-// nameStop has the bytes before which the name of a URL parameter begins: separators of parameters, and the ends of tokens.
+// nameStop has the bytes before which the name of a URL parameter begins: separators of parameters, and the
+// ends of tokens.
 var nameStop = func() (t [256]bool) {
 	t = tokenStop
 	for _, c := range `?&;#/,=%\` {
@@ -54,8 +56,8 @@ func (l *line) inToken(i int) {
 	t.seen = i
 }
 
-// parameter reports whether the = at i belongs to a parameter of a URL that has secrets; it hides them. secret says that the name
-// is that of a secret outside of URLs too.
+// parameter reports whether the = at i belongs to a parameter of a URL that has secrets; it hides them.
+// secret says that the name is that of a secret outside of URLs too.
 func (l *line) parameter(i int, secret bool) bool {
 	b := l.b
 	start := i

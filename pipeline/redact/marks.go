@@ -8,17 +8,20 @@ import (
 // wordSize is how many bytes are searched for marks at once.
 const wordSize = 8
 
-// The bytes of a line behind or before which a secret could stand are marks: those from # to ( and from : to B, of which only a few
-// matter, and a " behind a space or a backslash: one of SQL, where in JSON nearly every " stands behind something else.
+// The bytes of a line behind or before which a secret could stand are marks: those from # to ( and from : to
+// B, of which only a few matter, and a " behind a space or a backslash: one of SQL, where in JSON nearly
+// every " stands behind something else.
 //
-// To look for them in eight bytes at a time costs a third of a table of 256 entries, and half of a search for each kind of mark.
+// To look for them in eight bytes at a time costs a third of a table of 256 entries, and half of a search for
+// each kind of mark.
 
 const (
 	ones  = 0x0101010101010101 // times c: c in each byte
 	highs = 0x80 * ones        // the bit of each byte that says yes
 )
 
-// findMarks returns the marks in the eight bytes at i, fewer at the end of b, as the high bits of their bytes.
+// findMarks returns the marks in the eight bytes at i, fewer at the end of b, as the high bits of their
+// bytes.
 func findMarks(b []byte, i int) uint64 {
 	var x uint64
 	if len(b)-i >= wordSize {
@@ -44,8 +47,8 @@ func firstByte(m uint64) int { return bits.TrailingZeros64(m) / 8 }
 
 // between has the high bit of each byte of x that is from low to high, both below 0x80.
 //
-// Without its own high bit a byte plus 0x80−low reaches 0x80 if it is low or more, and plus 0x7f−high if it is more than high; no sum
-// carries into the next byte.
+// Without its own high bit a byte plus 0x80−low reaches 0x80 if it is low or more, and plus 0x7f−high if it
+// is more than high; no sum carries into the next byte.
 func between(x uint64, low, high uint8) uint64 {
 	t := x &^ highs
 	return (t + uint64(0x80-low)*ones) &^ (t + uint64(0x7f-high)*ones) &^ x & highs

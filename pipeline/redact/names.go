@@ -1,7 +1,8 @@
 package redact
 
-// An ending makes every name secret that ends with it: password makes db_password, MYSQL_PASSWORD and user[password] secret.
-// It is in lower case; separators (_ - . [ ]) within a name do not count, so apikey stands for api_key and X-Api-Key too.
+// An ending makes every name secret that ends with it: password makes db_password, MYSQL_PASSWORD and
+// user[password] secret. It is in lower case; separators (_ - . [ ]) within a name do not count, so apikey
+// stands for api_key and X-Api-Key too.
 type ending struct {
 	word  string
 	prose bool // also a word of English text: in "unexpected token: <" nothing is secret
@@ -28,7 +29,8 @@ var endings = [...]ending{
 	{word: "cookie", prose: true, whole: true},
 }
 
-// words make a name secret that is, or whose last part behind a separator is, one of them: pass, db_pass, but not compass.
+// words make a name secret that is, or whose last part behind a separator is, one of them: pass, db_pass, but
+// not compass.
 var words = [...]string{
 	"pass", "passwort", "passcode", "psw", "pw", "userpass", "jwt", "otp", "requirepass", "masterauth", "primaryauth",
 }
@@ -63,8 +65,8 @@ func byLastLetter(list []string) (by [256][]string) {
 	return by
 }
 
-// endsName has the bytes that may stand before the : or = behind the name of a secret: its last letter, or what nameEnd and
-// trimSeparators skip.
+// endsName has the bytes that may stand before the : or = behind the name of a secret: its last letter, or
+// what nameEnd and trimSeparators skip.
 var endsName = func() (t [256]bool) {
 	for c := range t {
 		lower := folded[c]
@@ -166,7 +168,8 @@ func SecretSetting(name []byte) bool {
 // maxName is how many letters of a URL parameter's name are looked at; of a longer name, its end.
 const maxName = 64
 
-// secretParameter reports whether the value of a URL parameter of this name is a secret. The name may be percent-encoded.
+// secretParameter reports whether the value of a URL parameter of this name is a secret. The name may be
+// percent-encoded.
 func secretParameter(name []byte) bool {
 	if isPlain(name) {
 		return SecretName(name) || parameterName(name)

@@ -105,7 +105,8 @@ func TestLineHidesAnyParameterThatURLHides(t *testing.T) {
 	}
 }
 
-// TestLineHidesWhatSQLHides puts statements with a secret into lines of logs, as they are and escaped as JSON does.
+// TestLineHidesWhatSQLHides puts statements with a secret into lines of logs, as they are and escaped as JSON
+// does.
 func TestLineHidesWhatSQLHides(t *testing.T) {
 	var r Redactor
 	for _, form := range sqlStatements {
@@ -187,7 +188,8 @@ func TestNothingIsAllocatedWhereNothingIsHidden(t *testing.T) {
 	check(with(sqlStatements[0], secret), r.Line)
 }
 
-// FuzzRedact: any text, with a secret behind it. b is not changed, the result is bounded, and a secret behind whole tokens is hidden.
+// FuzzRedact: any text, with a secret behind it. b is not changed, the result is bounded, and a secret behind
+// whole tokens is hidden.
 func FuzzRedact(f *testing.F) {
 	f.Add([]byte(`a password="x\"y" http://a:b@c Bearer abcdefghi IDENTIFIED BY 'x' cookie: a b`))
 	f.Add([]byte("INSERT INTO t (a) VALUES ('x') ;"))

@@ -17,8 +17,9 @@ const (
 	redisUnknown                // a word before was lost that might have announced a password: everything is one
 )
 
-// RedisArguments follows the arguments of one command of Redis and decides of each how much of it is a secret: the passwords of
-// AUTH, HELLO, MIGRATE, ACL SETUSER, and the values of secret settings (CONFIG SET, SENTINEL SET). It holds no memory.
+// RedisArguments follows the arguments of one command of Redis and decides of each how much of it is a
+// secret: the passwords of AUTH, HELLO, MIGRATE, ACL SETUSER, and the values of secret settings (CONFIG SET,
+// SENTINEL SET). It holds no memory.
 type RedisArguments struct {
 	state   redisState
 	command string
@@ -28,8 +29,8 @@ type RedisArguments struct {
 // MaxRedisWord is how many bytes of an argument Next looks at.
 const MaxRedisWord = 64
 
-// Begin begins a command. command is its name in upper case, with its second word where that is a part of it ("CONFIG SET"); words
-// is how many words the command has, with its name.
+// Begin begins a command. command is its name in upper case, with its second word where that is a part of it
+// ("CONFIG SET"); words is how many words the command has, with its name.
 func (r *RedisArguments) Begin(command string, words int64) {
 	*r = RedisArguments{command: command}
 	switch command {
@@ -47,8 +48,8 @@ func (r *RedisArguments) Begin(command string, words int64) {
 	}
 }
 
-// Next takes the next argument, or its front, and returns how many of its bytes are no secret: −1 says all. damaged says that bytes
-// of the argument were lost.
+// Next takes the next argument, or its front, and returns how many of its bytes are no secret: −1 says all.
+// damaged says that bytes of the argument were lost.
 func (r *RedisArguments) Next(argument []byte, damaged bool) (visible int) {
 	const everything, nothing = -1, 0
 	r.count++
@@ -97,7 +98,8 @@ func (r *RedisArguments) Next(argument []byte, damaged bool) (visible int) {
 	return everything
 }
 
-// RedisError returns an error message of a Redis server without the arguments that it repeats, and reports whether it does.
+// RedisError returns an error message of a Redis server without the arguments that it repeats, and reports
+// whether it does.
 func (r *Redactor) RedisError(message []byte) ([]byte, bool) {
 	const words = "with args beginning with:"
 	i := bytes.Index(message, []byte(words))

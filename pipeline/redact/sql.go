@@ -14,7 +14,8 @@ const sqlMarker = "'" + Marker + "'"
 // Secret is a quoted or hexadecimal literal
 //   - behind IDENTIFIED (BY, AS, USING, VIA … PASSWORD; not the name of a method behind WITH or VIA),
 //   - in the call of a function that takes a password or a key, like PASSWORD('…') or AES_ENCRYPT(…, '…'),
-//   - behind = (or !=, <=>, :=, LIKE, IN) of a column, variable or option with the name of a secret: password, api_key, …,
+//   - behind = (or !=, <=>, :=, LIKE, IN) of a column, variable or option with the name of a secret:
+//     password, api_key, …,
 //   - right behind such a name (OPTIONS (PASSWORD '…')), and behind the = of SET PASSWORD FOR somebody,
 //   - in an INSERT with a list of columns, at the place of a column with such a name.
 //
@@ -36,8 +37,8 @@ func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
 	return r.replaced(sql, sqlMarker), true
 }
 
-// SQLError returns an error message of a MySQL server up to the point where it quotes the statement that it complains of, and
-// reports whether it does. The quotation may hold the secrets of the statement.
+// SQLError returns an error message of a MySQL server up to the point where it quotes the statement that it
+// complains of, and reports whether it does. The quotation may hold the secrets of the statement.
 func SQLError(message []byte) (front []byte, quotes bool) {
 	front, _, quotes = bytes.Cut(message, []byte(" near '"))
 	return front, quotes
@@ -70,8 +71,9 @@ const (
 
 // A statement follows the tokens of SQL and decides of each literal whether it is a secret.
 //
-// Literals are secrets while hot is set. It is set by =, LIKE, IN, IDENTIFIED or the bracket of a function, at the depth hotDepth of
-// brackets, and cleared by a comma, a keyword or a bracket that ends the expression at that depth.
+// Literals are secrets while hot is set. It is set by =, LIKE, IN, IDENTIFIED or the bracket of a function,
+// at the depth hotDepth of brackets, and cleared by a comma, a keyword or a bracket that ends the expression
+// at that depth.
 type statement struct {
 	sqltoken.Scanner
 

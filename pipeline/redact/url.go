@@ -2,9 +2,10 @@ package redact
 
 import "bytes"
 
-// URL returns b, a URL or a request target, without its secrets, and reports whether there were any. Hidden are user:password@
-// behind every //, and the values of parameters whose names are those of secrets; also within a URL that is itself the value of a
-// parameter, and also where the characters are percent-encoded. b is not changed.
+// URL returns b, a URL or a request target, without its secrets, and reports whether there were any. Hidden
+// are user:password@ behind every //, and the values of parameters whose names are those of secrets; also
+// within a URL that is itself the value of a parameter, and also where the characters are percent-encoded. b
+// is not changed.
 func (r *Redactor) URL(b []byte) ([]byte, bool) {
 	if !mayHoldSecret(b) {
 		return b, false
@@ -27,7 +28,8 @@ func mayHoldSecret(b []byte) bool {
 	return false
 }
 
-// url hides the secrets of the URL b; base is where b lies in the text that the spans count in. inLine is that of userInfo.
+// url hides the secrets of the URL b; base is where b lies in the text that the spans count in. inLine is
+// that of userInfo.
 func (r *Redactor) url(b []byte, base int, inLine bool) {
 	start := 0     // of the parameter's name
 	query := false // behind the first ? or #
@@ -64,8 +66,9 @@ func (r *Redactor) url(b []byte, base int, inLine bool) {
 	}
 }
 
-// userInfo hides user:password@ at the front of the authority that begins at i, and returns where to go on. In a line of a log the
-// user's name stays, and of a password that should have been encoded & and # count too.
+// userInfo hides user:password@ at the front of the authority that begins at i, and returns where to go on.
+// In a line of a log the user's name stays, and of a password that should have been encoded & and # count
+// too.
 func (r *Redactor) userInfo(b []byte, i, base int, inLine bool) int {
 	at, colon := -1, -1
 	for j := i; j < len(b) && (!endsAuthority(b, j) || inLine && (b[j] == '&' || b[j] == '#')); j++ {
@@ -104,8 +107,9 @@ func endsAuthority(b []byte, i int) bool {
 	return false
 }
 
-// endsValue reports whether the value of a secret ends at i. A value whose own = was encoded lies in the value of another parameter
-// and may end with an encoded character; in a plain one that is a character of the secret.
+// endsValue reports whether the value of a secret ends at i. A value whose own = was encoded lies in the
+// value of another parameter and may end with an encoded character; in a plain one that is a character of the
+// secret.
 func endsValue(b []byte, i int, query, nested bool) bool {
 	c := b[i]
 	if nested || c == '\\' {

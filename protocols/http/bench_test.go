@@ -8,7 +8,8 @@ import (
 	"tidegate/protocols/protocoltest"
 )
 
-// BenchmarkTransaction is a GET and its response with a body of 1 KiB on a kept-alive connection, through the framework.
+// BenchmarkTransaction is a GET and its response with a body of 1 KiB on a kept-alive connection, through the
+// framework.
 func BenchmarkTransaction(b *testing.B) {
 	request := []byte("GET /shop/items/42?page=3&sort=price HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) Firefox/128.0\r\n" +
 		"Accept: text/html,application/xhtml+xml\r\nAccept-Encoding: gzip, deflate\r\nCookie: session=0123456789abcdef\r\nConnection: keep-alive\r\n\r\n")

@@ -6,20 +6,20 @@ import (
 	"tidegate/protocols"
 )
 
-// readBody reads what is there of the body of the message of dir.
+// readBody reads what is there of the body of the message of dir, and returns how many bytes that were.
 func (p *parser) readBody(dir protocols.Dir, b []byte) (int, error) {
-	s := &p.side[dir]
+	s := &p.sides[dir]
 	switch s.state {
 	case untilClose:
-		p.passed(dir, uint64(len(b)))
+		p.countBody(dir, uint64(len(b)))
 		return len(b), nil
 	case inBody, inChunk:
-		n := int(min(s.left, uint64(len(b))))
-		s.left -= uint64(n)
-		p.passed(dir, uint64(n))
-		if s.left == 0 {
+		n := int(min(s.bodyLeft, uint64(len(b))))
+		s.bodyLeft -= uint64(n)
+		p.countBody(dir, uint64(n))
+		if s.bodyLeft == 0 {
 			if s.state == inBody {
-				p.done(dir)
+				p.endMessage(dir)
 			} else {
 				s.state = inChunkEnd
 			}
@@ -44,7 +44,7 @@ func (p *parser) readBody(dir protocols.Dir, b []byte) (int, error) {
 	}
 }
 
-// readChunkSize reads the line before a chunk: its size in hex, then extensions (RFC 9112 section 7.1).
+// readChunkSize reads the line in front of a chunk: its size in hex, then extensions (RFC 9112 section 7.1).
 func (p *parser) readChunkSize(s *side, b []byte) (int, error) {
 	end := bytes.IndexByte(b[:min(len(b), maxLine)], '\n')
 	if end < 0 {
@@ -57,21 +57,21 @@ func (p *parser) readChunkSize(s *side, b []byte) (int, error) {
 	if i := bytes.IndexByte(line, ';'); i >= 0 {
 		line = trim(line[:i])
 	}
-	size, ok := hex(line)
+	size, ok := parseHex(line)
 	if !ok {
 		return 0, errChunk
 	}
-	s.left = size
+	s.bodyLeft = size
 	s.state = inChunk
 	if size == 0 {
-		s.state, s.trailer = inTrailer, 0
+		s.state, s.trailerBytes = inTrailer, 0
 	}
 	return end + 1, nil
 }
 
-// readTrailer reads a line behind the last chunk; an empty one ends the message.
+// readTrailer reads a line behind the last chunk. An empty one ends the message.
 func (p *parser) readTrailer(dir protocols.Dir, b []byte) (int, error) {
-	s := &p.side[dir]
+	s := &p.sides[dir]
 	end := bytes.IndexByte(b, '\n')
 	if end < 0 {
 		if len(b) > maxLine {
@@ -79,17 +79,17 @@ func (p *parser) readTrailer(dir protocols.Dir, b []byte) (int, error) {
 		}
 		return 0, nil
 	}
-	if s.trailer += end; s.trailer > maxTrailer {
+	if s.trailerBytes += end; s.trailerBytes > maxTrailer {
 		return 0, errTooLong
 	}
 	if len(trim(b[:end])) == 0 {
-		p.done(dir)
+		p.endMessage(dir)
 	}
 	return end + 1, nil
 }
 
-// hex reads a chunk's size: at most 16 digits, nothing else.
-func hex(b []byte) (v uint64, ok bool) {
+// parseHex parses the size of a chunk: at most 16 digits, and nothing else.
+func parseHex(b []byte) (v uint64, ok bool) {
 	if len(b) == 0 || len(b) > 16 {
 		return 0, false
 	}
@@ -107,8 +107,8 @@ func hex(b []byte) (v uint64, ok bool) {
 	return v, true
 }
 
-// decimal reads a Content-Length: digits only (RFC 9110 section 8.6).
-func decimal(b []byte) (v uint64, ok bool) {
+// parseDecimal parses a Content-Length: digits only (RFC 9110 section 8.6).
+func parseDecimal(b []byte) (v uint64, ok bool) {
 	if len(b) == 0 || len(b) > 18 {
 		return 0, false
 	}
@@ -121,18 +121,18 @@ func decimal(b []byte) (v uint64, ok bool) {
 	return v, true
 }
 
-// trim takes white space from both ends.
+// trim returns b without the white space at both ends.
 func trim(b []byte) []byte {
-	for len(b) > 0 && blank(b[0]) {
+	for len(b) > 0 && isBlank(b[0]) {
 		b = b[1:]
 	}
-	for len(b) > 0 && blank(b[len(b)-1]) {
+	for len(b) > 0 && isBlank(b[len(b)-1]) {
 		b = b[:len(b)-1]
 	}
 	return b
 }
 
-// trimLines takes empty lines from the front.
+// trimLines returns b without the empty lines at its front.
 func trimLines(b []byte) []byte { return bytes.TrimLeft(b, "\r\n") }
 
-func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' }
+func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' }

@@ -9,7 +9,7 @@ import (
 	"tidegate/protocols"
 )
 
-// Caps of what is kept, in bytes and in number.
+// Bounds of what is kept of a head, in bytes and in number.
 const (
 	maxTarget    = 8 << 10
 	maxReferrer  = 2 << 10
@@ -19,15 +19,16 @@ const (
 	maxSchemes   = 4
 )
 
-// setTarget fills in what the request target says: a path, an absolute URL (to a proxy), or host:port (CONNECT).
+// setTarget fills in the fields of the request target: a path, an absolute URL (to a proxy), or host:port
+// (CONNECT).
 func (p *parser) setTarget(x *exchange, target []byte) {
 	if len(target) == 0 {
 		return
 	}
-	h := x.e.Http
+	h := x.event.Http
 	h.UrlOriginal = p.url(capped(target, maxTarget))
-	if x.connect {
-		h.UrlDomain = p.domain(target)
+	if x.isConnect {
+		h.UrlDomain = p.hostOf(target)
 		return
 	}
 	rest := h.UrlOriginal
@@ -36,7 +37,7 @@ func (p *parser) setTarget(x *exchange, target []byte) {
 		for end < len(rest) && rest[end] != '/' && rest[end] != '?' && rest[end] != '#' {
 			end++
 		}
-		h.UrlDomain = p.domain([]byte(rest[i:end]))
+		h.UrlDomain = p.hostOf([]byte(rest[i:end]))
 		rest = rest[end:]
 	}
 	for i := range len(rest) {
@@ -54,7 +55,7 @@ func (p *parser) setTarget(x *exchange, target []byte) {
 	}
 }
 
-// schemeEnd is where the authority of an absolute URL begins, or 0.
+// schemeEnd returns the offset of the authority of an absolute URL, or 0.
 func schemeEnd[T string | []byte](s T) int {
 	for i := 0; i+2 < len(s) && i < 12; i++ {
 		c := s[i] | 0x20
@@ -68,8 +69,8 @@ func schemeEnd[T string | []byte](s T) int {
 	return 0
 }
 
-// domain is the host of an authority: lower case, without port and user.
-func (p *parser) domain(b []byte) string {
+// hostOf returns the host of an authority in lower case, without port and user.
+func (p *parser) hostOf(b []byte) string {
 	if i := bytes.LastIndexByte(b, '@'); i >= 0 {
 		b = b[i+1:]
 	}
@@ -83,7 +84,7 @@ func (p *parser) domain(b []byte) string {
 	return p.c.Intern(p.lower(capped(b, maxWord)))
 }
 
-// lower gives b in lower case, in scratch if it has to.
+// lower returns b in lower case, in scratch if it has upper-case letters.
 func (p *parser) lower(b []byte) []byte {
 	for i, c := range b {
 		if c >= 'A' && c <= 'Z' {
@@ -105,8 +106,8 @@ func (p *parser) url(b []byte) string {
 	return p.c.Intern(b)
 }
 
-// fields reads the header fields of a head. x is nil where only the framing matters.
-func (p *parser) fields(dir protocols.Dir, x *exchange, hd *head, b []byte) {
+// parseFields parses the header fields of a head. x is nil if only the framing matters.
+func (p *parser) parseFields(dir protocols.Dir, x *exchange, hd *head, b []byte) {
 	for len(b) > 0 {
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
@@ -134,55 +135,56 @@ func (p *parser) fields(dir protocols.Dir, x *exchange, hd *head, b []byte) {
 			continue
 		}
 		name, value := line[:colon], trim(line[colon+1:])
-		if blank(name[len(name)-1]) {
+		if isBlank(name[len(name)-1]) {
 			p.c.Count("space_before_colon")
 			name = trim(name)
-			hd.odd = true
+			hd.ambiguous = true
 		}
-		p.framing(hd, name, value)
+		p.framingField(hd, name, value)
 		if x != nil && dir == protocols.Client {
-			p.requestField(x.e.Http, name, value)
+			p.requestField(x.event.Http, name, value)
 		} else if x != nil {
-			p.responseField(x.e.Http, name, value)
+			p.responseField(x.event.Http, name, value)
 		}
 	}
 }
 
-// framing reads the fields that say how long the message is.
-func (p *parser) framing(hd *head, name, value []byte) {
+// framingField takes the fields that decide where the message ends.
+func (p *parser) framingField(hd *head, name, value []byte) {
 	switch len(name) {
 	case len("upgrade"):
-		if is(name, "upgrade") && len(value) > 0 {
+		if equalFold(name, "upgrade") && len(value) > 0 {
 			hd.upgrade = true
 		}
 	case len("content-length"):
-		if is(name, "content-length") {
+		if equalFold(name, "content-length") {
 			p.contentLength(hd, value)
 		}
 	case len("transfer-encoding"):
-		if !is(name, "transfer-encoding") {
+		if !equalFold(name, "transfer-encoding") {
 			return
 		}
-		if hd.coded {
+		if hd.hasTransferEncoding {
 			p.c.Count("two_transfer_encodings")
-			hd.odd = true
+			hd.ambiguous = true
 		}
-		hd.coded = true
+		hd.hasTransferEncoding = true
 		last := value
 		if i := bytes.LastIndexByte(last, ','); i >= 0 {
 			last = trim(last[i+1:])
 		}
-		hd.chunked = is(last, "chunked")
-		if !hd.chunked && !is(last, "identity") && !is(last, "gzip") && !is(last, "deflate") && !is(last, "compress") {
+		hd.chunked = equalFold(last, "chunked")
+		if !hd.chunked && !equalFold(last, "identity") && !equalFold(last, "gzip") && !equalFold(last, "deflate") && !equalFold(last, "compress") {
 			p.c.Count("unknown_transfer_encoding")
-			hd.odd = true
-		} else if is(last, "identity") {
-			hd.coded = false // obsolete, and means nothing
+			hd.ambiguous = true
+		} else if equalFold(last, "identity") {
+			hd.hasTransferEncoding = false // obsolete, without a meaning
 		}
 	}
 }
 
-// contentLength takes a length; the same one twice, or in a list, is one (RFC 9112 section 6.3).
+// contentLength takes a Content-Length. The same length twice, or in a list, is one length (RFC 9112 section
+// 6.3).
 func (p *parser) contentLength(hd *head, value []byte) {
 	for len(value) > 0 || !hd.hasLength && !hd.badLength {
 		one := value
@@ -191,14 +193,14 @@ func (p *parser) contentLength(hd *head, value []byte) {
 		} else {
 			value = nil
 		}
-		n, ok := decimal(one)
+		n, ok := parseDecimal(one)
 		switch {
 		case !ok:
 			hd.badLength = true
 			return
 		case hd.hasLength && hd.length != n:
 			p.c.Count("two_content_lengths")
-			hd.odd = true
+			hd.ambiguous = true
 			return
 		}
 		hd.hasLength, hd.length = true, n
@@ -208,31 +210,31 @@ func (p *parser) contentLength(hd *head, value []byte) {
 func (p *parser) requestField(h *pipeline.HTTPExchange, name, value []byte) {
 	switch len(name) {
 	case len("host"):
-		if is(name, "host") && h.UrlDomain == "" {
-			h.UrlDomain = p.domain(value)
+		if equalFold(name, "host") && h.UrlDomain == "" {
+			h.UrlDomain = p.hostOf(value)
 		}
 	case len("referer"):
-		if is(name, "referer") {
+		if equalFold(name, "referer") {
 			h.Referrer = p.url(capped(value, maxReferrer))
 		}
 	case len("user-agent"):
-		if is(name, "user-agent") {
+		if equalFold(name, "user-agent") {
 			h.UserAgent = p.c.Intern(capped(value, maxAgent))
 		}
 	case len("content-type"):
-		if is(name, "content-type") {
-			h.RequestMimeType = p.mime(value)
+		if equalFold(name, "content-type") {
+			h.RequestMimeType = p.mediaType(value)
 		}
 	case len("authorization"):
-		if is(name, "authorization") {
+		if equalFold(name, "authorization") {
 			p.authorization(h, value)
 		}
 	case len("x-forwarded-for"):
-		if is(name, "x-forwarded-for") {
-			p.forwarded(h, value)
+		if equalFold(name, "x-forwarded-for") {
+			p.forwardedFor(h, value)
 		}
 	case len("proxy-authorization"):
-		if is(name, "proxy-authorization") {
+		if equalFold(name, "proxy-authorization") {
 			p.authorization(h, value)
 		}
 	}
@@ -241,29 +243,29 @@ func (p *parser) requestField(h *pipeline.HTTPExchange, name, value []byte) {
 func (p *parser) responseField(h *pipeline.HTTPExchange, name, value []byte) {
 	switch len(name) {
 	case len("server"):
-		if is(name, "server") {
+		if equalFold(name, "server") {
 			h.Server = p.c.Intern(capped(value, maxWord))
 		}
 	case len("location"):
-		if is(name, "location") {
+		if equalFold(name, "location") {
 			h.Location = p.url(capped(value, maxReferrer))
 		}
 	case len("content-type"):
-		if is(name, "content-type") {
-			h.ResponseMimeType = p.mime(value)
+		if equalFold(name, "content-type") {
+			h.ResponseMimeType = p.mediaType(value)
 		}
 	}
 }
 
-// mime is a media type without its parameters.
-func (p *parser) mime(b []byte) string {
+// mediaType returns a media type without its parameters.
+func (p *parser) mediaType(b []byte) string {
 	if i := bytes.IndexByte(b, ';'); i >= 0 {
 		b = trim(b[:i])
 	}
 	return p.c.Intern(p.lower(capped(b, 128)))
 }
 
-func (p *parser) forwarded(h *pipeline.HTTPExchange, b []byte) {
+func (p *parser) forwardedFor(h *pipeline.HTTPExchange, b []byte) {
 	for len(b) > 0 && len(h.XForwardedFor) < maxForwarded {
 		one := b
 		if i := bytes.IndexByte(b, ','); i >= 0 {
@@ -277,7 +279,7 @@ func (p *parser) forwarded(h *pipeline.HTTPExchange, b []byte) {
 	}
 }
 
-// authorization keeps the scheme, and of Basic the user's name. A value of one word may be the credential itself.
+// authorization keeps the scheme, and of Basic the user's name.
 func (p *parser) authorization(h *pipeline.HTTPExchange, b []byte) {
 	if len(h.Authorization) >= maxSchemes {
 		return
@@ -289,7 +291,7 @@ func (p *parser) authorization(h *pipeline.HTTPExchange, b []byte) {
 	}
 	rest = trim(rest)
 	h.Authorization = append(h.Authorization, p.c.Intern(scheme))
-	if !is(scheme, "basic") {
+	if !equalFold(scheme, "basic") {
 		return
 	}
 	for len(rest) > 0 && rest[len(rest)-1] == '=' {
@@ -312,8 +314,8 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// is compares without case; want is in lower case.
-func is(b []byte, want string) bool {
+// equalFold reports whether b is want, which is in lower case, but for the case of its letters.
+func equalFold(b []byte, want string) bool {
 	if len(b) != len(want) {
 		return false
 	}

@@ -6,75 +6,84 @@ import (
 	"tidegate/protocols"
 )
 
-// A head is what was read of a request or status line and its fields; its slices alias the bytes that are being parsed, or scratch.
+// A head has the fields of a head that decide where its message ends.
 type head struct {
-	length    uint64
-	hasLength bool
-	badLength bool
-	chunked   bool
-	coded     bool // Transfer-Encoding is there
-	upgrade   bool
-	odd       bool // two readers may see different messages
+	length              uint64
+	hasLength           bool
+	badLength           bool
+	chunked             bool
+	hasTransferEncoding bool // there is a Transfer-Encoding
+	upgrade             bool
+	ambiguous           bool // two readers may take it for different messages
 }
 
-// readHead reads a head when it is all there.
+// readHead parses a head when all of it is there.
+//
+// A head that has no end yet is scanned again only behind what was scanned (side.scanned). A request without
+// an end is parsed as it is once the server has answered it, or another protocol would wait for ever.
 func (p *parser) readHead(dir protocols.Dir, b []byte, at int64) (int, error) {
-	s := &p.side[dir]
-	if dir == protocols.Server && p.simpleReply(b) {
+	s := &p.sides[dir]
+	if dir == protocols.Server && p.beginHTTP09Response(b) {
 		return p.Parse(dir, b, at)
 	}
 	if s.scanned == 0 {
-		if n := leading(b); n > 0 {
+		if n := emptyLines(b); n > 0 {
 			return n, nil // empty lines between messages belong to none
 		}
 	}
-	begins := dir == protocols.Client && p.unfinished && begun(b)
+
+	// A request that the server answers before its end.
+	begins := dir == protocols.Client && p.headUnfinished && hasTarget(b)
 	switch {
-	case begins && p.urged:
-		return p.takeUnfinished(b, at), nil
+	case begins && p.answeredEarly:
+		return p.parseTruncatedRequest(b, at), nil
 	case dir == protocols.Client:
-		p.unfinished, p.urged = false, false
-	case p.unfinished && !p.urged && len(p.waiting) == 0 && p.evicted == 0 && detectResponse(b) != protocols.More:
-		// The server answers, so the request is all there: one of HTTP/0.9, or one that it refuses before its end.
-		p.urged = true
+		p.headUnfinished, p.answeredEarly = false, false
+	case p.headUnfinished && !p.answeredEarly && p.pairing.Len() == 0 && !p.pairing.Skipping() && detectResponse(b) != protocols.More:
+		// The request is one of HTTP/0.9, or one that the server refuses before its end.
+		p.answeredEarly = true
 		p.c.Reparse(protocols.Client)
 		return 0, nil
 	}
+
+	// Does a head begin here? Only asked of the front, and of a head that is complete.
 	n, scanned := headEnd(b, s.scanned)
-	if n > 0 || s.scanned < surelyLine {
-		if ok, err := p.check(dir, b); !ok {
+	if n > 0 || s.scanned < maxRequestLine {
+		if ok, err := p.checkHead(dir, b); !ok {
 			s.scanned = 0
 			return 0, err
 		}
 	}
 	s.scanned = scanned
+
 	if n == 0 {
 		if len(b) > maxHead {
 			s.scanned = 0
 			return 0, errTooLong
 		}
 		if dir == protocols.Client {
-			p.unfinished = begun(b)
+			p.headUnfinished = hasTarget(b)
 		}
 		return 0, nil
 	}
-	p.seen = true
+	p.started = true
 	if dir == protocols.Client {
-		p.request(b[:n], at)
+		p.parseRequest(b[:n], at)
 	} else {
-		p.response(b[:n], at)
+		p.parseResponse(b[:n], at)
 	}
 	return n, nil
 }
 
-// check tells whether a head begins here. Without an error it does not either, but the connection is another one from now on.
-func (p *parser) check(dir protocols.Dir, b []byte) (bool, error) {
+// checkHead reports whether b begins with a head. If it does not and there is no error, the connection was
+// flipped or dropped.
+func (p *parser) checkHead(dir protocols.Dir, b []byte) (bool, error) {
 	switch {
 	case detect(dir, b) != protocols.No:
 		return true, nil
-	case dir == protocols.Client && looseRequest(b), dir == protocols.Server && len(p.waiting) > 0 && looseResponse(b):
+	case dir == protocols.Client && looksLikeRequest(b), dir == protocols.Server && p.pairing.Len() > 0 && looksLikeResponse(b):
 		return true, nil
-	case !p.seen && p.c.Info().MidStream && detect(dir.Other(), b) == protocols.Yes:
+	case !p.started && p.c.Info().MidStream && detect(dir.Other(), b) == protocols.Yes:
 		p.c.Flip()
 		return false, nil
 	case dir == protocols.Client && bytes.HasPrefix(b, []byte("PRI * HTTP/2")):
@@ -85,20 +94,22 @@ func (p *parser) check(dir protocols.Dir, b []byte) (bool, error) {
 	return false, errHead
 }
 
-// looseRequest tells that b is a request line of a method that we know, though it ends without a version that we know.
-func looseRequest(b []byte) bool {
+// looksLikeRequest reports whether b begins with a request line of a known method, of whatever version.
+func looksLikeRequest(b []byte) bool {
 	i := bytes.IndexByte(b[:min(len(b), maxMethod)], ' ')
-	line, _ := cut(b)
-	return i > 0 && known(b[:i]) && bytes.Contains(line, []byte(" HTTP/"))
+	line, _ := cutLine(b)
+	return i > 0 && isKnownMethod(b[:i]) && bytes.Contains(line, []byte(" HTTP/"))
 }
 
-// looseResponse tells that b is an answer with a version or a status that is none.
-func looseResponse(b []byte) bool {
+// looksLikeResponse reports whether b begins with HTTP/, of whatever version and status.
+func looksLikeResponse(b []byte) bool {
 	const begin = "HTTP/"
 	return string(b[:min(len(b), len(begin))]) == begin[:min(len(b), len(begin))]
 }
 
-// headEnd finds the empty line that ends a head, looking from the offset from on. next is where to go on when there is none yet.
+// headEnd returns the end of the head at the front of b, behind the empty line that ends it. It scans from
+// the offset from on. If there is no end yet it returns 0, and next is the offset to scan from when there is
+// more.
 func headEnd(b []byte, from int) (end, next int) {
 	for {
 		i := bytes.IndexByte(b[from:], '\n')
@@ -120,149 +131,162 @@ func headEnd(b []byte, from int) (end, next int) {
 	}
 }
 
-// request reads the head of a request.
-func (p *parser) request(b []byte, at int64) {
-	x := p.begin(protocols.Client)
-	h := x.e.Http
-	line, fields := cut(b)
+// parseRequest parses b, the head of a request, puts the exchange in the queue, and begins its body.
+func (p *parser) parseRequest(b []byte, at int64) {
+	x := p.newExchange(protocols.Client)
+	h := x.event.Http
+	line, fields := cutLine(b)
 	method, target, version := requestLine(line)
 	h.Method = p.c.Intern(method)
 	h.Version = p.c.Intern(version)
-	x.head = string(method) == "HEAD"
-	x.connect = string(method) == "CONNECT"
+	x.isHead = string(method) == "HEAD"
+	x.isConnect = string(method) == "CONNECT"
 	p.setTarget(x, target)
-	var hd head
-	p.fields(protocols.Client, x, &hd, fields)
-	x.upgrade = hd.upgrade
-	h.RequestHeaderBytes = uint64(len(b))
-	if len(version) == 0 && simpleTarget(target) && len(trimLines(fields)) == 0 {
-		x.simple, h.Version = true, "0.9"
-	}
-	p.wire(protocols.Client, x, len(b), at)
-	if hd.coded && !hd.chunked {
-		p.c.Count("request_not_chunked") // its end cannot be told
-		hd.odd = true
-	}
-	p.judge(x, &hd)
-	p.expect(x)
 
-	s := &p.side[protocols.Client]
-	s.x = x
+	var hd head
+	p.parseFields(protocols.Client, x, &hd, fields)
+	x.wantsUpgrade = hd.upgrade
+	h.RequestHeaderBytes = uint64(len(b))
+	if len(version) == 0 && isTarget(target) && len(trimLines(fields)) == 0 {
+		x.isHTTP09, h.Version = true, "0.9"
+	}
+	p.countBytes(protocols.Client, x, len(b), at)
+	if hd.hasTransferEncoding && !hd.chunked {
+		p.c.Count("request_not_chunked") // where it ends cannot be known
+		hd.ambiguous = true
+	}
+	p.checkFraming(x, &hd)
+	p.enqueue(x)
+
+	s := &p.sides[protocols.Client]
+	s.exchange = x
 	switch {
 	case hd.chunked:
 		s.state = inChunkSize
-	case hd.hasLength && hd.length > 0 && !x.connect:
-		s.state, s.left = inBody, hd.length
+	case hd.hasLength && hd.length > 0 && !x.isConnect:
+		s.state, s.bodyLeft = inBody, hd.length
 	default:
-		p.done(protocols.Client)
+		p.endMessage(protocols.Client)
 	}
 }
 
-// judge marks a head that two readers may take for different messages, as request smuggling needs.
-func (p *parser) judge(x *exchange, hd *head) {
-	if hd.coded && hd.hasLength {
+// checkFraming counts the errors in the framing of a message, and marks the event of a head that two readers
+// may take for different messages, as request smuggling needs.
+func (p *parser) checkFraming(x *exchange, hd *head) {
+	if hd.hasTransferEncoding && hd.hasLength {
 		p.c.Count("length_and_transfer_encoding")
-		hd.odd = true
+		hd.ambiguous = true
 	}
 	if hd.badLength {
 		p.c.Count("bad_content_length")
-		hd.odd = true
+		hd.ambiguous = true
 	}
-	if hd.odd && x != nil {
-		x.e.Partial = true
+	if hd.ambiguous && x != nil {
+		x.event.Partial = true
 	}
 }
 
-// response reads the head of a response.
-func (p *parser) response(b []byte, at int64) {
-	line, fields := cut(b)
+// parseResponse parses the head of a response, b, and begins its body.
+func (p *parser) parseResponse(b []byte, at int64) {
+	line, fields := cutLine(b)
 	version, code, phrase := statusLine(line)
-	p.noReply, p.doubt.heard = false, true
-	var x *exchange
-	switch {
-	case p.evicted > 0:
-	case len(p.waiting) > 0:
-		x = p.waiting[0]
-	case code/100 == 1 && code != 101:
-		return // an interim response to nothing tells nothing
-	default:
-		x = p.begin(protocols.Server)
-		x.asked = true
-		p.doubt.on = false
-		if p.lost || p.c.Info().MidStream {
-			x.e.Partial = true // its request was not seen
+	interim := code/100 == 1 && code != 101
+	if interim {
+		// The final response follows. Nothing of this one is kept but its bytes.
+		p.pairing.FoundReplies()
+		if first := p.pairing.First(); first != nil && !p.pairing.Skipping() {
+			p.countBytes(protocols.Server, *first, len(b), at)
 		}
-	}
-	if x == nil {
-		x = &exchange{} // of a request that was let go: read to pass over its body
-	} else {
-		p.wire(protocols.Server, x, len(b), at)
-	}
-	if code/100 == 1 && code != 101 {
 		return
 	}
+
 	var hd head
-	x.responded = true
-	if x.e != nil {
-		h := x.e.Http
-		x.e.Partial = x.e.Partial || p.cutting
-		h.StatusCode = code
-		h.StatusPhrase = p.c.Intern(capped(phrase, 128))
-		if h.Version == "" {
-			h.Version = p.c.Intern(version)
-		}
-		h.ResponseHeaderBytes = uint64(len(b))
-		p.fields(protocols.Server, x, &hd, fields)
-		p.judge(x, &hd)
-	} else {
-		p.evicted--
-		p.fields(protocols.Server, nil, &hd, fields)
+	x := p.exchangeOfResponse()
+	x.responseBegun = true
+	if x.event == nil {
+		p.parseFields(protocols.Server, nil, &hd, fields)
+		p.beginResponseBody(x, &hd, code)
+		return
 	}
-	p.frame(x, &hd, code)
+	p.countBytes(protocols.Server, x, len(b), at)
+	h := x.event.Http
+	x.event.Partial = x.event.Partial || p.truncated
+	h.StatusCode = code
+	h.StatusPhrase = p.c.Intern(capped(phrase, 128))
+	if h.Version == "" {
+		h.Version = p.c.Intern(version)
+	}
+	h.ResponseHeaderBytes = uint64(len(b))
+	p.parseFields(protocols.Server, x, &hd, fields)
+	p.checkFraming(x, &hd)
+	p.beginResponseBody(x, &hd, code)
 }
 
-// frame finds out how long the body of a response is (RFC 9112 section 6.3).
-func (p *parser) frame(x *exchange, hd *head, code uint32) {
-	s := &p.side[protocols.Server]
-	if x.e != nil {
-		s.x = x
+// exchangeOfResponse returns the exchange that the response which begins now belongs to: that of the oldest
+// request, or a new one if no request waits. It has no event if the response is that of an evicted request;
+// then it is parsed only to skip its body.
+func (p *parser) exchangeOfResponse() *exchange {
+	request, skipped := p.pairing.Reply()
+	switch {
+	case skipped:
+		return &exchange{}
+	case request != nil:
+		return *request
+	}
+	x := p.newExchange(protocols.Server)
+	x.requestDone = true
+	if p.pairing.RequestsLost() || p.c.Info().MidStream {
+		x.event.Partial = true // its request was not seen
+	}
+	return x
+}
+
+// beginResponseBody decides how long the body of a response is (RFC 9112 section 6.3), and what becomes of
+// the connection.
+func (p *parser) beginResponseBody(x *exchange, hd *head, code uint32) {
+	s := &p.sides[protocols.Server]
+	if x.event != nil {
+		s.exchange = x
 	}
 	switch {
-	case p.cutting:
-		p.done(protocols.Server)
-	case code == 101 || x.connect && code/100 == 2:
-		x.asked = true
-		p.side[protocols.Client].x = nil
-		p.done(protocols.Server)
+	case p.truncated:
+		p.endMessage(protocols.Server)
+	case code == 101 || x.isConnect && code/100 == 2: // the connection belongs to another protocol from here on
+		x.requestDone = true
+		p.sides[protocols.Client].exchange = nil
+		p.endMessage(protocols.Server)
 		p.c.SwitchTo("")
-		if x.e != nil {
-			p.settle(x)
+		if x.event != nil {
+			p.emitIfComplete(x)
 		}
 		return
-	case x.head || code == 204 || code == 304:
-		p.done(protocols.Server)
+	case x.isHead || code == 204 || code == 304:
+		p.endMessage(protocols.Server)
 	case hd.chunked:
 		s.state = inChunkSize
-	case hd.coded:
+	case hd.hasTransferEncoding:
 		s.state = untilClose
 	case hd.hasLength && hd.length == 0:
-		p.done(protocols.Server)
+		p.endMessage(protocols.Server)
 	case hd.hasLength:
-		s.state, s.left = inBody, hd.length
+		s.state, s.bodyLeft = inBody, hd.length
 	default:
 		s.state = untilClose
 	}
-	if c := &p.side[protocols.Client]; (x.connect || x.upgrade) && (c.state == held || c.state == heldUnlessRequest) {
-		c.state = inHead
+
+	// The server has refused CONNECT or Upgrade: the client goes on with requests.
+	client := &p.sides[protocols.Client]
+	if (x.isConnect || x.wantsUpgrade) && (client.state == awaitingResponse || client.state == awaitingResponseOrRequest) {
+		client.state = inHead
 		p.c.Reparse(protocols.Client)
 	}
-	if s.state == inHead && x.e != nil {
-		p.settle(x)
+	if s.state == inHead && x.event != nil {
+		p.emitIfComplete(x)
 	}
 }
 
-// cut takes the first line from a head.
-func cut(b []byte) (line, rest []byte) {
+// cutLine splits a head behind its first line.
+func cutLine(b []byte) (line, rest []byte) {
 	before, after, ok := bytes.Cut(b, []byte{'\n'})
 	if !ok {
 		return b, nil
@@ -270,7 +294,7 @@ func cut(b []byte) (line, rest []byte) {
 	return trim(before), after
 }
 
-// requestLine splits a request line at its first and its last space: a target with spaces in it is wrong but sent.
+// requestLine splits a request line at its first and its last space: clients do send targets with spaces.
 func requestLine(line []byte) (method, target, version []byte) {
 	before, after, ok := bytes.Cut(line, []byte{' '})
 	if !ok {
@@ -285,19 +309,20 @@ func requestLine(line []byte) (method, target, version []byte) {
 	return method, target, capped(version, 8)
 }
 
-// statusLine splits "HTTP/1.1 200 OK". A status that is not three digits is what digits it begins with, as clients read it.
+// statusLine splits "HTTP/1.1 200 OK". Of a status that is not three digits the digits at its front count, as
+// for clients.
 func statusLine(line []byte) (version []byte, code uint32, phrase []byte) {
 	version, rest, _ := bytes.Cut(line[min(len(line), len("HTTP/")):], []byte(" "))
 	status, phrase, _ := bytes.Cut(trim(rest), []byte(" "))
 	n := 0
-	for n < len(status) && digit(status[n]) {
+	for n < len(status) && isDigit(status[n]) {
 		n++
 	}
-	if v, ok := decimal(status[:n]); ok && n <= 3 {
+	if v, ok := parseDecimal(status[:n]); ok && n <= 3 {
 		code = uint32(v)
 	}
 	return capped(version, 8), code, trim(phrase)
 }
 
-// capped is at most the first n bytes of b.
+// capped returns at most the first n bytes of b.
 func capped(b []byte, n int) []byte { return b[:min(len(b), n)] }

@@ -1,13 +1,30 @@
-// Package http reads HTTP/1.0 and HTTP/1.1, the request and its response being one event.
+// Package http parses HTTP/1.0 and HTTP/1.1, and the requests of HTTP/0.9.
 //
-// Responses come in the order of their requests, so a queue pairs them. What breaks that order, or the framing, has its test: an
-// interim response (100 Continue), a response nobody asked for, a HEAD whose response has no body, a CONNECT or an Upgrade after
-// which the connection is another protocol's, two lengths in one head (request smuggling), a gap that swallows a whole response.
-// Bodies are passed over as they come and only counted. What is secret is taken out before the event leaves: of Authorization only
-// the scheme (and the user's name of Basic) is kept, cookies not at all, and of URLs the values of parameters that look like
-// credentials are replaced by REDACTED.
+// The bytes of a TCP connection come from the framework in package protocols. A request with its response is
+// one event. Bodies are skipped as they arrive, and only counted.
 //
-// Specification: RFC 9112 (messages), RFC 9110 (semantics). HTTP/2, also in clear, is another protocol.
+// Responses come in the order of their requests, so protocols.Pairing pairs them. Each case that breaks this
+// order, or the framing of messages, has its test: an interim response (100 Continue), a response without a
+// request, a response to HEAD, a CONNECT or an Upgrade behind which the connection belongs to another
+// protocol, two lengths in one head (request smuggling), bytes that were lost.
+//
+// Secrets are redacted before the event is emitted (pipeline/redact): of Authorization the scheme is kept and
+// of Basic the user's name, of cookies nothing, of URLs everything but the values of parameters that look
+// like credentials.
+//
+// The files: http.go has the exchange of request and response, head.go and fields.go parse heads, body.go
+// skips bodies, truncated.go parses heads whose end was lost, detect.go recognises the protocol and finds the
+// place again behind a gap.
+//
+// Each direction is in one of the states of sideState:
+//
+//	inHead ─┬─ inBody ────────────────────────────────────────────────┬─ inHead
+//	        ├─ inChunkSize ─ inChunk ─ inChunkEnd ─ inChunkSize ─ inTrailer ─┤
+//	        ├─ untilClose (of a response without a length)
+//	        └─ awaitingResponse (of a client behind CONNECT or Upgrade)  ───┘
+//
+// Specifications: RFC 9112 (messages), RFC 9110 (semantics). HTTP/2 is another protocol, also without TLS; it
+// is counted and dropped.
 package http
 
 import (
@@ -34,8 +51,9 @@ var Protocol = protocols.Protocol{
 const (
 	maxHead    = 64 << 10 // bytes of a request or status line with its header fields
 	maxWaiting = 256      // requests without a response
-	maxLine    = 4 << 10  // of a chunk's size with its extensions
-	maxTrailer = 64 << 10
+	maxLine    = 4 << 10  // bytes of the line with the size of a chunk and its extensions
+	maxTrailer = 64 << 10 // bytes of the fields behind the last chunk
+	maxFree    = 16       // exchanges that a parser keeps for later
 )
 
 var (
@@ -44,218 +62,205 @@ var (
 	errChunk   = errors.New("http: malformed chunk")
 )
 
-// A parser reads one connection.
+// A parser parses one connection.
 type parser struct {
 	c       *protocols.Conn
-	side    [2]side
-	waiting []*exchange // requests whose response is not complete, oldest first
-	evicted int         // requests before those that were let go: their responses are passed over
-	seen    bool        // a head was read
-	noReply bool        // the server's place was lost while a request waited
-	lost    bool        // the client's place was lost at some time: a request may be missing
+	sides   [2]side
+	pairing protocols.Pairing[*exchange] // requests whose response is not complete
+	started bool                         // a head was parsed
 
-	unfinished bool // the client has sent the beginning of a head, and not its end
-	urged      bool // its end will not come any more
-	cutting    bool // what is read now ends before its end
-	doubt      doubt
-	free       []*exchange
-	scratch    []byte
-	redactor   redact.Redactor
+	// A request whose head has no end may be all that comes of it: see truncated.go.
+	headUnfinished bool // the client has sent the front of a head
+	answeredEarly  bool // and the server has answered it
+	truncated      bool // the head that is parsed now ends before its end
+
+	free     []*exchange
+	scratch  []byte
+	redactor redact.Redactor
 }
 
 // A side is where one direction is in its message.
 type side struct {
-	state   state
-	x       *exchange // of the message that is being read; nil between messages, and of a message that is passed over
-	left    uint64    // bytes of the body, or of the chunk
-	scanned int       // bytes of an unfinished head that hold no end of it
-	trailer int       // bytes of trailer fields
+	state        sideState
+	exchange     *exchange // of the message that is being read; nil between messages, and where the message is skipped
+	bodyLeft     uint64    // bytes of the body, or of the chunk, that are still to come
+	scanned      int       // bytes of an unfinished head that hold no end of it
+	trailerBytes int       // bytes of the fields behind the last chunk
 }
 
-type state uint8
+type sideState uint8
 
 const (
-	inHead state = iota
+	inHead sideState = iota
 	inBody
 	inChunkSize
 	inChunk
 	inChunkEnd
 	inTrailer
 	untilClose
-	held // what comes now depends on the response: CONNECT
-	heldUnlessRequest
+	awaitingResponse          // behind CONNECT: the response decides what the next bytes are
+	awaitingResponseOrRequest // behind Upgrade: the same, unless they are a request
 )
 
-// A doubt is whether responses belong to the requests that they are paired with: after the client's place was lost a request may be
-// missing from the queue. It ends with a response that finds the queue empty, or, where requests are not pipelined, with the next
-// request behind a response.
-type doubt struct {
-	on, heard, pipelined bool
-}
-
-// An exchange is a request with its response, as far as they were seen.
+// An exchange is a request with its response, as far as they were seen. It is in pairing until the response
+// is complete, and is emitted when both are.
 type exchange struct {
-	e         *pipeline.Event
-	last      int64 // time of the last byte
-	asked     bool  // the request is complete
-	answered  bool  // the response is complete
-	responded bool  // the head of the response was seen
-	head      bool  // HEAD
-	connect   bool
-	upgrade   bool
-	simple    bool // of HTTP/0.9: the response has no head
+	event         *pipeline.Event // nil where the response is that of an evicted request
+	lastAt        int64           // time of the last byte
+	requestDone   bool
+	responseBegun bool // the head of the response was parsed
+	responseDone  bool
+
+	isHead       bool // HEAD
+	isConnect    bool // CONNECT
+	wantsUpgrade bool // Upgrade
+	isHTTP09     bool // the response has no head
 }
 
 // Reset begins a connection.
 func (p *parser) Reset(c *protocols.Conn) {
-	clear(p.waiting)
-	*p = parser{c: c, waiting: p.waiting[:0], free: p.free, scratch: p.scratch, redactor: p.redactor}
+	p.pairing.Reset()
+	*p = parser{c: c, pairing: p.pairing, free: p.free, scratch: p.scratch, redactor: p.redactor}
 }
 
 // Parse reads a head, or what is there of a body.
 func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
-	s := &p.side[dir]
-	x := s.x
-	var n int
-	var err error
+	s := &p.sides[dir]
 	switch s.state {
 	case inHead:
 		return p.readHead(dir, b, at)
-	case held:
+	case awaitingResponse:
 		return 0, nil
-	case heldUnlessRequest:
+	case awaitingResponseOrRequest:
 		if detectRequest(b) != protocols.Yes {
 			return 0, nil
 		}
 		s.state = inHead
 		return p.readHead(dir, b, at)
-	default:
-		n, err = p.readBody(dir, b)
 	}
+
+	x := s.exchange
+	n, err := p.readBody(dir, b)
 	if x != nil && n > 0 {
-		p.wire(dir, x, n, at)
-		if s.x == nil {
-			p.settle(x)
+		p.countBytes(dir, x, n, at)
+		if s.exchange == nil { // the message is complete
+			p.emitIfComplete(x)
 		}
 	}
 	return n, err
 }
 
-// wire counts bytes of x.
-func (p *parser) wire(dir protocols.Dir, x *exchange, n int, at int64) {
-	x.last = at
+// countBytes adds n bytes of dir to x.
+func (p *parser) countBytes(dir protocols.Dir, x *exchange, n int, at int64) {
+	x.lastAt = at
 	if dir == protocols.Client {
-		x.e.Source.Bytes += uint64(n)
+		x.event.Source.Bytes += uint64(n)
 	} else {
-		x.e.Destination.Bytes += uint64(n)
+		x.event.Destination.Bytes += uint64(n)
 	}
 }
 
-// begin makes the exchange that the message of dir begins.
-func (p *parser) begin(dir protocols.Dir) *exchange {
+// newExchange returns the exchange of the message of dir that begins.
+func (p *parser) newExchange(dir protocols.Dir) *exchange {
 	var x *exchange
 	if n := len(p.free); n > 0 {
 		x, p.free = p.free[n-1], p.free[:n-1]
 	} else {
 		x = &exchange{}
 	}
-	*x = exchange{e: p.c.Event(dir)}
-	x.e.Http = pipeline.HTTPExchangeFromVTPool()
+	*x = exchange{event: p.c.Event(dir)}
+	x.event.Http = pipeline.HTTPExchangeFromVTPool()
 	return x
 }
 
-// expect puts a request behind those that wait for their response.
-func (p *parser) expect(x *exchange) {
-	if p.noReply {
-		// The client goes on, so it has had the response that we have not.
-		p.flush()
+// enqueue puts a request behind those that wait for their response.
+func (p *parser) enqueue(x *exchange) {
+	if p.pairing.RepliesLost() {
+		p.pairing.Flush(p.emitUnanswered)
 	}
-	if len(p.waiting) >= maxWaiting {
+	if p.pairing.Len() >= maxWaiting {
 		p.c.Count("too_many_waiting")
-		old := p.waiting[0]
-		p.remove(old)
-		p.evicted++
-		if p.side[protocols.Server].x == old {
-			p.evicted--
-			p.side[protocols.Server].x = nil
-		}
-		old.e.Partial = true
-		p.emit(old)
+		p.evictOldest()
 	}
-	if len(p.waiting) == 0 && p.doubt.heard && !p.doubt.pipelined {
-		p.doubt.on = false
-	}
-	x.e.Partial = x.e.Partial || p.doubt.on
-	p.waiting = append(p.waiting, x)
-	p.doubt.pipelined = p.doubt.pipelined || len(p.waiting) > 1
-}
-
-// flush emits all requests that wait; their responses were lost.
-func (p *parser) flush() {
-	p.noReply, p.evicted, p.doubt.on = false, 0, false
-	for len(p.waiting) > 0 {
-		x := p.waiting[0]
-		p.remove(x)
-		x.e.Partial = true
-		p.forget(x)
-		p.emit(x)
+	if uncertain := p.pairing.Expect(x); uncertain {
+		x.event.Partial = true
 	}
 }
 
-// forget lets no side point at x any more.
-func (p *parser) forget(x *exchange) {
-	for d := range p.side {
-		if p.side[d].x == x {
-			p.side[d].x = nil
+// evictOldest emits the oldest request that waits. If its response has begun, the rest of it is skipped; else
+// all of it is.
+func (p *parser) evictOldest() {
+	server := &p.sides[protocols.Server]
+	replies := 1
+	if server.exchange == *p.pairing.First() {
+		replies = 0
+		server.exchange = nil
+	}
+	oldest := p.pairing.Evict(replies)
+	oldest.event.Partial = true
+	p.emit(oldest)
+}
+
+// emitUnanswered emits a request whose response was lost.
+func (p *parser) emitUnanswered(x *exchange) {
+	x.event.Partial = true
+	p.detach(x)
+	p.emit(x)
+}
+
+// detach takes x from the sides that read a message of it.
+func (p *parser) detach(x *exchange) {
+	for d := range p.sides {
+		if p.sides[d].exchange == x {
+			p.sides[d].exchange = nil
 		}
 	}
 }
 
-func (p *parser) remove(x *exchange) {
-	for i, w := range p.waiting {
-		if w == x {
-			p.waiting = append(p.waiting[:i], p.waiting[i+1:]...)
-			return
-		}
+// dequeue takes x from the queue, if it is the oldest there. A response without a request is not in the
+// queue.
+func (p *parser) dequeue(x *exchange) {
+	if first := p.pairing.First(); first != nil && *first == x {
+		p.pairing.Pop()
 	}
 }
 
-// done ends the message of dir that is being read.
-func (p *parser) done(dir protocols.Dir) {
-	s := &p.side[dir]
-	x := s.x
+// endMessage ends the message of dir that is being read.
+func (p *parser) endMessage(dir protocols.Dir) {
+	s := &p.sides[dir]
+	x := s.exchange
 	*s = side{}
 	if x == nil {
 		return
 	}
-	if dir == protocols.Client {
-		x.asked = true
-		switch {
-		case x.responded:
-			// The response came before the end of the request: it has said already what the connection becomes.
-		case x.connect:
-			s.state = held
-		case x.upgrade:
-			s.state = heldUnlessRequest
-		}
+	if dir == protocols.Server {
+		x.responseDone = true
+		p.dequeue(x)
 		return
 	}
-	x.answered = true
-	p.remove(x)
+	x.requestDone = true
+	switch {
+	case x.responseBegun:
+		// The response came before the end of the request, and has decided what the connection becomes.
+	case x.isConnect:
+		s.state = awaitingResponse
+	case x.wantsUpgrade:
+		s.state = awaitingResponseOrRequest
+	}
 }
 
-// settle emits x when both of its messages are complete.
-func (p *parser) settle(x *exchange) {
-	if x.answered && x.asked {
+// emitIfComplete emits x if both of its messages are complete.
+func (p *parser) emitIfComplete(x *exchange) {
+	if x.responseDone && x.requestDone {
 		p.emit(x)
 	}
 }
 
-// emit gives x on as it is.
+// emit emits x as it is.
 func (p *parser) emit(x *exchange) {
-	e := x.e
-	if x.last > e.Timestamp {
-		e.Duration = uint64(x.last - e.Timestamp)
+	e := x.event
+	if x.lastAt > e.Timestamp {
+		e.Duration = uint64(x.lastAt - e.Timestamp)
 	}
 	switch code := e.Http.StatusCode; {
 	case code >= 400:
@@ -263,122 +268,118 @@ func (p *parser) emit(x *exchange) {
 	case code > 0:
 		e.Outcome = pipeline.Outcome_SUCCESS
 	}
-	x.e = nil
-	if len(p.free) < 16 {
+	x.event = nil
+	if len(p.free) < maxFree {
 		p.free = append(p.free, x)
 	}
 	p.c.Emit(e)
 }
 
-// Gap passes over bytes of a body; anywhere else the place is lost.
+// Gap skips lost bytes of a body. Anywhere else the place in the stream is lost.
 func (p *parser) Gap(dir protocols.Dir, n int) bool {
-	s := &p.side[dir]
-	x := s.x
+	s := &p.sides[dir]
+	x := s.exchange
 	if x != nil {
-		x.e.Partial = true
+		x.event.Partial = true
 	}
 	switch s.state {
 	case untilClose:
-		p.passed(dir, uint64(n))
+		p.countBody(dir, uint64(n))
 		return true
 	case inBody, inChunk:
-		// A gap that ends with the chunk leaves us where the next size is awaited.
-		if uint64(n) > s.left {
+		if uint64(n) > s.bodyLeft {
 			break
 		}
-		s.left -= uint64(n)
-		p.passed(dir, uint64(n))
-		if s.left == 0 && s.state == inChunk {
+		s.bodyLeft -= uint64(n)
+		p.countBody(dir, uint64(n))
+		// A gap that ends with the chunk leaves us where the next size is awaited.
+		if s.bodyLeft == 0 && s.state == inChunk {
 			s.state = inChunkEnd
-		} else if s.left == 0 {
-			p.done(dir)
+		} else if s.bodyLeft == 0 {
+			p.endMessage(dir)
 			if x != nil {
-				p.settle(x)
+				p.emitIfComplete(x)
 			}
 		}
 		return true
 	}
-	p.lose(dir)
+	p.losePlace(dir)
 	return false
 }
 
-// passed counts bytes of a body.
-func (p *parser) passed(dir protocols.Dir, n uint64) {
-	x := p.side[dir].x
+// countBody adds n bytes to the body of the message of dir.
+func (p *parser) countBody(dir protocols.Dir, n uint64) {
+	x := p.sides[dir].exchange
 	switch {
 	case x == nil:
 	case dir == protocols.Client:
-		x.e.Http.RequestBodyBytes += n
+		x.event.Http.RequestBodyBytes += n
 	default:
-		x.e.Http.ResponseBodyBytes += n
+		x.event.Http.ResponseBodyBytes += n
 	}
 }
 
-// lose ends the message of dir that is being read, whose rest cannot be told from what follows.
-func (p *parser) lose(dir protocols.Dir) {
-	s := &p.side[dir]
-	x := s.x
+// losePlace ends the message of dir that is being read: where it really ends cannot be known.
+func (p *parser) losePlace(dir protocols.Dir) {
+	s := &p.sides[dir]
+	x := s.exchange
 	if dir == protocols.Client {
-		p.lost = true
-		p.unfinished, p.urged = false, false
-		p.doubt.on, p.doubt.heard = true, false
+		p.headUnfinished, p.answeredEarly = false, false
+		p.pairing.LostRequests()
+		if x != nil {
+			x.isConnect, x.wantsUpgrade = false, false
+		}
 	}
-	if x != nil && dir == protocols.Client {
-		x.connect, x.upgrade = false, false
-	}
-	p.done(dir)
-	if dir == protocols.Server {
-		// Whole responses may be lost, so to which of these the next one belongs is not sure.
-		p.noReply = len(p.waiting) > 0
-		for _, w := range p.waiting {
-			w.e.Partial = true
+	p.endMessage(dir)
+	if dir == protocols.Server && p.pairing.Len() > 0 {
+		// Whole responses may be lost, so the request of the next one is not certain.
+		p.pairing.LostReplies()
+		for _, w := range p.pairing.Waiting() {
+			w.event.Partial = true
 		}
 	}
 	s.state = inHead
 	if x != nil {
-		p.settle(x)
+		p.emitIfComplete(x)
 	}
 }
 
-// End ends a body that goes on until the connection is closed, and cuts short any other.
+// End ends a body that goes on until the connection is closed, and truncates any other message.
 func (p *parser) End(dir protocols.Dir, _ int64) {
-	s := &p.side[dir]
-	x := s.x
+	s := &p.sides[dir]
+	x := s.exchange
 	if x == nil {
 		return
 	}
 	if s.state != untilClose {
-		x.e.Partial = true
+		x.event.Partial = true
 	}
 	if dir == protocols.Server {
-		p.done(dir)
-		p.settle(x)
+		p.endMessage(dir)
+		p.emitIfComplete(x)
 	}
 }
 
-// Close emits what still waits, a response without its end first.
+// Close emits what still waits, first the request whose response has begun.
 func (p *parser) Close(int64) {
-	if x := p.side[protocols.Server].x; x != nil {
-		x.e.Partial = true
-		p.remove(x)
-		p.emitLast(x)
+	if x := p.sides[protocols.Server].exchange; x != nil {
+		x.event.Partial = true
+		p.dequeue(x)
+		p.emitIncomplete(x)
 	}
-	for len(p.waiting) > 0 {
-		x := p.waiting[0]
-		p.remove(x)
-		p.emitLast(x)
+	p.pairing.Flush(p.emitIncomplete)
+	if x := p.sides[protocols.Client].exchange; x != nil {
+		p.emitIncomplete(x) // it was answered, but never ended
 	}
-	if x := p.side[protocols.Client].x; x != nil {
-		p.emitLast(x) // answered, but it never ended
-	}
-	p.side = [2]side{}
+	p.sides = [2]side{}
 	p.c = nil
 }
 
-func (p *parser) emitLast(x *exchange) {
-	if !x.asked {
-		x.e.Partial = true
+// emitIncomplete emits x on Close.
+func (p *parser) emitIncomplete(x *exchange) {
+	if !x.requestDone {
+		x.event.Partial = true
 	}
-	p.forget(x)
+	p.detach(x)
 	p.emit(x)
 }

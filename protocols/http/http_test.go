@@ -25,7 +25,8 @@ func short(e *pipeline.Event) string {
 	return strings.TrimSpace(s)
 }
 
-// play gives the events of steps: strings for the two sides, > the client's, < the server's; ">|" is its FIN, ">~9" a gap of 9 bytes.
+// play gives the events of steps: strings for the two sides, > the client's, < the server's; ">|" is its FIN,
+// ">~9" a gap of 9 bytes.
 func play(mid bool, show func(*pipeline.Event) string, steps ...string) []string {
 	var got []string
 	c := protocoltest.Conversation{MidStream: mid}
@@ -262,8 +263,8 @@ func TestDetect(t *testing.T) {
 	check(c, "GET / HTTP/1.1", protocols.More)
 	check(c, "GET / HTTP/1.1\r\n", protocols.Yes)
 	check(c, "get / HTTP/1.0\n", protocols.Yes)
-	check(c, "GET /"+strings.Repeat("x", surelyLine), protocols.Yes)
-	check(c, "FOO /"+strings.Repeat("x", surelyLine), protocols.More)
+	check(c, "GET /"+strings.Repeat("x", maxRequestLine), protocols.Yes)
+	check(c, "FOO /"+strings.Repeat("x", maxRequestLine), protocols.More)
 	check(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", protocols.No)
 	check(c, "INVITE sip:a@b SIP/2.0\r\n", protocols.No)
 	check(c, "OPTIONS rtsp://h/ RTSP/1.0\r\n", protocols.No)

@@ -2,7 +2,8 @@ package http
 
 import "testing"
 
-// TestNestedInAnotherProtocol: what begins behind the words of a proxy is found, whoever opened the connection.
+// TestNestedInAnotherProtocol: what begins behind the words of a proxy is found, whoever opened the
+// connection.
 func TestNestedInAnotherProtocol(t *testing.T) {
 	same(t, play(false, short, ">\x05\x01\x00", "<\x05\x00", ">\x05\x01\x00\x01\x0a\x00\x00\x01\x00\x50", "<\x05\x00\x00\x01\x0a\x00\x00\x01\x00\x50",
 		in(get), out(ok5), in(getB), out(empty)), "GET /a 200 0/5", "GET /b 204")

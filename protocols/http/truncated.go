@@ -6,55 +6,55 @@ import (
 	"tidegate/protocols"
 )
 
-// ParseTruncated reads what there is of a head whose end was lost: what it says is true as far as it goes. So a capture of the first bytes of
-// each packet still tells what was asked for. A head that its sender never ended was no message, and the connection's end drops it.
+// ParseTruncated parses a head whose end was lost; the event is marked partial. It keeps captures with a
+// short snap length useful. A head that its sender never finished is dropped on Close.
 func (p *parser) ParseTruncated(dir protocols.Dir, b []byte, at int64) {
-	if p.side[dir].state != inHead {
+	if p.sides[dir].state != inHead {
 		return
 	}
 	if dir == protocols.Client {
-		if p.unfinished = begun(b); p.unfinished {
-			p.takeUnfinished(b, at)
+		if p.headUnfinished = hasTarget(b); p.headUnfinished {
+			p.parseTruncatedRequest(b, at)
 		}
 		return
 	}
 	if detectResponse(b) == protocols.Yes {
-		p.seen, p.cutting = true, true
-		p.response(b[leading(b):], at)
-		p.cutting = false
+		p.started, p.truncated = true, true
+		p.parseResponse(b[emptyLines(b):], at)
+		p.truncated = false
 	}
 }
 
-// begun tells that b, the front of a head, says already what is asked for: a method that we know and something of a target.
-func begun(b []byte) bool {
-	b = b[leading(b):]
+// hasTarget reports whether b, the front of a head, has a known method and a part of a target.
+func hasTarget(b []byte) bool {
+	b = b[emptyLines(b):]
 	i := bytes.IndexByte(b[:min(len(b), maxMethod)], ' ')
-	return i > 0 && i+1 < len(b) && known(b[:i]) && (detectRequest(b) != protocols.No || looseRequest(b))
+	return i > 0 && i+1 < len(b) && isKnownMethod(b[:i]) && (detectRequest(b) != protocols.No || looksLikeRequest(b))
 }
 
-// takeUnfinished reads a head without its end as a request and gives how long it is. A line alone without a version is all of a
-// request of HTTP/0.9; any other is partial.
-func (p *parser) takeUnfinished(b []byte, at int64) int {
-	p.unfinished, p.urged, p.seen = false, false, true
-	skip := leading(b)
+// parseTruncatedRequest parses b, a head without its end, as a request, and returns its length. A line
+// without a version is a whole request of HTTP/0.9; any other event is marked partial.
+func (p *parser) parseTruncatedRequest(b []byte, at int64) int {
+	p.headUnfinished, p.answeredEarly, p.started = false, false, true
+	skip := emptyLines(b)
 	line := b[skip:]
 	end := bytes.IndexByte(line, '\n')
 	if end < 0 {
 		line = withoutVersion(line)
 	}
-	p.request(line, at)
-	x := p.waiting[len(p.waiting)-1]
-	x.asked, x.connect, x.upgrade = true, false, false
-	if x.simple && end < 0 { // its version may be in what is missing
-		x.simple, x.e.Http.Version = false, ""
+	p.parseRequest(line, at)
+	x := p.pairing.Waiting()[p.pairing.Len()-1]
+	x.requestDone, x.isConnect, x.wantsUpgrade = true, false, false
+	if x.isHTTP09 && end < 0 { // the version may be in the missing part
+		x.isHTTP09, x.event.Http.Version = false, ""
 	}
-	x.e.Partial = x.e.Partial || !x.simple
-	p.side[protocols.Client] = side{}
+	x.event.Partial = x.event.Partial || !x.isHTTP09
+	p.sides[protocols.Client] = side{}
 	p.c.Reparse(protocols.Server)
 	return len(b)
 }
 
-// withoutVersion takes what is there of " HTTP/1.1" from the end of a line that was cut.
+// withoutVersion returns a truncated line without the part of " HTTP/1.1" at its end.
 func withoutVersion(line []byte) []byte {
 	const version = "HTTP/1.1"
 	i := bytes.LastIndexByte(line, ' ')
@@ -64,13 +64,16 @@ func withoutVersion(line []byte) []byte {
 	return line
 }
 
-// simpleReply begins the response to a request of HTTP/0.9: it has no head, and ends with the connection.
-func (p *parser) simpleReply(b []byte) bool {
-	if len(p.waiting) == 0 || !p.waiting[0].simple || p.evicted > 0 || detectResponse(b) != protocols.No || looseResponse(b) {
+// beginHTTP09Response reports whether b is the response to a request of HTTP/0.9, and begins it: it has no
+// head, and ends with the connection.
+func (p *parser) beginHTTP09Response(b []byte) bool {
+	first := p.pairing.First()
+	if first == nil || !(*first).isHTTP09 || p.pairing.Skipping() || detectResponse(b) != protocols.No || looksLikeResponse(b) {
 		return false
 	}
-	x := p.waiting[0]
-	x.responded, p.noReply, p.doubt.heard = true, false, true
-	p.side[protocols.Server] = side{state: untilClose, x: x}
+	x := *first
+	p.pairing.FoundReplies()
+	x.responseBegun = true
+	p.sides[protocols.Server] = side{state: untilClose, exchange: x}
 	return true
 }

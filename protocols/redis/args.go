@@ -2,41 +2,42 @@ package redis
 
 import "tidegate/pipeline/redact"
 
-// A keyAt tells where the first key is.
-type keyAt int8
+// A keyPlace is where the first key of a command is: the index of an argument, or one of these.
+type keyPlace int8
 
 const (
-	noKey   keyAt = 0
-	keyNow  keyAt = -1 // the next argument
-	numKeys keyAt = -2 // the next argument is how many there are
-	streamK keyAt = -3 // behind the word STREAMS
+	noKey         keyPlace = 0
+	nextArgument  keyPlace = -1
+	behindCount   keyPlace = -2 // the next argument is the number of keys
+	behindStreams keyPlace = -3 // behind the word STREAMS
 )
 
-// argument takes the argument that was read; b may hold only its first bytes, size is how many it has.
-func (p *parser) argument(b []byte, size uint64) {
-	r := &p.request
+// addArgument adds the argument that was read to the event. b may be only its first bytes; size is how many
+// it has.
+func (p *parser) addArgument(b []byte, size uint64) {
+	r := &p.command
 	i := r.index
 	r.index++
 	rc := r.e.Redis
 	if i == 0 {
-		p.name(b)
+		p.setName(b)
 		return
 	}
 	if i == 1 && containers[rc.Command] {
-		p.subCommand(b)
+		p.setSubcommand(b)
 		return
 	}
 	rc.ArgsCount++
 	rc.ArgsBytes += size
-	visible := r.secrets.Next(b, r.hole)
+	visible := r.secrets.Next(b, r.damaged)
 	if p.isKey(b, i) {
 		rc.Key = p.c.Intern(b[:min(len(b), maxKey)])
 	}
-	if len(rc.Args) >= maxArgs || p.kept+r.kept > maxKept {
+	if len(rc.Args) >= maxArgs || p.argsBytes+r.argsBytes > maxArgsBytes {
 		return
 	}
 	b = b[:min(len(b), maxArg)]
-	r.kept += len(b)
+	r.argsBytes += len(b)
 	switch {
 	case visible < 0 || visible > len(b) || len(b) == 0:
 		rc.Args = append(rc.Args, p.c.Intern(b))
@@ -47,9 +48,9 @@ func (p *parser) argument(b []byte, size uint64) {
 	}
 }
 
-// name takes the command's name and prepares for what its arguments are.
-func (p *parser) name(b []byte) {
-	r := &p.request
+// setName sets the command's name, and prepares for the kind of arguments that it has.
+func (p *parser) setName(b []byte) {
+	r := &p.command
 	name := upper(&p.scratch, b[:min(len(b), 64)])
 	r.e.Redis.Command = p.c.Intern(name)
 	r.key = keys[r.e.Redis.Command]
@@ -63,9 +64,9 @@ func (p *parser) name(b []byte) {
 	}
 }
 
-// subCommand takes the second word of a command's name.
-func (p *parser) subCommand(b []byte) {
-	r := &p.request
+// setSubcommand appends the second word of a command's name.
+func (p *parser) setSubcommand(b []byte) {
+	r := &p.command
 	rc := r.e.Redis
 	sub := upper(&p.scratch, b[:min(len(b), 64)])
 	var buf [128]byte
@@ -74,24 +75,24 @@ func (p *parser) subCommand(b []byte) {
 	r.secrets.Begin(rc.Command, r.total)
 }
 
-// isKey tells that the argument at i is the first key.
+// isKey reports whether b, the argument at i, is the first key.
 func (p *parser) isKey(b []byte, i int64) bool {
-	r := &p.request
+	r := &p.command
 	switch r.key {
 	case noKey:
 		return false
-	case keyNow:
+	case nextArgument:
 		r.key = noKey
 		return true
-	case numKeys:
+	case behindCount:
 		r.key = noKey
 		if n, ok := integer(b); ok && n > 0 {
-			r.key = keyNow
+			r.key = nextArgument
 		}
 		return false
-	case streamK:
+	case behindStreams:
 		if string(upper(&p.scratch, b[:min(len(b), 16)])) == "STREAMS" {
-			r.key = keyNow
+			r.key = nextArgument
 		}
 		return false
 	}
@@ -100,7 +101,7 @@ func (p *parser) isKey(b []byte, i int64) bool {
 	}
 	switch r.e.Redis.Command {
 	case "EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO", "ZUNION", "ZINTER", "ZDIFF", "ZINTERCARD", "SINTERCARD", "LMPOP", "ZMPOP", "BLMPOP", "BZMPOP":
-		r.key = numKeys
+		r.key = behindCount
 		return p.isKey(b, i)
 	}
 	r.key = noKey

@@ -8,7 +8,8 @@ import (
 	"tidegate/protocols/protocoltest"
 )
 
-// BenchmarkTransaction is a SET and a GET with their replies, through the framework; an operation is one command.
+// BenchmarkTransaction is a SET and a GET with their replies, through the framework; an operation is one
+// command.
 func BenchmarkTransaction(b *testing.B) {
 	set := []byte(resp("SET", "user:1234:name", "a value of some length"))
 	get := []byte(resp("GET", "user:1234:name"))

@@ -6,8 +6,8 @@ import (
 	"tidegate/protocols"
 )
 
-// detect tells whether b is the beginning of RESP. Inline commands, and the plainest replies, look like other line protocols: they
-// stay a maybe until the other side has spoken.
+// detect judges whether b is the beginning of RESP. Inline commands and the plainest replies look like other
+// line protocols: they stay More until the other side has sent.
 func detect(dir protocols.Dir, b []byte) protocols.Match {
 	if len(b) == 0 {
 		return protocols.More
@@ -47,7 +47,7 @@ func detectCommand(b []byte) protocols.Match {
 	return protocols.Yes
 }
 
-// header reads a type and a small positive number with its line's end.
+// header reads the type t and a small positive number with the end of its line.
 func header(b []byte, t byte) (rest []byte, n int64, m protocols.Match) {
 	if len(b) == 0 {
 		return nil, 0, protocols.More
@@ -73,7 +73,7 @@ func header(b []byte, t byte) (rest []byte, n int64, m protocols.Match) {
 	return b[i+2:], n, protocols.Yes
 }
 
-// knownCommand tells that b, which detectCommand accepts, names a command that we know.
+// knownCommand reports whether b, which detectCommand accepts, has the name of a command of Redis.
 func knownCommand(b []byte) bool {
 	rest, _, m := header(b, '*')
 	if m != protocols.Yes {
@@ -85,10 +85,10 @@ func knownCommand(b []byte) bool {
 	}
 	var buf [64]byte
 	scratch := buf[:0]
-	return known(string(upper(&scratch, rest[:size])))
+	return isCommandName(string(upper(&scratch, rest[:size])))
 }
 
-// detectInline accepts a line whose first word is a command, as a maybe.
+// detectInline judges a line: More if its first word is a command.
 func detectInline(b []byte) protocols.Match {
 	b = bytes.TrimLeft(b[:min(len(b), 1<<10)], "\r\n") // the server ignores empty lines
 	line, whole := b, false
@@ -113,13 +113,13 @@ func detectInline(b []byte) protocols.Match {
 	}
 	var buf [64]byte
 	scratch := buf[:0]
-	if !known(string(upper(&scratch, word))) || bytes.Contains(line, []byte(" HTTP/")) {
+	if !isCommandName(string(upper(&scratch, word))) || bytes.Contains(line, []byte(" HTTP/")) {
 		return protocols.No
 	}
 	return protocols.More
 }
 
-// detectReply judges the first replies: Yes for a form that other protocols do not have.
+// detectReply judges the first replies, Yes for a form that other protocols do not have.
 func detectReply(b []byte) protocols.Match {
 	for range 8 {
 		if !isReply(b) {
@@ -164,7 +164,7 @@ func detectReply(b []byte) protocols.Match {
 	return protocols.More
 }
 
-// errorWord tells that an error begins with a word that only Redis has.
+// errorWord reports whether an error begins with a word that only Redis has.
 func errorWord(b []byte) bool {
 	switch string(b) {
 	case "NOAUTH", "WRONGTYPE", "WRONGPASS", "MOVED", "ASK", "LOADING", "NOPERM", "READONLY", "BUSY", "EXECABORT", "MASTERDOWN",
@@ -174,7 +174,7 @@ func errorWord(b []byte) bool {
 	return false
 }
 
-// isReply tells that b can begin with a reply, as far as it goes.
+// isReply reports whether b can begin with a reply, as far as it goes.
 func isReply(b []byte) bool {
 	if len(b) == 0 {
 		return false
@@ -215,8 +215,8 @@ func printable(b []byte) bool {
 	return true
 }
 
-// resync finds a command at the start of b or of a line. A reply is only believed at the start of b, which is mostly that of a
-// packet: its elements look like replies.
+// resync finds a command at the start of b or of a line. A reply is found only at the start of b, which is
+// mostly that of a packet: the elements of a reply look like replies.
 func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 	if dir == protocols.Server {
 		if isReply(b) {

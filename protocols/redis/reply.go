@@ -7,30 +7,34 @@ import (
 	"tidegate/protocols"
 )
 
-// A reply is the value from the server that is being read.
+// A reply is the reply that is being read.
 type reply struct {
 	e       *pipeline.Event // made where no command waits: it may be a pushed message
-	top     byte            // its type; 0: it has not begun
+	top     byte            // its type; 0 before it has begun
 	null    bool
-	partial bool
+	partial bool   // bytes of it were lost
 	text    string // of a simple string, a number or an error
-	size    uint64 // of its encoding so far
-	data    uint64 // bytes of data: of a bulk string its own, of an aggregate its encoding
-	inBulk  bool   // the size of a bulk string was read
-	bulk    uint64 // bytes of it that are still to come, without CR LF
-	chunks  bool   // a streamed string: chunks follow until an empty one
-	depth   int
-	stack   [maxDepth]level
+	size    uint64 // bytes of it so far
+	data    uint64 // bytes of data: of a bulk string its own, of an aggregate all
+
+	inBulk bool   // the size of a bulk string was read
+	bulk   uint64 // bytes of it that are still to come, without CR LF
+	chunks bool   // a streamed string: chunks follow until an empty one
+
+	// Aggregates (arrays, maps, sets, pushes) nest; stack[:depth] are those that are open.
+	depth int
+	stack [maxDepth]level
+
 	index   int    // of the element of the outermost aggregate
-	kind    []byte // the first of them
-	capture bool   // the bulk string that is being read is that one, or an error's text
-	last    int64  // the last integer in it
+	kind    []byte // the first of these elements: of a pushed message, what it is
+	capture bool   // the bulk string that is being read goes into kind: it is that element, or an error's text
+	last    int64  // the last integer
 }
 
 // A level is an aggregate whose elements are being read.
 type level struct {
-	left int64 // elements; −1: until a dot
-	attr bool  // an attribute, which is no element of what it stands in
+	left int64 // elements that are still to come; −1: until a dot
+	attr bool  // an attribute, which is no element of the aggregate that it stands in
 }
 
 func (r *reply) reset() {
@@ -43,14 +47,14 @@ func (r *reply) reset() {
 	r.depth, r.index, r.kind, r.capture, r.last = 0, 0, r.kind[:0], false, 0
 }
 
-// readReply reads what is there of a reply.
+// readReply reads what is there of a reply, and returns how many bytes that were.
 func (p *parser) readReply(b []byte, at int64) (n int, err error) {
 	r := &p.reply
-	if p.lost {
-		if !p.asked || !isReply(b) {
-			return len(b), nil
+	if p.suspended {
+		if p.pairing.RepliesLost() || !isReply(b) {
+			return len(b), nil // the client has sent nothing since
 		}
-		p.resume()
+		p.resumeReplies()
 	}
 	for n < len(b) {
 		k, whole, err := p.readToken(b[n:])
@@ -66,27 +70,27 @@ func (p *parser) readReply(b []byte, at int64) (n int, err error) {
 		}
 		r.size += uint64(k)
 		if whole {
-			if aggregate(r.top) && !r.null {
+			if isAggregate(r.top) && !r.null {
 				r.data = r.size
 			}
-			p.answered(at)
+			p.finishReply(at)
 			return n, nil
 		}
 	}
 	return n, nil
 }
 
-// resume takes up the replies again behind a gap.
-func (p *parser) resume() {
-	p.lost, p.asked = false, false
-	if p.pipelined {
-		for i := p.waiting.head; i < len(p.waiting.all); i++ {
-			p.waiting.all[i].e.Partial = true // which of the replies are still to come is a guess
+// resumeReplies reads replies again behind a gap.
+func (p *parser) resumeReplies() {
+	p.suspended = false
+	if p.pairing.Pipelined() {
+		for _, w := range p.pairing.Waiting() {
+			w.e.Partial = true // which of the replies are still to come is a guess
 		}
 	}
 }
 
-// readToken reads a line, or what is there of a bulk string; whole: the reply ends with it.
+// readToken reads a line, or what is there of a bulk string. whole reports whether the reply ends with it.
 func (p *parser) readToken(b []byte) (n int, whole bool, err error) {
 	r := &p.reply
 	if r.inBulk {
@@ -94,7 +98,7 @@ func (p *parser) readToken(b []byte) (n int, whole bool, err error) {
 	}
 	line, n := cutLine(b)
 	if n == 0 {
-		return 0, false, p.unfinished(b)
+		return 0, false, p.checkLineLength(b)
 	}
 	if len(line) == 0 {
 		if r.top == 0 {
@@ -103,20 +107,21 @@ func (p *parser) readToken(b []byte) (n int, whole bool, err error) {
 		return 0, false, errReply
 	}
 	if r.top == 0 {
-		if flip, wait := p.start(b, line); flip || wait {
+		if flip, wait := p.startReply(b, line); flip || wait {
 			return 0, false, nil
 		}
 	}
 	if r.chunks {
 		return p.readChunk(line, n)
 	}
-	whole, err = p.value(line)
+	whole, err = p.readValue(line)
 	return n, whole, err
 }
 
-// start begins a reply. In mid-stream it may turn out that this side is the client.
-func (p *parser) start(b, line []byte) (flip, wait bool) {
-	if !p.seen && p.c.Info().MidStream && line[0] == '*' {
+// startReply begins a reply. In mid-stream it may find that this side is the client, and flips the
+// connection, or wait for more bytes to decide.
+func (p *parser) startReply(b, line []byte) (flip, wait bool) {
+	if !p.started && p.c.Info().MidStream && line[0] == '*' {
 		switch detectCommand(b) {
 		case protocols.More:
 			return false, true
@@ -127,17 +132,17 @@ func (p *parser) start(b, line []byte) (flip, wait bool) {
 			}
 		}
 	}
-	p.seen = true
+	p.started = true
 	r := &p.reply
-	if r.e == nil && p.evicted == 0 && (p.waiting.len() == 0 || line[0] == '>' || p.subscribed) {
+	if r.e == nil && !p.pairing.Skipping() && (p.pairing.Len() == 0 || line[0] == '>' || p.subscribed) {
 		r.e = p.c.Event(protocols.Server)
 		r.e.Redis = pipeline.RedisCommandFromVTPool()
 	}
 	return false, false
 }
 
-// value reads the line that is a value or begins one.
-func (p *parser) value(line []byte) (whole bool, err error) {
+// readValue reads a line that is a value or begins one, and reports whether the reply ends with it.
+func (p *parser) readValue(line []byte) (whole bool, err error) {
 	r := &p.reply
 	t, rest := line[0], line[1:]
 	outermost := r.depth == 0
@@ -148,22 +153,22 @@ func (p *parser) value(line []byte) (whole bool, err error) {
 	}
 	switch t {
 	case '+', '-', ',', '#', '(', '_', ':':
-		return p.scalar(t, rest, outermost)
+		return p.readScalar(t, rest, outermost)
 	case '$', '!', '=':
-		return p.bulkHead(t, rest, outermost)
+		return p.readBulkHead(t, rest, outermost)
 	case '*', '~', '>', '%', '|':
-		return p.aggregateHead(t, rest, outermost)
+		return p.readAggregateHead(t, rest, outermost)
 	case '.':
 		if r.depth == 0 || r.stack[r.depth-1].left >= 0 {
 			return false, errReply
 		}
 		r.stack[r.depth-1].left = 1 // the dot is its last
-		return r.element(), nil
+		return r.endElement(), nil
 	}
 	return false, errReply
 }
 
-func (p *parser) scalar(t byte, rest []byte, outermost bool) (bool, error) {
+func (p *parser) readScalar(t byte, rest []byte, outermost bool) (bool, error) {
 	r := &p.reply
 	if t == ':' {
 		v, ok := integer(bytes.TrimPrefix(rest, []byte("+")))
@@ -181,10 +186,10 @@ func (p *parser) scalar(t byte, rest []byte, outermost bool) (bool, error) {
 	} else if r.depth == 1 && r.index == 0 {
 		r.kind = append(r.kind[:0], rest[:min(len(rest), maxArg)]...)
 	}
-	return r.element(), nil
+	return r.endElement(), nil
 }
 
-func (p *parser) bulkHead(t byte, rest []byte, outermost bool) (bool, error) {
+func (p *parser) readBulkHead(t byte, rest []byte, outermost bool) (bool, error) {
 	r := &p.reply
 	if len(rest) == 1 && rest[0] == '?' {
 		r.chunks = true
@@ -196,7 +201,7 @@ func (p *parser) bulkHead(t byte, rest []byte, outermost bool) (bool, error) {
 	}
 	if size < 0 {
 		r.null = r.null || outermost
-		return r.element(), nil
+		return r.endElement(), nil
 	}
 	r.inBulk, r.bulk = true, uint64(size)
 	r.capture = r.depth == 1 && r.index == 0 || outermost && t == '!'
@@ -209,18 +214,18 @@ func (p *parser) bulkHead(t byte, rest []byte, outermost bool) (bool, error) {
 	return false, nil
 }
 
-// readBulk reads what is there of a bulk string: its bytes, its end.
+// readBulk reads what is there of a bulk string: its bytes, or its end.
 func (p *parser) readBulk(b []byte) (n int, whole bool, err error) {
 	r := &p.reply
 	if r.bulk > 0 {
 		n = int(min(r.bulk, uint64(len(b))))
-		if room := maxText - len(r.kind); r.capture && room > 0 {
-			r.kind = append(r.kind, b[:min(n, room)]...)
+		if space := maxText - len(r.kind); r.capture && space > 0 {
+			r.kind = append(r.kind, b[:min(n, space)]...)
 		}
 		r.bulk -= uint64(n)
 		return n, false, nil
 	}
-	if n, err = lineEnd(b); n == 0 {
+	if n, err = readLineEnd(b); n == 0 {
 		return 0, false, err
 	}
 	r.inBulk = false
@@ -233,7 +238,7 @@ func (p *parser) readBulk(b []byte) (n int, whole bool, err error) {
 	if r.chunks {
 		return n, false, nil
 	}
-	return n, r.element(), nil
+	return n, r.endElement(), nil
 }
 
 // readChunk reads ";4\r\n", before a piece of a streamed string.
@@ -245,7 +250,7 @@ func (p *parser) readChunk(line []byte, n int) (int, bool, error) {
 	}
 	if size == 0 {
 		r.chunks = false
-		return n, r.element(), nil
+		return n, r.endElement(), nil
 	}
 	r.inBulk, r.bulk = true, uint64(size)
 	if r.depth == 0 {
@@ -254,7 +259,7 @@ func (p *parser) readChunk(line []byte, n int) (int, bool, error) {
 	return n, false, nil
 }
 
-func (p *parser) aggregateHead(t byte, rest []byte, outermost bool) (bool, error) {
+func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, error) {
 	r := &p.reply
 	count := int64(-1)
 	if len(rest) != 1 || rest[0] != '?' {
@@ -264,7 +269,7 @@ func (p *parser) aggregateHead(t byte, rest []byte, outermost bool) (bool, error
 		}
 		if count < 0 {
 			r.null = r.null || outermost
-			return r.element(), nil
+			return r.endElement(), nil
 		}
 	}
 	if t == '%' || t == '|' {
@@ -274,7 +279,7 @@ func (p *parser) aggregateHead(t byte, rest []byte, outermost bool) (bool, error
 		if t == '|' {
 			return false, nil
 		}
-		return r.element(), nil
+		return r.endElement(), nil
 	}
 	if r.depth >= maxDepth {
 		return false, errDepth
@@ -284,8 +289,9 @@ func (p *parser) aggregateHead(t byte, rest []byte, outermost bool) (bool, error
 	return false, nil
 }
 
-// element counts a value that is complete, and the aggregates that end with it; true: so does the reply.
-func (r *reply) element() bool {
+// endElement counts a value that is complete, and the aggregates that end with it. It reports whether the
+// reply ends with it.
+func (r *reply) endElement() bool {
 	for r.depth > 0 {
 		l := &r.stack[r.depth-1]
 		if r.depth == 1 && !l.attr {
@@ -305,8 +311,9 @@ func (r *reply) element() bool {
 	return true
 }
 
-// pushed tells what kind of message the reply is, where it is one that nobody asked for or the confirmation of a subscription.
-func (r *reply) pushed(subscribed bool) (kind string, confirms bool) {
+// pushKind returns the kind of message that the reply is, if it is one that no command asked for, or that
+// confirms a subscription.
+func (r *reply) pushKind(subscribed bool) (kind string, confirms bool) {
 	if r.top != '>' && (r.top != '*' || !subscribed) {
 		return "", false
 	}
@@ -325,4 +332,4 @@ func (r *reply) pushed(subscribed bool) (kind string, confirms bool) {
 	return "", false
 }
 
-func aggregate(t byte) bool { return t == '*' || t == '%' || t == '~' || t == '>' }
+func isAggregate(t byte) bool { return t == '*' || t == '%' || t == '~' || t == '>' }

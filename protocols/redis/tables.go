@@ -4,7 +4,7 @@ import (
 	"bytes"
 )
 
-// containers are the commands whose second word says what they do.
+// containers are the commands whose second word is a part of their name.
 var containers = map[string]bool{
 	"ACL": true, "CLIENT": true, "CLUSTER": true, "COMMAND": true, "CONFIG": true, "DEBUG": true, "FUNCTION": true, "LATENCY": true,
 	"MEMORY": true, "MODULE": true, "OBJECT": true, "PUBSUB": true, "SCRIPT": true, "SENTINEL": true, "SLOWLOG": true, "XGROUP": true,
@@ -21,9 +21,9 @@ var keyless = map[string]bool{
 	"SUNSUBSCRIBE": true, "SWAPDB": true, "SYNC": true, "TIME": true, "UNSUBSCRIBE": true, "UNWATCH": true, "WAIT": true, "WAITAOF": true,
 }
 
-// keys tells of each command that has keys where the first one is: as the index of an argument, or by a rule (keyAt). Where the
-// index is that of a number of keys, the key is behind it (isKey).
-var keys = map[string]keyAt{
+// keys has the place of the first key of each command that has keys. Where that is the place of a number of
+// keys, the key is behind it (isKey).
+var keys = map[string]keyPlace{
 	"APPEND": 1, "BITCOUNT": 1, "BITFIELD": 1, "BITFIELD_RO": 1, "BITOP": 2, "BITPOS": 1, "BLMOVE": 1, "BLMPOP": 2, "BLPOP": 1, "BRPOP": 1,
 	"BRPOPLPUSH": 1, "BZMPOP": 2, "BZPOPMAX": 1, "BZPOPMIN": 1, "COPY": 1, "DEBUG OBJECT": 2, "DECR": 1, "DECRBY": 1, "DEL": 1, "DUMP": 1,
 	"EVAL": 2, "EVALSHA": 2, "EVALSHA_RO": 2, "EVAL_RO": 2, "EXISTS": 1, "EXPIRE": 1, "EXPIREAT": 1, "EXPIRETIME": 1, "FCALL": 2,
@@ -42,15 +42,15 @@ var keys = map[string]keyAt{
 	"STRLEN": 1, "SUBSTR": 1, "SUNION": 1, "SUNIONSTORE": 1, "TOUCH": 1, "TTL": 1, "TYPE": 1, "UNLINK": 1, "VADD": 1, "VSIM": 1, "WATCH": 1,
 	"XACK": 1, "XADD": 1, "XAUTOCLAIM": 1, "XCLAIM": 1, "XDEL": 1, "XGROUP CREATE": 2, "XGROUP CREATECONSUMER": 2, "XGROUP DELCONSUMER": 2,
 	"XGROUP DESTROY": 2, "XGROUP SETID": 2, "XINFO CONSUMERS": 2, "XINFO GROUPS": 2, "XINFO STREAM": 2, "XLEN": 1, "XPENDING": 1,
-	"XRANGE": 1, "XREAD": streamK, "XREADGROUP": streamK, "XREVRANGE": 1, "XSETID": 1, "XTRIM": 1, "ZADD": 1, "ZCARD": 1, "ZCOUNT": 1,
+	"XRANGE": 1, "XREAD": behindStreams, "XREADGROUP": behindStreams, "XREVRANGE": 1, "XSETID": 1, "XTRIM": 1, "ZADD": 1, "ZCARD": 1, "ZCOUNT": 1,
 	"ZDIFF": 1, "ZDIFFSTORE": 1, "ZINCRBY": 1, "ZINTER": 1, "ZINTERCARD": 1, "ZINTERSTORE": 1, "ZLEXCOUNT": 1, "ZMPOP": 1, "ZMSCORE": 1,
 	"ZPOPMAX": 1, "ZPOPMIN": 1, "ZRANDMEMBER": 1, "ZRANGE": 1, "ZRANGEBYLEX": 1, "ZRANGEBYSCORE": 1, "ZRANGESTORE": 1, "ZRANK": 1,
 	"ZREM": 1, "ZREMRANGEBYLEX": 1, "ZREMRANGEBYRANK": 1, "ZREMRANGEBYSCORE": 1, "ZREVRANGE": 1, "ZREVRANGEBYLEX": 1,
 	"ZREVRANGEBYSCORE": 1, "ZREVRANK": 1, "ZSCAN": 1, "ZSCORE": 1, "ZUNION": 1, "ZUNIONSTORE": 1,
 }
 
-// known tells that name, in upper case, is a command of Redis.
-func known(name string) bool {
+// isCommandName reports whether name, in upper case, is a command of Redis.
+func isCommandName(name string) bool {
 	if containers[name] || keyless[name] {
 		return true
 	}
@@ -58,7 +58,7 @@ func known(name string) bool {
 	return ok
 }
 
-// typeName is redis.reply_type.
+// typeName returns redis.reply_type for the first byte of a reply.
 func typeName(top byte, null bool) string {
 	if null {
 		return "null"
@@ -96,7 +96,7 @@ func typeName(top byte, null bool) string {
 	return ""
 }
 
-// isName tells that b can be the name of a command: letters, and what modules and sub-commands add.
+// isName reports whether b can be the name of a command: letters, and what modules and subcommands add.
 func isName(b []byte) bool {
 	if len(b) == 0 || len(b) > 64 || !letter(b[0]) {
 		return false

@@ -1,8 +1,8 @@
-// Package sqltoken splits SQL text into tokens, as far as MySQL and its relatives agree on them: words, names in backticks,
-// literals, numbers, punctuation. There is no grammar behind it.
+// Package sqltoken splits SQL text into tokens, as far as MySQL and its relatives agree on them: words, names
+// in backticks, literals, numbers, punctuation. There is no grammar behind it.
 //
-// protocols/mysql finds the first word of a statement with it, pipeline/redact the literals that are secrets. The text may be cut
-// off anywhere: a quote or a comment that never ends goes on to the end of the text.
+// protocols/mysql finds the first word of a statement with it, pipeline/redact the literals that are secrets.
+// The text may be cut off anywhere: a quote or a comment that never ends goes on to the end of the text.
 //
 // Specification: dev.mysql.com/doc/refman/en/language-structure.html.
 package sqltoken
@@ -10,7 +10,8 @@ package sqltoken
 // A Kind is what a token is.
 type Kind uint8
 
-// The kinds of tokens. A Literal stands in single or double quotes, or is a hexadecimal number; a Name stands in backticks.
+// The kinds of tokens. A Literal stands in single or double quotes, or is a hexadecimal number; a Name stands
+// in backticks.
 const (
 	Word Kind = iota
 	Name
@@ -19,13 +20,14 @@ const (
 	Punctuation
 )
 
-// A Scanner goes through the tokens of SQL, one for each call of Next. Comments and spaces are skipped; of a comment that servers
-// execute (/*! … */) only the marks are.
+// A Scanner goes through the tokens of SQL, one for each call of Next. Comments and spaces are skipped; of a
+// comment that servers execute (/*! … */) only the marks are.
 type Scanner struct {
 	SQL      []byte
 	From, To int // the current token is SQL[From:To]
 	Kind     Kind
-	// Escaped says that the text stands inside a string in double quotes, as in JSON: \" is its double quote, \n and \t are spaces.
+	// Escaped says that the text stands inside a string in double quotes, as in JSON: \" is its double quote,
+	// \n and \t are spaces.
 	Escaped bool
 }
 
@@ -96,8 +98,8 @@ func (s *Scanner) IsAny(words []string) bool {
 	return false
 }
 
-// EqualFold reports whether b, which is as long as upper, is upper but for the case of its letters. upper holds upper-case letters
-// and underscores.
+// EqualFold reports whether b, which is as long as upper, is upper but for the case of its letters. upper
+// holds upper-case letters and underscores.
 func EqualFold(b []byte, upper string) bool {
 	for i, c := range b {
 		if c != upper[i] && (c^0x20 != upper[i] || c < 'a' || c > 'z') {
@@ -131,7 +133,8 @@ func (s *Scanner) skipSpace(i int) int {
 	return i
 }
 
-// skipComment returns the end of the comment whose text begins at i. Of a comment that is executed it returns the front.
+// skipComment returns the end of the comment whose text begins at i. Of a comment that is executed it returns
+// the front.
 func (s *Scanner) skipComment(i int) int {
 	rest := s.SQL[i:]
 	if len(rest) > 0 && (rest[0] == '!' || len(rest) > 1 && rest[0] == 'M' && rest[1] == '!') {
@@ -148,8 +151,8 @@ func (s *Scanner) skipComment(i int) int {
 	return i
 }
 
-// endOfQuote returns the end of what the quote q at From begins. A backslash takes the next byte with it, a doubled quote is a
-// quote of the text.
+// endOfQuote returns the end of what the quote q at From begins. A backslash takes the next byte with it, a
+// doubled quote is a quote of the text.
 func (s *Scanner) endOfQuote(q byte) int {
 	for i := s.From + 1; i < len(s.SQL); i++ {
 		switch c := s.SQL[i]; {
@@ -174,7 +177,8 @@ func (s *Scanner) AtEscapedQuote() bool {
 	return s.SQL[s.From] == '\\' && s.From+1 < len(s.SQL) && s.SQL[s.From+1] == '"'
 }
 
-// endOfEscapedQuote returns the end of what \" at From begins: the next \", or the bare quote that ends the enclosing string.
+// endOfEscapedQuote returns the end of what \" at From begins: the next \", or the bare quote that ends the
+// enclosing string.
 func (s *Scanner) endOfEscapedQuote() int {
 	for i := s.From + 2; i < len(s.SQL); i++ {
 		switch {
@@ -203,7 +207,8 @@ func (s *Scanner) endOfWord() int {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// IsWordByte reports whether c may stand in a word: a letter, a digit, _, $, or a byte of a character beyond ASCII.
+// IsWordByte reports whether c may stand in a word: a letter, a digit, _, $, or a byte of a character beyond
+// ASCII.
 func IsWordByte(c byte) bool {
 	return 'a' <= c|0x20 && c|0x20 <= 'z' || isDigit(c) || c == '_' || c == '$' || c >= 0x80
 }

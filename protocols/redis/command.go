@@ -8,26 +8,27 @@ import (
 	"tidegate/protocols"
 )
 
-// A request is the command that is being read.
-type request struct {
+// A command is the command that is being read.
+type command struct {
 	e     *pipeline.Event
 	open  bool // the head of the array was read
 	total int64
-	index int64  // of the argument that is being read; 0 is the command's name
-	inArg bool   // its size was read
-	bulk  uint64 // bytes of it that are still to come, without CR LF
-	size  uint64 // bytes of it
-	hole  bool   // bytes of it were lost
-	arg   []byte // its first bytes, where it came in pieces
-	kept  int
-	key   keyAt
+	index int64 // of the argument that is being read; 0 is the command's name
 
-	secrets redact.RedisArguments
+	inArg   bool   // the size of the argument was read
+	bulk    uint64 // bytes of it that are still to come, without CR LF
+	size    uint64 // bytes of it
+	damaged bool   // bytes of it were lost
+	arg     []byte // its first bytes, where it came in pieces
+
+	argsBytes int // bytes of arguments that are kept
+	key       keyPlace
+	secrets   redact.RedisArguments
 }
 
-func (r *request) reset() { *r = request{arg: r.arg[:0]} }
+func (r *command) reset() { *r = command{arg: r.arg[:0]} }
 
-func (r *request) flags() flags {
+func (r *command) flags() flags {
 	if r.e == nil {
 		return 0
 	}
@@ -35,16 +36,16 @@ func (r *request) flags() flags {
 	case "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE":
 		return subscribes
 	case "MONITOR", "SYNC", "PSYNC":
-		return streams
+		return endsReading
 	}
 	return 0
 }
 
-// readCommand reads what is there of a command.
+// readCommand reads what is there of a command, and returns how many bytes that were.
 func (p *parser) readCommand(b []byte, at int64) (n int, err error) {
-	r := &p.request
+	r := &p.command
 	if !r.open {
-		n, err = p.readHead(b, at)
+		n, err = p.readArrayHead(b, at)
 		if n == 0 || err != nil || !r.open {
 			return n, err
 		}
@@ -59,32 +60,33 @@ func (p *parser) readCommand(b []byte, at int64) (n int, err error) {
 			return 0, err
 		}
 	}
-	p.count(n)
+	p.countBytes(n)
 	if r.index == r.total {
-		p.sent(at)
+		p.finishCommand(at)
 	}
 	return n, nil
 }
 
-// count adds bytes to the command that is being read.
-func (p *parser) count(n int) {
-	if p.request.e != nil {
-		p.request.e.Source.Bytes += uint64(n)
+// countBytes adds n bytes to the event of the command.
+func (p *parser) countBytes(n int) {
+	if p.command.e != nil {
+		p.command.e.Source.Bytes += uint64(n)
 	}
 }
 
-// readHead reads "*3\r\n", or an inline command as a whole.
-func (p *parser) readHead(b []byte, at int64) (int, error) {
-	r := &p.request
+// readArrayHead reads "*3\r\n", or an inline command as a whole. In mid-stream it may find that this side is
+// the server, and flips the connection.
+func (p *parser) readArrayHead(b []byte, at int64) (int, error) {
+	r := &p.command
 	line, n := cutLine(b)
 	if n == 0 {
-		return 0, p.unfinished(b)
+		return 0, p.checkLineLength(b)
 	}
 	if len(line) == 0 {
 		return n, nil
 	}
 	if line[0] != '*' {
-		if !p.seen && p.c.Info().MidStream && isReply(b) {
+		if !p.started && p.c.Info().MidStream && isReply(b) {
 			p.c.Flip()
 			return 0, nil
 		}
@@ -97,7 +99,7 @@ func (p *parser) readHead(b []byte, at int64) (int, error) {
 	if total <= 0 {
 		return n, nil // the server ignores it
 	}
-	if !p.seen && p.c.Info().MidStream {
+	if !p.started && p.c.Info().MidStream {
 		switch m := detectCommand(b); {
 		case m == protocols.More:
 			return 0, nil
@@ -108,43 +110,44 @@ func (p *parser) readHead(b []byte, at int64) (int, error) {
 			}
 		}
 	}
-	p.seen = true
+	p.started = true
 	r.open, r.total = true, total
-	p.begin()
+	p.startEvent()
 	return n, nil
 }
 
-// begin makes the event of the command that begins.
-func (p *parser) begin() {
+// startEvent makes the event of the command that begins.
+func (p *parser) startEvent() {
 	e := p.c.Event(protocols.Client)
 	e.Redis = pipeline.RedisCommandFromVTPool()
-	p.request.e = e
+	p.command.e = e
 }
 
-// unfinished tells whether a line without its end may still become one.
-func (p *parser) unfinished(b []byte) error {
+// checkLineLength returns an error if b, a line without its end, is too long for one.
+func (p *parser) checkLineLength(b []byte) error {
 	if len(b) > maxLine {
 		return errLine
 	}
 	return nil
 }
 
-// readArgument reads what is there of "$3\r\nfoo\r\n": its head, its bytes, its end. It returns 0 where nothing could be read.
+// readArgument reads what is there of "$3\r\nfoo\r\n": its head, its bytes, or its end. It returns 0 if
+// nothing could be read.
 func (p *parser) readArgument(b []byte) (int, error) {
-	r := &p.request
+	r := &p.command
 	switch {
 	case !r.inArg:
 		line, n := cutLine(b)
 		if n == 0 {
-			return 0, p.unfinished(b)
+			return 0, p.checkLineLength(b)
 		}
 		size, ok := integer(line[min(1, len(line)):])
 		if len(line) == 0 || line[0] != '$' || !ok || size < 0 || size > maxBulk {
 			return 0, errBulk
 		}
-		r.inArg, r.hole, r.size, r.bulk, r.arg = true, false, uint64(size), uint64(size), r.arg[:0]
+		r.inArg, r.damaged, r.size, r.bulk, r.arg = true, false, uint64(size), uint64(size), r.arg[:0]
 		if rest := b[n:]; uint64(len(rest)) >= r.size+2 && rest[size] == '\r' && rest[size+1] == '\n' {
-			p.argument(rest[:size], r.size) // all of it, in place
+			p.addArgument(rest[:size], r.size) // all of it, in place
 			r.inArg, r.bulk = false, 0
 			n += int(size) + 2
 		}
@@ -152,21 +155,21 @@ func (p *parser) readArgument(b []byte) (int, error) {
 	case r.bulk > 0:
 		n := int(min(r.bulk, uint64(len(b))))
 		r.bulk -= uint64(n)
-		if room := maxKey - len(r.arg); room > 0 && !r.hole {
-			r.arg = append(r.arg, b[:min(n, room)]...)
+		if space := maxKey - len(r.arg); space > 0 && !r.damaged {
+			r.arg = append(r.arg, b[:min(n, space)]...)
 		}
 		return n, nil
 	}
-	n, err := lineEnd(b)
+	n, err := readLineEnd(b)
 	if n > 0 {
-		p.argument(r.arg, r.size)
-		r.inArg, r.hole = false, false
+		p.addArgument(r.arg, r.size)
+		r.inArg, r.damaged = false, false
 	}
 	return n, err
 }
 
-// lineEnd reads the CR LF behind a bulk string.
-func lineEnd(b []byte) (int, error) {
+// readLineEnd reads the CR LF behind a bulk string.
+func readLineEnd(b []byte) (int, error) {
 	switch {
 	case len(b) > 0 && b[0] != '\r', len(b) > 1 && b[1] != '\n':
 		return 0, errBulk
@@ -176,9 +179,9 @@ func lineEnd(b []byte) (int, error) {
 	return 2, nil
 }
 
-// readInline reads a command that is a line of words (quotes as in sdssplitargs of Redis).
+// readInline reads a command that is a line of words, with quotes as in sdssplitargs of Redis.
 func (p *parser) readInline(line []byte, n int, at int64) (int, error) {
-	words := p.split(line)
+	words := p.countWords(line)
 	if words == 0 {
 		return n, nil
 	}
@@ -186,27 +189,27 @@ func (p *parser) readInline(line []byte, n int, at int64) (int, error) {
 	if !isName(first) {
 		return 0, errCommand
 	}
-	p.seen = true
-	r := &p.request
+	p.started = true
+	r := &p.command
 	r.open, r.total = true, int64(words)
-	p.begin()
-	p.argument(first, uint64(len(first)))
+	p.startEvent()
+	p.addArgument(first, uint64(len(first)))
 	var buf []byte
 	for len(rest) > 0 {
-		buf, rest = nextWord(rest, p.request.arg[:0])
+		buf, rest = nextWord(rest, p.command.arg[:0])
 		if buf == nil {
 			break
 		}
 		r.arg = buf
-		p.argument(buf, uint64(len(buf)))
+		p.addArgument(buf, uint64(len(buf)))
 	}
-	p.count(n)
-	p.sent(at)
+	p.countBytes(n)
+	p.finishCommand(at)
 	return n, nil
 }
 
-// split counts the words of an inline command.
-func (p *parser) split(line []byte) int {
+// countWords returns how many words an inline command has.
+func (p *parser) countWords(line []byte) int {
 	n := 0
 	buf := p.scratch[:0]
 	for len(line) > 0 {
@@ -220,7 +223,8 @@ func (p *parser) split(line []byte) int {
 	return n
 }
 
-// nextWord appends the first word of line to buf, without its quotes; nil: there is none.
+// nextWord appends the first word of line to buf, without its quotes, and returns it and what follows; nil if
+// there is none.
 func nextWord(line, buf []byte) (word, rest []byte) {
 	line = bytes.TrimLeft(line, " \t\r\x00")
 	if len(line) == 0 {
@@ -279,7 +283,8 @@ func hexDigit(c byte) int {
 	return -1
 }
 
-// cutLine takes a line from b, without CR LF; n is its length with them, 0 where its end is not there.
+// cutLine returns the line at the front of b, without CR LF. n is its length with them, or 0 if its end is
+// not there yet.
 func cutLine(b []byte) (line []byte, n int) {
 	i := bytes.IndexByte(b[:min(len(b), maxLine)], '\n')
 	if i < 0 {
@@ -292,7 +297,7 @@ func cutLine(b []byte) (line []byte, n int) {
 	return line, i + 1
 }
 
-// integer reads a decimal number.
+// integer parses a decimal number.
 func integer(b []byte) (v int64, ok bool) {
 	neg := len(b) > 0 && b[0] == '-'
 	if neg {
@@ -313,7 +318,7 @@ func integer(b []byte) (v int64, ok bool) {
 	return v, true
 }
 
-// upper gives b in upper case, in buf.
+// upper returns b in upper case, in buf.
 func upper(buf *[]byte, b []byte) []byte {
 	out := append((*buf)[:0], b...)
 	for i, c := range out {
