@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// ErrRowsRejected is in the chain of an error of an insert when the store rejected the rows themselves: repeating the insert cannot
-// help. Every other error of a store is temporary.
+// ErrRowsRejected is in the chain of an error of an insert when the store rejected the rows themselves:
+// repeating the insert cannot help. Every other error of a store is temporary.
 var ErrRowsRejected = errors.New("store rejected the rows")
 
 // A TopicPartition names a partition of a Kafka topic.
@@ -16,8 +16,8 @@ type TopicPartition struct {
 	Partition int32
 }
 
-// A BlockID names the block of the messages [Start, End) of a partition that was formed at Time. Time is part of the name because
-// a topic that was deleted and created again has other messages at the same offsets.
+// A BlockID names the block of the messages [Start, End) of a partition that was formed at Time. Time is part
+// of the name because a topic that was deleted and created again has other messages at the same offsets.
 type BlockID struct {
 	TopicPartition
 	Start, End int64 // offsets
@@ -39,8 +39,8 @@ type Producer struct {
 // Producer returns the producer that sent the batch.
 func (id BatchID) Producer() Producer { return Producer{id.Collector, id.Epoch} }
 
-// A SequenceWindow says which batches of one producer were seen on one partition: the highest sequence, and which of the 64 up to it.
-// Bit i of Seen stands for the sequence Highest-i.
+// A SequenceWindow says which batches of one producer were seen on one partition: the highest sequence, and
+// which of the 64 up to it. Bit i of Seen stands for the sequence Highest-i.
 type SequenceWindow struct {
 	Highest, Seen uint64
 }
@@ -67,7 +67,7 @@ type EventInserter interface {
 	Rows() int
 	// Reset removes the rows and keeps the memory.
 	Reset()
-	// Insert stores the rows, all or none, and keeps them for a repeat. While the store remembers token, a repeat stores nothing.
-	// An error is temporary unless it is ErrRowsRejected.
+	// Insert stores the rows, all or none, and keeps them for a repeat. While the store remembers token, a
+	// repeat stores nothing. An error is temporary unless it is ErrRowsRejected.
 	Insert(ctx context.Context, token string) error
 }

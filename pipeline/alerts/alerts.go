@@ -1,8 +1,10 @@
-// Package alerts groups verdicts into alerts and delivers alerts to Alertmanager (API v2), webhooks and a callback.
+// Package alerts groups verdicts into alerts and delivers alerts to Alertmanager (API v2), webhooks and a
+// callback.
 //
-// The package has two halves with the alerts topic between them. The engine's worker owns a Grouper: verdicts of its partition go in,
-// revisions of alerts come out, and the engine stores those and writes them to the topic. cmd/tidegate runs a Publisher, which reads the
-// topic once for each destination, in a consumer group of the destination's own, with a deliverer for each partition.
+// The package has two halves with the alerts topic between them. The engine's worker owns a Grouper: verdicts
+// of its partition go in, revisions of alerts come out, and the engine stores those and writes them to the
+// topic. cmd/tidegate runs a Publisher, which reads the topic once for each destination, in a consumer group
+// of the destination's own, with a deliverer for each partition.
 //
 // # Delivery of an alert
 //
@@ -11,18 +13,21 @@
 //	pending    a revision was read and not delivered yet; openAlert.undelivered is the offset of its message
 //	delivered  the destination accepted or rejected the newest revision
 //
-// A new alert is pending. Delivery makes it delivered; a further revision makes it pending again. A delivered alert is removed when it
-// was not updated for resolve_after, and the least recently updated ones when max_open is reached.
+// A new alert is pending. Delivery makes it delivered; a further revision makes it pending again. A delivered
+// alert is removed when it was not updated for resolve_after, and the least recently updated ones when
+// max_open is reached.
 //
-// A new alert is sent at once, later revisions at most once per throttle interval, and only the newest. Alertmanager forgets what is not
-// repeated: it gets open alerts again every resend interval, and the end of an alert. An attempt that fails is repeated until the
-// destination accepts it; a notification that the destination rejects (a 4xx response about its content) becomes a dead letter.
+// A new alert is sent at once, later revisions at most once per throttle interval, and only the newest.
+// Alertmanager forgets what is not repeated: it gets open alerts again every resend interval, and the end of
+// an alert. An attempt that fails is repeated until the destination accepts it; a notification that the
+// destination rejects (a 4xx response about its content) becomes a dead letter.
 //
 // # What is durable
 //
-// A deliverer commits the offset of the oldest message that is pending. A destination that is down, or a publisher that is killed,
-// delays and repeats deliveries and loses none: at least once. The open alerts are kept nowhere: at its start a deliverer reads
-// the messages of the last resolve_after again, those below the committed offset without sending them.
+// A deliverer commits the offset of the oldest message that is pending. A destination that is down, or a
+// publisher that is killed, delays and repeats deliveries and loses none: at least once. The open alerts are
+// kept nowhere: at its start a deliverer reads the messages of the last resolve_after again, those below the
+// committed offset without sending them.
 package alerts
 
 import (

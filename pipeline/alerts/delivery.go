@@ -38,8 +38,8 @@ type openAlert struct {
 	first    *pipeline.Alert // revision that opened it here
 	updated  time.Time       // when the newest revision was written to the topic
 	lastSent time.Time       // when the destination last took a notification of it; zero: never
-	// undelivered is the offset of the oldest message whose revision was neither delivered nor replaced by one that was delivered;
-	// noOffset if there is none.
+	// undelivered is the offset of the oldest message whose revision was neither delivered nor replaced by
+	// one that was delivered; noOffset if there is none.
 	undelivered int64
 }
 
@@ -78,7 +78,8 @@ func (d *deliverer) run(ctx context.Context) error {
 	return err
 }
 
-// deliverUntilDone restores the open alerts. Then it reads the topic, sends what is due and commits what was delivered until ctx ends.
+// deliverUntilDone restores the open alerts. Then it reads the topic, sends what is due and commits what was
+// delivered until ctx ends.
 func (d *deliverer) deliverUntilDone(ctx context.Context) error {
 	from, err := d.findOffsets(ctx)
 	if err != nil {
@@ -112,8 +113,9 @@ func (d *deliverer) deliverUntilDone(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// findOffsets sets nextOffset, from which on messages are delivered, and returns the offset to read from. Messages between the two are
-// younger than ResolveAfter and restore the open alerts. A destination without a committed offset is new: it gets no older alerts.
+// findOffsets sets nextOffset, from which on messages are delivered, and returns the offset to read from.
+// Messages between the two are younger than ResolveAfter and restore the open alerts. A destination without a
+// committed offset is new: it gets no older alerts.
 func (d *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
 	if d.committed, _, err = d.partition.Committed(ctx); err != nil {
 		return 0, err
@@ -136,8 +138,8 @@ func (d *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
 	return min(recent, d.nextOffset), nil
 }
 
-// readChunk decodes the messages of a fetch. Messages before nextOffset were delivered by an earlier run: they only restore the open
-// alerts.
+// readChunk decodes the messages of a fetch. Messages before nextOffset were delivered by an earlier run:
+// they only restore the open alerts.
 func (d *deliverer) readChunk(ctx context.Context, chunk consumer.Chunk) error {
 	for _, r := range chunk.Records {
 		if a, err := decodeAlert(r.Value); err == nil {
@@ -199,8 +201,8 @@ func (d *deliverer) observe(a *pipeline.Alert, r consumer.Record) {
 	}
 }
 
-// evict makes room when MaxOpen alerts are open: it drops the eighth that was not updated for longest. Pending alerts are never
-// dropped, so that there may be more than MaxOpen of those.
+// evict makes room when MaxOpen alerts are open: it drops the eighth that was not updated for longest.
+// Pending alerts are never dropped, so that there may be more than MaxOpen of those.
 func (d *deliverer) evict() {
 	if len(d.open) < d.cfg.MaxOpen {
 		return
@@ -272,8 +274,9 @@ func (d *deliverer) sendDue(ctx context.Context) error {
 	return nil
 }
 
-// notify sends one notification for each of the alerts and repeats it until the destination takes or rejects it. Alerts that were not
-// updated for ResolveAfter are over: they leave d.open, and only a destination that wants resends is told of their end.
+// notify sends one notification for each of the alerts and repeats it until the destination takes or rejects
+// it. Alerts that were not updated for ResolveAfter are over: they leave d.open, and only a destination that
+// wants resends is told of their end.
 func (d *deliverer) notify(ctx context.Context, keys []string) error {
 	alerts := make([]*openAlert, 0, len(keys))
 	resolved := map[*openAlert]bool{}
@@ -312,7 +315,8 @@ func (d *deliverer) notify(ctx context.Context, keys []string) error {
 	return nil
 }
 
-// notifications returns the notifications for alerts. One that is not resolved ends after several missed resends.
+// notifications returns the notifications for alerts. One that is not resolved ends after several missed
+// resends.
 func (d *deliverer) notifications(alerts []*openAlert, resolved map[*openAlert]bool) []notification {
 	now := time.Now()
 	list := make([]notification, len(alerts))
@@ -325,8 +329,8 @@ func (d *deliverer) notifications(alerts []*openAlert, resolved map[*openAlert]b
 	return list
 }
 
-// recordOutcome marks alerts as delivered, given the error of the delivery. Alerts that the destination rejected become dead letters
-// and count as delivered; after any other error they stay pending.
+// recordOutcome marks alerts as delivered, given the error of the delivery. Alerts that the destination
+// rejected become dead letters and count as delivered; after any other error they stay pending.
 func (d *deliverer) recordOutcome(ctx context.Context, alerts []*openAlert, err error) error {
 	var rejected *rejectedError
 	switch {
@@ -347,7 +351,8 @@ func (d *deliverer) recordOutcome(ctx context.Context, alerts []*openAlert, err 
 	return nil
 }
 
-// recordRejection counts an alert that the destination rejected and writes its newest revision to the dead-letter topic.
+// recordRejection counts an alert that the destination rejected and writes its newest revision to the
+// dead-letter topic.
 func (d *deliverer) recordRejection(ctx context.Context, open *openAlert, cause error) error {
 	d.metrics.rejected.WithLabelValues(d.destination.name).Inc()
 	d.log.Error("destination rejected an alert", "alert", open.newest.ID, "rule", open.newest.Rule, "err", cause)
@@ -359,8 +364,8 @@ func (d *deliverer) recordRejection(ctx context.Context, open *openAlert, cause 
 	return d.writeDeadLetter(ctx, record, "rejected", cause)
 }
 
-// sendWithRetry calls send until it succeeds, the destination rejects the request, or ctx ends. The pauses grow, unless the destination
-// says when to try again.
+// sendWithRetry calls send until it succeeds, the destination rejects the request, or ctx ends. The pauses
+// grow, unless the destination says when to try again.
 func (d *deliverer) sendWithRetry(ctx context.Context, send func() error) error {
 	var backoff retry.Backoff
 	defer d.failureLog.Reset()
@@ -397,7 +402,8 @@ func (d *deliverer) writeDeadLetter(ctx context.Context, r consumer.Record, reas
 	})
 }
 
-// commitDelivered commits the offset of the oldest message that waits for delivery, or nextOffset if none does.
+// commitDelivered commits the offset of the oldest message that waits for delivery, or nextOffset if none
+// does.
 func (d *deliverer) commitDelivered(ctx context.Context) error {
 	d.committedAt = time.Now()
 	delivered := d.nextOffset

@@ -17,13 +17,16 @@ import (
 
 // A destination accepts notifications of alerts. One goroutine per partition calls it.
 type destination interface {
-	// alertKey returns the identity of an alert at the destination: revisions and windows with the same key update each other.
+	// alertKey returns the identity of an alert at the destination: revisions and windows with the same key
+	// update each other.
 	alertKey(a *pipeline.Alert) string
-	// deliver sends up to maxBatch notifications. A *rejectedError says that at least one of them will never be accepted.
+	// deliver sends up to maxBatch notifications. A *rejectedError says that at least one of them will never
+	// be accepted.
 	deliver(ctx context.Context, list []notification) error
 	// maxBatch returns how many notifications deliver takes.
 	maxBatch() int
-	// needsResend reports whether the destination forgets an open alert that is not sent again, and wants to be told of its end.
+	// needsResend reports whether the destination forgets an open alert that is not sent again, and wants to
+	// be told of its end.
 	needsResend() bool
 }
 
@@ -34,7 +37,8 @@ type notification struct {
 	endsAt time.Time       // when the alert ends if no further notification comes; in the past: it has ended
 }
 
-// alertmanager sends to API v2 of an Alertmanager. An alert there is a set of labels, so all windows of a fingerprint are one alert.
+// alertmanager sends to API v2 of an Alertmanager. An alert there is a set of labels, so all windows of a
+// fingerprint are one alert.
 type alertmanager struct {
 	*httpSender
 	labels map[string]string
@@ -70,8 +74,8 @@ func (d *alertmanager) deliver(ctx context.Context, list []notification) error {
 	return d.postBody(ctx, body, nil)
 }
 
-// encodeAlert returns the alert for Alertmanager. The labels are its identity there, so they come from the first revision only; what may
-// change is in annotations.
+// encodeAlert returns the alert for Alertmanager. The labels are its identity there, so they come from the
+// first revision only; what may change is in annotations.
 func (d *alertmanager) encodeAlert(n notification) postableAlert {
 	newest, first := n.newest, n.first
 	out := postableAlert{Labels: map[string]string{}, Annotations: map[string]string{}, StartsAt: first.WindowStart, EndsAt: n.endsAt}

@@ -46,21 +46,23 @@ func (c GrouperConfig) Check() []error {
 	return errs
 }
 
-// OtherGroups is the group of the one alert that all further groups of a rule share once the rule has GrouperConfig.MaxPerRule open
-// windows.
+// OtherGroups is the group of the one alert that all further groups of a rule share once the rule has
+// GrouperConfig.MaxPerRule open windows.
 const OtherGroups = "(other groups)"
 
-// A Grouper turns the verdicts of one partition into alerts. Matches of one rule in one group within one window are one alert; each
-// Flush returns a revision of every alert that was touched.
+// A Grouper turns the verdicts of one partition into alerts. Matches of one rule in one group within one
+// window are one alert; each Flush returns a revision of every alert that was touched.
 //
-// A Grouper depends on nothing but the verdicts and their order. It reads no clock, and its state at the border of a block is what the
-// alerts say that were written before the block. A worker that was killed restores it from the store (Restore) and repeats the block:
-// the same alerts come out, with the same ids and revisions.
+// A Grouper depends on nothing but the verdicts and their order. It reads no clock, and its state at the
+// border of a block is what the alerts say that were written before the block. A worker that was killed
+// restores it from the store (Restore) and repeats the block: the same alerts come out, with the same ids and
+// revisions.
 //
-// The time of a match is the earliest of when the event happened, when it was shipped and when its block was formed: a collector whose
-// clock is ahead cannot close the windows of others. The windows of a group begin at least one window length apart. A match that
-// lies less than a window length before a window belongs to that window, because packets and lines are often out of order; a match that
-// lies further back opens a window of its own.
+// The time of a match is the earliest of when the event happened, when it was shipped and when its block was
+// formed: a collector whose clock is ahead cannot close the windows of others. The windows of a group begin
+// at least one window length apart. A match that lies less than a window length before a window belongs to
+// that window, because packets and lines are often out of order; a match that lies further back opens a
+// window of its own.
 type Grouper struct {
 	cfg            GrouperConfig
 	partition      int32
@@ -73,7 +75,8 @@ type Grouper struct {
 
 type groupKey struct{ rule, group string }
 
-// An alertGroup holds the open windows of one rule and group, the oldest first. There are at most Horizon/Window + 2.
+// An alertGroup holds the open windows of one rule and group, the oldest first. There are at most
+// Horizon/Window + 2.
 type alertGroup struct {
 	groupKey
 	fingerprint [8]byte
@@ -97,8 +100,8 @@ func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
 // Lookback returns how far before the start of the newest window an alert may begin that Restore needs.
 func (c GrouperConfig) Lookback() time.Duration { return c.Horizon + c.Window }
 
-// Restore opens the windows as they were at the border of a block. alerts holds the newest revision of each alert of the partition among
-// those whose Offset lies before the block.
+// Restore opens the windows as they were at the border of a block. alerts holds the newest revision of each
+// alert of the partition among those whose Offset lies before the block.
 func (g *Grouper) Restore(alerts []*pipeline.Alert) {
 	for _, a := range alerts {
 		key := groupKey{a.Rule, a.Group}
@@ -111,7 +114,8 @@ func (g *Grouper) Restore(alerts []*pipeline.Alert) {
 	g.expireWindows()
 }
 
-// AddVerdicts counts the verdicts of e. shipped is when its batch was shipped, ns since 1970; offset is that of its message.
+// AddVerdicts counts the verdicts of e. shipped is when its batch was shipped, ns since 1970; offset is that
+// of its message.
 func (g *Grouper) AddVerdicts(e *pipeline.Event, shipped, offset int64) {
 	at := e.Timestamp
 	if shipped > 0 {
@@ -125,8 +129,8 @@ func (g *Grouper) AddVerdicts(e *pipeline.Event, shipped, offset int64) {
 	}
 }
 
-// addVerdict counts one verdict of a match at the time at. A match older than the horizon counts at the horizon, where windows are
-// still open.
+// addVerdict counts one verdict of a match at the time at. A match older than the horizon counts at the
+// horizon, where windows are still open.
 func (g *Grouper) addVerdict(e *pipeline.Event, v *pipeline.Verdict, at, offset int64) {
 	if g.newestStart != 0 {
 		at = max(at, g.newestStart-int64(g.cfg.Horizon))
@@ -152,8 +156,8 @@ func (g *Grouper) addVerdict(e *pipeline.Event, v *pipeline.Verdict, at, offset 
 	w.lastVerdict = v
 }
 
-// findWindow returns the window to which a match at the time at belongs: the window that contains it, else the one that begins less than
-// a window length later; nil if there is neither.
+// findWindow returns the window to which a match at the time at belongs: the window that contains it, else
+// the one that begins less than a window length later; nil if there is neither.
 func (g *Grouper) findWindow(key groupKey, at int64) *window {
 	group := g.groups[key]
 	if group == nil {
@@ -161,8 +165,8 @@ func (g *Grouper) findWindow(key groupKey, at int64) *window {
 	}
 	length := int64(g.cfg.Window)
 
-	// The last window that begins at or before the match is the only one that can contain it; the next one is the only one that can
-	// begin soon after it.
+	// The last window that begins at or before the match is the only one that can contain it; the next one is
+	// the only one that can begin soon after it.
 	for i, w := range slices.Backward(group.windows) {
 		if w.start > at {
 			continue
@@ -181,8 +185,8 @@ func (g *Grouper) findWindow(key groupKey, at int64) *window {
 	return nil
 }
 
-// openWindow opens a window for the first match of a group. Where the rule or the partition has no room for another window, it returns
-// the window that the rule's further groups share.
+// openWindow opens a window for the first match of a group. Where the rule or the partition has no room for
+// another window, it returns the window that the rule's further groups share.
 func (g *Grouper) openWindow(e *pipeline.Event, v *pipeline.Verdict, at int64) *window {
 	key := groupKey{v.Rule, verdictGroup(e, v)}
 	if g.openCount >= g.cfg.MaxOpen || g.windowsPerRule[v.Rule] >= g.cfg.MaxPerRule {
@@ -217,8 +221,9 @@ func (g *Grouper) insertWindow(group *alertGroup, w *window) {
 	}
 }
 
-// Flush returns one revision of each alert that was touched since the last Flush; opened are those of them that are new. Both are
-// ordered by id, so that a repeat yields the same lists. Flush then closes the windows that no further match can reach.
+// Flush returns one revision of each alert that was touched since the last Flush; opened are those of them
+// that are new. Both are ordered by id, so that a repeat yields the same lists. Flush then closes the windows
+// that no further match can reach.
 func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
 	for _, w := range g.touched {
 		a := &w.alert
@@ -286,8 +291,8 @@ const (
 	maxGroupReadable = 256 // of a group that exceeds maxGroup
 )
 
-// newAlert returns the alert of a window that opens with the match v of e. Every string is copied, because those of e lie in the buffer
-// of its record.
+// newAlert returns the alert of a window that opens with the match v of e. Every string is copied, because
+// those of e lie in the buffer of its record.
 func (g *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, group *alertGroup, start int64) pipeline.Alert {
 	eventTime := time.Unix(0, e.Timestamp).UTC()
 	a := pipeline.Alert{
@@ -312,8 +317,8 @@ func (g *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, group *alertG
 	return a
 }
 
-// verdictGroup returns what a verdict is grouped by: the group that the detector set, else the container, else the host. Of a very long
-// group it returns the beginning and a hash of all of it.
+// verdictGroup returns what a verdict is grouped by: the group that the detector set, else the container,
+// else the host. Of a very long group it returns the beginning and a hash of all of it.
 func verdictGroup(e *pipeline.Event, v *pipeline.Verdict) string {
 	group := v.Group
 	if group == "" {
@@ -326,15 +331,16 @@ func verdictGroup(e *pipeline.Event, v *pipeline.Verdict) string {
 	return group
 }
 
-// fingerprint returns the identity of a rule and group. The hash is a cryptographic one, because an attacker often chooses the group and
-// two groups that collide would be one alert.
+// fingerprint returns the identity of a rule and group. The hash is a cryptographic one, because an attacker
+// often chooses the group and two groups that collide would be one alert.
 func fingerprint(key groupKey) (out [8]byte) {
 	sum := sha256.Sum256([]byte(key.rule + "\x00" + key.group))
 	copy(out[:], sum[:])
 	return out
 }
 
-// alertID returns the identity of the alert of a window. The partition is part of it, because the same group may match in two.
+// alertID returns the identity of the alert of a window. The partition is part of it, because the same group
+// may match in two.
 func alertID(fingerprint [8]byte, start int64, partition int32) string {
 	var b [20]byte
 	copy(b[:], fingerprint[:])

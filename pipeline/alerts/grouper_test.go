@@ -111,7 +111,8 @@ func TestVerdictWithoutGroupGetsItsContainerElseItsHost(t *testing.T) {
 	}
 }
 
-// TestClockAheadClosesNoWindow: neither the time of an event nor the clock of a collector moves the grouper past the engine's clock.
+// TestClockAheadClosesNoWindow: neither the time of an event nor the clock of a collector moves the grouper
+// past the engine's clock.
 func TestClockAheadClosesNoWindow(t *testing.T) {
 	g := NewGrouper(DefaultGrouper(), 1)
 	g.AddVerdicts(match(0, "r", "g"), late, 0)
@@ -158,8 +159,8 @@ func TestTooManyGroupsShareOneAlert(t *testing.T) {
 	}
 }
 
-// TestRestoredGrouperYieldsTheSameRevisions: a grouper that is restored at the border of any block from the revisions before it yields
-// the same revisions as the one that was never interrupted.
+// TestRestoredGrouperYieldsTheSameRevisions: a grouper that is restored at the border of any block from the
+// revisions before it yields the same revisions as the one that was never interrupted.
 func TestRestoredGrouperYieldsTheSameRevisions(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	cfg := DefaultGrouper()

@@ -36,7 +36,8 @@ type retryAfterError struct {
 
 func (e *retryAfterError) Unwrap() error { return e.error }
 
-// newHTTPSender returns a sender to path below the URL of the configuration. It reads the files of secrets and certificates.
+// newHTTPSender returns a sender to path below the URL of the configuration. It reads the files of secrets
+// and certificates.
 func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, error) {
 	s := &httpSender{url: h.URL, header: http.Header{}, username: h.Username}
 	if path != "" {
@@ -78,8 +79,8 @@ func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, err
 // maxErrorText bounds how much of an error response is read.
 const maxErrorText = 1024
 
-// postBody sends one body. It returns a *rejectedError for a 4xx response that is about this body. A 4xx response about the password, the
-// address or the time is temporary: somebody can repair its cause.
+// postBody sends one body. It returns a *rejectedError for a 4xx response that is about this body. A 4xx
+// response about the password, the address or the time is temporary: somebody can repair its cause.
 func (s *httpSender) postBody(ctx context.Context, body []byte, header http.Header) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
 	if err != nil {
@@ -119,7 +120,8 @@ func (s *httpSender) postBody(ctx context.Context, body []byte, header http.Head
 // maxRetryAfter bounds the pause that a destination can ask for.
 const maxRetryAfter = 5 * time.Minute
 
-// parseRetryAfter returns the pause of a Retry-After header, which holds seconds or a date (RFC 9110, 10.2.3); 0 where it holds neither.
+// parseRetryAfter returns the pause of a Retry-After header, which holds seconds or a date (RFC 9110,
+// 10.2.3); 0 where it holds neither.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	pause := time.Duration(0)
 	if seconds, err := strconv.Atoi(strings.TrimSpace(value)); err == nil {

@@ -63,9 +63,9 @@ func (m publisherMetrics) removePartition(destination, partition string) {
 	m.pending.DeleteLabelValues(destination, partition)
 }
 
-// NewPublisher returns a publisher to the destinations of cfg and, if onAlert is not nil, to onAlert. onAlert gets every new alert once;
-// after a restart it gets each alert that is updated once more. NewPublisher reads the files that cfg names and connects to nothing
-// yet.
+// NewPublisher returns a publisher to the destinations of cfg and, if onAlert is not nil, to onAlert. onAlert
+// gets every new alert once; after a restart it gets each alert that is updated once more. NewPublisher reads
+// the files that cfg names and connects to nothing yet.
 func NewPublisher(
 	cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert), log *slog.Logger, reg prometheus.Registerer,
 ) (*Publisher, error) {
@@ -93,8 +93,8 @@ func NewPublisher(
 	return p, nil
 }
 
-// Run delivers alerts until ctx ends. It returns an error only for what a retry cannot mend: in static assignment, another process that
-// took the partitions.
+// Run delivers alerts until ctx ends. It returns an error only for what a retry cannot mend: in static
+// assignment, another process that took the partitions.
 func (p *Publisher) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -113,7 +113,8 @@ func (p *Publisher) Run(ctx context.Context) error {
 	return nil
 }
 
-// runDestination reads the topic in the destination's own consumer group, with a deliverer for each partition that it is assigned.
+// runDestination reads the topic in the destination's own consumer group, with a deliverer for each partition
+// that it is assigned.
 func (p *Publisher) runDestination(ctx context.Context, d namedDestination) error {
 	log := p.log.With("destination", d.name)
 	cfg := consumer.Config{

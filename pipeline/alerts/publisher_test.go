@@ -198,7 +198,8 @@ func TestOnlyTheNewestRevisionIsSentAfterTheInterval(t *testing.T) {
 	stop()
 }
 
-// TestUndeliveredRevisionIsNotAcknowledged: a revision that waits for its interval is delivered by the next publisher.
+// TestUndeliveredRevisionIsNotAcknowledged: a revision that waits for its interval is delivered by the next
+// publisher.
 func TestUndeliveredRevisionIsNotAcknowledged(t *testing.T) {
 	c, r := newClient(t), newReceiver(t, "s3cret")
 	cfg := hook(r.URL)
@@ -348,7 +349,8 @@ func TestRealAlertmanagerListsTheAlertUntilItIsOver(t *testing.T) {
 	stop()
 }
 
-// TestOpenAlertIsResolvedAfterARestart: a publisher sends Alertmanager the end of alerts that an earlier one opened.
+// TestOpenAlertIsResolvedAfterARestart: a publisher sends Alertmanager the end of alerts that an earlier one
+// opened.
 func TestOpenAlertIsResolvedAfterARestart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")

@@ -8,15 +8,17 @@ import (
 	"tidegate/pipeline"
 )
 
-// An alertField ties one field of pipeline.Alert to one column of the table alerts. alertFields is the only list of them: the
-// schema, the insert and the query read it, so that no two of them can disagree on the order.
+// An alertField ties one field of pipeline.Alert to one column of the table alerts. alertFields is the only
+// list of them: the schema, the insert and the query read it, so that no two of them can disagree on the
+// order.
 type alertField struct {
 	column tableColumn
 	// field returns a pointer to the field of a: the insert reads through it, the query scans into it.
 	field func(a *pipeline.Alert) any
 }
 
-// alertFields is the list of alert columns in the order of the table. A new field of pipeline.Alert is one row here.
+// alertFields is the list of alert columns in the order of the table. A new field of pipeline.Alert is one
+// row here.
 var alertFields = []alertField{
 	{alertColumn("id", "String"), func(a *pipeline.Alert) any { return &a.ID }},
 	{alertColumn("revision", "UInt64"), func(a *pipeline.Alert) any { return &a.Revision }},
@@ -60,7 +62,8 @@ func alertColumn(name, kind string) tableColumn {
 	return c
 }
 
-// alertTableColumns returns the columns of the table alerts: the fields of an alert and the time at which the row was stored.
+// alertTableColumns returns the columns of the table alerts: the fields of an alert and the time at which the
+// row was stored.
 func alertTableColumns() []tableColumn {
 	var columns []tableColumn
 	for _, f := range alertFields {
@@ -84,8 +87,9 @@ func newAlertBlock(alerts []*pipeline.Alert) *ColumnBlock {
 	return block
 }
 
-// newAlertColumn returns an empty column for f and the function that appends an alert's value to it. A field whose Go type does not
-// fit its ClickHouse type is a mistake in alertFields, which TestEveryAlertFieldComesBack finds.
+// newAlertColumn returns an empty column for f and the function that appends an alert's value to it. A field
+// whose Go type does not fit its ClickHouse type is a mistake in alertFields, which
+// TestEveryAlertFieldComesBack finds.
 func newAlertColumn(f alertField) (column, func(a *pipeline.Alert, row int)) {
 	kind := f.column.kind
 	switch f.field(&pipeline.Alert{}).(type) {

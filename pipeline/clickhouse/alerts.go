@@ -9,8 +9,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// InsertAlerts stores revisions of alerts. Like Insert it may be repeated under the same token. A repeat of which the server no
-// longer knows the token inserts the same (id, revision) again; the table merges equal keys.
+// InsertAlerts stores revisions of alerts. Like Insert it may be repeated under the same token. A repeat of
+// which the server no longer knows the token inserts the same (id, revision) again; the table merges equal
+// keys.
 func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, token string) error {
 	if len(alerts) == 0 {
 		return nil
@@ -18,8 +19,8 @@ func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, toke
 	return s.insertColumns(ctx, "alerts", newAlertBlock(alerts), token)
 }
 
-// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset lies before the given offset. Alerts
-// whose window began more than lookback before the newest window are left out.
+// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset lies before
+// the given offset. Alerts whose window began more than lookback before the newest window are left out.
 func (s *Store) AlertsBefore(ctx context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error) {
 	table := s.cfg.table("alerts")
 	list, err := s.selectAlerts(ctx,

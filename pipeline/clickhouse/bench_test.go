@@ -12,7 +12,8 @@ import (
 	"tidegate/pipeline/embedded/embeddedtest"
 )
 
-// traffic is n events as a shop of containers makes them: 40 % HTTP, 20 % DNS, 15 % sessions, 10 % MySQL, 10 % Redis, 5 % log lines.
+// traffic is n events as a shop of containers makes them: 40 % HTTP, 20 % DNS, 15 % sessions, 10 % MySQL, 10
+// % Redis, 5 % log lines.
 func traffic(n int) []*pipeline.Event {
 	r := rand.New(rand.NewPCG(1, 2))
 	host := &pipeline.Host{Name: "host-1", Id: "00112233445566778899aabbccddeeff"}

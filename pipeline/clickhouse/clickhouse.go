@@ -1,14 +1,20 @@
-// Package clickhouse is the store: it makes the tables out of pipeline.Fields, turns judged events into columns, inserts them so
-// that a repeat changes nothing, and answers what the engine must know when it starts again.
+// Package clickhouse keeps events and alerts in ClickHouse: it creates the tables from pipeline.Fields,
+// encodes events as columns, inserts them so that a repeat changes nothing, and answers what an engine must
+// know when it takes a partition over.
 //
-// The engine's worker appends its events to a Block and hands that to Insert with a deduplication token; the alerts' fold inserts
-// revisions of alerts. Both ask back after a restart: Held (which rows of an unfinished block are there), HighestOffset, Stamps
-// (which batches were taken). `tidegate query` and the console use Query.
+// In: evaluated events and revisions of alerts, from the engine, whose Store interface *Store implements.
+// Out: rows; for the engine the rows, batches and alerts that exist. Query runs SQL for people: `tidegate
+// query` and the embedded store use it.
 //
-// A Block is kept in ClickHouse's own columnar form from the first Append on: clickhouse-go's typed columns box every value, and
-// its LowCardinality looks each one up in a map[any]int. The driver carries the finished bytes, over HTTP as they are (FORMAT Native) or
-// over the native protocol by decoding them into its own columns, which is a copy. Over HTTP a client that is killed cannot take
-// an embedded server with it (over native TCP it did, once in 24), so that is what the embedded store is spoken to with.
+// A ColumnBlock holds events in ClickHouse's own columnar encoding from the first Append on: clickhouse-go's
+// typed columns box every value, and its LowCardinality looks each one up in a map[any]int. The driver sends
+// the encoded bytes as they are over HTTP (FORMAT Native). Over the native protocol it decodes them into its
+// own columns, which is a copy. The embedded store is reached by HTTP, because a client that is killed there
+// cannot take the server with it; over native TCP it did, once in 24 times.
+//
+// The files: clickhouse.go (configuration, connection), schema.go and migrate.go (tables), column_block.go,
+// field_columns.go and columns.go (encoding), insert.go, dedup_queries.go, alerts.go and alert_fields.go,
+// query.go (SQL over HTTP), errors.go.
 package clickhouse
 
 import (
@@ -26,6 +32,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/metrics"
 )
 
 // Config says where the store is and how long it keeps things.
@@ -132,44 +139,31 @@ type Store struct {
 	useHTTP bool
 	driver  driver.Conn
 	log     *slog.Logger
-	metrics metrics
+	metrics storeMetrics
 }
 
-type metrics struct {
+type storeMetrics struct {
 	rows, bytes prometheus.Counter
 	inserts     *prometheus.CounterVec
 	seconds     prometheus.Histogram
 }
 
-func newMetrics(reg prometheus.Registerer) metrics {
-	m := metrics{
-		rows:    prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_clickhouse_rows_total", Help: "Rows that the server acknowledged, repeats that it merged away included."}),
-		bytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_clickhouse_bytes_total", Help: "Bytes of the blocks that the server acknowledged, before compression."}),
-		inserts: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "tidegate_clickhouse_inserts_total", Help: "Inserts by how they ended: ok, retriable (repeated until it succeeds), permanent (rejected for good)."}, []string{"result"}),
-		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "tidegate_clickhouse_insert_seconds", Help: "Time of an insert.", Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}),
+func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
+	factory := metrics.With(reg)
+	return storeMetrics{
+		rows: factory.Counter("tidegate_clickhouse_rows_total",
+			"Rows of events that ClickHouse acknowledged, including those that it dropped because it knew their token."),
+		bytes: factory.Counter("tidegate_clickhouse_bytes_total",
+			"Bytes of the blocks of events that ClickHouse acknowledged, before compression."),
+		inserts: factory.CounterVec("tidegate_clickhouse_inserts_total",
+			"Inserts of events by result: ok, retriable (failed, will be repeated) or rejected (ClickHouse does not accept the rows).", "result"),
+		seconds: factory.Histogram("tidegate_clickhouse_insert_seconds",
+			"Seconds that a successful insert of events took.", prometheus.ExponentialBuckets(0.005, 2, 14)),
 	}
-	m.rows, m.bytes = registered(reg, m.rows), registered(reg, m.bytes)
-	m.inserts, m.seconds = registered(reg, m.inserts), registered(reg, m.seconds)
-	return m
 }
 
-// registered is c, or the one that an earlier Open with the same registry has registered.
-func registered[C prometheus.Collector](reg prometheus.Registerer, c C) C {
-	if reg == nil {
-		return c
-	}
-	var already prometheus.AlreadyRegisteredError
-	if err := reg.Register(c); errors.As(err, &already) {
-		if old, ok := already.ExistingCollector.(C); ok {
-			return old
-		}
-	} else if err != nil {
-		panic(err) // a metric of ours that cannot be
-	}
-	return c
-}
-
-// Open connects and logs in. It fails with one sentence that names the address; it does not touch the database, Migrate does.
+// Open connects and logs in. Its error is one sentence that names the address. Open does not create the
+// database; Migrate does.
 func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Store, error) {
 	if errs := cfg.Check(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
@@ -178,7 +172,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	if err != nil {
 		return nil, fmt.Errorf("clickhouse.password_file: %w", err)
 	}
-	opt, err := options(cfg, cfg.Protocol == "http", cfg.Username, password)
+	opt, err := driverOptions(cfg, password)
 	if err != nil {
 		return nil, err
 	}
@@ -191,38 +185,40 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 		conn.Close()
 		return nil, describeError(err, cfg)
 	}
-	s.metrics = newMetrics(reg)
+	s.metrics = newStoreMetrics(reg)
 	return s, nil
 }
 
-// Close ends the connections.
+// Close closes the connections.
 func (s *Store) Close() error { return s.driver.Close() }
 
-// Config is what the store was opened with.
+// Config returns the configuration with which the store was opened.
 func (s *Store) Config() Config { return s.cfg }
 
-func options(cfg Config, overHTTP bool, user, password string) (*driver.Options, error) {
+// driverOptions returns the options for the configured protocol. The native protocol is compressed unless the
+// server is on this host.
+func driverOptions(cfg Config, password string) (*driver.Options, error) {
 	opt := &driver.Options{
-		Addr: cfg.Addr, Auth: driver.Auth{Username: user, Password: password},
+		Addr: cfg.Addr, Auth: driver.Auth{Username: cfg.Username, Password: password},
 		DialTimeout: cfg.Timeout, ReadTimeout: 5 * time.Minute,
 		MaxOpenConns: 16, MaxIdleConns: 8,
 		ClientInfo: driver.ClientInfo{Products: []struct{ Name, Version string }{{Name: "tidegate"}}},
 	}
-	if overHTTP {
+	if cfg.Protocol == "http" {
 		opt.Protocol, opt.Addr = driver.HTTP, []string{cfg.HTTPAddr}
 	} else if !allLoopback(cfg.Addr) {
 		opt.Compression = &driver.Compression{Method: driver.CompressionLZ4}
 	}
 	if cfg.TLS.Enabled {
-		t, err := cfg.TLS.clientConfig()
-		if err != nil {
+		var err error
+		if opt.TLS, err = cfg.TLS.clientConfig(); err != nil {
 			return nil, err
 		}
-		opt.TLS = t
 	}
 	return opt, nil
 }
 
+// allLoopback reports whether every address is one of this host.
 func allLoopback(addrs []string) bool {
 	for _, a := range addrs {
 		host, _, _ := net.SplitHostPort(a)
@@ -233,6 +229,7 @@ func allLoopback(addrs []string) bool {
 	return true
 }
 
+// clientConfig returns the TLS configuration of a client.
 func (t TLSConfig) clientConfig() (*tls.Config, error) {
 	c, err := t.Config()
 	if err != nil {

@@ -9,17 +9,42 @@ import (
 	"tidegate/pipeline"
 )
 
-// A column gathers the values of one ClickHouse column in the form of the Native format. Values are put at ascending rows; rows
-// that nobody put hold the type's default, which in every one of these forms is a run of zero bytes (of an array: its offset
-// again), so an event costs nothing in the columns that it says nothing in.
+// A column gathers the values of one ClickHouse column in the encoding of the Native format. Values are put
+// at ascending rows. A row without a value holds the default of the type, which is added when a later row is
+// put or the data is taken: in every encoding it is a run of zero bytes (in an array, the end of the row
+// before). So an event costs nothing in the columns for which it has no value.
 type column interface {
+	// resetColumn removes all rows and keeps the buffers.
 	resetColumn()
-	byteSize() int                           // bytes held
-	appendPrefix(buf []byte) []byte          // what stands before the data (the version of a dictionary)
-	appendData(out [][]byte, n int) [][]byte // appends the data of n rows; valid until the next put or reset
+	// byteSize returns the bytes of the values, without those of later default rows.
+	byteSize() int
+	// appendPrefix appends what the Native format has between the column's header and its data: the version
+	// of a dictionary.
+	appendPrefix(buf []byte) []byte
+	// appendData appends the encoded data of n rows to out. The slices are valid until the next put or
+	// resetColumn.
+	appendData(out [][]byte, n int) [][]byte
 }
 
-// fixedColumn is a column of numbers, flags, instants or ids: width bytes a row, little endian.
+// A textColumn is a column of strings: a stringColumn or a lowCardinalityColumn.
+type textColumn interface {
+	column
+	putString(row int, v string)
+	appendString(v string)
+}
+
+// newStringColumn returns an empty column of strings of the given type.
+func newStringColumn(kind string) textColumn {
+	switch kind {
+	case "String":
+		return &stringColumn{}
+	case "LowCardinality(String)":
+		return newLowCardinalityColumn()
+	}
+	panic("no column keeps text as " + kind)
+}
+
+// fixedColumn is a column of numbers, flags, times or ids: width bytes a row, little endian.
 type fixedColumn struct {
 	buf   []byte
 	width int
@@ -50,14 +75,14 @@ func (c *fixedColumn) appendUint(v uint64) {
 	}
 }
 
-// putRaw keeps width bytes of v: what is longer is cut, what is shorter padded.
+// putRaw puts the first width bytes of v; a shorter v is padded with zeros.
 func (c *fixedColumn) putRaw(row int, v []byte) {
 	c.padTo(row)
 	c.buf = append(c.buf, v[:min(len(v), c.width)]...)
 	c.padTo(row + 1)
 }
 
-// putUUID keeps 16 bytes in ClickHouse's order: each half reversed.
+// putUUID puts 16 bytes in ClickHouse's order: two little-endian halves.
 func (c *fixedColumn) putUUID(row int, v []byte) {
 	var id [16]byte
 	copy(id[:], v)
@@ -66,7 +91,7 @@ func (c *fixedColumn) putUUID(row int, v []byte) {
 	c.buf = binary.LittleEndian.AppendUint64(c.buf, binary.BigEndian.Uint64(id[8:]))
 }
 
-// stringColumn is a column of strings: a length and the bytes.
+// stringColumn is a column of strings: for each row the length as a varint and the bytes.
 type stringColumn struct {
 	buf  []byte
 	rows int
@@ -99,26 +124,31 @@ func (c *stringColumn) appendString(v string) {
 	c.rows++
 }
 
-// putIP writes the address as text, straight into the column.
-func (c *stringColumn) putIP(row int, a netip.Addr) {
+// putIP puts the address as text without a string in between. One byte holds the length: an address without a
+// zone has at most 45 characters, below the 128 from which a varint takes two bytes.
+func (c *stringColumn) putIP(row int, addr netip.Addr) {
 	c.padTo(row)
-	at := len(c.buf)
+	lengthAt := len(c.buf)
 	c.buf = append(c.buf, 0)
-	c.buf = a.Unmap().AppendTo(c.buf)
-	c.buf[at] = byte(len(c.buf) - at - 1) // an address has at most 45 letters
+	c.buf = addr.Unmap().AppendTo(c.buf)
+	c.buf[lengthAt] = byte(len(c.buf) - lengthAt - 1)
 	c.rows++
 }
 
-// lowCardinalityColumn is LowCardinality(String): each value once, and a key of 1, 2 or 4 bytes a row. Key 0 is "".
+// lowCardinalityColumn is a column of LowCardinality(String): a dictionary that holds each value once, and a
+// key into it for each row. Key 0 is the empty string. Keys have 1, 2 or 4 bytes, depending on the size of
+// the dictionary.
 type lowCardinalityColumn struct {
-	keys     []byte
-	width    int
-	rows     int
-	encoded  []byte // the values, as in str
-	values   []string
-	index    map[string]uint32
-	lastKey  uint32 // key of the row before: most columns say the same again
-	header   [16]byte
+	keys  []byte // width bytes a row
+	width int
+	rows  int
+
+	values  []string          // the dictionary, by key
+	encoded []byte            // the dictionary, as a stringColumn encodes it
+	index   map[string]uint32 // key by value
+	lastKey uint32            // key of the last row: in most columns the next row has the same value
+
+	header   [16]byte // buffers of appendData
 	rowCount [8]byte
 }
 
@@ -138,7 +168,7 @@ func (c *lowCardinalityColumn) resetColumn() {
 
 func (c *lowCardinalityColumn) byteSize() int { return len(c.keys) + len(c.encoded) }
 
-// appendPrefix is the version of the form: a dictionary of its own with each block.
+// appendPrefix appends the version of the encoding: 1, each block has a dictionary of its own.
 func (c *lowCardinalityColumn) appendPrefix(buf []byte) []byte {
 	return binary.LittleEndian.AppendUint64(buf, 1)
 }
@@ -150,14 +180,16 @@ func (c *lowCardinalityColumn) padTo(row int) {
 	}
 }
 
-// appendData is how wide the keys are and that a dictionary follows (bits 9 and 10), the dictionary, the keys. No rows are no bytes.
+// appendData appends the encoded rows: the width of the keys with flags for an own dictionary (bit 9) that
+// updates the reader's (bit 10), the size of the dictionary, the dictionary, the number of rows, the keys.
+// Zero rows are encoded as no bytes.
 func (c *lowCardinalityColumn) appendData(out [][]byte, n int) [][]byte {
 	c.padTo(n)
 	if n == 0 {
 		return out
 	}
-	kind := uint64(c.width >> 1) // 1, 2, 4 bytes are called 0, 1, 2
-	binary.LittleEndian.PutUint64(c.header[:], kind|1<<9|1<<10)
+	widthCode := uint64(c.width >> 1) // 0, 1, 2 for 1, 2, 4 bytes
+	binary.LittleEndian.PutUint64(c.header[:], widthCode|1<<9|1<<10)
 	binary.LittleEndian.PutUint64(c.header[8:], uint64(len(c.values)))
 	binary.LittleEndian.PutUint64(c.rowCount[:], uint64(n))
 	return append(out, c.header[:], c.encoded, c.rowCount[:], c.keys)
@@ -183,7 +215,8 @@ func (c *lowCardinalityColumn) appendString(v string) {
 	c.rows++
 }
 
-// keyOf finds v in the dictionary. A new one is copied: v may lie in Kafka's buffer.
+// keyOf returns the key of v, which it adds to the dictionary if it is new. A new value is copied: v may lie
+// in the buffer of a record.
 func (c *lowCardinalityColumn) keyOf(v string) uint32 {
 	if v == "" {
 		return 0
@@ -204,25 +237,27 @@ func (c *lowCardinalityColumn) keyOf(v string) uint32 {
 	return k
 }
 
-// widenKeys rewrites the keys of the rows so far with w bytes each.
-func (c *lowCardinalityColumn) widenKeys(w int) {
-	wide := make([]byte, 0, max(c.rows*w*2, cap(c.keys)))
+// widenKeys encodes the keys of the rows so far anew with width bytes each.
+func (c *lowCardinalityColumn) widenKeys(width int) {
+	wide := make([]byte, 0, max(c.rows*width*2, cap(c.keys)))
 	for i := range c.rows {
 		wide = append(wide, c.keys[i*c.width:(i+1)*c.width]...)
-		wide = appendZeros(wide, w-c.width)
+		wide = appendZeros(wide, width-c.width)
 	}
-	c.keys, c.width = wide, w
+	c.keys, c.width = wide, width
 }
 
-// arrayColumn is a column of arrays: where each row ends, and the elements of all rows one after the other.
+// arrayColumn is a column of arrays: the end of each row, as an index into the elements, and the elements of
+// all rows in a column of their own.
 type arrayColumn struct {
 	ends         fixedColumn
 	rows         int
-	elementCount uint64
-	strings      textColumn // either strings or numbers is set
+	elementCount uint64     // of all rows
+	strings      textColumn // the elements; either strings or numbers is set
 	numbers      *fixedColumn
 }
 
+// elements returns the column of the elements.
 func (c *arrayColumn) elements() column {
 	if c.numbers != nil {
 		return c.numbers
@@ -250,32 +285,33 @@ func (c *arrayColumn) appendData(out [][]byte, n int) [][]byte {
 	return c.elements().appendData(append(out, c.ends.buf), int(c.elementCount))
 }
 
+// endRow ends a row after n elements were appended.
 func (c *arrayColumn) endRow(n int) {
 	c.elementCount += uint64(n)
 	c.ends.appendUint(c.elementCount)
 	c.rows++
 }
 
-func (c *arrayColumn) putStrings(row int, vs []string) {
+func (c *arrayColumn) putStrings(row int, values []string) {
 	c.padTo(row)
-	for _, v := range vs {
+	for _, v := range values {
 		c.strings.appendString(v)
 	}
-	c.endRow(len(vs))
+	c.endRow(len(values))
 }
 
-func (c *arrayColumn) putNumbers(row int, vs []int64, limit uint64) {
+func (c *arrayColumn) putNumbers(row int, values []int64, limit uint64) {
 	c.padTo(row)
-	for _, v := range vs {
+	for _, v := range values {
 		c.numbers.appendUint(clamp(v, limit))
 	}
-	c.endRow(len(vs))
+	c.endRow(len(values))
 }
 
-// mapColumn is a column of Map(LowCardinality(String), String).
+// mapColumn is a column of Map(LowCardinality(String), String): an array of keys, and as many values.
 type mapColumn struct {
-	arrayColumn              // of the keys
-	values      stringColumn // the values
+	arrayColumn // the keys
+	values      stringColumn
 }
 
 func newMapColumn() *mapColumn {
@@ -293,26 +329,28 @@ func (c *mapColumn) appendData(out [][]byte, n int) [][]byte {
 	return c.values.appendData(c.arrayColumn.appendData(out, n), int(c.elementCount))
 }
 
-func (c *mapColumn) putLabels(row int, ls []*pipeline.Label) {
+func (c *mapColumn) putLabels(row int, list []*pipeline.Label) {
 	c.padTo(row)
-	for _, l := range ls {
+	for _, l := range list {
 		c.strings.appendString(l.GetKey())
 		c.values.appendString(l.GetValue())
 	}
-	c.endRow(len(ls))
+	c.endRow(len(list))
 }
 
-// clamp keeps what a column can hold: a hostile number is the nearest one, not another.
+// clamp returns the number nearest to v that a column with the given limit can hold. A limit of all ones is
+// that of a 64-bit column: the getters pass an uint64 as an int64, so that every value is in range.
 func clamp(v int64, limit uint64) uint64 {
 	switch {
 	case limit == math.MaxUint64:
-		return uint64(v) // getters hand a uint64 through an int64
+		return uint64(v)
 	case v < 0:
 		return 0
 	}
 	return min(uint64(v), limit)
 }
 
+// appendZeros appends n zero bytes to b; none if n is negative.
 func appendZeros(b []byte, n int) []byte {
 	for n > 0 {
 		k := min(n, len(zeroPage))

@@ -9,13 +9,13 @@ import (
 	"tidegate/pipeline"
 )
 
-// The queries of this file restore what an engine must know when it takes a partition over: where to start, which batches were stored
-// before, and which rows of an unfinished block are there. All of them filter by (_partition, _offset), for which the table
-// has an index.
+// The queries of this file restore what an engine must know when it takes a partition over: where to start,
+// which batches were stored before, and which rows of an unfinished block are there. All of them filter by
+// (_partition, _offset), for which the table has an index.
 
-// ExistingRows returns which rows of a block the table holds. The engine asks after a pause, because the server may have forgotten
-// the token of the block. Rows of another block time are left out: a topic that was created anew has other messages at the same
-// offsets.
+// ExistingRows returns which rows of a block the table holds. The engine asks after a pause, because the
+// server may have forgotten the token of the block. Rows of another block time are left out: a topic that was
+// created anew has other messages at the same offsets.
 func (s *Store) ExistingRows(ctx context.Context, block pipeline.BlockID) (map[pipeline.RowID]struct{}, error) {
 	rows, err := s.driver.Query(ctx, "SELECT _offset, _index FROM "+s.cfg.table("events")+
 		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND `event.ingested` = fromUnixTimestamp64Nano(?)",
@@ -36,8 +36,9 @@ func (s *Store) ExistingRows(ctx context.Context, block pipeline.BlockID) (map[p
 	return existing, describeError(rows.Err(), s.cfg)
 }
 
-// HighestOffset returns the highest message offset of a partition of which the table holds a row; ok is false where it holds none.
-// The last two days are searched first, because a search of all days reads the whole column of offsets.
+// HighestOffset returns the highest message offset of a partition of which the table holds a row; ok is false
+// where it holds none. The last two days are searched first, because a search of all days reads the whole
+// column of offsets.
 func (s *Store) HighestOffset(ctx context.Context, from pipeline.TopicPartition) (offset int64, ok bool, err error) {
 	for _, where := range []string{" AND `event.ingested` >= now() - toIntervalDay(2)", ""} {
 		var count uint64
@@ -53,11 +54,11 @@ func (s *Store) HighestOffset(ctx context.Context, from pipeline.TopicPartition)
 	return 0, false, nil
 }
 
-// StoredBatches returns for each producer which batches are stored in the rows that the filter selects. The engine restores its
-// duplicate filter from it. Without Since it reads the batch ids of all days.
+// StoredBatches returns for each producer which batches are stored in the rows that the filter selects. The
+// engine restores its duplicate filter from it. Without Since it reads the batch ids of all days.
 //
-// groupArraySorted keeps the smallest values, so the query sorts the complements of the sequences: the 64 smallest complements are
-// the 64 highest sequences.
+// groupArraySorted keeps the smallest values, so the query sorts the complements of the sequences: the 64
+// smallest complements are the 64 highest sequences.
 func (s *Store) StoredBatches(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.StoredBatches, error) {
 	where, args := batchCondition(filter)
 	rows, err := s.driver.Query(ctx, `

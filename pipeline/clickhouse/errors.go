@@ -12,9 +12,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// rejectionCodes are the server's error codes that blame the rows: the same rows fail whenever they are inserted. Every code that is
-// not listed is taken as temporary, in the worst case until somebody repairs the schema or the password: rows must not end as dead
-// letters because a table was not there yet.
+// rejectionCodes are the server's error codes that blame the rows: the same rows fail whenever they are
+// inserted. Every code that is not listed is taken as temporary, in the worst case until somebody repairs the
+// schema or the password: rows must not end as dead letters because a table was not there yet.
 var rejectionCodes = map[int32]string{
 	6: "CANNOT_PARSE_TEXT", 9: "SIZES_OF_COLUMNS_DOESNT_MATCH", 27: "CANNOT_PARSE_INPUT_ASSERTION_FAILED",
 	53: "TYPE_MISMATCH", 69: "ARGUMENT_OUT_OF_BOUND", 70: "CANNOT_CONVERT_TYPE", 117: "INCORRECT_DATA",
@@ -36,7 +36,8 @@ type rejectedError struct{ error }
 func (e rejectedError) Unwrap() error        { return e.error }
 func (e rejectedError) Is(target error) bool { return target == pipeline.ErrRowsRejected }
 
-// errColumnMismatch is the error of a block that the driver cannot send, because its columns are not those of the table.
+// errColumnMismatch is the error of a block that the driver cannot send, because its columns are not those of
+// the table.
 var errColumnMismatch error = rejectedError{errors.New("block does not fit the table")}
 
 // IsDenied reports whether the server did not accept the user or the password.
@@ -53,9 +54,9 @@ func errorCode(err error) int32 {
 	return 0
 }
 
-// describeError returns err as one sentence that names the server's address. The driver's error stays reachable by errors.As. An error
-// that blames the rows becomes pipeline.ErrRowsRejected, so that the block is worth bisecting; after every other error an insert is
-// repeated under the same token.
+// describeError returns err as one sentence that names the server's address. The driver's error stays
+// reachable by errors.As. An error that blames the rows becomes pipeline.ErrRowsRejected, so that the block
+// is worth bisecting; after every other error an insert is repeated under the same token.
 func describeError(err error, cfg Config) error {
 	if err == nil {
 		return nil

@@ -28,13 +28,14 @@ func (i *eventInserter) Insert(ctx context.Context, token string) error {
 	return i.store.Insert(ctx, i.ColumnBlock, token)
 }
 
-// AckedRowsMayBeLost reports whether a server that is killed can remember a token without having kept its rows: a single server writes
-// the token before the part. A cluster's Keeper commits both in one step; there, another replica may not have the rows yet.
+// AckedRowsMayBeLost reports whether a server that is killed can remember a token without having kept its
+// rows: a single server writes the token before the part. A cluster's Keeper commits both in one step; there,
+// another replica may not have the rows yet.
 func (s *Store) AckedRowsMayBeLost() bool { return s.cfg.Cluster.Name == "" }
 
-// Insert stores the block as one part: all rows or none. While the table remembers the token, an insert under the same token is
-// acknowledged and not stored, so that an insert whose answer was lost can be repeated. Insert neither stores an empty block nor
-// resets the block.
+// Insert stores the block as one part: all rows or none. While the table remembers the token, an insert under
+// the same token is acknowledged and not stored, so that an insert whose answer was lost can be repeated.
+// Insert neither stores an empty block nor resets the block.
 func (s *Store) Insert(ctx context.Context, b *ColumnBlock, token string) error {
 	if b.rows == 0 {
 		return nil
@@ -55,8 +56,8 @@ func (s *Store) Insert(ctx context.Context, b *ColumnBlock, token string) error 
 	return err
 }
 
-// dedupSettings returns the settings of an insert that may be repeated. Each is set explicitly, because servers differ in the
-// defaults.
+// dedupSettings returns the settings of an insert that may be repeated. Each is set explicitly, because
+// servers differ in the defaults.
 func dedupSettings(token string) driver.Settings {
 	return driver.Settings{
 		"insert_deduplicate":                                 1,
@@ -83,8 +84,8 @@ func (s *Store) insertColumns(ctx context.Context, table string, b *ColumnBlock,
 	return s.insertNative(ctx, query, b)
 }
 
-// insertNative copies the finished columns into the driver's columns and sends those. The driver decodes them as it decodes a block
-// that a server sends, which is cheaper than to append value by value.
+// insertNative copies the finished columns into the driver's columns and sends those. The driver decodes them
+// as it decodes a block that a server sends, which is cheaper than to append value by value.
 func (s *Store) insertNative(ctx context.Context, query string, b *ColumnBlock) error {
 	batch, err := s.driver.PrepareBatch(ctx, query)
 	if err != nil {

@@ -9,24 +9,27 @@ import (
 	"tidegate/pipeline"
 )
 
-// A migration is a step that cannot be generated from the field table. Steps are numbered, only ever added, and never changed once they were
-// released; each may be run twice, since two engines may start at the same time.
+// A migration is a change of the schema that does not follow from the field table. Migrations are numbered
+// and only ever added; one that was released is never changed. Its statements may be run twice, because two
+// engines may start at the same time.
 type migration struct {
-	version uint32
-	what    string
-	steps   func(cfg Config) []string
+	version    uint32
+	what       string
+	statements func(cfg Config) []string
 }
 
-// migrations is the list. Missing tables, columns and indexes need no step: Migrate makes those on every start.
+// migrations is the list of them. Missing tables, columns and indexes need no migration: Migrate creates them
+// at every start.
 var migrations = []migration{
-	{1, "the first tables", func(Config) []string { return nil }},
+	{1, "first tables", func(Config) []string { return nil }},
 }
 
-// Migrate makes the database what this binary expects: what is missing is made, what is there stays. It only ever adds, so an older
-// engine can go on writing while a newer one has migrated; the order of an upgrade is store, engine, collectors.
+// Migrate brings the database to the schema of this version: it creates what is missing, keeps what exists,
+// and creates the read-only user. It only adds, so that an older engine can go on inserting after a newer one
+// has migrated; the order of an upgrade is store, engine, collectors.
 func (s *Store) Migrate(ctx context.Context) error {
 	for _, q := range schemaStatements(s.cfg) {
-		if err := s.withTextIndex(ctx, q); err != nil {
+		if err := s.execWithTextIndex(ctx, q); err != nil {
 			return err
 		}
 	}
@@ -41,9 +44,10 @@ func (s *Store) Migrate(ctx context.Context) error {
 	return s.createReader(ctx)
 }
 
-// reconcileTable adds the columns and indexes that t got since the table was made, and sets its TTL and settings.
+// reconcileTable adds the columns and indexes that t has gained since the table was created, and sets its
+// TTL.
 func (s *Store) reconcileTable(ctx context.Context, t table) error {
-	have, err := s.selectNames(ctx, "SELECT name FROM system.columns WHERE database = ? AND table = ?", s.cfg.Database, t.name)
+	columns, err := s.selectNames(ctx, "SELECT name FROM system.columns WHERE database = ? AND table = ?", s.cfg.Database, t.name)
 	if err != nil {
 		return err
 	}
@@ -53,7 +57,7 @@ func (s *Store) reconcileTable(ctx context.Context, t table) error {
 	}
 	var changes []string
 	for _, c := range append(slices.Clip(t.columns), t.aliases...) {
-		if !have[c.name] {
+		if !columns[c.name] {
 			changes = append(changes, "ADD COLUMN IF NOT EXISTS "+c.String())
 		}
 	}
@@ -64,14 +68,15 @@ func (s *Store) reconcileTable(ctx context.Context, t table) error {
 	}
 	if len(changes) > 0 {
 		s.log.Info("clickhouse table extended", "table", t.name, "changes", len(changes))
-		if err := s.withTextIndex(ctx, "ALTER TABLE "+s.cfg.table(t.name)+s.cfg.onCluster()+" "+strings.Join(changes, ", ")); err != nil {
+		if err := s.execWithTextIndex(ctx, "ALTER TABLE "+s.cfg.table(t.name)+s.cfg.onCluster()+" "+strings.Join(changes, ", ")); err != nil {
 			return err
 		}
 	}
 	return s.setTTL(ctx, t)
 }
 
-// setTTL follows the configuration: parts that are due now go at the next merge, no part is rewritten for it.
+// setTTL sets the TTL of an existing table to the configured one. Parts that are expired by it are dropped at
+// the next merge; no part is rewritten.
 func (s *Store) setTTL(ctx context.Context, t table) error {
 	if t.ttlColumn == "" {
 		return nil
@@ -81,10 +86,10 @@ func (s *Store) setTTL(ctx context.Context, t table) error {
 	if err != nil {
 		return describeError(err, s.cfg)
 	}
-	has := strings.Contains(engine, " TTL ")
+	hasTTL := strings.Contains(engine, " TTL ")
 	alter := "ALTER TABLE " + s.cfg.table(t.name) + s.cfg.onCluster()
 	switch {
-	case t.ttlDays == 0 && has:
+	case t.ttlDays == 0 && hasTTL:
 		return s.execStatement(ctx, alter+" REMOVE TTL")
 	case t.ttlDays > 0 && !strings.Contains(engine, fmt.Sprintf("toIntervalDay(%d)", t.ttlDays)):
 		return s.execStatement(ctx, alter+" MODIFY TTL "+t.ttlExpr()+" SETTINGS materialize_ttl_after_modify = 0")
@@ -92,27 +97,27 @@ func (s *Store) setTTL(ctx context.Context, t table) error {
 	return nil
 }
 
-// runMigrations runs the numbered steps that the database has not seen.
+// runMigrations runs the migrations that the table schema_versions does not list.
 func (s *Store) runMigrations(ctx context.Context) error {
-	var at uint32
-	if err := s.driver.QueryRow(ctx, "SELECT max(version) FROM "+s.cfg.table("schema_versions")).Scan(&at); err != nil {
+	var applied uint32
+	if err := s.driver.QueryRow(ctx, "SELECT max(version) FROM "+s.cfg.table("schema_versions")).Scan(&applied); err != nil {
 		return describeError(err, s.cfg)
 	}
-	if newest := migrations[len(migrations)-1].version; at > newest {
-		s.log.Warn("clickhouse schema is newer than this binary", "schema", at, "binary", newest)
+	if newest := migrations[len(migrations)-1].version; applied > newest {
+		s.log.Warn("clickhouse schema is newer than this version of tidegate", "schema", applied, "binary", newest)
 	}
 	for _, m := range migrations {
-		if m.version <= at {
+		if m.version <= applied {
 			continue
 		}
-		for _, q := range m.steps(s.cfg) {
-			if err := s.execStatement(ctx, q); err != nil {
+		for _, statement := range m.statements(s.cfg) {
+			if err := s.execStatement(ctx, statement); err != nil {
 				return fmt.Errorf("migration %d (%s): %w", m.version, m.what, err)
 			}
 		}
-		q := fmt.Sprintf("INSERT INTO %s (version, what) SETTINGS async_insert = 0, insert_deduplication_token = 'v%d' VALUES (%d, %s)",
+		record := fmt.Sprintf("INSERT INTO %s (version, what) SETTINGS async_insert = 0, insert_deduplication_token = 'v%d' VALUES (%d, %s)",
 			s.cfg.table("schema_versions"), m.version, m.version, quoteString(m.what))
-		if err := s.execStatement(ctx, q); err != nil {
+		if err := s.execStatement(ctx, record); err != nil {
 			return err
 		}
 		s.log.Info("clickhouse schema migrated", "version", m.version, "what", m.what)
@@ -120,8 +125,9 @@ func (s *Store) runMigrations(ctx context.Context) error {
 	return nil
 }
 
-// AnalystLimits bound what one query of the read-only user may take. The user may lower them and change other settings (that is what
-// clients do in their queries: readonly 2), not raise them, nor lift them with 0.
+// AnalystLimits are the limits of one query of the read-only user. The user may lower them and change other
+// settings (readonly = 2, because clients set some in each query), but neither raise them nor remove them
+// with 0.
 var AnalystLimits = []struct{ Setting, Value string }{
 	{"max_memory_usage", "1000000000"},
 	{"max_execution_time", "60"},
@@ -132,13 +138,14 @@ var AnalystLimits = []struct{ Setting, Value string }{
 	{"max_concurrent_queries_for_user", "8"},
 }
 
-// AnalystGrants are all that the read-only user may do in the database db. Tables of the system that tell about our own tables
-// are readable by everybody.
+// AnalystGrants returns the privileges of the read-only user in the database db. It needs none for the system
+// tables that describe these tables: everybody may read those.
 func AnalystGrants(db string) []string {
 	return []string{"SELECT ON " + quoteName(db) + ".*", "SHOW ON " + quoteName(db) + ".*"}
 }
 
-// createReader makes the read-only user where one is configured. Its password is set again each time, so that the file is what counts.
+// createReader creates the read-only user if one is configured. It sets the password at every start, so that
+// a changed password file takes effect.
 func (s *Store) createReader(ctx context.Context) error {
 	if s.cfg.ReadUser == "" {
 		return nil
@@ -149,12 +156,13 @@ func (s *Store) createReader(ctx context.Context) error {
 	}
 	for _, q := range readerSQL(s.cfg, password) {
 		if err := s.execStatement(ctx, q); err != nil {
-			return fmt.Errorf("make user %s: %w", s.cfg.ReadUser, err)
+			return fmt.Errorf("create user %s: %w", s.cfg.ReadUser, err)
 		}
 	}
 	return nil
 }
 
+// readerSQL returns the statements that create the read-only user.
 func readerSQL(cfg Config, password string) []string {
 	var limits []string
 	for _, l := range AnalystLimits {
@@ -171,8 +179,9 @@ func readerSQL(cfg Config, password string) []string {
 	return out
 }
 
-// withTextIndex runs a statement, and runs it once more with the older index of words where the server knows no other.
-func (s *Store) withTextIndex(ctx context.Context, query string) error {
+// execWithTextIndex executes a statement, and executes it again with oldTextIndex if the server rejects
+// textIndex.
+func (s *Store) execWithTextIndex(ctx context.Context, query string) error {
 	err := s.execStatement(ctx, query)
 	if err == nil || errorCode(err) == 0 || !strings.Contains(query, textIndex) {
 		return err
@@ -183,10 +192,12 @@ func (s *Store) withTextIndex(ctx context.Context, query string) error {
 	return err
 }
 
+// execStatement executes a statement without a result.
 func (s *Store) execStatement(ctx context.Context, query string) error {
 	return describeError(s.driver.Exec(ctx, query), s.cfg)
 }
 
+// selectNames returns the strings of a query with one column.
 func (s *Store) selectNames(ctx context.Context, query string, args ...any) (map[string]bool, error) {
 	rows, err := s.driver.Query(ctx, query, args...)
 	if err != nil {

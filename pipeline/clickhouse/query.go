@@ -16,9 +16,10 @@ import (
 	"tidegate/pipeline"
 )
 
-// Query runs sql over HTTP and copies the result to w. It logs in as the read-only user where one is configured. format is a format of
-// ClickHouse (PrettyCompactMonoBlock, JSONEachRow, CSVWithNames, …); a FORMAT clause in sql takes precedence. The server finishes the
-// query before it sends the first byte, so that w gets the whole result or nothing.
+// Query runs sql over HTTP and copies the result to w. It logs in as the read-only user where one is
+// configured. format is a format of ClickHouse (PrettyCompactMonoBlock, JSONEachRow, CSVWithNames, …); a
+// FORMAT clause in sql takes precedence. The server finishes the query before it sends the first byte, so
+// that w gets the whole result or nothing.
 func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) error {
 	user, password, file := cfg.ReadUser, cfg.ReadPassword, cfg.ReadPasswordFile
 	if user == "" {
@@ -81,7 +82,8 @@ var (
 	codePrefix    = regexp.MustCompile(`^Code: \d+\. DB::Exception: `)
 )
 
-// queryError returns the server's error message of an HTTP response, without the code and the version around it.
+// queryError returns the server's error message of an HTTP response, without the code and the version around
+// it.
 func queryError(addr, user string, response *http.Response, text string) error {
 	code, _ := strconv.ParseInt(response.Header.Get("X-ClickHouse-Exception-Code"), 10, 32)
 	if _, denied := loginCodes[int32(code)]; denied {

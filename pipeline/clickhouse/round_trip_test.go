@@ -1,6 +1,7 @@
 package clickhouse_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -45,8 +47,8 @@ func insert(t *testing.T, s *clickhouse.Store, b *clickhouse.ColumnBlock, token 
 	}
 }
 
-// TestSameTokenTwiceIsOnce, also when the second time comes over another connection, and an equal block under another token is
-// another block.
+// TestSameTokenTwiceIsOnce, also when the second time comes over another connection, and an equal block under
+// another token is another block.
 func TestSameTokenTwiceIsOnce(t *testing.T) {
 	for _, p := range protocol {
 		s := embeddedtest.Store(t, "token_"+p, p)
@@ -224,7 +226,8 @@ func filledAlert(t *testing.T) *pipeline.Alert {
 	return full
 }
 
-// TestAlertFieldsAndColumnsAreOneToOne: each field of pipeline.Alert has exactly one column, which is named as in its JSON.
+// TestAlertFieldsAndColumnsAreOneToOne: each field of pipeline.Alert has exactly one column, which is named
+// as in its JSON.
 func TestAlertFieldsAndColumnsAreOneToOne(t *testing.T) {
 	alert := &pipeline.Alert{}
 	names, pointers := clickhouse.AlertFields(alert)
@@ -247,7 +250,8 @@ func TestAlertFieldsAndColumnsAreOneToOne(t *testing.T) {
 	}
 }
 
-// TestEveryAlertFieldComesBack through the insert and the query, also after a repeat; the view alerts_now shows the newest revisions.
+// TestEveryAlertFieldComesBack through the insert and the query, also after a repeat; the view alerts_now
+// shows the newest revisions.
 func TestEveryAlertFieldComesBack(t *testing.T) {
 	for _, p := range protocol {
 		s := embeddedtest.Store(t, "alerts_"+p, p)
@@ -297,7 +301,8 @@ func mustJSON(t *testing.T, values ...any) string {
 	return string(b)
 }
 
-// TestMigrateTwiceAndForward: nothing is lost, what is missing is added, what the configuration says of the TTL is followed.
+// TestMigrateTwiceAndForward: nothing is lost, what is missing is added, what the configuration says of the
+// TTL is followed.
 func TestMigrateTwiceAndForward(t *testing.T) {
 	s := embeddedtest.Store(t, "migrate", "http")
 	insert(t, s, rows(s, "t", 0, 0, 3), "a")
@@ -370,8 +375,8 @@ func TestIndexesAreUsed(t *testing.T) {
 	}
 }
 
-// TestStatementsForAClusterParse: the embedded server has no cluster and keeps no users of its own, so it is asked to parse only. Its
-// own analyst, with the same limits, is in its configuration and tested there.
+// TestStatementsForAClusterParse: the embedded server has no cluster and keeps no users of its own, so it is
+// asked to parse only. Its own analyst, with the same limits, is in its configuration and tested there.
 func TestStatementsForAClusterParse(t *testing.T) {
 	s := embeddedtest.Store(t, "parse", "http")
 	cfg := clickhouse.Default()
@@ -439,6 +444,18 @@ func TestOnlyBadRowsArePermanent(t *testing.T) {
 	cancel()
 	if err := s.Insert(ctx, b, "a"); err == nil || errors.Is(err, pipeline.ErrRowsRejected) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// TestAddressIsStoredAsItsText: putIP writes the length of the text as one byte, which holds for every address without a zone.
+func TestAddressIsStoredAsItsText(t *testing.T) {
+	for _, text := range []string{
+		"0.0.0.0", "255.255.255.255", "::", "2001:db8::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::ffff:255.255.255.255",
+	} {
+		addr := netip.MustParseAddr(text)
+		if got, want := clickhouse.PutIP(addr), clickhouse.PutString(addr.Unmap().String()); !bytes.Equal(got, want) {
+			t.Errorf("%s is stored as %q, want %q", text, got, want)
+		}
 	}
 }
 

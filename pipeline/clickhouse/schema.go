@@ -2,14 +2,18 @@ package clickhouse
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"tidegate/pipeline"
 )
 
-// A tableColumn is one column of a table as it is created.
+// A tableColumn is one column of CREATE TABLE.
 type tableColumn struct {
-	name, kind, codec, expr string // expr: an ALIAS or DEFAULT with what it is
+	name  string
+	kind  string // ClickHouse type
+	codec string // "": the server's default
+	expr  string // ALIAS or DEFAULT with its expression; "": a plain column
 }
 
 func (c tableColumn) String() string {
@@ -23,8 +27,8 @@ func (c tableColumn) String() string {
 	return s
 }
 
-// positionColumns are the columns of events that are not fields: where a row was read from. They are the audit, the memory of what is
-// already there, and what the engine's reader drops repeats by.
+// positionColumns are the columns of the table events that hold the topic and a pipeline.Position: where a
+// row was read from. The engine finds existing rows and stored batches by them.
 var positionColumns = []tableColumn{
 	{name: "_topic", kind: "LowCardinality(String)"},
 	{name: "_partition", kind: "Int32", codec: "ZSTD(1)"},
@@ -35,7 +39,8 @@ var positionColumns = []tableColumn{
 	{name: "_sequence", kind: "UInt64", codec: "Delta, ZSTD(1)"},
 }
 
-// eventColumns are the stored columns of events, in the order of the table, and then the aliases.
+// eventColumns returns the columns of the table events: the stored ones in the order of the table, and the
+// aliases, by which a field can be queried under its own name where the column has another.
 func eventColumns() (stored, aliases []tableColumn) {
 	for i := range pipeline.Fields {
 		f := &pipeline.Fields[i]
@@ -53,15 +58,16 @@ func eventColumns() (stored, aliases []tableColumn) {
 	return append(stored, positionColumns...), aliases
 }
 
-// An index lets a question skip granules. Each costs at every insert and every merge, so it is here for a question that is asked.
+// An index lets a query skip granules. Each costs time at every insert and every merge, so there is one only
+// for a query that is made.
 type index struct{ name, on, kind string }
 
 var eventIndexes = []index{
-	{"at", "`@timestamp`", "minmax GRANULARITY 1"},                   // a window of event time: every page
-	{"position", "(_partition, _offset)", "minmax GRANULARITY 1"},    // Held, HighestOffset, Stamps
-	{"judged", "notEmpty(`verdict.rule`)", "set(2) GRANULARITY 1"},   // "what was found"
-	{"id", "`event.id`", "bloom_filter(0.01) GRANULARITY 1"},         // from an alert to its event
-	{"source_ip", "`source.ip`", "bloom_filter(0.01) GRANULARITY 4"}, // who talked to …
+	{"at", "`@timestamp`", "minmax GRANULARITY 1"},                   // a range of event time, in every query of a person
+	{"position", "(_partition, _offset)", "minmax GRANULARITY 1"},    // dedup_queries.go
+	{"judged", "notEmpty(`verdict.rule`)", "set(2) GRANULARITY 1"},   // events with verdicts
+	{"id", "`event.id`", "bloom_filter(0.01) GRANULARITY 1"},         // the event of an alert
+	{"source_ip", "`source.ip`", "bloom_filter(0.01) GRANULARITY 4"}, // the connections of an address
 	{"destination_ip", "`destination.ip`", "bloom_filter(0.01) GRANULARITY 4"},
 	{"container", "`container.id`", "bloom_filter(0.01) GRANULARITY 4"},
 	{"question", "`dns.question.name`", "bloom_filter(0.01) GRANULARITY 4"},
@@ -69,7 +75,7 @@ var eventIndexes = []index{
 	{"message", "`message`", textIndex}, // hasToken(message, 'timeout')
 }
 
-// textIndex finds words in log lines; servers that do not have it yet get oldTextIndex, which reads more.
+// textIndex finds words in log lines. Servers that do not know it get oldTextIndex, which reads more.
 const (
 	textIndex    = "text(tokenizer = 'splitByNonAlpha')"
 	oldTextIndex = "tokenbf_v1(8192, 3, 0) GRANULARITY 4"
@@ -81,20 +87,21 @@ var versionColumns = []tableColumn{
 	{name: "at", kind: "DateTime64(3, 'UTC')", expr: "DEFAULT now64(3)"},
 }
 
-// A table is what CREATE TABLE needs to know.
+// A table holds the parts of one CREATE TABLE.
 type table struct {
 	name        string
 	columns     []tableColumn
 	aliases     []tableColumn
 	indexes     []index
-	engine      string // without its arguments' replicated part
+	engine      string // of a single server; a cluster's is the same with Replicated in front
 	orderBy     string
-	partitionBy string
-	ttlColumn   string // the column that it counts from
-	ttlDays     int
-	dedupWindow bool // of deduplication tokens
+	partitionBy string // "": one partition
+	ttlColumn   string // time from which ttlDays count; "": rows never expire
+	ttlDays     int    // 0: rows never expire
+	dedupWindow bool   // the table remembers the tokens of inserts
 }
 
+// tables returns the tables in the order in which they are created.
 func tables(cfg Config) []table {
 	stored, aliases := eventColumns()
 	return []table{
@@ -104,14 +111,18 @@ func tables(cfg Config) []table {
 			orderBy:     "(`event.dataset`, toStartOfMinute(`@timestamp`), `host.name`, `@timestamp`)",
 			partitionBy: "toYYYYMMDD(`event.ingested`)", ttlColumn: "event.ingested", ttlDays: cfg.TTLDays, dedupWindow: true,
 		},
-		{name: "alerts", columns: alertTableColumns(), engine: "ReplacingMergeTree", orderBy: "(id, revision)", ttlColumn: "stored", ttlDays: cfg.AlertTTLDays, dedupWindow: true},
+		{
+			name: "alerts", columns: alertTableColumns(), engine: "ReplacingMergeTree", orderBy: "(id, revision)",
+			ttlColumn: "stored", ttlDays: cfg.AlertTTLDays, dedupWindow: true,
+		},
 	}
 }
 
-// DDL is the whole schema as statements, in order, as Migrate would run them on an empty server with the default configuration.
-// deploy/schema.sql is the same, checked in.
+// DDL returns the statements that create the schema, as Migrate runs them on an empty server with the default
+// configuration. deploy/schema.sql holds them for readers.
 func DDL() []string { return schemaStatements(Default()) }
 
+// schemaStatements returns the statements that create the database, the tables and the view.
 func schemaStatements(cfg Config) []string {
 	out := []string{"CREATE DATABASE IF NOT EXISTS " + quoteName(cfg.Database) + cfg.onCluster()}
 	for _, t := range tables(cfg) {
@@ -120,20 +131,19 @@ func schemaStatements(cfg Config) []string {
 	return append(out, alertsNowView(cfg))
 }
 
+// createStatement returns the CREATE TABLE statement of t.
 func (t table) createStatement(cfg Config) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s%s\n(\n", cfg.table(t.name), cfg.onCluster())
 	var lines []string
-	for _, c := range t.columns {
-		lines = append(lines, "    "+c.String())
-	}
-	for _, c := range t.aliases {
+	for _, c := range slices.Concat(t.columns, t.aliases) {
 		lines = append(lines, "    "+c.String())
 	}
 	for _, x := range t.indexes {
 		lines = append(lines, fmt.Sprintf("    INDEX %s %s TYPE %s", x.name, x.on, x.kind))
 	}
 	b.WriteString(strings.Join(lines, ",\n"))
+
 	fmt.Fprintf(&b, "\n)\nENGINE = %s\n", cfg.engine(t.engine))
 	if t.partitionBy != "" {
 		fmt.Fprintf(&b, "PARTITION BY %s\n", t.partitionBy)
@@ -146,18 +156,20 @@ func (t table) createStatement(cfg Config) string {
 	return b.String()
 }
 
+// ttlExpr returns the expression of the TTL clause.
 func (t table) ttlExpr() string {
 	return fmt.Sprintf("toDateTime(%s) + toIntervalDay(%d)", quoteName(t.ttlColumn), t.ttlDays)
 }
 
-// settings: the window of tokens, without which a token does nothing; whole parts expire, never rows of one; and small parts keep all columns in
-// one file: with 160 columns a block otherwise opens 400 files, which made an insert a tenth to a half dearer.
+// settings returns the settings of t for its SETTINGS clause.
 func (t table) settings(cfg Config) []string {
 	s := []string{"index_granularity = 8192"}
 	if t.partitionBy != "" {
+		// Whole parts expire, never rows of a part. Small parts keep all columns in one file: with 160
+		// columns a block otherwise opens 400 files, which made an insert 10 to 50 % slower.
 		s = append(s, "ttl_only_drop_parts = 1", "min_bytes_for_wide_part = 134217728")
 	}
-	switch {
+	switch { // without a window of tokens a token has no effect
 	case t.dedupWindow && cfg.Cluster.Name != "":
 		s = append(s, "replicated_deduplication_window = 10000", "replicated_deduplication_window_seconds = 604800")
 	case t.dedupWindow:
@@ -166,14 +178,16 @@ func (t table) settings(cfg Config) []string {
 	return s
 }
 
-// alertsNowView is each alert as it stands: its newest revision.
+// alertsNowView returns the statement of the view that shows the newest revision of each alert.
 func alertsNowView(cfg Config) string {
 	return fmt.Sprintf("CREATE OR REPLACE VIEW %s%s AS\nSELECT * FROM %s\nORDER BY id, revision DESC\nLIMIT 1 BY id",
 		cfg.table("alerts_now"), cfg.onCluster(), cfg.table("alerts"))
 }
 
+// table returns the quoted name of a table in the database.
 func (c Config) table(name string) string { return quoteName(c.Database) + "." + quoteName(name) }
 
+// onCluster returns the ON CLUSTER clause; "" for a single server.
 func (c Config) onCluster() string {
 	if c.Cluster.Name == "" {
 		return ""
@@ -181,6 +195,7 @@ func (c Config) onCluster() string {
 	return " ON CLUSTER " + quoteName(c.Cluster.Name)
 }
 
+// engine returns the table engine with the replicated form on a cluster.
 func (c Config) engine(name string) string {
 	if c.Cluster.Name == "" {
 		return name
@@ -188,9 +203,10 @@ func (c Config) engine(name string) string {
 	return "Replicated" + name + "('/clickhouse/tables/{uuid}/{shard}', '{replica}')"
 }
 
+// quoteName returns name as an identifier of SQL.
 func quoteName(name string) string { return "`" + strings.ReplaceAll(name, "`", "\\`") + "`" }
 
-// quoteString writes s as a string of SQL.
+// quoteString returns s as a string literal of SQL.
 func quoteString(s string) string {
 	return "'" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(s) + "'"
 }

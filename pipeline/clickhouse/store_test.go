@@ -160,7 +160,8 @@ func stored(t *testing.T, s *clickhouse.Store, f *pipeline.Field, offset int64) 
 	return nil
 }
 
-// TestEveryFieldComesBack holds for both protocols, among rows that say nothing, and under the field's own name.
+// TestEveryFieldComesBack holds for both protocols, among rows that say nothing, and under the field's own
+// name.
 func TestEveryFieldComesBack(t *testing.T) {
 	for _, protocol := range []string{"http", "native"} {
 		t.Run(protocol, func(t *testing.T) {

@@ -14,11 +14,12 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// raiseAlerts groups the block's verdicts into alerts, stores a revision of each alert that they touch, and publishes the revisions.
+// raiseAlerts groups the block's verdicts into alerts, stores a revision of each alert that they touch, and
+// publishes the revisions.
 //
-// The revisions depend only on the verdicts and on the alerts before the block, so that a repeat of the block stores and publishes
-// the same ones. They are stored first: a worker that replays the block restores the grouper from the store, and a revision that
-// was published and not stored would come out differently.
+// The revisions depend only on the verdicts and on the alerts before the block, so that a repeat of the block
+// stores and publishes the same ones. They are stored first: a worker that replays the block restores the
+// grouper from the store, and a revision that was published and not stored would come out differently.
 func (w *worker) raiseAlerts(ctx context.Context, b *block) error {
 	began := time.Now()
 	verdicts := w.groupVerdicts(b)
@@ -79,8 +80,8 @@ func (w *worker) insertAlerts(ctx context.Context, b *block, revisions []*pipeli
 		return err
 	}
 
-	// The first attempt under a token that nobody has used is what it says. A later one may be acknowledged for the token alone, as in
-	// insertPart.
+	// The first attempt under a token that nobody has used is what it says. A later one may be acknowledged
+	// for the token alone, as in insertPart.
 	repeated := attempts > 1 || b.replayed
 	if !repeated || token.retry || !w.deps.Store.AckedRowsMayBeLost() {
 		return nil
@@ -118,8 +119,8 @@ func (w *worker) missingAlerts(ctx context.Context, b *block, revisions []*pipel
 // maxProduceBytes bounds one produce request to the alerts topic, which takes 1 MB.
 const maxProduceBytes = 256 << 10
 
-// publishAlerts writes the revisions to the alerts topic. The fingerprint is the key and selects the partition, so that the revisions
-// of one fingerprint stay in order.
+// publishAlerts writes the revisions to the alerts topic. The fingerprint is the key and selects the
+// partition, so that the revisions of one fingerprint stay in order.
 func (w *worker) publishAlerts(ctx context.Context, revisions []*pipeline.Alert) error {
 	byPartition := make([][]kafkaMessage, w.alertPartitions)
 	for _, a := range revisions {
@@ -149,7 +150,8 @@ func (w *worker) publishAlerts(ctx context.Context, revisions []*pipeline.Alert)
 
 type kafkaMessage struct{ key, value []byte }
 
-// produceAlerts writes messages to one partition of the alerts topic. Messages that Kafka rejects are logged and left out.
+// produceAlerts writes messages to one partition of the alerts topic. Messages that Kafka rejects are logged
+// and left out.
 func (w *worker) produceAlerts(ctx context.Context, partition int, messages []kafkaMessage) error {
 	topic := w.deps.Kafka.Topic(pipeline.TopicAlerts)
 	return w.retry(ctx, "publish alerts", func() error {

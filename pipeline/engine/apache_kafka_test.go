@@ -16,7 +16,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// apacheKafka starts Apache Kafka 4.1, one node for both roles, from the libraries in the cache (the set-up of the tests fetches them).
+// apacheKafka starts Apache Kafka 4.1, one node for both roles, from the libraries in the cache (the set-up
+// of the tests fetches them).
 func apacheKafka(t *testing.T) []string {
 	t.Helper()
 	libs := filepath.Join(embedded.CacheDir(), "kafka-4.1.0", "libs")
@@ -71,8 +72,8 @@ group.initial.rebalance.delay.ms=0
 	return []string{addr}
 }
 
-// TestApacheKafkaHandsThePartitionsOfAKilledMemberOn: a group of two on the real broker; one is killed inside its block, the other
-// finishes it, and nothing is lost nor twice.
+// TestApacheKafkaHandsThePartitionsOfAKilledMemberOn: a group of two on the real broker; one is killed inside
+// its block, the other finishes it, and nothing is lost nor twice.
 func TestApacheKafkaHandsThePartitionsOfAKilledMemberOn(t *testing.T) {
 	s := newScenario(t, "apache", harnessAt(t, apacheKafka(t), 4, kafka.AssignGroup), 4, kafka.AssignGroup)
 	for p := range 4 {

@@ -54,8 +54,9 @@ func mixedEvent(n int) *pipeline.Event {
 	return e
 }
 
-// BenchmarkEngine carries 400,000 events through two partitions: fetch, decode, stamps, judge by nobody, columns, intent, insert.
-// Its figures are events/s and, which a busy machine does not change, the CPU time of this process (engine and broker) for an event.
+// BenchmarkEngine carries 400,000 events through two partitions: fetch, decode, stamps, judge by nobody,
+// columns, intent, insert. Its figures are events/s and, which a busy machine does not change, the CPU time
+// of this process (engine and broker) for an event.
 func BenchmarkEngine(b *testing.B) {
 	const perBatch, batches, parts = 1000, 200, 2
 	r := newHarness(b, parts, kafka.AssignStatic)
@@ -91,7 +92,8 @@ func BenchmarkEngine(b *testing.B) {
 	run("libchdb", func(b *testing.B) Store { return freshStore{embeddedtest.Store(b, "bench", "http")} })
 }
 
-// freshStore lets every round store the same events again: it appends the time to the tokens and finds nothing stored.
+// freshStore lets every round store the same events again: it appends the time to the tokens and finds
+// nothing stored.
 type freshStore struct{ Store }
 
 func (s freshStore) NewInserter() pipeline.EventInserter { return freshInserter{s.Store.NewInserter()} }

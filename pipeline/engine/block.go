@@ -8,7 +8,8 @@ import (
 	"tidegate/pipeline/consumer"
 )
 
-// A block is the messages [from, end) of a partition on their way through a worker. The worker has one block, which it resets.
+// A block is the messages [from, end) of a partition on their way through a worker. The worker has one block,
+// which it resets.
 type block struct {
 	from, end int64 // offsets
 	time      int64 // event.ingested of all events, ns since 1970; 0 while the block is gathered
@@ -39,8 +40,8 @@ func (b *block) reset(from int64) {
 	*b = block{from: from, end: from, messages: b.messages[:0], deadLetters: b.deadLetters[:0]}
 }
 
-// releaseEvents returns the events to their pool. Verdicts are dropped and not pooled: a detector may have written the same verdict
-// onto many events.
+// releaseEvents returns the events to their pool. Verdicts are dropped and not pooled: a detector may have
+// written the same verdict onto many events.
 func (b *block) releaseEvents() {
 	for i := range b.messages {
 		for _, e := range b.messages[i].batch.Events {
@@ -57,8 +58,8 @@ func (w *worker) blockID(b *block) pipeline.BlockID {
 	return pipeline.BlockID{TopicPartition: w.source, Start: b.from, End: b.end, Time: b.time}
 }
 
-// addRecord appends one record to the block, as a message, a duplicate or a dead letter. events and countErr are the results of
-// countEvents. The error is that ctx has ended.
+// addRecord appends one record to the block, as a message, a duplicate or a dead letter. events and countErr
+// are the results of countEvents. The error is that ctx has ended.
 func (w *worker) addRecord(ctx context.Context, b *block, r consumer.Record, events int, countErr error) error {
 	b.end = r.Offset + 1
 	b.bytes += int64(len(r.Value))
@@ -89,9 +90,9 @@ func (w *worker) addRecord(ctx context.Context, b *block, r consumer.Record, eve
 	return nil
 }
 
-// loadProducer reads the batches of a producer from the store into the duplicate filter if the message may repeat a batch that was
-// stored before dedupSince: the producer is unknown and the message is old. That is so after a host or an engine was off for days and
-// the collector sends what its spool or its journal kept.
+// loadProducer reads the batches of a producer from the store into the duplicate filter if the message may
+// repeat a batch that was stored before dedupSince: the producer is unknown and the message is old. That is
+// so after a host or an engine was off for days and the collector sends what its spool or its journal kept.
 func (w *worker) loadProducer(ctx context.Context, b *block, m *message) error {
 	producer := m.id.Producer()
 	if w.dedup.hasProducer(producer) || m.oldestTime() >= w.dedupSince.Add(w.cfg.Remember/2).UnixNano() {
@@ -110,8 +111,8 @@ func (w *worker) loadProducer(ctx context.Context, b *block, m *message) error {
 	})
 }
 
-// oldestTime returns the earliest time in the message, ns since 1970. A batch that a collector forms again after a restart is shipped
-// now and holds old log lines.
+// oldestTime returns the earliest time in the message, ns since 1970. A batch that a collector forms again
+// after a restart is shipped now and holds old log lines.
 func (m *message) oldestTime() int64 {
 	oldest := m.record.Time
 	if m.batch.Shipped > 0 {

@@ -8,12 +8,12 @@ import (
 	"tidegate/pipeline"
 )
 
-// maxEventsPerBatch bounds the events of one message: a hostile message of empty events would take 200 times its size in memory. A
-// collector's batches are below 1 MiB.
+// maxEventsPerBatch bounds the events of one message: a hostile message of empty events would take 200 times
+// its size in memory. A collector's batches are below 1 MiB.
 const maxEventsPerBatch = 100_000
 
-// decodeBatch decodes the value of a record; the strings of the batch alias value from then on. On an error, reason is the word for
-// the metric and the dead letter.
+// decodeBatch decodes the value of a record; the strings of the batch alias value from then on. On an error,
+// reason is the word for the metric and the dead letter.
 func (w *worker) decodeBatch(value []byte, events int, countErr error) (b *pipeline.Batch, reason string, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -41,8 +41,8 @@ func (w *worker) decodeBatch(value []byte, events int, countErr error) (b *pipel
 	return b, "", nil
 }
 
-// validateBatch checks what every collector guarantees. It clears the fields of the events that only the engine and its detectors
-// write, so that a batch cannot bring verdicts or an ingestion time of its own.
+// validateBatch checks what every collector guarantees. It clears the fields of the events that only the
+// engine and its detectors write, so that a batch cannot bring verdicts or an ingestion time of its own.
 func validateBatch(b *pipeline.Batch, partition int) (reason string, err error) {
 	switch {
 	case b.Schema == 0:
@@ -77,8 +77,9 @@ const (
 // errTruncated is the error of a batch that ends within a field.
 var errTruncated = errors.New("the batch ends within a field")
 
-// countEvents returns the number of events in an encoded Batch: whether a message fits into the block is known before it is decoded.
-// It walks over the top level of the encoding and skips the content of each field.
+// countEvents returns the number of events in an encoded Batch: whether a message fits into the block is
+// known before it is decoded. It walks over the top level of the encoding and skips the content of each
+// field.
 func countEvents(b []byte) (n int, err error) {
 	for len(b) > 0 {
 		// Nearly every field is an event of 128 to 16,383 bytes: a tag of one byte and a length of two.

@@ -9,8 +9,8 @@ import (
 	"tidegate/pipeline/consumer"
 )
 
-// TestCountEventsKnowsTheSchema: countEvents reads the encoding without the generated code, so its numbers are held against
-// event.proto here.
+// TestCountEventsKnowsTheSchema: countEvents reads the encoding without the generated code, so its numbers
+// are held against event.proto here.
 func TestCountEventsKnowsTheSchema(t *testing.T) {
 	field := (&pipeline.Batch{}).ProtoReflect().Descriptor().Fields().ByName("events")
 	if field == nil || field.Number() != batchEventsField || !field.IsList() || field.Kind() != protoreflect.MessageKind {

@@ -7,15 +7,16 @@ import (
 	"tidegate/pipeline"
 )
 
-// A dedupFilter recognises batches that were taken before, so that a producer that sends a batch twice changes nothing: kafka-go does
-// so after a timeout, a collector after a kill. Its state depends only on the messages of the partition and on maxProducers.
+// A dedupFilter recognises batches that were taken before, so that a producer that sends a batch twice
+// changes nothing: kafka-go does so after a timeout, a collector after a kill. Its state depends only on the
+// messages of the partition and on maxProducers.
 type dedupFilter struct {
 	producers    map[pipeline.Producer]producerState
 	maxProducers int
 }
 
-// A producerState is what the filter knows of a producer: a window of its last 64 sequences. A collector has at most 64 batches in
-// flight, so a sequence below the window was seen before.
+// A producerState is what the filter knows of a producer: a window of its last 64 sequences. A collector has
+// at most 64 batches in flight, so a sequence below the window was seen before.
 type producerState struct {
 	pipeline.SequenceWindow
 	lastOffset int64 // of the last message from the producer; -1: restored from the store, no message since

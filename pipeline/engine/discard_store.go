@@ -7,9 +7,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// DiscardStore is a Store that keeps nothing, for a machine without ClickHouse: events are evaluated and alerts are published, but no
-// row is stored. Only Kafka's offsets survive a restart: a batch that is sent again after one is evaluated again, and an open alert
-// window starts over.
+// DiscardStore is a Store that keeps nothing, for a machine without ClickHouse: events are evaluated and
+// alerts are published, but no row is stored. Only Kafka's offsets survive a restart: a batch that is sent
+// again after one is evaluated again, and an open alert window starts over.
 type DiscardStore struct{}
 
 // NewInserter returns an inserter that counts rows.

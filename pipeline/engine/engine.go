@@ -1,15 +1,16 @@
-// Package engine carries events from Kafka into ClickHouse: it reads the batches of the events topic, drops batches that came before,
-// evaluates the events with the loaded detectors, stores each event exactly once, and raises alerts for the verdicts. cmd/tidegate
-// and bench call New and Run.
+// Package engine carries events from Kafka into ClickHouse: it reads the batches of the events topic, drops
+// batches that came before, evaluates the events with the loaded detectors, stores each event exactly once,
+// and raises alerts for the verdicts. cmd/tidegate and bench call New and Run.
 //
-// In: batches of pipeline.Events from the events topic, a bundle of detectors. Out: rows in a Store, revisions of alerts in the Store
-// and on the alerts topic, dead letters. An Engine runs a worker for each partition that the consumer group assigns to this process.
-// A worker does everything on one goroutine; a second one only fetches ahead.
+// In: batches of pipeline.Events from the events topic, a bundle of detectors. Out: rows in a Store,
+// revisions of alerts in the Store and on the alerts topic, dead letters. An Engine runs a worker for each
+// partition that the consumer group assigns to this process. A worker does everything on one goroutine; a
+// second one only fetches ahead.
 //
 // # States of a block
 //
-// A worker processes one block of messages [start, end) at a time. Each arrow is one step; the names between the steps are the
-// failpoints at which tests kill the process.
+// A worker processes one block of messages [start, end) at a time. Each arrow is one step; the names between
+// the steps are the failpoints at which tests kill the process.
 //
 //	gather      form the block: decode, drop duplicates, collect dead letters
 //	   ↓        write the dead letters, evaluate the events (verdicts are columns of the rows)
@@ -26,27 +27,30 @@
 //	   ↓        before-close (only when no message came for the idle time, or at the end)
 //	closed      commit offset end without metadata
 //
-// What is durable: after intent the bounds, the time and the bundle of the block; after insert its rows; after publish its alerts; the
-// next intent or the closing commit says that all of it is done.
+// What is durable: after intent the bounds, the time and the bundle of the block; after insert its rows;
+// after publish its alerts; the next intent or the closing commit says that all of it is done.
 //
 // # Replay
 //
-// A process that is killed leaves the committed offset start with an intent, or none. The next owner of the partition reads exactly the
-// messages [start, end) again, with the same block time and the same bundle where it is loaded, and takes the block through all
-// steps. Nothing is stored twice: the store drops an insert whose token it knows, and because it may have forgotten the token the
-// worker also asks which rows exist and inserts only the others. The duplicate filter and the alert grouper are restored from the rows
-// and alerts before start; both depend on nothing but the messages, so that the alerts come out under the same ids and
-// revisions. An intent is committed under the generation of the consumer group: a process that lost the partition cannot commit one.
+// A process that is killed leaves the committed offset start with an intent, or none. The next owner of the
+// partition reads exactly the messages [start, end) again, with the same block time and the same bundle where
+// it is loaded, and takes the block through all steps. Nothing is stored twice: the store drops an insert
+// whose token it knows, and because it may have forgotten the token the worker also asks which rows exist and
+// inserts only the others. The duplicate filter and the alert grouper are restored from the rows and alerts
+// before start; both depend on nothing but the messages, so that the alerts come out under the same ids and
+// revisions. An intent is committed under the generation of the consumer group: a process that lost the
+// partition cannot commit one.
 //
 // # Memory
 //
-// The strings of a decoded event alias the value of its record. The events are released when the block is finished; what outlives them
-// (columns, grouper, dead letters) copies or holds the record itself.
+// The strings of a decoded event alias the value of its record. The events are released when the block is
+// finished; what outlives them (columns, grouper, dead letters) copies or holds the record itself.
 //
 // # Files
 //
-// worker.go (a partition from assignment to revocation), gather.go and block.go (forming a block), decode.go, dedup.go, evaluate.go,
-// intent.go, insert.go and insert_token.go, alerts.go, store.go and discard_store.go (the store's interface), lag.go, metrics.go.
+// worker.go (a partition from assignment to revocation), gather.go and block.go (forming a block), decode.go,
+// dedup.go, evaluate.go, intent.go, insert.go and insert_token.go, alerts.go, store.go and discard_store.go
+// (the store's interface), lag.go, metrics.go.
 package engine
 
 import (
@@ -162,7 +166,8 @@ type Engine struct {
 	bundles     []*pipeline.Bundle // the last keptBundles, newest first
 }
 
-// keptBundles is how many bundles stay loaded, so that a replayed block is evaluated by the bundle that its intent names.
+// keptBundles is how many bundles stay loaded, so that a replayed block is evaluated by the bundle that its
+// intent names.
 const keptBundles = 4
 
 // New returns an engine. It connects to nothing yet.
@@ -179,9 +184,9 @@ func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*E
 	return &Engine{cfg: cfg, deps: deps, log: log, metrics: newEngineMetrics(reg), nextOffsets: map[int]int64{}}, nil
 }
 
-// Run processes the partitions that this process is assigned until ctx ends. Blocks that are being processed then have a few seconds to
-// be finished. Run returns an error only for what a retry cannot mend: in static assignment, another process that took the
-// partitions.
+// Run processes the partitions that this process is assigned until ctx ends. Blocks that are being processed
+// then have a few seconds to be finished. Run returns an error only for what a retry cannot mend: in static
+// assignment, another process that took the partitions.
 func (e *Engine) Run(ctx context.Context) error {
 	if err := consumer.Retry(ctx, e.log, "find the alerts topic", func() (err error) {
 		e.alertPartitions, err = e.deps.Kafka.Partitions(ctx, e.deps.Kafka.Topic(pipeline.TopicAlerts))
@@ -213,7 +218,8 @@ func (e *Engine) currentBundle() *pipeline.Bundle {
 	return b
 }
 
-// bundleByVersion returns the loaded bundle of that version; where there is none, the newest bundle and false.
+// bundleByVersion returns the loaded bundle of that version; where there is none, the newest bundle and
+// false.
 func (e *Engine) bundleByVersion(version string) (b *pipeline.Bundle, ok bool) {
 	newest := e.currentBundle()
 	e.mu.Lock()

@@ -296,8 +296,8 @@ func TestExpiredMessagesAreCountedAsLost(t *testing.T) {
 	}
 }
 
-// TestATopicMadeAnewIsReadFromItsBeginning: the committed offset and the rows are of another log; its messages are new all the
-// same, but for the batches that a collector sends again.
+// TestATopicMadeAnewIsReadFromItsBeginning: the committed offset and the rows are of another log; its
+// messages are new all the same, but for the batches that a collector sends again.
 func TestATopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	again := encode(t, r.batch(0, 10))

@@ -6,8 +6,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// evaluate resolves the containers of the block's events, sets their ingestion time and runs every detector of the bundle on every
-// message.
+// evaluate resolves the containers of the block's events, sets their ingestion time and runs every detector
+// of the bundle on every message.
 func (w *worker) evaluate(b *block) {
 	began := time.Now()
 	for i := range b.messages {
@@ -29,8 +29,9 @@ func (w *worker) evaluate(b *block) {
 	w.metrics.observeStage("evaluate", began)
 }
 
-// evaluateSeparately evaluates the events of a message again, one by one, after a detector panicked on one of them. Only the event on
-// which it panics goes without the verdicts of that detector, also without those that it had written before the panic.
+// evaluateSeparately evaluates the events of a message again, one by one, after a detector panicked on one of
+// them. Only the event on which it panics goes without the verdicts of that detector, also without those that
+// it had written before the panic.
 func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.Event) {
 	for i, e := range events {
 		e.Verdicts = nil

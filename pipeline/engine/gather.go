@@ -7,9 +7,10 @@ import (
 	"tidegate/pipeline/consumer"
 )
 
-// gatherBlock forms the next block from nextOffset on. It reports true when the block holds messages and is full or has lingered, and
-// false when no message came for the idle time. The error is that ctx has ended; the messages that were gathered until then have
-// no intent, and the next owner of the partition gathers them again.
+// gatherBlock forms the next block from nextOffset on. It reports true when the block holds messages and is
+// full or has lingered, and false when no message came for the idle time. The error is that ctx has ended;
+// the messages that were gathered until then have no intent, and the next owner of the partition gathers them
+// again.
 func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 	b := &w.block
 	b.reset(w.nextOffset)
@@ -40,7 +41,8 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 			began = time.Now()
 		}
 
-		// What is fetched already goes into the block, also when it has lingered meanwhile: select alone would choose at random.
+		// What is fetched already goes into the block, also when it has lingered meanwhile: select alone
+		// would choose at random.
 		select {
 		case chunk, ok := <-w.fetcher.C:
 			if !ok {
@@ -70,8 +72,8 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 	return true, nil
 }
 
-// gatherReplay forms the block that an intent names: all messages from nextOffset to end. Where the log was truncated before end, the
-// block holds what is left.
+// gatherReplay forms the block that an intent names: all messages from nextOffset to end. Where the log was
+// truncated before end, the block holds what is left.
 func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 	b := &w.block
 	b.reset(w.nextOffset)
@@ -128,8 +130,9 @@ func (w *worker) receiveChunk(c consumer.Chunk) {
 	w.updateLagMetrics()
 }
 
-// fillBlock moves records into the block until there are none left or the block is full, and reports whether it is full. A record
-// that would exceed a bound is left for the next block, unless the block is empty. The error is that ctx has ended.
+// fillBlock moves records into the block until there are none left or the block is full, and reports whether
+// it is full. A record that would exceed a bound is left for the next block, unless the block is empty. The
+// error is that ctx has ended.
 func (w *worker) fillBlock(ctx context.Context, b *block) (full bool, err error) {
 	for len(w.records) > 0 {
 		if w.isFull(b) {
@@ -152,13 +155,15 @@ func (w *worker) isFull(b *block) bool {
 	return b.rows >= w.cfg.BlockRows || b.bytes >= w.cfg.BlockBytes
 }
 
-// popRecord removes the first waiting record and drops the reference to its bytes, which now belong to the block.
+// popRecord removes the first waiting record and drops the reference to its bytes, which now belong to the
+// block.
 func (w *worker) popRecord() {
 	w.records[0] = consumer.Record{}
 	w.records = w.records[1:]
 }
 
-// updateLagMetrics sets the gauges of the partition: the messages behind the last finished block, and the age of its newest message.
+// updateLagMetrics sets the gauges of the partition: the messages behind the last finished block, and the age
+// of its newest message.
 func (w *worker) updateLagMetrics() {
 	behind := max(0, w.logEnd-w.nextOffset)
 	age := 0.0

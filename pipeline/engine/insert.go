@@ -10,17 +10,19 @@ import (
 	"tidegate/pipeline/retry"
 )
 
-// A part is the run of a block's messages that one insert stores: at first all of them, after the store rejected those each half.
+// A part is the run of a block's messages that one insert stores: at first all of them, after the store
+// rejected those each half.
 type part struct {
 	messages []message // aliases the block's messages
 	token    insertToken
-	// existing are rows of the block that are stored already and are left out. nil: nobody has inserted any yet.
+	// existing are rows of the block that are stored already and are left out. nil: nobody has inserted any
+	// yet.
 	existing map[pipeline.RowID]struct{}
 }
 
-// insertBlock stores the rows of the block: all of them, or those that are missing where an earlier owner of the partition may have
-// stored some. That owner may be this process before a restart, or another one, to which the partition went while this process was
-// stopped between its intent and now.
+// insertBlock stores the rows of the block: all of them, or those that are missing where an earlier owner of
+// the partition may have stored some. That owner may be this process before a restart, or another one, to
+// which the partition went while this process was stopped between its intent and now.
 func (w *worker) insertBlock(ctx context.Context, b *block) error {
 	p := part{messages: b.messages, token: insertToken{block: w.blockID(b)}}
 	if b.replayed || time.Since(b.intentTime) > w.cfg.Ask {
@@ -32,7 +34,8 @@ func (w *worker) insertBlock(ctx context.Context, b *block) error {
 	return w.insertPart(ctx, b, p)
 }
 
-// existingRows asks the store which rows of the block it holds, because it may have forgotten the block's token.
+// existingRows asks the store which rows of the block it holds, because it may have forgotten the block's
+// token.
 func (w *worker) existingRows(ctx context.Context, b *block) (existing map[pipeline.RowID]struct{}, err error) {
 	err = w.retry(ctx, "query existing rows", func() error {
 		existing, err = w.deps.Store.ExistingRows(ctx, w.blockID(b))
@@ -41,11 +44,12 @@ func (w *worker) existingRows(ctx context.Context, b *block) (existing map[pipel
 	return existing, err
 }
 
-// insertPart stores the rows of a part. It returns when they are stored or dead letters, or with the error that ended ctx.
+// insertPart stores the rows of a part. It returns when they are stored or dead letters, or with the error
+// that ended ctx.
 //
-// Before each attempt w.rows holds exactly the rows of p.messages that are not in p.existing. That set may shrink from one attempt to
-// the next under the same token without harm: as long as a row is missing, no insert under the token has been stored, since an
-// insert stores all of its rows or none.
+// Before each attempt w.rows holds exactly the rows of p.messages that are not in p.existing. That set may
+// shrink from one attempt to the next under the same token without harm: as long as a row is missing, no
+// insert under the token has been stored, since an insert stores all of its rows or none.
 func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
 	existingKnownAt := time.Now()
 	skipped := w.appendRows(p)
@@ -55,7 +59,8 @@ func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
 
 		if err == nil {
 			inserted := w.rows.Rows()
-			// The first attempt under a token that nobody has used is what it says. A later one may be acknowledged for the token alone.
+			// The first attempt under a token that nobody has used is what it says. A later one may be
+			// acknowledged for the token alone.
 			repeated := backoff.Attempts() > 0 || p.existing != nil
 			if repeated && !p.token.retry && w.deps.Store.AckedRowsMayBeLost() {
 				missing, err := w.insertMissingRows(ctx, b, p)
@@ -77,8 +82,8 @@ func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
 			return err
 		}
 
-		// After a while the store may have stored an earlier attempt and forgotten its token: what exists is looked up before each
-		// further attempt of that age.
+		// After a while the store may have stored an earlier attempt and forgotten its token: what exists is
+		// looked up before each further attempt of that age.
 		if time.Since(existingKnownAt) > w.cfg.Ask {
 			if p.existing, err = w.existingRows(ctx, b); err != nil {
 				return err
@@ -119,10 +124,10 @@ const (
 	missingRowPause   = 800 * time.Millisecond
 )
 
-// insertMissingRows looks up whether the rows of an acknowledged part are stored, and inserts those that are not once more under a
-// token of their own. It returns how many it inserted. A server that was killed may remember the token of an insert whose rows it
-// has not kept, since it writes the token first: it then acknowledges a repeat and drops the rows. Rows that another connection is
-// still storing are waited for.
+// insertMissingRows looks up whether the rows of an acknowledged part are stored, and inserts those that are
+// not once more under a token of their own. It returns how many it inserted. A server that was killed may
+// remember the token of an insert whose rows it has not kept, since it writes the token first: it then
+// acknowledges a repeat and drops the rows. Rows that another connection is still storing are waited for.
 func (w *worker) insertMissingRows(ctx context.Context, b *block, p part) (missing int, err error) {
 	for lookup := 1; ; lookup++ {
 		if p.existing, err = w.existingRows(ctx, b); err != nil {
@@ -144,8 +149,8 @@ func (w *worker) insertMissingRows(ctx context.Context, b *block, p part) (missi
 	return missing, w.insertPart(ctx, b, p)
 }
 
-// insertHalves inserts both halves of a rejected part by themselves, until the message that the store rejects stands alone. That one
-// becomes a dead letter.
+// insertHalves inserts both halves of a rejected part by themselves, until the message that the store rejects
+// stands alone. That one becomes a dead letter.
 func (w *worker) insertHalves(ctx context.Context, b *block, p part, cause error) error {
 	if len(p.messages) == 1 {
 		m := &p.messages[0]

@@ -6,17 +6,17 @@ import (
 	"tidegate/pipeline"
 )
 
-// An insertToken names one insert. The store drops an insert whose token it knows, so a token must name the same rows each time:
-// the rows of a block, or of a part of it, that are not stored yet.
+// An insertToken names one insert. The store drops an insert whose token it knows, so a token must name the
+// same rows each time: the rows of a block, or of a part of it, that are not stored yet.
 //
-// The block time, which stands in the intent, is part of the token: on a topic that was created anew the offsets alone would name
-// an older block too.
+// The block time, which stands in the intent, is part of the token: on a topic that was created anew the
+// offsets alone would name an older block too.
 type insertToken struct {
 	block       pipeline.BlockID
 	isPart      bool  // the insert holds only the messages from first to last, after the whole block was rejected
 	first, last int64 // offsets
-	// retry marks the one insert that stores rows which an insert without it was acknowledged for and that are missing all the same.
-	// What is missing after it is not inserted again.
+	// retry marks the one insert that stores rows which an insert without it was acknowledged for and that
+	// are missing all the same. What is missing after it is not inserted again.
 	retry bool
 }
 
@@ -31,7 +31,8 @@ func (t insertToken) forRetry() insertToken {
 	return t
 }
 
-// String returns the token as the store gets it: topic/partition/start-end@time, #first-last for a part, ~ for a retry.
+// String returns the token as the store gets it: topic/partition/start-end@time, #first-last for a part, ~
+// for a retry.
 func (t insertToken) String() string {
 	s := fmt.Sprintf("%s/%d/%d-%d@%d", t.block.Topic, t.block.Partition, t.block.Start, t.block.End, t.block.Time)
 	if t.isPart {

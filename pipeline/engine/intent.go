@@ -8,9 +8,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// An intent names a block before any of its rows are stored, so that whoever owns the partition after a crash repeats exactly that
-// block. It is committed to Kafka as the metadata of the block's first offset, under the generation of the consumer group: an owner
-// that was fenced cannot commit one.
+// An intent names a block before any of its rows are stored, so that whoever owns the partition after a crash
+// repeats exactly that block. It is committed to Kafka as the metadata of the block's first offset, under the
+// generation of the consumer group: an owner that was fenced cannot commit one.
 type intent struct {
 	end    int64  // of the block
 	time   int64  // of the block: event.ingested, ns since 1970
@@ -23,8 +23,9 @@ func (i intent) String() string {
 	return fmt.Sprintf("v1 %d %d %s %s", i.end, i.time, i.shard, i.bundle)
 }
 
-// parseIntent returns the intent in the metadata of the committed offset start; open is false where the metadata is empty. Metadata of
-// another form or of an unknown version is an error: to go on would skip a block of which only a part may be stored.
+// parseIntent returns the intent in the metadata of the committed offset start; open is false where the
+// metadata is empty. Metadata of another form or of an unknown version is an error: to go on would skip a
+// block of which only a part may be stored.
 func parseIntent(start int64, metadata string) (i intent, open bool, err error) {
 	if metadata == "" {
 		return intent{}, false, nil
@@ -42,7 +43,8 @@ func parseIntent(start int64, metadata string) (i intent, open bool, err error) 
 	return intent{end: end, time: blockTime, shard: shard, bundle: bundle}, true, nil
 }
 
-// isIntentWord reports whether s can be a field of an intent: 1 to 64 printable ASCII characters without a space.
+// isIntentWord reports whether s can be a field of an intent: 1 to 64 printable ASCII characters without a
+// space.
 func isIntentWord(s string) bool {
 	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }

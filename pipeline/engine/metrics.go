@@ -9,8 +9,9 @@ import (
 	"tidegate/pipeline/metrics"
 )
 
-// A Ledger holds what an engine has done since it started. The sums meet when no block is under way: Messages = Duplicates +
-// DeadLettered + messages in finished blocks, Events = DuplicateEvents + Rows + AlreadyStored + Rejected.
+// A Ledger holds what an engine has done since it started. The sums meet when no block is under way: Messages
+// = Duplicates + DeadLettered + messages in finished blocks, Events = DuplicateEvents + Rows + AlreadyStored
+// + Rejected.
 type Ledger struct {
 	Messages        uint64 // records read from the events topic
 	Events          uint64 // events in the records that could be decoded

@@ -10,8 +10,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// TestARepeatOfLongAgoIsKnown: a host, or the engine, was off for longer than the stamps that are restored reach back. What comes again
-// from then is known all the same, and what is new of the same life is stored.
+// TestARepeatOfLongAgoIsKnown: a host, or the engine, was off for longer than the stamps that are restored
+// reach back. What comes again from then is known all the same, and what is new of the same life is stored.
 func TestARepeatOfLongAgoIsKnown(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	var sent [][]byte
@@ -35,8 +35,8 @@ func TestARepeatOfLongAgoIsKnown(t *testing.T) {
 	}
 }
 
-// TestTokenOutlivesItsRows: a server that was killed in the middle of an insert remembers its token and has not kept its rows. They
-// are there in the end, once, also where the engine was killed as well.
+// TestTokenOutlivesItsRows: a server that was killed in the middle of an insert remembers its token and has
+// not kept its rows. They are there in the end, once, also where the engine was killed as well.
 func TestTokenOutlivesItsRows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -73,8 +73,8 @@ func TestTokenOutlivesItsRows(t *testing.T) {
 	}
 }
 
-// TestRowsOfAnotherLogAreNotTakenForOurs: the topic was made anew and has grown beyond where it was; an engine was killed in a block
-// whose offsets the store knows from before.
+// TestRowsOfAnotherLogAreNotTakenForOurs: the topic was made anew and has grown beyond where it was; an
+// engine was killed in a block whose offsets the store knows from before.
 func TestRowsOfAnotherLogAreNotTakenForOurs(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	for i := range 60 {

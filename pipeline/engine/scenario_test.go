@@ -43,7 +43,8 @@ type victimConfig struct {
 	Passage   int32  // at the how many-th passage
 }
 
-// runVictim runs an engine until it is told to end, or kills itself at the seam with the signal that cannot be caught.
+// runVictim runs an engine until it is told to end, or kills itself at the seam with the signal that cannot
+// be caught.
 func runVictim(spec string) {
 	var o victimConfig
 	fail := func(err error) {
@@ -123,7 +124,8 @@ func newScenario(t *testing.T, database string, r *harness, parts int, assign st
 	return &scenario{harness: r, store: store, partitions: parts, victimConfig: victimConfig{Brokers: r.client.Brokers(), Assign: assign, Store: store.Config(), Rows: 50}}
 }
 
-// finish lets an engine that nobody kills do what is left, and holds the store and the topic against the truth.
+// finish lets an engine that nobody kills do what is left, and holds the store and the topic against the
+// truth.
 func (s *scenario) finish(t *testing.T) {
 	t.Helper()
 	o := s.victimConfig
@@ -178,7 +180,8 @@ func (s *scenario) checkStoredOnce(t *testing.T) {
 	}
 }
 
-// holdsAlerts: what the store and the topic say at the end is what one fold over all verdicts says that nobody killed.
+// holdsAlerts: what the store and the topic say at the end is what one fold over all verdicts says that
+// nobody killed.
 func (s *scenario) checkAlerts(t *testing.T) {
 	t.Helper()
 	want := map[string]pipeline.Alert{}

@@ -15,7 +15,8 @@ import (
 	"tidegate/pipeline/logging"
 )
 
-// A worker processes one partition from its assignment to its revocation. One goroutine runs it; the fetcher is the only other one.
+// A worker processes one partition from its assignment to its revocation. One goroutine runs it; the fetcher
+// is the only other one.
 type worker struct {
 	*Engine
 	partition *consumer.Partition
@@ -40,7 +41,8 @@ type worker struct {
 	nextOffset   int64                  // end of the last finished block
 	intentClosed bool                   // nextOffset is committed without an intent
 
-	// topicRecreated is set when the topic was deleted and created again: its offsets are not those of the stored rows.
+	// topicRecreated is set when the topic was deleted and created again: its offsets are not those of the
+	// stored rows.
 	topicRecreated bool
 }
 
@@ -59,11 +61,12 @@ func newWorker(e *Engine, p *consumer.Partition) *worker {
 	}
 }
 
-// stopGrace is how long a block that is being processed may go on after the partition was revoked or the process was told to stop.
-// Finishing it is cheaper than a replay by the next owner.
+// stopGrace is how long a block that is being processed may go on after the partition was revoked or the
+// process was told to stop. Finishing it is cheaper than a replay by the next owner.
 const stopGrace = 5 * time.Second
 
-// run processes the partition until ctx ends, and then returns nil. It replays the block of an open intent first.
+// run processes the partition until ctx ends, and then returns nil. It replays the block of an open intent
+// first.
 func (w *worker) run(ctx context.Context) error {
 	defer w.releasePartition()
 	open, found, err := w.resume(ctx)
@@ -96,7 +99,8 @@ func (w *worker) run(ctx context.Context) error {
 		}
 	}
 
-	// ctx has ended between two blocks: close the intent, so that the next owner need not replay the last block.
+	// ctx has ended between two blocks: close the intent, so that the next owner need not replay the last
+	// block.
 	closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	return ignoreCancel(ctx, w.closeIntent(closeCtx))
@@ -110,8 +114,8 @@ func ignoreCancel(ctx context.Context, err error) error {
 	return err
 }
 
-// resume finds the offset to start at and restores the worker's state as it was there. found reports whether open is the intent of a
-// block that must be replayed first.
+// resume finds the offset to start at and restores the worker's state as it was there. found reports whether
+// open is the intent of a block that must be replayed first.
 func (w *worker) resume(ctx context.Context) (open intent, found bool, err error) {
 	committed, metadata, err := w.partition.Committed(ctx)
 	if err != nil {
@@ -136,8 +140,9 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 	return open, found, nil
 }
 
-// startOffset returns the offset to start at, given the committed one (-1: none), and whether the intent that was found there is still
-// valid. It compares the committed offset with the bounds of the log and with the stored rows.
+// startOffset returns the offset to start at, given the committed one (-1: none), and whether the intent that
+// was found there is still valid. It compares the committed offset with the bounds of the log and with the
+// stored rows.
 func (w *worker) startOffset(ctx context.Context, committed int64, found bool) (start int64, valid bool, err error) {
 	var highest int64
 	var hasRows bool
@@ -160,8 +165,9 @@ func (w *worker) startOffset(ctx context.Context, committed int64, found bool) (
 		}
 	}
 
-	// An offset behind the end of the log means that the log was truncated or the topic created anew: its messages have other offsets
-	// than before. They are read from the beginning; the duplicate filter recognises those that were processed.
+	// An offset behind the end of the log means that the log was truncated or the topic created anew: its
+	// messages have other offsets than before. They are read from the beginning; the duplicate filter
+	// recognises those that were processed.
 	if committed > end {
 		w.log.Error("committed offset lies behind the end of the log: the topic was created anew or the end of the log was lost; "+
 			"reading the log from its beginning, batches that were processed are recognised",
@@ -173,8 +179,8 @@ func (w *worker) startOffset(ctx context.Context, committed int64, found bool) (
 	return committed, found, nil
 }
 
-// dedupBefore returns the offset below which stored rows count as processed by a worker that starts at offset start. After the topic
-// was created anew all rows count: their offsets are those of another log.
+// dedupBefore returns the offset below which stored rows count as processed by a worker that starts at offset
+// start. After the topic was created anew all rows count: their offsets are those of another log.
 func (w *worker) dedupBefore(start int64) int64 {
 	if w.topicRecreated {
 		return math.MaxInt64
@@ -182,8 +188,9 @@ func (w *worker) dedupBefore(start int64) int64 {
 	return start
 }
 
-// restoreState restores the duplicate filter and the grouper as they were before the message at nextOffset. Rows of the block that an
-// open intent names are at or above it: they are left out, and the replay adds them again.
+// restoreState restores the duplicate filter and the grouper as they were before the message at nextOffset.
+// Rows of the block that an open intent names are at or above it: they are left out, and the replay adds them
+// again.
 func (w *worker) restoreState(ctx context.Context) error {
 	before := w.dedupBefore(w.nextOffset)
 	w.dedupSince = time.Now().Add(-w.cfg.Remember)
@@ -208,8 +215,8 @@ func (w *worker) restoreState(ctx context.Context) error {
 	})
 }
 
-// replayBlock gathers exactly the block that an intent names and finishes it, with the same block time and, if it is still loaded, the
-// same bundle.
+// replayBlock gathers exactly the block that an intent names and finishes it, with the same block time and,
+// if it is still loaded, the same bundle.
 func (w *worker) replayBlock(ctx context.Context, open intent) error {
 	if err := w.gatherReplay(ctx, open.end); err != nil {
 		return err
@@ -238,8 +245,9 @@ func (w *worker) processNewBlock(ctx context.Context) error {
 	return w.processBlock(ctx, b)
 }
 
-// processBlock takes a gathered block through all stages. It returns consumer.ErrFenced when the partition belongs to another process,
-// or the error of ctx, which it outlasts by stopGrace. In both cases an intent that was committed names the block to the next owner.
+// processBlock takes a gathered block through all stages. It returns consumer.ErrFenced when the partition
+// belongs to another process, or the error of ctx, which it outlasts by stopGrace. In both cases an intent
+// that was committed names the block to the next owner.
 func (w *worker) processBlock(ctx context.Context, b *block) error {
 	defer b.releaseEvents()
 	ctx, cancel := withGrace(ctx)
@@ -265,8 +273,8 @@ func (w *worker) processBlock(ctx context.Context, b *block) error {
 	return nil
 }
 
-// storeBlock evaluates the block, commits its intent, stores its rows and raises its alerts, in this order. The rules are evaluated
-// first, because verdicts are columns of the rows.
+// storeBlock evaluates the block, commits its intent, stores its rows and raises its alerts, in this order.
+// The rules are evaluated first, because verdicts are columns of the rows.
 func (w *worker) storeBlock(ctx context.Context, b *block) error {
 	w.evaluate(b)
 
@@ -312,8 +320,8 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 	return out, func() { stop(); cancel() }
 }
 
-// retry repeats f until it succeeds, ctx ends or the partition is fenced, and counts its failures. what names the operation in the log
-// and in the metric.
+// retry repeats f until it succeeds, ctx ends or the partition is fenced, and counts its failures. what names
+// the operation in the log and in the metric.
 func (w *worker) retry(ctx context.Context, what string, f func() error) error {
 	return consumer.Retry(ctx, w.log, what, func() error {
 		err := f()
