@@ -16,9 +16,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"tidegate/pipeline/metrics"
+	"tidegate/pipeline/statedir"
 )
 
-// BrokerConfig is the embedded Kafka.
+// BrokerConfig configures the embedded broker.
 type BrokerConfig struct {
 	Dir        string        `yaml:"dir"`        // its data
 	Addr       string        `yaml:"addr"`       // 127.0.0.1:port; port 0 takes a free one
@@ -79,11 +82,11 @@ const (
 	maxMessage = 16 << 20
 )
 
-// Broker is a running embedded Kafka.
+// Broker is a running embedded broker.
 type Broker struct {
 	cfg           BrokerConfig
 	log           *slog.Logger
-	lock          *os.File
+	lock          *statedir.Lock
 	cluster       *kfake.Cluster
 	addr          string
 	bytes         prometheus.Gauge
@@ -93,30 +96,30 @@ type Broker struct {
 	once          sync.Once
 }
 
-// StartBroker starts the broker on the data that is in its folder. Topics are made by the clients. Only one process can work in a folder: that
-// lock is what fences clients that assign partitions statically. Without SyncWrites data outlives a killed process, not a power cut.
+// StartBroker starts the broker on the data in its folder. Clients create the topics. Acknowledged data survives a killed process,
+// but not a power cut, because kfake does not sync each write.
 func StartBroker(ctx context.Context, cfg BrokerConfig, log *slog.Logger, reg prometheus.Registerer) (*Broker, error) {
 	if errs := cfg.Check(); len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
+	factory := metrics.With(reg)
 	b := &Broker{
 		cfg: cfg, log: log,
-		bytes:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidegate_embedded_broker_disk_bytes", Help: "Bytes of the embedded broker's messages on disk."}),
-		trimmed: prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_embedded_broker_trimmed_bytes_total", Help: "Bytes of messages that went because of age or of the cap on disk, whether they were read or not; a reader that finds them gone counts them as lost."}),
+		bytes: factory.Gauge("tidegate_embedded_broker_disk_bytes", "Size of the embedded broker's messages on disk, in bytes."),
+		trimmed: factory.Counter("tidegate_embedded_broker_trimmed_bytes_total",
+			"Bytes of messages that the embedded broker deleted because of their age or of the cap on disk, read or unread. "+
+				"A reader counts messages that were deleted before it read them as lost."),
 	}
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "data"), 0o700); err != nil {
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
 	var err error
-	if b.lock, err = lockFile(filepath.Join(cfg.Dir, "lock"), time.Second); err != nil {
+	if b.lock, err = lockFolder(ctx, cfg.Dir, "lock", time.Second); err != nil {
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
 	if err := b.startCluster(); err != nil {
-		b.lock.Close()
+		_ = b.lock.Unlock()
 		return nil, err
-	}
-	if reg != nil {
-		reg.MustRegister(b.bytes, b.trimmed)
 	}
 	var run context.Context
 	run, b.stop = context.WithCancel(context.Background())
@@ -130,7 +133,7 @@ func (b *Broker) startCluster() error {
 	if err != nil {
 		return err
 	}
-	// A partition may hold a share of the cap; its files end at segments, of which one too many may lie there.
+	// Each partition gets a share of the cap. Retention deletes whole segments, so a partition may exceed its limit by one.
 	share := b.cfg.MaxBytes / int64(b.cfg.Partitions)
 	segment := min(max(share/8, minSegment), maxSegment)
 	b.cluster, err = kfake.NewCluster(
@@ -141,7 +144,7 @@ func (b *Broker) startCluster() error {
 			"log.retention.ms":          strconv.FormatInt(b.cfg.Retention.Milliseconds(), 10),
 			"log.segment.bytes":         strconv.FormatInt(segment, 10),
 			"message.max.bytes":         strconv.Itoa(maxMessage),
-			"offsets.retention.minutes": strconv.Itoa(10 * 365 * 24 * 60), // a group that rests keeps its place
+			"offsets.retention.minutes": strconv.Itoa(10 * 365 * 24 * 60), // an idle group keeps its offsets
 		}))
 	if err != nil {
 		return fmt.Errorf("start the embedded broker in %s: %w", b.cfg.Dir, err)
@@ -150,21 +153,22 @@ func (b *Broker) startCluster() error {
 	return nil
 }
 
-// Addr is host:port for clients.
+// Addr returns the address for clients, host:port.
 func (b *Broker) Addr() string { return b.addr }
 
-// Close writes what is open to disk and ends the broker.
+// Close flushes and stops the broker.
 func (b *Broker) Close() error {
 	b.once.Do(func() {
 		b.stop()
 		b.retentionLoop.Wait()
 		b.cluster.Close()
-		b.lock.Close()
+		_ = b.lock.Unlock()
 	})
 	return nil
 }
 
-// enforceRetention does what the broker itself does once an hour only.
+// enforceRetention applies the limits on age and size at every RetentionInterval, until ctx ends. kfake itself does so once an
+// hour.
 func (b *Broker) enforceRetention(ctx context.Context) {
 	tick := time.NewTicker(b.cfg.RetentionInterval)
 	defer tick.Stop()
@@ -187,7 +191,7 @@ func (b *Broker) enforceRetention(ctx context.Context) {
 	}
 }
 
-// diskBytes is what the files below dir hold. A file that goes meanwhile holds nothing.
+// diskBytes returns the size of the files below dir. A file that is deleted meanwhile counts as empty.
 func diskBytes(dir string) (n int64) {
 	_ = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
@@ -200,7 +204,7 @@ func diskBytes(dir string) (n int64) {
 	return n
 }
 
-// brokerLog hands on what the broker complains of.
+// brokerLog passes kfake's warnings and errors to our log.
 type brokerLog struct{ log *slog.Logger }
 
 func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
@@ -212,8 +216,9 @@ func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 	}
 }
 
-// trimLargestPartition brings the whole folder below its cap where the shares of the partitions did not: there may be more topics than one. The
-// largest partition gives, in proportion.
+// trimLargestPartition deletes the oldest messages of the largest partition, so that the folder falls below its cap. It is needed
+// where the shares of the partitions add up to more than the cap, because there is more than one topic. The number of messages
+// is computed from the average size of the partition's messages.
 func (b *Broker) trimLargestPartition(used int64) {
 	dirs, err := os.ReadDir(filepath.Join(b.cfg.Dir, "data", "partitions"))
 	if err != nil {
@@ -238,13 +243,15 @@ func (b *Broker) trimLargestPartition(used int64) {
 		return
 	}
 	excess := min(used-b.cfg.MaxBytes+minSegment, largest.NumBytes)
-	part := float64(largest.HighWatermark-largest.LogStartOffset) * float64(excess) / float64(largest.NumBytes)
-	to := min(largest.LogStartOffset+int64(part)+1, largest.HighWatermark)
+	messages := float64(largest.HighWatermark-largest.LogStartOffset) * float64(excess) / float64(largest.NumBytes)
+	to := min(largest.LogStartOffset+int64(messages)+1, largest.HighWatermark)
 	if err := b.cluster.DeleteRecords(topic, largest.Partition, to); err != nil {
-		b.log.Warn("embedded broker is over its cap on disk and could not drop", "topic", topic, "partition", largest.Partition, "err", err)
+		b.log.Warn("embedded broker exceeds its cap on disk and cannot delete messages",
+			"topic", topic, "partition", largest.Partition, "err", err)
 		return
 	}
-	b.log.Warn("embedded broker is over its cap on disk and dropped its oldest messages", "topic", topic, "partition", largest.Partition, "messages", to-largest.LogStartOffset, "used", used, "max_bytes", b.cfg.MaxBytes)
+	b.log.Warn("embedded broker exceeds its cap on disk, oldest messages deleted", "topic", topic, "partition", largest.Partition,
+		"messages", to-largest.LogStartOffset, "used", used, "max_bytes", b.cfg.MaxBytes)
 }
 
 func cutLast(s string, sep byte) (before, after string, found bool) {

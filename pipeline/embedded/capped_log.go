@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// A cappedLog is a log file that never holds more than max bytes and one predecessor (.1) of as many: the child's console is noisy.
+// A cappedLog is a log file of at most max bytes, with one predecessor (.1) of the same size. It holds the child's console output.
 type cappedLog struct {
 	path string
 	max  int64
@@ -14,7 +14,7 @@ type cappedLog struct {
 	mu   sync.Mutex
 	f    *os.File
 	n    int64
-	tail []byte // the last bytes, for the error of a child that did not come up
+	tail []byte // the last bytes written, for the error of a child that did not start
 }
 
 func openCappedLog(path string, max int64) (*cappedLog, error) {
@@ -36,7 +36,7 @@ func (l *cappedLog) open() error {
 	return nil
 }
 
-// Write never fails: a full disk must not stop the child, whose pipe this empties.
+// Write never fails, because it drains the pipe of the child: a full disk must not block the child.
 func (l *cappedLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -58,7 +58,7 @@ func (l *cappedLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lastLine is the last line that says something.
+// lastLine returns the last line that is not empty, cut to 400 bytes.
 func (l *cappedLog) lastLine() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -12,25 +12,26 @@ import (
 	"strings"
 
 	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/statedir"
 )
 
-// writeConfig writes the child's configuration: config.xml and users.xml, anew at each start, and the passwords, once.
+// writeConfig writes the server's configuration: config.xml and users.xml at each start, the passwords at the first.
 func (s *StoreServer) writeConfig() error {
-	ours, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, storeUser+".password"))
+	storePassword, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, storeUser+".password"))
 	if err != nil {
 		return err
 	}
-	theirs, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, analystUser+".password"))
+	analystPassword, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, analystUser+".password"))
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(filepath.Join(s.cfg.Dir, "users.xml"), usersXML(s.cfg.Database, ours, theirs)); err != nil {
+	if err := writePrivate(filepath.Join(s.cfg.Dir, "users.xml"), usersXML(s.cfg.Database, storePassword, analystPassword)); err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(s.cfg.Dir, "config.xml"), s.configXML())
+	return writePrivate(filepath.Join(s.cfg.Dir, "config.xml"), s.configXML())
 }
 
-// readOrCreatePassword reads the password of a user, or draws it and keeps it where nobody else reads.
+// readOrCreatePassword returns the password in the file at path. It draws one at the first start; only this user can read the file.
 func readOrCreatePassword(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	if err == nil {
@@ -41,26 +42,19 @@ func readOrCreatePassword(path string) (string, error) {
 		return "", err
 	}
 	p := rand.Text()
-	return p, replaceFile(path, p+"\n")
+	return p, writePrivate(path, p+"\n")
 }
 
-// replaceFile writes a file that is there whole or not at all, for this user only.
-func replaceFile(path, text string) error {
-	temp := path + ".new"
-	if err := os.WriteFile(temp, []byte(text), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temp, path)
-}
+// writePrivate replaces a file, which only this user can read.
+func writePrivate(path, text string) error { return statedir.WriteFile(path, []byte(text), 0o600) }
 
 func (s *StoreServer) writePorts() error {
-	return replaceFile(filepath.Join(s.cfg.Dir, "ports"), fmt.Sprintln(s.cfg.TCPPort, s.cfg.HTTPPort, s.cfg.Database))
+	return writePrivate(filepath.Join(s.cfg.Dir, "ports"), fmt.Sprintln(s.cfg.TCPPort, s.cfg.HTTPPort, s.cfg.Database))
 }
 
-// configXML keeps the server small: the caches a fraction of the memory, few threads in the background. The limits on dropping are off, since
-// the cap on disk drops partitions of any size.
+// configXML returns the configuration of a small server: caches of a fraction of the memory, few background threads. The limits on
+// dropping are off, because enforceDiskCap drops partitions of any size.
 func (s *StoreServer) configXML() string {
-	part := func(of int64) int64 { return s.cfg.MaxMemory / of }
 	return fmt.Sprintf(`<clickhouse>
  <users_config>users.xml</users_config>
  <timezone>UTC</timezone>
@@ -91,12 +85,12 @@ func (s *StoreServer) configXML() string {
   <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>2</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
  </merge_tree>
 </clickhouse>
-`, s.cfg.MaxMemory, part(16), part(64))
+`, s.cfg.MaxMemory, s.cfg.MaxMemory/16, s.cfg.MaxMemory/64)
 }
 
-// usersXML: the boot session of the library is always "default" without a password, so that user may listen and sleep, and, with one session taken
-// by the boot itself, nobody else can log in as it.
-func usersXML(database, ours, theirs string) string {
+// usersXML returns the users. The library's own session is always user "default" without a password. So this user may only listen
+// and sleep, and has one session, which the library takes at its start: nobody else can log in as "default".
+func usersXML(database, storePassword, analystPassword string) string {
 	var limits, bounds, grants strings.Builder
 	for _, l := range clickhouse.AnalystLimits {
 		fmt.Fprintf(&limits, "<%s>%s</%s>", l.Setting, l.Value, l.Setting)
@@ -109,18 +103,18 @@ func usersXML(database, ours, theirs string) string {
 	return fmt.Sprintf(`<clickhouse>
  <profiles>
   <default/>
-  <boot><max_sessions_for_user>1</max_sessions_for_user></boot>
+  <library><max_sessions_for_user>1</max_sessions_for_user></library>
   <analyst><readonly>2</readonly>%s<constraints>%s</constraints></analyst>
  </profiles>
  <quotas><default/></quotas>
  <users>
-  <default><password></password>%s<profile>boot</profile>
+  <default><password></password>%s<profile>library</profile>
    <grants><query>GRANT SYSTEM LISTEN ON *.*</query><query>GRANT SELECT ON system.numbers</query></grants></default>
   <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>default</profile><access_management>1</access_management></%s>
   <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>analyst</profile><default_database>%s</default_database><grants>%s</grants></%s>
  </users>
 </clickhouse>
-`, limits.String(), bounds.String(), loopback, storeUser, sha256Hex(ours), loopback, storeUser, analystUser, sha256Hex(theirs), loopback, database, grants.String(), analystUser)
+`, limits.String(), bounds.String(), loopback, storeUser, sha256Hex(storePassword), loopback, storeUser, analystUser, sha256Hex(analystPassword), loopback, database, grants.String(), analystUser)
 }
 
 func sha256Hex(password string) string {

@@ -1,73 +1,51 @@
-// Package embedded is the small twins of Kafka and ClickHouse that `tidegate run` brings along: real enough to be spoken to over the
-// real protocols by the clients that speak to clusters, so nothing else in the program knows whether it runs on one machine.
+// Package embedded runs the Kafka-compatible broker and the ClickHouse that `tidegate run` includes. Clients reach both over
+// their real protocols, so the rest of the program does not know whether it runs on one machine or with a cluster.
 //
-// The broker is kfake with a data folder, in this process. The store is libchdb, ClickHouse as a library, which a child loads
-// (cmd/tidegate-clickhouse): a library that aborts takes the child with it and not the engine, and the supervisor starts it again. Both listen on loopback only, keep below a cap on disk, and hold a lock on their folder, which is also what fences the
-// static assignment of partitions: one folder, one process.
+// The broker is kfake with a data folder, in this process. The store is libchdb, ClickHouse as a library, in a child process
+// (cmd/tidegate-clickhouse): a library that aborts ends the child and not the engine, and a supervisor restarts the child. Both
+// listen on loopback only, stay below a cap on disk, and hold a lock on their folder. The lock also fences the static
+// assignment of partitions: one process works in a folder.
 //
-// main calls StartBroker and StartStore where the configuration names no addresses.
+// main calls StartBroker and StartStore where the configuration names no addresses. A StoreServer has three goroutines: the
+// supervisor, which owns the child from start to end; one that waits for the end of the child; and one that watches the disk.
+// Its mutex guards only the child's process handle.
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"tidegate/pipeline/statedir"
 )
 
-// lockFile takes the lock that the file at path stands for, waiting up to wait. The kernel lets go of it when the process ends, however
-// it ends. The holder writes its pid into the file, so that who is refused can say by whom.
-func lockFile(path string, wait time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	deadline := time.Now().Add(wait)
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			break
+// lockFolder locks a folder by the file of that name in it, and waits up to patience for a process that is ending.
+func lockFolder(ctx context.Context, dir, name string, patience time.Duration) (*statedir.Lock, error) {
+	lock, err := statedir.Wait(ctx, filepath.Join(dir, name), patience)
+	var locked *statedir.LockedError
+	if errors.As(err, &locked) {
+		holder := "another process"
+		if locked.PID != "" {
+			holder = "process " + locked.PID
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(deadline) {
-			b, _ := os.ReadFile(path)
-			f.Close()
-			if !errors.Is(err, unix.EWOULDBLOCK) {
-				return nil, fmt.Errorf("lock %s: %w", path, err)
-			}
-			return nil, &heldError{path: path, pid: strings.TrimSpace(string(b))}
-		}
-		time.Sleep(20 * time.Millisecond)
+		return nil, fmt.Errorf("%s is in use by %s", dir, holder)
 	}
-	if err := f.Truncate(0); err == nil {
-		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	return f, nil
+	return lock, err
 }
 
-// heldError is a folder that another process works in.
-type heldError struct{ path, pid string }
-
-func (e *heldError) Error() string {
-	by := "another process"
-	if e.pid != "" {
-		by = "process " + e.pid
-	}
-	return fmt.Sprintf("%s is in use by %s", filepath.Dir(e.path), by)
-}
-
-// freePort makes sure that a port of 127.0.0.1 can be listened on, and picks one where port is 0. An error names the key that sets it.
+// freePort checks that a port of 127.0.0.1 is free, and picks a free one where port is 0. Its error names the configuration key.
 func freePort(what, key string, port int) (int, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return 0, fmt.Errorf("start the embedded %s: port %d on 127.0.0.1 is taken by another program; free it or set %s", what, port, key)
+		return 0, fmt.Errorf("start the embedded %s: port %d on 127.0.0.1 is taken by another program; free it or set %s",
+			what, port, key)
 	case err != nil:
 		return 0, fmt.Errorf("start the embedded %s: listen on 127.0.0.1:%d: %w", what, port, err)
 	}
@@ -75,7 +53,8 @@ func freePort(what, key string, port int) (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// CacheDir is where fetched things are kept: TIDEGATE_CACHE, else the user's cache folder. deploy/fetch-libchdb.sh goes by the same rule.
+// CacheDir returns the folder of downloaded files: TIDEGATE_CACHE, else the user's cache folder. deploy/fetch-libchdb.sh has the
+// same rule.
 func CacheDir() string {
 	if d := os.Getenv("TIDEGATE_CACHE"); d != "" {
 		return d
@@ -90,10 +69,10 @@ func CacheDir() string {
 	return filepath.Join(home, ".cache", "tidegate")
 }
 
-// LibraryPath is where deploy/fetch-libchdb.sh puts the library.
+// LibraryPath returns where deploy/fetch-libchdb.sh puts the library.
 func LibraryPath() string { return filepath.Join(CacheDir(), "libchdb-26.7.3", "libchdb.so") }
 
-// ProgramPath is where tidegate-clickhouse is: what TIDEGATE_CLICKHOUSE names, else beside this program.
+// ProgramPath returns the path of tidegate-clickhouse: TIDEGATE_CLICKHOUSE, else the folder of this program.
 func ProgramPath() string {
 	if p := os.Getenv("TIDEGATE_CLICKHOUSE"); p != "" {
 		return p

@@ -17,9 +17,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/metrics"
+	"tidegate/pipeline/statedir"
 )
 
-// StoreConfig is the embedded ClickHouse.
+// StoreConfig configures the embedded ClickHouse.
 type StoreConfig struct {
 	Dir       string `yaml:"dir"`        // its data, passwords and log
 	Library   string `yaml:"library"`    // libchdb.so; "" is where deploy/fetch-libchdb.sh puts it
@@ -34,9 +36,9 @@ type StoreConfig struct {
 	DiskInterval time.Duration `yaml:"disk_interval"` // between looks at the disk
 }
 
-// DefaultStore is a store that a small host bears. It has no native port: libchdb lets an exception that leaves the handler of a native
-// connection end the process, so that there a wrong password, or a client that is killed in the middle, aborts the server (wrong
-// passwords did repeatedly; twenty over HTTP did not). The port is for tools that know nothing else, on hosts where everybody is trusted.
+// DefaultStore returns the configuration of a store for a small host. It has no native port: in libchdb an exception that leaves
+// the handler of a native connection ends the process, so a wrong password or a client that is killed during a query aborts the
+// server (see ADR 7). The port is for tools that have no HTTP, on hosts where every user is trusted.
 func DefaultStore() StoreConfig {
 	return StoreConfig{
 		HTTPPort: 18123, Database: "tidegate",
@@ -76,7 +78,7 @@ func (c StoreConfig) Check() []error {
 	return errs
 }
 
-// The users. Ours may do everything; the analyst reads our database, with limits.
+// The users of the embedded ClickHouse: storeUser may do everything, analystUser reads our database within limits.
 const (
 	storeUser   = "tidegate"
 	analystUser = "analyst"
@@ -86,16 +88,16 @@ const (
 type StoreServer struct {
 	cfg     StoreConfig
 	log     *slog.Logger
-	lock    *os.File
+	lock    *statedir.Lock
 	console *cappedLog
 	metrics storeMetrics
 
 	stop    context.CancelFunc
-	stopped chan struct{} // the supervisor is done
+	stopped chan struct{} // closed when the supervisor has ended
 	watcher sync.WaitGroup
 
 	mu    sync.Mutex
-	child *os.Process // nil between two lives
+	child *os.Process // nil while no child runs; guarded by mu
 }
 
 type storeMetrics struct {
@@ -103,28 +105,25 @@ type storeMetrics struct {
 	bytes, up                           prometheus.Gauge
 }
 
-func newStoreMetrics() storeMetrics {
-	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_embedded_store_" + name, Help: help})
+func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
+	factory := metrics.With(reg)
+	return storeMetrics{
+		restarts: factory.Counter("tidegate_embedded_store_restarts_total",
+			"Times that the embedded ClickHouse ended by itself and was restarted."),
+		droppedRows: factory.Counter("tidegate_embedded_store_dropped_rows_total",
+			"Events that the embedded ClickHouse dropped, oldest first, to stay below its cap on disk."),
+		droppedBytes: factory.Counter("tidegate_embedded_store_dropped_bytes_total",
+			"Bytes on disk of the events that the embedded ClickHouse dropped to stay below its cap."),
+		bytes: factory.Gauge("tidegate_embedded_store_disk_bytes", "Size of the embedded ClickHouse on disk, in bytes."),
+		up:    factory.Gauge("tidegate_embedded_store_up", "1 while the embedded ClickHouse runs, else 0."),
 	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidegate_embedded_store_" + name, Help: help})
-	}
-	m := storeMetrics{
-		restarts:     counter("restarts_total", "Times that the embedded ClickHouse ended by itself and was started again."),
-		droppedRows:  counter("dropped_rows_total", "Events dropped, the oldest first, to stay below the cap on disk."),
-		droppedBytes: counter("dropped_bytes_total", "Bytes on disk that these took."),
-		bytes:        gauge("disk_bytes", "Bytes of the store on disk."),
-		up:           gauge("up", "1 while the embedded ClickHouse runs."),
-	}
-	return m
 }
 
-// ErrMissing is that what the embedded ClickHouse is made of is not on this machine.
+// ErrMissing is returned when the library or the program of the embedded ClickHouse is not on this machine.
 var ErrMissing = errors.New("no embedded ClickHouse")
 
-// StartStore starts the child and waits until it answers. What cannot work is one sentence: no library, a busy port, a folder in
-// use. After that the child is kept running until Stop.
+// StartStore starts the child and waits until it answers queries. Its error is one sentence: the library is missing, a port is
+// taken, the folder is in use. From then on the supervisor restarts a child that ends, until Stop.
 func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prometheus.Registerer) (*StoreServer, error) {
 	if cfg.Library == "" {
 		cfg.Library = LibraryPath()
@@ -133,23 +132,26 @@ func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prom
 		return nil, errors.Join(errs...)
 	}
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		return nil, fmt.Errorf("the embedded ClickHouse exists for linux/amd64 only, this is %s/%s; give the address of a server in clickhouse.addr", runtime.GOOS, runtime.GOARCH)
+		return nil, fmt.Errorf("the embedded ClickHouse exists for linux/amd64 only, this is %s/%s; give the address of a server in clickhouse.addr",
+			runtime.GOOS, runtime.GOARCH)
 	}
 	if cfg.Program == "" {
 		cfg.Program = ProgramPath()
 	}
 	if _, err := os.Stat(cfg.Program); err != nil {
-		return nil, fmt.Errorf("%w: it needs the program tidegate-clickhouse, and %s is not there; `make build` makes it, or give the address of a server in clickhouse.addr", ErrMissing, cfg.Program)
+		return nil, fmt.Errorf("%w: it needs the program tidegate-clickhouse, and %s is not there; `make build` makes it, or give the address of a server in clickhouse.addr",
+			ErrMissing, cfg.Program)
 	}
 	if _, err := os.Stat(cfg.Library); err != nil {
-		return nil, fmt.Errorf("%w: it needs %s, which is not there; deploy/fetch-libchdb.sh fetches it, or give the address of a server in clickhouse.addr", ErrMissing, cfg.Library)
+		return nil, fmt.Errorf("%w: it needs %s, which is not there; deploy/fetch-libchdb.sh fetches it, or give the address of a server in clickhouse.addr",
+			ErrMissing, cfg.Library)
 	}
 	s := &StoreServer{cfg: cfg, log: log, stopped: make(chan struct{})}
-	if err := s.prepareFolder(); err != nil {
+	if err := s.prepareFolder(ctx); err != nil {
 		s.releaseResources()
 		return nil, err
 	}
-	s.metrics = newStoreMetrics()
+	s.metrics = newStoreMetrics(reg)
 	run, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	first := make(chan error, 1)
@@ -169,15 +171,12 @@ func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prom
 		s.releaseResources()
 		return nil, fmt.Errorf("start the embedded ClickHouse: %w", ctx.Err())
 	}
-	if reg != nil {
-		reg.MustRegister(s.metrics.restarts, s.metrics.droppedRows, s.metrics.droppedBytes, s.metrics.bytes, s.metrics.up)
-	}
 	s.watcher.Go(func() { s.watchDisk(run) })
 	return s, nil
 }
 
-// prepareFolder makes the folder, takes its lock, finds the ports and writes the configuration.
-func (s *StoreServer) prepareFolder() error {
+// prepareFolder creates and locks the folder, picks the ports and writes the server's configuration.
+func (s *StoreServer) prepareFolder(ctx context.Context) error {
 	dir, err := filepath.Abs(s.cfg.Dir)
 	if err != nil {
 		return err
@@ -188,15 +187,15 @@ func (s *StoreServer) prepareFolder() error {
 			return fmt.Errorf("start the embedded ClickHouse: %w", err)
 		}
 	}
-	if s.lock, err = lockFile(filepath.Join(dir, "lock"), time.Second); err != nil {
+	if s.lock, err = lockFolder(ctx, dir, "lock", time.Second); err != nil {
 		return fmt.Errorf("start the embedded ClickHouse: %w", err)
 	}
-	// A child whose parent was just killed lets go of its ports when it dies: its lock tells when.
-	old, err := lockFile(filepath.Join(dir, "child.lock"), 10*time.Second)
+	// The child of a parent that was just killed may still hold its ports. It holds child.lock until it has ended.
+	old, err := lockFolder(ctx, dir, "child.lock", 10*time.Second)
 	if err != nil {
 		return fmt.Errorf("start the embedded ClickHouse: one of an earlier run has not ended: %w", err)
 	}
-	old.Close()
+	_ = old.Unlock()
 	if s.cfg.TCPPort != 0 {
 		if _, err = freePort("ClickHouse", "embedded.store.tcp_port", s.cfg.TCPPort); err != nil {
 			return err
@@ -217,11 +216,11 @@ func (s *StoreServer) releaseResources() {
 		s.console.Close()
 	}
 	if s.lock != nil {
-		s.lock.Close()
+		_ = s.lock.Unlock()
 	}
 }
 
-// Config is how clients reach the store: by HTTP.
+// Config returns the configuration with which this process reaches the store: over HTTP, as a user who may insert.
 func (s *StoreServer) Config() clickhouse.Config {
 	return clientConfig(s.cfg.Dir, s.cfg.Database, s.cfg.TCPPort, s.cfg.HTTPPort)
 }
@@ -238,7 +237,7 @@ func clientConfig(dir, database string, tcp, http int) clickhouse.Config {
 	return c
 }
 
-// StoreAdmin is how another process of this user reaches the store that runs, or ran last, in dir, as we do: to insert.
+// StoreAdmin returns the same configuration for another process of this user. The store in dir runs, or ran last, with it.
 func StoreAdmin(dir string) (clickhouse.Config, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "ports"))
 	if err != nil {
@@ -252,25 +251,25 @@ func StoreAdmin(dir string) (clickhouse.Config, error) {
 	return clientConfig(dir, database, tcp, http), nil
 }
 
-// StoreClient is the same as the analyst: to ask. `tidegate query` goes by it.
+// StoreClient returns the configuration of the read-only analyst; `tidegate query` uses it.
 func StoreClient(dir string) (clickhouse.Config, error) {
 	c, err := StoreAdmin(dir)
 	c.Username, c.PasswordFile = analystUser, filepath.Join(dir, analystUser+".password")
 	return c, err
 }
 
-// Analyst is the read-only login, for a person.
+// Analyst returns the name and the password of the read-only user, for a person.
 func (s *StoreServer) Analyst() (user, password string) {
 	b, _ := os.ReadFile(filepath.Join(s.cfg.Dir, analystUser+".password"))
 	return analystUser, strings.TrimSpace(string(b))
 }
 
-// PlayURL is ClickHouse's own page for SQL.
+// PlayURL returns the address of ClickHouse's SQL page.
 func (s *StoreServer) PlayURL() string {
 	return fmt.Sprintf("http://127.0.0.1:%d/play?user=%s", s.cfg.HTTPPort, analystUser)
 }
 
-// PID is the child's process id, 0 while there is none.
+// PID returns the process ID of the child, 0 while none runs.
 func (s *StoreServer) PID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -280,24 +279,24 @@ func (s *StoreServer) PID() int {
 	return s.child.Pid
 }
 
-// stopGrace is how long the child may take to end. It waits for every open connection for 5 s, idle ones too, such as a browser's on
-// /play; what is acknowledged is on disk by then, so it is not waited for.
+// stopGrace is how long the child may take to end. ClickHouse itself would wait 5 s for every open connection, also for idle ones
+// such as a browser's on /play. Acknowledged data is on disk before, so we do not wait that long.
 const stopGrace = 3 * time.Second
 
-// Stop ends the store: in order, or, after stopGrace or when ctx is over, by force. No process is left.
+// Stop stops the child: first by request, after stopGrace or at the end of ctx by force. No process is left.
 func (s *StoreServer) Stop(ctx context.Context) error {
 	s.stop()
 	s.watcher.Wait()
 	err := s.requestStop(ctx)
 	grace := time.After(stopGrace)
 	if err != nil {
-		s.log.Warn("embedded clickhouse could not be asked to end and is killed", "err", err)
+		s.log.Warn("embedded clickhouse does not accept the stop request, killing it", "err", err)
 		s.killChild()
 	}
 	select {
 	case <-s.stopped:
 	case <-grace:
-		s.log.Info("embedded clickhouse still has connections and is killed")
+		s.log.Info("embedded clickhouse still has connections, killing it")
 	case <-ctx.Done():
 	}
 	s.killChild()

@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/retry"
 )
 
-// childSleep is the query that the child lives by; the library serves the network in no other way.
+// childSleep is the query that keeps the child running. The library serves the network only while a query of its own runs.
 const childSleep = "select sleepEachRow(3) from system.numbers settings"
 
-// childQuery is the child's whole life: listen, then sleep until the query is killed.
+// childQuery returns the statements of the child: listen, then sleep until the query is killed.
 func (s *StoreServer) childQuery() string {
 	q := "SYSTEM START LISTEN HTTP; "
 	if s.cfg.TCPPort != 0 {
@@ -30,36 +31,38 @@ func (s *StoreServer) childQuery() string {
 // startTimeout is for a store with much on its disk; an empty one answers within a second.
 const startTimeout = 2 * time.Minute
 
-// supervise keeps a child running until ctx ends. On first it tells how the first one came up, and ends if it did not; a later one that
-// ends by itself is started again, after 0.2 s and then ever later, up to 10 s, while none stays up for a minute.
+// supervise runs the child until ctx ends and restarts it with back-off: 0.2 s to 10 s, reset after a child that ran for a minute.
+// The result of the first start is sent on first; if it failed, supervise returns.
 func (s *StoreServer) supervise(ctx context.Context, first chan<- error) {
 	defer close(s.stopped)
-	// PDEATHSIG follows the thread that forked: this one, which lives as long as this goroutine.
+	// The kernel sends PDEATHSIG when the thread that forked ends. The lock keeps that thread until this goroutine ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	const least, most = 200 * time.Millisecond, 10 * time.Second
-	for wait := least; ; wait = min(2*wait, most) {
+	backoff := retry.Backoff{Min: 200 * time.Millisecond, Max: 10 * time.Second}
+	for {
 		began := time.Now()
-		up, err := s.runChild(ctx, first)
-		if ctx.Err() != nil || first != nil && !up {
+		answered, err := s.runChild(ctx, first)
+		if ctx.Err() != nil || first != nil && !answered {
 			return
 		}
 		first = nil
-		if time.Since(began) > time.Minute {
-			wait = least
+
+		ran := time.Since(began)
+		if ran > time.Minute {
+			backoff.Reset()
 		}
+		wait := backoff.Next()
 		s.metrics.restarts.Inc()
-		s.log.Error("embedded clickhouse ended and is started again", "err", err, "ran", time.Since(began).Round(time.Millisecond), "wait", wait, "last_line", s.console.lastLine())
-		select {
-		case <-ctx.Done():
+		s.log.Error("embedded clickhouse ended, restarting it",
+			"err", err, "ran", ran.Round(time.Millisecond), "wait", wait, "last_line", s.console.lastLine())
+		if retry.Sleep(ctx, wait) != nil {
 			return
-		case <-time.After(wait):
 		}
 	}
 }
 
-// runChild is one life of the child: up tells whether it ever answered, err why it ended.
-func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (up bool, err error) {
+// runChild starts the child and waits until it ends. It reports whether the child ever answered a query, and why it ended.
+func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (answered bool, err error) {
 	cmd := s.childCommand()
 	if err = cmd.Start(); err == nil {
 		s.setChild(cmd.Process)
@@ -99,12 +102,13 @@ func (s *StoreServer) childCommand() *exec.Cmd {
 	cmd.Env = []string{"TZ=UTC", "PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Join(s.cfg.Dir, "work")}
 	cmd.Stdout, cmd.Stderr = s.console, s.console
 	cmd.WaitDelay = time.Second
-	// A group of its own: an interrupt at the terminal is for us, and we stop it in order.
+	// Its own process group: an interrupt at the terminal reaches only us, and we stop the child in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	return cmd
 }
 
-// awaitReady waits until our user can log in. A child that ended gives its ending back to ended, for whoever reaps it next.
+// awaitReady waits until our user can log in, and writes the ports to their file. It puts the result of a child that ended back
+// into ended, where runChild reads it.
 func (s *StoreServer) awaitReady(ctx context.Context, ended chan error) error {
 	deadline := time.Now().Add(startTimeout)
 	admin := s.adminConfig()
@@ -134,14 +138,14 @@ func exitText(err error) string {
 	return err.Error()
 }
 
-// adminConfig reaches the store before our database exists.
+// adminConfig returns the configuration for statements that do not need our database, which may not exist yet.
 func (s *StoreServer) adminConfig() clickhouse.Config {
 	c := s.Config()
 	c.Database, c.Timeout = "system", time.Second
 	return c
 }
 
-// requestStop kills the query that the child lives by.
+// requestStop kills the query that keeps the child running, so that it ends by itself.
 func (s *StoreServer) requestStop(ctx context.Context) error {
 	if s.PID() == 0 {
 		return nil

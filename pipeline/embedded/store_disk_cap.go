@@ -10,13 +10,13 @@ import (
 	"tidegate/pipeline/clickhouse"
 )
 
-// watchDisk keeps the store below its cap until ctx ends.
+// watchDisk enforces the cap on disk at every DiskInterval until ctx ends.
 func (s *StoreServer) watchDisk(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.DiskInterval)
 	defer tick.Stop()
 	for {
 		if err := s.enforceDiskCap(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("embedded clickhouse: disk could not be looked at", "err", err)
+			s.log.Warn("cannot check the disk use of the embedded clickhouse", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -26,15 +26,15 @@ func (s *StoreServer) watchDisk(ctx context.Context) {
 	}
 }
 
-// enforceDiskCap drops the oldest events while the store takes more than MaxDisk: whole days first, and of the last day the oldest parts, but
-// never the newest one. It says so each time; nothing goes silently.
+// enforceDiskCap drops the oldest events while the store takes more than MaxDisk: whole days first, then the oldest parts of the
+// last day, but never the newest part. Every drop is logged and counted.
 func (s *StoreServer) enforceDiskCap(ctx context.Context) error {
 	var used int64
 	if err := s.queryRow(ctx, "SELECT sum(bytes_on_disk) FROM system.parts", &used); err != nil {
 		return err
 	}
 	s.metrics.bytes.Set(float64(used))
-	// What is dropped may stay on disk for a moment: it is counted off here, not measured again.
+	// Dropped parts may stay on disk for a while. So the loop subtracts their size and does not measure again.
 	for s.cfg.MaxDisk > 0 && used > s.cfg.MaxDisk {
 		freed, err := s.dropOldest(ctx, used)
 		if err != nil || freed == 0 {
@@ -45,7 +45,8 @@ func (s *StoreServer) enforceDiskCap(ctx context.Context) error {
 	return nil
 }
 
-// dropOldest drops one day, or one part where there is one day only, and returns the bytes that it took; 0 where one part is left.
+// dropOldest drops the oldest day, or the oldest part where only one day is left, and returns its size on disk. It returns 0
+// where only one part is left.
 func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error) {
 	events := fmt.Sprintf("FROM system.parts WHERE active AND database = '%s' AND table = 'events'", s.cfg.Database)
 	var parts, days, rows, bytes int64
@@ -70,11 +71,12 @@ func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error)
 	}
 	s.metrics.droppedRows.Add(float64(rows))
 	s.metrics.droppedBytes.Add(float64(bytes))
-	s.log.Warn("embedded clickhouse is over its cap on disk and dropped the oldest events", "dropped", what, "events", rows, "bytes", bytes, "used", used, "max_disk", s.cfg.MaxDisk)
+	s.log.Warn("embedded clickhouse exceeds its cap on disk, oldest events dropped",
+		"dropped", what, "events", rows, "bytes", bytes, "used", used, "max_disk", s.cfg.MaxDisk)
 	return bytes, nil
 }
 
-// queryRow runs a statement as our user and reads the one row of its answer.
+// queryRow runs a statement as our user and reads the one row of its result into to.
 func (s *StoreServer) queryRow(ctx context.Context, sql string, to ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
