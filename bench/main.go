@@ -1,5 +1,6 @@
-// Package main measures tidegate. run.sh builds it and calls its commands. Each command feeds generated input
-// to the production code and prints the cost as lines in the format of go test -bench, which benchstat reads.
+// Package main measures what tidegate costs in CPU time, memory and allocations. run.sh builds it and calls
+// its commands. Each command feeds generated input to the production code and prints the cost as lines in
+// the format of go test -bench, which benchstat reads.
 //
 //	traffic   writes a capture and its truth (package traffic)
 //	capture   packets → sessions → protocols → batches → Kafka; each stage includes the one before
