@@ -7,16 +7,17 @@ import (
 	"sync/atomic"
 
 	"tidegate/collector"
+	"tidegate/collector/ship/journal"
 	"tidegate/pipeline"
 )
 
-// The keys in front of an event and a container in a Batch: field number and wire type 2.
+// The keys in front of an event and a container in an encoded pipeline.Batch: field number and wire type 2.
 const (
 	eventKey     = 10<<3 | 2
 	containerKey = 9<<3 | 2
 )
 
-// maxContainer is how much a container may say of itself in a batch before its labels are left out.
+// maxContainer is the encoded size from which the metadata of a container is cut down to its names.
 const maxContainer = 16 << 10
 
 var (
@@ -24,46 +25,51 @@ var (
 	errTooLarge = errors.New("the event is larger than a batch")
 )
 
-// A batch is one message for Kafka in the making. Events are encoded the moment they are shipped, so what waits is bytes, counted
-// exactly, and the event is free for its next use. Protobuf lets fields come in any order: containers stand in front of the first
-// event that names them, and the head of the batch, which has its stamp, is put behind everything when that is known.
+// A batch is a message for Kafka that is being made. Events are encoded when they are shipped: what waits is bytes,
+// which are counted exactly, and the event can be reused. Protobuf allows fields in any order: a container stands in
+// front of the first event that refers to it, and the header, which has the batch's id, is appended when the id is
+// known.
 type batch struct {
-	id           uint64 // tells two lives of a pooled batch apart
-	buf          []byte
-	events       int
-	counts       datasetCounts
-	containers   map[*pipeline.Container]uint32
-	ranges       []*batchRange
-	openedAt     int64       // when the first event was added
-	charged      int         // bytes that its room has been told of
-	unreadable   atomic.Bool // something in it can not be read again
-	bufferShared bool        // a request that failed may still be reading buf
+	id         uint64 // differs between two uses of a pooled batch
+	buf        []byte
+	events     int
+	counts     datasetCounts
+	containers map[*pipeline.Container]uint32 // index + 1 of each container in buf
+	ranges     []*batchRange
+	openedAt   int64       // when the first event was added, in ns
+	charged    int         // bytes that the budget knows of
+	unreadable atomic.Bool // a line in it cannot be read again: it may go to the spool
+
+	bufferShared bool // a request that failed may still be reading buf
 }
 
 // A batchRange is what a batch holds of one file: the lines that end behind after, up to end.
 type batchRange struct {
-	file  *fileProducer
-	batch *batch // nil: the lines are safe
-	after int64
-	end   collector.Checkpoint
-	count uint32
-	done  bool // the lines are safe, or lost and counted
-
-	replay *rangeReplay // of a batch that an earlier process made; else nil
+	file   *fileProducer
+	after  int64
+	end    collector.Checkpoint // guarded by the batcher's lock, later by the sender's
+	count  uint32               // as end
+	batch  *batch               // nil: the lines are safe; guarded by the file's lock
+	done   bool                 // the lines are safe, or lost and counted; guarded by the file's lock
+	replay *rangeReplay         // of a batch that an earlier process made; else nil
 }
 
 // mayLeave reports whether the list of the file's ranges does not need r any more, once everything before r has
 // left. The file's lock must be held.
-func (r *batchRange) mayLeave() bool {
-	switch {
-	case !r.done:
-		return false
-	case r.replay == nil:
-		return true
-	case r.file.shipper == nil: // the journal is being read
-		return r.after <= r.file.checkpoint.End
+func (r *batchRange) mayLeave() bool { return r.done && (r.replay == nil || r.replay.passed) }
+
+// journaled returns r in the form of the journal.
+func (r *batchRange) journaled() journal.Range {
+	return journal.Range{File: r.file.id, After: r.after, End: r.end, Events: r.count}
+}
+
+// journaled returns what the journal has to know of b.
+func (b *batch) journaled(id batchID) journal.Batch {
+	out := journal.Batch{ID: id, Ranges: make([]journal.Range, len(b.ranges))}
+	for i, r := range b.ranges {
+		out.Ranges[i] = r.journaled()
 	}
-	return r.replay.passed
+	return out
 }
 
 var (
@@ -77,7 +83,7 @@ func newBatch() *batch {
 	return b
 }
 
-// recycle gives b back. Nobody may hold it.
+// recycle gives b back to the pool. Nobody may hold it.
 func (b *batch) recycle() {
 	clear(b.containers)
 	clear(b.ranges)
@@ -89,29 +95,35 @@ func (b *batch) recycle() {
 	batchPool.Put(b)
 }
 
-// addEvent encodes e behind what is there, with its containers as indices. It leaves b as it was if that would make it larger than limit.
+// addEvent appends e, with its containers as indices. It leaves b as it was and returns errFull or errTooLarge if b
+// would become larger than limit.
 func (b *batch) addEvent(e *pipeline.Event, limit int) error {
-	was, known := len(b.buf), len(b.containers)
+	// 1. Replace the containers of e by indices. Those that b does not have yet are appended.
+	length, known := len(b.buf), len(b.containers)
 	owner := e.Container
 	e.Container, e.Host, e.Ingested = nil, nil, 0
 	e.ContainerIndex = b.internContainer(owner)
 	source, destination := b.internEndpoint(e.Source), b.internEndpoint(e.Destination)
+
+	// 2. Undo that if e does not fit.
 	size := e.SizeVT()
 	if len(b.buf)+size+8 > limit {
-		b.truncate(was, known)
+		b.truncate(length, known)
 		e.Container = owner
-		restore(e.Source, source)
-		restore(e.Destination, destination)
+		setContainer(e.Source, source)
+		setContainer(e.Destination, destination)
 		if b.events == 0 {
 			return errTooLarge
 		}
 		return errFull
 	}
+
+	// 3. Encode e.
 	b.buf = appendKeyAndSize(b.buf, eventKey, size)
 	at := len(b.buf)
 	b.buf = extend(b.buf, size)
 	if _, err := e.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
-		b.truncate(was, known)
+		b.truncate(length, known)
 		return err
 	}
 	b.events++
@@ -119,6 +131,7 @@ func (b *batch) addEvent(e *pipeline.Event, limit int) error {
 	return nil
 }
 
+// internEndpoint replaces the container of an endpoint by its index and returns it.
 func (b *batch) internEndpoint(p *pipeline.Endpoint) *pipeline.Container {
 	if p == nil {
 		return nil
@@ -129,13 +142,13 @@ func (b *batch) internEndpoint(p *pipeline.Endpoint) *pipeline.Container {
 	return c
 }
 
-func restore(p *pipeline.Endpoint, c *pipeline.Container) {
+func setContainer(p *pipeline.Endpoint, c *pipeline.Container) {
 	if p != nil {
 		p.Container = c
 	}
 }
 
-// internContainer gives the index + 1 of c in the batch, and puts it there when it is new.
+// internContainer returns the index + 1 of c in b, to which c is appended if it is new; 0 for no container.
 func (b *batch) internContainer(c *pipeline.Container) uint32 {
 	if c == nil {
 		return 0
@@ -145,16 +158,19 @@ func (b *batch) internContainer(c *pipeline.Container) uint32 {
 	}
 	i := uint32(len(b.containers) + 1)
 	b.containers[c] = i
+
 	size := c.SizeVT()
-	said := c
+	metadata := c
 	if size > maxContainer {
-		said = &pipeline.Container{Id: firstKiB(c.Id), Name: firstKiB(c.Name), Image: firstKiB(c.Image), ImageId: firstKiB(c.ImageId), Demo: c.Demo}
-		size = said.SizeVT()
+		metadata = &pipeline.Container{
+			Id: firstKiB(c.Id), Name: firstKiB(c.Name), Image: firstKiB(c.Image), ImageId: firstKiB(c.ImageId), Demo: c.Demo,
+		}
+		size = metadata.SizeVT()
 	}
 	b.buf = appendKeyAndSize(b.buf, containerKey, size)
 	at := len(b.buf)
 	b.buf = extend(b.buf, size)
-	if _, err := said.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
+	if _, err := metadata.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		panic("ship: a container that was measured does not fit: " + err.Error())
 	}
 	return i
@@ -162,26 +178,26 @@ func (b *batch) internContainer(c *pipeline.Container) uint32 {
 
 func firstKiB(s string) string { return s[:min(len(s), 1<<10)] }
 
-// truncate takes back what was appended since the buffer was `was` long and held `known` containers.
-func (b *batch) truncate(was, known int) {
-	b.buf = b.buf[:was]
-	if len(b.containers) == known {
+// truncate removes what was appended since the buffer had that length and b had that many containers.
+func (b *batch) truncate(length, containers int) {
+	b.buf = b.buf[:length]
+	if len(b.containers) == containers {
 		return
 	}
 	for c, i := range b.containers {
-		if int(i) > known {
+		if int(i) > containers {
 			delete(b.containers, c)
 		}
 	}
 }
 
-// appendHeader puts the head of the batch behind its events.
-func (b *batch) appendHeader(head *pipeline.Batch) {
-	size := head.SizeVT()
+// appendHeader appends the header of the batch. When there are several, the last one counts.
+func (b *batch) appendHeader(header *pipeline.Batch) {
+	size := header.SizeVT()
 	at := len(b.buf)
 	b.buf = extend(b.buf, size)
-	if _, err := head.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
-		panic("ship: a head that was measured does not fit: " + err.Error())
+	if _, err := header.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
+		panic("ship: a header that was measured does not fit: " + err.Error())
 	}
 }
 
@@ -189,29 +205,10 @@ func appendKeyAndSize(buf []byte, key byte, size int) []byte {
 	return binary.AppendUvarint(append(buf, key), uint64(size))
 }
 
-// extend makes b n longer; what is new is not cleared.
+// extend makes b longer by n bytes, which are not cleared.
 func extend(b []byte, n int) []byte {
 	if cap(b)-len(b) < n {
 		b = append(make([]byte, 0, max(2*cap(b), len(b)+n, 16<<10)), b...)
 	}
 	return b[:len(b)+n]
 }
-
-// datasetCounts are numbers of events by dataset.
-type datasetCounts [pipeline.NumDatasets]uint32
-
-// datasets is the number of counters in the head of a spooled batch.
-const datasets = 10
-
-// The head of a spooled batch has one counter for each dataset; this does not compile when the numbers differ.
-var _ = [1]struct{}{}[datasets-pipeline.NumDatasets]
-
-func (c *datasetCounts) sum() (n uint64) {
-	for _, v := range c {
-		n += uint64(v)
-	}
-	return n
-}
-
-// dataset returns the index of the dataset of e in datasetCounts.
-func dataset(e *pipeline.Event) int { return e.Dataset.Index() }

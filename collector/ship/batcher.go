@@ -228,8 +228,8 @@ func (b *batcher) removeHead() {
 func (b *batcher) journalBatch(full *batch) bool {
 	sequence := b.sender.nextSequence(full)
 	b.charge(full)
-	id := batchID{b.sender.epoch, b.sender.partition, sequence}
-	for !b.shipper.journalBatch(full, id) {
+	id := batchID{Epoch: b.sender.epoch, Partition: b.sender.partition, Sequence: sequence}
+	for b.shipper.journal.Append(full.journaled(id)) != nil {
 		if !b.shipper.sleep(diskRetry) {
 			b.mu.Lock()
 			b.headTaken = false
@@ -273,7 +273,7 @@ func (b *batcher) moveUnreadable(always bool) {
 		// The batch takes its place in the sequence now and is sent when the journal knows it.
 		pending := packets.sender.addPacketBatch(full, stateSpilling)
 		pending.journaled = true
-		if b.shipper.journalBatch(full, pending.id(packets.sender)) {
+		if b.shipper.journal.Append(full.journaled(pending.id(packets.sender))) == nil {
 			packets.sender.makeReady(pending)
 			continue
 		}

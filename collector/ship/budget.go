@@ -7,59 +7,61 @@ import (
 	"sync/atomic"
 )
 
-// A byteBudget is a number of bytes that may wait in memory. Taking is free of waiting, so that a wire can go on: who can wait does so
-// before it takes, and the room is then exceeded by no more than one event a lane.
+// A byteBudget is a number of bytes that may wait in memory. Charging never waits, so that packets can go on: who can
+// wait does so before, and the budget is then exceeded by no more than one event of each producer.
 type byteBudget struct {
 	size    atomic.Int64
 	used    atomic.Int64
-	waiting atomic.Int64
+	waiters atomic.Int64
 
-	mu   sync.Mutex
-	wake chan struct{}
+	mu       sync.Mutex
+	refunded chan struct{} // closed and replaced when bytes are given back while somebody waits
 }
 
 func newByteBudget(limit int64) *byteBudget {
-	r := &byteBudget{wake: make(chan struct{})}
-	r.size.Store(limit)
-	return r
+	b := &byteBudget{refunded: make(chan struct{})}
+	b.size.Store(limit)
+	return b
 }
 
-func (r *byteBudget) limit() int64 { return r.size.Load() }
+func (b *byteBudget) limit() int64 { return b.size.Load() }
 
-func (r *byteBudget) charge(n int) { r.used.Add(int64(n)) }
+func (b *byteBudget) charge(n int) { b.used.Add(int64(n)) }
 
-func (r *byteBudget) refund(n int) {
-	r.used.Add(int64(-n))
-	if r.waiting.Load() > 0 {
-		r.mu.Lock()
-		close(r.wake)
-		r.wake = make(chan struct{})
-		r.mu.Unlock()
+func (b *byteBudget) refund(n int) {
+	b.used.Add(int64(-n))
+	if b.waiters.Load() > 0 {
+		b.mu.Lock()
+		close(b.refunded)
+		b.refunded = make(chan struct{})
+		b.mu.Unlock()
 	}
 }
 
-// errSourceGone says that who waits should wait elsewhere.
-var errSourceGone = errors.New("the lane was sealed")
+// errSourceGone is the error of waitBelow when the waiter should wait for another budget.
+var errSourceGone = errors.New("the file cannot be read again")
 
-// waitBelow returns when less than limit is used, or with an error when ctx ends or one of the channels is closed.
-func (r *byteBudget) waitBelow(ctx context.Context, stop, sealed <-chan struct{}, limit int64) error {
-	if r.used.Load() < limit {
+// waitBelow returns nil when less than limit is used. It returns an error when ctx ends, or when stop or gone is
+// closed.
+func (b *byteBudget) waitBelow(ctx context.Context, stop, gone <-chan struct{}, limit int64) error {
+	if b.used.Load() < limit {
 		return nil
 	}
-	r.waiting.Add(1)
-	defer r.waiting.Add(-1)
+	b.waiters.Add(1)
+	defer b.waiters.Add(-1)
 	for {
-		r.mu.Lock()
-		wake := r.wake
-		r.mu.Unlock()
-		if r.used.Load() < limit {
+		// The channel is taken before the look at used: a refund in between closes it.
+		b.mu.Lock()
+		refunded := b.refunded
+		b.mu.Unlock()
+		if b.used.Load() < limit {
 			return nil
 		}
 		select {
-		case <-wake:
+		case <-refunded:
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-sealed:
+		case <-gone:
 			return errSourceGone
 		case <-stop:
 			return ErrClosed

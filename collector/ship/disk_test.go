@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -15,20 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tidegate/collector"
+	"tidegate/collector/ship/frame"
+	"tidegate/collector/ship/journal"
 	"tidegate/pipeline"
 )
 
 // fullDisk lets writes fail while it is full, after some of their bytes have been written.
 type fullDisk struct {
-	spoolFile
+	frame.File
 	full *atomic.Bool
 }
 
 func (f fullDisk) WriteAt(b []byte, at int64) (int, error) {
 	if !f.full.Load() {
-		return f.spoolFile.WriteAt(b, at)
+		return f.File.WriteAt(b, at)
 	}
-	n, _ := f.spoolFile.WriteAt(b[:len(b)/2], at)
+	n, _ := f.File.WriteAt(b[:len(b)/2], at)
 	return n, unix.ENOSPC
 }
 
@@ -37,10 +39,7 @@ func TestFullDisk(t *testing.T) {
 	w := newHarness(t)
 	w.startBroker()
 	var full atomic.Bool
-	s := w.start(failpoints{
-		journalFile: func(f journalFile) journalFile { return fullDisk{f.(spoolFile), &full} },
-		spoolFile:   func(f spoolFile) spoolFile { return fullDisk{f, &full} },
-	})
+	s := w.start(failpoints{wrapFile: func(f frame.File) frame.File { return fullDisk{f, &full} }})
 	full.Store(true)
 	all := files(3, 200)
 	wire := s.Packets("packets")
@@ -51,7 +50,7 @@ func TestFullDisk(t *testing.T) {
 		wire.TryShip(query(i, nil))
 	}
 	eventually(t, "the wire goes on", func() bool { return s.safePackets() == 300 })
-	eventually(t, "the error is counted", func() bool { return s.counters.journalErr.Load() > 0 })
+	eventually(t, "the error is counted", func() bool { return s.journal.Errors() > 0 })
 	if n := s.counters.delivered[pipeline.Dataset_LOG].Load(); n != 0 {
 		t.Errorf("%d lines were produced that the journal does not know", n)
 	}
@@ -59,7 +58,7 @@ func TestFullDisk(t *testing.T) {
 	for i := range 300 {
 		wire.TryShip(query(300+i, nil))
 	}
-	eventually(t, "the spool's error is counted", func() bool { return s.counters.spoolErr.Load() > 0 })
+	eventually(t, "the spool's error is counted", func() bool { return s.spool.Errors() > 0 })
 	if s.shedReason() != dropDisk {
 		t.Errorf("shed for %s", reasonNames[s.shedReason()])
 	}
@@ -96,7 +95,7 @@ func TestRealFullDisk(t *testing.T) {
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the error is counted", func() bool { return s.counters.journalErr.Load() > 1 })
+	eventually(t, "the error is counted", func() bool { return s.journal.Errors() > 1 })
 	os.Remove(filler)
 	if l := w.close(s); l.Delivered != 200 {
 		t.Errorf("ledger %+v", l)
@@ -131,17 +130,20 @@ func TestDamagedJournal(t *testing.T) {
 		}
 		torn := round < 3
 		if torn {
-			text = append(text, text[len(journalMagic):len(journalMagic)+5+r.IntN(20)]...)
+			text = append(text, text[frame.FileHeaderSize:frame.FileHeaderSize+5+r.IntN(15)]...)
 		} else {
-			at := len(journalMagic) + r.IntN(len(text)-len(journalMagic))
+			at := frame.FileHeaderSize + r.IntN(len(text)-frame.FileHeaderSize)
 			copy(text[at:min(len(text), at+50)], make([]byte, 50))
 		}
 		if err := os.WriteFile(name, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		s = w.start(failpoints{})
-		if s.counters.damaged.Load() == 0 {
+		if s.journal.Unreadable() == 0 {
 			t.Error("the damage was not counted")
+		}
+		if kept, err := os.ReadFile(name + ".unreadable"); err != nil || !bytes.Equal(kept, text) {
+			t.Errorf("the damaged journal was not kept: %v", err)
 		}
 		if err := shipAll(t.Context(), s, all); err != nil {
 			t.Fatal(err)
@@ -190,9 +192,11 @@ func TestDamagedSpool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text[spoolHead+100] ^= 1                            // in the first batch
-	second := bytes.Index(text[1:], []byte("TGB1")) + 1 // the head of the second
-	text[second+10] ^= 1
+	heads := bytes.Split(text, []byte{0xF7, 'T', 'G'}) // header and batch of the first, of the second, …
+	at := len(heads[0]) + 3 + len(heads[1]) + 3
+	text[at+100] ^= 1 // in the first batch
+	at += len(heads[2]) + 3
+	text[at+20] ^= 1           // in the header of the second
 	text = text[:len(text)-10] // and a torn tail
 	if err := os.WriteFile(names[0], text, 0o600); err != nil {
 		t.Fatal(err)
@@ -200,121 +204,85 @@ func TestDamagedSpool(t *testing.T) {
 	w.startBroker()
 	s = w.start(failpoints{})
 	l := w.close(s)
-	if l.Lost != 100 || l.Recovered != 950 || l.Delivered != 850 || s.counters.damaged.Load() == 0 {
-		t.Errorf("ledger %+v, damaged %d", l, s.counters.damaged.Load())
+	if l.Lost != 100 || l.Recovered != 950 || l.Delivered != 850 || s.spool.Unreadable() == 0 {
+		t.Errorf("ledger %+v, unreadable %d", l, s.spool.Unreadable())
+	}
+	if kept, err := os.ReadFile(names[0] + ".unreadable"); err != nil || !bytes.Equal(kept, text) {
+		t.Errorf("the damaged segment was not kept: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(w.state, "spool", "*.seg")); len(left) != 0 {
+		t.Errorf("left in the spool: %v", left)
 	}
 }
 
 func TestJournalIsCompacted(t *testing.T) {
 	w := newHarness(t)
 	w.startBroker()
-	s := w.start(failpoints{})
-	s.journal.mu.Lock()
-	s.journal.limit = 2000
-	s.journal.mu.Unlock()
+	s := w.start(failpoints{compactAt: 2000})
 	all := files(3, 3000)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "all is acked", func() bool { return s.Ledger().Delivered == 9000 })
 	s.kill()
-	text, err := readJournal(w.state)
+	j, err := journal.Open(w.state, journal.Options{Log: testLog()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := replay(text)
-	if p.damaged != 0 || len(p.lanes) != 3 || p.parts != 4 {
-		t.Errorf("journal: damaged %d, %d lanes, %d batches, %d partitions", p.damaged, len(p.lanes), len(p.batches), p.parts)
+	if state := j.State(); j.Unreadable() != 0 || len(state.Files) != 3 || state.Partitions != 4 {
+		t.Errorf("unreadable %d, %d files, %d batches, %d partitions", j.Unreadable(), len(state.Files), len(state.Batches), state.Partitions)
 	}
 }
 
-func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
-	check := func(e record) {
-		t.Helper()
-		b := appendRecord([]byte(journalMagic), &e)
-		var got []string
-		damaged := readRecords(b, func(g *record) { got = append(got, fmt.Sprintf("%+v", *g)) })
-		if want := fmt.Sprintf("%+v", e); damaged != 0 || len(got) != 1 || got[0] != want {
-			t.Errorf("%v, damaged %d, want %s", got, damaged, want)
+// FuzzRecovery: whatever a journal says, files resume at a place that makes sense.
+func FuzzRecovery(f *testing.F) {
+	dir := f.TempDir()
+	j, err := journal.Open(dir, journal.Options{Log: testLog()})
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := j.Start(); err != nil {
+		f.Fatal(err)
+	}
+	file := j.AddFile("a")
+	for i := range int64(5) {
+		id := batchID{Epoch: 1, Partition: 2, Sequence: uint64(i)}
+		end := collector.Checkpoint{End: 100 * (i + 1), ReadFrom: 100*i + 50}
+		if err := j.Append(journal.Batch{ID: id, Ranges: []journal.Range{{File: file, After: 100 * i, End: end, Events: 3}}}); err != nil {
+			f.Fatal(err)
+		}
+		if i%2 == 0 {
+			j.Ack(id)
 		}
 	}
-	p := rangeRecord{after: 100, checkpoint: collector.Checkpoint{End: 300, ReadFrom: 200}, count: 7}
-	numbered := p
-	numbered.lane = 3
-	none := []rangeRecord{}
-	check(record{kind: recLane, lane: 3, name: "a/b", ranges: nil})
-	check(record{kind: recMark, lane: 3, ranges: []rangeRecord{numbered}})
-	check(record{kind: recDone, lane: 3, ranges: []rangeRecord{numbered}})
-	check(record{kind: recBatch, batch: batchID{1 << 63, 7, 9}, ranges: []rangeRecord{numbered, numbered}})
-	check(record{kind: recShrink, batch: batchID{1, 7, 9}, ranges: []rangeRecord{numbered}})
-	check(record{kind: recForget, lane: 9, ranges: none[:0:0]})
-	check(record{kind: recPartitions, n: 12})
-}
-
-func FuzzJournal(f *testing.F) {
-	p := []rangeRecord{{lane: 1, after: 0, checkpoint: collector.Checkpoint{End: 100, ReadFrom: 50}, count: 3}}
-	b := []byte(journalMagic)
-	for _, e := range []record{
-		{kind: recPartitions, n: 4},
-		{kind: recLane, lane: 1, name: "a"},
-		{kind: recMark, lane: 1, ranges: []rangeRecord{{lane: 1, checkpoint: collector.Checkpoint{End: 10, ReadFrom: 10}}}},
-		{kind: recBatch, batch: batchID{1, 2, 3}, ranges: p},
-		{kind: recShrink, batch: batchID{1, 2, 3}, ranges: p},
-		{kind: recLane, lane: 2, name: "a"},
-		{kind: recDone, lane: 2, ranges: p},
-		{kind: recAck, batch: batchID{1, 2, 3}},
-		{kind: recForget, lane: 1},
-	} {
-		b = appendRecord(b, &e)
-		f.Add(bytes.Clone(b), false)
-		f.Add(b[len(journalMagic)+recordHead:], true)
+	j.Close(false)
+	text, err := os.ReadFile(filepath.Join(dir, "journal"))
+	if err != nil {
+		f.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, b []byte, body bool) {
-		if body { // a body with a right CRC, which bytes at random hardly ever are
-			r := append(make([]byte, recordHead), b...)
-			sealRecord(r, 0)
-			b = append([]byte(journalMagic), r...)
-			b = append(b, r...)
+	f.Add(text)
+	f.Add(text[:len(text)-5])
+	f.Fuzz(func(t *testing.T, text []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "journal"), text, 0o600); err != nil {
+			t.Fatal(err)
 		}
-		past := replay(b)
-		s := &Shipper{cfg: Default(), senders: map[senderKey]*sender{}, files: map[string]*fileProducer{}, log: testLog()}
-		s.counters.damaged.Store(0)
-		s.recoverJournal(past)
+		j, err := journal.Open(dir, journal.Options{Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // nothing is produced
+		s := &Shipper{cfg: Default(), ctx: ctx, journal: j, senders: map[senderKey]*sender{}, files: map[string]*fileProducer{}}
+		s.recoverJournal(j.State())
 		for _, l := range s.files {
 			m, _ := l.Resume()
 			if m.End < 0 || m.ReadFrom < 0 || m.ReadFrom > m.End || m.End > l.lastEnd {
 				t.Errorf("file %q resumes at %v, last %d", l.name, m, l.lastEnd)
 			}
 		}
-		// What is written again says the same.
-		again := replay(s.journal.snapshot())
-		if again.damaged != 0 || len(again.lanes) != len(s.journal.lanes) {
-			t.Errorf("snapshot: damaged %d, %d lanes instead of %d", again.damaged, len(again.lanes), len(s.journal.lanes))
-		}
-	})
-}
-
-func FuzzSpool(f *testing.F) {
-	one := func(seq uint64, batch string) []byte {
-		h := spoolHeader{stamp: batchID{9, 1, seq}, wire: true, n: len(batch), counts: datasetCounts{1, 2}}
-		return append(appendSpoolHead(nil, &h), batch...)
-	}
-	f.Add(append(one(1, "hello"), one(2, "world")...))
-	f.Add(one(1, "hello")[:spoolHead+2])
-	f.Add([]byte("TGB1TGB1TGB1"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var end int64
-		damaged := scanSegment(bytes.NewReader(b), int64(len(b)), func(at int64, g spoolHeader) {
-			if at < end+spoolHead || g.whole && at+int64(g.n) > int64(len(b)) {
-				t.Fatalf("a batch at %d behind %d of %d bytes", at, end, len(b))
-			}
-			end = at
-			if g.whole {
-				end += int64(g.n)
-			}
-		})
-		if damaged < 0 || damaged > int64(len(b)) {
-			t.Errorf("%d of %d bytes damaged", damaged, len(b))
+		for _, f := range s.filesToReplay {
+			f.abandonReplay()
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"tidegate/collector"
+	"tidegate/collector/ship/journal"
 	"tidegate/pipeline"
 )
 
@@ -28,7 +29,7 @@ const (
 type fileProducer struct {
 	shipper *Shipper
 	name    string
-	id      uint32 // number in the journal, 0 until it has one; guarded by the journal's lock
+	id      journal.FileID
 
 	// Used by the owner's goroutine only.
 	router    partitionCache
@@ -52,8 +53,8 @@ type fileProducer struct {
 
 var _ collector.FileProducer = (*fileProducer)(nil)
 
-func newFileProducer(s *Shipper, name string) *fileProducer {
-	return &fileProducer{shipper: s, name: name, router: partitionCache{shipper: s}, gone: make(chan struct{})}
+func newFileProducer(s *Shipper, name string, id journal.FileID) *fileProducer {
+	return &fileProducer{shipper: s, name: name, id: id, router: partitionCache{shipper: s}, gone: make(chan struct{})}
 }
 
 func (f *fileProducer) is(state fileState) bool { return fileState(f.state.Load()) == state }
@@ -263,23 +264,4 @@ func (f *fileProducer) advance() {
 		f.known = true
 	}
 	f.ranges = slices.Delete(f.ranges, 0, n)
-}
-
-// appendState writes what the journal has to know of l.
-func (l *fileProducer) appendState(b []byte) []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b = appendRecord(b, &record{kind: recLane, lane: l.id, name: l.name})
-	one := func(kind byte, p rangeRecord) {
-		b = appendRecord(b, &record{kind: kind, lane: l.id, ranges: []rangeRecord{p}})
-	}
-	if l.known {
-		one(recMark, rangeRecord{checkpoint: l.checkpoint})
-	}
-	for _, p := range l.ranges {
-		if p.done {
-			one(recDone, rangeRecord{after: p.after, checkpoint: p.end})
-		}
-	}
-	return b
 }

@@ -98,7 +98,7 @@ func (s *Shipper) kill() {
 	s.closing.Store(true)
 	close(s.stop)
 	s.stopWorkers()
-	s.closeFiles(false)
+	_ = s.closeFiles(false)
 }
 
 func (w *harness) close(s *Shipper) Ledger {

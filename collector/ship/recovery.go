@@ -1,106 +1,146 @@
 package ship
 
 import (
-	"cmp"
+	"fmt"
+	"path/filepath"
 	"slices"
 	"time"
+
+	"tidegate/collector/ship/journal"
+	"tidegate/collector/ship/spool"
 )
 
-// recoverSpool gives the batches that earlier lives spooled back to their streams. What is in the spool is safe, whatever the journal says.
-func (s *Shipper) recoverSpool(p *recoveredJournal) error {
-	seen := map[batchID]bool{}
-	var twice []spoolRef
-	err := s.newSpool(func(b spoolHeader, where spoolRef) {
-		if seen[b.stamp] {
-			if b.whole {
-				twice = append(twice, where)
-			}
-			return
-		}
-		seen[b.stamp] = true
-		s.counters.recovered.add(&b.counts)
-		if !b.whole {
-			s.counters.discarded[lostSpool].add(&b.counts)
-			return
-		}
-		p.apply(&record{kind: recAck, batch: b.stamp})
-		st := s.senderFor(senderKey{b.stamp.epoch, b.stamp.partition}, b.wire)
-		st.insertRecovered(&pendingBatch{sequence: b.stamp.sequence, state: stateReady, ref: where, counts: b.counts, stampedAt: time.Now(), confirmed: true})
+// recover takes over what earlier processes left in the state folder. No other goroutine runs yet.
+func (s *Shipper) recover() error {
+	var err error
+	s.journal, err = journal.Open(s.cfg.StateDir, journal.Options{
+		Sync: s.cfg.Sync, Log: s.log, CompactAt: s.failpoints.compactAt, Wrap: s.failpoints.wrapFile,
 	})
 	if err != nil {
 		return err
 	}
-	for _, where := range twice {
-		s.spool.release(where)
+
+	// What is in the spool is safe, whatever the journal says, so the spool comes first.
+	if err := s.recoverSpool(); err != nil {
+		return err
+	}
+	state := s.journal.State()
+	s.recoverJournal(state)
+	if err := s.journal.Start(); err != nil {
+		return err
+	}
+	s.setPartitions(max(min(state.Partitions, maxPartitions), 1))
+	return nil
+}
+
+// recoverSpool opens the spool and gives its batches to the senders of their epochs.
+func (s *Shipper) recoverSpool() error {
+	seen := map[batchID]bool{}
+	var repeated []spool.Ref
+	visit := func(h *spool.Header, ref spool.Ref, readable bool) {
+		// A batch is there twice when a process was killed before it knew that the first write had succeeded.
+		id := batchID{Epoch: h.Epoch, Partition: h.Partition, Sequence: h.Sequence}
+		if seen[id] {
+			repeated = append(repeated, ref)
+			return
+		}
+		seen[id] = true
+
+		counts := countsOf(h.Counts)
+		s.counters.recovered.add(&counts)
+		if !readable {
+			s.counters.discarded[lostSpool].add(&counts)
+			return
+		}
+		s.journal.Ack(id)
+		sender := s.senderFor(senderKey{id.Epoch, id.Partition}, h.Packets)
+		sender.insertRecovered(&pendingBatch{
+			sequence: id.Sequence, state: stateReady, ref: ref, counts: counts, stampedAt: time.Now(), confirmed: true,
+		})
+	}
+
+	var err error
+	s.spool, err = spool.Open(filepath.Join(s.cfg.StateDir, "spool"), spool.Options{
+		Limit: s.cfg.SpoolBytes, Sync: s.cfg.Sync, Log: s.log, Wrap: s.failpoints.wrapFile,
+	}, visit)
+	if err != nil {
+		return fmt.Errorf("open spool: %w", err)
+	}
+	for _, ref := range repeated {
+		s.spool.Release(ref)
 	}
 	return nil
 }
 
-// recoverJournal makes lanes and batches of what the journal says.
-func (s *Shipper) recoverJournal(p *recoveredJournal) {
-	s.reportDamage("journal", int64(p.damaged))
-	j := &s.journal
-	j.sync, j.next, j.parts, j.wrap = s.cfg.Sync, p.next, p.parts, s.failpoints.journalFile
-	j.lanes, j.pending = map[uint32]*fileProducer{}, map[batchID]*journaledBatch{}
-	batches := make([]*recoveredBatch, 0, len(p.batches))
-	for _, b := range p.batches {
-		batches = append(batches, b)
+// recoverJournal makes a fileProducer of each file of the journal, and a pendingBatch that waits for its lines of
+// each batch.
+func (s *Shipper) recoverJournal(state journal.State) {
+	files := make(map[journal.FileID]*fileProducer, len(state.Files))
+	for i := range state.Files {
+		files[state.Files[i].ID] = s.recoverFile(&state.Files[i])
 	}
-	slices.SortFunc(batches, func(a, b *recoveredBatch) int { return cmp.Compare(a.id.sequence, b.id.sequence) })
-	for _, b := range batches {
-		if b.id.partition < maxPartitions {
-			s.recoverBatch(b)
-		}
+	for i := range state.Batches {
+		s.recoverBatch(&state.Batches[i], files)
 	}
-	for _, l := range p.lanes {
-		l.shipper, l.router.shipper, l.gone = s, s, make(chan struct{})
-		if l.is(fileClosed) && !l.hasUnfinished() {
+
+	for i := range state.Files {
+		f := files[state.Files[i].ID]
+		replaced := f.is(fileClosed)
+		if replaced && !slices.ContainsFunc(f.ranges, func(r *batchRange) bool { return !r.done }) {
+			s.journal.DropFile(f.id) // another file has its name, and no batch waits for it
 			continue
 		}
-		l.lastEnd, l.rangeEnd = l.checkpoint.End, l.checkpoint.End
-		l.unpassed.Store(int32(len(l.ranges)))
-		if len(l.ranges) > 0 {
-			s.recoveredFiles = append(s.recoveredFiles, l)
+		f.unpassed.Store(int32(len(f.ranges)))
+		if len(f.ranges) > 0 {
+			s.filesToReplay = append(s.filesToReplay, f)
 		}
-		j.lanes[l.id] = l
-		if p.names[l.name] == l {
-			s.files[l.name] = l
+		if !replaced {
+			s.files[f.name] = f
 		}
 	}
 }
 
-// recoverBatch makes b an item that waits until its lines have come again.
-func (s *Shipper) recoverBatch(b *recoveredBatch) {
-	st := s.senderFor(senderKey{b.id.epoch, b.id.partition}, false)
-	it := &pendingBatch{sequence: b.id.sequence, state: stateRecovering, batch: newBatch(), stampedAt: time.Now()}
-	record := &journaledBatch{id: b.id}
-	for _, q := range b.ranges {
-		if q.count == 0 { // given up in an earlier life
-			continue
-		}
-		it.missingRanges++
-		it.batch.ranges = append(it.batch.ranges, q)
-		q.batch, q.replay.sender, q.replay.pending = it.batch, st, it
-		record.ranges = append(record.ranges, rangeRecord{lane: q.file.id, after: q.after, checkpoint: q.end, count: q.count})
+// recoverFile returns the producer of a file of an earlier process, which nobody has open.
+func (s *Shipper) recoverFile(file *journal.File) *fileProducer {
+	f := newFileProducer(s, file.Name, file.ID)
+	f.checkpoint, f.known = file.Checkpoint, file.Known
+	f.lastEnd, f.rangeEnd = file.Checkpoint.End, file.Checkpoint.End
+	if file.Replaced {
+		f.state.Store(int32(fileClosed))
 	}
-	if it.missingRanges == 0 { // nobody knows what was in it
-		it.batch.recycle()
+	for _, done := range file.Done {
+		f.insertRange(&batchRange{file: f, after: done.After, end: done.End, done: true, replay: &rangeReplay{}})
+	}
+	return f
+}
+
+// recoverBatch makes a batch that waits until its lines have been read again.
+func (s *Shipper) recoverBatch(b *journal.Batch, files map[journal.FileID]*fileProducer) {
+	if len(b.Ranges) == 0 { // all of them were abandoned, or nobody knows of which files they were
+		s.journal.Ack(b.ID)
 		return
 	}
-	s.journal.pending[b.id] = record
-	st.insertRecovered(it)
+	sender := s.senderFor(senderKey{b.ID.Epoch, b.ID.Partition}, false)
+	pending := &pendingBatch{
+		sequence: b.ID.Sequence, state: stateRecovering, missingRanges: len(b.Ranges), batch: newBatch(), stampedAt: time.Now(),
+	}
+	for _, journaled := range b.Ranges {
+		f := files[journaled.File]
+		r := &batchRange{
+			file: f, batch: pending.batch, after: journaled.After, end: journaled.End, count: journaled.Events,
+			replay: &rangeReplay{sender: sender, pending: pending},
+		}
+		pending.batch.ranges = append(pending.batch.ranges, r)
+		f.insertRange(r)
+	}
+	sender.insertRecovered(pending)
 }
 
-// hasUnfinished tells whether a batch waits for the lane.
-func (l *fileProducer) hasUnfinished() bool {
-	return slices.ContainsFunc(l.ranges, func(p *batchRange) bool { return !p.done })
-}
-
-// dispatchAll starts to send what earlier lives left, now that everything stands.
-func (s *Shipper) dispatchAll() {
-	for _, st := range s.everySender() {
-		st.mu.Lock()
-		st.dispatch()
-		st.mu.Unlock()
+// dispatchRecovered starts to send what earlier processes left.
+func (s *Shipper) dispatchRecovered() {
+	for _, sender := range s.everySender() {
+		sender.mu.Lock()
+		sender.dispatch()
+		sender.mu.Unlock()
 	}
 }

@@ -148,7 +148,7 @@ func (f *fileProducer) abandonReplay() {
 
 	// 3. The journal learns of the new extent before the batch can be sent.
 	for _, r := range abandoned {
-		f.shipper.shrinkInJournal(r)
+		f.shipper.journal.Shrink(r.replay.pending.id(r.replay.sender), r.journaled())
 		f.shipper.sendIfComplete(r.replay.pending, r.replay.sender)
 	}
 }
@@ -216,8 +216,9 @@ func (s *Shipper) countFileGone(n uint32) {
 }
 
 // expireReplays abandons the replays of files that do not come back, or that their owner does not go on reading.
+// filesToReplay does not change after the start.
 func (s *Shipper) expireReplays(now time.Time) {
-	for _, f := range s.filesToReplay() {
+	for _, f := range s.filesToReplay {
 		if f.unpassed.Load() == 0 {
 			continue
 		}

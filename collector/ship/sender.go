@@ -10,6 +10,7 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 
+	"tidegate/collector/ship/spool"
 	"tidegate/pipeline/kafka"
 	"tidegate/pipeline/retry"
 )
@@ -58,16 +59,18 @@ const (
 type pendingBatch struct {
 	sequence      uint64
 	state         batchState
-	missingRanges int      // ranges whose lines stateRecovering waits for
-	batch         *batch   // nil: it lies in the spool
-	ref           spoolRef // where
+	missingRanges int       // ranges whose lines stateRecovering waits for
+	batch         *batch    // nil: it lies in the spool
+	ref           spool.Ref // where
 	counts        datasetCounts
 	stampedAt     time.Time // when it got its sequence, or was recovered
 	confirmed     bool      // its files know that its lines are safe
 	journaled     bool      // the journal has it, although the sender is one of packets
 }
 
-func (p *pendingBatch) id(s *sender) batchID { return batchID{s.epoch, s.partition, p.sequence} }
+func (p *pendingBatch) id(s *sender) batchID {
+	return batchID{Epoch: s.epoch, Partition: s.partition, Sequence: p.sequence}
+}
 
 // addPacketBatch gives full the next sequence and takes it over in the given state. Both happen under one lock: a
 // batch that joined after batches above it were produced could be outside the reader's window.
@@ -172,7 +175,7 @@ func (s *sender) produce(pending *pendingBatch) {
 
 	// A batch that cannot be read from the spool is lost.
 	value, err := s.bytesOf(pending)
-	if err != nil && isDamaged(err) {
+	if errors.Is(err, spool.ErrDamaged) {
 		shipper.counters.discarded[lostSpool].add(&pending.counts)
 		s.finishProduced(pending)
 		return
@@ -186,7 +189,7 @@ func (s *sender) produce(pending *pendingBatch) {
 		if err == nil {
 			failpoint(shipper.failpoints.afterProduce, pending.id(s))
 		}
-		shipper.observeProduce(err)
+		shipper.observe(err)
 	}
 	switch {
 	case err == nil:
@@ -206,7 +209,7 @@ func (s *sender) bytesOf(pending *pendingBatch) ([]byte, error) {
 	if pending.batch != nil {
 		return pending.batch.buf, nil
 	}
-	return s.shipper.spool.read(pending.ref)
+	return s.shipper.spool.Read(pending.ref)
 }
 
 // retryLater puts pending back after a request that failed, and sets the pause before the next one.
@@ -245,7 +248,7 @@ func (s *sender) finish(pending *pendingBatch) {
 	if full != nil {
 		s.recycle(full)
 	} else {
-		s.shipper.spool.release(ref)
+		s.shipper.spool.Release(ref)
 	}
 	if s.batcher != nil && !s.packets {
 		s.batcher.wakeJournaling()
@@ -288,8 +291,6 @@ func (s *sender) confirm(pending *pendingBatch, full *batch) {
 		shipper.failpoints.afterConfirm(full.buf)
 	}
 
-	// The files first: a journal that is written anew meanwhile may then have both their checkpoint and the batch,
-	// never neither.
 	var droppable []*fileProducer
 	for _, r := range full.ranges {
 		if r.file.finishRange(r) {
@@ -297,7 +298,11 @@ func (s *sender) confirm(pending *pendingBatch, full *batch) {
 		}
 	}
 	if !s.packets || pending.journaled {
-		shipper.ackInJournal(pending.id(s))
+		shipper.journal.Ack(pending.id(s))
+	} else {
+		for _, r := range full.ranges { // lines of files that cannot be read again, among packets
+			shipper.journal.Done(r.journaled())
+		}
 	}
 	for _, f := range droppable {
 		shipper.dropFinishedFile(f)
@@ -320,7 +325,9 @@ func (s *sender) spill(always bool) {
 			return
 		}
 		full := pending.batch
-		ref, err := s.shipper.spool.append(pending.id(s), s.packets, &pending.counts, full.buf)
+		ref, err := s.shipper.spool.Append(&spool.Header{
+			Epoch: s.epoch, Partition: s.partition, Sequence: pending.sequence, Packets: s.packets, Counts: pending.counts[:],
+		}, full.buf)
 		if err == nil {
 			s.confirm(pending, full)
 			s.shipper.counters.spooled.add(&pending.counts)
@@ -333,8 +340,7 @@ func (s *sender) spill(always bool) {
 		s.dispatch()
 		s.mu.Unlock()
 		if err != nil {
-			s.shipper.reportDiskError(&s.shipper.counters.spoolErr, "spool", err)
-			return
+			return // the spool has counted and logged it
 		}
 		s.recycle(full)
 	}
@@ -398,5 +404,3 @@ func (s *sender) bufferedEvents() (n uint64) {
 	}
 	return n
 }
-
-func isDamaged(err error) bool { return errors.Is(err, errDamaged) }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"tidegate/collector"
+	"tidegate/collector/ship/journal"
+	"tidegate/collector/ship/spool"
 	"tidegate/pipeline"
 )
 
@@ -192,8 +195,8 @@ func TestBrokerAwayLogsWaitAndWireIsSpooled(t *testing.T) {
 	w.startBroker()
 	wg.Wait()
 	l := w.close(s)
-	if l.Delivered != 17000 || l.Dropped+l.Lost+l.Buffered != 0 || l.Spooled < 4000 || s.spool.bytes() != 0 {
-		t.Errorf("ledger %+v, spool %d", l, s.spool.bytes())
+	if l.Delivered != 17000 || l.Dropped+l.Lost+l.Buffered != 0 || l.Spooled < 4000 || s.spool.Bytes() != 0 {
+		t.Errorf("ledger %+v, spool %d", l, s.spool.Bytes())
 	}
 	w.checkExactlyOnce(all...)
 	w.checkQueries(5000)
@@ -300,8 +303,8 @@ func TestMemoryIsBoundedWhenTheBrokerNeverComes(t *testing.T) {
 	}
 	session := pipeline.EventFromVTPool()
 	session.Dataset = pipeline.Dataset_SESSION
-	if s.spool.state.Load() != spoolFull || s.spool.bytes() > w.cfg.SpoolBytes {
-		t.Errorf("spool: state %d, %d bytes", s.spool.state.Load(), s.spool.bytes())
+	if s.spool.Condition() != spool.Full || s.spool.Bytes() > w.cfg.SpoolBytes {
+		t.Errorf("spool: state %d, %d bytes", s.spool.Condition(), s.spool.Bytes())
 	}
 	if !wire.TryShip(session) {
 		t.Error("a session was shed although there was room for it")
@@ -390,7 +393,7 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { shipAll(ctx, s, all) })
-	eventually(t, "batches are in the journal", func() bool { return s.journal.bytes() > 1000 })
+	eventually(t, "batches are in the journal", func() bool { return s.journal.Bytes() > 1000 })
 	time.Sleep(50 * time.Millisecond)
 	cancel()
 	wg.Wait()
@@ -399,10 +402,11 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 	w.cfg.ResumeTimeout = 200 * time.Millisecond
 	s = w.start(failpoints{})
 	missing := uint64(0)
-	for _, p := range s.journal.pending {
-		for _, q := range p.ranges {
-			if s.journal.lanes[q.lane].name == all[0].name {
-				missing += uint64(q.count)
+	state := s.journal.State()
+	for _, b := range state.Batches {
+		for _, r := range b.Ranges {
+			if state.Files[slices.IndexFunc(state.Files, func(f journal.File) bool { return f.ID == r.File })].Name == all[0].name {
+				missing += uint64(r.Events)
 			}
 		}
 	}
@@ -542,7 +546,7 @@ func TestPartitionsChange(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { shipAll(ctx, s, all) })
-	eventually(t, "batches are in the journal", func() bool { return s.journal.bytes() > 2000 })
+	eventually(t, "batches are in the journal", func() bool { return s.journal.Bytes() > 2000 })
 	cancel()
 	wg.Wait()
 	s.kill()

@@ -38,11 +38,8 @@ func torture(t *testing.T, seed uint64) {
 		if last {
 			sm = failpoints{}
 		}
-		sm.afterConfirm = packets.confirmed
+		sm.afterConfirm, sm.compactAt = packets.confirmed, 3000 // compacted all the time
 		s := w.start(sm)
-		s.journal.mu.Lock()
-		s.journal.limit = 3000 // compacted all the time
-		s.journal.mu.Unlock()
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		var finished atomic.Bool

@@ -1,0 +1,180 @@
+package frame
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const magic = "TGTEST"
+
+// build returns a file with frames of random payloads, the payloads, and the offset of each frame.
+func build(r *rand.Rand, n int) (file []byte, payloads [][]byte, at []int) {
+	file = AppendFileHeader(nil, magic, 2)
+	for i := range n {
+		payload := make([]byte, r.IntN(200))
+		for j := range payload {
+			payload[j] = byte(r.Uint32())
+		}
+		if r.IntN(3) == 0 { // a payload that holds what looks like a frame
+			payload = Append(payload, 'X', []byte("forged"))
+		}
+		payloads, at = append(payloads, payload), append(at, len(file))
+		file = Append(file, byte('a'+i%26), payload)
+	}
+	return file, payloads, at
+}
+
+// scan returns the readable payloads of a file, and how many bytes belong to none.
+func scan(file []byte) (payloads [][]byte, unreadable int64) {
+	r := bytes.NewReader(file)
+	s := NewScanner(r, int64(len(file)))
+	for f, ok := s.Next(); ok; f, ok = s.Next() {
+		if !f.Complete {
+			continue
+		}
+		payload, err := f.Read(r)
+		if err != nil {
+			unreadable += HeadSize + int64(f.Length)
+			continue
+		}
+		payloads = append(payloads, payload)
+	}
+	return payloads, unreadable + s.Skipped()
+}
+
+func TestFramesAreReadAsTheyWereWritten(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	for range 200 {
+		file, want, _ := build(r, r.IntN(20))
+		got, unreadable := scan(file)
+		if unreadable != 0 || !slices.EqualFunc(got, want, bytes.Equal) {
+			t.Fatalf("%d frames of %d, %d bytes unreadable", len(got), len(want), unreadable)
+		}
+	}
+}
+
+// TestDamageCostsOnlyTheFrameThatItHits: every frame whose bytes are as they were is found, and no other.
+func TestDamageCostsOnlyTheFrameThatItHits(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 2))
+	for range 500 {
+		file, payloads, at := build(r, 1+r.IntN(20))
+		hit := FileHeaderSize + r.IntN(len(file)-FileHeaderSize)
+		length := 1 + r.IntN(60)
+		for i := hit; i < min(hit+length, len(file)); i++ {
+			file[i] ^= byte(1 + r.IntN(255))
+		}
+		var want [][]byte
+		for i, payload := range payloads {
+			end := at[i] + HeadSize + len(payload)
+			if end <= hit || at[i] >= hit+length {
+				want = append(want, payload)
+			}
+		}
+		got, unreadable := scan(file)
+		got = slices.DeleteFunc(got, func(b []byte) bool { return string(b) == "forged" })
+		if unreadable == 0 || !slices.EqualFunc(got, want, bytes.Equal) {
+			t.Fatalf("damage at %d to %d: %d frames, want %d, %d bytes unreadable", hit, hit+length, len(got), len(want), unreadable)
+		}
+	}
+}
+
+// TestDamagedPayloadHidesWhatItHolds: bytes within a payload are never taken for frames while the head is intact.
+func TestDamagedPayloadHidesWhatItHolds(t *testing.T) {
+	payload := Append([]byte("text "), 'X', []byte("forged"))
+	file := Append(AppendFileHeader(nil, magic, 2), 'a', payload)
+	file = Append(file, 'b', []byte("next"))
+	file[FileHeaderSize+HeadSize] ^= 1
+	if got, _ := scan(file); len(got) != 1 || string(got[0]) != "next" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestTornTail: whatever part of the last frame a killed writer has written, the frames before it are read.
+func TestTornTail(t *testing.T) {
+	file, payloads, at := build(rand.New(rand.NewPCG(3, 3)), 5)
+	for end := at[4] + 1; end < len(file); end++ {
+		got, unreadable := scan(file[:end])
+		if !slices.EqualFunc(got, payloads[:4], bytes.Equal) || unreadable != int64(end-at[4]) {
+			t.Fatalf("cut at %d: %d frames, %d bytes unreadable", end, len(got), unreadable)
+		}
+	}
+}
+
+func TestWrittenFrameIsRead(t *testing.T) {
+	buf := Append([]byte("before"), 'k', []byte("payload"))
+	f := Written(buf, len("before"), int64(len("before")))
+	got, err := f.Read(bytes.NewReader(buf))
+	if err != nil || string(got) != "payload" || f.Kind != 'k' || !f.Complete {
+		t.Errorf("%q, %v, %+v", got, err, f)
+	}
+	if _, err := f.Read(bytes.NewReader(buf[:len(buf)-1])); !errors.Is(err, ErrDamaged) {
+		t.Errorf("of a file that is too short: %v", err)
+	}
+}
+
+func TestFileHeader(t *testing.T) {
+	header := AppendFileHeader(nil, magic, 2)
+	if err := CheckFileHeader(header, magic, 2); err != nil {
+		t.Error(err)
+	}
+	for _, err := range []error{
+		CheckFileHeader(header, magic, 3), CheckFileHeader(header, "TGOTHR", 2), CheckFileHeader(header[:7], magic, 2),
+		CheckFileHeader(nil, magic, 2),
+	} {
+		if err == nil {
+			t.Error("a wrong header was accepted")
+		}
+	}
+}
+
+func TestSetAsideNeverReplaces(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	for n := 1; n <= 3; n++ {
+		if err := os.WriteFile(path, []byte(fmt.Sprint(n)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		name, err := SetAside(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Remove(path)
+		if text, err := os.ReadFile(name); err != nil || string(text) != fmt.Sprint(n) || !strings.Contains(name, ".unreadable") {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
+}
+
+func FuzzScanner(f *testing.F) {
+	file, _, at := build(rand.New(rand.NewPCG(4, 4)), 6)
+	f.Add(file)
+	f.Add(file[:len(file)-3])
+	f.Add(append(slices.Clone(file[:at[2]]), file[at[2]+5:]...))
+	f.Add(bytes.Repeat(marker, 50))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		r := bytes.NewReader(file)
+		s := NewScanner(r, int64(len(file)))
+		end, inFrames := int64(FileHeaderSize), int64(0)
+		for fr, ok := s.Next(); ok; fr, ok = s.Next() {
+			if fr.Offset-HeadSize < end {
+				t.Fatalf("a frame at %d overlaps the one that ends at %d", fr.Offset, end)
+			}
+			if _, err := fr.Read(r); !fr.Complete && err == nil {
+				t.Fatal("an incomplete frame was read")
+			}
+			end = fr.Offset + int64(fr.Length)
+			if fr.Complete {
+				inFrames += HeadSize + int64(fr.Length)
+			}
+		}
+		if total := int64(len(file)) - FileHeaderSize; total > 0 && inFrames+s.Skipped() != total {
+			t.Errorf("%d bytes in frames and %d skipped of %d", inFrames, s.Skipped(), total)
+		}
+	})
+}

@@ -1,0 +1,46 @@
+package frame
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// SetAside keeps what is in the file at path under the name path.unreadable, or path.unreadable.2 and so on if that
+// name is taken, and returns the name. The file stays at path too: the caller replaces or removes it. Nothing that
+// the program cannot read is ever deleted; people decide about it.
+func SetAside(path string) (string, error) {
+	for n := 1; ; n++ {
+		name := path + ".unreadable"
+		if n > 1 {
+			name = fmt.Sprintf("%s.%d", name, n)
+		}
+		err := os.Link(path, name)
+		if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
+			err = copyFile(path, name) // a file system without hard links
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return name, err
+		}
+	}
+}
+
+// copyFile copies the file from to a new file.
+func copyFile(from, to string) error {
+	source, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(target, source)
+	if err = errors.Join(err, target.Sync(), target.Close()); err != nil {
+		os.Remove(to) // it is our own copy, and not complete
+	}
+	return err
+}

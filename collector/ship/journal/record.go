@@ -1,0 +1,153 @@
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"tidegate/collector"
+)
+
+// The kinds of records. A record is a frame of that kind whose payload is a row of varints.
+const (
+	recordFile       = 'F' // file, name: what the number of a file stands for
+	recordCheckpoint = 'C' // range: everything of its file up to its end is safe
+	recordDone       = 'D' // range: it is safe, though something before it is not
+	recordBatch      = 'B' // id, ranges: a batch that is about to be produced
+	recordAck        = 'A' // id: the batch is safe
+	recordShrink     = 'S' // id, range: what is left of a range whose file did not come back
+	recordDrop       = 'X' // file: it is of no use any more
+	recordPartitions = 'P' // how many partitions the topic has
+)
+
+// A record is one record, decoded; kind says which fields are set.
+type record struct {
+	kind       byte
+	file       FileID
+	name       string
+	batch      BatchID
+	ranges     []Range
+	partitions int
+}
+
+// appendPayload appends the payload of r to b.
+func (r *record) appendPayload(b []byte) []byte {
+	switch r.kind {
+	case recordFile:
+		b = binary.AppendUvarint(b, uint64(r.file))
+		b = append(b, r.name...)
+	case recordDrop:
+		b = binary.AppendUvarint(b, uint64(r.file))
+	case recordCheckpoint, recordDone:
+		b = appendRange(b, &r.ranges[0])
+	case recordBatch, recordAck, recordShrink:
+		b = binary.LittleEndian.AppendUint64(b, r.batch.Epoch)
+		b = binary.AppendUvarint(b, uint64(r.batch.Partition))
+		b = binary.AppendUvarint(b, r.batch.Sequence)
+		for i := range r.ranges {
+			b = appendRange(b, &r.ranges[i])
+		}
+	case recordPartitions:
+		b = binary.AppendUvarint(b, uint64(r.partitions))
+	}
+	return b
+}
+
+func appendRange(b []byte, r *Range) []byte {
+	b = binary.AppendUvarint(b, uint64(r.File))
+	b = binary.AppendVarint(b, r.After)
+	b = binary.AppendVarint(b, r.End.End)
+	b = binary.AppendVarint(b, r.End.ReadFrom)
+	return binary.AppendUvarint(b, uint64(r.Events))
+}
+
+var errRecord = errors.New("not a record of the journal")
+
+// parse reads a record of that kind from payload. The memory of r.ranges is used again.
+func (r *record) parse(kind byte, payload []byte) error {
+	d := decoder{b: payload}
+	*r = record{kind: kind, ranges: r.ranges[:0]}
+	switch kind {
+	case recordFile:
+		r.file = FileID(d.uint32())
+		r.name = string(d.b)
+		d.b = nil
+	case recordDrop:
+		r.file = FileID(d.uint32())
+	case recordCheckpoint, recordDone:
+		r.ranges = append(r.ranges, d.readRange())
+	case recordBatch, recordAck, recordShrink:
+		r.batch = BatchID{Epoch: d.fixed64(), Partition: d.uint32(), Sequence: d.unsigned()}
+		for len(d.b) > 0 && !d.bad {
+			r.ranges = append(r.ranges, d.readRange())
+		}
+	case recordPartitions:
+		r.partitions = int(d.uint32())
+	default:
+		return errRecord
+	}
+	if d.bad || len(d.b) > 0 || kind == recordShrink && len(r.ranges) != 1 {
+		return errRecord
+	}
+	for i := range r.ranges {
+		if !r.ranges[i].valid() {
+			return errRecord
+		}
+	}
+	return nil
+}
+
+// valid reports whether the offsets of r can be those of a file.
+func (r *Range) valid() bool {
+	return r.After >= 0 && r.End.End >= r.After && r.End.ReadFrom >= 0 && r.End.ReadFrom <= r.End.End
+}
+
+// A decoder reads numbers from the front of b. After one that is not there bad is set, and all others are 0.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) unsigned() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.bad, d.b = true, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) signed() int64 {
+	v, n := binary.Varint(d.b)
+	if n <= 0 {
+		d.bad, d.b = true, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) uint32() uint32 {
+	v := d.unsigned()
+	if v > 1<<32-1 {
+		d.bad = true
+	}
+	return uint32(v)
+}
+
+func (d *decoder) fixed64() uint64 {
+	if len(d.b) < 8 {
+		d.bad, d.b = true, nil
+		return 0
+	}
+	v := binary.LittleEndian.Uint64(d.b)
+	d.b = d.b[8:]
+	return v
+}
+
+func (d *decoder) readRange() Range {
+	return Range{
+		File: FileID(d.uint32()), After: d.signed(),
+		End: collector.Checkpoint{End: d.signed(), ReadFrom: d.signed()}, Events: d.uint32(),
+	}
+}

@@ -1,0 +1,197 @@
+package journal
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"tidegate/collector"
+	"tidegate/collector/ship/frame"
+)
+
+// state is what the records of a journal come to. Every record goes through apply, both when a journal is read and
+// when it is written: what is written anew is therefore what a reader of all records would know.
+type state struct {
+	files      map[FileID]*fileState
+	names      map[string]FileID // which file a name means
+	batches    map[BatchID][]Range
+	partitions int
+	nextFile   FileID // above every number in use
+}
+
+// A fileState is what is known of a file.
+type fileState struct {
+	name       string
+	recorded   bool // the journal on disk has its name
+	replaced   bool // its name means a newer file
+	known      bool // checkpoint is meaningful: something of the file was in a batch
+	checkpoint collector.Checkpoint
+	done       []Range // ranges behind the checkpoint that are safe; in order, with gaps between them
+}
+
+func newState() *state {
+	return &state{
+		files: map[FileID]*fileState{}, names: map[string]FileID{}, batches: map[BatchID][]Range{}, nextFile: 1,
+	}
+}
+
+// apply changes s as r says. Records that make no sense, because others were damaged, are left out.
+func (s *state) apply(r *record) {
+	switch r.kind {
+	case recordFile:
+		s.addFile(r.file, r.name)
+	case recordDrop:
+		s.dropFile(r.file)
+	case recordCheckpoint:
+		if f := s.files[r.ranges[0].File]; f != nil && r.ranges[0].End.End >= f.checkpoint.End {
+			f.checkpoint, f.known = r.ranges[0].End, true
+			f.advance()
+		}
+	case recordDone:
+		s.finish(r.ranges[0])
+	case recordBatch:
+		if s.batches[r.batch] == nil { // written again when the first attempt was thought to have failed
+			s.addBatch(r.batch, slices.Clone(r.ranges))
+		}
+	case recordAck:
+		for _, done := range s.batches[r.batch] {
+			s.finish(done)
+		}
+		delete(s.batches, r.batch)
+	case recordShrink:
+		s.shrink(r.batch, r.ranges[0])
+	case recordPartitions:
+		s.partitions = r.partitions
+	}
+}
+
+// addFile records what a number stands for. Another file of that name is replaced.
+func (s *state) addFile(id FileID, name string) {
+	if id == 0 || id == 1<<32-1 || s.files[id] != nil {
+		return
+	}
+	s.files[id] = &fileState{name: name, recorded: true}
+	s.nextFile = max(s.nextFile, id+1)
+	s.claimName(id, name)
+}
+
+// claimName makes name mean the file id.
+func (s *state) claimName(id FileID, name string) {
+	if old, ok := s.names[name]; ok && old != id {
+		s.files[old].replaced = true
+	}
+	s.names[name] = id
+}
+
+func (s *state) dropFile(id FileID) {
+	f := s.files[id]
+	if f == nil {
+		return
+	}
+	delete(s.files, id)
+	if s.names[f.name] == id {
+		delete(s.names, f.name)
+	}
+}
+
+// addBatch records what a batch holds, and keeps ranges.
+func (s *state) addBatch(id BatchID, ranges []Range) {
+	s.batches[id] = ranges
+	for i := range ranges {
+		if f := s.files[ranges[i].File]; f != nil {
+			f.known = true
+		}
+	}
+}
+
+// finish records that r is safe.
+func (s *state) finish(r Range) {
+	f := s.files[r.File]
+	if f == nil {
+		return // its name was damaged: nobody can say which file it was
+	}
+	f.known = true
+	i, _ := slices.BinarySearchFunc(f.done, r.After, func(r Range, after int64) int { return cmp.Compare(r.After, after) })
+	f.done = slices.Insert(f.done, i, r)
+	f.advance()
+}
+
+// advance moves the checkpoint over the finished ranges that begin at or before it, and joins finished ranges that
+// touch one another. In between lies what is not finished.
+func (f *fileState) advance() {
+	kept := f.done[:0]
+	for _, r := range f.done {
+		last := len(kept) - 1
+		switch {
+		case len(kept) == 0 && r.After <= f.checkpoint.End:
+			if r.End.End > f.checkpoint.End {
+				f.checkpoint = r.End
+			}
+		case len(kept) > 0 && r.After <= kept[last].End.End:
+			if r.End.End > kept[last].End.End {
+				kept[last].End = r.End
+			}
+			kept[last].Events += r.Events
+		default:
+			kept = append(kept, r)
+		}
+	}
+	f.done = kept
+}
+
+// shrink replaces the range of batch that begins where r begins by r, or removes it if r has no events.
+func (s *state) shrink(batch BatchID, r Range) {
+	ranges := s.batches[batch]
+	i := slices.IndexFunc(ranges, func(old Range) bool { return old.File == r.File && old.After == r.After })
+	switch {
+	case i < 0:
+	case r.Events == 0:
+		s.batches[batch] = slices.Delete(ranges, i, i+1)
+	default:
+		ranges[i] = r
+	}
+}
+
+// appendSnapshot appends a journal that comes to s to b.
+func (s *state) appendSnapshot(b []byte) []byte {
+	b = frame.AppendFileHeader(b, magic, version)
+	if s.partitions > 0 {
+		b = appendRecord(b, &record{kind: recordPartitions, partitions: s.partitions})
+	}
+
+	// In the order of the numbers: the file that a name means was added last.
+	for _, id := range slices.Sorted(maps.Keys(s.files)) {
+		f := s.files[id]
+		if !f.recorded {
+			continue
+		}
+		b = appendRecord(b, &record{kind: recordFile, file: id, name: f.name})
+		if f.known {
+			b = appendRecord(b, &record{kind: recordCheckpoint, ranges: []Range{{File: id, End: f.checkpoint}}})
+		}
+		for _, r := range f.done {
+			b = appendRecord(b, &record{kind: recordDone, ranges: []Range{r}})
+		}
+	}
+	for id, ranges := range s.batches {
+		b = appendRecord(b, &record{kind: recordBatch, batch: id, ranges: ranges})
+	}
+	return b
+}
+
+// export returns s in the form that callers get.
+func (s *state) export() State {
+	out := State{Partitions: s.partitions}
+	for _, id := range slices.Sorted(maps.Keys(s.files)) {
+		f := s.files[id]
+		out.Files = append(out.Files, File{
+			ID: id, Name: f.name, Replaced: f.replaced, Checkpoint: f.checkpoint, Known: f.known, Done: slices.Clone(f.done),
+		})
+	}
+	for id, ranges := range s.batches {
+		known := slices.DeleteFunc(slices.Clone(ranges), func(r Range) bool { return s.files[r.File] == nil })
+		out.Batches = append(out.Batches, Batch{ID: id, Ranges: known})
+	}
+	slices.SortFunc(out.Batches, func(a, b Batch) int { return cmp.Compare(a.ID.Sequence, b.ID.Sequence) })
+	return out
+}

@@ -1,0 +1,110 @@
+package ship
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/kafka"
+)
+
+// The metrics of the collector's way to Kafka. Those by dataset are the Ledger.
+var (
+	byDataset   = []string{"dataset"}
+	byReason    = []string{"dataset", "reason"}
+	descriptors = []*prometheus.Desc{
+		descRead, descRecovered, descDelivered, descSafe, descSpooled, descReread, descDropped, descLost, descBuffered,
+		descBuffer, descSpool, descJournal, descBatches, descErrors, descDisk, descUnreadable,
+	}
+
+	descRead = desc("events_read_total", "Events that sources handed over for delivery to Kafka.", byDataset)
+
+	descRecovered = desc("events_recovered_total",
+		"Events of an earlier process, found in its spool or missing from its unacknowledged batches.", byDataset)
+
+	descDelivered = desc("events_delivered_total", "Events acknowledged by Kafka.", byDataset)
+
+	descSafe = desc("events_safe_total", "Events acknowledged by Kafka or written to the spool.", byDataset)
+
+	descSpooled = desc("events_spooled_total", "Events written to the spool on disk.", byDataset)
+
+	descReread = desc("events_reread_total",
+		"Log lines read again after a restart that were delivered or spooled before; they are not sent again.", byDataset)
+
+	descDropped = desc("events_dropped_total", "Events dropped before delivery, by reason.", byReason)
+
+	descLost = desc("events_lost_total", "Events lost before delivery, by reason.", byReason)
+
+	descBuffered = desc("events_buffered", "Events that wait for Kafka, in memory or in the spool.", nil)
+
+	descBuffer = desc("buffer_bytes", "Encoded events in memory that wait for Kafka, in bytes, by kind of source.",
+		[]string{"source"})
+
+	descSpool = desc("spool_bytes", "Size of the spool on disk.", nil)
+
+	descJournal = desc("journal_bytes", "Size of the journal on disk.", nil)
+
+	descBatches = desc("batches_delivered_total", "Batches acknowledged by Kafka.", nil)
+
+	descErrors = desc("produce_errors_total", "Requests to Kafka that failed, by kind of error.", []string{"kind"})
+
+	descDisk = desc("disk_errors_total", "Writes of the journal or the spool that failed.", []string{"file"})
+
+	descUnreadable = desc("unreadable_bytes_total",
+		"Bytes of the journal or the spool that could not be read and were kept in .unreadable files.", []string{"file"})
+)
+
+func desc(name, help string, labels []string) *prometheus.Desc {
+	return prometheus.NewDesc("tidegate_collector_"+name, help, labels, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (s *Shipper) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range descriptors {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *Shipper) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+
+	c := &s.counters
+	for i := range pipeline.Datasets {
+		name := pipeline.Datasets[i].Name
+		if name == "" {
+			name = "none"
+		}
+		counter(descRead, c.read[i].Load(), name)
+		counter(descRecovered, c.recovered[i].Load(), name)
+		counter(descDelivered, c.delivered[i].Load(), name)
+		counter(descSafe, c.safe[i].Load(), name)
+		counter(descSpooled, c.spooled[i].Load(), name)
+		counter(descReread, c.reread[i].Load(), name)
+		for reason := range c.discarded {
+			d := descDropped
+			if isLoss(reason) {
+				d = descLost
+			}
+			counter(d, c.discarded[reason][i].Load(), name, reasonNames[reason])
+		}
+	}
+
+	gauge(descBuffered, float64(s.bufferedEvents()))
+	gauge(descBuffer, float64(s.packetBudget.used.Load()), "packets")
+	gauge(descBuffer, float64(s.fileBytes()), "files")
+	gauge(descSpool, float64(s.spool.Bytes()))
+	gauge(descJournal, float64(s.journal.Bytes()))
+	counter(descBatches, c.batches.Load())
+	for class := range c.produceErrors {
+		counter(descErrors, c.produceErrors[class].Load(), kafka.ErrorClass(class).String())
+	}
+	counter(descDisk, s.journal.Errors(), "journal")
+	counter(descDisk, s.spool.Errors(), "spool")
+	counter(descUnreadable, s.journal.Unreadable(), "journal")
+	counter(descUnreadable, s.spool.Unreadable(), "spool")
+}

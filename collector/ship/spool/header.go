@@ -1,0 +1,67 @@
+package spool
+
+import (
+	"encoding/binary"
+	"errors"
+)
+
+// A Header describes a batch in the spool. It can be read although the batch itself is damaged, so that what was lost
+// can be counted.
+type Header struct {
+	Epoch     uint64
+	Partition uint32
+	Sequence  uint64
+	Packets   bool     // the epoch is one of packets, not of files
+	Counts    []uint32 // events by dataset; a spool of another version may have more or fewer datasets
+}
+
+// append appends the payload of a header frame to b.
+func (h *Header) append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint64(b, h.Epoch)
+	b = binary.AppendUvarint(b, uint64(h.Partition))
+	b = binary.AppendUvarint(b, h.Sequence)
+	if h.Packets {
+		b = append(b, 1)
+	} else {
+		b = append(b, 0)
+	}
+	b = binary.AppendUvarint(b, uint64(len(h.Counts)))
+	for _, n := range h.Counts {
+		b = binary.AppendUvarint(b, uint64(n))
+	}
+	return b
+}
+
+var errHeader = errors.New("not a header of the spool")
+
+// maxCounts is more than there will ever be datasets.
+const maxCounts = 1000
+
+// parseHeader reads the payload of a header frame.
+func parseHeader(b []byte) (*Header, error) {
+	if len(b) < 8 {
+		return nil, errHeader
+	}
+	h := &Header{Epoch: binary.LittleEndian.Uint64(b)}
+	b = b[8:]
+	bad := false
+	next := func(limit uint64) uint64 {
+		v, n := binary.Uvarint(b)
+		if n <= 0 || v > limit {
+			bad = true
+			return 0
+		}
+		b = b[n:]
+		return v
+	}
+	h.Partition = uint32(next(1<<32 - 1))
+	h.Sequence = next(1<<64 - 1)
+	h.Packets = next(1) == 1
+	for range next(maxCounts) {
+		h.Counts = append(h.Counts, uint32(next(1<<32-1)))
+	}
+	if bad || len(b) > 0 {
+		return nil, errHeader
+	}
+	return h, nil
+}

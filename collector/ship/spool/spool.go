@@ -1,0 +1,403 @@
+// Package spool keeps batches on disk that cannot be made again while Kafka is unavailable: packets, and lines of
+// files that were removed.
+//
+// Append writes a batch and returns a Ref; a batch that was appended survives a killed process. Read returns its
+// bytes when Kafka accepts batches again, and Release says that it is not needed any more. Open finds what earlier
+// processes left. Package ship is the only caller; to the spool a batch is bytes and a Header.
+//
+// A spool is a folder of segment files, which grow to about 8 MiB and are deleted when no batch of theirs is needed.
+// Together they stay below a limit: a batch that does not fit is refused, since what is in the spool was promised to
+// be safe. A segment is a frame file (package frame) in which a header frame stands before each batch frame.
+//
+// What cannot be read (damaged, or of another version) is left out, counted and logged. Its segment is never deleted:
+// when the batches in it that can be read are not needed any more it gets the name segment.unreadable and does not
+// count against the limit. The lock of a Spool is held during writes; no other lock is taken while it is held.
+package spool
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tidegate/collector/ship/frame"
+	"tidegate/pipeline/logging"
+)
+
+const (
+	magic   = "TGSPOL"
+	version = 2
+
+	kindHeader = 'H'
+	kindBatch  = 'B'
+
+	segmentSuffix    = ".seg"
+	segmentBytes     = 8 << 20
+	errorLogInterval = 30 * time.Second
+)
+
+var (
+	// ErrFull is the error of Append when the batch does not fit into the spool.
+	ErrFull = errors.New("the spool is full")
+
+	// ErrDamaged is matched by the error of Read when the batch can never be read.
+	ErrDamaged = frame.ErrDamaged
+)
+
+// A Condition says how the last Append went.
+type Condition int32
+
+// The conditions of a spool.
+const (
+	Accepting Condition = iota
+	Full
+	Failing // the disk refuses writes
+)
+
+// A Ref is a reference to a batch in the spool. The zero Ref refers to nothing.
+type Ref struct {
+	segment *segment
+	frame   frame.Frame
+}
+
+// Options are the settings of a Spool.
+type Options struct {
+	Limit int64 // bytes of all segments together
+	Sync  bool  // each batch survives a power cut, not only a killed process
+	Log   *slog.Logger
+	Wrap  func(frame.File) frame.File // tests simulate a full disk; nil: nothing
+}
+
+// A Spool is an open spool. Its methods may be called by any goroutine.
+type Spool struct {
+	dir      string
+	options  Options
+	throttle *logging.Throttle
+
+	total      atomic.Int64 // bytes of all segments; written under mu
+	condition  atomic.Int32
+	errors     atomic.Uint64 // writes that failed
+	unreadable atomic.Uint64 // bytes that could not be read
+
+	mu     sync.Mutex
+	active *segment // that batches are appended to; nil: the next batch begins one
+	next   int      // number of the next segment
+	closed bool
+	live   map[*segment]struct{} // segments whose files are open
+	buf    []byte
+}
+
+// A segment is one file of the spool. Its fields are guarded by the spool's lock, but for file, which does not change.
+type segment struct {
+	path    string
+	file    frame.File
+	size    int64
+	batches int  // that have not been released
+	damaged bool // something in it cannot be read: it is kept under another name instead of being deleted
+}
+
+// Open reads the spool in dir and calls visit with each batch, in the order in which they were written. readable
+// says whether the batch was written to its end; otherwise it is lost, and ref refers to nothing.
+func Open(dir string, options Options, visit func(h *Header, ref Ref, readable bool)) (*Spool, error) {
+	s := &Spool{
+		dir: dir, options: options, throttle: logging.NewThrottle(errorLogInterval), next: 1, live: map[*segment]struct{}{},
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make spool: %w", err)
+	}
+	numbers, err := s.segmentNumbers()
+	if err != nil {
+		return nil, fmt.Errorf("read spool: %w", err)
+	}
+	for _, number := range numbers {
+		s.next = number + 1
+		if err := s.loadSegment(s.segmentPath(number), visit); err != nil {
+			return nil, fmt.Errorf("read spool: %w", err)
+		}
+	}
+	return s, nil
+}
+
+func (s *Spool) segmentPath(number int) string {
+	return filepath.Join(s.dir, fmt.Sprintf("%08d%s", number, segmentSuffix))
+}
+
+// segmentNumbers returns the numbers of the segments in the folder, in order.
+func (s *Spool) segmentNumbers() ([]int, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var numbers []int
+	for _, entry := range entries {
+		digits, ok := strings.CutSuffix(entry.Name(), segmentSuffix)
+		if n, err := strconv.Atoi(digits); ok && err == nil && n > 0 && entry.Type().IsRegular() {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.SortFunc(numbers, cmp.Compare)
+	return numbers, nil
+}
+
+// loadSegment calls visit with the batches of a segment of an earlier process.
+func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return err
+	}
+	seg := &segment{path: path, file: file, size: info.Size()}
+	if seg.size > 0 {
+		unreadable, reason := seg.scan(visit)
+		if seg.damaged = unreadable > 0; seg.damaged {
+			s.unreadable.Add(uint64(unreadable))
+			s.options.Log.Warn("part of the spool cannot be read; it is kept under another name", "file", path, "bytes", unreadable,
+				"err", reason)
+		}
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live[seg] = struct{}{}
+	s.total.Add(seg.size)
+	if seg.batches == 0 {
+		s.removeSegment(seg)
+	}
+	return nil
+}
+
+// scan calls visit with the batches of seg. It returns how many bytes could not be read, and why.
+func (seg *segment) scan(visit func(*Header, Ref, bool)) (unreadable int64, reason error) {
+	start := make([]byte, frame.FileHeaderSize)
+	n, _ := seg.file.ReadAt(start, 0)
+	if err := frame.CheckFileHeader(start[:n], magic, version); err != nil {
+		return seg.size, err
+	}
+
+	// A header is valid for the batch frame that follows it directly. A header without its batch is a batch that is
+	// lost; a batch without its header is bytes that nobody can use.
+	reason = errors.New("damaged, or not written to its end")
+	scanner := frame.NewScanner(seg.file, seg.size)
+	var header *Header
+	var batchOffset int64 // where the batch of header must begin
+	lost := func() {
+		if header != nil {
+			visit(header, Ref{}, false)
+			header = nil
+		}
+	}
+	for f, ok := scanner.Next(); ok; f, ok = scanner.Next() {
+		switch {
+		case f.Kind == kindBatch && header != nil && f.Offset == batchOffset && f.Complete:
+			seg.batches++
+			visit(header, Ref{segment: seg, frame: f}, true)
+			header = nil
+			continue
+		case f.Kind == kindHeader && f.Complete:
+			lost()
+			payload, err := f.Read(seg.file)
+			if err == nil {
+				header, err = parseHeader(payload)
+			}
+			batchOffset = f.Offset + int64(f.Length) + frame.HeadSize
+			if err == nil {
+				continue
+			}
+			reason = err
+		default:
+			lost()
+		}
+		if f.Complete {
+			unreadable += frame.HeadSize + int64(f.Length)
+		}
+	}
+	lost()
+	return unreadable + scanner.Skipped(), reason
+}
+
+// Append writes a batch. When it returns nil, a killed process does not lose the batch.
+func (s *Spool) Append(h *Header, batch []byte) (Ref, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ref, err := s.write(h, batch)
+	switch {
+	case err == nil:
+		s.condition.Store(int32(Accepting))
+	case errors.Is(err, ErrFull):
+		s.condition.Store(int32(Full))
+		if _, ok := s.throttle.Allow(); ok {
+			s.options.Log.Error("spool is full: packet events are shed until kafka is available", "bytes", s.total.Load())
+		}
+	default:
+		s.condition.Store(int32(Failing))
+		s.errors.Add(1)
+		if _, ok := s.throttle.Allow(); ok {
+			s.options.Log.Error("spool cannot be written: packet events stay in memory", "err", err)
+		}
+	}
+	return ref, err
+}
+
+// write appends a header frame and a batch frame to the active segment. s.mu must be held.
+func (s *Spool) write(h *Header, batch []byte) (Ref, error) {
+	if s.closed {
+		return Ref{}, fs.ErrClosed
+	}
+
+	// 1. Lay out both frames.
+	s.buf = h.append(frame.Reserve(s.buf[:0]))
+	frame.Seal(s.buf, 0, kindHeader)
+	at := len(s.buf)
+	s.buf = append(frame.Reserve(s.buf), batch...)
+	frame.Seal(s.buf, at, kindBatch)
+
+	// 2. Make room.
+	n := int64(len(s.buf))
+	if s.total.Load()+n > s.options.Limit {
+		return Ref{}, ErrFull
+	}
+	if s.active == nil || s.active.size+n > segmentBytes && s.active.size > frame.FileHeaderSize {
+		if err := s.startSegment(); err != nil {
+			return Ref{}, err
+		}
+	}
+
+	// 3. Write. Invariant: the first seg.size bytes are whole frames; what a failed write leaves behind them is cut off
+	// or overwritten.
+	seg := s.active
+	if _, err := seg.file.WriteAt(s.buf, seg.size); err != nil {
+		_ = seg.file.Truncate(seg.size)
+		return Ref{}, fmt.Errorf("write spool %s: %w", seg.path, err)
+	}
+	if s.options.Sync {
+		if err := seg.file.Sync(); err != nil {
+			return Ref{}, fmt.Errorf("sync spool %s: %w", seg.path, err)
+		}
+	}
+	ref := Ref{segment: seg, frame: frame.Written(s.buf, at, seg.size+int64(at))}
+	seg.size += n
+	seg.batches++
+	s.total.Add(n)
+	return ref, nil
+}
+
+// startSegment makes a new segment the active one. s.mu must be held.
+func (s *Spool) startSegment() error {
+	path := s.segmentPath(s.next)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fmt.Errorf("write spool: %w", err)
+	}
+	seg := &segment{path: path, file: file}
+	if s.options.Wrap != nil {
+		seg.file = s.options.Wrap(file)
+	}
+	header := frame.AppendFileHeader(nil, magic, version)
+	if _, err := seg.file.WriteAt(header, 0); err != nil {
+		seg.file.Close()
+		os.Remove(path) // we have just made it, and nothing is in it
+		return fmt.Errorf("write spool %s: %w", path, err)
+	}
+	seg.size = int64(len(header))
+	s.next++
+	s.total.Add(seg.size)
+	s.live[seg] = struct{}{}
+
+	old := s.active
+	s.active = seg
+	if old != nil && old.batches == 0 {
+		s.removeSegment(old)
+	}
+	return nil
+}
+
+// Read returns the bytes of a batch. The error matches ErrDamaged when they can never be read.
+func (s *Spool) Read(ref Ref) ([]byte, error) {
+	batch, err := ref.frame.Read(ref.segment.file)
+	if errors.Is(err, ErrDamaged) {
+		s.mu.Lock()
+		ref.segment.damaged = true
+		s.mu.Unlock()
+		s.unreadable.Add(uint64(ref.frame.Length))
+		s.options.Log.Warn("a batch in the spool cannot be read; its events are lost", "file", ref.segment.path,
+			"bytes", ref.frame.Length, "err", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read spool %s: %w", ref.segment.path, err)
+	}
+	return batch, nil
+}
+
+// Release says that a batch is not needed any more. A segment goes with its last batch.
+func (s *Spool) Release(ref Ref) {
+	if ref.segment == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ref.segment.batches--
+	if ref.segment.batches == 0 && !s.closed {
+		s.removeSegment(ref.segment)
+	}
+}
+
+// removeSegment deletes a segment of which no batch is needed, or keeps it under another name if it is damaged. s.mu
+// must be held.
+func (s *Spool) removeSegment(seg *segment) {
+	seg.file.Close()
+	delete(s.live, seg)
+	s.total.Add(-seg.size)
+	if s.active == seg {
+		s.active = nil
+	}
+	if seg.damaged {
+		kept, err := frame.SetAside(seg.path)
+		if err != nil {
+			// The segment keeps its name: the next process finds it again.
+			s.options.Log.Error("unreadable spool segment cannot be renamed", "file", seg.path, "err", err)
+			return
+		}
+		s.options.Log.Warn("unreadable spool segment kept", "file", kept)
+	}
+	os.Remove(seg.path)
+}
+
+// Bytes returns the size of all segments.
+func (s *Spool) Bytes() int64 { return s.total.Load() }
+
+// Condition returns how the last Append went.
+func (s *Spool) Condition() Condition { return Condition(s.condition.Load()) }
+
+// Errors returns how many writes have failed. A spool that is full is not an error.
+func (s *Spool) Errors() uint64 { return s.errors.Load() }
+
+// Unreadable returns how many bytes could not be read.
+func (s *Spool) Unreadable() uint64 { return s.unreadable.Load() }
+
+// Close ends reading and writing. flush makes what was written survive a power cut.
+func (s *Spool) Close(flush bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	var err error
+	for seg := range s.live {
+		if flush {
+			err = errors.Join(err, seg.file.Sync())
+		}
+		err = errors.Join(err, seg.file.Close())
+	}
+	return err
+}
