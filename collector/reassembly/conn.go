@@ -57,9 +57,9 @@ func (c *Conn) Segment(d Dir, s *Segment, now int64) {
 	c.now = now
 	c.half[d].packets++
 	switch {
-	case s.has(SYN):
+	case s.hasFlag(SYN):
 		c.handleSYN(d, s)
-	case s.has(RST):
+	case s.hasFlag(RST):
 		c.handleRST(d, s)
 	default:
 		c.handleSegment(d, s)
@@ -74,13 +74,13 @@ func (c *Conn) Segment(d Dir, s *Segment, now int64) {
 func (c *Conn) Follow(d Dir, s *Segment, now int64) {
 	c.now = now
 	c.half[d].packets++
-	if s.has(ACK) && !s.has(SYN) {
+	if s.hasFlag(ACK) && !s.hasFlag(SYN) {
 		c.established = true
 	}
-	if s.has(FIN) {
+	if s.hasFlag(FIN) {
 		c.half[d].ended = true
 	}
-	if s.has(RST) || c.half[0].ended && c.half[1].ended {
+	if s.hasFlag(RST) || c.half[0].ended && c.half[1].ended {
 		c.startClosing()
 	}
 }
@@ -126,7 +126,7 @@ func (c *Conn) startClosing() {
 func (c *Conn) handleSYN(d Dir, s *Segment) {
 	h, o := &c.half[d], &c.half[d^1]
 	base := s.Seq + 1
-	answer := s.has(ACK)
+	answer := s.hasFlag(ACK)
 
 	// Find out whether the SYN is the first one of its side, the same once more, or another.
 	switch {
@@ -160,12 +160,12 @@ func (c *Conn) handleSYN(d Dir, s *Segment) {
 		if !o.based {
 			o.setBase(s.Ack)
 		}
-		o.acknowledge(o.offset(s.Ack), h)
+		o.acknowledge(o.offsetOf(s.Ack), h)
 	}
 	if s.Size > 0 { // TCP Fast Open, RFC 7413
 		c.handleData(d, s, 0, 0)
 	}
-	if s.has(FIN) {
+	if s.hasFlag(FIN) {
 		c.handleFIN(d, s, int64(s.Size), 0)
 		c.deliverReady()
 	}
@@ -177,11 +177,11 @@ func (c *Conn) handleSegment(d Dir, s *Segment) {
 	if !h.based {
 		c.startMidStream(d, s)
 	}
-	off := h.offset(s.Seq)
+	off := h.offsetOf(s.Seq)
 
 	// The acknowledgement comes first: it says what of the other direction must be delivered before this segment.
 	need := int64(0)
-	if s.has(ACK) {
+	if s.hasFlag(ACK) {
 		need = c.handleACK(d, s)
 	}
 	if h.setWindow(s.Window, false) {
@@ -189,14 +189,14 @@ func (c *Conn) handleSegment(d Dir, s *Segment) {
 	}
 
 	switch {
-	case s.Size == 1 && off == h.next-1 && !s.has(FIN):
+	case s.Size == 1 && off == h.next-1 && !s.hasFlag(FIN):
 		return // a keep-alive (RFC 1122, section 4.2.3.6), whose byte means nothing
 	case s.Size > 0:
 		c.handleData(d, s, off, need)
-	case s.has(ACK) && !s.has(FIN):
+	case s.hasFlag(ACK) && !s.hasFlag(FIN):
 		c.handler.Observe(d, PureACK, s.Time)
 	}
-	if s.has(FIN) {
+	if s.hasFlag(FIN) {
 		c.handleFIN(d, s, off+int64(s.Size), need)
 	}
 
@@ -210,7 +210,7 @@ func (c *Conn) handleSegment(d Dir, s *Segment) {
 func (c *Conn) startMidStream(d Dir, s *Segment) {
 	h, o := &c.half[d], &c.half[d^1]
 	h.setBase(s.Seq)
-	if s.has(ACK) && !o.based {
+	if s.hasFlag(ACK) && !o.based {
 		o.setBase(s.Ack)
 	}
 }
@@ -228,7 +228,7 @@ func (c *Conn) handleACK(d Dir, s *Segment) int64 {
 		}
 		o.hasOtherBase = false
 	}
-	off := o.offset(s.Ack)
+	off := o.offsetOf(s.Ack)
 	if o.packets > 0 || h.packets > 8 {
 		c.established = true
 	}
@@ -252,7 +252,7 @@ func (c *Conn) handleRST(d Dir, s *Segment) {
 	h, o := &c.half[d], &c.half[d^1]
 	switch {
 	case !h.based && o.based: // it answers a SYN, or a segment in the middle of a stream
-		if s.has(ACK) && o.offset(s.Ack) < -1 {
+		if s.hasFlag(ACK) && o.offsetOf(s.Ack) < -1 {
 			return
 		}
 		c.resetOffset = math.MaxInt32
@@ -260,8 +260,8 @@ func (c *Conn) handleRST(d Dir, s *Segment) {
 		c.startMidStream(d, s)
 		c.resetOffset = 0
 	default:
-		off := h.offset(s.Seq)
-		refusal := s.Seq == 0 && s.has(ACK) && !h.syn && h.top == 0 // a host that answers a SYN numbers its RST 0
+		off := h.offsetOf(s.Seq)
+		refusal := s.Seq == 0 && s.hasFlag(ACK) && !h.syn && h.top == 0 // a host that answers a SYN numbers its RST 0
 		low, high := min(h.ack, h.next)-1, max(h.top, h.ack)+h.sendLimit(o)
 		if !refusal && (off < low || off > high) {
 			c.handler.Observe(d, OutsideWindow, s.Time)

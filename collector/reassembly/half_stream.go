@@ -45,7 +45,7 @@ type waitingSegment struct {
 	since int64  // of the clock: when it began to wait
 }
 
-func (s *waitingSegment) end() int64 { return s.off + int64(len(s.b)+s.lost) }
+func (s *waitingSegment) endOffset() int64 { return s.off + int64(len(s.b)+s.lost) }
 
 // deliveredBytes remembers the last bytes that were delivered, so that retransmissions can be compared with them:
 // a hash of each of the last segments, and the last bytes themselves.
@@ -70,8 +70,8 @@ const unknownWindow = 4 << 20
 
 func (h *halfStream) setBase(base uint32) { h.base, h.based = base, true }
 
-// offset returns the offset that a sequence number stands for: the one nearest to next.
-func (h *halfStream) offset(seq uint32) int64 {
+// offsetOf returns the offset that a sequence number stands for: the one nearest to next.
+func (h *halfStream) offsetOf(seq uint32) int64 {
 	return h.next + int64(int32(seq-(h.base+uint32(h.next))))
 }
 

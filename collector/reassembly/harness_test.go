@@ -103,7 +103,7 @@ func (c *testConn) segment(d Dir, flags string, off, ack int, payload string) {
 			s.Flags |= 1 << i
 		}
 	}
-	if s.has(SYN) {
+	if s.hasFlag(SYN) {
 		s.Seq--
 	}
 	if strings.Contains(flags, "Z") {

@@ -20,8 +20,8 @@ func (p *Pool) Used() int { return p.used }
 // Holders returns how many Conns have bytes that wait.
 func (p *Pool) Holders() int { return len(p.holders) }
 
-// charge accounts for n more bytes that wait in c, or fewer, and keeps the list of holders.
-func (p *Pool) charge(c *Conn, n int) {
+// chargeConn accounts for n more bytes that wait in c, or fewer, and keeps the list of holders.
+func (p *Pool) chargeConn(c *Conn, n int) {
 	c.buffered += n
 	p.used += n
 	switch {
@@ -38,13 +38,13 @@ func (p *Pool) charge(c *Conn, n int) {
 	}
 }
 
-// relieve gives up gaps until the Pool is within its limit. Of a few Conns picked at random the one that holds most
+// enforceLimit gives up gaps until the Pool is within its limit. Of a few Conns picked at random the one that holds most
 // loses all of its gaps: a search for the largest of all would cost more than it frees.
-func (p *Pool) relieve() {
+func (p *Pool) enforceLimit() {
 	for p.used > p.limit && len(p.holders) > 0 {
 		var largest *Conn
 		for range 8 {
-			if c := p.holders[p.pick(len(p.holders))]; largest == nil || c.buffered > largest.buffered {
+			if c := p.holders[p.randomIndex(len(p.holders))]; largest == nil || c.buffered > largest.buffered {
 				largest = c
 			}
 		}
@@ -54,8 +54,8 @@ func (p *Pool) relieve() {
 	}
 }
 
-// pick returns a number below n, by xorshift: the same segments relieve the same Conns.
-func (p *Pool) pick(n int) int {
+// randomIndex returns a number below n, by xorshift: the same segments relieve the same Conns.
+func (p *Pool) randomIndex(n int) int {
 	p.random ^= p.random << 13
 	p.random ^= p.random >> 7
 	p.random ^= p.random << 17

@@ -68,7 +68,7 @@ type Segment struct {
 	Time     int64  // ns; Handler.Data gets it back with the segment's bytes
 }
 
-func (s *Segment) has(flag uint8) bool { return s.Flags&flag != 0 }
+func (s *Segment) hasFlag(flag uint8) bool { return s.Flags&flag != 0 }
 
 // A Handler receives the streams of one Conn.
 type Handler interface {

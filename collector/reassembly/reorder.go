@@ -15,11 +15,11 @@ func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
 	insert := func(i int, to int64) { // keeps [off, to)
 		n := s
 		n.off = off
-		n.b = c.pool.Get(clip(b, to-off))
+		n.b = c.pool.Get(numCaptured(b, to-off))
 		copy(n.b, b)
 		n.lost = int(to-off) - len(n.b)
 		h.waiting = slices.Insert(h.waiting, i, n)
-		c.pool.charge(c, BufferCost(len(n.b)))
+		c.pool.chargeConn(c, BufferCost(len(n.b)))
 	}
 
 	// Go through the segments that wait, in order. b always begins at off, and everything before off is kept, by us
@@ -27,7 +27,7 @@ func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
 	i := h.front
 	for ; i < len(h.waiting) && off < end; i++ {
 		w := &h.waiting[i]
-		if w.end() <= off {
+		if w.endOffset() <= off {
 			continue
 		}
 		if w.off >= end {
@@ -36,18 +36,18 @@ func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
 		if c.mergeOverlap(w, off, b) {
 			conflict = true
 		}
-		wEnd := w.end()
+		wEnd := w.endOffset()
 		if off < w.off { // there is a hole before w: fill it; w is then at i+1
 			to := w.off
 			insert(i, to)
-			b, off = b[clip(b, to-off):], to
+			b, off = b[numCaptured(b, to-off):], to
 			i++
 		}
 		if wEnd >= end {
 			off = end
 			break
 		}
-		b, off = b[clip(b, wEnd-off):], wEnd
+		b, off = b[numCaptured(b, wEnd-off):], wEnd
 	}
 	if off < end {
 		insert(i, end)
@@ -59,8 +59,8 @@ func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
 	c.enforceLimits()
 }
 
-// clip returns how many of the n bytes from the front of b were captured.
-func clip(b []byte, n int64) int { return int(min(int64(len(b)), n)) }
+// numCaptured returns how many of the n bytes from the front of b were captured.
+func numCaptured(b []byte, n int64) int { return int(min(int64(len(b)), n)) }
 
 // mergeOverlap compares b at off with w, which waits, and reports whether they differ. If the policy is KeepLast the
 // bytes of b replace those of w.
@@ -88,7 +88,7 @@ func (c *Conn) enforceLimits() {
 		c.giveUpOldest(GapBudget)
 	}
 	if c.pool.used > c.pool.limit {
-		c.pool.relieve()
+		c.pool.enforceLimit()
 	}
 }
 
@@ -131,7 +131,7 @@ func (c *Conn) popFront(d Dir) {
 		b, cut = b[n:], cut-(passed-n)
 	}
 	if len(b) > 0 || cut > 0 {
-		c.deliver(d, b, int(max(cut, 0)), s.time)
+		c.deliverBytes(d, b, int(max(cut, 0)), s.time)
 	}
 	c.freeSegment(&s)
 	if h.front == len(h.waiting) {
@@ -154,7 +154,7 @@ func (c *Conn) takeFront(h *halfStream) waitingSegment {
 
 func (c *Conn) freeSegment(s *waitingSegment) {
 	c.pool.Put(s.b)
-	c.pool.charge(c, -BufferCost(len(s.b)))
+	c.pool.chargeConn(c, -BufferCost(len(s.b)))
 }
 
 // startGrace begins the grace of each direction that has become incomplete, or whose receiver has now acknowledged
@@ -271,7 +271,7 @@ func (c *Conn) giveUpOldest(why GapReason) {
 		}
 	}
 	if !found {
-		c.pool.charge(c, -c.buffered)
+		c.pool.chargeConn(c, -c.buffered)
 		return
 	}
 	h, o := &c.half[d], &c.half[d^1]

@@ -39,7 +39,7 @@ func (c *Conn) handleData(d Dir, s *Segment, off, need int64) {
 	// it, and what it acknowledges was delivered.
 	inOrder := off == h.next && (h.front == len(h.waiting) || end <= h.waiting[h.front].off)
 	if inOrder && (o.reached(need) || o.packets == 0) {
-		c.deliver(d, b, size-len(b), s.Time)
+		c.deliverBytes(d, b, size-len(b), s.Time)
 		return
 	}
 	c.insertSegment(d, waitingSegment{off: off, need: need, time: s.Time, since: c.now}, b, end)
@@ -119,7 +119,7 @@ func (c *Conn) classifyOverlap(d Dir, s *Segment, off, end int64) {
 	gapSeen := int64(0) // the Time of the first segment behind the gap; 0 there is none
 	for i := h.front; i < len(h.waiting); i++ {
 		w := &h.waiting[i]
-		if w.off <= off && w.end() >= end {
+		if w.off <= off && w.endOffset() >= end {
 			fillsGap = false
 		}
 		if w.off >= off && gapSeen == 0 {
@@ -133,12 +133,12 @@ func (c *Conn) classifyOverlap(d Dir, s *Segment, off, end int64) {
 	c.handler.Observe(d, Retransmission, s.Time)
 }
 
-// deliver hands the next bytes of d to the Handler; cut more behind them were cut off by the capture.
-func (c *Conn) deliver(d Dir, b []byte, cut int, at int64) {
+// deliverBytes hands the next bytes of d to the Handler; cut more behind them were cut off by the capture.
+func (c *Conn) deliverBytes(d Dir, b []byte, cut int, at int64) {
 	h := &c.half[d]
 	if len(b) > 0 {
 		c.handler.Data(d, b, at)
-		h.delivered.add(h.next, b)
+		h.delivered.record(h.next, b)
 		h.next += int64(len(b))
 	}
 	if cut > 0 {
@@ -150,8 +150,8 @@ func (c *Conn) deliver(d Dir, b []byte, cut int, at int64) {
 	}
 }
 
-// add remembers b, which was delivered at off.
-func (r *deliveredBytes) add(off int64, b []byte) {
+// record remembers b, which was delivered at off.
+func (r *deliveredBytes) record(off int64, b []byte) {
 	n := len(b)
 	r.segments[r.segmentIndex&3] = deliveredSegment{off, int32(n), xxh3.Hash(b)}
 	r.segmentIndex++

@@ -6,8 +6,8 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-// Link types beyond those that gopacket names. Its LinkType has eight bits, so LINKTYPE_LINUX_SLL2 (276) is what is left of it,
-// 20, which is assigned to nothing else.
+// Link types that gopacket does not name. Its LinkType has eight bits, which leave 20 of LINKTYPE_LINUX_SLL2 (276); no
+// other link type has that number.
 const (
 	linkRawBSD   layers.LinkType = 14
 	linkRaw12    layers.LinkType = 12
@@ -22,7 +22,7 @@ const (
 	linkFDDI     layers.LinkType = 10
 )
 
-// maxNesting bounds how many headers of tunnels lie in each other.
+// maxNesting bounds how many tunnels lie in each other, and how many tags and labels follow each other.
 const maxNesting = 6
 
 // EtherTypes.
@@ -41,86 +41,89 @@ const (
 	etherVNTag    = 0x8926
 )
 
-// A decoder reads the headers of a frame into a packet. Its only state are the fragments that wait.
+// A decoder reads the headers of a frame into a packet. Its only state is the IP fragments that wait.
 //
-// In all of its methods b is what was captured of a layer, wire is how long the layer was before the capture cut it, and
-// depth is how many headers of tunnels are around it.
+// Each method reads one kind of header and calls the method of the layer above. In all of them b is what was captured of
+// a layer, wire is how long the layer was before the capture cut it, and depth is the number of tunnels around it.
+// Fields of p that an inner header has too are overwritten: the innermost headers count.
 type decoder struct{ frags defragmenter }
 
-// decode reads the headers of a frame into p.
-func (d *decoder) decode(p *packet, link layers.LinkType, b []byte, wire int) result {
+// decodeFrame reads the headers of a frame into p and returns what the frame carries.
+func (d *decoder) decodeFrame(p *packet, link layers.LinkType, b []byte, wire int) result {
 	wire = max(wire, len(b))
 	switch link {
 	case layers.LinkTypeEthernet:
-		return d.ethernet(p, b, wire, 0)
+		return d.decodeEthernet(p, b, wire, 0)
 	case layers.LinkTypeNull, layers.LinkTypeLoop:
-		return d.null(p, b, wire)
+		return d.decodeLoopback(p, b, wire)
 	case layers.LinkTypeRaw, linkRaw12, linkRawBSD, linkIPv4, linkIPv6:
-		return d.ip(p, b, wire, 0)
+		return d.decodeIP(p, b, wire, 0)
 	case layers.LinkTypeLinuxSLL:
 		if len(b) < 16 {
 			return resTruncated
 		}
-		return d.etherType(p, binary.BigEndian.Uint16(b[14:]), b[16:], wire-16, 0)
+		return d.decodeEtherType(p, binary.BigEndian.Uint16(b[14:]), b[16:], wire-16, 0)
 	case linkSLL2:
 		if len(b) < 20 {
 			return resTruncated
 		}
-		return d.etherType(p, binary.BigEndian.Uint16(b), b[20:], wire-20, 0)
+		return d.decodeEtherType(p, binary.BigEndian.Uint16(b), b[20:], wire-20, 0)
 	case linkCHDLC:
 		if len(b) < 4 {
 			return resTruncated
 		}
-		return d.etherType(p, binary.BigEndian.Uint16(b[2:]), b[4:], wire-4, 0)
+		return d.decodeEtherType(p, binary.BigEndian.Uint16(b[2:]), b[4:], wire-4, 0)
 	case linkNFLOG:
-		return d.nflog(p, b, wire)
+		return d.decodeNFLOG(p, b, wire)
 	case linkFDDI:
 		if len(b) < 13 {
 			return resTruncated
 		}
-		return d.snap(p, b[13:], wire-13, 0)
+		return d.decodeSNAP(p, b[13:], wire-13, 0)
 	case linkPPPPlain, linkPPPHDLC:
-		return d.ppp(p, b, wire, 0)
+		return d.decodePPP(p, b, wire, 0)
 	case linkPPPoE:
-		return d.pppoe(p, b, wire, 0)
+		return d.decodePPPoE(p, b, wire, 0)
 	}
 	return resUnknownLink
 }
 
-func (d *decoder) ethernet(p *packet, b []byte, wire, depth int) result {
+// decodeEthernet reads an Ethernet header, or one of IEEE 802.3 with LLC.
+func (d *decoder) decodeEthernet(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 14 {
 		return resTruncated
 	}
 	typ := binary.BigEndian.Uint16(b[12:])
 	if typ <= maxLength8023 {
-		return d.snap(p, b[14:], wire-14, depth)
+		return d.decodeSNAP(p, b[14:], wire-14, depth)
 	}
-	return d.etherType(p, typ, b[14:], wire-14, depth)
+	return d.decodeEtherType(p, typ, b[14:], wire-14, depth)
 }
 
-// maxLength8023 is the largest number behind the addresses of a frame that is its length and not a type.
+// maxLength8023 is the largest value of the field behind a frame's addresses that is a length and not an EtherType
+// (IEEE 802.3).
 const maxLength8023 = 1500
 
-// snap is LLC with the header that names a type, RFC 1042.
-func (d *decoder) snap(p *packet, b []byte, wire, depth int) result {
+// decodeSNAP reads an LLC header with the SNAP extension, which has an EtherType (RFC 1042).
+func (d *decoder) decodeSNAP(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 8 {
 		return resTruncated
 	}
 	if string(b[:6]) != "\xaa\xaa\x03\x00\x00\x00" {
 		return resNotIP
 	}
-	return d.etherType(p, binary.BigEndian.Uint16(b[6:]), b[8:], wire-8, depth)
+	return d.decodeEtherType(p, binary.BigEndian.Uint16(b[6:]), b[8:], wire-8, depth)
 }
 
-// etherType goes through VLAN tags to what they carry.
-func (d *decoder) etherType(p *packet, typ uint16, b []byte, wire, depth int) result {
+// decodeEtherType reads the layer that typ names. It skips VLAN tags; the innermost VLAN id is kept.
+func (d *decoder) decodeEtherType(p *packet, typ uint16, b []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep
 	}
 	for range maxNesting {
 		switch typ {
 		case etherIPv4, etherIPv6:
-			return d.ip(p, b, wire, depth)
+			return d.decodeIP(p, b, wire, depth)
 		case etherVLAN, etherQinQ, etherQinQOld:
 			if len(b) < 4 {
 				return resTruncated
@@ -135,11 +138,11 @@ func (d *decoder) etherType(p *packet, typ uint16, b []byte, wire, depth int) re
 			typ = binary.BigEndian.Uint16(b[4:])
 			b, wire = b[6:], wire-6
 		case etherMPLS, etherMPLSMany:
-			return d.mpls(p, b, wire, depth+1)
+			return d.decodeMPLS(p, b, wire, depth+1)
 		case etherPPPoE:
-			return d.pppoe(p, b, wire, depth)
+			return d.decodePPPoE(p, b, wire, depth)
 		case etherBridged:
-			return d.ethernet(p, b, wire, depth+1)
+			return d.decodeEthernet(p, b, wire, depth+1)
 		default:
 			return resNotIP
 		}
@@ -147,8 +150,8 @@ func (d *decoder) etherType(p *packet, typ uint16, b []byte, wire, depth int) re
 	return resTooDeep
 }
 
-// null is the BSD loopback: an address family in the byte order of who captured it.
-func (d *decoder) null(p *packet, b []byte, wire int) result {
+// decodeLoopback reads the header of the BSD loopback: an address family in the byte order of the capturing host.
+func (d *decoder) decodeLoopback(p *packet, b []byte, wire int) result {
 	if len(b) < 4 {
 		return resTruncated
 	}
@@ -157,16 +160,17 @@ func (d *decoder) null(p *packet, b []byte, wire int) result {
 		family = binary.BigEndian.Uint32(b)
 	}
 	switch family {
-	case 2, 10, 24, 28, 30: // AF_INET and what the systems call AF_INET6
-		return d.ip(p, b[4:], wire-4, 0)
+	case 2, 10, 24, 28, 30: // AF_INET, and AF_INET6 of Linux, NetBSD, FreeBSD and macOS
+		return d.decodeIP(p, b[4:], wire-4, 0)
 	case etherIPv4, etherIPv6:
-		return d.ip(p, b[4:], wire-4, 0)
+		return d.decodeIP(p, b[4:], wire-4, 0)
 	}
 	return resNotIP
 }
 
-// nflog is Linux's netfilter log: attributes in the byte order of the host, the packet in one of them.
-func (d *decoder) nflog(p *packet, b []byte, wire int) result {
+// decodeNFLOG reads a message of Linux's netfilter log: attributes in the byte order of the host, one of which is the
+// packet.
+func (d *decoder) decodeNFLOG(p *packet, b []byte, wire int) result {
 	const payload = 9
 	if len(b) < 4 {
 		return resTruncated
@@ -177,7 +181,7 @@ func (d *decoder) nflog(p *packet, b []byte, wire int) result {
 			return resMalformed
 		}
 		if typ == payload {
-			return d.ip(p, b[4:min(n, len(b))], min(n-4, wire-4), 0)
+			return d.decodeIP(p, b[4:min(n, len(b))], min(n-4, wire-4), 0)
 		}
 		n = min((n+3)&^3, len(b))
 		b, wire = b[n:], wire-n
@@ -185,8 +189,9 @@ func (d *decoder) nflog(p *packet, b []byte, wire int) result {
 	return resNotIP
 }
 
-// mpls skips labels to the bottom of the stack. What lies there is not named: IP by its version, or Ethernet behind a control word.
-func (d *decoder) mpls(p *packet, b []byte, wire, depth int) result {
+// decodeMPLS skips the stack of labels (RFC 3032). No field names what lies behind it: an IP packet is known by its
+// version, an Ethernet frame by its control word.
+func (d *decoder) decodeMPLS(p *packet, b []byte, wire, depth int) result {
 	for range maxNesting {
 		if len(b) < 5 {
 			return resTruncated
@@ -198,20 +203,20 @@ func (d *decoder) mpls(p *packet, b []byte, wire, depth int) result {
 		}
 		switch b[0] >> 4 {
 		case 4, 6:
-			return d.ip(p, b, wire, depth)
-		case 0: // pseudowire control word, RFC 4385
+			return d.decodeIP(p, b, wire, depth)
+		case 0: // the control word of a pseudowire, RFC 4385
 			if len(b) < 4 {
 				return resTruncated
 			}
-			return d.ethernet(p, b[4:], wire-4, depth)
+			return d.decodeEthernet(p, b[4:], wire-4, depth)
 		}
 		return resNotIP
 	}
 	return resTooDeep
 }
 
-// pppoe is RFC 2516, section 5: a session's data.
-func (d *decoder) pppoe(p *packet, b []byte, wire, depth int) result {
+// decodePPPoE reads the data of a PPPoE session (RFC 2516, section 5).
+func (d *decoder) decodePPPoE(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 8 {
 		return resTruncated
 	}
@@ -219,12 +224,13 @@ func (d *decoder) pppoe(p *packet, b []byte, wire, depth int) result {
 		return resNotIP
 	}
 	n := int(binary.BigEndian.Uint16(b[4:]))
-	b, wire = b[6:], min(wire-6, n) // behind it is padding
-	return d.ppp(p, b[:min(len(b), max(wire, 0))], wire, depth)
+	b, wire = b[6:], min(wire-6, n) // padding follows
+	return d.decodePPP(p, b[:min(len(b), max(wire, 0))], wire, depth)
 }
 
-// ppp reads a protocol number of one or two bytes behind address and control, which may be left out.
-func (d *decoder) ppp(p *packet, b []byte, wire, depth int) result {
+// decodePPP reads the protocol number, one or two bytes long, behind the address and control fields, which may be
+// missing (RFC 1661, RFC 1662).
+func (d *decoder) decodePPP(p *packet, b []byte, wire, depth int) result {
 	if len(b) >= 2 && b[0] == 0xff && b[1] == 3 {
 		b, wire = b[2:], wire-2
 	}
@@ -237,16 +243,18 @@ func (d *decoder) ppp(p *packet, b []byte, wire, depth int) result {
 	}
 	switch typ {
 	case 0x21, 0x57:
-		return d.ip(p, b[n:], wire-n, depth)
+		return d.decodeIP(p, b[n:], wire-n, depth)
 	}
 	return resNotIP
 }
 
-// vxlan tells whether b, a UDP payload, is RFC 7348 with an Ethernet frame in it. Its reserved fields are to be ignored.
-func vxlan(b []byte) bool { return len(b) >= 8+14 && b[0]&0x08 != 0 }
+// isVXLAN reports whether b, a UDP payload, is a VXLAN header (RFC 7348) with an Ethernet frame behind it. Its reserved
+// fields must be ignored.
+func isVXLAN(b []byte) bool { return len(b) >= 8+14 && b[0]&0x08 != 0 }
 
-// geneve is RFC 8926; n is the length of the header, 0 if it is not one, typ what it carries.
-func geneve(b []byte) (n int, typ uint16) {
+// geneveHeader returns the length of the Geneve header (RFC 8926) at the front of b and the EtherType of what it
+// carries; n is 0 if there is no such header.
+func geneveHeader(b []byte) (n int, typ uint16) {
 	if len(b) < 8 || b[0]>>6 != 0 {
 		return 0, 0
 	}
@@ -261,11 +269,15 @@ func geneve(b []byte) (n int, typ uint16) {
 	return 0, 0
 }
 
-// gtp is 3GPP TS 29.281: a G-PDU, whose header may have options and extensions. n and typ are as geneve's.
-func gtp(b []byte) (n int, typ uint16) {
+// gtpHeader returns the length of the GTP-U header (3GPP TS 29.281) of a G-PDU at the front of b, with its options and
+// extensions, and the EtherType of what it carries; n is 0 if there is no such header.
+func gtpHeader(b []byte) (n int, typ uint16) {
 	if len(b) < 9 || b[0]&0xf0 != 0x30 || b[1] != 0xff {
 		return 0, 0
 	}
+
+	// Any of the three flags (extension, sequence number, N-PDU number) adds four bytes. The extension headers follow;
+	// each has its length, in units of four bytes, in front, and the type of the next one, 0 none, as its last byte.
 	n = 8
 	if b[0]&7 != 0 {
 		n = 12
@@ -289,30 +301,34 @@ func gtp(b []byte) (n int, typ uint16) {
 	return 0, 0
 }
 
-// gre is RFC 2784 and 2890 and, in version 1, PPTP's form of it (RFC 2637).
-func (d *decoder) gre(p *packet, b []byte, wire, depth int) result {
+// decodeGRE reads a GRE header (RFC 2784, RFC 2890), or in version 1 the one of PPTP (RFC 2637).
+func (d *decoder) decodeGRE(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 4 {
 		return resTruncated
 	}
 	flags, typ := b[0], binary.BigEndian.Uint16(b[2:])
+
+	// The optional fields that the flags name follow, four bytes each.
 	n := 4
 	for _, f := range [...]byte{0x80, 0x20, 0x10} { // checksum, key, sequence
 		if flags&f != 0 {
 			n += 4
 		}
 	}
-	if b[1]&7 == 1 {
+	if b[1]&7 == 1 { // PPTP
 		if b[1]&0x80 != 0 { // acknowledgement
 			n += 4
 		}
 		if len(b) < n {
 			return resTruncated
 		}
-		return d.ppp(p, b[n:], wire-n, depth)
+		return d.decodePPP(p, b[n:], wire-n, depth)
 	}
+
+	// ERSPAN has a header of its own before the mirrored frame.
 	switch typ {
 	case etherERSPAN:
-		if flags&0x10 != 0 { // type II; without a sequence number it is type I, which has no header
+		if flags&0x10 != 0 { // type II; type I has no sequence number and no header of its own
 			n += 8
 		}
 		typ = etherBridged
@@ -322,5 +338,5 @@ func (d *decoder) gre(p *packet, b []byte, wire, depth int) result {
 	if len(b) < n {
 		return resTruncated
 	}
-	return d.etherType(p, typ, b[n:], wire-n, depth)
+	return d.decodeEtherType(p, typ, b[n:], wire-n, depth)
 }

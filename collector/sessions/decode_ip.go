@@ -20,17 +20,18 @@ const (
 	protoShim6    = 140
 )
 
-// Ports of the tunnels that lie in UDP: VXLAN's own and the one that Linux used before it had one, Geneve's, GTP-U's, GRE's.
+// UDP ports of tunnels.
 const (
 	portVXLAN      = 4789
-	portVXLANLinux = 8472
+	portVXLANLinux = 8472 // Linux's default, older than the assigned one
 	portGeneve     = 6081
 	portGTP        = 2152
 	portGRE        = 4754 // RFC 8086
 )
 
-// ip reads the header of either version. The length that it states counts: what lies behind it is padding of the Ethernet frame.
-func (d *decoder) ip(p *packet, b []byte, wire, depth int) result {
+// decodeIP reads the header of either version. The length in the header counts: what lies behind is padding of the
+// Ethernet frame.
+func (d *decoder) decodeIP(p *packet, b []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep
 	}
@@ -39,70 +40,79 @@ func (d *decoder) ip(p *packet, b []byte, wire, depth int) result {
 	}
 	switch b[0] >> 4 {
 	case 4:
-		return d.ip4(p, b, wire, depth)
+		return d.decodeIPv4(p, b, wire, depth)
 	case 6:
-		return d.ip6(p, b, wire, depth)
+		return d.decodeIPv6(p, b, wire, depth)
 	}
 	return resMalformed
 }
 
-func (d *decoder) ip4(p *packet, b []byte, wire, depth int) result {
+// decodeIPv4 reads the header of IPv4 (RFC 791).
+func (d *decoder) decodeIPv4(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 20 {
 		return resTruncated
 	}
-	head, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
-	if total == 0 { // the sender's network card was to fill it in (TSO)
-		total = wire
+	headLen, totalLen := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+	if totalLen == 0 { // left to the sender's network card to fill in (TSO)
+		totalLen = wire
 	}
-	if head < 20 || total < head {
+	if headLen < 20 || totalLen < headLen {
 		return resMalformed
 	}
-	if len(b) < head {
+	if len(b) < headLen {
 		return resTruncated
 	}
-	p.src, p.dst = addr4(b[12:]), addr4(b[16:])
+	p.src, p.dst = addrFrom4(b[12:]), addrFrom4(b[16:])
 	p.id, p.hasID = uint32(binary.BigEndian.Uint16(b[4:])), b[4]|b[5] != 0
-	frag, proto := binary.BigEndian.Uint16(b[6:]), b[9]
-	total = min(total, wire)
-	if total < head {
+	fragment, proto := binary.BigEndian.Uint16(b[6:]), b[9]
+
+	// From here on b and wire are the payload, without padding.
+	totalLen = min(totalLen, wire)
+	if totalLen < headLen {
 		return resTruncated
 	}
-	b = b[head:min(len(b), total)]
-	wire = total - head
-	if frag&0x3fff != 0 {
+	b = b[headLen:min(len(b), totalLen)]
+	wire = totalLen - headLen
+	if fragment&0x3fff != 0 { // an offset, or more fragments follow
 		var r result
-		b, r = d.frags.add(p.clock, ipFragment{
+		b, r = d.frags.addFragment(p.clock, ipFragment{
 			key: fragKey{p.src, p.dst, p.id, proto, false, p.iface},
-			off: int(frag&0x1fff) * 8, more: frag&0x2000 != 0, b: b, wire: wire,
+			off: int(fragment&0x1fff) * 8, more: fragment&0x2000 != 0, b: b, wire: wire,
 		})
 		if b == nil {
 			return r
 		}
 		wire = len(b)
 	}
-	return d.transport(p, proto, b, wire, depth)
+	return d.decodeTransport(p, proto, b, wire, depth)
 }
 
-func (d *decoder) ip6(p *packet, b []byte, wire, depth int) result {
+// maxIPv6Extensions bounds how many extension headers a packet of IPv6 may have.
+const maxIPv6Extensions = 8
+
+// decodeIPv6 reads the header of IPv6 (RFC 8200) and skips its extension headers.
+func (d *decoder) decodeIPv6(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 40 {
 		return resTruncated
 	}
-	p.src, p.dst = addr6(b[8:]), addr6(b[24:])
+	p.src, p.dst = addrFrom16(b[8:]), addrFrom16(b[24:])
 	p.id, p.hasID = 0, false
 	size, next := int(binary.BigEndian.Uint16(b[4:])), b[6]
 	if size == 0 { // TSO, or a jumbogram
 		size = max(wire-40, 0)
 	}
+
+	// From here on b and wire are what follows the headers that were read, and next is its type.
 	wire = min(size, wire-40)
 	b = b[40:min(len(b), 40+wire)]
-	for range 8 {
+	for range maxIPv6Extensions {
 		switch next {
 		case 0, protoRouting, protoDestOpts, protoMobility, protoHIP, protoShim6, protoAH:
 			if len(b) < 8 {
 				return resTruncated
 			}
 			n := 8 + int(b[1])*8
-			if next == protoAH {
+			if next == protoAH { // counts in units of four bytes, unlike the others
 				n = 8 + int(b[1])*4
 			}
 			if n > wire {
@@ -112,44 +122,46 @@ func (d *decoder) ip6(p *packet, b []byte, wire, depth int) result {
 				return resTruncated
 			}
 			next, b, wire = b[0], b[n:], wire-n
+
 		case protoFragment:
 			if len(b) < 8 {
 				return resTruncated
 			}
 			field := binary.BigEndian.Uint16(b[2:])
-			id, kind := binary.BigEndian.Uint32(b[4:]), b[0]
-			next, b, wire = kind, b[8:], wire-8
+			id := binary.BigEndian.Uint32(b[4:])
+			next, b, wire = b[0], b[8:], wire-8
 			if field&^6 == 0 { // an atomic fragment, RFC 6946
 				continue
 			}
 			var r result
-			b, r = d.frags.add(p.clock, ipFragment{
-				key: fragKey{p.src, p.dst, id, kind, true, p.iface},
+			b, r = d.frags.addFragment(p.clock, ipFragment{
+				key: fragKey{p.src, p.dst, id, next, true, p.iface},
 				off: int(field &^ 7), more: field&1 != 0, b: b, wire: wire,
 			})
 			if b == nil {
 				return r
 			}
 			wire = len(b)
+
 		default:
-			return d.transport(p, next, b, wire, depth)
+			return d.decodeTransport(p, next, b, wire, depth)
 		}
 	}
 	return resTooDeep
 }
 
-// transport reads what IP carries: TCP, UDP, or another packet.
-func (d *decoder) transport(p *packet, proto uint8, b []byte, wire, depth int) result {
+// decodeTransport reads what IP carries: TCP, UDP, or a tunnel.
+func (d *decoder) decodeTransport(p *packet, proto uint8, b []byte, wire, depth int) result {
 	p.proto = proto
 	switch proto {
 	case protoTCP:
-		return d.tcpHeader(p, b, wire)
+		return d.decodeTCP(p, b, wire)
 	case protoUDP:
-		return d.udpHeader(p, b, wire, depth)
+		return d.decodeUDP(p, b, wire, depth)
 	case protoIPIP, protoIPv6:
-		return d.ip(p, b, wire, depth+1)
+		return d.decodeIP(p, b, wire, depth+1)
 	case protoGRE:
-		return d.gre(p, b, wire, depth+1)
+		return d.decodeGRE(p, b, wire, depth+1)
 	case protoAH:
 		if len(b) < 8 {
 			return resTruncated
@@ -158,38 +170,40 @@ func (d *decoder) transport(p *packet, proto uint8, b []byte, wire, depth int) r
 		if n > len(b) || depth > maxNesting {
 			return resTruncated
 		}
-		return d.transport(p, b[0], b[n:], wire-n, depth+1)
+		return d.decodeTransport(p, b[0], b[n:], wire-n, depth+1)
 	case protoICMP, protoICMPv6:
 		return resICMP
 	}
 	return resOtherProtocol
 }
 
-func (d *decoder) tcpHeader(p *packet, b []byte, wire int) result {
+// decodeTCP reads a TCP header (RFC 9293).
+func (d *decoder) decodeTCP(p *packet, b []byte, wire int) result {
 	if len(b) < 20 {
 		return resTruncated
 	}
-	head := int(b[12]>>4) * 4
-	if head < 20 || head > wire {
+	headLen := int(b[12]>>4) * 4
+	if headLen < 20 || headLen > wire {
 		return resMalformed
 	}
 	p.sport, p.dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 	p.Seq, p.Ack = binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
 	p.Flags, p.Window = b[13]&0x3f, binary.BigEndian.Uint16(b[14:])
-	p.header = b[:min(head, len(b))]
+	p.header = b[:min(headLen, len(b))]
 	p.Options = p.header[20:]
 	p.Payload = b[len(p.header):]
-	p.Size = wire - head
+	p.Size = wire - headLen
 	return resTCP
 }
 
-func (d *decoder) udpHeader(p *packet, b []byte, wire, depth int) result {
+// decodeUDP reads a UDP header (RFC 768), and the tunnel in the datagram if there is one.
+func (d *decoder) decodeUDP(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 8 {
 		return resTruncated
 	}
 	p.sport, p.dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
 	size := int(binary.BigEndian.Uint16(b[4:]))
-	if size == 0 { // a datagram longer than its length field can say
+	if size == 0 { // a datagram that is longer than the field can hold, RFC 2675
 		size = wire
 	}
 	if size < 8 {
@@ -198,35 +212,36 @@ func (d *decoder) udpHeader(p *packet, b []byte, wire, depth int) result {
 	p.header = b[:8]
 	p.Payload = b[8:min(len(b), size)]
 	p.Size = size - 8
-	return d.tunnel(p, depth)
+	return d.decodeTunnel(p, depth)
 }
 
-// tunnel looks into a UDP datagram that may carry a frame.
-func (d *decoder) tunnel(p *packet, depth int) result {
+// decodeTunnel reads the frame or packet in a UDP datagram, if the datagram is of a tunnel.
+func (d *decoder) decodeTunnel(p *packet, depth int) result {
 	switch p.dport {
 	case portVXLAN, portVXLANLinux:
-		if vxlan(p.Payload) {
-			return d.inner(p, depth, etherBridged, 8)
+		if isVXLAN(p.Payload) {
+			return d.decodeInner(p, depth, etherBridged, 8)
 		}
 	case portGeneve:
-		if n, typ := geneve(p.Payload); n > 0 {
-			return d.inner(p, depth, typ, n)
+		if n, typ := geneveHeader(p.Payload); n > 0 {
+			return d.decodeInner(p, depth, typ, n)
 		}
 	case portGRE:
 		if len(p.Payload) >= 8 && p.Payload[0]&0x4f == 0 && p.Payload[1] == 0 {
-			return d.gre(p, p.Payload, p.Size, depth+1)
+			return d.decodeGRE(p, p.Payload, p.Size, depth+1)
 		}
 	case portGTP:
-		if n, typ := gtp(p.Payload); n > 0 {
-			return d.inner(p, depth, typ, n)
+		if n, typ := gtpHeader(p.Payload); n > 0 {
+			return d.decodeInner(p, depth, typ, n)
 		}
 	}
 	return resUDP
 }
 
-func (d *decoder) inner(p *packet, depth int, typ uint16, n int) result {
+// decodeInner reads the layer that lies n bytes behind the front of the datagram.
+func (d *decoder) decodeInner(p *packet, depth int, typ uint16, n int) result {
 	if depth >= maxNesting {
 		return resTooDeep
 	}
-	return d.etherType(p, typ, p.Payload[n:], p.Size-n, depth+1)
+	return d.decodeEtherType(p, typ, p.Payload[n:], p.Size-n, depth+1)
 }

@@ -31,7 +31,7 @@ func TestEncapsulations(t *testing.T) {
 		t.Helper()
 		table := New(Config{}, Deps{}, nil)
 		var p packet
-		r := table.decoder.decode(&p, link, frame, len(frame))
+		r := table.decoder.decodeFrame(&p, link, frame, len(frame))
 		if r != resTCP || p.src != addrOf(ap("10.0.0.1:4000").Addr()) || p.sport != 4000 || p.dport != 80 || string(p.Payload) != "abc" || p.Size != 3 {
 			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[r], p.src.netip(), p.sport, p.dst.netip(), p.dport, p.Payload)
 		}
@@ -78,7 +78,7 @@ func TestNestingIsBounded(t *testing.T) {
 	}
 	table := New(Config{}, Deps{}, nil)
 	var p packet
-	if r := table.decoder.decode(&p, layers.LinkTypeRaw, b, len(b)); r != resTooDeep {
+	if r := table.decoder.decodeFrame(&p, layers.LinkTypeRaw, b, len(b)); r != resTooDeep {
 		t.Errorf("%s", resultNames[r])
 	}
 }

@@ -23,7 +23,7 @@ type dedup struct {
 	numClaims int
 }
 
-func (d *dedup) held() []claimKey { return d.claims[:d.numClaims] }
+func (d *dedup) heldClaims() []claimKey { return d.claims[:d.numClaims] }
 
 // A decision is what ended the state pending of a flow whose events waited.
 type decision string
@@ -46,7 +46,7 @@ func (f *flow) claimFirst() {
 	own := f.ownKey()
 	if f.dedup.onBridge || t.deps.Bridge == nil {
 		f.dedup.state = primary
-		if !f.claim(own) {
+		if !f.tryClaim(own) {
 			f.markDuplicate()
 		}
 		return
@@ -73,12 +73,12 @@ func (f *flow) claimant() claimant {
 	return claimant{owner: f.id, iface: f.t.ifaces.list[f.key.iface].dedupID, first: f.first}
 }
 
-// claim claims k for f, and reports whether no other flow holds it.
-func (f *flow) claim(k claimKey) bool {
-	if !f.t.dedup.claim(k, f.claimant()) {
+// tryClaim claims k for f, and reports whether no other flow holds it.
+func (f *flow) tryClaim(k claimKey) bool {
+	if !f.t.dedup.tryClaim(k, f.claimant()) {
 		return false
 	}
-	if d := &f.dedup; !slices.Contains(d.held(), k) && d.numClaims < len(d.claims) {
+	if d := &f.dedup; !slices.Contains(d.heldClaims(), k) && d.numClaims < len(d.claims) {
 		d.claims[d.numClaims] = k
 		d.numClaims++
 	}
@@ -91,7 +91,7 @@ func (f *flow) isClaimedElsewhere(k claimKey) bool {
 }
 
 func (f *flow) releaseClaims() {
-	f.t.dedup.release(f.dedup.held(), f.id)
+	f.t.dedup.releaseClaims(f.dedup.heldClaims(), f.id)
 	f.dedup.numClaims = 0
 }
 
@@ -112,7 +112,7 @@ func (f *flow) confirmPrimary() {
 		return
 	}
 	own := f.ownKey()
-	if k := f.canonicalKey(); k != own && !f.claim(k) {
+	if k := f.canonicalKey(); k != own && !f.tryClaim(k) {
 		f.markDuplicate()
 		return
 	}
@@ -151,7 +151,7 @@ func (f *flow) resolveDedup(force bool, why decision) {
 	// Claim both. A bridge may do so at the same moment; whoever comes second is the duplicate.
 	f.dedup.state = primary
 	for _, k := range keys[:n] {
-		if !f.claim(k) {
+		if !f.tryClaim(k) {
 			f.countDecision(decidedByBridge)
 			f.markDuplicate()
 			return

@@ -99,7 +99,7 @@ func newClaimKey(proto uint8, x, y netip.AddrPort) claimKey {
 	return claimKey{b, a, y.Port(), x.Port(), proto}
 }
 
-func (s *DedupTable) shard(k *claimKey) *dedupShard {
+func (s *DedupTable) shardOf(k *claimKey) *dedupShard {
 	v := k.a.lo*0x9e3779b97f4a7c15 ^ k.b.lo*0xc2b2ae3d27d4eb4f ^ uint64(k.aport)<<32 ^ uint64(k.bport)
 	v ^= v >> 29
 	return &s.shards[v%dedupShards]
@@ -111,9 +111,9 @@ const reuseAfter = int64(1e9)
 // covers reports whether c is of the connection that began at first.
 func (c *claim) covers(first int64) bool { return c.ended == 0 || first <= c.ended+reuseAfter }
 
-// claim makes by the owner of k and reports true, unless another flow is; then by's interface is added to the claim.
-func (s *DedupTable) claim(k claimKey, by claimant) bool {
-	sh := s.shard(&k)
+// tryClaim makes by the owner of k and reports true, unless another flow is; then by's interface is added to the claim.
+func (s *DedupTable) tryClaim(k claimKey, by claimant) bool {
+	sh := s.shardOf(&k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	c, ok := sh.claims[k]
@@ -149,7 +149,7 @@ func (sh *dedupShard) hasCapacity(now int64) bool {
 
 // isClaimedByOther reports whether another flow than by owns k; then by's interface is added to the claim.
 func (s *DedupTable) isClaimedByOther(k claimKey, by claimant) bool {
-	sh := s.shard(&k)
+	sh := s.shardOf(&k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	c, ok := sh.claims[k]
@@ -175,7 +175,7 @@ func (c *claim) addIface(id uint16) {
 
 // claimIfaces returns the interfaces where k was seen: numbers plus one, 0 none.
 func (s *DedupTable) claimIfaces(k claimKey, owner uint64) [4]uint16 {
-	sh := s.shard(&k)
+	sh := s.shardOf(&k)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
 	if c, ok := sh.claims[k]; ok && c.owner == owner {
@@ -184,10 +184,10 @@ func (s *DedupTable) claimIfaces(k claimKey, owner uint64) [4]uint16 {
 	return [4]uint16{}
 }
 
-// end notes in the claims of owner that its flow is over; last is the packet time of its last packet.
-func (s *DedupTable) end(keys []claimKey, owner uint64, last int64) {
+// endClaims notes in the claims of owner that its flow is over; last is the packet time of its last packet.
+func (s *DedupTable) endClaims(keys []claimKey, owner uint64, last int64) {
 	for _, k := range keys {
-		sh := s.shard(&k)
+		sh := s.shardOf(&k)
 		sh.mu.Lock()
 		if c, ok := sh.claims[k]; ok && c.owner == owner {
 			c.ended = max(last, 1)
@@ -197,10 +197,10 @@ func (s *DedupTable) end(keys []claimKey, owner uint64, last int64) {
 	}
 }
 
-// release removes the claims of owner.
-func (s *DedupTable) release(keys []claimKey, owner uint64) {
+// releaseClaims removes the claims of owner.
+func (s *DedupTable) releaseClaims(keys []claimKey, owner uint64) {
 	for _, k := range keys {
-		sh := s.shard(&k)
+		sh := s.shardOf(&k)
 		sh.mu.Lock()
 		if c, ok := sh.claims[k]; ok && c.owner == owner {
 			delete(sh.claims, k)

@@ -70,9 +70,9 @@ func newDefragmenter(cfg *Config, buffers *reassembly.Buffers, m *tableMetrics) 
 	}
 }
 
-// add takes a fragment. It returns the datagram once that is complete, valid until releaseComplete; before, nil and
+// addFragment takes a fragment. It returns the datagram once that is complete, valid until releaseComplete; before, nil and
 // what became of the fragment.
-func (f *defragmenter) add(now int64, in ipFragment) ([]byte, result) {
+func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	end := in.off + in.wire
 	if in.wire <= 0 || len(in.b) < in.wire || end > maxDatagram || in.more && in.wire%8 != 0 {
 		return nil, resBadFragment
@@ -84,7 +84,7 @@ func (f *defragmenter) add(now int64, in ipFragment) ([]byte, result) {
 		d = &datagram{key: in.key, end: -1, due: now + f.timeout}
 		f.datagrams[in.key] = d
 		f.queue = append(f.queue, d)
-		f.charge(d, reassembly.BufferOverhead)
+		f.chargeCost(d, reassembly.BufferOverhead)
 		if len(f.queue)-f.front > maxDatagramQueue {
 			f.removeOldest(f.m.fragmentsLimit)
 		}
@@ -100,7 +100,7 @@ func (f *defragmenter) add(now int64, in ipFragment) ([]byte, result) {
 	if !in.more {
 		d.end = end
 	}
-	if r := f.insert(d, in.b[:in.wire], in.off); r != resFragment {
+	if r := f.insertPart(d, in.b[:in.wire], in.off); r != resFragment {
 		return nil, r
 	}
 
@@ -114,13 +114,13 @@ func (f *defragmenter) add(now int64, in ipFragment) ([]byte, result) {
 		copy(whole[part.off:], part.b)
 	}
 	f.complete = append(f.complete, whole)
-	f.remove(d)
+	f.removeDatagram(d)
 	return whole, resFragment
 }
 
-// insert keeps what of b, at off, is new. Of IPv4 the bytes that came first win. An overlap invalidates a datagram of
+// insertPart keeps what of b, at off, is new. Of IPv4 the bytes that came first win. An overlap invalidates a datagram of
 // IPv6 (RFC 5722), except that a fragment may come twice.
-func (f *defragmenter) insert(d *datagram, b []byte, off int) result {
+func (f *defragmenter) insertPart(d *datagram, b []byte, off int) result {
 	end := off + len(b)
 
 	// Go through the parts that it touches, in order. b always begins at off, and everything before off is kept.
@@ -168,11 +168,11 @@ func (f *defragmenter) newPart(d *datagram, b []byte, off int) datagramPart {
 	c := f.buffers.Get(len(b))
 	copy(c, b)
 	d.received += len(b)
-	f.charge(d, reassembly.BufferCost(len(b)))
+	f.chargeCost(d, reassembly.BufferCost(len(b)))
 	return datagramPart{off, c}
 }
 
-func (f *defragmenter) charge(d *datagram, n int) {
+func (f *defragmenter) chargeCost(d *datagram, n int) {
 	d.cost += n
 	f.cost += n
 }
@@ -181,7 +181,7 @@ func (f *defragmenter) charge(d *datagram, n int) {
 func (f *defragmenter) invalidate(d *datagram) result {
 	f.releaseParts(d)
 	d.invalid = true
-	f.charge(d, reassembly.BufferOverhead)
+	f.chargeCost(d, reassembly.BufferOverhead)
 	return resBadFragment
 }
 
@@ -194,8 +194,8 @@ func (f *defragmenter) releaseParts(d *datagram) {
 	d.parts, d.cost, d.received = nil, 0, 0
 }
 
-// remove ends d. It stays in the queue until those before it are gone.
-func (f *defragmenter) remove(d *datagram) {
+// removeDatagram ends d. It stays in the queue until those before it are gone.
+func (f *defragmenter) removeDatagram(d *datagram) {
 	f.releaseParts(d)
 	delete(f.datagrams, d.key)
 	d.due = 0
@@ -225,7 +225,7 @@ func (f *defragmenter) removeOldest(dropped counter) {
 	f.front++
 	if d.due != 0 {
 		n := len(d.parts)
-		f.remove(d)
+		f.removeDatagram(d)
 		dropped.Add(float64(n))
 	}
 	if f.front > 1024 && f.front*2 > len(f.queue) {

@@ -33,13 +33,13 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 		}
 		return nil, true
 	})}
-	talk := func(b *bench, client string) {
+	talk := func(b *sessionBench, client string) {
 		b.segment("eth0", client, "10.0.0.2:80", ">", "S", 0, 0, "")
 		b.segment("eth0", client, "10.0.0.2:80", "<", "SA", 0, 0, "")
 		b.segment("eth0", client, "10.0.0.2:80", ">", "A", 0, 0, "hello")
 		b.Tick(epoch + int64(b.now))
 	}
-	tick := func(b *bench, d time.Duration) {
+	tick := func(b *sessionBench, d time.Duration) {
 		b.now += d
 		b.Tick(epoch + int64(b.now))
 	}

@@ -59,7 +59,7 @@ func (f *flow) sessionEvent(state string) *pipeline.Event {
 		b = pipeline.SessionFromVTPool()
 		e.Session = b
 	}
-	b.History = s.history.text(s.flipped)
+	b.History = s.history.historyText(s.flipped)
 	b.State = state
 	b.RttClient, b.RttServer = uint64(s.rttClient), uint64(s.rttServer)
 	if s.replyAt > s.requestAt && s.requestAt != 0 {

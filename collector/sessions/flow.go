@@ -71,8 +71,8 @@ func newFlow(t *Table) *flow {
 	return f
 }
 
-// reset makes f ready for another connection; memory that it owns is kept.
-func (f *flow) reset() {
+// prepareReuse makes f ready for another connection; memory that it owns is kept.
+func (f *flow) prepareReuse() {
 	events := f.outbox.events[:0:min(cap(f.outbox.events), 32)]
 	*f = flow{t: f.t, emit: f.emit, stream: f.stream, outbox: outbox{events: events}}
 }
@@ -173,7 +173,7 @@ func (f *flow) schedule() {
 	next = max(next, now+1)
 	if next < f.due || f.due <= now {
 		f.due = next
-		f.t.timers.update(f)
+		f.t.timers.updateFlow(f)
 	}
 }
 

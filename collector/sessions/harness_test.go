@@ -68,8 +68,8 @@ func (p *tape) protocol() protocols.Protocol {
 	}
 }
 
-// A bench is a Table with a tape and what it emits.
-type bench struct {
+// A sessionBench is a Table with a tape and what it emits.
+type sessionBench struct {
 	testing.TB
 	*Table
 	tape   *tape
@@ -79,8 +79,8 @@ type bench struct {
 	ipid   uint16
 }
 
-func newBench(t testing.TB, cfg Config, deps Deps) *bench {
-	b := &bench{TB: t, tape: &tape{}, isn: [2]uint32{1000, 5000}}
+func newBench(t testing.TB, cfg Config, deps Deps) *sessionBench {
+	b := &sessionBench{TB: t, tape: &tape{}, isn: [2]uint32{1000, 5000}}
 	deps.Protocols = protocols.NewSet([]protocols.Protocol{b.tape.protocol()}, protocols.Default(), nil)
 	deps.Emit = func(e *pipeline.Event) { b.events = append(b.events, e) }
 	b.Table = New(cfg, deps, prometheus.NewRegistry())
@@ -90,14 +90,14 @@ func newBench(t testing.TB, cfg Config, deps Deps) *bench {
 const epoch = int64(1_700_000_000e9)
 
 // at moves packet time.
-func (b *bench) at(d time.Duration) *bench { b.now = d; return b }
+func (b *sessionBench) at(d time.Duration) *sessionBench { b.now = d; return b }
 
 // sent is one segment from a client at 10.0.0.1:40000 to 10.0.0.2:80 or back ("<"): flags as in SAFR, offsets from behind the SYN.
-func (b *bench) sent(way, flags string, off, ack int, payload string) {
+func (b *sessionBench) sent(way, flags string, off, ack int, payload string) {
 	b.segment("eth0", "10.0.0.1:40000", "10.0.0.2:80", way, flags, off, ack, payload)
 }
 
-func (b *bench) segment(iface, client, server, way, flags string, off, ack int, payload string) {
+func (b *sessionBench) segment(iface, client, server, way, flags string, off, ack int, payload string) {
 	b.Helper()
 	c, s := netip.MustParseAddrPort(client), netip.MustParseAddrPort(server)
 	seq, ackn := b.isn[0]+1+uint32(off), b.isn[1]+1+uint32(ack)
@@ -172,7 +172,7 @@ func serialize(t testing.TB, ls ...gopacket.SerializableLayer) []byte {
 }
 
 // hello is a handshake.
-func (b *bench) hello() *bench {
+func (b *sessionBench) hello() *sessionBench {
 	b.sent(">", "S", 0, 0, "")
 	b.sent("<", "SA", 0, 0, "")
 	b.sent(">", "A", 0, 0, "")
@@ -180,7 +180,7 @@ func (b *bench) hello() *bench {
 }
 
 // bye ends in order, c and s bytes having been sent.
-func (b *bench) bye(c, s int) *bench {
+func (b *sessionBench) bye(c, s int) *sessionBench {
 	b.sent(">", "FA", c, s, "")
 	b.sent("<", "FA", s, c+1, "")
 	b.sent(">", "A", c+1, s+1, "")
@@ -188,7 +188,7 @@ func (b *bench) bye(c, s int) *bench {
 }
 
 // sessions closes the Table and gives the session events.
-func (b *bench) sessions() []*pipeline.Event {
+func (b *sessionBench) sessions() []*pipeline.Event {
 	b.Close()
 	var out []*pipeline.Event
 	for _, e := range b.events {
@@ -200,7 +200,7 @@ func (b *bench) sessions() []*pipeline.Event {
 }
 
 // want compares what the parser was given.
-func (b *bench) want(log string) {
+func (b *sessionBench) want(log string) {
 	b.Helper()
 	if got := strings.TrimSpace(b.tape.log.String()); got != log {
 		b.Errorf("parser was given\n  %s\nwant\n  %s", got, log)
@@ -208,7 +208,7 @@ func (b *bench) want(log string) {
 }
 
 // session closes the Table and gives the one session.
-func (b *bench) session() *pipeline.Event {
+func (b *sessionBench) session() *pipeline.Event {
 	b.Helper()
 	s := b.sessions()
 	if len(s) != 1 {

@@ -7,13 +7,13 @@ package sessions
 // that is found out when the old time comes. So a packet costs nothing here.
 type timerHeap []*flow
 
-func (h *timerHeap) insert(f *flow) {
+func (h *timerHeap) insertFlow(f *flow) {
 	f.heapIndex = len(*h)
 	*h = append(*h, f)
 	h.siftUp(f.heapIndex)
 }
 
-func (h *timerHeap) remove(f *flow) {
+func (h *timerHeap) removeFlow(f *flow) {
 	i, last := f.heapIndex, len(*h)-1
 	if i != last {
 		(*h)[i] = (*h)[last]
@@ -22,12 +22,12 @@ func (h *timerHeap) remove(f *flow) {
 	(*h)[last] = nil
 	*h = (*h)[:last]
 	if i < last {
-		h.update((*h)[i])
+		h.updateFlow((*h)[i])
 	}
 }
 
-// update moves f to where its time belongs.
-func (h timerHeap) update(f *flow) {
+// updateFlow moves f to where its time belongs.
+func (h timerHeap) updateFlow(f *flow) {
 	if i := f.heapIndex; !h.siftDown(i) {
 		h.siftUp(i)
 	}

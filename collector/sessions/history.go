@@ -15,8 +15,8 @@ const historyLetters = "SHADFRTWG"
 
 const lowerCase = 0x20
 
-// add appends the letter unless d has it already.
-func (h *history) add(letter byte, d reassembly.Dir) {
+// addLetter appends the letter unless d has it already.
+func (h *history) addLetter(letter byte, d reassembly.Dir) {
 	bit := uint32(1) << (2*uint(letterIndex(letter)) + uint(d))
 	if h.present&bit != 0 || int(h.n) == len(h.letters) {
 		return
@@ -38,8 +38,8 @@ func letterIndex(letter byte) int {
 	return len(historyLetters)
 }
 
-// text returns the history. flipped exchanges the sides, which "^" in front says.
-func (h *history) text(flipped bool) string {
+// historyText returns the history. flipped exchanges the sides, which "^" in front says.
+func (h *history) historyText(flipped bool) string {
 	letters := h.letters[:h.n]
 	if !flipped {
 		if s, ok := commonHistories[string(letters)]; ok {

@@ -12,15 +12,15 @@ type addr struct{ hi, lo uint64 }
 
 const mapped4 = 0xffff << 32
 
-func addr4(b []byte) addr { return addr{0, mapped4 | uint64(binary.BigEndian.Uint32(b))} }
+func addrFrom4(b []byte) addr { return addr{0, mapped4 | uint64(binary.BigEndian.Uint32(b))} }
 
-func addr6(b []byte) addr {
+func addrFrom16(b []byte) addr {
 	return addr{binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])}
 }
 
 func addrOf(ip netip.Addr) addr {
 	b := ip.As16()
-	return addr6(b[:])
+	return addrFrom16(b[:])
 }
 
 func (a addr) netip() netip.Addr {

@@ -53,7 +53,7 @@ func TestRandomStreams(t *testing.T) {
 }
 
 // turn has one side send a message in segments, some of which suffer.
-func turn(b *bench, rng *rand.Rand, from int, sent, want *[2][]byte, loss bool) {
+func turn(b *sessionBench, rng *rand.Rand, from int, sent, want *[2][]byte, loss bool) {
 	start := len(sent[from])
 	msg := make([]byte, 1+rng.IntN(20_000))
 	for i := range msg {
@@ -151,7 +151,7 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 				break
 			}
 			var got packet
-			r := table.decoder.decode(&got, p.Link, p.Data, p.Length)
+			r := table.decoder.decodeFrame(&got, p.Link, p.Data, p.Length)
 			table.decoder.frags.releaseComplete()
 			if r != resTCP && r != resUDP {
 				continue
@@ -223,9 +223,9 @@ func agrees(p *packet, g gopacket.Packet, cut bool) (agree, known bool) {
 
 func addrOf16(b []byte) addr {
 	if len(b) == 4 {
-		return addr4(b)
+		return addrFrom4(b)
 	}
-	return addr6(b)
+	return addrFrom16(b)
 }
 
 // FuzzPackets: no frame makes a Table panic or keep more than it may. The input is packets, each with a length in front; every

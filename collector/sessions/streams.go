@@ -33,7 +33,7 @@ type sideStats struct {
 
 // addPayload notes the times of the first request and reply.
 func (s *sessionStats) addPayload(d reassembly.Dir, at int64) {
-	s.history.add('D', d)
+	s.history.addLetter('D', d)
 	if s.requestAt == 0 && d == fromClient {
 		s.requestAt = at
 	} else if s.replyAt == 0 && d == fromServer && s.requestAt != 0 {
@@ -53,7 +53,7 @@ func (f *flow) Data(d reassembly.Dir, b []byte, at int64) {
 func (f *flow) Gap(d reassembly.Dir, n int, why reassembly.GapReason) {
 	f.t.m.gaps[why].Inc()
 	f.t.m.gapBytes[why].Add(float64(n))
-	f.stats.history.add('G', d)
+	f.stats.history.addLetter('G', d)
 	side := &f.stats.sides[d]
 	side.missing += uint64(n)
 	if why == reassembly.GapCut {
@@ -78,18 +78,18 @@ func (f *flow) Observe(d reassembly.Dir, o reassembly.Observation, at int64) {
 	case reassembly.Data:
 		s.addPayload(d, at)
 	case reassembly.PureACK:
-		s.history.add('A', d)
+		s.history.addLetter('A', d)
 	case reassembly.FirstSYN:
 		s.partialStart = false
 		s.synAt = at
-		s.history.add('S', d)
+		s.history.addLetter('S', d)
 		if d == fromClient {
 			s.directionConfidence = 100
 		}
 	case reassembly.FirstSYNACK:
 		s.partialStart = false
 		s.synAckAt = at
-		s.history.add('H', d)
+		s.history.addLetter('H', d)
 		if s.synAt != 0 && d == fromServer {
 			s.rttServer = max(at-s.synAt, 0)
 			f.stream.SetRTT(s.rttServer + s.rttClient)
@@ -97,23 +97,23 @@ func (f *flow) Observe(d reassembly.Dir, o reassembly.Observation, at int64) {
 	case reassembly.RepeatedSYN:
 		s.repeatedSYNs++
 		s.synAt = at
-		s.history.add('T', d)
+		s.history.addLetter('T', d)
 	case reassembly.RepeatedSYNACK:
 		s.repeatedSYNACKs++
 		s.synAckAt = at
-		s.history.add('T', d)
+		s.history.addLetter('T', d)
 	case reassembly.CloseRequest:
-		s.history.add('F', d)
+		s.history.addLetter('F', d)
 	case reassembly.ValidReset:
-		s.history.add('R', d)
+		s.history.addLetter('R', d)
 	case reassembly.Retransmission:
 		s.sides[d].retransmissions++
-		s.history.add('T', d)
+		s.history.addLetter('T', d)
 	case reassembly.Reordered:
 		s.reordered++
 	case reassembly.ZeroWindow:
 		s.zeroWindows++
-		s.history.add('W', d)
+		s.history.addLetter('W', d)
 	case reassembly.OverlapConflict:
 		s.conflicts++
 		f.t.m.conflicts.Inc()

@@ -58,12 +58,12 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 		},
 		enricher: enricher{containers: deps.Containers, emit: deps.Emit, limit: cfg.Outbox},
 	}
-	t.clear()
+	t.clearFlows()
 	return t
 }
 
-// clear empties the Table.
-func (t *Table) clear() {
+// clearFlows empties the Table.
+func (t *Table) clearFlows() {
 	t.flows, t.timers, t.free = map[flowKey]*flow{}, nil, nil
 	t.pool, t.outboxEvents = reassembly.NewPool(t.cfg.Buffer), 0
 	t.decoder = decoder{newDefragmenter(&t.cfg, &t.pool.Buffers, t.m)}
@@ -118,7 +118,7 @@ func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []
 
 // handleFrame decodes a frame into p and hands p to its flow.
 func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLen int) result {
-	r := t.decoder.decode(p, link, data, wireLen)
+	r := t.decoder.decodeFrame(p, link, data, wireLen)
 	switch r {
 	case resTCP:
 		if t.dupFilter.isDuplicate(p) {
@@ -153,9 +153,9 @@ func (t *Table) recoverPanic() {
 	}
 	t.m.panics.Inc()
 	for _, f := range t.timers {
-		t.dedup.release(f.dedup.held(), f.id)
+		t.dedup.releaseClaims(f.dedup.heldClaims(), f.id)
 	}
-	t.clear()
+	t.clearFlows()
 	t.flushCounters()
 }
 
@@ -203,7 +203,7 @@ func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
 	f.vlan = p.vlan
 	f.due = t.clock.now + int64(t.cfg.SYNTimeout)
 	t.flows[k] = f
-	t.timers.insert(f)
+	t.timers.insertFlow(f)
 	if k.proto == protoTCP {
 		t.m.opened[0].Inc()
 	} else {
@@ -225,9 +225,9 @@ func (t *Table) finishFlow(f *flow, state string) {
 	f.closeProtocol()
 	f.emitSession(state)
 	f.dead = true
-	t.dedup.end(f.dedup.held(), f.id, f.last)
+	t.dedup.endClaims(f.dedup.heldClaims(), f.id, f.last)
 	f.due = t.clock.now + timeWait
-	t.timers.update(f)
+	t.timers.updateFlow(f)
 }
 
 // claimsOnRemove says what becomes of the claims of a flow that is removed.
@@ -246,8 +246,8 @@ func (t *Table) removeFlow(f *flow, claims claimsOnRemove) {
 	if t.flows[f.key] == f {
 		delete(t.flows, f.key)
 	}
-	t.timers.remove(f)
-	f.reset()
+	t.timers.removeFlow(f)
+	f.prepareReuse()
 	if len(t.free) < maxFreeFlows {
 		t.free = append(t.free, f)
 	}
@@ -299,7 +299,7 @@ func (t *Table) evictFlow() {
 	var worst *flow
 	lowest := int64(0)
 	for range 16 {
-		f := t.timers[t.pick(len(t.timers))]
+		f := t.timers[t.randomIndex(len(t.timers))]
 		if v := f.evictionValue(); worst == nil || v < lowest {
 			worst, lowest = f, v
 		}
@@ -310,8 +310,8 @@ func (t *Table) evictFlow() {
 	t.removeFlow(worst, releaseClaims)
 }
 
-// pick returns a number below n, by xorshift: the same packets evict the same flows.
-func (t *Table) pick(n int) int {
+// randomIndex returns a number below n, by xorshift: the same packets evict the same flows.
+func (t *Table) randomIndex(n int) int {
 	t.random ^= t.random << 13
 	t.random ^= t.random >> 7
 	t.random ^= t.random << 17

@@ -68,7 +68,7 @@ func (f *flow) handleLate() {
 	t.m.segmentsLate.Inc()
 	f.due = t.clock.now + timeWait + min(3*(t.clock.now-f.lastSeen), maxLateWait)
 	f.lastSeen = t.clock.now
-	t.timers.update(f)
+	t.timers.updateFlow(f)
 }
 
 const maxLateWait = int64(150e9)
@@ -126,7 +126,7 @@ func (t *Table) openPending(f *flow, p *packet, clientSide uint8) *flow {
 	n.first = syn.at
 	n.stats.sides[fromClient].packets = 1
 	n.stats.synAt = syn.at
-	n.stats.history.add('S', fromClient)
+	n.stats.history.addLetter('S', fromClient)
 	n.stream.BeginAfterSYN(fromClient, syn.firstSeq)
 	n.openProtocol(syn.firstSeq-1, false)
 	return n

@@ -383,10 +383,10 @@ func TestOneDirectionOnly(t *testing.T) {
 
 // TestHandshakeOutOfOrder: its packets were captured in some other order; it is one session, from its beginning.
 func TestHandshakeOutOfOrder(t *testing.T) {
-	steps := []func(b *bench){
-		func(b *bench) { b.sent(">", "S", 0, 0, "") },
-		func(b *bench) { b.sent("<", "SA", 0, 0, "") },
-		func(b *bench) { b.sent(">", "A", 0, 0, "") },
+	steps := []func(b *sessionBench){
+		func(b *sessionBench) { b.sent(">", "S", 0, 0, "") },
+		func(b *sessionBench) { b.sent("<", "SA", 0, 0, "") },
+		func(b *sessionBench) { b.sent(">", "A", 0, 0, "") },
 	}
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
 		b := newBench(t, Config{}, Deps{})

@@ -171,6 +171,6 @@ func BenchmarkDecode(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		p := &g.packets[i%len(g.packets)]
-		table.decoder.decode(&got, layers.LinkTypeEthernet, p.data, len(p.data))
+		table.decoder.decodeFrame(&got, layers.LinkTypeEthernet, p.data, len(p.data))
 	}
 }

@@ -32,7 +32,7 @@ func (t *Table) handleUDP(p *packet) {
 		side.missing += uint64(cut)
 		t.m.gaps[reassembly.GapCut].Inc()
 		t.m.gapBytes[reassembly.GapCut].Add(float64(cut))
-		f.stats.history.add('G', d)
+		f.stats.history.addLetter('G', d)
 	}
 	if f.conn != nil && len(p.Payload) > 0 {
 		f.conn.Datagram(protocols.Dir(d), p.Payload, p.Time)
