@@ -16,7 +16,7 @@ help: ## these lines
 .PHONY: run
 run: build ## the whole system on this machine, with a demo; FOR=60s ends it by itself, STATE=dir keeps its data, ARGS='--config f.yml'
 	@deploy/fetch-libchdb.sh || echo "run: no embedded ClickHouse here; give the address of one in the configuration (clickhouse.addr)"
-	@exec bin/tidegate run --demo --state $(STATE) $(if $(FOR),--for $(FOR)) $(ARGS)
+	@exec bin/tidegate run --demo --data-dir $(STATE) $(if $(FOR),--for $(FOR)) $(ARGS)
 
 .PHONY: build
 build: ## bin/tidegate, one static binary, and bin/tidegate-clickhouse, which loads the embedded ClickHouse

@@ -248,7 +248,7 @@ func (c *Conn) Skipping(dir Dir) uint64 { return c.streamOf(dir).skip }
 // are there. Without it a long message that comes in small packets is read from its front for each of them.
 func (c *Conn) Need(dir Dir, n int) {
 	// A need that the cap would never let come is not one.
-	c.streamOf(dir).need = min(n, c.set.cfg.Tail)
+	c.streamOf(dir).need = min(n, int(c.set.cfg.MaxUnparsedBytes))
 }
 
 // Reparse tells that Parse shall see the unread bytes of dir once more though none have come: what they waited for, in the other

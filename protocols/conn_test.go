@@ -90,7 +90,7 @@ func toys(log *[]string, reg prometheus.Registerer) (*Set, *toy) {
 			New: func() Parser { return p },
 		}
 	}
-	return NewSet([]Protocol{proto("toy", "hi", p), proto("other", "yo", &toy{log: log})}, Config{Tail: 64, Detect: 64, Errors: 2}, reg), p
+	return NewSet([]Protocol{proto("toy", "hi", p), proto("other", "yo", &toy{log: log})}, Config{MaxUnparsedBytes: 64, DetectBytes: 64, ResyncBytes: Default().ResyncBytes, MaxErrors: 2}, reg), p
 }
 
 // run plays steps as "time dir bytes": >, < are Data, "> gap 5", "> end".
@@ -308,7 +308,7 @@ func TestConnsAreClean(t *testing.T) {
 }
 
 func TestInternedStringsAreTextAndBounded(t *testing.T) {
-	set := NewSet(nil, Config{}, nil)
+	set := NewSet(nil, Default(), nil)
 	is := func(in, want string) {
 		t.Helper()
 		for range 2 {
@@ -332,8 +332,8 @@ func TestConfig(t *testing.T) {
 	if errs := Default().Check(); len(errs) > 0 {
 		t.Error(errs)
 	}
-	errs := Config{Tail: 1, Detect: 1, MidStream: -1}.Check()
-	if len(errs) != 4 || !strings.Contains(errs[0].Error(), "protocols.tail") {
+	errs := Config{MaxUnparsedBytes: 1, DetectBytes: 1, ResyncBytes: -1}.Check()
+	if len(errs) != 4 || errs[0].Key != "max_unparsed_bytes" {
 		t.Error(errs)
 	}
 }

@@ -86,7 +86,7 @@ func (c *Conn) detectBuffered(dir Dir) {
 // checkCandidates gives up on a connection that no protocol claims when none is left or enough was seen. What one side sent may be broken while
 // the other still answers in words that we know, so both are heard.
 func (c *Conn) checkCandidates(dir Dir) {
-	enough := len(c.streams[dir].tail) >= c.set.cfg.Detect || len(c.pieces) >= maxPieces
+	enough := len(c.streams[dir].tail) >= int(c.set.cfg.DetectBytes) || len(c.pieces) >= maxPieces
 	left := c.candidates[0] | c.candidates[1]
 	if c.midStream || c.redetects > 0 {
 		left = c.candidates[dir]
@@ -270,7 +270,7 @@ func (c *Conn) discardMidStream() {
 	}
 	c.pieces = c.pieces[:0]
 	seen := c.searched
-	if seen >= c.set.cfg.MidStream || ended {
+	if seen >= int(c.set.cfg.ResyncBytes) || ended {
 		c.endDetection()
 		return
 	}

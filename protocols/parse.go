@@ -82,7 +82,7 @@ const errorWeight = 4
 func (c *Conn) countError() {
 	c.set.counters[c.proto].errors.Inc()
 	c.errorScore += errorWeight
-	if c.errorScore > errorWeight*c.set.cfg.Errors {
+	if c.errorScore > errorWeight*c.set.cfg.MaxErrors {
 		c.Count("too_many_errors")
 		c.state = dropped
 	}
@@ -155,7 +155,7 @@ func (c *Conn) parseTruncated(dir Dir) {
 func (c *Conn) limitTail(dir Dir) {
 	s := &c.streams[dir]
 	n := len(s.tail)
-	if n <= c.set.cfg.Tail {
+	if n <= int(c.set.cfg.MaxUnparsedBytes) {
 		return
 	}
 	c.Count("message_too_long")

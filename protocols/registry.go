@@ -2,7 +2,6 @@ package protocols
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"unicode/utf8"
 
@@ -11,38 +10,6 @@ import (
 
 	"tidegate/pipeline"
 )
-
-// Config bounds what one connection may cost.
-type Config struct {
-	// Tail is how many bytes of a direction may wait unread for the rest of their message.
-	Tail int `yaml:"tail"`
-	// Detect is how many bytes of a direction are looked at before the connection counts as none of the protocols.
-	Detect int `yaml:"detect"`
-	// MidStream is how many bytes of a connection whose beginning was not seen are searched for the start of a message.
-	MidStream int `yaml:"mid_stream"`
-	// Errors is how many parse errors in a row a connection is forgiven before the rest of it is ignored.
-	Errors int `yaml:"errors"`
-}
-
-// Default is a Config that suits a busy host.
-func Default() Config {
-	return Config{Tail: 256 << 10, Detect: 4 << 10, MidStream: 256 << 10, Errors: 16}
-}
-
-// Check reports every value that cannot work.
-func (c Config) Check() []error {
-	var errs []error
-	need := func(key string, v, low, high int) {
-		if v < low || v > high {
-			errs = append(errs, fmt.Errorf("protocols.%s: %d is not between %d and %d", key, v, low, high))
-		}
-	}
-	need("tail", c.Tail, 16<<10, 64<<20)
-	need("detect", c.Detect, 64, 64<<10)
-	need("mid_stream", c.MidStream, 0, 64<<20)
-	need("errors", c.Errors, 1, 1<<20)
-	return errs
-}
 
 // Info is what is known of a connection when it is opened.
 type Info struct {
@@ -80,19 +47,9 @@ const (
 	internLen   = 256      // bytes of one
 )
 
-// NewSet makes the set of a worker. list is in the order in which the protocols are asked, the more specific first. A zero value
-// in cfg is its default. Sets of one registry share their counters.
+// NewSet makes the set of a worker. list is in the order in which the protocols are asked, the more specific first. cfg
+// passes its Check. Sets of one registry share their counters.
 func NewSet(list []Protocol, cfg Config, reg prometheus.Registerer) *Set {
-	def := Default()
-	fill := func(v *int, d int) {
-		if *v <= 0 {
-			*v = d
-		}
-	}
-	fill(&cfg.Tail, def.Tail)
-	fill(&cfg.Detect, def.Detect)
-	fill(&cfg.MidStream, def.MidStream)
-	fill(&cfg.Errors, def.Errors)
 	s := &Set{cfg: cfg, list: list, metrics: newMetrics(reg), parsers: make([][]Parser, len(list))}
 	for _, p := range list {
 		s.counters = append(s.counters, s.metrics.countersOf(p.Name))

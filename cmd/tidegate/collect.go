@@ -22,12 +22,12 @@ import (
 )
 
 func (p *process) startCollector(ctx context.Context) error {
-	id, err := collector.LoadID(p.cfg.Ship.StateDir)
+	id, err := collector.LoadID(p.cfg.Shipper.StateDir)
 	if err != nil {
 		return err
 	}
 	p.identity = id
-	if p.shipper, err = ship.New(p.cfg.Ship, p.cfg.Kafka, id, p.log, p.reg); err != nil {
+	if p.shipper, err = ship.New(p.cfg.Shipper, p.cfg.Kafka, id, p.log, p.reg); err != nil {
 		return err
 	}
 	p.lifecycle.addStopHook("shipper", p.shipper.Close)
@@ -38,13 +38,13 @@ func (p *process) startCollector(ctx context.Context) error {
 	select {
 	case <-registry.Ready():
 	case <-time.After(2 * time.Second):
-		p.missing = append(p.missing, "names of containers: no Docker API at "+p.cfg.Containers.Host)
+		p.missing = append(p.missing, "names of containers: no Docker API at "+p.cfg.Containers.DockerHost)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	p.startCapture(registry)
 	if p.cfg.Logs.Enabled {
-		p.cfg.Logs.Born = stateCreatedAt(p.cfg.Ship.StateDir)
+		p.cfg.Logs.Born = stateCreatedAt(p.cfg.Shipper.StateDir)
 		src := logs.New(p.cfg.Logs, registry, id, p.log, p.reg)
 		p.lifecycle.startComponent("logs", func(ctx context.Context) error { return src.Run(ctx, p.shipper) })
 	}

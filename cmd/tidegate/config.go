@@ -4,13 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
-
-	"github.com/goccy/go-yaml/parser"
 
 	"tidegate/collector/capture"
 	"tidegate/collector/containers"
@@ -22,19 +19,24 @@ import (
 	"tidegate/detectors/rules"
 	"tidegate/pipeline/alerts"
 	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/embedded"
 	"tidegate/pipeline/engine"
 	"tidegate/pipeline/kafka"
 	"tidegate/protocols"
 )
 
-// Config is the configuration file. Every part has its own, with defaults that run; the file is decoded over them.
+// Config is the configuration file. Every component has a section of its own, with defaults that run; the file is decoded over
+// them.
 type Config struct {
-	State   string `yaml:"state"`   // folder of everything that outlives the process
-	Host    string `yaml:"host"`    // host.name; "" is the machine's
-	Cluster string `yaml:"cluster"` // orchestrator.cluster.name
-	Listen  string `yaml:"listen"`  // address of /metrics, /healthz, /readyz and /debug/pprof; "" is none
+	// Folder of everything that outlives the process: identity, journal, spool, and the data of the embedded broker and store.
+	DataDir string `yaml:"data_dir"`
+	// `host.name` of every event; empty: the name of the machine.
+	Host string `yaml:"host"`
+	// `orchestrator.cluster.name` of every event.
+	Cluster string `yaml:"cluster"`
 
+	Metrics    metricsConfig     `yaml:"metrics"`
 	Kafka      kafka.Config      `yaml:"kafka"`      // no brokers: the embedded one
 	ClickHouse clickhouse.Config `yaml:"clickhouse"` // no addresses: the embedded one
 	Embedded   embeddedConfig    `yaml:"embedded"`
@@ -44,13 +46,20 @@ type Config struct {
 	Protocols  protocols.Config  `yaml:"protocols"`
 	Containers containers.Config `yaml:"containers"`
 	Logs       logs.Config       `yaml:"logs"`
-	Ship       ship.Config       `yaml:"ship"`
+	Shipper    ship.Config       `yaml:"shipper"`
 
-	Rules      rules.Config      `yaml:"rules"`
+	Rules rules.Config `yaml:"rules"`
+	// Lists of malicious domains and addresses.
 	Feeds      []feeds.Config    `yaml:"feeds"`
 	Classifier classifier.Config `yaml:"classifier"`
 	Engine     engine.Config     `yaml:"engine"`
 	Alerts     alerts.Config     `yaml:"alerts"`
+}
+
+// metricsConfig says where a process serves its metrics.
+type metricsConfig struct {
+	// Address, host:port, of /metrics, /healthz, /readyz and /debug/pprof; empty: none.
+	Listen string `yaml:"listen"`
 }
 
 type embeddedConfig struct {
@@ -58,123 +67,133 @@ type embeddedConfig struct {
 	Store  embedded.StoreConfig  `yaml:"store"`
 }
 
+// dataDirVariable is the environment variable that replaces the default of data_dir.
+const dataDirVariable = "TIDEGATE_DATA_DIR"
+
 func defaultConfig() Config {
-	state := "/var/lib/tidegate"
-	if s := os.Getenv("TIDEGATE_STATE"); s != "" {
-		state = s
+	dataDir := "/var/lib/tidegate"
+	if dir := os.Getenv(dataDirVariable); dir != "" {
+		dataDir = dir
 	}
 	c := Config{
-		State: state, Listen: "127.0.0.1:9464",
-		Kafka: kafka.Default(), ClickHouse: clickhouse.Default(), Embedded: embeddedConfig{embedded.DefaultBroker(), embedded.DefaultStore()},
-		Capture: capture.Default(), Sessions: sessions.Default(), Protocols: protocols.Default(), Containers: containers.Default(), Logs: logs.Default(), Ship: ship.Default(),
-		Rules: rules.Default(), Classifier: classifier.Default(),
-		Engine: engine.Default(), Alerts: alerts.Default(),
+		DataDir:    dataDir,
+		Metrics:    metricsConfig{Listen: "127.0.0.1:9464"},
+		Kafka:      kafka.Default(),
+		ClickHouse: clickhouse.Default(),
+		Embedded:   embeddedConfig{embedded.DefaultBroker(), embedded.DefaultStore()},
+		Capture:    capture.Default(),
+		Sessions:   sessions.Default(),
+		Protocols:  protocols.Default(),
+		Containers: containers.Default(),
+		Logs:       logs.Default(),
+		Shipper:    ship.Default(),
+		Rules:      rules.Default(),
+		Classifier: classifier.Default(),
+		Engine:     engine.Default(),
+		Alerts:     alerts.Default(),
 	}
 	c.Kafka.Brokers, c.ClickHouse.Addr, c.ClickHouse.HTTPAddr = nil, nil, ""
 	return c
 }
 
-// defaultConfigPath is read where no --config is given, if it is there.
+// defaultConfigPath is read where no --config is given, if it exists.
 const defaultConfigPath = "/etc/tidegate/tidegate.yaml"
 
-// loadConfig reads path over the defaults, or, where path is "", the default path if there is one. override has the last word.
+// loadConfig decodes the file at path over the defaults. Where path is "", it takes the default path if that file exists.
+// override is applied after the file and before the checks. The error holds every problem, one a line.
 func loadConfig(path string, override func(*Config)) (Config, error) {
 	c := defaultConfig()
 	explicit := path != ""
 	if !explicit {
 		path = defaultConfigPath
 	}
-	b, err := os.ReadFile(path)
-	keys := map[string]keyPlace{}
+	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !explicit:
 		path = "configuration"
 	case err != nil:
 		return c, fmt.Errorf("read the configuration: %w", err)
-	default:
-		if err := decodeStrict(path, b, &c); err != nil {
-			return c, err
-		}
-		if file, err := parser.ParseBytes(b, 0); err == nil {
-			keys = keyPlaces(file)
-		}
+	}
+
+	doc := config.Parse(path, text)
+	doc.Decode(&c)
+	if err := doc.Err(); err != nil {
+		return c, err
 	}
 	override(&c)
-	var errs []error
-	for _, err := range c.deriveAndCheck() {
-		errs = append(errs, locate(path, keys, err))
-	}
-	return c, errors.Join(errs...)
+	doc.AddProblems(c.deriveAndCheck())
+	return c, doc.Err()
 }
 
-// deriveAndCheck derives what one part takes from another and checks all of it. Every error begins with the key that is wrong.
-func (c *Config) deriveAndCheck() []error {
-	abs, err := filepath.Abs(c.State)
+// deriveAndCheck derives what one component takes from another and returns the problems of all of them.
+func (c *Config) deriveAndCheck() []config.Problem {
+	abs, err := filepath.Abs(c.DataDir)
 	if err != nil {
-		return []error{fmt.Errorf("state: %w", err)}
+		return config.Invalid("data_dir", "%w", err)
 	}
-	c.State = abs
+	c.DataDir = abs
 	if c.Host == "" {
 		if c.Host, err = os.Hostname(); err != nil {
-			return []error{fmt.Errorf("host: the machine has no name: %w", err)}
+			return config.Invalid("host", "the machine has no name: %w", err)
 		}
 	}
-	c.Embedded.Broker.Dir = filepath.Join(c.State, "broker")
-	c.Embedded.Store.Dir = filepath.Join(c.State, "store")
-	c.Ship.StateDir, c.Ship.Host, c.Ship.Cluster = filepath.Join(c.State, "collector"), c.Host, c.Cluster
+	c.Embedded.Broker.Dir = filepath.Join(c.DataDir, "broker")
+	c.Embedded.Store.Dir = filepath.Join(c.DataDir, "store")
+	c.Shipper.StateDir, c.Shipper.Host, c.Shipper.Cluster = filepath.Join(c.DataDir, "collector"), c.Host, c.Cluster
 	return c.check()
 }
 
-// embeddedBroker tells whether Kafka is ours.
+// embeddedBroker reports whether Kafka is the embedded broker.
 func (c *Config) embeddedBroker() bool { return len(c.Kafka.Brokers) == 0 }
 
-// embeddedStore tells whether ClickHouse is ours.
+// embeddedStore reports whether ClickHouse is the embedded store.
 func (c *Config) embeddedStore() bool {
 	return len(c.ClickHouse.Addr) == 0 && c.ClickHouse.HTTPAddr == ""
 }
 
-func (c *Config) check() []error {
-	var errs []error
-	add := func(part string, list []error) {
-		for _, err := range list {
-			if !strings.HasPrefix(err.Error(), part+".") { // most parts write their own name
-				err = fmt.Errorf("%s.%w", part, err)
-			}
-			errs = append(errs, err)
-		}
+func (c *Config) check() []config.Problem {
+	problems := slices.Concat(
+		c.checkKafka(),
+		c.checkClickHouse(),
+		config.Under("capture", c.Capture.Check()),
+		config.Under("sessions", c.Sessions.Check()),
+		config.Under("protocols", c.Protocols.Check()),
+		config.Under("containers", c.Containers.Check()),
+		config.Under("logs", c.Logs.Check()),
+		config.Under("shipper", c.Shipper.Check()),
+		config.Each("feeds", c.Feeds, func(key string, f feeds.Config) []config.Problem {
+			return config.Under(key, f.Check())
+		}),
+		config.Under("rules", c.Rules.Check()),
+		config.Under("classifier", c.Classifier.Check()),
+		config.Under("engine", c.Engine.Check()),
+		config.Under("alerts", c.Alerts.Check()),
+	)
+	if c.Metrics.Listen != "" {
+		problems = append(problems, config.ListenAddress("metrics.listen", c.Metrics.Listen)...)
 	}
+	return problems
+}
+
+func (c *Config) checkKafka() []config.Problem {
 	if c.embeddedBroker() {
-		add("embedded.broker", c.Embedded.Broker.Check())
-	} else {
-		add("kafka", c.Kafka.Check())
+		return config.Under("embedded.broker", c.Embedded.Broker.Check())
 	}
-	if c.embeddedStore() {
-		add("embedded.store", c.Embedded.Store.Check())
-		kept := c.ClickHouse // how long things are kept counts there too
-		kept.Protocol, kept.HTTPAddr = "http", "127.0.0.1:8123"
-		add("clickhouse", kept.Check())
-	} else {
-		add("clickhouse", c.ClickHouse.Check())
+	return config.Under("kafka", c.Kafka.Check())
+}
+
+func (c *Config) checkClickHouse() []config.Problem {
+	if !c.embeddedStore() {
+		return config.Under("clickhouse", c.ClickHouse.Check())
 	}
-	add("capture", c.Capture.Check())
-	add("sessions", c.Sessions.Check())
-	add("protocols", c.Protocols.Check())
-	add("containers", c.Containers.Check())
-	add("logs", c.Logs.Check())
-	add("ship", c.Ship.Check())
-	for i, f := range c.Feeds {
-		add(fmt.Sprintf("feeds[%d]", i), f.Check())
-	}
-	add("rules", c.Rules.Check())
-	add("classifier", c.Classifier.Check())
-	add("engine", c.Engine.Check())
-	add("alerts", c.Alerts.Check())
-	if c.Listen != "" {
-		if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-			errs = append(errs, fmt.Errorf("listen: %q is not host:port", c.Listen))
-		}
-	}
-	return errs
+	// The retention times of the section clickhouse also apply to the embedded store, so its keys are checked as if it were
+	// the address of that store.
+	retention := c.ClickHouse
+	retention.Protocol, retention.HTTPAddr = "http", "127.0.0.1:8123"
+	return slices.Concat(
+		config.Under("embedded.store", c.Embedded.Store.Check()),
+		config.Under("clickhouse", retention.Check()),
+	)
 }
 
 // stopTimeout bounds an orderly stop.

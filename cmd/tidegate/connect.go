@@ -119,7 +119,7 @@ func (p *process) retryStartup(ctx context.Context, what string, try func(contex
 // lockState keeps a second process of the same role away from a broker on which partitions are assigned statically. It is held until
 // the process ends, however it does.
 func (p *process) lockState(name string) error {
-	path := filepath.Join(p.cfg.State, name+".lock")
+	path := filepath.Join(p.cfg.DataDir, name+".lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("lock %s: %w", path, err)

@@ -51,14 +51,15 @@ type e2eSystem struct {
 	sink       string
 }
 
-const e2eConfig = `state: %[1]s/state
+const e2eConfig = `data_dir: %[1]s/state
 host: dock1
 cluster: e2e
-listen: 127.0.0.1:%%d
+metrics:
+  listen: 127.0.0.1:%%d
 logs:
-  root: %[1]s/root
+  docker_data_root: %[1]s/root
 containers:
-  host: unix://%[1]s/docker.sock
+  docker_host: unix://%[1]s/docker.sock
 feeds:
 - name: e2e
   path: %[1]s/feed.txt

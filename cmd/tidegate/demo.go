@@ -76,7 +76,7 @@ func (s demoContainers) logPath(c *pipeline.Container) string {
 
 // addDemoFeed gives the engine a feed that knows the scenario's intruder.
 func (p *process) addDemoFeed() error {
-	path := filepath.Join(p.cfg.State, "demo-feed.csv")
+	path := filepath.Join(p.cfg.DataDir, "demo-feed.csv")
 	if err := os.WriteFile(path, []byte(demo.Feed), 0o600); err != nil {
 		return fmt.Errorf("write the demo's feed: %w", err)
 	}
@@ -87,7 +87,7 @@ func (p *process) addDemoFeed() error {
 // playDemo plays the bundled scenario as it happened, moved to now: its packets go through a session table, its log lines are
 // written to files that a log source follows. It returns when both have been told, or with ctx.
 func (p *process) playDemo(ctx context.Context) error {
-	s := demoContainers{filepath.Join(p.cfg.State, "demo")}
+	s := demoContainers{filepath.Join(p.cfg.DataDir, "demo")}
 	if err := os.RemoveAll(s.root); err != nil {
 		return fmt.Errorf("clear the files of the demo: %w", err)
 	}
@@ -97,7 +97,7 @@ func (p *process) playDemo(ctx context.Context) error {
 		}
 	}
 	cfg := p.cfg.Logs
-	cfg.Enabled, cfg.Root, cfg.Start = true, s.root, "beginning"
+	cfg.Enabled, cfg.DockerDataRoot, cfg.StartAt = true, s.root, "beginning"
 	reg := prometheus.NewRegistry() // its counters would be those of the host's own logs a second time
 	follow := logs.New(cfg, s, p.identity, p.log, reg)
 	inner, stop := context.WithCancel(ctx)

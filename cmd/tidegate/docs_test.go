@@ -13,28 +13,22 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"tidegate/pipeline/config"
 )
 
 var update = flag.Bool("update", false, "rewrite the generated files")
 
 const repoRoot = "../.."
 
-// TestConfigReferenceIsNotStale: docs/CONFIG.md says what the Config structs and their comments say, and every key has a sentence.
+// TestConfigReferenceIsNotStale compares docs/CONFIG.md with the Config structs and their comments. Every key has a sentence.
 func TestConfigReferenceIsNotStale(t *testing.T) {
-	t.Setenv("TIDEGATE_STATE", "")
-	r := &reference{t: t, files: map[string]map[string]*ast.StructType{}, used: map[string]bool{}}
+	t.Setenv(dataDirVariable, "")
+	r := &reference{t: t, files: map[string]map[string]*ast.StructType{}}
 	want := r.write()
-	for key := range sentences {
-		if !r.used[key] {
-			t.Errorf("sentences has %s, which is not a key", key)
-		}
-	}
 	name := filepath.Join(repoRoot, "docs", "CONFIG.md")
 	if *update {
 		if err := os.WriteFile(name, want, 0o644); err != nil {
@@ -56,17 +50,23 @@ type reference struct {
 	t     *testing.T
 	out   bytes.Buffer
 	files map[string]map[string]*ast.StructType // by folder of a package: its structs
-	used  map[string]bool                       // of sentences
 }
 
-const referenceHead = "# Configuration\n\n" +
-	"Generated from the Config structs and their comments (`make golden`); a test fails when it is stale.\n\n" +
-	"One YAML file, `/etc/tidegate/tidegate.yaml` or what `--config` names, is decoded over the defaults below. It is read strictly: a key that is\n" +
-	"not here is an error that names file, line and the nearest key, and every problem is told, not the first. `tidegate doctor --config FILE` checks\n" +
-	"it without starting anything. An empty file is a valid one; [tidegate.example.yaml](../deploy/tidegate.example.yaml) is one for a cluster.\n\n" +
-	"Durations are written `150ms`, `10s`, `48h`; sizes are whole numbers of bytes.\n\n" +
-	"`TIDEGATE_STATE` in the environment replaces the default of `state`; `--state` and `--listen` replace what the file says. `TIDEGATE_CACHE` is the\n" +
-	"folder in which `deploy/fetch-libchdb.sh` keeps the embedded ClickHouse.\n"
+const referenceHead = `# Configuration
+
+Generated from the Config structs and their comments (` + "`make golden`" + `); a test fails when it is stale.
+
+One YAML file, ` + "`/etc/tidegate/tidegate.yaml` or the one that `--config`" + ` names, is decoded over the defaults below. It is read strictly: a
+key that is not listed here is an error that names file, line and the nearest key, and all errors are reported at once.
+` + "`tidegate doctor --config FILE`" + ` checks it without starting anything. An empty file is valid;
+[tidegate.example.yaml](../deploy/tidegate.example.yaml) is an example for a cluster.
+
+Durations are written ` + "`150ms`, `10s` or `48h`, sizes `64KiB`, `8MiB` or `2GiB`" + ` (powers of 1024), or as a plain number of bytes. A key with
+an empty value keeps its default.
+
+` + "`TIDEGATE_DATA_DIR` in the environment replaces the default of `data_dir`; `--data-dir` and `--metrics-listen`" + ` replace what the file says.
+` + "`TIDEGATE_CACHE` is the folder in which `deploy/fetch-libchdb.sh`" + ` keeps the embedded ClickHouse.
+`
 
 func (r *reference) write() []byte {
 	r.out.WriteString(referenceHead)
@@ -102,7 +102,7 @@ func (r *reference) section(prefix string, v reflect.Value) {
 			head = true
 			r.out.WriteString("\n| key | type | default | meaning |\n|---|---|---|---|\n")
 		}
-		fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s |\n", key, kindOf(f.Type()), defaultOf(key, f), r.sentence(key, comment))
+		fmt.Fprintf(&r.out, "| `%s` | %s | %s | %s |\n", key, kindOf(f.Type()), defaultOf(f), r.sentence(key, comment))
 		if f.Kind() == reflect.Slice && f.Type().Elem().Kind() == reflect.Struct {
 			parts = append(parts, part{key + "[]", reflect.New(f.Type().Elem()).Elem()})
 		}
@@ -185,34 +185,24 @@ func structsOf(t *testing.T, dir string) map[string]*ast.StructType {
 	return out
 }
 
-// sentence is what sentences has for a key, or for its last word, else the comment made a sentence.
+// sentence returns the comment of a key as a table cell.
 func (r *reference) sentence(key, comment string) string {
-	last := key[strings.LastIndexByte(key, '.')+1:]
-	for _, k := range []string{key, "*." + last} {
-		if s := sentences[k]; s != "" && (k == key || comment == "" || comment == "or" || last == "token" || last == "secret") {
-			r.used[k] = true
-			return s
-		}
-	}
 	if comment == "" {
 		r.t.Errorf("%s has no comment in the source", key)
 		return ""
 	}
-	s := goName.ReplaceAllString(comment, "") // "RingBytes is the size of each ring."
-	if word, _, _ := strings.Cut(s, " "); !strings.ContainsAny(word, ".:/-_") {
-		first, n := utf8.DecodeRuneInString(s)
-		s = string(unicode.ToUpper(first)) + s[n:]
+	if !strings.HasSuffix(comment, ".") {
+		r.t.Errorf("the comment of %s is not a sentence: %q", key, comment)
 	}
-	s = strings.TrimRight(strings.TrimSuffix(s, " or"), ",.") + "."
-	return strings.ReplaceAll(s, "|", `\|`)
+	return strings.ReplaceAll(comment, "|", `\|`)
 }
-
-var goName = regexp.MustCompile(`^[A-Z][A-Za-z]* (is|are|says) `)
 
 func kindOf(t reflect.Type) string {
 	switch {
 	case t == reflect.TypeFor[time.Duration]():
 		return "duration"
+	case t == reflect.TypeFor[config.Size]():
+		return "size"
 	case t.Kind() == reflect.String:
 		return "text"
 	case t.Kind() == reflect.Bool:
@@ -229,120 +219,48 @@ func kindOf(t reflect.Type) string {
 	return "whole number"
 }
 
-func defaultOf(key string, v reflect.Value) string {
-	switch {
-	case v.Type() == reflect.TypeFor[time.Duration]():
-		s := v.Interface().(time.Duration).String()
-		s = strings.TrimSuffix(s, "0s")
-		if strings.HasSuffix(s, "h0m") {
-			s = strings.TrimSuffix(s, "0m")
+func defaultOf(v reflect.Value) string {
+	switch value := v.Interface().(type) {
+	case time.Duration:
+		return "`" + config.FormatDuration(value) + "`"
+	case string:
+		if value == "" {
+			return "empty"
 		}
-		if s == "" || !unicode.IsLetter(rune(s[len(s)-1])) {
-			s += "0s"
-		}
-		return "`" + s + "`"
-	case v.Kind() == reflect.String:
-		if v.Len() == 0 {
-			return `""`
-		}
-		return "`" + v.String() + "`"
-	case v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.String:
-		return "`[" + strings.Join(v.Interface().([]string), ", ") + "]`"
-	case v.Kind() == reflect.Slice:
+		return "`" + value + "`"
+	case []string:
+		return "`[" + strings.Join(value, ", ") + "]`"
+	}
+	switch v.Kind() {
+	case reflect.Slice:
 		return "`[]`"
-	case v.Kind() == reflect.Map:
+	case reflect.Map:
 		return "`{}`"
-	case v.CanInt():
-		return sized(key, v.Int())
-	case v.CanUint():
-		return sized(key, int64(v.Uint()))
 	}
 	return fmt.Sprintf("`%v`", v.Interface())
 }
 
-// ofBytes are the keys whose numbers are sizes.
-var ofBytes = regexp.MustCompile(`bytes|buffer|memory|tail|detect|mid_stream|max_disk|max_log|ahead|line_max`)
-
-func sized(key string, n int64) string {
-	s := "`" + strconv.FormatInt(n, 10) + "`"
-	if !ofBytes.MatchString(key) {
-		return s
-	}
-	for _, u := range []struct {
-		of   int64
-		name string
-	}{{1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}} {
-		if n >= 4<<10 && n%u.of == 0 {
-			return fmt.Sprintf("%s (%d %s)", s, n/u.of, u.name)
-		}
-	}
-	return s
-}
-
 // intros stand before the keys of a section.
 var intros = map[string]string{
-	"kafka": "Where `brokers` is empty the embedded broker is used, all partitions are this engine's, and the other keys do not count.",
-	"clickhouse": "Where `addr` and `http_addr` are empty the embedded store is used; then only `ttl_days` and `alert_ttl_days` count.\n" +
-		"`tidegate query` asks at `http_addr`, as `read_user` where there is one.",
-	"embedded.broker": "The embedded Kafka-compatible broker. It listens on loopback, in the process of `run` or `run --only broker`.",
+	"metrics": "Each process serves its own metrics.",
+	"kafka": "Without `brokers` the embedded broker is used. Then all partitions belong to this engine, and the other keys of the section\n" +
+		"have no effect.",
+	"clickhouse": "Without `addr` and `http_addr` the embedded store is used. Then only `ttl_days` and `alert_ttl_days` have an effect.\n" +
+		"`tidegate query` connects to `http_addr`, as `read_user` if there is one.",
+	"embedded.broker": "The embedded Kafka-compatible broker, on loopback, in the process `run` or `run --only broker`.",
 	"embedded.store":  "The embedded ClickHouse: libchdb in a process of its own, on loopback.",
-	"capture":         "Packets, where this user may open packet sockets.",
-	"sessions":        "Bounds are per worker; a worker has one table of sessions.",
-	"logs":            "The json-file logs of dockerd.",
-	"ship":            "From the collector to Kafka.",
-	"rules":           "docs/RULES.md tells how to write one.",
-	"feeds[]":         "docs/OPERATING.md tells the forms of a line.",
-	"classifier":      "Generated domains, so far.",
-	"engine.alerts":   "How verdicts are folded into alerts.",
-}
-
-// sentences are for keys whose comment in the source is not a sentence by itself, or is not there; *.word is for every such key.
-var sentences = map[string]string{
-	"state":                   "Folder of everything that outlives the process: identity, journal, spool, and the embedded broker's and store's data.",
-	"kafka.topic":             "What the names of topics and consumer groups begin with.",
-	"embedded.broker.dir":     "Set from `state`; what is written here does not count.",
-	"embedded.store.dir":      "Set from `state`; what is written here does not count.",
-	"embedded.store.tcp_port": "Native protocol, on 127.0.0.1; 0 is none: through it a client can abort the server ([ADR 7](adr/0007-no-native-port-on-the-embedded-store.md)).",
-	"logs.enabled":            "Follow the logs of containers.",
-	"classifier.enabled":      "Judge by the trained models.",
-	"host":                    "`host.name` of every event; \"\" is the machine's name.",
-	"cluster":                 "`orchestrator.cluster.name` of every event.",
-	"kafka.assign":            "`group`: partitions are shared out by a consumer group. `static`: all are this engine's.",
-	"clickhouse.protocol":     "`native` or `http`: what inserts and look-ups go by.",
-	"clickhouse.database":     "Tidegate's alone; it is made when it is missing.",
-	"clickhouse.username":     "A user who may create the database and its tables.",
-	"clickhouse.read_user":    "A read-only user with limits, whom the engine makes at its start; \"\" makes none.",
-	"embedded.store.library":  "libchdb.so; \"\" is where deploy/fetch-libchdb.sh puts it.",
-	"embedded.store.program":  "tidegate-clickhouse, which loads it; \"\" is the one beside this program.",
-	"embedded.store.max_log":  "Of its console, bytes; one older file of that size is kept.",
-	"logs.start":              "`beginning`, or `end`: lines older than the collector's state are left out.",
-	"sessions.session_buffer": "Bytes out of order that may wait in one session.",
-	"sessions.buffer":         "Bytes out of order that may wait in all sessions of a worker.",
-	"sessions.tcp_idle":       "Ends a connection that is silent.",
-	"sessions.syn_timeout":    "Ends a connection that was never answered.",
-	"sessions.udp_idle":       "Ends an exchange of datagrams that is silent.",
-	"sessions.overlap":        "`first` or `last`: which bytes count where segments that wait overlap.",
-	"ship.batch_events":       "A batch is cut at so many events.",
-	"ship.batch_bytes":        "A batch is cut at so many encoded bytes.",
-	"ship.linger":             "A batch is cut when its first event has waited so long.",
-	"feeds[].confidence":      "0 to 100, of lines that say none; 0: 75.",
-	"engine.group":            "Consumer group; \"\": `kafka.topic` and `-engine`.",
-	"*.token":                 "Sent as `Authorization: Bearer`; or `token_file`.",
-	"*.secret":                "Each request carries `X-Tidegate-Signature: sha256=` and the HMAC of its body; or `secret_file`.",
-	"*.enabled":               "Encrypt.",
-	"*.username":              "User name.",
-	"*.password":              "The password; or `password_file`.",
-	"*.read_password":         "Its password; or `read_password_file`.",
-	"*.key_file":              "PEM: the key of `cert_file`.",
-	"*.password_file":         "The file whose first line it is.",
-	"*.token_file":            "The file whose first line it is.",
-	"*.secret_file":           "The file whose first line it is.",
-	"*.insecure_skip_verify":  "Believe every certificate: for tests only.",
-	"*.url":                   "Where it is.",
-	"*.headers":               "Added to each request.",
-	"*.alertmanager":          "Alertmanagers that are told of alerts.",
-	"*.webhooks":              "Addresses to which each alert is posted.",
-	"feeds":                   "Lists of malicious domains and addresses.",
+	"capture":         "Packets, if this user may open packet sockets.",
+	"sessions":        "The limits are per worker; each worker has one session table.",
+	"protocols":       "The limits are per connection.",
+	"containers":      "Metadata of containers, from the Docker API.",
+	"logs":            "The json-file logs of Docker.",
+	"shipper":         "From the collector to Kafka.",
+	"rules":           "[RULES.md](RULES.md) describes how to write a rule.",
+	"feeds[]":         "[OPERATING.md](OPERATING.md) describes the forms of a line.",
+	"classifier":      "The classifier detects generated domain names.",
+	"engine":          "From Kafka to the store.",
+	"engine.grouping": "How verdicts are grouped into alerts.",
+	"alerts":          "From the alerts topic to Alertmanager and webhooks.",
 }
 
 // documents are the texts that people read.
@@ -395,12 +313,11 @@ func TestConfigurationsInDocumentsLoad(t *testing.T) {
 		t.Helper()
 		c := defaultConfig()
 		text = strings.ReplaceAll(text, "/etc/tidegate/rules", rules)
-		if err := decodeStrict(name, []byte(text), &c); err != nil {
+		doc := config.Parse(name, []byte(text))
+		doc.Decode(&c)
+		doc.AddProblems(c.deriveAndCheck())
+		if err := doc.Err(); err != nil {
 			t.Error(err)
-			return
-		}
-		for _, err := range c.deriveAndCheck() {
-			t.Errorf("%s: %v", name, err)
 		}
 	}
 	name := filepath.Join(repoRoot, "deploy", "tidegate.example.yaml")

@@ -103,11 +103,11 @@ func configName(common *commonFlags) string {
 }
 
 func checkState(cfg *Config) diagnosis {
-	f := diagnosis{What: "state folder", Status: "ok", Detail: cfg.State}
-	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
-		return diagnosis{f.What, "fail", oneLine(err), "give a folder that this user may write: --state"}
+	f := diagnosis{What: "state folder", Status: "ok", Detail: cfg.DataDir}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return diagnosis{f.What, "fail", oneLine(err), "give a folder that this user may write: --data-dir"}
 	}
-	probe := filepath.Join(cfg.State, ".doctor")
+	probe := filepath.Join(cfg.DataDir, ".doctor")
 	if err := os.WriteFile(probe, []byte("x"), 0o600); err != nil {
 		return diagnosis{f.What, "fail", oneLine(err), "identity, journal and spool are kept there: give a folder that can be written"}
 	}
@@ -156,9 +156,9 @@ func checkConntrack() diagnosis {
 }
 
 func checkDocker(ctx context.Context, cfg *Config) diagnosis {
-	host := cfg.Containers.Host
+	host := cfg.Containers.DockerHost
 	if host == "" {
-		return diagnosis{"docker", "ok", "not asked (containers.host is empty)", ""}
+		return diagnosis{"docker", "ok", "not asked (containers.docker_host is empty)", ""}
 	}
 	path, isSocket := strings.CutPrefix(host, "unix://")
 	if !isSocket {
@@ -179,17 +179,17 @@ func checkDocker(ctx context.Context, cfg *Config) diagnosis {
 			err = fmt.Errorf("%s answers %s", host, resp.Status)
 		}
 	}
-	return diagnosis{"docker", "warn", oneLine(err) + ": containers have no names", "mount it (docker: -v /var/run/docker.sock:/var/run/docker.sock:ro), or set containers.host"}
+	return diagnosis{"docker", "warn", oneLine(err) + ": containers have no names", "mount it (docker: -v /var/run/docker.sock:/var/run/docker.sock:ro), or set containers.docker_host"}
 }
 
 func checkLogs(cfg *Config) diagnosis {
 	if !cfg.Logs.Enabled {
 		return diagnosis{"logs", "ok", "not read (logs.enabled is false)", ""}
 	}
-	dir := filepath.Join(cfg.Logs.Root, "containers")
+	dir := filepath.Join(cfg.Logs.DockerDataRoot, "containers")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return diagnosis{"logs", "warn", oneLine(err) + ": no logs", "mount it (docker: -v /var/lib/docker/containers:/var/lib/docker/containers:ro), or set logs.root"}
+		return diagnosis{"logs", "warn", oneLine(err) + ": no logs", "mount it (docker: -v /var/lib/docker/containers:/var/lib/docker/containers:ro), or set logs.docker_data_root"}
 	}
 	return diagnosis{"logs", "ok", fmt.Sprintf("%d containers under %s", len(entries), dir), ""}
 }

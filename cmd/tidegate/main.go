@@ -66,8 +66,8 @@ Begin with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` tells wh
 	}
 	var common commonFlags
 	root.PersistentFlags().StringVar(&common.config, "config", "", "configuration file (default "+defaultConfigPath+", if it is there)")
-	root.PersistentFlags().StringVar(&common.state, "state", "", "folder for everything that outlives the process (default /var/lib/tidegate)")
-	root.PersistentFlags().StringVar(&common.listen, "listen", "", "address of /metrics, /healthz and /readyz, in place of the configured one; none: no such address")
+	root.PersistentFlags().StringVar(&common.dataDir, "data-dir", "", "folder for everything that outlives the process (default /var/lib/tidegate)")
+	root.PersistentFlags().StringVar(&common.metricsListen, "metrics-listen", "", "address of /metrics, /healthz and /readyz, in place of the configured one; none: no such address")
 	root.PersistentFlags().StringVar(&common.logLevel, "log-level", "", "debug, info, warn or error")
 	root.AddCommand(
 		runCommand(&common), roleCommand(&common, "collect", roleCollector, "watch this host and ship to Kafka"),
@@ -79,20 +79,20 @@ Begin with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` tells wh
 }
 
 // commonFlags are those of every command that reads the configuration.
-type commonFlags struct{ config, state, listen, logLevel string }
+type commonFlags struct{ config, dataDir, metricsListen, logLevel string }
 
 // load reads the configuration; what a flag says wins.
 func (f *commonFlags) load() (Config, error) {
 	return loadConfig(f.config, func(c *Config) {
-		if f.state != "" {
-			c.State = f.state
+		if f.dataDir != "" {
+			c.DataDir = f.dataDir
 		}
-		switch f.listen {
+		switch f.metricsListen {
 		case "":
 		case "none":
-			c.Listen = ""
+			c.Metrics.Listen = ""
 		default:
-			c.Listen = f.listen
+			c.Metrics.Listen = f.metricsListen
 		}
 	})
 }

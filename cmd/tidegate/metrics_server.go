@@ -27,7 +27,7 @@ func newRegistry() *prometheus.Registry {
 func serveMetrics(addr string, reg *prometheus.Registry, ready func() error) (run func(ctx context.Context) error, err error) {
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen for /metrics at %s: the address is taken by another program; free it or set listen (--listen)", addr)
+		return nil, fmt.Errorf("listen for /metrics at %s: the address is taken by another program; free it or set listen (--metrics-listen)", addr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen for /metrics at %s (listen): %w", addr, err)

@@ -34,7 +34,7 @@ The columns of events are in docs/FIELDS.md. Their names need no quotes but "@ti
 			if cfg.embeddedStore() {
 				store, err = embedded.StoreClient(cfg.Embedded.Store.Dir)
 				if errors.Is(err, fs.ErrNotExist) {
-					return fmt.Errorf("no store has run in %s: give the --state or --config that `tidegate run` was given", cfg.State)
+					return fmt.Errorf("no store has run in %s: give the --data-dir or --config that `tidegate run` was given", cfg.DataDir)
 				}
 				if err != nil {
 					return err
@@ -47,7 +47,7 @@ The columns of events are in docs/FIELDS.md. Their names need no quotes but "@ti
 			}
 			err = clickhouse.Query(cmd.Context(), store, args[0], f, os.Stdout)
 			if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
-				return fmt.Errorf("%w: the store of %s does not run, `tidegate run` starts it", err, cfg.State)
+				return fmt.Errorf("%w: the store of %s does not run, `tidegate run` starts it", err, cfg.DataDir)
 			}
 			return err
 		},

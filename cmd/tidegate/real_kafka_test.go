@@ -30,10 +30,11 @@ offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 `
-	onKafkaConfig = `state: %[1]s/state
+	onKafkaConfig = `data_dir: %[1]s/state
 host: kafka1
 cluster: kafka
-listen: 127.0.0.1:%%d
+metrics:
+  listen: 127.0.0.1:%%d
 kafka:
   brokers: [127.0.0.1:9092]
   partitions: 4
@@ -41,9 +42,9 @@ kafka:
 capture:
   interfaces: [eth0]
 containers:
-  host: unix://%[1]s/nobody.sock
+  docker_host: unix://%[1]s/nobody.sock
 logs:
-  root: %[1]s/root
+  docker_data_root: %[1]s/root
 `
 )
 

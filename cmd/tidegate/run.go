@@ -169,7 +169,7 @@ func newLog(level string, out *os.File, s *terminal) (*slog.Logger, error) {
 
 // start starts the parts, each after what it needs.
 func (p *process) start(ctx context.Context, roles role, opt options) error {
-	if err := os.MkdirAll(p.cfg.State, 0o700); err != nil {
+	if err := os.MkdirAll(p.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make the state folder: %w", err)
 	}
 	if opt.demo {
@@ -195,8 +195,8 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 			return err
 		}
 	}
-	if p.cfg.Listen != "" {
-		serve, err := serveMetrics(p.cfg.Listen, p.reg, p.ready)
+	if p.cfg.Metrics.Listen != "" {
+		serve, err := serveMetrics(p.cfg.Metrics.Listen, p.reg, p.ready)
 		if err != nil {
 			return err
 		}

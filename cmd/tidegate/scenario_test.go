@@ -112,20 +112,21 @@ func scenarioPort() int {
 	}
 }
 
-const scenarioConfigBase = `state: ${WORK}/state
-host: story
-listen: 127.0.0.1:${LISTEN_PORT}
+const scenarioConfigBase = `data_dir: ${WORK}/state
+host: scenario
+metrics:
+  listen: 127.0.0.1:${LISTEN_PORT}
 embedded:
   broker:
     addr: 127.0.0.1:${BROKER_PORT}
   store:
     http_port: ${STORE_PORT}
 containers:
-  host: ""
+  docker_host: ""
 capture:
   interfaces: [none0]
 logs:
-  root: ${WORK}/docker
+  docker_data_root: ${WORK}/docker
 `
 
 // config NAME [PART…] writes a configuration with free ports, and the parts, with variables of the script filled in, below it.

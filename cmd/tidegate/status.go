@@ -19,10 +19,10 @@ func (p *process) printLine(format string, args ...any) {
 // printWelcome says what runs, what was left out, and where to look.
 func (p *process) printWelcome(roles role) {
 	if p.terminal == nil {
-		p.log.Info("tidegate runs", "version", version, "host", p.cfg.Host, "state", p.cfg.State)
+		p.log.Info("tidegate runs", "version", version, "host", p.cfg.Host, "state", p.cfg.DataDir)
 		return
 	}
-	p.printLine("tidegate %s on %s, state in %s", version, p.cfg.Host, p.cfg.State)
+	p.printLine("tidegate %s on %s, state in %s", version, p.cfg.Host, p.cfg.DataDir)
 	for _, what := range p.missing {
 		p.printLine("  left out: %s", what)
 	}
@@ -31,25 +31,25 @@ func (p *process) printWelcome(roles role) {
 		p.printLine("  look    SQL page   %s   user %s, password %s", s.PlayURL(), user, password)
 		p.printLine("          shell      %s 'SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC'", p.queryCommand())
 	}
-	if p.cfg.Listen != "" {
-		p.printLine("          metrics    http://%s/metrics", p.cfg.Listen)
+	if p.cfg.Metrics.Listen != "" {
+		p.printLine("          metrics    http://%s/metrics", p.cfg.Metrics.Listen)
 	}
 	if roles&roleCollector != 0 && p.cfg.Logs.Enabled {
-		p.printLine("  reads   %s and the logs under %s", strings.Join(p.cfg.Capture.Interfaces, ", "), p.cfg.Logs.Root)
+		p.printLine("  reads   %s and the logs under %s", strings.Join(p.cfg.Capture.Interfaces, ", "), p.cfg.Logs.DockerDataRoot)
 	}
 }
 
 // queryCommand is what to type so that query finds this store.
 func (p *process) queryCommand() string {
 	self := os.Args[0]
-	if p.cfg.State == defaultConfig().State {
+	if p.cfg.DataDir == defaultConfig().DataDir {
 		return self + " query"
 	}
-	state := p.cfg.State
+	state := p.cfg.DataDir
 	if wd, err := os.Getwd(); err == nil {
 		state = strings.TrimPrefix(state, wd+"/")
 	}
-	return self + " query --state " + state
+	return self + " query --data-dir " + state
 }
 
 // statusSample remembers the last look, for the rate.

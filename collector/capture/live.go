@@ -5,7 +5,6 @@ package capture
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -22,58 +21,11 @@ import (
 	"tidegate/pipeline/metrics"
 )
 
-// Config configures the live capture. The zero value captures nothing.
-type Config struct {
-	// Interfaces are names, or patterns of names, of the interfaces to capture. Interfaces that appear later
-	// are captured, too.
-	Interfaces []string `yaml:"interfaces"`
-	// Bridges are names or patterns of the bridges of containers. They are put into promiscuous mode. A
-	// session that is seen on a bridge and on another interface is reported once, by the bridge.
-	Bridges []string `yaml:"bridges"`
-	// Workers is the number of workers per interface, each with a ring and a session table of its own; 0: one
-	// per core, at most 4.
-	Workers int `yaml:"workers"`
-	// RingBytes is the size of the ring of each worker.
-	RingBytes int `yaml:"ring_bytes"`
-}
-
-// Default captures on every Docker bridge and on eth0.
-func Default() Config {
-	return Config{Interfaces: []string{"docker0", "br-*", "eth0"}, Bridges: []string{"docker0", "br-*"}, RingBytes: 8 << 20}
-}
-
 // blockBytes is the size of a block of a ring. The kernel hands over a block every 20 ms if it holds a packet
 // at all. The number of blocks therefore bounds how long a worker may lack a core: with 2 blocks of 1 MiB a
 // busy machine lost single packets of a quiet interface. A block must hold the longest frame, which is 64 KiB
 // after receive offload has merged segments.
 const blockBytes = 256 << 10
-
-const minRingBytes = 2 << 20
-
-// Check returns every problem of c.
-func (c Config) Check() []error {
-	var errs []error
-	for key, list := range map[string][]string{"interfaces": c.Interfaces, "bridges": c.Bridges} {
-		for _, p := range list {
-			if _, err := path.Match(p, ""); err != nil || p == "" {
-				errs = append(errs, fmt.Errorf("%s: %q is not a name or pattern of an interface", key, p))
-			}
-			if p == "any" {
-				errs = append(errs, fmt.Errorf("%s: \"any\" shows each packet several times; name the interfaces", key))
-			}
-		}
-	}
-	if c.Workers < 0 || c.Workers > 64 {
-		errs = append(errs, fmt.Errorf("workers: %d is not between 0 and 64", c.Workers))
-	}
-	if c.RingBytes < minRingBytes || c.RingBytes > 1<<30 {
-		errs = append(errs, fmt.Errorf("ring_bytes: %d is not between 2 MiB and 1 GiB", c.RingBytes))
-	}
-	return errs
-}
-
-// IsBridge reports whether the interface of that name is a bridge of containers.
-func (c Config) IsBridge(name string) bool { return matchesAny(c.Bridges, name) }
 
 func matchesAny(patterns []string, name string) bool {
 	for _, p := range patterns {
@@ -188,7 +140,7 @@ func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
 		return nil, err
 	}
 	cfg := ringConfig{
-		bytes: l.cfg.RingBytes, blockBytes: blockBytes, retireAfter: 20 * time.Millisecond,
+		bytes: int(l.cfg.RingBytes), blockBytes: blockBytes, retireAfter: 20 * time.Millisecond,
 		promiscuous: l.cfg.IsBridge(iface.Name), filter: filter,
 	}
 	workers := l.cfg.Workers

@@ -12,7 +12,6 @@ package containers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"path"
@@ -25,54 +24,6 @@ import (
 
 	"tidegate/pipeline"
 )
-
-// Config says where the Docker API is and which containers are not to be followed.
-type Config struct {
-	Host          string        `yaml:"host"`           // unix:///var/run/docker.sock, tcp://…; "" does without the API
-	Tombstones    time.Duration `yaml:"tombstones"`     // how long a container is remembered after its end
-	Self          string        `yaml:"self"`           // id or name of the collector's own container; "auto" finds out, "" is none
-	Include       []string      `yaml:"include"`        // globs of names; when there are any, only these are followed
-	Exclude       []string      `yaml:"exclude"`        // globs of names that are not followed
-	ExcludeLabels []string      `yaml:"exclude_labels"` // key or key=value of containers that are not followed
-
-	Collector pipeline.ID `yaml:"-"` // the collector's id, part of every event.id
-}
-
-// Default is Docker where it is installed by every distribution.
-func Default() Config {
-	return Config{
-		Host:          "unix:///var/run/docker.sock",
-		Tombstones:    10 * time.Minute,
-		Self:          "auto",
-		ExcludeLabels: []string{"tidegate.exclude=true"},
-	}
-}
-
-// Check reports every problem of c.
-func (c Config) Check() []error {
-	var errs []error
-	if c.Host != "" && !strings.Contains(c.Host, "://") {
-		errs = append(errs, fmt.Errorf("containers.host: %q is no address like unix:///var/run/docker.sock", c.Host))
-	}
-	if c.Tombstones < 0 {
-		errs = append(errs, fmt.Errorf("containers.tombstones: %s is negative", c.Tombstones))
-	}
-	globs := func(key string, list []string) {
-		for _, g := range list {
-			if _, err := path.Match(g, ""); err != nil {
-				errs = append(errs, fmt.Errorf("containers.%s: %q: %w", key, g, err))
-			}
-		}
-	}
-	globs("include", c.Include)
-	globs("exclude", c.Exclude)
-	for _, l := range c.ExcludeLabels {
-		if l == "" || l[0] == '=' {
-			errs = append(errs, fmt.Errorf("containers.exclude_labels: %q has no key", l))
-		}
-	}
-	return errs
-}
 
 // A LogFile is where dockerd writes what a container says.
 type LogFile struct {
@@ -176,14 +127,14 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Registry {
 		r.self = cfg.Self
 	}
 	r.view.Store(&view{})
-	if cfg.Host == "" {
+	if cfg.DockerHost == "" {
 		r.setReady()
 	}
 	return r
 }
 
 // Enabled tells whether there is an API to ask at all.
-func (r *Registry) Enabled() bool { return r.cfg.Host != "" }
+func (r *Registry) Enabled() bool { return r.cfg.DockerHost != "" }
 
 // Ready is closed when the first list has been read, at once without an API.
 func (r *Registry) Ready() <-chan struct{} { return r.ready }
@@ -310,7 +261,7 @@ func (r *Registry) expireEntries(now time.Time) {
 	defer r.mu.Unlock()
 	changed := false
 	for id, e := range r.entries {
-		if e.running || now.Sub(e.ended) < r.cfg.Tombstones {
+		if e.running || now.Sub(e.ended) < r.cfg.KeepAfterExit {
 			continue
 		}
 		if e.removed {

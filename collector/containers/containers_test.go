@@ -190,7 +190,7 @@ func (l *lane) Close() {}
 func run(t *testing.T, a *api, change func(*Config)) (*Registry, *lane) {
 	t.Helper()
 	cfg := Default()
-	cfg.Host, cfg.Self, cfg.Collector = "unix://"+a.path, "", pipeline.ID{7}
+	cfg.DockerHost, cfg.Self, cfg.Collector = "unix://"+a.path, "", pipeline.ID{7}
 	if change != nil {
 		change(&cfg)
 	}
@@ -401,7 +401,7 @@ func TestExclusion(t *testing.T) {
 func TestWithoutAnAPITheRestGoesOn(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cfg := Default()
-	cfg.Host = "unix://" + filepath.Join(t.TempDir(), "none.sock")
+	cfg.DockerHost = "unix://" + filepath.Join(t.TempDir(), "none.sock")
 	r := New(cfg, slog.New(slog.DiscardHandler), nil)
 	done := make(chan error)
 	go func() { done <- r.Run(ctx, &lane{}) }()
@@ -412,7 +412,7 @@ func TestWithoutAnAPITheRestGoesOn(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	cfg.Host = ""
+	cfg.DockerHost = ""
 	r = New(cfg, slog.New(slog.DiscardHandler), nil)
 	<-r.Ready()
 	if r.Enabled() {
@@ -445,7 +445,7 @@ func TestDefaultsAreGoodAndBadOnesAreAllNamed(t *testing.T) {
 	if errs := Default().Check(); len(errs) != 0 {
 		t.Error(errs)
 	}
-	bad := Config{Host: "/var/run/docker.sock", Tombstones: -1, Include: []string{"["}, Exclude: []string{"["}, ExcludeLabels: []string{"=x"}}
+	bad := Config{DockerHost: "/var/run/docker.sock", KeepAfterExit: -1, Include: []string{"["}, Exclude: []string{"["}, ExcludeLabels: []string{"=x"}}
 	if errs := bad.Check(); len(errs) != 5 {
 		t.Error(errs)
 	}

@@ -40,14 +40,14 @@ type eventStream struct {
 func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 	s := &eventStream{lane: ship.Packets("containers"), seen: map[pipeline.ID]struct{}{}}
 	defer s.lane.Close()
-	if r.cfg.Host == "" {
+	if r.cfg.DockerHost == "" {
 		r.log.Info("docker api is not used: containers have ids only")
 		<-ctx.Done()
 		return nil
 	}
-	api, err := client.New(client.WithHost(r.cfg.Host))
+	api, err := client.New(client.WithHost(r.cfg.DockerHost))
 	if err != nil {
-		return fmt.Errorf("containers.host %s: %w", r.cfg.Host, err)
+		return fmt.Errorf("containers.host %s: %w", r.cfg.DockerHost, err)
 	}
 	defer api.Close()
 	wait, away := retryMin, false
@@ -61,7 +61,7 @@ func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 			wait, away = retryMin, false
 		}
 		if !away {
-			r.log.Warn("docker api is away: containers that start now have no name until it is back", "host", r.cfg.Host, "error", err)
+			r.log.Warn("docker api is away: containers that start now have no name until it is back", "host", r.cfg.DockerHost, "error", err)
 			away = true
 		}
 		if !r.waitRetry(ctx, wait) {
@@ -97,7 +97,7 @@ func (r *Registry) follow(ctx context.Context, api *client.Client, s *eventStrea
 	}
 	r.setReady()
 	r.metrics.connected.Set(1)
-	r.log.Info("docker api connected", "host", r.cfg.Host, "api", api.ClientVersion(), "containers", len(r.Containers()), "bridges", r.Bridges())
+	r.log.Info("docker api connected", "host", r.cfg.DockerHost, "api", api.ClientVersion(), "containers", len(r.Containers()), "bridges", r.Bridges())
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {

@@ -26,7 +26,7 @@ var _ tail.Discovery = (*discovery)(nil)
 
 func newDiscovery(s *Source) *discovery {
 	d := &discovery{source: s, logged: map[string]bool{}, failed: map[discoverer]bool{}}
-	d.discoverers = append(d.discoverers, &discover.Docker{Root: s.cfg.Root, Elsewhere: d.filesOfContainers})
+	d.discoverers = append(d.discoverers, &discover.Docker{Root: s.cfg.DockerDataRoot, Elsewhere: d.filesOfContainers})
 	if len(s.cfg.Files) > 0 {
 		d.discoverers = append(d.discoverers, &discover.Glob{Patterns: s.cfg.Files})
 	}

@@ -14,9 +14,9 @@ import (
 // TestStopReadsWhatIsUnlinked: a collector that is told to stop reads files to their end that nobody can read again.
 func TestStopReadsWhatIsUnlinked(t *testing.T) {
 	cfg, ship := Default(), logstest.NewShipper()
-	cfg.Root = t.TempDir()
+	cfg.DockerDataRoot = t.TempDir()
 	id := strings.Repeat("ab", 32)
-	dir := filepath.Join(cfg.Root, "containers", id)
+	dir := filepath.Join(cfg.DockerDataRoot, "containers", id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,6 @@ package logs
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -31,54 +30,6 @@ import (
 	"tidegate/collector/logs/tail"
 	"tidegate/pipeline"
 )
-
-// Config says where the logs are and how they are read.
-type Config struct {
-	Enabled        bool          `yaml:"enabled"`
-	Root           string        `yaml:"root"`            // Docker's data-root, as this process sees it
-	Files          []string      `yaml:"files"`           // globs of plain text files that are read as well, for example /var/log/nginx/*.log
-	Start          string        `yaml:"start"`           // beginning, or end: lines older than the collector itself are left out
-	LineMax        int           `yaml:"line_max"`        // bytes of a line that are kept
-	PartialTimeout time.Duration `yaml:"partial_timeout"` // after how long a line whose end does not come is told as it is
-	Redact         bool          `yaml:"redact"`          // take secrets out of lines before they leave the host
-	MaxOpen        int           `yaml:"max_open"`        // descriptors; 0: what the process may have, less a reserve
-	Memory         int           `yaml:"memory"`          // bytes for buffers and for lines that are not complete
-
-	// Born is when the collector's state was made: with start: end, what was written before is not read. Zero: now.
-	Born time.Time `yaml:"-"`
-}
-
-// Default reads all there is, at Docker's usual place.
-func Default() Config {
-	return Config{
-		Enabled: true, Root: "/var/lib/docker", Start: "beginning", LineMax: 1 << 20, PartialTimeout: time.Minute, Redact: true, Memory: 64 << 20,
-	}
-}
-
-// Check reports every problem of c.
-func (c Config) Check() []error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("logs."+format, args...)) }
-	if c.Root == "" {
-		bad("root: is empty")
-	}
-	if c.Start != "beginning" && c.Start != "end" {
-		bad("start: %q is neither beginning nor end", c.Start)
-	}
-	if c.LineMax < 1024 || c.LineMax > 16<<20 {
-		bad("line_max: %d is not within 1024 and 16777216", c.LineMax)
-	}
-	if c.PartialTimeout < time.Second {
-		bad("partial_timeout: %s is less than 1s", c.PartialTimeout)
-	}
-	if c.MaxOpen < 0 {
-		bad("max_open: %d is negative", c.MaxOpen)
-	}
-	if c.Memory < 4<<20 {
-		bad("memory: %d is less than 4194304", c.Memory)
-	}
-	return errs
-}
 
 // Containers is the registry of containers, as far as a Source needs it.
 type Containers interface {
@@ -112,8 +63,8 @@ func New(cfg Config, registry Containers, collectorID pipeline.ID, log *slog.Log
 
 // tail returns what package tail is to know of c.
 func (c Config) tail() tail.Config {
-	t := tail.Config{LineMax: c.LineMax, PartialTimeout: c.PartialTimeout, MaxOpen: c.MaxOpen, Memory: c.Memory}
-	if c.Start == "end" {
+	t := tail.Config{LineMax: int(c.MaxLineBytes), PartialTimeout: c.PartialTimeout, MaxOpen: c.MaxOpenFiles, Memory: int(c.BufferBytes)}
+	if c.StartAt == "end" {
 		t.NotBefore = time.Now().UnixNano()
 		if !c.Born.IsZero() {
 			t.NotBefore = c.Born.UnixNano()

@@ -19,9 +19,9 @@ import (
 // maxRecord is the length at which package tail ends a record without a newline.
 const maxRecord = 1 << 20
 
-func config(root string) Config {
+func configAt(root string) Config {
 	c := Default()
-	c.Root = root
+	c.DockerDataRoot = root
 	return c
 }
 
@@ -79,7 +79,7 @@ func TestLinesBecomeEvents(t *testing.T) {
 	d.WriteLog("stderr", "[ERROR] password=hunter2 over\n\n")
 	who := newRegistry()
 	who.set(d.ID, "web", containers.Status{Known: true, Running: true})
-	start(t, config(root), who, ship)
+	start(t, configAt(root), who, ship)
 	ship.Wait(t, 3)
 	l := ship.All()
 	if e := l[0]; e.Message != `level=info hello "you"` || e.Stream != "stdout" || e.Level != "info" || e.Offset != 0 || e.Container != "web" ||
@@ -110,7 +110,7 @@ func TestFilesOfAnEarlierLifeAreReadInOrder(t *testing.T) {
 				d.Rotate()
 			}
 		}
-		start(t, config(root), nil, ship)
+		start(t, configAt(root), nil, ship)
 		wantMessages(t, ship, want...)
 	}
 }
@@ -122,7 +122,7 @@ func TestEveryLineOfAFastRotationComesOnce(t *testing.T) {
 	torture := func(maxFile int, size int64, compress bool, lines int) {
 		root := t.TempDir()
 		ship := logstest.NewShipper()
-		stop := start(t, config(root), nil, ship)
+		stop := start(t, configAt(root), nil, ship)
 		d := logstest.NewDockerd(t, root, 1)
 		d.MaxSize, d.MaxFile, d.Compress = size, maxFile, compress
 		for i := range lines {
@@ -143,7 +143,7 @@ func TestEveryLineOfAFastRotationComesOnce(t *testing.T) {
 func TestPartsAreJoined(t *testing.T) {
 	root := t.TempDir()
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-	start(t, config(root), nil, ship)
+	start(t, configAt(root), nil, ship)
 	x := func(n int, c string) string { return strings.Repeat(c, n) }
 	d.WriteLog("stdout", x(decode.DockerPartBytes, "a")+"\n")
 	d.WriteLog("stdout", x(2*decode.DockerPartBytes, "b")+"\n")
@@ -179,7 +179,7 @@ func TestPartsAreJoined(t *testing.T) {
 func TestInvalidBytesDoNotEndALine(t *testing.T) {
 	root := t.TempDir()
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-	start(t, config(root), nil, ship)
+	start(t, configAt(root), nil, ship)
 	at := d.Now
 	d.WriteRecord(strings.Repeat("a", decode.DockerPartBytes-10)+strings.Repeat("\ufffd", 10), "stdout", at)
 	d.WriteRecord("b\n", "stdout", at)
@@ -195,8 +195,8 @@ func TestInvalidBytesDoNotEndALine(t *testing.T) {
 func TestALineOverTheCapIsTruncatedAndCounted(t *testing.T) {
 	root := t.TempDir()
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-	cfg := config(root)
-	cfg.LineMax = 20000
+	cfg := configAt(root)
+	cfg.MaxLineBytes = 20000
 	start(t, cfg, nil, ship)
 	d.WriteLog("stdout", strings.Repeat("x", 50000)+"\nnext\n")
 	ship.Wait(t, 2)
@@ -217,7 +217,7 @@ func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
 	root := t.TempDir()
 	d, ship, who := logstest.NewDockerd(t, root, 1), logstest.NewShipper(), newRegistry()
 	who.set(d.ID, "c", containers.Status{Known: true, Running: true})
-	stop := start(t, config(root), who, ship)
+	stop := start(t, configAt(root), who, ship)
 	d.WriteLog("stderr", "first\n")
 	d.WriteLog("stdout", strings.Repeat("p", decode.DockerPartBytes))
 	d.WriteLog("stderr", strings.Repeat("q", decode.DockerPartBytes))
@@ -227,12 +227,12 @@ func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
 	stop()
 	// A kill between the two that were told at once: the second comes again, under its number, the first does not.
 	ship.Crash(func(int) int { return 2 })
-	stop = start(t, config(root), who, ship)
+	stop = start(t, configAt(root), who, ship)
 	ship.Wait(t, 3)
 	stop()
 	// All acknowledged: nothing of it again, whatever comes.
 	for range 2 {
-		stop = start(t, config(root), who, ship)
+		stop = start(t, configAt(root), who, ship)
 		d.WriteLog("stdout", "after\n")
 		ship.Wait(t, 4)
 		stop()
@@ -247,7 +247,7 @@ func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
 func TestALineWithoutEndIsToldWhenTheContainerIsRemoved(t *testing.T) {
 	root := t.TempDir()
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-	start(t, config(root), nil, ship)
+	start(t, configAt(root), nil, ship)
 	d.WriteLog("stdout", "a\n"+strings.Repeat("p", decode.DockerPartBytes))
 	ship.Wait(t, 1)
 	d.Remove()
@@ -262,7 +262,7 @@ func TestALineOverARotationIsOne(t *testing.T) {
 		root := t.TempDir()
 		d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 		d.MaxFile, d.Compress = 5, compress
-		stop := start(t, config(root), nil, ship)
+		stop := start(t, configAt(root), nil, ship)
 		at := d.Now.Add(time.Hour)
 		d.WriteLog("stdout", "before\n")
 		d.WriteRecord(strings.Repeat("a", decode.DockerPartBytes), "stdout", at)
@@ -270,7 +270,7 @@ func TestALineOverARotationIsOne(t *testing.T) {
 		d.WriteRecord("err\n", "stderr", at.Add(-2))
 		ship.Wait(t, 2)
 		stop() // and over a restart, in the middle of it
-		stop = start(t, config(root), nil, ship)
+		stop = start(t, configAt(root), nil, ship)
 		d.WriteRecord(strings.Repeat("b", decode.DockerPartBytes), "stdout", at)
 		d.Rotate()
 		d.WriteRecord("c\n", "stdout", at)
@@ -281,7 +281,7 @@ func TestALineOverARotationIsOne(t *testing.T) {
 		stop()
 		// The open ends of the older files, met again, do not make anything of what is shipped.
 		for range 2 {
-			stop = start(t, config(root), nil, ship)
+			stop = start(t, configAt(root), nil, ship)
 			d.WriteLog("stdout", "x\n")
 			want = append(want, "x")
 			wantMessages(t, ship, want...)
@@ -315,7 +315,7 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 		}
 		for range 6 {
 			write(rng.IntN(300))
-			stop := start(t, config(root), nil, ship)
+			stop := start(t, configAt(root), nil, ship)
 			ship.Wait(t, max(0, rng.IntN(n+1)-2))
 			write(rng.IntN(300))
 			ship.Wait(t, max(0, rng.IntN(n+1)-2))
@@ -323,7 +323,7 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 			ship.Crash(func(n int) int { return n - rng.IntN(n+1)/(1+rng.IntN(3)) })
 		}
 		writeOpenLines(d)
-		stop := start(t, config(root), nil, ship)
+		stop := start(t, configAt(root), nil, ship)
 		wantOnce(t, ship, n)
 		stop()
 		if t.Failed() {
@@ -373,7 +373,7 @@ var open = map[*logstest.Dockerd][]openLine{}
 func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 	root := t.TempDir()
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-	stop := start(t, config(root), nil, ship)
+	stop := start(t, configAt(root), nil, ship)
 	d.WriteLog("stdout", "a\nb\nc\n")
 	ship.Wait(t, 3)
 	d.Must(os.Truncate(d.Path, 0))
@@ -386,7 +386,7 @@ func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 	stop()
 	d.Must(os.Truncate(d.Path, 0))
 	d.WriteLog("stdout", "i\n")
-	start(t, config(root), nil, ship)
+	start(t, configAt(root), nil, ship)
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h", "i")
 }
 
@@ -396,7 +396,7 @@ func TestAnInodeThatIsUsedAgainIsAnotherFile(t *testing.T) {
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	var want []string
 	for i := range 5 {
-		stop := start(t, config(root), nil, ship)
+		stop := start(t, configAt(root), nil, ship)
 		d.WriteLog("stdout", fmt.Sprintf("line %d\n", i))
 		want = append(want, fmt.Sprintf("line %d", i))
 		wantMessages(t, ship, want...)
@@ -418,7 +418,7 @@ func TestNULsAndGarbageAreSteppedOver(t *testing.T) {
 	d.WriteRaw(strings.Repeat("z", maxRecord+10) + "\n")
 	d.WriteLog("stdout", "e\n")
 	d.WriteRaw(`{"log":"half`)
-	stop := start(t, config(root), nil, ship)
+	stop := start(t, configAt(root), nil, ship)
 	d.WriteRaw("\" no\n")
 	d.WriteLog("stdout", "f\n")
 	want := []string{
@@ -427,7 +427,7 @@ func TestNULsAndGarbageAreSteppedOver(t *testing.T) {
 	wantMessages(t, ship, want...)
 	stop()
 	ship.Crash(func(n int) int { return n / 2 })
-	start(t, config(root), nil, ship)
+	start(t, configAt(root), nil, ship)
 	wantMessages(t, ship, want...)
 }
 
@@ -444,7 +444,7 @@ func TestAStuckLaneHoldsUpNobodyElse(t *testing.T) {
 		}
 		return openGate
 	}
-	start(t, config(root), nil, ship)
+	start(t, configAt(root), nil, ship)
 	stuck.WriteLog("stdout", "s1\ns2\n")
 	for i := range 100 {
 		free.WriteLog("stdout", fmt.Sprintf("line %d\n", i))
@@ -461,7 +461,7 @@ func TestExcludedContainersAreNotRead(t *testing.T) {
 	self.WriteLog("stdout", "mine\n")
 	other.WriteLog("stdout", "other\n")
 	who.set(self.ID, "tidegate", containers.Status{Known: true, Running: true, Excluded: true})
-	start(t, config(root), who, ship)
+	start(t, configAt(root), who, ship)
 	who.set(other.ID, "other", containers.Status{Known: true, Running: true})
 	wantMessages(t, ship, "other")
 }
@@ -470,7 +470,7 @@ func TestExcludedContainersAreNotRead(t *testing.T) {
 func TestLinesOfANewContainerWaitForItsName(t *testing.T) {
 	root := t.TempDir()
 	ship, who := logstest.NewShipper(), newRegistry()
-	start(t, config(root), who, ship)
+	start(t, configAt(root), who, ship)
 	d := logstest.NewDockerd(t, root, 1)
 	d.WriteLog("stdout", "hello\n")
 	who.set(d.ID, "late", containers.Status{Known: true, Running: true})
@@ -484,8 +484,8 @@ func TestStartAtTheEndLeavesOutWhatIsOlder(t *testing.T) {
 	root := t.TempDir()
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	d.WriteLog("stdout", "old\n")
-	cfg := config(root)
-	cfg.Start, cfg.Born = "end", d.Now.Add(time.Minute)
+	cfg := configAt(root)
+	cfg.StartAt, cfg.Born = "end", d.Now.Add(time.Minute)
 	d.Now = d.Now.Add(2 * time.Minute)
 	d.WriteLog("stdout", "new\n")
 	start(t, cfg, nil, ship)
@@ -500,7 +500,7 @@ func TestALogElsewhereIsFoundByTheAPI(t *testing.T) {
 	who.logs = []containers.LogFile{{ContainerID: d.ID, Path: d.Path, Driver: "json-file"}, {ContainerID: "x", Driver: "journald"}}
 	d.Must(os.MkdirAll(filepath.Join(root, "containers"), 0o700))
 	who.set(d.ID, "c", containers.Status{Known: true, Running: true})
-	start(t, config(root), who, ship)
+	start(t, configAt(root), who, ship)
 	wantMessages(t, ship, "here")
 }
 
@@ -510,8 +510,8 @@ func TestManyContainersShareTheBudget(t *testing.T) {
 	}
 	root := t.TempDir()
 	ship := logstest.NewShipper()
-	cfg := config(root)
-	cfg.MaxOpen = 64
+	cfg := configAt(root)
+	cfg.MaxOpenFiles = 64
 	const n = 300
 	all := make([]*logstest.Dockerd, n)
 	for i := range all {
@@ -565,7 +565,7 @@ func TestDefaultsAreGoodAndBadOnesAreAllNamed(t *testing.T) {
 	if errs := Default().Check(); len(errs) != 0 {
 		t.Error(errs)
 	}
-	if errs := (Config{Start: "middle", MaxOpen: -1}).Check(); len(errs) != 6 {
+	if errs := (Config{StartAt: "middle", MaxOpenFiles: -1}).Check(); len(errs) != 6 {
 		t.Errorf("%d problems: %v", len(errs), errs)
 	}
 }

@@ -61,7 +61,7 @@ func (w *fakeRegistry) Subscribe() <-chan struct{} { return w.subs }
 // start runs a Source over root until the test ends or stop is called.
 func start(t testing.TB, cfg Config, who Containers, ship *logstest.Shipper) (stop func()) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Join(cfg.Root, "containers"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(cfg.DockerDataRoot, "containers"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	s := New(cfg, who, pipeline.ID{1}, slog.New(slog.DiscardHandler), nil)

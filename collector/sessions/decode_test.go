@@ -153,7 +153,7 @@ func TestFragments(t *testing.T) {
 
 // TestFragmentsAreBounded: first fragments whose rest never comes, and overlapping ones.
 func TestFragmentsAreBounded(t *testing.T) {
-	b := newBench(t, Config{FragmentBuffer: 128 << 10}, Deps{})
+	b := newBench(t, Config{FragmentBytes: 128 << 10}, Deps{})
 	for i := range 2000 {
 		f := fragments(t, udpFrame(t, ap("10.0.0.1:4000"), ap("10.0.0.2:53"), uint16(i), strings.Repeat("y", 2000)), 1000)[0]
 		b.Packet("eth0", layers.LinkTypeEthernet, epoch, f, len(f))

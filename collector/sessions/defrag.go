@@ -65,7 +65,7 @@ type defragmenter struct {
 
 func newDefragmenter(cfg *Config, buffers *reassembly.Buffers, m *tableMetrics) defragmenter {
 	return defragmenter{
-		limit: cfg.FragmentBuffer, timeout: int64(cfg.FragmentTimeout), buffers: buffers, m: m,
+		limit: int(cfg.FragmentBytes), timeout: int64(cfg.FragmentTimeout), buffers: buffers, m: m,
 		datagrams: map[fragKey]*datagram{},
 	}
 }

@@ -82,7 +82,7 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 // TestStrangersAreBounded: beyond the outbox they are told as they are.
 func TestStrangersAreBounded(t *testing.T) {
 	cfg := Default()
-	cfg.Outbox = 2
+	cfg.MaxPendingEvents = 2
 	b := newBench(t, cfg, Deps{Containers: containersFunc(func(netip.Addr, int64) (*pipeline.Container, bool) { return nil, false })})
 	b.sent(">", "S", 0, 0, "")
 	b.sent("<", "SA", 0, 0, "")

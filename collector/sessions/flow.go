@@ -151,13 +151,13 @@ func (f *flow) endTime() int64 {
 	since, closing := f.stream.Closing()
 	switch {
 	case closing:
-		return since + int64(cfg.Linger)
+		return since + int64(cfg.CloseLinger)
 	case f.key.proto == protoUDP:
-		return f.lastSeen + int64(cfg.UDPIdle)
+		return f.lastSeen + int64(cfg.UDPIdleTimeout)
 	case !f.stream.Established():
 		return f.lastSeen + int64(cfg.SYNTimeout)
 	}
-	return f.lastSeen + int64(cfg.TCPIdle)
+	return f.lastSeen + int64(cfg.TCPIdleTimeout)
 }
 
 // schedule moves f in Table.timers: forward if something is due earlier than it was, back if its time has passed.

@@ -33,11 +33,11 @@ func (f *flow) emitEvent(e *pipeline.Event) {
 		pipeline.ReleaseEvent(e)
 	default:
 		if len(f.outbox.events) == 0 {
-			f.outbox.deadline = t.clock.now + int64(t.cfg.NATWait)
-			f.outbox.retryAt = t.clock.now + min(outboxRetryEvery, int64(t.cfg.NATWait))
+			f.outbox.deadline = t.clock.now + int64(t.cfg.NATTimeout)
+			f.outbox.retryAt = t.clock.now + min(outboxRetryEvery, int64(t.cfg.NATTimeout))
 		}
 		f.outbox.events = append(f.outbox.events, e)
-		if t.outboxEvents++; t.outboxEvents > t.cfg.Outbox {
+		if t.outboxEvents++; t.outboxEvents > t.cfg.MaxPendingEvents {
 			f.resolveDedup(true, decidedByLimit)
 		}
 	}

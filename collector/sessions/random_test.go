@@ -237,7 +237,7 @@ func FuzzPackets(f *testing.F) {
 	f.Add(append([]byte{0, byte(len(v6))}, v6...), uint8(1))
 	f.Add([]byte{1, 10, 0, 0, 0, 5, 0, 0, 0, 1, 0x18, 9, 'x', 'y', 1, 10, 0, 0, 0, 1, 0, 0, 0, 9, 0x11, 1, 'z', 'z'}, uint8(1))
 	f.Fuzz(func(t *testing.T, in []byte, link uint8) {
-		cfg := Config{MaxSessions: 16, SessionBuffer: 64 << 10, Buffer: 128 << 10, FragmentBuffer: 128 << 10}
+		cfg := Config{MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10, FragmentBytes: 128 << 10}
 		b := newBench(t, cfg, Deps{Bridge: func(s string) bool { return s == "docker0" }})
 		at := epoch
 		for len(in) > 2 {
@@ -249,7 +249,7 @@ func FuzzPackets(f *testing.F) {
 				p = shaped(p)
 			}
 			b.Packet([]string{"eth0", "docker0"}[kind/2%2], layers.LinkType(link), at, p, len(p)+int(kind&4)*100)
-			if b.pool.Used() > cfg.Buffer+(70<<10) || len(b.flows) > cfg.MaxSessions || b.decoder.frags.cost > cfg.FragmentBuffer+(70<<10) {
+			if b.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(b.flows) > cfg.MaxSessions || b.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
 				t.Fatalf("%d bytes, %d flows, %d of fragments", b.pool.Used(), len(b.flows), b.decoder.frags.cost)
 			}
 		}

@@ -52,85 +52,11 @@
 package sessions
 
 import (
-	"fmt"
 	"net/netip"
-	"time"
 
 	"tidegate/pipeline"
 	"tidegate/protocols"
 )
-
-// Config bounds what a Table may cost and how long it waits. Times are of packets.
-type Config struct {
-	// MaxSessions is how many connections a worker remembers; beyond it the least valuable of a few is evicted.
-	MaxSessions int `yaml:"max_sessions"`
-	// SessionBuffer and Buffer are how many bytes out of order may wait in one session and in all of a worker.
-	SessionBuffer int `yaml:"session_buffer"`
-	Buffer        int `yaml:"buffer"`
-	// FragmentBuffer is how many bytes of IP fragments may wait in a worker.
-	FragmentBuffer int `yaml:"fragment_buffer"`
-	// Outbox is how many events of a worker may wait until it is known whether their session is seen on a bridge too.
-	Outbox int `yaml:"outbox"`
-
-	// TCPIdle ends a connection that is silent, SYNTimeout one that was never answered, UDPIdle an exchange of datagrams.
-	TCPIdle    time.Duration `yaml:"tcp_idle"`
-	SYNTimeout time.Duration `yaml:"syn_timeout"`
-	UDPIdle    time.Duration `yaml:"udp_idle"`
-	// FragmentTimeout is how long a datagram waits for its missing fragments.
-	FragmentTimeout time.Duration `yaml:"fragment_timeout"`
-	// Linger is how long a connection that has closed waits for late packets before its event is made.
-	Linger time.Duration `yaml:"linger"`
-	// Grace is how long bytes that the receiver has acknowledged may still be on their way to us, at least 10ms.
-	Grace time.Duration `yaml:"grace"`
-	// GapTimeout is how long bytes wait behind a gap that nobody has acknowledged.
-	GapTimeout time.Duration `yaml:"gap_timeout"`
-	// NATWait is how long the events of a session wait for the connection tracker's mapping.
-	NATWait time.Duration `yaml:"nat_wait"`
-
-	// Overlap says which bytes count where segments that wait overlap: those that came first, or last.
-	Overlap string `yaml:"overlap"`
-}
-
-// Default is a Config that suits a busy host.
-func Default() Config {
-	return Config{
-		MaxSessions: 64 << 10, SessionBuffer: 4 << 20, Buffer: 32 << 20, FragmentBuffer: 4 << 20, Outbox: 16 << 10,
-		TCPIdle: 15 * time.Minute, SYNTimeout: 30 * time.Second, UDPIdle: 30 * time.Second, FragmentTimeout: 15 * time.Second,
-		Linger: time.Second, Grace: 10 * time.Millisecond, GapTimeout: 2 * time.Second, NATWait: time.Second, Overlap: "first",
-	}
-}
-
-// Check reports every value that cannot work.
-func (c Config) Check() []error {
-	var errs []error
-	number := func(key string, v, low, high int) {
-		if v < low || v > high {
-			errs = append(errs, fmt.Errorf("sessions.%s: %d is not between %d and %d", key, v, low, high))
-		}
-	}
-	span := func(key string, v, low, high time.Duration) {
-		if v < low || v > high {
-			errs = append(errs, fmt.Errorf("sessions.%s: %v is not between %v and %v", key, v, low, high))
-		}
-	}
-	number("max_sessions", c.MaxSessions, 16, 16<<20)
-	number("session_buffer", c.SessionBuffer, 64<<10, 1<<30)
-	number("buffer", c.Buffer, 128<<10, 16<<30)
-	number("fragment_buffer", c.FragmentBuffer, 128<<10, 1<<30)
-	number("outbox", c.Outbox, 1, 1<<24)
-	span("tcp_idle", c.TCPIdle, time.Second, 7*24*time.Hour)
-	span("syn_timeout", c.SYNTimeout, time.Second, time.Hour)
-	span("udp_idle", c.UDPIdle, time.Second, time.Hour)
-	span("fragment_timeout", c.FragmentTimeout, time.Second, 2*time.Minute)
-	span("linger", c.Linger, 0, time.Minute)
-	span("grace", c.Grace, 10*time.Millisecond, 10*time.Second)
-	span("gap_timeout", c.GapTimeout, c.Grace, time.Minute)
-	span("nat_wait", c.NATWait, 0, time.Minute)
-	if c.Overlap != "first" && c.Overlap != "last" {
-		errs = append(errs, fmt.Errorf("sessions.overlap: %q is neither first nor last", c.Overlap))
-	}
-	return errs
-}
 
 // Deps is what a Table needs of the rest of the collector. Only Emit must be set.
 type Deps struct {

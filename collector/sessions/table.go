@@ -54,9 +54,9 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 		ifaces: ifaceTable{byName: map[string]uint16{}},
 		id:     lastTableID.Add(1) << 40, random: 0x9e3779b97f4a7c15,
 		streams: reassembly.Config{
-			ConnBuffer: cfg.SessionBuffer, Grace: cfg.Grace, GapTimeout: cfg.GapTimeout, KeepLast: cfg.Overlap == "last",
+			ConnBuffer: int(cfg.ReassemblyBytesPerSession), Grace: cfg.ReorderGrace, GapTimeout: cfg.GapTimeout, KeepLast: cfg.OverlapPolicy == "last",
 		},
-		enricher: enricher{containers: deps.Containers, emit: deps.Emit, limit: cfg.Outbox},
+		enricher: enricher{containers: deps.Containers, emit: deps.Emit, limit: cfg.MaxPendingEvents},
 	}
 	t.clearFlows()
 	return t
@@ -65,26 +65,26 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 // clearFlows empties the Table.
 func (t *Table) clearFlows() {
 	t.flows, t.timers, t.free = map[flowKey]*flow{}, nil, nil
-	t.pool, t.outboxEvents = reassembly.NewPool(t.cfg.Buffer), 0
+	t.pool, t.outboxEvents = reassembly.NewPool(int(t.cfg.ReassemblyBytes)), 0
 	t.decoder = decoder{newDefragmenter(&t.cfg, &t.pool.Buffers, t.m)}
 }
 
 func (c *Config) setDefaults() {
 	def := Default()
 	setDefault(&c.MaxSessions, def.MaxSessions)
-	setDefault(&c.SessionBuffer, def.SessionBuffer)
-	setDefault(&c.Buffer, def.Buffer)
-	setDefault(&c.FragmentBuffer, def.FragmentBuffer)
-	setDefault(&c.Outbox, def.Outbox)
-	setDefault(&c.TCPIdle, def.TCPIdle)
+	setDefault(&c.ReassemblyBytesPerSession, def.ReassemblyBytesPerSession)
+	setDefault(&c.ReassemblyBytes, def.ReassemblyBytes)
+	setDefault(&c.FragmentBytes, def.FragmentBytes)
+	setDefault(&c.MaxPendingEvents, def.MaxPendingEvents)
+	setDefault(&c.TCPIdleTimeout, def.TCPIdleTimeout)
 	setDefault(&c.SYNTimeout, def.SYNTimeout)
-	setDefault(&c.UDPIdle, def.UDPIdle)
+	setDefault(&c.UDPIdleTimeout, def.UDPIdleTimeout)
 	setDefault(&c.FragmentTimeout, def.FragmentTimeout)
-	setDefault(&c.Linger, def.Linger)
-	setDefault(&c.Grace, def.Grace)
+	setDefault(&c.CloseLinger, def.CloseLinger)
+	setDefault(&c.ReorderGrace, def.ReorderGrace)
 	setDefault(&c.GapTimeout, def.GapTimeout)
-	setDefault(&c.NATWait, def.NATWait)
-	setDefault(&c.Overlap, def.Overlap)
+	setDefault(&c.NATTimeout, def.NATTimeout)
+	setDefault(&c.OverlapPolicy, def.OverlapPolicy)
 }
 
 func setDefault[T comparable](v *T, def T) {

@@ -137,7 +137,7 @@ func TestSequenceWrap(t *testing.T) {
 func TestOverlap(t *testing.T) {
 	check := func(policy, want string) {
 		t.Helper()
-		b := newBench(t, Config{Overlap: policy}, Deps{}).hello()
+		b := newBench(t, Config{OverlapPolicy: policy}, Deps{}).hello()
 		b.sent(">", "A", 4, 0, "EFGH")
 		b.sent(">", "A", 2, 0, "cdefghij")
 		b.sent(">", "A", 0, 0, "ab")
@@ -336,7 +336,7 @@ func TestZeroWindowsAndRetransmissions(t *testing.T) {
 
 // TestIdleSessionEnds by packet time, and what comes later is another one.
 func TestIdleSessionEnds(t *testing.T) {
-	b := newBench(t, Config{TCPIdle: 10 * time.Second}, Deps{}).hello()
+	b := newBench(t, Config{TCPIdleTimeout: 10 * time.Second}, Deps{}).hello()
 	b.sent(">", "A", 0, 0, "abc")
 	b.at(11*time.Second).sent(">", "A", 3, 0, "def")
 	s := b.sessions()

@@ -83,7 +83,7 @@ func TestSmallBudgets(t *testing.T) {
 	g := newTraffic(t, 5)
 	g.reorder, g.lose = 0.3, 0.05
 	g.generate(300)
-	_, _, table := g.counted(Config{MaxSessions: 16, SessionBuffer: 64 << 10, Buffer: 128 << 10})
+	_, _, table := g.counted(Config{MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10})
 	if table.pool.Used() != 0 || len(table.flows) != 0 || table.pool.Holders() != 0 {
 		t.Errorf("%d bytes, %d flows, %d in line are left", table.pool.Used(), len(table.flows), table.pool.Holders())
 	}

@@ -84,11 +84,11 @@ func (b *batcher) addPacketEvent(e *pipeline.Event) bool {
 // e is larger than a batch, and counts that. b.mu must be held.
 func (b *batcher) encode(e *pipeline.Event) *batch {
 	target := b.openBatch()
-	err := target.addEvent(e, b.shipper.cfg.BatchBytes)
+	err := target.addEvent(e, int(b.shipper.cfg.BatchBytes))
 	if errors.Is(err, errFull) {
 		b.closeBatch()
 		target = b.openBatch()
-		err = target.addEvent(e, b.shipper.cfg.BatchBytes)
+		err = target.addEvent(e, int(b.shipper.cfg.BatchBytes))
 	}
 	if err != nil {
 		b.shipper.counters.discarded[dropTooLarge][dataset(e)].Add(1)
@@ -121,7 +121,7 @@ func (b *batcher) openBatch() *batch {
 // closeIfFull closes the open batch at its limits. b.mu must be held.
 func (b *batcher) closeIfFull() {
 	cfg := &b.shipper.cfg
-	if b.open.events >= cfg.BatchEvents || len(b.open.buf) >= cfg.BatchBytes {
+	if b.open.events >= cfg.BatchEvents || len(b.open.buf) >= int(cfg.BatchBytes) {
 		b.closeBatch()
 	}
 }

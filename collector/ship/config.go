@@ -1,70 +1,75 @@
 package ship
 
 import (
-	"fmt"
+	"slices"
 	"time"
+
+	"tidegate/pipeline/config"
 )
 
-// Config is how events are gathered, kept and sent.
+// Config says how events are batched, buffered and sent.
 type Config struct {
 	StateDir string `yaml:"-"` // identity, lock, journal and spool; one collector per folder
 	Host     string `yaml:"-"` // host.name of every event
 	Cluster  string `yaml:"-"` // orchestrator.cluster.name of every event
 
-	BatchEvents int           `yaml:"batch_events"` // a batch is cut at so many events,
-	BatchBytes  int           `yaml:"batch_bytes"`  // at so many encoded bytes,
-	Linger      time.Duration `yaml:"linger"`       // or when its first event has waited so long
-	InFlight    int           `yaml:"in_flight"`    // produce requests at a time per partition
-	Memory      int64         `yaml:"memory"`       // bytes of events that wait, half for logs, half for the wire
+	// Maximum number of events of a batch.
+	BatchEvents int `yaml:"batch_events"`
+	// Maximum number of encoded bytes of a batch.
+	BatchBytes config.Size `yaml:"batch_bytes"`
+	// How long the first event of a batch waits for more.
+	Linger time.Duration `yaml:"linger"`
+	// Produce requests per partition that are on their way at a time.
+	MaxInFlight int `yaml:"max_in_flight"`
+	// Memory for events that wait to be sent, half for logs and half for traffic.
+	BufferBytes config.Size `yaml:"buffer_bytes"`
 
-	SpoolBytes int64         `yaml:"spool_bytes"` // on disk, for what cannot be read again, while Kafka is away; 0: no spool
-	SpoolAfter time.Duration `yaml:"spool_after"` // a batch that has waited so long goes to the spool
-	Sync       bool          `yaml:"sync"`        // journal and spool survive a power cut, not only a killed process; slower
+	// Disk space for events that cannot be read again, while Kafka is unavailable; 0: no spool.
+	SpoolBytes config.Size `yaml:"spool_bytes"`
+	// Age at which a batch that waits is written to the spool.
+	SpoolAfter time.Duration `yaml:"spool_after"`
+	// Journal and spool survive a power cut, not only a killed process. Slower.
+	Fsync bool `yaml:"fsync"`
 
-	ResumeTimeout time.Duration `yaml:"resume_timeout"` // how long a batch from before a kill waits for a file that does not come back
+	// How long a batch from before a restart waits for a log file that does not come back.
+	ResumeTimeout time.Duration `yaml:"resume_timeout"`
 }
 
-// Default sends within a fifth of a second and spends 64 MiB of memory and 256 MiB of disk.
+// Default returns a configuration that sends within a fifth of a second and uses 64 MiB of memory and 256 MiB of disk.
 func Default() Config {
 	return Config{
 		BatchEvents:   2000,
-		BatchBytes:    512 << 10,
+		BatchBytes:    512 * config.KiB,
 		Linger:        150 * time.Millisecond,
-		InFlight:      4,
-		Memory:        64 << 20,
-		SpoolBytes:    256 << 20,
+		MaxInFlight:   4,
+		BufferBytes:   64 * config.MiB,
+		SpoolBytes:    256 * config.MiB,
 		SpoolAfter:    2 * time.Second,
 		ResumeTimeout: time.Minute,
 	}
 }
 
-// Check reports every problem of c.
-func (c Config) Check() []error {
-	var errs []error
-	between := func(key string, v, low, high any, ok bool) {
-		if !ok {
-			errs = append(errs, fmt.Errorf("ship.%s: %v is not between %v and %v", key, v, low, high))
-		}
-	}
-	between("batch_events", c.BatchEvents, 1, maxBatchEvents, c.BatchEvents >= 1 && c.BatchEvents <= maxBatchEvents)
-	between("batch_bytes", c.BatchBytes, minBatchBytes, maxBatchBytes, c.BatchBytes >= minBatchBytes && c.BatchBytes <= maxBatchBytes)
-	between("linger", c.Linger, time.Millisecond, time.Minute, c.Linger >= time.Millisecond && c.Linger <= time.Minute)
-	between("in_flight", c.InFlight, 1, window, c.InFlight >= 1 && c.InFlight <= window)
-	between("memory", c.Memory, 4*c.BatchBytes, "1 TiB", c.Memory >= 4*int64(c.BatchBytes) && c.Memory <= 1<<40)
-	if c.SpoolBytes != 0 {
-		between("spool_bytes", c.SpoolBytes, "0, or "+fmt.Sprint(2*maxBatchBytes), "1 TiB", c.SpoolBytes >= 2*maxBatchBytes && c.SpoolBytes <= 1<<40)
-	}
-	between("spool_after", c.SpoolAfter, 10*time.Millisecond, time.Hour, c.SpoolAfter >= 10*time.Millisecond && c.SpoolAfter <= time.Hour)
-	between("resume_timeout", c.ResumeTimeout, 100*time.Millisecond, 24*time.Hour, c.ResumeTimeout >= 100*time.Millisecond && c.ResumeTimeout <= 24*time.Hour)
-	return errs
+// Check returns every problem of c.
+func (c Config) Check() []config.Problem {
+	return slices.Concat(
+		config.Range("batch_events", c.BatchEvents, 1, maxBatchEvents),
+		config.Range("batch_bytes", c.BatchBytes, minBatchBytes, maxBatchBytes),
+		config.Range("linger", c.Linger, time.Millisecond, time.Minute),
+		config.Range("max_in_flight", c.MaxInFlight, 1, window),
+		config.Range("buffer_bytes", c.BufferBytes, 4*c.BatchBytes, config.TiB),
+		config.RangeOr("spool_bytes", c.SpoolBytes, 0, 2*maxBatchBytes, config.TiB),
+		config.Range("spool_after", c.SpoolAfter, 10*time.Millisecond, time.Hour),
+		config.Range("resume_timeout", c.ResumeTimeout, 100*time.Millisecond, 24*time.Hour),
+	)
 }
 
 const (
-	// window is how far the stamps that a reader of Kafka remembers reach back: it drops repeats by the highest sequence that it
-	// has seen and a 64-bit map. A stamp is never produced while one that is window or more below it is unacknowledged.
+	// window is how many batches of one producer may be unacknowledged: a reader of Kafka recognises duplicates by the
+	// highest sequence that it has seen and a 64-bit map of those below. A batch is never produced while one that is window or
+	// more sequences below it is unacknowledged.
 	window = 64
 
 	maxBatchEvents = 100_000
 	minBatchBytes  = 4 << 10
-	maxBatchBytes  = 1 << 20 // a Kafka message is at most 1 MiB unless it is told otherwise, and that is after compression
+	maxBatchBytes  = 1 << 20 // a Kafka message is at most 1 MiB by default, and that is after compression
 )

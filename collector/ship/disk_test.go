@@ -113,7 +113,7 @@ func TestDamagedJournal(t *testing.T) {
 		w := newHarness(t)
 		w.startBroker()
 		all := files(5, 600)
-		w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
+		w.cfg.BufferBytes = 4 * w.cfg.BatchBytes
 		var n atomic.Int64
 		s := w.start(failpoints{beforeProduce: func(batchID) { dieAfter(&n, 10) }})
 		ctx, cancel := context.WithCancel(t.Context())

@@ -22,7 +22,7 @@ func (w *harness) withoutKafka() *Shipper {
 // kill does not lose them.
 func TestSealMovesWhoWaits(t *testing.T) {
 	w := newHarness(t)
-	w.cfg.Memory = 8 * int64(w.cfg.BatchBytes)
+	w.cfg.BufferBytes = 8 * w.cfg.BatchBytes
 	s := w.withoutKafka()
 	all := files(2, 3000)
 	all[1].container = all[0].container // both in one partition, and room is taken by the file that stays

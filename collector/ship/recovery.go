@@ -14,7 +14,7 @@ import (
 func (s *Shipper) recover() error {
 	var err error
 	s.journal, err = journal.Open(s.cfg.StateDir, journal.Options{
-		Sync: s.cfg.Sync, Log: s.log, CompactAt: s.failpoints.compactAt, Wrap: s.failpoints.wrapFile,
+		Sync: s.cfg.Fsync, Log: s.log, CompactAt: s.failpoints.compactAt, Wrap: s.failpoints.wrapFile,
 	})
 	if err != nil {
 		return err
@@ -61,7 +61,7 @@ func (s *Shipper) recoverSpool() error {
 
 	var err error
 	s.spool, err = spool.Open(filepath.Join(s.cfg.StateDir, "spool"), spool.Options{
-		Limit: s.cfg.SpoolBytes, Sync: s.cfg.Sync, Log: s.log, Wrap: s.failpoints.wrapFile,
+		Limit: int64(s.cfg.SpoolBytes), Sync: s.cfg.Fsync, Log: s.log, Wrap: s.failpoints.wrapFile,
 	}, visit)
 	if err != nil {
 		return fmt.Errorf("open spool: %w", err)

@@ -59,7 +59,7 @@ func (f *fileProducer) refill(r *batchRange, e *pipeline.Event, c collector.Chec
 	counters.read[d].Add(1)
 
 	// The metadata of containers may have grown since the batch was made, so it may be larger than others.
-	if err := replay.pending.batch.addEvent(e, 2*f.shipper.cfg.BatchBytes); err != nil {
+	if err := replay.pending.batch.addEvent(e, 2*int(f.shipper.cfg.BatchBytes)); err != nil {
 		counters.discarded[dropTooLarge][d].Add(1)
 	}
 	replay.received++

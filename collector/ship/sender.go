@@ -134,7 +134,7 @@ func (s *sender) dispatch() {
 	}
 
 	// Wait for the end of the pause after a failure.
-	limit := s.shipper.cfg.InFlight
+	limit := s.shipper.cfg.MaxInFlight
 	if s.backoff.Attempts() > 0 {
 		limit = 1
 		if left := time.Until(s.retryAt); left > 0 {

@@ -18,6 +18,7 @@ import (
 	"tidegate/collector/ship/journal"
 	"tidegate/collector/ship/spool"
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/kafka"
 	"tidegate/pipeline/retry"
 	"tidegate/pipeline/statedir"
@@ -110,7 +111,7 @@ func New(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Logger, re
 func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Logger, reg prometheus.Registerer,
 	failpoints failpoints,
 ) (*Shipper, error) {
-	if err := errors.Join(cfg.Check()...); err != nil {
+	if err := config.Join("shipper", cfg.Check()); err != nil {
 		return nil, err
 	}
 	client, err := kafka.New(kafkaCfg)
@@ -123,7 +124,7 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 	s := &Shipper{
 		cfg: cfg, log: log, id: id, hostID: hex.EncodeToString(id[:]), topic: client.Topic(pipeline.TopicEvents), kafka: client,
 		started: time.Now(), failpoints: failpoints, fileEpoch: newEpoch(), packetEpoch: newEpoch(),
-		packetBudget: newByteBudget(cfg.Memory / 2), health: newBrokerHealth(), senders: map[senderKey]*sender{},
+		packetBudget: newByteBudget(int64(cfg.BufferBytes / 2)), health: newBrokerHealth(), senders: map[senderKey]*sender{},
 		files: map[string]*fileProducer{}, stop: make(chan struct{}), progress: make(chan struct{}, 1),
 		maintainNow: make(chan struct{}, 1),
 	}
@@ -239,7 +240,7 @@ func (s *Shipper) setPartitions(n int) {
 		s.workers.Go(p.files.journalBatches)
 	}
 	for _, p := range s.allPartitions[:n] {
-		p.files.budget.size.Store(s.cfg.Memory / 2 / int64(n))
+		p.files.budget.size.Store(int64(s.cfg.BufferBytes) / 2 / int64(n))
 	}
 	current := s.allPartitions[:n:n]
 	s.partitions.Store(&current)
@@ -253,7 +254,7 @@ func (s *Shipper) initBatcher(b *batcher, p *partition, packets bool) {
 	if packets {
 		epoch, b.budget = s.packetEpoch, s.packetBudget
 	} else {
-		b.budget = newByteBudget(s.cfg.Memory / 2)
+		b.budget = newByteBudget(int64(s.cfg.BufferBytes / 2))
 	}
 	b.sender = s.senderFor(senderKey{epoch, uint32(p.index)}, packets)
 	b.sender.batcher, b.sender.budget = b, b.budget

@@ -123,7 +123,7 @@ func TestKilledBetweenProduceAndAck(t *testing.T) {
 func killAt(t *testing.T, seam func(died *atomic.Int64) failpoints, repeats int) {
 	w := newHarness(t)
 	w.startBroker()
-	w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
+	w.cfg.BufferBytes = 4 * w.cfg.BatchBytes
 	all := files(8, 2000)
 	var died atomic.Int64
 	s := w.start(seam(&died))
@@ -163,7 +163,7 @@ func TestAnyKillLosesAndDoublesNothing(t *testing.T) {
 func TestBrokerAwayLogsWaitAndWireIsSpooled(t *testing.T) {
 	w := newHarness(t)
 	w.startBroker()
-	w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
+	w.cfg.BufferBytes = 4 * w.cfg.BatchBytes
 	s := w.start(failpoints{})
 	all := files(4, 3000)
 	wire := s.Packets("packets")
@@ -188,7 +188,7 @@ func TestBrokerAwayLogsWaitAndWireIsSpooled(t *testing.T) {
 		}
 	}
 	eventually(t, "the wire is safe in the spool", func() bool { return s.safePackets() == 5000 })
-	eventually(t, "files wait", func() bool { return s.fileBytes() >= w.cfg.Memory/2/4 })
+	eventually(t, "files wait", func() bool { return s.fileBytes() >= int64(w.cfg.BufferBytes)/2/4 })
 	if n := safeUpTo(s.File(all[0].name)); n != 0 {
 		t.Errorf("a line is acked up to %d while Kafka is away", n)
 	}
@@ -285,7 +285,7 @@ func TestStopWithBrokerAway(t *testing.T) {
 func TestMemoryIsBoundedWhenTheBrokerNeverComes(t *testing.T) {
 	w := newHarness(t)
 	w.cfg.BatchBytes = 32 << 10
-	w.cfg.Memory = 1 << 20
+	w.cfg.BufferBytes = 1 << 20
 	w.cfg.SpoolBytes = 2 * maxBatchBytes
 	s := w.start(failpoints{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -294,7 +294,7 @@ func TestMemoryIsBoundedWhenTheBrokerNeverComes(t *testing.T) {
 	wire := s.Packets("packets")
 	for i := range 200_000 {
 		wire.TryShip(query(i, nil))
-		if used := s.packetBudget.used.Load(); used > w.cfg.Memory/2+int64(w.cfg.BatchBytes) {
+		if used := s.packetBudget.used.Load(); used > int64(w.cfg.BufferBytes)/2+int64(w.cfg.BatchBytes) {
 			t.Fatalf("the wire holds %d bytes", used)
 		}
 		if i%1000 == 0 {
@@ -303,13 +303,13 @@ func TestMemoryIsBoundedWhenTheBrokerNeverComes(t *testing.T) {
 	}
 	session := pipeline.EventFromVTPool()
 	session.Dataset = pipeline.Dataset_SESSION
-	if s.spool.Condition() != spool.Full || s.spool.Bytes() > w.cfg.SpoolBytes {
+	if s.spool.Condition() != spool.Full || s.spool.Bytes() > int64(w.cfg.SpoolBytes) {
 		t.Errorf("spool: state %d, %d bytes", s.spool.Condition(), s.spool.Bytes())
 	}
 	if !wire.TryShip(session) {
 		t.Error("a session was shed although there was room for it")
 	}
-	if used := s.fileBytes(); used > w.cfg.Memory/2+int64(w.cfg.BatchBytes) {
+	if used := s.fileBytes(); used > int64(w.cfg.BufferBytes)/2+int64(w.cfg.BatchBytes) {
 		t.Errorf("files hold %d bytes", used)
 	}
 	cancel()
@@ -388,7 +388,7 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 	w := newHarness(t)
 	w.startBroker()
 	all := files(6, 400)
-	w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
+	w.cfg.BufferBytes = 4 * w.cfg.BatchBytes
 	s := w.start(failpoints{beforeProduce: func(batchID) { runtime.Goexit() }})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -476,7 +476,7 @@ func TestRepeatedAndOversizedEventsAreCounted(t *testing.T) {
 	ship(0, 100)
 	ship(0, 50)
 	big := f.event(1)
-	big.Log.Message = strings.Repeat("x", w.cfg.BatchBytes)
+	big.Log.Message = strings.Repeat("x", int(w.cfg.BatchBytes))
 	if err := l.Ship(t.Context(), big, collector.Checkpoint{End: 200, ReadFrom: 200}); err != nil {
 		t.Fatal(err)
 	}
@@ -514,7 +514,7 @@ func TestContainerThatSaysTooMuch(t *testing.T) {
 	w.close(s)
 	w.checkQueries(100)
 	for _, m := range w.messages() {
-		if m.bytes > w.cfg.BatchBytes+1024 {
+		if m.bytes > int(w.cfg.BatchBytes)+1024 {
 			t.Errorf("a batch of %d bytes", m.bytes)
 		}
 		for _, e := range m.batch.Events {
@@ -542,7 +542,7 @@ func TestPartitionsChange(t *testing.T) {
 	w.kcfg.Partitions = 2
 	all := files(12, 300)
 	s := w.start(failpoints{afterProduce: func(batchID) { runtime.Goexit() }})
-	w.cfg.Memory = 4 * int64(w.cfg.BatchBytes)
+	w.cfg.BufferBytes = 4 * w.cfg.BatchBytes
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { shipAll(ctx, s, all) })

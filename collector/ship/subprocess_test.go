@@ -43,7 +43,7 @@ func child(state, broker string) error {
 		return err
 	}
 	cfg := Default()
-	cfg.StateDir, cfg.BatchEvents, cfg.Linger, cfg.Memory = state, 100, 5*time.Millisecond, 4<<20
+	cfg.StateDir, cfg.BatchEvents, cfg.Linger, cfg.BufferBytes = state, 100, 5*time.Millisecond, 4<<20
 	kcfg := kafka.Default()
 	kcfg.Brokers = []string{broker}
 	reg := prometheus.NewRegistry()

@@ -22,7 +22,7 @@ func torture(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	w := newHarness(t)
 	w.cfg.BatchEvents = 5 + r.IntN(60)
-	w.cfg.Memory = 16 * int64(w.cfg.BatchBytes)
+	w.cfg.BufferBytes = 16 * w.cfg.BatchBytes
 	w.startBroker()
 	all := files(3+r.IntN(10), 6000)
 	packets := packetLog{safe: map[string]bool{}}

@@ -16,24 +16,6 @@ import (
 	"tidegate/pipeline"
 )
 
-// Config says how the classifier is used.
-type Config struct {
-	Enabled   bool    `yaml:"enabled"`
-	Threshold float64 `yaml:"threshold"` // score from which there is a verdict; 0 is the model's own
-	Shadow    bool    `yaml:"shadow"`    // count what it would have said, and say nothing
-}
-
-// Default uses the models as they were trained.
-func Default() Config { return Config{Enabled: true} }
-
-// Check reports everything that is wrong with c.
-func (c Config) Check() []error {
-	if !(c.Threshold >= 0 && c.Threshold <= 1) { // so that .nan is none either
-		return []error{fmt.Errorf("threshold: %v is not between 0 and 1", c.Threshold)}
-	}
-	return nil
-}
-
 // Classifier is a pipeline.Detector over one model. It is safe for concurrent use.
 type Classifier struct {
 	model     *Model

@@ -20,32 +20,6 @@ import (
 	"tidegate/pipeline"
 )
 
-// Config is one feed: a file and what its entries mean.
-type Config struct {
-	Name       string `yaml:"name"`       // what verdicts call it
-	Path       string `yaml:"path"`       // a file: plain, hosts or CSV (indicator,confidence,note), told apart line by line
-	Severity   string `yaml:"severity"`   // of its verdicts; "": high
-	Confidence uint32 `yaml:"confidence"` // 0…100, where a line says none; 0: 75
-}
-
-// Check reports everything that is wrong with c.
-func (c Config) Check() []error {
-	var errs []error
-	if c.Name == "" {
-		errs = append(errs, fmt.Errorf("name: a feed needs one"))
-	}
-	if c.Path == "" {
-		errs = append(errs, fmt.Errorf("path: feed %q has no file", c.Name))
-	}
-	if c.Severity != "" && pipeline.SeverityByName(c.Severity) == pipeline.Severity_SEVERITY_NONE {
-		errs = append(errs, fmt.Errorf("severity: %q is not info, low, medium, high or critical", c.Severity))
-	}
-	if c.Confidence > 100 {
-		errs = append(errs, fmt.Errorf("confidence: %d is more than 100", c.Confidence))
-	}
-	return errs
-}
-
 // An indicator is one line of a feed.
 type indicator struct {
 	text       string // as it is matched

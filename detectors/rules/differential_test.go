@@ -272,7 +272,7 @@ func (g randomExpression) ruleSet(t *testing.T, n int) (set *Set, accepted strin
 		b.WriteString(text)
 	}
 	cfg := Default()
-	cfg.Mean, cfg.Longest = 1<<40, 1<<40 // a busy machine must not suspend a rule
+	cfg.MaxMeanTime, cfg.MaxTime = 1<<40, 1<<40 // a busy machine must not suspend a rule
 	set, err := Compile(cfg, []Source{{Name: "random", Data: []byte(head + b.String())}}, nil, nil)
 	if err != nil {
 		t.Fatal(err)

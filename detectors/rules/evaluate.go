@@ -182,16 +182,16 @@ func (t *ruleStats) addMeasurement(took time.Duration, size int, cfg Config) (wh
 	t.runs.Add(1)
 	t.ns.Add(uint64(took))
 	took = took * textPerBudget / time.Duration(textPerBudget+size)
-	if took > cfg.Longest {
+	if took > cfg.MaxTime {
 		t.measureEveryRun.Store(true)
 		if t.strikes.Add(1) >= 3 {
-			why = "three runs were longer than " + cfg.Longest.String()
+			why = "three runs were longer than " + cfg.MaxTime.String()
 		}
 	}
-	sum := t.windowNs.Add(uint64(min(took, 8*cfg.Mean)))
+	sum := t.windowNs.Add(uint64(min(took, 8*cfg.MaxMeanTime)))
 	if n := t.window.Add(1); n >= 64 { // 1,024 runs
-		if mean := time.Duration(sum / n); mean > cfg.Mean {
-			why = fmt.Sprintf("a run over %d bytes takes %s on average, the budget is %s", textPerBudget, mean, cfg.Mean)
+		if mean := time.Duration(sum / n); mean > cfg.MaxMeanTime {
+			why = fmt.Sprintf("a run over %d bytes takes %s on average, the budget is %s", textPerBudget, mean, cfg.MaxMeanTime)
 		}
 		t.window.Store(0)
 		t.windowNs.Store(0)

@@ -211,7 +211,7 @@ func TestSlowRuleIsSuspended(t *testing.T) {
 		}
 	}
 	// The log line comes from Evaluate.
-	cfg.Mean = time.Nanosecond
+	cfg.MaxMeanTime = time.Nanosecond
 	set, err = Compile(cfg, []Source{{"t.yaml", []byte(ruleYAML("slow", `message contains "x"`))}}, slog.New(slog.NewTextHandler(&log, nil)), m)
 	if err != nil {
 		t.Fatal(err)

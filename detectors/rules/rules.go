@@ -27,42 +27,6 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config says which rules run and what one may cost.
-type Config struct {
-	Dir     string        `yaml:"dir"`     // folder of one's own rules, watched; "" for none
-	Shipped bool          `yaml:"shipped"` // the rules that come with tidegate run too
-	Disable []string      `yaml:"disable"` // ids of rules that do not run
-	Mean    time.Duration `yaml:"mean"`    // a rule whose runs take longer than this on average, for each 256 bytes of text, is suspended
-	Longest time.Duration `yaml:"longest"` // so is one that repeatedly takes longer than this
-}
-
-// Default runs the shipped rules.
-func Default() Config {
-	return Config{Shipped: true, Mean: 50 * time.Microsecond, Longest: 20 * time.Millisecond}
-}
-
-// Check reports every problem of c.
-func (c Config) Check() []error {
-	var errs []error
-	if c.Dir != "" {
-		if st, err := os.Stat(c.Dir); err != nil {
-			errs = append(errs, fmt.Errorf("rules.dir: %w", err))
-		} else if !st.IsDir() {
-			errs = append(errs, fmt.Errorf("rules.dir: %s is not a folder", c.Dir))
-		}
-	}
-	if c.Dir == "" && !c.Shipped {
-		errs = append(errs, fmt.Errorf("rules.dir: is empty while rules.shipped is false: no rule would run"))
-	}
-	if c.Mean <= 0 {
-		errs = append(errs, fmt.Errorf("rules.mean: must be more than 0, is %s", c.Mean))
-	}
-	if c.Longest <= 0 {
-		errs = append(errs, fmt.Errorf("rules.longest: must be more than 0, is %s", c.Longest))
-	}
-	return errs
-}
-
 // A Rule is what its author wrote, and its version.
 type Rule struct {
 	ID          string

@@ -45,7 +45,7 @@ func TestShippedRulesOnRealParameters(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := Default()
-	cfg.Mean = time.Second // the race detector slows regular expressions down
+	cfg.MaxMeanTime = time.Second // the race detector slows regular expressions down
 	set, err := Load(cfg, nil, nil)
 	if err != nil {
 		t.Fatal(err)

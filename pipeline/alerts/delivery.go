@@ -231,7 +231,7 @@ func (d *deliverer) dueAt(open *openAlert) time.Time {
 	case open.pending():
 		return open.lastSent.Add(d.cfg.Throttle)
 	case d.destination.needsResend():
-		if resend := open.lastSent.Add(d.cfg.Resend); resend.Before(end) {
+		if resend := open.lastSent.Add(d.cfg.ResendInterval); resend.Before(end) {
 			return resend
 		}
 	}
@@ -323,7 +323,7 @@ func (d *deliverer) notifications(alerts []*openAlert, resolved map[*openAlert]b
 	for i, open := range alerts {
 		list[i] = notification{newest: open.newest, first: open.first, endsAt: now}
 		if !resolved[open] {
-			list[i].endsAt = now.Add(max(4*d.cfg.Resend, 5*time.Minute))
+			list[i].endsAt = now.Add(max(4*d.cfg.ResendInterval, 5*time.Minute))
 		}
 	}
 	return list

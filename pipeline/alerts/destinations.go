@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // A destination accepts notifications of alerts. One goroutine per partition calls it.
@@ -138,7 +139,7 @@ func newWebhook(cfg Webhook, timeout time.Duration) (*webhook, error) {
 	if err != nil {
 		return nil, err
 	}
-	secret, err := pipeline.Secret(cfg.Secret, cfg.SecretFile)
+	secret, err := config.Secret(cfg.Secret, cfg.SecretFile)
 	if err != nil {
 		return nil, fmt.Errorf("secret_file: %w", err)
 	}

@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -14,37 +12,6 @@ import (
 
 	"tidegate/pipeline"
 )
-
-// GrouperConfig bounds the fold of one partition.
-type GrouperConfig struct {
-	Window     time.Duration `yaml:"window"`       // matches of a group within it are one alert
-	Horizon    time.Duration `yaml:"horizon"`      // how far behind the newest window a late match may lie; what is older counts there
-	MaxOpen    int           `yaml:"max_open"`     // windows that are kept, per partition
-	MaxPerRule int           `yaml:"max_per_rule"` // of them, for one rule; further groups share one alert
-}
-
-// DefaultGrouper is five minutes, an hour, and some 15 MB a partition at the worst.
-func DefaultGrouper() GrouperConfig {
-	return GrouperConfig{Window: 5 * time.Minute, Horizon: time.Hour, MaxOpen: 20000, MaxPerRule: 5000}
-}
-
-// Check names every key that cannot be right.
-func (c GrouperConfig) Check() []error {
-	var errs []error
-	if c.Window < time.Second || c.Window > 24*time.Hour {
-		errs = append(errs, fmt.Errorf("alerts.window: %v: 1s to 24h is meant", c.Window))
-	}
-	if c.Horizon < c.Window || c.Horizon > 24*c.Window {
-		errs = append(errs, fmt.Errorf("alerts.horizon: %v: 1 to 24 times alerts.window is meant", c.Horizon))
-	}
-	if c.MaxOpen < 1 {
-		errs = append(errs, errors.New("alerts.max_open: at least 1 is needed"))
-	}
-	if c.MaxPerRule < 1 {
-		errs = append(errs, errors.New("alerts.max_per_rule: at least 1 is needed"))
-	}
-	return errs
-}
 
 // OtherGroups is the group of the one alert that all further groups of a rule share once the rule has
 // GrouperConfig.MaxPerRule open windows.
@@ -97,9 +64,6 @@ func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
 	return &Grouper{cfg: cfg, partition: partition, groups: map[groupKey]*alertGroup{}, windowsPerRule: map[string]int{}}
 }
 
-// Lookback returns how far before the start of the newest window an alert may begin that Restore needs.
-func (c GrouperConfig) Lookback() time.Duration { return c.Horizon + c.Window }
-
 // Restore opens the windows as they were at the border of a block. alerts holds the newest revision of each
 // alert of the partition among those whose Offset lies before the block.
 func (g *Grouper) Restore(alerts []*pipeline.Alert) {
@@ -133,7 +97,7 @@ func (g *Grouper) AddVerdicts(e *pipeline.Event, shipped, offset int64) {
 // horizon, where windows are still open.
 func (g *Grouper) addVerdict(e *pipeline.Event, v *pipeline.Verdict, at, offset int64) {
 	if g.newestStart != 0 {
-		at = max(at, g.newestStart-int64(g.cfg.Horizon))
+		at = max(at, g.newestStart-int64(g.cfg.AllowedLateness))
 	}
 	w := g.findWindow(groupKey{v.Rule, verdictGroup(e, v)}, at)
 	if w == nil {
@@ -251,7 +215,7 @@ func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
 
 // expireWindows closes the windows that end before the horizon: no match is placed there any more.
 func (g *Grouper) expireWindows() {
-	lastExpired := g.newestStart - int64(g.cfg.Horizon) - int64(g.cfg.Window) // start of the newest window to close
+	lastExpired := g.newestStart - int64(g.cfg.AllowedLateness) - int64(g.cfg.Window) // start of the newest window to close
 	for key, group := range g.groups {
 		n := 0
 		for n < len(group.windows) && group.windows[n].start <= lastExpired {

@@ -164,7 +164,7 @@ func TestTooManyGroupsShareOneAlert(t *testing.T) {
 func TestRestoredGrouperYieldsTheSameRevisions(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	cfg := DefaultGrouper()
-	cfg.MaxOpen, cfg.MaxPerRule, cfg.Horizon = 40, 25, 20*time.Minute
+	cfg.MaxOpen, cfg.MaxPerRule, cfg.AllowedLateness = 40, 25, 20*time.Minute
 	live := NewGrouper(cfg, 3)
 	var log []*pipeline.Alert
 	now := int64(0)

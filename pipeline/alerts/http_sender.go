@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // An httpSender posts JSON bodies to one URL.
@@ -50,10 +50,10 @@ func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, err
 	}
 
 	var err error
-	if s.password, err = pipeline.Secret(h.Password, h.PasswordFile); err != nil {
+	if s.password, err = config.Secret(h.Password, h.PasswordFile); err != nil {
 		return nil, fmt.Errorf("password_file: %w", err)
 	}
-	token, err := pipeline.Secret(h.Token, h.TokenFile)
+	token, err := config.Secret(h.Token, h.TokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("token_file: %w", err)
 	}
@@ -61,9 +61,9 @@ func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, err
 		s.header.Set("Authorization", "Bearer "+token)
 	}
 
-	tlsConfig, err := h.TLS.Config()
+	tlsConfig, err := h.TLS.Load()
 	if err != nil {
-		return nil, fmt.Errorf("tls.%w", err)
+		return nil, config.WithPrefix("tls", err)
 	}
 	s.client = &http.Client{
 		Timeout: timeout,

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/kafka"
 	"tidegate/pipeline/metrics"
@@ -69,8 +70,8 @@ func (m publisherMetrics) removePartition(destination, partition string) {
 func NewPublisher(
 	cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert), log *slog.Logger, reg prometheus.Registerer,
 ) (*Publisher, error) {
-	if errs := cfg.Check(); len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	if err := config.Join("alerts", cfg.Check()); err != nil {
+		return nil, err
 	}
 	p := &Publisher{cfg: cfg, client: client, log: log, metrics: newPublisherMetrics(reg)}
 	for i, c := range cfg.Alertmanager {
@@ -118,7 +119,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 func (p *Publisher) runDestination(ctx context.Context, d namedDestination) error {
 	log := p.log.With("destination", d.name)
 	cfg := consumer.Config{
-		Client: p.client, Topic: p.client.Topic(pipeline.TopicAlerts), Group: p.client.Config().Topic + "-alerts-" + d.name,
+		Client: p.client, Topic: p.client.Topic(pipeline.TopicAlerts), Group: p.client.Config().TopicPrefix + "-alerts-" + d.name,
 	}
 	return consumer.Run(ctx, cfg, log, func(ctx context.Context, partition *consumer.Partition) error {
 		return newDeliverer(p, d, partition, log).run(ctx)

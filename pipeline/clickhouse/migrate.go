@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // A migration is a change of the schema that does not follow from the field table. Migrations are numbered
@@ -150,7 +150,7 @@ func (s *Store) createReader(ctx context.Context) error {
 	if s.cfg.ReadUser == "" {
 		return nil
 	}
-	password, err := pipeline.Secret(s.cfg.ReadPassword, s.cfg.ReadPasswordFile)
+	password, err := config.Secret(s.cfg.ReadPassword, s.cfg.ReadPasswordFile)
 	if err != nil {
 		return fmt.Errorf("clickhouse.read_password_file: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // Query runs sql over HTTP and copies the result to w. It logs in as the read-only user where one is
@@ -25,7 +25,7 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 	if user == "" {
 		user, password, file = cfg.Username, cfg.Password, cfg.PasswordFile
 	}
-	password, err := pipeline.Secret(password, file)
+	password, err := config.Secret(password, file)
 	if err != nil {
 		return fmt.Errorf("read the password of %s: %w", user, err)
 	}
@@ -69,7 +69,7 @@ func httpClient(cfg Config) (*http.Client, string, error) {
 	if !cfg.TLS.Enabled {
 		return &http.Client{Transport: t}, "http", nil
 	}
-	c, err := cfg.TLS.clientConfig()
+	c, err := loadTLS(cfg.TLS)
 	if err != nil {
 		return nil, "", err
 	}

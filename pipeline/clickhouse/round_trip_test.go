@@ -20,6 +20,7 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/embedded/embeddedtest"
 )
 
@@ -464,8 +465,8 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Error(errs)
 	}
 	bad := clickhouse.Config{Protocol: "grpc", Addr: []string{"x"}, Database: "a b", TTLDays: -1, Password: "a", PasswordFile: "b"}
-	got := errors.Join(bad.Check()...).Error()
-	for _, key := range []string{"clickhouse.protocol", "clickhouse.addr", "clickhouse.database", "clickhouse.username", "clickhouse.ttl_days", "clickhouse.password_file"} {
+	got := config.Join("clickhouse", bad.Check()).Error()
+	for _, key := range []string{"clickhouse.protocol", "clickhouse.addr[0]", "clickhouse.database", "clickhouse.username", "clickhouse.ttl_days", "clickhouse.password_file"} {
 		if !strings.Contains(got, key+":") {
 			t.Errorf("%s is not among: %s", key, got)
 		}

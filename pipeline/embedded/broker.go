@@ -2,10 +2,8 @@ package embedded
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,64 +15,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kfake"
 
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/metrics"
 	"tidegate/pipeline/statedir"
 )
-
-// BrokerConfig configures the embedded broker.
-type BrokerConfig struct {
-	Dir        string        `yaml:"dir"`        // its data
-	Addr       string        `yaml:"addr"`       // 127.0.0.1:port; port 0 takes a free one
-	Partitions int           `yaml:"partitions"` // of a topic that is made without saying how many
-	MaxBytes   int64         `yaml:"max_bytes"`  // of the data on disk, all topics: above it the oldest messages go
-	Retention  time.Duration `yaml:"retention"`  // messages older than this go
-
-	RetentionInterval time.Duration `yaml:"retention_interval"` // between looks at what must go
-}
-
-// DefaultBroker is a broker that a small host bears.
-func DefaultBroker() BrokerConfig {
-	return BrokerConfig{Addr: "127.0.0.1:19092", Partitions: 4, MaxBytes: 2 << 30, Retention: 48 * time.Hour, RetentionInterval: 5 * time.Second}
-}
-
-// Check names every key that cannot be right.
-func (c BrokerConfig) Check() []error {
-	var errs []error
-	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("embedded.broker.%s: %s", key, fmt.Sprintf(format, args...)))
-	}
-	if c.Dir == "" {
-		bad("dir", "is empty")
-	}
-	if _, err := c.port(); err != nil {
-		bad("addr", "%q: 127.0.0.1:port is meant; the embedded broker listens on loopback only", c.Addr)
-	}
-	if c.Partitions < 1 || c.Partitions > 256 {
-		bad("partitions", "%d: 1 to 256 is meant", c.Partitions)
-	}
-	if least := int64(c.Partitions) * minSegment * 4; c.MaxBytes < least {
-		bad("max_bytes", "%d is too little for %d partitions: %d is the least", c.MaxBytes, c.Partitions, least)
-	}
-	if c.Retention < time.Minute {
-		bad("retention", "%s is too short: 1m is the least", c.Retention)
-	}
-	if c.RetentionInterval <= 0 {
-		bad("retention_interval", "%s is no interval", c.RetentionInterval)
-	}
-	return errs
-}
-
-func (c BrokerConfig) port() (int, error) {
-	host, port, err := net.SplitHostPort(c.Addr)
-	if err != nil {
-		return 0, err
-	}
-	if host != "127.0.0.1" && host != "localhost" {
-		return 0, errors.New("not loopback")
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	return int(n), err
-}
 
 const (
 	minSegment = 1 << 20
@@ -99,8 +43,8 @@ type Broker struct {
 // StartBroker starts the broker on the data in its folder. Clients create the topics. Acknowledged data survives a killed process,
 // but not a power cut, because kfake does not sync each write.
 func StartBroker(ctx context.Context, cfg BrokerConfig, log *slog.Logger, reg prometheus.Registerer) (*Broker, error) {
-	if errs := cfg.Check(); len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	if err := config.Join("embedded.broker", cfg.Check()); err != nil {
+		return nil, err
 	}
 	factory := metrics.With(reg)
 	b := &Broker{
@@ -134,7 +78,7 @@ func (b *Broker) startCluster() error {
 		return err
 	}
 	// Each partition gets a share of the cap. Retention deletes whole segments, so a partition may exceed its limit by one.
-	share := b.cfg.MaxBytes / int64(b.cfg.Partitions)
+	share := int64(b.cfg.MaxBytes) / int64(b.cfg.Partitions)
 	segment := min(max(share/8, minSegment), maxSegment)
 	b.cluster, err = kfake.NewCluster(
 		kfake.Ports(port), kfake.ClusterID("tidegate-embedded"), kfake.DataDir(filepath.Join(b.cfg.Dir, "data")),
@@ -170,7 +114,7 @@ func (b *Broker) Close() error {
 // enforceRetention applies the limits on age and size at every RetentionInterval, until ctx ends. kfake itself does so once an
 // hour.
 func (b *Broker) enforceRetention(ctx context.Context) {
-	tick := time.NewTicker(b.cfg.RetentionInterval)
+	tick := time.NewTicker(b.cfg.RetentionCheckInterval)
 	defer tick.Stop()
 	for {
 		before := diskBytes(filepath.Join(b.cfg.Dir, "data"))
@@ -180,7 +124,7 @@ func (b *Broker) enforceRetention(ctx context.Context) {
 			b.trimmed.Add(float64(before - after))
 		}
 		b.bytes.Set(float64(after))
-		if after > b.cfg.MaxBytes {
+		if after > int64(b.cfg.MaxBytes) {
 			b.trimLargestPartition(after)
 		}
 		select {
@@ -242,7 +186,7 @@ func (b *Broker) trimLargestPartition(used int64) {
 	if largest == nil || largest.NumBytes == 0 {
 		return
 	}
-	excess := min(used-b.cfg.MaxBytes+minSegment, largest.NumBytes)
+	excess := min(used-int64(b.cfg.MaxBytes)+minSegment, largest.NumBytes)
 	messages := float64(largest.HighWatermark-largest.LogStartOffset) * float64(excess) / float64(largest.NumBytes)
 	to := min(largest.LogStartOffset+int64(messages)+1, largest.HighWatermark)
 	if err := b.cluster.DeleteRecords(topic, largest.Partition, to); err != nil {

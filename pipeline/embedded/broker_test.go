@@ -17,7 +17,7 @@ import (
 
 func broker(dir string) embedded.BrokerConfig {
 	c := embedded.DefaultBroker()
-	c.Dir, c.Addr, c.Partitions, c.MaxBytes, c.RetentionInterval = dir, "127.0.0.1:0", 2, 16<<20, 50*time.Millisecond
+	c.Dir, c.Addr, c.Partitions, c.MaxBytes, c.RetentionCheckInterval = dir, "127.0.0.1:0", 2, 16<<20, 50*time.Millisecond
 	return c
 }
 
@@ -104,7 +104,7 @@ func TestCapOnDiskHolds(t *testing.T) {
 		t.Fatal(err)
 	}
 	deadline := time.Now().Add(10 * time.Second)
-	for size(c.Dir) > c.MaxBytes/2 {
+	for size(c.Dir) > int64(c.MaxBytes)/2 {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes are on disk", size(c.Dir))
 		}

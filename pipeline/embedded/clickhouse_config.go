@@ -85,7 +85,7 @@ func (s *StoreServer) configXML() string {
   <number_of_free_entries_in_pool_to_execute_optimize_entire_partition>2</number_of_free_entries_in_pool_to_execute_optimize_entire_partition>
  </merge_tree>
 </clickhouse>
-`, s.cfg.MaxMemory, s.cfg.MaxMemory/16, s.cfg.MaxMemory/64)
+`, s.cfg.MaxMemoryBytes, s.cfg.MaxMemoryBytes/16, s.cfg.MaxMemoryBytes/64)
 }
 
 // usersXML returns the users. The library's own session is always user "default" without a password. So this user may only listen

@@ -17,66 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/metrics"
 	"tidegate/pipeline/statedir"
 )
-
-// StoreConfig configures the embedded ClickHouse.
-type StoreConfig struct {
-	Dir       string `yaml:"dir"`        // its data, passwords and log
-	Library   string `yaml:"library"`    // libchdb.so; "" is where deploy/fetch-libchdb.sh puts it
-	Program   string `yaml:"program"`    // tidegate-clickhouse, which loads it; "" is the one beside this program
-	HTTPPort  int    `yaml:"http_port"`  // HTTP and /play, on 127.0.0.1; 0 takes a free one
-	TCPPort   int    `yaml:"tcp_port"`   // native protocol, on 127.0.0.1; 0 is none, see below
-	Database  string `yaml:"database"`   // which the analyst may read and the cap on disk counts
-	MaxMemory int64  `yaml:"max_memory"` // of the child, bytes
-	MaxDisk   int64  `yaml:"max_disk"`   // of the store, bytes: above it the oldest events go; 0 is no cap
-	MaxLog    int64  `yaml:"max_log"`    // of the child's console, bytes, twice
-
-	DiskInterval time.Duration `yaml:"disk_interval"` // between looks at the disk
-}
-
-// DefaultStore returns the configuration of a store for a small host. It has no native port: in libchdb an exception that leaves
-// the handler of a native connection ends the process, so a wrong password or a client that is killed during a query aborts the
-// server (see ADR 7). The port is for tools that have no HTTP, on hosts where every user is trusted.
-func DefaultStore() StoreConfig {
-	return StoreConfig{
-		HTTPPort: 18123, Database: "tidegate",
-		MaxMemory: 2 << 30, MaxDisk: 10 << 30, MaxLog: 8 << 20, DiskInterval: 30 * time.Second,
-	}
-}
-
-// Check names every key that cannot be right.
-func (c StoreConfig) Check() []error {
-	var errs []error
-	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("embedded.store.%s: %s", key, fmt.Sprintf(format, args...)))
-	}
-	if c.Dir == "" {
-		bad("dir", "is empty")
-	}
-	for key, p := range map[string]int{"tcp_port": c.TCPPort, "http_port": c.HTTPPort} {
-		if p < 0 || p > 65535 {
-			bad(key, "%d is no port", p)
-		}
-	}
-	if c.TCPPort != 0 && c.TCPPort == c.HTTPPort {
-		bad("http_port", "%d is tcp_port too", c.HTTPPort)
-	}
-	if c.MaxMemory < 512<<20 {
-		bad("max_memory", "%d bytes is too little: the server alone takes 220 MB, 536870912 is the least", c.MaxMemory)
-	}
-	if c.MaxDisk != 0 && c.MaxDisk < 64<<20 {
-		bad("max_disk", "%d bytes is too little: 0 (no cap) or at least 67108864", c.MaxDisk)
-	}
-	if c.MaxLog < 64<<10 {
-		bad("max_log", "%d bytes is too little: 65536 is the least", c.MaxLog)
-	}
-	if c.DiskInterval <= 0 {
-		bad("disk_interval", "%s is no interval", c.DiskInterval)
-	}
-	return errs
-}
 
 // The users of the embedded ClickHouse: storeUser may do everything, analystUser reads our database within limits.
 const (
@@ -128,8 +72,8 @@ func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prom
 	if cfg.Library == "" {
 		cfg.Library = LibraryPath()
 	}
-	if errs := cfg.Check(); len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	if err := config.Join("embedded.store", cfg.Check()); err != nil {
+		return nil, err
 	}
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
 		return nil, fmt.Errorf("the embedded ClickHouse exists for linux/amd64 only, this is %s/%s; give the address of a server in clickhouse.addr",
@@ -207,7 +151,7 @@ func (s *StoreServer) prepareFolder(ctx context.Context) error {
 	if err := s.writeConfig(); err != nil {
 		return fmt.Errorf("start the embedded ClickHouse: %w", err)
 	}
-	s.console, err = openCappedLog(filepath.Join(dir, "log", "clickhouse.log"), s.cfg.MaxLog)
+	s.console, err = openCappedLog(filepath.Join(dir, "log", "clickhouse.log"), int64(s.cfg.MaxLogBytes))
 	return err
 }
 

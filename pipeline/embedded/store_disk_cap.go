@@ -12,7 +12,7 @@ import (
 
 // watchDisk enforces the cap on disk at every DiskInterval until ctx ends.
 func (s *StoreServer) watchDisk(ctx context.Context) {
-	tick := time.NewTicker(s.cfg.DiskInterval)
+	tick := time.NewTicker(s.cfg.DiskCheckInterval)
 	defer tick.Stop()
 	for {
 		if err := s.enforceDiskCap(ctx); err != nil && ctx.Err() == nil {
@@ -35,7 +35,7 @@ func (s *StoreServer) enforceDiskCap(ctx context.Context) error {
 	}
 	s.metrics.bytes.Set(float64(used))
 	// Dropped parts may stay on disk for a while. So the loop subtracts their size and does not measure again.
-	for s.cfg.MaxDisk > 0 && used > s.cfg.MaxDisk {
+	for s.cfg.MaxDiskBytes > 0 && used > int64(s.cfg.MaxDiskBytes) {
 		freed, err := s.dropOldest(ctx, used)
 		if err != nil || freed == 0 {
 			return err
@@ -72,7 +72,7 @@ func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error)
 	s.metrics.droppedRows.Add(float64(rows))
 	s.metrics.droppedBytes.Add(float64(bytes))
 	s.log.Warn("embedded clickhouse exceeds its cap on disk, oldest events dropped",
-		"dropped", what, "events", rows, "bytes", bytes, "used", used, "max_disk", s.cfg.MaxDisk)
+		"dropped", what, "events", rows, "bytes", bytes, "used", used, "max_disk", s.cfg.MaxDiskBytes)
 	return bytes, nil
 }
 

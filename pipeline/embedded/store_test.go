@@ -359,7 +359,7 @@ func TestCapOnDiskDropsTheOldest(t *testing.T) {
 		t.Skip("it takes seconds")
 	}
 	c := config(t.TempDir())
-	c.MaxDisk, c.DiskInterval = 64<<20, 100*time.Millisecond
+	c.MaxDiskBytes, c.DiskCheckInterval = 64<<20, 100*time.Millisecond
 	reg := prometheus.NewRegistry()
 	s := start(t, c, reg)
 	defer s.Stop(context.Background())

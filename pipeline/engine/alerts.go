@@ -97,7 +97,7 @@ func (w *worker) insertAlerts(ctx context.Context, b *block, revisions []*pipeli
 // missingAlerts returns the revisions of which the store holds neither the revision nor a later one.
 func (w *worker) missingAlerts(ctx context.Context, b *block, revisions []*pipeline.Alert) (missing []*pipeline.Alert, err error) {
 	err = w.retry(ctx, "query the alerts of a block", func() error {
-		stored, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, b.end, w.cfg.Alerts.Lookback())
+		stored, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, b.end, w.cfg.Grouping.Lookback())
 		if err != nil {
 			return err
 		}

@@ -95,7 +95,7 @@ func (w *worker) addRecord(ctx context.Context, b *block, r consumer.Record, eve
 // so after a host or an engine was off for days and the collector sends what its spool or its journal kept.
 func (w *worker) loadProducer(ctx context.Context, b *block, m *message) error {
 	producer := m.id.Producer()
-	if w.dedup.hasProducer(producer) || m.oldestTime() >= w.dedupSince.Add(w.cfg.Remember/2).UnixNano() {
+	if w.dedup.hasProducer(producer) || m.oldestTime() >= w.dedupSince.Add(w.cfg.DedupLookback/2).UnixNano() {
 		return nil
 	}
 	filter := pipeline.BatchFilter{TopicPartition: w.source, Before: w.dedupBefore(b.from), Producer: &producer}

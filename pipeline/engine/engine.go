@@ -55,80 +55,16 @@ package engine
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/alerts"
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/kafka"
 )
-
-// Config bounds a worker's block and says under which names it works.
-type Config struct {
-	Group      string               `yaml:"group"`       // consumer group; "": <prefix>-engine
-	Shard      string               `yaml:"shard"`       // where the blocks go: the name of the store's shard, as it stands in the intent
-	BlockRows  int                  `yaml:"block_rows"`  // events in a block, at most
-	BlockBytes int64                `yaml:"block_bytes"` // of decoded messages in a block, at most
-	Linger     time.Duration        `yaml:"linger"`      // how long a block waits to fill
-	Ahead      int64                `yaml:"ahead"`       // bytes that are fetched while a block is inserted, per partition
-	Idle       time.Duration        `yaml:"idle"`        // quiet after which the intent is closed
-	Ask        time.Duration        `yaml:"ask"`         // age at which an insert is no longer repeated before the store was asked
-	Remember   time.Duration        `yaml:"remember"`    // how far back the stamps of batches are read from the store at the start
-	Lives      int                  `yaml:"lives"`       // collectors' lives whose stamps are remembered, per partition
-	Alerts     alerts.GrouperConfig `yaml:"alerts"`
-}
-
-// Default is what runs well on two cores.
-func Default() Config {
-	return Config{
-		Shard: "0", BlockRows: 100_000, BlockBytes: 64 << 20, Linger: 300 * time.Millisecond, Ahead: 32 << 20,
-		Idle: time.Second, Ask: time.Minute, Remember: 48 * time.Hour, Lives: 65536, Alerts: alerts.DefaultGrouper(),
-	}
-}
-
-// Check names every key that cannot be right.
-func (c Config) Check() []error {
-	var errs []error
-	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("engine.%s: %s", key, fmt.Sprintf(format, args...)))
-	}
-	if !isIntentWord(c.Shard) {
-		bad("shard", "%q: 1 to 64 letters without a space are meant", c.Shard)
-	}
-	if c.BlockRows < 1 || c.BlockRows > 1_000_000 {
-		bad("block_rows", "%d: 1 to 1000000 is meant", c.BlockRows)
-	}
-	if c.BlockBytes < 1<<20 || c.BlockBytes > 1<<30 {
-		bad("block_bytes", "%d: 1 MiB to 1 GiB is meant", c.BlockBytes)
-	}
-	if c.Ahead < 0 || c.Ahead > 1<<30 {
-		bad("ahead", "%d: 0 to 1 GiB is meant", c.Ahead)
-	}
-	for _, d := range []struct {
-		key       string
-		v         time.Duration
-		low, high time.Duration
-	}{
-		{"linger", c.Linger, time.Millisecond, time.Minute},
-		{"idle", c.Idle, 10 * time.Millisecond, time.Hour},
-		{"ask", c.Ask, time.Millisecond, time.Hour},
-		{"remember", c.Remember, time.Minute, 10 * 365 * 24 * time.Hour},
-	} {
-		if d.v < d.low || d.v > d.high {
-			bad(d.key, "%v: %v to %v is meant", d.v, d.low, d.high)
-		}
-	}
-	if c.Lives < 1 {
-		bad("lives", "at least 1 is needed")
-	}
-	return append(errs, c.Alerts.Check()...)
-}
 
 // Deps are the parts that an engine works with.
 type Deps struct {
@@ -172,11 +108,11 @@ const keptBundles = 4
 
 // New returns an engine. It connects to nothing yet.
 func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*Engine, error) {
-	if errs := cfg.Check(); len(errs) > 0 {
-		return nil, errors.Join(errs...)
+	if err := config.Join("engine", cfg.Check()); err != nil {
+		return nil, err
 	}
 	if cfg.Group == "" {
-		cfg.Group = deps.Kafka.Config().Topic + "-engine"
+		cfg.Group = deps.Kafka.Config().TopicPrefix + "-engine"
 	}
 	if deps.Failpoint == nil {
 		deps.Failpoint = func(string) {}

@@ -219,7 +219,7 @@ func TestAnOldInsertAsksBeforeItIsRepeated(t *testing.T) {
 		return nil
 	}
 	r.send(0, 3, 10)
-	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Ask = time.Millisecond })
+	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.VerifyAfter = time.Millisecond })
 	_ = e
 	waitUntil(t, "closed", func() bool { o, m := r.committed(0); return o == 3 && m == "" })
 	stop()

@@ -15,7 +15,7 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 	b := &w.block
 	b.reset(w.nextOffset)
 	began := time.Now() // when the first message came
-	idle := time.NewTimer(w.cfg.Idle)
+	idle := time.NewTimer(w.cfg.CommitIdleAfter)
 	defer idle.Stop()
 	var linger <-chan time.Time // set when the block holds its first message
 
@@ -140,7 +140,7 @@ func (w *worker) fillBlock(ctx context.Context, b *block) (full bool, err error)
 		}
 		r := w.records[0]
 		events, countErr := countEvents(r.Value)
-		if b.end > b.from && (b.rows+events > w.cfg.BlockRows || b.bytes+int64(len(r.Value)) > w.cfg.BlockBytes) {
+		if b.end > b.from && (b.rows+events > w.cfg.BlockRows || b.bytes+int64(len(r.Value)) > int64(w.cfg.BlockBytes)) {
 			return true, nil
 		}
 		if err := w.addRecord(ctx, b, r, events, countErr); err != nil {
@@ -152,7 +152,7 @@ func (w *worker) fillBlock(ctx context.Context, b *block) (full bool, err error)
 }
 
 func (w *worker) isFull(b *block) bool {
-	return b.rows >= w.cfg.BlockRows || b.bytes >= w.cfg.BlockBytes
+	return b.rows >= w.cfg.BlockRows || b.bytes >= int64(w.cfg.BlockBytes)
 }
 
 // popRecord removes the first waiting record and drops the reference to its bytes, which now belong to the

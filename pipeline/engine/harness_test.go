@@ -195,7 +195,7 @@ func (r *harness) read(name string, partition int) []kafkago.Message {
 func (r *harness) start(store Store, bundle *pipeline.Bundle, change func(*Config, *Deps)) (*Engine, func()) {
 	r.Helper()
 	cfg := Default()
-	cfg.Linger, cfg.Idle, cfg.Remember = 20*time.Millisecond, 150*time.Millisecond, 10*365*24*time.Hour
+	cfg.Linger, cfg.CommitIdleAfter, cfg.DedupLookback = 20*time.Millisecond, 150*time.Millisecond, 10*365*24*time.Hour
 	deps := Deps{Kafka: r.client, Store: store, Bundle: func() *pipeline.Bundle { return bundle }}
 	if change != nil {
 		change(&cfg, &deps)

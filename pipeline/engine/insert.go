@@ -25,7 +25,7 @@ type part struct {
 // which the partition went while this process was stopped between its intent and now.
 func (w *worker) insertBlock(ctx context.Context, b *block) error {
 	p := part{messages: b.messages, token: insertToken{block: w.blockID(b)}}
-	if b.replayed || time.Since(b.intentTime) > w.cfg.Ask {
+	if b.replayed || time.Since(b.intentTime) > w.cfg.VerifyAfter {
 		var err error
 		if p.existing, err = w.existingRows(ctx, b); err != nil {
 			return err
@@ -84,7 +84,7 @@ func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
 
 		// After a while the store may have stored an earlier attempt and forgotten its token: what exists is
 		// looked up before each further attempt of that age.
-		if time.Since(existingKnownAt) > w.cfg.Ask {
+		if time.Since(existingKnownAt) > w.cfg.VerifyAfter {
 			if p.existing, err = w.existingRows(ctx, b); err != nil {
 				return err
 			}

@@ -26,7 +26,7 @@ func TestARepeatOfLongAgoIsKnown(t *testing.T) {
 		s.rows[i].ingested -= int64(100 * time.Hour)
 	}
 	r.produce(0, sent[5], sent[2], sent[6], sent[7], sent[6])
-	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Remember = 48 * time.Hour })
+	e, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.DedupLookback = 48 * time.Hour })
 	waitUntil(t, "rows", func() bool { return e.Ledger().Messages == 5 && s.count() >= 40 })
 	stop()
 	checkExactlyOnce(t, s.rows, 40)

@@ -63,7 +63,7 @@ func runVictim(spec string) {
 	store, err := clickhouse.Open(ctx, o.Store, discardLog, nil)
 	fail(err)
 	ec := Default()
-	ec.BlockRows, ec.Linger, ec.Idle, ec.Remember = o.Rows, 20*time.Millisecond, 100*time.Millisecond, 10*365*24*time.Hour
+	ec.BlockRows, ec.Linger, ec.CommitIdleAfter, ec.DedupLookback = o.Rows, 20*time.Millisecond, 100*time.Millisecond, 10*365*24*time.Hour
 	var passed atomic.Int32
 	e, err := New(ec, Deps{Kafka: client, Store: store, Bundle: func() *pipeline.Bundle { return testBundle }, Failpoint: func(name string) {
 		if name == o.Failpoint && passed.Add(1) == o.Passage {

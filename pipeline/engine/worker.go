@@ -57,7 +57,7 @@ func newWorker(e *Engine, p *consumer.Partition) *worker {
 		Engine: e, partition: p, log: e.log.With("partition", p.ID),
 		source: pipeline.TopicPartition{Topic: p.Topic(), Partition: int32(p.ID)}, label: strconv.Itoa(p.ID),
 		throttles: throttles{newThrottle(), newThrottle(), newThrottle(), newThrottle()},
-		dedup:     newDedupFilter(e.cfg.Lives), grouper: alerts.NewGrouper(e.cfg.Alerts, int32(p.ID)), rows: e.deps.Store.NewInserter(),
+		dedup:     newDedupFilter(e.cfg.MaxProducers), grouper: alerts.NewGrouper(e.cfg.Grouping, int32(p.ID)), rows: e.deps.Store.NewInserter(),
 	}
 }
 
@@ -77,7 +77,7 @@ func (w *worker) run(ctx context.Context) error {
 	fetchCtx, stopFetch := context.WithCancel(ctx)
 	defer stopFetch()
 	w.fetcher = w.partition.Fetch(fetchCtx, w.nextOffset,
-		consumer.FetchConfig{MaxBytes: 4 << 20, PrefetchBytes: w.cfg.Ahead, MaxWait: 250 * time.Millisecond})
+		consumer.FetchConfig{MaxBytes: 4 << 20, PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond})
 	if found {
 		if err := w.replayBlock(ctx, open); err != nil {
 			return ignoreCancel(ctx, err)
@@ -193,23 +193,23 @@ func (w *worker) dedupBefore(start int64) int64 {
 // again.
 func (w *worker) restoreState(ctx context.Context) error {
 	before := w.dedupBefore(w.nextOffset)
-	w.dedupSince = time.Now().Add(-w.cfg.Remember)
+	w.dedupSince = time.Now().Add(-w.cfg.DedupLookback)
 	return w.retry(ctx, "restore the state of the partition", func() error {
 		filter := pipeline.BatchFilter{TopicPartition: w.source, Before: before, Since: w.dedupSince}
 		stored, err := w.deps.Store.StoredBatches(ctx, filter)
 		if err != nil {
 			return err
 		}
-		openAlerts, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, before, w.cfg.Alerts.Lookback())
+		openAlerts, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, before, w.cfg.Grouping.Lookback())
 		if err != nil {
 			return err
 		}
 
-		w.dedup = newDedupFilter(w.cfg.Lives)
+		w.dedup = newDedupFilter(w.cfg.MaxProducers)
 		for _, s := range stored {
 			w.dedup.restoreProducer(s)
 		}
-		w.grouper = alerts.NewGrouper(w.cfg.Alerts, w.source.Partition)
+		w.grouper = alerts.NewGrouper(w.cfg.Grouping, w.source.Partition)
 		w.grouper.Restore(openAlerts)
 		return nil
 	})

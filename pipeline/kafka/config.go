@@ -1,40 +1,42 @@
 package kafka
 
 import (
-	"fmt"
-	"net"
+	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
-	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
-// Config says where Kafka is and how to speak to it.
+// Config says where Kafka is and how topics are named and created.
 type Config struct {
-	Brokers           []string      `yaml:"brokers"`            // host:port of some of the brokers; the rest is learnt from them
-	Topic             string        `yaml:"topic"`              // what the names of our topics begin with
-	Partitions        int           `yaml:"partitions"`         // of the events topic, where it is created by us
-	ReplicationFactor int           `yaml:"replication_factor"` // of topics that are created by us; -1: the broker's default
-	Assign            string        `yaml:"assign"`             // group: partitions are shared out by a consumer group; static: all are ours
-	Timeout           time.Duration `yaml:"timeout"`            // of one request
-	TLS               TLS           `yaml:"tls"`
-	SASL              SASL          `yaml:"sasl"`
+	// Addresses, host:port, of some of the brokers. The others are discovered.
+	Brokers []string `yaml:"brokers"`
+	// Prefix of the names of topics and consumer groups.
+	TopicPrefix string `yaml:"topic_prefix"`
+	// Number of partitions of the events topic, if tidegate creates it.
+	Partitions int `yaml:"partitions"`
+	// Replication factor of topics that tidegate creates; -1: the broker's default.
+	ReplicationFactor int `yaml:"replication_factor"`
+	// How partitions are assigned: `group`, by a consumer group, or `static`, all of them to this process.
+	Assign string `yaml:"assign"`
+	// Timeout of one request.
+	Timeout time.Duration `yaml:"timeout"`
+
+	TLS  config.OptionalTLS `yaml:"tls"`
+	SASL SASL               `yaml:"sasl"`
 }
 
-// TLS is how connections are encrypted and who is believed.
-type TLS struct {
-	Enabled      bool `yaml:"enabled"`
-	pipeline.TLS `yaml:",inline"`
-}
-
-// SASL is how we say who we are.
+// SASL is how the client authenticates itself.
 type SASL struct {
-	Mechanism    string `yaml:"mechanism"` // "", plain, scram-sha-256 or scram-sha-512
-	Username     string `yaml:"username"`
-	Password     string `yaml:"password"`
-	PasswordFile string `yaml:"password_file"` // its first line; read again at each start
+	// Mechanism: `plain`, `scram-sha-256` or `scram-sha-512`; empty: no authentication.
+	Mechanism string `yaml:"mechanism"`
+	// User name.
+	Username string `yaml:"username"`
+	// Password; or `password_file`.
+	Password string `yaml:"password"`
+	// File whose first line is the password. It is read at each start.
+	PasswordFile string `yaml:"password_file"`
 }
 
 // The values of Config.Assign.
@@ -50,11 +52,11 @@ const (
 	scram512       = "scram-sha-512"
 )
 
-// Default is one broker on this machine, without encryption.
+// Default returns the configuration for one broker on this machine, without encryption.
 func Default() Config {
 	return Config{
 		Brokers:           []string{"127.0.0.1:9092"},
-		Topic:             "tidegate",
+		TopicPrefix:       "tidegate",
 		Partitions:        4,
 		ReplicationFactor: 1,
 		Assign:            AssignGroup,
@@ -62,87 +64,35 @@ func Default() Config {
 	}
 }
 
-// Check reports every problem of c.
-func (c Config) Check() []error {
-	var errs []error
-	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf("kafka.%s: %s", key, fmt.Sprintf(format, args...)))
-	}
-	if len(c.Brokers) == 0 {
-		bad("brokers", "is empty, at least one host:port is needed")
-	}
-	for _, b := range c.Brokers {
-		if err := checkAddress(b); err != nil {
-			bad("brokers", "%q: %v", b, err)
-		}
-	}
-	if !validTopic(c.Topic) {
-		bad("topic", "%q is not 1 to 200 of the characters a-z A-Z 0-9 . _ -", c.Topic)
-	}
-	if c.Partitions < 1 || c.Partitions > maxPartitions {
-		bad("partitions", "%d is not between 1 and %d", c.Partitions, maxPartitions)
-	}
-	if c.ReplicationFactor != -1 && (c.ReplicationFactor < 1 || c.ReplicationFactor > 32) {
-		bad("replication_factor", "%d is neither -1 nor between 1 and 32", c.ReplicationFactor)
-	}
-	if c.Assign != AssignGroup && c.Assign != AssignStatic {
-		bad("assign", "%q is neither group nor static", c.Assign)
-	}
-	if c.Timeout < 100*time.Millisecond || c.Timeout > 10*time.Minute {
-		bad("timeout", "%s is not between 100ms and 10m", c.Timeout)
-	}
-	c.TLS.check(bad)
-	c.SASL.check(bad)
-	return errs
+// topicPrefix is shorter than Kafka's limit of 249 characters, because words are appended to it.
+var topicPrefix = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,200}$`)
+
+// Check returns every problem of c.
+func (c Config) Check() []config.Problem {
+	return slices.Concat(
+		config.Require(len(c.Brokers) > 0, "brokers", "is empty; at least one host:port is needed"),
+		config.Each("brokers", c.Brokers, config.HostPort),
+		config.Require(topicPrefix.MatchString(c.TopicPrefix) && c.TopicPrefix != "." && c.TopicPrefix != "..", "topic_prefix",
+			"%q is not 1 to 200 of the characters a-z A-Z 0-9 . _ -", c.TopicPrefix),
+		config.Range("partitions", c.Partitions, 1, maxPartitions),
+		config.RangeOr("replication_factor", c.ReplicationFactor, -1, 1, 32),
+		config.OneOf("assign", c.Assign, AssignGroup, AssignStatic),
+		config.Range("timeout", c.Timeout, 100*time.Millisecond, 10*time.Minute),
+		config.Under("tls", c.TLS.Check()),
+		config.Require(c.TLS.Enabled || c.TLS == config.OptionalTLS{}, "tls.enabled",
+			"is false, but other keys of tls are set"),
+		config.Under("sasl", c.SASL.check()),
+	)
 }
 
-func (t TLS) check(bad func(key, format string, args ...any)) {
-	for _, err := range t.Check() {
-		key, problem, _ := strings.Cut(err.Error(), ": ")
-		bad("tls."+key, "%s", problem)
-	}
-	if !t.Enabled && (t != TLS{}) {
-		bad("tls.enabled", "is false, yet other keys of tls are set")
-	}
-}
-
-func (s SASL) check(bad func(key, format string, args ...any)) {
+func (s SASL) check() []config.Problem {
 	if s.Mechanism == "" {
-		if (s != SASL{}) {
-			bad("sasl.mechanism", "is empty, yet other keys of sasl are set")
-		}
-		return
+		return config.Require(s == SASL{}, "mechanism", "is empty, but other keys of sasl are set")
 	}
-	if !slices.Contains([]string{plainMechanism, scram256, scram512}, s.Mechanism) {
-		bad("sasl.mechanism", "%q is none of plain, scram-sha-256, scram-sha-512", s.Mechanism)
-	}
-	if s.Username == "" {
-		bad("sasl.username", "is empty")
-	}
-	if (s.Password == "") == (s.PasswordFile == "") {
-		bad("sasl.password", "or password_file must be set, and only one of them")
-	}
-}
-
-func checkAddress(s string) error {
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
-		return fmt.Errorf("want host:port")
-	}
-	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || host == "" {
-		return fmt.Errorf("want host:port with a port between 1 and 65535")
-	}
-	return nil
-}
-
-// validTopic tells whether s and the words that we append to it make a name that Kafka takes (249 characters).
-func validTopic(s string) bool {
-	if s == "" || len(s) > 200 || s == "." || s == ".." {
-		return false
-	}
-	return strings.IndexFunc(s, func(r rune) bool { return !topicRune(r) }) < 0
-}
-
-func topicRune(r rune) bool {
-	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '_' || r == '-'
+	return slices.Concat(
+		config.OneOf("mechanism", s.Mechanism, plainMechanism, scram256, scram512),
+		config.NotEmpty("username", s.Username),
+		config.Require(s.Password != "" || s.PasswordFile != "", "password", "is empty; set password or password_file"),
+		config.Exclusive("password", s.Password, "password_file", s.PasswordFile),
+	)
 }

@@ -12,7 +12,6 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -23,7 +22,7 @@ import (
 	"github.com/segmentio/kafka-go/sasl/plain"
 	"github.com/segmentio/kafka-go/sasl/scram"
 
-	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // maxPartitions bounds the number of partitions of a topic: each costs memory in a collector.
@@ -43,13 +42,13 @@ type Client struct {
 
 // New reads the files that cfg names and returns a client. It does not connect yet.
 func New(cfg Config) (*Client, error) {
-	if err := errors.Join(cfg.Check()...); err != nil {
+	if err := config.Join("kafka", cfg.Check()); err != nil {
 		return nil, err
 	}
 	boundCodecs()
 	c := &Client{cfg: cfg}
 	var err error
-	if c.tls, err = cfg.TLS.config(); err != nil {
+	if c.tls, err = loadTLS(cfg.TLS); err != nil {
 		return nil, err
 	}
 	if c.sasl, err = cfg.SASL.mechanism(); err != nil {
@@ -100,7 +99,7 @@ func (c *Client) Dialer() *kafka.Dialer {
 }
 
 // Topic returns the full name of one of our topics: "tidegate.events" for "events".
-func (c *Client) Topic(name string) string { return c.cfg.Topic + "." + name }
+func (c *Client) Topic(name string) string { return c.cfg.TopicPrefix + "." + name }
 
 // Close closes idle connections and ends their goroutines.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
@@ -130,13 +129,14 @@ func (c *Client) Produce(ctx context.Context, topic string, partition int, recor
 	return r.BaseOffset, nil
 }
 
-func (t TLS) config() (*tls.Config, error) {
+// loadTLS returns nil where TLS is not enabled.
+func loadTLS(t config.OptionalTLS) (*tls.Config, error) {
 	if !t.Enabled {
 		return nil, nil
 	}
-	c, err := t.Config()
+	c, err := t.Load()
 	if err != nil {
-		return nil, fmt.Errorf("kafka.tls.%w", err)
+		return nil, config.WithPrefix("kafka.tls", err)
 	}
 	return c, nil
 }
@@ -145,7 +145,7 @@ func (s SASL) mechanism() (sasl.Mechanism, error) {
 	if s.Mechanism == "" {
 		return nil, nil
 	}
-	password, err := pipeline.Secret(s.Password, s.PasswordFile)
+	password, err := config.Secret(s.Password, s.PasswordFile)
 	if err != nil {
 		return nil, fmt.Errorf("kafka.sasl.password_file: %w", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // broker starts a real broker in this process; it speaks the protocol over TCP.
@@ -89,28 +90,28 @@ func TestCheckNamesEveryBadKey(t *testing.T) {
 			return
 		}
 		for i, key := range keys {
-			if !strings.HasPrefix(errs[i].Error(), "kafka."+key+": ") {
+			if errs[i].Key != key {
 				t.Errorf("%v does not name %s", errs[i], key)
 			}
 		}
 	}
 	check(func(c *Config) { c.Brokers = nil }, "brokers")
-	check(func(c *Config) { c.Brokers = []string{"host", ":9092", "host:0", "host:99999"} }, "brokers", "brokers", "brokers", "brokers")
+	check(func(c *Config) { c.Brokers = []string{"host", ":9092", "host:0", "host:99999"} }, "brokers[0]", "brokers[1]", "brokers[2]", "brokers[3]")
 	check(func(c *Config) { c.Brokers = []string{"[::1]:9092", "kafka.example:9092"} })
-	check(func(c *Config) { c.Topic = "a/b" }, "topic")
-	check(func(c *Config) { c.Topic = "" }, "topic")
-	check(func(c *Config) { c.Topic = "é" }, "topic")
+	check(func(c *Config) { c.TopicPrefix = "a/b" }, "topic_prefix")
+	check(func(c *Config) { c.TopicPrefix = "" }, "topic_prefix")
+	check(func(c *Config) { c.TopicPrefix = "é" }, "topic_prefix")
 	check(func(c *Config) { c.Partitions, c.ReplicationFactor, c.Assign = 0, 0, "x" }, "partitions", "replication_factor", "assign")
 	check(func(c *Config) { c.Timeout = 0 }, "timeout")
-	check(func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{CertFile: "x"}} }, "tls.cert_file")
-	check(func(c *Config) { c.TLS = TLS{TLS: pipeline.TLS{CAFile: "x"}} }, "tls.enabled")
+	check(func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CertFile: "x"}} }, "tls.cert_file")
+	check(func(c *Config) { c.TLS = config.OptionalTLS{TLS: config.TLS{CAFile: "x"}} }, "tls.enabled")
 	check(func(c *Config) { c.SASL = SASL{Username: "x"} }, "sasl.mechanism")
 	check(func(c *Config) { c.SASL = SASL{Mechanism: "gssapi"} }, "sasl.mechanism", "sasl.username", "sasl.password")
-	check(func(c *Config) { c.SASL = SASL{Mechanism: "plain", Username: "u", Password: "a", PasswordFile: "b"} }, "sasl.password")
+	check(func(c *Config) { c.SASL = SASL{Mechanism: "plain", Username: "u", Password: "a", PasswordFile: "b"} }, "sasl.password_file")
 }
 
 func TestTopicsAreMadeOnceAndTheirOwnCountCounts(t *testing.T) {
-	c := dial(t, broker(t, kfake.SeedTopics(7, "pre.events")), func(c *Config) { c.Topic = "pre" })
+	c := dial(t, broker(t, kfake.SeedTopics(7, "pre.events")), func(c *Config) { c.TopicPrefix = "pre" })
 	for range 2 {
 		n, err := c.EnsureTopics(t.Context())
 		if err != nil {
@@ -206,12 +207,12 @@ func TestSASL(t *testing.T) {
 func TestTLS(t *testing.T) {
 	ca, pair := certificate(t)
 	addrs := broker(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}}))
-	roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{CAFile: ca}} }))
-	roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{InsecureSkipVerify: true}} }))
+	roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CAFile: ca}} }))
+	roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{InsecureSkipVerify: true}} }))
 
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	stranger := dial(t, addrs, func(c *Config) { c.TLS = TLS{Enabled: true} })
+	stranger := dial(t, addrs, func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true} })
 	if _, err := stranger.EnsureTopics(ctx); err == nil {
 		t.Error("a certificate of an unknown authority was believed")
 	}
@@ -230,9 +231,11 @@ func TestBadFilesAreNamed(t *testing.T) {
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	check("kafka.tls.ca_file", func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{CAFile: "/nonexistent"}} })
-	check(empty, func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{CAFile: empty}} })
-	check("kafka.tls.cert_file", func(c *Config) { c.TLS = TLS{Enabled: true, TLS: pipeline.TLS{CertFile: empty, KeyFile: empty}} })
+	check("kafka.tls.ca_file", func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CAFile: "/nonexistent"}} })
+	check(empty, func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CAFile: empty}} })
+	check("kafka.tls.cert_file", func(c *Config) {
+		c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CertFile: empty, KeyFile: empty}}
+	})
 	check("kafka.sasl.password_file", func(c *Config) { c.SASL = SASL{Mechanism: "plain", Username: "u", PasswordFile: "/nonexistent"} })
 }
 

@@ -166,7 +166,7 @@ func read(t *testing.T, path string) (c count, err error) {
 		return c, err
 	}
 	defer closer.Close()
-	set := protocols.NewSet(Protocols, protocols.Config{}, nil)
+	set := protocols.NewSet(Protocols, protocols.Default(), nil)
 	set.Panicked = func(protocol string, value any, stack []byte) {
 		t.Errorf("%s: the parser of %s panicked: %v\n%s", path, protocol, value, stack)
 	}

@@ -17,7 +17,7 @@ func BenchmarkTransaction(b *testing.B) {
 		"Content-Length: 1024\r\nConnection: keep-alive\r\n\r\n"), make([]byte, 1024)...)
 	c := protocoltest.Conversation{Port: 80}
 	events := 0
-	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(c.Info(), func(e *pipeline.Event) {
+	conn := protocols.NewSet(list, protocols.Default(), nil).Open(c.Info(), func(e *pipeline.Event) {
 		events++
 		e.ReturnToVTPool()
 	})
@@ -37,7 +37,7 @@ func BenchmarkTransaction(b *testing.B) {
 // BenchmarkBody is the passing over of a long body, per 64 KiB.
 func BenchmarkBody(b *testing.B) {
 	c := protocoltest.Conversation{Port: 80}
-	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(c.Info(), func(e *pipeline.Event) { e.ReturnToVTPool() })
+	conn := protocols.NewSet(list, protocols.Default(), nil).Open(c.Info(), func(e *pipeline.Event) { e.ReturnToVTPool() })
 	conn.Data(protocols.Client, []byte("GET / HTTP/1.1\r\n\r\n"), 1)
 	conn.Data(protocols.Server, []byte("HTTP/1.1 200 OK\r\n\r\n"), 1)
 	piece := make([]byte, 64<<10)

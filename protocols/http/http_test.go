@@ -31,7 +31,7 @@ func play(mid bool, show func(*pipeline.Event) string, steps ...string) []string
 	var got []string
 	c := protocoltest.Conversation{MidStream: mid}
 	info := c.Info()
-	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(info, func(e *pipeline.Event) { got = append(got, show(e)) })
+	conn := protocols.NewSet(list, protocols.Default(), nil).Open(info, func(e *pipeline.Event) { got = append(got, show(e)) })
 	at := protocoltest.Start
 	for _, s := range steps {
 		at += 1e6

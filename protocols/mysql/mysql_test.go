@@ -526,7 +526,7 @@ func BenchmarkQuery(b *testing.B) {
 	reply += ok(13, 0xfe, 0, 0, 2, 0)
 	ask, answer := []byte(query("SELECT a FROM t WHERE b = 'value' AND c > 5")), []byte(reply)
 	n := 0
-	c := protocols.NewSet(list, protocols.Config{}, nil).Open(wiretest.Info(pipeline.Transport_TCP, 3306), func(e *pipeline.Event) {
+	c := protocols.NewSet(list, protocols.Default(), nil).Open(wiretest.Info(pipeline.Transport_TCP, 3306), func(e *pipeline.Event) {
 		n++
 		pipeline.ReleaseEvent(e)
 	})

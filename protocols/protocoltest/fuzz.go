@@ -46,7 +46,7 @@ const Secret = "hunter"
 // mustPlay plays c and fails where a parser panicked, or a secret is in an event.
 func (c Conversation) mustPlay(t testing.TB, list []protocols.Protocol) []string {
 	t.Helper()
-	set := protocols.NewSet(list, protocols.Config{}, nil)
+	set := protocols.NewSet(list, protocols.Default(), nil)
 	set.Panicked = func(protocol string, value any, stack []byte) {
 		t.Fatalf("%s: the parser of %s panicked: %v\n%s", c.Name, protocol, value, stack)
 	}

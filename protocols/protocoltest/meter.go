@@ -14,7 +14,7 @@ type HeapMeter struct {
 }
 
 func (m *HeapMeter) open(t *testing.T, list []protocols.Protocol, c Conversation, events *int) *protocols.Conn {
-	set := protocols.NewSet(list, protocols.Config{}, nil)
+	set := protocols.NewSet(list, protocols.Default(), nil)
 	set.Panicked = func(protocol string, value any, stack []byte) {
 		t.Fatalf("the parser of %s panicked: %v\n%s", protocol, value, stack)
 	}

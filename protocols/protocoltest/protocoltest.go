@@ -146,7 +146,7 @@ func (c *Conversation) Info() protocols.Info {
 
 // Play plays c to a connection of a fresh set over list and returns its events, as text, and the name of its protocol.
 func (c Conversation) Play(list []protocols.Protocol) (events []string, name string) {
-	return c.PlayOn(protocols.NewSet(list, protocols.Config{}, nil))
+	return c.PlayOn(protocols.NewSet(list, protocols.Default(), nil))
 }
 
 // PlayOn is Play on a set that is there.

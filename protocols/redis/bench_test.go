@@ -15,7 +15,7 @@ func BenchmarkTransaction(b *testing.B) {
 	get := []byte(resp("GET", "user:1234:name"))
 	ok, value := []byte("+OK\r\n"), []byte("$22\r\na value of some length\r\n")
 	c := protocoltest.Conversation{Port: 6379}
-	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(c.Info(), func(e *pipeline.Event) { e.ReturnToVTPool() })
+	conn := protocols.NewSet(list, protocols.Default(), nil).Open(c.Info(), func(e *pipeline.Event) { e.ReturnToVTPool() })
 	at := protocoltest.Start
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

@@ -37,7 +37,7 @@ func short(e *pipeline.Event) string {
 // open begins a connection to the port of Redis.
 func open(mid bool, got *[]string, show func(*pipeline.Event) string) *protocols.Conn {
 	c := protocoltest.Conversation{MidStream: mid, Port: 6379}
-	return protocols.NewSet(list, protocols.Config{}, nil).Open(c.Info(), func(e *pipeline.Event) { *got = append(*got, show(e)) })
+	return protocols.NewSet(list, protocols.Default(), nil).Open(c.Info(), func(e *pipeline.Event) { *got = append(*got, show(e)) })
 }
 
 // play gives the events of steps: > the client's bytes, < the server's; "gap 9" instead of bytes is a gap.

@@ -446,7 +446,7 @@ func oracle(path string) map[string]int {
 func BenchmarkClientHello(b *testing.B) {
 	client, server := configs(tls.VersionTLS13)
 	hello := converse(b, client, server)[0].Data
-	set := protocols.NewSet(list, protocols.Config{}, nil)
+	set := protocols.NewSet(list, protocols.Default(), nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		c := set.Open(wiretest.Info(pipeline.Transport_TCP, 443), pipeline.ReleaseEvent)

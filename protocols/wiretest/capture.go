@@ -56,7 +56,7 @@ type segment struct {
 func Capture(t testing.TB, list []protocols.Protocol, path string) []*pipeline.Event {
 	t.Helper()
 	var events []*pipeline.Event
-	set := protocols.NewSet(list, protocols.Config{}, nil)
+	set := protocols.NewSet(list, protocols.Default(), nil)
 	conns := map[[2]netip.AddrPort]*conn{}
 	var order []*conn
 	packets(t, path, func(p gopacket.Packet, at int64) {

@@ -49,7 +49,7 @@ func Info(t pipeline.Transport, port uint16) protocols.Info {
 // its pieces but the last; nil cuts nothing.
 func Run(list []protocols.Protocol, info protocols.Info, steps []Step, split func(i int, b []byte) []int) []*pipeline.Event {
 	var events []*pipeline.Event
-	c := protocols.NewSet(list, protocols.Config{}, nil).Open(info, func(e *pipeline.Event) { events = append(events, e) })
+	c := protocols.NewSet(list, protocols.Default(), nil).Open(info, func(e *pipeline.Event) { events = append(events, e) })
 	at := Start
 	for i, s := range steps {
 		if at += 1_000_000; s.At > 0 {

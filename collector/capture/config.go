@@ -1,0 +1,63 @@
+//go:build linux
+
+package capture
+
+import (
+	"path"
+	"slices"
+
+	"tidegate/pipeline/config"
+)
+
+// Config says what is captured. The zero value captures nothing.
+type Config struct {
+	// Names, or glob patterns of names, of the interfaces to capture. Interfaces that appear later are captured, too.
+	Interfaces []string `yaml:"interfaces"`
+	// Names, or glob patterns of names, of the bridges that containers are attached to. They are put into promiscuous mode. A
+	// session that is seen on a bridge and on another interface is reported once, by the bridge.
+	Bridges []string `yaml:"bridges"`
+	// Workers per interface, each with a ring and a session table of its own; 0: one per core, at most 4.
+	Workers int `yaml:"workers"`
+	// Size of the packet ring of each worker.
+	RingBytes config.Size `yaml:"ring_bytes"`
+}
+
+// Default returns a configuration that captures every Docker bridge and eth0.
+func Default() Config {
+	return Config{
+		Interfaces: []string{"docker0", "br-*", "eth0"},
+		Bridges:    []string{"docker0", "br-*"},
+		RingBytes:  8 * config.MiB,
+	}
+}
+
+const minRingBytes = 2 * config.MiB
+
+// Check returns every problem of c.
+func (c Config) Check() []config.Problem {
+	return slices.Concat(
+		config.Each("interfaces", c.Interfaces, checkInterface),
+		config.Each("bridges", c.Bridges, checkInterface),
+		config.Range("workers", c.Workers, 0, 64),
+		config.Range("ring_bytes", c.RingBytes, minRingBytes, config.GiB),
+	)
+}
+
+func checkInterface(key, pattern string) []config.Problem {
+	if pattern == "any" {
+		return config.Invalid(key, `"any" would show each packet several times; name the interfaces`)
+	}
+	return config.Glob(key, pattern)
+}
+
+// IsBridge reports whether containers are attached to the interface of that name.
+func (c Config) IsBridge(name string) bool { return matchAny(c.Bridges, name) }
+
+func matchAny(patterns []string, name string) bool {
+	for _, p := range patterns {
+		if ok, _ := path.Match(p, name); ok {
+			return true
+		}
+	}
+	return false
+}

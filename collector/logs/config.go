@@ -1,0 +1,59 @@
+package logs
+
+import (
+	"slices"
+	"time"
+
+	"tidegate/pipeline/config"
+)
+
+// Config says where the logs are and how they are read.
+type Config struct {
+	// Follow the logs of containers.
+	Enabled bool `yaml:"enabled"`
+	// Docker's data-root, as this process sees it.
+	DockerDataRoot string `yaml:"docker_data_root"`
+	// Glob patterns of plain text files that are read as well, such as /var/log/nginx/*.log.
+	Files []string `yaml:"files"`
+	// Where reading starts on a new host: `beginning`, or `end`, which leaves out lines older than the collector's state.
+	StartAt string `yaml:"start_at"`
+	// Bytes of a line that are kept; the rest of a longer line is cut off.
+	MaxLineBytes config.Size `yaml:"max_line_bytes"`
+	// Time after which a line without an end is sent as it is.
+	PartialTimeout time.Duration `yaml:"partial_timeout"`
+	// Remove secrets from lines before they leave the host.
+	Redact bool `yaml:"redact"`
+	// Maximum number of open log files; 0: as many as the process may open, less a reserve.
+	MaxOpenFiles int `yaml:"max_open_files"`
+	// Memory for read buffers and for lines that are not complete.
+	BufferBytes config.Size `yaml:"buffer_bytes"`
+
+	// Born is when the collector's state was made: with start_at: end, what was written before is not read. Zero: now.
+	Born time.Time `yaml:"-"`
+}
+
+// Default returns a configuration that reads every line, at Docker's usual place.
+func Default() Config {
+	return Config{
+		Enabled:        true,
+		DockerDataRoot: "/var/lib/docker",
+		StartAt:        "beginning",
+		MaxLineBytes:   config.MiB,
+		PartialTimeout: time.Minute,
+		Redact:         true,
+		BufferBytes:    64 * config.MiB,
+	}
+}
+
+// Check returns every problem of c.
+func (c Config) Check() []config.Problem {
+	return slices.Concat(
+		config.NotEmpty("docker_data_root", c.DockerDataRoot),
+		config.Each("files", c.Files, config.Glob),
+		config.OneOf("start_at", c.StartAt, "beginning", "end"),
+		config.Range("max_line_bytes", c.MaxLineBytes, config.KiB, 16*config.MiB),
+		config.AtLeast("partial_timeout", c.PartialTimeout, time.Second),
+		config.AtLeast("max_open_files", c.MaxOpenFiles, 0),
+		config.AtLeast("buffer_bytes", c.BufferBytes, 4*config.MiB),
+	)
+}

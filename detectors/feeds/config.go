@@ -1,0 +1,31 @@
+package feeds
+
+import (
+	"slices"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/config"
+)
+
+// Config is one feed: a file of indicators and what they mean.
+type Config struct {
+	// Name of the feed, which its verdicts carry.
+	Name string `yaml:"name"`
+	// File of indicators: plain, hosts or CSV (indicator,confidence,note), recognised line by line.
+	Path string `yaml:"path"`
+	// Severity of the feed's verdicts: info, low, medium, high or critical; empty: high.
+	Severity string `yaml:"severity"`
+	// Confidence, 1 to 100, of lines that have none of their own; 0: 75.
+	Confidence uint32 `yaml:"confidence"`
+}
+
+// Check returns every problem of c.
+func (c Config) Check() []config.Problem {
+	known := c.Severity == "" || pipeline.SeverityByName(c.Severity) != pipeline.Severity_SEVERITY_NONE
+	return slices.Concat(
+		config.NotEmpty("name", c.Name),
+		config.NotEmpty("path", c.Path),
+		config.Require(known, "severity", "%q is not one of info, low, medium, high, critical", c.Severity),
+		config.Range("confidence", c.Confidence, 0, 100),
+	)
+}

@@ -1,0 +1,49 @@
+package rules
+
+import (
+	"os"
+	"slices"
+	"time"
+
+	"tidegate/pipeline/config"
+)
+
+// Config says which rules run and what a rule may cost.
+type Config struct {
+	// Folder of your own rules, which is watched for changes; empty: none.
+	Dir string `yaml:"dir"`
+	// Run the rules that come with tidegate.
+	Shipped bool `yaml:"shipped"`
+	// IDs of rules that do not run.
+	Disable []string `yaml:"disable"`
+	// Mean evaluation time, per 256 bytes of text, above which a rule is suspended.
+	MaxMeanTime time.Duration `yaml:"max_mean_time"`
+	// Time of a single evaluation above which a rule is suspended, if that happens repeatedly.
+	MaxTime time.Duration `yaml:"max_time"`
+}
+
+// Default returns a configuration that runs the shipped rules.
+func Default() Config {
+	return Config{Shipped: true, MaxMeanTime: 50 * time.Microsecond, MaxTime: 20 * time.Millisecond}
+}
+
+// Check returns every problem of c.
+func (c Config) Check() []config.Problem {
+	return slices.Concat(
+		checkFolder("dir", c.Dir),
+		config.Require(c.Dir != "" || c.Shipped, "dir", "is empty and rules.shipped is false: no rule would run"),
+		config.AtLeast("max_mean_time", c.MaxMeanTime, time.Nanosecond),
+		config.AtLeast("max_time", c.MaxTime, time.Nanosecond),
+	)
+}
+
+func checkFolder(key, dir string) []config.Problem {
+	if dir == "" {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return config.Invalid(key, "%w", err)
+	}
+	return config.Require(info.IsDir(), key, "%s is not a folder", dir)
+}

@@ -1,0 +1,118 @@
+package embedded
+
+import (
+	"errors"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"tidegate/pipeline/config"
+)
+
+// BrokerConfig configures the embedded broker.
+type BrokerConfig struct {
+	Dir string `yaml:"-"` // its data
+
+	// Address that the broker listens on: 127.0.0.1:port. Port 0: any free port.
+	Addr string `yaml:"addr"`
+	// Number of partitions of a topic that is created without a number.
+	Partitions int `yaml:"partitions"`
+	// Maximum size of the messages of all topics on disk. Beyond it the oldest messages are deleted.
+	MaxBytes config.Size `yaml:"max_bytes"`
+	// Age at which messages are deleted.
+	Retention time.Duration `yaml:"retention"`
+	// Time between two searches for messages to delete.
+	RetentionCheckInterval time.Duration `yaml:"retention_check_interval"`
+}
+
+// DefaultBroker returns the configuration of a broker for a small host.
+func DefaultBroker() BrokerConfig {
+	return BrokerConfig{
+		Addr:                   "127.0.0.1:19092",
+		Partitions:             4,
+		MaxBytes:               2 * config.GiB,
+		Retention:              48 * time.Hour,
+		RetentionCheckInterval: 5 * time.Second,
+	}
+}
+
+// Check returns every problem of c.
+func (c BrokerConfig) Check() []config.Problem {
+	_, err := c.port()
+	return slices.Concat(
+		config.NotEmpty("dir", c.Dir),
+		config.Require(err == nil, "addr",
+			"%q is not 127.0.0.1:port; the embedded broker listens on loopback only", c.Addr),
+		config.Range("partitions", c.Partitions, 1, 256),
+		config.AtLeast("max_bytes", c.MaxBytes, config.Size(c.Partitions)*minSegment*4),
+		config.AtLeast("retention", c.Retention, time.Minute),
+		config.AtLeast("retention_check_interval", c.RetentionCheckInterval, time.Millisecond),
+	)
+}
+
+func (c BrokerConfig) port() (int, error) {
+	host, port, err := net.SplitHostPort(c.Addr)
+	if err != nil {
+		return 0, err
+	}
+	if host != "127.0.0.1" && host != "localhost" {
+		return 0, errors.New("not loopback")
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	return int(n), err
+}
+
+// StoreConfig configures the embedded ClickHouse.
+type StoreConfig struct {
+	Dir string `yaml:"-"` // its data, passwords and log
+
+	// Path of libchdb.so; empty: where deploy/fetch-libchdb.sh puts it.
+	Library string `yaml:"library"`
+	// Path of the program tidegate-clickhouse, which loads the library; empty: beside the program tidegate.
+	Program string `yaml:"program"`
+	// Port of the HTTP interface and of the SQL page /play, on 127.0.0.1. 0: any free port.
+	HTTPPort int `yaml:"http_port"`
+	// Port of the native protocol, on 127.0.0.1. 0: none, because a client of it can abort the server
+	// ([ADR 7](adr/0007-no-native-port-on-the-embedded-store.md)).
+	TCPPort int `yaml:"tcp_port"`
+	// Database that holds all tables. Its size counts against max_disk_bytes.
+	Database string `yaml:"database"`
+	// Maximum memory of the ClickHouse process.
+	MaxMemoryBytes config.Size `yaml:"max_memory_bytes"`
+	// Maximum size of the store on disk. Beyond it the oldest events are deleted; 0: no limit.
+	MaxDiskBytes config.Size `yaml:"max_disk_bytes"`
+	// Maximum size of the log file of the ClickHouse process. One older file of that size is kept.
+	MaxLogBytes config.Size `yaml:"max_log_bytes"`
+	// Time between two measurements of the store on disk.
+	DiskCheckInterval time.Duration `yaml:"disk_check_interval"`
+}
+
+// DefaultStore returns the configuration of a store for a small host. It has no native port: libchdb lets an exception that
+// leaves the handler of a native connection end the process, so that there a wrong password, or a client that is killed in the
+// middle, aborts the server (wrong passwords did repeatedly; twenty over HTTP did not). The port is for tools that know nothing
+// else, on hosts where everybody is trusted.
+func DefaultStore() StoreConfig {
+	return StoreConfig{
+		HTTPPort:          18123,
+		Database:          "tidegate",
+		MaxMemoryBytes:    2 * config.GiB,
+		MaxDiskBytes:      10 * config.GiB,
+		MaxLogBytes:       8 * config.MiB,
+		DiskCheckInterval: 30 * time.Second,
+	}
+}
+
+// Check returns every problem of c.
+func (c StoreConfig) Check() []config.Problem {
+	return slices.Concat(
+		config.NotEmpty("dir", c.Dir),
+		config.Range("tcp_port", c.TCPPort, 0, 65535),
+		config.Range("http_port", c.HTTPPort, 0, 65535),
+		config.Require(c.TCPPort == 0 || c.TCPPort != c.HTTPPort, "http_port", "%d is also tcp_port", c.HTTPPort),
+		config.AtLeast("max_memory_bytes", c.MaxMemoryBytes, 512*config.MiB), // the server alone takes 220 MB
+		config.AtLeastOr("max_disk_bytes", c.MaxDiskBytes, 0, 64*config.MiB),
+		config.AtLeast("max_log_bytes", c.MaxLogBytes, 64*config.KiB),
+		config.AtLeast("disk_check_interval", c.DiskCheckInterval, time.Millisecond),
+	)
+}

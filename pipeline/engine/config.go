@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"tidegate/pipeline/alerts"
+	"tidegate/pipeline/config"
+)
+
+// Config bounds the block of a worker and names the consumer group.
+type Config struct {
+	// Kafka consumer group; empty: `kafka.topic_prefix` with -engine behind it.
+	Group string `yaml:"group"`
+	// Name of the store's shard that blocks are inserted into, as it stands in the intent of a block.
+	Shard string `yaml:"shard"`
+	// Maximum number of events of a block.
+	BlockRows int `yaml:"block_rows"`
+	// Maximum number of bytes of a block, counted as decoded messages.
+	BlockBytes config.Size `yaml:"block_bytes"`
+	// How long a block waits for more events.
+	Linger time.Duration `yaml:"linger"`
+	// Bytes per partition that are fetched while a block is inserted.
+	PrefetchBytes config.Size `yaml:"prefetch_bytes"`
+	// Silence after which the offset behind the last block is committed.
+	CommitIdleAfter time.Duration `yaml:"commit_idle_after"`
+	// Age at which an insert is not repeated before the store was asked which of its rows exist.
+	VerifyAfter time.Duration `yaml:"verify_after"`
+	// How far back batch ids are read from the store at the start, to recognise duplicates.
+	DedupLookback time.Duration `yaml:"dedup_lookback"`
+	// Maximum number of producers per partition whose batch ids are kept. Each start of a collector is a producer.
+	MaxProducers int `yaml:"max_producers"`
+
+	// How verdicts are grouped into alerts.
+	Grouping alerts.GrouperConfig `yaml:"grouping"`
+}
+
+// Default returns a configuration that runs well on two cores.
+func Default() Config {
+	return Config{
+		Shard:           "0",
+		BlockRows:       100_000,
+		BlockBytes:      64 * config.MiB,
+		Linger:          300 * time.Millisecond,
+		PrefetchBytes:   32 * config.MiB,
+		CommitIdleAfter: time.Second,
+		VerifyAfter:     time.Minute,
+		DedupLookback:   48 * time.Hour,
+		MaxProducers:    65536,
+		Grouping:        alerts.DefaultGrouper(),
+	}
+}
+
+// Check returns every problem of c.
+func (c Config) Check() []config.Problem {
+	return slices.Concat(
+		config.Require(isIntentWord(c.Shard), "shard", "%q is not 1 to 64 characters without a space", c.Shard),
+		config.Range("block_rows", c.BlockRows, 1, 1_000_000),
+		config.Range("block_bytes", c.BlockBytes, config.MiB, config.GiB),
+		config.Range("linger", c.Linger, time.Millisecond, time.Minute),
+		config.Range("prefetch_bytes", c.PrefetchBytes, 0, config.GiB),
+		config.Range("commit_idle_after", c.CommitIdleAfter, 10*time.Millisecond, time.Hour),
+		config.Range("verify_after", c.VerifyAfter, time.Millisecond, time.Hour),
+		config.Range("dedup_lookback", c.DedupLookback, time.Minute, 10*365*24*time.Hour),
+		config.AtLeast("max_producers", c.MaxProducers, 1),
+		config.Under("grouping", c.Grouping.Check()),
+	)
+}
