@@ -64,3 +64,16 @@ type Parser interface {
 	End(dir Dir, at int64) // one side has sent its last byte (FIN): what ends with the stream ends here
 	Close(at int64)        // the connection is over: what still waits for its answer is emitted as it is
 }
+
+// NopParser has the methods of a Parser that do nothing in many protocols. A parser embeds it and writes the
+// methods that it needs.
+type NopParser struct{}
+
+// Gap reports that the place in the stream is lost.
+func (NopParser) Gap(Dir, int) bool { return false }
+
+// End does nothing: what ends with the stream is emitted on Close.
+func (NopParser) End(Dir, int64) {}
+
+// Close does nothing: no event waits.
+func (NopParser) Close(int64) {}

@@ -15,10 +15,11 @@ import (
 	"tidegate/pipeline"
 	"tidegate/protocols"
 	"tidegate/protocols/protocoltest"
-	"tidegate/protocols/wiretest"
 )
 
 var list = []protocols.Protocol{Protocol}
+
+var fromClient, fromServer = protocoltest.Client, protocoltest.Server
 
 // line is an event in short: what the transaction was, from where, and what came of it.
 func line(e *pipeline.Event) string {
@@ -52,16 +53,16 @@ func a4(last byte) *dnsmessage.AResource { return &dnsmessage.AResource{A: [4]by
 
 type story struct {
 	t     *testing.T
-	steps []wiretest.Step
+	steps []protocoltest.Step
 }
 
 func (s *story) ask(id uint16, name string) *story {
-	s.steps = append(s.steps, wiretest.C(string(ask(s.t, id, name+".", dnsmessage.TypeA))))
+	s.steps = append(s.steps, fromClient(string(ask(s.t, id, name+".", dnsmessage.TypeA))))
 	return s
 }
 
 func (s *story) reply(id uint16, name string, rcode dnsmessage.RCode, rr ...dnsmessage.ResourceBody) *story {
-	s.steps = append(s.steps, wiretest.S(string(reply(s.t, id, name+".", dnsmessage.TypeA, rcode, rr...))))
+	s.steps = append(s.steps, fromServer(string(reply(s.t, id, name+".", dnsmessage.TypeA, rcode, rr...))))
 	return s
 }
 
@@ -69,16 +70,16 @@ func (s *story) reply(id uint16, name string, rcode dnsmessage.RCode, rr ...dnsm
 func (s *story) over(t pipeline.Transport, want ...string) []*pipeline.Event {
 	s.t.Helper()
 	steps := slices.Clone(s.steps)
-	info := wiretest.Info(t, 53)
 	if t == pipeline.Transport_TCP {
 		for i, st := range steps {
 			if st.Data != nil {
 				steps[i].Data = append([]byte{byte(len(st.Data) >> 8), byte(len(st.Data))}, st.Data...)
 			}
 		}
-		wiretest.AnySplit(s.t, list, info, steps)
 	}
-	events := wiretest.Run(list, info, steps, nil)
+	c := protocoltest.Conversation{UDP: t == pipeline.Transport_UDP, Port: 53, Steps: steps}
+	protocoltest.CheckSplits(s.t, list, c)
+	events := c.Events(list)
 	if got := lines(events); !slices.Equal(got, want) {
 		s.t.Errorf("over %s:\n got %q\nwant %q", t.Name(), got, want)
 	}
@@ -107,7 +108,7 @@ func TestQueryAndAnswerAreOneEvent(t *testing.T) {
 		t.Errorf("%v", d)
 	}
 	if e.Source.Bytes != 33 || e.Destination.Bytes != uint64(len(s.steps[1].Data)) || e.Outcome != pipeline.Outcome_SUCCESS ||
-		e.Source.Port != 40000 || e.Destination.Port != 53 || e.Timestamp != wiretest.Start+1e6 {
+		e.Source.Port != 50000 || e.Destination.Port != 53 || e.Timestamp != protocoltest.Start+1e6 {
 		t.Errorf("%v", e)
 	}
 }
@@ -128,7 +129,7 @@ func TestUnansweredQueryIsEmittedOnClose(t *testing.T) {
 // TestUnansweredQueryIsEmittedAfterTimeout: by packet time, whether or not more comes of the same connection.
 func TestUnansweredQueryIsEmittedAfterTimeout(t *testing.T) {
 	s := tell(t).ask(1, "a.example").ask(2, "b.example")
-	s.steps[1].At = int64(11e9)
+	s.steps[1].At = 11_000
 	s.reply(1, "a.example", 0).both("query a.example A", "answer a.example A NOERROR partial", "query b.example A")
 }
 
@@ -145,7 +146,7 @@ func TestAnswerWithoutQueryIsAnEvent(t *testing.T) {
 	s := tell(t).ask(1, "a.example").reply(1, "a.example", 0).reply(1, "a.example", 0, a4(1))
 	s.both("answer a.example A NOERROR 1ms", "answer a.example A NOERROR A=192.0.2.1 partial")
 	e := s.over(pipeline.Transport_UDP, "answer a.example A NOERROR 1ms", "answer a.example A NOERROR A=192.0.2.1 partial")[1]
-	if e.Source.Bytes != 0 || e.Source.Port != 40000 || e.Destination.Port != 53 {
+	if e.Source.Bytes != 0 || e.Source.Port != 50000 || e.Destination.Port != 53 {
 		t.Errorf("%v", e)
 	}
 	// Another question than was asked is not the answer.
@@ -161,7 +162,7 @@ func TestRolesGuessedWrongAreExchanged(t *testing.T) {
 			s.steps[i].Dir = s.steps[i].Dir.Other()
 		}
 		e := s.over(tr, "answer a.example A NOERROR A=192.0.2.1 partial", "answer b.example A NOERROR 1ms")
-		if e[0].Source.Port != 53 || e[0].Destination.Port != 40000 || e[1].Source.Port != 53 {
+		if e[0].Source.Port != 53 || e[0].Destination.Port != 50000 || e[1].Source.Port != 53 {
 			t.Errorf("%s: %v", tr.Name(), e)
 		}
 	}
@@ -172,7 +173,7 @@ func TestBothSidesMayAsk(t *testing.T) {
 	s := tell(t).ask(1, "a.example").ask(1, "a.example").reply(1, "a.example", 0).reply(1, "a.example", 0)
 	s.steps[1].Dir, s.steps[3].Dir = protocols.Server, protocols.Client
 	e := s.over(pipeline.Transport_UDP, "answer a.example A NOERROR 2ms", "answer a.example A NOERROR 2ms")
-	if e[0].Source.Port != 40000 || e[1].Source.Port != 53 || e[1].Destination.Port != 40000 {
+	if e[0].Source.Port != 50000 || e[1].Source.Port != 53 || e[1].Destination.Port != 50000 {
 		t.Errorf("%v", e)
 	}
 }
@@ -184,7 +185,7 @@ func TestWaitingQueriesAreBounded(t *testing.T) {
 		s.ask(uint16(i), "a.example")
 		s.steps[i].At = int64(i + 1)
 	}
-	events := wiretest.Run(list, wiretest.Info(pipeline.Transport_UDP, 53), s.steps, nil)
+	events := protocoltest.Conversation{UDP: true, Port: 53, Steps: s.steps}.Events(list)
 	if len(events) != 3*maxWaiting {
 		t.Errorf("%d events", len(events))
 	}
@@ -203,12 +204,12 @@ func TestWaitingQueriesAreBounded(t *testing.T) {
 // TestZoneTransferIsOneEvent: however many messages it takes; its records are counted, the first ones kept.
 func TestZoneTransferIsOneEvent(t *testing.T) {
 	soa := &dnsmessage.SOAResource{NS: dnsmessage.MustNewName("ns.z."), MBox: dnsmessage.MustNewName("h.z."), Serial: 1}
-	axfr := func(rr ...dnsmessage.ResourceBody) wiretest.Step {
-		return wiretest.S(string(reply(t, 9, "z.", dnsmessage.TypeAXFR, 0, rr...)))
+	axfr := func(rr ...dnsmessage.ResourceBody) protocoltest.Step {
+		return fromServer(string(reply(t, 9, "z.", dnsmessage.TypeAXFR, 0, rr...)))
 	}
 	s := tell(t)
-	s.steps = []wiretest.Step{
-		wiretest.C(string(ask(t, 9, "z.", dnsmessage.TypeAXFR))),
+	s.steps = []protocoltest.Step{
+		fromClient(string(ask(t, 9, "z.", dnsmessage.TypeAXFR))),
 		axfr(soa, a4(1)), axfr(a4(2), a4(3)), axfr(a4(4), soa),
 	}
 	s.ask(10, "b.example").reply(10, "b.example", 0)
@@ -237,14 +238,14 @@ func TestMalformedMessages(t *testing.T) {
 // TestAnswerWithoutQuestionIsFoundByID: servers that cannot read a query send a bare header.
 func TestAnswerWithoutQuestionIsFoundByID(t *testing.T) {
 	s := tell(t).ask(7, "a.example")
-	s.steps = append(s.steps, wiretest.S(string(unhex(t, "0007 8181 0000 0000 0000 0000"))))
+	s.steps = append(s.steps, fromServer(string(unhex(t, "0007 8181 0000 0000 0000 0000"))))
 	s.both("answer a.example A FORMERR 1ms")
 }
 
 // TestGapMarksWhatWaits: the answer may have been in it, and what follows is found again.
 func TestGapMarksWhatWaits(t *testing.T) {
 	s := tell(t).ask(1, "a.example")
-	s.steps = append(s.steps, wiretest.Step{Dir: protocols.Server, Gap: 100})
+	s.steps = append(s.steps, protocoltest.Step{Dir: protocols.Server, Gap: 100})
 	s.ask(2, "b.example").reply(2, "b.example", 0, a4(1))
 	s.over(pipeline.Transport_TCP, "answer b.example A NOERROR A=192.0.2.1 1ms", "query a.example A partial")
 }
@@ -254,7 +255,7 @@ func TestOtherProtocolsThatLookTheSame(t *testing.T) {
 	s := tell(t).ask(1, "printer.local").reply(1, "printer.local", 0, a4(1))
 	check := func(port uint16, want int) {
 		t.Helper()
-		if e := wiretest.Run(list, wiretest.Info(pipeline.Transport_UDP, port), s.steps, nil); len(e) != want {
+		if e := (protocoltest.Conversation{UDP: true, Port: port, Steps: s.steps}).Events(list); len(e) != want {
 			t.Errorf("port %d: %v", port, lines(e))
 		}
 	}
@@ -272,12 +273,8 @@ func FuzzConversation(f *testing.F) {
 	f.Add(q, a, false)
 	f.Add(a, q, true)
 	f.Fuzz(func(t *testing.T, a, b []byte, tcp bool) {
-		tr := pipeline.Transport_UDP
-		if tcp {
-			tr = pipeline.Transport_TCP
-		}
-		steps := []wiretest.Step{wiretest.C(string(a)), wiretest.S(string(b)), wiretest.C(string(b)), wiretest.S(string(a))}
-		for _, e := range wiretest.Run(list, wiretest.Info(tr, 53), steps, nil) {
+		steps := []protocoltest.Step{fromClient(string(a)), fromServer(string(b)), fromClient(string(b)), fromServer(string(a))}
+		for _, e := range (protocoltest.Conversation{UDP: !tcp, Port: 53, Steps: steps}).Events(list) {
 			if e.Dns == nil || e.Dns.Type == "" || len(e.Id) != 16 {
 				t.Fatalf("%v", e)
 			}
@@ -293,19 +290,19 @@ var differs = map[string]string{
 	"sv__dns-udp-junkrequest-first_input.pcap":      "not DNS but for its port",
 	"zeek__dns-inverse-query.pcap":                  "no question, and a name that tshark makes up",
 	"zeek__dns_conn-count-too-large.pcap":           "ten questions, of which we name the first",
-	"zeek__ipv6-fragmented-dns.pcap":                "fragments, which wiretest does not join",
-	"zeek__tunnels_geneve-vxlan-dns-truncated.pcap": "a tunnel, which wiretest does not open",
+	"zeek__ipv6-fragmented-dns.pcap":                "fragments, which protocoltest.Capture does not join",
+	"zeek__tunnels_geneve-vxlan-dns-truncated.pcap": "a tunnel, which protocoltest.Capture does not open",
 }
 
 // TestOracle compares with what tshark finds in the shared captures: as many queries and answers, the same names and types.
 func TestOracle(t *testing.T) {
-	dir := filepath.Join(wiretest.Shared(t, "../.."), "data")
+	dir := protocoltest.SharedData(t, "../..")
 	files, _ := filepath.Glob(filepath.Join(dir, "pcaps", "*dns*"))
 	same, rows := 0, 0
 	for _, path := range files {
 		want := oracle(t, filepath.Join(dir, "oracle", "detail", filepath.Base(path)+".tsv"))
 		got := map[string]int{}
-		for _, e := range wiretest.Capture(t, list, path) {
+		for _, e := range protocoltest.Capture(t, list, path) {
 			d := e.Dns
 			if !strings.Contains(d.QuestionName, `\`) {
 				key := fmt.Sprintf("%d %s %s", d.Id, strings.TrimSuffix(d.QuestionName, "."), d.QuestionType)

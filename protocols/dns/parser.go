@@ -33,13 +33,14 @@ type waiting struct {
 
 // A parser pairs the messages of one connection.
 type parser struct {
-	c       *protocols.Conn
-	udp     bool
-	begun   bool
-	m       message
-	waiting []waiting // by time; those before head are done with
-	head    int
-	live    int
+	protocols.NopParser // End: a side that was closed may still be answered
+	c                   *protocols.Conn
+	udp                 bool
+	begun               bool
+	m                   message
+	waiting             []waiting // by time; those before head are done with
+	head                int
+	live                int
 }
 
 // Reset begins a connection.
@@ -198,9 +199,6 @@ func (p *parser) Gap(protocols.Dir, int) bool {
 	}
 	return false
 }
-
-// End changes nothing: a client may close its side and still be answered.
-func (p *parser) End(protocols.Dir, int64) {}
 
 // Close emits what still waits.
 func (p *parser) Close(int64) {

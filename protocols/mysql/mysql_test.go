@@ -12,10 +12,17 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/protocols"
-	"tidegate/protocols/wiretest"
+	"tidegate/protocols/protocoltest"
 )
 
 var list = []protocols.Protocol{Protocol}
+
+var fromClient, fromServer = protocoltest.Client, protocoltest.Server
+
+// play returns the events of steps on the port of the protocol.
+func play(steps []protocoltest.Step) []*pipeline.Event {
+	return protocoltest.Conversation{Port: 3306, Steps: steps}.Events(list)
+}
 
 // pkt is a packet.
 func pkt(seq byte, payload string) string {
@@ -58,11 +65,11 @@ func lines(events []*pipeline.Event) []string {
 }
 
 // check plays steps in every split and compares the events.
-func check(t *testing.T, steps []wiretest.Step, want ...string) []*pipeline.Event {
+func check(t *testing.T, steps []protocoltest.Step, want ...string) []*pipeline.Event {
 	t.Helper()
-	info := wiretest.Info(pipeline.Transport_TCP, 3306)
-	wiretest.AnySplit(t, list, info, steps)
-	events := wiretest.Run(list, info, steps, nil)
+	c := protocoltest.Conversation{Port: 3306, Steps: steps}
+	protocoltest.CheckSplits(t, list, c)
+	events := c.Events(list)
 	if got := lines(events); !slices.Equal(got, want) {
 		t.Errorf("\n got %q\nwant %q", got, want)
 	}
@@ -106,9 +113,9 @@ const column = "\x03def\x00\x00\x00\x01a\x00\x0c\x3f\x00\x01\x00\x00\x00\x08\x81
 func query(q string) string { return pkt(0, "\x03"+q) }
 
 // session is a login with these capabilities, then more.
-func session(caps uint32, more ...wiretest.Step) []wiretest.Step {
-	return append([]wiretest.Step{
-		wiretest.S(hello("8.0.36", caps)), wiretest.C(who(caps, "shop", "orders")), wiretest.S(ok(2, 0, 0, 0, 2, 0)),
+func session(caps uint32, more ...protocoltest.Step) []protocoltest.Step {
+	return append([]protocoltest.Step{
+		fromServer(hello("8.0.36", caps)), fromClient(who(caps, "shop", "orders")), fromServer(ok(2, 0, 0, 0, 2, 0)),
 	}, more...)
 }
 
@@ -117,19 +124,19 @@ const loggedIn = "COM_CONNECT user=shop server=8.0.36 db=orders ok"
 // TestLoginIsOneEvent: whatever the method of authentication needs.
 func TestLoginIsOneEvent(t *testing.T) {
 	check(t, session(modern), loggedIn)
-	check(t, []wiretest.Step{ // caching_sha2_password, not in its cache: public key, full
-		wiretest.S(hello("8.0.36", modern)), wiretest.C(who(modern, "shop", "")),
-		wiretest.S(pkt(2, "\x01\x04")), wiretest.C(pkt(3, "\x02")), wiretest.S(pkt(4, "\x01-----BEGIN PUBLIC KEY-----")),
-		wiretest.C(pkt(5, strings.Repeat("\xaa", 256))), wiretest.S(ok(6, 0, 0, 0, 2, 0)), wiretest.C(query("SELECT 1")),
+	check(t, []protocoltest.Step{ // caching_sha2_password, not in its cache: public key, full
+		fromServer(hello("8.0.36", modern)), fromClient(who(modern, "shop", "")),
+		fromServer(pkt(2, "\x01\x04")), fromClient(pkt(3, "\x02")), fromServer(pkt(4, "\x01-----BEGIN PUBLIC KEY-----")),
+		fromClient(pkt(5, strings.Repeat("\xaa", 256))), fromServer(ok(6, 0, 0, 0, 2, 0)), fromClient(query("SELECT 1")),
 	}, "COM_CONNECT user=shop server=8.0.36 ok", "COM_QUERY [SELECT 1]")
-	check(t, []wiretest.Step{ // another method, then refused
-		wiretest.S(hello("5.7.1", modern)), wiretest.C(who(modern, "root", "")),
-		wiretest.S(pkt(2, "\xfemysql_native_password\x0012345678901234567890\x00")), wiretest.C(pkt(3, strings.Repeat("h", 20))),
-		wiretest.S(fail(4, 1045, "28000", "Access denied for user 'root'")),
+	check(t, []protocoltest.Step{ // another method, then refused
+		fromServer(hello("5.7.1", modern)), fromClient(who(modern, "root", "")),
+		fromServer(pkt(2, "\xfemysql_native_password\x0012345678901234567890\x00")), fromClient(pkt(3, strings.Repeat("h", 20))),
+		fromServer(fail(4, 1045, "28000", "Access denied for user 'root'")),
 	}, "COM_CONNECT user=root server=5.7.1 error=1045/28000/Access denied for user 'root' failed")
-	check(t, []wiretest.Step{wiretest.S(pkt(0, "\xff\x69\x04Host is blocked"))}, "COM_CONNECT error=1129//Host is blocked failed")
-	check(t, []wiretest.Step{wiretest.S(hello("8.0.36", modern))})
-	check(t, []wiretest.Step{wiretest.S(hello("8.0.36", modern)), wiretest.C(who(modern, "shop", "orders"))},
+	check(t, []protocoltest.Step{fromServer(pkt(0, "\xff\x69\x04Host is blocked"))}, "COM_CONNECT error=1129//Host is blocked failed")
+	check(t, []protocoltest.Step{fromServer(hello("8.0.36", modern))})
+	check(t, []protocoltest.Step{fromServer(hello("8.0.36", modern)), fromClient(who(modern, "shop", "orders"))},
 		"COM_CONNECT user=shop server=8.0.36 db=orders")
 }
 
@@ -142,12 +149,12 @@ func TestTLSIsHandedOver(t *testing.T) {
 		Sync:   func(protocols.Dir, []byte) (int, protocols.Match) { return 0, protocols.No },
 		New:    func() protocols.Parser { return &taker{got: &got} },
 	}
-	steps := []wiretest.Step{
-		wiretest.S(hello("8.0.36", modern|clientSSL)),
-		wiretest.C(pkt(1, le32(modern|clientSSL)+le32(1<<24)+"\x2d"+strings.Repeat("\x00", 23)) + "client hello"),
-		wiretest.S("server hello"),
+	steps := []protocoltest.Step{
+		fromServer(hello("8.0.36", modern|clientSSL)),
+		fromClient(pkt(1, le32(modern|clientSSL)+le32(1<<24)+"\x2d"+strings.Repeat("\x00", 23)) + "client hello"),
+		fromServer("server hello"),
 	}
-	events := wiretest.Run([]protocols.Protocol{Protocol, fake}, wiretest.Info(pipeline.Transport_TCP, 3306), steps, nil)
+	events := protocoltest.Conversation{Port: 3306, Steps: steps}.Events([]protocols.Protocol{Protocol, fake})
 	if got := lines(events); !slices.Equal(got, []string{"COM_CONNECT server=8.0.36"}) {
 		t.Errorf("%q", got)
 	}
@@ -170,31 +177,31 @@ func (p *taker) Close(int64)                 {}
 
 // TestCompressionEndsTheConnection: after the login nothing can be read.
 func TestCompressionEndsTheConnection(t *testing.T) {
-	check(t, session(modern|clientCompress, wiretest.C(query("SELECT 1"))), loggedIn)
+	check(t, session(modern|clientCompress, fromClient(query("SELECT 1"))), loggedIn)
 }
 
 // TestRowsAreCounted: with and without the EOF packets that newer servers leave out.
 func TestRowsAreCounted(t *testing.T) {
-	q := wiretest.C(query("SELECT a FROM t"))
+	q := fromClient(query("SELECT a FROM t"))
 	want := "COM_QUERY [SELECT a FROM t] db=orders columns=1 rows=3 warnings=1 ok"
 	row := func(seq byte) string { return pkt(seq, "\x01x") }
-	check(t, session(modern, q, wiretest.S(pkt(1, "\x01")+pkt(2, column)+row(3)+row(4)+row(5)+ok(6, 0xfe, 0, 0, 2, 1))), loggedIn, want)
+	check(t, session(modern, q, fromServer(pkt(1, "\x01")+pkt(2, column)+row(3)+row(4)+row(5)+ok(6, 0xfe, 0, 0, 2, 1))), loggedIn, want)
 	check(t, session(modern&^clientDeprecateEOF, q,
-		wiretest.S(pkt(1, "\x01")+pkt(2, column)+eof(3, 2)+row(4)+row(5)+row(6)+pkt(7, "\xfe\x01\x00\x02\x00"))), loggedIn, want)
-	check(t, session(modern, q, wiretest.S(pkt(1, "\x01")+pkt(2, column)+row(3)+fail(4, 1317, "70100", "Query execution was interrupted"))),
+		fromServer(pkt(1, "\x01")+pkt(2, column)+eof(3, 2)+row(4)+row(5)+row(6)+pkt(7, "\xfe\x01\x00\x02\x00"))), loggedIn, want)
+	check(t, session(modern, q, fromServer(pkt(1, "\x01")+pkt(2, column)+row(3)+fail(4, 1317, "70100", "Query execution was interrupted"))),
 		loggedIn, "COM_QUERY [SELECT a FROM t] db=orders columns=1 rows=1 error=1317/70100/Query execution was interrupted failed")
-	check(t, session(modern, q, wiretest.S(pkt(1, "\x01")+pkt(2, column)+ok(3, 0xfe, 0, 0, 2, 0))), loggedIn,
+	check(t, session(modern, q, fromServer(pkt(1, "\x01")+pkt(2, column)+ok(3, 0xfe, 0, 0, 2, 0))), loggedIn,
 		"COM_QUERY [SELECT a FROM t] db=orders columns=1 ok")
-	check(t, session(modern, q, wiretest.S(pkt(1, "\x01")+pkt(2, column)+row(3))), loggedIn,
+	check(t, session(modern, q, fromServer(pkt(1, "\x01")+pkt(2, column)+row(3))), loggedIn,
 		"COM_QUERY [SELECT a FROM t] db=orders columns=1 rows=1")
 }
 
 // TestOneCommandMayHaveSeveralResults: SERVER_MORE_RESULTS_EXISTS.
 func TestOneCommandMayHaveSeveralResults(t *testing.T) {
-	check(t, session(modern, wiretest.C(query("CALL p()")),
-		wiretest.S(pkt(1, "\x01")+pkt(2, column)+pkt(3, "\x01x")+ok(4, 0xfe, 0, 0, 10, 0)+ok(5, 0, 3, 7, 10, 1)+
+	check(t, session(modern, fromClient(query("CALL p()")),
+		fromServer(pkt(1, "\x01")+pkt(2, column)+pkt(3, "\x01x")+ok(4, 0xfe, 0, 0, 10, 0)+ok(5, 0, 3, 7, 10, 1)+
 			pkt(6, "\x02")+pkt(7, column)+pkt(8, column)+pkt(9, "\x01x\x01y")+ok(10, 0xfe, 0, 0, 10, 0)+ok(11, 0, 0, 0, 2, 0)),
-		wiretest.C(query("COMMIT")), wiretest.S(ok(1, 0, 0, 0, 2, 0))),
+		fromClient(query("COMMIT")), fromServer(ok(1, 0, 0, 0, 2, 0))),
 		loggedIn, "COM_QUERY [CALL p()] db=orders columns=1 rows=2 affected=3 insert=7 warnings=1 ok", "COM_QUERY [COMMIT] db=orders ok")
 }
 
@@ -211,15 +218,15 @@ func TestStatementsArePairedWithTheirText(t *testing.T) {
 		e2, _ := end(s1 + 1)
 		e3, s3 := end(3)
 		id := le32(5)
-		steps := session(caps, wiretest.C(pkt(0, "\x16SELECT a FROM t WHERE b = ?")),
-			wiretest.S(pkt(1, "\x00"+id+"\x01\x00\x01\x00\x00\x00\x00")+pkt(2, column)+e1+pkt(s1, column)+e2),
-			wiretest.C(pkt(0, "\x18"+id+"\x00\x00blob")+pkt(0, "\x17"+id+"\x00\x01\x00\x00\x00")),
-			wiretest.S(pkt(1, "\x01")+pkt(2, column)+e3+pkt(s3, "\x00\x00\x01x")+pkt(s3+1, "\x00\x00\x01y")+last(s3+2, 2)),
-			wiretest.C(pkt(0, "\x1c"+id+"\x01\x00\x00\x00")),
-			wiretest.S(pkt(1, "\x00\x00\x01x")+last(2, 2)),
-			wiretest.C(pkt(0, "\x1a"+id)), wiretest.S(ok(1, 0, 0, 0, 2, 0)),
-			wiretest.C(pkt(0, "\x19"+id)+pkt(0, "\x17"+id+"\x00\x01\x00\x00\x00")), wiretest.S(fail(1, 1243, "HY000", "Unknown prepared statement handler")),
-			wiretest.C(pkt(0, "\x01")))
+		steps := session(caps, fromClient(pkt(0, "\x16SELECT a FROM t WHERE b = ?")),
+			fromServer(pkt(1, "\x00"+id+"\x01\x00\x01\x00\x00\x00\x00")+pkt(2, column)+e1+pkt(s1, column)+e2),
+			fromClient(pkt(0, "\x18"+id+"\x00\x00blob")+pkt(0, "\x17"+id+"\x00\x01\x00\x00\x00")),
+			fromServer(pkt(1, "\x01")+pkt(2, column)+e3+pkt(s3, "\x00\x00\x01x")+pkt(s3+1, "\x00\x00\x01y")+last(s3+2, 2)),
+			fromClient(pkt(0, "\x1c"+id+"\x01\x00\x00\x00")),
+			fromServer(pkt(1, "\x00\x00\x01x")+last(2, 2)),
+			fromClient(pkt(0, "\x1a"+id)), fromServer(ok(1, 0, 0, 0, 2, 0)),
+			fromClient(pkt(0, "\x19"+id)+pkt(0, "\x17"+id+"\x00\x01\x00\x00\x00")), fromServer(fail(1, 1243, "HY000", "Unknown prepared statement handler")),
+			fromClient(pkt(0, "\x01")))
 		text := " [SELECT a FROM t WHERE b = ?] #5 db=orders"
 		check(t, steps, loggedIn, "COM_STMT_PREPARE"+text+" columns=1 ok", "COM_STMT_SEND_LONG_DATA"+text, "COM_STMT_EXECUTE"+text+" columns=1 rows=2 ok",
 			"COM_STMT_FETCH"+text+" rows=1 ok", "COM_STMT_RESET"+text+" ok", "COM_STMT_CLOSE"+text,
@@ -229,16 +236,16 @@ func TestStatementsArePairedWithTheirText(t *testing.T) {
 
 // TestCursorEndsBehindTheColumns: the rows come by COM_STMT_FETCH.
 func TestCursorEndsBehindTheColumns(t *testing.T) {
-	check(t, session(modern&^clientDeprecateEOF, wiretest.C(pkt(0, "\x17"+le32(1)+"\x01\x01\x00\x00\x00")),
-		wiretest.S(pkt(1, "\x01")+pkt(2, column)+eof(3, 2|statusCursorExists)),
-		wiretest.C(pkt(0, "\x1c"+le32(1)+"\x05\x00\x00\x00")), wiretest.S(pkt(1, "\x00\x00\x01x")+eof(2, 2|0x80))),
+	check(t, session(modern&^clientDeprecateEOF, fromClient(pkt(0, "\x17"+le32(1)+"\x01\x01\x00\x00\x00")),
+		fromServer(pkt(1, "\x01")+pkt(2, column)+eof(3, 2|statusCursorExists)),
+		fromClient(pkt(0, "\x1c"+le32(1)+"\x05\x00\x00\x00")), fromServer(pkt(1, "\x00\x00\x01x")+eof(2, 2|0x80))),
 		loggedIn, "COM_STMT_EXECUTE #1 db=orders columns=1 ok", "COM_STMT_FETCH #1 db=orders rows=1 ok")
 }
 
 // TestClientsMaySendAhead: MariaDB's prepare and execute in one go, with statement -1.
 func TestClientsMaySendAhead(t *testing.T) {
-	check(t, session(modern, wiretest.C(pkt(0, "\x16SET @a = ?")+pkt(0, "\x17\xff\xff\xff\xff\x00\x01\x00\x00\x00")),
-		wiretest.S(pkt(1, "\x00"+le32(9)+"\x00\x00\x01\x00\x00\x00\x00")+pkt(2, column)+ok(1, 0, 0, 0, 2, 0))),
+	check(t, session(modern, fromClient(pkt(0, "\x16SET @a = ?")+pkt(0, "\x17\xff\xff\xff\xff\x00\x01\x00\x00\x00")),
+		fromServer(pkt(1, "\x00"+le32(9)+"\x00\x00\x01\x00\x00\x00\x00")+pkt(2, column)+ok(1, 0, 0, 0, 2, 0))),
 		loggedIn, "COM_STMT_PREPARE [SET @a = ?] #9 db=orders ok", "COM_STMT_EXECUTE [SET @a = ?] #4294967295 db=orders ok")
 }
 
@@ -248,10 +255,10 @@ func TestFileOfTheClientIsPassed(t *testing.T) {
 	for i := range 300 {
 		data += pkt(byte(i+2), "\x03SELECT not a command")
 	}
-	steps := session(modern, wiretest.C(query("LOAD DATA LOCAL INFILE 'f' INTO TABLE t")), wiretest.S(pkt(1, "\xfbf")),
-		wiretest.C(data+pkt(byte(302&0xff), "")), wiretest.S(ok(byte(303&0xff), 0, 9, 0, 2, 0)),
-		wiretest.C(query("SELECT 1")), wiretest.S(ok(1, 0, 0, 0, 2, 0)))
-	events := wiretest.Run(list, wiretest.Info(pipeline.Transport_TCP, 3306), steps, nil)
+	steps := session(modern, fromClient(query("LOAD DATA LOCAL INFILE 'f' INTO TABLE t")), fromServer(pkt(1, "\xfbf")),
+		fromClient(data+pkt(byte(302&0xff), "")), fromServer(ok(byte(303&0xff), 0, 9, 0, 2, 0)),
+		fromClient(query("SELECT 1")), fromServer(ok(1, 0, 0, 0, 2, 0)))
+	events := play(steps)
 	want := []string{loggedIn, "COM_QUERY [LOAD DATA LOCAL INFILE 'f' INTO TABLE t] db=orders affected=9 ok", "COM_QUERY [SELECT 1] db=orders ok"}
 	if got := lines(events); !slices.Equal(got, want) {
 		t.Errorf("%q", got)
@@ -263,26 +270,26 @@ func TestFileOfTheClientIsPassed(t *testing.T) {
 
 // TestDatabaseFollowsTheSession: COM_INIT_DB, USE, and what the server says of its state.
 func TestDatabaseFollowsTheSession(t *testing.T) {
-	done := wiretest.S(ok(1, 0, 0, 0, 2, 0))
-	check(t, session(modern, wiretest.C(pkt(0, "\x02audit")), done, wiretest.C(query("SELECT 1")), done,
-		wiretest.C(query("use `a b`")), done, wiretest.C(query("SELECT 1")), done,
-		wiretest.C(query("USE nope")), wiretest.S(fail(1, 1049, "42000", "Unknown database 'nope'")), wiretest.C(query("SELECT 1")),
-		wiretest.S(pkt(1, "\x00\x00\x00\x02\x40\x00\x00\x00\x07\x01\x05\x04prod")), wiretest.C(pkt(0, "\x0e")), done),
+	done := fromServer(ok(1, 0, 0, 0, 2, 0))
+	check(t, session(modern, fromClient(pkt(0, "\x02audit")), done, fromClient(query("SELECT 1")), done,
+		fromClient(query("use `a b`")), done, fromClient(query("SELECT 1")), done,
+		fromClient(query("USE nope")), fromServer(fail(1, 1049, "42000", "Unknown database 'nope'")), fromClient(query("SELECT 1")),
+		fromServer(pkt(1, "\x00\x00\x00\x02\x40\x00\x00\x00\x07\x01\x05\x04prod")), fromClient(pkt(0, "\x0e")), done),
 		loggedIn, "COM_INIT_DB db=audit ok", "COM_QUERY [SELECT 1] db=audit ok", "COM_QUERY [use `a b`] db=audit ok", "COM_QUERY [SELECT 1] db=a b ok",
 		"COM_QUERY [USE nope] db=a b error=1049/42000/Unknown database 'nope' failed", "COM_QUERY [SELECT 1] db=a b ok", "COM_PING db=prod ok")
 }
 
 // TestChangeOfUser: it is a login of its own, and forgets the statements.
 func TestChangeOfUser(t *testing.T) {
-	change := wiretest.C(pkt(0, "\x11root\x00\x14"+strings.Repeat("h", 20)+"mysql\x00\x2d\x00caching_sha2_password\x00"))
-	ping := wiretest.C(pkt(0, "\x0e"))
-	events := check(t, session(modern, change, wiretest.S(pkt(1, "\xfemysql_native_password\x00123\x00")), wiretest.C(pkt(2, strings.Repeat("h", 20))),
-		wiretest.S(ok(3, 0, 0, 0, 2, 0)), ping, wiretest.S(ok(1, 0, 0, 0, 2, 0))),
+	change := fromClient(pkt(0, "\x11root\x00\x14"+strings.Repeat("h", 20)+"mysql\x00\x2d\x00caching_sha2_password\x00"))
+	ping := fromClient(pkt(0, "\x0e"))
+	events := check(t, session(modern, change, fromServer(pkt(1, "\xfemysql_native_password\x00123\x00")), fromClient(pkt(2, strings.Repeat("h", 20))),
+		fromServer(ok(3, 0, 0, 0, 2, 0)), ping, fromServer(ok(1, 0, 0, 0, 2, 0))),
 		loggedIn, "COM_CHANGE_USER db=mysql ok", "COM_PING db=mysql ok")
 	if events[1].Mysql.UserName != "root" || events[2].Mysql.UserName != "root" {
 		t.Errorf("%v", events)
 	}
-	events = check(t, session(modern, change, wiretest.S(fail(1, 1045, "28000", "Access denied"))),
+	events = check(t, session(modern, change, fromServer(fail(1, 1045, "28000", "Access denied"))),
 		loggedIn, "COM_CHANGE_USER db=mysql error=1045/28000/Access denied failed")
 	if events[1].Mysql.UserName != "root" {
 		t.Errorf("%v", events[1])
@@ -292,40 +299,38 @@ func TestChangeOfUser(t *testing.T) {
 // TestOtherCommands have their own forms of reply.
 func TestOtherCommands(t *testing.T) {
 	check(t, session(modern,
-		wiretest.C(pkt(0, "\x09")), wiretest.S(pkt(1, "Uptime: 5  Threads: 1")),
-		wiretest.C(pkt(0, "\x04t\x00")), wiretest.S(pkt(1, column)+pkt(2, column)+ok(3, 0xfe, 0, 0, 2, 0)),
-		wiretest.C(pkt(0, "\x0d")), wiretest.S(eof(1, 2)),
-		wiretest.C(pkt(0, "\x1f")), wiretest.S(ok(1, 0, 0, 0, 2, 0)),
-		wiretest.C(pkt(0, "\x15"+strings.Repeat("\x00", 17))), wiretest.S(ok(1, 0, 0, 0, 2, 0)),
-		wiretest.C(pkt(0, "\x12"+strings.Repeat("\x00", 10))), wiretest.S(pkt(1, "\x00anything from here on")), wiretest.C(query("SELECT 1"))),
+		fromClient(pkt(0, "\x09")), fromServer(pkt(1, "Uptime: 5  Threads: 1")),
+		fromClient(pkt(0, "\x04t\x00")), fromServer(pkt(1, column)+pkt(2, column)+ok(3, 0xfe, 0, 0, 2, 0)),
+		fromClient(pkt(0, "\x0d")), fromServer(eof(1, 2)),
+		fromClient(pkt(0, "\x1f")), fromServer(ok(1, 0, 0, 0, 2, 0)),
+		fromClient(pkt(0, "\x15"+strings.Repeat("\x00", 17))), fromServer(ok(1, 0, 0, 0, 2, 0)),
+		fromClient(pkt(0, "\x12"+strings.Repeat("\x00", 10))), fromServer(pkt(1, "\x00anything from here on")), fromClient(query("SELECT 1"))),
 		loggedIn, "COM_STATISTICS db=orders ok", "COM_FIELD_LIST db=orders columns=2 ok", "COM_DEBUG db=orders ok", "COM_RESET_CONNECTION db=orders ok",
 		"COM_REGISTER_SLAVE db=orders ok", "COM_BINLOG_DUMP db=orders ok")
 }
 
 // TestQueryAttributesStandBeforeTheText: CLIENT_QUERY_ATTRIBUTES.
 func TestQueryAttributesStandBeforeTheText(t *testing.T) {
-	done := wiretest.S(ok(1, 0, 0, 0, 2, 0))
+	done := fromServer(ok(1, 0, 0, 0, 2, 0))
 	want := "COM_QUERY [SELECT 1] db=orders ok"
-	check(t, session(modern|clientQueryAttrs, wiretest.C(query("\x00\x01SELECT 1")), done,
-		wiretest.C(query("\x03\x01\x02\x01"+"\xfe\x00\x01a"+"\x08\x00\x01b"+"\x0a\x00\x01c"+"\x03xyz"+"\x04\xea\x07\x01\x02"+"SELECT 1")), done),
+	check(t, session(modern|clientQueryAttrs, fromClient(query("\x00\x01SELECT 1")), done,
+		fromClient(query("\x03\x01\x02\x01"+"\xfe\x00\x01a"+"\x08\x00\x01b"+"\x0a\x00\x01c"+"\x03xyz"+"\x04\xea\x07\x01\x02"+"SELECT 1")), done),
 		loggedIn, want, want)
 }
 
 // TestLongStatementsAreCutAndNotGathered: payloads of 16 MiB and more go over several packets.
 func TestLongStatementsAreCutAndNotGathered(t *testing.T) {
 	long := "INSERT INTO t VALUES (" + strings.Repeat("1,", 5000) + "1)"
-	events := wiretest.Run(list, wiretest.Info(pipeline.Transport_TCP, 3306),
-		session(modern, wiretest.C(query(long)), wiretest.S(ok(1, 0, 1, 0, 2, 0)), wiretest.C(query("COMMIT"))), nil)
+	events := play(session(modern, fromClient(query(long)), fromServer(ok(1, 0, 1, 0, 2, 0)), fromClient(query("COMMIT"))))
 	q := events[1].Mysql.Query
 	if len(events) != 3 || len(q) != maxQuery+len("…") || !strings.HasPrefix(long, strings.TrimSuffix(q, "…")) || events[1].Source.Bytes != uint64(len(long)+5) {
 		t.Errorf("%d events, %d bytes, %d sent", len(events), len(q), events[1].Source.Bytes)
 	}
 	huge := "SELECT '" + strings.Repeat("x", maxPacket-9)
-	events = wiretest.Run(list, wiretest.Info(pipeline.Transport_TCP, 3306),
-		session(modern, wiretest.C(pkt(0, "\x03"+huge)+pkt(1, "more'")),
-			wiretest.S(pkt(1, "\x01")+pkt(2, column)+pkt(3, "\xfe"+strings.Repeat("\xfe", maxPacket-1))+pkt(4, "\xfe\x00\x00\x02\x00")+
-				pkt(5, "\x01x")+ok(6, 0xfe, 0, 0, 2, 0)), wiretest.C(query("COMMIT"))),
-		func(_ int, b []byte) []int { return slices.Repeat([]int{65000}, len(b)/65000) })
+	c := protocoltest.Conversation{Port: 3306, Steps: session(modern, fromClient(pkt(0, "\x03"+huge)+pkt(1, "more'")),
+		fromServer(pkt(1, "\x01")+pkt(2, column)+pkt(3, "\xfe"+strings.Repeat("\xfe", maxPacket-1))+pkt(4, "\xfe\x00\x00\x02\x00")+
+			pkt(5, "\x01x")+ok(6, 0xfe, 0, 0, 2, 0)), fromClient(query("COMMIT")))}
+	events = c.Cut(65000).Events(list)
 	if len(events) != 3 || events[1].Mysql.Rows != 2 || events[2].Mysql.Query != "COMMIT" || events[1].Source.Bytes != 4+maxPacket+9 {
 		t.Errorf("%d events, %d rows", len(events), events[1].Mysql.Rows)
 	}
@@ -333,15 +338,13 @@ func TestLongStatementsAreCutAndNotGathered(t *testing.T) {
 
 // TestMidStream: the connection is known by a statement; whether EOF packets end columns is seen from what comes.
 func TestMidStream(t *testing.T) {
-	info := wiretest.Info(pipeline.Transport_TCP, 3307)
-	info.MidStream = true
 	for _, end := range []string{eof(3, 2) + pkt(4, "\x01x") + eof(5, 2), pkt(3, "\x01x") + ok(4, 0xfe, 0, 0, 2, 0)} {
-		steps := []wiretest.Step{
-			wiretest.S("..the end of a row" + ok(9, 0xfe, 0, 0, 2, 0)),
-			wiretest.C(query("SELECT a FROM t")), wiretest.S(pkt(1, "\x01") + pkt(2, column) + end),
-			wiretest.C(query("SELECT a FROM t")), wiretest.S(pkt(1, "\x01") + pkt(2, column) + end),
+		steps := []protocoltest.Step{
+			fromServer("..the end of a row" + ok(9, 0xfe, 0, 0, 2, 0)),
+			fromClient(query("SELECT a FROM t")), fromServer(pkt(1, "\x01") + pkt(2, column) + end),
+			fromClient(query("SELECT a FROM t")), fromServer(pkt(1, "\x01") + pkt(2, column) + end),
 		}
-		got := lines(wiretest.Run(list, info, steps, nil))
+		got := lines(protocoltest.Conversation{Port: 3307, MidStream: true, Steps: steps}.Events(list))
 		one := "COM_QUERY [SELECT a FROM t] columns=1 rows=1 ok"
 		if !slices.Equal(got, []string{one, one}) && !slices.Equal(got, []string{one + " partial", one}) {
 			t.Errorf("%q", got)
@@ -351,7 +354,7 @@ func TestMidStream(t *testing.T) {
 
 // TestRolesGuessedWrongAreExchanged: the greeting comes from who was thought to be the client.
 func TestRolesGuessedWrongAreExchanged(t *testing.T) {
-	steps := session(modern, wiretest.C(query("SELECT 1")), wiretest.S(ok(1, 0, 0, 0, 2, 0)))
+	steps := session(modern, fromClient(query("SELECT 1")), fromServer(ok(1, 0, 0, 0, 2, 0)))
 	for i := range steps {
 		steps[i].Dir = steps[i].Dir.Other()
 	}
@@ -363,9 +366,9 @@ func TestRolesGuessedWrongAreExchanged(t *testing.T) {
 
 // TestGaps: what they touch is partial, what follows is found again.
 func TestGaps(t *testing.T) {
-	ask, done := wiretest.C(query("SELECT a FROM t")), wiretest.S(ok(1, 0, 0, 0, 2, 0))
-	run := func(steps ...wiretest.Step) []string {
-		return lines(wiretest.Run(list, wiretest.Info(pipeline.Transport_TCP, 3306), session(modern, steps...), nil))
+	ask, done := fromClient(query("SELECT a FROM t")), fromServer(ok(1, 0, 0, 0, 2, 0))
+	run := func(steps ...protocoltest.Step) []string {
+		return lines(play(session(modern, steps...)))
 	}
 	is := func(got []string, want ...string) {
 		t.Helper()
@@ -376,15 +379,15 @@ func TestGaps(t *testing.T) {
 	q := "COM_QUERY [SELECT a FROM t] db=orders"
 	rows := pkt(1, "\x01") + pkt(2, column) + pkt(3, "\x01x")
 	// among the rows
-	is(run(ask, wiretest.S(rows), wiretest.Step{Dir: protocols.Server, Gap: 500}, wiretest.S("rest of a row"+pkt(9, "\x01x")+pkt(10, "\x01x")+ok(11, 0xfe, 0, 0, 2, 0)), ask, done),
+	is(run(ask, fromServer(rows), protocoltest.Step{Dir: protocols.Server, Gap: 500}, fromServer("rest of a row"+pkt(9, "\x01x")+pkt(10, "\x01x")+ok(11, 0xfe, 0, 0, 2, 0)), ask, done),
 		q+" columns=1 rows=3 ok partial", q+" ok")
 	// the whole reply
-	is(run(ask, wiretest.Step{Dir: protocols.Server, Gap: 11}, ask, done, ask, done), q+" partial", q+" ok partial", q+" ok")
+	is(run(ask, protocoltest.Step{Dir: protocols.Server, Gap: 11}, ask, done, ask, done), q+" partial", q+" ok partial", q+" ok")
 	// a command
-	is(run(wiretest.Step{Dir: protocols.Client, Gap: 20}, done, ask, done), q+" ok partial")
+	is(run(protocoltest.Step{Dir: protocols.Client, Gap: 20}, done, ask, done), q+" ok partial")
 	// inside a long statement that is skipped: the place is not lost
 	long := query("INSERT INTO t VALUES (" + strings.Repeat("1,", 10000) + "1)")
-	got := run(wiretest.C(long[:9000]), wiretest.Step{Dir: protocols.Client, Gap: 5000}, wiretest.C(long[14000:]), done, ask, done)
+	got := run(fromClient(long[:9000]), protocoltest.Step{Dir: protocols.Client, Gap: 5000}, fromClient(long[14000:]), done, ask, done)
 	if len(got) != 3 || !strings.HasSuffix(got[1], "ok partial") || got[2] != q+" ok" {
 		t.Errorf("%q", got)
 	}
@@ -394,9 +397,9 @@ func TestGaps(t *testing.T) {
 func TestStateDoesNotGrow(t *testing.T) {
 	steps := session(modern)
 	for range 5 * maxWaiting {
-		steps = append(steps, wiretest.C(query("SELECT 1")))
+		steps = append(steps, fromClient(query("SELECT 1")))
 	}
-	if e := wiretest.Run(list, wiretest.Info(pipeline.Transport_TCP, 3306), steps, nil); len(e) != 1+5*maxWaiting {
+	if e := play(steps); len(e) != 1+5*maxWaiting {
 		t.Errorf("%d events", len(e))
 	}
 	var s statements
@@ -416,8 +419,8 @@ func TestStateDoesNotGrow(t *testing.T) {
 
 // TestErrorsDoNotRepeatSecrets: a server quotes the statement that it could not read.
 func TestErrorsDoNotRepeatSecrets(t *testing.T) {
-	check(t, session(modern, wiretest.C(query("CREATE USER x IDENTIFED BY 'a', y IDENTIFIED BY 'hunter2'")),
-		wiretest.S(fail(1, 1064, "42000", "You have an error in your SQL syntax near 'IDENTIFIED BY 'hunter2'' at line 1"))),
+	check(t, session(modern, fromClient(query("CREATE USER x IDENTIFED BY 'a', y IDENTIFIED BY 'hunter2'")),
+		fromServer(fail(1, 1064, "42000", "You have an error in your SQL syntax near 'IDENTIFIED BY 'hunter2'' at line 1"))),
 		loggedIn, "COM_QUERY [CREATE USER x IDENTIFED BY 'a', y IDENTIFIED BY 'REDACTED'] db=orders error=1064/42000/You have an error in your SQL syntax near 'REDACTED' failed")
 }
 
@@ -454,12 +457,12 @@ func FuzzConversation(f *testing.F) {
 	f.Add([]byte(pkt(0, "\x16SELECT ?")), []byte(pkt(1, "\x00"+le32(1)+"\x01\x00\x01\x00\x00\x00\x00")), true)
 	f.Add([]byte(who(modern, "a", "b")), []byte(hello("8.0.1", modern)), true)
 	f.Fuzz(func(t *testing.T, a, b []byte, bare bool) {
-		steps := []wiretest.Step{wiretest.C(string(a)), wiretest.S(string(b)), wiretest.S(string(a)), wiretest.C(string(b)), wiretest.C(string(a))}
-		info := wiretest.Info(pipeline.Transport_TCP, 3306)
-		if info.MidStream = bare; !bare {
-			steps = session(modern, steps...)
+		steps := []protocoltest.Step{fromClient(string(a)), fromServer(string(b)), fromServer(string(a)), fromClient(string(b)), fromClient(string(a))}
+		c := protocoltest.Conversation{Port: 3306, MidStream: bare, Steps: steps}
+		if !bare {
+			c.Steps = session(modern, steps...)
 		}
-		for _, e := range wiretest.Run(list, info, steps, nil) {
+		for _, e := range c.Events(list) {
 			if e.Mysql == nil || len(e.Id) != 16 || len(e.Mysql.Query) > maxQuery+10 {
 				t.Fatalf("%v", e)
 			}
@@ -469,13 +472,13 @@ func FuzzConversation(f *testing.F) {
 
 // TestOracle compares the statements with those that tshark finds in the shared captures.
 func TestOracle(t *testing.T) {
-	dir := filepath.Join(wiretest.Shared(t, "../.."), "data")
+	dir := protocoltest.SharedData(t, "../..")
 	files, _ := filepath.Glob(filepath.Join(dir, "pcaps", "*mysql*"))
 	same := 0
 	for _, path := range files {
 		want := oracle(t, filepath.Join(dir, "oracle", "detail", filepath.Base(path)+".tsv"))
 		got := map[string]int{}
-		for _, e := range wiretest.Capture(t, list, path) {
+		for _, e := range protocoltest.Capture(t, list, path) {
 			if e.Mysql.Command == "COM_QUERY" {
 				got[plain(e.Mysql.Query)]++
 			}
@@ -526,7 +529,7 @@ func BenchmarkQuery(b *testing.B) {
 	reply += ok(13, 0xfe, 0, 0, 2, 0)
 	ask, answer := []byte(query("SELECT a FROM t WHERE b = 'value' AND c > 5")), []byte(reply)
 	n := 0
-	c := protocols.NewSet(list, protocols.Default(), nil).Open(wiretest.Info(pipeline.Transport_TCP, 3306), func(e *pipeline.Event) {
+	c := protocols.NewSet(list, protocols.Default(), nil).Open((&protocoltest.Conversation{Port: 3306}).Info(), func(e *pipeline.Event) {
 		n++
 		pipeline.ReleaseEvent(e)
 	})

@@ -42,13 +42,14 @@ const (
 
 // A parser pairs the commands and replies of one connection.
 type parser struct {
-	c        *protocols.Conn
-	phase    phase
-	caps     uint32
-	known    bool // caps are those that both sides have agreed on
-	version  string
-	user     string
-	database string
+	protocols.NopParser // End: a side that was closed may still be answered
+	c                   *protocols.Conn
+	phase               phase
+	caps                uint32
+	known               bool // caps are those that both sides have agreed on
+	version             string
+	user                string
+	database            string
 
 	waiting  []command
 	doubt    bool    // bytes were lost: a command may be paired with the reply to another one
@@ -166,9 +167,6 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	}
 	return false
 }
-
-// End changes nothing: who closes its side may still be answered.
-func (p *parser) End(protocols.Dir, int64) {}
 
 // Close emits what still waits.
 func (p *parser) Close(int64) { p.emitWaiting(false) }

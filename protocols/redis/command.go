@@ -78,7 +78,7 @@ func (p *parser) countBytes(n int) {
 // the server, and flips the connection.
 func (p *parser) readArrayHead(b []byte, at int64) (int, error) {
 	r := &p.command
-	line, n := cutLine(b)
+	line, n := protocols.CutLine(b, maxLine)
 	if n == 0 {
 		return 0, p.checkLineLength(b)
 	}
@@ -137,7 +137,7 @@ func (p *parser) readArgument(b []byte) (int, error) {
 	r := &p.command
 	switch {
 	case !r.inArg:
-		line, n := cutLine(b)
+		line, n := protocols.CutLine(b, maxLine)
 		if n == 0 {
 			return 0, p.checkLineLength(b)
 		}
@@ -281,20 +281,6 @@ func hexDigit(c byte) int {
 		return int(c|0x20-'a') + 10
 	}
 	return -1
-}
-
-// cutLine returns the line at the front of b, without CR LF. n is its length with them, or 0 if its end is
-// not there yet.
-func cutLine(b []byte) (line []byte, n int) {
-	i := bytes.IndexByte(b[:min(len(b), maxLine)], '\n')
-	if i < 0 {
-		return nil, 0
-	}
-	line = b[:i]
-	if i > 0 && line[i-1] == '\r' {
-		line = line[:i-1]
-	}
-	return line, i + 1
 }
 
 // integer parses a decimal number.

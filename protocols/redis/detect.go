@@ -125,7 +125,7 @@ func detectReply(b []byte) protocols.Match {
 		if !isReply(b) {
 			return protocols.No
 		}
-		line, n := cutLine(b)
+		line, n := protocols.CutLine(b, maxLine)
 		if n == 0 {
 			return protocols.More
 		}
@@ -179,7 +179,7 @@ func isReply(b []byte) bool {
 	if len(b) == 0 {
 		return false
 	}
-	line, n := cutLine(b)
+	line, n := protocols.CutLine(b, maxLine)
 	if n == 0 {
 		if len(b) > maxLine {
 			return false

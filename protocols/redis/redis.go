@@ -59,10 +59,11 @@ var (
 
 // A parser parses one connection.
 type parser struct {
-	c       *protocols.Conn
-	command command // the command that is being read
-	reply   reply   // the reply that is being read
-	pairing protocols.Pairing[pending]
+	protocols.NopParser // End: a side that was closed may still be answered
+	c                   *protocols.Conn
+	command             command // the command that is being read
+	reply               reply   // the reply that is being read
+	pairing             protocols.Pairing[pending]
 
 	argsBytes int  // bytes of arguments of the commands in pairing
 	started   bool // a command or a reply was read
@@ -333,9 +334,6 @@ func (p *parser) endTruncatedCommand() {
 	}
 	r.reset()
 }
-
-// End does nothing: a command or a reply that is not complete stays so.
-func (p *parser) End(protocols.Dir, int64) {}
 
 // Close emits what still waits, and a command that was cut short.
 func (p *parser) Close(int64) {

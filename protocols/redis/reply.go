@@ -96,7 +96,7 @@ func (p *parser) readToken(b []byte) (n int, whole bool, err error) {
 	if r.inBulk {
 		return p.readBulk(b)
 	}
-	line, n := cutLine(b)
+	line, n := protocols.CutLine(b, maxLine)
 	if n == 0 {
 		return 0, false, p.checkLineLength(b)
 	}

@@ -32,15 +32,16 @@ type side struct {
 
 // A parser reads one handshake.
 type parser struct {
-	c       *protocols.Conn
-	e       *pipeline.Event // nil: nothing was seen, or it is emitted
-	sides   [2]side
-	last    int64 // time of the last record
-	records int
-	version uint16
-	offered []byte // the client's session
-	cert    bool
-	text    []byte
+	protocols.NopParser // End: the other side may still send an alert
+	c                   *protocols.Conn
+	e                   *pipeline.Event // nil: nothing was seen, or it is emitted
+	sides               [2]side
+	last                int64 // time of the last record
+	records             int
+	version             uint16
+	offered             []byte // the client's session
+	cert                bool
+	text                []byte
 }
 
 // Reset begins a connection.
@@ -333,9 +334,6 @@ func (p *parser) Gap(dir protocols.Dir, _ int) bool {
 	p.sides[dir].message, p.sides[dir].pass = p.sides[dir].message[:0], 0
 	return false
 }
-
-// End changes nothing: the other side may still send an alert.
-func (p *parser) End(protocols.Dir, int64) {}
 
 // Close emits a handshake that did not come about, if a hello was seen.
 func (p *parser) Close(int64) { p.flush() }

@@ -25,28 +25,35 @@ import (
 	"tidegate/pipeline"
 	"tidegate/protocols"
 	"tidegate/protocols/mysql"
-	"tidegate/protocols/wiretest"
+	"tidegate/protocols/protocoltest"
 )
 
 var list = []protocols.Protocol{Protocol}
+
+var fromClient, fromServer = protocoltest.Client, protocoltest.Server
+
+// play returns the events of steps on the port of the protocol.
+func play(steps []protocoltest.Step) []*pipeline.Event {
+	return protocoltest.Conversation{Port: 443, Steps: steps}.Events(list)
+}
 
 // A recorder notes what is written, in the order in which both sides do.
 type recorder struct {
 	net.Conn
 	dir   protocols.Dir
 	mu    *sync.Mutex
-	steps *[]wiretest.Step
+	steps *[]protocoltest.Step
 }
 
 func (r recorder) Write(b []byte) (int, error) {
 	r.mu.Lock()
-	*r.steps = append(*r.steps, wiretest.Step{Dir: r.dir, Data: bytes.Clone(b)})
+	*r.steps = append(*r.steps, protocoltest.Step{Dir: r.dir, Data: bytes.Clone(b)})
 	r.mu.Unlock()
 	return r.Conn.Write(b)
 }
 
 // converse has the Go library's client and server shake hands and say a word, and gives what went over the wire.
-func converse(t testing.TB, client, server *tls.Config) []wiretest.Step {
+func converse(t testing.TB, client, server *tls.Config) []protocoltest.Step {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -61,7 +68,7 @@ func converse(t testing.TB, client, server *tls.Config) []wiretest.Step {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var steps []wiretest.Step
+	var steps []protocoltest.Step
 	var mu sync.Mutex
 	done := make(chan struct{})
 	go func() {
@@ -138,11 +145,11 @@ func lines(events []*pipeline.Event) []string {
 }
 
 // check plays steps in every split.
-func check(t *testing.T, steps []wiretest.Step, want ...string) []*pipeline.Event {
+func check(t *testing.T, steps []protocoltest.Step, want ...string) []*pipeline.Event {
 	t.Helper()
-	info := wiretest.Info(pipeline.Transport_TCP, 443)
-	wiretest.AnySplit(t, list, info, steps)
-	events := wiretest.Run(list, info, steps, nil)
+	c := protocoltest.Conversation{Port: 443, Steps: steps}
+	protocoltest.CheckSplits(t, list, c)
+	events := c.Events(list)
 	if got := lines(events); !slices.Equal(got, want) {
 		t.Errorf("\n got %q\nwant %q", got, want)
 	}
@@ -172,7 +179,7 @@ func TestResumption(t *testing.T) {
 	for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		client, server := configs(v)
 		client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
-		first := wiretest.Run(list, wiretest.Info(pipeline.Transport_TCP, 443), converse(t, client, server), nil)
+		first := play(converse(t, client, server))
 		second := check(t, converse(t, client, server), strings.Replace(strings.Replace(line(first[0]), " CN=www.example.com,O=Shop", "", 1), "established", "established resumed", 1))
 		if first[0].Tls.Resumed || !second[0].Tls.Resumed {
 			t.Errorf("%x: first %v, second %v", v, first[0].Tls.Resumed, second[0].Tls.Resumed)
@@ -202,17 +209,17 @@ func TestUnfinishedHandshakeIsEmittedOnClose(t *testing.T) {
 	client, server := configs(tls.VersionTLS12)
 	whole := converse(t, client, server)
 	hello := whole[0].Data
-	check(t, []wiretest.Step{{Dir: protocols.Client, Data: hello}}, " www.example.com ")
+	check(t, []protocoltest.Step{{Dir: protocols.Client, Data: hello}}, " www.example.com ")
 	for _, n := range []int{1, 3, 50} {
 		var cut []byte
 		for p := range slices.Chunk(hello[recordHeader:], n) {
 			cut = append(append(cut, recordHandshake, 3, 1, 0, byte(len(p))), p...)
 		}
-		check(t, []wiretest.Step{{Dir: protocols.Client, Data: cut}}, " www.example.com ")
+		check(t, []protocoltest.Step{{Dir: protocols.Client, Data: cut}}, " www.example.com ")
 	}
-	check(t, []wiretest.Step{{Dir: protocols.Client, Data: hello[:len(hello)-1]}})
+	check(t, []protocoltest.Step{{Dir: protocols.Client, Data: hello[:len(hello)-1]}})
 	// Only the server's side was captured.
-	var server1 []wiretest.Step
+	var server1 []protocoltest.Step
 	for _, s := range whole {
 		if s.Dir == protocols.Server {
 			server1 = append(server1, s)
@@ -238,15 +245,15 @@ func TestRolesGuessedWrongAreExchanged(t *testing.T) {
 func TestGapInTheCertificate(t *testing.T) {
 	client, server := configs(tls.VersionTLS12)
 	steps := converse(t, client, server)
-	var cut []wiretest.Step
+	var cut []protocoltest.Step
 	for _, s := range steps {
 		if i := bytes.Index(s.Data, []byte("www.example.com")); s.Dir == protocols.Server && i > 0 {
-			cut = append(cut, wiretest.S(string(s.Data[:i])), wiretest.Step{Dir: protocols.Server, Gap: 50}, wiretest.S(string(s.Data[i+50:])))
+			cut = append(cut, fromServer(string(s.Data[:i])), protocoltest.Step{Dir: protocols.Server, Gap: 50}, fromServer(string(s.Data[i+50:])))
 			continue
 		}
 		cut = append(cut, s)
 	}
-	events := wiretest.Run(list, wiretest.Info(pipeline.Transport_TCP, 443), cut, nil)
+	events := play(cut)
 	want := []string{"1.2 www.example.com TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 established next=http/1.1 partial"}
 	if got := lines(events); len(got) != 1 || !strings.HasSuffix(got[0], "partial") || !strings.Contains(got[0], "established") {
 		t.Errorf("\n got %q\nwant %q", got, want)
@@ -258,11 +265,11 @@ func TestHandshakeIsBounded(t *testing.T) {
 	client, server := configs(tls.VersionTLS13)
 	hello := converse(t, client, server)[0].Data
 	long := append([]byte{recordHandshake, 3, 3, 0x40, 0x00, 11, 0xff, 0xff, 0xff}, make([]byte, 1<<14-4)...)
-	steps := []wiretest.Step{{Dir: protocols.Client, Data: hello}, {Dir: protocols.Server, Data: long}}
+	steps := []protocoltest.Step{{Dir: protocols.Client, Data: hello}, {Dir: protocols.Server, Data: long}}
 	for range 2 * maxRecords {
-		steps = append(steps, wiretest.Step{Dir: protocols.Server, Data: append([]byte{recordHandshake, 3, 3, 0x40, 0x00}, make([]byte, 1<<14)...)})
+		steps = append(steps, protocoltest.Step{Dir: protocols.Server, Data: append([]byte{recordHandshake, 3, 3, 0x40, 0x00}, make([]byte, 1<<14)...)})
 	}
-	events := wiretest.Run(list, wiretest.Info(pipeline.Transport_TCP, 443), steps, nil)
+	events := play(steps)
 	if len(events) != 1 || events[0].Destination.Bytes > maxRecords*(1<<14+5) {
 		t.Errorf("%q", lines(events))
 	}
@@ -352,13 +359,12 @@ func FuzzHandshake(f *testing.F) {
 	f.Add([]byte("\x15\x03\x01\x00\x02\x02\x28"), []byte("\x16\x03\x03\x00\x04\x0e\x00\x00\x00"), true)
 	hello := steps[0].Data
 	f.Fuzz(func(t *testing.T, a, b []byte, behind bool) {
-		steps := []wiretest.Step{{Dir: protocols.Client, Data: a}, {Dir: protocols.Server, Data: b}, {Dir: protocols.Client, Data: b}}
+		steps := []protocoltest.Step{{Dir: protocols.Client, Data: a}, {Dir: protocols.Server, Data: b}, {Dir: protocols.Client, Data: b}}
 		if behind {
-			steps = append([]wiretest.Step{{Dir: protocols.Client, Data: hello}}, steps...)
+			steps = append([]protocoltest.Step{{Dir: protocols.Client, Data: hello}}, steps...)
 		}
-		info := wiretest.Info(pipeline.Transport_TCP, 443)
-		info.MidStream = len(a)%2 == 1
-		for _, e := range wiretest.Run(list, info, steps, nil) {
+		c := protocoltest.Conversation{Port: 443, MidStream: len(a)%2 == 1, Steps: steps}
+		for _, e := range c.Events(list) {
 			if e.Tls == nil || len(e.Id) != 16 {
 				t.Fatalf("%v", e)
 			}
@@ -372,7 +378,7 @@ var differs = map[string]string{
 	"ja4__pcap_tls-sni.pcapng":                       "some are QUIC",
 	"ndpi__google_ssl.pcap":                          "the hello of SSL 2.0",
 	"ndpi__tls_invalid_reads.pcap":                   "tshark leaves out the empty fields of JA3 where there are no extensions; its authors do not",
-	"ndpi__tls_multiple_synack_different_seq.pcapng": "sequence numbers that wiretest does not follow",
+	"ndpi__tls_multiple_synack_different_seq.pcapng": "sequence numbers that protocoltest.Capture does not follow",
 	"sv__ja4-rules-disabled_input.pcap":              "some are QUIC",
 	"sv__ssl_version_negated_input.pcap":             "the hello of SSL 2.0",
 	"sv__tls_tls-altname-zero_input.pcap":            "the hello of SSL 2.0",
@@ -386,7 +392,7 @@ var differs = map[string]string{
 
 // TestOracle compares server names, JA3 and JA3S with those that tshark finds in the shared captures.
 func TestOracle(t *testing.T) {
-	dir := filepath.Join(wiretest.Shared(t, "../.."), "data")
+	dir := protocoltest.SharedData(t, "../..")
 	var files []string
 	for _, pattern := range []string{"*tls*", "*ssl*", "*ja4*"} {
 		found, _ := filepath.Glob(filepath.Join(dir, "pcaps", pattern))
@@ -398,7 +404,7 @@ func TestOracle(t *testing.T) {
 	for _, path := range files {
 		want := oracle(filepath.Join(dir, "oracle", "detail", filepath.Base(path)+".tsv"))
 		got := map[string]int{}
-		for _, e := range wiretest.Capture(t, []protocols.Protocol{Protocol, mysql.Protocol}, path) {
+		for _, e := range protocoltest.Capture(t, []protocols.Protocol{Protocol, mysql.Protocol}, path) {
 			if e.Tls.GetJa3() != "" {
 				got["client "+e.Tls.ServerName+" "+e.Tls.Ja3]++
 			}
@@ -449,7 +455,7 @@ func BenchmarkClientHello(b *testing.B) {
 	set := protocols.NewSet(list, protocols.Default(), nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		c := set.Open(wiretest.Info(pipeline.Transport_TCP, 443), pipeline.ReleaseEvent)
+		c := set.Open((&protocoltest.Conversation{Port: 443}).Info(), pipeline.ReleaseEvent)
 		c.Data(protocols.Client, hello, 1)
 		c.Close(2)
 	}

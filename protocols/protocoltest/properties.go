@@ -10,7 +10,8 @@ import (
 	"tidegate/protocols"
 )
 
-// CheckProperties runs what must hold of any protocol on one good conversation of it. want is the name that it must be recognised by.
+// CheckProperties runs the tests that hold for every protocol on a conversation without losses. want is the
+// name of the protocol that must be recognised, or "".
 func CheckProperties(t *testing.T, list []protocols.Protocol, c Conversation, want string) {
 	c.Steps = c.timed()
 	whole := c.mustPlay(t, list)
@@ -53,7 +54,18 @@ func field(event, name string) string {
 
 func lines(events []string) string { return "\t" + strings.Join(events, "\n\t") }
 
-// anySplit cuts the bytes everywhere: into pieces of each small size, and each step in two at each of its bytes.
+// CheckSplits checks that the events of c do not depend on how its bytes are cut.
+func CheckSplits(t *testing.T, list []protocols.Protocol, c Conversation) {
+	t.Helper()
+	if c.UDP {
+		return
+	}
+	c.Steps = c.timed()
+	c.anySplit(t, list, c.mustPlay(t, list))
+}
+
+// anySplit cuts the bytes everywhere: into pieces of each small size, and each step in two at each of its
+// bytes.
 func (c Conversation) anySplit(t *testing.T, list []protocols.Protocol, whole []string) {
 	if c.UDP {
 		t.Skip("datagrams are not cut")

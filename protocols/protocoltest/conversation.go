@@ -1,7 +1,3 @@
-// Package protocoltest plays conversations to parsers in tests, and holds the properties that every protocol must have.
-//
-// A Conversation is what two sides said, step by step; it is written in Go or read from a transcript in testdata. Play gives it to
-// a connection and returns its events as text, a line each. The shared tests in protocols/all and each parser's own tests call it.
 package protocoltest
 
 import (
@@ -15,7 +11,7 @@ import (
 	"tidegate/protocols"
 )
 
-// A Step is something that one side did: sent bytes, sent bytes that the capture has not (Gap), or its FIN (End).
+// A Step is what one side does: it sends Data, or bytes that are not in the capture (Gap), or its FIN (End).
 type Step struct {
 	Dir  protocols.Dir
 	Data []byte
@@ -37,13 +33,13 @@ type Conversation struct {
 // Start is the time of the first step of every conversation, ns.
 const Start = int64(1_700_000_000_000_000_000)
 
-// Client sends data, Server answers: the two make conversations readable in Go.
+// Client returns a step of the client.
 func Client(data string) Step { return Step{Dir: protocols.Client, Data: []byte(data)} }
 
-// Server is a step of the server.
+// Server returns a step of the server.
 func Server(data string) Step { return Step{Dir: protocols.Server, Data: []byte(data)} }
 
-// ReadTranscript reads a transcript. Its lines are
+// ReadTranscript reads a transcript. The forms of its lines are
 //
 //	# a comment
 //	port 80          udp          midstream
@@ -120,7 +116,7 @@ func (c *Conversation) line(line string, wait *int64) error {
 	return nil
 }
 
-// Info is what the conversation's connection is opened with.
+// Info returns what the connection of c is opened with.
 func (c *Conversation) Info() protocols.Info {
 	port := c.Port
 	if port == 0 {
@@ -144,17 +140,30 @@ func (c *Conversation) Info() protocols.Info {
 	return i
 }
 
-// Play plays c to a connection of a fresh set over list and returns its events, as text, and the name of its protocol.
+// Play plays c to a connection of a new set over list. It returns its events as text, and the name of the
+// protocol that was recognised.
 func (c Conversation) Play(list []protocols.Protocol) (events []string, name string) {
 	return c.PlayOn(protocols.NewSet(list, protocols.Default(), nil))
 }
 
-// PlayOn is Play on a set that is there.
+// PlayOn is Play on a set that exists.
 func (c Conversation) PlayOn(set *protocols.Set) (events []string, name string) {
-	conn := set.Open(c.Info(), func(e *pipeline.Event) {
+	name = c.play(set, func(e *pipeline.Event) {
 		events = append(events, Text(e))
 		e.ReturnToVTPool()
 	})
+	return events, name
+}
+
+// Events plays c to a connection of a new set over list and returns its events.
+func (c Conversation) Events(list []protocols.Protocol) (events []*pipeline.Event) {
+	c.play(protocols.NewSet(list, protocols.Default(), nil), func(e *pipeline.Event) { events = append(events, e) })
+	return events
+}
+
+// play plays c to a connection of set and returns the name of the protocol that was recognised.
+func (c Conversation) play(set *protocols.Set, emit func(*pipeline.Event)) (name string) {
+	conn := set.Open(c.Info(), emit)
 	at := Start
 	var buf []byte
 	for _, s := range c.Steps {
@@ -163,6 +172,7 @@ func (c Conversation) PlayOn(set *protocols.Set) (events []string, name string) 
 		} else {
 			at += 1_000_000
 		}
+		conn.Tick(at)
 		dir := s.Dir
 		if c.Flipped {
 			dir = dir.Other()
@@ -173,7 +183,7 @@ func (c Conversation) PlayOn(set *protocols.Set) (events []string, name string) 
 		case s.Gap > 0:
 			conn.Gap(dir, s.Gap, at)
 		default:
-			// The parser gets a copy that is spoilt afterwards: what it keeps of it shows.
+			// The parser is given a copy that is overwritten afterwards: an event that still points into it shows.
 			buf = append(buf[:0], s.Data...)
 			if c.UDP {
 				conn.Datagram(dir, buf, at)
@@ -187,10 +197,10 @@ func (c Conversation) PlayOn(set *protocols.Set) (events []string, name string) 
 	}
 	name = conn.Protocol()
 	conn.Close(at + 1_000_000)
-	return events, name
+	return name
 }
 
-// Text is every field of e that says something, as name=value, in the order of the field table.
+// Text returns every field of e that is set, as name=value, in the order of the field table.
 func Text(e *pipeline.Event) string {
 	var b strings.Builder
 	for i := range pipeline.Fields {
@@ -201,7 +211,7 @@ func Text(e *pipeline.Event) string {
 		switch f.Name {
 		case "network.community_id", "network.transport", "source.ip", "destination.ip", "source.port", "destination.port":
 			if e.Dataset != pipeline.Dataset_DATASET_NONE {
-				continue // the same for all events of a conversation; Check compares them
+				continue // the same for all events of a conversation
 			}
 		}
 		if b.Len() > 0 {
