@@ -128,7 +128,7 @@ func (d *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	recent = max(recent, first)
+	recent = min(max(recent, first), end) // what was written since Bounds is new
 
 	d.nextOffset = d.committed
 	if d.nextOffset < 0 || d.nextOffset > end {
@@ -141,63 +141,63 @@ func (d *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
 // readChunk decodes the messages of a fetch. Messages before nextOffset were delivered by an earlier run:
 // they only restore the open alerts.
 func (d *deliverer) readChunk(ctx context.Context, chunk consumer.Chunk) error {
-	for _, r := range chunk.Records {
-		if a, err := decodeAlert(r.Value); err == nil {
-			d.observe(a, r)
-		} else if r.Offset >= d.nextOffset {
-			if err := d.writeDeadLetter(ctx, r, "decode", err); err != nil {
+	for _, record := range chunk.Records {
+		if alert, err := decodeAlert(record.Value); err == nil {
+			d.observe(alert, record)
+		} else if record.Offset >= d.nextOffset {
+			if err := d.writeDeadLetter(ctx, record, "decode", err); err != nil {
 				return err
 			}
 			d.metrics.undecodable.WithLabelValues(d.destination.name).Inc()
 		}
-		d.nextOffset = max(d.nextOffset, r.Offset+1)
+		d.nextOffset = max(d.nextOffset, record.Offset+1)
 	}
 	return nil
 }
 
 // decodeAlert decodes a message of the alerts topic.
 func decodeAlert(value []byte) (*pipeline.Alert, error) {
-	a := &pipeline.Alert{}
-	if err := json.Unmarshal(value, a); err != nil {
+	alert := &pipeline.Alert{}
+	if err := json.Unmarshal(value, alert); err != nil {
 		return nil, fmt.Errorf("message is not an alert: %w", err)
 	}
-	if a.ID == "" || a.Fingerprint == "" {
+	if alert.ID == "" || alert.Fingerprint == "" {
 		return nil, errors.New("message is not an alert: it has no id or no fingerprint")
 	}
-	return a, nil
+	return alert, nil
 }
 
 // observe makes a revision the newest one of its alert, unless it is no news.
-func (d *deliverer) observe(a *pipeline.Alert, r consumer.Record) {
-	isNew := r.Offset >= d.nextOffset
+func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
+	isNew := record.Offset >= d.nextOffset
 	if isNew {
 		d.metrics.read.WithLabelValues(d.destination.name).Inc()
 	}
-	key, written := d.destination.alertKey(a), time.Unix(0, r.Time)
+	key, written := d.destination.alertKey(revision), time.Unix(0, record.Time)
 	open := d.open[key]
 	switch {
 	case open == nil:
 		d.evict()
-		open = &openAlert{newest: a, first: a, undelivered: noOffset}
+		open = &openAlert{newest: revision, first: revision, undelivered: noOffset}
 		d.open[key] = open
 		if !isNew {
 			open.lastSent = written
 		}
-	case open.newest.ID == a.ID && a.Revision <= open.newest.Revision:
+	case open.newest.ID == revision.ID && revision.Revision <= open.newest.Revision:
 		return // an engine that replayed its block wrote it again
-	case a.WindowStart.Before(open.newest.WindowStart):
+	case revision.WindowStart.Before(open.newest.WindowStart):
 		open.updated = written
 		return // a late match in an older window of the same fingerprint
 	default:
 		if open.pending() {
 			d.metrics.superseded.WithLabelValues(d.destination.name).Inc()
 		}
-		open.newest = a
+		open.newest = revision
 	}
 
 	open.updated = written
 	if isNew && !open.pending() {
-		open.undelivered = r.Offset
+		open.undelivered = record.Offset
 	}
 }
 

@@ -151,13 +151,13 @@ func (d *webhook) needsResend() bool                 { return false }
 func (d *webhook) maxBatch() int                     { return 1 }
 
 func (d *webhook) deliver(ctx context.Context, list []notification) error {
-	a := list[0].newest
-	body, err := json.Marshal(a)
+	alert := list[0].newest
+	body, err := json.Marshal(alert)
 	if err != nil {
 		return &rejectedError{err.Error()}
 	}
 	header := http.Header{}
-	header.Set("Idempotency-Key", a.ID+"/"+strconv.FormatUint(a.Revision, 10))
+	header.Set("Idempotency-Key", alert.ID+"/"+strconv.FormatUint(alert.Revision, 10))
 	if len(d.secret) > 0 {
 		mac := hmac.New(sha256.New, d.secret)
 		mac.Write(body)
@@ -184,9 +184,9 @@ func (d *callbackDestination) needsResend() bool                 { return false 
 func (d *callbackDestination) maxBatch() int                     { return 1 }
 
 func (d *callbackDestination) deliver(_ context.Context, list []notification) error {
-	a := list[0].newest
-	if d.markSeen(a.ID) {
-		d.call(a)
+	alert := list[0].newest
+	if d.markSeen(alert.ID) {
+		d.call(alert)
 	}
 	return nil
 }

@@ -109,13 +109,13 @@ func (g *Grouper) addVerdict(e *pipeline.Event, v *pipeline.Verdict, at, offset 
 	}
 
 	// The count is the revision: it grows with each match and can be restored from the alert.
-	a := &w.alert
-	a.Count++
-	a.Revision = a.Count
-	a.Offset = offset
-	a.Score = max(a.Score, v.Score)
-	if t := time.Unix(0, e.Timestamp).UTC(); t.After(a.Last) {
-		a.Last = t
+	alert := &w.alert
+	alert.Count++
+	alert.Revision = alert.Count
+	alert.Offset = offset
+	alert.Score = max(alert.Score, v.Score)
+	if t := time.Unix(0, e.Timestamp).UTC(); t.After(alert.Last) {
+		alert.Last = t
 	}
 	w.lastVerdict = v
 }
@@ -190,14 +190,14 @@ func (g *Grouper) insertWindow(group *alertGroup, w *window) {
 // that no further match can reach.
 func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
 	for _, w := range g.touched {
-		a := &w.alert
+		alert := &w.alert
 		if v := w.lastVerdict; v != nil {
-			a.Evidence = truncate(v.Evidence, maxEvidence)
-			if v.Version != a.Version {
-				a.Version = truncate(v.Version, maxVersion)
+			alert.Evidence = truncate(v.Evidence, maxEvidence)
+			if v.Version != alert.Version {
+				alert.Version = truncate(v.Version, maxVersion)
 			}
 		}
-		revision := *a
+		revision := *alert
 		revisions = append(revisions, &revision)
 		if w.opened {
 			opened = append(opened, &revision)
@@ -217,18 +217,18 @@ func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
 func (g *Grouper) expireWindows() {
 	lastExpired := g.newestStart - int64(g.cfg.AllowedLateness) - int64(g.cfg.Window) // start of the newest window to close
 	for key, group := range g.groups {
-		n := 0
-		for n < len(group.windows) && group.windows[n].start <= lastExpired {
-			n++
+		expired := 0
+		for expired < len(group.windows) && group.windows[expired].start <= lastExpired {
+			expired++
 		}
-		if n == 0 {
+		if expired == 0 {
 			continue
 		}
 
-		group.windows = slices.Delete(group.windows, 0, n)
+		group.windows = slices.Delete(group.windows, 0, expired)
 		if group.group != OtherGroups {
-			g.openCount -= n
-			if g.windowsPerRule[group.rule] -= n; g.windowsPerRule[group.rule] == 0 {
+			g.openCount -= expired
+			if g.windowsPerRule[group.rule] -= expired; g.windowsPerRule[group.rule] == 0 {
 				delete(g.windowsPerRule, group.rule)
 			}
 		}
@@ -259,7 +259,7 @@ const (
 // those of e lie in the buffer of its record.
 func (g *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, group *alertGroup, start int64) pipeline.Alert {
 	eventTime := time.Unix(0, e.Timestamp).UTC()
-	a := pipeline.Alert{
+	alert := pipeline.Alert{
 		ID: alertID(group.fingerprint, start, g.partition), Fingerprint: hex.EncodeToString(group.fingerprint[:]),
 		Detector: truncate(v.Detector, maxDetector), Rule: group.rule, Version: truncate(v.Version, maxVersion),
 		Title: truncate(v.Title, maxTitle), Severity: v.Severity.Name(), Group: group.group,
@@ -268,17 +268,17 @@ func (g *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, group *alertG
 		Source: endpointText(e.Source), Destination: endpointText(e.Destination),
 	}
 	for _, tag := range v.Tags[:min(len(v.Tags), maxTags)] {
-		a.Tags = append(a.Tags, truncate(tag, maxTag))
+		alert.Tags = append(alert.Tags, truncate(tag, maxTag))
 	}
-	a.EventID = e.IDText()
-	if h := e.Host; h != nil {
-		a.Host, a.Cluster = truncate(h.Name, maxName), truncate(h.Cluster, maxName)
+	alert.EventID = e.IDText()
+	if host := e.Host; host != nil {
+		alert.Host, alert.Cluster = truncate(host.Name, maxName), truncate(host.Cluster, maxName)
 	}
-	if c := e.Container; c != nil {
-		a.ContainerID, a.ContainerName = truncate(c.Id, maxContainerID), truncate(c.Name, maxName)
-		a.Image, a.Demo = truncate(c.Image, maxImage), c.Demo
+	if container := e.Container; container != nil {
+		alert.ContainerID, alert.ContainerName = truncate(container.Id, maxContainerID), truncate(container.Name, maxName)
+		alert.Image, alert.Demo = truncate(container.Image, maxImage), container.Demo
 	}
-	return a
+	return alert
 }
 
 // verdictGroup returns what a verdict is grouped by: the group that the detector set, else the container,

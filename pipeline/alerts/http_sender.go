@@ -39,18 +39,18 @@ func (e *retryAfterError) Unwrap() error { return e.error }
 // newHTTPSender returns a sender to path below the URL of the configuration. It reads the files of secrets
 // and certificates.
 func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, error) {
-	s := &httpSender{url: h.URL, header: http.Header{}, username: h.Username}
+	sender := &httpSender{url: h.URL, header: http.Header{}, username: h.Username}
 	if path != "" {
-		s.url = strings.TrimSuffix(h.URL, "/") + path
+		sender.url = strings.TrimSuffix(h.URL, "/") + path
 	}
-	s.header.Set("Content-Type", "application/json")
-	s.header.Set("User-Agent", "tidegate")
+	sender.header.Set("Content-Type", "application/json")
+	sender.header.Set("User-Agent", "tidegate")
 	for name, value := range h.Headers {
-		s.header.Set(name, value)
+		sender.header.Set(name, value)
 	}
 
 	var err error
-	if s.password, err = config.Secret(h.Password, h.PasswordFile); err != nil {
+	if sender.password, err = config.Secret(h.Password, h.PasswordFile); err != nil {
 		return nil, fmt.Errorf("password_file: %w", err)
 	}
 	token, err := config.Secret(h.Token, h.TokenFile)
@@ -58,14 +58,14 @@ func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, err
 		return nil, fmt.Errorf("token_file: %w", err)
 	}
 	if token != "" {
-		s.header.Set("Authorization", "Bearer "+token)
+		sender.header.Set("Authorization", "Bearer "+token)
 	}
 
 	tlsConfig, err := h.TLS.Load()
 	if err != nil {
 		return nil, config.WithPrefix("tls", err)
 	}
-	s.client = &http.Client{
+	sender.client = &http.Client{
 		Timeout: timeout,
 		Transport: &http.Transport{
 			TLSClientConfig: tlsConfig, Proxy: http.ProxyFromEnvironment,
@@ -73,7 +73,7 @@ func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, err
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return s, nil
+	return sender, nil
 }
 
 // maxErrorText bounds how much of an error response is read.

@@ -73,25 +73,25 @@ func NewPublisher(
 	if err := config.Join("alerts", cfg.Check()); err != nil {
 		return nil, err
 	}
-	p := &Publisher{cfg: cfg, client: client, log: log, metrics: newPublisherMetrics(reg)}
-	for i, c := range cfg.Alertmanager {
-		d, err := newAlertmanager(c, cfg.Timeout)
+	publisher := &Publisher{cfg: cfg, client: client, log: log, metrics: newPublisherMetrics(reg)}
+	for i, destinationConfig := range cfg.Alertmanager {
+		destination, err := newAlertmanager(destinationConfig, cfg.Timeout)
 		if err != nil {
 			return nil, fmt.Errorf("alerts.alertmanager[%d].%w", i, err)
 		}
-		p.destinations = append(p.destinations, namedDestination{c.Name, d})
+		publisher.destinations = append(publisher.destinations, namedDestination{destinationConfig.Name, destination})
 	}
-	for i, c := range cfg.Webhooks {
-		d, err := newWebhook(c, cfg.Timeout)
+	for i, destinationConfig := range cfg.Webhooks {
+		destination, err := newWebhook(destinationConfig, cfg.Timeout)
 		if err != nil {
 			return nil, fmt.Errorf("alerts.webhooks[%d].%w", i, err)
 		}
-		p.destinations = append(p.destinations, namedDestination{c.Name, d})
+		publisher.destinations = append(publisher.destinations, namedDestination{destinationConfig.Name, destination})
 	}
 	if onAlert != nil {
-		p.destinations = append(p.destinations, namedDestination{callbackName, &callbackDestination{call: onAlert}})
+		publisher.destinations = append(publisher.destinations, namedDestination{callbackName, &callbackDestination{call: onAlert}})
 	}
-	return p, nil
+	return publisher, nil
 }
 
 // Run delivers alerts until ctx ends. It returns an error only for what a retry cannot mend: in static

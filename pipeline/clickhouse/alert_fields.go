@@ -13,8 +13,8 @@ import (
 // order.
 type alertField struct {
 	column tableColumn
-	// field returns a pointer to the field of a: the insert reads through it, the query scans into it.
-	field func(a *pipeline.Alert) any
+	// pointer returns a pointer to the field of a: the insert reads through it, the query scans into it.
+	pointer func(a *pipeline.Alert) any
 }
 
 // alertFields is the list of alert columns in the order of the table. A new field of pipeline.Alert is one
@@ -52,22 +52,22 @@ var alertFields = []alertField{
 
 // alertColumn returns the column of a type with the codec that the table uses for it.
 func alertColumn(name, kind string) tableColumn {
-	c := tableColumn{name: name, kind: kind}
+	col := tableColumn{name: name, kind: kind}
 	switch {
 	case strings.HasPrefix(kind, "DateTime64"):
-		c.codec = "Delta, ZSTD(1)"
+		col.codec = "Delta, ZSTD(1)"
 	case kind != "Bool" && !strings.Contains(kind, "LowCardinality"):
-		c.codec = "ZSTD(1)"
+		col.codec = "ZSTD(1)"
 	}
-	return c
+	return col
 }
 
 // alertTableColumns returns the columns of the table alerts: the fields of an alert and the time at which the
 // row was stored.
 func alertTableColumns() []tableColumn {
 	var columns []tableColumn
-	for _, f := range alertFields {
-		columns = append(columns, f.column)
+	for _, field := range alertFields {
+		columns = append(columns, field.column)
 	}
 	return append(columns, tableColumn{
 		name: "stored", kind: "DateTime64(3, 'UTC')", expr: "DEFAULT now64(3)", codec: "Delta, ZSTD(1)",
@@ -77,12 +77,12 @@ func alertTableColumns() []tableColumn {
 // newAlertBlock returns the columns of alerts, one row an alert.
 func newAlertBlock(alerts []*pipeline.Alert) *ColumnBlock {
 	block := &ColumnBlock{rows: len(alerts)}
-	for _, f := range alertFields {
-		c, appendAlert := newAlertColumn(f)
-		for row, a := range alerts {
-			appendAlert(a, row)
+	for _, field := range alertFields {
+		col, appendAlert := newAlertColumn(field)
+		for row, alert := range alerts {
+			appendAlert(alert, row)
 		}
-		block.columns = append(block.columns, blockColumn{f.column, c})
+		block.columns = append(block.columns, blockColumn{field.column, col})
 	}
 	return block
 }
@@ -92,18 +92,18 @@ func newAlertBlock(alerts []*pipeline.Alert) *ColumnBlock {
 // TestEveryAlertFieldComesBack finds.
 func newAlertColumn(f alertField) (column, func(a *pipeline.Alert, row int)) {
 	kind := f.column.kind
-	switch f.field(&pipeline.Alert{}).(type) {
+	switch f.pointer(&pipeline.Alert{}).(type) {
 	case *string:
-		c := newStringColumn(kind)
-		return c, func(a *pipeline.Alert, row int) { c.putString(row, *f.field(a).(*string)) }
+		col := newStringColumn(kind)
+		return col, func(a *pipeline.Alert, row int) { col.putString(row, *f.pointer(a).(*string)) }
 	case *[]string:
-		c := &arrayColumn{ends: fixedColumn{width: 8}, strings: newLowCardinalityColumn()}
-		return c, func(a *pipeline.Alert, row int) { c.putStrings(row, *f.field(a).(*[]string)) }
+		col := &arrayColumn{ends: fixedColumn{width: 8}, strings: newLowCardinalityColumn()}
+		return col, func(a *pipeline.Alert, row int) { col.putStrings(row, *f.pointer(a).(*[]string)) }
 	}
 
 	width, _ := numberType(kind)
-	c := &fixedColumn{width: width}
-	return c, func(a *pipeline.Alert, row int) { c.putUint(row, alertNumber(f.field(a))) }
+	col := &fixedColumn{width: width}
+	return col, func(a *pipeline.Alert, row int) { col.putUint(row, alertNumber(f.pointer(a))) }
 }
 
 // alertNumber returns the bits of a number, flag or time as its column keeps them. The zero time is 0.

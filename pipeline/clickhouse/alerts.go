@@ -37,8 +37,8 @@ func (s *Store) AlertsBefore(ctx context.Context, partition int32, before int64,
 // selectAlerts reads whole alerts. with stands before SELECT and its columns, from behind them.
 func (s *Store) selectAlerts(ctx context.Context, with, from string, args ...any) ([]*pipeline.Alert, error) {
 	names := make([]string, len(alertFields))
-	for i, f := range alertFields {
-		names[i] = quoteName(f.column.name)
+	for i, field := range alertFields {
+		names[i] = quoteName(field.column.name)
 	}
 	rows, err := s.driver.Query(ctx, with+" SELECT "+strings.Join(names, ", ")+" "+from, args...)
 	if err != nil {
@@ -49,14 +49,14 @@ func (s *Store) selectAlerts(ctx context.Context, with, from string, args ...any
 	var list []*pipeline.Alert
 	targets := make([]any, len(alertFields))
 	for rows.Next() {
-		a := &pipeline.Alert{}
-		for i, f := range alertFields {
-			targets[i] = f.field(a)
+		alert := &pipeline.Alert{}
+		for i, field := range alertFields {
+			targets[i] = field.pointer(alert)
 		}
 		if err := rows.Scan(targets...); err != nil {
 			return nil, describeError(err, s.cfg)
 		}
-		list = append(list, a)
+		list = append(list, alert)
 	}
 	return list, describeError(rows.Err(), s.cfg)
 }

@@ -79,13 +79,13 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger, reg prometheus.Regi
 	if err != nil {
 		return nil, describeError(err, cfg)
 	}
-	s := &Store{cfg: cfg, useHTTP: cfg.Protocol == "http", driver: conn, log: log}
+	store := &Store{cfg: cfg, useHTTP: cfg.Protocol == "http", driver: conn, log: log}
 	if err := conn.Ping(ctx); err != nil {
 		conn.Close()
 		return nil, describeError(err, cfg)
 	}
-	s.metrics = newStoreMetrics(reg)
-	return s, nil
+	store.metrics = newStoreMetrics(reg)
+	return store, nil
 }
 
 // Close closes the connections.
@@ -97,24 +97,24 @@ func (s *Store) Config() Config { return s.cfg }
 // driverOptions returns the options for the configured protocol. The native protocol is compressed unless the
 // server is on this host.
 func driverOptions(cfg Config, password string) (*driver.Options, error) {
-	opt := &driver.Options{
+	options := &driver.Options{
 		Addr: cfg.Addr, Auth: driver.Auth{Username: cfg.Username, Password: password},
 		DialTimeout: cfg.Timeout, ReadTimeout: 5 * time.Minute,
 		MaxOpenConns: 16, MaxIdleConns: 8,
 		ClientInfo: driver.ClientInfo{Products: []struct{ Name, Version string }{{Name: "tidegate"}}},
 	}
 	if cfg.Protocol == "http" {
-		opt.Protocol, opt.Addr = driver.HTTP, []string{cfg.HTTPAddr}
+		options.Protocol, options.Addr = driver.HTTP, []string{cfg.HTTPAddr}
 	} else if !allLoopback(cfg.Addr) {
-		opt.Compression = &driver.Compression{Method: driver.CompressionLZ4}
+		options.Compression = &driver.Compression{Method: driver.CompressionLZ4}
 	}
 	if cfg.TLS.Enabled {
 		var err error
-		if opt.TLS, err = loadTLS(cfg.TLS); err != nil {
+		if options.TLS, err = loadTLS(cfg.TLS); err != nil {
 			return nil, err
 		}
 	}
-	return opt, nil
+	return options, nil
 }
 
 // allLoopback reports whether every address is one of this host.

@@ -37,25 +37,25 @@ type appender func(e *pipeline.Event, row int)
 
 // NewColumnBlock returns an empty block with a column for each field and for the position of the event.
 func NewColumnBlock() *ColumnBlock {
-	b := &ColumnBlock{
+	block := &ColumnBlock{
 		topic:     newLowCardinalityColumn(),
 		partition: &fixedColumn{width: 4}, offset: &fixedColumn{width: 8}, index: &fixedColumn{width: 4},
 		collector: &fixedColumn{width: 16}, epoch: &fixedColumn{width: 8}, sequence: &fixedColumn{width: 8},
 	}
 	for i := range pipeline.Fields {
-		f := &pipeline.Fields[i]
-		c, appendField := b.newFieldColumn(f)
-		b.columns = append(b.columns, blockColumn{tableColumn{name: f.Column.Name, kind: f.Column.Type}, c})
-		if f.Body == pipeline.Dataset_DATASET_NONE {
-			b.commonFields = append(b.commonFields, appendField)
+		field := &pipeline.Fields[i]
+		col, appendField := block.newFieldColumn(field)
+		block.columns = append(block.columns, blockColumn{tableColumn{name: field.Column.Name, kind: field.Column.Type}, col})
+		if field.Body == pipeline.Dataset_DATASET_NONE {
+			block.commonFields = append(block.commonFields, appendField)
 		} else {
-			b.bodyFields[f.Body] = append(b.bodyFields[f.Body], appendField)
+			block.bodyFields[field.Body] = append(block.bodyFields[field.Body], appendField)
 		}
 	}
-	for i, c := range []column{b.topic, b.partition, b.offset, b.index, b.collector, b.epoch, b.sequence} {
-		b.columns = append(b.columns, blockColumn{positionColumns[i], c})
+	for i, col := range []column{block.topic, block.partition, block.offset, block.index, block.collector, block.epoch, block.sequence} {
+		block.columns = append(block.columns, blockColumn{positionColumns[i].tableColumn, col})
 	}
-	return b
+	return block
 }
 
 // Append adds e as a row, with the verdicts that detectors wrote onto it.
@@ -64,9 +64,9 @@ func (b *ColumnBlock) Append(e *pipeline.Event, p pipeline.Position, topic strin
 	for _, appendField := range b.commonFields {
 		appendField(e, row)
 	}
-	for d := range b.bodyFields {
-		if len(b.bodyFields[d]) > 0 && pipeline.Datasets[d].HasBody(e) {
-			for _, appendField := range b.bodyFields[d] {
+	for dataset := range b.bodyFields {
+		if len(b.bodyFields[dataset]) > 0 && pipeline.Datasets[dataset].HasBody(e) {
+			for _, appendField := range b.bodyFields[dataset] {
 				appendField(e, row)
 			}
 		}
@@ -87,11 +87,11 @@ func (b *ColumnBlock) Rows() int { return b.rows }
 // Bytes returns the size of the values that were appended, uncompressed. The defaults of rows without a value
 // are not counted.
 func (b *ColumnBlock) Bytes() int {
-	n := 0
+	size := 0
 	for i := range b.columns {
-		n += b.columns[i].byteSize()
+		size += b.columns[i].byteSize()
 	}
-	return n
+	return size
 }
 
 // Reset removes all rows and keeps the buffers.
@@ -114,18 +114,18 @@ func (b *ColumnBlock) encodeNative() [][]byte {
 	b.headers = binary.AppendUvarint(b.headers[:0], uint64(len(b.columns)))
 	b.headers = binary.AppendUvarint(b.headers, uint64(b.rows))
 	headerEnds := make([]int, 0, len(b.columns))
-	for _, c := range b.columns {
-		b.headers = append(binary.AppendUvarint(b.headers, uint64(len(c.name))), c.name...)
-		b.headers = append(binary.AppendUvarint(b.headers, uint64(len(c.kind))), c.kind...)
-		b.headers = c.appendPrefix(b.headers)
+	for _, col := range b.columns {
+		b.headers = append(binary.AppendUvarint(b.headers, uint64(len(col.name))), col.name...)
+		b.headers = append(binary.AppendUvarint(b.headers, uint64(len(col.kind))), col.kind...)
+		b.headers = col.appendPrefix(b.headers)
 		headerEnds = append(headerEnds, len(b.headers))
 	}
 
 	// Then header and data of each column in turn.
 	var out [][]byte
 	start := 0
-	for i, c := range b.columns {
-		out = c.appendData(append(out, b.headers[start:headerEnds[i]]), b.rows)
+	for i, col := range b.columns {
+		out = col.appendData(append(out, b.headers[start:headerEnds[i]]), b.rows)
 		start = headerEnds[i]
 	}
 	return out

@@ -221,20 +221,20 @@ func (c *lowCardinalityColumn) keyOf(v string) uint32 {
 	if v == "" {
 		return 0
 	}
-	if k, ok := c.index[v]; ok {
-		return k
+	if key, ok := c.index[v]; ok {
+		return key
 	}
 	v = strings.Clone(v)
-	k := uint32(len(c.values))
-	c.index[v], c.values = k, append(c.values, v)
+	key := uint32(len(c.values))
+	c.index[v], c.values = key, append(c.values, v)
 	c.encoded = append(binary.AppendUvarint(c.encoded, uint64(len(v))), v...)
 	switch {
-	case c.width == 1 && k > math.MaxUint8:
+	case c.width == 1 && key > math.MaxUint8:
 		c.widenKeys(2)
-	case c.width == 2 && k > math.MaxUint16:
+	case c.width == 2 && key > math.MaxUint16:
 		c.widenKeys(4)
 	}
-	return k
+	return key
 }
 
 // widenKeys encodes the keys of the rows so far anew with width bytes each.

@@ -98,9 +98,9 @@ func batchCondition(filter pipeline.BatchFilter) (where string, args []any) {
 		terms = append(terms, "`event.ingested` >= fromUnixTimestamp64Nano(?)")
 		args = append(args, filter.Since.UnixNano())
 	}
-	if p := filter.Producer; p != nil {
+	if producer := filter.Producer; producer != nil {
 		terms = append(terms, "_epoch = ?", "_collector = toUUID(?)")
-		args = append(args, p.Epoch, uuid.UUID(p.Collector).String())
+		args = append(args, producer.Epoch, uuid.UUID(producer.Collector).String())
 	}
 	return strings.Join(terms, " AND "), args
 }

@@ -19,7 +19,7 @@ var (
 // use.
 func AlertFields(a *pipeline.Alert) (names []string, pointers []any) {
 	for _, f := range alertFields {
-		names, pointers = append(names, f.column.name), append(pointers, f.field(a))
+		names, pointers = append(names, f.column.name), append(pointers, f.pointer(a))
 	}
 	return names, pointers
 }

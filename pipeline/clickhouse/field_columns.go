@@ -16,10 +16,10 @@ func (b *ColumnBlock) newFieldColumn(f *pipeline.Field) (column, appender) {
 	case f.Str != nil:
 		return newTextColumn(kind, f.Str)
 	case f.IP != nil && kind == "String":
-		c := &stringColumn{}
-		return c, func(e *pipeline.Event, row int) {
+		col := &stringColumn{}
+		return col, func(e *pipeline.Event, row int) {
 			if addr := f.IP(e); addr.IsValid() {
-				c.putIP(row, addr)
+				col.putIP(row, addr)
 			}
 		}
 	case f.Num != nil || f.Time != nil || f.Flag != nil:
@@ -29,10 +29,10 @@ func (b *ColumnBlock) newFieldColumn(f *pipeline.Field) (column, appender) {
 	case f.Strs != nil || f.Nums != nil:
 		return b.newArrayColumn(f)
 	case f.Labels != nil && kind == "Map(LowCardinality(String), String)":
-		c := newMapColumn()
-		return c, func(e *pipeline.Event, row int) {
+		col := newMapColumn()
+		return col, func(e *pipeline.Event, row int) {
 			if labels := f.Labels(e); len(labels) > 0 {
-				c.putLabels(row, labels)
+				col.putLabels(row, labels)
 			}
 		}
 	}
@@ -42,17 +42,17 @@ func (b *ColumnBlock) newFieldColumn(f *pipeline.Field) (column, appender) {
 // newTextColumn returns the column and the appender of a text field. Each type has a closure of its own, so
 // that the call of putString is a direct one.
 func newTextColumn(kind string, get func(*pipeline.Event) string) (column, appender) {
-	switch c := newStringColumn(kind).(type) {
+	switch col := newStringColumn(kind).(type) {
 	case *stringColumn:
-		return c, func(e *pipeline.Event, row int) {
+		return col, func(e *pipeline.Event, row int) {
 			if v := get(e); v != "" {
-				c.putString(row, v)
+				col.putString(row, v)
 			}
 		}
 	case *lowCardinalityColumn:
-		return c, func(e *pipeline.Event, row int) {
+		return col, func(e *pipeline.Event, row int) {
 			if v := get(e); v != "" {
-				c.putString(row, v)
+				col.putString(row, v)
 			}
 		}
 	}
@@ -62,30 +62,30 @@ func newTextColumn(kind string, get func(*pipeline.Event) string) (column, appen
 // newNumberColumn returns the column and the appender of a number, a time or a flag.
 func newNumberColumn(f *pipeline.Field) (column, appender) {
 	width, limit := numberType(f.Column.Type)
-	c := &fixedColumn{width: width}
+	col := &fixedColumn{width: width}
 	switch {
 	case f.Flag != nil:
-		return c, func(e *pipeline.Event, row int) {
+		return col, func(e *pipeline.Event, row int) {
 			if f.Flag(e) {
-				c.putUint(row, 1)
+				col.putUint(row, 1)
 			}
 		}
 	case f.Time != nil:
-		return c, func(e *pipeline.Event, row int) {
+		return col, func(e *pipeline.Event, row int) {
 			if v := f.Time(e); v != 0 {
-				c.putUint(row, uint64(v))
+				col.putUint(row, uint64(v))
 			}
 		}
 	case f.Column.Type == "Int32":
-		return c, func(e *pipeline.Event, row int) {
+		return col, func(e *pipeline.Event, row int) {
 			if v := f.Num(e); v != 0 {
-				c.putUint(row, uint64(min(max(v, math.MinInt32), math.MaxInt32)))
+				col.putUint(row, uint64(min(max(v, math.MinInt32), math.MaxInt32)))
 			}
 		}
 	}
-	return c, func(e *pipeline.Event, row int) {
+	return col, func(e *pipeline.Event, row int) {
 		if v := f.Num(e); v != 0 {
-			c.putUint(row, clamp(v, limit))
+			col.putUint(row, clamp(v, limit))
 		}
 	}
 }
@@ -93,10 +93,10 @@ func newNumberColumn(f *pipeline.Field) (column, appender) {
 // newRawColumn returns the column and the appender of a field of bytes: a UUID or a FixedString.
 func newRawColumn(f *pipeline.Field) (column, appender) {
 	if f.Column.Type == "UUID" {
-		c := &fixedColumn{width: 16}
-		return c, func(e *pipeline.Event, row int) {
+		col := &fixedColumn{width: 16}
+		return col, func(e *pipeline.Event, row int) {
 			if v := f.Raw(e); len(v) > 0 {
-				c.putUUID(row, v)
+				col.putUUID(row, v)
 			}
 		}
 	}
@@ -104,10 +104,10 @@ func newRawColumn(f *pipeline.Field) (column, appender) {
 	if _, err := fmt.Sscanf(f.Column.Type, "FixedString(%d)", &width); err != nil {
 		panic(fmt.Sprintf("pipeline.Fields: %s cannot be kept as %s", f.Name, f.Column.Type))
 	}
-	c := &fixedColumn{width: width}
-	return c, func(e *pipeline.Event, row int) {
+	col := &fixedColumn{width: width}
+	return col, func(e *pipeline.Event, row int) {
 		if v := f.Raw(e); len(v) > 0 {
-			c.putRaw(row, v)
+			col.putRaw(row, v)
 		}
 	}
 }
@@ -120,20 +120,20 @@ func (b *ColumnBlock) newArrayColumn(f *pipeline.Field) (column, appender) {
 		panic(fmt.Sprintf("pipeline.Fields: the list %s cannot be kept as %s", f.Name, f.Column.Type))
 	}
 	elementKind = strings.TrimSuffix(elementKind, ")")
-	c := &arrayColumn{ends: fixedColumn{width: 8}}
+	col := &arrayColumn{ends: fixedColumn{width: 8}}
 	if f.Nums != nil {
 		width, limit := numberType(elementKind)
-		c.numbers = &fixedColumn{width: width}
-		return c, func(e *pipeline.Event, row int) {
+		col.numbers = &fixedColumn{width: width}
+		return col, func(e *pipeline.Event, row int) {
 			if b.numberBuf = f.Nums(e, b.numberBuf[:0]); len(b.numberBuf) > 0 {
-				c.putNumbers(row, b.numberBuf, limit)
+				col.putNumbers(row, b.numberBuf, limit)
 			}
 		}
 	}
-	c.strings = newStringColumn(elementKind)
-	return c, func(e *pipeline.Event, row int) {
+	col.strings = newStringColumn(elementKind)
+	return col, func(e *pipeline.Event, row int) {
 		if b.stringBuf = f.Strs(e, b.stringBuf[:0]); len(b.stringBuf) > 0 {
-			c.putStrings(row, b.stringBuf)
+			col.putStrings(row, b.stringBuf)
 		}
 	}
 }

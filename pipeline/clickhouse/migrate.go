@@ -28,8 +28,8 @@ var migrations = []migration{
 // and creates the read-only user. It only adds, so that an older engine can go on inserting after a newer one
 // has migrated; the order of an upgrade is store, engine, collectors.
 func (s *Store) Migrate(ctx context.Context) error {
-	for _, q := range schemaStatements(s.cfg) {
-		if err := s.execWithTextIndex(ctx, q); err != nil {
+	for _, statement := range schemaStatements(s.cfg) {
+		if err := s.execWithTextIndex(ctx, statement); err != nil {
 			return err
 		}
 	}
@@ -56,14 +56,14 @@ func (s *Store) reconcileTable(ctx context.Context, t table) error {
 		return err
 	}
 	var changes []string
-	for _, c := range append(slices.Clip(t.columns), t.aliases...) {
-		if !columns[c.name] {
-			changes = append(changes, "ADD COLUMN IF NOT EXISTS "+c.String())
+	for _, col := range append(slices.Clip(t.columns), t.aliases...) {
+		if !columns[col.name] {
+			changes = append(changes, "ADD COLUMN IF NOT EXISTS "+col.String())
 		}
 	}
-	for _, x := range t.indexes {
-		if !indexes[x.name] {
-			changes = append(changes, fmt.Sprintf("ADD INDEX IF NOT EXISTS %s %s TYPE %s", x.name, x.on, x.kind))
+	for _, index := range t.indexes {
+		if !indexes[index.name] {
+			changes = append(changes, fmt.Sprintf("ADD INDEX IF NOT EXISTS %s %s TYPE %s", index.name, index.on, index.kind))
 		}
 	}
 	if len(changes) > 0 {
@@ -154,8 +154,8 @@ func (s *Store) createReader(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("clickhouse.read_password_file: %w", err)
 	}
-	for _, q := range readerSQL(s.cfg, password) {
-		if err := s.execStatement(ctx, q); err != nil {
+	for _, statement := range readerSQL(s.cfg, password) {
+		if err := s.execStatement(ctx, statement); err != nil {
 			return fmt.Errorf("create user %s: %w", s.cfg.ReadUser, err)
 		}
 	}
@@ -165,16 +165,16 @@ func (s *Store) createReader(ctx context.Context) error {
 // readerSQL returns the statements that create the read-only user.
 func readerSQL(cfg Config, password string) []string {
 	var limits []string
-	for _, l := range AnalystLimits {
-		limits = append(limits, fmt.Sprintf("%s = %s MIN 1 MAX %s", l.Setting, l.Value, l.Value))
+	for _, limit := range AnalystLimits {
+		limits = append(limits, fmt.Sprintf("%s = %s MIN 1 MAX %s", limit.Setting, limit.Value, limit.Value))
 	}
 	user, cluster := quoteName(cfg.ReadUser), cfg.onCluster()
 	out := []string{
 		"CREATE USER IF NOT EXISTS " + user + cluster,
 		"ALTER USER " + user + cluster + " IDENTIFIED WITH sha256_password BY " + quoteString(password) + " SETTINGS readonly = 2, " + strings.Join(limits, ", "),
 	}
-	for _, g := range AnalystGrants(cfg.Database) {
-		out = append(out, "GRANT"+cluster+" "+g+" TO "+user)
+	for _, grant := range AnalystGrants(cfg.Database) {
+		out = append(out, "GRANT"+cluster+" "+grant+" TO "+user)
 	}
 	return out
 }

@@ -37,44 +37,44 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 	endpoint := url.URL{Scheme: scheme, Host: cfg.HTTPAddr, Path: "/", RawQuery: url.Values{
 		"default_format": {format}, "wait_end_of_query": {"1"}, "database": {cfg.Database}, "output_format_pretty_color": {"0"},
 	}.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint.String(), strings.NewReader(sql))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint.String(), strings.NewReader(sql))
 	if err != nil {
 		return fmt.Errorf("query ClickHouse at %s: %w", cfg.HTTPAddr, err)
 	}
-	req.Header.Set("X-ClickHouse-User", user)
-	req.Header.Set("X-ClickHouse-Key", password)
-	res, err := client.Do(req)
+	request.Header.Set("X-ClickHouse-User", user)
+	request.Header.Set("X-ClickHouse-Key", password)
+	response, err := client.Do(request)
 	if err != nil {
 		if u, ok := errors.AsType[*url.Error](err); ok {
 			err = u.Err
 		}
 		return fmt.Errorf("ClickHouse at %s does not answer: %w", cfg.HTTPAddr, err)
 	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
-		return queryError(cfg.HTTPAddr, user, res, string(text))
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10))
+		return queryError(cfg.HTTPAddr, user, response, string(text))
 	}
-	if _, err := io.Copy(w, res.Body); err != nil {
+	if _, err := io.Copy(w, response.Body); err != nil {
 		return fmt.Errorf("read the result of ClickHouse at %s: %w", cfg.HTTPAddr, err)
 	}
 	return nil
 }
 
 func httpClient(cfg Config) (*http.Client, string, error) {
-	t := &http.Transport{
+	transport := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: max(cfg.Timeout, time.Second)}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second,
 	}
 	if !cfg.TLS.Enabled {
-		return &http.Client{Transport: t}, "http", nil
+		return &http.Client{Transport: transport}, "http", nil
 	}
-	c, err := loadTLS(cfg.TLS)
+	tlsConfig, err := loadTLS(cfg.TLS)
 	if err != nil {
 		return nil, "", err
 	}
-	t.TLSClientConfig = c
-	return &http.Client{Transport: t}, "https", nil
+	transport.TLSClientConfig = tlsConfig
+	return &http.Client{Transport: transport}, "https", nil
 }
 
 var (

@@ -448,7 +448,8 @@ func TestOnlyBadRowsArePermanent(t *testing.T) {
 	}
 }
 
-// TestAddressIsStoredAsItsText: putIP writes the length of the text as one byte, which holds for every address without a zone.
+// TestAddressIsStoredAsItsText: putIP writes the length of the text as one byte, which holds for every
+// address without a zone.
 func TestAddressIsStoredAsItsText(t *testing.T) {
 	for _, text := range []string{
 		"0.0.0.0", "255.255.255.255", "::", "2001:db8::1", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::ffff:255.255.255.255",

@@ -17,45 +17,60 @@ type tableColumn struct {
 }
 
 func (c tableColumn) String() string {
-	s := quoteName(c.name) + " " + c.kind
+	text := quoteName(c.name) + " " + c.kind
 	if c.expr != "" {
-		s += " " + c.expr
+		text += " " + c.expr
 	}
 	if c.codec != "" {
-		s += " CODEC(" + c.codec + ")"
+		text += " CODEC(" + c.codec + ")"
 	}
-	return s
+	return text
 }
 
 // positionColumns are the columns of the table events that hold the topic and a pipeline.Position: where a
 // row was read from. The engine finds existing rows and stored batches by them.
-var positionColumns = []tableColumn{
-	{name: "_topic", kind: "LowCardinality(String)"},
-	{name: "_partition", kind: "Int32", codec: "ZSTD(1)"},
-	{name: "_offset", kind: "Int64", codec: "Delta, ZSTD(1)"},
-	{name: "_index", kind: "UInt32", codec: "T64, ZSTD(1)"},
-	{name: "_collector", kind: "UUID", codec: "ZSTD(1)"},
-	{name: "_epoch", kind: "UInt64", codec: "ZSTD(1)"},
-	{name: "_sequence", kind: "UInt64", codec: "Delta, ZSTD(1)"},
+var positionColumns = []positionColumn{
+	{tableColumn{name: "_topic", kind: "LowCardinality(String)"}, "Kafka topic."},
+	{tableColumn{name: "_partition", kind: "Int32", codec: "ZSTD(1)"}, "Partition of the topic."},
+	{tableColumn{name: "_offset", kind: "Int64", codec: "Delta, ZSTD(1)"}, "Offset of the message, which holds many events."},
+	{tableColumn{name: "_index", kind: "UInt32", codec: "T64, ZSTD(1)"}, "Position within the message, from 0."},
+	{tableColumn{name: "_collector", kind: "UUID", codec: "ZSTD(1)"}, "Identity of the collector, drawn once per state folder."},
+	{
+		tableColumn{name: "_epoch", kind: "UInt64", codec: "ZSTD(1)"},
+		"Epoch of the collector: drawn at random at each start, one for logs and one for packets.",
+	},
+	{
+		tableColumn{name: "_sequence", kind: "UInt64", codec: "Delta, ZSTD(1)"},
+		"Number of the batch, counted per collector, epoch and partition.",
+	},
+}
+
+// A positionColumn is a column with its line in docs/FIELDS.md.
+type positionColumn struct {
+	tableColumn
+	doc string
 }
 
 // eventColumns returns the columns of the table events: the stored ones in the order of the table, and the
 // aliases, by which a field can be queried under its own name where the column has another.
 func eventColumns() (stored, aliases []tableColumn) {
 	for i := range pipeline.Fields {
-		f := &pipeline.Fields[i]
-		c := f.Column
-		stored = append(stored, tableColumn{name: c.Name, kind: c.Type, codec: c.Codec})
-		if c.Name == f.Name {
+		field := &pipeline.Fields[i]
+		col := field.Column
+		stored = append(stored, tableColumn{name: col.Name, kind: col.Type, codec: col.Codec})
+		if col.Name == field.Name {
 			continue
 		}
-		kind, expr := c.Type, quoteName(c.Name)
-		if c.Alias != "" {
-			kind, expr = "String", c.Alias
+		kind, expr := col.Type, quoteName(col.Name)
+		if col.Alias != "" {
+			kind, expr = "String", col.Alias
 		}
-		aliases = append(aliases, tableColumn{name: f.Name, kind: kind, expr: "ALIAS " + expr})
+		aliases = append(aliases, tableColumn{name: field.Name, kind: kind, expr: "ALIAS " + expr})
 	}
-	return append(stored, positionColumns...), aliases
+	for _, col := range positionColumns {
+		stored = append(stored, col.tableColumn)
+	}
+	return stored, aliases
 }
 
 // An index lets a query skip granules. Each costs time at every insert and every merge, so there is one only
@@ -136,11 +151,11 @@ func (t table) createStatement(cfg Config) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s%s\n(\n", cfg.table(t.name), cfg.onCluster())
 	var lines []string
-	for _, c := range slices.Concat(t.columns, t.aliases) {
-		lines = append(lines, "    "+c.String())
+	for _, col := range slices.Concat(t.columns, t.aliases) {
+		lines = append(lines, "    "+col.String())
 	}
-	for _, x := range t.indexes {
-		lines = append(lines, fmt.Sprintf("    INDEX %s %s TYPE %s", x.name, x.on, x.kind))
+	for _, index := range t.indexes {
+		lines = append(lines, fmt.Sprintf("    INDEX %s %s TYPE %s", index.name, index.on, index.kind))
 	}
 	b.WriteString(strings.Join(lines, ",\n"))
 
@@ -163,19 +178,19 @@ func (t table) ttlExpr() string {
 
 // settings returns the settings of t for its SETTINGS clause.
 func (t table) settings(cfg Config) []string {
-	s := []string{"index_granularity = 8192"}
+	settings := []string{"index_granularity = 8192"}
 	if t.partitionBy != "" {
 		// Whole parts expire, never rows of a part. Small parts keep all columns in one file: with 160
 		// columns a block otherwise opens 400 files, which made an insert 10 to 50 % slower.
-		s = append(s, "ttl_only_drop_parts = 1", "min_bytes_for_wide_part = 134217728")
+		settings = append(settings, "ttl_only_drop_parts = 1", "min_bytes_for_wide_part = 134217728")
 	}
 	switch { // without a window of tokens a token has no effect
 	case t.dedupWindow && cfg.Cluster.Name != "":
-		s = append(s, "replicated_deduplication_window = 10000", "replicated_deduplication_window_seconds = 604800")
+		settings = append(settings, "replicated_deduplication_window = 10000", "replicated_deduplication_window_seconds = 604800")
 	case t.dedupWindow:
-		s = append(s, "non_replicated_deduplication_window = 10000")
+		settings = append(settings, "non_replicated_deduplication_window = 10000")
 	}
-	return s
+	return settings
 }
 
 // alertsNowView returns the statement of the view that shows the newest revision of each alert.

@@ -45,18 +45,18 @@ func (w *worker) raiseAlerts(ctx context.Context, b *block) error {
 // groupVerdicts hands the verdicts of the stored events to the grouper and returns their number.
 func (w *worker) groupVerdicts(b *block) (verdicts int) {
 	for i := range b.messages {
-		m := &b.messages[i]
-		if m.rejected {
+		msg := &b.messages[i]
+		if msg.rejected {
 			continue
 		}
-		shipped := m.batch.Shipped
+		shipped := msg.batch.Shipped
 		if shipped <= 0 {
-			shipped = m.record.Time
+			shipped = msg.record.Time
 		}
-		for _, e := range m.batch.Events {
+		for _, e := range msg.batch.Events {
 			if n := len(e.Verdicts); n > 0 {
 				verdicts += n
-				w.grouper.AddVerdicts(e, shipped, m.record.Offset)
+				w.grouper.AddVerdicts(e, shipped, msg.record.Offset)
 			}
 		}
 	}
@@ -102,13 +102,13 @@ func (w *worker) missingAlerts(ctx context.Context, b *block, revisions []*pipel
 			return err
 		}
 		newest := make(map[string]uint64, len(stored))
-		for _, a := range stored {
-			newest[a.ID] = a.Revision
+		for _, alert := range stored {
+			newest[alert.ID] = alert.Revision
 		}
 		missing = missing[:0]
-		for _, a := range revisions {
-			if newest[a.ID] < a.Revision {
-				missing = append(missing, a)
+		for _, alert := range revisions {
+			if newest[alert.ID] < alert.Revision {
+				missing = append(missing, alert)
 			}
 		}
 		return nil
@@ -123,26 +123,26 @@ const maxProduceBytes = 256 << 10
 // partition, so that the revisions of one fingerprint stay in order.
 func (w *worker) publishAlerts(ctx context.Context, revisions []*pipeline.Alert) error {
 	byPartition := make([][]kafkaMessage, w.alertPartitions)
-	for _, a := range revisions {
-		value, err := json.Marshal(a)
+	for _, alert := range revisions {
+		value, err := json.Marshal(alert)
 		if err != nil {
-			return fmt.Errorf("encode alert %s: %w", a.ID, err)
+			return fmt.Errorf("encode alert %s: %w", alert.ID, err)
 		}
-		p := int(xxh3.HashString(a.Fingerprint) % uint64(w.alertPartitions))
-		byPartition[p] = append(byPartition[p], kafkaMessage{[]byte(a.Fingerprint), value})
+		target := int(xxh3.HashString(alert.Fingerprint) % uint64(w.alertPartitions))
+		byPartition[target] = append(byPartition[target], kafkaMessage{[]byte(alert.Fingerprint), value})
 	}
 
 	for partition, messages := range byPartition {
 		for len(messages) > 0 {
-			n, size := 0, 0
-			for n < len(messages) && (n == 0 || size+len(messages[n].value) <= maxProduceBytes) {
-				size += len(messages[n].value)
-				n++
+			count, size := 0, 0
+			for count < len(messages) && (count == 0 || size+len(messages[count].value) <= maxProduceBytes) {
+				size += len(messages[count].value)
+				count++
 			}
-			if err := w.produceAlerts(ctx, partition, messages[:n]); err != nil {
+			if err := w.produceAlerts(ctx, partition, messages[:count]); err != nil {
 				return err
 			}
-			messages = messages[n:]
+			messages = messages[count:]
 		}
 	}
 	return nil

@@ -60,42 +60,42 @@ func (w *worker) blockID(b *block) pipeline.BlockID {
 
 // addRecord appends one record to the block, as a message, a duplicate or a dead letter. events and countErr
 // are the results of countEvents. The error is that ctx has ended.
-func (w *worker) addRecord(ctx context.Context, b *block, r consumer.Record, events int, countErr error) error {
-	b.end = r.Offset + 1
-	b.bytes += int64(len(r.Value))
-	b.newestTime = max(b.newestTime, r.Time)
+func (w *worker) addRecord(ctx context.Context, b *block, record consumer.Record, events int, countErr error) error {
+	b.end = record.Offset + 1
+	b.bytes += int64(len(record.Value))
+	b.newestTime = max(b.newestTime, record.Time)
 	w.metrics.messages.Add(1)
 
-	batch, reason, err := w.decodeBatch(r.Value, events, countErr)
+	batch, reason, err := w.decodeBatch(record.Value, events, countErr)
 	if err != nil {
-		b.deadLetters = append(b.deadLetters, w.newDeadLetter(r, reason, err))
+		b.deadLetters = append(b.deadLetters, w.newDeadLetter(record, reason, err))
 		return nil
 	}
 	events = len(batch.Events)
 	w.metrics.events.Add(uint64(events))
 
-	m := message{record: r, batch: batch, id: pipeline.BatchID{Epoch: batch.Epoch, Sequence: batch.Sequence}}
-	copy(m.id.Collector[:], batch.Collector)
-	if err := w.loadProducer(ctx, b, &m); err != nil {
+	msg := message{record: record, batch: batch, id: pipeline.BatchID{Epoch: batch.Epoch, Sequence: batch.Sequence}}
+	copy(msg.id.Collector[:], batch.Collector)
+	if err := w.loadProducer(ctx, b, &msg); err != nil {
 		return err
 	}
-	if !w.dedup.accept(m.id, r.Offset) {
+	if !w.dedup.accept(msg.id, record.Offset) {
 		w.metrics.duplicates.Add(1)
 		w.metrics.duplicateEvents.Add(uint64(events))
 		pipeline.ReleaseBatch(batch)
 		return nil
 	}
 	b.rows += events
-	b.messages = append(b.messages, m)
+	b.messages = append(b.messages, msg)
 	return nil
 }
 
 // loadProducer reads the batches of a producer from the store into the duplicate filter if the message may
 // repeat a batch that was stored before dedupSince: the producer is unknown and the message is old. That is
 // so after a host or an engine was off for days and the collector sends what its spool or its journal kept.
-func (w *worker) loadProducer(ctx context.Context, b *block, m *message) error {
-	producer := m.id.Producer()
-	if w.dedup.hasProducer(producer) || m.oldestTime() >= w.dedupSince.Add(w.cfg.DedupLookback/2).UnixNano() {
+func (w *worker) loadProducer(ctx context.Context, b *block, msg *message) error {
+	producer := msg.id.Producer()
+	if w.dedup.hasProducer(producer) || msg.oldestTime() >= w.dedupSince.Add(w.cfg.DedupLookback/2).UnixNano() {
 		return nil
 	}
 	filter := pipeline.BatchFilter{TopicPartition: w.source, Before: w.dedupBefore(b.from), Producer: &producer}
@@ -104,8 +104,8 @@ func (w *worker) loadProducer(ctx context.Context, b *block, m *message) error {
 		if err != nil {
 			return err
 		}
-		for _, s := range stored {
-			w.dedup.restoreProducer(s)
+		for _, batches := range stored {
+			w.dedup.restoreProducer(batches)
 		}
 		return nil
 	})

@@ -91,26 +91,26 @@ func countEvents(b []byte) (n int, err error) {
 			}
 		}
 
-		tag, k := binary.Uvarint(b)
-		if k <= 0 {
+		tag, width := binary.Uvarint(b)
+		if width <= 0 {
 			return 0, errTruncated
 		}
-		b = b[k:]
+		b = b[width:]
 		size := uint64(0) // of the content
 		switch tag & 7 {
 		case wireVarint:
-			if _, k = binary.Uvarint(b); k <= 0 {
+			if _, width = binary.Uvarint(b); width <= 0 {
 				return 0, errTruncated
 			}
-			size = uint64(k)
+			size = uint64(width)
 		case wireFixed64:
 			size = 8
 		case wireBytes:
-			length, k := binary.Uvarint(b)
-			if k <= 0 {
+			length, width := binary.Uvarint(b)
+			if width <= 0 {
 				return 0, errTruncated
 			}
-			b, size = b[k:], length
+			b, size = b[width:], length
 			if tag>>3 == batchEventsField {
 				n++
 			}

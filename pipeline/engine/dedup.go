@@ -80,8 +80,8 @@ func (f *dedupFilter) evictOldest() {
 		lastOffset int64
 	}
 	candidates := make([]candidate, 0, len(f.producers))
-	for p, state := range f.producers {
-		candidates = append(candidates, candidate{p, state.lastOffset})
+	for producer, state := range f.producers {
+		candidates = append(candidates, candidate{producer, state.lastOffset})
 	}
 	slices.SortFunc(candidates, func(a, b candidate) int {
 		return cmp.Or(

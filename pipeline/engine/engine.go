@@ -138,31 +138,31 @@ func (e *Engine) Run(ctx context.Context) error {
 
 // currentBundle returns the bundle for the next block.
 func (e *Engine) currentBundle() *pipeline.Bundle {
-	var b *pipeline.Bundle
+	var bundle *pipeline.Bundle
 	if e.deps.Bundle != nil {
-		b = e.deps.Bundle()
+		bundle = e.deps.Bundle()
 	}
-	if b == nil {
-		b = &pipeline.Bundle{Version: "none"}
+	if bundle == nil {
+		bundle = &pipeline.Bundle{Version: "none"}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if len(e.bundles) == 0 || e.bundles[0] != b {
-		e.bundles = append([]*pipeline.Bundle{b}, e.bundles...)
+	if len(e.bundles) == 0 || e.bundles[0] != bundle {
+		e.bundles = append([]*pipeline.Bundle{bundle}, e.bundles...)
 		e.bundles = e.bundles[:min(len(e.bundles), keptBundles)]
 	}
-	return b
+	return bundle
 }
 
 // bundleByVersion returns the loaded bundle of that version; where there is none, the newest bundle and
 // false.
-func (e *Engine) bundleByVersion(version string) (b *pipeline.Bundle, ok bool) {
+func (e *Engine) bundleByVersion(version string) (bundle *pipeline.Bundle, ok bool) {
 	newest := e.currentBundle()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, b := range e.bundles {
-		if bundleVersion(b) == version {
-			return b, true
+	for _, bundle := range e.bundles {
+		if bundleVersion(bundle) == version {
+			return bundle, true
 		}
 	}
 	return newest, false

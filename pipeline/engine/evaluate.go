@@ -11,17 +11,17 @@ import (
 func (w *worker) evaluate(b *block) {
 	began := time.Now()
 	for i := range b.messages {
-		m := b.messages[i].batch
-		pipeline.ResolveReferences(m)
-		for _, e := range m.Events {
+		batch := b.messages[i].batch
+		pipeline.ResolveReferences(batch)
+		for _, e := range batch.Events {
 			e.Ingested = b.time
 		}
-		if len(m.Events) == 0 {
+		if len(batch.Events) == 0 {
 			continue
 		}
-		for _, d := range b.bundle.Detectors {
-			if !runDetector(d, m.Events) {
-				w.evaluateSeparately(b.bundle, m.Events)
+		for _, detector := range b.bundle.Detectors {
+			if !runDetector(detector, batch.Events) {
+				w.evaluateSeparately(b.bundle, batch.Events)
 				break
 			}
 		}
@@ -35,9 +35,9 @@ func (w *worker) evaluate(b *block) {
 func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.Event) {
 	for i, e := range events {
 		e.Verdicts = nil
-		for _, d := range bundle.Detectors {
+		for _, detector := range bundle.Detectors {
 			before := e.Verdicts
-			if !runDetector(d, events[i:i+1]) {
+			if !runDetector(detector, events[i:i+1]) {
 				e.Verdicts = before
 				w.metrics.detectorPanics.Add(1)
 				w.warn(w.throttles.panic, "detector panicked", "event", e.IDText(), "dataset", e.Dataset.Name())

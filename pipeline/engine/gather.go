@@ -14,12 +14,12 @@ import (
 func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 	b := &w.block
 	b.reset(w.nextOffset)
-	began := time.Now() // when the first message came
+	began := time.Now() // of the wait for the first message
 	idle := time.NewTimer(w.cfg.CommitIdleAfter)
 	defer idle.Stop()
 	var linger <-chan time.Time // set when the block holds its first message
 
-	for {
+	for lingered := false; !lingered; {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
@@ -31,45 +31,67 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 			break
 		}
 
-		// From here on every record that was received is in the block.
-		if linger == nil && b.end > b.from {
+		// Every record that was received is in the block now.
+		isEmpty := b.end == b.from
+		if isEmpty {
+			began = time.Now()
+		} else if linger == nil {
 			timer := time.NewTimer(w.cfg.Linger)
 			defer timer.Stop()
 			linger = timer.C
 		}
-		if linger == nil {
-			began = time.Now()
-		}
 
-		// What is fetched already goes into the block, also when it has lingered meanwhile: select alone
-		// would choose at random.
-		select {
-		case chunk, ok := <-w.fetcher.C:
-			if !ok {
-				return false, context.Cause(ctx)
-			}
+		chunk, woken := w.waitForChunk(idle.C, linger)
+		switch woken {
+		case chunkReceived:
 			w.receiveChunk(chunk)
-			continue
-		default:
-		}
-		select {
-		case chunk, ok := <-w.fetcher.C:
-			if !ok {
-				return false, context.Cause(ctx)
-			}
-			w.receiveChunk(chunk)
-			continue
-		case <-idle.C:
-			if b.end == b.from {
+		case fetcherClosed:
+			return false, context.Cause(ctx)
+		case idleElapsed:
+			if isEmpty {
 				return false, nil
 			}
-			continue
-		case <-linger:
+		case lingerElapsed:
+			lingered = true
 		}
-		break
 	}
 	w.metrics.observeStage("gather", began)
 	return true, nil
+}
+
+// A wakeUp is the reason for which waitForChunk returned.
+type wakeUp int
+
+const (
+	chunkReceived wakeUp = iota
+	fetcherClosed        // ctx of the fetcher has ended
+	idleElapsed
+	lingerElapsed
+)
+
+// waitForChunk waits for the next chunk, for the idle time or for the end of the linger time. A chunk that is
+// there already comes first, so that what is fetched goes into a block that has lingered meanwhile; select
+// alone would choose at random.
+func (w *worker) waitForChunk(idle, linger <-chan time.Time) (consumer.Chunk, wakeUp) {
+	received := func(chunk consumer.Chunk, ok bool) (consumer.Chunk, wakeUp) {
+		if !ok {
+			return consumer.Chunk{}, fetcherClosed
+		}
+		return chunk, chunkReceived
+	}
+	select {
+	case chunk, ok := <-w.fetcher.C:
+		return received(chunk, ok)
+	default:
+	}
+	select {
+	case chunk, ok := <-w.fetcher.C:
+		return received(chunk, ok)
+	case <-idle:
+		return consumer.Chunk{}, idleElapsed
+	case <-linger:
+		return consumer.Chunk{}, lingerElapsed
+	}
 }
 
 // gatherReplay forms the block that an intent names: all messages from nextOffset to end. Where the log was
@@ -138,12 +160,12 @@ func (w *worker) fillBlock(ctx context.Context, b *block) (full bool, err error)
 		if w.isFull(b) {
 			return true, nil
 		}
-		r := w.records[0]
-		events, countErr := countEvents(r.Value)
-		if b.end > b.from && (b.rows+events > w.cfg.BlockRows || b.bytes+int64(len(r.Value)) > int64(w.cfg.BlockBytes)) {
+		record := w.records[0]
+		events, countErr := countEvents(record.Value)
+		if b.end > b.from && (b.rows+events > w.cfg.BlockRows || b.bytes+int64(len(record.Value)) > int64(w.cfg.BlockBytes)) {
 			return true, nil
 		}
-		if err := w.addRecord(ctx, b, r, events, countErr); err != nil {
+		if err := w.addRecord(ctx, b, record, events, countErr); err != nil {
 			return false, err
 		}
 		w.popRecord()

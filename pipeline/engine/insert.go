@@ -24,14 +24,14 @@ type part struct {
 // the partition may have stored some. That owner may be this process before a restart, or another one, to
 // which the partition went while this process was stopped between its intent and now.
 func (w *worker) insertBlock(ctx context.Context, b *block) error {
-	p := part{messages: b.messages, token: insertToken{block: w.blockID(b)}}
+	whole := part{messages: b.messages, token: insertToken{block: w.blockID(b)}}
 	if b.replayed || time.Since(b.intentTime) > w.cfg.VerifyAfter {
 		var err error
-		if p.existing, err = w.existingRows(ctx, b); err != nil {
+		if whole.existing, err = w.existingRows(ctx, b); err != nil {
 			return err
 		}
 	}
-	return w.insertPart(ctx, b, p)
+	return w.insertPart(ctx, b, whole)
 }
 
 // existingRows asks the store which rows of the block it holds, because it may have forgotten the block's
@@ -102,9 +102,9 @@ func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
 func (w *worker) appendRows(p part) (skipped int) {
 	w.rows.Reset()
 	for i := range p.messages {
-		m := &p.messages[i]
-		at := pipeline.Position{Partition: w.source.Partition, Offset: m.record.Offset, BatchID: m.id}
-		for j, e := range m.batch.Events {
+		msg := &p.messages[i]
+		at := pipeline.Position{Partition: w.source.Partition, Offset: msg.record.Offset, BatchID: msg.id}
+		for j, e := range msg.batch.Events {
 			at.Index = uint32(j)
 			if p.existing != nil {
 				if _, ok := p.existing[pipeline.RowID{Offset: at.Offset, Index: at.Index}]; ok {
@@ -153,10 +153,10 @@ func (w *worker) insertMissingRows(ctx context.Context, b *block, p part) (missi
 // stands alone. That one becomes a dead letter.
 func (w *worker) insertHalves(ctx context.Context, b *block, p part, cause error) error {
 	if len(p.messages) == 1 {
-		m := &p.messages[0]
-		m.rejected = true
-		w.metrics.rejected.Add(uint64(len(m.batch.Events)))
-		return w.writeDeadLetter(ctx, w.newDeadLetter(m.record, "rejected", cause))
+		msg := &p.messages[0]
+		msg.rejected = true
+		w.metrics.rejected.Add(uint64(len(msg.batch.Events)))
+		return w.writeDeadLetter(ctx, w.newDeadLetter(msg.record, "rejected", cause))
 	}
 	w.warn(w.throttles.bisect, "store rejected a block, bisecting it", "from", b.from, "end", b.end, "messages", len(p.messages), "err", cause)
 

@@ -34,12 +34,12 @@ func (t insertToken) forRetry() insertToken {
 // String returns the token as the store gets it: topic/partition/start-end@time, #first-last for a part, ~
 // for a retry.
 func (t insertToken) String() string {
-	s := fmt.Sprintf("%s/%d/%d-%d@%d", t.block.Topic, t.block.Partition, t.block.Start, t.block.End, t.block.Time)
+	text := fmt.Sprintf("%s/%d/%d-%d@%d", t.block.Topic, t.block.Partition, t.block.Start, t.block.End, t.block.Time)
 	if t.isPart {
-		s += fmt.Sprintf("#%d-%d", t.first, t.last)
+		text += fmt.Sprintf("#%d-%d", t.first, t.last)
 	}
 	if t.retry {
-		s += "~"
+		text += "~"
 	}
-	return s
+	return text
 }

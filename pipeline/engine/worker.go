@@ -51,13 +51,13 @@ type throttles struct{ insert, bisect, deadLetter, panic *logging.Throttle }
 
 const warnInterval = 10 * time.Second
 
-func newWorker(e *Engine, p *consumer.Partition) *worker {
+func newWorker(e *Engine, partition *consumer.Partition) *worker {
 	newThrottle := func() *logging.Throttle { return logging.NewThrottle(warnInterval) }
 	return &worker{
-		Engine: e, partition: p, log: e.log.With("partition", p.ID),
-		source: pipeline.TopicPartition{Topic: p.Topic(), Partition: int32(p.ID)}, label: strconv.Itoa(p.ID),
+		Engine: e, partition: partition, log: e.log.With("partition", partition.ID),
+		source: pipeline.TopicPartition{Topic: partition.Topic(), Partition: int32(partition.ID)}, label: strconv.Itoa(partition.ID),
 		throttles: throttles{newThrottle(), newThrottle(), newThrottle(), newThrottle()},
-		dedup:     newDedupFilter(e.cfg.MaxProducers), grouper: alerts.NewGrouper(e.cfg.Grouping, int32(p.ID)), rows: e.deps.Store.NewInserter(),
+		dedup:     newDedupFilter(e.cfg.MaxProducers), grouper: alerts.NewGrouper(e.cfg.Grouping, int32(partition.ID)), rows: e.deps.Store.NewInserter(),
 	}
 }
 
@@ -206,8 +206,8 @@ func (w *worker) restoreState(ctx context.Context) error {
 		}
 
 		w.dedup = newDedupFilter(w.cfg.MaxProducers)
-		for _, s := range stored {
-			w.dedup.restoreProducer(s)
+		for _, batches := range stored {
+			w.dedup.restoreProducer(batches)
 		}
 		w.grouper = alerts.NewGrouper(w.cfg.Grouping, w.source.Partition)
 		w.grouper.Restore(openAlerts)
@@ -252,8 +252,8 @@ func (w *worker) processBlock(ctx context.Context, b *block) error {
 	defer b.releaseEvents()
 	ctx, cancel := withGrace(ctx)
 	defer cancel()
-	for _, l := range b.deadLetters {
-		if err := w.writeDeadLetter(ctx, l); err != nil {
+	for _, letter := range b.deadLetters {
+		if err := w.writeDeadLetter(ctx, letter); err != nil {
 			return err
 		}
 	}
