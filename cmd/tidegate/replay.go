@@ -12,9 +12,7 @@ import (
 	"maps"
 	"os"
 	"slices"
-	"strings"
 	"text/tabwriter"
-	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -35,7 +33,7 @@ func replayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay FILE…",
 		Short: "read captures and log files as if they happened here",
-		Long: `replay reads capture files (pcap, pcapng) and json-file logs of Docker, each gzipped or not, through the same parts as
+		Long: `replay reads capture files (pcap, pcapng), json-file logs of Docker and plain text logs, each gzipped or not, through the same parts as
 live traffic, without a broker and without a store. Of a file that is cut or corrupt it gives what is before the damage, says where
 that is, and ends with 1.
 
@@ -107,17 +105,14 @@ func (r *replay) run(ctx context.Context, files []string, stdout, stderr io.Writ
 	return ctx.Err()
 }
 
-// file tells what kind of file it is by how it begins: a record of Docker's begins with a brace.
+// file reads one file. How it begins says whether it is a log, and of which format; anything else is taken for a capture.
 func (r *replay) file(ctx context.Context, name string) error {
 	id, head, err := identify(name)
 	if err != nil {
 		return err
 	}
-	if bytes.HasPrefix(bytes.TrimLeft(head, "\x00"), []byte("{")) {
-		return logs.ReadFile(ctx, logs.Default(), name, decode.DockerJSON, id, r.emit)
-	}
-	if text, _, _ := strings.Cut(string(head[:min(len(head), 40)]), "\n"); text != "" && oneLineText(text, 40) == text && utf8.ValidString(text) {
-		return fmt.Errorf("read %s: it begins with %q, so it is neither a capture nor a log of Docker's json-file driver", name, text)
+	if format, ok := decode.Detect(head); ok {
+		return logs.ReadFile(ctx, logs.Default(), name, format, id, r.emit)
 	}
 	return r.capture(ctx, name, id)
 }

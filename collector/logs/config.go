@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -28,7 +29,7 @@ type Config struct {
 	// Memory for read buffers and for lines that are not complete.
 	BufferBytes config.Size `yaml:"buffer_bytes"`
 
-	// Born is when the collector's state was made: with start_at: end, what was written before is not read. Zero: now.
+	// Born is when the state of the collector was made. With start_at: end, older lines are left out. Zero: now.
 	Born time.Time `yaml:"-"`
 }
 
@@ -49,7 +50,9 @@ func Default() Config {
 func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		config.NotEmpty("docker_data_root", c.DockerDataRoot),
-		config.Each("files", c.Files, config.Glob),
+		config.Each("files", c.Files, func(key, pattern string) []config.Problem {
+			return slices.Concat(config.Require(filepath.IsAbs(pattern), key, "%q is not an absolute path", pattern), config.Glob(key, pattern))
+		}),
 		config.OneOf("start_at", c.StartAt, "beginning", "end"),
 		config.Range("max_line_bytes", c.MaxLineBytes, config.KiB, 16*config.MiB),
 		config.AtLeast("partial_timeout", c.PartialTimeout, time.Second),

@@ -17,17 +17,6 @@ import (
 // (app-2026-11-26.log, a new one each day) are one log as well, that of app.log.
 type Glob struct{ Patterns []string }
 
-// CheckPattern returns an error for a pattern that Glob does not take.
-func CheckPattern(pattern string) error {
-	if !filepath.IsAbs(pattern) {
-		return fmt.Errorf("%q is not an absolute path", pattern)
-	}
-	if _, err := filepath.Match(pattern, ""); err != nil {
-		return fmt.Errorf("%q: %w", pattern, err)
-	}
-	return nil
-}
-
 // Folders returns the folders in which new logs appear: those of the patterns whose folder has no wildcard. Logs below the others
 // are found by listing.
 func (g Glob) Folders() []string {

@@ -1,3 +1,5 @@
+// Package logstest is the test kit of collector/logs: Dockerd writes the log files of a container as the real one does, Shipper keeps
+// in memory what is shipped and outlives a kill, BenchRecords are what benchmarks parse. Only tests import it.
 package logstest
 
 import (

@@ -59,7 +59,7 @@ func (s *Shipper) Prune(exists func(name string) bool) {
 	defer s.mu.Unlock()
 	s.pruned++
 	for name, l := range s.lanes {
-		if !l.open && !exists(name) {
+		if !l.open && len(l.list) > 0 && !exists(name) {
 			l.dropped = true
 		}
 	}

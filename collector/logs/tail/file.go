@@ -44,8 +44,8 @@ type file struct {
 	gzipReader *gzip.Reader
 	gzipOffset int64 // uncompressed bytes that gzipReader has returned
 	readErr    error // why it could not be read on
-	headLen    int64 // of the first bytes of the file, whose hash is headSum
-	headSum    uint64
+	sample     sample
+	skipped    bool // it is compressed and left out
 
 	readOffset atomic.Int64 // offset, for any goroutine
 }
@@ -100,15 +100,33 @@ func (f *file) closeProducer(keep bool) {
 	}
 }
 
-// keepHead keeps what f begins with, so that isTruncated notices when it was overwritten. head are its first bytes.
-func (f *file) keepHead(head []byte) {
-	head = head[:min(len(head), maxHead)]
-	f.headLen, f.headSum = int64(len(head)), xxh3.Hash(head)
+// A sample is a hash of some bytes that were read of a file. If they differ later, the file was truncated in place.
+type sample struct {
+	start int64
+	size  int
+	hash  uint64
 }
 
-const maxHead = 256
+const maxSample = 256
 
-// isTruncated reports whether f was truncated in place: it is shorter than what was read of it, or begins with other bytes.
+// setSample makes the last bytes of b, which ends at end, the sample. Nothing read leaves the sample as it is.
+func (f *file) setSample(b []byte, end int64) {
+	if b = b[max(0, len(b)-maxSample):]; len(b) > 0 {
+		f.sample = sample{start: end - int64(len(b)), size: len(b), hash: xxh3.Hash(b)}
+	}
+}
+
+// resample takes the sample from the file, in front of the offset.
+func (f *file) resample() {
+	var buf [maxSample]byte
+	b := buf[:min(maxSample, f.offset)]
+	if n, _ := f.file.ReadAt(b, f.offset-int64(len(b))); !f.gz && n == len(b) {
+		f.setSample(b, f.offset)
+	}
+}
+
+// isTruncated reports whether f was truncated in place: it is shorter than what was read of it, or other bytes stand where the
+// sample was.
 func (f *file) isTruncated() bool {
 	if f.gz {
 		return false
@@ -116,15 +134,28 @@ func (f *file) isTruncated() bool {
 	if info, err := f.file.Stat(); err == nil && info.Size() < f.offset {
 		return true
 	}
-	if f.headLen == 0 {
-		return false
-	}
-	var head [maxHead]byte
-	n, err := f.file.ReadAt(head[:f.headLen], 0)
+	var buf [maxSample]byte
+	b := buf[:f.sample.size]
+	n, err := f.file.ReadAt(b, f.sample.start)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
-	return xxh3.Hash(head[:n]) != f.headSum
+	return xxh3.Hash(b[:n]) != f.sample.hash && f.sample.size > 0
+}
+
+// isCopyOf reports whether f, which may be compressed, holds what was read of original: it begins with the same record, and has the
+// same bytes where original's sample was taken. A copy that is being made need not reach that far. Both are identified.
+func (f *file) isCopyOf(original *file) bool {
+	if f.firstRecord != original.firstRecord {
+		return false
+	}
+	sample := original.sample
+	if !f.gz && f.size() < sample.start+int64(sample.size) {
+		return true
+	}
+	var buf [maxSample]byte
+	n, _ := f.readAt(buf[:sample.size], sample.start)
+	return n == sample.size && xxh3.Hash(buf[:n]) == sample.hash || sample.size == 0
 }
 
 // readAt reads into b from the uncompressed offset at. A compressed file is read forwards; only where a line could not be shipped
@@ -165,9 +196,9 @@ func (f *file) readAt(b []byte, at int64) (int, error) {
 	return n, err
 }
 
-// isFullyRead reports, without uncompressing it, whether a compressed file was read to its end by an earlier process.
+// isFullyRead reports, without uncompressing it, whether a compressed file was read to its end by an earlier process, or is skipped.
 func (f *file) isFullyRead() bool {
-	return f.gz && f.resumeEnd != 0 && f.offset >= f.resumeEnd && f.gzipSizeIs(f.resumeEnd)
+	return f.skipped || f.gz && f.resumeEnd != 0 && f.offset >= f.resumeEnd && f.gzipSizeIs(f.resumeEnd)
 }
 
 // gzipSizeIs reports whether the uncompressed length of a compressed file is size, modulo 2^32.
@@ -200,6 +231,21 @@ func (f *file) size() int64 {
 		return 0
 	}
 	return info.Size()
+}
+
+// unchangedFor reports whether f was not written to for d.
+func (f *file) unchangedFor(d time.Duration) bool {
+	info, err := f.file.Stat()
+	return err != nil || time.Since(info.ModTime()) > d
+}
+
+// skipContents leaves out what f holds now.
+func (f *file) skipContents() {
+	if f.gz {
+		f.skipped = true
+		return
+	}
+	f.advanceOffset(f.size())
 }
 
 // birthTime returns when a file was made, or last changed where the file system does not know that, in ns since 1970.

@@ -49,7 +49,7 @@ func (f *file) setIdentity(head fileHead, format decode.Format) {
 	f.firstRecord, f.identified = f.id, true
 	f.unique = format.Dated && head.isDated(format.New())
 	if head.start == 0 {
-		f.keepHead(head.record)
+		f.setSample(head.record[:min(len(head.record), maxSample)], int64(min(len(head.record), maxSample)))
 	}
 }
 

@@ -24,11 +24,16 @@ func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 	if f == nil {
 		return false, nil
 	}
-	if f.producer == nil && !t.resumeFile(f, final) {
-		if final && f.copyOf == nil {
-			t.finishFile(f) // nothing in it can be read
+	if f.producer == nil {
+		switch t.resumeFile(f, final) {
+		case fileWaits:
+			return false, nil
+		case fileLeftOut:
+			return true, nil
+		case fileUnreadable:
+			t.finishFile(f)
+			return true, nil
 		}
-		return final || f.copyOf != nil, nil
 	}
 	if f.isTruncated() {
 		t.handleTruncation(f)
@@ -85,50 +90,66 @@ func (t *Tailer) nextFile(f *file) *file {
 	return nil
 }
 
-// resumeFile identifies f and finds where to go on. It returns false where the first record is not there yet, and where f is a copy
-// of another file.
-func (t *Tailer) resumeFile(f *file, final bool) bool {
+// The results of resumeFile.
+type resumed int
+
+const (
+	fileResumed    resumed = iota
+	fileWaits              // its first record is not there yet
+	fileUnreadable         // it has no first record and will not get one
+	fileLeftOut            // it is a copy of another file
+)
+
+// copyTime is how long a rotated file may be without a first record: it may be a copy that is just being made.
+const copyTime = 2 * time.Second
+
+// resumeFile identifies f, which is final or not, and finds where to go on.
+func (t *Tailer) resumeFile(f *file, final bool) resumed {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !f.identified && !f.readIdentity(t.log.Format, final) {
-		return false
+	if !f.identified {
+		final = final && (f.gz || f.name == "" || t.folderGone.Load() || f.unchangedFor(copyTime))
+		if identified := f.readIdentity(t.log.Format, final); !identified && final {
+			return fileUnreadable
+		} else if !identified {
+			return fileWaits
+		}
 	}
 
+	// Another file of the log may hold the same bytes.
 	if original := t.findOriginal(f); original != nil {
 		f.copyOf = original
-		return false
+		return fileLeftOut
 	}
 	if other := t.findSame(f); other != nil && (f.gz || other.gz) {
 		t.tally.copies++
 		f.done = true
 		f.closeFile(&t.group.budget)
-		return false
+		return fileLeftOut
 	} else if other != nil {
 		f.takeOver(other, &t.group.budget)
-		return true
+		return fileResumed
 	}
 
-	info, err := f.file.Stat()
-	if err != nil {
-		return false
-	}
+	// Go on at the checkpoint.
 	if !f.resumeFrom(t.openProducer(f), &t.group.budget) && t.isBeforeStart(f) {
-		t.skipFile(f, info.Size())
+		f.skipContents()
 	}
 	f.markSourceGone()
-	if !f.gz && info.Size() < f.offset {
+	if size := f.size(); !f.gz && size < f.offset {
 		// It was cut short while no collector ran and has the same first record: what is there now has been read.
 		t.tally.truncated++
-		f.offset = info.Size()
+		f.offset = size
 	}
-	return !f.done
+	f.resample()
+	return fileResumed
 }
 
-// findOriginal returns the file from which f was copied: it begins with the same record, is being read, and is newer, since
-// rotation gives a copy an older name. t.mu is held.
+// findOriginal returns the file from which f was copied. It is being read, and newer: rotation gives a copy an older name. t.mu is
+// held.
 func (t *Tailer) findOriginal(f *file) *file {
 	for _, newer := range t.files[slices.Index(t.files, f)+1:] {
-		if newer.producer != nil && !newer.done && !f.gz && newer.firstRecord == f.firstRecord {
+		if newer.producer != nil && !newer.done && f.isCopyOf(newer) {
 			return newer
 		}
 	}
@@ -151,16 +172,6 @@ func (t *Tailer) isBeforeStart(f *file) bool {
 	return t.group.cfg.NotBefore > 0 && !t.log.Format.Dated && birthTime(f.file) < t.group.cfg.NotBefore
 }
 
-// skipFile leaves out what f holds now. t.mu is held.
-func (t *Tailer) skipFile(f *file, size int64) {
-	if f.gz {
-		f.done = true
-		f.closeFile(&t.group.budget)
-		return
-	}
-	f.advanceOffset(size)
-}
-
 // openProducer returns the producer of f and sets f.id, which names it. Where the first record is not unique, the name that f had in
 // an earlier process is the one with a checkpoint that lies within f. t.mu is held.
 func (t *Tailer) openProducer(f *file) collector.FileProducer {
@@ -168,11 +179,17 @@ func (t *Tailer) openProducer(f *file) collector.FileProducer {
 		return t.group.ship.File(t.producerName(f.id))
 	}
 
+	isTaken := func(id Identity) bool {
+		return slices.ContainsFunc(t.files, func(other *file) bool { return other.producer != nil && other.id == id })
+	}
 	candidates := f.candidateIDs()
 	free := candidates[0].with(f.handle)
+	for isTaken(free) {
+		free = free.with(f.handle)
+	}
 	size := f.size()
 	for _, id := range candidates {
-		if slices.ContainsFunc(t.files, func(other *file) bool { return other != f && other.producer != nil && other.id == id }) {
+		if isTaken(id) {
 			continue
 		}
 		producer := t.group.ship.File(t.producerName(id))
@@ -260,20 +277,20 @@ func (t *Tailer) finishFile(f *file) {
 func (t *Tailer) handleTruncation(f *file) {
 	t.scanFolder() // the copy is older than the truncation, so that this listing finds it
 	t.mu.Lock()
-	fresh := &file{handle: f.handle, gzipHandle: f.gzipHandle, name: f.name, file: f.file}
+	fresh := &file{handle: f.handle, name: f.name, file: f.file}
 	place := slices.Index(t.files, f)
 	t.files = slices.Insert(t.files, place+1, fresh)
 
 	for _, older := range t.files[:place] {
-		isCopy := !older.done && older.producer == nil && !older.gz &&
-			(older.identified || older.readIdentity(t.log.Format, false)) && older.firstRecord == f.firstRecord
-		if isCopy {
-			// f goes on as the copy.
-			f.handle, f.name, f.file = older.handle, older.name, older.file
-			t.files = slices.DeleteFunc(t.files, func(other *file) bool { return other == older })
-			t.mu.Unlock()
-			return
+		if older.done || older.producer != nil || !older.identified && !older.readIdentity(t.log.Format, false) || !older.isCopyOf(f) {
+			continue
 		}
+		// f goes on as the copy.
+		f.handle, f.gzipHandle, f.name = older.handle, older.gzipHandle, older.name
+		f.file, f.gz, f.gzipReader, f.gzipOffset = older.file, older.gz, older.gzipReader, older.gzipOffset
+		t.files = slices.DeleteFunc(t.files, func(other *file) bool { return other == older })
+		t.mu.Unlock()
+		return
 	}
 
 	t.tally.truncated++
@@ -338,6 +355,7 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 
 		n, readErr := f.readAt(buf[have:], f.offset+int64(have))
 		have += n
+		f.setSample(buf[have-n:have], f.offset+int64(have)) // before the decoder changes the bytes
 		used, err := t.splitRecords(ctx, f, buf[:have])
 		f.advanceOffset(int64(used))
 		total += int64(used)

@@ -1,0 +1,32 @@
+package decode
+
+import (
+	"bytes"
+	"unicode/utf8"
+)
+
+// Detect returns the format of a file that begins with head. It returns false where the file is not a log.
+func Detect(head []byte) (Format, bool) {
+	head = bytes.TrimLeft(head, "\x00") // a host that crashed leaves NULs
+	line, _, whole := bytes.Cut(head, []byte("\n"))
+	var record Record
+	if bytes.HasPrefix(line, []byte(`{"log":"`)) || whole && DockerJSON.New().Decode(bytes.Clone(line), &record) {
+		return DockerJSON, true
+	}
+	return Text, isText(head)
+}
+
+// isText reports whether b, which may be cut anywhere, is text: UTF-8 without control characters but those of terminals.
+func isText(b []byte) bool {
+	for i := 0; i < len(b); {
+		r, size := utf8.DecodeRune(b[i:])
+		switch {
+		case r == utf8.RuneError && size == 1:
+			return len(b)-i < utf8.UTFMax && !utf8.FullRune(b[i:])
+		case r < ' ' && r != '\n' && r != '\r' && r != '\t' && r != '\x1b', r == 0x7f:
+			return false
+		}
+		i += size
+	}
+	return len(b) > 0
+}
