@@ -5,125 +5,110 @@ import (
 	"strings"
 )
 
-// Features are what a tree may ask of a label, in this order. Training and judging read them from the same function.
+// Features names the features of a label, in the order of FeatureVector. Training and evaluation compute them with the same code.
 var Features = [...]string{
 	"length", "entropy", "digits", "vowels", "consonant run", "distinct characters", "letter-digit changes",
 	"likeness to names", "least likely part", "likeness to generated", "unseen trigrams", "top level",
 }
 
-const nFeatures = len(Features)
+// NumFeatures is the number of features.
+const NumFeatures = len(Features)
 
 // maxLabel is the longest label (RFC 1035 section 2.3.4).
 const maxLabel = 63
 
-// The alphabet of the language models: a to z, 0 to 9, hyphen, everything else, and the border of the label.
+// The symbols of the language models: a to z, 0 to 9, hyphen, everything else, and the border of the label.
 const (
-	hyphen   = 36
-	other    = 37
-	border   = 38
-	alphabet = 39
+	firstDigit = 26
+	hyphen     = 36
+	other      = 37
+	border     = 38
+
+	// NumSymbols is the number of symbols.
+	NumSymbols = 39
 )
 
-func symbol(c byte) int {
+func symbolOf(c byte) int {
 	switch {
 	case 'a' <= c && c <= 'z':
 		return int(c - 'a')
 	case 'A' <= c && c <= 'Z':
 		return int(c - 'A')
 	case '0' <= c && c <= '9':
-		return 26 + int(c-'0')
+		return firstDigit + int(c-'0')
 	case c == '-':
 		return hyphen
 	}
 	return other
 }
 
-// A trigramModel is how likely each trigram is, as 16 × its natural logarithm: 39³ bytes.
-type trigramModel []int8
+// Trigrams is a language model: for each sequence of three symbols, at TrigramIndex, 16 × the natural logarithm of the probability
+// that the third follows the first two.
+type Trigrams []int8
 
-const trigrams = alphabet * alphabet * alphabet
+// NumTrigrams is the length of Trigrams.
+const NumTrigrams = NumSymbols * NumSymbols * NumSymbols
 
-// learnTrigrams counts the trigrams of labels; what was never seen counts a little, by what its last two characters are.
-func learnTrigrams(labels []string) trigramModel {
-	tri, bi := make([]float64, trigrams), make([]float64, alphabet*alphabet)
-	uni := make([]float64, alphabet)
-	for _, l := range labels {
-		eachTrigram(l, func(a, b, c int) {
-			tri[(a*alphabet+b)*alphabet+c]++
-			bi[b*alphabet+c]++
-			uni[c]++
-		})
-	}
-	all := 0.0
-	for _, n := range uni {
-		all += n
-	}
-	out := make(trigramModel, trigrams)
-	for a := range alphabet {
-		for b := range alphabet {
-			context, biContext := 0.0, 0.0
-			for c := range alphabet {
-				context += tri[(a*alphabet+b)*alphabet+c]
-				biContext += bi[b*alphabet+c]
-			}
-			for c := range alphabet {
-				pUni := (uni[c] + 0.5) / (all + 0.5*alphabet)
-				pBi := (bi[b*alphabet+c] + 10*pUni) / (biContext + 10)
-				p := (tri[(a*alphabet+b)*alphabet+c] + 5*pBi) / (context + 5)
-				out[(a*alphabet+b)*alphabet+c] = int8(max(-127, math.Round(16*math.Log(p))))
-			}
-		}
-	}
-	return out
-}
+// TrigramIndex returns the place of three symbols in Trigrams.
+func TrigramIndex(a, b, c int) int { return (a*NumSymbols+b)*NumSymbols + c }
 
-// eachTrigram calls f for each trigram of a label with a border on both sides.
-func eachTrigram(label string, f func(a, b, c int)) {
+// EachTrigram calls f for each trigram of a label with a border on both sides.
+func EachTrigram(label string, f func(a, b, c int)) {
 	a, b := border, border
 	for i := range min(len(label), maxLabel) {
-		c := symbol(label[i])
+		c := symbolOf(label[i])
 		f(a, b, c)
 		a, b = b, c
 	}
 	f(a, b, border)
 }
 
-// A featureVector is the features of one label.
-type featureVector [nFeatures]float32
+// Languages holds what is known of the labels of each class.
+type Languages struct {
+	Names     Trigrams           // of labels that people chose
+	Generated Trigrams           // of generated labels
+	Suffixes  map[string]float32 // by public suffix: how much more often it is under generated labels, as a logarithm
+}
 
-// setLabelShape fills in what needs no model, in one pass.
-func (v *featureVector) setLabelShape(label string) {
-	var counts [alphabet]uint8
-	var digits, vowels, run, longest, changes, before int
+// A FeatureVector holds the features of one label.
+type FeatureVector [NumFeatures]float32
+
+// setShape sets the features that need no language model, in one pass over the label.
+func (v *FeatureVector) setShape(label string) {
+	var counts [NumSymbols]uint8
+	var digits, vowels, consonantRun, longestRun, changes, previousClass int
 	n := min(len(label), maxLabel)
 	for i := range n {
-		c := symbol(label[i])
-		counts[c]++
-		kind := 1
+		s := symbolOf(label[i])
+		counts[s]++
+
+		// class is 1 for letters, 2 for digits, 3 for the rest; a change from one to another is a feature.
+		class := 1
 		switch {
-		case c >= 26 && c < hyphen:
+		case s >= firstDigit && s < hyphen:
 			digits++
-			run, kind = 0, 2
-		case c == 0 || c == 4 || c == 8 || c == 14 || c == 20 || c == 24: // a e i o u y
+			consonantRun, class = 0, 2
+		case s == 0 || s == 4 || s == 8 || s == 14 || s == 20 || s == 24: // a e i o u y
 			vowels++
-			run = 0
-		case c < 26:
-			run++
-			longest = max(longest, run)
+			consonantRun = 0
+		case s < firstDigit:
+			consonantRun++
+			longestRun = max(longestRun, consonantRun)
 		default:
-			run, kind = 0, 3
+			consonantRun, class = 0, 3
 		}
-		if before != 0 && kind != before {
+		if previousClass != 0 && class != previousClass {
 			changes++
 		}
-		before = kind
+		previousClass = class
 	}
+
 	var entropy float64
 	distinct := 0
-	for _, k := range counts {
-		if k > 0 {
+	for _, count := range counts {
+		if count > 0 {
 			distinct++
-			entropy -= float64(k) * log2[k]
+			entropy -= float64(count) * log2[count]
 		}
 	}
 	size := float64(max(n, 1))
@@ -131,41 +116,49 @@ func (v *featureVector) setLabelShape(label string) {
 	v[1] = float32(entropy/size + log2[n])
 	v[2] = float32(float64(digits) / size)
 	v[3] = float32(float64(vowels) / size)
-	v[4] = float32(longest)
+	v[4] = float32(longestRun)
 	v[5] = float32(float64(distinct) / size)
 	v[6] = float32(changes)
 }
 
-var log2 = func() (t [maxLabel + 1]float64) {
-	for i := 1; i < len(t); i++ {
-		t[i] = math.Log2(float64(i))
+// log2 holds the logarithms of the numbers up to maxLabel.
+var log2 = func() (table [maxLabel + 1]float64) {
+	for i := 1; i < len(table); i++ {
+		table[i] = math.Log2(float64(i))
 	}
-	return t
+	return table
 }()
 
-// computeFeatures fills in all of v.
-func (m *Model) computeFeatures(v *featureVector, label, suffix string) {
-	v.setLabelShape(label)
+// ComputeFeatures sets all features of a label under a public suffix. It does not allocate.
+func (l *Languages) ComputeFeatures(v *FeatureVector, label, suffix string) {
+	v.setShape(label)
+
+	// The same walk as EachTrigram, without a call for each trigram. window is the sum over the last four trigrams, whose values
+	// are in last; least is the smallest window.
+	const (
+		windowSize = 4    // a power of two
+		rare       = -100 // less probable than one in five hundred
+	)
 	var names, generated, window, least, unseen, n int
-	var last [4]int
+	var last [windowSize]int
 	a, b := border, border
 	size := min(len(label), maxLabel)
 	for i := 0; i <= size; i++ {
 		c := border
 		if i < size {
-			c = symbol(label[i])
+			c = symbolOf(label[i])
 		}
-		at := (a*alphabet+b)*alphabet + c
-		p := int(m.names[at])
+		at := TrigramIndex(a, b, c)
+		p := int(l.Names[at])
 		names += p
-		generated += int(m.generated[at])
-		if p <= -100 { // less than one in five hundred
+		generated += int(l.Generated[at])
+		if p <= rare {
 			unseen++
 		}
-		window += p - last[n&3]
-		last[n&3] = p
+		window += p - last[n&(windowSize-1)]
+		last[n&(windowSize-1)] = p
 		n++
-		if n >= 4 && window < least {
+		if n >= windowSize && window < least {
 			least = window
 		}
 		a, b = b, c
@@ -174,7 +167,7 @@ func (m *Model) computeFeatures(v *featureVector, label, suffix string) {
 	v[8] = float32(least)
 	v[9] = float32(generated-names) / float32(n)
 	v[10] = float32(unseen) / float32(n)
-	v[11] = m.suffixes[suffix]
+	v[11] = l.Suffixes[suffix]
 }
 
 // Split takes a registered domain apart: the label that somebody chose and the public suffix behind it.

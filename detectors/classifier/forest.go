@@ -1,47 +1,48 @@
 package classifier
 
-// A forest is many decision trees in flat arrays, so that judging walks them without allocating. A node asks for one feature and has
-// a child per bin of that feature, one after the other.
+// A forest is many decision trees in flat arrays, so that evaluation does not allocate. Each tree is a root, an index into nodes.
 type forest struct {
 	roots []int32
-	nodes []node
-	steps []step // of nodes, for judging: made by compile
+	nodes []Node
+	steps []step // the nodes in the form that evaluation reads; made by packSteps
 }
 
-type node struct {
-	first   int32 // its first child; 0: a leaf
-	feature uint8
-	score   uint8 // 0…255: the share of generated domains among those of training that came here
+// A Node of a decision tree asks for one feature and has a child for each bin of that feature, one after the other.
+type Node struct {
+	First   int32 // index of its first child, which is behind the node itself; 0: a leaf
+	Feature uint8
+	Score   uint8 // 0…255: the share of generated labels among those of the training that came to this node
 }
 
-// A step is what judging needs of a node, in half the bytes, so that more of the forest stays in the cache: of a leaf its score; of any
-// other node its first child, its feature and the bit inner.
+// A step is a node in half the bytes, so that more of the forest stays in the CPU's cache. Of a leaf it is the score; of an inner
+// node the index of the first child, the feature and the bit innerStep.
 type step uint32
 
 const (
-	inner       step = 1 << 31
+	innerStep   step = 1 << 31
 	featureBits      = 4
 )
 
-// packSteps makes the steps. maxNodes and nFeatures leave room for both in a step.
+// packSteps makes the steps. maxNodes and NumFeatures leave room for both numbers in a step.
 func (f *forest) packSteps() {
 	f.steps = make([]step, len(f.nodes))
 	for i, n := range f.nodes {
-		if n.first == 0 {
-			f.steps[i] = step(n.score)
+		if n.First == 0 {
+			f.steps[i] = step(n.Score)
 		} else {
-			f.steps[i] = inner | step(n.first)<<featureBits | step(n.feature)
+			f.steps[i] = innerStep | step(n.First)<<featureBits | step(n.Feature)
 		}
 	}
 }
 
-// bins turn each feature's value into the number of its bin.
-type bins [nFeatures][]float32
+// Bins holds, for each feature, the upper edges of its bins in ascending order. The last bin has none.
+type Bins [NumFeatures][]float32
 
-func (b *bins) binOf(f int, v float32) int {
+// BinOf returns the bin of a feature's value.
+func (b *Bins) BinOf(feature int, value float32) int {
 	n := 0
-	for _, edge := range b[f] {
-		if v < edge {
+	for _, edge := range b[feature] {
+		if value < edge {
 			break
 		}
 		n++
@@ -49,30 +50,30 @@ func (b *bins) binOf(f int, v float32) int {
 	return n
 }
 
-// The bins of one label, with room for whatever featureBits can say, so that no index needs a check.
-type binned [1 << featureBits]uint8
+// binnedFeatures holds the bins of one label. It has room for every number of featureBits bits, so that no index needs a check.
+type binnedFeatures [1 << featureBits]uint8
 
-// score averages the leaves that a label comes to. Four trees are walked at a time: each waits for memory at every step, and so they
-// wait together: of names of many shapes a fifth less time than one after the other.
-func (f *forest) score(at *binned) float64 {
+// score returns the mean of the leaves that a label comes to, as a number from 0 to 1. Four trees are walked at a time because
+// each step waits for memory: together they take a fifth less time than one after the other.
+func (f *forest) score(at *binnedFeatures) float64 {
 	sum := 0
 	steps, roots := f.steps, f.roots
-	next := func(s step) step { return steps[s&^inner>>featureBits+step(at[s&(1<<featureBits-1)])] }
+	next := func(s step) step { return steps[s&^innerStep>>featureBits+step(at[s&(1<<featureBits-1)])] }
 	for ; len(roots) >= 4; roots = roots[4:] {
 		a, b, c, d := steps[roots[0]], steps[roots[1]], steps[roots[2]], steps[roots[3]]
-		for a&b&c&d >= inner { // none has come to a leaf
+		for a&b&c&d >= innerStep { // none is at a leaf
 			a, b, c, d = next(a), next(b), next(c), next(d)
 		}
 		for _, s := range [...]step{a, b, c, d} {
-			for s >= inner {
+			for s >= innerStep {
 				s = next(s)
 			}
 			sum += int(s)
 		}
 	}
-	for _, r := range roots {
-		s := steps[r]
-		for s >= inner {
+	for _, root := range roots {
+		s := steps[root]
+		for s >= innerStep {
 			s = next(s)
 		}
 		sum += int(s)
@@ -80,14 +81,14 @@ func (f *forest) score(at *binned) float64 {
 	return float64(sum) / float64(255*len(f.roots))
 }
 
-// addContributions adds up how far each feature moved the score on the way to the leaves.
-func (f *forest) addContributions(at *binned, why *[nFeatures]int) {
-	for _, i := range f.roots {
-		n := &f.nodes[i]
-		for n.first != 0 {
-			next := &f.nodes[n.first+int32(at[n.feature])]
-			why[n.feature] += int(next.score) - int(n.score)
-			n = next
+// addContributions adds to total how far each feature moved the score on the way from the roots to the leaves.
+func (f *forest) addContributions(at *binnedFeatures, total *[NumFeatures]int) {
+	for _, root := range f.roots {
+		n := &f.nodes[root]
+		for n.First != 0 {
+			child := &f.nodes[n.First+int32(at[n.Feature])]
+			total[n.Feature] += int(child.Score) - int(n.Score)
+			n = child
 		}
 	}
 }

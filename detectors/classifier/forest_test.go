@@ -19,17 +19,17 @@ func TestStepsLeadWhereNodesDo(t *testing.T) {
 	for i := range 2000 {
 		f := m.forest
 		f.roots = all[i%7 : len(all)-i%3]
-		var at binned
-		for k := range nFeatures {
+		var at binnedFeatures
+		for k := range NumFeatures {
 			at[k] = uint8(rng.Intn(len(m.bins[k]) + 1))
 		}
 		sum := 0
 		for _, r := range f.roots {
 			n := f.nodes[r]
-			for n.first != 0 {
-				n = f.nodes[n.first+int32(at[n.feature])]
+			for n.First != 0 {
+				n = f.nodes[n.First+int32(at[n.Feature])]
 			}
-			sum += int(n.score)
+			sum += int(n.Score)
 		}
 		if got, want := f.score(&at), float64(sum)/float64(255*len(f.roots)); got != want {
 			t.Fatalf("%v: got %v, want %v", at, got, want)
@@ -39,7 +39,7 @@ func TestStepsLeadWhereNodesDo(t *testing.T) {
 
 // TestStepHasRoomForEveryNode: what a step packs is bounded by constants that others may raise.
 func TestStepHasRoomForEveryNode(t *testing.T) {
-	if nFeatures > 1<<featureBits || uint64(maxNodes)<<featureBits > uint64(inner) {
-		t.Errorf("%d features and %d nodes do not fit", nFeatures, maxNodes)
+	if NumFeatures > 1<<featureBits || uint64(maxNodes)<<featureBits > uint64(innerStep) {
+		t.Errorf("%d features and %d nodes do not fit", NumFeatures, maxNodes)
 	}
 }

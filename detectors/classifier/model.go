@@ -11,11 +11,11 @@ import (
 	"io"
 )
 
-// A Card says what a model is and how good it was on what it had not seen.
+// A Card describes a model: what it was trained on and how good it was on data that it had not seen.
 type Card struct {
 	Name         string             `json:"name"`
 	Task         string             `json:"task"`
-	TrainedOn    map[string]string  `json:"trained_on"` // data set: sha256 of its bytes
+	TrainedOn    map[string]string  `json:"trained_on"` // by data set: SHA-256 of its bytes
 	Rows         map[string]int     `json:"rows"`
 	Threshold    float64            `json:"threshold"`
 	Metrics      map[string]float64 `json:"metrics"`
@@ -23,25 +23,34 @@ type Card struct {
 	FeatureNames []string           `json:"features"`
 }
 
-// A Model is a trained classifier as it lies in a file: gzip of the sections of wire, all of fixed order.
+// A Model is a trained classifier. It is immutable and safe for concurrent use.
 type Model struct {
-	Card      Card
-	names     trigramModel // labels that people chose
-	generated trigramModel
-	suffixes  map[string]float32 // public suffix: how much more often it is under a generated label, as a logarithm
-	bins      bins
+	Card Card
+
+	languages Languages
+	bins      Bins
 	forest    forest
-	version   string
+	version   string // of the file that it was decoded from
 }
 
-// modelFile is the form of the file. JSON keeps it readable after gunzip; the file is small.
+// NewModel makes a model of its trained parts.
+func NewModel(card Card, languages Languages, bins Bins, roots []int32, nodes []Node) (*Model, error) {
+	m := &Model{Card: card, languages: languages, bins: bins, forest: forest{roots: roots, nodes: nodes}}
+	if err := m.checkBounds(); err != nil {
+		return nil, err
+	}
+	m.forest.packSteps()
+	return m, nil
+}
+
+// modelFile is a model as it lies in a file: gzip of this as JSON, which stays readable that way; the file is small.
 type modelFile struct {
 	Format    int                `json:"format"`
 	Card      Card               `json:"card"`
 	Names     []byte             `json:"names"`
 	Generated []byte             `json:"generated"`
 	Suffixes  map[string]float32 `json:"suffixes"`
-	Bins      bins               `json:"bins"`
+	Bins      Bins               `json:"bins"`
 	Roots     []int32            `json:"roots"`
 	First     []int32            `json:"first"`
 	Feature   []byte             `json:"feature"`
@@ -50,7 +59,7 @@ type modelFile struct {
 
 const formatVersion = 1
 
-// Bounds of a file that is believed.
+// The bounds of a file that Decode accepts.
 const (
 	maxModel = 64 << 20
 	maxNodes = 4 << 20
@@ -58,16 +67,19 @@ const (
 	maxBins  = 64
 )
 
-// Version is the beginning of the sha256 of the file.
+// Version returns the first bytes of the SHA-256 of the model's file, in hex.
 func (m *Model) Version() string { return m.version }
 
-// Encode writes m; the same model is the same bytes.
+// Encode returns the file of m. The same model makes the same bytes.
 func (m *Model) Encode() ([]byte, error) {
-	w := modelFile{Format: formatVersion, Card: m.Card, Names: toBytes(m.names), Generated: toBytes(m.generated), Suffixes: m.suffixes, Bins: m.bins, Roots: m.forest.roots}
-	for _, n := range m.forest.nodes {
-		w.First, w.Feature, w.Score = append(w.First, n.first), append(w.Feature, n.feature), append(w.Score, n.score)
+	f := modelFile{
+		Format: formatVersion, Card: m.Card, Names: toBytes(m.languages.Names), Generated: toBytes(m.languages.Generated),
+		Suffixes: m.languages.Suffixes, Bins: m.bins, Roots: m.forest.roots,
 	}
-	b, err := json.Marshal(w)
+	for _, n := range m.forest.nodes {
+		f.First, f.Feature, f.Score = append(f.First, n.First), append(f.Feature, n.Feature), append(f.Score, n.Score)
+	}
+	plain, err := json.Marshal(f)
 	if err != nil {
 		return nil, fmt.Errorf("encode the model: %w", err)
 	}
@@ -76,7 +88,7 @@ func (m *Model) Encode() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := z.Write(b); err != nil {
+	if _, err := z.Write(plain); err != nil {
 		return nil, err
 	}
 	if err := z.Close(); err != nil {
@@ -85,9 +97,9 @@ func (m *Model) Encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Decode reads a model and checks all of it: whatever the file says, judging stays within its arrays and comes to an end.
-func Decode(b []byte) (*Model, error) {
-	z, err := gzip.NewReader(bytes.NewReader(b))
+// Decode reads the file of a model and checks all of it: whatever a file says, evaluation stays within its arrays and ends.
+func Decode(file []byte) (*Model, error) {
+	z, err := gzip.NewReader(bytes.NewReader(file))
 	if err != nil {
 		return nil, fmt.Errorf("read the model: %w", err)
 	}
@@ -98,87 +110,88 @@ func Decode(b []byte) (*Model, error) {
 	if len(plain) > maxModel {
 		return nil, fmt.Errorf("the model is larger than %d bytes", maxModel)
 	}
-	var w modelFile
-	if err := json.Unmarshal(plain, &w); err != nil {
+	var f modelFile
+	if err := json.Unmarshal(plain, &f); err != nil {
 		return nil, fmt.Errorf("read the model: %w", err)
 	}
-	if w.Format != formatVersion {
-		return nil, fmt.Errorf("the model has format %d, this version reads %d", w.Format, formatVersion)
+	if f.Format != formatVersion {
+		return nil, fmt.Errorf("the model has format %d, this version reads %d", f.Format, formatVersion)
 	}
-	m := &Model{Card: w.Card, names: fromBytes(w.Names), generated: fromBytes(w.Generated), suffixes: w.Suffixes, bins: w.Bins}
-	m.forest.roots = w.Roots
-	if len(w.Feature) != len(w.First) || len(w.Score) != len(w.First) {
-		return nil, errors.New("the model's nodes are not whole")
+	if len(f.Feature) != len(f.First) || len(f.Score) != len(f.First) {
+		return nil, errors.New("the model's lists of nodes differ in length")
 	}
-	for i := range w.First {
-		m.forest.nodes = append(m.forest.nodes, node{w.First[i], w.Feature[i], w.Score[i]})
+	nodes := make([]Node, len(f.First))
+	for i := range nodes {
+		nodes[i] = Node{f.First[i], f.Feature[i], f.Score[i]}
 	}
-	if err := m.checkBounds(); err != nil {
+	languages := Languages{Names: fromBytes(f.Names), Generated: fromBytes(f.Generated), Suffixes: f.Suffixes}
+	m, err := NewModel(f.Card, languages, f.Bins, f.Roots, nodes)
+	if err != nil {
 		return nil, err
 	}
-	m.forest.packSteps()
-	sum := sha256.Sum256(b)
+	sum := sha256.Sum256(file)
 	m.version = hex.EncodeToString(sum[:6])
 	return m, nil
 }
 
+// checkBounds makes sure that no index of the model leaves its arrays, and that every walk down a tree ends.
 func (m *Model) checkBounds() error {
-	if len(m.names) != trigrams || len(m.generated) != trigrams {
-		return errors.New("the model's languages have another alphabet")
+	if len(m.languages.Names) != NumTrigrams || len(m.languages.Generated) != NumTrigrams {
+		return errors.New("the model's languages have another set of symbols")
 	}
 	nodes := m.forest.nodes
 	if len(nodes) == 0 || len(nodes) > maxNodes || len(m.forest.roots) == 0 || len(m.forest.roots) > maxTrees {
 		return fmt.Errorf("the model has %d nodes in %d trees", len(nodes), len(m.forest.roots))
 	}
-	for f, edges := range m.bins {
+	for feature, edges := range m.bins {
 		if len(edges) >= maxBins {
-			return fmt.Errorf("feature %s has %d bins", Features[f], len(edges)+1)
+			return fmt.Errorf("feature %s has %d bins", Features[feature], len(edges)+1)
 		}
 	}
-	for _, r := range m.forest.roots {
-		if r < 0 || int(r) >= len(nodes) {
-			return fmt.Errorf("a tree begins at node %d of %d", r, len(nodes))
+	for _, root := range m.forest.roots {
+		if root < 0 || int(root) >= len(nodes) {
+			return fmt.Errorf("a tree begins at node %d of %d", root, len(nodes))
 		}
 	}
 	for i, n := range nodes {
-		if n.first == 0 {
+		if n.First == 0 {
 			continue
 		}
-		// Children lie behind their node, so every way down ends.
-		if int(n.feature) >= nFeatures || n.first <= int32(i) || int(n.first)+len(m.bins[n.feature]) >= len(nodes) {
-			return fmt.Errorf("node %d of the model asks feature %d and goes on at %d of %d", i, n.feature, n.first, len(nodes))
+		// Children are behind their node, so a walk cannot go in a circle.
+		if int(n.Feature) >= NumFeatures || n.First <= int32(i) || int(n.First)+len(m.bins[n.Feature]) >= len(nodes) {
+			return fmt.Errorf("node %d of the model asks for feature %d and continues at %d of %d", i, n.Feature, n.First, len(nodes))
 		}
 	}
 	return nil
 }
 
-func toBytes(l trigramModel) []byte {
-	b := make([]byte, len(l))
-	for i, v := range l {
+func toBytes(t Trigrams) []byte {
+	b := make([]byte, len(t))
+	for i, v := range t {
 		b[i] = byte(v)
 	}
 	return b
 }
 
-func fromBytes(b []byte) trigramModel {
-	l := make(trigramModel, len(b))
+func fromBytes(b []byte) Trigrams {
+	t := make(Trigrams, len(b))
 	for i, v := range b {
-		l[i] = int8(v)
+		t[i] = int8(v)
 	}
-	return l
+	return t
 }
 
-// Score is how sure the model is that a label under a public suffix was generated, 0 to 1. It does not allocate.
+// Score returns the probability that a label under a public suffix was generated, from 0 to 1. It does not allocate.
 func (m *Model) Score(label, suffix string) float64 {
-	var v featureVector
-	m.computeFeatures(&v, label, suffix)
+	var v FeatureVector
+	m.languages.ComputeFeatures(&v, label, suffix)
 	at := m.binFeatures(&v)
 	return m.forest.score(&at)
 }
 
-func (m *Model) binFeatures(v *featureVector) (at binned) {
+func (m *Model) binFeatures(v *FeatureVector) (at binnedFeatures) {
 	for f := range v {
-		at[f] = uint8(m.bins.binOf(f, v[f]))
+		at[f] = uint8(m.bins.BinOf(f, v[f]))
 	}
 	return at
 }

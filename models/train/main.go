@@ -48,15 +48,14 @@ func run(out string) error {
 		return err
 	}
 	fmt.Printf("train: final model on all\n")
-	m, err := classifier.Train(samples, classifier.DefaultOptions())
-	if err != nil {
-		return err
-	}
-	m.Card = classifier.Card{
+	m, err := train(samples, defaultOptions(), classifier.Card{
 		Name: "generated-domains", Task: "the label below the public suffix of a domain was made by an algorithm", TrainedOn: sums,
 		Rows:      map[string]int{"chosen": countSamples(samples, false), "generated": countSamples(samples, true), "families": len(families)},
 		Threshold: result.threshold, Metrics: result.metrics, FeatureNames: classifier.Features[:],
 		HowMeasured: "4 folds by family: the families of a fold, and a quarter of the chosen names, are judged by a model that was taught none of them; the threshold is that of one false alarm in 1,000 chosen names",
+	})
+	if err != nil {
+		return err
 	}
 	b, err := m.Encode()
 	if err != nil {
@@ -74,10 +73,10 @@ func run(out string) error {
 }
 
 // readSamples reads both lists and tells their hashes. Of a domain only the label below the public suffix counts, and each only once.
-func readSamples(dir string) ([]classifier.Sample, map[string]string, error) {
+func readSamples(dir string) ([]sample, map[string]string, error) {
 	sums := map[string]string{}
 	seen := map[string]bool{}
-	var out []classifier.Sample
+	var out []sample
 	for _, name := range []string{"benign.txt.gz", "dga.csv.gz"} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
@@ -99,7 +98,7 @@ func readSamples(dir string) ([]classifier.Sample, map[string]string, error) {
 			seen[registered] = true
 			label, suffix := classifier.Split(registered)
 			if len(label) >= 6 {
-				out = append(out, classifier.Sample{Label: label, Suffix: suffix, Family: family})
+				out = append(out, sample{label, suffix, family})
 			}
 		}
 		if err := lines.Err(); err != nil { // half of a list would make a model too
@@ -109,10 +108,10 @@ func readSamples(dir string) ([]classifier.Sample, map[string]string, error) {
 	return out, sums, nil
 }
 
-func familiesOf(samples []classifier.Sample) []string {
+func familiesOf(samples []sample) []string {
 	n := map[string]int{}
 	for _, s := range samples {
-		n[s.Family]++
+		n[s.family]++
 	}
 	delete(n, "")
 	var out []string
@@ -128,10 +127,10 @@ func familiesOf(samples []classifier.Sample) []string {
 	return out
 }
 
-func countSamples(samples []classifier.Sample, generated bool) int {
+func countSamples(samples []sample, generated bool) int {
 	n := 0
 	for _, s := range samples {
-		if (s.Family != "") == generated {
+		if (s.family != "") == generated {
 			n++
 		}
 	}
@@ -146,7 +145,7 @@ type result struct {
 const folds = 4
 
 // crossValidate deals the families, largest first, to the folds in turn, and the chosen names likewise.
-func crossValidate(samples []classifier.Sample, families []string) (result, error) {
+func crossValidate(samples []sample, families []string) (result, error) {
 	fold := map[string]int{}
 	for i, f := range families {
 		fold[f] = i % folds
@@ -154,30 +153,30 @@ func crossValidate(samples []classifier.Sample, families []string) (result, erro
 	var good, bad []float64
 	byFamily := map[string][]float64{}
 	for k := range folds {
-		var train, test []classifier.Sample
+		var training, test []sample
 		for i, s := range samples {
 			in := i%folds == k
-			if s.Family != "" {
-				in = fold[s.Family] == k
+			if s.family != "" {
+				in = fold[s.family] == k
 			}
 			if in {
 				test = append(test, s)
 			} else {
-				train = append(train, s)
+				training = append(training, s)
 			}
 		}
-		fmt.Printf("train: fold %d of %d: %d rows\n", k+1, folds, len(train))
-		m, err := classifier.Train(train, classifier.DefaultOptions())
+		fmt.Printf("train: fold %d of %d: %d rows\n", k+1, folds, len(training))
+		m, err := train(training, defaultOptions(), classifier.Card{})
 		if err != nil {
 			return result{}, err
 		}
 		for _, s := range test {
-			score := m.Score(s.Label, s.Suffix)
-			if s.Family == "" {
+			score := m.Score(s.label, s.suffix)
+			if s.family == "" {
 				good = append(good, score)
 			} else {
 				bad = append(bad, score)
-				byFamily[s.Family] = append(byFamily[s.Family], score)
+				byFamily[s.family] = append(byFamily[s.family], score)
 			}
 		}
 	}

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"math/rand"
+	"slices"
+	"strings"
+
+	"github.com/sjwhitworth/golearn/base"
+	"github.com/sjwhitworth/golearn/trees"
+
+	"tidegate/detectors/classifier"
+)
+
+// A sample is one labelled domain.
+type sample struct {
+	label, suffix string
+	family        string // of the algorithm that generated it; "" for a name that people chose
+}
+
+// options are the parameters of training. The same options and samples make the same model, to the byte. golearn's own bagging
+// does not (it draws from a global source in goroutines), so the bags are drawn here, one after the other, from one source.
+type options struct {
+	seed     int64
+	trees    int
+	rows     int // in each bag, half of them generated
+	features int // that one tree may ask for
+	bins     int
+	minRows  int // a node of fewer rows is not split
+}
+
+func defaultOptions() options {
+	return options{seed: 1, trees: 60, rows: 12000, features: 6, bins: 10, minRows: 25}
+}
+
+// train makes a model. Half of the samples train the language models and the other half the trees, so that the trees learn from
+// what the language models say of labels that they were not trained on.
+func train(samples []sample, opt options, card classifier.Card) (*classifier.Model, error) {
+	rng := rand.New(rand.NewSource(opt.seed))
+	samples = slices.Clone(samples)
+	rng.Shuffle(len(samples), func(i, j int) { samples[i], samples[j] = samples[j], samples[i] })
+	half := len(samples) / 2
+	languages := learnLanguages(samples[:half])
+	samples = samples[half:]
+
+	rows := make([]classifier.FeatureVector, len(samples))
+	var chosen, generated []int // indexes of rows
+	for i, s := range samples {
+		languages.ComputeFeatures(&rows[i], s.label, s.suffix)
+		if s.family == "" {
+			chosen = append(chosen, i)
+		} else {
+			generated = append(generated, i)
+		}
+	}
+	if len(chosen) == 0 || len(generated) == 0 {
+		return nil, fmt.Errorf("train: %d chosen and %d generated names; both are needed", len(chosen), len(generated))
+	}
+
+	f := forest{rows: rows, samples: samples, bins: quantiles(rows, opt.bins), minRows: opt.minRows}
+	for range opt.trees {
+		features := rng.Perm(classifier.NumFeatures)[:opt.features]
+		slices.Sort(features)
+		bag := make([]int, 0, opt.rows)
+		for range opt.rows / 2 {
+			bag = append(bag, chosen[rng.Intn(len(chosen))], generated[rng.Intn(len(generated))])
+		}
+		if err := f.growTree(bag, features); err != nil {
+			return nil, err
+		}
+	}
+	return classifier.NewModel(card, languages, f.bins, f.roots, f.nodes)
+}
+
+// learnLanguages trains the language models and the weights of public suffixes.
+func learnLanguages(samples []sample) classifier.Languages {
+	const minSuffix = 20 // samples; rarer suffixes have no weight
+	var names, generated []string
+	counts := map[string][2]float64{} // by suffix: chosen, generated
+	for _, s := range samples {
+		n := counts[s.suffix]
+		if s.family == "" {
+			names = append(names, s.label)
+			n[0]++
+		} else {
+			generated = append(generated, s.label)
+			n[1]++
+		}
+		counts[s.suffix] = n
+	}
+	languages := classifier.Languages{Names: learnTrigrams(names), Generated: learnTrigrams(generated), Suffixes: map[string]float32{}}
+	for suffix, n := range counts {
+		if n[0]+n[1] >= minSuffix {
+			ratio := math.Log((n[1]+5)/(float64(len(generated))+10)) - math.Log((n[0]+5)/(float64(len(names))+10))
+			languages.Suffixes[suffix] = float32(math.Round(ratio*100) / 100)
+		}
+	}
+	return languages
+}
+
+// learnTrigrams estimates the probability of each trigram from labels. A trigram that is rare or unseen gets most of its
+// probability from that of its last two symbols, and that from its last symbol.
+func learnTrigrams(labels []string) classifier.Trigrams {
+	const symbols = classifier.NumSymbols
+	tri, bi, uni := make([]float64, classifier.NumTrigrams), make([]float64, symbols*symbols), make([]float64, symbols)
+	for _, l := range labels {
+		classifier.EachTrigram(l, func(a, b, c int) {
+			tri[classifier.TrigramIndex(a, b, c)]++
+			bi[b*symbols+c]++
+			uni[c]++
+		})
+	}
+	all := 0.0
+	for _, n := range uni {
+		all += n
+	}
+	out := make(classifier.Trigrams, classifier.NumTrigrams)
+	for a := range symbols {
+		for b := range symbols {
+			context, biContext := 0.0, 0.0
+			for c := range symbols {
+				context += tri[classifier.TrigramIndex(a, b, c)]
+				biContext += bi[b*symbols+c]
+			}
+			for c := range symbols {
+				pUni := (uni[c] + 0.5) / (all + 0.5*symbols)
+				pBi := (bi[b*symbols+c] + 10*pUni) / (biContext + 10)
+				p := (tri[classifier.TrigramIndex(a, b, c)] + 5*pBi) / (context + 5)
+				out[classifier.TrigramIndex(a, b, c)] = int8(max(-127, math.Round(16*math.Log(p))))
+			}
+		}
+	}
+	return out
+}
+
+// quantiles returns edges between bins that hold about the same number of rows each.
+func quantiles(rows []classifier.FeatureVector, n int) classifier.Bins {
+	var bins classifier.Bins
+	column := make([]float32, len(rows))
+	for f := range classifier.NumFeatures {
+		for i, v := range rows {
+			column[i] = v[f]
+		}
+		slices.Sort(column)
+		for k := 1; k < n; k++ {
+			edge := column[k*len(column)/n]
+			if len(bins[f]) == 0 && edge > column[0] || len(bins[f]) > 0 && edge > bins[f][len(bins[f])-1] {
+				bins[f] = append(bins[f], edge)
+			}
+		}
+	}
+	return bins
+}
+
+// A forest grows tree by tree, in the flat form that classifier evaluates.
+type forest struct {
+	rows    []classifier.FeatureVector
+	samples []sample // of the rows
+	bins    classifier.Bins
+	minRows int
+
+	roots []int32
+	nodes []classifier.Node
+}
+
+const (
+	classChosen    = "chosen"
+	classGenerated = "generated"
+)
+
+// growTree lets golearn make one ID3 tree of the rows in bag, and appends it.
+func (f *forest) growTree(bag, features []int) error {
+	data, err := f.instances(bag, features)
+	if err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	tree := trees.NewID3DecisionTreeFromRule(0, orderedRule{})
+	if err := tree.Fit(data); err != nil {
+		return fmt.Errorf("train: %w", err)
+	}
+	byName := map[string]uint8{}
+	for _, feature := range features {
+		byName[classifier.Features[feature]] = uint8(feature)
+	}
+	root := int32(len(f.nodes))
+	f.roots = append(f.roots, root)
+	f.nodes = append(f.nodes, classifier.Node{})
+	f.appendNode(root, tree.Root, byName, 0.5)
+	return nil
+}
+
+// orderedRule splits by the feature with the least entropy after the split, as golearn's information gain does. golearn's rule
+// sums over maps and tries features in the order of a map, so that sums which differ in their last bit, and ties, make another
+// tree at each training.
+type orderedRule struct{}
+
+// GenerateSplitRule implements trees.RuleGenerator.
+func (orderedRule) GenerateSplitRule(data base.FixedDataGrid) *trees.DecisionTreeRule {
+	var best base.Attribute
+	least := math.Inf(1)
+	candidates := base.NonClassAttributes(data)
+	slices.SortFunc(candidates, func(a, b base.Attribute) int { return strings.Compare(a.GetName(), b.GetName()) })
+	for _, a := range candidates {
+		if entropy := splitEntropy(base.GetClassDistributionAfterSplit(data, a)); entropy < least {
+			best, least = a, entropy
+		}
+	}
+	return &trees.DecisionTreeRule{SplitAttr: best}
+}
+
+// splitEntropy returns the entropy of the classes within the bins, weighted by the rows of each bin.
+func splitEntropy(counts map[string]map[string]int) float64 {
+	all := 0
+	for _, classes := range counts {
+		all += classes[classChosen] + classes[classGenerated]
+	}
+	entropy := 0.0
+	for _, bin := range slices.Sorted(maps.Keys(counts)) {
+		chosen, generated := float64(counts[bin][classChosen]), float64(counts[bin][classGenerated])
+		for _, n := range []float64{chosen, generated} {
+			if n > 0 {
+				entropy -= n / float64(all) * math.Log2(n/(chosen+generated))
+			}
+		}
+	}
+	return entropy
+}
+
+// instances returns the rows in bag as golearn takes them: the bins of some features as categories, and the class.
+func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
+	data := base.NewDenseInstances()
+	attributes := make([]*base.CategoricalAttribute, len(features))
+	specs := make([]base.AttributeSpec, len(features))
+	for k, feature := range features {
+		a := base.NewCategoricalAttribute()
+		a.SetName(classifier.Features[feature])
+		for bin := range len(f.bins[feature]) + 1 {
+			a.GetSysValFromString(fmt.Sprint(bin)) // all categories in order, whatever the bag holds
+		}
+		attributes[k], specs[k] = a, data.AddAttribute(a)
+	}
+	class := base.NewCategoricalAttribute()
+	class.SetName("class")
+	class.GetSysValFromString(classChosen)
+	class.GetSysValFromString(classGenerated)
+	classSpec := data.AddAttribute(class)
+	if err := data.AddClassAttribute(class); err != nil {
+		return nil, err
+	}
+	if err := data.Extend(len(bag)); err != nil {
+		return nil, err
+	}
+	for at, i := range bag {
+		for k, feature := range features {
+			bin := f.bins.BinOf(feature, f.rows[i][feature])
+			data.Set(specs[k], at, attributes[k].GetSysValFromString(fmt.Sprint(bin)))
+		}
+		word := classChosen
+		if f.samples[i].family != "" {
+			word = classGenerated
+		}
+		data.Set(classSpec, at, class.GetSysValFromString(word))
+	}
+	return data, nil
+}
+
+// appendNode writes n at index at, and appends its children in the order of their bins. The score of a node is the share of
+// generated rows, drawn towards the share of the node above; a bin that training never saw has the score of its node.
+func (f *forest) appendNode(at int32, n *trees.DecisionTreeNode, byName map[string]uint8, shareAbove float64) {
+	generated, chosen := float64(n.ClassDist[classGenerated]), float64(n.ClassDist[classChosen])
+	share := (generated + 2*shareAbove) / (generated + chosen + 2)
+	node := classifier.Node{Score: uint8(math.Round(255 * share))}
+	isRule := n.Type == trees.RuleNode && n.SplitRule != nil && n.SplitRule.SplitAttr != nil
+	if isRule && int(generated+chosen) >= f.minRows {
+		node.Feature = byName[n.SplitRule.SplitAttr.GetName()]
+		node.First = int32(len(f.nodes))
+		width := len(f.bins[node.Feature]) + 1
+		for range width {
+			f.nodes = append(f.nodes, classifier.Node{Score: node.Score})
+		}
+		for bin := range width {
+			if child := n.Children[fmt.Sprint(bin)]; child != nil {
+				f.appendNode(node.First+int32(bin), child, byName, share)
+			}
+		}
+	}
+	f.nodes[at] = node
+}
