@@ -10,12 +10,12 @@ type Conn struct {
 
 	half        [2]halfStream // by Dir
 	now         int64         // the clock, as of the last call of Segment, Follow or Release
-	rtt         int64
-	buffered    int // the cost of what waits
-	holderIndex int // place in Pool.holders, plus one; 0 not there
+	rtt         int64         // the round-trip time, ns, 0 not known
+	buffered    int           // the cost of what waits
+	holderIndex int           // place in Pool.holders, plus one; 0 not there
 
-	established  bool
-	closing      bool
+	established  bool  // a segment was acknowledged
+	closing      bool  // reset, or both directions ended
 	closingSince int64 // of the clock
 	resetBy      uint8 // 1 + Dir of the side whose RST was accepted first; 0 none
 	resetOffset  int64 // of that RST: data from its sender at or behind it shows that the RST was not accepted
@@ -40,19 +40,19 @@ func reusable(s []waitingSegment) []waitingSegment {
 	return s[:0]
 }
 
-// BeginAfterSYN starts a connection whose SYN, sent by d, was seen before c was made: first is the sequence number
-// behind it.
+// BeginAfterSYN starts a connection whose SYN, sent by d, was seen before c was made: first is the sequence
+// number behind it.
 func (c *Conn) BeginAfterSYN(d Dir, first uint32) {
-	h := &c.half[d]
-	h.setBase(first)
-	h.syn, h.packets = true, 1
+	half := &c.half[d]
+	half.setBase(first)
+	half.syn, half.packets = true, 1
 }
 
 // SetRTT sets the round-trip time. A segment that fills a gap later than that is taken for a retransmission.
 func (c *Conn) SetRTT(rtt int64) { c.rtt = rtt }
 
-// Segment takes a segment that d sent. now is a clock that goes forward only; the grace and the timeout of gaps go
-// by it.
+// Segment takes a segment that d sent. now is a clock that goes forward only; the grace and the timeout of
+// gaps go by it.
 func (c *Conn) Segment(d Dir, s *Segment, now int64) {
 	c.now = now
 	c.half[d].packets++
@@ -69,8 +69,8 @@ func (c *Conn) Segment(d Dir, s *Segment, now int64) {
 	}
 }
 
-// Follow takes a segment of a connection whose bytes are of no interest, since another Conn has them. It only keeps
-// track of what Established, Ended and Packets return.
+// Follow takes a segment of a connection whose bytes another Conn delivers. It only
+// keeps track of what Established, Ended and Packets return.
 func (c *Conn) Follow(d Dir, s *Segment, now int64) {
 	c.now = now
 	c.half[d].packets++
@@ -88,7 +88,8 @@ func (c *Conn) Follow(d Dir, s *Segment, now int64) {
 // Established reports whether a segment was answered.
 func (c *Conn) Established() bool { return c.established }
 
-// Closing reports whether the connection was reset or both directions are complete, and since when by the clock.
+// Closing reports whether the connection was reset or both directions are complete, and since when by the
+// clock.
 func (c *Conn) Closing() (since int64, closing bool) { return c.closingSince, c.closing }
 
 // Ended reports whether d is complete.
@@ -124,28 +125,28 @@ func (c *Conn) startClosing() {
 
 // handleSYN takes a SYN, with or without ACK.
 func (c *Conn) handleSYN(d Dir, s *Segment) {
-	h, o := &c.half[d], &c.half[d^1]
+	half, peer := &c.half[d], &c.half[d^1]
 	base := s.Seq + 1
 	answer := s.hasFlag(ACK)
 
 	// Find out whether the SYN is the first one of its side, the same once more, or another.
 	switch {
-	case h.syn && h.base == base:
+	case half.syn && half.base == base:
 		if answer {
 			c.handler.Observe(d, RepeatedSYNACK, s.Time)
 		} else {
 			c.handler.Observe(d, RepeatedSYN, s.Time)
 		}
-	case h.syn && answer && h.top == 0 && o.ack == 0 && !c.established:
-		h.otherBase, h.hasOtherBase = base, true // two answers: the client's ACK shows which one counts
+	case half.syn && answer && half.top == 0 && peer.ack == 0 && !c.established:
+		half.otherBase, half.hasOtherBase = base, true // a second answer: handleACK decides which one counts
 		return
-	case h.based && h.base != base:
+	case half.based && half.base != base:
 		return // in the middle of a stream: it does not belong to this connection
 	default:
-		if !h.based {
-			h.setBase(base)
+		if !half.based {
+			half.setBase(base)
 		}
-		h.syn = true
+		half.syn = true
 		if answer {
 			c.handler.Observe(d, FirstSYNACK, s.Time)
 		} else {
@@ -153,14 +154,14 @@ func (c *Conn) handleSYN(d Dir, s *Segment) {
 		}
 	}
 
-	// From here on base is the base of h. Offset 0 is the first byte behind the SYN.
-	h.setWindow(s.Window, true)
-	h.readOptions(s.Options)
+	// From here on base is the base of half. Offset 0 is the first byte behind the SYN.
+	half.setWindow(s.Window, true)
+	half.readOptions(s.Options)
 	if answer {
-		if !o.based {
-			o.setBase(s.Ack)
+		if !peer.based {
+			peer.setBase(s.Ack)
 		}
-		o.acknowledge(o.offsetOf(s.Ack), h)
+		peer.acknowledge(peer.offsetOf(s.Ack), half)
 	}
 	if s.Size > 0 { // TCP Fast Open, RFC 7413
 		c.handleData(d, s, 0, 0)
@@ -173,23 +174,24 @@ func (c *Conn) handleSYN(d Dir, s *Segment) {
 
 // handleSegment takes a segment that is neither SYN nor RST.
 func (c *Conn) handleSegment(d Dir, s *Segment) {
-	h, o := &c.half[d], &c.half[d^1]
-	if !h.based {
+	half, peer := &c.half[d], &c.half[d^1]
+	if !half.based {
 		c.startMidStream(d, s)
 	}
-	off := h.offsetOf(s.Seq)
+	off := half.offsetOf(s.Seq)
 
-	// The acknowledgement comes first: it says what of the other direction must be delivered before this segment.
+	// The acknowledgement comes first: it says what of the other direction must be delivered before this
+	// segment.
 	need := int64(0)
 	if s.hasFlag(ACK) {
 		need = c.handleACK(d, s)
 	}
-	if h.setWindow(s.Window, false) {
+	if half.setWindow(s.Window, false) {
 		c.handler.Observe(d, ZeroWindow, s.Time)
 	}
 
 	switch {
-	case s.Size == 1 && off == h.next-1 && !s.hasFlag(FIN):
+	case s.Size == 1 && off == half.next-1 && !s.hasFlag(FIN):
 		return // a keep-alive (RFC 1122, section 4.2.3.6), whose byte means nothing
 	case s.Size > 0:
 		c.handleData(d, s, off, need)
@@ -201,68 +203,70 @@ func (c *Conn) handleSegment(d Dir, s *Segment) {
 	}
 
 	// What was delivered or acknowledged may have been what other segments, or a FIN, waited for.
-	if c.buffered > 0 || h.fin >= 0 || o.fin >= 0 || o.incomplete() || h.incomplete() {
+	if c.buffered > 0 || half.fin >= 0 || peer.fin >= 0 || peer.incomplete() || half.incomplete() {
 		c.deliverReady()
 	}
 }
 
 // startMidStream begins a direction whose SYN was not seen at the segment s.
 func (c *Conn) startMidStream(d Dir, s *Segment) {
-	h, o := &c.half[d], &c.half[d^1]
-	h.setBase(s.Seq)
-	if s.hasFlag(ACK) && !o.based {
-		o.setBase(s.Ack)
+	half, peer := &c.half[d], &c.half[d^1]
+	half.setBase(s.Seq)
+	if s.hasFlag(ACK) && !peer.based {
+		peer.setBase(s.Ack)
 	}
 }
 
-// handleACK takes the acknowledgement that d sends. It returns how much of the other direction must be delivered
-// before the segment.
+// handleACK takes the acknowledgement that d sends. It returns how much of the other direction must be
+// delivered before the segment.
 func (c *Conn) handleACK(d Dir, s *Segment) int64 {
-	h, o := &c.half[d], &c.half[d^1]
-	if !o.based {
-		o.setBase(s.Ack)
+	half, peer := &c.half[d], &c.half[d^1]
+	if !peer.based {
+		peer.setBase(s.Ack)
 	}
-	if o.hasOtherBase {
-		if o.otherBase == s.Ack {
-			o.base = s.Ack
+	if peer.hasOtherBase { // of two SYN-ACKs the one counts that is acknowledged
+		if peer.otherBase == s.Ack {
+			peer.base = s.Ack
 		}
-		o.hasOtherBase = false
+		peer.hasOtherBase = false
 	}
-	off := o.offsetOf(s.Ack)
-	if o.packets > 0 || h.packets > 8 {
+	if peer.packets > 0 || half.packets > 8 { // a sender that goes on for so long has a peer that is not captured
 		c.established = true
 	}
-	return o.acknowledge(off, h)
+	return peer.acknowledge(peer.offsetOf(s.Ack), half)
 }
 
-// handleFIN takes a FIN at the offset end.
+// handleFIN takes a FIN at the offset end. A FIN before bytes that were delivered, or outside of any window,
+// is not believed.
 func (c *Conn) handleFIN(d Dir, s *Segment, end, need int64) {
-	h := &c.half[d]
+	half := &c.half[d]
 	c.handler.Observe(d, CloseRequest, s.Time)
-	if !h.ended && end >= h.next && end-h.top <= maxWindow {
-		h.fin, h.finNeed = end, need
-		h.ack = min(h.ack, end)
-		h.top = max(h.top, end)
+	if !half.ended && end >= half.next && end-half.top <= maxWindow {
+		half.fin, half.finNeed = end, need
+		half.ack = min(half.ack, end) // the FIN is not a byte that could be missing
+		half.top = max(half.top, end)
 	}
 }
 
-// handleRST takes a RST. It counts when its number lies in the window (RFC 5961, section 3). A receiver that is
-// stricter goes on, and then so does c, as soon as the sender of the RST sends something new (handleData).
+// handleRST takes a RST. It counts when its number lies in the window (RFC 5961, section 3). A receiver that
+// is stricter goes on, and then so does c, as soon as the sender of the RST sends something new (handleData).
 func (c *Conn) handleRST(d Dir, s *Segment) {
-	h, o := &c.half[d], &c.half[d^1]
+	half, peer := &c.half[d], &c.half[d^1]
 	switch {
-	case !h.based && o.based: // it answers a SYN, or a segment in the middle of a stream
-		if s.hasFlag(ACK) && o.offsetOf(s.Ack) < -1 {
+	case !half.based && peer.based: // it answers a SYN, or a segment in the middle of a stream
+		if s.hasFlag(ACK) && peer.offsetOf(s.Ack) < -1 {
 			return
 		}
 		c.resetOffset = math.MaxInt32
-	case !h.based:
+	case !half.based:
 		c.startMidStream(d, s)
 		c.resetOffset = 0
 	default:
-		off := h.offsetOf(s.Seq)
-		refusal := s.Seq == 0 && s.hasFlag(ACK) && !h.syn && h.top == 0 // a host that answers a SYN numbers its RST 0
-		low, high := min(h.ack, h.next)-1, max(h.top, h.ack)+h.sendLimit(o)
+		off := half.offsetOf(s.Seq)
+
+		// A host that refuses a SYN numbers its RST 0.
+		refusal := s.Seq == 0 && s.hasFlag(ACK) && !half.syn && half.top == 0
+		low, high := min(half.ack, half.next)-1, max(half.top, half.ack)+half.sendLimit(peer)
 		if !refusal && (off < low || off > high) {
 			c.handler.Observe(d, OutsideWindow, s.Time)
 			return

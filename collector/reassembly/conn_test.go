@@ -26,7 +26,8 @@ func TestSequenceWrap(t *testing.T) {
 	}
 }
 
-// TestSegmentBeyondTheWindowIsDropped: nobody can acknowledge it, so a gap up to it would lose what really comes.
+// TestSegmentBeyondTheWindowIsDropped: nobody can acknowledge it, so a gap up to it would lose what really
+// comes.
 func TestSegmentBeyondTheWindowIsDropped(t *testing.T) {
 	check := func(options string, off int, want string) {
 		t.Helper()
@@ -68,7 +69,8 @@ func TestZeroWindowIsObserved(t *testing.T) {
 	}
 }
 
-// TestResetInTheWindow: RFC 5961, section 3. A RST outside of it is dropped; one whose sender goes on was not accepted.
+// TestResetInTheWindow: RFC 5961, section 3. A RST outside of it is dropped; one whose sender goes on was not
+// accepted.
 func TestResetInTheWindow(t *testing.T) {
 	check := func(d Dir, off int, valid bool) {
 		t.Helper()
@@ -132,7 +134,8 @@ func TestKeepAliveIsNotARetransmission(t *testing.T) {
 	}
 }
 
-// TestStreamGoesOnElsewhere: segments outside of any window are strays until enough of them follow each other.
+// TestStreamGoesOnElsewhere: segments outside of any window are strays until enough of them follow each
+// other.
 func TestStreamGoesOnElsewhere(t *testing.T) {
 	c := newTestConn(t, testConfig(), defaultISN).handshake()
 	c.segment(0, "A", 0, 0, "abc")
@@ -146,7 +149,8 @@ func TestStreamGoesOnElsewhere(t *testing.T) {
 	}
 }
 
-// TestCutSegmentIsAGapInItsPlace: what the capture cut off is missing behind what is there, also of one that waited.
+// TestCutSegmentIsAGapInItsPlace: what the capture cut off is missing behind what is there, also of one that
+// waited.
 func TestCutSegmentIsAGapInItsPlace(t *testing.T) {
 	c := newTestConn(t, testConfig(), defaultISN).handshake()
 	send := func(off int, captured string, size int) {

@@ -99,8 +99,8 @@ func decodedTCP(from, to uint16, s tcpSegment) *layers.TCP {
 	return tcp
 }
 
-// TestAgreesWithGopacket: of conversations that are cut, repeated, overlapped and shuffled at random, some with segments
-// missing, both implementations yield the same bytes and the same gaps.
+// TestAgreesWithGopacket: of conversations that are cut, repeated, overlapped and shuffled at random, some
+// with segments missing, both implementations yield the same bytes and the same gaps.
 //
 // The input keeps clear of the known differences, each of which has a test below.
 func TestAgreesWithGopacket(t *testing.T) {
@@ -143,8 +143,8 @@ func TestAgreesWithGopacket(t *testing.T) {
 	}
 }
 
-// TestDifferencesFromGopacket lists where we differ on purpose. A case fails when the difference is gone, so that the
-// list stays true.
+// TestDifferencesFromGopacket lists where we differ on purpose. A case fails when the difference is gone, so
+// that the list stays true.
 func TestDifferencesFromGopacket(t *testing.T) {
 	check := func(reason, want string, list ...tcpSegment) {
 		t.Helper()

@@ -11,8 +11,8 @@ type halfStream struct {
 	top  int64 // the highest end of a segment that was seen
 	ack  int64 // how far the receiver has acknowledged
 
-	// What the receiver had acknowledged (graceAck) when the grace began (graceStart, of the clock; 0: it has not
-	// begun). When the grace is over, everything before graceAck is delivered or given up.
+	// What the receiver had acknowledged (graceAck) when the grace began (graceStart, of the clock; 0: it has
+	// not begun). When the grace is over, everything before graceAck is delivered or given up.
 	graceAck, graceStart int64
 
 	waiting []waitingSegment // by offset, without overlaps; the first is waiting[front]
@@ -47,8 +47,8 @@ type waitingSegment struct {
 
 func (s *waitingSegment) endOffset() int64 { return s.off + int64(len(s.b)+s.lost) }
 
-// deliveredBytes remembers the last bytes that were delivered, so that retransmissions can be compared with them:
-// a hash of each of the last segments, and the last bytes themselves.
+// deliveredBytes remembers the last bytes that were delivered, so that retransmissions can be compared with
+// them: a hash of each of the last segments, and the last bytes themselves.
 type deliveredBytes struct {
 	segments     [4]deliveredSegment
 	segmentIndex uint8
@@ -75,12 +75,16 @@ func (h *halfStream) offsetOf(seq uint32) int64 {
 	return h.next + int64(int32(seq-(h.base+uint32(h.next))))
 }
 
-// reached reports whether everything before off was delivered or given up. A receiver acknowledges a FIN like a
-// byte, so an offset behind the FIN is reached with the FIN.
+// reached reports whether everything before off was delivered or given up. A receiver acknowledges a FIN like
+// a byte, so an offset behind the FIN is reached with the FIN.
 func (h *halfStream) reached(off int64) bool { return off <= h.next || h.fin >= 0 && h.next >= h.fin }
 
-// incomplete reports whether something of this direction should have been delivered and was not: captured bytes
-// wait, or the receiver has acknowledged bytes that were not captured.
+// permits reports whether a segment of the other direction may be delivered that acknowledges this one up to
+// need. A direction of which no segment was captured is not waited for.
+func (h *halfStream) permits(need int64) bool { return h.reached(need) || h.packets == 0 }
+
+// incomplete reports whether something of this direction should have been delivered and was not: captured
+// bytes wait, or the receiver has acknowledged bytes that were not captured.
 func (h *halfStream) incomplete() bool { return h.front < len(h.waiting) || h.ack > h.next }
 
 func (h *halfStream) numWaiting() int { return len(h.waiting) - h.front }
@@ -89,23 +93,23 @@ func (h *halfStream) numWaiting() int { return len(h.waiting) - h.front }
 func (h *halfStream) readOptions(options []byte) {
 	const end, nop, windowScale = 0, 1, 3
 	h.windowScale = 0
-	for o := options; len(o) > 0 && o[0] != end; {
-		if o[0] == nop {
-			o = o[1:]
+	for rest := options; len(rest) > 0 && rest[0] != end; {
+		if rest[0] == nop {
+			rest = rest[1:]
 			continue
 		}
-		if len(o) < 2 || o[1] < 2 || int(o[1]) > len(o) {
+		if len(rest) < 2 || rest[1] < 2 || int(rest[1]) > len(rest) {
 			return
 		}
-		if o[0] == windowScale && o[1] == 3 {
-			h.windowScale = int8(min(o[2], 14))
+		if rest[0] == windowScale && rest[1] == 3 {
+			h.windowScale = int8(min(rest[2], 14)) // RFC 7323, section 2.3
 		}
-		o = o[o[1]:]
+		rest = rest[rest[1]:]
 	}
 }
 
-// setWindow takes the window that this side advertises. It reports whether the window has just closed; the window of
-// a SYN is not scaled and does not count as one that closes.
+// setWindow takes the window that this side advertises. It reports whether the window has just closed; the
+// window of a SYN is not scaled and does not count as one that closes.
 func (h *halfStream) setWindow(window uint16, inSYN bool) (closed bool) {
 	h.window = uint32(window)
 	if !inSYN && h.windowScale > 0 {
@@ -116,31 +120,32 @@ func (h *halfStream) setWindow(window uint16, inSYN bool) (closed bool) {
 	return h.windowZero && !wasZero && !inSYN
 }
 
-// sendLimit returns how far past the highest byte seen h's sender may legitimately be, given the window that o
-// advertised.
-func (h *halfStream) sendLimit(o *halfStream) int64 {
+// sendLimit returns how far past the highest byte seen h's sender may legitimately be, given the window that
+// its peer advertised.
+func (h *halfStream) sendLimit(peer *halfStream) int64 {
 	switch {
-	case o.packets == 0:
+	case peer.packets == 0:
 		return maxWindow
-	case o.windowScale < 0 || h.windowScale < 0: // scaling holds only if both asked for it, and one SYN was not seen
-		return max(int64(o.window), unknownWindow)
+	case peer.windowScale < 0 || h.windowScale < 0: // one SYN was not seen: without both the scale is not known
+		return max(int64(peer.window), unknownWindow)
 	}
-	return int64(max(o.window, 64<<10))
+	return int64(max(peer.window, 64<<10))
 }
 
-// acknowledge takes an acknowledgement of this direction up to off, which o sent. It returns how much of this
-// direction must be delivered before what o sent with it.
+// acknowledge takes an acknowledgement of this direction up to off, which its peer sent. It returns how much
+// of this direction must be delivered before what the peer sent with it.
 //
-// An acknowledgement of more than can have been sent is not believed: what is really sent would be skipped. When much
-// was not captured, the next segment of this direction shows where it is, and then its acknowledgement counts.
-func (h *halfStream) acknowledge(off int64, o *halfStream) int64 {
+// An acknowledgement of more than can have been sent is not believed: what is really sent would be skipped.
+// When much was not captured, the next segment of this direction shows where it is, and then its
+// acknowledgement counts.
+func (h *halfStream) acknowledge(off int64, peer *halfStream) int64 {
 	if h.fin >= 0 && off > h.fin {
 		off = h.fin
 	}
 	if off <= h.ack {
 		return max(off, 0)
 	}
-	limit := max(h.top, h.ack) + h.sendLimit(o) + 64<<10
+	limit := max(h.top, h.ack) + h.sendLimit(peer) + 64<<10
 	if off > h.next+maxWindow || h.packets > 0 && off > limit {
 		return h.ack
 	}

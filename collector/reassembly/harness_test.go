@@ -92,7 +92,8 @@ func newTestConn(t testing.TB, cfg Config, isn [2]uint32) *testConn {
 	return c
 }
 
-// segment sends a segment of d. Offsets are from behind the SYNs; flags are letters of SAFR, and Z for a closed window.
+// segment sends a segment of d. Offsets are from behind the SYNs; flags are letters of SAFR, and Z for a
+// closed window.
 func (c *testConn) segment(d Dir, flags string, off, ack int, payload string) {
 	s := Segment{
 		Seq: c.isn[d] + 1 + uint32(off), Ack: c.isn[d^1] + 1 + uint32(ack), Window: 60000,

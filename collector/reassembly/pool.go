@@ -1,7 +1,7 @@
 package reassembly
 
-// A Pool is the memory that the Conns of one goroutine share: buffers for bytes out of order, and a limit on what
-// they take together.
+// A Pool is the memory that the Conns of one goroutine share: buffers for bytes out of order, and a limit on
+// what they take together.
 type Pool struct {
 	Buffers
 
@@ -38,8 +38,8 @@ func (p *Pool) chargeConn(c *Conn, n int) {
 	}
 }
 
-// enforceLimit gives up gaps until the Pool is within its limit. Of a few Conns picked at random the one that holds most
-// loses all of its gaps: a search for the largest of all would cost more than it frees.
+// enforceLimit gives up gaps until the Pool is within its limit. Of a few Conns picked at random the one that
+// holds most loses all of its gaps: a search for the largest of all would cost more than it frees.
 func (p *Pool) enforceLimit() {
 	for p.used > p.limit && len(p.holders) > 0 {
 		var largest *Conn
@@ -85,8 +85,8 @@ func sizeClass(n int) int {
 	return len(bufferSizes)
 }
 
-// BufferCost returns what a buffer for n bytes is charged: the memory that the buffer takes, not the bytes that lie
-// in it, so that many small segments do not take more than the budget says.
+// BufferCost returns what a buffer for n bytes is charged: the memory that the buffer takes, not the bytes
+// that lie in it, so that many small segments do not take more than the budget says.
 func BufferCost(n int) int {
 	if i := sizeClass(n); i < len(bufferSizes) {
 		return bufferSizes[i] + BufferOverhead

@@ -17,8 +17,9 @@ type sent struct {
 	ack int
 }
 
-// TestAnySplitInAnyOrder: both directions are cut at random, repeated, overlapped and shuffled, across the wrap of the
-// sequence numbers, with acknowledgements or without. The handler gets the bytes that were sent, no gap, and each end once.
+// TestAnySplitInAnyOrder: both directions are cut at random, repeated, overlapped and shuffled, across the
+// wrap of the sequence numbers, with acknowledgements or without. The handler gets the bytes that were sent,
+// no gap, and each end once.
 func TestAnySplitInAnyOrder(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -56,8 +57,8 @@ func TestAnySplitInAnyOrder(t *testing.T) {
 	}
 }
 
-// noDeadlock makes acknowledgements possible: what a segment acknowledges was sent before it. Sorted by end, direction 1
-// acknowledges nothing of direction 0 that in turn acknowledges direction 1.
+// noDeadlock makes acknowledgements possible: what a segment acknowledges was sent before it. Sorted by end,
+// direction 1 acknowledges nothing of direction 0 that in turn acknowledges direction 1.
 func noDeadlock(list []sent) {
 	for i := range list {
 		if list[i].d == 0 {
@@ -66,8 +67,8 @@ func noDeadlock(list []sent) {
 	}
 }
 
-// TestMissingBytesBecomeGaps: what no segment carries is a gap in its place, once it was acknowledged for the grace, or
-// once the timeout is over.
+// TestMissingBytesBecomeGaps: what no segment carries is a gap in its place, once it was acknowledged for the
+// grace, or once the timeout is over.
 func TestMissingBytesBecomeGaps(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 2))
@@ -115,8 +116,8 @@ func TestMissingBytesBecomeGaps(t *testing.T) {
 	}
 }
 
-// TestOverlapsFollowThePolicy: segments that wait and differ where they overlap give, byte by byte, what a model gives
-// that writes each into an array, the first time or every time.
+// TestOverlapsFollowThePolicy: segments that wait and differ where they overlap give, byte by byte, what a
+// model gives that writes each into an array, the first time or every time.
 func TestOverlapsFollowThePolicy(t *testing.T) {
 	for seed := range uint64(600) {
 		rng := rand.New(rand.NewPCG(seed, 3))
@@ -150,8 +151,8 @@ func TestOverlapsFollowThePolicy(t *testing.T) {
 	}
 }
 
-// TestRepliesNeverOvertakeRequests: requests and replies are numbered and acknowledge each other. In whatever order they
-// were captured, the handler gets request n before reply n, and reply n before request n+1.
+// TestRepliesNeverOvertakeRequests: requests and replies are numbered and acknowledge each other. In whatever
+// order they were captured, the handler gets request n before reply n, and reply n before request n+1.
 func TestRepliesNeverOvertakeRequests(t *testing.T) {
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 4))
@@ -181,7 +182,8 @@ func TestRepliesNeverOvertakeRequests(t *testing.T) {
 	}
 }
 
-// TestBoundsHold: whatever comes, no Conn and no Pool holds more than its bound and one segment, and nothing is left.
+// TestBoundsHold: whatever comes, no Conn and no Pool holds more than its bound and one segment, and nothing
+// is left.
 func TestBoundsHold(t *testing.T) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 5))
@@ -221,8 +223,8 @@ func TestBoundsHold(t *testing.T) {
 	}
 }
 
-// FuzzConn: no segments make a Conn panic, exceed its bounds, end a direction twice, or keep anything. Each segment is
-// eight bytes of input.
+// FuzzConn: no segments make a Conn panic, exceed its bounds, end a direction twice, or keep anything. Each
+// segment is eight bytes of input.
 func FuzzConn(f *testing.F) {
 	f.Add([]byte("\x00\x02\x00\x00\x00\x00\x00\x00\x01\x12\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x05\x00\x00"))
 	f.Add([]byte("\x00\x10\x00\x05\x00\x05\x00\x00\x00\x10\x00\x00\x00\x05\x00\x00\x01\x11\x00\x00\x00\x05\x00\x0a"))

@@ -1,9 +1,10 @@
 // Package reassembly puts the bytes of TCP connections into order.
 //
-// It knows sequence numbers and bytes, and nothing of frames, addresses, clocks or protocols. collector/sessions
-// decodes packets, finds the connection of each, and calls Conn.Segment; the Conn calls its Handler with the bytes
-// of both directions in order, with the gaps between them, and with what the statistics of a session count. Within
-// one call of Segment, Release or Flush the Handler may be called any number of times; it must not call the Conn.
+// It knows sequence numbers and bytes, and nothing of frames, addresses, clocks or protocols.
+// collector/sessions decodes packets, finds the connection of each, and calls Conn.Segment; the Conn calls
+// its Handler with the bytes of both directions in order, with the gaps between them, and with what the
+// statistics of a session count. Within one call of Segment, Release or Flush the Handler may be called any
+// number of times; it must not call the Conn.
 //
 //	Segment ─▶ conn.go     SYN, ACK, FIN, RST
 //	           stream.go   in order: straight to Handler.Data; delivered before: compared; else
@@ -12,20 +13,21 @@
 //
 // # Offsets
 //
-// A position in a direction is a 64-bit offset. Offset 0 is the byte behind the SYN, or the first byte that was
-// seen. A 32-bit sequence number stands for the offset nearest to the next byte that is to be delivered, so the
-// wrap at 2^32 needs no case of its own. A FIN takes one offset, as it takes one sequence number.
+// A position in a direction is a 64-bit offset. Offset 0 is the byte behind the SYN, or the first byte that
+// was seen. A 32-bit sequence number stands for the offset nearest to the next byte that is to be delivered,
+// so the wrap at 2^32 needs no case of its own. A FIN takes one offset, as it takes one sequence number.
 //
 // # Order
 //
 // Three rules decide when bytes are delivered.
 //
 //   - Bytes that are next in order go to the Handler at once, as a slice of Segment.Payload, without a copy.
-//   - A gap is given up when its bytes have been acknowledged for longer than Config.Grace: a capture often sees a
-//     segment later than the acknowledgement that covers it. Without an acknowledgement it is given up when the
-//     bytes behind it have waited for Config.GapTimeout, or when memory runs out.
-//   - A segment waits while bytes that it acknowledges are missing from the other direction. A parser therefore
-//     never sees a reply before its request. A direction of which no segment was ever seen is not waited for.
+//   - A gap is given up when its bytes have been acknowledged for longer than Config.Grace: a capture often
+//     sees a segment later than the acknowledgement that covers it. Without an acknowledgement it is given up
+//     when the bytes behind it have waited for Config.GapTimeout, or when memory runs out.
+//   - A segment waits while bytes that it acknowledges are missing from the other direction. A parser
+//     therefore never sees a reply before its request. A direction of which no segment was ever seen is not
+//     waited for.
 //
 // # States of a connection
 //
@@ -37,8 +39,9 @@
 //
 // # Bounds
 //
-// A Conn keeps at most Config.ConnBuffer bytes and maxSegments segments of a direction; all Conns of a Pool keep at
-// most the Pool's limit. The cost of a segment is that of its buffer. Beyond a bound the oldest gap is given up.
+// A Conn keeps at most Config.ConnBuffer bytes and maxSegments segments of a direction; all Conns of a Pool
+// keep at most the Pool's limit. The cost of a segment is that of its buffer. Beyond a bound the oldest gap
+// is given up.
 //
 // A Conn and its Pool are used by one goroutine. The path of bytes in order does not allocate.
 package reassembly
@@ -76,8 +79,8 @@ type Handler interface {
 	Data(d Dir, b []byte, at int64)
 	// Gap reports that the next n bytes of a direction will never come.
 	Gap(d Dir, n int, why GapReason)
-	// End reports, once, that a direction is complete: everything before its FIN was delivered or given up. A hostile
-	// or broken sender may go on behind its FIN; then Data and Gap follow.
+	// End reports, once, that a direction is complete: everything before its FIN was delivered or given up. A
+	// hostile or broken sender may go on behind its FIN; then Data and Gap follow.
 	End(d Dir)
 	// Observe reports what was found about a segment; at is the Time of the segment.
 	Observe(d Dir, o Observation, at int64)
@@ -130,6 +133,7 @@ type Config struct {
 	Grace time.Duration
 	// GapTimeout is how long bytes wait behind a gap that nobody has acknowledged.
 	GapTimeout time.Duration
-	// KeepLast has the later bytes win where segments that wait overlap and differ. Delivered bytes always stay.
+	// KeepLast has the later bytes win where segments that wait overlap and differ. Delivered bytes always
+	// stay.
 	KeepLast bool
 }

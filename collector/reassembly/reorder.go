@@ -5,11 +5,12 @@ import (
 	"slices"
 )
 
-// insertSegment keeps the bytes b, from s.off to end, as far as they do not lie in segments that wait already.
+// insertSegment keeps the bytes b, from s.off to end, as far as they do not lie in segments that wait
+// already.
 func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
-	h := &c.half[d]
-	if h.front > 0 && h.front*2 >= len(h.waiting) {
-		h.waiting, h.front = h.waiting[:copy(h.waiting, h.waiting[h.front:])], 0
+	half := &c.half[d]
+	if half.front > 0 && half.front*2 >= len(half.waiting) {
+		half.waiting, half.front = half.waiting[:copy(half.waiting, half.waiting[half.front:])], 0
 	}
 	off, conflict := s.off, false
 	insert := func(i int, to int64) { // keeps [off, to)
@@ -18,15 +19,15 @@ func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
 		n.b = c.pool.Get(numCaptured(b, to-off))
 		copy(n.b, b)
 		n.lost = int(to-off) - len(n.b)
-		h.waiting = slices.Insert(h.waiting, i, n)
+		half.waiting = slices.Insert(half.waiting, i, n)
 		c.pool.chargeConn(c, BufferCost(len(n.b)))
 	}
 
-	// Go through the segments that wait, in order. b always begins at off, and everything before off is kept, by us
-	// or by a segment that waited.
-	i := h.front
-	for ; i < len(h.waiting) && off < end; i++ {
-		w := &h.waiting[i]
+	// Go through the segments that wait, in order. b always begins at off, and everything before off is kept,
+	// by us or by a segment that waited.
+	i := half.front
+	for ; i < len(half.waiting) && off < end; i++ {
+		w := &half.waiting[i]
 		if w.endOffset() <= off {
 			continue
 		}
@@ -62,8 +63,8 @@ func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
 // numCaptured returns how many of the n bytes from the front of b were captured.
 func numCaptured(b []byte, n int64) int { return int(min(int64(len(b)), n)) }
 
-// mergeOverlap compares b at off with w, which waits, and reports whether they differ. If the policy is KeepLast the
-// bytes of b replace those of w.
+// mergeOverlap compares b at off with w, which waits, and reports whether they differ. If the policy is
+// KeepLast the bytes of b replace those of w.
 func (c *Conn) mergeOverlap(w *waitingSegment, off int64, b []byte) (differs bool) {
 	lo, hi := max(off, w.off), min(off+int64(len(b)), w.off+int64(len(w.b)))
 	if lo >= hi {
@@ -84,7 +85,8 @@ const maxSegments = 2048
 
 // enforceLimits gives up gaps until c and its Pool are within their limits.
 func (c *Conn) enforceLimits() {
-	for c.buffered > c.cfg.ConnBuffer || c.half[0].numWaiting() > maxSegments || c.half[1].numWaiting() > maxSegments {
+	for c.buffered > c.cfg.ConnBuffer ||
+		c.half[0].numWaiting() > maxSegments || c.half[1].numWaiting() > maxSegments {
 		c.giveUpOldest(GapBudget)
 	}
 	if c.pool.used > c.pool.limit {
@@ -92,19 +94,19 @@ func (c *Conn) enforceLimits() {
 	}
 }
 
-// deliverReady delivers everything that can be, of both directions. Each delivery may be what the other direction
-// waited for, so it goes on until neither has moved.
+// deliverReady delivers everything that can be, of both directions. Each delivery may be what the other
+// direction waited for, so it goes on until neither has moved.
 func (c *Conn) deliverReady() {
 	for moved := true; moved; {
 		moved = false
 		for d := range Dir(2) {
-			h, o := &c.half[d], &c.half[d^1]
-			for h.front < len(h.waiting) && h.waiting[h.front].off <= h.next &&
-				(o.reached(h.waiting[h.front].need) || o.packets == 0) {
+			half, peer := &c.half[d], &c.half[d^1]
+			for half.front < len(half.waiting) && half.waiting[half.front].off <= half.next &&
+				peer.permits(half.waiting[half.front].need) {
 				c.popFront(d)
 				moved = true
 			}
-			if h.fin >= 0 && !h.ended && h.next >= h.fin && (o.reached(h.finNeed) || o.packets == 0) {
+			if half.fin >= 0 && !half.ended && half.next >= half.fin && peer.permits(half.finNeed) {
 				c.endDirection(d)
 				moved = true
 			}
@@ -121,12 +123,13 @@ func (c *Conn) endDirection(d Dir) {
 	}
 }
 
-// popFront delivers the first segment that waits, without the part of it that was delivered or given up meanwhile.
+// popFront delivers the first segment that waits, without the part of it that was delivered or given up
+// meanwhile.
 func (c *Conn) popFront(d Dir) {
-	h := &c.half[d]
-	s := c.takeFront(h)
+	half := &c.half[d]
+	s := c.takeFront(half)
 	b, cut := s.b, int64(s.lost)
-	if passed := h.next - s.off; passed > 0 {
+	if passed := half.next - s.off; passed > 0 {
 		n := min(passed, int64(len(b)))
 		b, cut = b[n:], cut-(passed-n)
 	}
@@ -134,21 +137,21 @@ func (c *Conn) popFront(d Dir) {
 		c.deliverBytes(d, b, int(max(cut, 0)), s.time)
 	}
 	c.freeSegment(&s)
-	if h.front == len(h.waiting) {
-		h.waiting, h.front = h.waiting[:0], 0
+	if half.front == len(half.waiting) {
+		half.waiting, half.front = half.waiting[:0], 0
 	}
 }
 
 // dropFront discards the first segment that waits.
-func (c *Conn) dropFront(h *halfStream) {
-	s := c.takeFront(h)
+func (c *Conn) dropFront(half *halfStream) {
+	s := c.takeFront(half)
 	c.freeSegment(&s)
 }
 
-func (c *Conn) takeFront(h *halfStream) waitingSegment {
-	s := h.waiting[h.front]
-	h.waiting[h.front] = waitingSegment{}
-	h.front++
+func (c *Conn) takeFront(half *halfStream) waitingSegment {
+	s := half.waiting[half.front]
+	half.waiting[half.front] = waitingSegment{}
+	half.front++
 	return s
 }
 
@@ -157,43 +160,44 @@ func (c *Conn) freeSegment(s *waitingSegment) {
 	c.pool.chargeConn(c, -BufferCost(len(s.b)))
 }
 
-// startGrace begins the grace of each direction that has become incomplete, or whose receiver has now acknowledged
-// bytes that are missing.
+// startGrace begins the grace of each direction that has become incomplete, or whose receiver has now
+// acknowledged bytes that are missing.
 func (c *Conn) startGrace() {
 	for d := range c.half {
-		h := &c.half[d]
+		half := &c.half[d]
 		switch {
-		case !h.incomplete():
-			h.graceStart = 0
-		case h.graceStart == 0 || h.graceAck <= h.next && h.ack > h.next:
-			h.graceAck, h.graceStart = h.ack, c.now
+		case !half.incomplete():
+			half.graceStart = 0
+		case half.graceStart == 0 || half.graceAck <= half.next && half.ack > half.next:
+			half.graceAck, half.graceStart = half.ack, c.now
 		}
 	}
 }
 
-// NextRelease returns when, by the clock, Release should be called next. It is math.MaxInt64 when nothing waits.
+// NextRelease returns when, by the clock, Release should be called next. It is math.MaxInt64 when nothing
+// waits.
 func (c *Conn) NextRelease() int64 {
 	next := int64(math.MaxInt64)
 	for d := range c.half {
-		if h := &c.half[d]; h.incomplete() && h.graceStart != 0 {
-			next = min(next, h.graceStart+int64(c.cfg.Grace))
+		if half := &c.half[d]; half.incomplete() && half.graceStart != 0 {
+			next = min(next, half.graceStart+int64(c.cfg.Grace))
 		}
 	}
 	return next
 }
 
-// Release gives up what the receiver acknowledged for longer than the grace, and what waited for longer than the
-// timeout.
+// Release gives up what the receiver acknowledged for longer than the grace, and what waited for longer than
+// the timeout.
 func (c *Conn) Release(now int64) {
 	c.now = now
 	for d := range Dir(2) {
-		h := &c.half[d]
-		if h.incomplete() && h.graceStart != 0 && now-h.graceStart >= int64(c.cfg.Grace) {
-			acked := h.graceAck
-			h.graceAck, h.graceStart = h.ack, now // the next grace begins
+		half := &c.half[d]
+		if half.incomplete() && half.graceStart != 0 && now-half.graceStart >= int64(c.cfg.Grace) {
+			acked := half.graceAck
+			half.graceAck, half.graceStart = half.ack, now // the next grace begins
 			c.giveUpTo(d, acked, GapAcked)
 		}
-		for h.front < len(h.waiting) && now-h.waiting[h.front].since >= int64(c.cfg.GapTimeout) {
+		for half.front < len(half.waiting) && now-half.waiting[half.front].since >= int64(c.cfg.GapTimeout) {
 			c.giveUpOldest(GapTimeout)
 		}
 	}
@@ -202,21 +206,21 @@ func (c *Conn) Release(now int64) {
 
 // giveUpTo delivers everything of d before the offset to, with gaps for what is missing.
 func (c *Conn) giveUpTo(d Dir, to int64, why GapReason) {
-	h, o := &c.half[d], &c.half[d^1]
+	half, peer := &c.half[d], &c.half[d^1]
 
-	// Each turn moves next: over a part of a gap, or over the first segment that waits. What the other direction holds
-	// back for these bytes is delivered before what follows them.
-	for h.next < to {
+	// Each turn moves next: over a part of a gap, or over the first segment that waits. What the other
+	// direction holds back for these bytes is delivered before what follows them.
+	for half.next < to {
 		switch {
-		case h.front == len(h.waiting) || h.waiting[h.front].off >= to:
-			if to-h.next == 1 && h.fin < 0 && h.front == len(h.waiting) && (o.fin >= 0 || c.closing) {
-				h.fin, h.finNeed, h.ack = h.next, 0, h.next // the byte that is missing is a FIN
+		case half.front == len(half.waiting) || half.waiting[half.front].off >= to:
+			if to-half.next == 1 && half.fin < 0 && half.front == len(half.waiting) && (peer.fin >= 0 || c.closing) {
+				half.fin, half.finNeed, half.ack = half.next, 0, half.next // the byte that is missing is a FIN
 				c.deliverReady()
 				return
 			}
 			c.giveUp(d, c.gapUntil(d, to), why)
-		case h.waiting[h.front].off > h.next:
-			c.giveUp(d, c.gapUntil(d, h.waiting[h.front].off), why)
+		case half.waiting[half.front].off > half.next:
+			c.giveUp(d, c.gapUntil(d, half.waiting[half.front].off), why)
 		default:
 			c.forceFront(d)
 		}
@@ -228,31 +232,33 @@ func (c *Conn) giveUpTo(d Dir, to int64, why GapReason) {
 // gapUntil returns how much of the gap of d that ends at to is given up at once: up to where the other side
 // answered, so that its answer comes between what was lost before it and what was lost behind it.
 func (c *Conn) gapUntil(d Dir, to int64) int64 {
-	h, o := &c.half[d], &c.half[d^1]
-	if o.front < len(o.waiting) && o.waiting[o.front].off <= o.next {
-		if need := o.waiting[o.front].need; need > h.next {
+	half, peer := &c.half[d], &c.half[d^1]
+	if peer.front < len(peer.waiting) && peer.waiting[peer.front].off <= peer.next {
+		if need := peer.waiting[peer.front].need; need > half.next {
 			to = min(to, need)
 		}
 	}
-	return to - h.next
+	return to - half.next
 }
 
-// forceFront delivers the first segment that waits though what it acknowledges of the other direction is missing.
-// That was acknowledged for as long as the segment has waited. It is delivered or given up first, so that a reply
-// never comes behind the next request.
+// forceFront delivers the first segment that waits though what it acknowledges of the other direction is
+// missing. That was acknowledged for as long as the segment has waited. It is delivered or given up first, so
+// that a reply never comes behind the next request.
 func (c *Conn) forceFront(d Dir) {
-	h, o := &c.half[d], &c.half[d^1]
-	need := h.waiting[h.front].need
-	for !o.reached(need) && o.packets > 0 {
+	half, peer := &c.half[d], &c.half[d^1]
+	need := half.waiting[half.front].need
+
+	// Each turn moves peer.next toward need: over a gap, over a FIN that was not captured, or over a segment.
+	for !peer.permits(need) {
 		switch {
-		case o.front == len(o.waiting) || o.waiting[o.front].off >= need:
-			if need-o.next == 1 && o.fin < 0 && o.front == len(o.waiting) && (h.fin >= 0 || c.closing) {
-				o.fin, o.finNeed = o.next, 0 // the byte that is missing is a FIN
+		case peer.front == len(peer.waiting) || peer.waiting[peer.front].off >= need:
+			if need-peer.next == 1 && peer.fin < 0 && peer.front == len(peer.waiting) && (half.fin >= 0 || c.closing) {
+				peer.fin, peer.finNeed = peer.next, 0 // the byte that is missing is a FIN
 			} else {
-				c.giveUp(d^1, need-o.next, GapAcked)
+				c.giveUp(d^1, need-peer.next, GapAcked)
 			}
-		case o.waiting[o.front].off > o.next:
-			c.giveUp(d^1, o.waiting[o.front].off-o.next, GapAcked)
+		case peer.waiting[peer.front].off > peer.next:
+			c.giveUp(d^1, peer.waiting[peer.front].off-peer.next, GapAcked)
 		default:
 			c.popFront(d ^ 1)
 		}
@@ -260,28 +266,28 @@ func (c *Conn) forceFront(d Dir) {
 	c.popFront(d)
 }
 
-// giveUpOldest moves the direction whose first segment has waited longest. The gap before the segment is given up;
-// when the segment lies beyond what its receiver can have asked for, it is dropped instead.
+// giveUpOldest moves the direction whose first segment has waited longest. The gap before the segment is
+// given up; when the segment lies beyond what its receiver can have asked for, it is dropped instead.
 func (c *Conn) giveUpOldest(why GapReason) {
-	d, found := Dir(0), false
+	d, oldest := Dir(0), int64(math.MaxInt64)
 	for i := range Dir(2) {
-		h := &c.half[i]
-		if h.front < len(h.waiting) && (!found || h.waiting[h.front].since < c.half[d].waiting[c.half[d].front].since) {
-			d, found = i, true
+		half := &c.half[i]
+		if half.front < len(half.waiting) && half.waiting[half.front].since < oldest {
+			d, oldest = i, half.waiting[half.front].since
 		}
 	}
-	if !found {
+	if oldest == math.MaxInt64 { // nothing waits; the loops of the callers end when the account says so
 		c.pool.chargeConn(c, -c.buffered)
 		return
 	}
-	h, o := &c.half[d], &c.half[d^1]
-	s := &h.waiting[h.front]
+	half, peer := &c.half[d], &c.half[d^1]
+	s := &half.waiting[half.front]
 	switch {
-	case s.off <= h.next:
+	case s.off <= half.next:
 		c.forceFront(d)
-	case s.off > max(h.ack, h.next)+h.sendLimit(o):
+	case s.off > max(half.ack, half.next)+half.sendLimit(peer):
 		c.handler.Observe(d, OutsideWindow, s.time)
-		c.dropFront(h)
+		c.dropFront(half)
 	default:
 		c.giveUp(d, c.gapUntil(d, s.off), why)
 	}
@@ -297,8 +303,8 @@ func (c *Conn) Flush() {
 		c.giveUpOldest(GapClose)
 	}
 	for d := range Dir(2) {
-		if h := &c.half[d]; h.ack > h.next && h.top >= h.next {
-			c.giveUpTo(d, h.ack, GapClose)
+		if half := &c.half[d]; half.ack > half.next && half.top >= half.next {
+			c.giveUpTo(d, half.ack, GapClose)
 		}
 	}
 }
@@ -306,10 +312,10 @@ func (c *Conn) Flush() {
 // Discard drops everything that waits: nobody wants the bytes any more.
 func (c *Conn) Discard() {
 	for d := range c.half {
-		h := &c.half[d]
-		for h.front < len(h.waiting) {
-			c.dropFront(h)
+		half := &c.half[d]
+		for half.front < len(half.waiting) {
+			c.dropFront(half)
 		}
-		h.waiting, h.front = h.waiting[:0], 0
+		half.waiting, half.front = half.waiting[:0], 0
 	}
 }

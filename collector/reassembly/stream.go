@@ -2,20 +2,20 @@ package reassembly
 
 import "github.com/zeebo/xxh3"
 
-// handleData takes the payload of s, which lies at off. It is delivered once everything before need of the other
-// direction was.
+// handleData takes the payload of s, which lies at off. It is delivered once everything before need of the
+// other direction was.
 func (c *Conn) handleData(d Dir, s *Segment, off, need int64) {
-	h, o := &c.half[d], &c.half[d^1]
+	half, peer := &c.half[d], &c.half[d^1]
 	c.handler.Observe(d, Data, s.Time)
 
-	// Sort out what is not new: positions outside of any window, and bytes that were delivered before.
-	if off-h.next > maxWindow || off-h.next < -maxWindow {
+	// Sort out what is not new: offsets outside of any window, and bytes that were delivered before.
+	if off-half.next > maxWindow || off-half.next < -maxWindow {
 		c.handleStray(d, s, off)
 		return
 	}
 	b, size := s.Payload, s.Size
 	end := off + int64(size)
-	if end <= h.next {
+	if end <= half.next {
 		c.handleDelivered(d, s, off, end)
 		return
 	}
@@ -24,58 +24,59 @@ func (c *Conn) handleData(d Dir, s *Segment, off, need int64) {
 	if c.closing && c.resetBy == uint8(d)+1 && off >= c.resetOffset {
 		c.closing, c.resetBy = false, 0 // the receiver did not accept the RST
 	}
-	if off < h.top {
+	if off < half.top {
 		c.classifyOverlap(d, s, off, end)
 	}
-	if off < h.next {
-		n := int(h.next - off)
+	if off < half.next {
+		n := int(half.next - off)
 		captured := min(n, len(b))
 		c.compareTail(d, s, off, b[:captured])
-		b, size, off = b[captured:], size-n, h.next
+		b, size, off = b[captured:], size-n, half.next
 	}
-	h.top = max(h.top, end)
+	half.top = max(half.top, end)
 
-	// Now off ≥ next. The segment is delivered at once if nothing is missing before it, nothing that waits overlaps
-	// it, and what it acknowledges was delivered.
-	inOrder := off == h.next && (h.front == len(h.waiting) || end <= h.waiting[h.front].off)
-	if inOrder && (o.reached(need) || o.packets == 0) {
+	// Now off ≥ next. The segment is delivered at once if nothing is missing before it, nothing that waits
+	// overlaps it, and what it acknowledges was delivered.
+	inOrder := off == half.next && (half.front == len(half.waiting) || end <= half.waiting[half.front].off)
+	if inOrder && peer.permits(need) {
 		c.deliverBytes(d, b, size-len(b), s.Time)
 		return
 	}
 	c.insertSegment(d, waitingSegment{off: off, need: need, time: s.Time, since: c.now}, b, end)
 }
 
-// resyncAfter is how many segments in a row, each of which goes on where the last one ended, are taken for the
-// stream itself though they lie outside of any window.
+// resyncAfter is how many segments in a row, each of which goes on where the last one ended, are taken for
+// the stream itself though they lie outside of any window.
 const resyncAfter = 8
 
-// handleStray takes a segment that lies outside of any window. The stream is moved there when enough of them follow
-// each other.
+// handleStray takes a segment that lies outside of any window. The stream is moved there when enough of them
+// follow each other.
 func (c *Conn) handleStray(d Dir, s *Segment, off int64) {
-	h := &c.half[d]
+	half := &c.half[d]
 	c.handler.Observe(d, OutsideWindow, s.Time)
-	if h.strays > 0 && off == h.strayEnd {
-		h.strays++
+	if half.strays > 0 && off == half.strayEnd {
+		half.strays++
 	} else {
-		h.strays = 1
+		half.strays = 1
 	}
-	h.strayEnd = off + int64(s.Size)
-	if h.strays < resyncAfter {
+	half.strayEnd = off + int64(s.Size)
+	if half.strays < resyncAfter {
 		return
 	}
 
-	// How much is missing is not known: one byte stands for it. The base is chosen so that the end of s is next.
-	h.strays = 0
-	endSeq := h.base + uint32(h.strayEnd)
+	// How much is missing is not known: a gap of one byte stands for it. The new base makes the end of s the
+	// next offset.
+	half.strays = 0
+	endSeq := half.base + uint32(half.strayEnd)
 	c.giveUp(d, 1, GapResync)
-	h.base = endSeq - uint32(h.next)
-	h.top, h.ack, h.fin = h.next, h.next, -1
+	half.base = endSeq - uint32(half.next)
+	half.top, half.ack, half.fin = half.next, half.next, -1
 }
 
 // handleDelivered takes a segment whose bytes, from off to end, were all delivered or given up before.
 func (c *Conn) handleDelivered(d Dir, s *Segment, off, end int64) {
-	h := &c.half[d]
-	if end <= 0 && !h.syn {
+	half := &c.half[d]
+	if end <= 0 && !half.syn {
 		c.handler.Observe(d, BeforeStart, s.Time)
 		return
 	}
@@ -83,8 +84,8 @@ func (c *Conn) handleDelivered(d Dir, s *Segment, off, end int64) {
 
 	// Compare it with a segment of the same borders, else with the last bytes.
 	b := s.Payload
-	for i := range h.delivered.segments {
-		r := &h.delivered.segments[i]
+	for i := range half.delivered.segments {
+		r := &half.delivered.segments[i]
 		if r.off == off && int(r.n) == len(b) && len(b) > 0 {
 			if r.hash != xxh3.Hash(b) {
 				c.handler.Observe(d, OverlapConflict, s.Time)
@@ -97,28 +98,28 @@ func (c *Conn) handleDelivered(d Dir, s *Segment, off, end int64) {
 
 // compareTail compares b at off, of which at least a part was delivered, with the last bytes that were.
 func (c *Conn) compareTail(d Dir, s *Segment, off int64, b []byte) {
-	h := &c.half[d]
-	tailOff := h.next - int64(h.delivered.tailLen)
-	lo, hi := max(off, tailOff), min(off+int64(len(b)), h.next)
+	half := &c.half[d]
+	tailOff := half.next - int64(half.delivered.tailLen)
+	lo, hi := max(off, tailOff), min(off+int64(len(b)), half.next)
 	if lo >= hi {
 		return
 	}
-	if string(b[lo-off:hi-off]) != string(h.delivered.tail[lo-tailOff:hi-tailOff]) {
+	if string(b[lo-off:hi-off]) != string(half.delivered.tail[lo-tailOff:hi-tailOff]) {
 		c.handler.Observe(d, OverlapConflict, s.Time)
 	}
 }
 
-// reorderTime is how late, ns, a segment can be and still have been overtaken rather than sent again.
+// reorderTime is how late, ns, a segment can be and still count as reordered, not as sent again.
 const reorderTime = int64(3e6)
 
-// classifyOverlap counts a segment that begins before the highest byte seen: it was overtaken if it fills a gap soon
-// after the gap was seen, else it was sent again.
+// classifyOverlap counts a segment that begins before the highest byte seen: it was reordered if it fills a
+// gap soon after the gap was seen, else it was sent again.
 func (c *Conn) classifyOverlap(d Dir, s *Segment, off, end int64) {
-	h := &c.half[d]
-	fillsGap := off >= h.next
+	half := &c.half[d]
+	fillsGap := off >= half.next
 	gapSeen := int64(0) // the Time of the first segment behind the gap; 0 there is none
-	for i := h.front; i < len(h.waiting); i++ {
-		w := &h.waiting[i]
+	for i := half.front; i < len(half.waiting); i++ {
+		w := &half.waiting[i]
 		if w.off <= off && w.endOffset() >= end {
 			fillsGap = false
 		}
@@ -135,18 +136,18 @@ func (c *Conn) classifyOverlap(d Dir, s *Segment, off, end int64) {
 
 // deliverBytes hands the next bytes of d to the Handler; cut more behind them were cut off by the capture.
 func (c *Conn) deliverBytes(d Dir, b []byte, cut int, at int64) {
-	h := &c.half[d]
+	half := &c.half[d]
 	if len(b) > 0 {
 		c.handler.Data(d, b, at)
-		h.delivered.record(h.next, b)
-		h.next += int64(len(b))
+		half.delivered.record(half.next, b)
+		half.next += int64(len(b))
 	}
 	if cut > 0 {
 		c.giveUp(d, int64(cut), GapCut)
 	}
-	h.strays = 0
-	if h.fin >= 0 && h.next > h.fin {
-		h.fin = -1 // bytes behind it: it was none
+	half.strays = 0
+	if half.fin >= 0 && half.next > half.fin {
+		half.fin = -1 // bytes behind it: it was none
 	}
 }
 
@@ -167,9 +168,9 @@ func (r *deliveredBytes) record(off int64, b []byte) {
 
 // giveUp passes the next n bytes of d, which were never seen.
 func (c *Conn) giveUp(d Dir, n int64, why GapReason) {
-	h := &c.half[d]
+	half := &c.half[d]
 	c.handler.Gap(d, int(n), why)
-	h.next += n
-	h.top = max(h.top, h.next)
-	h.delivered.tailLen = 0
+	half.next += n
+	half.top = max(half.top, half.next)
+	half.delivered.tailLen = 0
 }

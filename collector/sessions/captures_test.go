@@ -20,10 +20,10 @@ import (
 	"tidegate/protocols/redis"
 )
 
-// parsers are those that the counts are about.
+// parsers are the protocols whose events the tests count.
 var parsers = []protocols.Protocol{http.Protocol, mysql.Protocol, redis.Protocol, dns.Protocol}
 
-// sharedData is where the shared captures are; the test is skipped where they are not.
+// sharedData returns the folder of the shared captures, or skips the test where there is none.
 func sharedData(t testing.TB) string {
 	dir := os.Getenv("TIDEGATE_SHARED")
 	if dir == "" {
@@ -35,8 +35,8 @@ func sharedData(t testing.TB) string {
 	return dir
 }
 
-// value reads a counter.
-func value(c prometheus.Metric) float64 {
+// counterValue returns the value of a counter or gauge.
+func counterValue(c prometheus.Metric) float64 {
 	var m dto.Metric
 	if err := c.Write(&m); err != nil {
 		panic(err)
@@ -44,8 +44,8 @@ func value(c prometheus.Metric) float64 {
 	return m.GetCounter().GetValue() + m.GetGauge().GetValue()
 }
 
-// play runs a capture file through a Table and gives the events by dataset, and the packets.
-func play(t testing.TB, path string, cfg Config, deps Deps, list []protocols.Protocol, emit func(*pipeline.Event)) (*Table, int) {
+// playCapture runs a capture file through a Table. It returns the Table and the number of packets.
+func playCapture(t testing.TB, path string, cfg Config, deps Deps, list []protocols.Protocol, emit func(*pipeline.Event)) (*Table, int) {
 	t.Helper()
 	f, err := capture.OpenFile(path)
 	if err != nil {
@@ -72,7 +72,8 @@ func play(t testing.TB, path string, cfg Config, deps Deps, list []protocols.Pro
 	return table, n
 }
 
-// TestEveryCapture: none of the captures makes it panic, every packet is counted once, nothing is left behind.
+// TestEveryCapture: none of the captures makes a Table panic, every packet is counted once, and nothing is
+// left behind.
 func TestEveryCapture(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(sharedData(t), "data", "pcaps", "*"))
 	total := map[result]float64{}
@@ -81,7 +82,7 @@ func TestEveryCapture(t *testing.T) {
 			continue
 		}
 		sessions, ids := 0, map[string]bool{}
-		table, n := play(t, path, Config{}, Deps{}, parsers, func(e *pipeline.Event) {
+		table, n := playCapture(t, path, Config{}, Deps{}, parsers, func(e *pipeline.Event) {
 			if e.Dataset == pipeline.Dataset_SESSION {
 				sessions++
 			}
@@ -93,20 +94,20 @@ func TestEveryCapture(t *testing.T) {
 		})
 		var counted float64
 		for r, c := range table.m.packets {
-			total[result(r)] += value(c)
-			counted += value(c)
+			total[result(r)] += counterValue(c)
+			counted += counterValue(c)
 		}
 		if int(counted) != n {
 			t.Errorf("%s: %d packets, %v counted", path, n, counted)
 		}
-		if n := value(table.m.panics); n != 0 {
+		if n := counterValue(table.m.panics); n != 0 {
 			t.Errorf("%s: %v panics", path, n)
 		}
-		if opened := value(table.m.opened[0]) + value(table.m.opened[1]); int(opened) != sessions {
-			t.Errorf("%s: %v sessions opened, %d told", path, opened, sessions)
+		if opened := counterValue(table.m.opened[0]) + counterValue(table.m.opened[1]); int(opened) != sessions {
+			t.Errorf("%s: %v sessions opened, %d reported", path, opened, sessions)
 		}
 		if table.pool.Used() != 0 || len(table.decoder.frags.complete) > 0 || len(table.flows) != 0 || table.pool.Holders() != 0 || table.outboxEvents != 0 {
-			t.Errorf("%s: something is left behind: %d bytes, %d flows, %d in line, %d in outboxes", path, table.pool.Used(), len(table.flows), table.pool.Holders(), table.outboxEvents)
+			t.Errorf("%s: left behind: %d bytes, %d flows, %d streams that wait, %d events in outboxes", path, table.pool.Used(), len(table.flows), table.pool.Holders(), table.outboxEvents)
 		}
 	}
 	for r, n := range total {

@@ -1,8 +1,8 @@
 package sessions
 
-// A packetClock turns the times of packets into a clock that only goes forward. It is what timers go by. It moves by
-// what the packets' times advance, so a capture whose clock jumps neither stops the timers nor fires them at every
-// packet.
+// A packetClock turns the times of packets into a clock that only goes forward. It is what timers go by. It
+// moves by what the packets' times advance, so a capture whose clock jumps neither stops the timers nor fires
+// them at every packet.
 type packetClock struct {
 	now            int64 // ns since the first packet, plus one; 0 before it
 	packetTime     int64 // the packet time that now was last moved to
@@ -21,7 +21,7 @@ func (c *packetClock) advance(at int64) {
 	case c.packetTime == 0: // the first packet
 		c.packetTime = at
 		c.now = 1
-	case d > maxBackward && c.timeBeforeJump != 0 && max(at-c.timeBeforeJump, c.timeBeforeJump-at) < maxBackward:
+	case d > maxBackward && c.timeBeforeJump != 0 && isNear(at, c.timeBeforeJump):
 		// A few packets had wrong times; this one continues from before them.
 		c.now += max(at-c.timeBeforeJump, 0)
 		c.packetTime, c.timeBeforeJump = at, 0
@@ -32,3 +32,6 @@ func (c *packetClock) advance(at int64) {
 		c.packetTime, c.timeBeforeJump = at, c.packetTime
 	}
 }
+
+// isNear reports whether two packet times can be of the same clock.
+func isNear(a, b int64) bool { return max(a-b, b-a) < maxBackward }

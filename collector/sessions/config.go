@@ -9,8 +9,8 @@ import (
 
 // Config bounds what a Table may cost and how long it waits. Times are of packets.
 type Config struct {
-	// Maximum number of connections in the session table of a worker. Beyond it the least valuable of a few candidates is
-	// evicted.
+	// Maximum number of connections in the session table of a worker. Beyond it the least valuable of a few
+	// candidates is evicted.
 	MaxSessions int `yaml:"max_sessions"`
 	// Maximum number of out-of-order bytes that wait in one session.
 	ReassemblyBytesPerSession config.Size `yaml:"reassembly_bytes_per_session"`
@@ -18,7 +18,8 @@ type Config struct {
 	ReassemblyBytes config.Size `yaml:"reassembly_bytes"`
 	// Maximum number of bytes of IP fragments that wait in a worker.
 	FragmentBytes config.Size `yaml:"fragment_bytes"`
-	// Maximum number of events of a worker that wait until it is known whether their session is also seen on a bridge.
+	// Maximum number of events of a worker that wait until it is known whether their session is also seen on
+	// a bridge.
 	MaxPendingEvents int `yaml:"max_pending_events"`
 
 	// Silence after which a TCP connection counts as ended.

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// cpuTime is what the process has used, of all cores: the machine may be doing other things.
+// cpuTime returns the CPU time of the process, of all cores. It does not depend on what else the machine
+// does.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {

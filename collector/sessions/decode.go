@@ -6,8 +6,8 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-// Link types that gopacket does not name. Its LinkType has eight bits, which leave 20 of LINKTYPE_LINUX_SLL2 (276); no
-// other link type has that number.
+// Link types that gopacket does not name. Its LinkType has eight bits, which leave 20 of LINKTYPE_LINUX_SLL2
+// (276); no other link type has that number.
 const (
 	linkRawBSD   layers.LinkType = 14
 	linkRaw12    layers.LinkType = 12
@@ -43,9 +43,9 @@ const (
 
 // A decoder reads the headers of a frame into a packet. Its only state is the IP fragments that wait.
 //
-// Each method reads one kind of header and calls the method of the layer above. In all of them b is what was captured of
-// a layer, wire is how long the layer was before the capture cut it, and depth is the number of tunnels around it.
-// Fields of p that an inner header has too are overwritten: the innermost headers count.
+// Each method reads one kind of header and calls the method of the layer above. In all of them b is what was
+// captured of a layer, wire is how long the layer was before the capture cut it, and depth is the number of
+// tunnels around it. Fields of p that an inner header has too are overwritten: the innermost headers count.
 type decoder struct{ frags defragmenter }
 
 // decodeFrame reads the headers of a frame into p and returns what the frame carries.
@@ -100,8 +100,8 @@ func (d *decoder) decodeEthernet(p *packet, b []byte, wire, depth int) result {
 	return d.decodeEtherType(p, typ, b[14:], wire-14, depth)
 }
 
-// maxLength8023 is the largest value of the field behind a frame's addresses that is a length and not an EtherType
-// (IEEE 802.3).
+// maxLength8023 is the largest value of the field behind a frame's addresses that is a length and not an
+// EtherType (IEEE 802.3).
 const maxLength8023 = 1500
 
 // decodeSNAP reads an LLC header with the SNAP extension, which has an EtherType (RFC 1042).
@@ -150,7 +150,8 @@ func (d *decoder) decodeEtherType(p *packet, typ uint16, b []byte, wire, depth i
 	return resTooDeep
 }
 
-// decodeLoopback reads the header of the BSD loopback: an address family in the byte order of the capturing host.
+// decodeLoopback reads the header of the BSD loopback: an address family in the byte order of the capturing
+// host.
 func (d *decoder) decodeLoopback(p *packet, b []byte, wire int) result {
 	if len(b) < 4 {
 		return resTruncated
@@ -168,8 +169,8 @@ func (d *decoder) decodeLoopback(p *packet, b []byte, wire int) result {
 	return resNotIP
 }
 
-// decodeNFLOG reads a message of Linux's netfilter log: attributes in the byte order of the host, one of which is the
-// packet.
+// decodeNFLOG reads a message of Linux's netfilter log: attributes in the byte order of the host, one of
+// which is the packet.
 func (d *decoder) decodeNFLOG(p *packet, b []byte, wire int) result {
 	const payload = 9
 	if len(b) < 4 {
@@ -189,8 +190,8 @@ func (d *decoder) decodeNFLOG(p *packet, b []byte, wire int) result {
 	return resNotIP
 }
 
-// decodeMPLS skips the stack of labels (RFC 3032). No field names what lies behind it: an IP packet is known by its
-// version, an Ethernet frame by its control word.
+// decodeMPLS skips the stack of labels (RFC 3032). No field names what lies behind it: an IP packet is known
+// by its version, an Ethernet frame by its control word.
 func (d *decoder) decodeMPLS(p *packet, b []byte, wire, depth int) result {
 	for range maxNesting {
 		if len(b) < 5 {
@@ -228,8 +229,8 @@ func (d *decoder) decodePPPoE(p *packet, b []byte, wire, depth int) result {
 	return d.decodePPP(p, b[:min(len(b), max(wire, 0))], wire, depth)
 }
 
-// decodePPP reads the protocol number, one or two bytes long, behind the address and control fields, which may be
-// missing (RFC 1661, RFC 1662).
+// decodePPP reads the protocol number, one or two bytes long, behind the address and control fields, which
+// may be missing (RFC 1661, RFC 1662).
 func (d *decoder) decodePPP(p *packet, b []byte, wire, depth int) result {
 	if len(b) >= 2 && b[0] == 0xff && b[1] == 3 {
 		b, wire = b[2:], wire-2
@@ -248,12 +249,12 @@ func (d *decoder) decodePPP(p *packet, b []byte, wire, depth int) result {
 	return resNotIP
 }
 
-// isVXLAN reports whether b, a UDP payload, is a VXLAN header (RFC 7348) with an Ethernet frame behind it. Its reserved
-// fields must be ignored.
+// isVXLAN reports whether b, a UDP payload, is a VXLAN header (RFC 7348) with an Ethernet frame behind it.
+// Its reserved fields must be ignored.
 func isVXLAN(b []byte) bool { return len(b) >= 8+14 && b[0]&0x08 != 0 }
 
-// geneveHeader returns the length of the Geneve header (RFC 8926) at the front of b and the EtherType of what it
-// carries; n is 0 if there is no such header.
+// geneveHeader returns the length of the Geneve header (RFC 8926) at the front of b and the EtherType of what
+// it carries; n is 0 if there is no such header.
 func geneveHeader(b []byte) (n int, typ uint16) {
 	if len(b) < 8 || b[0]>>6 != 0 {
 		return 0, 0
@@ -269,15 +270,16 @@ func geneveHeader(b []byte) (n int, typ uint16) {
 	return 0, 0
 }
 
-// gtpHeader returns the length of the GTP-U header (3GPP TS 29.281) of a G-PDU at the front of b, with its options and
-// extensions, and the EtherType of what it carries; n is 0 if there is no such header.
+// gtpHeader returns the length of the GTP-U header (3GPP TS 29.281) of a G-PDU at the front of b, with its
+// options and extensions, and the EtherType of what it carries; n is 0 if there is no such header.
 func gtpHeader(b []byte) (n int, typ uint16) {
 	if len(b) < 9 || b[0]&0xf0 != 0x30 || b[1] != 0xff {
 		return 0, 0
 	}
 
-	// Any of the three flags (extension, sequence number, N-PDU number) adds four bytes. The extension headers follow;
-	// each has its length, in units of four bytes, in front, and the type of the next one, 0 none, as its last byte.
+	// Any of the three flags (extension, sequence number, N-PDU number) adds four bytes. The extension
+	// headers follow; each has its length, in units of four bytes, in front, and the type of the next one, 0
+	// none, as its last byte.
 	n = 8
 	if b[0]&7 != 0 {
 		n = 12

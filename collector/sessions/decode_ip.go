@@ -29,8 +29,8 @@ const (
 	portGRE        = 4754 // RFC 8086
 )
 
-// decodeIP reads the header of either version. The length in the header counts: what lies behind is padding of the
-// Ethernet frame.
+// decodeIP reads the header of either version. The length in the header counts: what lies behind is padding
+// of the Ethernet frame.
 func (d *decoder) decodeIP(p *packet, b []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep

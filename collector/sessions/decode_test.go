@@ -14,9 +14,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// TestEncapsulations: whatever lies around a segment, its connection is found.
+// TestEncapsulations: a segment is decoded through every link type and tunnel.
 func TestEncapsulations(t *testing.T) {
-	inner := tcpFrame(t, ap("10.0.0.1:4000"), ap("10.0.0.2:80"), "A", 1, 1, 1, "abc")
+	inner := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")
 	ip := inner[14:]
 	wrap := func(prefix string, b []byte) []byte { return append([]byte(prefix), b...) }
 	outer4 := func(proto layers.IPProtocol, b []byte) []byte {
@@ -24,7 +24,7 @@ func TestEncapsulations(t *testing.T) {
 			&layers.IPv4{Version: 4, TTL: 9, Protocol: proto, SrcIP: []byte{1, 1, 1, 1}, DstIP: []byte{2, 2, 2, 2}}, gopacket.Payload(b))
 	}
 	inUDP := func(port string, b []byte) []byte {
-		return udpFrame(t, ap("1.1.1.1:50000"), ap("2.2.2.2:"+port), 1, string(b))
+		return udpFrame(t, addrPort("1.1.1.1:50000"), addrPort("2.2.2.2:"+port), 1, string(b))
 	}
 	eth := string(inner[:12])
 	check := func(name string, link layers.LinkType, frame []byte) {
@@ -32,7 +32,7 @@ func TestEncapsulations(t *testing.T) {
 		table := New(Config{}, Deps{}, nil)
 		var p packet
 		r := table.decoder.decodeFrame(&p, link, frame, len(frame))
-		if r != resTCP || p.src != addrOf(ap("10.0.0.1:4000").Addr()) || p.sport != 4000 || p.dport != 80 || string(p.Payload) != "abc" || p.Size != 3 {
+		if r != resTCP || p.src != addrOf(addrPort("10.0.0.1:4000").Addr()) || p.sport != 4000 || p.dport != 80 || string(p.Payload) != "abc" || p.Size != 3 {
 			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[r], p.src.netip(), p.sport, p.dst.netip(), p.dport, p.Payload)
 		}
 	}
@@ -70,9 +70,9 @@ func TestEncapsulations(t *testing.T) {
 	check("4 in 6 behind options", ether, six)
 }
 
-// TestNestingIsBounded: headers within headers come to an end.
+// TestNestingIsBounded: a packet with too many headers is given up.
 func TestNestingIsBounded(t *testing.T) {
-	b := tcpFrame(t, ap("10.0.0.1:4000"), ap("10.0.0.2:80"), "A", 1, 1, 1, "abc")[14:]
+	b := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")[14:]
 	for range 400 {
 		b = append([]byte{0x45, 0, byte((len(b) + 20) >> 8), byte(len(b) + 20), 0, 0, 0, 0, 9, 4, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}, b...)
 	}
@@ -83,19 +83,19 @@ func TestNestingIsBounded(t *testing.T) {
 	}
 }
 
-// TestCutPacketIsAGap: what the snapshot length left out is missing, in its place.
+// TestCutPacketIsAGap: bytes that the snapshot length left out are a gap in their place.
 func TestCutPacketIsAGap(t *testing.T) {
-	b := newBench(t, Config{}, Deps{}).hello()
-	f := tcpFrame(t, ap("10.0.0.1:40000"), ap("10.0.0.2:80"), "A", 1001, 5001, 77, "abcdefghij")
-	b.Packet("eth0", layers.LinkTypeEthernet, epoch+int64(b.now), f[:len(f)-4], len(f))
-	b.sent(">", "A", 10, 0, "klm")
-	b.want(">abcdef >gap4 >klm")
-	if e := b.session(); e.Session.ClientMissingBytes != 4 || e.Source.Bytes != 13 {
+	b := newTableTest(t, Config{}, Deps{}).handshake()
+	f := tcpFrame(t, addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80"), "A", 1001, 5001, 77, "abcdefghij")
+	b.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(b.now), f[:len(f)-4], len(f))
+	b.segment(">", "A", 10, 0, "klm")
+	b.wantParserLog(">abcdef >gap4 >klm")
+	if e := b.closeOneSession(); e.Session.ClientMissingBytes != 4 || e.Source.Bytes != 13 {
 		t.Errorf("session %v", e)
 	}
 }
 
-// fragments cuts the payload of an IPv4 or IPv6 frame.
+// fragments returns a frame of IPv4 or IPv6 as fragments with size bytes of payload each.
 func fragments(t testing.TB, frame []byte, size int) [][]byte {
 	var out [][]byte
 	head, payload := frame[:34], frame[34:]
@@ -128,102 +128,104 @@ func fragments(t testing.TB, frame []byte, size int) [][]byte {
 	return out
 }
 
-// TestFragments: of both versions, in any order, some twice; a missing one leaves nothing behind when its time is over.
+// TestFragments: fragments of both IP versions, in any order and some twice, are put together, and nothing is
+// left behind.
 func TestFragments(t *testing.T) {
 	for _, ends := range [][2]string{{"10.0.0.1:4000", "10.0.0.2:53"}, {"[fd00::1]:4000", "[fd00::2]:53"}} {
 		for seed := range uint64(20) {
 			rng := rand.New(rand.NewPCG(seed, 4))
-			b := newBench(t, Config{}, Deps{})
+			b := newTableTest(t, Config{}, Deps{})
 			text := strings.Repeat("x", 39)
-			parts := fragments(t, udpFrame(t, ap(ends[0]), ap(ends[1]), 7, strings.Repeat("y", 3000)+text), 104)
+			parts := fragments(t, udpFrame(t, addrPort(ends[0]), addrPort(ends[1]), 7, strings.Repeat("y", 3000)+text), 104)
 			parts = append(parts, parts[rng.IntN(len(parts))])
 			rng.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
 			for _, p := range parts {
-				b.Packet("eth0", layers.LinkTypeEthernet, epoch, p, len(p))
+				b.Packet("eth0", layers.LinkTypeEthernet, startTime, p, len(p))
 			}
-			b.want(">yyyyyyyy…3039")
-			b.Tick(epoch + int64(20*time.Second))
+			b.wantParserLog(">yyyyyyyy…3039")
+			b.Tick(startTime + int64(20*time.Second))
 			if b.decoder.frags.cost != 0 || len(b.decoder.frags.datagrams) != 0 {
 				t.Errorf("%d bytes of fragments are left", b.decoder.frags.cost)
 			}
-			b.session()
+			b.closeOneSession()
 		}
 	}
 }
 
-// TestFragmentsAreBounded: first fragments whose rest never comes, and overlapping ones.
+// TestFragmentsAreBounded: datagrams that never become complete, or overlap, take bounded memory and yield no
+// session.
 func TestFragmentsAreBounded(t *testing.T) {
-	b := newBench(t, Config{FragmentBytes: 128 << 10}, Deps{})
+	b := newTableTest(t, Config{FragmentBytes: 128 << 10}, Deps{})
 	for i := range 2000 {
-		f := fragments(t, udpFrame(t, ap("10.0.0.1:4000"), ap("10.0.0.2:53"), uint16(i), strings.Repeat("y", 2000)), 1000)[0]
-		b.Packet("eth0", layers.LinkTypeEthernet, epoch, f, len(f))
+		f := fragments(t, udpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:53"), uint16(i), strings.Repeat("y", 2000)), 1000)[0]
+		b.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
 		if b.decoder.frags.cost > 128<<10 {
 			t.Fatalf("%d bytes", b.decoder.frags.cost)
 		}
 	}
-	if len(b.sessions()) != 0 {
+	if len(b.closeSessions()) != 0 {
 		t.Error("half a datagram made a session")
 	}
-	b = newBench(t, Config{}, Deps{})
-	p := fragments(t, udpFrame(t, ap("[fd00::1]:4000"), ap("[fd00::2]:53"), 1, strings.Repeat("y", 300)), 104)
-	q := fragments(t, udpFrame(t, ap("[fd00::1]:4000"), ap("[fd00::2]:53"), 1, strings.Repeat("y", 300)), 56)
-	for _, f := range [][]byte{p[0], q[1], p[1], p[2]} { // RFC 5722: an overlap is the end of it
-		b.Packet("eth0", layers.LinkTypeEthernet, epoch, f, len(f))
+	b = newTableTest(t, Config{}, Deps{})
+	p := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1, strings.Repeat("y", 300)), 104)
+	q := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1, strings.Repeat("y", 300)), 56)
+	for _, f := range [][]byte{p[0], q[1], p[1], p[2]} { // RFC 5722: an overlap invalidates the datagram
+		b.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
 	}
-	if len(b.sessions()) != 0 {
+	if len(b.closeSessions()) != 0 {
 		t.Error("overlapping fragments of IPv6 made a datagram")
 	}
 }
 
-// TestDatagrams: an exchange is one session, which ends when it is silent.
+// TestDatagrams: an exchange of datagrams is one session, which ends when it is idle.
 func TestDatagrams(t *testing.T) {
-	b := newBench(t, Config{}, Deps{})
+	b := newTableTest(t, Config{}, Deps{})
 	send := func(at time.Duration, src, dst, s string) {
 		b.ipid++
-		f := udpFrame(t, ap(src), ap(dst), b.ipid, s)
-		b.Packet("", layers.LinkTypeEthernet, epoch+int64(at), f, len(f))
+		f := udpFrame(t, addrPort(src), addrPort(dst), b.ipid, s)
+		b.Packet("", layers.LinkTypeEthernet, startTime+int64(at), f, len(f))
 	}
 	c, s := "10.0.0.1:40000", "10.0.0.2:53"
 	send(0, c, s, "ask")
 	send(3*time.Millisecond, s, c, "tell")
 	send(40*time.Second, c, s, "ask")
-	ss := b.sessions()
-	b.want(">ask <tell close >ask close")
+	ss := b.closeSessions()
+	b.wantParserLog(">ask <tell close >ask close")
 	if len(ss) != 2 || ss[0].Session.State != stateTimeout || ss[0].Session.ResponseTime != 3e6 || ss[0].Transport != pipeline.Transport_UDP || ss[0].Destination.Bytes != 4 || len(ss[0].Interfaces) != 0 {
 		t.Errorf("sessions %v", ss)
 	}
 }
 
-// TestServerSpeaksFirstInTheCapture: the port tells who is who.
-func TestServerSpeaksFirstInTheCapture(t *testing.T) {
-	b := newBench(t, Config{}, Deps{})
-	f := udpFrame(t, ap("10.0.0.2:53"), ap("10.0.0.1:40000"), 1, "tell")
-	b.Packet("", layers.LinkTypeEthernet, epoch, f, len(f))
-	b.want("<tell")
-	if e := b.session(); e.Destination.Port != 53 {
+// TestServerIsFirstInTheCapture: the ports decide the direction.
+func TestServerIsFirstInTheCapture(t *testing.T) {
+	b := newTableTest(t, Config{}, Deps{})
+	f := udpFrame(t, addrPort("10.0.0.2:53"), addrPort("10.0.0.1:40000"), 1, "tell")
+	b.Packet("", layers.LinkTypeEthernet, startTime, f, len(f))
+	b.wantParserLog("<tell")
+	if e := b.closeOneSession(); e.Destination.Port != 53 {
 		t.Errorf("session %v", e)
 	}
 }
 
-// TestEvictionTakesTheLeastValuable: a scan pushes out itself, not the conversations.
+// TestEvictionTakesTheLeastValuable: a scan evicts its own sessions, not an established one.
 func TestEvictionTakesTheLeastValuable(t *testing.T) {
-	b := newBench(t, Config{MaxSessions: 64}, Deps{}).hello()
-	b.sent(">", "A", 0, 0, "abc")
-	b.sent("<", "A", 0, 3, "def")
+	b := newTableTest(t, Config{MaxSessions: 64}, Deps{}).handshake()
+	b.segment(">", "A", 0, 0, "abc")
+	b.segment("<", "A", 0, 3, "def")
 	for i := range 5000 {
-		src := ap("10.9.0.1:1000").Addr()
-		f := frame(t, src, ap("10.0.0.2:80").Addr(), uint16(i), &layers.TCP{SrcPort: 5, DstPort: layers.TCPPort(i + 1), Seq: 1, SYN: true, Window: 9}, "")
-		b.Packet("eth0", layers.LinkTypeEthernet, epoch+int64(b.now)+int64(i)*1000, f, len(f))
+		src := addrPort("10.9.0.1:1000").Addr()
+		f := frame(t, src, addrPort("10.0.0.2:80").Addr(), uint16(i), &layers.TCP{SrcPort: 5, DstPort: layers.TCPPort(i + 1), Seq: 1, SYN: true, Window: 9}, "")
+		b.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(b.now)+int64(i)*1000, f, len(f))
 		if len(b.flows) > 64 {
 			t.Fatalf("%d flows", len(b.flows))
 		}
 	}
-	b.at(b.now+10*time.Millisecond).sent(">", "A", 3, 3, "ghi")
+	b.setTime(b.now+10*time.Millisecond).segment(">", "A", 3, 3, "ghi")
 	n := map[string]int{}
-	for _, e := range b.sessions() {
+	for _, e := range b.closeSessions() {
 		n[e.Session.State]++
 	}
-	b.want(">abc <def >ghi close")
+	b.wantParserLog(">abc <def >ghi close")
 	if n[stateEvicted] < 4900 {
 		t.Errorf("%v", n)
 	}

@@ -38,8 +38,8 @@ const (
 
 var decisions = [...]decision{decidedByMapping, decidedByBridge, decidedByTimeout, decidedByLimit, decidedByEnd}
 
-// claimFirst decides at the first packet what can be decided then. A flow on a bridge is primary unless another bridge
-// has the claim; a flow elsewhere is a duplicate if a bridge has it, and pending otherwise.
+// claimFirst decides at the first packet what can be decided then. A flow on a bridge is primary unless
+// another bridge has the claim; a flow elsewhere is a duplicate if a bridge has it, and pending otherwise.
 func (f *flow) claimFirst() {
 	t := f.t
 	f.dedup.onBridge = t.ifaces.list[f.key.iface].isBridge
@@ -103,9 +103,10 @@ func (f *flow) markDuplicate() {
 	f.dropOutbox()
 }
 
-// confirmPrimary checks, before a primary on a bridge emits its first event, whether it is the only one. By now the
-// connection tracker knows the connection. It may cross bridges twice, under two tuples (a container that connects to a
-// published port of its own host), or a flow elsewhere may report it already because the bridge's packets came late.
+// confirmPrimary checks, before a primary on a bridge emits its first event, whether it is the only one. By
+// now the connection tracker knows the connection. It may cross bridges twice, under two tuples (a container
+// that connects to a published port of its own host), or a flow elsewhere may report it already because the
+// bridge's packets came late.
 func (f *flow) confirmPrimary() {
 	f.dedup.confirmed = true
 	if !f.dedup.onBridge || !f.locateMapping() {
@@ -122,13 +123,13 @@ func (f *flow) confirmPrimary() {
 	}
 }
 
-// resolveDedup tries to end the state pending. It stays pending while a bridge may still claim the connection, unless
-// force says that it can wait no longer; why is then the reason.
+// resolveDedup tries to end the state pending. It stays pending while a bridge may still claim the
+// connection, unless force says that it can wait no longer; why is then the reason.
 func (f *flow) resolveDedup(force bool, why decision) {
 	t := f.t
 
-	// The connection may be claimed under its tuple as seen here and, once the mapping is known, as seen by the
-	// container.
+	// The connection may be claimed under its tuple as seen here and, once the mapping is known, as seen by
+	// the container.
 	mappingKnown := f.locateMapping()
 	keys := [2]claimKey{f.ownKey(), {}}
 	n := 1
@@ -168,8 +169,8 @@ func (f *flow) countDecision(why decision) {
 	}
 }
 
-// hasLocalEndpoint reports whether an end of f is, or is about to be known as, a container of this host. Then a bridge
-// will show the connection, if the bridge is captured.
+// hasLocalEndpoint reports whether an end of f is, or is about to be known as, a container of this host. Then
+// a bridge will show the connection, if the bridge is captured.
 func (f *flow) hasLocalEndpoint() bool {
 	if f.t.deps.Containers == nil {
 		return false

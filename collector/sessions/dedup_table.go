@@ -6,17 +6,19 @@ import (
 	"sync/atomic"
 )
 
-// A DedupTable holds who reports a connection, for all Tables of a process. The same connection seen on a bridge and on
-// eth0, or on two bridges, is two flows in two Tables, run by two goroutines, either of which may be a moment ahead.
+// A DedupTable holds who reports a connection, for all Tables of a process. The same connection seen on a
+// bridge and on eth0, or on two bridges, is two flows in two Tables, run by two goroutines, either of which
+// may be a moment ahead.
 //
 // A claim is held under a connection's addresses. There are two ways to one:
 //
 //   - A flow on a bridge claims its tuple with its first packet. The first bridge wins.
-//   - A flow elsewhere looks for such a claim when it begins, and again when it has an event and knows its mapping. If
-//     there is none and none is to be expected, or the wait is over, it claims its tuples itself.
+//   - A flow elsewhere looks for such a claim when it begins, and again when it has an event and knows its
+//     mapping. If there is none and none is to be expected, or the wait is over, it claims its tuples itself.
 //
-// Every claim is made under a lock, and a flow that finds another's is a duplicate from then on, so every event is
-// reported once whatever the order. A claim outlives its flow by a few seconds (timeWait), for copies that end later.
+// Every claim is made under a lock, and a flow that finds another's is a duplicate from then on, so every
+// event is reported once whatever the order. A claim outlives its flow by a few seconds (timeWait), for
+// copies that end later.
 //
 // Locks: each shard has one; mu guards the writing of names. No two are held at once.
 type DedupTable struct {
@@ -105,13 +107,15 @@ func (s *DedupTable) shardOf(k *claimKey) *dedupShard {
 	return &s.shards[v%dedupShards]
 }
 
-// reuseAfter is how long after a claim's last packet a flow must begin to be another connection on the same ports.
+// reuseAfter is how long after a claim's last packet a flow must begin to be another connection on the same
+// ports.
 const reuseAfter = int64(1e9)
 
 // covers reports whether c is of the connection that began at first.
 func (c *claim) covers(first int64) bool { return c.ended == 0 || first <= c.ended+reuseAfter }
 
-// tryClaim makes by the owner of k and reports true, unless another flow is; then by's interface is added to the claim.
+// tryClaim makes by the owner of k and reports true, unless another flow is; then by's interface is added to
+// the claim.
 func (s *DedupTable) tryClaim(k claimKey, by claimant) bool {
 	sh := s.shardOf(&k)
 	sh.mu.Lock()
@@ -133,8 +137,8 @@ func (s *DedupTable) tryClaim(k claimKey, by claimant) bool {
 	return true
 }
 
-// hasCapacity reports whether sh can take another claim. When there are many it first removes those that ended long ago:
-// a Table leaves its claims behind when it closes.
+// hasCapacity reports whether sh can take another claim. When there are many it first removes those that
+// ended long ago: a Table leaves its claims behind when it closes.
 func (sh *dedupShard) hasCapacity(now int64) bool {
 	if n := len(sh.claims); n >= max(sh.sweepAt, 1024) {
 		for k, c := range sh.claims {

@@ -6,7 +6,8 @@ import (
 	"tidegate/collector/reassembly"
 )
 
-// A fragKey identifies the datagram that a fragment belongs to, as RFC 791 and RFC 8200 do, and its interface.
+// A fragKey identifies the datagram that a fragment belongs to, as RFC 791 and RFC 8200 do, and its
+// interface.
 type fragKey struct {
 	src, dst addr
 	id       uint32
@@ -46,7 +47,8 @@ const (
 	maxFragments = 256
 )
 
-// maxDatagramQueue bounds the queue of datagrams, in which complete ones stay until those before them are gone.
+// maxDatagramQueue bounds the queue of datagrams, in which complete ones stay until those before them are
+// gone.
 const maxDatagramQueue = 64 << 10
 
 // A defragmenter holds the fragments of IPv4 and IPv6 datagrams until the datagrams are complete.
@@ -70,8 +72,8 @@ func newDefragmenter(cfg *Config, buffers *reassembly.Buffers, m *tableMetrics) 
 	}
 }
 
-// addFragment takes a fragment. It returns the datagram once that is complete, valid until releaseComplete; before, nil and
-// what became of the fragment.
+// addFragment takes a fragment. It returns the datagram once that is complete, valid until releaseComplete;
+// before, nil and what became of the fragment.
 func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	end := in.off + in.wire
 	if in.wire <= 0 || len(in.b) < in.wire || end > maxDatagram || in.more && in.wire%8 != 0 {
@@ -118,12 +120,13 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	return whole, resFragment
 }
 
-// insertPart keeps what of b, at off, is new. Of IPv4 the bytes that came first win. An overlap invalidates a datagram of
-// IPv6 (RFC 5722), except that a fragment may come twice.
+// insertPart keeps what of b, at off, is new. Of IPv4 the bytes that came first win. An overlap invalidates a
+// datagram of IPv6 (RFC 5722), except that a fragment may come twice.
 func (f *defragmenter) insertPart(d *datagram, b []byte, off int) result {
 	end := off + len(b)
 
-	// Go through the parts that it touches, in order. b always begins at off, and everything before off is kept.
+	// Go through the parts that it touches, in order. b always begins at off, and everything before off is
+	// kept.
 	for i := 0; i < len(d.parts) && off < end; i++ {
 		part := d.parts[i]
 		partEnd := part.off + len(part.b)
@@ -218,7 +221,8 @@ func (f *defragmenter) expire(now int64) {
 	}
 }
 
-// removeOldest takes the first datagram out of the queue. Its fragments are added to dropped unless it is complete.
+// removeOldest takes the first datagram out of the queue. Its fragments are added to dropped unless it is
+// complete.
 func (f *defragmenter) removeOldest(dropped counter) {
 	d := f.queue[f.front]
 	f.queue[f.front] = nil

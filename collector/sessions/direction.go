@@ -2,9 +2,9 @@ package sessions
 
 import "net/netip"
 
-// guessDirection finds out which end is the client from the first packet, p, which the end sender has sent. The
-// event's direction_confidence says how certain that is: a handshake is, the connection tracker nearly, ports are a
-// hint. For UDP the side that sends first is the client unless the ports say otherwise clearly.
+// guessDirection finds out which end is the client from the first packet, p, which the end sender has sent.
+// The event's direction_confidence says how certain that is: a handshake is, the connection tracker nearly,
+// ports are a hint. For UDP the side that sends first is the client unless the ports say otherwise clearly.
 func (f *flow) guessDirection(p *packet, sender uint8) {
 	isTCP := f.key.proto == protoTCP
 	switch {
@@ -48,9 +48,9 @@ func (f *flow) setDirection(clientSide, confidence uint8) {
 // serverScore returns how much a port looks like that of a server, 0 to 3.
 func serverScore(port uint16) int {
 	switch port {
-	case 1433, 1521, 1883, 2181, 2375, 2376, 2379, 2380, 3000, 3128, 3306, 4222, 5000, 5432, 5672, 5984, 6379, 6443, 7000,
-		8000, 8080, 8081, 8086, 8123, 8200, 8443, 8500, 8888, 9000, 9042, 9090, 9092, 9200, 9300, 10250, 11211, 15672,
-		26379, 27017, 33060: // well known, though registered or dynamic
+	case 1433, 1521, 1883, 2181, 2375, 2376, 2379, 2380, 3000, 3128, 3306, 4222, 5000, 5432, 5672, 5984, 6379,
+		6443, 7000, 8000, 8080, 8081, 8086, 8123, 8200, 8443, 8500, 8888, 9000, 9042, 9090, 9092, 9200, 9300,
+		10250, 11211, 15672, 26379, 27017, 33060: // registered ports of well-known servers
 		return 2
 	}
 	switch {

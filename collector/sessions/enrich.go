@@ -6,9 +6,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// An enricher writes containers into events and emits the events. An event waits while the answer for one of its
-// addresses is not settled: the first packets of a container that has just started come before the Docker API reports
-// it, and its address may have been another container's a moment ago.
+// An enricher writes containers into events and emits the events. An event waits while the answer for one of
+// its addresses is not settled: the first packets of a container that has just started come before the Docker
+// API reports it, and its address may have been another container's a moment ago.
 type enricher struct {
 	containers Containers // nil: none
 	emit       func(*pipeline.Event)
@@ -51,8 +51,8 @@ func (r *enricher) retryUnresolved(now int64, last bool) {
 	r.unresolved = kept
 }
 
-// resolveContainers sets the containers of both ends, and the owner of e: the server's container if it is on this host,
-// else the client's. It reports whether both are settled.
+// resolveContainers sets the containers of both ends, and the owner of e: the server's container if it is on
+// this host, else the client's. It reports whether both are settled.
 func (r *enricher) resolveContainers(e *pipeline.Event) (settled bool) {
 	if r.containers == nil {
 		return true

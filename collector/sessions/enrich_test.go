@@ -8,15 +8,16 @@ import (
 	"tidegate/pipeline"
 )
 
-// containersFunc is Containers as a function.
+// containersFunc implements Containers by a function.
 type containersFunc func(ip netip.Addr, at int64) (*pipeline.Container, bool)
 
 func (f containersFunc) Resolve(ip netip.Addr, at int64) (*pipeline.Container, bool) {
 	return f(ip, at)
 }
 
-// TestAnEventWaitsForItsContainer: the first packets of a container come before the API tells of it. Its events wait, are told with
-// its name as soon as it has one, without it after a while, and all at the end; what is settled waits for nobody.
+// TestAnEventWaitsForItsContainer: the first packets of a container come before the Docker API reports it.
+// Its events wait; they are emitted with the container once it is known, and without it after resolveWait and
+// on Close. An event whose containers are settled does not wait.
 func TestAnEventWaitsForItsContainer(t *testing.T) {
 	web := &pipeline.Container{Id: "web"}
 	late := &pipeline.Container{Id: "late"}
@@ -33,26 +34,26 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 		}
 		return nil, true
 	})}
-	talk := func(b *sessionBench, client string) {
-		b.segment("eth0", client, "10.0.0.2:80", ">", "S", 0, 0, "")
-		b.segment("eth0", client, "10.0.0.2:80", "<", "SA", 0, 0, "")
-		b.segment("eth0", client, "10.0.0.2:80", ">", "A", 0, 0, "hello")
-		b.Tick(epoch + int64(b.now))
+	talk := func(b *tableTest, client string) {
+		b.segmentOn("eth0", client, "10.0.0.2:80", ">", "S", 0, 0, "")
+		b.segmentOn("eth0", client, "10.0.0.2:80", "<", "SA", 0, 0, "")
+		b.segmentOn("eth0", client, "10.0.0.2:80", ">", "A", 0, 0, "hello")
+		b.Tick(startTime + int64(b.now))
 	}
-	tick := func(b *sessionBench, d time.Duration) {
+	tick := func(b *tableTest, d time.Duration) {
 		b.now += d
-		b.Tick(epoch + int64(b.now))
+		b.Tick(startTime + int64(b.now))
 	}
 
-	b := newBench(t, Default(), deps)
+	b := newTableTest(t, Default(), deps)
 	talk(b, "192.0.2.1:40000")
 	if len(b.events) != 1 || b.events[0].Container != web {
-		t.Fatalf("what is settled waited: %v", b.events)
+		t.Fatalf("a settled event waited: %v", b.events)
 	}
 	talk(b, "10.0.0.1:40000")
 	tick(b, 100*time.Millisecond)
 	if len(b.events) != 1 {
-		t.Fatalf("a stranger was told at once: %v", b.events)
+		t.Fatalf("an unresolved event was emitted at once: %v", b.events)
 	}
 	known = true
 	tick(b, 100*time.Millisecond)
@@ -64,7 +65,7 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 	talk(b, "10.0.0.1:40001")
 	tick(b, 3*time.Second)
 	if len(b.events) != 3 || b.events[2].Source.Container != nil || b.events[2].Container != web {
-		t.Fatalf("nobody came: %v", b.events)
+		t.Fatalf("no container became known: %v", b.events)
 	}
 	talk(b, "10.0.0.1:40002")
 	b.Close()
@@ -75,22 +76,22 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 		}
 	}
 	if open != 4 {
-		t.Errorf("%d of 4 transactions were told", open)
+		t.Errorf("%d of 4 transactions were emitted", open)
 	}
 }
 
-// TestStrangersAreBounded: beyond the outbox they are told as they are.
-func TestStrangersAreBounded(t *testing.T) {
+// TestUnresolvedEventsAreBounded: beyond the limit events are emitted without their containers.
+func TestUnresolvedEventsAreBounded(t *testing.T) {
 	cfg := Default()
 	cfg.MaxPendingEvents = 2
-	b := newBench(t, cfg, Deps{Containers: containersFunc(func(netip.Addr, int64) (*pipeline.Container, bool) { return nil, false })})
-	b.sent(">", "S", 0, 0, "")
-	b.sent("<", "SA", 0, 0, "")
+	b := newTableTest(t, cfg, Deps{Containers: containersFunc(func(netip.Addr, int64) (*pipeline.Container, bool) { return nil, false })})
+	b.segment(">", "S", 0, 0, "")
+	b.segment("<", "SA", 0, 0, "")
 	for i := range 5 {
-		b.sent(">", "A", i, 0, "x")
+		b.segment(">", "A", i, 0, "x")
 	}
-	b.Tick(epoch + int64(b.now))
+	b.Tick(startTime + int64(b.now))
 	if len(b.events) != 3 {
-		t.Errorf("%d events were told, want 3 of 5", len(b.events))
+		t.Errorf("%d events were emitted, want 3 of 5", len(b.events))
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// emitSession emits the event of the session, and decides whether f is a duplicate if that is still open. state ""
-// means that f decides: shutdown, unless it is closing.
+// emitSession emits the event of the session, and decides whether f is a duplicate if that is still open.
+// state "" means that f decides: shutdown, unless it is closing.
 func (f *flow) emitSession(state string) {
 	if state == "" {
 		state = stateShutdown

@@ -22,10 +22,12 @@ const (
 )
 
 var states = [...]string{
-	stateFIN, stateResetClient, stateResetServer, stateTimeout, stateEvicted, stateRefused, stateNoAnswer, stateShutdown,
+	stateFIN, stateResetClient, stateResetServer, stateTimeout,
+	stateEvicted, stateRefused, stateNoAnswer, stateShutdown,
 }
 
-// The two directions of a flow by sender, as package reassembly counts them; protocols.Dir has the same numbers.
+// The two directions of a flow by sender, as package reassembly counts them; protocols.Dir has the same
+// numbers.
 const (
 	fromClient = reassembly.Dir(protocols.Client)
 	fromServer = reassembly.Dir(protocols.Server)
@@ -94,7 +96,8 @@ func (f *flow) transport() pipeline.Transport {
 	return pipeline.Transport_TCP
 }
 
-// openProtocol gives the session its id and opens its protocols.Conn. seq is the first sequence number, 0 for UDP.
+// openProtocol gives the session its id and opens its protocols.Conn. seq is the first sequence number, 0 for
+// UDP.
 func (f *flow) openProtocol(seq uint32, midStream bool) {
 	client, server := f.endpoints()
 	f.stats.partialStart = midStream
@@ -136,8 +139,8 @@ func (f *flow) closeProtocol() {
 	f.conn = nil
 }
 
-// closeIfDuplicate frees what a duplicate does not need any more. A flow may become a duplicate while its parser emits
-// an event, when neither conn nor stream can be taken from it; this is called afterwards.
+// closeIfDuplicate frees what a duplicate does not need any more. A flow may become a duplicate while its
+// parser emits an event, when neither conn nor stream can be taken from it; this is called afterwards.
 func (f *flow) closeIfDuplicate() {
 	if f.dedup.state == duplicate && (f.conn != nil || f.stream.Buffered() > 0) {
 		f.closeProtocol()
@@ -160,7 +163,8 @@ func (f *flow) endTime() int64 {
 	return f.lastSeen + int64(cfg.TCPIdleTimeout)
 }
 
-// schedule moves f in Table.timers: forward if something is due earlier than it was, back if its time has passed.
+// schedule moves f in Table.timers: forward if something is due earlier than it was, back if its time has
+// passed.
 func (f *flow) schedule() {
 	now := f.t.clock.now
 	next := min(f.endTime(), f.stream.NextRelease())
@@ -199,20 +203,26 @@ func (f *flow) closedState() string {
 	return stateTimeout
 }
 
-// evictionValue returns how much would be lost with f. Of a few flows the one with the lowest value is evicted.
+// exchangeOver is how long an exchange of datagrams is idle, ns, before it is most likely over.
+const exchangeOver = int64(2e9)
+
+// evictionValue returns how much would be lost with f. Of a few flows the one with the lowest value is
+// evicted.
 func (f *flow) evictionValue() int64 {
 	idle := f.t.clock.now - f.lastSeen
 	if f.dead {
 		return -math.MaxInt64/2 - idle
 	}
-	value := -idle / 1e6 // ms; the bonuses and penalties are larger
+
+	// Idle time in ms decides between flows of one kind, the kind between flows of different kinds.
+	value := -idle / 1e6
 	_, closing := f.stream.Closing()
 	switch {
 	case closing:
 		value -= 1 << 40
 	case f.key.proto == protoTCP && !f.stream.Established(), f.stats.sides[fromServer].packets == 0:
 		value -= 1 << 38
-	case f.dedup.state == duplicate, f.key.proto == protoUDP && idle > 2e9: // most likely an exchange that is over
+	case f.dedup.state == duplicate, f.key.proto == protoUDP && idle > exchangeOver:
 		value -= 1 << 36
 	case f.conn != nil && f.conn.Protocol() != "":
 		value += 1 << 32

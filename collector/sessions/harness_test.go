@@ -16,88 +16,92 @@ import (
 	"tidegate/protocols"
 )
 
-// A tape is a protocol that writes down what it is given.
-type tape struct {
+// A recordingProtocol is a protocol that logs the calls of its parsers.
+type recordingProtocol struct {
 	log   strings.Builder
 	bytes [2][]byte // of all connections
 	gaps  [2]int
 }
 
-type taper struct {
-	tape *tape
-	c    *protocols.Conn
+type recordingParser struct {
+	recording *recordingProtocol
+	c         *protocols.Conn
 }
 
-func (p *taper) Reset(c *protocols.Conn) { p.c = c }
+func (p *recordingParser) Reset(c *protocols.Conn) { p.c = c }
 
-func (p *taper) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
+func (p *recordingParser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
 	s := string(b)
 	if len(s) > 40 {
 		s = fmt.Sprintf("%s…%d", s[:8], len(s))
 	}
-	fmt.Fprintf(&p.tape.log, "%s%s ", arrow(dir), s)
-	p.tape.bytes[dir] = append(p.tape.bytes[dir], b...)
-	e := p.c.EventUDP(dir, uint64(len(p.tape.bytes[dir])))
+	fmt.Fprintf(&p.recording.log, "%s%s ", direction(dir), s)
+	p.recording.bytes[dir] = append(p.recording.bytes[dir], b...)
+	e := p.c.EventUDP(dir, uint64(len(p.recording.bytes[dir])))
 	e.Dataset = pipeline.Dataset_REDIS
 	p.c.Emit(e)
 	return len(b), nil
 }
 
-func (p *taper) Gap(dir protocols.Dir, n int) bool {
-	fmt.Fprintf(&p.tape.log, "%sgap%d ", arrow(dir), n)
-	p.tape.gaps[dir] += n
-	p.tape.bytes[dir] = append(p.tape.bytes[dir], make([]byte, n)...)
+func (p *recordingParser) Gap(dir protocols.Dir, n int) bool {
+	fmt.Fprintf(&p.recording.log, "%sgap%d ", direction(dir), n)
+	p.recording.gaps[dir] += n
+	p.recording.bytes[dir] = append(p.recording.bytes[dir], make([]byte, n)...)
 	return true
 }
-func (p *taper) End(dir protocols.Dir, _ int64) { fmt.Fprintf(&p.tape.log, "%send ", arrow(dir)) }
-func (p *taper) Close(int64)                    { p.tape.log.WriteString("close ") }
 
-func arrow(d protocols.Dir) string {
+func (p *recordingParser) End(dir protocols.Dir, _ int64) {
+	fmt.Fprintf(&p.recording.log, "%send ", direction(dir))
+}
+func (p *recordingParser) Close(int64) { p.recording.log.WriteString("close ") }
+
+func direction(d protocols.Dir) string {
 	if d == protocols.Client {
 		return ">"
 	}
 	return "<"
 }
 
-func (p *tape) protocol() protocols.Protocol {
+func (p *recordingProtocol) protocol() protocols.Protocol {
 	yes := func(protocols.Dir, []byte) protocols.Match { return protocols.Yes }
 	return protocols.Protocol{
 		Name: "tape", Dataset: pipeline.Dataset_REDIS, UDP: true, TCP: true, Detect: yes,
 		Sync: func(protocols.Dir, []byte) (int, protocols.Match) { return 0, protocols.Yes },
-		New:  func() protocols.Parser { return &taper{tape: p} },
+		New:  func() protocols.Parser { return &recordingParser{recording: p} },
 	}
 }
 
-// A sessionBench is a Table with a tape and what it emits.
-type sessionBench struct {
+// A tableTest is a Table with a recordingProtocol, and the events that the Table emits.
+type tableTest struct {
 	testing.TB
 	*Table
-	tape   *tape
-	events []*pipeline.Event
-	now    time.Duration
-	isn    [2]uint32
-	ipid   uint16
+	recorder *recordingProtocol
+	events   []*pipeline.Event
+	now      time.Duration
+	isn      [2]uint32
+	ipid     uint16
 }
 
-func newBench(t testing.TB, cfg Config, deps Deps) *sessionBench {
-	b := &sessionBench{TB: t, tape: &tape{}, isn: [2]uint32{1000, 5000}}
-	deps.Protocols = protocols.NewSet([]protocols.Protocol{b.tape.protocol()}, protocols.Default(), nil)
+func newTableTest(t testing.TB, cfg Config, deps Deps) *tableTest {
+	b := &tableTest{TB: t, recorder: &recordingProtocol{}, isn: [2]uint32{1000, 5000}}
+	deps.Protocols = protocols.NewSet([]protocols.Protocol{b.recorder.protocol()}, protocols.Default(), nil)
 	deps.Emit = func(e *pipeline.Event) { b.events = append(b.events, e) }
 	b.Table = New(cfg, deps, prometheus.NewRegistry())
 	return b
 }
 
-const epoch = int64(1_700_000_000e9)
+const startTime = int64(1_700_000_000e9)
 
-// at moves packet time.
-func (b *sessionBench) at(d time.Duration) *sessionBench { b.now = d; return b }
+// setTime sets the packet time of the next packet, since startTime.
+func (b *tableTest) setTime(d time.Duration) *tableTest { b.now = d; return b }
 
-// sent is one segment from a client at 10.0.0.1:40000 to 10.0.0.2:80 or back ("<"): flags as in SAFR, offsets from behind the SYN.
-func (b *sessionBench) sent(way, flags string, off, ack int, payload string) {
-	b.segment("eth0", "10.0.0.1:40000", "10.0.0.2:80", way, flags, off, ack, payload)
+// segment sends a segment from the client 10.0.0.1:40000 to the server 10.0.0.2:80, or back if way is "<".
+// flags are letters of SAFR; offsets are from behind the SYN.
+func (b *tableTest) segment(way, flags string, off, ack int, payload string) {
+	b.segmentOn("eth0", "10.0.0.1:40000", "10.0.0.2:80", way, flags, off, ack, payload)
 }
 
-func (b *sessionBench) segment(iface, client, server, way, flags string, off, ack int, payload string) {
+func (b *tableTest) segmentOn(iface, client, server, way, flags string, off, ack int, payload string) {
 	b.Helper()
 	c, s := netip.MustParseAddrPort(client), netip.MustParseAddrPort(server)
 	seq, ackn := b.isn[0]+1+uint32(off), b.isn[1]+1+uint32(ack)
@@ -110,7 +114,7 @@ func (b *sessionBench) segment(iface, client, server, way, flags string, off, ac
 	}
 	b.ipid++
 	frame := tcpFrame(b, c, s, flags, seq, ackn, b.ipid, payload)
-	b.Packet(iface, layers.LinkTypeEthernet, epoch+int64(b.now), frame, len(frame))
+	b.Packet(iface, layers.LinkTypeEthernet, startTime+int64(b.now), frame, len(frame))
 	b.now += 10 * time.Microsecond
 }
 
@@ -130,7 +134,7 @@ func udpFrame(t testing.TB, src, dst netip.AddrPort, id uint16, payload string) 
 	return frame(t, src.Addr(), dst.Addr(), id, &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}, payload)
 }
 
-// frame is Ethernet, IP and what is above.
+// frame returns an Ethernet frame with l4 and payload in it.
 func frame(t testing.TB, src, dst netip.Addr, id uint16, l4 gopacket.SerializableLayer, payload string) []byte {
 	t.Helper()
 	ls := append(ipLayers(src, dst, id, l4), gopacket.Payload(payload))
@@ -171,24 +175,24 @@ func serialize(t testing.TB, ls ...gopacket.SerializableLayer) []byte {
 	return append([]byte(nil), buf.Bytes()...)
 }
 
-// hello is a handshake.
-func (b *sessionBench) hello() *sessionBench {
-	b.sent(">", "S", 0, 0, "")
-	b.sent("<", "SA", 0, 0, "")
-	b.sent(">", "A", 0, 0, "")
+// handshake sends the three segments of a handshake.
+func (b *tableTest) handshake() *tableTest {
+	b.segment(">", "S", 0, 0, "")
+	b.segment("<", "SA", 0, 0, "")
+	b.segment(">", "A", 0, 0, "")
 	return b
 }
 
-// bye ends in order, c and s bytes having been sent.
-func (b *sessionBench) bye(c, s int) *sessionBench {
-	b.sent(">", "FA", c, s, "")
-	b.sent("<", "FA", s, c+1, "")
-	b.sent(">", "A", c+1, s+1, "")
+// closeOrderly sends the FINs of both sides; the client has sent c bytes and the server s.
+func (b *tableTest) closeOrderly(c, s int) *tableTest {
+	b.segment(">", "FA", c, s, "")
+	b.segment("<", "FA", s, c+1, "")
+	b.segment(">", "A", c+1, s+1, "")
 	return b
 }
 
-// sessions closes the Table and gives the session events.
-func (b *sessionBench) sessions() []*pipeline.Event {
+// closeSessions closes the Table and returns the session events.
+func (b *tableTest) closeSessions() []*pipeline.Event {
 	b.Close()
 	var out []*pipeline.Event
 	for _, e := range b.events {
@@ -199,18 +203,18 @@ func (b *sessionBench) sessions() []*pipeline.Event {
 	return out
 }
 
-// want compares what the parser was given.
-func (b *sessionBench) want(log string) {
+// wantParserLog compares the calls of the parser.
+func (b *tableTest) wantParserLog(log string) {
 	b.Helper()
-	if got := strings.TrimSpace(b.tape.log.String()); got != log {
+	if got := strings.TrimSpace(b.recorder.log.String()); got != log {
 		b.Errorf("parser was given\n  %s\nwant\n  %s", got, log)
 	}
 }
 
-// session closes the Table and gives the one session.
-func (b *sessionBench) session() *pipeline.Event {
+// closeOneSession closes the Table and returns its only session event.
+func (b *tableTest) closeOneSession() *pipeline.Event {
 	b.Helper()
-	s := b.sessions()
+	s := b.closeSessions()
 	if len(s) != 1 {
 		b.Fatalf("%d sessions, want 1", len(s))
 	}

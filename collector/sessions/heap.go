@@ -1,10 +1,10 @@
 package sessions
 
-// A timerHeap holds every flow of a Table by the time at which something is to be done for it (flow.due); the first is
-// due next.
+// A timerHeap holds every flow of a Table by the time at which something is to be done for it (flow.due); the
+// first is due next.
 //
-// A flow's time is only moved when it becomes earlier. When it has become later, which every packet of the flow does,
-// that is found out when the old time comes. So a packet costs nothing here.
+// A flow's time is only moved when it becomes earlier. When it has become later, which every packet of the
+// flow does, that is found out when the old time comes. So a packet costs nothing here.
 type timerHeap []*flow
 
 func (h *timerHeap) insertFlow(f *flow) {

@@ -2,8 +2,8 @@ package sessions
 
 import "tidegate/collector/reassembly"
 
-// A history is what happened in a session, one letter for each kind of event and side, in the order of their first
-// occurrence. The letters are Zeek's; those of the server are in lower case.
+// A history is what happened in a session, one letter for each kind of event and side, in the order of their
+// first occurrence. The letters are Zeek's; those of the server are in lower case.
 type history struct {
 	letters [24]byte
 	n       uint8
@@ -59,8 +59,8 @@ func (h *history) historyText(flipped bool) string {
 var commonHistories = func() map[string]string {
 	m := map[string]string{}
 	for _, s := range []string{
-		"Dd", "D", "ShADadFf", "ShADadfF", "ShADdaFf", "ShADdafF", "ShAdDaFf", "ShAdDaFfA", "ShADaFdf", "S", "Sr",
-		"ShADadFfA", "ShADadR", "ShADadr", "ShADFdfa", "ShAFf", "ShADadFRf", "ShADdFf", "ShADadFfR", "ShADdaf", "ShADad",
+		"Dd", "D", "S", "Sr", "ShAFf", "ShADad", "ShADadFf", "ShADadfF", "ShADadFfA", "ShADadFfR", "ShADadFRf",
+		"ShADadR", "ShADadr", "ShADaFdf", "ShADdaf", "ShADdaFf", "ShADdafF", "ShADdFf", "ShADFdfa", "ShAdDaFf", "ShAdDaFfA",
 	} {
 		m[s] = s
 	}

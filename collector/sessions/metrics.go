@@ -9,8 +9,8 @@ import (
 
 type counter = prometheus.Counter
 
-// tableMetrics are shared by all Tables of a registry. What happens for each packet is counted in the Table and added
-// now and then (Table.flushCounters).
+// tableMetrics are shared by all Tables of a registry. What happens for each packet is counted in the Table
+// and added now and then (Table.flushCounters).
 type tableMetrics struct {
 	packets  [numResults]counter
 	open     prometheus.Gauge
@@ -33,16 +33,18 @@ type tableMetrics struct {
 func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 	f := metrics.With(reg)
 	m := &tableMetrics{
-		open: f.Gauge("tidegate_sessions_open", "Sessions in the tables of all workers, with those that closed a moment ago."),
+		open: f.Gauge("tidegate_sessions_open",
+			"Sessions in the tables of all workers, including those that closed seconds ago."),
 		buffered: f.Gauge("tidegate_sessions_buffered_bytes",
 			"Memory taken by TCP segments that wait because earlier bytes are missing."),
 		conflicts: f.Counter("tidegate_sessions_overlap_conflicts_total",
 			"TCP retransmissions and IP fragments whose bytes differ from those that came before."),
 		duplicates: f.Counter("tidegate_sessions_nat_duplicates_total",
 			"Sessions that were not reported because another interface reports the same connection."),
-		duplicateEvents: f.Counter("tidegate_sessions_nat_duplicate_events_total", "Events of duplicate sessions, dropped."),
+		duplicateEvents: f.Counter("tidegate_sessions_nat_duplicate_events_total",
+			"Events that were dropped because their session is a duplicate."),
 		panics: f.Counter("tidegate_sessions_panics_total",
-			"Panics while a packet was handled. After each of them the worker starts with an empty session table."),
+			"Panics while a packet was handled. After a panic the worker has an empty session table."),
 		closed: map[string]counter{}, pendingSessions: map[decision]counter{},
 	}
 	packets := f.CounterVec("tidegate_sessions_packets_total", "Packets by what became of them.", "result")
@@ -56,21 +58,24 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 		m.closed[state] = closed.WithLabelValues(state)
 	}
 
-	gaps := f.CounterVec("tidegate_sessions_gaps_total", "Gaps in streams, by why they were given up.", "reason")
-	gapBytes := f.CounterVec("tidegate_sessions_gap_bytes_total", "Bytes of streams that were never seen, by why they were given up.",
-		"reason")
+	gaps := f.CounterVec("tidegate_sessions_gaps_total",
+		"Gaps in the bytes of sessions, by why they were given up.", "reason")
+	gapBytes := f.CounterVec("tidegate_sessions_gap_bytes_total",
+		"Bytes of sessions that were never seen, by why they were given up.", "reason")
 	for r := range reassembly.NumGapReasons {
 		m.gaps[r], m.gapBytes[r] = gaps.WithLabelValues(r.String()), gapBytes.WithLabelValues(r.String())
 	}
-	segments := f.CounterVec("tidegate_sessions_dropped_segments_total", "TCP segments that were not used, by reason.", "reason")
+	segments := f.CounterVec("tidegate_sessions_dropped_segments_total",
+		"TCP segments that were dropped, by reason.", "reason")
 	m.segmentsOutside = segments.WithLabelValues("outside_window")
 	m.segmentsBeforeStart = segments.WithLabelValues("before_start")
 	m.segmentsLate = segments.WithLabelValues("late")
 	fragments := f.CounterVec("tidegate_sessions_dropped_fragments_total",
 		"IP fragments of datagrams that never became complete, by reason.", "reason")
-	m.fragmentsTimeout, m.fragmentsLimit = fragments.WithLabelValues("timeout"), fragments.WithLabelValues("limit")
+	m.fragmentsTimeout = fragments.WithLabelValues("timeout")
+	m.fragmentsLimit = fragments.WithLabelValues("limit")
 	pending := f.CounterVec("tidegate_sessions_nat_pending_sessions_total",
-		"Sessions whose events waited until it was known whether the session is a duplicate, by what decided it.", "decided")
+		"Sessions whose events waited until it was known whether the session is a duplicate, by what decided.", "decided")
 	for _, why := range decisions {
 		m.pendingSessions[why] = pending.WithLabelValues(string(why))
 	}

@@ -12,7 +12,8 @@ type natState struct {
 	mapping Mapping
 }
 
-// locateMapping looks the mapping up until the connection tracker knows it. It reports whether f.nat.mapping is valid.
+// locateMapping looks the mapping up until the connection tracker knows it. It reports whether f.nat.mapping
+// is valid.
 func (f *flow) locateMapping() bool {
 	if f.nat.known || f.t.deps.NAT == nil {
 		return f.nat.known
@@ -22,8 +23,8 @@ func (f *flow) locateMapping() bool {
 	return f.nat.known
 }
 
-// translateNAT replaces the addresses of e by those on the container's side. The outside ones go into nat.ip and
-// nat.port where they differ.
+// translateNAT replaces the addresses of e by those on the container's side. The outside ones go into nat.ip
+// and nat.port where they differ.
 func (f *flow) translateNAT(e *pipeline.Event) {
 	m := &f.nat.mapping
 	if !m.isTranslated() {

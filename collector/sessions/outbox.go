@@ -16,7 +16,8 @@ type outbox struct {
 // outboxRetryEvery is how often resolveDedup is called for a flow whose events wait.
 const outboxRetryEvery = int64(50e6)
 
-// emitEvent takes an event of f: of its parser, or of the session. The event is emitted, dropped or kept in the outbox.
+// emitEvent takes an event of f: of its parser, or of the session. The event is emitted, dropped or kept in
+// the outbox.
 func (f *flow) emitEvent(e *pipeline.Event) {
 	t := f.t
 	if f.dedup.state == primary && !f.dedup.confirmed {

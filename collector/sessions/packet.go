@@ -30,8 +30,8 @@ func (a addr) netip() netip.Addr {
 	return netip.AddrFrom16(b).Unmap()
 }
 
-// A packet is what the decoder found in a frame. It is valid while Table.Packet runs: its slices point into the
-// frame, or into a datagram that was put together from fragments.
+// A packet is what the decoder found in a frame. It is valid while Table.Packet runs: its slices point into
+// the frame, or into a datagram that was put together from fragments.
 type packet struct {
 	clock int64  // Table.clock.now when the packet came
 	iface uint16 // index into the Table's interfaces
@@ -56,8 +56,8 @@ func (p *packet) isSYNACK() bool {
 	return p.Flags&(reassembly.SYN|reassembly.ACK) == reassembly.SYN|reassembly.ACK
 }
 
-// A flowKey identifies a flow in a Table: both ends, the smaller first, and the interface. VLANs and tunnels are left
-// out: a router on a trunk shows one connection with two tags.
+// A flowKey identifies a flow in a Table: both ends, the smaller first, and the interface. VLANs and tunnels
+// are left out: a router on a trunk shows one connection with two tags.
 type flowKey struct {
 	a, b         addr
 	aport, bport uint16
@@ -103,6 +103,6 @@ const (
 )
 
 var resultNames = [numResults]string{
-	"tcp", "udp", "fragment", "duplicate", "icmp", "other_protocol", "not_ip", "unknown_link", "malformed", "truncated",
-	"too_deep", "bad_fragment",
+	"tcp", "udp", "fragment", "duplicate", "icmp", "other_protocol", "not_ip", "unknown_link", "malformed",
+	"truncated", "too_deep", "bad_fragment",
 }

@@ -16,33 +16,33 @@ import (
 	"tidegate/pipeline"
 )
 
-// TestRandomStreams: whatever the network and the capture did to the segments – cut them otherwise, overtook, repeated and
-// overlapped them – the parser gets the bytes that were sent, and of those that were never captured a gap in their place.
+// TestRandomStreams: however segments were cut, reordered, repeated and overlapped, the parser gets the bytes
+// that were sent, with a gap in the place of those that were not captured.
 func TestRandomStreams(t *testing.T) {
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 2))
-		b := newBench(t, Config{}, Deps{})
-		b.isn = [2]uint32{rng.Uint32(), 1<<32 - 1 - rng.Uint32N(3000)} // near the end, so that it wraps
-		b.hello()
+		b := newTableTest(t, Config{}, Deps{})
+		b.isn = [2]uint32{rng.Uint32(), 1<<32 - 1 - rng.Uint32N(3000)} // near 2^32, so that it wraps
+		b.handshake()
 		var sent, want [2][]byte
 		sent[0] = append(sent[0], "hello"...) // the protocol is known before anything is lost
 		want[0] = append(want[0], "hello"...)
-		b.sent(">", "A", 0, 0, "hello")
+		b.segment(">", "A", 0, 0, "hello")
 		loss := rng.IntN(3) == 0
 		for range 1 + rng.IntN(8) {
 			from := rng.IntN(2)
-			turn(b, rng, from, &sent, &want, loss)
+			sendTurn(b, rng, from, &sent, &want, loss)
 		}
-		b.Tick(epoch + int64(b.now+time.Second))
-		b.bye(len(sent[0]), len(sent[1]))
-		s := b.session().Session
+		b.Tick(startTime + int64(b.now+time.Second))
+		b.closeOrderly(len(sent[0]), len(sent[1]))
+		s := b.closeOneSession().Session
 		for d := range 2 {
-			if !bytes.Equal(b.tape.bytes[d], want[d]) {
+			if !bytes.Equal(b.recorder.bytes[d], want[d]) {
 				i := 0
-				for i < len(want[d]) && i < len(b.tape.bytes[d]) && want[d][i] == b.tape.bytes[d][i] {
+				for i < len(want[d]) && i < len(b.recorder.bytes[d]) && want[d][i] == b.recorder.bytes[d][i] {
 					i++
 				}
-				t.Fatalf("seed %d, direction %d: %d bytes, want %d; they differ at %d\n%v", seed, d, len(b.tape.bytes[d]), len(want[d]), i, s)
+				t.Fatalf("seed %d, direction %d: %d bytes, want %d; they differ at %d\n%v", seed, d, len(b.recorder.bytes[d]), len(want[d]), i, s)
 			}
 		}
 		lost := bytes.Count(want[0], []byte{0}) + bytes.Count(want[1], []byte{0})
@@ -52,8 +52,9 @@ func TestRandomStreams(t *testing.T) {
 	}
 }
 
-// turn has one side send a message in segments, some of which suffer.
-func turn(b *sessionBench, rng *rand.Rand, from int, sent, want *[2][]byte, loss bool) {
+// sendTurn sends a message of one side in segments: some are repeated, reordered or, if loss is set, left
+// out.
+func sendTurn(b *tableTest, rng *rand.Rand, from int, sent, want *[2][]byte, loss bool) {
 	start := len(sent[from])
 	msg := make([]byte, 1+rng.IntN(20_000))
 	for i := range msg {
@@ -74,13 +75,13 @@ func turn(b *sessionBench, rng *rand.Rand, from int, sent, want *[2][]byte, loss
 		}
 		segs = slices.Delete(segs, i, i+1)
 	} else {
-		for range rng.IntN(6) { // again, cut otherwise
+		for range rng.IntN(6) { // repeated, with other borders
 			lo := rng.IntN(len(msg))
 			hi := min(lo+1+rng.IntN(3000), len(msg))
 			segs = append(segs, seg{lo, hi})
 		}
 	}
-	for range rng.IntN(len(segs) + 1) { // overtaken
+	for range rng.IntN(len(segs) + 1) { // reordered
 		i, j := rng.IntN(len(segs)), rng.IntN(len(segs))
 		segs[i], segs[j] = segs[j], segs[i]
 	}
@@ -91,21 +92,21 @@ func turn(b *sessionBench, rng *rand.Rand, from int, sent, want *[2][]byte, loss
 	acked := rng.IntN(len(segs) + 1) // the receiver's acknowledgement is captured somewhere among them
 	for i, s := range segs {
 		if i == acked {
-			b.sent(back, "A", len(sent[1-from]), start+len(msg), "")
+			b.segment(back, "A", len(sent[1-from]), start+len(msg), "")
 		}
-		b.sent(way, "A", start+s.lo, len(sent[1-from]), string(msg[s.lo:s.hi]))
+		b.segment(way, "A", start+s.lo, len(sent[1-from]), string(msg[s.lo:s.hi]))
 	}
-	b.sent(back, "A", len(sent[1-from]), start+len(msg), "")
+	b.segment(back, "A", len(sent[1-from]), start+len(msg), "")
 	sent[from] = append(sent[from], msg...)
 	want[from] = append(want[from], seen...)
 }
 
-// TestRepliesNeverOvertakeRequests: requests and replies are numbered; in whatever order the packets of a capture come within the
-// grace, the parser sees request n before reply n.
+// TestRepliesNeverOvertakeRequests: requests and replies are numbered. In whatever order they were captured
+// within the grace, the parser gets request n before reply n.
 func TestRepliesNeverOvertakeRequests(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 3))
-		b := newBench(t, Config{}, Deps{}).hello()
+		b := newTableTest(t, Config{}, Deps{}).handshake()
 		type pkt struct {
 			way      string
 			off, ack int
@@ -116,26 +117,27 @@ func TestRepliesNeverOvertakeRequests(t *testing.T) {
 			n := string(rune('A' + i%26))
 			pkts = append(pkts, pkt{">", 2 * i, 2 * i, "q" + n}, pkt{"<", 2 * i, 2*i + 2, "r" + n})
 		}
-		for i := range pkts { // up to six places late
+		for i := range pkts { // up to six places later
 			if j := i + rng.IntN(6); j < len(pkts) {
 				pkts[i], pkts[j] = pkts[j], pkts[i]
 			}
 		}
 		for _, p := range pkts {
-			b.sent(p.way, "A", p.off, p.ack, p.payload)
+			b.segment(p.way, "A", p.off, p.ack, p.payload)
 		}
-		b.session()
+		b.closeOneSession()
 		var want strings.Builder
 		for i := range 40 {
 			n := string(rune('A' + i%26))
 			want.WriteString(">q" + n + " <r" + n + " ")
 		}
-		b.want(want.String() + "close")
+		b.wantParserLog(want.String() + "close")
 	}
 }
 
-// TestDecodeAgreesWithGopacket: for every packet of the captures, addresses, ports and payload of the innermost TCP or UDP header
-// are what gopacket's layers say. What gopacket does not know (a tunnel on a port of its own) is left out.
+// TestDecodeAgreesWithGopacket: addresses, ports and payload of every packet of the captures are those that
+// gopacket's layers have for the innermost TCP or UDP header. Packets that gopacket does not decode so far
+// are left out.
 func TestDecodeAgreesWithGopacket(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(sharedData(t), "data", "pcaps", "*.pcap*"))
 	same, other := 0, 0
@@ -156,7 +158,7 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 			if r != resTCP && r != resUDP {
 				continue
 			}
-			agree, known := agrees(&got, gopacket.NewPacket(p.Data, p.Link, gopacket.DecodeOptions{Lazy: false, NoCopy: true}), p.Length > len(p.Data))
+			agree, known := agreesWithGopacket(&got, gopacket.NewPacket(p.Data, p.Link, gopacket.DecodeOptions{Lazy: false, NoCopy: true}), p.Length > len(p.Data))
 			switch {
 			case !known:
 				other++
@@ -174,7 +176,7 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 	}
 }
 
-func agrees(p *packet, g gopacket.Packet, cut bool) (agree, known bool) {
+func agreesWithGopacket(p *packet, g gopacket.Packet, cut bool) (agree, known bool) {
 	var net gopacket.NetworkLayer
 	var l4 gopacket.Layer
 	for _, l := range g.Layers() {
@@ -208,12 +210,12 @@ func agrees(p *packet, g gopacket.Packet, cut bool) (agree, known bool) {
 		}
 	case *layers.UDP:
 		sport, dport = uint16(l.SrcPort), uint16(l.DstPort)
-		if dport == portVXLANLinux || dport == portGeneve || dport == portVXLAN || dport == portGTP || sport == portGTP || dport == portGRE { // gopacket did not look into it
+		if dport == portVXLANLinux || dport == portGeneve || dport == portVXLAN || dport == portGTP || sport == portGTP || dport == portGRE { // gopacket does not decode the tunnel
 			return false, false
 		}
 	}
 	if g.Layer(layers.LayerTypePPPoE) != nil || g.Layer(layers.LayerTypeGeneve) != nil && p.sport == portGeneve {
-		return false, false // it takes padding for payload, and a source port for a tunnel
+		return false, false // gopacket takes padding for payload, and a source port for a tunnel
 	}
 	if g.ErrorLayer() != nil && !bytes.Equal(p.Payload, l4.LayerPayload()) {
 		return false, false
@@ -228,25 +230,26 @@ func addrOf16(b []byte) addr {
 	return addrFrom16(b)
 }
 
-// FuzzPackets: no frame makes a Table panic or keep more than it may. The input is packets, each with a length in front; every
-// second one is put behind the headers of one connection, so that the fuzzer gets past them.
+// FuzzPackets: no frame makes a Table panic or exceed its bounds. The input is packets, each with a kind and
+// a length in front. Packets of an odd kind become the payload of one connection, so that the fuzzer gets
+// behind the headers.
 func FuzzPackets(f *testing.F) {
-	good := tcpFrame(f, ap("10.0.0.1:4000"), ap("10.0.0.2:80"), "SA", 1, 2, 3, "abc")
+	good := tcpFrame(f, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "SA", 1, 2, 3, "abc")
 	f.Add(append([]byte{0, byte(len(good))}, good...), uint8(1))
-	v6 := udpFrame(f, ap("[fd00::1]:4789"), ap("[fd00::2]:4789"), 3, "\x08\x00\x00\x00\x00\x00\x00\x00"+string(good))
+	v6 := udpFrame(f, addrPort("[fd00::1]:4789"), addrPort("[fd00::2]:4789"), 3, "\x08\x00\x00\x00\x00\x00\x00\x00"+string(good))
 	f.Add(append([]byte{0, byte(len(v6))}, v6...), uint8(1))
 	f.Add([]byte{1, 10, 0, 0, 0, 5, 0, 0, 0, 1, 0x18, 9, 'x', 'y', 1, 10, 0, 0, 0, 1, 0, 0, 0, 9, 0x11, 1, 'z', 'z'}, uint8(1))
 	f.Fuzz(func(t *testing.T, in []byte, link uint8) {
 		cfg := Config{MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10, FragmentBytes: 128 << 10}
-		b := newBench(t, cfg, Deps{Bridge: func(s string) bool { return s == "docker0" }})
-		at := epoch
+		b := newTableTest(t, cfg, Deps{Bridge: func(s string) bool { return s == "docker0" }})
+		at := startTime
 		for len(in) > 2 {
 			kind, n := in[0], min(int(in[1]), len(in)-2)
 			p := in[2 : 2+n]
 			in = in[2+n:]
 			at += int64(kind) * 3e6
 			if kind%2 == 1 && n >= 10 {
-				p = shaped(p)
+				p = segmentFrame(p)
 			}
 			b.Packet([]string{"eth0", "docker0"}[kind/2%2], layers.LinkType(link), at, p, len(p)+int(kind&4)*100)
 			if b.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(b.flows) > cfg.MaxSessions || b.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
@@ -263,18 +266,18 @@ func FuzzPackets(f *testing.F) {
 				sessions++
 			}
 		}
-		opened := value(b.m.opened[0]) + value(b.m.opened[1]) - value(b.m.duplicates)
-		if n := value(b.m.panics); n != 0 || sessions != opened {
-			t.Fatalf("%v panics; %v sessions opened, %v told", n, opened, sessions)
+		opened := counterValue(b.m.opened[0]) + counterValue(b.m.opened[1]) - counterValue(b.m.duplicates)
+		if n := counterValue(b.m.panics); n != 0 || sessions != opened {
+			t.Fatalf("%v panics; %v sessions opened, %v reported", n, opened, sessions)
 		}
 	})
 }
 
-// shaped puts sequence numbers, flags and payload behind good headers.
-func shaped(p []byte) []byte {
+// segmentFrame returns a valid frame whose sequence numbers, flags and payload are from p.
+func segmentFrame(p []byte) []byte {
 	seq := uint32(p[0])<<24 | uint32(p[1])<<16 | uint32(p[2])<<8 | uint32(p[3])
 	ack := uint32(p[4])<<24 | uint32(p[5])<<16 | uint32(p[6])<<8 | uint32(p[7])
-	src, dst := ap("10.0.0.1:4000"), ap("10.0.0.2:80")
+	src, dst := addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80")
 	if p[9]&0x80 != 0 {
 		src, dst = dst, src
 	}
@@ -283,7 +286,7 @@ func shaped(p []byte) []byte {
 	return f
 }
 
-// nopTB is for serialize, which cannot fail here.
+// nopTB is a testing.TB for serialize, which cannot fail here.
 type nopTB struct{ testing.TB }
 
 func (nopTB) Helper()           {}

@@ -11,25 +11,25 @@ import (
 	"tidegate/protocols"
 )
 
-// TestCutCaptureStillTells: of a capture of the first bytes of each packet the question of a query and the line of a request are there,
-// marked partial, and what is missing is counted.
-func TestCutCaptureStillTells(t *testing.T) {
+// TestCutCaptureStillTells: a capture of only the first bytes of each packet yields the question of a DNS
+// query and the request line of HTTP, marked partial, and the missing bytes are counted.
+func TestCutCaptureStillYieldsEvents(t *testing.T) {
 	var events []*pipeline.Event
 	table := New(Config{}, Deps{
 		Protocols: protocols.NewSet(parsers, protocols.Default(), nil),
 		Emit:      func(e *pipeline.Event) { events = append(events, e) },
 	}, prometheus.NewRegistry())
 	send := func(f []byte, keep int) {
-		table.Packet("eth0", layers.LinkTypeEthernet, epoch, f[:min(keep, len(f))], len(f))
+		table.Packet("eth0", layers.LinkTypeEthernet, startTime, f[:min(keep, len(f))], len(f))
 	}
-	c, s := ap("10.0.0.1:4000"), ap("10.0.0.2:80")
+	c, s := addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80")
 	send(tcpFrame(t, c, s, "S", 0, 0, 1, ""), 100)
 	send(tcpFrame(t, s, c, "SA", 0, 1, 1, ""), 100)
 	send(tcpFrame(t, c, s, "A", 1, 1, 2, "GET /box.gif HTTP/1.1\r\nHost: x\r\n\r\n"), 54+20)
 	send(tcpFrame(t, s, c, "A", 1, 38, 2, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), 54+20)
 	query := "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x04shop\x07example\x00\x00\x01\x00\x01"
 	opt := "\x00\x00\x29\x10\x00\x00\x00\x00\x00\x00\x00"
-	send(udpFrame(t, c, ap("10.0.0.2:53"), 3, query+opt), 42+len(query)+4)
+	send(udpFrame(t, c, addrPort("10.0.0.2:53"), 3, query+opt), 42+len(query)+4)
 	table.Close()
 	var request, question bool
 	for _, e := range events {
@@ -40,7 +40,7 @@ func TestCutCaptureStillTells(t *testing.T) {
 			question = e.Dns.QuestionName == "shop.example" && e.Partial
 		}
 	}
-	if !request || !question || value(table.m.gaps[reassembly.GapCut]) != 3 {
-		t.Errorf("request %v, question %v, %v gaps: %v", request, question, value(table.m.gaps[reassembly.GapCut]), events)
+	if !request || !question || counterValue(table.m.gaps[reassembly.GapCut]) != 3 {
+		t.Errorf("request %v, question %v, %v gaps: %v", request, question, counterValue(table.m.gaps[reassembly.GapCut]), events)
 	}
 }

@@ -11,7 +11,7 @@ type sessionStats struct {
 
 	synAt, synAckAt      int64 // packet times of the last SYN and SYN-ACK, 0 not seen
 	rttServer, rttClient int64 // ns, from here to the server or client and back
-	requestAt, replyAt   int64 // packet times of the client's first bytes and the server's first bytes after them
+	requestAt, replyAt   int64 // packet times of the client's first bytes, and of the server's first after them
 
 	repeatedSYNs, repeatedSYNACKs uint32
 	zeroWindows, reordered        uint32

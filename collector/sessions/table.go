@@ -11,8 +11,8 @@ import (
 
 // A Table is the connections of one worker. It is used by one goroutine.
 //
-// Methods that take a *packet are part of the way of that packet. Methods without one also run by timers, when no
-// packet is at hand.
+// Methods that take a *packet are part of the way of that packet. Methods without one also run by timers,
+// when no packet is at hand.
 type Table struct {
 	cfg   Config
 	deps  Deps
@@ -54,7 +54,8 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 		ifaces: ifaceTable{byName: map[string]uint16{}},
 		id:     lastTableID.Add(1) << 40, random: 0x9e3779b97f4a7c15,
 		streams: reassembly.Config{
-			ConnBuffer: int(cfg.ReassemblyBytesPerSession), Grace: cfg.ReorderGrace, GapTimeout: cfg.GapTimeout, KeepLast: cfg.OverlapPolicy == "last",
+			ConnBuffer: int(cfg.ReassemblyBytesPerSession), KeepLast: cfg.OverlapPolicy == "last",
+			Grace: cfg.ReorderGrace, GapTimeout: cfg.GapTimeout,
 		},
 		enricher: enricher{containers: deps.Containers, emit: deps.Emit, limit: cfg.MaxPendingEvents},
 	}
@@ -97,8 +98,8 @@ func setDefault[T comparable](v *T, def T) {
 // flushEvery is after how many packets the counters are flushed.
 const flushEvery = 4096
 
-// Packet takes one frame, captured on ifaceName at the packet time at. data is only valid during the call; wireLen is
-// how long the frame was before the capture cut it.
+// Packet takes one frame, captured on ifaceName at the packet time at. data is only valid during the call;
+// wireLen is how long the frame was before the capture cut it.
 func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []byte, wireLen int) {
 	if t.closed {
 		return
@@ -145,8 +146,8 @@ func (t *Table) Tick(now int64) {
 	t.enricher.retryUnresolved(t.clock.now, false)
 }
 
-// recoverPanic keeps a panic, which is a fault of this program that some input found, from ending the process. It
-// costs the sessions that are open.
+// recoverPanic keeps a panic, which is a fault of this program that some input found, from ending the
+// process. It costs the sessions that are open.
 func (t *Table) recoverPanic() {
 	if r := recover(); r == nil {
 		return
@@ -185,7 +186,8 @@ func (t *Table) advanceClock(at int64) {
 	t.decoder.frags.expire(t.clock.now)
 }
 
-// openFlow returns the new flow of p, sent by the end sender of k. It is pending, primary or already a duplicate.
+// openFlow returns the new flow of p, sent by the end sender of k. It is pending, primary or already a
+// duplicate.
 func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
 	if len(t.timers) >= t.cfg.MaxSessions {
 		t.evictFlow()
@@ -214,12 +216,12 @@ func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
 	return f
 }
 
-// timeWait is how long a flow stays after its event was emitted, so that its last packets do not begin a new one and
-// the copies of other interfaces find its claim.
+// timeWait is how long a flow stays after its event was emitted, so that its last packets do not begin a new
+// one and the copies of other interfaces find its claim.
 const timeWait = int64(5e9)
 
-// finishFlow ends f and emits its session; f stays in the Table as a dead one. state "" means that f decides: shutdown,
-// unless it was closing.
+// finishFlow ends f and emits its session; f stays in the Table as a dead one. state "" means that f decides:
+// shutdown, unless it was closing.
 func (t *Table) finishFlow(f *flow, state string) {
 	f.stream.Flush()
 	f.closeProtocol()

@@ -4,9 +4,9 @@ import (
 	"tidegate/collector/reassembly"
 )
 
-// A pendingSYN is a SYN with another sequence number that came on an established connection. It is only believed when
-// the other side answers it or its sender goes on from it: RFC 5961 has the receiver challenge such a SYN, and a forged
-// one must not cut a session in two.
+// A pendingSYN is a SYN with another sequence number that came on an established connection. It is only
+// believed when the other side answers it or its sender goes on from it: RFC 5961 has the receiver challenge
+// such a SYN, and a forged one must not cut a session in two.
 type pendingSYN struct {
 	seen     bool
 	firstSeq uint32 // the sequence number behind the SYN
@@ -48,8 +48,8 @@ func (t *Table) handleTCP(p *packet) {
 	}
 }
 
-// startSeq returns the number by which the session that begins with p is known, that of the client's SYN where it
-// is known, and whether p is from the middle of a stream.
+// startSeq returns the number by which the session that begins with p is known, that of the client's SYN
+// where it is known, and whether p is from the middle of a stream.
 func (p *packet) startSeq() (seq uint32, midStream bool) {
 	switch {
 	case p.isSYN():
@@ -60,9 +60,9 @@ func (p *packet) startSeq() (seq uint32, midStream bool) {
 	return p.Seq, true
 }
 
-// handleLate takes a packet of a connection whose event was emitted: a FIN that is sent again, at intervals that
-// double, because nobody acknowledges it. f stays for as long as the next one may take, or that would look like
-// another connection.
+// handleLate takes a packet of a connection whose event was emitted: a FIN that is sent again, at intervals
+// that double, because nobody acknowledges it. f stays for as long as the next one may take, or that would
+// look like another connection.
 func (f *flow) handleLate() {
 	t := f.t
 	t.m.segmentsLate.Inc()
@@ -73,9 +73,9 @@ func (f *flow) handleLate() {
 
 const maxLateWait = int64(150e9)
 
-// reuseOrReplace decides whether p, sent by the end sender, belongs to f, which has the same tuple, or begins a new
-// connection. It returns f in the first case. In the second it ends f and returns the new flow, or nil if p is the
-// first packet of it.
+// reuseOrReplace decides whether p, sent by the end sender, belongs to f, which has the same tuple, or begins
+// a new connection. It returns f in the first case. In the second it ends f and returns the new flow, or nil
+// if p is the first packet of it.
 func (t *Table) reuseOrReplace(f *flow, p *packet, sender uint8) *flow {
 	d := reassembly.Dir(sender ^ f.clientSide)
 	firstSeq, known := f.stream.FirstSeq(d)

@@ -12,18 +12,19 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-// A captured is a packet of generated traffic.
-type captured struct {
+// A capturedPacket is a packet of generated traffic.
+type capturedPacket struct {
 	at   int64
 	data []byte
 }
 
-// traffic is a capture of a shop's conversations, interleaved, with what went wrong on the way and the truth about it.
+// traffic is a generated capture: interleaved connections of a shop, some of whose segments are reordered,
+// repeated or lost, and the counts of what it contains.
 type traffic struct {
 	testing.TB
 	rng                      *rand.Rand
-	reorder, duplicate, lose float64
-	packets                  []captured
+	reorder, duplicate, loss float64
+	packets                  []capturedPacket
 	truth                    map[string]int
 	id                       uint16
 }
@@ -32,21 +33,21 @@ func newTraffic(t testing.TB, seed uint64) *traffic {
 	return &traffic{TB: t, rng: rand.New(rand.NewPCG(seed, 1)), truth: map[string]int{}}
 }
 
-// generate makes n conversations over half a minute and brings their packets into the order of time.
+// generate makes n conversations over half a minute and sorts their packets by time.
 func (g *traffic) generate(n int) *traffic {
 	for range n {
 		switch g.rng.IntN(5) {
 		case 0, 1:
-			g.http()
+			g.addHTTP()
 		case 2:
-			g.mysql()
+			g.addMySQL()
 		case 3:
-			g.redis()
+			g.addRedis()
 		default:
-			g.dns()
+			g.addDNS()
 		}
 	}
-	slices.SortStableFunc(g.packets, func(a, b captured) int {
+	slices.SortStableFunc(g.packets, func(a, b capturedPacket) int {
 		switch {
 		case a.at < b.at:
 			return -1
@@ -58,32 +59,32 @@ func (g *traffic) generate(n int) *traffic {
 	return g
 }
 
-// A talk is one connection that is being made up.
-type talk struct {
+// A conversation is one connection of the traffic.
+type conversation struct {
 	g    *traffic
 	ends [2]netip.AddrPort
 	seq  [2]uint32
 	at   int64
 }
 
-func (g *traffic) talk(port uint16) *talk {
+func (g *traffic) newConversation(port uint16) *conversation {
 	addr := func(net byte) netip.Addr {
 		return netip.AddrFrom4([4]byte{10, net, byte(g.rng.IntN(256)), byte(1 + g.rng.IntN(250))})
 	}
-	k := &talk{g: g, at: epoch + g.rng.Int64N(30e9), seq: [2]uint32{g.rng.Uint32(), g.rng.Uint32()}}
+	k := &conversation{g: g, at: startTime + g.rng.Int64N(30e9), seq: [2]uint32{g.rng.Uint32(), g.rng.Uint32()}}
 	k.ends = [2]netip.AddrPort{netip.AddrPortFrom(addr(1), uint16(32768+g.rng.IntN(28000))), netip.AddrPortFrom(addr(2), port)}
 	return k
 }
 
-// open is the handshake.
-func (k *talk) open() *talk {
-	k.segment(0, "S", "", true)
-	k.segment(1, "SA", "", true)
-	k.segment(0, "A", "", true)
+// handshake sends the three segments of a handshake.
+func (k *conversation) handshake() *conversation {
+	k.sendSegment(0, "S", "", true)
+	k.sendSegment(1, "SA", "", true)
+	k.sendSegment(0, "A", "", true)
 	return k
 }
 
-func (k *talk) segment(from int, flags, payload string, safe bool) {
+func (k *conversation) sendSegment(from int, flags, payload string, safe bool) {
 	g := k.g
 	k.at += 10e3 + g.rng.Int64N(150e3)
 	g.id++
@@ -95,43 +96,43 @@ func (k *talk) segment(from int, flags, payload string, safe bool) {
 	at := k.at
 	if !safe {
 		switch p := g.rng.Float64(); {
-		case p < g.lose:
+		case p < g.loss:
 			g.truth["lost"]++
 			return
-		case p < g.lose+g.reorder:
+		case p < g.loss+g.reorder:
 			g.truth["reordered"]++
 			at += 200e3 + g.rng.Int64N(3e6)
-		case p < g.lose+g.reorder+g.duplicate:
+		case p < g.loss+g.reorder+g.duplicate:
 			g.truth["repeated"]++
 			g.id++
 			again := tcpFrame(g, k.ends[from], k.ends[1-from], flags, k.seq[from]-uint32(len(payload)), k.seq[1-from], g.id, payload)
-			g.packets = append(g.packets, captured{at + 300e3, again})
+			g.packets = append(g.packets, capturedPacket{at + 300e3, again})
 		}
 	}
-	g.packets = append(g.packets, captured{at, f})
+	g.packets = append(g.packets, capturedPacket{at, f})
 }
 
-// say sends bytes in segments, acknowledged now and then.
-func (k *talk) say(from int, s string) {
+// sendData sends s in segments, every second of which is acknowledged.
+func (k *conversation) sendData(from int, s string) {
 	for i := 0; len(s) > 0; i++ {
 		n := min(len(s), 1460)
-		k.segment(from, "A", s[:n], false)
+		k.sendSegment(from, "A", s[:n], false)
 		if s = s[n:]; i%2 == 1 {
-			k.segment(1-from, "A", "", true)
+			k.sendSegment(1-from, "A", "", true)
 		}
 	}
 	k.at += k.g.rng.Int64N(2e6)
 }
 
-func (k *talk) close() {
+func (k *conversation) closeOrderly() {
 	k.at += 3e6
-	k.segment(0, "FA", "", true)
-	k.segment(1, "FA", "", true)
-	k.segment(0, "A", "", true)
+	k.sendSegment(0, "FA", "", true)
+	k.sendSegment(1, "FA", "", true)
+	k.sendSegment(0, "A", "", true)
 }
 
-// text is n letters.
-func (g *traffic) text(n int) string {
+// randomText returns n letters.
+func (g *traffic) randomText(n int) string {
 	b := make([]byte, n)
 	for i := range b {
 		b[i] = 'a' + byte(g.rng.IntN(26))
@@ -139,8 +140,8 @@ func (g *traffic) text(n int) string {
 	return string(b)
 }
 
-// size is of the kind that bodies have: most are small, a few are not.
-func (g *traffic) size() int {
+// bodySize returns the size of a body: most are small, a few are large.
+func (g *traffic) bodySize() int {
 	n := 50 << g.rng.IntN(7)
 	if g.rng.IntN(12) == 0 {
 		n *= 15
@@ -148,14 +149,14 @@ func (g *traffic) size() int {
 	return n + g.rng.IntN(n)
 }
 
-func (g *traffic) http() {
-	k := g.talk(80).open()
+func (g *traffic) addHTTP() {
+	k := g.newConversation(80).handshake()
 	for range 1 + g.rng.IntN(8) {
 		g.truth["http"]++
-		k.say(0, fmt.Sprintf("GET /item/%d?page=%d HTTP/1.1\r\nHost: shop%d.example\r\nUser-Agent: test/1.0\r\nAccept: */*\r\nX-Trace: %s\r\n\r\n", g.rng.IntN(1e6), g.rng.IntN(9), g.rng.IntN(30), g.text(32)))
-		body := g.text(g.size())
+		k.sendData(0, fmt.Sprintf("GET /item/%d?page=%d HTTP/1.1\r\nHost: shop%d.example\r\nUser-Agent: test/1.0\r\nAccept: */*\r\nX-Trace: %s\r\n\r\n", g.rng.IntN(1e6), g.rng.IntN(9), g.rng.IntN(30), g.randomText(32)))
+		body := g.randomText(g.bodySize())
 		if g.rng.IntN(3) > 0 {
-			k.say(1, fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: test\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+			k.sendData(1, fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: test\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
 			continue
 		}
 		r := "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -164,18 +165,18 @@ func (g *traffic) http() {
 			r += fmt.Sprintf("%x\r\n%s\r\n", n, body[:n])
 			body = body[n:]
 		}
-		k.say(1, r+"0\r\n\r\n")
+		k.sendData(1, r+"0\r\n\r\n")
 	}
-	k.close()
+	k.closeOrderly()
 }
 
-func (g *traffic) redis() {
-	k := g.talk(6379).open()
+func (g *traffic) addRedis() {
+	k := g.newConversation(6379).handshake()
 	for range 1 + g.rng.IntN(20) {
 		var ask, tell string
 		for range 1 + g.rng.IntN(6) { // a pipeline
 			g.truth["redis"]++
-			key, v := fmt.Sprintf("cart:%d", g.rng.IntN(1e5)), g.text(10+g.rng.IntN(300))
+			key, v := fmt.Sprintf("cart:%d", g.rng.IntN(1e5)), g.randomText(10+g.rng.IntN(300))
 			if g.rng.IntN(2) == 0 {
 				ask += fmt.Sprintf("*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(key), key, len(v), v)
 				tell += "+OK\r\n"
@@ -184,53 +185,53 @@ func (g *traffic) redis() {
 				tell += fmt.Sprintf("$%d\r\n%s\r\n", len(v), v)
 			}
 		}
-		k.say(0, ask)
-		k.say(1, tell)
+		k.sendData(0, ask)
+		k.sendData(1, tell)
 	}
-	k.close()
+	k.closeOrderly()
 }
 
-// packet is one of MySQL's, with its number.
+// mysqlPacket returns a MySQL packet with the sequence number n.
 func mysqlPacket(n byte, s string) string {
 	return string([]byte{byte(len(s)), byte(len(s) >> 8), byte(len(s) >> 16), n}) + s
 }
 
-func (g *traffic) mysql() {
-	k := g.talk(3306).open()
-	k.say(1, mysqlPacket(0, "\x0a8.0.36\x00\x09\x00\x00\x0012345678\x00\xff\xf7\x2d\x02\x00\x0f\x80\x15"+strings.Repeat("\x00", 10)+"123456789012\x00mysql_native_password\x00"))
+func (g *traffic) addMySQL() {
+	k := g.newConversation(3306).handshake()
+	k.sendData(1, mysqlPacket(0, "\x0a8.0.36\x00\x09\x00\x00\x0012345678\x00\xff\xf7\x2d\x02\x00\x0f\x80\x15"+strings.Repeat("\x00", 10)+"123456789012\x00mysql_native_password\x00"))
 	caps := binary.LittleEndian.AppendUint32(nil, 0x1|0x200|0x8000|0x80000)
-	k.say(0, mysqlPacket(1, string(caps)+"\x00\x00\x00\x01\x2d"+strings.Repeat("\x00", 23)+"shop\x00\x14"+strings.Repeat("x", 20)+"mysql_native_password\x00"))
+	k.sendData(0, mysqlPacket(1, string(caps)+"\x00\x00\x00\x01\x2d"+strings.Repeat("\x00", 23)+"shop\x00\x14"+strings.Repeat("x", 20)+"mysql_native_password\x00"))
 	ok := "\x00\x01\x00\x02\x00\x00\x00"
-	k.say(1, mysqlPacket(2, ok))
+	k.sendData(1, mysqlPacket(2, ok))
 	for range 1 + g.rng.IntN(15) {
 		g.truth["mysql"]++
 		if g.rng.IntN(2) == 0 {
-			k.say(0, mysqlPacket(0, fmt.Sprintf("\x03UPDATE orders SET note='%s' WHERE id=%d", g.text(40), g.rng.IntN(1e6))))
-			k.say(1, mysqlPacket(1, ok))
+			k.sendData(0, mysqlPacket(0, fmt.Sprintf("\x03UPDATE orders SET note='%s' WHERE id=%d", g.randomText(40), g.rng.IntN(1e6))))
+			k.sendData(1, mysqlPacket(1, ok))
 			continue
 		}
-		k.say(0, mysqlPacket(0, fmt.Sprintf("\x03SELECT name FROM items WHERE id>%d LIMIT 50", g.rng.IntN(1e6))))
+		k.sendData(0, mysqlPacket(0, fmt.Sprintf("\x03SELECT name FROM items WHERE id>%d LIMIT 50", g.rng.IntN(1e6))))
 		r, n := mysqlPacket(1, "\x01")+mysqlPacket(2, "\x03def\x04shop\x05items\x05items\x04name\x04name\x0c\x2d\x00\xff\x00\x00\x00\xfd\x00\x00\x00\x00\x00")+mysqlPacket(3, "\xfe\x00\x00\x02\x00"), byte(4)
 		for range g.rng.IntN(40) {
-			v := g.text(20 + g.rng.IntN(150))
+			v := g.randomText(20 + g.rng.IntN(150))
 			r += mysqlPacket(n, string([]byte{byte(len(v))})+v)
 			n++
 		}
-		k.say(1, r+mysqlPacket(n, "\xfe\x00\x00\x02\x00"))
+		k.sendData(1, r+mysqlPacket(n, "\xfe\x00\x00\x02\x00"))
 	}
-	k.say(0, mysqlPacket(0, "\x01"))
-	k.close()
+	k.sendData(0, mysqlPacket(0, "\x01"))
+	k.closeOrderly()
 }
 
-func (g *traffic) dns() {
+func (g *traffic) addDNS() {
 	for range 5 {
 		g.truth["dns"]++
-		k := g.talk(53)
-		d := layers.DNS{ID: uint16(g.rng.IntN(1 << 16)), RD: true, QDCount: 1, Questions: []layers.DNSQuestion{{Name: []byte(g.text(12) + ".shop.example"), Type: layers.DNSTypeA, Class: layers.DNSClassIN}}}
+		k := g.newConversation(53)
+		d := layers.DNS{ID: uint16(g.rng.IntN(1 << 16)), RD: true, QDCount: 1, Questions: []layers.DNSQuestion{{Name: []byte(g.randomText(12) + ".shop.example"), Type: layers.DNSTypeA, Class: layers.DNSClassIN}}}
 		send := func(from int) {
 			u := &layers.UDP{SrcPort: layers.UDPPort(k.ends[from].Port()), DstPort: layers.UDPPort(k.ends[1-from].Port())}
 			g.id++
-			g.packets = append(g.packets, captured{k.at, serialize(g, append(ipLayers(k.ends[from].Addr(), k.ends[1-from].Addr(), g.id, u), &d)...)})
+			g.packets = append(g.packets, capturedPacket{k.at, serialize(g, append(ipLayers(k.ends[from].Addr(), k.ends[1-from].Addr(), g.id, u), &d)...)})
 			k.at += 2e6
 		}
 		send(0)
@@ -240,8 +241,8 @@ func (g *traffic) dns() {
 	}
 }
 
-// play runs the traffic through a Table.
-func (g *traffic) play(table *Table) {
+// playThrough runs the traffic through a Table.
+func (g *traffic) playThrough(table *Table) {
 	for _, p := range g.packets {
 		table.Packet("eth0", layers.LinkTypeEthernet, p.at, p.data, len(p.data))
 	}

@@ -13,8 +13,8 @@ import (
 	"tidegate/protocols"
 )
 
-// counted plays traffic and counts its events by dataset, whole and partial.
-func (g *traffic) counted(cfg Config) (n, partial map[string]int, table *Table) {
+// countEvents plays the traffic and counts the events by dataset, all of them and those that are partial.
+func (g *traffic) countEvents(cfg Config) (n, partial map[string]int, table *Table) {
 	n, partial = map[string]int{}, map[string]int{}
 	table = New(cfg, Deps{
 		Protocols: protocols.NewSet(parsers, protocols.Default(), nil),
@@ -36,17 +36,18 @@ func (g *traffic) counted(cfg Config) (n, partial map[string]int, table *Table) 
 			pipeline.ReleaseEvent(e)
 		},
 	}, prometheus.NewRegistry())
-	g.play(table)
+	g.playThrough(table)
 	return n, partial, table
 }
 
-// TestEveryTransactionIsThere: packets to events, clean, reordered and repeated; nothing is missing, nothing is partial.
-func TestEveryTransactionIsThere(t *testing.T) {
+// TestEveryTransactionIsReported: of clean, reordered and repeated traffic no event is missing and none is
+// partial.
+func TestEveryTransactionIsReported(t *testing.T) {
 	for _, c := range []struct{ reorder, duplicate float64 }{{}, {reorder: 0.01}, {duplicate: 0.01}, {0.05, 0.05}} {
 		g := newTraffic(t, 7)
 		g.reorder, g.duplicate = c.reorder, c.duplicate
 		g.generate(400)
-		n, partial, _ := g.counted(Config{})
+		n, partial, _ := g.countEvents(Config{})
 		for _, name := range []string{"http", "dns", "mysql", "redis"} {
 			if n[name] != g.truth[name] || partial[name] != 0 {
 				t.Errorf("%+v: %d %s, %d of them partial, want %d whole", c, n[name], name, partial[name], g.truth[name])
@@ -58,15 +59,16 @@ func TestEveryTransactionIsThere(t *testing.T) {
 	}
 }
 
-// TestLossIsOnlyWhatWasLost: with segments missing, each is one gap, and only what it touches is partial.
+// TestLossIsOnlyWhatWasLost: each missing segment is one gap, and only the transactions that it belongs to
+// are affected.
 func TestLossIsOnlyWhatWasLost(t *testing.T) {
 	g := newTraffic(t, 11)
-	g.reorder, g.lose = 0.01, 0.002
+	g.reorder, g.loss = 0.01, 0.002
 	g.generate(600)
-	n, _, table := g.counted(Config{})
+	n, _, table := g.countEvents(Config{})
 	var gaps float64
 	for _, c := range table.m.gaps {
-		gaps += value(c)
+		gaps += counterValue(c)
 	}
 	if lost := g.truth["lost"]; lost < 10 || int(gaps) > lost || int(gaps) < lost*9/10 {
 		t.Errorf("%v gaps for %d lost segments", gaps, lost)
@@ -78,25 +80,25 @@ func TestLossIsOnlyWhatWasLost(t *testing.T) {
 	}
 }
 
-// TestSmallBudgets: with hardly any memory everything still comes to an end and is accounted for.
+// TestSmallBudgets: with little memory every session still ends, and nothing is left behind.
 func TestSmallBudgets(t *testing.T) {
 	g := newTraffic(t, 5)
-	g.reorder, g.lose = 0.3, 0.05
+	g.reorder, g.loss = 0.3, 0.05
 	g.generate(300)
-	_, _, table := g.counted(Config{MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10})
+	_, _, table := g.countEvents(Config{MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10})
 	if table.pool.Used() != 0 || len(table.flows) != 0 || table.pool.Holders() != 0 {
-		t.Errorf("%d bytes, %d flows, %d in line are left", table.pool.Used(), len(table.flows), table.pool.Holders())
+		t.Errorf("%d bytes, %d flows, %d streams that wait are left", table.pool.Used(), len(table.flows), table.pool.Holders())
 	}
 }
 
-// TestSteadyPathDoesNotAllocate: bytes in order on connections that are there.
+// TestSteadyPathDoesNotAllocate: bytes in order on an open connection are handled without allocation.
 func TestSteadyPathDoesNotAllocate(t *testing.T) {
-	b := newBench(t, Config{}, Deps{})
+	b := newTableTest(t, Config{}, Deps{})
 	b.deps.Protocols = nil
-	b.hello()
-	c, s := ap("10.0.0.1:40000"), ap("10.0.0.2:80")
+	b.handshake()
+	c, s := addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80")
 	f := tcpFrame(t, c, s, "A", 1001, 5001, 9, string(make([]byte, 1400)))
-	at := epoch + int64(time.Second)
+	at := startTime + int64(time.Second)
 	seq := uint32(1001)
 	if n := testing.AllocsPerRun(2000, func() {
 		f[38], f[39], f[40], f[41] = byte(seq>>24), byte(seq>>16), byte(seq>>8), byte(seq)
@@ -106,15 +108,15 @@ func TestSteadyPathDoesNotAllocate(t *testing.T) {
 	}); n > 0 {
 		t.Errorf("%v allocations for a packet", n)
 	}
-	if got := b.session().Source.Bytes; got != 2001*1400 {
+	if got := b.closeOneSession().Source.Bytes; got != 2001*1400 {
 		t.Errorf("%d bytes", got)
 	}
 }
 
-// BenchmarkTable is the capture path: packets to encoded events. TIDEGATE_CAPTURE names a capture file to use instead of traffic
-// of our own making.
+// BenchmarkTable measures the way from packets to encoded events. TIDEGATE_CAPTURE names a capture file to
+// use instead of generated traffic.
 func BenchmarkTable(b *testing.B) {
-	var packets []captured
+	var packets []capturedPacket
 	link := layers.LinkTypeEthernet
 	if path := os.Getenv("TIDEGATE_CAPTURE"); path != "" {
 		f, err := capture.OpenFile(path)
@@ -127,7 +129,7 @@ func BenchmarkTable(b *testing.B) {
 				break
 			}
 			link = p.Link
-			packets = append(packets, captured{p.At, append([]byte(nil), p.Data...)})
+			packets = append(packets, capturedPacket{p.At, append([]byte(nil), p.Data...)})
 		}
 		_ = f.Close()
 	} else {
@@ -163,7 +165,7 @@ func BenchmarkTable(b *testing.B) {
 	b.ReportMetric(float64(events)/float64(b.N)/float64(len(packets)), "events/packet")
 }
 
-// BenchmarkDecode is the headers alone.
+// BenchmarkDecode measures the decoder alone.
 func BenchmarkDecode(b *testing.B) {
 	g := newTraffic(b, 3).generate(50)
 	table := New(Config{}, Deps{}, nil)

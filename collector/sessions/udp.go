@@ -28,7 +28,7 @@ func (t *Table) handleUDP(p *packet) {
 	}
 
 	f.stats.addPayload(d, p.Time)
-	if cut := p.Size - len(p.Payload); cut > 0 { // the capture cut it; of a DNS message the question is in front
+	if cut := p.Size - len(p.Payload); cut > 0 { // the capture cut it; a DNS message has its question in front
 		side.missing += uint64(cut)
 		t.m.gaps[reassembly.GapCut].Inc()
 		t.m.gapBytes[reassembly.GapCut].Add(float64(cut))
