@@ -7,61 +7,54 @@ import (
 	"tidegate/pipeline"
 )
 
-// A Conn is one connection, between collector/sessions, which gives it bytes, and a parser, which turns them into events. It is
-// pooled and used by one goroutine.
+// A Conn is one connection, between collector/sessions, which gives it bytes, and a parser, which turns them
+// into events. It is pooled and used by one goroutine.
 //
-// What is not yet read of a direction is its tail, a copy in a pooled buffer with a cap; while there is none, the parser reads from
-// the caller's slice. Every method that may run a parser recovers its panic: it is counted and the rest of the connection ignored.
+// The unread bytes of a direction are its tail: a copy in a pooled buffer, with a bound. While there is no
+// tail the parser reads from the caller's slice. Every method that may run a parser recovers its panics: they
+// are counted, and the rest of the connection is ignored.
 type Conn struct {
-	set          *Set
-	info         Info
-	emit         func(*pipeline.Event)
-	state        state
-	proto        int // index into the set's list, or none
-	lastProto    int // the last one that was recognised, or none
-	parser       Parser
-	ticker       Ticker
-	streams      [2]stream // by the Dir of the caller; those of the parser are exchanged by flip
-	flip         Dir
-	flips        int
-	midStream    bool
-	errorScore   int  // errors count up, messages down
-	switching    bool // SwitchTo was called
-	nextProtocol string
+	set       *Set
+	info      Info // after a flip with the roles as they are now
+	emit      func(*pipeline.Event)
+	state     connState
+	proto     int // index into the set's list, or noProtocol
+	lastProto int // the last one that was recognised, or noProtocol
+	parser    Parser
+	ticker    Ticker    // parser, if it is one
+	streams   [2]stream // by the directions of the caller; those of the parser are exchanged by flip
+	flip      Dir       // 1 after an odd number of flips
+	flips     int
+	midStream bool // bytes before those that were seen are missing
 
-	pieces       []piece   // before the protocol is known: what came, in order
-	candidates   [2]uint64 // the protocols that each direction may still be, by bit
-	searched     int       // bytes that were looked at in mid-stream
+	errorScore   int    // errors count up, messages down
+	switching    bool   // SwitchTo was called
+	nextProtocol string // its argument
+
+	// Of a connection in state detecting.
+	pieces       []piece   // what came, in order
+	candidates   [2]uint64 // the protocols that each direction may still be, as bits
+	searched     int       // bytes that were searched in mid-stream
 	unrecognised [2]int64  // datagrams that were not recognised
 
-	undetected bool // dropped since no protocol was recognised
-	redetects  int  // how often it was looked for again
-	lastSender Dir  // who sent last
+	// Of a connection that was dropped because no protocol was recognised.
+	undetected bool
+	redetects  int // how often the protocol was looked for again
+	lastSender Dir
 }
 
-// A Ticker is a parser that wants to know that packet time goes on: what waits for its answer too long is emitted then.
-type Ticker interface {
-	Tick(at int64)
-}
-
-// A TruncatedParser is a parser that can read the front of a message whose rest was lost. It is told before Parser.Gap, which follows as if it
-// had not been; b is valid until Cut returns.
-type TruncatedParser interface {
-	ParseTruncated(dir Dir, b []byte, at int64)
-}
-
-type state uint8
+type connState uint8
 
 const (
-	detecting state = iota
+	detecting connState = iota
 	parsing
 	dropped
 )
 
-// none is the index of no protocol.
-const none = -1
+// noProtocol is the index of no protocol.
+const noProtocol = -1
 
-// Data takes the next in-order bytes of a stream. b is only valid during the call.
+// Data takes the next bytes of a stream. b is valid until it returns.
 func (c *Conn) Data(dir Dir, b []byte, at int64) {
 	if len(b) == 0 {
 		return
@@ -70,7 +63,7 @@ func (c *Conn) Data(dir Dir, b []byte, at int64) {
 	turn := dir != c.lastSender
 	c.lastSender = dir
 	if turn && c.state == detecting && c.candidates[dir] == 0 && len(s.tail) > 0 && !c.midStream {
-		// What it said before is nothing that we know, and the other side has answered in nothing that we know.
+		// This side's bytes matched no protocol and the peer has answered since: stop buffering.
 		c.endDetection()
 		c.releaseBuffers()
 	}
@@ -89,7 +82,7 @@ func (c *Conn) Data(dir Dir, b []byte, at int64) {
 	}
 }
 
-// Gap tells that the next n bytes of a stream were never seen.
+// Gap notes that the next n bytes of a stream are lost.
 func (c *Conn) Gap(dir Dir, n int, at int64) {
 	if n <= 0 {
 		return
@@ -106,7 +99,7 @@ func (c *Conn) Gap(dir Dir, n int, at int64) {
 	c.applyRequests(at)
 }
 
-// End tells that a side has sent its last byte (FIN).
+// End notes that a side has sent its last byte (FIN).
 func (c *Conn) End(dir Dir, at int64) {
 	if c.state == dropped || c.streams[dir].ended {
 		return
@@ -121,7 +114,7 @@ func (c *Conn) End(dir Dir, at int64) {
 	c.applyRequests(at)
 }
 
-// Datagram takes one datagram (UDP).
+// Datagram takes one datagram of UDP. b is valid until it returns.
 func (c *Conn) Datagram(dir Dir, b []byte, at int64) {
 	s := &c.streams[dir]
 	defer c.recoverPanic()
@@ -140,7 +133,7 @@ func (c *Conn) Datagram(dir Dir, b []byte, at int64) {
 	c.applyRequests(at)
 }
 
-// Tick tells that packet time goes on.
+// Tick notes that packet time goes on.
 func (c *Conn) Tick(at int64) {
 	if c.ticker == nil || c.state != parsing {
 		return
@@ -150,14 +143,15 @@ func (c *Conn) Tick(at int64) {
 	c.applyRequests(at)
 }
 
-// Close ends the connection; what still waits is emitted. The Conn goes back to its pool and must not be used any more.
+// Close ends the connection and emits what still waits. The Conn goes back to its pool and must not be used
+// any more.
 func (c *Conn) Close(at int64) {
 	c.finishParser(at)
 	c.releaseBuffers()
 	c.set.releaseConn(c)
 }
 
-// finishParser lets the parser say its last, behind a recover of its own so that Close goes on after a panic.
+// finishParser closes the parser. It recovers panics itself, so that Close goes on.
 func (c *Conn) finishParser(at int64) {
 	defer c.recoverPanic()
 	if c.state == detecting {
@@ -172,35 +166,40 @@ func (c *Conn) finishParser(at int64) {
 	}
 }
 
-// Protocol is the name of the protocol that was recognised so far, "" none.
+// Protocol returns the name of the last protocol that was recognised, or "".
 func (c *Conn) Protocol() string {
-	if c.lastProto == none {
+	if c.lastProto == noProtocol {
 		return ""
 	}
 	return c.set.list[c.lastProto].Name
 }
 
-// Flipped tells that client and server were guessed the wrong way round when the connection was opened.
+// Flipped reports whether client and server were guessed the wrong way round when the connection was opened.
 func (c *Conn) Flipped() bool { return c.flip == 1 }
 
-// Event makes the event of the transaction whose first message, of dir, is being parsed. It is pooled; Emit gives it on.
+// Event returns a new event for the transaction whose first message, of dir, is being parsed. It is pooled:
+// the parser passes it to Emit, or releases it.
 func (c *Conn) Event(dir Dir) *pipeline.Event {
 	return c.newEvent(dir, c.streamOf(dir).offset)
 }
 
-// EventUDP makes the event of the datagram that is being parsed. key tells it from others of the same time: the DNS id.
+// EventUDP returns a new event for the datagram that is being parsed. key makes its id different from those
+// of other datagrams of the same time, as the id of DNS does.
 func (c *Conn) EventUDP(dir Dir, key uint64) *pipeline.Event {
-	const odd = 0x9e3779b97f4a7c15 // spreads the time over all bits, so that a small key never makes up for a small difference
-	return c.newEvent(dir, uint64(c.streamOf(dir).lastAt)*odd^key)
+	// The factor is odd and spreads the time over all bits: no small key makes up for a small difference of
+	// times.
+	const factor = 0x9e3779b97f4a7c15
+	return c.newEvent(dir, uint64(c.streamOf(dir).lastAt)*factor^key)
 }
 
+// newEvent returns a new event of dir whose id depends on at, its offset in the stream.
 func (c *Conn) newEvent(dir Dir, at uint64) *pipeline.Event {
 	s := c.streamOf(dir)
 	e := pipeline.EventFromVTPool()
 	id := pipeline.TransactionID(c.info.Session, uint8(dir), at)
 	e.Id = append(e.Id[:0], id[:]...)
 	e.CommunityId = append(e.CommunityId[:0], c.info.CommunityID[:]...)
-	if c.proto != none {
+	if c.proto != noProtocol {
 		e.Dataset = c.set.list[c.proto].Dataset
 	}
 	e.Timestamp = s.firstAt()
@@ -218,6 +217,7 @@ func (c *Conn) newEvent(dir Dir, at uint64) *pipeline.Event {
 	return e
 }
 
+// setEndpoint fills in an address and a port.
 func setEndpoint(p *pipeline.Endpoint, a netip.AddrPort) {
 	p.Port = uint32(a.Port())
 	if ip := a.Addr().Unmap(); ip.Is4() {
@@ -229,40 +229,44 @@ func setEndpoint(p *pipeline.Endpoint, a netip.AddrPort) {
 	}
 }
 
-// Emit hands e on.
+// Emit emits e, which belongs to the receiver from here on.
 func (c *Conn) Emit(e *pipeline.Event) {
-	if c.proto != none {
+	if c.proto != noProtocol {
 		c.set.counters[c.proto].events.Inc()
 	}
 	c.emit(e)
 }
 
-// Skip tells that the next n bytes of dir behind this message are not needed: they are not kept nor passed to Parse. Of a gap
-// among them Parser.Gap is told, but what it answers does not matter: the place behind them is known.
+// Skip says that the next n bytes of dir behind this message are not needed: they are neither kept nor passed
+// to Parse. Parser.Gap is called for a gap among them, but its result does not matter: the place behind them
+// is known.
 func (c *Conn) Skip(dir Dir, n uint64) { c.streamOf(dir).skip += n }
 
-// Skipping is how many bytes of dir are still to be skipped.
+// Skipping returns how many bytes of dir are still to be skipped.
 func (c *Conn) Skipping(dir Dir) uint64 { return c.streamOf(dir).skip }
 
-// Need tells that the message of dir that Parse just left unread (n == 0) has at least n bytes: Parse is not called before they
-// are there. Without it a long message that comes in small packets is read from its front for each of them.
+// Need says that the message of dir of which Parse has just read nothing has at least n bytes: Parse is not
+// called before they are there. Without it a long message in small packets is read from its front for each of
+// them.
 func (c *Conn) Need(dir Dir, n int) {
-	// A need that the cap would never let come is not one.
+	// More than the bound of a tail would never come.
 	c.streamOf(dir).need = min(n, int(c.set.cfg.MaxUnparsedBytes))
 }
 
-// Reparse tells that Parse shall see the unread bytes of dir once more though none have come: what they waited for, in the other
-// direction, is there.
+// Reparse asks for a call of Parse for the unread bytes of dir, though no more have come: what they waited
+// for, in the other direction, is there.
 func (c *Conn) Reparse(dir Dir) { c.streamOf(dir).reparse = true }
 
-// SwitchTo hands both directions with what is unread to another protocol when Parse returns; "" detects again.
+// SwitchTo hands both directions, with their unread bytes, to another protocol when Parse returns; "" detects
+// which.
 func (c *Conn) SwitchTo(name string) { c.switching, c.nextProtocol = true, name }
 
-// maxFlips bounds how often the roles may change: a parser that never decides would go on for ever.
+// maxFlips is how often the roles may change. A parser that never decides would go on for ever.
 const maxFlips = 2
 
-// Flip tells that client and server were guessed the wrong way round. From the next call on the directions are exchanged; what
-// Parse returns still counts for the bytes that it was given, and if it is 0 they are passed again as the other side's at once.
+// Flip says that client and server were guessed the wrong way round. From the next call on the directions are
+// exchanged. What Parse returns still counts for the bytes that it was given; if it is 0, they are passed
+// again at once, as those of the other side.
 func (c *Conn) Flip() {
 	if c.flips >= maxFlips {
 		c.Drop()
@@ -273,42 +277,44 @@ func (c *Conn) Flip() {
 	c.info.Client, c.info.Server = c.info.Server, c.info.Client
 }
 
-// Drop tells that nothing more is of interest: when Parse returns the parser is closed, so that what waits is emitted, and the rest
-// of the connection is ignored.
+// Drop says that the rest of the connection is to be ignored. When Parse returns, the parser is closed, so
+// that what waits is emitted.
 func (c *Conn) Drop() { c.state = dropped }
 
-// Info is what is known of the connection; after a flip with the roles as they are now.
+// Info returns what is known of the connection, with the roles as they are now.
 func (c *Conn) Info() *Info { return &c.info }
 
-// Intern gives b as a string that outlives it; common ones are remembered, so that they do not allocate each time.
+// Intern returns b as a string of valid UTF-8. Strings that occur often do not allocate.
 func (c *Conn) Intern(b []byte) string { return c.set.intern(b) }
 
-// Count counts something strange, or given up, that the parser met; reason is a constant, lower case with underscores.
+// Count counts an anomaly that the parser met, or a limit that it reached. reason is a constant, in lower
+// case with underscores.
 func (c *Conn) Count(reason string) {
-	if c.proto != none {
+	if c.proto != noProtocol {
 		k := &c.set.counters[c.proto]
 		addCount(k.anomalies, k.anomaliesVec, reason, 1)
 	}
 }
 
-// streamOf is that of the side which the parser calls dir.
+// streamOf returns the stream that the parser calls dir.
 func (c *Conn) streamOf(dir Dir) *stream { return &c.streams[dir^c.flip] }
 
 // countDropped counts bytes that no parser read.
 func (c *Conn) countDropped(reason string, n int) {
-	if c.proto != none {
+	if c.proto != noProtocol {
 		k := &c.set.counters[c.proto]
 		addCount(k.dropped, k.droppedVec, reason, n)
 	}
 }
 
-// recoverPanic recovers a panic of the parser, deferred by each method that runs one. The parser is not used again.
+// recoverPanic recovers a panic of the parser, which is not used again. Each method that runs a parser defers
+// it.
 func (c *Conn) recoverPanic() {
 	r := recover()
 	if r == nil {
 		return
 	}
-	if c.proto != none {
+	if c.proto != noProtocol {
 		c.set.counters[c.proto].panics.Inc()
 	}
 	if c.set.Panicked != nil {
@@ -318,7 +324,7 @@ func (c *Conn) recoverPanic() {
 	c.releaseBuffers()
 }
 
-// releaseBuffers gives back what the connection holds.
+// releaseBuffers gives the buffers and the parser of the connection back to the set.
 func (c *Conn) releaseBuffers() {
 	for d := range c.streams {
 		s := &c.streams[d]

@@ -13,7 +13,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// A toy is a protocol of lines, for the framework alone: what it was told it writes into its log, and some lines make it act.
+// A toy is a protocol of lines, for the framework alone: what it was told it writes into its log, and some
+// lines make it act.
 type toy struct {
 	c     *Conn
 	log   *[]string
@@ -264,7 +265,8 @@ func TestPortDecidesWhereTheBytesDoNot(t *testing.T) {
 	}
 }
 
-// TestParserReadsFromTheCallersBytes: nothing is copied while nothing waits, and Parse is not called again before more came.
+// TestParserReadsFromTheCallersBytes: nothing is copied while nothing waits, and Parse is not called again
+// before more came.
 func TestParserReadsFromTheCallersBytes(t *testing.T) {
 	var log []string
 	set, p := toys(&log, nil)
@@ -320,7 +322,7 @@ func TestInternedStringsAreTextAndBounded(t *testing.T) {
 	is("", "")
 	is("GET", "GET")
 	is("a\xffb\xc3", `a\xffb\xc3`)
-	is(strings.Repeat("é", internLen), strings.Repeat("é", internLen))
+	is(strings.Repeat("é", maxInterned), strings.Repeat("é", maxInterned))
 	b := []byte("some header")
 	set.intern(b)
 	if n := testing.AllocsPerRun(100, func() { set.intern(b) }); n > 0 {

@@ -6,7 +6,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// A piece is something that came before the protocol was known: n bytes, which lie in the tail of dir, or its end.
+// A piece is something that came before the protocol was known: n bytes, which lie in the tail of dir, or the
+// end of dir.
 type piece struct {
 	dir Dir
 	end bool
@@ -14,36 +15,38 @@ type piece struct {
 	at  int64
 }
 
-// maxPieces bounds how many are kept; a protocol that is not known by then is not known at all.
+// maxPieces is how many pieces are kept. The protocol of a connection with more is unknown.
 const maxPieces = 256
 
-// startDetection begins to look for the protocol.
+// startDetection begins to look for the protocol: every protocol that the transport and the ports allow is a
+// candidate in both directions.
 func (c *Conn) startDetection() {
-	c.state, c.proto = detecting, none
+	c.state, c.proto = detecting, noProtocol
 	c.candidates, c.searched = [2]uint64{}, 0
 	for i := range c.set.list {
 		p := &c.set.list[i]
 		if c.redetects > 0 && !p.Nested {
 			continue
 		}
-		if !c.hasPort(i) && (slices.Contains(p.ExcludePorts, c.info.Server.Port()) || slices.Contains(p.ExcludePorts, c.info.Client.Port())) {
+		excluded := slices.Contains(p.ExcludePorts, c.info.Server.Port()) || slices.Contains(p.ExcludePorts, c.info.Client.Port())
+		if excluded && !c.hasPort(i) {
 			continue
 		}
-		if c.info.Transport == pipeline.Transport_UDP && p.UDP || c.info.Transport != pipeline.Transport_UDP && p.TCP {
+		if udp := c.info.Transport == pipeline.Transport_UDP; udp && p.UDP || !udp && p.TCP {
 			c.candidates[0] |= 1 << i
 			c.candidates[1] |= 1 << i
 		}
 	}
 }
 
-// detectData looks at bytes of a connection whose protocol is not known yet. In the usual case the first of them tell it, and the
-// parser reads them where they lie.
+// detectData looks for the protocol of a connection with the bytes that have just come. Usually the first
+// bytes decide, and the parser reads them from the caller's slice.
 func (c *Conn) detectData(dir Dir, b []byte, at int64) {
 	s := &c.streams[dir]
 	if len(c.pieces) == 0 && len(s.tail) == 0 {
 		s.lastAt = at
 		i, lost := c.matchProtocol(dir, b)
-		if i != none {
+		if i != noProtocol {
 			c.selectProtocol(i, dir, lost)
 			c.parseData(dir, b, at)
 			return
@@ -56,7 +59,7 @@ func (c *Conn) detectData(dir Dir, b []byte, at int64) {
 	c.detectBuffered(dir)
 }
 
-// bufferData puts b behind what came before it.
+// bufferData appends b to what has come so far.
 func (c *Conn) bufferData(dir Dir, b []byte, at int64) {
 	s := &c.streams[dir]
 	s.appendTail(c.set, b, at)
@@ -68,14 +71,14 @@ func (c *Conn) bufferData(dir Dir, b []byte, at int64) {
 	c.pieces = append(c.pieces, piece{dir: dir, n: len(b), at: at})
 }
 
-// detectBuffered asks the protocols about what is known of dir.
+// detectBuffered looks for the protocol with all bytes of dir that have come so far.
 func (c *Conn) detectBuffered(dir Dir) {
 	s := &c.streams[dir]
 	if len(s.tail) == 0 {
 		return
 	}
 	i, lost := c.matchProtocol(dir, s.tail)
-	if i == none {
+	if i == noProtocol {
 		c.checkCandidates(dir)
 		return
 	}
@@ -83,8 +86,9 @@ func (c *Conn) detectBuffered(dir Dir) {
 	c.replayPieces()
 }
 
-// checkCandidates gives up on a connection that no protocol claims when none is left or enough was seen. What one side sent may be broken while
-// the other still answers in words that we know, so both are heard.
+// checkCandidates ends the detection of a connection that no protocol has matched if no candidate is left or
+// enough was seen. What one side sends may be broken while the other still answers in a known protocol, so
+// the candidates of both sides count.
 func (c *Conn) checkCandidates(dir Dir) {
 	enough := len(c.streams[dir].tail) >= int(c.set.cfg.DetectBytes) || len(c.pieces) >= maxPieces
 	left := c.candidates[0] | c.candidates[1]
@@ -100,11 +104,12 @@ func (c *Conn) checkCandidates(dir Dir) {
 	}
 }
 
-// matchProtocol finds the protocol of which b is the front of dir; lost tells that a message only begins somewhere in b. It also strikes out
-// the protocols that b cannot be.
+// matchProtocol returns the protocol that b, the front of dir, is of, or noProtocol; a protocol of the
+// server's port comes first. lost reports that a message begins only somewhere in b. Protocols that b cannot
+// be of are no candidates any more.
 func (c *Conn) matchProtocol(dir Dir, b []byte) (proto int, lost bool) {
 	role := dir ^ c.flip
-	yes := none
+	yes := noProtocol
 	for i := range c.set.list {
 		if c.candidates[dir]&(1<<i) == 0 {
 			continue
@@ -113,27 +118,28 @@ func (c *Conn) matchProtocol(dir Dir, b []byte) (proto int, lost bool) {
 		case No:
 			c.candidates[dir] &^= 1 << i
 		case Yes:
-			if yes == none || c.hasPort(i) && !c.hasPort(yes) {
+			if yes == noProtocol || c.hasPort(i) && !c.hasPort(yes) {
 				yes = i
 			}
 		}
 	}
 	switch {
-	case yes != none:
+	case yes != noProtocol:
 		return yes, false
 	case c.midStream:
 		return c.matchMidStream(role, b)
 	case role == Server && c.candidates[dir] == 0 && c.info.Transport != pipeline.Transport_UDP:
 		return c.matchReversed(dir, b), false
 	}
-	return none, false
+	return noProtocol, false
 }
 
-// matchReversed asks whether b, which is nothing that a server says first, is what a client says first: who opened the connection may
-// be the one that serves on it, as behind a proxy that goes backwards, or in an attack.
+// matchReversed returns the protocol of which b is what a client sends first, though it comes from the
+// server, and flips the connection. The side that opened the connection may be the one that serves on it, as
+// behind a reverse tunnel.
 func (c *Conn) matchReversed(dir Dir, b []byte) int {
 	if s := &c.streams[dir.Other()]; len(s.tail) > 0 || c.redetects == 0 && (s.offset > 0 || c.streams[dir].offset > 0) {
-		return none
+		return noProtocol
 	}
 	for i := range c.set.list {
 		if p := &c.set.list[i]; p.TCP && (p.Nested || c.redetects == 0) && p.Detect(Client, b) == Yes {
@@ -141,10 +147,11 @@ func (c *Conn) matchReversed(dir Dir, b []byte) int {
 			return i
 		}
 	}
-	return none
+	return noProtocol
 }
 
-// matchMidStream asks as ask does, but b may begin in the middle of a message and the roles may be the other way round.
+// matchMidStream is matchProtocol for bytes that may begin in the middle of a message, and whose roles may be
+// the other way round.
 func (c *Conn) matchMidStream(role Dir, b []byte) (proto int, lost bool) {
 	for i := range c.set.list {
 		if p := &c.set.list[i]; p.TCP && p.Detect(role.Other(), b) == Yes && !c.bothSent() {
@@ -162,26 +169,28 @@ func (c *Conn) matchMidStream(role Dir, b []byte) (proto int, lost bool) {
 			return i, true
 		}
 	}
-	return none, false
+	return noProtocol, false
 }
 
-// bothSent tells that both sides have sent: the roles are not changed on the word of one of them then.
+// bothSent reports whether both sides have sent. Then the bytes of one of them do not flip the roles.
 func (c *Conn) bothSent() bool { return len(c.streams[0].tail) > 0 && len(c.streams[1].tail) > 0 }
 
-// selectProtocol begins protocol i, found in dir. In mid-stream the place in the other direction is not known.
+// selectProtocol starts the parser of protocol i, which was recognised in dir. In mid-stream the place in the
+// other direction is not known.
 func (c *Conn) selectProtocol(i int, dir Dir, lost bool) {
 	c.streams[dir].lost = lost
 	c.streams[dir.Other()].lost = c.midStream
 	c.startParser(i)
 	for d := range c.streams {
-		if c.streams[d].partial { // bytes were lost or let go before the protocol was known
+		if c.streams[d].partial { // bytes were lost or discarded before the protocol was known
 			c.parser.Gap(Dir(d)^c.flip, 1)
 		}
 	}
 }
 
-// replayPieces gives the parser what came before the protocol was known, in its order.
+// replayPieces calls the parser for what came before the protocol was known, in its order.
 func (c *Conn) replayPieces() {
+	// The parser appends to the tails what it leaves unread, so they are taken away first.
 	var bufs [2][]byte
 	var pos [2]int
 	for d := range c.streams {
@@ -189,6 +198,7 @@ func (c *Conn) replayPieces() {
 		bufs[d] = s.tail
 		s.tail, s.need, s.arrivals, s.head = nil, 0, s.arrivals[:0], 0
 	}
+
 	for _, p := range c.pieces {
 		if c.state == dropped {
 			break
@@ -201,7 +211,7 @@ func (c *Conn) replayPieces() {
 		}
 		b := bufs[p.dir][pos[p.dir]:][:p.n]
 		pos[p.dir] += p.n
-		if c.switching { // the rest goes to the next protocol, as what is unread
+		if c.switching { // the rest belongs to the next protocol: it stays unread
 			c.streams[p.dir].appendTail(c.set, b, p.at)
 			continue
 		}
@@ -210,16 +220,18 @@ func (c *Conn) replayPieces() {
 			c.reparse(p.dir.Other(), p.at)
 		}
 	}
+
 	c.pieces = c.pieces[:0]
 	for _, b := range bufs {
 		c.set.releaseTail(b)
 	}
 }
 
-// detectGap passes bytes that were never seen before the protocol was known: from here on it is as if in mid-stream.
+// detectGap skips bytes that were lost before the protocol was known. From here on the connection is one in
+// mid-stream.
 func (c *Conn) detectGap(dir Dir, n int) {
 	s := &c.streams[dir]
-	if i := c.truncatedCandidate(dir); i != none {
+	if i := c.truncatedCandidate(dir); i != noProtocol {
 		c.selectProtocol(i, dir, false)
 		c.replayPieces()
 		if c.state == parsing && !c.switching {
@@ -235,14 +247,14 @@ func (c *Conn) detectGap(dir Dir, n int) {
 	c.midStream, c.info.MidStream = true, true
 }
 
-// minTruncated is how many bytes must be there for cutter to believe the port.
+// minTruncated is how many bytes must have been seen for truncatedCandidate to trust the port.
 const minTruncated = 8
 
-// truncatedCandidate is the protocol of the port, if what was seen of dir before a gap may be the front of a message of it and its parser can
-// read such: it will not become clearer.
+// truncatedCandidate returns the protocol of the server's port, if what was seen of dir before a gap may be
+// the front of a message of it and its parser can parse such a front: nothing clearer will come.
 func (c *Conn) truncatedCandidate(dir Dir) int {
 	if c.midStream || len(c.streams[dir].tail) < minTruncated {
-		return none
+		return noProtocol
 	}
 	for i := range c.set.list {
 		if c.candidates[dir]&(1<<i) == 0 || !c.hasPort(i) {
@@ -255,10 +267,11 @@ func (c *Conn) truncatedCandidate(dir Dir) int {
 			return i
 		}
 	}
-	return none
+	return noProtocol
 }
 
-// discardMidStream lets go what was seen in mid-stream and told nothing, until too much was seen.
+// discardMidStream drops what was seen in mid-stream without a match, and ends the detection when too much
+// was.
 func (c *Conn) discardMidStream() {
 	ended := c.streams[0].ended && c.streams[1].ended
 	for d := range c.streams {
@@ -278,16 +291,17 @@ func (c *Conn) discardMidStream() {
 	c.searched = seen
 }
 
-// hasPort tells that the server's port is one of protocol i.
+// hasPort reports whether the server's port is one of protocol i.
 func (c *Conn) hasPort(i int) bool {
 	return slices.Contains(c.set.list[i].Ports, c.info.Server.Port())
 }
 
-// maxRedetects is how often a connection of no protocol is looked at again.
+// maxRedetects is how often the protocol of a connection is looked for again.
 const maxRedetects = 32
 
-// redetect looks for the protocol of an ignored connection once more when the word passes to the other side: SOCKS, STARTTLS and the
-// like come to their end so, and what begins then may be one of ours. That a turn begins does not hang on how the bytes are cut.
+// redetect looks for the protocol of a dropped connection once more when the other side begins to send: there
+// SOCKS, STARTTLS and the like end, and a known protocol may begin. It reports whether the connection is
+// looked at again. That a side begins to send does not depend on how the bytes are cut.
 func (c *Conn) redetect() bool {
 	if !c.undetected || c.midStream || c.redetects >= maxRedetects {
 		return false
@@ -298,13 +312,15 @@ func (c *Conn) redetect() bool {
 	return true
 }
 
-// endDetection takes the protocol of the port, where the bytes do not speak against it, or ignores the connection.
+// endDetection selects the protocol of the port if the bytes do not speak against it, or drops the
+// connection.
 func (c *Conn) endDetection() {
 	for i := range c.set.list {
 		if c.redetects > 0 {
 			break
 		}
-		if c.candidates[0]&c.candidates[1]&(1<<i) != 0 && c.hasPort(i) && (c.streams[0].tail != nil || c.streams[1].tail != nil) {
+		seen := c.streams[0].tail != nil || c.streams[1].tail != nil
+		if c.candidates[0]&c.candidates[1]&(1<<i) != 0 && c.hasPort(i) && seen {
 			c.selectProtocol(i, c.pieces[0].dir, false)
 			c.replayPieces()
 			return
@@ -316,16 +332,16 @@ func (c *Conn) endDetection() {
 	c.state, c.undetected = dropped, true
 }
 
-// maxUnrecognised is how many datagrams of a connection are looked at before it counts as none of the protocols.
+// maxUnrecognised is how many datagrams of a direction are looked at before the protocol counts as unknown.
 const maxUnrecognised = 8
 
-// detectDatagram looks for the protocol of which b is a datagram.
+// detectDatagram looks for the protocol of the datagram b.
 func (c *Conn) detectDatagram(dir Dir, b []byte) {
 	i, _ := c.matchProtocol(dir, b)
-	if i == none {
-		i = c.candidateByPort(dir) // no more comes of a datagram: of what looks odd the port decides
+	if i == noProtocol {
+		i = c.candidateByPort(dir) // nothing more comes of a datagram, so the port decides
 	}
-	if i != none {
+	if i != noProtocol {
 		c.startParser(i)
 		return
 	}
@@ -334,11 +350,11 @@ func (c *Conn) detectDatagram(dir Dir, b []byte) {
 		c.state = dropped
 		return
 	}
-	c.startDetection() // each datagram stands for itself
+	c.startDetection() // of the next datagram every protocol is a candidate again
 }
 
-// candidateByPort is the protocol of the server's port, or of the client's if the roles were guessed wrong, if the bytes of dir do not
-// speak against it.
+// candidateByPort returns the candidate of dir whose port is the server's, or the client's if the roles were
+// guessed wrong.
 func (c *Conn) candidateByPort(dir Dir) int {
 	for i := range c.set.list {
 		ports := c.set.list[i].Ports
@@ -346,5 +362,5 @@ func (c *Conn) candidateByPort(dir Dir) int {
 			return i
 		}
 	}
-	return none
+	return noProtocol
 }

@@ -1,6 +1,6 @@
 package protocols
 
-// parseData gives b to the parser, behind what waits of the same direction, and keeps what it leaves unread.
+// parseData calls the parser for b, behind the tail of the same direction, and keeps what stays unread.
 func (c *Conn) parseData(dir Dir, b []byte, at int64) {
 	s := &c.streams[dir]
 	if len(s.tail) == 0 {
@@ -20,7 +20,7 @@ func (c *Conn) parseData(dir Dir, b []byte, at int64) {
 	c.parseTail(dir, at)
 }
 
-// parseTail gives the tail to the parser once more.
+// parseTail calls the parser for the tail.
 func (c *Conn) parseTail(dir Dir, at int64) {
 	s := &c.streams[dir]
 	if len(s.tail) == 0 || c.state != parsing {
@@ -33,7 +33,11 @@ func (c *Conn) parseTail(dir Dir, at int64) {
 	}
 }
 
-// parseMessages has the parser read messages from the front of b while there are any and returns how many bytes of b are done with.
+// parseMessages calls the parser for the messages at the front of b, and returns how many bytes of b are done
+// with.
+//
+// Each turn of the loop skips bytes, finds the place again, or parses one message; it ends when the parser
+// waits for more, the connection is dropped, or another protocol takes over. b[n:] is what is unread.
 func (c *Conn) parseMessages(dir Dir, b []byte, at int64) (n int) {
 	s := &c.streams[dir]
 	for n < len(b) && c.state == parsing && !c.switching {
@@ -46,6 +50,7 @@ func (c *Conn) parseMessages(dir Dir, b []byte, at int64) (n int) {
 			return n
 		}
 		s.need = 0
+
 		if s.lost {
 			n += c.resync(dir, rest)
 			if s.lost {
@@ -53,6 +58,7 @@ func (c *Conn) parseMessages(dir Dir, b []byte, at int64) (n int) {
 			}
 			continue
 		}
+
 		flip := c.flip
 		k, err := c.parser.Parse(dir^flip, rest, at)
 		switch {
@@ -67,7 +73,7 @@ func (c *Conn) parseMessages(dir Dir, b []byte, at int64) (n int) {
 			if c.errorScore > 0 {
 				c.errorScore--
 			}
-		case c.flip == flip && s.skip == 0 && !c.switching:
+		case c.flip == flip && s.skip == 0 && !c.switching: // nothing was read, nor anything asked for
 			s.need = max(s.need, len(rest)+1)
 			return n
 		}
@@ -78,7 +84,7 @@ func (c *Conn) parseMessages(dir Dir, b []byte, at int64) (n int) {
 // errorWeight is how many messages make up for one error.
 const errorWeight = 4
 
-// countError counts a parse error and gives up on a connection that has too many.
+// countError counts a parse error, and drops a connection that has too many.
 func (c *Conn) countError() {
 	c.set.counters[c.proto].errors.Inc()
 	c.errorScore += errorWeight
@@ -88,7 +94,8 @@ func (c *Conn) countError() {
 	}
 }
 
-// losePlace loses the place in a stream whose front could not be parsed: one byte is passed, Sync finds what comes next.
+// losePlace notes that the front of a stream could not be parsed: one byte is skipped, and Sync is to find
+// what comes next.
 func (c *Conn) losePlace(dir Dir) {
 	s := &c.streams[dir]
 	s.advance(1)
@@ -99,11 +106,11 @@ func (c *Conn) losePlace(dir Dir) {
 	}
 }
 
-// maxSyncBuffer bounds what is kept while the start of a message is looked for.
+// maxSyncBuffer is how many bytes are kept while Sync looks for the start of a message.
 const maxSyncBuffer = 8 << 10
 
-// resync looks for the start of a message and returns how many bytes of b lie before it. The place is still lost where the stream's
-// lost is still set: more has to come.
+// resync calls Sync, and returns how many bytes of b lie before the start of a message. If lost is still set,
+// more bytes have to come.
 func (c *Conn) resync(dir Dir, b []byte) int {
 	s := &c.streams[dir]
 	skip, m := c.set.list[c.proto].Sync(dir^c.flip, b)
@@ -127,7 +134,7 @@ func (c *Conn) resync(dir Dir, b []byte) int {
 	return skip
 }
 
-// parseGap passes n bytes that were never seen, and with them the unread bytes before them.
+// parseGap skips n lost bytes, and the unread bytes before them.
 func (c *Conn) parseGap(dir Dir, n int) {
 	s := &c.streams[dir]
 	unread := len(s.tail)
@@ -135,15 +142,17 @@ func (c *Conn) parseGap(dir Dir, n int) {
 	c.countDropped("gap", unread)
 	s.releaseTail(c.set)
 	n += unread
-	wanted := s.skip < uint64(n)
-	goesOn := c.parser.Gap(dir^c.flip, n)
+
+	// Bytes that are skipped anyway leave the parser where it is, whatever Gap reports.
+	needed := s.skip < uint64(n)
+	placed := c.parser.Gap(dir^c.flip, n)
 	s.offset += uint64(n - s.consumeSkip(n))
-	if wanted && !goesOn {
+	if needed && !placed {
 		s.lost, s.partial, s.skip = true, true, 0
 	}
 }
 
-// parseTruncated shows the parser the unread front of a message of dir whose rest was lost.
+// parseTruncated calls the parser for the unread front of a message whose rest was lost.
 func (c *Conn) parseTruncated(dir Dir) {
 	s := &c.streams[dir]
 	if k, ok := c.parser.(TruncatedParser); ok && len(s.tail) > 0 && !s.lost && s.skip == 0 {
@@ -151,7 +160,7 @@ func (c *Conn) parseTruncated(dir Dir) {
 	}
 }
 
-// limitTail drops what waits in a tail that has grown over its cap: the message is larger than we read.
+// limitTail drops a tail that has grown over its bound: the message is too long to be parsed.
 func (c *Conn) limitTail(dir Dir) {
 	s := &c.streams[dir]
 	n := len(s.tail)
@@ -167,9 +176,13 @@ func (c *Conn) limitTail(dir Dir) {
 	}
 }
 
-// applyRequests does what a parser asked for while it ran: another look at the other direction, another protocol.
+// maxRequests is how often in a row a parser may ask for something while no more bytes come.
+const maxRequests = 8
+
+// applyRequests does what the parser has asked for while it ran: to drop the connection, to hand it over, to
+// parse a direction once more.
 func (c *Conn) applyRequests(at int64) {
-	for range 8 {
+	for range maxRequests {
 		switch {
 		case c.state == dropped:
 			c.closeParser(at)
@@ -186,7 +199,7 @@ func (c *Conn) applyRequests(at int64) {
 	}
 }
 
-// closeParser closes the parser of a connection that is ignored from here on.
+// closeParser closes the parser of a dropped connection.
 func (c *Conn) closeParser(at int64) {
 	if c.parser != nil {
 		c.parser.Close(at)
@@ -194,13 +207,14 @@ func (c *Conn) closeParser(at int64) {
 	c.releaseBuffers()
 }
 
+// reparse calls the parser for the unread bytes of dir, as Reparse asked.
 func (c *Conn) reparse(dir Dir, at int64) {
 	s := &c.streams[dir]
 	s.reparse, s.need = false, 0
 	c.parseTail(dir, at)
 }
 
-// switchProtocol gives the connection to the protocol that SwitchTo named.
+// switchProtocol hands the connection to the protocol that SwitchTo named.
 func (c *Conn) switchProtocol(at int64) {
 	c.parser.Close(at)
 	c.set.releaseParser(c.proto, c.parser)
@@ -208,23 +222,27 @@ func (c *Conn) switchProtocol(at int64) {
 	if c.state == dropped {
 		return
 	}
+
+	// What the old protocol knew of the streams is void, what is unread stays.
 	for d := range c.streams {
 		s := &c.streams[d]
 		s.lost, s.reparse, s.need, s.skip = false, false, 0, 0
 	}
 	c.switching, c.midStream, c.errorScore = false, false, 0
-	c.info.MidStream = false // the beginning of what follows is here
+	c.info.MidStream = false // what follows is seen from its beginning
 	client := Client ^ c.flip
 	if c.nextProtocol == "" {
 		c.detectUnread(client)
 		return
 	}
+
 	i := c.set.indexOf(c.nextProtocol)
-	if i == none {
+	if i == noProtocol {
 		c.Count("unknown_protocol")
 		c.state = dropped
 		return
 	}
+
 	c.startParser(i)
 	for _, d := range [...]Dir{client, client.Other()} {
 		c.parseTail(d, at)
@@ -236,7 +254,7 @@ func (c *Conn) switchProtocol(at int64) {
 	}
 }
 
-// detectUnread looks for the protocol of what is unread, the client's first.
+// detectUnread detects the protocol of the unread bytes, the client's first.
 func (c *Conn) detectUnread(client Dir) {
 	c.startDetection()
 	for _, d := range [...]Dir{client, client.Other()} {

@@ -1,9 +1,19 @@
-// Package protocols is what the bytes say: the contract between a connection and a parser, and the framework that runs parsers.
+// Package protocols is the contract between connections and parsers, and the framework that runs parsers.
 //
-// collector/sessions opens a Conn for every connection and gives it the bytes of both directions in order; the framework finds out
-// which protocol they are, hands them to its Parser message by message, and gives on the events that it emits. A protocol is a
-// folder; protocols/all is the one list of them. To add one: a folder, a row in all, captures in testdata/<name>; the shared tests
-// then run every capture split at every byte, with gaps, and from the middle.
+// collector/sessions opens a Conn for every connection and gives it the bytes of both directions in order.
+// The framework recognises the protocol (detect.go), calls its Parser message by message (parse.go), and
+// emits the events that the parser makes. protocols/all is the list of protocols; docs/ADDING-A-PROTOCOL.md
+// says how to add one.
+//
+// A Conn is in one of three states:
+//
+//	detecting   the protocol is not known: bytes are kept, and every protocol of the set is asked
+//	parsing     the parser is called, for what is unread of each direction
+//	dropped     the rest of the connection is ignored. If no protocol was recognised, it is looked for again
+//	            when the other side begins to send (behind SOCKS, STARTTLS and the like)
+//
+// Everything of a connection, and of the Set that it belongs to, is used by one goroutine. There are no
+// locks.
 package protocols
 
 import (
@@ -13,56 +23,79 @@ import (
 // A Dir is a direction of a connection, named by the side that sends.
 type Dir uint8
 
-// The two directions.
+// The directions.
 const (
 	Client Dir = iota
 	Server
 )
 
-// Other is the opposite direction.
+// Other returns the opposite direction.
 func (d Dir) Other() Dir { return d ^ 1 }
 
-// A Match is what Detect thinks of the first bytes of a direction.
+// A Match is the result of Detect and Sync.
 type Match uint8
 
-// No: it is not this protocol. More: it may be, more bytes will tell. Yes: it is.
+// No says that the bytes are not of this protocol, Yes that they are, More that more bytes will show.
 const (
 	No Match = iota
 	More
 	Yes
 )
 
-// A Protocol is one that the collector can read.
+// A Protocol is a protocol that the collector can read.
 type Protocol struct {
-	Name         string           // the event.dataset
-	Dataset      pipeline.Dataset // the same as a number
-	UDP          bool             // its messages also come in datagrams
-	TCP          bool             // its messages come in streams
-	Ports        []uint16         // of the server, a hint; the bytes decide
-	Nested       bool             // its messages may begin in the middle of a connection of another protocol, behind a proxy's or STARTTLS's words
-	ExcludePorts []uint16         // ports of either side on which another protocol looks the same: it is not tried there, unless the server's is in Ports
+	Name    string           // the value of event.dataset
+	Dataset pipeline.Dataset // the same as a number
+	UDP     bool             // messages also come in datagrams
+	TCP     bool             // messages come in streams
+	Ports   []uint16         // of the server; a hint, the bytes decide
+	Nested  bool             // may begin in the middle of a connection of another protocol: behind SOCKS, STARTTLS
 
-	// Detect judges the first bytes of a direction (of UDP, one datagram).
+	// ExcludePorts are the ports of either side on which a protocol that looks the same is spoken. There this
+	// one is not tried, unless the server's port is one of Ports.
+	ExcludePorts []uint16
+
+	// Detect judges the first bytes of a direction, or one datagram.
 	Detect func(dir Dir, b []byte) Match
-	// Sync tells, after a gap or in mid-stream, where in b a message may start again: skip bytes lie before it. Linear, bounded.
+	// Sync finds where in b a message may start, behind a gap or in mid-stream; skip bytes lie before it. It
+	// is linear in the length of b.
 	Sync func(dir Dir, b []byte) (skip int, m Match)
-	// New makes a parser; parsers are pooled, Reset begins a connection.
+	// New returns a parser. Parsers are pooled; Reset begins a connection.
 	New func() Parser
 }
 
-// A Parser turns the bytes of one connection into events. Its methods are called by one goroutine; times are the packets', ns.
+// A Parser turns the bytes of one connection into events. Its methods are called by one goroutine. Times are
+// those of the packets, in ns.
 type Parser interface {
 	Reset(c *Conn)
-	// Parse reads one message from the front of b and returns its length, or 0 to be called again when b has grown (of UDP, b
-	// is one datagram). b is valid until Parse returns; at is the time of its last byte.
-	// A long body is taken as it comes, min(what is left of it, len(b)), hashed or skipped (c.Skip), never gathered.
-	// An error means that the bytes are not this protocol (any more): the framework counts it and tries Sync.
+
+	// Parse reads one message from the front of b and returns its length, or 0 to be called again with more
+	// bytes. b is valid until Parse returns; it may be one datagram. at is the time of its last byte.
+	//
+	// Parse of a long body returns how much of it is in b, or skips it with Conn.Skip; it is never gathered.
+	// An error says that the bytes are not of this protocol (any more): it is counted, and Sync is called.
 	Parse(dir Dir, b []byte, at int64) (n int, err error)
-	// Gap tells that n bytes of dir were never seen; what they touch is marked partial. True: they lay inside a body and the
-	// parser goes on. False: it lost its place, and Sync finds it again.
+
+	// Gap notes that n bytes of dir are lost, and marks the events that they touch as partial. It reports
+	// whether the parser knows its place behind them, as inside a body. If not, Sync is called.
 	Gap(dir Dir, n int) bool
-	End(dir Dir, at int64) // one side has sent its last byte (FIN): what ends with the stream ends here
-	Close(at int64)        // the connection is over: what still waits for its answer is emitted as it is
+
+	// End notes that a side has sent its last byte (FIN).
+	End(dir Dir, at int64)
+
+	// Close emits what still waits for its reply: the connection is over.
+	Close(at int64)
+}
+
+// A Ticker is a Parser that emits events by time: what has waited too long for its reply.
+type Ticker interface {
+	Tick(at int64)
+}
+
+// A TruncatedParser is a Parser that can read the front of a message whose rest was lost. ParseTruncated is
+// called before Gap, which follows as usual. b is valid until it returns.
+type TruncatedParser interface {
+	ParseTruncated(dir Dir, b []byte, at int64)
 }
 
 // NopParser has the methods of a Parser that do nothing in many protocols. A parser embeds it and writes the

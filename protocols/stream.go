@@ -1,32 +1,33 @@
 package protocols
 
-// A stream is one direction of a connection, by who was thought to send when it was opened: a flip does not move it.
+// A stream is one direction of a connection. It belongs to the side that was taken for its sender when the
+// connection was opened; a flip does not move it.
 type stream struct {
-	offset uint64 // stream offset of the next byte to be read: of tail's first, or of what comes next
-	skip   uint64 // bytes that nobody wants, from off on
+	offset uint64 // of the next byte that is read: the first of tail, or the next that comes
+	skip   uint64 // bytes from offset on that are skipped
 	need   int    // Parse is not called before this many bytes are there
 
-	tail     []byte    // unread bytes, pooled
-	arrivals []arrival // when the bytes of tail came; head is the one of its first byte
-	head     int
-	lastAt   int64 // when the last bytes came
+	tail     []byte    // unread bytes, in a buffer of the set
+	arrivals []arrival // when the bytes of tail came
+	head     int       // of arrivals: when the first byte of tail came
+	lastAt   int64     // when the last bytes came
 
-	lost    bool // the place in the stream is lost: Sync finds it
-	partial bool // the next message begins behind bytes that were not seen
-	reparse bool // the parser wants to see the tail once more
+	lost    bool // the place in the stream is lost; Sync is to find it
+	partial bool // bytes in front of the next message were lost
+	reparse bool // Reparse was called
 	ended   bool
 }
 
-// A arrival says when the bytes before end came.
+// An arrival is the time at which the bytes before the offset end came.
 type arrival struct {
 	end uint64
 	at  int64
 }
 
-// maxArrivals bounds the times that are kept of one tail; bytes beyond share the last one.
+// maxArrivals is how many times are kept of one tail. Bytes beyond share the last one.
 const maxArrivals = 64
 
-// firstAt is when the byte at off came.
+// firstAt returns when the byte at offset came.
 func (s *stream) firstAt() int64 {
 	if s.head < len(s.arrivals) {
 		return s.arrivals[s.head].at
@@ -34,7 +35,7 @@ func (s *stream) firstAt() int64 {
 	return s.lastAt
 }
 
-// advance moves past n bytes.
+// advance moves offset past n bytes.
 func (s *stream) advance(n int) {
 	s.offset += uint64(n)
 	for s.head < len(s.arrivals) && s.offset >= s.arrivals[s.head].end {
@@ -42,7 +43,7 @@ func (s *stream) advance(n int) {
 	}
 }
 
-// consumeSkip moves past those of the next n bytes that nobody wants.
+// consumeSkip moves offset past those of the next n bytes that are skipped, and returns how many that are.
 func (s *stream) consumeSkip(n int) int {
 	if s.skip == 0 {
 		return 0
@@ -53,12 +54,14 @@ func (s *stream) consumeSkip(n int) int {
 	return k
 }
 
-// addArrival notes that the bytes before end came at at.
+// addArrival notes when the bytes before the offset end came.
 func (s *stream) addArrival(end uint64, at int64) {
 	if n := len(s.arrivals); n-s.head >= maxArrivals {
 		s.arrivals[n-1].end = end
 		return
 	}
+
+	// Make room at the end: by starting anew, or by moving what is left to the front.
 	if s.head > 0 && s.head == len(s.arrivals) {
 		s.arrivals, s.head = s.arrivals[:0], 0
 	} else if s.head >= maxArrivals {
@@ -67,7 +70,7 @@ func (s *stream) addArrival(end uint64, at int64) {
 	s.arrivals = append(s.arrivals, arrival{end, at})
 }
 
-// appendTail puts b behind the tail.
+// appendTail appends a copy of b to the tail.
 func (s *stream) appendTail(set *Set, b []byte, at int64) {
 	if len(b) == 0 {
 		return
@@ -79,7 +82,7 @@ func (s *stream) appendTail(set *Set, b []byte, at int64) {
 	s.addArrival(s.offset+uint64(len(s.tail)), at)
 }
 
-// dropFront takes the n first bytes, which off has passed already, from the tail.
+// dropFront removes the first n bytes of the tail; offset has passed them already.
 func (s *stream) dropFront(set *Set, n int) {
 	if n == 0 {
 		return
@@ -91,7 +94,7 @@ func (s *stream) dropFront(set *Set, n int) {
 	s.tail = s.tail[:copy(s.tail, s.tail[n:])]
 }
 
-// releaseTail gives the tail back. What was in it is gone; off is the caller's.
+// releaseTail gives the tail back to the set. The caller moves offset.
 func (s *stream) releaseTail(set *Set) {
 	if s.tail != nil {
 		set.releaseTail(s.tail)

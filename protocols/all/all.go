@@ -10,7 +10,8 @@ import (
 	"tidegate/protocols/tls"
 )
 
-// Protocols are asked in this order what the bytes of a connection are, the more specific first.
+// Protocols is the list. A connection is matched against them in this order, so the more specific ones come
+// first.
 var Protocols = []protocols.Protocol{
 	tls.Protocol,
 	http.Protocol,

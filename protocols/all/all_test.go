@@ -8,7 +8,8 @@ import (
 	"tidegate/protocols/protocoltest"
 )
 
-// TestEveryProtocol plays every transcript of testdata to all protocols together: a folder is a protocol.
+// TestEveryProtocol plays every transcript of testdata to all protocols together. Each folder there is a
+// protocol.
 func TestEveryProtocol(t *testing.T) {
 	for _, name := range protocoltest.Names(Protocols) {
 		files, err := filepath.Glob("../testdata/" + name + "/*.txt")
@@ -27,7 +28,7 @@ func TestEveryProtocol(t *testing.T) {
 	}
 }
 
-// TestContentDecidesNotThePort: the same transcripts are recognised on a port that hints at nothing.
+// TestContentDecidesNotThePort: the same transcripts are recognised on a port of no protocol.
 func TestContentDecidesNotThePort(t *testing.T) {
 	for _, name := range protocoltest.Names(Protocols) {
 		files, _ := filepath.Glob("../testdata/" + name + "/*.txt")
@@ -44,7 +45,8 @@ func TestContentDecidesNotThePort(t *testing.T) {
 	}
 }
 
-// TestOtherProtocolsAreNotRecognised plays look-alike protocols on their own ports and on a port of each protocol of the list.
+// TestOtherProtocolsAreNotRecognised plays look-alike protocols on their own ports and on a port of each
+// protocol of the list.
 func TestOtherProtocolsAreNotRecognised(t *testing.T) {
 	files, err := filepath.Glob("../testdata/negative/*.txt")
 	if err != nil || len(files) == 0 {

@@ -65,7 +65,8 @@ func Capture(t testing.TB, list []protocols.Protocol, path string) (events []*pi
 	return events
 }
 
-// PlayCapture plays a capture file. emit is given its events and owns them. A panic of a parser is an error of t.
+// PlayCapture plays a capture file. emit is given its events and owns them. A panic of a parser is an error
+// of t.
 func PlayCapture(t testing.TB, list []protocols.Protocol, path string, emit func(*pipeline.Event)) {
 	t.Helper()
 	set := protocols.NewSet(list, protocols.Default(), nil)

@@ -183,7 +183,8 @@ func (c Conversation) play(set *protocols.Set, emit func(*pipeline.Event)) (name
 		case s.Gap > 0:
 			conn.Gap(dir, s.Gap, at)
 		default:
-			// The parser is given a copy that is overwritten afterwards: an event that still points into it shows.
+			// The parser is given a copy that is overwritten afterwards: an event that still points into it
+			// shows.
 			buf = append(buf[:0], s.Data...)
 			if c.UDP {
 				conn.Datagram(dir, buf, at)

@@ -8,9 +8,9 @@ import (
 	"tidegate/protocols"
 )
 
-// Fuzz makes the body of a fuzz target: a client's and a server's bytes, played whole, in pieces, with a gap and from the middle.
-// A panic of the parser is a failure, and so are events that depend on how the bytes were cut, unless they are so malformed that the
-// place in the stream was lost: where it is found again may depend on the packets.
+// Fuzz returns the body of a fuzz target: the bytes of a client and of a server are played whole, in pieces,
+// with a gap, and from the middle. A panic of the parser is a failure. So are events that depend on how the
+// bytes were cut, unless the place in the stream was lost: where it is found again may depend on the packets.
 func Fuzz(list []protocols.Protocol) func(t *testing.T, client, server []byte, size, gap uint8) {
 	return func(t *testing.T, client, server []byte, size, gap uint8) {
 		c := Conversation{Port: list[0].Ports[0], Steps: []Step{
@@ -20,7 +20,7 @@ func Fuzz(list []protocols.Protocol) func(t *testing.T, client, server []byte, s
 			{Dir: protocols.Server, End: true, At: 3},
 		}}
 		lost := false
-		list := watched(list, &lost)
+		list := watchSync(list, &lost)
 		whole := c.mustPlay(t, list)
 		if got := c.Cut(int(size)+1).mustPlay(t, list); !lost && !slices.Equal(got, whole) {
 			t.Errorf("cut into pieces of %d bytes:\n%q\nwhole:\n%q", int(size)+1, got, whole)
@@ -40,10 +40,10 @@ func Fuzz(list []protocols.Protocol) func(t *testing.T, client, server []byte, s
 	}
 }
 
-// Secret begins every password in the transcripts of testdata: it stands in no event, wherever bytes were lost.
+// Secret begins every password in the transcripts of testdata. No event may hold it, whatever is lost.
 const Secret = "hunter"
 
-// mustPlay plays c and fails where a parser panicked, or a secret is in an event.
+// mustPlay plays c, and fails if a parser panics or an event holds Secret.
 func (c Conversation) mustPlay(t testing.TB, list []protocols.Protocol) []string {
 	t.Helper()
 	set := protocols.NewSet(list, protocols.Default(), nil)
@@ -53,13 +53,13 @@ func (c Conversation) mustPlay(t testing.TB, list []protocols.Protocol) []string
 	events, _ := c.PlayOn(set)
 	for _, e := range events {
 		if strings.Contains(e, Secret) {
-			t.Fatalf("%s: a secret has left: %s", c.Name, e)
+			t.Fatalf("%s: an event holds a secret: %s", c.Name, e)
 		}
 	}
 	return events
 }
 
-// Cut gives the same conversation with its bytes in pieces of n.
+// Cut returns c with its bytes in pieces of n.
 func (c Conversation) Cut(n int) Conversation {
 	var steps []Step
 	for _, s := range c.timed() {
@@ -75,7 +75,7 @@ func (c Conversation) Cut(n int) Conversation {
 	return c
 }
 
-// timed gives the steps with their times, so that pieces of one share it.
+// timed returns the steps with their times, so that pieces of one step share its time.
 func (c Conversation) timed() []Step {
 	steps := slices.Clone(c.Steps)
 	for i := range steps {
@@ -89,8 +89,8 @@ func (c Conversation) timed() []Step {
 	return steps
 }
 
-// watched gives list with a Sync that notes in lost that it was called.
-func watched(list []protocols.Protocol, lost *bool) []protocols.Protocol {
+// watchSync returns list with a Sync that sets lost when it is called.
+func watchSync(list []protocols.Protocol, lost *bool) []protocols.Protocol {
 	list = slices.Clone(list)
 	for i := range list {
 		if sync := list[i].Sync; sync != nil {

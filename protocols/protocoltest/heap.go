@@ -8,7 +8,7 @@ import (
 	"tidegate/protocols"
 )
 
-// A HeapMeter measures what a connection holds.
+// A HeapMeter measures how much memory a connection holds.
 type HeapMeter struct {
 	before uint64
 }
@@ -25,7 +25,7 @@ func (m *HeapMeter) open(t *testing.T, list []protocols.Protocol, c Conversation
 	})
 }
 
-// held is by how much the heap has grown.
+// held returns by how much the heap has grown since open.
 func (m *HeapMeter) held() uint64 {
 	if now := heap(); now > m.before {
 		return now - m.before

@@ -45,7 +45,7 @@ func (c Conversation) recognised(t *testing.T, list []protocols.Protocol, whole 
 	}
 }
 
-// field is the value of a field in Text's form.
+// field returns the value of a field in the form of Text.
 func field(event, name string) string {
 	_, rest, _ := strings.Cut(event, name+"=")
 	value, _, _ := strings.Cut(rest, " ")
@@ -94,11 +94,12 @@ func (c Conversation) anySplit(t *testing.T, list []protocols.Protocol, whole []
 	}
 }
 
-// stride looks at every byte of a short step and at some hundred of a long one.
+// stride returns the distance of the places at which a step of n bytes is cut: all of a short one, some
+// hundreds of a long one.
 func stride(n int) int { return 1 + n/300 }
 
-// anyGap loses bytes everywhere. What comes out may be less, but an event that does not say that it is partial is one of the whole
-// conversation's, word for word.
+// anyGap loses bytes everywhere. Fewer events may come out, but an event that is not partial is one of those
+// without losses, word for word.
 func (c Conversation) anyGap(t *testing.T, list []protocols.Protocol, whole []string) {
 	for i, s := range c.Steps {
 		for from := 0; from < len(s.Data); from += 1 + len(s.Data)/40 {
@@ -113,7 +114,7 @@ func (c Conversation) anyGap(t *testing.T, list []protocols.Protocol, whole []st
 					holed.Steps = slices.Concat(c.Steps[:i], piece(s, 0, from), []Step{{Dir: s.Dir, Gap: n, At: s.At}}, piece(s, from+n, len(s.Data)), c.Steps[i+1:])
 				}
 				got := holed.mustPlay(t, list)
-				if !told(t, fmt.Sprintf("%d bytes lost from step %d at %d", n, i, from), got, whole) {
+				if !checkEvents(t, fmt.Sprintf("%d bytes lost from step %d at %d", n, i, from), got, whole) {
 					return
 				}
 			}
@@ -128,10 +129,11 @@ func piece(s Step, from, to int) []Step {
 	return []Step{{Dir: s.Dir, Data: s.Data[from:to], At: s.At}}
 }
 
-// told checks that an event which is not partial is one of the whole, and says nothing that that one does not: what was said before
-// the gap (a login, a prepared statement) may be missing. A reply that was lost as a whole, behind the last thing that was seen,
-// leaves no hole: an event without an outcome says by that what it lacks.
-func told(t *testing.T, what string, got, whole []string) bool {
+// checkEvents checks that an event which is not partial is one of whole, the events without losses, and has
+// no field that that one has not: what was sent before the gap (a login, a prepared statement) may be
+// missing. A reply that was lost as a whole, behind the last bytes that were seen, leaves no gap: an event
+// without an outcome shows by that what is missing.
+func checkEvents(t *testing.T, what string, got, whole []string) bool {
 	known := map[string]string{}
 	for _, e := range whole {
 		known[field(e, "event.id")] = e
@@ -140,13 +142,13 @@ func told(t *testing.T, what string, got, whole []string) bool {
 		if field(e, "event.partial") == "true" || field(e, "event.outcome") == "" || within(e, known[field(e, "event.id")]) {
 			continue
 		}
-		t.Errorf("%s: this is not true, nor partial:\n\t%s\nwhole:\n%s", what, e, lines(whole))
+		t.Errorf("%s: this event is neither true nor partial:\n\t%s\nwhole:\n%s", what, e, lines(whole))
 		return false
 	}
 	return true
 }
 
-// within tells that all that e says, of also says.
+// within reports whether every field of e has the same value in of.
 func within(e, of string) bool {
 	for f := range strings.SplitSeq(e, " ") {
 		if !strings.Contains(of, f) {
@@ -156,7 +158,7 @@ func within(e, of string) bool {
 	return true
 }
 
-// fromTheMiddle begins at every step, and inside of it.
+// fromTheMiddle plays what follows each step, and each step's middle.
 func (c Conversation) fromTheMiddle(t *testing.T, list []protocols.Protocol, _ []string) {
 	for i := range c.Steps {
 		s := c.Steps[i]
@@ -170,7 +172,7 @@ func (c Conversation) fromTheMiddle(t *testing.T, list []protocols.Protocol, _ [
 			m.mustPlay(t, list)
 		}
 	}
-	// Picked up between two transactions nothing is missing, so the last ones are there.
+	// Seen from its first byte nothing is missing, though no SYN was seen.
 	m := c
 	m.MidStream = true
 	if got := m.mustPlay(t, list); len(got) == 0 {
@@ -212,7 +214,7 @@ func (c Conversation) serverFirst(t *testing.T, list []protocols.Protocol) {
 	c.mustPlay(t, list)
 }
 
-// withoutReplies repeats what the client says: what is held for its replies must not grow without an end.
+// withoutReplies repeats what the client sends: what is held for the replies must be bounded.
 func (c Conversation) withoutReplies(t *testing.T, list []protocols.Protocol) {
 	var client []Step
 	size := 0
@@ -245,7 +247,7 @@ func (c Conversation) withoutReplies(t *testing.T, list []protocols.Protocol) {
 	conn.Close(at)
 }
 
-// CheckNegative checks that no protocol claims a conversation of another.
+// CheckNegative checks that c, a conversation of another protocol, is recognised as none of list.
 func CheckNegative(t *testing.T, list []protocols.Protocol, c Conversation) {
 	c.Steps = c.timed()
 	for _, cut := range []Conversation{c, c.Cut(1), c.Cut(3)} {
@@ -258,7 +260,7 @@ func CheckNegative(t *testing.T, list []protocols.Protocol, c Conversation) {
 	c.mustPlay(t, list)
 }
 
-// Ports gives list with the hints of ports taken away, or all pointing to one port.
+// Ports returns list with these ports for every protocol, or none.
 func Ports(list []protocols.Protocol, ports ...uint16) []protocols.Protocol {
 	list = slices.Clone(list)
 	for i := range list {
@@ -267,7 +269,7 @@ func Ports(list []protocols.Protocol, ports ...uint16) []protocols.Protocol {
 	return list
 }
 
-// Names are those of list.
+// Names returns the names of the protocols of list, sorted.
 func Names(list []protocols.Protocol) []string {
 	names := map[string]bool{}
 	for _, p := range list {

@@ -1,0 +1,64 @@
+package protocols
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/pipeline/metrics"
+)
+
+// setMetrics are the counters of the framework. The sets of one registry share them.
+type setMetrics struct {
+	connections, events, errors, resyncs, panics *prometheus.CounterVec
+	anomalies, dropped                           *prometheus.CounterVec
+	undetected                                   prometheus.Counter
+}
+
+func newSetMetrics(reg prometheus.Registerer) *setMetrics {
+	factory := metrics.With(reg)
+	const prefix = "tidegate_protocols_"
+	return &setMetrics{
+		connections: factory.CounterVec(prefix+"connections_total", "Connections whose protocol was recognised.", "protocol"),
+		events:      factory.CounterVec(prefix+"events_total", "Events that parsers emitted.", "protocol"),
+		errors:      factory.CounterVec(prefix+"errors_total", "Parse errors: bytes that the protocol does not allow.", "protocol"),
+		resyncs:     factory.CounterVec(prefix+"resyncs_total", "Times that parsing went on at the start of a message behind a gap or an error.", "protocol"),
+		panics:      factory.CounterVec(prefix+"panics_total", "Panics of parsers. The rest of the connection is ignored.", "protocol"),
+		anomalies:   factory.CounterVec(prefix+"anomalies_total", "Protocol anomalies that parsers met and limits that they reached, by reason.", "protocol", "reason"),
+		dropped:     factory.CounterVec(prefix+"dropped_bytes_total", "Bytes of recognised connections that no parser read, by reason.", "protocol", "reason"),
+		undetected:  factory.Counter(prefix+"undetected_total", "Connections that are of none of the known protocols."),
+	}
+}
+
+// counters are those of one protocol. anomalies and dropped fill up with the reasons that occur.
+type counters struct {
+	connections, events, errors, resyncs, panics prometheus.Counter
+	anomalies, dropped                           map[string]prometheus.Counter
+	anomaliesVec, droppedVec                     *prometheus.CounterVec
+}
+
+func (m *setMetrics) countersOf(protocol string) counters {
+	label := prometheus.Labels{"protocol": protocol}
+	return counters{
+		connections:  m.connections.WithLabelValues(protocol),
+		events:       m.events.WithLabelValues(protocol),
+		errors:       m.errors.WithLabelValues(protocol),
+		resyncs:      m.resyncs.WithLabelValues(protocol),
+		panics:       m.panics.WithLabelValues(protocol),
+		anomalies:    map[string]prometheus.Counter{},
+		dropped:      map[string]prometheus.Counter{},
+		anomaliesVec: m.anomalies.MustCurryWith(label),
+		droppedVec:   m.dropped.MustCurryWith(label),
+	}
+}
+
+// addCount adds n to the counter of reason, which is a constant of the code, never a word of the input.
+func addCount(counters map[string]prometheus.Counter, vec *prometheus.CounterVec, reason string, n int) {
+	if n <= 0 {
+		return
+	}
+	counter, ok := counters[reason]
+	if !ok {
+		counter = vec.WithLabelValues(reason)
+		counters[reason] = counter
+	}
+	counter.Add(float64(n))
+}

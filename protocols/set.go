@@ -1,0 +1,121 @@
+package protocols
+
+import (
+	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/pipeline"
+)
+
+// Info is what collector/sessions knows of a connection when it opens it.
+type Info struct {
+	Transport      pipeline.Transport
+	Client, Server netip.AddrPort
+	Session        pipeline.ID
+	CommunityID    [20]byte
+	VLAN           uint16
+	MidStream      bool // no SYN was seen: it may begin in the middle of a message, and the roles are a guess
+}
+
+// A Set is the protocols of one worker, with pools of connections, parsers and buffers. It is not safe for
+// concurrent use: every worker has its own.
+type Set struct {
+	// Panicked is called for each panic of a parser, unless it is nil. The connection is ignored from there
+	// on.
+	Panicked func(protocol string, value any, stack []byte)
+
+	cfg      Config
+	list     []Protocol
+	metrics  *setMetrics
+	counters []counters // by protocol
+
+	freeParsers [][]Parser // by protocol
+	freeConns   []*Conn
+	freeTails   [][]byte
+	interned    [internSlots]string
+}
+
+// Bounds of what a Set keeps for later.
+const (
+	maxFreeParsers = 256 // of each protocol
+	maxFreeConns   = 1024
+	maxFreeTails   = 256
+	maxFreeTail    = 64 << 10 // bytes of one; a larger one is left to the garbage collector
+	newTail        = 4 << 10  // bytes of a new one
+)
+
+// NewSet returns the set of a worker. list is in the order in which protocols are asked, the more specific
+// ones first. cfg passes its Check. Sets of one registry share their counters.
+func NewSet(list []Protocol, cfg Config, reg prometheus.Registerer) *Set {
+	s := &Set{cfg: cfg, list: list, metrics: newSetMetrics(reg), freeParsers: make([][]Parser, len(list))}
+	for _, p := range list {
+		s.counters = append(s.counters, s.metrics.countersOf(p.Name))
+	}
+	return s
+}
+
+// Open begins a connection. emit is given its events and owns them.
+func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
+	var c *Conn
+	if n := len(s.freeConns); n > 0 {
+		c, s.freeConns = s.freeConns[n-1], s.freeConns[:n-1]
+	} else {
+		c = &Conn{set: s}
+	}
+	c.info, c.emit, c.midStream, c.lastProto = info, emit, info.MidStream, noProtocol
+	c.startDetection()
+	return c
+}
+
+// takeParser returns a parser of protocol i from the pool, or a new one.
+func (s *Set) takeParser(i int) Parser {
+	if free := s.freeParsers[i]; len(free) > 0 {
+		p := free[len(free)-1]
+		s.freeParsers[i] = free[:len(free)-1]
+		return p
+	}
+	return s.list[i].New()
+}
+
+func (s *Set) releaseParser(i int, p Parser) {
+	if len(s.freeParsers[i]) < maxFreeParsers {
+		s.freeParsers[i] = append(s.freeParsers[i], p)
+	}
+}
+
+func (s *Set) takeTail() []byte {
+	if n := len(s.freeTails); n > 0 {
+		b := s.freeTails[n-1]
+		s.freeTails = s.freeTails[:n-1]
+		return b
+	}
+	return make([]byte, 0, newTail)
+}
+
+func (s *Set) releaseTail(b []byte) {
+	if cap(b) > 0 && cap(b) <= maxFreeTail && len(s.freeTails) < maxFreeTails {
+		s.freeTails = append(s.freeTails, b[:0])
+	}
+}
+
+func (s *Set) releaseConn(c *Conn) {
+	var streams [2]stream
+	for d := range streams {
+		streams[d].arrivals = c.streams[d].arrivals[:0]
+	}
+	*c = Conn{set: s, pieces: c.pieces[:0], streams: streams}
+	if len(s.freeConns) < maxFreeConns {
+		s.freeConns = append(s.freeConns, c)
+	}
+}
+
+// indexOf returns the index of a protocol in list, or noProtocol.
+func (s *Set) indexOf(name string) int {
+	for i := range s.list {
+		if s.list[i].Name == name {
+			return i
+		}
+	}
+	return noProtocol
+}
