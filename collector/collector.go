@@ -1,14 +1,15 @@
 // Package collector turns what happens on a host, packets and log lines, into events and sends them to Kafka.
 //
-// This file holds the contract between a Source, which observes, and a Shipper, which delivers; identity.go holds
-// the id under which a host's events are sent. The parts are sub-packages: capture (rings and capture files),
-// sessions (reassembly and NAT), conntrack, logs (container log files), containers (which container owns an
-// address, by the Docker API) and ship (batches, journal, spool, Kafka). cmd/tidegate connects them: a Source
-// knows neither Kafka nor ClickHouse.
+// This file holds the contract between a Source, which observes, and a Shipper, which delivers; identity.go
+// holds the id under which a host's events are sent. The parts are sub-packages: capture (rings and capture
+// files), sessions (reassembly and NAT), conntrack, logs (container log files), containers (which container
+// owns an address, by the Docker API) and ship (batches, journal, spool, Kafka). cmd/tidegate connects them:
+// a Source knows neither Kafka nor ClickHouse.
 //
-// There are two kinds of sources. A file can be read again, so its reader waits while memory is short and resumes
-// from a Checkpoint after a crash: it ships through a FileProducer. A packet cannot be captured again, so its
-// source never waits, and events are shed when memory is short: it ships through a PacketProducer.
+// There are two kinds of sources. A file can be read again, so its reader waits while memory is short and
+// resumes from a Checkpoint after a crash: it ships through a FileProducer. A packet cannot be captured
+// again, so its source never waits, and events are shed when memory is short: it ships through a
+// PacketProducer.
 package collector
 
 import (
@@ -18,14 +19,14 @@ import (
 )
 
 // A Source observes one thing on this host, such as the packets of its interfaces or the log files of its
-// containers, and ships events until ctx ends. It returns an error only when it cannot go on at all; trouble with
-// one file or packet is counted.
+// containers, and ships events until ctx ends. It returns an error only when it cannot go on at all; trouble
+// with one file or packet is counted.
 type Source interface {
 	Run(ctx context.Context, ship Shipper) error
 }
 
-// A Shipper delivers events. It hands out one producer for each file and each capture worker, so that a producer
-// that waits does not delay the others.
+// A Shipper delivers events. It hands out one producer for each file and each capture worker, so that a
+// producer that waits does not delay the others.
 type Shipper interface {
 	// File returns the producer of the file of that name. The name identifies the file over restarts.
 	File(name string) FileProducer
@@ -44,8 +45,8 @@ type Checkpoint struct {
 	End int64
 
 	// ReadFrom ≤ End is the offset at which reading must begin to find every line that ends behind End. It is
-	// smaller than End while a line of another stream of the same file has begun and is not complete. Lines that
-	// end at or before End have been shipped.
+	// smaller than End while a line of another stream of the same file has begun and is not complete. Lines
+	// that end at or before End have been shipped.
 	ReadFrom int64
 }
 
@@ -53,8 +54,8 @@ type Checkpoint struct {
 // SourceGone may be called by another.
 type FileProducer interface {
 	// Ship takes ownership of e, the event that ends at c, and waits while memory is short. c.End is positive
-	// and grows from call to call. An event whose End was shipped before, also by a process that was killed, is
-	// recognised and not sent twice.
+	// and grows from call to call. An event whose End was shipped before, also by a process that was killed,
+	// is recognised and not sent twice.
 	Ship(ctx context.Context, e *pipeline.Event, c Checkpoint) error
 
 	// Resume returns the last checkpoint up to which everything is in Kafka, in the spool, or dropped and
@@ -65,15 +66,15 @@ type FileProducer interface {
 	// may then go to the spool instead of waiting for Kafka.
 	SourceGone()
 
-	// Close ends the use of the producer. keep says whether the file may still exist at the next start; if not,
-	// its checkpoint is dropped as soon as all its events are safe.
+	// Close ends the use of the producer. keep says whether the file may still exist at the next start; if
+	// not, its checkpoint is dropped as soon as all its events are safe.
 	Close(keep bool)
 }
 
 // A PacketProducer ships events that cannot be read again. It is used by one goroutine.
 type PacketProducer interface {
-	// TryShip takes ownership of e and never waits. It reports false when e was shed for lack of memory, which
-	// is counted by dataset and reason.
+	// TryShip takes ownership of e and never waits. It reports false when e was shed for lack of memory,
+	// which is counted by dataset and reason.
 	TryShip(e *pipeline.Event) bool
 
 	// Close ends the use of the producer.

@@ -16,9 +16,9 @@ import (
 // idFile is the file of the state folder that holds the collector's id.
 const idFile = "collector-id"
 
-// LoadID returns the id of the collector whose state is in stateDir. The id is drawn at random once and kept in
-// the folder: cloned machines share a machine-id, but only a copied state folder shares this one. Processes that
-// start at the same time agree on one id.
+// LoadID returns the id of the collector whose state is in stateDir. The id is drawn at random once and kept
+// in the folder: cloned machines share a machine-id, but only a copied state folder shares this one.
+// Processes that start at the same time agree on one id.
 func LoadID(stateDir string) (pipeline.ID, error) {
 	var id pipeline.ID
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
@@ -42,11 +42,12 @@ func LoadID(stateDir string) (pipeline.ID, error) {
 			return id, nil
 		}
 	}
-	return pipeline.ID{}, fmt.Errorf("read collector id: %s does not hold 32 hexadecimal digits; delete it to draw a new id", name)
+	const expected = "does not hold 32 hexadecimal digits; delete it to draw a new id"
+	return pipeline.ID{}, fmt.Errorf("read collector id: %s %s", name, expected)
 }
 
-// createID writes a new id to the file name in dir, whole or not at all. A file that exists is left as it is: the
-// process that linked it first has decided.
+// createID writes a new id to the file name in dir, whole or not at all. A file that exists is left as it is:
+// the process that linked it first has decided.
 func createID(dir, name string) error {
 	var id pipeline.ID
 	_, _ = rand.Read(id[:]) // never fails, by its documentation

@@ -25,10 +25,10 @@ var (
 	errTooLarge = errors.New("the event is larger than a batch")
 )
 
-// A batch is a message for Kafka that is being made. Events are encoded when they are shipped: what waits is bytes,
-// which are counted exactly, and the event can be reused. Protobuf allows fields in any order: a container stands in
-// front of the first event that refers to it, and the header, which has the batch's id, is appended when the id is
-// known.
+// A batch is a message for Kafka that is being made. Events are encoded when they are shipped: what waits is
+// bytes, which are counted exactly, and the event can be reused. Protobuf allows fields in any order: a
+// container stands in front of the first event that refers to it, and the header, which has the batch's id,
+// is appended when the id is known.
 type batch struct {
 	id         uint64 // differs between two uses of a pooled batch
 	buf        []byte
@@ -54,8 +54,8 @@ type batchRange struct {
 	replay *rangeReplay         // of a batch that an earlier process made; else nil
 }
 
-// mayLeave reports whether the list of the file's ranges does not need r any more, once everything before r has
-// left. The file's lock must be held.
+// mayLeave reports whether the list of the file's ranges does not need r any more, once everything before r
+// has left. The file's lock must be held.
 func (r *batchRange) mayLeave() bool { return r.done && (r.replay == nil || r.replay.passed) }
 
 // journaled returns r in the form of the journal.
@@ -95,8 +95,8 @@ func (b *batch) recycle() {
 	batchPool.Put(b)
 }
 
-// addEvent appends e, with its containers as indices. It leaves b as it was and returns errFull or errTooLarge if b
-// would become larger than limit.
+// addEvent appends e, with its containers as indices. It leaves b as it was and returns errFull or
+// errTooLarge if b would become larger than limit.
 func (b *batch) addEvent(e *pipeline.Event, limit int) error {
 	// 1. Replace the containers of e by indices. Those that b does not have yet are appended.
 	length, known := len(b.buf), len(b.containers)
@@ -163,7 +163,8 @@ func (b *batch) internContainer(c *pipeline.Container) uint32 {
 	metadata := c
 	if size > maxContainer {
 		metadata = &pipeline.Container{
-			Id: firstKiB(c.Id), Name: firstKiB(c.Name), Image: firstKiB(c.Image), ImageId: firstKiB(c.ImageId), Demo: c.Demo,
+			Id: firstKiB(c.Id), Name: firstKiB(c.Name), Image: firstKiB(c.Image), ImageId: firstKiB(c.ImageId),
+			Demo: c.Demo,
 		}
 		size = metadata.SizeVT()
 	}

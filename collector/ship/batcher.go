@@ -12,9 +12,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// A partition is one partition of the events topic. Lines of files and packets are gathered in separate batches with
-// separate sequences, so that neither waits for a gap in the sequence of the other: batches of files are written to
-// the journal before they are produced, batches of packets can go to the spool.
+// A partition is one partition of the events topic. Lines of files and packets are gathered in separate
+// batches with separate sequences, so that neither waits for a gap in the sequence of the other: batches of
+// files are written to the journal before they are produced, batches of packets can go to the spool.
 type partition struct {
 	index   int
 	files   batcher
@@ -64,8 +64,8 @@ func (b *batcher) addFileEvent(f *fileProducer, e *pipeline.Event, c collector.C
 	return true
 }
 
-// addPacketEvent puts e, of which it takes ownership, into a batch. It reports false if e was dropped: the shipper
-// is closed, or e is too large. The caller has counted e as read.
+// addPacketEvent puts e, of which it takes ownership, into a batch. It reports false if e was dropped: the
+// shipper is closed, or e is too large. The caller has counted e as read.
 func (b *batcher) addPacketEvent(e *pipeline.Event) bool {
 	b.mu.Lock()
 	added := false
@@ -80,8 +80,8 @@ func (b *batcher) addPacketEvent(e *pipeline.Event) bool {
 	return added
 }
 
-// encode appends e to the open batch, or to a new one if e does not fit, and returns the batch. It returns nil when
-// e is larger than a batch, and counts that. b.mu must be held.
+// encode appends e to the open batch, or to a new one if e does not fit, and returns the batch. It returns
+// nil when e is larger than a batch, and counts that. b.mu must be held.
 func (b *batcher) encode(e *pipeline.Event) *batch {
 	target := b.openBatch()
 	err := target.addEvent(e, int(b.shipper.cfg.BatchBytes))
@@ -149,8 +149,8 @@ func (b *batcher) closeLingering() {
 	b.closeBatch()
 }
 
-// closeBatch hands the open batch on: one of packets to the sender, one of files to the queue of the journal. b.mu
-// must be held.
+// closeBatch hands the open batch on: one of packets to the sender, one of files to the queue of the journal.
+// b.mu must be held.
 func (b *batcher) closeBatch() {
 	full := b.open
 	if full == nil || full.events == 0 {
@@ -180,8 +180,9 @@ func (b *batcher) stop() {
 	b.closed = true
 }
 
-// journalBatches numbers the batches of the queue, writes them to the journal and gives them to the sender, one
-// after the other, as far as the window reaches. It runs in a goroutine of its own, for batchers of files only.
+// journalBatches numbers the batches of the queue, writes them to the journal and gives them to the sender,
+// one after the other, as far as the window reaches. It runs in a goroutine of its own, for batchers of files
+// only.
 func (b *batcher) journalBatches() {
 	for {
 		select {
@@ -222,9 +223,9 @@ func (b *batcher) removeHead() {
 	b.queue = b.queue[1:]
 }
 
-// journalBatch writes full to the journal until that succeeds and gives it to the sender. A batch that the journal
-// does not know is not produced, since a killed process would then ship it twice. It reports false if the shipper
-// ends before.
+// journalBatch writes full to the journal until that succeeds and gives it to the sender. A batch that the
+// journal does not know is not produced, since a killed process would then ship it twice. It reports false if
+// the shipper ends before.
 func (b *batcher) journalBatch(full *batch) bool {
 	sequence := b.sender.nextSequence(full)
 	b.charge(full)
@@ -254,9 +255,9 @@ func (b *batcher) bufferedEvents() (n uint64) {
 	return n
 }
 
-// moveUnreadable moves batches with lines that cannot be read again, and for which the window has no sequence, to
-// the sender of packets, from where they can go to the spool. The journal learns of them under their new ids. always
-// moves them also while the window is open.
+// moveUnreadable moves batches with lines that cannot be read again, and for which the window has no
+// sequence, to the sender of packets, from where they can go to the spool. The journal learns of them under
+// their new ids. always moves them also while the window is open.
 func (b *batcher) moveUnreadable(always bool) {
 	if !always && b.sender.windowOpen() {
 		return
@@ -278,8 +279,8 @@ func (b *batcher) moveUnreadable(always bool) {
 			continue
 		}
 
-		// The batch goes back to the queue. An id that it gets later replaces the one that it has now: the header
-		// that is appended last counts.
+		// The batch goes back to the queue. An id that it gets later replaces the one that it has now: the
+		// header that is appended last counts.
 		packets.sender.remove(pending)
 		packets.budget.refund(full.charged)
 		b.budget.charge(full.charged)

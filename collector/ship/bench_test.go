@@ -11,8 +11,9 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// BenchmarkLaneToBatch is what a capture worker pays for an event: partition, containers, encoding; and what its release costs.
-func BenchmarkLaneToBatch(b *testing.B) {
+// BenchmarkPacketToBatch measures what a capture worker pays for an event: partition, containers, encoding
+// and release.
+func BenchmarkPacketToBatch(b *testing.B) {
 	s := benchShipper(b)
 	l := s.Packets("packets")
 	c := &pipeline.Container{Id: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", Name: "web", Image: "nginx:1"}
@@ -34,17 +35,17 @@ func BenchmarkLaneToBatch(b *testing.B) {
 			b.Fatal("shed")
 		}
 		if i%2000 == 0 {
-			drain(&(*s.partitions.Load())[0].packets)
+			deliverAll(&(*s.partitions.Load())[0].packets)
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
-// BenchmarkLineToBatch is what a log reader pays.
+// BenchmarkLineToBatch measures what a log reader pays for a line.
 func BenchmarkLineToBatch(b *testing.B) {
 	s := benchShipper(b)
 	l := s.File("file").(*fileProducer)
-	f := files(1, 1)[0]
+	f := testFiles(1, 1)[0]
 	const text = `10.0.0.1 - - [24/Nov/2026:23:18:00 +0000] "GET /cart?item=42 HTTP/1.1" 200 5120 "-" "Mozilla/5.0"`
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -55,13 +56,13 @@ func BenchmarkLineToBatch(b *testing.B) {
 		e.Log.Message, e.Log.Stream, e.Log.Offset = text, "stdout", uint64(i)
 		l.partition.files.addFileEvent(l, e, collector.Checkpoint{End: int64(i) + 1, ReadFrom: int64(i) + 1})
 		if i%2000 == 0 {
-			drain(&l.partition.files)
+			deliverAll(&l.partition.files)
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
-// benchShipper ships into the void: batches are cut and stamped and then given back.
+// benchShipper returns a Shipper that sends nothing; deliverAll finishes its batches.
 func benchShipper(b *testing.B) *Shipper {
 	b.Helper()
 	cfg := Default()
@@ -82,8 +83,8 @@ func benchShipper(b *testing.B) *Shipper {
 	return s
 }
 
-// drain is Kafka taking everything at once.
-func drain(c *batcher) {
+// deliverAll finishes all batches, as if Kafka had acknowledged them.
+func deliverAll(c *batcher) {
 	for _, b := range c.queue {
 		c.sender.queue(b, c.sender.nextSequence(b))
 	}
@@ -97,7 +98,8 @@ func drain(c *batcher) {
 	c.sender.pending = c.sender.pending[:0]
 }
 
-// BenchmarkLineToKafka goes all the way to a broker with its data on disk: journal, zstd and acknowledgement included.
+// BenchmarkLineToKafka measures the whole way to a broker with its data on disk, with journal, zstd and
+// acknowledgement.
 func BenchmarkLineToKafka(b *testing.B) {
 	port := freePort(b)
 	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(b.TempDir()))
@@ -115,7 +117,7 @@ func BenchmarkLineToKafka(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	all := files(8, b.N/8+1)
+	all := testFiles(8, b.N/8+1)
 	b.ReportAllocs()
 	b.ResetTimer()
 	if err := shipAll(b.Context(), s, all); err != nil {

@@ -56,11 +56,12 @@ func (s *Shipper) observe(err error) {
 	case kafka.Rejected:
 		s.log.Error("kafka rejected a batch; its events are lost", "err", err)
 	default:
-		s.log.Warn("kafka unavailable: buffering; log lines stay in their files, packet events are spooled", "err", err)
+		s.log.Warn("kafka unavailable: buffering; logs stay in their files, packet events are spooled", "err", err)
 	}
 }
 
-// observeSuccess logs that Kafka is available again, if it was not, and retries at once what waits after a failure.
+// observeSuccess logs that Kafka is available again, if it was not, and retries at once what waits after a
+// failure.
 func (s *Shipper) observeSuccess() {
 	health := &s.health
 	if !health.unavailable.Load() || !health.unavailable.CompareAndSwap(true, false) {
@@ -85,8 +86,8 @@ func (s *Shipper) retryNow() {
 	}
 }
 
-// watchTopic follows the number of partitions of the topic; often, until Kafka has answered once. It runs in a
-// goroutine of its own.
+// watchTopic follows the number of partitions of the topic; often, until Kafka has answered once. It runs in
+// a goroutine of its own.
 func (s *Shipper) watchTopic() {
 	for {
 		pause := topicInterval
@@ -102,8 +103,8 @@ func (s *Shipper) watchTopic() {
 	}
 }
 
-// refreshTopic creates the topic if need be and learns how many partitions it has. Until the number is known, from
-// this or an earlier process, everything goes to partition 0, which every topic has.
+// refreshTopic creates the topic if need be and learns how many partitions it has. Until the number is known,
+// from this or an earlier process, everything goes to partition 0, which every topic has.
 func (s *Shipper) refreshTopic(ctx context.Context) {
 	partitions, err := s.kafka.EnsureTopics(ctx, pipeline.TopicEvents)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 )
 
-// A byteBudget is a number of bytes that may wait in memory. Charging never waits, so that packets can go on: who can
-// wait does so before, and the budget is then exceeded by no more than one event of each producer.
+// A byteBudget is a number of bytes that may wait in memory. Charging never waits, so that packets can go on:
+// who can wait does so before, and the budget is then exceeded by no more than one event of each producer.
 type byteBudget struct {
 	size    atomic.Int64
 	used    atomic.Int64
@@ -41,8 +41,8 @@ func (b *byteBudget) refund(n int) {
 // errSourceGone is the error of waitBelow when the waiter should wait for another budget.
 var errSourceGone = errors.New("the file cannot be read again")
 
-// waitBelow returns nil when less than limit is used. It returns an error when ctx ends, or when stop or gone is
-// closed.
+// waitBelow returns nil when less than limit is used. It returns an error when ctx ends, or when stop or gone
+// is closed.
 func (b *byteBudget) waitBelow(ctx context.Context, stop, gone <-chan struct{}, limit int64) error {
 	if b.used.Load() < limit {
 		return nil

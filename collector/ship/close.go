@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Close takes no more events and sends those that it has. What Kafka has not accepted when ctx ends, or at once if
-// Kafka has been unavailable for long, goes to the spool if it cannot be read again. Lines of files are found by the
-// next process, as after a kill.
+// Close takes no more events and sends those that it has. What Kafka has not accepted when ctx ends, or at
+// once if Kafka has been unavailable for long, goes to the spool if it cannot be read again. Lines of files
+// are found by the next process, as after a kill.
 func (s *Shipper) Close(ctx context.Context) error {
 	if s.closing.Swap(true) {
 		return nil
@@ -78,7 +78,8 @@ func (s *Shipper) isDrained() bool {
 	return true
 }
 
-// isUnreachable reports whether all that is left is for partitions of which Kafka has accepted nothing for long.
+// isUnreachable reports whether all that is left is for partitions of which Kafka has accepted nothing for
+// long.
 func (s *Shipper) isUnreachable() bool {
 	if !s.health.unavailable.Load() {
 		return false

@@ -35,7 +35,8 @@ type Config struct {
 	ResumeTimeout time.Duration `yaml:"resume_timeout"`
 }
 
-// Default returns a configuration that sends within a fifth of a second and uses 64 MiB of memory and 256 MiB of disk.
+// Default returns a configuration that sends within a fifth of a second and uses 64 MiB of memory and 256 MiB
+// of disk.
 func Default() Config {
 	return Config{
 		BatchEvents:   2000,
@@ -64,9 +65,9 @@ func (c Config) Check() []config.Problem {
 }
 
 const (
-	// window is how many batches of one producer may be unacknowledged: a reader of Kafka recognises duplicates by the
-	// highest sequence that it has seen and a 64-bit map of those below. A batch is never produced while one that is window or
-	// more sequences below it is unacknowledged.
+	// window is how many batches of one producer may be unacknowledged: a reader of Kafka recognises
+	// duplicates by the highest sequence that it has seen and a 64-bit map of those below. A batch is never
+	// produced while one that is window or more sequences below it is unacknowledged.
 	window = 64
 
 	maxBatchEvents = 100_000

@@ -12,8 +12,8 @@ type datasetCounts [pipeline.NumDatasets]uint32
 // dataset returns the index of the dataset of e in datasetCounts.
 func dataset(e *pipeline.Event) int { return e.Dataset.Index() }
 
-// countsOf returns counts that were written to the spool, maybe by a version with other datasets. Events of datasets
-// that this version does not have count as events of none.
+// countsOf returns counts that were written to the spool, maybe by a version with other datasets. Events of
+// datasets that this version does not have count as events of none.
 func countsOf(counts []uint32) (c datasetCounts) {
 	for i, n := range counts {
 		c[pipeline.Dataset(i).Index()] += n

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +21,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// fullDisk lets writes fail while it is full, after some of their bytes have been written.
+// A fullDisk is a file whose writes fail half-way while the disk is full.
 type fullDisk struct {
 	frame.File
 	full *atomic.Bool
@@ -34,29 +35,30 @@ func (f fullDisk) WriteAt(b []byte, at int64) (int, error) {
 	return n, unix.ENOSPC
 }
 
-// TestFullDisk: lines wait, the wire goes on, and when there is room again everything goes on.
+// TestFullDisk: lines wait while the disk is full, packets are delivered, and afterwards everything is
+// delivered.
 func TestFullDisk(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
+	h := newHarness(t)
+	h.startBroker()
 	var full atomic.Bool
-	s := w.start(failpoints{wrapFile: func(f frame.File) frame.File { return fullDisk{f, &full} }})
+	s := h.startShipper(failpoints{wrapFile: func(f frame.File) frame.File { return fullDisk{f, &full} }})
 	full.Store(true)
-	all := files(3, 200)
+	all := testFiles(3, 200)
 	wire := s.Packets("packets")
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 300 {
-		wire.TryShip(query(i, nil))
+		wire.TryShip(dnsEvent(i, nil))
 	}
 	eventually(t, "the wire goes on", func() bool { return s.safePackets() == 300 })
 	eventually(t, "the error is counted", func() bool { return s.journal.Errors() > 0 })
 	if n := s.counters.delivered[pipeline.Dataset_LOG].Load(); n != 0 {
 		t.Errorf("%d lines were produced that the journal does not know", n)
 	}
-	w.stopBroker()
+	h.stopBroker()
 	for i := range 300 {
-		wire.TryShip(query(300+i, nil))
+		wire.TryShip(dnsEvent(300+i, nil))
 	}
 	eventually(t, "the spool's error is counted", func() bool { return s.spool.Errors() > 0 })
 	if s.shedReason() != dropDisk {
@@ -64,15 +66,15 @@ func TestFullDisk(t *testing.T) {
 	}
 	full.Store(false)
 	eventually(t, "the spool takes it", func() bool { return s.safePackets() == 600 })
-	w.startBroker()
-	if l := w.close(s); l.Delivered != 1200 {
+	h.startBroker()
+	if l := h.closeShipper(s); l.Delivered != 1200 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.checkExactlyOnce(all...)
-	w.checkQueries(600)
+	h.checkExactlyOnce(all...)
+	h.checkQueries(600)
 }
 
-// TestRealFullDisk is the same on a file system that is really full, from the start.
+// TestRealFullDisk starts on a file system that is full.
 func TestRealFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
@@ -80,9 +82,9 @@ func TestRealFullDisk(t *testing.T) {
 		return
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
-	w := newHarness(t)
-	w.startBroker()
-	w.cfg.StateDir = dir
+	h := newHarness(t)
+	h.startBroker()
+	h.cfg.StateDir = dir
 	if _, err := collector.LoadID(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -90,32 +92,33 @@ func TestRealFullDisk(t *testing.T) {
 	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
-	s := w.start(failpoints{})
-	all := files(2, 100)
+	s := h.startShipper(failpoints{})
+	all := testFiles(2, 100)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the error is counted", func() bool { return s.journal.Errors() > 1 })
 	os.Remove(filler)
-	if l := w.close(s); l.Delivered != 200 {
+	if l := h.closeShipper(s); l.Delivered != 200 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.checkExactlyOnce(all...)
+	h.checkExactlyOnce(all...)
 }
 
-// TestDamagedJournal: whatever happens to its bytes, no line is lost; a torn tail, which is what a kill leaves, doubles none either.
+// TestDamagedJournal: no line is lost, whatever is damaged. A torn tail, which a killed process leaves, does
+// not duplicate lines either.
 func TestDamagedJournal(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
 	r := rand.New(rand.NewPCG(7, 7))
 	for round := range 6 {
-		w := newHarness(t)
-		w.startBroker()
-		all := files(5, 600)
-		w.cfg.BufferBytes = 4 * w.cfg.BatchBytes
+		h := newHarness(t)
+		h.startBroker()
+		all := testFiles(5, 600)
+		h.cfg.BufferBytes = 4 * h.cfg.BatchBytes
 		var n atomic.Int64
-		s := w.start(failpoints{beforeProduce: func(batchID) { dieAfter(&n, 10) }})
+		s := h.startShipper(failpoints{beforeProduce: func(batchID) { exitAfter(&n, 10) }})
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() { shipAll(ctx, s, all) })
@@ -123,7 +126,7 @@ func TestDamagedJournal(t *testing.T) {
 		cancel()
 		wg.Wait()
 		s.kill()
-		name := filepath.Join(w.state, "journal")
+		name := filepath.Join(h.state, "journal")
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -138,7 +141,7 @@ func TestDamagedJournal(t *testing.T) {
 		if err := os.WriteFile(name, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s = w.start(failpoints{})
+		s = h.startShipper(failpoints{})
 		if s.journal.Unreadable() == 0 {
 			t.Error("the damage was not counted")
 		}
@@ -148,43 +151,44 @@ func TestDamagedJournal(t *testing.T) {
 		if err := shipAll(t.Context(), s, all); err != nil {
 			t.Fatal(err)
 		}
-		w.close(s)
+		h.closeShipper(s)
 		if torn {
-			w.checkExactlyOnce(all...)
+			h.checkExactlyOnce(all...)
 			continue
 		}
-		w.checkAtLeastOnce(all...)
+		h.checkAtLeastOnce(all...)
 	}
 }
 
-// checkAtLeastOnce checks that every line of files is there.
-func (w *harness) checkAtLeastOnce(files ...*file) {
-	w.t.Helper()
+// checkAtLeastOnce checks that every line of files is in Kafka.
+func (h *harness) checkAtLeastOnce(files ...*testFile) {
+	h.t.Helper()
 	there := map[string]bool{}
-	events, _ := w.events()
+	events, _ := h.deduplicatedEvents()
 	for _, e := range events {
 		there[e.Log.GetMessage()] = true
 	}
 	for _, f := range files {
 		for i := range f.lines {
 			if !there[f.message(i)] {
-				w.t.Fatalf("%s is lost", f.message(i))
+				h.t.Fatalf("%s is lost", f.message(i))
 			}
 		}
 	}
 }
 
-// TestDamagedSpool: what is damaged is counted by dataset, the rest is sent.
+// TestDamagedSpool: damaged batches are counted by dataset and kept on disk, the others are sent.
 func TestDamagedSpool(t *testing.T) {
-	w := newHarness(t)
-	s := w.start(failpoints{})
+	h := newHarness(t)
+	h.cfg.Linger = time.Minute // every batch has 50 events, also on a busy machine
+	s := h.startShipper(failpoints{})
 	wire := s.Packets("packets")
 	for i := range 1000 {
-		wire.TryShip(query(i, nil))
+		wire.TryShip(dnsEvent(i, nil))
 	}
 	eventually(t, "all is spooled", func() bool { return s.safePackets() == 1000 })
 	s.kill()
-	names, _ := filepath.Glob(filepath.Join(w.state, "spool", "*.seg"))
+	names, _ := filepath.Glob(filepath.Join(h.state, "spool", "*.seg"))
 	if len(names) != 1 {
 		t.Fatal(names)
 	}
@@ -201,31 +205,31 @@ func TestDamagedSpool(t *testing.T) {
 	if err := os.WriteFile(names[0], text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.startBroker()
-	s = w.start(failpoints{})
-	l := w.close(s)
+	h.startBroker()
+	s = h.startShipper(failpoints{})
+	l := h.closeShipper(s)
 	if l.Lost != 100 || l.Recovered != 950 || l.Delivered != 850 || s.spool.Unreadable() == 0 {
 		t.Errorf("ledger %+v, unreadable %d", l, s.spool.Unreadable())
 	}
 	if kept, err := os.ReadFile(names[0] + ".unreadable"); err != nil || !bytes.Equal(kept, text) {
 		t.Errorf("the damaged segment was not kept: %v", err)
 	}
-	if left, _ := filepath.Glob(filepath.Join(w.state, "spool", "*.seg")); len(left) != 0 {
+	if left, _ := filepath.Glob(filepath.Join(h.state, "spool", "*.seg")); len(left) != 0 {
 		t.Errorf("left in the spool: %v", left)
 	}
 }
 
 func TestJournalIsCompacted(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	s := w.start(failpoints{compactAt: 2000})
-	all := files(3, 3000)
+	h := newHarness(t)
+	h.startBroker()
+	s := h.startShipper(failpoints{compactAt: 2000})
+	all := testFiles(3, 3000)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "all is acked", func() bool { return s.Ledger().Delivered == 9000 })
 	s.kill()
-	j, err := journal.Open(w.state, journal.Options{Log: testLog()})
+	j, err := journal.Open(h.state, journal.Options{Log: testLog()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +238,7 @@ func TestJournalIsCompacted(t *testing.T) {
 	}
 }
 
-// FuzzRecovery: whatever a journal says, files resume at a place that makes sense.
+// FuzzRecovery checks that files resume at a valid checkpoint, whatever a journal says.
 func FuzzRecovery(f *testing.F) {
 	dir := f.TempDir()
 	j, err := journal.Open(dir, journal.Options{Log: testLog()})
@@ -273,7 +277,10 @@ func FuzzRecovery(f *testing.F) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel() // nothing is produced
-		s := &Shipper{cfg: Default(), ctx: ctx, journal: j, senders: map[senderKey]*sender{}, files: map[string]*fileProducer{}}
+		s := &Shipper{
+			cfg: Default(), lifecycle: lifecycle{ctx: ctx}, journal: j, senders: map[senderKey]*sender{},
+			files: map[string]*fileProducer{},
+		}
 		s.recoverJournal(j.State())
 		for _, l := range s.files {
 			m, _ := l.Resume()
@@ -287,13 +294,13 @@ func FuzzRecovery(f *testing.F) {
 	})
 }
 
-// TestKillMinusNine kills a real process, again and again, and reads its metric of acknowledged lines before.
+// TestKillMinusNine kills a real process repeatedly. Lines that its metric reported as safe must be in Kafka.
 func TestKillMinusNine(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	w := newHarness(t)
-	w.startBroker()
-	runChildren(t, w)
-	w.checkExactlyOnce(files(childFiles, childLines)...)
+	h := newHarness(t)
+	h.startBroker()
+	killChildren(t, h)
+	h.checkExactlyOnce(testFiles(childFiles, childLines)...)
 }

@@ -24,8 +24,8 @@ const (
 	fileClosed                   // nobody will read it again, or its name means another file now
 )
 
-// A fileProducer ships the lines of one file. Its owner's goroutine assigns the lines to batches; the goroutine
-// that learns that a batch is safe finishes the ranges of the batch.
+// A fileProducer ships the lines of one file. Its owner's goroutine assigns the lines to batches; the
+// goroutine that learns that a batch is safe finishes the ranges of the batch.
 type fileProducer struct {
 	shipper *Shipper
 	name    string
@@ -54,7 +54,9 @@ type fileProducer struct {
 var _ collector.FileProducer = (*fileProducer)(nil)
 
 func newFileProducer(s *Shipper, name string, id journal.FileID) *fileProducer {
-	return &fileProducer{shipper: s, name: name, id: id, router: partitionCache{shipper: s}, gone: make(chan struct{})}
+	return &fileProducer{
+		shipper: s, name: name, id: id, router: partitionCache{shipper: s}, gone: make(chan struct{}),
+	}
 }
 
 func (f *fileProducer) is(state fileState) bool { return fileState(f.state.Load()) == state }
@@ -62,8 +64,8 @@ func (f *fileProducer) is(state fileState) bool { return fileState(f.state.Load(
 // setState changes the state; f.mu must be held.
 func (f *fileProducer) setState(state fileState) { f.state.Store(int32(state)) }
 
-// reopen makes f the producer of an owner that begins to read. It reports false if f is closed for good: its name
-// then means another file. The shipper's lock is held.
+// reopen makes f the producer of an owner that begins to read. It reports false if f is closed for good: its
+// name then means another file. The shipper's lock is held.
 func (f *fileProducer) reopen() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -78,8 +80,8 @@ func (f *fileProducer) reopen() bool {
 	return true
 }
 
-// Ship hands over the event that ends at c and waits while memory is short. An event at or before an End that was
-// shipped already, by this process or safely by an earlier one, is counted as read again and dropped.
+// Ship hands over the event that ends at c and waits while memory is short. An event at or before an End that
+// was shipped already, by this process or safely by an earlier one, is counted as read again and dropped.
 func (f *fileProducer) Ship(ctx context.Context, e *pipeline.Event, c collector.Checkpoint) error {
 	if f.shipper.closing.Load() {
 		pipeline.ReleaseEvent(e)
@@ -107,8 +109,8 @@ func (f *fileProducer) Ship(ctx context.Context, e *pipeline.Event, c collector.
 	return nil
 }
 
-// waitForBatcher waits for memory and returns the batcher for the next line: the partition's batcher for files or,
-// once the file cannot be read again, the one whose batches may go to the spool.
+// waitForBatcher waits for memory and returns the batcher for the next line: the partition's batcher for
+// files or, once the file cannot be read again, the one whose batches may go to the spool.
 func (f *fileProducer) waitForBatcher(ctx context.Context) (*batcher, error) {
 	if !f.is(fileGone) {
 		files := &f.partition.files
@@ -121,7 +123,10 @@ func (f *fileProducer) waitForBatcher(ctx context.Context) (*batcher, error) {
 	return packets, f.waitForBudget(ctx, packets.budget, packets.budget.limit()/2, nil)
 }
 
-func (f *fileProducer) waitForBudget(ctx context.Context, budget *byteBudget, limit int64, gone <-chan struct{}) error {
+// waitForBudget waits until less than limit of budget is used, or until gone is closed (errSourceGone).
+func (f *fileProducer) waitForBudget(ctx context.Context, budget *byteBudget, limit int64,
+	gone <-chan struct{},
+) error {
 	if budget.used.Load() < limit {
 		return nil
 	}
@@ -171,8 +176,8 @@ func (f *fileProducer) markUnreadable() {
 	}
 }
 
-// Close ends the owner's use of f. A file that is not kept does not exist any more: its lines cannot be read again,
-// and none will come for the batches of an earlier process.
+// Close ends the owner's use of f. A file that is not kept does not exist any more: its lines cannot be read
+// again, and none will come for the batches of an earlier process.
 func (f *fileProducer) Close(keep bool) {
 	f.mu.Lock()
 	if keep {
@@ -189,8 +194,8 @@ func (f *fileProducer) Close(keep bool) {
 	f.shipper.dropFinishedFile(f)
 }
 
-// extendRange adds the event that ends at c to the range of f in b, which is made if need be. The batcher of b is
-// locked.
+// extendRange adds the event that ends at c to the range of f in b, which is made if need be. The batcher of
+// b is locked.
 func (f *fileProducer) extendRange(b *batch, c collector.Checkpoint) {
 	if f.current == nil || f.currentID != b.id {
 		f.current, f.currentID = f.newRange(b), b.id
@@ -249,9 +254,9 @@ func (f *fileProducer) droppable() bool {
 	return (f.is(fileClosed) || f.is(fileMissing)) && len(f.ranges) == 0
 }
 
-// advance removes finished ranges from the front and moves the checkpoint; f.mu must be held. A finished range
-// stays while an earlier one is unfinished. It also stays while it was recovered from the journal and the owner has
-// not read past it: its position is how its lines are recognised when they are read again.
+// advance removes finished ranges from the front and moves the checkpoint; f.mu must be held. A finished
+// range stays while an earlier one is unfinished. It also stays while it was recovered from the journal and
+// the owner has not read past it: its position is how its lines are recognised when they are read again.
 func (f *fileProducer) advance() {
 	n := 0
 	for n < len(f.ranges) && f.ranges[n].mayLeave() {

@@ -9,23 +9,23 @@ import (
 	"tidegate/collector"
 )
 
-// withoutKafka begins a life that knows the topic's partitions, and cannot reach them.
-func (w *harness) withoutKafka() *Shipper {
-	w.t.Helper()
-	w.startBroker()
-	w.start(failpoints{}).kill()
-	w.stopBroker()
-	return w.start(failpoints{})
+// withoutKafka starts a Shipper that knows the partitions of the topic and cannot reach Kafka.
+func (h *harness) withoutKafka() *Shipper {
+	h.t.Helper()
+	h.startBroker()
+	h.startShipper(failpoints{}).kill()
+	h.stopBroker()
+	return h.startShipper(failpoints{})
 }
 
-// TestSealMovesWhoWaits: lines wait among the logs when their file is unlinked. They need not wait for Kafka, then: the spool takes them, and a
-// kill does not lose them.
-func TestSealMovesWhoWaits(t *testing.T) {
-	w := newHarness(t)
-	w.cfg.BufferBytes = 8 * w.cfg.BatchBytes
-	s := w.withoutKafka()
-	all := files(2, 3000)
-	all[1].container = all[0].container // both in one partition, and room is taken by the file that stays
+// TestSealMovesWhoWaits: lines wait among the logs when their file is unlinked. They need not wait for Kafka,
+// then: the spool takes them, and a kill does not lose them.
+func TestSourceGoneMovesLinesThatWait(t *testing.T) {
+	h := newHarness(t)
+	h.cfg.BufferBytes = 8 * h.cfg.BatchBytes
+	s := h.withoutKafka()
+	all := testFiles(2, 3000)
+	all[1].container = all[0].container // both in one partition; the file that stays uses up the budget
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	stays, poured := s.File(all[1].name), make(chan error, 2)
@@ -44,22 +44,22 @@ func TestSealMovesWhoWaits(t *testing.T) {
 	}
 	s.kill()
 
-	w.startBroker()
-	s = w.start(failpoints{})
+	h.startBroker()
+	s = h.startShipper(failpoints{})
 	if err := all[1].shipTo(t.Context(), s.File(all[1].name)); err != nil {
 		t.Fatal(err)
 	}
-	w.close(s)
-	w.checkExactlyOnce(all...)
+	h.closeShipper(s)
+	h.checkExactlyOnce(all...)
 }
 
-// TestLinesOfAFileThatIsGoneAreSpooled: a file was read to its end and deleted while Kafka is away. Nobody can read it again, so
-// what is in memory goes to the spool.
-func TestLinesOfAFileThatIsGoneAreSpooled(t *testing.T) {
-	for _, lines := range []int{30, 8000} { // less than a batch; more than the window of stamps reaches
-		w := newHarness(t)
-		s := w.withoutKafka()
-		f := files(1, lines)
+// TestLinesOfAFileThatIsGoneAreSpooled: a file was read to its end and deleted while Kafka is away. Nobody
+// can read it again, so what is in memory goes to the spool.
+func TestLinesInMemoryOfARemovedFileAreSpooled(t *testing.T) {
+	for _, lines := range []int{30, 8000} { // less than a batch; more batches than the window allows
+		h := newHarness(t)
+		s := h.withoutKafka()
+		f := testFiles(1, lines)
 		l := s.File(f[0].name)
 		if err := f[0].shipTo(t.Context(), l); err != nil {
 			t.Fatal(err)
@@ -67,24 +67,24 @@ func TestLinesOfAFileThatIsGoneAreSpooled(t *testing.T) {
 		l.Close(false)
 		eventually(t, "its lines are safe", func() bool { return safeUpTo(l) == int64(100*lines) })
 		s.kill()
-		w.startBroker()
-		w.close(w.start(failpoints{}))
-		w.checkExactlyOnce(f...)
+		h.startBroker()
+		h.closeShipper(h.startShipper(failpoints{}))
+		h.checkExactlyOnce(f...)
 	}
 }
 
-// TestPruneDropsFilesThatAreGone: files that vanished while no collector ran are dropped after the first complete
-// listing, and those that exist are found where they were left.
+// TestPruneDropsFilesThatAreGone: files that vanished while no collector ran are dropped after the first
+// complete listing, and those that exist are found where they were left.
 func TestPruneDropsFilesThatAreGone(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	s := w.start(failpoints{})
-	all := files(3, 100)
+	h := newHarness(t)
+	h.startBroker()
+	s := h.startShipper(failpoints{})
+	all := testFiles(3, 100)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	w.close(s)
-	s = w.start(failpoints{})
+	h.closeShipper(s)
+	s = h.startShipper(failpoints{})
 	open := s.File(all[0].name)
 	s.Prune(func(name string) bool { return name == all[1].name })
 	for _, f := range all[:2] {
@@ -95,11 +95,11 @@ func TestPruneDropsFilesThatAreGone(t *testing.T) {
 	if err := all[0].shipTo(t.Context(), open); err != nil {
 		t.Fatal(err)
 	}
-	w.close(s)
-	w.checkExactlyOnce(all...)
+	h.closeShipper(s)
+	h.checkExactlyOnce(all...)
 
-	s = w.start(failpoints{})
-	defer w.close(s)
+	s = h.startShipper(failpoints{})
+	defer h.closeShipper(s)
 	if _, ok := s.File(all[2].name).Resume(); ok {
 		t.Error("the journal remembers what was pruned")
 	}
@@ -108,26 +108,26 @@ func TestPruneDropsFilesThatAreGone(t *testing.T) {
 	}
 }
 
-// TestPruneWaitsForReplays: a file that a batch of an earlier process waits for keeps its place until the replay
-// has expired, whatever a listing says.
+// TestPruneWaitsForReplays: a file that a batch of an earlier process waits for keeps its place until the
+// replay has expired, whatever a listing says.
 func TestPruneWaitsForReplays(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	s := w.start(failpoints{beforeProduce: func(batchID) { runtime.Goexit() }})
-	all := files(1, 40)
+	h := newHarness(t)
+	h.startBroker()
+	s := h.startShipper(failpoints{beforeProduce: func(batchID) { runtime.Goexit() }})
+	all := testFiles(1, 40)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a batch is in the journal", func() bool { return s.counters.read.sum() == 40 && s.journal.Bytes() > 60 })
 	s.kill()
 
-	s = w.start(failpoints{})
+	s = h.startShipper(failpoints{})
 	s.Prune(func(string) bool { return false })
 	if err := all[0].shipTo(t.Context(), s.File(all[0].name)); err != nil {
 		t.Fatal(err)
 	}
-	if l := w.close(s); l.Lost != 0 || l.Delivered != 40 {
+	if l := h.closeShipper(s); l.Lost != 0 || l.Delivered != 40 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.checkExactlyOnce(all...)
+	h.checkExactlyOnce(all...)
 }

@@ -21,7 +21,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A harness is a broker that can go away and come back, a state folder, and one life of a collector after the other.
+// A harness holds a broker that can be stopped and started, a state folder, and the settings of the shippers
+// that run there one after the other.
 type harness struct {
 	t      *testing.T
 	port   int
@@ -35,19 +36,19 @@ type harness struct {
 
 func newHarness(t *testing.T) *harness {
 	t.Helper()
-	w := &harness{t: t, port: freePort(t), data: t.TempDir(), state: t.TempDir()}
+	h := &harness{t: t, port: freePort(t), data: t.TempDir(), state: t.TempDir()}
 	var err error
-	if w.id, err = collector.LoadID(w.state); err != nil {
+	if h.id, err = collector.LoadID(h.state); err != nil {
 		t.Fatal(err)
 	}
-	w.cfg = Default()
-	w.cfg.StateDir, w.cfg.Host, w.cfg.Cluster = w.state, "host-1", "test"
-	w.cfg.Linger, w.cfg.SpoolAfter = 5*time.Millisecond, 50*time.Millisecond
-	w.cfg.BatchEvents, w.cfg.BatchBytes = 50, 64<<10
-	w.kcfg = kafka.Default()
-	w.kcfg.Brokers, w.kcfg.Timeout = []string{"127.0.0.1:" + strconv.Itoa(w.port)}, 2*time.Second
-	t.Cleanup(w.stopBroker)
-	return w
+	h.cfg = Default()
+	h.cfg.StateDir, h.cfg.Host, h.cfg.Cluster = h.state, "host-1", "test"
+	h.cfg.Linger, h.cfg.SpoolAfter = 5*time.Millisecond, 50*time.Millisecond
+	h.cfg.BatchEvents, h.cfg.BatchBytes = 50, 64<<10
+	h.kcfg = kafka.Default()
+	h.kcfg.Brokers, h.kcfg.Timeout = []string{"127.0.0.1:" + strconv.Itoa(h.port)}, 2*time.Second
+	t.Cleanup(h.stopBroker)
+	return h
 }
 
 func freePort(t testing.TB) int {
@@ -60,19 +61,19 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func (w *harness) startBroker() {
-	w.t.Helper()
+func (h *harness) startBroker() {
+	h.t.Helper()
 	var err error
-	w.broker, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(w.port), kfake.DataDir(w.data))
+	h.broker, err = kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(h.port), kfake.DataDir(h.data))
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 }
 
-func (w *harness) stopBroker() {
-	if w.broker != nil {
-		w.broker.Close()
-		w.broker = nil
+func (h *harness) stopBroker() {
+	if h.broker != nil {
+		h.broker.Close()
+		h.broker = nil
 	}
 }
 
@@ -83,17 +84,17 @@ func testLog() *slog.Logger {
 	return slog.New(slog.DiscardHandler)
 }
 
-// start begins a life.
-func (w *harness) start(sm failpoints) *Shipper {
-	w.t.Helper()
-	s, err := newShipper(w.cfg, w.kcfg, w.id, testLog(), prometheus.NewRegistry(), sm)
+// startShipper starts the next shipper on the state folder.
+func (h *harness) startShipper(sm failpoints) *Shipper {
+	h.t.Helper()
+	s, err := newShipper(h.cfg, h.kcfg, h.id, testLog(), prometheus.NewRegistry(), sm)
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	return s
 }
 
-// kill ends a life without a word: nothing that is in memory is sent or written.
+// kill ends a shipper as kill -9 does: nothing that is in memory is sent or written.
 func (s *Shipper) kill() {
 	s.closing.Store(true)
 	close(s.stop)
@@ -101,56 +102,56 @@ func (s *Shipper) kill() {
 	_ = s.closeFiles(false)
 }
 
-func (w *harness) close(s *Shipper) Ledger {
-	w.t.Helper()
+func (h *harness) closeShipper(s *Shipper) Ledger {
+	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {
-		w.t.Errorf("close: %v", err)
+		h.t.Errorf("close: %v", err)
 	}
 	l := s.Ledger()
 	if !l.IsBalanced() {
-		w.t.Errorf("the ledger does not balance: %+v", l)
+		h.t.Errorf("the ledger does not balance: %+v", l)
 	}
 	return l
 }
 
-// A message is a batch as it stands in Kafka.
-type message struct {
+// A kafkaMessage is a batch that was read from Kafka.
+type kafkaMessage struct {
 	partition int
 	bytes     int
 	batch     *pipeline.Batch
 }
 
-// messages reads everything that is in the events topic.
-func (w *harness) messages() []message {
-	w.t.Helper()
-	c, err := kafka.New(w.kcfg)
+// messages returns everything that is in the events topic.
+func (h *harness) messages() []kafkaMessage {
+	h.t.Helper()
+	c, err := kafka.New(h.kcfg)
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	defer c.Close()
 	topic := c.Topic(pipeline.TopicEvents)
-	n, err := c.Partitions(w.t.Context(), topic)
+	n, err := c.Partitions(h.t.Context(), topic)
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	var all []message
+	var all []kafkaMessage
 	for p := range n {
-		all = append(all, w.partition(c, topic, p)...)
+		all = append(all, h.readPartition(c, topic, p)...)
 	}
 	return all
 }
 
-func (w *harness) partition(c *kafka.Client, topic string, p int) (all []message) {
-	conn, err := c.Dialer().DialLeader(w.t.Context(), "tcp", c.Brokers()[0], topic, p)
+func (h *harness) readPartition(c *kafka.Client, topic string, p int) (all []kafkaMessage) {
+	conn, err := c.Dialer().DialLeader(h.t.Context(), "tcp", c.Brokers()[0], topic, p)
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	defer conn.Close()
 	end, err := conn.ReadLastOffset()
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	if end == 0 {
 		return nil
@@ -158,28 +159,29 @@ func (w *harness) partition(c *kafka.Client, topic string, p int) (all []message
 	r := kafkago.NewReader(kafkago.ReaderConfig{Brokers: c.Brokers(), Topic: topic, Partition: p, Dialer: c.Dialer(), MaxBytes: 32 << 20, MaxWait: 100 * time.Millisecond})
 	defer r.Close()
 	for {
-		ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(h.t.Context(), 20*time.Second)
 		m, err := r.ReadMessage(ctx)
 		cancel()
 		if err != nil {
-			w.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 		b := &pipeline.Batch{}
 		if err := b.UnmarshalVT(m.Value); err != nil {
-			w.t.Fatalf("partition %d offset %d: %v", p, m.Offset, err)
+			h.t.Fatalf("partition %d offset %d: %v", p, m.Offset, err)
 		}
 		if b.Partition != uint32(p) {
-			w.t.Errorf("a batch of partition %d lies in %d", b.Partition, p)
+			h.t.Errorf("a batch of partition %d lies in %d", b.Partition, p)
 		}
 		pipeline.ResolveReferences(b)
-		all = append(all, message{p, len(m.Value), b})
+		all = append(all, kafkaMessage{p, len(m.Value), b})
 		if m.Offset+1 >= end {
 			return all
 		}
 	}
 }
 
-// A dedupWindow is what a reader of the topic remembers of a (collector, boot, partition): the highest sequence and the 64 up to it.
+// A dedupWindow holds what a reader of the topic remembers of one (collector, epoch, partition): the highest
+// sequence and which of the 64 up to it were read.
 type dedupWindow struct {
 	high uint64
 	seen uint64
@@ -204,15 +206,16 @@ func (m *dedupWindow) isNew(seq uint64) bool {
 	return true
 }
 
-// events are those of the topic, repeats dropped as the engine drops them.
-func (w *harness) events() (events []*pipeline.Event, repeats int) {
+// deduplicatedEvents returns the events of the topic. It drops repeated batches as the engine does, and
+// counts them.
+func (h *harness) deduplicatedEvents() (events []*pipeline.Event, repeats int) {
 	type who struct {
 		collector string
 		boot      uint64
 		partition int
 	}
 	readers := map[who]*dedupWindow{}
-	for _, m := range w.messages() {
+	for _, m := range h.messages() {
 		k := who{string(m.batch.Collector), m.batch.Epoch, m.partition}
 		if readers[k] == nil {
 			readers[k] = &dedupWindow{}
@@ -226,11 +229,11 @@ func (w *harness) events() (events []*pipeline.Event, repeats int) {
 	return events, repeats
 }
 
-// checkExactlyOnce checks that every line of files is there once and nothing else of them.
-func (w *harness) checkExactlyOnce(files ...*file) {
-	w.t.Helper()
+// checkExactlyOnce checks that every line of files is in Kafka once, and that there are no other lines.
+func (h *harness) checkExactlyOnce(files ...*testFile) {
+	h.t.Helper()
 	times := map[string]int{}
-	events, _ := w.events()
+	events, _ := h.deduplicatedEvents()
 	for _, e := range events {
 		if e.Log != nil {
 			times[e.Log.Message]++
@@ -239,7 +242,7 @@ func (w *harness) checkExactlyOnce(files ...*file) {
 	bad := 0
 	complain := func(format string, args ...any) {
 		if bad++; bad < 10 {
-			w.t.Errorf(format, args...)
+			h.t.Errorf(format, args...)
 		}
 	}
 	for _, f := range files {
@@ -255,22 +258,22 @@ func (w *harness) checkExactlyOnce(files ...*file) {
 		complain("%s: %d times, never written", m, n)
 	}
 	if bad > 0 {
-		w.t.Fatalf("%d lines are wrong", bad)
+		h.t.Fatalf("%d lines are wrong", bad)
 	}
 }
 
-// A file has lines that can be read again and again.
-type file struct {
+// A testFile is a log file that can be read again.
+type testFile struct {
 	name      string
 	container *pipeline.Container
 	lines     int
 	size      int // of each
 }
 
-func files(n, lines int) (all []*file) {
+func testFiles(n, lines int) (all []*testFile) {
 	for i := range n {
 		id := fmt.Sprintf("%064d", i)
-		all = append(all, &file{
+		all = append(all, &testFile{
 			name: "file-" + strconv.Itoa(i), lines: lines, size: 100,
 			container: &pipeline.Container{Id: id, Name: "c" + strconv.Itoa(i), Image: "nginx:1", Labels: []*pipeline.Label{{Key: "app", Value: "shop"}}},
 		})
@@ -278,9 +281,9 @@ func files(n, lines int) (all []*file) {
 	return all
 }
 
-func (f *file) message(i int) string { return fmt.Sprintf("%s line %d", f.name, i) }
+func (f *testFile) message(i int) string { return fmt.Sprintf("%s line %d", f.name, i) }
 
-func (f *file) event(i int) *pipeline.Event {
+func (f *testFile) event(i int) *pipeline.Event {
 	e := pipeline.EventFromVTPool()
 	e.Id = append(e.Id[:0], fmt.Sprintf("%-8.8s%08d", f.name, i)...)
 	e.Dataset = pipeline.Dataset_LOG
@@ -291,8 +294,8 @@ func (f *file) event(i int) *pipeline.Event {
 	return e
 }
 
-// shipTo reads f from where its lane has come to, until its end or an error.
-func (f *file) shipTo(ctx context.Context, l collector.FileProducer) error {
+// shipTo ships f from where its producer resumes, until its end or an error.
+func (f *testFile) shipTo(ctx context.Context, l collector.FileProducer) error {
 	m, _ := l.Resume()
 	for i := int(m.ReadFrom) / f.size; i < f.lines; i++ {
 		at := int64(i+1) * int64(f.size)
@@ -303,8 +306,8 @@ func (f *file) shipTo(ctx context.Context, l collector.FileProducer) error {
 	return nil
 }
 
-// shipAll reads all files at once.
-func shipAll(ctx context.Context, s *Shipper, all []*file) error {
+// shipAll ships all files concurrently.
+func shipAll(ctx context.Context, s *Shipper, all []*testFile) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(all))
 	for i, f := range all {
@@ -317,7 +320,7 @@ func shipAll(ctx context.Context, s *Shipper, all []*file) error {
 	return nil
 }
 
-func query(i int, c *pipeline.Container) *pipeline.Event {
+func dnsEvent(i int, c *pipeline.Container) *pipeline.Event {
 	e := pipeline.EventFromVTPool()
 	e.Id = append(e.Id[:0], fmt.Sprintf("q%015d", i)...)
 	e.Dataset = pipeline.Dataset_DNS
@@ -330,7 +333,7 @@ func query(i int, c *pipeline.Container) *pipeline.Event {
 	return e
 }
 
-// eventually waits for a condition.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {

@@ -20,13 +20,13 @@ func (l Ledger) IsBalanced() bool {
 	return l.Read+l.Recovered == l.Delivered+l.Buffered+l.Dropped+l.Lost
 }
 
-// Ledger returns the account of all events so far. It balances only after Close: before, events are on their way from
-// one place to another.
+// Ledger returns the account of all events so far. It balances only after Close: before, events are on their
+// way from one place to another.
 func (s *Shipper) Ledger() Ledger {
 	c := &s.counters
 	l := Ledger{
-		Read: c.read.sum(), Recovered: c.recovered.sum(), Delivered: c.delivered.sum(), Buffered: s.bufferedEvents(),
-		Spooled: c.spooled.sum(), Reread: c.reread.sum(),
+		Read: c.read.sum(), Recovered: c.recovered.sum(), Delivered: c.delivered.sum(),
+		Buffered: s.bufferedEvents(), Spooled: c.spooled.sum(), Reread: c.reread.sum(),
 	}
 	for reason := range c.discarded {
 		if isLoss(reason) {

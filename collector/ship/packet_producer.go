@@ -13,7 +13,8 @@ type packetProducer struct {
 
 var _ collector.PacketProducer = (*packetProducer)(nil)
 
-// TryShip encodes e into the batch of its partition. It reports false when e was shed or does not fit into a batch.
+// TryShip encodes e into the batch of its partition. It reports false when e was shed or does not fit into a
+// batch.
 func (p *packetProducer) TryShip(e *pipeline.Event) bool {
 	s := p.shipper
 	d := dataset(e)
@@ -34,8 +35,8 @@ func (p *packetProducer) TryShip(e *pipeline.Event) bool {
 // Close has nothing to release: the events of p are in batches of the partitions.
 func (p *packetProducer) Close() {}
 
-// A partitionCache finds the partition of an event and remembers the last answer: events that follow one another
-// are often of one container.
+// A partitionCache finds the partition of an event and remembers the last answer: events that follow one
+// another are often of one container.
 type partitionCache struct {
 	shipper    *Shipper
 	partitions *[]*partition // of which home is one
@@ -47,7 +48,7 @@ type partitionCache struct {
 func (c *partitionCache) partitionOf(e *pipeline.Event) *partition {
 	partitions := c.shipper.partitions.Load()
 	if c.home == nil || c.partitions != partitions || c.owner != e.Container {
-		key := c.shipper.hostID
+		key := c.shipper.host.Id
 		if e.Container != nil {
 			key = e.Container.Id
 		}

@@ -72,8 +72,8 @@ func (s *Shipper) recoverSpool() error {
 	return nil
 }
 
-// recoverJournal makes a fileProducer of each file of the journal, and a pendingBatch that waits for its lines of
-// each batch.
+// recoverJournal makes a fileProducer of each file of the journal, and a pendingBatch that waits for its
+// lines of each batch.
 func (s *Shipper) recoverJournal(state journal.State) {
 	files := make(map[journal.FileID]*fileProducer, len(state.Files))
 	for i := range state.Files {
@@ -122,7 +122,8 @@ func (s *Shipper) recoverBatch(b *journal.Batch, files map[journal.FileID]*fileP
 	}
 	sender := s.senderFor(senderKey{b.ID.Epoch, b.ID.Partition}, false)
 	pending := &pendingBatch{
-		sequence: b.ID.Sequence, state: stateRecovering, missingRanges: len(b.Ranges), batch: newBatch(), stampedAt: time.Now(),
+		sequence: b.ID.Sequence, state: stateRecovering, missingRanges: len(b.Ranges), batch: newBatch(),
+		stampedAt: time.Now(),
 	}
 	for _, journaled := range b.Ranges {
 		f := files[journaled.File]

@@ -18,12 +18,12 @@ type rangeReplay struct {
 	passed   bool                 // the owner has read past the range
 }
 
-// replayEvent handles an event that an earlier process may have shipped. It reports whether e belonged to a batch
-// of that process; e is then released.
+// replayEvent handles an event that an earlier process may have shipped. It reports whether e belonged to a
+// batch of that process; e is then released.
 //
-// Lines of a batch that was acknowledged are safe: they are dropped. A batch that was not acknowledged may or may
-// not be in Kafka: its lines are put into a batch with the same id again, so that the reader can recognise it. All
-// other lines are new.
+// Lines of a batch that was acknowledged are safe: they are dropped. A batch that was not acknowledged may or
+// may not be in Kafka: its lines are put into a batch with the same id again, so that the reader can
+// recognise it. All other lines are new.
 func (f *fileProducer) replayEvent(e *pipeline.Event, c collector.Checkpoint) bool {
 	f.lastActive.Store(time.Now().UnixNano())
 	target, safe := f.findReplay(c.End)
@@ -67,8 +67,8 @@ func (f *fileProducer) refill(r *batchRange, e *pipeline.Event, c collector.Chec
 	return true
 }
 
-// findReplay returns the unfinished recovered range that contains the line that ends at end, or reports that the
-// line is safe. The owner has read past the ranges before it: they are finished.
+// findReplay returns the unfinished recovered range that contains the line that ends at end, or reports that
+// the line is safe. The owner has read past the ranges before it: they are finished.
 func (f *fileProducer) findReplay(end int64) (target *batchRange, safe bool) {
 	var incomplete []*batchRange
 	f.mu.Lock()
@@ -117,13 +117,13 @@ func (f *fileProducer) pass(r *batchRange) {
 }
 
 // abandonReplay finishes the recovered ranges of f with the lines that were read again so far: no more are
-// expected. A line that is read after all is shipped as a new one: twice, under the same event id, is better than
-// never.
+// expected. A line that is read after all is shipped as a new one: twice, under the same event id, is better
+// than never.
 func (f *fileProducer) abandonReplay() {
 	var abandoned []*batchRange
 
-	// 1. Shrink each unfinished range to what was received, and count the rest as lost. From here on refill refuses
-	// lines for it.
+	// 1. Shrink each unfinished range to what was received, and count the rest as lost. From here on refill
+	// refuses lines for it.
 	f.mu.Lock()
 	for _, r := range f.ranges {
 		switch {
@@ -135,8 +135,8 @@ func (f *fileProducer) abandonReplay() {
 		}
 	}
 
-	// 2. Nothing waits for the owner any more. A range without lines leaves the list; the others leave when their
-	// batches are safe.
+	// 2. Nothing waits for the owner any more. A range without lines leaves the list; the others leave when
+	// their batches are safe.
 	for _, r := range abandoned {
 		f.pass(r)
 		if r.count == 0 {
@@ -153,8 +153,8 @@ func (f *fileProducer) abandonReplay() {
 	}
 }
 
-// shrink ends the replay of r with the lines that were received. It reports false if the replay has ended already.
-// f.mu must be held.
+// shrink ends the replay of r with the lines that were received. It reports false if the replay has ended
+// already. f.mu must be held.
 func (f *fileProducer) shrink(r *batchRange) bool {
 	replay := r.replay
 	replay.sender.mu.Lock()
@@ -171,8 +171,8 @@ func (f *fileProducer) shrink(r *batchRange) bool {
 	return true
 }
 
-// finishReplay ends the replay of r: all its lines were read again, or the owner has read past it. Lines that were
-// not read again are counted as lost.
+// finishReplay ends the replay of r: all its lines were read again, or the owner has read past it. Lines that
+// were not read again are counted as lost.
 func (s *Shipper) finishReplay(r *batchRange) {
 	replay := r.replay
 	replay.sender.mu.Lock()
@@ -187,8 +187,8 @@ func (s *Shipper) finishReplay(r *batchRange) {
 	s.sendIfComplete(replay.pending, replay.sender)
 }
 
-// sendIfComplete is called once for each recovered range of pending when its replay has ended. After the last one
-// the batch gets its header again and is sent under its old id.
+// sendIfComplete is called once for each recovered range of pending when its replay has ended. After the last
+// one the batch gets its header again and is sent under its old id.
 func (s *Shipper) sendIfComplete(pending *pendingBatch, sender *sender) {
 	sender.mu.Lock()
 	pending.missingRanges--
@@ -215,8 +215,8 @@ func (s *Shipper) countFileGone(n uint32) {
 	s.counters.discarded[lostFile][pipeline.Dataset_LOG].Add(uint64(n))
 }
 
-// expireReplays abandons the replays of files that do not come back, or that their owner does not go on reading.
-// filesToReplay does not change after the start.
+// expireReplays abandons the replays of files that do not come back, or that their owner does not go on
+// reading. filesToReplay does not change after the start.
 func (s *Shipper) expireReplays(now time.Time) {
 	for _, f := range s.filesToReplay {
 		if f.unpassed.Load() == 0 {

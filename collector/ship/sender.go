@@ -21,10 +21,10 @@ const (
 	diskRetry  = time.Second
 )
 
-// A sender produces the batches of one epoch and partition in the order of their sequences, several at a time. It
-// never produces a batch whose sequence is a window or more above the first unfinished one: a reader remembers a
-// window of sequences and would take that first batch, when it arrives at last, for a repeat. A batch may lie in
-// memory or in the spool and may have been made by an earlier process.
+// A sender produces the batches of one epoch and partition in the order of their sequences, several at a
+// time. It never produces a batch whose sequence is a window or more above the first unfinished one: a reader
+// remembers a window of sequences and would take that first batch, when it arrives at last, for a repeat. A
+// batch may lie in memory or in the spool and may have been made by an earlier process.
 type sender struct {
 	shipper   *Shipper
 	epoch     uint64
@@ -54,8 +54,8 @@ const (
 	stateDone                         // acknowledged by Kafka, or lost and counted
 )
 
-// A pendingBatch is a batch that has its sequence. Its fields are guarded by the sender's lock; while the state is
-// stateProducing or stateSpilling they belong to the goroutine that set it.
+// A pendingBatch is a batch that has its sequence. Its fields are guarded by the sender's lock; while the
+// state is stateProducing or stateSpilling they belong to the goroutine that set it.
 type pendingBatch struct {
 	sequence      uint64
 	state         batchState
@@ -72,12 +72,14 @@ func (p *pendingBatch) id(s *sender) batchID {
 	return batchID{Epoch: s.epoch, Partition: s.partition, Sequence: p.sequence}
 }
 
-// addPacketBatch gives full the next sequence and takes it over in the given state. Both happen under one lock: a
-// batch that joined after batches above it were produced could be outside the reader's window.
+// addPacketBatch gives full the next sequence and takes it over in the given state. Both happen under one
+// lock: a batch that joined after batches above it were produced could be outside the reader's window.
 func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	s.mu.Lock()
 	full.appendHeader(s.shipper.batchHeader(s.epoch, s.partition, s.next))
-	pending := &pendingBatch{sequence: s.next, state: state, batch: full, counts: full.counts, stampedAt: time.Now()}
+	pending := &pendingBatch{
+		sequence: s.next, state: state, batch: full, counts: full.counts, stampedAt: time.Now(),
+	}
 	s.next++
 	s.pending = append(s.pending, pending)
 	s.dispatch()
@@ -88,8 +90,8 @@ func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	return pending
 }
 
-// nextSequence gives full its sequence. The journal must know the batch before queue is called. Both are called by
-// the batcher's journaling goroutine alone, so batches of files join in order too.
+// nextSequence gives full its sequence. The journal must know the batch before queue is called. Both are
+// called by the batcher's journaling goroutine alone, so batches of files join in order too.
 func (s *sender) nextSequence(full *batch) uint64 {
 	s.mu.Lock()
 	sequence := s.next
@@ -126,8 +128,8 @@ func (s *sender) windowOpen() bool {
 	return len(s.pending) == 0 || s.next < s.pending[0].sequence+window
 }
 
-// dispatch starts the requests that may be sent now; s.mu must be held. After a failure one batch at a time tries
-// whether Kafka is available again.
+// dispatch starts the requests that may be sent now; s.mu must be held. After a failure one batch at a time
+// tries whether Kafka is available again.
 func (s *sender) dispatch() {
 	if s.shipper.ctx.Err() != nil || len(s.pending) == 0 {
 		return
@@ -184,7 +186,8 @@ func (s *sender) produce(pending *pendingBatch) {
 	if err == nil {
 		failpoint(shipper.failpoints.beforeProduce, pending.id(s))
 		ctx, cancel := context.WithTimeout(shipper.ctx, shipper.kafka.Config().Timeout)
-		_, err = shipper.kafka.Produce(ctx, shipper.topic, int(s.partition), kafkago.Record{Value: kafkago.NewBytes(value)})
+		record := kafkago.Record{Value: kafkago.NewBytes(value)}
+		_, err = shipper.kafka.Produce(ctx, shipper.topic, int(s.partition), record)
 		cancel()
 		if err == nil {
 			failpoint(shipper.failpoints.afterProduce, pending.id(s))
@@ -278,8 +281,8 @@ func (s *sender) remove(pending *pendingBatch) {
 	s.dispatch()
 }
 
-// confirm records, once for each batch, that its lines are safe: in their files and in the journal. full is the
-// batch of pending, which nobody else holds; nil: it came from the spool and was safe before.
+// confirm records, once for each batch, that its lines are safe: in their files and in the journal. full is
+// the batch of pending, which nobody else holds; nil: it came from the spool and was safe before.
 func (s *sender) confirm(pending *pendingBatch, full *batch) {
 	if pending.confirmed || full == nil {
 		return
@@ -316,8 +319,8 @@ func (s *sender) recycle(full *batch) {
 	full.recycle()
 }
 
-// spill writes batches of packets, and those with lines that cannot be read again, to the spool, in the order of
-// their sequences: those that have waited for long, those that memory is needed for or, with always, all.
+// spill writes batches of packets, and those with lines that cannot be read again, to the spool, in the order
+// of their sequences: those that have waited for long, those that memory is needed for or, with always, all.
 func (s *sender) spill(always bool) {
 	for {
 		pending := s.nextSpill(always)
@@ -326,7 +329,8 @@ func (s *sender) spill(always bool) {
 		}
 		full := pending.batch
 		ref, err := s.shipper.spool.Append(&spool.Header{
-			Epoch: s.epoch, Partition: s.partition, Sequence: pending.sequence, Packets: s.packets, Counts: pending.counts[:],
+			Epoch: s.epoch, Partition: s.partition, Sequence: pending.sequence, Packets: s.packets,
+			Counts: pending.counts[:],
 		}, full.buf)
 		if err == nil {
 			s.confirm(pending, full)

@@ -6,8 +6,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// TestEveryDatasetIsShedWhereItsRowSays walks the enum of event.proto: an event of each dataset is kept below the fill of packet
-// memory that its row in pipeline.Datasets names, dropped from there on, and counted under its own dataset.
+// TestEveryDatasetIsShedWhereItsRowSays checks every value of the enum in event.proto: an event is shed from
+// the fill of the packets' memory that its row in pipeline.Datasets names, and counted under its own dataset.
 func TestEveryDatasetIsShedWhereItsRowSays(t *testing.T) {
 	values := pipeline.Dataset(0).Descriptor().Values()
 	for i := range values.Len() {

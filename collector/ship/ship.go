@@ -40,7 +40,6 @@ type Shipper struct {
 	log          *slog.Logger
 	reg          prometheus.Registerer
 	id           pipeline.ID
-	hostID       string
 	host         *pipeline.Host
 	topic        string
 	kafka        *kafka.Client
@@ -65,14 +64,19 @@ type Shipper struct {
 	senders       map[senderKey]*sender
 	files         map[string]*fileProducer // by the name that they have now
 
-	closing     atomic.Bool
-	stop        chan struct{} // closed when closing is set
-	ctx         context.Context
-	cancel      context.CancelFunc
-	producing   sync.WaitGroup // produce requests
-	workers     sync.WaitGroup
+	lifecycle
 	progress    chan struct{} // a batch was finished or journaled; holds one signal
 	maintainNow chan struct{} // wakes maintain; holds one signal
+}
+
+// A lifecycle ends the goroutines of a Shipper in two steps: closing refuses new events, ctx ends everything.
+type lifecycle struct {
+	closing   atomic.Bool
+	stop      chan struct{} // closed when closing is set
+	ctx       context.Context
+	cancel    context.CancelFunc
+	producing sync.WaitGroup // produce requests
+	workers   sync.WaitGroup // all other goroutines
 }
 
 // batchID identifies a batch of this collector.
@@ -104,7 +108,8 @@ var (
 )
 
 // New takes over what earlier processes left in cfg.StateDir and begins to ship. Kafka may be unavailable.
-func New(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Logger, reg prometheus.Registerer) (*Shipper, error) {
+func New(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Logger, reg prometheus.Registerer,
+) (*Shipper, error) {
 	return newShipper(cfg, kafkaCfg, id, log, reg, failpoints{})
 }
 
@@ -122,13 +127,14 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
 	s := &Shipper{
-		cfg: cfg, log: log, id: id, hostID: hex.EncodeToString(id[:]), topic: client.Topic(pipeline.TopicEvents), kafka: client,
+		cfg: cfg, log: log, id: id, topic: client.Topic(pipeline.TopicEvents), kafka: client,
 		started: time.Now(), failpoints: failpoints, fileEpoch: newEpoch(), packetEpoch: newEpoch(),
-		packetBudget: newByteBudget(int64(cfg.BufferBytes / 2)), health: newBrokerHealth(), senders: map[senderKey]*sender{},
-		files: map[string]*fileProducer{}, stop: make(chan struct{}), progress: make(chan struct{}, 1),
-		maintainNow: make(chan struct{}, 1),
+		packetBudget: newByteBudget(int64(cfg.BufferBytes / 2)), health: newBrokerHealth(),
+		senders: map[senderKey]*sender{}, files: map[string]*fileProducer{},
+		lifecycle: lifecycle{stop: make(chan struct{})},
+		progress:  make(chan struct{}, 1), maintainNow: make(chan struct{}, 1),
 	}
-	s.host = &pipeline.Host{Name: cfg.Host, Id: s.hostID, Cluster: cfg.Cluster}
+	s.host = &pipeline.Host{Name: cfg.Host, Id: hex.EncodeToString(id[:]), Cluster: cfg.Cluster}
 	if s.lock, err = lockState(cfg.StateDir); err != nil {
 		return nil, err
 	}
@@ -182,8 +188,8 @@ func (s *Shipper) Packets(string) collector.PacketProducer {
 	return &packetProducer{shipper: s, router: partitionCache{shipper: s}}
 }
 
-// Prune drops the checkpoints of files that are not open and do not exist. Files that batches of an earlier process
-// wait for are dropped when their replay has ended.
+// Prune drops the checkpoints of files that are not open and do not exist. Files that batches of an earlier
+// process wait for are dropped when their replay has ended.
 func (s *Shipper) Prune(exists func(name string) bool) {
 	var missing []*fileProducer
 	s.mu.Lock() // no file is opened meanwhile
@@ -227,8 +233,8 @@ func (s *Shipper) batchHeader(epoch uint64, partition uint32, sequence uint64) *
 	}
 }
 
-// setPartitions makes batchers for n partitions. Partitions are never removed: when the topic has fewer than before,
-// the others go on sending what they have and get nothing new.
+// setPartitions makes batchers for n partitions. Partitions are never removed: when the topic has fewer than
+// before, the others go on sending what they have and get nothing new.
 func (s *Shipper) setPartitions(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -260,8 +266,8 @@ func (s *Shipper) initBatcher(b *batcher, p *partition, packets bool) {
 	b.sender.batcher, b.sender.budget = b, b.budget
 }
 
-// senderFor returns the sender of key, which is made if need be. s.mu must be held, except while the state of earlier
-// processes is recovered.
+// senderFor returns the sender of key, which is made if need be. s.mu must be held, except while the state of
+// earlier processes is recovered.
 func (s *Shipper) senderFor(key senderKey, packets bool) *sender {
 	if s.senders[key] == nil {
 		s.senders[key] = &sender{

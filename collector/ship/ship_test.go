@@ -30,12 +30,12 @@ func TestDefaultIsValid(t *testing.T) {
 	}
 }
 
-func TestEverythingArrivesAsItWas(t *testing.T) {
-	w := newHarness(t)
-	w.cfg.SpoolAfter = time.Minute // a machine that is busy must not count as a broker that is away
-	w.startBroker()
-	s := w.start(failpoints{})
-	all := files(20, 300)
+func TestEventsArriveUnchanged(t *testing.T) {
+	h := newHarness(t)
+	h.cfg.SpoolAfter = time.Minute // on a busy machine, a slow broker must not count as an unavailable one
+	h.startBroker()
+	s := h.startShipper(failpoints{})
+	all := testFiles(20, 300)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
@@ -46,11 +46,11 @@ func TestEverythingArrivesAsItWas(t *testing.T) {
 		if i%2 == 1 {
 			c = nil
 		}
-		if !wire.TryShip(query(i, c)) {
+		if !wire.TryShip(dnsEvent(i, c)) {
 			t.Fatal("shed")
 		}
 	}
-	l := w.close(s)
+	l := h.closeShipper(s)
 	if l != (Ledger{Read: 7000, Delivered: 7000}) {
 		t.Errorf("ledger %+v", l)
 	}
@@ -62,43 +62,44 @@ func TestEverythingArrivesAsItWas(t *testing.T) {
 	if n := s.safePackets(); n != 1000 {
 		t.Errorf("%d packets are safe", n)
 	}
-	w.checkExactlyOnce(all...)
-	w.containersAreRight(owner, all)
+	h.checkExactlyOnce(all...)
+	h.checkContainers(owner, all)
 }
 
-// containersAreRight checks what the engine sees after Resolve, and that a container's events are in one partition.
-func (w *harness) containersAreRight(owner *pipeline.Container, all []*file) {
+// checkContainers checks the containers that the engine sees, and that the events of a container are in one
+// partition.
+func (h *harness) checkContainers(owner *pipeline.Container, all []*testFile) {
 	home := map[string]int{}
 	queries := 0
-	for _, m := range w.messages() {
+	for _, m := range h.messages() {
 		if m.batch.Host.GetName() != "host-1" || m.batch.Host.GetCluster() != "test" || m.batch.Schema != pipeline.Schema || m.batch.Shipped == 0 {
-			w.t.Fatalf("head of a batch: %v", m.batch.Host)
+			h.t.Fatalf("head of a batch: %v", m.batch.Host)
 		}
-		if !bytes.Equal(m.batch.Collector, w.id[:]) {
-			w.t.Fatalf("collector %x", m.batch.Collector)
+		if !bytes.Equal(m.batch.Collector, h.id[:]) {
+			h.t.Fatalf("collector %x", m.batch.Collector)
 		}
 		for _, e := range m.batch.Events {
 			if at, ok := home[e.Container.GetId()]; ok && at != m.partition {
-				w.t.Fatalf("container %q is in partitions %d and %d", e.Container.GetId(), at, m.partition)
+				h.t.Fatalf("container %q is in partitions %d and %d", e.Container.GetId(), at, m.partition)
 			}
 			home[e.Container.GetId()] = m.partition
 			switch {
 			case e.Dns != nil:
 				queries++
 				if e.Container != nil && (e.Container.Name != "dns" || e.Source.Container != e.Container || e.Container.Ip[0] != "10.0.0.9") {
-					w.t.Fatalf("container of a query: %v", e.Container)
+					h.t.Fatalf("container of a query: %v", e.Container)
 				}
 			case e.Container.GetLabels()[0].Value != "shop" || !strings.HasPrefix(e.Log.Message, "file-"+e.Container.Name[1:]+" "):
-				w.t.Fatalf("%q is of container %v", e.Log.Message, e.Container)
+				h.t.Fatalf("%q is of container %v", e.Log.Message, e.Container)
 			}
 		}
 	}
 	if queries != 1000 || len(home) != len(all)+2 {
-		w.t.Errorf("%d queries, %d owners", queries, len(home))
+		h.t.Errorf("%d queries, %d owners", queries, len(home))
 	}
 }
 
-// TestKilledBetweenJournalAndProduce: the batches are known and were never sent.
+// TestKilledBetweenJournalAndProduce: the journal has batches that were never sent.
 func TestKilledBetweenJournalAndProduce(t *testing.T) {
 	killAt(t, func(died *atomic.Int64) failpoints {
 		return failpoints{beforeProduce: func(batchID) {
@@ -109,7 +110,7 @@ func TestKilledBetweenJournalAndProduce(t *testing.T) {
 	}, 0)
 }
 
-// TestKilledBetweenProduceAndAck: the batches are in Kafka and nobody here knows it.
+// TestKilledBetweenProduceAndAck: batches are in Kafka, and the collector does not know it.
 func TestKilledBetweenProduceAndAck(t *testing.T) {
 	killAt(t, func(died *atomic.Int64) failpoints {
 		return failpoints{afterProduce: func(batchID) {
@@ -121,57 +122,58 @@ func TestKilledBetweenProduceAndAck(t *testing.T) {
 }
 
 func killAt(t *testing.T, seam func(died *atomic.Int64) failpoints, repeats int) {
-	w := newHarness(t)
-	w.startBroker()
-	w.cfg.BufferBytes = 4 * w.cfg.BatchBytes
-	all := files(8, 2000)
+	h := newHarness(t)
+	h.startBroker()
+	h.cfg.BufferBytes = 4 * h.cfg.BatchBytes
+	all := testFiles(8, 2000)
 	var died atomic.Int64
-	s := w.start(seam(&died))
+	s := h.startShipper(seam(&died))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { shipAll(ctx, s, all) })
-	// All senders of all partitions stand still at the seam.
+	// All senders of all partitions have stopped at the failpoint.
 	eventually(t, "every sender died", func() bool { return died.Load() >= 4*3+3 })
 	cancel()
 	wg.Wait()
 	s.kill()
 
-	s = w.start(failpoints{})
+	s = h.startShipper(failpoints{})
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	l := w.close(s)
+	l := h.closeShipper(s)
 	if l.Lost != 0 || l.Buffered != 0 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.checkExactlyOnce(all...)
-	if _, n := w.events(); n < repeats {
+	h.checkExactlyOnce(all...)
+	if _, n := h.deduplicatedEvents(); n < repeats {
 		t.Errorf("%d repeats, the seam was not tried", n)
 	}
 }
 
-// TestAnyKillLosesAndDoublesNothing kills at random places, life after life, with the broker going away now and then.
+// TestAnyKillLosesAndDoublesNothing kills shippers at random points, one after the other, while the broker is
+// stopped now and then.
 func TestAnyKillLosesAndDoublesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	for seed := range tortures() {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { torture(t, seed) })
+	for seed := range tortureSeeds() {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { tortureSeed(t, seed) })
 	}
 }
 
-func TestBrokerAwayLogsWaitAndWireIsSpooled(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	w.cfg.BufferBytes = 4 * w.cfg.BatchBytes
-	s := w.start(failpoints{})
-	all := files(4, 3000)
+func TestFilesWaitAndPacketsAreSpooledWithoutKafka(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	h.cfg.BufferBytes = 4 * h.cfg.BatchBytes
+	s := h.startShipper(failpoints{})
+	all := testFiles(4, 3000)
 	wire := s.Packets("packets")
 	for i := range 100 {
-		wire.TryShip(query(i, nil))
+		wire.TryShip(dnsEvent(i, nil))
 	}
 	eventually(t, "the first are acked", func() bool { return s.safePackets() == 100 })
-	w.stopBroker()
+	h.stopBroker()
 
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -180,7 +182,7 @@ func TestBrokerAwayLogsWaitAndWireIsSpooled(t *testing.T) {
 		}
 	})
 	for i := 100; i < 5000; i++ {
-		for !wire.TryShip(query(i, nil)) {
+		for !wire.TryShip(dnsEvent(i, nil)) {
 			t.Fatalf("query %d was shed: %+v", i, s.Ledger())
 		}
 		if i%100 == 0 {
@@ -188,25 +190,25 @@ func TestBrokerAwayLogsWaitAndWireIsSpooled(t *testing.T) {
 		}
 	}
 	eventually(t, "the wire is safe in the spool", func() bool { return s.safePackets() == 5000 })
-	eventually(t, "files wait", func() bool { return s.fileBytes() >= int64(w.cfg.BufferBytes)/2/4 })
+	eventually(t, "files wait", func() bool { return s.fileBytes() >= int64(h.cfg.BufferBytes)/2/4 })
 	if n := safeUpTo(s.File(all[0].name)); n != 0 {
 		t.Errorf("a line is acked up to %d while Kafka is away", n)
 	}
-	w.startBroker()
+	h.startBroker()
 	wg.Wait()
-	l := w.close(s)
+	l := h.closeShipper(s)
 	if l.Delivered != 17000 || l.Dropped+l.Lost+l.Buffered != 0 || l.Spooled < 4000 || s.spool.Bytes() != 0 {
 		t.Errorf("ledger %+v, spool %d", l, s.spool.Bytes())
 	}
-	w.checkExactlyOnce(all...)
-	w.checkQueries(5000)
+	h.checkExactlyOnce(all...)
+	h.checkQueries(5000)
 }
 
-// checkQueries checks that n queries are there once each.
-func (w *harness) checkQueries(n int) {
-	w.t.Helper()
+// checkQueries checks that each of n queries is in Kafka once.
+func (h *harness) checkQueries(n int) {
+	h.t.Helper()
 	times := map[string]int{}
-	events, _ := w.events()
+	events, _ := h.deduplicatedEvents()
 	for _, e := range events {
 		if e.Dns != nil {
 			times[e.Dns.QuestionName]++
@@ -214,51 +216,51 @@ func (w *harness) checkQueries(n int) {
 	}
 	for i := range n {
 		if k := fmt.Sprintf("q%d.example", i); times[k] != 1 {
-			w.t.Fatalf("%s is there %d times (%d of %d in all)", k, times[k], len(times), n)
+			h.t.Fatalf("%s is there %d times (%d of %d in all)", k, times[k], len(times), n)
 		}
 	}
 }
 
-// TestSpoolSurvivesAKill: what the wire lane was told is safe is there after a kill, in its order.
+// TestSpoolSurvivesAKill: packet events that were reported as safe are delivered after a kill.
 func TestSpoolSurvivesAKill(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	w.start(failpoints{}).kill() // learns how many partitions there are
-	w.stopBroker()
-	s := w.start(failpoints{})
+	h := newHarness(t)
+	h.startBroker()
+	h.startShipper(failpoints{}).kill() // learns how many partitions there are
+	h.stopBroker()
+	s := h.startShipper(failpoints{})
 	wire := s.Packets("packets")
 	for i := range 9000 {
-		for !wire.TryShip(query(i, &pipeline.Container{Id: fmt.Sprintf("%064d", i%7)})) {
+		for !wire.TryShip(dnsEvent(i, &pipeline.Container{Id: fmt.Sprintf("%064d", i%7)})) {
 			t.Fatal("shed")
 		}
 	}
 	eventually(t, "all is spooled", func() bool { return s.safePackets() == 9000 })
 	s.kill()
 
-	w.startBroker()
-	s = w.start(failpoints{})
-	l := w.close(s)
+	h.startBroker()
+	s = h.startShipper(failpoints{})
+	l := h.closeShipper(s)
 	if l.Recovered != 9000 || l.Delivered != 9000 || l.Read != 0 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.checkQueries(9000)
-	if names, _ := filepath.Glob(filepath.Join(w.state, "spool", "*")); len(names) != 0 {
+	h.checkQueries(9000)
+	if names, _ := filepath.Glob(filepath.Join(h.state, "spool", "*")); len(names) != 0 {
 		t.Errorf("left in the spool: %v", names)
 	}
 }
 
 // TestStopWithBrokerAway: a clean stop leaves events of the wire in the spool and lines in their files.
-func TestStopWithBrokerAway(t *testing.T) {
-	w := newHarness(t)
-	w.cfg.SpoolAfter = time.Hour // nothing is spooled before the stop
-	s := w.start(failpoints{})
+func TestStopWithoutKafka(t *testing.T) {
+	h := newHarness(t)
+	h.cfg.SpoolAfter = time.Hour // nothing is spooled before the stop
+	s := h.startShipper(failpoints{})
 	wire := s.Packets("packets")
-	all := files(3, 500)
+	all := testFiles(3, 500)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 500 {
-		wire.TryShip(query(i, nil))
+		wire.TryShip(dnsEvent(i, nil))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -269,32 +271,33 @@ func TestStopWithBrokerAway(t *testing.T) {
 		t.Errorf("ledger %+v", l)
 	}
 
-	w.startBroker()
-	s = w.start(failpoints{})
+	h.startBroker()
+	s = h.startShipper(failpoints{})
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	if l := w.close(s); l.Delivered != 2000 || l.Recovered != 500 {
+	if l := h.closeShipper(s); l.Delivered != 2000 || l.Recovered != 500 {
 		t.Errorf("ledger %+v", l)
 	}
-	w.checkExactlyOnce(all...)
-	w.checkQueries(500)
+	h.checkExactlyOnce(all...)
+	h.checkQueries(500)
 }
 
-// TestMemoryIsBoundedWhenTheBrokerNeverComes: files wait, the wire fills the spool and is then shed, each with its reason.
-func TestMemoryIsBoundedWhenTheBrokerNeverComes(t *testing.T) {
-	w := newHarness(t)
-	w.cfg.BatchBytes = 32 << 10
-	w.cfg.BufferBytes = 1 << 20
-	w.cfg.SpoolBytes = 2 * maxBatchBytes
-	s := w.start(failpoints{})
+// TestMemoryIsBoundedWhenTheBrokerNeverComes: files wait, the wire fills the spool and is then shed, each
+// with its reason.
+func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
+	h := newHarness(t)
+	h.cfg.BatchBytes = 32 << 10
+	h.cfg.BufferBytes = 1 << 20
+	h.cfg.SpoolBytes = 2 * maxBatchBytes
+	s := h.startShipper(failpoints{})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
-	wg.Go(func() { shipAll(ctx, s, files(4, 100_000)) })
+	wg.Go(func() { shipAll(ctx, s, testFiles(4, 100_000)) })
 	wire := s.Packets("packets")
 	for i := range 200_000 {
-		wire.TryShip(query(i, nil))
-		if used := s.packetBudget.used.Load(); used > int64(w.cfg.BufferBytes)/2+int64(w.cfg.BatchBytes) {
+		wire.TryShip(dnsEvent(i, nil))
+		if used := s.packetBudget.used.Load(); used > int64(h.cfg.BufferBytes)/2+int64(h.cfg.BatchBytes) {
 			t.Fatalf("the wire holds %d bytes", used)
 		}
 		if i%1000 == 0 {
@@ -303,18 +306,18 @@ func TestMemoryIsBoundedWhenTheBrokerNeverComes(t *testing.T) {
 	}
 	session := pipeline.EventFromVTPool()
 	session.Dataset = pipeline.Dataset_SESSION
-	if s.spool.Condition() != spool.Full || s.spool.Bytes() > int64(w.cfg.SpoolBytes) {
+	if s.spool.Condition() != spool.Full || s.spool.Bytes() > int64(h.cfg.SpoolBytes) {
 		t.Errorf("spool: state %d, %d bytes", s.spool.Condition(), s.spool.Bytes())
 	}
 	if !wire.TryShip(session) {
 		t.Error("a session was shed although there was room for it")
 	}
-	if used := s.fileBytes(); used > int64(w.cfg.BufferBytes)/2+int64(w.cfg.BatchBytes) {
+	if used := s.fileBytes(); used > int64(h.cfg.BufferBytes)/2+int64(h.cfg.BatchBytes) {
 		t.Errorf("files hold %d bytes", used)
 	}
 	cancel()
 	wg.Wait()
-	l := w.close(s)
+	l := h.closeShipper(s)
 	full := s.counters.discarded[dropSpoolFull][pipeline.Dataset_DNS].Load()
 	if l.Dropped == 0 || full == 0 || l.Lost != 0 {
 		t.Errorf("ledger %+v, spool full %d", l, full)
@@ -343,14 +346,15 @@ func TestShedsInTheDeclaredOrder(t *testing.T) {
 	check(pipeline.Dataset(99), false, 50, true)
 }
 
-// TestSealedLinesGoToTheSpool: a file that is unlinked cannot be read again, so its lines do not wait for Kafka.
-func TestSealedLinesGoToTheSpool(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	w.start(failpoints{}).kill()
-	w.stopBroker()
-	s := w.start(failpoints{})
-	f := files(2, 4000)
+// TestSealedLinesGoToTheSpool: a file that is unlinked cannot be read again, so its lines do not wait for
+// Kafka.
+func TestLinesOfRemovedFilesGoToTheSpool(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	h.startShipper(failpoints{}).kill()
+	h.stopBroker()
+	s := h.startShipper(failpoints{})
+	f := testFiles(2, 4000)
 	f[1].lines = 700
 	kept := s.File(f[1].name) // its lines share batches with those of the other
 	kept.(*fileProducer).partition = (*s.partitions.Load())[partitionFor(f[0].container.Id, 4)]
@@ -371,25 +375,26 @@ func TestSealedLinesGoToTheSpool(t *testing.T) {
 	eventually(t, "the sealed lines are safe", func() bool { return safeUpTo(gone) == 400_000 })
 	s.kill()
 
-	w.startBroker()
-	s = w.start(failpoints{})
+	h.startBroker()
+	s = h.startShipper(failpoints{})
 	if _, ok := s.File(f[0].name).Resume(); ok {
 		t.Error("a lane that is over was remembered")
 	}
 	if err := f[1].shipTo(t.Context(), s.File(f[1].name)); err != nil {
 		t.Fatal(err)
 	}
-	w.close(s)
-	w.checkExactlyOnce(f...)
+	h.closeShipper(s)
+	h.checkExactlyOnce(f...)
 }
 
-// TestFileThatDoesNotComeBack: its lines are counted as lost, and the lines that shared their batches are sent.
+// TestFileThatDoesNotComeBack: the lines of a file that is not read again are counted as lost, and the other
+// lines of their batches are sent.
 func TestFileThatDoesNotComeBack(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	all := files(6, 400)
-	w.cfg.BufferBytes = 4 * w.cfg.BatchBytes
-	s := w.start(failpoints{beforeProduce: func(batchID) { runtime.Goexit() }})
+	h := newHarness(t)
+	h.startBroker()
+	all := testFiles(6, 400)
+	h.cfg.BufferBytes = 4 * h.cfg.BatchBytes
+	s := h.startShipper(failpoints{beforeProduce: func(batchID) { runtime.Goexit() }})
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { shipAll(ctx, s, all) })
@@ -399,8 +404,8 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 	wg.Wait()
 	s.kill()
 
-	w.cfg.ResumeTimeout = 200 * time.Millisecond
-	s = w.start(failpoints{})
+	h.cfg.ResumeTimeout = 200 * time.Millisecond
+	s = h.startShipper(failpoints{})
 	missing := uint64(0)
 	state := s.journal.State()
 	for _, b := range state.Batches {
@@ -425,47 +430,47 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 		}
 		return true
 	})
-	// It comes back after all: late, but whole.
+	// The file comes back after all, and all its lines are sent.
 	if err := all[0].shipTo(t.Context(), s.File(all[0].name)); err != nil {
 		t.Fatal(err)
 	}
-	w.close(s)
-	w.checkExactlyOnce(all...)
+	h.closeShipper(s)
+	h.checkExactlyOnce(all...)
 }
 
-func TestClosedLaneIsForgottenUnlessKept(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	s := w.start(failpoints{})
-	all := files(2, 100)
+func TestClosedFileIsDroppedUnlessKept(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	s := h.startShipper(failpoints{})
+	all := testFiles(2, 100)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	s.File(all[0].name).Close(false)
 	s.File(all[1].name).Close(true)
-	w.close(s)
-	s = w.start(failpoints{})
+	h.closeShipper(s)
+	s = h.startShipper(failpoints{})
 	if m, ok := s.File(all[0].name).Resume(); ok {
 		t.Errorf("the first is at %v", m)
 	}
 	if m, ok := s.File(all[1].name).Resume(); !ok || m.End != 10000 {
 		t.Errorf("the second is at %v, %v", m, ok)
 	}
-	// The first name means a new file now, which begins at 0.
+	// The first name now means a new file, which begins at 0.
 	if err := all[0].shipTo(t.Context(), s.File(all[0].name)); err != nil {
 		t.Fatal(err)
 	}
-	if l := w.close(s); l.Delivered != 100 {
+	if l := h.closeShipper(s); l.Delivered != 100 {
 		t.Errorf("ledger %+v", l)
 	}
 }
 
 func TestRepeatedAndOversizedEventsAreCounted(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	s := w.start(failpoints{})
+	h := newHarness(t)
+	h.startBroker()
+	s := h.startShipper(failpoints{})
 	l := s.File("f")
-	f := files(1, 3)[0]
+	f := testFiles(1, 3)[0]
 	ship := func(i int, at int64) {
 		t.Helper()
 		if err := l.Ship(t.Context(), f.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
@@ -476,12 +481,12 @@ func TestRepeatedAndOversizedEventsAreCounted(t *testing.T) {
 	ship(0, 100)
 	ship(0, 50)
 	big := f.event(1)
-	big.Log.Message = strings.Repeat("x", int(w.cfg.BatchBytes))
+	big.Log.Message = strings.Repeat("x", int(h.cfg.BatchBytes))
 	if err := l.Ship(t.Context(), big, collector.Checkpoint{End: 200, ReadFrom: 200}); err != nil {
 		t.Fatal(err)
 	}
 	ship(2, 300)
-	ledger := w.close(s)
+	ledger := h.closeShipper(s)
 	if ledger != (Ledger{Read: 3, Delivered: 2, Dropped: 1, Reread: 2}) {
 		t.Errorf("ledger %+v", ledger)
 	}
@@ -491,30 +496,31 @@ func TestRepeatedAndOversizedEventsAreCounted(t *testing.T) {
 	if err := l.Ship(t.Context(), f.event(2), collector.Checkpoint{End: 400}); !errors.Is(err, ErrClosed) {
 		t.Errorf("after close: %v", err)
 	}
-	if s.Packets("packets").TryShip(query(1, nil)) {
+	if s.Packets("packets").TryShip(dnsEvent(1, nil)) {
 		t.Error("TryShip after close")
 	}
 }
 
-// TestContainerThatSaysTooMuch: a batch does not become too large for Kafka because somebody has a megabyte of labels.
-func TestContainerThatSaysTooMuch(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	s := w.start(failpoints{})
+// TestContainerThatSaysTooMuch: a batch does not become too large for Kafka because somebody has a megabyte
+// of labels.
+func TestContainerWithTooMuchMetadata(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	s := h.startShipper(failpoints{})
 	l := s.Packets("packets")
 	for i := range 100 {
 		c := &pipeline.Container{Id: fmt.Sprintf("%064d", i), Name: "big", Labels: []*pipeline.Label{{Key: "k", Value: strings.Repeat("v", 1<<20)}}}
 		if i%2 == 0 {
 			c.Labels[0].Value = strings.Repeat("v", 15<<10)
 		}
-		if !l.TryShip(query(i, c)) {
+		if !l.TryShip(dnsEvent(i, c)) {
 			t.Fatal("shed")
 		}
 	}
-	w.close(s)
-	w.checkQueries(100)
-	for _, m := range w.messages() {
-		if m.bytes > int(w.cfg.BatchBytes)+1024 {
+	h.closeShipper(s)
+	h.checkQueries(100)
+	for _, m := range h.messages() {
+		if m.bytes > int(h.cfg.BatchBytes)+1024 {
 			t.Errorf("a batch of %d bytes", m.bytes)
 		}
 		for _, e := range m.batch.Events {
@@ -526,23 +532,23 @@ func TestContainerThatSaysTooMuch(t *testing.T) {
 }
 
 func TestSecondCollectorIsRefused(t *testing.T) {
-	w := newHarness(t)
-	s := w.start(failpoints{})
+	h := newHarness(t)
+	s := h.startShipper(failpoints{})
 	defer s.kill()
-	_, err := New(w.cfg, w.kcfg, w.id, testLog(), nil)
+	_, err := New(h.cfg, h.kcfg, h.id, testLog(), nil)
 	if err == nil || !strings.Contains(err.Error(), "in use by another collector (process "+fmt.Sprint(os.Getpid())+")") {
 		t.Errorf("error %v", err)
 	}
 }
 
-// TestPartitionsChange: batches of an earlier life keep their partition, new events are spread over all.
+// TestPartitionsChange: batches of an earlier process keep their partition; new events are spread over all.
 func TestPartitionsChange(t *testing.T) {
-	w := newHarness(t)
-	w.startBroker()
-	w.kcfg.Partitions = 2
-	all := files(12, 300)
-	s := w.start(failpoints{afterProduce: func(batchID) { runtime.Goexit() }})
-	w.cfg.BufferBytes = 4 * w.cfg.BatchBytes
+	h := newHarness(t)
+	h.startBroker()
+	h.kcfg.Partitions = 2
+	all := testFiles(12, 300)
+	s := h.startShipper(failpoints{afterProduce: func(batchID) { runtime.Goexit() }})
+	h.cfg.BufferBytes = 4 * h.cfg.BatchBytes
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { shipAll(ctx, s, all) })
@@ -550,15 +556,15 @@ func TestPartitionsChange(t *testing.T) {
 	cancel()
 	wg.Wait()
 	s.kill()
-	w.morePartitions(5)
+	h.morePartitions(5)
 
-	s = w.start(failpoints{})
+	s = h.startShipper(failpoints{})
 	if n := len(*s.partitions.Load()); n != 5 {
 		t.Fatalf("%d partitions", n)
 	}
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	w.close(s)
-	w.checkExactlyOnce(all...)
+	h.closeShipper(s)
+	h.checkExactlyOnce(all...)
 }

@@ -10,8 +10,8 @@ import (
 	"tidegate/pipeline/statedir"
 )
 
-// lockState refuses a second collector on the same state folder: both would write one journal and use the same batch
-// ids. The lock ends with the process, however that ends.
+// lockState refuses a second collector on the same state folder: both would write one journal and use the
+// same batch ids. The lock ends with the process, however that ends.
 func lockState(dir string) (*statedir.Lock, error) {
 	lock, err := statedir.NewLock(filepath.Join(dir, "lock"))
 	if locked := (*statedir.LockedError)(nil); errors.As(err, &locked) {

@@ -24,10 +24,10 @@ const (
 	childLines = 30_000
 )
 
-// TestMain is also the collector that TestKillMinusNine kills.
+// TestMain runs the tests, or the collector process that TestKillMinusNine kills.
 func TestMain(m *testing.M) {
 	if state := os.Getenv("SHIP_CHILD_STATE"); state != "" {
-		if err := child(state, os.Getenv("SHIP_CHILD_BROKER")); err != nil {
+		if err := runChild(state, os.Getenv("SHIP_CHILD_BROKER")); err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
 		}
@@ -36,8 +36,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// child ships the files from where an earlier life had come to and says all the time how much of it is acknowledged.
-func child(state, broker string) error {
+// runChild ships the files from where an earlier process stopped, and prints how many lines are safe all the
+// time.
+func runChild(state, broker string) error {
 	id, err := collector.LoadID(state)
 	if err != nil {
 		return err
@@ -52,7 +53,7 @@ func child(state, broker string) error {
 		return err
 	}
 	done := make(chan error, 1)
-	go func() { done <- shipAll(context.Background(), s, files(childFiles, childLines)) }()
+	go func() { done <- shipAll(context.Background(), s, testFiles(childFiles, childLines)) }()
 	for {
 		select {
 		case err := <-done:
@@ -87,13 +88,14 @@ func ackedLines(reg *prometheus.Registry) int {
 	return -1
 }
 
-// runChildren starts the child and kills it until one has come to the end. What a child said to be acknowledged must be in Kafka.
-func runChildren(t *testing.T, w *harness) {
+// killChildren starts the child and kills it until one has come to the end. Lines that a child reported as
+// safe must be in Kafka.
+func killChildren(t *testing.T, h *harness) {
 	r := rand.New(rand.NewPCG(1, 9))
 	acked := 0
 	for life := 0; ; life++ {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "SHIP_CHILD_STATE="+w.state, "SHIP_CHILD_BROKER="+w.kcfg.Brokers[0])
+		cmd.Env = append(os.Environ(), "SHIP_CHILD_STATE="+h.state, "SHIP_CHILD_BROKER="+h.kcfg.Brokers[0])
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -101,14 +103,14 @@ func runChildren(t *testing.T, w *harness) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		say := r.IntN(5) // how often it may speak before it dies
+		lines := r.IntN(5) // lines that it may print before it is killed
 		if life > 25 {
-			say = 1 << 30
+			lines = 1 << 30
 		}
 		last := ""
 		for in := bufio.NewScanner(out); in.Scan(); {
 			last = in.Text()
-			if say--; say < 0 {
+			if lines--; lines < 0 {
 				cmd.Process.Kill()
 			}
 		}
@@ -124,7 +126,7 @@ func runChildren(t *testing.T, w *harness) {
 		case last != "" || life > 25:
 			t.Fatalf("life %d ended with %q", life, last)
 		}
-		if events, _ := w.events(); len(events) < acked {
+		if events, _ := h.deduplicatedEvents(); len(events) < acked {
 			t.Fatalf("%d lines were acknowledged, %d are there", acked, len(events))
 		}
 	}

@@ -18,28 +18,29 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-func torture(t *testing.T, seed uint64) {
+func tortureSeed(t *testing.T, seed uint64) {
 	r := rand.New(rand.NewPCG(seed, 1))
-	w := newHarness(t)
-	w.cfg.BatchEvents = 5 + r.IntN(60)
-	w.cfg.BufferBytes = 16 * w.cfg.BatchBytes
-	w.startBroker()
-	all := files(3+r.IntN(10), 6000)
+	h := newHarness(t)
+	h.cfg.BatchEvents = 5 + r.IntN(60)
+	h.cfg.BufferBytes = 16 * h.cfg.BatchBytes
+	h.startBroker()
+	all := testFiles(3+r.IntN(10), 6000)
 	packets := packetLog{safe: map[string]bool{}}
 	for life := 0; ; life++ {
-		// Each life dies after so many batches have come to one of the two seams; the last lives as long as it takes.
+		// Each shipper stops sending after so many batches have reached one of the two failpoints; the last
+		// one does not.
 		before, after := r.Int64N(300), r.Int64N(300)
 		var a, b atomic.Int64
 		sm := failpoints{
-			beforeProduce: func(batchID) { dieAfter(&a, before) },
-			afterProduce:  func(batchID) { dieAfter(&b, after) },
+			beforeProduce: func(batchID) { exitAfter(&a, before) },
+			afterProduce:  func(batchID) { exitAfter(&b, after) },
 		}
 		last := life == 12
 		if last {
 			sm = failpoints{}
 		}
-		sm.afterConfirm, sm.compactAt = packets.confirmed, 3000 // compacted all the time
-		s := w.start(sm)
+		sm.afterConfirm, sm.compactAt = packets.recordSafe, 3000 // compacted all the time
+		s := h.startShipper(sm)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		var finished atomic.Bool
@@ -48,11 +49,11 @@ func torture(t *testing.T, seed uint64) {
 				finished.Store(true)
 			}
 		})
-		stopPackets := packets.run(s, &wg)
+		stopPackets := packets.shipQueries(s, &wg)
 		if last {
 			stopPackets()
 			wg.Wait()
-			l := w.close(s)
+			l := h.closeShipper(s)
 			if l.Lost != 0 || l.Buffered != 0 {
 				t.Errorf("ledger %+v", l)
 			}
@@ -61,14 +62,14 @@ func torture(t *testing.T, seed uint64) {
 		}
 		if r.IntN(4) == 0 {
 			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
-			w.stopBroker()
+			h.stopBroker()
 			time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
-			w.startBroker()
+			h.startBroker()
 		}
 		for end := time.Now().Add(time.Duration(10+r.IntN(150)) * time.Millisecond); time.Now().Before(end) && !finished.Load() && a.Load() <= before && b.Load() <= after; {
 			time.Sleep(time.Millisecond)
 		}
-		if r.IntN(3) == 0 { // some lives end in order, as far as their senders are still there
+		if r.IntN(3) == 0 { // some end in order, as far as their senders still run
 			stop, cancelStop := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			s.Close(stop)
 			cancelStop()
@@ -82,12 +83,12 @@ func torture(t *testing.T, seed uint64) {
 			s.kill()
 		}
 	}
-	w.checkExactlyOnce(all...)
-	packets.check(w)
+	h.checkExactlyOnce(all...)
+	packets.checkDelivered(h)
 }
 
-// A packetLog holds what was shipped through producers of packets, over all processes, and which of it was reported
-// as safe.
+// A packetLog holds what was shipped through producers of packets, over all processes, and which of it was
+// reported as safe.
 type packetLog struct {
 	next int
 
@@ -95,15 +96,15 @@ type packetLog struct {
 	safe map[string]bool // names of queries
 }
 
-// run ships queries from a goroutine until the function that it returns is called.
-func (q *packetLog) run(s *Shipper, wg *sync.WaitGroup) (stop func()) {
+// shipQueries ships queries from a goroutine until the function that it returns is called.
+func (q *packetLog) shipQueries(s *Shipper, wg *sync.WaitGroup) (stop func()) {
 	var over atomic.Bool
 	wg.Go(func() {
 		producer := s.Packets("packets")
 		for !over.Load() {
 			i := q.next
 			q.next++
-			producer.TryShip(query(i, &pipeline.Container{Id: strconv.Itoa(i % 5)}))
+			producer.TryShip(dnsEvent(i, &pipeline.Container{Id: strconv.Itoa(i % 5)}))
 			if i%20 == 0 {
 				time.Sleep(time.Millisecond)
 			}
@@ -112,8 +113,8 @@ func (q *packetLog) run(s *Shipper, wg *sync.WaitGroup) (stop func()) {
 	return func() { over.Store(true) }
 }
 
-// confirmed records the queries of a batch that is safe.
-func (q *packetLog) confirmed(batch []byte) {
+// recordSafe records the queries of a batch that is safe.
+func (q *packetLog) recordSafe(batch []byte) {
 	var b pipeline.Batch
 	if err := b.UnmarshalVT(batch); err != nil {
 		panic(err)
@@ -127,11 +128,11 @@ func (q *packetLog) confirmed(batch []byte) {
 	}
 }
 
-// check finds every query that was safe, and none twice.
-func (q *packetLog) check(w *harness) {
-	w.t.Helper()
+// checkDelivered finds every query that was safe, and none twice.
+func (q *packetLog) checkDelivered(h *harness) {
+	h.t.Helper()
 	times := map[string]int{}
-	events, _ := w.events()
+	events, _ := h.deduplicatedEvents()
 	for _, e := range events {
 		if e.Dns != nil {
 			times[e.Dns.QuestionName]++
@@ -145,43 +146,44 @@ func (q *packetLog) check(w *harness) {
 	}
 	for name, n := range times {
 		if n > 1 {
-			w.t.Errorf("%s is there %d times", name, n)
+			h.t.Errorf("%s is there %d times", name, n)
 		}
 	}
-	w.t.Logf("%d queries, %d safe before their process ended", q.next, len(q.safe))
+	h.t.Logf("%d queries, %d safe before their process ended", q.next, len(q.safe))
 	if lost > 0 || len(q.safe) == 0 {
-		w.t.Errorf("%d of %d queries that were safe are lost", lost, len(q.safe))
+		h.t.Errorf("%d of %d queries that were safe are lost", lost, len(q.safe))
 	}
 }
 
-func dieAfter(n *atomic.Int64, limit int64) {
+func exitAfter(n *atomic.Int64, limit int64) {
 	if n.Add(1) > limit {
 		runtime.Goexit()
 	}
 }
 
-func (w *harness) morePartitions(n int32) {
-	w.t.Helper()
-	c, err := kafka.New(w.kcfg)
+func (h *harness) morePartitions(n int32) {
+	h.t.Helper()
+	c, err := kafka.New(h.kcfg)
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	defer c.Close()
-	r, err := c.Kafka().CreatePartitions(w.t.Context(), &kafkago.CreatePartitionsRequest{
+	r, err := c.Kafka().CreatePartitions(h.t.Context(), &kafkago.CreatePartitionsRequest{
 		Topics: []kafkago.TopicPartitionsConfig{{Name: c.Topic("events"), Count: n}},
 	})
 	if err != nil {
-		w.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	for _, err := range r.Errors {
 		if err != nil {
-			w.t.Fatal(err)
+			h.t.Fatal(err)
 		}
 	}
 }
 
-// tortures is how many seeds are tried; TIDEGATE_TORTURE asks for more than a quick run has time for.
-func tortures() uint64 {
+// tortureSeeds returns how many seeds are tried. The environment variable TIDEGATE_TORTURE asks for more than
+// a quick run has time for.
+func tortureSeeds() uint64 {
 	if n, err := strconv.ParseUint(os.Getenv("TIDEGATE_TORTURE"), 10, 32); err == nil {
 		return n
 	}

@@ -1,12 +1,13 @@
-// Package frame is the file format that the journal and the spool share: a file header with a magic and a version,
-// and frames, one behind the other.
+// Package frame is the file format that the journal and the spool share: a file header with a magic and a
+// version, and frames, one behind the other.
 //
 //	file header   magic 6, version 2
 //	frame         marker 3, kind 1, length 4, CRC of the payload 4, CRC of the 12 bytes before 4, payload
 //
-// Numbers are little endian, CRCs are CRC-32C. The head of a frame has a CRC of its own: a frame whose payload is
-// damaged is left out as a whole, and the next one is found without looking into the payload, which holds text that
-// strangers wrote. Where a head is damaged too, the Scanner looks for the next marker with an intact head.
+// Numbers are little endian, CRCs are CRC-32C. The head of a frame has a CRC of its own: a frame whose
+// payload is damaged is left out as a whole, and the next one is found without looking into the payload,
+// which holds text that strangers wrote. Where a head is damaged too, the Scanner looks for the next marker
+// with an intact head.
 //
 // A writer that is killed leaves an incomplete last frame, which the Scanner reports as such.
 package frame
@@ -40,7 +41,8 @@ var (
 // ErrDamaged is matched by the error of Read when the payload is not what was written.
 var ErrDamaged = errors.New("damaged")
 
-// A File is what the journal and the spool need of an *os.File. Tests replace it to simulate a disk that is full.
+// A File is what the journal and the spool need of an *os.File. Tests replace it to simulate a disk that is
+// full.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
@@ -74,8 +76,8 @@ func Append(buf []byte, kind byte, payload []byte) []byte {
 	return buf
 }
 
-// Reserve appends room for the head of a frame to buf. The caller appends the payload and calls Seal with the length
-// that buf had before.
+// Reserve appends room for the head of a frame to buf. The caller appends the payload and calls Seal with the
+// length that buf had before.
 func Reserve(buf []byte) []byte { return append(buf, make([]byte, HeadSize)...) }
 
 // Seal fills in the head at offset at of the frame whose payload is everything behind the head.
@@ -98,8 +100,8 @@ type Frame struct {
 	crc uint32 // of the payload
 }
 
-// Read returns the payload. The error matches ErrDamaged when it is not what was written; other errors, such as that
-// of a file that was closed, say nothing about it.
+// Read returns the payload. The error matches ErrDamaged when it is not what was written; other errors, such
+// as that of a file that was closed, say nothing about it.
 func (f Frame) Read(r io.ReaderAt) ([]byte, error) {
 	payload := make([]byte, f.Length)
 	if n, err := r.ReadAt(payload, f.Offset); n < f.Length {
@@ -150,8 +152,8 @@ func NewScanner(file io.ReaderAt, size int64) *Scanner {
 	return &Scanner{file: file, offset: FileHeaderSize, size: size}
 }
 
-// Next returns the next frame whose head is intact. It reports false at the end of the file. A frame that is not
-// complete is the last one.
+// Next returns the next frame whose head is intact. It reports false at the end of the file. A frame that is
+// not complete is the last one.
 func (s *Scanner) Next() (Frame, bool) {
 	var head [HeadSize]byte
 	for s.offset < s.size {

@@ -85,7 +85,8 @@ func TestDamageCostsOnlyTheFrameThatItHits(t *testing.T) {
 	}
 }
 
-// TestDamagedPayloadHidesWhatItHolds: bytes within a payload are never taken for frames while the head is intact.
+// TestDamagedPayloadHidesWhatItHolds: bytes within a payload are never taken for frames while the head is
+// intact.
 func TestDamagedPayloadHidesWhatItHolds(t *testing.T) {
 	payload := Append([]byte("text "), 'X', []byte("forged"))
 	file := Append(AppendFileHeader(nil, magic, 2), 'a', payload)

@@ -8,9 +8,9 @@ import (
 	"os"
 )
 
-// SetAside keeps what is in the file at path under the name path.unreadable, or path.unreadable.2 and so on if that
-// name is taken, and returns the name. The file stays at path too: the caller replaces or removes it. Nothing that
-// the program cannot read is ever deleted; people decide about it.
+// SetAside keeps what is in the file at path under the name path.unreadable, or path.unreadable.2 and so on
+// if that name is taken, and returns the name. The file stays at path too: the caller replaces or removes it.
+// Nothing that the program cannot read is ever deleted; people decide about it.
 func SetAside(path string) (string, error) {
 	for n := 1; ; n++ {
 		name := path + ".unreadable"

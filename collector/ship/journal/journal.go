@@ -1,20 +1,24 @@
-// Package journal is the file that lets a collector which was killed put the same lines into the same batches again.
+// Package journal is the file that lets a collector which was killed put the same lines into the same batches
+// again.
 //
-// Before a batch with lines of files is produced, Append writes which lines of which files are in it and under which
-// id it is sent. When the batch is safe, Ack says so. Open reads what an earlier process left: for each file the
-// checkpoint up to which everything is safe, and for each batch that is not known to be safe its ranges of lines.
-// The shipper reads those lines again and sends them under the same id, so that a reader of the topic drops the
-// repeat. Package ship is the only caller; the journal knows nothing of Kafka or of events.
+// Before a batch with lines of files is produced, Append writes which lines of which files are in it and
+// under which id it is sent. When the batch is safe, Ack says so. Open reads what an earlier process left:
+// for each file the checkpoint up to which everything is safe, and for each batch that is not known to be
+// safe its ranges of lines. The shipper reads those lines again and sends them under the same id, so that a
+// reader of the topic drops the repeat. Package ship is the only caller; the journal knows nothing of Kafka
+// or of events.
 //
-// The journal keeps its own state in memory: every record that is written is also applied to it, by the code that
-// applies records when a journal is read. When the file has grown, it is replaced by one that holds only that state.
+// The journal keeps its own state in memory: every record that is written is also applied to it, by the code
+// that applies records when a journal is read. When the file has grown, it is replaced by one that holds only
+// that state.
 //
-// A batch that cannot be written must not be produced: Append returns an error, and the caller tries again. All other
-// records are hints: when one cannot be written, the worst is that lines are read and produced again under an id that
-// the reader knows. Errors of the disk are counted and logged here.
+// A batch that cannot be written must not be produced: Append returns an error, and the caller tries again.
+// All other records are hints: when one cannot be written, the worst is that lines are read and produced
+// again under an id that the reader knows. Errors of the disk are counted and logged here.
 //
-// What cannot be read (damaged, or of another version) is left out, counted, logged, and kept beside the journal as
-// journal.unreadable. The lock of a Journal is held during writes; no other lock is taken while it is held.
+// What cannot be read (damaged, or of another version) is left out, counted, logged, and kept beside the
+// journal as journal.unreadable. The lock of a Journal is held during writes; no other lock is taken while it
+// is held.
 package journal
 
 import (
@@ -123,7 +127,8 @@ func Open(dir string, options Options) (*Journal, error) {
 		options.CompactAt = defaultCompactAt
 	}
 	j := &Journal{
-		path: filepath.Join(dir, fileName), options: options, throttle: logging.NewThrottle(errorLogInterval), state: newState(),
+		path: filepath.Join(dir, fileName), options: options, throttle: logging.NewThrottle(errorLogInterval),
+		state: newState(),
 	}
 	text, err := os.ReadFile(j.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -138,7 +143,7 @@ func Open(dir string, options Options) (*Journal, error) {
 	if unreadable, reason := j.state.read(text); unreadable > 0 {
 		j.setAside = true
 		j.unreadable.Store(uint64(unreadable))
-		options.Log.Warn("part of the journal cannot be read; it is kept under another name, log lines may be shipped twice",
+		options.Log.Warn("part of the journal cannot be read and is kept aside; log lines may be stored twice",
 			"file", j.path, "bytes", unreadable, "err", reason)
 	}
 	return j, nil
@@ -182,8 +187,8 @@ func (j *Journal) State() State {
 	return j.state.export()
 }
 
-// Start begins to write: the state goes to a new file that replaces the old one. A disk that is full is not an error:
-// the file is then written with the first batch.
+// Start begins to write: the state goes to a new file that replaces the old one. A disk that is full is not
+// an error: the file is then written with the first batch.
 func (j *Journal) Start() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -255,7 +260,8 @@ func (j *Journal) Done(r Range) {
 	}
 }
 
-// Shrink records that only r is left of the range of a batch that begins where r begins: the file did not come back.
+// Shrink records that only r is left of the range of a batch that begins where r begins: the file did not
+// come back.
 func (j *Journal) Shrink(id BatchID, r Range) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -311,8 +317,8 @@ func (j *Journal) Close(flush bool) error {
 	return err
 }
 
-// applyAndWrite applies a record that is only a hint, and writes it. Before Start it is only applied: the new file
-// will hold what it comes to. j.mu must be held.
+// applyAndWrite applies a record that is only a hint, and writes it. Before Start it is only applied: the new
+// file will hold what it comes to. j.mu must be held.
 func (j *Journal) applyAndWrite(r *record) {
 	j.state.apply(r)
 	if !j.started || j.closed {
@@ -337,8 +343,8 @@ func (j *Journal) write(records []byte) error {
 		}
 	}
 
-	// Invariant: the first j.size bytes of the file are whole records. Whatever a failed write leaves behind them is
-	// cut off or overwritten, or found torn by the next reader.
+	// Invariant: the first j.size bytes of the file are whole records. Whatever a failed write leaves behind
+	// them is cut off or overwritten, or found torn by the next reader.
 	size := j.size.Load()
 	if _, err := j.file.WriteAt(records, size); err != nil {
 		_ = j.file.Truncate(size)
@@ -392,7 +398,8 @@ func (j *Journal) compact() error {
 		return fmt.Errorf("write journal: %w", diskFull(err))
 	}
 	if j.options.Sync {
-		_ = statedir.SyncDir(filepath.Dir(j.path)) // without it a power cut brings back the old file, which is good too
+		// If that fails, a power cut brings back the old file, which says the same.
+		_ = statedir.SyncDir(filepath.Dir(j.path))
 	}
 
 	if j.file != nil {

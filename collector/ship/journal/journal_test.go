@@ -148,8 +148,8 @@ func TestLinesThatWereInNoBatch(t *testing.T) {
 	}
 }
 
-// TestAnyOrderOfAcks: whatever the order in which batches become safe, the journal knows exactly what is not, and the
-// journal as it was written and the one that is written anew say the same.
+// TestAnyOrderOfAcks: whatever the order in which batches become safe, the journal knows exactly what is not,
+// and the journal as it was written and the one that is written anew say the same.
 func TestAnyOrderOfAcks(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 5))
 	for range 50 {
@@ -175,8 +175,8 @@ func TestAnyOrderOfAcks(t *testing.T) {
 	}
 }
 
-// checkOpen checks that the journal has exactly the given batches, and that their ranges, the finished ones and the
-// checkpoint cover the file without overlap.
+// checkOpen checks that the journal has exactly the given batches, and that their ranges, the finished ones
+// and the checkpoint cover the file without overlap.
 func checkOpen(t *testing.T, dir string, want map[uint64]Batch, end int64) {
 	t.Helper()
 	state := open(t, dir, Options{}).State()
@@ -242,7 +242,8 @@ func (f fullDisk) WriteAt(b []byte, at int64) (int, error) {
 	return n, unix.ENOSPC
 }
 
-// TestUnreadableJournalIsKept: whatever is wrong with a journal, it is counted and kept, and what can be read is used.
+// TestUnreadableJournalIsKept: whatever is wrong with a journal, it is counted and kept, and what can be read
+// is used.
 func TestUnreadableJournalIsKept(t *testing.T) {
 	dir := t.TempDir()
 	j := start(t, dir, Options{})

@@ -9,8 +9,8 @@ import (
 	"tidegate/collector/ship/frame"
 )
 
-// state is what the records of a journal come to. Every record goes through apply, both when a journal is read and
-// when it is written: what is written anew is therefore what a reader of all records would know.
+// state is what the records of a journal come to. Every record goes through apply, both when a journal is
+// read and when it is written: what is written anew is therefore what a reader of all records would know.
 type state struct {
 	files      map[FileID]*fileState
 	names      map[string]FileID // which file a name means
@@ -111,13 +111,14 @@ func (s *state) finish(r Range) {
 		return // its name was damaged: nobody can say which file it was
 	}
 	f.known = true
-	i, _ := slices.BinarySearchFunc(f.done, r.After, func(r Range, after int64) int { return cmp.Compare(r.After, after) })
+	byAfter := func(done Range, after int64) int { return cmp.Compare(done.After, after) }
+	i, _ := slices.BinarySearchFunc(f.done, r.After, byAfter)
 	f.done = slices.Insert(f.done, i, r)
 	f.advance()
 }
 
-// advance moves the checkpoint over the finished ranges that begin at or before it, and joins finished ranges that
-// touch one another. In between lies what is not finished.
+// advance moves the checkpoint over the finished ranges that begin at or before it, and joins finished ranges
+// that touch one another. In between lies what is not finished.
 func (f *fileState) advance() {
 	kept := f.done[:0]
 	for _, r := range f.done {
@@ -185,7 +186,8 @@ func (s *state) export() State {
 	for _, id := range slices.Sorted(maps.Keys(s.files)) {
 		f := s.files[id]
 		out.Files = append(out.Files, File{
-			ID: id, Name: f.name, Replaced: f.replaced, Checkpoint: f.checkpoint, Known: f.known, Done: slices.Clone(f.done),
+			ID: id, Name: f.name, Replaced: f.replaced, Checkpoint: f.checkpoint, Known: f.known,
+			Done: slices.Clone(f.done),
 		})
 	}
 	for id, ranges := range s.batches {

@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// A Header describes a batch in the spool. It can be read although the batch itself is damaged, so that what was lost
-// can be counted.
+// A Header describes a batch in the spool. It can be read although the batch itself is damaged, so that what
+// was lost can be counted.
 type Header struct {
 	Epoch     uint64
 	Partition uint32

@@ -1,17 +1,19 @@
-// Package spool keeps batches on disk that cannot be made again while Kafka is unavailable: packets, and lines of
-// files that were removed.
+// Package spool keeps batches on disk that cannot be made again while Kafka is unavailable: packets, and
+// lines of files that were removed.
 //
-// Append writes a batch and returns a Ref; a batch that was appended survives a killed process. Read returns its
-// bytes when Kafka accepts batches again, and Release says that it is not needed any more. Open finds what earlier
-// processes left. Package ship is the only caller; to the spool a batch is bytes and a Header.
+// Append writes a batch and returns a Ref; a batch that was appended survives a killed process. Read returns
+// its bytes when Kafka accepts batches again, and Release says that it is not needed any more. Open finds
+// what earlier processes left. Package ship is the only caller; to the spool a batch is bytes and a Header.
 //
-// A spool is a folder of segment files, which grow to about 8 MiB and are deleted when no batch of theirs is needed.
-// Together they stay below a limit: a batch that does not fit is refused, since what is in the spool was promised to
-// be safe. A segment is a frame file (package frame) in which a header frame stands before each batch frame.
+// A spool is a folder of segment files, which grow to about 8 MiB and are deleted when no batch of theirs is
+// needed. Together they stay below a limit: a batch that does not fit is refused, since what is in the spool
+// was promised to be safe. A segment is a frame file (package frame) in which a header frame stands before
+// each batch frame.
 //
-// What cannot be read (damaged, or of another version) is left out, counted and logged. Its segment is never deleted:
-// when the batches in it that can be read are not needed any more it gets the name segment.unreadable and does not
-// count against the limit. The lock of a Spool is held during writes; no other lock is taken while it is held.
+// What cannot be read (damaged, or of another version) is left out, counted and logged. Its segment is never
+// deleted: when the batches in it that can be read are not needed any more it gets the name
+// segment.unreadable and does not count against the limit. The lock of a Spool is held during writes; no
+// other lock is taken while it is held.
 package spool
 
 import (
@@ -96,7 +98,8 @@ type Spool struct {
 	buf    []byte
 }
 
-// A segment is one file of the spool. Its fields are guarded by the spool's lock, but for file, which does not change.
+// A segment is one file of the spool. Its fields are guarded by the spool's lock, but for file, which does
+// not change.
 type segment struct {
 	path    string
 	file    frame.File
@@ -105,11 +108,12 @@ type segment struct {
 	damaged bool // something in it cannot be read: it is kept under another name instead of being deleted
 }
 
-// Open reads the spool in dir and calls visit with each batch, in the order in which they were written. readable
-// says whether the batch was written to its end; otherwise it is lost, and ref refers to nothing.
+// Open reads the spool in dir and calls visit with each batch, in the order in which they were written.
+// readable says whether the batch was written to its end; otherwise it is lost, and ref refers to nothing.
 func Open(dir string, options Options, visit func(h *Header, ref Ref, readable bool)) (*Spool, error) {
 	s := &Spool{
-		dir: dir, options: options, throttle: logging.NewThrottle(errorLogInterval), next: 1, live: map[*segment]struct{}{},
+		dir: dir, options: options, throttle: logging.NewThrottle(errorLogInterval), next: 1,
+		live: map[*segment]struct{}{},
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool: %w", err)
@@ -164,8 +168,8 @@ func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 		unreadable, reason := seg.scan(visit)
 		if seg.damaged = unreadable > 0; seg.damaged {
 			s.unreadable.Add(uint64(unreadable))
-			s.options.Log.Warn("part of the spool cannot be read; it is kept under another name", "file", path, "bytes", unreadable,
-				"err", reason)
+			s.options.Log.Warn("part of the spool cannot be read and is kept aside",
+				"file", path, "bytes", unreadable, "err", reason)
 		}
 	}
 
@@ -187,8 +191,8 @@ func (seg *segment) scan(visit func(*Header, Ref, bool)) (unreadable int64, reas
 		return seg.size, err
 	}
 
-	// A header is valid for the batch frame that follows it directly. A header without its batch is a batch that is
-	// lost; a batch without its header is bytes that nobody can use.
+	// A header is valid for the batch frame that follows it directly. A header without its batch is a batch
+	// that is lost; a batch without its header is bytes that nobody can use.
 	reason = errors.New("damaged, or not written to its end")
 	scanner := frame.NewScanner(seg.file, seg.size)
 	var header *Header
@@ -239,7 +243,8 @@ func (s *Spool) Append(h *Header, batch []byte) (Ref, error) {
 	case errors.Is(err, ErrFull):
 		s.condition.Store(int32(Full))
 		if _, ok := s.throttle.Allow(); ok {
-			s.options.Log.Error("spool is full: packet events are shed until kafka is available", "bytes", s.total.Load())
+			s.options.Log.Error("spool is full: packet events are shed until kafka is available",
+				"bytes", s.total.Load())
 		}
 	default:
 		s.condition.Store(int32(Failing))
@@ -275,8 +280,8 @@ func (s *Spool) write(h *Header, batch []byte) (Ref, error) {
 		}
 	}
 
-	// 3. Write. Invariant: the first seg.size bytes are whole frames; what a failed write leaves behind them is cut off
-	// or overwritten.
+	// 3. Write. Invariant: the first seg.size bytes are whole frames; what a failed write leaves behind them
+	// is cut off or overwritten.
 	seg := s.active
 	if _, err := seg.file.WriteAt(s.buf, seg.size); err != nil {
 		_ = seg.file.Truncate(seg.size)
@@ -332,8 +337,8 @@ func (s *Spool) Read(ref Ref) ([]byte, error) {
 		ref.segment.damaged = true
 		s.mu.Unlock()
 		s.unreadable.Add(uint64(ref.frame.Length))
-		s.options.Log.Warn("a batch in the spool cannot be read; its events are lost", "file", ref.segment.path,
-			"bytes", ref.frame.Length, "err", err)
+		s.options.Log.Warn("a batch in the spool cannot be read; its events are lost",
+			"file", ref.segment.path, "bytes", ref.frame.Length, "err", err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read spool %s: %w", ref.segment.path, err)
@@ -354,8 +359,8 @@ func (s *Spool) Release(ref Ref) {
 	}
 }
 
-// removeSegment deletes a segment of which no batch is needed, or keeps it under another name if it is damaged. s.mu
-// must be held.
+// removeSegment deletes a segment of which no batch is needed, or keeps it under another name if it is
+// damaged. s.mu must be held.
 func (s *Spool) removeSegment(seg *segment) {
 	seg.file.Close()
 	delete(s.live, seg)

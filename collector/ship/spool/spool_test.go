@@ -149,8 +149,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestDamageIsKept: whatever is damaged, the other batches are used, the headers say what was lost, and the segment
-// is kept when its batches have been released.
+// TestDamageIsKept: whatever is damaged, the other batches are used, the headers say what was lost, and the
+// segment is kept when its batches have been released.
 func TestDamageIsKept(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	for range 100 {
@@ -226,8 +226,8 @@ func TestOtherNumberOfDatasets(t *testing.T) {
 	}
 }
 
-// TestSegmentOfOldVersionIsKept reads a segment that was written at commit 1b86dc3, before frames, and one of a later
-// version.
+// TestSegmentOfOldVersionIsKept reads a segment that was written at commit 1b86dc3, before frames, and one of
+// a later version.
 func TestSegmentOfOldVersionIsKept(t *testing.T) {
 	old, err := os.ReadFile("testdata/segment.v1")
 	if err != nil {
