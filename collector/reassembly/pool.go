@@ -44,8 +44,8 @@ func (p *Pool) enforceLimit() {
 	for p.used > p.limit && len(p.holders) > 0 {
 		var largest *Conn
 		for range 8 {
-			if c := p.holders[p.randomIndex(len(p.holders))]; largest == nil || c.buffered > largest.buffered {
-				largest = c
+			if candidate := p.holders[p.randomIndex(len(p.holders))]; largest == nil || candidate.buffered > largest.buffered {
+				largest = candidate
 			}
 		}
 		for largest.buffered > 0 {
@@ -88,30 +88,30 @@ func sizeClass(n int) int {
 // BufferCost returns what a buffer for n bytes is charged: the memory that the buffer takes, not the bytes
 // that lie in it, so that many small segments do not take more than the budget says.
 func BufferCost(n int) int {
-	if i := sizeClass(n); i < len(bufferSizes) {
-		return bufferSizes[i] + BufferOverhead
+	if class := sizeClass(n); class < len(bufferSizes) {
+		return bufferSizes[class] + BufferOverhead
 	}
 	return n + BufferOverhead
 }
 
 // Get returns a slice of n bytes.
 func (p *Buffers) Get(n int) []byte {
-	i := sizeClass(n)
-	if i == len(bufferSizes) {
+	class := sizeClass(n)
+	if class == len(bufferSizes) {
 		return make([]byte, n)
 	}
-	if l := len(p.free[i]); l > 0 {
-		b := p.free[i][l-1]
-		p.free[i] = p.free[i][:l-1]
+	if free := p.free[class]; len(free) > 0 {
+		b := free[len(free)-1]
+		p.free[class] = free[:len(free)-1]
 		return b[:n]
 	}
-	return make([]byte, n, bufferSizes[i])
+	return make([]byte, n, bufferSizes[class])
 }
 
 // Put takes back a slice that Get returned.
 func (p *Buffers) Put(b []byte) {
-	i := sizeClass(cap(b))
-	if i < len(bufferSizes) && cap(b) == bufferSizes[i] && len(p.free[i]) < maxFree[i] {
-		p.free[i] = append(p.free[i], b)
+	class := sizeClass(cap(b))
+	if class < len(bufferSizes) && cap(b) == bufferSizes[class] && len(p.free[class]) < maxFree[class] {
+		p.free[class] = append(p.free[class], b)
 	}
 }

@@ -13,36 +13,36 @@ func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
 		half.waiting, half.front = half.waiting[:copy(half.waiting, half.waiting[half.front:])], 0
 	}
 	off, conflict := s.off, false
-	insert := func(i int, to int64) { // keeps [off, to)
-		n := s
-		n.off = off
-		n.b = c.pool.Get(numCaptured(b, to-off))
-		copy(n.b, b)
-		n.lost = int(to-off) - len(n.b)
-		half.waiting = slices.Insert(half.waiting, i, n)
-		c.pool.chargeConn(c, BufferCost(len(n.b)))
+	insert := func(index int, to int64) { // keeps [off, to)
+		part := s
+		part.off = off
+		part.b = c.pool.Get(numCaptured(b, to-off))
+		copy(part.b, b)
+		part.lost = int(to-off) - len(part.b)
+		half.waiting = slices.Insert(half.waiting, index, part)
+		c.pool.chargeConn(c, BufferCost(len(part.b)))
 	}
 
 	// Go through the segments that wait, in order. b always begins at off, and everything before off is kept,
 	// by us or by a segment that waited.
-	i := half.front
-	for ; i < len(half.waiting) && off < end; i++ {
-		w := &half.waiting[i]
-		if w.endOffset() <= off {
+	index := half.front
+	for ; index < len(half.waiting) && off < end; index++ {
+		waiting := &half.waiting[index]
+		if waiting.endOffset() <= off {
 			continue
 		}
-		if w.off >= end {
+		if waiting.off >= end {
 			break
 		}
-		if c.mergeOverlap(w, off, b) {
+		if c.mergeOverlap(waiting, off, b) {
 			conflict = true
 		}
-		wEnd := w.endOffset()
-		if off < w.off { // there is a hole before w: fill it; w is then at i+1
-			to := w.off
-			insert(i, to)
+		wEnd := waiting.endOffset()
+		if off < waiting.off { // there is a hole before w: fill it; w is then at i+1
+			to := waiting.off
+			insert(index, to)
 			b, off = b[numCaptured(b, to-off):], to
-			i++
+			index++
 		}
 		if wEnd >= end {
 			off = end
@@ -51,7 +51,7 @@ func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
 		b, off = b[numCaptured(b, wEnd-off):], wEnd
 	}
 	if off < end {
-		insert(i, end)
+		insert(index, end)
 	}
 
 	if conflict {
@@ -127,16 +127,16 @@ func (c *Conn) endDirection(d Dir) {
 // meanwhile.
 func (c *Conn) popFront(d Dir) {
 	half := &c.half[d]
-	s := c.takeFront(half)
-	b, cut := s.b, int64(s.lost)
-	if passed := half.next - s.off; passed > 0 {
-		n := min(passed, int64(len(b)))
-		b, cut = b[n:], cut-(passed-n)
+	segment := c.takeFront(half)
+	b, cut := segment.b, int64(segment.lost)
+	if passed := half.next - segment.off; passed > 0 {
+		skip := min(passed, int64(len(b)))
+		b, cut = b[skip:], cut-(passed-skip)
 	}
 	if len(b) > 0 || cut > 0 {
-		c.deliverBytes(d, b, int(max(cut, 0)), s.time)
+		c.deliverBytes(d, b, int(max(cut, 0)), segment.time)
 	}
-	c.freeSegment(&s)
+	c.freeSegment(&segment)
 	if half.front == len(half.waiting) {
 		half.waiting, half.front = half.waiting[:0], 0
 	}
@@ -144,15 +144,15 @@ func (c *Conn) popFront(d Dir) {
 
 // dropFront discards the first segment that waits.
 func (c *Conn) dropFront(half *halfStream) {
-	s := c.takeFront(half)
-	c.freeSegment(&s)
+	segment := c.takeFront(half)
+	c.freeSegment(&segment)
 }
 
 func (c *Conn) takeFront(half *halfStream) waitingSegment {
-	s := half.waiting[half.front]
+	segment := half.waiting[half.front]
 	half.waiting[half.front] = waitingSegment{}
 	half.front++
-	return s
+	return segment
 }
 
 func (c *Conn) freeSegment(s *waitingSegment) {
@@ -281,15 +281,15 @@ func (c *Conn) giveUpOldest(why GapReason) {
 		return
 	}
 	half, peer := &c.half[d], &c.half[d^1]
-	s := &half.waiting[half.front]
+	front := &half.waiting[half.front]
 	switch {
-	case s.off <= half.next:
+	case front.off <= half.next:
 		c.forceFront(d)
-	case s.off > max(half.ack, half.next)+half.sendLimit(peer):
-		c.handler.Observe(d, OutsideWindow, s.time)
+	case front.off > max(half.ack, half.next)+half.sendLimit(peer):
+		c.handler.Observe(d, OutsideWindow, front.time)
 		c.dropFront(half)
 	default:
-		c.giveUp(d, c.gapUntil(d, s.off), why)
+		c.giveUp(d, c.gapUntil(d, front.off), why)
 	}
 	c.deliverReady()
 }

@@ -28,10 +28,10 @@ func (c *Conn) handleData(d Dir, s *Segment, off, need int64) {
 		c.classifyOverlap(d, s, off, end)
 	}
 	if off < half.next {
-		n := int(half.next - off)
-		captured := min(n, len(b))
+		passed := int(half.next - off)
+		captured := min(passed, len(b))
 		c.compareTail(d, s, off, b[:captured])
-		b, size, off = b[captured:], size-n, half.next
+		b, size, off = b[captured:], size-passed, half.next
 	}
 	half.top = max(half.top, end)
 
@@ -85,9 +85,9 @@ func (c *Conn) handleDelivered(d Dir, s *Segment, off, end int64) {
 	// Compare it with a segment of the same borders, else with the last bytes.
 	b := s.Payload
 	for i := range half.delivered.segments {
-		r := &half.delivered.segments[i]
-		if r.off == off && int(r.n) == len(b) && len(b) > 0 {
-			if r.hash != xxh3.Hash(b) {
+		recent := &half.delivered.segments[i]
+		if recent.off == off && int(recent.n) == len(b) && len(b) > 0 {
+			if recent.hash != xxh3.Hash(b) {
 				c.handler.Observe(d, OverlapConflict, s.Time)
 			}
 			return
@@ -119,12 +119,12 @@ func (c *Conn) classifyOverlap(d Dir, s *Segment, off, end int64) {
 	fillsGap := off >= half.next
 	gapSeen := int64(0) // the Time of the first segment behind the gap; 0 there is none
 	for i := half.front; i < len(half.waiting); i++ {
-		w := &half.waiting[i]
-		if w.off <= off && w.endOffset() >= end {
+		waiting := &half.waiting[i]
+		if waiting.off <= off && waiting.endOffset() >= end {
 			fillsGap = false
 		}
-		if w.off >= off && gapSeen == 0 {
-			gapSeen = w.time
+		if waiting.off >= off && gapSeen == 0 {
+			gapSeen = waiting.time
 		}
 	}
 	if fillsGap && (gapSeen == 0 || s.Time-gapSeen <= max(reorderTime, c.rtt)) {

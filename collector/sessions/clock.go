@@ -17,18 +17,18 @@ const maxForward = int64(24 * 3600e9)
 
 // advance moves the clock to the packet time at.
 func (c *packetClock) advance(at int64) {
-	switch d := at - c.packetTime; {
+	switch delta := at - c.packetTime; {
 	case c.packetTime == 0: // the first packet
 		c.packetTime = at
 		c.now = 1
-	case d > maxBackward && c.timeBeforeJump != 0 && isNear(at, c.timeBeforeJump):
+	case delta > maxBackward && c.timeBeforeJump != 0 && isNear(at, c.timeBeforeJump):
 		// A few packets had wrong times; this one continues from before them.
 		c.now += max(at-c.timeBeforeJump, 0)
 		c.packetTime, c.timeBeforeJump = at, 0
-	case d > 0:
-		c.now += min(d, maxForward)
+	case delta > 0:
+		c.now += min(delta, maxForward)
 		c.packetTime = at
-	case d < -maxBackward: // the clock was set back
+	case delta < -maxBackward: // the clock was set back
 		c.packetTime, c.timeBeforeJump = at, c.packetTime
 	}
 }

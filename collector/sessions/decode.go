@@ -177,15 +177,15 @@ func (d *decoder) decodeNFLOG(p *packet, b []byte, wire int) result {
 		return resTruncated
 	}
 	for b, wire = b[4:], wire-4; len(b) >= 4; {
-		n, typ := int(binary.LittleEndian.Uint16(b)), binary.LittleEndian.Uint16(b[2:])&0x7fff
-		if n < 4 {
+		size, typ := int(binary.LittleEndian.Uint16(b)), binary.LittleEndian.Uint16(b[2:])&0x7fff
+		if size < 4 {
 			return resMalformed
 		}
 		if typ == payload {
-			return d.decodeIP(p, b[4:min(n, len(b))], min(n-4, wire-4), 0)
+			return d.decodeIP(p, b[4:min(size, len(b))], min(size-4, wire-4), 0)
 		}
-		n = min((n+3)&^3, len(b))
-		b, wire = b[n:], wire-n
+		size = min((size+3)&^3, len(b))
+		b, wire = b[size:], wire-size
 	}
 	return resNotIP
 }
@@ -224,8 +224,8 @@ func (d *decoder) decodePPPoE(p *packet, b []byte, wire, depth int) result {
 	if b[0] != 0x11 || b[1] != 0 {
 		return resNotIP
 	}
-	n := int(binary.BigEndian.Uint16(b[4:]))
-	b, wire = b[6:], min(wire-6, n) // padding follows
+	size := int(binary.BigEndian.Uint16(b[4:]))
+	b, wire = b[6:], min(wire-6, size) // padding follows
 	return d.decodePPP(p, b[:min(len(b), max(wire, 0))], wire, depth)
 }
 
@@ -238,13 +238,13 @@ func (d *decoder) decodePPP(p *packet, b []byte, wire, depth int) result {
 	if len(b) < 2 {
 		return resTruncated
 	}
-	typ, n := uint16(b[0]), 1
+	typ, size := uint16(b[0]), 1
 	if b[0]&1 == 0 {
-		typ, n = binary.BigEndian.Uint16(b), 2
+		typ, size = binary.BigEndian.Uint16(b), 2
 	}
 	switch typ {
 	case 0x21, 0x57:
-		return d.decodeIP(p, b[n:], wire-n, depth)
+		return d.decodeIP(p, b[size:], wire-size, depth)
 	}
 	return resNotIP
 }
@@ -311,34 +311,34 @@ func (d *decoder) decodeGRE(p *packet, b []byte, wire, depth int) result {
 	flags, typ := b[0], binary.BigEndian.Uint16(b[2:])
 
 	// The optional fields that the flags name follow, four bytes each.
-	n := 4
-	for _, f := range [...]byte{0x80, 0x20, 0x10} { // checksum, key, sequence
-		if flags&f != 0 {
-			n += 4
+	headerLen := 4
+	for _, flag := range [...]byte{0x80, 0x20, 0x10} { // checksum, key, sequence
+		if flags&flag != 0 {
+			headerLen += 4
 		}
 	}
 	if b[1]&7 == 1 { // PPTP
 		if b[1]&0x80 != 0 { // acknowledgement
-			n += 4
+			headerLen += 4
 		}
-		if len(b) < n {
+		if len(b) < headerLen {
 			return resTruncated
 		}
-		return d.decodePPP(p, b[n:], wire-n, depth)
+		return d.decodePPP(p, b[headerLen:], wire-headerLen, depth)
 	}
 
 	// ERSPAN has a header of its own before the mirrored frame.
 	switch typ {
 	case etherERSPAN:
 		if flags&0x10 != 0 { // type II; type I has no sequence number and no header of its own
-			n += 8
+			headerLen += 8
 		}
 		typ = etherBridged
 	case etherERSPAN3:
-		n, typ = n+12, etherBridged
+		headerLen, typ = headerLen+12, etherBridged
 	}
-	if len(b) < n {
+	if len(b) < headerLen {
 		return resTruncated
 	}
-	return d.decodeEtherType(p, typ, b[n:], wire-n, depth)
+	return d.decodeEtherType(p, typ, b[headerLen:], wire-headerLen, depth)
 }

@@ -74,13 +74,13 @@ func (d *decoder) decodeIPv4(p *packet, b []byte, wire, depth int) result {
 	b = b[headLen:min(len(b), totalLen)]
 	wire = totalLen - headLen
 	if fragment&0x3fff != 0 { // an offset, or more fragments follow
-		var r result
-		b, r = d.frags.addFragment(p.clock, ipFragment{
+		var res result
+		b, res = d.frags.addFragment(p.clock, ipFragment{
 			key: fragKey{p.src, p.dst, p.id, proto, false, p.iface},
 			off: int(fragment&0x1fff) * 8, more: fragment&0x2000 != 0, b: b, wire: wire,
 		})
 		if b == nil {
-			return r
+			return res
 		}
 		wire = len(b)
 	}
@@ -111,17 +111,17 @@ func (d *decoder) decodeIPv6(p *packet, b []byte, wire, depth int) result {
 			if len(b) < 8 {
 				return resTruncated
 			}
-			n := 8 + int(b[1])*8
+			size := 8 + int(b[1])*8
 			if next == protoAH { // counts in units of four bytes, unlike the others
-				n = 8 + int(b[1])*4
+				size = 8 + int(b[1])*4
 			}
-			if n > wire {
+			if size > wire {
 				return resMalformed
 			}
-			if n > len(b) {
+			if size > len(b) {
 				return resTruncated
 			}
-			next, b, wire = b[0], b[n:], wire-n
+			next, b, wire = b[0], b[size:], wire-size
 
 		case protoFragment:
 			if len(b) < 8 {
@@ -133,13 +133,13 @@ func (d *decoder) decodeIPv6(p *packet, b []byte, wire, depth int) result {
 			if field&^6 == 0 { // an atomic fragment, RFC 6946
 				continue
 			}
-			var r result
-			b, r = d.frags.addFragment(p.clock, ipFragment{
+			var res result
+			b, res = d.frags.addFragment(p.clock, ipFragment{
 				key: fragKey{p.src, p.dst, id, next, true, p.iface},
 				off: int(field &^ 7), more: field&1 != 0, b: b, wire: wire,
 			})
 			if b == nil {
-				return r
+				return res
 			}
 			wire = len(b)
 
@@ -166,11 +166,11 @@ func (d *decoder) decodeTransport(p *packet, proto uint8, b []byte, wire, depth 
 		if len(b) < 8 {
 			return resTruncated
 		}
-		n := 8 + int(b[1])*4
-		if n > len(b) || depth > maxNesting {
+		size := 8 + int(b[1])*4
+		if size > len(b) || depth > maxNesting {
 			return resTruncated
 		}
-		return d.decodeTransport(p, b[0], b[n:], wire-n, depth+1)
+		return d.decodeTransport(p, b[0], b[size:], wire-size, depth+1)
 	case protoICMP, protoICMPv6:
 		return resICMP
 	}

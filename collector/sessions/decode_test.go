@@ -70,6 +70,26 @@ func TestEncapsulations(t *testing.T) {
 	check("4 in 6 behind options", ether, six)
 }
 
+// TestTCPOptionsAreDecoded: reassembly reads the window scale from the options, as far as they were captured.
+func TestTCPOptionsAreDecoded(t *testing.T) {
+	segment := &layers.TCP{
+		SrcPort: 4000, DstPort: 80, SYN: true,
+		Options: []layers.TCPOption{{OptionType: layers.TCPOptionKindWindowScale, OptionLength: 3, OptionData: []byte{7}}},
+	}
+	whole := frame(t, addrPort("10.0.0.1:4000").Addr(), addrPort("10.0.0.2:80").Addr(), 1, segment, "")
+	check := func(captured int, want string) {
+		t.Helper()
+		var p packet
+		decoder := New(Config{}, Deps{}, nil).decoder
+		if r := decoder.decodeFrame(&p, layers.LinkTypeEthernet, whole[:captured], 58); r != resTCP || string(p.Options) != want {
+			t.Errorf("%d bytes: %s, options %q, want %q", captured, resultNames[r], p.Options, want)
+		}
+	}
+	check(58, "\x03\x03\x07\x00")
+	check(56, "\x03\x03")
+	check(54, "")
+}
+
 // TestNestingIsBounded: a packet with too many headers is given up.
 func TestNestingIsBounded(t *testing.T) {
 	b := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")[14:]

@@ -59,8 +59,8 @@ func (f *flow) claimFirst() {
 
 // ownKey returns the key of the tuple as it was seen.
 func (f *flow) ownKey() claimKey {
-	k := &f.key
-	return claimKey{k.a, k.b, k.aport, k.bport, k.proto}
+	key := &f.key
+	return claimKey{key.a, key.b, key.aport, key.bport, key.proto}
 }
 
 // canonicalKey returns the key of the tuple on the container's side. The mapping must be known.
@@ -78,9 +78,9 @@ func (f *flow) tryClaim(k claimKey) bool {
 	if !f.t.dedup.tryClaim(k, f.claimant()) {
 		return false
 	}
-	if d := &f.dedup; !slices.Contains(d.heldClaims(), k) && d.numClaims < len(d.claims) {
-		d.claims[d.numClaims] = k
-		d.numClaims++
+	if dedup := &f.dedup; !slices.Contains(dedup.heldClaims(), k) && dedup.numClaims < len(dedup.claims) {
+		dedup.claims[dedup.numClaims] = k
+		dedup.numClaims++
 	}
 	return true
 }
@@ -113,7 +113,7 @@ func (f *flow) confirmPrimary() {
 		return
 	}
 	own := f.ownKey()
-	if k := f.canonicalKey(); k != own && !f.tryClaim(k) {
+	if canonical := f.canonicalKey(); canonical != own && !f.tryClaim(canonical) {
 		f.markDuplicate()
 		return
 	}
@@ -132,14 +132,14 @@ func (f *flow) resolveDedup(force bool, why decision) {
 	// the container.
 	mappingKnown := f.locateMapping()
 	keys := [2]claimKey{f.ownKey(), {}}
-	n := 1
+	numKeys := 1
 	if mappingKnown {
-		if k := f.canonicalKey(); k != keys[0] {
-			keys[1], n = k, 2
+		if key := f.canonicalKey(); key != keys[0] {
+			keys[1], numKeys = key, 2
 		}
 	}
-	for _, k := range keys[:n] {
-		if f.isClaimedElsewhere(k) {
+	for _, key := range keys[:numKeys] {
+		if f.isClaimedElsewhere(key) {
 			f.countDecision(decidedByBridge)
 			f.markDuplicate()
 			return
@@ -151,8 +151,8 @@ func (f *flow) resolveDedup(force bool, why decision) {
 
 	// Claim both. A bridge may do so at the same moment; whoever comes second is the duplicate.
 	f.dedup.state = primary
-	for _, k := range keys[:n] {
-		if !f.tryClaim(k) {
+	for _, key := range keys[:numKeys] {
+		if !f.tryClaim(key) {
 			f.countDecision(decidedByBridge)
 			f.markDuplicate()
 			return
@@ -180,7 +180,7 @@ func (f *flow) hasLocalEndpoint() bool {
 		client, server = f.nat.mapping.Client, f.nat.mapping.Server
 	}
 	for _, end := range [...]netip.AddrPort{client, server} {
-		if c, settled := f.t.deps.Containers.Resolve(end.Addr(), f.last); c != nil || !settled {
+		if container, settled := f.t.deps.Containers.Resolve(end.Addr(), f.last); container != nil || !settled {
 			return true
 		}
 	}

@@ -61,12 +61,12 @@ const maxClaims = 1 << 15
 
 // NewDedupTable returns an empty DedupTable.
 func NewDedupTable() *DedupTable {
-	s := &DedupTable{}
-	for i := range s.shards {
-		s.shards[i].claims = map[claimKey]claim{}
+	table := &DedupTable{}
+	for i := range table.shards {
+		table.shards[i].claims = map[claimKey]claim{}
 	}
-	s.names.Store(&[]string{})
-	return s
+	table.names.Store(&[]string{})
+	return table
 }
 
 // ifaceID returns the number of an interface.
@@ -102,9 +102,9 @@ func newClaimKey(proto uint8, x, y netip.AddrPort) claimKey {
 }
 
 func (s *DedupTable) shardOf(k *claimKey) *dedupShard {
-	v := k.a.lo*0x9e3779b97f4a7c15 ^ k.b.lo*0xc2b2ae3d27d4eb4f ^ uint64(k.aport)<<32 ^ uint64(k.bport)
-	v ^= v >> 29
-	return &s.shards[v%dedupShards]
+	hash := k.a.lo*0x9e3779b97f4a7c15 ^ k.b.lo*0xc2b2ae3d27d4eb4f ^ uint64(k.aport)<<32 ^ uint64(k.bport)
+	hash ^= hash >> 29
+	return &s.shards[hash%dedupShards]
 }
 
 // reuseAfter is how long after a claim's last packet a flow must begin to be another connection on the same
@@ -120,20 +120,20 @@ func (s *DedupTable) tryClaim(k claimKey, by claimant) bool {
 	sh := s.shardOf(&k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	c, ok := sh.claims[k]
+	existing, ok := sh.claims[k]
 	switch {
-	case ok && c.owner == by.owner:
+	case ok && existing.owner == by.owner:
 		return true
-	case ok && c.covers(by.first):
-		c.addIface(by.iface)
-		sh.claims[k] = c
+	case ok && existing.covers(by.first):
+		existing.addIface(by.iface)
+		sh.claims[k] = existing
 		return false
 	case !ok && !sh.hasCapacity(by.first):
 		return true
 	}
-	c = claim{owner: by.owner}
-	c.addIface(by.iface)
-	sh.claims[k] = c
+	existing = claim{owner: by.owner}
+	existing.addIface(by.iface)
+	sh.claims[k] = existing
 	return true
 }
 
@@ -156,12 +156,12 @@ func (s *DedupTable) isClaimedByOther(k claimKey, by claimant) bool {
 	sh := s.shardOf(&k)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
-	c, ok := sh.claims[k]
-	if !ok || c.owner == by.owner || !c.covers(by.first) {
+	existing, ok := sh.claims[k]
+	if !ok || existing.owner == by.owner || !existing.covers(by.first) {
 		return false
 	}
-	c.addIface(by.iface)
-	sh.claims[k] = c
+	existing.addIface(by.iface)
+	sh.claims[k] = existing
 	return true
 }
 

@@ -102,8 +102,8 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	if !in.more {
 		d.end = end
 	}
-	if r := f.insertPart(d, in.b[:in.wire], in.off); r != resFragment {
-		return nil, r
+	if res := f.insertPart(d, in.b[:in.wire], in.off); res != resFragment {
+		return nil, res
 	}
 
 	// It is complete when its parts, which do not overlap, have as many bytes as it is long.
@@ -168,11 +168,11 @@ func (f *defragmenter) insertPart(d *datagram, b []byte, off int) result {
 }
 
 func (f *defragmenter) newPart(d *datagram, b []byte, off int) datagramPart {
-	c := f.buffers.Get(len(b))
-	copy(c, b)
+	kept := f.buffers.Get(len(b))
+	copy(kept, b)
 	d.received += len(b)
 	f.chargeCost(d, reassembly.BufferCost(len(b)))
-	return datagramPart{off, c}
+	return datagramPart{off, kept}
 }
 
 func (f *defragmenter) chargeCost(d *datagram, n int) {

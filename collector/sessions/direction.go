@@ -18,9 +18,9 @@ func (f *flow) guessDirection(p *packet, sender uint8) {
 
 	if nat := f.t.deps.NAT; nat != nil {
 		src, dst := netip.AddrPortFrom(p.src.netip(), p.sport), netip.AddrPortFrom(p.dst.netip(), p.dport)
-		if m, ok := nat.Lookup(f.transport(), src, dst); ok {
-			f.nat = natState{known: true, mapping: m}
-			if src == m.Server || src == m.OutsideServer {
+		if mapping, ok := nat.Lookup(f.transport(), src, dst); ok {
+			f.nat = natState{known: true, mapping: mapping}
+			if src == mapping.Server || src == mapping.OutsideServer {
 				sender ^= 1
 			}
 			f.setDirection(sender, 98)

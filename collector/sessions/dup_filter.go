@@ -31,27 +31,27 @@ const (
 
 // isDuplicate reports whether p came before, and remembers it.
 func (w *dupFilter) isDuplicate(p *packet) bool {
-	var b [64]byte
-	binary.LittleEndian.PutUint64(b[0:], p.src.hi)
-	binary.LittleEndian.PutUint64(b[8:], p.src.lo)
-	binary.LittleEndian.PutUint64(b[16:], p.dst.hi)
-	binary.LittleEndian.PutUint64(b[24:], p.dst.lo)
-	binary.LittleEndian.PutUint64(b[32:], uint64(p.id)<<32|uint64(p.iface)<<16|uint64(p.proto))
-	binary.LittleEndian.PutUint64(b[40:], uint64(p.Size)<<32|uint64(p.sport)<<16|uint64(p.dport))
-	binary.LittleEndian.PutUint64(b[48:], xxh3.Hash(p.header))
+	var fields [64]byte
+	binary.LittleEndian.PutUint64(fields[0:], p.src.hi)
+	binary.LittleEndian.PutUint64(fields[8:], p.src.lo)
+	binary.LittleEndian.PutUint64(fields[16:], p.dst.hi)
+	binary.LittleEndian.PutUint64(fields[24:], p.dst.lo)
+	binary.LittleEndian.PutUint64(fields[32:], uint64(p.id)<<32|uint64(p.iface)<<16|uint64(p.proto))
+	binary.LittleEndian.PutUint64(fields[40:], uint64(p.Size)<<32|uint64(p.sport)<<16|uint64(p.dport))
+	binary.LittleEndian.PutUint64(fields[48:], xxh3.Hash(p.header))
 	// The payload is hashed too: with offloaded checksums the header does not depend on it.
-	binary.LittleEndian.PutUint64(b[56:], xxh3.Hash(p.Payload[:min(len(p.Payload), 512)]))
-	h := xxh3.Hash(b[:])
+	binary.LittleEndian.PutUint64(fields[56:], xxh3.Hash(p.Payload[:min(len(p.Payload), 512)]))
+	hash := xxh3.Hash(fields[:])
 
-	slot := &w[h%dupSlots]
+	slot := &w[hash%dupSlots]
 	window := dupWindowNoID
 	if p.hasID {
 		window = dupWindow
 	}
-	d := p.Time - slot.at
-	if slot.hash == h && d < window && d > -window {
+	delta := p.Time - slot.at
+	if slot.hash == hash && delta < window && delta > -window {
 		return true
 	}
-	slot.hash, slot.at = h, p.Time
+	slot.hash, slot.at = hash, p.Time
 	return false
 }

@@ -40,11 +40,11 @@ func (r *enricher) retryUnresolved(now int64, last bool) {
 		return
 	}
 	kept := r.unresolved[:0]
-	for _, u := range r.unresolved {
-		if r.resolveContainers(u.e) || last || now >= u.due {
-			r.emit(u.e)
+	for _, waiting := range r.unresolved {
+		if r.resolveContainers(waiting.e) || last || now >= waiting.due {
+			r.emit(waiting.e)
 		} else {
-			kept = append(kept, u)
+			kept = append(kept, waiting)
 		}
 	}
 	clear(r.unresolved[len(kept):])

@@ -29,49 +29,49 @@ func (f *flow) emitSession(state string) {
 
 // sessionEvent returns the event of dataset session.
 func (f *flow) sessionEvent(state string) *pipeline.Event {
-	s := &f.stats
-	clientStats, serverStats := &s.sides[fromClient], &s.sides[fromServer]
+	stats := &f.stats
+	clientStats, serverStats := &stats.sides[fromClient], &stats.sides[fromServer]
 	client, server := f.endpoints()
-	confidence := s.directionConfidence
-	if s.flipped {
+	confidence := stats.directionConfidence
+	if stats.flipped {
 		clientStats, serverStats, client, server = serverStats, clientStats, server, client
 		state = flippedState(state)
 		confidence = 90
 	}
 
-	e := pipeline.EventFromVTPool()
-	e.Id = append(e.Id[:0], f.session[:]...)
-	e.Dataset = pipeline.Dataset_SESSION
-	e.Timestamp = f.first
-	e.Duration = uint64(max(f.last-f.first, 0))
-	e.Transport = f.transport()
-	e.Vlan = uint32(f.vlan)
-	e.Outcome = outcome(state)
-	e.Partial = clientStats.missing+serverStats.missing > 0 || s.partialStart && f.key.proto == protoTCP
-	id := pipeline.CommunityID(e.Transport, client, server)
-	e.CommunityId = append(e.CommunityId[:0], id[:]...)
-	e.Source, e.Destination = pipeline.EndpointFromVTPool(), pipeline.EndpointFromVTPool()
-	setEndpoint(e.Source, client, clientStats)
-	setEndpoint(e.Destination, server, serverStats)
+	event := pipeline.EventFromVTPool()
+	event.Id = append(event.Id[:0], f.session[:]...)
+	event.Dataset = pipeline.Dataset_SESSION
+	event.Timestamp = f.first
+	event.Duration = uint64(max(f.last-f.first, 0))
+	event.Transport = f.transport()
+	event.Vlan = uint32(f.vlan)
+	event.Outcome = outcome(state)
+	event.Partial = clientStats.missing+serverStats.missing > 0 || stats.partialStart && f.key.proto == protoTCP
+	id := pipeline.CommunityID(event.Transport, client, server)
+	event.CommunityId = append(event.CommunityId[:0], id[:]...)
+	event.Source, event.Destination = pipeline.EndpointFromVTPool(), pipeline.EndpointFromVTPool()
+	setEndpoint(event.Source, client, clientStats)
+	setEndpoint(event.Destination, server, serverStats)
 
-	b := e.Session
-	if b == nil {
-		b = pipeline.SessionFromVTPool()
-		e.Session = b
+	session := event.Session
+	if session == nil {
+		session = pipeline.SessionFromVTPool()
+		event.Session = session
 	}
-	b.History = s.history.historyText(s.flipped)
-	b.State = state
-	b.RttClient, b.RttServer = uint64(s.rttClient), uint64(s.rttServer)
-	if s.replyAt > s.requestAt && s.requestAt != 0 {
-		b.ResponseTime = uint64(s.replyAt - s.requestAt)
+	session.History = stats.history.historyText(stats.flipped)
+	session.State = state
+	session.RttClient, session.RttServer = uint64(stats.rttClient), uint64(stats.rttServer)
+	if stats.replyAt > stats.requestAt && stats.requestAt != 0 {
+		session.ResponseTime = uint64(stats.replyAt - stats.requestAt)
 	}
-	b.SynRetransmissions, b.SynackRetransmissions = s.repeatedSYNs, s.repeatedSYNACKs
-	b.ClientRetransmissions, b.ServerRetransmissions = clientStats.retransmissions, serverStats.retransmissions
-	b.ZeroWindows, b.OutOfOrder, b.OverlapConflicts = s.zeroWindows, s.reordered, s.conflicts
-	b.ClientMissingBytes, b.ServerMissingBytes = clientStats.missing, serverStats.missing
-	b.DirectionConfidence = uint32(confidence)
-	b.Protocol = s.protocol
-	return e
+	session.SynRetransmissions, session.SynackRetransmissions = stats.repeatedSYNs, stats.repeatedSYNACKs
+	session.ClientRetransmissions, session.ServerRetransmissions = clientStats.retransmissions, serverStats.retransmissions
+	session.ZeroWindows, session.OutOfOrder, session.OverlapConflicts = stats.zeroWindows, stats.reordered, stats.conflicts
+	session.ClientMissingBytes, session.ServerMissingBytes = clientStats.missing, serverStats.missing
+	session.DirectionConfidence = uint32(confidence)
+	session.Protocol = stats.protocol
+	return event
 }
 
 // flippedState returns state with the sides exchanged.

@@ -130,12 +130,12 @@ func (f *flow) closeProtocol() {
 	if f.conn == nil {
 		return
 	}
-	c := f.conn
-	if name := c.Protocol(); name != "" {
+	conn := f.conn
+	if name := conn.Protocol(); name != "" {
 		f.stats.protocol = name
 	}
-	f.stats.flipped = c.Flipped()
-	c.Close(f.t.clock.packetTime)
+	f.stats.flipped = conn.Flipped()
+	conn.Close(f.t.clock.packetTime)
 	f.conn = nil
 }
 
@@ -174,6 +174,8 @@ func (f *flow) schedule() {
 	if len(f.outbox.events) > 0 {
 		next = min(next, f.outbox.retryAt)
 	}
+
+	// A timer that stays where it is costs nothing; a later time is found when the earlier one comes.
 	next = max(next, now+1)
 	if next < f.due || f.due <= now {
 		f.due = next
@@ -183,20 +185,20 @@ func (f *flow) schedule() {
 
 // closedState returns how a flow whose time is over has ended.
 func (f *flow) closedState() string {
-	s := f.stream
-	resetBy, reset := s.ResetBy()
-	ended := s.Ended(fromClient) && s.Ended(fromServer)
+	stream := f.stream
+	resetBy, reset := stream.ResetBy()
+	ended := stream.Ended(fromClient) && stream.Ended(fromServer)
 	switch {
 	case ended:
 		return stateFIN
-	case reset && s.SYNSeen(fromClient) && !s.SYNSeen(fromServer) && !s.HasSent(fromServer):
+	case reset && stream.SYNSeen(fromClient) && !stream.SYNSeen(fromServer) && !stream.HasSent(fromServer):
 		return stateRefused
 	case reset && resetBy == fromClient:
 		return stateResetClient
 	case reset:
 		return stateResetServer
 	case f.stats.sides[fromClient].packets == 0 || f.stats.sides[fromServer].packets == 0:
-		if f.key.proto == protoUDP || s.SYNSeen(fromClient) {
+		if f.key.proto == protoUDP || stream.SYNSeen(fromClient) {
 			return stateNoAnswer
 		}
 	}

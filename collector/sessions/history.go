@@ -42,17 +42,17 @@ func letterIndex(letter byte) int {
 func (h *history) historyText(flipped bool) string {
 	letters := h.letters[:h.n]
 	if !flipped {
-		if s, ok := commonHistories[string(letters)]; ok {
-			return s
+		if common, ok := commonHistories[string(letters)]; ok {
+			return common
 		}
 		return string(letters)
 	}
-	b := make([]byte, 0, len(h.letters)+1)
-	b = append(b, '^')
+	flippedLetters := make([]byte, 0, len(h.letters)+1)
+	flippedLetters = append(flippedLetters, '^')
 	for _, letter := range letters {
-		b = append(b, letter^lowerCase)
+		flippedLetters = append(flippedLetters, letter^lowerCase)
 	}
-	return string(b)
+	return string(flippedLetters)
 }
 
 // commonHistories holds histories that recur, so that they need no memory of their own.

@@ -19,20 +19,20 @@ const maxInterfaces = 1 << 15
 
 // ifaceIndex returns the number of an interface.
 func (t *Table) ifaceIndex(name string) uint16 {
-	s := &t.ifaces
-	if int(s.last) < len(s.list) && s.list[s.last].name == name {
-		return s.last
+	ifaces := &t.ifaces
+	if int(ifaces.last) < len(ifaces.list) && ifaces.list[ifaces.last].name == name {
+		return ifaces.last
 	}
-	i, ok := s.byName[name]
+	index, ok := ifaces.byName[name]
 	if !ok {
-		if len(s.list) >= maxInterfaces {
+		if len(ifaces.list) >= maxInterfaces {
 			return 0
 		}
-		i = uint16(len(s.list))
+		index = uint16(len(ifaces.list))
 		isBridge := t.deps.Bridge != nil && t.deps.Bridge(name)
-		s.list = append(s.list, iface{name: name, isBridge: isBridge, dedupID: t.dedup.ifaceID(name)})
-		s.byName[name] = i
+		ifaces.list = append(ifaces.list, iface{name: name, isBridge: isBridge, dedupID: t.dedup.ifaceID(name)})
+		ifaces.byName[name] = index
 	}
-	s.last = i
-	return i
+	ifaces.last = index
+	return index
 }

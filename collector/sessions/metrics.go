@@ -31,50 +31,50 @@ type tableMetrics struct {
 }
 
 func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
-	f := metrics.With(reg)
+	factory := metrics.With(reg)
 	m := &tableMetrics{
-		open: f.Gauge("tidegate_sessions_open",
+		open: factory.Gauge("tidegate_sessions_open",
 			"Sessions in the tables of all workers, including those that closed seconds ago."),
-		buffered: f.Gauge("tidegate_sessions_buffered_bytes",
+		buffered: factory.Gauge("tidegate_sessions_buffered_bytes",
 			"Memory taken by TCP segments that wait because earlier bytes are missing."),
-		conflicts: f.Counter("tidegate_sessions_overlap_conflicts_total",
+		conflicts: factory.Counter("tidegate_sessions_overlap_conflicts_total",
 			"TCP retransmissions and IP fragments whose bytes differ from those that came before."),
-		duplicates: f.Counter("tidegate_sessions_nat_duplicates_total",
+		duplicates: factory.Counter("tidegate_sessions_nat_duplicates_total",
 			"Sessions that were not reported because another interface reports the same connection."),
-		duplicateEvents: f.Counter("tidegate_sessions_nat_duplicate_events_total",
+		duplicateEvents: factory.Counter("tidegate_sessions_nat_duplicate_events_total",
 			"Events that were dropped because their session is a duplicate."),
-		panics: f.Counter("tidegate_sessions_panics_total",
+		panics: factory.Counter("tidegate_sessions_panics_total",
 			"Panics while a packet was handled. After a panic the worker has an empty session table."),
 		closed: map[string]counter{}, pendingSessions: map[decision]counter{},
 	}
-	packets := f.CounterVec("tidegate_sessions_packets_total", "Packets by what became of them.", "result")
+	packets := factory.CounterVec("tidegate_sessions_packets_total", "Packets by what became of them.", "result")
 	for r, name := range resultNames {
 		m.packets[r] = packets.WithLabelValues(name)
 	}
-	opened := f.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport.", "transport")
+	opened := factory.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport.", "transport")
 	m.opened = [2]counter{opened.WithLabelValues("tcp"), opened.WithLabelValues("udp")}
-	closed := f.CounterVec("tidegate_sessions_closed_total", "Sessions that ended, by how they ended.", "state")
+	closed := factory.CounterVec("tidegate_sessions_closed_total", "Sessions that ended, by how they ended.", "state")
 	for _, state := range states {
 		m.closed[state] = closed.WithLabelValues(state)
 	}
 
-	gaps := f.CounterVec("tidegate_sessions_gaps_total",
+	gaps := factory.CounterVec("tidegate_sessions_gaps_total",
 		"Gaps in the bytes of sessions, by why they were given up.", "reason")
-	gapBytes := f.CounterVec("tidegate_sessions_gap_bytes_total",
+	gapBytes := factory.CounterVec("tidegate_sessions_gap_bytes_total",
 		"Bytes of sessions that were never seen, by why they were given up.", "reason")
 	for r := range reassembly.NumGapReasons {
 		m.gaps[r], m.gapBytes[r] = gaps.WithLabelValues(r.String()), gapBytes.WithLabelValues(r.String())
 	}
-	segments := f.CounterVec("tidegate_sessions_dropped_segments_total",
+	segments := factory.CounterVec("tidegate_sessions_dropped_segments_total",
 		"TCP segments that were dropped, by reason.", "reason")
 	m.segmentsOutside = segments.WithLabelValues("outside_window")
 	m.segmentsBeforeStart = segments.WithLabelValues("before_start")
 	m.segmentsLate = segments.WithLabelValues("late")
-	fragments := f.CounterVec("tidegate_sessions_dropped_fragments_total",
+	fragments := factory.CounterVec("tidegate_sessions_dropped_fragments_total",
 		"IP fragments of datagrams that never became complete, by reason.", "reason")
 	m.fragmentsTimeout = fragments.WithLabelValues("timeout")
 	m.fragmentsLimit = fragments.WithLabelValues("limit")
-	pending := f.CounterVec("tidegate_sessions_nat_pending_sessions_total",
+	pending := factory.CounterVec("tidegate_sessions_nat_pending_sessions_total",
 		"Sessions whose events waited until it was known whether the session is a duplicate, by what decided.", "decided")
 	for _, why := range decisions {
 		m.pendingSessions[why] = pending.WithLabelValues(string(why))

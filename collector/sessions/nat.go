@@ -26,10 +26,12 @@ func (f *flow) locateMapping() bool {
 // translateNAT replaces the addresses of e by those on the container's side. The outside ones go into nat.ip
 // and nat.port where they differ.
 func (f *flow) translateNAT(e *pipeline.Event) {
-	m := &f.nat.mapping
-	if !m.isTranslated() {
+	mapping := &f.nat.mapping
+	if !mapping.isTranslated() {
 		return
 	}
+
+	// Each end has either the inside or the outside form; which one depends on the interface.
 	changed := false
 	for _, end := range [...]*pipeline.Endpoint{e.Source, e.Destination} {
 		if end == nil {
@@ -42,10 +44,10 @@ func (f *flow) translateNAT(e *pipeline.Event) {
 		seen := netip.AddrPortFrom(ip.Unmap(), uint16(end.Port))
 		inside, outside := netip.AddrPort{}, netip.AddrPort{}
 		switch seen {
-		case m.Client, m.OutsideClient:
-			inside, outside = m.Client, m.OutsideClient
-		case m.Server, m.OutsideServer:
-			inside, outside = m.Server, m.OutsideServer
+		case mapping.Client, mapping.OutsideClient:
+			inside, outside = mapping.Client, mapping.OutsideClient
+		case mapping.Server, mapping.OutsideServer:
+			inside, outside = mapping.Server, mapping.OutsideServer
 		default:
 			continue
 		}
@@ -56,8 +58,10 @@ func (f *flow) translateNAT(e *pipeline.Event) {
 		setAddress(end, inside)
 		end.NatIp, end.NatPort = appendIP(end.NatIp[:0], outside.Addr()), uint32(outside.Port())
 	}
+
+	// The community id is that of the addresses that the event shows.
 	if changed {
-		id := pipeline.CommunityID(f.transport(), m.Client, m.Server)
+		id := pipeline.CommunityID(f.transport(), mapping.Client, mapping.Server)
 		e.CommunityId = append(e.CommunityId[:0], id[:]...)
 	}
 }

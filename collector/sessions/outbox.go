@@ -84,8 +84,8 @@ func (f *flow) setInterfaces(e *pipeline.Event) {
 	if t.dedup.numIfaces() < 2 {
 		return
 	}
-	for _, k := range f.dedup.heldClaims() {
-		for _, id := range t.dedup.claimIfaces(k, f.id) {
+	for _, key := range f.dedup.heldClaims() {
+		for _, id := range t.dedup.claimIfaces(key, f.id) {
 			if id != 0 {
 				e.Interfaces = appendNew(e.Interfaces, t.dedup.ifaceName(id-1))
 			}

@@ -73,49 +73,49 @@ func (f *flow) End(d reassembly.Dir) {
 
 // Observe implements reassembly.Handler: it keeps the statistics.
 func (f *flow) Observe(d reassembly.Dir, o reassembly.Observation, at int64) {
-	s := &f.stats
+	stats := &f.stats
 	switch o {
 	case reassembly.Data:
-		s.addPayload(d, at)
+		stats.addPayload(d, at)
 	case reassembly.PureACK:
-		s.history.addLetter('A', d)
+		stats.history.addLetter('A', d)
 	case reassembly.FirstSYN:
-		s.partialStart = false
-		s.synAt = at
-		s.history.addLetter('S', d)
+		stats.partialStart = false
+		stats.synAt = at
+		stats.history.addLetter('S', d)
 		if d == fromClient {
-			s.directionConfidence = 100
+			stats.directionConfidence = 100
 		}
 	case reassembly.FirstSYNACK:
-		s.partialStart = false
-		s.synAckAt = at
-		s.history.addLetter('H', d)
-		if s.synAt != 0 && d == fromServer {
-			s.rttServer = max(at-s.synAt, 0)
-			f.stream.SetRTT(s.rttServer + s.rttClient)
+		stats.partialStart = false
+		stats.synAckAt = at
+		stats.history.addLetter('H', d)
+		if stats.synAt != 0 && d == fromServer {
+			stats.rttServer = max(at-stats.synAt, 0)
+			f.stream.SetRTT(stats.rttServer + stats.rttClient)
 		}
 	case reassembly.RepeatedSYN:
-		s.repeatedSYNs++
-		s.synAt = at
-		s.history.addLetter('T', d)
+		stats.repeatedSYNs++
+		stats.synAt = at
+		stats.history.addLetter('T', d)
 	case reassembly.RepeatedSYNACK:
-		s.repeatedSYNACKs++
-		s.synAckAt = at
-		s.history.addLetter('T', d)
+		stats.repeatedSYNACKs++
+		stats.synAckAt = at
+		stats.history.addLetter('T', d)
 	case reassembly.CloseRequest:
-		s.history.addLetter('F', d)
+		stats.history.addLetter('F', d)
 	case reassembly.ValidReset:
-		s.history.addLetter('R', d)
+		stats.history.addLetter('R', d)
 	case reassembly.Retransmission:
-		s.sides[d].retransmissions++
-		s.history.addLetter('T', d)
+		stats.sides[d].retransmissions++
+		stats.history.addLetter('T', d)
 	case reassembly.Reordered:
-		s.reordered++
+		stats.reordered++
 	case reassembly.ZeroWindow:
-		s.zeroWindows++
-		s.history.addLetter('W', d)
+		stats.zeroWindows++
+		stats.history.addLetter('W', d)
 	case reassembly.OverlapConflict:
-		s.conflicts++
+		stats.conflicts++
 		f.t.m.conflicts.Inc()
 	case reassembly.OutsideWindow:
 		f.t.m.segmentsOutside.Inc()
@@ -126,12 +126,12 @@ func (f *flow) Observe(d reassembly.Dir, o reassembly.Observation, at int64) {
 
 // measureClientRTT takes the time from a SYN-ACK to the first ACK of the client.
 func (f *flow) measureClientRTT(p *packet, d reassembly.Dir) {
-	s := &f.stats
-	if d != fromClient || s.synAckAt == 0 || s.rttClient != 0 || f.stream.Established() {
+	stats := &f.stats
+	if d != fromClient || stats.synAckAt == 0 || stats.rttClient != 0 || f.stream.Established() {
 		return
 	}
 	if p.Flags&(reassembly.ACK|reassembly.SYN|reassembly.RST) == reassembly.ACK {
-		s.rttClient = max(p.Time-s.synAckAt, 0)
-		f.stream.SetRTT(s.rttServer + s.rttClient)
+		stats.rttClient = max(p.Time-stats.synAckAt, 0)
+		f.stream.SetRTT(stats.rttServer + stats.rttClient)
 	}
 }

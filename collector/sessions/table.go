@@ -119,8 +119,8 @@ func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []
 
 // handleFrame decodes a frame into p and hands p to its flow.
 func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLen int) result {
-	r := t.decoder.decodeFrame(p, link, data, wireLen)
-	switch r {
+	res := t.decoder.decodeFrame(p, link, data, wireLen)
+	switch res {
 	case resTCP:
 		if t.dupFilter.isDuplicate(p) {
 			return resDuplicate
@@ -132,7 +132,7 @@ func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLe
 		}
 		t.handleUDP(p)
 	}
-	return r
+	return res
 }
 
 // Tick advances packet time to now, though no packet came.
@@ -146,8 +146,8 @@ func (t *Table) Tick(now int64) {
 	t.enricher.retryUnresolved(t.clock.now, false)
 }
 
-// recoverPanic keeps a panic, which is a fault of this program that some input found, from ending the
-// process. It costs the sessions that are open.
+// recoverPanic ends a panic while a packet was handled, which is a fault of this program. The state of the
+// Table cannot be trusted then, so all open sessions are dropped.
 func (t *Table) recoverPanic() {
 	if r := recover(); r == nil {
 		return
@@ -167,7 +167,7 @@ func (t *Table) Close() {
 	}
 	t.closed = true
 	for len(t.timers) > 0 {
-		f := t.timers[len(t.timers)-1]
+		f := t.timers[len(t.timers)-1] // the last one is removed from the heap at no cost
 		if !f.dead {
 			t.finishFlow(f, "")
 		}
@@ -198,6 +198,8 @@ func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
 	} else {
 		f = newFlow(t)
 	}
+
+	// guessDirection and claimFirst need the key, the id and the times.
 	f.stream.Init(&t.streams, t.pool, f)
 	t.opened++
 	f.key, f.id = k, t.id+t.opened
@@ -223,6 +225,8 @@ const timeWait = int64(5e9)
 // finishFlow ends f and emits its session; f stays in the Table as a dead one. state "" means that f decides:
 // shutdown, unless it was closing.
 func (t *Table) finishFlow(f *flow, state string) {
+	// The order matters: the last bytes go to the parser, its last events come before the session's, and the
+	// claims hold until all events are emitted.
 	f.stream.Flush()
 	f.closeProtocol()
 	f.emitSession(state)
@@ -236,13 +240,13 @@ func (t *Table) finishFlow(f *flow, state string) {
 type claimsOnRemove bool
 
 const (
-	keepClaims    claimsOnRemove = false // they expire by themselves
-	releaseClaims claimsOnRemove = true
+	keepClaims claimsOnRemove = false // for the flows of other Tables; they expire by themselves
+	dropClaims claimsOnRemove = true
 )
 
 // removeFlow takes a dead flow out of the Table.
 func (t *Table) removeFlow(f *flow, claims claimsOnRemove) {
-	if claims == releaseClaims {
+	if claims == dropClaims {
 		f.releaseClaims()
 	}
 	if t.flows[f.key] == f {
@@ -263,17 +267,17 @@ func (t *Table) replaceFlow(f *flow, state string) {
 	if !f.dead {
 		t.finishFlow(f, state)
 	}
-	t.removeFlow(f, releaseClaims)
+	t.removeFlow(f, dropClaims)
 }
 
 // runTimers does what is due for f.
 func (t *Table) runTimers(f *flow) {
 	if f.dead {
-		t.removeFlow(f, releaseClaims)
+		t.removeFlow(f, dropClaims)
 		return
 	}
 
-	// What decides whether its events are emitted comes first: the end of the flow decides it in any case.
+	// Deduplication comes first: at the end of the flow it would be decided without the mapping.
 	if len(f.outbox.events) > 0 && t.clock.now >= f.outbox.retryAt {
 		f.outbox.retryAt = t.clock.now + outboxRetryEvery
 		if t.clock.now >= f.outbox.deadline {
@@ -286,6 +290,9 @@ func (t *Table) runTimers(f *flow) {
 		t.finishFlow(f, f.closedState())
 		return
 	}
+
+	// Gaps, then the parser's time-outs: bytes that are delivered now may be the answer that the parser waits
+	// for.
 	if f.key.proto == protoTCP {
 		f.stream.Release(t.clock.now)
 	}
@@ -296,20 +303,23 @@ func (t *Table) runTimers(f *flow) {
 	f.schedule()
 }
 
+// evictionSamples is how many flows are compared: to find the least valuable of all would take too long.
+const evictionSamples = 16
+
 // evictFlow makes room for a flow: of a few picked at random, the least valuable goes.
 func (t *Table) evictFlow() {
 	var worst *flow
 	lowest := int64(0)
-	for range 16 {
+	for range evictionSamples {
 		f := t.timers[t.randomIndex(len(t.timers))]
-		if v := f.evictionValue(); worst == nil || v < lowest {
-			worst, lowest = f, v
+		if value := f.evictionValue(); worst == nil || value < lowest {
+			worst, lowest = f, value
 		}
 	}
 	if !worst.dead {
 		t.finishFlow(worst, stateEvicted)
 	}
-	t.removeFlow(worst, releaseClaims)
+	t.removeFlow(worst, dropClaims)
 }
 
 // randomIndex returns a number below n, by xorshift: the same packets evict the same flows.

@@ -15,33 +15,38 @@ type pendingSYN struct {
 
 // handleTCP hands a TCP packet to its flow, which it opens if there is none.
 func (t *Table) handleTCP(p *packet) {
-	k, sender := p.flowKey()
-	f := t.flows[k]
+	key, sender := p.flowKey()
+	f := t.flows[key]
 	if f != nil && (f.dead || p.Flags&reassembly.SYN != 0 || f.pendingSYN.seen) {
 		f = t.reuseOrReplace(f, p, sender)
 	}
 	isNew := f == nil
 	if isNew {
-		f = t.openFlow(p, k, sender)
+		f = t.openFlow(p, key, sender)
 	}
 	if f.dead {
 		f.handleLate()
 		return
 	}
 
-	d := reassembly.Dir(sender ^ f.clientSide)
+	// f is open and p belongs to it.
+	dir := reassembly.Dir(sender ^ f.clientSide)
 	f.lastSeen, f.last = t.clock.now, max(f.last, p.Time)
-	f.stats.sides[d].packets++
+	f.stats.sides[dir].packets++
 	if f.dedup.state == duplicate {
-		f.followDuplicate(p, d)
+		f.followDuplicate(p, dir)
 		return
 	}
 	if isNew {
 		f.openProtocol(p.startSeq())
 	}
-	f.measureClientRTT(p, d)
-	f.stream.Segment(d, &p.Segment, t.clock.now)
+
+	// Segment may call the parser, which may emit events, by which f may turn out to be a duplicate.
+	f.measureClientRTT(p, dir)
+	f.stream.Segment(dir, &p.Segment, t.clock.now)
 	f.closeIfDuplicate()
+
+	// An open flow whose bytes are complete needs no timer but the one that it has.
 	_, closing := f.stream.Closing()
 	if isNew || closing || f.stream.Incomplete() || len(f.outbox.events) > 0 {
 		f.schedule()
@@ -71,65 +76,75 @@ func (f *flow) handleLate() {
 	t.timers.updateFlow(f)
 }
 
+// maxLateWait bounds how long a dead flow stays for packets that are sent again. TCP gives up within minutes.
 const maxLateWait = int64(150e9)
 
 // reuseOrReplace decides whether p, sent by the end sender, belongs to f, which has the same tuple, or begins
 // a new connection. It returns f in the first case. In the second it ends f and returns the new flow, or nil
 // if p is the first packet of it.
 func (t *Table) reuseOrReplace(f *flow, p *packet, sender uint8) *flow {
-	d := reassembly.Dir(sender ^ f.clientSide)
-	firstSeq, known := f.stream.FirstSeq(d)
+	dir := reassembly.Dir(sender ^ f.clientSide)
 	_, closing := f.stream.Closing()
+	answersPending := f.pendingSYN.seen && p.isSYNACK() && p.Ack == f.pendingSYN.firstSeq
+	continuesPending := f.pendingSYN.seen && p.Flags&(reassembly.SYN|reassembly.ACK) == reassembly.ACK &&
+		p.Seq == f.pendingSYN.firstSeq && dir == fromClient
 	switch {
 	case p.Flags&reassembly.RST != 0:
 		return f
-
-	case f.dead && !closing: // it was only idle
+	case f.dead && !closing: // f was only idle: its end was not seen, so this is another connection
 		t.replaceFlow(f, "")
 		return nil
-
 	case p.isSYN():
-		synSeen, peerSYNSeen := f.stream.SYNSeen(d), f.stream.SYNSeen(d^1)
-		unanswered := synSeen && f.stream.Packets(d^1) == 0
-		switch {
-		case known && p.Seq+1 == firstSeq && !f.dead:
-			return f // once more, or late
-		case f.dead, closing, !synSeen && !peerSYNSeen, unanswered:
-			t.replaceFlow(f, f.closedState())
-			return nil
-		case !known && peerSYNSeen: // both sides open at once
-			return f
-		}
-		f.pendingSYN = pendingSYN{seen: true, firstSeq: p.Seq + 1, at: p.Time}
-
-	case p.isSYNACK():
-		if f.pendingSYN.seen && p.Ack == f.pendingSYN.firstSeq {
-			return t.openPending(f, p, sender^1)
-		}
-		if f.dead && p.Seq+1 != firstSeq {
+		return t.reuseForSYN(f, p, dir)
+	case answersPending:
+		return t.openPending(f, p, sender^1)
+	case continuesPending:
+		return t.openPending(f, p, sender)
+	case p.isSYNACK() && f.dead:
+		if firstSeq, _ := f.stream.FirstSeq(dir); p.Seq+1 != firstSeq { // its SYN was not captured
 			t.replaceFlow(f, "")
 			return nil
 		}
-
-	case f.pendingSYN.seen && p.Seq == f.pendingSYN.firstSeq && d == fromClient && p.Flags&reassembly.ACK != 0:
-		return t.openPending(f, p, sender)
 	}
+	return f
+}
+
+// reuseForSYN is reuseOrReplace for a SYN that dir has sent.
+func (t *Table) reuseForSYN(f *flow, p *packet, dir reassembly.Dir) *flow {
+	_, closing := f.stream.Closing()
+	firstSeq, known := f.stream.FirstSeq(dir)
+	synSeen, peerSYNSeen := f.stream.SYNSeen(dir), f.stream.SYNSeen(dir^1)
+	unanswered := synSeen && f.stream.Packets(dir^1) == 0
+	switch {
+	case known && p.Seq+1 == firstSeq && !f.dead:
+		return f // the same SYN again, or a late one
+	case f.dead, closing, !synSeen && !peerSYNSeen, unanswered:
+		t.replaceFlow(f, f.closedState())
+		return nil
+	case !known && peerSYNSeen:
+		return f // both sides open at once, RFC 9293, section 3.5
+	}
+
+	// f is established. The SYN is remembered until the packets behind it show whether it is believed.
+	f.pendingSYN = pendingSYN{seen: true, firstSeq: p.Seq + 1, at: p.Time}
 	return f
 }
 
 // openPending ends f and opens the connection of its pending SYN, which the end clientSide has sent.
 func (t *Table) openPending(f *flow, p *packet, clientSide uint8) *flow {
-	k, syn := f.key, f.pendingSYN
+	key, syn := f.key, f.pendingSYN
 	t.replaceFlow(f, f.closedState())
-	n := t.openFlow(p, k, clientSide)
-	n.clientSide, n.stats.directionConfidence = clientSide, 100
-	n.first = syn.at
-	n.stats.sides[fromClient].packets = 1
-	n.stats.synAt = syn.at
-	n.stats.history.addLetter('S', fromClient)
-	n.stream.BeginAfterSYN(fromClient, syn.firstSeq)
-	n.openProtocol(syn.firstSeq-1, false)
-	return n
+	next := t.openFlow(p, key, clientSide)
+
+	// The flow began with the SYN, which is not at hand any more.
+	next.clientSide, next.stats.directionConfidence = clientSide, 100
+	next.first = syn.at
+	next.stats.sides[fromClient].packets = 1
+	next.stats.synAt = syn.at
+	next.stats.history.addLetter('S', fromClient)
+	next.stream.BeginAfterSYN(fromClient, syn.firstSeq)
+	next.openProtocol(syn.firstSeq-1, false)
+	return next
 }
 
 // followDuplicate keeps track of a connection that another flow reports, only so far that its end is seen.
