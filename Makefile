@@ -1,65 +1,65 @@
-# tidegate. Two commands do everything: `make run` and `make test`. `make` alone lists the rest.
+# `make run` runs tidegate, `make test` tests it. `make` alone lists the other targets.
 SHELL := /bin/bash
 export CGO_ENABLED := 0
 export TIDEGATE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tidegate
 export TIDEGATE_SHARED ?= $(abspath $(CURDIR)/../shared)
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-STATE   ?= .tidegate
+DATA_DIR ?= .tidegate
 PKG     ?= ./...
 LINT    := $(TIDEGATE_CACHE)/bin/golangci-lint
 
 .PHONY: help
-help: ## these lines
+help: ## print these lines
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 .PHONY: run
-run: build ## the whole system on this machine, with a demo; FOR=60s ends it by itself, STATE=dir keeps its data, ARGS='--config f.yml'
-	@deploy/fetch-libchdb.sh || echo "run: no embedded ClickHouse here; give the address of one in the configuration (clickhouse.addr)"
-	@exec bin/tidegate run --demo --data-dir $(STATE) $(if $(FOR),--for $(FOR)) $(ARGS)
+run: build ## run the whole system on this machine, with a demo; FOR=60s ends it, DATA_DIR=dir says where its data goes, ARGS='--config f.yml'
+	@deploy/fetch-libchdb.sh || echo "run: no embedded ClickHouse; set clickhouse.addr in the configuration to use another one"
+	@exec bin/tidegate run --demo --data-dir $(DATA_DIR) $(if $(FOR),--for $(FOR)) $(ARGS)
 
 .PHONY: build
-build: ## bin/tidegate, one static binary, and bin/tidegate-clickhouse, which loads the embedded ClickHouse
+build: ## build bin/tidegate, a static binary, and bin/tidegate-clickhouse, which loads the embedded ClickHouse
 	@echo "build: bin/tidegate $(VERSION)"
 	@go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/tidegate ./cmd/tidegate
 	@go build -trimpath -ldflags "-s -w" -o bin/tidegate-clickhouse ./cmd/tidegate-clickhouse
 
 .PHONY: test
-test: setup lint build ## everything CI runs: real servers, real containers, kills; installs what it needs
+test: setup lint build ## run everything that CI runs: real servers, real containers, kills; installs what it needs
 	go test -timeout 25m -p 2 ./...
-	@echo "test: what is read of every capture, beside tshark's count"
+	@echo "test: the counts of every capture, beside tshark's count"
 	@go test -count=1 -run 'TestReplayOfEveryCapture' -v ./cmd/tidegate | grep -vE '^(=== |--- |PASS|ok )' || true
 
 .PHONY: setup
-setup: ## what the tests need: packages where root, Kafka, ClickHouse, the linter
+setup: ## install what the tests need: packages (as root), Kafka, ClickHouse, the linter
 	@deploy/setup-test.sh
 
 .PHONY: unit
-unit: ## the quick tests of PKG (default all), no servers
+unit: ## run the quick tests of PKG (default all), without servers
 	go test -short $(PKG)
 
 .PHONY: race
-race: ## the quick tests of PKG under the race detector (needs a C compiler)
+race: ## run the quick tests of PKG under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -short -race $(PKG)
 
 .PHONY: lint
-lint: ## format, vet, golangci-lint
+lint: ## check the format; vet, golangci-lint
 	@test -x $(LINT) || deploy/setup-test.sh lint
 	@out=$$(go tool gofumpt -l $$(git ls-files '*.go' | grep -vE '\.pb\.go$$')); if [ -n "$$out" ]; then echo "lint: not gofumpt'ed: $$out"; exit 1; fi
 	$(LINT) run ./...
 
 .PHONY: fmt
-fmt: ## format
+fmt: ## format the code
 	go tool gofumpt -l -w $$(git ls-files '*.go' | grep -vE '\.pb\.go$$')
 
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME (10s) each
+fuzz: ## run every fuzz target for FUZZTIME (10s)
 	@for p in $$(grep -rlE '^func Fuzz' --include=*_test.go . | xargs -n1 dirname | sort -u); do \
 		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | sed 's/func //'); do \
 			echo "fuzz: $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),10s) $$p || exit 1; done; done
 
 .PHONY: golden
-golden: ## rewrite what is generated: docs/FIELDS.md, docs/CONFIG.md, the schema, goldens; review the diff like code
+golden: ## rewrite the generated files: docs/FIELDS.md, docs/CONFIG.md, the schema, goldens; review the diff like code
 	go test ./pipeline/clickhouse -run Generated -update
 	go test ./cmd/tidegate -run 'Golden|Stale' -update
 	GOLDEN=1 go test ./detectors/rules -run ErrorsNameTheirPlace
@@ -69,17 +69,17 @@ rules: build ## check and test every rule
 	bin/tidegate rules test rules
 
 .PHONY: models
-models: ## train the classifier again, to the byte
+models: ## train the classifier again; the result is the same to the byte
 	go run ./models/train
 
 .PHONY: bench
-bench: ## benchmarks, whole-process figures and profiles; prints the rows of bench/RESULTS.md
+bench: ## run benchmarks and whole-process measurements; prints the rows of bench/RESULTS.md
 	bench/run.sh
 
 .PHONY: proto
-proto: ## event.pb.go from event.proto (needs protoc)
+proto: ## generate event.pb.go from event.proto (needs protoc)
 	pipeline/generate.sh
 
 .PHONY: image
-image: build ## a container image FROM scratch
-	docker build -f deploy/Dockerfile -t tidegate:$(VERSION) .
+image: build ## build the container image tidegate:latest, FROM scratch
+	docker build -f deploy/Dockerfile -t tidegate:$(VERSION) -t tidegate:latest .

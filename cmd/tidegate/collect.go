@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"tidegate/collector"
@@ -17,10 +16,12 @@ import (
 	"tidegate/collector/sessions"
 	"tidegate/collector/ship"
 	"tidegate/pipeline"
+	"tidegate/pipeline/logging"
 	"tidegate/protocols"
 	"tidegate/protocols/all"
 )
 
+// startCollector starts the sources of this host and the shipper that they give their events to.
 func (p *process) startCollector(ctx context.Context) error {
 	id, err := collector.LoadID(p.cfg.Shipper.StateDir)
 	if err != nil {
@@ -32,40 +33,44 @@ func (p *process) startCollector(ctx context.Context) error {
 	}
 	p.lifecycle.addStopHook("shipper", p.shipper.Close)
 
+	// The sources start when the registry knows the containers, or after two seconds without them.
 	p.cfg.Containers.Collector = id
 	registry := containers.New(p.cfg.Containers, p.log, p.reg)
 	p.lifecycle.startComponent("containers", func(ctx context.Context) error { return registry.Run(ctx, p.shipper) })
 	select {
 	case <-registry.Ready():
 	case <-time.After(2 * time.Second):
-		p.missing = append(p.missing, "names of containers: no Docker API at "+p.cfg.Containers.DockerHost)
+		p.missing = append(p.missing, "container names: no Docker API at "+p.cfg.Containers.DockerHost)
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+
 	p.startCapture(registry)
 	if p.cfg.Logs.Enabled {
 		p.cfg.Logs.Born = stateCreatedAt(p.cfg.Shipper.StateDir)
-		src := logs.New(p.cfg.Logs, registry, id, p.log, p.reg)
-		p.lifecycle.startComponent("logs", func(ctx context.Context) error { return src.Run(ctx, p.shipper) })
+		source := logs.New(p.cfg.Logs, registry, id, p.log, p.reg)
+		p.lifecycle.startComponent("logs", func(ctx context.Context) error { return source.Run(ctx, p.shipper) })
 	}
 	return nil
 }
 
-// stateCreatedAt is when this collector's state was made.
+// stateCreatedAt returns the time of the oldest file of the collector's state; zero where there is none.
 func stateCreatedAt(dir string) time.Time {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return time.Time{}
 	}
-	born := time.Now()
-	for _, e := range entries {
-		if info, err := e.Info(); err == nil && info.ModTime().Before(born) {
-			born = info.ModTime()
+	oldest := time.Now()
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil && info.ModTime().Before(oldest) {
+			oldest = info.ModTime()
 		}
 	}
-	return born
+	return oldest
 }
 
+// startCapture starts the capture of packets, if this user may open packet sockets. All workers share the connection tracker and
+// the table that decides which copy of a connection is reported.
 func (p *process) startCapture(registry *containers.Registry) {
 	if err := checkPacketSocket(); err != nil {
 		p.missing = append(p.missing, "packets: "+err.Error())
@@ -75,7 +80,7 @@ func (p *process) startCapture(registry *containers.Registry) {
 	p.lifecycle.startComponent("conntrack", func(ctx context.Context) error {
 		if err := tracker.Run(ctx); err != nil {
 			p.log.Error("connection tracker unavailable: a connection through NAT is reported by each interface", "err", err)
-			<-ctx.Done()
+			<-ctx.Done() // capture goes on without it
 		}
 		return nil
 	})
@@ -94,56 +99,69 @@ func (p *process) startCapture(registry *containers.Registry) {
 	p.lifecycle.startComponent("capture", func(ctx context.Context) error { return live.Run(ctx, p.shipper) })
 }
 
-// panicLogInterval is how often a parser's panic is written down; each is counted.
+// panicLogInterval is the least time between two log lines about panics of parsers. Each panic is counted.
 const panicLogInterval = time.Minute
 
-// panicLogger writes down, now and then, where a parser has panicked. It is called by every worker.
+// panicLogger returns a function that logs the panic of a parser. All workers call it.
 func (p *process) panicLogger() func(protocol string, value any, stack []byte) {
-	var last atomic.Int64
+	throttle := logging.NewThrottle(panicLogInterval)
 	return func(protocol string, value any, stack []byte) {
-		now, before := time.Now().UnixNano(), last.Load()
-		if now-before < int64(panicLogInterval) || !last.CompareAndSwap(before, now) {
+		suppressed, ok := throttle.Allow()
+		if !ok {
 			return
 		}
-		p.log.Error("a parser panicked, its connection is ignored from there on; see tidegate_protocols_panics_total", "protocol", protocol, "panic", value, "stack", string(stack))
+		p.log.Error("parser panicked; the rest of its connection is ignored, see tidegate_protocols_panics_total",
+			"protocol", protocol, "panic", value, "suppressed", suppressed, "stack", string(stack))
 	}
 }
 
-// advertisedBrokers are the addresses that the brokers give for themselves, as far as Kafka answers now: batches go there, not to those that
-// were configured.
+// advertisedBrokers returns the addresses that the brokers advertise: batches go there, not to the configured addresses. It returns
+// none where Kafka does not answer now.
 func (p *process) advertisedBrokers() []string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	brokers, err := p.kafka.AdvertisedBrokers(ctx)
 	if err != nil {
-		p.log.Warn("traffic to brokers that are not configured may be captured: kafka does not answer", "err", err)
+		p.log.Warn("kafka does not answer: traffic to brokers that are not configured may be captured", "err", err)
 	}
 	return brokers
 }
 
-// ownEndpoints are those of Kafka and ClickHouse: our own way there is not captured.
+// ownEndpoints returns the addresses of Kafka and ClickHouse. Traffic to them is not captured: each event would cause more events.
 func (p *process) ownEndpoints() []netip.AddrPort {
-	var out []netip.AddrPort
-	for _, a := range slices.Concat(p.cfg.Kafka.Brokers, p.advertisedBrokers(), p.cfg.ClickHouse.Addr, []string{p.cfg.ClickHouse.HTTPAddr}) {
-		host, port, err := net.SplitHostPort(a)
-		if err != nil {
-			continue
-		}
-		n, err := net.LookupPort("tcp", port)
-		if err != nil {
-			continue
-		}
-		ips, err := net.LookupIP(host)
-		if err != nil {
-			p.log.Warn("own traffic to an unknown host may be captured", "host", host, "err", err)
-		}
-		for _, ip := range ips {
-			if addr, ok := netip.AddrFromSlice(ip); ok {
-				if own := netip.AddrPortFrom(addr.Unmap(), uint16(n)); !slices.Contains(out, own) {
-					out = append(out, own)
-				}
+	addresses := slices.Concat(
+		p.cfg.Kafka.Brokers, p.advertisedBrokers(), p.cfg.ClickHouse.Addr, []string{p.cfg.ClickHouse.HTTPAddr},
+	)
+	var endpoints []netip.AddrPort
+	for _, address := range addresses {
+		for _, endpoint := range p.resolveEndpoint(address) {
+			if !slices.Contains(endpoints, endpoint) {
+				endpoints = append(endpoints, endpoint)
 			}
 		}
 	}
-	return out
+	return endpoints
+}
+
+// resolveEndpoint returns the IP addresses of host:port; none where address is not one.
+func (p *process) resolveEndpoint(address string) []netip.AddrPort {
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil
+	}
+	port, err := net.LookupPort("tcp", service)
+	if err != nil {
+		return nil
+	}
+	ips, err := net.LookupIP(host)
+	if err != nil {
+		p.log.Warn("host name does not resolve: own traffic to it may be captured", "host", host, "err", err)
+	}
+	var endpoints []netip.AddrPort
+	for _, ip := range ips {
+		if addr, ok := netip.AddrFromSlice(ip); ok {
+			endpoints = append(endpoints, netip.AddrPortFrom(addr.Unmap(), uint16(port)))
+		}
+	}
+	return endpoints
 }

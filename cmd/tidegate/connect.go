@@ -4,17 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/embedded"
 	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/retry"
+	"tidegate/pipeline/statedir"
 )
 
+// startBroker starts the embedded broker.
 func (p *process) startBroker(ctx context.Context) error {
 	b, err := embedded.StartBroker(ctx, p.cfg.Embedded.Broker, p.log, p.reg)
 	if err != nil {
@@ -25,6 +26,7 @@ func (p *process) startBroker(ctx context.Context) error {
 	return nil
 }
 
+// startStore starts the embedded ClickHouse and returns when it answers.
 func (p *process) startStore(ctx context.Context) error {
 	start := time.Now()
 	s, err := embedded.StartStore(ctx, p.cfg.Embedded.Store, p.log, p.reg)
@@ -33,17 +35,17 @@ func (p *process) startStore(ctx context.Context) error {
 	}
 	p.storeServer = s
 	p.lifecycle.addStopHook("store", s.Stop)
-	p.log.Info("embedded clickhouse answers", "took", time.Since(start))
+	p.log.Info("embedded ClickHouse ready", "took", time.Since(start))
 	return nil
 }
 
-// connectKafka makes sure of the topics. The embedded broker is named by its address, so that `run --only broker,store` serves
-// processes with the same configuration. A collector alone does not wait for Kafka: what it sees meanwhile is kept by the shipper,
-// which makes sure of its topic by itself.
+// connectKafka makes the client and, for an engine or a publisher, creates the topics. The embedded broker is reached by its
+// address, so that `run --only broker,store` serves other processes with the same configuration. A collector alone does not wait
+// for Kafka: the shipper buffers what it sees and creates its topic itself.
 func (p *process) connectKafka(ctx context.Context, roles role) error {
 	if p.cfg.embeddedBroker() {
 		if p.broker != nil {
-			p.cfg.Embedded.Broker.Addr = p.broker.Addr() // it may have picked a port
+			p.cfg.Embedded.Broker.Addr = p.broker.Addr() // port 0 in the configuration has become a number
 		}
 		p.cfg.Kafka.Brokers, p.cfg.Kafka.Assign = []string{p.cfg.Embedded.Broker.Addr}, kafka.AssignStatic
 		p.cfg.Kafka.Partitions, p.cfg.Kafka.ReplicationFactor = p.cfg.Embedded.Broker.Partitions, 1
@@ -53,22 +55,24 @@ func (p *process) connectKafka(ctx context.Context, roles role) error {
 		return fmt.Errorf("kafka: %w", err)
 	}
 	p.kafka = k
-	if roles&(roleEngine|roleAlerts) == 0 {
+	if roles&(roleEngine|rolePublisher) == 0 {
 		return nil
 	}
-	return p.retryStartup(ctx, "kafka", func(ctx context.Context) error {
+	ensureTopics := func(ctx context.Context) error {
 		_, err := k.EnsureTopics(ctx)
 		return err
-	}, func(err error) bool { return kafka.Classify(err) != kafka.Retriable })
+	}
+	return p.retryStartup(ctx, "kafka", ensureTopics, func(err error) bool { return kafka.Classify(err) != kafka.Retriable })
 }
 
+// connectStore connects to ClickHouse and creates or extends its tables.
 func (p *process) connectStore(ctx context.Context) error {
-	return p.retryStartup(ctx, "clickhouse", func(ctx context.Context) error {
+	connect := func(ctx context.Context) error {
 		cfg, err := p.storeConfig()
 		if err != nil {
 			return err
 		}
-		cfg.TTLDays, cfg.AlertTTLDays = p.cfg.ClickHouse.TTLDays, p.cfg.ClickHouse.AlertTTLDays // of an embedded one too
+		cfg.TTLDays, cfg.AlertTTLDays = p.cfg.ClickHouse.TTLDays, p.cfg.ClickHouse.AlertTTLDays // also of an embedded store
 		s, err := clickhouse.Open(ctx, cfg, p.log, p.reg)
 		if err != nil {
 			return err
@@ -80,10 +84,13 @@ func (p *process) connectStore(ctx context.Context) error {
 		p.store = s
 		p.lifecycle.addStopHook("store connection", func(context.Context) error { return s.Close() })
 		return nil
-	}, func(err error) bool { return errors.Is(err, pipeline.ErrRowsRejected) || clickhouse.IsDenied(err) })
+	}
+	return p.retryStartup(ctx, "clickhouse", connect, func(err error) bool {
+		return errors.Is(err, pipeline.ErrRowsRejected) || clickhouse.IsDenied(err)
+	})
 }
 
-// storeConfig is how the store is reached; one that another process embeds may still be starting.
+// storeConfig returns how to connect to the store. An embedded store of another process may still be starting.
 func (p *process) storeConfig() (clickhouse.Config, error) {
 	switch {
 	case p.storeServer != nil:
@@ -94,40 +101,38 @@ func (p *process) storeConfig() (clickhouse.Config, error) {
 	return p.cfg.ClickHouse, nil
 }
 
-// retryStartup tries until it works: what is away comes back, and a collector that gives up is worse than one that waits. Each new
-// trouble is told once. fatal tells what no waiting mends.
-func (p *process) retryStartup(ctx context.Context, what string, try func(context.Context) error, fatal func(error) bool) error {
-	told := ""
-	for wait := 200 * time.Millisecond; ; wait = min(wait*2, 5*time.Second) {
+// retryStartup calls try until it succeeds: a dependency that is unavailable at the start usually comes up later. It logs each new
+// error once. permanent reports whether no waiting helps against an error, which retryStartup then returns.
+func (p *process) retryStartup(
+	ctx context.Context, dependency string, try func(context.Context) error, permanent func(error) bool,
+) error {
+	backoff := retry.Backoff{Min: 200 * time.Millisecond, Max: 5 * time.Second}
+	logged := ""
+	for {
 		err := try(ctx)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if fatal(err) {
-			return fmt.Errorf("%s: %w", what, err)
+		if permanent(err) {
+			return fmt.Errorf("%s: %w", dependency, err)
 		}
-		if err.Error() != told {
-			told = err.Error()
-			p.log.Error("waiting for what is away", "part", what, "err", err)
+		if err.Error() != logged {
+			logged = err.Error()
+			p.log.Error("dependency unavailable, retrying", "dependency", dependency, "err", err)
 		}
-		if !sleepUntilDone(ctx, wait) {
+		if backoff.Wait(ctx) != nil {
 			return ctx.Err()
 		}
 	}
 }
 
-// lockState keeps a second process of the same role away from a broker on which partitions are assigned statically. It is held until
-// the process ends, however it does.
-func (p *process) lockState(name string) error {
-	path := filepath.Join(p.cfg.DataDir, name+".lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+// lockDataDir prevents a second process of the same role on a broker whose partitions are assigned statically. The lock is held
+// until the process ends.
+func (p *process) lockDataDir(role string) error {
+	lock, err := statedir.NewLock(filepath.Join(p.cfg.DataDir, role+".lock"))
 	if err != nil {
-		return fmt.Errorf("lock %s: %w", path, err)
+		return fmt.Errorf("start the %s: %w", role, err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = f.Close()
-		return fmt.Errorf("another process is the %s of this state folder (%s is locked)", name, path)
-	}
-	p.lifecycle.addStopHook(name+" lock", func(context.Context) error { return f.Close() })
+	p.lifecycle.addStopHook(role+" lock", func(context.Context) error { return lock.Unlock() })
 	return nil
 }

@@ -26,7 +26,7 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	bin := filepath.Join(dir, "bin")
-	cmd := exec.Command("go", "build", "-o", bin+"/", "tidegate/cmd/tidegate", "tidegate/cmd/tidegate-clickhouse")
+	cmd := exec.Command("go", "build", "-tags", "failpoints", "-o", bin+"/", "tidegate/cmd/tidegate", "tidegate/cmd/tidegate-clickhouse")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w: %s", err, out)
@@ -78,14 +78,14 @@ func newE2ESystem(t *testing.T) *e2eSystem {
 	t.Cleanup(s.stop)
 	h.check(os.WriteFile(filepath.Join(h.dir, "feed.txt"), []byte("bad.e2e.example,90,e2e\n192.0.2.66\n"), 0o600))
 	s.write("analyze.yaml", 9465)
-	s.write("alerts.yaml", 9466)
+	s.write("publish.yaml", 9466)
 	s.write("collect.yaml", 9464)
 	s.write("embedded.yaml", 9467)
 	s.startAlertPlatform()
 	s.start("embedded", nil, "run", "--only", "broker,store")
 	s.waitMetrics(9467)
 	s.start("analyze", nil, "analyze")
-	s.start("alerts", nil, "alerts")
+	s.start("publish", nil, "publish")
 	s.buildImage()
 	return s
 }
@@ -155,14 +155,14 @@ func (s *e2eSystem) logTail(name string) []byte {
 
 func (s *e2eSystem) stop() {
 	if s.t.Failed() {
-		for _, name := range []string{"embedded", "analyze", "alerts"} {
+		for _, name := range []string{"embedded", "analyze", "publish"} {
 			s.t.Logf("log of %s:\n%s", name, s.logTail(name))
 		}
 		if out, err := exec.Command("docker", "-H", s.socket(), "logs", "--tail", "40", "collector").CombinedOutput(); err == nil {
 			s.t.Logf("log of collector:\n%s", out)
 		}
 	}
-	s.terminate("analyze", "alerts", "embedded", "webhook", "alertmanager")
+	s.terminate("analyze", "publish", "embedded", "webhook", "alertmanager")
 }
 
 // terminate tells processes to stop, one after the other, and holds them to it.

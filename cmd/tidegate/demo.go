@@ -24,11 +24,12 @@ import (
 	"tidegate/collector/sessions"
 	"tidegate/detectors/feeds"
 	"tidegate/pipeline"
+	"tidegate/pipeline/retry"
 	"tidegate/protocols"
 	"tidegate/protocols/all"
 )
 
-// demoContainers is who is who in the scenario, as the registry of containers is on a host.
+// demoContainers implements the registry of containers for the scenario. root is where their log files are.
 type demoContainers struct{ root string }
 
 func (s demoContainers) ByIP(ip netip.Addr) *pipeline.Container {
@@ -74,7 +75,7 @@ func (s demoContainers) logPath(c *pipeline.Container) string {
 	return filepath.Join(s.root, "containers", c.Id, c.Id+"-json.log")
 }
 
-// addDemoFeed gives the engine a feed that knows the scenario's intruder.
+// addDemoFeed adds a feed that lists the scenario's intruder.
 func (p *process) addDemoFeed() error {
 	path := filepath.Join(p.cfg.DataDir, "demo-feed.csv")
 	if err := os.WriteFile(path, []byte(demo.Feed), 0o600); err != nil {
@@ -84,8 +85,20 @@ func (p *process) addDemoFeed() error {
 	return nil
 }
 
-// playDemo plays the bundled scenario as it happened, moved to now: its packets go through a session table, its log lines are
-// written to files that a log source follows. It returns when both have been told, or with ctx.
+// startDemo plays the scenario once, as a component of the process.
+func (p *process) startDemo() {
+	p.printLine("demo: a small shop; its web container is broken into in a few seconds; event.demo marks its events")
+	p.lifecycle.startComponent("demo", func(ctx context.Context) error {
+		if err := p.playDemo(ctx); err != nil {
+			return err
+		}
+		<-ctx.Done() // a component that returns ends the process
+		return nil
+	})
+}
+
+// playDemo plays the bundled scenario at its original speed, moved to now. Its packets go through a session table, and its log lines
+// are written to files that a log source follows. It returns when all events were emitted, or when ctx ends.
 func (p *process) playDemo(ctx context.Context) error {
 	s := demoContainers{filepath.Join(p.cfg.DataDir, "demo")}
 	if err := os.RemoveAll(s.root); err != nil {
@@ -96,18 +109,20 @@ func (p *process) playDemo(ctx context.Context) error {
 			return fmt.Errorf("make the files of the demo: %w", err)
 		}
 	}
+
+	// The log source has a registry of its own: its metrics would be added to those of the host's logs.
 	cfg := p.cfg.Logs
 	cfg.Enabled, cfg.DockerDataRoot, cfg.StartAt = true, s.root, "beginning"
-	reg := prometheus.NewRegistry() // its counters would be those of the host's own logs a second time
-	follow := logs.New(cfg, s, p.identity, p.log, reg)
+	follow := logs.New(cfg, s, p.identity, p.log, prometheus.NewRegistry())
 	inner, stop := context.WithCancel(ctx)
 	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := follow.Run(inner, p.shipper); err != nil {
-			p.log.Error("demo log lines are not read", "err", err)
+			p.log.Error("cannot read the demo's log lines", "err", err)
 		}
 	})
+
 	start := time.Now().Add(time.Second)
 	var players sync.WaitGroup
 	errs := make([]error, 1+len(demo.Containers))
@@ -116,22 +131,13 @@ func (p *process) playDemo(ctx context.Context) error {
 		players.Go(func() { errs[1+i] = s.playDemoLog(inner, c, start) })
 	}
 	players.Wait()
-	sleepUntilDone(inner, 3*time.Second) // the last lines are read
+	_ = retry.Sleep(inner, 3*time.Second) // the log source reads the last lines
 	stop()
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-// sleepUntilDone tells whether ctx still goes on afterwards.
-func sleepUntilDone(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
-}
-
+// playDemoPackets plays the capture of the scenario into a session table of its own.
 func (p *process) playDemoPackets(ctx context.Context, s demoContainers, start time.Time) error {
 	f, err := demo.Files.Open("shop.pcap")
 	if err != nil {
@@ -149,6 +155,7 @@ func (p *process) playDemoPackets(ctx context.Context, s demoContainers, start t
 		Containers: s, Emit: func(e *pipeline.Event) { producer.TryShip(e) },
 	}, prometheus.NewRegistry())
 	defer table.Close()
+
 	var first time.Time
 	for {
 		data, ci, err := r.ReadPacketData()
@@ -162,13 +169,15 @@ func (p *process) playDemoPackets(ctx context.Context, s demoContainers, start t
 			first = ci.Timestamp
 		}
 		at := start.Add(ci.Timestamp.Sub(first))
-		if wait := time.Until(at); wait > 0 && !sleepUntilDone(ctx, wait) {
+		if wait := time.Until(at); wait > 0 && retry.Sleep(ctx, wait) != nil {
 			return nil
 		}
 		table.Packet("demo0", layers.LinkTypeEthernet, at.UnixNano(), data, ci.Length)
 	}
-	for range 20 { // time goes on, so that what waits for its end has it
-		if !sleepUntilDone(ctx, 100*time.Millisecond) {
+
+	// Time goes on for two seconds, so that the timers of the last sessions expire.
+	for range 20 {
+		if retry.Sleep(ctx, 100*time.Millisecond) != nil {
 			return nil
 		}
 		table.Tick(time.Now().UnixNano())
@@ -176,7 +185,7 @@ func (p *process) playDemoPackets(ctx context.Context, s demoContainers, start t
 	return nil
 }
 
-// demoEpoch is the time at which the scenario's log lines think that it begins.
+// demoEpoch is the start of the scenario in the times of its log lines.
 var demoEpoch = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
 type demoLogRecord struct {
@@ -185,7 +194,7 @@ type demoLogRecord struct {
 	Time   time.Time `json:"time"`
 }
 
-// playDemoLog appends the lines of one container to its file; each when its time has come.
+// playDemoLog appends the log lines of one container to its file, each at its time in the scenario.
 func (s demoContainers) playDemoLog(ctx context.Context, c *pipeline.Container, start time.Time) error {
 	b, err := demo.Files.ReadFile(c.Name + ".log")
 	if err != nil {
@@ -206,7 +215,7 @@ func (s demoContainers) playDemoLog(ctx context.Context, c *pipeline.Container, 
 	}
 	for _, r := range records {
 		r.Time = start.Add(r.Time.Sub(demoEpoch))
-		if wait := time.Until(r.Time); wait > 0 && !sleepUntilDone(ctx, wait) {
+		if wait := time.Until(r.Time); wait > 0 && retry.Sleep(ctx, wait) != nil {
 			return nil
 		}
 		line, err := json.Marshal(r)

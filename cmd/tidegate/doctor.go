@@ -23,7 +23,7 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A diagnosis is one line of the doctor.
+// A diagnosis is one line of the doctor's report.
 type diagnosis struct {
 	What   string `json:"what"`
 	Status string `json:"status"` // ok, warn or fail
@@ -31,21 +31,27 @@ type diagnosis struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// maxDetail bounds what is shown of a finding: an error of another program may be of any length.
+// maxDetail bounds the text of a diagnosis in characters: the error of another program may be of any length.
 const maxDetail = 2000
 
-func doctorCommand(common *commonFlags) *cobra.Command {
+func doctorCommand() *cobra.Command {
+	var flags configFlags
 	var output string
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "tell what this host lacks", Args: cobra.NoArgs,
-		Long: `doctor looks at everything that the parts of tidegate need on this host – configuration, capabilities, mounts, sockets,
-addresses – and says for each what follows from its absence and what brings it. It makes the state folder, if it may, and changes
-nothing else. It ends with 1 when something that is configured cannot work.`,
+		Use: "doctor", Short: "report what is missing on this host", Args: cobra.NoArgs,
+		Long: `doctor checks what tidegate needs on this host: the configuration, capabilities, mounts, sockets and addresses.
+For each it prints ok, warn (tidegate runs without it, and the line says what is lost) or fail (something that is
+configured cannot work), with a remedy. It creates the data folder and changes nothing else.
+
+Needs:    the configuration, and the same user, mounts and capabilities as the process that it is run for.
+Ends:     with 1 if a line says fail, with 2 if it could not check.`,
+		Example: `  tidegate doctor --config /etc/tidegate/tidegate.yaml
+  tidegate doctor -o json | jq 'select(.status != "ok")'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			list := diagnose(cmd.Context(), common)
+			list := diagnose(cmd.Context(), &flags)
 			failed := 0
 			for _, f := range list {
 				if f.Status == "fail" {
@@ -75,26 +81,41 @@ nothing else. It ends with 1 when something that is configured cannot work.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one finding a line)")
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one object a line)")
+	flags.add(cmd)
 	return cmd
 }
 
-func diagnose(ctx context.Context, common *commonFlags) []diagnosis {
-	cfg, err := common.load()
+// diagnose runs all checks. A configuration that does not load ends it, with a line for each error.
+func diagnose(ctx context.Context, flags *configFlags) []diagnosis {
+	cfg, err := flags.load()
 	if err != nil {
-		return []diagnosis{{"configuration", "fail", oneLine(err), "docs/CONFIG.md lists every key"}}
+		list := diagnoseEach("configuration", err)
+		list[len(list)-1].Remedy = "docs/CONFIG.md lists every key"
+		return list
 	}
-	list := []diagnosis{{"configuration", "ok", configName(common), ""}}
-	list = append(list, checkState(&cfg), checkPackets(), checkInterfaces(&cfg), checkConntrack(), checkDocker(ctx, &cfg), checkLogs(&cfg))
-	list = append(list, checkKafka(ctx, &cfg), checkClickHouse(ctx, &cfg))
+	list := []diagnosis{
+		{"configuration", "ok", configName(flags), ""},
+		checkDataDir(&cfg), checkPackets(), checkInterfaces(&cfg), checkConntrack(),
+		checkDocker(ctx, &cfg), checkLogs(&cfg), checkKafka(ctx, &cfg), checkClickHouse(ctx, &cfg),
+	}
 	return append(list, checkDetectors(&cfg)...)
+}
+
+// diagnoseEach returns a diagnosis for each line of an error.
+func diagnoseEach(what string, err error) []diagnosis {
+	var list []diagnosis
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		list = append(list, diagnosis{what, "fail", line, ""})
+	}
+	return list
 }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-func configName(common *commonFlags) string {
-	if common.config != "" {
-		return common.config
+func configName(flags *configFlags) string {
+	if flags.config != "" {
+		return flags.config
 	}
 	if _, err := os.Stat(defaultConfigPath); err == nil {
 		return defaultConfigPath
@@ -102,14 +123,14 @@ func configName(common *commonFlags) string {
 	return "defaults"
 }
 
-func checkState(cfg *Config) diagnosis {
-	f := diagnosis{What: "state folder", Status: "ok", Detail: cfg.DataDir}
+func checkDataDir(cfg *Config) diagnosis {
+	f := diagnosis{What: "data folder", Status: "ok", Detail: cfg.DataDir}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return diagnosis{f.What, "fail", oneLine(err), "give a folder that this user may write: --data-dir"}
+		return diagnosis{f.What, "fail", oneLine(err), "set data_dir (--data-dir) to a folder that this user may write"}
 	}
 	probe := filepath.Join(cfg.DataDir, ".doctor")
 	if err := os.WriteFile(probe, []byte("x"), 0o600); err != nil {
-		return diagnosis{f.What, "fail", oneLine(err), "identity, journal and spool are kept there: give a folder that can be written"}
+		return diagnosis{f.What, "fail", oneLine(err), "identity, journal and spool are kept there; set data_dir (--data-dir) to a folder that can be written"}
 	}
 	_ = os.Remove(probe)
 	return f
@@ -150,7 +171,7 @@ func checkConntrack() diagnosis {
 		_ = conn.Close()
 	}
 	if err != nil {
-		return diagnosis{"conntrack", "warn", oneLine(err) + ": a session through NAT is told by each side of it", "run with CAP_NET_ADMIN in the host's network namespace; modprobe nf_conntrack_netlink"}
+		return diagnosis{"conntrack", "warn", oneLine(err) + ": a session through NAT is reported by each interface that sees it", "run with CAP_NET_ADMIN in the host's network namespace; modprobe nf_conntrack_netlink"}
 	}
 	return diagnosis{"conntrack", "ok", "connection tracking answers", ""}
 }
@@ -158,7 +179,7 @@ func checkConntrack() diagnosis {
 func checkDocker(ctx context.Context, cfg *Config) diagnosis {
 	host := cfg.Containers.DockerHost
 	if host == "" {
-		return diagnosis{"docker", "ok", "not asked (containers.docker_host is empty)", ""}
+		return diagnosis{"docker", "ok", "not used (containers.docker_host is empty)", ""}
 	}
 	path, isSocket := strings.CutPrefix(host, "unix://")
 	if !isSocket {
@@ -215,9 +236,9 @@ func checkClickHouse(ctx context.Context, cfg *Config) diagnosis {
 	if cfg.embeddedStore() {
 		lib := cmp.Or(cfg.Embedded.Store.Library, embedded.LibraryPath())
 		program := cmp.Or(cfg.Embedded.Store.Program, embedded.ProgramPath())
-		for path, remedy := range map[string]string{lib: "deploy/fetch-libchdb.sh brings it", program: "`make build` makes it"} {
+		for path, remedy := range map[string]string{lib: "deploy/fetch-libchdb.sh fetches it", program: "`make build` builds it"} {
 			if _, err := os.Stat(path); err != nil {
-				return diagnosis{"clickhouse", "warn", "embedded, and " + path + " is not there: events are judged and alerts raised, but nothing is kept", remedy + "; or set clickhouse.addr"}
+				return diagnosis{"clickhouse", "warn", "embedded, and " + path + " does not exist: events are evaluated and alerts raised, but nothing is stored", remedy + "; or set clickhouse.addr"}
 			}
 		}
 		return diagnosis{"clickhouse", "ok", "embedded, " + lib, ""}
@@ -232,14 +253,11 @@ func checkClickHouse(ctx context.Context, cfg *Config) diagnosis {
 	return diagnosis{"clickhouse", "ok", strings.Join(cfg.ClickHouse.Addr, ", "), ""}
 }
 
+// checkDetectors loads rules, feeds and the classifier as the engine does.
 func checkDetectors(cfg *Config) []diagnosis {
 	loader, err := detectors.NewLoader(detectorConfig(cfg), discardLog(), newRegistry())
 	if err != nil {
-		var out []diagnosis
-		for line := range strings.SplitSeq(err.Error(), "\n") {
-			out = append(out, diagnosis{"detectors", "fail", line, ""})
-		}
-		return out
+		return diagnoseEach("detectors", err)
 	}
 	return []diagnosis{{"detectors", "ok", loader.Summary(), ""}}
 }

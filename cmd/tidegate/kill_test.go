@@ -27,7 +27,7 @@ func (s *e2eSystem) testKills(t *testing.T) {
 	}
 	for _, seam := range engine.Failpoints {
 		s.kill("analyze")
-		s.start("analyze", []string{"TIDEGATE_KILL_AT=" + seam + ":2"}, "analyze")
+		s.start("analyze", []string{"TIDEGATE_FAILPOINT=" + seam + ":2"}, "analyze")
 		traffic()
 		s.waitDeath("analyze")
 		s.start("analyze", nil, "analyze")

@@ -9,113 +9,123 @@ import (
 	"time"
 )
 
-// lifecycle are the parts of a running process, started one after the other and stopped in the reverse order, each before what it
-// needs: sources, shipper, engine, publisher, store, broker.
+// A lifecycle holds the components of a running process in the order of their start: broker, store, publisher, engine, shipper,
+// sources. It stops them in the reverse order, so that each component stops before those that it needs. It is used by one goroutine.
 type lifecycle struct {
 	log        *slog.Logger
 	components []*component
-	failed     chan error // the first part that ended by itself
+	failed     chan error // receives the error of the first component that ended by itself
 }
 
+// A component is something that runs (startComponent), or something that must be stopped (addStopHook).
 type component struct {
 	name     string
 	cancel   context.CancelFunc
-	done     chan struct{}
+	done     chan struct{} // closed when the component has ended; err and reported are set before
 	err      error
-	reported bool                            // err went to failed
-	stopHook func(ctx context.Context) error // nil: cancelling is enough
+	reported bool                            // err was sent to lifecycle.failed
+	stopHook func(ctx context.Context) error // nil: cancelling the context is enough
 }
 
 func newLifecycle(log *slog.Logger) *lifecycle {
 	return &lifecycle{log: log, failed: make(chan error, 1)}
 }
 
-// startComponent starts f, which works until its context ends. If it ends before that, the process does.
-func (s *lifecycle) startComponent(name string, f func(ctx context.Context) error) *component {
+// startComponent runs f on a goroutine until the context that it gets ends. If f returns before that, the process ends.
+func (l *lifecycle) startComponent(name string, f func(ctx context.Context) error) *component {
 	ctx, cancel := context.WithCancel(context.Background())
-	st := &component{name: name, cancel: cancel, done: make(chan struct{})}
-	s.components = append(s.components, st)
+	c := &component{name: name, cancel: cancel, done: make(chan struct{})}
+	l.components = append(l.components, c)
 	go func() {
-		defer close(st.done)
-		st.err = f(ctx)
+		defer close(c.done)
+		c.err = f(ctx)
 		if ctx.Err() == nil {
-			err := st.err
-			if err == nil {
-				err = errors.New("ended by itself")
-			}
-			select {
-			case s.failed <- fmt.Errorf("%s: %w", name, err):
-				st.reported = true
-			default:
-			}
+			l.reportFailure(c)
 		}
 	}()
-	return st
+	return c
 }
 
-// addStopHook adds something that runs by itself, or in other stages, and must be stopped at this place of the order.
-func (s *lifecycle) addStopHook(name string, stop func(ctx context.Context) error) {
+// reportFailure sends the error of a component that ended by itself to failed, unless another component was first.
+func (l *lifecycle) reportFailure(c *component) {
+	err := c.err
+	if err == nil {
+		err = errors.New("ended by itself")
+	}
+	select {
+	case l.failed <- fmt.Errorf("%s: %w", c.name, err):
+		c.reported = true
+	default:
+	}
+}
+
+// addStopHook adds a function that stopAll calls at this place of the order, for something that does not run as a component.
+func (l *lifecycle) addStopHook(name string, stop func(ctx context.Context) error) {
 	done := make(chan struct{})
 	close(done)
-	s.components = append(s.components, &component{name: name, cancel: func() {}, done: done, stopHook: stop})
+	l.components = append(l.components, &component{name: name, cancel: func() {}, done: done, stopHook: stop})
 }
 
-// stopGrace is what a part has for its end when the time for all of them is over: one that hangs does not take the store's chance to
-// end in order.
+// stopGrace is how long each component may still take to stop after the deadline of all of them: a component that hangs must not
+// keep the store from stopping in order.
 const stopGrace = 300 * time.Millisecond
 
-// stopAll stops in order; what does not end before ctx is left behind and told. Why a part ended by itself is told too, unless
-// somebody took it from failed.
-func (s *lifecycle) stopAll(ctx context.Context) error {
+// stopAll stops the components in the reverse order of their start. A component that does not stop in time is left behind and named
+// in the error. The error also holds why components ended by themselves, unless failed was read.
+func (l *lifecycle) stopAll(ctx context.Context) error {
 	var errs []error
-	for _, st := range slices.Backward(s.components) {
+	for _, c := range slices.Backward(l.components) {
 		start := time.Now()
-		if err := st.stop(ctx); err != nil {
+		if err := c.stop(ctx); err != nil {
 			errs = append(errs, err)
 		}
-		s.log.Debug("stopped", "part", st.name, "took", time.Since(start))
+		l.log.Debug("component stopped", "component", c.name, "took", time.Since(start))
 	}
-	s.components = nil
+	l.components = nil
 	select {
-	case err := <-s.failed:
+	case err := <-l.failed:
 		errs = append(errs, err)
 	default:
 	}
 	return errors.Join(errs...)
 }
 
-// stop stops one part. Not even a stop that does not heed its context is waited for longer than that.
-func (st *component) stop(ctx context.Context) error {
-	if at, ok := ctx.Deadline(); ok && time.Until(at) < stopGrace || ctx.Err() != nil {
+// stop stops one component. It waits until the deadline of ctx, but at least for stopGrace, even for a stop hook that ignores its
+// context.
+func (c *component) stop(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < stopGrace || ctx.Err() != nil {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
 		defer cancel()
 		ctx = late
 	}
-	defer st.cancel()
-	ended := make(chan error, 1)
+	defer c.cancel()
+
+	// The hook runs first, then the context is cancelled, then the component has time to end.
+	stopped := make(chan error, 1)
 	go func() {
 		var err error
-		if st.stopHook != nil {
-			if err = st.stopHook(ctx); err != nil {
-				err = fmt.Errorf("stop %s: %w", st.name, err)
+		if c.stopHook != nil {
+			if err = c.stopHook(ctx); err != nil {
+				err = fmt.Errorf("stop %s: %w", c.name, err)
 			}
 		}
-		st.cancel()
-		<-st.done
-		if st.err != nil && !st.reported && !errors.Is(st.err, context.Canceled) {
-			err = errors.Join(err, fmt.Errorf("%s: %w", st.name, st.err))
+		c.cancel()
+		<-c.done
+		if c.err != nil && !c.reported && !errors.Is(c.err, context.Canceled) {
+			err = errors.Join(err, fmt.Errorf("%s: %w", c.name, c.err))
 		}
-		ended <- err
+		stopped <- err
 	}()
+
 	select {
-	case err := <-ended:
+	case err := <-stopped:
 		return err
 	case <-ctx.Done():
 	}
 	select {
-	case err := <-ended: // both at once
+	case err := <-stopped: // it stopped at the moment of the deadline
 		return err
 	default:
-		return fmt.Errorf("%s did not stop in time", st.name)
+		return fmt.Errorf("%s did not stop in time", c.name)
 	}
 }

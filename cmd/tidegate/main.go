@@ -1,8 +1,10 @@
-// Command tidegate is a log and traffic stream analytics engine for container hosts.
+// Command tidegate is the one binary: the collector, the engine, the publisher of alerts, all of them at once, and the tools for
+// operators and authors of rules.
 //
-// One binary is every role: `run` is all of it in one process tree, `collect`, `analyze` and `alerts` are the same code as three
-// processes, `replay` and `query` are for looking, `rules` for authors, `doctor` for operators. This package wires the parts; what
-// they do is told in docs/ARCHITECTURE.md.
+// This package wires the packages that do the work and holds nothing else: run.go starts the components of a process in order
+// (connect.go, collect.go, analyze.go, publish.go), lifecycle.go stops them in the reverse order, status.go and terminal.go print
+// for a person, config.go reads the configuration. doctor.go, query.go, replay.go and rules.go are the tools, and demo.go plays the
+// scenario of the folder demo. docs/ARCHITECTURE.md describes the way of an event through the packages.
 package main
 
 import (
@@ -33,20 +35,22 @@ func main() {
 	if err := rootCommand().ExecuteContext(ctx); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			if line != "" {
-				fmt.Fprintln(os.Stderr, "tidegate: "+stripControl(line)) // it may quote what came from elsewhere
+				fmt.Fprintln(os.Stderr, "tidegate: "+stripControl(line)) // an error may quote bytes of foreign origin
 			}
 		}
 		os.Exit(exitCode(err))
 	}
 }
 
-// errFindings ends a command that worked and found something wrong. What that is was said, so it has no text.
+// errFindings is the error of a command that worked and found something wrong. The command has printed its findings, so the error
+// has no text.
 var errFindings = findings{}
 
 type findings struct{}
 
 func (findings) Error() string { return "" }
 
+// exitCode returns 1 for findings and 2 for every other error.
 func exitCode(err error) int {
 	if errors.Is(err, errFindings) {
 		return 1
@@ -57,36 +61,53 @@ func exitCode(err error) int {
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tidegate",
-		Short: "log and traffic stream analytics for container hosts",
-		Long: `tidegate sees the logs and the traffic of every container on a host, ships them through Kafka, judges them by
-rules, feeds and classifiers, stores them in ClickHouse exactly once and raises alerts.
+		Short: "log and traffic analytics for container hosts",
+		Long: `tidegate captures the logs and the traffic of every container on a host, sends them through Kafka, evaluates them
+with rules, feeds and a classifier, stores them in ClickHouse exactly once and raises alerts.
 
-Begin with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` tells what this host lacks.`,
+Start with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` reports what is missing on this host.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	var common commonFlags
-	root.PersistentFlags().StringVar(&common.config, "config", "", "configuration file (default "+defaultConfigPath+", if it is there)")
-	root.PersistentFlags().StringVar(&common.dataDir, "data-dir", "", "folder for everything that outlives the process (default /var/lib/tidegate)")
-	root.PersistentFlags().StringVar(&common.metricsListen, "metrics-listen", "", "address of /metrics, /healthz and /readyz, in place of the configured one; none: no such address")
-	root.PersistentFlags().StringVar(&common.logLevel, "log-level", "", "debug, info, warn or error")
 	root.AddCommand(
-		runCommand(&common), roleCommand(&common, "collect", roleCollector, "watch this host and ship to Kafka"),
-		roleCommand(&common, "analyze", roleEngine, "read Kafka, judge, write to ClickHouse, raise alerts"),
-		roleCommand(&common, "alerts", roleAlerts, "deliver alerts to Alertmanager and webhooks"),
-		replayCommand(), queryCommand(&common), rulesCommand(), doctorCommand(&common), versionCommand(),
+		runCommand(), collectCommand(), analyzeCommand(), publishCommand(),
+		replayCommand(), queryCommand(), rulesCommand(), doctorCommand(), versionCommand(),
 	)
 	return root
 }
 
-// commonFlags are those of every command that reads the configuration.
-type commonFlags struct{ config, dataDir, metricsListen, logLevel string }
+// configFlags are the flags of every command that reads the configuration.
+type configFlags struct{ config, dataDir string }
 
-// load reads the configuration; what a flag says wins.
-func (f *commonFlags) load() (Config, error) {
+func (f *configFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.config, "config", "", "configuration file (default "+defaultConfigPath+", if it exists)")
+	cmd.Flags().StringVar(&f.dataDir, "data-dir", "", "replaces data_dir of the configuration (default /var/lib/tidegate)")
+}
+
+// load reads the configuration. Flags take precedence over the file.
+func (f *configFlags) load() (Config, error) { return loadConfig(f.config, f.override) }
+
+func (f *configFlags) override(c *Config) {
+	if f.dataDir != "" {
+		c.DataDir = f.dataDir
+	}
+}
+
+// serviceFlags are the flags of the commands that run until they are stopped.
+type serviceFlags struct {
+	configFlags
+	metricsListen, logLevel string
+}
+
+func (f *serviceFlags) add(cmd *cobra.Command) {
+	f.configFlags.add(cmd)
+	cmd.Flags().StringVar(&f.metricsListen, "metrics-listen", "",
+		"replaces metrics.listen of the configuration (default 127.0.0.1:9464); none: no metrics")
+	cmd.Flags().StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error")
+}
+
+func (f *serviceFlags) load() (Config, error) {
 	return loadConfig(f.config, func(c *Config) {
-		if f.dataDir != "" {
-			c.DataDir = f.dataDir
-		}
+		f.override(c)
 		switch f.metricsListen {
 		case "":
 		case "none":
@@ -101,7 +122,8 @@ func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "print the version", Args: cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintf(cmd.OutOrStdout(), "tidegate %s, event schema %d, %s %s/%s\n", version, pipeline.Schema, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintf(cmd.OutOrStdout(), "tidegate %s, event schema %d, %s %s/%s\n",
+				version, pipeline.Schema, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		},
 	}
 }

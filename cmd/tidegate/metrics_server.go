@@ -23,14 +23,15 @@ func newRegistry() *prometheus.Registry {
 	return reg
 }
 
-// serveMetrics answers /metrics, /healthz (the process lives), /readyz (ready says nil) and /debug/pprof.
+// serveMetrics listens on addr and returns a function that serves /metrics, /healthz (200 while the process lives), /readyz (200 when
+// ready returns nil) and /debug/pprof until its context ends.
 func serveMetrics(addr string, reg *prometheus.Registry, ready func() error) (run func(ctx context.Context) error, err error) {
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen for /metrics at %s: the address is taken by another program; free it or set listen (--metrics-listen)", addr)
+		return nil, fmt.Errorf("listen for /metrics at %s: the address is taken by another program; free it or set metrics.listen (--metrics-listen)", addr)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listen for /metrics at %s (listen): %w", addr, err)
+		return nil, fmt.Errorf("listen for /metrics at %s (metrics.listen): %w", addr, err)
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))

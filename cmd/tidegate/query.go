@@ -13,20 +13,28 @@ import (
 	"tidegate/pipeline/embedded"
 )
 
-func queryCommand(common *commonFlags) *cobra.Command {
+// queryFormats are the formats of ClickHouse by the names of -o.
+var queryFormats = map[string]string{
+	"table": "PrettyCompactMonoBlock", "json": "JSONEachRow", "csv": "CSVWithNames", "tsv": "TSVWithNames", "vertical": "Vertical",
+}
+
+func queryCommand() *cobra.Command {
+	var flags configFlags
 	var format string
 	cmd := &cobra.Command{
 		Use:   "query SQL",
-		Short: "ask the running store",
-		Long: `query asks the store in SQL, as the read-only user where the store is the embedded one, and prints a table.
+		Short: "run an SQL query in the store",
+		Long: `query runs one SQL statement in ClickHouse and prints the result. In the embedded store it runs as the read-only
+user, with limits; in another one as clickhouse.read_user, if there is one.
 
-  tidegate query 'SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC LIMIT 20'
-  tidegate query "SELECT source.ip, url.original FROM events WHERE event.dataset = 'http' LIMIT 20" -o json
+docs/FIELDS.md lists the columns of the table events. Only "@timestamp" needs quotes: SELECT source.ip FROM events.
 
-The columns of events are in docs/FIELDS.md. Their names need no quotes but "@timestamp" does: SELECT source.ip FROM events.`,
+Needs:    a running store: the one of this data folder, or the one at clickhouse.http_addr.`,
+		Example: `  tidegate query 'SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC LIMIT 20'
+  tidegate query "SELECT source.ip, url.original FROM events WHERE event.dataset = 'http' LIMIT 20" -o json`,
 		Args: oneArgument("the SQL between quotes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := common.load()
+			cfg, err := flags.load()
 			if err != nil {
 				return err
 			}
@@ -34,24 +42,24 @@ The columns of events are in docs/FIELDS.md. Their names need no quotes but "@ti
 			if cfg.embeddedStore() {
 				store, err = embedded.StoreClient(cfg.Embedded.Store.Dir)
 				if errors.Is(err, fs.ErrNotExist) {
-					return fmt.Errorf("no store has run in %s: give the --data-dir or --config that `tidegate run` was given", cfg.DataDir)
+					return fmt.Errorf("no store has run in %s: give the same --data-dir or --config as to `tidegate run`", cfg.DataDir)
 				}
 				if err != nil {
 					return err
 				}
 			}
-			names := map[string]string{"table": "PrettyCompactMonoBlock", "json": "JSONEachRow", "csv": "CSVWithNames", "tsv": "TSVWithNames", "vertical": "Vertical"}
-			f, ok := names[format]
+			f, ok := queryFormats[format]
 			if !ok {
 				return fmt.Errorf("-o %s: not one of table, json, csv, tsv, vertical", format)
 			}
 			err = clickhouse.Query(cmd.Context(), store, args[0], f, os.Stdout)
 			if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
-				return fmt.Errorf("%w: the store of %s does not run, `tidegate run` starts it", err, cfg.DataDir)
+				return fmt.Errorf("%w: the store of %s is not running; `tidegate run` starts it", err, cfg.DataDir)
 			}
 			return err
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json (one object a line), csv, tsv or vertical")
+	flags.add(cmd)
 	return cmd
 }

@@ -268,7 +268,7 @@ func TestKafka(t *testing.T) {
 	web.Env = append(os.Environ(), "TIDEGATE_WORK="+workload{Serve: hostIP + ":8080"}.String())
 	k.background("web", web)
 	k.waitMetrics(9465)
-	k.start("analyze-b", []string{"TIDEGATE_KILL_AT=" + engine.AfterInsert + ":3"}, "analyze")
+	k.start("analyze-b", []string{"TIDEGATE_FAILPOINT=" + engine.AfterInsert + ":3"}, "analyze")
 	for n := range 6 {
 		k.writer(n, 150+50*n, 4)
 	}
@@ -279,7 +279,7 @@ func TestKafka(t *testing.T) {
 
 	visit()
 	k.waitKill("analyze-b")
-	k.start("analyze-b", []string{"TIDEGATE_KILL_AT=" + engine.AfterIntent + ":2"}, "analyze")
+	k.start("analyze-b", []string{"TIDEGATE_FAILPOINT=" + engine.AfterIntent + ":2"}, "analyze")
 	visit()
 	k.waitKill("analyze-b")
 	k.kill("analyze")

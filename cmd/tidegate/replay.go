@@ -32,13 +32,14 @@ func replayCommand() *cobra.Command {
 	var output, dir string
 	cmd := &cobra.Command{
 		Use:   "replay FILE…",
-		Short: "read captures and log files as if they happened here",
-		Long: `replay reads capture files (pcap, pcapng), json-file logs of Docker and plain text logs, each gzipped or not, through the same parts as
-live traffic, without a broker and without a store. Of a file that is cut or corrupt it gives what is before the damage, says where
-that is, and ends with 1.
+		Short: "read capture and log files",
+		Long: `replay reads capture files (pcap, pcapng), json-file logs of Docker and plain text logs, gzipped or not, through the
+same code as live traffic. It prints a table of counts, or every event as one nested ECS object a line.
 
-  tidegate replay shop.pcap                          what is in it, counted
-  tidegate replay -o jsonl shop.pcap.gz | jq .       every event as one nested ECS object a line
+Needs:    no configuration, no broker and no store.
+Ends:     with 1 if a file is truncated or malformed. It prints the events before the damage, and where that is.`,
+		Example: `  tidegate replay shop.pcap                          counts by dataset
+  tidegate replay -o jsonl shop.pcap.gz | jq .       every event
   tidegate replay -o jsonl --rules rules shop.pcap   with the verdicts of a folder of rules`,
 		Args: oneOrMore("the names of captures and log files"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -60,11 +61,11 @@ that is, and ends with 1.
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or jsonl: one event a line on standard output")
-	cmd.Flags().StringVar(&dir, "rules", "", "judge by the rules of this folder")
+	cmd.Flags().StringVar(&dir, "rules", "", "evaluate the rules of this folder")
 	return cmd
 }
 
-// A replay reads files and writes events, or counts them.
+// A replay reads files and writes their events, or counts them. It is used by one goroutine.
 type replay struct {
 	lines bool
 	rules *rules.Set
@@ -72,12 +73,13 @@ type replay struct {
 	out     *bufio.Writer
 	buf     []byte
 	block   []*pipeline.Event
-	failed  error // of writing: nothing more is read then
+	failed  error // of writing; nothing is read after it
 	events  map[string]int
 	matches map[string]int
 	packets int
 }
 
+// replayBlock is how many events are evaluated at a time.
 const replayBlock = 256
 
 func (r *replay) run(ctx context.Context, files []string, stdout, stderr io.Writer) error {
@@ -105,7 +107,7 @@ func (r *replay) run(ctx context.Context, files []string, stdout, stderr io.Writ
 	return ctx.Err()
 }
 
-// file reads one file. How it begins says whether it is a log, and of which format; anything else is taken for a capture.
+// file reads one file. Its first bytes decide whether it is a log, and of which format; every other file is read as a capture.
 func (r *replay) file(ctx context.Context, name string) error {
 	id, head, err := identify(name)
 	if err != nil {
@@ -117,7 +119,7 @@ func (r *replay) file(ctx context.Context, name string) error {
 	return r.capture(ctx, name, id)
 }
 
-// identify hashes a file, which is its identity as a collector, and gives its first bytes, unzipped.
+// identify returns the hash of a file, which takes the place of the collector's id, and its first bytes, unzipped.
 func identify(name string) (id pipeline.ID, head []byte, err error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -143,7 +145,7 @@ func identify(name string) (id pipeline.ID, head []byte, err error) {
 			br = bufio.NewReader(z)
 		}
 	}
-	head, _ = br.Peek(4096) // of an empty or broken file nothing: whoever reads it says so
+	head, _ = br.Peek(4096) // an error is left to the reader of the file
 	return id, bytes.Clone(head), nil
 }
 
@@ -185,7 +187,7 @@ func (r *replay) emit(e *pipeline.Event) {
 	}
 }
 
-// flush judges what has gathered and writes it.
+// flush evaluates the events of the block and writes or counts them.
 func (r *replay) flush() {
 	if r.rules != nil {
 		r.rules.Evaluate(r.block)

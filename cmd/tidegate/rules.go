@@ -12,14 +12,23 @@ import (
 )
 
 func rulesCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "rules", Short: "check and test detection rules"}
+	cmd := &cobra.Command{
+		Use: "rules", Short: "check and test detection rules", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return fmt.Errorf("%s needs a command: test", shortPath(cmd))
+		},
+	}
 	var verbose bool
 	var output string
 	test := &cobra.Command{
 		Use:   "test DIR",
 		Short: "compile every rule of a folder and run its cases",
-		Long: `test compiles every rule of a folder and runs the cases that stand beside it. It ends with 1 when a case fails,
-a rule has no case that fires or none that must not, or a file does not compile: every problem is told with file, line and key.`,
+		Long: `test compiles every rule of a folder and runs the cases that stand beside each rule. It prints every problem with file,
+line and key. No configuration, broker or store is needed.
+
+Ends:     with 1 if a file does not compile, a case fails, or a rule has no case that fires or none that must not.`,
+		Example: `  tidegate rules test my-rules
+  tidegate rules test -o json my-rules | jq 'select(.passed | not)'`,
 		Args: oneArgument("the folder of rules"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
@@ -49,13 +58,13 @@ a rule has no case that fires or none that must not, or a file does not compile:
 			return nil
 		},
 	}
-	test.Flags().BoolVarP(&verbose, "verbose", "v", false, "a line for every rule")
+	test.Flags().BoolVarP(&verbose, "verbose", "v", false, "print a line for every rule")
 	test.Flags().StringVarP(&output, "output", "o", "table", "table or json (one case a line)")
 	cmd.AddCommand(test)
 	return cmd
 }
 
-// loadRules compiles a folder of rules.
+// loadRules compiles the rules of a folder. A folder without rules is an error.
 func loadRules(dir string) (*rules.Set, error) {
 	info, err := os.Stat(dir)
 	if err == nil && !info.IsDir() {

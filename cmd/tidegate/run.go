@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,77 +24,139 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A role is a part of the system that a process can be. `run` is all of them.
+// A role is a part of the system. A process has one or several; `run` has all of them.
 type role uint8
 
 const (
 	roleBroker role = 1 << iota
 	roleStore
 	roleEngine
-	roleAlerts
+	rolePublisher
 	roleCollector
+
+	roleAll = roleBroker | roleStore | roleEngine | rolePublisher | roleCollector
 )
 
-var roleNames = map[string]role{"broker": roleBroker, "store": roleStore, "engine": roleEngine, "alerts": roleAlerts, "collector": roleCollector}
-
-const roleAll = roleBroker | roleStore | roleEngine | roleAlerts | roleCollector
-
-func parseRoles(list []string) (role, error) {
-	if len(list) == 0 {
-		return roleAll, nil
-	}
-	var r role
-	for _, name := range list {
-		one, ok := roleNames[name]
-		if !ok {
-			return 0, fmt.Errorf("--only %s: not one of broker, store, engine, alerts, collector", name)
-		}
-		r |= one
-	}
-	return r, nil
+var roleNames = map[string]role{
+	"broker": roleBroker, "store": roleStore, "engine": roleEngine, "publisher": rolePublisher, "collector": roleCollector,
 }
 
-func runCommand(common *commonFlags) *cobra.Command {
-	var demo bool
+// parseRoles returns the roles that --only names, or all of them.
+func parseRoles(names []string) (role, error) {
+	if len(names) == 0 {
+		return roleAll, nil
+	}
+	var roles role
+	for _, name := range names {
+		r, ok := roleNames[name]
+		if !ok {
+			known := strings.Join(slices.Sorted(maps.Keys(roleNames)), ", ")
+			return 0, fmt.Errorf("--only %s: not one of %s", name, known)
+		}
+		roles |= r
+	}
+	return roles, nil
+}
+
+func runCommand() *cobra.Command {
+	var flags serviceFlags
+	var opt options
 	var only []string
-	var forTime time.Duration
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "all of it on this machine: capture, logs, Kafka, engine, ClickHouse, alerts",
-		Long: `run is the whole system in one process tree. Kafka and ClickHouse are embedded unless the configuration gives
-addresses; packets and logs of the host are read where this user may. What is left out is said.`,
+		Short: "run the whole system on this machine",
+		Long: `run starts the collector, Kafka, the engine, ClickHouse and the publisher of alerts in one process tree.
+
+Needs:    nothing. Kafka and ClickHouse are embedded unless the configuration has addresses. As root, or with
+          CAP_NET_RAW and CAP_NET_ADMIN, it captures packets; logs and container names need Docker's files and
+          API. It prints what is missing and runs without it.
+Metrics:  at metrics.listen, 127.0.0.1:9464 by default, with /healthz and /readyz.
+Ends:     on SIGINT or SIGTERM, in order, within 10 s, and prints the totals. A second signal ends it at once.`,
+		Example: `  tidegate run --demo
+  tidegate run --only broker,store --data-dir /srv/tidegate`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			roles, err := parseRoles(only)
 			if err != nil {
 				return err
 			}
-			return runRoles(cmd.Context(), common, roles, options{demo: demo, forTime: forTime, interactive: true})
+			return runRoles(cmd.Context(), &flags, roles, opt)
 		},
 	}
-	cmd.Flags().BoolVar(&demo, "demo", false, "also play the bundled scenario: a small shop that is broken into")
-	cmd.Flags().StringSliceVar(&only, "only", nil, "only these parts: broker, store, engine, alerts, collector")
-	cmd.Flags().DurationVar(&forTime, "for", 0, "stop by itself after this time")
+	opt.interactive = true
+	flags.add(cmd)
+	cmd.Flags().BoolVar(&opt.demo, "demo", false, "also play the bundled scenario: a small shop that is broken into")
+	cmd.Flags().StringSliceVar(&only, "only", nil, "run only these parts: broker, store, engine, publisher, collector")
+	cmd.Flags().DurationVar(&opt.forTime, "for", 0, "stop after this time")
 	return cmd
 }
 
-func roleCommand(common *commonFlags, name string, r role, short string) *cobra.Command {
-	return &cobra.Command{
-		Use: name, Short: short, Args: cobra.NoArgs,
-		Long: short + ". The same code as in `tidegate run`, as a process of its own.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runRoles(cmd.Context(), common, r, options{})
-		},
-	}
+func collectCommand() *cobra.Command {
+	return roleCommand(roleCollector, &cobra.Command{
+		Use:   "collect",
+		Short: "collect traffic and logs of this host and send them to Kafka",
+		Long: `collect is the collector: packets and log lines of this host become events in the topic tidegate.events.
+
+Needs:    Kafka (kafka.brokers; without it the embedded broker of the same data folder). Kafka may be
+          unavailable: logs wait in their files, traffic in a spool on disk. CAP_NET_RAW and CAP_NET_ADMIN in the
+          host's network namespace for packets, Docker's log files for logs, Docker's API for container names;
+          what is missing is logged.
+Metrics:  tidegate_capture_*, tidegate_sessions_*, tidegate_protocols_*, tidegate_logs_*,
+          tidegate_containers_* and tidegate_collector_* at metrics.listen.
+Ends:     on SIGINT or SIGTERM, within 10 s, and prints how many events were read, delivered and dropped.`,
+		Example: `  tidegate collect --config /etc/tidegate/tidegate.yaml`,
+	})
 }
 
+func analyzeCommand() *cobra.Command {
+	return roleCommand(roleEngine, &cobra.Command{
+		Use:   "analyze",
+		Short: "evaluate events from Kafka, store them in ClickHouse and raise alerts",
+		Long: `analyze is the engine: it reads the topic tidegate.events, evaluates rules, feeds and the classifier, stores
+each event in ClickHouse exactly once and writes alerts to the topic tidegate.alerts. Several engines share the
+partitions (kafka.assign: group).
+
+Needs:    Kafka and ClickHouse (kafka.brokers, clickhouse.addr; without them the embedded ones of the same data
+          folder). It waits for both.
+Metrics:  tidegate_engine_*, tidegate_clickhouse_* and tidegate_detectors_* at metrics.listen.
+Ends:     on SIGINT or SIGTERM, after the block at hand, within 10 s, and prints the totals.`,
+		Example: `  tidegate analyze --config /etc/tidegate/tidegate.yaml`,
+	})
+}
+
+func publishCommand() *cobra.Command {
+	return roleCommand(rolePublisher, &cobra.Command{
+		Use:   "publish",
+		Short: "deliver alerts to Alertmanager and webhooks",
+		Long: `publish is the publisher: it reads the topic tidegate.alerts and delivers each alert to every destination, at
+least once. A destination that is unavailable delays only its own alerts.
+
+Needs:    Kafka, and at least one destination (alerts.alertmanager, alerts.webhooks).
+Metrics:  tidegate_alerts_* at metrics.listen.
+Ends:     on SIGINT or SIGTERM, within 10 s. Alerts that were not delivered are delivered after the next start.`,
+		Example: `  tidegate publish --config /etc/tidegate/tidegate.yaml`,
+	})
+}
+
+// roleCommand completes the command of a process with one role.
+func roleCommand(r role, cmd *cobra.Command) *cobra.Command {
+	var flags serviceFlags
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return runRoles(cmd.Context(), &flags, r, options{})
+	}
+	flags.add(cmd)
+	return cmd
+}
+
+// options are the flags of `run` that the other roles do not have.
 type options struct {
 	demo        bool
-	interactive bool
+	interactive bool // print for a person instead of logging
 	forTime     time.Duration
 }
 
-// A process is the parts that run in it.
+// A process holds the components that run in it.
 type process struct {
 	cfg       *Config
 	log       *slog.Logger
@@ -99,35 +164,36 @@ type process struct {
 	terminal  *terminal // nil: logs only
 	lifecycle *lifecycle
 
-	kafka          *kafka.Client
-	broker         *embedded.Broker
-	storeServer    *embedded.StoreServer
-	store          *clickhouse.Store
-	identity       pipeline.ID
-	shipper        *ship.Shipper
-	engine         *engine.Engine
-	detectors      *detectors.Loader
-	started        atomic.Bool   // every part runs
-	welcomePrinted chan struct{} // closed when that was said, or never will be
-	storeless      bool          // there is no ClickHouse here: what is judged is not kept
-	missing        []string
+	kafka       *kafka.Client
+	broker      *embedded.Broker
+	storeServer *embedded.StoreServer
+	store       *clickhouse.Store
+	identity    pipeline.ID
+	shipper     *ship.Shipper
+	engine      *engine.Engine
+	detectors   *detectors.Loader
+
+	started        atomic.Bool   // every component runs
+	welcomePrinted chan struct{} // closed when the welcome was printed, or never will be
+	storeless      bool          // there is no ClickHouse on this machine: events are evaluated and discarded
+	missing        []string      // for the welcome: what this process runs without
 }
 
-func runRoles(ctx context.Context, common *commonFlags, roles role, opt options) error {
-	cfg, err := common.load()
+// runRoles runs a process from its configuration to its end.
+func runRoles(ctx context.Context, flags *serviceFlags, roles role, opt options) error {
+	cfg, err := flags.load()
 	if err != nil {
 		return err
 	}
 	p := &process{cfg: &cfg, reg: newRegistry(), welcomePrinted: make(chan struct{})}
-	level := common.logLevel
-	out := os.Stderr
+	level := flags.logLevel
 	if opt.interactive {
 		p.terminal = newTerminal(os.Stdout)
 		if level == "" {
 			level = "warn"
 		}
 	}
-	if p.log, err = newLog(level, out, p.terminal); err != nil {
+	if p.log, err = newLog(level, os.Stderr, p.terminal); err != nil {
 		return err
 	}
 	p.lifecycle = newLifecycle(p.log)
@@ -136,13 +202,16 @@ func runRoles(ctx context.Context, common *commonFlags, roles role, opt options)
 		ctx, cancel = context.WithTimeout(ctx, opt.forTime)
 		defer cancel()
 	}
+
 	err = p.start(ctx, roles, opt)
 	close(p.welcomePrinted)
 	if err == nil {
 		err = p.showStatusUntilDone(ctx)
 	} else if ctx.Err() != nil {
-		err = nil // told to stop while it started
+		err = nil // stopped during the start
 	}
+
+	// Components stop in the reverse order of their start, also after an error.
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
 	err = errors.Join(err, p.lifecycle.stopAll(stopping))
@@ -153,7 +222,8 @@ func runRoles(ctx context.Context, common *commonFlags, roles role, opt options)
 // discardLog is for commands whose output is their result.
 func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-func newLog(level string, out *os.File, s *terminal) (*slog.Logger, error) {
+// newLog logs to out. If out is the terminal that shows the status line, records are printed above that line.
+func newLog(level string, out *os.File, t *terminal) (*slog.Logger, error) {
 	var l slog.Level
 	if level != "" {
 		if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -161,63 +231,46 @@ func newLog(level string, out *os.File, s *terminal) (*slog.Logger, error) {
 		}
 	}
 	opts := &slog.HandlerOptions{Level: l}
-	if s != nil && s.interactive && isTerminal(out) {
-		return slog.New(slog.NewTextHandler(s, opts)), nil // above the counts, which stay in one piece
+	if t != nil && t.interactive && isTerminal(out) {
+		return slog.New(slog.NewTextHandler(t, opts)), nil
 	}
 	return slog.New(slog.NewTextHandler(out, opts)), nil
 }
 
-// start starts the parts, each after what it needs.
+// start starts the components of roles, each after those that it needs.
 func (p *process) start(ctx context.Context, roles role, opt options) error {
 	if err := os.MkdirAll(p.cfg.DataDir, 0o700); err != nil {
-		return fmt.Errorf("make the state folder: %w", err)
+		return fmt.Errorf("create the data folder: %w", err)
 	}
 	if opt.demo {
 		if err := p.addDemoFeed(); err != nil {
 			return err
 		}
 	}
-	if roles == roleAlerts && len(p.cfg.Alerts.Alertmanager)+len(p.cfg.Alerts.Webhooks) == 0 && p.terminal == nil {
-		return errors.New("alerts: there is nowhere to deliver to: give alerts.alertmanager or alerts.webhooks")
+	if roles == rolePublisher && p.terminal == nil {
+		if err := p.cfg.checkDestinations(); err != nil {
+			return err
+		}
 	}
-	// What is wrong in the rules is told before anything is waited for.
+
+	// Errors in rules are reported before anything is waited for.
 	if roles&roleEngine != 0 {
-		var err error
-		cfg := detectorConfig(p.cfg)
-		cfg.OnReload = func(summary string) { p.printLine("%s", summary) }
-		if p.detectors, err = detectors.NewLoader(cfg, p.log, p.reg); err != nil {
+		if err := p.loadDetectors(); err != nil {
 			return err
 		}
 	}
-	// The broker's folder comes first: that it is in use says more to who starts a second process than that some port is.
-	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {
-		if err := p.startBroker(ctx); err != nil {
-			return err
-		}
+	if err := p.startServers(ctx, roles); err != nil {
+		return err
 	}
-	if p.cfg.Metrics.Listen != "" {
-		serve, err := serveMetrics(p.cfg.Metrics.Listen, p.reg, p.ready)
-		if err != nil {
-			return err
-		}
-		p.lifecycle.startComponent("metrics", serve)
-	}
-	if roles&roleStore != 0 && p.cfg.embeddedStore() {
-		if err := p.startStore(ctx); errors.Is(err, embedded.ErrMissing) && roles != roleStore && roles != roleStore|roleBroker {
-			p.storeless = true
-			p.missing = append(p.missing, "the store: "+err.Error()+"; events are judged and alerts raised, but nothing is kept")
-		} else if err != nil {
-			return err
-		}
-	}
-	if roles&(roleEngine|roleAlerts|roleCollector) != 0 {
+	if roles&(roleEngine|rolePublisher|roleCollector) != 0 {
 		if err := p.connectKafka(ctx, roles); err != nil {
 			return err
 		}
 	}
-	// The publisher stops after the engine, whose last alerts it still delivers.
-	if roles&roleAlerts != 0 {
-		if err := p.startAlerts(); err != nil {
+
+	// The publisher starts first and so stops last: it still delivers the last alerts of the engine.
+	if roles&rolePublisher != 0 {
+		if err := p.startPublisher(); err != nil {
 			return err
 		}
 	}
@@ -234,18 +287,50 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 	p.started.Store(true)
 	p.printWelcome(roles)
 	if opt.demo && p.shipper != nil {
-		p.printLine("demo: a small shop, of which the web container is broken into in a few seconds; its events say event.demo")
-		p.lifecycle.startComponent("demo", func(ctx context.Context) error {
-			if err := p.playDemo(ctx); err != nil {
-				return err
-			}
-			<-ctx.Done()
-			return nil
-		})
+		p.startDemo()
 	}
 	return nil
 }
 
+// loadDetectors loads rules, feeds and the classifier.
+func (p *process) loadDetectors() error {
+	cfg := detectorConfig(p.cfg)
+	cfg.OnReload = func(summary string) { p.printLine("%s", summary) }
+	var err error
+	p.detectors, err = detectors.NewLoader(cfg, p.log, p.reg)
+	return err
+}
+
+// startServers starts the embedded broker, the metrics and the embedded store. The broker comes first: its error names the data
+// folder that is in use, which says more about a second process than the error about a port.
+func (p *process) startServers(ctx context.Context, roles role) error {
+	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {
+		if err := p.startBroker(ctx); err != nil {
+			return err
+		}
+	}
+	if p.cfg.Metrics.Listen != "" {
+		serve, err := serveMetrics(p.cfg.Metrics.Listen, p.reg, p.ready)
+		if err != nil {
+			return err
+		}
+		p.lifecycle.startComponent("metrics", serve)
+	}
+	if roles&roleStore == 0 || !p.cfg.embeddedStore() {
+		return nil
+	}
+
+	err := p.startStore(ctx)
+	servesOthers := roles&^(roleStore|roleBroker) == 0
+	if errors.Is(err, embedded.ErrMissing) && !servesOthers {
+		p.storeless = true
+		p.missing = append(p.missing, "the store: "+err.Error()+"; events are evaluated and alerts raised, but nothing is stored")
+		return nil
+	}
+	return err
+}
+
+// ready returns why the process is not ready, or nil.
 func (p *process) ready() error {
 	if !p.started.Load() {
 		return errors.New("starting")
@@ -253,11 +338,11 @@ func (p *process) ready() error {
 	return nil
 }
 
-// showStatusUntilDone shows counts until ctx ends or a part does.
+// showStatusUntilDone redraws the status line until ctx ends or a component fails.
 func (p *process) showStatusUntilDone(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	c := &statusSample{}
+	previous := &statusSample{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -270,7 +355,7 @@ func (p *process) showStatusUntilDone(ctx context.Context) error {
 			return err
 		case <-tick.C:
 			if p.terminal != nil && p.engine != nil {
-				p.terminal.Status(p.statusLine(ctx, c))
+				p.terminal.Status(p.statusLine(ctx, previous))
 			}
 		}
 	}

@@ -355,13 +355,13 @@ func cmdAlone(ts *testscript.TestScript, _ bool, _ []string) {
 	})
 }
 
-var totalsLine = regexp.MustCompile(`(?m)^collector +read ([\d,]+) +shipped ([\d,]+) +waiting ([\d,]+) +dropped ([\d,]+) +lost ([\d,]+)$`)
+var totalsLine = regexp.MustCompile(`(?m)^collector +read ([\d,]+) +delivered ([\d,]+) +buffered ([\d,]+) +dropped ([\d,]+) +lost ([\d,]+)$`)
 
-// balanced FILE [LEAST] expects that the last sums of the file meet, and that at least so much was read.
+// balanced FILE [LEAST] requires that the last totals of the file add up and that at least LEAST events were read.
 func cmdBalanced(ts *testscript.TestScript, _ bool, args []string) {
 	all := totalsLine.FindAllStringSubmatch(ts.ReadFile(args[0]), -1)
 	if len(all) == 0 {
-		ts.Fatalf("%s has no sums", args[0])
+		ts.Fatalf("%s has no totals", args[0])
 	}
 	var n [5]int
 	for i, field := range all[len(all)-1][1:] {
@@ -370,7 +370,7 @@ func cmdBalanced(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(err)
 	}
 	if n[0] != n[1]+n[2]+n[3]+n[4] {
-		ts.Fatalf("the sums do not meet: %s", all[len(all)-1][0])
+		ts.Fatalf("the totals do not add up: %s", all[len(all)-1][0])
 	}
 	if len(args) > 1 {
 		least, err := strconv.Atoi(args[1])

@@ -3,106 +3,130 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 )
 
-// printLine writes a line that stays, for a person; elsewhere it is a log line.
+// printLine prints a line above the status line of a terminal. It prints nothing where the output is a log.
 func (p *process) printLine(format string, args ...any) {
 	if p.terminal != nil {
 		p.terminal.Printf(format, args...)
 	}
 }
 
-// printWelcome says what runs, what was left out, and where to look.
+// printWelcome prints what is missing, which inputs are read and where results are found.
 func (p *process) printWelcome(roles role) {
 	if p.terminal == nil {
-		p.log.Info("tidegate runs", "version", version, "host", p.cfg.Host, "state", p.cfg.DataDir)
+		p.log.Info("started", "version", version, "host", p.cfg.Host, "data_dir", p.cfg.DataDir)
 		return
 	}
-	p.printLine("tidegate %s on %s, state in %s", version, p.cfg.Host, p.cfg.DataDir)
+	p.printLine("tidegate %s on %s, data in %s", version, p.cfg.Host, p.cfg.DataDir)
 	for _, what := range p.missing {
-		p.printLine("  left out: %s", what)
+		p.printLine("  missing  %s", what)
 	}
 	if s := p.storeServer; s != nil {
 		user, password := s.Analyst()
-		p.printLine("  look    SQL page   %s   user %s, password %s", s.PlayURL(), user, password)
-		p.printLine("          shell      %s 'SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC'", p.queryCommand())
+		p.printLine("  look     SQL page   %s   user %s, password %s", s.PlayURL(), user, password)
+		p.printLine("           shell      %s 'SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC'", p.queryCommand())
 	}
 	if p.cfg.Metrics.Listen != "" {
-		p.printLine("          metrics    http://%s/metrics", p.cfg.Metrics.Listen)
+		p.printLine("           metrics    http://%s/metrics", p.cfg.Metrics.Listen)
 	}
 	if roles&roleCollector != 0 && p.cfg.Logs.Enabled {
-		p.printLine("  reads   %s and the logs under %s", strings.Join(p.cfg.Capture.Interfaces, ", "), p.cfg.Logs.DockerDataRoot)
+		interfaces := strings.Join(p.cfg.Capture.Interfaces, ", ")
+		p.printLine("  reads    %s and the logs under %s", interfaces, p.cfg.Logs.DockerDataRoot)
 	}
 }
 
-// queryCommand is what to type so that query finds this store.
+// queryCommand returns the command line with which `tidegate query` finds this store.
 func (p *process) queryCommand() string {
 	self := os.Args[0]
 	if p.cfg.DataDir == defaultConfig().DataDir {
 		return self + " query"
 	}
-	state := p.cfg.DataDir
+	dir := p.cfg.DataDir
 	if wd, err := os.Getwd(); err == nil {
-		state = strings.TrimPrefix(state, wd+"/")
+		dir = strings.TrimPrefix(dir, wd+"/")
 	}
-	return self + " query --data-dir " + state
+	return self + " query --data-dir " + dir
 }
 
-// statusSample remembers the last look, for the rate.
+// A statusSample is the previous value of a counter, for the rate.
 type statusSample struct {
 	at   time.Time
 	rows uint64
 }
 
-func (p *process) statusLine(ctx context.Context, c *statusSample) string {
-	l := p.engine.Ledger()
+// statusLine returns the line of counts that `run` redraws every second.
+func (p *process) statusLine(ctx context.Context, previous *statusSample) string {
+	ledger := p.engine.Ledger()
 	now := time.Now()
 	rate := 0.0
-	if !c.at.IsZero() {
-		rate = float64(l.Rows-c.rows) / now.Sub(c.at).Seconds()
+	if !previous.at.IsZero() {
+		rate = float64(ledger.Rows-previous.rows) / now.Sub(previous.at).Seconds()
 	}
-	c.at, c.rows = now, l.Rows
+	previous.at, previous.rows = now, ledger.Rows
+
 	lag := "?"
-	lagCtx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if n, err := p.consumerLag(lagCtx); err == nil {
+	if n, err := p.consumerLag(ctx); err == nil {
 		lag = formatCount(n)
 	}
-	return fmt.Sprintf("events/s %s · %s %s · lag %s · alerts %s", formatCount(int64(rate)), p.evaluatedWord(), formatCount(l.Rows), lag, formatCount(l.Alerts))
+	return fmt.Sprintf("events/s %s · %s %s · lag %s · alerts %s",
+		formatCount(int64(rate)), p.evaluatedWord(), formatCount(ledger.Rows), lag, formatCount(ledger.Alerts))
 }
 
-// printTotals prints the ledger of this life, each hop a line.
+// printTotals prints the ledgers of this process, a line for each hop. OPERATING.md describes the words.
 func (p *process) printTotals() {
-	if p.terminal == nil && p.shipper == nil && p.engine == nil {
-		return
-	}
-	out := os.Stdout
-	if p.terminal == nil {
-		out = os.Stderr
+	var out io.Writer = os.Stderr
+	if p.terminal != nil {
+		out = os.Stdout
 	}
 	w := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
 	if p.shipper != nil {
 		l := p.shipper.Ledger()
-		_, _ = fmt.Fprintf(w, "collector\tread %s\tshipped %s\twaiting %s\tdropped %s\tlost %s\n", formatCount(l.Read+l.Recovered), formatCount(l.Delivered), formatCount(l.Buffered), formatCount(l.Dropped), formatCount(l.Lost))
+		printTotalsLine(w, "collector", total{"read", l.Read + l.Recovered}, total{"delivered", l.Delivered},
+			total{"buffered", l.Buffered}, total{"dropped", l.Dropped}, total{"lost", l.Lost})
 		if !l.IsBalanced() {
-			_, _ = fmt.Fprintf(w, "\tthe sums do not meet: %+v\n", l)
+			_, _ = fmt.Fprintf(w, "\tthe sums do not add up: %+v\n", l)
 		}
 	}
 	if p.engine != nil {
 		l := p.engine.Ledger()
-		_, _ = fmt.Fprintf(w, "engine\tread %s\t%s %s\trepeats %s\trefused %s\talerts %s\n", formatCount(l.Events), p.evaluatedWord(), formatCount(l.Rows+l.AlreadyStored), formatCount(l.DuplicateEvents), formatCount(l.Rejected+l.DeadLettered), formatCount(l.Alerts))
+		stored := l.Rows + l.AlreadyStored
+		// Events of a block that was not finished are neither stored nor rejected; the next process reads them again.
+		finished := stored + l.DuplicateEvents + l.Rejected
+		unfinished := max(l.Events, finished) - finished
+		printTotalsLine(w, "engine", total{"read", l.Events}, total{p.evaluatedWord(), stored},
+			total{"duplicates", l.DuplicateEvents}, total{"rejected", l.Rejected + l.DeadLettered},
+			total{"unfinished", unfinished}, total{"alerts", l.Alerts})
 	}
 	_ = w.Flush()
 }
 
-// evaluatedWord is the word for what became of judged events.
+// A total is one count of a totals line and the word in front of it.
+type total struct {
+	word  string
+	count uint64
+}
+
+// printTotalsLine prints the totals of one component as cells of a tabwriter.
+func printTotalsLine(w io.Writer, component string, totals ...total) {
+	line := component
+	for _, t := range totals {
+		line += "\t" + t.word + " " + formatCount(t.count)
+	}
+	_, _ = fmt.Fprintln(w, line)
+}
+
+// evaluatedWord returns what happened to the events that were evaluated: without a store they are not stored.
 func (p *process) evaluatedWord() string {
 	if p.storeless {
-		return "judged"
+		return "evaluated"
 	}
 	return "stored"
 }

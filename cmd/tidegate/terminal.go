@@ -14,8 +14,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// A terminal is what a person sees of `tidegate run`: lines that stay, and below them, on a terminal, one line of counts that is
-// redrawn. Elsewhere the counts are a line every few seconds.
+// A terminal writes the output of `tidegate run` for a person: lines, and below them a status line that is redrawn. Where the
+// output is not a terminal, the status line is written every few seconds instead. It is safe for concurrent use.
 type terminal struct {
 	mu          sync.Mutex
 	out         io.Writer
@@ -35,7 +35,7 @@ func isTerminal(f *os.File) bool {
 
 const plainStatusInterval = 5 * time.Second
 
-// Printf writes a line that stays. Whatever its values are, they do not steer the terminal.
+// Printf writes a line above the status line. Control characters in it do not reach the terminal.
 func (s *terminal) Printf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,7 +44,7 @@ func (s *terminal) Printf(format string, args ...any) {
 	s.drawStatus()
 }
 
-// Write lets a logger write above the counts.
+// Write implements io.Writer for a logger, whose records appear above the status line.
 func (s *terminal) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +54,7 @@ func (s *terminal) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Status replaces the line of counts.
+// Status replaces the status line.
 func (s *terminal) Status(line string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,7 +70,7 @@ func (s *terminal) Status(line string) {
 	}
 }
 
-// Done leaves the last line of counts where it is.
+// Done ends the redrawing and leaves the last status line where it is.
 func (s *terminal) Done() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,8 +92,8 @@ func (s *terminal) drawStatus() {
 	}
 }
 
-// alertLine is one alert for a person: ALERT high redis-config-write Redis writes into cron · shop-cache · 172.30.0.2:30101 → 172.30.0.3:6379.
-// What it shows may come from a wire, so control characters do not reach the terminal.
+// alertLine returns an alert as one line for a person, without control characters:
+// ALERT high redis-config-write Redis writes into cron · shop-cache · 172.30.0.2:30101 → 172.30.0.3:6379.
 func alertLine(a *pipeline.Alert) string {
 	where := a.ContainerName
 	if where == "" {
@@ -112,7 +112,7 @@ func alertLine(a *pipeline.Alert) string {
 	return oneLineText(line, 240)
 }
 
-// oneLineText makes one line of s, of at most so many characters, that is shown as it is.
+// oneLineText returns s as one line of at most most characters, without control characters.
 func oneLineText(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
@@ -126,9 +126,8 @@ func oneLineText(s string, most int) string {
 	return s
 }
 
-// stripControl replaces everything that a terminal obeys instead of showing it, but for the line feed and the tab: control characters of
-// both sets, and the marks that turn the direction of writing, by which a name can look like another. Bytes that are not UTF-8 become
-// U+FFFD.
+// stripControl replaces what a terminal interprets instead of showing it: C0 and C1 control characters except line feed and tab, and
+// the marks that change the direction of writing, with which one name can look like another. Bytes that are not UTF-8 become U+FFFD.
 func stripControl(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -141,7 +140,7 @@ func stripControl(s string) string {
 	}, s)
 }
 
-// A stripControlWriter is for text that others put together. Each Write is a whole number of characters.
+// A stripControlWriter applies stripControl to text of foreign origin. Each Write must hold whole characters.
 type stripControlWriter struct{ out io.Writer }
 
 func (w stripControlWriter) Write(b []byte) (int, error) {
@@ -151,7 +150,7 @@ func (w stripControlWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// formatCount writes a count for a person: 1,234,567.
+// formatCount returns a count with its digits grouped: 1,234,567.
 func formatCount[T int | int64 | uint64](n T) string {
 	s := fmt.Sprint(n)
 	for i := len(s) - 3; i > 0; i -= 3 {

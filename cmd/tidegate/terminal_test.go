@@ -109,9 +109,9 @@ func TestTextOfOthersSteersNothing(t *testing.T) {
 // TestDoctorAndReplayTablesSteerNothing: an error, or a rule of somebody else, may hold anything.
 func TestDoctorAndReplayTablesSteerNothing(t *testing.T) {
 	var out bytes.Buffer
-	cmd := doctorCommand(&commonFlags{config: "no\x1b[31m\u009bsuch\nfile.yaml"})
+	cmd := doctorCommand()
 	cmd.SetOut(&out)
-	cmd.SetArgs(nil)
+	cmd.SetArgs([]string{"--config", "no\x1b[31m\u009bsuch\nfile.yaml"})
 	if err := cmd.ExecuteContext(t.Context()); err == nil || !hasNoControl(out.String()) || !strings.Contains(out.String(), "such") {
 		t.Errorf("doctor: %v, %q", err, out.String())
 	}

@@ -1,9 +1,9 @@
-// Package demo is the bundled scenario that `tidegate run --demo` plays: an ordinary shop of three containers, of which one is broken
-// into. What it holds is made by its generate folder: a capture of the shop's bridge and the log files of its containers. Every
-// event of it says event.demo.
+// Package demo holds the bundled scenario that `tidegate run --demo` plays: a shop of three containers, one of which is broken into.
+// The folder generate makes its files: a capture of the shop's bridge and the log files of its containers. event.demo marks every
+// event of the scenario.
 //
-// The command plays it through the same parts that real traffic takes: the capture goes packet by packet through a session table,
-// the log lines are written to files that a log source follows.
+// cmd/tidegate plays the files through the code that live input takes: the packets of the capture go through a session table, and the
+// log lines are written to files that a log source follows.
 package demo
 
 import (
@@ -20,20 +20,20 @@ import (
 //go:embed shop.pcap *.log
 var Files embed.FS
 
-// FeedDomain is the address that the scenario's intruder calls home to; Feed has it, as a feed of malicious domains would.
+// FeedDomain is the domain to which the scenario's intruder connects from inside; Feed lists it.
 const FeedDomain = "sync.stats-relay.example"
 
 // Feed is a feed of domains and addresses with the scenario's indicators, in the form that docs/OPERATING.md describes.
 const Feed = "# indicator,confidence,note\nstats-relay.example,90,demo: command and control of the bundled scenario\n203.0.113.99,80,demo: where it is served\n"
 
-// Containers are the shop's: web, cache and database.
+// Containers are the containers of the shop: web, cache and database.
 var Containers = []*pipeline.Container{
 	container("demo-shop-web", "shop/web:1.4", "172.30.0.2", "web"),
 	container("demo-shop-cache", "redis:7.2", "172.30.0.3", "cache"),
 	container("demo-shop-db", "mariadb:10.11", "172.30.0.4", "database"),
 }
 
-// container makes an id that is recognisable and still has the form of one: 64 hex digits.
+// container returns a container whose id is recognisable and still has the form of an id: 64 hex digits.
 func container(name, image, ip, tier string) *pipeline.Container {
 	return &pipeline.Container{
 		Id: strings.Repeat("de30", 15) + hex4(ip), Name: name, Image: image, Ip: []string{ip}, Demo: true,
@@ -41,7 +41,7 @@ func container(name, image, ip, tier string) *pipeline.Container {
 	}
 }
 
-// hex4 is four digits that differ for the addresses of one small network.
+// hex4 returns four hex digits that differ for the addresses of one small network.
 func hex4(ip string) string {
 	const digits = "0123456789abcdef"
 	last := ip[len(ip)-1]

@@ -1,6 +1,6 @@
-// Command generate writes the scenario of the demo: shop.pcap, what crossed the bridge of a small shop of containers while one of
-// them was broken into, and the log lines that its containers wrote meanwhile. `go generate ./cmd/tidegate/demo` runs it; the
-// result is the same to the byte each time, and is checked in.
+// Command generate writes the scenario of the demo: shop.pcap, the traffic on the bridge of a small shop of containers while one of
+// them is broken into, and the log lines that its containers write meanwhile. `go generate ./cmd/tidegate/demo` runs it. Its output
+// is the same to the byte each time, and is checked in.
 package main
 
 import (
@@ -30,8 +30,8 @@ func main() {
 	if len(os.Args) > 1 {
 		dir = os.Args[1]
 	}
-	s := &story{rng: rand.New(rand.NewSource(1)), logs: map[string][]logLine{}}
-	s.tell()
+	s := &scenario{rng: rand.New(rand.NewSource(1)), logs: map[string][]logLine{}}
+	s.writeAll()
 	if err := s.write(dir); err != nil {
 		log.Fatal(err)
 	}
@@ -48,8 +48,8 @@ type logLine struct {
 	text   string
 }
 
-// A story collects packets and log lines out of order and writes them in order.
-type story struct {
+// A scenario collects packets and log lines out of order and writes them in order.
+type scenario struct {
 	rng     *rand.Rand
 	packets []packet
 	logs    map[string][]logLine
@@ -65,7 +65,7 @@ var (
 	command        = "203.0.113.99"
 )
 
-func (s *story) tell() {
+func (s *scenario) writeAll() {
 	for i := range 40 {
 		s.customer(time.Duration(i)*450*time.Millisecond, fmt.Sprintf("198.51.100.%d", 10+i%9), i)
 	}
@@ -75,8 +75,8 @@ func (s *story) tell() {
 	s.breakIn(7 * time.Second)
 }
 
-// customer is one visit of the shop: a page, which asks the cache and, when that has nothing, the database.
-func (s *story) customer(at time.Duration, ip string, n int) {
+// customer writes one visit of the shop: a page, for which the web server asks the cache and, after a miss, the database.
+func (s *scenario) customer(at time.Duration, ip string, n int) {
 	path := []string{"/", "/items", fmt.Sprintf("/items/%d", 100+n), "/cart", "/static/shop.css"}[n%5]
 	key := fmt.Sprintf("page:%s", path)
 	s.redis(at+3*time.Millisecond, []string{"GET", key}, "$-1\r\n")
@@ -86,8 +86,8 @@ func (s *story) customer(at time.Duration, ip string, n int) {
 	s.access(at, ip, "GET "+path+" HTTP/1.1", 200, 1800+97*n)
 }
 
-// breakIn is what an attacker does: looks for a way in, finds one, calls home, takes what is there and digs in.
-func (s *story) breakIn(at time.Duration) {
+// breakIn writes the steps of the attacker: scan, exploit, call home, exfiltrate, persist.
+func (s *scenario) breakIn(at time.Duration) {
 	ua := "Mozilla/5.0 zgrab/0.x"
 	probes := []struct {
 		target string
@@ -117,16 +117,16 @@ func (s *story) breakIn(at time.Duration) {
 	s.log(cache.Name, at+6300*time.Millisecond, "stdout", "1:M 01 Nov 2026 12:00:13.300 * DB saved on disk")
 }
 
-func (s *story) access(at time.Duration, ip, request string, status, size int) {
+func (s *scenario) access(at time.Duration, ip, request string, status, size int) {
 	when := epoch.Add(at).Format("02/Jan/2006:15:04:05 -0700")
 	s.log(web.Name, at+15*time.Millisecond, "stdout", fmt.Sprintf("%s - - [%s] \"%s\" %d %d \"-\" \"-\"", ip, when, request, status, size))
 }
 
-func (s *story) log(container string, at time.Duration, stream, text string) {
+func (s *scenario) log(container string, at time.Duration, stream, text string) {
 	s.logs[container] = append(s.logs[container], logLine{epoch.Add(at), stream, text})
 }
 
-func (s *story) http(at time.Duration, client, server string, port uint16, request string, status, size int) {
+func (s *scenario) http(at time.Duration, client, server string, port uint16, request string, status, size int) {
 	c := s.open(at, client, server, port)
 	c.send(true, []byte(request))
 	phrase := map[int]string{200: "OK", 404: "Not Found"}[status]
@@ -134,7 +134,7 @@ func (s *story) http(at time.Duration, client, server string, port uint16, reque
 	c.close()
 }
 
-func (s *story) redis(at time.Duration, args []string, reply string) {
+func (s *scenario) redis(at time.Duration, args []string, reply string) {
 	c := s.open(at, web.Ip[0], cache.Ip[0], 6379)
 	b := fmt.Appendf(nil, "*%d\r\n", len(args))
 	for _, a := range args {
@@ -151,8 +151,8 @@ func mysqlPacket(seq byte, p []byte) []byte {
 
 func lenenc(s string) []byte { return append([]byte{byte(len(s))}, s...) }
 
-// mysql is a login and one query with rows in its answer, as MariaDB says it (protocol 4.1, with EOF packets).
-func (s *story) mysql(at time.Duration, query string, rows int) {
+// mysql writes a login and one query with rows in its answer, in the form of MariaDB (protocol 4.1, with EOF packets).
+func (s *scenario) mysql(at time.Duration, query string, rows int) {
 	c := s.open(at, web.Ip[0], db.Ip[0], 3306)
 	hello := append([]byte{10}, "10.11.6-MariaDB\x00\x29\x00\x00\x00abcdefgh\x00"...)
 	hello = append(hello, 0xfe, 0xf7, 45, 2, 0, 0xff, 0x81, 21)
@@ -183,8 +183,8 @@ func (s *story) mysql(at time.Duration, query string, rows int) {
 	c.close()
 }
 
-// dns asks the resolver from the web container; without an address the name does not exist.
-func (s *story) dns(at time.Duration, name, address string) {
+// dns writes a query of the web container to the resolver. Without an address the answer is that the name does not exist.
+func (s *scenario) dns(at time.Duration, name, address string) {
 	s.port++
 	q := &layers.DNS{ID: uint16(s.rng.Intn(1 << 16)), RD: true, QDCount: 1, Questions: []layers.DNSQuestion{{Name: []byte(name), Type: layers.DNSTypeA, Class: layers.DNSClassIN}}}
 	a := *q
@@ -200,18 +200,18 @@ func (s *story) dns(at time.Duration, name, address string) {
 	s.udp(at+4*time.Millisecond, resolver, web.Ip[0], &layers.UDP{SrcPort: 53, DstPort: port}, &a)
 }
 
-func (s *story) udp(at time.Duration, from, to string, u *layers.UDP, payload gopacket.SerializableLayer) {
+func (s *scenario) udp(at time.Duration, from, to string, u *layers.UDP, payload gopacket.SerializableLayer) {
 	ip := s.ip(from, to, layers.IPProtocolUDP)
 	_ = u.SetNetworkLayerForChecksum(ip)
 	s.emit(at, ethernet(from, to), ip, u, payload)
 }
 
-func (s *story) ip(from, to string, proto layers.IPProtocol) *layers.IPv4 {
+func (s *scenario) ip(from, to string, proto layers.IPProtocol) *layers.IPv4 {
 	s.id++
 	return &layers.IPv4{Version: 4, TTL: 64, Id: s.id, Protocol: proto, SrcIP: net.ParseIP(from), DstIP: net.ParseIP(to)}
 }
 
-// ethernet addresses hosts of the bridge by their last byte; the world is behind the gateway.
+// ethernet addresses hosts of the bridge by their last byte; all other hosts are behind the gateway.
 func ethernet(from, to string) *layers.Ethernet {
 	mac := func(ip string) net.HardwareAddr {
 		a := net.ParseIP(ip).To4()
@@ -223,7 +223,7 @@ func ethernet(from, to string) *layers.Ethernet {
 	return &layers.Ethernet{SrcMAC: mac(from), DstMAC: mac(to), EthernetType: layers.EthernetTypeIPv4}
 }
 
-func (s *story) emit(at time.Duration, ls ...gopacket.SerializableLayer) {
+func (s *scenario) emit(at time.Duration, ls ...gopacket.SerializableLayer) {
 	buf := gopacket.NewSerializeBuffer()
 	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ls...); err != nil {
 		log.Fatal(err)
@@ -231,16 +231,16 @@ func (s *story) emit(at time.Duration, ls ...gopacket.SerializableLayer) {
 	s.packets = append(s.packets, packet{epoch.Add(at), bytes.Clone(buf.Bytes())})
 }
 
-// A conn is one TCP connection of the story.
+// A conn is one TCP connection of the scenario.
 type conn struct {
-	s              *story
+	s              *scenario
 	at             time.Duration
 	client, server string
 	cp, sp         uint16
 	seq            [2]uint32
 }
 
-func (s *story) open(at time.Duration, client, server string, port uint16) *conn {
+func (s *scenario) open(at time.Duration, client, server string, port uint16) *conn {
 	s.port++
 	c := &conn{s: s, at: at, client: client, server: server, cp: 30000 + s.port, sp: port, seq: [2]uint32{s.rng.Uint32(), s.rng.Uint32()}}
 	c.segment(true, &layers.TCP{SYN: true}, nil)
@@ -285,7 +285,7 @@ func (c *conn) close() {
 	c.segment(true, &layers.TCP{ACK: true}, nil)
 }
 
-func (s *story) write(dir string) error {
+func (s *scenario) write(dir string) error {
 	sort.SliceStable(s.packets, func(i, j int) bool { return s.packets[i].at.Before(s.packets[j].at) })
 	var b bytes.Buffer
 	w := pcapgo.NewWriter(&b)
@@ -309,7 +309,7 @@ func (s *story) write(dir string) error {
 	return nil
 }
 
-// writeLog writes the records that the json-file driver of Docker writes.
+// writeLog writes records in the form of Docker's json-file driver.
 func writeLog(path string, lines []logLine) error {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

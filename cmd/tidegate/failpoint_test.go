@@ -1,0 +1,36 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// TestReleasedBinaryHasNoFailpoints looks for the environment variable of the failpoints in the binary as the Makefile builds it,
+// and in the one that the whole-program tests run, where it must be: else the search would prove nothing.
+func TestReleasedBinaryHasNoFailpoints(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds two binaries")
+	}
+	variable := []byte("TIDEGATE_" + "FAILPOINT")
+	contains := func(path string) bool {
+		t.Helper()
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Contains(b, variable)
+	}
+	released := filepath.Join(t.TempDir(), "tidegate")
+	if out, err := exec.Command("go", "build", "-trimpath", "-o", released, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v: %s", err, out)
+	}
+	if contains(released) {
+		t.Errorf("the released binary reads %s", variable)
+	}
+	if !contains(binary(t)) {
+		t.Errorf("the binary of the tests does not read %s", variable)
+	}
+}
