@@ -27,7 +27,8 @@ type Config struct {
 	OnReload func(summary string) // is called after each reload, for a person at a terminal; may be nil
 }
 
-// A Loader loads the detectors and replaces rules and feeds when their files change. It is safe for concurrent use.
+// A Loader loads the detectors and replaces rules and feeds when their files change. It is safe for
+// concurrent use.
 type Loader struct {
 	cfg         Config
 	log         *slog.Logger
@@ -70,8 +71,8 @@ func (l *Loader) Summary() string {
 	return plural(len(l.rules.Rules()), "rule") + ", " + plural(l.feeds.Len(), "indicator")
 }
 
-// updateBundle makes a bundle of what is loaded. Its version is a hash of the detectors' versions and settings: bundles of the
-// same version give the same verdicts.
+// updateBundle makes a bundle of what is loaded. Its version is a hash of the detectors' versions and
+// settings: bundles of the same version give the same verdicts.
 func (l *Loader) updateBundle() {
 	list := []pipeline.Detector{l.rules, l.feeds}
 	content := "rules " + l.rules.Version() + " feeds " + l.feeds.Version()

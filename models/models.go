@@ -1,11 +1,11 @@
-// Package models holds the trained artefacts that tidegate ships: for each a file and, inside it, a card that says what it was
-// trained on and how good it was on what it had not seen. train makes them again, to the byte, from the labelled data; `make models`
-// runs it. detectors/classifier judges by them.
+// Package models holds the trained models that tidegate ships. Each is a file; a card inside it says what the
+// model was trained on and how good it was on data that it had not seen. models/train makes them again, to
+// the byte, from the labelled data (`make models`); detectors/classifier evaluates events with them.
 package models
 
 import _ "embed" // for the files
 
-// GeneratedDomains is the model of domains that algorithms make.
+// GeneratedDomains is the file of the model that finds domains which algorithms generate.
 //
 //go:embed generated-domains.model
 var GeneratedDomains []byte

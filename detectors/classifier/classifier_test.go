@@ -140,7 +140,8 @@ func BenchmarkEvaluate(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(block)), "ns/domain")
 }
 
-// BenchmarkEvaluateManifold judges names of many shapes, so that neither the caches nor the branch predictor know the way.
+// BenchmarkEvaluateManifold judges names of many shapes, so that neither the caches nor the branch predictor
+// know the way.
 func BenchmarkEvaluateManifold(b *testing.B) {
 	c := shipped(b, classifier.Default())
 	rng := rand.New(rand.NewSource(5))

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Features names the features of a label, in the order of FeatureVector. Training and evaluation compute them with the same code.
+// Features names the features of a label, in the order of FeatureVector. Training and evaluation compute them
+// with the same code.
 var Features = [...]string{
 	"length", "entropy", "digits", "vowels", "consonant run", "distinct characters", "letter-digit changes",
 	"likeness to names", "least likely part", "likeness to generated", "unseen trigrams", "top level",
@@ -42,8 +43,8 @@ func symbolOf(c byte) int {
 	return other
 }
 
-// Trigrams is a language model: for each sequence of three symbols, at TrigramIndex, 16 × the natural logarithm of the probability
-// that the third follows the first two.
+// Trigrams is a language model: for each sequence of three symbols, at TrigramIndex, 16 × the natural
+// logarithm of the probability that the third follows the first two.
 type Trigrams []int8
 
 // NumTrigrams is the length of Trigrams.
@@ -133,8 +134,8 @@ var log2 = func() (table [maxLabel + 1]float64) {
 func (l *Languages) ComputeFeatures(v *FeatureVector, label, suffix string) {
 	v.setShape(label)
 
-	// The same walk as EachTrigram, without a call for each trigram. window is the sum over the last four trigrams, whose values
-	// are in last; least is the smallest window.
+	// The same walk as EachTrigram, without a call for each trigram. window is the sum over the last four
+	// trigrams, whose values are in last; least is the smallest window.
 	const (
 		windowSize = 4    // a power of two
 		rare       = -100 // less probable than one in five hundred

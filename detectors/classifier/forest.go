@@ -1,21 +1,23 @@
 package classifier
 
-// A forest is many decision trees in flat arrays, so that evaluation does not allocate. Each tree is a root, an index into nodes.
+// A forest is many decision trees in flat arrays, so that evaluation does not allocate. Each tree is a root,
+// an index into nodes.
 type forest struct {
 	roots []int32
 	nodes []Node
 	steps []step // the nodes in the form that evaluation reads; made by packSteps
 }
 
-// A Node of a decision tree asks for one feature and has a child for each bin of that feature, one after the other.
+// A Node of a decision tree asks for one feature and has a child for each bin of that feature, one after the
+// other.
 type Node struct {
 	First   int32 // index of its first child, which is behind the node itself; 0: a leaf
 	Feature uint8
 	Score   uint8 // 0…255: the share of generated labels among those of the training that came to this node
 }
 
-// A step is a node in half the bytes, so that more of the forest stays in the CPU's cache. Of a leaf it is the score; of an inner
-// node the index of the first child, the feature and the bit innerStep.
+// A step is a node in half the bytes, so that more of the forest stays in the CPU's cache. Of a leaf it is
+// the score; of an inner node the index of the first child, the feature and the bit innerStep.
 type step uint32
 
 const (
@@ -50,11 +52,13 @@ func (b *Bins) BinOf(feature int, value float32) int {
 	return n
 }
 
-// binnedFeatures holds the bins of one label. It has room for every number of featureBits bits, so that no index needs a check.
+// binnedFeatures holds the bins of one label. It has room for every number of featureBits bits, so that no
+// index needs a check.
 type binnedFeatures [1 << featureBits]uint8
 
-// score returns the mean of the leaves that a label comes to, as a number from 0 to 1. Four trees are walked at a time because
-// each step waits for memory: together they take a fifth less time than one after the other.
+// score returns the mean of the leaves that a label comes to, as a number from 0 to 1. Four trees are walked
+// at a time because each step waits for memory: together they take a fifth less time than one after the
+// other.
 func (f *forest) score(at *binnedFeatures) float64 {
 	sum := 0
 	steps, roots := f.steps, f.roots
@@ -81,7 +85,8 @@ func (f *forest) score(at *binnedFeatures) float64 {
 	return float64(sum) / float64(255*len(f.roots))
 }
 
-// addContributions adds to total how far each feature moved the score on the way from the roots to the leaves.
+// addContributions adds to total how far each feature moved the score on the way from the roots to the
+// leaves.
 func (f *forest) addContributions(at *binnedFeatures, total *[NumFeatures]int) {
 	for _, root := range f.roots {
 		n := &f.nodes[root]

@@ -7,8 +7,8 @@ import (
 	"tidegate/models"
 )
 
-// TestStepsLeadWhereNodesDo walks the shipped forest node by node, one tree after the other, and compares; also with numbers of trees
-// that are no multiple of four.
+// TestStepsLeadWhereNodesDo walks the shipped forest node by node, one tree after the other, and compares;
+// also with numbers of trees that are no multiple of four.
 func TestStepsLeadWhereNodesDo(t *testing.T) {
 	m, err := Decode(models.GeneratedDomains)
 	if err != nil {

@@ -43,7 +43,8 @@ func NewModel(card Card, languages Languages, bins Bins, roots []int32, nodes []
 	return m, nil
 }
 
-// modelFile is a model as it lies in a file: gzip of this as JSON, which stays readable that way; the file is small.
+// modelFile is a model as it lies in a file: gzip of this as JSON, which stays readable that way; the file is
+// small.
 type modelFile struct {
 	Format    int                `json:"format"`
 	Card      Card               `json:"card"`
@@ -97,7 +98,8 @@ func (m *Model) Encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Decode reads the file of a model and checks all of it: whatever a file says, evaluation stays within its arrays and ends.
+// Decode reads the file of a model and checks all of it: whatever a file says, evaluation stays within its
+// arrays and ends.
 func Decode(file []byte) (*Model, error) {
 	z, err := gzip.NewReader(bytes.NewReader(file))
 	if err != nil {
@@ -181,7 +183,8 @@ func fromBytes(b []byte) Trigrams {
 	return t
 }
 
-// Score returns the probability that a label under a public suffix was generated, from 0 to 1. It does not allocate.
+// Score returns the probability that a label under a public suffix was generated, from 0 to 1. It does not
+// allocate.
 func (m *Model) Score(label, suffix string) float64 {
 	var v FeatureVector
 	m.languages.ComputeFeatures(&v, label, suffix)

@@ -1,11 +1,13 @@
 // Package feeds judges events by lists of malicious domains and addresses.
 //
-// Load reads the files of all feeds into a Set: a bloom filter in front, which says at once that nearly everything is not listed,
-// and an exact structure behind it, so that a verdict is never the filter's mistake. A Set is immutable and is a pipeline.Detector;
-// the engine is given a new one when a file changes (Watch). A domain covers its sub-domains, an address may be a network.
+// Load reads the files of all feeds into a Set: a bloom filter in front, which says at once that nearly
+// everything is not listed, and an exact structure behind it, so that a verdict is never the filter's
+// mistake. A Set is immutable and is a pipeline.Detector; the engine is given a new one when a file changes
+// (Watch). A domain covers its sub-domains, an address may be a network.
 //
-// What is asked of an event: the names that it looked up, asked for or greeted (dns.question.name, url.domain,
-// tls.client.server_name) and the addresses that it reached or was given (source.ip, destination.ip, dns.resolved_ip).
+// What is asked of an event: the names that it looked up, asked for or greeted (dns.question.name,
+// url.domain, tls.client.server_name) and the addresses that it reached or was given (source.ip,
+// destination.ip, dns.resolved_ip).
 package feeds
 
 import (

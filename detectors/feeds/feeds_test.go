@@ -239,7 +239,8 @@ func TestWatchSwapsAChangedFeed(t *testing.T) {
 	})
 }
 
-// TestConfidenceOfALine: what a line says counts, nothing at all included; only where it says none is it the feed's.
+// TestConfidenceOfALine: what a line says counts, nothing at all included; only where it says none is it the
+// feed's.
 func TestConfidenceOfALine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feed.csv")
 	if err := os.WriteFile(path, []byte("zero.example,0\nsome.example,40\nnone.example,,a note\nplain.example\n203.0.113.7,0\n"), 0o600); err != nil {

@@ -44,8 +44,8 @@ func (e *LineError) Error() string { return fmt.Sprintf("%s:%d: %v", e.Path, e.L
 // Unwrap gives the cause.
 func (e *LineError) Unwrap() error { return e.Err }
 
-// Load reads every feed. A file that cannot be read is an error; a line that cannot is skipped and told in the second result, of
-// which the first hundred are kept and all are counted.
+// Load reads every feed. A file that cannot be read is an error; a line that cannot is skipped and told in
+// the second result, of which the first hundred are kept and all are counted.
 func Load(cfgs []Config) (*Set, SkippedLines, error) {
 	s := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}, files: filesState(cfgs)}
 	var skipped SkippedLines
@@ -129,8 +129,8 @@ func (s *Set) readLines(cfg Config, feed uint16, r io.Reader, skipped *SkippedLi
 	}
 }
 
-// parseLine reads one line in any of three forms: an indicator; a line of a hosts file, an unspecified or loopback address and the
-// names that are sent there; CSV of indicator, confidence and note.
+// parseLine reads one line in any of three forms: an indicator; a line of a hosts file, an unspecified or
+// loopback address and the names that are sent there; CSV of indicator, confidence and note.
 func parseLine(line string, bad func(error)) []indicator {
 	line = strings.TrimSpace(line)
 	if line == "" || line[0] == '#' || line[0] == ';' || line[0] == '!' {
@@ -184,7 +184,8 @@ func truncate(s string, n int) string {
 	return s
 }
 
-// addIndicator files an indicator under what it is: an address, a network or a domain. Of two for the same the surer one stays.
+// addIndicator files an indicator under what it is: an address, a network or a domain. Of two for the same
+// the surer one stays.
 func (s *Set) addIndicator(ind indicator) error {
 	if len(s.indicators) >= maxIndicators {
 		return fmt.Errorf("more than %d indicators", maxIndicators)
@@ -241,8 +242,8 @@ func keepSurest[K comparable](s *Set, m map[K]int32, key K, ind indicator) {
 	s.indicators = append(s.indicators, ind)
 }
 
-// normalizeDomain is the form in which names are compared: lower case, ASCII, without the last dot. A public suffix is refused, since it would
-// cover everybody below it.
+// normalizeDomain is the form in which names are compared: lower case, ASCII, without the last dot. A public
+// suffix is refused, since it would cover everybody below it.
 func normalizeDomain(text string) (string, error) {
 	name := strings.TrimPrefix(strings.TrimSuffix(strings.ToLower(text), "."), "*.")
 	if !isASCII(name) {
@@ -272,7 +273,8 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r > 127 })
 }
 
-// buildFilter makes the filter, once the number of its entries is known: 1 in 1,000 passes it wrongly and is found out by the maps.
+// buildFilter makes the filter, once the number of its entries is known: 1 in 1,000 passes it wrongly and is
+// found out by the maps.
 func (s *Set) buildFilter() {
 	s.filter = bloom.NewWithEstimates(uint(max(len(s.indicators), 1024)), 0.001)
 	for name := range s.domains {

@@ -85,7 +85,8 @@ func (w Watcher) Run(ctx context.Context) {
 	poller.Run(ctx)
 }
 
-// filesState describes the files of all feeds; one that cannot be read has a state too, so that its error is found by loading it.
+// filesState describes the files of all feeds; one that cannot be read has a state too, so that its error is
+// found by loading it.
 func filesState(cfgs []Config) string {
 	var b strings.Builder
 	for _, c := range cfgs {

@@ -2,14 +2,16 @@ package rules
 
 import "unsafe"
 
-// lowerASCII folds A to Z and nothing else. Names, addresses, URLs and statements are compared by their ASCII letters; Unicode's folding
-// would make "K" (the Kelvin sign) a k, which no index over bytes can follow.
+// lowerASCII returns s with A to Z in lower case. Unicode's rules would make the Kelvin sign a k, which no
+// index over bytes can follow; names, addresses, URLs and statements are compared by their ASCII letters
+// anyway.
 func lowerASCII(s string) string {
 	var b []byte
 	return lowerInto(&b, s)
 }
 
-// lowerInto is lower with its result in *buf, where it differs from s: valid until *buf is used again.
+// lowerInto is lowerASCII without allocation: a result that differs from s lies in *buf and is valid until
+// *buf is used again.
 func lowerInto(buf *[]byte, s string) string {
 	i := 0
 	for i < len(s) && (s[i] < 'A' || s[i] > 'Z') {
@@ -28,13 +30,14 @@ func lowerInto(buf *[]byte, s string) string {
 	return unsafe.String(unsafe.SliceData(b), len(b))
 }
 
-// unescape undoes what is done to get an attack past a filter: percent-encoding, once more where what came out is encoded again,
-// and + for a blank. What is no valid escape stays as it is.
+// unescape undoes what is done to get an attack past a filter: percent-encoding, twice where the result is
+// encoded too, and + for a blank. What is not a valid escape stays as it is.
 func unescape(s string) string {
 	var b []byte
 	return unescapeInto(&b, s)
 }
 
+// unescapeInto is unescape without allocation, as lowerInto.
 func unescapeInto(buf *[]byte, s string) string {
 	i := 0
 	for i < len(s) && s[i] != '%' && s[i] != '+' {
@@ -44,13 +47,14 @@ func unescapeInto(buf *[]byte, s string) string {
 		return s
 	}
 	b := append((*buf)[:0], s...)
-	// A + that a second round finds was an escaped one: it stays.
+	// A + in the second round was escaped in the first, so it is a plus.
 	b = unescapeRound(b, true)
 	b = unescapeRound(b, false)
 	*buf = b
 	return unsafe.String(unsafe.SliceData(b), len(b))
 }
 
+// unescapeRound undoes one level of percent-encoding in place; with plus also + for a blank.
 func unescapeRound(b []byte, plus bool) []byte {
 	out := b[:0]
 	for i := 0; i < len(b); i++ {
@@ -70,6 +74,7 @@ func unescapeRound(b []byte, plus bool) []byte {
 	return out
 }
 
+// hexDigit returns the value of a hexadecimal digit, -1 for other bytes.
 func hexDigit(c byte) int {
 	switch {
 	case c >= '0' && c <= '9':

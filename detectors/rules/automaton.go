@@ -1,32 +1,41 @@
 package rules
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
-// literalBytes is how much of a literal goes into the automaton. Longer ones are cut to their rarest part: the index only has to
-// be right when it says no, and expr compares the whole.
+// literalBytes is how much of a literal goes into the automaton; longer ones are cut to their rarest part.
+// The index only has to be right when it rules something out, and the expression compares the whole literal.
 const literalBytes = 8
 
-// An automaton finds which of many literals are in a text, in one pass whose time does not depend on how many there are
-// (Aho and Corasick, 1975). It is a full table over classes of bytes: bytes that are in no literal share class 0.
+// An automaton finds which of many literals are in a text, in one pass whose time does not depend on their
+// number (Aho and Corasick, 1975). It is a table of transitions, complete for every state and class of bytes.
+// Bytes that are in no literal share class 0.
 type automaton struct {
-	class   [256]uint8
-	next    []int32   // state + class → state; states are multiples of classes, those with output come last
-	output  [][]int32 // by (state - first) / classes: the patterns that end there
-	first   int32     // states from here on have output
-	classes int32
+	class       [256]uint8
+	classes     int32
+	next        []int32   // state + class → state; a state is the index of its row, so all are multiples of classes
+	firstOutput int32     // states from here on end a literal
+	output      [][]int32 // by (state - firstOutput) / classes: the literals that end there
 }
 
-// newAutomaton builds it. Patterns are not empty and at most literalBytes long; with fold they are lower case and found in any case.
-func newAutomaton(patterns []string, fold bool) *automaton {
+// maxClasses is the number of classes that fit a byte, 0 included. If the literals have more bytes than that,
+// the rest share the last class: the automaton then finds more than it must, and the expression decides.
+const maxClasses = 255
+
+// newAutomaton returns the automaton of literals that are not empty and have at most literalBytes. With fold
+// they are in lower case and found in any case.
+func newAutomaton(literals []string, fold bool) *automaton {
 	a := &automaton{classes: 1}
-	for _, p := range patterns {
-		for i := range len(p) {
-			if a.class[p[i]] == 0 {
-				if a.classes == 255 { // more distinct bytes than classes: the rest share the last, expr tells them apart
-					a.class[p[i]] = 254
-					continue
-				}
-				a.class[p[i]] = uint8(a.classes)
+	for _, l := range literals {
+		for i := range len(l) {
+			switch c := l[i]; {
+			case a.class[c] != 0:
+			case a.classes == maxClasses:
+				a.class[c] = maxClasses - 1
+			default:
+				a.class[c] = uint8(a.classes)
 				a.classes++
 			}
 		}
@@ -36,43 +45,45 @@ func newAutomaton(patterns []string, fold bool) *automaton {
 			a.class[c] = a.class[c+'a'-'A']
 		}
 	}
-	t := a.buildTrie(patterns)
+	t := a.newTrie(literals)
 	t.linkSuffixes()
 	a.layOut(t)
 	return a
 }
 
-// A trie is the automaton under construction: state s has its transitions at next[s*classes:].
+// A trie is the automaton under construction. State s has its transitions in next[s*classes:].
 type trie struct {
-	next    []int32 // 0: none (no transition leads to the root before link)
-	ends    [][]int32
-	order   []int32 // breadth first: the states near the root, where a scan spends its time, lie together in memory
 	classes int
+	next    []int32   // 0: no transition; only after linkSuffixes can 0 mean the root
+	ends    [][]int32 // by state: the literals that end there
+	order   []int32   // states, breadth first
 }
 
-func (a *automaton) buildTrie(patterns []string) *trie {
-	n := int(a.classes)
-	t := &trie{next: make([]int32, n), ends: make([][]int32, 1), classes: n}
-	for id, p := range patterns {
-		s := 0
-		for i := range len(p) {
-			at := s*n + int(a.class[p[i]])
+func (a *automaton) newTrie(literals []string) *trie {
+	classes := int(a.classes)
+	t := &trie{classes: classes, next: make([]int32, classes), ends: make([][]int32, 1)}
+	for id, l := range literals {
+		state := 0
+		for i := range len(l) {
+			at := state*classes + int(a.class[l[i]])
 			if t.next[at] == 0 {
 				t.next[at] = int32(len(t.ends))
-				t.next = append(t.next, make([]int32, n)...)
+				t.next = append(t.next, make([]int32, classes)...)
 				t.ends = append(t.ends, nil)
 			}
-			s = int(t.next[at])
+			state = int(t.next[at])
 		}
-		t.ends[s] = append(t.ends[s], int32(id))
+		t.ends[state] = append(t.ends[state], int32(id))
 	}
 	return t
 }
 
-// linkSuffixes fills in where a state goes when its own branch ends: breadth first, so that the shorter suffixes are done before.
+// linkSuffixes completes the transitions: where a state's own branch ends, the scan continues in the state of
+// the longest suffix that is also a prefix of a literal. It goes breadth first: when a state is visited, the
+// shorter states, and so the one of its suffix, are complete.
 func (t *trie) linkSuffixes() {
-	fail := make([]int32, len(t.ends))
-	queue := make([]int32, 0, len(t.ends))
+	suffix := make([]int32, len(t.ends)) // by state
+	var queue []int32
 	for c := range t.classes {
 		if s := t.next[c]; s != 0 {
 			queue = append(queue, s)
@@ -83,51 +94,52 @@ func (t *trie) linkSuffixes() {
 		s := queue[0]
 		queue = queue[1:]
 		t.order = append(t.order, s)
-		f := fail[s]
-		if len(t.ends[f]) > 0 {
-			t.ends[s] = append(slices.Clip(t.ends[s]), t.ends[f]...)
+		fallback := suffix[s]
+		if len(t.ends[fallback]) > 0 { // A literal that is a suffix of this state's text ends here too.
+			t.ends[s] = append(slices.Clip(t.ends[s]), t.ends[fallback]...)
 		}
 		for c := range t.classes {
 			at := int(s)*t.classes + c
-			back := t.next[int(f)*t.classes+c]
-			if to := t.next[at]; to != 0 {
-				fail[to] = back
-				queue = append(queue, to)
+			viaFallback := t.next[int(fallback)*t.classes+c]
+			if child := t.next[at]; child != 0 {
+				suffix[child] = viaFallback
+				queue = append(queue, child)
 			} else {
-				t.next[at] = back
+				t.next[at] = viaFallback
 			}
 		}
 	}
 }
 
-// layOut numbers the states so that one comparison tells whether one has output, and multiplies them by the width of a row.
+// layOut numbers the states so that those with output come last: one comparison finds them. States near the
+// root, where a scan spends its time, lie together in memory.
 func (a *automaton) layOut(t *trie) {
-	number := make([]int32, len(t.ends))
-	n := int32(0)
+	row := make([]int32, len(t.ends)) // by state of the trie: the index of its row in a.next
+	rows := int32(0)
 	for _, s := range t.order {
 		if len(t.ends[s]) == 0 {
-			number[s] = n * a.classes
-			n++
+			row[s] = rows * a.classes
+			rows++
 		}
 	}
-	a.first = n * a.classes
+	a.firstOutput = rows * a.classes
 	for _, s := range t.order {
 		if ends := t.ends[s]; len(ends) > 0 {
-			number[s] = n * a.classes
+			row[s] = rows * a.classes
 			a.output = append(a.output, ends)
-			n++
+			rows++
 		}
 	}
 	a.next = make([]int32, len(t.next))
 	for s := range t.ends {
-		row := a.next[number[s]:]
+		to := a.next[row[s]:]
 		for c := range t.classes {
-			row[c] = number[t.next[s*t.classes+c]]
+			to[c] = row[t.next[s*t.classes+c]]
 		}
 	}
 }
 
-// rarestPart cuts a literal to the part that is least likely in ordinary text.
+// rarestPart returns the literalBytes of s that are least likely in ordinary text.
 func rarestPart(s string) string {
 	if len(s) <= literalBytes {
 		return s
@@ -136,8 +148,8 @@ func rarestPart(s string) string {
 	for i := 0; i+literalBytes <= len(s); i++ {
 		score := 0
 		for j := range literalBytes {
-			w := literalBytes - j // the first bytes decide how often the automaton leaves its root
-			score += w * byteRarity(s[i+j])
+			weight := literalBytes - j // The first bytes decide how often the automaton leaves its root.
+			score += weight * byteRarity(s[i+j])
 		}
 		if score > best {
 			best, at = score, i
@@ -149,7 +161,7 @@ func rarestPart(s string) string {
 // byteRarity is a rough order of bytes in URLs, statements, names and log lines.
 func byteRarity(c byte) int {
 	switch {
-	case c == ' ' || c == 'e' || c == 't' || c == 'a' || c == 'o' || c == 'i' || c == 'n' || c == 's' || c == 'r' || c == '/' || c == '.':
+	case strings.IndexByte(" etaoinsr/.", c) >= 0:
 		return 0
 	case c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '=' || c == '_':
 		return 1

@@ -126,7 +126,8 @@ func BenchmarkCompile(b *testing.B) {
 	}
 }
 
-// BenchmarkCandidates is the price of rules that the index cannot rule out: ten of them for each event, none true.
+// BenchmarkCandidates is the price of rules that the index cannot rule out: ten of them for each event, none
+// true.
 func BenchmarkCandidates(b *testing.B) {
 	var text strings.Builder
 	for i := range 10 {

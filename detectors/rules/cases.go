@@ -3,7 +3,6 @@ package rules
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -13,7 +12,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// A Result is one test case of a rule.
+// A Result is the outcome of one test case of a rule.
 type Result struct {
 	Rule    string        `json:"rule"`
 	Case    string        `json:"case"`
@@ -23,41 +22,50 @@ type Result struct {
 	Got     bool          `json:"got"`
 	Passed  bool          `json:"passed"`
 	Problem string        `json:"problem,omitempty"`
-	Also    []string      `json:"also,omitempty"` // other rules that fired for the same event
+	Also    []string      `json:"also,omitempty"` // other rules that matched the same event
 	Took    time.Duration `json:"took_ns"`
 }
 
-// Test runs every case of every rule: the whole set judges its event, through the index, as in production. A rule without a case
-// that fires and one that must not fails by that.
+// coverageCase is the name of the result that a rule has when it lacks cases.
+const coverageCase = "coverage"
+
+// Test runs every case of every rule. The whole set evaluates the event of a case through the index, as in
+// production. A rule needs a case that matches and one that does not; without them it has a failed result.
 func (s *Set) Test() []Result {
 	var out []Result
 	for _, r := range s.rules {
-		fires, quiet := false, false
 		for _, c := range r.Tests {
-			if c.Fires {
-				fires = true
-			} else {
-				quiet = true
-			}
 			out = append(out, s.runCase(r, c))
 		}
-		if !fires || !quiet {
-			lacks := "a case that fires"
-			if fires {
-				lacks = "a case that must not fire"
-			}
-			out = append(out, Result{Rule: r.ID, Case: "coverage", File: r.File, Line: r.Line, Problem: "the rule lacks " + lacks})
+		if missing := r.missingCase(); missing != "" {
+			out = append(out, Result{Rule: r.ID, Case: coverageCase, File: r.File, Line: r.Line, Problem: "the rule has no " + missing})
 		}
 	}
 	return out
 }
 
+// missingCase names the kind of case that r lacks, or returns "".
+func (r *Rule) missingCase() string {
+	matching, other := false, false
+	for _, c := range r.Tests {
+		matching = matching || c.Fires
+		other = other || !c.Fires
+	}
+	switch {
+	case !matching:
+		return "case with fires: true"
+	case !other:
+		return "case with fires: false"
+	}
+	return ""
+}
+
 func (s *Set) runCase(r *Rule, c Case) Result {
 	out := Result{Rule: r.ID, Case: c.Name, File: r.File, Line: c.Line, Want: c.Fires}
 	e := proto.Clone(c.event).(*pipeline.Event)
-	began := time.Now()
+	start := time.Now()
 	s.Evaluate([]*pipeline.Event{e})
-	out.Took = time.Since(began)
+	out.Took = time.Since(start)
 	for _, v := range e.Verdicts {
 		if v.Rule == r.ID {
 			out.Got = true
@@ -65,26 +73,25 @@ func (s *Set) runCase(r *Rule, c Case) Result {
 			out.Also = append(out.Also, v.Rule)
 		}
 	}
-	out.Passed = out.Got == out.Want
-	switch {
-	case out.Passed:
-	case out.Want:
-		out.Problem = "must fire, did not"
-	default:
-		out.Problem = "must not fire, did"
+	if out.Passed = out.Got == out.Want; out.Passed {
+		return out
 	}
+	if out.Problem = "expected no match, but the rule matched: "; out.Want {
+		out.Problem = "expected a match, but the rule did not match: "
+	}
+	out.Problem += s.explain(r, e)
 	return out
 }
 
-// RunTests tests set and writes what came of it: a line per failure, a table of all rules if verbose, lints, one line of summary.
-// It returns how many failed.
+// RunTests tests a set and writes a line for each failure and lint, a table of all rules if verbose, and a
+// summary. It returns how many cases failed.
 func RunTests(w io.Writer, set *Set, verbose bool) (failed int) {
-	began := time.Now()
+	start := time.Now()
 	results := set.Test()
-	took := time.Since(began)
+	took := time.Since(start)
 	cases := 0
 	for _, r := range results {
-		if r.Case != "coverage" || r.Passed {
+		if r.Case != coverageCase {
 			cases++
 		}
 		if r.Passed {
@@ -93,7 +100,7 @@ func RunTests(w io.Writer, set *Set, verbose bool) (failed int) {
 		failed++
 		fmt.Fprintf(w, "FAIL %s:%d: %s: %s: %s", r.File, r.Line, r.Rule, r.Case, r.Problem)
 		if len(r.Also) > 0 {
-			fmt.Fprintf(w, " (fired: %s)", strings.Join(r.Also, ", "))
+			fmt.Fprintf(w, " (other matches: %s)", strings.Join(r.Also, ", "))
 		}
 		fmt.Fprintln(w)
 	}
@@ -101,62 +108,48 @@ func RunTests(w io.Writer, set *Set, verbose bool) (failed int) {
 		writeTable(w, set, results)
 	}
 	for _, l := range set.Lints() {
-		if !strings.HasPrefix(l.Message, "has no test") { // said as a failure
+		if !l.ofCases { // Test has reported missing cases as failures.
 			fmt.Fprintf(w, "lint %s:%d: %s: %s\n", l.File, l.Line, l.Rule, l.Message)
 		}
 	}
-	word := "ok"
+	result := "ok"
 	if failed > 0 {
-		word = "FAIL"
+		result = "FAIL"
 	}
-	fmt.Fprintf(w, "%s: %d rules, %d cases, %d failed, bundle %s, compiled in %s, tested in %s\n",
-		word, len(set.Rules()), cases, failed, set.Version(), set.Took().Round(100*time.Microsecond), took.Round(100*time.Microsecond))
+	fmt.Fprintf(w, "%s: %s, %s, %d failed, version %s, compiled in %s, tested in %s\n",
+		result, plural(len(set.Rules()), "rule"), plural(cases, "case"), failed, set.Version(),
+		set.Took().Round(100*time.Microsecond), took.Round(100*time.Microsecond))
 	return failed
 }
 
+// writeTable writes a line for each rule.
 func writeTable(w io.Writer, set *Set, results []Result) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "RULE\tSEVERITY\tDATASETS\tINDEXED\tCASES\tRESULT\tTITLE")
 	cases, bad := map[string]int{}, map[string]bool{}
-	for _, res := range results {
-		bad[res.Rule] = bad[res.Rule] || !res.Passed
-		if res.Case != "coverage" {
-			cases[res.Rule]++
+	for _, r := range results {
+		bad[r.Rule] = bad[r.Rule] || !r.Passed
+		if r.Case != coverageCase {
+			cases[r.Rule]++
 		}
 	}
-	for _, r := range set.Rules() {
-		where := strings.Join(r.Datasets, ",")
-		if len(r.Datasets) == len(pipeline.DatasetNames()) {
-			where = "all"
+	choose := func(condition bool, yes, no string) string {
+		if condition {
+			return yes
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.ID, r.Severity.Name(), where, yesOrNo(r.Indexed), cases[r.ID], okOrFail(!bad[r.ID]), r.Title)
+		return no
+	}
+	for _, r := range set.Rules() {
+		datasets := choose(len(r.Datasets) == len(pipeline.DatasetNames()), "all", strings.Join(r.Datasets, ","))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.ID, r.Severity.Name(), datasets, choose(r.Indexed, "yes", "no"), cases[r.ID],
+			choose(bad[r.ID], "FAIL", "ok"), r.Title)
 	}
 	t.Flush()
 }
 
-func yesOrNo(b bool) string {
-	if b {
-		return "yes"
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
 	}
-	return "no"
-}
-
-func okOrFail(b bool) string {
-	if b {
-		return "ok"
-	}
-	return "FAIL"
-}
-
-// Coverage is, for each ATT&CK or other tag, the rules that carry it.
-func (s *Set) Coverage() map[string][]string {
-	out := map[string][]string{}
-	for _, r := range s.rules {
-		for _, t := range r.Tags {
-			if !slices.Contains(out[t], r.ID) {
-				out[t] = append(out[t], r.ID)
-			}
-		}
-	}
-	return out
+	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
-// An expression runs as closures: each node becomes a Go function of the node's kind that calls the functions of its arguments.
-// Kinds are known when the closures are made, so evaluation neither boxes values nor checks types, and it allocates only where
-// + joins texts or lower and unescape change a text that is no slot. Measured against expr's virtual machine in
-// docs/adr/0009-rules-behind-an-index.md; TestVerdictsAreThoseOfTheVirtualMachine holds that the verdicts are the same.
+// An expression runs as closures: each node becomes a Go function of the node's kind that calls the functions
+// of its arguments. Kinds are known when the closures are made, so evaluation neither boxes values nor checks
+// types, and it allocates only where + joins texts or lower and unescape change a text that is no slot.
+// Measured against expr's virtual machine in docs/adr/0009-rules-behind-an-index.md;
+// TestVerdictsAreThoseOfTheVirtualMachine holds that the verdicts are the same.
 type (
 	textFunc    func(*eventValues) string
 	numberFunc  func(*eventValues) int64
@@ -91,8 +92,8 @@ func equality(op operation, equal flagFunc) flagFunc {
 	return func(v *eventValues) bool { return !equal(v) }
 }
 
-// compareOrdered compares left with right, or with the constant want where constant says so: that saves a call, and most
-// comparisons of most rules are of that form.
+// compareOrdered compares left with right, or with the constant want where constant says so: that saves a
+// call, and most comparisons of most rules are of that form.
 func compareOrdered[T cmp.Ordered](op operation, left, right func(*eventValues) T, constant bool, want T) flagFunc {
 	switch {
 	case op == opEqual && constant:
@@ -195,7 +196,8 @@ func (n *node) loopClosure() flagFunc {
 
 const noLimit = math.MaxInt64
 
-// countElements returns a function that counts the elements of a list field for which holds is true, and stops at limit.
+// countElements returns a function that counts the elements of a list field for which holds is true, and
+// stops at limit.
 func countElements(list int, holds flagFunc, limit int64) numberFunc {
 	return func(v *eventValues) (found int64) {
 		s := v.slot(list)

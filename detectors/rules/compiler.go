@@ -2,85 +2,129 @@ package rules
 
 import (
 	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
 )
 
+// Compile makes a Set of rule files. The order of the sources does not matter. The error is of type Errors.
+func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (*Set, error) {
+	start := time.Now()
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+
+	// 1. All files are read before any expression is compiled, because some define names for the others.
+	var files []*ruleFile
+	for _, s := range sources {
+		files = append(files, parseFile(s))
+	}
+	importShared(files)
+
+	// 2. Macros come before rules: a rule that uses a broken macro is not reported for it again.
+	c := &compiler{slots: newSlotTable(), parsed: map[string]*parsedRule{}}
+	for _, f := range files {
+		c.compileMacros(f)
+	}
+	for _, f := range files {
+		for _, r := range f.rules {
+			c.compileRule(r)
+		}
+	}
+
+	// 3. One error anywhere is enough that there is no Set.
+	if err := errorsOf(files, c.checkDisabled(cfg.Disable)); err != nil {
+		return nil, err
+	}
+	c.rules = slices.DeleteFunc(c.rules, func(r *compiledRule) bool { return slices.Contains(cfg.Disable, r.ID) })
+	s := newSet(c, cfg, log, metrics)
+	s.took = time.Since(start)
+	return s, nil
+}
+
 // firstLine is the place of errors about a file as a whole.
 var firstLine = config.Position{Line: 1, Column: 1}
 
-// importShared makes the lists and macros of files marked shared known in the others.
+// importShared makes the lists and macros of files that are marked shared known in all others.
 func importShared(files []*ruleFile) {
-	from := map[string]*ruleFile{}
+	definedIn := map[string]*ruleFile{}
 	for _, f := range files {
 		if !f.shared {
 			continue
 		}
-		for _, name := range f.names.sortedNames() {
-			if other := from[name]; other != nil {
+		for _, name := range f.names.sorted() {
+			if other := definedIn[name]; other != nil {
 				f.doc.AddError(firstLine, name, "shared name is defined in %s already", other.doc.File)
 				continue
 			}
-			from[name] = f
+			definedIn[name] = f
 		}
 	}
 	for _, f := range files {
-		own := f.names.sortedNames()
-		for name, source := range from {
-			if source == f {
-				continue
-			}
-			if slices.Contains(own, name) {
+		own := f.names.sorted()
+		for name, source := range definedIn {
+			switch {
+			case source == f:
+			case slices.Contains(own, name):
 				f.doc.AddError(firstLine, name, "is a shared name already, defined in %s", source.doc.File)
-				continue
-			}
-			if l := source.names.lists[name]; l != nil {
-				f.names.lists[name] = l
-			} else {
+			case source.names.lists[name] != nil:
+				f.names.lists[name] = source.names.lists[name]
+			default:
 				f.names.macros[name] = source.names.macros[name]
 			}
 		}
 	}
 }
 
-func (n *names) sortedNames() []string {
-	var out []string
-	for k := range n.lists {
-		out = append(out, k)
-	}
-	for k := range n.macros {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
+// sorted returns all names in n.
+func (n *names) sorted() []string {
+	return slices.Sorted(func(yield func(string) bool) {
+		for name := range maps.Keys(n.lists) {
+			if !yield(name) {
+				return
+			}
+		}
+		for name := range maps.Keys(n.macros) {
+			if !yield(name) {
+				return
+			}
+		}
+	})
 }
 
-// A compiler compiles the rules of a set, one after the other.
+// A compiler compiles the rules of a set one after the other. They share one slot table.
 type compiler struct {
-	slots *slotTable
-	ids   map[string]*parsedRule
-	list  []*compiledRule
-	lints []Lint
-	total int // rules seen
+	slots  *slotTable
+	parsed map[string]*parsedRule // by id
+	rules  []*compiledRule        // those without errors
+	lints  []Lint
+	total  int // rules seen, with and without errors
 }
 
 type compiledRule struct {
-	rule *Rule
-	need prefilter
+	*Rule
+	prefilter prefilter
 }
 
-func (c *compiler) ruleIDs() []string {
-	var out []string
-	for id := range c.ids {
-		out = append(out, id)
+// checkDisabled reports ids that no rule has.
+func (c *compiler) checkDisabled(ids []string) []*config.Error {
+	var errs []*config.Error
+	for _, id := range ids {
+		if c.parsed[id] == nil {
+			hint := config.DidYouMean(id, slices.Sorted(maps.Keys(c.parsed)))
+			errs = append(errs, &config.Error{File: "config", Key: "rules.disable", Err: fmt.Errorf("no rule has the id %q%s", id, hint)})
+		}
 	}
-	return out
+	return errs
 }
 
-// compileMacros compiles each macro of a file by itself, so that what is wrong with it is said where it stands.
+// compileMacros compiles each macro of a file by itself, so that an error is reported where the macro is
+// defined.
 func (c *compiler) compileMacros(f *ruleFile) {
 	for _, m := range f.macros {
 		compiled, errs := compileExpression(m.text.Value, &f.names, c.slots)
@@ -97,118 +141,99 @@ func addErrors(t config.Text, errs []syntaxError) {
 }
 
 // compileRule compiles one rule and reports what is wrong with it.
-func (c *compiler) compileRule(d *parsedRule) {
+func (c *compiler) compileRule(p *parsedRule) {
 	if c.total++; c.total > maxRules {
 		if c.total == maxRules+1 {
-			d.node.Errorf("more than %d rules", maxRules)
+			p.node.Errorf("more than %d rules", maxRules)
 		}
 		return
 	}
-	if d.ID != "" {
-		if first := c.ids[d.ID]; first != nil {
-			d.node.Named(d.node.Key()+"id").Errorf("is the id of the rule at %s:%d already", first.File, first.Line)
+	if p.ID != "" {
+		if first := c.parsed[p.ID]; first != nil {
+			p.node.Named(p.node.Key()+"id").Errorf("is the id of the rule at %s:%d already", first.File, first.Line)
 			return
 		}
-		c.ids[d.ID] = d
+		c.parsed[p.ID] = p
 	}
-	r := &d.Rule
-	n := prefilter{datasets: allDatasets}
-	if d.when.IsSet() {
-		r.When = d.when.Value
-		if r.when = c.compileExpression(d, d.when); r.when != nil {
-			n = c.slots.prefilterOf(r.when.root, true, -1)
-		}
+
+	// Every part is compiled, also after an error in another, so that all errors of the rule are reported.
+	r := &p.Rule
+	if p.when.IsSet() {
+		r.When, r.when = p.when.Value, c.compileText(p, p.when)
 	}
-	for _, e := range d.exceptions {
+	for _, e := range p.exceptions {
 		r.Exceptions = append(r.Exceptions, e.Value)
-		r.exceptions = append(r.exceptions, c.compileExpression(d, e))
+		r.exceptions = append(r.exceptions, c.compileText(p, e))
 	}
-	c.compileAlert(d)
+	c.compileAlert(p)
 	if r.when == nil {
 		return
 	}
-	if n.datasets &= d.datasets; n.datasets == 0 {
-		d.when.Errorf("can never be true: %s", c.slots.contradiction(r.when.root, d.datasets))
+
+	filter := c.slots.prefilterOf(r.when.root, true, noElement)
+	if filter.datasets &= p.datasets; filter.datasets == 0 {
+		p.when.Errorf("can never be true: %s", c.slots.contradiction(r.when.root, p.datasets))
 		return
 	}
-	c.finishRule(d, n)
+	r.datasets, r.Datasets, r.Indexed = filter.datasets, filter.datasets.names(), filter.keys != nil
+	if r.Hash = p.contentHash(); r.Version == "" {
+		r.Version = r.Hash
+	}
+	c.lintRule(r)
+	c.rules = append(c.rules, &compiledRule{r, filter})
 }
 
-func (c *compiler) compileExpression(d *parsedRule, t config.Text) *expression {
-	compiled, errs := compileExpression(t.Value, d.names, c.slots)
+func (c *compiler) compileText(p *parsedRule, t config.Text) *expression {
+	compiled, errs := compileExpression(t.Value, p.names, c.slots)
 	addErrors(t, errs)
 	return compiled
 }
 
-// compileAlert reads the template; a rule without one shows the fields that it reads.
-func (c *compiler) compileAlert(d *parsedRule) {
-	r := &d.Rule
-	if d.alert.IsSet() {
-		r.Alert = strings.TrimSpace(d.alert.Value)
-		t, errs := parseTemplate(d.alert.Value)
-		addErrors(d.alert, errs)
-		r.template = t
+// compileAlert parses the template of a rule. A rule without one shows the first fields that it reads.
+func (c *compiler) compileAlert(p *parsedRule) {
+	r := &p.Rule
+	if p.alert.IsSet() {
+		var errs []syntaxError
+		r.Alert = strings.TrimSpace(p.alert.Value)
+		r.template, errs = parseTemplate(p.alert.Value)
+		addErrors(p.alert, errs)
 		return
 	}
 	if r.when == nil {
 		return
 	}
-	seen := map[*pipeline.Field]bool{}
+	const most = 5
+	var fields []*pipeline.Field
 	for _, i := range r.when.slots {
 		f := c.slots.list[i].field
-		if f == nil || seen[f] || len(seen) == 5 {
-			continue
+		if f != nil && !slices.Contains(fields, f) && len(fields) < most {
+			fields = append(fields, f)
 		}
-		seen[f] = true
-		sep := " "
-		if len(r.template) == 0 {
-			sep = ""
-		}
-		r.template = append(r.template, templatePart{text: sep + f.Name + "="}, templatePart{field: f})
+	}
+	separator := ""
+	for _, f := range fields {
+		r.template = append(r.template, templatePart{text: separator + f.Name + "="}, templatePart{field: f})
+		separator = " "
 	}
 }
 
-func (c *compiler) finishRule(d *parsedRule, n prefilter) {
-	r := &d.Rule
-	r.mask, r.Indexed, r.Datasets = n.datasets, n.keys != nil, n.datasets.names()
-	content := []string{r.ID, r.Title, r.Severity.Name(), fmt.Sprint(r.Score, d.datasets), r.Alert}
+// contentHash returns a hash of everything that decides what a rule matches and what its verdicts say.
+func (p *parsedRule) contentHash() string {
+	r := &p.Rule
+	content := []string{r.ID, r.Title, r.Severity.Name(), fmt.Sprint(r.Score, p.datasets), r.Alert}
 	content = append(content, r.Tags...)
 	content = append(content, "group")
 	content = append(content, r.Group...)
 	for _, e := range append([]*expression{r.when}, r.exceptions...) {
 		if e != nil {
-			content = append(content, e.text, dependencies(e.text, d.names, 0))
+			content = append(content, e.text, dependencies(e.text, p.names, 0))
 		}
 	}
-	r.Hash = shortHash(content...)
-	if r.Version == "" {
-		r.Version = r.Hash
-	}
-	if !r.Indexed {
-		c.addLint(r, "has no index key: it runs for every event of "+strings.Join(r.Datasets, ", ")+"; compare a field with a constant, or ask it for a literal")
-	}
-	fires, quiet := 0, 0
-	for _, t := range r.Tests {
-		if t.Fires {
-			fires++
-		} else {
-			quiet++
-		}
-	}
-	if fires == 0 {
-		c.addLint(r, "has no test that fires")
-	}
-	if quiet == 0 {
-		c.addLint(r, "has no test that must not fire")
-	}
-	c.list = append(c.list, &compiledRule{r, n})
+	return shortHash(content...)
 }
 
-func (c *compiler) addLint(r *Rule, message string) {
-	c.lints = append(c.lints, Lint{r.ID, r.File, r.Line, message})
-}
-
-// dependencies is the text of the lists and macros that an expression uses, for its hash: a change to one changes the rule.
+// dependencies returns the content of the lists and macros that an expression uses: a change to one changes
+// the rule.
 func dependencies(text string, ns *names, depth int) string {
 	if depth > maxMacroDepth {
 		return ""
@@ -227,11 +252,24 @@ func dependencies(text string, ns *names, depth int) string {
 	return b.String()
 }
 
-// identifiers splits an expression into its identifiers, each once, in order.
+// identifiers returns the identifiers of an expression, each once, sorted. Words within texts are among them.
 func identifiers(text string) []string {
 	all := strings.FieldsFunc(text, func(r rune) bool {
 		return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z')
 	})
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+func (c *compiler) lintRule(r *Rule) {
+	lint := Lint{Rule: r.ID, File: r.File, Line: r.Line}
+	if !r.Indexed {
+		lint.Message = "has no index key: it is evaluated for every event of " + strings.Join(r.Datasets, ", ") +
+			"; compare a field with a constant, or look for a literal in one"
+		c.lints = append(c.lints, lint)
+	}
+	if missing := r.missingCase(); missing != "" {
+		lint.Message, lint.ofCases = "has no "+missing, true
+		c.lints = append(c.lints, lint)
+	}
 }

@@ -74,7 +74,8 @@ func (r *resolver) constants(n ast.Node) *list {
 	return l
 }
 
-// comparison completes a comparison of subject with the constants in test, and checks that they are of its kind.
+// comparison completes a comparison of subject with the constants in test, and checks that they are of its
+// kind.
 func (r *resolver) comparison(n ast.Node, test, subject *node) *node {
 	if subject.kind == invalid {
 		return subject
@@ -196,8 +197,8 @@ func (r *resolver) regex(n, where ast.Node, subject *node, pattern string) *node
 	return r.comparison(n, &node{op: opMatches, pattern: pattern, syntax: tree, regex: re}, subject)
 }
 
-// matcher runs re only where a literal that it requires is in the text: looking for one is some 50 times cheaper a byte than Go's
-// regular expressions, and most texts fail there.
+// matcher runs re only where a literal that it requires is in the text: looking for one is some 50 times
+// cheaper a byte than Go's regular expressions, and most texts fail there.
 func matcher(re *regexp.Regexp, tree *syntax.Regexp) func(string) bool {
 	literals, fold := requiredLiterals(tree, 0)
 	if fold || len(literals) == 0 || len(literals) > 16 {

@@ -9,7 +9,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// datasetMask is a set of datasets: bit d stands for pipeline.Dataset(d), the bit of DATASET_NONE for events without a dataset.
+// datasetMask is a set of datasets: bit d stands for pipeline.Dataset(d), the bit of DATASET_NONE for events
+// without a dataset.
 type datasetMask uint32
 
 const allDatasets = datasetMask(1<<pipeline.NumDatasets - 1)
@@ -41,8 +42,8 @@ func (m datasetMask) describe() string {
 	return "another dataset than " + strings.Join((allDatasets&^m).names(), " or ")
 }
 
-// String returns m for a rule's hash. All datasets are one word, so that a new dataset leaves the hashes of the rules that name
-// none as they are.
+// String returns m for a rule's hash. All datasets are one word, so that a new dataset leaves the hashes of
+// the rules that name none as they are.
 func (m datasetMask) String() string {
 	if m == allDatasets {
 		return "all"
@@ -58,8 +59,9 @@ func (t *slotTable) slotDatasets(i int) datasetMask {
 	return maskOf(t.list[i].body)
 }
 
-// comparisonDatasets returns the datasets for whose events the comparison n can be want. Where it is not want while all its fields
-// are absent, an event needs one of them, and only events of that field's dataset have it.
+// comparisonDatasets returns the datasets for whose events the comparison n can be want. Where it is not want
+// while all its fields are absent, an event needs one of them, and only events of that field's dataset have
+// it.
 func (t *slotTable) comparisonDatasets(n *node, want bool) datasetMask {
 	if m, ok := t.namedDatasets(n, want); ok {
 		return m
@@ -119,7 +121,8 @@ func appendSlots(n *node, to []int) []int {
 	return to
 }
 
-// valueWhenAbsent returns what n is while every field of it is absent; known is false where that is not plain.
+// valueWhenAbsent returns what n is while every field of it is absent; known is false where that is not
+// plain.
 func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
 	if n.op == opSlot {
 		return false, n.kind == flag

@@ -13,8 +13,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// randomExpression makes well-typed expressions from every operator and function of the rule language, and events for them. Its
-// choices are part of testdata/verdicts.golden: a change here makes the golden worthless.
+// randomExpression makes well-typed expressions from every operator and function of the rule language, and
+// events for them. Its choices are part of testdata/verdicts.golden: a change here makes the golden
+// worthless.
 type randomExpression struct{ *rand.Rand }
 
 func (g randomExpression) pick(from ...string) string { return from[g.IntN(len(from))] }
@@ -280,9 +281,10 @@ func (g randomExpression) ruleSet(t *testing.T, n int) (set *Set, accepted strin
 	return set, accepted, rejected
 }
 
-// TestVerdictsAreThoseOfTheVirtualMachine holds random rules on random events against testdata/verdicts.golden, which was written
-// by the version that ran expressions in expr's virtual machine (commit 1b86dc3): per seed a hash of which rules compile and of
-// which fire for which event, over 200 sets of 60 rules and 40,000 events.
+// TestVerdictsAreThoseOfTheVirtualMachine holds random rules on random events against
+// testdata/verdicts.golden, which was written by the version that ran expressions in expr's virtual machine
+// (commit 1b86dc3): per seed a hash of which rules compile and of which fire for which event, over 200 sets
+// of 60 rules and 40,000 events.
 func TestVerdictsAreThoseOfTheVirtualMachine(t *testing.T) {
 	const path = "testdata/verdicts.golden"
 	seeds := 200

@@ -1,12 +1,10 @@
 package rules
 
 import (
-	"fmt"
 	"log/slog"
 	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"tidegate/pipeline"
@@ -28,43 +26,44 @@ type Set struct {
 	idleWorkers chan *worker
 }
 
-// A worker is what one goroutine needs to judge.
+// A worker is what one goroutine needs to evaluate events: memory that changes, which the Set must not have.
 type worker struct {
 	values *eventValues
 	finder *finder
-	tick   uint32 // runs, to pick those that are measured
+	runs   uint32 // rules that were evaluated; one in measuredShare is timed
 }
 
-func (c *compiler) newSet(cfg Config, log *slog.Logger, metrics *Metrics) *Set {
-	slices.SortFunc(c.list, func(a, b *compiledRule) int { return strings.Compare(a.rule.ID, b.rule.ID) })
-	s := &Set{slots: c.slots, lints: c.lints, cfg: cfg, log: log, metrics: metrics, idleWorkers: make(chan *worker, 2*runtime.GOMAXPROCS(0))}
-	needs := make([]prefilter, 0, len(c.list))
-	parts := make([]string, 0, len(c.list))
-	for _, r := range c.list {
-		r.rule.stats = metrics.ruleStats(r.rule.ID)
-		r.rule.stats.suspended.Store(false) // another set is another chance
-		s.rules = append(s.rules, r.rule)
-		needs = append(needs, r.need)
-		parts = append(parts, r.rule.ID+" "+r.rule.Version+" "+r.rule.Hash)
+// newSet builds the index over compiled rules.
+func newSet(c *compiler, cfg Config, log *slog.Logger, metrics *Metrics) *Set {
+	slices.SortFunc(c.rules, func(a, b *compiledRule) int { return strings.Compare(a.ID, b.ID) })
+	s := &Set{slots: c.slots, cfg: cfg, log: log, metrics: metrics, idleWorkers: make(chan *worker, 2*runtime.GOMAXPROCS(0))}
+	prefilters := make([]prefilter, 0, len(c.rules))
+	parts := make([]string, 0, len(c.rules))
+	enabled := map[string]bool{}
+	for _, r := range c.rules {
+		r.stats = metrics.ruleStats(r.ID)
+		r.stats.suspended.Store(false) // A load gives every rule another chance.
+		s.rules = append(s.rules, r.Rule)
+		prefilters = append(prefilters, r.prefilter)
+		parts = append(parts, r.ID+" "+r.Version+" "+r.Hash)
+		enabled[r.ID] = true
 	}
-	s.lints = slices.DeleteFunc(s.lints, func(l Lint) bool {
-		return !slices.ContainsFunc(s.rules, func(r *Rule) bool { return r.ID == l.Rule })
-	})
-	s.index = newIndex(s.slots, needs)
+	s.lints = slices.DeleteFunc(c.lints, func(l Lint) bool { return !enabled[l.Rule] })
+	s.index = newIndex(s.slots, prefilters)
 	s.version = shortHash(parts...)
 	return s
 }
 
-// Version is the hash of the bundle: the same rules have the same one, on every engine.
+// Version returns a hash of all rules. The same rules have the same version on every engine.
 func (s *Set) Version() string { return s.version }
 
-// Rules lists the rules by id.
+// Rules returns the rules, sorted by id.
 func (s *Set) Rules() []*Rule { return s.rules }
 
-// Lints lists what could be better.
+// Lints returns what could be better about the rules.
 func (s *Set) Lints() []Lint { return s.lints }
 
-// Took is how long it took to read and compile the set.
+// Took returns how long it took to read and compile the set.
 func (s *Set) Took() time.Duration { return s.took }
 
 func (s *Set) acquireWorker() *worker {
@@ -85,7 +84,7 @@ func (s *Set) releaseWorker(w *worker) {
 	}
 }
 
-// Evaluate appends a verdict to each event for each rule that is true of it.
+// Evaluate appends a verdict to each event for each rule that matches it, in the order of the rules' ids.
 func (s *Set) Evaluate(block []*pipeline.Event) {
 	w := s.acquireWorker()
 	candidates, verdicts := 0, 0
@@ -93,8 +92,8 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 		w.values.setEvent(e)
 		found := w.finder.candidates(e.Dataset)
 		candidates += len(found)
-		for _, id := range found {
-			if r := s.rules[id]; s.evaluateRule(w, r) {
+		for _, i := range found {
+			if r := s.rules[i]; s.evaluateRule(w, r) {
 				verdicts++
 				e.Verdicts = append(e.Verdicts, r.verdict(e))
 			}
@@ -104,21 +103,21 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 	s.metrics.countBlock(len(block), candidates, verdicts)
 }
 
-// evaluateRule runs a rule on the event that w has at hand.
+// evaluateRule reports whether r matches the event of w, and measures some of the evaluations.
 func (s *Set) evaluateRule(w *worker, r *Rule) bool {
-	if r.mask&maskOf(w.values.event.Dataset) == 0 || r.stats.suspended.Load() {
+	if r.datasets&maskOf(w.values.event.Dataset) == 0 || r.stats.suspended.Load() {
 		return false
 	}
-	w.tick++
-	if w.tick%measuredShare != 0 && !r.stats.measureEveryRun.Load() {
+	w.runs++
+	if w.runs%measuredShare != 0 && !r.stats.measureEveryRun.Load() {
 		return s.matchesRule(w, r)
 	}
-	began := time.Now()
-	hit := s.matchesRule(w, r)
-	if why := r.stats.addMeasurement(time.Since(began), w.values.textBytes(r.when.slots), s.cfg); why != "" {
-		s.log.Error("rule suspended until rules are loaded again", "rule", r.ID, "why", why, "file", r.File, "line", r.Line)
+	start := time.Now()
+	matches := s.matchesRule(w, r)
+	if reason := r.stats.addMeasurement(time.Since(start), w.values.textBytes(r.when.slots), s.cfg); reason != "" {
+		s.log.Error("rule suspended until rules are loaded again", "rule", r.ID, "reason", reason, "file", r.File, "line", r.Line)
 	}
-	return hit
+	return matches
 }
 
 func (s *Set) matchesRule(w *worker, r *Rule) bool {
@@ -148,58 +147,13 @@ func (s *Set) runExpression(w *worker, r *Rule, e *expression) bool {
 	return holds
 }
 
-// verdict writes what r found in e. Nothing in it aliases the event.
+// verdict returns the verdict of r on e. Nothing in it aliases the event.
 func (r *Rule) verdict(e *pipeline.Event) *pipeline.Verdict {
 	v := pipeline.VerdictFromVTPool()
 	v.Detector, v.Rule, v.Version, v.Title = "rules", r.ID, r.Version, r.Title
 	v.Severity, v.Score = r.Severity, r.Score
 	v.Tags = append(v.Tags[:0], r.Tags...)
 	v.Evidence = r.template.render(e)
-	v.Group = groupOf(r.fields, e)
+	v.Group = groupOf(r.groupFields, e)
 	return v
-}
-
-// sampled: one run in so many is timed, since reading the clock twice costs as much as a small rule.
-const measuredShare = 16
-
-// ruleStats are what is known of one rule, across the sets that it is part of.
-type ruleStats struct {
-	matches, excepted, errors atomic.Uint64
-	runs, ns                  atomic.Uint64 // measured ones
-	suspended                 atomic.Bool
-	measureEveryRun           atomic.Bool // a run was too long: every one is measured for a while
-	window, windowNs, strikes atomic.Uint64
-}
-
-// textPerBudget is how many bytes of text have the budget of one run: a run over more of it may take longer. Otherwise who sends long
-// requests could have a rule suspended, and go on unseen; the time of a run is linear in its text whatever the rule says.
-const textPerBudget = 256
-
-// addMeasurement takes the time of one run over so many bytes, and benches the rule if it is over its budget: on average over a window, or
-// by single runs that are far too long. One such run proves nothing, the machine may have been busy; three in a window do. So a
-// single long run also weighs no more than 8 budgets in the average.
-func (t *ruleStats) addMeasurement(took time.Duration, size int, cfg Config) (why string) {
-	t.runs.Add(1)
-	t.ns.Add(uint64(took))
-	took = took * textPerBudget / time.Duration(textPerBudget+size)
-	if took > cfg.MaxTime {
-		t.measureEveryRun.Store(true)
-		if t.strikes.Add(1) >= 3 {
-			why = "three runs were longer than " + cfg.MaxTime.String()
-		}
-	}
-	sum := t.windowNs.Add(uint64(min(took, 8*cfg.MaxMeanTime)))
-	if n := t.window.Add(1); n >= 64 { // 1,024 runs
-		if mean := time.Duration(sum / n); mean > cfg.MaxMeanTime {
-			why = fmt.Sprintf("a run over %d bytes takes %s on average, the budget is %s", textPerBudget, mean, cfg.MaxMeanTime)
-		}
-		t.window.Store(0)
-		t.windowNs.Store(0)
-		t.strikes.Store(0)
-		t.measureEveryRun.Store(false)
-	}
-	if why != "" && t.suspended.Swap(true) {
-		return ""
-	}
-	return why
 }

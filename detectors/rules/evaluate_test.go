@@ -172,7 +172,7 @@ func TestSlowRuleIsSuspended(t *testing.T) {
 	if !judge() {
 		t.Error("does not run any more")
 	}
-	if why := st.addMeasurement(50*time.Millisecond, 0, cfg); !strings.Contains(why, "three runs") {
+	if why := st.addMeasurement(50*time.Millisecond, 0, cfg); !strings.Contains(why, "3 evaluations took longer") {
 		t.Error("not suspended:", why)
 	}
 	if judge() {
@@ -319,10 +319,10 @@ func TestRunTestsReportsFailures(t *testing.T) {
 		t.Errorf("%d failed", n)
 	}
 	for _, want := range []string{
-		"FAIL t.yaml:6: r: should: must fire, did not (fired: q)",
-		"FAIL t.yaml:7: r: should not: must not fire, did (fired: q)",
-		"FAIL t.yaml:8: q: coverage: the rule lacks a case that fires",
-		"lint t.yaml:8: q: has no index key: it runs for every event of log",
+		`FAIL t.yaml:6: r: should: expected a match, but the rule did not match: message contains "x" is false (other matches: q)`,
+		`FAIL t.yaml:7: r: should not: expected no match, but the rule matched: message contains "x" is true (other matches: q)`,
+		"FAIL t.yaml:8: q: coverage: the rule has no case with fires: true",
+		"lint t.yaml:8: q: has no index key: it is evaluated for every event of log",
 		"FAIL: 2 rules, 2 cases, 3 failed",
 	} {
 		if !strings.Contains(out.String(), want) {

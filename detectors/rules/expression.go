@@ -52,8 +52,8 @@ type syntaxError struct {
 	message string
 }
 
-// compileExpression parses, resolves and compiles a condition, or returns everything that is wrong with it. Both results are nil
-// where a macro that it uses is broken.
+// compileExpression parses, resolves and compiles a condition, or returns everything that is wrong with it.
+// Both results are nil where a macro that it uses is broken.
 func compileExpression(source string, ns *names, slots *slotTable) (*expression, []syntaxError) {
 	if strings.TrimSpace(source) == "" {
 		return nil, []syntaxError{{0, "expression is empty"}}

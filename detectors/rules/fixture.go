@@ -9,9 +9,9 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// parseEvent reads the event of a test case: nested or dotted names of fields, as `tidegate replay -o jsonl` prints them. Where
-// event.dataset is not among them it follows from the others. Fields that are computed or written later are ignored, so that a
-// printed event can be pasted as it is.
+// parseEvent reads the event of a test case: nested or dotted names of fields, as `tidegate replay -o jsonl`
+// prints them. Where event.dataset is not among them it follows from the others. Fields that are computed or
+// written later are ignored, so that a printed event can be pasted as it is.
 func parseEvent(n config.Node) *pipeline.Event {
 	if !n.IsMapping() {
 		n.Errorf("expected a mapping of fields, got %s", n.Kind())
@@ -29,7 +29,8 @@ func parseEvent(n config.Node) *pipeline.Event {
 	return e
 }
 
-// setFields sets the fields in the mapping n, whose names begin with prefix. key is the path of the event, for errors.
+// setFields sets the fields in the mapping n, whose names begin with prefix. key is the path of the event,
+// for errors.
 func setFields(b *pipeline.Builder, n config.Node, key, prefix string, depth int) {
 	const maxDepth = 8
 	for _, entry := range n.Entries() {

@@ -13,8 +13,8 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// This file words what authors get wrong most often: operators of other languages, names that are nearly right, constructs of
-// other regular expressions.
+// This file words what authors get wrong most often: operators of other languages, names that are nearly
+// right, constructs of other regular expressions.
 
 // foreignWords are operators of SQL, Sigma, KQL and Python, and what to write instead.
 var foreignWords = map[string]string{
@@ -139,7 +139,8 @@ func unknownName(name string, ns *names) string {
 	return fmt.Sprintf("unknown field %q%s", name, didYouMeanField(name, known))
 }
 
-// didYouMeanField is config.DidYouMean for names with dots: where no name is near, those that end in the same word are.
+// didYouMeanField is config.DidYouMean for names with dots: where no name is near, those that end in the same
+// word are.
 func didYouMeanField(name string, known []string) string {
 	if hint := config.DidYouMean(name, known); hint != "" {
 		return hint

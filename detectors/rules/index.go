@@ -1,155 +1,161 @@
 package rules
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
 	"tidegate/pipeline"
 )
 
-// An index finds the rules that an event can fire. Its cost depends on the event, not on the number of rules.
+// An index finds the rules that can match an event. Its cost depends on the event, not on the number of
+// rules: it looks each slot that some prefilter names up in hash tables, and runs an automaton over the texts
+// in which literals are looked for.
 type index struct {
-	rules  int
-	always [pipeline.NumDatasets][]int32 // by dataset: rules that need nothing that can be looked up
-	probes [pipeline.NumDatasets][]*lookup
-	sizes  int // literals of all probes, for their marks
+	rules    int
+	always   [pipeline.NumDatasets][]int32 // by dataset: rules without keys
+	lookups  [pipeline.NumDatasets][]*lookup
+	literals int // of all lookups
 }
 
-// A lookup looks one slot of the event up.
+// A lookup holds the keys of one slot, and the rules that have them.
 type lookup struct {
-	slot   int
-	mask   datasetMask
-	texts  map[string][]int32
-	counts map[int64][]int32
-	addrs  map[netip.Addr][]int32
+	slot     int
+	datasets datasetMask // of the rules
 
-	words   *automaton
-	fold    bool
-	base    int       // of this automaton's literals in the marks
-	wanted  [][]int32 // by literal: its rules
-	pending map[string][]int32
+	// The rules of a value.
+	texts     map[string][]int32
+	numbers   map[int64][]int32
+	addresses map[netip.Addr][]int32
+
+	// The rules of a literal within a text.
+	automaton    *automaton // nil: no key is a literal
+	fold         bool       // the automaton ignores ASCII case
+	firstLiteral int        // number of the automaton's first literal among those of the index
+	rulesOf      [][]int32  // by literal of the automaton
+	added        map[string][]int32
 }
 
-// newIndex builds it from what each rule needs.
-func newIndex(t *slotTable, needs []prefilter) *index {
-	x := &index{rules: len(needs)}
+// newIndex returns an index over the prefilters of rules; a rule is known by its place in the list.
+func newIndex(slots *slotTable, prefilters []prefilter) *index {
+	x := &index{rules: len(prefilters)}
 	bySlot := map[int]*lookup{}
-	for id, n := range needs {
-		if n.keys == nil {
+	for rule, p := range prefilters {
+		if p.keys == nil {
 			for d := range x.always {
-				if n.datasets&(1<<d) != 0 {
-					x.always[d] = append(x.always[d], int32(id))
+				if p.datasets&(1<<d) != 0 {
+					x.always[d] = append(x.always[d], int32(rule))
 				}
 			}
 			continue
 		}
-		for _, k := range n.keys {
-			p := bySlot[k.slot]
-			if p == nil {
-				p = &lookup{slot: k.slot, texts: map[string][]int32{}, counts: map[int64][]int32{}, addrs: map[netip.Addr][]int32{}, pending: map[string][]int32{}}
-				bySlot[k.slot] = p
+		for _, k := range p.keys {
+			l := bySlot[k.slot]
+			if l == nil {
+				l = newLookup(k.slot)
+				bySlot[k.slot] = l
 			}
-			p.addKey(t, k, int32(id), n.datasets)
+			l.addKey(slots.list[k.slot].kind, k, int32(rule), p.datasets)
 		}
 	}
-	order := make([]int, 0, len(bySlot))
-	for s := range bySlot {
-		order = append(order, s)
-	}
-	slices.Sort(order)
-	for _, s := range order {
-		p := bySlot[s]
-		p.buildAutomaton(x)
-		reach := p.mask
-		if body := t.list[s].body; body != pipeline.Dataset_DATASET_NONE {
-			reach &= maskOf(body)
-		}
-		for d := range x.probes {
+
+	for _, i := range slices.Sorted(maps.Keys(bySlot)) {
+		l := bySlot[i]
+		l.buildAutomaton(x)
+		reach := l.datasets & slots.slotDatasets(i)
+		for d := range x.lookups {
 			if reach&(1<<d) != 0 {
-				x.probes[d] = append(x.probes[d], p)
+				x.lookups[d] = append(x.lookups[d], l)
 			}
 		}
 	}
 	return x
 }
 
-func (p *lookup) addKey(t *slotTable, k prefilterKey, rule int32, m datasetMask) {
-	p.mask |= m
-	put := func(list []int32) []int32 {
-		if len(list) > 0 && list[len(list)-1] == rule {
-			return list
-		}
-		return append(list, rule)
-	}
-	kind := t.list[k.slot].kind
-	switch {
-	case k.literal:
-		// One literal that is sought in any case makes the whole automaton fold: the others find a little more than they need.
-		p.fold = p.fold || k.folded
-		p.pending[k.text] = put(p.pending[k.text])
-	case k.addr.IsValid():
-		p.addrs[k.addr] = put(p.addrs[k.addr])
-	case kind == number || kind == numberList:
-		p.counts[k.number] = put(p.counts[k.number])
-	default:
-		p.texts[k.text] = put(p.texts[k.text])
+func newLookup(slot int) *lookup {
+	return &lookup{
+		slot: slot, texts: map[string][]int32{}, numbers: map[int64][]int32{}, addresses: map[netip.Addr][]int32{},
+		added: map[string][]int32{},
 	}
 }
 
-// buildAutomaton builds the automaton of the literals that were added.
-func (p *lookup) buildAutomaton(x *index) {
-	cut := map[string][]int32{}
-	for text, rules := range p.pending {
-		if p.fold {
-			text = lowerASCII(text)
+// addKey adds a key of a rule. The keys of a rule come one after the other.
+func (l *lookup) addKey(k kind, key prefilterKey, rule int32, datasets datasetMask) {
+	l.datasets |= datasets
+	with := func(rules []int32) []int32 {
+		if len(rules) > 0 && rules[len(rules)-1] == rule {
+			return rules
 		}
-		text = rarestPart(text)
-		cut[text] = append(cut[text], rules...)
+		return append(rules, rule)
 	}
-	p.pending = nil
-	if len(cut) == 0 {
+	switch {
+	case key.literal:
+		// One literal that ignores case makes the whole automaton ignore it. For the other literals it finds
+		// more than it must.
+		l.fold = l.fold || key.folded
+		l.added[key.text] = with(l.added[key.text])
+	case key.addr.IsValid():
+		l.addresses[key.addr] = with(l.addresses[key.addr])
+	case k == number || k == numberList:
+		l.numbers[key.number] = with(l.numbers[key.number])
+	default:
+		l.texts[key.text] = with(l.texts[key.text])
+	}
+}
+
+// buildAutomaton makes the automaton of the literals that were added.
+func (l *lookup) buildAutomaton(x *index) {
+	rulesOf := map[string][]int32{} // by part of a literal that goes into the automaton
+	for literal, rules := range l.added {
+		if l.fold {
+			literal = lowerASCII(literal)
+		}
+		part := rarestPart(literal)
+		rulesOf[part] = append(rulesOf[part], rules...)
+	}
+	l.added = nil
+	if len(rulesOf) == 0 {
 		return
 	}
-	patterns := make([]string, 0, len(cut))
-	for text := range cut {
-		patterns = append(patterns, text)
-	}
-	slices.Sort(patterns)
-	for _, text := range patterns {
-		rules := cut[text]
+	parts := slices.Sorted(maps.Keys(rulesOf))
+	for _, part := range parts {
+		rules := rulesOf[part]
 		slices.Sort(rules)
-		p.wanted = append(p.wanted, slices.Compact(rules))
+		l.rulesOf = append(l.rulesOf, slices.Compact(rules))
 	}
-	p.words = newAutomaton(patterns, p.fold)
-	p.base = x.sizes
-	x.sizes += len(patterns)
+	l.automaton = newAutomaton(parts, l.fold)
+	l.firstLiteral = x.literals
+	x.literals += len(parts)
 }
 
-// A finder gathers the candidates of one event, each once.
+// A finder gathers the candidates of one event, each once. It belongs to one worker.
 type finder struct {
-	index  *index
-	values *eventValues
-	found  []int32
-	rules  []uint32 // marks: the event's number where it was found already
-	words  []uint32
+	index       *index
+	values      *eventValues
+	found       []int32
+	ruleMark    []uint32 // by rule: number of the event for which it was found last
+	literalMark []uint32 // by literal: number of the event in which it was found last
 }
 
 func newFinder(x *index, v *eventValues) *finder {
-	return &finder{index: x, values: v, rules: make([]uint32, x.rules), words: make([]uint32, x.sizes), found: make([]int32, 0, 64)}
+	return &finder{
+		index: x, values: v, found: make([]int32, 0, 64), ruleMark: make([]uint32, x.rules), literalMark: make([]uint32, x.literals),
+	}
 }
 
-// candidates lists the rules that the event at hand can fire, in their order. The list is valid until the next call.
+// candidates returns the rules that can match the event of f.values, in their order. The list is valid until
+// the next call.
 func (f *finder) candidates(d pipeline.Dataset) []int32 {
-	if d < 0 || int(d) >= len(f.index.probes) {
-		return nil
+	if d < 0 || int(d) >= len(f.index.lookups) {
+		return nil // a dataset that this binary does not have
 	}
-	if f.values.eventNumber == 1 {
-		clear(f.rules)
-		clear(f.words)
+	if f.values.eventNumber == 1 { // After a wrap of the number old marks would match again.
+		clear(f.ruleMark)
+		clear(f.literalMark)
 	}
 	f.found = append(f.found[:0], f.index.always[d]...)
-	for _, p := range f.index.probes[d] {
-		f.lookUp(p)
+	for _, l := range f.index.lookups[d] {
+		f.lookUp(l)
 	}
 	if len(f.found) > 1 {
 		slices.Sort(f.found)
@@ -157,51 +163,53 @@ func (f *finder) candidates(d pipeline.Dataset) []int32 {
 	return f.found
 }
 
-func (f *finder) lookUp(p *lookup) {
-	value := f.values.slot(p.slot)
-	switch f.values.table.list[p.slot].kind {
+// lookUp adds the rules that have a key for the event's value of one slot.
+func (f *finder) lookUp(l *lookup) {
+	value := f.values.slot(l.slot)
+	switch f.values.table.list[l.slot].kind {
 	case text:
-		f.lookUpText(p, value.text)
+		f.lookUpText(l, value.text)
 	case textList:
 		for _, t := range value.texts {
-			f.lookUpText(p, t)
+			f.lookUpText(l, t)
 		}
 	case number:
-		f.addRules(p.counts[value.number])
+		f.addRules(l.numbers[value.number])
 	case numberList:
 		for _, n := range value.numbers {
-			f.addRules(p.counts[n])
+			f.addRules(l.numbers[n])
 		}
 	case address:
-		f.addRules(p.addrs[value.address])
+		f.addRules(l.addresses[value.address])
 	}
 }
 
-func (f *finder) lookUpText(p *lookup, t string) {
+func (f *finder) lookUpText(l *lookup, t string) {
 	if t == "" {
 		return
 	}
-	if len(p.texts) > 0 {
-		f.addRules(p.texts[t])
+	if len(l.texts) > 0 {
+		f.addRules(l.texts[t])
 	}
-	if p.words != nil {
-		f.scanText(p, t)
+	if l.automaton != nil {
+		f.scanText(l, t)
 	}
 }
 
-// scanText runs the automaton over t.
-func (f *finder) scanText(p *lookup, t string) {
-	a, now := p.words, f.values.eventNumber
-	next, first, s := a.next, a.first, int32(0)
+// scanText runs the automaton over t. A literal adds its rules only once for an event, however often it
+// occurs.
+func (f *finder) scanText(l *lookup, t string) {
+	a, now := l.automaton, f.values.eventNumber
+	next, firstOutput, state := a.next, a.firstOutput, int32(0)
 	for i := range len(t) {
-		s = next[s+int32(a.class[t[i]])]
-		if s < first {
+		state = next[state+int32(a.class[t[i]])]
+		if state < firstOutput {
 			continue
 		}
-		for _, w := range a.output[(s-first)/a.classes] {
-			if mark := &f.words[p.base+int(w)]; *mark != now {
+		for _, literal := range a.output[(state-firstOutput)/a.classes] {
+			if mark := &f.literalMark[l.firstLiteral+int(literal)]; *mark != now {
 				*mark = now
-				f.addRules(p.wanted[w])
+				f.addRules(l.rulesOf[literal])
 			}
 		}
 	}
@@ -210,8 +218,8 @@ func (f *finder) scanText(p *lookup, t string) {
 func (f *finder) addRules(rules []int32) {
 	now := f.values.eventNumber
 	for _, r := range rules {
-		if f.rules[r] != now {
-			f.rules[r] = now
+		if f.ruleMark[r] != now {
+			f.ruleMark[r] = now
 			f.found = append(f.found, r)
 		}
 	}

@@ -21,7 +21,8 @@ type generator struct{ *rand.Rand }
 
 func (g generator) pick(from ...string) string { return from[g.IntN(len(from))] }
 
-// words hold what indexes get wrong: cases, characters that fold to ASCII (ſ, K, İ), bytes that are no UTF-8, prefixes of each other.
+// words hold what indexes get wrong: cases, characters that fold to ASCII (ſ, K, İ), bytes that are no UTF-8,
+// prefixes of each other.
 var vocabulary = []string{
 	"", "a", "ab", "abc", "ABC", "aBcd", "union select", "UNION SELECT", "../", "%2e%2e/", "%252e", "k", "K", "\u212a", "ſelect", "İd", "i", "\xff\xfe", "\ufffd",
 	"passwd", "/etc/passwd", "/etc/shadow", "10.0.0.1", "x+y", "x y", "${jndi:ldap", "aaaaaaaaaaaaaaaa", "abababab", "é", "GET", "POST", "log", "http",
@@ -324,7 +325,8 @@ func TestVerdictsDoNotAliasTheEvent(t *testing.T) {
 
 func aliasOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// TestRequiredLiteralsAreNecessary: what a regular expression matches holds one of the literals that are said to be needed.
+// TestRequiredLiteralsAreNecessary: what a regular expression matches holds one of the literals that are said
+// to be needed.
 func TestRequiredLiteralsAreNecessary(t *testing.T) {
 	g := generator{rand.New(rand.NewPCG(9, 9))}
 	patterns := []string{
@@ -359,7 +361,8 @@ func TestRequiredLiteralsAreNecessary(t *testing.T) {
 	}
 }
 
-// TestAutomatonFindsEveryLiteral: those that end within others too, over few letters so that they overlap, and over all bytes.
+// TestAutomatonFindsEveryLiteral: those that end within others too, over few letters so that they overlap,
+// and over all bytes.
 func TestAutomatonFindsEveryLiteral(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
 	word := func(n int, letters string) string {
@@ -394,8 +397,8 @@ func TestAutomatonFindsEveryLiteral(t *testing.T) {
 			state := int32(0)
 			for i := range len(text) {
 				state = a.next[state+int32(a.class[text[i]])]
-				if state >= a.first {
-					for _, w := range a.output[(state-a.first)/a.classes] {
+				if state >= a.firstOutput {
+					for _, w := range a.output[(state-a.firstOutput)/a.classes] {
 						found[w] = true
 					}
 				}

@@ -5,59 +5,74 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tidegate/pipeline/metrics"
 )
 
-// Metrics counts what rules do. It outlives the sets: a rule that is loaded again goes on counting.
+// Metrics counts what rules do. It outlives the sets: a rule that is loaded again continues its counts. A nil
+// *Metrics counts nothing.
 type Metrics struct {
-	mu    sync.Mutex
-	rules map[string]*ruleStats
-
 	events, candidates, verdicts prometheus.Counter
 	loads                        *prometheus.CounterVec
 	info                         *prometheus.GaugeVec
-	loaded, size                 prometheus.Gauge
-	perRule                      map[string]*prometheus.Desc
+	loadedAt, loadedRules        prometheus.Gauge
+
+	mu      sync.Mutex // guards rules
+	rules   map[string]*ruleStats
+	perRule []ruleMetric
 }
 
-// NewMetrics registers them.
+// A ruleMetric is a metric with the label rule, which is exported for the rules for which it is not 0.
+type ruleMetric struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*ruleStats) float64
+}
+
+// NewMetrics registers the metrics of rules; reg may be nil.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
-	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: "tidegate_detectors_" + name, Help: help})
-	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidegate_detectors_" + name, Help: help})
-	}
-	desc := func(name, help string) *prometheus.Desc {
-		return prometheus.NewDesc("tidegate_detectors_rules_"+name, help, []string{"rule"}, nil)
+	const prefix = "tidegate_detectors_rules_"
+	factory := metrics.With(reg)
+	perRule := func(name, help string, kind prometheus.ValueType, value func(*ruleStats) float64) ruleMetric {
+		return ruleMetric{prometheus.NewDesc(prefix+name, help, []string{"rule"}, nil), kind, value}
 	}
 	m := &Metrics{
-		rules:      map[string]*ruleStats{},
-		events:     counter("rules_events_total", "Events judged by rules."),
-		candidates: counter("rules_candidates_total", "Rules that the index could not rule out, over all events."),
-		verdicts:   counter("rules_verdicts_total", "Verdicts of rules."),
-		loads: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "tidegate_detectors_rules_loads_total", Help: "Attempts to load rules, by result.",
-		}, []string{"result"}),
-		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "tidegate_detectors_rules_info", Help: "The bundle of rules that runs: 1.",
-		}, []string{"version"}),
-		loaded: gauge("rules_loaded_timestamp_seconds", "When the rules that run were loaded."),
-		size:   gauge("rules_loaded_rules", "Rules that run."),
-		perRule: map[string]*prometheus.Desc{
-			"matches":   desc("matches_total", "Events that the rule was true of."),
-			"excepted":  desc("excepted_total", "Events that an exception of the rule let pass."),
-			"errors":    desc("errors_total", "Runs of the rule that failed."),
-			"seconds":   desc("sampled_seconds_total", "Time of the measured runs of the rule, about one in 16."),
-			"runs":      desc("sampled_runs_total", "Measured runs of the rule."),
-			"suspended": desc("suspended", "1 for a rule that is suspended: it exceeded its time budget and does not run."),
+		rules:       map[string]*ruleStats{},
+		events:      factory.Counter(prefix+"events_total", "Events that were evaluated by rules."),
+		candidates:  factory.Counter(prefix+"candidates_total", "Rules that the index could not rule out, summed over events."),
+		verdicts:    factory.Counter(prefix+"verdicts_total", "Verdicts of rules."),
+		loads:       factory.CounterVec(prefix+"loads_total", "Attempts to load rules, by result.", "result"),
+		info:        factory.GaugeVec(prefix+"info", "1 for the version of the rules that are loaded.", "version"),
+		loadedAt:    factory.Gauge(prefix+"loaded_timestamp_seconds", "Time at which the current rules were loaded."),
+		loadedRules: factory.Gauge(prefix+"loaded_rules", "Rules that are loaded."),
+		perRule: []ruleMetric{
+			perRule("matches_total", "Events that the rule matched.", prometheus.CounterValue,
+				func(s *ruleStats) float64 { return float64(s.matches.Load()) }),
+			perRule("excepted_total", "Events that the rule would match without its exceptions.", prometheus.CounterValue,
+				func(s *ruleStats) float64 { return float64(s.excepted.Load()) }),
+			perRule("errors_total", "Evaluations of the rule that divided by zero.", prometheus.CounterValue,
+				func(s *ruleStats) float64 { return float64(s.errors.Load()) }),
+			perRule("sampled_seconds_total", "Time of the measured evaluations of the rule, about one in 16.", prometheus.CounterValue,
+				func(s *ruleStats) float64 { return float64(s.ns.Load()) / 1e9 }),
+			perRule("sampled_runs_total", "Measured evaluations of the rule.", prometheus.CounterValue,
+				func(s *ruleStats) float64 { return float64(s.runs.Load()) }),
+			perRule("suspended", "1 for a rule that is suspended because it exceeded its time budget.", prometheus.GaugeValue,
+				func(s *ruleStats) float64 {
+					if s.suspended.Load() {
+						return 1
+					}
+					return 0
+				}),
 		},
 	}
-	if reg != nil {
-		reg.MustRegister(m.events, m.candidates, m.verdicts, m.loads, m.info, m.loaded, m.size, m)
+	for _, result := range []string{"ok", "error"} {
+		m.loads.WithLabelValues(result)
 	}
+	factory.Register(m)
 	return m
 }
 
+// ruleStats returns the counts of a rule.
 func (m *Metrics) ruleStats(id string) *ruleStats {
 	if m == nil {
 		return &ruleStats{}
@@ -81,48 +96,40 @@ func (m *Metrics) countBlock(events, candidates, verdicts int) {
 	m.verdicts.Add(float64(verdicts))
 }
 
-// setRunning notes that s is the set that runs.
-func (m *Metrics) setRunning(s *Set) {
+// setLoaded notes that s is the set that evaluates events.
+func (m *Metrics) setLoaded(s *Set) {
 	if m == nil {
 		return
 	}
 	m.info.Reset()
 	m.info.WithLabelValues(s.version).Set(1)
-	m.loaded.Set(float64(time.Now().UnixMilli()) / 1000)
-	m.size.Set(float64(len(s.rules)))
+	m.loadedAt.Set(float64(time.Now().UnixMilli()) / 1000)
+	m.loadedRules.Set(float64(len(s.rules)))
 	m.loads.WithLabelValues("ok").Inc()
 }
 
-func (m *Metrics) countRefusedLoad() {
+func (m *Metrics) countFailedLoad() {
 	if m != nil {
 		m.loads.WithLabelValues("error").Inc()
 	}
 }
 
-// Describe is of prometheus.Collector.
+// Describe implements prometheus.Collector.
 func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range m.perRule {
-		out <- d
+	for _, metric := range m.perRule {
+		out <- metric.desc
 	}
 }
 
-// Collect writes the rules that have something to say.
+// Collect implements prometheus.Collector. It leaves values of 0 out: most of thousands of rules never match.
 func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, s := range m.rules {
-		write := func(name string, t prometheus.ValueType, v float64) {
-			if v != 0 {
-				out <- prometheus.MustNewConstMetric(m.perRule[name], t, v, id)
+		for _, metric := range m.perRule {
+			if v := metric.value(s); v != 0 {
+				out <- prometheus.MustNewConstMetric(metric.desc, metric.kind, v, id)
 			}
-		}
-		write("matches", prometheus.CounterValue, float64(s.matches.Load()))
-		write("excepted", prometheus.CounterValue, float64(s.excepted.Load()))
-		write("errors", prometheus.CounterValue, float64(s.errors.Load()))
-		write("seconds", prometheus.CounterValue, float64(s.ns.Load())/1e9)
-		write("runs", prometheus.CounterValue, float64(s.runs.Load()))
-		if s.suspended.Load() {
-			write("suspended", prometheus.GaugeValue, 1)
 		}
 	}
 }

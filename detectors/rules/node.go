@@ -68,8 +68,8 @@ var operators = [...]string{
 	opIn: "in", opContainsAny: "contains", opStartsWithAny: "startsWith", opEndsWithAny: "endsWith", opMatches: "matches", opInNetwork: "cidr",
 }
 
-// A node is a part of a resolved expression: names are slots, macros are expanded, every value has a kind. The prefilter reads
-// nodes, and closures are made of them.
+// A node is a part of a resolved expression: names are slots, macros are expanded, every value has a kind.
+// The prefilter reads nodes, and closures are made of them.
 type node struct {
 	op   operation
 	kind kind

@@ -218,7 +218,7 @@ func (r *parsedRule) parseGroup(list yamlTexts) {
 			continue
 		}
 		r.Group = append(r.Group, f.Name)
-		r.fields = append(r.fields, f)
+		r.groupFields = append(r.groupFields, f)
 	}
 }
 

@@ -8,39 +8,44 @@ import (
 	"unicode/utf8"
 )
 
-// A prefilter is what an expression cannot be true without: the event's dataset is in datasets, and one of keys holds. The index
-// checks both before the expression runs. A prefilter may rule out less than it could, never more
-// (TestIndexAgreesWithPlainLoop).
+// A prefilter is what an expression cannot be true without: the event's dataset is in datasets, and one of
+// keys holds. The index checks both before the expression runs. A prefilter may rule out less than it could,
+// never more (TestIndexAgreesWithPlainLoop).
 type prefilter struct {
 	keys        []prefilterKey // nil: nothing is known
 	selectivity int            // of the least selective key: how few events it is thought to hold for
 	datasets    datasetMask
 }
 
-// A prefilterKey is one thing that can be looked up: a slot that equals a value, or contains a literal. Of a list, one of its elements.
+// A prefilterKey is one condition that the index can look up: that a slot equals a value, or contains a
+// literal. Of a list it is enough that one element does.
 type prefilterKey struct {
 	slot    int
 	literal bool // text is a part of the slot's value
-	folded  bool // of a literal: without regard to ASCII case
+	folded  bool // ASCII case of a literal is ignored
 	text    string
 	number  int64
 	addr    netip.Addr
 }
 
 const (
-	maxKeys     = 20000 // of one rule: a feed in disguise belongs into feeds
-	unselective = 0     // score of no key
-	selective   = 100   // of an equality on a field with many values
+	maxKeys     = 20000 // of one rule; a list that is longer belongs into feeds
+	unselective = 0     // selectivity where there is no key
+	selective   = 100   // selectivity of an equality with a field that has many values
+
+	// noElement is the slot of # outside of loops.
+	noElement = -1
 )
 
-// commonLiterals literals are in a good part of all statements, requests and log lines.
+// commonLiterals are in a good part of all statements, requests and log lines, so they select little.
 var commonLiterals = map[string]bool{
-	"select": true, "from": true, "where": true, "insert": true, "insert into": true, "update": true, "delete": true, "values": true, "http": true,
-	"http/1.": true, "https": true, "mozilla": true, "mozilla/5.0": true, "error": true, "warning": true, "info": true, "www.": true, ".com": true,
-	"/api": true, "/api/": true, "index": true,
+	"select": true, "from": true, "where": true, "insert": true, "insert into": true, "update": true, "delete": true,
+	"values": true, "http": true, "http/1.": true, "https": true, "mozilla": true, "mozilla/5.0": true, "error": true, "warning": true,
+	"info": true, "www.": true, ".com": true, "/api": true, "/api/": true, "index": true,
 }
 
-// prefilterOf returns what n needs to become want. element is the slot of the list that # walks, -1 outside of loops.
+// prefilterOf returns what n needs to become want. element is the slot of the list that # walks, or
+// noElement.
 func (t *slotTable) prefilterOf(n *node, want bool, element int) prefilter {
 	switch n.op {
 	case opNot:
@@ -222,10 +227,11 @@ func (t *slotTable) literalKeys(s subject, texts []string, folded bool) ([]prefi
 	return out, selectivity
 }
 
-// requiredLiterals gives texts one of which is in whatever the regular expression matches; nil where none is known. fold tells that it must
-// be looked for without regard to case.
+// requiredLiterals returns texts of which every match of the regular expression contains one; nil where none
+// is known. With fold they must be looked for in any case.
 func requiredLiterals(re *syntax.Regexp, depth int) (texts []string, fold bool) {
-	if depth > 50 {
+	const maxDepth = 50
+	if depth > maxDepth {
 		return nil, false
 	}
 	switch re.Op {
@@ -237,14 +243,14 @@ func requiredLiterals(re *syntax.Regexp, depth int) (texts []string, fold bool) 
 		if re.Min > 0 {
 			return requiredLiterals(re.Sub[0], depth+1)
 		}
-	case syntax.OpConcat:
+	case syntax.OpConcat: // Each part is required; the one whose shortest literal is longest selects most.
 		for _, sub := range re.Sub {
 			if t, f := requiredLiterals(sub, depth+1); shortestLength(t) > shortestLength(texts) {
 				texts, fold = t, f
 			}
 		}
 		return texts, fold
-	case syntax.OpAlternate:
+	case syntax.OpAlternate: // One of the parts is required, so each must have literals.
 		for _, sub := range re.Sub {
 			t, f := requiredLiterals(sub, depth+1)
 			if t == nil {
@@ -257,8 +263,9 @@ func requiredLiterals(re *syntax.Regexp, depth int) (texts []string, fold bool) 
 	return nil, false
 }
 
-// indexableLiteral is the longest usable part of a literal. Go's regular expressions take a byte that is not UTF-8 for U+FFFD, and under
-// (?i) they fold by Unicode: K (Kelvin) is a k and ſ an s. The literal is cut there, because the index compares bytes and folds ASCII.
+// indexableLiteral returns the longest part of a literal that the index can look for: it compares bytes and
+// folds ASCII. Go's regular expressions take a byte that is not UTF-8 for U+FFFD, and (?i) folds by Unicode,
+// where the Kelvin sign is a k and the long s an s. The literal is cut at such characters.
 func indexableLiteral(re *syntax.Regexp) ([]string, bool) {
 	fold := re.Flags&syntax.FoldCase != 0
 	best := ""
@@ -275,13 +282,10 @@ func indexableLiteral(re *syntax.Regexp) ([]string, bool) {
 	return []string{best}, fold
 }
 
+// shortestLength returns the length of the shortest of texts, 0 if there are none.
 func shortestLength(texts []string) int {
 	if len(texts) == 0 {
 		return 0
 	}
-	n := len(texts[0])
-	for _, t := range texts {
-		n = min(n, len(t))
-	}
-	return n
+	return len(slices.MinFunc(texts, func(a, b string) int { return len(a) - len(b) }))
 }

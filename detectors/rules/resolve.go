@@ -12,9 +12,10 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// A resolver turns the tree that expr's parser made of one expression into nodes: it looks names up, expands macros, gives every
-// value a kind and reports what is not part of the rule language. After an error it goes on with a node of kind invalid, about
-// which nothing more is reported, so one expression may have several errors.
+// A resolver turns the tree that expr's parser made of one expression into nodes: it looks names up, expands
+// macros, gives every value a kind and reports what is not part of the rule language. After an error it goes
+// on with a node of kind invalid, about which nothing more is reported, so one expression may have several
+// errors.
 type resolver struct {
 	slots  *slotTable
 	names  *names
@@ -41,7 +42,8 @@ func (r *resolver) addError(n ast.Node, format string, args ...any) *node {
 	return &node{kind: invalid}
 }
 
-// at returns the rune of the expression at which n begins; of a name with dots the parser notes where its last part begins.
+// at returns the rune of the expression at which n begins; of a name with dots the parser notes where its
+// last part begins.
 func (r *resolver) at(n ast.Node) int {
 	if r.macroDepth > 0 {
 		return r.macroAt
@@ -229,7 +231,8 @@ func (r *resolver) negation(n ast.Node, of *node) *node {
 	return &node{op: opNot, kind: flag, at: r.at(n), args: []*node{of}}
 }
 
-// binaryOperations are the operators whose two sides are computed. Those that may have constants to the right are resolved apart.
+// binaryOperations are the operators whose two sides are computed. Those that may have constants to the right
+// are resolved apart.
 var binaryOperations = map[string]operation{
 	"and": opAnd, "&&": opAnd, "or": opOr, "||": opOr,
 	"+": opAdd, "-": opSubtract, "*": opMultiply, "/": opDivide, "%": opModulo,
@@ -310,7 +313,8 @@ func (r *resolver) mismatch(n *ast.BinaryNode, left, right *node) *node {
 	return r.addError(n, "%s cannot combine %s (%s) with %s (%s)%s", n.Operator, r.slots.render(left), left.kind, r.slots.render(right), right.kind, hint)
 }
 
-// equal resolves == and !=. With a list to the right == is in, and an address is compared with a text that is one.
+// equal resolves == and !=. With a list to the right == is in, and an address is compared with a text that is
+// one.
 func (r *resolver) equal(n *ast.BinaryNode) *node {
 	op := opEqual
 	if n.Operator == "!=" {
@@ -372,7 +376,8 @@ func (r *resolver) builtin(n *ast.BuiltinNode) *node {
 	return r.addError(n, "%s() is not part of the rule language%s", n.Name, config.DidYouMean(n.Name, functions))
 }
 
-// loop resolves any and its like. Only one list field is walked at a time: a loop in a loop is quadratic in what an attacker sends.
+// loop resolves any and its like. Only one list field is walked at a time: a loop in a loop is quadratic in
+// what an attacker sends.
 func (r *resolver) loop(n *ast.BuiltinNode) *node {
 	if r.loops > 0 {
 		return r.addError(n, "%s() inside another loop is not allowed: its time would grow with the square of the event", n.Name)
@@ -407,8 +412,8 @@ func (r *resolver) loop(n *ast.BuiltinNode) *node {
 	return out
 }
 
-// textFunction resolves a function from text to text. lower and unescape of a slot are slots of their own, so that they are
-// computed once for all rules.
+// textFunction resolves a function from text to text. lower and unescape of a slot are slots of their own, so
+// that they are computed once for all rules.
 func (r *resolver) textFunction(n ast.Node, name string, op operation, how derivation, args []ast.Node) *node {
 	if len(args) != 1 {
 		return r.addError(n, "%s takes one text", name)

@@ -35,8 +35,8 @@ var fileKeys = []string{"shared", "lists", "macros", "rules"}
 // nameForm is the form of the names of lists and macros.
 var nameForm = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,63}$`)
 
-// parseFile reads a file that is a list of rules, one rule, or a mapping with rules, lists and macros. What is wrong is in the
-// file's doc.
+// parseFile reads a file that is a list of rules, one rule, or a mapping with rules, lists and macros. What
+// is wrong is in the file's doc.
 func parseFile(src Source) *ruleFile {
 	f := &ruleFile{doc: config.Parse(src.Name, src.Data)}
 	f.names = names{lists: map[string]*list{}, macros: map[string]*macro{}}

@@ -32,7 +32,8 @@ func sharedData(t *testing.T, path string) *os.File {
 	return f
 }
 
-// TestShippedRulesOnRealParameters: no false alarm on 12,870 ordinary parameters, and at least nine of ten SQL injections.
+// TestShippedRulesOnRealParameters: no false alarm on 12,870 ordinary parameters, and at least nine of ten
+// SQL injections.
 func TestShippedRulesOnRealParameters(t *testing.T) {
 	zip, err := gzip.NewReader(sharedData(t, "web/params.csv.gz"))
 	if err != nil {

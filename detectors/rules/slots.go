@@ -45,8 +45,9 @@ const (
 	length                      // len(slot)
 )
 
-// A slot is a value of an event that some rule reads: a field, or lower, unescape, len, has or label of one. All rules share the
-// slots, and a slot is computed at most once for an event: when the index or a candidate rule first reads it.
+// A slot is a value of an event that some rule reads: a field, or lower, unescape, len, has or label of one.
+// All rules share the slots, and a slot is computed at most once for an event: when the index or a candidate
+// rule first reads it.
 type slot struct {
 	label string // as an author writes it: lower(url.query)
 	field *pipeline.Field
@@ -126,7 +127,8 @@ func (t *slotTable) derivedSlot(function string, how derivation, of int) int {
 	return t.addSlot(slot{label: function + "(" + s.label + ")", field: s.field, how: how, of: of, kind: k, body: s.body})
 }
 
-// eventValues holds the slots of one event. It belongs to one worker and is used for one event after the other.
+// eventValues holds the slots of one event. It belongs to one worker and is used for one event after the
+// other.
 type eventValues struct {
 	table       *slotTable
 	event       *pipeline.Event
@@ -224,13 +226,14 @@ func (v *eventValues) computeSlot(i int, s *slotValue) {
 	}
 }
 
-// carriesBody reports whether the event's dataset is the one whose body holds the slot's field. A body of another dataset, which
-// only a broken collector sends, is not read: the index relies on it.
+// carriesBody reports whether the event's dataset is the one whose body holds the slot's field. A body of
+// another dataset, which only a broken collector sends, is not read: the index relies on it.
 func (v *eventValues) carriesBody(def *slot) bool {
 	return def.body == pipeline.Dataset_DATASET_NONE || def.body == v.event.Dataset
 }
 
-// readField reads a field; one that the event does not carry is "", 0, false, the zero address or an empty list.
+// readField reads a field; one that the event does not carry is "", 0, false, the zero address or an empty
+// list.
 func (v *eventValues) readField(def *slot, s *slotValue) {
 	f, e, carried := def.field, v.event, v.carriesBody(def)
 	switch def.kind {

@@ -26,8 +26,8 @@ type Source struct {
 	Data []byte
 }
 
-// Read returns the rule files under fsys, sorted by path: *.yaml and *.yml, but nothing whose name begins with a dot, such as the
-// inner folders of a ConfigMap. prefix goes before their names in errors.
+// Read returns the rule files under fsys, sorted by path: *.yaml and *.yml, but nothing whose name begins
+// with a dot, such as the inner folders of a ConfigMap. prefix goes before their names in errors.
 func Read(fsys fs.FS, prefix string) ([]Source, error) {
 	var out []Source
 	err := fs.WalkDir(fsys, ".", func(p string, entry fs.DirEntry, err error) error {

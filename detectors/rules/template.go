@@ -10,20 +10,20 @@ import (
 )
 
 const (
-	maxValue      = 300  // runes of one value in an evidence
-	maxEvidence   = 2000 // bytes of an evidence
-	maxGroupBytes = 256  // bytes of a group
+	maxValueRunes = 300  // of one field in the evidence of a verdict
+	maxEvidence   = 2000 // bytes
+	maxGroupBytes = 256
 )
 
-// A template is the text of an alert with the fields that stand in it.
+// A template is the text of an alert, in parts that are plain text or a field.
 type template []templatePart
 
 type templatePart struct {
 	text  string
-	field *pipeline.Field // nil: text as it is
+	field *pipeline.Field // nil: plain text
 }
 
-// parseTemplate reads text with {field} in it; {{ and }} are braces.
+// parseTemplate parses text with {field} in it; {{ and }} stand for braces.
 func parseTemplate(t string) (template, []syntaxError) {
 	var out template
 	var errs []syntaxError
@@ -43,7 +43,7 @@ func parseTemplate(t string) (template, []syntaxError) {
 			end := strings.IndexByte(t[i:], '}')
 			at := utf8.RuneCountInString(t[:i])
 			if end < 0 {
-				return nil, append(errs, syntaxError{at, "{ without }"})
+				return nil, append(errs, syntaxError{at, "a closing } is missing"})
 			}
 			name := strings.TrimSpace(t[i+1 : i+end])
 			i += end + 1
@@ -63,14 +63,14 @@ func parseTemplate(t string) (template, []syntaxError) {
 	return out, errs
 }
 
-// render gives the evidence of e: a text of its own, bounded, without control characters.
+// render returns the evidence for e. It aliases nothing of e, is bounded and has no control characters.
 func (t template) render(e *pipeline.Event) string {
 	var b strings.Builder
 	for _, p := range t {
 		if p.field == nil {
 			b.WriteString(p.text)
 		} else {
-			writePrintable(&b, p.field.Text(e), maxValue)
+			writePrintable(&b, p.field.Text(e), maxValueRunes)
 		}
 		if b.Len() > maxEvidence {
 			return strings.ToValidUTF8(b.String()[:maxEvidence], "") + "…"
@@ -79,11 +79,12 @@ func (t template) render(e *pipeline.Event) string {
 	return b.String()
 }
 
-// writePrintable writes s for a person: what the network sent must not move a terminal's cursor.
+// writePrintable writes at most limit runes of s in a form that a terminal can show: what the network sent
+// must not control it.
 func writePrintable(b *strings.Builder, s string, limit int) {
-	n := 0
+	runes := 0
 	for _, r := range s {
-		if n++; n > limit {
+		if runes++; runes > limit {
 			b.WriteString("…")
 			return
 		}
@@ -100,8 +101,8 @@ func writePrintable(b *strings.Builder, s string, limit int) {
 	}
 }
 
-// groupOf is what a rule's alerts are folded by: its fields' values, or the container, or the host. Values that are too long keep
-// their difference as a hash.
+// groupOf returns the group of a verdict, by which verdicts become one alert: the values of fields, or else
+// the container or host. Of values that are too long it keeps the beginning and a hash.
 func groupOf(fields []*pipeline.Field, e *pipeline.Event) string {
 	if len(fields) == 0 {
 		return strings.Clone(e.Owner())
@@ -117,5 +118,6 @@ func groupOf(fields []*pipeline.Field, e *pipeline.Event) string {
 	if len(g) <= maxGroupBytes {
 		return g
 	}
-	return strings.ToValidUTF8(g[:maxGroupBytes-13], "") + "~" + shortHash(g)
+	hash := "~" + shortHash(g)
+	return strings.ToValidUTF8(g[:maxGroupBytes-len(hash)], "") + hash
 }

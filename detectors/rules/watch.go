@@ -8,8 +8,8 @@ import (
 	"tidegate/detectors/watch"
 )
 
-// A Watcher loads the rules again when a file of Config.Dir changes. A load is all or nothing: where anything does not compile,
-// every error is logged and the set that was loaded before stays, until the next change.
+// A Watcher loads the rules again when a file of Config.Dir changes. A load is all or nothing: where anything
+// does not compile, every error is logged and the set that was loaded before stays, until the next change.
 type Watcher struct {
 	Config   Config
 	Current  *Set       // as loaded before Run
@@ -20,7 +20,7 @@ type Watcher struct {
 
 // Run watches until ctx ends.
 func (w Watcher) Run(ctx context.Context) {
-	w.Metrics.setRunning(w.Current)
+	w.Metrics.setLoaded(w.Current)
 	if w.Config.Dir == "" {
 		<-ctx.Done()
 		return
@@ -30,7 +30,8 @@ func (w Watcher) Run(ctx context.Context) {
 		Load:   func() (*Set, error) { return Load(w.Config, w.Log, w.Metrics) },
 		Use:    w.use,
 		Refuse: w.refuse,
-		// What the folder held when Current was loaded is not known, so the first poll loads it; the same version is no change.
+		// What the folder held when Current was loaded is not known, so the first poll loads it; the same
+		// version is no change.
 		Loaded: "",
 	}
 	poller.Run(ctx)
@@ -42,12 +43,12 @@ func (w *Watcher) use(set *Set) {
 	}
 	w.Log.Info("rules loaded", "rules", len(set.rules), "version", set.version, "previous", w.Current.version, "took", set.took)
 	w.Current = set
-	w.Metrics.setRunning(set)
+	w.Metrics.setLoaded(set)
 	w.OnChange(set)
 }
 
 func (w *Watcher) refuse(err error) {
-	w.Metrics.countRefusedLoad()
+	w.Metrics.countFailedLoad()
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		w.Log.Error("rules not loaded", "err", line)
 	}

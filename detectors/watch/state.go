@@ -9,7 +9,8 @@ import (
 	"syscall"
 )
 
-// FileState describes a file, symlinks followed, by name, size, time and inode: a file that was replaced has another inode.
+// FileState describes a file, symlinks followed, by name, size, time and inode: a file that was replaced has
+// another inode.
 func FileState(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -22,8 +23,8 @@ func FileState(path string) (string, error) {
 	return fmt.Sprintf("%s %d %d %d\n", path, info.Size(), info.ModTime().UnixNano(), inode), nil
 }
 
-// FolderState describes the files below a folder for whose names include returns true. Names that begin with a dot are left out,
-// such as the inner folders of a ConfigMap.
+// FolderState describes the files below a folder for whose names include returns true. Names that begin with
+// a dot are left out, such as the inner folders of a ConfigMap.
 func FolderState(folder string, include func(name string) bool) (string, error) {
 	var b strings.Builder
 	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {

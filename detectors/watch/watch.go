@@ -1,9 +1,10 @@
 // Package watch reloads files when they change, for detectors/rules and detectors/feeds.
 //
-// Files are polled, not watched by inotify: an edit, a rename over a file, a change of a ConfigMap's symlink and a network file
-// system all look the same then. A Poller describes the files once a second by a text (State) and loads them when the text has
-// changed and is the same at two polls, so that a change of several files is one. What was loaded is used only if the files are
-// still the same after reading: otherwise it may be half of a change.
+// Files are polled, not watched by inotify: an edit, a rename over a file, a change of a ConfigMap's symlink
+// and a network file system all look the same then. A Poller describes the files once a second by a text
+// (State) and loads them when the text has changed and is the same at two polls, so that a change of several
+// files is one. What was loaded is used only if the files are still the same after reading: otherwise it may
+// be half of a change.
 package watch
 
 import (

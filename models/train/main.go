@@ -1,5 +1,6 @@
-// Command train makes the models of tidegate again from the labelled data in TIDEGATE_SHARED, measures them on families of generated
-// domains that they were not taught, and writes model and card. The same data makes the same bytes.
+// Command train makes the models in tidegate/models from the labelled data in the folder that TIDEGATE_SHARED
+// names. It measures them on families of generated domains that they were not trained on, and writes model
+// and card. The same data makes the same bytes. `make models` runs it.
 package main
 
 import (
@@ -50,9 +51,12 @@ func run(out string) error {
 	fmt.Printf("train: final model on all\n")
 	m, err := train(samples, defaultOptions(), classifier.Card{
 		Name: "generated-domains", Task: "the label below the public suffix of a domain was made by an algorithm", TrainedOn: sums,
-		Rows:      map[string]int{"chosen": countSamples(samples, false), "generated": countSamples(samples, true), "families": len(families)},
+		Rows: map[string]int{
+			"chosen": countSamples(samples, false), "generated": countSamples(samples, true), "families": len(families),
+		},
 		Threshold: result.threshold, Metrics: result.metrics, FeatureNames: classifier.Features[:],
-		HowMeasured: "4 folds by family: the families of a fold, and a quarter of the chosen names, are judged by a model that was taught none of them; the threshold is that of one false alarm in 1,000 chosen names",
+		HowMeasured: "4 folds by family: the families of a fold, and a quarter of the chosen names, are scored by a model that was trained on none of them; " +
+			"the threshold is that of one false alarm in 1,000 chosen names",
 	})
 	if err != nil {
 		return err
@@ -72,7 +76,8 @@ func run(out string) error {
 	return os.WriteFile(filepath.Join(out, "generated-domains.card.json"), append(card, '\n'), 0o644)
 }
 
-// readSamples reads both lists and tells their hashes. Of a domain only the label below the public suffix counts, and each only once.
+// readSamples reads both lists and returns the hash of each. Of a domain only the label below the public
+// suffix is used, and each only once.
 func readSamples(dir string) ([]sample, map[string]string, error) {
 	sums := map[string]string{}
 	seen := map[string]bool{}
@@ -80,7 +85,7 @@ func readSamples(dir string) ([]sample, map[string]string, error) {
 	for _, name := range []string{"benign.txt.gz", "dga.csv.gz"} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
-			return nil, nil, fmt.Errorf("the labelled data is not there (TIDEGATE_SHARED names its folder): %w", err)
+			return nil, nil, fmt.Errorf("read the labelled data in the folder that TIDEGATE_SHARED names: %w", err)
 		}
 		sum := sha256.Sum256(b)
 		sums[name] = hex.EncodeToString(sum[:])
@@ -101,13 +106,14 @@ func readSamples(dir string) ([]sample, map[string]string, error) {
 				out = append(out, sample{label, suffix, family})
 			}
 		}
-		if err := lines.Err(); err != nil { // half of a list would make a model too
+		if err := lines.Err(); err != nil { // half of a list would train a model too
 			return nil, nil, fmt.Errorf("read %s: %w", name, err)
 		}
 	}
 	return out, sums, nil
 }
 
+// familiesOf returns the families of generated domains, those with most samples first.
 func familiesOf(samples []sample) []string {
 	n := map[string]int{}
 	for _, s := range samples {
@@ -127,6 +133,7 @@ func familiesOf(samples []sample) []string {
 	return out
 }
 
+// countSamples returns the number of samples of one class.
 func countSamples(samples []sample, generated bool) int {
 	n := 0
 	for _, s := range samples {
@@ -137,6 +144,7 @@ func countSamples(samples []sample, generated bool) int {
 	return n
 }
 
+// A result is what cross-validation measured.
 type result struct {
 	threshold float64
 	metrics   map[string]float64
@@ -144,7 +152,8 @@ type result struct {
 
 const folds = 4
 
-// crossValidate deals the families, largest first, to the folds in turn, and the chosen names likewise.
+// crossValidate trains a model for each fold on the other folds and scores the fold with it. Families,
+// largest first, go to the folds in turn, and so do chosen names.
 func crossValidate(samples []sample, families []string) (result, error) {
 	fold := map[string]int{}
 	for i, f := range families {
@@ -181,13 +190,15 @@ func crossValidate(samples []sample, families []string) (result, error) {
 		}
 	}
 	if len(good) == 0 || len(bad) == 0 {
-		return result{}, errors.New("nothing to measure on")
+		return result{}, errors.New("no samples to measure on")
 	}
 	slices.Sort(good)
+	// at returns the threshold at which fpr of the chosen names are flagged.
 	at := func(fpr float64) float64 { return math.Nextafter(good[int(float64(len(good))*(1-fpr))], 2) }
 	r := result{threshold: math.Ceil(at(0.001)*1000) / 1000}
 	r.metrics = map[string]float64{
-		"auc": round(auc(good, bad)), "tpr_at_fpr_0.01": round(shareAbove(bad, at(0.01))), "tpr_at_fpr_0.001": round(shareAbove(bad, r.threshold)), "fpr_at_threshold": round(shareAbove(good, r.threshold)),
+		"auc": round(auc(good, bad)), "tpr_at_fpr_0.01": round(shareAbove(bad, at(0.01))),
+		"tpr_at_fpr_0.001": round(shareAbove(bad, r.threshold)), "fpr_at_threshold": round(shareAbove(good, r.threshold)),
 	}
 	mean := 0.0
 	for _, f := range families {
@@ -199,8 +210,10 @@ func crossValidate(samples []sample, families []string) (result, error) {
 	return r, nil
 }
 
+// round keeps four decimals, so that a card shows a difference only where there is one.
 func round(v float64) float64 { return math.Round(v*1e4) / 1e4 }
 
+// shareAbove returns the share of scores that reach threshold.
 func shareAbove(scores []float64, threshold float64) float64 {
 	n := 0
 	for _, s := range scores {
@@ -211,7 +224,7 @@ func shareAbove(scores []float64, threshold float64) float64 {
 	return float64(n) / float64(max(len(scores), 1))
 }
 
-// auc is the chance that a generated domain scores higher than a chosen one; good is sorted.
+// auc returns the probability that a generated domain scores higher than a chosen one; good is sorted.
 func auc(good, bad []float64) float64 {
 	sum := 0.0
 	for _, s := range bad {

@@ -20,8 +20,9 @@ type sample struct {
 	family        string // of the algorithm that generated it; "" for a name that people chose
 }
 
-// options are the parameters of training. The same options and samples make the same model, to the byte. golearn's own bagging
-// does not (it draws from a global source in goroutines), so the bags are drawn here, one after the other, from one source.
+// options are the parameters of training. The same options and samples make the same model, to the byte.
+// golearn's own bagging does not (it draws from a global source in goroutines), so the bags are drawn here,
+// one after the other, from one source.
 type options struct {
 	seed     int64
 	trees    int
@@ -35,8 +36,8 @@ func defaultOptions() options {
 	return options{seed: 1, trees: 60, rows: 12000, features: 6, bins: 10, minRows: 25}
 }
 
-// train makes a model. Half of the samples train the language models and the other half the trees, so that the trees learn from
-// what the language models say of labels that they were not trained on.
+// train makes a model. Half of the samples train the language models and the other half the trees, so that
+// the trees learn from what the language models say of labels that they were not trained on.
 func train(samples []sample, opt options, card classifier.Card) (*classifier.Model, error) {
 	rng := rand.New(rand.NewSource(opt.seed))
 	samples = slices.Clone(samples)
@@ -100,8 +101,8 @@ func learnLanguages(samples []sample) classifier.Languages {
 	return languages
 }
 
-// learnTrigrams estimates the probability of each trigram from labels. A trigram that is rare or unseen gets most of its
-// probability from that of its last two symbols, and that from its last symbol.
+// learnTrigrams estimates the probability of each trigram from labels. A trigram that is rare or unseen gets
+// most of its probability from that of its last two symbols, and that from its last symbol.
 func learnTrigrams(labels []string) classifier.Trigrams {
 	const symbols = classifier.NumSymbols
 	tri, bi, uni := make([]float64, classifier.NumTrigrams), make([]float64, symbols*symbols), make([]float64, symbols)
@@ -191,9 +192,9 @@ func (f *forest) growTree(bag, features []int) error {
 	return nil
 }
 
-// orderedRule splits by the feature with the least entropy after the split, as golearn's information gain does. golearn's rule
-// sums over maps and tries features in the order of a map, so that sums which differ in their last bit, and ties, make another
-// tree at each training.
+// orderedRule splits by the feature with the least entropy after the split, as golearn's information gain
+// does. golearn's rule sums over maps and tries features in the order of a map, so that sums which differ in
+// their last bit, and ties, make another tree at each training.
 type orderedRule struct{}
 
 // GenerateSplitRule implements trees.RuleGenerator.
@@ -228,7 +229,8 @@ func splitEntropy(counts map[string]map[string]int) float64 {
 	return entropy
 }
 
-// instances returns the rows in bag as golearn takes them: the bins of some features as categories, and the class.
+// instances returns the rows in bag as golearn takes them: the bins of some features as categories, and the
+// class.
 func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 	data := base.NewDenseInstances()
 	attributes := make([]*base.CategoricalAttribute, len(features))
@@ -266,8 +268,9 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 	return data, nil
 }
 
-// appendNode writes n at index at, and appends its children in the order of their bins. The score of a node is the share of
-// generated rows, drawn towards the share of the node above; a bin that training never saw has the score of its node.
+// appendNode writes n at index at, and appends its children in the order of their bins. The score of a node
+// is the share of generated rows, drawn towards the share of the node above; a bin that training never saw
+// has the score of its node.
 func (f *forest) appendNode(at int32, n *trees.DecisionTreeNode, byName map[string]uint8, shareAbove float64) {
 	generated, chosen := float64(n.ClassDist[classGenerated]), float64(n.ClassDist[classChosen])
 	share := (generated + 2*shareAbove) / (generated + chosen + 2)

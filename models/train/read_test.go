@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestListThatIsCutIsAnError: half of a list would train a model too, and nobody would know.
-func TestListThatIsCutIsAnError(t *testing.T) {
+// TestTruncatedListIsAnError: half of a list would train a model too, and nobody would notice.
+func TestTruncatedListIsAnError(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string, cut int) {
 		t.Helper()

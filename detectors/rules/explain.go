@@ -1,0 +1,50 @@
+package rules
+
+import (
+	"strings"
+
+	"tidegate/pipeline"
+)
+
+// explain says which parts of r decide that it matches e, or that it does not: `url.path contains ".." is true`.
+func (s *Set) explain(r *Rule, e *pipeline.Event) string {
+	w := s.acquireWorker()
+	defer s.releaseWorker(w)
+	w.values.setEvent(e)
+	if !r.when.holds(w.values) {
+		return s.decisiveParts(w.values, r.when.root, false)
+	}
+	for _, exception := range r.exceptions {
+		if exception.holds(w.values) {
+			return "the exception " + s.decisiveParts(w.values, exception.root, true)
+		}
+	}
+	return s.decisiveParts(w.values, r.when.root, true)
+}
+
+// decisiveParts lists comparisons that make n be value, as few as are needed.
+func (s *Set) decisiveParts(v *eventValues, n *node, value bool) string {
+	var parts []string
+	var collect func(n *node, value bool)
+	collect = func(n *node, value bool) {
+		switch {
+		case n.op == opNot:
+			collect(n.args[0], !value)
+		case n.op == opAnd && value, n.op == opOr && !value: // both sides are needed
+			collect(n.args[0], value)
+			collect(n.args[1], value)
+		case n.op == opAnd, n.op == opOr: // one side is enough
+			if n.args[0].flagClosure()(v) == value {
+				collect(n.args[0], value)
+			} else {
+				collect(n.args[1], value)
+			}
+		case value:
+			parts = append(parts, s.slots.render(n)+" is true")
+		default:
+			parts = append(parts, s.slots.render(n)+" is false")
+		}
+	}
+	collect(n, value)
+	return strings.Join(firstParts(parts), ", ")
+}
