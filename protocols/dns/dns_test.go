@@ -66,7 +66,8 @@ func (s *story) reply(id uint16, name string, rcode dnsmessage.RCode, rr ...dnsm
 	return s
 }
 
-// over plays the story on port 53 and compares; over TCP every message gets its prefix, and every split is tried.
+// over plays the story on port 53 and compares; over TCP every message gets its prefix, and every split is
+// tried.
 func (s *story) over(t pipeline.Transport, want ...string) []*pipeline.Event {
 	s.t.Helper()
 	steps := slices.Clone(s.steps)
@@ -133,7 +134,8 @@ func TestUnansweredQueryIsEmittedAfterTimeout(t *testing.T) {
 	s.reply(1, "a.example", 0).both("query a.example A", "answer a.example A NOERROR partial", "query b.example A")
 }
 
-// TestRepeatedQueryIsItsOwnTransaction: the answer goes to the first, which is the time that the client waited.
+// TestRepeatedQueryIsItsOwnTransaction: the answer goes to the first, which is the time that the client
+// waited.
 func TestRepeatedQueryIsItsOwnTransaction(t *testing.T) {
 	tell(t).ask(1, "a.example").ask(1, "a.example").reply(1, "a.example", 0, a4(1)).
 		both("answer a.example A NOERROR A=192.0.2.1 2ms", "query a.example A")
@@ -154,7 +156,8 @@ func TestAnswerWithoutQueryIsAnEvent(t *testing.T) {
 		both("answer evil.example A NOERROR A=192.0.2.66 partial", "query a.example A")
 }
 
-// TestRolesGuessedWrongAreExchanged: the first that was seen is an answer of who was thought to be the client.
+// TestRolesGuessedWrongAreExchanged: the first that was seen is an answer of who was thought to be the
+// client.
 func TestRolesGuessedWrongAreExchanged(t *testing.T) {
 	for _, tr := range []pipeline.Transport{pipeline.Transport_UDP, pipeline.Transport_TCP} {
 		s := tell(t).reply(1, "a.example", 0, a4(1)).ask(2, "b.example").reply(2, "b.example", 0)
@@ -221,7 +224,8 @@ func TestZoneTransferIsOneEvent(t *testing.T) {
 	s.over(pipeline.Transport_TCP, "answer z AXFR NOERROR SOA=ns.z h.z 1 0 0 0 0 A=192.0.2.1 2ms")
 }
 
-// TestMalformedMessages: what has a question is reported as far as it goes, the rest is an error and no event.
+// TestMalformedMessages: what has a question is reported as far as it goes, the rest is an error and no
+// event.
 func TestMalformedMessages(t *testing.T) {
 	full := tell(t).ask(1, "a.example").reply(1, "a.example", 0, a4(1), a4(2))
 	whole := full.steps[1].Data
@@ -294,7 +298,8 @@ var differs = map[string]string{
 	"zeek__tunnels_geneve-vxlan-dns-truncated.pcap": "a tunnel, which protocoltest.Capture does not open",
 }
 
-// TestOracle compares with what tshark finds in the shared captures: as many queries and answers, the same names and types.
+// TestOracle compares with what tshark finds in the shared captures: as many queries and answers, the same
+// names and types.
 func TestOracle(t *testing.T) {
 	dir := protocoltest.SharedData(t, "../..")
 	files, _ := filepath.Glob(filepath.Join(dir, "pcaps", "*dns*"))

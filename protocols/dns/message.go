@@ -14,7 +14,7 @@ const (
 	maxOpCode  = 6
 
 	maxName      = 255  // octets of a name on the wire, RFC 1035 section 2.3.4
-	maxQuestions = 16   // of a message that is not well formed otherwise
+	maxQuestions = 16   // of a message that is not well formed
 	maxHops      = 64   // compression pointers in one name; software in use stops at 10 to 128
 	maxAnswers   = 128  // records of an answer that are kept; the others are counted
 	maxData      = 1024 // characters of a record's data that are kept
@@ -39,36 +39,38 @@ var (
 	errPointer = errors.New("dns: compression pointer does not point back, or too many of them")
 )
 
-// A span is a piece of message.text.
+// A span is a part of message.text.
 type span struct{ from, to int }
 
-// An answer is a record of the answer section, its name and its data as text.
+// An answer is a record of the answer section, with its name and its data as text.
 type answer struct {
 	name, data span
 	typ        uint16
 	ttl        uint32
 }
 
-// A message is one that was read. It is used again for the next: text and answers keep their room. All text that the message
-// has is written into one buffer, the question's name first, so that an event costs one string and not one per record.
+// A message is a message that was parsed. It is reused for the next: text and answers keep their capacity.
+// All text is written into one buffer, the name of the question first, so that an event costs one string, and
+// not one for each record.
 type message struct {
-	id       uint16
-	flags    uint16
-	qd, an   uint16
-	qtype    uint16
-	qclass   uint16
-	rcode    uint16
-	cut      bool // records could not be read to their end
-	soas     int  // SOA records among the answers
-	lastSOA  bool // the last answer is one
-	key      uint64
-	question span
-	answers  []answer
-	text     []byte
-	b        []byte // the message; valid while it is parsed
+	id           uint16
+	flags        uint16
+	qd, an       uint16
+	qtype        uint16
+	qclass       uint16
+	rcode        uint16
+	truncated    bool // records could not be read to their end
+	soaRecords   int  // SOA records among the answers
+	lastSOA      bool // the last answer is one
+	questionHash uint64
+	question     span
+	answers      []answer
+	text         []byte
+	b            []byte // the message; valid while it is parsed
 }
 
-// parse reads b. The error is of the header or the question; behind them a message is read as far as it goes.
+// parse parses b. It returns an error of the header or the question; behind them a message is parsed as far
+// as it goes, and truncated is set where it ends early.
 func (m *message) parse(b []byte) error {
 	*m = message{answers: m.answers[:0], text: m.text[:0], b: b}
 	if len(b) < headerSize {
@@ -85,11 +87,11 @@ func (m *message) parse(b []byte) error {
 	if off, err = m.readAnswers(off, int(m.an)); err == nil {
 		err = m.readExtended(off, ns+ar)
 	}
-	m.cut = err != nil
+	m.truncated = err != nil
 	return nil
 }
 
-// readQuestions keeps the first question: there is no server that answers a second one.
+// readQuestions keeps the first question; no server answers a second one.
 func (m *message) readQuestions(off int) (int, error) {
 	for i := range int(m.qd) {
 		if i > 0 {
@@ -109,12 +111,13 @@ func (m *message) readQuestions(off int) (int, error) {
 		}
 		m.question = span{0, len(m.text)}
 		m.qtype, m.qclass = binary.BigEndian.Uint16(m.b[off:]), binary.BigEndian.Uint16(m.b[off+2:])
-		m.key = xxh3.HashSeed(m.text, uint64(m.qtype)<<16|uint64(m.qclass))
+		m.questionHash = xxh3.HashSeed(m.text, uint64(m.qtype)<<16|uint64(m.qclass))
 		off += 4
 	}
 	return off, nil
 }
 
+// readAnswers reads the n records of the answer section and returns the offset behind them.
 func (m *message) readAnswers(off, n int) (int, error) {
 	for range n {
 		r, err := readRecord(m.b, off)
@@ -122,25 +125,26 @@ func (m *message) readAnswers(off, n int) (int, error) {
 			return 0, err
 		}
 		if m.lastSOA = r.typ == typeSOA; m.lastSOA {
-			m.soas++
+			m.soaRecords++
 		}
 		if len(m.answers) < maxAnswers && len(m.text) < maxText {
-			m.keep(off, r)
+			m.addAnswer(off, r)
 		}
 		off = r.end
 	}
 	return off, nil
 }
 
-// keep writes a record's name and data as text. A name that the question or the record before has too is not written again.
-func (m *message) keep(off int, r record) {
+// addAnswer writes the name and the data of a record as text. A name that the question or the record before
+// has is not written again.
+func (m *message) addAnswer(off int, r record) {
 	a := answer{typ: r.typ, ttl: r.ttl}
 	a.name.from = len(m.text)
-	m.text, _, _ = appendName(m.text, m.b, off) // readRecord has been through it
+	m.text, _, _ = appendName(m.text, m.b, off) // readRecord has checked it
 	a.name.to = len(m.text)
-	if m.same(a.name, m.question) {
+	if m.sameText(a.name, m.question) {
 		m.text, a.name = m.text[:a.name.from], m.question
-	} else if n := len(m.answers); n > 0 && m.same(a.name, m.answers[n-1].name) {
+	} else if n := len(m.answers); n > 0 && m.sameText(a.name, m.answers[n-1].name) {
 		m.text, a.name = m.text[:a.name.from], m.answers[n-1].name
 	}
 	a.data.from = len(m.text)
@@ -149,12 +153,13 @@ func (m *message) keep(off int, r record) {
 	m.answers = append(m.answers, a)
 }
 
-func (m *message) same(a, b span) bool {
+// sameText reports whether the texts of a and b are equal and not empty.
+func (m *message) sameText(a, b span) bool {
 	return b.to > b.from && string(m.text[a.from:a.to]) == string(m.text[b.from:b.to])
 }
 
-// readExtended walks the authority and additional sections for the OPT record, whose ttl begins with the upper eight bits of
-// the response code (RFC 6891 section 6.1.3).
+// readExtended goes through the authority and additional sections for the OPT record, whose TTL begins with
+// the upper eight bits of the response code (RFC 6891 section 6.1.3).
 func (m *message) readExtended(off, n int) error {
 	for range n {
 		r, err := readRecord(m.b, off)
@@ -169,7 +174,7 @@ func (m *message) readExtended(off, n int) error {
 	return nil
 }
 
-// A record is where one lies in its message.
+// A record is the place of a record in its message.
 type record struct {
 	typ, class uint16
 	ttl        uint32
@@ -200,7 +205,7 @@ func skipRecord(b []byte, off int) (int, error) {
 	return r.end, err
 }
 
-// skipQuestion gives the offset behind the question at off.
+// skipQuestion returns the offset behind the question at off.
 func skipQuestion(b []byte, off int) (int, error) {
 	off, err := skipName(b, off)
 	if err == nil && off+4 > len(b) {
@@ -209,9 +214,9 @@ func skipQuestion(b []byte, off int) (int, error) {
 	return off + 4, err
 }
 
-// skipName gives the offset behind the name at off, having checked all of it.
+// skipName returns the offset behind the name at off. It checks all of the name.
 func skipName(b []byte, off int) (int, error) {
-	w := walk{b: b, off: off}
+	w := labelWalk{b: b, off: off}
 	for {
 		if l, err := w.next(); l == nil {
 			return w.end, err
@@ -219,19 +224,20 @@ func skipName(b []byte, off int) (int, error) {
 	}
 }
 
-// A walk goes through the labels of a name. Pointers must point before the labels that they end, so a walk ends; their number
-// is bounded too, since a message of 64 KiB could make every name of it jump thousands of times.
-type walk struct {
+// A labelWalk goes through the labels of a name. Compression pointers must point before the labels that they
+// end, so a walk ends. Their number is bounded too, since a message of 64 KiB could make each of its names
+// jump thousands of times.
+type labelWalk struct {
 	b    []byte
 	off  int
-	from int // + 1: where the labels that are being read begin
-	end  int // behind the name in the message, once known
+	from int // offset of the labels that are being read, plus 1; 0 at the beginning
+	end  int // offset behind the name in the message; 0 until it is known
 	hops int
 	size int
 }
 
-// next gives the next label; nil at the end of the name, or with an error.
-func (w *walk) next() ([]byte, error) {
+// next returns the next label, or nil at the end of the name or with an error.
+func (w *labelWalk) next() ([]byte, error) {
 	if w.from == 0 {
 		w.from = w.off + 1
 	}
@@ -265,7 +271,8 @@ func (w *walk) next() ([]byte, error) {
 	}
 }
 
-func (w *walk) jump() error {
+// jump follows the compression pointer at off.
+func (w *labelWalk) jump() error {
 	if w.off+2 > len(w.b) {
 		return errShort
 	}
@@ -280,10 +287,11 @@ func (w *walk) jump() error {
 	return nil
 }
 
-// appendName appends the name at off to dst and gives the offset behind it: lower case, no dot at its end, the root as ".";
-// what is not visible ASCII as \DDD, a dot or backslash within a label behind a backslash (RFC 4343 section 2.1).
+// appendName appends the name at off to dst and returns the offset behind it. The name is in lower case,
+// without a dot at its end; the root is ".". What is not visible ASCII is written as \DDD, a dot or backslash
+// within a label behind a backslash (RFC 4343 section 2.1).
 func appendName(dst, b []byte, off int) ([]byte, int, error) {
-	w, from := walk{b: b, off: off}, len(dst)
+	w, from := labelWalk{b: b, off: off}, len(dst)
 	for {
 		l, err := w.next()
 		if err != nil {

@@ -76,7 +76,8 @@ func TestNamesAreWrittenLowerCaseAndEscaped(t *testing.T) {
 	check("\x3f"+strings.Repeat("x", 63)+"\x00", strings.Repeat("x", 63))
 }
 
-// TestCompressionIsBounded: a pointer must point before the labels that it ends, and their number has a bound.
+// TestCompressionIsBounded: a pointer must point before the labels that it ends, and their number has a
+// bound.
 func TestCompressionIsBounded(t *testing.T) {
 	check := func(msg string, off int, want string, ok bool) {
 		t.Helper()
@@ -164,8 +165,8 @@ func TestRecordDataIsWrittenAsInAZoneFile(t *testing.T) {
 func TestExtendedResponseCodeNeedsEDNS(t *testing.T) {
 	b := unhex(t, "0001 8180 0001 0000 0000 0001 01 61 00 0001 0001  00 0029 1000 01 00 0000 0000")
 	var m message
-	if err := m.parse(b); err != nil || m.cut || responseCode(m.rcode) != "BADVERS" {
-		t.Errorf("%v, cut %v, %s", err, m.cut, responseCode(m.rcode))
+	if err := m.parse(b); err != nil || m.truncated || responseCode(m.rcode) != "BADVERS" {
+		t.Errorf("%v, cut %v, %s", err, m.truncated, responseCode(m.rcode))
 	}
 }
 
@@ -239,7 +240,7 @@ func TestDetectIsStrict(t *testing.T) {
 	check(unhex(t, "1b00041004fa00004e5450000000000000000000000000000000000000000000"), protocols.No) // NTP-like
 	for id := range 1 << 16 {                                                                         // no id makes a stream of a datagram or the other way round
 		q[0], q[1] = byte(id>>8), byte(id)
-		if !datagram(q) || stream(q) == protocols.Yes {
+		if !isDatagram(q) || matchStream(q) == protocols.Yes {
 			t.Fatalf("id %d is taken for a length", id)
 		}
 	}
@@ -261,8 +262,8 @@ func TestSyncFindsTheNextMessage(t *testing.T) {
 	}
 }
 
-// FuzzMessage holds the parser against two others: what golang.org/x/net unpacks must be read too, with the same question and
-// answers, and no input may panic or write more than the caps allow.
+// FuzzMessage holds the parser against two others: what golang.org/x/net unpacks must be read too, with the
+// same question and answers, and no input may panic or write more than the caps allow.
 func FuzzMessage(f *testing.F) {
 	f.Add(ask(f, 7, "example.com.", dnsmessage.TypeA))
 	f.Add(reply(f, 7, "example.com.", dnsmessage.TypeMX, 0, &dnsmessage.MXResource{Pref: 1, MX: dnsmessage.MustNewName("mx.example.com.")},

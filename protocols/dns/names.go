@@ -13,7 +13,7 @@ const (
 	classNone = 254
 )
 
-// typeNames are those of IANA's registry "Resource Record (RR) TYPEs".
+// typeNames are the names of IANA's registry "Resource Record (RR) TYPEs".
 var typeNames = [...]string{
 	1: "A", 2: "NS", 3: "MD", 4: "MF", 5: "CNAME", 6: "SOA", 7: "MB", 8: "MG", 9: "MR", 10: "NULL", 11: "WKS", 12: "PTR", 13: "HINFO",
 	14: "MINFO", 15: "MX", 16: "TXT", 17: "RP", 18: "AFSDB", 19: "X25", 20: "ISDN", 21: "RT", 22: "NSAP", 23: "NSAP-PTR", 24: "SIG",
@@ -26,7 +26,7 @@ var typeNames = [...]string{
 	256: "URI", 257: "CAA", 258: "AVC", 259: "DOA", 260: "AMTRELAY", 261: "RESINFO", 262: "WALLET",
 }
 
-// typeName is the mnemonic of a record type, or TYPE and its number (RFC 3597 section 5).
+// typeName returns the name of a record type, or TYPE and its number (RFC 3597 section 5).
 func typeName(t uint16) string {
 	switch {
 	case int(t) < len(typeNames) && typeNames[t] != "":
@@ -39,7 +39,7 @@ func typeName(t uint16) string {
 	return "TYPE" + strconv.Itoa(int(t))
 }
 
-// className is the mnemonic of a class; "" of one that nobody uses.
+// className returns the name of a class, or "" if it is not in use.
 func className(c uint16) string {
 	switch c {
 	case 1:
@@ -56,6 +56,7 @@ func className(c uint16) string {
 	return ""
 }
 
+// classText returns the name of a class, or CLASS and its number.
 func classText(c uint16) string {
 	if s := className(c); s != "" {
 		return s
@@ -74,6 +75,7 @@ var responseCodes = [...]string{
 	22: "BADTRUNC", 23: "BADCOOKIE",
 }
 
+// responseCode returns the name of a response code, or RCODE and its number.
 func responseCode(r uint16) string {
 	if int(r) < len(responseCodes) && responseCodes[r] != "" {
 		return responseCodes[r]

@@ -11,24 +11,25 @@ import (
 	"tidegate/protocols"
 )
 
-// Timeout is how long, in packet time, a query waits for its answer: stub resolvers give up after 5 s, most others before 10 s.
+// Timeout is how long, in packet time, a query waits for its answer. Stub resolvers give up after 5 s, most
+// others before 10 s.
 const Timeout = 10 * time.Second
 
-// maxWaiting bounds the queries of one connection that wait; a forwarder with one socket has hundreds under way. The oldest is
-// emitted as it is to make room.
+// maxWaiting is how many queries of one connection wait; a forwarder with one socket has hundreds under way.
+// To make room the oldest is emitted as it is.
 const maxWaiting = 512
 
-// A waiting is a query, or a zone transfer that has begun to come.
-type waiting struct {
-	e        *pipeline.Event // nil: done with
-	at       int64           // of the query, or of the transfer's last message
-	sent     int64
-	key      uint64
-	id       uint16
-	qtype    uint16
-	dir      protocols.Dir
-	transfer bool // the first answer was seen, more may come
-	soas     int
+// A query is a query that waits for its answer, or a zone transfer that has begun to arrive.
+type query struct {
+	event        *pipeline.Event // nil: answered or emitted
+	lastAt       int64           // of the query, or of the transfer's last message
+	sentAt       int64
+	questionHash uint64
+	id           uint16
+	qtype        uint16
+	dir          protocols.Dir
+	transfer     bool // the first answer was seen, more may come
+	soaRecords   int
 }
 
 // A parser pairs the messages of one connection.
@@ -36,22 +37,22 @@ type parser struct {
 	protocols.NopParser // End: a side that was closed may still be answered
 	c                   *protocols.Conn
 	udp                 bool
-	begun               bool
-	m                   message
-	waiting             []waiting // by time; those before head are done with
+	rolesKnown          bool
+	message             message
+	waiting             []query // by time; those before head are answered or emitted
 	head                int
-	live                int
+	waitingCount        int
 }
 
 // Reset begins a connection.
 func (p *parser) Reset(c *protocols.Conn) {
 	clear(p.waiting)
-	*p = parser{c: c, udp: c.Info().Transport == pipeline.Transport_UDP, m: p.m, waiting: p.waiting[:0]}
+	*p = parser{c: c, udp: c.Info().Transport == pipeline.Transport_UDP, message: p.message, waiting: p.waiting[:0]}
 	if cap(p.waiting) > 64 {
 		p.waiting = nil
 	}
-	if cap(p.m.text) > maxText {
-		p.m.text = nil
+	if cap(p.message.text) > maxText {
+		p.message.text = nil
 	}
 }
 
@@ -71,102 +72,109 @@ func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
 		}
 		front = 2
 	}
-	if err := p.m.parse(b[front:size]); err != nil {
+	if err := p.message.parse(b[front:size]); err != nil {
 		return 0, err
 	}
 	p.Tick(at)
-	response := p.m.flags&flagQR != 0
-	if !p.begun && response == (dir == protocols.Client) {
-		p.c.Flip() // who was thought to be the client is answering
+	response := p.message.flags&flagQR != 0
+	if !p.rolesKnown && response == (dir == protocols.Client) {
+		p.c.Flip() // the first message seen is an answer of the supposed client
 		dir = dir.Other()
 	}
-	p.begun = true
+	p.rolesKnown = true
 	if response {
-		p.answer(dir, size, at)
+		p.pairAnswer(dir, size, at)
 	} else {
-		p.query(dir, size, at)
+		p.addQuery(dir, size, at)
 	}
-	p.m.b = nil
+	p.message.b = nil
 	return size, nil
 }
 
-// query has a query wait for its answer.
-func (p *parser) query(dir protocols.Dir, size int, at int64) {
-	if p.live >= maxWaiting {
+// addQuery appends the query that was parsed to those that wait.
+func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
+	if p.waitingCount >= maxWaiting {
 		p.c.Count("waiting_queries_full")
 		p.emitOldest()
 	}
-	e := p.event(dir)
+	e := p.newEvent(dir)
 	e.Source.Bytes = uint64(size)
-	e.Partial = e.Partial || p.m.cut
+	e.Partial = e.Partial || p.message.truncated
 	d := pipeline.DNSMessageFromVTPool()
 	e.Dns = d
 	d.Type = "query"
-	p.fillQuestion(d)
-	d.HeaderFlags = headerFlags(d.HeaderFlags[:0], p.m.flags)
+	p.setQuestion(d)
+	d.HeaderFlags = headerFlags(d.HeaderFlags[:0], p.message.flags)
 	if len(p.waiting) == cap(p.waiting) && p.head > 0 {
 		p.waiting = p.waiting[:copy(p.waiting, p.waiting[p.head:])]
 		p.head = 0
 	}
-	p.waiting = append(p.waiting, waiting{e: e, at: at, sent: e.Timestamp, key: p.m.key, id: p.m.id, qtype: p.m.qtype, dir: dir})
-	p.live++
+	p.waiting = append(p.waiting, query{
+		event: e, lastAt: at, sentAt: e.Timestamp, dir: dir,
+		questionHash: p.message.questionHash, id: p.message.id, qtype: p.message.qtype,
+	})
+	p.waitingCount++
 }
 
-// answer gives an answer to the oldest query that it fits, or makes it an event of its own.
-func (p *parser) answer(dir protocols.Dir, size int, at int64) {
-	w := p.find(dir.Other())
+// pairAnswer pairs the answer that was parsed with the oldest query that it fits, or emits it as an event of
+// its own.
+func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
+	w := p.findQuery(dir.Other())
 	if w == nil {
-		e := p.event(dir)
+		e := p.newEvent(dir)
 		e.Partial = true
 		e.Destination.Bytes = uint64(size)
 		e.Dns = pipeline.DNSMessageFromVTPool()
-		p.fillQuestion(e.Dns)
-		p.fillAnswer(e, e.Dns.QuestionName)
+		p.setQuestion(e.Dns)
+		p.setAnswer(e, e.Dns.QuestionName)
 		p.c.Emit(e)
 		return
 	}
-	e := w.e
+	e := w.event
 	e.Destination.Bytes += uint64(size)
-	e.Duration = uint64(max(at-w.sent, 0))
+	e.Duration = uint64(max(at-w.sentAt, 0))
 	if w.transfer {
-		e.Dns.AnswersCount += uint32(p.m.an)
+		e.Dns.AnswersCount += uint32(p.message.an)
 	} else {
-		p.fillAnswer(e, e.Dns.QuestionName)
+		p.setAnswer(e, e.Dns.QuestionName)
 	}
-	if p.more(w, at) {
+	if p.transferContinues(w, at) {
 		return
 	}
 	p.c.Emit(e)
-	p.remove(w)
+	p.removeQuery(w)
 }
 
-// more tells that w is a zone transfer whose end, a second SOA record, has not come. An incremental one may have several and has
-// no sure end: it ends by timeout or with the connection.
-func (p *parser) more(w *waiting, at int64) bool {
-	if p.udp || w.qtype != typeAXFR && w.qtype != typeIXFR || p.m.rcode != 0 || p.m.an == 0 {
+// transferContinues reports whether q is a zone transfer whose end, a second SOA record, has not come. An
+// incremental transfer may have several SOA records and has no certain end: it ends by timeout or with the
+// connection.
+func (p *parser) transferContinues(w *query, at int64) bool {
+	if p.udp || w.qtype != typeAXFR && w.qtype != typeIXFR || p.message.rcode != 0 || p.message.an == 0 {
 		return false
 	}
-	w.soas += p.m.soas
-	w.transfer, w.at = true, at
-	return w.qtype == typeIXFR && !(p.m.an == 1 && w.soas == 1) || w.soas < 2 || !p.m.lastSOA
+	w.soaRecords += p.message.soaRecords
+	w.transfer, w.lastAt = true, at
+	return w.qtype == typeIXFR && !(p.message.an == 1 && w.soaRecords == 1) || w.soaRecords < 2 || !p.message.lastSOA
 }
 
-// find looks for the query of dir that the message answers: the same id and question. An answer need not repeat the question
-// (FORMERR, the later messages of a zone transfer).
-func (p *parser) find(dir protocols.Dir) *waiting {
+// findQuery returns the query of dir that the message answers: the one of the same id and question. An answer
+// need not repeat the question (FORMERR, the later messages of a zone transfer).
+func (p *parser) findQuery(dir protocols.Dir) *query {
 	for i := p.head; i < len(p.waiting); i++ {
 		w := &p.waiting[i]
-		if w.id == p.m.id && w.e != nil && w.dir == dir && (w.key == p.m.key || p.m.qd == 0) {
+		sameQuestion := w.questionHash == p.message.questionHash || p.message.qd == 0
+		if w.id == p.message.id && w.event != nil && w.dir == dir && sameQuestion {
 			return w
 		}
 	}
 	return nil
 }
 
-func (p *parser) remove(w *waiting) {
-	w.e = nil
-	p.live--
-	for p.head < len(p.waiting) && p.waiting[p.head].e == nil {
+// removeQuery removes w; its place in waiting becomes free when all before it are done.
+func (p *parser) removeQuery(w *query) {
+	w.event = nil
+	p.waitingCount--
+	for p.head < len(p.waiting) && p.waiting[p.head].event == nil {
 		p.head++
 	}
 	if p.head == len(p.waiting) {
@@ -176,24 +184,24 @@ func (p *parser) remove(w *waiting) {
 
 // emitOldest emits the query that has waited longest as it is.
 func (p *parser) emitOldest() {
-	if w := &p.waiting[p.head]; w.e != nil {
-		p.c.Emit(w.e)
-		p.remove(w)
+	if w := &p.waiting[p.head]; w.event != nil {
+		p.c.Emit(w.event)
+		p.removeQuery(w)
 	}
 }
 
-// Tick emits the queries that have waited too long. Those behind one that has not are younger; a zone transfer under way may
-// hold some of them back for a while.
+// Tick emits the queries that have waited too long. Those behind one that has not are younger. A zone
+// transfer under way may hold some of them back for a while.
 func (p *parser) Tick(at int64) {
-	for p.live > 0 && at-p.waiting[p.head].at >= int64(Timeout) {
+	for p.waitingCount > 0 && at-p.waiting[p.head].lastAt >= int64(Timeout) {
 		p.emitOldest()
 	}
 }
 
-// Gap says that n bytes of a stream were lost: with them perhaps the answers to what waits.
+// Gap marks every query that waits as partial: its answer may be among the lost bytes.
 func (p *parser) Gap(protocols.Dir, int) bool {
 	for i := p.head; i < len(p.waiting); i++ {
-		if e := p.waiting[i].e; e != nil {
+		if e := p.waiting[i].event; e != nil {
 			e.Partial = true
 		}
 	}
@@ -202,28 +210,29 @@ func (p *parser) Gap(protocols.Dir, int) bool {
 
 // Close emits what still waits.
 func (p *parser) Close(int64) {
-	for p.live > 0 {
+	for p.waitingCount > 0 {
 		p.emitOldest()
 	}
 }
 
-// event makes the event of the message in hand, whose source is who asks. Servers ask each other from port 53 to port 53, so
-// both sides of one connection may.
-func (p *parser) event(dir protocols.Dir) *pipeline.Event {
+// newEvent returns a new event for the message that was parsed. Its source is the side that asks. Servers ask
+// each other from port 53 to port 53, so both sides of a connection may ask.
+func (p *parser) newEvent(dir protocols.Dir) *pipeline.Event {
 	var e *pipeline.Event
 	if p.udp {
-		e = p.c.EventUDP(dir, uint64(p.m.id)|uint64(p.m.qtype)<<16|p.m.key<<32)
+		e = p.c.EventUDP(dir, uint64(p.message.id)|uint64(p.message.qtype)<<16|p.message.questionHash<<32)
 	} else {
 		e = p.c.Event(dir)
 	}
-	if answers := p.m.flags&flagQR != 0; answers == (dir == protocols.Client) {
+	if answers := p.message.flags&flagQR != 0; answers == (dir == protocols.Client) {
 		e.Source, e.Destination = e.Destination, e.Source
 	}
 	return e
 }
 
-func (p *parser) fillQuestion(d *pipeline.DNSMessage) {
-	m := &p.m
+// setQuestion fills in the fields of the question.
+func (p *parser) setQuestion(d *pipeline.DNSMessage) {
+	m := &p.message
 	d.Id = uint32(m.id)
 	d.OpCode = opCodes[m.flags>>11&15]
 	if m.qd == 0 {
@@ -235,22 +244,22 @@ func (p *parser) fillQuestion(d *pipeline.DNSMessage) {
 	d.RegisteredDomain = registeredDomain(d.QuestionName)
 }
 
-// fillAnswer writes what the message answers into e. question is the text of the question's name.
-func (p *parser) fillAnswer(e *pipeline.Event, question string) {
-	m, d := &p.m, e.Dns
+// setAnswer fills in the fields of the answer. question is the text of the question's name.
+func (p *parser) setAnswer(e *pipeline.Event, question string) {
+	m, d := &p.message, e.Dns
 	d.Type = "answer"
 	d.ResponseCode = responseCode(m.rcode)
 	e.Outcome = pipeline.Outcome_FAILURE
 	if m.rcode == 0 {
 		e.Outcome = pipeline.Outcome_SUCCESS
 	}
-	e.Partial = e.Partial || m.cut
+	e.Partial = e.Partial || m.truncated
 	d.HeaderFlags = headerFlags(d.HeaderFlags[:0], m.flags)
 	d.AnswersCount = uint32(m.an)
 	if len(m.answers) == 0 {
 		return
 	}
-	text := string(m.text[m.question.to:]) // one string for all of them
+	text := string(m.text[m.question.to:]) // one string for the texts of all records
 	of := func(s span) string {
 		if s == m.question && m.qd > 0 {
 			return question
@@ -270,7 +279,8 @@ func (p *parser) fillAnswer(e *pipeline.Event, question string) {
 	}
 }
 
-// registeredDomain is the part of name that someone registered: the public suffix and one label; "" of a suffix itself.
+// registeredDomain returns the part of name that someone has registered: the public suffix and one label, or
+// "" if name is a suffix.
 func registeredDomain(name string) string {
 	suffix, _ := publicsuffix.PublicSuffix(name)
 	i := len(name) - len(suffix) - 1
@@ -278,14 +288,14 @@ func registeredDomain(name string) string {
 		return ""
 	}
 	for i--; i >= 0; i-- {
-		if name[i] == '.' && !escaped(name[:i]) {
+		if name[i] == '.' && !isEscaped(name[:i]) {
 			break
 		}
 	}
 	return name[i+1:]
 }
 
-// escaped tells whether what follows before is behind a backslash of its own.
-func escaped(before string) bool {
+// isEscaped reports whether the byte behind before is escaped by a backslash.
+func isEscaped(before string) bool {
 	return (len(before)-len(strings.TrimRight(before, `\`)))%2 == 1
 }

@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// appendData writes the data of r as a zone file has it. What is not what its type says, and every type that we do not know, is
-// written as \# length hex.
+// appendData writes the data of r as a zone file has it. Data that is not of the form of its type, and that
+// of every unknown type, is written as \# length hex.
 func (m *message) appendData(r record) {
 	from := len(m.text)
 	d := data{b: m.b, off: r.data, end: r.end, text: m.text}
@@ -25,12 +25,12 @@ func (m *message) appendData(r record) {
 		}
 	}
 	if n := len(d.text); n > from && d.text[n-1] == ' ' {
-		d.text = d.text[:n-1] // every field ends with one
+		d.text = d.text[:n-1] // each field writes one behind it
 	}
 	m.text = shorten(d.text, from)
 }
 
-// shorten cuts what was written from from on to maxData characters, and says so with an ellipsis.
+// shorten cuts the text behind from to maxData characters, with an ellipsis.
 func shorten(text []byte, from int) []byte {
 	if len(text)-from <= maxData {
 		return text
@@ -42,8 +42,8 @@ func shorten(text []byte, from int) []byte {
 	return append(text[:n], "…"...)
 }
 
-// data reads a record's data and writes it as text. bad is set when it ends early or has a name that is none; what is read then
-// is zero.
+// data reads the data of a record and writes it as text. bad is set when the data ends early or has a
+// malformed name; what is read behind that is zero.
 type data struct {
 	b        []byte
 	off, end int
@@ -51,7 +51,7 @@ type data struct {
 	bad      bool
 }
 
-// write writes the data of a record of type t; false if it does not know t.
+// write writes the data of a record of type t. It reports whether t is known.
 func (d *data) write(t uint16) bool {
 	switch t {
 	case typeA:
@@ -108,7 +108,7 @@ func (d *data) write(t uint16) bool {
 	return true
 }
 
-// take gives the next n bytes; nil, and bad, where there are not as many.
+// take returns the next n bytes. If there are not as many it returns nil and sets bad.
 func (d *data) take(n int) []byte {
 	if n > d.end-d.off {
 		d.bad, d.off = true, d.end
@@ -120,6 +120,7 @@ func (d *data) take(n int) []byte {
 
 func (d *data) rest() []byte { return d.take(d.end - d.off) }
 
+// uint and the methods below write one field each, with a space behind it.
 func (d *data) uint(v uint64) *data {
 	d.text = strconv.AppendUint(d.text, v, 10)
 	d.text = append(d.text, ' ')
@@ -153,7 +154,7 @@ func (d *data) addr(n int) {
 	}
 }
 
-// name writes a name; the root as ".".
+// name writes a name; the root is ".".
 func (d *data) name() *data {
 	text, off, err := appendName(d.text, d.b[:d.end], d.off)
 	if err != nil {
@@ -164,7 +165,7 @@ func (d *data) name() *data {
 	return d
 }
 
-// typ writes a record type that stands in the data.
+// typ writes a record type.
 func (d *data) typ() *data {
 	if b := d.take(2); b != nil {
 		d.text = append(append(d.text, typeName(binary.BigEndian.Uint16(b))...), ' ')
@@ -172,7 +173,7 @@ func (d *data) typ() *data {
 	return d
 }
 
-// str writes one character-string: a byte of length, then as many.
+// str writes one character-string: a byte of length, then as many bytes.
 func (d *data) str() *data {
 	if b := d.take(1); b != nil {
 		d.quoted(d.take(int(b[0])))
@@ -207,7 +208,7 @@ func (d *data) quoted(b []byte) {
 	d.text = append(d.text, '"', ' ')
 }
 
-// appendQuoted writes b as it stands between quotes. UTF-8 is left as it is: people write it into TXT records.
+// appendQuoted writes b as it stands between quotes. UTF-8 stays as it is: people write it into TXT records.
 func appendQuoted(dst, b []byte) []byte {
 	for i := 0; i < len(b); {
 		c := b[i]
@@ -241,7 +242,7 @@ func (d *data) base64() {
 	d.text = base64.StdEncoding.AppendEncode(d.text, b[:min(len(b), maxData)])
 }
 
-// instant writes a time of a signature.
+// instant writes the time of a signature.
 func (d *data) instant() *data {
 	if b := d.take(4); b != nil {
 		d.text = time.Unix(int64(binary.BigEndian.Uint32(b)), 0).UTC().AppendFormat(d.text, "20060102150405")
@@ -250,7 +251,7 @@ func (d *data) instant() *data {
 	return d
 }
 
-// salt writes that of NSEC3; "-" if there is none.
+// salt writes the salt of NSEC3, "-" if there is none.
 func (d *data) salt() *data {
 	if b := d.take(1); b != nil {
 		if b[0] == 0 {
@@ -261,7 +262,7 @@ func (d *data) salt() *data {
 	return d
 }
 
-// hash writes the name of NSEC3's next owner, in the base32 of RFC 5155.
+// hash writes the hashed name of the next owner of NSEC3, in the base32 of RFC 5155.
 func (d *data) hash() *data {
 	if b := d.take(1); b != nil {
 		d.text = append(base32.HexEncoding.WithPadding(base32.NoPadding).AppendEncode(d.text, d.take(int(b[0]))), ' ')
@@ -269,7 +270,7 @@ func (d *data) hash() *data {
 	return d
 }
 
-// types writes the bit maps of RFC 4034 section 4.1.2.
+// types writes the bit maps of record types, RFC 4034 section 4.1.2.
 func (d *data) types() {
 	for d.off < d.end {
 		h := d.take(2)
@@ -319,7 +320,7 @@ func (d *data) params() {
 	}
 }
 
-// param writes the value of one.
+// param writes the value of the service parameter key.
 func (d *data) param(key uint16) {
 	each := func(n int, one func(b []byte)) {
 		for i := 0; d.off < d.end && !d.bad; i++ {

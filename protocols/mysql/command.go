@@ -8,23 +8,23 @@ import (
 	"tidegate/protocols"
 )
 
-// client reads one packet of the client.
-func (p *parser) client(b []byte, at int64) (int, error) {
-	n, seq := length(b), b[3]
+// readClient reads one packet of the client.
+func (p *parser) readClient(b []byte, at int64) (int, error) {
+	n, seq := payloadLength(b), b[3]
 	switch {
-	case p.infile && !p.long[protocols.Client] && n == 0:
-		p.infile = false
-		return p.more(b), nil
-	case p.infile || p.long[protocols.Client]:
-		return p.more(b), nil
-	case seq == 1 && (p.phase == greeted || p.phase == start && n >= 32):
-		return p.login(b, at)
-	case seq != 0 && p.phase == commands:
-		return p.more(b), nil // an answer to the server's question about the login
+	case p.sendsFile && !p.continues[protocols.Client] && n == 0: // the end of the file
+		p.sendsFile = false
+		return p.readContinuation(b), nil
+	case p.sendsFile || p.continues[protocols.Client]:
+		return p.readContinuation(b), nil
+	case seq == 1 && (p.phase == afterGreeting || p.phase == initial && n >= 32):
+		return p.readLogin(b, at)
+	case seq != 0 && p.phase == commandPhase:
+		return p.readContinuation(b), nil // an answer to the server's question about the login
 	case seq != 0 || n == 0:
 		return 0, errHeader
 	}
-	payload := p.payload(protocols.Client, b, window)
+	payload := p.payload(protocols.Client, b, maxPayload)
 	if payload == nil {
 		return 0, nil
 	}
@@ -32,72 +32,73 @@ func (p *parser) client(b []byte, at int64) (int, error) {
 	if k.name == "" || n < k.min || k.max > 0 && n > k.max {
 		return 0, errCommand
 	}
-	if p.phase == greeted {
+	if p.phase == afterGreeting {
 		return 0, errHeader
 	}
-	p.phase = commands
-	if p.doubt {
-		p.emitWaiting(true) // the reply that was lost was theirs: a client waits for one before it goes on
+	p.phase = commandPhase
+	if p.bytesLost {
+		p.emitWaiting(true) // a client waits for the reply before it goes on, so it was among the lost bytes
 	}
-	p.command(k, payload, n)
-	return p.take(protocols.Client, b), nil
+	p.addCommand(k, payload, n)
+	return p.finishPacket(protocols.Client, b), nil
 }
 
-// more takes a packet that belongs to what was sent before.
-func (p *parser) more(b []byte) int {
+// readContinuation reads a packet that belongs to the command that was sent last: more of its payload, a part
+// of a file, an answer to the server's question about the login.
+func (p *parser) readContinuation(b []byte) int {
 	if i := len(p.waiting) - 1; i >= 0 {
-		p.waiting[i].e.Source.Bytes += uint64(4 + length(b))
+		p.waiting[i].e.Source.Bytes += uint64(4 + payloadLength(b))
 	}
-	return p.take(protocols.Client, b)
+	return p.finishPacket(protocols.Client, b)
 }
 
-// command makes the event of a command and has it wait, if an answer comes.
-func (p *parser) command(k *kind, payload []byte, n int) {
-	e := p.event(protocols.Client, k.name, 4+n)
-	e.Partial = e.Partial || p.unsure
+// addCommand makes the event of a command. It waits for its reply, or is emitted if none comes.
+func (p *parser) addCommand(k *commandKind, payload []byte, n int) {
+	e := p.newEvent(protocols.Client, k.name, 4+n)
+	e.Partial = e.Partial || p.repliesLost
 	w := command{e: e, kind: payload[0], sent: e.Timestamp}
 	switch payload[0] {
 	case comQuery:
-		text := p.withoutAttributes(payload[1:])
-		p.statement(&w, text, n > len(payload))
-		if w.use = e.Mysql.Method == "USE"; w.use {
-			w.text = p.name(useTarget(text))
+		text := p.skipAttributes(payload[1:])
+		p.setStatement(&w, text, n > len(payload))
+		if w.changesDatabase = e.Mysql.Method == "USE"; w.changesDatabase {
+			w.text = p.text(databaseOfUse(text))
 		}
 	case comStmtPrepare:
-		p.statement(&w, payload[1:], n > len(payload))
+		p.setStatement(&w, payload[1:], n > len(payload))
 		w.text = e.Mysql.Query
-		p.stmts.last = prepared{w.text, e.Mysql.Method}
+		p.statements.last = prepared{w.text, e.Mysql.Method}
 	case comStmtExecute, comStmtFetch, comStmtReset, comStmtClose, comStmtLongData, comBulkExecute:
 		if len(payload) >= 5 {
-			p.which(e, payload)
+			p.setStatementID(e, payload)
 		}
 	case comInitDB:
-		e.Mysql.Database = p.name(payload[1:])
-		w.use, w.text = true, e.Mysql.Database
+		e.Mysql.Database = p.text(payload[1:])
+		w.changesDatabase, w.text = true, e.Mysql.Database
 	case comChangeUser:
-		p.changeUser(e, payload)
+		p.readChangeUser(e, payload)
 	}
-	if k.silent {
+	if k.noReply {
 		p.emit(e)
 		return
 	}
-	p.push(w)
+	p.enqueue(w)
 }
 
-// statement writes the text of a statement, redacted and capped.
-func (p *parser) statement(w *command, text []byte, cut bool) {
+// setStatement fills in the text of a statement, redacted and cut. truncated says that text is not all of it.
+func (p *parser) setStatement(w *command, text []byte, cut bool) {
 	w.e.Mysql.Method = method(text)
 	var out []byte
-	out, w.secret = p.redactor.SQL(text)
+	out, w.hasSecrets = p.redactor.SQL(text)
 	if cut || len(out) > maxQuery {
 		out = out[:min(len(out), maxQuery)]
-		w.e.Mysql.Query = valid(string(wholeRunes(out))) + "…"
+		w.e.Mysql.Query = validUTF8(string(wholeRunes(out))) + "…"
 		return
 	}
-	w.e.Mysql.Query = valid(p.c.Intern(out))
+	w.e.Mysql.Query = validUTF8(p.c.Intern(out))
 }
 
-// wholeRunes takes away a character at the end of b that is cut in two.
+// wholeRunes removes a character at the end of b that is cut in two.
 func wholeRunes(b []byte) []byte {
 	for i := 1; i < utf8.UTFMax && i <= len(b); i++ {
 		if at := len(b) - i; utf8.RuneStart(b[at]) {
@@ -110,27 +111,28 @@ func wholeRunes(b []byte) []byte {
 	return b
 }
 
-// which writes which prepared statement is meant.
-func (p *parser) which(e *pipeline.Event, payload []byte) {
+// setStatementID fills in the id of a prepared statement, and its text if it is known.
+func (p *parser) setStatementID(e *pipeline.Event, payload []byte) {
 	id := binary.LittleEndian.Uint32(payload[1:])
 	e.Mysql.StatementId = id
-	s := p.stmts.get(id)
+	s := p.statements.get(id)
 	e.Mysql.Query, e.Mysql.Method = s.text, s.method
 	if payload[0] == comStmtClose {
-		p.stmts.close(id)
+		p.statements.remove(id)
 	}
 }
 
-// withoutAttributes gives the text behind the query attributes (CLIENT_QUERY_ATTRIBUTES): the number of parameters, of sets of
-// them (1), and if there are any the NULL bits, a 1, type and name of each, then the values. Where the login was not seen, text
-// that begins with 0 and 1 has them: no statement does.
-func (p *parser) withoutAttributes(b []byte) []byte {
-	if p.known && p.caps&clientQueryAttrs == 0 || !p.known && (len(b) < 2 || b[0] > 16 || b[1] != 1) {
+// skipAttributes returns the text behind the query attributes (CLIENT_QUERY_ATTRIBUTES): the number of
+// parameters, the number of sets of them (1), and if there are any the NULL bits, a 1, type and name of each,
+// then the values. If the login was not seen, text that begins with a small number and 1 has them: no
+// statement begins so.
+func (p *parser) skipAttributes(b []byte) []byte {
+	if p.capabilitiesKnown && p.capabilities&clientQueryAttrs == 0 || !p.capabilitiesKnown && (len(b) < 2 || b[0] > 16 || b[1] != 1) {
 		return b
 	}
-	r := reader{b: b}
-	n := r.lenenc()
-	r.lenenc()
+	r := payloadReader{b: b}
+	n := r.lenencInt()
+	r.lenencInt()
 	if n == 0 || n > 1024 {
 		return r.b
 	}
@@ -141,18 +143,18 @@ func (p *parser) withoutAttributes(b []byte) []byte {
 	types := make([]byte, n)
 	for i := range types {
 		types[i] = byte(r.u16())
-		r.str()
+		r.lenencString()
 	}
 	for i, t := range types {
 		if nulls != nil && nulls[i/8]&(1<<(i%8)) == 0 {
-			r.value(t)
+			r.skipValue(t)
 		}
 	}
 	return r.b
 }
 
-// value passes a value in binary form.
-func (r *reader) value(t byte) {
+// skipValue skips a value in binary form.
+func (r *payloadReader) skipValue(t byte) {
 	switch t {
 	case 0x06: // NULL
 	case 0x01, 0xf4: // TINY, BOOL
@@ -166,7 +168,7 @@ func (r *reader) value(t byte) {
 	case 0x07, 0x0a, 0x0b, 0x0c: // TIMESTAMP, DATE, TIME, DATETIME
 		r.take(uint64(r.u8()))
 	default:
-		r.str()
+		r.lenencString()
 	}
 }
 
@@ -176,47 +178,47 @@ const (
 	maxTexts      = 128 << 10 // bytes of all texts
 )
 
-// prepared is a statement's text and its method.
+// A prepared is the text of a prepared statement and its method.
 type prepared struct{ text, method string }
 
-// statements are those that were prepared, by id; the oldest makes room.
-type statements struct {
-	texts map[uint32]prepared
+// A statementCache has the prepared statements of a connection by id. The oldest is removed to make room.
+type statementCache struct {
+	byID  map[uint32]prepared
 	order []uint32
 	size  int
 	last  prepared // of the last COM_STMT_PREPARE: MariaDB's clients send the execution of statement -1 right behind it
 }
 
-func (s *statements) reset() {
-	clear(s.texts)
+func (s *statementCache) reset() {
+	clear(s.byID)
 	s.order, s.size, s.last = s.order[:0], 0, prepared{}
 }
 
-func (s *statements) get(id uint32) prepared {
+func (s *statementCache) get(id uint32) prepared {
 	if id == 1<<32-1 {
 		return s.last
 	}
-	return s.texts[id]
+	return s.byID[id]
 }
 
-func (s *statements) add(id uint32, p prepared) {
-	s.close(id)
-	for len(s.order) > 0 && (len(s.texts) >= maxStatements || s.size+len(p.text) > maxTexts || len(s.order) >= 2*maxStatements) {
-		s.close(s.order[0])
+func (s *statementCache) add(id uint32, p prepared) {
+	s.remove(id)
+	for len(s.order) > 0 && (len(s.byID) >= maxStatements || s.size+len(p.text) > maxTexts || len(s.order) >= 2*maxStatements) {
+		s.remove(s.order[0])
 		s.order = s.order[:copy(s.order, s.order[1:])]
 	}
-	if s.texts == nil {
-		s.texts = map[uint32]prepared{}
+	if s.byID == nil {
+		s.byID = map[uint32]prepared{}
 	}
-	s.texts[id] = p
+	s.byID[id] = p
 	s.order = append(s.order, id)
 	s.size += len(p.text)
 }
 
-// close forgets a statement. Its place in the order stays until its turn comes.
-func (s *statements) close(id uint32) {
-	if t, ok := s.texts[id]; ok {
+// remove removes a statement. Its place in order stays until its turn comes.
+func (s *statementCache) remove(id uint32) {
+	if t, ok := s.byID[id]; ok {
 		s.size -= len(t.text)
-		delete(s.texts, id)
+		delete(s.byID, id)
 	}
 }

@@ -1,22 +1,32 @@
-// Package mysql reads the client/server protocol of MySQL (5.x to 9) and MariaDB.
+// Package mysql parses the client/server protocol of MySQL (5.x to 9) and MariaDB.
 //
-// In come the bytes of a TCP connection from the framework in package protocols; out goes one event for each command with the
-// facts of its reply: rows counted, not gathered; affected rows, insert id, warnings, or the error. The login is an event too,
-// COM_CONNECT, with the server's version, the user and the database. An execution of a prepared statement carries the text that
-// was prepared, as far as this connection prepared it.
+// The bytes of a TCP connection come from the framework in package protocols. A command with its reply is one
+// event: the statement, the number of rows and columns, affected rows, insert id, warnings, or the error;
+// rows are counted, not gathered. The login is an event too, COM_CONNECT, with the version of the server, the
+// user and the database. An execution of a prepared statement has the text that was prepared, if this
+// connection was seen to prepare it.
 //
-// The protocol is half-duplex: the server speaks first, then every command begins with a packet of sequence number 0 and is
-// answered before the next, so a queue pairs them. What breaks that: commands without a reply (COM_STMT_CLOSE, COM_QUIT,
-// COM_STMT_SEND_LONG_DATA), a server that asks the client for a file (LOAD DATA LOCAL), replies of several result sets, clients
-// that send ahead (MariaDB's prepare-and-execute), payloads of 16 MiB and more that continue in the next packet, and packets that
-// end a result set looking differently since MySQL 5.7 (CLIENT_DEPRECATE_EOF). Each has its test.
+// The protocol is half-duplex: the server sends first, then every command begins with a packet of sequence
+// number 0 and is answered before the next, so a queue pairs them. Each exception has its test: commands
+// without a reply (COM_STMT_CLOSE, COM_QUIT, COM_STMT_SEND_LONG_DATA), a server that asks the client for a
+// file (LOAD DATA LOCAL), replies of several result sets, clients that send ahead (MariaDB's
+// prepare-and-execute), payloads of 16 MiB and more that continue in the next packet, and the packet that
+// ends a result set, which looks different since MySQL 5.7 (CLIENT_DEPRECATE_EOF).
 //
-// A connection that turns to TLS is handed to package tls. One that turns to compression, or to replication, ends here, counted.
+// The states of a connection (phase):
 //
-// Passwords in statements are replaced by REDACTED before they leave the parser (redact.go). The text of a statement is cut to
-// maxQuery bytes and ends in an ellipsis then.
+//	initial        nothing was seen. A command in mid-stream leads to commandPhase
+//	afterGreeting  the server has sent its greeting, the login comes next
+//	commandPhase   commands and replies; a login under way is a command that waits
 //
-// Specifications: dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html, mariadb.com/kb/en/clientserver-protocol.
+// A connection that turns to TLS is handed to package tls. One that turns to compression or to replication is
+// counted and dropped.
+//
+// Passwords in statements are redacted (pipeline/redact). The text of a statement is cut to maxQuery bytes
+// and ends in an ellipsis then.
+//
+// Specifications: dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html,
+// mariadb.com/kb/en/clientserver-protocol.
 package mysql
 
 import (
@@ -26,7 +36,7 @@ import (
 	"tidegate/protocols"
 )
 
-// Protocol is the row for protocols/all.
+// Protocol is the MySQL protocol.
 var Protocol = protocols.Protocol{
 	Name:    "mysql",
 	Dataset: pipeline.Dataset_MYSQL,
@@ -37,21 +47,21 @@ var Protocol = protocols.Protocol{
 	New:     func() protocols.Parser { return &parser{} },
 }
 
-// detect knows a connection by the server's greeting; in mid-stream by a statement that begins with a word of SQL. A greeting
-// from the client's side means that the roles were guessed wrong.
+// detect recognises a connection by the server's greeting; in mid-stream by a statement that begins with a
+// word of SQL. A greeting from the client's side says that the roles were guessed wrong.
 func detect(dir protocols.Dir, b []byte) protocols.Match {
-	if m := greeting(b); m != protocols.No || dir == protocols.Server {
+	if m := matchGreeting(b); m != protocols.No || dir == protocols.Server {
 		return m
 	}
-	if m := isCommand(b); m != protocols.No {
+	if m := matchCommand(b); m != protocols.No {
 		return m
 	}
-	return isLogin(b)
+	return matchLogin(b)
 }
 
-// greeting judges the front of the server's first packet: the handshake of protocol 10, or the error that it sends instead
-// (too many connections, host blocked).
-func greeting(b []byte) protocols.Match {
+// matchGreeting judges the front of the server's first packet: the handshake of protocol 10, or the error
+// that is sent instead (too many connections, host blocked).
+func matchGreeting(b []byte) protocols.Match {
 	if len(b) < 5 {
 		for i, c := range b {
 			if i == 1 && c > 3 || (i == 2 || i == 3) && c != 0 {
@@ -60,28 +70,28 @@ func greeting(b []byte) protocols.Match {
 		}
 		return protocols.More
 	}
-	n, payload := length(b), b[4:]
+	n, payload := payloadLength(b), b[4:]
 	if b[3] != 0 || n > 1024 {
 		return protocols.No
 	}
 	switch {
 	case payload[0] == 10 && n >= 30:
-		return greetingVersion(payload[1:], n)
+		return matchVersion(payload[1:], n)
 	case payload[0] == errPacket && n >= 9:
-		return greetingError(payload[1:], n)
+		return matchError(payload[1:], n)
 	}
 	return protocols.No
 }
 
-// greetingVersion judges what follows the protocol's number: the version of the server up to a NUL, 8 bytes of challenge behind
-// 4 of thread id, a zero.
-func greetingVersion(b []byte, n int) protocols.Match {
+// matchVersion judges what follows the number of the protocol: the version of the server up to a NUL, 4 bytes
+// of thread id, 8 bytes of challenge, a zero.
+func matchVersion(b []byte, n int) protocols.Match {
 	end := bytes.IndexByte(b[:min(len(b), 128)], 0)
 	version := b[:min(len(b), 128)]
 	if end >= 0 {
 		version = b[:end]
 	}
-	if !printable(version) || len(version) > 0 && (version[0] < '0' || version[0] > '9') {
+	if !isPrintable(version) || len(version) > 0 && (version[0] < '0' || version[0] > '9') {
 		return protocols.No
 	}
 	switch zero := end + 13; {
@@ -95,18 +105,19 @@ func greetingVersion(b []byte, n int) protocols.Match {
 	return protocols.Yes
 }
 
-func greetingError(b []byte, n int) protocols.Match {
+// matchError judges the code and the text of an error.
+func matchError(b []byte, n int) protocols.Match {
 	if len(b) < 8 {
 		return protocols.More
 	}
 	code := int(b[0]) | int(b[1])<<8
-	if code < 1000 || code > 4999 || !printable(b[2:min(len(b), n-1)]) {
+	if code < 1000 || code > 4999 || !isPrintable(b[2:min(len(b), n-1)]) {
 		return protocols.No
 	}
 	return protocols.Yes
 }
 
-func printable(b []byte) bool {
+func isPrintable(b []byte) bool {
 	for _, c := range b {
 		if c < ' ' || c == 0x7f {
 			return false
@@ -115,12 +126,12 @@ func printable(b []byte) bool {
 	return true
 }
 
-// isCommand judges the front of a client's packet. Only those with text are certain.
-func isCommand(b []byte) protocols.Match {
+// matchCommand judges the front of a client's packet. Only commands with SQL in them are certain.
+func matchCommand(b []byte) protocols.Match {
 	if len(b) < 4 {
 		return protocols.More
 	}
-	n := length(b)
+	n := payloadLength(b)
 	if b[3] != 0 || n == 0 {
 		return protocols.No
 	}
@@ -132,18 +143,18 @@ func isCommand(b []byte) protocols.Match {
 		return protocols.No
 	}
 	if k.text {
-		return sqlWord(b[5:min(len(b), 4+n)], len(b) >= 4+n)
+		return matchStatement(b[5:min(len(b), 4+n)], len(b) >= 4+n)
 	}
 	return protocols.More
 }
 
-// isLogin judges the front of a client's first packet, for a connection whose greeting was not seen: the flags, the largest
-// packet, the character set, then at least 19 zeros.
-func isLogin(b []byte) protocols.Match {
+// matchLogin judges the front of a client's first packet, for a connection whose greeting was not seen: the
+// capabilities, the size of the largest packet, the character set, then at least 19 zeros.
+func matchLogin(b []byte) protocols.Match {
 	if len(b) < 4 {
 		return protocols.More
 	}
-	if n := length(b); b[3] != 1 || n < 32 || n > 4096 {
+	if n := payloadLength(b); b[3] != 1 || n < 32 || n > 4096 {
 		return protocols.No
 	}
 	if len(b) < 32 {
@@ -155,7 +166,8 @@ func isLogin(b []byte) protocols.Match {
 	return protocols.Yes
 }
 
-// resync looks for the next packet: of the client the start of a command, of the server packets whose headers follow each other.
+// resync finds the next packet: of the client the start of a command, of the server packets whose headers
+// follow each other.
 func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 	one := syncClient
 	if dir == protocols.Server {
@@ -169,13 +181,14 @@ func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 	return len(b), protocols.More
 }
 
-// syncClient judges whether a command begins at b. One without text must be followed by another, or by nothing.
+// syncClient judges whether a command begins at b. One without SQL must be followed by another, or by
+// nothing.
 func syncClient(b []byte) protocols.Match {
-	m := isCommand(b)
+	m := matchCommand(b)
 	if m != protocols.More || len(b) < 5 || kindOf(b[4]).text {
 		return m
 	}
-	rest := 4 + length(b)
+	rest := 4 + payloadLength(b)
 	switch {
 	case rest > maxSync:
 		return protocols.No
@@ -183,13 +196,13 @@ func syncClient(b []byte) protocols.Match {
 		return protocols.More
 	case len(b) == rest:
 		return protocols.Yes
-	case len(b) >= rest+5 && isCommand(b[rest:]) == protocols.No:
+	case len(b) >= rest+5 && matchCommand(b[rest:]) == protocols.No:
 		return protocols.No
 	}
 	return protocols.Yes
 }
 
-// maxSync is how long the first of the packets may be that resync takes for a reply.
+// maxSync is the length of the longest first packet that resync takes for a reply.
 const maxSync = 4 << 10
 
 // syncServer judges whether three packets of a reply follow each other from b on, or as many as there are.
@@ -201,7 +214,7 @@ func syncServer(b []byte) protocols.Match {
 		if len(b) < 4 {
 			return protocols.More
 		}
-		n, seq := length(b), b[3]
+		n, seq := payloadLength(b), b[3]
 		if n == 0 || n > maxSync || seq == 0 || len(b) > 4 && seq == 1 && !beginsReply(b[4], n) {
 			return protocols.No
 		}
@@ -215,7 +228,8 @@ func syncServer(b []byte) protocols.Match {
 	return protocols.Yes
 }
 
-// beginsReply tells whether a reply may begin with this byte in a packet of n: OK, error, a request for a file, or a number of columns.
+// beginsReply reports whether a reply may begin with c in a packet of n bytes: OK, error, a request for a
+// file, or a number of columns.
 func beginsReply(c byte, n int) bool {
 	switch {
 	case c == okPacket:

@@ -205,7 +205,8 @@ func TestOneCommandMayHaveSeveralResults(t *testing.T) {
 		loggedIn, "COM_QUERY [CALL p()] db=orders columns=1 rows=2 affected=3 insert=7 warnings=1 ok", "COM_QUERY [COMMIT] db=orders ok")
 }
 
-// TestStatementsArePairedWithTheirText: prepare, execute in binary rows, fetch by a cursor, reset, long data, close.
+// TestStatementsArePairedWithTheirText: prepare, execute in binary rows, fetch by a cursor, reset, long data,
+// close.
 func TestStatementsArePairedWithTheirText(t *testing.T) {
 	for _, caps := range []uint32{modern, modern &^ clientDeprecateEOF} {
 		end := func(seq byte) (string, byte) { return "", seq }
@@ -336,7 +337,8 @@ func TestLongStatementsAreCutAndNotGathered(t *testing.T) {
 	}
 }
 
-// TestMidStream: the connection is known by a statement; whether EOF packets end columns is seen from what comes.
+// TestMidStream: the connection is known by a statement; whether EOF packets end columns is seen from what
+// comes.
 func TestMidStream(t *testing.T) {
 	for _, end := range []string{eof(3, 2) + pkt(4, "\x01x") + eof(5, 2), pkt(3, "\x01x") + ok(4, 0xfe, 0, 0, 2, 0)} {
 		steps := []protocoltest.Step{
@@ -402,14 +404,14 @@ func TestStateDoesNotGrow(t *testing.T) {
 	if e := play(steps); len(e) != 1+5*maxWaiting {
 		t.Errorf("%d events", len(e))
 	}
-	var s statements
+	var s statementCache
 	for i := range uint32(100_000) {
 		s.add(i, prepared{text: strings.Repeat("x", int(i%maxQuery))})
 		if i%3 == 0 {
-			s.close(i - i%7)
+			s.remove(i - i%7)
 		}
-		if len(s.texts) > maxStatements || s.size > maxTexts+maxQuery || len(s.order) > 2*maxStatements+1 {
-			t.Fatalf("%d statements, %d bytes, %d in order", len(s.texts), s.size, len(s.order))
+		if len(s.byID) > maxStatements || s.size > maxTexts+maxQuery || len(s.order) > 2*maxStatements+1 {
+			t.Fatalf("%d statements, %d bytes, %d in order", len(s.byID), s.size, len(s.order))
 		}
 	}
 	if s.get(99_999).text == "" {
@@ -520,7 +522,8 @@ func oracle(t *testing.T, path string) map[string]int {
 	return out
 }
 
-// BenchmarkQuery is a query, its reply of a column and ten rows, through the framework; one operation is one command.
+// BenchmarkQuery is a query, its reply of a column and ten rows, through the framework; one operation is one
+// command.
 func BenchmarkQuery(b *testing.B) {
 	reply := pkt(1, "\x01") + pkt(2, column)
 	for i := range byte(10) {

@@ -2,7 +2,7 @@ package mysql
 
 import "encoding/binary"
 
-// maxPacket is the length that says: the payload continues in the next packet.
+// maxPacket is the length of a payload that continues in the next packet.
 const maxPacket = 1<<24 - 1
 
 // The capabilities that change what follows.
@@ -53,19 +53,19 @@ const (
 	comBinlogGTID   = 0x1e
 	comResetConn    = 0x1f
 	comBulkExecute  = 0xfa
-	comConnect      = 0x0b // the server's own word for a login; a client never sends it
+	comConnect      = 0x0b // the server's internal command for a login; a client never sends it
 )
 
-// A kind is what is known of a command: its name, the bounds of its length (max 0: none), whether text follows, whether no reply does.
-type kind struct {
+// A commandKind is what is known of a command.
+type commandKind struct {
 	name     string
-	min, max int
-	text     bool
-	silent   bool
+	min, max int  // bounds of its length; max 0 is no bound
+	text     bool // SQL follows
+	noReply  bool // no reply comes
 }
 
-var kinds = [...]kind{
-	comQuit:         {name: "COM_QUIT", min: 1, max: 1, silent: true},
+var commandKinds = [...]commandKind{
+	comQuit:         {name: "COM_QUIT", min: 1, max: 1, noReply: true},
 	comInitDB:       {name: "COM_INIT_DB", min: 2, max: 1024},
 	comQuery:        {name: "COM_QUERY", min: 2, text: true},
 	comFieldList:    {name: "COM_FIELD_LIST", min: 2, max: 1024},
@@ -84,8 +84,8 @@ var kinds = [...]kind{
 	0x15:            {name: "COM_REGISTER_SLAVE", min: 18, max: 1024},
 	comStmtPrepare:  {name: "COM_STMT_PREPARE", min: 2, text: true},
 	comStmtExecute:  {name: "COM_STMT_EXECUTE", min: 10},
-	comStmtLongData: {name: "COM_STMT_SEND_LONG_DATA", min: 7, silent: true},
-	comStmtClose:    {name: "COM_STMT_CLOSE", min: 5, max: 5, silent: true},
+	comStmtLongData: {name: "COM_STMT_SEND_LONG_DATA", min: 7, noReply: true},
+	comStmtClose:    {name: "COM_STMT_CLOSE", min: 5, max: 5, noReply: true},
 	comStmtReset:    {name: "COM_STMT_RESET", min: 5, max: 5},
 	0x1b:            {name: "COM_SET_OPTION", min: 3, max: 3},
 	comStmtFetch:    {name: "COM_STMT_FETCH", min: 9, max: 9},
@@ -93,29 +93,29 @@ var kinds = [...]kind{
 	comResetConn:    {name: "COM_RESET_CONNECTION", min: 1, max: 1},
 }
 
-var bulkExecute = kind{name: "COM_STMT_BULK_EXECUTE", min: 7}
+var bulkExecute = commandKind{name: "COM_STMT_BULK_EXECUTE", min: 7}
 
-// kindOf gives the kind of a command's first byte; one without a name if no client sends it.
-func kindOf(c byte) *kind {
+// kindOf returns the kind of the command with this first byte. It has no name if no client sends it.
+func kindOf(c byte) *commandKind {
 	if c == comBulkExecute {
 		return &bulkExecute
 	}
-	if int(c) < len(kinds) {
-		return &kinds[c]
+	if int(c) < len(commandKinds) {
+		return &commandKinds[c]
 	}
-	return &kinds[0]
+	return &commandKinds[0]
 }
 
-// length is that of the payload of the packet at the front of b.
-func length(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
+// payloadLength returns the length of the payload of the packet at the front of b.
+func payloadLength(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
 
-// A reader takes apart a payload. Behind its end everything is zero and bad is set.
-type reader struct {
+// A payloadReader reads the fields of a payload. Behind its end everything is zero and bad is set.
+type payloadReader struct {
 	b   []byte
 	bad bool
 }
 
-func (r *reader) take(n uint64) []byte {
+func (r *payloadReader) take(n uint64) []byte {
 	if n > uint64(len(r.b)) {
 		r.b, r.bad = nil, true
 		return nil
@@ -125,29 +125,29 @@ func (r *reader) take(n uint64) []byte {
 	return v
 }
 
-func (r *reader) u8() byte {
+func (r *payloadReader) u8() byte {
 	if v := r.take(1); v != nil {
 		return v[0]
 	}
 	return 0
 }
 
-func (r *reader) u16() uint16 {
+func (r *payloadReader) u16() uint16 {
 	if v := r.take(2); v != nil {
 		return binary.LittleEndian.Uint16(v)
 	}
 	return 0
 }
 
-func (r *reader) u32() uint32 {
+func (r *payloadReader) u32() uint32 {
 	if v := r.take(4); v != nil {
 		return binary.LittleEndian.Uint32(v)
 	}
 	return 0
 }
 
-// lenenc reads a length-encoded integer.
-func (r *reader) lenenc() uint64 {
+// lenencInt reads a length-encoded integer.
+func (r *payloadReader) lenencInt() uint64 {
 	switch c := r.u8(); c {
 	case 0xfc:
 		return uint64(r.u16())
@@ -165,11 +165,11 @@ func (r *reader) lenenc() uint64 {
 	}
 }
 
-// str reads a length-encoded string.
-func (r *reader) str() []byte { return r.take(r.lenenc()) }
+// lenencString reads a length-encoded string.
+func (r *payloadReader) lenencString() []byte { return r.take(r.lenencInt()) }
 
-// text reads up to a NUL, or to the end where there is none.
-func (r *reader) text() []byte {
+// nulString reads up to a NUL, or to the end if there is none.
+func (r *payloadReader) nulString() []byte {
 	for i, c := range r.b {
 		if c == 0 {
 			v := r.b[:i]

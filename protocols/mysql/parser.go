@@ -11,7 +11,7 @@ import (
 
 const (
 	maxQuery   = 4 << 10 // bytes of a statement that are kept
-	window     = 8 << 10 // bytes of a packet that are looked at; query attributes stand before the text
+	maxPayload = 8 << 10 // bytes of a packet that are looked at; query attributes stand before the text
 	maxMessage = 512     // bytes of an error's message that are kept
 	maxName    = 256     // bytes of a user, a database, a version
 	maxWaiting = 64      // commands of one connection that wait for their reply
@@ -24,20 +24,21 @@ var (
 
 // A command waits for its reply, or is being answered.
 type command struct {
-	e      *pipeline.Event
-	kind   byte
-	sent   int64
-	text   string // of a statement that is being prepared
-	use    bool   // it changes the database, to e.Mysql.Database or, of a USE, to text
-	secret bool   // something in its text was redacted
+	e               *pipeline.Event
+	kind            byte
+	sent            int64
+	text            string // of a statement that is being prepared
+	changesDatabase bool   // it changes the database, to e.Mysql.Database or, of a USE, to text
+	hasSecrets      bool   // something in its text was redacted
 }
 
+// A phase is the state of a connection, see the package comment.
 type phase uint8
 
 const (
-	start    phase = iota // nothing was seen
-	greeted               // the server has spoken, the client's login comes next
-	commands              // logged in, or in the middle of a connection; a login under way is a waiting command
+	initial       phase = iota // nothing was seen
+	afterGreeting              // the server has spoken, the client's login comes next
+	commandPhase               // logged in, or in the middle of a connection; a login under way is a waiting command
 )
 
 // A parser pairs the commands and replies of one connection.
@@ -45,52 +46,53 @@ type parser struct {
 	protocols.NopParser // End: a side that was closed may still be answered
 	c                   *protocols.Conn
 	phase               phase
-	caps                uint32
-	known               bool // caps are those that both sides have agreed on
+	capabilities        uint32
+	capabilitiesKnown   bool // caps are those that both sides have agreed on
 	version             string
 	user                string
 	database            string
 
-	waiting  []command
-	doubt    bool    // bytes were lost: a command may be paired with the reply to another one
-	unsure   bool    // bytes of the server were lost and no reply was read to its end since
-	long     [2]bool // the packet continues in the next one
-	infile   bool    // the client is sending a file
-	stmts    statements
-	reply    reply
-	redactor redact.Redactor
+	waiting     []command
+	bytesLost   bool    // bytes were lost: a command may be paired with the reply to another one
+	repliesLost bool    // bytes of the server were lost and no reply was read to its end since
+	continues   [2]bool // the packet continues in the next one
+	sendsFile   bool    // the client is sending a file
+	statements  statementCache
+	reply       reply
+	redactor    redact.Redactor
 }
 
 // Reset begins a connection.
 func (p *parser) Reset(c *protocols.Conn) {
 	clear(p.waiting)
-	p.stmts.reset()
-	*p = parser{c: c, waiting: p.waiting[:0], stmts: p.stmts, redactor: p.redactor}
+	p.statements.reset()
+	*p = parser{c: c, waiting: p.waiting[:0], statements: p.statements, redactor: p.redactor}
 }
 
-// Parse reads one packet of the client; of the server also all rows that are there.
+// Parse reads one packet of the client, or one packet of the server with all rows behind it that are there.
 func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
 	if len(b) < 4 {
 		p.c.Need(dir, 4)
 		return 0, nil
 	}
-	if len(b) == 4 && length(b) > 0 {
+	if len(b) == 4 && payloadLength(b) > 0 {
 		p.c.Need(dir, 5)
 		return 0, nil
 	}
-	if p.phase == start && dir == protocols.Client && greeting(b) == protocols.Yes {
+	if p.phase == initial && dir == protocols.Client && matchGreeting(b) == protocols.Yes {
 		p.c.Flip()
 		return 0, nil
 	}
 	if dir == protocols.Client {
-		return p.client(b, at)
+		return p.readClient(b, at)
 	}
-	return p.server(b, at)
+	return p.readServer(b, at)
 }
 
-// payload gives as much of the packet at the front of b as is looked at, most being the most; nil if it has not come yet.
+// payload returns the first most bytes of the payload of the packet at the front of b, or nil if they have
+// not come yet.
 func (p *parser) payload(dir protocols.Dir, b []byte, most int) []byte {
-	n := 4 + min(length(b), most)
+	n := 4 + min(payloadLength(b), most)
 	if len(b) < n {
 		p.c.Need(dir, n)
 		return nil
@@ -98,10 +100,10 @@ func (p *parser) payload(dir protocols.Dir, b []byte, most int) []byte {
 	return b[4:n]
 }
 
-// take is done with the packet at the front of b: it tells how many bytes of it are there and leaves the others unread.
-func (p *parser) take(dir protocols.Dir, b []byte) int {
-	n := 4 + length(b)
-	p.long[dir] = n == 4+maxPacket
+// finishPacket returns how many bytes of the packet at the front of b are there, and skips the others.
+func (p *parser) finishPacket(dir protocols.Dir, b []byte) int {
+	n := 4 + payloadLength(b)
+	p.continues[dir] = n == 4+maxPacket
 	if n > len(b) {
 		p.c.Skip(dir, uint64(n-len(b)))
 		n = len(b)
@@ -109,8 +111,8 @@ func (p *parser) take(dir protocols.Dir, b []byte) int {
 	return n
 }
 
-// push has a command wait for its reply.
-func (p *parser) push(c command) {
+// enqueue appends a command to those that wait for their reply.
+func (p *parser) enqueue(c command) {
 	if len(p.waiting) >= maxWaiting {
 		p.c.Count("waiting_commands_full")
 		p.emit(p.waiting[0].e)
@@ -122,11 +124,11 @@ func (p *parser) push(c command) {
 
 func (p *parser) emit(e *pipeline.Event) { p.c.Emit(e) }
 
-// finish emits the command that was answered.
-func (p *parser) finish(at int64) {
+// finishCommand emits the command that was answered.
+func (p *parser) finishCommand(at int64) {
 	w := &p.waiting[0]
 	w.e.Duration = uint64(max(at-w.sent, 0))
-	p.unsure = false
+	p.repliesLost = false
 	p.emit(w.e)
 	n := copy(p.waiting, p.waiting[1:])
 	p.waiting[n] = command{}
@@ -134,8 +136,8 @@ func (p *parser) finish(at int64) {
 	p.reply = reply{}
 }
 
-// event makes the event of a command.
-func (p *parser) event(dir protocols.Dir, name string, bytes int) *pipeline.Event {
+// newEvent returns a new event for a command.
+func (p *parser) newEvent(dir protocols.Dir, name string, bytes int) *pipeline.Event {
 	e := p.c.Event(dir)
 	m := pipeline.MySQLCommandFromVTPool()
 	e.Mysql = m
@@ -148,7 +150,7 @@ func (p *parser) event(dir protocols.Dir, name string, bytes int) *pipeline.Even
 	return e
 }
 
-// Gap says that n bytes of dir were lost. What is being answered lacks some of its reply, or of its own text.
+// Gap marks every command that waits as partial: bytes of its reply, or of its own text, are missing.
 func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	for i := range p.waiting {
 		p.waiting[i].e.Partial = true
@@ -156,14 +158,14 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	if p.c.Skipping(dir) >= uint64(n) {
 		return true
 	}
-	p.long[dir], p.doubt = false, true
-	if p.phase == greeted {
-		p.phase = start // the login may have been in it
+	p.continues[dir], p.bytesLost = false, true
+	if p.phase == afterGreeting {
+		p.phase = initial // the login may be among the lost bytes
 	}
 	if dir == protocols.Client {
-		p.infile = false
+		p.sendsFile = false
 	} else {
-		p.reply.lost, p.unsure = true, true
+		p.reply.lost, p.repliesLost = true, true
 	}
 	return false
 }
@@ -183,8 +185,8 @@ func (p *parser) emitWaiting(partial bool) {
 	p.reply = reply{}
 }
 
-// name gives a name of the protocol as a string of valid UTF-8.
-func (p *parser) name(b []byte) string { return valid(p.c.Intern(b[:min(len(b), maxName)])) }
+// text returns a name of the protocol as a string of valid UTF-8.
+func (p *parser) text(b []byte) string { return validUTF8(p.c.Intern(b[:min(len(b), maxName)])) }
 
-// valid replaces what is not UTF-8: events are protobuf, whose strings must be.
-func valid(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+// validUTF8 replaces what is not UTF-8: the strings of protobuf must be.
+func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -8,139 +8,141 @@ import (
 	"tidegate/protocols"
 )
 
-// A step is what the server's next packet is.
+// A step is the kind of the server's next packet.
 type step uint8
 
 const (
-	first   step = iota // the first of a reply, or of its next result set
-	columns             // the definition of a column or of a parameter
-	ending              // what ends the columns, if this server sends it
-	rows                // a row, or what ends them
+	firstPacket   step = iota // the first of a reply, or of its next result set
+	columnPackets             // the definition of a column or of a parameter
+	endOfColumns              // what ends the columns, if this server sends it
+	rowPackets                // a row, or what ends them
 )
 
-// A reply is where the reply to waiting[0] stands.
+// A reply is the state of the reply to waiting[0].
 type reply struct {
-	step    step
-	left    uint64 // definitions of columns or parameters that still come
-	after   uint64 // of a prepared statement: columns behind the parameters
-	prepare bool   // no rows follow
-	lost    bool   // bytes of the server were not seen: which packet comes next is a guess
+	step      step
+	left      uint64 // definitions of columns or parameters that still come
+	after     uint64 // of a prepared statement: columns behind the parameters
+	isPrepare bool   // no rows follow
+	lost      bool   // bytes of the server were not seen: which packet comes next is a guess
 }
 
-// server reads the server's packets: rows and columns as many as are there, others one by one.
-func (p *parser) server(b []byte, at int64) (int, error) {
-	if p.phase == start && b[3] == 0 && greeting(b) != protocols.No {
-		return p.greet(b, at)
+// readServer reads packets of the server: as many rows and columns as are there, others one at a time.
+func (p *parser) readServer(b []byte, at int64) (int, error) {
+	if p.phase == initial && b[3] == 0 && matchGreeting(b) != protocols.No {
+		return p.readGreeting(b, at)
 	}
-	if p.phase == greeted && (length(b) == 0 || b[4] != errPacket) {
+	if p.phase == afterGreeting && (payloadLength(b) == 0 || b[4] != errPacket) {
 		return 0, errHeader
 	}
 	for n := 0; ; {
-		k := p.packet(b[n:], at)
+		k := p.readPacket(b[n:], at)
 		n += k
-		if k == 0 || p.reply.step == first || len(b)-n < 5 || p.c.Skipping(protocols.Server) > 0 {
+		if k == 0 || p.reply.step == firstPacket || len(b)-n < 5 || p.c.Skipping(protocols.Server) > 0 {
 			return n, nil
 		}
 	}
 }
 
-// packet reads one packet and returns how much of it is there; 0 if too little is.
-func (p *parser) packet(b []byte, at int64) int {
-	if p.long[protocols.Server] || len(p.waiting) == 0 || length(b) == 0 {
-		if len(p.waiting) == 0 && length(b) > 0 && b[4] == errPacket && b[3] <= 1 && !p.long[protocols.Server] {
-			return p.loneError(b)
+// readPacket reads one packet and returns how many bytes of it are there, or 0 if they are too few.
+func (p *parser) readPacket(b []byte, at int64) int {
+	if p.continues[protocols.Server] || len(p.waiting) == 0 || payloadLength(b) == 0 {
+		if len(p.waiting) == 0 && payloadLength(b) > 0 && b[4] == errPacket && b[3] <= 1 && !p.continues[protocols.Server] {
+			return p.emitLoneError(b)
 		}
-		p.received(b)
-		return p.take(protocols.Server, b)
+		p.countBytes(b)
+		return p.finishPacket(protocols.Server, b)
 	}
 	if p.reply.lost && b[3] == 1 {
 		p.reply = reply{}
 	}
 	most := 0
-	if c := b[4]; p.reply.step == first || c == eofPacket || c == errPacket || p.reply.step == ending {
-		most = window
+	if c := b[4]; p.reply.step == firstPacket || c == eofPacket || c == errPacket || p.reply.step == endOfColumns {
+		most = maxPayload
 	}
 	payload := p.payload(protocols.Server, b, max(most, 1))
 	if payload == nil {
 		return 0
 	}
-	p.received(b)
-	n := p.take(protocols.Server, b)
-	p.read(payload, at)
+	p.countBytes(b)
+	n := p.finishPacket(protocols.Server, b)
+	p.readReply(payload, at)
 	return n
 }
 
-func (p *parser) received(b []byte) {
+// countBytes adds the bytes of the packet at the front of b to the command that is being answered.
+func (p *parser) countBytes(b []byte) {
 	if len(p.waiting) > 0 {
-		p.waiting[0].e.Destination.Bytes += uint64(4 + length(b))
+		p.waiting[0].e.Destination.Bytes += uint64(4 + payloadLength(b))
 	}
 }
 
-// loneError makes an event of an error that no command asked for: the connection was killed, or the command was not seen.
-func (p *parser) loneError(b []byte) int {
-	payload := p.payload(protocols.Server, b, window)
+// emitLoneError emits an error that no command asked for: the connection was killed, or the command was not
+// seen.
+func (p *parser) emitLoneError(b []byte) int {
+	payload := p.payload(protocols.Server, b, maxPayload)
 	if payload == nil {
 		return 0
 	}
 	if len(payload) >= 9 && payload[3] == '#' {
-		e := p.event(protocols.Server, "", 4+length(b))
+		e := p.newEvent(protocols.Server, "", 4+payloadLength(b))
 		e.Partial = true
-		p.fail(&command{e: e}, payload)
+		p.readError(&command{e: e}, payload)
 		p.emit(e)
 	}
-	return p.take(protocols.Server, b)
+	return p.finishPacket(protocols.Server, b)
 }
 
-// read reads the payload of a packet of the reply to waiting[0].
-func (p *parser) read(payload []byte, at int64) {
+// readReply reads the payload of a packet of the reply to waiting[0].
+func (p *parser) readReply(payload []byte, at int64) {
 	w, r := &p.waiting[0], &p.reply
 	c := payload[0]
-	if c == errPacket && (r.step != columns || r.lost) {
+	if c == errPacket && (r.step != columnPackets || r.lost) {
 		if len(payload) >= 3 && payload[1] == 0xff && payload[2] == 0xff {
 			return // MariaDB's report of progress
 		}
 		if w.kind == comConnect || w.kind == comChangeUser {
-			p.auth(w, payload, at)
+			p.readAuth(w, payload, at)
 			return
 		}
-		p.fail(w, payload)
-		p.finish(at)
+		p.readError(w, payload)
+		p.finishCommand(at)
 		return
 	}
 	if r.lost {
-		r.step = rows
+		r.step = rowPackets
 	}
 	switch r.step {
-	case first:
+	case firstPacket:
 		p.readFirst(w, payload, at)
-	case columns:
+	case columnPackets:
 		if r.left--; r.left == 0 {
-			p.endColumns(w, at)
+			p.finishColumns(w, at)
 		}
-	case ending:
+	case endOfColumns:
 		p.readEnding(w, payload, at)
-	case rows:
+	case rowPackets:
 		p.readRow(w, payload, at)
 	}
 }
 
-// readFirst reads the first packet of a reply, or of the next of its result sets.
+// readFirst reads the first packet of a reply, or of its next result set.
 func (p *parser) readFirst(w *command, payload []byte, at int64) {
 	switch w.kind {
 	case comConnect, comChangeUser:
-		p.auth(w, payload, at)
+		p.readAuth(w, payload, at)
 		return
 	case comStatistics: // a line of text
 		w.e.Outcome = pipeline.Outcome_SUCCESS
-		p.finish(at)
+		p.finishCommand(at)
 		return
 	case comStmtFetch, comFieldList: // rows, or definitions like rows, without a number before them
-		p.reply.step = rows
+		p.reply.step = rowPackets
 		p.readRow(w, payload, at)
 		return
 	case comBinlogDump, comBinlogGTID, comTableDump:
 		w.e.Outcome = pipeline.Outcome_SUCCESS
-		p.finish(at)
+		p.finishCommand(at)
 		p.c.Count("replication")
 		p.c.Drop()
 		return
@@ -150,30 +152,31 @@ func (p *parser) readFirst(w *command, payload []byte, at int64) {
 	}
 	switch payload[0] {
 	case okPacket, eofPacket:
-		p.ended(w, p.ok(w, payload), at)
+		p.finishResult(w, p.readOK(w, payload), at)
 	case infilePacket:
-		p.infile = true // the reply comes when the client has sent the file
+		p.sendsFile = true // the reply comes when the client has sent the file
 	default:
 		p.readCount(w, payload, at)
 	}
 }
 
-// readCount reads how many columns a result set has, and whether they are described: a client may say that it knows them.
+// readCount reads how many columns a result set has, and whether their definitions follow: a client may have
+// said that it knows them.
 func (p *parser) readCount(w *command, payload []byte, at int64) {
-	r := reader{b: payload}
-	n := r.lenenc()
+	r := payloadReader{b: payload}
+	n := r.lenencInt()
 	if w.e.Mysql.Columns == 0 {
 		w.e.Mysql.Columns = uint32(min(n, 1<<16))
 	}
-	p.reply.step, p.reply.left = columns, n
+	p.reply.step, p.reply.left = columnPackets, n
 	if described := len(r.b) == 0 || r.u8() != 0; n == 0 || !described {
-		p.endColumns(w, at)
+		p.finishColumns(w, at)
 	}
 }
 
-// readPrepared reads the answer to COM_STMT_PREPARE and keeps the text under the statement's id.
+// readPrepared reads the reply to COM_STMT_PREPARE and keeps the text under the id of the statement.
 func (p *parser) readPrepared(w *command, payload []byte, at int64) {
-	r := reader{b: payload[1:]}
+	r := payloadReader{b: payload[1:]}
 	id := r.u32()
 	cols, params := uint64(r.u16()), uint64(r.u16())
 	r.u8()
@@ -181,72 +184,74 @@ func (p *parser) readPrepared(w *command, payload []byte, at int64) {
 	w.e.Mysql.StatementId, w.e.Mysql.Columns = id, uint32(cols)
 	w.e.Outcome = pipeline.Outcome_SUCCESS
 	if !r.bad {
-		p.stmts.add(id, prepared{w.text, w.e.Mysql.Method})
+		p.statements.add(id, prepared{w.text, w.e.Mysql.Method})
 	}
 	if len(r.b) > 0 && r.b[0] == 0 {
 		cols, params = 0, 0 // the client has asked for no descriptions
 	}
-	p.reply = reply{step: columns, left: params, after: cols, prepare: true}
+	p.reply = reply{step: columnPackets, left: params, after: cols, isPrepare: true}
 	if params == 0 {
 		p.reply.left, p.reply.after = cols, 0
 	}
 	if p.reply.left == 0 {
-		p.finish(at)
+		p.finishCommand(at)
 	}
 }
 
-// endColumns is behind the last definition. Servers of old send an EOF packet here; whether this one does is known from the
-// login or, in mid-stream, seen by what comes.
-func (p *parser) endColumns(w *command, at int64) {
+// finishColumns follows the last definition. Old servers send an EOF packet here. Whether this one does was
+// agreed in the login; in mid-stream the next packet shows it.
+func (p *parser) finishColumns(w *command, at int64) {
 	switch r := &p.reply; {
-	case !p.known || p.caps&clientDeprecateEOF == 0:
-		if r.prepare && !p.known {
-			// Nothing need follow, so nothing can be waited for: the statement is done, an EOF packet that still comes is passed.
+	case !p.capabilitiesKnown || p.capabilities&clientDeprecateEOF == 0:
+		if r.isPrepare && !p.capabilitiesKnown {
+			// Whether an EOF packet follows is not known, so nothing is waited for: the command is finished,
+			// and an EOF packet that still comes is skipped.
 			r.left, r.after = r.after, 0
 			if r.left == 0 {
-				p.finish(at)
+				p.finishCommand(at)
 			}
 			return
 		}
-		r.step = ending
-	case r.prepare && r.after > 0:
-		r.step, r.left, r.after = columns, r.after, 0
-	case r.prepare:
-		p.finish(at)
+		r.step = endOfColumns
+	case r.isPrepare && r.after > 0:
+		r.step, r.left, r.after = columnPackets, r.after, 0
+	case r.isPrepare:
+		p.finishCommand(at)
 	default:
-		r.step = rows
+		r.step = rowPackets
 	}
 }
 
+// readEnding reads the packet behind the definitions: an EOF packet, or the first row.
 func (p *parser) readEnding(w *command, payload []byte, at int64) {
 	r := &p.reply
 	eof := payload[0] == eofPacket && len(payload) == 5
-	if !p.known {
-		p.known, p.caps = true, clientProtocol41|clientDeprecateEOF
+	if !p.capabilitiesKnown {
+		p.capabilitiesKnown, p.capabilities = true, clientProtocol41|clientDeprecateEOF
 		if eof {
-			p.caps = clientProtocol41
+			p.capabilities = clientProtocol41
 		}
 	}
 	switch {
-	case r.prepare && r.after > 0:
-		r.step, r.left, r.after = columns, r.after, 0
-	case r.prepare:
-		p.finish(at)
+	case r.isPrepare && r.after > 0:
+		r.step, r.left, r.after = columnPackets, r.after, 0
+	case r.isPrepare:
+		p.finishCommand(at)
 	case !eof:
-		r.step = rows
+		r.step = rowPackets
 		p.readRow(w, payload, at)
 	case binary.LittleEndian.Uint16(payload[3:])&statusCursorExists != 0: // the rows are fetched by COM_STMT_FETCH
-		p.ended(w, p.ok(w, payload), at)
+		p.finishResult(w, p.readOK(w, payload), at)
 	default:
-		r.step = rows
+		r.step = rowPackets
 	}
 }
 
-// readRow counts a row, or reads what ends them: a packet that begins with 0xfe and is no row, since a row that began so would
-// have a first column of 16 MiB.
+// readRow counts a row, or reads the packet that ends the rows. That begins with 0xfe and is no row: the
+// first column of a row that began so would have 16 MiB.
 func (p *parser) readRow(w *command, payload []byte, at int64) {
-	if payload[0] == eofPacket && !p.long[protocols.Server] {
-		p.ended(w, p.ok(w, payload), at)
+	if payload[0] == eofPacket && !p.continues[protocols.Server] {
+		p.finishResult(w, p.readOK(w, payload), at)
 		return
 	}
 	if w.kind == comFieldList {
@@ -256,73 +261,73 @@ func (p *parser) readRow(w *command, payload []byte, at int64) {
 	w.e.Mysql.Rows++
 }
 
-// ended goes on to the next result set, or is done.
-func (p *parser) ended(w *command, status uint16, at int64) {
+// finishResult goes on to the next result set, or finishes the command.
+func (p *parser) finishResult(w *command, status uint16, at int64) {
 	if status&statusMoreResults != 0 {
 		p.reply = reply{lost: p.reply.lost}
 		return
 	}
-	if w.use {
+	if w.changesDatabase {
 		p.database = w.text
 	}
 	if w.kind == comResetConn {
-		p.stmts.reset()
+		p.statements.reset()
 	}
-	p.finish(at)
+	p.finishCommand(at)
 }
 
-// ok reads an OK or EOF packet and gives the server's status.
-func (p *parser) ok(w *command, payload []byte) uint16 {
+// readOK reads an OK or EOF packet and returns the server's status.
+func (p *parser) readOK(w *command, payload []byte) uint16 {
 	m := w.e.Mysql
 	w.e.Outcome = pipeline.Outcome_SUCCESS
-	r := reader{b: payload[1:]}
+	r := payloadReader{b: payload[1:]}
 	if payload[0] == eofPacket && len(payload) < 7 {
 		m.Warnings += uint32(r.u16())
 		return r.u16()
 	}
-	m.AffectedRows += r.lenenc()
-	if id := r.lenenc(); id != 0 {
+	m.AffectedRows += r.lenencInt()
+	if id := r.lenencInt(); id != 0 {
 		m.InsertId = id
 	}
 	status := r.u16()
 	m.Warnings += uint32(r.u16())
-	if status&statusStateChanged != 0 && p.caps&clientSessionTrack != 0 {
-		r.str() // info
-		p.tracked(w, r.str())
+	if status&statusStateChanged != 0 && p.capabilities&clientSessionTrack != 0 {
+		r.lenencString() // info
+		p.readSessionTrack(w, r.lenencString())
 	}
 	return status
 }
 
-// tracked reads changes of the session's state for the database (type 1) that is used from here on.
-func (p *parser) tracked(w *command, b []byte) {
-	for r := (reader{b: b}); len(r.b) > 0 && !r.bad; {
+// readSessionTrack reads the changes of the session's state; the one of type 1 is the database from here on.
+func (p *parser) readSessionTrack(w *command, b []byte) {
+	for r := (payloadReader{b: b}); len(r.b) > 0 && !r.bad; {
 		typ := r.u8()
-		v := reader{b: r.str()}
+		v := payloadReader{b: r.lenencString()}
 		if typ != 1 {
 			continue
 		}
-		if name := v.str(); !v.bad {
-			p.database = p.name(name)
-			if w.use {
+		if name := v.lenencString(); !v.bad {
+			p.database = p.text(name)
+			if w.changesDatabase {
 				w.text = p.database
 			}
 		}
 	}
 }
 
-// fail reads an ERR packet. What a server quotes of a statement that had secrets in it is taken out.
-func (p *parser) fail(w *command, payload []byte) {
+// readError reads an ERR packet. What the server quotes of a statement with secrets is left out.
+func (p *parser) readError(w *command, payload []byte) {
 	m := w.e.Mysql
 	w.e.Outcome = pipeline.Outcome_FAILURE
-	r := reader{b: payload[1:]}
+	r := payloadReader{b: payload[1:]}
 	m.ErrorCode = uint32(r.u16())
 	if len(r.b) >= 6 && r.b[0] == '#' {
-		m.SqlState = p.name(r.take(6)[1:])
+		m.SqlState = p.text(r.take(6)[1:])
 	}
 	text := r.b
-	if front, quotes := redact.SQLError(text); w.secret && quotes {
-		m.ErrorMessage = valid(string(front)) + " near '" + redact.Marker + "'"
+	if front, quotes := redact.SQLError(text); w.hasSecrets && quotes {
+		m.ErrorMessage = validUTF8(string(front)) + " near '" + redact.Marker + "'"
 		return
 	}
-	m.ErrorMessage = valid(p.c.Intern(text[:min(len(text), maxMessage)]))
+	m.ErrorMessage = validUTF8(p.c.Intern(text[:min(len(text), maxMessage)]))
 }

@@ -7,7 +7,7 @@ import (
 	"tidegate/protocols"
 )
 
-// method is the first word of a statement in upper case.
+// method returns the first word of a statement in upper case, or "".
 func method(sql []byte) string {
 	s := sqltoken.Scanner{SQL: sql}
 	for s.Next() {
@@ -17,12 +17,12 @@ func method(sql []byte) string {
 		if s.Kind != sqltoken.Word {
 			return ""
 		}
-		for _, m := range methods {
+		for _, m := range statementWords {
 			if s.Is(m) {
 				return m
 			}
 		}
-		if t := s.Text(); len(t) <= 32 && letters(t) {
+		if t := s.Text(); len(t) <= 32 && isLetters(t) {
 			return strings.ToUpper(string(t))
 		}
 		return ""
@@ -30,7 +30,7 @@ func method(sql []byte) string {
 	return ""
 }
 
-func letters(b []byte) bool {
+func isLetters(b []byte) bool {
 	for _, c := range b {
 		if c|0x20 < 'a' || c|0x20 > 'z' {
 			return false
@@ -39,16 +39,16 @@ func letters(b []byte) bool {
 	return len(b) > 0
 }
 
-// methods are the words that statements begin with.
-var methods = [...]string{
+// statementWords are the words that statements begin with.
+var statementWords = [...]string{
 	"SELECT", "INSERT", "UPDATE", "DELETE", "SET", "COMMIT", "BEGIN", "ROLLBACK", "START", "SHOW", "USE", "REPLACE", "CALL", "CREATE", "ALTER",
 	"DROP", "TRUNCATE", "RENAME", "GRANT", "REVOKE", "FLUSH", "KILL", "LOAD", "LOCK", "UNLOCK", "PREPARE", "EXECUTE", "DEALLOCATE", "DESCRIBE",
 	"DESC", "EXPLAIN", "ANALYZE", "OPTIMIZE", "CHECK", "CHECKSUM", "REPAIR", "WITH", "DO", "HANDLER", "SAVEPOINT", "RELEASE", "XA", "CHANGE",
 	"RESET", "PURGE", "STOP", "INSTALL", "UNINSTALL", "VALUES", "TABLE", "IMPORT", "BINLOG", "CACHE", "HELP", "SHUTDOWN", "RESTART", "SIGNAL",
 }
 
-// sqlWord tells whether b begins as a statement does. Whole says that no more of it comes.
-func sqlWord(b []byte, whole bool) protocols.Match {
+// matchStatement judges whether b begins as a statement does. whole says that no more of it comes.
+func matchStatement(b []byte, whole bool) protocols.Match {
 	if len(b) > 1 && b[0] <= 16 && b[1] == 1 { // query attributes
 		if b = b[2:]; len(b) > 0 && b[0] < ' ' {
 			return protocols.More
@@ -65,7 +65,7 @@ func sqlWord(b []byte, whole bool) protocols.Match {
 		case s.To == len(b) && !whole && len(b) < 256:
 			return protocols.More
 		}
-		if s.IsAny(methods[:]) {
+		if s.IsAny(statementWords[:]) {
 			return protocols.Yes
 		}
 		return protocols.No
@@ -76,8 +76,8 @@ func sqlWord(b []byte, whole bool) protocols.Match {
 	return protocols.More
 }
 
-// useTarget is the database of a USE statement.
-func useTarget(sql []byte) []byte {
+// databaseOfUse returns the database of a USE statement.
+func databaseOfUse(sql []byte) []byte {
 	s := sqltoken.Scanner{SQL: sql}
 	for s.Next() {
 		if s.Kind == sqltoken.Name || s.Kind == sqltoken.Word && !s.Is("USE") {

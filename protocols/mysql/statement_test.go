@@ -31,7 +31,7 @@ func FuzzMethod(f *testing.F) {
 	f.Add("/*!")
 	f.Fuzz(func(t *testing.T, sql string) {
 		method([]byte(sql))
-		sqlWord([]byte(sql), true)
-		useTarget([]byte(sql))
+		matchStatement([]byte(sql), true)
+		databaseOfUse([]byte(sql))
 	})
 }

@@ -18,13 +18,13 @@ const (
 	extSupportedVersions = 43
 )
 
-// Bounds of what one hello may make the event hold.
+// Bounds of what is kept of a hello.
 const (
 	maxServerName = 255
 	maxProtocols  = 32 // of ALPN
 )
 
-// A hello is what a ClientHello or ServerHello says. The slices alias the message.
+// A hello is a ClientHello or ServerHello. The slices alias the message.
 type hello struct {
 	legacy    uint16 // the version in its front
 	version   uint16 // negotiated, or the highest that is offered
@@ -37,7 +37,7 @@ type hello struct {
 	hash      [md5.Size]byte // JA3 or JA3S
 }
 
-// cursor takes apart a message. Behind its end all is zero and bad is set.
+// A cursor reads the fields of a message. Behind its end everything is zero and bad is set.
 type cursor struct {
 	b   []byte
 	bad bool
@@ -69,10 +69,10 @@ func (c *cursor) u16() int {
 
 func (c *cursor) u24() int { return c.u8()<<16 | c.u16() }
 
-// grease tells whether v is one of the values that are sent to be ignored, RFC 8701.
+// grease reports whether v is one of the values that are sent to be ignored, RFC 8701.
 func grease(v int) bool { return v&0x0f0f == 0x0a0a && v>>8 == v&0xff }
 
-// ja3 is the text that is hashed: numbers, parted by - within a field and by , between fields.
+// ja3 is the text that JA3 and JA3S hash: numbers, separated by - within a field and by , between fields.
 type ja3 struct {
 	text []byte
 }
@@ -95,8 +95,8 @@ func (j *ja3) numbers16(b []byte) {
 	}
 }
 
-// readClientHello reads the body of a ClientHello; text is a buffer for JA3. What a hello that ends early has said until then
-// counts.
+// readClientHello parses the body of a ClientHello. text is a buffer for JA3. Of a hello that ends early the
+// fields before its end count.
 func readClientHello(b, text []byte) (hello, []byte) {
 	c := cursor{b: b}
 	h := hello{legacy: uint16(c.u16())}
@@ -135,7 +135,8 @@ func readClientHello(b, text []byte) (hello, []byte) {
 	return h, j.text
 }
 
-// readServerHello reads the body of a ServerHello. Drafts of TLS 1.3 before the 22nd have no session and no compression in it.
+// readServerHello parses the body of a ServerHello. Drafts of TLS 1.3 before the 22nd have no session and no
+// compression in it.
 func readServerHello(b, text []byte) (hello, []byte) {
 	c := cursor{b: b}
 	h := hello{legacy: uint16(c.u16())}
@@ -167,7 +168,7 @@ func readServerHello(b, text []byte) (hello, []byte) {
 	return h, j.text
 }
 
-// extensions calls f for each and writes their numbers.
+// extensions calls f for each extension and writes its number to j.
 func (h *hello) extensions(c *cursor, j *ja3, f func(typ int, ext cursor)) {
 	if len(c.b) == 0 {
 		return
@@ -189,7 +190,7 @@ func (h *hello) extensions(c *cursor, j *ja3, f func(typ int, ext cursor)) {
 	}
 }
 
-// serverName gives the first name of the kind host_name.
+// serverName returns the first name of the kind host_name.
 func serverName(ext cursor) []byte {
 	list := cursor{b: ext.take(ext.u16())}
 	for len(list.b) > 0 {
@@ -201,7 +202,8 @@ func serverName(ext cursor) []byte {
 	return nil
 }
 
-// highest gives the highest version of a list, TLS 1.3 and its drafts above those before it.
+// highest returns the highest version of a list, or v if there is none. TLS 1.3 and its drafts are above
+// those before it.
 func highest(list []byte, v uint16) uint16 {
 	best := uint16(0)
 	rank := func(v uint16) int {
@@ -221,7 +223,7 @@ func highest(list []byte, v uint16) uint16 {
 	return best
 }
 
-// versionName is "1.2" and so on; a draft of 1.3 is 1.3.
+// versionName returns the name of a version: "1.2"; "1.3" for a draft of it.
 func versionName(v uint16) string {
 	switch v {
 	case 0x0300:
@@ -241,10 +243,10 @@ func versionName(v uint16) string {
 	return "0x" + hex.EncodeToString([]byte{byte(v >> 8), byte(v)})
 }
 
-// isTLS13 tells whether what follows the ServerHello is encrypted.
+// isTLS13 reports whether everything behind the ServerHello is encrypted.
 func isTLS13(v uint16) bool { return v == 0x0304 || v>>8 == 0x7f }
 
-// protocolNames gives the names of an ALPN list.
+// protocolNames appends the names of an ALPN list.
 func protocolNames(dst []string, list []byte) []string {
 	for c := (cursor{b: list}); len(c.b) > 0 && len(dst) < maxProtocols; {
 		name := c.take(c.u8())
@@ -258,7 +260,7 @@ func protocolNames(dst []string, list []byte) []string {
 	return dst
 }
 
-// printable gives b as text; what is not printable, a GREASE protocol for one, in hex.
+// printable returns b as text, or in hex if it is not printable, as a GREASE protocol.
 func printable(b []byte) string {
 	if !utf8.Valid(b) {
 		return "0x" + hex.EncodeToString(b)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// moreCiphers are suites that one meets and the Go library has no name for.
+// moreCiphers are suites in use that the Go library has no name for.
 var moreCiphers = map[uint16]string{
 	0x0000: "TLS_NULL_WITH_NULL_NULL", 0x0001: "TLS_RSA_WITH_NULL_MD5", 0x0002: "TLS_RSA_WITH_NULL_SHA", 0x0004: "TLS_RSA_WITH_RC4_128_MD5",
 	0x0009: "TLS_RSA_WITH_DES_CBC_SHA", 0x0016: "TLS_DHE_RSA_WITH_3DES_EDE_CBC_SHA", 0x0018: "TLS_DH_anon_WITH_RC4_128_MD5",
@@ -19,7 +19,7 @@ var moreCiphers = map[uint16]string{
 	0xc028: "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA384", 0xc0ac: "TLS_ECDHE_ECDSA_WITH_AES_128_CCM", 0xccaa: "TLS_DHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
 }
 
-// cipherName is IANA's name, or 0x….
+// cipherName returns IANA's name of a cipher suite, or its number in hex.
 func cipherName(id uint16) string {
 	if s, ok := moreCiphers[id]; ok {
 		return s
@@ -30,7 +30,7 @@ func cipherName(id uint16) string {
 	return fmt.Sprintf("0x%04x", id)
 }
 
-// alertName is the description of an alert as RFC 8446 and those before it spell it; "" if there is none of that number.
+// alertName returns the description of an alert as the RFCs spell it, or "".
 func alertName(d byte) string { return alertNames[d] }
 
 var alertNames = [256]string{

@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	maxHandshake   = 64 << 10 // bytes of one handshake message that are gathered; a longer one is passed
-	maxCertificate = 16 << 10 // bytes of a certificate that is parsed
-	maxNames       = 64       // alternative names of it that are kept
-	maxRecords     = 512      // of a handshake; who needs more is not making one
-	maxAlert       = 24       // an alert's length in TLS 1.3: 2 bytes, a type, 16 of the cipher, some padding
+	maxHandshake   = 64 << 10 // bytes of one handshake message that are gathered; a longer one is skipped
+	maxCertificate = 16 << 10 // bytes of a certificate; a longer one is not parsed
+	maxNames       = 64       // alternative names of a certificate that are kept
+	maxRecords     = 512      // records of a handshake; with more it is none
+	maxAlert       = 24       // length of an alert in TLS 1.3: 2 bytes, a type, 16 of the cipher, some padding
 )
 
 var errRecord = errors.New("tls: not a record")
@@ -24,23 +24,23 @@ var errRecord = errors.New("tls: not a record")
 // A side is one direction of the handshake.
 type side struct {
 	message   []byte // of a handshake message, as much as has come
-	pass      int    // bytes of one that is too long
-	hello     bool
+	skip      int    // bytes of one that is too long
+	helloSeen bool
 	encrypted bool // ChangeCipherSpec was sent, or TLS 1.3 has begun
 	finished  bool
 }
 
-// A parser reads one handshake.
+// A parser parses one handshake.
 type parser struct {
 	protocols.NopParser // End: the other side may still send an alert
 	c                   *protocols.Conn
-	e                   *pipeline.Event // nil: nothing was seen, or it is emitted
+	event               *pipeline.Event // nil before the first record, and once it is emitted
 	sides               [2]side
-	last                int64 // time of the last record
+	lastAt              int64 // time of the last record
 	records             int
 	version             uint16
-	offered             []byte // the client's session
-	cert                bool
+	offeredSession      []byte // the client's session
+	certificateSeen     bool
 	text                []byte
 }
 
@@ -53,12 +53,12 @@ func (p *parser) Reset(c *protocols.Conn) {
 		}
 		p.sides[d] = side{message: m}
 	}
-	*p = parser{c: c, sides: p.sides, offered: p.offered[:0], text: p.text[:0]}
+	*p = parser{c: c, sides: p.sides, offeredSession: p.offeredSession[:0], text: p.text[:0]}
 }
 
 // Parse reads one record.
 func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
-	m, n := isRecord(b)
+	m, n := matchRecord(b)
 	switch {
 	case m == protocols.No:
 		return 0, errRecord
@@ -70,43 +70,45 @@ func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
 		return 0, nil
 	}
 	body := b[recordHeader : recordHeader+n]
-	if p.e == nil && b[0] == recordHandshake && (body[0] == clientHello) != (dir == protocols.Client) && isHello(b, body, n) == protocols.Yes {
+	otherSide := b[0] == recordHandshake && (body[0] == clientHello) != (dir == protocols.Client)
+	if p.event == nil && otherSide && matchHello(b, body, n) == protocols.Yes {
 		p.c.Flip()
 		return 0, nil
 	}
 	if p.records++; p.records > maxRecords {
 		p.c.Count("no_handshake")
-		p.done()
+		p.finishHandshake()
 		return recordHeader + n, nil
 	}
-	if p.e == nil && b[0] != recordHandshake && b[0] != recordAlert {
+	if p.event == nil && b[0] != recordHandshake && b[0] != recordAlert {
 		return recordHeader + n, nil // in mid-stream: no handshake is going on
 	}
-	p.last = at
-	p.count(dir, recordHeader+n)
-	p.record(dir, b[0], body)
+	p.lastAt = at
+	p.countBytes(dir, recordHeader+n)
+	p.readRecord(dir, b[0], body)
 	return recordHeader + n, nil
 }
 
-// count adds the bytes of a record to the event, which the first record of a handshake begins.
-func (p *parser) count(dir protocols.Dir, n int) {
-	if p.e == nil {
-		p.e = p.c.Event(dir)
-		p.e.Tls = pipeline.TLSHandshakeFromVTPool()
+// countBytes adds the bytes of a record to the event, which the first record of a handshake begins.
+func (p *parser) countBytes(dir protocols.Dir, n int) {
+	if p.event == nil {
+		p.event = p.c.Event(dir)
+		p.event.Tls = pipeline.TLSHandshakeFromVTPool()
 	}
 	if dir == protocols.Client {
-		p.e.Source.Bytes += uint64(n)
+		p.event.Source.Bytes += uint64(n)
 	} else {
-		p.e.Destination.Bytes += uint64(n)
+		p.event.Destination.Bytes += uint64(n)
 	}
 }
 
-func (p *parser) record(dir protocols.Dir, typ byte, body []byte) {
+// readRecord reads the body of a record, and finishes the handshake when both sides have.
+func (p *parser) readRecord(dir protocols.Dir, typ byte, body []byte) {
 	s := &p.sides[dir]
 	switch typ {
 	case recordHandshake:
 		if !s.encrypted {
-			p.handshake(dir, body)
+			p.readHandshake(dir, body)
 			return
 		}
 		s.finished = true
@@ -123,20 +125,20 @@ func (p *parser) record(dir protocols.Dir, typ byte, body []byte) {
 			s.finished = true
 		}
 	case recordAlert:
-		p.alert(body)
+		p.readAlert(body)
 		return
 	}
 	if p.sides[0].finished && p.sides[1].finished {
-		p.e.Tls.Established = true
-		p.e.Outcome = pipeline.Outcome_SUCCESS
-		p.done()
+		p.event.Tls.Established = true
+		p.event.Outcome = pipeline.Outcome_SUCCESS
+		p.finishHandshake()
 	}
 }
 
 func (p *parser) tls13() bool { return isTLS13(p.version) }
 
-// alert reads one that is not encrypted. A warning does not end the handshake, but for the one that says goodbye.
-func (p *parser) alert(body []byte) {
+// readAlert reads an alert that is not encrypted. A warning does not end the handshake, except close_notify.
+func (p *parser) readAlert(body []byte) {
 	if len(body) != 2 {
 		return // encrypted
 	}
@@ -144,20 +146,23 @@ func (p *parser) alert(body []byte) {
 	if name == "" || level != 1 && level != 2 {
 		return
 	}
-	p.e.Tls.Alert = name
+	p.event.Tls.Alert = name
 	if level == 2 || body[1] == 0 {
-		p.e.Outcome = pipeline.Outcome_FAILURE
-		p.done()
+		p.event.Outcome = pipeline.Outcome_FAILURE
+		p.finishHandshake()
 	}
 }
 
-// handshake takes the body of a record: messages, whole, several, or a part of one.
-func (p *parser) handshake(dir protocols.Dir, b []byte) {
+// readHandshake reads the body of a handshake record: a message, several, or a part of one.
+//
+// If a message is not complete, what there is of it is gathered in side.message; a message that is too long
+// is skipped.
+func (p *parser) readHandshake(dir protocols.Dir, b []byte) {
 	s := &p.sides[dir]
 	for len(b) > 0 {
-		if s.pass > 0 {
-			n := min(s.pass, len(b))
-			s.pass -= n
+		if s.skip > 0 {
+			n := min(s.skip, len(b))
+			s.skip -= n
 			b = b[n:]
 			continue
 		}
@@ -175,53 +180,54 @@ func (p *parser) handshake(dir protocols.Dir, b []byte) {
 		switch {
 		case size > maxHandshake:
 			p.c.Count("message_too_long")
-			s.pass = size - len(s.message)
+			s.skip = size - len(s.message)
 			s.message = s.message[:0]
 		case len(s.message) == 0 && len(b) >= size: // nothing to gather
-			p.message(dir, b[0], b[4:size])
+			p.readMessage(dir, b[0], b[4:size])
 			b = b[size:]
 		default:
 			n := min(size-len(s.message), len(b))
 			s.message = append(s.message, b[:n]...)
 			b = b[n:]
 			if len(s.message) == size {
-				p.message(dir, s.message[0], s.message[4:])
+				p.readMessage(dir, s.message[0], s.message[4:])
 				s.message = s.message[:0]
 			}
 		}
 	}
 }
 
-func (p *parser) message(dir protocols.Dir, typ byte, body []byte) {
+func (p *parser) readMessage(dir protocols.Dir, typ byte, body []byte) {
 	switch {
 	case typ == clientHello && dir == protocols.Client:
-		p.clientHello(body)
+		p.setClientHello(body)
 	case typ == serverHello && dir == protocols.Server:
-		p.serverHello(body)
+		p.setServerHello(body)
 	case typ == certificate && dir == protocols.Server:
-		p.certificate(body)
+		p.setCertificate(body)
 	}
 }
 
-// clientHello reads the first one; the second, which a HelloRetryRequest asks for, says nothing new.
-func (p *parser) clientHello(b []byte) {
+// setClientHello reads the first ClientHello. The second one, which a HelloRetryRequest asks for, has nothing
+// new.
+func (p *parser) setClientHello(b []byte) {
 	s := &p.sides[protocols.Client]
-	if s.hello {
+	if s.helloSeen {
 		return
 	}
-	s.hello = true
+	s.helloSeen = true
 	h, text := readClientHello(b, p.text)
 	p.text = text
-	t := p.e.Tls
-	t.ServerName = p.name(h.name)
+	t := p.event.Tls
+	t.ServerName = p.serverName(h.name)
 	t.Ja3 = hex.EncodeToString(h.hash[:])
 	t.ClientVersion = versionName(h.version)
 	t.ClientAlpn = protocolNames(t.ClientAlpn[:0], h.alpn)
-	p.offered = append(p.offered[:0], h.session...)
+	p.offeredSession = append(p.offeredSession[:0], h.session...)
 }
 
-// name gives a server's name as text, lower case. One that is not UTF-8 is written in hex.
-func (p *parser) name(b []byte) string {
+// serverName returns a server name in lower case, or in hex if it is not UTF-8.
+func (p *parser) serverName(b []byte) string {
 	s := p.c.Intern(b)
 	if printable(b) != s {
 		return printable(b)
@@ -229,29 +235,29 @@ func (p *parser) name(b []byte) string {
 	return strings.ToLower(s)
 }
 
-// retry is the random of a HelloRetryRequest, RFC 8446 section 4.1.3.
-var retry = []byte{
+// helloRetryRandom is the random of a HelloRetryRequest, RFC 8446 section 4.1.3.
+var helloRetryRandom = []byte{
 	0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
 	0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 }
 
-func (p *parser) serverHello(b []byte) {
+func (p *parser) setServerHello(b []byte) {
 	s := &p.sides[protocols.Server]
 	h, text := readServerHello(b, p.text)
 	p.text = text
-	if s.hello {
+	if s.helloSeen {
 		return
 	}
-	if bytes.Equal(h.random, retry) {
-		// It is TLS 1.3, and both begin again: what looked like ChangeCipherSpec was none.
+	if bytes.Equal(h.random, helloRetryRandom) {
+		// It is TLS 1.3 and both sides begin again: what looked like ChangeCipherSpec was none.
 		p.version = h.version
 		for d := range p.sides {
 			p.sides[d].encrypted, p.sides[d].finished = false, false
 		}
 		return
 	}
-	s.hello = true
-	t := p.e.Tls
+	s.helloSeen = true
+	t := p.event.Tls
 	p.version = h.version
 	t.Version = versionName(h.version)
 	t.Cipher = cipherName(h.cipher)
@@ -266,21 +272,21 @@ func (p *parser) serverHello(b []byte) {
 		}
 		return
 	}
-	// The server repeats the client's session, or a ticket was taken; a certificate says otherwise.
-	t.Resumed = len(h.session) > 0 && bytes.Equal(h.session, p.offered)
+	// The server repeats the client's session, or has taken a ticket. If a certificate follows, it has not.
+	t.Resumed = len(h.session) > 0 && bytes.Equal(h.session, p.offeredSession)
 }
 
-// certificate reads the server's own, the first of the chain.
-func (p *parser) certificate(b []byte) {
-	t := p.e.Tls
+// setCertificate reads the server's own certificate, the first of the chain.
+func (p *parser) setCertificate(b []byte) {
+	t := p.event.Tls
 	t.Resumed = false
 	c := cursor{b: b}
 	c.u24()
 	der := c.take(c.u24())
-	if p.cert || len(der) == 0 {
+	if p.certificateSeen || len(der) == 0 {
 		return
 	}
-	p.cert = true
+	p.certificateSeen = true
 	if len(der) > maxCertificate {
 		p.c.Count("certificate_too_long")
 		return
@@ -304,36 +310,36 @@ func (p *parser) certificate(b []byte) {
 	}
 }
 
-// done emits the handshake; what follows on the connection cannot be read.
-func (p *parser) done() {
-	p.flush()
+// finishHandshake emits the handshake. What follows on the connection cannot be read.
+func (p *parser) finishHandshake() {
+	p.emitHandshake()
 	p.c.Drop()
 }
 
-// flush emits what is known, if a hello or an alert was seen; without one it was not a handshake.
-func (p *parser) flush() {
-	e := p.e
-	if p.e = nil; e == nil {
+// emitHandshake emits what is known, if a hello or an alert was seen. Without one it was no handshake.
+func (p *parser) emitHandshake() {
+	e := p.event
+	if p.event = nil; e == nil {
 		return
 	}
-	if !p.sides[0].hello && !p.sides[1].hello && e.Tls.Alert == "" {
+	if !p.sides[0].helloSeen && !p.sides[1].helloSeen && e.Tls.Alert == "" {
 		pipeline.ReleaseEvent(e)
 		return
 	}
-	// A handshake begins with the client's hello; one that came about has the server's.
-	e.Partial = e.Partial || !p.sides[0].hello || e.Tls.Established && !p.sides[1].hello
-	e.Duration = uint64(max(p.last-e.Timestamp, 0))
+	// A handshake begins with the client's hello, and one that succeeded has the server's.
+	e.Partial = e.Partial || !p.sides[0].helloSeen || e.Tls.Established && !p.sides[1].helloSeen
+	e.Duration = uint64(max(p.lastAt-e.Timestamp, 0))
 	p.c.Emit(e)
 }
 
-// Gap says that bytes were lost: the event is partial, and what was gathered of a message useless.
+// Gap marks the event as partial, and drops the message of which bytes are missing.
 func (p *parser) Gap(dir protocols.Dir, _ int) bool {
-	if p.e != nil {
-		p.e.Partial = true
+	if p.event != nil {
+		p.event.Partial = true
 	}
-	p.sides[dir].message, p.sides[dir].pass = p.sides[dir].message[:0], 0
+	p.sides[dir].message, p.sides[dir].skip = p.sides[dir].message[:0], 0
 	return false
 }
 
-// Close emits a handshake that did not come about, if a hello was seen.
-func (p *parser) Close(int64) { p.flush() }
+// Close emits a handshake that was not finished, if a hello was seen.
+func (p *parser) Close(int64) { p.emitHandshake() }

@@ -1,17 +1,19 @@
-// Package tls reads the handshake of TLS (SSL 3.0 to TLS 1.3, drafts too) and nothing behind it.
+// Package tls parses the handshake of TLS (SSL 3.0 to TLS 1.3, drafts too) and nothing behind it.
 //
-// In come the bytes of a TCP connection from the framework in package protocols, or from a parser whose connection turned to TLS
-// (mysql). Out goes one event for a handshake: what the client offered (names, ALPN, JA3), what the server chose (version,
-// cipher, JA3S), the server's certificate where it is sent in clear (up to TLS 1.2), and whether it came about. It is emitted
-// when the handshake is done, when a fatal alert ends it, or as far as it got when the connection ends; then the rest of the
-// connection is ignored.
+// The bytes of a TCP connection come from the framework in package protocols, or from a parser whose
+// connection turned to TLS (mysql). A handshake is one event: what the client offered (server name, ALPN,
+// JA3), what the server chose (version, cipher, JA3S), the server's certificate where it is not encrypted (up
+// to TLS 1.2), and whether the handshake succeeded. The event is emitted when the handshake is finished, when
+// a fatal alert ends it, or when the connection ends. Then the rest of the connection is ignored.
 //
-// Done means: up to TLS 1.2 both sides have sent ChangeCipherSpec and the encrypted Finished. In TLS 1.3 nothing behind the
-// ServerHello can be read: done is when both have sent protected records behind it, the client's first one longer than an alert.
+// Up to TLS 1.2 a handshake is finished when both sides have sent ChangeCipherSpec and the encrypted
+// Finished. In TLS 1.3 nothing behind the ServerHello can be read: it is finished when both sides have sent
+// protected records behind it, of which the client's first is longer than an alert.
 //
-// A connection that begins with the hello of SSL 2.0 is taken up at the server's answer, if that is TLS.
+// A connection that begins with the hello of SSL 2.0 is recognised at the server's answer, if that is TLS.
 //
-// Specifications: RFC 8446, RFC 5246, RFC 6066 (server_name), RFC 7301 (ALPN), RFC 8701 (GREASE), github.com/salesforce/ja3.
+// Specifications: RFC 8446, RFC 5246, RFC 6066 (server_name), RFC 7301 (ALPN), RFC 8701 (GREASE),
+// github.com/salesforce/ja3.
 package tls
 
 import (
@@ -21,7 +23,7 @@ import (
 	"tidegate/protocols"
 )
 
-// Protocol is the row for protocols/all.
+// Protocol is the TLS handshake.
 var Protocol = protocols.Protocol{
 	Name:    "tls",
 	Dataset: pipeline.Dataset_TLS,
@@ -55,25 +57,25 @@ const (
 	certificate = 11
 )
 
-// detect knows a connection by a hello, the client's or the server's, or by a server that answers with an alert. Hellos may be
-// cut into very short records.
+// detect recognises a connection by a hello of either side, or by a server that answers with an alert. Hellos
+// may be cut into very short records.
 func detect(_ protocols.Dir, b []byte) protocols.Match {
-	m, n := isRecord(b)
+	m, n := matchRecord(b)
 	if m != protocols.Yes {
 		return m
 	}
 	body := b[recordHeader:]
 	switch b[0] {
 	case recordHandshake:
-		return isHello(b, body, n)
+		return matchHello(b, body, n)
 	case recordAlert:
-		return isAlert(body, n)
+		return matchAlert(body, n)
 	}
 	return protocols.No
 }
 
-// isRecord judges the header of a record and gives its length.
-func isRecord(b []byte) (protocols.Match, int) {
+// matchRecord judges the header of a record and returns its length.
+func matchRecord(b []byte) (protocols.Match, int) {
 	switch {
 	case len(b) > 0 && (b[0] < recordChangeCipher || b[0] > recordHeartbeat),
 		len(b) > 1 && b[1] != 3,
@@ -89,8 +91,9 @@ func isRecord(b []byte) (protocols.Match, int) {
 	return protocols.Yes, n
 }
 
-// isHello judges the front of a handshake: type, length, version. In records too short for that a second record must follow.
-func isHello(b, body []byte, n int) protocols.Match {
+// matchHello judges the front of a handshake message: type, length, version. If the record is too short for
+// that, a second record must follow.
+func matchHello(b, body []byte, n int) protocols.Match {
 	if len(body) > 0 && body[0] != clientHello && body[0] != serverHello {
 		return protocols.No
 	}
@@ -98,7 +101,7 @@ func isHello(b, body []byte, n int) protocols.Match {
 		if len(body) < n {
 			return protocols.More
 		}
-		if m, _ := isRecord(b[recordHeader+n:]); m != protocols.Yes {
+		if m, _ := matchRecord(b[recordHeader+n:]); m != protocols.Yes {
 			return m
 		}
 		if b[recordHeader+n] != recordHandshake {
@@ -118,7 +121,8 @@ func isHello(b, body []byte, n int) protocols.Match {
 	return protocols.Yes
 }
 
-func isAlert(body []byte, n int) protocols.Match {
+// matchAlert judges the body of an alert.
+func matchAlert(body []byte, n int) protocols.Match {
 	if n != 2 {
 		return protocols.No
 	}
@@ -131,10 +135,10 @@ func isAlert(body []byte, n int) protocols.Match {
 	return protocols.Yes
 }
 
-// resync looks for the next record: one whose successor begins as a record too, or that ends b.
+// resync finds the next record: one that is followed by the front of another, or that ends b.
 func resync(_ protocols.Dir, b []byte) (int, protocols.Match) {
 	for i := range b {
-		m, n := isRecord(b[i:])
+		m, n := matchRecord(b[i:])
 		switch {
 		case m == protocols.No:
 			continue
@@ -145,7 +149,7 @@ func resync(_ protocols.Dir, b []byte) (int, protocols.Match) {
 		if len(rest) < recordHeader+n {
 			return i, protocols.More
 		}
-		if next, _ := isRecord(rest[recordHeader+n:]); next != protocols.No {
+		if next, _ := matchRecord(rest[recordHeader+n:]); next != protocols.No {
 			return i, protocols.Yes
 		}
 	}

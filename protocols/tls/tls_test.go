@@ -52,7 +52,8 @@ func (r recorder) Write(b []byte) (int, error) {
 	return r.Conn.Write(b)
 }
 
-// converse has the Go library's client and server shake hands and say a word, and gives what went over the wire.
+// converse has the Go library's client and server shake hands and say a word, and gives what went over the
+// wire.
 func converse(t testing.TB, client, server *tls.Config) []protocoltest.Step {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -187,7 +188,8 @@ func TestResumption(t *testing.T) {
 	}
 }
 
-// TestAlertsEndTheHandshake: those in clear by their name; in TLS 1.3 a client's is encrypted, the handshake is just not established.
+// TestAlertsEndTheHandshake: those in clear by their name; in TLS 1.3 a client's is encrypted, the handshake
+// is just not established.
 func TestAlertsEndTheHandshake(t *testing.T) {
 	client, server := configs(tls.VersionTLS12)
 	client.InsecureSkipVerify = false
