@@ -11,12 +11,14 @@ import (
 
 // Config says where the Docker API is and which containers are followed.
 type Config struct {
-	// Address of the Docker API: unix:///var/run/docker.sock or tcp://host:port. Empty: no API, and containers have no
-	// names.
+	// Address of the Docker API: unix:///var/run/docker.sock or tcp://host:port. Empty: no API, and
+	// containers have no names.
 	DockerHost string `yaml:"docker_host"`
-	// How long the metadata of a container is kept after the container has ended. Its last events arrive late.
+	// How long the metadata of a container is kept after the container has ended. Its last events arrive
+	// late.
 	KeepAfterExit time.Duration `yaml:"keep_after_exit"`
-	// ID or name of the collector's own container, which is not followed. auto: found out by itself; empty: none.
+	// ID or name of the collector's own container, which is not followed. auto: found out by itself; empty:
+	// none.
 	Self string `yaml:"self"`
 	// Glob patterns of container names. If there are any, only matching containers are followed.
 	Include []string `yaml:"include"`

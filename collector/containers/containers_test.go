@@ -242,7 +242,7 @@ func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
 			t.Errorf("%s is not known", s)
 		}
 	}
-	if got := fmt.Sprint(r.Bridges(), r.Subnets()); got != "[br-abababababab docker0] [172.18.0.0/16 fd00:18::/64 172.17.0.0/16]" {
+	if got := fmt.Sprint(r.Bridges(), r.view.Load().subnets); got != "[br-abababababab docker0] [172.18.0.0/16 fd00:18::/64 172.17.0.0/16]" {
 		t.Error(got)
 	}
 	if l := r.Logs(); len(l) != 1 || l[0].ContainerID != id || l[0].Driver != "json-file" || !strings.HasSuffix(l[0].Path, "-json.log") {
@@ -253,7 +253,8 @@ func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
 	}
 }
 
-// TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt: the end of a session comes after its container's.
+// TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt: the end of a session comes after its
+// container's.
 func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 	a := newAPI(t)
 	id := a.box(1, "one", nil, "172.17.0.2")
@@ -287,7 +288,8 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 	}
 }
 
-// TestWhoHadAnAddressWhen: an address that was somebody's and is in use again is not settled before the API has told whose it is.
+// TestWhoHadAnAddressWhen: an address that was somebody's and is in use again is not settled before the API
+// has told whose it is.
 func TestWhoHadAnAddressWhen(t *testing.T) {
 	a := newAPI(t)
 	id := a.box(1, "one", nil, "172.17.0.2")

@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// ownContainer finds the id of the container in which this process runs; "" if it runs in none. dockerd bind-mounts a file of the
-// container's own folder on /etc/hostname and /etc/resolv.conf, also into an empty image and with the host's network; the path in
-// /proc/self/cgroup tells it only under cgroup v1, the host name only while nobody has set one.
+// ownContainer returns the id of the container in which this process runs; "": none. dockerd bind-mounts a
+// file of the container's own folder on /etc/hostname and /etc/resolv.conf, also into an empty image and with
+// the host's network. The path in /proc/self/cgroup has the id under cgroup v1 only, the host name only while
+// nobody has set one.
 func ownContainer() string {
 	b, _ := os.ReadFile("/proc/self/mountinfo")
 	if id := selfFromMounts(string(b)); id != "" {
@@ -25,24 +26,31 @@ func ownContainer() string {
 	return ""
 }
 
-// selfFromMounts reads mountinfo (proc(5)): the 4th field is the root of the mount within its file system, the 5th where it is
-// mounted. Other mounts name containers too: on the host, the shm of each; in the collector, the folder that it follows.
+// selfFromMounts returns the container whose files are mounted on /etc/hostname and its like. In mountinfo
+// (proc(5)) the 4th field is the root of the mount within its file system, the 5th the mount point. Other
+// mounts name containers too: on the host the shm of each container, in the collector's container the folder
+// of all logs.
 func selfFromMounts(mountinfo string) string {
 	for line := range strings.Lines(mountinfo) {
-		f := strings.Fields(line)
-		if len(f) < 5 || f[4] != "/etc/hostname" && f[4] != "/etc/resolv.conf" && f[4] != "/etc/hosts" {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
 			continue
 		}
-		dir, file, ok := cutLast(f[3])
-		_, id, ok2 := cutLast(dir)
-		if ok && ok2 && "/etc/"+file == f[4] && isID(id) {
+		root, mountPoint := fields[3], fields[4]
+		if mountPoint != "/etc/hostname" && mountPoint != "/etc/resolv.conf" && mountPoint != "/etc/hosts" {
+			continue
+		}
+		dir, file, ok := cutLast(root)
+		_, id, nested := cutLast(dir)
+		if ok && nested && "/etc/"+file == mountPoint && isContainerID(id) {
 			return id
 		}
 	}
 	return ""
 }
 
-// selfFromCgroup reads lines like 4:memory:/docker/<id> and 0::/system.slice/docker-<id>.scope.
+// selfFromCgroup returns the container of a line like 4:memory:/docker/<id> or
+// 0::/system.slice/docker-<id>.scope.
 func selfFromCgroup(cgroup string) string {
 	for line := range strings.Lines(cgroup) {
 		_, last, ok := cutLast(strings.TrimSpace(line))
@@ -50,13 +58,14 @@ func selfFromCgroup(cgroup string) string {
 			continue
 		}
 		last = strings.TrimSuffix(strings.TrimPrefix(last, "docker-"), ".scope")
-		if isID(last) {
+		if isContainerID(last) {
 			return last
 		}
 	}
 	return ""
 }
 
+// cutLast cuts p at its last slash.
 func cutLast(p string) (before, after string, ok bool) {
 	i := strings.LastIndexByte(p, '/')
 	if i < 0 {
@@ -65,7 +74,8 @@ func cutLast(p string) (before, after string, ok bool) {
 	return p[:i], p[i+1:], true
 }
 
-func isID(s string) bool { return len(s) == 64 && isHex(s) }
+// isContainerID reports whether s is the full id of a container.
+func isContainerID(s string) bool { return len(s) == 64 && isHex(s) }
 
 func isHex(s string) bool {
 	for i := range len(s) {

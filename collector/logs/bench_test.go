@@ -9,8 +9,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// BenchmarkFile reads a file of 200,000 lines as the Source does: read, parse, level, redaction, event, producer. One iteration is
-// one line.
+// BenchmarkFile reads a file of 200,000 lines as the Source does: read, parse, level, redaction, event,
+// producer. One iteration is one line.
 func BenchmarkFile(b *testing.B) {
 	root := b.TempDir()
 	d := logstest.NewDockerd(b, root, 1)

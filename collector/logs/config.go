@@ -16,7 +16,8 @@ type Config struct {
 	DockerDataRoot string `yaml:"docker_data_root"`
 	// Glob patterns of plain text files that are read as well, such as /var/log/nginx/*.log.
 	Files []string `yaml:"files"`
-	// Where reading starts on a new host: `beginning`, or `end`, which leaves out lines older than the collector's state.
+	// Where reading starts on a new host: `beginning`, or `end`, which leaves out lines older than the
+	// collector's state.
 	StartAt string `yaml:"start_at"`
 	// Bytes of a line that are kept; the rest of a longer line is cut off.
 	MaxLineBytes config.Size `yaml:"max_line_bytes"`
@@ -29,7 +30,8 @@ type Config struct {
 	// Memory for read buffers and for lines that are not complete.
 	BufferBytes config.Size `yaml:"buffer_bytes"`
 
-	// Born is when the state of the collector was made. With start_at: end, older lines are left out. Zero: now.
+	// Born is when the state of the collector was made. With start_at: end, older lines are left out. Zero:
+	// now.
 	Born time.Time `yaml:"-"`
 }
 

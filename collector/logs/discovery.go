@@ -14,7 +14,8 @@ type discoverer interface {
 	List() ([]discover.Log, error)
 }
 
-// A discovery lists the logs of all discoverers, and leaves out those of excluded containers. It implements tail.Discovery.
+// A discovery lists the logs of all discoverers, and leaves out those of excluded containers. It implements
+// tail.Discovery.
 type discovery struct {
 	source      *Source
 	discoverers []discoverer
@@ -51,7 +52,8 @@ func (d *discovery) List() (logs []discover.Log, complete bool) {
 		complete = complete && err == nil
 		logs = append(logs, list...)
 	}
-	// The registry may not have read its list yet, and then does not know the logs that are elsewhere than in Docker's folder.
+	// The registry may not have read its list yet, and then does not know the logs that are elsewhere than in
+	// Docker's folder.
 	if registry := d.source.registry; registry != nil && registry.Enabled() && len(registry.Logs()) == 0 {
 		complete = false
 	}
@@ -79,8 +81,8 @@ func (d *discovery) logFailure(part discoverer, err error) {
 	}
 }
 
-// filesOfContainers returns the paths of the log files that the registry knows, by container id, and logs the drivers that keep no
-// file which could be read.
+// filesOfContainers returns the paths of the log files that the registry knows, by container id, and logs the
+// drivers that keep no file which could be read.
 func (d *discovery) filesOfContainers() map[string]string {
 	if d.source.registry == nil {
 		return nil

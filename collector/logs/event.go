@@ -15,15 +15,17 @@ import (
 	"tidegate/pipeline/redact"
 )
 
-// metadataTimeout is how long the lines of a new container wait until the registry knows it. Its files are held open meanwhile.
+// metadataTimeout is how long the lines of a new container wait until the registry knows it. Its files are
+// held open meanwhile.
 const metadataTimeout = 2 * time.Second
 
-// arenaSize is how many bytes of messages share one allocation. An event that lives long keeps its neighbours' text alive: the size
-// is small enough for that not to matter, and large enough for allocation not to show.
+// arenaSize is how many bytes of messages share one allocation. An event that lives long keeps its
+// neighbours' text alive: the size is small enough for that not to matter, and large enough for allocation
+// not to show.
 const arenaSize = 16 << 10
 
-// A lineHandler makes events of the lines of one log. It implements tail.Handler; all fields belong to the goroutine of the log's
-// tailer.
+// A lineHandler makes events of the lines of one log. It implements tail.Handler; all fields belong to the
+// goroutine of the log's tailer.
 type lineHandler struct {
 	source    *Source
 	log       discover.Log
@@ -45,7 +47,8 @@ func newLineHandler(s *Source, log discover.Log) *lineHandler {
 	return h
 }
 
-// Ready waits until the registry knows the container, so that its first lines carry its name, but not for long.
+// Ready waits until the registry knows the container, so that its first lines carry its name, but not for
+// long.
 func (h *lineHandler) Ready(ctx context.Context, changed <-chan struct{}) bool {
 	timeout := time.NewTimer(metadataTimeout - time.Since(h.found))
 	defer timeout.Stop()
@@ -112,7 +115,8 @@ func (h *lineHandler) Ship(ctx context.Context, producer collector.FileProducer,
 	return producer.Ship(ctx, e, checkpoint)
 }
 
-// internUTF8 returns b as a string of valid UTF-8, as protobuf demands. Short strings lie in the arena, whose bytes are written once.
+// internUTF8 returns b as a string of valid UTF-8, as protobuf demands. Short strings lie in the arena, whose
+// bytes are written once.
 func (h *lineHandler) internUTF8(b []byte) string {
 	if !utf8.Valid(b) {
 		return strings.ToValidUTF8(string(b), "\ufffd")

@@ -9,8 +9,9 @@ var levelWords = [...]string{
 	"alert", "emerg", "emergency", "severe", "fine", "verbose", "dpanic",
 }
 
-// detectLevel finds the level that a line says at its front; "" if it says none. In order: the letter of klog (I1124 23:08:00.1), a
-// member of a JSON object, a key of logfmt, a word in brackets, a bare word in capitals.
+// detectLevel finds the level that a line says at its front; "" if it says none. In order: the letter of klog
+// (I1124 23:08:00.1), a member of a JSON object, a key of logfmt, a word in brackets, a bare word in
+// capitals.
 func detectLevel(line []byte) string {
 	if len(line) > levelWindow {
 		line = line[:levelWindow]

@@ -1,4 +1,5 @@
-// Package logs makes events of the log files of this host: what containers write by Docker's json-file driver, and plain text files.
+// Package logs makes events of the log files of this host: what containers write by Docker's json-file
+// driver, and plain text files.
 //
 // It has three parts that do not know each other, and joins them:
 //
@@ -10,12 +11,13 @@
 //	   ▼                                         │
 //	decode     bytes to records: json-file, text ┘
 //
-// In flow files; out flows one event of dataset log for each line, on a producer for each file. cmd/tidegate runs a Source beside
-// the packet capture; package containers knows the containers. Source implements tail.Discovery (source.go); a lineHandler
-// implements tail.Handler for one log: it adds the container and the level, takes out secrets, and ships (event.go).
+// In flow files; out flows one event of dataset log for each line, on a producer for each file. cmd/tidegate
+// runs a Source beside the packet capture; package containers knows the containers. Source implements
+// tail.Discovery (source.go); a lineHandler implements tail.Handler for one log: it adds the container and
+// the level, takes out secrets, and ships (event.go).
 //
-// A further source of log files is a type beside discover.Docker, a further format one beside decode.DockerJSON:
-// docs/ADDING-A-SOURCE.md describes both.
+// A further source of log files is a type beside discover.Docker, a further format one beside
+// decode.DockerJSON: docs/ADDING-A-SOURCE.md describes both.
 package logs
 
 import (
@@ -53,7 +55,8 @@ type Source struct {
 
 var _ collector.Source = (*Source)(nil)
 
-// New returns a Source that reads nothing until Run is called. registry may be nil: then containers have ids only.
+// New returns a Source that reads nothing until Run is called. registry may be nil: then containers have ids
+// only.
 func New(cfg Config, registry Containers, collectorID pipeline.ID, log *slog.Logger, reg prometheus.Registerer) *Source {
 	s := &Source{cfg: cfg, registry: registry, collector: collectorID, log: log, metrics: newMetrics(reg)}
 	s.discovery = newDiscovery(s)

@@ -96,7 +96,8 @@ func TestLinesBecomeEvents(t *testing.T) {
 	wantMessages(t, ship, l[0].Message, l[1].Message, "", "more")
 }
 
-// TestFilesOfAnEarlierLifeAreReadInOrder: what rotation left before the first start is read from the oldest on.
+// TestFilesOfAnEarlierLifeAreReadInOrder: what rotation left before the first start is read from the oldest
+// on.
 func TestFilesOfAnEarlierLifeAreReadInOrder(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		root := t.TempDir()
@@ -157,7 +158,8 @@ func TestPartsAreJoined(t *testing.T) {
 	d.Now = at.Add(2)
 	d.WriteLog("stdout", "end of stream")
 	d.WriteLog("stdout", "new run\n")
-	// A line of 16384 bytes that was the last of a run, then another run on the same log: it has another time.
+	// A line of 16384 bytes that was the last of a run, then another run on the same log: it has another
+	// time.
 	d.WriteLog("stdout", x(decode.DockerPartBytes, "l"))
 	d.WriteLog("stdout", "after\n")
 	ship.Wait(t, 9)
@@ -175,7 +177,8 @@ func TestPartsAreJoined(t *testing.T) {
 	ship.Check(t)
 }
 
-// TestInvalidBytesDoNotEndALine: a part holds 16384 bytes as the container wrote them, though each invalid one is three by now.
+// TestInvalidBytesDoNotEndALine: a part holds 16384 bytes as the container wrote them, though each invalid
+// one is three by now.
 func TestInvalidBytesDoNotEndALine(t *testing.T) {
 	root := t.TempDir()
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
@@ -209,7 +212,8 @@ func TestALineOverTheCapIsTruncatedAndCounted(t *testing.T) {
 	}
 }
 
-// TestALineWithoutEndIsToldWhenItsContainerEnds: nothing comes after it, so the bytes can not tell; and only once.
+// TestALineWithoutEndIsToldWhenItsContainerEnds: nothing comes after it, so the bytes can not tell; and only
+// once.
 func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -225,7 +229,8 @@ func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
 	who.set(d.ID, "c", containers.Status{Known: true})
 	ship.Wait(t, 3)
 	stop()
-	// A kill between the two that were told at once: the second comes again, under its number, the first does not.
+	// A kill between the two that were told at once: the second comes again, under its number, the first does
+	// not.
 	ship.Crash(func(int) int { return 2 })
 	stop = start(t, configAt(root), who, ship)
 	ship.Wait(t, 3)
@@ -290,7 +295,8 @@ func TestALineOverARotationIsOne(t *testing.T) {
 	}
 }
 
-// TestKillsLoseNothingAndDoubleNothing: at any mark of each lane; what comes again is what came before, at the same number.
+// TestKillsLoseNothingAndDoubleNothing: at any mark of each lane; what comes again is what came before, at
+// the same number.
 func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -332,7 +338,8 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 	}
 }
 
-// interleave writes a line, sometimes only the first parts of it, the rest behind what the other stream says next.
+// interleave writes a line, sometimes only the first parts of it, the rest behind what the other stream says
+// next.
 func interleave(d *logstest.Dockerd, rng *rand.Rand, stream, text string) {
 	d.Now = d.Now.Add(137)
 	for _, p := range open[d] {

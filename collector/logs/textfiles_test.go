@@ -145,7 +145,8 @@ func TestLinesOfTextFilesBecomeEvents(t *testing.T) {
 	ship.Check(t)
 }
 
-// TestRotatedTextFilesAreReadOnce, however they are rotated, whether their files begin with the same line or not.
+// TestRotatedTextFilesAreReadOnce, however they are rotated, whether their files begin with the same line or
+// not.
 func TestRotatedTextFilesAreReadOnce(t *testing.T) {
 	rotations := map[string]func(l *textLog, n int){
 		"rename": func(l *textLog, n int) {
@@ -230,7 +231,8 @@ func wantLines(t testing.TB, ship *logstest.Shipper, l *textLog) {
 	ship.Check(t)
 }
 
-// TestTextFilesAreResumedAfterAKill: rotated and compressed meanwhile or not, no line is lost and none comes twice.
+// TestTextFilesAreResumedAfterAKill: rotated and compressed meanwhile or not, no line is lost and none comes
+// twice.
 func TestTextFilesAreResumedAfterAKill(t *testing.T) {
 	for seed := range uint64(8) {
 		rng := rand.New(rand.NewPCG(seed, 2))

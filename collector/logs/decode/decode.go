@@ -1,17 +1,19 @@
-// Package decode turns the bytes of log files into records. It knows formats, and nothing of files, rotation or checkpoints.
+// Package decode turns the bytes of log files into records. It knows formats, and nothing of files, rotation
+// or checkpoints.
 //
-// In flows one record at a time: package tail reads a file, cuts it at newlines and hands over the bytes between them. Out flows
-// a Record: text, time, stream, and whether the line ends with it, since some formats spread one line over several records. Each
-// format is a Format in a file of its own: DockerJSON (docker.go) and Text (text.go). A further format needs no change elsewhere
-// in this package or in tail; a format whose records do not end in a newline is not supported.
+// In flows one record at a time: package tail reads a file, cuts it at newlines and hands over the bytes
+// between them. Out flows a Record: text, time, stream, and whether the line ends with it, since some formats
+// spread one line over several records. Each format is a Format in a file of its own: DockerJSON (docker.go)
+// and Text (text.go). A further format needs no change elsewhere in this package or in tail; a format whose
+// records do not end in a newline is not supported.
 package decode
 
 // A Format is one way to write log files.
 type Format struct {
 	Name string // for messages: "json-file"
 
-	// Dated is true when every record carries a time of its own, to the nanosecond. The first record of such a file occurs in
-	// no other file of the log, and a record without a time is malformed.
+	// Dated is true when every record carries a time of its own, to the nanosecond. The first record of such
+	// a file occurs in no other file of the log, and a record without a time is malformed.
 	Dated bool
 
 	// New returns a Decoder. A Decoder may keep state and belongs to one goroutine.
@@ -20,8 +22,8 @@ type Format struct {
 
 // A Decoder reads the records of one format.
 type Decoder interface {
-	// Decode reads b, one record without its newline, into record. It returns false when b is not a record of the format, and b
-	// is unchanged then. Otherwise b may have been overwritten: record.Text lies in it.
+	// Decode reads b, one record without its newline, into record. It returns false when b is not a record of
+	// the format, and b is unchanged then. Otherwise b may have been overwritten: record.Text lies in it.
 	Decode(b []byte, record *Record) bool
 }
 
@@ -32,8 +34,8 @@ type Record struct {
 	Stream Stream
 	Ends   bool // the line ends with this record
 
-	// Group joins the records of one line: they follow each other within their stream and share it. A record of another group
-	// begins a line, even where the line before has no end. 0 joins with every group.
+	// Group joins the records of one line: they follow each other within their stream and share it. A record
+	// of another group begins a line, even where the line before has no end. 0 joins with every group.
 	Group int64
 }
 

@@ -16,7 +16,8 @@ func Detect(head []byte) (Format, bool) {
 	return Text, isText(head)
 }
 
-// isText reports whether b, which may be cut anywhere, is text: UTF-8 without control characters but those of terminals.
+// isText reports whether b, which may be cut anywhere, is text: UTF-8 without control characters but those of
+// terminals.
 func isText(b []byte) bool {
 	for i := 0; i < len(b); {
 		r, size := utf8.DecodeRune(b[i:])

@@ -5,24 +5,23 @@ import "bytes"
 // DockerPartBytes is the length at which dockerd cuts a line into records.
 const DockerPartBytes = 16384
 
-// DockerJSON is the format of Docker's json-file driver: {"log":"…","stream":"stdout","attrs":{…},"time":"…"}.
+// DockerJSON is the format of Docker's json-file driver:
+// {"log":"…","stream":"stdout","attrs":{…},"time":"…"}.
 //
-// dockerd cuts lines after 16,384 bytes. The parts have no newline and share one time, which is the Group of the record. A line
-// ends with a record that has a newline, or with one that is shorter than a part: the container closed the stream without a newline.
+// dockerd cuts lines after 16,384 bytes. The parts have no newline and share one time, which is the Group of
+// the record. A line ends with a record that has a newline, or with one that is shorter than a part: the
+// container closed the stream without a newline.
 var DockerJSON = Format{
 	Name:  "json-file",
 	Dated: true,
 	New:   func() Decoder { return new(dockerDecoder) },
 }
 
-type dockerDecoder struct {
-	record dockerRecord
-	times  timeParser
-}
+type dockerDecoder struct{ times timeParser }
 
 // Decode implements Decoder.
 func (d *dockerDecoder) Decode(b []byte, record *Record) bool {
-	r := &d.record
+	var r dockerRecord
 	if !r.parse(b, &d.times) {
 		return false
 	}
@@ -39,12 +38,12 @@ type dockerRecord struct {
 	time    int64 // ns since 1970; 0: absent or not understood
 }
 
-// parse reads b, one record without its newline, into r. It returns false when b is not such a record, and b is unchanged then.
-// Otherwise b was overwritten where r.log needed unescaping. Members may stand in any order, unknown ones are skipped, and the
-// last of two with the same name counts.
+// parse reads b, one record without its newline, into r. It returns false when b is not such a record, and b
+// is unchanged then. Otherwise b was overwritten where r.log needed unescaping. Members may stand in any
+// order, unknown ones are skipped, and the last of two with the same name counts.
 //
-// This is the hot path: dockerd's own order and spacing take the short ways. parse is more lenient than JSON where that loses
-// nothing: it accepts control characters in strings and keeps unknown escapes as they stand.
+// This is the hot path: dockerd's own order and spacing take the short ways. parse is more lenient than JSON
+// where that loses nothing: it accepts control characters in strings and keeps unknown escapes as they stand.
 func (r *dockerRecord) parse(b []byte, times *timeParser) bool {
 	*r = dockerRecord{stream: Stdout}
 	log, ok := r.parseMembers(b, times)
@@ -72,8 +71,8 @@ func (r *dockerRecord) parse(b []byte, times *timeParser) bool {
 	return true
 }
 
-// parseMembers walks over the object and returns the value of "log" with its escapes. ok is false where b is not an object, has no
-// "log", or goes on behind the object.
+// parseMembers walks over the object and returns the value of "log" with its escapes. ok is false where b is
+// not an object, has no "log", or goes on behind the object.
 func (r *dockerRecord) parseMembers(b []byte, times *timeParser) (log []byte, ok bool) {
 	i := skipSpace(b, 0)
 	if i >= len(b) || b[i] != '{' {

@@ -130,7 +130,8 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// exotic tells of records that encoding/json reads by rules of its own: keys that match by case or with escapes, keys twice, null.
+// exotic tells of records that encoding/json reads by rules of its own: keys that match by case or with
+// escapes, keys twice, null.
 func exotic(in []byte) bool {
 	if bytes.Contains(in, []byte(`null`)) {
 		return true

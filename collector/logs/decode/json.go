@@ -14,8 +14,8 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// scanString returns the bytes between the quotes of the string at b[i], and the index behind it. The index is -1 where no whole
-// string begins at b[i].
+// scanString returns the bytes between the quotes of the string at b[i], and the index behind it. The index
+// is -1 where no whole string begins at b[i].
 func scanString(b []byte, i int) ([]byte, int) {
 	if i >= len(b) || b[i] != '"' {
 		return nil, -1
@@ -38,8 +38,8 @@ func scanString(b []byte, i int) ([]byte, int) {
 	}
 }
 
-// scanValue returns the index behind the value at b[i]: a string, an object, a list, a number or a word. It returns -1 where none
-// begins.
+// scanValue returns the index behind the value at b[i]: a string, an object, a list, a number or a word. It
+// returns -1 where none begins.
 func scanValue(b []byte, i int) int {
 	if i >= len(b) {
 		return -1
@@ -66,8 +66,8 @@ func isWordByte(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c == '-' || c == '+' || c == '.' || c == 'E'
 }
 
-// scanNested returns the index behind the object or list at b[i]; -1: it has no end. It counts brackets and does not recurse, so
-// deep nesting costs no stack.
+// scanNested returns the index behind the object or list at b[i]; -1: it has no end. It counts brackets and
+// does not recurse, so deep nesting costs no stack.
 func scanNested(b []byte, i int) int {
 	depth := 0
 	for i < len(b) {
@@ -91,10 +91,12 @@ func scanNested(b []byte, i int) int {
 	return -1
 }
 
-// unescape resolves the escapes of s in place; the first backslash is at i. It returns what is left of s and how many \ufffd were
-// in it: dockerd writes one for each byte that is not UTF-8. Escapes that JSON does not have are kept as they stand.
+// unescape resolves the escapes of s in place; the first backslash is at i. It returns what is left of s and
+// how many \ufffd were in it: dockerd writes one for each byte that is not UTF-8. Escapes that JSON does not
+// have are kept as they stand.
 func unescape(s []byte, i int) (out []byte, invalid int) {
-	// s[:w] is resolved, s[i:] is still to be read; w ≤ i, since no escape is shorter than what it stands for.
+	// s[:w] is resolved, s[i:] is still to be read; w ≤ i, since no escape is shorter than what it stands
+	// for.
 	w := i
 	for i < len(s) {
 		if s[i] != '\\' || i+1 >= len(s) {
@@ -145,8 +147,8 @@ func unescape(s []byte, i int) (out []byte, invalid int) {
 	return s[:w], invalid
 }
 
-// escapedRune reads \uXXXX, or two of them that are a surrogate pair, from the front of s, and returns their length. n is 0 where
-// s begins with neither. Half a pair is utf8.RuneError.
+// escapedRune reads \uXXXX, or two of them that are a surrogate pair, from the front of s, and returns their
+// length. n is 0 where s begins with neither. Half a pair is utf8.RuneError.
 func escapedRune(s []byte) (r rune, n int) {
 	r, ok := parseHex4(s)
 	if !ok {

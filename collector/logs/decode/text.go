@@ -2,10 +2,11 @@ package decode
 
 import "bytes"
 
-// Text is the format of plain text files, as nginx, syslog daemons and most programs write them: a record is a line.
+// Text is the format of plain text files, as nginx, syslog daemons and most programs write them: a record is
+// a line.
 //
-// A line that begins with a time of RFC 3339 has that time. Other lines have none: the tailer gives them the time of the line
-// before, or, in a file without times, the time at which they are read.
+// A line that begins with a time of RFC 3339 has that time. Other lines have none: the tailer gives them the
+// time of the line before, or, in a file without times, the time at which they are read.
 var Text = Format{
 	Name: "text",
 	New:  func() Decoder { return new(textDecoder) },
@@ -13,8 +14,9 @@ var Text = Format{
 
 type textDecoder struct{ times timeParser }
 
-// Decode accepts every line but blank ones and those that contain NUL. A file that was truncated while its writer went on at the
-// old offset begins with NULs up to there, and a host that crashed leaves them anywhere.
+// Decode accepts every line but blank ones and those that contain NUL. A file that was truncated while its
+// writer went on at the old offset begins with NULs up to there, and a host that crashed leaves them
+// anywhere.
 func (d *textDecoder) Decode(b []byte, record *Record) bool {
 	b = bytes.TrimSuffix(b, []byte("\r"))
 	if bytes.IndexByte(b, 0) >= 0 || len(bytes.TrimSpace(b)) == 0 {

@@ -8,7 +8,8 @@ type timeParser struct {
 	midnight int64 // of date, seconds since 1970
 }
 
-// parse returns the time b of RFC 3339 in ns since 1970, with up to nine digits of a second; 0: b is not such a time.
+// parse returns the time b of RFC 3339 in ns since 1970, with up to nine digits of a second; 0: b is not such
+// a time.
 func (p *timeParser) parse(b []byte) int64 {
 	if len(b) < len("2006-01-02T15:04:05Z") || b[10] != 'T' && b[10] != 't' || b[13] != ':' || b[16] != ':' {
 		return 0
@@ -62,8 +63,8 @@ func parseZone(b []byte) (seconds int64, ok bool) {
 	return seconds, true
 }
 
-// setDate makes the date at the front of b, 2006-01-02, the current one. It returns false where b begins with no date, or with a
-// year that an int64 of nanoseconds does not hold.
+// setDate makes the date at the front of b, 2006-01-02, the current one. It returns false where b begins with
+// no date, or with a year that an int64 of nanoseconds does not hold.
 func (p *timeParser) setDate(b []byte) bool {
 	century, yy, m, d := twoDigits(b), twoDigits(b[2:]), twoDigits(b[5:]), twoDigits(b[8:])
 	year := int64(century)*100 + int64(yy)
@@ -71,7 +72,8 @@ func (p *timeParser) setDate(b []byte) bool {
 		return false
 	}
 
-	// Days since 1970 of the civil calendar. The year begins in March here, so that a leap day is the last of its year.
+	// Days since 1970 of the civil calendar. The year begins in March here, so that a leap day is the last of
+	// its year.
 	month := int64(m)
 	if month <= 2 {
 		year--

@@ -1,9 +1,11 @@
-// Package discover finds logs: which files of this host belong to which log, and in which order rotation has put them.
+// Package discover finds logs: which files of this host belong to which log, and in which order rotation has
+// put them.
 //
-// A log is a base file with the files that rotation makes of it. There are two discoverers: Docker lists the log of each container
-// below Docker's data-root (docker.go), Glob lists the plain text files that match patterns (glob.go). The logs source asks them
-// every second, and whenever a folder of Folders changes, and has package tail read what they list. A discoverer reads names of
-// files, never their contents, and keeps no state; one goroutine calls it.
+// A log is a base file with the files that rotation makes of it. There are two discoverers: Docker lists the
+// log of each container below Docker's data-root (docker.go), Glob lists the plain text files that match
+// patterns (glob.go). The logs source asks them every second, and whenever a folder of Folders changes, and
+// has package tail read what they list. A discoverer reads names of files, never their contents, and keeps no
+// state; one goroutine calls it.
 package discover
 
 import (

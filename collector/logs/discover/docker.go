@@ -11,12 +11,13 @@ import (
 	"tidegate/collector/logs/decode"
 )
 
-// Docker discovers the logs of containers whose driver is json-file: <root>/containers/<id>/<id>-json.log with .1, .2, .2.gz, …
+// Docker discovers the logs of containers whose driver is json-file: <root>/containers/<id>/<id>-json.log
+// with .1, .2, .2.gz, …
 type Docker struct {
 	Root string // Docker's data-root
 
-	// Elsewhere returns further log files by container id, as the Docker API names them. Files in the folder of containers
-	// need no mention. nil: there are none.
+	// Elsewhere returns further log files by container id, as the Docker API names them. Files in the folder
+	// of containers need no mention. nil: there are none.
 	Elsewhere func() map[string]string
 }
 

@@ -12,13 +12,14 @@ import (
 
 // Glob discovers plain text files by patterns such as /var/log/nginx/*.log.
 //
-// What logrotate and its like make of a file belongs to the log of that file, whether a pattern matches it or not: access.log.1,
-// access.log.2.gz, access.log-20261126, access.log-20261126.gz, access-20261126.log. Files that carry a date from the beginning
-// (app-2026-11-26.log, a new one each day) are one log as well, that of app.log.
+// What logrotate and its like make of a file belongs to the log of that file, whether a pattern matches it or
+// not: access.log.1, access.log.2.gz, access.log-20261126, access.log-20261126.gz, access-20261126.log. Files
+// that carry a date from the beginning (app-2026-11-26.log, a new one each day) are one log as well, that of
+// app.log.
 type Glob struct{ Patterns []string }
 
-// Folders returns the folders in which new logs appear: those of the patterns whose folder has no wildcard. Logs below the others
-// are found by listing.
+// Folders returns the folders in which new logs appear: those of the patterns whose folder has no wildcard.
+// Logs below the others are found by listing.
 func (g Glob) Folders() []string {
 	var list []string
 	for _, pattern := range g.Patterns {
@@ -62,8 +63,9 @@ func TextLog(dir, base string) Log {
 	}
 }
 
-// splitRotated returns the base name from which rotation derived name, and the place of the file among the files of that name. A
-// name without a number or date is a base name. A name in which a date stands before the extension is taken apart as well.
+// splitRotated returns the base name from which rotation derived name, and the place of the file among the
+// files of that name. A name without a number or date is a base name. A name in which a date stands before
+// the extension is taken apart as well.
 func splitRotated(name string) (base string, rank Rank) {
 	rest, compressed := strings.CutSuffix(name, ".gz")
 	if compressed {
@@ -92,8 +94,9 @@ const oldestDate = 1 << 32
 
 // cutAge cuts the number or date from the end of a name. age is 0 where there is neither.
 //
-// A date is eight digits or 2026-11-26, and may be followed by an hour, or a time: 20261126, 2026112613, 20261126-130500. A later
-// date is a smaller age. The separator in front of a date is '-', '.' or '_', in front of a number '.'.
+// A date is eight digits or 2026-11-26, and may be followed by an hour, or a time: 20261126, 2026112613,
+// 20261126-130500. A later date is a smaller age. The separator in front of a date is '-', '.' or '_', in
+// front of a number '.'.
 func cutAge(name string) (base string, age int64) {
 	// The suffix is digits and single dashes; it begins with a digit behind a separator.
 	start := len(name)

@@ -20,7 +20,8 @@ var BenchRecords = func() [][]byte {
 	return list
 }()
 
-// ReportCPU reports the processor time of an iteration. On a machine that others use too, the clock says little.
+// ReportCPU reports the processor time of an iteration. On a machine that others use too, the clock says
+// little.
 func ReportCPU(b *testing.B) func() {
 	used := func() int64 {
 		var u unix.Rusage

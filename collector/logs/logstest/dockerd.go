@@ -1,5 +1,6 @@
-// Package logstest is the test kit of collector/logs: Dockerd writes the log files of a container as the real one does, Shipper keeps
-// in memory what is shipped and outlives a kill, BenchRecords are what benchmarks parse. Only tests import it.
+// Package logstest is the test kit of collector/logs: Dockerd writes the log files of a container as the real
+// one does, Shipper keeps in memory what is shipped and outlives a kill, BenchRecords are what benchmarks
+// parse. Only tests import it.
 package logstest
 
 import (
@@ -78,7 +79,8 @@ func (d *Dockerd) WriteRecord(payload, stream string, at time.Time) {
 	d.size += int64(n)
 }
 
-// writeLog writes text as a container writes it: cut into lines and these into parts; a last piece without newline ends the stream.
+// writeLog writes text as a container writes it: cut into lines and these into parts; a last piece without
+// newline ends the stream.
 func (d *Dockerd) WriteLog(stream, text string) {
 	d.t.Helper()
 	for text != "" {
@@ -119,8 +121,8 @@ func (d *Dockerd) Rotate() {
 	}
 }
 
-// gzip compresses a file as dockerd does: into one beside it, with the time of the last record in the header, then the original
-// is removed.
+// gzip compresses a file as dockerd does: into one beside it, with the time of the last record in the header,
+// then the original is removed.
 func (d *Dockerd) Gzip(path string) {
 	d.t.Helper()
 	b, err := os.ReadFile(path)

@@ -21,8 +21,8 @@ type budget struct {
 	pools         [len(bufferSizes)]sync.Pool
 }
 
-// bufferSizes are the sizes of read buffers. Smaller ones are used when many tailers read at once, so that thousands of them
-// that all wait for room stay within the budget.
+// bufferSizes are the sizes of read buffers. Smaller ones are used when many tailers read at once, so that
+// thousands of them that all wait for room stay within the budget.
 var bufferSizes = [...]int{256 << 10, 64 << 10, 16 << 10}
 
 // descriptorLimit returns how many files the process may open, less a reserve.

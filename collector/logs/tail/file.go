@@ -17,8 +17,8 @@ import (
 	"tidegate/collector/logs/decode"
 )
 
-// A file is one file of a log. Fields of the first group are guarded by Tailer.mu; those of the second belong to the tailer's
-// goroutine.
+// A file is one file of a log. Fields of the first group are guarded by Tailer.mu; those of the second belong
+// to the tailer's goroutine.
 type file struct {
 	handle       string
 	gzipHandle   string // handle of its compressed copy
@@ -50,9 +50,10 @@ type file struct {
 	readOffset atomic.Int64 // offset, for any goroutine
 }
 
-// resumeFrom takes the producer of f and the checkpoint at which to go on. Lines of an earlier file that were not complete there,
-// and that finishFile has moved to f.pending, are completed in f only if f was not read beyond its beginning: while such a line is
-// open, the checkpoint's From stays 0. It returns false where there is no checkpoint.
+// resumeFrom takes the producer of f and the checkpoint at which to go on. Lines of an earlier file that were
+// not complete there, and that finishFile has moved to f.pending, are completed in f only if f was not read
+// beyond its beginning: while such a line is open, the checkpoint's From stays 0. It returns false where
+// there is no checkpoint.
 func (f *file) resumeFrom(producer collector.FileProducer, budget *budget) (resumed bool) {
 	f.producer = producer
 	checkpoint, ok := producer.Resume()
@@ -70,8 +71,8 @@ func (f *file) resumeFrom(producer collector.FileProducer, budget *budget) (resu
 	return true
 }
 
-// takeOver makes f go on where other has come to, which holds the same bytes up to there: f is the original, other the copy that
-// was listed and read before it. Tailer.mu is held.
+// takeOver makes f go on where other has come to, which holds the same bytes up to there: f is the original,
+// other the copy that was listed and read before it. Tailer.mu is held.
 func (f *file) takeOver(other *file, budget *budget) {
 	f.id, f.producer, f.sourceGone = other.id, other.producer, other.sourceGone
 	f.resumeEnd, f.lastTime, f.pending = other.resumeEnd, other.lastTime, other.pending
@@ -83,8 +84,8 @@ func (f *file) takeOver(other *file, budget *budget) {
 	other.closeFile(budget)
 }
 
-// markSourceGone tells the producer that f can not be read again. It is called while the reader may be waiting for room in Ship:
-// the producer then lets it go on. Tailer.mu is held.
+// markSourceGone tells the producer that f can not be read again. It is called while the reader may be
+// waiting for room in Ship: the producer then lets it go on. Tailer.mu is held.
 func (f *file) markSourceGone() {
 	if (f.name == "" || f.maybeListed) && f.producer != nil && !f.sourceGone {
 		f.sourceGone = true
@@ -92,7 +93,8 @@ func (f *file) markSourceGone() {
 	}
 }
 
-// closeProducer closes the producer, if there is one. keep says that the file may still be there at the next start.
+// closeProducer closes the producer, if there is one. keep says that the file may still be there at the next
+// start.
 func (f *file) closeProducer(keep bool) {
 	if f.producer != nil {
 		f.producer.Close(keep)
@@ -100,7 +102,8 @@ func (f *file) closeProducer(keep bool) {
 	}
 }
 
-// A sample is a hash of some bytes that were read of a file. If they differ later, the file was truncated in place.
+// A sample is a hash of some bytes that were read of a file. If they differ later, the file was truncated in
+// place.
 type sample struct {
 	start int64
 	size  int
@@ -109,7 +112,8 @@ type sample struct {
 
 const maxSample = 256
 
-// setSample makes the last bytes of b, which ends at end, the sample. Nothing read leaves the sample as it is.
+// setSample makes the last bytes of b, which ends at end, the sample. Nothing read leaves the sample as it
+// is.
 func (f *file) setSample(b []byte, end int64) {
 	if b = b[max(0, len(b)-maxSample):]; len(b) > 0 {
 		f.sample = sample{start: end - int64(len(b)), size: len(b), hash: xxh3.Hash(b)}
@@ -125,8 +129,8 @@ func (f *file) resample() {
 	}
 }
 
-// isTruncated reports whether f was truncated in place: it is shorter than what was read of it, or other bytes stand where the
-// sample was.
+// isTruncated reports whether f was truncated in place: it is shorter than what was read of it, or other
+// bytes stand where the sample was.
 func (f *file) isTruncated() bool {
 	if f.gz {
 		return false
@@ -143,8 +147,9 @@ func (f *file) isTruncated() bool {
 	return xxh3.Hash(b[:n]) != f.sample.hash && f.sample.size > 0
 }
 
-// isCopyOf reports whether f, which may be compressed, holds what was read of original: it begins with the same record, and has the
-// same bytes where original's sample was taken. A copy that is being made need not reach that far. Both are identified.
+// isCopyOf reports whether f, which may be compressed, holds what was read of original: it begins with the
+// same record, and has the same bytes where original's sample was taken. A copy that is being made need not
+// reach that far. Both are identified.
 func (f *file) isCopyOf(original *file) bool {
 	if f.firstRecord != original.firstRecord {
 		return false
@@ -158,8 +163,8 @@ func (f *file) isCopyOf(original *file) bool {
 	return n == sample.size && xxh3.Hash(buf[:n]) == sample.hash || sample.size == 0
 }
 
-// readAt reads into b from the uncompressed offset at. A compressed file is read forwards; only where a line could not be shipped
-// it is uncompressed from its front again.
+// readAt reads into b from the uncompressed offset at. A compressed file is read forwards; only where a line
+// could not be shipped it is uncompressed from its front again.
 func (f *file) readAt(b []byte, at int64) (int, error) {
 	if !f.gz {
 		return f.file.ReadAt(b, at)
@@ -196,7 +201,8 @@ func (f *file) readAt(b []byte, at int64) (int, error) {
 	return n, err
 }
 
-// isFullyRead reports, without uncompressing it, whether a compressed file was read to its end by an earlier process, or is skipped.
+// isFullyRead reports, without uncompressing it, whether a compressed file was read to its end by an earlier
+// process, or is skipped.
 func (f *file) isFullyRead() bool {
 	return f.skipped || f.gz && f.resumeEnd != 0 && f.offset >= f.resumeEnd && f.gzipSizeIs(f.resumeEnd)
 }
@@ -248,7 +254,8 @@ func (f *file) skipContents() {
 	f.advanceOffset(f.size())
 }
 
-// birthTime returns when a file was made, or last changed where the file system does not know that, in ns since 1970.
+// birthTime returns when a file was made, or last changed where the file system does not know that, in ns
+// since 1970.
 func birthTime(f *os.File) int64 {
 	var st unix.Statx_t
 	if unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME|unix.STATX_MTIME, &st) != nil {
@@ -294,8 +301,9 @@ func (f *file) advanceOffset(n int64) {
 	f.readOffset.Store(f.offset)
 }
 
-// readFrom returns the offset in f at which reading must begin again so that the lines which are open now are read whole: base, or
-// where the first of them begins. A line that began in an earlier file may be continued anywhere in this one.
+// readFrom returns the offset in f at which reading must begin again so that the lines which are open now are
+// read whole: base, or where the first of them begins. A line that began in an earlier file may be continued
+// anywhere in this one.
 func (f *file) readFrom(base int64) int64 {
 	for i := range f.pending {
 		switch p := &f.pending[i]; {

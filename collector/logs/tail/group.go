@@ -19,7 +19,8 @@ import (
 const (
 	rescanEvery = time.Second
 
-	// fullScanEvery is the number of rescans between two listings of a folder in which nothing seems to happen.
+	// fullScanEvery is the number of rescans between two listings of a folder in which nothing seems to
+	// happen.
 	fullScanEvery = 30
 )
 
@@ -57,13 +58,14 @@ func NewGroup(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Group {
 	return g
 }
 
-// Held returns how many descriptors, and bytes of lines that are not complete, the group holds. After Run both are 0.
+// Held returns how many descriptors, and bytes of lines that are not complete, the group holds. After Run
+// both are 0.
 func (g *Group) Held() (files, bytes int64) {
 	return g.budget.openFiles.Load(), g.budget.pendingBytes.Load()
 }
 
-// Run tails the logs that discovery lists until ctx ends. A value from changed means that the State of handlers, or the list, may
-// have changed. Run returns an error only where nothing can ever be read.
+// Run tails the logs that discovery lists until ctx ends. A value from changed means that the State of
+// handlers, or the list, may have changed. Run returns an error only where nothing can ever be read.
 func (g *Group) Run(ctx context.Context, ship collector.Shipper, discovery Discovery, changed <-chan struct{}) error {
 	g.ship = ship
 	watch, err := newWatcher()
@@ -126,7 +128,8 @@ func (g *Group) rescan(ctx context.Context, discovery Discovery) {
 	g.lag.Store(lag)
 }
 
-// followListed begins to tail the logs that are new, and ends the tailers of logs that exist no more and have no files left.
+// followListed begins to tail the logs that are new, and ends the tailers of logs that exist no more and have
+// no files left.
 func (g *Group) followListed(ctx context.Context, discovery Discovery) {
 	logs, complete := discovery.List()
 	listed := make(map[string]bool, len(logs))
@@ -168,9 +171,9 @@ func (g *Group) follow(ctx context.Context, log discover.Log, handler Handler) {
 	})
 }
 
-// pruneOnce makes the shipper drop the checkpoints of files that disappeared while no collector ran. It is called when all logs are
-// listed, and waits for a time at which the folder of each was listed completely. The checkpoints of logs that exist and are not
-// read are kept.
+// pruneOnce makes the shipper drop the checkpoints of files that disappeared while no collector ran. It is
+// called when all logs are listed, and waits for a time at which the folder of each was listed completely.
+// The checkpoints of logs that exist and are not read are kept.
 func (g *Group) pruneOnce(listed map[string]bool) {
 	if g.pruned {
 		return
@@ -256,8 +259,9 @@ func (g *Group) removeTailer(t *Tailer) {
 	g.tailed.Store(int64(len(g.tailers)))
 }
 
-// closeTailer closes the files of a tailer whose goroutine has returned. It lists the folder before: a checkpoint is given up only
-// if its file has no name now, and one that was being compressed may have got another name since the last listing.
+// closeTailer closes the files of a tailer whose goroutine has returned. It lists the folder before: a
+// checkpoint is given up only if its file has no name now, and one that was being compressed may have got
+// another name since the last listing.
 func (g *Group) closeTailer(t *Tailer) {
 	if !t.handler.State().Excluded {
 		t.scanFolder()
@@ -281,8 +285,8 @@ func (g *Group) stopTailers() {
 	}
 }
 
-// ReadFile reads one file of a log to its end: the file alone, without rotation. Its lines go to handler, with the producer that
-// ship returns for it.
+// ReadFile reads one file of a log to its end: the file alone, without rotation. Its lines go to handler,
+// with the producer that ship returns for it.
 func ReadFile(ctx context.Context, cfg Config, log discover.Log, handler Handler, ship collector.Shipper) error {
 	fd, err := openLog(log.Dir, log.Base)
 	if err != nil {

@@ -14,11 +14,12 @@ import (
 	"tidegate/collector/logs/decode"
 )
 
-// An Identity names a log file for ever: it is a hash of the first record and of the place where that begins, wherever the bytes of
-// the file lie and in whatever form.
+// An Identity names a log file for ever: it is a hash of the first record and of the place where that begins,
+// wherever the bytes of the file lie and in whatever form.
 //
-// A record of a Dated format occurs once, so its hash is unique. The first line of a text file need not be: a program may write
-// the same line whenever it starts. The second file of a log that begins with a line therefore adds its file handle (resumeFile).
+// A record of a Dated format occurs once, so its hash is unique. The first line of a text file need not be: a
+// program may write the same line whenever it starts. The second file of a log that begins with a line
+// therefore adds its file handle (resumeFile).
 type Identity [16]byte
 
 // String returns the identity in hexadecimal digits.
@@ -34,7 +35,8 @@ const (
 	maxLeadingNULs = 1 << 30 // a file that begins with more NULs has no identity
 )
 
-// readIdentity identifies f, if its first record is there. A file that is final has what it has. Tailer.mu is held.
+// readIdentity identifies f, if its first record is there. A file that is final has what it has. Tailer.mu is
+// held.
 func (f *file) readIdentity(format decode.Format, final bool) bool {
 	head, ok := readHead(f.file, final)
 	if ok {
@@ -53,8 +55,8 @@ func (f *file) setIdentity(head fileHead, format decode.Format) {
 	}
 }
 
-// candidateIDs returns the identities that f may have had in an earlier process, from the rarest to the first record alone. f is
-// identified.
+// candidateIDs returns the identities that f may have had in an earlier process, from the rarest to the first
+// record alone. f is identified.
 func (f *file) candidateIDs() []Identity {
 	if f.unique {
 		return []Identity{f.id}
@@ -63,7 +65,8 @@ func (f *file) candidateIDs() []Identity {
 	return []Identity{second.with(f.handle), second, f.firstRecord}
 }
 
-// A fileHead is the first record of a file, with its newline unless it has none, and the offset at which it begins.
+// A fileHead is the first record of a file, with its newline unless it has none, and the offset at which it
+// begins.
 type fileHead struct {
 	start  int64
 	record []byte
@@ -81,7 +84,8 @@ func (h fileHead) isDated(decoder decode.Decoder) bool {
 	return whole && decoder.Decode(text, &record) && record.Time != 0
 }
 
-// readHead returns the first record of a file. ok is false while the record is not there as a whole, unless the file is final.
+// readHead returns the first record of a file. ok is false while the record is not there as a whole, unless
+// the file is final.
 func readHead(r io.ReaderAt, final bool) (head fileHead, ok bool) {
 	start, err := skipNULs(r)
 	if err != nil {
@@ -105,7 +109,8 @@ func readHead(r io.ReaderAt, final bool) (head fileHead, ok bool) {
 	}
 }
 
-// skipNULs returns the offset of the first byte that is not NUL: a host that crashed may have left any number of them.
+// skipNULs returns the offset of the first byte that is not NUL: a host that crashed may have left any number
+// of them.
 func skipNULs(r io.ReaderAt) (offset int64, err error) {
 	buf := make([]byte, 1)
 	for offset < maxLeadingNULs {
@@ -150,8 +155,8 @@ func (f *file) readGzipIdentity(format decode.Format) bool {
 	return ok
 }
 
-// isCompressedAs reports whether the compressed file gz holds the bytes of f. Where the first record is not unique, the length must
-// be the same as well. Tailer.mu is held.
+// isCompressedAs reports whether the compressed file gz holds the bytes of f. Where the first record is not
+// unique, the length must be the same as well. Tailer.mu is held.
 func (f *file) isCompressedAs(gz *file, format decode.Format) bool {
 	if !f.identified && (f.file == nil || !f.readIdentity(format, false)) || f.firstRecord != gz.firstRecord {
 		return false
@@ -170,8 +175,9 @@ func (f *file) isCompressedAs(gz *file, format decode.Format) bool {
 	return gz.gzipSizeIs(size)
 }
 
-// handleAt returns a value that tells the files of a folder apart: inode and generation where the file system has handles, else
-// device, inode and time of birth. With an empty name it is the file of the descriptor dirfd.
+// handleAt returns a value that tells the files of a folder apart: inode and generation where the file system
+// has handles, else device, inode and time of birth. With an empty name it is the file of the descriptor
+// dirfd.
 func handleAt(dirfd int, name string) (string, error) {
 	flags := 0
 	if name == "" {

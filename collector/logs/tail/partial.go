@@ -10,7 +10,8 @@ const (
 	// lineHardMax ends a line whose end does not come: what follows is a line of its own.
 	lineHardMax = 64 << 20
 
-	// shortLine is how much of a line without an end is kept when such lines use up the memory: what most lines need.
+	// shortLine is how much of a line without an end is kept when such lines use up the memory: what most
+	// lines need.
 	shortLine = 32 << 10
 )
 
@@ -56,8 +57,8 @@ func (p *pendingLine) discardLine(budget *budget) {
 
 // joinRecord makes lines of t.record, which stands in f from start to end.
 //
-// The number of a line is the end of its last record. A line that is ended by the record behind it is numbered end-1, which lies
-// within that record: the record's own line may end at end.
+// The number of a line is the end of its last record. A line that is ended by the record behind it is
+// numbered end-1, which lies within that record: the record's own line may end at end.
 func (t *Tailer) joinRecord(ctx context.Context, f *file, start, end int64) error {
 	record := &t.record
 	p := &f.pending[record.Stream]
@@ -90,15 +91,16 @@ func (t *Tailer) joinRecord(ctx context.Context, f *file, start, end int64) erro
 	p.setLine(&t.line, record.Stream)
 	t.line.Partial = !record.Ends
 	if err := t.shipPending(ctx, f, p, end, end); err != nil {
-		// The record counts as not read: it is read once more, if only by drainUnlinked, and must not be in the line twice.
+		// The record counts as not read: it is read once more, if only by drainUnlinked, and must not be in
+		// the line twice.
 		p.text, p.bytes = p.text[:keptText], keptBytes
 		return err
 	}
 	return nil
 }
 
-// shipPending ships t.line, which was made of p, and discards p. p stays active where the line could not be shipped. While it is
-// shipped p does not count as open, since the checkpoint lies behind it.
+// shipPending ships t.line, which was made of p, and discards p. p stays active where the line could not be
+// shipped. While it is shipped p does not count as open, since the checkpoint lies behind it.
 func (t *Tailer) shipPending(ctx context.Context, f *file, p *pendingLine, end, readFrom int64) error {
 	p.active = false
 	if err := t.shipLine(ctx, f, end, readFrom); err != nil {
@@ -109,8 +111,8 @@ func (t *Tailer) shipPending(ctx context.Context, f *file, p *pendingLine, end, 
 	return nil
 }
 
-// flushOpenLines ships the lines that are open in f as they are. Their numbers, offset+1 and so on by stream, lie within the record
-// that may come next.
+// flushOpenLines ships the lines that are open in f as they are. Their numbers, offset+1 and so on by stream,
+// lie within the record that may come next.
 func (t *Tailer) flushOpenLines(ctx context.Context, f *file) error {
 	for i := range f.pending {
 		p := &f.pending[i]
@@ -126,8 +128,8 @@ func (t *Tailer) flushOpenLines(ctx context.Context, f *file) error {
 	return nil
 }
 
-// discardFlushed discards the lines that an earlier process shipped because nothing followed, when the record from start to end
-// follows now. flushOpenLines numbered them start+1 and so on by stream.
+// discardFlushed discards the lines that an earlier process shipped because nothing followed, when the record
+// from start to end follows now. flushOpenLines numbered them start+1 and so on by stream.
 func (t *Tailer) discardFlushed(f *file, start, end int64) {
 	flushed := f.resumeEnd - start
 	if flushed < 1 || flushed > int64(decode.NumStreams) || end-start < minPartRecord {
@@ -138,6 +140,6 @@ func (t *Tailer) discardFlushed(f *file, start, end int64) {
 	}
 }
 
-// minPartRecord is less than the length of any record of a format whose lines have several records, and more than the numbers that
-// flushOpenLines and joinRecord use within a record.
+// minPartRecord is less than the length of any record of a format whose lines have several records, and more
+// than the numbers that flushOpenLines and joinRecord use within a record.
 const minPartRecord = int64(decode.NumStreams) + 2

@@ -10,15 +10,15 @@ import (
 	"tidegate/collector"
 )
 
-// maxRecord is the longest record that is read as one. dockerd's own are at most 16 KiB of payload, six times that with escapes,
-// and attrs.
+// maxRecord is the longest record that is read as one. dockerd's own are at most 16 KiB of payload, six times
+// that with escapes, and attrs.
 const maxRecord = 1 << 20
 
 // refreshEvery is how many bytes are read between two calls of Handler.Refresh.
 const refreshEvery = 1 << 20
 
-// readAvailable reads the oldest file of the log that is not done, up to where it ends now. more is true when there was something
-// to read, or when the next file is due.
+// readAvailable reads the oldest file of the log that is not done, up to where it ends now. more is true when
+// there was something to read, or when the next file is due.
 func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 	f, final := t.currentFile()
 	if f == nil {
@@ -63,8 +63,8 @@ func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 	return n > 0, err
 }
 
-// currentFile returns the oldest file that is not done, and whether nothing will be added to it. That is asked before the last byte
-// is read, so that what is written before a rotation is not missed.
+// currentFile returns the oldest file that is not done, and whether nothing will be added to it. That is
+// asked before the last byte is read, so that what is written before a rotation is not missed.
 func (t *Tailer) currentFile() (f *file, final bool) {
 	gone := t.folderGone.Load()
 	t.mu.Lock()
@@ -100,7 +100,8 @@ const (
 	fileLeftOut            // it is a copy of another file
 )
 
-// copyTime is how long a rotated file may be without a first record: it may be a copy that is just being made.
+// copyTime is how long a rotated file may be without a first record: it may be a copy that is just being
+// made.
 const copyTime = 2 * time.Second
 
 // resumeFile identifies f, which is final or not, and finds where to go on.
@@ -137,7 +138,8 @@ func (t *Tailer) resumeFile(f *file, final bool) resumed {
 	}
 	f.markSourceGone()
 	if size := f.size(); !f.gz && size < f.offset {
-		// It was cut short while no collector ran and has the same first record: what is there now has been read.
+		// It was cut short while no collector ran and has the same first record: what is there now has been
+		// read.
 		t.tally.truncated++
 		f.offset = size
 	}
@@ -145,8 +147,8 @@ func (t *Tailer) resumeFile(f *file, final bool) resumed {
 	return fileResumed
 }
 
-// findOriginal returns the file from which f was copied. It is being read, and newer: rotation gives a copy an older name. t.mu is
-// held.
+// findOriginal returns the file from which f was copied. It is being read, and newer: rotation gives a copy
+// an older name. t.mu is held.
 func (t *Tailer) findOriginal(f *file) *file {
 	for _, newer := range t.files[slices.Index(t.files, f)+1:] {
 		if newer.producer != nil && !newer.done && f.isCopyOf(newer) {
@@ -166,14 +168,14 @@ func (t *Tailer) findSame(f *file) *file {
 	return nil
 }
 
-// isBeforeStart reports whether f, which has no checkpoint, is older than Config.NotBefore in a format whose records need not have
-// times.
+// isBeforeStart reports whether f, which has no checkpoint, is older than Config.NotBefore in a format whose
+// records need not have times.
 func (t *Tailer) isBeforeStart(f *file) bool {
 	return t.group.cfg.NotBefore > 0 && !t.log.Format.Dated && birthTime(f.file) < t.group.cfg.NotBefore
 }
 
-// openProducer returns the producer of f and sets f.id, which names it. Where the first record is not unique, the name that f had in
-// an earlier process is the one with a checkpoint that lies within f. t.mu is held.
+// openProducer returns the producer of f and sets f.id, which names it. Where the first record is not unique,
+// the name that f had in an earlier process is the one with a checkpoint that lies within f. t.mu is held.
 func (t *Tailer) openProducer(f *file) collector.FileProducer {
 	if f.unique {
 		return t.group.ship.File(t.producerName(f.id))
@@ -214,8 +216,8 @@ func (t *Tailer) producerName(id Identity) string {
 	return producerPrefix + t.log.ID + "/" + id.String()
 }
 
-// addProducerNames adds to names those under which files of the log may have checkpoints. It returns false where that is not known
-// yet: a file was not found, or its first record cannot be read.
+// addProducerNames adds to names those under which files of the log may have checkpoints. It returns false
+// where that is not known yet: a file was not found, or its first record cannot be read.
 func (t *Tailer) addProducerNames(names map[string]bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -264,16 +266,17 @@ func (t *Tailer) finishFile(f *file) {
 		}
 	}
 
-	// Without the folder nothing will have a name again. Otherwise dropMissing drops f: its compressed copy may not have been
-	// listed yet.
+	// Without the folder nothing will have a name again. Otherwise dropMissing drops f: its compressed copy
+	// may not have been listed yet.
 	if t.folderGone.Load() {
 		f.closeProducer(false)
 		t.files = slices.DeleteFunc(t.files, func(other *file) bool { return other == f })
 	}
 }
 
-// handleTruncation goes on with a file that was truncated in place. The file that is there now has the same handle and other
-// contents. What was not read before the truncation is in the copy, if rotation made one (copytruncate), and lost otherwise.
+// handleTruncation goes on with a file that was truncated in place. The file that is there now has the same
+// handle and other contents. What was not read before the truncation is in the copy, if rotation made one
+// (copytruncate), and lost otherwise.
 func (t *Tailer) handleTruncation(f *file) {
 	t.scanFolder() // the copy is older than the truncation, so that this listing finds it
 	t.mu.Lock()
@@ -309,7 +312,8 @@ func (f *file) hasOpenLine() bool {
 	return slices.ContainsFunc(f.pending[:], func(p pendingLine) bool { return p.active })
 }
 
-// hasUnread reports whether the current file holds more than was read, other than a record that is not complete.
+// hasUnread reports whether the current file holds more than was read, other than a record that is not
+// complete.
 func (t *Tailer) hasUnread() bool {
 	f, final := t.currentFile()
 	if f == nil || final {

@@ -8,7 +8,8 @@ import (
 	"tidegate/collector"
 )
 
-// splitRecords handles the whole records at the front of b, which begins at f.offset, and returns how many bytes they are.
+// splitRecords handles the whole records at the front of b, which begins at f.offset, and returns how many
+// bytes they are.
 func (t *Tailer) splitRecords(ctx context.Context, f *file, b []byte) (used int, err error) {
 	for used < len(b) {
 		if b[used] == 0 {
@@ -20,7 +21,8 @@ func (t *Tailer) splitRecords(ctx context.Context, f *file, b []byte) (used int,
 
 		n := bytes.IndexByte(b[used:], '\n')
 		if n < 0 {
-			// A record that was torn, then NULs: the host crashed. Nothing will be added to what is before them.
+			// A record that was torn, then NULs: the host crashed. Nothing will be added to what is before
+			// them.
 			nul := bytes.IndexByte(b[used:], 0)
 			if nul < 0 {
 				return used, nil
@@ -45,7 +47,8 @@ func countNULs(b []byte) int {
 	return n
 }
 
-// readRemainder handles b, which f ends with and which is not a whole record, when nothing will be added to it.
+// readRemainder handles b, which f ends with and which is not a whole record, when nothing will be added to
+// it.
 func (t *Tailer) readRemainder(ctx context.Context, f *file, b []byte) error {
 	t.tally.bytes += uint64(len(b))
 	for len(b) > 0 {
@@ -63,8 +66,8 @@ func (t *Tailer) readRemainder(ctx context.Context, f *file, b []byte) error {
 	return nil
 }
 
-// handleRecord handles one record that begins at start, with its newline if it has one. It returns how much of b the record was:
-// all, or what is before a NUL if b is not a record of the format.
+// handleRecord handles one record that begins at start, with its newline if it has one. It returns how much
+// of b the record was: all, or what is before a NUL if b is not a record of the format.
 func (t *Tailer) handleRecord(ctx context.Context, f *file, b []byte, start int64) (int, error) {
 	end := start + int64(len(b))
 	t.discardFlushed(f, start, end)
@@ -89,7 +92,8 @@ func (t *Tailer) handleRecord(ctx context.Context, f *file, b []byte, start int6
 	return len(b), t.joinRecord(ctx, f, start, end)
 }
 
-// setTime gives a record without a time that of the record before it. In a file none of whose records had a time it is now.
+// setTime gives a record without a time that of the record before it. In a file none of whose records had a
+// time it is now.
 func (t *Tailer) setTime(f *file) {
 	if t.record.Time != 0 {
 		f.lastTime = t.record.Time
@@ -117,7 +121,8 @@ func (t *Tailer) handleMalformed(ctx context.Context, f *file, body []byte, star
 	return t.shipPlain(ctx, f, body, start, end)
 }
 
-// shipPlain ships bytes of f, from start to end, as a line of no stream. Its time is that of the record before it.
+// shipPlain ships bytes of f, from start to end, as a line of no stream. Its time is that of the record
+// before it.
 func (t *Tailer) shipPlain(ctx context.Context, f *file, body []byte, start, end int64) error {
 	t.line = Line{File: f.id, Start: start, Time: f.lastTime, Text: body, Bytes: uint64(len(body)), Partial: true}
 	if t.line.Time == 0 {
@@ -130,8 +135,8 @@ func (t *Tailer) shipPlain(ctx context.Context, f *file, body []byte, start, end
 	return t.shipLine(ctx, f, end, end)
 }
 
-// shipLine ships t.line, numbered end, unless an earlier process has shipped it. readFrom is where reading would go on behind the
-// line if no other line were open.
+// shipLine ships t.line, numbered end, unless an earlier process has shipped it. readFrom is where reading
+// would go on behind the line if no other line were open.
 func (t *Tailer) shipLine(ctx context.Context, f *file, end, readFrom int64) error {
 	if end <= f.resumeEnd {
 		t.tally.resumed++

@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// maxListings is how often a folder is listed until nothing was renamed meanwhile; then it waits for the next poll.
+	// maxListings is how often a folder is listed until nothing was renamed meanwhile; then it waits for the
+	// next poll.
 	maxListings = 16
 
 	// missingTimeout is how long the checkpoint of a file is kept that is not found in the folder any more.
@@ -80,11 +81,12 @@ func (t *Tailer) listNames() ([]listedFile, error) {
 
 // scanFolder lists the folder, opens the files that are new, and drops those that have no name any more.
 //
-// Names are visited from the newest to the oldest. A rotation that happens meanwhile moves files towards the older names, so a
-// file may be found twice, which its handle shows. But a file may be missed as well while it is renamed or its copy takes its
-// place, two rotations may reverse the order of two files, and a copy may be found that is not complete. So the folder is listed
-// until it is the same afterwards; the reader waits for t.mu until then. A file that was opened by a listing that does not count
-// is kept: it may have been removed by now.
+// Names are visited from the newest to the oldest. A rotation that happens meanwhile moves files towards the
+// older names, so a file may be found twice, which its handle shows. But a file may be missed as well while
+// it is renamed or its copy takes its place, two rotations may reverse the order of two files, and a copy may
+// be found that is not complete. So the folder is listed until it is the same afterwards; the reader waits
+// for t.mu until then. A file that was opened by a listing that does not count is kept: it may have been
+// removed by now.
 func (t *Tailer) scanFolder() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -92,7 +94,8 @@ func (t *Tailer) scanFolder() {
 	for range maxListings {
 		listing, err := t.scanOnce(known)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			// What was not listed must not be taken for gone: without descriptors not even a folder can be listed.
+			// What was not listed must not be taken for gone: without descriptors not even a folder can be
+			// listed.
 			t.group.metrics.errors.WithLabelValues("list").Inc()
 			break
 		}
@@ -127,8 +130,8 @@ type listing struct {
 	stable     bool    // all had their names from the beginning to the end
 }
 
-// scanOnce lists the folder once and adds to t.files what is new. Files that are not among the known were added by a listing before
-// this one, which was not stable, and get their place by this one. t.mu is held.
+// scanOnce lists the folder once and adds to t.files what is new. Files that are not among the known were
+// added by a listing before this one, which was not stable, and get their place by this one. t.mu is held.
 func (t *Tailer) scanOnce(known []*file) (listing, error) {
 	before, _ := handleAt(unix.AT_FDCWD, t.path)
 	names, err := t.listNames()
@@ -167,8 +170,8 @@ func (t *Tailer) scanOnce(known []*file) (listing, error) {
 	return found, nil
 }
 
-// lookupOrOpen returns the file behind a name, and opens it if it is not known and not among found. It returns nil where that is
-// not possible; t.mu is held.
+// lookupOrOpen returns the file behind a name, and opens it if it is not known and not among found. It
+// returns nil where that is not possible; t.mu is held.
 func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 	handle, err := handleAt(unix.AT_FDCWD, joinPath(t.log.Dir, name.name))
 	if err == nil {
@@ -195,8 +198,8 @@ func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 	return nil
 }
 
-// registerFile returns the file of a descriptor that was opened by name. It may be a known one: the name had another file a moment
-// ago, or fd is the compressed copy of a known file. t.mu is held.
+// registerFile returns the file of a descriptor that was opened by name. It may be a known one: the name had
+// another file a moment ago, or fd is the compressed copy of a known file. t.mu is held.
 func (t *Tailer) registerFile(name listedFile, fd *os.File, found []*file) *file {
 	f := &file{name: name.name, file: fd, gz: name.rank.Compressed}
 	var err error
@@ -230,8 +233,8 @@ func (t *Tailer) registerFile(name listedFile, fd *os.File, found []*file) *file
 	return f
 }
 
-// fileByHandle returns the file with that handle, among those of the log and those that the current listing has found: a file that
-// is renamed during the listing is found twice. t.mu is held.
+// fileByHandle returns the file with that handle, among those of the log and those that the current listing
+// has found: a file that is renamed during the listing is found twice. t.mu is held.
 func (t *Tailer) fileByHandle(handle string, found []*file) *file {
 	for _, list := range [...][]*file{t.files, found} {
 		for _, f := range list {
@@ -243,8 +246,8 @@ func (t *Tailer) fileByHandle(handle string, found []*file) *file {
 	return nil
 }
 
-// insertByRank adds the files that are new, of found (newest first), to t.files: each before the next newer one that is known, the
-// newest at the end. t.mu is held.
+// insertByRank adds the files that are new, of found (newest first), to t.files: each before the next newer
+// one that is known, the newest at the end. t.mu is held.
 func (t *Tailer) insertByRank(found []*file) {
 	place := len(t.files)
 	for _, f := range found {
@@ -256,8 +259,8 @@ func (t *Tailer) insertByRank(found []*file) {
 	}
 }
 
-// dropMissing handles the files that a stable listing has not found. A file that is done is dropped after a while, with its
-// checkpoint; the source of a file that is not is gone. t.mu is held.
+// dropMissing handles the files that a stable listing has not found. A file that is done is dropped after a
+// while, with its checkpoint; the source of a file that is not is gone. t.mu is held.
 func (t *Tailer) dropMissing(found []*file) {
 	t.files = slices.DeleteFunc(t.files, func(f *file) bool {
 		if slices.Contains(found, f) {
@@ -286,7 +289,8 @@ func (t *Tailer) dropMissing(found []*file) {
 			return true
 		}
 
-		// What can wait in the spool need not hold a descriptor until it is known whether the file has a copy.
+		// What can wait in the spool need not hold a descriptor until it is known whether the file has a
+		// copy.
 		if f.maybeListed = maybeListed; !maybeListed {
 			f.name = ""
 		}

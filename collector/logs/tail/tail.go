@@ -1,30 +1,34 @@
 // Package tail reads logs that rotate, from their first line to the last, each line once.
 //
-// In flow the logs that a Discovery lists: a base file and the files that rotation makes of it. Out flows one Line for each line,
-// to the Handler of its log, which makes an event of it and ships it on the producer of the line's file. The package knows
-// nothing of formats: a decode.Decoder turns the bytes between two newlines into a record. collector/logs is its only caller.
+// In flow the logs that a Discovery lists: a base file and the files that rotation makes of it. Out flows one
+// Line for each line, to the Handler of its log, which makes an event of it and ships it on the producer of
+// the line's file. The package knows nothing of formats: a decode.Decoder turns the bytes between two
+// newlines into a record. collector/logs is its only caller.
 //
 // # Goroutines and locks
 //
-// A Group has one goroutine (Run), which lists logs, receives from inotify and opens files, and one goroutine for each log
-// (Tailer.readLoop), which reads its files in order. A file is opened at once, whatever the reader waits for. The two share the
-// list of files and their state, guarded by Tailer.mu. No other lock is taken while Tailer.mu is held, except inside the
-// producers' methods. The reader may block in Handler.Ship, never with Tailer.mu held.
+// A Group has one goroutine (Run), which lists logs, receives from inotify and opens files, and one goroutine
+// for each log (Tailer.readLoop), which reads its files in order. A file is opened at once, whatever the
+// reader waits for. The two share the list of files and their state, guarded by Tailer.mu. No other lock is
+// taken while Tailer.mu is held, except inside the producers' methods. The reader may block in Handler.Ship,
+// never with Tailer.mu held.
 //
 // # How nothing is lost
 //
-// One inotify instance has a watch on each folder. A new file is opened at once and its descriptor is held until it has been read
-// to its end, so rotation may rename and unlink as fast as it likes. Each Tailer has the files of its log, oldest first; a file is
-// complete when a newer one stood behind it before its last byte was read. Every second everything is looked at again, for what
-// inotify did not report. A listing counts only when nothing was renamed while it was made (scanFolder): a file that was missed
-// would be read behind the one that follows it, or be taken for gone. A producer that is stuck stops its own log only. The
+// One inotify instance has a watch on each folder. A new file is opened at once and its descriptor is held
+// until it has been read to its end, so rotation may rename and unlink as fast as it likes. Each Tailer has
+// the files of its log, oldest first; a file is complete when a newer one stood behind it before its last
+// byte was read. Every second everything is looked at again, for what inotify did not report. A listing
+// counts only when nothing was renamed while it was made (scanFolder): a file that was missed would be read
+// behind the one that follows it, or be taken for gone. A producer that is stuck stops its own log only. The
 // producer of a held file that has no name any more is told so (SourceGone): its lines may go to the spool.
 //
 // # How nothing comes twice
 //
-// A file is identified by its first record (identity.go), which survives renaming, compression, copying and the reuse of an inode.
-// While the process runs, names are told apart by file handle. Positions are those of the uncompressed bytes. The producer knows
-// the checkpoint from which to resume; lines up to its End are read again but not shipped again.
+// A file is identified by its first record (identity.go), which survives renaming, compression, copying and
+// the reuse of an inode. While the process runs, names are told apart by file handle. Positions are those of
+// the uncompressed bytes. The producer knows the checkpoint from which to resume; lines up to its End are
+// read again but not shipped again.
 //
 // # States of a file
 //
@@ -38,10 +42,11 @@
 //
 // # Lines of several records
 //
-// A line ends with a record that says so, or before one of another decode.Record.Group. All this is in the bytes, so a second
-// reading decides the same. Only when nothing follows at all does the clock decide: a while after the writer stopped, or after
-// Config.PartialTimeout. What follows then is a line of its own. The number of such a flush lies within the record that comes
-// next, whose own numbers are its end and the byte before its end.
+// A line ends with a record that says so, or before one of another decode.Record.Group. All this is in the
+// bytes, so a second reading decides the same. Only when nothing follows at all does the clock decide: a
+// while after the writer stopped, or after Config.PartialTimeout. What follows then is a line of its own. The
+// number of such a flush lies within the record that comes next, whose own numbers are its end and the byte
+// before its end.
 package tail
 
 import (
@@ -76,8 +81,8 @@ type Discovery interface {
 
 // A Handler takes the lines of one log. The goroutine of the log's reader calls its methods, except State.
 type Handler interface {
-	// Ready waits until lines can be handled. A value from changed means that State may have changed. It returns false when
-	// ctx ends, and when the log is not to be read.
+	// Ready waits until lines can be handled. A value from changed means that State may have changed. It
+	// returns false when ctx ends, and when the log is not to be read.
 	Ready(ctx context.Context, changed <-chan struct{}) bool
 
 	// Refresh re-reads what the handler knows of the log's writer. It is called before each stretch of lines.

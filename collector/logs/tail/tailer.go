@@ -19,15 +19,16 @@ const (
 	// pollWrites is the pause between two looks at a log whose writes inotify does not report.
 	pollWrites = 100 * time.Millisecond
 
-	// quietAfterStop is how long after its last byte a line without an end is taken for complete, when its writer has stopped.
+	// quietAfterStop is how long after its last byte a line without an end is taken for complete, when its
+	// writer has stopped.
 	quietAfterStop = 2 * time.Second
 
 	// drainTimeout is how long a tailer that is told to stop goes on with files that nobody can read again.
 	drainTimeout = 2 * time.Second
 )
 
-// A Tailer reads the files of one log, oldest first. Its own goroutine (readLoop) reads; the goroutine of the Group finds and opens
-// files (scanFolder, poll).
+// A Tailer reads the files of one log, oldest first. Its own goroutine (readLoop) reads; the goroutine of the
+// Group finds and opens files (scanFolder, poll).
 type Tailer struct {
 	group   *Group
 	log     discover.Log
@@ -87,7 +88,8 @@ func (t *Tailer) hasNoFiles() bool {
 	return len(t.files) == 0 && !t.rescanNeeded
 }
 
-// closeFiles closes what is left when the tailer's goroutine has returned. Checkpoints of files that still exist are kept.
+// closeFiles closes what is left when the tailer's goroutine has returned. Checkpoints of files that still
+// exist are kept.
 func (t *Tailer) closeFiles() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -101,8 +103,8 @@ func (t *Tailer) closeFiles() {
 	t.files = nil
 }
 
-// readLoop reads until the folder is gone and all is read, or ctx ends. It returns early where the shipper takes nothing for good;
-// the next rescan begins the log again then.
+// readLoop reads until the folder is gone and all is read, or ctx ends. It returns early where the shipper
+// takes nothing for good; the next rescan begins the log again then.
 func (t *Tailer) readLoop(ctx context.Context) {
 	defer t.cancel()
 	ready := t.handler.Ready(ctx, t.wake)
@@ -131,7 +133,8 @@ func (t *Tailer) readLoop(ctx context.Context) {
 	t.drainUnlinked(ctx)
 }
 
-// drainUnlinked reads the files that have no name any more to their end, when ctx has ended: their lines end with this process.
+// drainUnlinked reads the files that have no name any more to their end, when ctx has ended: their lines end
+// with this process.
 func (t *Tailer) drainUnlinked(ctx context.Context) {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
@@ -164,8 +167,8 @@ func (t *Tailer) allRead() bool {
 	return !slices.ContainsFunc(t.files, func(f *file) bool { return !f.done })
 }
 
-// waitForEvents returns when there may be something to do: the log was written to, its files have changed, or a line has waited
-// for its end.
+// waitForEvents returns when there may be something to do: the log was written to, its files have changed, or
+// a line has waited for its end.
 func (t *Tailer) waitForEvents(ctx context.Context) {
 	pause := time.Hour
 	watched := t.folder != nil && t.group.watch.watchWrites(t.folder, true)

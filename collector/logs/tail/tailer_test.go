@@ -41,8 +41,8 @@ func tailerOf(d *logstest.Dockerd, ship *logstest.Shipper) *Tailer {
 	return newTailer(g, log, shippingHandler{log}, 0)
 }
 
-// TestNoFileIsMissedWhileItIsRenamed: whatever rotation and compression do during a listing, after it each file that was there has a
-// name and stands in its place.
+// TestNoFileIsMissedWhileItIsRenamed: whatever rotation and compression do during a listing, after it each
+// file that was there has a name and stands in its place.
 func TestNoFileIsMissedWhileItIsRenamed(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
@@ -101,7 +101,8 @@ func firstLine(f *file) int {
 	return n
 }
 
-// TestALineThatCouldNotBeShippedIsReadOnceMore: when a stop interrupts it, the last words go on with the same record.
+// TestALineThatCouldNotBeShippedIsReadOnceMore: when a stop interrupts it, the last words go on with the same
+// record.
 func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
@@ -130,7 +131,8 @@ func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 	}
 }
 
-// TestAnOpenLineOutlivesAStop: a line without an end, in a file that no other follows, is not given up when the stop comes first.
+// TestAnOpenLineOutlivesAStop: a line without an end, in a file that no other follows, is not given up when
+// the stop comes first.
 func TestAnOpenLineOutlivesAStop(t *testing.T) {
 	d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
 	d.WriteLog("stdout", strings.Repeat("a", decode.DockerPartBytes))

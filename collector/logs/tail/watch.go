@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A watcher is one inotify instance. Folders are always watched for files that come and go. They are watched for writes only
-// while their reader sleeps: a container that writes 300,000 lines a second would make as many events otherwise.
+// A watcher is one inotify instance. Folders are always watched for files that come and go. They are watched
+// for writes only while their reader sleeps: a container that writes 300,000 lines a second would make as
+// many events otherwise.
 type watcher struct {
 	fd   int
 	file *os.File // of fd, for reads that can be interrupted
@@ -22,7 +23,8 @@ type watcher struct {
 	byWatch map[int32]*watchedFolder
 }
 
-// A watchedFolder is a folder with a watch. Its fields are guarded by watcher.mu; only the goroutine of the Group changes them.
+// A watchedFolder is a folder with a watch. Its fields are guarded by watcher.mu; only the goroutine of the
+// Group changes them.
 type watchedFolder struct {
 	path    string
 	wd      int32
@@ -130,8 +132,9 @@ func (w *watcher) folderOf(wd int32) *watchedFolder {
 	return w.byWatch[wd]
 }
 
-// watchWrites makes inotify report writes into the files of folder, or stops that. It returns false where writes cannot be waited
-// for: the folder is gone, or several tailers share it, so that one that sleeps would be told of every write to the others.
+// watchWrites makes inotify report writes into the files of folder, or stops that. It returns false where
+// writes cannot be waited for: the folder is gone, or several tailers share it, so that one that sleeps would
+// be told of every write to the others.
 func (w *watcher) watchWrites(folder *watchedFolder, on bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

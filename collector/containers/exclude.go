@@ -1,0 +1,43 @@
+package containers
+
+import (
+	"path"
+	"strings"
+)
+
+// isExcluded reports whether a container is not to be followed.
+func (r *Registry) isExcluded(id, name string, labels map[string]string) bool {
+	if r.isSelf(id, name) {
+		return true
+	}
+	if len(r.cfg.Include) > 0 && !matchesAny(r.cfg.Include, name) {
+		return true
+	}
+	if matchesAny(r.cfg.Exclude, name) {
+		return true
+	}
+	for _, excluded := range r.cfg.ExcludeLabels {
+		key, want, valued := strings.Cut(excluded, "=")
+		if value, ok := labels[key]; ok && (!valued || value == want) {
+			return true
+		}
+	}
+	return false
+}
+
+// isSelf reports whether a container is the collector's own. Its log is not followed: it would feed itself.
+func (r *Registry) isSelf(id, name string) bool {
+	if r.self == "" {
+		return false
+	}
+	return r.self == name || len(r.self) >= 12 && strings.HasPrefix(id, r.self)
+}
+
+func matchesAny(globs []string, name string) bool {
+	for _, glob := range globs {
+		if ok, _ := path.Match(glob, name); ok {
+			return true
+		}
+	}
+	return false
+}

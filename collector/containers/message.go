@@ -1,0 +1,159 @@
+package containers
+
+import (
+	"context"
+	"encoding/binary"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/moby/api/types/events"
+	"github.com/moby/moby/client"
+	"github.com/zeebo/xxh3"
+
+	"tidegate/pipeline"
+)
+
+// handleMessage handles one message of the API. The registry is updated first, so that the event carries the
+// new metadata.
+func (r *Registry) handleMessage(ctx context.Context, api *client.Client, stream *eventStream, m *events.Message) {
+	stream.since = max(stream.since, m.TimeNano)
+	switch m.Type {
+	case events.NetworkEventType:
+		r.networkEvent(ctx, api, m)
+	case events.ContainerEventType:
+		action, _, _ := strings.Cut(string(m.Action), ":")
+		r.containerEvent(ctx, api, action, m.Actor.ID)
+		if !stream.seen.add(r.eventID(m)) {
+			r.metrics.dropped.WithLabelValues("repeated").Inc()
+			return
+		}
+		r.metrics.events.WithLabelValues(actionLabel(action)).Inc()
+		if !stream.producer.TryShip(r.newEvent(action, m)) {
+			r.metrics.dropped.WithLabelValues("no_room").Inc()
+		}
+	}
+}
+
+// networkEvent updates the registry after a change of networks.
+func (r *Registry) networkEvent(ctx context.Context, api *client.Client, m *events.Message) {
+	switch m.Action {
+	case events.ActionConnect, events.ActionDisconnect:
+		if id := m.Actor.Attributes["container"]; id != "" {
+			r.refresh(ctx, api, id)
+		}
+	case events.ActionCreate, events.ActionDestroy, events.ActionRemove:
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		if r.listNetworks(ctx, api) == nil {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.publish()
+		}
+	}
+}
+
+// containerEvent updates the registry after a change of a container.
+func (r *Registry) containerEvent(ctx context.Context, api *client.Client, action, id string) {
+	switch action {
+	case "create", "start", "restart", "rename", "update":
+		r.refresh(ctx, api, id)
+	case "die", "destroy":
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if e := r.entries[id]; e != nil {
+			r.markStopped(e, action == "destroy")
+			r.publish()
+		}
+	}
+}
+
+// maxSeenEvents is the number of events that are remembered. dockerd itself remembers 256.
+const maxSeenEvents = 1024
+
+// seenEvents remembers the last events: after a reconnect the API reports some of them again.
+type seenEvents struct {
+	ids   map[pipeline.ID]struct{}
+	order []pipeline.ID // a ring
+	next  int           // place in order that is overwritten next
+}
+
+// add adds the id of an event and reports whether it is new.
+func (s *seenEvents) add(id pipeline.ID) bool {
+	if _, ok := s.ids[id]; ok {
+		return false
+	}
+	if len(s.order) < maxSeenEvents {
+		s.order = append(s.order, id)
+	} else {
+		delete(s.ids, s.order[s.next])
+		s.order[s.next] = id
+		s.next = (s.next + 1) % maxSeenEvents
+	}
+	s.ids[id] = struct{}{}
+	return true
+}
+
+// eventID returns the id of the event of a message: the same for the same message.
+func (r *Registry) eventID(m *events.Message) pipeline.ID {
+	b := make([]byte, 0, 160)
+	b = append(b, 'C')
+	b = append(b, r.cfg.Collector[:]...)
+	b = append(append(b, m.Actor.ID...), 0)
+	b = append(append(b, m.Action...), 0)
+	b = binary.BigEndian.AppendUint64(b, uint64(m.TimeNano))
+	return xxh3.Hash128(b).Bytes()
+}
+
+// newEvent returns the event of a message. The command behind the colon of exec_create and exec_start is left
+// out: it may hold secrets.
+func (r *Registry) newEvent(action string, m *events.Message) *pipeline.Event {
+	e := pipeline.EventFromVTPool()
+	id := r.eventID(m)
+	e.Id = append(e.Id[:0], id[:]...)
+	e.Dataset = pipeline.Dataset_CONTAINER
+	e.Timestamp = m.TimeNano
+	if e.Timestamp == 0 {
+		e.Timestamp = m.Time * int64(time.Second)
+	}
+	e.Change = pipeline.ContainerChangeFromVTPool()
+	e.Change.Action = strings.ToValidUTF8(action, "\ufffd")
+	setOutcome(e, action, m)
+	if e.Container = r.ByID(m.Actor.ID); e.Container == nil {
+		e.Container = &pipeline.Container{Id: m.Actor.ID, Name: m.Actor.Attributes["name"], Image: m.Actor.Attributes["image"]}
+	}
+	return e
+}
+
+// setOutcome sets the outcome of e and its exit code, where the message has one.
+func setOutcome(e *pipeline.Event, action string, m *events.Message) {
+	switch action {
+	case "die", "exec_die":
+		code, err := strconv.ParseInt(m.Actor.Attributes["exitCode"], 10, 32)
+		e.Change.ExitCode = int32(code)
+		if err == nil && code == 0 {
+			e.Outcome = pipeline.Outcome_SUCCESS
+		} else if err == nil {
+			e.Outcome = pipeline.Outcome_FAILURE
+		}
+	case "health_status":
+		switch {
+		case strings.HasSuffix(string(m.Action), ": healthy"):
+			e.Outcome = pipeline.Outcome_SUCCESS
+		case strings.HasSuffix(string(m.Action), ": unhealthy"):
+			e.Outcome = pipeline.Outcome_FAILURE
+		}
+	case "oom":
+		e.Outcome = pipeline.Outcome_FAILURE
+	}
+}
+
+// actionLabel bounds the values of a metric's label by the actions that Docker documents.
+func actionLabel(action string) string {
+	switch action {
+	case "attach", "commit", "copy", "create", "destroy", "detach", "die", "exec_create", "exec_detach", "exec_die", "exec_start",
+		"export", "health_status", "kill", "oom", "pause", "rename", "resize", "restart", "start", "stop", "top", "unpause", "update":
+		return action
+	}
+	return "other"
+}
