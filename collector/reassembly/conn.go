@@ -69,8 +69,8 @@ func (c *Conn) Segment(d Dir, s *Segment, now int64) {
 	}
 }
 
-// Follow takes a segment of a connection whose bytes another Conn delivers. It only
-// keeps track of what Established, Ended and Packets return.
+// Follow takes a segment of a connection whose bytes another Conn delivers. It only keeps track of what
+// Established, Ended and Packets return.
 func (c *Conn) Follow(d Dir, s *Segment, now int64) {
 	c.now = now
 	c.half[d].packets++

@@ -80,7 +80,7 @@ func (h *halfStream) offsetOf(seq uint32) int64 {
 func (h *halfStream) reached(off int64) bool { return off <= h.next || h.fin >= 0 && h.next >= h.fin }
 
 // permits reports whether a segment of the other direction may be delivered that acknowledges this one up to
-// need. A direction of which no segment was captured is not waited for.
+// need. If no segment of this direction was captured, nothing waits for it.
 func (h *halfStream) permits(need int64) bool { return h.reached(need) || h.packets == 0 }
 
 // incomplete reports whether something of this direction should have been delivered and was not: captured
@@ -135,8 +135,8 @@ func (h *halfStream) sendLimit(peer *halfStream) int64 {
 // acknowledge takes an acknowledgement of this direction up to off, which its peer sent. It returns how much
 // of this direction must be delivered before what the peer sent with it.
 //
-// An acknowledgement of more than can have been sent is not believed: what is really sent would be skipped.
-// When much was not captured, the next segment of this direction shows where it is, and then its
+// An acknowledgement of more bytes than can have been sent is not believed: bytes that are sent later would
+// be skipped. When much was not captured, the next segment of this direction shows where it is, and then its
 // acknowledgement counts.
 func (h *halfStream) acknowledge(off int64, peer *halfStream) int64 {
 	if h.fin >= 0 && off > h.fin {

@@ -38,8 +38,8 @@ func (p *Pool) chargeConn(c *Conn, n int) {
 	}
 }
 
-// enforceLimit gives up gaps until the Pool is within its limit. Of a few Conns picked at random the one that
-// holds most loses all of its gaps: a search for the largest of all would cost more than it frees.
+// enforceLimit gives up gaps until the Pool is within its limit. It samples a few Conns at random and gives
+// up all gaps of the one that holds most. To search all Conns for the largest would take too long.
 func (p *Pool) enforceLimit() {
 	for p.used > p.limit && len(p.holders) > 0 {
 		var largest *Conn
@@ -70,10 +70,10 @@ type Buffers struct {
 // bufferSizes are those of a short message, of a frame, and of the largest segment that offloading makes.
 var bufferSizes = [...]int{256, 2 << 10, 66 << 10}
 
-// maxFree is how many free buffers of each size are kept.
+// maxFree is the number of free buffers of each size that are kept.
 var maxFree = [...]int{4096, 2048, 64}
 
-// BufferOverhead is what the bookkeeping of a buffer costs.
+// BufferOverhead is the memory that the bookkeeping of a buffer takes.
 const BufferOverhead = 96
 
 func sizeClass(n int) int {

@@ -1,21 +1,22 @@
 // Package reassembly puts the bytes of TCP connections into order.
 //
-// It knows sequence numbers and bytes, and nothing of frames, addresses, clocks or protocols.
-// collector/sessions decodes packets, finds the connection of each, and calls Conn.Segment; the Conn calls
-// its Handler with the bytes of both directions in order, with the gaps between them, and with what the
-// statistics of a session count. Within one call of Segment, Release or Flush the Handler may be called any
-// number of times; it must not call the Conn.
+// It knows sequence numbers and bytes. It does not know frames, addresses or protocols, and has no clock of
+// its own. collector/sessions decodes packets, finds the Conn of each, and calls Conn.Segment. The Conn calls
+// its Handler with the bytes of both directions in order, the gaps between them, and observations for
+// statistics. During one call of Segment, Release or Flush the Handler may be called any number of times. It
+// may call the methods of the Conn that return something, and SetRTT, but none that delivers or drops bytes.
 //
-//	Segment ─▶ conn.go     SYN, ACK, FIN, RST
-//	           stream.go   in order: straight to Handler.Data; delivered before: compared; else
-//	           reorder.go  waits, until it is in order or its gap is given up
-//	           pool.go     the memory of what waits, in one Conn and in all of a worker
+//	conn.go         SYN, ACK, FIN, RST; the state of the connection
+//	half_stream.go  the state of one direction: offsets, window
+//	stream.go       a segment's bytes: delivered at once, compared with delivered ones, or passed to reorder.go
+//	reorder.go      segments that wait, and when their gaps are given up
+//	pool.go         buffers, and the limit on the memory of all Conns of a worker
 //
 // # Offsets
 //
 // A position in a direction is a 64-bit offset. Offset 0 is the byte behind the SYN, or the first byte that
-// was seen. A 32-bit sequence number stands for the offset nearest to the next byte that is to be delivered,
-// so the wrap at 2^32 needs no case of its own. A FIN takes one offset, as it takes one sequence number.
+// was captured. A 32-bit sequence number stands for the offset nearest to the next byte that is to be
+// delivered, so the wrap at 2^32 is no special case. A FIN takes one offset, as it takes one sequence number.
 //
 // # Order
 //
@@ -26,24 +27,27 @@
 //     sees a segment later than the acknowledgement that covers it. Without an acknowledgement it is given up
 //     when the bytes behind it have waited for Config.GapTimeout, or when memory runs out.
 //   - A segment waits while bytes that it acknowledges are missing from the other direction. A parser
-//     therefore never sees a reply before its request. A direction of which no segment was ever seen is not
-//     waited for.
+//     therefore never sees a reply before its request. Nothing waits for a direction of which no segment was
+//     captured.
 //
 // # States of a connection
 //
-//	new ──SYN, or any segment──▶ open ──acknowledged──▶ established
-//	any ──valid RST, or both ends delivered──▶ closing
-//	closing ──data behind the RST from its sender──▶ as before (the receiver did not accept the RST)
+//	new ─────── first segment ─────────────▶ open
+//	open ────── an acknowledgement ────────▶ established
+//	any state ─ RST in the window ─────────▶ closing
+//	any state ─ both directions have ended ▶ closing
+//	closing ─── its sender sends on ───────▶ the state before: the receiver did not accept the RST
 //
-// The caller decides when a closing connection is over, and calls Flush.
+// The caller decides when a closing connection is over. It calls Flush then, and Init before the Conn is used
+// again.
 //
 // # Bounds
 //
-// A Conn keeps at most Config.ConnBuffer bytes and maxSegments segments of a direction; all Conns of a Pool
-// keep at most the Pool's limit. The cost of a segment is that of its buffer. Beyond a bound the oldest gap
-// is given up.
+// A Conn keeps at most Config.ConnBuffer bytes, and at most maxSegments segments of a direction. All Conns of
+// a Pool together keep at most the Pool's limit. A segment counts with the size of its buffer. Beyond a bound
+// the oldest gap is given up.
 //
-// A Conn and its Pool are used by one goroutine. The path of bytes in order does not allocate.
+// A Conn and its Pool are used by one goroutine. Bytes in order are delivered without allocation.
 package reassembly
 
 import "time"
@@ -60,7 +64,7 @@ const (
 	ACK
 )
 
-// A Segment is what a Conn needs of a TCP segment.
+// A Segment holds the fields of a TCP segment that a Conn uses.
 type Segment struct {
 	Seq, Ack uint32
 	Flags    uint8
@@ -107,14 +111,14 @@ const (
 	BeforeStart                        // dropped: before the first byte of a stream whose beginning was not seen
 )
 
-// A GapReason is why bytes were given up.
+// A GapReason is the reason why bytes were given up.
 type GapReason uint8
 
 // Reasons of gaps.
 const (
 	GapAcked   GapReason = iota // the receiver acknowledged bytes that were not captured
-	GapTimeout                  // nobody acknowledged them, and what lies behind waited too long
-	GapBudget                   // what lies behind took too much memory
+	GapTimeout                  // the receiver did not acknowledge them, and later bytes waited too long
+	GapBudget                   // later bytes took too much memory
 	GapCut                      // the capture cut the packet
 	GapClose                    // the connection is over
 	GapResync                   // the sequence numbers went on somewhere else
@@ -127,11 +131,11 @@ func (r GapReason) String() string { return gapReasonNames[r] }
 
 // Config bounds the Conns that share it.
 type Config struct {
-	// ConnBuffer is how many bytes out of order may wait in one Conn.
+	// ConnBuffer limits the bytes out of order that wait in one Conn.
 	ConnBuffer int
-	// Grace is how long bytes that the receiver has acknowledged may still be on their way to us.
+	// Grace is the time for which bytes that the receiver has acknowledged may still be captured.
 	Grace time.Duration
-	// GapTimeout is how long bytes wait behind a gap that nobody has acknowledged.
+	// GapTimeout is the time that bytes wait behind a gap that the receiver has not acknowledged.
 	GapTimeout time.Duration
 	// KeepLast has the later bytes win where segments that wait overlap and differ. Delivered bytes always
 	// stay.

@@ -204,7 +204,7 @@ func (c *Conn) Release(now int64) {
 	c.startGrace()
 }
 
-// giveUpTo delivers everything of d before the offset to, with gaps for what is missing.
+// giveUpTo delivers everything of d before the offset to, with gaps for missing bytes.
 func (c *Conn) giveUpTo(d Dir, to int64, why GapReason) {
 	half, peer := &c.half[d], &c.half[d^1]
 
@@ -241,9 +241,9 @@ func (c *Conn) gapUntil(d Dir, to int64) int64 {
 	return to - half.next
 }
 
-// forceFront delivers the first segment that waits though what it acknowledges of the other direction is
-// missing. That was acknowledged for as long as the segment has waited. It is delivered or given up first, so
-// that a reply never comes behind the next request.
+// forceFront delivers the first segment that waits although bytes of the other direction that it acknowledges
+// are missing. The missing bytes have been acknowledged for as long as the segment has waited. They are given
+// up first, so that a reply never comes behind the next request.
 func (c *Conn) forceFront(d Dir) {
 	half, peer := &c.half[d], &c.half[d^1]
 	need := half.waiting[half.front].need
@@ -294,7 +294,8 @@ func (c *Conn) giveUpOldest(why GapReason) {
 	c.deliverReady()
 }
 
-// Flush delivers everything that waits, with gaps for what is missing: the connection is over.
+// Flush delivers everything that waits, with gaps for missing bytes. The caller calls it when the connection
+// is over.
 func (c *Conn) Flush() {
 	if c.buffered == 0 && !c.Incomplete() {
 		return
@@ -309,7 +310,7 @@ func (c *Conn) Flush() {
 	}
 }
 
-// Discard drops everything that waits: nobody wants the bytes any more.
+// Discard drops everything that waits without delivering it.
 func (c *Conn) Discard() {
 	for d := range c.half {
 		half := &c.half[d]

@@ -8,7 +8,7 @@ func (c *Conn) handleData(d Dir, s *Segment, off, need int64) {
 	half, peer := &c.half[d], &c.half[d^1]
 	c.handler.Observe(d, Data, s.Time)
 
-	// Sort out what is not new: offsets outside of any window, and bytes that were delivered before.
+	// Sort out segments without new bytes: those outside of any window, and those that were delivered before.
 	if off-half.next > maxWindow || off-half.next < -maxWindow {
 		c.handleStray(d, s, off)
 		return
@@ -45,8 +45,8 @@ func (c *Conn) handleData(d Dir, s *Segment, off, need int64) {
 	c.insertSegment(d, waitingSegment{off: off, need: need, time: s.Time, since: c.now}, b, end)
 }
 
-// resyncAfter is how many segments in a row, each of which goes on where the last one ended, are taken for
-// the stream itself though they lie outside of any window.
+// resyncAfter is the number of consecutive segments outside of any window after which they are taken for the
+// stream itself. Each must begin where the one before ended.
 const resyncAfter = 8
 
 // handleStray takes a segment that lies outside of any window. The stream is moved there when enough of them
@@ -96,7 +96,7 @@ func (c *Conn) handleDelivered(d Dir, s *Segment, off, end int64) {
 	c.compareTail(d, s, off, b)
 }
 
-// compareTail compares b at off, of which at least a part was delivered, with the last bytes that were.
+// compareTail compares the delivered part of b, which lies at off, with the last bytes that were delivered.
 func (c *Conn) compareTail(d Dir, s *Segment, off int64, b []byte) {
 	half := &c.half[d]
 	tailOff := half.next - int64(half.delivered.tailLen)
@@ -109,7 +109,7 @@ func (c *Conn) compareTail(d Dir, s *Segment, off int64, b []byte) {
 	}
 }
 
-// reorderTime is how late, ns, a segment can be and still count as reordered, not as sent again.
+// reorderTime is the longest delay, ns, of a segment that counts as reordered and not as sent again.
 const reorderTime = int64(3e6)
 
 // classifyOverlap counts a segment that begins before the highest byte seen: it was reordered if it fills a

@@ -1,18 +1,18 @@
 package sessions
 
-// A packetClock turns the times of packets into a clock that only goes forward. It is what timers go by. It
-// moves by what the packets' times advance, so a capture whose clock jumps neither stops the timers nor fires
-// them at every packet.
+// A packetClock turns the times of packets into a clock that only goes forward; timers go by it. It advances
+// as the packets' times advance, so a capture whose clock jumps neither stops the timers nor fires them at
+// every packet.
 type packetClock struct {
 	now            int64 // ns since the first packet, plus one; 0 before it
 	packetTime     int64 // the packet time that now was last moved to
 	timeBeforeJump int64 // packetTime before it was set back; 0 it was not
 }
 
-// maxBackward is how far packet times may go back without being a clock that was set back.
+// maxBackward is the largest step back in packet times, ns, that does not count as a clock that was set back.
 const maxBackward = int64(10e9)
 
-// maxForward is how far one packet can move the clock.
+// maxForward is the most by which one packet moves the clock, ns.
 const maxForward = int64(24 * 3600e9)
 
 // advance moves the clock to the packet time at.

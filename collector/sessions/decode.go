@@ -43,9 +43,9 @@ const (
 
 // A decoder reads the headers of a frame into a packet. Its only state is the IP fragments that wait.
 //
-// Each method reads one kind of header and calls the method of the layer above. In all of them b is what was
-// captured of a layer, wire is how long the layer was before the capture cut it, and depth is the number of
-// tunnels around it. Fields of p that an inner header has too are overwritten: the innermost headers count.
+// Each method reads one kind of header and calls the method of the layer above. In all of them b is the
+// captured part of a layer, wire the length of the whole layer, and depth the number of tunnels around it.
+// Fields of p that an inner header has too are overwritten: the innermost headers count.
 type decoder struct{ frags defragmenter }
 
 // decodeFrame reads the headers of a frame into p and returns what the frame carries.

@@ -102,7 +102,8 @@ func (d *decoder) decodeIPv6(p *packet, b []byte, wire, depth int) result {
 		size = max(wire-40, 0)
 	}
 
-	// From here on b and wire are what follows the headers that were read, and next is its type.
+	// b and wire are the rest of the packet behind the headers that were read, and next is the type of the
+	// rest.
 	wire = min(size, wire-40)
 	b = b[40:min(len(b), 40+wire)]
 	for range maxIPv6Extensions {

@@ -25,7 +25,7 @@ type dedup struct {
 
 func (d *dedup) heldClaims() []claimKey { return d.claims[:d.numClaims] }
 
-// A decision is what ended the state pending of a flow whose events waited.
+// A decision is the reason why the state pending of a flow has ended.
 type decision string
 
 const (
@@ -149,7 +149,7 @@ func (f *flow) resolveDedup(force bool, why decision) {
 		return
 	}
 
-	// Claim both. A bridge may do so at the same moment; whoever comes second is the duplicate.
+	// Claim both. A bridge may do so at the same moment; the second of the two is the duplicate.
 	f.dedup.state = primary
 	for _, key := range keys[:numKeys] {
 		if !f.tryClaim(key) {

@@ -107,8 +107,8 @@ func (s *DedupTable) shardOf(k *claimKey) *dedupShard {
 	return &s.shards[hash%dedupShards]
 }
 
-// reuseAfter is how long after a claim's last packet a flow must begin to be another connection on the same
-// ports.
+// reuseAfter is the time, ns, after the last packet of an ended claim from which a flow on its ports is
+// another connection.
 const reuseAfter = int64(1e9)
 
 // covers reports whether c is of the connection that began at first.

@@ -25,7 +25,7 @@ type ipFragment struct {
 	wire int // its length before the capture cut it
 }
 
-// A datagram is one of which some fragments have come.
+// A datagram is an incomplete IP datagram, with the fragments that have come.
 type datagram struct {
 	key      fragKey
 	parts    []datagramPart // in the order of their offset, without overlaps
@@ -120,8 +120,8 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	return whole, resFragment
 }
 
-// insertPart keeps what of b, at off, is new. Of IPv4 the bytes that came first win. An overlap invalidates a
-// datagram of IPv6 (RFC 5722), except that a fragment may come twice.
+// insertPart keeps the bytes of b, at off, that are new. For IPv4 the bytes that came first win. An overlap
+// invalidates a datagram of IPv6 (RFC 5722), except that a fragment may come twice.
 func (f *defragmenter) insertPart(d *datagram, b []byte, off int) result {
 	end := off + len(b)
 
@@ -180,7 +180,7 @@ func (f *defragmenter) chargeCost(d *datagram, n int) {
 	f.cost += n
 }
 
-// invalidate drops what is kept of d; its other fragments will be ignored.
+// invalidate drops the parts of d. Its other fragments will be ignored.
 func (f *defragmenter) invalidate(d *datagram) result {
 	f.releaseParts(d)
 	d.invalid = true

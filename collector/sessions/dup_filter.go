@@ -10,9 +10,8 @@ import (
 // mirror port that copies in and out). It remembers the last packets by a hash, in a direct-mapped table: a
 // new packet replaces the one in its slot.
 //
-// A copy has the same IP identification, which a retransmission by Linux has not. Packets without one – IPv6,
-// and IPv4 packets that must not be fragmented – are told apart by time only: nobody sends the same again so
-// soon.
+// A copy has the same IP identification, which a retransmission by Linux has not. Packets without one (IPv6,
+// and IPv4 with DF) are distinguished by time only: no sender repeats a packet within dupWindowNoID.
 type dupFilter [dupSlots]dupSlot
 
 type dupSlot struct {
@@ -22,8 +21,8 @@ type dupSlot struct {
 
 const (
 	dupSlots = 1 << 12
-	// dupWindow is how far apart in time two packets with the same identification can be one: it wraps at
-	// 65,536.
+	// dupWindow is the longest time, ns, between the copies of a packet. It is short, since the
+	// identification wraps at 65,536.
 	dupWindow = int64(20e6)
 	// dupWindowNoID is the same for packets without one.
 	dupWindowNoID = int64(1e6)

@@ -22,7 +22,7 @@ type unresolvedEvent struct {
 	due int64 // clock
 }
 
-// resolveWait is how long an event waits, ns. dockerd answers within 0.1 s when it is not busy.
+// resolveWait is the longest time that an event waits, ns. dockerd answers within 0.1 s when it is not busy.
 const resolveWait = int64(2e9)
 
 // enrich emits e with its containers, or keeps it for a while.

@@ -205,11 +205,10 @@ func (f *flow) closedState() string {
 	return stateTimeout
 }
 
-// exchangeOver is how long an exchange of datagrams is idle, ns, before it is most likely over.
+// exchangeOver is the idle time, ns, after which an exchange of datagrams is most likely over.
 const exchangeOver = int64(2e9)
 
-// evictionValue returns how much would be lost with f. Of a few flows the one with the lowest value is
-// evicted.
+// evictionValue returns how much would be lost with f. evictFlow evicts the flow with the lowest value.
 func (f *flow) evictionValue() int64 {
 	idle := f.t.clock.now - f.lastSeen
 	if f.dead {

@@ -2,8 +2,8 @@ package sessions
 
 import "tidegate/collector/reassembly"
 
-// A history is what happened in a session, one letter for each kind of event and side, in the order of their
-// first occurrence. The letters are Zeek's; those of the server are in lower case.
+// A history lists the kinds of segments of each side, one letter for each, in the order of their first
+// occurrence. The letters are Zeek's; those of the server are in lower case.
 type history struct {
 	letters [24]byte
 	n       uint8

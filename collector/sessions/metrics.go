@@ -82,7 +82,7 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 	return m
 }
 
-// packetCounts is what a Table counts between two calls of flushCounters.
+// packetCounts holds the counts of a Table since the last call of flushCounters.
 type packetCounts struct {
 	results        [numResults]uint64
 	pending        int // packets since the last call

@@ -6,7 +6,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// natState is what a flow knows of the addresses that the host rewrites.
+// natState is a flow's mapping, once it is known.
 type natState struct {
 	known   bool
 	mapping Mapping

@@ -13,7 +13,7 @@ type outbox struct {
 	retryAt  int64 // clock: when resolveDedup is called again
 }
 
-// outboxRetryEvery is how often resolveDedup is called for a flow whose events wait.
+// outboxRetryEvery is the time, ns, between two calls of resolveDedup for a flow whose events wait.
 const outboxRetryEvery = int64(50e6)
 
 // emitEvent takes an event of f: of its parser, or of the session. The event is emitted, dropped or kept in

@@ -30,8 +30,8 @@ func (a addr) netip() netip.Addr {
 	return netip.AddrFrom16(b).Unmap()
 }
 
-// A packet is what the decoder found in a frame. It is valid while Table.Packet runs: its slices point into
-// the frame, or into a datagram that was put together from fragments.
+// A packet holds the decoded headers of a frame, and its payload. It is valid while Table.Packet runs: its
+// slices point into the frame, or into a datagram that was put together from fragments.
 type packet struct {
 	clock int64  // Table.clock.now when the packet came
 	iface uint16 // index into the Table's interfaces
@@ -83,7 +83,7 @@ func endpointLess(a addr, aport uint16, b addr, bport uint16) bool {
 	return aport <= bport
 }
 
-// A result is what became of a packet; each packet is counted once under one.
+// A result is the outcome of a packet; each packet is counted under one result.
 type result uint8
 
 const (

@@ -1,57 +1,63 @@
-// Package sessions turns packets into the connections that they belong to, and into events.
+// Package sessions turns packets into sessions, and the bytes of sessions into events.
 //
-// Packets come from collector/capture. Each capture worker has one Table, which it alone uses: Table.Packet
-// decodes a frame, puts IP fragments together, finds the connection, and hands the segment to
+// Packets come from collector/capture, whose workers call Table.Packet. Each worker has a Table of its own. A
+// Table decodes a frame, puts IP fragments together, finds the connection (a flow), and hands the segment to
 // collector/reassembly, which puts the bytes of both directions in order. The bytes go to a protocols.Conn,
-// whose parser makes events of them. Events of parsers, and one event for each session, go out through
+// whose parser makes events of them. The events of the parsers, and one event for each session, leave through
 // Deps.Emit.
 //
 // The way of a packet:
 //
-//	decode.go, decode_ip.go  frame → addresses, ports, TCP header, payload; no allocation
-//	defrag.go                fragments of IPv4 and IPv6 → datagrams
-//	dup_filter.go            drops the second copy of a packet
-//	table.go                 the map of flows, eviction; heap.go, clock.go: timers
-//	flow.go                  one connection: its protocols.Conn, its timers
-//	tcp.go, udp.go           packets of a flow; whether a SYN begins a new one
-//	direction.go             which side is the client
-//	streams.go               what reassembly returns: bytes, gaps, ends, statistics
-//	dedup.go, dedup_table.go which copy of a connection is reported; nat.go: what addresses it has
-//	outbox.go                events that wait until that is decided
-//	enrich.go                events that wait until their container is known
-//	event.go, history.go     the event of the session
+//	decode.go, decode_ip.go   frame → addresses, ports, TCP header, payload
+//	defrag.go                 fragments of IPv4 and IPv6 → datagrams
+//	dup_filter.go             drops a packet that was captured twice
+//	table.go                  finds the flow; timers (heap.go, clock.go) and eviction
+//	flow.go                   one connection: its protocols.Conn, its timers, its end
+//	tcp.go, udp.go            packets of a flow; whether a SYN begins another connection
+//	direction.go              which side is the client
+//	streams.go                bytes, gaps and statistics from reassembly
+//	dedup.go, dedup_table.go  which copy of a connection is reported
+//	nat.go                    the addresses of a connection behind NAT
+//	outbox.go                 events that wait until deduplication is decided
+//	enrich.go                 events that wait until their containers are known
+//	event.go, history.go      the event of the session
 //
 // # States of a flow
 //
-//	opened ──▶ closing ──CloseLinger──▶ dead ──timeWait──▶ removed
-//	   │                            ▲
-//	   └──idle, evicted, replaced───┘
+//	open ──── reset, or both sides have ended ▶ closing
+//	open ──── idle, evicted, or replaced ─────▶ dead
+//	closing ─ CloseLinger is over ────────────▶ dead     the session's event is emitted
+//	dead ──── timeWait is over ───────────────▶ removed
 //
-// A TCP flow is closing when it was reset or both sides have ended (package reassembly has the states of the
-// connection before that). The session's event is emitted when the flow becomes dead. A dead flow stays for a
-// while: late packets of the connection must not begin a new one, and the copies of other interfaces must
-// find its claim.
+// A dead flow stays for a while: late packets of the connection must not begin a new flow, and the flows of
+// other interfaces must find its claim. Package reassembly has the states of a TCP connection in detail.
 //
 // # States of deduplication
 //
-// A connection that passes several interfaces of a host, a bridge and eth0 for example, is a flow on each of
-// them. The events of one are reported: the primary. Which one, the flows find out through claims in a
-// DedupTable.
+// A connection that crosses several interfaces of the host, a bridge and eth0 for example, is a flow on each
+// of them. Only one flow is reported, the primary. Flows claim their connection in a DedupTable to decide
+// which one that is.
 //
-//	on a bridge:  first packet ──claim──▶ primary ──another leg of the connection is primary──▶ duplicate
-//	                           ──another bridge claimed it──▶ duplicate
-//	elsewhere:    first packet ──claimed by a bridge──▶ duplicate
-//	                           ──else──▶ pending ──claimed by a bridge meanwhile──▶ duplicate
-//	                                             ──no bridge can see it, or NATTimeout is over──▶ primary
+//	on a bridge ─ the first packet claims the connection ──────▶ primary
+//	on a bridge ─ another bridge has claimed it ───────────────▶ duplicate
+//	elsewhere ─── another flow has claimed it ─────────────────▶ duplicate
+//	elsewhere ─── else ────────────────────────────────────────▶ pending
+//	pending ───── another flow claims it ──────────────────────▶ duplicate
+//	pending ───── no bridge can see it, or NATTimeout is over ─▶ primary
+//	primary ───── another leg of the connection is primary ────▶ duplicate    (checked once, at its first event)
 //
-// While a flow is pending its events wait in its outbox. primary emits them, duplicate drops them. A flow
-// that has become a duplicate stays one. A DedupTable has locks of its own, never two at a time; it is the
-// only thing that Tables share and write.
+// The events of a pending flow wait in its outbox. A primary emits them, a duplicate drops them and stays
+// one.
+//
+// # Locks
+//
+// A Table has none. Tables share the DedupTable, which has locks of its own and holds one at a time, and the
+// read-only Containers and NAT.
 //
 // # Time
 //
-// Packet time is what the packets say (ns since 1970); it is what events show. Timers go by the Table's clock
-// (packetClock), which only goes forward. In names and comments a "clock" value is of the latter.
+// Packet time is the time stamp of the capture, ns since 1970; events have it. Timers go by the Table's clock
+// (packetClock), which only goes forward. Fields whose comments say "clock" are of that clock.
 package sessions
 
 import (
@@ -61,7 +67,7 @@ import (
 	"tidegate/protocols"
 )
 
-// Deps is what a Table needs of the rest of the collector. Only Emit must be set.
+// Deps are the parts of the collector that a Table uses. Only Emit must be set.
 type Deps struct {
 	// Collector is part of the ids of sessions.
 	Collector pipeline.ID

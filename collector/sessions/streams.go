@@ -5,7 +5,7 @@ import (
 	"tidegate/protocols"
 )
 
-// sessionStats is what event.go copies into the session's event.
+// sessionStats holds the counts and times that event.go copies into the session's event.
 type sessionStats struct {
 	sides [2]sideStats // by sender
 

@@ -99,7 +99,7 @@ func setDefault[T comparable](v *T, def T) {
 const flushEvery = 4096
 
 // Packet takes one frame, captured on ifaceName at the packet time at. data is only valid during the call;
-// wireLen is how long the frame was before the capture cut it.
+// wireLen is the length of the frame on the wire.
 func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []byte, wireLen int) {
 	if t.closed {
 		return
@@ -177,7 +177,7 @@ func (t *Table) Close() {
 	t.enricher.retryUnresolved(t.clock.now, true)
 }
 
-// advanceClock moves the clock and does what is due.
+// advanceClock moves the clock and runs the timers that are due.
 func (t *Table) advanceClock(at int64) {
 	t.clock.advance(at)
 	for len(t.timers) > 0 && t.timers[0].due <= t.clock.now {
@@ -218,8 +218,8 @@ func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
 	return f
 }
 
-// timeWait is how long a flow stays after its event was emitted, so that its last packets do not begin a new
-// one and the copies of other interfaces find its claim.
+// timeWait is the time, ns, that a dead flow stays, so that its last packets do not begin a new one and the
+// copies of other interfaces find its claim.
 const timeWait = int64(5e9)
 
 // finishFlow ends f and emits its session; f stays in the Table as a dead one. state "" means that f decides:
@@ -259,7 +259,7 @@ func (t *Table) removeFlow(f *flow, claims claimsOnRemove) {
 	}
 }
 
-// maxFreeFlows is how many removed flows are kept for reuse.
+// maxFreeFlows is the number of removed flows that are kept for reuse.
 const maxFreeFlows = 4096
 
 // replaceFlow ends f because its tuple begins a new connection.
@@ -270,7 +270,7 @@ func (t *Table) replaceFlow(f *flow, state string) {
 	t.removeFlow(f, dropClaims)
 }
 
-// runTimers does what is due for f.
+// runTimers handles the timers of f that are due.
 func (t *Table) runTimers(f *flow) {
 	if f.dead {
 		t.removeFlow(f, dropClaims)
@@ -303,7 +303,8 @@ func (t *Table) runTimers(f *flow) {
 	f.schedule()
 }
 
-// evictionSamples is how many flows are compared: to find the least valuable of all would take too long.
+// evictionSamples is the number of flows that are compared: to find the least valuable of all would take too
+// long.
 const evictionSamples = 16
 
 // evictFlow makes room for a flow: of a few picked at random, the least valuable goes.

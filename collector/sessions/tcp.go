@@ -53,8 +53,8 @@ func (t *Table) handleTCP(p *packet) {
 	}
 }
 
-// startSeq returns the number by which the session that begins with p is known, that of the client's SYN
-// where it is known, and whether p is from the middle of a stream.
+// startSeq returns the sequence number that goes into the id of the session that begins with p, and whether p
+// is from the middle of a stream. The number is that of the client's SYN if p is the SYN or its answer.
 func (p *packet) startSeq() (seq uint32, midStream bool) {
 	switch {
 	case p.isSYN():
@@ -65,9 +65,8 @@ func (p *packet) startSeq() (seq uint32, midStream bool) {
 	return p.Seq, true
 }
 
-// handleLate takes a packet of a connection whose event was emitted: a FIN that is sent again, at intervals
-// that double, because nobody acknowledges it. f stays for as long as the next one may take, or that would
-// look like another connection.
+// handleLate takes a packet of a dead flow. It may be a FIN that is not acknowledged and is sent again at
+// intervals that double. f stays until the next one can have come: without f it would begin another session.
 func (f *flow) handleLate() {
 	t := f.t
 	t.m.segmentsLate.Inc()
