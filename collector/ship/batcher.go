@@ -83,6 +83,7 @@ func (b *batcher) addPacketEvent(e *pipeline.Event) bool {
 // encode appends e to the open batch, or to a new one if e does not fit, and returns the batch. It returns
 // nil when e is larger than a batch, and counts that. b.mu must be held.
 func (b *batcher) encode(e *pipeline.Event) *batch {
+	// An event that does not fit closes the batch, unless it is the first: then it fits into none.
 	target := b.openBatch()
 	err := target.addEvent(e, int(b.shipper.cfg.BatchBytes))
 	if errors.Is(err, errFull) {
@@ -172,8 +173,8 @@ func (b *batcher) wakeJournaling() {
 	}
 }
 
-// stop closes the open batch and takes nothing more.
-func (b *batcher) stop() {
+// closeInput closes the open batch and takes nothing more.
+func (b *batcher) closeInput() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closeBatch()
@@ -190,6 +191,9 @@ func (b *batcher) journalBatches() {
 		case <-b.shipper.ctx.Done():
 			return
 		}
+
+		// Batches stay in the queue while the window is closed: a batch without a sequence can still move to
+		// the spool.
 		for b.sender.windowOpen() {
 			next := b.takeHead()
 			if next == nil {
@@ -227,6 +231,7 @@ func (b *batcher) removeHead() {
 // journal does not know is not produced, since a killed process would then ship it twice. It reports false if
 // the shipper ends before.
 func (b *batcher) journalBatch(full *batch) bool {
+	// The header that carries the sequence makes the batch longer.
 	sequence := b.sender.nextSequence(full)
 	b.charge(full)
 	id := batchID{Epoch: b.sender.epoch, Partition: b.sender.partition, Sequence: sequence}
@@ -238,7 +243,7 @@ func (b *batcher) journalBatch(full *batch) bool {
 			return false
 		}
 	}
-	b.sender.queue(full, sequence)
+	b.sender.addFileBatch(full, sequence)
 	return true
 }
 
@@ -297,7 +302,7 @@ func (b *batcher) takeUnreadable() *batch {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	first := 0
-	if b.headTaken {
+	if b.headTaken { // it may have its sequence already
 		first = 1
 	}
 	for i := first; i < len(b.queue); i++ {

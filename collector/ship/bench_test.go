@@ -86,7 +86,7 @@ func benchShipper(b *testing.B) *Shipper {
 // deliverAll finishes all batches, as if Kafka had acknowledged them.
 func deliverAll(c *batcher) {
 	for _, b := range c.queue {
-		c.sender.queue(b, c.sender.nextSequence(b))
+		c.sender.addFileBatch(b, c.sender.nextSequence(b))
 	}
 	c.queue = c.queue[:0]
 	for _, it := range c.sender.pending {

@@ -17,8 +17,8 @@ func (s *Shipper) Close(ctx context.Context) error {
 	// 1. Take nothing more, and let everything be sent at once.
 	close(s.stop)
 	for _, p := range s.everyPartition() {
-		p.files.stop()
-		p.packets.stop()
+		p.files.closeInput()
+		p.packets.closeInput()
 	}
 	s.retryNow()
 

@@ -21,7 +21,7 @@ func countsOf(counts []uint32) (c datasetCounts) {
 	return c
 }
 
-func (c *datasetCounts) sum() (n uint64) {
+func (c *datasetCounts) total() (n uint64) {
 	for _, v := range c {
 		n += uint64(v)
 	}
@@ -31,7 +31,7 @@ func (c *datasetCounts) sum() (n uint64) {
 // A datasetCounter counts events by dataset.
 type datasetCounter [pipeline.NumDatasets]atomic.Uint64
 
-func (c *datasetCounter) add(n *datasetCounts) {
+func (c *datasetCounter) addCounts(n *datasetCounts) {
 	for i, v := range n {
 		if v > 0 {
 			c[i].Add(uint64(v))
@@ -39,7 +39,7 @@ func (c *datasetCounter) add(n *datasetCounts) {
 	}
 }
 
-func (c *datasetCounter) sum() (n uint64) {
+func (c *datasetCounter) total() (n uint64) {
 	for i := range c {
 		n += c[i].Load()
 	}

@@ -59,7 +59,7 @@ func newFileProducer(s *Shipper, name string, id journal.FileID) *fileProducer {
 	}
 }
 
-func (f *fileProducer) is(state fileState) bool { return fileState(f.state.Load()) == state }
+func (f *fileProducer) inState(state fileState) bool { return fileState(f.state.Load()) == state }
 
 // setState changes the state; f.mu must be held.
 func (f *fileProducer) setState(state fileState) { f.state.Store(int32(state)) }
@@ -87,6 +87,8 @@ func (f *fileProducer) Ship(ctx context.Context, e *pipeline.Event, c collector.
 		pipeline.ReleaseEvent(e)
 		return ErrClosed
 	}
+
+	// 1. A line that is safe, or that belongs to a batch of an earlier process, is not new.
 	if c.End <= f.lastEnd {
 		f.dropReread(e)
 		return nil
@@ -95,9 +97,12 @@ func (f *fileProducer) Ship(ctx context.Context, e *pipeline.Event, c collector.
 		return nil
 	}
 
+	// 2. All lines of a file go to one partition, so that their order is kept, whatever becomes of the topic.
 	if f.partition == nil {
 		f.partition = f.router.partitionOf(e)
 	}
+
+	// 3. Wait without a lock, and then add: the budget may be exceeded by one event of each producer.
 	target, err := f.waitForBatcher(ctx)
 	if err != nil {
 		pipeline.ReleaseEvent(e)
@@ -112,7 +117,7 @@ func (f *fileProducer) Ship(ctx context.Context, e *pipeline.Event, c collector.
 // waitForBatcher waits for memory and returns the batcher for the next line: the partition's batcher for
 // files or, once the file cannot be read again, the one whose batches may go to the spool.
 func (f *fileProducer) waitForBatcher(ctx context.Context) (*batcher, error) {
-	if !f.is(fileGone) {
+	if !f.inState(fileGone) {
 		files := &f.partition.files
 		if err := f.waitForBudget(ctx, files.budget, files.budget.limit(), f.gone); !errors.Is(err, errSourceGone) {
 			return files, err
@@ -154,7 +159,7 @@ func (f *fileProducer) Resume() (collector.Checkpoint, bool) {
 // SourceGone lets the batches with lines of f go to the spool.
 func (f *fileProducer) SourceGone() {
 	f.mu.Lock()
-	if f.is(fileOpen) {
+	if f.inState(fileOpen) {
 		f.setState(fileGone)
 	}
 	f.markUnreadable()
@@ -197,6 +202,7 @@ func (f *fileProducer) Close(keep bool) {
 // extendRange adds the event that ends at c to the range of f in b, which is made if need be. The batcher of
 // b is locked.
 func (f *fileProducer) extendRange(b *batch, c collector.Checkpoint) {
+	// The batch behind current may have been recycled since and be in use again, so its id decides.
 	if f.current == nil || f.currentID != b.id {
 		f.current, f.currentID = f.newRange(b), b.id
 	}
@@ -212,7 +218,7 @@ func (f *fileProducer) newRange(b *batch) *batchRange {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.insertRange(r)
-	if !f.is(fileOpen) { // SourceGone came after the batcher was chosen
+	if !f.inState(fileOpen) { // SourceGone came after the batcher was chosen
 		b.unreadable.Store(true)
 	}
 	return r
@@ -226,6 +232,7 @@ func (f *fileProducer) skipTo(end int64) {
 
 // insertRange puts r in its place; f.mu must be held.
 func (f *fileProducer) insertRange(r *batchRange) {
+	// New ranges belong at the end; only recovered ones may begin behind them.
 	i := len(f.ranges)
 	for i > 0 && f.ranges[i-1].after > r.after {
 		i--
@@ -251,13 +258,15 @@ func (f *fileProducer) finishRange(r *batchRange) (droppable bool) {
 
 // droppable reports whether nobody will read f again and nothing of it is unfinished; f.mu must be held.
 func (f *fileProducer) droppable() bool {
-	return (f.is(fileClosed) || f.is(fileMissing)) && len(f.ranges) == 0
+	return (f.inState(fileClosed) || f.inState(fileMissing)) && len(f.ranges) == 0
 }
 
 // advance removes finished ranges from the front and moves the checkpoint; f.mu must be held. A finished
 // range stays while an earlier one is unfinished. It also stays while it was recovered from the journal and
 // the owner has not read past it: its position is how its lines are recognised when they are read again.
 func (f *fileProducer) advance() {
+	// Invariant: every line up to the checkpoint is safe, or lost and counted. Ranges leave in order, so the
+	// checkpoint never skips an unfinished one.
 	n := 0
 	for n < len(f.ranges) && f.ranges[n].mayLeave() {
 		if r := f.ranges[n]; r.end.End > f.checkpoint.End {

@@ -25,14 +25,14 @@ func (l Ledger) IsBalanced() bool {
 func (s *Shipper) Ledger() Ledger {
 	c := &s.counters
 	l := Ledger{
-		Read: c.read.sum(), Recovered: c.recovered.sum(), Delivered: c.delivered.sum(),
-		Buffered: s.bufferedEvents(), Spooled: c.spooled.sum(), Reread: c.reread.sum(),
+		Read: c.read.total(), Recovered: c.recovered.total(), Delivered: c.delivered.total(),
+		Buffered: s.bufferedEvents(), Spooled: c.spooled.total(), Reread: c.reread.total(),
 	}
 	for reason := range c.discarded {
 		if isLoss(reason) {
-			l.Lost += c.discarded[reason].sum()
+			l.Lost += c.discarded[reason].total()
 		} else {
-			l.Dropped += c.discarded[reason].sum()
+			l.Dropped += c.discarded[reason].total()
 		}
 	}
 	return l

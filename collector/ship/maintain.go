@@ -30,7 +30,7 @@ func (s *Shipper) spillAll(always bool) {
 		p.files.moveUnreadable(always)
 	}
 	for _, sender := range s.everySender() {
-		sender.spill(always)
+		sender.spillBatches(always)
 	}
 }
 

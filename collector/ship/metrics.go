@@ -16,44 +16,44 @@ var (
 		descBuffer, descSpool, descJournal, descBatches, descErrors, descDisk, descUnreadable,
 	}
 
-	descRead = desc("events_read_total", "Events that sources handed over for delivery to Kafka.", byDataset)
+	descRead = describe("events_read_total", "Events that sources handed over for delivery to Kafka.", byDataset)
 
-	descRecovered = desc("events_recovered_total",
+	descRecovered = describe("events_recovered_total",
 		"Events of an earlier process, found in its spool or missing from its unacknowledged batches.", byDataset)
 
-	descDelivered = desc("events_delivered_total", "Events acknowledged by Kafka.", byDataset)
+	descDelivered = describe("events_delivered_total", "Events acknowledged by Kafka.", byDataset)
 
-	descSafe = desc("events_safe_total", "Events acknowledged by Kafka or written to the spool.", byDataset)
+	descSafe = describe("events_safe_total", "Events acknowledged by Kafka or written to the spool.", byDataset)
 
-	descSpooled = desc("events_spooled_total", "Events written to the spool on disk.", byDataset)
+	descSpooled = describe("events_spooled_total", "Events written to the spool on disk.", byDataset)
 
-	descReread = desc("events_reread_total",
+	descReread = describe("events_reread_total",
 		"Log lines read again after a restart that were delivered or spooled before; they are not sent again.", byDataset)
 
-	descDropped = desc("events_dropped_total", "Events dropped before delivery, by reason.", byReason)
+	descDropped = describe("events_dropped_total", "Events dropped before delivery, by reason.", byReason)
 
-	descLost = desc("events_lost_total", "Events lost before delivery, by reason.", byReason)
+	descLost = describe("events_lost_total", "Events lost before delivery, by reason.", byReason)
 
-	descBuffered = desc("events_buffered", "Events that wait for Kafka, in memory or in the spool.", nil)
+	descBuffered = describe("events_buffered", "Events that wait for Kafka, in memory or in the spool.", nil)
 
-	descBuffer = desc("buffer_bytes", "Encoded events in memory that wait for Kafka, in bytes, by kind of source.",
+	descBuffer = describe("buffer_bytes", "Encoded events in memory that wait for Kafka, in bytes, by kind of source.",
 		[]string{"source"})
 
-	descSpool = desc("spool_bytes", "Size of the spool on disk.", nil)
+	descSpool = describe("spool_bytes", "Size of the spool on disk.", nil)
 
-	descJournal = desc("journal_bytes", "Size of the journal on disk.", nil)
+	descJournal = describe("journal_bytes", "Size of the journal on disk.", nil)
 
-	descBatches = desc("batches_delivered_total", "Batches acknowledged by Kafka.", nil)
+	descBatches = describe("batches_delivered_total", "Batches acknowledged by Kafka.", nil)
 
-	descErrors = desc("produce_errors_total", "Requests to Kafka that failed, by kind of error.", []string{"kind"})
+	descErrors = describe("produce_errors_total", "Requests to Kafka that failed, by kind of error.", []string{"kind"})
 
-	descDisk = desc("disk_errors_total", "Writes of the journal or the spool that failed.", []string{"file"})
+	descDisk = describe("disk_errors_total", "Writes of the journal or the spool that failed.", []string{"file"})
 
-	descUnreadable = desc("unreadable_bytes_total",
+	descUnreadable = describe("unreadable_bytes_total",
 		"Bytes of the journal or the spool that could not be read and were kept in .unreadable files.", []string{"file"})
 )
 
-func desc(name, help string, labels []string) *prometheus.Desc {
+func describe(name, help string, labels []string) *prometheus.Desc {
 	return prometheus.NewDesc("tidegate_collector_"+name, help, labels, nil)
 }
 

@@ -10,8 +10,8 @@ import (
 	"tidegate/collector/ship/spool"
 )
 
-// recover takes over what earlier processes left in the state folder. No other goroutine runs yet.
-func (s *Shipper) recover() error {
+// recoverState takes over what earlier processes left in the state folder. No other goroutine runs yet.
+func (s *Shipper) recoverState() error {
 	var err error
 	s.journal, err = journal.Open(s.cfg.StateDir, journal.Options{
 		Sync: s.cfg.Fsync, Log: s.log, CompactAt: s.failpoints.compactAt, Wrap: s.failpoints.wrapFile,
@@ -47,9 +47,9 @@ func (s *Shipper) recoverSpool() error {
 		seen[id] = true
 
 		counts := countsOf(h.Counts)
-		s.counters.recovered.add(&counts)
+		s.counters.recovered.addCounts(&counts)
 		if !readable {
-			s.counters.discarded[lostSpool].add(&counts)
+			s.counters.discarded[lostSpool].addCounts(&counts)
 			return
 		}
 		s.journal.Ack(id)
@@ -83,9 +83,11 @@ func (s *Shipper) recoverJournal(state journal.State) {
 		s.recoverBatch(&state.Batches[i], files)
 	}
 
+	// Now that the ranges of all batches are known: which files are still of use, and which must be read
+	// again?
 	for i := range state.Files {
 		f := files[state.Files[i].ID]
-		replaced := f.is(fileClosed)
+		replaced := f.inState(fileClosed)
 		if replaced && !slices.ContainsFunc(f.ranges, func(r *batchRange) bool { return !r.done }) {
 			s.journal.DropFile(f.id) // another file has its name, and no batch waits for it
 			continue
@@ -125,6 +127,8 @@ func (s *Shipper) recoverBatch(b *journal.Batch, files map[journal.FileID]*fileP
 		sequence: b.ID.Sequence, state: stateRecovering, missingRanges: len(b.Ranges), batch: newBatch(),
 		stampedAt: time.Now(),
 	}
+
+	// The batch is empty and fills up while the lines of its ranges are read again (replay.go).
 	for _, journaled := range b.Ranges {
 		f := files[journaled.File]
 		r := &batchRange{

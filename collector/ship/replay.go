@@ -38,7 +38,7 @@ func (f *fileProducer) replayEvent(e *pipeline.Event, c collector.Checkpoint) bo
 	f.skipTo(c.End)
 	if c.End == target.end.End {
 		f.mu.Lock()
-		f.pass(target)
+		f.passRange(target)
 		f.mu.Unlock()
 		f.shipper.finishReplay(target)
 	}
@@ -80,7 +80,7 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, safe bool) {
 			break // the line lies between the ranges: it is new
 		}
 		if end > r.end.End {
-			f.pass(r)
+			f.passRange(r)
 			if !r.done {
 				incomplete = append(incomplete, r)
 			}
@@ -94,7 +94,7 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, safe bool) {
 		}
 		safe = true
 		if end == r.end.End {
-			f.pass(r)
+			f.passRange(r)
 		}
 		break
 	}
@@ -108,8 +108,8 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, safe bool) {
 	return target, safe
 }
 
-// pass records that the owner has read past r; f.mu must be held.
-func (f *fileProducer) pass(r *batchRange) {
+// passRange records that the owner has read past r; f.mu must be held.
+func (f *fileProducer) passRange(r *batchRange) {
 	if !r.replay.passed {
 		r.replay.passed = true
 		f.unpassed.Add(-1)
@@ -129,7 +129,7 @@ func (f *fileProducer) abandonReplay() {
 		switch {
 		case r.replay == nil:
 		case r.done:
-			f.pass(r)
+			f.passRange(r)
 		case f.shrink(r):
 			abandoned = append(abandoned, r)
 		}
@@ -138,7 +138,7 @@ func (f *fileProducer) abandonReplay() {
 	// 2. Nothing waits for the owner any more. A range without lines leaves the list; the others leave when
 	// their batches are safe.
 	for _, r := range abandoned {
-		f.pass(r)
+		f.passRange(r)
 		if r.count == 0 {
 			f.removeRange(r)
 		}

@@ -90,7 +90,7 @@ func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	return pending
 }
 
-// nextSequence gives full its sequence. The journal must know the batch before queue is called. Both are
+// nextSequence gives full its sequence. The journal must know the batch before addFileBatch is called. Both are
 // called by the batcher's journaling goroutine alone, so batches of files join in order too.
 func (s *sender) nextSequence(full *batch) uint64 {
 	s.mu.Lock()
@@ -101,8 +101,8 @@ func (s *sender) nextSequence(full *batch) uint64 {
 	return sequence
 }
 
-// queue takes over a batch that has its sequence and is in the journal.
-func (s *sender) queue(full *batch, sequence uint64) {
+// addFileBatch takes over a batch that has its sequence and is in the journal.
+func (s *sender) addFileBatch(full *batch, sequence uint64) {
 	s.mu.Lock()
 	s.pending = append(s.pending, &pendingBatch{
 		sequence: sequence, state: stateReady, batch: full, counts: full.counts, stampedAt: time.Now(),
@@ -178,7 +178,7 @@ func (s *sender) produce(pending *pendingBatch) {
 	// A batch that cannot be read from the spool is lost.
 	value, err := s.bytesOf(pending)
 	if errors.Is(err, spool.ErrDamaged) {
-		shipper.counters.discarded[lostSpool].add(&pending.counts)
+		shipper.counters.discarded[lostSpool].addCounts(&pending.counts)
 		s.finishProduced(pending)
 		return
 	}
@@ -196,11 +196,11 @@ func (s *sender) produce(pending *pendingBatch) {
 	}
 	switch {
 	case err == nil:
-		shipper.counters.delivered.add(&pending.counts)
+		shipper.counters.delivered.addCounts(&pending.counts)
 		shipper.counters.batches.Add(1)
 		s.finishProduced(pending)
 	case kafka.Classify(err) == kafka.Rejected:
-		shipper.counters.discarded[lostRejected].add(&pending.counts)
+		shipper.counters.discarded[lostRejected].addCounts(&pending.counts)
 		s.finishProduced(pending)
 	default:
 		s.retryLater(pending)
@@ -224,11 +224,13 @@ func (s *sender) retryLater(pending *pendingBatch) {
 	}
 	pending.state = stateReady
 	s.producing--
+
+	// Requests that were sent together fail together: only the first of them lengthens the pause.
 	now := time.Now()
 	if s.backoff.Attempts() == 0 {
 		s.failingSince = now
 	}
-	if now.After(s.retryAt) { // requests that fail together count as one failure
+	if now.After(s.retryAt) {
 		s.retryAt = now.Add(s.backoff.Next())
 	}
 	s.dispatch()
@@ -245,6 +247,7 @@ func (s *sender) finishProduced(pending *pendingBatch) {
 
 // finish ends a batch that is in Kafka, or lost and counted, and that nobody else touches.
 func (s *sender) finish(pending *pendingBatch) {
+	// The files learn that their lines are safe before the window moves and the memory is given back.
 	full, ref := pending.batch, pending.ref
 	s.confirm(pending, full)
 	s.remove(pending)
@@ -272,6 +275,9 @@ func (s *sender) remove(pending *pendingBatch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pending.state, pending.batch = stateDone, nil
+
+	// A finished batch stays while one before it is unfinished: the first unfinished sequence is where the
+	// window begins.
 	n := 0
 	for n < len(s.pending) && s.pending[n].state == stateDone {
 		s.pending[n] = nil
@@ -289,7 +295,7 @@ func (s *sender) confirm(pending *pendingBatch, full *batch) {
 	}
 	pending.confirmed = true
 	shipper := s.shipper
-	shipper.counters.safe.add(&pending.counts)
+	shipper.counters.safe.addCounts(&pending.counts)
 	if shipper.failpoints.afterConfirm != nil {
 		shipper.failpoints.afterConfirm(full.buf)
 	}
@@ -319,14 +325,16 @@ func (s *sender) recycle(full *batch) {
 	full.recycle()
 }
 
-// spill writes batches of packets, and those with lines that cannot be read again, to the spool, in the order
+// spillBatches writes batches of packets, and those with lines that cannot be read again, to the spool, in the order
 // of their sequences: those that have waited for long, those that memory is needed for or, with always, all.
-func (s *sender) spill(always bool) {
+func (s *sender) spillBatches(always bool) {
 	for {
 		pending := s.nextSpill(always)
 		if pending == nil {
 			return
 		}
+
+		// 1. Write it. In stateSpilling nobody else touches the batch, so no lock is held meanwhile.
 		full := pending.batch
 		ref, err := s.shipper.spool.Append(&spool.Header{
 			Epoch: s.epoch, Partition: s.partition, Sequence: pending.sequence, Packets: s.packets,
@@ -334,8 +342,10 @@ func (s *sender) spill(always bool) {
 		}, full.buf)
 		if err == nil {
 			s.confirm(pending, full)
-			s.shipper.counters.spooled.add(&pending.counts)
+			s.shipper.counters.spooled.addCounts(&pending.counts)
 		}
+
+		// 2. Let it be produced, from the spool or, if the disk refused it, from memory.
 		s.mu.Lock()
 		pending.state = stateReady
 		if err == nil {
@@ -354,6 +364,9 @@ func (s *sender) spill(always bool) {
 func (s *sender) nextSpill(always bool) *pendingBatch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+
+	// Packets do not wait for SpoolAfter when their memory fills up: half of it is left for what comes in
+	// meanwhile.
 	if !always && s.packets {
 		used, limit := s.budget.used.Load(), s.budget.limit()
 		always = used > limit/2 || s.backoff.Attempts() > 0 && used > limit/4
@@ -366,7 +379,7 @@ func (s *sender) nextSpill(always bool) *pendingBatch {
 			continue
 		}
 		if !always && time.Since(pending.stampedAt) < s.shipper.cfg.SpoolAfter {
-			return nil
+			return nil // those behind it are younger
 		}
 		pending.state = stateSpilling
 		return pending
@@ -403,7 +416,7 @@ func (s *sender) bufferedEvents() (n uint64) {
 		case stateRecovering:
 			n += uint64(pending.batch.events)
 		default:
-			n += pending.counts.sum()
+			n += pending.counts.total()
 		}
 	}
 	return n

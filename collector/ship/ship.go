@@ -134,12 +134,14 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 		lifecycle: lifecycle{stop: make(chan struct{})},
 		progress:  make(chan struct{}, 1), maintainNow: make(chan struct{}, 1),
 	}
+
+	// The lock comes before anything in the folder is read: its holder may be writing it.
 	s.host = &pipeline.Host{Name: cfg.Host, Id: hex.EncodeToString(id[:]), Cluster: cfg.Cluster}
 	if s.lock, err = lockState(cfg.StateDir); err != nil {
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if err := s.start(reg); err != nil {
+	if err := s.recoverAndStart(reg); err != nil {
 		s.cancel()
 		_ = s.lock.Unlock()
 		return nil, err
@@ -147,9 +149,9 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 	return s, nil
 }
 
-// start recovers the state of earlier processes and starts the goroutines.
-func (s *Shipper) start(reg prometheus.Registerer) error {
-	if err := s.recover(); err != nil {
+// recoverAndStart recovers the state of earlier processes and starts the goroutines.
+func (s *Shipper) recoverAndStart(reg prometheus.Registerer) error {
+	if err := s.recoverState(); err != nil {
 		return err
 	}
 	if reg != nil {
@@ -191,11 +193,12 @@ func (s *Shipper) Packets(string) collector.PacketProducer {
 // Prune drops the checkpoints of files that are not open and do not exist. Files that batches of an earlier
 // process wait for are dropped when their replay has ended.
 func (s *Shipper) Prune(exists func(name string) bool) {
+	// Under the lock no file is opened between the question whether it exists and the mark.
 	var missing []*fileProducer
-	s.mu.Lock() // no file is opened meanwhile
+	s.mu.Lock()
 	for name, f := range s.files {
 		f.mu.Lock()
-		if f.is(fileIdle) && !exists(name) {
+		if f.inState(fileIdle) && !exists(name) {
 			f.setState(fileMissing)
 			missing = append(missing, f)
 		}
@@ -209,6 +212,7 @@ func (s *Shipper) Prune(exists func(name string) bool) {
 
 // dropFinishedFile drops f if nobody will read it again and nothing of it is unfinished.
 func (s *Shipper) dropFinishedFile(f *fileProducer) {
+	// An owner that opens the file at the same time gets f before this, or a new producer after it.
 	s.mu.Lock()
 	f.mu.Lock()
 	droppable := f.droppable()
@@ -245,6 +249,8 @@ func (s *Shipper) setPartitions(n int) {
 		s.allPartitions = append(s.allPartitions, p)
 		s.workers.Go(p.files.journalBatches)
 	}
+
+	// The partitions in use share the memory of files equally. Readers of the slice never see it change.
 	for _, p := range s.allPartitions[:n] {
 		p.files.budget.size.Store(int64(s.cfg.BufferBytes) / 2 / int64(n))
 	}

@@ -161,6 +161,8 @@ func (s *Scanner) Next() (Frame, bool) {
 		if f, ok := parseHead(head[:n]); ok {
 			f.Offset = s.offset + HeadSize
 			end := f.Offset + int64(f.Length)
+			// An intact head says where the frame ends, so its payload is never searched. Behind a frame that
+			// is not complete there is nothing.
 			if f.Complete = end <= s.size; !f.Complete {
 				s.skipped += s.size - s.offset
 				end = s.size
@@ -168,6 +170,8 @@ func (s *Scanner) Next() (Frame, bool) {
 			s.offset = end
 			return f, true
 		}
+
+		// No head: look for the next one, from the byte behind.
 		next := s.nextMarker(s.offset + 1)
 		s.skipped += next - s.offset
 		s.offset = next

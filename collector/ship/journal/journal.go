@@ -140,7 +140,7 @@ func Open(dir string, options Options) (*Journal, error) {
 	if len(bytes.TrimLeft(text, "\x00")) == 0 {
 		return j, nil // a power cut left a file whose content was never written
 	}
-	if unreadable, reason := j.state.read(text); unreadable > 0 {
+	if unreadable, reason := j.state.readRecords(text); unreadable > 0 {
 		j.setAside = true
 		j.unreadable.Store(uint64(unreadable))
 		options.Log.Warn("part of the journal cannot be read and is kept aside; log lines may be stored twice",
@@ -149,13 +149,15 @@ func Open(dir string, options Options) (*Journal, error) {
 	return j, nil
 }
 
-// read applies the records of a journal. It returns how many bytes could not be read, and why.
-func (s *state) read(text []byte) (unreadable int64, reason error) {
+// readRecords applies the records of a journal. It returns how many bytes could not be read, and why.
+func (s *state) readRecords(text []byte) (unreadable int64, reason error) {
 	if err := frame.CheckFileHeader(text, magic, version); err != nil {
 		return int64(len(text)), err
 	}
 	reader := bytes.NewReader(text)
 	scanner := frame.NewScanner(reader, int64(len(text)))
+
+	// A frame that is damaged, or that this version does not know, costs only itself.
 	var r record
 	for f, ok := scanner.Next(); ok; f, ok = scanner.Next() {
 		if !f.Complete {
@@ -163,13 +165,13 @@ func (s *state) read(text []byte) (unreadable int64, reason error) {
 		}
 		payload, err := f.Read(reader)
 		if err == nil {
-			err = r.parse(f.Kind, payload)
+			err = r.parsePayload(f.Kind, payload)
 		}
 		if err != nil {
 			unreadable, reason = unreadable+frame.HeadSize+int64(f.Length), err
 			continue
 		}
-		s.apply(&r)
+		s.applyRecord(&r)
 	}
 	if n := scanner.Skipped(); n > 0 {
 		unreadable += n
@@ -227,11 +229,12 @@ func (j *Journal) Append(b Batch) error {
 		}
 	}
 	j.buf = appendRecord(j.buf, &record{kind: recordBatch, batch: b.ID, ranges: b.Ranges})
-	if err := j.write(j.buf); err != nil {
+	if err := j.writeRecords(j.buf); err != nil {
 		j.report(err)
 		return err
 	}
 
+	// The state follows the file: a journal that is written anew must hold exactly what was written.
 	for _, id := range named {
 		f := j.state.files[id]
 		f.recorded = true
@@ -320,20 +323,20 @@ func (j *Journal) Close(flush bool) error {
 // applyAndWrite applies a record that is only a hint, and writes it. Before Start it is only applied: the new
 // file will hold what it comes to. j.mu must be held.
 func (j *Journal) applyAndWrite(r *record) {
-	j.state.apply(r)
+	j.state.applyRecord(r)
 	if !j.started || j.closed {
 		return
 	}
 	j.buf = appendRecord(j.buf[:0], r)
-	if err := j.write(j.buf); err != nil {
+	if err := j.writeRecords(j.buf); err != nil {
 		j.report(err)
 		return
 	}
 	j.compactIfLarge()
 }
 
-// write appends records to the file, all or none of them. j.mu must be held.
-func (j *Journal) write(records []byte) error {
+// writeRecords appends records to the file, all or none of them. j.mu must be held.
+func (j *Journal) writeRecords(records []byte) error {
 	if j.closed {
 		return fs.ErrClosed
 	}
@@ -387,6 +390,8 @@ func (j *Journal) compact() error {
 	if err != nil {
 		return fmt.Errorf("write journal: %w", diskFull(err))
 	}
+
+	// The content is on the disk before the name moves, so a power cut leaves the old file or the new one.
 	text := j.state.appendSnapshot(nil)
 	_, err = file.Write(text)
 	if err = errors.Join(err, file.Sync()); err == nil {

@@ -62,8 +62,8 @@ func appendRange(b []byte, r *Range) []byte {
 
 var errRecord = errors.New("not a record of the journal")
 
-// parse reads a record of that kind from payload. The memory of r.ranges is used again.
-func (r *record) parse(kind byte, payload []byte) error {
+// parsePayload reads a record of that kind from payload. The memory of r.ranges is used again.
+func (r *record) parsePayload(kind byte, payload []byte) error {
 	d := decoder{b: payload}
 	*r = record{kind: kind, ranges: r.ranges[:0]}
 	switch kind {
@@ -89,15 +89,15 @@ func (r *record) parse(kind byte, payload []byte) error {
 		return errRecord
 	}
 	for i := range r.ranges {
-		if !r.ranges[i].valid() {
+		if !r.ranges[i].isValid() {
 			return errRecord
 		}
 	}
 	return nil
 }
 
-// valid reports whether the offsets of r can be those of a file.
-func (r *Range) valid() bool {
+// isValid reports whether the offsets of r can be those of a file.
+func (r *Range) isValid() bool {
 	return r.After >= 0 && r.End.End >= r.After && r.End.ReadFrom >= 0 && r.End.ReadFrom <= r.End.End
 }
 

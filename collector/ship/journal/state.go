@@ -9,7 +9,7 @@ import (
 	"tidegate/collector/ship/frame"
 )
 
-// state is what the records of a journal come to. Every record goes through apply, both when a journal is
+// state is what the records of a journal come to. Every record goes through applyRecord, both when a journal is
 // read and when it is written: what is written anew is therefore what a reader of all records would know.
 type state struct {
 	files      map[FileID]*fileState
@@ -35,8 +35,8 @@ func newState() *state {
 	}
 }
 
-// apply changes s as r says. Records that make no sense, because others were damaged, are left out.
-func (s *state) apply(r *record) {
+// applyRecord changes s as r says. Records that make no sense, because others were damaged, are left out.
+func (s *state) applyRecord(r *record) {
 	switch r.kind {
 	case recordFile:
 		s.addFile(r.file, r.name)
@@ -75,12 +75,18 @@ func (s *state) addFile(id FileID, name string) {
 	s.claimName(id, name)
 }
 
-// claimName makes name mean the file id.
+// claimName makes name mean the file id, unless a newer file has it: batches of the older one may come later.
 func (s *state) claimName(id FileID, name string) {
-	if old, ok := s.names[name]; ok && old != id {
-		s.files[old].replaced = true
+	other, taken := s.names[name]
+	switch {
+	case !taken || other == id:
+		s.names[name] = id
+	case other < id:
+		s.files[other].replaced = true
+		s.names[name] = id
+	default:
+		s.files[id].replaced = true
 	}
-	s.names[name] = id
 }
 
 func (s *state) dropFile(id FileID) {
@@ -120,6 +126,7 @@ func (s *state) finish(r Range) {
 // advance moves the checkpoint over the finished ranges that begin at or before it, and joins finished ranges
 // that touch one another. In between lies what is not finished.
 func (f *fileState) advance() {
+	// Invariant: the ranges in kept are in order, begin behind the checkpoint, and do not touch.
 	kept := f.done[:0]
 	for _, r := range f.done {
 		last := len(kept) - 1

@@ -15,8 +15,8 @@ type Header struct {
 	Counts    []uint32 // events by dataset; a spool of another version may have more or fewer datasets
 }
 
-// append appends the payload of a header frame to b.
-func (h *Header) append(b []byte) []byte {
+// appendPayload appends the payload of a header frame to b.
+func (h *Header) appendPayload(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, h.Epoch)
 	b = binary.AppendUvarint(b, uint64(h.Partition))
 	b = binary.AppendUvarint(b, h.Sequence)

@@ -165,7 +165,7 @@ func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 	}
 	seg := &segment{path: path, file: file, size: info.Size()}
 	if seg.size > 0 {
-		unreadable, reason := seg.scan(visit)
+		unreadable, reason := seg.scanBatches(visit)
 		if seg.damaged = unreadable > 0; seg.damaged {
 			s.unreadable.Add(uint64(unreadable))
 			s.options.Log.Warn("part of the spool cannot be read and is kept aside",
@@ -173,6 +173,7 @@ func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 		}
 	}
 
+	// A segment without a batch that can be read is not needed: it is removed, or kept aside.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.live[seg] = struct{}{}
@@ -183,8 +184,8 @@ func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 	return nil
 }
 
-// scan calls visit with the batches of seg. It returns how many bytes could not be read, and why.
-func (seg *segment) scan(visit func(*Header, Ref, bool)) (unreadable int64, reason error) {
+// scanBatches calls visit with the batches of seg. It returns how many bytes could not be read, and why.
+func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int64, reason error) {
 	start := make([]byte, frame.FileHeaderSize)
 	n, _ := seg.file.ReadAt(start, 0)
 	if err := frame.CheckFileHeader(start[:n], magic, version); err != nil {
@@ -236,7 +237,7 @@ func (seg *segment) scan(visit func(*Header, Ref, bool)) (unreadable int64, reas
 func (s *Spool) Append(h *Header, batch []byte) (Ref, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ref, err := s.write(h, batch)
+	ref, err := s.writeBatch(h, batch)
 	switch {
 	case err == nil:
 		s.condition.Store(int32(Accepting))
@@ -256,14 +257,14 @@ func (s *Spool) Append(h *Header, batch []byte) (Ref, error) {
 	return ref, err
 }
 
-// write appends a header frame and a batch frame to the active segment. s.mu must be held.
-func (s *Spool) write(h *Header, batch []byte) (Ref, error) {
+// writeBatch appends a header frame and a batch frame to the active segment. s.mu must be held.
+func (s *Spool) writeBatch(h *Header, batch []byte) (Ref, error) {
 	if s.closed {
 		return Ref{}, fs.ErrClosed
 	}
 
 	// 1. Lay out both frames.
-	s.buf = h.append(frame.Reserve(s.buf[:0]))
+	s.buf = h.appendPayload(frame.Reserve(s.buf[:0]))
 	frame.Seal(s.buf, 0, kindHeader)
 	at := len(s.buf)
 	s.buf = append(frame.Reserve(s.buf), batch...)
@@ -321,6 +322,7 @@ func (s *Spool) startSegment() error {
 	s.total.Add(seg.size)
 	s.live[seg] = struct{}{}
 
+	// The segment before stays while one of its batches is needed.
 	old := s.active
 	s.active = seg
 	if old != nil && old.batches == 0 {

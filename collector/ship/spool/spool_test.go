@@ -261,7 +261,7 @@ func TestSegmentOfOldVersionIsKept(t *testing.T) {
 
 func FuzzSegment(f *testing.F) {
 	one := func(sequence uint64, batch string) []byte {
-		b := frame.Append(nil, kindHeader, header(sequence).append(nil))
+		b := frame.Append(nil, kindHeader, header(sequence).appendPayload(nil))
 		return frame.Append(b, kindBatch, []byte(batch))
 	}
 	start := frame.AppendFileHeader(nil, magic, version)
@@ -296,12 +296,12 @@ func FuzzSegment(f *testing.F) {
 
 func TestHeaderIsReadAsItWasWritten(t *testing.T) {
 	for _, h := range []*Header{header(1), header(1<<64 - 1), {}, {Partition: 1<<32 - 1, Counts: []uint32{1<<32 - 1}}} {
-		got, err := parseHeader(h.append(nil))
+		got, err := parseHeader(h.appendPayload(nil))
 		if err != nil || fmt.Sprint(*got) != fmt.Sprint(*h) {
 			t.Errorf("%+v, %v, want %+v", got, err, h)
 		}
-		for n := range h.append(nil) {
-			if _, err := parseHeader(h.append(nil)[:n]); err == nil {
+		for n := range h.appendPayload(nil) {
+			if _, err := parseHeader(h.appendPayload(nil)[:n]); err == nil {
 				t.Errorf("%d bytes of %+v were read", n, h)
 			}
 		}
