@@ -80,6 +80,9 @@ func TestGlobListsEachLogOnce(t *testing.T) {
 	if want := []string{"a.log", "b.log", "sub/d.log"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v %v, want %v", err, got, want)
 	}
+	if _, err := (Glob{Patterns: []string{root + "/absent/*.log"}}).List(); err == nil {
+		t.Error("a folder that does not exist has a complete list")
+	}
 	if folders := g.Folders(); !slices.Equal(folders, []string{root}) {
 		t.Errorf("folders %v", folders)
 	}

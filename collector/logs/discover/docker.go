@@ -1,8 +1,6 @@
 package discover
 
 import (
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -93,6 +91,3 @@ func isContainerID(s string) bool {
 	}
 	return true
 }
-
-// IsAbsent reports whether an error of List only says that a folder does not exist.
-func IsAbsent(err error) bool { return errors.Is(err, fs.ErrNotExist) }

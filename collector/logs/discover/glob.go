@@ -1,7 +1,9 @@
 package discover
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,30 +20,39 @@ import (
 // app.log.
 type Glob struct{ Patterns []string }
 
-// Folders returns the folders in which new logs appear: those of the patterns whose folder has no wildcard.
-// Logs below the others are found by listing.
+// Folders returns the folders in which new logs appear: those of the patterns whose folder has no wildcard. Logs below the
+// others are found by listing.
 func (g Glob) Folders() []string {
 	var list []string
 	for _, pattern := range g.Patterns {
-		if dir := filepath.Dir(pattern); !strings.ContainsAny(dir, `*?[\`) && isDir(dir) && !slices.Contains(list, dir) {
+		dir := filepath.Dir(pattern)
+		if !hasWildcard(dir) && isDir(dir) && !slices.Contains(list, dir) {
 			list = append(list, dir)
 		}
 	}
 	return list
 }
 
-// List returns the logs that the patterns match.
+func hasWildcard(path string) bool { return strings.ContainsAny(path, `*?[\`) }
+
+// List returns the logs that the patterns match. A folder that cannot be read is an error.
 func (g Glob) List() ([]Log, error) {
 	var list []Log
+	var errs []error
 	listed := map[string]bool{}
 	for _, pattern := range g.Patterns {
+		// filepath.Glob ignores folders that do not exist or cannot be read.
+		if dir := filepath.Dir(pattern); !hasWildcard(dir) {
+			if _, err := os.ReadDir(dir); err != nil {
+				errs = append(errs, err)
+			}
+		}
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
-			return list, fmt.Errorf("logs.files: %q: %w", pattern, err)
+			errs = append(errs, fmt.Errorf("logs.files: %q: %w", pattern, err))
 		}
 		for _, path := range paths {
-			dir, name := filepath.Split(path)
-			dir = filepath.Clean(dir)
+			dir, name := filepath.Dir(path), filepath.Base(path)
 			base, _ := splitRotated(name)
 			if id := filepath.Join(dir, base); !listed[id] && !isDir(path) {
 				listed[id] = true
@@ -49,7 +60,7 @@ func (g Glob) List() ([]Log, error) {
 			}
 		}
 	}
-	return list, nil
+	return list, errors.Join(errs...)
 }
 
 // TextLog returns the log of one plain text file. Its id is the path of the file.
