@@ -10,9 +10,9 @@ type line struct {
 	// The token, a run of bytes without spaces and quotes, that was looked at last: URLs are tokens.
 	token token
 	// parameters says that a byte was seen behind which the parameters of a URL begin.
-	parameters bool
+	seesParameters bool
 	// sql says that the line may hold SQL with a secret in it.
-	sql bool
+	mayHoldSQL bool
 }
 
 // Line returns a line of a log without its secrets, and reports whether there were any. b is not changed.
@@ -27,19 +27,19 @@ func (r *Redactor) Line(b []byte) ([]byte, bool) {
 	r.spans = r.spans[:0]
 	l := line{Redactor: r, b: b}
 	for i := 0; i < len(b); {
-		// Invariant: the marks before i were looked at, or lie in what is hidden.
+		// Invariant: the marks before i were read, or lie in what is hidden.
 		next := i + wordSize
 		for bits := findMarks(b, i); bits != 0; bits &= bits - 1 {
 			at := i + firstByte(bits)
-			if to := l.mark(at); to > at+1 {
+			if to := l.readMark(at); to > at+1 {
 				next = to
 				break
 			}
 		}
 		i = next
 	}
-	if l.sql {
-		l.statements()
+	if l.mayHoldSQL {
+		l.hideStatements()
 	}
 	if len(r.spans) == 0 {
 		return b, false
@@ -47,43 +47,46 @@ func (r *Redactor) Line(b []byte) ([]byte, bool) {
 	return r.replaced(b, Marker), true
 }
 
-// mark looks at the mark at i, hides the secret behind it, and returns where to go on: behind the secret, or
+// readMark reads the mark at i, hides the secret behind it, and returns where to go on: behind the secret, or
 // behind the mark.
-func (l *line) mark(i int) (next int) {
+func (l *line) readMark(i int) (next int) {
 	switch l.b[i] {
 	case '=': // password=…, and the parameter of a URL
-		return l.equals(i)
+		return l.hideBehindEquals(i)
 	case ':': // password: …, "password": "…"
-		return l.colon(i)
+		return l.hideBehindColon(i)
 	case '@': // //user:password@host
-		if l.inToken(i); l.token.doubleSlash {
-			l.urlToken(i)
+		if l.scanToken(i); l.token.doubleSlash {
+			l.hideURLToken(i)
 		}
 	case '%': // the = or @ of a URL in a URL
 		if c := encoded(l.b, i); c == '=' || c == '@' {
-			l.inToken(i)
-			l.urlToken(i)
+			l.scanToken(i)
+			l.hideURLToken(i)
 		}
 	case '?', '#', ';':
-		l.parameters = true
+		l.seesParameters = true
 	case 'B':
-		return l.bearer(i)
+		return l.hideBearerToken(i)
 	case '\'':
-		return l.quote(i)
+		return l.hideIdentifiedBy(i)
 	case '(':
-		l.sql = l.sql || l.introducesSQL(i)
-	case '"': // behind a space or a backslash, see findMarks
-		if i >= 2 && (l.b[i-2] > '9' || l.b[i-2] < '0') && l.b[i-2] != ']' && l.b[i-2] != '"' { // not as in lines of web servers
-			l.sql = l.sql || l.introducesSQL(i)
+		l.mayHoldSQL = l.mayHoldSQL || l.introducesSQL(i)
+	case '"':
+		// A space or a backslash is in front of it, see findMarks. In the lines of web servers a digit, ] or
+		// " is in front of that.
+		if c := byteBefore(l.b, i-1); (c < '0' || c > '9') && c != ']' && c != '"' {
+			l.mayHoldSQL = l.mayHoldSQL || l.introducesSQL(i)
 		}
 	}
 	return i + 1
 }
 
-// equals hides the value behind the = at i where its name is that of a secret, and returns where to go on.
-func (l *line) equals(i int) int {
+// hideBehindEquals hides the value behind the = at i where its name is that of a secret, and returns where to
+// go on.
+func (l *line) hideBehindEquals(i int) int {
 	if i < l.token.urlEnd {
-		return i + 1 // URL has looked at it
+		return i + 1 // hideURL has read it
 	}
 	end := nameEnd(l.b, i)
 	if end == 0 {
@@ -91,20 +94,24 @@ func (l *line) equals(i int) int {
 	}
 	e := secretEnding(l.b[:end])
 	secret := e != nil || secretWord(l.b[:end])
-	if l.parameters && l.parameter(i, secret) {
-		l.sql = l.sql || secret
+	if l.seesParameters && l.hideParameter(i, secret) {
+		l.mayHoldSQL = l.mayHoldSQL || secret
 		return i + 1
 	}
 	if !secret {
-		l.sql = l.sql || i+1 < len(l.b) && (l.b[i+1] == '"' || l.b[i+1] <= ' ' || l.b[i+1] == '\\') && endsPasswordFor(l.b[:end])
+		// SET PASSWORD FOR bob = "…"
+		if c := byteBefore(l.b, i+2); (c == '"' || c <= ' ' || c == '\\') && endsPasswordFor(l.b[:end]) {
+			l.mayHoldSQL = true
+		}
 		return i + 1
 	}
-	l.sql = true
-	return l.value(i+1, e != nil && e.whole)
+	l.mayHoldSQL = true
+	return l.hideValue(i+1, e != nil && e.whole)
 }
 
-// colon hides the value behind the : at i where its name is that of a secret, and returns where to go on.
-func (l *line) colon(i int) int {
+// hideBehindColon hides the value behind the : at i where its name is that of a secret, and returns where to
+// go on.
+func (l *line) hideBehindColon(i int) int {
 	if i == 0 || !endsName[l.b[i-1]] {
 		return i + 1
 	}
@@ -112,7 +119,15 @@ func (l *line) colon(i int) int {
 	if e == nil || e.prose && !quotedBefore(l.b, i) && !headerBefore(l.b, i) {
 		return i + 1 // "unexpected token: <" is prose; {"token":"…"} is not
 	}
-	return l.value(i+1, e.whole)
+	return l.hideValue(i+1, e.whole)
+}
+
+// byteBefore returns the byte in front of i, or 0 outside of b.
+func byteBefore(b []byte, i int) byte {
+	if i < 1 || i > len(b) {
+		return 0
+	}
+	return b[i-1]
 }
 
 // nameEnd returns the end of the name before the mark at i; quotes, backslashes and spaces may stand between.
@@ -123,6 +138,7 @@ func nameEnd(b []byte, i int) int {
 	return i
 }
 
+// quotedBefore reports whether a quote is in front of b[i].
 func quotedBefore(b []byte, i int) bool { return i > 0 && (b[i-1] == '"' || b[i-1] == '\'') }
 
 // headerBefore reports whether the word before b[i] has a dash or a capital, as X-Auth-Token: and Cookie:
@@ -136,16 +152,18 @@ func headerBefore(b []byte, i int) bool {
 	return false
 }
 
-// value hides the value that begins at or behind i and returns where to go on. A whole value goes on to the
-// end of the line or of its quotes, and the scheme in front of it stays.
-func (l *line) value(i int, whole bool) int {
+// hideValue hides the value that begins at or behind i and returns where to go on. A whole value goes on to
+// the end of the line or of its quotes, and the scheme in front of it stays.
+func (l *line) hideValue(i int, whole bool) int {
 	b := l.b
 	for i < len(b) && b[i] == ' ' {
 		i++
 	}
+
+	// The value may be quoted, and with it the quote: \"…\", in a document inside a string.
 	var inQuotes byte
 	escaped := false
-	if i < len(b) && b[i] == '\\' { // a document within a string
+	if i < len(b) && b[i] == '\\' {
 		escaped = true
 		i++
 	}
@@ -173,6 +191,7 @@ func (l *line) value(i int, whole bool) int {
 	return max(i, end)
 }
 
+// endsLineValue reports whether c ends a value, which begins with the quote inQuotes unless that is 0.
 func endsLineValue(c, inQuotes byte, whole bool) bool {
 	switch {
 	case inQuotes != 0:
@@ -188,8 +207,8 @@ func endsLineValue(c, inQuotes byte, whole bool) bool {
 // minBearer is how long a bearer token is at least: "Bearer of" is prose.
 const minBearer = 8
 
-// bearer hides the token behind the word Bearer, whose B is at i, and returns where to go on.
-func (l *line) bearer(i int) int {
+// hideBearerToken hides the token behind the word Bearer, whose B is at i, and returns where to go on.
+func (l *line) hideBearerToken(i int) int {
 	const word = "bearer "
 	b := l.b
 	if len(b) < i+len(word) || !bytes.EqualFold(b[i:i+len(word)], []byte(word)) {
@@ -209,6 +228,6 @@ func (l *line) bearer(i int) int {
 
 // isTokenByte reports whether c may stand in a bearer token, RFC 6750 section 2.1.
 func isTokenByte(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '.' || c == '_' || c == '~' ||
-		c == '+' || c == '/' || c == '='
+	return isLetter(c) || c >= '0' && c <= '9' ||
+		c == '-' || c == '.' || c == '_' || c == '~' || c == '+' || c == '/' || c == '='
 }

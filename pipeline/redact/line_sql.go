@@ -4,24 +4,25 @@ import (
 	"tidegate/pipeline/redact/sqltoken"
 )
 
-// introducers are the words, in upper case, behind which SQL may have a secret; by the last letter, in lower
-// case. Names of secrets are introducers too.
+// introducers are the words, in upper case, behind which SQL may have a secret. They are sorted by their last
+// letter, in lower case. Names of secrets introduce secrets too.
 var introducers = func() (by [256][]string) {
-	list := append([]string{"BY", "AS", "USING", "LIKE", "IN", "REPLACE", "VALUES", "VALUE", "OPTIONS"}, secretFunctions[:]...)
-	for _, w := range list {
+	list := []string{"BY", "AS", "USING", "LIKE", "IN", "REPLACE", "VALUES", "VALUE", "OPTIONS"}
+	for _, w := range append(list, secretFunctions[:]...) {
 		last := w[len(w)-1] | 0x20
 		by[last] = append(by[last], w)
 	}
 	return by
 }()
 
-// quote looks at the ' at i, hides the password behind IDENTIFIED BY, and returns where to go on.
-func (l *line) quote(i int) int {
+// hideIdentifiedBy hides the password that begins with the ' at i, if IDENTIFIED BY is in front of it, and
+// returns where to go on. Any ' but an apostrophe may be one of SQL.
+func (l *line) hideIdentifiedBy(i int) int {
 	b := l.b
 	apostrophe := i > 0 && i+1 < len(b) && isLetter(b[i-1]) && isLetter(b[i+1])
-	l.sql = l.sql || !apostrophe
+	l.mayHoldSQL = l.mayHoldSQL || !apostrophe
 	const words = "IDENTIFIED BY "
-	if i < len(words) || !foldedEqual(b[i-len(words):i], words) {
+	if i < len(words) || !sqltoken.EqualFold(b[i-len(words):i], words) {
 		return i + 1
 	}
 	to := i + 1
@@ -32,12 +33,12 @@ func (l *line) quote(i int) int {
 	return to
 }
 
-// introducesSQL reports whether a secret of SQL may stand behind the ( or the " at i: by the word before,
-// between them spaces and operators.
+// introducesSQL reports whether a secret of SQL may follow the ( or the " at i. The word in front of it
+// decides; spaces and operators may stand between.
 func (l *line) introducesSQL(i int) bool {
 	b := l.b
 	j := i
-	for j > 0 && (b[j-1] <= ' ' || b[j-1] >= '<' && b[j-1] <= '>' || b[j-1] == '!' || b[j-1] == ':' || b[j-1] == '\\') {
+	for j > 0 && (b[j-1] <= ' ' || b[j-1] == '\\' || isOperator(b[j-1])) {
 		j--
 	}
 	if j == 0 {
@@ -53,6 +54,8 @@ func (l *line) introducesSQL(i int) bool {
 	}
 }
 
+func isOperator(c byte) bool { return c >= '<' && c <= '>' || c == '!' || c == ':' }
+
 // callBehindLike reports whether b ends with LIKE and the name of a function.
 func callBehindLike(b []byte) bool {
 	for len(b) > 0 && sqltoken.IsWordByte(b[len(b)-1]) {
@@ -62,7 +65,7 @@ func callBehindLike(b []byte) bool {
 		b = b[:len(b)-1]
 	}
 	n := len(b) - len("LIKE")
-	return n >= 0 && foldedEqual(b[n:], "LIKE")
+	return n >= 0 && sqltoken.EqualFold(b[n:], "LIKE")
 }
 
 // endsPasswordFor reports whether b ends with PASSWORD FOR and one word.
@@ -72,65 +75,55 @@ func endsPasswordFor(b []byte) bool {
 		i--
 	}
 	const words = "PASSWORD FOR "
-	return i >= len(words) && foldedEqual(b[i-len(words):i], words)
+	return i >= len(words) && sqltoken.EqualFold(b[i-len(words):i], words)
 }
 
 // introducesSecret reports whether the word at the end of b, whose last letter is last, is an introducer.
 func introducesSecret(b []byte, last byte) bool {
 	for _, w := range introducers[last] {
-		if n := len(b) - len(w); n >= 0 && foldedEqual(b[n:], w) && (n == 0 || !sqltoken.IsWordByte(b[n-1])) {
+		if n := len(b) - len(w); n >= 0 && sqltoken.EqualFold(b[n:], w) && (n == 0 || !sqltoken.IsWordByte(b[n-1])) {
 			return true
 		}
 	}
 	return SecretName(b)
 }
 
-// foldedEqual is sqltoken.EqualFold for words with spaces.
-func foldedEqual(b []byte, upper string) bool {
-	for i, c := range b {
-		if c != upper[i] && (c^0x20 != upper[i] || c < 'a' || c > 'z') {
-			return false
-		}
-	}
-	return true
-}
-
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
 // verbs are the first words of statements that may hold secrets.
 var verbs = [...]string{
-	"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "SET", "CREATE", "ALTER", "GRANT", "CHANGE", "CALL", "DO", "WITH", "EXPLAIN",
-	"START", "PREPARE",
+	"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "SET", "CREATE", "ALTER", "GRANT", "CHANGE", "CALL", "DO",
+	"WITH", "EXPLAIN", "START", "PREPARE",
 }
 
-// maxStatements is how often a line is read as SQL: from each verb that the reading before took for a part of
-// a literal.
+// maxStatements is how often a line is read as SQL: once from its first verb, and again from each verb that
+// lay inside a literal of the reading before, as behind an apostrophe.
 const maxStatements = 8
 
-// statements hides the secrets of the SQL in the line.
-func (l *line) statements() {
+// hideStatements hides the secrets of the SQL in the line.
+func (l *line) hideStatements() {
 	for at, n := nextVerb(l.b, 0), 0; at >= 0 && n < maxStatements; n++ {
-		at = l.statement(at)
+		at = l.hideStatement(at)
 	}
 }
 
-// statement reads the line as SQL from the verb at at on, hides the secrets, and returns the next verb to
-// read from, or −1.
+// hideStatement reads the line as SQL from the verb at at on, and hides the secrets. It returns the next verb
+// to read from, or −1.
 //
-// A statement in a string, as in JSON, ends with the quote of the string. Which quote that is depends on the
-// quotes of SQL itself, as not everyone escapes them: it is the first " at which the statement can be over.
-func (l *line) statement(at int) (next int) {
+// A statement inside a string, as in JSON, ends with the quote of that string. Not everyone escapes the
+// quotes of the SQL itself, so it is the first " at which the statement can end.
+func (l *line) hideStatement(at int) (next int) {
 	s := statement{Scanner: sqltoken.Scanner{SQL: l.b, To: at, Escaped: insideString(l.b[:at])}}
 	next = -1
-	for over := false; s.Next(); over = s.over() {
-		if s.Escaped && over && l.b[s.From] == '"' {
+	for canEnd := false; s.Next(); canEnd = s.canEnd() {
+		if s.Escaped && canEnd && l.b[s.From] == '"' {
 			if next < 0 {
 				next = nextVerb(l.b, s.From)
 			}
 			return next
 		}
 		switch {
-		case s.token():
+		case s.readToken():
 			from, to := s.Inner()
 			l.hide(from, to)
 		case s.Kind == sqltoken.Literal && next < 0:
@@ -154,21 +147,22 @@ func insideString(b []byte) bool {
 	return inside
 }
 
-// operandWords are the words behind which a statement goes on, so that a " behind them is one of SQL.
+// operandWords are the words that an operand follows: the statement does not end behind them.
 var operandWords = [...]string{
-	"SELECT", "WHERE", "AND", "OR", "XOR", "NOT", "ON", "SET", "LIKE", "IN", "BY", "AS", "WITH", "VIA", "USING", "FROM", "INTO",
-	"VALUES", "VALUE", "USER", "FOR", "TO", "REPLACE", "DISTINCT", "CASE", "WHEN", "THEN", "ELSE", "HAVING", "IDENTIFIED",
+	"SELECT", "WHERE", "AND", "OR", "XOR", "NOT", "ON", "SET", "LIKE", "IN", "BY", "AS", "WITH", "VIA", "USING",
+	"FROM", "INTO", "VALUES", "VALUE", "USER", "FOR", "TO", "REPLACE", "DISTINCT", "CASE", "WHEN", "THEN", "ELSE",
+	"HAVING", "IDENTIFIED",
 }
 
-// over reports whether the statement can end behind the current token.
-func (s *statement) over() bool {
+// canEnd reports whether the statement can end behind the current token.
+func (s *statement) canEnd() bool {
 	switch {
 	case s.depth > 0:
 		return false
 	case s.Kind == sqltoken.Punctuation:
 		return s.SQL[s.From] == ')' || s.SQL[s.From] == ';' || s.SQL[s.From] == '?' || s.SQL[s.From] == '*'
 	case s.Kind == sqltoken.Word:
-		return !s.IsAny(operandWords[:]) && !(s.identified && s.Is("PASSWORD"))
+		return !s.IsAny(operandWords[:]) && !(s.afterIdentified && s.Is("PASSWORD"))
 	}
 	return true
 }

@@ -1,12 +1,12 @@
 package redact
 
-// A token is a run of bytes of a line without spaces and quotes. It is looked at once: every look goes on
-// where the one before ended.
+// A token is a run of bytes of a line without spaces and quotes, as a URL is. Its bytes are scanned once:
+// each scan goes on where the one before ended.
 type token struct {
-	from, seen int // the bytes from:seen were looked at
-	urlEnd     int // up to here URL has looked for secrets
+	from, scanned int // the bytes from:seen were looked at
+	urlEnd        int // up to here hideURL has read it
 
-	slash, doubleSlash, query, semicolon bool // what from:seen holds
+	slash, doubleSlash, query, semicolon bool // what from:scanned holds
 }
 
 // tokenStop has the bytes that end a token.
@@ -30,17 +30,20 @@ var nameStop = func() (t [256]bool) {
 	return t
 }()
 
-// inToken looks at the bytes before i of the token that holds i.
-func (l *line) inToken(i int) {
+// scanToken scans the bytes before i of the token that holds i.
+func (l *line) scanToken(i int) {
 	t, b := &l.token, l.b
+
+	// Where does the token begin? If there is no end of a token since the last scan, it is the same one.
 	from := i
-	for from > t.seen && !tokenStop[b[from-1]] {
+	for from > t.scanned && !tokenStop[b[from-1]] {
 		from--
 	}
-	if from > t.seen || from > 0 && tokenStop[b[from-1]] || from == 0 {
-		*t = token{from: from, seen: from, urlEnd: t.urlEnd}
+	if from > t.scanned || from > 0 && tokenStop[b[from-1]] || from == 0 {
+		*t = token{from: from, scanned: from, urlEnd: t.urlEnd}
 	}
-	for j := max(t.seen, t.from); j < i; j++ {
+
+	for j := max(t.scanned, t.from); j < i; j++ {
 		switch b[j] {
 		case '/':
 			t.slash = true
@@ -53,12 +56,12 @@ func (l *line) inToken(i int) {
 			t.semicolon = true
 		}
 	}
-	t.seen = i
+	t.scanned = i
 }
 
-// parameter reports whether the = at i belongs to a parameter of a URL that has secrets; it hides them.
-// secret says that the name is that of a secret outside of URLs too.
-func (l *line) parameter(i int, secret bool) bool {
+// hideParameter reports whether the = at i belongs to a parameter with a secret of a URL, and hides the
+// secrets of that URL. secret says that the name is one of a secret outside of URLs too.
+func (l *line) hideParameter(i int, secret bool) bool {
 	b := l.b
 	start := i
 	for start > 0 && i-start < 3*maxName && !nameStop[b[start-1]] {
@@ -82,30 +85,31 @@ func (l *line) parameter(i int, secret bool) bool {
 		return false
 	}
 
-	l.inToken(i)
+	l.scanToken(i)
 	if t := &l.token; !t.query && !(t.slash && t.semicolon) {
 		return false
 	}
-	l.urlToken(i)
+	l.hideURLToken(i)
 	return true
 }
 
-// urlToken hides the secrets of the token that holds i, as of a URL. inToken was called for i.
-func (l *line) urlToken(i int) {
+// hideURLToken hides the secrets of the token that holds i, as those of a URL. scanToken was called for i.
+func (l *line) hideURLToken(i int) {
 	t, b := &l.token, l.b
 	if i < t.urlEnd {
 		return
 	}
+	// ' and > are parts of the URL, unless it stands between two of them.
 	to := i
-	for to < len(b) && (!tokenStop[b[to]] || b[to] == '\'' && !l.opened('\'') || b[to] == '>' && !l.opened('<')) {
+	for to < len(b) && (!tokenStop[b[to]] || b[to] == '\'' && !l.isBehind('\'') || b[to] == '>' && !l.isBehind('<')) {
 		to++
 	}
 	if to < len(b) && b[to] == '"' && b[to-1] == '\\' {
-		to-- // the quote was escaped: a URL in a document in a string
+		to-- // the quote is escaped: a URL in a document inside a string
 	}
-	l.url(b[t.from:to], t.from, true)
+	l.hideURL(b[t.from:to], t.from, true)
 	t.urlEnd = to
 }
 
-// opened reports whether c stands before the token.
-func (l *line) opened(c byte) bool { return l.token.from > 0 && l.b[l.token.from-1] == c }
+// isBehind reports whether c is in front of the token.
+func (l *line) isBehind(c byte) bool { return l.token.from > 0 && l.b[l.token.from-1] == c }

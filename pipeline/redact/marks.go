@@ -16,8 +16,8 @@ const wordSize = 8
 // each kind of mark.
 
 const (
-	ones  = 0x0101010101010101 // times c: c in each byte
-	highs = 0x80 * ones        // the bit of each byte that says yes
+	lowBits  = 0x0101010101010101 // times c: c in each byte
+	highBits = 0x80 * lowBits     // the highest bit of each byte
 )
 
 // findMarks returns the marks in the eight bytes at i, fewer at the end of b, as the high bits of their
@@ -50,12 +50,12 @@ func firstByte(m uint64) int { return bits.TrailingZeros64(m) / 8 }
 // Without its own high bit a byte plus 0x80−low reaches 0x80 if it is low or more, and plus 0x7f−high if it
 // is more than high; no sum carries into the next byte.
 func between(x uint64, low, high uint8) uint64 {
-	t := x &^ highs
-	return (t + uint64(0x80-low)*ones) &^ (t + uint64(0x7f-high)*ones) &^ x & highs
+	t := x &^ highBits
+	return (t + uint64(0x80-low)*lowBits) &^ (t + uint64(0x7f-high)*lowBits) &^ x & highBits
 }
 
 // equal has the high bit of each byte of x that is c.
 func equal(x uint64, c uint8) uint64 {
-	t := x ^ uint64(c)*ones
-	return ^((t&^highs + 0x7f*ones) | t) & highs
+	t := x ^ uint64(c)*lowBits
+	return ^((t&^highBits + 0x7f*lowBits) | t) & highBits
 }

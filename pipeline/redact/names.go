@@ -1,8 +1,8 @@
 package redact
 
-// An ending makes every name secret that ends with it: password makes db_password, MYSQL_PASSWORD and
-// user[password] secret. It is in lower case; separators (_ - . [ ]) within a name do not count, so apikey
-// stands for api_key and X-Api-Key too.
+// An ending is the end of a name that makes the name one of a secret: password makes db_password,
+// MYSQL_PASSWORD and user[password] names of secrets. It is in lower case. Separators (_ - . [ ]) in a name
+// do not count, so apikey stands for api_key and X-Api-Key too.
 type ending struct {
 	word  string
 	prose bool // also a word of English text: in "unexpected token: <" nothing is secret
@@ -29,22 +29,23 @@ var endings = [...]ending{
 	{word: "cookie", prose: true, whole: true},
 }
 
-// words make a name secret that is, or whose last part behind a separator is, one of them: pass, db_pass, but
+// words are the names of secrets, and the last parts of such names behind a separator: pass and db_pass, but
 // not compass.
 var words = [...]string{
-	"pass", "passwort", "passcode", "psw", "pw", "userpass", "jwt", "otp", "requirepass", "masterauth", "primaryauth",
+	"pass", "passwort", "passcode", "psw", "pw", "userpass", "jwt", "otp", "requirepass", "masterauth",
+	"primaryauth",
 }
 
 // parameters are the names of URL parameters that hold a credential. Elsewhere they are everyday words.
 var parameters = [...]string{
-	"sig", "code", "key", "auth", "credentials", "session", "sid", "sessid", "jsessionid", "phpsessid", "pin", "assertion",
-	"samlresponse", "ticket", "bearer", "hmac", "nonce",
+	"sig", "code", "key", "auth", "credentials", "session", "sid", "sessid", "jsessionid", "phpsessid", "pin",
+	"assertion", "samlresponse", "ticket", "bearer", "hmac", "nonce",
 }
 
-// settings are the names of Redis settings that hold a credential and that no other list has.
+// settings are the names of Redis settings that hold a credential and are in no other list.
 var settings = [...]string{"user"}
 
-// The same lists by their last letter: most names are found innocent by one look.
+// The same lists by the last letter of the words, so that most names are compared with few words.
 var (
 	endingsBy = func() (by [256][]*ending) {
 		for i := range endings {
@@ -57,6 +58,7 @@ var (
 	parametersBy = byLastLetter(parameters[:])
 )
 
+// byLastLetter returns the words of list by their last letter.
 func byLastLetter(list []string) (by [256][]string) {
 	for _, w := range list {
 		last := w[len(w)-1]
@@ -165,7 +167,7 @@ func SecretSetting(name []byte) bool {
 	return SecretName(name)
 }
 
-// maxName is how many letters of a URL parameter's name are looked at; of a longer name, its end.
+// maxName is how many letters of the name of a URL parameter are compared: its last ones.
 const maxName = 64
 
 // secretParameter reports whether the value of a URL parameter of this name is a secret. The name may be

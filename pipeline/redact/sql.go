@@ -27,7 +27,7 @@ func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
 	r.spans = r.spans[:0]
 	s := statement{Scanner: sqltoken.Scanner{SQL: sql}}
 	for s.Next() {
-		if s.token() {
+		if s.readToken() {
 			r.hide(s.From, s.To)
 		}
 	}
@@ -71,21 +71,21 @@ const (
 
 // A statement follows the tokens of SQL and decides of each literal whether it is a secret.
 //
-// Literals are secrets while hot is set. It is set by =, LIKE, IN, IDENTIFIED or the bracket of a function,
-// at the depth hotDepth of brackets, and cleared by a comma, a keyword or a bracket that ends the expression
-// at that depth.
+// Literals are secrets while hiding is set. It is set by =, LIKE, IN, IDENTIFIED or the bracket of a
+// function, at the depth hidingDepth of brackets, and cleared by a comma, a keyword or a bracket that ends
+// the expression at that depth.
 type statement struct {
 	sqltoken.Scanner
 
-	depth      int // of brackets
-	hot        bool
-	hotDepth   int
-	identified bool // hot because of IDENTIFIED
-	call       bool // hot until the bracket of a function closes
-	skipMethod bool // the next literal is the name of an authentication method
-	named      bool // the token before was the name of a secret
-	function   bool // the token before was a function that takes secrets
-	set        set  // how much of SET PASSWORD FOR was read
+	depth           int // of brackets
+	hiding          bool
+	hidingDepth     int
+	afterIdentified bool // hiding because of IDENTIFIED
+	insideCall      bool // hiding until the bracket of a function closes
+	skipMethod      bool // the next literal is the name of an authentication method
+	afterName       bool // the token before was the name of a secret
+	afterFunction   bool // the token before was a function that takes secrets
+	set             set  // how much of SET PASSWORD FOR was read
 
 	insert        insertState
 	listDepth     int // of the brackets of the list of columns, or of values
@@ -93,69 +93,71 @@ type statement struct {
 	secretColumns uint64
 }
 
-// token reads the current token and reports whether it is a secret.
-func (s *statement) token() bool {
-	named, function := s.named, s.function
-	s.named, s.function = false, false
+// readToken reads the current token and reports whether it is a secret.
+func (s *statement) readToken() bool {
+	named, function := s.afterName, s.afterFunction
+	s.afterName, s.afterFunction = false, false
 	switch s.Kind {
 	case sqltoken.Literal:
-		return s.literal(named)
+		return s.isSecretLiteral(named)
 	case sqltoken.Word, sqltoken.Name:
-		s.word()
+		s.readWord()
 		if named && s.Kind == sqltoken.Word && (s.Is("LIKE") || s.Is("IN")) {
-			s.heat()
+			s.startHiding()
 		}
 	case sqltoken.Punctuation:
-		s.punctuation(s.SQL[s.From], named, function)
+		s.readPunctuation(s.SQL[s.From], named, function)
 	}
 	return false
 }
 
-func (s *statement) literal(named bool) bool {
+func (s *statement) isSecretLiteral(named bool) bool {
 	if s.skipMethod {
 		s.skipMethod = false
 		return false
 	}
 	secretColumn := s.insert == inTuple && s.column < 64 && s.secretColumns&(1<<s.column) != 0
-	if s.hot || named || secretColumn {
+	if s.hiding || named || secretColumn {
 		return true
 	}
 	if s.SQL[s.From] == '"' || s.Escaped && s.AtEscapedQuote() {
-		s.named = SecretName(s.Text()) // with ANSI_QUOTES it is a name
+		s.afterName = SecretName(s.Text()) // with ANSI_QUOTES it is a name
 	}
 	return false
 }
 
-func (s *statement) heat() { s.hot, s.hotDepth = true, s.depth }
+func (s *statement) startHiding() { s.hiding, s.hidingDepth = true, s.depth }
 
-func (s *statement) cool() { s.hot, s.identified, s.call, s.skipMethod = false, false, false, false }
+func (s *statement) stopHiding() {
+	s.hiding, s.afterIdentified, s.insideCall, s.skipMethod = false, false, false, false
+}
 
-func (s *statement) word() {
+func (s *statement) readWord() {
 	if s.Kind == sqltoken.Word {
 		switch {
 		case s.Is("IDENTIFIED"):
-			s.heat()
-			s.identified = true
+			s.startHiding()
+			s.afterIdentified = true
 			return
-		case s.identified:
+		case s.afterIdentified:
 			s.skipMethod = s.Is("WITH") || s.Is("VIA")
 			if s.Is("REQUIRE") || s.Is("ACCOUNT") || s.Is("COMMENT") || s.Is("ATTRIBUTE") {
-				s.cool()
+				s.stopHiding()
 			}
-		case s.hot && s.depth <= s.hotDepth && s.endsComparison():
-			s.cool()
+		case s.hiding && s.depth <= s.hidingDepth && s.endsComparison():
+			s.stopHiding()
 		}
-		s.keyword()
-		s.function = s.IsAny(secretFunctions[:])
+		s.readKeyword()
+		s.afterFunction = s.IsAny(secretFunctions[:])
 	}
-	s.named = SecretName(s.Text())
-	if s.insert == inColumns && s.named && s.column < 64 {
+	s.afterName = SecretName(s.Text())
+	if s.insert == inColumns && s.afterName && s.column < 64 {
 		s.secretColumns |= 1 << s.column
 	}
 }
 
-// keyword follows SET PASSWORD FOR and INSERT.
-func (s *statement) keyword() {
+// readKeyword follows SET PASSWORD FOR and INSERT.
+func (s *statement) readKeyword() {
 	switch {
 	case s.set == setPasswordFor:
 	case s.Is("SET"):
@@ -168,48 +170,49 @@ func (s *statement) keyword() {
 		s.set = noSet
 	}
 	switch {
-	case s.insert == noInsert && s.depth == 0 && (s.Is("INSERT") || s.Is("REPLACE")) && !s.hot:
+	case s.insert == noInsert && s.depth == 0 && (s.Is("INSERT") || s.Is("REPLACE")) && !s.hiding:
 		s.insert = inserting
 	case s.insert == afterColumns && (s.Is("VALUES") || s.Is("VALUE")):
 		s.insert = inValues
-	case s.insert == inserting && (s.Is("SET") || s.Is("SELECT") || s.Is("VALUES")), s.insert == inValues && s.Is("ON"):
+	case s.insert == inserting && (s.Is("SET") || s.Is("SELECT") || s.Is("VALUES")),
+		s.insert == inValues && s.Is("ON"):
 		s.insert = noInsert
 	}
 }
 
-func (s *statement) punctuation(c byte, named, function bool) {
+func (s *statement) readPunctuation(c byte, named, function bool) {
 	switch c {
 	case '(':
 		s.depth++
-		if function && !s.hot {
-			s.hot, s.call, s.hotDepth = true, true, s.depth-1
+		if function && !s.hiding {
+			s.hiding, s.insideCall, s.hidingDepth = true, true, s.depth-1
 		}
 		s.openList()
 	case ')':
 		s.depth--
 		s.closeList()
-		if s.hot && (s.depth < s.hotDepth || s.call && s.depth == s.hotDepth) {
-			s.cool()
+		if s.hiding && (s.depth < s.hidingDepth || s.insideCall && s.depth == s.hidingDepth) {
+			s.stopHiding()
 		}
 	case ',':
-		if s.hot && s.depth <= s.hotDepth {
-			s.cool()
+		if s.hiding && s.depth <= s.hidingDepth {
+			s.stopHiding()
 		}
 		if s.depth == s.listDepth && (s.insert == inColumns || s.insert == inTuple) {
 			s.column++
 		}
 	case ';':
-		s.cool()
+		s.stopHiding()
 		s.insert, s.set, s.depth = noInsert, noSet, 0
 	case '=':
 		if named || s.set == setPasswordFor {
-			s.heat()
+			s.startHiding()
 		}
 	case '!', '<', '>', ':':
-		s.named = named // an operator of two characters
+		s.afterName = named // an operator of two characters
 	case '|', '&':
-		if s.hot && s.depth <= s.hotDepth {
-			s.cool()
+		if s.hiding && s.depth <= s.hidingDepth {
+			s.stopHiding()
 		}
 	}
 }
@@ -257,5 +260,6 @@ func (s *statement) endsComparison() bool {
 
 // secretFunctions are the functions of MySQL whose arguments are passwords or keys.
 var secretFunctions = [...]string{
-	"PASSWORD", "OLD_PASSWORD", "ENCRYPT", "AES_ENCRYPT", "AES_DECRYPT", "DES_ENCRYPT", "DES_DECRYPT", "ENCODE", "DECODE",
+	"PASSWORD", "OLD_PASSWORD", "ENCRYPT", "AES_ENCRYPT", "AES_DECRYPT", "DES_ENCRYPT", "DES_DECRYPT",
+	"ENCODE", "DECODE",
 }

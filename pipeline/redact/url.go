@@ -11,7 +11,7 @@ func (r *Redactor) URL(b []byte) ([]byte, bool) {
 		return b, false
 	}
 	r.spans = r.spans[:0]
-	r.url(b, 0, false)
+	r.hideURL(b, 0, false)
 	if len(r.spans) == 0 {
 		return b, false
 	}
@@ -28,9 +28,9 @@ func mayHoldSecret(b []byte) bool {
 	return false
 }
 
-// url hides the secrets of the URL b; base is where b lies in the text that the spans count in. inLine is
-// that of userInfo.
-func (r *Redactor) url(b []byte, base int, inLine bool) {
+// hideURL hides the secrets of the URL b. base is the offset of b in the text that the spans count in. inLine
+// is that of hideUserInfo.
+func (r *Redactor) hideURL(b []byte, base int, inLine bool) {
 	start := 0     // of the parameter's name
 	query := false // behind the first ? or #
 	for i := 0; i < len(b); {
@@ -40,7 +40,7 @@ func (r *Redactor) url(b []byte, base int, inLine bool) {
 			start = i + width
 			if w := doubleSlash(b, i); w > 0 {
 				start = i + w
-				i = r.userInfo(b, i+w, base, inLine)
+				i = r.hideUserInfo(b, i+w, base, inLine)
 				continue
 			}
 		case '?', '#':
@@ -66,10 +66,10 @@ func (r *Redactor) url(b []byte, base int, inLine bool) {
 	}
 }
 
-// userInfo hides user:password@ at the front of the authority that begins at i, and returns where to go on.
-// In a line of a log the user's name stays, and of a password that should have been encoded & and # count
+// hideUserInfo hides user:password@ at the front of the authority that begins at i, and returns where to go
+// on. In a line of a log the user's name stays, and of a password that should have been encoded & and # count
 // too.
-func (r *Redactor) userInfo(b []byte, i, base int, inLine bool) int {
+func (r *Redactor) hideUserInfo(b []byte, i, base int, inLine bool) int {
 	at, colon := -1, -1
 	for j := i; j < len(b) && (!endsAuthority(b, j) || inLine && (b[j] == '&' || b[j] == '#')); j++ {
 		switch {

@@ -99,7 +99,7 @@ func (s *Scanner) IsAny(words []string) bool {
 }
 
 // EqualFold reports whether b, which is as long as upper, is upper but for the case of its letters. upper
-// holds upper-case letters and underscores.
+// holds upper-case letters, underscores and spaces.
 func EqualFold(b []byte, upper string) bool {
 	for i, c := range b {
 		if c != upper[i] && (c^0x20 != upper[i] || c < 'a' || c > 'z') {
@@ -158,7 +158,8 @@ func (s *Scanner) endOfQuote(q byte) int {
 		switch c := s.SQL[i]; {
 		case c == '\\' && q != '`':
 			i++
-			if s.Escaped && i < len(s.SQL) && s.SQL[i] == '\\' { // a backslash of SQL, escaped: the next character is its own
+			// A backslash of the SQL is escaped too: two in front of the character that it takes.
+			if s.Escaped && i < len(s.SQL) && s.SQL[i] == '\\' {
 				if i++; i < len(s.SQL) && s.SQL[i] == '\\' {
 					i++
 				}
@@ -189,7 +190,8 @@ func (s *Scanner) endOfEscapedQuote() int {
 			return i + 2
 		default:
 			i++
-			if s.SQL[i] == '\\' && i+2 < len(s.SQL) && s.SQL[i+1] == '\\' && s.SQL[i+2] == '"' { // \\\" is an escaped quote of the SQL
+			// \\\" is an escaped quote of the SQL.
+			if s.SQL[i] == '\\' && i+2 < len(s.SQL) && s.SQL[i+1] == '\\' && s.SQL[i+2] == '"' {
 				i += 2
 			}
 		}
