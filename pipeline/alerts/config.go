@@ -61,7 +61,8 @@ type Alertmanager struct {
 // Webhook receives each alert as one JSON object.
 type Webhook struct {
 	HTTP `yaml:",inline"`
-	// Key of the HMAC of each request's body, which the header `X-Tidegate-Signature: sha256=…` carries; or `secret_file`.
+	// Key of the HMAC of each request's body, which the header `X-Tidegate-Signature: sha256=…` carries; or
+	// `secret_file`.
 	Secret string `yaml:"secret"`
 	// File whose first line is the secret.
 	SecretFile string `yaml:"secret_file"`

@@ -85,7 +85,8 @@ func (d *deliverer) deliverUntilDone(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fetcher := d.partition.Fetch(ctx, from, consumer.FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 8 << 20, MaxWait: 250 * time.Millisecond})
+	fetcher := d.partition.Fetch(ctx, from,
+		consumer.FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 8 << 20, MaxWait: 250 * time.Millisecond})
 	for ctx.Err() == nil {
 		wake := time.NewTimer(d.untilNextDue(time.Now()))
 		select {
@@ -297,7 +298,9 @@ func (d *deliverer) notify(ctx context.Context, keys []string) error {
 	}
 
 	send := func(alerts []*openAlert) error {
-		return d.sendWithRetry(ctx, func() error { return d.destination.deliver(ctx, d.notifications(alerts, resolved)) })
+		return d.sendWithRetry(ctx, func() error {
+			return d.destination.deliver(ctx, d.notifications(alerts, resolved))
+		})
 	}
 	err := send(alerts)
 	var rejected *rejectedError

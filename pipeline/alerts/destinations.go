@@ -79,7 +79,10 @@ func (d *alertmanager) deliver(ctx context.Context, list []notification) error {
 // first revision only; what may change is in annotations.
 func (d *alertmanager) encodeAlert(n notification) postableAlert {
 	newest, first := n.newest, n.first
-	out := postableAlert{Labels: map[string]string{}, Annotations: map[string]string{}, StartsAt: first.WindowStart, EndsAt: n.endsAt}
+	out := postableAlert{
+		Labels: map[string]string{}, Annotations: map[string]string{},
+		StartsAt: first.WindowStart, EndsAt: n.endsAt,
+	}
 	copyNonEmpty(out.Labels, d.labels)
 	copyNonEmpty(out.Labels, map[string]string{
 		"alertname": first.Rule, "severity": first.Severity, "fingerprint": first.Fingerprint, "group": first.Group,
@@ -87,9 +90,10 @@ func (d *alertmanager) encodeAlert(n notification) postableAlert {
 		"container_id": shortID(first.ContainerID), "image": first.Image,
 	})
 	copyNonEmpty(out.Annotations, map[string]string{
-		"summary": alertSummary(newest), "title": newest.Title, "description": newest.Evidence, "version": newest.Version,
-		"count": strconv.FormatUint(newest.Count, 10), "first": newest.First.Format(time.RFC3339Nano),
-		"last": newest.Last.Format(time.RFC3339Nano), "alert_id": newest.ID, "event_id": newest.EventID, "dataset": newest.Dataset,
+		"summary": alertSummary(newest), "title": newest.Title, "description": newest.Evidence,
+		"version": newest.Version, "count": strconv.FormatUint(newest.Count, 10),
+		"first": newest.First.Format(time.RFC3339Nano), "last": newest.Last.Format(time.RFC3339Nano),
+		"alert_id": newest.ID, "event_id": newest.EventID, "dataset": newest.Dataset,
 		"source": newest.Source, "destination": newest.Destination,
 	})
 	if newest.Demo {

@@ -43,7 +43,7 @@ type Grouper struct {
 type groupKey struct{ rule, group string }
 
 // An alertGroup holds the open windows of one rule and group, the oldest first. There are at most
-// Horizon/Window + 2.
+// AllowedLateness/Window + 2.
 type alertGroup struct {
 	groupKey
 	fingerprint [8]byte
@@ -61,7 +61,10 @@ type window struct {
 
 // NewGrouper returns an empty grouper for a partition of the events topic.
 func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
-	return &Grouper{cfg: cfg, partition: partition, groups: map[groupKey]*alertGroup{}, windowsPerRule: map[string]int{}}
+	return &Grouper{
+		cfg: cfg, partition: partition,
+		groups: map[groupKey]*alertGroup{}, windowsPerRule: map[string]int{},
+	}
 }
 
 // Restore opens the windows as they were at the border of a block. alerts holds the newest revision of each
@@ -93,8 +96,8 @@ func (g *Grouper) AddVerdicts(e *pipeline.Event, shipped, offset int64) {
 	}
 }
 
-// addVerdict counts one verdict of a match at the time at. A match older than the horizon counts at the
-// horizon, where windows are still open.
+// addVerdict counts one verdict of a match at the time at. A match that is too late, by
+// AllowedLateness behind the newest window, counts at that limit, where windows are still open.
 func (g *Grouper) addVerdict(e *pipeline.Event, v *pipeline.Verdict, at, offset int64) {
 	if g.newestStart != 0 {
 		at = max(at, g.newestStart-int64(g.cfg.AllowedLateness))
@@ -176,7 +179,8 @@ func (g *Grouper) newGroup(key groupKey) *alertGroup {
 
 // insertWindow adds w to the windows of group, which stay ordered by start.
 func (g *Grouper) insertWindow(group *alertGroup, w *window) {
-	i, _ := slices.BinarySearchFunc(group.windows, w.start, func(w *window, start int64) int { return cmp.Compare(w.start, start) })
+	i, _ := slices.BinarySearchFunc(group.windows, w.start,
+		func(w *window, start int64) int { return cmp.Compare(w.start, start) })
 	group.windows = slices.Insert(group.windows, i, w)
 	g.newestStart = max(g.newestStart, w.start)
 	if group.group != OtherGroups {
@@ -213,9 +217,11 @@ func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
 	return revisions, opened
 }
 
-// expireWindows closes the windows that end before the horizon: no match is placed there any more.
+// expireWindows closes the windows that end AllowedLateness before the newest window: no match counts there
+// any more.
 func (g *Grouper) expireWindows() {
-	lastExpired := g.newestStart - int64(g.cfg.AllowedLateness) - int64(g.cfg.Window) // start of the newest window to close
+	// A window that begins at lastExpired or before is closed.
+	lastExpired := g.newestStart - int64(g.cfg.AllowedLateness) - int64(g.cfg.Window)
 	for key, group := range g.groups {
 		expired := 0
 		for expired < len(group.windows) && group.windows[expired].start <= lastExpired {
@@ -275,7 +281,8 @@ func (g *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, group *alertG
 		alert.Host, alert.Cluster = truncate(host.Name, maxName), truncate(host.Cluster, maxName)
 	}
 	if container := e.Container; container != nil {
-		alert.ContainerID, alert.ContainerName = truncate(container.Id, maxContainerID), truncate(container.Name, maxName)
+		alert.ContainerID = truncate(container.Id, maxContainerID)
+		alert.ContainerName = truncate(container.Name, maxName)
 		alert.Image, alert.Demo = truncate(container.Image, maxImage), container.Demo
 	}
 	return alert

@@ -127,7 +127,7 @@ func TestClockAheadClosesNoWindow(t *testing.T) {
 	}
 }
 
-func TestMatchBeforeTheHorizonCountsAtTheHorizon(t *testing.T) {
+func TestMatchThatIsTooLateCountsAtTheLimit(t *testing.T) {
 	g := NewGrouper(DefaultGrouper(), 1)
 	g.AddVerdicts(match(100_000, "r", "g"), late, 0)
 	g.AddVerdicts(match(0, "r", "g"), late, 1)

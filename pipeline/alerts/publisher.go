@@ -32,8 +32,10 @@ type namedDestination struct {
 }
 
 type publisherMetrics struct {
-	read, sent, rejected, failures, superseded, resolved, evicted, undecodable *prometheus.CounterVec // by destination
-	open, pending                                                              *prometheus.GaugeVec   // by destination and partition
+	// By destination.
+	read, sent, rejected, failures, superseded, resolved, evicted, undecodable *prometheus.CounterVec
+	// By destination and partition.
+	open, pending *prometheus.GaugeVec
 }
 
 func newPublisherMetrics(reg prometheus.Registerer) publisherMetrics {
@@ -45,16 +47,19 @@ func newPublisherMetrics(reg prometheus.Registerer) publisherMetrics {
 		return factory.GaugeVec("tidegate_alerts_"+name, help, "destination", "partition")
 	}
 	return publisherMetrics{
-		read:        count("read", "Revisions of alerts read from the alerts topic, by destination."),
-		sent:        count("sent", "Notifications of alerts that the destination accepted, resends included."),
-		rejected:    count("rejected", "Notifications of alerts that the destination rejected and that became dead letters."),
-		failures:    count("failures", "Attempts to notify a destination that failed and were repeated."),
-		superseded:  count("superseded", "Revisions of alerts that a newer revision replaced before they were due."),
-		resolved:    count("resolved", "Alerts that ended because they were not updated for alerts.resolve_after."),
-		evicted:     count("evicted", "Open alerts that were dropped because alerts.max_open was reached."),
-		undecodable: count("undecodable_messages", "Messages of the alerts topic that are not alerts and became dead letters."),
-		open:        gauge("open", "Alerts that are open, by destination and partition of the alerts topic."),
-		pending:     gauge("pending", "Open alerts whose newest revision is not delivered yet, by destination and partition of the alerts topic."),
+		read: count("read", "Revisions of alerts read from the alerts topic, by destination."),
+		sent: count("sent", "Notifications of alerts that the destination accepted, resends included."),
+		rejected: count("rejected",
+			"Notifications of alerts that the destination rejected and that became dead letters."),
+		failures:   count("failures", "Attempts to notify a destination that failed and were repeated."),
+		superseded: count("superseded", "Revisions of alerts that a newer revision replaced before they were due."),
+		resolved:   count("resolved", "Alerts that ended because they were not updated for alerts.resolve_after."),
+		evicted:    count("evicted", "Open alerts that were dropped because alerts.max_open was reached."),
+		undecodable: count("undecodable_messages",
+			"Messages of the alerts topic that are not alerts and became dead letters."),
+		open: gauge("open", "Alerts that are open, by destination and partition of the alerts topic."),
+		pending: gauge("pending",
+			"Open alerts whose newest revision is not delivered yet, by destination and partition of the alerts topic."),
 	}
 }
 
@@ -89,7 +94,8 @@ func NewPublisher(
 		publisher.destinations = append(publisher.destinations, namedDestination{destinationConfig.Name, destination})
 	}
 	if onAlert != nil {
-		publisher.destinations = append(publisher.destinations, namedDestination{callbackName, &callbackDestination{call: onAlert}})
+		publisher.destinations = append(publisher.destinations,
+			namedDestination{callbackName, &callbackDestination{call: onAlert}})
 	}
 	return publisher, nil
 }
@@ -108,10 +114,11 @@ func (p *Publisher) Run(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
-	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-		return err
+	err := context.Cause(ctx)
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // runDestination reads the topic in the destination's own consumer group, with a deliverer for each partition
@@ -119,7 +126,8 @@ func (p *Publisher) Run(ctx context.Context) error {
 func (p *Publisher) runDestination(ctx context.Context, d namedDestination) error {
 	log := p.log.With("destination", d.name)
 	cfg := consumer.Config{
-		Client: p.client, Topic: p.client.Topic(pipeline.TopicAlerts), Group: p.client.Config().TopicPrefix + "-alerts-" + d.name,
+		Client: p.client, Topic: p.client.Topic(pipeline.TopicAlerts),
+		Group: p.client.Config().TopicPrefix + "-alerts-" + d.name,
 	}
 	return consumer.Run(ctx, cfg, log, func(ctx context.Context, partition *consumer.Partition) error {
 		return newDeliverer(p, d, partition, log).run(ctx)

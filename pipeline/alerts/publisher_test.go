@@ -109,6 +109,20 @@ func waitUntil(t *testing.T, what string, f func() bool) {
 	}
 }
 
+// committed returns the offset that a destination has committed; -1: none.
+func committed(t *testing.T, c *kafka.Client, destination string) int64 {
+	t.Helper()
+	topic, group := c.Topic(pipeline.TopicAlerts), c.Config().TopicPrefix+"-alerts-"+destination
+	f, err := c.Kafka().OffsetFetch(t.Context(), &kafkago.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: {0}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.Topics[topic]) == 0 {
+		return -1
+	}
+	return f.Topics[topic][0].CommittedOffset
+}
+
 // A receiver is the server of a webhook.
 type receiver struct {
 	*httptest.Server
@@ -164,22 +178,22 @@ func TestWebhookGetsEachRevisionOnceAlsoOverARestart(t *testing.T) {
 	var mu sync.Mutex
 	var called []string
 	onAlert := func(a *pipeline.Alert) { mu.Lock(); defer mu.Unlock(); called = append(called, a.Group) }
+	callbacks := func() string { mu.Lock(); defer mu.Unlock(); return strings.Join(called, " ") }
 	a := alertOf("r", "a", 1)
 	publish(t, c, a, alertOf("r", "b", 3), a)
 	stop := run(t, hook(r.URL), c, onAlert)
-	waitUntil(t, "two alerts", func() bool { return r.list() == "r/a×1 r/b×3" })
+	waitUntil(t, "two alerts", func() bool { return r.list() == "r/a×1 r/b×3" && callbacks() == "a b" })
+	waitUntil(t, "the commit", func() bool { return committed(t, c, "hook") == 3 && committed(t, c, callbackName) == 3 })
 	stop()
 	stop = run(t, hook(r.URL), c, onAlert)
 	publish(t, c, alertOf("r", "c", 1))
-	waitUntil(t, "the third", func() bool { return r.list() == "r/a×1 r/b×3 r/c×1" })
+	waitUntil(t, "the third", func() bool { return r.list() == "r/a×1 r/b×3 r/c×1" && callbacks() == "a b c" })
 	stop()
 	if r.keys[1] != alertOf("r", "b", 3).ID+"/3" {
 		t.Errorf("idempotency keys %v", r.keys)
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	if strings.Join(called, " ") != "a b c" {
-		t.Errorf("called back for %v", called)
+	if got := callbacks(); got != "a b c" {
+		t.Errorf("called back for %v", got)
 	}
 }
 

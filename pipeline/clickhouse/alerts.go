@@ -21,7 +21,9 @@ func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, toke
 
 // AlertsBefore returns the newest revision of each alert of a partition among those whose Offset lies before
 // the given offset. Alerts whose window began more than lookback before the newest window are left out.
-func (s *Store) AlertsBefore(ctx context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error) {
+func (s *Store) AlertsBefore(
+	ctx context.Context, partition int32, before int64, lookback time.Duration,
+) ([]*pipeline.Alert, error) {
 	table := s.cfg.table("alerts")
 	list, err := s.selectAlerts(ctx,
 		"WITH (SELECT max(window_start) FROM "+table+" WHERE partition = ? AND offset < ?) AS newest",

@@ -12,8 +12,8 @@ import (
 	"tidegate/pipeline/embedded/embeddedtest"
 )
 
-// traffic is n events as a shop of containers makes them: 40 % HTTP, 20 % DNS, 15 % sessions, 10 % MySQL, 10
-// % Redis, 5 % log lines.
+// traffic returns n events as a web shop in containers causes them: 40 % HTTP, 20 % DNS, 15 % sessions, 10 %
+// MySQL, 10 % Redis, 5 % log lines.
 func traffic(n int) []*pipeline.Event {
 	r := rand.New(rand.NewPCG(1, 2))
 	host := &pipeline.Host{Name: "host-1", Id: "00112233445566778899aabbccddeeff"}
@@ -73,7 +73,7 @@ func body(e *pipeline.Event, r *rand.Rand) {
 	}
 }
 
-// BenchmarkAppend is the client's side: µs/row is what the engine pays for a row.
+// BenchmarkAppend measures what the engine pays to append a row.
 func BenchmarkAppend(b *testing.B) {
 	events := traffic(10000)
 	block := clickhouse.NewColumnBlock()
@@ -87,7 +87,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// BenchmarkInsert is a block of 50,000 rows from events to acknowledged.
+// BenchmarkInsert measures a block of 50,000 rows from the events to the acknowledgement.
 func BenchmarkInsert(b *testing.B) {
 	events := traffic(50000)
 	for _, protocol := range []string{"http", "native"} {

@@ -55,7 +55,8 @@ func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
 		bytes: factory.Counter("tidegate_clickhouse_bytes_total",
 			"Bytes of the blocks of events that ClickHouse acknowledged, before compression."),
 		inserts: factory.CounterVec("tidegate_clickhouse_inserts_total",
-			"Inserts of events by result: ok, retriable (failed, will be repeated) or rejected (ClickHouse does not accept the rows).", "result"),
+			"Inserts of events by result: ok, retriable (failed, is repeated) or rejected (ClickHouse does not accept the rows).",
+			"result"),
 		seconds: factory.Histogram("tidegate_clickhouse_insert_seconds",
 			"Seconds that a successful insert of events took.", prometheus.ExponentialBuckets(0.005, 2, 14)),
 	}

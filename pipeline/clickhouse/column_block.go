@@ -45,14 +45,17 @@ func NewColumnBlock() *ColumnBlock {
 	for i := range pipeline.Fields {
 		field := &pipeline.Fields[i]
 		col, appendField := block.newFieldColumn(field)
-		block.columns = append(block.columns, blockColumn{tableColumn{name: field.Column.Name, kind: field.Column.Type}, col})
+		block.columns = append(block.columns,
+			blockColumn{tableColumn{name: field.Column.Name, kind: field.Column.Type}, col})
 		if field.Body == pipeline.Dataset_DATASET_NONE {
 			block.commonFields = append(block.commonFields, appendField)
 		} else {
 			block.bodyFields[field.Body] = append(block.bodyFields[field.Body], appendField)
 		}
 	}
-	for i, col := range []column{block.topic, block.partition, block.offset, block.index, block.collector, block.epoch, block.sequence} {
+	for i, col := range []column{ // in the order of positionColumns
+		block.topic, block.partition, block.offset, block.index, block.collector, block.epoch, block.sequence,
+	} {
 		block.columns = append(block.columns, blockColumn{positionColumns[i].tableColumn, col})
 	}
 	return block

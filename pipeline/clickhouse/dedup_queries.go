@@ -18,7 +18,8 @@ import (
 // created anew has other messages at the same offsets.
 func (s *Store) ExistingRows(ctx context.Context, block pipeline.BlockID) (map[pipeline.RowID]struct{}, error) {
 	rows, err := s.driver.Query(ctx, "SELECT _offset, _index FROM "+s.cfg.table("events")+
-		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ? AND `event.ingested` = fromUnixTimestamp64Nano(?)",
+		" WHERE _topic = ? AND _partition = ? AND _offset >= ? AND _offset < ?"+
+		" AND `event.ingested` = fromUnixTimestamp64Nano(?)",
 		block.Topic, block.Partition, block.Start, block.End, block.Time)
 	if err != nil {
 		return nil, describeError(err, s.cfg)

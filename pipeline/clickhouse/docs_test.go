@@ -12,7 +12,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the generated files")
 
-// TestGeneratedFilesAreFresh: docs/FIELDS.md and deploy/schema.sql say what the field table says.
+// TestGeneratedFilesAreFresh: docs/FIELDS.md and deploy/schema.sql follow from the field table.
 func TestGeneratedFilesAreFresh(t *testing.T) {
 	schema := "-- The tables of tidegate as `tidegate` makes them by itself with the default configuration.\n" +
 		"-- Generated: go test ./pipeline/clickhouse -run Generated -update\n\n" + strings.Join(clickhouse.DDL(), ";\n\n") + ";\n"

@@ -66,7 +66,8 @@ func describeError(err error, cfg Config) error {
 	case IsDenied(err):
 		return &describedError{deniedText(addr, cfg.Username), err}
 	case code == codeTooManySessions:
-		return &describedError{fmt.Sprintf("ClickHouse at %s refuses user %q: the user has too many sessions", addr, cfg.Username), err}
+		text := fmt.Sprintf("ClickHouse at %s refuses user %q: the user has too many sessions", addr, cfg.Username)
+		return &describedError{text, err}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("ClickHouse at %s: %w", addr, err)
 	case rejectionCodes[code] != "":

@@ -101,7 +101,7 @@ func (s *Store) insertNative(ctx context.Context, query string, b *ColumnBlock) 
 		// A table of another version is not the rows' fault: the error is temporary.
 		if kind := string(targets[i].Type()); targets[i].Name() != c.name || kind != c.kind {
 			batch.Abort()
-			return fmt.Errorf("ClickHouse at %s: column %s has type %s in the table and %s in this version: the schemas differ",
+			return fmt.Errorf("ClickHouse at %s: schemas differ: column %s has type %s in the table and %s in this version",
 				s.cfg.address(), c.name, kind, c.kind)
 		}
 		data := net.Buffers(c.appendData(nil, b.rows))

@@ -47,11 +47,13 @@ func (s *Store) Migrate(ctx context.Context) error {
 // reconcileTable adds the columns and indexes that t has gained since the table was created, and sets its
 // TTL.
 func (s *Store) reconcileTable(ctx context.Context, t table) error {
-	columns, err := s.selectNames(ctx, "SELECT name FROM system.columns WHERE database = ? AND table = ?", s.cfg.Database, t.name)
+	columns, err := s.selectNames(ctx, "SELECT name FROM system.columns WHERE database = ? AND table = ?",
+		s.cfg.Database, t.name)
 	if err != nil {
 		return err
 	}
-	indexes, err := s.selectNames(ctx, "SELECT name FROM system.data_skipping_indices WHERE database = ? AND table = ?", s.cfg.Database, t.name)
+	indexes, err := s.selectNames(ctx,
+		"SELECT name FROM system.data_skipping_indices WHERE database = ? AND table = ?", s.cfg.Database, t.name)
 	if err != nil {
 		return err
 	}
@@ -63,12 +65,14 @@ func (s *Store) reconcileTable(ctx context.Context, t table) error {
 	}
 	for _, index := range t.indexes {
 		if !indexes[index.name] {
-			changes = append(changes, fmt.Sprintf("ADD INDEX IF NOT EXISTS %s %s TYPE %s", index.name, index.on, index.kind))
+			changes = append(changes,
+				fmt.Sprintf("ADD INDEX IF NOT EXISTS %s %s TYPE %s", index.name, index.on, index.kind))
 		}
 	}
 	if len(changes) > 0 {
 		s.log.Info("clickhouse table extended", "table", t.name, "changes", len(changes))
-		if err := s.execWithTextIndex(ctx, "ALTER TABLE "+s.cfg.table(t.name)+s.cfg.onCluster()+" "+strings.Join(changes, ", ")); err != nil {
+		alter := "ALTER TABLE " + s.cfg.table(t.name) + s.cfg.onCluster() + " " + strings.Join(changes, ", ")
+		if err := s.execWithTextIndex(ctx, alter); err != nil {
 			return err
 		}
 	}
@@ -82,7 +86,8 @@ func (s *Store) setTTL(ctx context.Context, t table) error {
 		return nil
 	}
 	var engine string
-	err := s.driver.QueryRow(ctx, "SELECT engine_full FROM system.tables WHERE database = ? AND name = ?", s.cfg.Database, t.name).Scan(&engine)
+	err := s.driver.QueryRow(ctx, "SELECT engine_full FROM system.tables WHERE database = ? AND name = ?",
+		s.cfg.Database, t.name).Scan(&engine)
 	if err != nil {
 		return describeError(err, s.cfg)
 	}
@@ -100,7 +105,8 @@ func (s *Store) setTTL(ctx context.Context, t table) error {
 // runMigrations runs the migrations that the table schema_versions does not list.
 func (s *Store) runMigrations(ctx context.Context) error {
 	var applied uint32
-	if err := s.driver.QueryRow(ctx, "SELECT max(version) FROM "+s.cfg.table("schema_versions")).Scan(&applied); err != nil {
+	err := s.driver.QueryRow(ctx, "SELECT max(version) FROM "+s.cfg.table("schema_versions")).Scan(&applied)
+	if err != nil {
 		return describeError(err, s.cfg)
 	}
 	if newest := migrations[len(migrations)-1].version; applied > newest {
@@ -115,8 +121,8 @@ func (s *Store) runMigrations(ctx context.Context) error {
 				return fmt.Errorf("migration %d (%s): %w", m.version, m.what, err)
 			}
 		}
-		record := fmt.Sprintf("INSERT INTO %s (version, what) SETTINGS async_insert = 0, insert_deduplication_token = 'v%d' VALUES (%d, %s)",
-			s.cfg.table("schema_versions"), m.version, m.version, quoteString(m.what))
+		record := fmt.Sprintf("INSERT INTO %s (version, what) SETTINGS async_insert = 0, insert_deduplication_token = 'v%d'"+
+			" VALUES (%d, %s)", s.cfg.table("schema_versions"), m.version, m.version, quoteString(m.what))
 		if err := s.execStatement(ctx, record); err != nil {
 			return err
 		}
@@ -171,7 +177,8 @@ func readerSQL(cfg Config, password string) []string {
 	user, cluster := quoteName(cfg.ReadUser), cfg.onCluster()
 	out := []string{
 		"CREATE USER IF NOT EXISTS " + user + cluster,
-		"ALTER USER " + user + cluster + " IDENTIFIED WITH sha256_password BY " + quoteString(password) + " SETTINGS readonly = 2, " + strings.Join(limits, ", "),
+		"ALTER USER " + user + cluster + " IDENTIFIED WITH sha256_password BY " + quoteString(password) +
+			" SETTINGS readonly = 2, " + strings.Join(limits, ", "),
 	}
 	for _, grant := range AnalystGrants(cfg.Database) {
 		out = append(out, "GRANT"+cluster+" "+grant+" TO "+user)

@@ -35,7 +35,8 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 	}
 	defer client.CloseIdleConnections()
 	endpoint := url.URL{Scheme: scheme, Host: cfg.HTTPAddr, Path: "/", RawQuery: url.Values{
-		"default_format": {format}, "wait_end_of_query": {"1"}, "database": {cfg.Database}, "output_format_pretty_color": {"0"},
+		"default_format": {format}, "wait_end_of_query": {"1"}, "database": {cfg.Database},
+		"output_format_pretty_color": {"0"},
 	}.Encode()}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint.String(), strings.NewReader(sql))
 	if err != nil {

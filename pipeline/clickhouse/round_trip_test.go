@@ -29,7 +29,7 @@ var (
 	protocol = []string{"http", "native"}
 )
 
-// rows is a block of the messages [from, to) of a partition, two events each.
+// rows returns a block of the messages [from, to) of a partition, with two events each.
 func rows(s *clickhouse.Store, topic string, partition int32, from, to int64) *clickhouse.ColumnBlock {
 	b := clickhouse.NewColumnBlock()
 	for o := from; o < to; o++ {
@@ -48,8 +48,8 @@ func insert(t *testing.T, s *clickhouse.Store, b *clickhouse.ColumnBlock, token 
 	}
 }
 
-// TestSameTokenTwiceIsOnce, also when the second time comes over another connection, and an equal block under
-// another token is another block.
+// TestSameTokenTwiceIsOnce: an insert under a known token stores nothing, also over another connection. An
+// equal block under another token is stored.
 func TestSameTokenTwiceIsOnce(t *testing.T) {
 	for _, p := range protocol {
 		s := embeddedtest.Store(t, "token_"+p, p)
@@ -68,8 +68,9 @@ func TestSameTokenTwiceIsOnce(t *testing.T) {
 	}
 }
 
-// TestABlockIsOnePart: it is there whole or not at all.
-func TestABlockIsOnePart(t *testing.T) {
+// TestBlockIsOnePart: a block of any size is stored in one part, so that it is stored as a whole or not at
+// all.
+func TestBlockIsOnePart(t *testing.T) {
 	s := embeddedtest.Store(t, "onepart", "http")
 	b := clickhouse.NewColumnBlock()
 	for i := range 100_000 {
@@ -93,8 +94,8 @@ func TestABlockIsOnePart(t *testing.T) {
 	insert(t, s, b, "empty") // nothing, and no error
 }
 
-// TestABlockHoldsNothingOfItsEvents: what lies in Kafka's buffer may be overwritten once it was appended.
-func TestABlockHoldsNothingOfItsEvents(t *testing.T) {
+// TestBlockKeepsNoStringOfItsEvents: the buffer of a record may be overwritten after Append.
+func TestBlockKeepsNoStringOfItsEvents(t *testing.T) {
 	s := embeddedtest.Store(t, "unsafe", "http")
 	b := clickhouse.NewColumnBlock()
 	buffer := []byte("GETPUT")
@@ -111,8 +112,9 @@ func TestABlockHoldsNothingOfItsEvents(t *testing.T) {
 	}
 }
 
-// TestHostileNumbersAreTheNearestOnes and no time, however far, makes the server refuse the block.
-func TestHostileNumbersAreTheNearestOnes(t *testing.T) {
+// TestNumbersOutOfRangeAreClamped to the range of their column, and no time makes the server reject the
+// block.
+func TestNumbersOutOfRangeAreClamped(t *testing.T) {
 	s := embeddedtest.Store(t, "hostile", "http")
 	b := clickhouse.NewColumnBlock()
 	for i, at := range []int64{math.MinInt64, -1, 0, math.MaxInt64} {
@@ -128,7 +130,8 @@ func TestHostileNumbersAreTheNearestOnes(t *testing.T) {
 	}
 }
 
-// TestExistingRowsAreFoundByBlock, of any part of it; and the highest offset by partition.
+// TestExistingRowsAreFoundByBlock: ExistingRows returns the rows of the asked offsets only, HighestOffset
+// that of the asked partition.
 func TestExistingRowsAreFoundByBlock(t *testing.T) {
 	for _, p := range protocol {
 		s := embeddedtest.Store(t, "held_"+p, p)
@@ -202,7 +205,7 @@ func TestStoredBatchesAreFoundByProducer(t *testing.T) {
 	}
 }
 
-// filledAlert is an alert each field of which holds a value of its own.
+// filledAlert returns an alert in which each field has another value.
 func filledAlert(t *testing.T) *pipeline.Alert {
 	t.Helper()
 	full := &pipeline.Alert{Tags: []string{"a", "b"}}
@@ -302,8 +305,8 @@ func mustJSON(t *testing.T, values ...any) string {
 	return string(b)
 }
 
-// TestMigrateTwiceAndForward: nothing is lost, what is missing is added, what the configuration says of the
-// TTL is followed.
+// TestMigrateTwiceAndForward: a second Migrate loses nothing, adds what is missing and sets the configured
+// TTL.
 func TestMigrateTwiceAndForward(t *testing.T) {
 	s := embeddedtest.Store(t, "migrate", "http")
 	insert(t, s, rows(s, "t", 0, 0, 3), "a")
@@ -357,7 +360,7 @@ func TestMigrateTwiceAndForward(t *testing.T) {
 	}
 }
 
-// TestIndexesAreUsed by the look-ups that they are there for.
+// TestIndexesAreUsed by the queries for which they exist.
 func TestIndexesAreUsed(t *testing.T) {
 	s := embeddedtest.Store(t, "indexes", "http")
 	insert(t, s, rows(s, "t", 0, 0, 3), "a")
@@ -376,8 +379,9 @@ func TestIndexesAreUsed(t *testing.T) {
 	}
 }
 
-// TestStatementsForAClusterParse: the embedded server has no cluster and keeps no users of its own, so it is
-// asked to parse only. Its own analyst, with the same limits, is in its configuration and tested there.
+// TestStatementsForAClusterParse: the embedded server has no cluster and keeps no users of its own, so it
+// only parses the statements. Its own analyst, with the same limits, is configured and tested in
+// pipeline/embedded.
 func TestStatementsForAClusterParse(t *testing.T) {
 	s := embeddedtest.Store(t, "parse", "http")
 	cfg := clickhouse.Default()
@@ -410,7 +414,7 @@ func TestErrorsNameTheAddress(t *testing.T) {
 			t.Errorf("%s, away: %v", p, err)
 		}
 	}
-	// The embedded server has aborted at the wrong password over the native protocol, and is started again.
+	// The embedded server aborts at a wrong password over the native protocol and is restarted.
 	for server := embeddedtest.Server(t); server.PID() == pid || server.PID() == 0; {
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -425,8 +429,9 @@ func TestErrorsNameTheAddress(t *testing.T) {
 	}
 }
 
-// TestOnlyBadRowsArePermanent: a block must not be bisected into dead letters because the table is away.
-func TestOnlyBadRowsArePermanent(t *testing.T) {
+// TestOnlyErrorsOfTheRowsAreRejections: a block must not be bisected into dead letters because the table is
+// missing.
+func TestOnlyErrorsOfTheRowsAreRejections(t *testing.T) {
 	s := embeddedtest.Store(t, "permanent", "http")
 	b := rows(s, "t", 0, 0, 1)
 	if err := s.Conn().Exec(t.Context(), "ALTER TABLE permanent.events ADD CONSTRAINT c CHECK message != 'm'"); err != nil {

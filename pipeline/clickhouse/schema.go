@@ -32,9 +32,15 @@ func (c tableColumn) String() string {
 var positionColumns = []positionColumn{
 	{tableColumn{name: "_topic", kind: "LowCardinality(String)"}, "Kafka topic."},
 	{tableColumn{name: "_partition", kind: "Int32", codec: "ZSTD(1)"}, "Partition of the topic."},
-	{tableColumn{name: "_offset", kind: "Int64", codec: "Delta, ZSTD(1)"}, "Offset of the message, which holds many events."},
+	{
+		tableColumn{name: "_offset", kind: "Int64", codec: "Delta, ZSTD(1)"},
+		"Offset of the message, which holds many events.",
+	},
 	{tableColumn{name: "_index", kind: "UInt32", codec: "T64, ZSTD(1)"}, "Position within the message, from 0."},
-	{tableColumn{name: "_collector", kind: "UUID", codec: "ZSTD(1)"}, "Identity of the collector, drawn once per state folder."},
+	{
+		tableColumn{name: "_collector", kind: "UUID", codec: "ZSTD(1)"},
+		"Identity of the collector, drawn once per state folder.",
+	},
 	{
 		tableColumn{name: "_epoch", kind: "UInt64", codec: "ZSTD(1)"},
 		"Epoch of the collector: drawn at random at each start, one for logs and one for packets.",
@@ -78,7 +84,7 @@ func eventColumns() (stored, aliases []tableColumn) {
 type index struct{ name, on, kind string }
 
 var eventIndexes = []index{
-	{"at", "`@timestamp`", "minmax GRANULARITY 1"},                   // a range of event time, in every query of a person
+	{"at", "`@timestamp`", "minmax GRANULARITY 1"},                   // a range of event time
 	{"position", "(_partition, _offset)", "minmax GRANULARITY 1"},    // dedup_queries.go
 	{"judged", "notEmpty(`verdict.rule`)", "set(2) GRANULARITY 1"},   // events with verdicts
 	{"id", "`event.id`", "bloom_filter(0.01) GRANULARITY 1"},         // the event of an alert
@@ -120,11 +126,15 @@ type table struct {
 func tables(cfg Config) []table {
 	stored, aliases := eventColumns()
 	return []table{
-		{name: "schema_versions", columns: versionColumns, engine: "MergeTree", orderBy: "version", dedupWindow: true},
+		{
+			name: "schema_versions", columns: versionColumns, engine: "MergeTree", orderBy: "version",
+			dedupWindow: true,
+		},
 		{
 			name: "events", columns: stored, aliases: aliases, indexes: eventIndexes, engine: "MergeTree",
 			orderBy:     "(`event.dataset`, toStartOfMinute(`@timestamp`), `host.name`, `@timestamp`)",
-			partitionBy: "toYYYYMMDD(`event.ingested`)", ttlColumn: "event.ingested", ttlDays: cfg.TTLDays, dedupWindow: true,
+			partitionBy: "toYYYYMMDD(`event.ingested`)", ttlColumn: "event.ingested", ttlDays: cfg.TTLDays,
+			dedupWindow: true,
 		},
 		{
 			name: "alerts", columns: alertTableColumns(), engine: "ReplacingMergeTree", orderBy: "(id, revision)",
@@ -186,7 +196,8 @@ func (t table) settings(cfg Config) []string {
 	}
 	switch { // without a window of tokens a token has no effect
 	case t.dedupWindow && cfg.Cluster.Name != "":
-		settings = append(settings, "replicated_deduplication_window = 10000", "replicated_deduplication_window_seconds = 604800")
+		settings = append(settings,
+			"replicated_deduplication_window = 10000", "replicated_deduplication_window_seconds = 604800")
 	case t.dedupWindow:
 		settings = append(settings, "non_replicated_deduplication_window = 10000")
 	}

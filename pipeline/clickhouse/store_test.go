@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	os.Exit(embeddedtest.Run(m))
 }
 
-// filled is an event in which every field of every body says something, and each something else.
+// filled returns an event in which each field of each body has another value.
 func filled() *pipeline.Event {
 	e := &pipeline.Event{}
 	fill(e.ProtoReflect(), "")
@@ -83,7 +83,7 @@ func scalar(f protoreflect.FieldDescriptor, path string) protoreflect.Value {
 	panic("a kind that event.proto did not have: " + f.Kind().String())
 }
 
-// said is what e says for f, in the form in which stored reads it back.
+// said returns the value of f in e, in the form in which stored returns it.
 func said(f *pipeline.Field, e *pipeline.Event) any {
 	switch {
 	case f.Str != nil:
@@ -115,7 +115,7 @@ func said(f *pipeline.Field, e *pipeline.Event) any {
 	return m
 }
 
-// stored reads f of the row at _offset, by the field's own name.
+// stored queries f of the row at an offset, by the name of the field.
 func stored(t *testing.T, s *clickhouse.Store, f *pipeline.Field, offset int64) any {
 	t.Helper()
 	expr := "`" + f.Name + "`"
@@ -160,8 +160,7 @@ func stored(t *testing.T, s *clickhouse.Store, f *pipeline.Field, offset int64) 
 	return nil
 }
 
-// TestEveryFieldComesBack holds for both protocols, among rows that say nothing, and under the field's own
-// name.
+// TestEveryFieldComesBack under its own name, by both protocols, from a row among rows without values.
 func TestEveryFieldComesBack(t *testing.T) {
 	for _, protocol := range []string{"http", "native"} {
 		t.Run(protocol, func(t *testing.T) {
@@ -218,7 +217,7 @@ func query(t *testing.T, s *clickhouse.Store, sql string) string {
 	return strings.TrimSpace(out.String())
 }
 
-// ingested is the block time of the tests: now, since what is older than the TTL is gone at once.
+// ingested is the block time of the tests: now, because rows older than the TTL are dropped at once.
 var ingested = time.Now().UnixNano()
 
 func bytesAsString(b []byte) string { return unsafe.String(&b[0], len(b)) }

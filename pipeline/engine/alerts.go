@@ -90,12 +90,15 @@ func (w *worker) insertAlerts(ctx context.Context, b *block, revisions []*pipeli
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	w.log.Error("store acknowledged alerts that it does not hold, inserting them again", "token", token.String(), "alerts", len(missing))
+	w.log.Error("store acknowledged alerts that it does not hold, inserting them again",
+		"token", token.String(), "alerts", len(missing))
 	return w.insertAlerts(ctx, b, missing, token.forRetry())
 }
 
 // missingAlerts returns the revisions of which the store holds neither the revision nor a later one.
-func (w *worker) missingAlerts(ctx context.Context, b *block, revisions []*pipeline.Alert) (missing []*pipeline.Alert, err error) {
+func (w *worker) missingAlerts(
+	ctx context.Context, b *block, revisions []*pipeline.Alert,
+) (missing []*pipeline.Alert, err error) {
 	err = w.retry(ctx, "query the alerts of a block", func() error {
 		stored, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, b.end, w.cfg.Grouping.Lookback())
 		if err != nil {
@@ -155,9 +158,11 @@ type kafkaMessage struct{ key, value []byte }
 func (w *worker) produceAlerts(ctx context.Context, partition int, messages []kafkaMessage) error {
 	topic := w.deps.Kafka.Topic(pipeline.TopicAlerts)
 	return w.retry(ctx, "publish alerts", func() error {
-		records := make([]kafkago.Record, len(messages)) // anew for each attempt: sending consumes their readers
+		// The records are made for each attempt, because sending consumes the readers in them.
+		records := make([]kafkago.Record, len(messages))
 		for i, m := range messages {
-			records[i] = kafkago.Record{Time: time.Now(), Key: kafkago.NewBytes(m.key), Value: kafkago.NewBytes(m.value)}
+			key, value := kafkago.NewBytes(m.key), kafkago.NewBytes(m.value)
+			records[i] = kafkago.Record{Time: time.Now(), Key: key, Value: value}
 		}
 		_, err := w.deps.Kafka.Produce(ctx, topic, partition, records...)
 		if err != nil && kafka.Classify(err) == kafka.Rejected {

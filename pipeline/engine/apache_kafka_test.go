@@ -16,8 +16,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// apacheKafka starts Apache Kafka 4.1, one node for both roles, from the libraries in the cache (the set-up
-// of the tests fetches them).
+// apacheKafka starts Apache Kafka 4.1, one node for both roles, from the libraries in the cache, which
+// deploy/setup-test.sh fetches, and returns its address.
 func apacheKafka(t *testing.T) []string {
 	t.Helper()
 	libs := filepath.Join(embedded.CacheDir(), "kafka-4.1.0", "libs")
@@ -72,24 +72,24 @@ group.initial.rebalance.delay.ms=0
 	return []string{addr}
 }
 
-// TestApacheKafkaHandsThePartitionsOfAKilledMemberOn: a group of two on the real broker; one is killed inside
-// its block, the other finishes it, and nothing is lost nor twice.
-func TestApacheKafkaHandsThePartitionsOfAKilledMemberOn(t *testing.T) {
+// TestApacheKafkaReassignsThePartitionsOfAKilledMember: a group of two engines on a real broker; one is
+// killed within a block, the other finishes the block, and each event is stored once.
+func TestApacheKafkaReassignsThePartitionsOfAKilledMember(t *testing.T) {
 	s := newScenario(t, "apache", harnessAt(t, apacheKafka(t), 4, kafka.AssignGroup), 4, kafka.AssignGroup)
 	for p := range 4 {
 		s.send(p, 8, 25)
 	}
-	first := s.victimConfig
+	first := s.childConfig
 	first.Failpoint, first.Passage = AfterIntent, 5
-	victim, out := startVictim(t, first)
-	heir, heirOut := startVictim(t, s.victimConfig)
+	killed, out := startChild(t, first)
+	survivor, survivorOut := startChild(t, s.childConfig)
 	for range 4 {
 		for p := range 4 {
 			s.send(p, 2, 25)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	waitKilled(t, victim, out)
+	waitKilled(t, killed, out)
 	waitUntil(t, "closed intents", func() bool {
 		for p := range 4 {
 			if o, m := s.committed(p); o != 16 || m != "" {
@@ -98,9 +98,9 @@ func TestApacheKafkaHandsThePartitionsOfAKilledMemberOn(t *testing.T) {
 		}
 		return true
 	})
-	_ = heir.Process.Signal(syscall.SIGTERM)
-	if err := heir.Wait(); err != nil || strings.Contains(heirOut.String(), "victim:") {
-		t.Errorf("the heir ended with %v: %s", err, heirOut)
+	_ = survivor.Process.Signal(syscall.SIGTERM)
+	if err := survivor.Wait(); err != nil || strings.Contains(survivorOut.String(), "child:") {
+		t.Errorf("the survivor ended with %v: %s", err, survivorOut)
 	}
 	s.checkStoredOnce(t)
 	s.checkAlerts(t)

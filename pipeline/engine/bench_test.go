@@ -32,7 +32,7 @@ type columnsOnly struct{ *clickhouse.ColumnBlock }
 
 func (columnsOnly) Insert(context.Context, string) error { return nil }
 
-// mixedEvent is an event of an ordinary day: HTTP, DNS and log lines.
+// mixedEvent returns the n-th of a sequence of HTTP exchanges, DNS messages and log lines.
 func mixedEvent(n int) *pipeline.Event {
 	e := event(n)
 	e.Timestamp = time.Now().UnixNano()
@@ -54,9 +54,9 @@ func mixedEvent(n int) *pipeline.Event {
 	return e
 }
 
-// BenchmarkEngine carries 400,000 events through two partitions: fetch, decode, stamps, judge by nobody,
-// columns, intent, insert. Its figures are events/s and, which a busy machine does not change, the CPU time
-// of this process (engine and broker) for an event.
+// BenchmarkEngine carries 400,000 events through two partitions: fetch, decode, drop duplicates, evaluate by
+// no detector, form columns, commit the intent, insert. It reports events/s and the CPU time of this process
+// (engine and broker) for an event, which depends less on how busy the machine is.
 func BenchmarkEngine(b *testing.B) {
 	const perBatch, batches, parts = 1000, 200, 2
 	r := newHarness(b, parts, kafka.AssignStatic)

@@ -28,7 +28,8 @@ type Config struct {
 	VerifyAfter time.Duration `yaml:"verify_after"`
 	// How far back batch ids are read from the store at the start, to recognise duplicates.
 	DedupLookback time.Duration `yaml:"dedup_lookback"`
-	// Maximum number of producers per partition whose batch ids are kept. Each start of a collector is a producer.
+	// Maximum number of producers per partition whose batch ids are kept. Each start of a collector is a
+	// producer.
 	MaxProducers int `yaml:"max_producers"`
 
 	// How verdicts are grouped into alerts.

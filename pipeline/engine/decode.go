@@ -48,7 +48,8 @@ func validateBatch(b *pipeline.Batch, partition int) (reason string, err error) 
 	case b.Schema == 0:
 		return "schema", errors.New("the batch names no schema")
 	case len(b.Collector) != 16 || b.Sequence == 0:
-		return "batch_id", fmt.Errorf("the batch has no id: a collector id of %d bytes, sequence %d", len(b.Collector), b.Sequence)
+		return "batch_id", fmt.Errorf("the batch has no id: a collector id of %d bytes, sequence %d",
+			len(b.Collector), b.Sequence)
 	case int(b.Partition) != partition:
 		return "partition", fmt.Errorf("the batch was made for partition %d", b.Partition)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // TestCountEventsKnowsTheSchema: countEvents reads the encoding without the generated code, so its numbers
-// are held against event.proto here.
+// are compared with event.proto here.
 func TestCountEventsKnowsTheSchema(t *testing.T) {
 	field := (&pipeline.Batch{}).ProtoReflect().Descriptor().Fields().ByName("events")
 	if field == nil || field.Number() != batchEventsField || !field.IsList() || field.Kind() != protoreflect.MessageKind {

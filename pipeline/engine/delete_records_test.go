@@ -8,7 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// deleteRecordsBefore takes the messages before offset away, as retention does. kafka-go has no such request.
+// deleteRecordsBefore deletes the messages before offset, as retention does. kafka-go has no request for it.
 func deleteRecordsBefore(t *testing.T, r *harness, topic string, offset int64) {
 	t.Helper()
 	c, err := kgo.NewClient(kgo.SeedBrokers(r.client.Brokers()...))

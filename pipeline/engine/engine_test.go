@@ -72,7 +72,7 @@ func TestEveryEventIsStoredOnceWithItsVerdicts(t *testing.T) {
 	}
 }
 
-func TestRepeatedBatchIsDroppedAlsoAfterARestart(t *testing.T) {
+func TestDuplicateBatchIsDroppedAlsoAfterARestart(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	var sent [][]byte
 	for range 10 {
@@ -93,7 +93,7 @@ func TestRepeatedBatchIsDroppedAlsoAfterARestart(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoBatchBecomesADeadLetter(t *testing.T) {
+func TestInvalidBatchBecomesADeadLetter(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	spoil := func(f func(b *pipeline.Batch)) []byte {
 		b := r.batch(0, 0)
@@ -132,7 +132,7 @@ func TestWhatIsNoBatchBecomesADeadLetter(t *testing.T) {
 	}
 }
 
-func TestVerdictsThatABatchBringsAreNotBelieved(t *testing.T) {
+func TestVerdictsInABatchAreDropped(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	b := r.batch(0, 1)
 	b.Events[0].Verdicts = []*pipeline.Verdict{{Rule: "forged", Severity: pipeline.Severity_CRITICAL}}
@@ -146,7 +146,7 @@ func TestVerdictsThatABatchBringsAreNotBelieved(t *testing.T) {
 	}
 }
 
-func TestRefusedMessageIsFoundAndTheRestIsStored(t *testing.T) {
+func TestRejectedMessageIsFoundAndTheRestIsStored(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	s.insert = func(rows []fakeRow, _ string) error {
 		for _, row := range rows {
@@ -185,7 +185,7 @@ func TestRefusedMessageIsFoundAndTheRestIsStored(t *testing.T) {
 	}
 }
 
-func TestInsertIsRepeatedUntilItIsAnsweredAndStoredOnce(t *testing.T) {
+func TestInsertIsRepeatedUntilItSucceedsAndStoredOnce(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	var n atomic.Int32
 	s.insert = func([]fakeRow, string) error {
@@ -207,8 +207,9 @@ func TestInsertIsRepeatedUntilItIsAnsweredAndStoredOnce(t *testing.T) {
 	}
 }
 
-// TestAnOldInsertAsksBeforeItIsRepeated: the server's memory of tokens is finite.
-func TestAnOldInsertAsksBeforeItIsRepeated(t *testing.T) {
+// TestOldInsertLooksUpExistingRows: the server forgets tokens, so an insert that is tried for long is not
+// simply repeated.
+func TestOldInsertLooksUpExistingRows(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	s.keepsNoTokens = true
 	var n atomic.Int32
@@ -229,12 +230,12 @@ func TestAnOldInsertAsksBeforeItIsRepeated(t *testing.T) {
 	}
 }
 
-func TestOpenIntentIsRepeatedWithItsBordersTimeAndBundle(t *testing.T) {
+func TestOpenIntentIsReplayedWithItsBoundsTimeAndBundle(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	r.send(0, 10, 10)
 	at := testStart + 12345
 	r.commit(0, 2, fmt.Sprintf("v1 7 %d 0 v1", at))
-	// Of the block [2,7) the store has a part, as after a bisected insert.
+	// Of the block [2,7) the store holds a part, as after a bisected insert.
 	for i := range 10 {
 		s.rows = append(s.rows, fakeRow{Position: pipeline.Position{Offset: 3, Index: uint32(i), BatchID: pipeline.BatchID{Collector: testCollector, Epoch: 7, Sequence: 4}}, id: fmt.Sprintf("%x", event(30+i).Id), ingested: at})
 	}
@@ -254,7 +255,7 @@ func TestOpenIntentIsRepeatedWithItsBordersTimeAndBundle(t *testing.T) {
 	}
 }
 
-func TestRepeatByOtherRulesIsCounted(t *testing.T) {
+func TestReplayByOtherRulesIsCounted(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	r.send(0, 3, 10)
 	r.commit(0, 0, fmt.Sprintf("v1 3 %d 0 gone", testStart))
@@ -266,7 +267,7 @@ func TestRepeatByOtherRulesIsCounted(t *testing.T) {
 	}
 }
 
-func TestWithoutAnOffsetItStartsBehindTheRows(t *testing.T) {
+func TestWithoutAnOffsetTheEngineStartsBehindTheRows(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	r.send(0, 6, 10)
 	_, stop := r.start(s, testBundle, func(c *Config, _ *Deps) { c.Group = "one" })
@@ -296,9 +297,9 @@ func TestExpiredMessagesAreCountedAsLost(t *testing.T) {
 	}
 }
 
-// TestATopicMadeAnewIsReadFromItsBeginning: the committed offset and the rows are of another log; its
-// messages are new all the same, but for the batches that a collector sends again.
-func TestATopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
+// TestTopicCreatedAnewIsReadFromItsBeginning: the committed offset and the rows are of an earlier topic.
+// The messages are new, except for batches that a collector sends again.
+func TestTopicCreatedAnewIsReadFromItsBeginning(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	again := encode(t, r.batch(0, 10))
 	r.produce(0, again)
@@ -318,7 +319,7 @@ func TestATopicMadeAnewIsReadFromItsBeginning(t *testing.T) {
 	if l := e.Ledger(); l.Duplicates != 1 || l.AlreadyStored != 0 {
 		t.Errorf("ledger %+v", l)
 	}
-	// and once more, while the new log is still shorter than the old one
+	// Once more, while the new log is still shorter than the old one.
 	r2.send(0, 3, 10)
 	_, stop = r2.start(s, testBundle, nil)
 	waitUntil(t, "rows", func() bool { return s.count() == 170 })
@@ -351,7 +352,7 @@ func TestPanickingDetectorCostsOneVerdict(t *testing.T) {
 	}
 }
 
-// panickingDetector writes a verdict onto every event and panics in the middle.
+// panickingDetector writes a verdict onto every event and panics on one of them.
 type panickingDetector struct{}
 
 func (panickingDetector) Evaluate(block []*pipeline.Event) {
@@ -377,7 +378,7 @@ func TestBlockNeverExceedsItsRows(t *testing.T) {
 	}
 }
 
-func TestGroupSharesPartitionsAndARevokedOneIsHandedOverClean(t *testing.T) {
+func TestGroupSharesPartitionsAndRevokesThemWithoutDuplicates(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -409,7 +410,8 @@ func TestGroupSharesPartitionsAndARevokedOneIsHandedOverClean(t *testing.T) {
 	}
 }
 
-// TestFencedWorkerStops: in static assignment another who owns the group takes the partition away for good.
+// TestFencedWorkerStops: in static assignment the partition is lost for good to a process that joined the
+// group.
 func TestFencedWorkerStops(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	g, err := kafkago.NewConsumerGroup(kafkago.ConsumerGroupConfig{

@@ -141,7 +141,8 @@ func (w *worker) receiveChunk(c consumer.Chunk) {
 	w.logEnd = c.End
 	if c.Lost > 0 {
 		w.metrics.lost.Add(uint64(c.Lost))
-		w.log.Error("messages were deleted by retention before they were read", "topic", w.source.Topic, "messages", c.Lost)
+		w.log.Error("messages were deleted by retention before they were read",
+			"topic", w.source.Topic, "messages", c.Lost)
 	}
 	w.metrics.lost.Add(uint64(c.Skipped)) // the consumer has logged these
 	if len(w.records) == 0 {
@@ -162,7 +163,8 @@ func (w *worker) fillBlock(ctx context.Context, b *block) (full bool, err error)
 		}
 		record := w.records[0]
 		events, countErr := countEvents(record.Value)
-		if b.end > b.from && (b.rows+events > w.cfg.BlockRows || b.bytes+int64(len(record.Value)) > int64(w.cfg.BlockBytes)) {
+		fits := b.rows+events <= w.cfg.BlockRows && b.bytes+int64(len(record.Value)) <= int64(w.cfg.BlockBytes)
+		if !fits && b.end > b.from {
 			return true, nil
 		}
 		if err := w.addRecord(ctx, b, record, events, countErr); err != nil {

@@ -20,7 +20,7 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A harness is a broker with our topics, and what a test does with it.
+// A harness is a broker with tidegate's topics and a producer of batches.
 type harness struct {
 	testing.TB
 	client    *kafka.Client
@@ -31,7 +31,7 @@ type harness struct {
 
 var discardLog = slog.New(slog.NewTextHandler(logTo(), nil))
 
-// logTo is where engines log in tests: nowhere, unless TIDEGATE_TEST_LOG is set.
+// logTo returns where engines log in tests: nowhere, unless TIDEGATE_TEST_LOG is set.
 func logTo() io.Writer {
 	if os.Getenv("TIDEGATE_TEST_LOG") != "" {
 		return os.Stderr
@@ -81,10 +81,10 @@ func connect(t testing.TB, brokers []string, partitions int, assign string) *kaf
 
 var testCollector = [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
 
-// testStart is where the tests' event time begins.
+// testStart is the time of the first event, ns since 1970.
 var testStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixNano()
 
-// event is the n-th: a log line, every tenth of which is a match for the test's detector.
+// event returns the n-th event: a log line. Every tenth is a match for badLineDetector.
 func event(n int) *pipeline.Event {
 	e := &pipeline.Event{
 		Id: make([]byte, 16), Dataset: pipeline.Dataset_LOG, Timestamp: testStart + int64(n)*int64(time.Second), ContainerIndex: uint32(n%2) + 1,
@@ -98,7 +98,7 @@ func event(n int) *pipeline.Event {
 	return e
 }
 
-// batch makes the next one of a partition, of n new events.
+// batch returns the next batch of a partition, with n new events.
 func (r *harness) batch(partition, n int) *pipeline.Batch {
 	r.sequences[partition]++
 	b := &pipeline.Batch{
@@ -138,7 +138,7 @@ func (r *harness) produce(partition int, values ...[]byte) {
 	}
 }
 
-// send makes and produces batches of n events each.
+// send produces batches of n new events each.
 func (r *harness) send(partition, batches, n int) {
 	r.Helper()
 	for range batches {
@@ -174,21 +174,29 @@ func (r *harness) commit(partition int, offset int64, metadata string) {
 	}
 }
 
-// read gives all messages of one partition of a topic.
+// read returns all messages of one partition of a topic.
 func (r *harness) read(name string, partition int) []kafkago.Message {
 	r.Helper()
-	rd := kafkago.NewReader(kafkago.ReaderConfig{Brokers: r.client.Brokers(), Topic: r.client.Topic(name), Partition: partition, MaxWait: 50 * time.Millisecond})
-	defer rd.Close()
-	var out []kafkago.Message
-	for {
-		ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
-		m, err := rd.ReadMessage(ctx)
-		cancel()
-		if err != nil {
-			return out
-		}
-		out = append(out, m)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	topic := r.client.Topic(name)
+	ends, err := r.client.EndOffsets(ctx, topic, []int{partition})
+	if err != nil {
+		r.Fatal(err)
 	}
+	reader := kafkago.NewReader(kafkago.ReaderConfig{
+		Brokers: r.client.Brokers(), Topic: topic, Partition: partition, MaxWait: 50 * time.Millisecond,
+	})
+	defer reader.Close()
+	var out []kafkago.Message
+	for next := int64(0); next < ends[partition]; {
+		m, err := reader.ReadMessage(ctx)
+		if err != nil {
+			r.Fatalf("read %s/%d from offset %d: %v", topic, partition, next, err)
+		}
+		out, next = append(out, m), m.Offset+1
+	}
+	return out
 }
 
 // start runs an engine until the returned function is called.
@@ -220,17 +228,17 @@ func (r *harness) start(store Store, bundle *pipeline.Bundle, change func(*Confi
 	return e, stop
 }
 
-// waitUntil waits for something that happens on other goroutines and over sockets.
+// waitUntil waits until f reports true.
 func waitUntil(t testing.TB, what string, f func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
+			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
 
-// badLineDetector is the detector of the tests: "bad <group>" is a match.
+// badLineDetector matches log lines of the form "bad <group>".
 type badLineDetector struct{}
 
 func (badLineDetector) Evaluate(block []*pipeline.Event) {

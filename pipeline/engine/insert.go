@@ -77,7 +77,8 @@ func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
 			return w.insertHalves(ctx, b, p, err)
 		}
 		w.metrics.retries.WithLabelValues("insert").Inc()
-		w.warn(w.throttles.insert, "inserting a block failed, retrying", "token", p.token.String(), "attempt", backoff.Attempts()+1, "err", err)
+		w.warn(w.throttles.insert, "inserting a block failed, retrying",
+			"token", p.token.String(), "attempt", backoff.Attempts()+1, "err", err)
 		if err := backoff.Wait(ctx); err != nil {
 			return err
 		}
@@ -144,7 +145,8 @@ func (w *worker) insertMissingRows(ctx context.Context, b *block, p part) (missi
 			return 0, err
 		}
 	}
-	w.log.Error("store acknowledged rows that it does not hold, inserting them again", "token", p.token.String(), "rows", missing)
+	w.log.Error("store acknowledged rows that it does not hold, inserting them again",
+		"token", p.token.String(), "rows", missing)
 	p.token = p.token.forRetry()
 	return missing, w.insertPart(ctx, b, p)
 }
@@ -158,7 +160,8 @@ func (w *worker) insertHalves(ctx context.Context, b *block, p part, cause error
 		w.metrics.rejected.Add(uint64(len(msg.batch.Events)))
 		return w.writeDeadLetter(ctx, w.newDeadLetter(msg.record, "rejected", cause))
 	}
-	w.warn(w.throttles.bisect, "store rejected a block, bisecting it", "from", b.from, "end", b.end, "messages", len(p.messages), "err", cause)
+	w.warn(w.throttles.bisect, "store rejected a block, bisecting it",
+		"from", b.from, "end", b.end, "messages", len(p.messages), "err", cause)
 
 	middle := len(p.messages) / 2
 	for _, messages := range [2][]message{p.messages[:middle], p.messages[middle:]} {
@@ -186,6 +189,7 @@ func (w *worker) writeDeadLetter(ctx context.Context, l consumer.DeadLetter) err
 	}
 	w.metrics.deadLettered.Add(1)
 	w.metrics.deadLetters.WithLabelValues(l.Reason).Inc()
-	w.warn(w.throttles.deadLetter, "message written to the dead-letter topic", "offset", l.Offset, "reason", l.Reason, "err", l.Err)
+	w.warn(w.throttles.deadLetter, "message written to the dead-letter topic",
+		"offset", l.Offset, "reason", l.Reason, "err", l.Err)
 	return nil
 }

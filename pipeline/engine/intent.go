@@ -37,7 +37,8 @@ func parseIntent(start int64, metadata string) (i intent, open bool, err error) 
 	end, endErr := strconv.ParseInt(fields[1], 10, 64)
 	blockTime, timeErr := strconv.ParseInt(fields[2], 10, 64)
 	shard, bundle := fields[3], fields[4]
-	if endErr != nil || timeErr != nil || end <= start || blockTime <= 0 || !isIntentWord(shard) || !isIntentWord(bundle) {
+	valid := endErr == nil && timeErr == nil && end > start && blockTime > 0 && isIntentWord(shard) && isIntentWord(bundle)
+	if !valid {
 		return intent{}, false, fmt.Errorf("intent %q at offset %d is invalid", metadata, start)
 	}
 	return intent{end: end, time: blockTime, shard: shard, bundle: bundle}, true, nil

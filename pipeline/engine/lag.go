@@ -18,7 +18,8 @@ func (e *Engine) Lag(ctx context.Context) (int64, error) {
 		return 0, nil
 	}
 
-	ends, err := e.deps.Kafka.EndOffsets(ctx, e.deps.Kafka.Topic(pipeline.TopicEvents), slices.Collect(maps.Keys(nextOffsets)))
+	ends, err := e.deps.Kafka.EndOffsets(ctx, e.deps.Kafka.Topic(pipeline.TopicEvents),
+		slices.Collect(maps.Keys(nextOffsets)))
 	if err != nil {
 		return 0, err
 	}

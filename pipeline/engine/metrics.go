@@ -52,7 +52,8 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 		lag: factory.GaugeVec("tidegate_engine_lag_messages",
 			"Messages of the events topic that no finished block covers yet, by partition.", "partition"),
 		lagSeconds: factory.GaugeVec("tidegate_engine_lag_seconds",
-			"Seconds since the newest message of the last block was shipped, by partition; 0 when no message waits.", "partition"),
+			"Seconds since the newest message of the last block was shipped, by partition; 0 when no message waits.",
+			"partition"),
 		openWindows: factory.GaugeVec("tidegate_engine_open_windows",
 			"Alert windows that are open, by partition of the events topic.", "partition"),
 		blockRows: factory.Histogram("tidegate_engine_block_rows",
@@ -67,8 +68,15 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 	}{
 		{"messages", "Messages read from the events topic.", &m.messages},
 		{"events", "Events read from the events topic, duplicates included.", &m.events},
-		{"duplicate_messages", "Messages of the events topic that were dropped because their batch had been seen before.", &m.duplicates},
-		{"duplicate_events", "Events in messages that were dropped because their batch had been seen before.", &m.duplicateEvents},
+		{
+			"duplicate_messages",
+			"Messages of the events topic that were dropped because their batch had been seen before.",
+			&m.duplicates,
+		},
+		{
+			"duplicate_events", "Events in messages that were dropped because their batch had been seen before.",
+			&m.duplicateEvents,
+		},
 		{"lost_messages", "Offsets of the events topic that were deleted before the engine read them.", &m.lost},
 		{"rows", "Events stored in ClickHouse.", &m.rows},
 		{"already_stored_rows", "Events of replayed blocks that ClickHouse held already.", &m.alreadyStored},
@@ -76,16 +84,29 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 		{"verdicts", "Verdicts of detectors on stored events.", &m.verdicts},
 		{"alerts", "Alerts opened.", &m.alerts},
 		{"alert_revisions", "Revisions of alerts written, the first one of each alert included.", &m.revisions},
-		{"rejected_alert_revisions", "Revisions of alerts that ClickHouse rejected; they were published all the same.", &m.alertsRejected},
-		{"detector_panics", "Panics of detectors; the event was stored without the verdict of the detector.", &m.detectorPanics},
 		{
-			"reevaluated_blocks", "Replayed blocks that were evaluated by other rules than at first, because those are no longer loaded.",
+			"rejected_alert_revisions",
+			"Revisions of alerts that ClickHouse rejected; they were published all the same.",
+			&m.alertsRejected,
+		},
+		{
+			"detector_panics", "Panics of detectors; the event was stored without the verdict of the detector.",
+			&m.detectorPanics,
+		},
+		{
+			"reevaluated_blocks",
+			"Replayed blocks that were evaluated by other rules than at first, because those are no longer loaded.",
 			&m.reevaluated,
 		},
-		{"newer_schema_messages", "Messages of a newer schema than this version knows; their unknown fields are not stored.", &m.newerSchema},
+		{
+			"newer_schema_messages",
+			"Messages of a newer schema than this version knows; their unknown fields are not stored.",
+			&m.newerSchema,
+		},
 		{"blocks", "Blocks of events finished.", &m.blocks},
 	} {
-		factory.CounterFunc("tidegate_engine_"+c.name+"_total", c.help, func() float64 { return float64(c.value.Load()) })
+		factory.CounterFunc("tidegate_engine_"+c.name+"_total", c.help,
+			func() float64 { return float64(c.value.Load()) })
 	}
 	return m
 }
@@ -106,8 +127,10 @@ func (m *engineMetrics) removePartition(partition string) {
 func (e *Engine) Ledger() Ledger {
 	m := e.metrics
 	return Ledger{
-		Messages: m.messages.Load(), Events: m.events.Load(), Duplicates: m.duplicates.Load(), DuplicateEvents: m.duplicateEvents.Load(),
-		DeadLettered: m.deadLettered.Load(), Lost: m.lost.Load(), Rows: m.rows.Load(), AlreadyStored: m.alreadyStored.Load(),
-		Rejected: m.rejected.Load(), Verdicts: m.verdicts.Load(), Alerts: m.alerts.Load(), Revisions: m.revisions.Load(),
+		Messages: m.messages.Load(), Events: m.events.Load(),
+		Duplicates: m.duplicates.Load(), DuplicateEvents: m.duplicateEvents.Load(),
+		DeadLettered: m.deadLettered.Load(), Lost: m.lost.Load(),
+		Rows: m.rows.Load(), AlreadyStored: m.alreadyStored.Load(), Rejected: m.rejected.Load(),
+		Verdicts: m.verdicts.Load(), Alerts: m.alerts.Load(), Revisions: m.revisions.Load(),
 	}
 }

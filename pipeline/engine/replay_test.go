@@ -10,9 +10,9 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// TestARepeatOfLongAgoIsKnown: a host, or the engine, was off for longer than the stamps that are restored
-// reach back. What comes again from then is known all the same, and what is new of the same life is stored.
-func TestARepeatOfLongAgoIsKnown(t *testing.T) {
+// TestOldDuplicateIsRecognised: a host or the engine was off for longer than the lookback of the duplicate
+// filter. A batch that was stored before is recognised, and a new batch of the same producer is stored.
+func TestOldDuplicateIsRecognised(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	var sent [][]byte
 	for range 8 {
@@ -35,9 +35,9 @@ func TestARepeatOfLongAgoIsKnown(t *testing.T) {
 	}
 }
 
-// TestTokenOutlivesItsRows: a server that was killed in the middle of an insert remembers its token and has
-// not kept its rows. They are there in the end, once, also where the engine was killed as well.
-func TestTokenOutlivesItsRows(t *testing.T) {
+// TestRowsAreInsertedWhenOnlyTheirTokenWasKept: a server that was killed within an insert remembers the token
+// and has not kept the rows. In the end they are stored once, also if the engine was killed too.
+func TestRowsAreInsertedWhenOnlyTheirTokenWasKept(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -73,9 +73,9 @@ func TestTokenOutlivesItsRows(t *testing.T) {
 	}
 }
 
-// TestRowsOfAnotherLogAreNotTakenForOurs: the topic was made anew and has grown beyond where it was; an
-// engine was killed in a block whose offsets the store knows from before.
-func TestRowsOfAnotherLogAreNotTakenForOurs(t *testing.T) {
+// TestRowsOfAnEarlierTopicAreNotTakenForExisting: the topic was created anew and has grown longer
+// than before; an engine was killed in a block whose offsets the store holds from the earlier topic.
+func TestRowsOfAnEarlierTopicAreNotTakenForExisting(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	for i := range 60 {
 		s.rows = append(s.rows, fakeRow{Position: pipeline.Position{Offset: int64(i / 10), Index: uint32(i % 10), BatchID: pipeline.BatchID{Collector: testCollector, Epoch: 1, Sequence: uint64(i/10) + 1}}, id: "old", ingested: testStart})
@@ -97,8 +97,8 @@ func TestRowsOfAnotherLogAreNotTakenForOurs(t *testing.T) {
 	}
 }
 
-// TestTokenOutlivesItsAlerts: the same of the alerts' table.
-func TestTokenOutlivesItsAlerts(t *testing.T) {
+// TestAlertsAreInsertedWhenOnlyTheirTokenWasKept: the same for the table alerts.
+func TestAlertsAreInsertedWhenOnlyTheirTokenWasKept(t *testing.T) {
 	r, s := newHarness(t, 1, kafka.AssignStatic), newFakeStore()
 	tries := 0
 	s.insertAlerts = func(token string) (bool, error) {

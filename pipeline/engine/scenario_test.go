@@ -28,45 +28,44 @@ import (
 
 func TestMain(m *testing.M) {
 	if spec := os.Getenv("TIDEGATE_ENGINE_TEST_CHILD"); spec != "" {
-		runVictim(spec)
+		runChild(spec)
 	}
 	os.Exit(embeddedtest.Run(m))
 }
 
-// An victimConfig is what a victim, an engine in a process of its own, is told.
-type victimConfig struct {
+// A childConfig configures a child: an engine in a process of its own.
+type childConfig struct {
 	Brokers   []string
 	Assign    string
 	Store     clickhouse.Config
 	Rows      int    // of a block
-	Failpoint string // where it kills itself
-	Passage   int32  // at the how many-th passage
+	Failpoint string // at which the child kills itself; "": it does not
+	Passage   int32  // which passage of the failpoint that is, from 1
 }
 
-// runVictim runs an engine until it is told to end, or kills itself at the seam with the signal that cannot
-// be caught.
-func runVictim(spec string) {
-	var o victimConfig
+// runChild runs an engine until it gets SIGTERM, or kills the process with SIGKILL at the failpoint.
+func runChild(spec string) {
+	var child childConfig
 	fail := func(err error) {
 		if err != nil {
-			fmt.Fprintln(os.Stderr, "victim:", err)
+			fmt.Fprintln(os.Stderr, "child:", err)
 			os.Exit(1)
 		}
 	}
-	fail(json.Unmarshal([]byte(spec), &o))
+	fail(json.Unmarshal([]byte(spec), &child))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	cfg := kafka.Default()
-	cfg.Brokers, cfg.Assign = o.Brokers, o.Assign
+	cfg.Brokers, cfg.Assign = child.Brokers, child.Assign
 	client, err := kafka.New(cfg)
 	fail(err)
-	store, err := clickhouse.Open(ctx, o.Store, discardLog, nil)
+	store, err := clickhouse.Open(ctx, child.Store, discardLog, nil)
 	fail(err)
-	ec := Default()
-	ec.BlockRows, ec.Linger, ec.CommitIdleAfter, ec.DedupLookback = o.Rows, 20*time.Millisecond, 100*time.Millisecond, 10*365*24*time.Hour
+	engineConfig := Default()
+	engineConfig.BlockRows, engineConfig.Linger, engineConfig.CommitIdleAfter, engineConfig.DedupLookback = child.Rows, 20*time.Millisecond, 100*time.Millisecond, 10*365*24*time.Hour
 	var passed atomic.Int32
-	e, err := New(ec, Deps{Kafka: client, Store: store, Bundle: func() *pipeline.Bundle { return testBundle }, Failpoint: func(name string) {
-		if name == o.Failpoint && passed.Add(1) == o.Passage {
+	e, err := New(engineConfig, Deps{Kafka: client, Store: store, Bundle: func() *pipeline.Bundle { return testBundle }, Failpoint: func(name string) {
+		if name == child.Failpoint && passed.Add(1) == child.Passage {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
@@ -76,26 +75,32 @@ func runVictim(spec string) {
 	os.Exit(0)
 }
 
-// startVictim starts a victim.
-func startVictim(t *testing.T, o victimConfig) (*exec.Cmd, *bytes.Buffer) {
+// startChild starts a child and returns it with its output.
+func startChild(t *testing.T, child childConfig) (*exec.Cmd, *bytes.Buffer) {
 	t.Helper()
-	spec, err := json.Marshal(o)
+	spec, err := json.Marshal(child)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "TIDEGATE_ENGINE_TEST_CHILD="+string(spec))
+	cmd.Env = append(os.Environ(), "TIDEGATE_ENGINE_TEST_CHILD="+string(spec), "TIDEGATE_TEST_LOG=1")
 	out := &bytes.Buffer{}
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("child %d, failpoint %q: %s", cmd.Process.Pid, child.Failpoint, out)
+		}
+	})
 	return cmd, out
 }
 
-// waitKilled waits for the end of a victim that must die by its own hand.
+// waitKilled waits until a child has killed itself at its failpoint.
 func waitKilled(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -103,41 +108,42 @@ func waitKilled(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) {
 	select {
 	case <-done:
 	case <-time.After(time.Minute):
-		t.Fatal("the victim lives")
+		t.Fatal("the child did not reach its failpoint")
 	}
 	if s, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGKILL {
-		t.Fatalf("the victim ended by itself: %v %s", cmd.ProcessState, out)
+		t.Fatalf("the child ended in another way: %v %s", cmd.ProcessState, out)
 	}
 }
 
-// A scenario is a partitioned topic and a store whose engines die.
+// A scenario is a topic and a store that several children share, one after the other or as a group.
 type scenario struct {
 	*harness
-	store        *clickhouse.Store
-	victimConfig victimConfig
-	partitions   int
+	store       *clickhouse.Store
+	childConfig childConfig
+	partitions  int
 }
 
+// newScenario returns a scenario with a database of its own.
 func newScenario(t *testing.T, database string, r *harness, parts int, assign string) *scenario {
 	t.Helper()
 	store := embeddedtest.Store(t, database, "http")
-	return &scenario{harness: r, store: store, partitions: parts, victimConfig: victimConfig{Brokers: r.client.Brokers(), Assign: assign, Store: store.Config(), Rows: 50}}
+	return &scenario{harness: r, store: store, partitions: parts, childConfig: childConfig{Brokers: r.client.Brokers(), Assign: assign, Store: store.Config(), Rows: 50}}
 }
 
-// finish lets an engine that nobody kills do what is left, and holds the store and the topic against the
-// truth.
+// finish runs a child that is not killed until all messages are processed, and checks the store and the
+// alerts topic.
 func (s *scenario) finish(t *testing.T) {
 	t.Helper()
-	o := s.victimConfig
-	o.Failpoint = ""
-	cmd, out := startVictim(t, o)
+	child := s.childConfig
+	child.Failpoint = ""
+	cmd, out := startChild(t, child)
 	ends := map[int]int64{}
 	for p := range s.partitions {
 		ends[p] = int64(len(s.read(pipeline.TopicEvents, p)))
 	}
 	waitUntil(t, "closed intents", func() bool {
 		for p := range s.partitions {
-			if o, m := s.committed(p); o != ends[p] || m != "" {
+			if child, m := s.committed(p); child != ends[p] || m != "" {
 				return false
 			}
 		}
@@ -163,6 +169,8 @@ func queryRow(t *testing.T, s *clickhouse.Store, sql string, targets ...any) {
 	}
 }
 
+// checkStoredOnce checks that the store holds each event once, with its verdicts, and each message with one
+// block time.
 func (s *scenario) checkStoredOnce(t *testing.T) {
 	t.Helper()
 	var rows, distinct, judged uint64
@@ -176,35 +184,35 @@ func (s *scenario) checkStoredOnce(t *testing.T) {
 		}
 	}
 	if rows != uint64(s.events) || distinct != rows || judged != uint64(matches) || times != 0 {
-		t.Errorf("%d rows, %d distinct, %d judged, %d messages with two block times; the truth is %d events, %d matches", rows, distinct, judged, times, s.events, matches)
+		t.Errorf("%d rows, %d distinct, %d with verdicts, %d messages with two block times; want %d events, %d matches", rows, distinct, judged, times, s.events, matches)
 	}
 }
 
-// holdsAlerts: what the store and the topic say at the end is what one fold over all verdicts says that
-// nobody killed.
+// checkAlerts checks that the alerts in the store and on the topic are those of one grouper over all verdicts
+// that was never interrupted.
 func (s *scenario) checkAlerts(t *testing.T) {
 	t.Helper()
 	want := map[string]pipeline.Alert{}
 	for p := range s.partitions {
-		f := alerts.NewGrouper(alerts.DefaultGrouper(), int32(p))
+		grouper := alerts.NewGrouper(alerts.DefaultGrouper(), int32(p))
 		seen := newDedupFilter(1000)
 		for _, m := range s.read(pipeline.TopicEvents, p) {
-			b := &pipeline.Batch{}
-			if err := b.UnmarshalVT(m.Value); err != nil {
+			batch := &pipeline.Batch{}
+			if err := batch.UnmarshalVT(m.Value); err != nil {
 				t.Fatal(err)
 			}
-			if !seen.accept(pipeline.BatchID{Epoch: b.Epoch, Sequence: b.Sequence}, m.Offset) {
+			if !seen.accept(pipeline.BatchID{Epoch: batch.Epoch, Sequence: batch.Sequence}, m.Offset) {
 				continue
 			}
-			pipeline.ResolveReferences(b)
-			badLineDetector{}.Evaluate(b.Events)
-			for _, e := range b.Events {
-				f.AddVerdicts(e, b.Shipped, m.Offset)
+			pipeline.ResolveReferences(batch)
+			badLineDetector{}.Evaluate(batch.Events)
+			for _, e := range batch.Events {
+				grouper.AddVerdicts(e, batch.Shipped, m.Offset)
 			}
 		}
-		all, _ := f.Flush()
-		for _, a := range all {
-			want[a.ID] = *a
+		all, _ := grouper.Flush()
+		for _, alert := range all {
+			want[alert.ID] = *alert
 		}
 	}
 	stored := map[string]pipeline.Alert{}
@@ -213,61 +221,61 @@ func (s *scenario) checkAlerts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, a := range list {
-			if len(a.Tags) == 0 {
-				a.Tags = nil
+		for _, alert := range list {
+			if len(alert.Tags) == 0 {
+				alert.Tags = nil
 			}
-			stored[a.ID] = *a
+			stored[alert.ID] = *alert
 		}
 	}
 	if d := cmp.Diff(want, stored); d != "" {
 		t.Errorf("alerts in the store differ from those without kills (-want +got):\n%s", d)
 	}
-	said, revisions := map[string]pipeline.Alert{}, map[string]string{}
+	published, revisions := map[string]pipeline.Alert{}, map[string]string{}
 	for _, m := range s.read(pipeline.TopicAlerts, 0) {
-		var a pipeline.Alert
-		if err := json.Unmarshal(m.Value, &a); err != nil {
+		var alert pipeline.Alert
+		if err := json.Unmarshal(m.Value, &alert); err != nil {
 			t.Fatal(err)
 		}
-		k := a.ID + "/" + strconv.FormatUint(a.Revision, 10)
-		if before, ok := revisions[k]; ok && before != string(m.Value) {
-			t.Errorf("revision %s was said twice, differently:\n%s\n%s", k, before, m.Value)
+		revision := alert.ID + "/" + strconv.FormatUint(alert.Revision, 10)
+		if before, ok := revisions[revision]; ok && before != string(m.Value) {
+			t.Errorf("revision %s was published twice, differently:\n%s\n%s", revision, before, m.Value)
 		}
-		revisions[k] = string(m.Value)
-		if a.Revision >= said[a.ID].Revision {
-			said[a.ID] = a
+		revisions[revision] = string(m.Value)
+		if alert.Revision >= published[alert.ID].Revision {
+			published[alert.ID] = alert
 		}
 	}
-	if d := cmp.Diff(want, said); d != "" {
+	if d := cmp.Diff(want, published); d != "" {
 		t.Errorf("alerts on the topic differ from those without kills (-want +got):\n%s", d)
 	}
 }
 
-func TestKilledAtEverySeamNothingIsLostNorTwice(t *testing.T) {
+func TestEachEventIsStoredOnceWhenKilledAtEveryFailpoint(t *testing.T) {
 	s := newScenario(t, "seams", newHarness(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
 	for round, seam := range Failpoints {
 		for nth := range 2 {
 			for p := range 2 {
 				s.send(p, 6, 17)
 			}
-			o := s.victimConfig
+			o := s.childConfig
 			o.Failpoint, o.Passage = seam, int32(1+nth*(1+round%2))
 			if seam == BeforeClose {
 				o.Passage = 1
 			}
-			cmd, out := startVictim(t, o)
+			cmd, out := startChild(t, o)
 			waitKilled(t, cmd, out)
 		}
 	}
 	s.finish(t)
 }
 
-func TestKilledAtRandomWhileRepeatsArriveNothingIsLostNorTwice(t *testing.T) {
+func TestEachEventIsStoredOnceWhenKilledAtRandomAmongDuplicates(t *testing.T) {
 	s := newScenario(t, "chance", newHarness(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var last [][]byte
 	for range 8 {
-		cmd, _ := startVictim(t, s.victimConfig)
+		cmd, _ := startChild(t, s.childConfig)
 		for range 10 {
 			p := rnd.IntN(2)
 			v := encode(t, s.batch(p, 1+rnd.IntN(60)))
@@ -291,7 +299,7 @@ func TestKilledAtRandomWhileRepeatsArriveNothingIsLostNorTwice(t *testing.T) {
 	s.finish(t)
 }
 
-func TestRealStoreAnswersWhatTheEngineAsks(t *testing.T) {
+func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 	r := newHarness(t, 1, kafka.AssignStatic)
 	store := embeddedtest.Store(t, "asks", "http")
 	r.send(0, 4, 10)

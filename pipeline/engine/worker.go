@@ -55,9 +55,12 @@ func newWorker(e *Engine, partition *consumer.Partition) *worker {
 	newThrottle := func() *logging.Throttle { return logging.NewThrottle(warnInterval) }
 	return &worker{
 		Engine: e, partition: partition, log: e.log.With("partition", partition.ID),
-		source: pipeline.TopicPartition{Topic: partition.Topic(), Partition: int32(partition.ID)}, label: strconv.Itoa(partition.ID),
+		source:    pipeline.TopicPartition{Topic: partition.Topic(), Partition: int32(partition.ID)},
+		label:     strconv.Itoa(partition.ID),
 		throttles: throttles{newThrottle(), newThrottle(), newThrottle(), newThrottle()},
-		dedup:     newDedupFilter(e.cfg.MaxProducers), grouper: alerts.NewGrouper(e.cfg.Grouping, int32(partition.ID)), rows: e.deps.Store.NewInserter(),
+		dedup:     newDedupFilter(e.cfg.MaxProducers),
+		grouper:   alerts.NewGrouper(e.cfg.Grouping, int32(partition.ID)),
+		rows:      e.deps.Store.NewInserter(),
 	}
 }
 
@@ -76,8 +79,9 @@ func (w *worker) run(ctx context.Context) error {
 
 	fetchCtx, stopFetch := context.WithCancel(ctx)
 	defer stopFetch()
-	w.fetcher = w.partition.Fetch(fetchCtx, w.nextOffset,
-		consumer.FetchConfig{MaxBytes: 4 << 20, PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond})
+	w.fetcher = w.partition.Fetch(fetchCtx, w.nextOffset, consumer.FetchConfig{
+		MaxBytes: 4 << 20, PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond,
+	})
 	if found {
 		if err := w.replayBlock(ctx, open); err != nil {
 			return ignoreCancel(ctx, err)
@@ -123,7 +127,8 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 	}
 	if committed >= 0 {
 		if open, found, err = parseIntent(committed, metadata); err != nil {
-			return open, false, fmt.Errorf("%w; if the block before it is known to be complete, reset the offset of group %s", err, w.cfg.Group)
+			return open, false, fmt.Errorf(
+				"%w; if the block before it is known to be complete, reset the offset of group %s", err, w.cfg.Group)
 		}
 	}
 	w.intentClosed = committed >= 0 && !found
@@ -169,8 +174,8 @@ func (w *worker) startOffset(ctx context.Context, committed int64, found bool) (
 	// messages have other offsets than before. They are read from the beginning; the duplicate filter
 	// recognises those that were processed.
 	if committed > end {
-		w.log.Error("committed offset lies behind the end of the log: the topic was created anew or the end of the log was lost; "+
-			"reading the log from its beginning, batches that were processed are recognised",
+		w.log.Error("committed offset lies behind the end of the log, reading the log from its beginning; "+
+			"the topic was created anew or the end of the log was lost; batches that were processed are recognised",
 			"topic", w.source.Topic, "committed", committed, "first", first, "end", end)
 		w.intentClosed, w.topicRecreated = false, true
 		return first, false, nil
@@ -228,12 +233,12 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 	b.bundle = bundle
 	if !loaded {
 		w.metrics.reevaluated.Add(1)
-		w.log.Warn("replayed block is evaluated by other rules than before, those are no longer loaded", "from", b.from, "end", b.end,
-			"before", open.bundle, "now", bundle.Version)
+		w.log.Warn("replayed block is evaluated by other rules than before, those are no longer loaded",
+			"from", b.from, "end", b.end, "before", open.bundle, "now", bundle.Version)
 	}
 	if open.shard != w.cfg.Shard {
-		return fmt.Errorf("block [%d,%d) was begun on shard %s, this engine writes to %s: start an engine with engine.shard: %s to finish it",
-			b.from, b.end, open.shard, w.cfg.Shard, open.shard)
+		return fmt.Errorf("block [%d,%d) was begun on shard %s, this engine writes to %s: "+
+			"start an engine with engine.shard: %s to finish it", b.from, b.end, open.shard, w.cfg.Shard, open.shard)
 	}
 	return w.processBlock(ctx, b)
 }
