@@ -33,7 +33,10 @@ func TestSegmentBeyondTheWindowIsDropped(t *testing.T) {
 		t.Helper()
 		c := newTestConn(t, testConfig(), defaultISN)
 		for d, flags := range []uint8{SYN, SYN | ACK} {
-			s := Segment{Seq: c.isn[d], Ack: c.isn[d^1] + 1, Flags: flags, Window: 60000, Options: []byte(options)}
+			s := Segment{
+				Seq: c.isn[d], Ack: c.isn[d^1] + 1, Flags: flags, Window: 60000,
+				Options: []byte(options),
+			}
 			c.Segment(Dir(d), &s, c.now)
 		}
 		c.segment(1, "A", 0, 0, "")
@@ -154,7 +157,10 @@ func TestStreamGoesOnElsewhere(t *testing.T) {
 func TestCutSegmentIsAGapInItsPlace(t *testing.T) {
 	c := newTestConn(t, testConfig(), defaultISN).handshake()
 	send := func(off int, captured string, size int) {
-		s := Segment{Seq: c.isn[0] + 1 + uint32(off), Flags: ACK, Ack: c.isn[1] + 1, Payload: []byte(captured), Size: size}
+		s := Segment{
+			Seq: c.isn[0] + 1 + uint32(off), Flags: ACK, Ack: c.isn[1] + 1,
+			Payload: []byte(captured), Size: size,
+		}
 		c.Segment(0, &s, c.now)
 	}
 	send(6, "gh", 4)

@@ -134,7 +134,8 @@ func TestAgreesWithGopacket(t *testing.T) {
 				for i < min(len(a[d]), len(b[d])) && a[d][i] == b[d][i] {
 					i++
 				}
-				t.Fatalf("seed %d, direction %d: we yield %d bytes, gopacket %d; they differ at %d", seed, d, len(a[d]), len(b[d]), i)
+				t.Fatalf("seed %d, direction %d: we yield %d bytes, gopacket %d; they differ at %d", seed, d,
+					len(a[d]), len(b[d]), i)
 			}
 		}
 	}
@@ -159,7 +160,8 @@ func TestDifferencesFromGopacket(t *testing.T) {
 	data := func(seq uint32, text string) tcpSegment { return tcpSegment{0, 0, seq, []byte(text)} }
 	syn := func(isn uint32) tcpSegment { return tcpSegment{0, SYN, isn, nil} }
 
-	check("its difference of sequence numbers is off by one across 2^32, here in the length of a gap", "\x00\x00\x00\x00\x00\x00efgh",
+	check("its difference of sequence numbers is off by one across 2^32, here in the length of a gap",
+		"\x00\x00\x00\x00\x00\x00efgh",
 		syn(1<<32-4), data(3, "efgh"))
 	check("a RST outside of the window ends its stream; RFC 5961 has it ignored", "abcdef",
 		syn(1000), data(1001, "abc"), tcpSegment{0, RST, 500, nil}, data(1004, "def"))

@@ -86,7 +86,8 @@ type testConn struct {
 
 func newTestConn(t testing.TB, cfg Config, isn [2]uint32) *testConn {
 	c := &testConn{
-		Conn: &Conn{}, recorder: &recorder{TB: t, observed: map[Observation]int{}}, pool: NewPool(64 << 20), isn: isn, now: 1,
+		Conn: &Conn{}, recorder: &recorder{TB: t, observed: map[Observation]int{}},
+		pool: NewPool(64 << 20), isn: isn, now: 1,
 	}
 	c.Init(&cfg, c.pool, c.recorder)
 	return c
@@ -140,7 +141,8 @@ func (c *testConn) finish() {
 func (c *testConn) checkEmpty() {
 	c.Helper()
 	if c.Buffered() != 0 || c.pool.Used() != 0 || c.pool.Holders() != 0 {
-		c.Errorf("%d bytes, %d in the pool and %d holders are left", c.Buffered(), c.pool.Used(), c.pool.Holders())
+		c.Errorf("%d bytes, %d in the pool and %d holders are left", c.Buffered(), c.pool.Used(),
+			c.pool.Holders())
 	}
 }
 

@@ -44,7 +44,8 @@ func (p *Pool) enforceLimit() {
 	for p.used > p.limit && len(p.holders) > 0 {
 		var largest *Conn
 		for range 8 {
-			if candidate := p.holders[p.randomIndex(len(p.holders))]; largest == nil || candidate.buffered > largest.buffered {
+			candidate := p.holders[p.randomIndex(len(p.holders))]
+			if largest == nil || candidate.buffered > largest.buffered {
 				largest = candidate
 			}
 		}

@@ -108,7 +108,8 @@ func TestMissingBytesBecomeGaps(t *testing.T) {
 			c.wait(testConfig().GapTimeout)
 		}
 
-		if !bytes.Equal(c.bytes[0], stream) || !slices.Equal(mergeGaps(c.gaps[0]), zeroRanges(stream)) || !sameReasons(c.gaps[0], why) {
+		if !bytes.Equal(c.bytes[0], stream) || !slices.Equal(mergeGaps(c.gaps[0]), zeroRanges(stream)) ||
+			!sameReasons(c.gaps[0], why) {
 			t.Fatalf("seed %d: %d of %d bytes, gaps %v, want %v (%v)",
 				seed, len(c.bytes[0]), len(stream), c.gaps[0], zeroRanges(stream), why)
 		}
@@ -200,7 +201,8 @@ func TestBoundsHold(t *testing.T) {
 		}
 		for range 3000 {
 			c := conns[rng.IntN(len(conns))]
-			c.segment(Dir(rng.IntN(2)), "A", rng.IntN(1<<20), rng.IntN(1<<18), strings.Repeat("x", 1+rng.IntN(3000)))
+			c.segment(Dir(rng.IntN(2)), "A", rng.IntN(1<<20), rng.IntN(1<<18),
+				strings.Repeat("x", 1+rng.IntN(3000)))
 			if c.Buffered() > cfg.ConnBuffer+oneSegment || pool.Used() > limit+oneSegment {
 				t.Fatalf("seed %d: %d bytes in a Conn, %d in the Pool", seed, c.Buffered(), pool.Used())
 			}

@@ -127,6 +127,7 @@ const (
 
 var gapReasonNames = [NumGapReasons]string{"acknowledged", "timeout", "budget", "cut", "close", "resync"}
 
+// String returns the value of the label "reason" of metrics.
 func (r GapReason) String() string { return gapReasonNames[r] }
 
 // Config bounds the Conns that share it.

@@ -213,7 +213,8 @@ func (c *Conn) giveUpTo(d Dir, to int64, why GapReason) {
 	for half.next < to {
 		switch {
 		case half.front == len(half.waiting) || half.waiting[half.front].off >= to:
-			if to-half.next == 1 && half.fin < 0 && half.front == len(half.waiting) && (peer.fin >= 0 || c.closing) {
+			if to-half.next == 1 && half.fin < 0 && half.front == len(half.waiting) &&
+				(peer.fin >= 0 || c.closing) {
 				half.fin, half.finNeed, half.ack = half.next, 0, half.next // the byte that is missing is a FIN
 				c.deliverReady()
 				return
@@ -252,7 +253,8 @@ func (c *Conn) forceFront(d Dir) {
 	for !peer.permits(need) {
 		switch {
 		case peer.front == len(peer.waiting) || peer.waiting[peer.front].off >= need:
-			if need-peer.next == 1 && peer.fin < 0 && peer.front == len(peer.waiting) && (half.fin >= 0 || c.closing) {
+			if need-peer.next == 1 && peer.fin < 0 && peer.front == len(peer.waiting) &&
+				(half.fin >= 0 || c.closing) {
 				peer.fin, peer.finNeed = peer.next, 0 // the byte that is missing is a FIN
 			} else {
 				c.giveUp(d^1, need-peer.next, GapAcked)

@@ -20,8 +20,13 @@ func TestEncapsulations(t *testing.T) {
 	ip := inner[14:]
 	wrap := func(prefix string, b []byte) []byte { return append([]byte(prefix), b...) }
 	outer4 := func(proto layers.IPProtocol, b []byte) []byte {
-		return serialize(t, &layers.Ethernet{SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv4},
-			&layers.IPv4{Version: 4, TTL: 9, Protocol: proto, SrcIP: []byte{1, 1, 1, 1}, DstIP: []byte{2, 2, 2, 2}}, gopacket.Payload(b))
+		eth := &layers.Ethernet{
+			SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv4,
+		}
+		ip := &layers.IPv4{
+			Version: 4, TTL: 9, Protocol: proto, SrcIP: []byte{1, 1, 1, 1}, DstIP: []byte{2, 2, 2, 2},
+		}
+		return serialize(t, eth, ip, gopacket.Payload(b))
 	}
 	inUDP := func(port string, b []byte) []byte {
 		return udpFrame(t, addrPort("1.1.1.1:50000"), addrPort("2.2.2.2:"+port), 1, string(b))
@@ -32,8 +37,10 @@ func TestEncapsulations(t *testing.T) {
 		table := New(Config{}, Deps{}, nil)
 		var p packet
 		r := table.decoder.decodeFrame(&p, link, frame, len(frame))
-		if r != resTCP || p.src != addrOf(addrPort("10.0.0.1:4000").Addr()) || p.sport != 4000 || p.dport != 80 || string(p.Payload) != "abc" || p.Size != 3 {
-			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[r], p.src.netip(), p.sport, p.dst.netip(), p.dport, p.Payload)
+		if r != resTCP || p.src != addrOf(addrPort("10.0.0.1:4000").Addr()) || p.sport != 4000 ||
+			p.dport != 80 || string(p.Payload) != "abc" || p.Size != 3 {
+			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[r], p.src.netip(), p.sport, p.dst.netip(),
+				p.dport, p.Payload)
 		}
 	}
 	ether := layers.LinkTypeEthernet
@@ -43,7 +50,8 @@ func TestEncapsulations(t *testing.T) {
 	check("qinq", ether, wrap(eth+"\x88\xa8\x00\x07\x81\x00\x00\x08\x08\x00", ip))
 	check("mpls", ether, wrap(eth+"\x88\x47\x00\x01\x00\x40\x00\x02\x01\x40", ip))
 	check("pseudowire", ether, wrap(eth+"\x88\x47\x00\x02\x01\x40\x00\x00\x00\x00", inner))
-	check("pppoe", ether, append(wrap(eth+"\x88\x64\x11\x00\x00\x09\x00"+string(byte(len(ip)+2))+"\x00\x21", ip), "padding"...))
+	check("pppoe", ether,
+		append(wrap(eth+"\x88\x64\x11\x00\x00\x09\x00"+string(byte(len(ip)+2))+"\x00\x21", ip), "padding"...))
 	snap := "\xaa\xaa\x03\x00\x00\x00\x08\x00"
 	check("802.3 with SNAP", ether, wrap(eth+"\x00"+string(byte(len(ip)+8))+snap, ip))
 	check("fddi", linkFDDI, wrap("\x50"+eth+snap, ip))
@@ -52,21 +60,28 @@ func TestEncapsulations(t *testing.T) {
 	check("raw", layers.LinkTypeRaw, ip)
 	check("sll", layers.LinkTypeLinuxSLL, wrap(strings.Repeat("\x00", 14)+"\x08\x00", ip))
 	check("sll2", linkSLL2, wrap("\x08\x00"+strings.Repeat("\x00", 18), ip))
-	check("nflog", linkNFLOG, wrap("\x02\x00\x00\x00\x08\x00\x01\x00abcd"+string(byte(len(ip)+4))+"\x00\x09\x00", ip))
+	check("nflog", linkNFLOG,
+		wrap("\x02\x00\x00\x00\x08\x00\x01\x00abcd"+string(byte(len(ip)+4))+"\x00\x09\x00", ip))
 	check("ip in ip", ether, outer4(layers.IPProtocolIPv4, ip))
 	check("gre", ether, outer4(layers.IPProtocolGRE, wrap("\x00\x00\x08\x00", ip)))
-	check("gre with key and sequence", ether, outer4(layers.IPProtocolGRE, wrap("\x30\x00\x65\x58\x00\x00\x00\x01\x00\x00\x00\x02", inner)))
-	check("erspan", ether, outer4(layers.IPProtocolGRE, wrap("\x10\x00\x88\xbe\x00\x00\x00\x01\x10\x00\x00\x00\x00\x00\x00\x00", inner)))
+	check("gre with key and sequence", ether, outer4(layers.IPProtocolGRE,
+		wrap("\x30\x00\x65\x58\x00\x00\x00\x01\x00\x00\x00\x02", inner)))
+	check("erspan", ether, outer4(layers.IPProtocolGRE,
+		wrap("\x10\x00\x88\xbe\x00\x00\x00\x01\x10\x00\x00\x00\x00\x00\x00\x00", inner)))
 	check("vxlan", ether, inUDP("4789", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inner)))
 	check("vxlan of linux", ether, inUDP("8472", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inner)))
 	check("geneve", ether, inUDP("6081", wrap("\x01\x00\x65\x58\x00\x00\x07\x00\x00\x01\x02\x00", inner)))
 	check("gtp", ether, inUDP("2152", wrap("\x30\xff\x00\x00\x00\x00\x00\x01", ip)))
-	check("vxlan in vxlan", ether, inUDP("4789", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inUDP("4789", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inner)))))
+	check("vxlan in vxlan", ether, inUDP("4789",
+		wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inUDP("4789", wrap("\x08\x00\x00\x00\x00\x00\x07\x00", inner)))))
 	tso := slices.Clone(inner[:57]) // a frame that long is not padded
 	tso[16], tso[17] = 0, 0
 	check("length left to the card", ether, tso)
-	six := serialize(t, &layers.Ethernet{SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv6},
-		&layers.IPv6{Version: 6, NextHeader: 60, SrcIP: make([]byte, 16), DstIP: make([]byte, 16)}, gopacket.Payload(wrap("\x29\x00\x01\x04\x00\x00\x00\x00", ip)))
+	eth6 := &layers.Ethernet{
+		SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv6,
+	}
+	ip6 := &layers.IPv6{Version: 6, NextHeader: 60, SrcIP: make([]byte, 16), DstIP: make([]byte, 16)}
+	six := serialize(t, eth6, ip6, gopacket.Payload(wrap("\x29\x00\x01\x04\x00\x00\x00\x00", ip)))
 	check("4 in 6 behind options", ether, six)
 }
 
@@ -74,14 +89,18 @@ func TestEncapsulations(t *testing.T) {
 func TestTCPOptionsAreDecoded(t *testing.T) {
 	segment := &layers.TCP{
 		SrcPort: 4000, DstPort: 80, SYN: true,
-		Options: []layers.TCPOption{{OptionType: layers.TCPOptionKindWindowScale, OptionLength: 3, OptionData: []byte{7}}},
+		Options: []layers.TCPOption{{
+			OptionType: layers.TCPOptionKindWindowScale, OptionLength: 3,
+			OptionData: []byte{7},
+		}},
 	}
 	whole := frame(t, addrPort("10.0.0.1:4000").Addr(), addrPort("10.0.0.2:80").Addr(), 1, segment, "")
 	check := func(captured int, want string) {
 		t.Helper()
 		var p packet
 		decoder := New(Config{}, Deps{}, nil).decoder
-		if r := decoder.decodeFrame(&p, layers.LinkTypeEthernet, whole[:captured], 58); r != resTCP || string(p.Options) != want {
+		r := decoder.decodeFrame(&p, layers.LinkTypeEthernet, whole[:captured], 58)
+		if r != resTCP || string(p.Options) != want {
 			t.Errorf("%d bytes: %s, options %q, want %q", captured, resultNames[r], p.Options, want)
 		}
 	}
@@ -94,7 +113,9 @@ func TestTCPOptionsAreDecoded(t *testing.T) {
 func TestNestingIsBounded(t *testing.T) {
 	b := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")[14:]
 	for range 400 {
-		b = append([]byte{0x45, 0, byte((len(b) + 20) >> 8), byte(len(b) + 20), 0, 0, 0, 0, 9, 4, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}, b...)
+		length := len(b) + 20
+		header := []byte{0x45, 0, byte(length >> 8), byte(length), 0, 0, 0, 0, 9, 4, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}
+		b = append(header, b...)
 	}
 	table := New(Config{}, Deps{}, nil)
 	var p packet
@@ -156,7 +177,8 @@ func TestFragments(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 4))
 			b := newTableTest(t, Config{}, Deps{})
 			text := strings.Repeat("x", 39)
-			parts := fragments(t, udpFrame(t, addrPort(ends[0]), addrPort(ends[1]), 7, strings.Repeat("y", 3000)+text), 104)
+			parts := fragments(t, udpFrame(t, addrPort(ends[0]), addrPort(ends[1]), 7,
+				strings.Repeat("y", 3000)+text), 104)
 			parts = append(parts, parts[rng.IntN(len(parts))])
 			rng.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
 			for _, p := range parts {
@@ -177,7 +199,8 @@ func TestFragments(t *testing.T) {
 func TestFragmentsAreBounded(t *testing.T) {
 	b := newTableTest(t, Config{FragmentBytes: 128 << 10}, Deps{})
 	for i := range 2000 {
-		f := fragments(t, udpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:53"), uint16(i), strings.Repeat("y", 2000)), 1000)[0]
+		f := fragments(t, udpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:53"), uint16(i),
+			strings.Repeat("y", 2000)), 1000)[0]
 		b.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
 		if b.decoder.frags.cost > 128<<10 {
 			t.Fatalf("%d bytes", b.decoder.frags.cost)
@@ -187,8 +210,10 @@ func TestFragmentsAreBounded(t *testing.T) {
 		t.Error("half a datagram made a session")
 	}
 	b = newTableTest(t, Config{}, Deps{})
-	p := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1, strings.Repeat("y", 300)), 104)
-	q := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1, strings.Repeat("y", 300)), 56)
+	p := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
+		strings.Repeat("y", 300)), 104)
+	q := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
+		strings.Repeat("y", 300)), 56)
 	for _, f := range [][]byte{p[0], q[1], p[1], p[2]} { // RFC 5722: an overlap invalidates the datagram
 		b.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
 	}
@@ -211,7 +236,8 @@ func TestDatagrams(t *testing.T) {
 	send(40*time.Second, c, s, "ask")
 	ss := b.closeSessions()
 	b.wantParserLog(">ask <tell close >ask close")
-	if len(ss) != 2 || ss[0].Session.State != stateTimeout || ss[0].Session.ResponseTime != 3e6 || ss[0].Transport != pipeline.Transport_UDP || ss[0].Destination.Bytes != 4 || len(ss[0].Interfaces) != 0 {
+	if len(ss) != 2 || ss[0].Session.State != stateTimeout || ss[0].Session.ResponseTime != 3e6 ||
+		ss[0].Transport != pipeline.Transport_UDP || ss[0].Destination.Bytes != 4 || len(ss[0].Interfaces) != 0 {
 		t.Errorf("sessions %v", ss)
 	}
 }
@@ -234,7 +260,8 @@ func TestEvictionTakesTheLeastValuable(t *testing.T) {
 	b.segment("<", "A", 0, 3, "def")
 	for i := range 5000 {
 		src := addrPort("10.9.0.1:1000").Addr()
-		f := frame(t, src, addrPort("10.0.0.2:80").Addr(), uint16(i), &layers.TCP{SrcPort: 5, DstPort: layers.TCPPort(i + 1), Seq: 1, SYN: true, Window: 9}, "")
+		f := frame(t, src, addrPort("10.0.0.2:80").Addr(), uint16(i),
+			&layers.TCP{SrcPort: 5, DstPort: layers.TCPPort(i + 1), Seq: 1, SYN: true, Window: 9}, "")
 		b.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(b.now)+int64(i)*1000, f, len(f))
 		if len(b.flows) > 64 {
 			t.Fatalf("%d flows", len(b.flows))

@@ -84,7 +84,8 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 func TestUnresolvedEventsAreBounded(t *testing.T) {
 	cfg := Default()
 	cfg.MaxPendingEvents = 2
-	b := newTableTest(t, cfg, Deps{Containers: containersFunc(func(netip.Addr, int64) (*pipeline.Container, bool) { return nil, false })})
+	unsettled := func(netip.Addr, int64) (*pipeline.Container, bool) { return nil, false }
+	b := newTableTest(t, cfg, Deps{Containers: containersFunc(unsettled)})
 	b.segment(">", "S", 0, 0, "")
 	b.segment("<", "SA", 0, 0, "")
 	for i := range 5 {

@@ -120,7 +120,10 @@ func (b *tableTest) segmentOn(iface, client, server, way, flags string, off, ack
 
 func tcpFrame(t testing.TB, src, dst netip.AddrPort, flags string, seq, ack uint32, id uint16, payload string) []byte {
 	has := func(f string) bool { return strings.Contains(flags, f) }
-	seg := &layers.TCP{SrcPort: layers.TCPPort(src.Port()), DstPort: layers.TCPPort(dst.Port()), Seq: seq, Ack: ack, Window: 60000, SYN: has("S"), ACK: has("A"), FIN: has("F"), RST: has("R")}
+	seg := &layers.TCP{
+		SrcPort: layers.TCPPort(src.Port()), DstPort: layers.TCPPort(dst.Port()), Seq: seq,
+		Ack: ack, Window: 60000, SYN: has("S"), ACK: has("A"), FIN: has("F"), RST: has("R"),
+	}
 	if !seg.ACK {
 		seg.Ack = 0
 	}
@@ -131,7 +134,8 @@ func tcpFrame(t testing.TB, src, dst netip.AddrPort, flags string, seq, ack uint
 }
 
 func udpFrame(t testing.TB, src, dst netip.AddrPort, id uint16, payload string) []byte {
-	return frame(t, src.Addr(), dst.Addr(), id, &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}, payload)
+	header := &layers.UDP{SrcPort: layers.UDPPort(src.Port()), DstPort: layers.UDPPort(dst.Port())}
+	return frame(t, src.Addr(), dst.Addr(), id, header, payload)
 }
 
 // frame returns an Ethernet frame with l4 and payload in it.
@@ -142,7 +146,10 @@ func frame(t testing.TB, src, dst netip.Addr, id uint16, l4 gopacket.Serializabl
 }
 
 func ipLayers(src, dst netip.Addr, id uint16, l4 gopacket.SerializableLayer) []gopacket.SerializableLayer {
-	eth := &layers.Ethernet{SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, DstMAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, EthernetType: layers.EthernetTypeIPv4}
+	eth := &layers.Ethernet{
+		SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, DstMAC: net.HardwareAddr{2, 0, 0, 0, 0, 2},
+		EthernetType: layers.EthernetTypeIPv4,
+	}
 	proto := layers.IPProtocolTCP
 	if _, ok := l4.(*layers.UDP); ok {
 		proto = layers.IPProtocolUDP
@@ -150,11 +157,17 @@ func ipLayers(src, dst netip.Addr, id uint16, l4 gopacket.SerializableLayer) []g
 	var ip gopacket.NetworkLayer
 	var sl gopacket.SerializableLayer
 	if src.Is4() {
-		v4 := &layers.IPv4{Version: 4, TTL: 64, Id: id, Protocol: proto, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
+		v4 := &layers.IPv4{
+			Version: 4, TTL: 64, Id: id, Protocol: proto, SrcIP: src.AsSlice(),
+			DstIP: dst.AsSlice(),
+		}
 		ip, sl = v4, v4
 	} else {
 		eth.EthernetType = layers.EthernetTypeIPv6
-		v6 := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: proto, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
+		v6 := &layers.IPv6{
+			Version: 6, HopLimit: 64, NextHeader: proto, SrcIP: src.AsSlice(),
+			DstIP: dst.AsSlice(),
+		}
 		ip, sl = v6, v6
 	}
 	switch l := l4.(type) {
@@ -169,7 +182,8 @@ func ipLayers(src, dst netip.Addr, id uint16, l4 gopacket.SerializableLayer) []g
 func serialize(t testing.TB, ls ...gopacket.SerializableLayer) []byte {
 	t.Helper()
 	buf := gopacket.NewSerializeBuffer()
-	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ls...); err != nil {
+	options := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	if err := gopacket.SerializeLayers(buf, options, ls...); err != nil {
 		t.Fatal(err)
 	}
 	return append([]byte(nil), buf.Bytes()...)

@@ -51,9 +51,11 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 	for r, name := range resultNames {
 		m.packets[r] = packets.WithLabelValues(name)
 	}
-	opened := factory.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport.", "transport")
+	opened := factory.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport.",
+		"transport")
 	m.opened = [2]counter{opened.WithLabelValues("tcp"), opened.WithLabelValues("udp")}
-	closed := factory.CounterVec("tidegate_sessions_closed_total", "Sessions that ended, by how they ended.", "state")
+	closed := factory.CounterVec("tidegate_sessions_closed_total", "Sessions that ended, by how they ended.",
+		"state")
 	for _, state := range states {
 		m.closed[state] = closed.WithLabelValues(state)
 	}

@@ -52,7 +52,8 @@ type natHost struct {
 func newHost(t testing.TB, nat NAT) *natHost {
 	h := &natHost{TB: t, tables: map[string]*Table{}}
 	h.deps = Deps{
-		NAT: nat, Dedup: NewDedupTable(), Bridge: func(name string) bool { return name == "docker0" || strings.HasPrefix(name, "br-") },
+		NAT: nat, Dedup: NewDedupTable(),
+		Bridge: func(name string) bool { return name == "docker0" || strings.HasPrefix(name, "br-") },
 		Containers: containersFunc(func(ip netip.Addr, _ int64) (*pipeline.Container, bool) {
 			if s := ip.String(); strings.HasPrefix(s, "172.1") || strings.HasPrefix(s, "fd00:") {
 				return &pipeline.Container{Id: s}, true
@@ -68,7 +69,8 @@ func (h *natHost) tableOf(iface string) *Table {
 	t := h.tables[iface]
 	if t == nil {
 		deps := h.deps
-		deps.Protocols = protocols.NewSet([]protocols.Protocol{(&recordingProtocol{}).protocol()}, protocols.Default(), nil)
+		deps.Protocols = protocols.NewSet([]protocols.Protocol{(&recordingProtocol{}).protocol()},
+			protocols.Default(), nil)
 		t = New(Config{}, deps, prometheus.NewRegistry())
 		h.tables[iface] = t
 	}
@@ -135,7 +137,8 @@ func (h *natHost) closeAndDescribe() string {
 		}
 	}
 	if n[pipeline.Dataset_SESSION] != 1 || n[pipeline.Dataset_REDIS] != 2 {
-		h.Errorf("%d sessions and %d transactions, want 1 and 2", n[pipeline.Dataset_SESSION], n[pipeline.Dataset_REDIS])
+		h.Errorf("%d sessions and %d transactions, want 1 and 2", n[pipeline.Dataset_SESSION],
+			n[pipeline.Dataset_REDIS])
 		return ""
 	}
 	for _, t := range h.tables {
@@ -215,24 +218,34 @@ func TestOneConnectionOnSeveralInterfacesIsReportedOnce(t *testing.T) {
 	}
 	snat := newMapping("172.17.0.3:4000", "203.0.113.9:443", "192.0.2.1:61000", "203.0.113.9:443")
 	check("SNAT", &snat, "172.17.0.3:4000(192.0.2.1:61000)[c] 203.0.113.9:443 docker0,eth0",
-		natLeg{"docker0", "172.17.0.3:4000", "203.0.113.9:443"}, natLeg{"eth0", "192.0.2.1:61000", "203.0.113.9:443"})
+		natLeg{"docker0", "172.17.0.3:4000", "203.0.113.9:443"},
+		natLeg{"eth0", "192.0.2.1:61000", "203.0.113.9:443"})
 	dnat := newMapping("203.0.113.9:5000", "172.17.0.2:8080", "203.0.113.9:5000", "192.0.2.1:9090")
 	check("DNAT", &dnat, "203.0.113.9:5000 172.17.0.2:8080(192.0.2.1:9090)[c] docker0,eth0",
-		natLeg{"docker0", "203.0.113.9:5000", "172.17.0.2:8080"}, natLeg{"eth0", "203.0.113.9:5000", "192.0.2.1:9090"})
+		natLeg{"docker0", "203.0.113.9:5000", "172.17.0.2:8080"},
+		natLeg{"eth0", "203.0.113.9:5000", "192.0.2.1:9090"})
 	check("IPv6 without NAT", nil, "[fd00::3]:4000[c] [2001:db8::9]:443 docker0,eth0",
-		natLeg{"docker0", "[fd00::3]:4000", "[2001:db8::9]:443"}, natLeg{"eth0", "[fd00::3]:4000", "[2001:db8::9]:443"})
+		natLeg{"docker0", "[fd00::3]:4000", "[2001:db8::9]:443"},
+		natLeg{"eth0", "[fd00::3]:4000", "[2001:db8::9]:443"})
 	check("routed without NAT", nil, "203.0.113.9:5000 172.17.0.2:80[c] docker0,eth0",
-		natLeg{"eth0", "203.0.113.9:5000", "172.17.0.2:80"}, natLeg{"docker0", "203.0.113.9:5000", "172.17.0.2:80"})
+		natLeg{"eth0", "203.0.113.9:5000", "172.17.0.2:80"},
+		natLeg{"docker0", "203.0.113.9:5000", "172.17.0.2:80"})
 	check("bridge not captured", &snat, "172.17.0.3:4000(192.0.2.1:61000)[c] 203.0.113.9:443 eth0",
 		natLeg{"eth0", "192.0.2.1:61000", "203.0.113.9:443"})
-	check("only the bridge", nil, "172.17.0.3:4000[c] 172.17.0.2:80[c] docker0", natLeg{"docker0", "172.17.0.3:4000", "172.17.0.2:80"})
+	check("only the bridge", nil, "172.17.0.3:4000[c] 172.17.0.2:80[c] docker0",
+		natLeg{"docker0", "172.17.0.3:4000", "172.17.0.2:80"})
 	own := newMapping("192.0.2.1:4000", "203.0.113.9:443", "192.0.2.1:4000", "203.0.113.9:443")
-	check("the host's own", &own, "192.0.2.1:4000 203.0.113.9:443 eth0", natLeg{"eth0", "192.0.2.1:4000", "203.0.113.9:443"})
-	check("the host's own, not tracked", nil, "192.0.2.1:4000 203.0.113.9:443 eth0", natLeg{"eth0", "192.0.2.1:4000", "203.0.113.9:443"})
+	check("the host's own", &own, "192.0.2.1:4000 203.0.113.9:443 eth0",
+		natLeg{"eth0", "192.0.2.1:4000", "203.0.113.9:443"})
+	check("the host's own, not tracked", nil, "192.0.2.1:4000 203.0.113.9:443 eth0",
+		natLeg{"eth0", "192.0.2.1:4000", "203.0.113.9:443"})
 	check("the host's own, two devices", &own, "192.0.2.1:4000 203.0.113.9:443 bond0,eth0",
-		natLeg{"eth0", "192.0.2.1:4000", "203.0.113.9:443"}, natLeg{"bond0", "192.0.2.1:4000", "203.0.113.9:443"})
+		natLeg{"eth0", "192.0.2.1:4000", "203.0.113.9:443"},
+		natLeg{"bond0", "192.0.2.1:4000", "203.0.113.9:443"})
 	check("two bridges and eth0", nil, "172.18.0.3:4000[c] 172.17.0.2:80[c] br-1,docker0,eth0",
-		natLeg{"br-1", "172.18.0.3:4000", "172.17.0.2:80"}, natLeg{"docker0", "172.18.0.3:4000", "172.17.0.2:80"}, natLeg{"eth0", "172.18.0.3:4000", "172.17.0.2:80"})
+		natLeg{"br-1", "172.18.0.3:4000", "172.17.0.2:80"},
+		natLeg{"docker0", "172.18.0.3:4000", "172.17.0.2:80"},
+		natLeg{"eth0", "172.18.0.3:4000", "172.17.0.2:80"})
 }
 
 // TestPublishedPortOfTheSameHost: a container connects to another through a published port of its own host,
@@ -325,7 +338,8 @@ func TestWorkersInParallel(t *testing.T) {
 	var legs [2][]natLeg
 	for i := range n {
 		in, out := 20000+i, 40000+i
-		nat.addMapping(newMapping(fmt.Sprintf("172.17.0.3:%d", in), "203.0.113.9:443", fmt.Sprintf("192.0.2.1:%d", out), "203.0.113.9:443"))
+		nat.addMapping(newMapping(fmt.Sprintf("172.17.0.3:%d", in), "203.0.113.9:443",
+			fmt.Sprintf("192.0.2.1:%d", out), "203.0.113.9:443"))
 		legs[0] = append(legs[0], natLeg{"docker0", fmt.Sprintf("172.17.0.3:%d", in), "203.0.113.9:443"})
 		legs[1] = append(legs[1], natLeg{"eth0", fmt.Sprintf("192.0.2.1:%d", out), "203.0.113.9:443"})
 	}

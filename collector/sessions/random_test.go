@@ -42,11 +42,13 @@ func TestRandomStreams(t *testing.T) {
 				for i < len(want[d]) && i < len(b.recorder.bytes[d]) && want[d][i] == b.recorder.bytes[d][i] {
 					i++
 				}
-				t.Fatalf("seed %d, direction %d: %d bytes, want %d; they differ at %d\n%v", seed, d, len(b.recorder.bytes[d]), len(want[d]), i, s)
+				t.Fatalf("seed %d, direction %d: %d bytes, want %d; they differ at %d\n%v", seed, d,
+					len(b.recorder.bytes[d]), len(want[d]), i, s)
 			}
 		}
 		lost := bytes.Count(want[0], []byte{0}) + bytes.Count(want[1], []byte{0})
-		if got := int(s.ClientMissingBytes + s.ServerMissingBytes); got != lost || s.OverlapConflicts != 0 || s.State != stateFIN {
+		if got := int(s.ClientMissingBytes + s.ServerMissingBytes); got != lost || s.OverlapConflicts != 0 ||
+			s.State != stateFIN {
 			t.Fatalf("seed %d: %d bytes missing, want %d; %v", seed, got, lost, s)
 		}
 	}
@@ -158,14 +160,16 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 			if r != resTCP && r != resUDP {
 				continue
 			}
-			agree, known := agreesWithGopacket(&got, gopacket.NewPacket(p.Data, p.Link, gopacket.DecodeOptions{Lazy: false, NoCopy: true}), p.Length > len(p.Data))
+			theirs := gopacket.NewPacket(p.Data, p.Link, gopacket.DecodeOptions{Lazy: false, NoCopy: true})
+			agree, known := agreesWithGopacket(&got, theirs, p.Length > len(p.Data))
 			switch {
 			case !known:
 				other++
 			case agree:
 				same++
 			default:
-				t.Errorf("%s, packet %d: %v:%d → %v:%d %d bytes", filepath.Base(path), n, got.src.netip(), got.sport, got.dst.netip(), got.dport, got.Size)
+				t.Errorf("%s, packet %d: %v:%d → %v:%d %d bytes", filepath.Base(path), n, got.src.netip(),
+					got.sport, got.dst.netip(), got.dport, got.Size)
 			}
 		}
 		_ = f.Close()
@@ -220,7 +224,8 @@ func agreesWithGopacket(p *packet, g gopacket.Packet, cut bool) (agree, known bo
 	if g.ErrorLayer() != nil && !bytes.Equal(p.Payload, l4.LayerPayload()) {
 		return false, false
 	}
-	return src == p.src && dst == p.dst && sport == p.sport && dport == p.dport && (cut || bytes.Equal(p.Payload, l4.LayerPayload())), true
+	return src == p.src && dst == p.dst && sport == p.sport && dport == p.dport &&
+		(cut || bytes.Equal(p.Payload, l4.LayerPayload())), true
 }
 
 func addrOf16(b []byte) addr {
@@ -236,11 +241,18 @@ func addrOf16(b []byte) addr {
 func FuzzPackets(f *testing.F) {
 	good := tcpFrame(f, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "SA", 1, 2, 3, "abc")
 	f.Add(append([]byte{0, byte(len(good))}, good...), uint8(1))
-	v6 := udpFrame(f, addrPort("[fd00::1]:4789"), addrPort("[fd00::2]:4789"), 3, "\x08\x00\x00\x00\x00\x00\x00\x00"+string(good))
+	v6 := udpFrame(f, addrPort("[fd00::1]:4789"), addrPort("[fd00::2]:4789"), 3,
+		"\x08\x00\x00\x00\x00\x00\x00\x00"+string(good))
 	f.Add(append([]byte{0, byte(len(v6))}, v6...), uint8(1))
-	f.Add([]byte{1, 10, 0, 0, 0, 5, 0, 0, 0, 1, 0x18, 9, 'x', 'y', 1, 10, 0, 0, 0, 1, 0, 0, 0, 9, 0x11, 1, 'z', 'z'}, uint8(1))
+	f.Add([]byte{
+		1, 10, 0, 0, 0, 5, 0, 0, 0, 1, 0x18, 9, 'x', 'y',
+		1, 10, 0, 0, 0, 1, 0, 0, 0, 9, 0x11, 1, 'z', 'z',
+	}, uint8(1))
 	f.Fuzz(func(t *testing.T, in []byte, link uint8) {
-		cfg := Config{MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10, FragmentBytes: 128 << 10}
+		cfg := Config{
+			MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10,
+			FragmentBytes: 128 << 10,
+		}
 		b := newTableTest(t, cfg, Deps{Bridge: func(s string) bool { return s == "docker0" }})
 		at := startTime
 		for len(in) > 2 {
@@ -252,7 +264,8 @@ func FuzzPackets(f *testing.F) {
 				p = segmentFrame(p)
 			}
 			b.Packet([]string{"eth0", "docker0"}[kind/2%2], layers.LinkType(link), at, p, len(p)+int(kind&4)*100)
-			if b.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(b.flows) > cfg.MaxSessions || b.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
+			if b.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(b.flows) > cfg.MaxSessions ||
+				b.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
 				t.Fatalf("%d bytes, %d flows, %d of fragments", b.pool.Used(), len(b.flows), b.decoder.frags.cost)
 			}
 		}

@@ -35,12 +35,14 @@ func TestCutCaptureStillYieldsEvents(t *testing.T) {
 	for _, e := range events {
 		switch {
 		case e.Http != nil:
-			request = e.Http.Method == "GET" && e.Http.UrlPath == "/box.gif" && e.Http.StatusCode == 200 && e.Partial
+			request = e.Http.Method == "GET" && e.Http.UrlPath == "/box.gif" && e.Http.StatusCode == 200 &&
+				e.Partial
 		case e.Dns != nil:
 			question = e.Dns.QuestionName == "shop.example" && e.Partial
 		}
 	}
 	if !request || !question || counterValue(table.m.gaps[reassembly.GapCut]) != 3 {
-		t.Errorf("request %v, question %v, %v gaps: %v", request, question, counterValue(table.m.gaps[reassembly.GapCut]), events)
+		t.Errorf("request %v, question %v, %v gaps: %v", request, question,
+			counterValue(table.m.gaps[reassembly.GapCut]), events)
 	}
 }

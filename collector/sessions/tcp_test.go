@@ -19,13 +19,16 @@ func TestSessionInOrder(t *testing.T) {
 	e := b.closeOneSession()
 	b.wantParserLog(">GET a <200 b >end <end close")
 	s := e.Session
-	if s.State != stateFIN || s.History != "ShADdFf" || s.RttServer != 3e6 || s.RttClient != 2e6 || s.ResponseTime != 10e6 || s.DirectionConfidence != 100 {
+	if s.State != stateFIN || s.History != "ShADdFf" || s.RttServer != 3e6 || s.RttClient != 2e6 ||
+		s.ResponseTime != 10e6 || s.DirectionConfidence != 100 {
 		t.Errorf("session %v", s)
 	}
-	if e.Source.Bytes != 5 || e.Destination.Bytes != 5 || e.Source.Packets != 5 || e.Destination.Packets != 3 || e.Source.Port != 40000 || e.Destination.Port != 80 {
+	if e.Source.Bytes != 5 || e.Destination.Bytes != 5 || e.Source.Packets != 5 ||
+		e.Destination.Packets != 3 || e.Source.Port != 40000 || e.Destination.Port != 80 {
 		t.Errorf("endpoints %v %v", e.Source, e.Destination)
 	}
-	if pipeline.CommunityIDText(e.CommunityId) == "" || e.Timestamp != startTime || e.Partial || e.Outcome != pipeline.Outcome_SUCCESS || e.Interfaces[0] != "eth0" {
+	if pipeline.CommunityIDText(e.CommunityId) == "" || e.Timestamp != startTime || e.Partial ||
+		e.Outcome != pipeline.Outcome_SUCCESS || e.Interfaces[0] != "eth0" {
 		t.Errorf("event %v", e)
 	}
 }
@@ -335,7 +338,8 @@ func TestZeroWindowsAndRetransmissions(t *testing.T) {
 	b.segment("<", "A", 0, 3, "")
 	b.segment("<", "AZ", 0, 3, "")
 	b.setTime(time.Second).segment(">", "A", 0, 0, "abc")
-	if s := b.closeOneSession().Session; s.ZeroWindows != 2 || s.ClientRetransmissions != 1 || s.History != "ShADaWT" && s.History != "ShADwaT" {
+	if s := b.closeOneSession().Session; s.ZeroWindows != 2 || s.ClientRetransmissions != 1 ||
+		s.History != "ShADaWT" && s.History != "ShADwaT" {
 		t.Errorf("session %v", s)
 	}
 }
@@ -403,7 +407,8 @@ func TestHandshakeOutOfOrder(t *testing.T) {
 		}
 		b.segment(">", "A", 0, 0, "abc")
 		b.segment("<", "A", 0, 3, "def")
-		if e := b.closeOneSession(); e.Partial || e.Session.DirectionConfidence != 100 || e.Destination.Port != 80 {
+		if e := b.closeOneSession(); e.Partial || e.Session.DirectionConfidence != 100 ||
+			e.Destination.Port != 80 {
 			t.Errorf("%v: %v", order, e)
 		}
 		b.wantParserLog(">abc <def close")

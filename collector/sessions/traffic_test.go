@@ -72,7 +72,10 @@ func (g *traffic) newConversation(port uint16) *conversation {
 		return netip.AddrFrom4([4]byte{10, net, byte(g.rng.IntN(256)), byte(1 + g.rng.IntN(250))})
 	}
 	k := &conversation{g: g, at: startTime + g.rng.Int64N(30e9), seq: [2]uint32{g.rng.Uint32(), g.rng.Uint32()}}
-	k.ends = [2]netip.AddrPort{netip.AddrPortFrom(addr(1), uint16(32768+g.rng.IntN(28000))), netip.AddrPortFrom(addr(2), port)}
+	k.ends = [2]netip.AddrPort{
+		netip.AddrPortFrom(addr(1), uint16(32768+g.rng.IntN(28000))),
+		netip.AddrPortFrom(addr(2), port),
+	}
 	return k
 }
 
@@ -105,7 +108,8 @@ func (k *conversation) sendSegment(from int, flags, payload string, safe bool) {
 		case p < g.loss+g.reorder+g.duplicate:
 			g.truth["repeated"]++
 			g.id++
-			again := tcpFrame(g, k.ends[from], k.ends[1-from], flags, k.seq[from]-uint32(len(payload)), k.seq[1-from], g.id, payload)
+			again := tcpFrame(g, k.ends[from], k.ends[1-from], flags, k.seq[from]-uint32(len(payload)),
+				k.seq[1-from], g.id, payload)
 			g.packets = append(g.packets, capturedPacket{at + 300e3, again})
 		}
 	}
@@ -153,10 +157,13 @@ func (g *traffic) addHTTP() {
 	k := g.newConversation(80).handshake()
 	for range 1 + g.rng.IntN(8) {
 		g.truth["http"]++
-		k.sendData(0, fmt.Sprintf("GET /item/%d?page=%d HTTP/1.1\r\nHost: shop%d.example\r\nUser-Agent: test/1.0\r\nAccept: */*\r\nX-Trace: %s\r\n\r\n", g.rng.IntN(1e6), g.rng.IntN(9), g.rng.IntN(30), g.randomText(32)))
+		k.sendData(0, fmt.Sprintf("GET /item/%d?page=%d HTTP/1.1\r\nHost: shop%d.example\r\n"+
+			"User-Agent: test/1.0\r\nAccept: */*\r\nX-Trace: %s\r\n\r\n",
+			g.rng.IntN(1e6), g.rng.IntN(9), g.rng.IntN(30), g.randomText(32)))
 		body := g.randomText(g.bodySize())
 		if g.rng.IntN(3) > 0 {
-			k.sendData(1, fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: test\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+			k.sendData(1, fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: test\r\nContent-Type: text/plain\r\n"+
+				"Content-Length: %d\r\n\r\n%s", len(body), body))
 			continue
 		}
 		r := "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -198,20 +205,27 @@ func mysqlPacket(n byte, s string) string {
 
 func (g *traffic) addMySQL() {
 	k := g.newConversation(3306).handshake()
-	k.sendData(1, mysqlPacket(0, "\x0a8.0.36\x00\x09\x00\x00\x0012345678\x00\xff\xf7\x2d\x02\x00\x0f\x80\x15"+strings.Repeat("\x00", 10)+"123456789012\x00mysql_native_password\x00"))
+	k.sendData(1, mysqlPacket(0, "\x0a8.0.36\x00\x09\x00\x00\x0012345678\x00\xff\xf7\x2d\x02\x00\x0f\x80\x15"+
+		strings.Repeat("\x00", 10)+"123456789012\x00mysql_native_password\x00"))
 	caps := binary.LittleEndian.AppendUint32(nil, 0x1|0x200|0x8000|0x80000)
-	k.sendData(0, mysqlPacket(1, string(caps)+"\x00\x00\x00\x01\x2d"+strings.Repeat("\x00", 23)+"shop\x00\x14"+strings.Repeat("x", 20)+"mysql_native_password\x00"))
+	k.sendData(0, mysqlPacket(1, string(caps)+"\x00\x00\x00\x01\x2d"+strings.Repeat("\x00", 23)+
+		"shop\x00\x14"+strings.Repeat("x", 20)+"mysql_native_password\x00"))
 	ok := "\x00\x01\x00\x02\x00\x00\x00"
 	k.sendData(1, mysqlPacket(2, ok))
 	for range 1 + g.rng.IntN(15) {
 		g.truth["mysql"]++
 		if g.rng.IntN(2) == 0 {
-			k.sendData(0, mysqlPacket(0, fmt.Sprintf("\x03UPDATE orders SET note='%s' WHERE id=%d", g.randomText(40), g.rng.IntN(1e6))))
+			k.sendData(0, mysqlPacket(0,
+				fmt.Sprintf("\x03UPDATE orders SET note='%s' WHERE id=%d", g.randomText(40), g.rng.IntN(1e6))))
 			k.sendData(1, mysqlPacket(1, ok))
 			continue
 		}
-		k.sendData(0, mysqlPacket(0, fmt.Sprintf("\x03SELECT name FROM items WHERE id>%d LIMIT 50", g.rng.IntN(1e6))))
-		r, n := mysqlPacket(1, "\x01")+mysqlPacket(2, "\x03def\x04shop\x05items\x05items\x04name\x04name\x0c\x2d\x00\xff\x00\x00\x00\xfd\x00\x00\x00\x00\x00")+mysqlPacket(3, "\xfe\x00\x00\x02\x00"), byte(4)
+		k.sendData(0, mysqlPacket(0,
+			fmt.Sprintf("\x03SELECT name FROM items WHERE id>%d LIMIT 50", g.rng.IntN(1e6))))
+		column := "\x03def\x04shop\x05items\x05items\x04name\x04name\x0c" +
+			"\x2d\x00\xff\x00\x00\x00\xfd\x00\x00\x00\x00\x00"
+		r := mysqlPacket(1, "\x01") + mysqlPacket(2, column) + mysqlPacket(3, "\xfe\x00\x00\x02\x00")
+		n := byte(4)
 		for range g.rng.IntN(40) {
 			v := g.randomText(20 + g.rng.IntN(150))
 			r += mysqlPacket(n, string([]byte{byte(len(v))})+v)
@@ -227,16 +241,31 @@ func (g *traffic) addDNS() {
 	for range 5 {
 		g.truth["dns"]++
 		k := g.newConversation(53)
-		d := layers.DNS{ID: uint16(g.rng.IntN(1 << 16)), RD: true, QDCount: 1, Questions: []layers.DNSQuestion{{Name: []byte(g.randomText(12) + ".shop.example"), Type: layers.DNSTypeA, Class: layers.DNSClassIN}}}
+		d := layers.DNS{
+			ID: uint16(g.rng.IntN(1 << 16)), RD: true, QDCount: 1,
+			Questions: []layers.DNSQuestion{{
+				Name: []byte(g.randomText(12) + ".shop.example"),
+				Type: layers.DNSTypeA, Class: layers.DNSClassIN,
+			}},
+		}
 		send := func(from int) {
-			u := &layers.UDP{SrcPort: layers.UDPPort(k.ends[from].Port()), DstPort: layers.UDPPort(k.ends[1-from].Port())}
+			u := &layers.UDP{
+				SrcPort: layers.UDPPort(k.ends[from].Port()),
+				DstPort: layers.UDPPort(k.ends[1-from].Port()),
+			}
 			g.id++
-			g.packets = append(g.packets, capturedPacket{k.at, serialize(g, append(ipLayers(k.ends[from].Addr(), k.ends[1-from].Addr(), g.id, u), &d)...)})
+			g.packets = append(g.packets, capturedPacket{
+				k.at,
+				serialize(g, append(ipLayers(k.ends[from].Addr(), k.ends[1-from].Addr(), g.id, u), &d)...),
+			})
 			k.at += 2e6
 		}
 		send(0)
 		d.QR, d.RA = true, true
-		d.Answers = []layers.DNSResourceRecord{{Name: d.Questions[0].Name, Type: layers.DNSTypeA, Class: layers.DNSClassIN, TTL: 30, IP: []byte{10, 2, 0, 1}}}
+		d.Answers = []layers.DNSResourceRecord{{
+			Name: d.Questions[0].Name, Type: layers.DNSTypeA,
+			Class: layers.DNSClassIN, TTL: 30, IP: []byte{10, 2, 0, 1},
+		}}
 		send(1)
 	}
 }

@@ -50,10 +50,12 @@ func TestEveryTransactionIsReported(t *testing.T) {
 		n, partial, _ := g.countEvents(Config{})
 		for _, name := range []string{"http", "dns", "mysql", "redis"} {
 			if n[name] != g.truth[name] || partial[name] != 0 {
-				t.Errorf("%+v: %d %s, %d of them partial, want %d whole", c, n[name], name, partial[name], g.truth[name])
+				t.Errorf("%+v: %d %s, %d of them partial, want %d whole", c, n[name], name, partial[name],
+					g.truth[name])
 			}
 		}
-		if n["missing"] != 0 || n["conflicts"] != 0 || c.duplicate > 0 && c.reorder == 0 && n["repeated"] != g.truth["repeated"] {
+		if n["missing"] != 0 || n["conflicts"] != 0 || c.duplicate > 0 && c.reorder == 0 &&
+			n["repeated"] != g.truth["repeated"] {
 			t.Errorf("%+v: %v, truth %v", c, n, g.truth)
 		}
 	}
@@ -85,9 +87,13 @@ func TestSmallBudgets(t *testing.T) {
 	g := newTraffic(t, 5)
 	g.reorder, g.loss = 0.3, 0.05
 	g.generate(300)
-	_, _, table := g.countEvents(Config{MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10})
+	_, _, table := g.countEvents(Config{
+		MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10,
+		ReassemblyBytes: 128 << 10,
+	})
 	if table.pool.Used() != 0 || len(table.flows) != 0 || table.pool.Holders() != 0 {
-		t.Errorf("%d bytes, %d flows, %d streams that wait are left", table.pool.Used(), len(table.flows), table.pool.Holders())
+		t.Errorf("%d bytes, %d flows, %d streams that wait are left", table.pool.Used(), len(table.flows),
+			table.pool.Holders())
 	}
 }
 
@@ -152,7 +158,10 @@ func BenchmarkTable(b *testing.B) {
 	b.ResetTimer()
 	before := cpuTime()
 	for b.Loop() {
-		table := New(Config{}, Deps{Protocols: protocols.NewSet(parsers, protocols.Default(), nil), Emit: emit}, prometheus.NewRegistry())
+		table := New(Config{}, Deps{
+			Protocols: protocols.NewSet(parsers, protocols.Default(), nil),
+			Emit:      emit,
+		}, prometheus.NewRegistry())
 		for _, p := range packets {
 			table.Packet("eth0", link, p.at, p.data, len(p.data))
 		}
