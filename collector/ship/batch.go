@@ -44,14 +44,19 @@ type batch struct {
 }
 
 // A batchRange is what a batch holds of one file: the lines that end behind after, up to end.
+//
+// end and count grow while the batch is open, under the batcher's lock, and do not change afterwards. Those
+// of a recovered range change when its replay is abandoned, under the file's and the sender's lock.
 type batchRange struct {
 	file   *fileProducer
 	after  int64
-	end    collector.Checkpoint // guarded by the batcher's lock, later by the sender's
-	count  uint32               // as end
-	batch  *batch               // nil: the lines are safe; guarded by the file's lock
-	done   bool                 // the lines are safe, or lost and counted; guarded by the file's lock
-	replay *rangeReplay         // of a batch that an earlier process made; else nil
+	end    collector.Checkpoint
+	count  uint32
+	replay *rangeReplay // of a batch that an earlier process made; else nil
+
+	// Guarded by the file's lock.
+	batch *batch // nil: the lines are safe
+	done  bool   // the lines are safe, or lost and counted
 }
 
 // mayLeave reports whether the list of the file's ranges does not need r any more, once everything before r

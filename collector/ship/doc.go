@@ -30,7 +30,7 @@
 // states:
 //
 //	recovering ──────▶ ready       all lines of an earlier process's batch were read again, or are given up
-//	ready ───────────▶ producing   at most InFlight at a time, and one after a failure
+//	ready ───────────▶ producing   at most MaxInFlight at a time, and one after a failure
 //	producing ───────▶ done        acknowledged; or rejected, or damaged in the spool: lost and counted
 //	producing ───────▶ ready       the request failed and will be repeated
 //	ready ───────────▶ spilling    it waited for long, or memory is needed

@@ -55,7 +55,7 @@ func (s *Shipper) recoverSpool() error {
 		s.journal.Ack(id)
 		sender := s.senderFor(senderKey{id.Epoch, id.Partition}, h.Packets)
 		sender.insertRecovered(&pendingBatch{
-			sequence: id.Sequence, state: stateReady, ref: ref, counts: counts, stampedAt: time.Now(), confirmed: true,
+			sequence: id.Sequence, state: stateReady, ref: ref, counts: counts, queuedAt: time.Now(), confirmed: true,
 		})
 	}
 
@@ -83,8 +83,8 @@ func (s *Shipper) recoverJournal(state journal.State) {
 		s.recoverBatch(&state.Batches[i], files)
 	}
 
-	// Now that the ranges of all batches are known: which files are still of use, and which must be read
-	// again?
+	// The ranges of all batches are known now: drop the files that are of no use any more, and note those
+	// whose lines must be read again.
 	for i := range state.Files {
 		f := files[state.Files[i].ID]
 		replaced := f.inState(fileClosed)
@@ -125,7 +125,7 @@ func (s *Shipper) recoverBatch(b *journal.Batch, files map[journal.FileID]*fileP
 	sender := s.senderFor(senderKey{b.ID.Epoch, b.ID.Partition}, false)
 	pending := &pendingBatch{
 		sequence: b.ID.Sequence, state: stateRecovering, missingRanges: len(b.Ranges), batch: newBatch(),
-		stampedAt: time.Now(),
+		queuedAt: time.Now(),
 	}
 
 	// The batch is empty and fills up while the lines of its ranges are read again (replay.go).

@@ -18,6 +18,16 @@ type rangeReplay struct {
 	passed   bool                 // the owner has read past the range
 }
 
+// A linePlace says where a line lies among the recovered ranges of its file.
+type linePlace int
+
+const (
+	lineNew    linePlace = iota // in none of them
+	lineSafe                    // in a range that is finished
+	lineInside                  // in a range that waits for its lines
+	lineLast                    // the last line of such a range
+)
+
 // replayEvent handles an event that an earlier process may have shipped. It reports whether e belonged to a
 // batch of that process; e is then released.
 //
@@ -26,17 +36,20 @@ type rangeReplay struct {
 // recognise it. All other lines are new.
 func (f *fileProducer) replayEvent(e *pipeline.Event, c collector.Checkpoint) bool {
 	f.lastActive.Store(time.Now().UnixNano())
-	target, safe := f.findReplay(c.End)
-	if safe {
+	target, place := f.findReplay(c.End)
+	switch {
+	case place == lineNew:
+		return false
+	case place == lineSafe:
 		f.skipTo(c.End)
 		f.dropReread(e)
 		return true
-	}
-	if target == nil || !f.refill(target, e, c) {
+	case !f.refill(target, e, c):
 		return false
 	}
+
 	f.skipTo(c.End)
-	if c.End == target.end.End {
+	if place == lineLast {
 		f.mu.Lock()
 		f.passRange(target)
 		f.mu.Unlock()
@@ -67,17 +80,16 @@ func (f *fileProducer) refill(r *batchRange, e *pipeline.Event, c collector.Chec
 	return true
 }
 
-// findReplay returns the unfinished recovered range that contains the line that ends at end, or reports that
-// the line is safe. The owner has read past the ranges before it: they are finished.
-func (f *fileProducer) findReplay(end int64) (target *batchRange, safe bool) {
+// findReplay returns the recovered range that contains the line that ends at end, and the place of the line.
+// The owner has read past the ranges before it: they are finished.
+func (f *fileProducer) findReplay(end int64) (target *batchRange, place linePlace) {
+	// Invariant: ranges do not overlap and are in order, so the first one that ends at or behind the line
+	// decides.
 	var incomplete []*batchRange
 	f.mu.Lock()
 	for _, r := range f.ranges {
 		if r.replay == nil || r.replay.passed {
 			continue
-		}
-		if end <= r.after {
-			break // the line lies between the ranges: it is new
 		}
 		if end > r.end.End {
 			f.passRange(r)
@@ -86,15 +98,8 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, safe bool) {
 			}
 			continue
 		}
-
-		// r contains the line.
-		if !r.done {
-			target = r
-			break
-		}
-		safe = true
-		if end == r.end.End {
-			f.passRange(r)
+		if end > r.after {
+			target, place = r, f.placeIn(r, end)
 		}
 		break
 	}
@@ -105,7 +110,22 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, safe bool) {
 	for _, r := range incomplete {
 		f.shipper.finishReplay(r)
 	}
-	return target, safe
+	return target, place
+}
+
+// placeIn returns the place of the line that ends at end in r, which contains it. f.mu must be held.
+func (f *fileProducer) placeIn(r *batchRange, end int64) linePlace {
+	last := end == r.end.End
+	switch {
+	case r.done && last:
+		f.passRange(r)
+		return lineSafe
+	case r.done:
+		return lineSafe
+	case last:
+		return lineLast
+	}
+	return lineInside
 }
 
 // passRange records that the owner has read past r; f.mu must be held.
@@ -198,7 +218,7 @@ func (s *Shipper) sendIfComplete(pending *pendingBatch, sender *sender) {
 	case empty:
 		pending.state = stateProducing // there is nothing to send, and nobody else may touch it
 	case complete:
-		pending.counts, pending.stampedAt = pending.batch.counts, time.Now()
+		pending.counts, pending.queuedAt = pending.batch.counts, time.Now()
 		pending.batch.appendHeader(s.batchHeader(sender.epoch, sender.partition, pending.sequence))
 		pending.state = stateReady
 	}

@@ -63,7 +63,7 @@ type pendingBatch struct {
 	batch         *batch    // nil: it lies in the spool
 	ref           spool.Ref // where
 	counts        datasetCounts
-	stampedAt     time.Time // when it got its sequence, or was recovered
+	queuedAt      time.Time // when it got its sequence, or was recovered
 	confirmed     bool      // its files know that its lines are safe
 	journaled     bool      // the journal has it, although the sender is one of packets
 }
@@ -78,7 +78,7 @@ func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	s.mu.Lock()
 	full.appendHeader(s.shipper.batchHeader(s.epoch, s.partition, s.next))
 	pending := &pendingBatch{
-		sequence: s.next, state: state, batch: full, counts: full.counts, stampedAt: time.Now(),
+		sequence: s.next, state: state, batch: full, counts: full.counts, queuedAt: time.Now(),
 	}
 	s.next++
 	s.pending = append(s.pending, pending)
@@ -90,8 +90,8 @@ func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	return pending
 }
 
-// nextSequence gives full its sequence. The journal must know the batch before addFileBatch is called. Both are
-// called by the batcher's journaling goroutine alone, so batches of files join in order too.
+// nextSequence gives full its sequence. The journal must know the batch before addFileBatch is called. Both
+// are called by the batcher's journaling goroutine alone, so batches of files join in order too.
 func (s *sender) nextSequence(full *batch) uint64 {
 	s.mu.Lock()
 	sequence := s.next
@@ -105,7 +105,7 @@ func (s *sender) nextSequence(full *batch) uint64 {
 func (s *sender) addFileBatch(full *batch, sequence uint64) {
 	s.mu.Lock()
 	s.pending = append(s.pending, &pendingBatch{
-		sequence: sequence, state: stateReady, batch: full, counts: full.counts, stampedAt: time.Now(),
+		sequence: sequence, state: stateReady, batch: full, counts: full.counts, queuedAt: time.Now(),
 	})
 	s.dispatch()
 	s.mu.Unlock()
@@ -325,8 +325,9 @@ func (s *sender) recycle(full *batch) {
 	full.recycle()
 }
 
-// spillBatches writes batches of packets, and those with lines that cannot be read again, to the spool, in the order
-// of their sequences: those that have waited for long, those that memory is needed for or, with always, all.
+// spillBatches writes batches of packets, and those with lines that cannot be read again, to the spool, in
+// the order of their sequences: those that have waited for long, those that memory is needed for or, with
+// always, all.
 func (s *sender) spillBatches(always bool) {
 	for {
 		pending := s.nextSpill(always)
@@ -378,7 +379,7 @@ func (s *sender) nextSpill(always bool) *pendingBatch {
 		if !s.packets && !pending.batch.unreadable.Load() {
 			continue
 		}
-		if !always && time.Since(pending.stampedAt) < s.shipper.cfg.SpoolAfter {
+		if !always && time.Since(pending.queuedAt) < s.shipper.cfg.SpoolAfter {
 			return nil // those behind it are younger
 		}
 		pending.state = stateSpilling

@@ -134,15 +134,17 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 		lifecycle: lifecycle{stop: make(chan struct{})},
 		progress:  make(chan struct{}, 1), maintainNow: make(chan struct{}, 1),
 	}
+	s.host = &pipeline.Host{Name: cfg.Host, Id: hex.EncodeToString(id[:]), Cluster: cfg.Cluster}
 
 	// The lock comes before anything in the folder is read: its holder may be writing it.
-	s.host = &pipeline.Host{Name: cfg.Host, Id: hex.EncodeToString(id[:]), Cluster: cfg.Cluster}
 	if s.lock, err = lockState(cfg.StateDir); err != nil {
+		client.Close()
 		return nil, err
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.recoverAndStart(reg); err != nil {
 		s.cancel()
+		client.Close()
 		_ = s.lock.Unlock()
 		return nil, err
 	}

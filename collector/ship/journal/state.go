@@ -9,8 +9,8 @@ import (
 	"tidegate/collector/ship/frame"
 )
 
-// state is what the records of a journal come to. Every record goes through applyRecord, both when a journal is
-// read and when it is written: what is written anew is therefore what a reader of all records would know.
+// state is what the records of a journal come to. Every record goes through applyRecord, both when a journal
+// is read and when it is written: what is written anew is therefore what a reader of all records would know.
 type state struct {
 	files      map[FileID]*fileState
 	names      map[string]FileID // which file a name means
