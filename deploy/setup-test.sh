@@ -8,7 +8,7 @@ cache=${TIDEGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidegate}
 mkdir -p "$cache/bin"
 lint_version=v2.15.0
 kafka_version=4.1.0
-packages="docker.io iptables tcpdump conntrack nginx-light redis-server mariadb-server dnsmasq-base curl prometheus-alertmanager tshark iproute2 procps openjdk-17-jre-headless maven npm"
+packages="docker.io iptables tcpdump conntrack nginx-light redis-server memcached mariadb-server dnsmasq-base curl prometheus-alertmanager tshark iproute2 procps openjdk-17-jre-headless maven npm"
 
 say() { echo "setup: $*"; }
 

@@ -62,6 +62,10 @@ var Datasets = [...]DatasetInfo{
 		Name: "container", Doc: "One change in the life cycle of a container: start, die, oom, …",
 		HasBody: func(e *Event) bool { return e.Change != nil }, ShedAt: ShedLast,
 	},
+	Dataset_MEMCACHED: {
+		Name: "memcached", Doc: "One memcached command and its reply.",
+		HasBody: func(e *Event) bool { return e.Memcached != nil }, ShedAt: ShedProtocols,
+	},
 }
 
 // NumDatasets is the number of values of Dataset that this binary has, DATASET_NONE included.

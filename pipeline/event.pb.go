@@ -37,21 +37,23 @@ const (
 	Dataset_FILE         Dataset = 7
 	Dataset_LOG          Dataset = 8
 	Dataset_CONTAINER    Dataset = 9
+	Dataset_MEMCACHED    Dataset = 10
 )
 
 // Enum value maps for Dataset.
 var (
 	Dataset_name = map[int32]string{
-		0: "DATASET_NONE",
-		1: "SESSION",
-		2: "DNS",
-		3: "HTTP",
-		4: "MYSQL",
-		5: "REDIS",
-		6: "TLS",
-		7: "FILE",
-		8: "LOG",
-		9: "CONTAINER",
+		0:  "DATASET_NONE",
+		1:  "SESSION",
+		2:  "DNS",
+		3:  "HTTP",
+		4:  "MYSQL",
+		5:  "REDIS",
+		6:  "TLS",
+		7:  "FILE",
+		8:  "LOG",
+		9:  "CONTAINER",
+		10: "MEMCACHED",
 	}
 	Dataset_value = map[string]int32{
 		"DATASET_NONE": 0,
@@ -64,6 +66,7 @@ var (
 		"FILE":         7,
 		"LOG":          8,
 		"CONTAINER":    9,
+		"MEMCACHED":    10,
 	}
 )
 
@@ -592,6 +595,7 @@ type Event struct {
 	Tls            *TLSHandshake          `protobuf:"bytes,35,opt,name=tls,proto3" json:"tls,omitempty"`
 	Log            *LogLine               `protobuf:"bytes,36,opt,name=log,proto3" json:"log,omitempty"`
 	Change         *ContainerChange       `protobuf:"bytes,37,opt,name=change,proto3" json:"change,omitempty"`
+	Memcached      *MemcachedCommand      `protobuf:"bytes,39,opt,name=memcached,proto3" json:"memcached,omitempty"`
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -797,6 +801,13 @@ func (x *Event) GetLog() *LogLine {
 func (x *Event) GetChange() *ContainerChange {
 	if x != nil {
 		return x.Change
+	}
+	return nil
+}
+
+func (x *Event) GetMemcached() *MemcachedCommand {
+	if x != nil {
+		return x.Memcached
 	}
 	return nil
 }
@@ -2097,6 +2108,114 @@ func (x *ContainerChange) GetExitCode() int32 {
 	return 0
 }
 
+type MemcachedCommand struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Command       string                 `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"` // lower case, as in the protocol; of stats with its argument: "stats items"
+	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`         // the first key
+	Keys          []string               `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`       // the first 16 keys
+	KeysCount     uint32                 `protobuf:"varint,4,opt,name=keys_count,json=keysCount,proto3" json:"keys_count,omitempty"`
+	Status        string                 `protobuf:"bytes,5,opt,name=status,proto3" json:"status,omitempty"`                            // first word of the reply: STORED, END, HD, …; VALUE of a number
+	Error         string                 `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`                              // text of ERROR, CLIENT_ERROR or SERVER_ERROR
+	Hits          uint32                 `protobuf:"varint,7,opt,name=hits,proto3" json:"hits,omitempty"`                               // values in the reply
+	Misses        uint32                 `protobuf:"varint,8,opt,name=misses,proto3" json:"misses,omitempty"`                           // keys without a value in the reply
+	ValueBytes    uint64                 `protobuf:"varint,9,opt,name=value_bytes,json=valueBytes,proto3" json:"value_bytes,omitempty"` // size of the value that is stored, or of all values in the reply
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemcachedCommand) Reset() {
+	*x = MemcachedCommand{}
+	mi := &file_event_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemcachedCommand) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemcachedCommand) ProtoMessage() {}
+
+func (x *MemcachedCommand) ProtoReflect() protoreflect.Message {
+	mi := &file_event_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemcachedCommand.ProtoReflect.Descriptor instead.
+func (*MemcachedCommand) Descriptor() ([]byte, []int) {
+	return file_event_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *MemcachedCommand) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *MemcachedCommand) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *MemcachedCommand) GetKeys() []string {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *MemcachedCommand) GetKeysCount() uint32 {
+	if x != nil {
+		return x.KeysCount
+	}
+	return 0
+}
+
+func (x *MemcachedCommand) GetStatus() string {
+	if x != nil {
+		return x.Status
+	}
+	return ""
+}
+
+func (x *MemcachedCommand) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *MemcachedCommand) GetHits() uint32 {
+	if x != nil {
+		return x.Hits
+	}
+	return 0
+}
+
+func (x *MemcachedCommand) GetMisses() uint32 {
+	if x != nil {
+		return x.Misses
+	}
+	return 0
+}
+
+func (x *MemcachedCommand) GetValueBytes() uint64 {
+	if x != nil {
+		return x.ValueBytes
+	}
+	return 0
+}
+
 var File_event_proto protoreflect.FileDescriptor
 
 const file_event_proto_rawDesc = "" +
@@ -2129,7 +2248,7 @@ const file_event_proto_rawDesc = "" +
 	"\x04demo\x18\a \x01(\bR\x04demo\"/\n" +
 	"\x05Label\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x91\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xce\b\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
 	"\adataset\x18\x02 \x01(\x0e2\x14.tidegate.v1.DatasetR\adataset\x12\x1c\n" +
@@ -2158,7 +2277,8 @@ const file_event_proto_rawDesc = "" +
 	"\x05redis\x18\" \x01(\v2\x19.tidegate.v1.RedisCommandR\x05redis\x12+\n" +
 	"\x03tls\x18# \x01(\v2\x19.tidegate.v1.TLSHandshakeR\x03tls\x12&\n" +
 	"\x03log\x18$ \x01(\v2\x14.tidegate.v1.LogLineR\x03log\x124\n" +
-	"\x06change\x18% \x01(\v2\x1c.tidegate.v1.ContainerChangeR\x06changeJ\x04\b&\x10'\"\xef\x01\n" +
+	"\x06change\x18% \x01(\v2\x1c.tidegate.v1.ContainerChangeR\x06change\x12;\n" +
+	"\tmemcached\x18' \x01(\v2\x1d.tidegate.v1.MemcachedCommandR\tmemcachedJ\x04\b&\x10'\"\xef\x01\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\fR\x02ip\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x14\n" +
@@ -2306,7 +2426,19 @@ const file_event_proto_rawDesc = "" +
 	"\x05bytes\x18\a \x01(\x04R\x05bytes\"F\n" +
 	"\x0fContainerChange\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x1b\n" +
-	"\texit_code\x18\x02 \x01(\x05R\bexitCode*|\n" +
+	"\texit_code\x18\x02 \x01(\x05R\bexitCode\"\xec\x01\n" +
+	"\x10MemcachedCommand\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\tR\acommand\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x12\n" +
+	"\x04keys\x18\x03 \x03(\tR\x04keys\x12\x1d\n" +
+	"\n" +
+	"keys_count\x18\x04 \x01(\rR\tkeysCount\x12\x16\n" +
+	"\x06status\x18\x05 \x01(\tR\x06status\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x12\x12\n" +
+	"\x04hits\x18\a \x01(\rR\x04hits\x12\x16\n" +
+	"\x06misses\x18\b \x01(\rR\x06misses\x12\x1f\n" +
+	"\vvalue_bytes\x18\t \x01(\x04R\n" +
+	"valueBytes*\x8b\x01\n" +
 	"\aDataset\x12\x10\n" +
 	"\fDATASET_NONE\x10\x00\x12\v\n" +
 	"\aSESSION\x10\x01\x12\a\n" +
@@ -2317,7 +2449,9 @@ const file_event_proto_rawDesc = "" +
 	"\x03TLS\x10\x06\x12\b\n" +
 	"\x04FILE\x10\a\x12\a\n" +
 	"\x03LOG\x10\b\x12\r\n" +
-	"\tCONTAINER\x10\t*1\n" +
+	"\tCONTAINER\x10\t\x12\r\n" +
+	"\tMEMCACHED\x10\n" +
+	"*1\n" +
 	"\tTransport\x12\x12\n" +
 	"\x0eTRANSPORT_NONE\x10\x00\x12\a\n" +
 	"\x03TCP\x10\x01\x12\a\n" +
@@ -2348,27 +2482,28 @@ func file_event_proto_rawDescGZIP() []byte {
 }
 
 var file_event_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_event_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_event_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_event_proto_goTypes = []any{
-	(Dataset)(0),            // 0: tidegate.v1.Dataset
-	(Transport)(0),          // 1: tidegate.v1.Transport
-	(Outcome)(0),            // 2: tidegate.v1.Outcome
-	(Severity)(0),           // 3: tidegate.v1.Severity
-	(*Batch)(nil),           // 4: tidegate.v1.Batch
-	(*Host)(nil),            // 5: tidegate.v1.Host
-	(*Container)(nil),       // 6: tidegate.v1.Container
-	(*Label)(nil),           // 7: tidegate.v1.Label
-	(*Event)(nil),           // 8: tidegate.v1.Event
-	(*Endpoint)(nil),        // 9: tidegate.v1.Endpoint
-	(*Verdict)(nil),         // 10: tidegate.v1.Verdict
-	(*Session)(nil),         // 11: tidegate.v1.Session
-	(*DNSMessage)(nil),      // 12: tidegate.v1.DNSMessage
-	(*HTTPExchange)(nil),    // 13: tidegate.v1.HTTPExchange
-	(*MySQLCommand)(nil),    // 14: tidegate.v1.MySQLCommand
-	(*RedisCommand)(nil),    // 15: tidegate.v1.RedisCommand
-	(*TLSHandshake)(nil),    // 16: tidegate.v1.TLSHandshake
-	(*LogLine)(nil),         // 17: tidegate.v1.LogLine
-	(*ContainerChange)(nil), // 18: tidegate.v1.ContainerChange
+	(Dataset)(0),             // 0: tidegate.v1.Dataset
+	(Transport)(0),           // 1: tidegate.v1.Transport
+	(Outcome)(0),             // 2: tidegate.v1.Outcome
+	(Severity)(0),            // 3: tidegate.v1.Severity
+	(*Batch)(nil),            // 4: tidegate.v1.Batch
+	(*Host)(nil),             // 5: tidegate.v1.Host
+	(*Container)(nil),        // 6: tidegate.v1.Container
+	(*Label)(nil),            // 7: tidegate.v1.Label
+	(*Event)(nil),            // 8: tidegate.v1.Event
+	(*Endpoint)(nil),         // 9: tidegate.v1.Endpoint
+	(*Verdict)(nil),          // 10: tidegate.v1.Verdict
+	(*Session)(nil),          // 11: tidegate.v1.Session
+	(*DNSMessage)(nil),       // 12: tidegate.v1.DNSMessage
+	(*HTTPExchange)(nil),     // 13: tidegate.v1.HTTPExchange
+	(*MySQLCommand)(nil),     // 14: tidegate.v1.MySQLCommand
+	(*RedisCommand)(nil),     // 15: tidegate.v1.RedisCommand
+	(*TLSHandshake)(nil),     // 16: tidegate.v1.TLSHandshake
+	(*LogLine)(nil),          // 17: tidegate.v1.LogLine
+	(*ContainerChange)(nil),  // 18: tidegate.v1.ContainerChange
+	(*MemcachedCommand)(nil), // 19: tidegate.v1.MemcachedCommand
 }
 var file_event_proto_depIdxs = []int32{
 	5,  // 0: tidegate.v1.Batch.host:type_name -> tidegate.v1.Host
@@ -2391,13 +2526,14 @@ var file_event_proto_depIdxs = []int32{
 	16, // 17: tidegate.v1.Event.tls:type_name -> tidegate.v1.TLSHandshake
 	17, // 18: tidegate.v1.Event.log:type_name -> tidegate.v1.LogLine
 	18, // 19: tidegate.v1.Event.change:type_name -> tidegate.v1.ContainerChange
-	6,  // 20: tidegate.v1.Endpoint.container:type_name -> tidegate.v1.Container
-	3,  // 21: tidegate.v1.Verdict.severity:type_name -> tidegate.v1.Severity
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	19, // 20: tidegate.v1.Event.memcached:type_name -> tidegate.v1.MemcachedCommand
+	6,  // 21: tidegate.v1.Endpoint.container:type_name -> tidegate.v1.Container
+	3,  // 22: tidegate.v1.Verdict.severity:type_name -> tidegate.v1.Severity
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_event_proto_init() }
@@ -2411,7 +2547,7 @@ func file_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_event_proto_rawDesc), len(file_event_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes event.pb.go and event_vtproto.pb.go from event.proto. Needs protoc (Debian: protobuf-compiler libprotobuf-dev); the plugins
-# are go tools of this module. The result is checked in, so a user's build needs none of it.
+# Generates event.pb.go and event_vtproto.pb.go from event.proto. Needs protoc (Debian: protobuf-compiler libprotobuf-dev); the
+# plugins are go tools of this module. The result is checked in, so a build does not need protoc.
 set -eu
 cd "$(dirname "$0")"
 bin=$(mktemp -d)
@@ -9,8 +9,9 @@ for tool in protoc-gen-go protoc-gen-go-vtproto; do
 	printf '#!/bin/sh\nexec go tool %s "$@"\n' "$tool" >"$bin/$tool"
 	chmod +x "$bin/$tool"
 done
+# Every message is pooled but those that many events share.
 pool=""
-for m in Batch Event Endpoint Session DNSMessage HTTPExchange MySQLCommand RedisCommand TLSHandshake LogLine ContainerChange Verdict; do
+for m in $(sed -n 's/^message \([A-Za-z]*\) .*/\1/p' event.proto | grep -vxE 'Host|Container|Label'); do
 	pool="$pool,pool=tidegate/pipeline.$m"
 done
 PATH="$bin:$PATH" protoc --go_out=. --go_opt=paths=source_relative \

@@ -5,6 +5,7 @@ import (
 	"tidegate/protocols"
 	"tidegate/protocols/dns"
 	"tidegate/protocols/http"
+	"tidegate/protocols/memcached"
 	"tidegate/protocols/mysql"
 	"tidegate/protocols/redis"
 	"tidegate/protocols/tls"
@@ -17,5 +18,6 @@ var Protocols = []protocols.Protocol{
 	http.Protocol,
 	mysql.Protocol,
 	redis.Protocol,
+	memcached.Protocol,
 	dns.Protocol,
 }

@@ -1,0 +1,107 @@
+package memcached
+
+import (
+	"bytes"
+
+	"tidegate/protocols"
+)
+
+// detect judges the first line of a direction. A line that other text protocols may also send, such as "get key" of an inline
+// Redis command, is More: the other side's line, or the port, decides.
+func detect(dir protocols.Dir, b []byte) protocols.Match {
+	line, n := protocols.CutLine(b, maxLine)
+	if n == 0 {
+		return detectStart(dir, b)
+	}
+	if dir == protocols.Client {
+		cmd, ok := parseCommand(line)
+		return match(ok && !bytes.Contains(line, []byte(" HTTP/")), cmd.distinct)
+	}
+	l, ok := parseReplyLine(line)
+	return match(ok, l.distinct)
+}
+
+func match(ok, distinct bool) protocols.Match {
+	switch {
+	case !ok:
+		return protocols.No
+	case distinct:
+		return protocols.Yes
+	}
+	return protocols.More
+}
+
+// detectStart judges a line whose end has not come.
+func detectStart(dir protocols.Dir, b []byte) protocols.Match {
+	if len(b) >= maxLine || !printable(bytes.TrimSuffix(b, []byte{'\r'})) {
+		return protocols.No
+	}
+	if dir == protocols.Server {
+		return match(isReplyStart(b), false)
+	}
+	word, _, complete := bytes.Cut(b, []byte{' '})
+	word = bytes.TrimSuffix(word, []byte{'\r'})
+	if complete {
+		_, ok := commands[string(word[:min(len(word), 32)])]
+		return match(ok, false)
+	}
+	for name := range commands {
+		if bytes.HasPrefix([]byte(name), word) {
+			return protocols.More
+		}
+	}
+	return protocols.No
+}
+
+// replyWords are the first words of reply lines.
+var replyWords = []string{
+	"VALUE", "VA", "STAT", "ITEM", "STORED", "NOT_STORED", "END", "EN", "MN", "NS", "VERSION", "EXISTS", "NOT_FOUND", "DELETED",
+	"TOUCHED", "OK", "RESET", "HD", "EX", "NF", "ME", "BUSY", "BADCLASS", "NOSPARE", "NOTFULL", "UNSAFE", "SAME", "ERROR",
+	"CLIENT_ERROR", "SERVER_ERROR",
+}
+
+// isReplyStart reports whether b can begin with a line of a reply, as far as it goes.
+func isReplyStart(b []byte) bool {
+	if line, n := protocols.CutLine(b, maxLine); n > 0 {
+		_, ok := parseReplyLine(line)
+		return ok
+	}
+	word, _, complete := bytes.Cut(bytes.TrimSuffix(b, []byte{'\r'}), []byte{' '})
+	if len(word) == 0 {
+		return len(b) == 0
+	}
+	if _, ok := number(word, 0); ok || bytes.HasPrefix(word, []byte("key=")) {
+		return true
+	}
+	for _, w := range replyWords {
+		if complete && string(word) == w || !complete && bytes.HasPrefix([]byte(w), word) {
+			return true
+		}
+	}
+	return !complete && bytes.HasPrefix([]byte("key="), word)
+}
+
+// resync finds a command at the start of b or of a line. A reply is found only at the start of b, which is mostly that of a packet:
+// the data of a value may have lines that look like replies.
+func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
+	if dir == protocols.Server {
+		if isReplyStart(b) {
+			return 0, protocols.Yes
+		}
+		return len(b), protocols.No
+	}
+	for at := 0; at < len(b); {
+		line, n := protocols.CutLine(b[at:], maxLine)
+		if n == 0 {
+			if detectStart(dir, b[at:]) == protocols.No {
+				return len(b), protocols.No
+			}
+			return at, protocols.More
+		}
+		if _, ok := parseCommand(line); ok {
+			return at, protocols.Yes
+		}
+		at += n
+	}
+	return len(b), protocols.No
+}

@@ -1,0 +1,255 @@
+package memcached
+
+import (
+	"bytes"
+	"strconv"
+)
+
+type commandFlags uint8
+
+const (
+	hasData      commandFlags = 1 << iota // a data block follows the line
+	retrieves                             // the reply has values
+	noReply                               // no reply comes
+	quiet                                 // a meta command with the flag q: a reply comes in some cases only
+	endsQuiet                             // mn: its reply ends a quiet batch
+	endsDialogue                          // watch: log lines follow the reply
+)
+
+// A command is a command line. Its slices alias the line.
+type command struct {
+	name       []byte // of stats with its argument
+	keys       []byte // the part of the line with the keys, and with other words where one key is all
+	oneKey     bool
+	flags      commandFlags
+	valueBytes uint64 // of the data block
+
+	// distinct reports whether the line is a command of no other text protocol.
+	distinct bool
+}
+
+// A syntax describes the words of a command behind its name.
+type syntax struct {
+	firstKey   int  // the word that is the first key, counted from 1; 0: none
+	manyKeys   bool // every word from firstKey on is a key
+	size       int  // the word that is the size of the data block; 0: none follows
+	min, max   int  // number of words, without noreply; max −1: any
+	flags      commandFlags
+	meta       bool // the words behind the key are flags
+	subcommand bool // the first word belongs to the name
+	distinct   bool
+}
+
+// commands has the commands of protocol.txt.
+var commands = map[string]syntax{
+	"set":     {firstKey: 1, size: 4, min: 4, max: 4, distinct: true},
+	"add":     {firstKey: 1, size: 4, min: 4, max: 4, distinct: true},
+	"replace": {firstKey: 1, size: 4, min: 4, max: 4, distinct: true},
+	"append":  {firstKey: 1, size: 4, min: 4, max: 4, distinct: true},
+	"prepend": {firstKey: 1, size: 4, min: 4, max: 4, distinct: true},
+	"cas":     {firstKey: 1, size: 4, min: 5, max: 5, distinct: true},
+
+	"get":  {firstKey: 1, manyKeys: true, min: 1, max: -1, flags: retrieves},
+	"gets": {firstKey: 1, manyKeys: true, min: 1, max: -1, flags: retrieves, distinct: true},
+	"gat":  {firstKey: 2, manyKeys: true, min: 2, max: -1, flags: retrieves, distinct: true},
+	"gats": {firstKey: 2, manyKeys: true, min: 2, max: -1, flags: retrieves, distinct: true},
+
+	"delete": {firstKey: 1, min: 1, max: 2},
+	"incr":   {firstKey: 1, min: 2, max: 2},
+	"decr":   {firstKey: 1, min: 2, max: 2},
+	"touch":  {firstKey: 1, min: 2, max: 2},
+
+	"stats":          {max: -1, subcommand: true},
+	"flush_all":      {max: 1, distinct: true},
+	"version":        {},
+	"verbosity":      {max: 1, distinct: true},
+	"quit":           {flags: noReply},
+	"shutdown":       {max: 1},
+	"watch":          {max: -1, flags: endsDialogue},
+	"cache_memlimit": {min: 1, max: 1, distinct: true},
+	"slabs":          {min: 1, max: -1, subcommand: true},
+	"lru":            {min: 1, max: -1, subcommand: true},
+	"lru_crawler":    {min: 1, max: -1, subcommand: true, distinct: true},
+	"refresh_certs":  {distinct: true},
+
+	"mg": {firstKey: 1, min: 1, max: -1, flags: retrieves, meta: true},
+	"ms": {firstKey: 1, size: 2, min: 2, max: -1, meta: true, distinct: true},
+	"md": {firstKey: 1, min: 1, max: -1, meta: true},
+	"ma": {firstKey: 1, min: 1, max: -1, meta: true},
+	"me": {firstKey: 1, min: 1, max: -1, meta: true},
+	"mn": {flags: endsQuiet},
+}
+
+// maxNameLength is the length of the longest name in commands.
+const maxNameLength = len("cache_memlimit")
+
+// nextWord returns the first word of line, and what follows it.
+func nextWord(line []byte) (word, rest []byte) {
+	line = bytes.TrimLeft(line, " ")
+	i := bytes.IndexByte(line, ' ')
+	if i < 0 {
+		return line, nil
+	}
+	return line[:i], line[i+1:]
+}
+
+// parseCommand reads a command line. It reports false where the line is no command of the text protocol.
+func parseCommand(line []byte) (cmd command, ok bool) {
+	name, rest := nextWord(line)
+	if len(name) > maxNameLength || len(line) > 0 && line[0] == ' ' || !printable(line) {
+		return cmd, false
+	}
+	s, ok := commands[string(name)]
+	if !ok {
+		return cmd, false
+	}
+	cmd = command{name: name, flags: s.flags, distinct: s.distinct}
+
+	words, size, isQuiet, isNoReply := scanWords(rest, &s)
+	if isNoReply {
+		words--
+		cmd.flags |= noReply
+	}
+	if isQuiet {
+		cmd.flags |= quiet
+	}
+	if words < s.min || s.max >= 0 && words > s.max {
+		return cmd, false
+	}
+	if s.size > 0 {
+		if cmd.valueBytes, ok = number(size, maxValue); !ok {
+			return cmd, false
+		}
+		cmd.flags |= hasData
+	}
+	if s.subcommand && words > 0 {
+		sub, _ := nextWord(rest)
+		cmd.name = []byte(string(name) + " " + string(sub))
+	}
+	if s.firstKey > 0 {
+		for range s.firstKey - 1 {
+			_, rest = nextWord(rest)
+		}
+		cmd.keys, cmd.oneKey = rest, !s.manyKeys
+	}
+	for key, left := cmd.nextKey(cmd.keys); len(key) > 0; key, left = cmd.nextKey(left) {
+		if len(key) > maxKey {
+			return cmd, false
+		}
+	}
+	return cmd, true
+}
+
+// malformedCommand returns a line that the server rejects, as a command without keys. Its name is the first word, as far as that
+// may be a name.
+func malformedCommand(line []byte) command {
+	name, _ := nextWord(line)
+	if len(name) > 2*maxNameLength {
+		name = nil
+	}
+	return command{name: name}
+}
+
+// scanWords counts the words behind the name of a command. size is the word with the size of its data block; isQuiet reports a
+// meta command's flag q, isNoReply the last word noreply.
+func scanWords(rest []byte, s *syntax) (words int, size []byte, isQuiet, isNoReply bool) {
+	var word []byte
+	for word, rest = nextWord(rest); len(word) > 0; word, rest = nextWord(rest) {
+		words++
+		if words == s.size {
+			size = word
+		}
+		if s.meta && words > max(s.firstKey, s.size) && string(word) == "q" {
+			isQuiet = true
+		}
+		isNoReply = !s.meta && words > 1 && string(word) == "noreply" || words == 1 && s.firstKey == 0 && string(word) == "noreply"
+	}
+	return words, size, isQuiet, isNoReply
+}
+
+// nextKey returns the first key in keys, and the rest in which the next one is found. The key is empty behind the last.
+func (c *command) nextKey(keys []byte) (key, rest []byte) {
+	key, rest = nextWord(keys)
+	if c.oneKey {
+		rest = nil
+	}
+	return key, rest
+}
+
+// A replyLine is one line of a reply. Its slices alias the line.
+type replyLine struct {
+	status     []byte // the first word
+	text       []byte // of an error: the whole line, without the status where more follows
+	last       bool   // the reply ends with this line
+	hasData    bool   // the data of a value follows
+	isError    bool
+	valueBytes uint64
+	distinct   bool // the line is a reply of no other text protocol
+}
+
+var numberStatus = []byte("VALUE")
+
+// parseReplyLine reads a line of a reply. It reports false where the line is none.
+func parseReplyLine(line []byte) (l replyLine, ok bool) {
+	if len(line) == 0 {
+		return l, false
+	}
+	word, rest := nextWord(line)
+	l.status = word
+	if line[0] == ' ' || !printable(line) {
+		return l, false
+	}
+	switch string(word) {
+	case "VALUE": // VALUE key flags bytes [cas]
+		_, rest = nextWord(rest)
+		_, rest = nextWord(rest)
+		size, _ := nextWord(rest)
+		l.hasData, l.distinct = true, true
+		l.valueBytes, ok = number(size, maxValue)
+		return l, ok
+	case "VA": // VA bytes flags*
+		size, _ := nextWord(rest)
+		l.hasData, l.last, l.distinct = true, true, true
+		l.valueBytes, ok = number(size, maxValue)
+		return l, ok
+	case "STAT", "ITEM":
+		l.distinct = true
+		return l, len(rest) > 0
+	case "STORED", "NOT_STORED", "END", "EN", "MN", "NS", "VERSION":
+		l.last, l.distinct = true, true
+		return l, true
+	case "EXISTS", "NOT_FOUND", "DELETED", "TOUCHED", "OK", "RESET", "HD", "EX", "NF", "ME", "BUSY", "BADCLASS", "NOSPARE", "NOTFULL", "UNSAFE", "SAME":
+		l.last = true
+		return l, true
+	case "ERROR":
+		l.last, l.isError, l.text = true, true, line
+		return l, true
+	case "CLIENT_ERROR", "SERVER_ERROR":
+		l.last, l.isError, l.text, l.distinct = true, true, rest, true
+		return l, true
+	}
+	if _, ok := number(word, 0); ok && len(bytes.TrimSpace(rest)) == 0 { // incr and decr: the new value
+		l.status, l.last = numberStatus, true
+		return l, true
+	}
+	return l, bytes.HasPrefix(word, []byte("key=")) // lru_crawler metadump
+}
+
+// number reads a decimal number of up to limit; limit 0 stands for 2⁶⁴−1.
+func number(word []byte, limit uint64) (uint64, bool) {
+	if len(word) == 0 || len(word) > 20 || word[0] == '+' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(word), 10, 64)
+	return n, err == nil && (limit == 0 || n <= limit)
+}
+
+// printable reports whether b has no control characters. Keys may have any other byte.
+func printable(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}

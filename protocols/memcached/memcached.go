@@ -1,0 +1,281 @@
+// Package memcached parses memcached's text protocol: the classic commands and the meta commands.
+//
+// The bytes of a TCP connection come from the framework in package protocols. A command with its reply is one event. Replies come
+// in the order of the commands, so protocols.Pairing pairs them. No reply is expected to a command with noreply, to quit, and to
+// the commands of a quiet batch: a meta command with the flag q has a reply only in some cases, so from there on commands are
+// emitted without replies, until the reply MN to the command mn ends the batch.
+//
+// Values are skipped: only their sizes are kept. A line is read as a whole; the data of a value is not gathered.
+//
+// The binary protocol (first byte 0x80 or 0x81) and the UDP framing are not read.
+//
+// Specification: github.com/memcached/memcached, doc/protocol.txt.
+package memcached
+
+import (
+	"errors"
+
+	"tidegate/pipeline"
+	"tidegate/protocols"
+)
+
+// Protocol is memcached's text protocol.
+var Protocol = protocols.Protocol{
+	Name:    "memcached",
+	Dataset: pipeline.Dataset_MEMCACHED,
+	TCP:     true,
+	Ports:   []uint16{11211},
+	Detect:  detect,
+	Sync:    resync,
+	New:     func() protocols.Parser { return &parser{} },
+}
+
+// Bounds of what a connection may hold.
+const (
+	maxWaiting   = 16 << 10 // commands without a reply
+	maxKeysBytes = 1 << 20  // bytes of the keys of all of them; beyond, keys are counted but not kept
+	maxKeys      = 16       // keys that are kept of a command
+	maxKey       = 250      // bytes of a key, as in the specification
+	maxText      = 256      // bytes that are kept of an error
+	maxLine      = 64 << 10 // bytes of a line
+	maxValue     = 1 << 30  // bytes of a value
+)
+
+var (
+	errLine    = errors.New("memcached: line too long")
+	errCommand = errors.New("memcached: not a command")
+	errReply   = errors.New("memcached: not a reply")
+)
+
+// A parser parses one connection.
+type parser struct {
+	protocols.NopParser
+	c       *protocols.Conn
+	pairing protocols.Pairing[pending]
+	reply   reply
+
+	keysBytes int  // bytes of the keys of the commands in pairing
+	quiet     bool // in a quiet batch: commands get no event of their reply until MN
+	suspended bool // the place in the replies was lost: they are skipped until the client sends another command
+}
+
+// A pending is a command that waits for its reply.
+type pending struct {
+	e         *pipeline.Event
+	keysBytes int
+	flags     commandFlags
+}
+
+// A reply is the reply that is being read: zero or more items, each a line and perhaps data, and a last line.
+type reply struct {
+	started bool
+	partial bool   // bytes of it were lost
+	items   uint32 // VALUE lines
+	data    uint64 // bytes of their data
+	size    uint64 // bytes of the reply so far
+}
+
+// Reset begins a connection.
+func (p *parser) Reset(c *protocols.Conn) {
+	p.pairing.Reset()
+	*p = parser{c: c, pairing: p.pairing}
+}
+
+// Parse reads one line.
+func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
+	if dir == protocols.Server && p.suspended {
+		if p.pairing.RepliesLost() || !isReplyStart(b) {
+			return len(b), nil // the client has sent no command since
+		}
+		p.resumeReplies()
+	}
+
+	line, n := protocols.CutLine(b, maxLine)
+	switch {
+	case n == 0 && len(b) >= maxLine:
+		return 0, errLine
+	case n == 0:
+		return 0, nil
+	case dir == protocols.Client:
+		return n, p.readCommand(line, n, at)
+	}
+	return n, p.readReplyLine(line, n, at)
+}
+
+// readCommand reads a command line of n bytes, and skips the data block behind it.
+func (p *parser) readCommand(line []byte, n int, at int64) error {
+	if !printable(line) {
+		return errCommand
+	}
+	cmd, ok := parseCommand(line)
+	if !ok { // the server answers any other line with an error
+		cmd = malformedCommand(line)
+	}
+	w := pending{e: p.c.Event(protocols.Client), flags: cmd.flags}
+	w.e.Memcached = pipeline.MemcachedCommandFromVTPool()
+	w.e.Source.Bytes = uint64(n)
+	p.setCommand(&w, &cmd)
+	if cmd.flags&hasData != 0 {
+		w.e.Source.Bytes += cmd.valueBytes + 2
+		w.e.Memcached.ValueBytes = cmd.valueBytes
+		p.c.Skip(protocols.Client, cmd.valueBytes+2)
+	}
+	p.expectReply(w, at)
+	return nil
+}
+
+// setCommand fills in the name and the keys.
+func (p *parser) setCommand(w *pending, cmd *command) {
+	m := w.e.Memcached
+	m.Command = p.c.Intern(cmd.name)
+	for key, rest := cmd.nextKey(cmd.keys); len(key) > 0; key, rest = cmd.nextKey(rest) {
+		if m.KeysCount++; m.KeysCount == 1 {
+			m.Key = p.c.Intern(key)
+		}
+		if len(m.Keys) >= maxKeys || p.keysBytes+w.keysBytes > maxKeysBytes {
+			continue
+		}
+		w.keysBytes += len(key)
+		m.Keys = append(m.Keys, p.c.Intern(key))
+	}
+}
+
+// expectReply appends a command to those that wait for their reply, or emits it where no reply is expected.
+func (p *parser) expectReply(w pending, at int64) {
+	if p.pairing.RepliesLost() {
+		p.pairing.Flush(p.emitUnanswered)
+		p.keysBytes = 0
+	}
+	p.quiet = p.quiet || w.flags&quiet != 0
+	if w.flags&noReply != 0 || p.quiet && w.flags&endsQuiet == 0 {
+		p.emit(w.e, at)
+		return
+	}
+	if p.pairing.Len() >= maxWaiting {
+		p.c.Count("too_many_waiting")
+		oldest := p.pairing.Evict(1)
+		p.keysBytes -= oldest.keysBytes
+		p.emitUnanswered(oldest)
+	}
+	if uncertain := p.pairing.Expect(w); uncertain {
+		w.e.Partial = true
+	}
+	p.keysBytes += w.keysBytes
+}
+
+// readReplyLine reads one line of a reply of n bytes, and skips the data behind it. Which line ends a reply follows from the line
+// itself, so replies to commands that were not seen are passed over in the right length.
+func (p *parser) readReplyLine(line []byte, n int, at int64) error {
+	r := &p.reply
+	l, ok := parseReplyLine(line)
+	if !ok {
+		return errReply
+	}
+	r.started = true
+	r.size += uint64(n)
+	if l.hasData {
+		r.items++
+		r.data += l.valueBytes
+		r.size += l.valueBytes + 2
+		p.c.Skip(protocols.Server, l.valueBytes+2)
+	}
+	if l.last {
+		p.finishReply(l, at)
+	}
+	return nil
+}
+
+// finishReply pairs the reply that was read with its command. A reply that nobody was seen to ask for is dropped.
+func (p *parser) finishReply(l replyLine, at int64) {
+	r := p.reply
+	p.reply = reply{}
+	if p.quiet {
+		// Only MN, the reply to mn, says which command it belongs to.
+		if string(l.status) != "MN" {
+			return
+		}
+		p.quiet = false
+	}
+	w, skipped := p.pairing.Reply()
+	if skipped || w == nil {
+		return
+	}
+	done := p.pairing.Pop()
+	p.keysBytes -= done.keysBytes
+
+	e, m := done.e, done.e.Memcached
+	m.Status = p.c.Intern(l.status)
+	e.Outcome = pipeline.Outcome_SUCCESS
+	if l.isError {
+		e.Outcome = pipeline.Outcome_FAILURE
+		m.Error = p.c.Intern(l.text[:min(len(l.text), maxText)])
+	}
+	if done.flags&retrieves != 0 && !l.isError {
+		m.Hits, m.ValueBytes = r.items, r.data
+		if string(l.status) == "HD" { // mg without the flag v: the item is there, its value was not asked for
+			m.Hits = 1
+		}
+		m.Misses = m.KeysCount - min(m.KeysCount, m.Hits)
+	}
+	e.Destination.Bytes = r.size
+	e.Partial = e.Partial || r.partial
+	p.emit(e, at)
+	if done.flags&endsDialogue != 0 && !l.isError {
+		p.c.Drop() // log lines follow
+	}
+}
+
+// emit emits e; at is the time of its last byte, or 0.
+func (p *parser) emit(e *pipeline.Event, at int64) {
+	if at > e.Timestamp {
+		e.Duration = uint64(at - e.Timestamp)
+	}
+	p.c.Emit(e)
+}
+
+// emitUnanswered emits a command whose reply was lost, or is not waited for.
+func (p *parser) emitUnanswered(w pending) {
+	w.e.Partial = true
+	p.emit(w.e, 0)
+}
+
+// resumeReplies reads replies again behind a gap.
+func (p *parser) resumeReplies() {
+	p.suspended = false
+	if p.pairing.Pipelined() {
+		for _, w := range p.pairing.Waiting() {
+			w.e.Partial = true // which of the replies are still to come is a guess
+		}
+	}
+}
+
+// Gap reports whether the parser keeps its place. The place behind the skipped data of a value is known. Elsewhere among commands
+// Sync finds the next one. The data of a value may look like a reply, so replies are skipped until the client sends another
+// command: it has had the replies before that one.
+func (p *parser) Gap(dir protocols.Dir, n int) bool {
+	inData := p.c.Skipping(dir) >= uint64(n)
+	if dir == protocols.Client {
+		if waiting := p.pairing.Waiting(); inData && len(waiting) > 0 {
+			waiting[len(waiting)-1].e.Partial = true
+		}
+		if !inData {
+			p.pairing.LostRequests()
+		}
+		return false
+	}
+	if inData {
+		p.reply.partial = true
+		return true
+	}
+	p.reply = reply{}
+	p.pairing.LostReplies()
+	p.suspended = true
+	return true
+}
+
+// Close emits what still waits.
+func (p *parser) Close(int64) {
+	p.pairing.Flush(func(w pending) { p.emit(w.e, 0) })
+	p.reply, p.keysBytes = reply{}, 0
+	p.c = nil
+}
