@@ -82,7 +82,7 @@ func TestEveryCapture(t *testing.T) {
 			continue
 		}
 		sessions, ids := 0, map[string]bool{}
-		table, n := playCapture(t, path, Config{}, Deps{}, parsers, func(e *pipeline.Event) {
+		table, n := playCapture(t, path, Default(), Deps{}, parsers, func(e *pipeline.Event) {
 			if e.Dataset == pipeline.Dataset_SESSION {
 				sessions++
 			}

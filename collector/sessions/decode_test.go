@@ -34,7 +34,7 @@ func TestEncapsulations(t *testing.T) {
 	eth := string(inner[:12])
 	check := func(name string, link layers.LinkType, frame []byte) {
 		t.Helper()
-		table := New(Config{}, Deps{}, nil)
+		table := New(Default(), Deps{}, nil)
 		var p packet
 		r := table.decoder.decodeFrame(&p, link, frame, len(frame))
 		if r != resTCP || p.src != addrOf(addrPort("10.0.0.1:4000").Addr()) || p.sport != 4000 ||
@@ -98,7 +98,7 @@ func TestTCPOptionsAreDecoded(t *testing.T) {
 	check := func(captured int, want string) {
 		t.Helper()
 		var p packet
-		decoder := New(Config{}, Deps{}, nil).decoder
+		decoder := New(Default(), Deps{}, nil).decoder
 		r := decoder.decodeFrame(&p, layers.LinkTypeEthernet, whole[:captured], 58)
 		if r != resTCP || string(p.Options) != want {
 			t.Errorf("%d bytes: %s, options %q, want %q", captured, resultNames[r], p.Options, want)
@@ -117,7 +117,7 @@ func TestNestingIsBounded(t *testing.T) {
 		header := []byte{0x45, 0, byte(length >> 8), byte(length), 0, 0, 0, 0, 9, 4, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}
 		b = append(header, b...)
 	}
-	table := New(Config{}, Deps{}, nil)
+	table := New(Default(), Deps{}, nil)
 	var p packet
 	if r := table.decoder.decodeFrame(&p, layers.LinkTypeRaw, b, len(b)); r != resTooDeep {
 		t.Errorf("%s", resultNames[r])
@@ -126,7 +126,7 @@ func TestNestingIsBounded(t *testing.T) {
 
 // TestCutPacketIsAGap: bytes that the snapshot length left out are a gap in their place.
 func TestCutPacketIsAGap(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	f := tcpFrame(t, addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80"), "A", 1001, 5001, 77, "abcdefghij")
 	b.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(b.now), f[:len(f)-4], len(f))
 	b.segment(">", "A", 10, 0, "klm")
@@ -175,7 +175,7 @@ func TestFragments(t *testing.T) {
 	for _, ends := range [][2]string{{"10.0.0.1:4000", "10.0.0.2:53"}, {"[fd00::1]:4000", "[fd00::2]:53"}} {
 		for seed := range uint64(20) {
 			rng := rand.New(rand.NewPCG(seed, 4))
-			b := newTableTest(t, Config{}, Deps{})
+			b := newTableTest(t, Default(), Deps{})
 			text := strings.Repeat("x", 39)
 			parts := fragments(t, udpFrame(t, addrPort(ends[0]), addrPort(ends[1]), 7,
 				strings.Repeat("y", 3000)+text), 104)
@@ -197,7 +197,7 @@ func TestFragments(t *testing.T) {
 // TestFragmentsAreBounded: datagrams that never become complete, or overlap, take bounded memory and yield no
 // session.
 func TestFragmentsAreBounded(t *testing.T) {
-	b := newTableTest(t, Config{FragmentBytes: 128 << 10}, Deps{})
+	b := newTableTest(t, configWith(func(c *Config) { c.FragmentBytes = 128 << 10 }), Deps{})
 	for i := range 2000 {
 		f := fragments(t, udpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:53"), uint16(i),
 			strings.Repeat("y", 2000)), 1000)[0]
@@ -209,7 +209,7 @@ func TestFragmentsAreBounded(t *testing.T) {
 	if len(b.closeSessions()) != 0 {
 		t.Error("half a datagram made a session")
 	}
-	b = newTableTest(t, Config{}, Deps{})
+	b = newTableTest(t, Default(), Deps{})
 	p := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
 		strings.Repeat("y", 300)), 104)
 	q := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
@@ -224,7 +224,7 @@ func TestFragmentsAreBounded(t *testing.T) {
 
 // TestDatagrams: an exchange of datagrams is one session, which ends when it is idle.
 func TestDatagrams(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{})
+	b := newTableTest(t, Default(), Deps{})
 	send := func(at time.Duration, src, dst, s string) {
 		b.ipid++
 		f := udpFrame(t, addrPort(src), addrPort(dst), b.ipid, s)
@@ -244,7 +244,7 @@ func TestDatagrams(t *testing.T) {
 
 // TestServerIsFirstInTheCapture: the ports decide the direction.
 func TestServerIsFirstInTheCapture(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{})
+	b := newTableTest(t, Default(), Deps{})
 	f := udpFrame(t, addrPort("10.0.0.2:53"), addrPort("10.0.0.1:40000"), 1, "tell")
 	b.Packet("", layers.LinkTypeEthernet, startTime, f, len(f))
 	b.wantParserLog("<tell")
@@ -255,7 +255,7 @@ func TestServerIsFirstInTheCapture(t *testing.T) {
 
 // TestEvictionTakesTheLeastValuable: a scan evicts its own sessions, not an established one.
 func TestEvictionTakesTheLeastValuable(t *testing.T) {
-	b := newTableTest(t, Config{MaxSessions: 64}, Deps{}).handshake()
+	b := newTableTest(t, configWith(func(c *Config) { c.MaxSessions = 64 }), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.segment("<", "A", 0, 3, "def")
 	for i := range 5000 {

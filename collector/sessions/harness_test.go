@@ -234,3 +234,10 @@ func (b *tableTest) closeOneSession() *pipeline.Event {
 	}
 	return s[0]
 }
+
+// configWith returns the defaults with a change.
+func configWith(change func(*Config)) Config {
+	c := Default()
+	change(&c)
+	return c
+}

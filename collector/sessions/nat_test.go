@@ -71,7 +71,7 @@ func (h *natHost) tableOf(iface string) *Table {
 		deps := h.deps
 		deps.Protocols = protocols.NewSet([]protocols.Protocol{(&recordingProtocol{}).protocol()},
 			protocols.Default(), nil)
-		t = New(Config{}, deps, prometheus.NewRegistry())
+		t = New(Default(), deps, prometheus.NewRegistry())
 		h.tables[iface] = t
 	}
 	return t
@@ -267,7 +267,7 @@ func TestPublishedPortOfTheSameHost(t *testing.T) {
 // TestTwoInterfacesInOneFile: a capture of docker0 and eth0 is played through one Table. Without Deps.Bridge
 // the first interface is the primary.
 func TestTwoInterfacesInOneFile(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{})
+	b := newTableTest(t, Default(), Deps{})
 	for _, iface := range []string{"docker0", "eth0"} {
 		b.segmentOn(iface, "10.0.0.1:4000", "10.0.0.2:80", ">", "S", 0, 0, "")
 	}
@@ -303,7 +303,7 @@ func TestPortsUsedAgainAfterAClaim(t *testing.T) {
 func TestDuplicateCapture(t *testing.T) {
 	for _, client := range []string{"10.0.0.1:4000", "[fd00::1]:4000"} {
 		server := strings.Replace(strings.Replace(client, ":4000", ":53", 1), "1", "2", 1)
-		b := newTableTest(t, Config{}, Deps{})
+		b := newTableTest(t, Default(), Deps{})
 		for i := range 3 {
 			id := uint16(i)
 			f := udpFrame(b, addrPort(client), addrPort(server), id, "ask")

@@ -21,7 +21,7 @@ import (
 func TestRandomStreams(t *testing.T) {
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 2))
-		b := newTableTest(t, Config{}, Deps{})
+		b := newTableTest(t, Default(), Deps{})
 		b.isn = [2]uint32{rng.Uint32(), 1<<32 - 1 - rng.Uint32N(3000)} // near 2^32, so that it wraps
 		b.handshake()
 		var sent, want [2][]byte
@@ -108,7 +108,7 @@ func sendTurn(b *tableTest, rng *rand.Rand, from int, sent, want *[2][]byte, los
 func TestRepliesNeverOvertakeRequests(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 3))
-		b := newTableTest(t, Config{}, Deps{}).handshake()
+		b := newTableTest(t, Default(), Deps{}).handshake()
 		type pkt struct {
 			way      string
 			off, ack int
@@ -148,7 +148,7 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 		if err != nil {
 			continue
 		}
-		table := New(Config{}, Deps{}, nil)
+		table := New(Default(), Deps{}, nil)
 		for n := 1; ; n++ {
 			p, err := f.Next()
 			if err != nil {

@@ -15,7 +15,7 @@ import (
 // query and the request line of HTTP, marked partial, and the missing bytes are counted.
 func TestCutCaptureStillYieldsEvents(t *testing.T) {
 	var events []*pipeline.Event
-	table := New(Config{}, Deps{
+	table := New(Default(), Deps{
 		Protocols: protocols.NewSet(parsers, protocols.Default(), nil),
 		Emit:      func(e *pipeline.Event) { events = append(events, e) },
 	}, prometheus.NewRegistry())

@@ -42,9 +42,8 @@ type Table struct {
 // lastTableID numbers the Tables of the process.
 var lastTableID atomic.Uint64
 
-// New returns a Table. A zero value in cfg is its default. Tables of one registry share their counters.
+// New returns a Table. cfg passes its Check. Tables of one registry share their counters.
 func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
-	cfg.setDefaults()
 	dedup := deps.Dedup
 	if dedup == nil {
 		dedup = NewDedupTable()
@@ -68,31 +67,6 @@ func (t *Table) clearFlows() {
 	t.flows, t.timers, t.free = map[flowKey]*flow{}, nil, nil
 	t.pool, t.outboxEvents = reassembly.NewPool(int(t.cfg.ReassemblyBytes)), 0
 	t.decoder = decoder{newDefragmenter(&t.cfg, &t.pool.Buffers, t.m)}
-}
-
-func (c *Config) setDefaults() {
-	def := Default()
-	setDefault(&c.MaxSessions, def.MaxSessions)
-	setDefault(&c.ReassemblyBytesPerSession, def.ReassemblyBytesPerSession)
-	setDefault(&c.ReassemblyBytes, def.ReassemblyBytes)
-	setDefault(&c.FragmentBytes, def.FragmentBytes)
-	setDefault(&c.MaxPendingEvents, def.MaxPendingEvents)
-	setDefault(&c.TCPIdleTimeout, def.TCPIdleTimeout)
-	setDefault(&c.SYNTimeout, def.SYNTimeout)
-	setDefault(&c.UDPIdleTimeout, def.UDPIdleTimeout)
-	setDefault(&c.FragmentTimeout, def.FragmentTimeout)
-	setDefault(&c.CloseLinger, def.CloseLinger)
-	setDefault(&c.ReorderGrace, def.ReorderGrace)
-	setDefault(&c.GapTimeout, def.GapTimeout)
-	setDefault(&c.NATTimeout, def.NATTimeout)
-	setDefault(&c.OverlapPolicy, def.OverlapPolicy)
-}
-
-func setDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
 }
 
 // flushEvery is after how many packets the counters are flushed.

@@ -9,7 +9,7 @@ import (
 
 // TestSessionInOrder: a session without loss, and all fields of its event.
 func TestSessionInOrder(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{})
+	b := newTableTest(t, Default(), Deps{})
 	b.segment(">", "S", 0, 0, "")
 	b.setTime(3*time.Millisecond).segment("<", "SA", 0, 0, "")
 	b.setTime(5*time.Millisecond).segment(">", "A", 0, 0, "")
@@ -35,7 +35,7 @@ func TestSessionInOrder(t *testing.T) {
 
 // TestReorderedBytesComeInOrder: reordered segments are delivered in order, without a gap.
 func TestReorderedBytesComeInOrder(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 3, 0, "def")
 	b.segment(">", "A", 6, 0, "ghi")
 	b.segment("<", "A", 0, 9, "") // the capture is late, not the network
@@ -51,7 +51,7 @@ func TestReorderedBytesComeInOrder(t *testing.T) {
 // TestReplyWaitsForItsRequest: a reply that was captured before the end of its request is delivered behind
 // it.
 func TestReplyWaitsForItsRequest(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "ab")
 	b.segment("<", "A", 0, 4, "reply")
 	b.wantParserLog(">ab")
@@ -62,7 +62,7 @@ func TestReplyWaitsForItsRequest(t *testing.T) {
 
 // TestGapWaitsForTheGrace: an acknowledged gap is given up after the grace, not before.
 func TestGapWaitsForTheGrace(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.setTime(time.Millisecond).segment(">", "A", 6, 0, "ghi")
 	b.segment("<", "A", 0, 9, "reply")
@@ -77,7 +77,7 @@ func TestGapWaitsForTheGrace(t *testing.T) {
 
 // TestGapNobodyAcknowledged: a gap that is not acknowledged is filled by the retransmission.
 func TestGapNobodyAcknowledged(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 3, 0, "def")
 	b.segment("<", "A", 0, 0, "")
 	b.setTime(300*time.Millisecond).segment(">", "A", 0, 0, "abc")
@@ -89,7 +89,7 @@ func TestGapNobodyAcknowledged(t *testing.T) {
 
 // TestGapTimeout: without an acknowledgement a gap is given up after GapTimeout.
 func TestGapTimeout(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.segment(">", "A", 6, 0, "ghi")
 	b.Tick(startTime + int64(time.Second))
@@ -101,7 +101,7 @@ func TestGapTimeout(t *testing.T) {
 // TestFarSegmentIsNotWaitedFor: a segment beyond the window is never acknowledged. A gap up to it would lose
 // the bytes that are really sent.
 func TestFarSegmentIsNotWaitedFor(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment("<", "A", 0, 0, "")
 	b.segment(">", "A", 10_000_000, 0, "evil")
 	b.Tick(startTime + int64(3*time.Second))
@@ -113,7 +113,7 @@ func TestFarSegmentIsNotWaitedFor(t *testing.T) {
 
 // TestFarAcknowledgementIsNotBelieved: an acknowledgement of bytes that were never sent gives up no gap.
 func TestFarAcknowledgementIsNotBelieved(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 50_000_000, "GET")
 	b.Tick(startTime + int64(3*time.Second))
 	b.segment("<", "A", 0, 3, "OK")
@@ -124,7 +124,7 @@ func TestFarAcknowledgementIsNotBelieved(t *testing.T) {
 // TestSequenceWrap: the sequence numbers wrap in the middle of a stream that is out of order.
 func TestSequenceWrap(t *testing.T) {
 	for isn := uint32(1<<32 - 12); isn != 4; isn++ {
-		b := newTableTest(t, Config{}, Deps{})
+		b := newTableTest(t, Default(), Deps{})
 		b.isn = [2]uint32{isn, isn + 3}
 		b.handshake()
 		b.segment(">", "A", 4, 0, "efgh")
@@ -143,7 +143,7 @@ func TestSequenceWrap(t *testing.T) {
 func TestOverlap(t *testing.T) {
 	check := func(policy, want string) {
 		t.Helper()
-		b := newTableTest(t, Config{OverlapPolicy: policy}, Deps{}).handshake()
+		b := newTableTest(t, configWith(func(c *Config) { c.OverlapPolicy = policy }), Deps{}).handshake()
 		b.segment(">", "A", 4, 0, "EFGH")
 		b.segment(">", "A", 2, 0, "cdefghij")
 		b.segment(">", "A", 0, 0, "ab")
@@ -160,7 +160,7 @@ func TestOverlap(t *testing.T) {
 func TestConflictWithDeliveredBytes(t *testing.T) {
 	check := func(off int, again string, want uint32) {
 		t.Helper()
-		b := newTableTest(t, Config{}, Deps{}).handshake()
+		b := newTableTest(t, Default(), Deps{}).handshake()
 		b.segment(">", "A", 0, 0, "GET /index.html")
 		b.setTime(300*time.Millisecond).segment(">", "A", off, 0, again)
 		if n := b.closeOneSession().Session.OverlapConflicts; n != want {
@@ -178,7 +178,7 @@ func TestConflictWithDeliveredBytes(t *testing.T) {
 // TestConflictInTheFrontOfNewBytes: a segment has delivered bytes in front, which are compared, and new ones
 // behind.
 func TestConflictInTheFrontOfNewBytes(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abcd")
 	b.segment(">", "A", 2, 0, "XYef")
 	b.wantParserLog(">abcd >ef")
@@ -191,7 +191,7 @@ func TestConflictInTheFrontOfNewBytes(t *testing.T) {
 func TestResets(t *testing.T) {
 	check := func(way string, off int, want string) {
 		t.Helper()
-		b := newTableTest(t, Config{}, Deps{}).handshake()
+		b := newTableTest(t, Default(), Deps{}).handshake()
 		b.segment(">", "A", 0, 0, "abc")
 		b.segment("<", "A", 0, 3, "d")
 		b.segment(">", "A", 3, 1, "")
@@ -208,7 +208,7 @@ func TestResets(t *testing.T) {
 
 // TestResetThatWasNotAccepted: the sender of a RST sends more data, so the connection is not over.
 func TestResetThatWasNotAccepted(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.segment(">", "R", 3, 0, "")
 	b.segment(">", "A", 3, 0, "def")
@@ -221,14 +221,14 @@ func TestResetThatWasNotAccepted(t *testing.T) {
 
 // TestRefusedAndUnanswered: a SYN that is answered by a RST, and one that is not answered.
 func TestRefusedAndUnanswered(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{})
+	b := newTableTest(t, Default(), Deps{})
 	b.segment(">", "S", 0, 0, "")
 	b.segment("<", "RA", -1, 0, "")
 	b.Tick(startTime + int64(5*time.Second))
 	if s := b.closeOneSession().Session; s.State != stateRefused || s.History != "Sr" {
 		t.Errorf("session %v", s)
 	}
-	b = newTableTest(t, Config{}, Deps{})
+	b = newTableTest(t, Default(), Deps{})
 	b.segment(">", "S", 0, 0, "")
 	b.setTime(time.Second).segment(">", "S", 0, 0, "")
 	b.Tick(startTime + int64(60*time.Second))
@@ -240,7 +240,7 @@ func TestRefusedAndUnanswered(t *testing.T) {
 // TestPortsUsedAgain: a SYN with another number begins another session after the end of one; on an open
 // connection only if the peer answers it.
 func TestPortsUsedAgain(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.closeOrderly(3, 0)
 	b.isn = [2]uint32{77777, 88888}
@@ -251,7 +251,7 @@ func TestPortsUsedAgain(t *testing.T) {
 	}
 	b.wantParserLog(">abc >end <end close >xyz close")
 
-	b = newTableTest(t, Config{}, Deps{}).handshake()
+	b = newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.isn[0] = 1_000_000 // a forged SYN
 	b.segment(">", "S", 0, 0, "")
@@ -260,7 +260,7 @@ func TestPortsUsedAgain(t *testing.T) {
 	b.closeOneSession()
 	b.wantParserLog(">abc >def close")
 
-	b = newTableTest(t, Config{}, Deps{}).handshake()
+	b = newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.isn = [2]uint32{1_000_000, 7}
 	b.handshake()
@@ -274,7 +274,7 @@ func TestPortsUsedAgain(t *testing.T) {
 // TestDataWithSYN: the data of a SYN (TCP Fast Open) is delivered once, also if the server rejects it and it
 // is sent again.
 func TestDataWithSYN(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{})
+	b := newTableTest(t, Default(), Deps{})
 	b.segment(">", "S", 0, 0, "GET")
 	b.segment("<", "SA", 0, 0, "")
 	b.segment(">", "A", 0, 0, "GET")
@@ -285,7 +285,7 @@ func TestDataWithSYN(t *testing.T) {
 
 // TestHalfClose: the client ends, with data in its FIN, and the server goes on.
 func TestHalfClose(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "FA", 0, 0, "last")
 	b.segment("<", "A", 0, 5, "more")
 	b.segment("<", "FA", 4, 5, "")
@@ -297,7 +297,7 @@ func TestHalfClose(t *testing.T) {
 
 // TestFINBeforeItsData: a FIN that was captured early is delivered behind the data before it.
 func TestFINBeforeItsData(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "FA", 3, 0, "")
 	b.wantParserLog("")
 	b.segment(">", "A", 0, 0, "abc")
@@ -306,7 +306,7 @@ func TestFINBeforeItsData(t *testing.T) {
 
 // TestLostFINIsNotAGap: a FIN that was not captured is acknowledged like a byte.
 func TestLostFINIsNotAGap(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.segment("<", "FA", 0, 4, "")
 	b.segment(">", "A", 4, 1, "")
@@ -320,7 +320,7 @@ func TestLostFINIsNotAGap(t *testing.T) {
 
 // TestMidStream: the direction of a session without a handshake is a guess, and its event has the confidence.
 func TestMidStream(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{})
+	b := newTableTest(t, Default(), Deps{})
 	b.segment("<", "A", 500, 300, "reply")
 	b.segment(">", "A", 300, 505, "next")
 	e := b.closeOneSession()
@@ -332,7 +332,7 @@ func TestMidStream(t *testing.T) {
 
 // TestZeroWindowsAndRetransmissions: both are counted.
 func TestZeroWindowsAndRetransmissions(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.segment("<", "AZ", 0, 3, "")
 	b.segment("<", "A", 0, 3, "")
@@ -346,7 +346,7 @@ func TestZeroWindowsAndRetransmissions(t *testing.T) {
 
 // TestIdleSessionEnds: an idle session ends by packet time, and later packets begin another.
 func TestIdleSessionEnds(t *testing.T) {
-	b := newTableTest(t, Config{TCPIdleTimeout: 10 * time.Second}, Deps{}).handshake()
+	b := newTableTest(t, configWith(func(c *Config) { c.TCPIdleTimeout = 10 * time.Second }), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.setTime(11*time.Second).segment(">", "A", 3, 0, "def")
 	s := b.closeSessions()
@@ -359,7 +359,7 @@ func TestIdleSessionEnds(t *testing.T) {
 // TestEndThatIsSentAgainIsNotANewSession: a FIN that is not acknowledged is sent again, at intervals that
 // double.
 func TestEndThatIsSentAgainIsNotANewSession(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.segment("<", "FA", 0, 3, "")
 	for _, s := range []int{0, 1, 2, 4, 8, 16, 32, 64, 128} {
@@ -372,7 +372,7 @@ func TestEndThatIsSentAgainIsNotANewSession(t *testing.T) {
 
 // TestClockThatJumps: a packet with a time of hours ago neither ends sessions nor stops the clock.
 func TestClockThatJumps(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.setTime(-5*time.Hour).segment(">", "A", 0, 0, "abc")
 	b.setTime(time.Millisecond).segment("<", "A", 0, 3, "def")
 	b.setTime(2*time.Second).segment(">", "A", 3, 3, "ghi")
@@ -382,7 +382,7 @@ func TestClockThatJumps(t *testing.T) {
 
 // TestOneDirectionOnly: bytes of a side whose peer was not captured are delivered at once.
 func TestOneDirectionOnly(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{})
+	b := newTableTest(t, Default(), Deps{})
 	b.segment("<", "SA", 0, 0, "")
 	b.segment("<", "A", 0, 10, "abc")
 	b.segment("<", "A", 3, 20, "def")
@@ -401,7 +401,7 @@ func TestHandshakeOutOfOrder(t *testing.T) {
 		func(b *tableTest) { b.segment(">", "A", 0, 0, "") },
 	}
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
-		b := newTableTest(t, Config{}, Deps{})
+		b := newTableTest(t, Default(), Deps{})
 		for _, i := range order {
 			steps[i](b)
 		}
@@ -417,7 +417,7 @@ func TestHandshakeOutOfOrder(t *testing.T) {
 
 // TestMuchWasNotCaptured: behind a gap that is larger than any window the stream goes on.
 func TestMuchWasNotCaptured(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	b.segment(">", "A", 0, 0, "abc")
 	b.segment("<", "A", 0, 50_000_003, "") // of bytes that were not captured
 	b.segment(">", "A", 50_000_003, 0, "def")
@@ -429,7 +429,7 @@ func TestMuchWasNotCaptured(t *testing.T) {
 
 // TestPanicCostsOnlyTheOpenSessions: the Table goes on, empty.
 func TestPanicCostsOnlyTheOpenSessions(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{}).handshake()
+	b := newTableTest(t, Default(), Deps{}).handshake()
 	for _, f := range b.flows {
 		f.stream = nil
 	}

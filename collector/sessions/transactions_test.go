@@ -47,7 +47,7 @@ func TestEveryTransactionIsReported(t *testing.T) {
 		g := newTraffic(t, 7)
 		g.reorder, g.duplicate = c.reorder, c.duplicate
 		g.generate(400)
-		n, partial, _ := g.countEvents(Config{})
+		n, partial, _ := g.countEvents(Default())
 		for _, name := range []string{"http", "dns", "mysql", "redis"} {
 			if n[name] != g.truth[name] || partial[name] != 0 {
 				t.Errorf("%+v: %d %s, %d of them partial, want %d whole", c, n[name], name, partial[name],
@@ -67,7 +67,7 @@ func TestLossIsOnlyWhatWasLost(t *testing.T) {
 	g := newTraffic(t, 11)
 	g.reorder, g.loss = 0.01, 0.002
 	g.generate(600)
-	n, _, table := g.countEvents(Config{})
+	n, _, table := g.countEvents(Default())
 	var gaps float64
 	for _, c := range table.m.gaps {
 		gaps += counterValue(c)
@@ -99,7 +99,7 @@ func TestSmallBudgets(t *testing.T) {
 
 // TestSteadyPathDoesNotAllocate: bytes in order on an open connection are handled without allocation.
 func TestSteadyPathDoesNotAllocate(t *testing.T) {
-	b := newTableTest(t, Config{}, Deps{})
+	b := newTableTest(t, Default(), Deps{})
 	b.deps.Protocols = nil
 	b.handshake()
 	c, s := addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80")
@@ -158,7 +158,7 @@ func BenchmarkTable(b *testing.B) {
 	b.ResetTimer()
 	before := cpuTime()
 	for b.Loop() {
-		table := New(Config{}, Deps{
+		table := New(Default(), Deps{
 			Protocols: protocols.NewSet(parsers, protocols.Default(), nil),
 			Emit:      emit,
 		}, prometheus.NewRegistry())
@@ -177,7 +177,7 @@ func BenchmarkTable(b *testing.B) {
 // BenchmarkDecode measures the decoder alone.
 func BenchmarkDecode(b *testing.B) {
 	g := newTraffic(b, 3).generate(50)
-	table := New(Config{}, Deps{}, nil)
+	table := New(Default(), Deps{}, nil)
 	var got packet
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
