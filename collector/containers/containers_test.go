@@ -19,7 +19,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// api is a Docker daemon as far as the Registry asks it, on a socket of its own.
+// An api is a Docker daemon, as far as the Registry uses it, on a socket of its own.
 type api struct {
 	t      *testing.T
 	path   string
@@ -135,7 +135,7 @@ func (a *api) tell(kind, action, id string, at int64, attrs map[string]string) {
 	}
 }
 
-// box makes a container; without addresses it does not run.
+// box makes a container. Without addresses it does not run.
 func (a *api) box(n int, name string, labels map[string]string, ips ...string) string {
 	id := fmt.Sprintf("%064x", n)
 	nets := map[string]any{}
@@ -167,7 +167,7 @@ func (a *api) remove(id string) {
 	a.mu.Unlock()
 }
 
-// lane keeps the events that were shipped.
+// A lane is a Shipper and its only producer. It keeps the events.
 type lane struct {
 	mu   sync.Mutex
 	list []*pipeline.Event
@@ -253,8 +253,8 @@ func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
 	}
 }
 
-// TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt: the end of a session comes after its
-// container's.
+// TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt, because the end of a session comes after that of
+// its container.
 func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 	a := newAPI(t)
 	id := a.box(1, "one", nil, "172.17.0.2")
@@ -288,9 +288,9 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 	}
 }
 
-// TestWhoHadAnAddressWhen: an address that was somebody's and is in use again is not settled before the API
-// has told whose it is.
-func TestWhoHadAnAddressWhen(t *testing.T) {
+// TestAddressesAreResolvedByTime: an address that is in use again is not settled before the API has reported
+// its new container.
+func TestAddressesAreResolvedByTime(t *testing.T) {
 	a := newAPI(t)
 	id := a.box(1, "one", nil, "172.17.0.2")
 	r, l := run(t, a, nil)
@@ -316,7 +316,7 @@ func TestWhoHadAnAddressWhen(t *testing.T) {
 	check("172.17.0.2", time.Now(), "two", true)
 }
 
-// TestAnUnchangedContainerKeepsItsPointer: the shipper interns containers by pointer.
+// TestAnUnchangedContainerKeepsItsPointer, since the shipper interns containers by pointer.
 func TestAnUnchangedContainerKeepsItsPointer(t *testing.T) {
 	a := newAPI(t)
 	id := a.box(1, "one", map[string]string{"k": "v"}, "172.17.0.2")
@@ -334,7 +334,7 @@ func TestAnUnchangedContainerKeepsItsPointer(t *testing.T) {
 	}
 }
 
-// TestABreakOfTheStreamIsHealedByANewList, and the events of the time between come once.
+// TestABreakOfTheStreamIsHealedByANewList, and the events of the time between are shipped once.
 func TestABreakOfTheStreamIsHealedByANewList(t *testing.T) {
 	a := newAPI(t)
 	one := a.box(1, "one", nil, "172.17.0.2")
@@ -399,7 +399,7 @@ func TestExclusion(t *testing.T) {
 	}
 }
 
-// TestWithoutAnAPITheRestGoesOn: Run waits, nothing is known, and nobody waits for it.
+// TestWithoutAnAPITheRestGoesOn: Run waits, and nothing is known.
 func TestWithoutAnAPITheRestGoesOn(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cfg := Default()
@@ -453,7 +453,7 @@ func TestDefaultsAreGoodAndBadOnesAreAllNamed(t *testing.T) {
 	}
 }
 
-// BenchmarkByIP is on the path of every session.
+// BenchmarkByIP measures a lookup that every session makes.
 func BenchmarkByIP(b *testing.B) {
 	r := New(Config{}, slog.New(slog.DiscardHandler), nil)
 	for i := range 1000 {

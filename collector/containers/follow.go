@@ -10,7 +10,6 @@ import (
 	"github.com/moby/moby/client"
 
 	"tidegate/collector"
-	"tidegate/pipeline"
 	"tidegate/pipeline/retry"
 )
 
@@ -29,7 +28,7 @@ type eventStream struct {
 
 // Run follows the Docker API until ctx ends. An API that is away is tried again for ever.
 func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
-	stream := &eventStream{producer: ship.Packets("containers"), seen: seenEvents{ids: map[pipeline.ID]struct{}{}}}
+	stream := &eventStream{producer: ship.Packets("containers"), seen: newSeenEvents()}
 	defer stream.producer.Close()
 	if r.cfg.DockerHost == "" {
 		r.log.Info("docker api is not used, containers have ids only")
@@ -53,7 +52,8 @@ func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 			backoff.Reset()
 		}
 		if backoff.Attempts() == 0 {
-			r.log.Warn("docker api is away, containers that start now have no name until it is back", "host", r.cfg.DockerHost, "err", err)
+			r.log.Warn("docker api is away, containers that start now have no name until it is back",
+				"host", r.cfg.DockerHost, "err", err)
 		}
 		if backoff.Wait(ctx) != nil {
 			return nil
@@ -64,7 +64,9 @@ func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 
 // follow receives events until the stream breaks. It opens the stream first and reads the list then, so that
 // no change is missed between the two. listed is true when it came as far as the list.
-func (r *Registry) follow(ctx context.Context, api *client.Client, stream *eventStream) (listed bool, err error) {
+func (r *Registry) follow(
+	ctx context.Context, api *client.Client, stream *eventStream,
+) (listed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	options := client.EventsListOptions{Filters: client.Filters{}.Add("type", "container", "network")}
@@ -78,7 +80,8 @@ func (r *Registry) follow(ctx context.Context, api *client.Client, stream *event
 	r.setReady()
 	r.metrics.connected.Set(1)
 	r.log.Info("docker api connected",
-		"host", r.cfg.DockerHost, "api", api.ClientVersion(), "containers", len(r.Containers()), "bridges", r.Bridges())
+		"host", r.cfg.DockerHost, "api", api.ClientVersion(),
+		"containers", len(r.Containers()), "bridges", r.Bridges())
 
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()

@@ -99,7 +99,8 @@ func (r *Registry) inspect(ctx context.Context, api *client.Client, id string) (
 
 // newEntry returns the entry of a container that the API has described.
 func (r *Registry) newEntry(in *container.InspectResponse) *entry {
-	e := &entry{container: &pipeline.Container{Id: in.ID, Name: strings.TrimPrefix(in.Name, "/"), ImageId: in.Image}}
+	name := strings.TrimPrefix(in.Name, "/")
+	e := &entry{container: &pipeline.Container{Id: in.ID, Name: name, ImageId: in.Image}}
 	e.log = LogFile{ContainerID: in.ID, Path: in.LogPath}
 	if in.HostConfig != nil {
 		e.log.Driver = in.HostConfig.LogConfig.Type
@@ -113,8 +114,10 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 	e.excluded = r.isExcluded(in.ID, e.container.Name, labels)
 	if in.State != nil {
 		e.running = in.State.Running
-		if t, err := time.Parse(time.RFC3339Nano, in.State.FinishedAt); err == nil && !e.running && t.Year() > 1 {
-			e.ended = t
+		// A container that has never run has finished in the year 1.
+		finished, err := time.Parse(time.RFC3339Nano, in.State.FinishedAt)
+		if err == nil && !e.running && finished.Year() > 1 {
+			e.ended = finished
 		}
 	}
 	if in.NetworkSettings != nil {
@@ -162,6 +165,7 @@ func appendIP(ips []netip.Addr, ip netip.Addr) []netip.Addr {
 
 // sameContainer reports whether two containers have the same metadata.
 func sameContainer(a, b *pipeline.Container) bool {
-	return a.Id == b.Id && a.Name == b.Name && a.Image == b.Image && a.ImageId == b.ImageId && slices.Equal(a.Ip, b.Ip) &&
-		slices.EqualFunc(a.Labels, b.Labels, func(x, y *pipeline.Label) bool { return x.Key == y.Key && x.Value == y.Value })
+	sameLabel := func(x, y *pipeline.Label) bool { return x.Key == y.Key && x.Value == y.Value }
+	return a.Id == b.Id && a.Name == b.Name && a.Image == b.Image && a.ImageId == b.ImageId &&
+		slices.Equal(a.Ip, b.Ip) && slices.EqualFunc(a.Labels, b.Labels, sameLabel)
 }

@@ -16,7 +16,9 @@ import (
 
 // handleMessage handles one message of the API. The registry is updated first, so that the event carries the
 // new metadata.
-func (r *Registry) handleMessage(ctx context.Context, api *client.Client, stream *eventStream, m *events.Message) {
+func (r *Registry) handleMessage(
+	ctx context.Context, api *client.Client, stream *eventStream, m *events.Message,
+) {
 	stream.since = max(stream.since, m.TimeNano)
 	switch m.Type {
 	case events.NetworkEventType:
@@ -78,6 +80,8 @@ type seenEvents struct {
 	next  int           // place in order that is overwritten next
 }
 
+func newSeenEvents() seenEvents { return seenEvents{ids: map[pipeline.ID]struct{}{}} }
+
 // add adds the id of an event and reports whether it is new.
 func (s *seenEvents) add(id pipeline.ID) bool {
 	if _, ok := s.ids[id]; ok {
@@ -120,7 +124,8 @@ func (r *Registry) newEvent(action string, m *events.Message) *pipeline.Event {
 	e.Change.Action = strings.ToValidUTF8(action, "\ufffd")
 	setOutcome(e, action, m)
 	if e.Container = r.ByID(m.Actor.ID); e.Container == nil {
-		e.Container = &pipeline.Container{Id: m.Actor.ID, Name: m.Actor.Attributes["name"], Image: m.Actor.Attributes["image"]}
+		attributes := m.Actor.Attributes
+		e.Container = &pipeline.Container{Id: m.Actor.ID, Name: attributes["name"], Image: attributes["image"]}
 	}
 	return e
 }
@@ -151,8 +156,9 @@ func setOutcome(e *pipeline.Event, action string, m *events.Message) {
 // actionLabel bounds the values of a metric's label by the actions that Docker documents.
 func actionLabel(action string) string {
 	switch action {
-	case "attach", "commit", "copy", "create", "destroy", "detach", "die", "exec_create", "exec_detach", "exec_die", "exec_start",
-		"export", "health_status", "kill", "oom", "pause", "rename", "resize", "restart", "start", "stop", "top", "unpause", "update":
+	case "attach", "commit", "copy", "create", "destroy", "detach", "die", "exec_create", "exec_detach",
+		"exec_die", "exec_start", "export", "health_status", "kill", "oom", "pause", "rename", "resize", "restart",
+		"start", "stop", "top", "unpause", "update":
 		return action
 	}
 	return "other"

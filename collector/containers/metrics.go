@@ -17,11 +17,14 @@ type registryMetrics struct {
 func newMetrics(reg prometheus.Registerer) registryMetrics {
 	with := metrics.With(reg)
 	return registryMetrics{
-		events: with.CounterVec("tidegate_containers_events_total", "Container events read from the Docker API, by action.", "action"),
+		events: with.CounterVec("tidegate_containers_events_total",
+			"Container events read from the Docker API, by action.", "action"),
 		dropped: with.CounterVec("tidegate_containers_dropped_total",
 			"Container events that were not shipped, and container labels that were not kept, by reason.", "reason"),
-		errors: with.CounterVec("tidegate_containers_errors_total", "Calls of the Docker API that failed, by call.", "call"),
-		known:  with.Gauge("tidegate_containers_known", "Containers whose metadata is kept, including those that ended a short while ago."),
+		errors: with.CounterVec("tidegate_containers_errors_total",
+			"Calls of the Docker API that failed, by call.", "call"),
+		known: with.Gauge("tidegate_containers_known",
+			"Containers whose metadata is kept, including those that ended a short while ago."),
 		connected: with.Gauge("tidegate_containers_api_connected",
 			"1 while the stream of events of the Docker API is open, 0 otherwise."),
 	}

@@ -38,7 +38,8 @@ func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 			if pool.Subnet.IsValid() {
 				subnet := pool.Subnet.Masked()
 				n.subnets = append(n.subnets, subnet)
-				n.routers = append(n.routers, subnet.Addr().Next()) // Docker's own choice where no gateway is configured
+				// The first address is Docker's own choice where no gateway is configured.
+				n.routers = append(n.routers, subnet.Addr().Next())
 			}
 			if pool.Gateway.IsValid() {
 				n.routers = append(n.routers, pool.Gateway)

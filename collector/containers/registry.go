@@ -20,7 +20,8 @@
 // # States of an entry
 //
 //	running     it has its addresses
-//	stopped     it keeps its addresses until KeepAfterExit is over (expireEntries), or another container runs with them
+//	stopped     it keeps its addresses until KeepAfterExit is over (expireEntries), or another container runs
+//	            with them
 //	removed     it does not exist any more; it is deleted when KeepAfterExit is over
 package containers
 

@@ -53,7 +53,10 @@ func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		config.NotEmpty("docker_data_root", c.DockerDataRoot),
 		config.Each("files", c.Files, func(key, pattern string) []config.Problem {
-			return slices.Concat(config.Require(filepath.IsAbs(pattern), key, "%q is not an absolute path", pattern), config.Glob(key, pattern))
+			return slices.Concat(
+				config.Require(filepath.IsAbs(pattern), key, "%q is not an absolute path", pattern),
+				config.Glob(key, pattern),
+			)
 		}),
 		config.OneOf("start_at", c.StartAt, "beginning", "end"),
 		config.Range("max_line_bytes", c.MaxLineBytes, config.KiB, 16*config.MiB),

@@ -27,7 +27,8 @@ var _ tail.Discovery = (*discovery)(nil)
 
 func newDiscovery(s *Source) *discovery {
 	d := &discovery{source: s, logged: map[string]bool{}, failed: map[discoverer]bool{}}
-	d.discoverers = append(d.discoverers, &discover.Docker{Root: s.cfg.DockerDataRoot, Elsewhere: d.filesOfContainers})
+	docker := &discover.Docker{Root: s.cfg.DockerDataRoot, Elsewhere: d.filesOfContainers}
+	d.discoverers = append(d.discoverers, docker)
 	if len(s.cfg.Files) > 0 {
 		d.discoverers = append(d.discoverers, &discover.Glob{Patterns: s.cfg.Files})
 	}
@@ -75,7 +76,7 @@ func (d *discovery) logFailure(part discoverer, err error) {
 	}
 	d.failed[part] = err != nil
 	if err != nil {
-		d.source.log.Warn("logs cannot be listed, this is tried again every second", "folders", part.Folders(), "err", err)
+		d.source.log.Warn("logs cannot be listed, this is tried again every second", "err", err)
 	} else {
 		d.source.log.Info("logs are listed again", "folders", part.Folders())
 	}
@@ -97,7 +98,8 @@ func (d *discovery) filesOfContainers() map[string]string {
 		case file.Driver != "" && !d.logged[file.ContainerID]:
 			d.logged[file.ContainerID] = true
 			d.source.metrics.unread.WithLabelValues(driverLabel(file.Driver)).Inc()
-			d.source.log.Warn("log of a container is not read: its driver keeps no json-file", "container", file.ContainerID, "driver", file.Driver)
+			d.source.log.Warn("log of a container is not read, its driver keeps no json-file",
+				"container", file.ContainerID, "driver", file.Driver)
 		}
 	}
 	return paths

@@ -11,8 +11,8 @@ import (
 	"tidegate/collector/logs/logstest"
 )
 
-// TestStopReadsWhatIsUnlinked: a collector that is told to stop reads files to their end that nobody can read
-// again.
+// TestStopReadsWhatIsUnlinked stops a collector whose file nobody can read again: it is read to its end
+// first.
 func TestStopReadsWhatIsUnlinked(t *testing.T) {
 	cfg, ship := Default(), logstest.NewShipper()
 	cfg.DockerDataRoot = t.TempDir()

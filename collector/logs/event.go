@@ -66,7 +66,8 @@ func (h *lineHandler) Ready(ctx context.Context, changed <-chan struct{}) bool {
 
 func (h *lineHandler) awaitsMetadata() bool {
 	registry := h.source.registry
-	return h.log.Container != "" && registry != nil && registry.Enabled() && !registry.Status(h.log.Container).Known
+	return h.log.Container != "" && registry != nil && registry.Enabled() &&
+		!registry.Status(h.log.Container).Known
 }
 
 // Refresh implements tail.Handler.
@@ -86,7 +87,9 @@ func (h *lineHandler) State() tail.State {
 }
 
 // Ship implements tail.Handler.
-func (h *lineHandler) Ship(ctx context.Context, producer collector.FileProducer, line *tail.Line, checkpoint collector.Checkpoint) error {
+func (h *lineHandler) Ship(
+	ctx context.Context, producer collector.FileProducer, line *tail.Line, checkpoint collector.Checkpoint,
+) error {
 	e := pipeline.EventFromVTPool()
 	id := pipeline.LogID(h.source.collector, h.log.ID, line.File[:], uint64(line.Start))
 	e.Id = append(e.Id[:0], id[:]...)

@@ -1,16 +1,17 @@
 package logs
 
-// levelWindow is how far into a line its level is looked for.
+// levelWindow is the number of bytes at the front of a line in which its level is looked for.
 const levelWindow = 96
 
-// levelWords are the words for a level, as they are told: lower case, not translated into each other.
+// levelWords are the words for a level. An event has the word of its line in lower case: words are not mapped
+// to a common set.
 var levelWords = [...]string{
-	"trace", "debug", "info", "information", "notice", "warn", "warning", "error", "err", "fatal", "panic", "critical", "crit",
-	"alert", "emerg", "emergency", "severe", "fine", "verbose", "dpanic",
+	"trace", "debug", "info", "information", "notice", "warn", "warning", "error", "err", "fatal", "panic",
+	"critical", "crit", "alert", "emerg", "emergency", "severe", "fine", "verbose", "dpanic",
 }
 
-// detectLevel finds the level that a line says at its front; "" if it says none. In order: the letter of klog
-// (I1124 23:08:00.1), a member of a JSON object, a key of logfmt, a word in brackets, a bare word in
+// detectLevel returns the level at the front of a line; "": none. The forms it knows are the letter of klog
+// (I1124 23:08:00.1), a member of a JSON object, a key of logfmt, a word in brackets, and a bare word in
 // capitals.
 func detectLevel(line []byte) string {
 	if len(line) > levelWindow {
@@ -19,6 +20,8 @@ func detectLevel(line []byte) string {
 	if l := klogLevel(line); l != "" {
 		return l
 	}
+
+	// Look at each word, a run of letters.
 	for i := 0; i < len(line); i++ {
 		c := line[i] | 0x20
 		if c < 'a' || c > 'z' {
@@ -36,15 +39,18 @@ func detectLevel(line []byte) string {
 	return ""
 }
 
-// levelAt judges the word line[i:end] in its surroundings.
+// levelAt returns the level that the word line[i:end] means where it stands; "": none.
 func levelAt(line []byte, i, end int) string {
 	word := line[i:end]
 	switch n := len(word); {
-	case n == 5 && equalFold(word, "level"), n == 3 && equalFold(word, "lvl"), n == 8 && equalFold(word, "severity"):
+	case n == 5 && equalFold(word, "level"), n == 3 && equalFold(word, "lvl"),
+		n == 8 && equalFold(word, "severity"):
 		return levelValue(line[end:])
 	case n < 3 || n > 11 || end == len(line) && len(line) == levelWindow:
-		return ""
+		return "" // too short, too long, or cut by the window
 	}
+
+	// A level stands in brackets, or alone and in capitals.
 	var before, after byte
 	if i > 0 {
 		before = line[i-1]
@@ -53,7 +59,8 @@ func levelAt(line []byte, i, end int) string {
 		after = line[end]
 	}
 	switch {
-	case before == '[' && (after == ']' || after == ' ' || after == ':'), before == '<' && after == '>', before == '(' && after == ')':
+	case before == '[' && (after == ']' || after == ' ' || after == ':'),
+		before == '<' && after == '>', before == '(' && after == ')':
 	case isUpper(word) && (before == 0 || before == ' ' || before == '\t' || before == '|') &&
 		(after == 0 || after == ' ' || after == ':' || after == '\t' || after == '|' || after == ','):
 	default:
@@ -62,7 +69,8 @@ func levelAt(line []byte, i, end int) string {
 	return levelWord(word)
 }
 
-// levelValue reads what stands behind the key: ="x", =x, ":"x", : x, or a number as pino and bunyan write it.
+// levelValue returns the level that stands behind a key: ="x", =x, ":"x", : x, or a number as pino and bunyan
+// write it.
 func levelValue(b []byte) string {
 	i, sep := 0, false
 	for i < len(b) && (b[i] == '"' || b[i] == '\'' || b[i] == ' ' || b[i] == '=' || b[i] == ':') {
@@ -103,9 +111,10 @@ func levelWord(word []byte) string {
 	return ""
 }
 
-// klogLevel reads Lmmdd hh:mm:ss at the front of a line.
+// klogLevel returns the level of a line that begins with Lmmdd hh:mm:ss, as klog writes it.
 func klogLevel(b []byte) string {
-	if len(b) < 14 || b[5] != ' ' || b[8] != ':' || b[11] != ':' || twoDigits(b[1:]) > 12 || twoDigits(b[3:]) > 31 {
+	if len(b) < 14 || b[5] != ' ' || b[8] != ':' || b[11] != ':' ||
+		twoDigits(b[1:]) > 12 || twoDigits(b[3:]) > 31 {
 		return ""
 	}
 	switch b[0] {
@@ -121,7 +130,7 @@ func klogLevel(b []byte) string {
 	return ""
 }
 
-// equalFold compares letters; lower is lower case.
+// equalFold reports whether the letters b are lower, which is in lower case and as long.
 func equalFold(b []byte, lower string) bool {
 	for i := range len(lower) {
 		if b[i]|0x20 != lower[i] {
@@ -131,6 +140,7 @@ func equalFold(b []byte, lower string) bool {
 	return true
 }
 
+// isUpper reports whether b is capital letters only.
 func isUpper(b []byte) bool {
 	for _, c := range b {
 		if c < 'A' || c > 'Z' {

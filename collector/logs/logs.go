@@ -57,7 +57,9 @@ var _ collector.Source = (*Source)(nil)
 
 // New returns a Source that reads nothing until Run is called. registry may be nil: then containers have ids
 // only.
-func New(cfg Config, registry Containers, collectorID pipeline.ID, log *slog.Logger, reg prometheus.Registerer) *Source {
+func New(
+	cfg Config, registry Containers, collectorID pipeline.ID, log *slog.Logger, reg prometheus.Registerer,
+) *Source {
 	s := &Source{cfg: cfg, registry: registry, collector: collectorID, log: log, metrics: newMetrics(reg)}
 	s.discovery = newDiscovery(s)
 	s.group = tail.NewGroup(cfg.tail(), log, reg)
@@ -66,7 +68,9 @@ func New(cfg Config, registry Containers, collectorID pipeline.ID, log *slog.Log
 
 // tail returns what package tail is to know of c.
 func (c Config) tail() tail.Config {
-	t := tail.Config{LineMax: int(c.MaxLineBytes), PartialTimeout: c.PartialTimeout, MaxOpen: c.MaxOpenFiles, Memory: int(c.BufferBytes)}
+	t := tail.Config{
+		LineMax: int(c.MaxLineBytes), PartialTimeout: c.PartialTimeout, MaxOpen: c.MaxOpenFiles, Memory: int(c.BufferBytes),
+	}
 	if c.StartAt == "end" {
 		t.NotBefore = time.Now().UnixNano()
 		if !c.Born.IsZero() {

@@ -25,7 +25,7 @@ func configAt(root string) Config {
 	return c
 }
 
-// messages sorts by offset within a lane already; the order over lanes is by time.
+// messages returns the lines by time, and those of one file in their order.
 func messages(ship *logstest.Shipper) []string {
 	list := ship.All()
 	slices.SortStableFunc(list, func(a, b logstest.Shipped) int { return int(a.Time - b.Time) })
@@ -46,7 +46,7 @@ func wantMessages(t testing.TB, ship *logstest.Shipper, want ...string) {
 	ship.Check(t)
 }
 
-// wantOnce checks that the lines line 0 … line n-1 came exactly once each.
+// wantOnce checks that each of line 0 … line n-1 came exactly once.
 func wantOnce(t testing.TB, ship *logstest.Shipper, n int) {
 	t.Helper()
 	ship.Wait(t, n)
@@ -96,9 +96,9 @@ func TestLinesBecomeEvents(t *testing.T) {
 	wantMessages(t, ship, l[0].Message, l[1].Message, "", "more")
 }
 
-// TestFilesOfAnEarlierLifeAreReadInOrder: what rotation left before the first start is read from the oldest
-// on.
-func TestFilesOfAnEarlierLifeAreReadInOrder(t *testing.T) {
+// TestFilesFromBeforeTheStartAreReadInOrder reads what rotation left before the first start, the oldest
+// first.
+func TestFilesFromBeforeTheStartAreReadInOrder(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		root := t.TempDir()
 		d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
@@ -158,7 +158,7 @@ func TestPartsAreJoined(t *testing.T) {
 	d.Now = at.Add(2)
 	d.WriteLog("stdout", "end of stream")
 	d.WriteLog("stdout", "new run\n")
-	// A line of 16384 bytes that was the last of a run, then another run on the same log: it has another
+	// A line of 16384 bytes was the last of a run, then another run wrote to the same log: it has another
 	// time.
 	d.WriteLog("stdout", x(decode.DockerPartBytes, "l"))
 	d.WriteLog("stdout", "after\n")
@@ -177,8 +177,8 @@ func TestPartsAreJoined(t *testing.T) {
 	ship.Check(t)
 }
 
-// TestInvalidBytesDoNotEndALine: a part holds 16384 bytes as the container wrote them, though each invalid
-// one is three by now.
+// TestInvalidBytesDoNotEndALine has a part of 16384 bytes as the container wrote them, each of which dockerd
+// replaced by three.
 func TestInvalidBytesDoNotEndALine(t *testing.T) {
 	root := t.TempDir()
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
@@ -212,9 +212,8 @@ func TestALineOverTheCapIsTruncatedAndCounted(t *testing.T) {
 	}
 }
 
-// TestALineWithoutEndIsToldWhenItsContainerEnds: nothing comes after it, so the bytes can not tell; and only
-// once.
-func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
+// TestALineWithoutEndIsShippedWhenItsContainerEnds, and only once, whatever follows later.
+func TestALineWithoutEndIsShippedWhenItsContainerEnds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -229,13 +228,13 @@ func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
 	who.set(d.ID, "c", containers.Status{Known: true})
 	ship.Wait(t, 3)
 	stop()
-	// A kill between the two that were told at once: the second comes again, under its number, the first does
-	// not.
+	// A kill between the two that were flushed together: the second comes again, under its number, the first
+	// does not.
 	ship.Crash(func(int) int { return 2 })
 	stop = start(t, configAt(root), who, ship)
 	ship.Wait(t, 3)
 	stop()
-	// All acknowledged: nothing of it again, whatever comes.
+	// Both are acknowledged: neither comes again, whatever follows.
 	for range 2 {
 		stop = start(t, configAt(root), who, ship)
 		d.WriteLog("stdout", "after\n")
@@ -249,7 +248,7 @@ func TestALineWithoutEndIsToldWhenItsContainerEnds(t *testing.T) {
 	ship.Check(t)
 }
 
-func TestALineWithoutEndIsToldWhenTheContainerIsRemoved(t *testing.T) {
+func TestALineWithoutEndIsShippedWhenTheContainerIsRemoved(t *testing.T) {
 	root := t.TempDir()
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	start(t, configAt(root), nil, ship)
@@ -284,7 +283,7 @@ func TestALineOverARotationIsOne(t *testing.T) {
 		want := []string{"before", "err", strings.Repeat("a", decode.DockerPartBytes) + strings.Repeat("b", decode.DockerPartBytes) + "c", "end"}
 		wantMessages(t, ship, want...)
 		stop()
-		// The open ends of the older files, met again, do not make anything of what is shipped.
+		// Open lines of older files that are read again add nothing to what was shipped.
 		for range 2 {
 			stop = start(t, configAt(root), nil, ship)
 			d.WriteLog("stdout", "x\n")
@@ -295,8 +294,8 @@ func TestALineOverARotationIsOne(t *testing.T) {
 	}
 }
 
-// TestKillsLoseNothingAndDoubleNothing: at any mark of each lane; what comes again is what came before, at
-// the same number.
+// TestKillsLoseNothingAndDoubleNothing kills at any checkpoint of each file. What comes again must be what
+// came before, with the same number.
 func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -338,8 +337,8 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 	}
 }
 
-// interleave writes a line, sometimes only the first parts of it, the rest behind what the other stream says
-// next.
+// interleave writes a line, and sometimes only its first parts: the others follow after the next line of the
+// other stream.
 func interleave(d *logstest.Dockerd, rng *rand.Rand, stream, text string) {
 	d.Now = d.Now.Add(137)
 	for _, p := range open[d] {
@@ -362,7 +361,7 @@ func interleave(d *logstest.Dockerd, rng *rand.Rand, stream, text string) {
 	d.WriteRecord(text+"\n", stream, d.Now)
 }
 
-// writeOpenLines ends the lines that interleave has left open.
+// writeOpenLines writes the last parts of the lines that interleave has left open.
 func writeOpenLines(d *logstest.Dockerd) {
 	for _, p := range open[d] {
 		d.WriteRecord(p.rest, p.stream, p.at)
@@ -386,7 +385,7 @@ func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 	d.Must(os.Truncate(d.Path, 0))
 	d.WriteLog("stdout", "d\n")
 	ship.Wait(t, 4)
-	// Longer than before by the time it is looked at.
+	// The file is longer than before when it is looked at again.
 	d.Must(os.Truncate(d.Path, 0))
 	d.WriteLog("stdout", "e\nf\ng\nh\n")
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h")
@@ -397,7 +396,8 @@ func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h", "i")
 }
 
-// TestAnInodeThatIsUsedAgainIsAnotherFile: ext4 gives the number of a removed file to the next one.
+// TestAnInodeThatIsUsedAgainIsAnotherFile removes files: ext4 gives the number of a removed file to the next
+// one.
 func TestAnInodeThatIsUsedAgainIsAnotherFile(t *testing.T) {
 	root := t.TempDir()
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
@@ -438,8 +438,8 @@ func TestNULsAndGarbageAreSteppedOver(t *testing.T) {
 	wantMessages(t, ship, want...)
 }
 
-// TestAStuckLaneHoldsUpNobodyElse, and a file of it that is removed meanwhile is sealed and not lost.
-func TestAStuckLaneHoldsUpNobodyElse(t *testing.T) {
+// TestAStuckProducerHoldsUpNobodyElse, and the lines of a file that is removed meanwhile are not lost.
+func TestAStuckProducerHoldsUpNobodyElse(t *testing.T) {
 	root := t.TempDir()
 	ship := logstest.NewShipper()
 	stuck, free := logstest.NewDockerd(t, root, 1), logstest.NewDockerd(t, root, 2)
@@ -473,7 +473,7 @@ func TestExcludedContainersAreNotRead(t *testing.T) {
 	wantMessages(t, ship, "other")
 }
 
-// TestLinesOfANewContainerWaitForItsName: its folder is there before the API tells of it.
+// TestLinesOfANewContainerWaitForItsName makes the folder before the API reports the container.
 func TestLinesOfANewContainerWaitForItsName(t *testing.T) {
 	root := t.TempDir()
 	ship, who := logstest.NewShipper(), newRegistry()
@@ -526,7 +526,7 @@ func TestManyContainersShareTheBudget(t *testing.T) {
 		all[i].WriteLog("stdout", fmt.Sprintf("line %d\n", i))
 	}
 	start(t, cfg, nil, ship)
-	// As containers are removed, others get their descriptors.
+	// The descriptors of containers that are removed go to others.
 	ship.Wait(t, 64)
 	removed := map[int]bool{}
 	for len(removed) < n {
@@ -543,7 +543,7 @@ func TestManyContainersShareTheBudget(t *testing.T) {
 	wantOnce(t, ship, n)
 }
 
-// TestOneFileIsReadByItself: replay reads what live reading does, compressed or not.
+// TestOneFileIsReadByItself reads what a live log gives, compressed or not.
 func TestOneFileIsReadByItself(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		d := logstest.NewDockerd(t, t.TempDir(), 1)

@@ -18,7 +18,8 @@ import (
 // <id>-json.log. A json-file is not plain text where it begins with a record; lines that are not records are
 // shipped as text, as those of a live file are.
 func ReadFile(
-	ctx context.Context, cfg Config, path string, format decode.Format, collectorID pipeline.ID, emit func(*pipeline.Event),
+	ctx context.Context, cfg Config, path string, format decode.Format, collectorID pipeline.ID,
+	emit func(*pipeline.Event),
 ) error {
 	dir, base := filepath.Split(path)
 	if dir == "" {

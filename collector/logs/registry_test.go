@@ -14,7 +14,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// fakeRegistry is a registry that knows what a test tells it.
+// A fakeRegistry holds the containers that a test sets.
 type fakeRegistry struct {
 	mu     sync.Mutex
 	status map[string]containers.Status

@@ -10,7 +10,8 @@ func Detect(head []byte) (Format, bool) {
 	head = bytes.TrimLeft(head, "\x00") // a host that crashed leaves NULs
 	line, _, whole := bytes.Cut(head, []byte("\n"))
 	var record Record
-	if bytes.HasPrefix(line, []byte(`{"log":"`)) || whole && DockerJSON.New().Decode(bytes.Clone(line), &record) {
+	isDocker := whole && DockerJSON.New().Decode(bytes.Clone(line), &record)
+	if isDocker || bytes.HasPrefix(line, []byte(`{"log":"`)) {
 		return DockerJSON, true
 	}
 	return Text, isText(head)

@@ -25,7 +25,9 @@ func (d *dockerDecoder) Decode(b []byte, record *Record) bool {
 	if !r.parse(b, &d.times) {
 		return false
 	}
-	*record = Record{Text: r.log, Time: r.time, Group: r.time, Stream: r.stream, Ends: r.newline || r.raw < DockerPartBytes}
+	*record = Record{
+		Text: r.log, Time: r.time, Group: r.time, Stream: r.stream, Ends: r.newline || r.raw < DockerPartBytes,
+	}
 	return true
 }
 
@@ -33,7 +35,7 @@ func (d *dockerDecoder) Decode(b []byte, record *Record) bool {
 type dockerRecord struct {
 	log     []byte // the payload, unescaped in place and without the newline that ends a line
 	newline bool   // the payload ended in a newline
-	raw     int    // length of the payload as the container wrote it, newline included; a byte that is not UTF-8 counts as one
+	raw     int    // length as the container wrote it, with the newline; a byte that is not UTF-8 counts as one
 	stream  Stream
 	time    int64 // ns since 1970; 0: absent or not understood
 }

@@ -11,7 +11,7 @@ import (
 	"tidegate/collector/logs/logstest"
 )
 
-// oracle is what encoding/json makes of a record; ok is false where it is none.
+// An oracle is a record as encoding/json reads it.
 type oracle struct {
 	Log    *string         `json:"log"`
 	Stream string          `json:"stream"`
@@ -93,7 +93,7 @@ func TestTimesAreReadAsTheLibraryReadsThem(t *testing.T) {
 	}
 }
 
-// FuzzRecord holds the parser against encoding/json: what that reads we read alike, and anything is survived.
+// FuzzRecord compares the parser with encoding/json: what that reads must be read alike.
 func FuzzRecord(f *testing.F) {
 	for _, s := range []string{
 		`{"log":"hello\n","stream":"stdout","time":"2026-11-24T23:08:00.123456789Z"}`,
@@ -130,7 +130,7 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// exotic tells of records that encoding/json reads by rules of its own: keys that match by case or with
+// exotic reports whether encoding/json reads a record by rules of its own: keys that match by case or with
 // escapes, keys twice, null.
 func exotic(in []byte) bool {
 	if bytes.Contains(in, []byte(`null`)) {
@@ -145,7 +145,7 @@ func exotic(in []byte) bool {
 			return true
 		}
 	}
-	// An escape in a key, or a letter that folds to one of ours.
+	// An escape in a key, or a letter that folds to one of the known keys.
 	var m map[string]json.RawMessage
 	if json.Unmarshal(in, &m) != nil {
 		return true
@@ -158,7 +158,7 @@ func exotic(in []byte) bool {
 	return m["log"] == nil || m["log"][0] != '"'
 }
 
-// BenchmarkParse is the parser alone, of lines of about 200 bytes as containers write them.
+// BenchmarkParse measures the parser alone, with lines of about 200 bytes as containers write them.
 func BenchmarkParse(b *testing.B) {
 	var r dockerRecord
 	var c timeParser

@@ -16,10 +16,10 @@ func (p *timeParser) parse(b []byte) int64 {
 	}
 
 	// The date changes once a day: comparing it by two loads is cheaper than a call.
-	if binary.LittleEndian.Uint64(b) != binary.LittleEndian.Uint64(p.date[:]) || b[8] != p.date[8] || b[9] != p.date[9] {
-		if !p.setDate(b) {
-			return 0
-		}
+	sameDate := binary.LittleEndian.Uint64(b) == binary.LittleEndian.Uint64(p.date[:]) &&
+		b[8] == p.date[8] && b[9] == p.date[9]
+	if !sameDate && !p.setDate(b) {
+		return 0
 	}
 	h, m, s := twoDigits(b[11:]), twoDigits(b[14:]), twoDigits(b[17:])
 	if h > 23 || m > 59 || s > 60 {
@@ -68,7 +68,8 @@ func parseZone(b []byte) (seconds int64, ok bool) {
 func (p *timeParser) setDate(b []byte) bool {
 	century, yy, m, d := twoDigits(b), twoDigits(b[2:]), twoDigits(b[5:]), twoDigits(b[8:])
 	year := int64(century)*100 + int64(yy)
-	if century > 99 || yy > 99 || b[4] != '-' || b[7] != '-' || m < 1 || m > 12 || d < 1 || d > 31 || year < 1678 || year > 2261 {
+	if century > 99 || yy > 99 || b[4] != '-' || b[7] != '-' || m < 1 || m > 12 || d < 1 || d > 31 ||
+		year < 1678 || year > 2261 {
 		return false
 	}
 

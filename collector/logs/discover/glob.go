@@ -20,8 +20,8 @@ import (
 // app.log.
 type Glob struct{ Patterns []string }
 
-// Folders returns the folders in which new logs appear: those of the patterns whose folder has no wildcard. Logs below the
-// others are found by listing.
+// Folders returns the folders in which new logs appear: those of the patterns whose folder has no wildcard.
+// Logs below the others are found by listing.
 func (g Glob) Folders() []string {
 	var list []string
 	for _, pattern := range g.Patterns {
@@ -111,7 +111,8 @@ const oldestDate = 1 << 32
 func cutAge(name string) (base string, age int64) {
 	// The suffix is digits and single dashes; it begins with a digit behind a separator.
 	start := len(name)
-	for start > 0 && (isDigit(name[start-1]) || name[start-1] == '-' && start < len(name) && isDigit(name[start])) {
+	isDashBefore := func(i int) bool { return name[i-1] == '-' && i < len(name) && isDigit(name[i]) }
+	for start > 0 && (isDigit(name[start-1]) || isDashBefore(start)) {
 		start--
 	}
 	for start < len(name) && name[start] == '-' {

@@ -18,7 +18,8 @@ import (
 // partBytes is the length at which dockerd cuts a line.
 const partBytes = 16384
 
-// Dockerd writes a container's log as the real one does: the same records, parts and rotation.
+// A Dockerd writes the log of one container as the real one does: the same records, parts and rotation. Its
+// fields may be changed before and between writes.
 type Dockerd struct {
 	t        testing.TB
 	Root     string
@@ -34,16 +35,21 @@ type Dockerd struct {
 	Now      time.Time
 }
 
+// NewDockerd makes the folder of container n below root, and its log.
 func NewDockerd(t testing.TB, root string, n int) *Dockerd {
 	t.Helper()
 	id := fmt.Sprintf("%064x", 0xc0ffee0000+n)
-	d := &Dockerd{t: t, Root: root, ID: id, Dir: filepath.Join(root, "containers", id), MaxSize: 1 << 40, MaxFile: 1, Now: time.Date(2026, 11, 24, 23, 8, 0, 5, time.UTC)}
+	d := &Dockerd{
+		t: t, Root: root, ID: id, Dir: filepath.Join(root, "containers", id), MaxSize: 1 << 40, MaxFile: 1,
+		Now: time.Date(2026, 11, 24, 23, 8, 0, 5, time.UTC),
+	}
 	d.Path = filepath.Join(d.Dir, id+"-json.log")
 	d.Must(os.MkdirAll(d.Dir, 0o700))
 	d.openLog()
 	return d
 }
 
+// Must fails the test if err is not nil.
 func (d *Dockerd) Must(err error) {
 	d.t.Helper()
 	if err != nil {
@@ -61,14 +67,15 @@ func (d *Dockerd) openLog() {
 	d.size = fi.Size()
 }
 
-// encode is one record with its newline.
+// encode returns one record with its newline.
 func (d *Dockerd) encode(payload, stream string, at time.Time) []byte {
 	text, _ := json.Marshal(payload)
 	text = bytes.ReplaceAll(text, []byte("\ufffd"), []byte(`\ufffd`))
-	return fmt.Appendf(nil, "{\"log\":%s,\"stream\":%q%s,\"time\":%q}\n", text, stream, d.Attrs, at.Format(time.RFC3339Nano))
+	return fmt.Appendf(nil, "{\"log\":%s,\"stream\":%q%s,\"time\":%q}\n",
+		text, stream, d.Attrs, at.Format(time.RFC3339Nano))
 }
 
-// writeRecord writes one record, rotating first if the file is full.
+// WriteRecord writes one record. It rotates first if the file is full.
 func (d *Dockerd) WriteRecord(payload, stream string, at time.Time) {
 	d.t.Helper()
 	if d.size >= d.MaxSize {
@@ -79,7 +86,7 @@ func (d *Dockerd) WriteRecord(payload, stream string, at time.Time) {
 	d.size += int64(n)
 }
 
-// writeLog writes text as a container writes it: cut into lines and these into parts; a last piece without
+// WriteLog writes text as a container does: cut into lines, and lines into parts. A last piece without
 // newline ends the stream.
 func (d *Dockerd) WriteLog(stream, text string) {
 	d.t.Helper()
@@ -99,6 +106,7 @@ func (d *Dockerd) WriteLog(stream, text string) {
 	}
 }
 
+// Rotate rotates the log: with MaxFile 1 it is removed, otherwise renamed, and with Compress compressed.
 func (d *Dockerd) Rotate() {
 	d.t.Helper()
 	d.Must(d.File.Close())
@@ -121,8 +129,8 @@ func (d *Dockerd) Rotate() {
 	}
 }
 
-// gzip compresses a file as dockerd does: into one beside it, with the time of the last record in the header,
-// then the original is removed.
+// Gzip compresses a file as dockerd does: into a file beside it, with the time of the last record in the
+// header. Then it removes the original.
 func (d *Dockerd) Gzip(path string) {
 	d.t.Helper()
 	b, err := os.ReadFile(path)
@@ -138,14 +146,14 @@ func (d *Dockerd) Gzip(path string) {
 	d.Must(os.Remove(path))
 }
 
-// remove is docker rm.
+// Remove removes the folder, as docker rm does.
 func (d *Dockerd) Remove() {
 	d.t.Helper()
 	d.Must(d.File.Close())
 	d.Must(os.RemoveAll(d.Dir))
 }
 
-// writeRaw appends bytes that dockerd would not write.
+// WriteRaw appends bytes that dockerd would not write.
 func (d *Dockerd) WriteRaw(b string) {
 	d.t.Helper()
 	n, err := d.File.WriteString(b)

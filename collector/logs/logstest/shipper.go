@@ -14,7 +14,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// A Shipped is what the fake keeps of an event.
+// A Shipped is what a Shipper keeps of an event.
 type Shipped struct {
 	ID, Message, Stream, Path, Level string
 	Time                             int64
@@ -24,33 +24,35 @@ type Shipped struct {
 	Checkpoint                       collector.Checkpoint
 }
 
-// String is what tells one from another: long lines differ in their length.
+// String returns what tells events apart. Long lines differ in their length.
 func (e Shipped) String() string {
-	return fmt.Sprintf("%.20q of %d bytes, %.8s, at %d, number %d, from %d", e.Message, len(e.Message), e.ID, e.Offset, e.Checkpoint.End, e.Checkpoint.ReadFrom)
+	return fmt.Sprintf("%.20q of %d bytes, %.8s, at %d, %+v", e.Message, len(e.Message), e.ID, e.Offset, e.Checkpoint)
 }
 
-// Shipper is a Shipper in memory that outlives the Source: crash takes back what was not acknowledged.
+// A Shipper is a collector.Shipper in memory. It outlives the Source: Crash takes back what a kill would
+// lose. It collects violations of the contract, which Check reports.
 type Shipper struct {
 	mu     sync.Mutex
-	lanes  map[string]*producer
+	files  map[string]*producer
 	notify chan struct{}
-	Gate   func(lane string) <-chan struct{} // what Ship waits for; nil: nothing
+	Gate   func(name string) <-chan struct{} // Ship waits for a value from it; nil: it does not wait
 	errs   []string
 	pruned int
 }
 
 type producer struct {
-	s        *Shipper
-	name     string
-	list     []Shipped
-	replayed []Shipped // what a crash took back and has to come again as it was
-	open     bool
-	sealed   chan struct{}
-	dropped  bool
+	shipper    *Shipper
+	name       string
+	list       []Shipped
+	replayed   []Shipped // taken back by Crash: they must come again as they were
+	open       bool
+	sourceGone chan struct{}
+	dropped    bool
 }
 
+// NewShipper returns a Shipper without any files.
 func NewShipper() *Shipper {
-	return &Shipper{lanes: map[string]*producer{}, notify: make(chan struct{}, 1)}
+	return &Shipper{files: map[string]*producer{}, notify: make(chan struct{}, 1)}
 }
 
 // Prune drops the checkpoints of files that do not exist, as the real one does.
@@ -58,9 +60,9 @@ func (s *Shipper) Prune(exists func(name string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pruned++
-	for name, l := range s.lanes {
-		if !l.open && len(l.list) > 0 && !exists(name) {
-			l.dropped = true
+	for name, p := range s.files {
+		if !p.open && len(p.list) > 0 && !exists(name) {
+			p.dropped = true
 		}
 	}
 }
@@ -72,124 +74,133 @@ func (s *Shipper) Pruned() int {
 	return s.pruned
 }
 
+// Packets implements collector.Shipper; it is not used.
 func (s *Shipper) Packets(string) collector.PacketProducer { return nil }
 
+// File implements collector.Shipper.
 func (s *Shipper) File(name string) collector.FileProducer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := s.lanes[name]
-	if l == nil {
-		l = &producer{s: s, name: name, sealed: make(chan struct{})}
-		s.lanes[name] = l
+	p := s.files[name]
+	if p == nil {
+		p = &producer{shipper: s, name: name, sourceGone: make(chan struct{})}
+		s.files[name] = p
 	}
-	if l.open {
-		s.errs = append(s.errs, "lane opened twice: "+name)
+	if p.open {
+		s.errs = append(s.errs, "file opened twice: "+name)
 	}
-	if l.dropped {
-		s.errs = append(s.errs, "lane opened after it was forgotten: "+name)
+	if p.dropped {
+		s.errs = append(s.errs, "file opened after its checkpoint was dropped: "+name)
 	}
-	l.open = true
-	return l
+	p.open = true
+	return p
 }
 
-func (l *producer) Ship(ctx context.Context, e *pipeline.Event, m collector.Checkpoint) error {
-	if l.s.Gate != nil {
+// Ship implements collector.FileProducer.
+func (p *producer) Ship(ctx context.Context, e *pipeline.Event, m collector.Checkpoint) error {
+	if p.shipper.Gate != nil {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-l.s.Gate(l.name):
-		case <-l.sealed:
+		case <-p.shipper.Gate(p.name):
+		case <-p.sourceGone:
 		}
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	l.s.mu.Lock()
-	defer l.s.mu.Unlock()
+	p.shipper.mu.Lock()
+	defer p.shipper.mu.Unlock()
 	g := Shipped{
-		ID: hex.EncodeToString(e.Id), Message: string([]byte(e.Log.Message)), Stream: e.Log.Stream, Path: e.Log.Path, Level: e.Log.Level, Time: e.Timestamp,
-		Offset: e.Log.Offset, Bytes: e.Log.Bytes, Truncated: e.Log.Truncated, Partial: e.Partial, Container: e.Container.GetName(), Checkpoint: m,
+		ID: hex.EncodeToString(e.Id), Message: string([]byte(e.Log.Message)), Stream: e.Log.Stream,
+		Path: e.Log.Path, Level: e.Log.Level, Time: e.Timestamp, Offset: e.Log.Offset, Bytes: e.Log.Bytes,
+		Truncated: e.Log.Truncated, Partial: e.Partial, Container: e.Container.GetName(), Checkpoint: m,
 	}
-	if n := len(l.list); n > 0 && l.list[n-1].Checkpoint.End >= m.End {
-		l.s.errs = append(l.s.errs, "number did not grow: "+l.name+" "+g.Message)
+	if n := len(p.list); n > 0 && p.list[n-1].Checkpoint.End >= m.End {
+		p.shipper.errs = append(p.shipper.errs, "End did not grow: "+p.name+" "+g.Message)
 	}
 	if m.ReadFrom > m.End || m.ReadFrom < 0 {
-		l.s.errs = append(l.s.errs, "From is behind At: "+l.name)
+		p.shipper.errs = append(p.shipper.errs, "ReadFrom is behind End: "+p.name)
 	}
-	if len(l.replayed) > 0 {
-		if w := l.replayed[0]; w.ID != g.ID || w.Message != g.Message || w.Checkpoint.End != g.Checkpoint.End {
-			l.s.errs = append(l.s.errs, fmt.Sprintf("not the same as before the crash: %s / %s", w, g))
+	if len(p.replayed) > 0 {
+		w := p.replayed[0]
+		if w.ID != g.ID || w.Message != g.Message || w.Checkpoint.End != g.Checkpoint.End {
+			p.shipper.errs = append(p.shipper.errs, fmt.Sprintf("not the same as before the crash: %s / %s", w, g))
 		}
-		l.replayed = l.replayed[1:]
+		p.replayed = p.replayed[1:]
 	}
-	l.list = append(l.list, g)
+	p.list = append(p.list, g)
 	pipeline.ReleaseEvent(e)
 	select {
-	case l.s.notify <- struct{}{}:
+	case p.shipper.notify <- struct{}{}:
 	default:
 	}
 	return nil
 }
 
-func (l *producer) Resume() (collector.Checkpoint, bool) {
-	l.s.mu.Lock()
-	defer l.s.mu.Unlock()
-	if len(l.list) == 0 {
+// Resume implements collector.FileProducer.
+func (p *producer) Resume() (collector.Checkpoint, bool) {
+	p.shipper.mu.Lock()
+	defer p.shipper.mu.Unlock()
+	if len(p.list) == 0 {
 		return collector.Checkpoint{}, false
 	}
-	return l.list[len(l.list)-1].Checkpoint, true
+	return p.list[len(p.list)-1].Checkpoint, true
 }
 
-func (l *producer) SourceGone() {
-	l.s.mu.Lock()
-	defer l.s.mu.Unlock()
-	close(l.sealed)
+// SourceGone implements collector.FileProducer.
+func (p *producer) SourceGone() {
+	p.shipper.mu.Lock()
+	defer p.shipper.mu.Unlock()
+	close(p.sourceGone)
 }
 
-func (l *producer) Close(keep bool) {
-	l.s.mu.Lock()
-	defer l.s.mu.Unlock()
-	if !l.open {
-		l.s.errs = append(l.s.errs, "lane closed twice: "+l.name)
+// Close implements collector.FileProducer.
+func (p *producer) Close(keep bool) {
+	p.shipper.mu.Lock()
+	defer p.shipper.mu.Unlock()
+	if !p.open {
+		p.shipper.errs = append(p.shipper.errs, "file closed twice: "+p.name)
 	}
-	l.open = false
-	l.dropped = !keep && len(l.list) > 0
+	p.open = false
+	p.dropped = !keep && len(p.list) > 0
 }
 
-// crash leaves of each lane what keep says, and remembers the rest: it has to come again.
+// Crash keeps the first keep(n) of the n events of each file. The others must come again, the same.
 func (s *Shipper) Crash(keep func(n int) int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.lanes {
-		n := keep(len(l.list))
-		l.replayed = append(slices.Clone(l.list[n:]), l.replayed...)
-		l.list = l.list[:n]
-		l.open = false
-		l.sealed = make(chan struct{})
+	for _, p := range s.files {
+		n := keep(len(p.list))
+		p.replayed = append(slices.Clone(p.list[n:]), p.replayed...)
+		p.list = p.list[:n]
+		p.open = false
+		p.sourceGone = make(chan struct{})
 	}
 }
 
+// Count returns how many events were shipped.
 func (s *Shipper) Count() (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.lanes {
-		n += len(l.list)
+	for _, p := range s.files {
+		n += len(p.list)
 	}
 	return n
 }
 
-// all returns what was shipped, by lane and then in order.
+// All returns what was shipped, by name of the file and then in order.
 func (s *Shipper) All() []Shipped {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []Shipped
-	for _, k := range slices.Sorted(maps.Keys(s.lanes)) {
-		list = append(list, s.lanes[k].list...)
+	for _, k := range slices.Sorted(maps.Keys(s.files)) {
+		list = append(list, s.files[k].list...)
 	}
 	return list
 }
 
-// wait blocks until n events were shipped.
+// Wait waits until n events were shipped.
 func (s *Shipper) Wait(t testing.TB, n int) {
 	t.Helper()
 	limit := time.After(20 * time.Second)
@@ -209,6 +220,7 @@ func (s *Shipper) Wait(t testing.TB, n int) {
 	}
 }
 
+// Check fails the test if the contract was violated.
 func (s *Shipper) Check(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()
@@ -226,17 +238,17 @@ func (s *Shipper) Check(t testing.TB) {
 func (s *Shipper) Opened() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.lanes)
+	return len(s.files)
 }
 
-// Dropped returns the names of the producers whose checkpoint was given up.
+// Dropped returns the names of the files whose checkpoint was dropped.
 func (s *Shipper) Dropped() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []string
-	for _, l := range s.lanes {
-		if l.dropped {
-			list = append(list, l.name)
+	for _, p := range s.files {
+		if p.dropped {
+			list = append(list, p.name)
 		}
 	}
 	return list

@@ -27,7 +27,7 @@ type file struct {
 	gz           bool
 	identified   bool
 	id           Identity
-	firstRecord  Identity // of the first record alone; id differs from it where another file of the log begins with the same
+	firstRecord  Identity // of the first record alone; id differs where another file of the log begins with it
 	unique       bool     // no other file begins with the same record
 	producer     collector.FileProducer
 	sourceGone   bool      // the producer was told that the file has no name

@@ -48,7 +48,8 @@ type Group struct {
 // NewGroup returns a Group that reads nothing until Run is called.
 func NewGroup(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Group {
 	g := &Group{
-		cfg: cfg, log: log, reg: reg, metrics: newMetrics(reg), tailers: map[string]*Tailer{}, ended: make(chan *Tailer),
+		cfg: cfg, log: log, reg: reg, metrics: newMetrics(reg),
+		tailers: map[string]*Tailer{}, ended: make(chan *Tailer),
 	}
 	g.budget.maxFiles = int64(cfg.MaxOpen)
 	if g.budget.maxFiles == 0 {
@@ -66,7 +67,9 @@ func (g *Group) Held() (files, bytes int64) {
 
 // Run tails the logs that discovery lists until ctx ends. A value from changed means that the State of
 // handlers, or the list, may have changed. Run returns an error only where nothing can ever be read.
-func (g *Group) Run(ctx context.Context, ship collector.Shipper, discovery Discovery, changed <-chan struct{}) error {
+func (g *Group) Run(
+	ctx context.Context, ship collector.Shipper, discovery Discovery, changed <-chan struct{},
+) error {
 	g.ship = ship
 	watch, err := newWatcher()
 	if err != nil {
@@ -110,7 +113,7 @@ func (g *Group) Run(ctx context.Context, ship collector.Shipper, discovery Disco
 func (g *Group) rescan(ctx context.Context, discovery Discovery) {
 	g.rescans++
 	for _, folder := range discovery.Folders() {
-		_ = g.watch.watchRoot(folder) // List reports a folder that does not exist; the next rescan tries again
+		_ = g.watch.watchRoot(folder) // List reports a folder that does not exist
 	}
 	g.followListed(ctx, discovery)
 	g.applyStates()
@@ -283,33 +286,4 @@ func (g *Group) stopTailers() {
 			return
 		}
 	}
-}
-
-// ReadFile reads one file of a log to its end: the file alone, without rotation. Its lines go to handler,
-// with the producer that ship returns for it.
-func ReadFile(ctx context.Context, cfg Config, log discover.Log, handler Handler, ship collector.Shipper) error {
-	fd, err := openLog(log.Dir, log.Base)
-	if err != nil {
-		return fmt.Errorf("open log file: %w", err)
-	}
-	g := NewGroup(cfg, slog.New(slog.DiscardHandler), nil)
-	g.ship = ship
-	g.budget.acquireDescriptor()
-	t := newTailer(g, log, handler, 0)
-	t.folderGone.Store(true) // what is there is all there will be
-
-	f := t.registerFile(listedFile{log.Base, discover.Rank{Compressed: strings.HasSuffix(log.Base, ".gz")}}, fd, nil)
-	if f == nil || f.done {
-		return fmt.Errorf("read log file %s: it has no file handle, or its compression is damaged", t.path)
-	}
-	t.files = []*file{f}
-	for more := true; more; {
-		if more, err = t.readAvailable(ctx); err != nil {
-			return fmt.Errorf("read log file %s: %w", t.path, err)
-		}
-	}
-	if f.readErr != nil {
-		return fmt.Errorf("read log file %s: after unzipped byte %d: the file is cut or broken there: %w", t.path, f.offset, f.readErr)
-	}
-	return ctx.Err()
 }

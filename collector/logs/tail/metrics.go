@@ -15,16 +15,22 @@ type groupMetrics struct {
 func newMetrics(reg prometheus.Registerer) groupMetrics {
 	with := metrics.With(reg)
 	return groupMetrics{
-		bytes:   with.Counter("tidegate_logs_bytes_total", "Bytes of log files that were read; bytes that are read again after a restart count again."),
-		records: with.Counter("tidegate_logs_records_total", "Records of log files that were read."),
-		lines:   with.Counter("tidegate_logs_lines_total", "Log lines that were shipped."),
-		parts:   with.Counter("tidegate_logs_parts_total", "Records of log files that were joined with others into one line."),
-		resumed: with.Counter("tidegate_logs_resumed_total", "Log lines that were read again after a restart and had been shipped before it."),
+		bytes: with.Counter("tidegate_logs_bytes_total",
+			"Bytes of log files that were read, including those read again after a restart."),
+		records: with.Counter("tidegate_logs_records_total",
+			"Records of log files that were read."),
+		lines: with.Counter("tidegate_logs_lines_total",
+			"Log lines that were shipped."),
+		parts: with.Counter("tidegate_logs_parts_total",
+			"Records of log files that were joined with others into one line."),
+		resumed: with.Counter("tidegate_logs_resumed_total",
+			"Log lines that were read again after a restart and had been shipped before it."),
 		dropped: with.CounterVec("tidegate_logs_dropped_total",
 			"Parts of log files that were not shipped, by reason: over_cap, nul and cut in bytes, the others in lines.", "reason"),
 		malformed: with.CounterVec("tidegate_logs_malformed_total",
 			"Records of log files that are not of the format of their log, by reason; their text is shipped.", "reason"),
-		errors: with.CounterVec("tidegate_logs_errors_total", "Calls of the log reader that failed, by call.", "call"),
+		errors: with.CounterVec("tidegate_logs_errors_total",
+			"Calls of the log reader that failed, by call.", "call"),
 	}
 }
 
@@ -32,9 +38,15 @@ func newMetrics(reg prometheus.Registerer) groupMetrics {
 func (g *Group) exportGauges(reg prometheus.Registerer) (stop func()) {
 	with := metrics.With(reg)
 	funcs := []*metrics.Func{
-		with.GaugeFunc("tidegate_logs_lag_bytes", "Bytes of log files that were not read yet.", func() float64 { return float64(g.lag.Load()) }),
-		with.GaugeFunc("tidegate_logs_open_files", "Log files that are held open.", func() float64 { return float64(g.budget.openFiles.Load()) }),
-		with.GaugeFunc("tidegate_logs_tailed", "Logs that are being read; the rotated files of one container are one log.", func() float64 { return float64(g.tailed.Load()) }),
+		with.GaugeFunc("tidegate_logs_lag_bytes",
+			"Bytes of log files that were not read yet.",
+			func() float64 { return float64(g.lag.Load()) }),
+		with.GaugeFunc("tidegate_logs_open_files",
+			"Log files that are held open.",
+			func() float64 { return float64(g.budget.openFiles.Load()) }),
+		with.GaugeFunc("tidegate_logs_tailed",
+			"Logs that are being read; the rotated files of one container are one log.",
+			func() float64 { return float64(g.tailed.Load()) }),
 	}
 	return func() {
 		for _, f := range funcs {

@@ -29,7 +29,9 @@ type pendingLine struct {
 
 // startLine makes record, which begins at start, the first part of a line.
 func (p *pendingLine) startLine(f *file, record *decode.Record, start int64) {
-	*p = pendingLine{active: true, file: f.id, start: start, time: record.Time, group: record.Group, text: p.text[:0]}
+	*p = pendingLine{
+		active: true, file: f.id, start: start, time: record.Time, group: record.Group, text: p.text[:0],
+	}
 }
 
 // appendPart adds a part. What is beyond limit is counted and not kept.
@@ -74,7 +76,8 @@ func (t *Tailer) joinRecord(ctx context.Context, f *file, start, end int64) erro
 	// A line of one record is shipped without a copy.
 	if !p.active && record.Ends {
 		t.line = Line{
-			File: f.id, Start: start, Time: record.Time, Stream: record.Stream, Text: record.Text, Bytes: uint64(len(record.Text)),
+			File: f.id, Start: start, Time: record.Time, Stream: record.Stream,
+			Text: record.Text, Bytes: uint64(len(record.Text)),
 		}
 		return t.shipLine(ctx, f, end, end)
 	}

@@ -124,7 +124,9 @@ func (t *Tailer) handleMalformed(ctx context.Context, f *file, body []byte, star
 // shipPlain ships bytes of f, from start to end, as a line of no stream. Its time is that of the record
 // before it.
 func (t *Tailer) shipPlain(ctx context.Context, f *file, body []byte, start, end int64) error {
-	t.line = Line{File: f.id, Start: start, Time: f.lastTime, Text: body, Bytes: uint64(len(body)), Partial: true}
+	t.line = Line{
+		File: f.id, Start: start, Time: f.lastTime, Text: body, Bytes: uint64(len(body)), Partial: true,
+	}
 	if t.line.Time == 0 {
 		t.line.Time = time.Now().UnixNano()
 	}

@@ -117,7 +117,9 @@ func (t *Tailer) scanFolder() {
 		for _, f := range listing.compressed {
 			f.closeFile(&t.group.budget)
 		}
-		t.files = slices.DeleteFunc(t.files, func(f *file) bool { return slices.Contains(listing.compressed, f) })
+		t.files = slices.DeleteFunc(t.files, func(f *file) bool {
+			return slices.Contains(listing.compressed, f)
+		})
 	}
 	t.rescanNeeded = true
 	t.wakeReader()
@@ -157,7 +159,9 @@ func (t *Tailer) scanOnce(known []*file) (listing, error) {
 	}
 
 	// Put them in order.
-	t.files = slices.DeleteFunc(t.files, func(f *file) bool { return !slices.Contains(known, f) && slices.Contains(found.found, f) })
+	t.files = slices.DeleteFunc(t.files, func(f *file) bool {
+		return !slices.Contains(known, f) && slices.Contains(found.found, f)
+	})
 	t.insertByRank(found.found)
 
 	// A rotation changes the file that has the base name; all else changes names.
@@ -193,7 +197,9 @@ func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.group.metrics.errors.WithLabelValues("open").Inc()
 		t.rescanNeeded = true
-		t.listingIncomplete = t.listingIncomplete || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+			t.listingIncomplete = true
+		}
 	}
 	return nil
 }

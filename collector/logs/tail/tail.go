@@ -34,11 +34,13 @@
 //
 //	listed      a name was found and opened: it has a handle, no identity yet (registerFile)
 //	waiting     it is not the oldest unread file of its log, or its first record is not complete
-//	copy        it begins as a newer file does: that one was copied, to be truncated (copytruncate). It is not read, unless
-//	            the truncation comes before the newer file was read to its end; then it takes the newer file's place
+//	copy        it holds the same as a newer file, which was copied to be truncated (copytruncate). It is not
+//	            read, unless the truncation comes before the newer file was read to its end: then the newer
+//	            file goes on as the copy (handleTruncation)
 //	reading     it has an identity and a producer, and is the oldest unread file (resumeFile)
-//	done        it was read to its end (finishFile); the descriptor is closed, the producer is kept until the file is gone
-//	dropped     it has no name any more and is done: the producer is closed and forgets its checkpoint (dropMissing)
+//	done        it was read to its end (finishFile); the descriptor is closed, and the producer is kept until
+//	            the file is gone
+//	dropped     it is done and has no name any more: its checkpoint is dropped (dropMissing)
 //
 // # Lines of several records
 //
@@ -89,7 +91,7 @@ type Handler interface {
 	Refresh()
 
 	// Ship makes an event of line and ships it on producer. The line is valid until Ship returns.
-	Ship(ctx context.Context, producer collector.FileProducer, line *Line, checkpoint collector.Checkpoint) error
+	Ship(ctx context.Context, producer collector.FileProducer, line *Line, at collector.Checkpoint) error
 
 	// State returns what is known of the log's writer. It may be called by any goroutine.
 	State() State

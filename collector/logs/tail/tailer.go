@@ -119,7 +119,8 @@ func (t *Tailer) readLoop(ctx context.Context) {
 		switch {
 		case err != nil && ctx.Err() == nil:
 			t.group.metrics.errors.WithLabelValues("ship").Inc()
-			t.group.log.Error("log lines could not be shipped, the log is begun again", "log", t.log.ID, "err", err)
+			t.group.log.Error("log lines could not be shipped, the log is begun again",
+				"log", t.log.ID, "err", err)
 			return
 		case err != nil:
 		case more:

@@ -41,8 +41,8 @@ func tailerOf(d *logstest.Dockerd, ship *logstest.Shipper) *Tailer {
 	return newTailer(g, log, shippingHandler{log}, 0)
 }
 
-// TestNoFileIsMissedWhileItIsRenamed: whatever rotation and compression do during a listing, after it each
-// file that was there has a name and stands in its place.
+// TestNoFileIsMissedWhileItIsRenamed lists a folder while files are rotated and compressed. After each
+// listing every file must have a name and stand in its place.
 func TestNoFileIsMissedWhileItIsRenamed(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
@@ -91,7 +91,7 @@ func TestNoFileIsMissedWhileItIsRenamed(t *testing.T) {
 	}
 }
 
-// firstLine is the number of the first line of f, -1 if there is none yet.
+// firstLine returns the number of the first line of f; -1: there is none yet.
 func firstLine(f *file) int {
 	b, n := make([]byte, 200), -1
 	k, _ := f.readAt(b, 0)
@@ -101,7 +101,7 @@ func firstLine(f *file) int {
 	return n
 }
 
-// TestALineThatCouldNotBeShippedIsReadOnceMore: when a stop interrupts it, the last words go on with the same
+// TestALineThatCouldNotBeShippedIsReadOnceMore interrupts Ship by a stop: drainUnlinked goes on with that
 // record.
 func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 	for _, compress := range []bool{false, true} {
@@ -131,8 +131,8 @@ func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 	}
 }
 
-// TestAnOpenLineOutlivesAStop: a line without an end, in a file that no other follows, is not given up when
-// the stop comes first.
+// TestAnOpenLineOutlivesAStop has a line without an end in a file that no other follows: a stop does not drop
+// it.
 func TestAnOpenLineOutlivesAStop(t *testing.T) {
 	d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
 	d.WriteLog("stdout", strings.Repeat("a", decode.DockerPartBytes))
@@ -155,8 +155,9 @@ func TestAnOpenLineOutlivesAStop(t *testing.T) {
 	ship.Check(t)
 }
 
-// TestACopyThatCannotBeOpenedKeepsItsLane: without descriptors nobody knows which file a compressed one is.
-func TestACopyThatCannotBeOpenedKeepsItsLane(t *testing.T) {
+// TestACopyThatCannotBeOpenedKeepsItsCheckpoint: without descriptors it is not known which file was
+// compressed.
+func TestACopyThatCannotBeOpenedKeepsItsCheckpoint(t *testing.T) {
 	d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
 	d.MaxFile, d.Compress = 3, true
 	d.WriteLog("stdout", "a\n")

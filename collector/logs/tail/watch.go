@@ -180,7 +180,9 @@ func parseEvents(b []byte) []inotifyEvent {
 			name = name[:i]
 		}
 		list = append(list, inotifyEvent{
-			wd: int32(binary.NativeEndian.Uint32(b)), mask: binary.NativeEndian.Uint32(b[4:]), name: string(name),
+			wd:   int32(binary.NativeEndian.Uint32(b)),
+			mask: binary.NativeEndian.Uint32(b[4:]),
+			name: string(name),
 		})
 		b = b[unix.SizeofInotifyEvent+n:]
 	}

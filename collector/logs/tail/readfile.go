@@ -1,0 +1,44 @@
+package tail
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"tidegate/collector"
+	"tidegate/collector/logs/discover"
+)
+
+// ReadFile reads one file of a log to its end: the file alone, without rotation. Its lines go to handler,
+// with the producer that ship returns for it.
+func ReadFile(
+	ctx context.Context, cfg Config, log discover.Log, handler Handler, ship collector.Shipper,
+) error {
+	fd, err := openLog(log.Dir, log.Base)
+	if err != nil {
+		return fmt.Errorf("open log file: %w", err)
+	}
+	g := NewGroup(cfg, slog.New(slog.DiscardHandler), nil)
+	g.ship = ship
+	g.budget.acquireDescriptor()
+	t := newTailer(g, log, handler, 0)
+	t.folderGone.Store(true) // what is there is all there will be
+
+	rank := discover.Rank{Compressed: strings.HasSuffix(log.Base, ".gz")}
+	f := t.registerFile(listedFile{log.Base, rank}, fd, nil)
+	if f == nil || f.done {
+		return fmt.Errorf("read log file %s: it has no file handle, or its compression is damaged", t.path)
+	}
+	t.files = []*file{f}
+	for more := true; more; {
+		if more, err = t.readAvailable(ctx); err != nil {
+			return fmt.Errorf("read log file %s: %w", t.path, err)
+		}
+	}
+	if f.readErr != nil {
+		return fmt.Errorf("read log file %s: after unzipped byte %d: the file is cut or broken there: %w",
+			t.path, f.offset, f.readErr)
+	}
+	return ctx.Err()
+}
