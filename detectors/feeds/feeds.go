@@ -1,13 +1,12 @@
-// Package feeds judges events by lists of malicious domains and addresses.
+// Package feeds is a pipeline.Detector that looks the names and addresses of events up in lists of malicious
+// domains and addresses.
 //
-// Load reads the files of all feeds into a Set: a bloom filter in front, which says at once that nearly
-// everything is not listed, and an exact structure behind it, so that a verdict is never the filter's
-// mistake. A Set is immutable and is a pipeline.Detector; the engine is given a new one when a file changes
-// (Watch). A domain covers its sub-domains, an address may be a network.
+// Load reads the files of all feeds into a Set: a bloom filter, which rules out nearly everything at once, and
+// exact maps behind it, so that a verdict is never a mistake of the filter. A Set is immutable; a Watcher
+// makes a new one when a file changes. A domain covers its sub-domains, and an address may be a network.
 //
-// What is asked of an event: the names that it looked up, asked for or greeted (dns.question.name,
-// url.domain, tls.client.server_name) and the addresses that it reached or was given (source.ip,
-// destination.ip, dns.resolved_ip).
+// Looked up are the names of an event (dns.question.name, url.domain, tls.client.server_name) and its
+// addresses (source.ip, destination.ip, both of NAT, dns.resolved_ip).
 package feeds
 
 import (
@@ -24,39 +23,47 @@ import (
 
 // An indicator is one line of a feed.
 type indicator struct {
-	text       string // as it is matched
+	text       string // in the form in which it is compared
 	note       string
-	feed       uint16
+	feed       uint16 // index in Set.feeds
 	confidence uint8
 }
 
-// A feed is what verdicts need of a Config.
+// A feed is the part of a Config that verdicts carry.
 type feed struct {
 	name, version string
 	severity      pipeline.Severity
 }
 
-// A Set is all feeds, ready to judge. It is safe for concurrent use.
+// A Set holds the indicators of all feeds. It is immutable and safe for concurrent use.
 type Set struct {
 	version    string
-	files      string // their state when they were read
+	files      string // state of the files before they were read
 	feeds      []feed
 	indicators []indicator
-	filter     *bloom.BloomFilter
-	domains    map[string]int32 // to the indicator of the highest confidence
-	addrs      map[netip.Addr]int32
-	prefixes   map[netip.Prefix]int32
-	bits4      []int // the lengths of prefixes that occur, longest first
-	bits6      []int
+
+	// filter holds the keys of all maps below; what it does not have, they do not have.
+	filter *bloom.BloomFilter
+
+	// Indexes in indicators. Of several indicators for one key it is that of the highest confidence.
+	domains  map[string]int32
+	addrs    map[netip.Addr]int32
+	prefixes map[netip.Prefix]int32
+
+	// Lengths of the prefixes that occur, longest first.
+	prefixLengths4, prefixLengths6 []int
 }
 
-// Version is a hash of every file and of what its feed is set to.
+var _ pipeline.Detector = (*Set)(nil)
+
+// Version returns a hash of the files and settings of all feeds.
 func (s *Set) Version() string { return s.version }
 
-// Len is the number of indicators.
+// Len returns the number of indicators.
 func (s *Set) Len() int { return len(s.indicators) }
 
-// Evaluate writes a verdict for each indicator that an event touches, at most one per indicator and event.
+// Evaluate appends a verdict to each event for each indicator that it has in one of its fields, at most one
+// for an indicator.
 func (s *Set) Evaluate(block []*pipeline.Event) {
 	if len(s.indicators) == 0 {
 		return
@@ -65,7 +72,7 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 		switch e.Dataset {
 		case pipeline.Dataset_DNS:
 			if s.checkDomain(e, "dns.question.name", e.GetDns().GetQuestionName()) {
-				break // where a malicious name leads to says nothing more
+				break // The addresses of a malicious name add nothing.
 			}
 			for _, ip := range e.GetDns().GetResolvedIp() {
 				if a, err := netip.ParseAddr(ip); err == nil {
@@ -82,6 +89,7 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 	}
 }
 
+// checkEndpoint looks the addresses of one side of a session up.
 func (s *Set) checkEndpoint(e *pipeline.Event, field string, p *pipeline.Endpoint) {
 	if p == nil {
 		return
@@ -94,7 +102,7 @@ func (s *Set) checkEndpoint(e *pipeline.Event, field string, p *pipeline.Endpoin
 	}
 }
 
-// checkDomain asks for a domain and each domain above it, and tells whether one is listed.
+// checkDomain looks a name and the domains above it up, and reports whether one is listed.
 func (s *Set) checkDomain(e *pipeline.Event, field, name string) bool {
 	if len(s.domains) == 0 || name == "" || len(name) > 255 {
 		return false
@@ -116,7 +124,7 @@ func (s *Set) checkDomain(e *pipeline.Event, field, name string) bool {
 	return false
 }
 
-// lowerASCII avoids the allocation where there is nothing to lower, which is nearly always.
+// lowerASCII returns s in lower case, without an allocation where it is that already, as nearly always.
 func lowerASCII(s string) string {
 	for i := range len(s) {
 		if 'A' <= s[i] && s[i] <= 'Z' {
@@ -126,24 +134,26 @@ func lowerASCII(s string) string {
 	return s
 }
 
+// unsafeBytes returns the bytes of s, which must not be changed.
 func unsafeBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
+// checkAddr looks an address up, and then the networks that hold it, the smallest first.
 func (s *Set) checkAddr(e *pipeline.Event, field string, a netip.Addr) {
 	a = a.Unmap()
-	var key [17]byte
+	var key [filterKeySize]byte
 	if s.filter.Test(filterKey(&key, a, a.BitLen())) {
 		if i, ok := s.addrs[a]; ok {
 			s.addVerdict(e, i, field, a.String())
 			return
 		}
 	}
-	bits := s.bits4
+	lengths := s.prefixLengths4
 	if a.Is6() {
-		bits = s.bits6
+		lengths = s.prefixLengths6
 	}
-	for _, n := range bits {
-		p, err := a.Prefix(n)
-		if err != nil || !s.filter.Test(filterKey(&key, p.Addr(), n)) {
+	for _, length := range lengths {
+		p, err := a.Prefix(length)
+		if err != nil || !s.filter.Test(filterKey(&key, p.Addr(), length)) {
 			continue
 		}
 		if i, ok := s.prefixes[p]; ok {
@@ -153,31 +163,43 @@ func (s *Set) checkAddr(e *pipeline.Event, field string, a netip.Addr) {
 	}
 }
 
-// filterKey is what the filter knows of a network: its address and its length.
-func filterKey(buf *[17]byte, a netip.Addr, bits int) []byte {
+// filterKeySize is the size of the key of a network: 16 bytes of address and one of prefix length and family.
+const filterKeySize = 17
+
+// filterKey writes the filter's key of a network into buf.
+func filterKey(buf *[filterKeySize]byte, a netip.Addr, bits int) []byte {
+	const is4 = 0x80
 	b := a.As16()
 	copy(buf[:], b[:])
 	buf[16] = byte(bits)
 	if a.Is4() {
-		buf[16] |= 0x80
+		buf[16] |= is4
 	}
 	return buf[:]
 }
 
+// addVerdict appends the verdict of indicator i, which the event has in field as value, unless it has one of
+// the same indicator.
 func (s *Set) addVerdict(e *pipeline.Event, i int32, field, value string) {
 	ind := &s.indicators[i]
 	f := &s.feeds[ind.feed]
 	if slices.ContainsFunc(e.Verdicts, func(v *pipeline.Verdict) bool {
-		return v.Detector == "feeds" && strings.HasSuffix(v.Group, " "+ind.text)
+		return v.Detector == detectorName && strings.HasSuffix(v.Group, " "+ind.text)
 	}) {
 		return
 	}
-	evidence := fmt.Sprintf("%s %s is %s of feed %s", field, strings.Clone(value), ind.text, f.name)
+	listed := ""
+	if value != ind.text {
+		listed = " as " + ind.text
+	}
+	evidence := fmt.Sprintf("%s %s is listed%s in feed %s, confidence %d", field, value, listed, f.name, ind.confidence) // copies value
 	if ind.note != "" {
 		evidence += ": " + ind.note
 	}
 	e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
-		Detector: "feeds", Rule: "feed-" + f.name, Version: f.version, Severity: f.severity, Score: uint32(ind.confidence),
+		Detector: detectorName, Rule: "feed-" + f.name, Version: f.version, Severity: f.severity, Score: uint32(ind.confidence),
 		Evidence: evidence, Title: "Contact with an indicator of feed " + f.name, Group: e.Owner() + " " + ind.text,
 	})
 }
+
+const detectorName = "feeds"

@@ -71,10 +71,10 @@ func TestIndicatorsAreFound(t *testing.T) {
 			t.Errorf("%q: %d verdicts", want, len(e.Verdicts))
 		}
 	}
-	check(lookup("evil.example"), "is evil.example of feed test")
-	check(lookup("a.b.evil.example"), "dns.question.name a.b.evil.example is evil.example")
-	check(lookup("A.EVIL.example"), "is evil.example")
-	check(lookup("evil.example", "203.0.113.7"), "is evil.example of feed test") // one indicator a look-up is enough
+	check(lookup("evil.example"), "dns.question.name evil.example is listed in feed test, confidence 75")
+	check(lookup("a.b.evil.example"), "dns.question.name a.b.evil.example is listed as evil.example in feed test")
+	check(lookup("A.EVIL.example"), "is listed as evil.example")
+	check(lookup("evil.example", "203.0.113.7"), "evil.example is listed in feed test") // one indicator of a query is enough
 	check(lookup("notevil.example"), "")
 	check(lookup("example"), "")
 	check(lookup(""), "")
@@ -84,12 +84,12 @@ func TestIndicatorsAreFound(t *testing.T) {
 	check(lookup("upper.example"), "upper.example")
 	check(lookup("x.wild.example"), "wild.example")
 	check(lookup("xn--bcher-kva.example"), "xn--bcher-kva.example")
-	check(lookup("fine.test", "203.0.113.7", "203.0.113.7"), "dns.resolved_ip 203.0.113.7 is 203.0.113.7 of feed test: scanner")
-	check(reach("198.51.100.9"), "destination.ip 198.51.100.9 is 198.51.100.0/24")
+	check(lookup("fine.test", "203.0.113.7", "203.0.113.7"), "dns.resolved_ip 203.0.113.7 is listed in feed test, confidence 40: scanner")
+	check(reach("198.51.100.9"), "destination.ip 198.51.100.9 is listed as 198.51.100.0/24")
 	check(reach("198.51.101.9"), "")
 	check(reach("2001:db8:bad:1::1"), "2001:db8:bad::/48")
 	check(reach("::ffff:203.0.113.7"), "203.0.113.7")
-	check(&pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlDomain: "evil.example"}}, "url.domain evil.example")
+	check(&pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlDomain: "evil.example"}}, "url.domain evil.example is listed")
 	check(&pipeline.Event{Dataset: pipeline.Dataset_TLS, Tls: &pipeline.TLSHandshake{ServerName: "evil.example"}}, "tls.client.server_name")
 	check(&pipeline.Event{Dataset: pipeline.Dataset_SESSION, Source: &pipeline.Endpoint{Ip: []byte{1, 2}}}, "")
 }
@@ -108,7 +108,7 @@ func TestBadLinesAreNamedAndSkipped(t *testing.T) {
 	check("bad domain.example", "neither one indicator")
 	check("300.1.2.3/24", "not a network")
 	check("10.0.0.0/4", "too wide")
-	check("127.0.0.1", "everyone's")
+	check("127.0.0.1", "not that of one host")
 	check("evil2.example,many", "confidence")
 	check("evil2.example,101", "confidence")
 	check(strings.Repeat("x", maxLine+10), "longer than")
@@ -162,7 +162,7 @@ func FuzzFeedLines(f *testing.F) {
 		f.Add(l)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		s, skipped := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}}, SkippedLines{}
+		s, skipped := newSet(), SkippedLines{}
 		s.feeds = []feed{{name: "f"}}
 		if err := s.readLines(Config{Path: "f"}, 0, strings.NewReader(in), &skipped); err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -22,17 +23,17 @@ import (
 	"tidegate/pipeline"
 )
 
-// Bounds of what is read.
 const (
-	maxLine       = 4 << 10
+	maxLine       = 4 << 10 // bytes
 	maxIndicators = 20_000_000
-	maxNote       = 200
+	maxNote       = 200 // bytes
+	maxErrors     = 100 // that SkippedLines keeps
+
+	defaultConfidence = 75
+	noConfidence      = 255 // of a line that names none
 )
 
-// noConfidence is the confidence of a line that gives none.
-const noConfidence = 255
-
-// A LineError is a line that could not be used; the rest of its file is.
+// A LineError is an invalid line of a feed. The other lines of the file are used.
 type LineError struct {
 	Path string
 	Line int
@@ -41,13 +42,14 @@ type LineError struct {
 
 func (e *LineError) Error() string { return fmt.Sprintf("%s:%d: %v", e.Path, e.Line, e.Err) }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *LineError) Unwrap() error { return e.Err }
 
-// Load reads every feed. A file that cannot be read is an error; a line that cannot is skipped and told in
-// the second result, of which the first hundred are kept and all are counted.
+// Load reads all feeds. A file that cannot be read is an error. An invalid line is skipped and reported in the
+// second result.
 func Load(cfgs []Config) (*Set, SkippedLines, error) {
-	s := &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}, files: filesState(cfgs)}
+	s := newSet()
+	s.files = filesState(cfgs)
 	var skipped SkippedLines
 	all := sha256.New()
 	for i, cfg := range cfgs {
@@ -57,7 +59,8 @@ func Load(cfgs []Config) (*Set, SkippedLines, error) {
 		}
 		s.feeds = append(s.feeds, f)
 		sum := sha256.New()
-		// What the feed is set to is part of what it says, and keeps a file apart from the next.
+		// The settings of a feed decide its verdicts, so they are part of its version. They also separate its
+		// file from the next one.
 		fmt.Fprintf(io.MultiWriter(sum, all), "feed %q %v %d\n", cfg.Name, f.severity, cfg.Confidence)
 		if err := s.readFile(cfg, uint16(i), io.MultiWriter(sum, all), &skipped); err != nil {
 			return nil, skipped, fmt.Errorf("read feed %s: %w", cfg.Name, err)
@@ -69,17 +72,22 @@ func Load(cfgs []Config) (*Set, SkippedLines, error) {
 	return s, skipped, nil
 }
 
+func newSet() *Set {
+	return &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}}
+}
+
+// shortHash returns the first bytes of a hash, in hex.
 func shortHash(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:6]) }
 
-// SkippedLines are the lines that were not used.
+// SkippedLines are the invalid lines of all feeds.
 type SkippedLines struct {
 	Count  int
-	Errors []*LineError // the first of them
+	Errors []*LineError // the first 100
 }
 
 func (s *SkippedLines) addError(path string, line int, err error) {
 	s.Count++
-	if len(s.Errors) < 100 {
+	if len(s.Errors) < maxErrors {
 		s.Errors = append(s.Errors, &LineError{path, line, err})
 	}
 }
@@ -93,45 +101,52 @@ func (s *Set) readFile(cfg Config, feed uint16, sum io.Writer, skipped *SkippedL
 	return s.readLines(cfg, feed, io.TeeReader(f, sum), skipped)
 }
 
+// readLines adds the indicators of a feed, whose index is feed.
 func (s *Set) readLines(cfg Config, feed uint16, r io.Reader, skipped *SkippedLines) error {
 	confidence := uint8(cfg.Confidence)
 	if confidence == 0 {
-		confidence = 75
+		confidence = defaultConfidence
 	}
-	br := bufio.NewReaderSize(r, maxLine)
-	for n := 1; ; n++ {
-		line, err := br.ReadSlice('\n')
+	lines := bufio.NewReaderSize(r, maxLine)
+	for number := 1; ; number++ {
+		skip := func(err error) { skipped.addError(cfg.Path, number, err) }
+		line, err := lines.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			skipped.addError(cfg.Path, n, fmt.Errorf("the line is longer than %d bytes", maxLine))
+			// Read on to the end of the line, which is not used.
+			skip(fmt.Errorf("the line is longer than %d bytes", maxLine))
 			for errors.Is(err, bufio.ErrBufferFull) {
-				_, err = br.ReadSlice('\n')
+				_, err = lines.ReadSlice('\n')
 			}
 			line = nil
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("%s:%d: %w", cfg.Path, n, err)
+			return fmt.Errorf("%s:%d: %w", cfg.Path, number, err)
 		}
-		if n == 1 {
-			line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf"))
+		if number == 1 {
+			line = bytes.TrimPrefix(line, byteOrderMark)
 		}
-		for _, ind := range parseLine(string(line), func(err error) { skipped.addError(cfg.Path, n, err) }) {
+
+		for _, ind := range parseLine(string(line), skip) {
 			if ind.confidence == noConfidence {
 				ind.confidence = confidence
 			}
 			ind.feed = feed
 			if err := s.addIndicator(ind); err != nil {
-				skipped.addError(cfg.Path, n, err)
+				skip(err)
 			}
 		}
 		if err != nil {
-			return nil
+			return nil // the end of the file; its last line may have no newline
 		}
 	}
 }
 
-// parseLine reads one line in any of three forms: an indicator; a line of a hosts file, an unspecified or
-// loopback address and the names that are sent there; CSV of indicator, confidence and note.
-func parseLine(line string, bad func(error)) []indicator {
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// parseLine returns the indicators of a line, which has one of three forms: one indicator; CSV of indicator,
+// confidence and note; or, as in a hosts file, an unspecified or loopback address and the names that it blocks.
+// An invalid line is reported to skip.
+func parseLine(line string, skip func(error)) []indicator {
 	line = strings.TrimSpace(line)
 	if line == "" || line[0] == '#' || line[0] == ';' || line[0] == '!' {
 		return nil
@@ -139,7 +154,7 @@ func parseLine(line string, bad func(error)) []indicator {
 	if strings.Contains(line, ",") {
 		ind, err := parseCSV(line)
 		if err != nil {
-			bad(err)
+			skip(err)
 			return nil
 		}
 		return []indicator{ind}
@@ -148,7 +163,7 @@ func parseLine(line string, bad func(error)) []indicator {
 	words := strings.Fields(line)
 	if len(words) > 1 {
 		if a, err := netip.ParseAddr(words[0]); err != nil || !a.IsUnspecified() && !a.IsLoopback() {
-			bad(fmt.Errorf("%q is neither one indicator, nor a line of a hosts file, nor CSV", quoteShort(line)))
+			skip(fmt.Errorf("%q is neither one indicator, nor a line of a hosts file, nor CSV", shorten(line)))
 			return nil
 		}
 		words = words[1:]
@@ -160,22 +175,24 @@ func parseLine(line string, bad func(error)) []indicator {
 	return out
 }
 
-// parseCSV splits at commas; an indicator and a confidence hold none, and a note may be quoted.
+// parseCSV reads indicator,confidence,note. The note may be quoted and may contain commas.
 func parseCSV(line string) (indicator, error) {
 	first, rest, _ := strings.Cut(line, ",")
 	score, note, _ := strings.Cut(rest, ",")
-	ind := indicator{text: strings.Trim(strings.TrimSpace(first), `"`), note: truncate(strings.Trim(strings.TrimSpace(note), `"`), maxNote), confidence: noConfidence}
+	unquote := func(s string) string { return strings.Trim(strings.TrimSpace(s), `"`) }
+	ind := indicator{text: unquote(first), note: truncate(unquote(note), maxNote), confidence: noConfidence}
 	if score = strings.TrimSpace(score); score != "" {
 		n, err := strconv.ParseUint(score, 10, 8)
 		if err != nil || n > 100 {
-			return ind, fmt.Errorf("confidence %q is not a number from 0 to 100", quoteShort(score))
+			return ind, fmt.Errorf("confidence %q is not a number from 0 to 100", shorten(score))
 		}
 		ind.confidence = uint8(n)
 	}
 	return ind, nil
 }
 
-func quoteShort(s string) string { return truncate(s, 80) }
+// shorten cuts what a message quotes.
+func shorten(s string) string { return truncate(s, 80) }
 
 func truncate(s string, n int) string {
 	if len(s) > n {
@@ -184,8 +201,7 @@ func truncate(s string, n int) string {
 	return s
 }
 
-// addIndicator files an indicator under what it is: an address, a network or a domain. Of two for the same
-// the surer one stays.
+// addIndicator adds an indicator to the map of its kind: addresses, networks or domains.
 func (s *Set) addIndicator(ind indicator) error {
 	if len(s.indicators) >= maxIndicators {
 		return fmt.Errorf("more than %d indicators", maxIndicators)
@@ -193,7 +209,7 @@ func (s *Set) addIndicator(ind indicator) error {
 	if a, err := netip.ParseAddr(ind.text); err == nil {
 		a = a.Unmap()
 		if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
-			return fmt.Errorf("address %s is everyone's", a)
+			return fmt.Errorf("address %s is not that of one host", a)
 		}
 		ind.text = a.String()
 		keepSurest(s, s.addrs, a, ind)
@@ -206,61 +222,64 @@ func (s *Set) addIndicator(ind indicator) error {
 	if err != nil {
 		return err
 	}
-	name = strings.Clone(name)
-	ind.text = name
-	keepSurest(s, s.domains, name, ind)
+	ind.text = strings.Clone(name) // The name is a part of its line, which must not be kept.
+	keepSurest(s, s.domains, ind.text, ind)
 	return nil
 }
 
 func (s *Set) addPrefix(ind indicator) error {
 	p, err := netip.ParsePrefix(ind.text)
 	if err != nil {
-		return fmt.Errorf("%q is not a network, an address or a domain", quoteShort(ind.text))
+		return fmt.Errorf("%q is not a network, an address or a domain", shorten(ind.text))
 	}
 	if p.Addr().Is4In6() {
-		return fmt.Errorf("network %q: write IPv4 as IPv4", quoteShort(ind.text))
+		return fmt.Errorf("network %q: write IPv4 as IPv4", shorten(ind.text))
 	}
 	p = p.Masked()
-	if least := map[bool]int{true: 8, false: 16}[p.Addr().Is4()]; p.Bits() < least {
-		return fmt.Errorf("network %s is too wide: at least /%d", p, least)
+	shortest := 16
+	if p.Addr().Is4() {
+		shortest = 8
+	}
+	if p.Bits() < shortest {
+		return fmt.Errorf("network %s is too wide: at least /%d", p, shortest)
 	}
 	ind.text = p.String()
 	keepSurest(s, s.prefixes, p, ind)
 	return nil
 }
 
+// keepSurest adds an indicator under its key. Of two with the same key the one of higher confidence stays.
 func keepSurest[K comparable](s *Set, m map[K]int32, key K, ind indicator) {
+	ind.note = strings.Clone(ind.note) // The note is a part of its line, which may be twenty times as long.
 	if i, ok := m[key]; ok {
 		if s.indicators[i].confidence < ind.confidence {
-			ind.note = strings.Clone(ind.note)
 			s.indicators[i] = ind
 		}
 		return
 	}
-	ind.note = strings.Clone(ind.note) // else it keeps its line, which may be twenty times as long
 	m[key] = int32(len(s.indicators))
 	s.indicators = append(s.indicators, ind)
 }
 
-// normalizeDomain is the form in which names are compared: lower case, ASCII, without the last dot. A public
-// suffix is refused, since it would cover everybody below it.
+// normalizeDomain returns a name in the form in which names are compared: lower case, ASCII, without the dot at
+// the end. A public suffix is refused, since it would cover all domains below it.
 func normalizeDomain(text string) (string, error) {
 	name := strings.TrimPrefix(strings.TrimSuffix(strings.ToLower(text), "."), "*.")
 	if !isASCII(name) {
 		ascii, err := idna.Lookup.ToASCII(name)
 		if err != nil {
-			return "", fmt.Errorf("%q is not a domain: %w", quoteShort(text), err)
+			return "", fmt.Errorf("%q is not a domain: %w", shorten(text), err)
 		}
 		name = ascii
 	}
 	if len(name) > 253 || !strings.Contains(name, ".") {
-		return "", fmt.Errorf("%q is not a network, an address or a domain", quoteShort(text))
+		return "", fmt.Errorf("%q is not a network, an address or a domain", shorten(text))
 	}
 	for label := range strings.SplitSeq(name, ".") {
 		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool {
 			return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z')
 		}) {
-			return "", fmt.Errorf("%q is not a domain: label %q", quoteShort(text), quoteShort(label))
+			return "", fmt.Errorf("%q is not a domain: label %q", shorten(text), shorten(label))
 		}
 	}
 	if suffix, icann := publicsuffix.PublicSuffix(name); icann && suffix == name {
@@ -273,31 +292,31 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r > 127 })
 }
 
-// buildFilter makes the filter, once the number of its entries is known: 1 in 1,000 passes it wrongly and is
-// found out by the maps.
+// buildFilter makes the filter, once the number of its entries is known.
 func (s *Set) buildFilter() {
-	s.filter = bloom.NewWithEstimates(uint(max(len(s.indicators), 1024)), 0.001)
+	const falsePositives = 0.001 // These reach the maps, which do not have them.
+	s.filter = bloom.NewWithEstimates(uint(max(len(s.indicators), 1024)), falsePositives)
 	for name := range s.domains {
 		s.filter.AddString(name)
 	}
-	var key [17]byte
+	var key [filterKeySize]byte
 	for a := range s.addrs {
 		s.filter.Add(filterKey(&key, a, a.BitLen()))
 	}
-	lengths := map[bool]map[int]bool{true: {}, false: {}}
+	lengths4, lengths6 := map[int]bool{}, map[int]bool{}
 	for p := range s.prefixes {
 		s.filter.Add(filterKey(&key, p.Addr(), p.Bits()))
-		lengths[p.Addr().Is4()][p.Bits()] = true
+		if p.Addr().Is4() {
+			lengths4[p.Bits()] = true
+		} else {
+			lengths6[p.Bits()] = true
+		}
 	}
-	s.bits4, s.bits6 = longestFirst(lengths[true]), longestFirst(lengths[false])
+	s.prefixLengths4, s.prefixLengths6 = longestFirst(lengths4), longestFirst(lengths6)
 }
 
-func longestFirst(m map[int]bool) []int {
-	var out []int
-	for n := range m {
-		out = append(out, n)
-	}
-	slices.Sort(out)
-	slices.Reverse(out)
-	return out
+func longestFirst(lengths map[int]bool) []int {
+	list := slices.Sorted(maps.Keys(lengths))
+	slices.Reverse(list)
+	return list
 }

@@ -140,3 +140,29 @@ func BenchmarkCandidates(b *testing.B) {
 	}
 	benchmark(b, set)
 }
+
+// BenchmarkRule is the price of one rule of five conditions that is evaluated for every event: nine copies of a
+// rule, less what the event costs by itself.
+func BenchmarkRule(b *testing.B) {
+	const copies = 9
+	var text strings.Builder
+	for i := range copies {
+		text.WriteString(ruleYAML(fmt.Sprintf("r%d", i), fmt.Sprintf(`url.path startsWith "/catalog" and http.request.method == "GET" and `+
+			`http.response.status_code in [200, 302] and source.port < 60000 and container.name == "none-%d"`, i)))
+	}
+	set, err := compileText(b, text.String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	var block []*pipeline.Event
+	for _, e := range benchEvents(4096) {
+		if e.Dataset == pipeline.Dataset_HTTP {
+			block = append(block, e)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		set.Evaluate(block)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(block)*copies), "ns/rule")
+}
