@@ -61,8 +61,8 @@ func newDeliverer(p *Publisher, to namedDestination, partition *consumer.Partiti
 	}
 }
 
-// run delivers until ctx ends, and then commits what was delivered.
-func (d *deliverer) run(ctx context.Context) error {
+// deliverPartition delivers until ctx ends, and then commits what was delivered.
+func (d *deliverer) deliverPartition(ctx context.Context) error {
 	defer d.metrics.removePartition(d.destination.name, d.partitionLabel)
 	err := d.deliverUntilDone(ctx)
 	if ctx.Err() == nil || errors.Is(err, consumer.ErrFenced) {
@@ -178,7 +178,7 @@ func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
 	open := d.open[key]
 	switch {
 	case open == nil:
-		d.evict()
+		d.evictDelivered()
 		open = &openAlert{newest: revision, first: revision, undelivered: noOffset}
 		d.open[key] = open
 		if !isNew {
@@ -202,9 +202,9 @@ func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
 	}
 }
 
-// evict makes room when MaxOpen alerts are open: it drops the eighth that was not updated for longest.
-// Pending alerts are never dropped, so that there may be more than MaxOpen of those.
-func (d *deliverer) evict() {
+// evictDelivered makes room when MaxOpen alerts are open: it drops the eighth that was not updated for
+// longest. Pending alerts are never dropped, so that there may be more than MaxOpen of those.
+func (d *deliverer) evictDelivered() {
 	if len(d.open) < d.cfg.MaxOpen {
 		return
 	}

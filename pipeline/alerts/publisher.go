@@ -130,6 +130,6 @@ func (p *Publisher) runDestination(ctx context.Context, d namedDestination) erro
 		Group: p.client.Config().TopicPrefix + "-alerts-" + d.name,
 	}
 	return consumer.Run(ctx, cfg, log, func(ctx context.Context, partition *consumer.Partition) error {
-		return newDeliverer(p, d, partition, log).run(ctx)
+		return newDeliverer(p, d, partition, log).deliverPartition(ctx)
 	})
 }

@@ -66,7 +66,7 @@ func (w *worker) groupVerdicts(b *block) (verdicts int) {
 // insertAlerts stores revisions of alerts. Revisions that the store rejects are published all the same.
 func (w *worker) insertAlerts(ctx context.Context, b *block, revisions []*pipeline.Alert, token insertToken) error {
 	attempts := 0
-	err := w.retry(ctx, "insert alerts", func() error {
+	err := w.withRetry(ctx, "insert alerts", func() error {
 		attempts++
 		err := w.deps.Store.InsertAlerts(ctx, revisions, token.String())
 		if errors.Is(err, pipeline.ErrRowsRejected) {
@@ -99,7 +99,7 @@ func (w *worker) insertAlerts(ctx context.Context, b *block, revisions []*pipeli
 func (w *worker) missingAlerts(
 	ctx context.Context, b *block, revisions []*pipeline.Alert,
 ) (missing []*pipeline.Alert, err error) {
-	err = w.retry(ctx, "query the alerts of a block", func() error {
+	err = w.withRetry(ctx, "query the alerts of a block", func() error {
 		stored, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, b.end, w.cfg.Grouping.Lookback())
 		if err != nil {
 			return err
@@ -157,7 +157,7 @@ type kafkaMessage struct{ key, value []byte }
 // and left out.
 func (w *worker) produceAlerts(ctx context.Context, partition int, messages []kafkaMessage) error {
 	topic := w.deps.Kafka.Topic(pipeline.TopicAlerts)
-	return w.retry(ctx, "publish alerts", func() error {
+	return w.withRetry(ctx, "publish alerts", func() error {
 		// The records are made for each attempt, because sending consumes the readers in them.
 		records := make([]kafkago.Record, len(messages))
 		for i, m := range messages {

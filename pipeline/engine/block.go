@@ -99,7 +99,7 @@ func (w *worker) loadProducer(ctx context.Context, b *block, msg *message) error
 		return nil
 	}
 	filter := pipeline.BatchFilter{TopicPartition: w.source, Before: w.dedupBefore(b.from), Producer: &producer}
-	return w.retry(ctx, "query the batches of a producer", func() error {
+	return w.withRetry(ctx, "query the batches of a producer", func() error {
 		stored, err := w.deps.Store.StoredBatches(ctx, filter)
 		if err != nil {
 			return err

@@ -132,7 +132,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	cfg := consumer.Config{Client: e.deps.Kafka, Topic: e.deps.Kafka.Topic(pipeline.TopicEvents), Group: e.cfg.Group}
 	return consumer.Run(ctx, cfg, e.log, func(ctx context.Context, p *consumer.Partition) error {
-		return newWorker(e, p).run(ctx)
+		return newWorker(e, p).processPartition(ctx)
 	})
 }
 

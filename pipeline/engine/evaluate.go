@@ -40,7 +40,7 @@ func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.
 			if !runDetector(detector, events[i:i+1]) {
 				e.Verdicts = before
 				w.metrics.detectorPanics.Add(1)
-				w.warn(w.throttles.panic, "detector panicked", "event", e.IDText(), "dataset", e.Dataset.Name())
+				w.logWarning(w.throttles.panic, "detector panicked", "event", e.IDText(), "dataset", e.Dataset.Name())
 			}
 		}
 	}

@@ -37,7 +37,7 @@ func (w *worker) insertBlock(ctx context.Context, b *block) error {
 // existingRows asks the store which rows of the block it holds, because it may have forgotten the block's
 // token.
 func (w *worker) existingRows(ctx context.Context, b *block) (existing map[pipeline.RowID]struct{}, err error) {
-	err = w.retry(ctx, "query existing rows", func() error {
+	err = w.withRetry(ctx, "query existing rows", func() error {
 		existing, err = w.deps.Store.ExistingRows(ctx, w.blockID(b))
 		return err
 	})
@@ -77,7 +77,7 @@ func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
 			return w.insertHalves(ctx, b, p, err)
 		}
 		w.metrics.retries.WithLabelValues("insert").Inc()
-		w.warn(w.throttles.insert, "inserting a block failed, retrying",
+		w.logWarning(w.throttles.insert, "inserting a block failed, retrying",
 			"token", p.token.String(), "attempt", backoff.Attempts()+1, "err", err)
 		if err := backoff.Wait(ctx); err != nil {
 			return err
@@ -160,7 +160,7 @@ func (w *worker) insertHalves(ctx context.Context, b *block, p part, cause error
 		w.metrics.rejected.Add(uint64(len(msg.batch.Events)))
 		return w.writeDeadLetter(ctx, w.newDeadLetter(msg.record, "rejected", cause))
 	}
-	w.warn(w.throttles.bisect, "store rejected a block, bisecting it",
+	w.logWarning(w.throttles.bisect, "store rejected a block, bisecting it",
 		"from", b.from, "end", b.end, "messages", len(p.messages), "err", cause)
 
 	middle := len(p.messages) / 2
@@ -189,7 +189,7 @@ func (w *worker) writeDeadLetter(ctx context.Context, l consumer.DeadLetter) err
 	}
 	w.metrics.deadLettered.Add(1)
 	w.metrics.deadLetters.WithLabelValues(l.Reason).Inc()
-	w.warn(w.throttles.deadLetter, "message written to the dead-letter topic",
+	w.logWarning(w.throttles.deadLetter, "message written to the dead-letter topic",
 		"offset", l.Offset, "reason", l.Reason, "err", l.Err)
 	return nil
 }

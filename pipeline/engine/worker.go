@@ -68,9 +68,9 @@ func newWorker(e *Engine, partition *consumer.Partition) *worker {
 // process was told to stop. Finishing it is cheaper than a replay by the next owner.
 const stopGrace = 5 * time.Second
 
-// run processes the partition until ctx ends, and then returns nil. It replays the block of an open intent
-// first.
-func (w *worker) run(ctx context.Context) error {
+// processPartition processes the partition until ctx ends, and then returns nil. It replays the block of an
+// open intent first.
+func (w *worker) processPartition(ctx context.Context) error {
 	defer w.releasePartition()
 	open, found, err := w.resume(ctx)
 	if err != nil {
@@ -151,7 +151,7 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 func (w *worker) startOffset(ctx context.Context, committed int64, found bool) (start int64, valid bool, err error) {
 	var highest int64
 	var hasRows bool
-	if err := w.retry(ctx, "query the highest offset", func() (err error) {
+	if err := w.withRetry(ctx, "query the highest offset", func() (err error) {
 		highest, hasRows, err = w.deps.Store.HighestOffset(ctx, w.source)
 		return err
 	}); err != nil {
@@ -199,7 +199,7 @@ func (w *worker) dedupBefore(start int64) int64 {
 func (w *worker) restoreState(ctx context.Context) error {
 	before := w.dedupBefore(w.nextOffset)
 	w.dedupSince = time.Now().Add(-w.cfg.DedupLookback)
-	return w.retry(ctx, "restore the state of the partition", func() error {
+	return w.withRetry(ctx, "restore the state of the partition", func() error {
 		filter := pipeline.BatchFilter{TopicPartition: w.source, Before: before, Since: w.dedupSince}
 		stored, err := w.deps.Store.StoredBatches(ctx, filter)
 		if err != nil {
@@ -325,9 +325,9 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 	return out, func() { stop(); cancel() }
 }
 
-// retry repeats f until it succeeds, ctx ends or the partition is fenced, and counts its failures. what names
-// the operation in the log and in the metric.
-func (w *worker) retry(ctx context.Context, what string, f func() error) error {
+// withRetry repeats f until it succeeds, ctx ends or the partition is fenced, and counts its failures. what
+// names the operation in the log and in the metric.
+func (w *worker) withRetry(ctx context.Context, what string, f func() error) error {
 	return consumer.Retry(ctx, w.log, what, func() error {
 		err := f()
 		if err != nil && ctx.Err() == nil && !errors.Is(err, consumer.ErrFenced) {
@@ -337,8 +337,8 @@ func (w *worker) retry(ctx context.Context, what string, f func() error) error {
 	})
 }
 
-// warn logs a warning unless the throttle suppresses it.
-func (w *worker) warn(throttle *logging.Throttle, msg string, args ...any) {
+// logWarning logs a warning unless the throttle suppresses it.
+func (w *worker) logWarning(throttle *logging.Throttle, msg string, args ...any) {
 	if suppressed, ok := throttle.Allow(); ok {
 		w.log.Warn(msg, append(args, "suppressed", suppressed)...) //nolint:sloglint // msg is a constant of the caller
 	}
