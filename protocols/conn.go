@@ -21,9 +21,9 @@ type Conn struct {
 	proto     int // index into the set's list, or noProtocol
 	lastProto int // the last one that was recognised, or noProtocol
 	parser    Parser
-	ticker    Ticker    // parser, if it is one
-	streams   [2]stream // by the directions of the caller; those of the parser are exchanged by flip
-	flip      Dir       // 1 after an odd number of flips
+	ticker    Ticker        // parser, if it is one
+	streams   [2]halfStream // by the directions of the caller; those of the parser are exchanged by flip
+	flip      Dir           // 1 after an odd number of flips
 	flips     int
 	midStream bool // bytes before those that were seen are missing
 
@@ -59,16 +59,16 @@ func (c *Conn) Data(dir Dir, b []byte, at int64) {
 	if len(b) == 0 {
 		return
 	}
-	s := &c.streams[dir]
+	stream := &c.streams[dir]
 	turn := dir != c.lastSender
 	c.lastSender = dir
-	if turn && c.state == detecting && c.candidates[dir] == 0 && len(s.tail) > 0 && !c.midStream {
+	if turn && c.state == detecting && c.candidates[dir] == 0 && len(stream.tail) > 0 && !c.midStream {
 		// This side's bytes matched no protocol and the peer has answered since: stop buffering.
 		c.endDetection()
 		c.releaseBuffers()
 	}
 	if c.state == dropped && !(turn && c.redetect()) {
-		s.offset += uint64(len(b))
+		stream.offset += uint64(len(b))
 		return
 	}
 	defer c.recoverPanic()
@@ -116,9 +116,9 @@ func (c *Conn) End(dir Dir, at int64) {
 
 // Datagram takes one datagram of UDP. b is valid until it returns.
 func (c *Conn) Datagram(dir Dir, b []byte, at int64) {
-	s := &c.streams[dir]
+	stream := &c.streams[dir]
 	defer c.recoverPanic()
-	s.lastAt = at
+	stream.lastAt = at
 	if c.state == detecting {
 		c.detectDatagram(dir, b)
 	}
@@ -129,7 +129,7 @@ func (c *Conn) Datagram(dir Dir, b []byte, at int64) {
 			c.errorScore--
 		}
 	}
-	s.offset += uint64(len(b))
+	stream.offset += uint64(len(b))
 	c.applyRequests(at)
 }
 
@@ -194,7 +194,7 @@ func (c *Conn) EventUDP(dir Dir, key uint64) *pipeline.Event {
 
 // newEvent returns a new event of dir whose id depends on at, its offset in the stream.
 func (c *Conn) newEvent(dir Dir, at uint64) *pipeline.Event {
-	s := c.streamOf(dir)
+	stream := c.streamOf(dir)
 	e := pipeline.EventFromVTPool()
 	id := pipeline.TransactionID(c.info.Session, uint8(dir), at)
 	e.Id = append(e.Id[:0], id[:]...)
@@ -202,10 +202,10 @@ func (c *Conn) newEvent(dir Dir, at uint64) *pipeline.Event {
 	if c.proto != noProtocol {
 		e.Dataset = c.set.list[c.proto].Dataset
 	}
-	e.Timestamp = s.firstAt()
+	e.Timestamp = stream.firstAt()
 	e.Transport = c.info.Transport
 	e.Vlan = uint32(c.info.VLAN)
-	e.Partial = s.partial
+	e.Partial = stream.partial
 	if e.Source == nil {
 		e.Source = pipeline.EndpointFromVTPool()
 	}
@@ -218,14 +218,14 @@ func (c *Conn) newEvent(dir Dir, at uint64) *pipeline.Event {
 }
 
 // setEndpoint fills in an address and a port.
-func setEndpoint(p *pipeline.Endpoint, a netip.AddrPort) {
-	p.Port = uint32(a.Port())
-	if ip := a.Addr().Unmap(); ip.Is4() {
+func setEndpoint(endpoint *pipeline.Endpoint, addr netip.AddrPort) {
+	endpoint.Port = uint32(addr.Port())
+	if ip := addr.Addr().Unmap(); ip.Is4() {
 		b := ip.As4()
-		p.Ip = append(p.Ip[:0], b[:]...)
+		endpoint.Ip = append(endpoint.Ip[:0], b[:]...)
 	} else if ip.IsValid() {
 		b := ip.As16()
-		p.Ip = append(p.Ip[:0], b[:]...)
+		endpoint.Ip = append(endpoint.Ip[:0], b[:]...)
 	}
 }
 
@@ -291,19 +291,19 @@ func (c *Conn) Intern(b []byte) string { return c.set.intern(b) }
 // case with underscores.
 func (c *Conn) Count(reason string) {
 	if c.proto != noProtocol {
-		k := &c.set.counters[c.proto]
-		addCount(k.anomalies, k.anomaliesVec, reason, 1)
+		count := &c.set.counters[c.proto]
+		addCount(count.anomalies, count.anomaliesVec, reason, 1)
 	}
 }
 
 // streamOf returns the stream that the parser calls dir.
-func (c *Conn) streamOf(dir Dir) *stream { return &c.streams[dir^c.flip] }
+func (c *Conn) streamOf(dir Dir) *halfStream { return &c.streams[dir^c.flip] }
 
 // countDropped counts bytes that no parser read.
 func (c *Conn) countDropped(reason string, n int) {
 	if c.proto != noProtocol {
-		k := &c.set.counters[c.proto]
-		addCount(k.dropped, k.droppedVec, reason, n)
+		count := &c.set.counters[c.proto]
+		addCount(count.dropped, count.droppedVec, reason, n)
 	}
 }
 
@@ -327,9 +327,9 @@ func (c *Conn) recoverPanic() {
 // releaseBuffers gives the buffers and the parser of the connection back to the set.
 func (c *Conn) releaseBuffers() {
 	for d := range c.streams {
-		s := &c.streams[d]
-		s.offset += uint64(len(s.tail))
-		s.releaseTail(c.set)
+		stream := &c.streams[d]
+		stream.offset += uint64(len(stream.tail))
+		stream.releaseTail(c.set)
 	}
 	c.pieces = c.pieces[:0]
 	if c.parser != nil {

@@ -24,15 +24,15 @@ func (c *Conn) startDetection() {
 	c.state, c.proto = detecting, noProtocol
 	c.candidates, c.searched = [2]uint64{}, 0
 	for i := range c.set.list {
-		p := &c.set.list[i]
-		if c.redetects > 0 && !p.Nested {
+		protocol := &c.set.list[i]
+		if c.redetects > 0 && !protocol.Nested {
 			continue
 		}
-		excluded := slices.Contains(p.ExcludePorts, c.info.Server.Port()) || slices.Contains(p.ExcludePorts, c.info.Client.Port())
+		excluded := slices.Contains(protocol.ExcludePorts, c.info.Server.Port()) || slices.Contains(protocol.ExcludePorts, c.info.Client.Port())
 		if excluded && !c.hasPort(i) {
 			continue
 		}
-		if udp := c.info.Transport == pipeline.Transport_UDP; udp && p.UDP || !udp && p.TCP {
+		if udp := c.info.Transport == pipeline.Transport_UDP; udp && protocol.UDP || !udp && protocol.TCP {
 			c.candidates[0] |= 1 << i
 			c.candidates[1] |= 1 << i
 		}
@@ -42,9 +42,9 @@ func (c *Conn) startDetection() {
 // detectData looks for the protocol of a connection with the bytes that have just come. Usually the first
 // bytes decide, and the parser reads them from the caller's slice.
 func (c *Conn) detectData(dir Dir, b []byte, at int64) {
-	s := &c.streams[dir]
-	if len(c.pieces) == 0 && len(s.tail) == 0 {
-		s.lastAt = at
+	stream := &c.streams[dir]
+	if len(c.pieces) == 0 && len(stream.tail) == 0 {
+		stream.lastAt = at
 		i, lost := c.matchProtocol(dir, b)
 		if i != noProtocol {
 			c.selectProtocol(i, dir, lost)
@@ -61,9 +61,9 @@ func (c *Conn) detectData(dir Dir, b []byte, at int64) {
 
 // bufferData appends b to what has come so far.
 func (c *Conn) bufferData(dir Dir, b []byte, at int64) {
-	s := &c.streams[dir]
-	s.appendTail(c.set, b, at)
-	s.lastAt = at
+	stream := &c.streams[dir]
+	stream.appendTail(c.set, b, at)
+	stream.lastAt = at
 	if n := len(c.pieces); n > 0 && c.pieces[n-1].dir == dir && c.pieces[n-1].at == at && !c.pieces[n-1].end {
 		c.pieces[n-1].n += len(b)
 		return
@@ -73,11 +73,11 @@ func (c *Conn) bufferData(dir Dir, b []byte, at int64) {
 
 // detectBuffered looks for the protocol with all bytes of dir that have come so far.
 func (c *Conn) detectBuffered(dir Dir) {
-	s := &c.streams[dir]
-	if len(s.tail) == 0 {
+	stream := &c.streams[dir]
+	if len(stream.tail) == 0 {
 		return
 	}
-	i, lost := c.matchProtocol(dir, s.tail)
+	i, lost := c.matchProtocol(dir, stream.tail)
 	if i == noProtocol {
 		c.checkCandidates(dir)
 		return
@@ -138,11 +138,11 @@ func (c *Conn) matchProtocol(dir Dir, b []byte) (proto int, lost bool) {
 // server, and flips the connection. The side that opened the connection may be the one that serves on it, as
 // behind a reverse tunnel.
 func (c *Conn) matchReversed(dir Dir, b []byte) int {
-	if s := &c.streams[dir.Other()]; len(s.tail) > 0 || c.redetects == 0 && (s.offset > 0 || c.streams[dir].offset > 0) {
+	if stream := &c.streams[dir.Other()]; len(stream.tail) > 0 || c.redetects == 0 && (stream.offset > 0 || c.streams[dir].offset > 0) {
 		return noProtocol
 	}
 	for i := range c.set.list {
-		if p := &c.set.list[i]; p.TCP && (p.Nested || c.redetects == 0) && p.Detect(Client, b) == Yes {
+		if protocol := &c.set.list[i]; protocol.TCP && (protocol.Nested || c.redetects == 0) && protocol.Detect(Client, b) == Yes {
 			c.Flip()
 			return i
 		}
@@ -154,18 +154,18 @@ func (c *Conn) matchReversed(dir Dir, b []byte) int {
 // the other way round.
 func (c *Conn) matchMidStream(role Dir, b []byte) (proto int, lost bool) {
 	for i := range c.set.list {
-		if p := &c.set.list[i]; p.TCP && p.Detect(role.Other(), b) == Yes && !c.bothSent() {
+		if protocol := &c.set.list[i]; protocol.TCP && protocol.Detect(role.Other(), b) == Yes && !c.bothSent() {
 			c.Flip()
 			return i, false
 		}
 	}
 	for i := range c.set.list {
-		p := &c.set.list[i]
-		if !p.TCP {
+		protocol := &c.set.list[i]
+		if !protocol.TCP {
 			continue
 		}
-		skip, m := p.Sync(role, b)
-		if m == Yes && skip >= 0 && skip < len(b) && (c.hasPort(i) || p.Detect(role, b[skip:]) == Yes) {
+		skip, match := protocol.Sync(role, b)
+		if match == Yes && skip >= 0 && skip < len(b) && (c.hasPort(i) || protocol.Detect(role, b[skip:]) == Yes) {
 			return i, true
 		}
 	}
@@ -194,30 +194,30 @@ func (c *Conn) replayPieces() {
 	var bufs [2][]byte
 	var pos [2]int
 	for d := range c.streams {
-		s := &c.streams[d]
-		bufs[d] = s.tail
-		s.tail, s.need, s.arrivals, s.head = nil, 0, s.arrivals[:0], 0
+		stream := &c.streams[d]
+		bufs[d] = stream.tail
+		stream.tail, stream.need, stream.arrivals, stream.head = nil, 0, stream.arrivals[:0], 0
 	}
 
-	for _, p := range c.pieces {
+	for _, piece := range c.pieces {
 		if c.state == dropped {
 			break
 		}
-		if p.end {
+		if piece.end {
 			if !c.switching {
-				c.parser.End(p.dir^c.flip, p.at)
+				c.parser.End(piece.dir^c.flip, piece.at)
 			}
 			continue
 		}
-		b := bufs[p.dir][pos[p.dir]:][:p.n]
-		pos[p.dir] += p.n
+		b := bufs[piece.dir][pos[piece.dir]:][:piece.n]
+		pos[piece.dir] += piece.n
 		if c.switching { // the rest belongs to the next protocol: it stays unread
-			c.streams[p.dir].appendTail(c.set, b, p.at)
+			c.streams[piece.dir].appendTail(c.set, b, piece.at)
 			continue
 		}
-		c.parseData(p.dir, b, p.at)
-		if s := &c.streams[p.dir.Other()]; s.reparse && !c.switching {
-			c.reparse(p.dir.Other(), p.at)
+		c.parseData(piece.dir, b, piece.at)
+		if stream := &c.streams[piece.dir.Other()]; stream.reparse && !c.switching {
+			c.reparse(piece.dir.Other(), piece.at)
 		}
 	}
 
@@ -230,7 +230,7 @@ func (c *Conn) replayPieces() {
 // detectGap skips bytes that were lost before the protocol was known. From here on the connection is one in
 // mid-stream.
 func (c *Conn) detectGap(dir Dir, n int) {
-	s := &c.streams[dir]
+	stream := &c.streams[dir]
 	if i := c.truncatedCandidate(dir); i != noProtocol {
 		c.selectProtocol(i, dir, false)
 		c.replayPieces()
@@ -239,11 +239,11 @@ func (c *Conn) detectGap(dir Dir, n int) {
 		}
 		return
 	}
-	s.offset += uint64(len(s.tail))
-	s.releaseTail(c.set)
+	stream.offset += uint64(len(stream.tail))
+	stream.releaseTail(c.set)
 	c.pieces = slices.DeleteFunc(c.pieces, func(p piece) bool { return p.dir == dir && !p.end })
-	s.offset += uint64(n)
-	s.partial = true
+	stream.offset += uint64(n)
+	stream.partial = true
 	c.midStream, c.info.MidStream = true, true
 }
 
@@ -260,9 +260,9 @@ func (c *Conn) truncatedCandidate(dir Dir) int {
 		if c.candidates[dir]&(1<<i) == 0 || !c.hasPort(i) {
 			continue
 		}
-		p := c.set.takeParser(i)
-		_, ok := p.(TruncatedParser)
-		c.set.releaseParser(i, p)
+		protocol := c.set.takeParser(i)
+		_, ok := protocol.(TruncatedParser)
+		c.set.releaseParser(i, protocol)
 		if ok {
 			return i
 		}
@@ -275,11 +275,11 @@ func (c *Conn) truncatedCandidate(dir Dir) int {
 func (c *Conn) discardMidStream() {
 	ended := c.streams[0].ended && c.streams[1].ended
 	for d := range c.streams {
-		s := &c.streams[d]
-		c.searched += len(s.tail)
-		s.offset += uint64(len(s.tail))
-		s.partial = s.partial || len(s.tail) > 0
-		s.releaseTail(c.set)
+		stream := &c.streams[d]
+		c.searched += len(stream.tail)
+		stream.offset += uint64(len(stream.tail))
+		stream.partial = stream.partial || len(stream.tail) > 0
+		stream.releaseTail(c.set)
 	}
 	c.pieces = c.pieces[:0]
 	seen := c.searched

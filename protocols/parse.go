@@ -2,33 +2,33 @@ package protocols
 
 // parseData calls the parser for b, behind the tail of the same direction, and keeps what stays unread.
 func (c *Conn) parseData(dir Dir, b []byte, at int64) {
-	s := &c.streams[dir]
-	if len(s.tail) == 0 {
-		s.lastAt = at
-		n := s.consumeSkip(len(b))
+	stream := &c.streams[dir]
+	if len(stream.tail) == 0 {
+		stream.lastAt = at
+		n := stream.consumeSkip(len(b))
 		if n < len(b) {
 			n += c.parseMessages(dir, b[n:], at)
 		}
 		if n < len(b) && c.state == parsing {
-			s.appendTail(c.set, b[n:], at)
+			stream.appendTail(c.set, b[n:], at)
 			c.limitTail(dir)
 		}
 		return
 	}
-	s.appendTail(c.set, b, at)
-	s.lastAt = at
+	stream.appendTail(c.set, b, at)
+	stream.lastAt = at
 	c.parseTail(dir, at)
 }
 
 // parseTail calls the parser for the tail.
 func (c *Conn) parseTail(dir Dir, at int64) {
-	s := &c.streams[dir]
-	if len(s.tail) == 0 || c.state != parsing {
+	stream := &c.streams[dir]
+	if len(stream.tail) == 0 || c.state != parsing {
 		return
 	}
-	n := c.parseMessages(dir, s.tail, at)
+	n := c.parseMessages(dir, stream.tail, at)
 	if c.state == parsing {
-		s.dropFront(c.set, n)
+		stream.dropFront(c.set, n)
 		c.limitTail(dir)
 	}
 }
@@ -39,42 +39,42 @@ func (c *Conn) parseTail(dir Dir, at int64) {
 // Each turn of the loop skips bytes, finds the place again, or parses one message; it ends when the parser
 // waits for more, the connection is dropped, or another protocol takes over. b[n:] is what is unread.
 func (c *Conn) parseMessages(dir Dir, b []byte, at int64) (n int) {
-	s := &c.streams[dir]
+	stream := &c.streams[dir]
 	for n < len(b) && c.state == parsing && !c.switching {
-		if k := s.consumeSkip(len(b) - n); k > 0 {
-			n += k
+		if length := stream.consumeSkip(len(b) - n); length > 0 {
+			n += length
 			continue
 		}
 		rest := b[n:]
-		if len(rest) < s.need {
+		if len(rest) < stream.need {
 			return n
 		}
-		s.need = 0
+		stream.need = 0
 
-		if s.lost {
+		if stream.lost {
 			n += c.resync(dir, rest)
-			if s.lost {
+			if stream.lost {
 				return n
 			}
 			continue
 		}
 
 		flip := c.flip
-		k, err := c.parser.Parse(dir^flip, rest, at)
+		length, err := c.parser.Parse(dir^flip, rest, at)
 		switch {
-		case err != nil || k < 0 || k > len(rest):
+		case err != nil || length < 0 || length > len(rest):
 			c.countError()
 			n++
 			c.losePlace(dir)
-		case k > 0:
-			n += k
-			s.advance(k)
-			s.partial = false
+		case length > 0:
+			n += length
+			stream.advance(length)
+			stream.partial = false
 			if c.errorScore > 0 {
 				c.errorScore--
 			}
-		case c.flip == flip && s.skip == 0 && !c.switching: // nothing was read, nor anything asked for
-			s.need = max(s.need, len(rest)+1)
+		case c.flip == flip && stream.skip == 0 && !c.switching: // nothing was read, nor anything asked for
+			stream.need = max(stream.need, len(rest)+1)
 			return n
 		}
 	}
@@ -97,9 +97,9 @@ func (c *Conn) countError() {
 // losePlace notes that the front of a stream could not be parsed: one byte is skipped, and Sync is to find
 // what comes next.
 func (c *Conn) losePlace(dir Dir) {
-	s := &c.streams[dir]
-	s.advance(1)
-	s.lost, s.partial, s.need, s.skip = true, true, 0, 0
+	stream := &c.streams[dir]
+	stream.advance(1)
+	stream.lost, stream.partial, stream.need, stream.skip = true, true, 0, 0
 	c.countDropped("resync", 1)
 	if c.state == parsing {
 		c.parser.Gap(dir^c.flip, 1)
@@ -112,67 +112,67 @@ const maxSyncBuffer = 8 << 10
 // resync calls Sync, and returns how many bytes of b lie before the start of a message. If lost is still set,
 // more bytes have to come.
 func (c *Conn) resync(dir Dir, b []byte) int {
-	s := &c.streams[dir]
-	skip, m := c.set.list[c.proto].Sync(dir^c.flip, b)
+	stream := &c.streams[dir]
+	skip, match := c.set.list[c.proto].Sync(dir^c.flip, b)
 	skip = min(max(skip, 0), len(b))
 	switch {
-	case m == Yes && skip < len(b):
-		s.lost = false
+	case match == Yes && skip < len(b):
+		stream.lost = false
 		if skip > 0 {
-			s.partial = true
+			stream.partial = true
 		}
-		if s.partial {
+		if stream.partial {
 			c.set.counters[c.proto].resyncs.Inc()
 		}
-	case m == More && len(b)-skip <= maxSyncBuffer:
-		s.need = len(b) - skip + 1
+	case match == More && len(b)-skip <= maxSyncBuffer:
+		stream.need = len(b) - skip + 1
 	default:
 		skip = len(b)
 	}
-	s.advance(skip)
+	stream.advance(skip)
 	c.countDropped("resync", skip)
 	return skip
 }
 
 // parseGap skips n lost bytes, and the unread bytes before them.
 func (c *Conn) parseGap(dir Dir, n int) {
-	s := &c.streams[dir]
-	unread := len(s.tail)
+	stream := &c.streams[dir]
+	unread := len(stream.tail)
 	c.parseTruncated(dir)
 	c.countDropped("gap", unread)
-	s.releaseTail(c.set)
+	stream.releaseTail(c.set)
 	n += unread
 
 	// Bytes that are skipped anyway leave the parser where it is, whatever Gap reports.
-	needed := s.skip < uint64(n)
+	needed := stream.skip < uint64(n)
 	placed := c.parser.Gap(dir^c.flip, n)
-	s.offset += uint64(n - s.consumeSkip(n))
+	stream.offset += uint64(n - stream.consumeSkip(n))
 	if needed && !placed {
-		s.lost, s.partial, s.skip = true, true, 0
+		stream.lost, stream.partial, stream.skip = true, true, 0
 	}
 }
 
 // parseTruncated calls the parser for the unread front of a message whose rest was lost.
 func (c *Conn) parseTruncated(dir Dir) {
 	s := &c.streams[dir]
-	if k, ok := c.parser.(TruncatedParser); ok && len(s.tail) > 0 && !s.lost && s.skip == 0 {
-		k.ParseTruncated(dir^c.flip, s.tail, s.lastAt)
+	if parser, ok := c.parser.(TruncatedParser); ok && len(s.tail) > 0 && !s.lost && s.skip == 0 {
+		parser.ParseTruncated(dir^c.flip, s.tail, s.lastAt)
 	}
 }
 
 // limitTail drops a tail that has grown over its bound: the message is too long to be parsed.
 func (c *Conn) limitTail(dir Dir) {
-	s := &c.streams[dir]
-	n := len(s.tail)
+	stream := &c.streams[dir]
+	n := len(stream.tail)
 	if n <= int(c.set.cfg.MaxUnparsedBytes) {
 		return
 	}
 	c.Count("message_too_long")
 	c.countDropped("too_long", n)
-	s.offset += uint64(n)
-	s.releaseTail(c.set)
+	stream.offset += uint64(n)
+	stream.releaseTail(c.set)
 	if !c.parser.Gap(dir^c.flip, n) {
-		s.lost, s.partial = true, true
+		stream.lost, stream.partial = true, true
 	}
 }
 
@@ -225,8 +225,8 @@ func (c *Conn) switchProtocol(at int64) {
 
 	// What the old protocol knew of the streams is void, what is unread stays.
 	for d := range c.streams {
-		s := &c.streams[d]
-		s.lost, s.reparse, s.need, s.skip = false, false, 0, 0
+		stream := &c.streams[d]
+		stream.lost, stream.reparse, stream.need, stream.skip = false, false, 0, 0
 	}
 	c.switching, c.midStream, c.errorScore = false, false, 0
 	c.info.MidStream = false // what follows is seen from its beginning
@@ -258,12 +258,12 @@ func (c *Conn) switchProtocol(at int64) {
 func (c *Conn) detectUnread(client Dir) {
 	c.startDetection()
 	for _, d := range [...]Dir{client, client.Other()} {
-		s := &c.streams[d]
-		if n := len(s.tail); n > 0 {
-			c.pieces = append(c.pieces, piece{dir: d, n: n, at: s.firstAt()})
+		stream := &c.streams[d]
+		if n := len(stream.tail); n > 0 {
+			c.pieces = append(c.pieces, piece{dir: d, n: n, at: stream.firstAt()})
 		}
-		if s.ended {
-			c.pieces = append(c.pieces, piece{dir: d, end: true, at: s.lastAt})
+		if stream.ended {
+			c.pieces = append(c.pieces, piece{dir: d, end: true, at: stream.lastAt})
 		}
 	}
 	c.detectBuffered(client)

@@ -71,16 +71,16 @@ func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
 // takeParser returns a parser of protocol i from the pool, or a new one.
 func (s *Set) takeParser(i int) Parser {
 	if free := s.freeParsers[i]; len(free) > 0 {
-		p := free[len(free)-1]
+		parser := free[len(free)-1]
 		s.freeParsers[i] = free[:len(free)-1]
-		return p
+		return parser
 	}
 	return s.list[i].New()
 }
 
-func (s *Set) releaseParser(i int, p Parser) {
+func (s *Set) releaseParser(i int, parser Parser) {
 	if len(s.freeParsers[i]) < maxFreeParsers {
-		s.freeParsers[i] = append(s.freeParsers[i], p)
+		s.freeParsers[i] = append(s.freeParsers[i], parser)
 	}
 }
 
@@ -100,7 +100,7 @@ func (s *Set) releaseTail(b []byte) {
 }
 
 func (s *Set) releaseConn(c *Conn) {
-	var streams [2]stream
+	var streams [2]halfStream
 	for d := range streams {
 		streams[d].arrivals = c.streams[d].arrivals[:0]
 	}

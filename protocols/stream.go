@@ -1,8 +1,8 @@
 package protocols
 
-// A stream is one direction of a connection. It belongs to the side that was taken for its sender when the
-// connection was opened; a flip does not move it.
-type stream struct {
+// A halfStream is one direction of a connection. It belongs to the side that was taken for its sender when
+// the connection was opened; a flip does not move it.
+type halfStream struct {
 	offset uint64 // of the next byte that is read: the first of tail, or the next that comes
 	skip   uint64 // bytes from offset on that are skipped
 	need   int    // Parse is not called before this many bytes are there
@@ -28,7 +28,7 @@ type arrival struct {
 const maxArrivals = 64
 
 // firstAt returns when the byte at offset came.
-func (s *stream) firstAt() int64 {
+func (s *halfStream) firstAt() int64 {
 	if s.head < len(s.arrivals) {
 		return s.arrivals[s.head].at
 	}
@@ -36,7 +36,7 @@ func (s *stream) firstAt() int64 {
 }
 
 // advance moves offset past n bytes.
-func (s *stream) advance(n int) {
+func (s *halfStream) advance(n int) {
 	s.offset += uint64(n)
 	for s.head < len(s.arrivals) && s.offset >= s.arrivals[s.head].end {
 		s.head++
@@ -44,7 +44,7 @@ func (s *stream) advance(n int) {
 }
 
 // consumeSkip moves offset past those of the next n bytes that are skipped, and returns how many that are.
-func (s *stream) consumeSkip(n int) int {
+func (s *halfStream) consumeSkip(n int) int {
 	if s.skip == 0 {
 		return 0
 	}
@@ -55,7 +55,7 @@ func (s *stream) consumeSkip(n int) int {
 }
 
 // addArrival notes when the bytes before the offset end came.
-func (s *stream) addArrival(end uint64, at int64) {
+func (s *halfStream) addArrival(end uint64, at int64) {
 	if n := len(s.arrivals); n-s.head >= maxArrivals {
 		s.arrivals[n-1].end = end
 		return
@@ -71,7 +71,7 @@ func (s *stream) addArrival(end uint64, at int64) {
 }
 
 // appendTail appends a copy of b to the tail.
-func (s *stream) appendTail(set *Set, b []byte, at int64) {
+func (s *halfStream) appendTail(set *Set, b []byte, at int64) {
 	if len(b) == 0 {
 		return
 	}
@@ -83,7 +83,7 @@ func (s *stream) appendTail(set *Set, b []byte, at int64) {
 }
 
 // dropFront removes the first n bytes of the tail; offset has passed them already.
-func (s *stream) dropFront(set *Set, n int) {
+func (s *halfStream) dropFront(set *Set, n int) {
 	if n == 0 {
 		return
 	}
@@ -95,7 +95,7 @@ func (s *stream) dropFront(set *Set, n int) {
 }
 
 // releaseTail gives the tail back to the set. The caller moves offset.
-func (s *stream) releaseTail(set *Set) {
+func (s *halfStream) releaseTail(set *Set) {
 	if s.tail != nil {
 		set.releaseTail(s.tail)
 	}

@@ -92,8 +92,8 @@ func (l *line) hideBehindEquals(i int) int {
 	if end == 0 {
 		return i + 1
 	}
-	e := secretEnding(l.b[:end])
-	secret := e != nil || secretWord(l.b[:end])
+	ending := secretEnding(l.b[:end])
+	secret := ending != nil || secretWord(l.b[:end])
 	if l.seesParameters && l.hideParameter(i, secret) {
 		l.mayHoldSQL = l.mayHoldSQL || secret
 		return i + 1
@@ -106,7 +106,7 @@ func (l *line) hideBehindEquals(i int) int {
 		return i + 1
 	}
 	l.mayHoldSQL = true
-	return l.hideValue(i+1, e != nil && e.whole)
+	return l.hideValue(i+1, ending != nil && ending.whole)
 }
 
 // hideBehindColon hides the value behind the : at i where its name is that of a secret, and returns where to
@@ -115,11 +115,11 @@ func (l *line) hideBehindColon(i int) int {
 	if i == 0 || !endsName[l.b[i-1]] {
 		return i + 1
 	}
-	e := secretEnding(l.b[:nameEnd(l.b, i)])
-	if e == nil || e.prose && !quotedBefore(l.b, i) && !headerBefore(l.b, i) {
+	ending := secretEnding(l.b[:nameEnd(l.b, i)])
+	if ending == nil || ending.prose && !quotedBefore(l.b, i) && !headerBefore(l.b, i) {
 		return i + 1 // "unexpected token: <" is prose; {"token":"…"} is not
 	}
-	return l.hideValue(i+1, e.whole)
+	return l.hideValue(i+1, ending.whole)
 }
 
 // byteBefore returns the byte in front of i, or 0 outside of b.

@@ -113,21 +113,21 @@ func (l *line) hideStatements() {
 // A statement inside a string, as in JSON, ends with the quote of that string. Not everyone escapes the
 // quotes of the SQL itself, so it is the first " at which the statement can end.
 func (l *line) hideStatement(at int) (next int) {
-	s := statement{Scanner: sqltoken.Scanner{SQL: l.b, To: at, Escaped: insideString(l.b[:at])}}
+	statement := statement{Scanner: sqltoken.Scanner{SQL: l.b, To: at, Escaped: insideString(l.b[:at])}}
 	next = -1
-	for canEnd := false; s.Next(); canEnd = s.canEnd() {
-		if s.Escaped && canEnd && l.b[s.From] == '"' {
+	for canEnd := false; statement.Next(); canEnd = statement.canEnd() {
+		if statement.Escaped && canEnd && l.b[statement.From] == '"' {
 			if next < 0 {
-				next = nextVerb(l.b, s.From)
+				next = nextVerb(l.b, statement.From)
 			}
 			return next
 		}
 		switch {
-		case s.readToken():
-			from, to := s.Inner()
+		case statement.readToken():
+			from, to := statement.Inner()
 			l.hide(from, to)
-		case s.Kind == sqltoken.Literal && next < 0:
-			next = nextVerb(l.b[:s.To], s.From+1)
+		case statement.Kind == sqltoken.Literal && next < 0:
+			next = nextVerb(l.b[:statement.To], statement.From+1)
 		}
 	}
 	return next

@@ -32,31 +32,31 @@ var nameStop = func() (t [256]bool) {
 
 // scanToken scans the bytes before i of the token that holds i.
 func (l *line) scanToken(i int) {
-	t, b := &l.token, l.b
+	tok, b := &l.token, l.b
 
 	// Where does the token begin? If there is no end of a token since the last scan, it is the same one.
 	from := i
-	for from > t.scanned && !tokenStop[b[from-1]] {
+	for from > tok.scanned && !tokenStop[b[from-1]] {
 		from--
 	}
-	if from > t.scanned || from > 0 && tokenStop[b[from-1]] || from == 0 {
-		*t = token{from: from, scanned: from, urlEnd: t.urlEnd}
+	if from > tok.scanned || from > 0 && tokenStop[b[from-1]] || from == 0 {
+		*tok = token{from: from, scanned: from, urlEnd: tok.urlEnd}
 	}
 
-	for j := max(t.scanned, t.from); j < i; j++ {
+	for j := max(tok.scanned, tok.from); j < i; j++ {
 		switch b[j] {
 		case '/':
-			t.slash = true
-			t.doubleSlash = t.doubleSlash || j > t.from && b[j-1] == '/'
+			tok.slash = true
+			tok.doubleSlash = tok.doubleSlash || j > tok.from && b[j-1] == '/'
 		case '%':
-			t.doubleSlash = t.doubleSlash || encoded(b, j) == '/'
+			tok.doubleSlash = tok.doubleSlash || encoded(b, j) == '/'
 		case '?', '#':
-			t.query = true
+			tok.query = true
 		case ';':
-			t.semicolon = true
+			tok.semicolon = true
 		}
 	}
-	t.scanned = i
+	tok.scanned = i
 }
 
 // hideParameter reports whether the = at i belongs to a parameter with a secret of a URL, and hides the
@@ -86,7 +86,7 @@ func (l *line) hideParameter(i int, secret bool) bool {
 	}
 
 	l.scanToken(i)
-	if t := &l.token; !t.query && !(t.slash && t.semicolon) {
+	if tok := &l.token; !tok.query && !(tok.slash && tok.semicolon) {
 		return false
 	}
 	l.hideURLToken(i)
@@ -95,8 +95,8 @@ func (l *line) hideParameter(i int, secret bool) bool {
 
 // hideURLToken hides the secrets of the token that holds i, as those of a URL. scanToken was called for i.
 func (l *line) hideURLToken(i int) {
-	t, b := &l.token, l.b
-	if i < t.urlEnd {
+	tok, b := &l.token, l.b
+	if i < tok.urlEnd {
 		return
 	}
 	// ' and > are parts of the URL, unless it stands between two of them.
@@ -107,8 +107,8 @@ func (l *line) hideURLToken(i int) {
 	if to < len(b) && b[to] == '"' && b[to-1] == '\\' {
 		to-- // the quote is escaped: a URL in a document inside a string
 	}
-	l.hideURL(b[t.from:to], t.from, true)
-	t.urlEnd = to
+	l.hideURL(b[tok.from:to], tok.from, true)
+	tok.urlEnd = to
 }
 
 // isBehind reports whether c is in front of the token.

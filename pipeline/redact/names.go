@@ -105,9 +105,9 @@ func secretEnding(b []byte) *ending {
 	if len(b) == 0 {
 		return nil
 	}
-	for _, e := range endingsBy[folded[b[len(b)-1]]] {
-		if _, ok := endsWith(b, e.word); ok {
-			return e
+	for _, ending := range endingsBy[folded[b[len(b)-1]]] {
+		if _, ok := endsWith(b, ending.word); ok {
+			return ending
 		}
 	}
 	return nil

@@ -25,10 +25,10 @@ func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
 		return sql, false
 	}
 	r.spans = r.spans[:0]
-	s := statement{Scanner: sqltoken.Scanner{SQL: sql}}
-	for s.Next() {
-		if s.readToken() {
-			r.hide(s.From, s.To)
+	statement := statement{Scanner: sqltoken.Scanner{SQL: sql}}
+	for statement.Next() {
+		if statement.readToken() {
+			r.hide(statement.From, statement.To)
 		}
 	}
 	if len(r.spans) == 0 {

@@ -54,8 +54,8 @@ func detect(_ protocols.Dir, b []byte) protocols.Match {
 	if isDatagram(b) {
 		return protocols.Yes
 	}
-	if m := matchStream(b); m != protocols.No {
-		return m
+	if match := matchStream(b); match != protocols.No {
+		return match
 	}
 	if isReadable(b) || isRefusal(b) {
 		return protocols.More // plausible, but not well formed: the port decides
@@ -102,19 +102,19 @@ func matchStream(b []byte) protocols.Match {
 		return protocols.More
 	}
 	n := int(binary.BigEndian.Uint16(b))
-	m := b[2:]
-	if n < headerSize+5 || !isPlausibleHeader(m, false) {
+	message := b[2:]
+	if n < headerSize+5 || !isPlausibleHeader(message, false) {
 		return protocols.No
 	}
-	if len(m) < headerSize {
+	if len(message) < headerSize {
 		return protocols.More
 	}
-	m = m[:min(n, len(m))]
-	off, err := skipQuestion(m, headerSize)
+	message = message[:min(n, len(message))]
+	off, err := skipQuestion(message, headerSize)
 	switch {
-	case err == nil && isPlausibleQuestion(m[off-4:]):
+	case err == nil && isPlausibleQuestion(message[off-4:]):
 		return protocols.Yes
-	case errors.Is(err, errShort) && len(m) < n:
+	case errors.Is(err, errShort) && len(message) < n:
 		return protocols.More
 	}
 	return protocols.No
@@ -124,8 +124,8 @@ func matchStream(b []byte) protocols.Match {
 // most the header and one question at the end of b, so the search is linear.
 func resync(_ protocols.Dir, b []byte) (int, protocols.Match) {
 	for i := range b {
-		if m := matchStream(b[i:]); m != protocols.No {
-			return i, m
+		if match := matchStream(b[i:]); match != protocols.No {
+			return i, match
 		}
 	}
 	return len(b), protocols.More

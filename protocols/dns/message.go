@@ -120,37 +120,37 @@ func (m *message) readQuestions(off int) (int, error) {
 // readAnswers reads the n records of the answer section and returns the offset behind them.
 func (m *message) readAnswers(off, n int) (int, error) {
 	for range n {
-		r, err := readRecord(m.b, off)
+		record, err := readRecord(m.b, off)
 		if err != nil {
 			return 0, err
 		}
-		if m.lastSOA = r.typ == typeSOA; m.lastSOA {
+		if m.lastSOA = record.typ == typeSOA; m.lastSOA {
 			m.soaRecords++
 		}
 		if len(m.answers) < maxAnswers && len(m.text) < maxText {
-			m.addAnswer(off, r)
+			m.addAnswer(off, record)
 		}
-		off = r.end
+		off = record.end
 	}
 	return off, nil
 }
 
 // addAnswer writes the name and the data of a record as text. A name that the question or the record before
 // has is not written again.
-func (m *message) addAnswer(off int, r record) {
-	a := answer{typ: r.typ, ttl: r.ttl}
-	a.name.from = len(m.text)
+func (m *message) addAnswer(off int, record record) {
+	added := answer{typ: record.typ, ttl: record.ttl}
+	added.name.from = len(m.text)
 	m.text, _, _ = appendName(m.text, m.b, off) // readRecord has checked it
-	a.name.to = len(m.text)
-	if m.sameText(a.name, m.question) {
-		m.text, a.name = m.text[:a.name.from], m.question
-	} else if n := len(m.answers); n > 0 && m.sameText(a.name, m.answers[n-1].name) {
-		m.text, a.name = m.text[:a.name.from], m.answers[n-1].name
+	added.name.to = len(m.text)
+	if m.sameText(added.name, m.question) {
+		m.text, added.name = m.text[:added.name.from], m.question
+	} else if n := len(m.answers); n > 0 && m.sameText(added.name, m.answers[n-1].name) {
+		m.text, added.name = m.text[:added.name.from], m.answers[n-1].name
 	}
-	a.data.from = len(m.text)
-	m.appendData(r)
-	a.data.to = len(m.text)
-	m.answers = append(m.answers, a)
+	added.data.from = len(m.text)
+	m.appendData(record)
+	added.data.to = len(m.text)
+	m.answers = append(m.answers, added)
 }
 
 // sameText reports whether the texts of a and b are equal and not empty.
@@ -162,14 +162,14 @@ func (m *message) sameText(a, b span) bool {
 // the upper eight bits of the response code (RFC 6891 section 6.1.3).
 func (m *message) readExtended(off, n int) error {
 	for range n {
-		r, err := readRecord(m.b, off)
+		record, err := readRecord(m.b, off)
 		if err != nil {
 			return err
 		}
-		if r.typ == typeOPT {
-			m.rcode |= uint16(r.ttl>>24) << 4
+		if record.typ == typeOPT {
+			m.rcode |= uint16(record.ttl>>24) << 4
 		}
-		off = r.end
+		off = record.end
 	}
 	return nil
 }
@@ -259,9 +259,9 @@ func (w *labelWalk) next() ([]byte, error) {
 			if w.size += n + 1; w.size+1 > maxName {
 				return nil, errName
 			}
-			l := w.b[w.off+1 : w.off+1+n]
+			label := w.b[w.off+1 : w.off+1+n]
 			w.off += 1 + n
-			return l, nil
+			return label, nil
 		case n < 192:
 			return nil, errName // reserved; extended labels (RFC 2673) are withdrawn
 		}
@@ -293,17 +293,17 @@ func (w *labelWalk) jump() error {
 func appendName(dst, b []byte, off int) ([]byte, int, error) {
 	w, from := labelWalk{b: b, off: off}, len(dst)
 	for {
-		l, err := w.next()
+		label, err := w.next()
 		if err != nil {
 			return dst[:from], 0, err
 		}
-		if l == nil {
+		if label == nil {
 			break
 		}
 		if len(dst) > from {
 			dst = append(dst, '.')
 		}
-		dst = appendLabel(dst, l)
+		dst = appendLabel(dst, label)
 	}
 	if len(dst) == from {
 		dst = append(dst, '.')
@@ -311,8 +311,8 @@ func appendName(dst, b []byte, off int) ([]byte, int, error) {
 	return dst, w.end, nil
 }
 
-func appendLabel(dst, l []byte) []byte {
-	for _, c := range l {
+func appendLabel(dst, label []byte) []byte {
+	for _, c := range label {
 		switch {
 		case 'A' <= c && c <= 'Z':
 			dst = append(dst, c+'a'-'A')

@@ -100,11 +100,11 @@ func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
 	e := p.newEvent(dir)
 	e.Source.Bytes = uint64(size)
 	e.Partial = e.Partial || p.message.truncated
-	d := pipeline.DNSMessageFromVTPool()
-	e.Dns = d
-	d.Type = "query"
-	p.setQuestion(d)
-	d.HeaderFlags = headerFlags(d.HeaderFlags[:0], p.message.flags)
+	body := pipeline.DNSMessageFromVTPool()
+	e.Dns = body
+	body.Type = "query"
+	p.setQuestion(body)
+	body.HeaderFlags = headerFlags(body.HeaderFlags[:0], p.message.flags)
 	if len(p.waiting) == cap(p.waiting) && p.head > 0 {
 		p.waiting = p.waiting[:copy(p.waiting, p.waiting[p.head:])]
 		p.head = 0
@@ -119,8 +119,8 @@ func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
 // pairAnswer pairs the answer that was parsed with the oldest query that it fits, or emits it as an event of
 // its own.
 func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
-	w := p.findQuery(dir.Other())
-	if w == nil {
+	waiting := p.findQuery(dir.Other())
+	if waiting == nil {
 		e := p.newEvent(dir)
 		e.Partial = true
 		e.Destination.Bytes = uint64(size)
@@ -130,49 +130,49 @@ func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
 		p.c.Emit(e)
 		return
 	}
-	e := w.event
+	e := waiting.event
 	e.Destination.Bytes += uint64(size)
-	e.Duration = uint64(max(at-w.sentAt, 0))
-	if w.transfer {
+	e.Duration = uint64(max(at-waiting.sentAt, 0))
+	if waiting.transfer {
 		e.Dns.AnswersCount += uint32(p.message.an)
 	} else {
 		p.setAnswer(e, e.Dns.QuestionName)
 	}
-	if p.transferContinues(w, at) {
+	if p.transferContinues(waiting, at) {
 		return
 	}
 	p.c.Emit(e)
-	p.removeQuery(w)
+	p.removeQuery(waiting)
 }
 
 // transferContinues reports whether q is a zone transfer whose end, a second SOA record, has not come. An
 // incremental transfer may have several SOA records and has no certain end: it ends by timeout or with the
 // connection.
-func (p *parser) transferContinues(w *query, at int64) bool {
-	if p.udp || w.qtype != typeAXFR && w.qtype != typeIXFR || p.message.rcode != 0 || p.message.an == 0 {
+func (p *parser) transferContinues(waiting *query, at int64) bool {
+	if p.udp || waiting.qtype != typeAXFR && waiting.qtype != typeIXFR || p.message.rcode != 0 || p.message.an == 0 {
 		return false
 	}
-	w.soaRecords += p.message.soaRecords
-	w.transfer, w.lastAt = true, at
-	return w.qtype == typeIXFR && !(p.message.an == 1 && w.soaRecords == 1) || w.soaRecords < 2 || !p.message.lastSOA
+	waiting.soaRecords += p.message.soaRecords
+	waiting.transfer, waiting.lastAt = true, at
+	return waiting.qtype == typeIXFR && !(p.message.an == 1 && waiting.soaRecords == 1) || waiting.soaRecords < 2 || !p.message.lastSOA
 }
 
 // findQuery returns the query of dir that the message answers: the one of the same id and question. An answer
 // need not repeat the question (FORMERR, the later messages of a zone transfer).
 func (p *parser) findQuery(dir protocols.Dir) *query {
 	for i := p.head; i < len(p.waiting); i++ {
-		w := &p.waiting[i]
-		sameQuestion := w.questionHash == p.message.questionHash || p.message.qd == 0
-		if w.id == p.message.id && w.event != nil && w.dir == dir && sameQuestion {
-			return w
+		waiting := &p.waiting[i]
+		sameQuestion := waiting.questionHash == p.message.questionHash || p.message.qd == 0
+		if waiting.id == p.message.id && waiting.event != nil && waiting.dir == dir && sameQuestion {
+			return waiting
 		}
 	}
 	return nil
 }
 
 // removeQuery removes w; its place in waiting becomes free when all before it are done.
-func (p *parser) removeQuery(w *query) {
-	w.event = nil
+func (p *parser) removeQuery(waiting *query) {
+	waiting.event = nil
 	p.waitingCount--
 	for p.head < len(p.waiting) && p.waiting[p.head].event == nil {
 		p.head++
@@ -184,9 +184,9 @@ func (p *parser) removeQuery(w *query) {
 
 // emitOldest emits the query that has waited longest as it is.
 func (p *parser) emitOldest() {
-	if w := &p.waiting[p.head]; w.event != nil {
-		p.c.Emit(w.event)
-		p.removeQuery(w)
+	if waiting := &p.waiting[p.head]; waiting.event != nil {
+		p.c.Emit(waiting.event)
+		p.removeQuery(waiting)
 	}
 }
 
@@ -231,50 +231,50 @@ func (p *parser) newEvent(dir protocols.Dir) *pipeline.Event {
 }
 
 // setQuestion fills in the fields of the question.
-func (p *parser) setQuestion(d *pipeline.DNSMessage) {
-	m := &p.message
-	d.Id = uint32(m.id)
-	d.OpCode = opCodes[m.flags>>11&15]
-	if m.qd == 0 {
+func (p *parser) setQuestion(body *pipeline.DNSMessage) {
+	message := &p.message
+	body.Id = uint32(message.id)
+	body.OpCode = opCodes[message.flags>>11&15]
+	if message.qd == 0 {
 		return
 	}
-	d.QuestionName = p.c.Intern(m.text[m.question.from:m.question.to])
-	d.QuestionType = typeName(m.qtype)
-	d.QuestionClass = classText(m.qclass)
-	d.RegisteredDomain = registeredDomain(d.QuestionName)
+	body.QuestionName = p.c.Intern(message.text[message.question.from:message.question.to])
+	body.QuestionType = typeName(message.qtype)
+	body.QuestionClass = classText(message.qclass)
+	body.RegisteredDomain = registeredDomain(body.QuestionName)
 }
 
 // setAnswer fills in the fields of the answer. question is the text of the question's name.
 func (p *parser) setAnswer(e *pipeline.Event, question string) {
-	m, d := &p.message, e.Dns
-	d.Type = "answer"
-	d.ResponseCode = responseCode(m.rcode)
+	message, body := &p.message, e.Dns
+	body.Type = "answer"
+	body.ResponseCode = responseCode(message.rcode)
 	e.Outcome = pipeline.Outcome_FAILURE
-	if m.rcode == 0 {
+	if message.rcode == 0 {
 		e.Outcome = pipeline.Outcome_SUCCESS
 	}
-	e.Partial = e.Partial || m.truncated
-	d.HeaderFlags = headerFlags(d.HeaderFlags[:0], m.flags)
-	d.AnswersCount = uint32(m.an)
-	if len(m.answers) == 0 {
+	e.Partial = e.Partial || message.truncated
+	body.HeaderFlags = headerFlags(body.HeaderFlags[:0], message.flags)
+	body.AnswersCount = uint32(message.an)
+	if len(message.answers) == 0 {
 		return
 	}
-	text := string(m.text[m.question.to:]) // one string for the texts of all records
+	text := string(message.text[message.question.to:]) // one string for the texts of all records
 	of := func(s span) string {
-		if s == m.question && m.qd > 0 {
+		if s == message.question && message.qd > 0 {
 			return question
 		}
-		return text[s.from-m.question.to : s.to-m.question.to]
+		return text[s.from-message.question.to : s.to-message.question.to]
 	}
-	for i := range m.answers {
-		a := &m.answers[i]
-		data := of(a.data)
-		d.AnswersName = append(d.AnswersName, of(a.name))
-		d.AnswersType = append(d.AnswersType, typeName(a.typ))
-		d.AnswersData = append(d.AnswersData, data)
-		d.AnswersTtl = append(d.AnswersTtl, a.ttl)
-		if (a.typ == typeA || a.typ == typeAAAA) && !strings.HasPrefix(data, `\#`) {
-			d.ResolvedIp = append(d.ResolvedIp, data)
+	for i := range message.answers {
+		answer := &message.answers[i]
+		data := of(answer.data)
+		body.AnswersName = append(body.AnswersName, of(answer.name))
+		body.AnswersType = append(body.AnswersType, typeName(answer.typ))
+		body.AnswersData = append(body.AnswersData, data)
+		body.AnswersTtl = append(body.AnswersTtl, answer.ttl)
+		if (answer.typ == typeA || answer.typ == typeAAAA) && !strings.HasPrefix(data, `\#`) {
+			body.ResolvedIp = append(body.ResolvedIp, data)
 		}
 	}
 }

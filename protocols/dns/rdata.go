@@ -15,19 +15,19 @@ import (
 // of every unknown type, is written as \# length hex.
 func (m *message) appendData(r record) {
 	from := len(m.text)
-	d := data{b: m.b, off: r.data, end: r.end, text: m.text}
-	if known := d.write(r.typ); !known || d.bad || d.off != d.end {
-		d.text = append(d.text[:from], `\# `...)
-		d.text = strconv.AppendInt(d.text, int64(r.end-r.data), 10)
+	body := data{b: m.b, off: r.data, end: r.end, text: m.text}
+	if known := body.write(r.typ); !known || body.bad || body.off != body.end {
+		body.text = append(body.text[:from], `\# `...)
+		body.text = strconv.AppendInt(body.text, int64(r.end-r.data), 10)
 		if raw := m.b[r.data:r.end]; len(raw) > 0 {
-			d.text = append(d.text, ' ')
-			d.text = hex.AppendEncode(d.text, raw[:min(len(raw), maxData/2)])
+			body.text = append(body.text, ' ')
+			body.text = hex.AppendEncode(body.text, raw[:min(len(raw), maxData/2)])
 		}
 	}
-	if n := len(d.text); n > from && d.text[n-1] == ' ' {
-		d.text = d.text[:n-1] // each field writes one behind it
+	if n := len(body.text); n > from && body.text[n-1] == ' ' {
+		body.text = body.text[:n-1] // each field writes one behind it
 	}
-	m.text = shorten(d.text, from)
+	m.text = shorten(body.text, from)
 }
 
 // shorten cuts the text behind from to maxData characters, with an ellipsis.

@@ -8,36 +8,36 @@ import (
 
 // readBody reads what is there of the body of the message of dir, and returns how many bytes that were.
 func (p *parser) readBody(dir protocols.Dir, b []byte) (int, error) {
-	s := &p.sides[dir]
-	switch s.state {
+	side := &p.sides[dir]
+	switch side.state {
 	case untilClose:
 		p.countBody(dir, uint64(len(b)))
 		return len(b), nil
 	case inBody, inChunk:
-		n := int(min(s.bodyLeft, uint64(len(b))))
-		s.bodyLeft -= uint64(n)
+		n := int(min(side.bodyLeft, uint64(len(b))))
+		side.bodyLeft -= uint64(n)
 		p.countBody(dir, uint64(n))
-		if s.bodyLeft == 0 {
-			if s.state == inBody {
+		if side.bodyLeft == 0 {
+			if side.state == inBody {
 				p.endMessage(dir)
 			} else {
-				s.state = inChunkEnd
+				side.state = inChunkEnd
 			}
 		}
 		return n, nil
 	case inChunkSize:
-		return p.readChunkSize(s, b)
+		return p.readChunkSize(side, b)
 	case inChunkEnd:
 		switch {
 		case b[0] == '\n':
-			s.state = inChunkSize
+			side.state = inChunkSize
 			return 1, nil
 		case b[0] != '\r' || len(b) > 1 && b[1] != '\n':
 			return 0, errChunk
 		case len(b) < 2:
 			return 0, nil
 		}
-		s.state = inChunkSize
+		side.state = inChunkSize
 		return 2, nil
 	default:
 		return p.readTrailer(dir, b)
@@ -45,7 +45,7 @@ func (p *parser) readBody(dir protocols.Dir, b []byte) (int, error) {
 }
 
 // readChunkSize reads the line in front of a chunk: its size in hex, then extensions (RFC 9112 section 7.1).
-func (p *parser) readChunkSize(s *side, b []byte) (int, error) {
+func (p *parser) readChunkSize(side *sideReader, b []byte) (int, error) {
 	end := bytes.IndexByte(b[:min(len(b), maxLine)], '\n')
 	if end < 0 {
 		if len(b) >= maxLine {
@@ -61,17 +61,17 @@ func (p *parser) readChunkSize(s *side, b []byte) (int, error) {
 	if !ok {
 		return 0, errChunk
 	}
-	s.bodyLeft = size
-	s.state = inChunk
+	side.bodyLeft = size
+	side.state = inChunk
 	if size == 0 {
-		s.state, s.trailerBytes = inTrailer, 0
+		side.state, side.trailerBytes = inTrailer, 0
 	}
 	return end + 1, nil
 }
 
 // readTrailer reads a line behind the last chunk. An empty one ends the message.
 func (p *parser) readTrailer(dir protocols.Dir, b []byte) (int, error) {
-	s := &p.sides[dir]
+	side := &p.sides[dir]
 	end := bytes.IndexByte(b, '\n')
 	if end < 0 {
 		if len(b) > maxLine {
@@ -79,7 +79,7 @@ func (p *parser) readTrailer(dir protocols.Dir, b []byte) (int, error) {
 		}
 		return 0, nil
 	}
-	if s.trailerBytes += end; s.trailerBytes > maxTrailer {
+	if side.trailerBytes += end; side.trailerBytes > maxTrailer {
 		return 0, errTooLong
 	}
 	if len(trim(b[:end])) == 0 {

@@ -164,8 +164,8 @@ func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 		line := from + bytes.LastIndexByte(b[from:i], '\n') + 1 // not before the last version: no byte is scanned twice
 		from = i + len(version)
 		if at := lastMethod(b[line:i]); at >= 0 {
-			if m := detectRequest(b[line+at:]); m != protocols.No {
-				return line + at, m
+			if match := detectRequest(b[line+at:]); match != protocols.No {
+				return line + at, match
 			}
 		}
 	}
@@ -202,8 +202,8 @@ func resyncResponse(b []byte) (int, protocols.Match) {
 			return len(b), protocols.No
 		}
 		from += i
-		if m := detectResponse(b[from:]); m != protocols.No {
-			return from, m
+		if match := detectResponse(b[from:]); match != protocols.No {
+			return from, match
 		}
 		from++
 	}

@@ -21,23 +21,23 @@ const (
 
 // setTarget fills in the fields of the request target: a path, an absolute URL (to a proxy), or host:port
 // (CONNECT).
-func (p *parser) setTarget(x *exchange, target []byte) {
+func (p *parser) setTarget(exchange *exchange, target []byte) {
 	if len(target) == 0 {
 		return
 	}
-	h := x.event.Http
-	h.UrlOriginal = p.url(capped(target, maxTarget))
-	if x.isConnect {
-		h.UrlDomain = p.hostOf(target)
+	body := exchange.event.Http
+	body.UrlOriginal = p.url(capped(target, maxTarget))
+	if exchange.isConnect {
+		body.UrlDomain = p.hostOf(target)
 		return
 	}
-	rest := h.UrlOriginal
+	rest := body.UrlOriginal
 	if i := schemeEnd(rest); i > 0 {
 		end := i
 		for end < len(rest) && rest[end] != '/' && rest[end] != '?' && rest[end] != '#' {
 			end++
 		}
-		h.UrlDomain = p.hostOf([]byte(rest[i:end]))
+		body.UrlDomain = p.hostOf([]byte(rest[i:end]))
 		rest = rest[end:]
 	}
 	for i := range len(rest) {
@@ -46,10 +46,10 @@ func (p *parser) setTarget(x *exchange, target []byte) {
 			break
 		}
 	}
-	h.UrlPath = rest
+	body.UrlPath = rest
 	for i := range len(rest) {
 		if rest[i] == '?' {
-			h.UrlPath, h.UrlQuery = rest[:i], rest[i+1:]
+			body.UrlPath, body.UrlQuery = rest[:i], rest[i+1:]
 			break
 		}
 	}
@@ -107,7 +107,7 @@ func (p *parser) url(b []byte) string {
 }
 
 // parseFields parses the header fields of a head. x is nil if only the framing matters.
-func (p *parser) parseFields(dir protocols.Dir, x *exchange, hd *head, b []byte) {
+func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, b []byte) {
 	for len(b) > 0 {
 		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
@@ -141,10 +141,10 @@ func (p *parser) parseFields(dir protocols.Dir, x *exchange, hd *head, b []byte)
 			hd.ambiguous = true
 		}
 		p.framingField(hd, name, value)
-		if x != nil && dir == protocols.Client {
-			p.requestField(x.event.Http, name, value)
-		} else if x != nil {
-			p.responseField(x.event.Http, name, value)
+		if exchange != nil && dir == protocols.Client {
+			p.requestField(exchange.event.Http, name, value)
+		} else if exchange != nil {
+			p.responseField(exchange.event.Http, name, value)
 		}
 	}
 }

@@ -22,11 +22,11 @@ type head struct {
 // A head that has no end yet is scanned again only behind what was scanned (side.scanned). A request without
 // an end is parsed as it is once the server has answered it, or another protocol would wait for ever.
 func (p *parser) readHead(dir protocols.Dir, b []byte, at int64) (int, error) {
-	s := &p.sides[dir]
+	side := &p.sides[dir]
 	if dir == protocols.Server && p.beginHTTP09Response(b) {
 		return p.Parse(dir, b, at)
 	}
-	if s.scanned == 0 {
+	if side.scanned == 0 {
 		if n := emptyLines(b); n > 0 {
 			return n, nil // empty lines between messages belong to none
 		}
@@ -47,18 +47,18 @@ func (p *parser) readHead(dir protocols.Dir, b []byte, at int64) (int, error) {
 	}
 
 	// Does a head begin here? Only asked of the front, and of a head that is complete.
-	n, scanned := headEnd(b, s.scanned)
-	if n > 0 || s.scanned < maxRequestLine {
+	n, scanned := headEnd(b, side.scanned)
+	if n > 0 || side.scanned < maxRequestLine {
 		if ok, err := p.checkHead(dir, b); !ok {
-			s.scanned = 0
+			side.scanned = 0
 			return 0, err
 		}
 	}
-	s.scanned = scanned
+	side.scanned = scanned
 
 	if n == 0 {
 		if len(b) > maxHead {
-			s.scanned = 0
+			side.scanned = 0
 			return 0, errTooLong
 		}
 		if dir == protocols.Client {
@@ -133,38 +133,38 @@ func headEnd(b []byte, from int) (end, next int) {
 
 // parseRequest parses b, the head of a request, puts the exchange in the queue, and begins its body.
 func (p *parser) parseRequest(b []byte, at int64) {
-	x := p.newExchange(protocols.Client)
-	h := x.event.Http
+	exchange := p.newExchange(protocols.Client)
+	body := exchange.event.Http
 	line, fields := cutLine(b)
 	method, target, version := requestLine(line)
-	h.Method = p.c.Intern(method)
-	h.Version = p.c.Intern(version)
-	x.isHead = string(method) == "HEAD"
-	x.isConnect = string(method) == "CONNECT"
-	p.setTarget(x, target)
+	body.Method = p.c.Intern(method)
+	body.Version = p.c.Intern(version)
+	exchange.isHead = string(method) == "HEAD"
+	exchange.isConnect = string(method) == "CONNECT"
+	p.setTarget(exchange, target)
 
 	var hd head
-	p.parseFields(protocols.Client, x, &hd, fields)
-	x.wantsUpgrade = hd.upgrade
-	h.RequestHeaderBytes = uint64(len(b))
+	p.parseFields(protocols.Client, exchange, &hd, fields)
+	exchange.wantsUpgrade = hd.upgrade
+	body.RequestHeaderBytes = uint64(len(b))
 	if len(version) == 0 && isTarget(target) && len(trimLines(fields)) == 0 {
-		x.isHTTP09, h.Version = true, "0.9"
+		exchange.isHTTP09, body.Version = true, "0.9"
 	}
-	p.countBytes(protocols.Client, x, len(b), at)
+	p.countBytes(protocols.Client, exchange, len(b), at)
 	if hd.hasTransferEncoding && !hd.chunked {
 		p.c.Count("request_not_chunked") // where it ends cannot be known
 		hd.ambiguous = true
 	}
-	p.checkFraming(x, &hd)
-	p.enqueue(x)
+	p.checkFraming(exchange, &hd)
+	p.enqueue(exchange)
 
-	s := &p.sides[protocols.Client]
-	s.exchange = x
+	side := &p.sides[protocols.Client]
+	side.exchange = exchange
 	switch {
 	case hd.chunked:
-		s.state = inChunkSize
-	case hd.hasLength && hd.length > 0 && !x.isConnect:
-		s.state, s.bodyLeft = inBody, hd.length
+		side.state = inChunkSize
+	case hd.hasLength && hd.length > 0 && !exchange.isConnect:
+		side.state, side.bodyLeft = inBody, hd.length
 	default:
 		p.endMessage(protocols.Client)
 	}
@@ -172,7 +172,7 @@ func (p *parser) parseRequest(b []byte, at int64) {
 
 // checkFraming counts the errors in the framing of a message, and marks the event of a head that two readers
 // may take for different messages, as request smuggling needs.
-func (p *parser) checkFraming(x *exchange, hd *head) {
+func (p *parser) checkFraming(exchange *exchange, hd *head) {
 	if hd.hasTransferEncoding && hd.hasLength {
 		p.c.Count("length_and_transfer_encoding")
 		hd.ambiguous = true
@@ -181,8 +181,8 @@ func (p *parser) checkFraming(x *exchange, hd *head) {
 		p.c.Count("bad_content_length")
 		hd.ambiguous = true
 	}
-	if hd.ambiguous && x != nil {
-		x.event.Partial = true
+	if hd.ambiguous && exchange != nil {
+		exchange.event.Partial = true
 	}
 }
 
@@ -201,25 +201,25 @@ func (p *parser) parseResponse(b []byte, at int64) {
 	}
 
 	var hd head
-	x := p.exchangeOfResponse()
-	x.responseBegun = true
-	if x.event == nil {
+	exchange := p.exchangeOfResponse()
+	exchange.responseBegun = true
+	if exchange.event == nil {
 		p.parseFields(protocols.Server, nil, &hd, fields)
-		p.beginResponseBody(x, &hd, code)
+		p.beginResponseBody(exchange, &hd, code)
 		return
 	}
-	p.countBytes(protocols.Server, x, len(b), at)
-	h := x.event.Http
-	x.event.Partial = x.event.Partial || p.truncated
-	h.StatusCode = code
-	h.StatusPhrase = p.c.Intern(capped(phrase, 128))
-	if h.Version == "" {
-		h.Version = p.c.Intern(version)
+	p.countBytes(protocols.Server, exchange, len(b), at)
+	body := exchange.event.Http
+	exchange.event.Partial = exchange.event.Partial || p.truncated
+	body.StatusCode = code
+	body.StatusPhrase = p.c.Intern(capped(phrase, 128))
+	if body.Version == "" {
+		body.Version = p.c.Intern(version)
 	}
-	h.ResponseHeaderBytes = uint64(len(b))
-	p.parseFields(protocols.Server, x, &hd, fields)
-	p.checkFraming(x, &hd)
-	p.beginResponseBody(x, &hd, code)
+	body.ResponseHeaderBytes = uint64(len(b))
+	p.parseFields(protocols.Server, exchange, &hd, fields)
+	p.checkFraming(exchange, &hd)
+	p.beginResponseBody(exchange, &hd, code)
 }
 
 // exchangeOfResponse returns the exchange that the response which begins now belongs to: that of the oldest
@@ -243,45 +243,45 @@ func (p *parser) exchangeOfResponse() *exchange {
 
 // beginResponseBody decides how long the body of a response is (RFC 9112 section 6.3), and what becomes of
 // the connection.
-func (p *parser) beginResponseBody(x *exchange, hd *head, code uint32) {
-	s := &p.sides[protocols.Server]
-	if x.event != nil {
-		s.exchange = x
+func (p *parser) beginResponseBody(exchange *exchange, hd *head, code uint32) {
+	side := &p.sides[protocols.Server]
+	if exchange.event != nil {
+		side.exchange = exchange
 	}
 	switch {
 	case p.truncated:
 		p.endMessage(protocols.Server)
-	case code == 101 || x.isConnect && code/100 == 2: // the connection belongs to another protocol from here on
-		x.requestDone = true
+	case code == 101 || exchange.isConnect && code/100 == 2: // the connection belongs to another protocol from here on
+		exchange.requestDone = true
 		p.sides[protocols.Client].exchange = nil
 		p.endMessage(protocols.Server)
 		p.c.SwitchTo("")
-		if x.event != nil {
-			p.emitIfComplete(x)
+		if exchange.event != nil {
+			p.emitIfComplete(exchange)
 		}
 		return
-	case x.isHead || code == 204 || code == 304:
+	case exchange.isHead || code == 204 || code == 304:
 		p.endMessage(protocols.Server)
 	case hd.chunked:
-		s.state = inChunkSize
+		side.state = inChunkSize
 	case hd.hasTransferEncoding:
-		s.state = untilClose
+		side.state = untilClose
 	case hd.hasLength && hd.length == 0:
 		p.endMessage(protocols.Server)
 	case hd.hasLength:
-		s.state, s.bodyLeft = inBody, hd.length
+		side.state, side.bodyLeft = inBody, hd.length
 	default:
-		s.state = untilClose
+		side.state = untilClose
 	}
 
 	// The server has refused CONNECT or Upgrade: the client goes on with requests.
 	client := &p.sides[protocols.Client]
-	if (x.isConnect || x.wantsUpgrade) && (client.state == awaitingResponse || client.state == awaitingResponseOrRequest) {
+	if (exchange.isConnect || exchange.wantsUpgrade) && (client.state == awaitingResponse || client.state == awaitingResponseOrRequest) {
 		client.state = inHead
 		p.c.Reparse(protocols.Client)
 	}
-	if s.state == inHead && x.event != nil {
-		p.emitIfComplete(x)
+	if side.state == inHead && exchange.event != nil {
+		p.emitIfComplete(exchange)
 	}
 }
 

@@ -65,7 +65,7 @@ var (
 // A parser parses one connection.
 type parser struct {
 	c       *protocols.Conn
-	sides   [2]side
+	sides   [2]sideReader
 	pairing protocols.Pairing[*exchange] // requests whose response is not complete
 	started bool                         // a head was parsed
 
@@ -79,8 +79,8 @@ type parser struct {
 	redactor redact.Redactor
 }
 
-// A side is where one direction is in its message.
-type side struct {
+// A sideReader is where one direction is in its message.
+type sideReader struct {
 	state        sideState
 	exchange     *exchange // of the message that is being read; nil between messages, and where the message is skipped
 	bodyLeft     uint64    // bytes of the body, or of the chunk, that are still to come
@@ -125,8 +125,8 @@ func (p *parser) Reset(c *protocols.Conn) {
 
 // Parse reads a head, or what is there of a body.
 func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
-	s := &p.sides[dir]
-	switch s.state {
+	side := &p.sides[dir]
+	switch side.state {
 	case inHead:
 		return p.readHead(dir, b, at)
 	case awaitingResponse:
@@ -135,28 +135,28 @@ func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
 		if detectRequest(b) != protocols.Yes {
 			return 0, nil
 		}
-		s.state = inHead
+		side.state = inHead
 		return p.readHead(dir, b, at)
 	}
 
-	x := s.exchange
+	exchange := side.exchange
 	n, err := p.readBody(dir, b)
-	if x != nil && n > 0 {
-		p.countBytes(dir, x, n, at)
-		if s.exchange == nil { // the message is complete
-			p.emitIfComplete(x)
+	if exchange != nil && n > 0 {
+		p.countBytes(dir, exchange, n, at)
+		if side.exchange == nil { // the message is complete
+			p.emitIfComplete(exchange)
 		}
 	}
 	return n, err
 }
 
 // countBytes adds n bytes of dir to x.
-func (p *parser) countBytes(dir protocols.Dir, x *exchange, n int, at int64) {
-	x.lastAt = at
+func (p *parser) countBytes(dir protocols.Dir, exchange *exchange, n int, at int64) {
+	exchange.lastAt = at
 	if dir == protocols.Client {
-		x.event.Source.Bytes += uint64(n)
+		exchange.event.Source.Bytes += uint64(n)
 	} else {
-		x.event.Destination.Bytes += uint64(n)
+		exchange.event.Destination.Bytes += uint64(n)
 	}
 }
 
@@ -174,7 +174,7 @@ func (p *parser) newExchange(dir protocols.Dir) *exchange {
 }
 
 // enqueue puts a request behind those that wait for their response.
-func (p *parser) enqueue(x *exchange) {
+func (p *parser) enqueue(exchange *exchange) {
 	if p.pairing.RepliesLost() {
 		p.pairing.Flush(p.emitUnanswered)
 	}
@@ -182,8 +182,8 @@ func (p *parser) enqueue(x *exchange) {
 		p.c.Count("too_many_waiting")
 		p.evictOldest()
 	}
-	if uncertain := p.pairing.Expect(x); uncertain {
-		x.event.Partial = true
+	if uncertain := p.pairing.Expect(exchange); uncertain {
+		exchange.event.Partial = true
 	}
 }
 
@@ -202,16 +202,16 @@ func (p *parser) evictOldest() {
 }
 
 // emitUnanswered emits a request whose response was lost.
-func (p *parser) emitUnanswered(x *exchange) {
-	x.event.Partial = true
-	p.detach(x)
-	p.emit(x)
+func (p *parser) emitUnanswered(exchange *exchange) {
+	exchange.event.Partial = true
+	p.detach(exchange)
+	p.emit(exchange)
 }
 
 // detach takes x from the sides that read a message of it.
-func (p *parser) detach(x *exchange) {
+func (p *parser) detach(exchange *exchange) {
 	for d := range p.sides {
-		if p.sides[d].exchange == x {
+		if p.sides[d].exchange == exchange {
 			p.sides[d].exchange = nil
 		}
 	}
@@ -219,48 +219,48 @@ func (p *parser) detach(x *exchange) {
 
 // dequeue takes x from the queue, if it is the oldest there. A response without a request is not in the
 // queue.
-func (p *parser) dequeue(x *exchange) {
-	if first := p.pairing.First(); first != nil && *first == x {
+func (p *parser) dequeue(exchange *exchange) {
+	if first := p.pairing.First(); first != nil && *first == exchange {
 		p.pairing.Pop()
 	}
 }
 
 // endMessage ends the message of dir that is being read.
 func (p *parser) endMessage(dir protocols.Dir) {
-	s := &p.sides[dir]
-	x := s.exchange
-	*s = side{}
-	if x == nil {
+	side := &p.sides[dir]
+	exchange := side.exchange
+	*side = sideReader{}
+	if exchange == nil {
 		return
 	}
 	if dir == protocols.Server {
-		x.responseDone = true
-		p.dequeue(x)
+		exchange.responseDone = true
+		p.dequeue(exchange)
 		return
 	}
-	x.requestDone = true
+	exchange.requestDone = true
 	switch {
-	case x.responseBegun:
+	case exchange.responseBegun:
 		// The response came before the end of the request, and has decided what the connection becomes.
-	case x.isConnect:
-		s.state = awaitingResponse
-	case x.wantsUpgrade:
-		s.state = awaitingResponseOrRequest
+	case exchange.isConnect:
+		side.state = awaitingResponse
+	case exchange.wantsUpgrade:
+		side.state = awaitingResponseOrRequest
 	}
 }
 
 // emitIfComplete emits x if both of its messages are complete.
-func (p *parser) emitIfComplete(x *exchange) {
-	if x.responseDone && x.requestDone {
-		p.emit(x)
+func (p *parser) emitIfComplete(exchange *exchange) {
+	if exchange.responseDone && exchange.requestDone {
+		p.emit(exchange)
 	}
 }
 
 // emit emits x as it is.
-func (p *parser) emit(x *exchange) {
-	e := x.event
-	if x.lastAt > e.Timestamp {
-		e.Duration = uint64(x.lastAt - e.Timestamp)
+func (p *parser) emit(exchange *exchange) {
+	e := exchange.event
+	if exchange.lastAt > e.Timestamp {
+		e.Duration = uint64(exchange.lastAt - e.Timestamp)
 	}
 	switch code := e.Http.StatusCode; {
 	case code >= 400:
@@ -268,37 +268,37 @@ func (p *parser) emit(x *exchange) {
 	case code > 0:
 		e.Outcome = pipeline.Outcome_SUCCESS
 	}
-	x.event = nil
+	exchange.event = nil
 	if len(p.free) < maxFree {
-		p.free = append(p.free, x)
+		p.free = append(p.free, exchange)
 	}
 	p.c.Emit(e)
 }
 
 // Gap skips lost bytes of a body. Anywhere else the place in the stream is lost.
 func (p *parser) Gap(dir protocols.Dir, n int) bool {
-	s := &p.sides[dir]
-	x := s.exchange
-	if x != nil {
-		x.event.Partial = true
+	side := &p.sides[dir]
+	exchange := side.exchange
+	if exchange != nil {
+		exchange.event.Partial = true
 	}
-	switch s.state {
+	switch side.state {
 	case untilClose:
 		p.countBody(dir, uint64(n))
 		return true
 	case inBody, inChunk:
-		if uint64(n) > s.bodyLeft {
+		if uint64(n) > side.bodyLeft {
 			break
 		}
-		s.bodyLeft -= uint64(n)
+		side.bodyLeft -= uint64(n)
 		p.countBody(dir, uint64(n))
 		// A gap that ends with the chunk leaves us where the next size is awaited.
-		if s.bodyLeft == 0 && s.state == inChunk {
-			s.state = inChunkEnd
-		} else if s.bodyLeft == 0 {
+		if side.bodyLeft == 0 && side.state == inChunk {
+			side.state = inChunkEnd
+		} else if side.bodyLeft == 0 {
 			p.endMessage(dir)
-			if x != nil {
-				p.emitIfComplete(x)
+			if exchange != nil {
+				p.emitIfComplete(exchange)
 			}
 		}
 		return true
@@ -309,77 +309,77 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 
 // countBody adds n bytes to the body of the message of dir.
 func (p *parser) countBody(dir protocols.Dir, n uint64) {
-	x := p.sides[dir].exchange
+	exchange := p.sides[dir].exchange
 	switch {
-	case x == nil:
+	case exchange == nil:
 	case dir == protocols.Client:
-		x.event.Http.RequestBodyBytes += n
+		exchange.event.Http.RequestBodyBytes += n
 	default:
-		x.event.Http.ResponseBodyBytes += n
+		exchange.event.Http.ResponseBodyBytes += n
 	}
 }
 
 // losePlace ends the message of dir that is being read: where it really ends cannot be known.
 func (p *parser) losePlace(dir protocols.Dir) {
-	s := &p.sides[dir]
-	x := s.exchange
+	side := &p.sides[dir]
+	exchange := side.exchange
 	if dir == protocols.Client {
 		p.headUnfinished, p.answeredEarly = false, false
 		p.pairing.LostRequests()
-		if x != nil {
-			x.isConnect, x.wantsUpgrade = false, false
+		if exchange != nil {
+			exchange.isConnect, exchange.wantsUpgrade = false, false
 		}
 	}
 	p.endMessage(dir)
 	if dir == protocols.Server && p.pairing.Len() > 0 {
 		// Whole responses may be lost, so the request of the next one is not certain.
 		p.pairing.LostReplies()
-		for _, w := range p.pairing.Waiting() {
-			w.event.Partial = true
+		for _, waiting := range p.pairing.Waiting() {
+			waiting.event.Partial = true
 		}
 	}
-	s.state = inHead
-	if x != nil {
-		p.emitIfComplete(x)
+	side.state = inHead
+	if exchange != nil {
+		p.emitIfComplete(exchange)
 	}
 }
 
 // End ends a body that goes on until the connection is closed, and truncates any other message.
 func (p *parser) End(dir protocols.Dir, _ int64) {
-	s := &p.sides[dir]
-	x := s.exchange
-	if x == nil {
+	side := &p.sides[dir]
+	exchange := side.exchange
+	if exchange == nil {
 		return
 	}
-	if s.state != untilClose {
-		x.event.Partial = true
+	if side.state != untilClose {
+		exchange.event.Partial = true
 	}
 	if dir == protocols.Server {
 		p.endMessage(dir)
-		p.emitIfComplete(x)
+		p.emitIfComplete(exchange)
 	}
 }
 
 // Close emits what still waits, first the request whose response has begun.
 func (p *parser) Close(int64) {
-	if x := p.sides[protocols.Server].exchange; x != nil {
-		x.event.Partial = true
-		p.dequeue(x)
-		p.emitIncomplete(x)
+	if exchange := p.sides[protocols.Server].exchange; exchange != nil {
+		exchange.event.Partial = true
+		p.dequeue(exchange)
+		p.emitIncomplete(exchange)
 	}
 	p.pairing.Flush(p.emitIncomplete)
-	if x := p.sides[protocols.Client].exchange; x != nil {
-		p.emitIncomplete(x) // it was answered, but never ended
+	if exchange := p.sides[protocols.Client].exchange; exchange != nil {
+		p.emitIncomplete(exchange) // it was answered, but never ended
 	}
-	p.sides = [2]side{}
+	p.sides = [2]sideReader{}
 	p.c = nil
 }
 
 // emitIncomplete emits x on Close.
-func (p *parser) emitIncomplete(x *exchange) {
-	if !x.requestDone {
-		x.event.Partial = true
+func (p *parser) emitIncomplete(exchange *exchange) {
+	if !exchange.requestDone {
+		exchange.event.Partial = true
 	}
-	p.detach(x)
-	p.emit(x)
+	p.detach(exchange)
+	p.emit(exchange)
 }

@@ -43,13 +43,13 @@ func (p *parser) parseTruncatedRequest(b []byte, at int64) int {
 		line = withoutVersion(line)
 	}
 	p.parseRequest(line, at)
-	x := p.pairing.Waiting()[p.pairing.Len()-1]
-	x.requestDone, x.isConnect, x.wantsUpgrade = true, false, false
-	if x.isHTTP09 && end < 0 { // the version may be in the missing part
-		x.isHTTP09, x.event.Http.Version = false, ""
+	exchange := p.pairing.Waiting()[p.pairing.Len()-1]
+	exchange.requestDone, exchange.isConnect, exchange.wantsUpgrade = true, false, false
+	if exchange.isHTTP09 && end < 0 { // the version may be in the missing part
+		exchange.isHTTP09, exchange.event.Http.Version = false, ""
 	}
-	x.event.Partial = x.event.Partial || !x.isHTTP09
-	p.sides[protocols.Client] = side{}
+	exchange.event.Partial = exchange.event.Partial || !exchange.isHTTP09
+	p.sides[protocols.Client] = sideReader{}
 	p.c.Reparse(protocols.Server)
 	return len(b)
 }
@@ -71,9 +71,9 @@ func (p *parser) beginHTTP09Response(b []byte) bool {
 	if first == nil || !(*first).isHTTP09 || p.pairing.Skipping() || detectResponse(b) != protocols.No || looksLikeResponse(b) {
 		return false
 	}
-	x := *first
+	exchange := *first
 	p.pairing.FoundReplies()
-	x.responseBegun = true
-	p.sides[protocols.Server] = side{state: untilClose, exchange: x}
+	exchange.responseBegun = true
+	p.sides[protocols.Server] = sideReader{state: untilClose, exchange: exchange}
 	return true
 }

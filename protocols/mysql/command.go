@@ -28,8 +28,8 @@ func (p *parser) readClient(b []byte, at int64) (int, error) {
 	if payload == nil {
 		return 0, nil
 	}
-	k := kindOf(payload[0])
-	if k.name == "" || n < k.min || k.max > 0 && n > k.max {
+	kind := kindOf(payload[0])
+	if kind.name == "" || n < kind.min || kind.max > 0 && n > kind.max {
 		return 0, errCommand
 	}
 	if p.phase == afterGreeting {
@@ -39,7 +39,7 @@ func (p *parser) readClient(b []byte, at int64) (int, error) {
 	if p.bytesLost {
 		p.emitWaiting(true) // a client waits for the reply before it goes on, so it was among the lost bytes
 	}
-	p.addCommand(k, payload, n)
+	p.addCommand(kind, payload, n)
 	return p.finishPacket(protocols.Client, b), nil
 }
 
@@ -53,49 +53,49 @@ func (p *parser) readContinuation(b []byte) int {
 }
 
 // addCommand makes the event of a command. It waits for its reply, or is emitted if none comes.
-func (p *parser) addCommand(k *commandKind, payload []byte, n int) {
-	e := p.newEvent(protocols.Client, k.name, 4+n)
+func (p *parser) addCommand(kind *commandKind, payload []byte, n int) {
+	e := p.newEvent(protocols.Client, kind.name, 4+n)
 	e.Partial = e.Partial || p.repliesLost
-	w := command{e: e, kind: payload[0], sent: e.Timestamp}
+	cmd := command{e: e, kind: payload[0], sent: e.Timestamp}
 	switch payload[0] {
 	case comQuery:
 		text := p.skipAttributes(payload[1:])
-		p.setStatement(&w, text, n > len(payload))
-		if w.changesDatabase = e.Mysql.Method == "USE"; w.changesDatabase {
-			w.text = p.text(databaseOfUse(text))
+		p.setStatement(&cmd, text, n > len(payload))
+		if cmd.changesDatabase = e.Mysql.Method == "USE"; cmd.changesDatabase {
+			cmd.text = p.text(databaseOfUse(text))
 		}
 	case comStmtPrepare:
-		p.setStatement(&w, payload[1:], n > len(payload))
-		w.text = e.Mysql.Query
-		p.statements.last = prepared{w.text, e.Mysql.Method}
+		p.setStatement(&cmd, payload[1:], n > len(payload))
+		cmd.text = e.Mysql.Query
+		p.statements.last = prepared{cmd.text, e.Mysql.Method}
 	case comStmtExecute, comStmtFetch, comStmtReset, comStmtClose, comStmtLongData, comBulkExecute:
 		if len(payload) >= 5 {
 			p.setStatementID(e, payload)
 		}
 	case comInitDB:
 		e.Mysql.Database = p.text(payload[1:])
-		w.changesDatabase, w.text = true, e.Mysql.Database
+		cmd.changesDatabase, cmd.text = true, e.Mysql.Database
 	case comChangeUser:
 		p.readChangeUser(e, payload)
 	}
-	if k.noReply {
+	if kind.noReply {
 		p.emit(e)
 		return
 	}
-	p.enqueue(w)
+	p.enqueue(cmd)
 }
 
 // setStatement fills in the text of a statement, redacted and cut. truncated says that text is not all of it.
-func (p *parser) setStatement(w *command, text []byte, cut bool) {
-	w.e.Mysql.Method = method(text)
+func (p *parser) setStatement(cmd *command, text []byte, cut bool) {
+	cmd.e.Mysql.Method = method(text)
 	var out []byte
-	out, w.hasSecrets = p.redactor.SQL(text)
+	out, cmd.hasSecrets = p.redactor.SQL(text)
 	if cut || len(out) > maxQuery {
 		out = out[:min(len(out), maxQuery)]
-		w.e.Mysql.Query = validUTF8(string(wholeRunes(out))) + "…"
+		cmd.e.Mysql.Query = validUTF8(string(wholeRunes(out))) + "…"
 		return
 	}
-	w.e.Mysql.Query = validUTF8(p.c.Intern(out))
+	cmd.e.Mysql.Query = validUTF8(p.c.Intern(out))
 }
 
 // wholeRunes removes a character at the end of b that is cut in two.
@@ -115,8 +115,8 @@ func wholeRunes(b []byte) []byte {
 func (p *parser) setStatementID(e *pipeline.Event, payload []byte) {
 	id := binary.LittleEndian.Uint32(payload[1:])
 	e.Mysql.StatementId = id
-	s := p.statements.get(id)
-	e.Mysql.Query, e.Mysql.Method = s.text, s.method
+	statement := p.statements.get(id)
+	e.Mysql.Query, e.Mysql.Method = statement.text, statement.method
 	if payload[0] == comStmtClose {
 		p.statements.remove(id)
 	}
@@ -130,27 +130,27 @@ func (p *parser) skipAttributes(b []byte) []byte {
 	if p.capabilitiesKnown && p.capabilities&clientQueryAttrs == 0 || !p.capabilitiesKnown && (len(b) < 2 || b[0] > 16 || b[1] != 1) {
 		return b
 	}
-	r := payloadReader{b: b}
-	n := r.lenencInt()
-	r.lenencInt()
+	fields := payloadReader{b: b}
+	n := fields.lenencInt()
+	fields.lenencInt()
 	if n == 0 || n > 1024 {
-		return r.b
+		return fields.b
 	}
-	nulls := r.take((n + 7) / 8)
-	if r.u8() == 0 {
-		return r.b
+	nulls := fields.take((n + 7) / 8)
+	if fields.u8() == 0 {
+		return fields.b
 	}
 	types := make([]byte, n)
 	for i := range types {
-		types[i] = byte(r.u16())
-		r.lenencString()
+		types[i] = byte(fields.u16())
+		fields.lenencString()
 	}
 	for i, t := range types {
 		if nulls != nil && nulls[i/8]&(1<<(i%8)) == 0 {
-			r.skipValue(t)
+			fields.skipValue(t)
 		}
 	}
-	return r.b
+	return fields.b
 }
 
 // skipValue skips a value in binary form.

@@ -25,12 +25,12 @@ func (p *parser) readGreeting(b []byte, at int64) (int, error) {
 	default:
 		return 0, errHeader
 	}
-	r := payloadReader{b: payload[1:]}
-	p.version = p.text(r.nulString())
-	r.take(4 + 8 + 1) // thread, challenge, zero
-	p.capabilities = uint32(r.u16())
-	r.take(1 + 2) // character set, status
-	p.capabilities |= uint32(r.u16()) << 16
+	fields := payloadReader{b: payload[1:]}
+	p.version = p.text(fields.nulString())
+	fields.take(4 + 8 + 1) // thread, challenge, zero
+	p.capabilities = uint32(fields.u16())
+	fields.take(1 + 2) // character set, status
+	p.capabilities |= uint32(fields.u16()) << 16
 	p.phase = afterGreeting
 	return p.finishPacket(protocols.Server, b), nil
 }
@@ -42,33 +42,33 @@ func (p *parser) readLogin(b []byte, at int64) (int, error) {
 	if payload == nil {
 		return 0, nil
 	}
-	r := payloadReader{b: payload}
-	caps := uint32(r.u16())
+	fields := payloadReader{b: payload}
+	caps := uint32(fields.u16())
 	old := caps&clientProtocol41 == 0
 	if !old {
-		caps |= uint32(r.u16()) << 16
+		caps |= uint32(fields.u16()) << 16
 	}
 	p.setCapabilities(caps)
 	if old {
-		r.take(3)
+		fields.take(3)
 	} else {
-		r.take(4 + 1 + 23)
+		fields.take(4 + 1 + 23)
 	}
-	if caps&clientSSL != 0 && len(r.b) == 0 {
+	if caps&clientSSL != 0 && len(fields.b) == 0 {
 		return p.switchToTLS(b, at)
 	}
-	p.user = p.text(r.nulString())
+	p.user = p.text(fields.nulString())
 	switch { // the proof of the password is never kept
 	case caps&clientAuthLenEnc != 0:
-		r.lenencString()
+		fields.lenencString()
 	case caps&clientSecure != 0:
-		r.take(uint64(r.u8()))
+		fields.take(uint64(fields.u8()))
 	default:
-		r.nulString()
+		fields.nulString()
 	}
 	p.database = ""
 	if caps&clientConnectWithDB != 0 {
-		p.database = p.text(r.nulString())
+		p.database = p.text(fields.nulString())
 	}
 	p.enqueueLogin(n, at)
 	return p.finishPacket(protocols.Client, b), nil
@@ -99,22 +99,22 @@ func (p *parser) switchToTLS(b []byte, at int64) (int, error) {
 }
 
 // readAuth reads the server's answer to a login or a change of user: more is asked for, or the end.
-func (p *parser) readAuth(w *command, payload []byte, at int64) {
+func (p *parser) readAuth(cmd *command, payload []byte, at int64) {
 	switch payload[0] {
 	case okPacket:
-		p.readOK(w, payload)
-		p.user, p.database = w.e.Mysql.UserName, w.e.Mysql.Database
-		if w.kind == comChangeUser {
+		p.readOK(cmd, payload)
+		p.user, p.database = cmd.e.Mysql.UserName, cmd.e.Mysql.Database
+		if cmd.kind == comChangeUser {
 			p.statements.reset()
 		}
-		login := w.kind == comConnect
+		login := cmd.kind == comConnect
 		p.finishCommand(at)
 		if login && p.capabilities&(clientCompress|clientZstd) != 0 {
 			p.c.Count("compressed")
 			p.c.Drop()
 		}
 	case errPacket:
-		p.readError(w, payload)
+		p.readError(cmd, payload)
 		p.finishCommand(at)
 	}
 	// 0x01 is more data of the method, 0xfe another method. The client's answer is no command: its sequence
@@ -123,12 +123,12 @@ func (p *parser) readAuth(w *command, payload []byte, at int64) {
 
 // readChangeUser reads COM_CHANGE_USER.
 func (p *parser) readChangeUser(e *pipeline.Event, payload []byte) {
-	r := payloadReader{b: payload[1:]}
-	e.Mysql.UserName = p.text(r.nulString())
+	fields := payloadReader{b: payload[1:]}
+	e.Mysql.UserName = p.text(fields.nulString())
 	if p.capabilities&clientSecure != 0 || !p.capabilitiesKnown {
-		r.take(uint64(r.u8()))
+		fields.take(uint64(fields.u8()))
 	} else {
-		r.nulString()
+		fields.nulString()
 	}
-	e.Mysql.Database = p.text(r.nulString())
+	e.Mysql.Database = p.text(fields.nulString())
 }

@@ -50,11 +50,11 @@ var Protocol = protocols.Protocol{
 // detect recognises a connection by the server's greeting; in mid-stream by a statement that begins with a
 // word of SQL. A greeting from the client's side says that the roles were guessed wrong.
 func detect(dir protocols.Dir, b []byte) protocols.Match {
-	if m := matchGreeting(b); m != protocols.No || dir == protocols.Server {
-		return m
+	if match := matchGreeting(b); match != protocols.No || dir == protocols.Server {
+		return match
 	}
-	if m := matchCommand(b); m != protocols.No {
-		return m
+	if match := matchCommand(b); match != protocols.No {
+		return match
 	}
 	return matchLogin(b)
 }
@@ -138,11 +138,11 @@ func matchCommand(b []byte) protocols.Match {
 	if len(b) < 5 {
 		return protocols.More
 	}
-	k := kindOf(b[4])
-	if k.name == "" || n < k.min || k.max > 0 && n > k.max {
+	kind := kindOf(b[4])
+	if kind.name == "" || n < kind.min || kind.max > 0 && n > kind.max {
 		return protocols.No
 	}
-	if k.text {
+	if kind.text {
 		return matchStatement(b[5:min(len(b), 4+n)], len(b) >= 4+n)
 	}
 	return protocols.More
@@ -174,8 +174,8 @@ func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 		one = syncServer
 	}
 	for i := range b {
-		if m := one(b[i:]); m != protocols.No {
-			return i, m
+		if match := one(b[i:]); match != protocols.No {
+			return i, match
 		}
 	}
 	return len(b), protocols.More
@@ -184,9 +184,9 @@ func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 // syncClient judges whether a command begins at b. One without SQL must be followed by another, or by
 // nothing.
 func syncClient(b []byte) protocols.Match {
-	m := matchCommand(b)
-	if m != protocols.More || len(b) < 5 || kindOf(b[4]).text {
-		return m
+	match := matchCommand(b)
+	if match != protocols.More || len(b) < 5 || kindOf(b[4]).text {
+		return match
 	}
 	rest := 4 + payloadLength(b)
 	switch {

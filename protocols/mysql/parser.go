@@ -112,24 +112,24 @@ func (p *parser) finishPacket(dir protocols.Dir, b []byte) int {
 }
 
 // enqueue appends a command to those that wait for their reply.
-func (p *parser) enqueue(c command) {
+func (p *parser) enqueue(cmd command) {
 	if len(p.waiting) >= maxWaiting {
 		p.c.Count("waiting_commands_full")
 		p.emit(p.waiting[0].e)
 		p.waiting = p.waiting[:copy(p.waiting, p.waiting[1:])]
 		p.reply = reply{}
 	}
-	p.waiting = append(p.waiting, c)
+	p.waiting = append(p.waiting, cmd)
 }
 
 func (p *parser) emit(e *pipeline.Event) { p.c.Emit(e) }
 
 // finishCommand emits the command that was answered.
 func (p *parser) finishCommand(at int64) {
-	w := &p.waiting[0]
-	w.e.Duration = uint64(max(at-w.sent, 0))
+	cmd := &p.waiting[0]
+	cmd.e.Duration = uint64(max(at-cmd.sent, 0))
 	p.repliesLost = false
-	p.emit(w.e)
+	p.emit(cmd.e)
 	n := copy(p.waiting, p.waiting[1:])
 	p.waiting[n] = command{}
 	p.waiting = p.waiting[:n]
@@ -139,9 +139,9 @@ func (p *parser) finishCommand(at int64) {
 // newEvent returns a new event for a command.
 func (p *parser) newEvent(dir protocols.Dir, name string, bytes int) *pipeline.Event {
 	e := p.c.Event(dir)
-	m := pipeline.MySQLCommandFromVTPool()
-	e.Mysql = m
-	m.Command, m.UserName, m.Database = name, p.user, p.database
+	body := pipeline.MySQLCommandFromVTPool()
+	e.Mysql = body
+	body.Command, body.UserName, body.Database = name, p.user, p.database
 	if dir == protocols.Client {
 		e.Source.Bytes = uint64(bytes)
 	} else {
@@ -176,10 +176,10 @@ func (p *parser) Close(int64) { p.emitWaiting(false) }
 // emitWaiting emits what waits without its reply.
 func (p *parser) emitWaiting(partial bool) {
 	for i := range p.waiting {
-		w := &p.waiting[i]
-		w.e.Partial = w.e.Partial || partial
-		p.emit(w.e)
-		*w = command{}
+		cmd := &p.waiting[i]
+		cmd.e.Partial = cmd.e.Partial || partial
+		p.emit(cmd.e)
+		*cmd = command{}
 	}
 	p.waiting = p.waiting[:0]
 	p.reply = reply{}

@@ -36,9 +36,9 @@ func (p *parser) readServer(b []byte, at int64) (int, error) {
 		return 0, errHeader
 	}
 	for n := 0; ; {
-		k := p.readPacket(b[n:], at)
-		n += k
-		if k == 0 || p.reply.step == firstPacket || len(b)-n < 5 || p.c.Skipping(protocols.Server) > 0 {
+		size := p.readPacket(b[n:], at)
+		n += size
+		if size == 0 || p.reply.step == firstPacket || len(b)-n < 5 || p.c.Skipping(protocols.Server) > 0 {
 			return n, nil
 		}
 	}
@@ -95,98 +95,98 @@ func (p *parser) emitLoneError(b []byte) int {
 
 // readReply reads the payload of a packet of the reply to waiting[0].
 func (p *parser) readReply(payload []byte, at int64) {
-	w, r := &p.waiting[0], &p.reply
+	cmd, reply := &p.waiting[0], &p.reply
 	c := payload[0]
-	if c == errPacket && (r.step != columnPackets || r.lost) {
+	if c == errPacket && (reply.step != columnPackets || reply.lost) {
 		if len(payload) >= 3 && payload[1] == 0xff && payload[2] == 0xff {
 			return // MariaDB's report of progress
 		}
-		if w.kind == comConnect || w.kind == comChangeUser {
-			p.readAuth(w, payload, at)
+		if cmd.kind == comConnect || cmd.kind == comChangeUser {
+			p.readAuth(cmd, payload, at)
 			return
 		}
-		p.readError(w, payload)
+		p.readError(cmd, payload)
 		p.finishCommand(at)
 		return
 	}
-	if r.lost {
-		r.step = rowPackets
+	if reply.lost {
+		reply.step = rowPackets
 	}
-	switch r.step {
+	switch reply.step {
 	case firstPacket:
-		p.readFirst(w, payload, at)
+		p.readFirst(cmd, payload, at)
 	case columnPackets:
-		if r.left--; r.left == 0 {
-			p.finishColumns(w, at)
+		if reply.left--; reply.left == 0 {
+			p.finishColumns(cmd, at)
 		}
 	case endOfColumns:
-		p.readEnding(w, payload, at)
+		p.readEnding(cmd, payload, at)
 	case rowPackets:
-		p.readRow(w, payload, at)
+		p.readRow(cmd, payload, at)
 	}
 }
 
 // readFirst reads the first packet of a reply, or of its next result set.
-func (p *parser) readFirst(w *command, payload []byte, at int64) {
-	switch w.kind {
+func (p *parser) readFirst(cmd *command, payload []byte, at int64) {
+	switch cmd.kind {
 	case comConnect, comChangeUser:
-		p.readAuth(w, payload, at)
+		p.readAuth(cmd, payload, at)
 		return
 	case comStatistics: // a line of text
-		w.e.Outcome = pipeline.Outcome_SUCCESS
+		cmd.e.Outcome = pipeline.Outcome_SUCCESS
 		p.finishCommand(at)
 		return
 	case comStmtFetch, comFieldList: // rows, or definitions like rows, without a number before them
 		p.reply.step = rowPackets
-		p.readRow(w, payload, at)
+		p.readRow(cmd, payload, at)
 		return
 	case comBinlogDump, comBinlogGTID, comTableDump:
-		w.e.Outcome = pipeline.Outcome_SUCCESS
+		cmd.e.Outcome = pipeline.Outcome_SUCCESS
 		p.finishCommand(at)
 		p.c.Count("replication")
 		p.c.Drop()
 		return
 	case comStmtPrepare:
-		p.readPrepared(w, payload, at)
+		p.readPrepared(cmd, payload, at)
 		return
 	}
 	switch payload[0] {
 	case okPacket, eofPacket:
-		p.finishResult(w, p.readOK(w, payload), at)
+		p.finishResult(cmd, p.readOK(cmd, payload), at)
 	case infilePacket:
 		p.sendsFile = true // the reply comes when the client has sent the file
 	default:
-		p.readCount(w, payload, at)
+		p.readCount(cmd, payload, at)
 	}
 }
 
 // readCount reads how many columns a result set has, and whether their definitions follow: a client may have
 // said that it knows them.
-func (p *parser) readCount(w *command, payload []byte, at int64) {
-	r := payloadReader{b: payload}
-	n := r.lenencInt()
-	if w.e.Mysql.Columns == 0 {
-		w.e.Mysql.Columns = uint32(min(n, 1<<16))
+func (p *parser) readCount(cmd *command, payload []byte, at int64) {
+	fields := payloadReader{b: payload}
+	n := fields.lenencInt()
+	if cmd.e.Mysql.Columns == 0 {
+		cmd.e.Mysql.Columns = uint32(min(n, 1<<16))
 	}
 	p.reply.step, p.reply.left = columnPackets, n
-	if described := len(r.b) == 0 || r.u8() != 0; n == 0 || !described {
-		p.finishColumns(w, at)
+	if described := len(fields.b) == 0 || fields.u8() != 0; n == 0 || !described {
+		p.finishColumns(cmd, at)
 	}
 }
 
 // readPrepared reads the reply to COM_STMT_PREPARE and keeps the text under the id of the statement.
-func (p *parser) readPrepared(w *command, payload []byte, at int64) {
-	r := payloadReader{b: payload[1:]}
-	id := r.u32()
-	cols, params := uint64(r.u16()), uint64(r.u16())
-	r.u8()
-	w.e.Mysql.Warnings = uint32(r.u16())
-	w.e.Mysql.StatementId, w.e.Mysql.Columns = id, uint32(cols)
-	w.e.Outcome = pipeline.Outcome_SUCCESS
-	if !r.bad {
-		p.statements.add(id, prepared{w.text, w.e.Mysql.Method})
+func (p *parser) readPrepared(cmd *command, payload []byte, at int64) {
+	fields := payloadReader{b: payload[1:]}
+	id := fields.u32()
+	cols, params := uint64(fields.u16()), uint64(fields.u16())
+	fields.u8()
+	cmd.e.Mysql.Warnings = uint32(fields.u16())
+	cmd.e.Mysql.StatementId, cmd.e.Mysql.Columns = id, uint32(cols)
+	cmd.e.Outcome = pipeline.Outcome_SUCCESS
+	if !fields.bad {
+		p.statements.add(id, prepared{cmd.text, cmd.e.Mysql.Method})
 	}
-	if len(r.b) > 0 && r.b[0] == 0 {
+	if len(fields.b) > 0 && fields.b[0] == 0 {
 		cols, params = 0, 0 // the client has asked for no descriptions
 	}
 	p.reply = reply{step: columnPackets, left: params, after: cols, isPrepare: true}
@@ -200,31 +200,31 @@ func (p *parser) readPrepared(w *command, payload []byte, at int64) {
 
 // finishColumns follows the last definition. Old servers send an EOF packet here. Whether this one does was
 // agreed in the login; in mid-stream the next packet shows it.
-func (p *parser) finishColumns(w *command, at int64) {
-	switch r := &p.reply; {
+func (p *parser) finishColumns(cmd *command, at int64) {
+	switch reply := &p.reply; {
 	case !p.capabilitiesKnown || p.capabilities&clientDeprecateEOF == 0:
-		if r.isPrepare && !p.capabilitiesKnown {
+		if reply.isPrepare && !p.capabilitiesKnown {
 			// Whether an EOF packet follows is not known, so nothing is waited for: the command is finished,
 			// and an EOF packet that still comes is skipped.
-			r.left, r.after = r.after, 0
-			if r.left == 0 {
+			reply.left, reply.after = reply.after, 0
+			if reply.left == 0 {
 				p.finishCommand(at)
 			}
 			return
 		}
-		r.step = endOfColumns
-	case r.isPrepare && r.after > 0:
-		r.step, r.left, r.after = columnPackets, r.after, 0
-	case r.isPrepare:
+		reply.step = endOfColumns
+	case reply.isPrepare && reply.after > 0:
+		reply.step, reply.left, reply.after = columnPackets, reply.after, 0
+	case reply.isPrepare:
 		p.finishCommand(at)
 	default:
-		r.step = rowPackets
+		reply.step = rowPackets
 	}
 }
 
 // readEnding reads the packet behind the definitions: an EOF packet, or the first row.
-func (p *parser) readEnding(w *command, payload []byte, at int64) {
-	r := &p.reply
+func (p *parser) readEnding(cmd *command, payload []byte, at int64) {
+	reply := &p.reply
 	eof := payload[0] == eofPacket && len(payload) == 5
 	if !p.capabilitiesKnown {
 		p.capabilitiesKnown, p.capabilities = true, clientProtocol41|clientDeprecateEOF
@@ -233,101 +233,101 @@ func (p *parser) readEnding(w *command, payload []byte, at int64) {
 		}
 	}
 	switch {
-	case r.isPrepare && r.after > 0:
-		r.step, r.left, r.after = columnPackets, r.after, 0
-	case r.isPrepare:
+	case reply.isPrepare && reply.after > 0:
+		reply.step, reply.left, reply.after = columnPackets, reply.after, 0
+	case reply.isPrepare:
 		p.finishCommand(at)
 	case !eof:
-		r.step = rowPackets
-		p.readRow(w, payload, at)
+		reply.step = rowPackets
+		p.readRow(cmd, payload, at)
 	case binary.LittleEndian.Uint16(payload[3:])&statusCursorExists != 0: // the rows are fetched by COM_STMT_FETCH
-		p.finishResult(w, p.readOK(w, payload), at)
+		p.finishResult(cmd, p.readOK(cmd, payload), at)
 	default:
-		r.step = rowPackets
+		reply.step = rowPackets
 	}
 }
 
 // readRow counts a row, or reads the packet that ends the rows. That begins with 0xfe and is no row: the
 // first column of a row that began so would have 16 MiB.
-func (p *parser) readRow(w *command, payload []byte, at int64) {
+func (p *parser) readRow(cmd *command, payload []byte, at int64) {
 	if payload[0] == eofPacket && !p.continues[protocols.Server] {
-		p.finishResult(w, p.readOK(w, payload), at)
+		p.finishResult(cmd, p.readOK(cmd, payload), at)
 		return
 	}
-	if w.kind == comFieldList {
-		w.e.Mysql.Columns++
+	if cmd.kind == comFieldList {
+		cmd.e.Mysql.Columns++
 		return
 	}
-	w.e.Mysql.Rows++
+	cmd.e.Mysql.Rows++
 }
 
 // finishResult goes on to the next result set, or finishes the command.
-func (p *parser) finishResult(w *command, status uint16, at int64) {
+func (p *parser) finishResult(cmd *command, status uint16, at int64) {
 	if status&statusMoreResults != 0 {
 		p.reply = reply{lost: p.reply.lost}
 		return
 	}
-	if w.changesDatabase {
-		p.database = w.text
+	if cmd.changesDatabase {
+		p.database = cmd.text
 	}
-	if w.kind == comResetConn {
+	if cmd.kind == comResetConn {
 		p.statements.reset()
 	}
 	p.finishCommand(at)
 }
 
 // readOK reads an OK or EOF packet and returns the server's status.
-func (p *parser) readOK(w *command, payload []byte) uint16 {
-	m := w.e.Mysql
-	w.e.Outcome = pipeline.Outcome_SUCCESS
-	r := payloadReader{b: payload[1:]}
+func (p *parser) readOK(cmd *command, payload []byte) uint16 {
+	body := cmd.e.Mysql
+	cmd.e.Outcome = pipeline.Outcome_SUCCESS
+	fields := payloadReader{b: payload[1:]}
 	if payload[0] == eofPacket && len(payload) < 7 {
-		m.Warnings += uint32(r.u16())
-		return r.u16()
+		body.Warnings += uint32(fields.u16())
+		return fields.u16()
 	}
-	m.AffectedRows += r.lenencInt()
-	if id := r.lenencInt(); id != 0 {
-		m.InsertId = id
+	body.AffectedRows += fields.lenencInt()
+	if id := fields.lenencInt(); id != 0 {
+		body.InsertId = id
 	}
-	status := r.u16()
-	m.Warnings += uint32(r.u16())
+	status := fields.u16()
+	body.Warnings += uint32(fields.u16())
 	if status&statusStateChanged != 0 && p.capabilities&clientSessionTrack != 0 {
-		r.lenencString() // info
-		p.readSessionTrack(w, r.lenencString())
+		fields.lenencString() // info
+		p.readSessionTrack(cmd, fields.lenencString())
 	}
 	return status
 }
 
 // readSessionTrack reads the changes of the session's state; the one of type 1 is the database from here on.
-func (p *parser) readSessionTrack(w *command, b []byte) {
-	for r := (payloadReader{b: b}); len(r.b) > 0 && !r.bad; {
-		typ := r.u8()
-		v := payloadReader{b: r.lenencString()}
+func (p *parser) readSessionTrack(cmd *command, b []byte) {
+	for fields := (payloadReader{b: b}); len(fields.b) > 0 && !fields.bad; {
+		typ := fields.u8()
+		change := payloadReader{b: fields.lenencString()}
 		if typ != 1 {
 			continue
 		}
-		if name := v.lenencString(); !v.bad {
+		if name := change.lenencString(); !change.bad {
 			p.database = p.text(name)
-			if w.changesDatabase {
-				w.text = p.database
+			if cmd.changesDatabase {
+				cmd.text = p.database
 			}
 		}
 	}
 }
 
 // readError reads an ERR packet. What the server quotes of a statement with secrets is left out.
-func (p *parser) readError(w *command, payload []byte) {
-	m := w.e.Mysql
-	w.e.Outcome = pipeline.Outcome_FAILURE
-	r := payloadReader{b: payload[1:]}
-	m.ErrorCode = uint32(r.u16())
-	if len(r.b) >= 6 && r.b[0] == '#' {
-		m.SqlState = p.text(r.take(6)[1:])
+func (p *parser) readError(cmd *command, payload []byte) {
+	body := cmd.e.Mysql
+	cmd.e.Outcome = pipeline.Outcome_FAILURE
+	fields := payloadReader{b: payload[1:]}
+	body.ErrorCode = uint32(fields.u16())
+	if len(fields.b) >= 6 && fields.b[0] == '#' {
+		body.SqlState = p.text(fields.take(6)[1:])
 	}
-	text := r.b
-	if front, quotes := redact.SQLError(text); w.hasSecrets && quotes {
-		m.ErrorMessage = validUTF8(string(front)) + " near '" + redact.Marker + "'"
+	text := fields.b
+	if front, quotes := redact.SQLError(text); cmd.hasSecrets && quotes {
+		body.ErrorMessage = validUTF8(string(front)) + " near '" + redact.Marker + "'"
 		return
 	}
-	m.ErrorMessage = validUTF8(p.c.Intern(text[:min(len(text), maxMessage)]))
+	body.ErrorMessage = validUTF8(p.c.Intern(text[:min(len(text), maxMessage)]))
 }

@@ -9,20 +9,20 @@ import (
 
 // method returns the first word of a statement in upper case, or "".
 func method(sql []byte) string {
-	s := sqltoken.Scanner{SQL: sql}
-	for s.Next() {
-		if s.Kind == sqltoken.Punctuation && (s.SQL[s.From] == '(' || s.SQL[s.From] == ';') {
+	scanner := sqltoken.Scanner{SQL: sql}
+	for scanner.Next() {
+		if scanner.Kind == sqltoken.Punctuation && (scanner.SQL[scanner.From] == '(' || scanner.SQL[scanner.From] == ';') {
 			continue
 		}
-		if s.Kind != sqltoken.Word {
+		if scanner.Kind != sqltoken.Word {
 			return ""
 		}
 		for _, m := range statementWords {
-			if s.Is(m) {
+			if scanner.Is(m) {
 				return m
 			}
 		}
-		if t := s.Text(); len(t) <= 32 && isLetters(t) {
+		if t := scanner.Text(); len(t) <= 32 && isLetters(t) {
 			return strings.ToUpper(string(t))
 		}
 		return ""
@@ -55,17 +55,17 @@ func matchStatement(b []byte, whole bool) protocols.Match {
 		}
 	}
 	b = b[:min(len(b), 256)]
-	s := sqltoken.Scanner{SQL: b}
-	for s.Next() {
+	scanner := sqltoken.Scanner{SQL: b}
+	for scanner.Next() {
 		switch {
-		case s.Kind == sqltoken.Punctuation && s.SQL[s.From] == '(':
+		case scanner.Kind == sqltoken.Punctuation && scanner.SQL[scanner.From] == '(':
 			continue
-		case s.Kind != sqltoken.Word:
+		case scanner.Kind != sqltoken.Word:
 			return protocols.No
-		case s.To == len(b) && !whole && len(b) < 256:
+		case scanner.To == len(b) && !whole && len(b) < 256:
 			return protocols.More
 		}
-		if s.IsAny(statementWords[:]) {
+		if scanner.IsAny(statementWords[:]) {
 			return protocols.Yes
 		}
 		return protocols.No
@@ -78,10 +78,10 @@ func matchStatement(b []byte, whole bool) protocols.Match {
 
 // databaseOfUse returns the database of a USE statement.
 func databaseOfUse(sql []byte) []byte {
-	s := sqltoken.Scanner{SQL: sql}
-	for s.Next() {
-		if s.Kind == sqltoken.Name || s.Kind == sqltoken.Word && !s.Is("USE") {
-			return s.Text()
+	scanner := sqltoken.Scanner{SQL: sql}
+	for scanner.Next() {
+		if scanner.Kind == sqltoken.Name || scanner.Kind == sqltoken.Word && !scanner.Is("USE") {
+			return scanner.Text()
 		}
 	}
 	return nil

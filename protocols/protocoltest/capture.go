@@ -81,85 +81,85 @@ func PlayCapture(t testing.TB, list []protocols.Protocol, path string, emit func
 			return
 		}
 		tcp, _ := p.TransportLayer().(*layers.TCP)
-		dir, k := protocols.Client, known[[2]netip.AddrPort{from, to}]
-		if k == nil {
-			if k = known[[2]netip.AddrPort{to, from}]; k != nil {
+		dir, conn := protocols.Client, known[[2]netip.AddrPort{from, to}]
+		if conn == nil {
+			if conn = known[[2]netip.AddrPort{to, from}]; conn != nil {
 				dir = protocols.Server
 			}
 		}
-		if k != nil && dir == protocols.Client && tcp != nil && tcp.SYN && !tcp.ACK && k.streams[0].begun && k.streams[0].next != tcp.Seq+1 {
-			k = nil // the ports are used again
+		if conn != nil && dir == protocols.Client && tcp != nil && tcp.SYN && !tcp.ACK && conn.streams[0].begun && conn.streams[0].next != tcp.Seq+1 {
+			conn = nil // the ports are used again
 		}
-		if k == nil {
+		if conn == nil {
 			info := protocols.Info{Transport: transport, Client: from, Server: to, MidStream: tcp != nil && !tcp.SYN}
 			if tcp != nil && tcp.SYN && tcp.ACK || to.Port() > from.Port() && from.Port() < 1024 {
 				info.Client, info.Server, dir = to, from, protocols.Server
 			}
 			info.Session = pipeline.SessionID(pipeline.ID{}, transport, info.Client, info.Server, 0, at)
-			k = &connection{conn: set.Open(info, emit)}
-			known[[2]netip.AddrPort{info.Client, info.Server}] = k
-			open = append(open, k)
+			conn = &connection{conn: set.Open(info, emit)}
+			known[[2]netip.AddrPort{info.Client, info.Server}] = conn
+			open = append(open, conn)
 		}
-		k.last = at
-		k.conn.Tick(at)
+		conn.last = at
+		conn.conn.Tick(at)
 		if tcp == nil {
-			k.conn.Datagram(dir, p.TransportLayer().LayerPayload(), at)
+			conn.conn.Datagram(dir, p.TransportLayer().LayerPayload(), at)
 			return
 		}
-		k.addSegment(dir, tcp, at)
+		conn.addSegment(dir, tcp, at)
 	})
-	for _, k := range open {
-		for d := range k.streams {
-			k.deliver(protocols.Dir(d), true)
+	for _, conn := range open {
+		for d := range conn.streams {
+			conn.deliver(protocols.Dir(d), true)
 		}
-		k.conn.Close(k.last)
+		conn.conn.Close(conn.last)
 	}
 }
 
 // addSegment adds a segment and delivers what is in order.
-func (k *connection) addSegment(dir protocols.Dir, t *layers.TCP, at int64) {
-	s := &k.streams[dir]
-	seq := t.Seq
-	if t.SYN {
+func (k *connection) addSegment(dir protocols.Dir, tcp *layers.TCP, at int64) {
+	stream := &k.streams[dir]
+	seq := tcp.Seq
+	if tcp.SYN {
 		seq++
 	}
-	if !s.begun {
-		s.begun, s.next = true, seq
+	if !stream.begun {
+		stream.begun, stream.next = true, seq
 	}
-	if len(t.Payload) > 0 || t.FIN {
-		s.held = append(s.held, segment{seq, slices.Clone(t.Payload), t.FIN, at})
-		slices.SortStableFunc(s.held, func(a, b segment) int { return int(int32(a.seq - b.seq)) })
+	if len(tcp.Payload) > 0 || tcp.FIN {
+		stream.held = append(stream.held, segment{seq, slices.Clone(tcp.Payload), tcp.FIN, at})
+		slices.SortStableFunc(stream.held, func(a, b segment) int { return int(int32(a.seq - b.seq)) })
 	}
 	k.deliver(dir, false)
-	if len(s.held) > 0 && t.ACK {
+	if len(stream.held) > 0 && tcp.ACK {
 		return
 	}
 	// Bytes that the peer has acknowledged and the capture does not have are a gap.
-	if o := &k.streams[dir.Other()]; t.ACK && o.begun && len(o.held) > 0 && int32(t.Ack-o.held[0].seq) > 0 {
+	if peer := &k.streams[dir.Other()]; tcp.ACK && peer.begun && len(peer.held) > 0 && int32(tcp.Ack-peer.held[0].seq) > 0 {
 		k.deliver(dir.Other(), true)
 	}
 }
 
 // deliver gives the segments that are in order to the parser; all of them, with gaps between, if all is set.
 func (k *connection) deliver(dir protocols.Dir, all bool) {
-	s := &k.streams[dir]
-	for len(s.held) > 0 {
-		h := s.held[0]
-		over := int32(s.next - h.seq)
+	stream := &k.streams[dir]
+	for len(stream.held) > 0 {
+		first := stream.held[0]
+		over := int32(stream.next - first.seq)
 		if over < 0 {
 			if !all {
 				return
 			}
-			k.conn.Gap(dir, int(-over), h.at)
-			s.next, over = h.seq, 0
+			k.conn.Gap(dir, int(-over), first.at)
+			stream.next, over = first.seq, 0
 		}
-		s.held = s.held[1:]
-		if int(over) < len(h.data) {
-			k.conn.Data(dir, h.data[over:], h.at)
-			s.next += uint32(len(h.data) - int(over))
+		stream.held = stream.held[1:]
+		if int(over) < len(first.data) {
+			k.conn.Data(dir, first.data[over:], first.at)
+			stream.next += uint32(len(first.data) - int(over))
 		}
-		if h.fin {
-			k.conn.End(dir, h.at)
+		if first.fin {
+			k.conn.End(dir, first.at)
 		}
 	}
 }

@@ -90,26 +90,26 @@ func (c *Conversation) line(line string, wait *int64) error {
 		*wait += n
 		return err
 	case ">", "<":
-		s := Step{Dir: protocols.Client}
+		step := Step{Dir: protocols.Client}
 		if word == "<" {
-			s.Dir = protocols.Server
+			step.Dir = protocols.Server
 		}
 		if rest == "end" {
-			s.End = true
+			step.End = true
 		} else if n, ok := strings.CutPrefix(rest, "gap "); ok {
 			v, err := strconv.Atoi(n)
 			if err != nil {
 				return err
 			}
-			s.Gap = v
+			step.Gap = v
 		} else {
 			v, err := strconv.Unquote(rest)
 			if err != nil {
 				return fmt.Errorf("unquote: %w", err)
 			}
-			s.Data = []byte(v)
+			step.Data = []byte(v)
 		}
-		c.Steps = append(c.Steps, s)
+		c.Steps = append(c.Steps, step)
 	default:
 		return fmt.Errorf("unknown word %q", word)
 	}
@@ -166,26 +166,26 @@ func (c Conversation) play(set *protocols.Set, emit func(*pipeline.Event)) (name
 	conn := set.Open(c.Info(), emit)
 	at := Start
 	var buf []byte
-	for _, s := range c.Steps {
-		if s.At > 0 {
-			at = max(at, Start+s.At*1_000_000)
+	for _, step := range c.Steps {
+		if step.At > 0 {
+			at = max(at, Start+step.At*1_000_000)
 		} else {
 			at += 1_000_000
 		}
 		conn.Tick(at)
-		dir := s.Dir
+		dir := step.Dir
 		if c.Flipped {
 			dir = dir.Other()
 		}
 		switch {
-		case s.End:
+		case step.End:
 			conn.End(dir, at)
-		case s.Gap > 0:
-			conn.Gap(dir, s.Gap, at)
+		case step.Gap > 0:
+			conn.Gap(dir, step.Gap, at)
 		default:
 			// The parser is given a copy that is overwritten afterwards: an event that still points into it
 			// shows.
-			buf = append(buf[:0], s.Data...)
+			buf = append(buf[:0], step.Data...)
 			if c.UDP {
 				conn.Datagram(dir, buf, at)
 			} else {

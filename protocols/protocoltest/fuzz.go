@@ -13,7 +13,7 @@ import (
 // bytes were cut, unless the place in the stream was lost: where it is found again may depend on the packets.
 func Fuzz(list []protocols.Protocol) func(t *testing.T, client, server []byte, size, gap uint8) {
 	return func(t *testing.T, client, server []byte, size, gap uint8) {
-		c := Conversation{Port: list[0].Ports[0], Steps: []Step{
+		conversation := Conversation{Port: list[0].Ports[0], Steps: []Step{
 			{Dir: protocols.Client, Data: client, At: 1},
 			{Dir: protocols.Server, Data: server, At: 2},
 			{Dir: protocols.Client, End: true, At: 3},
@@ -21,22 +21,22 @@ func Fuzz(list []protocols.Protocol) func(t *testing.T, client, server []byte, s
 		}}
 		lost := false
 		list := watchSync(list, &lost)
-		whole := c.mustPlay(t, list)
-		if got := c.Cut(int(size)+1).mustPlay(t, list); !lost && !slices.Equal(got, whole) {
+		whole := conversation.mustPlay(t, list)
+		if got := conversation.Cut(int(size)+1).mustPlay(t, list); !lost && !slices.Equal(got, whole) {
 			t.Errorf("cut into pieces of %d bytes:\n%q\nwhole:\n%q", int(size)+1, got, whole)
 		}
-		holed := c.Cut(int(size) + 1)
+		holed := conversation.Cut(int(size) + 1)
 		if n := len(holed.Steps); n > 0 {
-			s := &holed.Steps[int(gap)%n]
-			if len(s.Data) > 0 {
-				*s = Step{Dir: s.Dir, Gap: len(s.Data), At: s.At}
+			step := &holed.Steps[int(gap)%n]
+			if len(step.Data) > 0 {
+				*step = Step{Dir: step.Dir, Gap: len(step.Data), At: step.At}
 			}
 		}
 		holed.mustPlay(t, list)
-		c.MidStream = true
-		c.mustPlay(t, list)
-		c.Flipped = true
-		c.Cut(int(size)+1).mustPlay(t, list)
+		conversation.MidStream = true
+		conversation.mustPlay(t, list)
+		conversation.Flipped = true
+		conversation.Cut(int(size)+1).mustPlay(t, list)
 	}
 }
 
@@ -62,13 +62,13 @@ func (c Conversation) mustPlay(t testing.TB, list []protocols.Protocol) []string
 // Cut returns c with its bytes in pieces of n.
 func (c Conversation) Cut(n int) Conversation {
 	var steps []Step
-	for _, s := range c.timed() {
-		if c.UDP || len(s.Data) <= n {
-			steps = append(steps, s)
+	for _, step := range c.timed() {
+		if c.UDP || len(step.Data) <= n {
+			steps = append(steps, step)
 			continue
 		}
-		for b := range slices.Chunk(s.Data, n) {
-			steps = append(steps, Step{Dir: s.Dir, Data: b, At: s.At})
+		for b := range slices.Chunk(step.Data, n) {
+			steps = append(steps, Step{Dir: step.Dir, Data: b, At: step.At})
 		}
 	}
 	c.Steps = steps

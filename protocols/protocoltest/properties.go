@@ -83,10 +83,10 @@ func (c Conversation) anySplit(t *testing.T, list []protocols.Protocol, whole []
 			return
 		}
 	}
-	for i, s := range c.Steps {
-		for at := 1; at < len(s.Data); at += stride(len(s.Data)) {
+	for i, step := range c.Steps {
+		for at := 1; at < len(step.Data); at += stride(len(step.Data)) {
 			two := c
-			two.Steps = slices.Concat(c.Steps[:i], []Step{{Dir: s.Dir, Data: s.Data[:at], At: s.At}, {Dir: s.Dir, Data: s.Data[at:], At: s.At}}, c.Steps[i+1:])
+			two.Steps = slices.Concat(c.Steps[:i], []Step{{Dir: step.Dir, Data: step.Data[:at], At: step.At}, {Dir: step.Dir, Data: step.Data[at:], At: step.At}}, c.Steps[i+1:])
 			if !check(fmt.Sprintf("step %d in two at %d", i, at), two) {
 				return
 			}
@@ -101,17 +101,17 @@ func stride(n int) int { return 1 + n/300 }
 // anyGap loses bytes everywhere. Fewer events may come out, but an event that is not partial is one of those
 // without losses, word for word.
 func (c Conversation) anyGap(t *testing.T, list []protocols.Protocol, whole []string) {
-	for i, s := range c.Steps {
-		for from := 0; from < len(s.Data); from += 1 + len(s.Data)/40 {
-			for _, n := range []int{1, 9, len(s.Data)} {
-				if n = min(n, len(s.Data)-from); n == 0 {
+	for i, step := range c.Steps {
+		for from := 0; from < len(step.Data); from += 1 + len(step.Data)/40 {
+			for _, n := range []int{1, 9, len(step.Data)} {
+				if n = min(n, len(step.Data)-from); n == 0 {
 					continue
 				}
 				holed := c
 				if c.UDP {
 					holed.Steps = slices.Delete(slices.Clone(c.Steps), i, i+1)
 				} else {
-					holed.Steps = slices.Concat(c.Steps[:i], piece(s, 0, from), []Step{{Dir: s.Dir, Gap: n, At: s.At}}, piece(s, from+n, len(s.Data)), c.Steps[i+1:])
+					holed.Steps = slices.Concat(c.Steps[:i], piece(step, 0, from), []Step{{Dir: step.Dir, Gap: n, At: step.At}}, piece(step, from+n, len(step.Data)), c.Steps[i+1:])
 				}
 				got := holed.mustPlay(t, list)
 				if !checkEvents(t, fmt.Sprintf("%d bytes lost from step %d at %d", n, i, from), got, whole) {
@@ -161,14 +161,14 @@ func within(e, of string) bool {
 // fromTheMiddle plays what follows each step, and each step's middle.
 func (c Conversation) fromTheMiddle(t *testing.T, list []protocols.Protocol, _ []string) {
 	for i := range c.Steps {
-		s := c.Steps[i]
-		for _, at := range []int{0, 1, len(s.Data) / 2, len(s.Data) - 1} {
+		step := c.Steps[i]
+		for _, at := range []int{0, 1, len(step.Data) / 2, len(step.Data) - 1} {
 			if at < 0 || at > 0 && c.UDP {
 				continue
 			}
 			m := c
 			m.MidStream = true
-			m.Steps = slices.Concat(piece(s, at, len(s.Data)), c.Steps[i+1:])
+			m.Steps = slices.Concat(piece(step, at, len(step.Data)), c.Steps[i+1:])
 			m.mustPlay(t, list)
 		}
 	}
@@ -218,10 +218,10 @@ func (c Conversation) serverFirst(t *testing.T, list []protocols.Protocol) {
 func (c Conversation) withoutReplies(t *testing.T, list []protocols.Protocol) {
 	var client []Step
 	size := 0
-	for _, s := range c.Steps {
-		if s.Dir == protocols.Client && len(s.Data) > 0 {
-			client = append(client, s)
-			size += len(s.Data)
+	for _, step := range c.Steps {
+		if step.Dir == protocols.Client && len(step.Data) > 0 {
+			client = append(client, step)
+			size += len(step.Data)
 		}
 	}
 	if size == 0 {
@@ -232,12 +232,12 @@ func (c Conversation) withoutReplies(t *testing.T, list []protocols.Protocol) {
 	conn := m.open(t, list, c, &events)
 	at := Start
 	for sent := 0; sent < 16<<20; sent += size {
-		for _, s := range client {
+		for _, step := range client {
 			at += 1000
 			if c.UDP {
-				conn.Datagram(s.Dir, s.Data, at)
+				conn.Datagram(step.Dir, step.Data, at)
 			} else {
-				conn.Data(s.Dir, s.Data, at)
+				conn.Data(step.Dir, step.Data, at)
 			}
 		}
 	}

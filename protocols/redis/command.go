@@ -8,8 +8,8 @@ import (
 	"tidegate/protocols"
 )
 
-// A command is the command that is being read.
-type command struct {
+// A commandReader is the command that is being read.
+type commandReader struct {
 	e     *pipeline.Event
 	open  bool // the head of the array was read
 	total int64
@@ -26,9 +26,9 @@ type command struct {
 	secrets   redact.RedisArguments
 }
 
-func (r *command) reset() { *r = command{arg: r.arg[:0]} }
+func (r *commandReader) reset() { *r = commandReader{arg: r.arg[:0]} }
 
-func (r *command) flags() flags {
+func (r *commandReader) flags() flags {
 	if r.e == nil {
 		return 0
 	}
@@ -43,25 +43,25 @@ func (r *command) flags() flags {
 
 // readCommand reads what is there of a command, and returns how many bytes that were.
 func (p *parser) readCommand(b []byte, at int64) (n int, err error) {
-	r := &p.command
-	if !r.open {
+	cmd := &p.command
+	if !cmd.open {
 		n, err = p.readArrayHead(b, at)
-		if n == 0 || err != nil || !r.open {
+		if n == 0 || err != nil || !cmd.open {
 			return n, err
 		}
 	}
-	for r.index < r.total {
-		k, err := p.readArgument(b[n:])
-		n += k
-		if n > 0 && (err != nil || k == 0) {
+	for cmd.index < cmd.total {
+		length, err := p.readArgument(b[n:])
+		n += length
+		if n > 0 && (err != nil || length == 0) {
 			break // an error comes again, at its own place, wherever the bytes were cut
 		}
-		if k == 0 || err != nil {
+		if length == 0 || err != nil {
 			return 0, err
 		}
 	}
 	p.countBytes(n)
-	if r.index == r.total {
+	if cmd.index == cmd.total {
 		p.finishCommand(at)
 	}
 	return n, nil
@@ -77,7 +77,7 @@ func (p *parser) countBytes(n int) {
 // readArrayHead reads "*3\r\n", or an inline command as a whole. In mid-stream it may find that this side is
 // the server, and flips the connection.
 func (p *parser) readArrayHead(b []byte, at int64) (int, error) {
-	r := &p.command
+	cmd := &p.command
 	line, n := protocols.CutLine(b, maxLine)
 	if n == 0 {
 		return 0, p.checkLineLength(b)
@@ -100,10 +100,10 @@ func (p *parser) readArrayHead(b []byte, at int64) (int, error) {
 		return n, nil // the server ignores it
 	}
 	if !p.started && p.c.Info().MidStream {
-		switch m := detectCommand(b); {
-		case m == protocols.More:
+		switch match := detectCommand(b); {
+		case match == protocols.More:
 			return 0, nil
-		case m == protocols.No || !knownCommand(b):
+		case match == protocols.No || !knownCommand(b):
 			if isReply(b) {
 				p.c.Flip()
 				return 0, nil
@@ -111,7 +111,7 @@ func (p *parser) readArrayHead(b []byte, at int64) (int, error) {
 		}
 	}
 	p.started = true
-	r.open, r.total = true, total
+	cmd.open, cmd.total = true, total
 	p.startEvent()
 	return n, nil
 }
@@ -134,9 +134,9 @@ func (p *parser) checkLineLength(b []byte) error {
 // readArgument reads what is there of "$3\r\nfoo\r\n": its head, its bytes, or its end. It returns 0 if
 // nothing could be read.
 func (p *parser) readArgument(b []byte) (int, error) {
-	r := &p.command
+	cmd := &p.command
 	switch {
-	case !r.inArg:
+	case !cmd.inArg:
 		line, n := protocols.CutLine(b, maxLine)
 		if n == 0 {
 			return 0, p.checkLineLength(b)
@@ -145,25 +145,25 @@ func (p *parser) readArgument(b []byte) (int, error) {
 		if len(line) == 0 || line[0] != '$' || !ok || size < 0 || size > maxBulk {
 			return 0, errBulk
 		}
-		r.inArg, r.damaged, r.size, r.bulk, r.arg = true, false, uint64(size), uint64(size), r.arg[:0]
-		if rest := b[n:]; uint64(len(rest)) >= r.size+2 && rest[size] == '\r' && rest[size+1] == '\n' {
-			p.addArgument(rest[:size], r.size) // all of it, in place
-			r.inArg, r.bulk = false, 0
+		cmd.inArg, cmd.damaged, cmd.size, cmd.bulk, cmd.arg = true, false, uint64(size), uint64(size), cmd.arg[:0]
+		if rest := b[n:]; uint64(len(rest)) >= cmd.size+2 && rest[size] == '\r' && rest[size+1] == '\n' {
+			p.addArgument(rest[:size], cmd.size) // all of it, in place
+			cmd.inArg, cmd.bulk = false, 0
 			n += int(size) + 2
 		}
 		return n, nil
-	case r.bulk > 0:
-		n := int(min(r.bulk, uint64(len(b))))
-		r.bulk -= uint64(n)
-		if space := maxKey - len(r.arg); space > 0 && !r.damaged {
-			r.arg = append(r.arg, b[:min(n, space)]...)
+	case cmd.bulk > 0:
+		n := int(min(cmd.bulk, uint64(len(b))))
+		cmd.bulk -= uint64(n)
+		if space := maxKey - len(cmd.arg); space > 0 && !cmd.damaged {
+			cmd.arg = append(cmd.arg, b[:min(n, space)]...)
 		}
 		return n, nil
 	}
 	n, err := readLineEnd(b)
 	if n > 0 {
-		p.addArgument(r.arg, r.size)
-		r.inArg, r.damaged = false, false
+		p.addArgument(cmd.arg, cmd.size)
+		cmd.inArg, cmd.damaged = false, false
 	}
 	return n, err
 }
@@ -190,8 +190,8 @@ func (p *parser) readInline(line []byte, n int, at int64) (int, error) {
 		return 0, errCommand
 	}
 	p.started = true
-	r := &p.command
-	r.open, r.total = true, int64(words)
+	cmd := &p.command
+	cmd.open, cmd.total = true, int64(words)
 	p.startEvent()
 	p.addArgument(first, uint64(len(first)))
 	var buf []byte
@@ -200,7 +200,7 @@ func (p *parser) readInline(line []byte, n int, at int64) (int, error) {
 		if buf == nil {
 			break
 		}
-		r.arg = buf
+		cmd.arg = buf
 		p.addArgument(buf, uint64(len(buf)))
 	}
 	p.countBytes(n)

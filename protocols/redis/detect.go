@@ -23,13 +23,13 @@ func detect(dir protocols.Dir, b []byte) protocols.Match {
 
 // detectCommand looks for "*2\r\n$3\r\nGET\r\n".
 func detectCommand(b []byte) protocols.Match {
-	rest, _, m := header(b, '*')
-	if m != protocols.Yes {
-		return m
+	rest, _, match := header(b, '*')
+	if match != protocols.Yes {
+		return match
 	}
-	rest, size, m := header(rest, '$')
-	if m != protocols.Yes {
-		return m
+	rest, size, match := header(rest, '$')
+	if match != protocols.Yes {
+		return match
 	}
 	if size < 1 || size > 64 {
 		return protocols.No
@@ -75,12 +75,12 @@ func header(b []byte, t byte) (rest []byte, n int64, m protocols.Match) {
 
 // knownCommand reports whether b, which detectCommand accepts, has the name of a command of Redis.
 func knownCommand(b []byte) bool {
-	rest, _, m := header(b, '*')
-	if m != protocols.Yes {
+	rest, _, match := header(b, '*')
+	if match != protocols.Yes {
 		return false
 	}
-	rest, size, m := header(rest, '$')
-	if m != protocols.Yes || int(size) > len(rest) || size > 64 {
+	rest, size, match := header(rest, '$')
+	if match != protocols.Yes || int(size) > len(rest) || size > 64 {
 		return false
 	}
 	var buf [64]byte
@@ -225,8 +225,8 @@ func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 		return len(b), protocols.No
 	}
 	for at := 0; at < len(b); {
-		if m := detectCommand(b[at:]); m == protocols.Yes && knownCommand(b[at:]) || m == protocols.More {
-			return at, m
+		if match := detectCommand(b[at:]); match == protocols.Yes && knownCommand(b[at:]) || match == protocols.More {
+			return at, match
 		}
 		i := bytes.Index(b[at+1:], []byte("\n*"))
 		if i < 0 {

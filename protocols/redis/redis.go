@@ -61,8 +61,8 @@ var (
 type parser struct {
 	protocols.NopParser // End: a side that was closed may still be answered
 	c                   *protocols.Conn
-	command             command // the command that is being read
-	reply               reply   // the reply that is being read
+	command             commandReader // the command that is being read
+	reply               replyReader   // the reply that is being read
 	pairing             protocols.Pairing[pending]
 
 	argsBytes int  // bytes of arguments of the commands in pairing
@@ -97,7 +97,7 @@ func (p *parser) Reset(c *protocols.Conn) {
 	p.pairing.Reset()
 	*p = parser{
 		c: c, pairing: p.pairing, scratch: p.scratch[:0], redactor: p.redactor,
-		command: command{arg: p.command.arg[:0]}, reply: reply{kind: p.reply.kind[:0]},
+		command: commandReader{arg: p.command.arg[:0]}, reply: replyReader{kind: p.reply.kind[:0]},
 	}
 }
 
@@ -112,29 +112,29 @@ func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
 // finishCommand puts the command that was read into the queue of those that wait for their reply, or emits it
 // if none comes.
 func (p *parser) finishCommand(at int64) {
-	r := &p.command
-	if r.e == nil { // *0 gets no reply
-		r.reset()
+	cmd := &p.command
+	if cmd.e == nil { // *0 gets no reply
+		cmd.reset()
 		return
 	}
-	w := pending{e: r.e, replies: 1, argsBytes: r.argsBytes, flags: r.flags()}
-	rc := r.e.Redis
-	if w.flags&subscribes != 0 {
-		w.replies = max(1, int(min(rc.ArgsCount, maxElements)))
+	waiting := pending{e: cmd.e, replies: 1, argsBytes: cmd.argsBytes, flags: cmd.flags()}
+	rc := cmd.e.Redis
+	if waiting.flags&subscribes != 0 {
+		waiting.replies = max(1, int(min(rc.ArgsCount, maxElements)))
 		p.subscribed = true
 	}
 	if rc.Command == "RESET" {
 		p.subscribed, p.repliesOff, p.skipReplies = false, false, 0
 	}
 	noReply := p.trackClientReply(rc)
-	r.reset()
+	cmd.reset()
 
 	if p.pairing.RepliesLost() {
 		p.pairing.Flush(p.emitUnanswered)
 		p.argsBytes = 0
 	}
 	if noReply {
-		p.emit(w.e, at)
+		p.emit(waiting.e, at)
 		return
 	}
 	if p.pairing.Len() >= maxWaiting {
@@ -143,10 +143,10 @@ func (p *parser) finishCommand(at int64) {
 		p.argsBytes -= oldest.argsBytes
 		p.emitUnanswered(oldest)
 	}
-	if uncertain := p.pairing.Expect(w); uncertain {
-		w.e.Partial = true
+	if uncertain := p.pairing.Expect(waiting); uncertain {
+		waiting.e.Partial = true
 	}
-	p.argsBytes += w.argsBytes
+	p.argsBytes += waiting.argsBytes
 }
 
 // trackClientReply follows CLIENT REPLY, and reports whether the command gets no reply.
@@ -176,80 +176,80 @@ func (p *parser) trackClientReply(rc *pipeline.RedisCommand) (noReply bool) {
 
 // finishReply pairs the reply that was read with its command, or emits it as a message that was pushed.
 func (p *parser) finishReply(at int64) {
-	r := &p.reply
-	defer r.reset()
+	reply := &p.reply
+	defer reply.reset()
 
 	// Pub/sub first: messages are replies to no command, confirmations are replies to SUBSCRIBE and its kin.
-	kind, confirms := r.pushKind(p.subscribed)
+	kind, confirms := reply.pushKind(p.subscribed)
 	switch {
 	case confirms:
-		if r.last == 0 && (kind == "unsubscribe" || kind == "punsubscribe" || kind == "sunsubscribe") {
+		if reply.last == 0 && (kind == "unsubscribe" || kind == "punsubscribe" || kind == "sunsubscribe") {
 			p.subscribed = false
 		}
-		if w := p.pairing.First(); w == nil || w.flags&subscribes == 0 {
+		if waiting := p.pairing.First(); waiting == nil || waiting.flags&subscribes == 0 {
 			return // UNSUBSCRIBE without arguments: a reply for each channel that there was
 		}
-	case kind != "" || r.top == '>':
+	case kind != "" || reply.top == '>':
 		p.emitPushed(kind, at)
 		return
 	}
 
-	w, skipped := p.pairing.Reply()
+	waiting, skipped := p.pairing.Reply()
 	switch {
 	case skipped:
 		return
-	case w == nil:
+	case waiting == nil:
 		p.emitPushed(kind, at)
 		return
 	}
-	if w.replies--; w.e.Redis.ReplyType == "" {
-		p.setReply(w.e)
+	if waiting.replies--; waiting.e.Redis.ReplyType == "" {
+		p.setReply(waiting.e)
 	}
-	w.e.Destination.Bytes += r.size
-	if w.replies > 0 && r.top != '-' {
+	waiting.e.Destination.Bytes += reply.size
+	if waiting.replies > 0 && reply.top != '-' {
 		return
 	}
 	done := p.pairing.Pop()
 	p.argsBytes -= done.argsBytes
 	p.emit(done.e, at)
-	if done.flags&endsReading != 0 && r.top != '-' {
+	if done.flags&endsReading != 0 && reply.top != '-' {
 		p.c.Drop()
 	}
 }
 
 // setReply fills in the fields of the reply.
 func (p *parser) setReply(e *pipeline.Event) {
-	r, rc := &p.reply, e.Redis
-	rc.ReplyType = typeName(r.top, r.null)
-	rc.ReplyBytes = r.data
+	reply, rc := &p.reply, e.Redis
+	rc.ReplyType = typeName(reply.top, reply.null)
+	rc.ReplyBytes = reply.data
 	e.Outcome = pipeline.Outcome_SUCCESS
-	switch r.top {
+	switch reply.top {
 	case '+', ':', ',', '#', '(':
-		rc.Reply = r.text
+		rc.Reply = reply.text
 	case '-', '!':
-		rc.Error = r.text
-		rc.Reply = r.text
+		rc.Error = reply.text
+		rc.Reply = reply.text
 		e.Outcome = pipeline.Outcome_FAILURE
 	}
-	e.Partial = e.Partial || r.partial
+	e.Partial = e.Partial || reply.partial
 }
 
 // emitPushed emits a reply that no command asked for: a message of pub/sub, or the reply to a command that
 // was not seen.
 func (p *parser) emitPushed(kind string, at int64) {
-	r := &p.reply
-	e := r.e
-	r.e = nil
+	reply := &p.reply
+	e := reply.e
+	reply.e = nil
 	if e == nil {
 		return
 	}
 	p.setReply(e)
 	e.Redis.Reply = kind
 	if kind == "" {
-		e.Redis.Reply = r.text
+		e.Redis.Reply = reply.text
 	}
-	e.Destination.Bytes = r.size
-	if r.top != '>' && kind == "" && (p.pairing.RequestsLost() || p.c.Info().MidStream) {
+	e.Destination.Bytes = reply.size
+	if reply.top != '>' && kind == "" && (p.pairing.RequestsLost() || p.c.Info().MidStream) {
 		e.Partial = true
 	}
 	p.emit(e, at)
@@ -264,9 +264,9 @@ func (p *parser) emit(e *pipeline.Event, at int64) {
 }
 
 // emitUnanswered emits a command whose reply was lost, or will not be waited for.
-func (p *parser) emitUnanswered(w pending) {
-	w.e.Partial = true
-	p.emit(w.e, 0)
+func (p *parser) emitUnanswered(waiting pending) {
+	waiting.e.Partial = true
+	p.emit(waiting.e, 0)
 }
 
 // Gap skips lost bytes of a bulk string. Anywhere else the place is lost. Among commands Sync finds the next
@@ -276,27 +276,27 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	if dir == protocols.Client {
 		return p.gapInCommand(n)
 	}
-	r := &p.reply
-	if r.inBulk && uint64(n) <= r.bulk {
-		r.bulk -= uint64(n)
-		r.size += uint64(n)
-		r.partial = true
+	reply := &p.reply
+	if reply.inBulk && uint64(n) <= reply.bulk {
+		reply.bulk -= uint64(n)
+		reply.size += uint64(n)
+		reply.partial = true
 		return true
 	}
-	r.reset()
+	reply.reset()
 	p.pairing.LostReplies()
 	p.suspended = true
 	return true
 }
 
 func (p *parser) gapInCommand(n int) bool {
-	r := &p.command
-	if r.e != nil {
-		r.e.Partial = true
+	cmd := &p.command
+	if cmd.e != nil {
+		cmd.e.Partial = true
 	}
 	// Without its whole name nobody knows which replies a command gets.
-	named := r.index > 1 && r.e.Redis.Command != "CLIENT REPLY" || r.index == 1 && !containers[r.e.Redis.Command]
-	if r.inArg && named && (uint64(n) <= r.bulk || uint64(n) == r.bulk+2) {
+	named := cmd.index > 1 && cmd.e.Redis.Command != "CLIENT REPLY" || cmd.index == 1 && !containers[cmd.e.Redis.Command]
+	if cmd.inArg && named && (uint64(n) <= cmd.bulk || uint64(n) == cmd.bulk+2) {
 		p.skipLostArgument(uint64(n))
 		return true
 	}
@@ -307,41 +307,41 @@ func (p *parser) gapInCommand(n int) bool {
 
 // skipLostArgument moves over n lost bytes of an argument, or over all that is left of it with its CR LF.
 func (p *parser) skipLostArgument(n uint64) {
-	r := &p.command
-	r.damaged = true
-	if n <= r.bulk {
-		r.bulk -= n
+	cmd := &p.command
+	cmd.damaged = true
+	if n <= cmd.bulk {
+		cmd.bulk -= n
 		return
 	}
-	r.bulk, r.inArg = 0, false
-	p.addArgument(r.arg, r.size)
-	r.damaged = false
-	if r.index == r.total {
+	cmd.bulk, cmd.inArg = 0, false
+	p.addArgument(cmd.arg, cmd.size)
+	cmd.damaged = false
+	if cmd.index == cmd.total {
 		p.finishCommand(0)
 	}
 }
 
 // endTruncatedCommand ends a command whose rest was lost.
 func (p *parser) endTruncatedCommand() {
-	r := &p.command
-	if r.e != nil && r.index > 0 {
-		r.e.Partial = true
+	cmd := &p.command
+	if cmd.e != nil && cmd.index > 0 {
+		cmd.e.Partial = true
 		p.finishCommand(0)
 		return
 	}
-	if r.e != nil {
-		r.e.ReturnToVTPool()
+	if cmd.e != nil {
+		cmd.e.ReturnToVTPool()
 	}
-	r.reset()
+	cmd.reset()
 }
 
 // Close emits what still waits, and a command that was cut short.
 func (p *parser) Close(int64) {
 	emitWaiting := func(w pending) { p.emit(w.e, 0) }
-	if r := &p.command; r.e != nil && r.index > 0 {
-		truncated := r.e
+	if cmd := &p.command; cmd.e != nil && cmd.index > 0 {
+		truncated := cmd.e
 		truncated.Partial = true
-		r.e = nil
+		cmd.e = nil
 		p.pairing.Flush(emitWaiting)
 		p.emit(truncated, 0)
 	} else {

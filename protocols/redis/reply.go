@@ -7,8 +7,8 @@ import (
 	"tidegate/protocols"
 )
 
-// A reply is the reply that is being read.
-type reply struct {
+// A replyReader is the reply that is being read.
+type replyReader struct {
 	e       *pipeline.Event // made where no command waits: it may be a pushed message
 	top     byte            // its type; 0 before it has begun
 	null    bool
@@ -37,7 +37,7 @@ type level struct {
 	attr bool  // an attribute, which is no element of the aggregate that it stands in
 }
 
-func (r *reply) reset() {
+func (r *replyReader) reset() {
 	if r.e != nil {
 		r.e.ReturnToVTPool()
 	}
@@ -49,7 +49,7 @@ func (r *reply) reset() {
 
 // readReply reads what is there of a reply, and returns how many bytes that were.
 func (p *parser) readReply(b []byte, at int64) (n int, err error) {
-	r := &p.reply
+	reply := &p.reply
 	if p.suspended {
 		if p.pairing.RepliesLost() || !isReply(b) {
 			return len(b), nil // the client has sent nothing since
@@ -57,21 +57,21 @@ func (p *parser) readReply(b []byte, at int64) (n int, err error) {
 		p.resumeReplies()
 	}
 	for n < len(b) {
-		k, whole, err := p.readToken(b[n:])
+		length, whole, err := p.readToken(b[n:])
 		if err != nil && n == 0 {
 			return 0, err
 		}
-		if k == 0 || err != nil {
+		if length == 0 || err != nil {
 			break // an error comes again, at its own place, wherever the bytes were cut
 		}
-		n += k
-		if r.top == 0 {
+		n += length
+		if reply.top == 0 {
 			return n, nil // an empty line belongs to no reply
 		}
-		r.size += uint64(k)
+		reply.size += uint64(length)
 		if whole {
-			if isAggregate(r.top) && !r.null {
-				r.data = r.size
+			if isAggregate(reply.top) && !reply.null {
+				reply.data = reply.size
 			}
 			p.finishReply(at)
 			return n, nil
@@ -84,16 +84,16 @@ func (p *parser) readReply(b []byte, at int64) (n int, err error) {
 func (p *parser) resumeReplies() {
 	p.suspended = false
 	if p.pairing.Pipelined() {
-		for _, w := range p.pairing.Waiting() {
-			w.e.Partial = true // which of the replies are still to come is a guess
+		for _, waiting := range p.pairing.Waiting() {
+			waiting.e.Partial = true // which of the replies are still to come is a guess
 		}
 	}
 }
 
 // readToken reads a line, or what is there of a bulk string. whole reports whether the reply ends with it.
 func (p *parser) readToken(b []byte) (n int, whole bool, err error) {
-	r := &p.reply
-	if r.inBulk {
+	reply := &p.reply
+	if reply.inBulk {
 		return p.readBulk(b)
 	}
 	line, n := protocols.CutLine(b, maxLine)
@@ -101,17 +101,17 @@ func (p *parser) readToken(b []byte) (n int, whole bool, err error) {
 		return 0, false, p.checkLineLength(b)
 	}
 	if len(line) == 0 {
-		if r.top == 0 {
+		if reply.top == 0 {
 			return n, false, nil
 		}
 		return 0, false, errReply
 	}
-	if r.top == 0 {
+	if reply.top == 0 {
 		if flip, wait := p.startReply(b, line); flip || wait {
 			return 0, false, nil
 		}
 	}
-	if r.chunks {
+	if reply.chunks {
 		return p.readChunk(line, n)
 	}
 	whole, err = p.readValue(line)
@@ -133,66 +133,66 @@ func (p *parser) startReply(b, line []byte) (flip, wait bool) {
 		}
 	}
 	p.started = true
-	r := &p.reply
-	if r.e == nil && !p.pairing.Skipping() && (p.pairing.Len() == 0 || line[0] == '>' || p.subscribed) {
-		r.e = p.c.Event(protocols.Server)
-		r.e.Redis = pipeline.RedisCommandFromVTPool()
+	reply := &p.reply
+	if reply.e == nil && !p.pairing.Skipping() && (p.pairing.Len() == 0 || line[0] == '>' || p.subscribed) {
+		reply.e = p.c.Event(protocols.Server)
+		reply.e.Redis = pipeline.RedisCommandFromVTPool()
 	}
 	return false, false
 }
 
 // readValue reads a line that is a value or begins one, and reports whether the reply ends with it.
 func (p *parser) readValue(line []byte) (whole bool, err error) {
-	r := &p.reply
-	t, rest := line[0], line[1:]
-	outermost := r.depth == 0
-	if outermost && t != '|' {
-		r.top = t
-	} else if r.top == 0 {
-		r.top = t
+	reply := &p.reply
+	kind, rest := line[0], line[1:]
+	outermost := reply.depth == 0
+	if outermost && kind != '|' {
+		reply.top = kind
+	} else if reply.top == 0 {
+		reply.top = kind
 	}
-	switch t {
+	switch kind {
 	case '+', '-', ',', '#', '(', '_', ':':
-		return p.readScalar(t, rest, outermost)
+		return p.readScalar(kind, rest, outermost)
 	case '$', '!', '=':
-		return p.readBulkHead(t, rest, outermost)
+		return p.readBulkHead(kind, rest, outermost)
 	case '*', '~', '>', '%', '|':
-		return p.readAggregateHead(t, rest, outermost)
+		return p.readAggregateHead(kind, rest, outermost)
 	case '.':
-		if r.depth == 0 || r.stack[r.depth-1].left >= 0 {
+		if reply.depth == 0 || reply.stack[reply.depth-1].left >= 0 {
 			return false, errReply
 		}
-		r.stack[r.depth-1].left = 1 // the dot is its last
-		return r.endElement(), nil
+		reply.stack[reply.depth-1].left = 1 // the dot is its last
+		return reply.endElement(), nil
 	}
 	return false, errReply
 }
 
 func (p *parser) readScalar(t byte, rest []byte, outermost bool) (bool, error) {
-	r := &p.reply
+	reply := &p.reply
 	if t == ':' {
 		v, ok := integer(bytes.TrimPrefix(rest, []byte("+")))
 		if !ok && len(rest) > 20 {
 			return false, errReply
 		}
-		r.last = v
+		reply.last = v
 	}
 	if outermost {
-		r.null = t == '_'
+		reply.null = t == '_'
 		if t == '-' {
 			rest, _ = p.redactor.RedisError(rest)
 		}
-		r.text = p.c.Intern(rest[:min(len(rest), maxText)])
-	} else if r.depth == 1 && r.index == 0 {
-		r.kind = append(r.kind[:0], rest[:min(len(rest), maxArg)]...)
+		reply.text = p.c.Intern(rest[:min(len(rest), maxText)])
+	} else if reply.depth == 1 && reply.index == 0 {
+		reply.kind = append(reply.kind[:0], rest[:min(len(rest), maxArg)]...)
 	}
-	return r.endElement(), nil
+	return reply.endElement(), nil
 }
 
 func (p *parser) readBulkHead(t byte, rest []byte, outermost bool) (bool, error) {
-	r := &p.reply
+	reply := &p.reply
 	if len(rest) == 1 && rest[0] == '?' {
-		r.chunks = true
+		reply.chunks = true
 		return false, nil
 	}
 	size, ok := integer(rest)
@@ -200,67 +200,67 @@ func (p *parser) readBulkHead(t byte, rest []byte, outermost bool) (bool, error)
 		return false, errReply
 	}
 	if size < 0 {
-		r.null = r.null || outermost
-		return r.endElement(), nil
+		reply.null = reply.null || outermost
+		return reply.endElement(), nil
 	}
-	r.inBulk, r.bulk = true, uint64(size)
-	r.capture = r.depth == 1 && r.index == 0 || outermost && t == '!'
-	if r.capture {
-		r.kind = r.kind[:0]
+	reply.inBulk, reply.bulk = true, uint64(size)
+	reply.capture = reply.depth == 1 && reply.index == 0 || outermost && t == '!'
+	if reply.capture {
+		reply.kind = reply.kind[:0]
 	}
 	if outermost {
-		r.data = uint64(size)
+		reply.data = uint64(size)
 	}
 	return false, nil
 }
 
 // readBulk reads what is there of a bulk string: its bytes, or its end.
 func (p *parser) readBulk(b []byte) (n int, whole bool, err error) {
-	r := &p.reply
-	if r.bulk > 0 {
-		n = int(min(r.bulk, uint64(len(b))))
-		if space := maxText - len(r.kind); r.capture && space > 0 {
-			r.kind = append(r.kind, b[:min(n, space)]...)
+	reply := &p.reply
+	if reply.bulk > 0 {
+		n = int(min(reply.bulk, uint64(len(b))))
+		if space := maxText - len(reply.kind); reply.capture && space > 0 {
+			reply.kind = append(reply.kind, b[:min(n, space)]...)
 		}
-		r.bulk -= uint64(n)
+		reply.bulk -= uint64(n)
 		return n, false, nil
 	}
 	if n, err = readLineEnd(b); n == 0 {
 		return 0, false, err
 	}
-	r.inBulk = false
-	if r.capture {
-		r.capture = false
-		if r.depth == 0 {
-			r.text = p.c.Intern(r.kind)
+	reply.inBulk = false
+	if reply.capture {
+		reply.capture = false
+		if reply.depth == 0 {
+			reply.text = p.c.Intern(reply.kind)
 		}
 	}
-	if r.chunks {
+	if reply.chunks {
 		return n, false, nil
 	}
-	return n, r.endElement(), nil
+	return n, reply.endElement(), nil
 }
 
 // readChunk reads ";4\r\n", before a piece of a streamed string.
 func (p *parser) readChunk(line []byte, n int) (int, bool, error) {
-	r := &p.reply
+	reply := &p.reply
 	size, ok := integer(line[1:])
 	if line[0] != ';' || !ok || size < 0 || size > maxBulk {
 		return 0, false, errReply
 	}
 	if size == 0 {
-		r.chunks = false
-		return n, r.endElement(), nil
+		reply.chunks = false
+		return n, reply.endElement(), nil
 	}
-	r.inBulk, r.bulk = true, uint64(size)
-	if r.depth == 0 {
-		r.data += uint64(size)
+	reply.inBulk, reply.bulk = true, uint64(size)
+	if reply.depth == 0 {
+		reply.data += uint64(size)
 	}
 	return n, false, nil
 }
 
 func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, error) {
-	r := &p.reply
+	reply := &p.reply
 	count := int64(-1)
 	if len(rest) != 1 || rest[0] != '?' {
 		var ok bool
@@ -268,8 +268,8 @@ func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, e
 			return false, errReply
 		}
 		if count < 0 {
-			r.null = r.null || outermost
-			return r.endElement(), nil
+			reply.null = reply.null || outermost
+			return reply.endElement(), nil
 		}
 	}
 	if t == '%' || t == '|' {
@@ -279,32 +279,32 @@ func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, e
 		if t == '|' {
 			return false, nil
 		}
-		return r.endElement(), nil
+		return reply.endElement(), nil
 	}
-	if r.depth >= maxDepth {
+	if reply.depth >= maxDepth {
 		return false, errDepth
 	}
-	r.stack[r.depth] = level{left: max(count, -1), attr: t == '|'}
-	r.depth++
+	reply.stack[reply.depth] = level{left: max(count, -1), attr: t == '|'}
+	reply.depth++
 	return false, nil
 }
 
 // endElement counts a value that is complete, and the aggregates that end with it. It reports whether the
 // reply ends with it.
-func (r *reply) endElement() bool {
+func (r *replyReader) endElement() bool {
 	for r.depth > 0 {
-		l := &r.stack[r.depth-1]
-		if r.depth == 1 && !l.attr {
+		level := &r.stack[r.depth-1]
+		if r.depth == 1 && !level.attr {
 			r.index++
 		}
-		if l.left < 0 {
+		if level.left < 0 {
 			return false
 		}
-		if l.left--; l.left > 0 {
+		if level.left--; level.left > 0 {
 			return false
 		}
 		r.depth--
-		if l.attr {
+		if level.attr {
 			return false // the value that it belongs to follows
 		}
 	}
@@ -313,7 +313,7 @@ func (r *reply) endElement() bool {
 
 // pushKind returns the kind of message that the reply is, if it is one that no command asked for, or that
 // confirms a subscription.
-func (r *reply) pushKind(subscribed bool) (kind string, confirms bool) {
+func (r *replyReader) pushKind(subscribed bool) (kind string, confirms bool) {
 	if r.top != '>' && (r.top != '*' || !subscribed) {
 		return "", false
 	}

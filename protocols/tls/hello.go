@@ -98,83 +98,83 @@ func (j *ja3) numbers16(b []byte) {
 // readClientHello parses the body of a ClientHello. text is a buffer for JA3. Of a hello that ends early the
 // fields before its end count.
 func readClientHello(b, text []byte) (hello, []byte) {
-	c := cursor{b: b}
-	h := hello{legacy: uint16(c.u16())}
-	h.version = h.legacy
-	h.random = c.take(32)
-	h.session = c.take(c.u8())
-	ciphers := c.take(c.u16())
-	c.take(c.u8())
-	j := ja3{text: text[:0]}
-	j.number(int(h.legacy))
-	j.field()
-	j.numbers16(ciphers)
-	j.field()
+	fields := cursor{b: b}
+	hello := hello{legacy: uint16(fields.u16())}
+	hello.version = hello.legacy
+	hello.random = fields.take(32)
+	hello.session = fields.take(fields.u8())
+	ciphers := fields.take(fields.u16())
+	fields.take(fields.u8())
+	hashed := ja3{text: text[:0]}
+	hashed.number(int(hello.legacy))
+	hashed.field()
+	hashed.numbers16(ciphers)
+	hashed.field()
 	var groups, formats []byte
-	h.extensions(&c, &j, func(typ int, ext cursor) {
+	hello.extensions(&fields, &hashed, func(typ int, ext cursor) {
 		switch typ {
 		case extServerName:
-			h.name = serverName(ext)
+			hello.name = serverName(ext)
 		case extGroups:
 			groups = ext.take(ext.u16())
 		case extPointFormats:
 			formats = ext.take(ext.u8())
 		case extALPN:
-			h.alpn = ext.take(ext.u16())
+			hello.alpn = ext.take(ext.u16())
 		case extSupportedVersions:
-			h.version = highest(ext.take(ext.u8()), h.version)
+			hello.version = highest(ext.take(ext.u8()), hello.version)
 		}
 	})
-	j.field()
-	j.numbers16(groups)
-	j.field()
+	hashed.field()
+	hashed.numbers16(groups)
+	hashed.field()
 	for _, f := range formats {
-		j.number(int(f))
+		hashed.number(int(f))
 	}
-	h.hash = md5.Sum(j.text)
-	return h, j.text
+	hello.hash = md5.Sum(hashed.text)
+	return hello, hashed.text
 }
 
 // readServerHello parses the body of a ServerHello. Drafts of TLS 1.3 before the 22nd have no session and no
 // compression in it.
 func readServerHello(b, text []byte) (hello, []byte) {
-	c := cursor{b: b}
-	h := hello{legacy: uint16(c.u16())}
-	h.version = h.legacy
-	h.random = c.take(32)
-	if h.legacy>>8 != 0x7f {
-		h.session = c.take(c.u8())
+	fields := cursor{b: b}
+	hello := hello{legacy: uint16(fields.u16())}
+	hello.version = hello.legacy
+	hello.random = fields.take(32)
+	if hello.legacy>>8 != 0x7f {
+		hello.session = fields.take(fields.u8())
 	}
-	h.cipher = uint16(c.u16())
-	if h.legacy>>8 != 0x7f {
-		c.take(1)
+	hello.cipher = uint16(fields.u16())
+	if hello.legacy>>8 != 0x7f {
+		fields.take(1)
 	}
-	j := ja3{text: text[:0]}
-	j.number(int(h.legacy))
-	j.field()
-	j.number(int(h.cipher))
-	j.field()
-	h.extensions(&c, &j, func(typ int, ext cursor) {
+	hashed := ja3{text: text[:0]}
+	hashed.number(int(hello.legacy))
+	hashed.field()
+	hashed.number(int(hello.cipher))
+	hashed.field()
+	hello.extensions(&fields, &hashed, func(typ int, ext cursor) {
 		switch typ {
 		case extALPN:
-			h.alpn = ext.take(ext.u16())
+			hello.alpn = ext.take(ext.u16())
 		case extPreSharedKey:
-			h.preShared = true
+			hello.preShared = true
 		case extSupportedVersions:
-			h.version = uint16(ext.u16())
+			hello.version = uint16(ext.u16())
 		}
 	})
-	h.hash = md5.Sum(j.text)
-	return h, j.text
+	hello.hash = md5.Sum(hashed.text)
+	return hello, hashed.text
 }
 
 // extensions calls f for each extension and writes its number to j.
-func (h *hello) extensions(c *cursor, j *ja3, f func(typ int, ext cursor)) {
-	if len(c.b) == 0 {
+func (h *hello) extensions(fields *cursor, hashed *ja3, f func(typ int, ext cursor)) {
+	if len(fields.b) == 0 {
 		return
 	}
-	all := cursor{b: c.b[min(2, len(c.b)):]}
-	if n := c.u16(); n < len(all.b) {
+	all := cursor{b: fields.b[min(2, len(fields.b)):]}
+	if n := fields.u16(); n < len(all.b) {
 		all.b = all.b[:n]
 	}
 	for len(all.b) >= 4 {
@@ -185,7 +185,7 @@ func (h *hello) extensions(c *cursor, j *ja3, f func(typ int, ext cursor)) {
 			all.b = nil
 		}
 		if !grease(typ) {
-			j.number(typ)
+			hashed.number(typ)
 		}
 	}
 }

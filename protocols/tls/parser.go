@@ -21,8 +21,8 @@ const (
 
 var errRecord = errors.New("tls: not a record")
 
-// A side is one direction of the handshake.
-type side struct {
+// A sideReader is one direction of the handshake.
+type sideReader struct {
 	message   []byte // of a handshake message, as much as has come
 	skip      int    // bytes of one that is too long
 	helloSeen bool
@@ -35,7 +35,7 @@ type parser struct {
 	protocols.NopParser // End: the other side may still send an alert
 	c                   *protocols.Conn
 	event               *pipeline.Event // nil before the first record, and once it is emitted
-	sides               [2]side
+	sides               [2]sideReader
 	lastAt              int64 // time of the last record
 	records             int
 	version             uint16
@@ -51,18 +51,18 @@ func (p *parser) Reset(c *protocols.Conn) {
 		if cap(m) > 8<<10 {
 			m = nil
 		}
-		p.sides[d] = side{message: m}
+		p.sides[d] = sideReader{message: m}
 	}
 	*p = parser{c: c, sides: p.sides, offeredSession: p.offeredSession[:0], text: p.text[:0]}
 }
 
 // Parse reads one record.
 func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
-	m, n := matchRecord(b)
+	match, n := matchRecord(b)
 	switch {
-	case m == protocols.No:
+	case match == protocols.No:
 		return 0, errRecord
-	case m == protocols.More:
+	case match == protocols.More:
 		p.c.Need(dir, recordHeader)
 		return 0, nil
 	case len(b) < recordHeader+n:
@@ -104,25 +104,25 @@ func (p *parser) countBytes(dir protocols.Dir, n int) {
 
 // readRecord reads the body of a record, and finishes the handshake when both sides have.
 func (p *parser) readRecord(dir protocols.Dir, typ byte, body []byte) {
-	s := &p.sides[dir]
+	side := &p.sides[dir]
 	switch typ {
 	case recordHandshake:
-		if !s.encrypted {
+		if !side.encrypted {
 			p.readHandshake(dir, body)
 			return
 		}
-		s.finished = true
+		side.finished = true
 	case recordChangeCipher:
 		if !p.tls13() {
-			s.encrypted = true // of TLS 1.3 it means nothing: it is there for old boxes on the way
+			side.encrypted = true // of TLS 1.3 it means nothing: it is there for old boxes on the way
 		}
 		return
 	case recordData:
 		switch {
 		case p.tls13():
-			s.finished = s.finished || dir == protocols.Server || len(body) > maxAlert
-		case s.encrypted:
-			s.finished = true
+			side.finished = side.finished || dir == protocols.Server || len(body) > maxAlert
+		case side.encrypted:
+			side.finished = true
 		}
 	case recordAlert:
 		p.readAlert(body)
@@ -158,40 +158,40 @@ func (p *parser) readAlert(body []byte) {
 // If a message is not complete, what there is of it is gathered in side.message; a message that is too long
 // is skipped.
 func (p *parser) readHandshake(dir protocols.Dir, b []byte) {
-	s := &p.sides[dir]
+	side := &p.sides[dir]
 	for len(b) > 0 {
-		if s.skip > 0 {
-			n := min(s.skip, len(b))
-			s.skip -= n
+		if side.skip > 0 {
+			n := min(side.skip, len(b))
+			side.skip -= n
 			b = b[n:]
 			continue
 		}
-		m := b
-		if len(s.message) > 0 {
-			m = s.message
+		message := b
+		if len(side.message) > 0 {
+			message = side.message
 		}
-		if len(m) < 4 { // the header first
-			n := min(4-len(s.message), len(b))
-			s.message = append(s.message, b[:n]...)
+		if len(message) < 4 { // the header first
+			n := min(4-len(side.message), len(b))
+			side.message = append(side.message, b[:n]...)
 			b = b[n:]
 			continue
 		}
-		size := 4 + (int(m[1])<<16 | int(m[2])<<8 | int(m[3]))
+		size := 4 + (int(message[1])<<16 | int(message[2])<<8 | int(message[3]))
 		switch {
 		case size > maxHandshake:
 			p.c.Count("message_too_long")
-			s.skip = size - len(s.message)
-			s.message = s.message[:0]
-		case len(s.message) == 0 && len(b) >= size: // nothing to gather
+			side.skip = size - len(side.message)
+			side.message = side.message[:0]
+		case len(side.message) == 0 && len(b) >= size: // nothing to gather
 			p.readMessage(dir, b[0], b[4:size])
 			b = b[size:]
 		default:
-			n := min(size-len(s.message), len(b))
-			s.message = append(s.message, b[:n]...)
+			n := min(size-len(side.message), len(b))
+			side.message = append(side.message, b[:n]...)
 			b = b[n:]
-			if len(s.message) == size {
-				p.readMessage(dir, s.message[0], s.message[4:])
-				s.message = s.message[:0]
+			if len(side.message) == size {
+				p.readMessage(dir, side.message[0], side.message[4:])
+				side.message = side.message[:0]
 			}
 		}
 	}
@@ -211,19 +211,19 @@ func (p *parser) readMessage(dir protocols.Dir, typ byte, body []byte) {
 // setClientHello reads the first ClientHello. The second one, which a HelloRetryRequest asks for, has nothing
 // new.
 func (p *parser) setClientHello(b []byte) {
-	s := &p.sides[protocols.Client]
-	if s.helloSeen {
+	side := &p.sides[protocols.Client]
+	if side.helloSeen {
 		return
 	}
-	s.helloSeen = true
-	h, text := readClientHello(b, p.text)
+	side.helloSeen = true
+	hello, text := readClientHello(b, p.text)
 	p.text = text
-	t := p.event.Tls
-	t.ServerName = p.serverName(h.name)
-	t.Ja3 = hex.EncodeToString(h.hash[:])
-	t.ClientVersion = versionName(h.version)
-	t.ClientAlpn = protocolNames(t.ClientAlpn[:0], h.alpn)
-	p.offeredSession = append(p.offeredSession[:0], h.session...)
+	body := p.event.Tls
+	body.ServerName = p.serverName(hello.name)
+	body.Ja3 = hex.EncodeToString(hello.hash[:])
+	body.ClientVersion = versionName(hello.version)
+	body.ClientAlpn = protocolNames(body.ClientAlpn[:0], hello.alpn)
+	p.offeredSession = append(p.offeredSession[:0], hello.session...)
 }
 
 // serverName returns a server name in lower case, or in hex if it is not UTF-8.
@@ -242,47 +242,47 @@ var helloRetryRandom = []byte{
 }
 
 func (p *parser) setServerHello(b []byte) {
-	s := &p.sides[protocols.Server]
-	h, text := readServerHello(b, p.text)
+	side := &p.sides[protocols.Server]
+	hello, text := readServerHello(b, p.text)
 	p.text = text
-	if s.helloSeen {
+	if side.helloSeen {
 		return
 	}
-	if bytes.Equal(h.random, helloRetryRandom) {
+	if bytes.Equal(hello.random, helloRetryRandom) {
 		// It is TLS 1.3 and both sides begin again: what looked like ChangeCipherSpec was none.
-		p.version = h.version
+		p.version = hello.version
 		for d := range p.sides {
 			p.sides[d].encrypted, p.sides[d].finished = false, false
 		}
 		return
 	}
-	s.helloSeen = true
-	t := p.event.Tls
-	p.version = h.version
-	t.Version = versionName(h.version)
-	t.Cipher = cipherName(h.cipher)
-	t.Ja3S = hex.EncodeToString(h.hash[:])
-	if names := protocolNames(nil, h.alpn); len(names) > 0 {
-		t.NextProtocol = names[0]
+	side.helloSeen = true
+	body := p.event.Tls
+	p.version = hello.version
+	body.Version = versionName(hello.version)
+	body.Cipher = cipherName(hello.cipher)
+	body.Ja3S = hex.EncodeToString(hello.hash[:])
+	if names := protocolNames(nil, hello.alpn); len(names) > 0 {
+		body.NextProtocol = names[0]
 	}
 	if p.tls13() {
-		t.Resumed = h.preShared
+		body.Resumed = hello.preShared
 		for d := range p.sides {
 			p.sides[d].encrypted = true
 		}
 		return
 	}
 	// The server repeats the client's session, or has taken a ticket. If a certificate follows, it has not.
-	t.Resumed = len(h.session) > 0 && bytes.Equal(h.session, p.offeredSession)
+	body.Resumed = len(hello.session) > 0 && bytes.Equal(hello.session, p.offeredSession)
 }
 
 // setCertificate reads the server's own certificate, the first of the chain.
 func (p *parser) setCertificate(b []byte) {
-	t := p.event.Tls
-	t.Resumed = false
-	c := cursor{b: b}
-	c.u24()
-	der := c.take(c.u24())
+	body := p.event.Tls
+	body.Resumed = false
+	fields := cursor{b: b}
+	fields.u24()
+	der := fields.take(fields.u24())
 	if p.certificateSeen || len(der) == 0 {
 		return
 	}
@@ -296,17 +296,17 @@ func (p *parser) setCertificate(b []byte) {
 		p.c.Count("certificate_unreadable")
 		return
 	}
-	t.ServerSubject = strings.ToValidUTF8(cert.Subject.String(), "\uFFFD")
-	t.ServerIssuer = strings.ToValidUTF8(cert.Issuer.String(), "\uFFFD")
+	body.ServerSubject = strings.ToValidUTF8(cert.Subject.String(), "\uFFFD")
+	body.ServerIssuer = strings.ToValidUTF8(cert.Issuer.String(), "\uFFFD")
 	if y := cert.NotAfter.Year(); y > 1678 && y < 2262 { // what an int64 of ns can hold
-		t.ServerNotAfter = cert.NotAfter.UnixNano()
+		body.ServerNotAfter = cert.NotAfter.UnixNano()
 	}
-	t.ServerNames = t.ServerNames[:0]
+	body.ServerNames = body.ServerNames[:0]
 	for _, n := range cert.DNSNames[:min(len(cert.DNSNames), maxNames)] {
-		t.ServerNames = append(t.ServerNames, printable([]byte(n)))
+		body.ServerNames = append(body.ServerNames, printable([]byte(n)))
 	}
 	for _, ip := range cert.IPAddresses[:min(len(cert.IPAddresses), maxNames)] {
-		t.ServerNames = append(t.ServerNames, ip.String())
+		body.ServerNames = append(body.ServerNames, ip.String())
 	}
 }
 

@@ -60,9 +60,9 @@ const (
 // detect recognises a connection by a hello of either side, or by a server that answers with an alert. Hellos
 // may be cut into very short records.
 func detect(_ protocols.Dir, b []byte) protocols.Match {
-	m, n := matchRecord(b)
-	if m != protocols.Yes {
-		return m
+	match, n := matchRecord(b)
+	if match != protocols.Yes {
+		return match
 	}
 	body := b[recordHeader:]
 	switch b[0] {
@@ -101,8 +101,8 @@ func matchHello(b, body []byte, n int) protocols.Match {
 		if len(body) < n {
 			return protocols.More
 		}
-		if m, _ := matchRecord(b[recordHeader+n:]); m != protocols.Yes {
-			return m
+		if match, _ := matchRecord(b[recordHeader+n:]); match != protocols.Yes {
+			return match
 		}
 		if b[recordHeader+n] != recordHandshake {
 			return protocols.No
@@ -138,12 +138,12 @@ func matchAlert(body []byte, n int) protocols.Match {
 // resync finds the next record: one that is followed by the front of another, or that ends b.
 func resync(_ protocols.Dir, b []byte) (int, protocols.Match) {
 	for i := range b {
-		m, n := matchRecord(b[i:])
+		match, n := matchRecord(b[i:])
 		switch {
-		case m == protocols.No:
+		case match == protocols.No:
 			continue
-		case m == protocols.More:
-			return i, m
+		case match == protocols.More:
+			return i, match
 		}
 		rest := b[i:]
 		if len(rest) < recordHeader+n {
