@@ -44,21 +44,21 @@ func TestFullDisk(t *testing.T) {
 	s := h.startShipper(failpoints{wrapFile: func(f frame.File) frame.File { return fullDisk{f, &full} }})
 	full.Store(true)
 	all := testFiles(3, 200)
-	wire := s.Packets("packets")
+	packets := s.Packets("packets")
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 300 {
-		wire.TryShip(dnsEvent(i, nil))
+		packets.TryShip(dnsEvent(i, nil))
 	}
-	eventually(t, "the wire goes on", func() bool { return s.safePackets() == 300 })
+	eventually(t, "packets are delivered", func() bool { return s.safePackets() == 300 })
 	eventually(t, "the error is counted", func() bool { return s.journal.Errors() > 0 })
 	if n := s.counters.delivered[pipeline.Dataset_LOG].Load(); n != 0 {
 		t.Errorf("%d lines were produced that the journal does not know", n)
 	}
 	h.stopBroker()
 	for i := range 300 {
-		wire.TryShip(dnsEvent(300+i, nil))
+		packets.TryShip(dnsEvent(300+i, nil))
 	}
 	eventually(t, "the spool's error is counted", func() bool { return s.spool.Errors() > 0 })
 	eventually(t, "packets would be shed because of the disk", func() bool { return s.shedReason() == dropDisk })
@@ -180,9 +180,9 @@ func TestDamagedSpool(t *testing.T) {
 	h := newHarness(t)
 	h.cfg.Linger = time.Minute // every batch has 50 events, also on a busy machine
 	s := h.startShipper(failpoints{})
-	wire := s.Packets("packets")
+	packets := s.Packets("packets")
 	for i := range 1000 {
-		wire.TryShip(dnsEvent(i, nil))
+		packets.TryShip(dnsEvent(i, nil))
 	}
 	eventually(t, "all is spooled", func() bool { return s.safePackets() == 1000 })
 	s.kill()
@@ -225,7 +225,7 @@ func TestJournalIsCompacted(t *testing.T) {
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all is acked", func() bool { return s.Ledger().Delivered == 9000 })
+	eventually(t, "everything is delivered", func() bool { return s.Ledger().Delivered == 9000 })
 	s.kill()
 	j, err := journal.Open(h.state, journal.Options{Log: testLog()})
 	if err != nil {
@@ -301,4 +301,47 @@ func TestKillMinusNine(t *testing.T) {
 	h.startBroker()
 	killChildren(t, h)
 	h.checkExactlyOnce(testFiles(childFiles, childLines)...)
+}
+
+// TestUpgrade: journal and spool of commit 1b86dc3, which had no version and ten datasets, are kept, counted and do
+// not stop the collector.
+func TestUpgrade(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	if err := os.Mkdir(filepath.Join(h.state, "spool"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	old := map[string]string{ // where it lies in the state folder: a copy in testdata
+		filepath.Join(h.state, "journal"):               "journal/testdata/journal.v1",
+		filepath.Join(h.state, "spool", "00000001.seg"): "spool/testdata/segment.v1",
+	}
+	for path, testdata := range old {
+		text, err := os.ReadFile(testdata)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	s := h.startShipper(failpoints{})
+	if s.journal.Unreadable() == 0 || s.spool.Unreadable() == 0 {
+		t.Errorf("unreadable: journal %d, spool %d", s.journal.Unreadable(), s.spool.Unreadable())
+	}
+	all := testFiles(2, 30)
+	if err := shipAll(t.Context(), s, all); err != nil {
+		t.Fatal(err)
+	}
+	h.closeShipper(s)
+	h.checkExactlyOnce(all...)
+	for path, testdata := range old {
+		want, err := os.ReadFile(testdata)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kept, err := os.ReadFile(path + ".unreadable"); err != nil || !bytes.Equal(kept, want) {
+			t.Errorf("%s was not kept: %v", path, err)
+		}
+	}
 }

@@ -30,7 +30,7 @@ func TestSourceGoneMovesLinesThatWait(t *testing.T) {
 	defer cancel()
 	stays, poured := s.File(all[1].name), make(chan error, 2)
 	go func() { poured <- all[1].shipTo(ctx, stays) }()
-	eventually(t, "the room is taken", stays.(*fileProducer).blocked.Load)
+	eventually(t, "the budget is used up", stays.(*fileProducer).blocked.Load)
 	gone := s.File(all[0].name)
 	go func() { poured <- all[0].shipTo(t.Context(), gone) }()
 	eventually(t, "the other waits", gone.(*fileProducer).blocked.Load)
@@ -53,8 +53,8 @@ func TestSourceGoneMovesLinesThatWait(t *testing.T) {
 	h.checkExactlyOnce(all...)
 }
 
-// TestLinesOfAFileThatIsGoneAreSpooled: a file was read to its end and deleted while Kafka is away. Nobody
-// can read it again, so what is in memory goes to the spool.
+// TestLinesInMemoryOfARemovedFileAreSpooled: a file is read to its end and removed while Kafka is
+// unavailable. It cannot be read again, so its lines in memory go to the spool.
 func TestLinesInMemoryOfARemovedFileAreSpooled(t *testing.T) {
 	for _, lines := range []int{30, 8000} { // less than a batch; more batches than the window allows
 		h := newHarness(t)

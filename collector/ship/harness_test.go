@@ -211,7 +211,7 @@ func (m *dedupWindow) isNew(seq uint64) bool {
 func (h *harness) deduplicatedEvents() (events []*pipeline.Event, repeats int) {
 	type who struct {
 		collector string
-		boot      uint64
+		epoch     uint64
 		partition int
 	}
 	readers := map[who]*dedupWindow{}

@@ -195,7 +195,7 @@ func (s *Shipper) Packets(string) collector.PacketProducer {
 // Prune drops the checkpoints of files that are not open and do not exist. Files that batches of an earlier
 // process wait for are dropped when their replay has ended.
 func (s *Shipper) Prune(exists func(name string) bool) {
-	// Under the lock no file is opened between the question whether it exists and the mark.
+	// The lock is held throughout: a file that is opened meanwhile must not become a missing one.
 	var missing []*fileProducer
 	s.mu.Lock()
 	for name, f := range s.files {

@@ -39,14 +39,14 @@ func TestEventsArriveUnchanged(t *testing.T) {
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
-	wire := s.Packets("packets")
+	packets := s.Packets("packets")
 	owner := &pipeline.Container{Id: strings.Repeat("e", 64), Name: "dns", Ip: []string{"10.0.0.9"}}
 	for i := range 1000 {
 		c := owner
 		if i%2 == 1 {
 			c = nil
 		}
-		if !wire.TryShip(dnsEvent(i, c)) {
+		if !packets.TryShip(dnsEvent(i, c)) {
 			t.Fatal("shed")
 		}
 	}
@@ -121,13 +121,13 @@ func TestKilledBetweenProduceAndAck(t *testing.T) {
 	}, 4)
 }
 
-func killAt(t *testing.T, seam func(died *atomic.Int64) failpoints, repeats int) {
+func killAt(t *testing.T, failpoint func(died *atomic.Int64) failpoints, repeats int) {
 	h := newHarness(t)
 	h.startBroker()
 	h.cfg.BufferBytes = 4 * h.cfg.BatchBytes
 	all := testFiles(8, 2000)
 	var died atomic.Int64
-	s := h.startShipper(seam(&died))
+	s := h.startShipper(failpoint(&died))
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { shipAll(ctx, s, all) })
@@ -147,7 +147,7 @@ func killAt(t *testing.T, seam func(died *atomic.Int64) failpoints, repeats int)
 	}
 	h.checkExactlyOnce(all...)
 	if _, n := h.deduplicatedEvents(); n < repeats {
-		t.Errorf("%d repeats, the seam was not tried", n)
+		t.Errorf("%d repeats, the failpoint was not reached", n)
 	}
 }
 
@@ -168,11 +168,11 @@ func TestFilesWaitAndPacketsAreSpooledWithoutKafka(t *testing.T) {
 	h.cfg.BufferBytes = 4 * h.cfg.BatchBytes
 	s := h.startShipper(failpoints{})
 	all := testFiles(4, 3000)
-	wire := s.Packets("packets")
+	packets := s.Packets("packets")
 	for i := range 100 {
-		wire.TryShip(dnsEvent(i, nil))
+		packets.TryShip(dnsEvent(i, nil))
 	}
-	eventually(t, "the first are acked", func() bool { return s.safePackets() == 100 })
+	eventually(t, "the first are safe", func() bool { return s.safePackets() == 100 })
 	h.stopBroker()
 
 	var wg sync.WaitGroup
@@ -182,17 +182,17 @@ func TestFilesWaitAndPacketsAreSpooledWithoutKafka(t *testing.T) {
 		}
 	})
 	for i := 100; i < 5000; i++ {
-		for !wire.TryShip(dnsEvent(i, nil)) {
+		for !packets.TryShip(dnsEvent(i, nil)) {
 			t.Fatalf("query %d was shed: %+v", i, s.Ledger())
 		}
 		if i%100 == 0 {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	eventually(t, "the wire is safe in the spool", func() bool { return s.safePackets() == 5000 })
+	eventually(t, "packets are safe in the spool", func() bool { return s.safePackets() == 5000 })
 	eventually(t, "files wait", func() bool { return s.fileBytes() >= int64(h.cfg.BufferBytes)/2/4 })
 	if n := safeUpTo(s.File(all[0].name)); n != 0 {
-		t.Errorf("a line is acked up to %d while Kafka is away", n)
+		t.Errorf("lines are safe up to %d while Kafka is unavailable", n)
 	}
 	h.startBroker()
 	wg.Wait()
@@ -228,9 +228,9 @@ func TestSpoolSurvivesAKill(t *testing.T) {
 	h.startShipper(failpoints{}).kill() // learns how many partitions there are
 	h.stopBroker()
 	s := h.startShipper(failpoints{})
-	wire := s.Packets("packets")
+	packets := s.Packets("packets")
 	for i := range 9000 {
-		for !wire.TryShip(dnsEvent(i, &pipeline.Container{Id: fmt.Sprintf("%064d", i%7)})) {
+		for !packets.TryShip(dnsEvent(i, &pipeline.Container{Id: fmt.Sprintf("%064d", i%7)})) {
 			t.Fatal("shed")
 		}
 	}
@@ -249,18 +249,18 @@ func TestSpoolSurvivesAKill(t *testing.T) {
 	}
 }
 
-// TestStopWithBrokerAway: a clean stop leaves events of the wire in the spool and lines in their files.
+// TestStopWithoutKafka: a clean stop leaves packet events in the spool and lines in their files.
 func TestStopWithoutKafka(t *testing.T) {
 	h := newHarness(t)
 	h.cfg.SpoolAfter = time.Hour // nothing is spooled before the stop
 	s := h.startShipper(failpoints{})
-	wire := s.Packets("packets")
+	packets := s.Packets("packets")
 	all := testFiles(3, 500)
 	if err := shipAll(t.Context(), s, all); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 500 {
-		wire.TryShip(dnsEvent(i, nil))
+		packets.TryShip(dnsEvent(i, nil))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -283,8 +283,7 @@ func TestStopWithoutKafka(t *testing.T) {
 	h.checkQueries(500)
 }
 
-// TestMemoryIsBoundedWhenTheBrokerNeverComes: files wait, the wire fills the spool and is then shed, each
-// with its reason.
+// TestMemoryIsBoundedWithoutKafka: files wait; packets fill the spool and are then shed, with a reason.
 func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 	h := newHarness(t)
 	h.cfg.BatchBytes = 32 << 10
@@ -294,11 +293,11 @@ func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { shipAll(ctx, s, testFiles(4, 100_000)) })
-	wire := s.Packets("packets")
+	packets := s.Packets("packets")
 	for i := range 200_000 {
-		wire.TryShip(dnsEvent(i, nil))
+		packets.TryShip(dnsEvent(i, nil))
 		if used := s.packetBudget.used.Load(); used > int64(h.cfg.BufferBytes)/2+int64(h.cfg.BatchBytes) {
-			t.Fatalf("the wire holds %d bytes", used)
+			t.Fatalf("packets hold %d bytes", used)
 		}
 		if i%1000 == 0 {
 			time.Sleep(time.Millisecond)
@@ -309,8 +308,8 @@ func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 	if s.spool.Condition() != spool.Full || s.spool.Bytes() > int64(h.cfg.SpoolBytes) {
 		t.Errorf("spool: state %d, %d bytes", s.spool.Condition(), s.spool.Bytes())
 	}
-	if !wire.TryShip(session) {
-		t.Error("a session was shed although there was room for it")
+	if !packets.TryShip(session) {
+		t.Error("a session was shed although there was memory for it")
 	}
 	if used := s.fileBytes(); used > int64(h.cfg.BufferBytes)/2+int64(h.cfg.BatchBytes) {
 		t.Errorf("files hold %d bytes", used)
@@ -378,7 +377,7 @@ func TestLinesOfRemovedFilesGoToTheSpool(t *testing.T) {
 	h.startBroker()
 	s = h.startShipper(failpoints{})
 	if _, ok := s.File(f[0].name).Resume(); ok {
-		t.Error("a lane that is over was remembered")
+		t.Error("a file that was closed for good is remembered")
 	}
 	if err := f[1].shipTo(t.Context(), s.File(f[1].name)); err != nil {
 		t.Fatal(err)

@@ -68,12 +68,12 @@ func runChild(state, broker string) error {
 			fmt.Println("end", s.Ledger().IsBalanced(), s.Ledger().Buffered)
 			return nil
 		case <-time.After(2 * time.Millisecond):
-			fmt.Println("acked", ackedLines(reg))
+			fmt.Println("safe", safeLines(reg))
 		}
 	}
 }
 
-func ackedLines(reg *prometheus.Registry) int {
+func safeLines(reg *prometheus.Registry) int {
 	families, err := reg.Gather()
 	if err != nil {
 		return -1
@@ -92,8 +92,8 @@ func ackedLines(reg *prometheus.Registry) int {
 // safe must be in Kafka.
 func killChildren(t *testing.T, h *harness) {
 	r := rand.New(rand.NewPCG(1, 9))
-	acked := 0
-	for life := 0; ; life++ {
+	safe := 0
+	for n := 0; ; n++ {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "SHIP_CHILD_STATE="+h.state, "SHIP_CHILD_BROKER="+h.kcfg.Brokers[0])
 		out, err := cmd.StdoutPipe()
@@ -104,7 +104,7 @@ func killChildren(t *testing.T, h *harness) {
 			t.Fatal(err)
 		}
 		lines := r.IntN(5) // lines that it may print before it is killed
-		if life > 25 {
+		if n > 25 {
 			lines = 1 << 30
 		}
 		last := ""
@@ -117,17 +117,17 @@ func killChildren(t *testing.T, h *harness) {
 		cmd.Wait()
 		words := strings.Fields(last)
 		switch {
-		case len(words) == 2 && words[0] == "acked":
-			n, _ := strconv.Atoi(words[1])
-			acked += n
+		case len(words) == 2 && words[0] == "safe":
+			lines, _ := strconv.Atoi(words[1])
+			safe += lines
 		case last == "end true 0":
-			t.Logf("%d lives, %d lines acknowledged before a kill", life+1, acked)
+			t.Logf("%d processes, %d lines safe before a kill", n+1, safe)
 			return
-		case last != "" || life > 25:
-			t.Fatalf("life %d ended with %q", life, last)
+		case last != "" || n > 25:
+			t.Fatalf("process %d ended with %q", n, last)
 		}
-		if events, _ := h.deduplicatedEvents(); len(events) < acked {
-			t.Fatalf("%d lines were acknowledged, %d are there", acked, len(events))
+		if events, _ := h.deduplicatedEvents(); len(events) < safe {
+			t.Fatalf("%d lines were safe, %d are in Kafka", safe, len(events))
 		}
 	}
 }

@@ -26,7 +26,7 @@ func tortureSeed(t *testing.T, seed uint64) {
 	h.startBroker()
 	all := testFiles(3+r.IntN(10), 6000)
 	packets := packetLog{safe: map[string]bool{}}
-	for life := 0; ; life++ {
+	for n := 0; ; n++ {
 		// Each shipper stops sending after so many batches have reached one of the two failpoints; the last
 		// one does not.
 		before, after := r.Int64N(300), r.Int64N(300)
@@ -35,7 +35,7 @@ func tortureSeed(t *testing.T, seed uint64) {
 			beforeProduce: func(batchID) { exitAfter(&a, before) },
 			afterProduce:  func(batchID) { exitAfter(&b, after) },
 		}
-		last := life == 12
+		last := n == 12
 		if last {
 			sm = failpoints{}
 		}
