@@ -2,12 +2,13 @@ package pipeline
 
 import "time"
 
-// An Alert is a finding past the fold: what one rule found in one group within one window. It stands on the alerts topic in
-// JSON, one message a revision, keyed by fingerprint, and in ClickHouse's table alerts under (id, revision).
+// An Alert groups the verdicts of one rule for one group of events within one window of time. Each revision
+// of it is a message on the alerts topic, in JSON and keyed by the fingerprint, and a row of ClickHouse's
+// table alerts.
 type Alert struct {
 	ID          string    `json:"id"`          // 32 hex digits: the fingerprint and the window's start
-	Revision    uint64    `json:"revision"`    // the count: a later revision says more of the same alert
-	Fingerprint string    `json:"fingerprint"` // 16 hex digits: hash of rule and group; its identity at the alert platform
+	Revision    uint64    `json:"revision"`    // the same as Count: a later revision has more matches
+	Fingerprint string    `json:"fingerprint"` // 16 hex digits: hash of rule and group; the identity of the alert at destinations
 	Detector    string    `json:"detector"`
 	Rule        string    `json:"rule"`
 	Version     string    `json:"version"`
@@ -22,7 +23,7 @@ type Alert struct {
 	Last        time.Time `json:"last"`
 	Count       uint64    `json:"count"`
 
-	// Of the first match: where to begin.
+	// The event of the first match.
 	EventID       string `json:"event_id"`
 	Dataset       string `json:"dataset"`
 	Host          string `json:"host"`
@@ -33,6 +34,9 @@ type Alert struct {
 	Source        string `json:"source,omitempty"`      // address:port
 	Destination   string `json:"destination,omitempty"` // address:port
 	Demo          bool   `json:"demo,omitempty"`
-	Partition     int32  `json:"partition"` // of the events topic
-	Offset        int64  `json:"offset"`    // of the message of the newest match that Count counts: a fold resumes from the revisions before its block
+
+	// Where the newest match that Count counts was read: partition of the events topic, and offset of the
+	// message. After a restart, grouping resumes from the revisions before the block.
+	Partition int32 `json:"partition"`
+	Offset    int64 `json:"offset"`
 }

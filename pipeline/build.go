@@ -9,7 +9,8 @@ import (
 	"slices"
 )
 
-// A Builder makes an event of named values: the inverse of AppendJSON, one field at a time. The zero Builder is ready.
+// A Builder makes an event of named values: the inverse of AppendJSON, one field at a time. The zero Builder
+// is ready.
 type Builder struct {
 	event   Event
 	body    Dataset // of the first field that belongs to one
@@ -22,7 +23,8 @@ type pendingValue struct {
 	value any
 }
 
-// ErrNoDataset is returned by Builder.Event when neither event.dataset is set nor a field that belongs to one dataset only.
+// ErrNoDataset is returned by Builder.Event when neither event.dataset is set nor a field that belongs to one
+// dataset only.
 var ErrNoDataset = errors.New("say event.dataset: no field tells it")
 
 // Set writes v to f, as Field.Set does. The fields of one event belong to one dataset.
@@ -62,8 +64,8 @@ func (b *Builder) Event() (*Event, error) {
 	return e, errors.Join(errs...)
 }
 
-// FromMap returns the event that m describes: names of fields, dotted or nested, as AppendJSON writes them. Fields that are
-// computed from others (network.type) are ignored. The error names every field that is wrong.
+// FromMap returns the event that m describes: names of fields, dotted or nested, as AppendJSON writes them.
+// Fields that are computed from others (network.type) are ignored. The error names every field that is wrong.
 func FromMap(m map[string]any) (*Event, error) {
 	var b Builder
 	var errs []error
@@ -86,7 +88,8 @@ func FromJSON(object []byte) (*Event, error) {
 	return FromMap(m)
 }
 
-// setTree sets the fields below prefix. A mapping is either the value of a field (container.labels) or a longer prefix.
+// setTree sets the fields below prefix. A mapping is either the value of a field (container.labels) or a
+// longer prefix.
 func (b *Builder) setTree(m map[string]any, prefix string, errs *[]error) {
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		name := prefix + key

@@ -8,8 +8,8 @@ type DatasetInfo struct {
 	// HasBody reports whether e carries the body of this dataset. It is nil for a dataset without a body.
 	HasBody func(e *Event) bool
 
-	// ShedAt is the fill of the shipper's packet memory, in percent, from which events of this dataset are dropped.
-	// Events that can wait (log lines) are never dropped, whatever it says.
+	// ShedAt is the fill of the shipper's packet memory, in percent, from which events of this dataset are
+	// dropped. Events that can wait (log lines) are never dropped, whatever it says.
 	ShedAt int64
 }
 
@@ -21,9 +21,9 @@ const (
 	ShedLast      = 100 // what happens to containers
 )
 
-// Datasets has a row for each value of the enum Dataset in event.proto, at that value. It is the only list of them: arrays
-// by dataset have NumDatasets elements, and loops over datasets range over it. A new protocol needs a value and a body in
-// event.proto, its row here, and rows for its fields in Fields.
+// Datasets has a row for each value of the enum Dataset in event.proto, at that value. It is the only list of
+// them: arrays by dataset have NumDatasets elements, and loops over datasets range over it. A new protocol
+// needs a value and a body in event.proto, its row here, and rows for its fields in Fields.
 var Datasets = [...]DatasetInfo{
 	Dataset_DATASET_NONE: {ShedAt: ShedFirst},
 	Dataset_SESSION: {
@@ -71,7 +71,8 @@ var Datasets = [...]DatasetInfo{
 // NumDatasets is the number of values of Dataset that this binary has, DATASET_NONE included.
 const NumDatasets = len(Datasets)
 
-// Index returns the row of d in Datasets: 0 for a value that this binary does not have, which a newer collector may send.
+// Index returns the row of d in Datasets: 0 for a value that this binary does not have, which a newer
+// collector may send.
 func (d Dataset) Index() int {
 	if d < 0 || int(d) >= NumDatasets {
 		return 0

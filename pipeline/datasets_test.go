@@ -36,8 +36,8 @@ func TestEveryDatasetHasARow(t *testing.T) {
 	}
 }
 
-// TestEveryBodyBelongsToADataset walks the bodies of Event in event.proto (numbers from 30 on): each is the body of exactly
-// one dataset, and the fields of that dataset are in Fields.
+// TestEveryBodyBelongsToADataset walks the bodies of Event in event.proto (numbers from 30 on): each is the
+// body of exactly one dataset, and the fields of that dataset are in Fields.
 func TestEveryBodyBelongsToADataset(t *testing.T) {
 	fields := (&Event{}).ProtoReflect().Descriptor().Fields()
 	owners := map[Dataset]protoreflect.Name{}

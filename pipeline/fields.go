@@ -13,12 +13,12 @@ type Column struct {
 	Alias string // SQL expression for the text form, where the stored form is another
 }
 
-// A Field is one property of an event. Fields is the only list of them. The rule compiler, the ClickHouse schema, JSON,
-// docs/FIELDS.md and the classifiers read it, so a new field is one line in event.proto and one row in Fields, beside the
-// parser that fills it.
+// A Field is one property of an event. Fields is the only list of them. The rule compiler, the ClickHouse
+// schema, JSON, docs/FIELDS.md and the classifiers read it, so a new field is one line in event.proto and one
+// row in Fields, beside the parser that fills it.
 //
-// Exactly one getter is set, and reading a field does not allocate. An absent field reads as "", 0, false, the zero Addr or
-// no elements.
+// Exactly one getter is set, and reading a field does not allocate. An absent field reads as "", 0, false,
+// the zero Addr or no elements.
 type Field struct {
 	Name   string // as in ECS, else <protocol>.<word of its specification>: "dns.question.name", "mysql.command"
 	Path   string // where Set puts the value: names in event.proto below Event, see setPath; "": the same as Name
@@ -26,12 +26,13 @@ type Field struct {
 	Doc    string  // one sentence, with unit or form
 	Body   Dataset // the dataset to whose body the field belongs; DatasetNone: to every event
 
-	// Derived marks a field that is not observed: it is computed from others, or written by the engine or a detector.
-	// A rule's test case cannot set it.
+	// Derived marks a field that is not observed: it is computed from others, or written by the engine or a
+	// detector. A rule's test case cannot set it.
 	Derived bool
 
-	// Selectivity says how well a comparison of this field with one value narrows down the rules that an event can match:
-	// 1 is worst (almost every event of a dataset has the same value). 0 stands for a field with many values, the best.
+	// Selectivity says how well a comparison of this field with one value narrows down the rules that an
+	// event can match: 1 is worst (almost every event of a dataset has the same value). 0 stands for a field
+	// with many values, the best.
 	Selectivity int
 
 	Str    func(e *Event) string
@@ -47,7 +48,8 @@ type Field struct {
 	has func(e *Event) bool // for fields whose zero value means something; nil: see Has
 }
 
-// Has reports whether the field is present in e: by its own test if it has one, else by a value other than the zero value.
+// Has reports whether the field is present in e: by its own test if it has one, else by a value other than
+// the zero value.
 func (f *Field) Has(e *Event) bool {
 	switch {
 	case f.has != nil:

@@ -8,8 +8,8 @@ import (
 // A PositionColumn documents a column of stored events that is not a field.
 type PositionColumn struct{ Name, Type, Doc string }
 
-// FieldsMarkdown returns docs/FIELDS.md: the datasets, every field with its type, column and meaning, and the columns by which
-// a store records where a row was read from.
+// FieldsMarkdown returns docs/FIELDS.md: the datasets, every field with its type, column and meaning, and the
+// columns by which a store records where a row was read from.
 func FieldsMarkdown(positions []PositionColumn) string {
 	var b strings.Builder
 	b.WriteString(`# Fields
@@ -41,7 +41,8 @@ dots. Its dotted name is an alias, which ` + "`SELECT *`" + ` leaves out.
 	return b.String()
 }
 
-// writeFields writes the section of the fields in the body of a dataset, or in the common part, if there are any.
+// writeFields writes the section of the fields in the body of a dataset, or in the common part, if there are
+// any.
 func writeFields(b *strings.Builder, body Dataset) {
 	title := "Of every event"
 	if body != Dataset_DATASET_NONE {

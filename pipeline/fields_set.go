@@ -24,8 +24,8 @@ func (e *TypeError) Error() string { return "expected " + e.Want + ", got " + e.
 // ErrComputed is returned by Field.Set for a field that has no place of its own in an event.
 var ErrComputed = errors.New("is computed from other fields and cannot be set")
 
-// Set writes v to the field in e, adding the messages on the way. It accepts what decoders of YAML and JSON return, and the
-// forms that AppendJSON writes:
+// Set writes v to the field in e, adding the messages on the way. It accepts what decoders of YAML and JSON
+// return, and the forms that AppendJSON writes:
 //
 //	text          string; of an enumeration (event.dataset, event.outcome, …) one of its names
 //	number        any integer type; a float64 or json.Number without a fraction
@@ -36,8 +36,8 @@ var ErrComputed = errors.New("is computed from other fields and cannot be set")
 //	list          a slice of these, or one of them
 //	labels        map[string]string, map[string]any or []*Label
 //
-// A field that can lie in several bodies (user.name) is written to that of e's dataset, so event.dataset is set first.
-// Set is for tests, fixtures and replays: it goes by reflection over event.proto and is slow.
+// A field that can lie in several bodies (user.name) is written to that of e's dataset, so event.dataset is
+// set first. Set is for tests, fixtures and replays: it goes by reflection over event.proto and is slow.
 func (f *Field) Set(e *Event, v any) error {
 	if f.Path == "" {
 		return ErrComputed
@@ -46,8 +46,8 @@ func (f *Field) Set(e *Event, v any) error {
 	return f.setPath(e.ProtoReflect(), names, v)
 }
 
-// pathIn returns the path of the field in e. Where the row has several, separated by spaces, it is the one in the body of
-// e's dataset, or else the first.
+// pathIn returns the path of the field in e. Where the row has several, separated by spaces, it is the one in
+// the body of e's dataset, or else the first.
 func (f *Field) pathIn(e *Event) string {
 	paths := strings.Fields(f.Path)
 	for _, path := range paths[1:] {
@@ -59,8 +59,8 @@ func (f *Field) pathIn(e *Event) string {
 	return paths[0]
 }
 
-// setPath writes v below m. Every name but the last is a message, which is added where it is missing, or a list of messages
-// (verdicts): then v is a list too, and its elements are written to the messages in order.
+// setPath writes v below m. Every name but the last is a message, which is added where it is missing, or a
+// list of messages (verdicts): then v is a list too, and its elements are written to the messages in order.
 func (f *Field) setPath(m protoreflect.Message, names []string, v any) error {
 	for ; len(names) > 1; names = names[1:] {
 		fd := fieldByName(m, names[0])
@@ -118,7 +118,8 @@ func (f *Field) setColumn(list protoreflect.List, names []string, v any) error {
 	return nil
 }
 
-// fieldByName panics on a name that is not in event.proto: a mistake in Fields, which TestEveryFieldCanBeSet finds.
+// fieldByName panics on a name that is not in event.proto: a mistake in Fields, which TestEveryFieldCanBeSet
+// finds.
 func fieldByName(m protoreflect.Message, name string) protoreflect.FieldDescriptor {
 	fd := m.Descriptor().Fields().ByName(protoreflect.Name(name))
 	if fd == nil {
@@ -255,8 +256,8 @@ func (f *Field) parseBytes(v any) ([]byte, error) {
 	return id[:], nil
 }
 
-// enumValue finds the value whose name is the text in upper case, as every enumeration of event.proto has it. The text of
-// zero, which stands for absent, is "".
+// enumValue finds the value whose name is the text in upper case, as every enumeration of event.proto has it.
+// The text of zero, which stands for absent, is "".
 func enumValue(enum protoreflect.EnumDescriptor, v any) (protoreflect.Value, error) {
 	s, ok := v.(string)
 	if !ok {

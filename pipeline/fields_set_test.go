@@ -45,8 +45,8 @@ func sampleValue(f *Field) (v any, text string) {
 	return "x", "x"
 }
 
-// TestEveryFieldCanBeSet sets each field of the table, reads it back, and takes the event through JSON and back: the Path of a
-// row is where its getter reads, and FromJSON is the inverse of AppendJSON.
+// TestEveryFieldCanBeSet sets each field of the table, reads it back, and takes the event through JSON and
+// back: the Path of a row is where its getter reads, and FromJSON is the inverse of AppendJSON.
 func TestEveryFieldCanBeSet(t *testing.T) {
 	for i := range Fields {
 		f := &Fields[i]
@@ -87,7 +87,8 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 	}
 }
 
-// TestEventsComeBackFromJSON takes an event in which every field has a value through JSON and back, as each dataset in turn.
+// TestEventsComeBackFromJSON takes an event in which every field has a value through JSON and back, as each
+// dataset in turn.
 func TestEventsComeBackFromJSON(t *testing.T) {
 	for d := range Datasets {
 		if d == 0 {
@@ -142,7 +143,8 @@ func TestFromMapNamesEveryMistake(t *testing.T) {
 	check(map[string]any{"event.partial": "yes", "event.dataset": "log"}, "event.partial: expected true or false, got text")
 }
 
-// TestSelectivityIsOfFieldsWithFewValues: only text that is stored as LowCardinality, and small numbers, can have few values.
+// TestSelectivityIsOfFieldsWithFewValues: only text that is stored as LowCardinality, and small numbers, can
+// have few values.
 func TestSelectivityIsOfFieldsWithFewValues(t *testing.T) {
 	for i := range Fields {
 		f := &Fields[i]
@@ -153,7 +155,8 @@ func TestSelectivityIsOfFieldsWithFewValues(t *testing.T) {
 	}
 }
 
-// TestBodiesAreWhereThePathsLead: a field with a Body lies in the body of that dataset, any other in the common part.
+// TestBodiesAreWhereThePathsLead: a field with a Body lies in the body of that dataset, any other in the
+// common part.
 func TestBodiesAreWhereThePathsLead(t *testing.T) {
 	for i := range Fields {
 		f := &Fields[i]

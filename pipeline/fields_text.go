@@ -10,9 +10,9 @@ import (
 // maxListText is the number of elements of a list in the text of a field.
 const maxListText = 20
 
-// AppendText appends the value of the field in e as text for people: in the evidence of an alert, in test output. Scalars
-// have the same form as in JSON, but without quotes. A list is joined by ", " and cut after 20 elements; labels read
-// "key=value, …". An absent field is "", 0 or false.
+// AppendText appends the value of the field in e as text for people: in the evidence of an alert, in test
+// output. Scalars have the same form as in JSON, but without quotes. A list is joined by ", " and cut after
+// 20 elements; labels read "key=value, …". An absent field is "", 0 or false.
 func (f *Field) AppendText(dst []byte, e *Event) []byte {
 	switch {
 	case f.Strs != nil:
@@ -41,8 +41,8 @@ func (f *Field) Text(e *Event) string {
 	return string(f.AppendText(nil, e))
 }
 
-// appendScalar appends the value of a field that is neither a list nor labels. The text is plain except where Str is set:
-// only strings have characters that JSON must escape.
+// appendScalar appends the value of a field that is neither a list nor labels. The text is plain except where
+// Str is set: only strings have characters that JSON must escape.
 func (f *Field) appendScalar(dst []byte, e *Event) []byte {
 	switch {
 	case f.Str != nil:
@@ -75,7 +75,8 @@ func appendTexts[T any](dst []byte, list []T, appendOne func([]byte, T) []byte) 
 	return dst
 }
 
-// rawText returns the text form of an identity: a UUID for the 16 bytes of event.id, "1:" and base64 for a community ID.
+// rawText returns the text form of an identity: a UUID for the 16 bytes of event.id, "1:" and base64 for a
+// community ID.
 func rawText(b []byte) string {
 	if id, err := uuid.FromBytes(b); err == nil {
 		return id.String()

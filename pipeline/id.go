@@ -8,14 +8,14 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// An ID is event.id: deterministic, so that the same bytes read twice, by a collector that was killed or by another replay of
-// the same capture, are the same events.
+// An ID is the value of event.id. It is a hash of where the event was observed, so an event that is read
+// twice has the same ID: after the collector was killed, or in another replay of a capture.
 type ID [16]byte
 
-// LogID is the identity of a log line: where its first record begins in which file of which container. handle outlives a
-// rotation, which renames the file.
+// LogID returns the ID of a log line, given the container, the file and the offset of the line's first record
+// in it. handle names the file also after a rotation has renamed it.
 func LogID(collector ID, container string, handle []byte, offset uint64) ID {
-	b := make([]byte, 0, 160)
+	b := make([]byte, 0, 160) // more than a container id and a handle need
 	b = append(b, 'L')
 	b = append(b, collector[:]...)
 	b = append(append(b, container...), 0)
@@ -24,8 +24,8 @@ func LogID(collector ID, container string, handle []byte, offset uint64) ID {
 	return xxh3.Hash128(b).Bytes()
 }
 
-// SessionID is the identity of a connection as one collector saw it begin: seq is the client's initial sequence number, or the
-// first that was seen; 0 over UDP.
+// SessionID returns the ID of a connection as one collector observed it. seq is the client's initial sequence
+// number, or the first one that was captured, or 0 for UDP; at is the time of the first packet.
 func SessionID(collector ID, t Transport, client, server netip.AddrPort, seq uint32, at int64) ID {
 	b := make([]byte, 0, 96)
 	b = append(b, 'S', byte(t))
@@ -36,7 +36,8 @@ func SessionID(collector ID, t Transport, client, server netip.AddrPort, seq uin
 	return xxh3.Hash128(b).Bytes()
 }
 
-// TransactionID is the identity of what began at the byte offset of a direction (0 client, 1 server) of a session.
+// TransactionID returns the ID of the transaction that begins at a byte offset of one direction of a session:
+// 0 is the client's direction, 1 the server's.
 func TransactionID(session ID, dir uint8, offset uint64) ID {
 	var b [26]byte
 	b[0], b[1] = 'T', dir
@@ -45,15 +46,18 @@ func TransactionID(session ID, dir uint8, offset uint64) ID {
 	return xxh3.Hash128(b[:]).Bytes()
 }
 
-// CommunityID is version 1 with seed 0, as its 20 bytes. Source: github.com/corelight/community-id-spec.
+// CommunityID returns the 20 bytes of the Community ID version 1 with seed 0. Both directions of a connection
+// have the same. Specification: github.com/corelight/community-id-spec.
 func CommunityID(t Transport, a, b netip.AddrPort) [20]byte {
-	x, y := a.Addr().Unmap(), b.Addr().Unmap()
-	if c := x.Compare(y); c > 0 || c == 0 && a.Port() > b.Port() {
-		a, b, x, y = b, a, y, x
+	// The smaller endpoint comes first.
+	addrA, addrB := a.Addr().Unmap(), b.Addr().Unmap()
+	if order := addrA.Compare(addrB); order > 0 || order == 0 && a.Port() > b.Port() {
+		a, b, addrA, addrB = b, a, addrB, addrA
 	}
+
 	buf := make([]byte, 0, 40)
-	buf = append(buf, 0, 0)
-	buf = append(append(buf, x.AsSlice()...), y.AsSlice()...)
+	buf = append(buf, 0, 0) // the seed
+	buf = append(append(buf, addrA.AsSlice()...), addrB.AsSlice()...)
 	proto := byte(6)
 	if t == Transport_UDP {
 		proto = 17

@@ -7,19 +7,21 @@ import (
 	"unicode/utf8"
 )
 
-// AppendJSON appends e as one nested ECS object, without a newline. What is absent is left out; names and nesting are those of
-// Fields, so a rule's test case and a line of `tidegate replay -o jsonl` are written alike.
+// AppendJSON appends e as one nested ECS object, without a newline. Absent fields are left out. Names and
+// nesting are those of Fields, so a test case of a rule and a line of `tidegate replay -o jsonl` have the
+// same form. FromJSON is the inverse.
 func AppendJSON(dst []byte, e *Event) []byte {
 	return appendNode(dst, &jsonTree, e)
 }
 
-// A jsonNode is a name in the nested form: either a leaf with its field, or an object.
+// A jsonNode is one name of the nested form: a leaf has a field, an object has children.
 type jsonNode struct {
 	key      string // quoted, with its colon
 	field    *Field
 	children []jsonNode
 }
 
+// jsonTree is the tree of the names of Fields.
 var jsonTree = func() jsonNode {
 	var root jsonNode
 	for i := range Fields {
@@ -32,6 +34,7 @@ var jsonTree = func() jsonNode {
 	return root
 }()
 
+// child returns the child of that name, and adds it where it is missing.
 func (n *jsonNode) child(name string) *jsonNode {
 	key := strconv.Quote(name) + ":"
 	i := slices.IndexFunc(n.children, func(c jsonNode) bool { return c.key == key })
@@ -42,6 +45,8 @@ func (n *jsonNode) child(name string) *jsonNode {
 	return &n.children[i]
 }
 
+// appendNode appends the object of n. A child of which e has nothing leaves no trace: its name is written
+// first, and taken back when nothing follows.
 func appendNode(dst []byte, n *jsonNode, e *Event) []byte {
 	dst = append(dst, '{')
 	first := true
@@ -56,7 +61,7 @@ func appendNode(dst []byte, n *jsonNode, e *Event) []byte {
 		if c.field != nil {
 			dst = appendField(dst, c.field, e)
 		} else if dst = appendNode(dst, c, e); len(dst) == start+2 {
-			dst = dst[:start] // an empty object says nothing
+			dst = dst[:start] // an empty object
 		}
 		if len(dst) == start {
 			dst = dst[:before]
@@ -67,7 +72,8 @@ func appendNode(dst []byte, n *jsonNode, e *Event) []byte {
 	return append(dst, '}')
 }
 
-// appendField appends the value of the field, and nothing where it is absent or belongs to the body of another dataset.
+// appendField appends the value of the field, and nothing where it is absent or belongs to the body of
+// another dataset.
 func appendField(dst []byte, f *Field, e *Event) []byte {
 	if f.Body != Dataset_DATASET_NONE && f.Body != e.Dataset || !f.Has(e) {
 		return dst
@@ -115,7 +121,10 @@ func appendLabels(dst []byte, labels []*Label) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// appendString quotes s for JSON (RFC 8259 section 7). Bytes that are not UTF-8 become U+FFFD: what came from a wire may be anything.
+// appendString quotes s for JSON (RFC 8259 section 7). Bytes that are not UTF-8 become U+FFFD, since text
+// from the network may be anything. All control characters are escaped, also DEL and U+0080 to U+009F, so
+// that printed JSON does not steer a terminal. Invariant of the loop: s[plain:i] needs no escape and is not
+// yet appended.
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
 	plain := 0
@@ -127,7 +136,7 @@ func appendString(dst []byte, s string) []byte {
 		}
 		if c >= utf8.RuneSelf {
 			r, n := utf8.DecodeRuneInString(s[i:])
-			if r < 0xa0 { // a control character in two bytes, of which some terminals begin a sequence
+			if r < 0xa0 { // a C1 control character: some terminals take it for the start of a sequence
 				dst = append(append(dst, s[plain:i]...), '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&15])
 				i += n
 				plain = i

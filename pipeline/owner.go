@@ -1,7 +1,7 @@
 package pipeline
 
-// Owner returns the identity of what the event belongs to: the ID of its container, or of its host where no container is
-// known, or the host's name where it has no ID. It aliases e.
+// Owner returns the identity of what the event belongs to: the ID of its container, or of its host where no
+// container is known, or the host's name where it has no ID. It aliases e.
 func (e *Event) Owner() string {
 	if id := e.GetContainer().GetId(); id != "" {
 		return id

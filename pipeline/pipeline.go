@@ -1,37 +1,46 @@
-// Package pipeline is how an event travels: its type, the table of its fields, what judges it, and what comes of it.
+// Package pipeline holds the schema of events and the contracts between the stages that an event passes.
 //
-// One type goes all the way, *Event: a parser or a log reader fills one in, the collector puts it into a Batch, Kafka carries that,
-// the engine's worker has it judged by Detectors and appends it to ClickHouse's columns. The type is generated from event.proto
-// (generate.sh); what its fields are called, mean and look like in ClickHouse is in Fields, the one list of them.
+// One type goes all the way, *Event. A parser or a log reader fills it in, the collector's shipper puts it
+// into a Batch, Kafka carries the Batch, a worker of the engine runs Detectors on it and appends it to the
+// columns of ClickHouse. The type is generated from event.proto (generate.sh). Two tables describe it:
+// Datasets has a row for each kind of event, Fields a row for each property, with its name, getter, place and
+// column. Rules, the store, JSON (AppendJSON, FromJSON), shedding and docs/FIELDS.md go by these tables.
 //
-// The parts are sub-packages: kafka (clients, topics), engine (the worker's loop), clickhouse (schema, blocks, queries), alerts
-// (fold, publisher), embedded (the small twins of Kafka and ClickHouse).
+// The contracts are Detector and Bundle (what evaluates a block), Alert (what comes of verdicts),
+// EventInserter and the types of store.go (what stores a block), BatchID and Position (which batch and row an
+// event is).
+//
+// The stages are sub-packages: kafka and consumer (transport), engine (the worker's loop), clickhouse
+// (schema, blocks, queries), alerts (grouping and delivery), embedded (the broker and ClickHouse that run
+// brings along). Shared machinery is in config, redact, retry, statedir, metrics and logging.
 package pipeline
 
-// Schema is the version of event.proto that this binary speaks, in Batch.schema.
+// Schema is the version of event.proto that this binary writes and reads, in Batch.schema.
 const Schema = 1
 
-// The topics. Their names begin with a prefix, "tidegate" unless configured.
+// The short names of the topics. The full names have a prefix, "tidegate" unless configured.
 const (
-	TopicEvents     = "events"     // Batch, partition by owner
-	TopicAlerts     = "alerts"     // Alert in JSON, key fingerprint
-	TopicDeadLetter = "deadletter" // raw bytes; where from and why in headers
+	TopicEvents     = "events"     // Batch; all events of one owner are in one partition
+	TopicAlerts     = "alerts"     // Alert in JSON; the key is its fingerprint
+	TopicDeadLetter = "deadletter" // the bytes of a record that could not be used; headers say from where, and why
 )
 
-// A Detector judges a block of events and writes its verdicts onto them (Event.Verdicts). It is called by the worker that owns
-// the block, by several workers at once: it does no I/O, never blocks, its cost per event is bounded, and it keeps no reference to
-// an event, nor to any string reached from one (they lie in Kafka's buffer and die with the block; what lives longer is cloned).
+// A Detector evaluates a block of events and appends its verdicts to them (Event.Verdicts). Several workers
+// call it at once, each with a block of its own. It does no I/O, never blocks, and its cost per event is
+// bounded. It keeps no reference to an event or to a string of one: they lie in the buffer of a Kafka record,
+// which is reused after the block. It clones what it keeps.
 type Detector interface {
 	Evaluate(block []*Event)
 }
 
-// A Bundle is the set of detectors that judges a block: immutable, and swapped as a whole between two blocks.
+// A Bundle is the set of detectors that evaluate a block. It is immutable; a reload replaces the whole Bundle
+// between two blocks.
 type Bundle struct {
-	Version   string // hash of what it was made of; it stands in the intent and is what an engine reports to run
+	Version   string // hash of the rules, feeds and models; part of the write-ahead intent
 	Detectors []Detector
 }
 
-// Position is where an event was read from: its place in Kafka and the stamp of its batch.
+// A Position says where an event was read from: its place in Kafka and its batch.
 type Position struct {
 	Partition int32
 	Offset    int64  // of the message
@@ -39,15 +48,17 @@ type Position struct {
 	BatchID
 }
 
-// A BatchID names a batch for ever: the same (collector, boot, partition) and sequence is the same batch.
+// A BatchID names a batch of a partition: two batches of a partition with the same BatchID are the same
+// batch. Epoch is drawn at random each time that the collector starts, Sequence counts up from 1.
 type BatchID struct {
 	Collector [16]byte
 	Epoch     uint64
 	Sequence  uint64
 }
 
-// ReleaseBatch gives b and its events back to their pools. The bytes that UnmarshalVTUnsafe made them point at are let go first: a
-// pooled slice that still aliased Kafka's buffer would be appended to by its next owner.
+// ReleaseBatch returns b and its events to their pools. It first drops the slices into the record's buffer
+// that UnmarshalVTUnsafe set: the next owner of a pooled slice appends to it, and would write into that
+// buffer.
 func ReleaseBatch(b *Batch) {
 	b.Collector = nil
 	for _, e := range b.Events {
@@ -56,9 +67,11 @@ func ReleaseBatch(b *Batch) {
 	b.ReturnToVTPool()
 }
 
-// ReleaseEvent gives an event that was filled in here, not decoded from a buffer, back to its pool, with the room of its byte fields.
+// ReleaseEvent returns an event that was not decoded from a buffer to its pool, and keeps the capacity of its
+// byte fields.
 func ReleaseEvent(e *Event) { e.ReturnToVTPool() }
 
+// detachBuffer drops every byte slice of e, and the messages that e shares with other events.
 func detachBuffer(e *Event) {
 	e.Id, e.CommunityId = nil, nil
 	e.Container, e.Host = nil, nil
@@ -69,23 +82,23 @@ func detachBuffer(e *Event) {
 	}
 }
 
-// ResolveReferences lets every event of b name its containers and its host by pointer instead of by index. An index out of range is no
-// container.
+// ResolveReferences sets the container and host pointers of every event of b from the indexes that the batch
+// is encoded with. An index that is out of range stands for no container.
 func ResolveReferences(b *Batch) {
-	at := func(i uint32) *Container {
-		if i == 0 || int(i) > len(b.Containers) {
+	container := func(index uint32) *Container {
+		if index == 0 || int(index) > len(b.Containers) {
 			return nil
 		}
-		return b.Containers[i-1]
+		return b.Containers[index-1]
 	}
 	for _, e := range b.Events {
 		e.Host = b.Host
-		e.Container = at(e.ContainerIndex)
+		e.Container = container(e.ContainerIndex)
 		if s := e.Source; s != nil {
-			s.Container = at(s.ContainerIndex)
+			s.Container = container(s.ContainerIndex)
 		}
 		if d := e.Destination; d != nil {
-			d.Container = at(d.ContainerIndex)
+			d.Container = container(d.ContainerIndex)
 		}
 	}
 }

@@ -63,7 +63,8 @@ func scalar(f protoreflect.FieldDescriptor) protoreflect.Value {
 	panic("a kind that event.proto did not have: " + f.Kind().String())
 }
 
-// TestEveryFieldReadsSomething: a row of the table whose getter reads the wrong place, or nothing, finds a zero here.
+// TestEveryFieldReadsSomething: a row of the table whose getter reads the wrong place, or nothing, finds a
+// zero here.
 func TestEveryFieldReadsSomething(t *testing.T) {
 	e := filled()
 	for i := range Fields {
@@ -195,7 +196,8 @@ func TestJSONIsNestedAndSaysOnlyWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestJSONSteersNoTerminal: whatever a line says, printed as it is it does not move the cursor; read again it is what it was.
+// TestJSONSteersNoTerminal: whatever a line says, printed as it is it does not move the cursor; read again it
+// is what it was.
 func TestJSONSteersNoTerminal(t *testing.T) {
 	const nasty = "a\x1b[2J\x7fb\u0080\u009b31m\u009fc\u00a0é\u2028日"
 	got := string(AppendJSON(nil, &Event{Dataset: Dataset_LOG, Log: &LogLine{Message: nasty}}))
@@ -218,7 +220,8 @@ func FuzzJSONIsValid(f *testing.F) {
 	})
 }
 
-// TestReleasedEventsShareNothingWithTheirBuffer: a pooled slice that aliases Kafka's buffer would be written through by its next owner.
+// TestReleasedEventsShareNothingWithTheirBuffer: a pooled slice that aliases Kafka's buffer would be written
+// through by its next owner.
 func TestReleasedEventsShareNothingWithTheirBuffer(t *testing.T) {
 	src := &Batch{Collector: []byte("collectorcollect"), Events: []*Event{{Id: []byte("0123456789abcdef"), CommunityId: []byte("01234567890123456789"), Source: &Endpoint{Ip: []byte{1, 2, 3, 4}, NatIp: []byte{5, 6, 7, 8}}}}}
 	buf, err := src.MarshalVT()

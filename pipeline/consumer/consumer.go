@@ -1,15 +1,17 @@
-// Package consumer reads a Kafka topic for a stage that commits its offsets itself: the engine, which reads events, and the
-// publisher, which reads alerts.
+// Package consumer reads a Kafka topic for a stage that commits its offsets itself: the engine, which reads
+// events, and the publisher, which reads alerts.
 //
-// The stage calls Run with a Func. Run calls the Func once for each partition that this process owns: all of them, or its share
-// in a consumer group. The Func asks for the committed offset, reads records with Fetch and commits with Commit. Nothing here
-// decodes a record; one that a stage cannot use is written to the dead-letter topic with WriteDeadLetter.
+// The stage calls Run with a Func. Run calls the Func once for each partition that this process owns: all of
+// them, or its share in a consumer group. The Func asks for the committed offset, reads records with Fetch
+// and commits with Commit. Nothing here decodes a record; one that a stage cannot use is written to the
+// dead-letter topic with WriteDeadLetter.
 //
-// Exactly-once storage needs four things that kafka-go's Reader does not have: the metadata of a committed offset is read and
-// written; a commit that the broker fences is ErrFenced (kafka-go returns nil); after a rebalance nothing of the old generation
-// is handed out; records are prefetched within a budget of bytes.
+// Exactly-once storage needs four things that kafka-go's Reader does not have: the metadata of a committed
+// offset is read and written; a commit that the broker fences is ErrFenced (kafka-go returns nil); after a
+// rebalance nothing of the old generation is handed out; records are prefetched within a budget of bytes.
 //
-// A Partition belongs to the goroutine of its Func. A Fetcher adds one goroutine to it, which ends with the context of Fetch.
+// A Partition belongs to the goroutine of its Func. A Fetcher adds one goroutine to it, which ends with the
+// context of Fetch.
 package consumer
 
 import (
@@ -27,12 +29,12 @@ import (
 	"tidegate/pipeline/retry"
 )
 
-// ErrFenced is returned when the broker rejects this generation: another member of the group owns the partition now, and will
-// read again what is not committed.
+// ErrFenced is returned when the broker rejects this generation: another member of the group owns the
+// partition now, and will read again what is not committed.
 var ErrFenced = errors.New("partition is owned by another member of the group")
 
-// Config names the topic and the consumer group. Whether the partitions are shared out by the group or all belong to this
-// process is the client's setting (kafka.assign).
+// Config names the topic and the consumer group. Whether the partitions are shared out by the group or all
+// belong to this process is the client's setting (kafka.assign).
 type Config struct {
 	Client *kafka.Client
 	Topic  string // full name
@@ -41,13 +43,13 @@ type Config struct {
 	SessionTimeout time.Duration // in a group, how long a member may be silent before it loses its partitions; 0: 10 s
 }
 
-// A Func reads one partition until ctx ends. It passes its ctx to every request and insert, because a rebalance waits until
-// the Func has returned. It returns nil when ctx ended, ErrFenced when the partition was lost, and any other error only to
-// stop the process: it retries temporary errors itself.
+// A Func reads one partition until ctx ends. It passes its ctx to every request and insert, because a
+// rebalance waits until the Func has returned. It returns nil when ctx ended, ErrFenced when the partition
+// was lost, and any other error only to stop the process: it retries temporary errors itself.
 type Func func(ctx context.Context, p *Partition) error
 
-// Run calls work for every partition that this process owns, each in its own goroutine, until ctx ends or one of them returns
-// an error other than ErrFenced. It returns that error.
+// Run calls work for every partition that this process owns, each in its own goroutine, until ctx ends or one
+// of them returns an error other than ErrFenced. It returns that error.
 func Run(ctx context.Context, cfg Config, log *slog.Logger, work Func) error {
 	if cfg.Client.Config().Assign == kafka.AssignStatic {
 		return runStatic(ctx, cfg, log, work)
@@ -55,8 +57,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger, work Func) error {
 	return runGroup(ctx, cfg, log, work)
 }
 
-// runStatic owns every partition. It commits with generation -1, which a broker accepts while the group has no members. The
-// lock on the state folder keeps a second process out.
+// runStatic owns every partition. It commits with generation -1, which a broker accepts while the group has
+// no members. The lock on the state folder keeps a second process out.
 func runStatic(ctx context.Context, cfg Config, log *slog.Logger, work Func) error {
 	partitions := 0
 	if err := Retry(ctx, log, "find topic "+cfg.Topic, func() (err error) {
@@ -81,9 +83,9 @@ func runStatic(ctx context.Context, cfg Config, log *slog.Logger, work Func) err
 	return causeOfEnd(ctx)
 }
 
-// runGroup shares the partitions with the other members of the group. kafka-go ends a generation as soon as one of its
-// functions returns and then waits for all of them, so no Func returns on a temporary error. Every error of Next is temporary:
-// a broker that has just started first answers "group coordinator not available".
+// runGroup shares the partitions with the other members of the group. kafka-go ends a generation as soon as
+// one of its functions returns and then waits for all of them, so no Func returns on a temporary error. Every
+// error of Next is temporary: a broker that has just started first answers "group coordinator not available".
 func runGroup(ctx context.Context, cfg Config, log *slog.Logger, work Func) error {
 	session := cfg.SessionTimeout
 	if session == 0 {
@@ -149,8 +151,8 @@ func startGeneration(
 	}
 }
 
-// Retry calls f until it succeeds, with growing pauses of up to 5 s. It logs the first failure and then one a minute. It
-// returns an error only when ctx ends, or when the error of f is ErrFenced.
+// Retry calls f until it succeeds, with growing pauses of up to 5 s. It logs the first failure and then one a
+// minute. It returns an error only when ctx ends, or when the error of f is ErrFenced.
 func Retry(ctx context.Context, log *slog.Logger, what string, f func() error) error {
 	var backoff retry.Backoff
 	throttle := logging.NewThrottle(time.Minute)

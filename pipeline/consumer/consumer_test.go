@@ -84,8 +84,8 @@ func TestMetadataOfAnOffsetIsKept(t *testing.T) {
 	check(12, "v1 x")
 }
 
-// TestFetcherKeepsToItsBudgetAndItsOrder: every record once, in order, from the offset that was asked for, and no more bytes waiting
-// than were allowed.
+// TestFetcherKeepsToItsBudgetAndItsOrder: every record once, in order, from the offset that was asked for,
+// and no more bytes waiting than were allowed.
 func TestFetcherKeepsToItsBudgetAndItsOrder(t *testing.T) {
 	p, client := part(t)
 	at, rnd := time.Now(), rand.NewChaCha8([32]byte{1})

@@ -35,8 +35,8 @@ type FetchConfig struct {
 	MaxWait       time.Duration // how long the broker may wait for records before it answers
 }
 
-// A Fetcher reads a partition from an offset on, ahead of its worker: while the worker evaluates and stores one block, the
-// next chunks are fetched.
+// A Fetcher reads a partition from an offset on, ahead of its worker: while the worker evaluates and stores
+// one block, the next chunks are fetched.
 type Fetcher struct {
 	C <-chan Chunk // closed when ctx ends
 
@@ -86,8 +86,8 @@ func (f *Fetcher) reserve(ctx context.Context, n int64) error {
 	}
 }
 
-// fetchLoop sends one chunk after the other until ctx ends. next is the offset that the worker needs next: every offset before
-// it was sent, lost or skipped, and counted in a chunk.
+// fetchLoop sends one chunk after the other until ctx ends. next is the offset that the worker needs next:
+// every offset before it was sent, lost or skipped, and counted in a chunk.
 func (f *Fetcher) fetchLoop(ctx context.Context, p *Partition, next int64, cfg FetchConfig, chunks chan<- Chunk) {
 	for {
 		chunk, err := p.fetchChunk(ctx, &next, cfg)
@@ -111,8 +111,9 @@ func (f *Fetcher) fetchLoop(ctx context.Context, p *Partition, next int64, cfg F
 	}
 }
 
-// fetchChunk fetches from *next until it has an answer. It retries temporary errors until ctx ends. Offsets that retention
-// removed are reported as lost, and *next moves behind them; a batch that stays unreadable is reported as skipped.
+// fetchChunk fetches from *next until it has an answer. It retries temporary errors until ctx ends. Offsets
+// that retention removed are reported as lost, and *next moves behind them; a batch that stays unreadable is
+// reported as skipped.
 func (p *Partition) fetchChunk(ctx context.Context, next *int64, cfg FetchConfig) (chunk Chunk, err error) {
 	attempts := 0
 	err = Retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
@@ -131,9 +132,9 @@ func (p *Partition) fetchChunk(ctx context.Context, next *int64, cfg FetchConfig
 	return chunk, err
 }
 
-// skipExpired handles an offset that is out of range. Records that retention removed are lost, and the chunk reports how many.
-// An offset behind the end belongs to a log that was truncated: the error stays, and the worker, which checks the bounds at its
-// start, decides.
+// skipExpired handles an offset that is out of range. Records that retention removed are lost, and the chunk
+// reports how many. An offset behind the end belongs to a log that was truncated: the error stays, and the
+// worker, which checks the bounds at its start, decides.
 func (p *Partition) skipExpired(ctx context.Context, next *int64, chunk *Chunk, cause error) error {
 	first, end, err := p.Bounds(ctx)
 	if err != nil {
@@ -147,8 +148,8 @@ func (p *Partition) skipExpired(ctx context.Context, next *int64, chunk *Chunk, 
 	return nil
 }
 
-// fetchOnce sends one fetch request. Keys and values are copied out of the library's buffers, because events that are decoded
-// from them alias them.
+// fetchOnce sends one fetch request. Keys and values are copied out of the library's buffers, because events
+// that are decoded from them alias them.
 func (p *Partition) fetchOnce(ctx context.Context, from int64, cfg FetchConfig) (Chunk, error) {
 	response, err := p.cfg.Client.Kafka().Fetch(ctx, &kafkago.FetchRequest{
 		Topic: p.cfg.Topic, Partition: p.ID, Offset: from, MinBytes: 1, MaxBytes: cfg.MaxBytes, MaxWait: cfg.MaxWait,

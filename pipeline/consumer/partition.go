@@ -10,8 +10,8 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 )
 
-// A Partition is one partition of the topic, for as long as this process owns it. One goroutine calls its methods. Each method
-// retries temporary errors until ctx ends.
+// A Partition is one partition of the topic, for as long as this process owns it. One goroutine calls its
+// methods. Each method retries temporary errors until ctx ends.
 type Partition struct {
 	ID int
 
@@ -24,8 +24,8 @@ type Partition struct {
 // Topic returns the full name of the topic.
 func (p *Partition) Topic() string { return p.cfg.Topic }
 
-// Committed returns the offset that the group committed last, or -1 if there is none, and the metadata that was committed
-// with it.
+// Committed returns the offset that the group committed last, or -1 if there is none, and the metadata that
+// was committed with it.
 func (p *Partition) Committed(ctx context.Context) (offset int64, metadata string, err error) {
 	err = Retry(ctx, p.log, "fetch committed offset of "+p.String(), func() error {
 		response, err := p.cfg.Client.Kafka().OffsetFetch(ctx, &kafkago.OffsetFetchRequest{
@@ -52,13 +52,14 @@ func (p *Partition) Committed(ctx context.Context) (offset int64, metadata strin
 	return offset, metadata, err
 }
 
-// Commit makes offset and metadata durable under this generation. It returns ErrFenced when the generation is over.
+// Commit makes offset and metadata durable under this generation. It returns ErrFenced when the generation is
+// over.
 func (p *Partition) Commit(ctx context.Context, offset int64, metadata string) error {
 	return Retry(ctx, p.log, "commit offset of "+p.String(), func() error { return p.commitOnce(ctx, offset, metadata) })
 }
 
-// commitOnce sends one commit. It reads the partition's own error, because kafka-go returns nil when the broker fences the
-// generation.
+// commitOnce sends one commit. It reads the partition's own error, because kafka-go returns nil when the
+// broker fences the generation.
 func (p *Partition) commitOnce(ctx context.Context, offset int64, metadata string) error {
 	response, err := p.cfg.Client.Kafka().OffsetCommit(ctx, &kafkago.OffsetCommitRequest{
 		GroupID: p.cfg.Group, GenerationID: p.generation, MemberID: p.member,
@@ -92,7 +93,8 @@ func (p *Partition) Bounds(ctx context.Context) (first, end int64, err error) {
 	return first, end, err
 }
 
-// OffsetAt returns the first offset whose record is not older than t, or the end of the partition if there is none.
+// OffsetAt returns the first offset whose record is not older than t, or the end of the partition if there is
+// none.
 func (p *Partition) OffsetAt(ctx context.Context, t time.Time) (offset int64, err error) {
 	err = Retry(ctx, p.log, "seek by time in "+p.String(), func() error {
 		offsets, err := p.listOffsets(ctx, kafkago.TimeOffsetOf(p.ID, t))
@@ -109,7 +111,9 @@ func (p *Partition) OffsetAt(ctx context.Context, t time.Time) (offset int64, er
 }
 
 // listOffsets sends a request for each question: brokers reject a request that names a partition twice.
-func (p *Partition) listOffsets(ctx context.Context, questions ...kafkago.OffsetRequest) (sum kafkago.PartitionOffsets, err error) {
+func (p *Partition) listOffsets(
+	ctx context.Context, questions ...kafkago.OffsetRequest,
+) (sum kafkago.PartitionOffsets, err error) {
 	for _, question := range questions {
 		response, err := p.cfg.Client.Kafka().ListOffsets(ctx, &kafkago.ListOffsetsRequest{
 			Topics: map[string][]kafkago.OffsetRequest{p.cfg.Topic: {question}},

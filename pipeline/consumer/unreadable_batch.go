@@ -11,9 +11,9 @@ import (
 // skipAfterAttempts is how often an unreadable batch is fetched before it is skipped: for some seconds.
 const skipAfterAttempts = 7
 
-// errNoRecord says that the log goes on and that the answer has no record: the batch there is of another kind (the end of a
-// transaction) or has fewer records than its header says. It is skipped only where a record follows, so that nothing is lost
-// should a broker answer like this for another reason.
+// errNoRecord says that the log goes on and that the answer has no record: the batch there is of another kind
+// (the end of a transaction) or has fewer records than its header says. It is skipped only where a record
+// follows, so that nothing is lost should a broker answer like this for another reason.
 var errNoRecord = errors.New("there is no record where the log has not ended")
 
 // isUnreadable reports whether the record batch itself is the cause of err.
@@ -22,9 +22,9 @@ func isUnreadable(err error) bool {
 		err != nil && strings.Contains(err.Error(), "crc32 checksum mismatch")
 }
 
-// skipUnreadable finds the end of the unreadable batch at from, and reports its offsets as skipped in chunk. The length of the
-// batch is in a header that kafka-go does not return, so the end is searched for: it is the first offset whose fetch does not
-// fail with the same error as from.
+// skipUnreadable finds the end of the unreadable batch at from, and reports its offsets as skipped in chunk.
+// The length of the batch is in a header that kafka-go does not return, so the end is searched for: it is the
+// first offset whose fetch does not fail with the same error as from.
 func (p *Partition) skipUnreadable(ctx context.Context, from int64, cfg FetchConfig, chunk *Chunk, cause error) error {
 	_, end, err := p.Bounds(ctx)
 	if err != nil {
@@ -71,7 +71,8 @@ func (p *Partition) skipUnreadable(ctx context.Context, from int64, cfg FetchCon
 	if behind == end && errors.Is(cause, errNoRecord) {
 		return cause
 	}
-	p.log.Error("unreadable record batch skipped", "topic", p.cfg.Topic, "partition", p.ID, "from", from, "to", behind, "err", cause)
+	p.log.Error("unreadable record batch skipped",
+		"topic", p.cfg.Topic, "partition", p.ID, "from", from, "to", behind, "err", cause)
 	*chunk = Chunk{Skipped: behind - from, End: end}
 	return nil
 }

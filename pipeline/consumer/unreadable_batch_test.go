@@ -8,8 +8,8 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 )
 
-// TestWhatCannotBeReadIsLeftOut: a batch that becomes a hundred times the memory it may, and one of several records, stop nobody: what
-// is before, between and behind them is read, and how much was left out is told.
+// TestWhatCannotBeReadIsLeftOut: a batch that becomes a hundred times the memory it may, and one of several
+// records, stop nobody: what is before, between and behind them is read, and how much was left out is told.
 func TestWhatCannotBeReadIsLeftOut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")

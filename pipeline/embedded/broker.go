@@ -40,8 +40,8 @@ type Broker struct {
 	once          sync.Once
 }
 
-// StartBroker starts the broker on the data in its folder. Clients create the topics. Acknowledged data survives a killed process,
-// but not a power cut, because kfake does not sync each write.
+// StartBroker starts the broker on the data in its folder. Clients create the topics. Acknowledged data
+// survives a killed process, but not a power cut, because kfake does not sync each write.
 func StartBroker(ctx context.Context, cfg BrokerConfig, log *slog.Logger, reg prometheus.Registerer) (*Broker, error) {
 	if err := config.Join("embedded.broker", cfg.Check()); err != nil {
 		return nil, err
@@ -77,7 +77,8 @@ func (b *Broker) startCluster() error {
 	if err != nil {
 		return err
 	}
-	// Each partition gets a share of the cap. Retention deletes whole segments, so a partition may exceed its limit by one.
+	// Each partition gets a share of the cap. Retention deletes whole segments, so a partition may exceed its
+	// limit by one.
 	share := int64(b.cfg.MaxBytes) / int64(b.cfg.Partitions)
 	segment := min(max(share/8, minSegment), maxSegment)
 	b.cluster, err = kfake.NewCluster(
@@ -111,8 +112,8 @@ func (b *Broker) Close() error {
 	return nil
 }
 
-// enforceRetention applies the limits on age and size at every RetentionInterval, until ctx ends. kfake itself does so once an
-// hour.
+// enforceRetention applies the limits on age and size at every RetentionInterval, until ctx ends. kfake
+// itself does so once an hour.
 func (b *Broker) enforceRetention(ctx context.Context) {
 	tick := time.NewTicker(b.cfg.RetentionCheckInterval)
 	defer tick.Stop()
@@ -160,9 +161,9 @@ func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 	}
 }
 
-// trimLargestPartition deletes the oldest messages of the largest partition, so that the folder falls below its cap. It is needed
-// where the shares of the partitions add up to more than the cap, because there is more than one topic. The number of messages
-// is computed from the average size of the partition's messages.
+// trimLargestPartition deletes the oldest messages of the largest partition, so that the folder falls below
+// its cap. It is needed where the shares of the partitions add up to more than the cap, because there is more
+// than one topic. The number of messages is computed from the average size of the partition's messages.
 func (b *Broker) trimLargestPartition(used int64) {
 	dirs, err := os.ReadDir(filepath.Join(b.cfg.Dir, "data", "partitions"))
 	if err != nil {

@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// A cappedLog is a log file of at most max bytes, with one predecessor (.1) of the same size. It holds the child's console output.
+// A cappedLog is a log file of at most max bytes, with one predecessor (.1) of the same size. It holds the
+// child's console output.
 type cappedLog struct {
 	path string
 	max  int64

@@ -15,7 +15,8 @@ import (
 	"tidegate/pipeline/statedir"
 )
 
-// writeConfig writes the server's configuration: config.xml and users.xml at each start, the passwords at the first.
+// writeConfig writes the server's configuration: config.xml and users.xml at each start, the passwords at the
+// first.
 func (s *StoreServer) writeConfig() error {
 	storePassword, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, storeUser+".password"))
 	if err != nil {
@@ -31,7 +32,8 @@ func (s *StoreServer) writeConfig() error {
 	return writePrivate(filepath.Join(s.cfg.Dir, "config.xml"), s.configXML())
 }
 
-// readOrCreatePassword returns the password in the file at path. It draws one at the first start; only this user can read the file.
+// readOrCreatePassword returns the password in the file at path. It draws one at the first start; only this
+// user can read the file.
 func readOrCreatePassword(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	if err == nil {
@@ -52,8 +54,8 @@ func (s *StoreServer) writePorts() error {
 	return writePrivate(filepath.Join(s.cfg.Dir, "ports"), fmt.Sprintln(s.cfg.TCPPort, s.cfg.HTTPPort, s.cfg.Database))
 }
 
-// configXML returns the configuration of a small server: caches of a fraction of the memory, few background threads. The limits on
-// dropping are off, because enforceDiskCap drops partitions of any size.
+// configXML returns the configuration of a small server: caches of a fraction of the memory, few background
+// threads. The limits on dropping are off, because enforceDiskCap drops partitions of any size.
 func (s *StoreServer) configXML() string {
 	return fmt.Sprintf(`<clickhouse>
  <users_config>users.xml</users_config>
@@ -88,8 +90,9 @@ func (s *StoreServer) configXML() string {
 `, s.cfg.MaxMemoryBytes, s.cfg.MaxMemoryBytes/16, s.cfg.MaxMemoryBytes/64)
 }
 
-// usersXML returns the users. The library's own session is always user "default" without a password. So this user may only listen
-// and sleep, and has one session, which the library takes at its start: nobody else can log in as "default".
+// usersXML returns the users. The library's own session is always user "default" without a password. So this
+// user may only listen and sleep, and has one session, which the library takes at its start: nobody else can
+// log in as "default".
 func usersXML(database, storePassword, analystPassword string) string {
 	var limits, bounds, grants strings.Builder
 	for _, l := range clickhouse.AnalystLimits {

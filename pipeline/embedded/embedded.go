@@ -1,14 +1,15 @@
-// Package embedded runs the Kafka-compatible broker and the ClickHouse that `tidegate run` includes. Clients reach both over
-// their real protocols, so the rest of the program does not know whether it runs on one machine or with a cluster.
+// Package embedded runs the Kafka-compatible broker and the ClickHouse that `tidegate run` includes. Clients
+// reach both over their real protocols, so the rest of the program does not know whether it runs on one
+// machine or with a cluster.
 //
-// The broker is kfake with a data folder, in this process. The store is libchdb, ClickHouse as a library, in a child process
-// (cmd/tidegate-clickhouse): a library that aborts ends the child and not the engine, and a supervisor restarts the child. Both
-// listen on loopback only, stay below a cap on disk, and hold a lock on their folder. The lock also fences the static
-// assignment of partitions: one process works in a folder.
+// The broker is kfake with a data folder, in this process. The store is libchdb, ClickHouse as a library, in
+// a child process (cmd/tidegate-clickhouse): a library that aborts ends the child and not the engine, and a
+// supervisor restarts the child. Both listen on loopback only, stay below a cap on disk, and hold a lock on
+// their folder. The lock also fences the static assignment of partitions: one process works in a folder.
 //
-// main calls StartBroker and StartStore where the configuration names no addresses. A StoreServer has three goroutines: the
-// supervisor, which owns the child from start to end; one that waits for the end of the child; and one that watches the disk.
-// Its mutex guards only the child's process handle.
+// main calls StartBroker and StartStore where the configuration names no addresses. A StoreServer has three
+// goroutines: the supervisor, which owns the child from start to end; one that waits for the end of the
+// child; and one that watches the disk. Its mutex guards only the child's process handle.
 package embedded
 
 import (
@@ -25,7 +26,8 @@ import (
 	"tidegate/pipeline/statedir"
 )
 
-// lockFolder locks a folder by the file of that name in it, and waits up to patience for a process that is ending.
+// lockFolder locks a folder by the file of that name in it, and waits up to patience for a process that is
+// ending.
 func lockFolder(ctx context.Context, dir, name string, patience time.Duration) (*statedir.Lock, error) {
 	lock, err := statedir.Wait(ctx, filepath.Join(dir, name), patience)
 	var locked *statedir.LockedError
@@ -39,7 +41,8 @@ func lockFolder(ctx context.Context, dir, name string, patience time.Duration) (
 	return lock, err
 }
 
-// freePort checks that a port of 127.0.0.1 is free, and picks a free one where port is 0. Its error names the configuration key.
+// freePort checks that a port of 127.0.0.1 is free, and picks a free one where port is 0. Its error names the
+// configuration key.
 func freePort(what, key string, port int) (int, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	switch {
@@ -53,8 +56,8 @@ func freePort(what, key string, port int) (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// CacheDir returns the folder of downloaded files: TIDEGATE_CACHE, else the user's cache folder. deploy/fetch-libchdb.sh has the
-// same rule.
+// CacheDir returns the folder of downloaded files: TIDEGATE_CACHE, else the user's cache folder.
+// deploy/fetch-libchdb.sh has the same rule.
 func CacheDir() string {
 	if d := os.Getenv("TIDEGATE_CACHE"); d != "" {
 		return d

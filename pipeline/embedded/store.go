@@ -22,7 +22,8 @@ import (
 	"tidegate/pipeline/statedir"
 )
 
-// The users of the embedded ClickHouse: storeUser may do everything, analystUser reads our database within limits.
+// The users of the embedded ClickHouse: storeUser may do everything, analystUser reads our database within
+// limits.
 const (
 	storeUser   = "tidegate"
 	analystUser = "analyst"
@@ -66,8 +67,9 @@ func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
 // ErrMissing is returned when the library or the program of the embedded ClickHouse is not on this machine.
 var ErrMissing = errors.New("no embedded ClickHouse")
 
-// StartStore starts the child and waits until it answers queries. Its error is one sentence: the library is missing, a port is
-// taken, the folder is in use. From then on the supervisor restarts a child that ends, until Stop.
+// StartStore starts the child and waits until it answers queries. Its error is one sentence: the library is
+// missing, a port is taken, the folder is in use. From then on the supervisor restarts a child that ends,
+// until Stop.
 func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prometheus.Registerer) (*StoreServer, error) {
 	if cfg.Library == "" {
 		cfg.Library = LibraryPath()
@@ -134,7 +136,8 @@ func (s *StoreServer) prepareFolder(ctx context.Context) error {
 	if s.lock, err = lockFolder(ctx, dir, "lock", time.Second); err != nil {
 		return fmt.Errorf("start the embedded ClickHouse: %w", err)
 	}
-	// The child of a parent that was just killed may still hold its ports. It holds child.lock until it has ended.
+	// The child of a parent that was just killed may still hold its ports. It holds child.lock until it has
+	// ended.
 	old, err := lockFolder(ctx, dir, "child.lock", 10*time.Second)
 	if err != nil {
 		return fmt.Errorf("start the embedded ClickHouse: one of an earlier run has not ended: %w", err)
@@ -164,7 +167,8 @@ func (s *StoreServer) releaseResources() {
 	}
 }
 
-// Config returns the configuration with which this process reaches the store: over HTTP, as a user who may insert.
+// Config returns the configuration with which this process reaches the store: over HTTP, as a user who may
+// insert.
 func (s *StoreServer) Config() clickhouse.Config {
 	return clientConfig(s.cfg.Dir, s.cfg.Database, s.cfg.TCPPort, s.cfg.HTTPPort)
 }
@@ -181,7 +185,8 @@ func clientConfig(dir, database string, tcp, http int) clickhouse.Config {
 	return c
 }
 
-// StoreAdmin returns the same configuration for another process of this user. The store in dir runs, or ran last, with it.
+// StoreAdmin returns the same configuration for another process of this user. The store in dir runs, or ran
+// last, with it.
 func StoreAdmin(dir string) (clickhouse.Config, error) {
 	b, err := os.ReadFile(filepath.Join(dir, "ports"))
 	if err != nil {
@@ -223,8 +228,9 @@ func (s *StoreServer) PID() int {
 	return s.child.Pid
 }
 
-// stopGrace is how long the child may take to end. ClickHouse itself would wait 5 s for every open connection, also for idle ones
-// such as a browser's on /play. Acknowledged data is on disk before, so we do not wait that long.
+// stopGrace is how long the child may take to end. ClickHouse itself would wait 5 s for every open
+// connection, also for idle ones such as a browser's on /play. Acknowledged data is on disk before, so we do
+// not wait that long.
 const stopGrace = 3 * time.Second
 
 // Stop stops the child: first by request, after stopGrace or at the end of ctx by force. No process is left.

@@ -16,7 +16,8 @@ import (
 	"tidegate/pipeline/retry"
 )
 
-// childSleep is the query that keeps the child running. The library serves the network only while a query of its own runs.
+// childSleep is the query that keeps the child running. The library serves the network only while a query of
+// its own runs.
 const childSleep = "select sleepEachRow(3) from system.numbers settings"
 
 // childQuery returns the statements of the child: listen, then sleep until the query is killed.
@@ -31,11 +32,12 @@ func (s *StoreServer) childQuery() string {
 // startTimeout is for a store with much on its disk; an empty one answers within a second.
 const startTimeout = 2 * time.Minute
 
-// supervise runs the child until ctx ends and restarts it with back-off: 0.2 s to 10 s, reset after a child that ran for a minute.
-// The result of the first start is sent on first; if it failed, supervise returns.
+// supervise runs the child until ctx ends and restarts it with back-off: 0.2 s to 10 s, reset after a child
+// that ran for a minute. The result of the first start is sent on first; if it failed, supervise returns.
 func (s *StoreServer) supervise(ctx context.Context, first chan<- error) {
 	defer close(s.stopped)
-	// The kernel sends PDEATHSIG when the thread that forked ends. The lock keeps that thread until this goroutine ends.
+	// The kernel sends PDEATHSIG when the thread that forked ends. The lock keeps that thread until this
+	// goroutine ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	backoff := retry.Backoff{Min: 200 * time.Millisecond, Max: 10 * time.Second}
@@ -61,7 +63,8 @@ func (s *StoreServer) supervise(ctx context.Context, first chan<- error) {
 	}
 }
 
-// runChild starts the child and waits until it ends. It reports whether the child ever answered a query, and why it ended.
+// runChild starts the child and waits until it ends. It reports whether the child ever answered a query, and
+// why it ended.
 func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (answered bool, err error) {
 	cmd := s.childCommand()
 	if err = cmd.Start(); err == nil {
@@ -107,8 +110,8 @@ func (s *StoreServer) childCommand() *exec.Cmd {
 	return cmd
 }
 
-// awaitReady waits until our user can log in, and writes the ports to their file. It puts the result of a child that ended back
-// into ended, where runChild reads it.
+// awaitReady waits until our user can log in, and writes the ports to their file. It puts the result of a
+// child that ended back into ended, where runChild reads it.
 func (s *StoreServer) awaitReady(ctx context.Context, ended chan error) error {
 	deadline := time.Now().Add(startTimeout)
 	admin := s.adminConfig()
@@ -138,7 +141,8 @@ func exitText(err error) string {
 	return err.Error()
 }
 
-// adminConfig returns the configuration for statements that do not need our database, which may not exist yet.
+// adminConfig returns the configuration for statements that do not need our database, which may not exist
+// yet.
 func (s *StoreServer) adminConfig() clickhouse.Config {
 	c := s.Config()
 	c.Database, c.Timeout = "system", time.Second

@@ -26,15 +26,16 @@ func (s *StoreServer) watchDisk(ctx context.Context) {
 	}
 }
 
-// enforceDiskCap drops the oldest events while the store takes more than MaxDisk: whole days first, then the oldest parts of the
-// last day, but never the newest part. Every drop is logged and counted.
+// enforceDiskCap drops the oldest events while the store takes more than MaxDisk: whole days first, then the
+// oldest parts of the last day, but never the newest part. Every drop is logged and counted.
 func (s *StoreServer) enforceDiskCap(ctx context.Context) error {
 	var used int64
 	if err := s.queryRow(ctx, "SELECT sum(bytes_on_disk) FROM system.parts", &used); err != nil {
 		return err
 	}
 	s.metrics.bytes.Set(float64(used))
-	// Dropped parts may stay on disk for a while. So the loop subtracts their size and does not measure again.
+	// Dropped parts may stay on disk for a while. So the loop subtracts their size and does not measure
+	// again.
 	for s.cfg.MaxDiskBytes > 0 && used > int64(s.cfg.MaxDiskBytes) {
 		freed, err := s.dropOldest(ctx, used)
 		if err != nil || freed == 0 {
@@ -45,8 +46,8 @@ func (s *StoreServer) enforceDiskCap(ctx context.Context) error {
 	return nil
 }
 
-// dropOldest drops the oldest day, or the oldest part where only one day is left, and returns its size on disk. It returns 0
-// where only one part is left.
+// dropOldest drops the oldest day, or the oldest part where only one day is left, and returns its size on
+// disk. It returns 0 where only one part is left.
 func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error) {
 	events := fmt.Sprintf("FROM system.parts WHERE active AND database = '%s' AND table = 'events'", s.cfg.Database)
 	var parts, days, rows, bytes int64

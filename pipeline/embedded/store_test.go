@@ -165,7 +165,8 @@ func TestPasswordsAreForThisUserOnly(t *testing.T) {
 	}
 }
 
-// TestKilledChildComesBackWithWhatWasAcknowledged kills it again and again while blocks are inserted and repeated under their tokens.
+// TestKilledChildComesBackWithWhatWasAcknowledged kills it again and again while blocks are inserted and
+// repeated under their tokens.
 func TestKilledChildComesBackWithWhatWasAcknowledged(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")

@@ -14,19 +14,20 @@ import (
 )
 
 const (
-	// maxInflated bounds the records of one batch after decompression. Batches, alerts and dead letters of ours are below 4 MiB.
-	// A hostile batch of 2 MiB, which the topics accept, could become 60 GB.
+	// maxInflated bounds the records of one batch after decompression. Batches, alerts and dead letters of
+	// ours are below 4 MiB. A hostile batch of 2 MiB, which the topics accept, could become 60 GB.
 	maxInflated = 16 << 20
 	// maxWindow bounds how far back a zstd frame may refer, and so the memory of a decoder.
 	maxWindow = 32 << 20
 )
 
-// ErrUnreadable says that a record batch exists and can never be read: it is not in the format of its codec, or far too large.
-// The text of the error has a hash of the beginning of the batch, so the errors of two batches differ.
+// ErrUnreadable says that a record batch exists and can never be read: it is not in the format of its codec,
+// or far too large. The text of the error has a hash of the beginning of the batch, so the errors of two
+// batches differ.
 var ErrUnreadable = errors.New("the record batch cannot be read")
 
-// boundCodecs replaces the codecs of kafka-go by bounded ones, once in a process: the library has one table of codecs, and reads
-// a whole batch into memory before it returns the first record.
+// boundCodecs replaces the codecs of kafka-go by bounded ones, once in a process: the library has one table
+// of codecs, and reads a whole batch into memory before it returns the first record.
 var boundCodecs = sync.OnceFunc(func() {
 	for i, c := range compress.Codecs {
 		switch {
@@ -61,7 +62,8 @@ type errorReader struct{ err error }
 
 func (f errorReader) Read([]byte) (int, error) { return 0, f.err }
 
-// sourceReader remembers an error of the connection, so that it can be distinguished from an error of the decoder.
+// sourceReader remembers an error of the connection, so that it can be distinguished from an error of the
+// decoder.
 type sourceReader struct {
 	r   io.Reader
 	err error

@@ -10,10 +10,11 @@ import (
 type ErrorClass int
 
 const (
-	// Retriable errors pass by themselves: a broker that is down, a leader that moves, a timeout. The same request is repeated.
+	// Retriable errors pass by themselves: a broker that is down, a leader that moves, a timeout. The same
+	// request is repeated.
 	Retriable ErrorClass = iota
-	// Denied errors last until somebody changes a permission, a password or a setting of the cluster. The same request is
-	// repeated, slowly, and logged as an error.
+	// Denied errors last until somebody changes a permission, a password or a setting of the cluster. The
+	// same request is repeated, slowly, and logged as an error.
 	Denied
 	// Rejected records will never be accepted: they are too large or not valid.
 	Rejected
@@ -31,8 +32,9 @@ func Classify(err error) ErrorClass {
 	switch code {
 	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.UnsupportedForMessageFormat, kafka.PolicyViolation:
 		return Rejected
-	// Our records carry the time of sending and no key. So every record that we have gets one of these two errors, because the
-	// clock of this host is wrong or the topic was made a compacted one. Rejected would lose all of them until somebody looks.
+	// Our records carry the time of sending and no key. So every record that we have gets one of these two
+	// errors, because the clock of this host is wrong or the topic was made a compacted one. Rejected would
+	// lose all of them until somebody looks.
 	case kafka.InvalidTimestamp, kafka.InvalidRecord:
 		return Denied
 	case kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.GroupAuthorizationFailed, kafka.SASLAuthenticationFailed,

@@ -1,12 +1,12 @@
 // Package kafka connects tidegate to a Kafka cluster: one Config, and a Client on top of segmentio/kafka-go.
 //
-// The collector's shipper produces batches with Produce, the engine produces alerts, and pipeline/consumer takes Kafka() for
-// fetches and offsets and Dialer() for consumer groups. All of them name topics with Topic and create them with EnsureTopics.
-// The embedded broker is reached in the same way as a cluster.
+// The collector's shipper produces batches with Produce, the engine produces alerts, and pipeline/consumer
+// takes Kafka() for fetches and offsets and Dialer() for consumer groups. All of them name topics with Topic
+// and create them with EnsureTopics. The embedded broker is reached in the same way as a cluster.
 //
-// An error names the brokers. Classify says what an error of Produce means for the record: repeat it later, repeat it once
-// somebody has changed a permission, or give it up. The codecs of kafka-go are replaced in the whole process by ones that bound
-// what a batch may become when it is decompressed.
+// An error names the brokers. Classify says what an error of Produce means for the record: repeat it later,
+// repeat it once somebody has changed a permission, or give it up. The codecs of kafka-go are replaced in the
+// whole process by ones that bound what a batch may become when it is decompressed.
 package kafka
 
 import (
@@ -28,7 +28,8 @@ import (
 // maxPartitions bounds the number of partitions of a topic: each costs memory in a collector.
 const maxPartitions = 4096
 
-// metadataTTL is how long the leaders of partitions are cached. After a leader has moved, produce requests fail for that long.
+// metadataTTL is how long the leaders of partitions are cached. After a leader has moved, produce requests
+// fail for that long.
 const metadataTTL = 2 * time.Second
 
 // A Client is connected to one Kafka cluster. It is safe for concurrent use.
@@ -86,7 +87,8 @@ func (c *Client) Brokers() []string { return c.cfg.Brokers }
 // Kafka returns the library's client, for requests that have no method here.
 func (c *Client) Kafka() *kafka.Client { return c.kafka }
 
-// Dialer returns a dialer for the parts of the library that do not use a transport: NewReader and NewConsumerGroup.
+// Dialer returns a dialer for the parts of the library that do not use a transport: NewReader and
+// NewConsumerGroup.
 func (c *Client) Dialer() *kafka.Dialer {
 	return &kafka.Dialer{
 		ClientID:      "tidegate",
@@ -109,9 +111,10 @@ func (c *Client) wrapError(what string, err error) error {
 	return fmt.Errorf("%s at kafka %s: %w", what, strings.Join(c.cfg.Brokers, ","), err)
 }
 
-// Produce writes records to one partition of a topic (its full name), compressed with zstd. It returns the offset of the first
-// record once every in-sync replica has them. After an error the records may have been written nevertheless. The library may
-// read them after ctx has ended, so their bytes must never be changed after the call.
+// Produce writes records to one partition of a topic (its full name), compressed with zstd. It returns the
+// offset of the first record once every in-sync replica has them. After an error the records may have been
+// written nevertheless. The library may read them after ctx has ended, so their bytes must never be changed
+// after the call.
 func (c *Client) Produce(ctx context.Context, topic string, partition int, records ...kafka.Record) (int64, error) {
 	r, err := c.kafka.Produce(ctx, &kafka.ProduceRequest{
 		Topic:        topic,

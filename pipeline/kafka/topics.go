@@ -12,15 +12,16 @@ import (
 	"tidegate/pipeline"
 )
 
-// The largest record batch that a topic accepts, compressed. A collector's batches stay below 1 MiB before compression; a dead
-// letter holds one of them and headers.
+// The largest record batch that a topic accepts, compressed. A collector's batches stay below 1 MiB before
+// compression; a dead letter holds one of them and headers.
 const (
 	maxEventsMessage     = 2 << 20
 	maxDeadLetterMessage = 4 << 20
 )
 
-// EnsureTopics creates those of our topics that do not exist, and returns the number of partitions of each. Topics are given by
-// their short names; no names stand for all topics. A topic that exists is left as it is, whatever the configuration says.
+// EnsureTopics creates those of our topics that do not exist, and returns the number of partitions of each.
+// Topics are given by their short names; no names stand for all topics. A topic that exists is left as it is,
+// whatever the configuration says.
 func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]int, error) {
 	if len(names) == 0 {
 		names = []string{pipeline.TopicEvents, pipeline.TopicAlerts, pipeline.TopicDeadLetter}
@@ -99,8 +100,9 @@ func (c *Client) findTopics(ctx context.Context, names []string) (counts map[str
 	return counts, missing, nil
 }
 
-// partitionCounts returns the number of partitions of each topic, 0 for a topic that does not exist. It uses a connection of its
-// own: the transport answers from metadata that may be seconds old, in which a topic that was just created is missing.
+// partitionCounts returns the number of partitions of each topic, 0 for a topic that does not exist. It uses
+// a connection of its own: the transport answers from metadata that may be seconds old, in which a topic that
+// was just created is missing.
 func (c *Client) partitionCounts(ctx context.Context, topics []string) ([]int, error) {
 	fresh := c.newTransport()
 	defer fresh.CloseIdleConnections()
@@ -126,7 +128,8 @@ func (c *Client) partitionCounts(ctx context.Context, topics []string) ([]int, e
 	return counts, nil
 }
 
-// EndOffsets returns, for each of the partitions of a topic (its full name), the offset behind its last record.
+// EndOffsets returns, for each of the partitions of a topic (its full name), the offset behind its last
+// record.
 func (c *Client) EndOffsets(ctx context.Context, topic string, partitions []int) (map[int]int64, error) {
 	var requests []kafka.OffsetRequest
 	for _, partition := range partitions {
@@ -146,8 +149,8 @@ func (c *Client) EndOffsets(ctx context.Context, topic string, partitions []int)
 	return ends, nil
 }
 
-// AdvertisedBrokers returns the addresses under which the brokers of the cluster are reached, host:port. They may differ from
-// the configured ones.
+// AdvertisedBrokers returns the addresses under which the brokers of the cluster are reached, host:port. They
+// may differ from the configured ones.
 func (c *Client) AdvertisedBrokers(ctx context.Context) ([]string, error) {
 	metadata, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{})
 	if err != nil {

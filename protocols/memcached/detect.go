@@ -6,8 +6,8 @@ import (
 	"tidegate/protocols"
 )
 
-// detect judges the first line of a direction. A line that other text protocols may also send, such as "get key" of an inline
-// Redis command, is More: the other side's line, or the port, decides.
+// detect judges the first line of a direction. A line that other text protocols may also send, such as "get
+// key" of an inline Redis command, is More: the other side's line, or the port, decides.
 func detect(dir protocols.Dir, b []byte) protocols.Match {
 	line, n := protocols.CutLine(b, maxLine)
 	if n == 0 {
@@ -81,8 +81,8 @@ func isReplyStart(b []byte) bool {
 	return !complete && bytes.HasPrefix([]byte("key="), word)
 }
 
-// resync finds a command at the start of b or of a line. A reply is found only at the start of b, which is mostly that of a packet:
-// the data of a value may have lines that look like replies.
+// resync finds a command at the start of b or of a line. A reply is found only at the start of b, which is
+// mostly that of a packet: the data of a value may have lines that look like replies.
 func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 	if dir == protocols.Server {
 		if isReplyStart(b) {

@@ -140,8 +140,8 @@ func parseCommand(line []byte) (cmd command, ok bool) {
 	return cmd, true
 }
 
-// malformedCommand returns a line that the server rejects, as a command without keys. Its name is the first word, as far as that
-// may be a name.
+// malformedCommand returns a line that the server rejects, as a command without keys. Its name is the first
+// word, as far as that may be a name.
 func malformedCommand(line []byte) command {
 	name, _ := nextWord(line)
 	if len(name) > 2*maxNameLength {
@@ -150,8 +150,8 @@ func malformedCommand(line []byte) command {
 	return command{name: name}
 }
 
-// scanWords counts the words behind the name of a command. size is the word with the size of its data block; isQuiet reports a
-// meta command's flag q, isNoReply the last word noreply.
+// scanWords counts the words behind the name of a command. size is the word with the size of its data block;
+// isQuiet reports a meta command's flag q, isNoReply the last word noreply.
 func scanWords(rest []byte, s *syntax) (words int, size []byte, isQuiet, isNoReply bool) {
 	var word []byte
 	for word, rest = nextWord(rest); len(word) > 0; word, rest = nextWord(rest) {
@@ -167,7 +167,8 @@ func scanWords(rest []byte, s *syntax) (words int, size []byte, isQuiet, isNoRep
 	return words, size, isQuiet, isNoReply
 }
 
-// nextKey returns the first key in keys, and the rest in which the next one is found. The key is empty behind the last.
+// nextKey returns the first key in keys, and the rest in which the next one is found. The key is empty behind
+// the last.
 func (c *command) nextKey(keys []byte) (key, rest []byte) {
 	key, rest = nextWord(keys)
 	if c.oneKey {

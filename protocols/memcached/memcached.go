@@ -1,11 +1,13 @@
 // Package memcached parses memcached's text protocol: the classic commands and the meta commands.
 //
-// The bytes of a TCP connection come from the framework in package protocols. A command with its reply is one event. Replies come
-// in the order of the commands, so protocols.Pairing pairs them. No reply is expected to a command with noreply, to quit, and to
-// the commands of a quiet batch: a meta command with the flag q has a reply only in some cases, so from there on commands are
-// emitted without replies, until the reply MN to the command mn ends the batch.
+// The bytes of a TCP connection come from the framework in package protocols. A command with its reply is one
+// event. Replies come in the order of the commands, so protocols.Pairing pairs them. No reply is expected to
+// a command with noreply, to quit, and to the commands of a quiet batch: a meta command with the flag q has a
+// reply only in some cases, so from there on commands are emitted without replies, until the reply MN to the
+// command mn ends the batch.
 //
-// Values are skipped: only their sizes are kept. A line is read as a whole; the data of a value is not gathered.
+// Values are skipped: only their sizes are kept. A line is read as a whole; the data of a value is not
+// gathered.
 //
 // The binary protocol (first byte 0x80 or 0x81) and the UDP framing are not read.
 //
@@ -163,8 +165,9 @@ func (p *parser) expectReply(w pending, at int64) {
 	p.keysBytes += w.keysBytes
 }
 
-// readReplyLine reads one line of a reply of n bytes, and skips the data behind it. Which line ends a reply follows from the line
-// itself, so replies to commands that were not seen are passed over in the right length.
+// readReplyLine reads one line of a reply of n bytes, and skips the data behind it. Which line ends a reply
+// follows from the line itself, so replies to commands that were not seen are passed over in the right
+// length.
 func (p *parser) readReplyLine(line []byte, n int, at int64) error {
 	r := &p.reply
 	l, ok := parseReplyLine(line)
@@ -185,7 +188,8 @@ func (p *parser) readReplyLine(line []byte, n int, at int64) error {
 	return nil
 }
 
-// finishReply pairs the reply that was read with its command. A reply that nobody was seen to ask for is dropped.
+// finishReply pairs the reply that was read with its command. A reply that nobody was seen to ask for is
+// dropped.
 func (p *parser) finishReply(l replyLine, at int64) {
 	r := p.reply
 	p.reply = reply{}
@@ -249,9 +253,9 @@ func (p *parser) resumeReplies() {
 	}
 }
 
-// Gap reports whether the parser keeps its place. The place behind the skipped data of a value is known. Elsewhere among commands
-// Sync finds the next one. The data of a value may look like a reply, so replies are skipped until the client sends another
-// command: it has had the replies before that one.
+// Gap reports whether the parser keeps its place. The place behind the skipped data of a value is known.
+// Elsewhere among commands Sync finds the next one. The data of a value may look like a reply, so replies are
+// skipped until the client sends another command: it has had the replies before that one.
 func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	inData := p.c.Skipping(dir) >= uint64(n)
 	if dir == protocols.Client {

@@ -154,7 +154,8 @@ func TestWatchEndsTheDialogue(t *testing.T) {
 	same(t, play(false, ">watch fetchers\r\n", "<OK\r\n", "<ts=1 gid=1 type=item_get key=a\n"), "watch = OK")
 }
 
-// TestWhatOthersMaySayDecidesNothing: a line of which each side may belong to another protocol does not decide.
+// TestWhatOthersMaySayDecidesNothing: a line of which each side may belong to another protocol does not
+// decide.
 func TestWhatOthersMaySayDecidesNothing(t *testing.T) {
 	check := func(dir protocols.Dir, b string, want protocols.Match) {
 		t.Helper()

@@ -47,8 +47,8 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
-// TestRealServer sends the commands of the transcripts to a memcached of this machine and reads both directions: the classic
-// commands have the same events as when they were recorded.
+// TestRealServer sends the commands of the transcripts to a memcached of this machine and reads both
+// directions: the classic commands have the same events as when they were recorded.
 func TestRealServer(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a memcached")
@@ -101,7 +101,8 @@ func readReply(t *testing.T, server net.Conn, recorded []byte) []byte {
 	return reply
 }
 
-// startServer starts memcached on a free port and connects to it. The test is skipped where memcached is not installed.
+// startServer starts memcached on a free port and connects to it. The test is skipped where memcached is not
+// installed.
 func startServer(t *testing.T) net.Conn {
 	t.Helper()
 	program, err := exec.LookPath("memcached")

@@ -1,4 +1,5 @@
-// Package embeddedtest gives tests a real ClickHouse: one embedded server for each test binary, fetched when it is missing.
+// Package embeddedtest gives tests a real ClickHouse: one embedded server for each test binary, fetched when
+// it is missing.
 //
 // A package's TestMain is `os.Exit(embeddedtest.Run(m))`, its tests call Store.
 package embeddedtest
@@ -26,8 +27,8 @@ var shared struct {
 	err    error
 }
 
-// Run runs the tests and ends the shared server behind them. The program that loads the library is built first; processes that the
-// tests start find it by the environment.
+// Run runs the tests and ends the shared server behind them. The program that loads the library is built
+// first; processes that the tests start find it by the environment.
 func Run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "tidegate-program-")
 	if err == nil {
