@@ -2,40 +2,46 @@ package sessions
 
 import "tidegate/collector/reassembly"
 
-// A history lists the kinds of segments of each side, one letter for each, in the order of their first
-// occurrence. The letters are Zeek's; those of the server are in lower case.
+// A history lists the kinds of segments of each side, one letter for each, in the order of their first occurrence.
 type history struct {
 	letters [24]byte
 	n       uint8
-	present uint32 // bits: two for each letter of historyLetters, by sender
+	present uint32 // bits: two for each kind, by sender
 }
 
-// historyLetters: SYN, SYN with ACK, pure ACK, data, FIN, reset, retransmission, zero window, gap.
+// A segmentKind is what a letter of the history stands for.
+type segmentKind uint8
+
+const (
+	kindSYN segmentKind = iota
+	kindSYNACK
+	kindPureACK
+	kindData
+	kindFIN
+	kindReset
+	kindRetransmission
+	kindZeroWindow
+	kindGap
+)
+
+// historyLetters are Zeek's letters, by segmentKind. Those of the server are in lower case.
 const historyLetters = "SHADFRTWG"
 
 const lowerCase = 0x20
 
-// addLetter appends the letter unless d has it already.
-func (h *history) addLetter(letter byte, d reassembly.Dir) {
-	bit := uint32(1) << (2*uint(letterIndex(letter)) + uint(d))
+// addKind appends the letter of kind unless d has it already.
+func (h *history) addKind(kind segmentKind, d reassembly.Dir) {
+	bit := uint32(1) << (2*uint(kind) + uint(d))
 	if h.present&bit != 0 || int(h.n) == len(h.letters) {
 		return
 	}
 	h.present |= bit
+	letter := historyLetters[kind]
 	if d == fromServer {
 		letter |= lowerCase
 	}
 	h.letters[h.n] = letter
 	h.n++
-}
-
-func letterIndex(letter byte) int {
-	for i := range len(historyLetters) {
-		if historyLetters[i] == letter {
-			return i
-		}
-	}
-	return len(historyLetters)
 }
 
 // historyText returns the history. flipped exchanges the sides, which "^" in front says.

@@ -33,7 +33,7 @@ type sideStats struct {
 
 // addPayload notes the times of the first request and reply.
 func (s *sessionStats) addPayload(d reassembly.Dir, at int64) {
-	s.history.addLetter('D', d)
+	s.history.addKind(kindData, d)
 	if s.requestAt == 0 && d == fromClient {
 		s.requestAt = at
 	} else if s.replyAt == 0 && d == fromServer && s.requestAt != 0 {
@@ -53,7 +53,7 @@ func (f *flow) Data(d reassembly.Dir, b []byte, at int64) {
 func (f *flow) Gap(d reassembly.Dir, n int, why reassembly.GapReason) {
 	f.t.m.gaps[why].Inc()
 	f.t.m.gapBytes[why].Add(float64(n))
-	f.stats.history.addLetter('G', d)
+	f.stats.history.addKind(kindGap, d)
 	side := &f.stats.sides[d]
 	side.missing += uint64(n)
 	if why == reassembly.GapCut {
@@ -78,18 +78,18 @@ func (f *flow) Observe(d reassembly.Dir, o reassembly.Observation, at int64) {
 	case reassembly.Data:
 		stats.addPayload(d, at)
 	case reassembly.PureACK:
-		stats.history.addLetter('A', d)
+		stats.history.addKind(kindPureACK, d)
 	case reassembly.FirstSYN:
 		stats.partialStart = false
 		stats.synAt = at
-		stats.history.addLetter('S', d)
+		stats.history.addKind(kindSYN, d)
 		if d == fromClient {
 			stats.directionConfidence = 100
 		}
 	case reassembly.FirstSYNACK:
 		stats.partialStart = false
 		stats.synAckAt = at
-		stats.history.addLetter('H', d)
+		stats.history.addKind(kindSYNACK, d)
 		if stats.synAt != 0 && d == fromServer {
 			stats.rttServer = max(at-stats.synAt, 0)
 			f.stream.SetRTT(stats.rttServer + stats.rttClient)
@@ -97,23 +97,23 @@ func (f *flow) Observe(d reassembly.Dir, o reassembly.Observation, at int64) {
 	case reassembly.RepeatedSYN:
 		stats.repeatedSYNs++
 		stats.synAt = at
-		stats.history.addLetter('T', d)
+		stats.history.addKind(kindRetransmission, d)
 	case reassembly.RepeatedSYNACK:
 		stats.repeatedSYNACKs++
 		stats.synAckAt = at
-		stats.history.addLetter('T', d)
+		stats.history.addKind(kindRetransmission, d)
 	case reassembly.CloseRequest:
-		stats.history.addLetter('F', d)
+		stats.history.addKind(kindFIN, d)
 	case reassembly.ValidReset:
-		stats.history.addLetter('R', d)
+		stats.history.addKind(kindReset, d)
 	case reassembly.Retransmission:
 		stats.sides[d].retransmissions++
-		stats.history.addLetter('T', d)
+		stats.history.addKind(kindRetransmission, d)
 	case reassembly.Reordered:
 		stats.reordered++
 	case reassembly.ZeroWindow:
 		stats.zeroWindows++
-		stats.history.addLetter('W', d)
+		stats.history.addKind(kindZeroWindow, d)
 	case reassembly.OverlapConflict:
 		stats.conflicts++
 		f.t.m.conflicts.Inc()

@@ -140,7 +140,7 @@ func (t *Table) openPending(f *flow, p *packet, clientSide uint8) *flow {
 	next.first = syn.at
 	next.stats.sides[fromClient].packets = 1
 	next.stats.synAt = syn.at
-	next.stats.history.addLetter('S', fromClient)
+	next.stats.history.addKind(kindSYN, fromClient)
 	next.stream.BeginAfterSYN(fromClient, syn.firstSeq)
 	next.openProtocol(syn.firstSeq-1, false)
 	return next

@@ -33,7 +33,7 @@ func (t *Table) handleUDP(p *packet) {
 		side.missing += uint64(cut)
 		t.m.gaps[reassembly.GapCut].Inc()
 		t.m.gapBytes[reassembly.GapCut].Add(float64(cut))
-		f.stats.history.addLetter('G', dir)
+		f.stats.history.addKind(kindGap, dir)
 	}
 	if f.conn != nil && len(p.Payload) > 0 {
 		f.conn.Datagram(protocols.Dir(dir), p.Payload, p.Time)
