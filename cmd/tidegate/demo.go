@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tidegate/cmd/tidegate/demo"
+	"tidegate/collector"
 	"tidegate/collector/containers"
 	"tidegate/collector/logs"
 	"tidegate/collector/sessions"
@@ -75,6 +76,13 @@ func (s demoContainers) logPath(c *pipeline.Container) string {
 	return filepath.Join(s.root, "containers", c.Id, c.Id+"-json.log")
 }
 
+// A demoShipper ships the log lines of the demo. It keeps the checkpoints of the host's own logs, which the demo's
+// source does not list.
+type demoShipper struct{ collector.Shipper }
+
+// Prune implements collector.Shipper.
+func (demoShipper) Prune(func(string) bool) {}
+
 // addDemoFeed adds a feed that lists the scenario's intruder.
 func (p *process) addDemoFeed() error {
 	path := filepath.Join(p.cfg.DataDir, "demo-feed.csv")
@@ -112,13 +120,13 @@ func (p *process) playDemo(ctx context.Context) error {
 
 	// The log source has a registry of its own: its metrics would be added to those of the host's logs.
 	cfg := p.cfg.Logs
-	cfg.Enabled, cfg.DockerDataRoot, cfg.StartAt = true, s.root, "beginning"
+	cfg.Enabled, cfg.DockerDataRoot, cfg.Files, cfg.StartAt = true, s.root, nil, "beginning"
 	follow := logs.New(cfg, s, p.identity, p.log, prometheus.NewRegistry())
 	inner, stop := context.WithCancel(ctx)
 	defer stop()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := follow.Run(inner, p.shipper); err != nil {
+		if err := follow.Run(inner, demoShipper{p.shipper}); err != nil {
 			p.log.Error("cannot read the demo's log lines", "err", err)
 		}
 	})

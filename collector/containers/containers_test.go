@@ -19,8 +19,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// An api is a Docker daemon, as far as the Registry uses it, on a socket of its own.
-type api struct {
+// An fakeDocker is a Docker daemon, as far as the Registry uses it, on a socket of its own.
+type fakeDocker struct {
 	t      *testing.T
 	path   string
 	mu     sync.Mutex
@@ -32,8 +32,8 @@ type api struct {
 	lists  int
 }
 
-func newAPI(t *testing.T) *api {
-	a := &api{t: t, path: filepath.Join(t.TempDir(), "docker.sock"), boxes: map[string]map[string]any{}, stream: map[chan map[string]any]bool{}}
+func newFakeDocker(t *testing.T) *fakeDocker {
+	a := &fakeDocker{t: t, path: filepath.Join(t.TempDir(), "docker.sock"), boxes: map[string]map[string]any{}, stream: map[chan map[string]any]bool{}}
 	a.nets = []map[string]any{
 		{"Name": "bridge", "Id": strings.Repeat("1", 64), "Driver": "bridge", "Options": map[string]string{"com.docker.network.bridge.name": "docker0"}, "IPAM": ipam("172.17.0.0/16")},
 		{"Name": "shop", "Id": strings.Repeat("ab", 32), "Driver": "bridge", "IPAM": ipam("172.18.0.0/16", "fd00:18::/64")},
@@ -51,7 +51,7 @@ func ipam(subnets ...string) map[string]any {
 	return map[string]any{"Driver": "default", "Config": list}
 }
 
-func (a *api) serve() {
+func (a *fakeDocker) serve() {
 	l, err := net.Listen("unix", a.path)
 	if err != nil {
 		a.t.Fatal(err)
@@ -86,13 +86,13 @@ func (a *api) serve() {
 	a.t.Cleanup(func() { _ = a.server.Close() })
 }
 
-func (a *api) json(w io.Writer, v any) {
+func (a *fakeDocker) json(w io.Writer, v any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-func (a *api) events(w http.ResponseWriter, r *http.Request) {
+func (a *fakeDocker) events(w http.ResponseWriter, r *http.Request) {
 	ch := make(chan map[string]any, 100)
 	a.mu.Lock()
 	if since := r.URL.Query().Get("since"); since != "" {
@@ -125,7 +125,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (a *api) tell(kind, action, id string, at int64, attrs map[string]string) {
+func (a *fakeDocker) sendEvent(kind, action, id string, at int64, attrs map[string]string) {
 	m := map[string]any{"Type": kind, "Action": action, "Actor": map[string]any{"ID": id, "Attributes": attrs}, "time": at / 1e9, "timeNano": at}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -135,8 +135,8 @@ func (a *api) tell(kind, action, id string, at int64, attrs map[string]string) {
 	}
 }
 
-// box makes a container. Without addresses it does not run.
-func (a *api) box(n int, name string, labels map[string]string, ips ...string) string {
+// addContainer makes a container. Without addresses it does not run.
+func (a *fakeDocker) addContainer(n int, name string, labels map[string]string, ips ...string) string {
 	id := fmt.Sprintf("%064x", n)
 	nets := map[string]any{}
 	for i, ip := range ips {
@@ -161,33 +161,33 @@ func (a *api) box(n int, name string, labels map[string]string, ips ...string) s
 	return id
 }
 
-func (a *api) remove(id string) {
+func (a *fakeDocker) remove(id string) {
 	a.mu.Lock()
 	delete(a.boxes, id)
 	a.mu.Unlock()
 }
 
-// A lane is a Shipper and its only producer. It keeps the events.
-type lane struct {
+// A fakeProducer is a Shipper and its only producer. It keeps the events.
+type fakeProducer struct {
 	mu   sync.Mutex
 	list []*pipeline.Event
 	ch   chan *pipeline.Event
 }
 
-func (l *lane) Packets(string) collector.PacketProducer { return l }
-func (l *lane) File(string) collector.FileProducer      { return nil }
-func (l *lane) Prune(func(string) bool)                 {}
+func (l *fakeProducer) Packets(string) collector.PacketProducer { return l }
+func (l *fakeProducer) File(string) collector.FileProducer      { return nil }
+func (l *fakeProducer) Prune(func(string) bool)                 {}
 
-func (l *lane) TryShip(e *pipeline.Event) bool {
+func (l *fakeProducer) TryShip(e *pipeline.Event) bool {
 	l.mu.Lock()
 	l.list = append(l.list, e)
 	l.mu.Unlock()
 	l.ch <- e
 	return true
 }
-func (l *lane) Close() {}
+func (l *fakeProducer) Close() {}
 
-func run(t *testing.T, a *api, change func(*Config)) (*Registry, *lane) {
+func run(t *testing.T, a *fakeDocker, change func(*Config)) (*Registry, *fakeProducer) {
 	t.Helper()
 	cfg := Default()
 	cfg.DockerHost, cfg.Self, cfg.Collector = "unix://"+a.path, "", pipeline.ID{7}
@@ -195,7 +195,7 @@ func run(t *testing.T, a *api, change func(*Config)) (*Registry, *lane) {
 		change(&cfg)
 	}
 	r := New(cfg, slog.New(slog.DiscardHandler), nil)
-	l := &lane{ch: make(chan *pipeline.Event, 100)}
+	l := &fakeProducer{ch: make(chan *pipeline.Event, 100)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx, l) }()
@@ -213,7 +213,7 @@ func run(t *testing.T, a *api, change func(*Config)) (*Registry, *lane) {
 	return r, l
 }
 
-func (l *lane) next(t *testing.T) *pipeline.Event {
+func (l *fakeProducer) next(t *testing.T) *pipeline.Event {
 	t.Helper()
 	select {
 	case e := <-l.ch:
@@ -227,8 +227,8 @@ func (l *lane) next(t *testing.T) *pipeline.Event {
 func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
-	a := newAPI(t)
-	id := a.box(1, "web", map[string]string{"b": "2", "a": "1"}, "172.17.0.2", "172.18.0.2", "fd00:18::2")
+	a := newFakeDocker(t)
+	id := a.addContainer(1, "web", map[string]string{"b": "2", "a": "1"}, "172.17.0.2", "172.18.0.2", "fd00:18::2")
 	r, _ := run(t, a, nil)
 	c := r.ByID(id)
 	if c.GetName() != "web" || c.Image != "nginx:1.25" || c.ImageId != "sha256:abc" || len(c.Ip) != 3 {
@@ -256,12 +256,12 @@ func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
 // TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt, because the end of a session comes after that of
 // its container.
 func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
-	a := newAPI(t)
-	id := a.box(1, "one", nil, "172.17.0.2")
+	a := newFakeDocker(t)
+	id := a.addContainer(1, "one", nil, "172.17.0.2")
 	r, l := run(t, a, nil)
 	one := r.ByID(id)
-	a.box(1, "one", nil) // the API tells no address of what does not run
-	a.tell("container", "die", id, 1e18, map[string]string{"exitCode": "137"})
+	a.addContainer(1, "one", nil) // the API tells no address of what does not run
+	a.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "137"})
 	e := l.next(t)
 	if e.Dataset != pipeline.Dataset_CONTAINER || e.Change.Action != "die" || e.Change.ExitCode != 137 || e.Outcome != pipeline.Outcome_FAILURE ||
 		e.Container != one || e.Timestamp != 1e18 || len(e.Id) != 16 {
@@ -271,13 +271,13 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 		t.Error("the address was forgotten at once")
 	}
 	a.remove(id)
-	a.tell("container", "destroy", id, 1e18+1, nil)
+	a.sendEvent("container", "destroy", id, 1e18+1, nil)
 	l.next(t)
 	if r.ByIP(ip("172.17.0.2")) != one || r.ByID(id) != one || len(r.Logs()) != 0 {
 		t.Error("no tombstone is left")
 	}
-	two := a.box(2, "two", nil, "172.17.0.2")
-	a.tell("container", "start", two, 1e18+2, nil)
+	two := a.addContainer(2, "two", nil, "172.17.0.2")
+	a.sendEvent("container", "start", two, 1e18+2, nil)
 	l.next(t)
 	if r.ByIP(ip("172.17.0.2")).GetName() != "two" || r.ByID(id) != one {
 		t.Error("the address was not taken over")
@@ -291,8 +291,8 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 // TestAddressesAreResolvedByTime: an address that is in use again is not settled before the API has reported
 // its new container.
 func TestAddressesAreResolvedByTime(t *testing.T) {
-	a := newAPI(t)
-	id := a.box(1, "one", nil, "172.17.0.2")
+	a := newFakeDocker(t)
+	id := a.addContainer(1, "one", nil, "172.17.0.2")
 	r, l := run(t, a, nil)
 	check := func(addr string, at time.Time, name string, settled bool) {
 		t.Helper()
@@ -305,30 +305,30 @@ func TestAddressesAreResolvedByTime(t *testing.T) {
 	check("172.17.0.3", ran, "", false) // nobody's yet
 	check("172.17.0.1", ran, "", true)  // the host's
 	check("192.0.2.1", ran, "", true)   // not Docker's
-	a.box(1, "one", nil)
-	a.tell("container", "die", id, 1e18, map[string]string{"exitCode": "0"})
+	a.addContainer(1, "one", nil)
+	a.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "0"})
 	l.next(t)
 	check("172.17.0.2", ran, "one", true) // its own last events
 	check("172.17.0.2", time.Now().Add(time.Second), "", false)
-	two := a.box(2, "two", nil, "172.17.0.2")
-	a.tell("container", "start", two, 1e18+2, nil)
+	two := a.addContainer(2, "two", nil, "172.17.0.2")
+	a.sendEvent("container", "start", two, 1e18+2, nil)
 	l.next(t)
 	check("172.17.0.2", time.Now(), "two", true)
 }
 
 // TestAnUnchangedContainerKeepsItsPointer, since the shipper interns containers by pointer.
 func TestAnUnchangedContainerKeepsItsPointer(t *testing.T) {
-	a := newAPI(t)
-	id := a.box(1, "one", map[string]string{"k": "v"}, "172.17.0.2")
+	a := newFakeDocker(t)
+	id := a.addContainer(1, "one", map[string]string{"k": "v"}, "172.17.0.2")
 	r, l := run(t, a, nil)
 	c := r.ByID(id)
-	a.tell("container", "update", id, 1e18, nil)
+	a.sendEvent("container", "update", id, 1e18, nil)
 	l.next(t)
 	if r.ByID(id) != c {
 		t.Error("another pointer for the same")
 	}
-	a.box(1, "renamed", nil, "172.17.0.2")
-	a.tell("container", "rename", id, 1e18+1, nil)
+	a.addContainer(1, "renamed", nil, "172.17.0.2")
+	a.sendEvent("container", "rename", id, 1e18+1, nil)
 	if e := l.next(t); r.ByID(id).GetName() != "renamed" || e.Container.GetName() != "renamed" {
 		t.Error("the new name is not known")
 	}
@@ -336,15 +336,15 @@ func TestAnUnchangedContainerKeepsItsPointer(t *testing.T) {
 
 // TestABreakOfTheStreamIsHealedByANewList, and the events of the time between are shipped once.
 func TestABreakOfTheStreamIsHealedByANewList(t *testing.T) {
-	a := newAPI(t)
-	one := a.box(1, "one", nil, "172.17.0.2")
+	a := newFakeDocker(t)
+	one := a.addContainer(1, "one", nil, "172.17.0.2")
 	r, l := run(t, a, nil)
-	a.tell("container", "pause", one, 1e18, nil)
+	a.sendEvent("container", "pause", one, 1e18, nil)
 	l.next(t)
 	_ = a.server.Close()
 	a.remove(one)
-	two := a.box(2, "two", nil, "172.17.0.3")
-	a.tell("container", "start", two, 1e18+5, nil)
+	two := a.addContainer(2, "two", nil, "172.17.0.3")
+	a.sendEvent("container", "start", two, 1e18+5, nil)
 	changed := r.Subscribe()
 	a.serve()
 	if e := l.next(t); e.Change.Action != "start" || e.Container.GetName() != "two" {
@@ -354,19 +354,19 @@ func TestABreakOfTheStreamIsHealedByANewList(t *testing.T) {
 	if r.ByID(two) == nil || len(r.Logs()) != 1 || r.Status(one).Running {
 		t.Error("the list was not read again")
 	}
-	a.tell("container", "unpause", two, 1e18+6, nil)
+	a.sendEvent("container", "unpause", two, 1e18+6, nil)
 	if e := l.next(t); e.Change.Action != "unpause" { // and no pause or start again
 		t.Errorf("%v", e)
 	}
 }
 
 func TestEventsSayWhatTheyMayAndNoMore(t *testing.T) {
-	a := newAPI(t)
-	id := a.box(1, "one", nil, "172.17.0.2")
+	a := newFakeDocker(t)
+	id := a.addContainer(1, "one", nil, "172.17.0.2")
 	_, l := run(t, a, nil)
 	check := func(action, want string, outcome pipeline.Outcome, attrs map[string]string) {
 		t.Helper()
-		a.tell("container", action, id, 1e18+int64(len(l.list)), attrs)
+		a.sendEvent("container", action, id, 1e18+int64(len(l.list)), attrs)
 		if e := l.next(t); e.Change.Action != want || e.Outcome != outcome {
 			t.Errorf("%s: %v", action, e)
 		}
@@ -380,9 +380,9 @@ func TestEventsSayWhatTheyMayAndNoMore(t *testing.T) {
 }
 
 func TestExclusion(t *testing.T) {
-	a := newAPI(t)
-	self := a.box(0xabcdef012345, "tidegate", nil, "172.17.0.2")
-	byName, byLabel, other := a.box(2, "noise-1", nil, "172.17.0.3"), a.box(3, "x", map[string]string{"skip": "yes"}, "172.17.0.4"), a.box(4, "web", map[string]string{"skip": "no"}, "172.17.0.5")
+	a := newFakeDocker(t)
+	self := a.addContainer(0xabcdef012345, "tidegate", nil, "172.17.0.2")
+	byName, byLabel, other := a.addContainer(2, "noise-1", nil, "172.17.0.3"), a.addContainer(3, "x", map[string]string{"skip": "yes"}, "172.17.0.4"), a.addContainer(4, "web", map[string]string{"skip": "no"}, "172.17.0.5")
 	r, _ := run(t, a, func(c *Config) {
 		c.Self, c.Exclude, c.ExcludeLabels = self, []string{"noise-*"}, []string{"skip=yes"}
 	})
@@ -406,7 +406,7 @@ func TestWithoutAnAPITheRestGoesOn(t *testing.T) {
 	cfg.DockerHost = "unix://" + filepath.Join(t.TempDir(), "none.sock")
 	r := New(cfg, slog.New(slog.DiscardHandler), nil)
 	done := make(chan error)
-	go func() { done <- r.Run(ctx, &lane{}) }()
+	go func() { done <- r.Run(ctx, &fakeProducer{}) }()
 	if r.ByID("x") != nil || r.ByIP(ip("1.2.3.4")) != nil || !r.Enabled() {
 		t.Error("something is known")
 	}

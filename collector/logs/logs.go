@@ -12,8 +12,8 @@
 //	decode     bytes to records: json-file, text ┘
 //
 // In flow files; out flows one event of dataset log for each line, on a producer for each file. cmd/tidegate
-// runs a Source beside the packet capture; package containers knows the containers. Source implements
-// tail.Discovery (source.go); a lineHandler implements tail.Handler for one log: it adds the container and
+// runs a Source beside the packet capture; package containers knows the containers. A discovery joins the
+// discoverers (discovery.go). A lineHandler makes events of the lines of one log: it adds the container and
 // the level, takes out secrets, and ships (event.go).
 //
 // A further source of log files is a type beside discover.Docker, a further format one beside

@@ -9,9 +9,9 @@
 //
 // A Group has one goroutine (Run), which lists logs, receives from inotify and opens files, and one goroutine
 // for each log (Tailer.readLoop), which reads its files in order. A file is opened at once, whatever the
-// reader waits for. The two share the list of files and their state, guarded by Tailer.mu. No other lock is
-// taken while Tailer.mu is held, except inside the producers' methods. The reader may block in Handler.Ship,
-// never with Tailer.mu held.
+// reader waits for. The two share the list of files and their state, guarded by Tailer.mu. While Tailer.mu is
+// held, only the locks inside the Shipper and its producers are taken. The reader may block in Handler.Ship,
+// never with Tailer.mu held. watcher.mu is taken alone.
 //
 // # How nothing is lost
 //
