@@ -1,8 +1,8 @@
-// Command tidegate-clickhouse is the embedded ClickHouse: it loads libchdb and runs it as a server until that server is asked to
-// stop. Only tidegate starts it (pipeline/embedded).
+// Command tidegate-clickhouse is the embedded ClickHouse: it loads libchdb and runs it as a server until that
+// server is asked to stop. Only tidegate starts it (pipeline/embedded).
 //
-// It is a program of its own because a process that loads a C++ library needs the dynamic loader and glibc. The binary tidegate is
-// static, so that it also runs in an image FROM scratch.
+// It is a program of its own because a process that loads a C++ library needs the dynamic loader and glibc.
+// The binary tidegate is static, so that it also runs in an image FROM scratch.
 //
 // usage: tidegate-clickhouse LIBRARY FOLDER ARGUMENT…
 package main
@@ -22,8 +22,8 @@ import (
 	"tidegate/pipeline/statedir"
 )
 
-// The library needs the large stack of the first thread of the process. Package initialisation runs on that thread, and the lock
-// keeps the main goroutine there.
+// The library needs the large stack of the first thread of the process. Package initialisation runs on that
+// thread, and the lock keeps the main goroutine there.
 func init() { runtime.LockOSThread() }
 
 func main() {
@@ -53,7 +53,8 @@ func run(library, dir string, args []string) error {
 		return fmt.Errorf("load %s: %w", library, err)
 	}
 
-	// chdb_query_cmdline takes the command line of clickhouse-local and returns when that ends. Its result is not needed.
+	// chdb_query_cmdline takes the command line of clickhouse-local and returns when that ends. Its result is
+	// not needed.
 	var cmdline func(argc int32, argv unsafe.Pointer) unsafe.Pointer
 	purego.RegisterLibFunc(&cmdline, lib, "chdb_query_cmdline")
 

@@ -39,8 +39,8 @@ func (p *process) startEngine(ctx context.Context) error {
 // drainTimeout bounds drainShipped; it leaves time for the components that stop after it.
 const drainTimeout = 4 * time.Second
 
-// drainShipped waits until the engine has read everything that the collector of this process has shipped. What it does not read in
-// time stays in Kafka for the next start.
+// drainShipped waits until the engine has read everything that the collector of this process has shipped.
+// What it does not read in time stays in Kafka for the next start.
 func (p *process) drainShipped(ctx context.Context) error {
 	if p.shipper == nil {
 		return nil

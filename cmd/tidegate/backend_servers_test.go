@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// servers starts nginx, redis-server, mariadbd and dnsmasq, each in a container called by what it is: web, cache, db, dns. web is also
-// published at port 9090 of the host.
+// servers starts nginx, redis-server, mariadbd and dnsmasq in containers that are named by their function:
+// web, cache, db, dns. web is also published at port 9090 of the host.
 func (h *dockerHost) servers() {
 	h.t.Helper()
 	conf := filepath.Join(h.dir, "nginx.conf")

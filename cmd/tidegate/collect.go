@@ -69,8 +69,8 @@ func stateCreatedAt(dir string) time.Time {
 	return oldest
 }
 
-// startCapture starts the capture of packets, if this user may open packet sockets. All workers share the connection tracker and
-// the table that decides which copy of a connection is reported.
+// startCapture starts the capture of packets, if this user may open packet sockets. All workers share the
+// connection tracker and the table that decides which copy of a connection is reported.
 func (p *process) startCapture(registry *containers.Registry) {
 	if err := checkPacketSocket(); err != nil {
 		p.missing = append(p.missing, "packets: "+err.Error())
@@ -115,8 +115,8 @@ func (p *process) panicLogger() func(protocol string, value any, stack []byte) {
 	}
 }
 
-// advertisedBrokers returns the addresses that the brokers advertise: batches go there, not to the configured addresses. It returns
-// none where Kafka does not answer now.
+// advertisedBrokers returns the addresses that the brokers advertise: batches go there, not to the configured
+// addresses. It returns none where Kafka does not answer now.
 func (p *process) advertisedBrokers() []string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -127,7 +127,8 @@ func (p *process) advertisedBrokers() []string {
 	return brokers
 }
 
-// ownEndpoints returns the addresses of Kafka and ClickHouse. Traffic to them is not captured: each event would cause more events.
+// ownEndpoints returns the addresses of Kafka and ClickHouse. Traffic to them is not captured: each event
+// would cause more events.
 func (p *process) ownEndpoints() []netip.AddrPort {
 	addresses := slices.Concat(
 		p.cfg.Kafka.Brokers, p.advertisedBrokers(), p.cfg.ClickHouse.Addr, []string{p.cfg.ClickHouse.HTTPAddr},

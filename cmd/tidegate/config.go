@@ -26,10 +26,11 @@ import (
 	"tidegate/protocols"
 )
 
-// Config is the configuration file. Every component has a section of its own, with defaults that run; the file is decoded over
-// them.
+// Config is the configuration file. Every component has a section of its own, with defaults that run; the
+// file is decoded over them.
 type Config struct {
-	// Folder of everything that outlives the process: identity, journal, spool, and the data of the embedded broker and store.
+	// Folder of everything that outlives the process: identity, journal, spool, and the data of the embedded
+	// broker and store.
 	DataDir string `yaml:"data_dir"`
 	// `host.name` of every event; empty: the name of the machine.
 	Host string `yaml:"host"`
@@ -99,8 +100,9 @@ func defaultConfig() Config {
 // defaultConfigPath is read where no --config is given, if it exists.
 const defaultConfigPath = "/etc/tidegate/tidegate.yaml"
 
-// loadConfig decodes the file at path over the defaults. Where path is "", it takes the default path if that file exists.
-// override is applied after the file and before the checks. The error holds every problem, one a line.
+// loadConfig decodes the file at path over the defaults. Where path is "", it takes the default path if that
+// file exists. override is applied after the file and before the checks. The error holds every problem, one a
+// line.
 func loadConfig(path string, override func(*Config)) (Config, error) {
 	c := defaultConfig()
 	explicit := path != ""
@@ -186,8 +188,8 @@ func (c *Config) checkClickHouse() []config.Problem {
 	if !c.embeddedStore() {
 		return config.Under("clickhouse", c.ClickHouse.Check())
 	}
-	// The retention times of the section clickhouse also apply to the embedded store, so its keys are checked as if it were
-	// the address of that store.
+	// The retention times of the section clickhouse also apply to the embedded store, so its keys are checked
+	// as if it were the address of that store.
 	retention := c.ClickHouse
 	retention.Protocol, retention.HTTPAddr = "http", "127.0.0.1:8123"
 	return slices.Concat(

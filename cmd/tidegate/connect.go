@@ -39,9 +39,10 @@ func (p *process) startStore(ctx context.Context) error {
 	return nil
 }
 
-// connectKafka makes the client and, for an engine or a publisher, creates the topics. The embedded broker is reached by its
-// address, so that `run --only broker,store` serves other processes with the same configuration. A collector alone does not wait
-// for Kafka: the shipper buffers what it sees and creates its topic itself.
+// connectKafka makes the client and, for an engine or a publisher, creates the topics. The embedded broker is
+// reached by its address, so that `run --only broker,store` serves other processes with the same
+// configuration. A collector alone does not wait for Kafka: the shipper buffers what it sees and creates its
+// topic itself.
 func (p *process) connectKafka(ctx context.Context, roles role) error {
 	if p.cfg.embeddedBroker() {
 		if p.broker != nil {
@@ -90,7 +91,8 @@ func (p *process) connectStore(ctx context.Context) error {
 	})
 }
 
-// storeConfig returns how to connect to the store. An embedded store of another process may still be starting.
+// storeConfig returns how to connect to the store. An embedded store of another process may still be
+// starting.
 func (p *process) storeConfig() (clickhouse.Config, error) {
 	switch {
 	case p.storeServer != nil:
@@ -101,8 +103,9 @@ func (p *process) storeConfig() (clickhouse.Config, error) {
 	return p.cfg.ClickHouse, nil
 }
 
-// retryStartup calls try until it succeeds: a dependency that is unavailable at the start usually comes up later. It logs each new
-// error once. permanent reports whether no waiting helps against an error, which retryStartup then returns.
+// retryStartup calls try until it succeeds: a dependency that is unavailable at the start usually comes up
+// later. It logs each new error once. permanent reports whether no waiting helps against an error, which
+// retryStartup then returns.
 func (p *process) retryStartup(
 	ctx context.Context, dependency string, try func(context.Context) error, permanent func(error) bool,
 ) error {
@@ -126,8 +129,8 @@ func (p *process) retryStartup(
 	}
 }
 
-// lockDataDir prevents a second process of the same role on a broker whose partitions are assigned statically. The lock is held
-// until the process ends.
+// lockDataDir prevents a second process of the same role on a broker whose partitions are assigned
+// statically. The lock is held until the process ends.
 func (p *process) lockDataDir(role string) error {
 	lock, err := statedir.NewLock(filepath.Join(p.cfg.DataDir, role+".lock"))
 	if err != nil {

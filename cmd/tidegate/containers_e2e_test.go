@@ -16,10 +16,11 @@ import (
 	"time"
 )
 
-// builtIn is the folder of what buildBinary has made; TestMain removes it.
+// builtIn is the folder of the binaries that buildBinary has built; TestMain removes it.
 var builtIn atomic.Pointer[string]
 
-// buildBinary makes the static binary that the whole-program tests run, and what loads the embedded ClickHouse beside it, once.
+// buildBinary builds, once, the static binary that the whole-program tests run, with failpoints, and
+// the program that loads the embedded ClickHouse.
 var buildBinary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "tidegate-bin-")
 	if err != nil {
@@ -43,7 +44,7 @@ func binary(t *testing.T) string {
 	return bin
 }
 
-// A e2eSystem is tidegate on a dockerHost, as three processes of the host and a collector in a container.
+// An e2eSystem is tidegate on a dockerHost: three processes of the host and a collector in a container.
 type e2eSystem struct {
 	*dockerHost
 	bin, state string
@@ -165,7 +166,7 @@ func (s *e2eSystem) stop() {
 	s.terminate("analyze", "publish", "embedded", "webhook", "alertmanager")
 }
 
-// terminate tells processes to stop, one after the other, and holds them to it.
+// terminate stops processes, one after the other, and requires that each stops in time with exit code 0.
 func (s *e2eSystem) terminate(names ...string) {
 	for _, name := range names {
 		cmd := s.procs[name]
@@ -185,7 +186,7 @@ func (s *e2eSystem) terminate(names ...string) {
 	}
 }
 
-// buildImage builds the collector's image as deploy/ documents it: FROM scratch, nothing but the binary.
+// buildImage builds the image of the collector as deploy/ documents it: FROM scratch, with only the binary.
 func (s *e2eSystem) buildImage() {
 	dockerfile, err := filepath.Abs("../../deploy/Dockerfile")
 	s.check(err)
@@ -194,7 +195,8 @@ func (s *e2eSystem) buildImage() {
 	s.must(cmd)
 }
 
-// collector starts the collector's container with the capabilities and mounts of deploy/README.md and no more.
+// collector starts the container of the collector with exactly the capabilities and mounts of
+// deploy/README.md.
 func (s *e2eSystem) collector() {
 	s.t.Helper()
 	s.docker("run", "-d", "--name", "collector", "--network", "host", "--cap-drop", "ALL", "--cap-add", "NET_RAW", "--cap-add", "NET_ADMIN", "--read-only",
@@ -211,7 +213,7 @@ func (s *e2eSystem) metrics(port int) string {
 	return string(out)
 }
 
-// metric is the sum of the samples whose name and labels begin with prefix.
+// metric returns the sum of the samples whose name and labels begin with prefix.
 func metric(text, prefix string) float64 {
 	sum := 0.0
 	for line := range strings.SplitSeq(text, "\n") {
@@ -243,7 +245,7 @@ func (s *e2eSystem) waitMetric(port int, name string, least float64) {
 	})
 }
 
-// eventually waits until f has nothing to object to.
+// eventually waits until f returns no objection.
 func (s *e2eSystem) eventually(what string, within time.Duration, f func() string) {
 	s.t.Helper()
 	var objection string
@@ -255,7 +257,7 @@ func (s *e2eSystem) eventually(what string, within time.Duration, f func() strin
 	s.t.Errorf("%s: %s", what, objection)
 }
 
-// query asks the store as `tidegate query` does, and gives rows of columns.
+// query runs SQL as `tidegate query` does and returns the rows, split into columns.
 func (s *e2eSystem) query(sql string) ([][]string, error) {
 	out, err := s.inside(s.bin, "query", "--config", filepath.Join(s.dir, "analyze.yaml"), "-o", "tsv", sql).CombinedOutput()
 	if err != nil {
@@ -271,7 +273,7 @@ func (s *e2eSystem) query(sql string) ([][]string, error) {
 	return rows[1:], nil
 }
 
-// expect waits until a query gives these rows, each with a blank between its columns.
+// expect waits until a query returns these rows, with a blank between columns.
 func (s *e2eSystem) expect(what, sql string, want ...string) {
 	s.t.Helper()
 	s.eventually(what, 60*time.Second, func() string {
@@ -290,15 +292,15 @@ func (s *e2eSystem) expect(what, sql string, want ...string) {
 	})
 }
 
-// ends is who a case's transactions were between, as the store says it.
+// ends requires that the store has the transactions of a case between these two ends.
 func (s *e2eSystem) ends(kind, dataset, field, like string, want string) {
 	s.t.Helper()
 	s.expect(kind, fmt.Sprintf(`SELECT count(), uniqExact("event.id"), countIf("event.partial"), arrayStringConcat(arraySort(groupUniqArray(concat("source.ip", '/', "source.container.name", ' ', "destination.ip", ':', toString("destination.port"), '/', "destination.container.name"))), ',')
 		FROM events WHERE "event.dataset" = '%s' AND "%s" LIKE '%s'`, dataset, field, like), want)
 }
 
-// TestEndToEnd is the whole job on a Docker host: every way that traffic can take, logs that never stop, alerts at the platform; and
-// in the middle of it the collector, the engine and the store are killed.
+// TestEndToEnd runs everything on a Docker host: traffic on every path, logs without a pause, alerts at
+// Alertmanager and a webhook. Meanwhile the collector, the engine and the store are killed.
 func TestEndToEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a Docker host")
@@ -324,7 +326,7 @@ func (s *e2eSystem) in(t *testing.T) *e2eSystem {
 	return &c
 }
 
-// testWays sends traffic on every way and looks for each transaction once, between the right ends.
+// testWays sends traffic on every path and requires each transaction once, between the right ends.
 func (s *e2eSystem) testWays(t *testing.T) {
 	s = s.in(t)
 	const n = 40
@@ -381,7 +383,7 @@ func (s *e2eSystem) checkWay(c string, n int, from, to, addr string, port int) {
 		fmt.Sprintf("%d %d 0 %s %s %s %s %d 1", n, n, from, to, to, addr, port))
 }
 
-// testAlerts makes one alert of each kind and finds it at the real Alertmanager and the webhook.
+// testAlerts raises one alert of each kind and requires it at Alertmanager and at the webhook.
 func (s *e2eSystem) testAlerts(t *testing.T) {
 	s = s.in(t)
 	web, cache, dns := s.address("web", "bridge", "4"), s.address("cache", "bridge", "4"), s.address("dns", "bridge", "4")

@@ -14,7 +14,8 @@ import (
 	"tidegate/pipeline/clickhouse"
 )
 
-// datasetEvents returns one event of each dataset of event.proto. The body of the dataset has a value in its first text field.
+// datasetEvents returns one event of each dataset of event.proto. The body of the dataset has a value in its
+// first text field.
 func datasetEvents(t *testing.T) []*pipeline.Event {
 	t.Helper()
 	var events []*pipeline.Event
@@ -62,8 +63,8 @@ func setBody(t *testing.T, e *pipeline.Event) {
 	t.Fatalf("dataset %s: HasBody of its row in pipeline.Datasets is true for no body of Event", e.Dataset)
 }
 
-// TestEveryDatasetPassesTheWholeWay sends an event of each dataset through what lists or counts by dataset: rules, columns,
-// JSON and the documentation. collector/ship has the same test for shedding.
+// TestEveryDatasetPassesTheWholeWay sends an event of each dataset through what lists or counts by dataset:
+// rules, columns, JSON and the documentation. collector/ship has the same test for shedding.
 func TestEveryDatasetPassesTheWholeWay(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/FIELDS.md")
 	if err != nil {

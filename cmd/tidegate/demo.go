@@ -105,8 +105,9 @@ func (p *process) startDemo() {
 	})
 }
 
-// playDemo plays the bundled scenario at its original speed, moved to now. Its packets go through a session table, and its log lines
-// are written to files that a log source follows. It returns when all events were emitted, or when ctx ends.
+// playDemo plays the bundled scenario at its original speed, moved to now. Its packets go through a session
+// table, and its log lines are written to files that a log source follows. It returns when all events were
+// emitted, or when ctx ends.
 func (p *process) playDemo(ctx context.Context) error {
 	s := demoContainers{filepath.Join(p.cfg.DataDir, "demo")}
 	if err := os.RemoveAll(s.root); err != nil {

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// A dockerHost is a Docker host of our own for one test: a network namespace with a real dockerd, and a second namespace, the world
-// outside, behind a pair of interfaces that are both called eth0. Addresses are those for documentation; nothing leaves the machine.
+// A dockerHost is a Docker host for one test: a network namespace with a real dockerd, and a second
+// namespace that stands for the outside, behind a pair of interfaces that are both called eth0. Addresses
+// are those reserved for documentation; nothing leaves the machine.
 //
 //	outside 198.51.100.1, 2001:db8:1::1  ── eth0 ──  198.51.100.2, 2001:db8:1::2 host ── docker0 172.17.0.0/16, 2001:db8:2::/64
 //	                                                                                └─ br-…, a second network
@@ -45,7 +46,7 @@ func newDockerHost(t *testing.T) *dockerHost {
 	t.Cleanup(h.down)
 	h.network()
 	h.startDockerd()
-	// Docker lets nobody reach a container but through a published port; a routed network does.
+	// Docker allows access to a container only through published ports; routed networks are the exception.
 	h.must(h.inside("iptables", "-I", "DOCKER-USER", "-i", "eth0", "-j", "ACCEPT"))
 	h.image()
 	return h
@@ -65,7 +66,7 @@ func (h *dockerHost) network() {
 		"-n " + h.ns + " addr add 2001:db8:1::2/64 dev eth0 nodad", "-n " + h.out + " addr add " + outsideIP6 + "/64 dev eth0 nodad",
 		"-n " + h.ns + " link set eth0 up", "-n " + h.out + " link set eth0 up",
 		"-n " + h.ns + " route add default via " + outsideIP,
-		// Routed, without NAT: the world outside knows the way to the containers.
+		// Routed, without NAT: hosts outside have a route to the containers.
 		"-n " + h.out + " route add 172.17.0.0/16 via " + hostIP, "-n " + h.out + " -6 route add 2001:db8:2::/64 via 2001:db8:1::2",
 		"-n " + h.ns + " -6 route add default via " + outsideIP6,
 	} {
@@ -73,7 +74,8 @@ func (h *dockerHost) network() {
 	}
 }
 
-// startDockerd gives dockerd a /sys of its own (bridges are set up through it) with the cgroups of the machine.
+// startDockerd starts dockerd with a /sys of its own, through which bridges are set up, and the cgroups of
+// the machine.
 func (h *dockerHost) startDockerd() {
 	d := h.dir
 	for _, sub := range []string{"root", "exec", "cg"} {
@@ -98,7 +100,7 @@ exec dockerd --data-root %[1]s/root --exec-root %[1]s/exec -H unix://%[1]s/docke
 
 func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
 
-// image imports a skeleton of folders; the programs of this machine come in by bind mounts (binds).
+// image imports a skeleton of folders. The programs of this machine are bind-mounted into it (binds).
 func (h *dockerHost) image() {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -122,13 +124,13 @@ var binds = []string{"-v", "/usr:/usr:ro", "-v", "/lib:/lib:ro", "-v", "/lib64:/
 
 func (h *dockerHost) socket() string { return "unix://" + h.dir + "/docker.sock" }
 
-// docker runs the client and gives what it printed, without the last newline.
+// docker runs the client and returns its output without the last newline.
 func (h *dockerHost) docker(args ...string) string {
 	h.t.Helper()
 	return h.must(exec.Command("docker", append([]string{"-H", h.socket()}, args...)...))
 }
 
-// run starts a container of the skeleton image: options, then --, then the command.
+// run starts a container of the skeleton image. args are options, then --, then the command.
 func (h *dockerHost) run(args ...string) string {
 	h.t.Helper()
 	i := len(args)
@@ -152,7 +154,8 @@ func (h *dockerHost) address(container, network, family string) string {
 	return h.docker("inspect", "-f", fmt.Sprintf("{{(index .NetworkSettings.Networks %q).%s}}", network, key), container)
 }
 
-// inside is a command in the host's namespace, outside one in the world's. Neither is started.
+// inside returns a command in the namespace of the host, outside one in the namespace outside. Neither is
+// started.
 func (h *dockerHost) inside(name string, args ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.ns, name}, args...)...)
 }
@@ -179,7 +182,7 @@ func (h *dockerHost) check(err error) {
 	}
 }
 
-// down ends what was started here and nothing else. dockerd's mounts lived in its own mount namespace and go with it.
+// down ends only what was started here. The mounts of dockerd disappear with its mount namespace.
 func (h *dockerHost) down() {
 	if h.dockerd != nil && h.dockerd.Process != nil {
 		if ids, err := exec.Command("docker", "-H", h.socket(), "ps", "-aq").Output(); err == nil && len(ids) > 0 {

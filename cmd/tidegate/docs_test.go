@@ -24,7 +24,8 @@ var update = flag.Bool("update", false, "rewrite the generated files")
 
 const repoRoot = "../.."
 
-// TestConfigReferenceIsNotStale compares docs/CONFIG.md with the Config structs and their comments. Every key has a sentence.
+// TestConfigReferenceIsNotStale compares docs/CONFIG.md with the Config structs and their comments. Every key
+// has a sentence.
 func TestConfigReferenceIsNotStale(t *testing.T) {
 	t.Setenv(dataDirVariable, "")
 	r := &reference{t: t, files: map[string]map[string]*ast.StructType{}}
@@ -128,8 +129,8 @@ func (r *reference) fields(prefix string, v reflect.Value, each func(key, commen
 	}
 }
 
-// comments reads what the source says of each field of a struct: behind it or before it. Fields without a blank line between them
-// share the comment before the first.
+// comments reads what the source says of each field of a struct: behind it or before it. Fields without a
+// blank line between them share the comment before the first.
 func (r *reference) comments(typ reflect.Type) map[string]string {
 	dir := filepath.Join(repoRoot, strings.TrimPrefix(strings.TrimPrefix(typ.PkgPath(), "tidegate"), "/"))
 	if typ.PkgPath() == "main" || strings.HasSuffix(typ.PkgPath(), "cmd/tidegate") {
@@ -283,7 +284,8 @@ func documents(t *testing.T) map[string]string {
 	return out
 }
 
-// sources are the files and folders of the repository, by their paths in it; what is built or runs there is left out.
+// sources are the files and folders of the repository, by their paths in it; what is built or runs there is
+// left out.
 func sources(t *testing.T) []string {
 	t.Helper()
 	var out []string
@@ -306,7 +308,8 @@ func sources(t *testing.T) []string {
 
 var fence = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
 
-// TestConfigurationsInDocumentsLoad: the example file, and each configuration in a document, is decoded strictly and checked whole.
+// TestConfigurationsInDocumentsLoad: the example file, and each configuration in a document, is decoded
+// strictly and checked whole.
 func TestConfigurationsInDocumentsLoad(t *testing.T) {
 	rules := t.TempDir()
 	load := func(name, text string) {
@@ -347,7 +350,8 @@ var (
 	link       = regexp.MustCompile(`\]\(([^)#:]+)(#[^)]*)?\)`)
 )
 
-// TestDocumentsNameMetricsThatExist: a metric in a document is one that the source registers, whole or as prefix and name.
+// TestDocumentsNameMetricsThatExist: a metric in a document is one that the source registers, whole or as
+// prefix and name.
 func TestDocumentsNameMetricsThatExist(t *testing.T) {
 	words := map[string]bool{}
 	var prefixes []string
@@ -381,7 +385,8 @@ func TestDocumentsNameMetricsThatExist(t *testing.T) {
 
 var codePath = regexp.MustCompile("`([a-z_/-]+[a-z_]\\.(?:go|proto)|[a-z_]+/[a-z_/-]*)`")
 
-// TestDocumentsNameFilesThatExist: a file of code in a document is there, by its path or, where the folder was said before, its name.
+// TestDocumentsNameFilesThatExist: a file of code in a document is there, by its path or, where the folder
+// was said before, its name.
 func TestDocumentsNameFilesThatExist(t *testing.T) {
 	files := sources(t)
 	for name, text := range documents(t) {

@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// killFailpoint returns the function that the engine calls at each of its failpoints. TIDEGATE_FAILPOINT=NAME:N makes it kill
-// the process, as kill -9 does, when the failpoint NAME is reached for the Nth time. It exists only in the binary that the tests
-// build, with the build tag failpoints.
+// killFailpoint returns the function that the engine calls at each of its failpoints.
+// TIDEGATE_FAILPOINT=NAME:N makes it kill the process, as kill -9 does, when the failpoint NAME is reached
+// for the Nth time. It exists only in the binary that the tests build, with the build tag failpoints.
 func killFailpoint() func(string) {
 	name, nth, ok := strings.Cut(os.Getenv("TIDEGATE_FAILPOINT"), ":")
 	if !ok {

@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// TestReleasedBinaryHasNoFailpoints looks for the environment variable of the failpoints in the binary as the Makefile builds it,
-// and in the one that the whole-program tests run, where it must be: else the search would prove nothing.
+// TestReleasedBinaryHasNoFailpoints looks for the environment variable of the failpoints in the binary as the
+// Makefile builds it, and in the one that the whole-program tests run, where it must be: else the search
+// would prove nothing.
 func TestReleasedBinaryHasNoFailpoints(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds two binaries")

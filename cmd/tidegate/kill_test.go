@@ -10,8 +10,9 @@ import (
 	"tidegate/pipeline/engine"
 )
 
-// testKills kills the engine at each seam of a block, the embedded ClickHouse, and the collector, while two containers write lines
-// without a pause. Clients of the wire pause around the collector's kill, for nobody sees their packets then.
+// testKills kills the engine at each failpoint of a block, the embedded ClickHouse, and the collector, while
+// two containers write lines without a pause. Clients pause while the collector is down, because their packets
+// would not be captured.
 func (s *e2eSystem) testKills(t *testing.T) {
 	s = s.in(t)
 	const lines = 12000
@@ -38,7 +39,7 @@ func (s *e2eSystem) testKills(t *testing.T) {
 		traffic()
 	}
 	for range 2 {
-		time.Sleep(2 * time.Second) // what was seen on the wire is acknowledged; nobody sends
+		time.Sleep(2 * time.Second) // all captured traffic is acknowledged; no client sends
 		acked := metric(s.metrics(9464), "tidegate_collector_events_safe_total")
 		s.docker("kill", "-s", "KILL", "collector")
 		s.docker("start", "collector")
@@ -55,7 +56,7 @@ func (s *e2eSystem) testKills(t *testing.T) {
 		s.docker("wait", name)
 		s.expect("every line of "+name, fmt.Sprintf(`SELECT count(), uniqExact("event.id"), uniqExact(extract(message, 'line (\\d+)')), max(length(message)) > 40000 FROM events WHERE "event.dataset" = 'log' AND "container.name" = '%s'`, name), fmt.Sprintf("%d %d %d 1", lines, lines, lines))
 	}
-	// Alerts are a function of the verdicts: what they count is what is stored, whatever was killed in between.
+	// Alerts depend only on the verdicts: they count exactly the stored verdicts, whatever was killed.
 	s.expect("alerts count what is stored", `SELECT (SELECT sum(count) FROM alerts_now) = (SELECT sum(length("verdict.rule")) FROM events)`, "1")
 	s.expect("the rule of every round is in its alert", fmt.Sprintf(`SELECT countIf("redis.args"[2] LIKE 'kill%%') >= %d FROM events WHERE "event.dataset" = 'redis' AND has("verdict.detector", 'rules')`, sent), "1")
 }
@@ -74,7 +75,7 @@ func (s *e2eSystem) expectAtLeast(what, sql string, least float64) {
 	})
 }
 
-// killStore kills the child that is the embedded ClickHouse; its supervisor starts it again.
+// killStore kills the process of the embedded ClickHouse; its supervisor restarts it.
 func (s *e2eSystem) killStore() {
 	s.t.Helper()
 	parent := s.procs["embedded"].Process.Pid

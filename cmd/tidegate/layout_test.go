@@ -36,9 +36,10 @@ func packages(t *testing.T) []goPackage {
 	}
 }
 
-// TestImportsPointOneWay: pipeline ← protocols ← collector, pipeline ← detectors ← models, and only cmd and bench wire them together.
+// TestImportsPointOneWay: pipeline ← protocols ← collector, pipeline ← detectors ← models, and only cmd and
+// bench wire them together.
 func TestImportsPointOneWay(t *testing.T) {
-	may := map[string]string{ // a top-level folder: those it may import
+	may := map[string]string{ // by top-level folder: the folders that it may import
 		"pipeline": "pipeline", "protocols": "protocols pipeline", "collector": "collector protocols pipeline",
 		"detectors": "detectors pipeline rules", "models": "models detectors pipeline", "rules": "rules",
 		"cmd": "*", "bench": "*", "deploy": "*",
@@ -60,7 +61,7 @@ func TestImportsPointOneWay(t *testing.T) {
 			if to := top(i); to != "" && allowed != "*" && !strings.Contains(" "+allowed+" ", " "+to+" ") {
 				t.Errorf("%s imports %s: %s may import only %s", p.ImportPath, i, top(p.ImportPath), allowed)
 			}
-			// A contract does not know its parts.
+			// A contract does not import its parts.
 			if rest, ours := strings.CutPrefix(p.ImportPath, "tidegate/"); ours && !strings.Contains(rest, "/") && rest != "detectors" && rest != "bench" && strings.HasPrefix(i, p.ImportPath+"/") {
 				t.Errorf("%s imports its own part %s", p.ImportPath, i)
 			}
@@ -68,7 +69,7 @@ func TestImportsPointOneWay(t *testing.T) {
 	}
 }
 
-// TestEveryPackageHasADocComment, and one that is more than a word.
+// TestEveryPackageHasADocComment requires a doc comment of more than a few words.
 func TestEveryPackageHasADocComment(t *testing.T) {
 	for _, p := range packages(t) {
 		if len(strings.Fields(p.Doc)) < 8 {

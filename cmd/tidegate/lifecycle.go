@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// A lifecycle holds the components of a running process in the order of their start: broker, store, publisher, engine, shipper,
-// sources. It stops them in the reverse order, so that each component stops before those that it needs. It is used by one goroutine.
+// A lifecycle holds the components of a running process in the order of their start: broker, store,
+// publisher, engine, shipper, sources. It stops them in the reverse order, so that each component stops
+// before those that it needs. It is used by one goroutine.
 type lifecycle struct {
 	log        *slog.Logger
 	components []*component
@@ -31,7 +32,8 @@ func newLifecycle(log *slog.Logger) *lifecycle {
 	return &lifecycle{log: log, failed: make(chan error, 1)}
 }
 
-// startComponent runs f on a goroutine until the context that it gets ends. If f returns before that, the process ends.
+// startComponent runs f on a goroutine until the context that it gets ends. If f returns before that, the
+// process ends.
 func (l *lifecycle) startComponent(name string, f func(ctx context.Context) error) *component {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &component{name: name, cancel: cancel, done: make(chan struct{})}
@@ -46,7 +48,8 @@ func (l *lifecycle) startComponent(name string, f func(ctx context.Context) erro
 	return c
 }
 
-// reportFailure sends the error of a component that ended by itself to failed, unless another component was first.
+// reportFailure sends the error of a component that ended by itself to failed, unless another component was
+// first.
 func (l *lifecycle) reportFailure(c *component) {
 	err := c.err
 	if err == nil {
@@ -59,19 +62,21 @@ func (l *lifecycle) reportFailure(c *component) {
 	}
 }
 
-// addStopHook adds a function that stopAll calls at this place of the order, for something that does not run as a component.
+// addStopHook adds a function that stopAll calls at this place of the order, for something that does not run
+// as a component.
 func (l *lifecycle) addStopHook(name string, stop func(ctx context.Context) error) {
 	done := make(chan struct{})
 	close(done)
 	l.components = append(l.components, &component{name: name, cancel: func() {}, done: done, stopHook: stop})
 }
 
-// stopGrace is how long each component may still take to stop after the deadline of all of them: a component that hangs must not
-// keep the store from stopping in order.
+// stopGrace is how long each component may still take to stop after the deadline of all of them: a component
+// that hangs must not keep the store from stopping in order.
 const stopGrace = 300 * time.Millisecond
 
-// stopAll stops the components in the reverse order of their start. A component that does not stop in time is left behind and named
-// in the error. The error also holds why components ended by themselves, unless failed was read.
+// stopAll stops the components in the reverse order of their start. A component that does not stop in time is
+// left behind and named in the error. The error also holds why components ended by themselves, unless failed
+// was read.
 func (l *lifecycle) stopAll(ctx context.Context) error {
 	var errs []error
 	for _, c := range slices.Backward(l.components) {
@@ -90,8 +95,8 @@ func (l *lifecycle) stopAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// stop stops one component. It waits until the deadline of ctx, but at least for stopGrace, even for a stop hook that ignores its
-// context.
+// stop stops one component. It waits until the deadline of ctx, but at least for stopGrace, even for a stop
+// hook that ignores its context.
 func (c *component) stop(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < stopGrace || ctx.Err() != nil {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A eventLog is what happened to the parts, in order.
+// An eventLog records what happened to the components, in order.
 type eventLog struct {
 	mu    sync.Mutex
 	lines []string
@@ -80,7 +80,7 @@ func TestFailureOfAPartIsToldOnce(t *testing.T) {
 			t.Errorf("failed says %v", err)
 		}
 		_ = s.stopAll(context.Background())
-		// Nobody took it: the process was told to stop at the same time, or did not start.
+		// The failure was not read: the process was stopped at the same time, or did not start.
 		if err := failing(errors.New("disk full")).stopAll(context.Background()); err == nil || err.Error() != "engine: disk full" {
 			t.Errorf("got %v", err)
 		}
@@ -98,8 +98,8 @@ func TestErrorOfAStopIsToldWithItsPart(t *testing.T) {
 	})
 }
 
-// TestPartThatHangsTakesNothingFromTheOthers: of a part that does not heed its context, running or stopping, no more than the time for
-// all is waited, and those behind it still end in order.
+// TestPartThatHangsTakesNothingFromTheOthers: a component that ignores its context, running or stopping, is
+// waited for only until the deadline of all, and those after it still stop in order.
 func TestPartThatHangsTakesNothingFromTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var d eventLog

@@ -1,10 +1,11 @@
-// Command tidegate is the one binary: the collector, the engine, the publisher of alerts, all of them at once, and the tools for
-// operators and authors of rules.
+// Command tidegate is the one binary: the collector, the engine, the publisher of alerts, all of them at
+// once, and the tools for operators and authors of rules.
 //
-// This package wires the packages that do the work and holds nothing else: run.go starts the components of a process in order
-// (connect.go, collect.go, analyze.go, publish.go), lifecycle.go stops them in the reverse order, status.go and terminal.go print
-// for a person, config.go reads the configuration. doctor.go, query.go, replay.go and rules.go are the tools, and demo.go plays the
-// scenario of the folder demo. docs/ARCHITECTURE.md describes the way of an event through the packages.
+// This package wires the packages that do the work and holds nothing else: run.go starts the components of a
+// process in order (connect.go, collect.go, analyze.go, publish.go), lifecycle.go stops them in the reverse
+// order, status.go and terminal.go print for a person, config.go reads the configuration. doctor.go,
+// query.go, replay.go and rules.go are the tools, and demo.go plays the scenario of the folder demo.
+// docs/ARCHITECTURE.md describes the way of an event through the packages.
 package main
 
 import (
@@ -42,8 +43,8 @@ func main() {
 	}
 }
 
-// errFindings is the error of a command that worked and found something wrong. The command has printed its findings, so the error
-// has no text.
+// errFindings is the error of a command that worked and found something wrong. The command has printed its
+// findings, so the error has no text.
 var errFindings = findings{}
 
 type findings struct{}

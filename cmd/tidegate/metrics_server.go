@@ -23,8 +23,8 @@ func newRegistry() *prometheus.Registry {
 	return reg
 }
 
-// serveMetrics listens on addr and returns a function that serves /metrics, /healthz (200 while the process lives), /readyz (200 when
-// ready returns nil) and /debug/pprof until its context ends.
+// serveMetrics listens on addr and returns a function that serves /metrics, /healthz (200 while the process
+// lives), /readyz (200 when ready returns nil) and /debug/pprof until its context ends.
 func serveMetrics(addr string, reg *prometheus.Registry, ready func() error) (run func(ctx context.Context) error, err error) {
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {

@@ -6,7 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkPacketSocket returns an error if this user may not open packet sockets, which the capture of packets needs.
+// checkPacketSocket returns an error if this user may not open packet sockets, which the capture of packets
+// needs.
 func checkPacketSocket() error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

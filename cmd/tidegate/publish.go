@@ -16,7 +16,8 @@ func (c *Config) checkDestinations() error {
 	return nil
 }
 
-// startPublisher starts the delivery of alerts: alerts topic → Alertmanager, webhooks and, in `run`, the terminal.
+// startPublisher starts the delivery of alerts: alerts topic → Alertmanager, webhooks and, in `run`, the
+// terminal.
 func (p *process) startPublisher() error {
 	var onAlert func(*pipeline.Alert)
 	if p.terminal != nil {

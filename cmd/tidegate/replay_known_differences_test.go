@@ -1,16 +1,17 @@
 package main
 
-// A difference is where we count otherwise than tshark does.
+// A difference is a capture and a measure that tidegate counts otherwise than tshark.
 type difference struct{ file, measure string }
 
-// An explanation is by how much, and why.
+// An explanation says by how much, and why.
 type explanation struct {
 	difference int
 	reason     string
 }
 
-// knownDifferences are the differences that were looked into, by hand, packet by packet. The list of captures that count the same, all others,
-// may only grow: a line is struck out when its difference is gone, and added only with a reason why tshark's count is not ours.
+// knownDifferences were examined by hand, packet by packet. The set of captures with equal counts, all others,
+// may only grow: a line is removed when its difference is gone, and added only with a reason why the count of
+// tshark is not ours.
 var knownDifferences = map[difference]explanation{
 	{"ark__arkime_synthetic.pcap", "dns_queries"}:                              {-2, "two are the empty payloads of VXLAN-GPE, which tshark dissects as DNS"},
 	{"ark__arkime_synthetic.pcap", "dns_responses"}:                            {-1, "it lies in Geneve whose own answer is sent to the client's port: no tunnel by its port"},

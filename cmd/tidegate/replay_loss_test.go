@@ -17,9 +17,9 @@ import (
 	"tidegate/protocols/all"
 )
 
-// TestLossNeverLies drops packets at random from a capture whose every transaction is known. What comes out may be less, but an event
-// that is answered and does not say that it is partial is word for word the one of the whole capture: no reply is given to another
-// command.
+// TestLossNeverLies drops packets at random from a capture whose every transaction is known. Fewer events may
+// remain, but an answered event that is not marked partial equals the one of the whole capture: no response is
+// paired with another request.
 func TestLossNeverLies(t *testing.T) {
 	path, _ := generatedCapture(t, filepath.Join(sharedFolder(t), "tools", "trafficgen"), "-seed", "3")
 	whole := map[string][]byte{}
@@ -45,7 +45,8 @@ func TestLossNeverLies(t *testing.T) {
 	}
 }
 
-// dropPackets replays a capture without a share of its packets and gives the answered transactions that are not partial, as JSON.
+// dropPackets replays a capture without a share of its packets and calls each with the answered transactions
+// that are not partial, as JSON.
 func dropPackets(t *testing.T, path string, seed uint64, share float64, each func(id string, text []byte)) {
 	t.Helper()
 	f, err := capture.OpenFile(path)
@@ -59,7 +60,7 @@ func dropPackets(t *testing.T, path string, seed uint64, share float64, each fun
 		t.Errorf("the parser of %s panicked: %v\n%s", protocol, value, stack)
 	}
 	table := sessions.New(sessions.Default(), sessions.Deps{Protocols: set, Emit: func(e *pipeline.Event) {
-		if e.Mysql != nil { // who logged in is said once, and may be lost
+		if e.Mysql != nil { // the login appears once in a connection, and may be lost
 			e.Mysql.UserName, e.Mysql.Database = "", ""
 		}
 		if e.Dataset != pipeline.Dataset_SESSION && !e.Partial && e.Outcome != pipeline.Outcome_UNKNOWN {
@@ -75,7 +76,7 @@ func dropPackets(t *testing.T, path string, seed uint64, share float64, each fun
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Of a connection whose SYN is lost the ids are others: a handshake is kept.
+		// The ids of a connection whose SYN is lost are others, so handshakes are kept.
 		if rng.Float64() < share && len(p.Data) > 80 {
 			continue
 		}

@@ -16,13 +16,13 @@ import (
 	"text/tabwriter"
 )
 
-// measures are the columns of the oracle that replay is held against: what one transaction is for each of them is said in counted.
+// measures are the columns of the oracle. counted describes what is counted as one transaction of each.
 var measures = []string{"dns_queries", "dns_responses", "http_requests", "http_responses", "mysql_queries", "redis_cmds", "tls_client_hello"}
 
-// A protocolCounts is the count of each measure.
+// protocolCounts holds the count of each measure.
 type protocolCounts map[string]int
 
-// A replayLine is what the tests read of an event that replay printed.
+// A replayLine is the part of a printed event that the tests read.
 type replayLine struct {
 	Event struct {
 		ID, Dataset string
@@ -40,7 +40,8 @@ type replayLine struct {
 	Redis struct{ Command string }
 }
 
-// counted counts what replay printed as tshark counts packets: an event that is a question with its answer is one of each.
+// counted adds an event to the counts in the way of tshark, which counts packets: an event with request and
+// response is one of each.
 func (n protocolCounts) counted(l *replayLine) {
 	add := func(measure string, is bool) {
 		if is {
@@ -56,7 +57,8 @@ func (n protocolCounts) counted(l *replayLine) {
 	add("tls_client_hello", l.Event.Dataset == "tls")
 }
 
-// A replayReader takes replay's standard output: each line must be one JSON object, ids must be its own. It also watches the heap.
+// A replayReader reads the standard output of replay: each line must be one JSON object with an id that occurs
+// once. It also measures the heap.
 type replayReader struct {
 	t     *testing.T
 	rest  []byte
@@ -88,15 +90,15 @@ func (r *replayReader) Write(b []byte) (int, error) {
 	}
 }
 
-// heapBytes is what lives on the heap, and what is dead and not yet swept.
+// heapBytes returns the size of the heap, including dead objects that are not swept yet.
 func heapBytes() uint64 {
 	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(s)
 	return s[0].Value.Uint64()
 }
 
-// replayCapture runs `tidegate replay -o jsonl` on a file and gives each event to each. What it says on standard error is an error but
-// where the file is broken.
+// replayCapture runs `tidegate replay -o jsonl` on a file and calls each with every event. Output on standard
+// error fails the test unless the file is broken.
 func replayCapture(t *testing.T, path string, each func(*replayLine)) *replayReader {
 	t.Helper()
 	out := &replayReader{t: t, ids: map[string]bool{}, each: each}
@@ -111,7 +113,8 @@ func replayCapture(t *testing.T, path string, each func(*replayLine)) *replayRea
 	return out
 }
 
-// sharedFolder is where the captures and tools are that are not part of the project; the test is skipped where it is absent.
+// sharedFolder returns the folder of the captures and tools that are not part of the project. The test is
+// skipped if it does not exist.
 func sharedFolder(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("TIDEGATE_SHARED")
@@ -124,14 +127,14 @@ func sharedFolder(t *testing.T) string {
 	return dir
 }
 
-// Bounds of the heap while any of the captures is read, above what the test itself had before, and after all of them.
+// Limits of the heap above its size before the test: while a capture is read, and after all of them.
 const (
 	replayPeak = 64 << 20
 	replayLeft = 16 << 20
 )
 
-// TestReplayOfEveryCapture replays every capture of the shared folder: no panic, bounded memory, and each of them counts what tshark
-// counts, but for the differences whose reasons are in known.
+// TestReplayOfEveryCapture replays every capture of the shared folder: no panic, bounded memory, and the counts
+// of tshark, except for the explained differences of knownDifferences.
 func TestReplayOfEveryCapture(t *testing.T) {
 	dir := filepath.Join(sharedFolder(t), "data")
 	truth := oracleCounts(t, filepath.Join(dir, "oracle", "counts.tsv"))
@@ -169,7 +172,7 @@ func TestReplayOfEveryCapture(t *testing.T) {
 			}
 		}
 		t.Logf("%-18s ours %5d  tshark %5d  difference %4d, of it explained %4d", m, ours[m], theirs[m], ours[m]-theirs[m], explained)
-		if floor := theirs[m] * 98 / 100; m != "tls_client_hello" && ours[m] < floor { // those tshark has in QUIC too
+		if floor := theirs[m] * 98 / 100; m != "tls_client_hello" && ours[m] < floor { // tshark also counts those in QUIC
 			t.Errorf("%s: %d in all captures, tshark has %d", m, ours[m], theirs[m])
 		}
 	}
@@ -181,7 +184,7 @@ func TestReplayOfEveryCapture(t *testing.T) {
 	}
 }
 
-// compareCount holds one count against the oracle's and adds a row for the table.
+// compareCount compares one count with that of the oracle and adds a row to the table.
 func compareCount(t *testing.T, rows []string, name, measure string, got, want int) []string {
 	t.Helper()
 	why, explained := knownDifferences[difference{name, measure}]
@@ -232,7 +235,7 @@ func captureFiles(t *testing.T, dir string) []string {
 	return names
 }
 
-// oracleCounts reads what tshark found in each capture.
+// oracleCounts returns the counts of tshark for each capture.
 func oracleCounts(t *testing.T, path string) map[string]protocolCounts {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -253,8 +256,8 @@ func oracleCounts(t *testing.T, path string) map[string]protocolCounts {
 	return all
 }
 
-// TestReplayOfGeneratedTraffic: of a capture whose truth is exact every transaction is there, whole, also where segments come out of
-// order and twice.
+// TestReplayOfGeneratedTraffic: every transaction of a generated capture is found, complete, also if segments
+// are reordered and duplicated.
 func TestReplayOfGeneratedTraffic(t *testing.T) {
 	tool := filepath.Join(sharedFolder(t), "tools", "trafficgen")
 	for _, c := range []struct {
@@ -287,7 +290,7 @@ func TestReplayOfGeneratedTraffic(t *testing.T) {
 	}
 }
 
-// generatedCapture has trafficgen write a capture of 20 MB and gives its truth.
+// generatedCapture writes a capture of 20 MB with trafficgen and returns its exact counts.
 func generatedCapture(t *testing.T, tool string, args ...string) (path string, truth map[string]int) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "generated.pcap")

@@ -301,8 +301,9 @@ func (p *process) loadDetectors() error {
 	return err
 }
 
-// startServers starts the embedded broker, the metrics and the embedded store. The broker comes first: its error names the data
-// folder that is in use, which says more about a second process than the error about a port.
+// startServers starts the embedded broker, the metrics and the embedded store. The broker comes first: its
+// error names the data folder that is in use, which says more about a second process than the error about a
+// port.
 func (p *process) startServers(ctx context.Context, roles role) error {
 	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {
 		if err := p.startBroker(ctx); err != nil {

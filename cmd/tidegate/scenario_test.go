@@ -24,8 +24,9 @@ import (
 	"tidegate/pipeline/embedded"
 )
 
-// TestScenarios runs testdata/*.txtar: whole programs, started, fed, asked, killed and stopped as people do it. What the commands of the
-// scripts mean stands at their functions below; README.md beside the scripts lists them.
+// TestScenarios runs testdata/*.txtar: whole programs are started, fed, queried, killed and stopped from the
+// command line. The functions below describe the commands of the scripts, and so does the README.md beside the
+// scripts.
 func TestScenarios(t *testing.T) {
 	if testing.Short() {
 		t.Skip("they start whole systems")
@@ -68,7 +69,7 @@ func TestScenarios(t *testing.T) {
 
 type scenarioKey struct{}
 
-// A scenario is what one script has started.
+// A scenario holds the processes that one script has started.
 type scenario struct {
 	procs  map[string]*scenarioProcess
 	mounts []string
@@ -96,7 +97,7 @@ var scenarioPorts struct {
 	next int
 }
 
-// scenarioPort gives each caller another free port, below those that the kernel gives to clients.
+// scenarioPort returns a free port that no other caller has, below the ephemeral ports of the kernel.
 func scenarioPort() int {
 	scenarioPorts.Lock()
 	defer scenarioPorts.Unlock()
@@ -129,7 +130,8 @@ logs:
   docker_data_root: ${WORK}/docker
 `
 
-// config NAME [PART…] writes a configuration with free ports, and the parts, with variables of the script filled in, below it.
+// config NAME [PART…] writes a configuration with free ports, followed by the parts, in which variables of the
+// script are expanded.
 func cmdConfig(ts *testscript.TestScript, _ bool, args []string) {
 	text := scenarioConfigBase
 	for _, part := range args[1:] {
@@ -138,7 +140,7 @@ func cmdConfig(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(os.Expand(text, ts.Getenv)), 0o600))
 }
 
-// start NAME [VAR=VALUE…] ARG… runs tidegate in the background. Its output goes to NAME.out and NAME.err, below what is there.
+// start NAME [VAR=VALUE…] ARG… runs tidegate in the background. Its output is appended to NAME.out and NAME.err.
 func cmdStart(ts *testscript.TestScript, _ bool, args []string) {
 	name, args := args[0], args[1:]
 	s := scenarioOf(ts)
@@ -172,7 +174,7 @@ func (s *scenario) startProcess(ts *testscript.TestScript, name string, cmd *exe
 	s.procs[name] = p
 }
 
-// webhook FILE receives webhooks at $HOOK_PORT and appends each, behind its key, to the file.
+// webhook FILE receives webhooks at $HOOK_PORT and appends each to the file, after its key.
 func cmdWebhook(ts *testscript.TestScript, _ bool, args []string) {
 	self, err := os.Executable()
 	ts.Check(err)
@@ -181,7 +183,7 @@ func cmdWebhook(ts *testscript.TestScript, _ bool, args []string) {
 	scenarioOf(ts).startProcess(ts, "webhook", cmd)
 }
 
-// halt NAME sends SIGINT and expects the end in order, with 0, within 10 s; halt NAME KILL kills it as kill -9 does.
+// halt NAME sends SIGINT and requires exit code 0 within 10 s; halt NAME KILL sends SIGKILL.
 func cmdStop(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) == 2 && args[1] == "KILL" {
 		p := scenarioOf(ts).procs[args[0]]
@@ -201,7 +203,7 @@ func cmdStop(ts *testscript.TestScript, _ bool, args []string) {
 	awaitExit(ts, args[0], 10*time.Second, 0)
 }
 
-// ends NAME CODE expects that a process ends by itself.
+// ends NAME CODE waits until a process ends with an exit code.
 func cmdEnds(ts *testscript.TestScript, _ bool, args []string) {
 	code, err := strconv.Atoi(args[1])
 	ts.Check(err)
@@ -234,7 +236,7 @@ func logTail(ts *testscript.TestScript, name string) string {
 	return string(all)
 }
 
-// tailOfEveryProcess is storyTail of all that the script has started.
+// tailOfEveryProcess returns logTail of every process of the script.
 func (s *scenario) tailOfEveryProcess(ts *testscript.TestScript) string {
 	var all string
 	names, _ := filepath.Glob(filepath.Join(ts.Getenv("WORK"), "*.err"))
@@ -256,7 +258,7 @@ func eventually(ts *testscript.TestScript, what string, f func() string) {
 	ts.Fatalf("%s: %s\n%s", what, objection, scenarioOf(ts).tailOfEveryProcess(ts))
 }
 
-// until FILE REGEXP [COUNT] waits until the file has so many matches, one if not said.
+// until FILE REGEXP [COUNT] waits until the file has COUNT matches, one by default.
 func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 	re, err := regexp.Compile("(?m)" + args[1])
 	ts.Check(err)
@@ -274,7 +276,8 @@ func cmdUntil(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// answer WANT SQL [CONFIG] asks as `tidegate query` does until the answer, without its header, blanks between columns, is WANT.
+// answer WANT SQL [CONFIG] runs `tidegate query` until its result, without header and with a blank between
+// columns, is WANT.
 func cmdAnswer(ts *testscript.TestScript, _ bool, args []string) {
 	config := "tidegate.yaml"
 	if len(args) > 2 {
@@ -298,7 +301,8 @@ func cmdAnswer(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// metric PORT NAME LEAST waits until the sum of the samples whose names and labels begin with NAME is at least so much.
+// metric PORT NAME LEAST waits until the sum of the samples whose names and labels begin with NAME is at least
+// LEAST.
 func cmdMetric(ts *testscript.TestScript, _ bool, args []string) {
 	least, err := strconv.ParseFloat(args[2], 64)
 	ts.Check(err)
@@ -314,7 +318,8 @@ func cmdMetric(ts *testscript.TestScript, _ bool, args []string) {
 	})
 }
 
-// lines CONTAINER FROM TO [WIDTH] appends numbered lines to the container's log as dockerd writes it; a line is padded to WIDTH.
+// lines CONTAINER FROM TO [WIDTH] appends numbered lines to the log of a container in the form of dockerd. Lines
+// are padded to WIDTH.
 func cmdLines(ts *testscript.TestScript, _ bool, args []string) {
 	from, err := strconv.Atoi(args[1])
 	ts.Check(err)
@@ -341,7 +346,7 @@ func cmdLines(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(errors.Join(err, f.Close()))
 }
 
-// alone expects that no process works in the script's folder any more.
+// alone requires that no process works in the folder of the script.
 func cmdAlone(ts *testscript.TestScript, _ bool, _ []string) {
 	eventually(ts, "processes are left", func() string {
 		var left []string
@@ -357,7 +362,8 @@ func cmdAlone(ts *testscript.TestScript, _ bool, _ []string) {
 
 var totalsLine = regexp.MustCompile(`(?m)^collector +read ([\d,]+) +delivered ([\d,]+) +buffered ([\d,]+) +dropped ([\d,]+) +lost ([\d,]+)$`)
 
-// balanced FILE [LEAST] requires that the last totals of the file add up and that at least LEAST events were read.
+// balanced FILE [LEAST] requires that the last totals of the file add up and that at least LEAST events were
+// read.
 func cmdBalanced(ts *testscript.TestScript, _ bool, args []string) {
 	all := totalsLine.FindAllStringSubmatch(ts.ReadFile(args[0]), -1)
 	if len(all) == 0 {
@@ -381,7 +387,8 @@ func cmdBalanced(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// jsonl FILE [LEAST] expects events as nested ECS objects, one a line, each with its id, dataset and time, and no id twice.
+// jsonl FILE [LEAST] requires nested ECS objects, one a line, each with its id, dataset and time, and no id
+// twice.
 func cmdJSONL(ts *testscript.TestScript, _ bool, args []string) {
 	seen := map[string]bool{}
 	for line := range strings.Lines(ts.ReadFile(args[0])) {
@@ -417,7 +424,7 @@ func cmdJSONL(ts *testscript.TestScript, _ bool, args []string) {
 
 var loginLine = regexp.MustCompile(`SQL page +(http://\S+?)(/play\S*) +user (\S+), password (\S+)`)
 
-// login FILE takes the address and the login that run has printed into $URL, $PLAY, $LOGIN and $PASSWORD.
+// login FILE sets $URL, $PLAY, $LOGIN and $PASSWORD from the output of run.
 func cmdLogin(ts *testscript.TestScript, _ bool, args []string) {
 	m := loginLine.FindStringSubmatch(ts.ReadFile(args[0]))
 	if m == nil {
@@ -428,7 +435,7 @@ func cmdLogin(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// mount DIR SIZE makes DIR a small disk of its own.
+// mount DIR SIZE mounts a small disk at DIR.
 func cmdMount(ts *testscript.TestScript, _ bool, args []string) {
 	dir := ts.MkAbs(args[0])
 	ts.Check(os.MkdirAll(dir, 0o700))
@@ -439,7 +446,7 @@ func cmdMount(ts *testscript.TestScript, _ bool, args []string) {
 	s.mounts = append(s.mounts, dir)
 }
 
-// fill DIR takes all the space that is left of DIR's disk, in a file called ballast.
+// fill DIR uses all the space that is left on the disk of DIR, with a file named ballast.
 func cmdFill(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := os.Create(filepath.Join(ts.MkAbs(args[0]), "ballast"))
 	ts.Check(err)
@@ -451,14 +458,14 @@ func cmdFill(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// pause TIME lets things go wrong, or not, for a while; where something can be waited for, until is better.
+// pause TIME waits. Where there is something to wait for, until is better.
 func cmdPause(ts *testscript.TestScript, _ bool, args []string) {
 	d, err := time.ParseDuration(args[0])
 	ts.Check(err)
 	time.Sleep(d)
 }
 
-// damage cut IN OUT N writes the first N bytes of IN; damage garble IN OUT N the same with bytes of nothing behind them.
+// damage cut IN OUT N writes the first N bytes of IN; damage garble IN OUT N appends random bytes to them.
 func cmdDamage(ts *testscript.TestScript, _ bool, args []string) {
 	b, err := os.ReadFile(ts.MkAbs(args[1]))
 	ts.Check(err)

@@ -98,7 +98,8 @@ func (p *process) printTotals() {
 	if p.engine != nil {
 		l := p.engine.Ledger()
 		stored := l.Rows + l.AlreadyStored
-		// Events of a block that was not finished are neither stored nor rejected; the next process reads them again.
+		// Events of a block that was not finished are neither stored nor rejected; the next process reads
+		// them again.
 		finished := stored + l.DuplicateEvents + l.Rejected
 		unfinished := max(l.Events, finished) - finished
 		printTotalsLine(w, "engine", total{"read", l.Events}, total{p.evaluatedWord(), stored},

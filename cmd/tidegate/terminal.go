@@ -14,8 +14,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// A terminal writes the output of `tidegate run` for a person: lines, and below them a status line that is redrawn. Where the
-// output is not a terminal, the status line is written every few seconds instead. It is safe for concurrent use.
+// A terminal writes the output of `tidegate run` for a person: lines, and below them a status line that is
+// redrawn. Where the output is not a terminal, the status line is written every few seconds instead. It is
+// safe for concurrent use.
 type terminal struct {
 	mu          sync.Mutex
 	out         io.Writer
@@ -126,8 +127,9 @@ func oneLineText(s string, most int) string {
 	return s
 }
 
-// stripControl replaces what a terminal interprets instead of showing it: C0 and C1 control characters except line feed and tab, and
-// the marks that change the direction of writing, with which one name can look like another. Bytes that are not UTF-8 become U+FFFD.
+// stripControl replaces what a terminal interprets instead of showing it: C0 and C1 control characters except
+// line feed and tab, and the marks that change the direction of writing, with which one name can look like
+// another. Bytes that are not UTF-8 become U+FFFD.
 func stripControl(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {

@@ -15,11 +15,11 @@ import (
 	"tidegate/pipeline"
 )
 
-// hostileText is what a hostile peer would put into a name: escapes in both sets of control characters, as a character and as a bare byte, a
-// line of its own, a turn of the direction of writing.
+// hostileText is a name as a hostile peer would choose it: C0 and C1 control characters, as runes and as a bare
+// byte, a line break, and a mark that changes the direction of writing.
 const hostileText = "a\x1b]0;owned\x07b\u009b2Jc\x9b31md\r\nALERT critical faked\x7f\u202egpj.exe\u2028"
 
-// hasNoControl tells whether a terminal shows all of s and obeys none of it.
+// hasNoControl reports whether a terminal shows all of s and interprets none of it.
 func hasNoControl(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) })
 }
@@ -56,7 +56,8 @@ func TestPrintableKeepsWhatIsShown(t *testing.T) {
 	check("üüüüüüüüüüüüü", "üüüüüüüüüüü…")
 }
 
-// TestPlainOutputHasNoEscapes: where the output is not a terminal, the counts are a line every few seconds.
+// TestPlainOutputHasNoEscapes: where the output is not a terminal, the status line is written every few
+// seconds.
 func TestPlainOutputHasNoEscapes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
@@ -74,7 +75,7 @@ func TestPlainOutputHasNoEscapes(t *testing.T) {
 	})
 }
 
-// TestTerminalRedrawsTheCounts: below the lines that stay, and whole after each.
+// TestTerminalRedrawsTheCounts: the status line is below the other lines, and complete after each of them.
 func TestTerminalRedrawsTheCounts(t *testing.T) {
 	var out bytes.Buffer
 	s := &terminal{out: &out, interactive: true}
@@ -106,7 +107,7 @@ func TestTextOfOthersSteersNothing(t *testing.T) {
 	}
 }
 
-// TestDoctorAndReplayTablesSteerNothing: an error, or a rule of somebody else, may hold anything.
+// TestDoctorAndReplayTablesSteerNothing: errors and rules of foreign origin may hold control characters.
 func TestDoctorAndReplayTablesSteerNothing(t *testing.T) {
 	var out bytes.Buffer
 	cmd := doctorCommand()

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// TestMain lets the test binary, which is static, be what runs in the containers of the end-to-end test as well.
+// TestMain lets the static test binary also be the program that runs in the containers of the end-to-end test.
 func TestMain(m *testing.M) {
 	if spec := os.Getenv("TIDEGATE_WORK"); spec != "" {
 		if err := runWorkload(spec); err != nil {
@@ -33,8 +33,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// A workload is what one client container does: N transactions with each server whose address is given, every one of which carries
-// Case and a number, so that it can be found again.
+// A workload is the task of one client container: N transactions with each server whose address is set. Each
+// transaction carries Case and a number, by which it is found again.
 type workload struct {
 	Case  string
 	N     int
@@ -42,12 +42,12 @@ type workload struct {
 	Redis string
 	DNS   string
 	MySQL string
-	Name  string // what is looked up, instead of numbered names
+	Name  string // queried name, instead of numbered ones
 
 	Lines int           // log lines to write instead
-	Every time.Duration // one line or transaction per
+	Every time.Duration // interval between lines or transactions
 	Serve string        // address to answer HTTP on instead
-	Sink  string        // file to which the bodies of what is posted there are appended, with their Idempotency-Key
+	Sink  string        // file to which the bodies of received requests are appended, with their Idempotency-Key
 }
 
 func (w workload) String() string {
@@ -95,7 +95,7 @@ func (w workload) serve(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// writeLines writes numbered lines to both streams, some longer than the 16 KiB into which dockerd splits.
+// writeLines writes numbered lines to both streams, some longer than the 16 KiB at which dockerd splits lines.
 func (w workload) writeLines() error {
 	out, errs := bufio.NewWriter(os.Stdout), bufio.NewWriter(os.Stderr)
 	for i := range w.Lines {
@@ -120,7 +120,7 @@ func (w workload) writeLines() error {
 	return errors.Join(out.Flush(), errs.Flush())
 }
 
-// http asks on a connection that is kept, and every tenth time on one of its own.
+// http sends requests on a connection that is kept open, and every tenth on a connection of its own.
 func (w workload) http() error {
 	kept, single := &http.Client{Timeout: 10 * time.Second}, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	for i := range w.N {
@@ -205,7 +205,7 @@ func (w workload) dns() error {
 	return nil
 }
 
-// mysql is the real client, one connection, one statement a number.
+// mysql runs the real client: one connection, one statement for each number.
 func (w workload) mysql() error {
 	host, port, err := net.SplitHostPort(w.MySQL)
 	if err != nil {
@@ -233,7 +233,7 @@ func (h *dockerHost) client(w workload, options ...string) string {
 	return h.run(append(args, "--", "/work")...)
 }
 
-// visitor runs w in the world outside.
+// visitor runs w in the namespace outside.
 func (h *dockerHost) visitor(w workload) *exec.Cmd {
 	self, err := os.Executable()
 	h.check(err)

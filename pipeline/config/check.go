@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// The checks below return the problems of one key: none, or one. A Check method puts them together with slices.Concat.
+// The checks below return the problems of one key: none, or one. A Check method puts them together with
+// slices.Concat.
 
 // Invalid returns one Problem with a message of its own.
 func Invalid(key, format string, args ...any) []Problem {

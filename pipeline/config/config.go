@@ -1,7 +1,8 @@
-// Package config is the one place for everything that a configuration needs: strict YAML with positions, checks with one
-// phrasing, sizes and durations as people write them, TLS settings and secrets in files.
+// Package config is the one place for everything that a configuration needs: strict YAML with positions,
+// checks with one phrasing, sizes and durations as people write them, TLS settings and secrets in files.
 //
-// Every component has a Config struct of its own, beside its code, with three parts that this package connects:
+// Every component has a Config struct of its own, beside its code, with three parts that this package
+// connects:
 //
 //   - yaml tags name the keys,
 //   - Default returns a Config that passes Check and runs; a file is decoded over it, so a key that a file does not name keeps
@@ -9,10 +10,10 @@
 //   - Check returns a Problem for every value that cannot work, not only for the first. A zero value has no special meaning
 //     unless the comment of its key names one.
 //
-// In flows the text of a file. Parse finds its syntax, Document.Decode fills structs from it, Document.Locate finds the line
-// that a Problem is about, and Document.Err returns everything that is wrong, in the order of the file, as
-// file:line:column: key: message. cmd/tidegate reads its configuration this way, and detectors/rules its rule files, for which
-// Node and Text give access to values with their positions.
+// In flows the text of a file. Parse finds its syntax, Document.Decode fills structs from it, Document.Locate
+// finds the line that a Problem is about, and Document.Err returns everything that is wrong, in the order of
+// the file, as file:line:column: key: message. cmd/tidegate reads its configuration this way, and
+// detectors/rules its rule files, for which Node and Text give access to values with their positions.
 package config
 
 import (
@@ -21,8 +22,8 @@ import (
 	"strings"
 )
 
-// A Problem is one value that cannot work. Key is relative to whoever returns the Problem: a component returns "block_rows",
-// and whoever holds the component's Config puts "engine" in front with Under.
+// A Problem is one value that cannot work. Key is relative to whoever returns the Problem: a component
+// returns "block_rows", and whoever holds the component's Config puts "engine" in front with Under.
 type Problem struct {
 	Key string // "tls.cert_file", "webhooks[1].url"; "" is the component as a whole
 	Err error
@@ -48,8 +49,8 @@ func Under(prefix string, problems []Problem) []Problem {
 	return under
 }
 
-// Join returns problems as one error with prefix in front of every key, or nil where there are none. Constructors use it to
-// refuse a Config that does not pass its Check.
+// Join returns problems as one error with prefix in front of every key, or nil where there are none.
+// Constructors use it to refuse a Config that does not pass its Check.
 func Join(prefix string, problems []Problem) error {
 	var errs []error
 	for _, p := range Under(prefix, problems) {
@@ -58,7 +59,8 @@ func Join(prefix string, problems []Problem) error {
 	return errors.Join(errs...)
 }
 
-// WithPrefix puts prefix in front of the key of a Problem that err wraps. Other errors get prefix in front of their text.
+// WithPrefix puts prefix in front of the key of a Problem that err wraps. Other errors get prefix in front of
+// their text.
 func WithPrefix(prefix string, err error) error {
 	var p Problem
 	switch {
@@ -70,7 +72,8 @@ func WithPrefix(prefix string, err error) error {
 	return fmt.Errorf("%s: %w", prefix, err)
 }
 
-// joinKey appends a key to the path of the mapping that holds it. A path that ends with ": " names an item, not a mapping.
+// joinKey appends a key to the path of the mapping that holds it. A path that ends with ": " names an item,
+// not a mapping.
 func joinKey(path, key string) string {
 	switch {
 	case path == "" || key == "":

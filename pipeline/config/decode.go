@@ -11,11 +11,12 @@ import (
 	"time"
 )
 
-// A NodeDecoder decodes itself from a Node, for values that no plain Go type describes. It reports errors with Node.Errorf.
+// A NodeDecoder decodes itself from a Node, for values that no plain Go type describes. It reports errors
+// with Node.Errorf.
 type NodeDecoder interface{ DecodeNode(n Node) }
 
-// UnknownKeyHinter is implemented by structs that know what a key means that they do not have, such as one of a similar
-// language. UnknownKey returns what to write instead, "" where nothing is known.
+// UnknownKeyHinter is implemented by structs that know what a key means that they do not have, such as one of
+// a similar language. UnknownKey returns what to write instead, "" where nothing is known.
 type UnknownKeyHinter interface{ UnknownKey(key string) string }
 
 var (
@@ -24,11 +25,12 @@ var (
 	durationType = reflect.TypeFor[time.Duration]()
 )
 
-// Decode fills the value that into points to, strictly: a key that has no field is an error, and so is a value of another
-// type. It goes on after an error, so one call finds all of them.
+// Decode fills the value that into points to, strictly: a key that has no field is an error, and so is a
+// value of another type. It goes on after an error, so one call finds all of them.
 //
-// Fields are struct fields with a yaml tag; ",inline" puts the fields of a struct among those around it. A list replaces the
-// list that was there, a mapping the map. Null and empty values change nothing. Fields of type Node take any value.
+// Fields are struct fields with a yaml tag; ",inline" puts the fields of a struct among those around it. A
+// list replaces the list that was there, a mapping the map. Null and empty values change nothing. Fields of
+// type Node take any value.
 func (n Node) Decode(into any) { n.decodeInto(reflect.ValueOf(into).Elem()) }
 
 func (n Node) decodeInto(v reflect.Value) {

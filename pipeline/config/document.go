@@ -15,8 +15,8 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// The bounds of a file. goccy's parser takes quadratic time for nesting (20,000 levels: 7 s), so the depth is checked on its
-// tokens, which it finds in linear time.
+// The bounds of a file. goccy's parser takes quadratic time for nesting (20,000 levels: 7 s), so the depth is
+// checked on its tokens, which it finds in linear time.
 const (
 	// MaxFileBytes is the size of the largest file that Parse takes.
 	MaxFileBytes = 4 << 20
@@ -56,8 +56,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// A Document is one YAML file on its way into Go values. Everything that is found wrong is collected in it, because a user
-// wants to see all mistakes of a file at once. It is used by one goroutine.
+// A Document is one YAML file on its way into Go values. Everything that is found wrong is collected in it,
+// because a user wants to see all mistakes of a file at once. It is used by one goroutine.
 type Document struct {
 	File string
 
@@ -129,7 +129,8 @@ func (c anchorCollector) Visit(n ast.Node) ast.Visitor {
 	return c
 }
 
-// checkNesting reports whether the tokens nest no deeper than the parser can take, and notes where aliases are.
+// checkNesting reports whether the tokens nest no deeper than the parser can take, and notes where aliases
+// are.
 func (d *Document) checkNesting(tokens token.Tokens) bool {
 	flow, entries, line := 0, 0, 0
 	for _, t := range tokens {
@@ -171,12 +172,14 @@ func (d *Document) addSyntaxError(err error) {
 // Aliases returns where the file uses aliases or merge keys, for readers that do not support them.
 func (d *Document) Aliases() []Position { return d.aliases }
 
-// Root returns the file's value. It returns false where there is none: the file is empty, holds only comments, or is not YAML.
+// Root returns the file's value. It returns false where there is none: the file is empty, holds only
+// comments, or is not YAML.
 func (d *Document) Root() (Node, bool) {
 	return Node{doc: d, node: d.root}, d.root != nil
 }
 
-// Decode fills the value that into points to. What the file does not name stays as it is; an empty file changes nothing.
+// Decode fills the value that into points to. What the file does not name stays as it is; an empty file
+// changes nothing.
 func (d *Document) Decode(into any) {
 	if root, ok := d.Root(); ok {
 		root.Decode(into)
@@ -227,8 +230,8 @@ func (d *Document) Err() error {
 // keyPlaces are the positions of one key and of its value.
 type keyPlaces struct{ key, value Position }
 
-// Locate returns p with the position of its key. A key that the file does not name, such as a default, has the position of
-// the nearest section around it that the file names, or none.
+// Locate returns p with the position of its key. A key that the file does not name, such as a default, has
+// the position of the nearest section around it that the file names, or none.
 func (d *Document) Locate(p Problem) *Error {
 	if d.places == nil {
 		d.places = map[string]keyPlaces{}
@@ -246,8 +249,8 @@ func (d *Document) Locate(p Problem) *Error {
 	return e
 }
 
-// collectPlaces notes the position of every key below n. The position of a list's entry is where the entry begins. Aliases are not
-// followed: their keys stand elsewhere in the file.
+// collectPlaces notes the position of every key below n. The position of a list's entry is where the entry
+// begins. Aliases are not followed: their keys stand elsewhere in the file.
 func (d *Document) collectPlaces(n Node) {
 	if anchor, ok := n.node.(*ast.AnchorNode); ok {
 		n.node = anchor.Value

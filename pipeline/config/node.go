@@ -21,8 +21,8 @@ type Entry struct {
 	Value Node
 }
 
-// Named returns n with another key path, which its errors and those of its parts carry. A path that ends with ": " names an
-// item: "my-rule: " makes errors of its key when read "my-rule: when: …".
+// Named returns n with another key path, which its errors and those of its parts carry. A path that ends with
+// ": " names an item: "my-rule: " makes errors of its key when read "my-rule: when: …".
 func (n Node) Named(key string) Node {
 	n.key = key
 	return n
@@ -185,8 +185,8 @@ func (n Node) Items() []Node {
 	return items
 }
 
-// Entries returns the keys and values of a mapping, in the order of the file; none where n is not a mapping. Entries of a merge
-// key (<<) come first, so that the mapping's own override them.
+// Entries returns the keys and values of a mapping, in the order of the file; none where n is not a mapping.
+// Entries of a merge key (<<) come first, so that the mapping's own override them.
 func (n Node) Entries() []Entry {
 	var values []*ast.MappingValueNode
 	switch m := n.raw().(type) {
@@ -214,8 +214,8 @@ func (n Node) Entries() []Entry {
 	return append(merged, entries...)
 }
 
-// mergedEntries returns the entries of what a merge key refers to: a mapping or a list of mappings. Their number in one document
-// is bounded, because a merge key may refer to the mapping that it stands in.
+// mergedEntries returns the entries of what a merge key refers to: a mapping or a list of mappings. Their
+// number in one document is bounded, because a merge key may refer to the mapping that it stands in.
 func (n Node) mergedEntries() []Entry {
 	if n.doc.merges++; n.doc.merges > maxMerges {
 		return nil
@@ -267,8 +267,8 @@ func (t Text) ErrorfAt(index int, format string, args ...any) {
 	t.node.doc.AddError(t.PositionAt(index), t.node.key, format, args...)
 }
 
-// PositionAt returns the position of the rune at index in the text. YAML may fold a text over lines or quote it, so the file
-// is walked beside the text, counting the runes that are not blank in both.
+// PositionAt returns the position of the rune at index in the text. YAML may fold a text over lines or quote
+// it, so the file is walked beside the text, counting the runes that are not blank in both.
 func (t Text) PositionAt(index int) Position {
 	want := 0
 	for i, r := range []rune(t.Value) {

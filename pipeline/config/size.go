@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// A Size is a number of bytes. A configuration writes it as 8MiB, 512KiB or 1.5GiB, or as a plain number of bytes.
+// A Size is a number of bytes. A configuration writes it as 8MiB, 512KiB or 1.5GiB, or as a plain number of
+// bytes.
 type Size int64
 
 // The units of a Size.
@@ -24,7 +25,8 @@ var sizeUnits = []struct {
 	bytes Size
 }{{"TiB", TiB}, {"GiB", GiB}, {"MiB", MiB}, {"KiB", KiB}}
 
-// ParseSize reads a Size. Units are powers of 1024; MB and M are refused, because some programs mean 1,000,000 by them.
+// ParseSize reads a Size. Units are powers of 1024; MB and M are refused, because some programs mean
+// 1,000,000 by them.
 func ParseSize(s string) (Size, error) {
 	number, unit := strings.TrimSpace(s), Size(1)
 	for _, u := range sizeUnits {

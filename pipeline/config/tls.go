@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// TLS says which certificates a connection accepts and which one it presents. Kafka, ClickHouse and every destination of
-// alerts have one.
+// TLS says which certificates a connection accepts and which one it presents. Kafka, ClickHouse and every
+// destination of alerts have one.
 type TLS struct {
 	// PEM file of the certificate authorities that are trusted; empty: those of the system.
 	CAFile string `yaml:"ca_file"`

@@ -1,9 +1,9 @@
-// Package demo holds the bundled scenario that `tidegate run --demo` plays: a shop of three containers, one of which is broken into.
-// The folder generate makes its files: a capture of the shop's bridge and the log files of its containers. event.demo marks every
-// event of the scenario.
+// Package demo holds the bundled scenario that `tidegate run --demo` plays: a shop of three containers, one
+// of which is broken into. The folder generate makes its files: a capture of the shop's bridge and the log
+// files of its containers. event.demo marks every event of the scenario.
 //
-// cmd/tidegate plays the files through the code that live input takes: the packets of the capture go through a session table, and the
-// log lines are written to files that a log source follows.
+// cmd/tidegate plays the files through the code that live input takes: the packets of the capture go through
+// a session table, and the log lines are written to files that a log source follows.
 package demo
 
 import (
@@ -23,7 +23,8 @@ var Files embed.FS
 // FeedDomain is the domain to which the scenario's intruder connects from inside; Feed lists it.
 const FeedDomain = "sync.stats-relay.example"
 
-// Feed is a feed of domains and addresses with the scenario's indicators, in the form that docs/OPERATING.md describes.
+// Feed is a feed of domains and addresses with the scenario's indicators, in the form that docs/OPERATING.md
+// describes.
 const Feed = "# indicator,confidence,note\nstats-relay.example,90,demo: command and control of the bundled scenario\n203.0.113.99,80,demo: where it is served\n"
 
 // Containers are the containers of the shop: web, cache and database.

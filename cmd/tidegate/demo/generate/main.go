@@ -1,6 +1,6 @@
-// Command generate writes the scenario of the demo: shop.pcap, the traffic on the bridge of a small shop of containers while one of
-// them is broken into, and the log lines that its containers write meanwhile. `go generate ./cmd/tidegate/demo` runs it. Its output
-// is the same to the byte each time, and is checked in.
+// Command generate writes the scenario of the demo: shop.pcap, the traffic on the bridge of a small shop of
+// containers while one of them is broken into, and the log lines that its containers write meanwhile. `go
+// generate ./cmd/tidegate/demo` runs it. Its output is the same to the byte each time, and is checked in.
 package main
 
 import (
@@ -75,7 +75,8 @@ func (s *scenario) writeAll() {
 	s.breakIn(7 * time.Second)
 }
 
-// customer writes one visit of the shop: a page, for which the web server asks the cache and, after a miss, the database.
+// customer writes one visit of the shop: a page, for which the web server asks the cache and, after a miss,
+// the database.
 func (s *scenario) customer(at time.Duration, ip string, n int) {
 	path := []string{"/", "/items", fmt.Sprintf("/items/%d", 100+n), "/cart", "/static/shop.css"}[n%5]
 	key := fmt.Sprintf("page:%s", path)
@@ -151,7 +152,8 @@ func mysqlPacket(seq byte, p []byte) []byte {
 
 func lenenc(s string) []byte { return append([]byte{byte(len(s))}, s...) }
 
-// mysql writes a login and one query with rows in its answer, in the form of MariaDB (protocol 4.1, with EOF packets).
+// mysql writes a login and one query with rows in its answer, in the form of MariaDB (protocol 4.1, with EOF
+// packets).
 func (s *scenario) mysql(at time.Duration, query string, rows int) {
 	c := s.open(at, web.Ip[0], db.Ip[0], 3306)
 	hello := append([]byte{10}, "10.11.6-MariaDB\x00\x29\x00\x00\x00abcdefgh\x00"...)
@@ -183,7 +185,8 @@ func (s *scenario) mysql(at time.Duration, query string, rows int) {
 	c.close()
 }
 
-// dns writes a query of the web container to the resolver. Without an address the answer is that the name does not exist.
+// dns writes a query of the web container to the resolver. Without an address the answer is that the name
+// does not exist.
 func (s *scenario) dns(at time.Duration, name, address string) {
 	s.port++
 	q := &layers.DNS{ID: uint16(s.rng.Intn(1 << 16)), RD: true, QDCount: 1, Questions: []layers.DNSQuestion{{Name: []byte(name), Type: layers.DNSTypeA, Class: layers.DNSClassIN}}}
