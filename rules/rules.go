@@ -5,7 +5,7 @@ package rules
 
 import "embed"
 
-// Files is the rule files.
+// Files holds the rule files.
 //
 //go:embed *.yaml
 var Files embed.FS
