@@ -141,10 +141,10 @@ func (b *batch) internEndpoint(p *pipeline.Endpoint) *pipeline.Container {
 	if p == nil {
 		return nil
 	}
-	c := p.Container
+	container := p.Container
 	p.Container = nil
-	p.ContainerIndex = b.internContainer(c)
-	return c
+	p.ContainerIndex = b.internContainer(container)
+	return container
 }
 
 func setContainer(p *pipeline.Endpoint, c *pipeline.Container) {
@@ -158,11 +158,11 @@ func (b *batch) internContainer(c *pipeline.Container) uint32 {
 	if c == nil {
 		return 0
 	}
-	if i, ok := b.containers[c]; ok {
-		return i
+	if index, ok := b.containers[c]; ok {
+		return index
 	}
-	i := uint32(len(b.containers) + 1)
-	b.containers[c] = i
+	index := uint32(len(b.containers) + 1)
+	b.containers[c] = index
 
 	size := c.SizeVT()
 	metadata := c
@@ -179,7 +179,7 @@ func (b *batch) internContainer(c *pipeline.Container) uint32 {
 	if _, err := metadata.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		panic("ship: a container that was measured does not fit: " + err.Error())
 	}
-	return i
+	return index
 }
 
 func firstKiB(s string) string { return s[:min(len(s), 1<<10)] }
@@ -190,9 +190,9 @@ func (b *batch) truncate(length, containers int) {
 	if len(b.containers) == containers {
 		return
 	}
-	for c, i := range b.containers {
-		if int(i) > containers {
-			delete(b.containers, c)
+	for container, index := range b.containers {
+		if int(index) > containers {
+			delete(b.containers, container)
 		}
 	}
 }

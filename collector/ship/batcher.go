@@ -52,14 +52,14 @@ func (b *batcher) addFileEvent(f *fileProducer, e *pipeline.Event, c collector.C
 		pipeline.ReleaseEvent(e)
 		return false
 	}
-	d := dataset(e)
+	index := dataset(e)
 	if target := b.encode(e); target != nil {
 		f.extendRange(target, c)
 		b.closeIfFull()
 	}
 	f.lastEnd = c.End
 	b.mu.Unlock()
-	b.shipper.counters.read[d].Add(1)
+	b.shipper.counters.read[index].Add(1)
 	pipeline.ReleaseEvent(e)
 	return true
 }
@@ -305,9 +305,9 @@ func (b *batcher) takeUnreadable() *batch {
 	if b.headTaken { // it may have its sequence already
 		first = 1
 	}
-	for i := first; i < len(b.queue); i++ {
-		if full := b.queue[i]; full.unreadable.Load() {
-			b.queue = append(b.queue[:i:i], b.queue[i+1:]...)
+	for position := first; position < len(b.queue); position++ {
+		if full := b.queue[position]; full.unreadable.Load() {
+			b.queue = append(b.queue[:position:position], b.queue[position+1:]...)
 			return full
 		}
 	}

@@ -114,10 +114,10 @@ func (s *Shipper) refreshTopic(ctx context.Context) {
 		return
 	}
 	s.health.topicKnown.Store(true)
-	n := min(partitions[pipeline.TopicEvents], maxPartitions)
-	if n != len(*s.partitions.Load()) {
-		s.log.Info("events topic found", "topic", s.topic, "partitions", n)
-		s.setPartitions(n)
+	count := min(partitions[pipeline.TopicEvents], maxPartitions)
+	if count != len(*s.partitions.Load()) {
+		s.log.Info("events topic found", "topic", s.topic, "partitions", count)
+		s.setPartitions(count)
 	}
-	s.journal.SetPartitions(n)
+	s.journal.SetPartitions(count)
 }

@@ -19,9 +19,9 @@ type byteBudget struct {
 }
 
 func newByteBudget(limit int64) *byteBudget {
-	b := &byteBudget{refunded: make(chan struct{})}
-	b.size.Store(limit)
-	return b
+	budget := &byteBudget{refunded: make(chan struct{})}
+	budget.size.Store(limit)
+	return budget
 }
 
 func (b *byteBudget) limit() int64 { return b.size.Load() }

@@ -15,8 +15,8 @@ func dataset(e *pipeline.Event) int { return e.Dataset.Index() }
 // countsOf returns counts that were written to the spool, maybe by a version with other datasets. Events of
 // datasets that this version does not have count as events of none.
 func countsOf(counts []uint32) (c datasetCounts) {
-	for i, n := range counts {
-		c[pipeline.Dataset(i).Index()] += n
+	for i, count := range counts {
+		c[pipeline.Dataset(i).Index()] += count
 	}
 	return c
 }

@@ -303,8 +303,8 @@ func TestKillMinusNine(t *testing.T) {
 	h.checkExactlyOnce(testFiles(childFiles, childLines)...)
 }
 
-// TestUpgrade: journal and spool of commit 1b86dc3, which had no version and ten datasets, are kept, counted and do
-// not stop the collector.
+// TestUpgrade: journal and spool of commit 1b86dc3, which had no version and ten datasets, are kept, counted
+// and do not stop the collector.
 func TestUpgrade(t *testing.T) {
 	h := newHarness(t)
 	h.startBroker()

@@ -233,11 +233,11 @@ func (f *fileProducer) skipTo(end int64) {
 // insertRange puts r in its place; f.mu must be held.
 func (f *fileProducer) insertRange(r *batchRange) {
 	// New ranges belong at the end; only recovered ones may begin behind them.
-	i := len(f.ranges)
-	for i > 0 && f.ranges[i-1].after > r.after {
-		i--
+	position := len(f.ranges)
+	for position > 0 && f.ranges[position-1].after > r.after {
+		position--
 	}
-	f.ranges = slices.Insert(f.ranges, i, r)
+	f.ranges = slices.Insert(f.ranges, position, r)
 }
 
 // removeRange takes r out of the list; f.mu must be held.
@@ -267,15 +267,15 @@ func (f *fileProducer) droppable() bool {
 func (f *fileProducer) advance() {
 	// Invariant: every line up to the checkpoint is safe, or lost and counted. Ranges leave in order, so the
 	// checkpoint never skips an unfinished one.
-	n := 0
-	for n < len(f.ranges) && f.ranges[n].mayLeave() {
-		if r := f.ranges[n]; r.end.End > f.checkpoint.End {
+	finished := 0
+	for finished < len(f.ranges) && f.ranges[finished].mayLeave() {
+		if r := f.ranges[finished]; r.end.End > f.checkpoint.End {
 			f.checkpoint = r.end
 		}
-		n++
+		finished++
 	}
-	if n > 0 {
+	if finished > 0 {
 		f.known = true
 	}
-	f.ranges = slices.Delete(f.ranges, 0, n)
+	f.ranges = slices.Delete(f.ranges, 0, finished)
 }

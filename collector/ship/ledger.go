@@ -23,19 +23,19 @@ func (l Ledger) IsBalanced() bool {
 // Ledger returns the account of all events so far. It balances only after Close: before, events are on their
 // way from one place to another.
 func (s *Shipper) Ledger() Ledger {
-	c := &s.counters
-	l := Ledger{
-		Read: c.read.total(), Recovered: c.recovered.total(), Delivered: c.delivered.total(),
-		Buffered: s.bufferedEvents(), Spooled: c.spooled.total(), Reread: c.reread.total(),
+	counters := &s.counters
+	ledger := Ledger{
+		Read: counters.read.total(), Recovered: counters.recovered.total(), Delivered: counters.delivered.total(),
+		Buffered: s.bufferedEvents(), Spooled: counters.spooled.total(), Reread: counters.reread.total(),
 	}
-	for reason := range c.discarded {
+	for reason := range counters.discarded {
 		if isLoss(reason) {
-			l.Lost += c.discarded[reason].total()
+			ledger.Lost += counters.discarded[reason].total()
 		} else {
-			l.Dropped += c.discarded[reason].total()
+			ledger.Dropped += counters.discarded[reason].total()
 		}
 	}
-	return l
+	return ledger
 }
 
 // bufferedEvents returns how many events wait in memory or in the spool.

@@ -12,8 +12,8 @@ var (
 	byDataset   = []string{"dataset"}
 	byReason    = []string{"dataset", "reason"}
 	descriptors = []*prometheus.Desc{
-		descRead, descRecovered, descDelivered, descSafe, descSpooled, descReread, descDropped, descLost, descBuffered,
-		descBuffer, descSpool, descJournal, descBatches, descErrors, descDisk, descUnreadable,
+		descRead, descRecovered, descDelivered, descSafe, descSpooled, descReread, descDropped, descLost,
+		descBuffered, descBuffer, descSpool, descJournal, descBatches, descErrors, descDisk, descUnreadable,
 	}
 
 	descRead = describe("events_read_total", "Events that sources handed over for delivery to Kafka.", byDataset)
@@ -28,7 +28,8 @@ var (
 	descSpooled = describe("events_spooled_total", "Events written to the spool on disk.", byDataset)
 
 	descReread = describe("events_reread_total",
-		"Log lines read again after a restart that were delivered or spooled before; they are not sent again.", byDataset)
+		"Log lines read again after a restart that were delivered or spooled before; they are not sent again.",
+		byDataset)
 
 	descDropped = describe("events_dropped_total", "Events dropped before delivery, by reason.", byReason)
 
@@ -36,8 +37,8 @@ var (
 
 	descBuffered = describe("events_buffered", "Events that wait for Kafka, in memory or in the spool.", nil)
 
-	descBuffer = describe("buffer_bytes", "Encoded events in memory that wait for Kafka, in bytes, by kind of source.",
-		[]string{"source"})
+	descBuffer = describe("buffer_bytes",
+		"Encoded events in memory that wait for Kafka, in bytes, by kind of source.", []string{"source"})
 
 	descSpool = describe("spool_bytes", "Size of the spool on disk.", nil)
 
@@ -45,12 +46,14 @@ var (
 
 	descBatches = describe("batches_delivered_total", "Batches acknowledged by Kafka.", nil)
 
-	descErrors = describe("produce_errors_total", "Requests to Kafka that failed, by kind of error.", []string{"kind"})
+	descErrors = describe("produce_errors_total", "Requests to Kafka that failed, by kind of error.",
+		[]string{"kind"})
 
 	descDisk = describe("disk_errors_total", "Writes of the journal or the spool that failed.", []string{"file"})
 
 	descUnreadable = describe("unreadable_bytes_total",
-		"Bytes of the journal or the spool that could not be read and were kept in .unreadable files.", []string{"file"})
+		"Bytes of the journal or the spool that could not be read and were kept in .unreadable files.",
+		[]string{"file"})
 )
 
 func describe(name, help string, labels []string) *prometheus.Desc {
@@ -66,31 +69,31 @@ func (s *Shipper) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (s *Shipper) Collect(ch chan<- prometheus.Metric) {
-	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	counter := func(descriptor *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(descriptor, prometheus.CounterValue, float64(v), labels...)
 	}
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	gauge := func(descriptor *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(descriptor, prometheus.GaugeValue, v, labels...)
 	}
 
-	c := &s.counters
+	counters := &s.counters
 	for i := range pipeline.Datasets {
 		name := pipeline.Datasets[i].Name
 		if name == "" {
 			name = "none"
 		}
-		counter(descRead, c.read[i].Load(), name)
-		counter(descRecovered, c.recovered[i].Load(), name)
-		counter(descDelivered, c.delivered[i].Load(), name)
-		counter(descSafe, c.safe[i].Load(), name)
-		counter(descSpooled, c.spooled[i].Load(), name)
-		counter(descReread, c.reread[i].Load(), name)
-		for reason := range c.discarded {
-			d := descDropped
+		counter(descRead, counters.read[i].Load(), name)
+		counter(descRecovered, counters.recovered[i].Load(), name)
+		counter(descDelivered, counters.delivered[i].Load(), name)
+		counter(descSafe, counters.safe[i].Load(), name)
+		counter(descSpooled, counters.spooled[i].Load(), name)
+		counter(descReread, counters.reread[i].Load(), name)
+		for reason := range counters.discarded {
+			descriptor := descDropped
 			if isLoss(reason) {
-				d = descLost
+				descriptor = descLost
 			}
-			counter(d, c.discarded[reason][i].Load(), name, reasonNames[reason])
+			counter(descriptor, counters.discarded[reason][i].Load(), name, reasonNames[reason])
 		}
 	}
 
@@ -99,9 +102,9 @@ func (s *Shipper) Collect(ch chan<- prometheus.Metric) {
 	gauge(descBuffer, float64(s.fileBytes()), "files")
 	gauge(descSpool, float64(s.spool.Bytes()))
 	gauge(descJournal, float64(s.journal.Bytes()))
-	counter(descBatches, c.batches.Load())
-	for class := range c.produceErrors {
-		counter(descErrors, c.produceErrors[class].Load(), kafka.ErrorClass(class).String())
+	counter(descBatches, counters.batches.Load())
+	for class := range counters.produceErrors {
+		counter(descErrors, counters.produceErrors[class].Load(), kafka.ErrorClass(class).String())
 	}
 	counter(descDisk, s.journal.Errors(), "journal")
 	counter(descDisk, s.spool.Errors(), "spool")

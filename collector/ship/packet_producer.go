@@ -17,15 +17,15 @@ var _ collector.PacketProducer = (*packetProducer)(nil)
 // batch.
 func (p *packetProducer) TryShip(e *pipeline.Event) bool {
 	s := p.shipper
-	d := dataset(e)
-	s.counters.read[d].Add(1)
+	index := dataset(e)
+	s.counters.read[index].Add(1)
 	if s.closing.Load() {
-		s.counters.discarded[dropClosed][d].Add(1)
+		s.counters.discarded[dropClosed][index].Add(1)
 		pipeline.ReleaseEvent(e)
 		return false
 	}
 	if sheds(e, s.packetBudget.used.Load(), s.packetBudget.limit()) {
-		s.counters.discarded[s.shedReason()][d].Add(1)
+		s.counters.discarded[s.shedReason()][index].Add(1)
 		pipeline.ReleaseEvent(e)
 		return false
 	}

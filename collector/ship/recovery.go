@@ -86,34 +86,36 @@ func (s *Shipper) recoverJournal(state journal.State) {
 	// The ranges of all batches are known now: drop the files that are of no use any more, and note those
 	// whose lines must be read again.
 	for i := range state.Files {
-		f := files[state.Files[i].ID]
-		replaced := f.inState(fileClosed)
-		if replaced && !slices.ContainsFunc(f.ranges, func(r *batchRange) bool { return !r.done }) {
-			s.journal.DropFile(f.id) // another file has its name, and no batch waits for it
+		producer := files[state.Files[i].ID]
+		replaced := producer.inState(fileClosed)
+		if replaced && !slices.ContainsFunc(producer.ranges, func(r *batchRange) bool { return !r.done }) {
+			s.journal.DropFile(producer.id) // another file has its name, and no batch waits for it
 			continue
 		}
-		f.unpassed.Store(int32(len(f.ranges)))
-		if len(f.ranges) > 0 {
-			s.filesToReplay = append(s.filesToReplay, f)
+		producer.unpassed.Store(int32(len(producer.ranges)))
+		if len(producer.ranges) > 0 {
+			s.filesToReplay = append(s.filesToReplay, producer)
 		}
 		if !replaced {
-			s.files[f.name] = f
+			s.files[producer.name] = producer
 		}
 	}
 }
 
 // recoverFile returns the producer of a file of an earlier process, which nobody has open.
 func (s *Shipper) recoverFile(file *journal.File) *fileProducer {
-	f := newFileProducer(s, file.Name, file.ID)
-	f.checkpoint, f.known = file.Checkpoint, file.Known
-	f.lastEnd, f.rangeEnd = file.Checkpoint.End, file.Checkpoint.End
+	producer := newFileProducer(s, file.Name, file.ID)
+	producer.checkpoint, producer.known = file.Checkpoint, file.Known
+	producer.lastEnd, producer.rangeEnd = file.Checkpoint.End, file.Checkpoint.End
 	if file.Replaced {
-		f.state.Store(int32(fileClosed))
+		producer.state.Store(int32(fileClosed))
 	}
 	for _, done := range file.Done {
-		f.insertRange(&batchRange{file: f, after: done.After, end: done.End, done: true, replay: &rangeReplay{}})
+		producer.insertRange(&batchRange{
+			file: producer, after: done.After, end: done.End, done: true, replay: &rangeReplay{},
+		})
 	}
-	return f
+	return producer
 }
 
 // recoverBatch makes a batch that waits until its lines have been read again.
@@ -130,13 +132,13 @@ func (s *Shipper) recoverBatch(b *journal.Batch, files map[journal.FileID]*fileP
 
 	// The batch is empty and fills up while the lines of its ranges are read again (replay.go).
 	for _, journaled := range b.Ranges {
-		f := files[journaled.File]
-		r := &batchRange{
-			file: f, batch: pending.batch, after: journaled.After, end: journaled.End, count: journaled.Events,
+		producer := files[journaled.File]
+		recovered := &batchRange{
+			file: producer, batch: pending.batch, after: journaled.After, end: journaled.End, count: journaled.Events,
 			replay: &rangeReplay{sender: sender, pending: pending},
 		}
-		pending.batch.ranges = append(pending.batch.ranges, r)
-		f.insertRange(r)
+		pending.batch.ranges = append(pending.batch.ranges, recovered)
+		producer.insertRange(recovered)
 	}
 	sender.insertRecovered(pending)
 }

@@ -68,12 +68,12 @@ func (f *fileProducer) refill(r *batchRange, e *pipeline.Event, c collector.Chec
 		return false
 	}
 	counters := &f.shipper.counters
-	d := dataset(e)
-	counters.read[d].Add(1)
+	index := dataset(e)
+	counters.read[index].Add(1)
 
 	// The metadata of containers may have grown since the batch was made, so it may be larger than others.
 	if err := replay.pending.batch.addEvent(e, 2*int(f.shipper.cfg.BatchBytes)); err != nil {
-		counters.discarded[dropTooLarge][d].Add(1)
+		counters.discarded[dropTooLarge][index].Add(1)
 	}
 	replay.received++
 	replay.last = c

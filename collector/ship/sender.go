@@ -115,10 +115,9 @@ func (s *sender) addFileBatch(full *batch, sequence uint64) {
 func (s *sender) insertRecovered(pending *pendingBatch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(s.pending, pending.sequence, func(p *pendingBatch, sequence uint64) int {
-		return cmp.Compare(p.sequence, sequence)
-	})
-	s.pending = slices.Insert(s.pending, i, pending)
+	bySequence := func(p *pendingBatch, sequence uint64) int { return cmp.Compare(p.sequence, sequence) }
+	position, _ := slices.BinarySearchFunc(s.pending, pending.sequence, bySequence)
+	s.pending = slices.Insert(s.pending, position, pending)
 }
 
 // windowOpen reports whether the window has room for one more sequence.
@@ -278,12 +277,12 @@ func (s *sender) remove(pending *pendingBatch) {
 
 	// A finished batch stays while one before it is unfinished: the first unfinished sequence is where the
 	// window begins.
-	n := 0
-	for n < len(s.pending) && s.pending[n].state == stateDone {
-		s.pending[n] = nil
-		n++
+	finished := 0
+	for finished < len(s.pending) && s.pending[finished].state == stateDone {
+		s.pending[finished] = nil
+		finished++
 	}
-	s.pending = s.pending[n:]
+	s.pending = s.pending[finished:]
 	s.dispatch()
 }
 

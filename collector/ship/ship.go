@@ -20,6 +20,7 @@ import (
 	"tidegate/pipeline"
 	"tidegate/pipeline/config"
 	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/metrics"
 	"tidegate/pipeline/retry"
 	"tidegate/pipeline/statedir"
 )
@@ -38,7 +39,7 @@ type Shipper struct {
 	// Set before the first goroutine starts.
 	cfg          Config
 	log          *slog.Logger
-	reg          prometheus.Registerer
+	reg          prometheus.Registerer // that s is registered with; nil: none
 	id           pipeline.ID
 	host         *pipeline.Host
 	topic        string
@@ -156,10 +157,7 @@ func (s *Shipper) recoverAndStart(reg prometheus.Registerer) error {
 	if err := s.recoverState(); err != nil {
 		return err
 	}
-	if reg != nil {
-		if err := reg.Register(s); err != nil {
-			return fmt.Errorf("register metrics: %w", err)
-		}
+	if reg != nil && metrics.With(reg).Register(s) {
 		s.reg = reg
 	}
 

@@ -118,9 +118,9 @@ func (f Frame) Read(r io.ReaderAt) ([]byte, error) {
 
 // Written returns the Frame of a sealed frame that lies at offset at of buf and at fileOffset in a file.
 func Written(buf []byte, at int, fileOffset int64) Frame {
-	f, _ := parseHead(buf[at:])
-	f.Offset, f.Complete = fileOffset+HeadSize, true
-	return f
+	written, _ := parseHead(buf[at:])
+	written.Offset, written.Complete = fileOffset+HeadSize, true
+	return written
 }
 
 // parseHead reads the head of a frame, without its place.
@@ -158,17 +158,17 @@ func (s *Scanner) Next() (Frame, bool) {
 	var head [HeadSize]byte
 	for s.offset < s.size {
 		n, _ := s.file.ReadAt(head[:min(HeadSize, s.size-s.offset)], s.offset)
-		if f, ok := parseHead(head[:n]); ok {
-			f.Offset = s.offset + HeadSize
-			end := f.Offset + int64(f.Length)
+		if found, ok := parseHead(head[:n]); ok {
+			found.Offset = s.offset + HeadSize
+			end := found.Offset + int64(found.Length)
 			// An intact head says where the frame ends, so its payload is never searched. Behind a frame that
 			// is not complete there is nothing.
-			if f.Complete = end <= s.size; !f.Complete {
+			if found.Complete = end <= s.size; !found.Complete {
 				s.skipped += s.size - s.offset
 				end = s.size
 			}
 			s.offset = end
-			return f, true
+			return found, true
 		}
 
 		// No head: look for the next one, from the byte behind.

@@ -12,10 +12,10 @@ import (
 // if that name is taken, and returns the name. The file stays at path too: the caller replaces or removes it.
 // Nothing that the program cannot read is ever deleted; people decide about it.
 func SetAside(path string) (string, error) {
-	for n := 1; ; n++ {
+	for attempt := 1; ; attempt++ {
 		name := path + ".unreadable"
-		if n > 1 {
-			name = fmt.Sprintf("%s.%d", name, n)
+		if attempt > 1 {
+			name = fmt.Sprintf("%s.%d", name, attempt)
 		}
 		err := os.Link(path, name)
 		if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {

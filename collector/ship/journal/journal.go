@@ -223,8 +223,8 @@ func (j *Journal) Append(b Batch) error {
 	var named []FileID
 	for i := range b.Ranges {
 		id := b.Ranges[i].File
-		if f := j.state.files[id]; f != nil && !f.recorded && !slices.Contains(named, id) {
-			j.buf = appendRecord(j.buf, &record{kind: recordFile, file: id, name: f.name})
+		if file := j.state.files[id]; file != nil && !file.recorded && !slices.Contains(named, id) {
+			j.buf = appendRecord(j.buf, &record{kind: recordFile, file: id, name: file.name})
 			named = append(named, id)
 		}
 	}
@@ -236,9 +236,9 @@ func (j *Journal) Append(b Batch) error {
 
 	// The state follows the file: a journal that is written anew must hold exactly what was written.
 	for _, id := range named {
-		f := j.state.files[id]
-		f.recorded = true
-		j.state.claimName(id, f.name)
+		file := j.state.files[id]
+		file.recorded = true
+		j.state.claimName(id, file.name)
 	}
 	j.state.addBatch(b.ID, b.Ranges)
 	j.compactIfLarge()
@@ -258,7 +258,7 @@ func (j *Journal) Ack(id BatchID) {
 func (j *Journal) Done(r Range) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if f := j.state.files[r.File]; f != nil && f.recorded {
+	if file := j.state.files[r.File]; file != nil && file.recorded {
 		j.applyAndWrite(&record{kind: recordDone, ranges: []Range{r}})
 	}
 }
@@ -275,10 +275,10 @@ func (j *Journal) Shrink(id BatchID, r Range) {
 func (j *Journal) DropFile(id FileID) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	f := j.state.files[id]
+	file := j.state.files[id]
 	switch {
-	case f == nil:
-	case f.recorded:
+	case file == nil:
+	case file.recorded:
 		j.applyAndWrite(&record{kind: recordDrop, file: id})
 	default:
 		j.state.dropFile(id)

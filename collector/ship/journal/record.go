@@ -64,28 +64,28 @@ var errRecord = errors.New("not a record of the journal")
 
 // parsePayload reads a record of that kind from payload. The memory of r.ranges is used again.
 func (r *record) parsePayload(kind byte, payload []byte) error {
-	d := decoder{b: payload}
+	decode := decoder{b: payload}
 	*r = record{kind: kind, ranges: r.ranges[:0]}
 	switch kind {
 	case recordFile:
-		r.file = FileID(d.uint32())
-		r.name = string(d.b)
-		d.b = nil
+		r.file = FileID(decode.uint32())
+		r.name = string(decode.b)
+		decode.b = nil
 	case recordDrop:
-		r.file = FileID(d.uint32())
+		r.file = FileID(decode.uint32())
 	case recordCheckpoint, recordDone:
-		r.ranges = append(r.ranges, d.readRange())
+		r.ranges = append(r.ranges, decode.readRange())
 	case recordBatch, recordAck, recordShrink:
-		r.batch = BatchID{Epoch: d.fixed64(), Partition: d.uint32(), Sequence: d.unsigned()}
-		for len(d.b) > 0 && !d.bad {
-			r.ranges = append(r.ranges, d.readRange())
+		r.batch = BatchID{Epoch: decode.fixed64(), Partition: decode.uint32(), Sequence: decode.unsigned()}
+		for len(decode.b) > 0 && !decode.bad {
+			r.ranges = append(r.ranges, decode.readRange())
 		}
 	case recordPartitions:
-		r.partitions = int(d.uint32())
+		r.partitions = int(decode.uint32())
 	default:
 		return errRecord
 	}
-	if d.bad || len(d.b) > 0 || kind == recordShrink && len(r.ranges) != 1 {
+	if decode.bad || len(decode.b) > 0 || kind == recordShrink && len(r.ranges) != 1 {
 		return errRecord
 	}
 	for i := range r.ranges {
@@ -108,31 +108,31 @@ type decoder struct {
 }
 
 func (d *decoder) unsigned() uint64 {
-	v, n := binary.Uvarint(d.b)
-	if n <= 0 {
+	value, size := binary.Uvarint(d.b)
+	if size <= 0 {
 		d.bad, d.b = true, nil
 		return 0
 	}
-	d.b = d.b[n:]
-	return v
+	d.b = d.b[size:]
+	return value
 }
 
 func (d *decoder) signed() int64 {
-	v, n := binary.Varint(d.b)
-	if n <= 0 {
+	value, size := binary.Varint(d.b)
+	if size <= 0 {
 		d.bad, d.b = true, nil
 		return 0
 	}
-	d.b = d.b[n:]
-	return v
+	d.b = d.b[size:]
+	return value
 }
 
 func (d *decoder) uint32() uint32 {
-	v := d.unsigned()
-	if v > 1<<32-1 {
+	value := d.unsigned()
+	if value > 1<<32-1 {
 		d.bad = true
 	}
-	return uint32(v)
+	return uint32(value)
 }
 
 func (d *decoder) fixed64() uint64 {
@@ -140,9 +140,9 @@ func (d *decoder) fixed64() uint64 {
 		d.bad, d.b = true, nil
 		return 0
 	}
-	v := binary.LittleEndian.Uint64(d.b)
+	value := binary.LittleEndian.Uint64(d.b)
 	d.b = d.b[8:]
-	return v
+	return value
 }
 
 func (d *decoder) readRange() Range {

@@ -43,9 +43,9 @@ func (s *state) applyRecord(r *record) {
 	case recordDrop:
 		s.dropFile(r.file)
 	case recordCheckpoint:
-		if f := s.files[r.ranges[0].File]; f != nil && r.ranges[0].End.End >= f.checkpoint.End {
-			f.checkpoint, f.known = r.ranges[0].End, true
-			f.advance()
+		if file := s.files[r.ranges[0].File]; file != nil && r.ranges[0].End.End >= file.checkpoint.End {
+			file.checkpoint, file.known = r.ranges[0].End, true
+			file.advance()
 		}
 	case recordDone:
 		s.finish(r.ranges[0])
@@ -90,13 +90,13 @@ func (s *state) claimName(id FileID, name string) {
 }
 
 func (s *state) dropFile(id FileID) {
-	f := s.files[id]
-	if f == nil {
+	file := s.files[id]
+	if file == nil {
 		return
 	}
 	delete(s.files, id)
-	if s.names[f.name] == id {
-		delete(s.names, f.name)
+	if s.names[file.name] == id {
+		delete(s.names, file.name)
 	}
 }
 
@@ -104,23 +104,23 @@ func (s *state) dropFile(id FileID) {
 func (s *state) addBatch(id BatchID, ranges []Range) {
 	s.batches[id] = ranges
 	for i := range ranges {
-		if f := s.files[ranges[i].File]; f != nil {
-			f.known = true
+		if file := s.files[ranges[i].File]; file != nil {
+			file.known = true
 		}
 	}
 }
 
 // finish records that r is safe.
 func (s *state) finish(r Range) {
-	f := s.files[r.File]
-	if f == nil {
+	file := s.files[r.File]
+	if file == nil {
 		return // its name was damaged: nobody can say which file it was
 	}
-	f.known = true
+	file.known = true
 	byAfter := func(done Range, after int64) int { return cmp.Compare(done.After, after) }
-	i, _ := slices.BinarySearchFunc(f.done, r.After, byAfter)
-	f.done = slices.Insert(f.done, i, r)
-	f.advance()
+	position, _ := slices.BinarySearchFunc(file.done, r.After, byAfter)
+	file.done = slices.Insert(file.done, position, r)
+	file.advance()
 }
 
 // advance moves the checkpoint over the finished ranges that begin at or before it, and joins finished ranges
@@ -150,13 +150,14 @@ func (f *fileState) advance() {
 // shrink replaces the range of batch that begins where r begins by r, or removes it if r has no events.
 func (s *state) shrink(batch BatchID, r Range) {
 	ranges := s.batches[batch]
-	i := slices.IndexFunc(ranges, func(old Range) bool { return old.File == r.File && old.After == r.After })
+	sameStart := func(old Range) bool { return old.File == r.File && old.After == r.After }
+	position := slices.IndexFunc(ranges, sameStart)
 	switch {
-	case i < 0:
+	case position < 0:
 	case r.Events == 0:
-		s.batches[batch] = slices.Delete(ranges, i, i+1)
+		s.batches[batch] = slices.Delete(ranges, position, position+1)
 	default:
-		ranges[i] = r
+		ranges[position] = r
 	}
 }
 
@@ -169,15 +170,15 @@ func (s *state) appendSnapshot(b []byte) []byte {
 
 	// In the order of the numbers: the file that a name means was added last.
 	for _, id := range slices.Sorted(maps.Keys(s.files)) {
-		f := s.files[id]
-		if !f.recorded {
+		file := s.files[id]
+		if !file.recorded {
 			continue
 		}
-		b = appendRecord(b, &record{kind: recordFile, file: id, name: f.name})
-		if f.known {
-			b = appendRecord(b, &record{kind: recordCheckpoint, ranges: []Range{{File: id, End: f.checkpoint}}})
+		b = appendRecord(b, &record{kind: recordFile, file: id, name: file.name})
+		if file.known {
+			b = appendRecord(b, &record{kind: recordCheckpoint, ranges: []Range{{File: id, End: file.checkpoint}}})
 		}
-		for _, r := range f.done {
+		for _, r := range file.done {
 			b = appendRecord(b, &record{kind: recordDone, ranges: []Range{r}})
 		}
 	}
@@ -191,10 +192,10 @@ func (s *state) appendSnapshot(b []byte) []byte {
 func (s *state) export() State {
 	out := State{Partitions: s.partitions}
 	for _, id := range slices.Sorted(maps.Keys(s.files)) {
-		f := s.files[id]
+		file := s.files[id]
 		out.Files = append(out.Files, File{
-			ID: id, Name: f.name, Replaced: f.replaced, Checkpoint: f.checkpoint, Known: f.known,
-			Done: slices.Clone(f.done),
+			ID: id, Name: file.name, Replaced: file.replaced, Checkpoint: file.checkpoint, Known: file.known,
+			Done: slices.Clone(file.done),
 		})
 	}
 	for id, ranges := range s.batches {

@@ -42,26 +42,26 @@ func parseHeader(b []byte) (*Header, error) {
 	if len(b) < 8 {
 		return nil, errHeader
 	}
-	h := &Header{Epoch: binary.LittleEndian.Uint64(b)}
+	header := &Header{Epoch: binary.LittleEndian.Uint64(b)}
 	b = b[8:]
 	bad := false
 	next := func(limit uint64) uint64 {
-		v, n := binary.Uvarint(b)
-		if n <= 0 || v > limit {
+		value, size := binary.Uvarint(b)
+		if size <= 0 || value > limit {
 			bad = true
 			return 0
 		}
-		b = b[n:]
-		return v
+		b = b[size:]
+		return value
 	}
-	h.Partition = uint32(next(1<<32 - 1))
-	h.Sequence = next(1<<64 - 1)
-	h.Packets = next(1) == 1
+	header.Partition = uint32(next(1<<32 - 1))
+	header.Sequence = next(1<<64 - 1)
+	header.Packets = next(1) == 1
 	for range next(maxCounts) {
-		h.Counts = append(h.Counts, uint32(next(1<<32-1)))
+		header.Counts = append(header.Counts, uint32(next(1<<32-1)))
 	}
 	if bad || len(b) > 0 {
 		return nil, errHeader
 	}
-	return h, nil
+	return header, nil
 }

@@ -271,11 +271,11 @@ func (s *Spool) writeBatch(h *Header, batch []byte) (Ref, error) {
 	frame.Seal(s.buf, at, kindBatch)
 
 	// 2. Make room.
-	n := int64(len(s.buf))
-	if s.total.Load()+n > s.options.Limit {
+	size := int64(len(s.buf))
+	if s.total.Load()+size > s.options.Limit {
 		return Ref{}, ErrFull
 	}
-	if s.active == nil || s.active.size+n > segmentBytes && s.active.size > frame.FileHeaderSize {
+	if s.active == nil || s.active.size+size > segmentBytes && s.active.size > frame.FileHeaderSize {
 		if err := s.startSegment(); err != nil {
 			return Ref{}, err
 		}
@@ -294,9 +294,9 @@ func (s *Spool) writeBatch(h *Header, batch []byte) (Ref, error) {
 		}
 	}
 	ref := Ref{segment: seg, frame: frame.Written(s.buf, at, seg.size+int64(at))}
-	seg.size += n
+	seg.size += size
 	seg.batches++
-	s.total.Add(n)
+	s.total.Add(size)
 	return ref, nil
 }
 
