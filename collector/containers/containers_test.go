@@ -268,7 +268,7 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 		t.Errorf("%v", e)
 	}
 	if r.ByIP(ip("172.17.0.2")) != one || r.Status(id).Running {
-		t.Error("the address was forgotten at once")
+		t.Error("the address expired at once")
 	}
 	a.remove(id)
 	a.sendEvent("container", "destroy", id, 1e18+1, nil)

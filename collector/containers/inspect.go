@@ -16,7 +16,7 @@ import (
 	"tidegate/pipeline/redact"
 )
 
-// Bounds of the labels of one container, which whoever built the image has chosen.
+// Bounds of the labels of one container, which are chosen by the builder of its image.
 const (
 	maxLabels     = 128
 	maxLabelBytes = 4096

@@ -44,7 +44,7 @@ type LogFile struct {
 	Driver      string // json-file, local, journald, none, …
 }
 
-// A Status is what package logs must know of a container before and while its file is read.
+// A Status is the state of a container, as package logs needs it before and while it reads the log.
 type Status struct {
 	Known    bool
 	Running  bool
@@ -81,7 +81,7 @@ type entry struct {
 	excluded  bool
 }
 
-// New returns a Registry that knows nothing until Run is called.
+// New returns a Registry that is empty until Run is called.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Registry {
 	r := &Registry{
 		cfg: cfg, log: log, self: cfg.Self, now: time.Now, metrics: newMetrics(reg),
@@ -114,7 +114,7 @@ func (r *Registry) Subscribe() <-chan struct{} {
 	return ch
 }
 
-// putEntry replaces what is known of a container by e. r.mu is held.
+// putEntry replaces the entry of a container by e. r.mu is held.
 func (r *Registry) putEntry(e *entry) {
 	old := r.entries[e.container.Id]
 	r.entries[e.container.Id] = e

@@ -56,7 +56,7 @@ func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Contain
 	return nil, true
 }
 
-// Status returns what is known of a container. The collector's own container is known without an API.
+// Status returns the status of a container. The collector's own container is known without an API.
 func (r *Registry) Status(id string) Status {
 	if c, ok := r.view.Load().byID[id]; ok {
 		return c.status

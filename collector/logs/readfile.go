@@ -35,7 +35,7 @@ func ReadFile(
 	return tail.ReadFile(ctx, tailConfig, log, newLineHandler(source, log), callbackShipper{emit})
 }
 
-// callbackShipper is a collector.Shipper and its only producer. It hands events to a function.
+// callbackShipper is a collector.Shipper and its only producer. It passes events to a function.
 type callbackShipper struct{ emit func(*pipeline.Event) }
 
 // File implements collector.Shipper.

@@ -1,7 +1,7 @@
 // Package decode turns the bytes of log files into records. It knows formats, and nothing of files, rotation
 // or checkpoints.
 //
-// In flows one record at a time: package tail reads a file, cuts it at newlines and hands over the bytes
+// In flows one record at a time: package tail reads a file, cuts it at newlines and passes the bytes
 // between them. Out flows a Record: text, time, stream, and whether the line ends with it, since some formats
 // spread one line over several records. Each format is a Format in a file of its own: DockerJSON (docker.go)
 // and Text (text.go). A further format needs no change elsewhere in this package or in tail; a format whose
@@ -44,7 +44,7 @@ type Stream uint8
 
 // The streams. Lines of different streams may be interleaved record by record.
 const (
-	NoStream Stream = iota // the format does not say
+	NoStream Stream = iota // the format has no streams
 	Stdout
 	Stderr
 	NumStreams

@@ -24,7 +24,7 @@ type Shipped struct {
 	Checkpoint                       collector.Checkpoint
 }
 
-// String returns what tells events apart. Long lines differ in their length.
+// String returns what distinguishes events. Long lines differ in their length.
 func (e Shipped) String() string {
 	return fmt.Sprintf("%.20q of %d bytes, %.8s, at %d, %+v", e.Message, len(e.Message), e.ID, e.Offset, e.Checkpoint)
 }

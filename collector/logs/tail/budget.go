@@ -46,7 +46,7 @@ func (b *budget) getBuffer() []byte {
 	return make([]byte, bufferSizes[class])
 }
 
-// putBuffer gives a buffer of getBuffer back. A buffer that was replaced by a larger one is not kept.
+// putBuffer releases a buffer of getBuffer. A buffer that was replaced by a larger one is not kept.
 func (b *budget) putBuffer(buf []byte) {
 	b.activeBuffers.Add(-1)
 	for class, size := range bufferSizes {

@@ -30,7 +30,7 @@ type file struct {
 	firstRecord  Identity // of the first record alone; id differs where another file of the log begins with it
 	unique       bool     // no other file begins with the same record
 	producer     collector.FileProducer
-	sourceGone   bool      // the producer was told that the file has no name
+	sourceGone   bool      // SourceGone of the producer was called
 	maybeListed  bool      // no name of it was found, but there was one that could not be opened
 	done         bool      // read to its end; the producer is kept until the file is gone
 	copyOf       *file     // the newer file of which this is a copy
@@ -52,7 +52,7 @@ type file struct {
 
 // resumeFrom takes the producer of f and the checkpoint at which to go on. Lines of an earlier file that were
 // not complete there, and that finishFile has moved to f.pending, are completed in f only if f was not read
-// beyond its beginning: while such a line is open, the checkpoint's From stays 0. It returns false where
+// beyond its beginning: while such a line is open, ReadFrom of checkpoints stays 0. It returns false where
 // there is no checkpoint.
 func (f *file) resumeFrom(producer collector.FileProducer, budget *budget) (resumed bool) {
 	f.producer = producer
@@ -84,8 +84,8 @@ func (f *file) takeOver(other *file, budget *budget) {
 	other.closeFile(budget)
 }
 
-// markSourceGone tells the producer that f can not be read again. It is called while the reader may be
-// waiting for room in Ship: the producer then lets it go on. Tailer.mu is held.
+// markSourceGone calls SourceGone of the producer if f has no name any more. The reader may be waiting in
+// Ship: the producer then lets it go on. Tailer.mu is held.
 func (f *file) markSourceGone() {
 	if (f.name == "" || f.maybeListed) && f.producer != nil && !f.sourceGone {
 		f.sourceGone = true
@@ -93,8 +93,7 @@ func (f *file) markSourceGone() {
 	}
 }
 
-// closeProducer closes the producer, if there is one. keep says that the file may still be there at the next
-// start.
+// closeProducer closes the producer, if there is one. With keep, the file may still exist at the next start.
 func (f *file) closeProducer(keep bool) {
 	if f.producer != nil {
 		f.producer.Close(keep)

@@ -175,7 +175,7 @@ func (f *file) isCompressedAs(gz *file, format decode.Format) bool {
 	return gz.gzipSizeIs(size)
 }
 
-// handleAt returns a value that tells the files of a folder apart: inode and generation where the file system
+// handleAt returns a value that no two files of a folder share: inode and generation where the file system
 // has handles, else device, inode and time of birth. With an empty name it is the file of the descriptor
 // dirfd.
 func handleAt(dirfd int, name string) (string, error) {

@@ -46,12 +46,12 @@ func (p *pendingLine) appendPart(part []byte, limit int, budget *budget) {
 	budget.pendingBytes.Add(int64(cap(p.text) - capacity))
 }
 
-// setLine makes line what is there of p.
+// setLine fills line with the part of p that was read.
 func (p *pendingLine) setLine(line *Line, stream decode.Stream) {
 	*line = Line{File: p.file, Start: p.start, Time: p.time, Stream: stream, Text: p.text, Bytes: p.bytes}
 }
 
-// discardLine clears p and gives its memory back.
+// discardLine clears p and releases its memory.
 func (p *pendingLine) discardLine(budget *budget) {
 	budget.pendingBytes.Add(-int64(cap(p.text)))
 	*p = pendingLine{}

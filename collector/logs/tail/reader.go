@@ -62,7 +62,7 @@ func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 }
 
 // currentFile returns the oldest file that is not done, and whether nothing will be added to it. That is
-// asked before the last byte is read, so that what is written before a rotation is not missed.
+// decided before the last byte is read, so that bytes written just before a rotation are not missed.
 func (t *Tailer) currentFile() (f *file, final bool) {
 	gone := t.folderGone.Load()
 	t.mu.Lock()

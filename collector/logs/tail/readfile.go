@@ -23,7 +23,7 @@ func ReadFile(
 	g.ship = ship
 	g.budget.acquireDescriptor()
 	t := newTailer(g, log, handler, 0)
-	t.folderGone.Store(true) // what is there is all there will be
+	t.folderGone.Store(true) // no file will be added
 
 	rank := discover.Rank{Compressed: strings.HasSuffix(log.Base, ".gz")}
 	f := t.registerFile(listedFile{log.Base, rank}, fd, nil)

@@ -67,7 +67,7 @@ func (t *Tailer) readRemainder(ctx context.Context, f *file, b []byte) error {
 }
 
 // handleRecord handles one record that begins at start, with its newline if it has one. It returns how much
-// of b the record was: all, or what is before a NUL if b is not a record of the format.
+// of b the record was: all of it, or the bytes before a NUL where b is not a record of the format.
 func (t *Tailer) handleRecord(ctx context.Context, f *file, b []byte, start int64) (int, error) {
 	end := start + int64(len(b))
 	t.discardFlushed(f, start, end)
@@ -107,7 +107,7 @@ func (t *Tailer) setTime(f *file) {
 	}
 }
 
-// handleMalformed ships what is not a record of the format as it stands, unless it is blank.
+// handleMalformed ships body, which is not a record of the format, as it stands. Blank ones are dropped.
 func (t *Tailer) handleMalformed(ctx context.Context, f *file, body []byte, start, end int64) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		t.tally.blank++

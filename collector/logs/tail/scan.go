@@ -132,8 +132,8 @@ type listing struct {
 	stable     bool    // all had their names from the beginning to the end
 }
 
-// scanOnce lists the folder once and adds to t.files what is new. Files that are not among the known were
-// added by a listing before this one, which was not stable, and get their place by this one. t.mu is held.
+// scanOnce lists the folder once and adds the new files to t.files. Files that are not in known were added by
+// an earlier listing, which was not stable: their place is taken from this one. t.mu is held.
 func (t *Tailer) scanOnce(known []*file) (listing, error) {
 	before, _ := handleAt(unix.AT_FDCWD, t.path)
 	names, err := t.listNames()

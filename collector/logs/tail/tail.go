@@ -15,20 +15,24 @@
 //
 // # How nothing is lost
 //
-// One inotify instance has a watch on each folder. A new file is opened at once and its descriptor is held
-// until it has been read to its end, so rotation may rename and unlink as fast as it likes. Each Tailer has
-// the files of its log, oldest first; a file is complete when a newer one stood behind it before its last
-// byte was read. Every second everything is looked at again, for what inotify did not report. A listing
-// counts only when nothing was renamed while it was made (scanFolder): a file that was missed would be read
-// behind the one that follows it, or be taken for gone. A producer that is stuck stops its own log only. The
-// producer of a held file that has no name any more is told so (SourceGone): its lines may go to the spool.
+// One inotify instance watches the folder of each log. A new file is opened at once and its descriptor is
+// held until the file has been read to its end, so rotation may rename and unlink as fast as it likes. A
+// Tailer has the files of its log, oldest first. A file is complete when a newer file stood behind it before
+// its last byte was read.
+//
+// Every second all folders are looked at again, in case inotify has lost an event. A listing counts only when
+// no file was renamed while it was made (scanFolder): a file that was missed would be read behind the file
+// that follows it, or be taken for gone.
+//
+// A producer that is stuck stops its own log only. When a file that is still held has no name any more,
+// SourceGone of its producer is called: its lines may then go to the spool.
 //
 // # How nothing comes twice
 //
 // A file is identified by its first record (identity.go), which survives renaming, compression, copying and
-// the reuse of an inode. While the process runs, names are told apart by file handle. Positions are those of
-// the uncompressed bytes. The producer knows the checkpoint from which to resume; lines up to its End are
-// read again but not shipped again.
+// the reuse of an inode. Within the process, names are matched to files by file handle. Positions count
+// uncompressed bytes. The producer has the checkpoint from which to resume; lines that end up to its End are
+// read again and not shipped again.
 //
 // # States of a file
 //
@@ -44,11 +48,14 @@
 //
 // # Lines of several records
 //
-// A line ends with a record that says so, or before one of another decode.Record.Group. All this is in the
-// bytes, so a second reading decides the same. Only when nothing follows at all does the clock decide: a
-// while after the writer stopped, or after Config.PartialTimeout. What follows then is a line of its own. The
-// number of such a flush lies within the record that comes next, whose own numbers are its end and the byte
-// before its end.
+// A line ends with a record whose Ends is set, or before a record of another Group. Both are in the bytes, so
+// a second reading splits lines at the same places. The clock decides only when no record follows: the line
+// is flushed a while after its writer stopped, or after Config.PartialTimeout. The next record then begins a
+// line of its own.
+//
+// Lines are numbered by the offset behind their last record. A flushed line is numbered a few bytes behind
+// the end of the file, which is within the record that comes next. That record's own lines are numbered by
+// its end, and by the byte before its end.
 package tail
 
 import (
@@ -87,17 +94,17 @@ type Handler interface {
 	// returns false when ctx ends, and when the log is not to be read.
 	Ready(ctx context.Context, changed <-chan struct{}) bool
 
-	// Refresh re-reads what the handler knows of the log's writer. It is called before each stretch of lines.
+	// Refresh updates the metadata that is added to lines. It is called before each stretch of lines.
 	Refresh()
 
 	// Ship makes an event of line and ships it on producer. The line is valid until Ship returns.
 	Ship(ctx context.Context, producer collector.FileProducer, line *Line, at collector.Checkpoint) error
 
-	// State returns what is known of the log's writer. It may be called by any goroutine.
+	// State returns the state of the program that writes the log. It may be called by any goroutine.
 	State() State
 }
 
-// A State is what is known of the program that writes a log.
+// A State is the state of the program that writes a log, as far as it is known.
 type State struct {
 	Stopped  bool // it does not run: nothing will be added to its last line
 	Excluded bool // its log is not to be read

@@ -23,7 +23,7 @@ const (
 	// writer has stopped.
 	quietAfterStop = 2 * time.Second
 
-	// drainTimeout is how long a tailer that is told to stop goes on with files that nobody can read again.
+	// drainTimeout is how long a tailer goes on after a stop with files that cannot be read again.
 	drainTimeout = 2 * time.Second
 )
 
@@ -39,7 +39,7 @@ type Tailer struct {
 	wake    chan struct{}  // holds a value when there may be something to do
 	folder  *watchedFolder // nil: no watch was to be had
 
-	folderGone   atomic.Bool // the folder does not exist: what is held is all there will be
+	folderGone   atomic.Bool // the folder does not exist: no file will be added
 	handlerReady atomic.Bool // Handler.Ready has returned
 
 	mu                sync.Mutex
@@ -88,8 +88,8 @@ func (t *Tailer) hasNoFiles() bool {
 	return len(t.files) == 0 && !t.rescanNeeded
 }
 
-// closeFiles closes what is left when the tailer's goroutine has returned. Checkpoints of files that still
-// exist are kept.
+// closeFiles closes the files that are left when the tailer's goroutine has returned. Checkpoints of files
+// that still exist are kept.
 func (t *Tailer) closeFiles() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -117,7 +117,7 @@ func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 		stop()
 		for range 3 {
 			if _, err := tailer.readAvailable(stopped); err == nil {
-				t.Fatal("a lane whose context is over takes a line")
+				t.Fatal("a producer whose context is over takes a line")
 			}
 		}
 		if _, err := tailer.readAvailable(t.Context()); err != nil {
@@ -143,7 +143,7 @@ func TestAnOpenLineOutlivesAStop(t *testing.T) {
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
 	if _, err := tailer.readAvailable(stopped); err == nil {
-		t.Fatal("a lane whose context is over takes a line")
+		t.Fatal("a producer whose context is over takes a line")
 	}
 	if _, err := tailer.readAvailable(t.Context()); err != nil {
 		t.Fatal(err)

@@ -133,8 +133,8 @@ func (w *watcher) folderOf(wd int32) *watchedFolder {
 }
 
 // watchWrites makes inotify report writes into the files of folder, or stops that. It returns false where
-// writes cannot be waited for: the folder is gone, or several tailers share it, so that one that sleeps would
-// be told of every write to the others.
+// writes cannot be waited for: the folder is gone, or several tailers share it, so that every write to one
+// log would be an event while another sleeps.
 func (w *watcher) watchWrites(folder *watchedFolder, on bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
