@@ -38,7 +38,7 @@ const (
 
 var decisions = [...]decision{decidedByMapping, decidedByBridge, decidedByTimeout, decidedByLimit, decidedByEnd}
 
-// claimFirst decides at the first packet what can be decided then. A flow on a bridge is primary unless
+// claimFirst sets the state at the first packet. A flow on a bridge is primary unless
 // another bridge has the claim; a flow elsewhere is a duplicate if a bridge has it, and pending otherwise.
 func (f *flow) claimFirst() {
 	t := f.t
@@ -68,7 +68,7 @@ func (f *flow) canonicalKey() claimKey {
 	return newClaimKey(f.key.proto, f.nat.mapping.Client, f.nat.mapping.Server)
 }
 
-// claimant is f as the DedupTable sees it.
+// claimant returns the fields of f that the DedupTable uses.
 func (f *flow) claimant() claimant {
 	return claimant{owner: f.id, iface: f.t.ifaces.list[f.key.iface].dedupID, first: f.first}
 }

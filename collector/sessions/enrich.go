@@ -34,7 +34,8 @@ func (r *enricher) enrich(e *pipeline.Event, now int64) {
 	r.unresolved = append(r.unresolved, unresolvedEvent{e, now + resolveWait})
 }
 
-// retryUnresolved emits the events whose containers are settled now or whose time is over. last: emit all.
+// retryUnresolved emits the events whose containers are settled now or whose time is over. last has it emit
+// all.
 func (r *enricher) retryUnresolved(now int64, last bool) {
 	if len(r.unresolved) == 0 {
 		return

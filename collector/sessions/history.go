@@ -2,7 +2,8 @@ package sessions
 
 import "tidegate/collector/reassembly"
 
-// A history lists the kinds of segments of each side, one letter for each, in the order of their first occurrence.
+// A history lists the kinds of segments of each side, one letter for each, in the order of their first
+// occurrence.
 type history struct {
 	letters [24]byte
 	n       uint8

@@ -24,14 +24,14 @@ type sessionStats struct {
 	protocol            string // "" not recognised
 }
 
-// sideStats are of one sender.
+// sideStats holds the counts of one sender.
 type sideStats struct {
 	packets, bytes  uint64
 	missing         uint64 // bytes that were never seen
 	retransmissions uint32
 }
 
-// addPayload notes the times of the first request and reply.
+// addPayload records payload of d, and the times of the first request and reply.
 func (s *sessionStats) addPayload(d reassembly.Dir, at int64) {
 	s.history.addKind(kindData, d)
 	if s.requestAt == 0 && d == fromClient {
@@ -41,7 +41,7 @@ func (s *sessionStats) addPayload(d reassembly.Dir, at int64) {
 	}
 }
 
-// Data implements reassembly.Handler: the parser gets the bytes.
+// Data implements reassembly.Handler. It passes the bytes to the parser.
 func (f *flow) Data(d reassembly.Dir, b []byte, at int64) {
 	f.stats.sides[d].bytes += uint64(len(b))
 	if f.conn != nil {
@@ -49,7 +49,8 @@ func (f *flow) Data(d reassembly.Dir, b []byte, at int64) {
 	}
 }
 
-// Gap implements reassembly.Handler. Bytes that the capture cut off count as bytes of the session too.
+// Gap implements reassembly.Handler. It passes the gap to the parser. Bytes that the capture cut off count as
+// bytes of the session too.
 func (f *flow) Gap(d reassembly.Dir, n int, why reassembly.GapReason) {
 	f.t.m.gaps[why].Inc()
 	f.t.m.gapBytes[why].Add(float64(n))
@@ -64,14 +65,14 @@ func (f *flow) Gap(d reassembly.Dir, n int, why reassembly.GapReason) {
 	}
 }
 
-// End implements reassembly.Handler.
+// End implements reassembly.Handler. It passes the end to the parser.
 func (f *flow) End(d reassembly.Dir) {
 	if f.conn != nil {
 		f.conn.End(protocols.Dir(d), f.t.clock.packetTime)
 	}
 }
 
-// Observe implements reassembly.Handler: it keeps the statistics.
+// Observe implements reassembly.Handler. It keeps the statistics.
 func (f *flow) Observe(d reassembly.Dir, o reassembly.Observation, at int64) {
 	stats := &f.stats
 	switch o {
@@ -124,7 +125,7 @@ func (f *flow) Observe(d reassembly.Dir, o reassembly.Observation, at int64) {
 	}
 }
 
-// measureClientRTT takes the time from a SYN-ACK to the first ACK of the client.
+// measureClientRTT measures the time from a SYN-ACK to the first ACK of the client.
 func (f *flow) measureClientRTT(p *packet, d reassembly.Dir) {
 	stats := &f.stats
 	if d != fromClient || stats.synAckAt == 0 || stats.rttClient != 0 || f.stream.Established() {

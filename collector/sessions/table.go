@@ -9,9 +9,9 @@ import (
 	"tidegate/collector/reassembly"
 )
 
-// A Table is the connections of one worker. It is used by one goroutine.
+// A Table holds the connections of one worker. It is used by one goroutine.
 //
-// Methods that take a *packet are part of the way of that packet. Methods without one also run by timers,
+// Methods that take a *packet handle that packet. Methods without one are also called by timers,
 // when no packet is at hand.
 type Table struct {
 	cfg   Config
@@ -42,7 +42,7 @@ type Table struct {
 // lastTableID numbers the Tables of the process.
 var lastTableID atomic.Uint64
 
-// New returns a Table. cfg passes its Check. Tables of one registry share their counters.
+// New returns a Table. cfg must pass its Check. Tables of one registry share their counters.
 func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 	dedup := deps.Dedup
 	if dedup == nil {
