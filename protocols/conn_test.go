@@ -13,8 +13,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// A toy is a protocol of lines, for the framework alone: what it was told it writes into its log, and some
-// lines make it act.
+// A toy is the parser of a protocol of lines, for tests of the framework. It logs each call, and some lines
+// make it act.
 type toy struct {
 	c     *Conn
 	log   *[]string
@@ -209,7 +209,7 @@ func TestEventIDIsThatOfItsFirstByte(t *testing.T) {
 	check(t, steps(">hi\n", ">eve", ">nt\n"), ">hi@0", ">event@1", "true false", "close")
 }
 
-// TestPanicClosesThatConnectionOnly: the other connections of the set go on, the counter tells.
+// TestPanicClosesThatConnectionOnly: the other connections of the set go on, and the panic is counted.
 func TestPanicClosesThatConnectionOnly(t *testing.T) {
 	var log []string
 	reg := prometheus.NewRegistry()

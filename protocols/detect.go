@@ -92,6 +92,7 @@ func (c *Conn) detectBuffered(dir Dir) {
 func (c *Conn) checkCandidates(dir Dir) {
 	enough := len(c.streams[dir].tail) >= int(c.set.cfg.DetectBytes) || len(c.pieces) >= maxPieces
 	left := c.candidates[0] | c.candidates[1]
+	// Behind bytes that were not recognised the other side's candidates say nothing of this one.
 	if c.midStream || c.redetects > 0 {
 		left = c.candidates[dir]
 	}
@@ -153,12 +154,15 @@ func (c *Conn) matchReversed(dir Dir, b []byte) int {
 // matchMidStream is matchProtocol for bytes that may begin in the middle of a message, and whose roles may be
 // the other way round.
 func (c *Conn) matchMidStream(role Dir, b []byte) (proto int, lost bool) {
+	// b is the start of a message of the other side: the roles were guessed wrong.
 	for i := range c.set.list {
 		if protocol := &c.set.list[i]; protocol.TCP && protocol.Detect(role.Other(), b) == Yes && !c.bothSent() {
 			c.Flip()
 			return i, false
 		}
 	}
+
+	// A message starts somewhere in b. Sync finds many things, so the port or Detect must agree.
 	for i := range c.set.list {
 		protocol := &c.set.list[i]
 		if !protocol.TCP {

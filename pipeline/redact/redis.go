@@ -22,9 +22,22 @@ const (
 // SENTINEL SET). It holds no memory.
 type RedisArguments struct {
 	state   redisState
-	command string
-	count   int
+	command redisCommand
+	first   bool // the next argument is the first
 }
+
+// A redisCommand is one of the commands with secrets.
+type redisCommand uint8
+
+const (
+	otherCommand redisCommand = iota
+	authCommand
+	helloCommand
+	migrateCommand
+	setUserCommand
+	configSetCommand
+	sentinelCommand
+)
 
 // MaxRedisWord is how many bytes of an argument Next looks at.
 const MaxRedisWord = 64
@@ -32,28 +45,40 @@ const MaxRedisWord = 64
 // Begin begins a command. command is its name in upper case, with its second word where that is a part of it
 // ("CONFIG SET"); words is how many words the command has, with its name.
 func (r *RedisArguments) Begin(command string, words int64) {
-	*r = RedisArguments{command: command}
+	*r = RedisArguments{first: true}
 	switch command {
 	case "AUTH":
-		r.state = redisSecret
+		r.command, r.state = authCommand, redisSecret
 		if words > 2 {
 			r.state = redisUser
 		}
-	case "HELLO", "MIGRATE":
-		r.state = redisOptions
+	case "HELLO":
+		r.command, r.state = helloCommand, redisOptions
+	case "MIGRATE":
+		r.command, r.state = migrateCommand, redisOptions
 	case "ACL SETUSER":
-		r.state = redisRules
-	case "CONFIG SET", "SENTINEL SET", "SENTINEL CONFIG":
-		r.state = redisSetting
+		r.command, r.state = setUserCommand, redisRules
+	case "CONFIG SET":
+		r.command, r.state = configSetCommand, redisSetting
+	case "SENTINEL SET", "SENTINEL CONFIG":
+		r.command, r.state = sentinelCommand, redisSetting
 	}
 }
 
 // Next takes the next argument, or its front, and returns how many of its bytes are no secret: −1 says all.
 // damaged says that bytes of the argument were lost.
 func (r *RedisArguments) Next(argument []byte, damaged bool) (visible int) {
+	if r.state == redisPlain {
+		return -1
+	}
+	return r.next(argument, damaged)
+}
+
+func (r *RedisArguments) next(argument []byte, damaged bool) (visible int) {
 	const everything, nothing = -1, 0
-	r.count++
-	if damaged && r.state != redisPlain {
+	first := r.first
+	r.first = false
+	if damaged {
 		r.state = redisUnknown
 	}
 	word := argument[:min(len(argument), MaxRedisWord)]
@@ -62,7 +87,7 @@ func (r *RedisArguments) Next(argument []byte, damaged bool) (visible int) {
 		return nothing
 	case redisSecret:
 		r.state = redisPlain
-		if r.command != "AUTH" {
+		if r.command != authCommand {
 			r.state = redisOptions
 		}
 		return nothing
@@ -72,7 +97,7 @@ func (r *RedisArguments) Next(argument []byte, damaged bool) (visible int) {
 		switch {
 		case bytes.EqualFold(word, []byte("AUTH")):
 			r.state = redisSecret
-			if r.command == "HELLO" {
+			if r.command == helloCommand {
 				r.state = redisUser
 			}
 		case bytes.EqualFold(word, []byte("AUTH2")):
@@ -86,7 +111,7 @@ func (r *RedisArguments) Next(argument []byte, damaged bool) (visible int) {
 		r.state = redisPlainValue
 		if SecretSetting(word) {
 			r.state = redisSecretValue
-		} else if r.command != "CONFIG SET" && r.count == 1 {
+		} else if r.command == sentinelCommand && first {
 			r.state = redisSetting // the name of the master, or the word SET
 		}
 	case redisSecretValue:

@@ -70,8 +70,8 @@ func TestOtherProtocolsAreNotRecognised(t *testing.T) {
 	}
 }
 
-// without returns list without the protocol of that name. A transcript of negative that is named after one of our protocols looks
-// like another of them: no other may recognise it.
+// without returns list without the protocol of that name. A transcript of negative that is named after one of
+// our protocols looks like another of them: no other may recognise it.
 func without(list []protocols.Protocol, name string) []protocols.Protocol {
 	return slices.DeleteFunc(slices.Clone(list), func(p protocols.Protocol) bool { return p.Name == name })
 }

@@ -114,7 +114,7 @@ func TestQueryAndAnswerAreOneEvent(t *testing.T) {
 	}
 }
 
-// TestAnswersComeInAnyOrder: the id tells them apart, and the question where two have the same id.
+// TestAnswersComeInAnyOrder: they are paired by the id, and by the question where two have the same id.
 func TestAnswersComeInAnyOrder(t *testing.T) {
 	tell(t).ask(1, "a.example").ask(2, "b.example").ask(2, "c.example").
 		reply(2, "c.example", 3).reply(2, "b.example", 0, a4(2)).reply(1, "a.example", 2).
@@ -143,7 +143,7 @@ func TestRepeatedQueryIsItsOwnTransaction(t *testing.T) {
 		both("answer a.example A NOERROR 2ms", "answer a.example A NOERROR 2ms")
 }
 
-// TestAnswerWithoutQueryIsAnEvent: of type answer, without what only the query tells.
+// TestAnswerWithoutQueryIsAnEvent of type answer, without the fields of the query.
 func TestAnswerWithoutQueryIsAnEvent(t *testing.T) {
 	s := tell(t).ask(1, "a.example").reply(1, "a.example", 0).reply(1, "a.example", 0, a4(1))
 	s.both("answer a.example A NOERROR 1ms", "answer a.example A NOERROR A=192.0.2.1 partial")
@@ -270,7 +270,7 @@ func TestOtherProtocolsThatLookTheSame(t *testing.T) {
 	check(137, 0)
 }
 
-// FuzzConversation gives any bytes in any order: no panic, and a query is never lost.
+// FuzzConversation plays any bytes in any order: no panic, and no query is lost.
 func FuzzConversation(f *testing.F) {
 	q := ask(f, 7, "example.com.", dnsmessage.TypeA)
 	a := reply(f, 7, "example.com.", dnsmessage.TypeA, 0, a4(1))

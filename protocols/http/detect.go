@@ -29,6 +29,8 @@ func detectRequest(b []byte) protocols.Match {
 	if len(b) == 0 {
 		return protocols.More
 	}
+
+	// The method, up to a space, or to the end of a line that has no target.
 	space := bytes.IndexByte(b[:min(len(b), maxMethod+1)], ' ')
 	word := b
 	if space >= 0 {
@@ -46,6 +48,9 @@ func detectRequest(b []byte) protocols.Match {
 	if space < 0 {
 		return protocols.More
 	}
+
+	// The rest of the line decides. Until its end is there, only a known method is believed, from
+	// maxRequestLine on.
 	rest := b[space+1:]
 	sure := isKnownMethod(word)
 	end := bytes.IndexByte(rest, '\n')

@@ -115,8 +115,10 @@ func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, b 
 		}
 		line := b[:i]
 		b = b[i+1:]
+
+		// A line that begins with white space continues the one before (obs-fold, RFC 9112 section 5.2).
 		var folded []byte
-		for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') { // obs-fold: RFC 9112 section 5.2
+		for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
 			j := bytes.IndexByte(b, '\n')
 			if j < 0 {
 				break
@@ -130,6 +132,7 @@ func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, b 
 		if folded != nil {
 			line = folded
 		}
+
 		colon := bytes.IndexByte(line, ':')
 		if colon <= 0 {
 			continue
@@ -140,6 +143,7 @@ func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, b 
 			name = trim(name)
 			hd.ambiguous = true
 		}
+
 		p.framingField(hd, name, value)
 		if exchange != nil && dir == protocols.Client {
 			p.requestField(exchange.event.Http, name, value)

@@ -12,7 +12,7 @@ import (
 
 var list = []protocols.Protocol{Protocol}
 
-// short is what most tests compare: method, original URL, status, body sizes, and what is odd.
+// short returns what most tests compare: method, original URL, status, body sizes, partial.
 func short(e *pipeline.Event) string {
 	h := e.Http
 	s := fmt.Sprintf("%s %s %d", h.Method, h.UrlOriginal, h.StatusCode)
@@ -25,8 +25,8 @@ func short(e *pipeline.Event) string {
 	return strings.TrimSpace(s)
 }
 
-// play gives the events of steps: strings for the two sides, > the client's, < the server's; ">|" is its FIN,
-// ">~9" a gap of 9 bytes.
+// play returns the events of steps: strings for the two sides, > the client's, < the server's; ">|" is its
+// FIN, ">~9" a gap of 9 bytes.
 func play(mid bool, show func(*pipeline.Event) string, steps ...string) []string {
 	var got []string
 	c := protocoltest.Conversation{MidStream: mid}
@@ -164,7 +164,7 @@ func TestGapInABodyKeepsTheFraming(t *testing.T) {
 
 func TestGapInAHeadLosesOneTransaction(t *testing.T) {
 	same(t, play(false, short, in("GET /a HTTP/1.1\nHo"), ">~10", in("\n\n"+getB), out(ok5+empty)), "GET /a 200 0/5 partial", "GET /b 204 partial")
-	// The whole first response is lost: the next request tells that it was there.
+	// The whole first response is lost: the client goes on, so it has had the response.
 	same(t, play(false, short, in(get), "<~80", in(getB), out(empty)), "GET /a 0 partial", "GET /b 204")
 	same(t, play(false, short, in(get), out("HTTP/1.1 200 O"), "<~50", in(getB), out(empty)), "GET /a 200 partial", "GET /b 204")
 }

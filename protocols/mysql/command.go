@@ -24,6 +24,8 @@ func (p *parser) readClient(b []byte, at int64) (int, error) {
 	case seq != 0 || n == 0:
 		return 0, errHeader
 	}
+
+	// A command begins here.
 	payload := p.payload(protocols.Client, b, maxPayload)
 	if payload == nil {
 		return 0, nil
@@ -35,6 +37,7 @@ func (p *parser) readClient(b []byte, at int64) (int, error) {
 	if p.phase == afterGreeting {
 		return 0, errHeader
 	}
+
 	p.phase = commandPhase
 	if p.bytesLost {
 		p.emitWaiting(true) // a client waits for the reply before it goes on, so it was among the lost bytes
@@ -127,9 +130,14 @@ func (p *parser) setStatementID(e *pipeline.Event, payload []byte) {
 // then the values. If the login was not seen, text that begins with a small number and 1 has them: no
 // statement begins so.
 func (p *parser) skipAttributes(b []byte) []byte {
-	if p.capabilitiesKnown && p.capabilities&clientQueryAttrs == 0 || !p.capabilitiesKnown && (len(b) < 2 || b[0] > 16 || b[1] != 1) {
+	hasAttributes := p.capabilities&clientQueryAttrs != 0
+	if !p.capabilitiesKnown {
+		hasAttributes = len(b) >= 2 && b[0] <= 16 && b[1] == 1
+	}
+	if !hasAttributes {
 		return b
 	}
+
 	fields := payloadReader{b: b}
 	n := fields.lenencInt()
 	fields.lenencInt()
@@ -140,6 +148,8 @@ func (p *parser) skipAttributes(b []byte) []byte {
 	if fields.u8() == 0 {
 		return fields.b
 	}
+
+	// Types and names of all, then the values of those that are not NULL.
 	types := make([]byte, n)
 	for i := range types {
 		types[i] = byte(fields.u16())

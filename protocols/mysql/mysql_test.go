@@ -453,7 +453,7 @@ func TestDetectLeavesTwinsAlone(t *testing.T) {
 	is(protocols.Client, who(modern, "shop", ""), protocols.Yes)
 }
 
-// FuzzConversation gives any bytes to both sides, alone and behind a login: no panic, no lost command.
+// FuzzConversation plays any bytes of both sides, alone and behind a login: no panic, no lost command.
 func FuzzConversation(f *testing.F) {
 	f.Add([]byte(query("SELECT 1")), []byte(pkt(1, "\x01")+pkt(2, column)+pkt(3, "\x01x")+ok(4, 0xfe, 0, 0, 10, 0)+ok(5, 0, 3, 7, 2, 1)), false)
 	f.Add([]byte(pkt(0, "\x16SELECT ?")), []byte(pkt(1, "\x00"+le32(1)+"\x01\x00\x01\x00\x00\x00\x00")), true)

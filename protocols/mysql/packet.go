@@ -56,7 +56,7 @@ const (
 	comConnect      = 0x0b // the server's internal command for a login; a client never sends it
 )
 
-// A commandKind is what is known of a command.
+// A commandKind has the name of a command, and what its packets look like.
 type commandKind struct {
 	name     string
 	min, max int  // bounds of its length; max 0 is no bound

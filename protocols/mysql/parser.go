@@ -156,7 +156,7 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 		p.waiting[i].e.Partial = true
 	}
 	if p.c.Skipping(dir) >= uint64(n) {
-		return true
+		return true // inside a packet whose rest is not needed
 	}
 	p.continues[dir], p.bytesLost = false, true
 	if p.phase == afterGreeting {

@@ -46,6 +46,7 @@ func (p *parser) readServer(b []byte, at int64) (int, error) {
 
 // readPacket reads one packet and returns how many bytes of it are there, or 0 if they are too few.
 func (p *parser) readPacket(b []byte, at int64) int {
+	// A packet that answers no command, continues one, or is empty is only counted.
 	if p.continues[protocols.Server] || len(p.waiting) == 0 || payloadLength(b) == 0 {
 		if len(p.waiting) == 0 && payloadLength(b) > 0 && b[4] == errPacket && b[3] <= 1 && !p.continues[protocols.Server] {
 			return p.emitLoneError(b)
@@ -54,8 +55,10 @@ func (p *parser) readPacket(b []byte, at int64) int {
 		return p.finishPacket(protocols.Server, b)
 	}
 	if p.reply.lost && b[3] == 1 {
-		p.reply = reply{}
+		p.reply = reply{} // sequence number 1: a reply begins here
 	}
+
+	// Of rows and columns the first byte is enough.
 	most := 0
 	if c := b[4]; p.reply.step == firstPacket || c == eofPacket || c == errPacket || p.reply.step == endOfColumns {
 		most = maxPayload
@@ -64,6 +67,7 @@ func (p *parser) readPacket(b []byte, at int64) int {
 	if payload == nil {
 		return 0
 	}
+
 	p.countBytes(b)
 	n := p.finishPacket(protocols.Server, b)
 	p.readReply(payload, at)

@@ -145,9 +145,11 @@ func (p *parser) readArgument(b []byte) (int, error) {
 		if len(line) == 0 || line[0] != '$' || !ok || size < 0 || size > maxBulk {
 			return 0, errBulk
 		}
+
+		// Usually all of the argument is there: it is taken in place.
 		cmd.inArg, cmd.damaged, cmd.size, cmd.bulk, cmd.arg = true, false, uint64(size), uint64(size), cmd.arg[:0]
 		if rest := b[n:]; uint64(len(rest)) >= cmd.size+2 && rest[size] == '\r' && rest[size+1] == '\n' {
-			p.addArgument(rest[:size], cmd.size) // all of it, in place
+			p.addArgument(rest[:size], cmd.size)
 			cmd.inArg, cmd.bulk = false, 0
 			n += int(size) + 2
 		}
@@ -160,6 +162,8 @@ func (p *parser) readArgument(b []byte) (int, error) {
 		}
 		return n, nil
 	}
+
+	// The argument came in pieces, and its CR LF is all that is left.
 	n, err := readLineEnd(b)
 	if n > 0 {
 		p.addArgument(cmd.arg, cmd.size)

@@ -12,7 +12,7 @@ import (
 
 var list = []protocols.Protocol{Protocol}
 
-// short is what most tests compare: command, arguments, and what came back.
+// short returns what most tests compare: command, arguments, and the reply.
 func short(e *pipeline.Event) string {
 	r := e.Redis
 	s := strings.TrimSpace(r.Command + " " + strings.Join(r.Args, " "))
@@ -40,7 +40,7 @@ func open(mid bool, got *[]string, show func(*pipeline.Event) string) *protocols
 	return protocols.NewSet(list, protocols.Default(), nil).Open(c.Info(), func(e *pipeline.Event) { *got = append(*got, show(e)) })
 }
 
-// play gives the events of steps: > the client's bytes, < the server's; "gap 9" instead of bytes is a gap.
+// play returns the events of steps: > the client's bytes, < the server's; "gap 9" instead of bytes is a gap.
 func play(mid bool, show func(*pipeline.Event) string, steps ...string) []string {
 	var got []string
 	conn := open(mid, &got, show)
@@ -234,7 +234,7 @@ func TestGaps(t *testing.T) {
 	same(t, play(false, short, ">*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$10\r\nab", ">gap 10", "<+OK\r\n", cmd("PING"), "<+PONG\r\n"), "SET k ab = OK partial", "PING = PONG")
 	// A whole command: its reply has none.
 	same(t, play(false, short, cmd("GET a"), "<:1\r\n", ">gap 22", "<:2\r\n", cmd("GET c"), "<:3\r\n"), "GET a = 1", " = 2 partial", "GET c = 3 partial")
-	// A whole reply: that the client goes on tells that it had it.
+	// A whole reply is lost: the client goes on, so it has had the reply.
 	same(t, play(false, short, cmd("GET a"), "<gap 4", cmd("GET b"), "<:2\r\n"), "GET a, no reply partial", "GET b = 2")
 	// Inside an array: its elements are not taken for replies.
 	same(t, play(false, short, cmd("LRANGE l 0 -1"), "<*3\r\n$1\r\na\r\n", "<gap 7", "<$1\r\nc\r\n", cmd("GET b"), "<:2\r\n"), "LRANGE l 0 -1, no reply partial", "GET b = 2")

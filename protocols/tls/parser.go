@@ -159,6 +159,8 @@ func (p *parser) readAlert(body []byte) {
 // is skipped.
 func (p *parser) readHandshake(dir protocols.Dir, b []byte) {
 	side := &p.sides[dir]
+	// Invariant: what came of the message before b is in side.message, or side.skip bytes of it are still to
+	// be skipped.
 	for len(b) > 0 {
 		if side.skip > 0 {
 			n := min(side.skip, len(b))
@@ -166,23 +168,26 @@ func (p *parser) readHandshake(dir protocols.Dir, b []byte) {
 			b = b[n:]
 			continue
 		}
+
+		// The header: type and length.
 		message := b
 		if len(side.message) > 0 {
 			message = side.message
 		}
-		if len(message) < 4 { // the header first
+		if len(message) < 4 {
 			n := min(4-len(side.message), len(b))
 			side.message = append(side.message, b[:n]...)
 			b = b[n:]
 			continue
 		}
+
 		size := 4 + (int(message[1])<<16 | int(message[2])<<8 | int(message[3]))
 		switch {
 		case size > maxHandshake:
 			p.c.Count("message_too_long")
 			side.skip = size - len(side.message)
 			side.message = side.message[:0]
-		case len(side.message) == 0 && len(b) >= size: // nothing to gather
+		case len(side.message) == 0 && len(b) >= size: // all of it is in b: nothing is gathered
 			p.readMessage(dir, b[0], b[4:size])
 			b = b[size:]
 		default:

@@ -52,8 +52,8 @@ func (r recorder) Write(b []byte) (int, error) {
 	return r.Conn.Write(b)
 }
 
-// converse has the Go library's client and server shake hands and say a word, and gives what went over the
-// wire.
+// converse returns what the Go library's client and server send to each other in a handshake and a line
+// behind it.
 func converse(t testing.TB, client, server *tls.Config) []protocoltest.Step {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -353,7 +353,7 @@ func TestDetectLeavesTwinsAlone(t *testing.T) {
 	is("\x4a\x00\x00\x00\x0a8.0.36\x00", protocols.No)
 }
 
-// FuzzHandshake gives any bytes to both sides, alone and behind a real hello.
+// FuzzHandshake plays any bytes of both sides, alone and behind a real hello.
 func FuzzHandshake(f *testing.F) {
 	client, server := configs(tls.VersionTLS12)
 	steps := converse(f, client, server)
