@@ -78,7 +78,8 @@ func (l *Loader) updateBundle() {
 	content := "rules " + l.rules.Version() + " feeds " + l.feeds.Version()
 	if l.classifier != nil {
 		list = append(list, l.classifier)
-		content += fmt.Sprintf(" classifier %s %v %v", l.classifier.Version(), l.cfg.Classifier.Threshold, l.cfg.Classifier.Shadow)
+		cfg := l.cfg.Classifier
+		content += fmt.Sprintf(" classifier %s %v %v", l.classifier.Version(), cfg.Threshold, cfg.Shadow)
 	}
 	sum := sha256.Sum256([]byte(content))
 	version := hex.EncodeToString(sum[:6])

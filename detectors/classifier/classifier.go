@@ -70,6 +70,7 @@ func (c *Classifier) Evaluate(block []*pipeline.Event) {
 		if d == nil || d.QuestionName == "" || d.QuestionType != "A" && d.QuestionType != "AAAA" {
 			continue
 		}
+		// Internationalised names are punycode, whose letters say nothing.
 		label, suffix := chosenLabel(d)
 		if len(label) < minLabel || strings.HasPrefix(label, "xn--") {
 			continue

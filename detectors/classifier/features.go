@@ -104,6 +104,7 @@ func (v *FeatureVector) setShape(label string) {
 		previousClass = class
 	}
 
+	// Shannon's entropy, in bits: log2(n) - sum(count × log2(count)) / n.
 	var entropy float64
 	distinct := 0
 	for _, count := range counts {
@@ -112,6 +113,8 @@ func (v *FeatureVector) setShape(label string) {
 			entropy -= float64(count) * log2[count]
 		}
 	}
+
+	// In the order of Features.
 	size := float64(max(n, 1))
 	v[0] = float32(n)
 	v[1] = float32(entropy/size + log2[n])

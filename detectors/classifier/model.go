@@ -112,6 +112,8 @@ func Decode(file []byte) (*Model, error) {
 	if len(plain) > maxModel {
 		return nil, fmt.Errorf("the model is larger than %d bytes", maxModel)
 	}
+
+	// The form of the file, then the lists that must fit together, then the bounds of their values.
 	var f modelFile
 	if err := json.Unmarshal(plain, &f); err != nil {
 		return nil, fmt.Errorf("read the model: %w", err)
@@ -141,6 +143,8 @@ func (m *Model) checkBounds() error {
 	if len(m.languages.Names) != NumTrigrams || len(m.languages.Generated) != NumTrigrams {
 		return errors.New("the model's languages have another set of symbols")
 	}
+
+	// The numbers of things, on which the sizes of types depend.
 	nodes := m.forest.nodes
 	if len(nodes) == 0 || len(nodes) > maxNodes || len(m.forest.roots) == 0 || len(m.forest.roots) > maxTrees {
 		return fmt.Errorf("the model has %d nodes in %d trees", len(nodes), len(m.forest.roots))
@@ -150,6 +154,8 @@ func (m *Model) checkBounds() error {
 			return fmt.Errorf("feature %s has %d bins", Features[feature], len(edges)+1)
 		}
 	}
+
+	// The indexes.
 	for _, root := range m.forest.roots {
 		if root < 0 || int(root) >= len(nodes) {
 			return fmt.Errorf("a tree begins at node %d of %d", root, len(nodes))

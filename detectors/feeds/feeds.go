@@ -1,8 +1,8 @@
 // Package feeds is a pipeline.Detector that looks the names and addresses of events up in lists of malicious
 // domains and addresses.
 //
-// Load reads the files of all feeds into a Set: a bloom filter, which rules out nearly everything at once, and
-// exact maps behind it, so that a verdict is never a mistake of the filter. A Set is immutable; a Watcher
+// Load reads the files of all feeds into a Set: a bloom filter, which rules out nearly everything at once,
+// and exact maps behind it, so that a verdict is never a mistake of the filter. A Set is immutable; a Watcher
 // makes a new one when a file changes. A domain covers its sub-domains, and an address may be a network.
 //
 // Looked up are the names of an event (dns.question.name, url.domain, tls.client.server_name) and its
@@ -69,6 +69,7 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 		return
 	}
 	for _, e := range block {
+		// The names of the dataset, then the addresses that every event has.
 		switch e.Dataset {
 		case pipeline.Dataset_DNS:
 			if s.checkDomain(e, "dns.question.name", e.GetDns().GetQuestionName()) {
@@ -108,6 +109,7 @@ func (s *Set) checkDomain(e *pipeline.Event, field, name string) bool {
 		return false
 	}
 	name = lowerASCII(strings.TrimSuffix(name, "."))
+	// The name itself, then without its first label, and so on: the longest listed domain is found first.
 	for rest := name; rest != ""; {
 		if s.filter.Test(unsafeBytes(rest)) {
 			if i, ok := s.domains[rest]; ok {
@@ -192,13 +194,15 @@ func (s *Set) addVerdict(e *pipeline.Event, i int32, field, value string) {
 	if value != ind.text {
 		listed = " as " + ind.text
 	}
-	evidence := fmt.Sprintf("%s %s is listed%s in feed %s, confidence %d", field, value, listed, f.name, ind.confidence) // copies value
+	// The text is a copy: value lies in a buffer that is used again after the block.
+	evidence := fmt.Sprintf("%s %s is listed%s in feed %s, confidence %d", field, value, listed, f.name, ind.confidence)
 	if ind.note != "" {
 		evidence += ": " + ind.note
 	}
 	e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
-		Detector: detectorName, Rule: "feed-" + f.name, Version: f.version, Severity: f.severity, Score: uint32(ind.confidence),
-		Evidence: evidence, Title: "Contact with an indicator of feed " + f.name, Group: e.Owner() + " " + ind.text,
+		Detector: detectorName, Rule: "feed-" + f.name, Version: f.version,
+		Severity: f.severity, Score: uint32(ind.confidence), Evidence: evidence,
+		Title: "Contact with an indicator of feed " + f.name, Group: e.Owner() + " " + ind.text,
 	})
 }
 

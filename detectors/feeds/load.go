@@ -45,8 +45,8 @@ func (e *LineError) Error() string { return fmt.Sprintf("%s:%d: %v", e.Path, e.L
 // Unwrap returns the cause.
 func (e *LineError) Unwrap() error { return e.Err }
 
-// Load reads all feeds. A file that cannot be read is an error. An invalid line is skipped and reported in the
-// second result.
+// Load reads all feeds. A file that cannot be read is an error. An invalid line is skipped and reported in
+// the second result.
 func Load(cfgs []Config) (*Set, SkippedLines, error) {
 	s := newSet()
 	s.files = filesState(cfgs)
@@ -144,8 +144,8 @@ func (s *Set) readLines(cfg Config, feed uint16, r io.Reader, skipped *SkippedLi
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
 // parseLine returns the indicators of a line, which has one of three forms: one indicator; CSV of indicator,
-// confidence and note; or, as in a hosts file, an unspecified or loopback address and the names that it blocks.
-// An invalid line is reported to skip.
+// confidence and note; or, as in a hosts file, an unspecified or loopback address and the names that it
+// blocks. An invalid line is reported to skip.
 func parseLine(line string, skip func(error)) []indicator {
 	line = strings.TrimSpace(line)
 	if line == "" || line[0] == '#' || line[0] == ';' || line[0] == '!' {
@@ -159,6 +159,8 @@ func parseLine(line string, skip func(error)) []indicator {
 		}
 		return []indicator{ind}
 	}
+
+	// One indicator, or a line of a hosts file: an address that leads nowhere and the names that it blocks.
 	line, _, _ = strings.Cut(line, "#")
 	words := strings.Fields(line)
 	if len(words) > 1 {
@@ -206,6 +208,7 @@ func (s *Set) addIndicator(ind indicator) error {
 	if len(s.indicators) >= maxIndicators {
 		return fmt.Errorf("more than %d indicators", maxIndicators)
 	}
+	// An address. One that stands for many hosts would be found in ordinary traffic.
 	if a, err := netip.ParseAddr(ind.text); err == nil {
 		a = a.Unmap()
 		if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
@@ -261,8 +264,8 @@ func keepSurest[K comparable](s *Set, m map[K]int32, key K, ind indicator) {
 	s.indicators = append(s.indicators, ind)
 }
 
-// normalizeDomain returns a name in the form in which names are compared: lower case, ASCII, without the dot at
-// the end. A public suffix is refused, since it would cover all domains below it.
+// normalizeDomain returns a name in the form in which names are compared: lower case, ASCII, without the dot
+// at the end. A public suffix is refused, since it would cover all domains below it.
 func normalizeDomain(text string) (string, error) {
 	name := strings.TrimPrefix(strings.TrimSuffix(strings.ToLower(text), "."), "*.")
 	if !isASCII(name) {
@@ -275,6 +278,8 @@ func normalizeDomain(text string) (string, error) {
 	if len(name) > 253 || !strings.Contains(name, ".") {
 		return "", fmt.Errorf("%q is not a network, an address or a domain", shorten(text))
 	}
+
+	// Underscores are not allowed in host names, but occur in DNS names.
 	for label := range strings.SplitSeq(name, ".") {
 		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool {
 			return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z')

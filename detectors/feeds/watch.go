@@ -55,7 +55,8 @@ func LoadAndLog(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
 		log.Warn("feed: more invalid lines skipped", "lines", more)
 	}
 	if len(cfgs) > 0 {
-		log.Info("feeds loaded", "feeds", len(cfgs), "indicators", s.Len(), "version", s.Version(), "took", time.Since(start))
+		log.Info("feeds loaded",
+			"feeds", len(cfgs), "indicators", s.Len(), "version", s.Version(), "took", time.Since(start))
 	}
 	return s, nil
 }

@@ -28,6 +28,7 @@ const maxClasses = 255
 // they are in lower case and found in any case.
 func newAutomaton(literals []string, fold bool) *automaton {
 	a := &automaton{classes: 1}
+	// 1. A class for each byte that occurs.
 	for _, l := range literals {
 		for i := range len(l) {
 			switch c := l[i]; {
@@ -45,6 +46,8 @@ func newAutomaton(literals []string, fold bool) *automaton {
 			a.class[c] = a.class[c+'a'-'A']
 		}
 	}
+
+	// 2. The trie of the literals, completed, and laid out as a table.
 	t := a.newTrie(literals)
 	t.linkSuffixes()
 	a.layOut(t)
@@ -83,7 +86,7 @@ func (a *automaton) newTrie(literals []string) *trie {
 // shorter states, and so the one of its suffix, are complete.
 func (t *trie) linkSuffixes() {
 	suffix := make([]int32, len(t.ends)) // by state
-	var queue []int32
+	var queue []int32                    // states whose transitions are to be completed
 	for c := range t.classes {
 		if s := t.next[c]; s != 0 {
 			queue = append(queue, s)
@@ -114,6 +117,7 @@ func (t *trie) linkSuffixes() {
 // layOut numbers the states so that those with output come last: one comparison finds them. States near the
 // root, where a scan spends its time, lie together in memory.
 func (a *automaton) layOut(t *trie) {
+	// States without output come first, then those with output, both breadth first.
 	row := make([]int32, len(t.ends)) // by state of the trie: the index of its row in a.next
 	rows := int32(0)
 	for _, s := range t.order {
@@ -130,6 +134,8 @@ func (a *automaton) layOut(t *trie) {
 			rows++
 		}
 	}
+
+	// Transitions hold indexes of rows, so that the scan needs no multiplication.
 	a.next = make([]int32, len(t.next))
 	for s := range t.ends {
 		to := a.next[row[s]:]

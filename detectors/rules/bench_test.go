@@ -141,8 +141,8 @@ func BenchmarkCandidates(b *testing.B) {
 	benchmark(b, set)
 }
 
-// BenchmarkRule is the price of one rule of five conditions that is evaluated for every event: nine copies of a
-// rule, less what the event costs by itself.
+// BenchmarkRule is the price of one rule of five conditions that is evaluated for every event: nine copies of
+// a rule, less what the event costs by itself.
 func BenchmarkRule(b *testing.B) {
 	const copies = 9
 	var text strings.Builder

@@ -38,7 +38,9 @@ func (s *Set) Test() []Result {
 			out = append(out, s.runCase(r, c))
 		}
 		if missing := r.missingCase(); missing != "" {
-			out = append(out, Result{Rule: r.ID, Case: coverageCase, File: r.File, Line: r.Line, Problem: "the rule has no " + missing})
+			out = append(out, Result{
+				Rule: r.ID, Case: coverageCase, File: r.File, Line: r.Line, Problem: "the rule has no " + missing,
+			})
 		}
 	}
 	return out
@@ -62,6 +64,8 @@ func (r *Rule) missingCase() string {
 
 func (s *Set) runCase(r *Rule, c Case) Result {
 	out := Result{Rule: r.ID, Case: c.Name, File: r.File, Line: c.Line, Want: c.Fires}
+
+	// A copy, because verdicts are written onto it and the case may run again.
 	e := proto.Clone(c.event).(*pipeline.Event)
 	start := time.Now()
 	s.Evaluate([]*pipeline.Event{e})
@@ -141,7 +145,8 @@ func writeTable(w io.Writer, set *Set, results []Result) {
 	}
 	for _, r := range set.Rules() {
 		datasets := choose(len(r.Datasets) == len(pipeline.DatasetNames()), "all", strings.Join(r.Datasets, ","))
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", r.ID, r.Severity.Name(), datasets, choose(r.Indexed, "yes", "no"), cases[r.ID],
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n",
+			r.ID, r.Severity.Name(), datasets, choose(r.Indexed, "yes", "no"), cases[r.ID],
 			choose(bad[r.ID], "FAIL", "ok"), r.Title)
 	}
 	t.Flush()

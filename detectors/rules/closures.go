@@ -101,7 +101,7 @@ func compareOrdered[T cmp.Ordered](op operation, left, right func(*eventValues) 
 	case op == opNotEqual && constant:
 		return func(v *eventValues) bool { return left(v) != want }
 	}
-	switch op {
+	switch op { // A closure for each operator: a switch inside would run for each event.
 	case opEqual:
 		return func(v *eventValues) bool { return left(v) == right(v) }
 	case opNotEqual:
@@ -271,7 +271,7 @@ func (n *node) numberClosure() numberFunc {
 		left, right := n.args[0].numberClosure(), n.args[1].numberClosure()
 		return func(v *eventValues) int64 {
 			a, b := left(v), right(v)
-			if b == 0 {
+			if b == 0 { // The expression becomes false; see Set.runExpression.
 				v.failed = true
 				return 0
 			}

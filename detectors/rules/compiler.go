@@ -53,6 +53,7 @@ var firstLine = config.Position{Line: 1, Column: 1}
 // importShared makes the lists and macros of files that are marked shared known in all others.
 func importShared(files []*ruleFile) {
 	definedIn := map[string]*ruleFile{}
+	// 1. Where each shared name is defined.
 	for _, f := range files {
 		if !f.shared {
 			continue
@@ -65,6 +66,8 @@ func importShared(files []*ruleFile) {
 			definedIn[name] = f
 		}
 	}
+
+	// 2. All other files get them, unless they define the name themselves.
 	for _, f := range files {
 		own := f.names.sorted()
 		for name, source := range definedIn {
@@ -117,7 +120,9 @@ func (c *compiler) checkDisabled(ids []string) []*config.Error {
 	for _, id := range ids {
 		if c.parsed[id] == nil {
 			hint := config.DidYouMean(id, slices.Sorted(maps.Keys(c.parsed)))
-			errs = append(errs, &config.Error{File: "config", Key: "rules.disable", Err: fmt.Errorf("no rule has the id %q%s", id, hint)})
+			errs = append(errs, &config.Error{
+				File: "config", Key: "rules.disable", Err: fmt.Errorf("no rule has the id %q%s", id, hint),
+			})
 		}
 	}
 	return errs
@@ -170,6 +175,8 @@ func (c *compiler) compileRule(p *parsedRule) {
 		return
 	}
 
+	// The prefilter of the expression, narrowed by the datasets that the author names, says where the rule
+	// can match.
 	filter := c.slots.prefilterOf(r.when.root, true, noElement)
 	if filter.datasets &= p.datasets; filter.datasets == 0 {
 		p.when.Errorf("can never be true: %s", c.slots.contradiction(r.when.root, p.datasets))
@@ -202,6 +209,7 @@ func (c *compiler) compileAlert(p *parsedRule) {
 	if r.when == nil {
 		return
 	}
+
 	const most = 5
 	var fields []*pipeline.Field
 	for _, i := range r.when.slots {
@@ -239,6 +247,8 @@ func dependencies(text string, ns *names, depth int) string {
 		return ""
 	}
 	var b strings.Builder
+	// Words within texts are looked up too. That adds a list that is not used at worst, never misses one that
+	// is.
 	for _, word := range identifiers(text) {
 		if l := ns.lists[word]; l != nil {
 			fmt.Fprintf(&b, "%s=%q%v;", word, l.texts, l.numbers)

@@ -17,6 +17,8 @@ func (r *resolver) in(n *ast.BinaryNode) *node {
 	if l := r.constants(n.Right); l != nil {
 		return r.membership(n, r.resolve(n.Left), l)
 	}
+
+	// To the right is a list field. A loop is not needed for one constant, so this may stand inside a loop.
 	right := r.resolve(n.Right)
 	switch {
 	case right.kind == invalid:
@@ -85,10 +87,12 @@ func (r *resolver) comparison(n ast.Node, test, subject *node) *node {
 		want = number
 	}
 	if subject.kind == address {
-		return r.addError(n, "%s is an address: use cidr(%s, \"172.18.0.0/16\")", r.slots.render(subject), r.slots.render(subject))
+		name := r.slots.render(subject)
+		return r.addError(n, "%s is an address: use cidr(%s, \"172.18.0.0/16\")", name, name)
 	}
 	if subject.kind != want {
-		return r.addError(n, "%s: compared with %s, but %s is %s", operators[test.op], want, r.slots.render(subject), subject.kind)
+		return r.addError(n, "%s: compared with %s, but %s is %s",
+			operators[test.op], want, r.slots.render(subject), subject.kind)
 	}
 	test.kind, test.at, test.args = flag, r.at(n), []*node{subject}
 	return test
@@ -134,6 +138,8 @@ func (r *resolver) constantCall(n *ast.CallNode, name string) *node {
 	if len(n.Arguments) < 2 {
 		return r.addError(n, "%s takes a value and at least one constant", name)
 	}
+
+	// The other arguments are constants or names of lists, in any mixture.
 	subject := r.resolve(n.Arguments[0])
 	var texts []string
 	for _, a := range n.Arguments[1:] {
@@ -148,6 +154,8 @@ func (r *resolver) constantCall(n *ast.CallNode, name string) *node {
 	if name == "cidr" {
 		return r.inNetworks(n, subject, texts)
 	}
+
+	// All globs become one regular expression.
 	patterns := make([]string, len(texts))
 	for i, t := range texts {
 		patterns[i] = globRegex(t)
@@ -182,13 +190,15 @@ func (r *resolver) regex(n, where ast.Node, subject *node, pattern string) *node
 	if err != nil {
 		return r.addError(where, "%s", regexProblem(err))
 	}
+
+	// The size of the program bounds the time for each byte of text.
 	code, err := syntax.Compile(tree.Simplify())
 	if err != nil {
 		return r.addError(where, "%s", regexProblem(err))
 	}
 	if len(code.Inst) > maxRegexCode {
-		return r.addError(where, "regular expression compiles to %d instructions, the limit is %d: use fewer or smaller repetitions",
-			len(code.Inst), maxRegexCode)
+		return r.addError(where, "regular expression compiles to %d instructions, the limit is %d: "+
+			"use fewer or smaller repetitions", len(code.Inst), maxRegexCode)
 	}
 	re, err := regexp.Compile(pattern)
 	if err != nil {
@@ -200,6 +210,7 @@ func (r *resolver) regex(n, where ast.Node, subject *node, pattern string) *node
 // matcher runs re only where a literal that it requires is in the text: looking for one is some 50 times
 // cheaper a byte than Go's regular expressions, and most texts fail there.
 func matcher(re *regexp.Regexp, tree *syntax.Regexp) func(string) bool {
+	// Ignoring case, or trying very many literals, would cost as much as the expression itself.
 	literals, fold := requiredLiterals(tree, 0)
 	if fold || len(literals) == 0 || len(literals) > 16 {
 		return re.MatchString

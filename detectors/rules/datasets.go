@@ -73,6 +73,8 @@ func (t *slotTable) comparisonDatasets(n *node, want bool) datasetMask {
 	if !known || value == want {
 		return allDatasets
 	}
+
+	// The comparison is want only if a field is present, so the dataset is one that has such a field.
 	var m datasetMask
 	for _, i := range appendSlots(n, nil) {
 		m |= t.slotDatasets(i)
@@ -95,6 +97,8 @@ func (t *slotTable) namedDatasets(n *node, want bool) (m datasetMask, ok bool) {
 	default:
 		return 0, false
 	}
+
+	// Names of datasets that do not exist stand for no event.
 	if of := n.args[0]; of.op != opSlot || t.list[of.slot].label != "event.dataset" {
 		return 0, false
 	}
@@ -130,6 +134,8 @@ func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
 	if len(n.args) == 0 || n.args[0].op != opSlot {
 		return false, false
 	}
+
+	// Comparisons with constants: is the value of an absent field among them?
 	switch n.op {
 	case opIn:
 		return slices.Contains(n.texts, "") || slices.Contains(n.numbers, 0), true
@@ -140,6 +146,8 @@ func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
 	case opContainsAny, opStartsWithAny, opEndsWithAny:
 		return slices.Contains(n.texts, ""), true
 	}
+
+	// Comparisons of two sides, of which the right one is a constant.
 	if len(n.args) != 2 || n.args[1].op != opConstant {
 		return false, false
 	}
@@ -182,6 +190,7 @@ func numberWhenAbsent(op operation, constant int64) (value, known bool) {
 
 // contradiction says why no event is of all the datasets that n and the rule's own list of datasets need.
 func (t *slotTable) contradiction(n *node, listed datasetMask) string {
+	// Every part of a chain of and must hold; the first two that share no dataset are the reason.
 	masks := []datasetMask{listed}
 	var collect func(n *node)
 	collect = func(n *node) {

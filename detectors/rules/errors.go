@@ -44,7 +44,8 @@ func errorsOf(files []*ruleFile, others []*config.Error) error {
 	}
 	slices.SortStableFunc(list, func(a, b *config.Error) int { return cmp.Compare(a.File, b.File) })
 	if more := len(list) - maxShownErrors; more > 0 {
-		list = append(list[:maxShownErrors], &config.Error{File: "rules", Err: fmt.Errorf("%d more errors are not shown", more)})
+		notShown := fmt.Errorf("%d more errors are not shown", more)
+		list = append(list[:maxShownErrors], &config.Error{File: "rules", Err: notShown})
 	}
 	return list
 }

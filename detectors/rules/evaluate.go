@@ -36,7 +36,8 @@ type worker struct {
 // newSet builds the index over compiled rules.
 func newSet(c *compiler, cfg Config, log *slog.Logger, metrics *Metrics) *Set {
 	slices.SortFunc(c.rules, func(a, b *compiledRule) int { return strings.Compare(a.ID, b.ID) })
-	s := &Set{slots: c.slots, cfg: cfg, log: log, metrics: metrics, idleWorkers: make(chan *worker, 2*runtime.GOMAXPROCS(0))}
+	idle := make(chan *worker, 2*runtime.GOMAXPROCS(0))
+	s := &Set{slots: c.slots, cfg: cfg, log: log, metrics: metrics, idleWorkers: idle}
 	prefilters := make([]prefilter, 0, len(c.rules))
 	parts := make([]string, 0, len(c.rules))
 	enabled := map[string]bool{}
@@ -90,6 +91,8 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 	candidates, verdicts := 0, 0
 	for _, e := range block {
 		w.values.setEvent(e)
+		// The index names the rules that can match. What they read is computed when the first of them reads
+		// it.
 		found := w.finder.candidates(e.Dataset)
 		candidates += len(found)
 		for _, i := range found {
@@ -108,6 +111,8 @@ func (s *Set) evaluateRule(w *worker, r *Rule) bool {
 	if r.datasets&maskOf(w.values.event.Dataset) == 0 || r.stats.suspended.Load() {
 		return false
 	}
+
+	// Most evaluations are not timed; all are while the rule is under suspicion.
 	w.runs++
 	if w.runs%measuredShare != 0 && !r.stats.measureEveryRun.Load() {
 		return s.matchesRule(w, r)
@@ -115,7 +120,8 @@ func (s *Set) evaluateRule(w *worker, r *Rule) bool {
 	start := time.Now()
 	matches := s.matchesRule(w, r)
 	if reason := r.stats.addMeasurement(time.Since(start), w.values.textBytes(r.when.slots), s.cfg); reason != "" {
-		s.log.Error("rule suspended until rules are loaded again", "rule", r.ID, "reason", reason, "file", r.File, "line", r.Line)
+		s.log.Error("rule suspended until rules are loaded again",
+			"rule", r.ID, "reason", reason, "file", r.File, "line", r.Line)
 	}
 	return matches
 }

@@ -6,11 +6,13 @@ import (
 	"tidegate/pipeline"
 )
 
-// explain says which parts of r decide that it matches e, or that it does not: `url.path contains ".." is true`.
+// explain says which parts of r decide that it matches e, or that it does not: `url.path contains ".." is
+// true`.
 func (s *Set) explain(r *Rule, e *pipeline.Event) string {
 	w := s.acquireWorker()
 	defer s.releaseWorker(w)
 	w.values.setEvent(e)
+	// In the order of evaluation: the condition, then the exceptions.
 	if !r.when.holds(w.values) {
 		return s.decisiveParts(w.values, r.when.root, false)
 	}

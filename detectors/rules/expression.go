@@ -18,7 +18,9 @@ const (
 )
 
 // functions are what an expression may call. Each costs at most time linear in its text.
-var functions = []string{"all", "any", "cidr", "count", "glob", "has", "label", "len", "lower", "none", "one", "trim", "unescape"}
+var functions = []string{
+	"all", "any", "cidr", "count", "glob", "has", "label", "len", "lower", "none", "one", "trim", "unescape",
+}
 
 // An expression is a compiled condition. It is immutable: what changes while it runs is in eventValues.
 type expression struct {

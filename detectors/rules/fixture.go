@@ -37,6 +37,7 @@ func setFields(b *pipeline.Builder, n config.Node, key, prefix string, depth int
 		name := prefix + entry.Key
 		value := entry.Value.Named(key + "." + name)
 		f := pipeline.Lookup(name)
+		// A mapping is the value of a field (container.labels) or a longer prefix.
 		switch {
 		case f == nil && value.IsMapping() && depth < maxDepth:
 			setFields(b, value, key, name+".", depth+1)
@@ -51,6 +52,7 @@ func setFields(b *pipeline.Builder, n config.Node, key, prefix string, depth int
 
 func setField(b *pipeline.Builder, f *pipeline.Field, n config.Node) {
 	err := b.Set(f, valueOf(n))
+	// The kind of the node is known better here: whether a number was written without quotes.
 	var mismatch *pipeline.TypeError
 	switch {
 	case err == nil, errors.Is(err, pipeline.ErrComputed):

@@ -37,7 +37,9 @@ var foreignWords = map[string]string{
 }
 
 // foreignOperators are operators that expr's lexer takes for tokens.
-var foreignOperators = map[string]string{"=": "compare with ==", "===": "compare with ==", "&": "write and", "=*": "use glob", "~": "use matches"}
+var foreignOperators = map[string]string{
+	"=": "compare with ==", "===": "compare with ==", "&": "write and", "=*": "use glob", "~": "use matches",
+}
 
 var (
 	unexpectedToken = regexp.MustCompile(`^unexpected token (\w+)(?:\("(.*)"\))?$`)
@@ -52,7 +54,9 @@ func parseError(source string, err error) syntaxError {
 		return syntaxError{0, err.Error()}
 	}
 	at := min(e.From, len([]rune(source)))
-	if at > 0 && strings.HasSuffix(string([]rune(source)[:at]), "<") && strings.HasPrefix(e.Message, `unexpected token Operator(">")`) {
+	// expr reads <> as two operators and complains of the second one.
+	before := string([]rune(source)[:at])
+	if strings.HasSuffix(before, "<") && strings.HasPrefix(e.Message, `unexpected token Operator(">")`) {
 		return syntaxError{at - 1, "<> is not an operator: compare with !="}
 	}
 	return syntaxError{at, parseMessage(source, e.Message)}
@@ -71,6 +75,8 @@ func parseMessage(source, message string) string {
 		}
 		return fmt.Sprintf("unexpected character %s", m[1])
 	}
+
+	// Messages without parts that change.
 	switch {
 	case strings.Contains(message, "invalid char escape"):
 		return "unknown escape in a text between quotes: write \\\\. for \\., or put the text between backquotes"
@@ -90,6 +96,7 @@ func parseMessage(source, message string) string {
 func unexpected(source, kind, value string) string {
 	switch kind {
 	case "EOF":
+		// Brackets within texts are counted too, which only makes the hint less precise.
 		for _, pair := range []string{"()", "[]"} {
 			if strings.Count(source, pair[:1]) > strings.Count(source, pair[1:]) {
 				return "a closing " + pair[1:] + " is missing"
@@ -114,7 +121,8 @@ func unexpected(source, kind, value string) string {
 func regexProblem(err error) string {
 	message := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
 	for _, lookaround := range []string{"(?!", "(?=", "(?<"} {
-		if strings.HasPrefix(message, "invalid or unsupported Perl syntax: `"+lookaround) || strings.HasPrefix(message, "invalid named capture: `"+lookaround) {
+		if strings.HasPrefix(message, "invalid or unsupported Perl syntax: `"+lookaround) ||
+			strings.HasPrefix(message, "invalid named capture: `"+lookaround) {
 			return `look-ahead and look-behind are not in RE2: write matches "^/admin" and not (…)`
 		}
 	}
@@ -125,7 +133,8 @@ func regexProblem(err error) string {
 func unknownName(name string, ns *names) string {
 	switch name {
 	case "null", "None", "undefined":
-		return fmt.Sprintf(`%s is not part of the rule language: an absent text is "", an absent number 0; has(user.name) is true where there is one`, name)
+		return name + ` is not part of the rule language: an absent text is "", an absent number 0; ` +
+			"has(user.name) is true where there is one"
 	case "timestamp":
 		return "rules do not read @timestamp yet"
 	}
@@ -145,6 +154,7 @@ func didYouMeanField(name string, known []string) string {
 	if hint := config.DidYouMean(name, known); hint != "" {
 		return hint
 	}
+	// Fields that end in the same word: those of the same protocol, or else of others.
 	first, _, _ := strings.Cut(name, ".")
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	var same, others []string

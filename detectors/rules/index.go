@@ -41,6 +41,7 @@ func newIndex(slots *slotTable, prefilters []prefilter) *index {
 	x := &index{rules: len(prefilters)}
 	bySlot := map[int]*lookup{}
 	for rule, p := range prefilters {
+		// Without keys the rule is a candidate for every event of its datasets.
 		if p.keys == nil {
 			for d := range x.always {
 				if p.datasets&(1<<d) != 0 {
@@ -59,6 +60,7 @@ func newIndex(slots *slotTable, prefilters []prefilter) *index {
 		}
 	}
 
+	// The order of lookups does not matter for the result; sorted, it is the same for the same rules.
 	for _, i := range slices.Sorted(maps.Keys(bySlot)) {
 		l := bySlot[i]
 		l.buildAutomaton(x)
@@ -105,6 +107,7 @@ func (l *lookup) addKey(k kind, key prefilterKey, rule int32, datasets datasetMa
 
 // buildAutomaton makes the automaton of the literals that were added.
 func (l *lookup) buildAutomaton(x *index) {
+	// Several literals may have the same rarest part; they share their rules.
 	rulesOf := map[string][]int32{} // by part of a literal that goes into the automaton
 	for literal, rules := range l.added {
 		if l.fold {
@@ -139,7 +142,8 @@ type finder struct {
 
 func newFinder(x *index, v *eventValues) *finder {
 	return &finder{
-		index: x, values: v, found: make([]int32, 0, 64), ruleMark: make([]uint32, x.rules), literalMark: make([]uint32, x.literals),
+		index: x, values: v, found: make([]int32, 0, 64),
+		ruleMark: make([]uint32, x.rules), literalMark: make([]uint32, x.literals),
 	}
 }
 

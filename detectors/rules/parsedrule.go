@@ -99,6 +99,8 @@ func parseRule(n config.Node, f *ruleFile) *parsedRule {
 			n = n.Named(id + ": ")
 		}
 	}
+
+	// Decode reports unknown keys and values of other types; what follows checks the values.
 	var y yamlRule
 	n.Decode(&y)
 	r := &parsedRule{node: n, names: &f.names, when: y.When, exceptions: y.Exceptions, alert: y.Alert}
@@ -109,6 +111,7 @@ func parseRule(n config.Node, f *ruleFile) *parsedRule {
 		}
 	}
 
+	// Every key is read, also after an error in another.
 	r.ID, r.Title = requiredText(y.ID), requiredText(y.Title)
 	r.Description, r.Author, r.Version = requiredText(y.Description), requiredText(y.Author), requiredText(y.Version)
 	r.References, r.Tags = texts(y.References), texts(y.Tags)
@@ -232,6 +235,7 @@ func (r *parsedRule) parseCases(list []yamlCase) {
 		if y.Name.IsSet() {
 			c.Name = requiredText(y.Name)
 		}
+		// A key of another type has its error already; only one that is not there is missing.
 		if y.Fires != nil {
 			c.Fires = *y.Fires
 		} else if !hasKey(y.node, "fires") {

@@ -67,6 +67,8 @@ func (t *slotTable) prefilterOf(n *node, want bool, element int) prefilter {
 		}
 		return prefilter{datasets: allDatasets}
 	}
+
+	// A comparison that must be false has no keys: the index finds only what is there.
 	out := prefilter{datasets: t.comparisonDatasets(n, want)}
 	if want {
 		out.keys, out.selectivity = t.comparisonKeys(n, element)
@@ -77,6 +79,7 @@ func (t *slotTable) prefilterOf(n *node, want bool, element int) prefilter {
 // combine returns the prefilter of two parts: both must hold, or one of them.
 func combine(left, right prefilter, both bool) prefilter {
 	if both {
+		// One side is enough to rule the rule out, so the keys of the more selective one are taken.
 		best := left
 		if right.selectivity > left.selectivity {
 			best = right
@@ -91,6 +94,8 @@ func combine(left, right prefilter, both bool) prefilter {
 	case right.datasets == 0:
 		return left
 	}
+
+	// Either side may hold, so the keys of both are needed; without those of one nothing is known.
 	out := prefilter{datasets: left.datasets | right.datasets}
 	if left.keys != nil && right.keys != nil && len(left.keys)+len(right.keys) <= maxKeys {
 		out.keys = append(slices.Clip(left.keys), right.keys...)
@@ -103,6 +108,7 @@ func combine(left, right prefilter, both bool) prefilter {
 func (t *slotTable) comparisonKeys(n *node, element int) ([]prefilterKey, int) {
 	switch n.op {
 	case opEqual:
+		// The constant may be on either side.
 		left, right := n.args[0], n.args[1]
 		if t.subject(left, element).slot < 0 {
 			left, right = right, left
@@ -179,6 +185,7 @@ func (t *slotTable) equalityKeys(s subject, texts []string, numbers []int64) ([]
 		return nil, unselective
 	}
 	if s.fold {
+		// The table of values has them as they are written, so a folded value is looked for as a literal.
 		return t.literalKeys(s, texts, false)
 	}
 	var out []prefilterKey

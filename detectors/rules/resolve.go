@@ -167,7 +167,8 @@ func (r *resolver) name(n ast.Node, name string) *node {
 		return r.expandMacro(n, name, m)
 	}
 	if r.names.lists[name] != nil {
-		return r.addError(n, "%s is a list: it can only stand to the right of in, ==, contains, startsWith or endsWith", name)
+		return r.addError(n, "%s is a list: it can only stand to the right of in, ==, contains, startsWith or endsWith",
+			name)
 	}
 	return r.addError(n, "%s", unknownName(name, r.names))
 }
@@ -186,6 +187,7 @@ func (r *resolver) expandMacro(n ast.Node, name string, m *macro) *node {
 	if r.macroDepth >= maxMacroDepth {
 		return r.addError(n, "macro %s: macros use each other more than %d deep, or in a circle", name, maxMacroDepth)
 	}
+	// The text is parsed for each use, so that every node belongs to one place of one expression.
 	tree, err := parser.Parse(m.text)
 	if err != nil || r.nodes > maxNodes {
 		r.broken = true // its own error says more, or has been reported
@@ -194,6 +196,8 @@ func (r *resolver) expandMacro(n ast.Node, name string, m *macro) *node {
 	if r.macroDepth == 0 {
 		r.macroAt = r.at(n)
 	}
+
+	// # of a loop around is not known within the macro, which was parsed without it.
 	loops, element := r.loops, r.element
 	r.macroDepth, r.loops = r.macroDepth+1, 0
 	out := r.resolve(tree.Node)
@@ -268,6 +272,8 @@ func (r *resolver) combination(n *ast.BinaryNode, op operation, left, right *nod
 	if left.kind == invalid || right.kind == invalid {
 		return &node{kind: invalid}
 	}
+
+	// Which kinds fit, and of which kind the result is, if it is not true or false.
 	out := &node{op: op, kind: flag, at: r.at(n), args: []*node{left, right}}
 	numeric := left.kind.isNumeric() && right.kind.isNumeric()
 	texts := left.kind == text && right.kind == text
@@ -285,7 +291,7 @@ func (r *resolver) combination(n *ast.BinaryNode, op operation, left, right *nod
 		fits, out.kind = left.kind == number && right.kind == number, number
 	case opDivide:
 		fits, out.kind = numeric, decimal
-	case opAdd, opSubtract, opMultiply:
+	case opAdd, opSubtract, opMultiply: // A decimal number on one side makes the result one.
 		fits = numeric || texts && op == opAdd
 		if out.kind = left.kind; right.kind == decimal {
 			out.kind = decimal
@@ -310,7 +316,8 @@ func (r *resolver) mismatch(n *ast.BinaryNode, left, right *node) *node {
 	case left.kind.isList() || right.kind.isList():
 		hint = ": ask a list by any(list, # == …)"
 	}
-	return r.addError(n, "%s cannot combine %s (%s) with %s (%s)%s", n.Operator, r.slots.render(left), left.kind, r.slots.render(right), right.kind, hint)
+	return r.addError(n, "%s cannot combine %s (%s) with %s (%s)%s",
+		n.Operator, r.slots.render(left), left.kind, r.slots.render(right), right.kind, hint)
 }
 
 // equal resolves == and !=. With a list to the right == is in, and an address is compared with a text that is
@@ -324,7 +331,7 @@ func (r *resolver) equal(n *ast.BinaryNode) *node {
 		return r.perhapsNot(n, op, r.membership(n, r.resolve(n.Left), l))
 	}
 	left, right := r.resolve(n.Left), r.resolve(n.Right)
-	if right.kind == address {
+	if right.kind == address { // The order does not matter, so an address comes left.
 		left, right = right, left
 	}
 	switch {
@@ -345,15 +352,24 @@ func (r *resolver) perhapsNot(n ast.Node, op operation, of *node) *node {
 
 // textRelation resolves contains, startsWith and endsWith, of one text, a list of texts or a computed text.
 func (r *resolver) textRelation(n *ast.BinaryNode) *node {
-	computed := map[string]operation{"contains": opContains, "startsWith": opStartsWith, "endsWith": opEndsWith}[n.Operator]
-	withConstants := map[string]operation{"contains": opContainsAny, "startsWith": opStartsWithAny, "endsWith": opEndsWithAny}[n.Operator]
+	computed, withConstants := opContains, opContainsAny
+	switch n.Operator {
+	case "startsWith":
+		computed, withConstants = opStartsWith, opStartsWithAny
+	case "endsWith":
+		computed, withConstants = opEndsWith, opEndsWithAny
+	}
 	left := r.resolve(n.Left)
+
+	// Of a list: any of its texts.
 	if l := r.constants(n.Right); l != nil {
 		if l.numbers != nil {
 			return r.addError(n.Right, "%s takes texts, this list has numbers", n.Operator)
 		}
 		return r.comparison(n, &node{op: withConstants, texts: l.texts}, left)
 	}
+
+	// One constant is a list of one, so that the prefilter sees one form.
 	right := r.resolve(n.Right)
 	if left.kind == text && right.kind == text && right.op == opConstant {
 		return r.comparison(n, &node{op: withConstants, texts: []string{right.text}}, left)
@@ -380,11 +396,14 @@ func (r *resolver) builtin(n *ast.BuiltinNode) *node {
 // what an attacker sends.
 func (r *resolver) loop(n *ast.BuiltinNode) *node {
 	if r.loops > 0 {
-		return r.addError(n, "%s() inside another loop is not allowed: its time would grow with the square of the event", n.Name)
+		return r.addError(n, "%s() inside another loop is not allowed: its time would grow with the square of the event",
+			n.Name)
 	}
 	if len(n.Arguments) != 2 {
 		return r.addError(n, "%s takes a list field and a condition on #", n.Name)
 	}
+
+	// The list must be a field: its slot is walked in place.
 	walked := r.resolve(n.Arguments[0])
 	if walked.kind == invalid {
 		return walked
@@ -392,6 +411,8 @@ func (r *resolver) loop(n *ast.BuiltinNode) *node {
 	if walked.op != opSlot || !walked.kind.isList() {
 		return r.addError(n, "%s walks a list field, such as dns.answers.data", n.Name)
 	}
+
+	// Within the condition # is an element.
 	if r.element = text; walked.kind == numberList {
 		r.element = number
 	}
@@ -402,7 +423,8 @@ func (r *resolver) loop(n *ast.BuiltinNode) *node {
 		return condition
 	}
 	if condition.kind != flag {
-		return r.addError(n.Arguments[1], "%s takes a condition on #, %s is %s", n.Name, r.slots.render(condition), condition.kind)
+		return r.addError(n.Arguments[1], "%s takes a condition on #, %s is %s",
+			n.Name, r.slots.render(condition), condition.kind)
 	}
 	out := &node{kind: flag, at: r.at(n), slot: walked.slot, args: []*node{condition}}
 	out.op = map[string]operation{"any": opAny, "all": opAll, "none": opNone, "one": opOne, "count": opCount}[n.Name]
@@ -424,7 +446,7 @@ func (r *resolver) textFunction(n ast.Node, name string, op operation, how deriv
 		return of
 	case of.kind != text:
 		return r.addError(n, "%s takes a text, %s is %s", name, r.slots.render(of), of.kind)
-	case of.op == opSlot && how != raw:
+	case of.op == opSlot && how != raw: // trim has no slot of its own
 		return r.slotNode(n, r.slots.derivedSlot(name, how, of.slot))
 	}
 	return &node{op: op, kind: text, at: r.at(n), args: []*node{of}}
@@ -482,6 +504,7 @@ func (r *resolver) has(n *ast.CallNode) *node {
 	if f == nil {
 		return r.addError(n.Arguments[0], "%s", unknownName(name, nil))
 	}
+	// Labels and identities have no value that rules can compare, but an event has them or not.
 	if _, err := fieldKind(f); err != nil && f.Labels == nil && f.Raw == nil {
 		return r.addError(n, "%v", err)
 	}

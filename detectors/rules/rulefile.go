@@ -44,6 +44,8 @@ func parseFile(src Source) *ruleFile {
 		f.doc.AddError(aliases[0], "", "aliases are not supported: use lists and macros")
 		return f
 	}
+
+	// Which of the three forms it is.
 	root, ok := f.doc.Root()
 	switch {
 	case !ok:

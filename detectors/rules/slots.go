@@ -195,6 +195,8 @@ func (v *eventValues) slot(i int) *slotValue {
 }
 
 func (v *eventValues) computeSlot(i int, s *slotValue) {
+	// Marked first: the slots that lower, unescape and len are made of are others, so this cannot recurse
+	// into itself.
 	s.eventNumber = v.eventNumber
 	def := &v.table.list[i]
 	switch def.how {
@@ -204,7 +206,7 @@ func (v *eventValues) computeSlot(i int, s *slotValue) {
 		s.flag = v.carriesBody(def) && def.field.Has(v.event)
 	case labelText:
 		s.text = ""
-		for _, l := range v.event.GetContainer().GetLabels() {
+		for _, l := range v.event.GetContainer().GetLabels() { // The last of several with one key counts.
 			if l.GetKey() == def.key {
 				s.text = l.GetValue()
 			}

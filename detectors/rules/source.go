@@ -34,6 +34,7 @@ func Read(fsys fs.FS, prefix string) ([]Source, error) {
 		if err != nil {
 			return err
 		}
+		// Nothing below a hidden folder either.
 		name := entry.Name()
 		if name != "." && strings.HasPrefix(name, ".") {
 			if entry.IsDir() {

@@ -34,6 +34,7 @@ func parseTemplate(t string) (template, []syntaxError) {
 			plain.Reset()
 		}
 	}
+	// plain gathers text up to the next field; i is always at the start of a rune or brace.
 	for i := 0; i < len(t); {
 		switch {
 		case strings.HasPrefix(t[i:], "{{"), strings.HasPrefix(t[i:], "}}"):
@@ -48,7 +49,7 @@ func parseTemplate(t string) (template, []syntaxError) {
 			name := strings.TrimSpace(t[i+1 : i+end])
 			i += end + 1
 			f := pipeline.Lookup(name)
-			if f == nil {
+			if f == nil { // All unknown fields are reported.
 				errs = append(errs, syntaxError{at, unknownName(name, nil)})
 				continue
 			}

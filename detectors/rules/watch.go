@@ -41,7 +41,8 @@ func (w *Watcher) use(set *Set) {
 	if set.Version() == w.Current.Version() {
 		return
 	}
-	w.Log.Info("rules loaded", "rules", len(set.rules), "version", set.version, "previous", w.Current.version, "took", set.took)
+	w.Log.Info("rules loaded",
+		"rules", len(set.rules), "version", set.version, "previous", w.Current.version, "took", set.took)
 	w.Current = set
 	w.Metrics.setLoaded(set)
 	w.OnChange(set)
@@ -52,5 +53,6 @@ func (w *Watcher) refuse(err error) {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		w.Log.Error("rules not loaded", "err", line)
 	}
-	w.Log.Error("rules not loaded, keeping those that were loaded before", "version", w.Current.version, "rules", len(w.Current.rules))
+	w.Log.Error("rules not loaded, keeping those that were loaded before",
+		"version", w.Current.version, "rules", len(w.Current.rules))
 }

@@ -55,8 +55,8 @@ func run(out string) error {
 			"chosen": countSamples(samples, false), "generated": countSamples(samples, true), "families": len(families),
 		},
 		Threshold: result.threshold, Metrics: result.metrics, FeatureNames: classifier.Features[:],
-		HowMeasured: "4 folds by family: the families of a fold, and a quarter of the chosen names, are scored by a model that was trained on none of them; " +
-			"the threshold is that of one false alarm in 1,000 chosen names",
+		HowMeasured: "4 folds by family: the families of a fold, and a quarter of the chosen names, " +
+			"are scored by a model that was trained on none of them; the threshold is that of one false alarm in 1,000 chosen names",
 	})
 	if err != nil {
 		return err
