@@ -131,6 +131,7 @@ func (d *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
 	}
 	recent = min(max(recent, first), end) // what was written since Bounds is new
 
+	// Without a committed offset, or with one of an earlier topic, delivery begins with the recent messages.
 	d.nextOffset = d.committed
 	if d.nextOffset < 0 || d.nextOffset > end {
 		d.nextOffset = recent
@@ -279,6 +280,7 @@ func (d *deliverer) sendDue(ctx context.Context) error {
 // it. Alerts that were not updated for ResolveAfter are over: they leave d.open, and only a destination that
 // wants resends is told of their end.
 func (d *deliverer) notify(ctx context.Context, keys []string) error {
+	// Close the alerts that are over.
 	alerts := make([]*openAlert, 0, len(keys))
 	resolved := map[*openAlert]bool{}
 	for _, key := range keys {

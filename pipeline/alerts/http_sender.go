@@ -102,6 +102,8 @@ func (s *httpSender) postBody(ctx context.Context, body []byte, header http.Head
 		return nil
 	}
 
+	// Who can fix the cause decides: the destination asks for a pause, an operator repairs the
+	// configuration, or nobody, because the body is at fault.
 	err = fmt.Errorf("response %s: %s", response.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
 	switch code := response.StatusCode; code {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:

@@ -224,10 +224,13 @@ func (c *lowCardinalityColumn) keyOf(v string) uint32 {
 	if key, ok := c.index[v]; ok {
 		return key
 	}
+
 	v = strings.Clone(v)
 	key := uint32(len(c.values))
 	c.index[v], c.values = key, append(c.values, v)
 	c.encoded = append(binary.AppendUvarint(c.encoded, uint64(len(v))), v...)
+
+	// The key may not fit the width of the keys so far.
 	switch {
 	case c.width == 1 && key > math.MaxUint8:
 		c.widenKeys(2)

@@ -61,6 +61,8 @@ func (s *Store) HighestOffset(ctx context.Context, from pipeline.TopicPartition)
 // groupArraySorted keeps the smallest values, so the query sorts the complements of the sequences: the 64
 // smallest complements are the 64 highest sequences.
 func (s *Store) StoredBatches(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.StoredBatches, error) {
+	// The inner query reduces the rows to batches, the outer one the batches to the highest 64 of each
+	// producer.
 	where, args := batchCondition(filter)
 	rows, err := s.driver.Query(ctx, `
 		SELECT UUIDStringToNum(toString(c)), e, groupArraySorted(64)(18446744073709551615 - q)

@@ -57,6 +57,7 @@ func (s *Store) reconcileTable(ctx context.Context, t table) error {
 	if err != nil {
 		return err
 	}
+	// One ALTER for everything that is missing: columns and aliases first, because an index may name them.
 	var changes []string
 	for _, col := range append(slices.Clip(t.columns), t.aliases...) {
 		if !columns[col.name] {
@@ -116,6 +117,7 @@ func (s *Store) runMigrations(ctx context.Context) error {
 		if m.version <= applied {
 			continue
 		}
+		// The version is recorded after its statements: a migration that was interrupted is run again.
 		for _, statement := range m.statements(s.cfg) {
 			if err := s.execStatement(ctx, statement); err != nil {
 				return fmt.Errorf("migration %d (%s): %w", m.version, m.what, err)

@@ -29,6 +29,7 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 	if err != nil {
 		return fmt.Errorf("read the password of %s: %w", user, err)
 	}
+	// One client for each query: queries of people are rare.
 	client, scheme, err := httpClient(cfg)
 	if err != nil {
 		return err
@@ -47,7 +48,7 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 	response, err := client.Do(request)
 	if err != nil {
 		if u, ok := errors.AsType[*url.Error](err); ok {
-			err = u.Err
+			err = u.Err // without the URL
 		}
 		return fmt.Errorf("ClickHouse at %s does not answer: %w", cfg.HTTPAddr, err)
 	}

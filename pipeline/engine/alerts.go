@@ -104,7 +104,7 @@ func (w *worker) missingAlerts(
 		if err != nil {
 			return err
 		}
-		newest := make(map[string]uint64, len(stored))
+		newest := make(map[string]uint64, len(stored)) // revision by id
 		for _, alert := range stored {
 			newest[alert.ID] = alert.Revision
 		}
@@ -125,6 +125,7 @@ const maxProduceBytes = 256 << 10
 // publishAlerts writes the revisions to the alerts topic. The fingerprint is the key and selects the
 // partition, so that the revisions of one fingerprint stay in order.
 func (w *worker) publishAlerts(ctx context.Context, revisions []*pipeline.Alert) error {
+	// Distribute the messages over the partitions of the topic.
 	byPartition := make([][]kafkaMessage, w.alertPartitions)
 	for _, alert := range revisions {
 		value, err := json.Marshal(alert)
@@ -135,6 +136,7 @@ func (w *worker) publishAlerts(ctx context.Context, revisions []*pipeline.Alert)
 		byPartition[target] = append(byPartition[target], kafkaMessage{[]byte(alert.Fingerprint), value})
 	}
 
+	// Send each partition's messages in requests of at most maxProduceBytes; a larger message goes alone.
 	for partition, messages := range byPartition {
 		for len(messages) > 0 {
 			count, size := 0, 0

@@ -79,6 +79,7 @@ func (w *worker) addRecord(ctx context.Context, b *block, record consumer.Record
 	if err := w.loadProducer(ctx, b, &msg); err != nil {
 		return err
 	}
+	// The filter now holds all that is stored of the producer and may be repeated.
 	if !w.dedup.accept(msg.id, record.Offset) {
 		w.metrics.duplicates.Add(1)
 		w.metrics.duplicateEvents.Add(uint64(events))

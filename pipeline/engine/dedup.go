@@ -42,7 +42,7 @@ func (f *dedupFilter) accept(id pipeline.BatchID, offset int64) bool {
 		}
 		state.Highest = id.Sequence
 
-	default:
+	default: // within or below the window
 		distance := state.Highest - id.Sequence
 		if distance >= 64 || state.Seen>>distance&1 == 1 {
 			return false

@@ -102,7 +102,7 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 	for {
 		for len(w.records) > 0 {
 			if w.records[0].Offset >= end {
-				return nil
+				return nil // the next block begins here
 			}
 			events, countErr := countEvents(w.records[0].Value)
 			if err := w.addRecord(ctx, b, w.records[0], events, countErr); err != nil {

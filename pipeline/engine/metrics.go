@@ -62,6 +62,12 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 			"Seconds that a block of events spent in a stage: gather, evaluate, insert or alerts.",
 			prometheus.ExponentialBuckets(0.001, 2, 16), "stage"),
 	}
+	m.exportCounters(factory)
+	return m
+}
+
+// exportCounters exports the counters of the ledger, and those that only the metrics have.
+func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 	for _, c := range []struct {
 		name, help string
 		value      *atomic.Uint64
@@ -108,7 +114,6 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 		factory.CounterFunc("tidegate_engine_"+c.name+"_total", c.help,
 			func() float64 { return float64(c.value.Load()) })
 	}
-	return m
 }
 
 // observeStage records that a block left a stage which it entered at began.

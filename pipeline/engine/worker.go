@@ -133,6 +133,8 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 	}
 	w.intentClosed = committed >= 0 && !found
 
+	// The state is restored for the offset at which the worker starts, which may differ from the committed
+	// one.
 	if w.nextOffset, found, err = w.startOffset(ctx, committed, found); err != nil {
 		return open, false, err
 	}
@@ -229,6 +231,7 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 	b := &w.block
 	b.end, b.time, b.replayed = open.end, open.time, true
 
+	// Other rules would give other verdicts: rows are stored once all the same, alerts may differ.
 	bundle, loaded := w.bundleByVersion(open.bundle)
 	b.bundle = bundle
 	if !loaded {
@@ -236,6 +239,7 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 		w.log.Warn("replayed block is evaluated by other rules than before, those are no longer loaded",
 			"from", b.from, "end", b.end, "before", open.bundle, "now", bundle.Version)
 	}
+	// Another shard does not know the token and the rows of the block.
 	if open.shard != w.cfg.Shard {
 		return fmt.Errorf("block [%d,%d) was begun on shard %s, this engine writes to %s: "+
 			"start an engine with engine.shard: %s to finish it", b.from, b.end, open.shard, w.cfg.Shard, open.shard)
