@@ -6,7 +6,7 @@
 //
 // Numbers are little endian, CRCs are CRC-32C. The head of a frame has a CRC of its own: a frame whose
 // payload is damaged is left out as a whole, and the next one is found without looking into the payload,
-// which holds text that strangers wrote. Where a head is damaged too, the Scanner looks for the next marker
+// which holds text that others wrote. Where a head is damaged too, the Scanner looks for the next marker
 // with an intact head.
 //
 // A writer that is killed leaves an incomplete last frame, which the Scanner reports as such.
