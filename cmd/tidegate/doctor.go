@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -51,31 +53,11 @@ Ends:     with 1 if a line says fail, with 2 if it could not check.`,
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			list := diagnose(cmd.Context(), &flags)
-			failed := 0
-			for _, f := range list {
-				if f.Status == "fail" {
-					failed++
-				}
+			report := diagnose(cmd.Context(), &flags)
+			if err := printReport(cmd.OutOrStdout(), report, output); err != nil {
+				return err
 			}
-			if output == "json" {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				for _, f := range list {
-					if err := enc.Encode(f); err != nil {
-						return err
-					}
-				}
-			} else {
-				w := tabwriter.NewWriter(cmd.OutOrStdout(), 2, 8, 2, ' ', 0)
-				for _, f := range list {
-					_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", f.Status, f.What, oneLineText(f.Detail, maxDetail))
-					if f.Remedy != "" {
-						_, _ = fmt.Fprintf(w, "\t\t→ %s\n", oneLineText(f.Remedy, maxDetail))
-					}
-				}
-				_ = w.Flush()
-			}
-			if failed > 0 {
+			if slices.ContainsFunc(report, func(d diagnosis) bool { return d.Status == "fail" }) {
 				return errFindings
 			}
 			return nil
@@ -86,24 +68,40 @@ Ends:     with 1 if a line says fail, with 2 if it could not check.`,
 	return cmd
 }
 
-// diagnose runs all checks. A configuration that does not load ends it, with a line for each error.
-func diagnose(ctx context.Context, flags *configFlags) []diagnosis {
-	cfg, err := flags.load()
-	if err != nil {
-		list := diagnoseEach("configuration", err)
-		list[len(list)-1].Remedy = "docs/CONFIG.md lists every key"
-		return list
+// printReport prints a report as a table, or as one JSON object a line.
+func printReport(out io.Writer, report []diagnosis, output string) error {
+	if output == "json" {
+		enc := json.NewEncoder(out)
+		for _, d := range report {
+			if err := enc.Encode(d); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
-	list := []diagnosis{
-		{"configuration", "ok", configName(flags), ""},
-		checkDataDir(&cfg), checkPackets(), checkInterfaces(&cfg), checkConntrack(),
-		checkDocker(ctx, &cfg), checkLogs(&cfg), checkKafka(ctx, &cfg), checkClickHouse(ctx, &cfg),
+	w := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
+	for _, d := range report {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", d.Status, d.What, oneLineText(d.Detail, maxDetail))
+		if d.Remedy != "" {
+			_, _ = fmt.Fprintf(w, "\t\t→ %s\n", oneLineText(d.Remedy, maxDetail))
+		}
 	}
-	return append(list, checkDetectors(&cfg)...)
+	return w.Flush()
 }
 
-// diagnoseEach returns a diagnosis for each line of an error.
-func diagnoseEach(what string, err error) []diagnosis {
+// pass returns a diagnosis that something works.
+func pass(what, detail string) diagnosis { return diagnosis{what, "ok", detail, ""} }
+
+// warning returns a diagnosis that tidegate runs without something.
+func warning(what, detail, remedy string) diagnosis { return diagnosis{what, "warn", detail, remedy} }
+
+// failure returns a diagnosis that something that is configured cannot work.
+func failure(what string, err error, remedy string) diagnosis {
+	return diagnosis{what, "fail", oneLine(err), remedy}
+}
+
+// failures returns a diagnosis for each line of an error.
+func failures(what string, err error) []diagnosis {
 	var list []diagnosis
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		list = append(list, diagnosis{what, "fail", line, ""})
@@ -113,6 +111,23 @@ func diagnoseEach(what string, err error) []diagnosis {
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
+// diagnose runs all checks. A configuration that does not load ends it, with a line for each error.
+func diagnose(ctx context.Context, flags *configFlags) []diagnosis {
+	cfg, err := flags.load()
+	if err != nil {
+		list := failures("configuration", err)
+		list[len(list)-1].Remedy = "docs/CONFIG.md lists every key"
+		return list
+	}
+	list := []diagnosis{
+		pass("configuration", configName(flags)),
+		checkDataDir(&cfg), checkPackets(), checkInterfaces(&cfg), checkConntrack(),
+		checkDocker(ctx, &cfg), checkLogs(&cfg), checkKafka(ctx, &cfg), checkClickHouse(ctx, &cfg),
+	}
+	return append(list, checkDetectors(&cfg)...)
+}
+
+// configName returns the file that load reads, or "defaults".
 func configName(flags *configFlags) string {
 	if flags.config != "" {
 		return flags.config
@@ -123,141 +138,177 @@ func configName(flags *configFlags) string {
 	return "defaults"
 }
 
+// checkDataDir creates the data folder and writes a file into it.
 func checkDataDir(cfg *Config) diagnosis {
-	f := diagnosis{What: "data folder", Status: "ok", Detail: cfg.DataDir}
+	const what, remedy = "data folder", "set data_dir (--data-dir) to a folder that this user may write"
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return diagnosis{f.What, "fail", oneLine(err), "set data_dir (--data-dir) to a folder that this user may write"}
+		return failure(what, err, remedy)
 	}
 	probe := filepath.Join(cfg.DataDir, ".doctor")
 	if err := os.WriteFile(probe, []byte("x"), 0o600); err != nil {
-		return diagnosis{f.What, "fail", oneLine(err), "identity, journal and spool are kept there; set data_dir (--data-dir) to a folder that can be written"}
+		return failure(what, err, remedy+"; it holds identity, journal and spool")
 	}
 	_ = os.Remove(probe)
-	return f
+	return pass(what, cfg.DataDir)
 }
 
 func checkPackets() diagnosis {
 	if err := checkPacketSocket(); err != nil {
-		return diagnosis{"packets", "warn", oneLine(err) + ": logs only", "run as root, or with CAP_NET_RAW and CAP_NET_ADMIN (docker: --cap-add NET_RAW --cap-add NET_ADMIN)"}
+		return warning("packets", oneLine(err)+": logs only",
+			"run as root, or with CAP_NET_RAW and CAP_NET_ADMIN (docker: --cap-add NET_RAW --cap-add NET_ADMIN)")
 	}
-	return diagnosis{"packets", "ok", "packet sockets may be opened", ""}
+	return pass("packets", "packet sockets may be opened")
 }
 
+// checkInterfaces reports which interfaces of this host match capture.interfaces.
 func checkInterfaces(cfg *Config) diagnosis {
-	all, err := net.Interfaces()
+	const what = "interfaces"
+	interfaces, err := net.Interfaces()
 	if err != nil {
-		return diagnosis{"interfaces", "fail", oneLine(err), ""}
+		return failure(what, err, "")
 	}
 	var found []string
-	for _, ifi := range all {
-		for _, p := range cfg.Capture.Interfaces {
-			if ok, _ := path.Match(p, ifi.Name); ok {
-				found = append(found, ifi.Name)
-				break
-			}
+	for _, candidate := range interfaces {
+		matches := func(pattern string) bool {
+			ok, _ := path.Match(pattern, candidate.Name)
+			return ok
+		}
+		if slices.ContainsFunc(cfg.Capture.Interfaces, matches) {
+			found = append(found, candidate.Name)
 		}
 	}
 	wanted := strings.Join(cfg.Capture.Interfaces, ", ")
 	if len(found) == 0 {
-		return diagnosis{"interfaces", "warn", "none of " + wanted + " is here yet", "in a container: --network host; else name yours in capture.interfaces"}
+		return warning(what, "no interface matches "+wanted+" yet",
+			"in a container: --network host; otherwise set capture.interfaces")
 	}
-	return diagnosis{"interfaces", "ok", strings.Join(found, ", ") + " of " + wanted, ""}
+	return pass(what, strings.Join(found, ", ")+" of "+wanted)
 }
 
 func checkConntrack() diagnosis {
+	const what = "conntrack"
 	conn, err := ct.Dial(nil)
 	if err == nil {
 		_, err = conn.Stats()
 		_ = conn.Close()
 	}
 	if err != nil {
-		return diagnosis{"conntrack", "warn", oneLine(err) + ": a session through NAT is reported by each interface that sees it", "run with CAP_NET_ADMIN in the host's network namespace; modprobe nf_conntrack_netlink"}
+		return warning(what, oneLine(err)+": a session through NAT is reported by each interface that sees it",
+			"run with CAP_NET_ADMIN in the host's network namespace; modprobe nf_conntrack_netlink")
 	}
-	return diagnosis{"conntrack", "ok", "connection tracking answers", ""}
+	return pass(what, "the connection tracker answers")
 }
 
+// checkDocker pings the Docker API, if it is a socket of this host.
 func checkDocker(ctx context.Context, cfg *Config) diagnosis {
+	const what = "docker"
 	host := cfg.Containers.DockerHost
 	if host == "" {
-		return diagnosis{"docker", "ok", "not used (containers.docker_host is empty)", ""}
+		return pass(what, "not used (containers.docker_host is empty)")
 	}
-	path, isSocket := strings.CutPrefix(host, "unix://")
+	socket, isSocket := strings.CutPrefix(host, "unix://")
 	if !isSocket {
-		return diagnosis{"docker", "ok", host, ""}
+		return pass(what, host)
 	}
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", path)
-	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/_ping", nil)
-	if err == nil {
-		var resp *http.Response
-		if resp, err = client.Do(req); err == nil {
-			_ = resp.Body.Close()
-			client.CloseIdleConnections()
-			if resp.StatusCode == http.StatusOK {
-				return diagnosis{"docker", "ok", "the API answers at " + host, ""}
-			}
-			err = fmt.Errorf("%s answers %s", host, resp.Status)
-		}
+	if err := pingDocker(ctx, socket); err != nil {
+		return warning(what, oneLine(err)+": containers have no names",
+			"mount it (docker: -v /var/run/docker.sock:/var/run/docker.sock:ro), or set containers.docker_host")
 	}
-	return diagnosis{"docker", "warn", oneLine(err) + ": containers have no names", "mount it (docker: -v /var/run/docker.sock:/var/run/docker.sock:ro), or set containers.docker_host"}
+	return pass(what, "the API answers at "+host)
 }
 
+func pingDocker(ctx context.Context, socket string) error {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}
+	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DialContext: dial}}
+	defer client.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/_ping", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("unix://%s answers %s", socket, resp.Status)
+	}
+	return nil
+}
+
+// checkLogs counts the folders of containers below Docker's data-root.
 func checkLogs(cfg *Config) diagnosis {
+	const what = "logs"
 	if !cfg.Logs.Enabled {
-		return diagnosis{"logs", "ok", "not read (logs.enabled is false)", ""}
+		return pass(what, "not read (logs.enabled is false)")
 	}
 	dir := filepath.Join(cfg.Logs.DockerDataRoot, "containers")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return diagnosis{"logs", "warn", oneLine(err) + ": no logs", "mount it (docker: -v /var/lib/docker/containers:/var/lib/docker/containers:ro), or set logs.docker_data_root"}
+		return warning(what, oneLine(err)+": no container logs",
+			"mount it (docker: -v /var/lib/docker/containers:/var/lib/docker/containers:ro), or set logs.docker_data_root")
 	}
-	return diagnosis{"logs", "ok", fmt.Sprintf("%d containers under %s", len(entries), dir), ""}
+	return pass(what, fmt.Sprintf("%s under %s", countOf(len(entries), "container"), dir))
 }
 
+// checkKafka looks up the events topic.
 func checkKafka(ctx context.Context, cfg *Config) diagnosis {
+	const what = "kafka"
 	if cfg.embeddedBroker() {
-		return diagnosis{"kafka", "ok", "embedded, at " + cfg.Embedded.Broker.Addr, ""}
+		return pass(what, "embedded, at "+cfg.Embedded.Broker.Addr)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	k, err := kafka.New(cfg.Kafka)
+	client, err := kafka.New(cfg.Kafka)
 	if err == nil {
-		defer k.Close()
-		_, err = k.Partitions(ctx, k.Topic("events"))
+		defer client.Close()
+		_, err = client.Partitions(ctx, client.Topic("events"))
 	}
 	if err != nil {
-		return diagnosis{"kafka", "fail", oneLine(err), "check kafka.brokers, kafka.tls and kafka.sasl"}
+		return failure(what, err, "check kafka.brokers, kafka.tls and kafka.sasl")
 	}
-	return diagnosis{"kafka", "ok", strings.Join(cfg.Kafka.Brokers, ", "), ""}
+	return pass(what, strings.Join(cfg.Kafka.Brokers, ", "))
 }
 
+// checkClickHouse logs in to ClickHouse, or looks for the files of the embedded one.
 func checkClickHouse(ctx context.Context, cfg *Config) diagnosis {
+	const what = "clickhouse"
 	if cfg.embeddedStore() {
-		lib := cmp.Or(cfg.Embedded.Store.Library, embedded.LibraryPath())
-		program := cmp.Or(cfg.Embedded.Store.Program, embedded.ProgramPath())
-		for path, remedy := range map[string]string{lib: "deploy/fetch-libchdb.sh fetches it", program: "`make build` builds it"} {
-			if _, err := os.Stat(path); err != nil {
-				return diagnosis{"clickhouse", "warn", "embedded, and " + path + " does not exist: events are evaluated and alerts raised, but nothing is stored", remedy + "; or set clickhouse.addr"}
-			}
-		}
-		return diagnosis{"clickhouse", "ok", "embedded, " + lib, ""}
+		return checkEmbeddedStore(what, cfg)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	s, err := clickhouse.Open(ctx, cfg.ClickHouse, discardLog(), newRegistry())
+	store, err := clickhouse.Open(ctx, cfg.ClickHouse, discardLog(), newRegistry())
 	if err != nil {
-		return diagnosis{"clickhouse", "fail", oneLine(err), "check clickhouse.addr, clickhouse.username and clickhouse.password"}
+		return failure(what, err, "check clickhouse.addr, clickhouse.username and clickhouse.password")
 	}
-	_ = s.Close()
-	return diagnosis{"clickhouse", "ok", strings.Join(cfg.ClickHouse.Addr, ", "), ""}
+	_ = store.Close()
+	return pass(what, strings.Join(cfg.ClickHouse.Addr, ", "))
+}
+
+func checkEmbeddedStore(what string, cfg *Config) diagnosis {
+	library := cmp.Or(cfg.Embedded.Store.Library, embedded.LibraryPath())
+	program := cmp.Or(cfg.Embedded.Store.Program, embedded.ProgramPath())
+	for _, part := range []struct{ path, remedy string }{
+		{library, "deploy/fetch-libchdb.sh fetches it"},
+		{program, "`make build` builds it"},
+	} {
+		if _, err := os.Stat(part.path); err != nil {
+			return warning(what,
+				"embedded, and "+part.path+" does not exist: events are evaluated and alerts raised, but nothing is stored",
+				part.remedy+"; or set clickhouse.addr")
+		}
+	}
+	return pass(what, "embedded, "+library)
 }
 
 // checkDetectors loads rules, feeds and the classifier as the engine does.
 func checkDetectors(cfg *Config) []diagnosis {
 	loader, err := detectors.NewLoader(detectorConfig(cfg), discardLog(), newRegistry())
 	if err != nil {
-		return diagnoseEach("detectors", err)
+		return failures("detectors", err)
 	}
-	return []diagnosis{{"detectors", "ok", loader.Summary(), ""}}
+	return []diagnosis{pass("detectors", loader.Summary())}
 }

@@ -13,22 +13,28 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"tidegate/pipeline/metrics"
 )
 
+// newRegistry returns a registry with the metrics of the Go runtime, of the process and of the build.
 func newRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
-	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "tidegate_build_info", Help: "1, with the version as a label.", ConstLabels: prometheus.Labels{"version": version}})
-	info.Set(1)
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), info)
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics.With(reg).GaugeVec("tidegate_build_info", "Always 1; the label is the version of tidegate.", "version").
+		WithLabelValues(version).Set(1)
 	return reg
 }
 
 // serveMetrics listens on addr and returns a function that serves /metrics, /healthz (200 while the process
 // lives), /readyz (200 when ready returns nil) and /debug/pprof until its context ends.
-func serveMetrics(addr string, reg *prometheus.Registry, ready func() error) (run func(ctx context.Context) error, err error) {
+func serveMetrics(
+	addr string, reg *prometheus.Registry, ready func() error,
+) (serve func(ctx context.Context) error, err error) {
 	l, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen for /metrics at %s: the address is taken by another program; free it or set metrics.listen (--metrics-listen)", addr)
+		return nil, fmt.Errorf("listen for /metrics at %s: the address is taken by another program; "+
+			"free it or set metrics.listen (--metrics-listen)", addr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen for /metrics at %s (metrics.listen): %w", addr, err)
@@ -47,7 +53,9 @@ func serveMetrics(addr string, reg *prometheus.Registry, ready func() error) (ru
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
+	srv := &http.Server{
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+	}
 	return func(ctx context.Context) error {
 		go func() {
 			<-ctx.Done()

@@ -15,7 +15,11 @@ import (
 
 // queryFormats are the formats of ClickHouse by the names of -o.
 var queryFormats = map[string]string{
-	"table": "PrettyCompactMonoBlock", "json": "JSONEachRow", "csv": "CSVWithNames", "tsv": "TSVWithNames", "vertical": "Vertical",
+	"table":    "PrettyCompactMonoBlock",
+	"json":     "JSONEachRow",
+	"csv":      "CSVWithNames",
+	"tsv":      "TSVWithNames",
+	"vertical": "Vertical",
 }
 
 func queryCommand() *cobra.Command {

@@ -33,8 +33,8 @@ func replayCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay FILE…",
 		Short: "read capture and log files",
-		Long: `replay reads capture files (pcap, pcapng), json-file logs of Docker and plain text logs, gzipped or not, through the
-same code as live traffic. It prints a table of counts, or every event as one nested ECS object a line.
+		Long: `replay reads capture files (pcap, pcapng), json-file logs of Docker and plain text logs, gzipped or not,
+through the same code as live traffic. It prints a table of counts, or every event as one nested ECS object a line.
 
 Needs:    no configuration, no broker and no store.
 Ends:     with 1 if a file is truncated or malformed. It prints the events before the damage, and where that is.`,
@@ -161,7 +161,8 @@ func (r *replay) capture(ctx context.Context, name string, id pipeline.ID) (err 
 	set := protocols.NewSet(all.Protocols, protocols.Default(), reg)
 	var ours error
 	set.Panicked = func(protocol string, value any, _ []byte) {
-		ours = errors.Join(ours, fmt.Errorf("read %s: an error of ours in the parser of %s, please report it: %v", name, protocol, value))
+		ours = errors.Join(ours, fmt.Errorf(
+			"read %s: a bug in the parser of %s, please report it: %v", name, protocol, value))
 	}
 	defer func() { err = errors.Join(err, ours) }()
 	table := sessions.New(sessions.Default(), sessions.Deps{Collector: id, Protocols: set, Emit: r.emit}, reg)
@@ -224,7 +225,7 @@ func (r *replay) table() {
 			_, _ = fmt.Fprintf(w, "%s\t%s\n", m, formatCount(r.matches[m]))
 		}
 		if len(r.matches) == 0 {
-			_, _ = fmt.Fprintf(w, "none of %d rules\n", len(r.rules.Rules()))
+			_, _ = fmt.Fprintf(w, "none of %s matched\n", countOf(len(r.rules.Rules()), "rule"))
 		}
 	}
 	_ = w.Flush()

@@ -23,8 +23,8 @@ func rulesCommand() *cobra.Command {
 	test := &cobra.Command{
 		Use:   "test DIR",
 		Short: "compile every rule of a folder and run its cases",
-		Long: `test compiles every rule of a folder and runs the cases that stand beside each rule. It prints every problem with file,
-line and key. No configuration, broker or store is needed.
+		Long: `test compiles every rule of a folder and runs the cases that stand beside each rule. It prints every problem
+with file, line and key. No configuration, broker or store is needed.
 
 Ends:     with 1 if a file does not compile, a case fails, or a rule has no case that fires or none that must not.`,
 		Example: `  tidegate rules test my-rules

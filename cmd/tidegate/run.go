@@ -325,7 +325,8 @@ func (p *process) startServers(ctx context.Context, roles role) error {
 	servesOthers := roles&^(roleStore|roleBroker) == 0
 	if errors.Is(err, embedded.ErrMissing) && !servesOthers {
 		p.storeless = true
-		p.missing = append(p.missing, "the store: "+err.Error()+"; events are evaluated and alerts raised, but nothing is stored")
+		p.missing = append(p.missing,
+			"the store: "+err.Error()+"; events are evaluated and alerts raised, but nothing is stored")
 		return nil
 	}
 	return err

@@ -152,6 +152,14 @@ func (w stripControlWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// countOf returns a count and its noun: "1 container", "2 containers".
+func countOf(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return formatCount(n) + " " + noun + "s"
+}
+
 // formatCount returns a count with its digits grouped: 1,234,567.
 func formatCount[T int | int64 | uint64](n T) string {
 	s := fmt.Sprint(n)
