@@ -56,6 +56,7 @@ func (r *Registry) listContainers(ctx context.Context, api *client.Client) error
 		}
 	}
 
+	// One view for the whole list.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range inspected {
@@ -127,6 +128,8 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 			}
 		}
 	}
+
+	// Sorted, so that an unchanged container is recognised (sameContainer).
 	slices.SortFunc(e.ips, netip.Addr.Compare)
 	e.ips = slices.Compact(e.ips)
 	for _, ip := range e.ips {

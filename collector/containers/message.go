@@ -24,6 +24,7 @@ func (r *Registry) handleMessage(
 	case events.NetworkEventType:
 		r.networkEvent(ctx, api, m)
 	case events.ContainerEventType:
+		// exec_create and health_status have details behind a colon.
 		action, _, _ := strings.Cut(string(m.Action), ":")
 		r.containerEvent(ctx, api, action, m.Actor.ID)
 		if !stream.seen.add(r.eventID(m)) {

@@ -158,6 +158,8 @@ func (r *Registry) markStopped(e *entry, removed bool) {
 func (r *Registry) expireEntries(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+
+	// A new view is published only if something has expired.
 	changed := false
 	for id, e := range r.entries {
 		if e.running || now.Sub(e.ended) < r.cfg.KeepAfterExit {

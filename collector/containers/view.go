@@ -42,9 +42,13 @@ func (r *Registry) ByIP(ip netip.Addr) *pipeline.Container {
 func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Container, settled bool) {
 	v := r.view.Load()
 	ip = ip.Unmap()
+
+	// The container that runs with the address, or had not ended at that time.
 	if h, ok := v.byIP[ip]; ok && (h.ended == 0 || at <= h.ended) {
 		return h.container, true
 	}
+	// Another address of Docker's networks may belong to a container that was not reported yet, except the
+	// host's own.
 	if v.routers[ip] {
 		return nil, true
 	}
@@ -95,6 +99,8 @@ func (r *Registry) publish() {
 			}
 		}
 	}
+
+	// Networks.
 	for _, n := range r.networks {
 		v.bridges = append(v.bridges, n.bridge)
 		v.subnets = append(v.subnets, n.subnets...)

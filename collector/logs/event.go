@@ -98,6 +98,7 @@ func (h *lineHandler) Ship(
 	e.Partial = line.Partial
 	e.Container = h.container
 
+	// The level is looked for before secrets are taken out, in the line as it was written.
 	body := pipeline.LogLineFromVTPool()
 	body.Level = detectLevel(line.Text)
 	text := line.Text
@@ -130,6 +131,7 @@ func (h *lineHandler) internUTF8(b []byte) string {
 	if len(b) == 0 {
 		return ""
 	}
+	// The arena never grows in place, so that strings which alias it stay valid.
 	if cap(h.arena)-len(h.arena) < len(b) {
 		h.arena = make([]byte, 0, arenaSize)
 	}

@@ -72,6 +72,7 @@ func levelAt(line []byte, i, end int) string {
 // levelValue returns the level that stands behind a key: ="x", =x, ":"x", : x, or a number as pino and bunyan
 // write it.
 func levelValue(b []byte) string {
+	// Quotes, spaces and at least one = or : stand between the key and its value.
 	i, sep := 0, false
 	for i < len(b) && (b[i] == '"' || b[i] == '\'' || b[i] == ' ' || b[i] == '=' || b[i] == ':') {
 		sep = sep || b[i] == '=' || b[i] == ':'
@@ -84,6 +85,7 @@ func levelValue(b []byte) string {
 	for end < len(b) && (b[end]|0x20 >= 'a' && b[end]|0x20 <= 'z' || b[end] >= '0' && b[end] <= '9') {
 		end++
 	}
+	// pino and bunyan write numbers.
 	switch string(b[i:end]) {
 	case "10":
 		return "trace"

@@ -25,6 +25,7 @@ const copyTime = 2 * time.Second
 func (t *Tailer) resumeFile(f *file, final bool) resumed {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// A first record that is not complete must be waited for, unless nothing will be added to it.
 	if !f.identified {
 		final = final && (f.gz || f.name == "" || t.folderGone.Load() || f.unchangedFor(copyTime))
 		if identified := f.readIdentity(t.log.Format, final); !identified && final {
@@ -202,8 +203,11 @@ func (t *Tailer) finishFile(f *file) {
 // handle and other contents. What was not read before the truncation is in the copy, if rotation made one
 // (copytruncate), and lost otherwise.
 func (t *Tailer) handleTruncation(f *file) {
-	t.scanFolder() // the copy is older than the truncation, so that this listing finds it
+	// The copy is older than the truncation, so that this listing finds it.
+	t.scanFolder()
 	t.mu.Lock()
+
+	// fresh is the file that is there now. It stands behind f and is read from its beginning.
 	fresh := &file{handle: f.handle, name: f.name, file: f.file}
 	place := slices.Index(t.files, f)
 	t.files = slices.Insert(t.files, place+1, fresh)
@@ -221,6 +225,7 @@ func (t *Tailer) handleTruncation(f *file) {
 		return
 	}
 
+	// Without a copy f ends here; its descriptor belongs to fresh.
 	t.tally.truncated++
 	f.file, f.name, f.handle, f.gzipHandle = nil, "", "", ""
 	t.mu.Unlock()

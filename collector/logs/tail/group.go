@@ -78,6 +78,7 @@ func (g *Group) Run(
 	g.watch = watch
 	defer g.exportGauges(g.reg)()
 
+	// inotify is read by a goroutine of its own, so that its queue does not fill up while folders are listed.
 	events := make(chan []inotifyEvent)
 	eventCtx, stopEvents := context.WithCancel(ctx)
 	var eventReader sync.WaitGroup
@@ -90,6 +91,7 @@ func (g *Group) Run(
 
 	tick := time.NewTicker(rescanEvery)
 	defer tick.Stop()
+	// Everything but reading happens in this loop: the tailers' goroutines only read.
 	g.rescan(ctx, discovery)
 	for {
 		select {
@@ -118,6 +120,7 @@ func (g *Group) rescan(ctx context.Context, discovery Discovery) {
 	g.followListed(ctx, discovery)
 	g.applyStates()
 
+	// A poll is two system calls for a log in which nothing has happened; a scan lists its folder.
 	var lag int64
 	for _, t := range g.tailers {
 		if g.overflowed {
@@ -145,6 +148,7 @@ func (g *Group) followListed(ctx context.Context, discovery Discovery) {
 			g.follow(ctx, log, handler)
 		}
 	}
+	// Logs of a folder that is gone end by themselves (allRead). Others have no files left at some time.
 	if complete {
 		for id, t := range g.tailers {
 			if !listed[id] && t.hasNoFiles() {
@@ -165,6 +169,8 @@ func (g *Group) follow(ctx context.Context, log discover.Log, handler Handler) {
 		g.metrics.errors.WithLabelValues("watch").Inc()
 	}
 	t.folder = folder
+
+	// Files are opened here rather than by the reader, which may have to wait before it begins.
 	t.scanFolder()
 
 	ctx, t.cancel = context.WithCancel(ctx)
@@ -224,6 +230,7 @@ func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []i
 			continue // events of a folder whose watch was removed are still in the queue
 		}
 
+		// Several logs may have files in the folder. A name of none of them may be that of a new log.
 		owned := false
 		for _, t := range folder.tailers {
 			switch {
@@ -245,6 +252,7 @@ func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []i
 		}
 	}
 
+	// One listing for the whole batch is enough.
 	if g.overflowed {
 		g.rescan(ctx, discovery)
 	} else if newNames {
@@ -278,7 +286,7 @@ func (g *Group) stopTailers() {
 	go func() { g.wg.Wait(); close(done) }()
 	for {
 		select {
-		case <-g.ended:
+		case <-g.ended: // it is closed below, with the others
 		case <-done:
 			for _, t := range g.tailers {
 				g.closeTailer(t)

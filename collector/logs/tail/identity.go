@@ -91,6 +91,7 @@ func readHead(r io.ReaderAt, final bool) (head fileHead, ok bool) {
 	if err != nil {
 		return fileHead{}, false
 	}
+	// Most first records are short; the whole file is not read for one that is not.
 	for size := firstRead; ; size *= 4 {
 		buf := make([]byte, min(size, maxRecord))
 		n, err := r.ReadAt(buf, start)
@@ -164,6 +165,7 @@ func (f *file) isCompressedAs(gz *file, format decode.Format) bool {
 	if f.unique || f.gz {
 		return f.unique
 	}
+	// A file that is done was read to its end, so that its size is known without a descriptor.
 	size := f.readOffset.Load()
 	if f.file != nil {
 		info, err := f.file.Stat()

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// maxRecord is the longest record that is read as one. dockerd's own are at most 16 KiB of payload, six times
-// that with escapes, and attrs.
+// maxRecord is the longest record that is read as one; a longer one is cut there. Formats that spread lines
+// over records have records of a tenth of that at most.
 const maxRecord = 1 << 20
 
 // refreshEvery is how many bytes are read between two calls of Handler.Refresh.
@@ -22,6 +22,8 @@ func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 	if f == nil {
 		return false, nil
 	}
+
+	// A file that is read for the first time needs an identity, a producer and a checkpoint.
 	if f.producer == nil {
 		switch t.resumeFile(f, final) {
 		case fileWaits:
@@ -130,6 +132,7 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 	// buf[:have] holds the bytes from f.offset on that are not a whole record yet.
 	have, sinceRefresh := 0, 0
 	for {
+		// The buffer is full of one record: a larger buffer, or the record is cut.
 		if have == len(buf) {
 			if have < maxRecord {
 				buf = append(buf, make([]byte, len(buf))...)

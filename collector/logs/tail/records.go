@@ -11,6 +11,7 @@ import (
 // splitRecords handles the whole records at the front of b, which begins at f.offset, and returns how many
 // bytes they are.
 func (t *Tailer) splitRecords(ctx context.Context, f *file, b []byte) (used int, err error) {
+	// Invariant: b[:used] is handled, and f.offset is still that of b[0].
 	for used < len(b) {
 		if b[used] == 0 {
 			n := countNULs(b[used:])
@@ -71,12 +72,15 @@ func (t *Tailer) readRemainder(ctx context.Context, f *file, b []byte) error {
 func (t *Tailer) handleRecord(ctx context.Context, f *file, b []byte, start int64) (int, error) {
 	end := start + int64(len(b))
 	t.discardFlushed(f, start, end)
+
+	// The decoder gets the record without its newline, and may overwrite it.
 	body := b
 	if n := len(b) - 1; b[n] == '\n' {
 		body = b[:n]
 	}
 
 	if !t.decoder.Decode(body, &t.record) {
+		// NULs of a crash stand within: what is behind them may be a record, and is handled next.
 		if nul := bytes.IndexByte(b, 0); nul > 0 {
 			b, body, end = b[:nul], b[:nul], start+int64(nul)
 		}

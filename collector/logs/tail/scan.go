@@ -33,6 +33,7 @@ func (t *Tailer) ownsName(name string) bool {
 
 // poll looks whether the base name has another file or its file has grown. full lists the folder in any case.
 func (t *Tailer) poll(full bool) {
+	// A rotation gives the base name another file.
 	handle, err := handleAt(unix.AT_FDCWD, t.path)
 	t.mu.Lock()
 	changed := t.rescanNeeded || err != nil || handle != t.baseHandle
@@ -90,6 +91,8 @@ func (t *Tailer) listNames() ([]listedFile, error) {
 func (t *Tailer) scanFolder() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+
+	// Invariant of the loop: t.files holds known, in its order, and what earlier rounds have opened.
 	known := slices.Clone(t.files)
 	for range maxListings {
 		listing, err := t.scanOnce(known)
@@ -208,6 +211,8 @@ func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 // another file a moment ago, or fd is the compressed copy of a known file. t.mu is held.
 func (t *Tailer) registerFile(name listedFile, fd *os.File, found []*file) *file {
 	f := &file{name: name.name, file: fd, gz: name.rank.Compressed}
+
+	// The name may have got another file since lookupOrOpen looked: the descriptor decides.
 	var err error
 	if f.handle, err = handleAt(int(fd.Fd()), ""); err != nil {
 		t.group.metrics.errors.WithLabelValues("open").Inc()
@@ -224,6 +229,7 @@ func (t *Tailer) registerFile(name listedFile, fd *os.File, found []*file) *file
 		return f
 	}
 
+	// A compressed file has a handle of its own, and is a known file if it holds the same bytes.
 	if !f.readGzipIdentity(t.log.Format) {
 		f.done = true // it stays known by its handle, or it would be tried every second
 		f.closeFile(&t.group.budget)
@@ -255,6 +261,7 @@ func (t *Tailer) fileByHandle(handle string, found []*file) *file {
 // insertByRank adds the files that are new, of found (newest first), to t.files: each before the next newer
 // one that is known, the newest at the end. t.mu is held.
 func (t *Tailer) insertByRank(found []*file) {
+	// place is where a file goes that is older than those of found that were handled so far.
 	place := len(t.files)
 	for _, f := range found {
 		if i := slices.Index(t.files, f); i >= 0 {

@@ -94,6 +94,7 @@ func (t *Tailer) closeFiles() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, f := range t.files {
+		// A file without a name cannot be read again, so that its checkpoint is of no use.
 		f.closeProducer(f.name != "" && !t.folderGone.Load())
 		for i := range f.pending {
 			f.pending[i].discardLine(&t.group.budget)
@@ -113,6 +114,8 @@ func (t *Tailer) readLoop(ctx context.Context) {
 		return
 	}
 
+	// While there is more, a short pause between two reads lets lines gather: fewer system calls for a busy
+	// log.
 	for ctx.Err() == nil {
 		more, err := t.readAvailable(ctx)
 		t.group.metrics.addTally(&t.tally)
@@ -171,6 +174,8 @@ func (t *Tailer) allRead() bool {
 // waitForEvents returns when there may be something to do: the log was written to, its files have changed, or
 // a line has waited for its end.
 func (t *Tailer) waitForEvents(ctx context.Context) {
+	// A writer may write between the last read and the beginning of the watch for writes. So the watch begins
+	// first, and the size of the file is compared afterwards.
 	pause := time.Hour
 	watched := t.folder != nil && t.group.watch.watchWrites(t.folder, true)
 	switch {

@@ -141,6 +141,7 @@ func (w *watcher) watchWrites(folder *watchedFolder, on bool) bool {
 	if folder.gone {
 		return false
 	}
+	// Adding a watch that exists replaces its mask.
 	mask := uint32(folderMask)
 	if shared := len(folder.tailers) > 1; on && shared {
 		return false
