@@ -28,7 +28,8 @@ func (c *Conn) startDetection() {
 		if c.redetects > 0 && !protocol.Nested {
 			continue
 		}
-		excluded := slices.Contains(protocol.ExcludePorts, c.info.Server.Port()) || slices.Contains(protocol.ExcludePorts, c.info.Client.Port())
+		excluded := slices.Contains(protocol.ExcludePorts, c.info.Server.Port()) ||
+			slices.Contains(protocol.ExcludePorts, c.info.Client.Port())
 		if excluded && !c.hasPort(i) {
 			continue
 		}
@@ -139,11 +140,15 @@ func (c *Conn) matchProtocol(dir Dir, b []byte) (proto int, lost bool) {
 // server, and flips the connection. The side that opened the connection may be the one that serves on it, as
 // behind a reverse tunnel.
 func (c *Conn) matchReversed(dir Dir, b []byte) int {
-	if stream := &c.streams[dir.Other()]; len(stream.tail) > 0 || c.redetects == 0 && (stream.offset > 0 || c.streams[dir].offset > 0) {
+	other := &c.streams[dir.Other()]
+	first := other.offset == 0 && c.streams[dir].offset == 0
+	if len(other.tail) > 0 || c.redetects == 0 && !first {
 		return noProtocol
 	}
 	for i := range c.set.list {
-		if protocol := &c.set.list[i]; protocol.TCP && (protocol.Nested || c.redetects == 0) && protocol.Detect(Client, b) == Yes {
+		protocol := &c.set.list[i]
+		allowed := protocol.TCP && (protocol.Nested || c.redetects == 0)
+		if allowed && protocol.Detect(Client, b) == Yes {
 			c.Flip()
 			return i
 		}

@@ -169,5 +169,6 @@ func isPlausibleQuestion(b []byte) bool {
 
 // recordCount returns the number of records behind the question that the header announces.
 func recordCount(b []byte) int {
-	return int(binary.BigEndian.Uint16(b[6:])) + int(binary.BigEndian.Uint16(b[8:])) + int(binary.BigEndian.Uint16(b[10:]))
+	answers, authorities := int(binary.BigEndian.Uint16(b[6:])), int(binary.BigEndian.Uint16(b[8:]))
+	return answers + authorities + int(binary.BigEndian.Uint16(b[10:]))
 }

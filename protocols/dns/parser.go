@@ -154,7 +154,10 @@ func (p *parser) transferContinues(waiting *query, at int64) bool {
 	}
 	waiting.soaRecords += p.message.soaRecords
 	waiting.transfer, waiting.lastAt = true, at
-	return waiting.qtype == typeIXFR && !(p.message.an == 1 && waiting.soaRecords == 1) || waiting.soaRecords < 2 || !p.message.lastSOA
+	if waiting.soaRecords < 2 || !p.message.lastSOA {
+		return true
+	}
+	return waiting.qtype == typeIXFR && !(p.message.an == 1 && waiting.soaRecords == 1)
 }
 
 // findQuery returns the query of dir that the message answers: the one of the same id and question. An answer

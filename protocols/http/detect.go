@@ -14,7 +14,9 @@ const maxRequestLine = 2 << 10
 const maxMethod = 32
 
 // methods are the known methods: a target of any length may follow them.
-var methods = [...]string{"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "PROPFIND", "REPORT", "SEARCH"}
+var methods = [...]string{
+	"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "PROPFIND", "REPORT", "SEARCH",
+}
 
 // detect judges whether b is the beginning of HTTP/1.
 func detect(dir protocols.Dir, b []byte) protocols.Match {

@@ -178,7 +178,8 @@ func (p *parser) framingField(hd *head, name, value []byte) {
 			last = trim(last[i+1:])
 		}
 		hd.chunked = equalFold(last, "chunked")
-		if !hd.chunked && !equalFold(last, "identity") && !equalFold(last, "gzip") && !equalFold(last, "deflate") && !equalFold(last, "compress") {
+		if !hd.chunked && !equalFold(last, "identity") && !equalFold(last, "gzip") &&
+			!equalFold(last, "deflate") && !equalFold(last, "compress") {
 			p.c.Count("unknown_transfer_encoding")
 			hd.ambiguous = true
 		} else if equalFold(last, "identity") {

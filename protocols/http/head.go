@@ -39,7 +39,8 @@ func (p *parser) readHead(dir protocols.Dir, b []byte, at int64) (int, error) {
 		return p.parseTruncatedRequest(b, at), nil
 	case dir == protocols.Client:
 		p.headUnfinished, p.answeredEarly = false, false
-	case p.headUnfinished && !p.answeredEarly && p.pairing.Len() == 0 && !p.pairing.Skipping() && detectResponse(b) != protocols.More:
+	case p.headUnfinished && !p.answeredEarly && p.pairing.Len() == 0 && !p.pairing.Skipping() &&
+		detectResponse(b) != protocols.More:
 		// The request is one of HTTP/0.9, or one that the server refuses before its end.
 		p.answeredEarly = true
 		p.c.Reparse(protocols.Client)
@@ -81,7 +82,8 @@ func (p *parser) checkHead(dir protocols.Dir, b []byte) (bool, error) {
 	switch {
 	case detect(dir, b) != protocols.No:
 		return true, nil
-	case dir == protocols.Client && looksLikeRequest(b), dir == protocols.Server && p.pairing.Len() > 0 && looksLikeResponse(b):
+	case dir == protocols.Client && looksLikeRequest(b),
+		dir == protocols.Server && p.pairing.Len() > 0 && looksLikeResponse(b):
 		return true, nil
 	case !p.started && p.c.Info().MidStream && detect(dir.Other(), b) == protocols.Yes:
 		p.c.Flip()
@@ -276,7 +278,8 @@ func (p *parser) beginResponseBody(exchange *exchange, hd *head, code uint32) {
 
 	// The server has refused CONNECT or Upgrade: the client goes on with requests.
 	client := &p.sides[protocols.Client]
-	if (exchange.isConnect || exchange.wantsUpgrade) && (client.state == awaitingResponse || client.state == awaitingResponseOrRequest) {
+	awaits := client.state == awaitingResponse || client.state == awaitingResponseOrRequest
+	if awaits && (exchange.isConnect || exchange.wantsUpgrade) {
 		client.state = inHead
 		p.c.Reparse(protocols.Client)
 	}

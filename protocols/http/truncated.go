@@ -68,7 +68,8 @@ func withoutVersion(line []byte) []byte {
 // head, and ends with the connection.
 func (p *parser) beginHTTP09Response(b []byte) bool {
 	first := p.pairing.First()
-	if first == nil || !(*first).isHTTP09 || p.pairing.Skipping() || detectResponse(b) != protocols.No || looksLikeResponse(b) {
+	if first == nil || !(*first).isHTTP09 || p.pairing.Skipping() ||
+		detectResponse(b) != protocols.No || looksLikeResponse(b) {
 		return false
 	}
 	exchange := *first

@@ -48,7 +48,8 @@ func (p *parser) readServer(b []byte, at int64) (int, error) {
 func (p *parser) readPacket(b []byte, at int64) int {
 	// A packet that answers no command, continues one, or is empty is only counted.
 	if p.continues[protocols.Server] || len(p.waiting) == 0 || payloadLength(b) == 0 {
-		if len(p.waiting) == 0 && payloadLength(b) > 0 && b[4] == errPacket && b[3] <= 1 && !p.continues[protocols.Server] {
+		alone := len(p.waiting) == 0 && !p.continues[protocols.Server]
+		if alone && payloadLength(b) > 0 && b[4] == errPacket && b[3] <= 1 {
 			return p.emitLoneError(b)
 		}
 		p.countBytes(b)

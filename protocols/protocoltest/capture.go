@@ -87,8 +87,10 @@ func PlayCapture(t testing.TB, list []protocols.Protocol, path string, emit func
 				dir = protocols.Server
 			}
 		}
-		if conn != nil && dir == protocols.Client && tcp != nil && tcp.SYN && !tcp.ACK && conn.streams[0].begun && conn.streams[0].next != tcp.Seq+1 {
-			conn = nil // the ports are used again
+		if conn != nil && dir == protocols.Client && tcp != nil && tcp.SYN && !tcp.ACK {
+			if client := &conn.streams[protocols.Client]; client.begun && client.next != tcp.Seq+1 {
+				conn = nil // the ports are used again
+			}
 		}
 		if conn == nil {
 			info := protocols.Info{Transport: transport, Client: from, Server: to, MidStream: tcp != nil && !tcp.SYN}

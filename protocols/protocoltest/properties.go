@@ -86,7 +86,7 @@ func (c Conversation) anySplit(t *testing.T, list []protocols.Protocol, whole []
 	for i, step := range c.Steps {
 		for at := 1; at < len(step.Data); at += stride(len(step.Data)) {
 			two := c
-			two.Steps = slices.Concat(c.Steps[:i], []Step{{Dir: step.Dir, Data: step.Data[:at], At: step.At}, {Dir: step.Dir, Data: step.Data[at:], At: step.At}}, c.Steps[i+1:])
+			two.Steps = slices.Concat(c.Steps[:i], piece(step, 0, at), piece(step, at, len(step.Data)), c.Steps[i+1:])
 			if !check(fmt.Sprintf("step %d in two at %d", i, at), two) {
 				return
 			}
@@ -111,7 +111,9 @@ func (c Conversation) anyGap(t *testing.T, list []protocols.Protocol, whole []st
 				if c.UDP {
 					holed.Steps = slices.Delete(slices.Clone(c.Steps), i, i+1)
 				} else {
-					holed.Steps = slices.Concat(c.Steps[:i], piece(step, 0, from), []Step{{Dir: step.Dir, Gap: n, At: step.At}}, piece(step, from+n, len(step.Data)), c.Steps[i+1:])
+					gap := []Step{{Dir: step.Dir, Gap: n, At: step.At}}
+					front, rest := piece(step, 0, from), piece(step, from+n, len(step.Data))
+					holed.Steps = slices.Concat(c.Steps[:i], front, gap, rest, c.Steps[i+1:])
 				}
 				got := holed.mustPlay(t, list)
 				if !checkEvents(t, fmt.Sprintf("%d bytes lost from step %d at %d", n, i, from), got, whole) {
