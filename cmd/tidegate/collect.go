@@ -47,7 +47,7 @@ func (p *process) startCollector(ctx context.Context) error {
 
 	p.startCapture(registry)
 	if p.cfg.Logs.Enabled {
-		p.cfg.Logs.Born = stateCreatedAt(p.cfg.Shipper.StateDir)
+		p.cfg.Logs.NotBefore = stateCreatedAt(p.cfg.Shipper.StateDir)
 		source := logs.New(p.cfg.Logs, registry, id, p.log, p.reg)
 		p.lifecycle.startComponent("logs", func(ctx context.Context) error { return source.Run(ctx, p.shipper) })
 	}

@@ -32,7 +32,7 @@ type Config struct {
 
 	// Born is when the state of the collector was made. With start_at: end, older lines are left out. Zero:
 	// now.
-	Born time.Time `yaml:"-"`
+	NotBefore time.Time `yaml:"-"`
 }
 
 // Default returns a configuration that reads every line, at Docker's usual place.

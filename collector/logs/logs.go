@@ -73,8 +73,8 @@ func (c Config) tail() tail.Config {
 	}
 	if c.StartAt == "end" {
 		t.NotBefore = time.Now().UnixNano()
-		if !c.Born.IsZero() {
-			t.NotBefore = c.Born.UnixNano()
+		if !c.NotBefore.IsZero() {
+			t.NotBefore = c.NotBefore.UnixNano()
 		}
 	}
 	return t

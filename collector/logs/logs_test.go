@@ -492,7 +492,7 @@ func TestStartAtTheEndLeavesOutWhatIsOlder(t *testing.T) {
 	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	d.WriteLog("stdout", "old\n")
 	cfg := configAt(root)
-	cfg.StartAt, cfg.Born = "end", d.Now.Add(time.Minute)
+	cfg.StartAt, cfg.NotBefore = "end", d.Now.Add(time.Minute)
 	d.Now = d.Now.Add(2 * time.Minute)
 	d.WriteLog("stdout", "new\n")
 	start(t, cfg, nil, ship)

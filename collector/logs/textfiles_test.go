@@ -277,7 +277,7 @@ func TestATextFileOfBeforeTheStartIsReadFromItsEnd(t *testing.T) {
 	l.renameTo("a.log.1")
 	l.compress("a.log.1")
 	l.writeRaw("old too\n")
-	cfg.StartAt, cfg.Born = "end", time.Now().Add(time.Minute)
+	cfg.StartAt, cfg.NotBefore = "end", time.Now().Add(time.Minute)
 	ship := logstest.NewShipper()
 	start(t, cfg, nil, ship)
 	for i := 0; ship.Count() == 0; i++ {
