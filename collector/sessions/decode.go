@@ -172,7 +172,7 @@ func (d *decoder) decodeLoopback(p *packet, b []byte, wire int) result {
 // decodeNFLOG reads a message of Linux's netfilter log: attributes in the byte order of the host, one of
 // which is the packet.
 func (d *decoder) decodeNFLOG(p *packet, b []byte, wire int) result {
-	const payload = 9
+	const payload = 9 // NFULA_PAYLOAD
 	if len(b) < 4 {
 		return resTruncated
 	}
@@ -197,7 +197,7 @@ func (d *decoder) decodeMPLS(p *packet, b []byte, wire, depth int) result {
 		if len(b) < 5 {
 			return resTruncated
 		}
-		bottom := b[2]&1 != 0
+		bottom := b[2]&1 != 0 // the S bit: the last label of the stack
 		b, wire = b[4:], wire-4
 		if !bottom {
 			continue

@@ -131,9 +131,11 @@ func (s *DedupTable) tryClaim(k claimKey, by claimant) bool {
 	case !ok && !sh.hasCapacity(by.first):
 		return true
 	}
-	existing = claim{owner: by.owner}
-	existing.addIface(by.iface)
-	sh.claims[k] = existing
+
+	// No claim, or one of an earlier connection on the same ports.
+	made := claim{owner: by.owner}
+	made.addIface(by.iface)
+	sh.claims[k] = made
 	return true
 }
 

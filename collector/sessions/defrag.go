@@ -156,6 +156,8 @@ func (f *defragmenter) insertPart(d *datagram, b []byte, off int) result {
 		}
 		b, off = b[partEnd-off:], partEnd
 	}
+
+	// What is left of b touches no part. Fragments mostly come in order, so its place is searched from the end.
 	if len(d.parts) >= maxFragments {
 		return f.invalidate(d)
 	}
@@ -232,6 +234,8 @@ func (f *defragmenter) removeOldest(dropped counter) {
 		f.removeDatagram(d)
 		dropped.Add(float64(n))
 	}
+
+	// Move the queue to the front of its memory when more than half of that is unused.
 	if f.front > 1024 && f.front*2 > len(f.queue) {
 		f.queue = f.queue[:copy(f.queue, f.queue[f.front:])]
 		f.front = 0

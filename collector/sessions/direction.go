@@ -16,6 +16,7 @@ func (f *flow) guessDirection(p *packet, sender uint8) {
 		return
 	}
 
+	// The connection began before the capture. The connection tracker may know it.
 	if nat := f.t.deps.NAT; nat != nil {
 		src, dst := netip.AddrPortFrom(p.src.netip(), p.sport), netip.AddrPortFrom(p.dst.netip(), p.dport)
 		if mapping, ok := nat.Lookup(f.transport(), src, dst); ok {
@@ -28,6 +29,7 @@ func (f *flow) guessDirection(p *packet, sender uint8) {
 		}
 	}
 
+	// Compare the ports. A clear difference is worth more than a small one.
 	from, to := serverScore(p.sport), serverScore(p.dport)
 	switch {
 	case from > to && (isTCP || from-to > 1):

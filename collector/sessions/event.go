@@ -20,6 +20,8 @@ func (f *flow) emitSession(state string) {
 		f.dropOutbox()
 		return
 	}
+
+	// The session ends the wait: whatever is still pending is decided now.
 	f.emitEvent(f.sessionEvent(state))
 	if f.dedup.state == pending {
 		f.resolveDedup(true, decidedByEnd)
@@ -33,6 +35,8 @@ func (f *flow) sessionEvent(state string) *pipeline.Event {
 	clientStats, serverStats := &stats.sides[fromClient], &stats.sides[fromServer]
 	client, server := f.endpoints()
 	confidence := stats.directionConfidence
+
+	// The parser may have found that the sides were exchanged; the counts were kept by the sides as guessed.
 	if stats.flipped {
 		clientStats, serverStats, client, server = serverStats, clientStats, server, client
 		state = flippedState(state)

@@ -211,7 +211,7 @@ const exchangeOver = int64(2e9)
 // evictionValue returns how much would be lost with f. evictFlow evicts the flow with the lowest value.
 func (f *flow) evictionValue() int64 {
 	idle := f.t.clock.now - f.lastSeen
-	if f.dead {
+	if f.dead { // nothing: its event was emitted
 		return -math.MaxInt64/2 - idle
 	}
 

@@ -100,6 +100,8 @@ func (t *Table) flushCounters() {
 			t.counts.results[r] = 0
 		}
 	}
+
+	// The gauges are shared by all Tables: each adds what has changed in it.
 	if n := len(t.timers); n != t.counts.open {
 		t.m.open.Add(float64(n - t.counts.open))
 		t.counts.open = n

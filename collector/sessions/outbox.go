@@ -26,6 +26,8 @@ func (f *flow) emitEvent(e *pipeline.Event) {
 	if f.dedup.state == pending {
 		f.resolveDedup(false, decidedByMapping)
 	}
+
+	// confirmPrimary and resolveDedup may have changed the state. The events of a flow that is still pending wait.
 	switch f.dedup.state {
 	case primary:
 		f.forwardEvent(e)
@@ -38,6 +40,8 @@ func (f *flow) emitEvent(e *pipeline.Event) {
 			f.outbox.retryAt = t.clock.now + min(outboxRetryEvery, int64(t.cfg.NATTimeout))
 		}
 		f.outbox.events = append(f.outbox.events, e)
+
+		// All flows together may keep MaxPendingEvents; the flow that exceeds it has to decide now.
 		if t.outboxEvents++; t.outboxEvents > t.cfg.MaxPendingEvents {
 			f.resolveDedup(true, decidedByLimit)
 		}
@@ -84,6 +88,8 @@ func (f *flow) setInterfaces(e *pipeline.Event) {
 	if t.dedup.numIfaces() < 2 {
 		return
 	}
+
+	// The flows that became duplicates have added their interfaces to the claims.
 	for _, key := range f.dedup.heldClaims() {
 		for _, id := range t.dedup.claimIfaces(key, f.id) {
 			if id != 0 {
