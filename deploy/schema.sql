@@ -195,7 +195,7 @@ CREATE TABLE IF NOT EXISTS `tidegate`.`events`
     `memcached.keys` Array(String) ALIAS `memcached_keys`,
     INDEX at `@timestamp` TYPE minmax GRANULARITY 1,
     INDEX position (_partition, _offset) TYPE minmax GRANULARITY 1,
-    INDEX judged notEmpty(`verdict.rule`) TYPE set(2) GRANULARITY 1,
+    INDEX has_verdict notEmpty(`verdict.rule`) TYPE set(2) GRANULARITY 1,
     INDEX id `event.id` TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX source_ip `source.ip` TYPE bloom_filter(0.01) GRANULARITY 4,
     INDEX destination_ip `destination.ip` TYPE bloom_filter(0.01) GRANULARITY 4,

@@ -278,7 +278,7 @@ func (d *deliverer) sendDue(ctx context.Context) error {
 
 // notify sends one notification for each of the alerts and repeats it until the destination takes or rejects
 // it. Alerts that were not updated for ResolveAfter are over: they leave d.open, and only a destination that
-// wants resends is told of their end.
+// wants resends is notified of their end.
 func (d *deliverer) notify(ctx context.Context, keys []string) error {
 	// Close the alerts that are over.
 	alerts := make([]*openAlert, 0, len(keys))
@@ -370,7 +370,7 @@ func (d *deliverer) recordRejection(ctx context.Context, open *openAlert, cause 
 }
 
 // sendWithRetry calls send until it succeeds, the destination rejects the request, or ctx ends. The pauses
-// grow, unless the destination says when to try again.
+// grow, unless the destination asks for a pause of its own.
 func (d *deliverer) sendWithRetry(ctx context.Context, send func() error) error {
 	var backoff retry.Backoff
 	defer d.failureLog.Reset()

@@ -21,13 +21,13 @@ type destination interface {
 	// alertKey returns the identity of an alert at the destination: revisions and windows with the same key
 	// update each other.
 	alertKey(a *pipeline.Alert) string
-	// deliver sends up to maxBatch notifications. A *rejectedError says that at least one of them will never
+	// deliver sends up to maxBatch notifications. A *rejectedError means that at least one of them will never
 	// be accepted.
 	deliver(ctx context.Context, list []notification) error
 	// maxBatch returns how many notifications deliver takes.
 	maxBatch() int
 	// needsResend reports whether the destination forgets an open alert that is not sent again, and wants to
-	// be told of its end.
+	// be notified of its end.
 	needsResend() bool
 }
 

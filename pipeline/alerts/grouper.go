@@ -21,7 +21,7 @@ const OtherGroups = "(other groups)"
 // window are one alert; each Flush returns a revision of every alert that was touched.
 //
 // A Grouper depends on nothing but the verdicts and their order. It reads no clock, and its state at the
-// border of a block is what the alerts say that were written before the block. A worker that was killed
+// border of a block follows from the alerts that were written before the block. A worker that was killed
 // restores it from the store (Restore) and repeats the block: the same alerts come out, with the same ids and
 // revisions.
 //

@@ -160,7 +160,7 @@ func TestExistingRowsAreFoundByBlock(t *testing.T) {
 
 // TestStoredBatchesAreFoundByProducer: the highest sequence, and which of the 64 up to it are stored.
 func TestStoredBatchesAreFoundByProducer(t *testing.T) {
-	s := embeddedtest.Store(t, "stamps", "http")
+	s := embeddedtest.Store(t, "batches", "http")
 	b := clickhouse.NewColumnBlock()
 	add := func(collector byte, epoch uint64, offset int64, sequences ...uint64) {
 		for i, q := range sequences {
@@ -366,7 +366,7 @@ func TestIndexesAreUsed(t *testing.T) {
 	insert(t, s, rows(s, "t", 0, 0, 3), "a")
 	for where, index := range map[string]string{
 		"_topic = 't' AND _partition = 0 AND _offset >= 5 AND _offset < 9": "position",
-		"notEmpty(`verdict.rule`)":                                  "judged",
+		"notEmpty(`verdict.rule`)":                                  "has_verdict",
 		"event.id = toUUID('00000000-0000-0000-0000-000000000001')": "id",
 		"source.ip = '1.2.3.4'":                                     "source_ip",
 		"dns.question.name = 'x'":                                   "question",

@@ -84,11 +84,11 @@ func eventColumns() (stored, aliases []tableColumn) {
 type index struct{ name, on, kind string }
 
 var eventIndexes = []index{
-	{"at", "`@timestamp`", "minmax GRANULARITY 1"},                   // a range of event time
-	{"position", "(_partition, _offset)", "minmax GRANULARITY 1"},    // dedup_queries.go
-	{"judged", "notEmpty(`verdict.rule`)", "set(2) GRANULARITY 1"},   // events with verdicts
-	{"id", "`event.id`", "bloom_filter(0.01) GRANULARITY 1"},         // the event of an alert
-	{"source_ip", "`source.ip`", "bloom_filter(0.01) GRANULARITY 4"}, // the connections of an address
+	{"at", "`@timestamp`", "minmax GRANULARITY 1"},                      // a range of event time
+	{"position", "(_partition, _offset)", "minmax GRANULARITY 1"},       // dedup_queries.go
+	{"has_verdict", "notEmpty(`verdict.rule`)", "set(2) GRANULARITY 1"}, // events with verdicts
+	{"id", "`event.id`", "bloom_filter(0.01) GRANULARITY 1"},            // the event of an alert
+	{"source_ip", "`source.ip`", "bloom_filter(0.01) GRANULARITY 4"},    // the connections of an address
 	{"destination_ip", "`destination.ip`", "bloom_filter(0.01) GRANULARITY 4"},
 	{"container", "`container.id`", "bloom_filter(0.01) GRANULARITY 4"},
 	{"question", "`dns.question.name`", "bloom_filter(0.01) GRANULARITY 4"},

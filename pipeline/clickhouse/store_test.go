@@ -83,8 +83,8 @@ func scalar(f protoreflect.FieldDescriptor, path string) protoreflect.Value {
 	panic("a kind that event.proto did not have: " + f.Kind().String())
 }
 
-// said returns the value of f in e, in the form in which stored returns it.
-func said(f *pipeline.Field, e *pipeline.Event) any {
+// fieldValue returns the value of f in e, in the form in which stored returns it.
+func fieldValue(f *pipeline.Field, e *pipeline.Event) any {
 	switch {
 	case f.Str != nil:
 		return f.Str(e)
@@ -179,11 +179,11 @@ func TestEveryFieldComesBack(t *testing.T) {
 			}
 			for i := range pipeline.Fields {
 				f := &pipeline.Fields[i]
-				if d := cmp.Diff(said(f, full), stored(t, s, f, 102)); d != "" {
+				if d := cmp.Diff(fieldValue(f, full), stored(t, s, f, 102)); d != "" {
 					t.Errorf("%s: %s", f.Name, d)
 				}
-				if d := cmp.Diff(said(f, empty), stored(t, s, f, 103)); d != "" {
-					t.Errorf("%s of an event that says nothing: %s", f.Name, d)
+				if d := cmp.Diff(fieldValue(f, empty), stored(t, s, f, 103)); d != "" {
+					t.Errorf("%s of an event without values: %s", f.Name, d)
 				}
 			}
 			// The names need no quotes, as docs/FIELDS.md says.

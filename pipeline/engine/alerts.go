@@ -80,8 +80,8 @@ func (w *worker) insertAlerts(ctx context.Context, b *block, revisions []*pipeli
 		return err
 	}
 
-	// The first attempt under a token that nobody has used is what it says. A later one may be acknowledged
-	// for the token alone, as in insertPart.
+	// The acknowledgement of the first attempt under an unused token can be trusted. A later one may be
+	// acknowledged for the token alone, as in insertPart.
 	repeated := attempts > 1 || b.replayed
 	if !repeated || token.retry || !w.deps.Store.AckedRowsMayBeLost() {
 		return nil

@@ -28,7 +28,7 @@
 //	closed      commit offset end without metadata
 //
 // What is durable: after intent the bounds, the time and the bundle of the block; after insert its rows;
-// after publish its alerts; the next intent or the closing commit says that all of it is done.
+// after publish its alerts; the next intent or the closing commit acknowledges all of it.
 //
 // # Replay
 //

@@ -59,16 +59,16 @@ func TestEveryEventIsStoredOnceWithItsVerdicts(t *testing.T) {
 	if l.Messages != 30 || l.Events != 1200 || l.Rows != 1200 || l.Verdicts != 120 || l.Duplicates+l.DeadLettered+l.Lost+l.AlreadyStored+l.Rejected != 0 {
 		t.Errorf("ledger %+v", l)
 	}
-	var heard int
+	var published int
 	for _, m := range r.read(pipeline.TopicAlerts, 0) {
 		var a pipeline.Alert
 		if err := json.Unmarshal(m.Value, &a); err != nil || string(m.Key) != a.Fingerprint {
 			t.Errorf("alert %s: %v", m.Value, err)
 		}
-		heard++
+		published++
 	}
-	if uint64(heard) != l.Revisions || heard == 0 {
-		t.Errorf("%d revisions on the topic, %d in the ledger", heard, l.Revisions)
+	if uint64(published) != l.Revisions || published == 0 {
+		t.Errorf("%d revisions on the topic, %d in the ledger", published, l.Revisions)
 	}
 }
 

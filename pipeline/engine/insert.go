@@ -59,8 +59,8 @@ func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
 
 		if err == nil {
 			inserted := w.rows.Rows()
-			// The first attempt under a token that nobody has used is what it says. A later one may be
-			// acknowledged for the token alone.
+			// The acknowledgement of the first attempt under an unused token can be trusted. A later one may
+			// be acknowledged for the token alone.
 			repeated := backoff.Attempts() > 0 || p.existing != nil
 			if repeated && !p.token.retry && w.deps.Store.AckedRowsMayBeLost() {
 				missing, err := w.insertMissingRows(ctx, b, p)

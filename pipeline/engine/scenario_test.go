@@ -177,18 +177,18 @@ func queryRow(t *testing.T, s *clickhouse.Store, sql string, targets ...any) {
 // block time.
 func (s *scenario) checkStoredOnce(t *testing.T) {
 	t.Helper()
-	var rows, distinct, judged uint64
+	var rows, distinct, withVerdicts uint64
 	var times int64
 	queryRow(t, s.store, "SELECT count(), uniqExact(`event.id`), countIf(notEmpty(`verdict.rule`)),"+
-		" uniqExact(_partition, _offset, `event.ingested`) - uniqExact(_partition, _offset) FROM events", &rows, &distinct, &judged, &times)
+		" uniqExact(_partition, _offset, `event.ingested`) - uniqExact(_partition, _offset) FROM events", &rows, &distinct, &withVerdicts, &times)
 	matches := 0
 	for i := range s.events {
 		if i%10 == 3 {
 			matches++
 		}
 	}
-	if rows != uint64(s.events) || distinct != rows || judged != uint64(matches) || times != 0 {
-		t.Errorf("%d rows, %d distinct, %d with verdicts, %d messages with two block times; want %d events, %d matches", rows, distinct, judged, times, s.events, matches)
+	if rows != uint64(s.events) || distinct != rows || withVerdicts != uint64(matches) || times != 0 {
+		t.Errorf("%d rows, %d distinct, %d with verdicts, %d messages with two block times; want %d events, %d matches", rows, distinct, withVerdicts, times, s.events, matches)
 	}
 }
 
@@ -256,15 +256,15 @@ func (s *scenario) checkAlerts(t *testing.T) {
 }
 
 func TestEachEventIsStoredOnceWhenKilledAtEveryFailpoint(t *testing.T) {
-	s := newScenario(t, "seams", newHarness(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
-	for round, seam := range Failpoints {
+	s := newScenario(t, "failpoints", newHarness(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
+	for round, failpoint := range Failpoints {
 		for nth := range 2 {
 			for p := range 2 {
 				s.send(p, 6, 17)
 			}
 			o := s.childConfig
-			o.Failpoint, o.Passage = seam, int32(1+nth*(1+round%2))
-			if seam == BeforeClose {
+			o.Failpoint, o.Passage = failpoint, int32(1+nth*(1+round%2))
+			if failpoint == BeforeClose {
 				o.Passage = 1
 			}
 			cmd, out := startChild(t, o)

@@ -7,8 +7,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// A Store keeps events and alerts and can tell what it keeps. clickhouse.Store is the real one; DiscardStore
-// keeps nothing. An error of a Store is temporary, and the call is repeated, unless it is
+// A Store keeps events and alerts and can be asked for what it keeps. clickhouse.Store is the real one;
+// DiscardStore keeps nothing. An error of a Store is temporary, and the call is repeated, unless it is
 // pipeline.ErrRowsRejected.
 type Store interface {
 	// NewInserter returns an empty inserter of events.
