@@ -18,11 +18,12 @@ import (
 // redrawn. Where the output is not a terminal, the status line is written every few seconds instead. It is
 // safe for concurrent use.
 type terminal struct {
-	mu          sync.Mutex
 	out         io.Writer
-	interactive bool
-	status      string
-	last        time.Time
+	interactive bool // out is a terminal that can redraw a line
+
+	mu     sync.Mutex // guards out and the fields below
+	status string     // the status line that is shown; "" none
+	last   time.Time  // when the last status line was written, where out cannot redraw
 }
 
 func newTerminal(f *os.File) *terminal {
@@ -34,62 +35,63 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
+// plainStatusInterval is the time between status lines where they are not redrawn.
 const plainStatusInterval = 5 * time.Second
 
 // Printf writes a line above the status line. Control characters in it do not reach the terminal.
-func (s *terminal) Printf(format string, args ...any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.clearStatus()
-	_, _ = io.WriteString(s.out, stripControl(fmt.Sprintf(format, args...))+"\n")
-	s.drawStatus()
+func (t *terminal) Printf(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clearStatus()
+	_, _ = io.WriteString(t.out, stripControl(fmt.Sprintf(format, args...))+"\n")
+	t.drawStatus()
 }
 
 // Write implements io.Writer for a logger, whose records appear above the status line.
-func (s *terminal) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.clearStatus()
-	n, err := s.out.Write(b)
-	s.drawStatus()
+func (t *terminal) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.clearStatus()
+	n, err := t.out.Write(b)
+	t.drawStatus()
 	return n, err
 }
 
 // Status replaces the status line.
-func (s *terminal) Status(line string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.interactive {
-		s.clearStatus()
-		s.status = line
-		s.drawStatus()
+func (t *terminal) Status(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.interactive {
+		t.clearStatus()
+		t.status = line
+		t.drawStatus()
 		return
 	}
-	if now := time.Now(); now.Sub(s.last) >= plainStatusInterval {
-		s.last = now
-		_, _ = fmt.Fprintln(s.out, line)
+	if now := time.Now(); now.Sub(t.last) >= plainStatusInterval {
+		t.last = now
+		_, _ = fmt.Fprintln(t.out, line)
 	}
 }
 
 // Done ends the redrawing and leaves the last status line where it is.
-func (s *terminal) Done() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.interactive && s.status != "" {
-		_, _ = fmt.Fprintln(s.out)
+func (t *terminal) Done() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.interactive && t.status != "" {
+		_, _ = fmt.Fprintln(t.out)
 	}
-	s.status = ""
+	t.status = ""
 }
 
-func (s *terminal) clearStatus() {
-	if s.interactive && s.status != "" {
-		_, _ = io.WriteString(s.out, "\r\x1b[K")
+func (t *terminal) clearStatus() {
+	if t.interactive && t.status != "" {
+		_, _ = io.WriteString(t.out, "\r\x1b[K")
 	}
 }
 
-func (s *terminal) drawStatus() {
-	if s.interactive && s.status != "" {
-		_, _ = io.WriteString(s.out, s.status)
+func (t *terminal) drawStatus() {
+	if t.interactive && t.status != "" {
+		_, _ = io.WriteString(t.out, t.status)
 	}
 }
 

@@ -5,10 +5,10 @@
 // connects:
 //
 //   - yaml tags name the keys,
-//   - Default returns a Config that passes Check and runs; a file is decoded over it, so a key that a file does not name keeps
-//     its default, and so does a key with an empty value,
-//   - Check returns a Problem for every value that cannot work, not only for the first. A zero value has no special meaning
-//     unless the comment of its key names one.
+//   - Default returns a Config that passes Check and runs; a file is decoded over it, so a key that a file
+//     does not name keeps its default, and so does a key with an empty value,
+//   - Check returns a Problem for every value that cannot work, not only for the first. A zero value has no
+//     special meaning unless the comment of its key names one.
 //
 // In flows the text of a file. Parse finds its syntax, Document.Decode fills structs from it, Document.Locate
 // finds the line that a Problem is about, and Document.Err returns everything that is wrong, in the order of
