@@ -3,6 +3,7 @@ package protocols
 // parseData calls the parser for b, behind the tail of the same direction, and keeps what stays unread.
 func (c *Conn) parseData(dir Dir, b []byte, at int64) {
 	stream := &c.streams[dir]
+	// Nothing waits: the parser reads from b itself.
 	if len(stream.tail) == 0 {
 		stream.lastAt = at
 		n := stream.consumeSkip(len(b))
@@ -115,6 +116,8 @@ func (c *Conn) resync(dir Dir, b []byte) int {
 	stream := &c.streams[dir]
 	skip, match := c.set.list[c.proto].Sync(dir^c.flip, b)
 	skip = min(max(skip, 0), len(b))
+
+	// Found, or not decided yet and worth keeping, or nothing in b.
 	switch {
 	case match == Yes && skip < len(b):
 		stream.lost = false

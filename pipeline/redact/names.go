@@ -120,6 +120,7 @@ func secretWord(b []byte) bool {
 		return false
 	}
 	for _, w := range wordsBy[folded[b[len(b)-1]]] {
+		// Not as the end of a longer word.
 		if from, ok := endsWith(b, w); ok && (from == 0 || folded[b[from-1]] <= separator) {
 			return true
 		}
@@ -137,6 +138,7 @@ func trimSeparators(b []byte) []byte {
 
 // endsWith reports whether b ends with word, separators aside, and where in b it begins.
 func endsWith(b []byte, word string) (from int, ok bool) {
+	// Invariant: b[i:] is word[j+1:] with separators in it.
 	i := len(b)
 	for j := len(word) - 1; j >= 0; {
 		if i == 0 {
@@ -216,7 +218,7 @@ func plainName(buf *[maxName]byte, name []byte) []byte {
 		if folded[c] == 0 {
 			continue
 		}
-		if n == maxName {
+		if n == maxName { // the first letter makes room
 			n = copy(buf[:], buf[1:])
 		}
 		buf[n] = c

@@ -134,6 +134,7 @@ func (s *statement) stopHiding() {
 
 func (s *statement) readWord() {
 	if s.Kind == sqltoken.Word {
+		// Does the word begin a secret, or end one?
 		switch {
 		case s.Is("IDENTIFIED"):
 			s.startHiding()
@@ -158,6 +159,7 @@ func (s *statement) readWord() {
 
 // readKeyword follows SET PASSWORD FOR and INSERT.
 func (s *statement) readKeyword() {
+	// SET PASSWORD FOR, word by word.
 	switch {
 	case s.set == setPasswordFor:
 	case s.Is("SET"):
@@ -169,6 +171,8 @@ func (s *statement) readKeyword() {
 	default:
 		s.set = noSet
 	}
+
+	// The list of columns of an INSERT. SET and SELECT say that there is none.
 	switch {
 	case s.insert == noInsert && s.depth == 0 && (s.Is("INSERT") || s.Is("REPLACE")) && !s.hiding:
 		s.insert = inserting
@@ -184,7 +188,7 @@ func (s *statement) readPunctuation(c byte, named, function bool) {
 	switch c {
 	case '(':
 		s.depth++
-		if function && !s.hiding {
+		if function && !s.hiding { // until the bracket closes
 			s.hiding, s.insideCall, s.hidingDepth = true, true, s.depth-1
 		}
 		s.openList()

@@ -109,6 +109,8 @@ func matchStream(b []byte) protocols.Match {
 	if len(message) < headerSize {
 		return protocols.More
 	}
+
+	// As much of the message as is there, up to its length.
 	message = message[:min(n, len(message))]
 	off, err := skipQuestion(message, headerSize)
 	switch {
@@ -140,6 +142,8 @@ func isPlausibleHeader(b []byte, whole bool) bool {
 	if len(b) < 4 {
 		return true
 	}
+
+	// Flags that a query or an answer of a known operation can have.
 	flags := binary.BigEndian.Uint16(b[2:])
 	response, op, rcode := flags&flagQR != 0, flags>>11&15, flags&15
 	if flags&flagZ != 0 || op > maxOpCode || op == 3 || !response && (rcode != 0 || flags&(flagRA|flagTC) != 0) {
@@ -148,12 +152,15 @@ func isPlausibleHeader(b []byte, whole bool) bool {
 	if len(b) < 6 {
 		return true
 	}
+	// One question.
 	if binary.BigEndian.Uint16(b[4:]) != 1 {
 		return false
 	}
 	if len(b) < headerSize {
 		return true
 	}
+
+	// A query has no answers, and few records of other sections; an answer has no more records than fit.
 	an, ns, ar := binary.BigEndian.Uint16(b[6:]), binary.BigEndian.Uint16(b[8:]), binary.BigEndian.Uint16(b[10:])
 	if !response && op == 0 {
 		return an == 0 && ns <= 1 && ar <= 4

@@ -84,6 +84,8 @@ func (m *message) parse(b []byte) error {
 	if err != nil {
 		return err
 	}
+
+	// An error from here on leaves what was read.
 	if off, err = m.readAnswers(off, int(m.an)); err == nil {
 		err = m.readExtended(off, ns+ar)
 	}
@@ -102,6 +104,8 @@ func (m *message) readQuestions(off int) (int, error) {
 			off = next
 			continue
 		}
+
+		// Name, type, class.
 		var err error
 		if m.text, off, err = appendName(m.text, m.b, off); err != nil {
 			return 0, err
@@ -245,6 +249,7 @@ func (w *labelWalk) next() ([]byte, error) {
 		if w.off >= len(w.b) {
 			return nil, errShort
 		}
+		// The length of a label, or in its upper two bits that a pointer follows.
 		n := int(w.b[w.off])
 		switch {
 		case n == 0:

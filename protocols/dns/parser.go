@@ -58,6 +58,7 @@ func (p *parser) Reset(c *protocols.Conn) {
 
 // Parse reads one message.
 func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
+	// Over TCP two bytes of length are in front of the message.
 	size, front := len(b), 0
 	if !p.udp {
 		if len(b) < 2 {
@@ -75,7 +76,8 @@ func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
 	if err := p.message.parse(b[front:size]); err != nil {
 		return 0, err
 	}
-	p.Tick(at)
+
+	p.Tick(at) // a query that has waited too long is not answered by this message
 	response := p.message.flags&flagQR != 0
 	if !p.rolesKnown && response == (dir == protocols.Client) {
 		p.c.Flip() // the first message seen is an answer of the supposed client
@@ -97,6 +99,7 @@ func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
 		p.c.Count("waiting_queries_full")
 		p.emitOldest()
 	}
+
 	e := p.newEvent(dir)
 	e.Source.Bytes = uint64(size)
 	e.Partial = e.Partial || p.message.truncated
@@ -105,6 +108,8 @@ func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
 	body.Type = "query"
 	p.setQuestion(body)
 	body.HeaderFlags = headerFlags(body.HeaderFlags[:0], p.message.flags)
+
+	// Use the room in front before append allocates more.
 	if len(p.waiting) == cap(p.waiting) && p.head > 0 {
 		p.waiting = p.waiting[:copy(p.waiting, p.waiting[p.head:])]
 		p.head = 0
@@ -130,10 +135,11 @@ func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
 		p.c.Emit(e)
 		return
 	}
+
 	e := waiting.event
 	e.Destination.Bytes += uint64(size)
 	e.Duration = uint64(max(at-waiting.sentAt, 0))
-	if waiting.transfer {
+	if waiting.transfer { // a later message of it: only its records count
 		e.Dns.AnswersCount += uint32(p.message.an)
 	} else {
 		p.setAnswer(e, e.Dns.QuestionName)

@@ -27,7 +27,7 @@ func (p *parser) readBody(dir protocols.Dir, b []byte) (int, error) {
 		return n, nil
 	case inChunkSize:
 		return p.readChunkSize(side, b)
-	case inChunkEnd:
+	case inChunkEnd: // CR LF, or LF alone
 		switch {
 		case b[0] == '\n':
 			side.state = inChunkSize
@@ -53,6 +53,8 @@ func (p *parser) readChunkSize(side *sideReader, b []byte) (int, error) {
 		}
 		return 0, nil
 	}
+
+	// Extensions follow a semicolon; they are ignored.
 	line := trim(b[:end])
 	if i := bytes.IndexByte(line, ';'); i >= 0 {
 		line = trim(line[:i])

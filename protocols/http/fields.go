@@ -31,6 +31,8 @@ func (p *parser) setTarget(exchange *exchange, target []byte) {
 		body.UrlDomain = p.hostOf(target)
 		return
 	}
+
+	// Scheme and authority, fragment, query: what is left is the path.
 	rest := body.UrlOriginal
 	if i := schemeEnd(rest); i > 0 {
 		end := i
@@ -198,6 +200,7 @@ func (p *parser) contentLength(hd *head, value []byte) {
 		} else {
 			value = nil
 		}
+
 		n, ok := parseDecimal(one)
 		switch {
 		case !ok:
@@ -299,6 +302,8 @@ func (p *parser) authorization(h *pipeline.HTTPExchange, b []byte) {
 	if !equalFold(scheme, "basic") {
 		return
 	}
+
+	// Of the credentials only what is in front of the colon is decoded into the event, and the rest cleared.
 	for len(rest) > 0 && rest[len(rest)-1] == '=' {
 		rest = rest[:len(rest)-1]
 	}

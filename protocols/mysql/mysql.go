@@ -94,7 +94,7 @@ func matchVersion(b []byte, n int) protocols.Match {
 	if !isPrintable(version) || len(version) > 0 && (version[0] < '0' || version[0] > '9') {
 		return protocols.No
 	}
-	switch zero := end + 13; {
+	switch zero := end + 13; { // the offset of the zero behind version, thread and challenge
 	case end == 0 || end < 0 && len(b) >= 128 || end > 0 && zero >= n:
 		return protocols.No
 	case end < 0 || zero >= len(b):
@@ -131,6 +131,7 @@ func matchCommand(b []byte) protocols.Match {
 	if len(b) < 4 {
 		return protocols.More
 	}
+	// Sequence number 0 begins a command; its first byte is the kind.
 	n := payloadLength(b)
 	if b[3] != 0 || n == 0 {
 		return protocols.No
@@ -188,6 +189,8 @@ func syncClient(b []byte) protocols.Match {
 	if match != protocols.More || len(b) < 5 || kindOf(b[4]).text {
 		return match
 	}
+
+	// Where is the next packet, and is it a command?
 	rest := 4 + payloadLength(b)
 	switch {
 	case rest > maxSync:
@@ -214,6 +217,7 @@ func syncServer(b []byte) protocols.Match {
 		if len(b) < 4 {
 			return protocols.More
 		}
+
 		n, seq := payloadLength(b), b[3]
 		if n == 0 || n > maxSync || seq == 0 || len(b) > 4 && seq == 1 && !beginsReply(b[4], n) {
 			return protocols.No
@@ -221,6 +225,7 @@ func syncServer(b []byte) protocols.Match {
 		if len(b) < 4+n {
 			return protocols.More
 		}
+		// The next packet has the next sequence number.
 		if b = b[4+n:]; len(b) >= 4 && b[3] != seq+1 {
 			return protocols.No
 		}

@@ -83,7 +83,7 @@ func (p *parser) readArrayHead(b []byte, at int64) (int, error) {
 		return 0, p.checkLineLength(b)
 	}
 	if len(line) == 0 {
-		return n, nil
+		return n, nil // the server ignores empty lines
 	}
 	if line[0] != '*' {
 		if !p.started && p.c.Info().MidStream && isReply(b) {
@@ -99,6 +99,8 @@ func (p *parser) readArrayHead(b []byte, at int64) (int, error) {
 	if total <= 0 {
 		return n, nil // the server ignores it
 	}
+
+	// In mid-stream an array may be a reply: then the roles were guessed wrong.
 	if !p.started && p.c.Info().MidStream {
 		switch match := detectCommand(b); {
 		case match == protocols.More:

@@ -125,6 +125,7 @@ func detectReply(b []byte) protocols.Match {
 		if !isReply(b) {
 			return protocols.No
 		}
+		// A line that ends in CR LF.
 		line, n := protocols.CutLine(b, maxLine)
 		if n == 0 {
 			return protocols.More
@@ -132,6 +133,8 @@ func detectReply(b []byte) protocols.Match {
 		if len(line) == 0 || b[n-1] != '\n' || n < 2 || b[n-2] != '\r' {
 			return protocols.No
 		}
+
+		// Types with a number are certain, of strings and errors the words.
 		rest := line[1:]
 		switch line[0] {
 		case '+':
@@ -153,7 +156,7 @@ func detectReply(b []byte) protocols.Match {
 				return protocols.Yes
 			}
 			return protocols.No
-		case '_', '#', ',', '(', '!', '=', '|':
+		case '_', '#', ',', '(', '!', '=', '|': // as in other protocols: the next line may decide
 		default:
 			return protocols.No
 		}
@@ -180,7 +183,7 @@ func isReply(b []byte) bool {
 		return false
 	}
 	line, n := protocols.CutLine(b, maxLine)
-	if n == 0 {
+	if n == 0 { // the front of a line
 		if len(b) > maxLine {
 			return false
 		}
@@ -224,6 +227,7 @@ func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 		}
 		return len(b), protocols.No
 	}
+	// Invariant: no command begins before at.
 	for at := 0; at < len(b); {
 		if match := detectCommand(b[at:]); match == protocols.Yes && knownCommand(b[at:]) || match == protocols.More {
 			return at, match
@@ -234,6 +238,7 @@ func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 		}
 		at += i + 2
 	}
+	// A command may begin with the next byte, or with the last one.
 	if n := len(b); n > 0 && b[n-1] == '\n' {
 		return n, protocols.No
 	}
