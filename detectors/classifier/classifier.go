@@ -35,25 +35,25 @@ var _ pipeline.Detector = (*Classifier)(nil)
 
 // New makes a detector of the file of a model; reg may be nil.
 func New(cfg Config, file []byte, reg prometheus.Registerer) (*Classifier, error) {
-	m, err := Decode(file)
+	model, err := Decode(file)
 	if err != nil {
 		return nil, err
 	}
 	factory := metrics.With(reg)
 	flagged := factory.CounterVec("tidegate_detectors_classifier_flagged_total",
 		"Domains that the classifier scored at or above its threshold; shadow is true for those that got no verdict.", "shadow")
-	c := &Classifier{
-		model: m, threshold: cfg.Threshold, shadow: cfg.Shadow,
+	classifier := &Classifier{
+		model: model, threshold: cfg.Threshold, shadow: cfg.Shadow,
 		evaluated: factory.Counter("tidegate_detectors_classifier_evaluated_total", "Domains that the classifier scored."),
 		flagged:   flagged.WithLabelValues(strconv.FormatBool(cfg.Shadow)),
 		scores: factory.Histogram("tidegate_detectors_classifier_score",
 			"Scores that the classifier gave domains. A shift means that traffic is no longer like the training data.",
 			[]float64{0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95}),
 	}
-	if c.threshold == 0 {
-		c.threshold = m.Card.Threshold
+	if classifier.threshold == 0 {
+		classifier.threshold = model.Card.Threshold
 	}
-	return c, nil
+	return classifier, nil
 }
 
 // Version returns the version of the model.

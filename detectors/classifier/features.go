@@ -78,21 +78,21 @@ type FeatureVector [NumFeatures]float32
 func (v *FeatureVector) setShape(label string) {
 	var counts [NumSymbols]uint8
 	var digits, vowels, consonantRun, longestRun, changes, previousClass int
-	n := min(len(label), maxLabel)
-	for i := range n {
-		s := symbolOf(label[i])
-		counts[s]++
+	size := min(len(label), maxLabel)
+	for i := range size {
+		symbol := symbolOf(label[i])
+		counts[symbol]++
 
 		// class is 1 for letters, 2 for digits, 3 for the rest; a change from one to another is a feature.
 		class := 1
 		switch {
-		case s >= firstDigit && s < hyphen:
+		case symbol >= firstDigit && symbol < hyphen:
 			digits++
 			consonantRun, class = 0, 2
-		case s == 0 || s == 4 || s == 8 || s == 14 || s == 20 || s == 24: // a e i o u y
+		case symbol == 0 || symbol == 4 || symbol == 8 || symbol == 14 || symbol == 20 || symbol == 24: // a e i o u y
 			vowels++
 			consonantRun = 0
-		case s < firstDigit:
+		case symbol < firstDigit:
 			consonantRun++
 			longestRun = max(longestRun, consonantRun)
 		default:
@@ -115,13 +115,13 @@ func (v *FeatureVector) setShape(label string) {
 	}
 
 	// In the order of Features.
-	size := float64(max(n, 1))
-	v[0] = float32(n)
-	v[1] = float32(entropy/size + log2[n])
-	v[2] = float32(float64(digits) / size)
-	v[3] = float32(float64(vowels) / size)
+	divisor := float64(max(size, 1))
+	v[0] = float32(size)
+	v[1] = float32(entropy/divisor + log2[size])
+	v[2] = float32(float64(digits) / divisor)
+	v[3] = float32(float64(vowels) / divisor)
 	v[4] = float32(longestRun)
-	v[5] = float32(float64(distinct) / size)
+	v[5] = float32(float64(distinct) / divisor)
 	v[6] = float32(changes)
 }
 
@@ -143,7 +143,7 @@ func (l *Languages) ComputeFeatures(v *FeatureVector, label, suffix string) {
 		windowSize = 4    // a power of two
 		rare       = -100 // less probable than one in five hundred
 	)
-	var names, generated, window, least, unseen, n int
+	var names, generated, window, least, unseen, count int
 	var last [windowSize]int
 	a, b := border, border
 	size := min(len(label), maxLabel)
@@ -159,18 +159,18 @@ func (l *Languages) ComputeFeatures(v *FeatureVector, label, suffix string) {
 		if p <= rare {
 			unseen++
 		}
-		window += p - last[n&(windowSize-1)]
-		last[n&(windowSize-1)] = p
-		n++
-		if n >= windowSize && window < least {
+		window += p - last[count&(windowSize-1)]
+		last[count&(windowSize-1)] = p
+		count++
+		if count >= windowSize && window < least {
 			least = window
 		}
 		a, b = b, c
 	}
-	v[7] = float32(names) / float32(n)
+	v[7] = float32(names) / float32(count)
 	v[8] = float32(least)
-	v[9] = float32(generated-names) / float32(n)
-	v[10] = float32(unseen) / float32(n)
+	v[9] = float32(generated-names) / float32(count)
+	v[10] = float32(unseen) / float32(count)
 	v[11] = l.Suffixes[suffix]
 }
 

@@ -35,12 +35,12 @@ type Model struct {
 
 // NewModel makes a model of its trained parts.
 func NewModel(card Card, languages Languages, bins Bins, roots []int32, nodes []Node) (*Model, error) {
-	m := &Model{Card: card, languages: languages, bins: bins, forest: forest{roots: roots, nodes: nodes}}
-	if err := m.checkBounds(); err != nil {
+	model := &Model{Card: card, languages: languages, bins: bins, forest: forest{roots: roots, nodes: nodes}}
+	if err := model.checkBounds(); err != nil {
 		return nil, err
 	}
-	m.forest.packSteps()
-	return m, nil
+	model.forest.packSteps()
+	return model, nil
 }
 
 // modelFile is a model as it lies in a file: gzip of this as JSON, which stays readable that way; the file is
@@ -73,14 +73,14 @@ func (m *Model) Version() string { return m.version }
 
 // Encode returns the file of m. The same model makes the same bytes.
 func (m *Model) Encode() ([]byte, error) {
-	f := modelFile{
+	file := modelFile{
 		Format: formatVersion, Card: m.Card, Names: toBytes(m.languages.Names), Generated: toBytes(m.languages.Generated),
 		Suffixes: m.languages.Suffixes, Bins: m.bins, Roots: m.forest.roots,
 	}
 	for _, n := range m.forest.nodes {
-		f.First, f.Feature, f.Score = append(f.First, n.First), append(f.Feature, n.Feature), append(f.Score, n.Score)
+		file.First, file.Feature, file.Score = append(file.First, n.First), append(file.Feature, n.Feature), append(file.Score, n.Score)
 	}
-	plain, err := json.Marshal(f)
+	plain, err := json.Marshal(file)
 	if err != nil {
 		return nil, fmt.Errorf("encode the model: %w", err)
 	}
@@ -114,28 +114,28 @@ func Decode(file []byte) (*Model, error) {
 	}
 
 	// The form of the file, then the lists that must fit together, then the bounds of their values.
-	var f modelFile
-	if err := json.Unmarshal(plain, &f); err != nil {
+	var content modelFile
+	if err := json.Unmarshal(plain, &content); err != nil {
 		return nil, fmt.Errorf("read the model: %w", err)
 	}
-	if f.Format != formatVersion {
-		return nil, fmt.Errorf("the model has format %d, this version reads %d", f.Format, formatVersion)
+	if content.Format != formatVersion {
+		return nil, fmt.Errorf("the model has format %d, this version reads %d", content.Format, formatVersion)
 	}
-	if len(f.Feature) != len(f.First) || len(f.Score) != len(f.First) {
+	if len(content.Feature) != len(content.First) || len(content.Score) != len(content.First) {
 		return nil, errors.New("the model's lists of nodes differ in length")
 	}
-	nodes := make([]Node, len(f.First))
+	nodes := make([]Node, len(content.First))
 	for i := range nodes {
-		nodes[i] = Node{f.First[i], f.Feature[i], f.Score[i]}
+		nodes[i] = Node{content.First[i], content.Feature[i], content.Score[i]}
 	}
-	languages := Languages{Names: fromBytes(f.Names), Generated: fromBytes(f.Generated), Suffixes: f.Suffixes}
-	m, err := NewModel(f.Card, languages, f.Bins, f.Roots, nodes)
+	languages := Languages{Names: fromBytes(content.Names), Generated: fromBytes(content.Generated), Suffixes: content.Suffixes}
+	model, err := NewModel(content.Card, languages, content.Bins, content.Roots, nodes)
 	if err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(file)
-	m.version = hex.EncodeToString(sum[:6])
-	return m, nil
+	model.version = hex.EncodeToString(sum[:6])
+	return model, nil
 }
 
 // checkBounds makes sure that no index of the model leaves its arrays, and that every walk down a tree ends.

@@ -154,11 +154,11 @@ func (s *Set) checkAddr(e *pipeline.Event, field string, a netip.Addr) {
 		lengths = s.prefixLengths6
 	}
 	for _, length := range lengths {
-		p, err := a.Prefix(length)
-		if err != nil || !s.filter.Test(filterKey(&key, p.Addr(), length)) {
+		prefix, err := a.Prefix(length)
+		if err != nil || !s.filter.Test(filterKey(&key, prefix.Addr(), length)) {
 			continue
 		}
-		if i, ok := s.prefixes[p]; ok {
+		if i, ok := s.prefixes[prefix]; ok {
 			s.addVerdict(e, i, field, a.String())
 			return
 		}
@@ -184,7 +184,7 @@ func filterKey(buf *[filterKeySize]byte, a netip.Addr, bits int) []byte {
 // the same indicator.
 func (s *Set) addVerdict(e *pipeline.Event, i int32, field, value string) {
 	ind := &s.indicators[i]
-	f := &s.feeds[ind.feed]
+	feed := &s.feeds[ind.feed]
 	if slices.ContainsFunc(e.Verdicts, func(v *pipeline.Verdict) bool {
 		return v.Detector == detectorName && strings.HasSuffix(v.Group, " "+ind.text)
 	}) {
@@ -195,14 +195,14 @@ func (s *Set) addVerdict(e *pipeline.Event, i int32, field, value string) {
 		listed = " as " + ind.text
 	}
 	// The text is a copy: value lies in a buffer that is used again after the block.
-	evidence := fmt.Sprintf("%s %s is listed%s in feed %s, confidence %d", field, value, listed, f.name, ind.confidence)
+	evidence := fmt.Sprintf("%s %s is listed%s in feed %s, confidence %d", field, value, listed, feed.name, ind.confidence)
 	if ind.note != "" {
 		evidence += ": " + ind.note
 	}
 	e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
-		Detector: detectorName, Rule: "feed-" + f.name, Version: f.version,
-		Severity: f.severity, Score: uint32(ind.confidence), Evidence: evidence,
-		Title: "Contact with an indicator of feed " + f.name, Group: e.Owner() + " " + ind.text,
+		Detector: detectorName, Rule: "feed-" + feed.name, Version: feed.version,
+		Severity: feed.severity, Score: uint32(ind.confidence), Evidence: evidence,
+		Title: "Contact with an indicator of feed " + feed.name, Group: e.Owner() + " " + ind.text,
 	})
 }
 

@@ -48,28 +48,28 @@ func (e *LineError) Unwrap() error { return e.Err }
 // Load reads all feeds. A file that cannot be read is an error. An invalid line is skipped and reported in
 // the second result.
 func Load(cfgs []Config) (*Set, SkippedLines, error) {
-	s := newSet()
-	s.files = filesState(cfgs)
+	set := newSet()
+	set.files = filesState(cfgs)
 	var skipped SkippedLines
 	all := sha256.New()
 	for i, cfg := range cfgs {
-		f := feed{name: cfg.Name, severity: pipeline.Severity_HIGH}
+		feed := feed{name: cfg.Name, severity: pipeline.Severity_HIGH}
 		if cfg.Severity != "" {
-			f.severity = pipeline.SeverityByName(cfg.Severity)
+			feed.severity = pipeline.SeverityByName(cfg.Severity)
 		}
-		s.feeds = append(s.feeds, f)
+		set.feeds = append(set.feeds, feed)
 		sum := sha256.New()
 		// The settings of a feed decide its verdicts, so they are part of its version. They also separate its
 		// file from the next one.
-		fmt.Fprintf(io.MultiWriter(sum, all), "feed %q %v %d\n", cfg.Name, f.severity, cfg.Confidence)
-		if err := s.readFile(cfg, uint16(i), io.MultiWriter(sum, all), &skipped); err != nil {
+		fmt.Fprintf(io.MultiWriter(sum, all), "feed %q %v %d\n", cfg.Name, feed.severity, cfg.Confidence)
+		if err := set.readFile(cfg, uint16(i), io.MultiWriter(sum, all), &skipped); err != nil {
 			return nil, skipped, fmt.Errorf("read feed %s: %w", cfg.Name, err)
 		}
-		s.feeds[i].version = shortHash(sum)
+		set.feeds[i].version = shortHash(sum)
 	}
-	s.version = shortHash(all)
-	s.buildFilter()
-	return s, skipped, nil
+	set.version = shortHash(all)
+	set.buildFilter()
+	return set, skipped, nil
 }
 
 func newSet() *Set {
@@ -93,12 +93,12 @@ func (s *SkippedLines) addError(path string, line int, err error) {
 }
 
 func (s *Set) readFile(cfg Config, feed uint16, sum io.Writer, skipped *SkippedLines) error {
-	f, err := os.Open(cfg.Path)
+	file, err := os.Open(cfg.Path)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
-	return s.readLines(cfg, feed, io.TeeReader(f, sum), skipped)
+	defer func() { _ = file.Close() }()
+	return s.readLines(cfg, feed, io.TeeReader(file, sum), skipped)
 }
 
 // readLines adds the indicators of a feed, whose index is feed.
@@ -164,15 +164,15 @@ func parseLine(line string, skip func(error)) []indicator {
 	line, _, _ = strings.Cut(line, "#")
 	words := strings.Fields(line)
 	if len(words) > 1 {
-		if a, err := netip.ParseAddr(words[0]); err != nil || !a.IsUnspecified() && !a.IsLoopback() {
+		if addr, err := netip.ParseAddr(words[0]); err != nil || !addr.IsUnspecified() && !addr.IsLoopback() {
 			skip(fmt.Errorf("%q is neither one indicator, nor a line of a hosts file, nor CSV", shorten(line)))
 			return nil
 		}
 		words = words[1:]
 	}
 	var out []indicator
-	for _, w := range words {
-		out = append(out, indicator{text: w, confidence: noConfidence})
+	for _, word := range words {
+		out = append(out, indicator{text: word, confidence: noConfidence})
 	}
 	return out
 }
@@ -209,13 +209,13 @@ func (s *Set) addIndicator(ind indicator) error {
 		return fmt.Errorf("more than %d indicators", maxIndicators)
 	}
 	// An address. One that stands for many hosts would be found in ordinary traffic.
-	if a, err := netip.ParseAddr(ind.text); err == nil {
-		a = a.Unmap()
-		if a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
-			return fmt.Errorf("address %s is not that of one host", a)
+	if addr, err := netip.ParseAddr(ind.text); err == nil {
+		addr = addr.Unmap()
+		if addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast() {
+			return fmt.Errorf("address %s is not that of one host", addr)
 		}
-		ind.text = a.String()
-		keepSurest(s, s.addrs, a, ind)
+		ind.text = addr.String()
+		keepSurest(s, s.addrs, addr, ind)
 		return nil
 	}
 	if strings.Contains(ind.text, "/") {
@@ -231,23 +231,23 @@ func (s *Set) addIndicator(ind indicator) error {
 }
 
 func (s *Set) addPrefix(ind indicator) error {
-	p, err := netip.ParsePrefix(ind.text)
+	prefix, err := netip.ParsePrefix(ind.text)
 	if err != nil {
 		return fmt.Errorf("%q is not a network, an address or a domain", shorten(ind.text))
 	}
-	if p.Addr().Is4In6() {
+	if prefix.Addr().Is4In6() {
 		return fmt.Errorf("network %q: write IPv4 as IPv4", shorten(ind.text))
 	}
-	p = p.Masked()
+	prefix = prefix.Masked()
 	shortest := 16
-	if p.Addr().Is4() {
+	if prefix.Addr().Is4() {
 		shortest = 8
 	}
-	if p.Bits() < shortest {
-		return fmt.Errorf("network %s is too wide: at least /%d", p, shortest)
+	if prefix.Bits() < shortest {
+		return fmt.Errorf("network %s is too wide: at least /%d", prefix, shortest)
 	}
-	ind.text = p.String()
-	keepSurest(s, s.prefixes, p, ind)
+	ind.text = prefix.String()
+	keepSurest(s, s.prefixes, prefix, ind)
 	return nil
 }
 
@@ -305,16 +305,16 @@ func (s *Set) buildFilter() {
 		s.filter.AddString(name)
 	}
 	var key [filterKeySize]byte
-	for a := range s.addrs {
-		s.filter.Add(filterKey(&key, a, a.BitLen()))
+	for addr := range s.addrs {
+		s.filter.Add(filterKey(&key, addr, addr.BitLen()))
 	}
 	lengths4, lengths6 := map[int]bool{}, map[int]bool{}
-	for p := range s.prefixes {
-		s.filter.Add(filterKey(&key, p.Addr(), p.Bits()))
-		if p.Addr().Is4() {
-			lengths4[p.Bits()] = true
+	for prefix := range s.prefixes {
+		s.filter.Add(filterKey(&key, prefix.Addr(), prefix.Bits()))
+		if prefix.Addr().Is4() {
+			lengths4[prefix.Bits()] = true
 		} else {
-			lengths6[p.Bits()] = true
+			lengths6[prefix.Bits()] = true
 		}
 	}
 	s.prefixLengths4, s.prefixLengths6 = longestFirst(lengths4), longestFirst(lengths6)

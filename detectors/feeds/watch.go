@@ -22,16 +22,16 @@ type Metrics struct {
 // NewMetrics registers the metrics of feeds; reg may be nil.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
 	factory := metrics.With(reg)
-	m := &Metrics{
+	metrics := &Metrics{
 		indicators: factory.Gauge("tidegate_detectors_feeds_indicators", "Indicators of all feeds that are loaded."),
 		loads:      factory.CounterVec("tidegate_detectors_feeds_loads_total", "Attempts to load the feeds, by result.", "result"),
 		skippedLines: factory.Counter("tidegate_detectors_feeds_skipped_lines_total",
 			"Lines of feeds that were skipped because they are invalid."),
 	}
 	for _, result := range []string{"ok", "error"} {
-		m.loads.WithLabelValues(result)
+		metrics.loads.WithLabelValues(result)
 	}
-	return m
+	return metrics
 }
 
 // maxLoggedLines is how many skipped lines of a load are logged one by one.
@@ -40,13 +40,13 @@ const maxLoggedLines = 3
 // LoadAndLog is Load, with the result logged and counted.
 func LoadAndLog(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
 	start := time.Now()
-	s, skipped, err := Load(cfgs)
+	set, skipped, err := Load(cfgs)
 	if err != nil {
 		m.loads.WithLabelValues("error").Inc()
 		return nil, err
 	}
 	m.loads.WithLabelValues("ok").Inc()
-	m.indicators.Set(float64(s.Len()))
+	m.indicators.Set(float64(set.Len()))
 	m.skippedLines.Add(float64(skipped.Count))
 	for _, e := range skipped.Errors[:min(maxLoggedLines, len(skipped.Errors))] {
 		log.Warn("feed: invalid line skipped", "err", e)
@@ -56,9 +56,9 @@ func LoadAndLog(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
 	}
 	if len(cfgs) > 0 {
 		log.Info("feeds loaded",
-			"feeds", len(cfgs), "indicators", s.Len(), "version", s.Version(), "took", time.Since(start))
+			"feeds", len(cfgs), "indicators", set.Len(), "version", set.Version(), "took", time.Since(start))
 	}
-	return s, nil
+	return set, nil
 }
 
 // A Watcher loads the feeds again when one of their files changes.

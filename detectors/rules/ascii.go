@@ -58,18 +58,18 @@ func unescapeInto(buf *[]byte, s string) string {
 func unescapeRound(b []byte, plus bool) []byte {
 	out := b[:0]
 	for i := 0; i < len(b); i++ {
-		c := b[i]
-		if c == '+' && plus {
-			c = ' '
+		char := b[i]
+		if char == '+' && plus {
+			char = ' '
 		}
-		if c == '%' && i+2 < len(b) {
+		if char == '%' && i+2 < len(b) {
 			high, low := hexDigit(b[i+1]), hexDigit(b[i+2])
 			if high >= 0 && low >= 0 {
-				c = byte(high<<4 | low)
+				char = byte(high<<4 | low)
 				i += 2
 			}
 		}
-		out = append(out, c)
+		out = append(out, char)
 	}
 	return out
 }

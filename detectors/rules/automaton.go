@@ -29,9 +29,9 @@ const maxClasses = 255
 func newAutomaton(literals []string, fold bool) *automaton {
 	a := &automaton{classes: 1}
 	// 1. A class for each byte that occurs.
-	for _, l := range literals {
-		for i := range len(l) {
-			switch c := l[i]; {
+	for _, literal := range literals {
+		for i := range len(literal) {
+			switch c := literal[i]; {
 			case a.class[c] != 0:
 			case a.classes == maxClasses:
 				a.class[c] = maxClasses - 1
@@ -48,9 +48,9 @@ func newAutomaton(literals []string, fold bool) *automaton {
 	}
 
 	// 2. The trie of the literals, completed, and laid out as a table.
-	t := a.newTrie(literals)
-	t.linkSuffixes()
-	a.layOut(t)
+	trie := a.newTrie(literals)
+	trie.linkSuffixes()
+	a.layOut(trie)
 	return a
 }
 
@@ -64,21 +64,21 @@ type trie struct {
 
 func (a *automaton) newTrie(literals []string) *trie {
 	classes := int(a.classes)
-	t := &trie{classes: classes, next: make([]int32, classes), ends: make([][]int32, 1)}
-	for id, l := range literals {
+	trie := &trie{classes: classes, next: make([]int32, classes), ends: make([][]int32, 1)}
+	for id, literal := range literals {
 		state := 0
-		for i := range len(l) {
-			at := state*classes + int(a.class[l[i]])
-			if t.next[at] == 0 {
-				t.next[at] = int32(len(t.ends))
-				t.next = append(t.next, make([]int32, classes)...)
-				t.ends = append(t.ends, nil)
+		for i := range len(literal) {
+			at := state*classes + int(a.class[literal[i]])
+			if trie.next[at] == 0 {
+				trie.next[at] = int32(len(trie.ends))
+				trie.next = append(trie.next, make([]int32, classes)...)
+				trie.ends = append(trie.ends, nil)
 			}
-			state = int(t.next[at])
+			state = int(trie.next[at])
 		}
-		t.ends[state] = append(t.ends[state], int32(id))
+		trie.ends[state] = append(trie.ends[state], int32(id))
 	}
-	return t
+	return trie
 }
 
 // linkSuffixes completes the transitions: where a state's own branch ends, the scan continues in the state of
@@ -87,23 +87,23 @@ func (a *automaton) newTrie(literals []string) *trie {
 func (t *trie) linkSuffixes() {
 	suffix := make([]int32, len(t.ends)) // by state
 	var queue []int32                    // states whose transitions are to be completed
-	for c := range t.classes {
-		if s := t.next[c]; s != 0 {
-			queue = append(queue, s)
+	for class := range t.classes {
+		if state := t.next[class]; state != 0 {
+			queue = append(queue, state)
 		}
 	}
 	t.order = append(t.order, 0)
 	for len(queue) > 0 {
-		s := queue[0]
+		state := queue[0]
 		queue = queue[1:]
-		t.order = append(t.order, s)
-		fallback := suffix[s]
+		t.order = append(t.order, state)
+		fallback := suffix[state]
 		if len(t.ends[fallback]) > 0 { // A literal that is a suffix of this state's text ends here too.
-			t.ends[s] = append(slices.Clip(t.ends[s]), t.ends[fallback]...)
+			t.ends[state] = append(slices.Clip(t.ends[state]), t.ends[fallback]...)
 		}
-		for c := range t.classes {
-			at := int(s)*t.classes + c
-			viaFallback := t.next[int(fallback)*t.classes+c]
+		for class := range t.classes {
+			at := int(state)*t.classes + class
+			viaFallback := t.next[int(fallback)*t.classes+class]
 			if child := t.next[at]; child != 0 {
 				suffix[child] = viaFallback
 				queue = append(queue, child)
@@ -120,16 +120,16 @@ func (a *automaton) layOut(t *trie) {
 	// States without output come first, then those with output, both breadth first.
 	row := make([]int32, len(t.ends)) // by state of the trie: the index of its row in a.next
 	rows := int32(0)
-	for _, s := range t.order {
-		if len(t.ends[s]) == 0 {
-			row[s] = rows * a.classes
+	for _, state := range t.order {
+		if len(t.ends[state]) == 0 {
+			row[state] = rows * a.classes
 			rows++
 		}
 	}
 	a.firstOutput = rows * a.classes
-	for _, s := range t.order {
-		if ends := t.ends[s]; len(ends) > 0 {
-			row[s] = rows * a.classes
+	for _, state := range t.order {
+		if ends := t.ends[state]; len(ends) > 0 {
+			row[state] = rows * a.classes
 			a.output = append(a.output, ends)
 			rows++
 		}
@@ -137,10 +137,10 @@ func (a *automaton) layOut(t *trie) {
 
 	// Transitions hold indexes of rows, so that the scan needs no multiplication.
 	a.next = make([]int32, len(t.next))
-	for s := range t.ends {
-		to := a.next[row[s]:]
-		for c := range t.classes {
-			to[c] = row[t.next[s*t.classes+c]]
+	for state := range t.ends {
+		to := a.next[row[state]:]
+		for class := range t.classes {
+			to[class] = row[t.next[state*t.classes+class]]
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// benchRules are of four conditions each, over the datasets of benchEvents; none of them fires there.
+// benchRules returns n rules of four conditions each, over the datasets of benchEvents. None matches there.
 func benchRules(n int) string {
 	r := rand.New(rand.NewPCG(3, 3))
 	word := func(k int) string {
@@ -39,7 +39,7 @@ func benchRules(n int) string {
 	return b.String()
 }
 
-// benchEvents are ordinary traffic and logs of a shop.
+// benchEvents returns ordinary traffic and logs of a shop.
 func benchEvents(n int) []*pipeline.Event {
 	r := rand.New(rand.NewPCG(5, 5))
 	c := &pipeline.Container{Id: strings.Repeat("ab", 32), Name: "shop-web-1", Image: "nginx:1.25"}
@@ -116,7 +116,7 @@ func benchmark(b *testing.B, set *Set) {
 	}
 }
 
-// BenchmarkCompile is the time to load rules.
+// BenchmarkCompile measures the time to compile 1,000 rules.
 func BenchmarkCompile(b *testing.B) {
 	text := benchRules(1000)
 	for b.Loop() {
@@ -126,8 +126,7 @@ func BenchmarkCompile(b *testing.B) {
 	}
 }
 
-// BenchmarkCandidates is the price of rules that the index cannot rule out: ten of them for each event, none
-// true.
+// BenchmarkCandidates measures rules that the index cannot rule out: ten of them for each event, none true.
 func BenchmarkCandidates(b *testing.B) {
 	var text strings.Builder
 	for i := range 10 {
@@ -141,8 +140,8 @@ func BenchmarkCandidates(b *testing.B) {
 	benchmark(b, set)
 }
 
-// BenchmarkRule is the price of one rule of five conditions that is evaluated for every event: nine copies of
-// a rule, less what the event costs by itself.
+// BenchmarkRule measures a rule of five conditions that is evaluated for every event. Nine copies of it share
+// the cost of the event itself.
 func BenchmarkRule(b *testing.B) {
 	const copies = 9
 	var text strings.Builder

@@ -33,13 +33,13 @@ const coverageCase = "coverage"
 // production. A rule needs a case that matches and one that does not; without them it has a failed result.
 func (s *Set) Test() []Result {
 	var out []Result
-	for _, r := range s.rules {
-		for _, c := range r.Tests {
-			out = append(out, s.runCase(r, c))
+	for _, rule := range s.rules {
+		for _, testCase := range rule.Tests {
+			out = append(out, s.runCase(rule, testCase))
 		}
-		if missing := r.missingCase(); missing != "" {
+		if missing := rule.missingCase(); missing != "" {
 			out = append(out, Result{
-				Rule: r.ID, Case: coverageCase, File: r.File, Line: r.Line, Problem: "the rule has no " + missing,
+				Rule: rule.ID, Case: coverageCase, File: rule.File, Line: rule.Line, Problem: "the rule has no " + missing,
 			})
 		}
 	}
@@ -94,26 +94,26 @@ func RunTests(w io.Writer, set *Set, verbose bool) (failed int) {
 	results := set.Test()
 	took := time.Since(start)
 	cases := 0
-	for _, r := range results {
-		if r.Case != coverageCase {
+	for _, result := range results {
+		if result.Case != coverageCase {
 			cases++
 		}
-		if r.Passed {
+		if result.Passed {
 			continue
 		}
 		failed++
-		fmt.Fprintf(w, "FAIL %s:%d: %s: %s: %s", r.File, r.Line, r.Rule, r.Case, r.Problem)
-		if len(r.Also) > 0 {
-			fmt.Fprintf(w, " (other matches: %s)", strings.Join(r.Also, ", "))
+		fmt.Fprintf(w, "FAIL %s:%d: %s: %s: %s", result.File, result.Line, result.Rule, result.Case, result.Problem)
+		if len(result.Also) > 0 {
+			fmt.Fprintf(w, " (other matches: %s)", strings.Join(result.Also, ", "))
 		}
 		fmt.Fprintln(w)
 	}
 	if verbose {
 		writeTable(w, set, results)
 	}
-	for _, l := range set.Lints() {
-		if !l.ofCases { // Test has reported missing cases as failures.
-			fmt.Fprintf(w, "lint %s:%d: %s: %s\n", l.File, l.Line, l.Rule, l.Message)
+	for _, lint := range set.Lints() {
+		if !lint.ofCases { // Test has reported missing cases as failures.
+			fmt.Fprintf(w, "lint %s:%d: %s: %s\n", lint.File, lint.Line, lint.Rule, lint.Message)
 		}
 	}
 	result := "ok"

@@ -200,16 +200,16 @@ const noLimit = math.MaxInt64
 // stops at limit.
 func countElements(list int, holds flagFunc, limit int64) numberFunc {
 	return func(v *eventValues) (found int64) {
-		s := v.slot(list)
+		values := v.slot(list)
 		// A macro in the condition may hold a loop of its own, so the element of the loop around is put back.
 		outerText, outerNumber := v.elementText, v.elementNumber
-		for i := 0; i < len(s.texts) && found < limit; i++ {
-			if v.elementText = s.texts[i]; holds(v) {
+		for i := 0; i < len(values.texts) && found < limit; i++ {
+			if v.elementText = values.texts[i]; holds(v) {
 				found++
 			}
 		}
-		for i := 0; i < len(s.numbers) && found < limit; i++ {
-			if v.elementNumber = s.numbers[i]; holds(v) {
+		for i := 0; i < len(values.numbers) && found < limit; i++ {
+			if v.elementNumber = values.numbers[i]; holds(v) {
 				found++
 			}
 		}

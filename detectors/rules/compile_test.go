@@ -11,18 +11,18 @@ import (
 	shipped "tidegate/rules"
 )
 
-// compileText makes a set of one file.
+// compileText compiles one file.
 func compileText(tb testing.TB, text string) (*Set, error) {
 	tb.Helper()
 	return Compile(Default(), []Source{{Name: "t.yaml", Data: []byte(text)}}, nil, nil)
 }
 
-// rule writes the YAML of a rule around an expression.
+// ruleYAML returns the YAML of a rule with an expression.
 func ruleYAML(id, when string) string {
 	return "- id: " + id + "\n  title: t\n  severity: low\n  when: '" + strings.ReplaceAll(when, "'", "''") + "'\n"
 }
 
-// fired lists the rules that spoke.
+// fired lists the rules that have a verdict on e.
 func fired(e *pipeline.Event) string {
 	var ids []string
 	for _, v := range e.Verdicts {

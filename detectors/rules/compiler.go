@@ -21,30 +21,30 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 
 	// 1. All files are read before any expression is compiled, because some define names for the others.
 	var files []*ruleFile
-	for _, s := range sources {
-		files = append(files, parseFile(s))
+	for _, set := range sources {
+		files = append(files, parseFile(set))
 	}
 	importShared(files)
 
 	// 2. Macros come before rules: a rule that uses a broken macro is not reported for it again.
-	c := &compiler{slots: newSlotTable(), parsed: map[string]*parsedRule{}}
-	for _, f := range files {
-		c.compileMacros(f)
+	compiler := &compiler{slots: newSlotTable(), parsed: map[string]*parsedRule{}}
+	for _, file := range files {
+		compiler.compileMacros(file)
 	}
-	for _, f := range files {
-		for _, r := range f.rules {
-			c.compileRule(r)
+	for _, file := range files {
+		for _, rule := range file.rules {
+			compiler.compileRule(rule)
 		}
 	}
 
 	// 3. One error anywhere is enough that there is no Set.
-	if err := errorsOf(files, c.checkDisabled(cfg.Disable)); err != nil {
+	if err := errorsOf(files, compiler.checkDisabled(cfg.Disable)); err != nil {
 		return nil, err
 	}
-	c.rules = slices.DeleteFunc(c.rules, func(r *compiledRule) bool { return slices.Contains(cfg.Disable, r.ID) })
-	s := newSet(c, cfg, log, metrics)
-	s.took = time.Since(start)
-	return s, nil
+	compiler.rules = slices.DeleteFunc(compiler.rules, func(rule *compiledRule) bool { return slices.Contains(cfg.Disable, rule.ID) })
+	set := newSet(compiler, cfg, log, metrics)
+	set.took = time.Since(start)
+	return set, nil
 }
 
 // firstLine is the place of errors about a file as a whole.
@@ -54,31 +54,31 @@ var firstLine = config.Position{Line: 1, Column: 1}
 func importShared(files []*ruleFile) {
 	definedIn := map[string]*ruleFile{}
 	// 1. Where each shared name is defined.
-	for _, f := range files {
-		if !f.shared {
+	for _, file := range files {
+		if !file.shared {
 			continue
 		}
-		for _, name := range f.names.sorted() {
+		for _, name := range file.names.sorted() {
 			if other := definedIn[name]; other != nil {
-				f.doc.AddError(firstLine, name, "shared name is defined in %s already", other.doc.File)
+				file.doc.AddError(firstLine, name, "shared name is defined in %s already", other.doc.File)
 				continue
 			}
-			definedIn[name] = f
+			definedIn[name] = file
 		}
 	}
 
 	// 2. All other files get them, unless they define the name themselves.
-	for _, f := range files {
-		own := f.names.sorted()
+	for _, file := range files {
+		own := file.names.sorted()
 		for name, source := range definedIn {
 			switch {
-			case source == f:
+			case source == file:
 			case slices.Contains(own, name):
-				f.doc.AddError(firstLine, name, "is a shared name already, defined in %s", source.doc.File)
+				file.doc.AddError(firstLine, name, "is a shared name already, defined in %s", source.doc.File)
 			case source.names.lists[name] != nil:
-				f.names.lists[name] = source.names.lists[name]
+				file.names.lists[name] = source.names.lists[name]
 			default:
-				f.names.macros[name] = source.names.macros[name]
+				file.names.macros[name] = source.names.macros[name]
 			}
 		}
 	}
@@ -162,32 +162,32 @@ func (c *compiler) compileRule(p *parsedRule) {
 	}
 
 	// Every part is compiled, also after an error in another, so that all errors of the rule are reported.
-	r := &p.Rule
+	rule := &p.Rule
 	if p.when.IsSet() {
-		r.When, r.when = p.when.Value, c.compileText(p, p.when)
+		rule.When, rule.when = p.when.Value, c.compileText(p, p.when)
 	}
-	for _, e := range p.exceptions {
-		r.Exceptions = append(r.Exceptions, e.Value)
-		r.exceptions = append(r.exceptions, c.compileText(p, e))
+	for _, exception := range p.exceptions {
+		rule.Exceptions = append(rule.Exceptions, exception.Value)
+		rule.exceptions = append(rule.exceptions, c.compileText(p, exception))
 	}
 	c.compileAlert(p)
-	if r.when == nil {
+	if rule.when == nil {
 		return
 	}
 
 	// The prefilter of the expression, narrowed by the datasets that the author names, says where the rule
 	// can match.
-	filter := c.slots.prefilterOf(r.when.root, true, noElement)
+	filter := c.slots.prefilterOf(rule.when.root, true, noElement)
 	if filter.datasets &= p.datasets; filter.datasets == 0 {
-		p.when.Errorf("can never be true: %s", c.slots.contradiction(r.when.root, p.datasets))
+		p.when.Errorf("can never be true: %s", c.slots.contradiction(rule.when.root, p.datasets))
 		return
 	}
-	r.datasets, r.Datasets, r.Indexed = filter.datasets, filter.datasets.names(), filter.keys != nil
-	if r.Hash = p.contentHash(); r.Version == "" {
-		r.Version = r.Hash
+	rule.datasets, rule.Datasets, rule.Indexed = filter.datasets, filter.datasets.names(), filter.keys != nil
+	if rule.Hash = p.contentHash(); rule.Version == "" {
+		rule.Version = rule.Hash
 	}
-	c.lintRule(r)
-	c.rules = append(c.rules, &compiledRule{r, filter})
+	c.lintRule(rule)
+	c.rules = append(c.rules, &compiledRule{rule, filter})
 }
 
 func (c *compiler) compileText(p *parsedRule, t config.Text) *expression {
@@ -198,29 +198,29 @@ func (c *compiler) compileText(p *parsedRule, t config.Text) *expression {
 
 // compileAlert parses the template of a rule. A rule without one shows the first fields that it reads.
 func (c *compiler) compileAlert(p *parsedRule) {
-	r := &p.Rule
+	rule := &p.Rule
 	if p.alert.IsSet() {
 		var errs []syntaxError
-		r.Alert = strings.TrimSpace(p.alert.Value)
-		r.template, errs = parseTemplate(p.alert.Value)
+		rule.Alert = strings.TrimSpace(p.alert.Value)
+		rule.template, errs = parseTemplate(p.alert.Value)
 		addErrors(p.alert, errs)
 		return
 	}
-	if r.when == nil {
+	if rule.when == nil {
 		return
 	}
 
 	const most = 5
 	var fields []*pipeline.Field
-	for _, i := range r.when.slots {
-		f := c.slots.list[i].field
-		if f != nil && !slices.Contains(fields, f) && len(fields) < most {
-			fields = append(fields, f)
+	for _, i := range rule.when.slots {
+		field := c.slots.list[i].field
+		if field != nil && !slices.Contains(fields, field) && len(fields) < most {
+			fields = append(fields, field)
 		}
 	}
 	separator := ""
-	for _, f := range fields {
-		r.template = append(r.template, templatePart{text: separator + f.Name + "="}, templatePart{field: f})
+	for _, field := range fields {
+		rule.template = append(rule.template, templatePart{text: separator + field.Name + "="}, templatePart{field: field})
 		separator = " "
 	}
 }

@@ -14,8 +14,8 @@ import (
 
 // in resolves `value in [constants]`, `value in list` and `constant in listfield`.
 func (r *resolver) in(n *ast.BinaryNode) *node {
-	if l := r.constants(n.Right); l != nil {
-		return r.membership(n, r.resolve(n.Left), l)
+	if constants := r.constants(n.Right); constants != nil {
+		return r.membership(n, r.resolve(n.Left), constants)
 	}
 
 	// To the right is a list field. A loop is not needed for one constant, so this may stand inside a loop.
@@ -58,22 +58,22 @@ func (r *resolver) constants(n ast.Node) *list {
 	if !ok {
 		return nil
 	}
-	l := &list{}
-	for _, e := range array.Nodes {
-		switch v := e.(type) {
+	constants := &list{}
+	for _, element := range array.Nodes {
+		switch v := element.(type) {
 		case *ast.StringNode:
-			l.texts = append(l.texts, v.Value)
+			constants.texts = append(constants.texts, v.Value)
 		case *ast.IntegerNode:
-			l.numbers = append(l.numbers, int64(v.Value))
+			constants.numbers = append(constants.numbers, int64(v.Value))
 		default:
-			r.addError(e, "a list holds constants only")
+			r.addError(element, "a list holds constants only")
 		}
 	}
-	if (len(l.texts) == 0) == (len(l.numbers) == 0) {
+	if (len(constants.texts) == 0) == (len(constants.numbers) == 0) {
 		r.addError(array, "a list holds texts or numbers, at least one and not both")
-		l.numbers = nil
+		constants.numbers = nil
 	}
-	return l
+	return constants
 }
 
 // comparison completes a comparison of subject with the constants in test, and checks that they are of its
@@ -101,12 +101,12 @@ func (r *resolver) comparison(n ast.Node, test, subject *node) *node {
 // inNetworks resolves the test of whether an address, or a text that should be one, is in networks.
 func (r *resolver) inNetworks(n ast.Node, subject *node, texts []string) *node {
 	var networks []netip.Prefix
-	for _, t := range texts {
-		p, err := parseNetwork(t)
+	for _, written := range texts {
+		network, err := parseNetwork(written)
 		if err != nil {
 			return r.addError(n, "%v", err)
 		}
-		networks = append(networks, p)
+		networks = append(networks, network)
 	}
 	if len(networks) == 0 || subject.kind == invalid {
 		return &node{kind: invalid}
@@ -119,18 +119,18 @@ func (r *resolver) inNetworks(n ast.Node, subject *node, texts []string) *node {
 
 // parseNetwork reads a network, or an address as the network of it alone.
 func parseNetwork(t string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(t); err == nil && a.Zone() == "" {
-		a = a.Unmap()
-		return netip.PrefixFrom(a, a.BitLen()), nil
+	if addr, err := netip.ParseAddr(t); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
 	}
-	p, err := netip.ParsePrefix(t)
+	network, err := netip.ParsePrefix(t)
 	if err != nil {
-		return p, fmt.Errorf("%q is neither an address nor a network like 10.0.0.0/8", t)
+		return network, fmt.Errorf("%q is neither an address nor a network like 10.0.0.0/8", t)
 	}
-	if p != p.Masked() {
-		return p, fmt.Errorf("%q has bits set behind its mask, did you mean %q?", t, p.Masked())
+	if network != network.Masked() {
+		return network, fmt.Errorf("%q has bits set behind its mask, did you mean %q?", t, network.Masked())
 	}
-	return p, nil
+	return network, nil
 }
 
 // constantCall resolves cidr(address, "network"…) and glob(text, "pattern"…).
@@ -142,13 +142,13 @@ func (r *resolver) constantCall(n *ast.CallNode, name string) *node {
 	// The other arguments are constants or names of lists, in any mixture.
 	subject := r.resolve(n.Arguments[0])
 	var texts []string
-	for _, a := range n.Arguments[1:] {
-		if l := r.constants(a); l != nil && l.numbers == nil {
-			texts = append(texts, l.texts...)
-		} else if t, ok := a.(*ast.StringNode); ok {
-			texts = append(texts, t.Value)
+	for _, argument := range n.Arguments[1:] {
+		if constants := r.constants(argument); constants != nil && constants.numbers == nil {
+			texts = append(texts, constants.texts...)
+		} else if glob, ok := argument.(*ast.StringNode); ok {
+			texts = append(texts, glob.Value)
 		} else {
-			return r.addError(a, "%s takes constants between quotes, or a list of them", name)
+			return r.addError(argument, "%s takes constants between quotes, or a list of them", name)
 		}
 	}
 	if name == "cidr" {
@@ -157,8 +157,8 @@ func (r *resolver) constantCall(n *ast.CallNode, name string) *node {
 
 	// All globs become one regular expression.
 	patterns := make([]string, len(texts))
-	for i, t := range texts {
-		patterns[i] = globRegex(t)
+	for i, glob := range texts {
+		patterns[i] = globRegex(glob)
 	}
 	return r.regex(n, n, subject, strings.Join(patterns, "|"))
 }

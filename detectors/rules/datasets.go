@@ -63,8 +63,8 @@ func (t *slotTable) slotDatasets(i int) datasetMask {
 // while all its fields are absent, an event needs one of them, and only events of that field's dataset have
 // it.
 func (t *slotTable) comparisonDatasets(n *node, want bool) datasetMask {
-	if m, ok := t.namedDatasets(n, want); ok {
-		return m
+	if datasets, ok := t.namedDatasets(n, want); ok {
+		return datasets
 	}
 	if n.op == opListContains && want {
 		return t.slotDatasets(n.slot) // the list has an element
@@ -75,11 +75,11 @@ func (t *slotTable) comparisonDatasets(n *node, want bool) datasetMask {
 	}
 
 	// The comparison is want only if a field is present, so the dataset is one that has such a field.
-	var m datasetMask
+	var datasets datasetMask
 	for _, i := range appendSlots(n, nil) {
-		m |= t.slotDatasets(i)
+		datasets |= t.slotDatasets(i)
 	}
-	return m
+	return datasets
 }
 
 // namedDatasets reads event.dataset == "x", != "x" and in [...]; ok is false where n is none of them.

@@ -13,9 +13,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// randomExpression makes well-typed expressions from every operator and function of the rule language, and
-// events for them. Its choices are part of testdata/verdicts.golden: a change here makes the golden
-// worthless.
+// randomExpression makes well-typed expressions of every operator and function of the rule language, and
+// events for them. testdata/verdicts.golden depends on its choices: after a change here the golden says
+// nothing.
 type randomExpression struct{ *rand.Rand }
 
 func (g randomExpression) pick(from ...string) string { return from[g.IntN(len(from))] }
@@ -41,7 +41,7 @@ func (g randomExpression) number() string {
 	return g.pick("0", "1", "2", "3", "-1", "200", "404", "137")
 }
 
-// text is an expression whose value is a text; element is "#" where a loop over texts is around.
+// text returns an expression whose value is a text. element is "#" within a loop over texts.
 func (g randomExpression) text(depth int, element string) string {
 	if depth > 0 {
 		switch g.IntN(6) {
@@ -65,7 +65,7 @@ func (g randomExpression) text(depth int, element string) string {
 		"user.name", "event.outcome", "event.dataset", "network.transport")
 }
 
-// integer is an expression whose value is a whole number.
+// integer returns an expression whose value is a whole number.
 func (g randomExpression) integer(depth int, element string) string {
 	if depth > 0 {
 		switch g.IntN(7) {
@@ -128,7 +128,7 @@ func (g randomExpression) texts() string {
 	return "[" + strings.Join(parts, ", ") + "]"
 }
 
-// leaf is a comparison.
+// leaf returns a comparison.
 func (g randomExpression) leaf(depth int, element string) string {
 	if element != "" && g.IntN(3) > 0 {
 		return g.textLeaf(depth, element)
@@ -254,7 +254,7 @@ func (g randomExpression) event() *pipeline.Event {
 	return e
 }
 
-// ruleSet compiles n random rules, each tried by itself first. rejected counts those that do not compile.
+// ruleSet compiles n random rules. Each is tried by itself first; rejected has those that do not compile.
 func (g randomExpression) ruleSet(t *testing.T, n int) (set *Set, accepted string, rejected []string) {
 	t.Helper()
 	head := "lists:\n  words: [ab, \"../\", GET, http]\n  nets: [10.0.0.0/31, \"::1\"]\nmacros:\n  refused: http.response.status_code in [401, 403, 400]\n  odd: source.port % 2 == 1\nrules:\n"

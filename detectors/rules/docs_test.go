@@ -10,7 +10,7 @@ import (
 
 var fence = regexp.MustCompile("(?ms)^```([a-z-]+)\n(.*?)^```$")
 
-// blocks gives the fenced blocks of a document that are of a kind.
+// blocks returns the fenced blocks of a kind in a document.
 func blocks(t *testing.T, name, kind string) []string {
 	t.Helper()
 	b, err := os.ReadFile(name)
@@ -29,7 +29,7 @@ func blocks(t *testing.T, name, kind string) []string {
 	return out
 }
 
-// TestRulesInDocumentsPassTheirTests: an author begins with a copy of one.
+// TestRulesInDocumentsPassTheirTests: authors begin with a copy of one.
 func TestRulesInDocumentsPassTheirTests(t *testing.T) {
 	for _, name := range []string{"../../docs/RULES.md", "../../README.md"} {
 		for _, text := range blocks(t, name, "yaml") {
@@ -58,7 +58,7 @@ func TestExpressionsInDocumentsCompileOrNotAsSaid(t *testing.T) {
 	}
 }
 
-// TestTheDocumentNamesEveryKeyAndFunction, so that a new one is written about.
+// TestTheDocumentNamesEveryKeyAndFunction: a new key or function must be documented.
 func TestTheDocumentNamesEveryKeyAndFunction(t *testing.T) {
 	b, err := os.ReadFile("../../docs/RULES.md")
 	if err != nil {

@@ -36,8 +36,8 @@ const maxShownErrors = 1000
 // errorsOf returns the errors of files and others that belong to no file, or nil where there are none.
 func errorsOf(files []*ruleFile, others []*config.Error) error {
 	list := Errors(others)
-	for _, f := range files {
-		list = append(list, f.doc.Errors()...)
+	for _, file := range files {
+		list = append(list, file.doc.Errors()...)
 	}
 	if len(list) == 0 {
 		return nil

@@ -37,22 +37,22 @@ type worker struct {
 func newSet(c *compiler, cfg Config, log *slog.Logger, metrics *Metrics) *Set {
 	slices.SortFunc(c.rules, func(a, b *compiledRule) int { return strings.Compare(a.ID, b.ID) })
 	idle := make(chan *worker, 2*runtime.GOMAXPROCS(0))
-	s := &Set{slots: c.slots, cfg: cfg, log: log, metrics: metrics, idleWorkers: idle}
+	set := &Set{slots: c.slots, cfg: cfg, log: log, metrics: metrics, idleWorkers: idle}
 	prefilters := make([]prefilter, 0, len(c.rules))
 	parts := make([]string, 0, len(c.rules))
 	enabled := map[string]bool{}
-	for _, r := range c.rules {
-		r.stats = metrics.ruleStats(r.ID)
-		r.stats.suspended.Store(false) // A load gives every rule another chance.
-		s.rules = append(s.rules, r.Rule)
-		prefilters = append(prefilters, r.prefilter)
-		parts = append(parts, r.ID+" "+r.Version+" "+r.Hash)
-		enabled[r.ID] = true
+	for _, rule := range c.rules {
+		rule.stats = metrics.ruleStats(rule.ID)
+		rule.stats.suspended.Store(false) // A load gives every rule another chance.
+		set.rules = append(set.rules, rule.Rule)
+		prefilters = append(prefilters, rule.prefilter)
+		parts = append(parts, rule.ID+" "+rule.Version+" "+rule.Hash)
+		enabled[rule.ID] = true
 	}
-	s.lints = slices.DeleteFunc(c.lints, func(l Lint) bool { return !enabled[l.Rule] })
-	s.index = newIndex(s.slots, prefilters)
-	s.version = shortHash(parts...)
-	return s
+	set.lints = slices.DeleteFunc(c.lints, func(l Lint) bool { return !enabled[l.Rule] })
+	set.index = newIndex(set.slots, prefilters)
+	set.version = shortHash(parts...)
+	return set
 }
 
 // Version returns a hash of all rules. The same rules have the same version on every engine.
@@ -130,8 +130,8 @@ func (s *Set) matchesRule(w *worker, r *Rule) bool {
 	if !s.runExpression(w, r, r.when) {
 		return false
 	}
-	for _, e := range r.exceptions {
-		if s.runExpression(w, r, e) {
+	for _, exception := range r.exceptions {
+		if s.runExpression(w, r, exception) {
 			r.stats.excepted.Add(1)
 			return false
 		}

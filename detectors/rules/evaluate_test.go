@@ -148,7 +148,7 @@ func TestNothingThatMatchesNothingAllocates(t *testing.T) {
 	}
 }
 
-// TestSlowRuleIsSuspended: loudly, and only after more than one long run.
+// TestSlowRuleIsSuspended: it is logged, and happens only after more than one long evaluation.
 func TestSlowRuleIsSuspended(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	m := NewMetrics(reg)
@@ -181,7 +181,7 @@ func TestSlowRuleIsSuspended(t *testing.T) {
 	if metric(reg, "tidegate_detectors_rules_suspended", "slow") != 1 {
 		t.Error("no metric")
 	}
-	// The mean.
+	// A mean above the budget suspends.
 	other := &ruleStats{}
 	why := ""
 	for range 200 {
@@ -192,7 +192,7 @@ func TestSlowRuleIsSuspended(t *testing.T) {
 	if !strings.Contains(why, "takes 60µs on average") {
 		t.Error("mean:", why)
 	}
-	// A busy machine is no reason: single long runs among short ones.
+	// Single long evaluations among short ones do not: the machine may be busy.
 	busy := &ruleStats{}
 	for i := range 2000 {
 		took := time.Microsecond
@@ -203,14 +203,14 @@ func TestSlowRuleIsSuspended(t *testing.T) {
 			t.Fatal("suspended by the machine:", w)
 		}
 	}
-	// Nor is a long text: who sends many must not switch the rule off.
+	// Nor does a long text: a sender of many must not suspend the rule.
 	long := &ruleStats{}
 	for range 2000 {
 		if w := long.addMeasurement(900*time.Microsecond, 8<<10, cfg); w != "" {
 			t.Fatal("suspended by long requests:", w)
 		}
 	}
-	// The log line comes from Evaluate.
+	// Evaluate logs it once.
 	cfg.MaxMeanTime = time.Nanosecond
 	set, err = Compile(cfg, []Source{{"t.yaml", []byte(ruleYAML("slow", `message contains "x"`))}}, slog.New(slog.NewTextHandler(&log, nil)), m)
 	if err != nil {
@@ -225,7 +225,7 @@ func TestSlowRuleIsSuspended(t *testing.T) {
 	}
 }
 
-// metric reads a value by name and the value of its label.
+// metric returns the value of the metric with that name and value of its first label.
 func metric(reg *prometheus.Registry, name, label string) float64 {
 	families, _ := reg.Gather()
 	for _, f := range families {
@@ -260,7 +260,7 @@ func TestFailingRuleIsCounted(t *testing.T) {
 	}
 }
 
-// TestEveryFieldCanBeSetInATest: a field that rules can ask can be set by tests, and reads back.
+// TestEveryFieldCanBeSetInATest: every field that rules can read can be set in a case, and reads back.
 func TestEveryFieldCanBeSetInATest(t *testing.T) {
 	for i := range pipeline.Fields {
 		f := &pipeline.Fields[i]
@@ -303,6 +303,28 @@ func TestEveryFieldCanBeSetInATest(t *testing.T) {
 		if got := f.Text(e); !f.Has(e) || got != strings.Trim(value, `"`) {
 			t.Errorf("%s: %q, want %q", f.Name, got, value)
 		}
+	}
+}
+
+// TestPrintedEventCanBePasted: an event that replay prints is a case as it is, with the fields that are
+// computed and those that are written later.
+func TestPrintedEventCanBePasted(t *testing.T) {
+	e := &pipeline.Event{
+		Id: bytes.Repeat([]byte{7}, 16), Timestamp: 1764170000000000000, Dataset: pipeline.Dataset_HTTP, Transport: pipeline.Transport_TCP,
+		CommunityId: bytes.Repeat([]byte{9}, 20), Source: &pipeline.Endpoint{Ip: []byte{10, 1, 2, 3}, Port: 999},
+		Container: &pipeline.Container{Id: "c1", Labels: []*pipeline.Label{{Key: "app", Value: "shop"}}},
+		Http:      &pipeline.HTTPExchange{Method: "GET", UrlPath: "/bad", XForwardedFor: []string{"192.0.2.1"}, StatusCode: 200},
+		Verdicts:  []*pipeline.Verdict{{Detector: "rules", Rule: "other", Tags: []string{"a", "b"}}},
+	}
+	printed := string(pipeline.AppendJSON(nil, e))
+	set, err := compileText(t, ruleYAML("r", `url.path == "/bad" and label("app") == "shop" and "192.0.2.1" in http.request.x_forwarded_for`)+
+		"  tests:\n    - {event: "+printed+", fires: true}\n    - {event: {url.path: /}, fires: false}\n")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, printed)
+	}
+	var out strings.Builder
+	if RunTests(&out, set, false) != 0 {
+		t.Error(out.String())
 	}
 }
 
@@ -370,7 +392,7 @@ func FuzzCompile(f *testing.F) {
 	})
 }
 
-// FuzzExpression: whatever compiles judges like the plain loop.
+// FuzzExpression: the index and the plain loop agree on every expression that compiles.
 func FuzzExpression(f *testing.F) {
 	for _, s := range []string{
 		`url.query contains "a" or not (lower(message) in ["x", "y"])`, `any(dns.answers.data, # matches "(?i)ab+c" and url.path != "")`,

@@ -36,16 +36,16 @@ func setFields(b *pipeline.Builder, n config.Node, key, prefix string, depth int
 	for _, entry := range n.Entries() {
 		name := prefix + entry.Key
 		value := entry.Value.Named(key + "." + name)
-		f := pipeline.Lookup(name)
+		field := pipeline.Lookup(name)
 		// A mapping is the value of a field (container.labels) or a longer prefix.
 		switch {
-		case f == nil && value.IsMapping() && depth < maxDepth:
+		case field == nil && value.IsMapping() && depth < maxDepth:
 			setFields(b, value, key, name+".", depth+1)
-		case f == nil:
+		case field == nil:
 			value.Errorf("%s", unknownName(name, nil))
 		case strings.HasPrefix(name, "verdict."):
 		default:
-			setField(b, f, value)
+			setField(b, field, value)
 		}
 	}
 }

@@ -63,17 +63,17 @@ func parseError(source string, err error) syntaxError {
 }
 
 func parseMessage(source, message string) string {
-	if m := unexpectedToken.FindStringSubmatch(message); m != nil {
-		return unexpected(source, m[1], m[2])
+	if match := unexpectedToken.FindStringSubmatch(message); match != nil {
+		return unexpected(source, match[1], match[2])
 	}
-	if m := badNumber.FindStringSubmatch(message); m != nil {
-		return fmt.Sprintf("%q is not a number: durations are whole numbers of ns, sizes of bytes", m[1])
+	if match := badNumber.FindStringSubmatch(message); match != nil {
+		return fmt.Sprintf("%q is not a number: durations are whole numbers of ns, sizes of bytes", match[1])
 	}
-	if m := badCharacter.FindStringSubmatch(message); m != nil {
-		if m[1] == "@" {
+	if match := badCharacter.FindStringSubmatch(message); match != nil {
+		if match[1] == "@" {
 			return "@ cannot stand in an expression: rules do not read @timestamp yet"
 		}
-		return fmt.Sprintf("unexpected character %s", m[1])
+		return fmt.Sprintf("unexpected character %s", match[1])
 	}
 
 	// Messages without parts that change.
@@ -158,14 +158,14 @@ func didYouMeanField(name string, known []string) string {
 	first, _, _ := strings.Cut(name, ".")
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	var same, others []string
-	for _, k := range known {
-		if !strings.HasSuffix(k, "."+last) {
+	for _, candidate := range known {
+		if !strings.HasSuffix(candidate, "."+last) {
 			continue
 		}
-		if strings.HasPrefix(k, first+".") {
-			same = append(same, k)
+		if strings.HasPrefix(candidate, first+".") {
+			same = append(same, candidate)
 		} else {
-			others = append(others, k)
+			others = append(others, candidate)
 		}
 	}
 	if len(same) == 0 {
@@ -175,8 +175,8 @@ func didYouMeanField(name string, known []string) string {
 		return ""
 	}
 	quoted := make([]string, len(same))
-	for i, k := range same {
-		quoted[i] = fmt.Sprintf("%q", k)
+	for i, candidate := range same {
+		quoted[i] = fmt.Sprintf("%q", candidate)
 	}
 	return ", did you mean " + strings.Join(quoted, " or ") + "?"
 }

@@ -40,34 +40,34 @@ type lookup struct {
 func newIndex(slots *slotTable, prefilters []prefilter) *index {
 	x := &index{rules: len(prefilters)}
 	bySlot := map[int]*lookup{}
-	for rule, p := range prefilters {
+	for rule, filter := range prefilters {
 		// Without keys the rule is a candidate for every event of its datasets.
-		if p.keys == nil {
-			for d := range x.always {
-				if p.datasets&(1<<d) != 0 {
-					x.always[d] = append(x.always[d], int32(rule))
+		if filter.keys == nil {
+			for dataset := range x.always {
+				if filter.datasets&(1<<dataset) != 0 {
+					x.always[dataset] = append(x.always[dataset], int32(rule))
 				}
 			}
 			continue
 		}
-		for _, k := range p.keys {
-			l := bySlot[k.slot]
-			if l == nil {
-				l = newLookup(k.slot)
-				bySlot[k.slot] = l
+		for _, key := range filter.keys {
+			keys := bySlot[key.slot]
+			if keys == nil {
+				keys = newLookup(key.slot)
+				bySlot[key.slot] = keys
 			}
-			l.addKey(slots.list[k.slot].kind, k, int32(rule), p.datasets)
+			keys.addKey(slots.list[key.slot].kind, key, int32(rule), filter.datasets)
 		}
 	}
 
 	// The order of lookups does not matter for the result; sorted, it is the same for the same rules.
 	for _, i := range slices.Sorted(maps.Keys(bySlot)) {
-		l := bySlot[i]
-		l.buildAutomaton(x)
-		reach := l.datasets & slots.slotDatasets(i)
-		for d := range x.lookups {
-			if reach&(1<<d) != 0 {
-				x.lookups[d] = append(x.lookups[d], l)
+		keys := bySlot[i]
+		keys.buildAutomaton(x)
+		reach := keys.datasets & slots.slotDatasets(i)
+		for dataset := range x.lookups {
+			if reach&(1<<dataset) != 0 {
+				x.lookups[dataset] = append(x.lookups[dataset], keys)
 			}
 		}
 	}
@@ -221,10 +221,10 @@ func (f *finder) scanText(l *lookup, t string) {
 
 func (f *finder) addRules(rules []int32) {
 	now := f.values.eventNumber
-	for _, r := range rules {
-		if f.ruleMark[r] != now {
-			f.ruleMark[r] = now
-			f.found = append(f.found, r)
+	for _, rule := range rules {
+		if f.ruleMark[rule] != now {
+			f.ruleMark[rule] = now
+			f.found = append(f.found, rule)
 		}
 	}
 }

@@ -16,13 +16,13 @@ import (
 	"tidegate/pipeline"
 )
 
-// generator makes random rules and random events over a small vocabulary, so that they meet.
+// generator makes random rules and events over a small vocabulary, so that rules match.
 type generator struct{ *rand.Rand }
 
 func (g generator) pick(from ...string) string { return from[g.IntN(len(from))] }
 
-// words hold what indexes get wrong: cases, characters that fold to ASCII (ſ, K, İ), bytes that are no UTF-8,
-// prefixes of each other.
+// vocabulary has texts that indexes get wrong: upper and lower case, characters that fold to ASCII (ſ, K, İ),
+// bytes that are not UTF-8, prefixes of each other.
 var vocabulary = []string{
 	"", "a", "ab", "abc", "ABC", "aBcd", "union select", "UNION SELECT", "../", "%2e%2e/", "%252e", "k", "K", "\u212a", "ſelect", "İd", "i", "\xff\xfe", "\ufffd",
 	"passwd", "/etc/passwd", "/etc/shadow", "10.0.0.1", "x+y", "x y", "${jndi:ldap", "aaaaaaaaaaaaaaaa", "abababab", "é", "GET", "POST", "log", "http",
@@ -67,7 +67,7 @@ func (g generator) event() *pipeline.Event {
 		Source:    &pipeline.Endpoint{Ip: g.addr(), Port: uint32(g.IntN(3))},
 		Container: &pipeline.Container{Name: g.text(), Labels: []*pipeline.Label{{Key: "app", Value: g.text()}}},
 	}
-	// Now and then a body of another dataset than it says.
+	// Sometimes the body is of another dataset than the event says.
 	body := int(e.Dataset)
 	if g.IntN(5) == 0 {
 		body = g.IntN(pipeline.NumDatasets)
@@ -190,7 +190,7 @@ func (g generator) set(tb testing.TB, n int) *Set {
 		if err == nil {
 			return set
 		}
-		// Conditions that can never be true are refused: take those rules out.
+		// Rules whose condition can never be true do not compile; they are removed.
 		text := string(sources[0].Data)
 		var list Errors
 		if !errors.As(err, &list) {
@@ -213,7 +213,7 @@ func (g generator) set(tb testing.TB, n int) *Set {
 	}
 }
 
-// plain judges e by every rule, without the index and its masks.
+// plain evaluates e by every rule, without the index and its datasets.
 func plain(s *Set, e *pipeline.Event) string {
 	w := s.acquireWorker()
 	defer s.releaseWorker(w)
@@ -230,7 +230,7 @@ func plain(s *Set, e *pipeline.Event) string {
 	return strings.Join(ids, " ")
 }
 
-// TestIndexAgreesWithPlainLoop: the index may only rule out what cannot be.
+// TestIndexAgreesWithPlainLoop: the index rules out only rules that do not match.
 func TestIndexAgreesWithPlainLoop(t *testing.T) {
 	rounds := 60
 	if testing.Short() {
@@ -275,7 +275,7 @@ func diff(a, b string) (out []string) {
 	return out
 }
 
-// TestBatchSizeDoesNotChangeVerdicts: a block of many is as blocks of one, whatever the worker judged before.
+// TestBatchSizeDoesNotChangeVerdicts: verdicts do not depend on the events that a worker evaluated before.
 func TestBatchSizeDoesNotChangeVerdicts(t *testing.T) {
 	g := generator{rand.New(rand.NewPCG(1, 1))}
 	set := g.set(t, 100)
@@ -325,8 +325,8 @@ func TestVerdictsDoNotAliasTheEvent(t *testing.T) {
 
 func aliasOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// TestRequiredLiteralsAreNecessary: what a regular expression matches holds one of the literals that are said
-// to be needed.
+// TestRequiredLiteralsAreNecessary: every match of a regular expression contains one of its required
+// literals.
 func TestRequiredLiteralsAreNecessary(t *testing.T) {
 	g := generator{rand.New(rand.NewPCG(9, 9))}
 	patterns := []string{
@@ -361,8 +361,8 @@ func TestRequiredLiteralsAreNecessary(t *testing.T) {
 	}
 }
 
-// TestAutomatonFindsEveryLiteral: those that end within others too, over few letters so that they overlap,
-// and over all bytes.
+// TestAutomatonFindsEveryLiteral: also literals that end within others, over few letters so that they
+// overlap, and over all bytes.
 func TestAutomatonFindsEveryLiteral(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
 	word := func(n int, letters string) string {

@@ -36,7 +36,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	perRule := func(name, help string, kind prometheus.ValueType, value func(*ruleStats) float64) ruleMetric {
 		return ruleMetric{prometheus.NewDesc(prefix+name, help, []string{"rule"}, nil), kind, value}
 	}
-	m := &Metrics{
+	metrics := &Metrics{
 		rules:       map[string]*ruleStats{},
 		events:      factory.Counter(prefix+"events_total", "Events that were evaluated by rules."),
 		candidates:  factory.Counter(prefix+"candidates_total", "Rules that the index could not rule out, summed over events."),
@@ -66,10 +66,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		},
 	}
 	for _, result := range []string{"ok", "error"} {
-		m.loads.WithLabelValues(result)
+		metrics.loads.WithLabelValues(result)
 	}
-	factory.Register(m)
-	return m
+	factory.Register(metrics)
+	return metrics
 }
 
 // ruleStats returns the counts of a rule.
@@ -79,12 +79,12 @@ func (m *Metrics) ruleStats(id string) *ruleStats {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := m.rules[id]
-	if s == nil {
-		s = &ruleStats{}
-		m.rules[id] = s
+	stats := m.rules[id]
+	if stats == nil {
+		stats = &ruleStats{}
+		m.rules[id] = stats
 	}
-	return s
+	return stats
 }
 
 func (m *Metrics) countBlock(events, candidates, verdicts int) {
@@ -125,10 +125,10 @@ func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
 func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for id, s := range m.rules {
+	for id, stats := range m.rules {
 		for _, metric := range m.perRule {
-			if v := metric.value(s); v != 0 {
-				out <- prometheus.MustNewConstMetric(metric.desc, metric.kind, v, id)
+			if value := metric.value(stats); value != 0 {
+				out <- prometheus.MustNewConstMetric(metric.desc, metric.kind, value, id)
 			}
 		}
 	}

@@ -94,8 +94,8 @@ func parseRule(n config.Node, f *ruleFile) *parsedRule {
 
 	// Errors name the rule by its id, so that is read first.
 	n = n.Named("")
-	for _, e := range n.Entries() {
-		if id, ok := e.Value.Scalar(); ok && e.Key == "id" {
+	for _, entry := range n.Entries() {
+		if id, ok := entry.Value.Scalar(); ok && entry.Key == "id" {
 			n = n.Named(id + ": ")
 		}
 	}
@@ -103,8 +103,8 @@ func parseRule(n config.Node, f *ruleFile) *parsedRule {
 	// Decode reports unknown keys and values of other types; what follows checks the values.
 	var y yamlRule
 	n.Decode(&y)
-	r := &parsedRule{node: n, names: &f.names, when: y.When, exceptions: y.Exceptions, alert: y.Alert}
-	r.File, r.Line = f.doc.File, n.Position().Line
+	rule := &parsedRule{node: n, names: &f.names, when: y.When, exceptions: y.Exceptions, alert: y.Alert}
+	rule.File, rule.Line = f.doc.File, n.Position().Line
 	for _, key := range []string{"id", "title", "severity", "when"} {
 		if !hasKey(n, key) {
 			f.doc.AddError(n.Position(), n.Key()+key, "is missing")
@@ -112,31 +112,31 @@ func parseRule(n config.Node, f *ruleFile) *parsedRule {
 	}
 
 	// Every key is read, also after an error in another.
-	r.ID, r.Title = requiredText(y.ID), requiredText(y.Title)
-	r.Description, r.Author, r.Version = requiredText(y.Description), requiredText(y.Author), requiredText(y.Version)
-	r.References, r.Tags = texts(y.References), texts(y.Tags)
-	if r.ID != "" && !idForm.MatchString(r.ID) {
+	rule.ID, rule.Title = requiredText(y.ID), requiredText(y.Title)
+	rule.Description, rule.Author, rule.Version = requiredText(y.Description), requiredText(y.Author), requiredText(y.Version)
+	rule.References, rule.Tags = texts(y.References), texts(y.Tags)
+	if rule.ID != "" && !idForm.MatchString(rule.ID) {
 		y.ID.Errorf("an id is made of a-z, 0-9, '.', '_' and '-', at most 100, and begins with a letter or digit")
 	}
-	r.parseSeverity(y.Severity)
-	r.parseScore(y.Score)
-	r.parseDatasets(append(y.Dataset, y.Datasets...))
-	r.parseGroup(y.Group)
-	r.parseCases(y.Tests)
-	r.checkLimits()
-	return r
+	rule.parseSeverity(y.Severity)
+	rule.parseScore(y.Score)
+	rule.parseDatasets(append(y.Dataset, y.Datasets...))
+	rule.parseGroup(y.Group)
+	rule.parseCases(y.Tests)
+	rule.checkLimits()
+	return rule
 }
 
 // checkLimits reports expressions and templates that are too long.
 func (r *parsedRule) checkLimits() {
 	withinLimit(r.when, maxExpression)
 	withinLimit(r.alert, maxText)
-	for i, e := range r.exceptions {
+	for i, exception := range r.exceptions {
 		if i == maxTexts {
-			e.Errorf("more than %d exceptions", maxTexts)
+			exception.Errorf("more than %d exceptions", maxTexts)
 			break
 		}
-		withinLimit(e, maxExpression)
+		withinLimit(exception, maxExpression)
 	}
 }
 
@@ -196,57 +196,57 @@ func (r *parsedRule) parseDatasets(list yamlTexts) {
 	if len(list) == 0 {
 		r.datasets = allDatasets
 	}
-	for _, t := range list {
-		d := pipeline.DatasetByName(t.Value)
-		if d == pipeline.Dataset_DATASET_NONE {
-			t.Errorf("unknown dataset %q%s", t.Value, config.DidYouMean(t.Value, pipeline.DatasetNames()))
+	for _, name := range list {
+		dataset := pipeline.DatasetByName(name.Value)
+		if dataset == pipeline.Dataset_DATASET_NONE {
+			name.Errorf("unknown dataset %q%s", name.Value, config.DidYouMean(name.Value, pipeline.DatasetNames()))
 		}
-		r.datasets |= maskOf(d)
+		r.datasets |= maskOf(dataset)
 	}
 }
 
 func (r *parsedRule) parseGroup(list yamlTexts) {
-	for i, t := range list {
+	for i, name := range list {
 		if i == maxGroup {
-			t.Errorf("more than %d fields", maxGroup)
+			name.Errorf("more than %d fields", maxGroup)
 			return
 		}
-		f := pipeline.Lookup(t.Value)
-		if f == nil {
-			t.Errorf("%s", unknownName(t.Value, nil))
+		field := pipeline.Lookup(name.Value)
+		if field == nil {
+			name.Errorf("%s", unknownName(name.Value, nil))
 			continue
 		}
-		if _, err := fieldKind(f); err != nil {
-			t.Errorf("%v", err)
+		if _, err := fieldKind(field); err != nil {
+			name.Errorf("%v", err)
 			continue
 		}
-		r.Group = append(r.Group, f.Name)
-		r.groupFields = append(r.groupFields, f)
+		r.Group = append(r.Group, field.Name)
+		r.groupFields = append(r.groupFields, field)
 	}
 }
 
 func (r *parsedRule) parseCases(list []yamlCase) {
-	for i, y := range list {
+	for i, form := range list {
 		if i == maxTests {
-			y.node.Errorf("more than %d test cases", maxTests)
+			form.node.Errorf("more than %d test cases", maxTests)
 			return
 		}
-		c := Case{Name: fmt.Sprintf("case %d", i+1), Line: y.node.Position().Line}
-		if y.Name.IsSet() {
-			c.Name = requiredText(y.Name)
+		parsed := Case{Name: fmt.Sprintf("case %d", i+1), Line: form.node.Position().Line}
+		if form.Name.IsSet() {
+			parsed.Name = requiredText(form.Name)
 		}
 		// A key of another type has its error already; only one that is not there is missing.
-		if y.Fires != nil {
-			c.Fires = *y.Fires
-		} else if !hasKey(y.node, "fires") {
-			y.node.Named(y.node.Key() + ".fires").Errorf("is missing")
+		if form.Fires != nil {
+			parsed.Fires = *form.Fires
+		} else if !hasKey(form.node, "fires") {
+			form.node.Named(form.node.Key() + ".fires").Errorf("is missing")
 		}
-		if y.Event.IsSet() {
-			c.event = parseEvent(y.Event)
+		if form.Event.IsSet() {
+			parsed.event = parseEvent(form.Event)
 		} else {
-			y.node.Named(y.node.Key() + ".event").Errorf("is missing")
+			form.node.Named(form.node.Key() + ".event").Errorf("is missing")
 		}
-		r.Tests = append(r.Tests, c)
+		r.Tests = append(r.Tests, parsed)
 	}
 }
 

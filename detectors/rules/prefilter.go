@@ -252,18 +252,18 @@ func requiredLiterals(re *syntax.Regexp, depth int) (texts []string, fold bool) 
 		}
 	case syntax.OpConcat: // Each part is required; the one whose shortest literal is longest selects most.
 		for _, sub := range re.Sub {
-			if t, f := requiredLiterals(sub, depth+1); shortestLength(t) > shortestLength(texts) {
-				texts, fold = t, f
+			if literals, ignoreCase := requiredLiterals(sub, depth+1); shortestLength(literals) > shortestLength(texts) {
+				texts, fold = literals, ignoreCase
 			}
 		}
 		return texts, fold
 	case syntax.OpAlternate: // One of the parts is required, so each must have literals.
 		for _, sub := range re.Sub {
-			t, f := requiredLiterals(sub, depth+1)
-			if t == nil {
+			literals, ignoreCase := requiredLiterals(sub, depth+1)
+			if literals == nil {
 				return nil, false
 			}
-			texts, fold = append(texts, t...), fold || f
+			texts, fold = append(texts, literals...), fold || ignoreCase
 		}
 		return texts, fold
 	}

@@ -156,15 +156,15 @@ func (r *resolver) member(n *ast.MemberNode) *node {
 
 // name returns the node of a field or a macro.
 func (r *resolver) name(n ast.Node, name string) *node {
-	if f := pipeline.Lookup(name); f != nil {
-		i, err := r.slots.fieldSlot(f)
+	if field := pipeline.Lookup(name); field != nil {
+		i, err := r.slots.fieldSlot(field)
 		if err != nil {
 			return r.addError(n, "%v", err)
 		}
 		return r.slotNode(n, i)
 	}
-	if m := r.names.macros[name]; m != nil {
-		return r.expandMacro(n, name, m)
+	if macro := r.names.macros[name]; macro != nil {
+		return r.expandMacro(n, name, macro)
 	}
 	if r.names.lists[name] != nil {
 		return r.addError(n, "%s is a list: it can only stand to the right of in, ==, contains, startsWith or endsWith",
@@ -327,8 +327,8 @@ func (r *resolver) equal(n *ast.BinaryNode) *node {
 	if n.Operator == "!=" {
 		op = opNotEqual
 	}
-	if l := r.constants(n.Right); l != nil {
-		return r.perhapsNot(n, op, r.membership(n, r.resolve(n.Left), l))
+	if constants := r.constants(n.Right); constants != nil {
+		return r.perhapsNot(n, op, r.membership(n, r.resolve(n.Left), constants))
 	}
 	left, right := r.resolve(n.Left), r.resolve(n.Right)
 	if right.kind == address { // The order does not matter, so an address comes left.
@@ -362,11 +362,11 @@ func (r *resolver) textRelation(n *ast.BinaryNode) *node {
 	left := r.resolve(n.Left)
 
 	// Of a list: any of its texts.
-	if l := r.constants(n.Right); l != nil {
-		if l.numbers != nil {
+	if constants := r.constants(n.Right); constants != nil {
+		if constants.numbers != nil {
 			return r.addError(n.Right, "%s takes texts, this list has numbers", n.Operator)
 		}
-		return r.comparison(n, &node{op: withConstants, texts: l.texts}, left)
+		return r.comparison(n, &node{op: withConstants, texts: constants.texts}, left)
 	}
 
 	// One constant is a list of one, so that the prefilter sees one form.
@@ -500,13 +500,13 @@ func (r *resolver) has(n *ast.CallNode) *node {
 	if !ok {
 		return r.addError(n, "has takes the name of a field")
 	}
-	f := pipeline.Lookup(name)
-	if f == nil {
+	field := pipeline.Lookup(name)
+	if field == nil {
 		return r.addError(n.Arguments[0], "%s", unknownName(name, nil))
 	}
 	// Labels and identities have no value that rules can compare, but an event has them or not.
-	if _, err := fieldKind(f); err != nil && f.Labels == nil && f.Raw == nil {
+	if _, err := fieldKind(field); err != nil && field.Labels == nil && field.Raw == nil {
 		return r.addError(n, "%v", err)
 	}
-	return r.slotNode(n, r.slots.hasSlot(f))
+	return r.slotNode(n, r.slots.hasSlot(field))
 }

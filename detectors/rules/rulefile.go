@@ -38,32 +38,32 @@ var nameForm = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,63}$`)
 // parseFile reads a file that is a list of rules, one rule, or a mapping with rules, lists and macros. What
 // is wrong is in the file's doc.
 func parseFile(src Source) *ruleFile {
-	f := &ruleFile{doc: config.Parse(src.Name, src.Data)}
-	f.names = names{lists: map[string]*list{}, macros: map[string]*macro{}}
-	if aliases := f.doc.Aliases(); len(aliases) > 0 {
-		f.doc.AddError(aliases[0], "", "aliases are not supported: use lists and macros")
-		return f
+	file := &ruleFile{doc: config.Parse(src.Name, src.Data)}
+	file.names = names{lists: map[string]*list{}, macros: map[string]*macro{}}
+	if aliases := file.doc.Aliases(); len(aliases) > 0 {
+		file.doc.AddError(aliases[0], "", "aliases are not supported: use lists and macros")
+		return file
 	}
 
 	// Which of the three forms it is.
-	root, ok := f.doc.Root()
+	root, ok := file.doc.Root()
 	switch {
 	case !ok:
 	case root.IsList():
-		f.parseRules(root.Items())
+		file.parseRules(root.Items())
 	case !root.IsMapping():
 		root.Errorf("expected a list of rules or a mapping, got %s", root.Kind())
 	case slices.ContainsFunc(root.Entries(), func(e config.Entry) bool { return slices.Contains(fileKeys, e.Key) }):
 		var sections yamlFile
 		root.Decode(&sections)
-		f.shared = sections.Shared
-		f.parseLists(sections.Lists)
-		f.parseMacros(sections.Macros)
-		f.parseRules(sections.Rules)
+		file.shared = sections.Shared
+		file.parseLists(sections.Lists)
+		file.parseMacros(sections.Macros)
+		file.parseRules(sections.Rules)
 	default:
-		f.parseRules([]config.Node{root})
+		file.parseRules([]config.Node{root})
 	}
-	return f
+	return file
 }
 
 func (f *ruleFile) parseRules(items []config.Node) {
@@ -72,8 +72,8 @@ func (f *ruleFile) parseRules(items []config.Node) {
 		items = items[:maxRules]
 	}
 	for _, n := range items {
-		if r := parseRule(n, f); r != nil {
-			f.rules = append(f.rules, r)
+		if rule := parseRule(n, f); rule != nil {
+			f.rules = append(f.rules, rule)
 		}
 	}
 }
@@ -104,50 +104,50 @@ func (f *ruleFile) nameIsFree(e config.Entry) bool {
 }
 
 func (f *ruleFile) parseLists(n config.Node) {
-	for _, e := range entriesOf(n) {
-		if !f.nameIsFree(e) {
+	for _, entry := range entriesOf(n) {
+		if !f.nameIsFree(entry) {
 			continue
 		}
-		items := e.Value.Items()
-		if !e.Value.IsList() {
-			items = []config.Node{e.Value} // one value is a list of one
+		items := entry.Value.Items()
+		if !entry.Value.IsList() {
+			items = []config.Node{entry.Value} // one value is a list of one
 		}
 		if len(items) > maxList {
-			e.Value.Errorf("list of %d entries, the limit is %d", len(items), maxList)
+			entry.Value.Errorf("list of %d entries, the limit is %d", len(items), maxList)
 			continue
 		}
-		if l := parseList(items); len(l.texts) > 0 != (len(l.numbers) > 0) {
-			f.names.lists[e.Key] = l
+		if parsed := parseList(items); len(parsed.texts) > 0 != (len(parsed.numbers) > 0) {
+			f.names.lists[entry.Key] = parsed
 		} else {
-			e.Value.Errorf("a list holds texts or numbers, at least one and not both")
+			entry.Value.Errorf("a list holds texts or numbers, at least one and not both")
 		}
 	}
 }
 
 func parseList(items []config.Node) *list {
-	l := &list{}
+	parsed := &list{}
 	for _, item := range items {
 		if number, ok := item.Int(); ok {
-			l.numbers = append(l.numbers, number)
+			parsed.numbers = append(parsed.numbers, number)
 			continue
 		}
 		var t config.Text
 		if t.DecodeNode(item); t.IsSet() && withinLimit(t, maxText) {
-			l.texts = append(l.texts, t.Value)
+			parsed.texts = append(parsed.texts, t.Value)
 		}
 	}
-	return l
+	return parsed
 }
 
 func (f *ruleFile) parseMacros(n config.Node) {
-	for _, e := range entriesOf(n) {
-		if !f.nameIsFree(e) {
+	for _, entry := range entriesOf(n) {
+		if !f.nameIsFree(entry) {
 			continue
 		}
-		var t config.Text
-		if t.DecodeNode(e.Value); t.IsSet() && withinLimit(t, maxExpression) {
-			f.names.macros[e.Key] = &macro{text: t.Value}
-			f.macros = append(f.macros, namedText{e.Key, t})
+		var text config.Text
+		if text.DecodeNode(entry.Value); text.IsSet() && withinLimit(text, maxExpression) {
+			f.names.macros[entry.Key] = &macro{text: text.Value}
+			f.macros = append(f.macros, namedText{entry.Key, text})
 		}
 	}
 }

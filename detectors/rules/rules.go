@@ -89,18 +89,18 @@ type Lint struct {
 func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 	var sources []Source
 	if cfg.Shipped {
-		s, err := Read(shipped.Files, "shipped")
+		found, err := Read(shipped.Files, "shipped")
 		if err != nil {
 			return nil, err
 		}
-		sources = append(sources, s...)
+		sources = append(sources, found...)
 	}
 	if cfg.Dir != "" {
-		s, err := Read(os.DirFS(cfg.Dir), cfg.Dir)
+		found, err := Read(os.DirFS(cfg.Dir), cfg.Dir)
 		if err != nil {
 			return nil, err
 		}
-		sources = append(sources, s...)
+		sources = append(sources, found...)
 	}
 	return Compile(cfg, sources, log, metrics)
 }

@@ -119,12 +119,12 @@ func (t *slotTable) labelSlot(key string) int {
 
 // derivedSlot returns the slot of function(slot of).
 func (t *slotTable) derivedSlot(function string, how derivation, of int) int {
-	s := t.list[of]
+	source := t.list[of]
 	k := text
 	if how == length {
 		k = number
 	}
-	return t.addSlot(slot{label: function + "(" + s.label + ")", field: s.field, how: how, of: of, kind: k, body: s.body})
+	return t.addSlot(slot{label: function + "(" + source.label + ")", field: source.field, how: how, of: of, kind: k, body: source.body})
 }
 
 // eventValues holds the slots of one event. It belongs to one worker and is used for one event after the
@@ -175,12 +175,12 @@ const maxKeptBuffer = 64 << 10
 func (v *eventValues) clearEvent() {
 	v.event, v.elementText = nil, ""
 	for i := range v.values {
-		s := &v.values[i]
-		s.text = ""
-		clear(s.texts[:cap(s.texts)])
-		s.texts = s.texts[:0]
-		if cap(s.buffer) > maxKeptBuffer {
-			s.buffer = nil
+		value := &v.values[i]
+		value.text = ""
+		clear(value.texts[:cap(value.texts)])
+		value.texts = value.texts[:0]
+		if cap(value.buffer) > maxKeptBuffer {
+			value.buffer = nil
 		}
 	}
 }
@@ -194,36 +194,36 @@ func (v *eventValues) slot(i int) *slotValue {
 	return s
 }
 
-func (v *eventValues) computeSlot(i int, s *slotValue) {
+func (v *eventValues) computeSlot(i int, value *slotValue) {
 	// Marked first: the slots that lower, unescape and len are made of are others, so this cannot recurse
 	// into itself.
-	s.eventNumber = v.eventNumber
+	value.eventNumber = v.eventNumber
 	def := &v.table.list[i]
 	switch def.how {
 	case raw:
-		v.readField(def, s)
+		v.readField(def, value)
 	case hasValue:
-		s.flag = v.carriesBody(def) && def.field.Has(v.event)
+		value.flag = v.carriesBody(def) && def.field.Has(v.event)
 	case labelText:
-		s.text = ""
-		for _, l := range v.event.GetContainer().GetLabels() { // The last of several with one key counts.
-			if l.GetKey() == def.key {
-				s.text = l.GetValue()
+		value.text = ""
+		for _, label := range v.event.GetContainer().GetLabels() { // The last of several with one key counts.
+			if label.GetKey() == def.key {
+				value.text = label.GetValue()
 			}
 		}
 	case lowered:
-		s.text = lowerInto(&s.buffer, v.slot(def.of).text)
+		value.text = lowerInto(&value.buffer, v.slot(def.of).text)
 	case unescaped:
-		s.text = unescapeInto(&s.buffer, v.slot(def.of).text)
+		value.text = unescapeInto(&value.buffer, v.slot(def.of).text)
 	case length:
 		of := v.slot(def.of)
 		switch v.table.list[def.of].kind {
 		case textList:
-			s.number = int64(len(of.texts))
+			value.number = int64(len(of.texts))
 		case numberList:
-			s.number = int64(len(of.numbers))
+			value.number = int64(len(of.numbers))
 		default:
-			s.number = int64(len(of.text))
+			value.number = int64(len(of.text))
 		}
 	}
 }
@@ -236,57 +236,57 @@ func (v *eventValues) carriesBody(def *slot) bool {
 
 // readField reads a field; one that the event does not carry is "", 0, false, the zero address or an empty
 // list.
-func (v *eventValues) readField(def *slot, s *slotValue) {
-	f, e, carried := def.field, v.event, v.carriesBody(def)
+func (v *eventValues) readField(def *slot, value *slotValue) {
+	field, e, carried := def.field, v.event, v.carriesBody(def)
 	switch def.kind {
 	case text:
-		s.text = ""
+		value.text = ""
 		if carried {
-			s.text = f.Str(e)
+			value.text = field.Str(e)
 		}
 	case number:
-		s.number = 0
-		if carried && f.Num != nil {
-			s.number = f.Num(e)
+		value.number = 0
+		if carried && field.Num != nil {
+			value.number = field.Num(e)
 		} else if carried {
-			s.number = f.Time(e)
+			value.number = field.Time(e)
 		}
 	case flag:
-		s.flag = carried && f.Flag(e)
+		value.flag = carried && field.Flag(e)
 	case address:
-		s.address = netip.Addr{}
+		value.address = netip.Addr{}
 		if carried {
-			s.address = f.IP(e).Unmap()
+			value.address = field.IP(e).Unmap()
 		}
 	case textList:
-		s.texts = s.texts[:0]
+		value.texts = value.texts[:0]
 		if carried {
-			s.texts = f.Strs(e, s.texts)
+			value.texts = field.Strs(e, value.texts)
 		}
 	case numberList:
-		s.numbers = s.numbers[:0]
+		value.numbers = value.numbers[:0]
 		if carried {
-			s.numbers = f.Nums(e, s.numbers)
+			value.numbers = field.Nums(e, value.numbers)
 		}
 	}
 }
 
 // textBytes returns how many bytes of text the event has in those of the slots that were read.
 func (v *eventValues) textBytes(slots []int) int {
-	n := 0
+	size := 0
 	for _, i := range slots {
-		s := &v.values[i]
-		if s.eventNumber != v.eventNumber {
+		value := &v.values[i]
+		if value.eventNumber != v.eventNumber {
 			continue
 		}
 		switch v.table.list[i].kind {
 		case text:
-			n += len(s.text)
+			size += len(value.text)
 		case textList:
-			for _, t := range s.texts {
-				n += len(t)
+			for _, t := range value.texts {
+				size += len(t)
 			}
 		}
 	}
-	return n
+	return size
 }

@@ -30,7 +30,7 @@ type Source struct {
 // with a dot, such as the inner folders of a ConfigMap. prefix goes before their names in errors.
 func Read(fsys fs.FS, prefix string) ([]Source, error) {
 	var out []Source
-	err := fs.WalkDir(fsys, ".", func(p string, entry fs.DirEntry, err error) error {
+	err := fs.WalkDir(fsys, ".", func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -48,11 +48,11 @@ func Read(fsys fs.FS, prefix string) ([]Source, error) {
 		if len(out) >= maxFiles {
 			return fmt.Errorf("more than %d rule files", maxFiles)
 		}
-		data, err := readFile(fsys, p)
+		data, err := readFile(fsys, file)
 		if err != nil {
 			return err
 		}
-		out = append(out, Source{Name: path.Join(prefix, p), Data: data})
+		out = append(out, Source{Name: path.Join(prefix, file), Data: data})
 		return nil
 	})
 	if err != nil {

@@ -48,13 +48,13 @@ func parseTemplate(t string) (template, []syntaxError) {
 			}
 			name := strings.TrimSpace(t[i+1 : i+end])
 			i += end + 1
-			f := pipeline.Lookup(name)
-			if f == nil { // All unknown fields are reported.
+			field := pipeline.Lookup(name)
+			if field == nil { // All unknown fields are reported.
 				errs = append(errs, syntaxError{at, unknownName(name, nil)})
 				continue
 			}
 			flush()
-			out = append(out, templatePart{field: f})
+			out = append(out, templatePart{field: field})
 		default:
 			plain.WriteByte(t[i])
 			i++
@@ -67,11 +67,11 @@ func parseTemplate(t string) (template, []syntaxError) {
 // render returns the evidence for e. It aliases nothing of e, is bounded and has no control characters.
 func (t template) render(e *pipeline.Event) string {
 	var b strings.Builder
-	for _, p := range t {
-		if p.field == nil {
-			b.WriteString(p.text)
+	for _, part := range t {
+		if part.field == nil {
+			b.WriteString(part.text)
 		} else {
-			writePrintable(&b, p.field.Text(e), maxValueRunes)
+			writePrintable(&b, part.field.Text(e), maxValueRunes)
 		}
 		if b.Len() > maxEvidence {
 			return strings.ToValidUTF8(b.String()[:maxEvidence], "") + "…"
@@ -109,16 +109,16 @@ func groupOf(fields []*pipeline.Field, e *pipeline.Event) string {
 		return strings.Clone(e.Owner())
 	}
 	var b strings.Builder
-	for i, f := range fields {
+	for i, field := range fields {
 		if i > 0 {
 			b.WriteByte('|')
 		}
-		b.WriteString(f.Text(e))
+		b.WriteString(field.Text(e))
 	}
-	g := strings.ToValidUTF8(b.String(), "�")
-	if len(g) <= maxGroupBytes {
-		return g
+	group := strings.ToValidUTF8(b.String(), "�")
+	if len(group) <= maxGroupBytes {
+		return group
 	}
-	hash := "~" + shortHash(g)
-	return strings.ToValidUTF8(g[:maxGroupBytes-len(hash)], "") + hash
+	hash := "~" + shortHash(group)
+	return strings.ToValidUTF8(group[:maxGroupBytes-len(hash)], "") + hash
 }

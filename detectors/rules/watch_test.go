@@ -19,7 +19,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// watched is a folder that a Watcher follows, on a clock of its own.
+// watched is a folder that a Watcher watches in a synctest bubble.
 type watched struct {
 	*testing.T
 	dir  string
@@ -30,7 +30,7 @@ type watched struct {
 	reg  *prometheus.Registry
 }
 
-// whileWatching runs story while a Watcher follows a folder that holds one rule, r1.
+// whileWatching runs story while a Watcher watches a folder with one rule, r1.
 func whileWatching(t *testing.T, story func(w *watched)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -102,7 +102,7 @@ func TestWatchLoadsAChange(t *testing.T) {
 	})
 }
 
-// TestWatchSeesAMovedFile: what is moved in keeps its old time.
+// TestWatchSeesAMovedFile: a file that is moved in keeps its old time.
 func TestWatchSeesAMovedFile(t *testing.T) {
 	whileWatching(t, func(w *watched) {
 		old := filepath.Join(t.TempDir(), "x")
@@ -119,7 +119,7 @@ func TestWatchSeesAMovedFile(t *testing.T) {
 	})
 }
 
-// TestWatchFollowsAConfigMap: the kubelet turns one symlink for all files.
+// TestWatchFollowsAConfigMap: the kubelet changes all files by one symlink.
 func TestWatchFollowsAConfigMap(t *testing.T) {
 	whileWatching(t, func(w *watched) {
 		link := func(version string) {
@@ -160,7 +160,7 @@ func TestWatchTakesAChangeOfManyFilesAsOne(t *testing.T) {
 	})
 }
 
-// TestWatchKeepsTheOldRules: all or nothing, and it says what is wrong, once.
+// TestWatchKeepsTheOldRules: a load is all or nothing, and errors are logged once.
 func TestWatchKeepsTheOldRules(t *testing.T) {
 	whileWatching(t, func(w *watched) {
 		w.write("good.yaml", ruleYAML("r2", `message contains "two"`))
@@ -184,7 +184,7 @@ func TestWatchKeepsTheOldRules(t *testing.T) {
 	})
 }
 
-// TestReloadUnderLoadIsNeverTorn: each block is judged by one bundle, whole, while sets are swapped under it.
+// TestReloadUnderLoadIsNeverTorn: each block is evaluated by one set, while sets are replaced.
 func TestReloadUnderLoadIsNeverTorn(t *testing.T) {
 	sets := make([]*Set, 4)
 	m := NewMetrics(prometheus.NewRegistry())

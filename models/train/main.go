@@ -49,7 +49,7 @@ func run(out string) error {
 		return err
 	}
 	fmt.Printf("train: final model on all\n")
-	m, err := train(samples, defaultOptions(), classifier.Card{
+	model, err := train(samples, defaultOptions(), classifier.Card{
 		Name: "generated-domains", Task: "the label below the public suffix of a domain was made by an algorithm", TrainedOn: sums,
 		Rows: map[string]int{
 			"chosen": countSamples(samples, false), "generated": countSamples(samples, true), "families": len(families),
@@ -61,18 +61,18 @@ func run(out string) error {
 	if err != nil {
 		return err
 	}
-	b, err := m.Encode()
+	file, err := model.Encode()
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(out, "generated-domains.model"), b, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(out, "generated-domains.model"), file, 0o644); err != nil {
 		return err
 	}
-	card, err := json.MarshalIndent(m.Card, "", "  ")
+	card, err := json.MarshalIndent(model.Card, "", "  ")
 	if err != nil {
 		return err
 	}
-	fmt.Printf("train: %d bytes, sha256 %x\n%s\n", len(b), sha256.Sum256(b), card)
+	fmt.Printf("train: %d bytes, sha256 %x\n%s\n", len(file), sha256.Sum256(file), card)
 	return os.WriteFile(filepath.Join(out, "generated-domains.card.json"), append(card, '\n'), 0o644)
 }
 
@@ -83,13 +83,13 @@ func readSamples(dir string) ([]sample, map[string]string, error) {
 	seen := map[string]bool{}
 	var out []sample
 	for _, name := range []string{"benign.txt.gz", "dga.csv.gz"} {
-		b, err := os.ReadFile(filepath.Join(dir, name))
+		content, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			return nil, nil, fmt.Errorf("read the labelled data in the folder that TIDEGATE_SHARED names: %w", err)
 		}
-		sum := sha256.Sum256(b)
+		sum := sha256.Sum256(content)
 		sums[name] = hex.EncodeToString(sum[:])
-		z, err := gzip.NewReader(bytes.NewReader(b))
+		z, err := gzip.NewReader(bytes.NewReader(content))
 		if err != nil {
 			return nil, nil, fmt.Errorf("read %s: %w", name, err)
 		}
@@ -115,18 +115,18 @@ func readSamples(dir string) ([]sample, map[string]string, error) {
 
 // familiesOf returns the families of generated domains, those with most samples first.
 func familiesOf(samples []sample) []string {
-	n := map[string]int{}
+	counts := map[string]int{}
 	for _, s := range samples {
-		n[s.family]++
+		counts[s.family]++
 	}
-	delete(n, "")
+	delete(counts, "")
 	var out []string
-	for f := range n {
-		out = append(out, f)
+	for family := range counts {
+		out = append(out, family)
 	}
 	slices.SortFunc(out, func(a, b string) int {
-		if n[a] != n[b] {
-			return n[b] - n[a]
+		if counts[a] != counts[b] {
+			return counts[b] - counts[a]
 		}
 		return strings.Compare(a, b)
 	})
@@ -156,8 +156,8 @@ const folds = 4
 // largest first, go to the folds in turn, and so do chosen names.
 func crossValidate(samples []sample, families []string) (result, error) {
 	fold := map[string]int{}
-	for i, f := range families {
-		fold[f] = i % folds
+	for i, family := range families {
+		fold[family] = i % folds
 	}
 	var good, bad []float64
 	byFamily := map[string][]float64{}
@@ -175,12 +175,12 @@ func crossValidate(samples []sample, families []string) (result, error) {
 			}
 		}
 		fmt.Printf("train: fold %d of %d: %d rows\n", k+1, folds, len(training))
-		m, err := train(training, defaultOptions(), classifier.Card{})
+		model, err := train(training, defaultOptions(), classifier.Card{})
 		if err != nil {
 			return result{}, err
 		}
 		for _, s := range test {
-			score := m.Score(s.label, s.suffix)
+			score := model.Score(s.label, s.suffix)
 			if s.family == "" {
 				good = append(good, score)
 			} else {
@@ -195,19 +195,19 @@ func crossValidate(samples []sample, families []string) (result, error) {
 	slices.Sort(good)
 	// at returns the threshold at which fpr of the chosen names are flagged.
 	at := func(fpr float64) float64 { return math.Nextafter(good[int(float64(len(good))*(1-fpr))], 2) }
-	r := result{threshold: math.Ceil(at(0.001)*1000) / 1000}
-	r.metrics = map[string]float64{
+	measured := result{threshold: math.Ceil(at(0.001)*1000) / 1000}
+	measured.metrics = map[string]float64{
 		"auc": round(auc(good, bad)), "tpr_at_fpr_0.01": round(shareAbove(bad, at(0.01))),
-		"tpr_at_fpr_0.001": round(shareAbove(bad, r.threshold)), "fpr_at_threshold": round(shareAbove(good, r.threshold)),
+		"tpr_at_fpr_0.001": round(shareAbove(bad, measured.threshold)), "fpr_at_threshold": round(shareAbove(good, measured.threshold)),
 	}
 	mean := 0.0
-	for _, f := range families {
-		t := shareAbove(byFamily[f], r.threshold)
+	for _, family := range families {
+		t := shareAbove(byFamily[family], measured.threshold)
 		mean += t / float64(len(families))
-		fmt.Printf("train:   %-14s %5d rows, found %.2f\n", f, len(byFamily[f]), t)
+		fmt.Printf("train:   %-14s %5d rows, found %.2f\n", family, len(byFamily[family]), t)
 	}
-	r.metrics["tpr_at_fpr_0.001_mean_over_families"] = round(mean)
-	return r, nil
+	measured.metrics["tpr_at_fpr_0.001_mean_over_families"] = round(mean)
+	return measured, nil
 }
 
 // round keeps four decimals, so that a card shows a difference only where there is one.

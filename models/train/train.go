@@ -60,7 +60,7 @@ func train(samples []sample, opt options, card classifier.Card) (*classifier.Mod
 		return nil, fmt.Errorf("train: %d chosen and %d generated names; both are needed", len(chosen), len(generated))
 	}
 
-	f := forest{rows: rows, samples: samples, bins: quantiles(rows, opt.bins), minRows: opt.minRows}
+	forest := forest{rows: rows, samples: samples, bins: quantiles(rows, opt.bins), minRows: opt.minRows}
 	for range opt.trees {
 		features := rng.Perm(classifier.NumFeatures)[:opt.features]
 		slices.Sort(features)
@@ -68,11 +68,11 @@ func train(samples []sample, opt options, card classifier.Card) (*classifier.Mod
 		for range opt.rows / 2 {
 			bag = append(bag, chosen[rng.Intn(len(chosen))], generated[rng.Intn(len(generated))])
 		}
-		if err := f.growTree(bag, features); err != nil {
+		if err := forest.growTree(bag, features); err != nil {
 			return nil, err
 		}
 	}
-	return classifier.NewModel(card, languages, f.bins, f.roots, f.nodes)
+	return classifier.NewModel(card, languages, forest.bins, forest.roots, forest.nodes)
 }
 
 // learnLanguages trains the language models and the weights of public suffixes.
@@ -81,20 +81,20 @@ func learnLanguages(samples []sample) classifier.Languages {
 	var names, generated []string
 	counts := map[string][2]float64{} // by suffix: chosen, generated
 	for _, s := range samples {
-		n := counts[s.suffix]
+		count := counts[s.suffix]
 		if s.family == "" {
 			names = append(names, s.label)
-			n[0]++
+			count[0]++
 		} else {
 			generated = append(generated, s.label)
-			n[1]++
+			count[1]++
 		}
-		counts[s.suffix] = n
+		counts[s.suffix] = count
 	}
 	languages := classifier.Languages{Names: learnTrigrams(names), Generated: learnTrigrams(generated), Suffixes: map[string]float32{}}
-	for suffix, n := range counts {
-		if n[0]+n[1] >= minSuffix {
-			ratio := math.Log((n[1]+5)/(float64(len(generated))+10)) - math.Log((n[0]+5)/(float64(len(names))+10))
+	for suffix, count := range counts {
+		if count[0]+count[1] >= minSuffix {
+			ratio := math.Log((count[1]+5)/(float64(len(generated))+10)) - math.Log((count[0]+5)/(float64(len(names))+10))
 			languages.Suffixes[suffix] = float32(math.Round(ratio*100) / 100)
 		}
 	}
@@ -106,8 +106,8 @@ func learnLanguages(samples []sample) classifier.Languages {
 func learnTrigrams(labels []string) classifier.Trigrams {
 	const symbols = classifier.NumSymbols
 	tri, bi, uni := make([]float64, classifier.NumTrigrams), make([]float64, symbols*symbols), make([]float64, symbols)
-	for _, l := range labels {
-		classifier.EachTrigram(l, func(a, b, c int) {
+	for _, label := range labels {
+		classifier.EachTrigram(label, func(a, b, c int) {
 			tri[classifier.TrigramIndex(a, b, c)]++
 			bi[b*symbols+c]++
 			uni[c]++
@@ -236,12 +236,12 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 	attributes := make([]*base.CategoricalAttribute, len(features))
 	specs := make([]base.AttributeSpec, len(features))
 	for k, feature := range features {
-		a := base.NewCategoricalAttribute()
-		a.SetName(classifier.Features[feature])
+		attribute := base.NewCategoricalAttribute()
+		attribute.SetName(classifier.Features[feature])
 		for bin := range len(f.bins[feature]) + 1 {
-			a.GetSysValFromString(fmt.Sprint(bin)) // all categories in order, whatever the bag holds
+			attribute.GetSysValFromString(fmt.Sprint(bin)) // all categories in order, whatever the bag holds
 		}
-		attributes[k], specs[k] = a, data.AddAttribute(a)
+		attributes[k], specs[k] = attribute, data.AddAttribute(attribute)
 	}
 	class := base.NewCategoricalAttribute()
 	class.SetName("class")
