@@ -27,13 +27,13 @@ const brokerCommand = "broker"
 func serveBroker(ctx context.Context, args []string) error {
 	cfg := embedded.DefaultBroker()
 	cfg.Dir, cfg.Addr, cfg.MaxBytes = args[0], "127.0.0.1:0", 8<<30
-	b, err := embedded.StartBroker(ctx, cfg, slog.New(slog.DiscardHandler), nil)
+	broker, err := embedded.StartBroker(ctx, cfg, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return err
 	}
-	fmt.Println(b.Addr())
+	fmt.Println(broker.Addr())
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	return b.Close()
+	return broker.Close()
 }
 
 // A broker is a child process that runs serveBroker.

@@ -70,18 +70,18 @@ func (o *options) captureFile() (path string, remove func(), err error) {
 }
 
 func (o *options) captureStage(ctx context.Context, path, stage string) error {
-	s, more, err := newSink(ctx, stage)
+	sink, more, err := newSink(ctx, stage)
 	if err != nil {
 		return err
 	}
-	m, err := o.startMeter()
+	meter, err := o.startMeter()
 	if err != nil {
-		return errors.Join(err, s.close())
+		return errors.Join(err, sink.close())
 	}
-	packets, err := readPackets(path, stage, s)
-	err = errors.Join(err, s.finish())
-	u := m.since()
-	if err = errors.Join(err, s.close()); err == nil {
+	packets, err := readPackets(path, stage, sink)
+	err = errors.Join(err, sink.finish())
+	u := meter.since()
+	if err = errors.Join(err, sink.close()); err == nil {
 		report(o.out, "Capture/stage="+stage, "packets", packets, u, more(packets)...)
 	}
 	return err
@@ -90,11 +90,11 @@ func (o *options) captureStage(ctx context.Context, path, stage string) error {
 // readPackets runs the packets of a capture file through the parts that stage names. It returns the number of
 // packets.
 func readPackets(path, stage string, s sink) (n int, err error) {
-	f, err := capture.OpenFile(path)
+	file, err := capture.OpenFile(path)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = file.Close() }()
 	var table *sessions.Table
 	if stage != "read" {
 		reg := prometheus.NewRegistry()
@@ -105,7 +105,7 @@ func readPackets(path, stage string, s sink) (n int, err error) {
 		table = sessions.New(sessions.Default(), deps, reg)
 	}
 	for ; ; n++ {
-		p, err := f.Next()
+		packet, err := file.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -113,7 +113,7 @@ func readPackets(path, stage string, s sink) (n int, err error) {
 			return n, err
 		}
 		if table != nil {
-			table.Packet("docker0", p.Link, p.At, p.Data, p.Length)
+			table.Packet("docker0", packet.Link, packet.At, packet.Data, packet.Length)
 		}
 	}
 	if table != nil {
@@ -174,24 +174,24 @@ type encodingSink struct {
 	events, bytes int
 }
 
-func (c *encodingSink) add(e *pipeline.Event) {
-	e.Container = nil
-	for _, p := range [...]*pipeline.Endpoint{e.Source, e.Destination} {
+func (c *encodingSink) add(event *pipeline.Event) {
+	event.Container = nil
+	for _, p := range [...]*pipeline.Endpoint{event.Source, event.Destination} {
 		if p != nil {
 			p.Container = nil
 		}
 	}
-	n := e.SizeVT()
+	n := event.SizeVT()
 	if c.at+n > len(c.buf) {
 		c.at = 0
 	}
-	if _, err := e.MarshalToSizedBufferVT(c.buf[c.at : c.at+n]); err != nil {
+	if _, err := event.MarshalToSizedBufferVT(c.buf[c.at : c.at+n]); err != nil {
 		panic(err) // it has made room of the size that it asked for
 	}
 	c.at += n
 	c.events++
 	c.bytes += n
-	pipeline.ReleaseEvent(e)
+	pipeline.ReleaseEvent(event)
 }
 
 func (c *encodingSink) finish() error { return nil }
@@ -209,26 +209,26 @@ type shippingSink struct {
 }
 
 func newShipping(ctx context.Context) (*shippingSink, error) {
-	b, err := startBroker()
+	broker, err := startBroker()
 	if err != nil {
 		return nil, err
 	}
-	client, err := b.client(ctx)
+	client, err := broker.client(ctx)
 	if err != nil {
-		return nil, errors.Join(err, b.close())
+		return nil, errors.Join(err, broker.close())
 	}
 	client.Close()
 	cfg := ship.Default()
-	cfg.StateDir, cfg.Host = filepath.Join(b.dir, "collector"), "bench"
+	cfg.StateDir, cfg.Host = filepath.Join(broker.dir, "collector"), "bench"
 	id, err := collector.LoadID(cfg.StateDir)
 	if err != nil {
-		return nil, errors.Join(err, b.close())
+		return nil, errors.Join(err, broker.close())
 	}
-	s, err := ship.New(cfg, b.config(), id, slog.New(slog.DiscardHandler), nil)
+	s, err := ship.New(cfg, broker.config(), id, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
-		return nil, errors.Join(err, b.close())
+		return nil, errors.Join(err, broker.close())
 	}
-	return &shippingSink{broker: b, shipper: s, file: s.File("bench"), packets: s.Packets("bench")}, nil
+	return &shippingSink{broker: broker, shipper: s, file: s.File("bench"), packets: s.Packets("bench")}, nil
 }
 
 // maxBuffered is how many packet events may wait for the broker. The shipper sheds above that.
@@ -236,11 +236,11 @@ const maxBuffered = 20_000
 
 // add ships an event. Packets from a capture file come faster than a broker stores them, so add waits where a live
 // capture would shed.
-func (k *shippingSink) add(e *pipeline.Event) {
+func (k *shippingSink) add(event *pipeline.Event) {
 	k.events++
 	if k.fromFile {
 		k.at++
-		_ = k.file.Ship(context.Background(), e, collector.Checkpoint{End: k.at, ReadFrom: k.at})
+		_ = k.file.Ship(context.Background(), event, collector.Checkpoint{End: k.at, ReadFrom: k.at})
 		return
 	}
 	if k.events%1000 == 0 {
@@ -248,7 +248,7 @@ func (k *shippingSink) add(e *pipeline.Event) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	k.packets.TryShip(e)
+	k.packets.TryShip(event)
 }
 
 // finish waits until Kafka has acknowledged all events, and returns an error if it has not.

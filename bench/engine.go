@@ -40,12 +40,12 @@ var engineCases = []engineCase{
 
 // engine measures the path from Kafka to the store with two partitions and a worker for each.
 func (o *options) engine(ctx context.Context) error {
-	b, err := startBroker()
+	broker, err := startBroker()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = b.close() }()
-	client, err := b.client(ctx)
+	defer func() { _ = broker.close() }()
+	client, err := broker.client(ctx)
 	if err != nil {
 		return err
 	}
@@ -54,14 +54,14 @@ func (o *options) engine(ctx context.Context) error {
 	if err := produceEvents(ctx, client, n); err != nil {
 		return err
 	}
-	stores := &engineStores{dir: filepath.Join(b.dir, "store")}
+	stores := &engineStores{dir: filepath.Join(broker.dir, "store")}
 	defer stores.close()
-	for _, c := range engineCases {
-		if !o.selected(c.name() + "-") { // the hyphen ends the name in what is printed
+	for _, engineCase := range engineCases {
+		if !o.selected(engineCase.name() + "-") { // the hyphen ends the name in what is printed
 			continue
 		}
-		if err := o.engineCase(ctx, client, stores, c, n); err != nil {
-			return fmt.Errorf("%s: %w", c.name(), err)
+		if err := o.engineCase(ctx, client, stores, engineCase, n); err != nil {
+			return fmt.Errorf("%s: %w", engineCase.name(), err)
 		}
 	}
 	return nil
@@ -109,17 +109,17 @@ func (o *options) engineCase(ctx context.Context, client *kafka.Client, stores *
 }
 
 // runEngine runs an engine in a consumer group of its own until n rows are stored. It returns the cost.
-func (o *options) runEngine(ctx context.Context, client *kafka.Client, store engine.Store, by *pipeline.Bundle, group string, n int) (u usage, l engine.Ledger, err error) {
+func (o *options) runEngine(ctx context.Context, client *kafka.Client, store engine.Store, by *pipeline.Bundle, group string, n int) (u usage, ledger engine.Ledger, err error) {
 	cfg := engine.Default()
 	cfg.Group = group
 	deps := engine.Deps{Kafka: client, Store: store, Bundle: func() *pipeline.Bundle { return by }}
 	e, err := engine.New(cfg, deps, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
-		return u, l, err
+		return u, ledger, err
 	}
-	m, err := o.startMeter()
+	meter, err := o.startMeter()
 	if err != nil {
-		return u, l, err
+		return u, ledger, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
@@ -128,11 +128,11 @@ func (o *options) runEngine(ctx context.Context, client *kafka.Client, store eng
 		select {
 		case err := <-done:
 			cancel()
-			return u, l, errors.Join(errors.New("the engine ended by itself"), err)
+			return u, ledger, errors.Join(errors.New("the engine ended by itself"), err)
 		case <-time.After(time.Millisecond):
 		}
 	}
-	u = m.since()
+	u = meter.since()
 	cancel()
 	return u, e.Ledger(), <-done
 }

@@ -45,30 +45,30 @@ func (o *options) logs(ctx context.Context) error {
 }
 
 func (o *options) logStage(ctx context.Context, path, stage string, n, size int) error {
-	s, _, err := newSink(ctx, stage)
+	sink, _, err := newSink(ctx, stage)
 	if err != nil {
 		return err
 	}
-	if k, ok := s.(*shippingSink); ok {
+	if k, ok := sink.(*shippingSink); ok {
 		k.fromFile = true
 	}
 	lines := 0
-	m, err := o.startMeter()
+	meter, err := o.startMeter()
 	if err != nil {
-		return errors.Join(err, s.close())
+		return errors.Join(err, sink.close())
 	}
 	err = logs.ReadFile(ctx, logs.Default(), path, decode.DockerJSON, pipeline.ID{1}, func(e *pipeline.Event) {
 		lines++
 		e.Container = containers[7]
-		s.add(e)
+		sink.add(e)
 	})
-	err = errors.Join(err, s.finish())
-	u := m.since()
+	err = errors.Join(err, sink.finish())
+	usage := meter.since()
 	if lines != n {
 		err = errors.Join(err, fmt.Errorf("%d lines were read, %d were written", lines, n))
 	}
-	if err = errors.Join(err, s.close()); err == nil {
-		report(o.out, "Logs/stage="+stage, "lines", n, u, figure{u.self.Seconds() / float64(size) * 1e9, "cpu-s/GB"})
+	if err = errors.Join(err, sink.close()); err == nil {
+		report(o.out, "Logs/stage="+stage, "lines", n, usage, figure{usage.self.Seconds() / float64(size) * 1e9, "cpu-s/GB"})
 	}
 	return err
 }
@@ -76,11 +76,11 @@ func (o *options) logStage(ctx context.Context, path, stage string, n, size int)
 // writeLog writes n records of the json-file driver of Docker: access logs, logfmt, a Java service, JSON in
 // JSON.
 func writeLog(path string, n int) (size int, err error) {
-	f, err := os.Create(filepath.Clean(path))
+	file, err := os.Create(filepath.Clean(path))
 	if err != nil {
 		return 0, err
 	}
-	w := bufio.NewWriterSize(f, 1<<20)
+	out := bufio.NewWriterSize(file, 1<<20)
 	for i := range n {
 		var line string
 		switch i % 4 {
@@ -93,11 +93,11 @@ func writeLog(path string, n int) (size int, err error) {
 		default:
 			line = fmt.Sprintf(`{\"level\":\"warn\",\"ts\":1772366400.%03d,\"msg\":\"cache miss\",\"key\":\"user:%d\",\"took\":0.0012}\n`, i%1000, i%9973)
 		}
-		k, err := fmt.Fprintf(w, `{"log":"%s","stream":"stdout","time":"2026-03-01T12:%02d:%02d.%09dZ"}`+"\n", line, i/60%60, i%60, i)
+		k, err := fmt.Fprintf(out, `{"log":"%s","stream":"stdout","time":"2026-03-01T12:%02d:%02d.%09dZ"}`+"\n", line, i/60%60, i%60, i)
 		if err != nil {
-			return 0, errors.Join(err, f.Close())
+			return 0, errors.Join(err, file.Close())
 		}
 		size += k
 	}
-	return size, errors.Join(w.Flush(), f.Close())
+	return size, errors.Join(out.Flush(), file.Close())
 }

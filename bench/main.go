@@ -66,23 +66,23 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New("which of traffic, capture, logs, engine, peers, whole, compare?")
 	}
 	o := &options{out: out}
-	f := flag.NewFlagSet(args[0], flag.ContinueOnError)
-	f.IntVar(&o.runs, "runs", 5, "how often each is measured")
-	f.IntVar(&o.amount, "n", 0, "how much: megabytes of capture, thousands of lines or events; 0 is the command's own choice")
-	f.StringVar(&o.file, "file", "", "the capture")
-	f.StringVar(&o.only, "only", "", "only the cases whose name contains this")
-	f.StringVar(&o.name, "name", "", "what whole calls its figure")
-	f.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile here")
-	f.StringVar(&o.memProfile, "memprofile", "", "write a profile of allocations here")
-	f.Uint64Var(&o.seed, "seed", 1, "of the traffic")
-	f.Float64Var(&o.reorder, "reorder", 0, "share of segments that are seen too late")
-	f.Float64Var(&o.dup, "dup", 0, "share of segments that are seen twice")
-	f.Float64Var(&o.loss, "loss", 0, "share of segments that are not seen")
-	if err := f.Parse(args[1:]); err != nil {
+	flagSet := flag.NewFlagSet(args[0], flag.ContinueOnError)
+	flagSet.IntVar(&o.runs, "runs", 5, "how often each is measured")
+	flagSet.IntVar(&o.amount, "n", 0, "how much: megabytes of capture, thousands of lines or events; 0 is the command's own choice")
+	flagSet.StringVar(&o.file, "file", "", "the capture")
+	flagSet.StringVar(&o.only, "only", "", "only the cases whose name contains this")
+	flagSet.StringVar(&o.name, "name", "", "what whole calls its figure")
+	flagSet.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile here")
+	flagSet.StringVar(&o.memProfile, "memprofile", "", "write a profile of allocations here")
+	flagSet.Uint64Var(&o.seed, "seed", 1, "of the traffic")
+	flagSet.Float64Var(&o.reorder, "reorder", 0, "share of segments that are seen too late")
+	flagSet.Float64Var(&o.dup, "dup", 0, "share of segments that are seen twice")
+	flagSet.Float64Var(&o.loss, "loss", 0, "share of segments that are not seen")
+	if err := flagSet.Parse(args[1:]); err != nil {
 		return err
 	}
 	runtime.MemProfileRate = 0
-	err := o.runCommand(ctx, args[0], f.Args())
+	err := o.runCommand(ctx, args[0], flagSet.Args())
 	return errors.Join(err, o.endProfiles())
 }
 
@@ -119,12 +119,12 @@ func (o *options) startMeter() (meter, error) {
 			runtime.MemProfileRate = 64 << 10
 		}
 		if o.cpuProfile != "" {
-			f, err := os.Create(o.cpuProfile)
+			file, err := os.Create(o.cpuProfile)
 			if err != nil {
 				return meter{}, err
 			}
-			o.cpuProfileFile = f
-			if err := pprof.StartCPUProfile(f); err != nil {
+			o.cpuProfileFile = file
+			if err := pprof.StartCPUProfile(file); err != nil {
 				return meter{}, err
 			}
 		}
@@ -171,11 +171,11 @@ func (o *options) amountOr(own int) int {
 }
 
 func writeCapture(path string, cfg traffic.Config) (traffic.Truth, error) {
-	f, err := os.Create(filepath.Clean(path))
+	file, err := os.Create(filepath.Clean(path))
 	if err != nil {
 		return traffic.Truth{}, err
 	}
-	w := bufio.NewWriter(f)
+	w := bufio.NewWriter(file)
 	truth, err := traffic.Write(w, cfg)
-	return truth, errors.Join(err, w.Flush(), f.Close())
+	return truth, errors.Join(err, w.Flush(), file.Close())
 }

@@ -75,12 +75,12 @@ func childrenCPU() (sum time.Duration) {
 	parents := map[int]int{}
 	ticks := map[int]int64{}
 	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
 			continue
 		}
-		b, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		b, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
 		if err != nil {
 			continue
 		}
@@ -178,12 +178,12 @@ func (o *options) compare(args []string) error {
 
 // readFigures returns the values of each "benchmark unit" of a file, and the keys in the order of the file.
 func readFigures(path string) (map[string][]float64, []string, error) {
-	b, err := os.ReadFile(path) //nolint:gosec // the user names it
+	data, err := os.ReadFile(path) //nolint:gosec // the user names it
 	if err != nil {
 		return nil, nil, err
 	}
 	out, order := map[string][]float64{}, []string(nil)
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(string(data)) {
 		f := strings.Fields(line)
 		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
 			continue

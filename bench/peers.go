@@ -43,15 +43,15 @@ func (o *options) peers() error {
 		return err
 	}
 	for range o.runs {
-		m, err := o.startMeter()
+		meter, err := o.startMeter()
 		if err != nil {
 			return err
 		}
 		bytes := sessionsReassembly(packets)
-		report(o.out, "Reassembly/by=sessions", "packets", len(packets), m.since(), figure{float64(bytes) / float64(len(packets)), "payload-B/op"})
-		m = readMeter()
+		report(o.out, "Reassembly/by=sessions", "packets", len(packets), meter.since(), figure{float64(bytes) / float64(len(packets)), "payload-B/op"})
+		meter = readMeter()
 		bytes = gopacketReassembly(packets)
-		report(o.out, "Reassembly/by=gopacket", "packets", len(packets), m.since(), figure{float64(bytes) / float64(len(packets)), "payload-B/op"})
+		report(o.out, "Reassembly/by=gopacket", "packets", len(packets), meter.since(), figure{float64(bytes) / float64(len(packets)), "payload-B/op"})
 	}
 	return nil
 }
@@ -76,7 +76,7 @@ func (o *options) rulePeers(n int) error {
 	name := fmt.Sprintf("Rules/rules=%d/by=", n)
 	for range o.runs {
 		const rounds = 20
-		m, err := o.startMeter()
+		meter, err := o.startMeter()
 		if err != nil {
 			return err
 		}
@@ -85,17 +85,17 @@ func (o *options) rulePeers(n int) error {
 				set.Evaluate(events[i : i+1000])
 			}
 		}
-		report(o.out, name+"index", "events", rounds*len(events), m.since())
+		report(o.out, name+"index", "events", rounds*len(events), meter.since())
 		if n > 1000 {
 			continue // the loop would take a minute
 		}
 		some := events[:max(200, len(events)/n)]
-		m = readMeter()
+		meter = readMeter()
 		hits, err := evaluatePlain(programs, some)
 		if err != nil {
 			return err
 		}
-		report(o.out, name+"expr-loop", "events", len(some), m.since(), figure{float64(hits), "hits"})
+		report(o.out, name+"expr-loop", "events", len(some), meter.since(), figure{float64(hits), "hits"})
 	}
 	for _, e := range events {
 		if len(e.Verdicts) > 0 {
@@ -129,12 +129,12 @@ type plainEvent struct {
 
 func evaluatePlain(programs []*vm.Program, events []*pipeline.Event) (hits int, err error) {
 	var machine vm.VM
-	for _, e := range events {
+	for _, event := range events {
 		env := plainEvent{
-			Dataset: e.Dataset.Name(), Method: e.GetHttp().GetMethod(), Query: e.GetHttp().GetUrlQuery(), Path: e.GetHttp().GetUrlPath(), Domain: e.GetHttp().GetUrlDomain(),
-			Status: int(e.GetHttp().GetStatusCode()), SourcePort: int(e.GetSource().GetPort()), Command: e.GetMysql().GetCommand(), SQL: e.GetMysql().GetQuery(),
-			Rows: int(e.GetMysql().GetRows()), User: e.GetMysql().GetUserName(), Question: e.GetDns().GetQuestionName(), Type: e.GetDns().GetQuestionType(),
-			ResponseCode: e.GetDns().GetResponseCode(), Message: e.GetLog().GetMessage(), Stream: e.GetLog().GetStream(), ContainerName: e.GetContainer().GetName(),
+			Dataset: event.Dataset.Name(), Method: event.GetHttp().GetMethod(), Query: event.GetHttp().GetUrlQuery(), Path: event.GetHttp().GetUrlPath(), Domain: event.GetHttp().GetUrlDomain(),
+			Status: int(event.GetHttp().GetStatusCode()), SourcePort: int(event.GetSource().GetPort()), Command: event.GetMysql().GetCommand(), SQL: event.GetMysql().GetQuery(),
+			Rows: int(event.GetMysql().GetRows()), User: event.GetMysql().GetUserName(), Question: event.GetDns().GetQuestionName(), Type: event.GetDns().GetQuestionType(),
+			ResponseCode: event.GetDns().GetResponseCode(), Message: event.GetLog().GetMessage(), Stream: event.GetLog().GetStream(), ContainerName: event.GetContainer().GetName(),
 		}
 		for _, p := range programs {
 			out, err := machine.Run(p, env)
@@ -157,20 +157,20 @@ type storedPacket struct {
 }
 
 func loadPackets(path string) (list []storedPacket, err error) {
-	f, err := capture.OpenFile(path)
+	file, err := capture.OpenFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = file.Close() }()
 	for {
-		p, err := f.Next()
+		packet, err := file.Next()
 		if errors.Is(err, io.EOF) {
 			return list, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, storedPacket{p.At, p.Link, []byte(strings.Clone(string(p.Data)))})
+		list = append(list, storedPacket{packet.At, packet.Link, []byte(strings.Clone(string(packet.Data)))})
 	}
 }
 

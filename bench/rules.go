@@ -54,12 +54,12 @@ func madeRules(n int) (ours, plain []string) {
 }
 
 func ruleFile(list []string) string {
-	var b strings.Builder
-	b.WriteString("rules:\n")
+	var out strings.Builder
+	out.WriteString("rules:\n")
 	for i, when := range list {
-		fmt.Fprintf(&b, "  - id: bench-%05d\n    title: Made up\n    severity: low\n    when: '%s'\n", i, when)
+		fmt.Fprintf(&out, "  - id: bench-%05d\n    title: Made up\n    severity: low\n    when: '%s'\n", i, when)
 	}
-	return b.String()
+	return out.String()
 }
 
 // ruleSet compiles n generated rules, and the shipped rules if shipped is set.

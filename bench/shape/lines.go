@@ -26,8 +26,8 @@ func classifyLines(source []byte, set *token.FileSet, tree *ast.File) []lineKind
 
 	var s scanner.Scanner
 	own := token.NewFileSet()
-	f := own.AddFile("", own.Base(), len(source))
-	s.Init(f, source, nil, scanner.ScanComments)
+	file := own.AddFile("", own.Base(), len(source))
+	s.Init(file, source, nil, scanner.ScanComments)
 	for {
 		position, kind, text := s.Scan()
 		if kind == token.EOF {
@@ -36,7 +36,7 @@ func classifyLines(source []byte, set *token.FileSet, tree *ast.File) []lineKind
 		if kind == token.SEMICOLON && text == "\n" {
 			continue // inserted by the scanner
 		}
-		first := f.Line(position)
+		first := file.Line(position)
 		last := first
 		for _, c := range text {
 			if c == '\n' {

@@ -108,36 +108,36 @@ func (m *module) addFile(path, relative string) error {
 	return nil
 }
 
-func (m *module) addFunction(set *token.FileSet, pkg *packageShape, folder string, d *ast.FuncDecl, comments []*ast.CommentGroup) {
-	first, last := set.Position(d.Pos()), set.Position(d.End())
+func (m *module) addFunction(set *token.FileSet, pkg *packageShape, folder string, funcDecl *ast.FuncDecl, comments []*ast.CommentGroup) {
+	first, last := set.Position(funcDecl.Pos()), set.Position(funcDecl.End())
 	f := function{
-		name: d.Name.Name, owner: folder, at: fmt.Sprintf("%s:%d", first.Filename, first.Line), exported: d.Name.IsExported(),
-		hasDoc: d.Doc != nil, lines: last.Line - first.Line + 1, parameters: d.Type.Params.NumFields(), complexity: 1,
+		name: funcDecl.Name.Name, owner: folder, at: fmt.Sprintf("%s:%d", first.Filename, first.Line), exported: funcDecl.Name.IsExported(),
+		hasDoc: funcDecl.Doc != nil, lines: last.Line - first.Line + 1, parameters: funcDecl.Type.Params.NumFields(), complexity: 1,
 	}
-	if d.Recv != nil {
-		receiver := receiverName(d.Recv.List[0].Type)
+	if funcDecl.Recv != nil {
+		receiver := receiverName(funcDecl.Recv.List[0].Type)
 		f.owner += "." + receiver
 		pkg.methods[receiver]++
 	}
-	if f.exported && (d.Recv == nil || ast.IsExported(receiverName(d.Recv.List[0].Type))) {
+	if f.exported && (funcDecl.Recv == nil || ast.IsExported(receiverName(funcDecl.Recv.List[0].Type))) {
 		m.countDoc(f.hasDoc)
 	}
-	if d.Body != nil {
-		f.complexity += branches(d.Body)
-		f.nesting = depth(d.Body, 0)
-		m.bodyLines += max(0, set.Position(d.Body.Rbrace).Line-set.Position(d.Body.Lbrace).Line-1)
-		m.bodyCommentLines += commentLines(set, comments, d.Body)
-		m.addLocals(set, d.Body)
+	if funcDecl.Body != nil {
+		f.complexity += branches(funcDecl.Body)
+		f.nesting = depth(funcDecl.Body, 0)
+		m.bodyLines += max(0, set.Position(funcDecl.Body.Rbrace).Line-set.Position(funcDecl.Body.Lbrace).Line-1)
+		m.bodyCommentLines += commentLines(set, comments, funcDecl.Body)
+		m.addLocals(set, funcDecl.Body)
 	}
 	m.functions = append(m.functions, f)
 }
 
-func (m *module) addDeclaration(set *token.FileSet, d *ast.GenDecl) {
-	for _, spec := range d.Specs {
+func (m *module) addDeclaration(set *token.FileSet, genDecl *ast.GenDecl) {
+	for _, spec := range genDecl.Specs {
 		switch s := spec.(type) {
 		case *ast.TypeSpec:
 			if s.Name.IsExported() {
-				m.countDoc(d.Doc != nil || s.Doc != nil)
+				m.countDoc(genDecl.Doc != nil || s.Doc != nil)
 			}
 			if body, ok := s.Type.(*ast.StructType); ok {
 				position := set.Position(s.Pos())
@@ -146,7 +146,7 @@ func (m *module) addDeclaration(set *token.FileSet, d *ast.GenDecl) {
 		case *ast.ValueSpec:
 			for _, name := range s.Names {
 				if name.IsExported() {
-					m.countDoc(d.Doc != nil || s.Doc != nil || s.Comment != nil)
+					m.countDoc(genDecl.Doc != nil || s.Doc != nil || s.Comment != nil)
 				}
 			}
 		}

@@ -70,13 +70,13 @@ type recordedConn struct {
 }
 
 // Write records b and passes it to the other side.
-func (t *recordedConn) Write(b []byte) (int, error) {
+func (t *recordedConn) Write(data []byte) (int, error) {
 	t.tape.mu.Lock()
 	if n := len(t.tape.turns); n > 0 && t.tape.turns[n-1].from == t.from {
-		t.tape.turns[n-1].bytes += string(b)
+		t.tape.turns[n-1].bytes += string(data)
 	} else {
-		t.tape.turns = append(t.tape.turns, message{t.from, string(b)})
+		t.tape.turns = append(t.tape.turns, message{t.from, string(data)})
 	}
 	t.tape.mu.Unlock()
-	return t.Conn.Write(b)
+	return t.Conn.Write(data)
 }

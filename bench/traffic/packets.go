@@ -43,15 +43,15 @@ func (g *generator) openTCP(port uint16) *conversation {
 
 // send sends text in segments, with an acknowledgement of every second segment, and then waits for the
 // reaction of the other side.
-func (k *conversation) send(from int, s string) {
-	for i := 0; len(s) > 0; i++ {
-		n := min(len(s), maxSegment)
+func (k *conversation) send(from int, text string) {
+	for i := 0; len(text) > 0; i++ {
+		n := min(len(text), maxSegment)
 		flags := byte(ack)
-		if n == len(s) {
+		if n == len(text) {
 			flags |= psh
 		}
-		k.sendSegment(from, flags, s[:n])
-		if s = s[n:]; i%2 == 1 {
+		k.sendSegment(from, flags, text[:n])
+		if text = text[n:]; i%2 == 1 {
 			k.sendSegment(1-from, ack, "")
 		}
 	}
@@ -70,8 +70,8 @@ func (k *conversation) closeTCP() {
 
 // sendSegment adds one segment. Segments with payload are lost, delayed or duplicated as Config says.
 func (k *conversation) sendSegment(from int, flags byte, payload string) {
-	g := k.generator
-	k.now += 5e3 + g.rng.Int64N(60e3)
+	generator := k.generator
+	k.now += 5e3 + generator.rng.Int64N(60e3)
 	seq := k.seq[from]
 	k.seq[from] += uint32(len(payload))
 	if flags&(syn|fin) != 0 {
@@ -79,19 +79,19 @@ func (k *conversation) sendSegment(from int, flags byte, payload string) {
 	}
 	at := k.now
 	if payload != "" {
-		switch p := g.rng.Float64(); {
-		case p < g.cfg.Lose:
-			g.truth.Lost++
+		switch p := generator.rng.Float64(); {
+		case p < generator.cfg.Lose:
+			generator.truth.Lost++
 			return
-		case p < g.cfg.Lose+g.cfg.Reorder:
-			g.truth.Reordered++
-			at += 100e3 + g.rng.Int64N(2e6)
-		case p < g.cfg.Lose+g.cfg.Reorder+g.cfg.Duplicate:
-			g.truth.Duplicated++
-			g.addPacket(at+250e3, k.tcpSegment(from, flags, seq, payload))
+		case p < generator.cfg.Lose+generator.cfg.Reorder:
+			generator.truth.Reordered++
+			at += 100e3 + generator.rng.Int64N(2e6)
+		case p < generator.cfg.Lose+generator.cfg.Reorder+generator.cfg.Duplicate:
+			generator.truth.Duplicated++
+			generator.addPacket(at+250e3, k.tcpSegment(from, flags, seq, payload))
 		}
 	}
-	g.addPacket(at, k.tcpSegment(from, flags, seq, payload))
+	generator.addPacket(at, k.tcpSegment(from, flags, seq, payload))
 }
 
 func (g *generator) addPacket(at int64, frame []byte) {
@@ -102,19 +102,19 @@ func (g *generator) addPacket(at int64, frame []byte) {
 // frame returns a frame with Ethernet and IPv4 headers and n bytes behind them. payload starts with the two
 // ports and is part of whole.
 func (k *conversation) frame(from int, protocol byte, n int) (whole, payload []byte) {
-	g := k.generator
+	generator := k.generator
 	size := 14 + 20 + n
-	if len(g.slab) < size {
-		g.slab = make([]byte, 1<<20)
+	if len(generator.slab) < size {
+		generator.slab = make([]byte, 1<<20)
 	}
-	whole, g.slab = g.slab[:size:size], g.slab[size:]
+	whole, generator.slab = generator.slab[:size:size], generator.slab[size:]
 	whole[0], whole[6], whole[5], whole[11] = 2, 2, byte(1+from), byte(2-from)
 	whole[12] = 8
 	ip := whole[14:34]
 	ip[0], ip[8], ip[9] = 0x45, 64, protocol
 	binary.BigEndian.PutUint16(ip[2:], uint16(20+n))
-	g.ipID++
-	binary.BigEndian.PutUint16(ip[4:], g.ipID)
+	generator.ipID++
+	binary.BigEndian.PutUint16(ip[4:], generator.ipID)
 	ip[6] = 0x40
 	a, b := k.endpoints[from].Addr().As4(), k.endpoints[1-from].Addr().As4()
 	copy(ip[12:], a[:])
@@ -128,17 +128,17 @@ func (k *conversation) frame(from int, protocol byte, n int) (whole, payload []b
 
 // tcpSegment returns a frame with a TCP segment that has the timestamps option, as Linux sends it.
 func (k *conversation) tcpSegment(from int, flags byte, seq uint32, payload string) []byte {
-	whole, t := k.frame(from, 6, 32+len(payload))
-	binary.BigEndian.PutUint32(t[4:], seq)
+	whole, data := k.frame(from, 6, 32+len(payload))
+	binary.BigEndian.PutUint32(data[4:], seq)
 	if flags&ack != 0 {
-		binary.BigEndian.PutUint32(t[8:], k.seq[1-from])
+		binary.BigEndian.PutUint32(data[8:], k.seq[1-from])
 	}
-	t[12], t[13] = 8<<4, flags
-	binary.BigEndian.PutUint16(t[14:], 64000)
-	t[20], t[21], t[22], t[23] = 1, 1, 8, 10
-	binary.BigEndian.PutUint32(t[24:], uint32(k.now/1e6))
-	copy(t[32:], payload)
-	binary.BigEndian.PutUint16(t[16:], ^checksum(t, pseudoHeaderSum(whole, len(t))))
+	data[12], data[13] = 8<<4, flags
+	binary.BigEndian.PutUint16(data[14:], 64000)
+	data[20], data[21], data[22], data[23] = 1, 1, 8, 10
+	binary.BigEndian.PutUint32(data[24:], uint32(k.now/1e6))
+	copy(data[32:], payload)
+	binary.BigEndian.PutUint16(data[16:], ^checksum(data, pseudoHeaderSum(whole, len(data))))
 	return whole
 }
 
@@ -157,12 +157,12 @@ func pseudoHeaderSum(frame []byte, n int) uint32 {
 }
 
 // checksum returns the Internet checksum of b before its inversion (RFC 1071).
-func checksum(b []byte, s uint32) uint16 {
-	for ; len(b) > 1; b = b[2:] {
-		s += uint32(b[0])<<8 | uint32(b[1])
+func checksum(data []byte, s uint32) uint16 {
+	for ; len(data) > 1; data = data[2:] {
+		s += uint32(data[0])<<8 | uint32(data[1])
 	}
-	if len(b) == 1 {
-		s += uint32(b[0]) << 8
+	if len(data) == 1 {
+		s += uint32(data[0]) << 8
 	}
 	for s > 0xffff {
 		s = s>>16 + s&0xffff

@@ -58,7 +58,7 @@ type generator struct {
 const epoch = 1_772_366_400_000_000_000 // 2026-03-01 12:00 UTC
 
 // Write generates a capture and writes it to w as pcap with times in ns.
-func Write(w io.Writer, cfg Config) (Truth, error) {
+func Write(out io.Writer, cfg Config) (Truth, error) {
 	g := &generator{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 7)), start: epoch, truth: Truth{Events: map[string]int{}}}
 	g.text = make([]byte, 1<<20)
 	for i := range g.text {
@@ -75,7 +75,7 @@ func Write(w io.Writer, cfg Config) (Truth, error) {
 		return int(min(max(a.at-b.at, -1), 1))
 	})
 	g.truth.Packets = len(g.packets)
-	return g.truth, g.writePcap(w)
+	return g.truth, g.writePcap(out)
 }
 
 // addConversation adds one conversation that starts shortly after the previous one. A few hundred
@@ -99,22 +99,22 @@ func (g *generator) addConversation() {
 // writePcap writes a pcap header and the packets.
 func (g *generator) writePcap(out io.Writer) error {
 	w := bufio.NewWriterSize(out, 1<<20)
-	h := binary.LittleEndian.AppendUint32(nil, 0xa1b23c4d)
-	h = append(h, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	h = binary.LittleEndian.AppendUint32(h, 262144)
-	h = binary.LittleEndian.AppendUint32(h, 1) // Ethernet
-	if _, err := w.Write(h); err != nil {
+	data := binary.LittleEndian.AppendUint32(nil, 0xa1b23c4d)
+	data = append(data, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	data = binary.LittleEndian.AppendUint32(data, 262144)
+	data = binary.LittleEndian.AppendUint32(data, 1) // Ethernet
+	if _, err := w.Write(data); err != nil {
 		return err
 	}
-	for _, p := range g.packets {
-		h = binary.LittleEndian.AppendUint32(h[:0], uint32(p.at/1e9))
-		h = binary.LittleEndian.AppendUint32(h, uint32(p.at%1e9))
-		h = binary.LittleEndian.AppendUint32(h, uint32(len(p.data)))
-		h = binary.LittleEndian.AppendUint32(h, uint32(len(p.data)))
-		if _, err := w.Write(h); err != nil {
+	for _, packet := range g.packets {
+		data = binary.LittleEndian.AppendUint32(data[:0], uint32(packet.at/1e9))
+		data = binary.LittleEndian.AppendUint32(data, uint32(packet.at%1e9))
+		data = binary.LittleEndian.AppendUint32(data, uint32(len(packet.data)))
+		data = binary.LittleEndian.AppendUint32(data, uint32(len(packet.data)))
+		if _, err := w.Write(data); err != nil {
 			return err
 		}
-		if _, err := w.Write(p.data); err != nil {
+		if _, err := w.Write(packet.data); err != nil {
 			return err
 		}
 	}

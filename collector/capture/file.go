@@ -132,7 +132,7 @@ func linkTypeOf(n uint32) layers.LinkType {
 
 // Next returns the next packet, or io.EOF after the last one. Any other error names the file and the position
 // and ends the file: all packets before the position have been returned.
-func (f *File) Next() (p Packet, err error) {
+func (f *File) Next() (packet Packet, err error) {
 	if f.err != nil {
 		return Packet{}, f.err
 	}
@@ -150,16 +150,16 @@ func (f *File) Next() (p Packet, err error) {
 		return Packet{}, f.locate(err)
 	}
 	f.packets++
-	p = Packet{At: info.Timestamp.UnixNano(), Link: f.link, Data: data, Length: max(info.Length, len(data))}
+	packet = Packet{At: info.Timestamp.UnixNano(), Link: f.link, Data: data, Length: max(info.Length, len(data))}
 	if f.pcapng != nil {
 		i := f.framer.interfaceOf(info.InterfaceIndex)
-		p.Link, p.Iface = linkTypeOf(i.link), i.name
-		if info.Timestamp.IsZero() || p.At == 0 { // a simple packet block has no time
-			p.At = f.lastTime
+		packet.Link, packet.Iface = linkTypeOf(i.link), i.name
+		if info.Timestamp.IsZero() || packet.At == 0 { // a simple packet block has no time
+			packet.At = f.lastTime
 		}
 	}
-	f.lastTime = p.At
-	return p, nil
+	f.lastTime = packet.At
+	return packet, nil
 }
 
 // recoverPanic turns a panic of pcapgo into an error. It must be deferred.

@@ -47,7 +47,7 @@ var (
 )
 
 // Read implements io.Reader. It returns bytes of one record only.
-func (f *framer) Read(p []byte) (int, error) {
+func (f *framer) Read(data []byte) (int, error) {
 	if len(f.unread) == 0 {
 		if f.err != nil {
 			return 0, f.err
@@ -56,7 +56,7 @@ func (f *framer) Read(p []byte) (int, error) {
 			return 0, f.err
 		}
 	}
-	n := copy(p, f.unread)
+	n := copy(data, f.unread)
 	f.unread = f.unread[n:]
 	return n, nil
 }
@@ -103,29 +103,29 @@ func pcapOrder(magic []byte) binary.ByteOrder {
 // readFileHeader reads the header of a pcap file. It replaces the snapshot length by maxPacket, because many
 // files hold packets that exceed their own.
 func (f *framer) readFileHeader() error {
-	h, err := f.readBytes(24, false)
+	data, err := f.readBytes(24, false)
 	if err != nil {
 		return err
 	}
-	f.link = f.order.Uint32(h[20:]) & 0xffff // the upper bits describe the frame check sequence
-	f.order.PutUint32(h[16:], maxPacket)
-	f.unread = h
+	f.link = f.order.Uint32(data[20:]) & 0xffff // the upper bits describe the frame check sequence
+	f.order.PutUint32(data[16:], maxPacket)
+	f.unread = data
 	return nil
 }
 
 // readPacket reads a packet record of pcap.
 func (f *framer) readPacket() error {
 	f.record = f.record[:0]
-	h, err := f.readBytes(16, true)
+	data, err := f.readBytes(16, true)
 	if err != nil {
 		return err
 	}
-	size, length := f.order.Uint32(h[8:]), f.order.Uint32(h[12:])
+	size, length := f.order.Uint32(data[8:]), f.order.Uint32(data[12:])
 	if size > maxPacket {
 		return fmt.Errorf("%w: a packet of %d bytes", errMalformed, size)
 	}
 	if length < size {
-		f.order.PutUint32(h[12:], size)
+		f.order.PutUint32(data[12:], size)
 	}
 	if _, err := f.readBytes(int(size), false); err != nil {
 		return err
@@ -148,22 +148,22 @@ func (f *framer) readBlock() error {
 	for {
 		f.recordStart = f.recordEnd
 		f.record = f.record[:0]
-		h, err := f.readBytes(8, true)
+		data, err := f.readBytes(8, true)
 		if err != nil {
 			return err
 		}
-		section := binary.LittleEndian.Uint32(h) == blockSection
+		section := binary.LittleEndian.Uint32(data) == blockSection
 		if section {
 			if err := f.readSectionOrder(); err != nil {
 				return err
 			}
 		}
-		h = f.record
-		typ, size := f.order.Uint32(h), f.order.Uint32(h[4:])
+		data = f.record
+		typ, size := f.order.Uint32(data), f.order.Uint32(data[4:])
 		if size%4 != 0 || size < 12 {
 			return fmt.Errorf("%w: a block of %d bytes", errMalformed, size)
 		}
-		rest := int64(size) - int64(len(h))
+		rest := int64(size) - int64(len(data))
 		switch {
 		case section || typ == blockInterface || typ == blockPacket || typ == blockSimple || typ == blockEnhanced:
 			if size > maxBlock {
@@ -209,41 +209,41 @@ func (f *framer) readSectionOrder() error {
 
 // emitBlock checks the block in f.record and makes it, or a reduced form of it, available to Read.
 func (f *framer) emitBlock(typ uint32) error {
-	b := f.record
+	data := f.record
 	switch typ {
 	case blockInterface:
 		return f.emitInterface()
 	case blockEnhanced, blockPacket:
-		if len(b) < 32 {
-			return fmt.Errorf("%w: a packet block of %d bytes", errMalformed, len(b))
+		if len(data) < 32 {
+			return fmt.Errorf("%w: a packet block of %d bytes", errMalformed, len(data))
 		}
-		if size := f.order.Uint32(b[20:]); int64(size) > int64(len(b)-32) {
-			return fmt.Errorf("%w: a packet of %d bytes in a block of %d", errMalformed, size, len(b))
+		if size := f.order.Uint32(data[20:]); int64(size) > int64(len(data)-32) {
+			return fmt.Errorf("%w: a packet of %d bytes in a block of %d", errMalformed, size, len(data))
 		}
-		iface := int(f.order.Uint32(b[8:]))
+		iface := int(f.order.Uint32(data[8:]))
 		if typ == blockPacket {
-			iface = int(f.order.Uint16(b[8:]))
+			iface = int(f.order.Uint16(data[8:]))
 		}
 		if iface < 0 || iface >= len(f.interfaces) {
 			return fmt.Errorf("%w: a packet of interface %d, which the section does not declare", errMalformed, iface)
 		}
 	case blockSimple:
-		if len(b) < 16 || len(f.interfaces) == 0 {
+		if len(data) < 16 || len(f.interfaces) == 0 {
 			return fmt.Errorf("%w: a packet without an interface", errMalformed)
 		}
 		// pcapgo assumes that the packet has its original length. The block may hold less.
-		if n := uint32(len(b) - 16); f.order.Uint32(b[8:]) > n {
+		if n := uint32(len(data) - 16); f.order.Uint32(data[8:]) > n {
 			return f.emitTruncatedSimple(n)
 		}
 	default: // a section
-		if len(b) < 28 {
-			return fmt.Errorf("%w: a section of %d bytes", errMalformed, len(b))
+		if len(data) < 28 {
+			return fmt.Errorf("%w: a section of %d bytes", errMalformed, len(data))
 		}
 		f.interfaces = f.interfaces[:0]
 		f.endBlockAt(24)
 		return nil
 	}
-	f.unread = b
+	f.unread = data
 	return nil
 }
 
@@ -324,14 +324,14 @@ func (f *framer) emitInterface() error {
 }
 
 // interfaceName returns the name up to the first NUL, at most 256 bytes of it.
-func interfaceName(v []byte) string {
-	for i, c := range v {
+func interfaceName(data []byte) string {
+	for i, c := range data {
 		if c == 0 {
-			v = v[:i]
+			data = data[:i]
 			break
 		}
 	}
-	return string(v[:min(len(v), 256)])
+	return string(data[:min(len(data), 256)])
 }
 
 // interfaceOf returns interface i of the section of the last packet.

@@ -64,14 +64,14 @@ type Live struct {
 func NewLive(cfg Config, excluded []netip.AddrPort, handler func(iface string, worker int, producer collector.PacketProducer) Handler,
 	log *slog.Logger, reg prometheus.Registerer,
 ) *Live {
-	f := metrics.With(reg)
+	factory := metrics.With(reg)
 	return &Live{
 		cfg: cfg, excluded: excluded, handler: handler, log: log,
-		packets:  f.CounterVec("tidegate_capture_packets_total", "Packets captured.", "interface"),
-		bytes:    f.CounterVec("tidegate_capture_bytes_total", "Bytes of captured packets, headers included, as far as they were captured.", "interface"),
-		drops:    f.CounterVec("tidegate_capture_kernel_drops_total", "Packets that the kernel dropped because a capture ring was full.", "interface"),
-		failures: f.CounterVec("tidegate_capture_failures_total", "Attempts to capture on an interface that failed.", "interface"),
-		workers:  f.GaugeVec("tidegate_capture_workers", "Workers that capture, each with a ring of its own.", "interface"),
+		packets:  factory.CounterVec("tidegate_capture_packets_total", "Packets captured.", "interface"),
+		bytes:    factory.CounterVec("tidegate_capture_bytes_total", "Bytes of captured packets, headers included, as far as they were captured.", "interface"),
+		drops:    factory.CounterVec("tidegate_capture_kernel_drops_total", "Packets that the kernel dropped because a capture ring was full.", "interface"),
+		failures: factory.CounterVec("tidegate_capture_failures_total", "Attempts to capture on an interface that failed.", "interface"),
+		workers:  factory.GaugeVec("tidegate_capture_workers", "Workers that capture, each with a ring of its own.", "interface"),
 	}
 }
 

@@ -135,17 +135,17 @@ func (g *fanoutGroup) addRing(fd int) error {
 // linkType returns the type of the outermost header of the frames of an interface. /sys/class/net/<name>/type
 // holds an ARPHRD_* number of linux/if_arp.h.
 func linkType(name string) (layers.LinkType, error) {
-	b, err := os.ReadFile("/sys/class/net/" + name + "/type")
+	data, err := os.ReadFile("/sys/class/net/" + name + "/type")
 	if err != nil {
 		return layers.LinkTypeEthernet, nil // /sys shows another namespace; every interface that Docker creates is Ethernet
 	}
-	switch string(b) {
+	switch string(data) {
 	case "1\n", "772\n": // Ethernet, loopback
 		return layers.LinkTypeEthernet, nil
 	case "512\n", "65534\n", "768\n", "769\n", "776\n", "778\n": // PPP, tun, tunnels: bare IP
 		return layers.LinkTypeRaw, nil
 	}
-	return 0, fmt.Errorf("unsupported ARPHRD link type %q", b)
+	return 0, fmt.Errorf("unsupported ARPHRD link type %q", data)
 }
 
 func htons(v uint16) uint16 { return v<<8 | v>>8 }

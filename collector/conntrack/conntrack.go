@@ -96,23 +96,23 @@ type Tracker struct {
 
 // New returns an empty Tracker. Run fills it.
 func New(log *slog.Logger, reg prometheus.Registerer) *Tracker {
-	f := metrics.With(reg)
-	t := &Tracker{
+	factory := metrics.With(reg)
+	tracker := &Tracker{
 		log: log, keepDestroyed: keepDestroyed, expireEvery: 5 * time.Second, now: time.Now,
-		events: f.CounterVec("tidegate_conntrack_events_total",
+		events: factory.CounterVec("tidegate_conntrack_events_total",
 			"Events that the kernel's connection tracking sent, by type. Type lost counts the times that the kernel dropped events.", "type"),
-		tableReads: f.Counter("tidegate_conntrack_table_reads_total",
+		tableReads: factory.Counter("tidegate_conntrack_table_reads_total",
 			"Reads of the kernel's whole conntrack table: one at the start, and one after each loss of events."),
-		dropped: f.Counter("tidegate_conntrack_dropped_total", "Conntrack entries that were not stored because the map was full."),
+		dropped: factory.Counter("tidegate_conntrack_dropped_total", "Conntrack entries that were not stored because the map was full."),
 	}
-	for i := range t.shards {
-		t.shards[i].entries = map[tuple]entry{}
+	for i := range tracker.shards {
+		tracker.shards[i].entries = map[tuple]entry{}
 	}
 	for _, kind := range []string{"new", "destroy", "other", "lost"} {
-		t.events.WithLabelValues(kind)
+		tracker.events.WithLabelValues(kind)
 	}
-	f.GaugeFunc("tidegate_conntrack_tuples", "Conntrack tuples in the map, two for each connection.", func() float64 { return float64(t.Len()) })
-	return t
+	factory.GaugeFunc("tidegate_conntrack_tuples", "Conntrack tuples in the map, two for each connection.", func() float64 { return float64(tracker.Len()) })
+	return tracker
 }
 
 // Len returns the number of tuples in the map, two for each entry.
@@ -263,14 +263,14 @@ func (t *Tracker) readKernelTable() error {
 func (t *Tracker) expireUnseenSince(start time.Time) {
 	now := t.now()
 	for i := range t.shards {
-		s := &t.shards[i]
-		s.mu.RLock()
-		for k, e := range s.entries {
+		shard := &t.shards[i]
+		shard.mu.RLock()
+		for k, e := range shard.entries {
 			if e.updated.Before(start) {
 				t.expiring = append(t.expiring, expiringEntry{now, [2]tuple{k, k}})
 			}
 		}
-		s.mu.RUnlock()
+		shard.mu.RUnlock()
 	}
 }
 
@@ -329,14 +329,14 @@ func (t *Tracker) store(flow *ct.Flow) {
 	mapping := sessions.Mapping{Client: orig.src, Server: reply.src, OutsideClient: reply.dst, OutsideServer: orig.dst}
 	e := entry{mapping, t.now()}
 	for _, k := range [...]tuple{orig, reply} {
-		s := t.shardOf(k)
-		s.mu.Lock()
-		if _, known := s.entries[k]; !known && len(s.entries) >= maxEntries*2/shardCount {
+		shard := t.shardOf(k)
+		shard.mu.Lock()
+		if _, known := shard.entries[k]; !known && len(shard.entries) >= maxEntries*2/shardCount {
 			t.dropped.Inc()
 		} else {
-			s.entries[k] = e
+			shard.entries[k] = e
 		}
-		s.mu.Unlock()
+		shard.mu.Unlock()
 	}
 }
 
@@ -345,19 +345,19 @@ func (t *Tracker) store(flow *ct.Flow) {
 func (t *Tracker) expireDestroyed() {
 	now := t.now()
 	expired := 0
-	for _, x := range t.expiring {
+	for _, expiringEntry := range t.expiring {
 		// The list is in order of destruction, so the first entry that is too young ends the walk, unless the
 		// list is too long.
-		if now.Sub(x.destroyed) < t.keepDestroyed && len(t.expiring)-expired <= maxExpiring {
+		if now.Sub(expiringEntry.destroyed) < t.keepDestroyed && len(t.expiring)-expired <= maxExpiring {
 			break
 		}
-		for _, k := range x.tuples {
-			s := t.shardOf(k)
-			s.mu.Lock()
-			if e, ok := s.entries[k]; ok && !e.updated.After(x.destroyed) {
-				delete(s.entries, k)
+		for _, k := range expiringEntry.tuples {
+			shard := t.shardOf(k)
+			shard.mu.Lock()
+			if e, ok := shard.entries[k]; ok && !e.updated.After(expiringEntry.destroyed) {
+				delete(shard.entries, k)
 			}
-			s.mu.Unlock()
+			shard.mu.Unlock()
 		}
 		expired++
 	}

@@ -102,21 +102,21 @@ func (b *batch) recycle() {
 
 // addEvent appends e, with its containers as indices. It leaves b as it was and returns errFull or
 // errTooLarge if b would become larger than limit.
-func (b *batch) addEvent(e *pipeline.Event, limit int) error {
+func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 	// 1. Replace the containers of e by indices. Those that b does not have yet are appended.
 	length, known := len(b.buf), len(b.containers)
-	owner := e.Container
-	e.Container, e.Host, e.Ingested = nil, nil, 0
-	e.ContainerIndex = b.internContainer(owner)
-	source, destination := b.internEndpoint(e.Source), b.internEndpoint(e.Destination)
+	owner := event.Container
+	event.Container, event.Host, event.Ingested = nil, nil, 0
+	event.ContainerIndex = b.internContainer(owner)
+	source, destination := b.internEndpoint(event.Source), b.internEndpoint(event.Destination)
 
 	// 2. Undo that if e does not fit.
-	size := e.SizeVT()
+	size := event.SizeVT()
 	if len(b.buf)+size+8 > limit {
 		b.truncate(length, known)
-		e.Container = owner
-		setContainer(e.Source, source)
-		setContainer(e.Destination, destination)
+		event.Container = owner
+		setContainer(event.Source, source)
+		setContainer(event.Destination, destination)
 		if b.events == 0 {
 			return errTooLarge
 		}
@@ -127,23 +127,23 @@ func (b *batch) addEvent(e *pipeline.Event, limit int) error {
 	b.buf = appendKeyAndSize(b.buf, eventKey, size)
 	at := len(b.buf)
 	b.buf = extend(b.buf, size)
-	if _, err := e.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
+	if _, err := event.MarshalToSizedBufferVT(b.buf[at:]); err != nil {
 		b.truncate(length, known)
 		return err
 	}
 	b.events++
-	b.counts[dataset(e)]++
+	b.counts[dataset(event)]++
 	return nil
 }
 
 // internEndpoint replaces the container of an endpoint by its index and returns it.
-func (b *batch) internEndpoint(p *pipeline.Endpoint) *pipeline.Container {
-	if p == nil {
+func (b *batch) internEndpoint(endpoint *pipeline.Endpoint) *pipeline.Container {
+	if endpoint == nil {
 		return nil
 	}
-	container := p.Container
-	p.Container = nil
-	p.ContainerIndex = b.internContainer(container)
+	container := endpoint.Container
+	endpoint.Container = nil
+	endpoint.ContainerIndex = b.internContainer(container)
 	return container
 }
 
@@ -154,22 +154,22 @@ func setContainer(p *pipeline.Endpoint, c *pipeline.Container) {
 }
 
 // internContainer returns the index + 1 of c in b, to which c is appended if it is new; 0 for no container.
-func (b *batch) internContainer(c *pipeline.Container) uint32 {
-	if c == nil {
+func (b *batch) internContainer(container *pipeline.Container) uint32 {
+	if container == nil {
 		return 0
 	}
-	if index, ok := b.containers[c]; ok {
+	if index, ok := b.containers[container]; ok {
 		return index
 	}
 	index := uint32(len(b.containers) + 1)
-	b.containers[c] = index
+	b.containers[container] = index
 
-	size := c.SizeVT()
-	metadata := c
+	size := container.SizeVT()
+	metadata := container
 	if size > maxContainer {
 		metadata = &pipeline.Container{
-			Id: firstKiB(c.Id), Name: firstKiB(c.Name), Image: firstKiB(c.Image), ImageId: firstKiB(c.ImageId),
-			Demo: c.Demo,
+			Id: firstKiB(container.Id), Name: firstKiB(container.Name), Image: firstKiB(container.Image), ImageId: firstKiB(container.ImageId),
+			Demo: container.Demo,
 		}
 		size = metadata.SizeVT()
 	}

@@ -45,54 +45,54 @@ type batcher struct {
 }
 
 // addFileEvent puts e, of which it takes ownership, into a batch. It reports false if the shipper is closed.
-func (b *batcher) addFileEvent(f *fileProducer, e *pipeline.Event, c collector.Checkpoint) bool {
+func (b *batcher) addFileEvent(f *fileProducer, event *pipeline.Event, checkpoint collector.Checkpoint) bool {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
-		pipeline.ReleaseEvent(e)
+		pipeline.ReleaseEvent(event)
 		return false
 	}
-	index := dataset(e)
-	if target := b.encode(e); target != nil {
-		f.extendRange(target, c)
+	index := dataset(event)
+	if target := b.encode(event); target != nil {
+		f.extendRange(target, checkpoint)
 		b.closeIfFull()
 	}
-	f.lastEnd = c.End
+	f.lastEnd = checkpoint.End
 	b.mu.Unlock()
 	b.shipper.counters.read[index].Add(1)
-	pipeline.ReleaseEvent(e)
+	pipeline.ReleaseEvent(event)
 	return true
 }
 
 // addPacketEvent puts e, of which it takes ownership, into a batch. It reports false if e was dropped: the
 // shipper is closed, or e is too large. The caller has counted e as read.
-func (b *batcher) addPacketEvent(e *pipeline.Event) bool {
+func (b *batcher) addPacketEvent(event *pipeline.Event) bool {
 	b.mu.Lock()
 	added := false
 	if b.closed {
-		b.shipper.counters.discarded[dropClosed][dataset(e)].Add(1)
-	} else if b.encode(e) != nil {
+		b.shipper.counters.discarded[dropClosed][dataset(event)].Add(1)
+	} else if b.encode(event) != nil {
 		added = true
 		b.closeIfFull()
 	}
 	b.mu.Unlock()
-	pipeline.ReleaseEvent(e)
+	pipeline.ReleaseEvent(event)
 	return added
 }
 
 // encode appends e to the open batch, or to a new one if e does not fit, and returns the batch. It returns
 // nil when e is larger than a batch, and counts that. b.mu must be held.
-func (b *batcher) encode(e *pipeline.Event) *batch {
+func (b *batcher) encode(event *pipeline.Event) *batch {
 	// An event that does not fit closes the batch, unless it is the first: then it fits into none.
 	target := b.openBatch()
-	err := target.addEvent(e, int(b.shipper.cfg.BatchBytes))
+	err := target.addEvent(event, int(b.shipper.cfg.BatchBytes))
 	if errors.Is(err, errFull) {
 		b.closeBatch()
 		target = b.openBatch()
-		err = target.addEvent(e, int(b.shipper.cfg.BatchBytes))
+		err = target.addEvent(event, int(b.shipper.cfg.BatchBytes))
 	}
 	if err != nil {
-		b.shipper.counters.discarded[dropTooLarge][dataset(e)].Add(1)
+		b.shipper.counters.discarded[dropTooLarge][dataset(event)].Add(1)
 		return nil
 	}
 	b.charge(target)

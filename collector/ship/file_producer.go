@@ -82,33 +82,33 @@ func (f *fileProducer) reopen() bool {
 
 // Ship hands over the event that ends at c and waits while memory is short. An event at or before an End that
 // was shipped already, by this process or safely by an earlier one, is counted as read again and dropped.
-func (f *fileProducer) Ship(ctx context.Context, e *pipeline.Event, c collector.Checkpoint) error {
+func (f *fileProducer) Ship(ctx context.Context, event *pipeline.Event, checkpoint collector.Checkpoint) error {
 	if f.shipper.closing.Load() {
-		pipeline.ReleaseEvent(e)
+		pipeline.ReleaseEvent(event)
 		return ErrClosed
 	}
 
 	// 1. A line that is safe, or that belongs to a batch of an earlier process, is not new.
-	if c.End <= f.lastEnd {
-		f.dropReread(e)
+	if checkpoint.End <= f.lastEnd {
+		f.dropReread(event)
 		return nil
 	}
-	if f.unpassed.Load() > 0 && f.replayEvent(e, c) {
+	if f.unpassed.Load() > 0 && f.replayEvent(event, checkpoint) {
 		return nil
 	}
 
 	// 2. All lines of a file go to one partition, so that their order is kept, whatever becomes of the topic.
 	if f.partition == nil {
-		f.partition = f.router.partitionOf(e)
+		f.partition = f.router.partitionOf(event)
 	}
 
 	// 3. Wait without a lock, and then add: the budget may be exceeded by one event of each producer.
 	target, err := f.waitForBatcher(ctx)
 	if err != nil {
-		pipeline.ReleaseEvent(e)
+		pipeline.ReleaseEvent(event)
 		return err
 	}
-	if !target.addFileEvent(f, e, c) {
+	if !target.addFileEvent(f, event, checkpoint) {
 		return ErrClosed
 	}
 	return nil
@@ -201,14 +201,14 @@ func (f *fileProducer) Close(keep bool) {
 
 // extendRange adds the event that ends at c to the range of f in b, which is made if need be. The batcher of
 // b is locked.
-func (f *fileProducer) extendRange(b *batch, c collector.Checkpoint) {
+func (f *fileProducer) extendRange(b *batch, checkpoint collector.Checkpoint) {
 	// The batch behind current may have been recycled since and be in use again, so its id decides.
 	if f.current == nil || f.currentID != b.id {
 		f.current, f.currentID = f.newRange(b), b.id
 	}
-	f.current.end = c
+	f.current.end = checkpoint
 	f.current.count++
-	f.rangeEnd = c.End
+	f.rangeEnd = checkpoint.End
 }
 
 // newRange begins a range of f in b.

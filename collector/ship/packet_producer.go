@@ -15,21 +15,21 @@ var _ collector.PacketProducer = (*packetProducer)(nil)
 
 // TryShip encodes e into the batch of its partition. It reports false when e was shed or does not fit into a
 // batch.
-func (p *packetProducer) TryShip(e *pipeline.Event) bool {
-	s := p.shipper
-	index := dataset(e)
-	s.counters.read[index].Add(1)
-	if s.closing.Load() {
-		s.counters.discarded[dropClosed][index].Add(1)
-		pipeline.ReleaseEvent(e)
+func (p *packetProducer) TryShip(event *pipeline.Event) bool {
+	shipper := p.shipper
+	index := dataset(event)
+	shipper.counters.read[index].Add(1)
+	if shipper.closing.Load() {
+		shipper.counters.discarded[dropClosed][index].Add(1)
+		pipeline.ReleaseEvent(event)
 		return false
 	}
-	if sheds(e, s.packetBudget.used.Load(), s.packetBudget.limit()) {
-		s.counters.discarded[s.shedReason()][index].Add(1)
-		pipeline.ReleaseEvent(e)
+	if sheds(event, shipper.packetBudget.used.Load(), shipper.packetBudget.limit()) {
+		shipper.counters.discarded[shipper.shedReason()][index].Add(1)
+		pipeline.ReleaseEvent(event)
 		return false
 	}
-	return p.router.partitionOf(e).packets.addPacketEvent(e)
+	return p.router.partitionOf(event).packets.addPacketEvent(event)
 }
 
 // Close has nothing to release: the events of p are in batches of the partitions.
@@ -45,14 +45,14 @@ type partitionCache struct {
 }
 
 // partitionOf returns the partition of e. The events of one container are always in one partition.
-func (c *partitionCache) partitionOf(e *pipeline.Event) *partition {
+func (c *partitionCache) partitionOf(event *pipeline.Event) *partition {
 	partitions := c.shipper.partitions.Load()
-	if c.home == nil || c.partitions != partitions || c.owner != e.Container {
+	if c.home == nil || c.partitions != partitions || c.owner != event.Container {
 		key := c.shipper.host.Id
-		if e.Container != nil {
-			key = e.Container.Id
+		if event.Container != nil {
+			key = event.Container.Id
 		}
-		c.partitions, c.owner = partitions, e.Container
+		c.partitions, c.owner = partitions, event.Container
 		c.home = (*partitions)[partitionFor(key, len(*partitions))]
 	}
 	return c.home

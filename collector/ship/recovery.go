@@ -37,23 +37,23 @@ func (s *Shipper) recoverState() error {
 func (s *Shipper) recoverSpool() error {
 	seen := map[batchID]bool{}
 	var repeated []spool.Ref
-	visit := func(h *spool.Header, ref spool.Ref, readable bool) {
+	visit := func(header *spool.Header, ref spool.Ref, readable bool) {
 		// A batch is there twice when a process was killed before it knew that the first write had succeeded.
-		id := batchID{Epoch: h.Epoch, Partition: h.Partition, Sequence: h.Sequence}
+		id := batchID{Epoch: header.Epoch, Partition: header.Partition, Sequence: header.Sequence}
 		if seen[id] {
 			repeated = append(repeated, ref)
 			return
 		}
 		seen[id] = true
 
-		counts := countsOf(h.Counts)
+		counts := countsOf(header.Counts)
 		s.counters.recovered.addCounts(&counts)
 		if !readable {
 			s.counters.discarded[lostSpool].addCounts(&counts)
 			return
 		}
 		s.journal.Ack(id)
-		sender := s.senderFor(senderKey{id.Epoch, id.Partition}, h.Packets)
+		sender := s.senderFor(senderKey{id.Epoch, id.Partition}, header.Packets)
 		sender.insertRecovered(&pendingBatch{
 			sequence: id.Sequence, state: stateReady, ref: ref, counts: counts, queuedAt: time.Now(), confirmed: true,
 		})
@@ -119,19 +119,19 @@ func (s *Shipper) recoverFile(file *journal.File) *fileProducer {
 }
 
 // recoverBatch makes a batch that waits until its lines have been read again.
-func (s *Shipper) recoverBatch(b *journal.Batch, files map[journal.FileID]*fileProducer) {
-	if len(b.Ranges) == 0 { // all of them were abandoned, or nobody knows of which files they were
-		s.journal.Ack(b.ID)
+func (s *Shipper) recoverBatch(batch *journal.Batch, files map[journal.FileID]*fileProducer) {
+	if len(batch.Ranges) == 0 { // all of them were abandoned, or nobody knows of which files they were
+		s.journal.Ack(batch.ID)
 		return
 	}
-	sender := s.senderFor(senderKey{b.ID.Epoch, b.ID.Partition}, false)
+	sender := s.senderFor(senderKey{batch.ID.Epoch, batch.ID.Partition}, false)
 	pending := &pendingBatch{
-		sequence: b.ID.Sequence, state: stateRecovering, missingRanges: len(b.Ranges), batch: newBatch(),
+		sequence: batch.ID.Sequence, state: stateRecovering, missingRanges: len(batch.Ranges), batch: newBatch(),
 		queuedAt: time.Now(),
 	}
 
 	// The batch is empty and fills up while the lines of its ranges are read again (replay.go).
-	for _, journaled := range b.Ranges {
+	for _, journaled := range batch.Ranges {
 		producer := files[journaled.File]
 		recovered := &batchRange{
 			file: producer, batch: pending.batch, after: journaled.After, end: journaled.End, count: journaled.Events,

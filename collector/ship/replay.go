@@ -34,33 +34,33 @@ const (
 // Lines of a batch that was acknowledged are safe: they are dropped. A batch that was not acknowledged may or
 // may not be in Kafka: its lines are put into a batch with the same id again, so that the reader can
 // recognise it. All other lines are new.
-func (f *fileProducer) replayEvent(e *pipeline.Event, c collector.Checkpoint) bool {
+func (f *fileProducer) replayEvent(event *pipeline.Event, checkpoint collector.Checkpoint) bool {
 	f.lastActive.Store(time.Now().UnixNano())
-	target, place := f.findReplay(c.End)
+	target, place := f.findReplay(checkpoint.End)
 	switch {
 	case place == lineNew:
 		return false
 	case place == lineSafe:
-		f.skipTo(c.End)
-		f.dropReread(e)
+		f.skipTo(checkpoint.End)
+		f.dropReread(event)
 		return true
-	case !f.refill(target, e, c):
+	case !f.refill(target, event, checkpoint):
 		return false
 	}
 
-	f.skipTo(c.End)
+	f.skipTo(checkpoint.End)
 	if place == lineLast {
 		f.mu.Lock()
 		f.passRange(target)
 		f.mu.Unlock()
 		f.shipper.finishReplay(target)
 	}
-	pipeline.ReleaseEvent(e)
+	pipeline.ReleaseEvent(event)
 	return true
 }
 
 // refill puts e into the batch of r. It reports false if the replay of r was abandoned: e is then a new line.
-func (f *fileProducer) refill(r *batchRange, e *pipeline.Event, c collector.Checkpoint) bool {
+func (f *fileProducer) refill(r *batchRange, event *pipeline.Event, checkpoint collector.Checkpoint) bool {
 	replay := r.replay
 	replay.sender.mu.Lock()
 	defer replay.sender.mu.Unlock()
@@ -68,15 +68,15 @@ func (f *fileProducer) refill(r *batchRange, e *pipeline.Event, c collector.Chec
 		return false
 	}
 	counters := &f.shipper.counters
-	index := dataset(e)
+	index := dataset(event)
 	counters.read[index].Add(1)
 
 	// The metadata of containers may have grown since the batch was made, so it may be larger than others.
-	if err := replay.pending.batch.addEvent(e, 2*int(f.shipper.cfg.BatchBytes)); err != nil {
+	if err := replay.pending.batch.addEvent(event, 2*int(f.shipper.cfg.BatchBytes)); err != nil {
 		counters.discarded[dropTooLarge][index].Add(1)
 	}
 	replay.received++
-	replay.last = c
+	replay.last = checkpoint
 	return true
 }
 
@@ -238,23 +238,23 @@ func (s *Shipper) countFileGone(n uint32) {
 // expireReplays abandons the replays of files that do not come back, or that their owner does not go on
 // reading. filesToReplay does not change after the start.
 func (s *Shipper) expireReplays(now time.Time) {
-	for _, f := range s.filesToReplay {
-		if f.unpassed.Load() == 0 {
+	for _, fileProducer := range s.filesToReplay {
+		if fileProducer.unpassed.Load() == 0 {
 			continue
 		}
 		expired := false
-		switch fileState(f.state.Load()) {
+		switch fileState(fileProducer.state.Load()) {
 		case fileOpen, fileGone:
-			inactive := now.UnixNano() - f.lastActive.Load()
-			expired = !f.blocked.Load() && inactive > int64(s.cfg.ResumeTimeout)
+			inactive := now.UnixNano() - fileProducer.lastActive.Load()
+			expired = !fileProducer.blocked.Load() && inactive > int64(s.cfg.ResumeTimeout)
 		case fileClosed:
 			expired = true
 		case fileIdle, fileMissing:
 			expired = now.Sub(s.started) > s.cfg.ResumeTimeout
 		}
 		if expired {
-			f.abandonReplay()
-			s.dropFinishedFile(f)
+			fileProducer.abandonReplay()
+			s.dropFinishedFile(fileProducer)
 		}
 	}
 }

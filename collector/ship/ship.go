@@ -127,7 +127,7 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
-	s := &Shipper{
+	shipper := &Shipper{
 		cfg: cfg, log: log, id: id, topic: client.Topic(pipeline.TopicEvents), kafka: client,
 		started: time.Now(), failpoints: failpoints, fileEpoch: newEpoch(), packetEpoch: newEpoch(),
 		packetBudget: newByteBudget(int64(cfg.BufferBytes / 2)), health: newBrokerHealth(),
@@ -135,21 +135,21 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 		lifecycle: lifecycle{stop: make(chan struct{})},
 		progress:  make(chan struct{}, 1), maintainNow: make(chan struct{}, 1),
 	}
-	s.host = &pipeline.Host{Name: cfg.Host, Id: hex.EncodeToString(id[:]), Cluster: cfg.Cluster}
+	shipper.host = &pipeline.Host{Name: cfg.Host, Id: hex.EncodeToString(id[:]), Cluster: cfg.Cluster}
 
 	// The lock comes before anything in the folder is read: its holder may be writing it.
-	if s.lock, err = lockState(cfg.StateDir); err != nil {
+	if shipper.lock, err = lockState(cfg.StateDir); err != nil {
 		client.Close()
 		return nil, err
 	}
-	s.ctx, s.cancel = context.WithCancel(context.Background())
-	if err := s.recoverAndStart(reg); err != nil {
-		s.cancel()
+	shipper.ctx, shipper.cancel = context.WithCancel(context.Background())
+	if err := shipper.recoverAndStart(reg); err != nil {
+		shipper.cancel()
 		client.Close()
-		_ = s.lock.Unlock()
+		_ = shipper.lock.Unlock()
 		return nil, err
 	}
-	return s, nil
+	return shipper, nil
 }
 
 // recoverAndStart recovers the state of earlier processes and starts the goroutines.
@@ -176,13 +176,13 @@ func (s *Shipper) recoverAndStart(reg prometheus.Registerer) error {
 func (s *Shipper) File(name string) collector.FileProducer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f := s.files[name]
-	if f == nil || !f.reopen() {
-		f = newFileProducer(s, name, s.journal.AddFile(name))
-		f.reopen()
-		s.files[name] = f
+	fileProducer := s.files[name]
+	if fileProducer == nil || !fileProducer.reopen() {
+		fileProducer = newFileProducer(s, name, s.journal.AddFile(name))
+		fileProducer.reopen()
+		s.files[name] = fileProducer
 	}
-	return f
+	return fileProducer
 }
 
 // Packets returns a producer of events that cannot be read again.

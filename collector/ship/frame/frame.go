@@ -124,18 +124,18 @@ func Written(buf []byte, at int, fileOffset int64) Frame {
 }
 
 // parseHead reads the head of a frame, without its place.
-func parseHead(head []byte) (f Frame, ok bool) {
+func parseHead(head []byte) (frame Frame, ok bool) {
 	if len(head) < HeadSize || !bytes.HasPrefix(head, marker) {
-		return f, false
+		return frame, false
 	}
 	if crc32.Checksum(head[:12], castagnoli) != binary.LittleEndian.Uint32(head[12:]) {
-		return f, false
+		return frame, false
 	}
-	f.Kind = head[3]
+	frame.Kind = head[3]
 	length := binary.LittleEndian.Uint32(head[4:])
-	f.Length = int(length)
-	f.crc = binary.LittleEndian.Uint32(head[8:])
-	return f, length <= MaxLength
+	frame.Length = int(length)
+	frame.crc = binary.LittleEndian.Uint32(head[8:])
+	return frame, length <= MaxLength
 }
 
 // A Scanner finds the frames of a file.

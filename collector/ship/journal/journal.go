@@ -126,27 +126,27 @@ func Open(dir string, options Options) (*Journal, error) {
 	if options.CompactAt <= 0 {
 		options.CompactAt = defaultCompactAt
 	}
-	j := &Journal{
+	journal := &Journal{
 		path: filepath.Join(dir, fileName), options: options, throttle: logging.NewThrottle(errorLogInterval),
 		state: newState(),
 	}
-	text, err := os.ReadFile(j.path)
+	text, err := os.ReadFile(journal.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return j, nil
+		return journal, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
 	if len(bytes.TrimLeft(text, "\x00")) == 0 {
-		return j, nil // a power cut left a file whose content was never written
+		return journal, nil // a power cut left a file whose content was never written
 	}
-	if unreadable, reason := j.state.readRecords(text); unreadable > 0 {
-		j.setAside = true
-		j.unreadable.Store(uint64(unreadable))
+	if unreadable, reason := journal.state.readRecords(text); unreadable > 0 {
+		journal.setAside = true
+		journal.unreadable.Store(uint64(unreadable))
 		options.Log.Warn("part of the journal cannot be read and is kept aside; log lines may be stored twice",
-			"file", j.path, "bytes", unreadable, "err", reason)
+			"file", journal.path, "bytes", unreadable, "err", reason)
 	}
-	return j, nil
+	return journal, nil
 }
 
 // readRecords applies the records of a journal. It returns how many bytes could not be read, and why.
@@ -214,21 +214,21 @@ func (j *Journal) AddFile(name string) FileID {
 }
 
 // Append writes what a batch holds, and keeps b.Ranges. Only when it returns nil may the batch be produced.
-func (j *Journal) Append(b Batch) error {
+func (j *Journal) Append(batch Batch) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 
 	// The names of the files come first. A name counts as recorded once the write has succeeded.
 	j.buf = j.buf[:0]
 	var named []FileID
-	for i := range b.Ranges {
-		id := b.Ranges[i].File
+	for i := range batch.Ranges {
+		id := batch.Ranges[i].File
 		if file := j.state.files[id]; file != nil && !file.recorded && !slices.Contains(named, id) {
 			j.buf = appendRecord(j.buf, &record{kind: recordFile, file: id, name: file.name})
 			named = append(named, id)
 		}
 	}
-	j.buf = appendRecord(j.buf, &record{kind: recordBatch, batch: b.ID, ranges: b.Ranges})
+	j.buf = appendRecord(j.buf, &record{kind: recordBatch, batch: batch.ID, ranges: batch.Ranges})
 	if err := j.writeRecords(j.buf); err != nil {
 		j.report(err)
 		return err
@@ -240,7 +240,7 @@ func (j *Journal) Append(b Batch) error {
 		file.recorded = true
 		j.state.claimName(id, file.name)
 	}
-	j.state.addBatch(b.ID, b.Ranges)
+	j.state.addBatch(batch.ID, batch.Ranges)
 	j.compactIfLarge()
 	return nil
 }

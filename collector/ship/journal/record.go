@@ -30,34 +30,34 @@ type record struct {
 }
 
 // appendPayload appends the payload of r to b.
-func (r *record) appendPayload(b []byte) []byte {
+func (r *record) appendPayload(data []byte) []byte {
 	switch r.kind {
 	case recordFile:
-		b = binary.AppendUvarint(b, uint64(r.file))
-		b = append(b, r.name...)
+		data = binary.AppendUvarint(data, uint64(r.file))
+		data = append(data, r.name...)
 	case recordDrop:
-		b = binary.AppendUvarint(b, uint64(r.file))
+		data = binary.AppendUvarint(data, uint64(r.file))
 	case recordCheckpoint, recordDone:
-		b = appendRange(b, &r.ranges[0])
+		data = appendRange(data, &r.ranges[0])
 	case recordBatch, recordAck, recordShrink:
-		b = binary.LittleEndian.AppendUint64(b, r.batch.Epoch)
-		b = binary.AppendUvarint(b, uint64(r.batch.Partition))
-		b = binary.AppendUvarint(b, r.batch.Sequence)
+		data = binary.LittleEndian.AppendUint64(data, r.batch.Epoch)
+		data = binary.AppendUvarint(data, uint64(r.batch.Partition))
+		data = binary.AppendUvarint(data, r.batch.Sequence)
 		for i := range r.ranges {
-			b = appendRange(b, &r.ranges[i])
+			data = appendRange(data, &r.ranges[i])
 		}
 	case recordPartitions:
-		b = binary.AppendUvarint(b, uint64(r.partitions))
+		data = binary.AppendUvarint(data, uint64(r.partitions))
 	}
-	return b
+	return data
 }
 
-func appendRange(b []byte, r *Range) []byte {
-	b = binary.AppendUvarint(b, uint64(r.File))
-	b = binary.AppendVarint(b, r.After)
-	b = binary.AppendVarint(b, r.End.End)
-	b = binary.AppendVarint(b, r.End.ReadFrom)
-	return binary.AppendUvarint(b, uint64(r.Events))
+func appendRange(data []byte, r *Range) []byte {
+	data = binary.AppendUvarint(data, uint64(r.File))
+	data = binary.AppendVarint(data, r.After)
+	data = binary.AppendVarint(data, r.End.End)
+	data = binary.AppendVarint(data, r.End.ReadFrom)
+	return binary.AppendUvarint(data, uint64(r.Events))
 }
 
 var errRecord = errors.New("not a record of the journal")

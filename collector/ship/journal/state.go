@@ -162,10 +162,10 @@ func (s *state) shrink(batch BatchID, r Range) {
 }
 
 // appendSnapshot appends a journal that comes to s to b.
-func (s *state) appendSnapshot(b []byte) []byte {
-	b = frame.AppendFileHeader(b, magic, version)
+func (s *state) appendSnapshot(data []byte) []byte {
+	data = frame.AppendFileHeader(data, magic, version)
 	if s.partitions > 0 {
-		b = appendRecord(b, &record{kind: recordPartitions, partitions: s.partitions})
+		data = appendRecord(data, &record{kind: recordPartitions, partitions: s.partitions})
 	}
 
 	// In the order of the numbers: the file that a name means was added last.
@@ -174,18 +174,18 @@ func (s *state) appendSnapshot(b []byte) []byte {
 		if !file.recorded {
 			continue
 		}
-		b = appendRecord(b, &record{kind: recordFile, file: id, name: file.name})
+		data = appendRecord(data, &record{kind: recordFile, file: id, name: file.name})
 		if file.known {
-			b = appendRecord(b, &record{kind: recordCheckpoint, ranges: []Range{{File: id, End: file.checkpoint}}})
+			data = appendRecord(data, &record{kind: recordCheckpoint, ranges: []Range{{File: id, End: file.checkpoint}}})
 		}
 		for _, r := range file.done {
-			b = appendRecord(b, &record{kind: recordDone, ranges: []Range{r}})
+			data = appendRecord(data, &record{kind: recordDone, ranges: []Range{r}})
 		}
 	}
 	for id, ranges := range s.batches {
-		b = appendRecord(b, &record{kind: recordBatch, batch: id, ranges: ranges})
+		data = appendRecord(data, &record{kind: recordBatch, batch: id, ranges: ranges})
 	}
-	return b
+	return data
 }
 
 // export returns s in the form that callers get.

@@ -16,20 +16,20 @@ type Header struct {
 }
 
 // appendPayload appends the payload of a header frame to b.
-func (h *Header) appendPayload(b []byte) []byte {
-	b = binary.LittleEndian.AppendUint64(b, h.Epoch)
-	b = binary.AppendUvarint(b, uint64(h.Partition))
-	b = binary.AppendUvarint(b, h.Sequence)
+func (h *Header) appendPayload(data []byte) []byte {
+	data = binary.LittleEndian.AppendUint64(data, h.Epoch)
+	data = binary.AppendUvarint(data, uint64(h.Partition))
+	data = binary.AppendUvarint(data, h.Sequence)
 	if h.Packets {
-		b = append(b, 1)
+		data = append(data, 1)
 	} else {
-		b = append(b, 0)
+		data = append(data, 0)
 	}
-	b = binary.AppendUvarint(b, uint64(len(h.Counts)))
+	data = binary.AppendUvarint(data, uint64(len(h.Counts)))
 	for _, n := range h.Counts {
-		b = binary.AppendUvarint(b, uint64(n))
+		data = binary.AppendUvarint(data, uint64(n))
 	}
-	return b
+	return data
 }
 
 var errHeader = errors.New("not a header of the spool")
@@ -38,20 +38,20 @@ var errHeader = errors.New("not a header of the spool")
 const maxCounts = 1000
 
 // parseHeader reads the payload of a header frame.
-func parseHeader(b []byte) (*Header, error) {
-	if len(b) < 8 {
+func parseHeader(data []byte) (*Header, error) {
+	if len(data) < 8 {
 		return nil, errHeader
 	}
-	header := &Header{Epoch: binary.LittleEndian.Uint64(b)}
-	b = b[8:]
+	header := &Header{Epoch: binary.LittleEndian.Uint64(data)}
+	data = data[8:]
 	bad := false
 	next := func(limit uint64) uint64 {
-		value, size := binary.Uvarint(b)
+		value, size := binary.Uvarint(data)
 		if size <= 0 || value > limit {
 			bad = true
 			return 0
 		}
-		b = b[size:]
+		data = data[size:]
 		return value
 	}
 	header.Partition = uint32(next(1<<32 - 1))
@@ -60,7 +60,7 @@ func parseHeader(b []byte) (*Header, error) {
 	for range next(maxCounts) {
 		header.Counts = append(header.Counts, uint32(next(1<<32-1)))
 	}
-	if bad || len(b) > 0 {
+	if bad || len(data) > 0 {
 		return nil, errHeader
 	}
 	return header, nil

@@ -111,24 +111,24 @@ type segment struct {
 // Open reads the spool in dir and calls visit with each batch, in the order in which they were written.
 // readable says whether the batch was written to its end; otherwise it is lost, and ref refers to nothing.
 func Open(dir string, options Options, visit func(h *Header, ref Ref, readable bool)) (*Spool, error) {
-	s := &Spool{
+	spool := &Spool{
 		dir: dir, options: options, throttle: logging.NewThrottle(errorLogInterval), next: 1,
 		live: map[*segment]struct{}{},
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool: %w", err)
 	}
-	numbers, err := s.segmentNumbers()
+	numbers, err := spool.segmentNumbers()
 	if err != nil {
 		return nil, fmt.Errorf("read spool: %w", err)
 	}
 	for _, number := range numbers {
-		s.next = number + 1
-		if err := s.loadSegment(s.segmentPath(number), visit); err != nil {
+		spool.next = number + 1
+		if err := spool.loadSegment(spool.segmentPath(number), visit); err != nil {
 			return nil, fmt.Errorf("read spool: %w", err)
 		}
 	}
-	return s, nil
+	return spool, nil
 }
 
 func (s *Spool) segmentPath(number int) string {
@@ -258,13 +258,13 @@ func (s *Spool) Append(h *Header, batch []byte) (Ref, error) {
 }
 
 // writeBatch appends a header frame and a batch frame to the active segment. s.mu must be held.
-func (s *Spool) writeBatch(h *Header, batch []byte) (Ref, error) {
+func (s *Spool) writeBatch(header *Header, batch []byte) (Ref, error) {
 	if s.closed {
 		return Ref{}, fs.ErrClosed
 	}
 
 	// 1. Lay out both frames.
-	s.buf = h.appendPayload(frame.Reserve(s.buf[:0]))
+	s.buf = header.appendPayload(frame.Reserve(s.buf[:0]))
 	frame.Seal(s.buf, 0, kindHeader)
 	at := len(s.buf)
 	s.buf = append(frame.Reserve(s.buf), batch...)
