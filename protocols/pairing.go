@@ -8,17 +8,16 @@ package protocols
 // Pop takes it out.
 //
 //   - Replies were lost (LostReplies): which request the next reply answers is not known. If the client sends
-//     another request first, it has had its replies, so RepliesLost tells the parser to Flush before Expect.
-//     If a reply comes first, it is paired with the oldest request; the parser marks everything that waits as
+//     another request first, it has had its replies: the parser calls Flush before Expect if RepliesLost. If
+//     a reply comes first, it is paired with the oldest request; the parser marks everything that waits as
 //     partial.
 //   - Requests were lost (LostRequests): their replies may still come and be paired with requests that were
 //     sent later, so Expect reports uncertain. That ends with a reply that finds nothing waiting: it was that
 //     of a lost request. Where requests are not pipelined it also ends with the first request behind a reply.
-//   - Too many requests wait (Evict): the replies of a request that was let go are skipped when they come.
+//   - Too many requests wait (Evict): the replies to an evicted request are skipped when they come.
 //
-// Invariants: a reply is paired only with a request that was seen before it; where the client does not
-// pipeline, a pair that is wrong is one of which Expect, or the marks behind LostReplies, said that it may
-// be.
+// Invariants: a reply is paired only with a request that was seen before it. If the client does not pipeline,
+// a wrong pair is always one that Expect reported as uncertain, or that the parser marked at LostReplies.
 type Pairing[T any] struct {
 	queue []T
 	head  int // of the oldest in queue
@@ -61,8 +60,8 @@ func (p *Pairing[T]) Expect(request T) (uncertain bool) {
 	return p.uncertain
 }
 
-// Reply returns the request that the next reply answers; it stays until Pop, as it may have several replies.
-// If there is none, skipped reports whether the reply is that of an evicted request; else nobody that we have
+// Reply returns the request that the next reply answers. It stays until Pop: it may have several replies. If
+// there is none, skipped reports whether the reply is that of an evicted request; else nobody that we have
 // seen asked for it.
 func (p *Pairing[T]) Reply() (request *T, skipped bool) {
 	p.FoundReplies()
