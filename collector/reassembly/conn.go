@@ -33,11 +33,11 @@ func (c *Conn) Init(cfg *Config, pool *Pool, handler Handler) {
 }
 
 // reusable returns s emptied, or nil if it is too large to be kept.
-func reusable(s []waitingSegment) []waitingSegment {
-	if cap(s) > 32 {
+func reusable(waitingSegments []waitingSegment) []waitingSegment {
+	if cap(waitingSegments) > 32 {
 		return nil
 	}
-	return s[:0]
+	return waitingSegments[:0]
 }
 
 // BeginAfterSYN starts a connection whose SYN, sent by d, was seen before c was made: first is the sequence
@@ -53,16 +53,16 @@ func (c *Conn) SetRTT(rtt int64) { c.rtt = rtt }
 
 // Segment takes a segment that d sent. now is a clock that goes forward only; the grace and the timeout of
 // gaps go by it.
-func (c *Conn) Segment(d Dir, s *Segment, now int64) {
+func (c *Conn) Segment(dir Dir, segment *Segment, now int64) {
 	c.now = now
-	c.half[d].packets++
+	c.half[dir].packets++
 	switch {
-	case s.hasFlag(SYN):
-		c.handleSYN(d, s)
-	case s.hasFlag(RST):
-		c.handleRST(d, s)
+	case segment.hasFlag(SYN):
+		c.handleSYN(dir, segment)
+	case segment.hasFlag(RST):
+		c.handleRST(dir, segment)
 	default:
-		c.handleSegment(d, s)
+		c.handleSegment(dir, segment)
 	}
 	if c.Incomplete() {
 		c.startGrace()
@@ -71,16 +71,16 @@ func (c *Conn) Segment(d Dir, s *Segment, now int64) {
 
 // Follow takes a segment of a connection whose bytes another Conn delivers. It only keeps track of what
 // Established, Ended and Packets return.
-func (c *Conn) Follow(d Dir, s *Segment, now int64) {
+func (c *Conn) Follow(dir Dir, segment *Segment, now int64) {
 	c.now = now
-	c.half[d].packets++
-	if s.hasFlag(ACK) && !s.hasFlag(SYN) {
+	c.half[dir].packets++
+	if segment.hasFlag(ACK) && !segment.hasFlag(SYN) {
 		c.established = true
 	}
-	if s.hasFlag(FIN) {
-		c.half[d].ended = true
+	if segment.hasFlag(FIN) {
+		c.half[dir].ended = true
 	}
-	if s.hasFlag(RST) || c.half[0].ended && c.half[1].ended {
+	if segment.hasFlag(RST) || c.half[0].ended && c.half[1].ended {
 		c.startClosing()
 	}
 }
@@ -124,18 +124,18 @@ func (c *Conn) startClosing() {
 }
 
 // handleSYN takes a SYN, with or without ACK.
-func (c *Conn) handleSYN(d Dir, s *Segment) {
-	half, peer := &c.half[d], &c.half[d^1]
-	base := s.Seq + 1
-	answer := s.hasFlag(ACK)
+func (c *Conn) handleSYN(dir Dir, segment *Segment) {
+	half, peer := &c.half[dir], &c.half[dir^1]
+	base := segment.Seq + 1
+	answer := segment.hasFlag(ACK)
 
 	// Find out whether the SYN is the first one of its side, the same once more, or another.
 	switch {
 	case half.syn && half.base == base:
 		if answer {
-			c.handler.Observe(d, RepeatedSYNACK, s.Time)
+			c.handler.Observe(dir, RepeatedSYNACK, segment.Time)
 		} else {
-			c.handler.Observe(d, RepeatedSYN, s.Time)
+			c.handler.Observe(dir, RepeatedSYN, segment.Time)
 		}
 	case half.syn && answer && half.top == 0 && peer.ack == 0 && !c.established:
 		half.otherBase, half.hasOtherBase = base, true // a second answer: handleACK decides which one counts
@@ -148,58 +148,58 @@ func (c *Conn) handleSYN(d Dir, s *Segment) {
 		}
 		half.syn = true
 		if answer {
-			c.handler.Observe(d, FirstSYNACK, s.Time)
+			c.handler.Observe(dir, FirstSYNACK, segment.Time)
 		} else {
-			c.handler.Observe(d, FirstSYN, s.Time)
+			c.handler.Observe(dir, FirstSYN, segment.Time)
 		}
 	}
 
 	// From here on base is the base of half. Offset 0 is the first byte behind the SYN.
-	half.setWindow(s.Window, true)
-	half.readOptions(s.Options)
+	half.setWindow(segment.Window, true)
+	half.readOptions(segment.Options)
 	if answer {
 		if !peer.based {
-			peer.setBase(s.Ack)
+			peer.setBase(segment.Ack)
 		}
-		peer.acknowledge(peer.offsetOf(s.Ack), half)
+		peer.acknowledge(peer.offsetOf(segment.Ack), half)
 	}
-	if s.Size > 0 { // TCP Fast Open, RFC 7413
-		c.handleData(d, s, 0, 0)
+	if segment.Size > 0 { // TCP Fast Open, RFC 7413
+		c.handleData(dir, segment, 0, 0)
 	}
-	if s.hasFlag(FIN) {
-		c.handleFIN(d, s, int64(s.Size), 0)
+	if segment.hasFlag(FIN) {
+		c.handleFIN(dir, segment, int64(segment.Size), 0)
 		c.deliverReady()
 	}
 }
 
 // handleSegment takes a segment that is neither SYN nor RST.
-func (c *Conn) handleSegment(d Dir, s *Segment) {
-	half, peer := &c.half[d], &c.half[d^1]
+func (c *Conn) handleSegment(dir Dir, segment *Segment) {
+	half, peer := &c.half[dir], &c.half[dir^1]
 	if !half.based {
-		c.startMidStream(d, s)
+		c.startMidStream(dir, segment)
 	}
-	off := half.offsetOf(s.Seq)
+	off := half.offsetOf(segment.Seq)
 
 	// The acknowledgement comes first: it says what of the other direction must be delivered before this
 	// segment.
 	need := int64(0)
-	if s.hasFlag(ACK) {
-		need = c.handleACK(d, s)
+	if segment.hasFlag(ACK) {
+		need = c.handleACK(dir, segment)
 	}
-	if half.setWindow(s.Window, false) {
-		c.handler.Observe(d, ZeroWindow, s.Time)
+	if half.setWindow(segment.Window, false) {
+		c.handler.Observe(dir, ZeroWindow, segment.Time)
 	}
 
 	switch {
-	case s.Size == 1 && off == half.next-1 && !s.hasFlag(FIN):
+	case segment.Size == 1 && off == half.next-1 && !segment.hasFlag(FIN):
 		return // a keep-alive (RFC 1122, section 4.2.3.6), whose byte means nothing
-	case s.Size > 0:
-		c.handleData(d, s, off, need)
-	case s.hasFlag(ACK) && !s.hasFlag(FIN):
-		c.handler.Observe(d, PureACK, s.Time)
+	case segment.Size > 0:
+		c.handleData(dir, segment, off, need)
+	case segment.hasFlag(ACK) && !segment.hasFlag(FIN):
+		c.handler.Observe(dir, PureACK, segment.Time)
 	}
-	if s.hasFlag(FIN) {
-		c.handleFIN(d, s, off+int64(s.Size), need)
+	if segment.hasFlag(FIN) {
+		c.handleFIN(dir, segment, off+int64(segment.Size), need)
 	}
 
 	// What was delivered or acknowledged may have been what other segments, or a FIN, waited for.
@@ -209,31 +209,31 @@ func (c *Conn) handleSegment(d Dir, s *Segment) {
 }
 
 // startMidStream begins a direction whose SYN was not seen at the segment s.
-func (c *Conn) startMidStream(d Dir, s *Segment) {
+func (c *Conn) startMidStream(d Dir, segment *Segment) {
 	half, peer := &c.half[d], &c.half[d^1]
-	half.setBase(s.Seq)
-	if s.hasFlag(ACK) && !peer.based {
-		peer.setBase(s.Ack)
+	half.setBase(segment.Seq)
+	if segment.hasFlag(ACK) && !peer.based {
+		peer.setBase(segment.Ack)
 	}
 }
 
 // handleACK takes the acknowledgement that d sends. It returns how much of the other direction must be
 // delivered before the segment.
-func (c *Conn) handleACK(d Dir, s *Segment) int64 {
+func (c *Conn) handleACK(d Dir, segment *Segment) int64 {
 	half, peer := &c.half[d], &c.half[d^1]
 	if !peer.based {
-		peer.setBase(s.Ack)
+		peer.setBase(segment.Ack)
 	}
 	if peer.hasOtherBase { // of two SYN-ACKs the one counts that is acknowledged
-		if peer.otherBase == s.Ack {
-			peer.base = s.Ack
+		if peer.otherBase == segment.Ack {
+			peer.base = segment.Ack
 		}
 		peer.hasOtherBase = false
 	}
 	if peer.packets > 0 || half.packets > 8 { // a sender that goes on for so long has a peer that is not captured
 		c.established = true
 	}
-	return peer.acknowledge(peer.offsetOf(s.Ack), half)
+	return peer.acknowledge(peer.offsetOf(segment.Ack), half)
 }
 
 // handleFIN takes a FIN at the offset end. A FIN before bytes that were delivered, or outside of any window,
@@ -250,32 +250,32 @@ func (c *Conn) handleFIN(d Dir, s *Segment, end, need int64) {
 
 // handleRST takes a RST. It counts when its number lies in the window (RFC 5961, section 3). A receiver that
 // is stricter goes on, and then so does c, as soon as the sender of the RST sends something new (handleData).
-func (c *Conn) handleRST(d Dir, s *Segment) {
-	half, peer := &c.half[d], &c.half[d^1]
+func (c *Conn) handleRST(dir Dir, segment *Segment) {
+	half, peer := &c.half[dir], &c.half[dir^1]
 	switch {
 	case !half.based && peer.based: // it answers a SYN, or a segment in the middle of a stream
-		if s.hasFlag(ACK) && peer.offsetOf(s.Ack) < -1 {
+		if segment.hasFlag(ACK) && peer.offsetOf(segment.Ack) < -1 {
 			return
 		}
 		c.resetOffset = math.MaxInt32
 	case !half.based:
-		c.startMidStream(d, s)
+		c.startMidStream(dir, segment)
 		c.resetOffset = 0
 	default:
-		off := half.offsetOf(s.Seq)
+		off := half.offsetOf(segment.Seq)
 
 		// A host that refuses a SYN numbers its RST 0.
-		refusal := s.Seq == 0 && s.hasFlag(ACK) && !half.syn && half.top == 0
+		refusal := segment.Seq == 0 && segment.hasFlag(ACK) && !half.syn && half.top == 0
 		low, high := min(half.ack, half.next)-1, max(half.top, half.ack)+half.sendLimit(peer)
 		if !refusal && (off < low || off > high) {
-			c.handler.Observe(d, OutsideWindow, s.Time)
+			c.handler.Observe(dir, OutsideWindow, segment.Time)
 			return
 		}
 		c.resetOffset = off
 	}
-	c.handler.Observe(d, ValidReset, s.Time)
+	c.handler.Observe(dir, ValidReset, segment.Time)
 	if c.resetBy == 0 {
-		c.resetBy = uint8(d) + 1
+		c.resetBy = uint8(dir) + 1
 	}
 	c.startClosing()
 }

@@ -21,20 +21,20 @@ func (p *Pool) Used() int { return p.used }
 func (p *Pool) Holders() int { return len(p.holders) }
 
 // chargeConn accounts for n more bytes that wait in c, or fewer, and keeps the list of holders.
-func (p *Pool) chargeConn(c *Conn, n int) {
-	c.buffered += n
+func (p *Pool) chargeConn(conn *Conn, n int) {
+	conn.buffered += n
 	p.used += n
 	switch {
-	case c.buffered > 0 && c.holderIndex == 0:
-		p.holders = append(p.holders, c)
-		c.holderIndex = len(p.holders)
-	case c.buffered == 0 && c.holderIndex > 0:
+	case conn.buffered > 0 && conn.holderIndex == 0:
+		p.holders = append(p.holders, conn)
+		conn.holderIndex = len(p.holders)
+	case conn.buffered == 0 && conn.holderIndex > 0:
 		last := p.holders[len(p.holders)-1]
-		p.holders[c.holderIndex-1] = last
-		last.holderIndex = c.holderIndex
+		p.holders[conn.holderIndex-1] = last
+		last.holderIndex = conn.holderIndex
 		p.holders[len(p.holders)-1] = nil
 		p.holders = p.holders[:len(p.holders)-1]
-		c.holderIndex = 0
+		conn.holderIndex = 0
 	}
 }
 

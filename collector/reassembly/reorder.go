@@ -7,8 +7,8 @@ import (
 
 // insertSegment keeps the bytes b, from s.off to end, as far as they do not lie in segments that wait
 // already.
-func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
-	half := &c.half[d]
+func (c *Conn) insertSegment(dir Dir, s waitingSegment, data []byte, end int64) {
+	half := &c.half[dir]
 	if half.front > 0 && half.front*2 >= len(half.waiting) {
 		half.waiting, half.front = half.waiting[:copy(half.waiting, half.waiting[half.front:])], 0
 	}
@@ -16,8 +16,8 @@ func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
 	insert := func(index int, to int64) { // keeps [off, to)
 		part := s
 		part.off = off
-		part.b = c.pool.Get(numCaptured(b, to-off))
-		copy(part.b, b)
+		part.b = c.pool.Get(numCaptured(data, to-off))
+		copy(part.b, data)
 		part.lost = int(to-off) - len(part.b)
 		half.waiting = slices.Insert(half.waiting, index, part)
 		c.pool.chargeConn(c, BufferCost(len(part.b)))
@@ -34,28 +34,28 @@ func (c *Conn) insertSegment(d Dir, s waitingSegment, b []byte, end int64) {
 		if waiting.off >= end {
 			break
 		}
-		if c.mergeOverlap(waiting, off, b) {
+		if c.mergeOverlap(waiting, off, data) {
 			conflict = true
 		}
 		wEnd := waiting.endOffset()
 		if off < waiting.off { // there is a hole before w: fill it; w is then at i+1
 			to := waiting.off
 			insert(index, to)
-			b, off = b[numCaptured(b, to-off):], to
+			data, off = data[numCaptured(data, to-off):], to
 			index++
 		}
 		if wEnd >= end {
 			off = end
 			break
 		}
-		b, off = b[numCaptured(b, wEnd-off):], wEnd
+		data, off = data[numCaptured(data, wEnd-off):], wEnd
 	}
 	if off < end {
 		insert(index, end)
 	}
 
 	if conflict {
-		c.handler.Observe(d, OverlapConflict, s.time)
+		c.handler.Observe(dir, OverlapConflict, s.time)
 	}
 	c.enforceLimits()
 }
@@ -65,12 +65,12 @@ func numCaptured(b []byte, n int64) int { return int(min(int64(len(b)), n)) }
 
 // mergeOverlap compares b at off with w, which waits, and reports whether they differ. If the policy is
 // KeepLast the bytes of b replace those of w.
-func (c *Conn) mergeOverlap(w *waitingSegment, off int64, b []byte) (differs bool) {
-	lo, hi := max(off, w.off), min(off+int64(len(b)), w.off+int64(len(w.b)))
+func (c *Conn) mergeOverlap(w *waitingSegment, off int64, data []byte) (differs bool) {
+	lo, hi := max(off, w.off), min(off+int64(len(data)), w.off+int64(len(w.b)))
 	if lo >= hi {
 		return false
 	}
-	newBytes, oldBytes := b[lo-off:hi-off], w.b[lo-w.off:hi-w.off]
+	newBytes, oldBytes := data[lo-off:hi-off], w.b[lo-w.off:hi-w.off]
 	if string(newBytes) == string(oldBytes) {
 		return false
 	}
@@ -99,15 +99,15 @@ func (c *Conn) enforceLimits() {
 func (c *Conn) deliverReady() {
 	for moved := true; moved; {
 		moved = false
-		for d := range Dir(2) {
-			half, peer := &c.half[d], &c.half[d^1]
+		for dir := range Dir(2) {
+			half, peer := &c.half[dir], &c.half[dir^1]
 			for half.front < len(half.waiting) && half.waiting[half.front].off <= half.next &&
 				peer.permits(half.waiting[half.front].need) {
-				c.popFront(d)
+				c.popFront(dir)
 				moved = true
 			}
 			if half.fin >= 0 && !half.ended && half.next >= half.fin && peer.permits(half.finNeed) {
-				c.endDirection(d)
+				c.endDirection(dir)
 				moved = true
 			}
 		}
@@ -125,16 +125,16 @@ func (c *Conn) endDirection(d Dir) {
 
 // popFront delivers the first segment that waits, without the part of it that was delivered or given up
 // meanwhile.
-func (c *Conn) popFront(d Dir) {
-	half := &c.half[d]
+func (c *Conn) popFront(dir Dir) {
+	half := &c.half[dir]
 	segment := c.takeFront(half)
-	b, cut := segment.b, int64(segment.lost)
+	data, cut := segment.b, int64(segment.lost)
 	if passed := half.next - segment.off; passed > 0 {
-		skip := min(passed, int64(len(b)))
-		b, cut = b[skip:], cut-(passed-skip)
+		skip := min(passed, int64(len(data)))
+		data, cut = data[skip:], cut-(passed-skip)
 	}
-	if len(b) > 0 || cut > 0 {
-		c.deliverBytes(d, b, int(max(cut, 0)), segment.time)
+	if len(data) > 0 || cut > 0 {
+		c.deliverBytes(dir, data, int(max(cut, 0)), segment.time)
 	}
 	c.freeSegment(&segment)
 	if half.front == len(half.waiting) {
@@ -190,12 +190,12 @@ func (c *Conn) NextRelease() int64 {
 // the timeout.
 func (c *Conn) Release(now int64) {
 	c.now = now
-	for d := range Dir(2) {
-		half := &c.half[d]
+	for dir := range Dir(2) {
+		half := &c.half[dir]
 		if half.incomplete() && half.graceStart != 0 && now-half.graceStart >= int64(c.cfg.Grace) {
 			acked := half.graceAck
 			half.graceAck, half.graceStart = half.ack, now // the next grace begins
-			c.giveUpTo(d, acked, GapAcked)
+			c.giveUpTo(dir, acked, GapAcked)
 		}
 		for half.front < len(half.waiting) && now-half.waiting[half.front].since >= int64(c.cfg.GapTimeout) {
 			c.giveUpOldest(GapTimeout)
@@ -205,8 +205,8 @@ func (c *Conn) Release(now int64) {
 }
 
 // giveUpTo delivers everything of d before the offset to, with gaps for missing bytes.
-func (c *Conn) giveUpTo(d Dir, to int64, why GapReason) {
-	half, peer := &c.half[d], &c.half[d^1]
+func (c *Conn) giveUpTo(dir Dir, to int64, why GapReason) {
+	half, peer := &c.half[dir], &c.half[dir^1]
 
 	// Each turn moves next: over a part of a gap, or over the first segment that waits. What the other
 	// direction holds back for these bytes is delivered before what follows them.
@@ -219,11 +219,11 @@ func (c *Conn) giveUpTo(d Dir, to int64, why GapReason) {
 				c.deliverReady()
 				return
 			}
-			c.giveUp(d, c.gapUntil(d, to), why)
+			c.giveUp(dir, c.gapUntil(dir, to), why)
 		case half.waiting[half.front].off > half.next:
-			c.giveUp(d, c.gapUntil(d, half.waiting[half.front].off), why)
+			c.giveUp(dir, c.gapUntil(dir, half.waiting[half.front].off), why)
 		default:
-			c.forceFront(d)
+			c.forceFront(dir)
 		}
 		c.deliverReady()
 	}
@@ -245,8 +245,8 @@ func (c *Conn) gapUntil(d Dir, to int64) int64 {
 // forceFront delivers the first segment that waits although bytes of the other direction that it acknowledges
 // are missing. The missing bytes have been acknowledged for as long as the segment has waited. They are given
 // up first, so that a reply never comes behind the next request.
-func (c *Conn) forceFront(d Dir) {
-	half, peer := &c.half[d], &c.half[d^1]
+func (c *Conn) forceFront(dir Dir) {
+	half, peer := &c.half[dir], &c.half[dir^1]
 	need := half.waiting[half.front].need
 
 	// Each turn moves peer.next toward need: over a gap, over a FIN that was not captured, or over a segment.
@@ -257,15 +257,15 @@ func (c *Conn) forceFront(d Dir) {
 				(half.fin >= 0 || c.closing) {
 				peer.fin, peer.finNeed = peer.next, 0 // the byte that is missing is a FIN
 			} else {
-				c.giveUp(d^1, need-peer.next, GapAcked)
+				c.giveUp(dir^1, need-peer.next, GapAcked)
 			}
 		case peer.waiting[peer.front].off > peer.next:
-			c.giveUp(d^1, peer.waiting[peer.front].off-peer.next, GapAcked)
+			c.giveUp(dir^1, peer.waiting[peer.front].off-peer.next, GapAcked)
 		default:
-			c.popFront(d ^ 1)
+			c.popFront(dir ^ 1)
 		}
 	}
-	c.popFront(d)
+	c.popFront(dir)
 }
 
 // giveUpOldest moves the direction whose first segment has waited longest. The gap before the segment is

@@ -4,34 +4,34 @@ import "github.com/zeebo/xxh3"
 
 // handleData takes the payload of s, which lies at off. It is delivered once everything before need of the
 // other direction was.
-func (c *Conn) handleData(d Dir, s *Segment, off, need int64) {
-	half, peer := &c.half[d], &c.half[d^1]
-	c.handler.Observe(d, Data, s.Time)
+func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
+	half, peer := &c.half[dir], &c.half[dir^1]
+	c.handler.Observe(dir, Data, segment.Time)
 
 	// Sort out segments without new bytes: those outside of any window, and those that were delivered before.
 	if off-half.next > maxWindow || off-half.next < -maxWindow {
-		c.handleStray(d, s, off)
+		c.handleStray(dir, segment, off)
 		return
 	}
-	b, size := s.Payload, s.Size
+	data, size := segment.Payload, segment.Size
 	end := off + int64(size)
 	if end <= half.next {
-		c.handleDelivered(d, s, off, end)
+		c.handleDelivered(dir, segment, off, end)
 		return
 	}
 
 	// end > next: the segment has new bytes.
-	if c.closing && c.resetBy == uint8(d)+1 && off >= c.resetOffset {
+	if c.closing && c.resetBy == uint8(dir)+1 && off >= c.resetOffset {
 		c.closing, c.resetBy = false, 0 // the receiver did not accept the RST
 	}
 	if off < half.top {
-		c.classifyOverlap(d, s, off, end)
+		c.classifyOverlap(dir, segment, off, end)
 	}
 	if off < half.next {
 		passed := int(half.next - off)
-		captured := min(passed, len(b))
-		c.compareTail(d, s, off, b[:captured])
-		b, size, off = b[captured:], size-passed, half.next
+		captured := min(passed, len(data))
+		c.compareTail(dir, segment, off, data[:captured])
+		data, size, off = data[captured:], size-passed, half.next
 	}
 	half.top = max(half.top, end)
 
@@ -39,10 +39,10 @@ func (c *Conn) handleData(d Dir, s *Segment, off, need int64) {
 	// overlaps it, and what it acknowledges was delivered.
 	inOrder := off == half.next && (half.front == len(half.waiting) || end <= half.waiting[half.front].off)
 	if inOrder && peer.permits(need) {
-		c.deliverBytes(d, b, size-len(b), s.Time)
+		c.deliverBytes(dir, data, size-len(data), segment.Time)
 		return
 	}
-	c.insertSegment(d, waitingSegment{off: off, need: need, time: s.Time, since: c.now}, b, end)
+	c.insertSegment(dir, waitingSegment{off: off, need: need, time: segment.Time, since: c.now}, data, end)
 }
 
 // resyncAfter is the number of consecutive segments outside of any window after which they are taken for the
@@ -51,15 +51,15 @@ const resyncAfter = 8
 
 // handleStray takes a segment that lies outside of any window. The stream is moved there when enough of them
 // follow each other.
-func (c *Conn) handleStray(d Dir, s *Segment, off int64) {
-	half := &c.half[d]
-	c.handler.Observe(d, OutsideWindow, s.Time)
+func (c *Conn) handleStray(dir Dir, segment *Segment, off int64) {
+	half := &c.half[dir]
+	c.handler.Observe(dir, OutsideWindow, segment.Time)
 	if half.strays > 0 && off == half.strayEnd {
 		half.strays++
 	} else {
 		half.strays = 1
 	}
-	half.strayEnd = off + int64(s.Size)
+	half.strayEnd = off + int64(segment.Size)
 	if half.strays < resyncAfter {
 		return
 	}
@@ -68,44 +68,44 @@ func (c *Conn) handleStray(d Dir, s *Segment, off int64) {
 	// next offset.
 	half.strays = 0
 	endSeq := half.base + uint32(half.strayEnd)
-	c.giveUp(d, 1, GapResync)
+	c.giveUp(dir, 1, GapResync)
 	half.base = endSeq - uint32(half.next)
 	half.top, half.ack, half.fin = half.next, half.next, -1
 }
 
 // handleDelivered takes a segment whose bytes, from off to end, were all delivered or given up before.
-func (c *Conn) handleDelivered(d Dir, s *Segment, off, end int64) {
-	half := &c.half[d]
+func (c *Conn) handleDelivered(dir Dir, segment *Segment, off, end int64) {
+	half := &c.half[dir]
 	if end <= 0 && !half.syn {
-		c.handler.Observe(d, BeforeStart, s.Time)
+		c.handler.Observe(dir, BeforeStart, segment.Time)
 		return
 	}
-	c.handler.Observe(d, Retransmission, s.Time)
+	c.handler.Observe(dir, Retransmission, segment.Time)
 
 	// Compare it with a segment of the same borders, else with the last bytes.
-	b := s.Payload
+	data := segment.Payload
 	for i := range half.delivered.segments {
 		recent := &half.delivered.segments[i]
-		if recent.off == off && int(recent.n) == len(b) && len(b) > 0 {
-			if recent.hash != xxh3.Hash(b) {
-				c.handler.Observe(d, OverlapConflict, s.Time)
+		if recent.off == off && int(recent.n) == len(data) && len(data) > 0 {
+			if recent.hash != xxh3.Hash(data) {
+				c.handler.Observe(dir, OverlapConflict, segment.Time)
 			}
 			return
 		}
 	}
-	c.compareTail(d, s, off, b)
+	c.compareTail(dir, segment, off, data)
 }
 
 // compareTail compares the delivered part of b, which lies at off, with the last bytes that were delivered.
-func (c *Conn) compareTail(d Dir, s *Segment, off int64, b []byte) {
-	half := &c.half[d]
+func (c *Conn) compareTail(dir Dir, segment *Segment, off int64, data []byte) {
+	half := &c.half[dir]
 	tailOff := half.next - int64(half.delivered.tailLen)
-	lo, hi := max(off, tailOff), min(off+int64(len(b)), half.next)
+	lo, hi := max(off, tailOff), min(off+int64(len(data)), half.next)
 	if lo >= hi {
 		return
 	}
-	if string(b[lo-off:hi-off]) != string(half.delivered.tail[lo-tailOff:hi-tailOff]) {
-		c.handler.Observe(d, OverlapConflict, s.Time)
+	if string(data[lo-off:hi-off]) != string(half.delivered.tail[lo-tailOff:hi-tailOff]) {
+		c.handler.Observe(dir, OverlapConflict, segment.Time)
 	}
 }
 
@@ -114,8 +114,8 @@ const reorderTime = int64(3e6)
 
 // classifyOverlap counts a segment that begins before the highest byte seen: it was reordered if it fills a
 // gap soon after the gap was seen, else it was sent again.
-func (c *Conn) classifyOverlap(d Dir, s *Segment, off, end int64) {
-	half := &c.half[d]
+func (c *Conn) classifyOverlap(dir Dir, segment *Segment, off, end int64) {
+	half := &c.half[dir]
 	fillsGap := off >= half.next
 	gapSeen := int64(0) // the Time of the first segment behind the gap; 0 there is none
 	for i := half.front; i < len(half.waiting); i++ {
@@ -127,23 +127,23 @@ func (c *Conn) classifyOverlap(d Dir, s *Segment, off, end int64) {
 			gapSeen = waiting.time
 		}
 	}
-	if fillsGap && (gapSeen == 0 || s.Time-gapSeen <= max(reorderTime, c.rtt)) {
-		c.handler.Observe(d, Reordered, s.Time)
+	if fillsGap && (gapSeen == 0 || segment.Time-gapSeen <= max(reorderTime, c.rtt)) {
+		c.handler.Observe(dir, Reordered, segment.Time)
 		return
 	}
-	c.handler.Observe(d, Retransmission, s.Time)
+	c.handler.Observe(dir, Retransmission, segment.Time)
 }
 
 // deliverBytes hands the next bytes of d to the Handler; cut more behind them were cut off by the capture.
-func (c *Conn) deliverBytes(d Dir, b []byte, cut int, at int64) {
-	half := &c.half[d]
-	if len(b) > 0 {
-		c.handler.Data(d, b, at)
-		half.delivered.record(half.next, b)
-		half.next += int64(len(b))
+func (c *Conn) deliverBytes(dir Dir, data []byte, cut int, at int64) {
+	half := &c.half[dir]
+	if len(data) > 0 {
+		c.handler.Data(dir, data, at)
+		half.delivered.record(half.next, data)
+		half.next += int64(len(data))
 	}
 	if cut > 0 {
-		c.giveUp(d, int64(cut), GapCut)
+		c.giveUp(dir, int64(cut), GapCut)
 	}
 	half.strays = 0
 	if half.fin >= 0 && half.next > half.fin {
@@ -152,17 +152,17 @@ func (c *Conn) deliverBytes(d Dir, b []byte, cut int, at int64) {
 }
 
 // record remembers b, which was delivered at off.
-func (r *deliveredBytes) record(off int64, b []byte) {
-	n := len(b)
-	r.segments[r.segmentIndex&3] = deliveredSegment{off, int32(n), xxh3.Hash(b)}
+func (r *deliveredBytes) record(off int64, data []byte) {
+	n := len(data)
+	r.segments[r.segmentIndex&3] = deliveredSegment{off, int32(n), xxh3.Hash(data)}
 	r.segmentIndex++
 	if n >= len(r.tail) {
-		r.tailLen = uint8(copy(r.tail[:], b[n-len(r.tail):]))
+		r.tailLen = uint8(copy(r.tail[:], data[n-len(r.tail):]))
 		return
 	}
 	keep := min(int(r.tailLen), len(r.tail)-n)
 	copy(r.tail[:], r.tail[int(r.tailLen)-keep:r.tailLen])
-	copy(r.tail[keep:], b)
+	copy(r.tail[keep:], data)
 	r.tailLen = uint8(keep + n)
 }
 

@@ -49,55 +49,55 @@ const (
 type decoder struct{ frags defragmenter }
 
 // decodeFrame reads the headers of a frame into p and returns what the frame carries.
-func (d *decoder) decodeFrame(p *packet, link layers.LinkType, b []byte, wire int) result {
-	wire = max(wire, len(b))
+func (d *decoder) decodeFrame(p *packet, link layers.LinkType, data []byte, wire int) result {
+	wire = max(wire, len(data))
 	switch link {
 	case layers.LinkTypeEthernet:
-		return d.decodeEthernet(p, b, wire, 0)
+		return d.decodeEthernet(p, data, wire, 0)
 	case layers.LinkTypeNull, layers.LinkTypeLoop:
-		return d.decodeLoopback(p, b, wire)
+		return d.decodeLoopback(p, data, wire)
 	case layers.LinkTypeRaw, linkRaw12, linkRawBSD, linkIPv4, linkIPv6:
-		return d.decodeIP(p, b, wire, 0)
+		return d.decodeIP(p, data, wire, 0)
 	case layers.LinkTypeLinuxSLL:
-		if len(b) < 16 {
+		if len(data) < 16 {
 			return resTruncated
 		}
-		return d.decodeEtherType(p, binary.BigEndian.Uint16(b[14:]), b[16:], wire-16, 0)
+		return d.decodeEtherType(p, binary.BigEndian.Uint16(data[14:]), data[16:], wire-16, 0)
 	case linkSLL2:
-		if len(b) < 20 {
+		if len(data) < 20 {
 			return resTruncated
 		}
-		return d.decodeEtherType(p, binary.BigEndian.Uint16(b), b[20:], wire-20, 0)
+		return d.decodeEtherType(p, binary.BigEndian.Uint16(data), data[20:], wire-20, 0)
 	case linkCHDLC:
-		if len(b) < 4 {
+		if len(data) < 4 {
 			return resTruncated
 		}
-		return d.decodeEtherType(p, binary.BigEndian.Uint16(b[2:]), b[4:], wire-4, 0)
+		return d.decodeEtherType(p, binary.BigEndian.Uint16(data[2:]), data[4:], wire-4, 0)
 	case linkNFLOG:
-		return d.decodeNFLOG(p, b, wire)
+		return d.decodeNFLOG(p, data, wire)
 	case linkFDDI:
-		if len(b) < 13 {
+		if len(data) < 13 {
 			return resTruncated
 		}
-		return d.decodeSNAP(p, b[13:], wire-13, 0)
+		return d.decodeSNAP(p, data[13:], wire-13, 0)
 	case linkPPPPlain, linkPPPHDLC:
-		return d.decodePPP(p, b, wire, 0)
+		return d.decodePPP(p, data, wire, 0)
 	case linkPPPoE:
-		return d.decodePPPoE(p, b, wire, 0)
+		return d.decodePPPoE(p, data, wire, 0)
 	}
 	return resUnknownLink
 }
 
 // decodeEthernet reads an Ethernet header, or one of IEEE 802.3 with LLC.
-func (d *decoder) decodeEthernet(p *packet, b []byte, wire, depth int) result {
-	if len(b) < 14 {
+func (d *decoder) decodeEthernet(p *packet, data []byte, wire, depth int) result {
+	if len(data) < 14 {
 		return resTruncated
 	}
-	typ := binary.BigEndian.Uint16(b[12:])
+	typ := binary.BigEndian.Uint16(data[12:])
 	if typ <= maxLength8023 {
-		return d.decodeSNAP(p, b[14:], wire-14, depth)
+		return d.decodeSNAP(p, data[14:], wire-14, depth)
 	}
-	return d.decodeEtherType(p, typ, b[14:], wire-14, depth)
+	return d.decodeEtherType(p, typ, data[14:], wire-14, depth)
 }
 
 // maxLength8023 is the largest value of the field behind a frame's addresses that is a length and not an
@@ -105,44 +105,44 @@ func (d *decoder) decodeEthernet(p *packet, b []byte, wire, depth int) result {
 const maxLength8023 = 1500
 
 // decodeSNAP reads an LLC header with the SNAP extension, which has an EtherType (RFC 1042).
-func (d *decoder) decodeSNAP(p *packet, b []byte, wire, depth int) result {
-	if len(b) < 8 {
+func (d *decoder) decodeSNAP(p *packet, data []byte, wire, depth int) result {
+	if len(data) < 8 {
 		return resTruncated
 	}
-	if string(b[:6]) != "\xaa\xaa\x03\x00\x00\x00" {
+	if string(data[:6]) != "\xaa\xaa\x03\x00\x00\x00" {
 		return resNotIP
 	}
-	return d.decodeEtherType(p, binary.BigEndian.Uint16(b[6:]), b[8:], wire-8, depth)
+	return d.decodeEtherType(p, binary.BigEndian.Uint16(data[6:]), data[8:], wire-8, depth)
 }
 
 // decodeEtherType reads the layer that typ names. It skips VLAN tags; the innermost VLAN id is kept.
-func (d *decoder) decodeEtherType(p *packet, typ uint16, b []byte, wire, depth int) result {
+func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep
 	}
 	for range maxNesting {
 		switch typ {
 		case etherIPv4, etherIPv6:
-			return d.decodeIP(p, b, wire, depth)
+			return d.decodeIP(p, data, wire, depth)
 		case etherVLAN, etherQinQ, etherQinQOld:
-			if len(b) < 4 {
+			if len(data) < 4 {
 				return resTruncated
 			}
-			p.vlan = binary.BigEndian.Uint16(b) & 0xfff
-			typ = binary.BigEndian.Uint16(b[2:])
-			b, wire = b[4:], wire-4
+			p.vlan = binary.BigEndian.Uint16(data) & 0xfff
+			typ = binary.BigEndian.Uint16(data[2:])
+			data, wire = data[4:], wire-4
 		case etherVNTag:
-			if len(b) < 6 {
+			if len(data) < 6 {
 				return resTruncated
 			}
-			typ = binary.BigEndian.Uint16(b[4:])
-			b, wire = b[6:], wire-6
+			typ = binary.BigEndian.Uint16(data[4:])
+			data, wire = data[6:], wire-6
 		case etherMPLS, etherMPLSMany:
-			return d.decodeMPLS(p, b, wire, depth+1)
+			return d.decodeMPLS(p, data, wire, depth+1)
 		case etherPPPoE:
-			return d.decodePPPoE(p, b, wire, depth)
+			return d.decodePPPoE(p, data, wire, depth)
 		case etherBridged:
-			return d.decodeEthernet(p, b, wire, depth+1)
+			return d.decodeEthernet(p, data, wire, depth+1)
 		default:
 			return resNotIP
 		}
@@ -152,64 +152,64 @@ func (d *decoder) decodeEtherType(p *packet, typ uint16, b []byte, wire, depth i
 
 // decodeLoopback reads the header of the BSD loopback: an address family in the byte order of the capturing
 // host.
-func (d *decoder) decodeLoopback(p *packet, b []byte, wire int) result {
-	if len(b) < 4 {
+func (d *decoder) decodeLoopback(p *packet, data []byte, wire int) result {
+	if len(data) < 4 {
 		return resTruncated
 	}
-	family := binary.LittleEndian.Uint32(b)
+	family := binary.LittleEndian.Uint32(data)
 	if family > 0xffff {
-		family = binary.BigEndian.Uint32(b)
+		family = binary.BigEndian.Uint32(data)
 	}
 	switch family {
 	case 2, 10, 24, 28, 30: // AF_INET, and AF_INET6 of Linux, NetBSD, FreeBSD and macOS
-		return d.decodeIP(p, b[4:], wire-4, 0)
+		return d.decodeIP(p, data[4:], wire-4, 0)
 	case etherIPv4, etherIPv6:
-		return d.decodeIP(p, b[4:], wire-4, 0)
+		return d.decodeIP(p, data[4:], wire-4, 0)
 	}
 	return resNotIP
 }
 
 // decodeNFLOG reads a message of Linux's netfilter log: attributes in the byte order of the host, one of
 // which is the packet.
-func (d *decoder) decodeNFLOG(p *packet, b []byte, wire int) result {
+func (d *decoder) decodeNFLOG(p *packet, data []byte, wire int) result {
 	const payload = 9 // NFULA_PAYLOAD
-	if len(b) < 4 {
+	if len(data) < 4 {
 		return resTruncated
 	}
-	for b, wire = b[4:], wire-4; len(b) >= 4; {
-		size, typ := int(binary.LittleEndian.Uint16(b)), binary.LittleEndian.Uint16(b[2:])&0x7fff
+	for data, wire = data[4:], wire-4; len(data) >= 4; {
+		size, typ := int(binary.LittleEndian.Uint16(data)), binary.LittleEndian.Uint16(data[2:])&0x7fff
 		if size < 4 {
 			return resMalformed
 		}
 		if typ == payload {
-			return d.decodeIP(p, b[4:min(size, len(b))], min(size-4, wire-4), 0)
+			return d.decodeIP(p, data[4:min(size, len(data))], min(size-4, wire-4), 0)
 		}
-		size = min((size+3)&^3, len(b))
-		b, wire = b[size:], wire-size
+		size = min((size+3)&^3, len(data))
+		data, wire = data[size:], wire-size
 	}
 	return resNotIP
 }
 
 // decodeMPLS skips the stack of labels (RFC 3032). No field names what lies behind it: an IP packet is known
 // by its version, an Ethernet frame by its control word.
-func (d *decoder) decodeMPLS(p *packet, b []byte, wire, depth int) result {
+func (d *decoder) decodeMPLS(p *packet, data []byte, wire, depth int) result {
 	for range maxNesting {
-		if len(b) < 5 {
+		if len(data) < 5 {
 			return resTruncated
 		}
-		bottom := b[2]&1 != 0 // the S bit: the last label of the stack
-		b, wire = b[4:], wire-4
+		bottom := data[2]&1 != 0 // the S bit: the last label of the stack
+		data, wire = data[4:], wire-4
 		if !bottom {
 			continue
 		}
-		switch b[0] >> 4 {
+		switch data[0] >> 4 {
 		case 4, 6:
-			return d.decodeIP(p, b, wire, depth)
+			return d.decodeIP(p, data, wire, depth)
 		case 0: // the control word of a pseudowire, RFC 4385
-			if len(b) < 4 {
+			if len(data) < 4 {
 				return resTruncated
 			}
-			return d.decodeEthernet(p, b[4:], wire-4, depth)
+			return d.decodeEthernet(p, data[4:], wire-4, depth)
 		}
 		return resNotIP
 	}
@@ -217,34 +217,34 @@ func (d *decoder) decodeMPLS(p *packet, b []byte, wire, depth int) result {
 }
 
 // decodePPPoE reads the data of a PPPoE session (RFC 2516, section 5).
-func (d *decoder) decodePPPoE(p *packet, b []byte, wire, depth int) result {
-	if len(b) < 8 {
+func (d *decoder) decodePPPoE(p *packet, data []byte, wire, depth int) result {
+	if len(data) < 8 {
 		return resTruncated
 	}
-	if b[0] != 0x11 || b[1] != 0 {
+	if data[0] != 0x11 || data[1] != 0 {
 		return resNotIP
 	}
-	size := int(binary.BigEndian.Uint16(b[4:]))
-	b, wire = b[6:], min(wire-6, size) // padding follows
-	return d.decodePPP(p, b[:min(len(b), max(wire, 0))], wire, depth)
+	size := int(binary.BigEndian.Uint16(data[4:]))
+	data, wire = data[6:], min(wire-6, size) // padding follows
+	return d.decodePPP(p, data[:min(len(data), max(wire, 0))], wire, depth)
 }
 
 // decodePPP reads the protocol number, one or two bytes long, behind the address and control fields, which
 // may be missing (RFC 1661, RFC 1662).
-func (d *decoder) decodePPP(p *packet, b []byte, wire, depth int) result {
-	if len(b) >= 2 && b[0] == 0xff && b[1] == 3 {
-		b, wire = b[2:], wire-2
+func (d *decoder) decodePPP(p *packet, data []byte, wire, depth int) result {
+	if len(data) >= 2 && data[0] == 0xff && data[1] == 3 {
+		data, wire = data[2:], wire-2
 	}
-	if len(b) < 2 {
+	if len(data) < 2 {
 		return resTruncated
 	}
-	typ, size := uint16(b[0]), 1
-	if b[0]&1 == 0 {
-		typ, size = binary.BigEndian.Uint16(b), 2
+	typ, size := uint16(data[0]), 1
+	if data[0]&1 == 0 {
+		typ, size = binary.BigEndian.Uint16(data), 2
 	}
 	switch typ {
 	case 0x21, 0x57:
-		return d.decodeIP(p, b[size:], wire-size, depth)
+		return d.decodeIP(p, data[size:], wire-size, depth)
 	}
 	return resNotIP
 }
@@ -255,15 +255,15 @@ func isVXLAN(b []byte) bool { return len(b) >= 8+14 && b[0]&0x08 != 0 }
 
 // geneveHeader returns the length of the Geneve header (RFC 8926) at the front of b and the EtherType of what
 // it carries; n is 0 if there is no such header.
-func geneveHeader(b []byte) (n int, typ uint16) {
-	if len(b) < 8 || b[0]>>6 != 0 {
+func geneveHeader(data []byte) (n int, typ uint16) {
+	if len(data) < 8 || data[0]>>6 != 0 {
 		return 0, 0
 	}
-	n = 8 + int(b[0]&0x3f)*4
-	if n > len(b) {
+	n = 8 + int(data[0]&0x3f)*4
+	if n > len(data) {
 		return 0, 0
 	}
-	switch typ = binary.BigEndian.Uint16(b[2:]); typ {
+	switch typ = binary.BigEndian.Uint16(data[2:]); typ {
 	case etherBridged, etherIPv4, etherIPv6:
 		return n, typ
 	}
@@ -272,8 +272,8 @@ func geneveHeader(b []byte) (n int, typ uint16) {
 
 // gtpHeader returns the length of the GTP-U header (3GPP TS 29.281) of a G-PDU at the front of b, with its
 // options and extensions, and the EtherType of what it carries; n is 0 if there is no such header.
-func gtpHeader(b []byte) (n int, typ uint16) {
-	if len(b) < 9 || b[0]&0xf0 != 0x30 || b[1] != 0xff {
+func gtpHeader(data []byte) (n int, typ uint16) {
+	if len(data) < 9 || data[0]&0xf0 != 0x30 || data[1] != 0xff {
 		return 0, 0
 	}
 
@@ -281,20 +281,20 @@ func gtpHeader(b []byte) (n int, typ uint16) {
 	// headers follow; each has its length, in units of four bytes, in front, and the type of the next one, 0
 	// none, as its last byte.
 	n = 8
-	if b[0]&7 != 0 {
+	if data[0]&7 != 0 {
 		n = 12
-		for i, next := 0, b[0]&4 != 0 && len(b) > 11 && b[11] != 0; next && i < 8; i++ {
-			if len(b) <= n || b[n] == 0 {
+		for i, next := 0, data[0]&4 != 0 && len(data) > 11 && data[11] != 0; next && i < 8; i++ {
+			if len(data) <= n || data[n] == 0 {
 				return 0, 0
 			}
-			n += int(b[n]) * 4
-			next = n <= len(b) && b[n-1] != 0
+			n += int(data[n]) * 4
+			next = n <= len(data) && data[n-1] != 0
 		}
 	}
-	if len(b) <= n {
+	if len(data) <= n {
 		return 0, 0
 	}
-	switch b[n] >> 4 {
+	switch data[n] >> 4 {
 	case 4:
 		return n, etherIPv4
 	case 6:
@@ -304,11 +304,11 @@ func gtpHeader(b []byte) (n int, typ uint16) {
 }
 
 // decodeGRE reads a GRE header (RFC 2784, RFC 2890), or in version 1 the one of PPTP (RFC 2637).
-func (d *decoder) decodeGRE(p *packet, b []byte, wire, depth int) result {
-	if len(b) < 4 {
+func (d *decoder) decodeGRE(p *packet, data []byte, wire, depth int) result {
+	if len(data) < 4 {
 		return resTruncated
 	}
-	flags, typ := b[0], binary.BigEndian.Uint16(b[2:])
+	flags, typ := data[0], binary.BigEndian.Uint16(data[2:])
 
 	// The optional fields that the flags name follow, four bytes each.
 	headerLen := 4
@@ -317,14 +317,14 @@ func (d *decoder) decodeGRE(p *packet, b []byte, wire, depth int) result {
 			headerLen += 4
 		}
 	}
-	if b[1]&7 == 1 { // PPTP
-		if b[1]&0x80 != 0 { // acknowledgement
+	if data[1]&7 == 1 { // PPTP
+		if data[1]&0x80 != 0 { // acknowledgement
 			headerLen += 4
 		}
-		if len(b) < headerLen {
+		if len(data) < headerLen {
 			return resTruncated
 		}
-		return d.decodePPP(p, b[headerLen:], wire-headerLen, depth)
+		return d.decodePPP(p, data[headerLen:], wire-headerLen, depth)
 	}
 
 	// ERSPAN has a header of its own before the mirrored frame.
@@ -337,8 +337,8 @@ func (d *decoder) decodeGRE(p *packet, b []byte, wire, depth int) result {
 	case etherERSPAN3:
 		headerLen, typ = headerLen+12, etherBridged
 	}
-	if len(b) < headerLen {
+	if len(data) < headerLen {
 		return resTruncated
 	}
-	return d.decodeEtherType(p, typ, b[headerLen:], wire-headerLen, depth)
+	return d.decodeEtherType(p, typ, data[headerLen:], wire-headerLen, depth)
 }

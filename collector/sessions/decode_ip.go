@@ -31,73 +31,73 @@ const (
 
 // decodeIP reads the header of either version. The length in the header counts: what lies behind is padding
 // of the Ethernet frame.
-func (d *decoder) decodeIP(p *packet, b []byte, wire, depth int) result {
+func (d *decoder) decodeIP(p *packet, data []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep
 	}
-	if len(b) < 1 {
+	if len(data) < 1 {
 		return resTruncated
 	}
-	switch b[0] >> 4 {
+	switch data[0] >> 4 {
 	case 4:
-		return d.decodeIPv4(p, b, wire, depth)
+		return d.decodeIPv4(p, data, wire, depth)
 	case 6:
-		return d.decodeIPv6(p, b, wire, depth)
+		return d.decodeIPv6(p, data, wire, depth)
 	}
 	return resMalformed
 }
 
 // decodeIPv4 reads the header of IPv4 (RFC 791).
-func (d *decoder) decodeIPv4(p *packet, b []byte, wire, depth int) result {
-	if len(b) < 20 {
+func (d *decoder) decodeIPv4(p *packet, data []byte, wire, depth int) result {
+	if len(data) < 20 {
 		return resTruncated
 	}
-	headLen, totalLen := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+	headLen, totalLen := int(data[0]&15)*4, int(binary.BigEndian.Uint16(data[2:]))
 	if totalLen == 0 { // left to the sender's network card to fill in (TSO)
 		totalLen = wire
 	}
 	if headLen < 20 || totalLen < headLen {
 		return resMalformed
 	}
-	if len(b) < headLen {
+	if len(data) < headLen {
 		return resTruncated
 	}
-	p.src, p.dst = addrFrom4(b[12:]), addrFrom4(b[16:])
-	p.id, p.hasID = uint32(binary.BigEndian.Uint16(b[4:])), b[4]|b[5] != 0
-	fragment, proto := binary.BigEndian.Uint16(b[6:]), b[9]
+	p.src, p.dst = addrFrom4(data[12:]), addrFrom4(data[16:])
+	p.id, p.hasID = uint32(binary.BigEndian.Uint16(data[4:])), data[4]|data[5] != 0
+	fragment, proto := binary.BigEndian.Uint16(data[6:]), data[9]
 
 	// From here on b and wire are the payload, without padding.
 	totalLen = min(totalLen, wire)
 	if totalLen < headLen {
 		return resTruncated
 	}
-	b = b[headLen:min(len(b), totalLen)]
+	data = data[headLen:min(len(data), totalLen)]
 	wire = totalLen - headLen
 	if fragment&0x3fff != 0 { // an offset, or more fragments follow
 		var res result
-		b, res = d.frags.addFragment(p.clock, ipFragment{
+		data, res = d.frags.addFragment(p.clock, ipFragment{
 			key: fragKey{p.src, p.dst, p.id, proto, false, p.iface},
-			off: int(fragment&0x1fff) * 8, more: fragment&0x2000 != 0, b: b, wire: wire,
+			off: int(fragment&0x1fff) * 8, more: fragment&0x2000 != 0, b: data, wire: wire,
 		})
-		if b == nil {
+		if data == nil {
 			return res
 		}
-		wire = len(b)
+		wire = len(data)
 	}
-	return d.decodeTransport(p, proto, b, wire, depth)
+	return d.decodeTransport(p, proto, data, wire, depth)
 }
 
 // maxIPv6Extensions bounds how many extension headers a packet of IPv6 may have.
 const maxIPv6Extensions = 8
 
 // decodeIPv6 reads the header of IPv6 (RFC 8200) and skips its extension headers.
-func (d *decoder) decodeIPv6(p *packet, b []byte, wire, depth int) result {
-	if len(b) < 40 {
+func (d *decoder) decodeIPv6(p *packet, data []byte, wire, depth int) result {
+	if len(data) < 40 {
 		return resTruncated
 	}
-	p.src, p.dst = addrFrom16(b[8:]), addrFrom16(b[24:])
+	p.src, p.dst = addrFrom16(data[8:]), addrFrom16(data[24:])
 	p.id, p.hasID = 0, false
-	size, next := int(binary.BigEndian.Uint16(b[4:])), b[6]
+	size, next := int(binary.BigEndian.Uint16(data[4:])), data[6]
 	if size == 0 { // TSO, or a jumbogram
 		size = max(wire-40, 0)
 	}
@@ -105,73 +105,73 @@ func (d *decoder) decodeIPv6(p *packet, b []byte, wire, depth int) result {
 	// b and wire are the rest of the packet behind the headers that were read, and next is the type of the
 	// rest.
 	wire = min(size, wire-40)
-	b = b[40:min(len(b), 40+wire)]
+	data = data[40:min(len(data), 40+wire)]
 	for range maxIPv6Extensions {
 		switch next {
 		case 0, protoRouting, protoDestOpts, protoMobility, protoHIP, protoShim6, protoAH:
-			if len(b) < 8 {
+			if len(data) < 8 {
 				return resTruncated
 			}
-			size := 8 + int(b[1])*8
+			size := 8 + int(data[1])*8
 			if next == protoAH { // counts in units of four bytes, unlike the others
-				size = 8 + int(b[1])*4
+				size = 8 + int(data[1])*4
 			}
 			if size > wire {
 				return resMalformed
 			}
-			if size > len(b) {
+			if size > len(data) {
 				return resTruncated
 			}
-			next, b, wire = b[0], b[size:], wire-size
+			next, data, wire = data[0], data[size:], wire-size
 
 		case protoFragment:
-			if len(b) < 8 {
+			if len(data) < 8 {
 				return resTruncated
 			}
-			field := binary.BigEndian.Uint16(b[2:])
-			id := binary.BigEndian.Uint32(b[4:])
-			next, b, wire = b[0], b[8:], wire-8
+			field := binary.BigEndian.Uint16(data[2:])
+			id := binary.BigEndian.Uint32(data[4:])
+			next, data, wire = data[0], data[8:], wire-8
 			if field&^6 == 0 { // an atomic fragment, RFC 6946
 				continue
 			}
 			var res result
-			b, res = d.frags.addFragment(p.clock, ipFragment{
+			data, res = d.frags.addFragment(p.clock, ipFragment{
 				key: fragKey{p.src, p.dst, id, next, true, p.iface},
-				off: int(field &^ 7), more: field&1 != 0, b: b, wire: wire,
+				off: int(field &^ 7), more: field&1 != 0, b: data, wire: wire,
 			})
-			if b == nil {
+			if data == nil {
 				return res
 			}
-			wire = len(b)
+			wire = len(data)
 
 		default:
-			return d.decodeTransport(p, next, b, wire, depth)
+			return d.decodeTransport(p, next, data, wire, depth)
 		}
 	}
 	return resTooDeep
 }
 
 // decodeTransport reads what IP carries: TCP, UDP, or a tunnel.
-func (d *decoder) decodeTransport(p *packet, proto uint8, b []byte, wire, depth int) result {
+func (d *decoder) decodeTransport(p *packet, proto uint8, data []byte, wire, depth int) result {
 	p.proto = proto
 	switch proto {
 	case protoTCP:
-		return d.decodeTCP(p, b, wire)
+		return d.decodeTCP(p, data, wire)
 	case protoUDP:
-		return d.decodeUDP(p, b, wire, depth)
+		return d.decodeUDP(p, data, wire, depth)
 	case protoIPIP, protoIPv6:
-		return d.decodeIP(p, b, wire, depth+1)
+		return d.decodeIP(p, data, wire, depth+1)
 	case protoGRE:
-		return d.decodeGRE(p, b, wire, depth+1)
+		return d.decodeGRE(p, data, wire, depth+1)
 	case protoAH:
-		if len(b) < 8 {
+		if len(data) < 8 {
 			return resTruncated
 		}
-		size := 8 + int(b[1])*4
-		if size > len(b) || depth > maxNesting {
+		size := 8 + int(data[1])*4
+		if size > len(data) || depth > maxNesting {
 			return resTruncated
 		}
-		return d.decodeTransport(p, b[0], b[size:], wire-size, depth+1)
+		return d.decodeTransport(p, data[0], data[size:], wire-size, depth+1)
 	case protoICMP, protoICMPv6:
 		return resICMP
 	}
@@ -179,39 +179,39 @@ func (d *decoder) decodeTransport(p *packet, proto uint8, b []byte, wire, depth 
 }
 
 // decodeTCP reads a TCP header (RFC 9293).
-func (d *decoder) decodeTCP(p *packet, b []byte, wire int) result {
-	if len(b) < 20 {
+func (d *decoder) decodeTCP(p *packet, data []byte, wire int) result {
+	if len(data) < 20 {
 		return resTruncated
 	}
-	headLen := int(b[12]>>4) * 4
+	headLen := int(data[12]>>4) * 4
 	if headLen < 20 || headLen > wire {
 		return resMalformed
 	}
-	p.sport, p.dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	p.Seq, p.Ack = binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
-	p.Flags, p.Window = b[13]&0x3f, binary.BigEndian.Uint16(b[14:])
-	p.header = b[:min(headLen, len(b))]
+	p.sport, p.dport = binary.BigEndian.Uint16(data), binary.BigEndian.Uint16(data[2:])
+	p.Seq, p.Ack = binary.BigEndian.Uint32(data[4:]), binary.BigEndian.Uint32(data[8:])
+	p.Flags, p.Window = data[13]&0x3f, binary.BigEndian.Uint16(data[14:])
+	p.header = data[:min(headLen, len(data))]
 	p.Options = p.header[20:]
-	p.Payload = b[len(p.header):]
+	p.Payload = data[len(p.header):]
 	p.Size = wire - headLen
 	return resTCP
 }
 
 // decodeUDP reads a UDP header (RFC 768), and the tunnel in the datagram if there is one.
-func (d *decoder) decodeUDP(p *packet, b []byte, wire, depth int) result {
-	if len(b) < 8 {
+func (d *decoder) decodeUDP(p *packet, data []byte, wire, depth int) result {
+	if len(data) < 8 {
 		return resTruncated
 	}
-	p.sport, p.dport = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	size := int(binary.BigEndian.Uint16(b[4:]))
+	p.sport, p.dport = binary.BigEndian.Uint16(data), binary.BigEndian.Uint16(data[2:])
+	size := int(binary.BigEndian.Uint16(data[4:]))
 	if size == 0 { // a datagram that is longer than the field can hold, RFC 2675
 		size = wire
 	}
 	if size < 8 {
 		return resMalformed
 	}
-	p.header = b[:8]
-	p.Payload = b[8:min(len(b), size)]
+	p.header = data[:8]
+	p.Payload = data[8:min(len(data), size)]
 	p.Size = size - 8
 	return d.decodeTunnel(p, depth)
 }

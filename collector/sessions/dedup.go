@@ -126,7 +126,7 @@ func (f *flow) confirmPrimary() {
 // resolveDedup tries to end the state pending. It stays pending while a bridge may still claim the
 // connection, unless force says that it can wait no longer; why is then the reason.
 func (f *flow) resolveDedup(force bool, why decision) {
-	t := f.t
+	table := f.t
 
 	// The connection may be claimed under its tuple as seen here and, once the mapping is known, as seen by
 	// the container.
@@ -145,7 +145,7 @@ func (f *flow) resolveDedup(force bool, why decision) {
 			return
 		}
 	}
-	if !force && (t.deps.NAT != nil && !mappingKnown || f.hasLocalEndpoint()) {
+	if !force && (table.deps.NAT != nil && !mappingKnown || f.hasLocalEndpoint()) {
 		return
 	}
 

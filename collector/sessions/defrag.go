@@ -122,8 +122,8 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 
 // insertPart keeps the bytes of b, at off, that are new. For IPv4 the bytes that came first win. An overlap
 // invalidates a datagram of IPv6 (RFC 5722), except that a fragment may come twice.
-func (f *defragmenter) insertPart(d *datagram, b []byte, off int) result {
-	end := off + len(b)
+func (f *defragmenter) insertPart(d *datagram, data []byte, off int) result {
+	end := off + len(data)
 
 	// Go through the parts that it touches, in order. b always begins at off, and everything before off is
 	// kept.
@@ -141,20 +141,20 @@ func (f *defragmenter) insertPart(d *datagram, b []byte, off int) result {
 			return f.invalidate(d)
 		}
 		lo, hi := max(off, part.off), min(end, partEnd)
-		if string(b[lo-off:hi-off]) != string(part.b[lo-part.off:hi-part.off]) {
+		if string(data[lo-off:hi-off]) != string(part.b[lo-part.off:hi-part.off]) {
 			f.m.conflicts.Inc()
 		}
 		if off < part.off { // a hole before the part: fill it; the part is then at i+1
 			if len(d.parts) >= maxFragments {
 				return f.invalidate(d)
 			}
-			d.parts = slices.Insert(d.parts, i, f.newPart(d, b[:part.off-off], off))
+			d.parts = slices.Insert(d.parts, i, f.newPart(d, data[:part.off-off], off))
 			i++
 		}
 		if partEnd >= end {
 			return resFragment
 		}
-		b, off = b[partEnd-off:], partEnd
+		data, off = data[partEnd-off:], partEnd
 	}
 
 	// What is left of b touches no part. Fragments mostly come in order, so its place is searched from the end.
@@ -165,15 +165,15 @@ func (f *defragmenter) insertPart(d *datagram, b []byte, off int) result {
 	for at > 0 && d.parts[at-1].off > off {
 		at--
 	}
-	d.parts = slices.Insert(d.parts, at, f.newPart(d, b, off))
+	d.parts = slices.Insert(d.parts, at, f.newPart(d, data, off))
 	return resFragment
 }
 
-func (f *defragmenter) newPart(d *datagram, b []byte, off int) datagramPart {
-	kept := f.buffers.Get(len(b))
-	copy(kept, b)
-	d.received += len(b)
-	f.chargeCost(d, reassembly.BufferCost(len(b)))
+func (f *defragmenter) newPart(d *datagram, data []byte, off int) datagramPart {
+	kept := f.buffers.Get(len(data))
+	copy(kept, data)
+	d.received += len(data)
+	f.chargeCost(d, reassembly.BufferCost(len(data)))
 	return datagramPart{off, kept}
 }
 
@@ -226,12 +226,12 @@ func (f *defragmenter) expire(now int64) {
 // removeOldest takes the first datagram out of the queue. Its fragments are added to dropped unless it is
 // complete.
 func (f *defragmenter) removeOldest(dropped counter) {
-	d := f.queue[f.front]
+	datagram := f.queue[f.front]
 	f.queue[f.front] = nil
 	f.front++
-	if d.due != 0 {
-		n := len(d.parts)
-		f.removeDatagram(d)
+	if datagram.due != 0 {
+		n := len(datagram.parts)
+		f.removeDatagram(datagram)
 		dropped.Add(float64(n))
 	}
 

@@ -26,12 +26,12 @@ type unresolvedEvent struct {
 const resolveWait = int64(2e9)
 
 // enrich emits e with its containers, or keeps it for a while.
-func (r *enricher) enrich(e *pipeline.Event, now int64) {
-	if r.resolveContainers(e) || len(r.unresolved) >= r.limit {
-		r.emit(e)
+func (r *enricher) enrich(event *pipeline.Event, now int64) {
+	if r.resolveContainers(event) || len(r.unresolved) >= r.limit {
+		r.emit(event)
 		return
 	}
-	r.unresolved = append(r.unresolved, unresolvedEvent{e, now + resolveWait})
+	r.unresolved = append(r.unresolved, unresolvedEvent{event, now + resolveWait})
 }
 
 // retryUnresolved emits the events whose containers are settled now or whose time is over. last has it emit
@@ -54,13 +54,13 @@ func (r *enricher) retryUnresolved(now int64, last bool) {
 
 // resolveContainers sets the containers of both ends, and the owner of e: the server's container if it is on
 // this host, else the client's. It reports whether both are settled.
-func (r *enricher) resolveContainers(e *pipeline.Event) (settled bool) {
+func (r *enricher) resolveContainers(event *pipeline.Event) (settled bool) {
 	if r.containers == nil {
 		return true
 	}
 	settled = true
-	e.Container = nil
-	for _, end := range [...]*pipeline.Endpoint{e.Source, e.Destination} {
+	event.Container = nil
+	for _, end := range [...]*pipeline.Endpoint{event.Source, event.Destination} {
 		if end == nil {
 			continue
 		}
@@ -69,10 +69,10 @@ func (r *enricher) resolveContainers(e *pipeline.Event) (settled bool) {
 			continue
 		}
 		var endSettled bool
-		end.Container, endSettled = r.containers.Resolve(ip, e.Timestamp)
+		end.Container, endSettled = r.containers.Resolve(ip, event.Timestamp)
 		settled = settled && endSettled
 		if end.Container != nil {
-			e.Container = end.Container
+			event.Container = end.Container
 		}
 	}
 	return settled

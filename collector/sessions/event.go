@@ -99,13 +99,13 @@ func setAddress(end *pipeline.Endpoint, a netip.AddrPort) {
 	end.Port = uint32(a.Port())
 }
 
-func appendIP(b []byte, ip netip.Addr) []byte {
+func appendIP(data []byte, ip netip.Addr) []byte {
 	if ip = ip.Unmap(); ip.Is4() {
 		a := ip.As4()
-		return append(b, a[:]...)
+		return append(data, a[:]...)
 	}
 	a := ip.As16()
-	return append(b, a[:]...)
+	return append(data, a[:]...)
 }
 
 func outcome(state string) pipeline.Outcome {

@@ -62,13 +62,13 @@ type flow struct {
 }
 
 // newFlow allocates a flow and its stream in one piece.
-func newFlow(t *Table) *flow {
+func newFlow(table *Table) *flow {
 	both := &struct {
 		flow   flow
 		stream reassembly.Conn
 	}{}
 	f := &both.flow
-	f.t, f.stream = t, &both.stream
+	f.t, f.stream = table, &both.stream
 	f.emit = f.emitEvent
 	return f
 }

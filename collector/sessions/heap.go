@@ -34,23 +34,23 @@ func (h timerHeap) updateFlow(f *flow) {
 }
 
 func (h timerHeap) siftUp(i int) {
-	f := h[i]
+	flow := h[i]
 	for i > 0 {
 		parent := (i - 1) / 2
-		if h[parent].due <= f.due {
+		if h[parent].due <= flow.due {
 			break
 		}
 		h[i] = h[parent]
 		h[i].heapIndex = i
 		i = parent
 	}
-	h[i] = f
-	f.heapIndex = i
+	h[i] = flow
+	flow.heapIndex = i
 }
 
 // siftDown reports whether the flow at i moved.
 func (h timerHeap) siftDown(i int) bool {
-	f, from := h[i], i
+	flow, from := h[i], i
 	for {
 		child := 2*i + 1
 		if child >= len(h) {
@@ -59,14 +59,14 @@ func (h timerHeap) siftDown(i int) bool {
 		if right := child + 1; right < len(h) && h[right].due < h[child].due {
 			child = right
 		}
-		if h[child].due >= f.due {
+		if h[child].due >= flow.due {
 			break
 		}
 		h[i] = h[child]
 		h[i].heapIndex = i
 		i = child
 	}
-	h[i] = f
-	f.heapIndex = i
+	h[i] = flow
+	flow.heapIndex = i
 	return i != from
 }

@@ -31,14 +31,14 @@ const historyLetters = "SHADFRTWG"
 const lowerCase = 0x20
 
 // addKind appends the letter of kind unless d has it already.
-func (h *history) addKind(kind segmentKind, d reassembly.Dir) {
-	bit := uint32(1) << (2*uint(kind) + uint(d))
+func (h *history) addKind(kind segmentKind, dir reassembly.Dir) {
+	bit := uint32(1) << (2*uint(kind) + uint(dir))
 	if h.present&bit != 0 || int(h.n) == len(h.letters) {
 		return
 	}
 	h.present |= bit
 	letter := historyLetters[kind]
-	if d == fromServer {
+	if dir == fromServer {
 		letter |= lowerCase
 	}
 	h.letters[h.n] = letter

@@ -25,7 +25,7 @@ func (f *flow) locateMapping() bool {
 
 // translateNAT replaces the addresses of e by those on the container's side. The outside ones go into nat.ip
 // and nat.port where they differ.
-func (f *flow) translateNAT(e *pipeline.Event) {
+func (f *flow) translateNAT(event *pipeline.Event) {
 	mapping := &f.nat.mapping
 	if !mapping.isTranslated() {
 		return
@@ -33,7 +33,7 @@ func (f *flow) translateNAT(e *pipeline.Event) {
 
 	// Each end has either the inside or the outside form; which one depends on the interface.
 	changed := false
-	for _, end := range [...]*pipeline.Endpoint{e.Source, e.Destination} {
+	for _, end := range [...]*pipeline.Endpoint{event.Source, event.Destination} {
 		if end == nil {
 			continue
 		}
@@ -62,6 +62,6 @@ func (f *flow) translateNAT(e *pipeline.Event) {
 	// The community id is that of the addresses that the event shows.
 	if changed {
 		id := pipeline.CommunityID(f.transport(), mapping.Client, mapping.Server)
-		e.CommunityId = append(e.CommunityId[:0], id[:]...)
+		event.CommunityId = append(event.CommunityId[:0], id[:]...)
 	}
 }

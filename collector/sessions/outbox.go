@@ -18,8 +18,8 @@ const outboxRetryEvery = int64(50e6)
 
 // emitEvent takes an event of f: of its parser, or of the session. The event is emitted, dropped or kept in
 // the outbox.
-func (f *flow) emitEvent(e *pipeline.Event) {
-	t := f.t
+func (f *flow) emitEvent(event *pipeline.Event) {
+	table := f.t
 	if f.dedup.state == primary && !f.dedup.confirmed {
 		f.confirmPrimary()
 	}
@@ -30,19 +30,19 @@ func (f *flow) emitEvent(e *pipeline.Event) {
 	// confirmPrimary and resolveDedup may have changed the state. The events of a flow that is still pending wait.
 	switch f.dedup.state {
 	case primary:
-		f.forwardEvent(e)
+		f.forwardEvent(event)
 	case duplicate:
-		t.m.duplicateEvents.Inc()
-		pipeline.ReleaseEvent(e)
+		table.m.duplicateEvents.Inc()
+		pipeline.ReleaseEvent(event)
 	default:
 		if len(f.outbox.events) == 0 {
-			f.outbox.deadline = t.clock.now + int64(t.cfg.NATTimeout)
-			f.outbox.retryAt = t.clock.now + min(outboxRetryEvery, int64(t.cfg.NATTimeout))
+			f.outbox.deadline = table.clock.now + int64(table.cfg.NATTimeout)
+			f.outbox.retryAt = table.clock.now + min(outboxRetryEvery, int64(table.cfg.NATTimeout))
 		}
-		f.outbox.events = append(f.outbox.events, e)
+		f.outbox.events = append(f.outbox.events, event)
 
 		// All flows together may keep MaxPendingEvents; the flow that exceeds it has to decide now.
-		if t.outboxEvents++; t.outboxEvents > t.cfg.MaxPendingEvents {
+		if table.outboxEvents++; table.outboxEvents > table.cfg.MaxPendingEvents {
 			f.resolveDedup(true, decidedByLimit)
 		}
 	}
@@ -70,30 +70,30 @@ func (f *flow) dropOutbox() {
 }
 
 // forwardEvent completes e with the addresses behind NAT and the interfaces, and hands it to the enricher.
-func (f *flow) forwardEvent(e *pipeline.Event) {
+func (f *flow) forwardEvent(event *pipeline.Event) {
 	if f.locateMapping() {
-		f.translateNAT(e)
+		f.translateNAT(event)
 	}
-	f.setInterfaces(e)
-	f.t.enricher.enrich(e, f.t.clock.now)
+	f.setInterfaces(event)
+	f.t.enricher.enrich(event, f.t.clock.now)
 }
 
 // setInterfaces writes the interfaces where the connection was seen into e.
-func (f *flow) setInterfaces(e *pipeline.Event) {
-	t := f.t
-	e.Interfaces = e.Interfaces[:0]
-	if name := t.ifaces.list[f.key.iface].name; name != "" {
-		e.Interfaces = append(e.Interfaces, name)
+func (f *flow) setInterfaces(event *pipeline.Event) {
+	table := f.t
+	event.Interfaces = event.Interfaces[:0]
+	if name := table.ifaces.list[f.key.iface].name; name != "" {
+		event.Interfaces = append(event.Interfaces, name)
 	}
-	if t.dedup.numIfaces() < 2 {
+	if table.dedup.numIfaces() < 2 {
 		return
 	}
 
 	// The flows that became duplicates have added their interfaces to the claims.
 	for _, key := range f.dedup.heldClaims() {
-		for _, id := range t.dedup.claimIfaces(key, f.id) {
+		for _, id := range table.dedup.claimIfaces(key, f.id) {
 			if id != 0 {
-				e.Interfaces = appendNew(e.Interfaces, t.dedup.ifaceName(id-1))
+				event.Interfaces = appendNew(event.Interfaces, table.dedup.ifaceName(id-1))
 			}
 		}
 	}

@@ -32,11 +32,11 @@ type sideStats struct {
 }
 
 // addPayload records payload of d, and the times of the first request and reply.
-func (s *sessionStats) addPayload(d reassembly.Dir, at int64) {
-	s.history.addKind(kindData, d)
-	if s.requestAt == 0 && d == fromClient {
+func (s *sessionStats) addPayload(dir reassembly.Dir, at int64) {
+	s.history.addKind(kindData, dir)
+	if s.requestAt == 0 && dir == fromClient {
 		s.requestAt = at
-	} else if s.replyAt == 0 && d == fromServer && s.requestAt != 0 {
+	} else if s.replyAt == 0 && dir == fromServer && s.requestAt != 0 {
 		s.replyAt = at
 	}
 }
@@ -51,17 +51,17 @@ func (f *flow) Data(d reassembly.Dir, b []byte, at int64) {
 
 // Gap implements reassembly.Handler. It passes the gap to the parser. Bytes that the capture cut off count as
 // bytes of the session too.
-func (f *flow) Gap(d reassembly.Dir, n int, why reassembly.GapReason) {
+func (f *flow) Gap(dir reassembly.Dir, n int, why reassembly.GapReason) {
 	f.t.m.gaps[why].Inc()
 	f.t.m.gapBytes[why].Add(float64(n))
-	f.stats.history.addKind(kindGap, d)
-	side := &f.stats.sides[d]
+	f.stats.history.addKind(kindGap, dir)
+	side := &f.stats.sides[dir]
 	side.missing += uint64(n)
 	if why == reassembly.GapCut {
 		side.bytes += uint64(n)
 	}
 	if f.conn != nil {
-		f.conn.Gap(protocols.Dir(d), n, f.t.clock.packetTime)
+		f.conn.Gap(protocols.Dir(dir), n, f.t.clock.packetTime)
 	}
 }
 
@@ -73,48 +73,48 @@ func (f *flow) End(d reassembly.Dir) {
 }
 
 // Observe implements reassembly.Handler. It keeps the statistics.
-func (f *flow) Observe(d reassembly.Dir, o reassembly.Observation, at int64) {
+func (f *flow) Observe(dir reassembly.Dir, o reassembly.Observation, at int64) {
 	stats := &f.stats
 	switch o {
 	case reassembly.Data:
-		stats.addPayload(d, at)
+		stats.addPayload(dir, at)
 	case reassembly.PureACK:
-		stats.history.addKind(kindPureACK, d)
+		stats.history.addKind(kindPureACK, dir)
 	case reassembly.FirstSYN:
 		stats.partialStart = false
 		stats.synAt = at
-		stats.history.addKind(kindSYN, d)
-		if d == fromClient {
+		stats.history.addKind(kindSYN, dir)
+		if dir == fromClient {
 			stats.directionConfidence = 100
 		}
 	case reassembly.FirstSYNACK:
 		stats.partialStart = false
 		stats.synAckAt = at
-		stats.history.addKind(kindSYNACK, d)
-		if stats.synAt != 0 && d == fromServer {
+		stats.history.addKind(kindSYNACK, dir)
+		if stats.synAt != 0 && dir == fromServer {
 			stats.rttServer = max(at-stats.synAt, 0)
 			f.stream.SetRTT(stats.rttServer + stats.rttClient)
 		}
 	case reassembly.RepeatedSYN:
 		stats.repeatedSYNs++
 		stats.synAt = at
-		stats.history.addKind(kindRetransmission, d)
+		stats.history.addKind(kindRetransmission, dir)
 	case reassembly.RepeatedSYNACK:
 		stats.repeatedSYNACKs++
 		stats.synAckAt = at
-		stats.history.addKind(kindRetransmission, d)
+		stats.history.addKind(kindRetransmission, dir)
 	case reassembly.CloseRequest:
-		stats.history.addKind(kindFIN, d)
+		stats.history.addKind(kindFIN, dir)
 	case reassembly.ValidReset:
-		stats.history.addKind(kindReset, d)
+		stats.history.addKind(kindReset, dir)
 	case reassembly.Retransmission:
-		stats.sides[d].retransmissions++
-		stats.history.addKind(kindRetransmission, d)
+		stats.sides[dir].retransmissions++
+		stats.history.addKind(kindRetransmission, dir)
 	case reassembly.Reordered:
 		stats.reordered++
 	case reassembly.ZeroWindow:
 		stats.zeroWindows++
-		stats.history.addKind(kindZeroWindow, d)
+		stats.history.addKind(kindZeroWindow, dir)
 	case reassembly.OverlapConflict:
 		stats.conflicts++
 		f.t.m.conflicts.Inc()

@@ -48,7 +48,7 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 	if dedup == nil {
 		dedup = NewDedupTable()
 	}
-	t := &Table{
+	table := &Table{
 		cfg: cfg, deps: deps, dedup: dedup, m: newTableMetrics(reg),
 		ifaces: ifaceTable{byName: map[string]uint16{}},
 		id:     lastTableID.Add(1) << 40, random: 0x9e3779b97f4a7c15,
@@ -58,8 +58,8 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 		},
 		enricher: enricher{containers: deps.Containers, emit: deps.Emit, limit: cfg.MaxPendingEvents},
 	}
-	t.clearFlows()
-	return t
+	table.clearFlows()
+	return table
 }
 
 // clearFlows empties the Table.
@@ -141,11 +141,11 @@ func (t *Table) Close() {
 	}
 	t.closed = true
 	for len(t.timers) > 0 {
-		f := t.timers[len(t.timers)-1] // the last one is removed from the heap at no cost
-		if !f.dead {
-			t.finishFlow(f, "")
+		flow := t.timers[len(t.timers)-1] // the last one is removed from the heap at no cost
+		if !flow.dead {
+			t.finishFlow(flow, "")
 		}
-		t.removeFlow(f, keepClaims)
+		t.removeFlow(flow, keepClaims)
 	}
 	t.flushCounters()
 	t.enricher.retryUnresolved(t.clock.now, true)

@@ -16,40 +16,40 @@ type pendingSYN struct {
 // handleTCP hands a TCP packet to its flow, which it opens if there is none.
 func (t *Table) handleTCP(p *packet) {
 	key, sender := p.flowKey()
-	f := t.flows[key]
-	if f != nil && (f.dead || p.Flags&reassembly.SYN != 0 || f.pendingSYN.seen) {
-		f = t.reuseOrReplace(f, p, sender)
+	flow := t.flows[key]
+	if flow != nil && (flow.dead || p.Flags&reassembly.SYN != 0 || flow.pendingSYN.seen) {
+		flow = t.reuseOrReplace(flow, p, sender)
 	}
-	isNew := f == nil
+	isNew := flow == nil
 	if isNew {
-		f = t.openFlow(p, key, sender)
+		flow = t.openFlow(p, key, sender)
 	}
-	if f.dead {
-		f.handleLate()
+	if flow.dead {
+		flow.handleLate()
 		return
 	}
 
 	// f is open and p belongs to it.
-	dir := reassembly.Dir(sender ^ f.clientSide)
-	f.lastSeen, f.last = t.clock.now, max(f.last, p.Time)
-	f.stats.sides[dir].packets++
-	if f.dedup.state == duplicate {
-		f.followDuplicate(p, dir)
+	dir := reassembly.Dir(sender ^ flow.clientSide)
+	flow.lastSeen, flow.last = t.clock.now, max(flow.last, p.Time)
+	flow.stats.sides[dir].packets++
+	if flow.dedup.state == duplicate {
+		flow.followDuplicate(p, dir)
 		return
 	}
 	if isNew {
-		f.openProtocol(p.startSeq())
+		flow.openProtocol(p.startSeq())
 	}
 
 	// Segment may call the parser, which may emit events, by which f may turn out to be a duplicate.
-	f.measureClientRTT(p, dir)
-	f.stream.Segment(dir, &p.Segment, t.clock.now)
-	f.closeIfDuplicate()
+	flow.measureClientRTT(p, dir)
+	flow.stream.Segment(dir, &p.Segment, t.clock.now)
+	flow.closeIfDuplicate()
 
 	// An open flow whose bytes are complete needs no timer but the one that it has.
-	_, closing := f.stream.Closing()
-	if isNew || closing || f.stream.Incomplete() || len(f.outbox.events) > 0 {
-		f.schedule()
+	_, closing := flow.stream.Closing()
+	if isNew || closing || flow.stream.Incomplete() || len(flow.outbox.events) > 0 {
+		flow.schedule()
 	}
 }
 
@@ -68,11 +68,11 @@ func (p *packet) startSeq() (seq uint32, midStream bool) {
 // handleLate takes a packet of a dead flow. It may be a FIN that is not acknowledged and is sent again at
 // intervals that double. f stays until the next one can have come: without f it would begin another session.
 func (f *flow) handleLate() {
-	t := f.t
-	t.m.segmentsLate.Inc()
-	f.due = t.clock.now + timeWait + min(3*(t.clock.now-f.lastSeen), maxLateWait)
-	f.lastSeen = t.clock.now
-	t.timers.updateFlow(f)
+	table := f.t
+	table.m.segmentsLate.Inc()
+	f.due = table.clock.now + timeWait + min(3*(table.clock.now-f.lastSeen), maxLateWait)
+	f.lastSeen = table.clock.now
+	table.timers.updateFlow(f)
 }
 
 // maxLateWait bounds how long a dead flow stays for packets that are sent again. TCP gives up within minutes.
