@@ -27,41 +27,41 @@ type pendingValue struct {
 // dataset only.
 var ErrNoDataset = errors.New("say event.dataset: no field tells it")
 
-// Set writes v to f, as Field.Set does. The fields of one event belong to one dataset.
-func (b *Builder) Set(f *Field, v any) error {
-	if f.Body != Dataset_DATASET_NONE {
-		if b.body != Dataset_DATASET_NONE && b.body != f.Body {
-			return fmt.Errorf("is a field of %s, but the event has fields of %s", f.Body.Name(), b.body.Name())
+// Set writes v to the field, as Field.Set does. The fields of one event belong to one dataset.
+func (b *Builder) Set(field *Field, v any) error {
+	if field.Body != Dataset_DATASET_NONE {
+		if b.body != Dataset_DATASET_NONE && b.body != field.Body {
+			return fmt.Errorf("is a field of %s, but the event has fields of %s", field.Body.Name(), b.body.Name())
 		}
-		b.body = f.Body
+		b.body = field.Body
 	}
-	if f.hasSeveralPaths() {
-		b.pending = append(b.pending, pendingValue{f, v})
+	if field.hasSeveralPaths() {
+		b.pending = append(b.pending, pendingValue{field, v})
 		return nil
 	}
-	return f.Set(&b.event, v)
+	return field.Set(&b.event, v)
 }
 
 // Event returns the event. Where event.dataset was not set it follows from the fields.
 func (b *Builder) Event() (*Event, error) {
-	e := &b.event
+	event := &b.event
 	switch {
-	case e.Dataset == Dataset_DATASET_NONE:
-		e.Dataset = b.body
-	case b.body != Dataset_DATASET_NONE && b.body != e.Dataset:
-		return e, fmt.Errorf("event.dataset is %s, but the event has fields of %s", e.Dataset.Name(), b.body.Name())
+	case event.Dataset == Dataset_DATASET_NONE:
+		event.Dataset = b.body
+	case b.body != Dataset_DATASET_NONE && b.body != event.Dataset:
+		return event, fmt.Errorf("event.dataset is %s, but the event has fields of %s", event.Dataset.Name(), b.body.Name())
 	}
-	if e.Dataset == Dataset_DATASET_NONE {
-		return e, ErrNoDataset
+	if event.Dataset == Dataset_DATASET_NONE {
+		return event, ErrNoDataset
 	}
 	var errs []error
 	for _, p := range b.pending {
-		if err := p.field.Set(e, p.value); err != nil {
+		if err := p.field.Set(event, p.value); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", p.field.Name, err))
 		}
 	}
 	b.pending = nil
-	return e, errors.Join(errs...)
+	return event, errors.Join(errs...)
 }
 
 // FromMap returns the event that m describes: names of fields, dotted or nested, as AppendJSON writes them.
@@ -93,16 +93,16 @@ func FromJSON(object []byte) (*Event, error) {
 func (b *Builder) setTree(m map[string]any, prefix string, errs *[]error) {
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		name := prefix + key
-		f := Lookup(name)
-		if nested, ok := m[key].(map[string]any); ok && f == nil {
+		field := Lookup(name)
+		if nested, ok := m[key].(map[string]any); ok && field == nil {
 			b.setTree(nested, name+".", errs)
 			continue
 		}
-		if f == nil {
+		if field == nil {
 			*errs = append(*errs, fmt.Errorf("%s: unknown field", name))
 			continue
 		}
-		if err := b.Set(f, m[key]); err != nil && !errors.Is(err, ErrComputed) {
+		if err := b.Set(field, m[key]); err != nil && !errors.Is(err, ErrComputed) {
 			*errs = append(*errs, fmt.Errorf("%s: %w", name, err))
 		}
 	}

@@ -48,32 +48,32 @@ type Field struct {
 	has func(e *Event) bool // for fields whose zero value means something; nil: see Has
 }
 
-// Has reports whether the field is present in e: by its own test if it has one, else by a value other than
-// the zero value.
-func (f *Field) Has(e *Event) bool {
+// Has reports whether the field is present in event: by its own test if it has one, else by a value other
+// than the zero value.
+func (f *Field) Has(event *Event) bool {
 	switch {
 	case f.has != nil:
-		return f.has(e)
+		return f.has(event)
 	case f.Str != nil:
-		return f.Str(e) != ""
+		return f.Str(event) != ""
 	case f.Num != nil:
-		return f.Num(e) != 0
+		return f.Num(event) != 0
 	case f.Flag != nil:
-		return f.Flag(e)
+		return f.Flag(event)
 	case f.Time != nil:
-		return f.Time(e) != 0
+		return f.Time(event) != 0
 	case f.IP != nil:
-		return f.IP(e).IsValid()
+		return f.IP(event).IsValid()
 	case f.Raw != nil:
-		return len(f.Raw(e)) > 0
+		return len(f.Raw(event)) > 0
 	case f.Strs != nil:
 		var few [8]string
-		return len(f.Strs(e, few[:0])) > 0
+		return len(f.Strs(event, few[:0])) > 0
 	case f.Nums != nil:
 		var few [8]int64
-		return len(f.Nums(e, few[:0])) > 0
+		return len(f.Nums(event, few[:0])) > 0
 	default:
-		return len(f.Labels(e)) > 0
+		return len(f.Labels(event)) > 0
 	}
 }
 

@@ -11,8 +11,8 @@ type PositionColumn struct{ Name, Type, Doc string }
 // FieldsMarkdown returns docs/FIELDS.md: the datasets, every field with its type, column and meaning, and the
 // columns by which a store records where a row was read from.
 func FieldsMarkdown(positions []PositionColumn) string {
-	var b strings.Builder
-	b.WriteString(`# Fields
+	var out strings.Builder
+	out.WriteString(`# Fields
 
 Generated from pipeline.Fields and pipeline.Datasets (` + "`make golden`" + `); a test fails when it is stale.
 
@@ -28,42 +28,42 @@ dots. Its dotted name is an alias, which ` + "`SELECT *`" + ` leaves out.
 `)
 	for d := range Datasets[1:] {
 		info := &Datasets[d+1]
-		fmt.Fprintf(&b, "| `%s` | %s |\n", info.Name, info.Doc)
+		fmt.Fprintf(&out, "| `%s` | %s |\n", info.Name, info.Doc)
 	}
 	for d := range Datasets {
-		writeFields(&b, Dataset(d))
+		writeFields(&out, Dataset(d))
 	}
-	b.WriteString("\n## Where a row was read from\n\nThese columns are not fields of the event: rules cannot read them.\n\n" +
+	out.WriteString("\n## Where a row was read from\n\nThese columns are not fields of the event: rules cannot read them.\n\n" +
 		"| column | type | meaning |\n|---|---|---|\n")
 	for _, c := range positions {
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", c.Name, c.Type, c.Doc)
+		fmt.Fprintf(&out, "| `%s` | %s | %s |\n", c.Name, c.Type, c.Doc)
 	}
-	return b.String()
+	return out.String()
 }
 
 // writeFields writes the section of the fields in the body of a dataset, or in the common part, if there are
 // any.
-func writeFields(b *strings.Builder, body Dataset) {
+func writeFields(out *strings.Builder, body Dataset) {
 	title := "Of every event"
 	if body != Dataset_DATASET_NONE {
 		title = "Of `" + body.Name() + "`"
 	}
 	titleWritten := false
 	for i := range Fields {
-		f := &Fields[i]
-		if f.Body != body {
+		field := &Fields[i]
+		if field.Body != body {
 			continue
 		}
 		if !titleWritten {
-			fmt.Fprintf(b, "\n## %s\n\n| field | in rules | ClickHouse type | stored as | meaning |\n|---|---|---|---|---|\n", title)
+			fmt.Fprintf(out, "\n## %s\n\n| field | in rules | ClickHouse type | stored as | meaning |\n|---|---|---|---|---|\n", title)
 			titleWritten = true
 		}
 		stored := ""
-		if f.Column.Name != f.Name {
-			stored = "`" + f.Column.Name + "`"
+		if field.Column.Name != field.Name {
+			stored = "`" + field.Column.Name + "`"
 		}
-		doc := strings.ReplaceAll(f.Doc, "|", `\|`)
-		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s |\n", f.Name, f.ruleType(), f.Column.Type, stored, doc)
+		doc := strings.ReplaceAll(field.Doc, "|", `\|`)
+		fmt.Fprintf(out, "| `%s` | %s | %s | %s | %s |\n", field.Name, field.ruleType(), field.Column.Type, stored, doc)
 	}
 }
 

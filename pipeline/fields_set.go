@@ -59,23 +59,24 @@ func (f *Field) pathIn(e *Event) string {
 	return paths[0]
 }
 
-// setPath writes v below m. Every name but the last is a message, which is added where it is missing, or a
-// list of messages (verdicts): then v is a list too, and its elements are written to the messages in order.
-func (f *Field) setPath(m protoreflect.Message, names []string, v any) error {
+// setPath writes v below message. Every name but the last is a message, which is added where it is missing,
+// or a list of messages (verdicts): then v is a list too, and its elements are written to the messages in
+// order.
+func (f *Field) setPath(message protoreflect.Message, names []string, v any) error {
 	for ; len(names) > 1; names = names[1:] {
-		fd := fieldByName(m, names[0])
+		fd := fieldByName(message, names[0])
 		if fd.IsList() {
-			return f.setColumn(m.Mutable(fd).List(), names[1:], v)
+			return f.setColumn(message.Mutable(fd).List(), names[1:], v)
 		}
-		m = m.Mutable(fd).Message()
+		message = message.Mutable(fd).Message()
 	}
-	fd := fieldByName(m, names[0])
+	fd := fieldByName(message, names[0])
 
 	switch {
 	case f.Labels != nil:
-		return setLabels(m.Mutable(fd).List(), v)
+		return setLabels(message.Mutable(fd).List(), v)
 	case fd.IsList():
-		list := m.Mutable(fd).List()
+		list := message.Mutable(fd).List()
 		list.Truncate(0)
 		for _, item := range listOf(v) {
 			value, err := f.scalar(fd, item)
@@ -88,7 +89,7 @@ func (f *Field) setPath(m protoreflect.Message, names []string, v any) error {
 	}
 	value, err := f.scalar(fd, v)
 	if err == nil {
-		m.Set(fd, value)
+		message.Set(fd, value)
 	}
 	return err
 }
@@ -100,8 +101,8 @@ func (f *Field) setColumn(list protoreflect.List, names []string, v any) error {
 			list.AppendMutable()
 		}
 		// The tags of a verdict are a list within the message, and one text in the field.
-		m := list.Get(i).Message()
-		if fd := fieldByName(m, names[0]); fd.IsList() {
+		message := list.Get(i).Message()
+		if fd := fieldByName(message, names[0]); fd.IsList() {
 			text, ok := item.(string)
 			if !ok {
 				return &TypeError{"text", kindOf(item)}
@@ -111,7 +112,7 @@ func (f *Field) setColumn(list protoreflect.List, names []string, v any) error {
 				item = strings.Split(text, ",")
 			}
 		}
-		if err := f.setPath(m, names, item); err != nil {
+		if err := f.setPath(message, names, item); err != nil {
 			return err
 		}
 	}

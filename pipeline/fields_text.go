@@ -10,19 +10,19 @@ import (
 // maxListText is the number of elements of a list in the text of a field.
 const maxListText = 20
 
-// AppendText appends the value of the field in e as text for people: in the evidence of an alert, in test
+// AppendText appends the value of the field in event as text for people: in the evidence of an alert, in test
 // output. Scalars have the same form as in JSON, but without quotes. A list is joined by ", " and cut after
 // 20 elements; labels read "key=value, …". An absent field is "", 0 or false.
-func (f *Field) AppendText(dst []byte, e *Event) []byte {
+func (f *Field) AppendText(dst []byte, event *Event) []byte {
 	switch {
 	case f.Strs != nil:
 		var few [16]string
-		return appendTexts(dst, f.Strs(e, few[:0]), func(dst []byte, s string) []byte { return append(dst, s...) })
+		return appendTexts(dst, f.Strs(event, few[:0]), func(dst []byte, s string) []byte { return append(dst, s...) })
 	case f.Nums != nil:
 		var few [16]int64
-		return appendTexts(dst, f.Nums(e, few[:0]), func(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) })
+		return appendTexts(dst, f.Nums(event, few[:0]), func(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) })
 	case f.Labels != nil:
-		for i, l := range f.Labels(e) {
+		for i, l := range f.Labels(event) {
 			if i > 0 {
 				dst = append(dst, ", "...)
 			}
@@ -30,7 +30,7 @@ func (f *Field) AppendText(dst []byte, e *Event) []byte {
 		}
 		return dst
 	}
-	return f.appendScalar(dst, e)
+	return f.appendScalar(dst, event)
 }
 
 // Text returns the same as AppendText. The text of a string field aliases the event.
@@ -43,23 +43,23 @@ func (f *Field) Text(e *Event) string {
 
 // appendScalar appends the value of a field that is neither a list nor labels. The text is plain except where
 // Str is set: only strings have characters that JSON must escape.
-func (f *Field) appendScalar(dst []byte, e *Event) []byte {
+func (f *Field) appendScalar(dst []byte, event *Event) []byte {
 	switch {
 	case f.Str != nil:
-		return append(dst, f.Str(e)...)
+		return append(dst, f.Str(event)...)
 	case f.Num != nil:
-		return strconv.AppendInt(dst, f.Num(e), 10)
+		return strconv.AppendInt(dst, f.Num(event), 10)
 	case f.Flag != nil:
-		return strconv.AppendBool(dst, f.Flag(e))
+		return strconv.AppendBool(dst, f.Flag(event))
 	case f.Time != nil:
-		return time.Unix(0, f.Time(e)).UTC().AppendFormat(dst, time.RFC3339Nano)
+		return time.Unix(0, f.Time(event)).UTC().AppendFormat(dst, time.RFC3339Nano)
 	case f.IP != nil:
-		if a := f.IP(e); a.IsValid() {
+		if a := f.IP(event); a.IsValid() {
 			return a.AppendTo(dst)
 		}
 		return dst
 	}
-	return append(dst, rawText(f.Raw(e))...)
+	return append(dst, rawText(f.Raw(event))...)
 }
 
 func appendTexts[T any](dst []byte, list []T, appendOne func([]byte, T) []byte) []byte {

@@ -15,25 +15,25 @@ type ID [16]byte
 // LogID returns the ID of a log line, given the container, the file and the offset of the line's first record
 // in it. handle names the file also after a rotation has renamed it.
 func LogID(collector ID, container string, handle []byte, offset uint64) ID {
-	b := make([]byte, 0, 160) // more than a container id and a handle need
-	b = append(b, 'L')
-	b = append(b, collector[:]...)
-	b = append(append(b, container...), 0)
-	b = append(b, handle...)
-	b = binary.BigEndian.AppendUint64(b, offset)
-	return xxh3.Hash128(b).Bytes()
+	data := make([]byte, 0, 160) // more than a container id and a handle need
+	data = append(data, 'L')
+	data = append(data, collector[:]...)
+	data = append(append(data, container...), 0)
+	data = append(data, handle...)
+	data = binary.BigEndian.AppendUint64(data, offset)
+	return xxh3.Hash128(data).Bytes()
 }
 
 // SessionID returns the ID of a connection as one collector observed it. seq is the client's initial sequence
 // number, or the first one that was captured, or 0 for UDP; at is the time of the first packet.
 func SessionID(collector ID, t Transport, client, server netip.AddrPort, seq uint32, at int64) ID {
-	b := make([]byte, 0, 96)
-	b = append(b, 'S', byte(t))
-	b = append(b, collector[:]...)
-	b = appendAddrPort(appendAddrPort(b, client), server)
-	b = binary.BigEndian.AppendUint32(b, seq)
-	b = binary.BigEndian.AppendUint64(b, uint64(at))
-	return xxh3.Hash128(b).Bytes()
+	data := make([]byte, 0, 96)
+	data = append(data, 'S', byte(t))
+	data = append(data, collector[:]...)
+	data = appendAddrPort(appendAddrPort(data, client), server)
+	data = binary.BigEndian.AppendUint32(data, seq)
+	data = binary.BigEndian.AppendUint64(data, uint64(at))
+	return xxh3.Hash128(data).Bytes()
 }
 
 // TransactionID returns the ID of the transaction that begins at a byte offset of one direction of a session:
@@ -48,23 +48,23 @@ func TransactionID(session ID, dir uint8, offset uint64) ID {
 
 // CommunityID returns the 20 bytes of the Community ID version 1 with seed 0. Both directions of a connection
 // have the same. Specification: github.com/corelight/community-id-spec.
-func CommunityID(t Transport, a, b netip.AddrPort) [20]byte {
+func CommunityID(transport Transport, first, second netip.AddrPort) [20]byte {
 	// The smaller endpoint comes first.
-	addrA, addrB := a.Addr().Unmap(), b.Addr().Unmap()
-	if order := addrA.Compare(addrB); order > 0 || order == 0 && a.Port() > b.Port() {
-		a, b, addrA, addrB = b, a, addrB, addrA
+	firstAddr, secondAddr := first.Addr().Unmap(), second.Addr().Unmap()
+	if order := firstAddr.Compare(secondAddr); order > 0 || order == 0 && first.Port() > second.Port() {
+		first, second, firstAddr, secondAddr = second, first, secondAddr, firstAddr
 	}
 
 	buf := make([]byte, 0, 40)
 	buf = append(buf, 0, 0) // the seed
-	buf = append(append(buf, addrA.AsSlice()...), addrB.AsSlice()...)
+	buf = append(append(buf, firstAddr.AsSlice()...), secondAddr.AsSlice()...)
 	proto := byte(6)
-	if t == Transport_UDP {
+	if transport == Transport_UDP {
 		proto = 17
 	}
 	buf = append(buf, proto, 0)
-	buf = binary.BigEndian.AppendUint16(buf, a.Port())
-	buf = binary.BigEndian.AppendUint16(buf, b.Port())
+	buf = binary.BigEndian.AppendUint16(buf, first.Port())
+	buf = binary.BigEndian.AppendUint16(buf, second.Port())
 	return sha1.Sum(buf)
 }
 

@@ -45,9 +45,9 @@ func (n *jsonNode) child(name string) *jsonNode {
 	return &n.children[i]
 }
 
-// appendNode appends the object of n. A child of which e has nothing leaves no trace: its name is written
+// appendNode appends the object of n. A child of which event has nothing leaves no trace: its name is written
 // first, and taken back when nothing follows.
-func appendNode(dst []byte, n *jsonNode, e *Event) []byte {
+func appendNode(dst []byte, n *jsonNode, event *Event) []byte {
 	dst = append(dst, '{')
 	first := true
 	for i := range n.children {
@@ -59,8 +59,8 @@ func appendNode(dst []byte, n *jsonNode, e *Event) []byte {
 		dst = append(dst, c.key...)
 		start := len(dst)
 		if c.field != nil {
-			dst = appendField(dst, c.field, e)
-		} else if dst = appendNode(dst, c, e); len(dst) == start+2 {
+			dst = appendField(dst, c.field, event)
+		} else if dst = appendNode(dst, c, event); len(dst) == start+2 {
 			dst = dst[:start] // an empty object
 		}
 		if len(dst) == start {
@@ -74,25 +74,25 @@ func appendNode(dst []byte, n *jsonNode, e *Event) []byte {
 
 // appendField appends the value of the field, and nothing where it is absent or belongs to the body of
 // another dataset.
-func appendField(dst []byte, f *Field, e *Event) []byte {
-	if f.Body != Dataset_DATASET_NONE && f.Body != e.Dataset || !f.Has(e) {
+func appendField(dst []byte, field *Field, event *Event) []byte {
+	if field.Body != Dataset_DATASET_NONE && field.Body != event.Dataset || !field.Has(event) {
 		return dst
 	}
 	switch {
-	case f.Str != nil:
-		return appendString(dst, f.Str(e))
-	case f.Num != nil, f.Flag != nil:
-		return f.appendScalar(dst, e)
-	case f.Time != nil, f.IP != nil, f.Raw != nil:
-		return append(f.appendScalar(append(dst, '"'), e), '"')
-	case f.Strs != nil:
+	case field.Str != nil:
+		return appendString(dst, field.Str(event))
+	case field.Num != nil, field.Flag != nil:
+		return field.appendScalar(dst, event)
+	case field.Time != nil, field.IP != nil, field.Raw != nil:
+		return append(field.appendScalar(append(dst, '"'), event), '"')
+	case field.Strs != nil:
 		var few [16]string
-		return appendList(dst, f.Strs(e, few[:0]), appendString)
-	case f.Nums != nil:
+		return appendList(dst, field.Strs(event, few[:0]), appendString)
+	case field.Nums != nil:
 		var few [16]int64
-		return appendList(dst, f.Nums(e, few[:0]), func(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) })
+		return appendList(dst, field.Nums(event, few[:0]), func(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) })
 	default:
-		return appendLabels(dst, f.Labels(e))
+		return appendLabels(dst, field.Labels(event))
 	}
 }
 

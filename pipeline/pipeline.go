@@ -84,20 +84,20 @@ func detachBuffer(e *Event) {
 
 // ResolveReferences sets the container and host pointers of every event of b from the indexes that the batch
 // is encoded with. An index that is out of range stands for no container.
-func ResolveReferences(b *Batch) {
+func ResolveReferences(batch *Batch) {
 	container := func(index uint32) *Container {
-		if index == 0 || int(index) > len(b.Containers) {
+		if index == 0 || int(index) > len(batch.Containers) {
 			return nil
 		}
-		return b.Containers[index-1]
+		return batch.Containers[index-1]
 	}
-	for _, e := range b.Events {
-		e.Host = b.Host
-		e.Container = container(e.ContainerIndex)
-		if s := e.Source; s != nil {
+	for _, event := range batch.Events {
+		event.Host = batch.Host
+		event.Container = container(event.ContainerIndex)
+		if s := event.Source; s != nil {
 			s.Container = container(s.ContainerIndex)
 		}
-		if d := e.Destination; d != nil {
+		if d := event.Destination; d != nil {
 			d.Container = container(d.ContainerIndex)
 		}
 	}

@@ -10,7 +10,8 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// filled is an event in which every scalar of the common part and of every body has a value other than zero.
+// filled returns an event in which every field of the common part and of every body has a value other than
+// zero.
 func filled() *Event {
 	e := &Event{}
 	fill(e.ProtoReflect(), 0)
@@ -63,8 +64,8 @@ func scalar(f protoreflect.FieldDescriptor) protoreflect.Value {
 	panic("a kind that event.proto did not have: " + f.Kind().String())
 }
 
-// TestEveryFieldReadsSomething: a row of the table whose getter reads the wrong place, or nothing, finds a
-// zero here.
+// TestEveryFieldReadsSomething finds getters that read nothing: every field is present in an event that has
+// everything, and absent in an event that has nothing.
 func TestEveryFieldReadsSomething(t *testing.T) {
 	e := filled()
 	for i := range Fields {
@@ -78,7 +79,8 @@ func TestEveryFieldReadsSomething(t *testing.T) {
 	}
 }
 
-// TestEveryLeafOfTheTypeIsInTheTable clears one leaf of the type after the other: some row must notice.
+// TestEveryLeafOfTheTypeIsInTheTable clears one leaf of event.proto after the other: the value of some field
+// must change.
 func TestEveryLeafOfTheTypeIsInTheTable(t *testing.T) {
 	known := map[string]string{
 		"container_index": "how container is sent", "source.container_index": "how container is sent", "destination.container_index": "how container is sent",
@@ -196,8 +198,8 @@ func TestJSONIsNestedAndSaysOnlyWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestJSONSteersNoTerminal: whatever a line says, printed as it is it does not move the cursor; read again it
-// is what it was.
+// TestJSONSteersNoTerminal checks that JSON of any text has no control characters, and decodes to the same
+// text.
 func TestJSONSteersNoTerminal(t *testing.T) {
 	const nasty = "a\x1b[2J\x7fb\u0080\u009b31m\u009fc\u00a0é\u2028日"
 	got := string(AppendJSON(nil, &Event{Dataset: Dataset_LOG, Log: &LogLine{Message: nasty}}))
@@ -220,8 +222,8 @@ func FuzzJSONIsValid(f *testing.F) {
 	})
 }
 
-// TestReleasedEventsShareNothingWithTheirBuffer: a pooled slice that aliases Kafka's buffer would be written
-// through by its next owner.
+// TestReleasedEventsShareNothingWithTheirBuffer fills pooled events after a release: the buffer of the record
+// that the released events were decoded from must not change.
 func TestReleasedEventsShareNothingWithTheirBuffer(t *testing.T) {
 	src := &Batch{Collector: []byte("collectorcollect"), Events: []*Event{{Id: []byte("0123456789abcdef"), CommunityId: []byte("01234567890123456789"), Source: &Endpoint{Ip: []byte{1, 2, 3, 4}, NatIp: []byte{5, 6, 7, 8}}}}}
 	buf, err := src.MarshalVT()
@@ -260,7 +262,7 @@ func TestResolveIgnoresAnIndexOutOfRange(t *testing.T) {
 	}
 }
 
-// TestCommunityID uses the vectors of the specification's baseline.
+// TestCommunityID uses vectors from the baseline of the specification.
 func TestCommunityID(t *testing.T) {
 	check := func(tr Transport, a, b, want string) {
 		t.Helper()

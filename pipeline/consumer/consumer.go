@@ -109,7 +109,8 @@ func runGroup(ctx context.Context, cfg Config, log *slog.Logger, work Func) erro
 			return causeOfEnd(ctx)
 		}
 		if err != nil {
-			log.Warn("waiting for the Kafka consumer group coordinator", "group", cfg.Group, "topic", cfg.Topic, "err", err)
+			log.Warn("waiting for the Kafka consumer group coordinator",
+				"group", cfg.Group, "topic", cfg.Topic, "err", err)
 			continue // kafka-go itself waits JoinGroupBackoff
 		}
 		startGeneration(ctx, cancel, cfg, log, generation, work)
@@ -127,25 +128,29 @@ func causeOfEnd(ctx context.Context) error {
 
 // startGeneration calls work for each partition that this generation of the group assigned to this process.
 func startGeneration(
-	ctx context.Context, cancel context.CancelCauseFunc, cfg Config, log *slog.Logger, generation *kafkago.Generation, work Func,
+	ctx context.Context, cancel context.CancelCauseFunc, cfg Config, log *slog.Logger,
+	generation *kafkago.Generation, work Func,
 ) {
 	assigned := generation.Assignments[cfg.Topic]
 	log.Info("partitions assigned", "topic", cfg.Topic, "generation", generation.ID, "partitions", len(assigned))
 	for _, assignment := range assigned {
-		p := &Partition{ID: assignment.ID, cfg: cfg, log: log, generation: int(generation.ID), member: generation.MemberID}
+		partition := &Partition{
+			ID: assignment.ID, cfg: cfg, log: log, generation: int(generation.ID), member: generation.MemberID,
+		}
 		generation.Start(func(generationCtx context.Context) {
 			// The work ends with the generation and with Run.
 			both, stop := context.WithCancel(generationCtx)
 			defer stop()
 			defer context.AfterFunc(ctx, stop)()
 
-			err := work(both, p)
+			err := work(both, partition)
 			switch {
 			case err == nil:
 			case errors.Is(err, ErrFenced):
-				log.Warn("partition lost", "topic", cfg.Topic, "partition", p.ID, "generation", p.generation)
+				log.Warn("partition lost",
+					"topic", cfg.Topic, "partition", partition.ID, "generation", partition.generation)
 			default:
-				cancel(fmt.Errorf("%s/%d: %w", cfg.Topic, p.ID, err))
+				cancel(fmt.Errorf("%s/%d: %w", cfg.Topic, partition.ID, err))
 			}
 		})
 	}

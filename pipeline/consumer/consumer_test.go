@@ -43,8 +43,8 @@ func TestRetryWaitsLongerEachTimeAndEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// part is one partition of a topic on a broker of the test's own.
-func part(t *testing.T) (*Partition, *kafka.Client) {
+// newPartition returns the only partition of a topic on a broker of the test.
+func newPartition(t *testing.T) (*Partition, *kafka.Client) {
 	t.Helper()
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
 	if err != nil {
@@ -65,7 +65,7 @@ func part(t *testing.T) (*Partition, *kafka.Client) {
 }
 
 func TestMetadataOfAnOffsetIsKept(t *testing.T) {
-	p, _ := part(t)
+	p, _ := newPartition(t)
 	check := func(offset int64, metadata string) {
 		t.Helper()
 		if o, m, err := p.Committed(t.Context()); o != offset || m != metadata || err != nil {
@@ -84,10 +84,10 @@ func TestMetadataOfAnOffsetIsKept(t *testing.T) {
 	check(12, "v1 x")
 }
 
-// TestFetcherKeepsToItsBudgetAndItsOrder: every record once, in order, from the offset that was asked for,
-// and no more bytes waiting than were allowed.
+// TestFetcherKeepsToItsBudgetAndItsOrder checks that every record comes once, in order, from the requested
+// offset on, and that no more bytes wait than the budget allows.
 func TestFetcherKeepsToItsBudgetAndItsOrder(t *testing.T) {
-	p, client := part(t)
+	p, client := newPartition(t)
 	at, rnd := time.Now(), rand.NewChaCha8([32]byte{1})
 	for i := range 50 {
 		var records []kafkago.Record
@@ -135,7 +135,7 @@ func TestFetcherKeepsToItsBudgetAndItsOrder(t *testing.T) {
 	}
 }
 
-// noise is a value that zstd does not make smaller: a fetch is then what it was asked to be.
+// noise returns a value that zstd cannot compress, so that a fetch has the size that was requested.
 func noise(rnd *rand.ChaCha8, first byte) []byte {
 	b := make([]byte, 1000)
 	_, _ = rnd.Read(b)

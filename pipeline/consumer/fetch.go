@@ -198,13 +198,13 @@ func (c *Chunk) appendRecord(record *kafkago.Record) error {
 	return nil
 }
 
-func readBytes(b kafkago.Bytes) ([]byte, error) {
-	if b == nil {
+func readBytes(bytes kafkago.Bytes) ([]byte, error) {
+	if bytes == nil {
 		return nil, nil
 	}
-	defer b.Close()
-	out := make([]byte, b.Len())
-	_, err := io.ReadFull(b, out)
+	defer bytes.Close()
+	out := make([]byte, bytes.Len())
+	_, err := io.ReadFull(bytes, out)
 	return out, err
 }
 

@@ -8,13 +8,14 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 )
 
-// TestWhatCannotBeReadIsLeftOut: a batch that becomes a hundred times the memory it may, and one of several
-// records, stop nobody: what is before, between and behind them is read, and how much was left out is told.
-func TestWhatCannotBeReadIsLeftOut(t *testing.T) {
+// TestUnreadableBatchesAreSkipped produces two batches that exceed the bound on decompression, one of them
+// with several records. The records before, between and behind them are read, and the skipped offsets are
+// counted.
+func TestUnreadableBatchesAreSkipped(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	p, client := part(t)
+	p, client := newPartition(t)
 	good := func(text string) {
 		t.Helper()
 		if _, err := client.Produce(t.Context(), p.Topic(), 0, kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes([]byte(text))}); err != nil {

@@ -47,9 +47,10 @@ func StartBroker(ctx context.Context, cfg BrokerConfig, log *slog.Logger, reg pr
 		return nil, err
 	}
 	factory := metrics.With(reg)
-	b := &Broker{
+	broker := &Broker{
 		cfg: cfg, log: log,
-		bytes: factory.Gauge("tidegate_embedded_broker_disk_bytes", "Size of the embedded broker's messages on disk, in bytes."),
+		bytes: factory.Gauge("tidegate_embedded_broker_disk_bytes",
+			"Size of the embedded broker's messages on disk, in bytes."),
 		trimmed: factory.Counter("tidegate_embedded_broker_trimmed_bytes_total",
 			"Bytes of messages that the embedded broker deleted because of their age or of the cap on disk, read or unread. "+
 				"A reader counts messages that were deleted before it read them as lost."),
@@ -58,17 +59,17 @@ func StartBroker(ctx context.Context, cfg BrokerConfig, log *slog.Logger, reg pr
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
 	var err error
-	if b.lock, err = lockFolder(ctx, cfg.Dir, "lock", time.Second); err != nil {
+	if broker.lock, err = lockFolder(ctx, cfg.Dir, "lock", time.Second); err != nil {
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
-	if err := b.startCluster(); err != nil {
-		_ = b.lock.Unlock()
+	if err := broker.startCluster(); err != nil {
+		_ = broker.lock.Unlock()
 		return nil, err
 	}
 	var run context.Context
-	run, b.stop = context.WithCancel(context.Background())
-	b.retentionLoop.Go(func() { b.enforceRetention(run) })
-	return b, ctx.Err()
+	run, broker.stop = context.WithCancel(context.Background())
+	broker.retentionLoop.Go(func() { broker.enforceRetention(run) })
+	return broker, ctx.Err()
 }
 
 func (b *Broker) startCluster() error {
@@ -180,8 +181,9 @@ func (b *Broker) trimLargestPartition(used int64) {
 		if name, err = url.PathUnescape(name); err != nil {
 			continue
 		}
-		if i := b.cluster.PartitionInfo(name, int32(p)); i != nil && (largest == nil || i.NumBytes > largest.NumBytes) {
-			topic, largest = name, i
+		info := b.cluster.PartitionInfo(name, int32(p))
+		if info != nil && (largest == nil || info.NumBytes > largest.NumBytes) {
+			topic, largest = name, info
 		}
 	}
 	if largest == nil || largest.NumBytes == 0 {
@@ -195,8 +197,8 @@ func (b *Broker) trimLargestPartition(used int64) {
 			"topic", topic, "partition", largest.Partition, "err", err)
 		return
 	}
-	b.log.Warn("embedded broker exceeds its cap on disk, oldest messages deleted", "topic", topic, "partition", largest.Partition,
-		"messages", to-largest.LogStartOffset, "used", used, "max_bytes", b.cfg.MaxBytes)
+	b.log.Warn("embedded broker exceeds its cap on disk, oldest messages deleted",
+		"topic", topic, "partition", largest.Partition, "messages", to-largest.LogStartOffset, "used", used, "max_bytes", b.cfg.MaxBytes)
 }
 
 func cutLast(s string, sep byte) (before, after string, found bool) {

@@ -66,7 +66,7 @@ func ends(t *testing.T, addr string) (first, last int64) {
 	return p.FirstOffset, p.LastOffset
 }
 
-// TestRestartKeepsDataAndCommittedOffsets, with the commit that static assignment uses.
+// TestRestartKeepsDataAndCommittedOffsets commits as with static assignment: generation -1, no member.
 func TestRestartKeepsDataAndCommittedOffsets(t *testing.T) {
 	c := broker(t.TempDir())
 	b := startBroker(t, c)
@@ -96,7 +96,7 @@ func TestRestartKeepsDataAndCommittedOffsets(t *testing.T) {
 	}
 }
 
-// TestCapOnDiskHolds, and offsets go on where they were even when all that there was is gone.
+// TestCapOnDiskHolds also checks that offsets continue where they were after every message was deleted.
 func TestCapOnDiskHolds(t *testing.T) {
 	c := broker(t.TempDir())
 	b := startBroker(t, c)
@@ -132,7 +132,7 @@ func size(dir string) (n int64) {
 	return n
 }
 
-// holdBroker is what the process does that TestKilledBrokerKeepsWhatItAcknowledged kills.
+// holdBroker runs in the subprocess that TestKilledBrokerKeepsWhatItAcknowledged kills.
 func holdBroker(dir string) {
 	b, err := embedded.StartBroker(context.Background(), broker(dir), quiet, nil)
 	if err == nil {
@@ -142,7 +142,8 @@ func holdBroker(dir string) {
 	os.Exit(1)
 }
 
-// TestKilledBrokerKeepsWhatItAcknowledged: killed while it writes, then with a torn tail of our own making.
+// TestKilledBrokerKeepsWhatItAcknowledged kills the broker during writes, and then tears the end of a
+// segment.
 func TestKilledBrokerKeepsWhatItAcknowledged(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0])

@@ -24,39 +24,39 @@ func openCappedLog(path string, max int64) (*cappedLog, error) {
 }
 
 func (l *cappedLog) open() error {
-	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	file, err := os.OpenFile(l.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
-	st, err := f.Stat()
+	st, err := file.Stat()
 	if err != nil {
-		f.Close()
+		file.Close()
 		return err
 	}
-	l.f, l.n = f, st.Size()
+	l.f, l.n = file, st.Size()
 	return nil
 }
 
 // Write never fails, because it drains the pipe of the child: a full disk must not block the child.
-func (l *cappedLog) Write(p []byte) (int, error) {
+func (l *cappedLog) Write(data []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	const keep = 4096
-	l.tail = append(l.tail, p[max(0, len(p)-keep):]...)
+	l.tail = append(l.tail, data[max(0, len(data)-keep):]...)
 	if len(l.tail) > 2*keep {
 		l.tail = append(l.tail[:0], l.tail[len(l.tail)-keep:]...)
 	}
-	if l.f != nil && l.n+int64(len(p)) > l.max {
+	if l.f != nil && l.n+int64(len(data)) > l.max {
 		l.f.Close()
 		l.f = nil
 		_ = os.Rename(l.path, l.path+".1")
 	}
 	if l.f == nil && l.open() != nil {
-		return len(p), nil
+		return len(data), nil
 	}
-	n, _ := l.f.Write(p[:min(int64(len(p)), l.max)])
+	n, _ := l.f.Write(data[:min(int64(len(data)), l.max)])
 	l.n += int64(n)
-	return len(p), nil
+	return len(data), nil
 }
 
 // lastLine returns the last line that is not empty, cut to 400 bytes.

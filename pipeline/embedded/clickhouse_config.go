@@ -26,7 +26,8 @@ func (s *StoreServer) writeConfig() error {
 	if err != nil {
 		return err
 	}
-	if err := writePrivate(filepath.Join(s.cfg.Dir, "users.xml"), usersXML(s.cfg.Database, storePassword, analystPassword)); err != nil {
+	users := usersXML(s.cfg.Database, storePassword, analystPassword)
+	if err := writePrivate(filepath.Join(s.cfg.Dir, "users.xml"), users); err != nil {
 		return err
 	}
 	return writePrivate(filepath.Join(s.cfg.Dir, "config.xml"), s.configXML())

@@ -88,10 +88,10 @@ type StoreConfig struct {
 	DiskCheckInterval time.Duration `yaml:"disk_check_interval"`
 }
 
-// DefaultStore returns the configuration of a store for a small host. It has no native port: libchdb lets an
-// exception that leaves the handler of a native connection end the process, so that there a wrong password,
-// or a client that is killed in the middle, aborts the server (wrong passwords did repeatedly; twenty over
-// HTTP did not). The port is for tools that know nothing else, on hosts where everybody is trusted.
+// DefaultStore returns the configuration of a store for a small host. It has no native port: in libchdb an
+// exception that leaves the handler of a native connection ends the process, so a wrong password or a client
+// that is killed during a query aborts the server (see ADR 7). The port is for tools that have no HTTP, on
+// hosts where every user is trusted.
 func DefaultStore() StoreConfig {
 	return StoreConfig{
 		HTTPPort:          18123,

@@ -44,7 +44,7 @@ func lockFolder(ctx context.Context, dir, name string, patience time.Duration) (
 // freePort checks that a port of 127.0.0.1 is free, and picks a free one where port is 0. Its error names the
 // configuration key.
 func freePort(what, key string, port int) (int, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return 0, fmt.Errorf("start the embedded %s: port %d on 127.0.0.1 is taken by another program; free it or set %s",
@@ -52,8 +52,8 @@ func freePort(what, key string, port int) (int, error) {
 	case err != nil:
 		return 0, fmt.Errorf("start the embedded %s: listen on 127.0.0.1:%d: %w", what, port, err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
 // CacheDir returns the folder of downloaded files: TIDEGATE_CACHE, else the user's cache folder.

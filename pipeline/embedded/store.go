@@ -92,33 +92,33 @@ func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prom
 		return nil, fmt.Errorf("%w: it needs %s, which is not there; deploy/fetch-libchdb.sh fetches it, or give the address of a server in clickhouse.addr",
 			ErrMissing, cfg.Library)
 	}
-	s := &StoreServer{cfg: cfg, log: log, stopped: make(chan struct{})}
-	if err := s.prepareFolder(ctx); err != nil {
-		s.releaseResources()
+	server := &StoreServer{cfg: cfg, log: log, stopped: make(chan struct{})}
+	if err := server.prepareFolder(ctx); err != nil {
+		server.releaseResources()
 		return nil, err
 	}
-	s.metrics = newStoreMetrics(reg)
+	server.metrics = newStoreMetrics(reg)
 	run, stop := context.WithCancel(context.Background())
-	s.stop = stop
+	server.stop = stop
 	first := make(chan error, 1)
-	go s.supervise(run, first)
+	go server.supervise(run, first)
 	select {
 	case err := <-first:
 		if err != nil {
 			stop()
-			<-s.stopped
-			s.releaseResources()
+			<-server.stopped
+			server.releaseResources()
 			return nil, err
 		}
 	case <-ctx.Done():
 		stop()
-		s.killChild()
-		<-s.stopped
-		s.releaseResources()
+		server.killChild()
+		<-server.stopped
+		server.releaseResources()
 		return nil, fmt.Errorf("start the embedded ClickHouse: %w", ctx.Err())
 	}
-	s.watcher.Go(func() { s.watchDisk(run) })
-	return s, nil
+	server.watcher.Go(func() { server.watchDisk(run) })
+	return server, nil
 }
 
 // prepareFolder creates and locks the folder, picks the ports and writes the server's configuration.
@@ -174,27 +174,27 @@ func (s *StoreServer) Config() clickhouse.Config {
 }
 
 func clientConfig(dir, database string, tcp, http int) clickhouse.Config {
-	c := clickhouse.Default()
-	c.Addr = nil
+	cfg := clickhouse.Default()
+	cfg.Addr = nil
 	if tcp != 0 {
-		c.Addr = []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp))}
+		cfg.Addr = []string{net.JoinHostPort("127.0.0.1", strconv.Itoa(tcp))}
 	}
-	c.HTTPAddr = net.JoinHostPort("127.0.0.1", strconv.Itoa(http))
-	c.Protocol, c.Database = "http", database
-	c.Username, c.PasswordFile = storeUser, filepath.Join(dir, storeUser+".password")
-	return c
+	cfg.HTTPAddr = net.JoinHostPort("127.0.0.1", strconv.Itoa(http))
+	cfg.Protocol, cfg.Database = "http", database
+	cfg.Username, cfg.PasswordFile = storeUser, filepath.Join(dir, storeUser+".password")
+	return cfg
 }
 
 // StoreAdmin returns the same configuration for another process of this user. The store in dir runs, or ran
 // last, with it.
 func StoreAdmin(dir string) (clickhouse.Config, error) {
-	b, err := os.ReadFile(filepath.Join(dir, "ports"))
+	data, err := os.ReadFile(filepath.Join(dir, "ports"))
 	if err != nil {
 		return clickhouse.Config{}, fmt.Errorf("no embedded ClickHouse has run in %s: %w", dir, err)
 	}
 	var tcp, http int
 	var database string
-	if _, err := fmt.Sscan(string(b), &tcp, &http, &database); err != nil {
+	if _, err := fmt.Sscan(string(data), &tcp, &http, &database); err != nil {
 		return clickhouse.Config{}, fmt.Errorf("read %s: %w", filepath.Join(dir, "ports"), err)
 	}
 	return clientConfig(dir, database, tcp, http), nil

@@ -52,7 +52,8 @@ func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error)
 	events := fmt.Sprintf("FROM system.parts WHERE active AND database = '%s' AND table = 'events'", s.cfg.Database)
 	var parts, days, rows, bytes int64
 	var what, name string
-	if err := s.queryRow(ctx, "SELECT count(), uniqExact(partition_id), min(partition_id) "+events, &parts, &days, &name); err != nil || parts < 2 {
+	counts := "SELECT count(), uniqExact(partition_id), min(partition_id) " + events
+	if err := s.queryRow(ctx, counts, &parts, &days, &name); err != nil || parts < 2 {
 		return 0, err
 	}
 	sum := "SELECT sum(rows), sum(bytes_on_disk) " + events

@@ -75,7 +75,7 @@ func open(t *testing.T, s *embedded.StoreServer) *clickhouse.Store {
 	return st
 }
 
-// block is n rows of partition 0 from offset on, with text that does not compress.
+// block returns n rows of partition 0 from offset on, with text that does not compress.
 func block(st *clickhouse.Store, offset int64, n int, day time.Duration) *clickhouse.ColumnBlock {
 	b := clickhouse.NewColumnBlock()
 	at := time.Now().Add(-day).UnixNano()
@@ -96,7 +96,7 @@ func gone(pid int) bool {
 	return false
 }
 
-// TestAnalystReadsOurDatabaseAndNothingElse also holds the limits against being raised.
+// TestAnalystReadsOurDatabaseAndNothingElse also checks that the analyst cannot raise the limits.
 func TestAnalystReadsOurDatabaseAndNothingElse(t *testing.T) {
 	s := embeddedtest.Server(t)
 	st := open(t, s)
@@ -124,10 +124,10 @@ func TestAnalystReadsOurDatabaseAndNothingElse(t *testing.T) {
 			t.Errorf("%s: allowed: %.100s", sql, got)
 		}
 	}
-	// The boot's own user is of no use to anyone.
-	boot := analyst
-	boot.Username, boot.Password = "default", ""
-	if got, err := ask(boot, "SELECT 1"); err == nil {
+	// Nobody can log in as the library's own user.
+	libraryUser := analyst
+	libraryUser.Username, libraryUser.Password = "default", ""
+	if got, err := ask(libraryUser, "SELECT 1"); err == nil {
 		t.Errorf("default may log in: %s", got)
 	}
 	wrong := analyst
@@ -165,8 +165,8 @@ func TestPasswordsAreForThisUserOnly(t *testing.T) {
 	}
 }
 
-// TestKilledChildComesBackWithWhatWasAcknowledged kills it again and again while blocks are inserted and
-// repeated under their tokens.
+// TestKilledChildComesBackWithWhatWasAcknowledged kills the child again and again while blocks are inserted
+// and repeated under their tokens.
 func TestKilledChildComesBackWithWhatWasAcknowledged(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -250,7 +250,7 @@ func gather(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	return 0
 }
 
-// TestStopLeavesNoProcess and the same folder serves again, with its data and its passwords.
+// TestStopLeavesNoProcess also checks that the folder can be used again, with its data and passwords.
 func TestStopLeavesNoProcess(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -282,7 +282,7 @@ func TestStopLeavesNoProcess(t *testing.T) {
 	}
 }
 
-// holdStore is what the process does that TestKilledParentTakesItsChildAlong kills.
+// holdStore runs in the subprocess that TestKilledParentTakesItsChildAlong kills.
 func holdStore(dir string) {
 	s, err := embedded.StartStore(context.Background(), config(dir), quiet, nil)
 	if err != nil {
@@ -354,7 +354,7 @@ func TestMissingOrBrokenLibraryIsOneSentence(t *testing.T) {
 	}
 }
 
-// TestCapOnDiskDropsTheOldest: days first, then parts, and it is counted.
+// TestCapOnDiskDropsTheOldest checks that whole days are dropped before parts, and that drops are counted.
 func TestCapOnDiskDropsTheOldest(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -390,7 +390,7 @@ func TestCapOnDiskDropsTheOldest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got == "40\t39" && gather(t, reg, "tidegate_embedded_store_dropped_rows_total") == 120 { // today's are left
+		if got == "40\t39" && gather(t, reg, "tidegate_embedded_store_dropped_rows_total") == 120 { // the events of today are left
 			break
 		}
 		if time.Now().After(deadline) {

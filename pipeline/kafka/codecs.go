@@ -107,20 +107,20 @@ func (b *boundedReader) Close() error { return b.dec.Close() }
 // zstdReaders is a pool of decoders with bounded memory.
 type zstdReaders struct{ pool sync.Pool }
 
-func (z *zstdReaders) open(r io.Reader) io.ReadCloser {
-	d, _ := z.pool.Get().(*zstd.Decoder)
+func (z *zstdReaders) open(in io.Reader) io.ReadCloser {
+	decoder, _ := z.pool.Get().(*zstd.Decoder)
 	var err error
-	if d == nil {
-		d, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+	if decoder == nil {
+		decoder, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 			zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(4*maxInflated))
 	}
 	if err == nil {
-		err = d.Reset(r)
+		err = decoder.Reset(in)
 	}
 	if err != nil {
 		return io.NopCloser(errorReader{err})
 	}
-	return &zstdReader{Decoder: d, pool: &z.pool}
+	return &zstdReader{Decoder: decoder, pool: &z.pool}
 }
 
 type zstdReader struct {

@@ -37,9 +37,10 @@ func Classify(err error) ErrorClass {
 	// lose all of them until somebody looks.
 	case kafka.InvalidTimestamp, kafka.InvalidRecord:
 		return Denied
-	case kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.GroupAuthorizationFailed, kafka.SASLAuthenticationFailed,
-		kafka.UnsupportedSASLMechanism, kafka.IllegalSASLState, kafka.InvalidTopic, kafka.InvalidRequiredAcks,
-		kafka.UnsupportedCompressionType, kafka.UnsupportedVersion, kafka.SecurityDisabled, kafka.TransactionalIDAuthorizationFailed:
+	case kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.GroupAuthorizationFailed,
+		kafka.TransactionalIDAuthorizationFailed, kafka.SASLAuthenticationFailed, kafka.UnsupportedSASLMechanism,
+		kafka.IllegalSASLState, kafka.InvalidTopic, kafka.InvalidRequiredAcks, kafka.UnsupportedCompressionType,
+		kafka.UnsupportedVersion, kafka.SecurityDisabled:
 		return Denied
 	}
 	return Retriable

@@ -47,17 +47,17 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	boundCodecs()
-	c := &Client{cfg: cfg}
+	client := &Client{cfg: cfg}
 	var err error
-	if c.tls, err = loadTLS(cfg.TLS); err != nil {
+	if client.tls, err = loadTLS(cfg.TLS); err != nil {
 		return nil, err
 	}
-	if c.sasl, err = cfg.SASL.mechanism(); err != nil {
+	if client.sasl, err = cfg.SASL.mechanism(); err != nil {
 		return nil, err
 	}
-	c.transport = c.newTransport()
-	c.kafka = c.newKafkaClient(c.transport)
-	return c, nil
+	client.transport = client.newTransport()
+	client.kafka = client.newKafkaClient(client.transport)
+	return client, nil
 }
 
 func (c *Client) newTransport() *kafka.Transport {
@@ -116,7 +116,7 @@ func (c *Client) wrapError(what string, err error) error {
 // written nevertheless. The library may read them after ctx has ended, so their bytes must never be changed
 // after the call.
 func (c *Client) Produce(ctx context.Context, topic string, partition int, records ...kafka.Record) (int64, error) {
-	r, err := c.kafka.Produce(ctx, &kafka.ProduceRequest{
+	produceResponse, err := c.kafka.Produce(ctx, &kafka.ProduceRequest{
 		Topic:        topic,
 		Partition:    partition,
 		RequiredAcks: kafka.RequireAll,
@@ -124,12 +124,12 @@ func (c *Client) Produce(ctx context.Context, topic string, partition int, recor
 		Compression:  kafka.Zstd,
 	})
 	if err == nil {
-		err = r.Error
+		err = produceResponse.Error
 	}
 	if err != nil {
 		return 0, c.wrapError(fmt.Sprintf("produce to %s/%d", topic, partition), err)
 	}
-	return r.BaseOffset, nil
+	return produceResponse.BaseOffset, nil
 }
 
 // loadTLS returns nil where TLS is not enabled.

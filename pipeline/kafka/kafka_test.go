@@ -25,7 +25,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// broker starts a real broker in this process; it speaks the protocol over TCP.
+// broker starts a broker in this process, which is reached over TCP.
 func broker(t *testing.T, opts ...kfake.Opt) []string {
 	t.Helper()
 	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
@@ -54,7 +54,7 @@ func dial(t *testing.T, brokers []string, change func(*Config)) *Client {
 
 func record(s string) kafka.Record { return kafka.Record{Value: kafka.NewBytes([]byte(s))} }
 
-// roundTrip makes the topics, writes one record and reads it back by the dialer.
+// roundTrip creates the topics, writes one record and reads it back through the dialer.
 func roundTrip(t *testing.T, c *Client) {
 	t.Helper()
 	ctx := t.Context()
@@ -138,7 +138,8 @@ func TestNewEventsTopicHasTheConfiguredPartitions(t *testing.T) {
 	roundTrip(t, c)
 }
 
-// TestTopicMadeByAnotherIsSeenAtOnce: the library's picture of the cluster is seconds old, ours must not be.
+// TestTopicMadeByAnotherIsSeenAtOnce: the library's metadata may be seconds old; partitionCounts must not use
+// it.
 func TestTopicMadeByAnotherIsSeenAtOnce(t *testing.T) {
 	addrs := broker(t)
 	a, b := dial(t, addrs, nil), dial(t, addrs, nil)
@@ -158,7 +159,7 @@ func TestErrorsNameTheBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close() // nobody listens there now
+	l.Close() // the port is closed from here on
 	c := dial(t, []string{l.Addr().String()}, nil)
 	check := func(err error) {
 		t.Helper()
@@ -257,7 +258,7 @@ func TestSort(t *testing.T) {
 	check(kafka.InvalidTimestamp, Denied)
 }
 
-// certificate makes a self-signed one for 127.0.0.1 and returns the file of its authority.
+// certificate creates a self-signed certificate for 127.0.0.1 and returns the file with its CA.
 func certificate(t *testing.T) (string, tls.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

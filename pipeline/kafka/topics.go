@@ -106,13 +106,13 @@ func (c *Client) findTopics(ctx context.Context, names []string) (counts map[str
 func (c *Client) partitionCounts(ctx context.Context, topics []string) ([]int, error) {
 	fresh := c.newTransport()
 	defer fresh.CloseIdleConnections()
-	m, err := c.newKafkaClient(fresh).Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
+	metadataResponse, err := c.newKafkaClient(fresh).Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
 	if err != nil {
 		return nil, c.wrapError("ask for topics", err)
 	}
 	counts := make([]int, len(topics))
 	for i, topic := range topics {
-		for _, t := range m.Topics {
+		for _, t := range metadataResponse.Topics {
 			if t.Name != topic || errors.Is(t.Error, kafka.UnknownTopicOrPartition) {
 				continue
 			}
@@ -135,7 +135,9 @@ func (c *Client) EndOffsets(ctx context.Context, topic string, partitions []int)
 	for _, partition := range partitions {
 		requests = append(requests, kafka.LastOffsetOf(partition))
 	}
-	response, err := c.kafka.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: requests}})
+	response, err := c.kafka.ListOffsets(ctx, &kafka.ListOffsetsRequest{
+		Topics: map[string][]kafka.OffsetRequest{topic: requests},
+	})
 	if err != nil {
 		return nil, c.wrapError("list the end offsets of "+topic, err)
 	}

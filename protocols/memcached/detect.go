@@ -32,14 +32,14 @@ func match(ok, distinct bool) protocols.Match {
 }
 
 // detectStart judges a line whose end has not come.
-func detectStart(dir protocols.Dir, b []byte) protocols.Match {
-	if len(b) >= maxLine || !printable(bytes.TrimSuffix(b, []byte{'\r'})) {
+func detectStart(dir protocols.Dir, data []byte) protocols.Match {
+	if len(data) >= maxLine || !printable(bytes.TrimSuffix(data, []byte{'\r'})) {
 		return protocols.No
 	}
 	if dir == protocols.Server {
-		return match(isReplyStart(b), false)
+		return match(isReplyStart(data), false)
 	}
-	word, _, complete := bytes.Cut(b, []byte{' '})
+	word, _, complete := bytes.Cut(data, []byte{' '})
 	word = bytes.TrimSuffix(word, []byte{'\r'})
 	if complete {
 		_, ok := commands[string(word[:min(len(word), 32)])]
@@ -55,20 +55,20 @@ func detectStart(dir protocols.Dir, b []byte) protocols.Match {
 
 // replyWords are the first words of reply lines.
 var replyWords = []string{
-	"VALUE", "VA", "STAT", "ITEM", "STORED", "NOT_STORED", "END", "EN", "MN", "NS", "VERSION", "EXISTS", "NOT_FOUND", "DELETED",
-	"TOUCHED", "OK", "RESET", "HD", "EX", "NF", "ME", "BUSY", "BADCLASS", "NOSPARE", "NOTFULL", "UNSAFE", "SAME", "ERROR",
-	"CLIENT_ERROR", "SERVER_ERROR",
+	"VALUE", "VA", "STAT", "ITEM", "STORED", "NOT_STORED", "END", "EN", "MN", "NS", "VERSION", "EXISTS",
+	"NOT_FOUND", "DELETED", "TOUCHED", "OK", "RESET", "HD", "EX", "NF", "ME", "BUSY", "BADCLASS", "NOSPARE",
+	"NOTFULL", "UNSAFE", "SAME", "ERROR", "CLIENT_ERROR", "SERVER_ERROR",
 }
 
 // isReplyStart reports whether b can begin with a line of a reply, as far as it goes.
-func isReplyStart(b []byte) bool {
-	if line, n := protocols.CutLine(b, maxLine); n > 0 {
+func isReplyStart(data []byte) bool {
+	if line, n := protocols.CutLine(data, maxLine); n > 0 {
 		_, ok := parseReplyLine(line)
 		return ok
 	}
-	word, _, complete := bytes.Cut(bytes.TrimSuffix(b, []byte{'\r'}), []byte{' '})
+	word, _, complete := bytes.Cut(bytes.TrimSuffix(data, []byte{'\r'}), []byte{' '})
 	if len(word) == 0 {
-		return len(b) == 0
+		return len(data) == 0
 	}
 	if _, ok := number(word, 0); ok || bytes.HasPrefix(word, []byte("key=")) {
 		return true
@@ -83,18 +83,18 @@ func isReplyStart(b []byte) bool {
 
 // resync finds a command at the start of b or of a line. A reply is found only at the start of b, which is
 // mostly that of a packet: the data of a value may have lines that look like replies.
-func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
+func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	if dir == protocols.Server {
-		if isReplyStart(b) {
+		if isReplyStart(data) {
 			return 0, protocols.Yes
 		}
-		return len(b), protocols.No
+		return len(data), protocols.No
 	}
-	for at := 0; at < len(b); {
-		line, n := protocols.CutLine(b[at:], maxLine)
+	for at := 0; at < len(data); {
+		line, n := protocols.CutLine(data[at:], maxLine)
 		if n == 0 {
-			if detectStart(dir, b[at:]) == protocols.No {
-				return len(b), protocols.No
+			if detectStart(dir, data[at:]) == protocols.No {
+				return len(data), protocols.No
 			}
 			return at, protocols.More
 		}
@@ -103,5 +103,5 @@ func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 		}
 		at += n
 	}
-	return len(b), protocols.No
+	return len(data), protocols.No
 }

@@ -99,13 +99,13 @@ func parseCommand(line []byte) (cmd command, ok bool) {
 	if len(name) > maxNameLength || len(line) > 0 && line[0] == ' ' || !printable(line) {
 		return cmd, false
 	}
-	s, ok := commands[string(name)]
+	syntax, ok := commands[string(name)]
 	if !ok {
 		return cmd, false
 	}
-	cmd = command{name: name, flags: s.flags, distinct: s.distinct}
+	cmd = command{name: name, flags: syntax.flags, distinct: syntax.distinct}
 
-	words, size, isQuiet, isNoReply := scanWords(rest, &s)
+	words, size, isQuiet, isNoReply := scanWords(rest, &syntax)
 	if isNoReply {
 		words--
 		cmd.flags |= noReply
@@ -113,24 +113,24 @@ func parseCommand(line []byte) (cmd command, ok bool) {
 	if isQuiet {
 		cmd.flags |= quiet
 	}
-	if words < s.min || s.max >= 0 && words > s.max {
+	if words < syntax.min || syntax.max >= 0 && words > syntax.max {
 		return cmd, false
 	}
-	if s.size > 0 {
+	if syntax.size > 0 {
 		if cmd.valueBytes, ok = number(size, maxValue); !ok {
 			return cmd, false
 		}
 		cmd.flags |= hasData
 	}
-	if s.subcommand && words > 0 {
+	if syntax.subcommand && words > 0 {
 		sub, _ := nextWord(rest)
 		cmd.name = []byte(string(name) + " " + string(sub))
 	}
-	if s.firstKey > 0 {
-		for range s.firstKey - 1 {
+	if syntax.firstKey > 0 {
+		for range syntax.firstKey - 1 {
 			_, rest = nextWord(rest)
 		}
-		cmd.keys, cmd.oneKey = rest, !s.manyKeys
+		cmd.keys, cmd.oneKey = rest, !syntax.manyKeys
 	}
 	for key, left := cmd.nextKey(cmd.keys); len(key) > 0; key, left = cmd.nextKey(left) {
 		if len(key) > maxKey {
@@ -162,7 +162,8 @@ func scanWords(rest []byte, s *syntax) (words int, size []byte, isQuiet, isNoRep
 		if s.meta && words > max(s.firstKey, s.size) && string(word) == "q" {
 			isQuiet = true
 		}
-		isNoReply = !s.meta && words > 1 && string(word) == "noreply" || words == 1 && s.firstKey == 0 && string(word) == "noreply"
+		// A first word noreply is a key, unless the command has none.
+		isNoReply = !s.meta && string(word) == "noreply" && (words > 1 || s.firstKey == 0)
 	}
 	return words, size, isQuiet, isNoReply
 }
@@ -219,7 +220,8 @@ func parseReplyLine(line []byte) (l replyLine, ok bool) {
 	case "STORED", "NOT_STORED", "END", "EN", "MN", "NS", "VERSION":
 		l.last, l.distinct = true, true
 		return l, true
-	case "EXISTS", "NOT_FOUND", "DELETED", "TOUCHED", "OK", "RESET", "HD", "EX", "NF", "ME", "BUSY", "BADCLASS", "NOSPARE", "NOTFULL", "UNSAFE", "SAME":
+	case "EXISTS", "NOT_FOUND", "DELETED", "TOUCHED", "OK", "RESET", "HD", "EX", "NF", "ME",
+		"BUSY", "BADCLASS", "NOSPARE", "NOTFULL", "UNSAFE", "SAME":
 		l.last = true
 		return l, true
 	case "ERROR":

@@ -84,17 +84,17 @@ func (p *parser) Reset(c *protocols.Conn) {
 }
 
 // Parse reads one line.
-func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
+func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	if dir == protocols.Server && p.suspended {
-		if p.pairing.RepliesLost() || !isReplyStart(b) {
-			return len(b), nil // the client has sent no command since
+		if p.pairing.RepliesLost() || !isReplyStart(data) {
+			return len(data), nil // the client has sent no command since
 		}
 		p.resumeReplies()
 	}
 
-	line, n := protocols.CutLine(b, maxLine)
+	line, n := protocols.CutLine(data, maxLine)
 	switch {
-	case n == 0 && len(b) >= maxLine:
+	case n == 0 && len(data) >= maxLine:
 		return 0, errLine
 	case n == 0:
 		return 0, nil
@@ -128,17 +128,17 @@ func (p *parser) readCommand(line []byte, n int, at int64) error {
 
 // setCommand fills in the name and the keys.
 func (p *parser) setCommand(w *pending, cmd *command) {
-	m := w.e.Memcached
-	m.Command = p.c.Intern(cmd.name)
+	body := w.e.Memcached
+	body.Command = p.c.Intern(cmd.name)
 	for key, rest := cmd.nextKey(cmd.keys); len(key) > 0; key, rest = cmd.nextKey(rest) {
-		if m.KeysCount++; m.KeysCount == 1 {
-			m.Key = p.c.Intern(key)
+		if body.KeysCount++; body.KeysCount == 1 {
+			body.Key = p.c.Intern(key)
 		}
-		if len(m.Keys) >= maxKeys || p.keysBytes+w.keysBytes > maxKeysBytes {
+		if len(body.Keys) >= maxKeys || p.keysBytes+w.keysBytes > maxKeysBytes {
 			continue
 		}
 		w.keysBytes += len(key)
-		m.Keys = append(m.Keys, p.c.Intern(key))
+		body.Keys = append(body.Keys, p.c.Intern(key))
 	}
 }
 
@@ -169,21 +169,21 @@ func (p *parser) expectReply(w pending, at int64) {
 // follows from the line itself, so replies to commands that were not seen are passed over in the right
 // length.
 func (p *parser) readReplyLine(line []byte, n int, at int64) error {
-	r := &p.reply
-	l, ok := parseReplyLine(line)
+	reply := &p.reply
+	replyLine, ok := parseReplyLine(line)
 	if !ok {
 		return errReply
 	}
-	r.started = true
-	r.size += uint64(n)
-	if l.hasData {
-		r.items++
-		r.data += l.valueBytes
-		r.size += l.valueBytes + 2
-		p.c.Skip(protocols.Server, l.valueBytes+2)
+	reply.started = true
+	reply.size += uint64(n)
+	if replyLine.hasData {
+		reply.items++
+		reply.data += replyLine.valueBytes
+		reply.size += replyLine.valueBytes + 2
+		p.c.Skip(protocols.Server, replyLine.valueBytes+2)
 	}
-	if l.last {
-		p.finishReply(l, at)
+	if replyLine.last {
+		p.finishReply(replyLine, at)
 	}
 	return nil
 }
@@ -207,23 +207,23 @@ func (p *parser) finishReply(l replyLine, at int64) {
 	done := p.pairing.Pop()
 	p.keysBytes -= done.keysBytes
 
-	e, m := done.e, done.e.Memcached
-	m.Status = p.c.Intern(l.status)
-	e.Outcome = pipeline.Outcome_SUCCESS
+	event, body := done.e, done.e.Memcached
+	body.Status = p.c.Intern(l.status)
+	event.Outcome = pipeline.Outcome_SUCCESS
 	if l.isError {
-		e.Outcome = pipeline.Outcome_FAILURE
-		m.Error = p.c.Intern(l.text[:min(len(l.text), maxText)])
+		event.Outcome = pipeline.Outcome_FAILURE
+		body.Error = p.c.Intern(l.text[:min(len(l.text), maxText)])
 	}
 	if done.flags&retrieves != 0 && !l.isError {
-		m.Hits, m.ValueBytes = r.items, r.data
+		body.Hits, body.ValueBytes = r.items, r.data
 		if string(l.status) == "HD" { // mg without the flag v: the item is there, its value was not asked for
-			m.Hits = 1
+			body.Hits = 1
 		}
-		m.Misses = m.KeysCount - min(m.KeysCount, m.Hits)
+		body.Misses = body.KeysCount - min(body.KeysCount, body.Hits)
 	}
-	e.Destination.Bytes = r.size
-	e.Partial = e.Partial || r.partial
-	p.emit(e, at)
+	event.Destination.Bytes = r.size
+	event.Partial = event.Partial || r.partial
+	p.emit(event, at)
 	if done.flags&endsDialogue != 0 && !l.isError {
 		p.c.Drop() // log lines follow
 	}
