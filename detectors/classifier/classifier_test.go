@@ -110,7 +110,7 @@ func TestDecodeRefusesWhatWouldLeaveItsArrays(t *testing.T) {
 	}
 }
 
-// FuzzScore: any label is judged without leaving the arrays, the longest included.
+// FuzzScore: any label is scored without leaving the arrays, the longest included.
 func FuzzScore(f *testing.F) {
 	m, err := classifier.Decode(models.GeneratedDomains)
 	if err != nil {
@@ -140,7 +140,7 @@ func BenchmarkEvaluate(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(block)), "ns/domain")
 }
 
-// BenchmarkEvaluateManifold judges names of many shapes, so that neither the caches nor the branch predictor
+// BenchmarkEvaluateManifold scores names of many shapes, so that neither the caches nor the branch predictor
 // know the way.
 func BenchmarkEvaluateManifold(b *testing.B) {
 	c := shipped(b, classifier.Default())

@@ -192,7 +192,7 @@ func BenchmarkEvaluateClean(b *testing.B) {
 
 func unsafeString(b []byte) string { return unsafe.String(&b[0], len(b)) }
 
-// TestWatchSwapsAChangedFeed: what is written is judged by; a file that vanishes leaves the old set.
+// TestWatchSwapsAChangedFeed: a changed file makes a new set, and a file that vanishes leaves the old one.
 func TestWatchSwapsAChangedFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "feed.txt")

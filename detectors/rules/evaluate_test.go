@@ -159,7 +159,7 @@ func TestSlowRuleIsSuspended(t *testing.T) {
 		t.Fatal(err)
 	}
 	st := set.Rules()[0].stats
-	judge := func() bool {
+	matches := func() bool {
 		e := line("x")
 		set.Evaluate([]*pipeline.Event{e})
 		return len(e.Verdicts) > 0
@@ -169,13 +169,13 @@ func TestSlowRuleIsSuspended(t *testing.T) {
 			t.Error("suspended after one long run:", why)
 		}
 	}
-	if !judge() {
+	if !matches() {
 		t.Error("does not run any more")
 	}
 	if why := st.addMeasurement(50*time.Millisecond, 0, cfg); !strings.Contains(why, "3 evaluations took longer") {
 		t.Error("not suspended:", why)
 	}
-	if judge() {
+	if matches() {
 		t.Error("suspended, but runs")
 	}
 	if metric(reg, "tidegate_detectors_rules_suspended", "slow") != 1 {

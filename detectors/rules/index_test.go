@@ -283,7 +283,7 @@ func TestBatchSizeDoesNotChangeVerdicts(t *testing.T) {
 	for range 500 {
 		events = append(events, g.event())
 	}
-	judge := func(size int) string {
+	verdictsOf := func(size int) string {
 		var out []string
 		for chunk := range slices.Chunk(events, size) {
 			copies := make([]*pipeline.Event, len(chunk))
@@ -300,10 +300,10 @@ func TestBatchSizeDoesNotChangeVerdicts(t *testing.T) {
 		}
 		return strings.Join(out, "\n")
 	}
-	want := judge(1)
+	want := verdictsOf(1)
 	for _, size := range []int{2, 7, 100, 500} {
-		if judge(size) != want {
-			t.Errorf("blocks of %d are judged otherwise", size)
+		if verdictsOf(size) != want {
+			t.Errorf("blocks of %d have other verdicts", size)
 		}
 	}
 }

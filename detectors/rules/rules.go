@@ -10,7 +10,8 @@
 //
 //	source.go                     finds the files
 //	rulefile.go, parsedrule.go    read them strictly, through pipeline/config
-//	resolve.go, constants.go      turn the tree of expr's parser into typed nodes (node.go); hints.go words the errors
+//	resolve.go, calls.go, constants.go
+//	                              turn the tree of expr's parser into typed nodes (node.go); hints.go words the errors
 //	closures.go                   makes Go functions of the nodes
 //	prefilter.go, datasets.go     find what the rule cannot match without
 //	compiler.go                   does this for all rules of a set

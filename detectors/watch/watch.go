@@ -21,7 +21,7 @@ type Poller[T any] struct {
 	Load   func() (T, error)      // reads them
 	Use    func(T)                // is called with what was loaded, from the goroutine of Run
 	Refuse func(error)            // is called when State or Load fails, not again for the same error
-	Loaded string                 // State when they were loaded before Run; "": not known, they are loaded anew
+	Loaded string                 // State when they were loaded before Run; "": not known, the first polls load them
 
 	previous  string // State at the last poll
 	lastError string
