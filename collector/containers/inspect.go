@@ -74,13 +74,13 @@ func (r *Registry) listContainers(ctx context.Context, api *client.Client) error
 // refresh reads one container again and publishes it. One that is not found keeps its entry until its destroy
 // event.
 func (r *Registry) refresh(ctx context.Context, api *client.Client, id string) {
-	e, err := r.inspect(ctx, api, id)
+	entry, err := r.inspect(ctx, api, id)
 	if err != nil {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.putEntry(e)
+	r.putEntry(entry)
 	r.publish()
 }
 

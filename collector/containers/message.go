@@ -17,22 +17,22 @@ import (
 // handleMessage handles one message of the API. The registry is updated first, so that the event carries the
 // new metadata.
 func (r *Registry) handleMessage(
-	ctx context.Context, api *client.Client, stream *eventStream, m *events.Message,
+	ctx context.Context, api *client.Client, stream *eventStream, message *events.Message,
 ) {
-	stream.since = max(stream.since, m.TimeNano)
-	switch m.Type {
+	stream.since = max(stream.since, message.TimeNano)
+	switch message.Type {
 	case events.NetworkEventType:
-		r.networkEvent(ctx, api, m)
+		r.networkEvent(ctx, api, message)
 	case events.ContainerEventType:
 		// exec_create and health_status have details behind a colon.
-		action, _, _ := strings.Cut(string(m.Action), ":")
-		r.containerEvent(ctx, api, action, m.Actor.ID)
-		if !stream.seen.add(r.eventID(m)) {
+		action, _, _ := strings.Cut(string(message.Action), ":")
+		r.containerEvent(ctx, api, action, message.Actor.ID)
+		if !stream.seen.add(r.eventID(message)) {
 			r.metrics.dropped.WithLabelValues("repeated").Inc()
 			return
 		}
 		r.metrics.events.WithLabelValues(actionLabel(action)).Inc()
-		if !stream.producer.TryShip(r.newEvent(action, m)) {
+		if !stream.producer.TryShip(r.newEvent(action, message)) {
 			r.metrics.dropped.WithLabelValues("no_room").Inc()
 		}
 	}
@@ -100,57 +100,57 @@ func (s *seenEvents) add(id pipeline.ID) bool {
 }
 
 // eventID returns the id of the event of a message: the same for the same message.
-func (r *Registry) eventID(m *events.Message) pipeline.ID {
-	b := make([]byte, 0, 160)
-	b = append(b, 'C')
-	b = append(b, r.cfg.Collector[:]...)
-	b = append(append(b, m.Actor.ID...), 0)
-	b = append(append(b, m.Action...), 0)
-	b = binary.BigEndian.AppendUint64(b, uint64(m.TimeNano))
-	return xxh3.Hash128(b).Bytes()
+func (r *Registry) eventID(message *events.Message) pipeline.ID {
+	data := make([]byte, 0, 160)
+	data = append(data, 'C')
+	data = append(data, r.cfg.Collector[:]...)
+	data = append(append(data, message.Actor.ID...), 0)
+	data = append(append(data, message.Action...), 0)
+	data = binary.BigEndian.AppendUint64(data, uint64(message.TimeNano))
+	return xxh3.Hash128(data).Bytes()
 }
 
 // newEvent returns the event of a message. The command behind the colon of exec_create and exec_start is left
 // out: it may hold secrets.
-func (r *Registry) newEvent(action string, m *events.Message) *pipeline.Event {
-	e := pipeline.EventFromVTPool()
-	id := r.eventID(m)
-	e.Id = append(e.Id[:0], id[:]...)
-	e.Dataset = pipeline.Dataset_CONTAINER
-	e.Timestamp = m.TimeNano
-	if e.Timestamp == 0 {
-		e.Timestamp = m.Time * int64(time.Second)
+func (r *Registry) newEvent(action string, message *events.Message) *pipeline.Event {
+	event := pipeline.EventFromVTPool()
+	id := r.eventID(message)
+	event.Id = append(event.Id[:0], id[:]...)
+	event.Dataset = pipeline.Dataset_CONTAINER
+	event.Timestamp = message.TimeNano
+	if event.Timestamp == 0 {
+		event.Timestamp = message.Time * int64(time.Second)
 	}
-	e.Change = pipeline.ContainerChangeFromVTPool()
-	e.Change.Action = strings.ToValidUTF8(action, "\ufffd")
-	setOutcome(e, action, m)
-	if e.Container = r.ByID(m.Actor.ID); e.Container == nil {
-		attributes := m.Actor.Attributes
-		e.Container = &pipeline.Container{Id: m.Actor.ID, Name: attributes["name"], Image: attributes["image"]}
+	event.Change = pipeline.ContainerChangeFromVTPool()
+	event.Change.Action = strings.ToValidUTF8(action, "\ufffd")
+	setOutcome(event, action, message)
+	if event.Container = r.ByID(message.Actor.ID); event.Container == nil {
+		attributes := message.Actor.Attributes
+		event.Container = &pipeline.Container{Id: message.Actor.ID, Name: attributes["name"], Image: attributes["image"]}
 	}
-	return e
+	return event
 }
 
 // setOutcome sets the outcome of e and its exit code, where the message has one.
-func setOutcome(e *pipeline.Event, action string, m *events.Message) {
+func setOutcome(event *pipeline.Event, action string, message *events.Message) {
 	switch action {
 	case "die", "exec_die":
-		code, err := strconv.ParseInt(m.Actor.Attributes["exitCode"], 10, 32)
-		e.Change.ExitCode = int32(code)
+		code, err := strconv.ParseInt(message.Actor.Attributes["exitCode"], 10, 32)
+		event.Change.ExitCode = int32(code)
 		if err == nil && code == 0 {
-			e.Outcome = pipeline.Outcome_SUCCESS
+			event.Outcome = pipeline.Outcome_SUCCESS
 		} else if err == nil {
-			e.Outcome = pipeline.Outcome_FAILURE
+			event.Outcome = pipeline.Outcome_FAILURE
 		}
 	case "health_status":
 		switch {
-		case strings.HasSuffix(string(m.Action), ": healthy"):
-			e.Outcome = pipeline.Outcome_SUCCESS
-		case strings.HasSuffix(string(m.Action), ": unhealthy"):
-			e.Outcome = pipeline.Outcome_FAILURE
+		case strings.HasSuffix(string(message.Action), ": healthy"):
+			event.Outcome = pipeline.Outcome_SUCCESS
+		case strings.HasSuffix(string(message.Action), ": unhealthy"):
+			event.Outcome = pipeline.Outcome_FAILURE
 		}
 	case "oom":
-		e.Outcome = pipeline.Outcome_FAILURE
+		event.Outcome = pipeline.Outcome_FAILURE
 	}
 }
 

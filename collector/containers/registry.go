@@ -83,18 +83,18 @@ type entry struct {
 
 // New returns a Registry that is empty until Run is called.
 func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Registry {
-	r := &Registry{
+	registry := &Registry{
 		cfg: cfg, log: log, self: cfg.Self, now: time.Now, metrics: newMetrics(reg),
 		entries: map[string]*entry{}, ready: make(chan struct{}),
 	}
 	if cfg.Self == "auto" {
-		r.self = ownContainer()
+		registry.self = ownContainer()
 	}
-	r.view.Store(&view{})
+	registry.view.Store(&view{})
 	if cfg.DockerHost == "" {
-		r.setReady()
+		registry.setReady()
 	}
-	return r
+	return registry
 }
 
 // Enabled reports whether there is a Docker API at all.
@@ -161,15 +161,15 @@ func (r *Registry) expireEntries(now time.Time) {
 
 	// A new view is published only if something has expired.
 	changed := false
-	for id, e := range r.entries {
-		if e.running || now.Sub(e.ended) < r.cfg.KeepAfterExit {
+	for id, entry := range r.entries {
+		if entry.running || now.Sub(entry.ended) < r.cfg.KeepAfterExit {
 			continue
 		}
-		if e.removed {
+		if entry.removed {
 			delete(r.entries, id)
 			changed = true
-		} else if len(e.ips) > 0 {
-			e.ips = nil
+		} else if len(entry.ips) > 0 {
+			entry.ips = nil
 			changed = true
 		}
 	}

@@ -10,12 +10,12 @@ import (
 // the host's network. The path in /proc/self/cgroup has the id under cgroup v1 only, the host name only while
 // nobody has set one.
 func ownContainer() string {
-	b, _ := os.ReadFile("/proc/self/mountinfo")
-	if id := selfFromMounts(string(b)); id != "" {
+	data, _ := os.ReadFile("/proc/self/mountinfo")
+	if id := selfFromMounts(string(data)); id != "" {
 		return id
 	}
-	b, _ = os.ReadFile("/proc/self/cgroup")
-	if id := selfFromCgroup(string(b)); id != "" {
+	data, _ = os.ReadFile("/proc/self/cgroup")
+	if id := selfFromCgroup(string(data)); id != "" {
 		return id
 	}
 	if _, err := os.Stat("/.dockerenv"); err == nil {
@@ -66,22 +66,22 @@ func selfFromCgroup(cgroup string) string {
 }
 
 // cutLast cuts p at its last slash.
-func cutLast(p string) (before, after string, ok bool) {
-	i := strings.LastIndexByte(p, '/')
+func cutLast(text string) (before, after string, ok bool) {
+	i := strings.LastIndexByte(text, '/')
 	if i < 0 {
-		return "", p, false
+		return "", text, false
 	}
-	return p[:i], p[i+1:], true
+	return text[:i], text[i+1:], true
 }
 
 // isContainerID reports whether s is the full id of a container.
 func isContainerID(s string) bool { return len(s) == 64 && isHex(s) }
 
-func isHex(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+func isHex(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 			return false
 		}
 	}
-	return s != ""
+	return text != ""
 }

@@ -40,19 +40,19 @@ func (r *Registry) ByIP(ip netip.Addr) *pipeline.Container {
 // answer may still change: the address is one of Docker's, and no container is known to have had it then. The
 // API reports a start a moment after the container's first packets.
 func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Container, settled bool) {
-	v := r.view.Load()
+	view := r.view.Load()
 	ip = ip.Unmap()
 
 	// The container that runs with the address, or had not ended at that time.
-	if h, ok := v.byIP[ip]; ok && (h.ended == 0 || at <= h.ended) {
+	if h, ok := view.byIP[ip]; ok && (h.ended == 0 || at <= h.ended) {
 		return h.container, true
 	}
 	// Another address of Docker's networks may belong to a container that was not reported yet, except the
 	// host's own.
-	if v.routers[ip] {
+	if view.routers[ip] {
 		return nil, true
 	}
-	for _, subnet := range v.subnets {
+	for _, subnet := range view.subnets {
 		if subnet.Contains(ip) {
 			return nil, false
 		}

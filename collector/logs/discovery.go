@@ -25,12 +25,12 @@ type discovery struct {
 
 var _ tail.Discovery = (*discovery)(nil)
 
-func newDiscovery(s *Source) *discovery {
-	d := &discovery{source: s, logged: map[string]bool{}, failed: map[discoverer]bool{}}
-	docker := &discover.Docker{Root: s.cfg.DockerDataRoot, Elsewhere: d.filesOfContainers}
+func newDiscovery(source *Source) *discovery {
+	d := &discovery{source: source, logged: map[string]bool{}, failed: map[discoverer]bool{}}
+	docker := &discover.Docker{Root: source.cfg.DockerDataRoot, Elsewhere: d.filesOfContainers}
 	d.discoverers = append(d.discoverers, docker)
-	if len(s.cfg.Files) > 0 {
-		d.discoverers = append(d.discoverers, &discover.Glob{Patterns: s.cfg.Files})
+	if len(source.cfg.Files) > 0 {
+		d.discoverers = append(d.discoverers, &discover.Glob{Patterns: source.cfg.Files})
 	}
 	return d
 }

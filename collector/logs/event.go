@@ -90,13 +90,13 @@ func (h *lineHandler) State() tail.State {
 func (h *lineHandler) Ship(
 	ctx context.Context, producer collector.FileProducer, line *tail.Line, checkpoint collector.Checkpoint,
 ) error {
-	e := pipeline.EventFromVTPool()
+	event := pipeline.EventFromVTPool()
 	id := pipeline.LogID(h.source.collector, h.log.ID, line.File[:], uint64(line.Start))
-	e.Id = append(e.Id[:0], id[:]...)
-	e.Dataset = pipeline.Dataset_LOG
-	e.Timestamp = line.Time
-	e.Partial = line.Partial
-	e.Container = h.container
+	event.Id = append(event.Id[:0], id[:]...)
+	event.Dataset = pipeline.Dataset_LOG
+	event.Timestamp = line.Time
+	event.Partial = line.Partial
+	event.Container = h.container
 
 	// The level is looked for before secrets are taken out, in the line as it was written.
 	body := pipeline.LogLineFromVTPool()
@@ -114,28 +114,28 @@ func (h *lineHandler) Ship(
 	body.Offset = uint64(line.Start)
 	body.Truncated = line.Truncated
 	body.Bytes = line.Bytes
-	e.Log = body
+	event.Log = body
 
-	return producer.Ship(ctx, e, checkpoint)
+	return producer.Ship(ctx, event, checkpoint)
 }
 
 // internUTF8 returns b as a string of valid UTF-8, as protobuf demands. Short strings lie in the arena, whose
 // bytes are written once.
-func (h *lineHandler) internUTF8(b []byte) string {
-	if !utf8.Valid(b) {
-		return strings.ToValidUTF8(string(b), "\ufffd")
+func (h *lineHandler) internUTF8(data []byte) string {
+	if !utf8.Valid(data) {
+		return strings.ToValidUTF8(string(data), "\ufffd")
 	}
-	if len(b) > arenaSize/8 {
-		return string(b)
+	if len(data) > arenaSize/8 {
+		return string(data)
 	}
-	if len(b) == 0 {
+	if len(data) == 0 {
 		return ""
 	}
 	// The arena never grows in place, so that strings which alias it stay valid.
-	if cap(h.arena)-len(h.arena) < len(b) {
+	if cap(h.arena)-len(h.arena) < len(data) {
 		h.arena = make([]byte, 0, arenaSize)
 	}
 	n := len(h.arena)
-	h.arena = append(h.arena, b...)
-	return unsafe.String(&h.arena[n], len(b))
+	h.arena = append(h.arena, data...)
+	return unsafe.String(&h.arena[n], len(data))
 }

@@ -71,22 +71,22 @@ func levelAt(line []byte, i, end int) string {
 
 // levelValue returns the level that stands behind a key: ="x", =x, ":"x", : x, or a number as pino and bunyan
 // write it.
-func levelValue(b []byte) string {
+func levelValue(data []byte) string {
 	// Quotes, spaces and at least one = or : stand between the key and its value.
 	i, sep := 0, false
-	for i < len(b) && (b[i] == '"' || b[i] == '\'' || b[i] == ' ' || b[i] == '=' || b[i] == ':') {
-		sep = sep || b[i] == '=' || b[i] == ':'
+	for i < len(data) && (data[i] == '"' || data[i] == '\'' || data[i] == ' ' || data[i] == '=' || data[i] == ':') {
+		sep = sep || data[i] == '=' || data[i] == ':'
 		i++
 	}
 	if !sep {
 		return ""
 	}
 	end := i
-	for end < len(b) && (b[end]|0x20 >= 'a' && b[end]|0x20 <= 'z' || b[end] >= '0' && b[end] <= '9') {
+	for end < len(data) && (data[end]|0x20 >= 'a' && data[end]|0x20 <= 'z' || data[end] >= '0' && data[end] <= '9') {
 		end++
 	}
 	// pino and bunyan write numbers.
-	switch string(b[i:end]) {
+	switch string(data[i:end]) {
 	case "10":
 		return "trace"
 	case "20":
@@ -100,7 +100,7 @@ func levelValue(b []byte) string {
 	case "60":
 		return "fatal"
 	}
-	return levelWord(b[i:end])
+	return levelWord(data[i:end])
 }
 
 // levelWord returns the word for a level as one of levels, so that nothing is allocated.
@@ -114,12 +114,12 @@ func levelWord(word []byte) string {
 }
 
 // klogLevel returns the level of a line that begins with Lmmdd hh:mm:ss, as klog writes it.
-func klogLevel(b []byte) string {
-	if len(b) < 14 || b[5] != ' ' || b[8] != ':' || b[11] != ':' ||
-		twoDigits(b[1:]) > 12 || twoDigits(b[3:]) > 31 {
+func klogLevel(data []byte) string {
+	if len(data) < 14 || data[5] != ' ' || data[8] != ':' || data[11] != ':' ||
+		twoDigits(data[1:]) > 12 || twoDigits(data[3:]) > 31 {
 		return ""
 	}
-	switch b[0] {
+	switch data[0] {
 	case 'I':
 		return "info"
 	case 'W':

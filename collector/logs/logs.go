@@ -68,16 +68,16 @@ func New(
 
 // tail returns what package tail is to know of c.
 func (c Config) tail() tail.Config {
-	t := tail.Config{
+	cfg := tail.Config{
 		LineMax: int(c.MaxLineBytes), PartialTimeout: c.PartialTimeout, MaxOpen: c.MaxOpenFiles, Memory: int(c.BufferBytes),
 	}
 	if c.StartAt == "end" {
-		t.NotBefore = time.Now().UnixNano()
+		cfg.NotBefore = time.Now().UnixNano()
 		if !c.NotBefore.IsZero() {
-			t.NotBefore = c.NotBefore.UnixNano()
+			cfg.NotBefore = c.NotBefore.UnixNano()
 		}
 	}
-	return t
+	return cfg
 }
 
 // Run reads logs until ctx ends. It returns an error only where nothing can ever be read.

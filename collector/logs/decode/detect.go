@@ -19,16 +19,16 @@ func Detect(head []byte) (Format, bool) {
 
 // isText reports whether b, which may be cut anywhere, is text: UTF-8 without control characters but those of
 // terminals.
-func isText(b []byte) bool {
-	for i := 0; i < len(b); {
-		r, size := utf8.DecodeRune(b[i:])
+func isText(data []byte) bool {
+	for i := 0; i < len(data); {
+		r, size := utf8.DecodeRune(data[i:])
 		switch {
 		case r == utf8.RuneError && size == 1:
-			return len(b)-i < utf8.UTFMax && !utf8.FullRune(b[i:])
+			return len(data)-i < utf8.UTFMax && !utf8.FullRune(data[i:])
 		case r < ' ' && r != '\n' && r != '\r' && r != '\t' && r != '\x1b', r == 0x7f:
 			return false
 		}
 		i += size
 	}
-	return len(b) > 0
+	return len(data) > 0
 }

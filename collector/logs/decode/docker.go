@@ -75,32 +75,32 @@ func (r *dockerRecord) parse(b []byte, times *timeParser) bool {
 
 // parseMembers walks over the object and returns the value of "log" with its escapes. ok is false where b is
 // not an object, has no "log", or goes on behind the object.
-func (r *dockerRecord) parseMembers(b []byte, times *timeParser) (log []byte, ok bool) {
-	i := skipSpace(b, 0)
-	if i >= len(b) || b[i] != '{' {
+func (r *dockerRecord) parseMembers(data []byte, times *timeParser) (log []byte, ok bool) {
+	i := skipSpace(data, 0)
+	if i >= len(data) || data[i] != '{' {
 		return nil, false
 	}
-	if i = skipSpace(b, i+1); i < len(b) && b[i] == '}' {
+	if i = skipSpace(data, i+1); i < len(data) && data[i] == '}' {
 		return nil, false
 	}
 
 	// i is where a member begins.
 	found := false
 	for {
-		key, next := scanString(b, i)
+		key, next := scanString(data, i)
 		if next < 0 {
 			return nil, false
 		}
-		if next = skipSpace(b, next); next >= len(b) || b[next] != ':' {
+		if next = skipSpace(data, next); next >= len(data) || data[next] != ':' {
 			return nil, false
 		}
-		start := skipSpace(b, next+1)
-		end := scanValue(b, start)
+		start := skipSpace(data, next+1)
+		end := scanValue(data, start)
 		if end < 0 {
 			return nil, false
 		}
 
-		value := b[start:end]
+		value := data[start:end]
 		switch {
 		case value[0] != '"':
 			if string(key) == "log" {
@@ -118,16 +118,16 @@ func (r *dockerRecord) parseMembers(b []byte, times *timeParser) (log []byte, ok
 		}
 
 		// A comma and another member follow, or the end of the object and of the record.
-		i = skipSpace(b, end)
-		if i >= len(b) {
+		i = skipSpace(data, end)
+		if i >= len(data) {
 			return nil, false
 		}
-		if b[i] == '}' {
-			return log, found && skipSpace(b, i+1) == len(b)
+		if data[i] == '}' {
+			return log, found && skipSpace(data, i+1) == len(data)
 		}
-		if b[i] != ',' {
+		if data[i] != ',' {
 			return nil, false
 		}
-		i = skipSpace(b, i+1)
+		i = skipSpace(data, i+1)
 	}
 }

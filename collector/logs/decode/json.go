@@ -16,43 +16,43 @@ func skipSpace(b []byte, i int) int {
 
 // scanString returns the bytes between the quotes of the string at b[i], and the index behind it. The index
 // is -1 where no whole string begins at b[i].
-func scanString(b []byte, i int) ([]byte, int) {
-	if i >= len(b) || b[i] != '"' {
+func scanString(data []byte, i int) ([]byte, int) {
+	if i >= len(data) || data[i] != '"' {
 		return nil, -1
 	}
 	start := i + 1
 	for i = start; ; i++ {
-		n := bytes.IndexByte(b[i:], '"')
+		n := bytes.IndexByte(data[i:], '"')
 		if n < 0 {
 			return nil, -1
 		}
 		i += n
 		// The quote ends the string unless an odd number of backslashes stands before it.
 		slashes := 0
-		for j := i - 1; j >= start && b[j] == '\\'; j-- {
+		for j := i - 1; j >= start && data[j] == '\\'; j-- {
 			slashes++
 		}
 		if slashes%2 == 0 {
-			return b[start:i], i + 1
+			return data[start:i], i + 1
 		}
 	}
 }
 
 // scanValue returns the index behind the value at b[i]: a string, an object, a list, a number or a word. It
 // returns -1 where none begins.
-func scanValue(b []byte, i int) int {
-	if i >= len(b) {
+func scanValue(data []byte, i int) int {
+	if i >= len(data) {
 		return -1
 	}
-	switch b[i] {
+	switch data[i] {
 	case '"':
-		_, end := scanString(b, i)
+		_, end := scanString(data, i)
 		return end
 	case '{', '[':
-		return scanNested(b, i)
+		return scanNested(data, i)
 	}
 	start := i
-	for i < len(b) && isWordByte(b[i]) {
+	for i < len(data) && isWordByte(data[i]) {
 		i++
 	}
 	if i == start {
@@ -68,12 +68,12 @@ func isWordByte(c byte) bool {
 
 // scanNested returns the index behind the object or list at b[i]; -1: it has no end. It counts brackets and
 // does not recurse, so deep nesting costs no stack.
-func scanNested(b []byte, i int) int {
+func scanNested(data []byte, i int) int {
 	depth := 0
-	for i < len(b) {
-		switch b[i] {
+	for i < len(data) {
+		switch data[i] {
 		case '"':
-			_, end := scanString(b, i)
+			_, end := scanString(data, i)
 			if end < 0 {
 				return -1
 			}
@@ -94,70 +94,70 @@ func scanNested(b []byte, i int) int {
 // unescape resolves the escapes of s in place; the first backslash is at i. It returns what is left of s and
 // how many \ufffd were in it: dockerd writes one for each byte that is not UTF-8. Escapes that JSON does not
 // have are kept as they stand.
-func unescape(s []byte, i int) (out []byte, invalid int) {
+func unescape(data []byte, i int) (out []byte, invalid int) {
 	// s[:w] is resolved, s[i:] is still to be read; w ≤ i, since no escape is shorter than what it stands
 	// for.
 	w := i
-	for i < len(s) {
-		if s[i] != '\\' || i+1 >= len(s) {
-			s[w] = s[i]
+	for i < len(data) {
+		if data[i] != '\\' || i+1 >= len(data) {
+			data[w] = data[i]
 			w, i = w+1, i+1
 			continue
 		}
 		i++
-		switch c := s[i]; c {
+		switch c := data[i]; c {
 		case 'n':
-			s[w] = '\n'
+			data[w] = '\n'
 		case 't':
-			s[w] = '\t'
+			data[w] = '\t'
 		case 'r':
-			s[w] = '\r'
+			data[w] = '\r'
 		case 'b':
-			s[w] = '\b'
+			data[w] = '\b'
 		case 'f':
-			s[w] = '\f'
+			data[w] = '\f'
 		case '"', '\\', '/':
-			s[w] = c
+			data[w] = c
 		case 'u':
-			r, n := escapedRune(s[i-1:])
+			r, n := escapedRune(data[i-1:])
 			if n == 0 {
-				s[w], s[w+1] = '\\', 'u'
+				data[w], data[w+1] = '\\', 'u'
 				w++
 				break
 			}
 			if r == utf8.RuneError {
 				invalid++
 			}
-			w += utf8.EncodeRune(s[w:w+4], r) - 1
+			w += utf8.EncodeRune(data[w:w+4], r) - 1
 			i += n - 2
 		default:
-			s[w], s[w+1] = '\\', c
+			data[w], data[w+1] = '\\', c
 			w++
 		}
 		w, i = w+1, i+1
 
 		// The bytes up to the next backslash move as a whole.
-		n := bytes.IndexByte(s[i:], '\\')
+		n := bytes.IndexByte(data[i:], '\\')
 		if n < 0 {
-			n = len(s) - i
+			n = len(data) - i
 		}
-		w += copy(s[w:], s[i:i+n])
+		w += copy(data[w:], data[i:i+n])
 		i += n
 	}
-	return s[:w], invalid
+	return data[:w], invalid
 }
 
 // escapedRune reads \uXXXX, or two of them that are a surrogate pair, from the front of s, and returns their
 // length. n is 0 where s begins with neither. Half a pair is utf8.RuneError.
-func escapedRune(s []byte) (r rune, n int) {
-	r, ok := parseHex4(s)
+func escapedRune(data []byte) (r rune, n int) {
+	r, ok := parseHex4(data)
 	if !ok {
 		return 0, 0
 	}
 	if !utf16.IsSurrogate(r) {
 		return r, 6
 	}
-	if low, ok := parseHex4(s[6:]); ok {
+	if low, ok := parseHex4(data[6:]); ok {
 		if pair := utf16.DecodeRune(r, low); pair != utf8.RuneError {
 			return pair, 12
 		}
@@ -166,12 +166,12 @@ func escapedRune(s []byte) (r rune, n int) {
 }
 
 // parseHex4 reads one \uXXXX from the front of s.
-func parseHex4(s []byte) (rune, bool) {
-	if len(s) < 6 || s[0] != '\\' || s[1] != 'u' {
+func parseHex4(data []byte) (rune, bool) {
+	if len(data) < 6 || data[0] != '\\' || data[1] != 'u' {
 		return 0, false
 	}
 	var r rune
-	for _, c := range s[2:6] {
+	for _, c := range data[2:6] {
 		switch {
 		case c >= '0' && c <= '9':
 			c -= '0'

@@ -17,25 +17,25 @@ type textDecoder struct{ times timeParser }
 // Decode accepts every line but blank ones and those that contain NUL. A file that was truncated while its
 // writer went on at the old offset begins with NULs up to there, and a host that crashed leaves them
 // anywhere.
-func (d *textDecoder) Decode(b []byte, record *Record) bool {
-	b = bytes.TrimSuffix(b, []byte("\r"))
-	if bytes.IndexByte(b, 0) >= 0 || len(bytes.TrimSpace(b)) == 0 {
+func (d *textDecoder) Decode(data []byte, record *Record) bool {
+	data = bytes.TrimSuffix(data, []byte("\r"))
+	if bytes.IndexByte(data, 0) >= 0 || len(bytes.TrimSpace(data)) == 0 {
 		return false
 	}
-	*record = Record{Text: b, Time: d.leadingTime(b), Ends: true}
+	*record = Record{Text: data, Time: d.leadingTime(data), Ends: true}
 	return true
 }
 
 // leadingTime returns the time with which a line begins; 0: none. The time may stand in brackets.
-func (d *textDecoder) leadingTime(b []byte) int64 {
-	b = bytes.TrimPrefix(b, []byte("["))
-	if len(b) < len("2006-01-02T15:04:05Z") || b[4] != '-' || b[10] != 'T' {
+func (d *textDecoder) leadingTime(data []byte) int64 {
+	data = bytes.TrimPrefix(data, []byte("["))
+	if len(data) < len("2006-01-02T15:04:05Z") || data[4] != '-' || data[10] != 'T' {
 		return 0
 	}
 
 	end := len("2006-01-02T15:04:05")
-	for end < len(b) && b[end] != ' ' && b[end] != '\t' && b[end] != ']' && b[end] != ',' {
+	for end < len(data) && data[end] != ' ' && data[end] != '\t' && data[end] != ']' && data[end] != ',' {
 		end++
 	}
-	return d.times.parse(b[:end])
+	return d.times.parse(data[:end])
 }

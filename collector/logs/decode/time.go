@@ -10,34 +10,34 @@ type timeParser struct {
 
 // parse returns the time b of RFC 3339 in ns since 1970, with up to nine digits of a second; 0: b is not such
 // a time.
-func (p *timeParser) parse(b []byte) int64 {
-	if len(b) < len("2006-01-02T15:04:05Z") || b[10] != 'T' && b[10] != 't' || b[13] != ':' || b[16] != ':' {
+func (p *timeParser) parse(data []byte) int64 {
+	if len(data) < len("2006-01-02T15:04:05Z") || data[10] != 'T' && data[10] != 't' || data[13] != ':' || data[16] != ':' {
 		return 0
 	}
 
 	// The date changes once a day: comparing it by two loads is cheaper than a call.
-	sameDate := binary.LittleEndian.Uint64(b) == binary.LittleEndian.Uint64(p.date[:]) &&
-		b[8] == p.date[8] && b[9] == p.date[9]
-	if !sameDate && !p.setDate(b) {
+	sameDate := binary.LittleEndian.Uint64(data) == binary.LittleEndian.Uint64(p.date[:]) &&
+		data[8] == p.date[8] && data[9] == p.date[9]
+	if !sameDate && !p.setDate(data) {
 		return 0
 	}
-	h, m, s := twoDigits(b[11:]), twoDigits(b[14:]), twoDigits(b[17:])
+	h, m, s := twoDigits(data[11:]), twoDigits(data[14:]), twoDigits(data[17:])
 	if h > 23 || m > 59 || s > 60 {
 		return 0
 	}
 
 	// The fraction of a second: digits behind the ninth are ignored.
 	ns, i := int64(0), 19
-	if b[i] == '.' {
+	if data[i] == '.' {
 		scale := int64(1e9)
-		for i++; i < len(b) && b[i] >= '0' && b[i] <= '9'; i++ {
+		for i++; i < len(data) && data[i] >= '0' && data[i] <= '9'; i++ {
 			if scale > 1 {
 				scale /= 10
-				ns += int64(b[i]-'0') * scale
+				ns += int64(data[i]-'0') * scale
 			}
 		}
 	}
-	offset, ok := parseZone(b[i:])
+	offset, ok := parseZone(data[i:])
 	if !ok {
 		return 0
 	}
@@ -45,19 +45,19 @@ func (p *timeParser) parse(b []byte) int64 {
 }
 
 // parseZone returns the offset of a zone from UTC: Z, or a sign, hours and minutes.
-func parseZone(b []byte) (seconds int64, ok bool) {
-	if len(b) == 1 && (b[0] == 'Z' || b[0] == 'z') {
+func parseZone(data []byte) (seconds int64, ok bool) {
+	if len(data) == 1 && (data[0] == 'Z' || data[0] == 'z') {
 		return 0, true
 	}
-	if len(b) != 6 || b[0] != '+' && b[0] != '-' || b[3] != ':' {
+	if len(data) != 6 || data[0] != '+' && data[0] != '-' || data[3] != ':' {
 		return 0, false
 	}
-	h, m := twoDigits(b[1:]), twoDigits(b[4:])
+	h, m := twoDigits(data[1:]), twoDigits(data[4:])
 	if h > 23 || m > 59 {
 		return 0, false
 	}
 	seconds = int64(h)*3600 + int64(m)*60
-	if b[0] == '-' {
+	if data[0] == '-' {
 		seconds = -seconds
 	}
 	return seconds, true
@@ -65,10 +65,10 @@ func parseZone(b []byte) (seconds int64, ok bool) {
 
 // setDate makes the date at the front of b, 2006-01-02, the current one. It returns false where b begins with
 // no date, or with a year that an int64 of nanoseconds does not hold.
-func (p *timeParser) setDate(b []byte) bool {
-	century, yy, m, d := twoDigits(b), twoDigits(b[2:]), twoDigits(b[5:]), twoDigits(b[8:])
+func (p *timeParser) setDate(data []byte) bool {
+	century, yy, m, d := twoDigits(data), twoDigits(data[2:]), twoDigits(data[5:]), twoDigits(data[8:])
 	year := int64(century)*100 + int64(yy)
-	if century > 99 || yy > 99 || b[4] != '-' || b[7] != '-' || m < 1 || m > 12 || d < 1 || d > 31 ||
+	if century > 99 || yy > 99 || data[4] != '-' || data[7] != '-' || m < 1 || m > 12 || d < 1 || d > 31 ||
 		year < 1678 || year > 2261 {
 		return false
 	}
@@ -81,7 +81,7 @@ func (p *timeParser) setDate(b []byte) bool {
 		month += 12
 	}
 	days := 365*year + year/4 - year/100 + year/400 + (153*(month-3)+2)/5 + int64(d) - 1 - 719468
-	copy(p.date[:], b[:10])
+	copy(p.date[:], data[:10])
 	p.midnight = days * 86400
 	return true
 }

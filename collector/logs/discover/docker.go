@@ -80,12 +80,12 @@ func numberedRank(base, name string) (rank Rank, ok bool) {
 }
 
 // isContainerID reports whether the name of a folder is the id of a container: 64 hex digits.
-func isContainerID(s string) bool {
-	if len(s) != 64 {
+func isContainerID(text string) bool {
+	if len(text) != 64 {
 		return false
 	}
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+	for i := range len(text) {
+		if c := text[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 			return false
 		}
 	}

@@ -39,14 +39,14 @@ type Dockerd struct {
 func NewDockerd(t testing.TB, root string, n int) *Dockerd {
 	t.Helper()
 	id := fmt.Sprintf("%064x", 0xc0ffee0000+n)
-	d := &Dockerd{
+	dockerd := &Dockerd{
 		t: t, Root: root, ID: id, Dir: filepath.Join(root, "containers", id), MaxSize: 1 << 40, MaxFile: 1,
 		Now: time.Date(2026, 11, 24, 23, 8, 0, 5, time.UTC),
 	}
-	d.Path = filepath.Join(d.Dir, id+"-json.log")
-	d.Must(os.MkdirAll(d.Dir, 0o700))
-	d.openLog()
-	return d
+	dockerd.Path = filepath.Join(dockerd.Dir, id+"-json.log")
+	dockerd.Must(os.MkdirAll(dockerd.Dir, 0o700))
+	dockerd.openLog()
+	return dockerd
 }
 
 // Must fails the test if err is not nil.
@@ -133,15 +133,15 @@ func (d *Dockerd) Rotate() {
 // header. Then it removes the original.
 func (d *Dockerd) Gzip(path string) {
 	d.t.Helper()
-	b, err := os.ReadFile(path)
+	data, err := os.ReadFile(path)
 	d.Must(err)
 	out, err := os.Create(path + ".gz")
 	d.Must(err)
-	z := gzip.NewWriter(out)
-	z.Extra = fmt.Appendf(nil, `{"lastTime":%q}`, d.Now.Format(time.RFC3339Nano))
-	_, err = z.Write(b)
+	writer := gzip.NewWriter(out)
+	writer.Extra = fmt.Appendf(nil, `{"lastTime":%q}`, d.Now.Format(time.RFC3339Nano))
+	_, err = writer.Write(data)
 	d.Must(err)
-	d.Must(z.Close())
+	d.Must(writer.Close())
 	d.Must(out.Close())
 	d.Must(os.Remove(path))
 }

@@ -97,7 +97,7 @@ func (s *Shipper) File(name string) collector.FileProducer {
 }
 
 // Ship implements collector.FileProducer.
-func (p *producer) Ship(ctx context.Context, e *pipeline.Event, m collector.Checkpoint) error {
+func (p *producer) Ship(ctx context.Context, event *pipeline.Event, checkpoint collector.Checkpoint) error {
 	if p.shipper.Gate != nil {
 		select {
 		case <-ctx.Done():
@@ -112,14 +112,14 @@ func (p *producer) Ship(ctx context.Context, e *pipeline.Event, m collector.Chec
 	p.shipper.mu.Lock()
 	defer p.shipper.mu.Unlock()
 	g := Shipped{
-		ID: hex.EncodeToString(e.Id), Message: string([]byte(e.Log.Message)), Stream: e.Log.Stream,
-		Path: e.Log.Path, Level: e.Log.Level, Time: e.Timestamp, Offset: e.Log.Offset, Bytes: e.Log.Bytes,
-		Truncated: e.Log.Truncated, Partial: e.Partial, Container: e.Container.GetName(), Checkpoint: m,
+		ID: hex.EncodeToString(event.Id), Message: string([]byte(event.Log.Message)), Stream: event.Log.Stream,
+		Path: event.Log.Path, Level: event.Log.Level, Time: event.Timestamp, Offset: event.Log.Offset, Bytes: event.Log.Bytes,
+		Truncated: event.Log.Truncated, Partial: event.Partial, Container: event.Container.GetName(), Checkpoint: checkpoint,
 	}
-	if n := len(p.list); n > 0 && p.list[n-1].Checkpoint.End >= m.End {
+	if n := len(p.list); n > 0 && p.list[n-1].Checkpoint.End >= checkpoint.End {
 		p.shipper.errs = append(p.shipper.errs, "End did not grow: "+p.name+" "+g.Message)
 	}
-	if m.ReadFrom > m.End || m.ReadFrom < 0 {
+	if checkpoint.ReadFrom > checkpoint.End || checkpoint.ReadFrom < 0 {
 		p.shipper.errs = append(p.shipper.errs, "ReadFrom is behind End: "+p.name)
 	}
 	if len(p.replayed) > 0 {
@@ -130,7 +130,7 @@ func (p *producer) Ship(ctx context.Context, e *pipeline.Event, m collector.Chec
 		p.replayed = p.replayed[1:]
 	}
 	p.list = append(p.list, g)
-	pipeline.ReleaseEvent(e)
+	pipeline.ReleaseEvent(event)
 	select {
 	case p.shipper.notify <- struct{}{}:
 	default:
@@ -170,12 +170,12 @@ func (p *producer) Close(keep bool) {
 func (s *Shipper) Crash(keep func(n int) int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range s.files {
-		n := keep(len(p.list))
-		p.replayed = append(slices.Clone(p.list[n:]), p.replayed...)
-		p.list = p.list[:n]
-		p.open = false
-		p.sourceGone = make(chan struct{})
+	for _, producer := range s.files {
+		n := keep(len(producer.list))
+		producer.replayed = append(slices.Clone(producer.list[n:]), producer.replayed...)
+		producer.list = producer.list[:n]
+		producer.open = false
+		producer.sourceGone = make(chan struct{})
 	}
 }
 
@@ -225,12 +225,12 @@ func (s *Shipper) Check(t testing.TB) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, e := range s.errs {
+	for i, text := range s.errs {
 		if i == 5 {
 			t.Errorf("… and %d more", len(s.errs)-i)
 			break
 		}
-		t.Error(e)
+		t.Error(text)
 	}
 }
 

@@ -138,12 +138,12 @@ func (f *file) isTruncated() bool {
 		return true
 	}
 	var buf [maxSample]byte
-	b := buf[:f.sample.size]
-	n, err := f.file.ReadAt(b, f.sample.start)
+	data := buf[:f.sample.size]
+	n, err := f.file.ReadAt(data, f.sample.start)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
-	return xxh3.Hash(b[:n]) != f.sample.hash && f.sample.size > 0
+	return xxh3.Hash(data[:n]) != f.sample.hash && f.sample.size > 0
 }
 
 // isCopyOf reports whether f, which may be compressed, holds what was read of original: it begins with the
@@ -164,9 +164,9 @@ func (f *file) isCopyOf(original *file) bool {
 
 // readAt reads into b from the uncompressed offset at. A compressed file is read forwards; only where a line
 // could not be shipped it is uncompressed from its front again.
-func (f *file) readAt(b []byte, at int64) (int, error) {
+func (f *file) readAt(data []byte, at int64) (int, error) {
 	if !f.gz {
-		return f.file.ReadAt(b, at)
+		return f.file.ReadAt(data, at)
 	}
 
 	// Bring the decompressor to at.
@@ -189,11 +189,11 @@ func (f *file) readAt(b []byte, at int64) (int, error) {
 		}
 	}
 
-	n, err := io.ReadFull(f.gzipReader, b)
+	n, err := io.ReadFull(f.gzipReader, data)
 	f.gzipOffset += int64(n)
-	if errors.Is(err, io.ErrUnexpectedEOF) && n < len(b) {
+	if errors.Is(err, io.ErrUnexpectedEOF) && n < len(data) {
 		// ReadFull returns this for a short end as well; a broken stream returns it again when it is read on.
-		if _, again := f.gzipReader.Read(b[:0]); again == nil || errors.Is(again, io.EOF) {
+		if _, again := f.gzipReader.Read(data[:0]); again == nil || errors.Is(again, io.EOF) {
 			err = io.EOF
 		}
 	}
@@ -305,12 +305,12 @@ func (f *file) advanceOffset(n int64) {
 // anywhere in this one.
 func (f *file) readFrom(base int64) int64 {
 	for i := range f.pending {
-		switch p := &f.pending[i]; {
-		case !p.active:
-		case p.carried:
+		switch pendingLine := &f.pending[i]; {
+		case !pendingLine.active:
+		case pendingLine.carried:
 			return 0
 		default:
-			base = min(base, p.start)
+			base = min(base, pendingLine.start)
 		}
 	}
 	return base
@@ -318,17 +318,17 @@ func (f *file) readFrom(base int64) int64 {
 
 // openLog opens a file of a log for reading. It refuses everything but regular files: a pipe would never end.
 func openLog(dir, name string) (*os.File, error) {
-	f, err := os.OpenFile(joinPath(dir, name), os.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := os.OpenFile(joinPath(dir, name), os.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	info, err := f.Stat()
+	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is not a regular file", name)
 	}
 	if err != nil {
-		_ = f.Close()
+		_ = file.Close()
 		return nil, err
 	}
-	return f, nil
+	return file, nil
 }

@@ -147,12 +147,12 @@ func (t *Tailer) addProducerNames(names map[string]bool) bool {
 	if t.rescanNeeded {
 		return false
 	}
-	for i, f := range t.files {
+	for i, file := range t.files {
 		final := i < len(t.files)-1
-		if !f.identified && (f.file == nil || !f.readIdentity(t.log.Format, final)) {
+		if !file.identified && (file.file == nil || !file.readIdentity(t.log.Format, final)) {
 			continue // without a first record it has no checkpoint
 		}
-		for _, id := range f.candidateIDs() {
+		for _, id := range file.candidateIDs() {
 			names[t.producerName(id)] = true
 		}
 	}

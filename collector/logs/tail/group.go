@@ -47,16 +47,16 @@ type Group struct {
 
 // NewGroup returns a Group that reads nothing until Run is called.
 func NewGroup(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Group {
-	g := &Group{
+	group := &Group{
 		cfg: cfg, log: log, reg: reg, metrics: newMetrics(reg),
 		tailers: map[string]*Tailer{}, ended: make(chan *Tailer),
 	}
-	g.budget.maxFiles = int64(cfg.MaxOpen)
-	if g.budget.maxFiles == 0 {
-		g.budget.maxFiles = descriptorLimit()
+	group.budget.maxFiles = int64(cfg.MaxOpen)
+	if group.budget.maxFiles == 0 {
+		group.budget.maxFiles = descriptorLimit()
 	}
-	g.budget.maxMemory = int64(cfg.Memory)
-	return g
+	group.budget.maxMemory = int64(cfg.Memory)
+	return group
 }
 
 // Held returns how many descriptors, and bytes of lines that are not complete, the group holds. After Run
@@ -122,13 +122,13 @@ func (g *Group) rescan(ctx context.Context, discovery Discovery) {
 
 	// A poll is two system calls for a log in which nothing has happened; a scan lists its folder.
 	var lag int64
-	for _, t := range g.tailers {
+	for _, tailer := range g.tailers {
 		if g.overflowed {
-			t.scanFolder()
+			tailer.scanFolder()
 		} else {
-			t.poll(g.rescans%fullScanEvery == t.slot)
+			tailer.poll(g.rescans%fullScanEvery == tailer.slot)
 		}
-		lag += t.lagBytes()
+		lag += tailer.lagBytes()
 	}
 	g.overflowed = false
 	g.lag.Store(lag)
@@ -162,21 +162,21 @@ func (g *Group) followListed(ctx context.Context, discovery Discovery) {
 
 // follow begins to tail a log.
 func (g *Group) follow(ctx context.Context, log discover.Log, handler Handler) {
-	t := newTailer(g, log, handler, len(g.tailers)%fullScanEvery)
-	g.tailers[log.ID] = t
-	folder, err := g.watch.addTailer(log.Dir, t)
+	tailer := newTailer(g, log, handler, len(g.tailers)%fullScanEvery)
+	g.tailers[log.ID] = tailer
+	folder, err := g.watch.addTailer(log.Dir, tailer)
 	if err != nil {
 		g.metrics.errors.WithLabelValues("watch").Inc()
 	}
-	t.folder = folder
+	tailer.folder = folder
 
 	// Files are opened here rather than by the reader, which may have to wait before it begins.
-	t.scanFolder()
+	tailer.scanFolder()
 
-	ctx, t.cancel = context.WithCancel(ctx)
+	ctx, tailer.cancel = context.WithCancel(ctx)
 	g.wg.Go(func() {
-		t.readLoop(ctx)
-		g.ended <- t
+		tailer.readLoop(ctx)
+		g.ended <- tailer
 	})
 }
 
@@ -206,12 +206,12 @@ func (g *Group) pruneOnce(listed map[string]bool) {
 
 // applyStates ends the tailers of logs that are excluded now, and wakes those that wait for their handler.
 func (g *Group) applyStates() {
-	for _, t := range g.tailers {
-		if t.handler.State().Excluded {
-			t.cancel()
+	for _, tailer := range g.tailers {
+		if tailer.handler.State().Excluded {
+			tailer.cancel()
 		}
-		if !t.handlerReady.Load() {
-			t.wakeReader()
+		if !tailer.handlerReady.Load() {
+			tailer.wakeReader()
 		}
 	}
 }
@@ -232,16 +232,16 @@ func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []i
 
 		// Several logs may have files in the folder. A name of none of them may be that of a new log.
 		owned := false
-		for _, t := range folder.tailers {
+		for _, tailer := range folder.tailers {
 			switch {
 			case event.mask&unix.IN_IGNORED != 0:
-				t.scanFolder()
-			case !t.ownsName(event.name):
+				tailer.scanFolder()
+			case !tailer.ownsName(event.name):
 				continue
 			case event.mask&unix.IN_MODIFY != 0:
-				t.wakeReader()
+				tailer.wakeReader()
 			default:
-				t.scanFolder()
+				tailer.scanFolder()
 			}
 			owned = true
 		}
@@ -261,23 +261,23 @@ func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []i
 }
 
 // removeTailer takes out a tailer whose goroutine has returned.
-func (g *Group) removeTailer(t *Tailer) {
-	if t.folder != nil {
-		g.watch.removeTailer(t.folder, t)
+func (g *Group) removeTailer(tailer *Tailer) {
+	if tailer.folder != nil {
+		g.watch.removeTailer(tailer.folder, tailer)
 	}
-	g.closeTailer(t)
-	delete(g.tailers, t.log.ID)
+	g.closeTailer(tailer)
+	delete(g.tailers, tailer.log.ID)
 	g.tailed.Store(int64(len(g.tailers)))
 }
 
 // closeTailer closes the files of a tailer whose goroutine has returned. It lists the folder before: a
 // checkpoint is given up only if its file has no name now, and one that was being compressed may have got
 // another name since the last listing.
-func (g *Group) closeTailer(t *Tailer) {
-	if !t.handler.State().Excluded {
-		t.scanFolder()
+func (g *Group) closeTailer(tailer *Tailer) {
+	if !tailer.handler.State().Excluded {
+		tailer.scanFolder()
 	}
-	t.closeFiles()
+	tailer.closeFiles()
 }
 
 // stopTailers waits for the tailers, which see that the context of Run has ended, and closes their files.

@@ -86,15 +86,15 @@ func (h fileHead) isDated(decoder decode.Decoder) bool {
 
 // readHead returns the first record of a file. ok is false while the record is not there as a whole, unless
 // the file is final.
-func readHead(r io.ReaderAt, final bool) (head fileHead, ok bool) {
-	start, err := skipNULs(r)
+func readHead(readerAt io.ReaderAt, final bool) (head fileHead, ok bool) {
+	start, err := skipNULs(readerAt)
 	if err != nil {
 		return fileHead{}, false
 	}
 	// Most first records are short; the whole file is not read for one that is not.
 	for size := firstRead; ; size *= 4 {
 		buf := make([]byte, min(size, maxRecord))
-		n, err := r.ReadAt(buf, start)
+		n, err := readerAt.ReadAt(buf, start)
 		if n == 0 || err != nil && !errors.Is(err, io.EOF) {
 			return fileHead{}, false
 		}
@@ -198,11 +198,11 @@ func handleAt(dirfd int, name string) (string, error) {
 	if err := unix.Statx(dirfd, name, flags, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil {
 		return "", err
 	}
-	b := append([]byte{'x'}, make([]byte, 0, 40)...)
+	data := append([]byte{'x'}, make([]byte, 0, 40)...)
 	for _, n := range [...]uint64{
 		uint64(st.Dev_major), uint64(st.Dev_minor), st.Ino, uint64(st.Btime.Sec), uint64(st.Btime.Nsec),
 	} {
-		b = binary.BigEndian.AppendUint64(b, n)
+		data = binary.BigEndian.AppendUint64(data, n)
 	}
-	return string(b), nil
+	return string(data), nil
 }

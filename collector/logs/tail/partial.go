@@ -63,18 +63,18 @@ func (p *pendingLine) discardLine(budget *budget) {
 // numbered end-1, which lies within that record: the record's own line may end at end.
 func (t *Tailer) joinRecord(ctx context.Context, f *file, start, end int64) error {
 	record := &t.record
-	p := &f.pending[record.Stream]
+	pendingLine := &f.pending[record.Stream]
 
 	// A record of another group begins a line: the one before has no end.
-	if p.active && record.Group != 0 && p.group != record.Group {
-		p.setLine(&t.line, record.Stream)
-		if err := t.shipPending(ctx, f, p, end-1, start); err != nil {
+	if pendingLine.active && record.Group != 0 && pendingLine.group != record.Group {
+		pendingLine.setLine(&t.line, record.Stream)
+		if err := t.shipPending(ctx, f, pendingLine, end-1, start); err != nil {
 			return err
 		}
 	}
 
 	// A line of one record is shipped without a copy.
-	if !p.active && record.Ends {
+	if !pendingLine.active && record.Ends {
 		t.line = Line{
 			File: f.id, Start: start, Time: record.Time, Stream: record.Stream,
 			Text: record.Text, Bytes: uint64(len(record.Text)),
@@ -82,21 +82,21 @@ func (t *Tailer) joinRecord(ctx context.Context, f *file, start, end int64) erro
 		return t.shipLine(ctx, f, end, end)
 	}
 
-	if !p.active {
-		p.startLine(f, record, start)
+	if !pendingLine.active {
+		pendingLine.startLine(f, record, start)
 	}
 	t.tally.parts++
-	keptText, keptBytes := len(p.text), p.bytes
-	p.appendPart(record.Text, t.group.cfg.LineMax, &t.group.budget)
-	if !record.Ends && p.bytes < lineHardMax {
+	keptText, keptBytes := len(pendingLine.text), pendingLine.bytes
+	pendingLine.appendPart(record.Text, t.group.cfg.LineMax, &t.group.budget)
+	if !record.Ends && pendingLine.bytes < lineHardMax {
 		return nil
 	}
-	p.setLine(&t.line, record.Stream)
+	pendingLine.setLine(&t.line, record.Stream)
 	t.line.Partial = !record.Ends
-	if err := t.shipPending(ctx, f, p, end, end); err != nil {
+	if err := t.shipPending(ctx, f, pendingLine, end, end); err != nil {
 		// The record counts as not read: it is read once more, if only by drainUnlinked, and must not be in
 		// the line twice.
-		p.text, p.bytes = p.text[:keptText], keptBytes
+		pendingLine.text, pendingLine.bytes = pendingLine.text[:keptText], keptBytes
 		return err
 	}
 	return nil
@@ -118,13 +118,13 @@ func (t *Tailer) shipPending(ctx context.Context, f *file, p *pendingLine, end, 
 // lie within the record that may come next.
 func (t *Tailer) flushOpenLines(ctx context.Context, f *file) error {
 	for i := range f.pending {
-		p := &f.pending[i]
-		if !p.active {
+		pendingLine := &f.pending[i]
+		if !pendingLine.active {
 			continue
 		}
-		p.setLine(&t.line, decode.Stream(i))
+		pendingLine.setLine(&t.line, decode.Stream(i))
 		t.line.Partial = !t.folderGone.Load() && !t.handler.State().Stopped
-		if err := t.shipPending(ctx, f, p, f.offset+1+int64(i), f.offset); err != nil {
+		if err := t.shipPending(ctx, f, pendingLine, f.offset+1+int64(i), f.offset); err != nil {
 			return err
 		}
 	}

@@ -18,29 +18,29 @@ const refreshEvery = 1 << 20
 // readAvailable reads the oldest file of the log that is not done, up to where it ends now. more is true when
 // there was something to read, or when the next file is due.
 func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
-	f, final := t.currentFile()
-	if f == nil {
+	file, final := t.currentFile()
+	if file == nil {
 		return false, nil
 	}
 
 	// A file that is read for the first time needs an identity, a producer and a checkpoint.
-	if f.producer == nil {
-		switch t.resumeFile(f, final) {
+	if file.producer == nil {
+		switch t.resumeFile(file, final) {
 		case fileWaits:
 			return false, nil
 		case fileLeftOut:
 			return true, nil
 		case fileUnreadable:
-			t.finishFile(f)
+			t.finishFile(file)
 			return true, nil
 		}
 	}
-	if f.isTruncated() {
-		t.handleTruncation(f)
+	if file.isTruncated() {
+		t.handleTruncation(file)
 		return true, nil
 	}
 
-	n, err := t.readToEnd(ctx, f, final)
+	n, err := t.readToEnd(ctx, file, final)
 	if err != nil {
 		return false, err
 	}
@@ -50,15 +50,15 @@ func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 	switch {
 	case final:
 		// An open line is continued in the next file, if there is one.
-		if t.nextFile(f) == nil {
-			if err := t.flushOpenLines(ctx, f); err != nil {
+		if t.nextFile(file) == nil {
+			if err := t.flushOpenLines(ctx, file); err != nil {
 				return false, err
 			}
 		}
-		t.finishFile(f)
+		t.finishFile(file)
 		return true, nil
-	case n == 0 && t.isFlushDue(f):
-		err = t.flushOpenLines(ctx, f)
+	case n == 0 && t.isFlushDue(file):
+		err = t.flushOpenLines(ctx, file)
 	}
 	return n > 0, err
 }
@@ -103,12 +103,12 @@ func (f *file) hasOpenLine() bool {
 // hasUnread reports whether the current file holds more than was read, other than a record that is not
 // complete.
 func (t *Tailer) hasUnread() bool {
-	f, final := t.currentFile()
-	if f == nil || final {
-		return f != nil
+	file, final := t.currentFile()
+	if file == nil || final {
+		return file != nil
 	}
-	info, err := f.file.Stat()
-	return err == nil && info.Size() != f.examined
+	info, err := file.file.Stat()
+	return err == nil && info.Size() != file.examined
 }
 
 // isFlushDue reports whether the lines that are open in f have waited long enough for their end.

@@ -22,23 +22,23 @@ func ReadFile(
 	g := NewGroup(cfg, slog.New(slog.DiscardHandler), nil)
 	g.ship = ship
 	g.budget.acquireDescriptor()
-	t := newTailer(g, log, handler, 0)
-	t.folderGone.Store(true) // no file will be added
+	tailer := newTailer(g, log, handler, 0)
+	tailer.folderGone.Store(true) // no file will be added
 
 	rank := discover.Rank{Compressed: strings.HasSuffix(log.Base, ".gz")}
-	f := t.registerFile(listedFile{log.Base, rank}, fd, nil)
+	f := tailer.registerFile(listedFile{log.Base, rank}, fd, nil)
 	if f == nil || f.done {
-		return fmt.Errorf("read log file %s: it has no file handle, or its compression is damaged", t.path)
+		return fmt.Errorf("read log file %s: it has no file handle, or its compression is damaged", tailer.path)
 	}
-	t.files = []*file{f}
+	tailer.files = []*file{f}
 	for more := true; more; {
-		if more, err = t.readAvailable(ctx); err != nil {
-			return fmt.Errorf("read log file %s: %w", t.path, err)
+		if more, err = tailer.readAvailable(ctx); err != nil {
+			return fmt.Errorf("read log file %s: %w", tailer.path, err)
 		}
 	}
 	if f.readErr != nil {
 		return fmt.Errorf("read log file %s: after unzipped byte %d: the file is cut or broken there: %w",
-			t.path, f.offset, f.readErr)
+			tailer.path, f.offset, f.readErr)
 	}
 	return ctx.Err()
 }

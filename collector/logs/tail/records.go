@@ -10,27 +10,27 @@ import (
 
 // splitRecords handles the whole records at the front of b, which begins at f.offset, and returns how many
 // bytes they are.
-func (t *Tailer) splitRecords(ctx context.Context, f *file, b []byte) (used int, err error) {
+func (t *Tailer) splitRecords(ctx context.Context, f *file, data []byte) (used int, err error) {
 	// Invariant: b[:used] is handled, and f.offset is still that of b[0].
-	for used < len(b) {
-		if b[used] == 0 {
-			n := countNULs(b[used:])
+	for used < len(data) {
+		if data[used] == 0 {
+			n := countNULs(data[used:])
 			t.tally.nul += uint64(n)
 			used += n
 			continue
 		}
 
-		n := bytes.IndexByte(b[used:], '\n')
+		n := bytes.IndexByte(data[used:], '\n')
 		if n < 0 {
 			// A record that was torn, then NULs: the host crashed. Nothing will be added to what is before
 			// them.
-			nul := bytes.IndexByte(b[used:], 0)
+			nul := bytes.IndexByte(data[used:], 0)
 			if nul < 0 {
 				return used, nil
 			}
 			n = nul - 1
 		}
-		n, err = t.handleRecord(ctx, f, b[used:used+n+1], f.offset+int64(used))
+		n, err = t.handleRecord(ctx, f, data[used:used+n+1], f.offset+int64(used))
 		if err != nil {
 			return used, err
 		}
@@ -50,50 +50,50 @@ func countNULs(b []byte) int {
 
 // readRemainder handles b, which f ends with and which is not a whole record, when nothing will be added to
 // it.
-func (t *Tailer) readRemainder(ctx context.Context, f *file, b []byte) error {
-	t.tally.bytes += uint64(len(b))
-	for len(b) > 0 {
-		n := countNULs(b)
+func (t *Tailer) readRemainder(ctx context.Context, f *file, data []byte) error {
+	t.tally.bytes += uint64(len(data))
+	for len(data) > 0 {
+		n := countNULs(data)
 		t.tally.nul += uint64(n)
 		if n == 0 {
 			var err error
-			if n, err = t.handleRecord(ctx, f, b, f.offset); err != nil {
+			if n, err = t.handleRecord(ctx, f, data, f.offset); err != nil {
 				return err
 			}
 		}
 		f.advanceOffset(int64(n))
-		b = b[n:]
+		data = data[n:]
 	}
 	return nil
 }
 
 // handleRecord handles one record that begins at start, with its newline if it has one. It returns how much
 // of b the record was: all of it, or the bytes before a NUL where b is not a record of the format.
-func (t *Tailer) handleRecord(ctx context.Context, f *file, b []byte, start int64) (int, error) {
-	end := start + int64(len(b))
+func (t *Tailer) handleRecord(ctx context.Context, f *file, data []byte, start int64) (int, error) {
+	end := start + int64(len(data))
 	t.discardFlushed(f, start, end)
 
 	// The decoder gets the record without its newline, and may overwrite it.
-	body := b
-	if n := len(b) - 1; b[n] == '\n' {
-		body = b[:n]
+	body := data
+	if n := len(data) - 1; data[n] == '\n' {
+		body = data[:n]
 	}
 
 	if !t.decoder.Decode(body, &t.record) {
 		// NULs of a crash stand within: what is behind them may be a record, and is handled next.
-		if nul := bytes.IndexByte(b, 0); nul > 0 {
-			b, body, end = b[:nul], b[:nul], start+int64(nul)
+		if nul := bytes.IndexByte(data, 0); nul > 0 {
+			data, body, end = data[:nul], data[:nul], start+int64(nul)
 		}
-		return len(b), t.handleMalformed(ctx, f, body, start, end)
+		return len(data), t.handleMalformed(ctx, f, body, start, end)
 	}
 
 	t.tally.records++
 	t.setTime(f)
 	if t.record.Time < t.group.cfg.NotBefore {
 		t.tally.old++
-		return len(b), nil
+		return len(data), nil
 	}
-	return len(b), t.joinRecord(ctx, f, start, end)
+	return len(data), t.joinRecord(ctx, f, start, end)
 }
 
 // setTime gives a record without a time that of the record before it. In a file none of whose records had a

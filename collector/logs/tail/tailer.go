@@ -93,13 +93,13 @@ func (t *Tailer) hasNoFiles() bool {
 func (t *Tailer) closeFiles() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, f := range t.files {
+	for _, file := range t.files {
 		// A file without a name cannot be read again, so that its checkpoint is of no use.
-		f.closeProducer(f.name != "" && !t.folderGone.Load())
-		for i := range f.pending {
-			f.pending[i].discardLine(&t.group.budget)
+		file.closeProducer(file.name != "" && !t.folderGone.Load())
+		for i := range file.pending {
+			file.pending[i].discardLine(&t.group.budget)
 		}
-		f.closeFile(&t.group.budget)
+		file.closeFile(&t.group.budget)
 	}
 	t.files = nil
 }

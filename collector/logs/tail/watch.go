@@ -68,12 +68,12 @@ func (w *watcher) watchRoot(path string) error {
 }
 
 // addTailer watches the folder of a tailer's files. Several tailers may share a folder.
-func (w *watcher) addTailer(path string, t *Tailer) (*watchedFolder, error) {
+func (w *watcher) addTailer(path string, tailer *Tailer) (*watchedFolder, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	folder, err := w.watchFolder(path)
 	if err == nil {
-		folder.tailers = append(folder.tailers, t)
+		folder.tailers = append(folder.tailers, tailer)
 	}
 	return folder, err
 }
@@ -169,23 +169,23 @@ func (w *watcher) readEvents(ctx context.Context, out chan<- []inotifyEvent) {
 }
 
 // parseEvents parses struct inotify_event: wd, mask, cookie, length of the name with its padding, name.
-func parseEvents(b []byte) []inotifyEvent {
+func parseEvents(data []byte) []inotifyEvent {
 	var list []inotifyEvent
-	for len(b) >= unix.SizeofInotifyEvent {
-		n := int(binary.NativeEndian.Uint32(b[12:]))
-		if n > len(b)-unix.SizeofInotifyEvent {
+	for len(data) >= unix.SizeofInotifyEvent {
+		n := int(binary.NativeEndian.Uint32(data[12:]))
+		if n > len(data)-unix.SizeofInotifyEvent {
 			break
 		}
-		name := b[unix.SizeofInotifyEvent : unix.SizeofInotifyEvent+n]
+		name := data[unix.SizeofInotifyEvent : unix.SizeofInotifyEvent+n]
 		if i := bytes.IndexByte(name, 0); i >= 0 {
 			name = name[:i]
 		}
 		list = append(list, inotifyEvent{
-			wd:   int32(binary.NativeEndian.Uint32(b)),
-			mask: binary.NativeEndian.Uint32(b[4:]),
+			wd:   int32(binary.NativeEndian.Uint32(data)),
+			mask: binary.NativeEndian.Uint32(data[4:]),
 			name: string(name),
 		})
-		b = b[unix.SizeofInotifyEvent+n:]
+		data = data[unix.SizeofInotifyEvent+n:]
 	}
 	return list
 }
