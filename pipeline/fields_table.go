@@ -199,7 +199,7 @@ var Fields = withDefaults([]Field{
 	},
 	{
 		Name: "host.id", Selectivity: 1, Column: word,
-		Doc: "Identity of the collector: 32 hex digits, drawn once per state folder.",
+		Doc: "Identity of the collector: 32 hex digits, generated once per data folder.",
 		Str: func(e *Event) string { return e.GetHost().GetId() },
 	},
 	{

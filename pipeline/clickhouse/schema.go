@@ -39,7 +39,7 @@ var positionColumns = []positionColumn{
 	{tableColumn{name: "_index", kind: "UInt32", codec: "T64, ZSTD(1)"}, "Position within the message, from 0."},
 	{
 		tableColumn{name: "_collector", kind: "UUID", codec: "ZSTD(1)"},
-		"Identity of the collector, drawn once per state folder.",
+		"Identity of the collector, generated once per data folder.",
 	},
 	{
 		tableColumn{name: "_epoch", kind: "UInt64", codec: "ZSTD(1)"},
