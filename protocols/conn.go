@@ -55,8 +55,8 @@ const (
 const noProtocol = -1
 
 // Data takes the next bytes of a stream. b is valid until it returns.
-func (c *Conn) Data(dir Dir, b []byte, at int64) {
-	if len(b) == 0 {
+func (c *Conn) Data(dir Dir, data []byte, at int64) {
+	if len(data) == 0 {
 		return
 	}
 	stream := &c.streams[dir]
@@ -68,14 +68,14 @@ func (c *Conn) Data(dir Dir, b []byte, at int64) {
 		c.releaseBuffers()
 	}
 	if c.state == dropped && !(turn && c.redetect()) {
-		stream.offset += uint64(len(b))
+		stream.offset += uint64(len(data))
 		return
 	}
 	defer c.recoverPanic()
 	if c.state == detecting {
-		c.detectData(dir, b, at)
+		c.detectData(dir, data, at)
 	} else {
-		c.parseData(dir, b, at)
+		c.parseData(dir, data, at)
 	}
 	if c.switching || c.state == dropped || c.streams[0].reparse || c.streams[1].reparse {
 		c.applyRequests(at)
@@ -115,21 +115,21 @@ func (c *Conn) End(dir Dir, at int64) {
 }
 
 // Datagram takes one datagram of UDP. b is valid until it returns.
-func (c *Conn) Datagram(dir Dir, b []byte, at int64) {
+func (c *Conn) Datagram(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
 	defer c.recoverPanic()
 	stream.lastAt = at
 	if c.state == detecting {
-		c.detectDatagram(dir, b)
+		c.detectDatagram(dir, data)
 	}
-	if c.state == parsing && len(b) > 0 {
-		if _, err := c.parser.Parse(dir^c.flip, b, at); err != nil {
+	if c.state == parsing && len(data) > 0 {
+		if _, err := c.parser.Parse(dir^c.flip, data, at); err != nil {
 			c.countError()
 		} else if c.errorScore > 0 {
 			c.errorScore--
 		}
 	}
-	stream.offset += uint64(len(b))
+	stream.offset += uint64(len(data))
 	c.applyRequests(at)
 }
 
@@ -195,26 +195,26 @@ func (c *Conn) EventUDP(dir Dir, key uint64) *pipeline.Event {
 // newEvent returns a new event of dir whose id depends on at, its offset in the stream.
 func (c *Conn) newEvent(dir Dir, at uint64) *pipeline.Event {
 	stream := c.streamOf(dir)
-	e := pipeline.EventFromVTPool()
+	event := pipeline.EventFromVTPool()
 	id := pipeline.TransactionID(c.info.Session, uint8(dir), at)
-	e.Id = append(e.Id[:0], id[:]...)
-	e.CommunityId = append(e.CommunityId[:0], c.info.CommunityID[:]...)
+	event.Id = append(event.Id[:0], id[:]...)
+	event.CommunityId = append(event.CommunityId[:0], c.info.CommunityID[:]...)
 	if c.proto != noProtocol {
-		e.Dataset = c.set.list[c.proto].Dataset
+		event.Dataset = c.set.list[c.proto].Dataset
 	}
-	e.Timestamp = stream.firstAt()
-	e.Transport = c.info.Transport
-	e.Vlan = uint32(c.info.VLAN)
-	e.Partial = stream.partial
-	if e.Source == nil {
-		e.Source = pipeline.EndpointFromVTPool()
+	event.Timestamp = stream.firstAt()
+	event.Transport = c.info.Transport
+	event.Vlan = uint32(c.info.VLAN)
+	event.Partial = stream.partial
+	if event.Source == nil {
+		event.Source = pipeline.EndpointFromVTPool()
 	}
-	if e.Destination == nil {
-		e.Destination = pipeline.EndpointFromVTPool()
+	if event.Destination == nil {
+		event.Destination = pipeline.EndpointFromVTPool()
 	}
-	setEndpoint(e.Source, c.info.Client)
-	setEndpoint(e.Destination, c.info.Server)
-	return e
+	setEndpoint(event.Source, c.info.Client)
+	setEndpoint(event.Destination, c.info.Server)
+	return event
 }
 
 // setEndpoint fills in an address and a port.
@@ -230,11 +230,11 @@ func setEndpoint(endpoint *pipeline.Endpoint, addr netip.AddrPort) {
 }
 
 // Emit emits e, which belongs to the receiver from here on.
-func (c *Conn) Emit(e *pipeline.Event) {
+func (c *Conn) Emit(event *pipeline.Event) {
 	if c.proto != noProtocol {
 		c.set.counters[c.proto].events.Inc()
 	}
-	c.emit(e)
+	c.emit(event)
 }
 
 // Skip says that the next n bytes of dir behind this message are not needed: they are neither kept nor passed

@@ -42,34 +42,34 @@ func (c *Conn) startDetection() {
 
 // detectData looks for the protocol of a connection with the bytes that have just come. Usually the first
 // bytes decide, and the parser reads them from the caller's slice.
-func (c *Conn) detectData(dir Dir, b []byte, at int64) {
+func (c *Conn) detectData(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
 	if len(c.pieces) == 0 && len(stream.tail) == 0 {
 		stream.lastAt = at
-		i, lost := c.matchProtocol(dir, b)
+		i, lost := c.matchProtocol(dir, data)
 		if i != noProtocol {
 			c.selectProtocol(i, dir, lost)
-			c.parseData(dir, b, at)
+			c.parseData(dir, data, at)
 			return
 		}
-		c.bufferData(dir, b, at)
+		c.bufferData(dir, data, at)
 		c.checkCandidates(dir)
 		return
 	}
-	c.bufferData(dir, b, at)
+	c.bufferData(dir, data, at)
 	c.detectBuffered(dir)
 }
 
 // bufferData appends b to what has come so far.
-func (c *Conn) bufferData(dir Dir, b []byte, at int64) {
+func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
-	stream.appendTail(c.set, b, at)
+	stream.appendTail(c.set, data, at)
 	stream.lastAt = at
 	if n := len(c.pieces); n > 0 && c.pieces[n-1].dir == dir && c.pieces[n-1].at == at && !c.pieces[n-1].end {
-		c.pieces[n-1].n += len(b)
+		c.pieces[n-1].n += len(data)
 		return
 	}
-	c.pieces = append(c.pieces, piece{dir: dir, n: len(b), at: at})
+	c.pieces = append(c.pieces, piece{dir: dir, n: len(data), at: at})
 }
 
 // detectBuffered looks for the protocol with all bytes of dir that have come so far.
@@ -109,14 +109,14 @@ func (c *Conn) checkCandidates(dir Dir) {
 // matchProtocol returns the protocol that b, the front of dir, is of, or noProtocol; a protocol of the
 // server's port comes first. lost reports that a message begins only somewhere in b. Protocols that b cannot
 // be of are no candidates any more.
-func (c *Conn) matchProtocol(dir Dir, b []byte) (proto int, lost bool) {
+func (c *Conn) matchProtocol(dir Dir, data []byte) (proto int, lost bool) {
 	role := dir ^ c.flip
 	yes := noProtocol
 	for i := range c.set.list {
 		if c.candidates[dir]&(1<<i) == 0 {
 			continue
 		}
-		switch c.set.list[i].Detect(role, b) {
+		switch c.set.list[i].Detect(role, data) {
 		case No:
 			c.candidates[dir] &^= 1 << i
 		case Yes:
@@ -129,9 +129,9 @@ func (c *Conn) matchProtocol(dir Dir, b []byte) (proto int, lost bool) {
 	case yes != noProtocol:
 		return yes, false
 	case c.midStream:
-		return c.matchMidStream(role, b)
+		return c.matchMidStream(role, data)
 	case role == Server && c.candidates[dir] == 0 && c.info.Transport != pipeline.Transport_UDP:
-		return c.matchReversed(dir, b), false
+		return c.matchReversed(dir, data), false
 	}
 	return noProtocol, false
 }
@@ -139,7 +139,7 @@ func (c *Conn) matchProtocol(dir Dir, b []byte) (proto int, lost bool) {
 // matchReversed returns the protocol of which b is what a client sends first, though it comes from the
 // server, and flips the connection. The side that opened the connection may be the one that serves on it, as
 // behind a reverse tunnel.
-func (c *Conn) matchReversed(dir Dir, b []byte) int {
+func (c *Conn) matchReversed(dir Dir, data []byte) int {
 	other := &c.streams[dir.Other()]
 	first := other.offset == 0 && c.streams[dir].offset == 0
 	if len(other.tail) > 0 || c.redetects == 0 && !first {
@@ -148,7 +148,7 @@ func (c *Conn) matchReversed(dir Dir, b []byte) int {
 	for i := range c.set.list {
 		protocol := &c.set.list[i]
 		allowed := protocol.TCP && (protocol.Nested || c.redetects == 0)
-		if allowed && protocol.Detect(Client, b) == Yes {
+		if allowed && protocol.Detect(Client, data) == Yes {
 			c.Flip()
 			return i
 		}
@@ -158,10 +158,10 @@ func (c *Conn) matchReversed(dir Dir, b []byte) int {
 
 // matchMidStream is matchProtocol for bytes that may begin in the middle of a message, and whose roles may be
 // the other way round.
-func (c *Conn) matchMidStream(role Dir, b []byte) (proto int, lost bool) {
+func (c *Conn) matchMidStream(role Dir, data []byte) (proto int, lost bool) {
 	// b is the start of a message of the other side: the roles were guessed wrong.
 	for i := range c.set.list {
-		if protocol := &c.set.list[i]; protocol.TCP && protocol.Detect(role.Other(), b) == Yes && !c.bothSent() {
+		if protocol := &c.set.list[i]; protocol.TCP && protocol.Detect(role.Other(), data) == Yes && !c.bothSent() {
 			c.Flip()
 			return i, false
 		}
@@ -173,8 +173,8 @@ func (c *Conn) matchMidStream(role Dir, b []byte) (proto int, lost bool) {
 		if !protocol.TCP {
 			continue
 		}
-		skip, match := protocol.Sync(role, b)
-		if match == Yes && skip >= 0 && skip < len(b) && (c.hasPort(i) || protocol.Detect(role, b[skip:]) == Yes) {
+		skip, match := protocol.Sync(role, data)
+		if match == Yes && skip >= 0 && skip < len(data) && (c.hasPort(i) || protocol.Detect(role, data[skip:]) == Yes) {
 			return i, true
 		}
 	}
@@ -218,13 +218,13 @@ func (c *Conn) replayPieces() {
 			}
 			continue
 		}
-		b := bufs[piece.dir][pos[piece.dir]:][:piece.n]
+		data := bufs[piece.dir][pos[piece.dir]:][:piece.n]
 		pos[piece.dir] += piece.n
 		if c.switching { // the rest belongs to the next protocol: it stays unread
-			c.streams[piece.dir].appendTail(c.set, b, piece.at)
+			c.streams[piece.dir].appendTail(c.set, data, piece.at)
 			continue
 		}
-		c.parseData(piece.dir, b, piece.at)
+		c.parseData(piece.dir, data, piece.at)
 		if stream := &c.streams[piece.dir.Other()]; stream.reparse && !c.switching {
 			c.reparse(piece.dir.Other(), piece.at)
 		}

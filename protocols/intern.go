@@ -15,17 +15,17 @@ const (
 // intern returns b as a string of valid UTF-8, the same string as the last time where it is still in the
 // table. The table is direct-mapped: hostile input can push strings out of it, but not make it grow. Bytes
 // that are not UTF-8 are written \xNN, since the strings of an event must be UTF-8.
-func (s *Set) intern(b []byte) string {
-	if len(b) == 0 {
+func (s *Set) intern(data []byte) string {
+	if len(data) == 0 {
 		return ""
 	}
-	if len(b) > maxInterned {
-		return validUTF8(b)
+	if len(data) > maxInterned {
+		return validUTF8(data)
 	}
-	slot := &s.interned[xxh3.Hash(b)%internSlots]
-	if *slot != string(b) {
-		text := validUTF8(b)
-		if len(text) != len(b) {
+	slot := &s.interned[xxh3.Hash(data)%internSlots]
+	if *slot != string(data) {
+		text := validUTF8(data)
+		if len(text) != len(data) {
 			return text // it is not what the slot would be compared with
 		}
 		*slot = text
@@ -34,20 +34,20 @@ func (s *Set) intern(b []byte) string {
 }
 
 // validUTF8 copies b into a string of valid UTF-8.
-func validUTF8(b []byte) string {
-	if utf8.Valid(b) {
-		return string(b)
+func validUTF8(data []byte) string {
+	if utf8.Valid(data) {
+		return string(data)
 	}
 	const hex = "0123456789abcdef"
-	out := make([]byte, 0, len(b)+len(b)/2)
-	for len(b) > 0 {
-		r, n := utf8.DecodeRune(b)
+	out := make([]byte, 0, len(data)+len(data)/2)
+	for len(data) > 0 {
+		r, n := utf8.DecodeRune(data)
 		if r == utf8.RuneError && n == 1 {
-			out = append(out, '\\', 'x', hex[b[0]>>4], hex[b[0]&15])
+			out = append(out, '\\', 'x', hex[data[0]>>4], hex[data[0]&15])
 		} else {
-			out = append(out, b[:n]...)
+			out = append(out, data[:n]...)
 		}
-		b = b[n:]
+		data = data[n:]
 	}
 	return string(out)
 }

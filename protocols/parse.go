@@ -1,22 +1,22 @@
 package protocols
 
 // parseData calls the parser for b, behind the tail of the same direction, and keeps what stays unread.
-func (c *Conn) parseData(dir Dir, b []byte, at int64) {
+func (c *Conn) parseData(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
 	// Nothing waits: the parser reads from b itself.
 	if len(stream.tail) == 0 {
 		stream.lastAt = at
-		n := stream.consumeSkip(len(b))
-		if n < len(b) {
-			n += c.parseMessages(dir, b[n:], at)
+		n := stream.consumeSkip(len(data))
+		if n < len(data) {
+			n += c.parseMessages(dir, data[n:], at)
 		}
-		if n < len(b) && c.state == parsing {
-			stream.appendTail(c.set, b[n:], at)
+		if n < len(data) && c.state == parsing {
+			stream.appendTail(c.set, data[n:], at)
 			c.limitTail(dir)
 		}
 		return
 	}
-	stream.appendTail(c.set, b, at)
+	stream.appendTail(c.set, data, at)
 	stream.lastAt = at
 	c.parseTail(dir, at)
 }
@@ -39,14 +39,14 @@ func (c *Conn) parseTail(dir Dir, at int64) {
 //
 // Each turn of the loop skips bytes, finds the place again, or parses one message; it ends when the parser
 // waits for more, the connection is dropped, or another protocol takes over. b[n:] is what is unread.
-func (c *Conn) parseMessages(dir Dir, b []byte, at int64) (n int) {
+func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (n int) {
 	stream := &c.streams[dir]
-	for n < len(b) && c.state == parsing && !c.switching {
-		if length := stream.consumeSkip(len(b) - n); length > 0 {
+	for n < len(data) && c.state == parsing && !c.switching {
+		if length := stream.consumeSkip(len(data) - n); length > 0 {
 			n += length
 			continue
 		}
-		rest := b[n:]
+		rest := data[n:]
 		if len(rest) < stream.need {
 			return n
 		}
@@ -112,14 +112,14 @@ const maxSyncBuffer = 8 << 10
 
 // resync calls Sync, and returns how many bytes of b lie before the start of a message. If lost is still set,
 // more bytes have to come.
-func (c *Conn) resync(dir Dir, b []byte) int {
+func (c *Conn) resync(dir Dir, data []byte) int {
 	stream := &c.streams[dir]
-	skip, match := c.set.list[c.proto].Sync(dir^c.flip, b)
-	skip = min(max(skip, 0), len(b))
+	skip, match := c.set.list[c.proto].Sync(dir^c.flip, data)
+	skip = min(max(skip, 0), len(data))
 
 	// Found, or not decided yet and worth keeping, or nothing in b.
 	switch {
-	case match == Yes && skip < len(b):
+	case match == Yes && skip < len(data):
 		stream.lost = false
 		if skip > 0 {
 			stream.partial = true
@@ -127,10 +127,10 @@ func (c *Conn) resync(dir Dir, b []byte) int {
 		if stream.partial {
 			c.set.counters[c.proto].resyncs.Inc()
 		}
-	case match == More && len(b)-skip <= maxSyncBuffer:
-		stream.need = len(b) - skip + 1
+	case match == More && len(data)-skip <= maxSyncBuffer:
+		stream.need = len(data) - skip + 1
 	default:
-		skip = len(b)
+		skip = len(data)
 	}
 	stream.advance(skip)
 	c.countDropped("resync", skip)
@@ -260,13 +260,13 @@ func (c *Conn) switchProtocol(at int64) {
 // detectUnread detects the protocol of the unread bytes, the client's first.
 func (c *Conn) detectUnread(client Dir) {
 	c.startDetection()
-	for _, d := range [...]Dir{client, client.Other()} {
-		stream := &c.streams[d]
+	for _, dir := range [...]Dir{client, client.Other()} {
+		stream := &c.streams[dir]
 		if n := len(stream.tail); n > 0 {
-			c.pieces = append(c.pieces, piece{dir: d, n: n, at: stream.firstAt()})
+			c.pieces = append(c.pieces, piece{dir: dir, n: n, at: stream.firstAt()})
 		}
 		if stream.ended {
-			c.pieces = append(c.pieces, piece{dir: d, end: true, at: stream.lastAt})
+			c.pieces = append(c.pieces, piece{dir: dir, end: true, at: stream.lastAt})
 		}
 	}
 	c.detectBuffered(client)

@@ -48,24 +48,24 @@ const (
 // NewSet returns the set of a worker. list is in the order in which protocols are asked, the more specific
 // ones first. cfg passes its Check. Sets of one registry share their counters.
 func NewSet(list []Protocol, cfg Config, reg prometheus.Registerer) *Set {
-	s := &Set{cfg: cfg, list: list, metrics: newSetMetrics(reg), freeParsers: make([][]Parser, len(list))}
+	set := &Set{cfg: cfg, list: list, metrics: newSetMetrics(reg), freeParsers: make([][]Parser, len(list))}
 	for _, p := range list {
-		s.counters = append(s.counters, s.metrics.countersOf(p.Name))
+		set.counters = append(set.counters, set.metrics.countersOf(p.Name))
 	}
-	return s
+	return set
 }
 
 // Open begins a connection. emit is given its events and owns them.
 func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
-	var c *Conn
+	var conn *Conn
 	if n := len(s.freeConns); n > 0 {
-		c, s.freeConns = s.freeConns[n-1], s.freeConns[:n-1]
+		conn, s.freeConns = s.freeConns[n-1], s.freeConns[:n-1]
 	} else {
-		c = &Conn{set: s}
+		conn = &Conn{set: s}
 	}
-	c.info, c.emit, c.midStream, c.lastProto = info, emit, info.MidStream, noProtocol
-	c.startDetection()
-	return c
+	conn.info, conn.emit, conn.midStream, conn.lastProto = info, emit, info.MidStream, noProtocol
+	conn.startDetection()
+	return conn
 }
 
 // takeParser returns a parser of protocol i from the pool, or a new one.
@@ -99,14 +99,14 @@ func (s *Set) releaseTail(b []byte) {
 	}
 }
 
-func (s *Set) releaseConn(c *Conn) {
+func (s *Set) releaseConn(conn *Conn) {
 	var streams [2]halfStream
 	for d := range streams {
-		streams[d].arrivals = c.streams[d].arrivals[:0]
+		streams[d].arrivals = conn.streams[d].arrivals[:0]
 	}
-	*c = Conn{set: s, pieces: c.pieces[:0], streams: streams}
+	*conn = Conn{set: s, pieces: conn.pieces[:0], streams: streams}
 	if len(s.freeConns) < maxFreeConns {
-		s.freeConns = append(s.freeConns, c)
+		s.freeConns = append(s.freeConns, conn)
 	}
 }
 

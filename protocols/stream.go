@@ -71,14 +71,14 @@ func (s *halfStream) addArrival(end uint64, at int64) {
 }
 
 // appendTail appends a copy of b to the tail.
-func (s *halfStream) appendTail(set *Set, b []byte, at int64) {
-	if len(b) == 0 {
+func (s *halfStream) appendTail(set *Set, data []byte, at int64) {
+	if len(data) == 0 {
 		return
 	}
 	if s.tail == nil {
 		s.tail = set.takeTail()
 	}
-	s.tail = append(s.tail, b...)
+	s.tail = append(s.tail, data...)
 	s.addArrival(s.offset+uint64(len(s.tail)), at)
 }
 

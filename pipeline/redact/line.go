@@ -23,13 +23,13 @@ type line struct {
 //
 // It is one pass that looks at eight bytes at a time for marks, behind or before which a secret could stand
 // (marks.go). A line without secrets costs little more than that.
-func (r *Redactor) Line(b []byte) ([]byte, bool) {
+func (r *Redactor) Line(data []byte) ([]byte, bool) {
 	r.spans = r.spans[:0]
-	l := line{Redactor: r, b: b}
-	for i := 0; i < len(b); {
+	l := line{Redactor: r, b: data}
+	for i := 0; i < len(data); {
 		// Invariant: the marks before i were read, or lie in what is hidden.
 		next := i + wordSize
-		for bits := findMarks(b, i); bits != 0; bits &= bits - 1 {
+		for bits := findMarks(data, i); bits != 0; bits &= bits - 1 {
 			at := i + firstByte(bits)
 			if to := l.readMark(at); to > at+1 {
 				next = to
@@ -42,9 +42,9 @@ func (r *Redactor) Line(b []byte) ([]byte, bool) {
 		l.hideStatements()
 	}
 	if len(r.spans) == 0 {
-		return b, false
+		return data, false
 	}
-	return r.replaced(b, Marker), true
+	return r.replaced(data, Marker), true
 }
 
 // readMark reads the mark at i, hides the secret behind it, and returns where to go on: behind the secret, or
@@ -123,11 +123,11 @@ func (l *line) hideBehindColon(i int) int {
 }
 
 // byteBefore returns the byte in front of i, or 0 outside of b.
-func byteBefore(b []byte, i int) byte {
-	if i < 1 || i > len(b) {
+func byteBefore(data []byte, i int) byte {
+	if i < 1 || i > len(data) {
 		return 0
 	}
-	return b[i-1]
+	return data[i-1]
 }
 
 // nameEnd returns the end of the name before the mark at i; quotes, backslashes and spaces may stand between.
@@ -155,35 +155,35 @@ func headerBefore(b []byte, i int) bool {
 // hideValue hides the value that begins at or behind i and returns where to go on. A whole value goes on to
 // the end of the line or of its quotes, and the scheme in front of it stays.
 func (l *line) hideValue(i int, whole bool) int {
-	b := l.b
-	for i < len(b) && b[i] == ' ' {
+	data := l.b
+	for i < len(data) && data[i] == ' ' {
 		i++
 	}
 
 	// The value may be quoted, and with it the quote: \"…\", in a document inside a string.
 	var inQuotes byte
 	escaped := false
-	if i < len(b) && b[i] == '\\' {
+	if i < len(data) && data[i] == '\\' {
 		escaped = true
 		i++
 	}
-	if i < len(b) && (b[i] == '"' || b[i] == '\'') {
-		inQuotes = b[i]
+	if i < len(data) && (data[i] == '"' || data[i] == '\'') {
+		inQuotes = data[i]
 		i++
 	}
 
 	end := i
-	for end < len(b) && !endsLineValue(b[end], inQuotes, whole) {
-		if b[end] == '\\' && inQuotes != 0 && !escaped && end+1 < len(b) {
+	for end < len(data) && !endsLineValue(data[end], inQuotes, whole) {
+		if data[end] == '\\' && inQuotes != 0 && !escaped && end+1 < len(data) {
 			end++
 		}
 		end++
 	}
-	if escaped && end > i && b[end-1] == '\\' {
+	if escaped && end > i && data[end-1] == '\\' {
 		end--
 	}
 	if whole {
-		if n := schemeLength(b[i:end]); n > 0 {
+		if n := schemeLength(data[i:end]); n > 0 {
 			i += n + 1
 		}
 	}
@@ -210,13 +210,13 @@ const minBearer = 8
 // hideBearerToken hides the token behind the word Bearer, whose B is at i, and returns where to go on.
 func (l *line) hideBearerToken(i int) int {
 	const word = "bearer "
-	b := l.b
-	if len(b) < i+len(word) || !bytes.EqualFold(b[i:i+len(word)], []byte(word)) {
+	data := l.b
+	if len(data) < i+len(word) || !bytes.EqualFold(data[i:i+len(word)], []byte(word)) {
 		return i + 1
 	}
 	from := i + len(word)
 	to := from
-	for to < len(b) && isTokenByte(b[to]) {
+	for to < len(data) && isTokenByte(data[to]) {
 		to++
 	}
 	if to-from < minBearer {

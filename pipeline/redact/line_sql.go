@@ -18,15 +18,15 @@ var introducers = func() (by [256][]string) {
 // hideIdentifiedBy hides the password that begins with the ' at i, if IDENTIFIED BY is in front of it, and
 // returns where to go on. Any ' but an apostrophe may be one of SQL.
 func (l *line) hideIdentifiedBy(i int) int {
-	b := l.b
-	apostrophe := i > 0 && i+1 < len(b) && isLetter(b[i-1]) && isLetter(b[i+1])
+	data := l.b
+	apostrophe := i > 0 && i+1 < len(data) && isLetter(data[i-1]) && isLetter(data[i+1])
 	l.mayHoldSQL = l.mayHoldSQL || !apostrophe
 	const words = "IDENTIFIED BY "
-	if i < len(words) || !sqltoken.EqualFold(b[i-len(words):i], words) {
+	if i < len(words) || !sqltoken.EqualFold(data[i-len(words):i], words) {
 		return i + 1
 	}
 	to := i + 1
-	for to < len(b) && b[to] != '\'' {
+	for to < len(data) && data[to] != '\'' {
 		to++
 	}
 	l.hide(i+1, to)
@@ -36,56 +36,56 @@ func (l *line) hideIdentifiedBy(i int) int {
 // introducesSQL reports whether a secret of SQL may follow the ( or the " at i. The word in front of it
 // decides; spaces and operators may stand between.
 func (l *line) introducesSQL(i int) bool {
-	b := l.b
+	data := l.b
 	j := i
-	for j > 0 && (b[j-1] <= ' ' || b[j-1] == '\\' || isOperator(b[j-1])) {
+	for j > 0 && (data[j-1] <= ' ' || data[j-1] == '\\' || isOperator(data[j-1])) {
 		j--
 	}
 	if j == 0 {
 		return false
 	}
-	switch c := b[j-1]; c {
+	switch c := data[j-1]; c {
 	case '/': // the end of a comment
-		return j > 1 && b[j-2] == '*'
+		return j > 1 && data[j-2] == '*'
 	case '`':
-		return SecretName(b[:j-1])
+		return SecretName(data[:j-1])
 	default:
-		return isLetter(c) && introducesSecret(b[:j], c|0x20) || b[i] == '(' && callBehindLike(b[:j])
+		return isLetter(c) && introducesSecret(data[:j], c|0x20) || data[i] == '(' && callBehindLike(data[:j])
 	}
 }
 
 func isOperator(c byte) bool { return c >= '<' && c <= '>' || c == '!' || c == ':' }
 
 // callBehindLike reports whether b ends with LIKE and the name of a function.
-func callBehindLike(b []byte) bool {
-	for len(b) > 0 && sqltoken.IsWordByte(b[len(b)-1]) {
-		b = b[:len(b)-1]
+func callBehindLike(data []byte) bool {
+	for len(data) > 0 && sqltoken.IsWordByte(data[len(data)-1]) {
+		data = data[:len(data)-1]
 	}
-	for len(b) > 0 && b[len(b)-1] <= ' ' {
-		b = b[:len(b)-1]
+	for len(data) > 0 && data[len(data)-1] <= ' ' {
+		data = data[:len(data)-1]
 	}
-	n := len(b) - len("LIKE")
-	return n >= 0 && sqltoken.EqualFold(b[n:], "LIKE")
+	n := len(data) - len("LIKE")
+	return n >= 0 && sqltoken.EqualFold(data[n:], "LIKE")
 }
 
 // endsPasswordFor reports whether b ends with PASSWORD FOR and one word.
-func endsPasswordFor(b []byte) bool {
-	i := len(b)
-	for i > 0 && b[i-1] > ' ' {
+func endsPasswordFor(data []byte) bool {
+	i := len(data)
+	for i > 0 && data[i-1] > ' ' {
 		i--
 	}
 	const words = "PASSWORD FOR "
-	return i >= len(words) && sqltoken.EqualFold(b[i-len(words):i], words)
+	return i >= len(words) && sqltoken.EqualFold(data[i-len(words):i], words)
 }
 
 // introducesSecret reports whether the word at the end of b, whose last letter is last, is an introducer.
-func introducesSecret(b []byte, last byte) bool {
+func introducesSecret(data []byte, last byte) bool {
 	for _, w := range introducers[last] {
-		if n := len(b) - len(w); n >= 0 && sqltoken.EqualFold(b[n:], w) && (n == 0 || !sqltoken.IsWordByte(b[n-1])) {
+		if n := len(data) - len(w); n >= 0 && sqltoken.EqualFold(data[n:], w) && (n == 0 || !sqltoken.IsWordByte(data[n-1])) {
 			return true
 		}
 	}
-	return SecretName(b)
+	return SecretName(data)
 }
 
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
@@ -168,21 +168,21 @@ func (s *statement) canEnd() bool {
 }
 
 // nextVerb returns where the next verb from i on begins, or −1.
-func nextVerb(b []byte, i int) int {
-	for i < len(b) {
-		if !sqltoken.IsWordByte(b[i]) {
+func nextVerb(data []byte, i int) int {
+	for i < len(data) {
+		if !sqltoken.IsWordByte(data[i]) {
 			i++
 			continue
 		}
 		from := i
-		for i < len(b) && sqltoken.IsWordByte(b[i]) {
+		for i < len(data) && sqltoken.IsWordByte(data[i]) {
 			i++
 		}
-		if from > 0 && b[from-1] == '\\' && (b[from] == 'n' || b[from] == 't' || b[from] == 'r') {
+		if from > 0 && data[from-1] == '\\' && (data[from] == 'n' || data[from] == 't' || data[from] == 'r') {
 			from++ // a line break in a string
 		}
 		for _, v := range verbs {
-			if len(v) == i-from && sqltoken.EqualFold(b[from:i], v) {
+			if len(v) == i-from && sqltoken.EqualFold(data[from:i], v) {
 				return from
 			}
 		}

@@ -32,24 +32,24 @@ var nameStop = func() (t [256]bool) {
 
 // scanToken scans the bytes before i of the token that holds i.
 func (l *line) scanToken(i int) {
-	tok, b := &l.token, l.b
+	tok, data := &l.token, l.b
 
 	// Where does the token begin? If there is no end of a token since the last scan, it is the same one.
 	from := i
-	for from > tok.scanned && !tokenStop[b[from-1]] {
+	for from > tok.scanned && !tokenStop[data[from-1]] {
 		from--
 	}
-	if from > tok.scanned || from > 0 && tokenStop[b[from-1]] || from == 0 {
+	if from > tok.scanned || from > 0 && tokenStop[data[from-1]] || from == 0 {
 		*tok = token{from: from, scanned: from, urlEnd: tok.urlEnd}
 	}
 
 	for j := max(tok.scanned, tok.from); j < i; j++ {
-		switch b[j] {
+		switch data[j] {
 		case '/':
 			tok.slash = true
-			tok.doubleSlash = tok.doubleSlash || j > tok.from && b[j-1] == '/'
+			tok.doubleSlash = tok.doubleSlash || j > tok.from && data[j-1] == '/'
 		case '%':
-			tok.doubleSlash = tok.doubleSlash || encoded(b, j) == '/'
+			tok.doubleSlash = tok.doubleSlash || encoded(data, j) == '/'
 		case '?', '#':
 			tok.query = true
 		case ';':
@@ -62,23 +62,23 @@ func (l *line) scanToken(i int) {
 // hideParameter reports whether the = at i belongs to a parameter with a secret of a URL, and hides the
 // secrets of that URL. secret says that the name is one of a secret outside of URLs too.
 func (l *line) hideParameter(i int, secret bool) bool {
-	b := l.b
+	data := l.b
 	start := i
-	for start > 0 && i-start < 3*maxName && !nameStop[b[start-1]] {
+	for start > 0 && i-start < 3*maxName && !nameStop[data[start-1]] {
 		start--
 	}
 	if start == 0 {
 		return false
 	}
 
-	switch c := b[start-1]; c {
+	switch c := data[start-1]; c {
 	case '?', '&', ';', '#', '/', ',':
-		if name := b[start:i]; !secret && !parameterName(name) && (isPlain(name) || !secretParameter(name)) {
+		if name := data[start:i]; !secret && !parameterName(name) && (isPlain(name) || !secretParameter(name)) {
 			return false
 		}
 	case '%': // an encoded separator, or a character of the name
 	case '\\':
-		if charAt(b, start-1) != '&' || !secretParameter(b[start+len(jsonAmpersand)-1:i]) {
+		if charAt(data, start-1) != '&' || !secretParameter(data[start+len(jsonAmpersand)-1:i]) {
 			return false
 		}
 	default:
@@ -95,19 +95,19 @@ func (l *line) hideParameter(i int, secret bool) bool {
 
 // hideURLToken hides the secrets of the token that holds i, as those of a URL. scanToken was called for i.
 func (l *line) hideURLToken(i int) {
-	tok, b := &l.token, l.b
+	tok, data := &l.token, l.b
 	if i < tok.urlEnd {
 		return
 	}
 	// ' and > are parts of the URL, unless it stands between two of them.
 	to := i
-	for to < len(b) && (!tokenStop[b[to]] || b[to] == '\'' && !l.isBehind('\'') || b[to] == '>' && !l.isBehind('<')) {
+	for to < len(data) && (!tokenStop[data[to]] || data[to] == '\'' && !l.isBehind('\'') || data[to] == '>' && !l.isBehind('<')) {
 		to++
 	}
-	if to < len(b) && b[to] == '"' && b[to-1] == '\\' {
+	if to < len(data) && data[to] == '"' && data[to-1] == '\\' {
 		to-- // the quote is escaped: a URL in a document inside a string
 	}
-	l.hideURL(b[tok.from:to], tok.from, true)
+	l.hideURL(data[tok.from:to], tok.from, true)
 	tok.urlEnd = to
 }
 

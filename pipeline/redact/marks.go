@@ -22,19 +22,19 @@ const (
 
 // findMarks returns the marks in the eight bytes at i, fewer at the end of b, as the high bits of their
 // bytes.
-func findMarks(b []byte, i int) uint64 {
+func findMarks(data []byte, i int) uint64 {
 	var x uint64
-	if len(b)-i >= wordSize {
-		x = binary.LittleEndian.Uint64(b[i:])
+	if len(data)-i >= wordSize {
+		x = binary.LittleEndian.Uint64(data[i:])
 	} else {
-		for j := len(b) - 1; j >= i; j-- {
-			x = x<<8 | uint64(b[j])
+		for j := len(data) - 1; j >= i; j-- {
+			x = x<<8 | uint64(data[j])
 		}
 	}
 	found := between(x, '#', '(') | between(x, ':', 'B')
 	if quotes := equal(x, '"'); quotes != 0 {
 		before := (equal(x, ' ') | equal(x, '\\')) << 8
-		if i > 0 && (b[i-1] == ' ' || b[i-1] == '\\') {
+		if i > 0 && (data[i-1] == ' ' || data[i-1] == '\\') {
 			before |= 0x80
 		}
 		found |= quotes & before

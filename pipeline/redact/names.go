@@ -100,13 +100,13 @@ var folded = func() (t [256]byte) {
 }()
 
 // secretEnding returns the ending that makes the name at the end of b secret, or nil.
-func secretEnding(b []byte) *ending {
-	b = trimSeparators(b)
-	if len(b) == 0 {
+func secretEnding(data []byte) *ending {
+	data = trimSeparators(data)
+	if len(data) == 0 {
 		return nil
 	}
-	for _, ending := range endingsBy[folded[b[len(b)-1]]] {
-		if _, ok := endsWith(b, ending.word); ok {
+	for _, ending := range endingsBy[folded[data[len(data)-1]]] {
+		if _, ok := endsWith(data, ending.word); ok {
 			return ending
 		}
 	}
@@ -114,14 +114,14 @@ func secretEnding(b []byte) *ending {
 }
 
 // secretWord reports whether the last part of the name at the end of b is one of words.
-func secretWord(b []byte) bool {
-	b = trimSeparators(b)
-	if len(b) == 0 {
+func secretWord(data []byte) bool {
+	data = trimSeparators(data)
+	if len(data) == 0 {
 		return false
 	}
-	for _, w := range wordsBy[folded[b[len(b)-1]]] {
+	for _, w := range wordsBy[folded[data[len(data)-1]]] {
 		// Not as the end of a longer word.
-		if from, ok := endsWith(b, w); ok && (from == 0 || folded[b[from-1]] <= separator) {
+		if from, ok := endsWith(data, w); ok && (from == 0 || folded[data[from-1]] <= separator) {
 			return true
 		}
 	}
@@ -129,23 +129,23 @@ func secretWord(b []byte) bool {
 }
 
 // trimSeparators returns b without the separators at its end: the bracket of user[password].
-func trimSeparators(b []byte) []byte {
-	for len(b) > 0 && folded[b[len(b)-1]] == separator {
-		b = b[:len(b)-1]
+func trimSeparators(data []byte) []byte {
+	for len(data) > 0 && folded[data[len(data)-1]] == separator {
+		data = data[:len(data)-1]
 	}
-	return b
+	return data
 }
 
 // endsWith reports whether b ends with word, separators aside, and where in b it begins.
-func endsWith(b []byte, word string) (from int, ok bool) {
+func endsWith(data []byte, word string) (from int, ok bool) {
 	// Invariant: b[i:] is word[j+1:] with separators in it.
-	i := len(b)
+	i := len(data)
 	for j := len(word) - 1; j >= 0; {
 		if i == 0 {
 			return 0, false
 		}
 		i--
-		switch folded[b[i]] {
+		switch folded[data[i]] {
 		case word[j]:
 			j--
 		case separator:

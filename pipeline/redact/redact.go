@@ -38,7 +38,7 @@ func (r *Redactor) hide(from, to int) {
 
 // replaced returns b with marker in place of each span. Spans may overlap and come in any order; each run of
 // them is one secret.
-func (r *Redactor) replaced(b []byte, marker string) []byte {
+func (r *Redactor) replaced(data []byte, marker string) []byte {
 	byStart := func(x, y span) int { return cmp.Compare(x.from, y.from) }
 	if !slices.IsSortedFunc(r.spans, byStart) {
 		slices.SortFunc(r.spans, byStart)
@@ -51,9 +51,9 @@ func (r *Redactor) replaced(b []byte, marker string) []byte {
 		for i++; i < len(r.spans) && r.spans[i].from < to; i++ {
 			to = max(to, r.spans[i].to)
 		}
-		out = append(append(out, b[done:from]...), marker...)
+		out = append(append(out, data[done:from]...), marker...)
 		done = to
 	}
-	r.out = append(out, b[done:]...)
+	r.out = append(out, data[done:]...)
 	return r.out
 }

@@ -6,16 +6,16 @@ import "bytes"
 // are user:password@ behind every //, and the values of parameters whose names are those of secrets; also
 // within a URL that is itself the value of a parameter, and also where the characters are percent-encoded. b
 // is not changed.
-func (r *Redactor) URL(b []byte) ([]byte, bool) {
-	if !mayHoldSecret(b) {
-		return b, false
+func (r *Redactor) URL(data []byte) ([]byte, bool) {
+	if !mayHoldSecret(data) {
+		return data, false
 	}
 	r.spans = r.spans[:0]
-	r.hideURL(b, 0, false)
+	r.hideURL(data, 0, false)
 	if len(r.spans) == 0 {
-		return b, false
+		return data, false
 	}
-	return r.replaced(b, Marker), true
+	return r.replaced(data, Marker), true
 }
 
 // mayHoldSecret reports whether a URL has any of the characters without which it holds no secret.
@@ -30,17 +30,17 @@ func mayHoldSecret(b []byte) bool {
 
 // hideURL hides the secrets of the URL b. base is the offset of b in the text that the spans count in. inLine
 // is that of hideUserInfo.
-func (r *Redactor) hideURL(b []byte, base int, inLine bool) {
+func (r *Redactor) hideURL(data []byte, base int, inLine bool) {
 	start := 0     // of the parameter's name
 	query := false // behind the first ? or #
-	for i := 0; i < len(b); {
-		width := charWidth(b, i)
-		switch charAt(b, i) {
+	for i := 0; i < len(data); {
+		width := charWidth(data, i)
+		switch charAt(data, i) {
 		case '/':
 			start = i + width
-			if w := doubleSlash(b, i); w > 0 {
+			if w := doubleSlash(data, i); w > 0 {
 				start = i + w
-				i = r.hideUserInfo(b, i+w, base, inLine)
+				i = r.hideUserInfo(data, i+w, base, inLine)
 				continue
 			}
 		case '?', '#':
@@ -49,13 +49,13 @@ func (r *Redactor) hideURL(b []byte, base int, inLine bool) {
 		case '&', ';', ' ', ',':
 			start = i + width
 		case '=':
-			name := b[start:i]
+			name := data[start:i]
 			start = i + width // a value may hold a URL with parameters of its own
 			if !secretParameter(name) {
 				break
 			}
 			from, to := start, start
-			for to < len(b) && !endsValue(b, to, query, width == 3) {
+			for to < len(data) && !endsValue(data, to, query, width == 3) {
 				to++
 			}
 			r.hide(base+from, base+to)
@@ -69,13 +69,13 @@ func (r *Redactor) hideURL(b []byte, base int, inLine bool) {
 // hideUserInfo hides user:password@ at the front of the authority that begins at i, and returns where to go
 // on. In a line of a log the user's name stays, and of a password that should have been encoded & and # count
 // too.
-func (r *Redactor) hideUserInfo(b []byte, i, base int, inLine bool) int {
+func (r *Redactor) hideUserInfo(data []byte, i, base int, inLine bool) int {
 	at, colon := -1, -1
-	for j := i; j < len(b) && (!endsAuthority(b, j) || inLine && (b[j] == '&' || b[j] == '#')); j++ {
+	for j := i; j < len(data) && (!endsAuthority(data, j) || inLine && (data[j] == '&' || data[j] == '#')); j++ {
 		switch {
-		case b[j] == '@' || encoded(b, j) == '@': // the last one counts: a password may hold an @
+		case data[j] == '@' || encoded(data, j) == '@': // the last one counts: a password may hold an @
 			at = j
-		case b[j] == ':' && colon < 0:
+		case data[j] == ':' && colon < 0:
 			colon = j
 		}
 	}
@@ -91,12 +91,12 @@ func (r *Redactor) hideUserInfo(b []byte, i, base int, inLine bool) int {
 }
 
 // doubleSlash returns the width of // at i, plain or encoded, or 0.
-func doubleSlash(b []byte, i int) int {
-	w := charWidth(b, i)
-	if i+w >= len(b) || charAt(b, i) != '/' || charAt(b, i+w) != '/' {
+func doubleSlash(data []byte, i int) int {
+	w := charWidth(data, i)
+	if i+w >= len(data) || charAt(data, i) != '/' || charAt(data, i+w) != '/' {
 		return 0
 	}
-	return w + charWidth(b, i+w)
+	return w + charWidth(data, i+w)
 }
 
 func endsAuthority(b []byte, i int) bool {
@@ -128,14 +128,14 @@ func endsValue(b []byte, i int, query, nested bool) bool {
 const jsonAmpersand = `\u0026`
 
 // charWidth returns how many bytes the character at i takes: 3 where it is percent-encoded.
-func charWidth(b []byte, i int) int {
-	switch b[i] {
+func charWidth(data []byte, i int) int {
+	switch data[i] {
 	case '%':
-		if encoded(b, i) >= 0 {
+		if encoded(data, i) >= 0 {
 			return 3
 		}
 	case '\\':
-		if bytes.HasPrefix(b[i:], []byte(jsonAmpersand)) {
+		if bytes.HasPrefix(data[i:], []byte(jsonAmpersand)) {
 			return len(jsonAmpersand)
 		}
 	}
@@ -143,26 +143,26 @@ func charWidth(b []byte, i int) int {
 }
 
 // charAt returns the character at i, decoded.
-func charAt(b []byte, i int) byte {
-	switch b[i] {
+func charAt(data []byte, i int) byte {
+	switch data[i] {
 	case '%':
-		if c := encoded(b, i); c >= 0 {
+		if c := encoded(data, i); c >= 0 {
 			return byte(c)
 		}
 	case '\\':
-		if bytes.HasPrefix(b[i:], []byte(jsonAmpersand)) {
+		if bytes.HasPrefix(data[i:], []byte(jsonAmpersand)) {
 			return '&'
 		}
 	}
-	return b[i]
+	return data[i]
 }
 
 // encoded returns the character that %xx at i stands for, or −1.
-func encoded(b []byte, i int) int {
-	if i+2 >= len(b) || b[i] != '%' {
+func encoded(data []byte, i int) int {
+	if i+2 >= len(data) || data[i] != '%' {
 		return -1
 	}
-	high, low := hexDigit(b[i+1]), hexDigit(b[i+2])
+	high, low := hexDigit(data[i+1]), hexDigit(data[i+2])
 	if high < 0 || low < 0 {
 		return -1
 	}

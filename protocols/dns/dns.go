@@ -50,44 +50,44 @@ var Protocol = protocols.Protocol{
 // detect judges a datagram or the front of a stream. The two cannot be confused: where the one has the number
 // of questions, the other has flags, and neither 1 as flags nor any flags as a number of questions is
 // accepted.
-func detect(_ protocols.Dir, b []byte) protocols.Match {
-	if isDatagram(b) {
+func detect(_ protocols.Dir, data []byte) protocols.Match {
+	if isDatagram(data) {
 		return protocols.Yes
 	}
-	if match := matchStream(b); match != protocols.No {
+	if match := matchStream(data); match != protocols.No {
 		return match
 	}
-	if isReadable(b) || isRefusal(b) {
+	if isReadable(data) || isRefusal(data) {
 		return protocols.More // plausible, but not well formed: the port decides
 	}
 	return protocols.No
 }
 
 // isDatagram reports whether b is one well-formed message and nothing else. It is strict enough for any port.
-func isDatagram(b []byte) bool {
-	if !isPlausibleHeader(b, true) {
+func isDatagram(data []byte) bool {
+	if !isPlausibleHeader(data, true) {
 		return false
 	}
-	off, err := skipQuestion(b, headerSize)
-	if err != nil || !isPlausibleQuestion(b[off-4:]) {
+	off, err := skipQuestion(data, headerSize)
+	if err != nil || !isPlausibleQuestion(data[off-4:]) {
 		return false
 	}
-	for range recordCount(b) {
-		if off, err = skipRecord(b, off); err != nil {
+	for range recordCount(data) {
+		if off, err = skipRecord(data, off); err != nil {
 			return false
 		}
 	}
-	return off == len(b)
+	return off == len(data)
 }
 
 // isReadable reports whether b begins with a header and a question that can be parsed, whatever its flags are
 // and whatever follows.
-func isReadable(b []byte) bool {
-	if len(b) < headerSize || b[4] != 0 || b[5] == 0 || b[5] > maxQuestions {
+func isReadable(data []byte) bool {
+	if len(data) < headerSize || data[4] != 0 || data[5] == 0 || data[5] > maxQuestions {
 		return false
 	}
-	off, err := skipQuestion(b, headerSize)
-	return err == nil && isPlausibleQuestion(b[off-4:])
+	off, err := skipQuestion(data, headerSize)
+	return err == nil && isPlausibleQuestion(data[off-4:])
 }
 
 // isRefusal reports whether b is the bare header of an answer with an error code: a server that cannot or
@@ -97,12 +97,12 @@ func isRefusal(b []byte) bool {
 }
 
 // matchStream judges the front of a stream: the length, then a message at least as far as its question.
-func matchStream(b []byte) protocols.Match {
-	if len(b) < 2 {
+func matchStream(data []byte) protocols.Match {
+	if len(data) < 2 {
 		return protocols.More
 	}
-	n := int(binary.BigEndian.Uint16(b))
-	message := b[2:]
+	n := int(binary.BigEndian.Uint16(data))
+	message := data[2:]
 	if n < headerSize+5 || !isPlausibleHeader(message, false) {
 		return protocols.No
 	}
@@ -124,48 +124,48 @@ func matchStream(b []byte) protocols.Match {
 
 // resync finds the next place in a stream that can be the length of a message. What it cannot judge yet is at
 // most the header and one question at the end of b, so the search is linear.
-func resync(_ protocols.Dir, b []byte) (int, protocols.Match) {
-	for i := range b {
-		if match := matchStream(b[i:]); match != protocols.No {
+func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
+	for i := range data {
+		if match := matchStream(data[i:]); match != protocols.No {
 			return i, match
 		}
 	}
-	return len(b), protocols.More
+	return len(data), protocols.More
 }
 
 // isPlausibleHeader judges as much of a header as there is: exactly one question, flags that the direction
 // can have, and no more records than fit. whole says that b is a whole message.
-func isPlausibleHeader(b []byte, whole bool) bool {
-	if whole && len(b) < headerSize+5 {
+func isPlausibleHeader(data []byte, whole bool) bool {
+	if whole && len(data) < headerSize+5 {
 		return false
 	}
-	if len(b) < 4 {
+	if len(data) < 4 {
 		return true
 	}
 
 	// Flags that a query or an answer of a known operation can have.
-	flags := binary.BigEndian.Uint16(b[2:])
+	flags := binary.BigEndian.Uint16(data[2:])
 	response, op, rcode := flags&flagQR != 0, flags>>11&15, flags&15
 	if flags&flagZ != 0 || op > maxOpCode || op == 3 || !response && (rcode != 0 || flags&(flagRA|flagTC) != 0) {
 		return false
 	}
-	if len(b) < 6 {
+	if len(data) < 6 {
 		return true
 	}
 	// One question.
-	if binary.BigEndian.Uint16(b[4:]) != 1 {
+	if binary.BigEndian.Uint16(data[4:]) != 1 {
 		return false
 	}
-	if len(b) < headerSize {
+	if len(data) < headerSize {
 		return true
 	}
 
 	// A query has no answers, and few records of other sections; an answer has no more records than fit.
-	an, ns, ar := binary.BigEndian.Uint16(b[6:]), binary.BigEndian.Uint16(b[8:]), binary.BigEndian.Uint16(b[10:])
+	an, ns, ar := binary.BigEndian.Uint16(data[6:]), binary.BigEndian.Uint16(data[8:]), binary.BigEndian.Uint16(data[10:])
 	if !response && op == 0 {
 		return an == 0 && ns <= 1 && ar <= 4
 	}
-	return recordCount(b)*minRecord <= maxMessage
+	return recordCount(data)*minRecord <= maxMessage
 }
 
 // isPlausibleQuestion judges the type and the class behind the name of a question.

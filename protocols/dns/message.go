@@ -71,14 +71,14 @@ type message struct {
 
 // parse parses b. It returns an error of the header or the question; behind them a message is parsed as far
 // as it goes, and truncated is set where it ends early.
-func (m *message) parse(b []byte) error {
-	*m = message{answers: m.answers[:0], text: m.text[:0], b: b}
-	if len(b) < headerSize {
+func (m *message) parse(data []byte) error {
+	*m = message{answers: m.answers[:0], text: m.text[:0], b: data}
+	if len(data) < headerSize {
 		return errShort
 	}
-	m.id, m.flags = binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	m.qd, m.an = binary.BigEndian.Uint16(b[4:]), binary.BigEndian.Uint16(b[6:])
-	ns, ar := int(binary.BigEndian.Uint16(b[8:])), int(binary.BigEndian.Uint16(b[10:]))
+	m.id, m.flags = binary.BigEndian.Uint16(data), binary.BigEndian.Uint16(data[2:])
+	m.qd, m.an = binary.BigEndian.Uint16(data[4:]), binary.BigEndian.Uint16(data[6:])
+	ns, ar := int(binary.BigEndian.Uint16(data[8:])), int(binary.BigEndian.Uint16(data[10:]))
 	m.rcode = m.flags & 15
 	off, err := m.readQuestions(headerSize)
 	if err != nil {
@@ -185,20 +185,20 @@ type record struct {
 	data, end  int
 }
 
-func readRecord(b []byte, off int) (record, error) {
-	off, err := skipName(b, off)
+func readRecord(data []byte, off int) (record, error) {
+	off, err := skipName(data, off)
 	if err != nil {
 		return record{}, err
 	}
-	if off+10 > len(b) {
+	if off+10 > len(data) {
 		return record{}, errShort
 	}
 	r := record{
-		typ: binary.BigEndian.Uint16(b[off:]), class: binary.BigEndian.Uint16(b[off+2:]),
-		ttl: binary.BigEndian.Uint32(b[off+4:]), data: off + 10,
+		typ: binary.BigEndian.Uint16(data[off:]), class: binary.BigEndian.Uint16(data[off+2:]),
+		ttl: binary.BigEndian.Uint32(data[off+4:]), data: off + 10,
 	}
-	r.end = r.data + int(binary.BigEndian.Uint16(b[off+8:]))
-	if r.end > len(b) {
+	r.end = r.data + int(binary.BigEndian.Uint16(data[off+8:]))
+	if r.end > len(data) {
 		return record{}, errShort
 	}
 	return r, nil

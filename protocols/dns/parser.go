@@ -57,23 +57,23 @@ func (p *parser) Reset(c *protocols.Conn) {
 }
 
 // Parse reads one message.
-func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
+func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	// Over TCP two bytes of length are in front of the message.
-	size, front := len(b), 0
+	size, front := len(data), 0
 	if !p.udp {
-		if len(b) < 2 {
+		if len(data) < 2 {
 			return 0, nil
 		}
-		if size = 2 + int(binary.BigEndian.Uint16(b)); size < 2+headerSize {
+		if size = 2 + int(binary.BigEndian.Uint16(data)); size < 2+headerSize {
 			return 0, errShort
 		}
-		if len(b) < size {
+		if len(data) < size {
 			p.c.Need(dir, size)
 			return 0, nil
 		}
 		front = 2
 	}
-	if err := p.message.parse(b[front:size]); err != nil {
+	if err := p.message.parse(data[front:size]); err != nil {
 		return 0, err
 	}
 
@@ -100,11 +100,11 @@ func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
 		p.emitOldest()
 	}
 
-	e := p.newEvent(dir)
-	e.Source.Bytes = uint64(size)
-	e.Partial = e.Partial || p.message.truncated
+	event := p.newEvent(dir)
+	event.Source.Bytes = uint64(size)
+	event.Partial = event.Partial || p.message.truncated
 	body := pipeline.DNSMessageFromVTPool()
-	e.Dns = body
+	event.Dns = body
 	body.Type = "query"
 	p.setQuestion(body)
 	body.HeaderFlags = headerFlags(body.HeaderFlags[:0], p.message.flags)
@@ -115,7 +115,7 @@ func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
 		p.head = 0
 	}
 	p.waiting = append(p.waiting, query{
-		event: e, lastAt: at, sentAt: e.Timestamp, dir: dir,
+		event: event, lastAt: at, sentAt: event.Timestamp, dir: dir,
 		questionHash: p.message.questionHash, id: p.message.id, qtype: p.message.qtype,
 	})
 	p.waitingCount++
@@ -126,28 +126,28 @@ func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
 func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
 	waiting := p.findQuery(dir.Other())
 	if waiting == nil {
-		e := p.newEvent(dir)
-		e.Partial = true
-		e.Destination.Bytes = uint64(size)
-		e.Dns = pipeline.DNSMessageFromVTPool()
-		p.setQuestion(e.Dns)
-		p.setAnswer(e, e.Dns.QuestionName)
-		p.c.Emit(e)
+		event := p.newEvent(dir)
+		event.Partial = true
+		event.Destination.Bytes = uint64(size)
+		event.Dns = pipeline.DNSMessageFromVTPool()
+		p.setQuestion(event.Dns)
+		p.setAnswer(event, event.Dns.QuestionName)
+		p.c.Emit(event)
 		return
 	}
 
-	e := waiting.event
-	e.Destination.Bytes += uint64(size)
-	e.Duration = uint64(max(at-waiting.sentAt, 0))
+	event := waiting.event
+	event.Destination.Bytes += uint64(size)
+	event.Duration = uint64(max(at-waiting.sentAt, 0))
 	if waiting.transfer { // a later message of it: only its records count
-		e.Dns.AnswersCount += uint32(p.message.an)
+		event.Dns.AnswersCount += uint32(p.message.an)
 	} else {
-		p.setAnswer(e, e.Dns.QuestionName)
+		p.setAnswer(event, event.Dns.QuestionName)
 	}
 	if p.transferContinues(waiting, at) {
 		return
 	}
-	p.c.Emit(e)
+	p.c.Emit(event)
 	p.removeQuery(waiting)
 }
 
@@ -227,16 +227,16 @@ func (p *parser) Close(int64) {
 // newEvent returns a new event for the message that was parsed. Its source is the side that asks. Servers ask
 // each other from port 53 to port 53, so both sides of a connection may ask.
 func (p *parser) newEvent(dir protocols.Dir) *pipeline.Event {
-	var e *pipeline.Event
+	var event *pipeline.Event
 	if p.udp {
-		e = p.c.EventUDP(dir, uint64(p.message.id)|uint64(p.message.qtype)<<16|p.message.questionHash<<32)
+		event = p.c.EventUDP(dir, uint64(p.message.id)|uint64(p.message.qtype)<<16|p.message.questionHash<<32)
 	} else {
-		e = p.c.Event(dir)
+		event = p.c.Event(dir)
 	}
 	if answers := p.message.flags&flagQR != 0; answers == (dir == protocols.Client) {
-		e.Source, e.Destination = e.Destination, e.Source
+		event.Source, event.Destination = event.Destination, event.Source
 	}
-	return e
+	return event
 }
 
 // setQuestion fills in the fields of the question.
@@ -254,15 +254,15 @@ func (p *parser) setQuestion(body *pipeline.DNSMessage) {
 }
 
 // setAnswer fills in the fields of the answer. question is the text of the question's name.
-func (p *parser) setAnswer(e *pipeline.Event, question string) {
-	message, body := &p.message, e.Dns
+func (p *parser) setAnswer(event *pipeline.Event, question string) {
+	message, body := &p.message, event.Dns
 	body.Type = "answer"
 	body.ResponseCode = responseCode(message.rcode)
-	e.Outcome = pipeline.Outcome_FAILURE
+	event.Outcome = pipeline.Outcome_FAILURE
 	if message.rcode == 0 {
-		e.Outcome = pipeline.Outcome_SUCCESS
+		event.Outcome = pipeline.Outcome_SUCCESS
 	}
-	e.Partial = e.Partial || message.truncated
+	event.Partial = event.Partial || message.truncated
 	body.HeaderFlags = headerFlags(body.HeaderFlags[:0], message.flags)
 	body.AnswersCount = uint32(message.an)
 	if len(message.answers) == 0 {

@@ -209,12 +209,12 @@ func (d *data) quoted(b []byte) {
 }
 
 // appendQuoted writes b as it stands between quotes. UTF-8 stays as it is: people write it into TXT records.
-func appendQuoted(dst, b []byte) []byte {
-	for i := 0; i < len(b); {
-		c := b[i]
+func appendQuoted(dst, data []byte) []byte {
+	for i := 0; i < len(data); {
+		c := data[i]
 		if c >= utf8.RuneSelf {
-			if r, n := utf8.DecodeRune(b[i:]); r != utf8.RuneError && r >= 0xa0 {
-				dst = append(dst, b[i:i+n]...)
+			if r, n := utf8.DecodeRune(data[i:]); r != utf8.RuneError && r >= 0xa0 {
+				dst = append(dst, data[i:i+n]...)
 				i += n
 				continue
 			}

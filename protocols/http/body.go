@@ -7,14 +7,14 @@ import (
 )
 
 // readBody reads what is there of the body of the message of dir, and returns how many bytes that were.
-func (p *parser) readBody(dir protocols.Dir, b []byte) (int, error) {
+func (p *parser) readBody(dir protocols.Dir, data []byte) (int, error) {
 	side := &p.sides[dir]
 	switch side.state {
 	case untilClose:
-		p.countBody(dir, uint64(len(b)))
-		return len(b), nil
+		p.countBody(dir, uint64(len(data)))
+		return len(data), nil
 	case inBody, inChunk:
-		n := int(min(side.bodyLeft, uint64(len(b))))
+		n := int(min(side.bodyLeft, uint64(len(data))))
 		side.bodyLeft -= uint64(n)
 		p.countBody(dir, uint64(n))
 		if side.bodyLeft == 0 {
@@ -26,36 +26,36 @@ func (p *parser) readBody(dir protocols.Dir, b []byte) (int, error) {
 		}
 		return n, nil
 	case inChunkSize:
-		return p.readChunkSize(side, b)
+		return p.readChunkSize(side, data)
 	case inChunkEnd: // CR LF, or LF alone
 		switch {
-		case b[0] == '\n':
+		case data[0] == '\n':
 			side.state = inChunkSize
 			return 1, nil
-		case b[0] != '\r' || len(b) > 1 && b[1] != '\n':
+		case data[0] != '\r' || len(data) > 1 && data[1] != '\n':
 			return 0, errChunk
-		case len(b) < 2:
+		case len(data) < 2:
 			return 0, nil
 		}
 		side.state = inChunkSize
 		return 2, nil
 	default:
-		return p.readTrailer(dir, b)
+		return p.readTrailer(dir, data)
 	}
 }
 
 // readChunkSize reads the line in front of a chunk: its size in hex, then extensions (RFC 9112 section 7.1).
-func (p *parser) readChunkSize(side *sideReader, b []byte) (int, error) {
-	end := bytes.IndexByte(b[:min(len(b), maxLine)], '\n')
+func (p *parser) readChunkSize(side *sideReader, data []byte) (int, error) {
+	end := bytes.IndexByte(data[:min(len(data), maxLine)], '\n')
 	if end < 0 {
-		if len(b) >= maxLine {
+		if len(data) >= maxLine {
 			return 0, errChunk
 		}
 		return 0, nil
 	}
 
 	// Extensions follow a semicolon; they are ignored.
-	line := trim(b[:end])
+	line := trim(data[:end])
 	if i := bytes.IndexByte(line, ';'); i >= 0 {
 		line = trim(line[:i])
 	}
@@ -72,11 +72,11 @@ func (p *parser) readChunkSize(side *sideReader, b []byte) (int, error) {
 }
 
 // readTrailer reads a line behind the last chunk. An empty one ends the message.
-func (p *parser) readTrailer(dir protocols.Dir, b []byte) (int, error) {
+func (p *parser) readTrailer(dir protocols.Dir, data []byte) (int, error) {
 	side := &p.sides[dir]
-	end := bytes.IndexByte(b, '\n')
+	end := bytes.IndexByte(data, '\n')
 	if end < 0 {
-		if len(b) > maxLine {
+		if len(data) > maxLine {
 			return 0, errTooLong
 		}
 		return 0, nil
@@ -84,18 +84,18 @@ func (p *parser) readTrailer(dir protocols.Dir, b []byte) (int, error) {
 	if side.trailerBytes += end; side.trailerBytes > maxTrailer {
 		return 0, errTooLong
 	}
-	if len(trim(b[:end])) == 0 {
+	if len(trim(data[:end])) == 0 {
 		p.endMessage(dir)
 	}
 	return end + 1, nil
 }
 
 // parseHex parses the size of a chunk: at most 16 digits, and nothing else.
-func parseHex(b []byte) (v uint64, ok bool) {
-	if len(b) == 0 || len(b) > 16 {
+func parseHex(data []byte) (v uint64, ok bool) {
+	if len(data) == 0 || len(data) > 16 {
 		return 0, false
 	}
-	for _, c := range b {
+	for _, c := range data {
 		switch {
 		case c >= '0' && c <= '9':
 			c -= '0'
@@ -110,11 +110,11 @@ func parseHex(b []byte) (v uint64, ok bool) {
 }
 
 // parseDecimal parses a Content-Length: digits only (RFC 9110 section 8.6).
-func parseDecimal(b []byte) (v uint64, ok bool) {
-	if len(b) == 0 || len(b) > 18 {
+func parseDecimal(data []byte) (v uint64, ok bool) {
+	if len(data) == 0 || len(data) > 18 {
 		return 0, false
 	}
-	for _, c := range b {
+	for _, c := range data {
 		if c < '0' || c > '9' {
 			return 0, false
 		}
@@ -124,14 +124,14 @@ func parseDecimal(b []byte) (v uint64, ok bool) {
 }
 
 // trim returns b without the white space at both ends.
-func trim(b []byte) []byte {
-	for len(b) > 0 && isBlank(b[0]) {
-		b = b[1:]
+func trim(data []byte) []byte {
+	for len(data) > 0 && isBlank(data[0]) {
+		data = data[1:]
 	}
-	for len(b) > 0 && isBlank(b[len(b)-1]) {
-		b = b[:len(b)-1]
+	for len(data) > 0 && isBlank(data[len(data)-1]) {
+		data = data[:len(data)-1]
 	}
-	return b
+	return data
 }
 
 // trimLines returns b without the empty lines at its front.

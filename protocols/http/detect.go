@@ -19,24 +19,24 @@ var methods = [...]string{
 }
 
 // detect judges whether b is the beginning of HTTP/1.
-func detect(dir protocols.Dir, b []byte) protocols.Match {
+func detect(dir protocols.Dir, data []byte) protocols.Match {
 	if dir == protocols.Client {
-		return detectRequest(b)
+		return detectRequest(data)
 	}
-	return detectResponse(b)
+	return detectResponse(data)
 }
 
-func detectRequest(b []byte) protocols.Match {
-	b = b[emptyLines(b):]
-	if len(b) == 0 {
+func detectRequest(data []byte) protocols.Match {
+	data = data[emptyLines(data):]
+	if len(data) == 0 {
 		return protocols.More
 	}
 
 	// The method, up to a space, or to the end of a line that has no target.
-	space := bytes.IndexByte(b[:min(len(b), maxMethod+1)], ' ')
-	word := b
+	space := bytes.IndexByte(data[:min(len(data), maxMethod+1)], ' ')
+	word := data
 	if space >= 0 {
-		word = b[:space]
+		word = data[:space]
 	}
 	if i := bytes.IndexByte(word, '\n'); i >= 0 {
 		return judgeMethodAlone(trim(word[:i]))
@@ -53,7 +53,7 @@ func detectRequest(b []byte) protocols.Match {
 
 	// The rest of the line decides. Until its end is there, only a known method is believed, from
 	// maxRequestLine on.
-	rest := b[space+1:]
+	rest := data[space+1:]
 	sure := isKnownMethod(word)
 	end := bytes.IndexByte(rest, '\n')
 	line := rest
@@ -128,19 +128,19 @@ func hasVersion(line []byte) bool {
 }
 
 // detectResponse looks for "HTTP/1.x ddd".
-func detectResponse(b []byte) protocols.Match {
-	b = b[emptyLines(b):]
+func detectResponse(data []byte) protocols.Match {
+	data = data[emptyLines(data):]
 	const form = "HTTP/1.d ddd"
-	for i := range min(len(b), len(form)) {
-		if form[i] == 'd' && isDigit(b[i]) || form[i] != 'd' && form[i] == b[i] {
+	for i := range min(len(data), len(form)) {
+		if form[i] == 'd' && isDigit(data[i]) || form[i] != 'd' && form[i] == data[i] {
 			continue
 		}
 		return protocols.No
 	}
-	if len(b) <= len(form) {
+	if len(data) <= len(form) {
 		return protocols.More
 	}
-	if !isBlank(b[len(form)]) && b[len(form)] != '\n' {
+	if !isBlank(data[len(form)]) && data[len(form)] != '\n' {
 		return protocols.No
 	}
 	return protocols.Yes
@@ -157,28 +157,28 @@ func emptyLines(b []byte) int {
 
 // resync looks for a request or status line. It may stand behind anything: the last byte of a body is
 // followed by no line break.
-func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
+func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	if dir == protocols.Server {
-		return resyncResponse(b)
+		return resyncResponse(data)
 	}
 	const version = " HTTP/1."
 	for from := 0; ; {
-		i := bytes.Index(b[from:], []byte(version))
+		i := bytes.Index(data[from:], []byte(version))
 		if i < 0 {
 			break
 		}
 		i += from
-		line := from + bytes.LastIndexByte(b[from:i], '\n') + 1 // not before the last version: no byte is scanned twice
+		line := from + bytes.LastIndexByte(data[from:i], '\n') + 1 // not before the last version: no byte is scanned twice
 		from = i + len(version)
-		if at := lastMethod(b[line:i]); at >= 0 {
-			if match := detectRequest(b[line+at:]); match != protocols.No {
+		if at := lastMethod(data[line:i]); at >= 0 {
+			if match := detectRequest(data[line+at:]); match != protocols.No {
 				return line + at, match
 			}
 		}
 	}
-	keep := bytes.LastIndexByte(b, '\n') + 1
-	if len(b)-keep > maxRequestLine {
-		keep = len(b) - maxMethod
+	keep := bytes.LastIndexByte(data, '\n') + 1
+	if len(data)-keep > maxRequestLine {
+		keep = len(data) - maxMethod
 	}
 	return keep, protocols.More
 }
@@ -186,13 +186,13 @@ func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
 // lastMethod returns where in line, which ends before " HTTP/1.", the last known method begins, or −1.
 func lastMethod(line []byte) int {
 	best := -1
-	for _, m := range methods {
+	for _, text := range methods {
 		for end := len(line); end > 0; {
-			i := bytes.LastIndex(line[:end], []byte(m))
+			i := bytes.LastIndex(line[:end], []byte(text))
 			if i < 0 {
 				break
 			}
-			if j := i + len(m); j < len(line) && line[j] == ' ' && i > best {
+			if j := i + len(text); j < len(line) && line[j] == ' ' && i > best {
 				best = i
 				break
 			}
@@ -202,14 +202,14 @@ func lastMethod(line []byte) int {
 	return best
 }
 
-func resyncResponse(b []byte) (int, protocols.Match) {
+func resyncResponse(data []byte) (int, protocols.Match) {
 	for from := 0; ; {
-		i := bytes.IndexByte(b[from:], 'H')
+		i := bytes.IndexByte(data[from:], 'H')
 		if i < 0 {
-			return len(b), protocols.No
+			return len(data), protocols.No
 		}
 		from += i
-		if match := detectResponse(b[from:]); match != protocols.No {
+		if match := detectResponse(data[from:]); match != protocols.No {
 			return from, match
 		}
 		from++

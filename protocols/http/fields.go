@@ -72,25 +72,25 @@ func schemeEnd[T string | []byte](s T) int {
 }
 
 // hostOf returns the host of an authority in lower case, without port and user.
-func (p *parser) hostOf(b []byte) string {
-	if i := bytes.LastIndexByte(b, '@'); i >= 0 {
-		b = b[i+1:]
+func (p *parser) hostOf(data []byte) string {
+	if i := bytes.LastIndexByte(data, '@'); i >= 0 {
+		data = data[i+1:]
 	}
-	if len(b) > 0 && b[0] == '[' {
-		if i := bytes.IndexByte(b, ']'); i > 0 {
-			b = b[:i+1]
+	if len(data) > 0 && data[0] == '[' {
+		if i := bytes.IndexByte(data, ']'); i > 0 {
+			data = data[:i+1]
 		}
-	} else if i := bytes.IndexByte(b, ':'); i >= 0 {
-		b = b[:i]
+	} else if i := bytes.IndexByte(data, ':'); i >= 0 {
+		data = data[:i]
 	}
-	return p.c.Intern(p.lower(capped(b, maxWord)))
+	return p.c.Intern(p.lower(capped(data, maxWord)))
 }
 
 // lower returns b in lower case, in scratch if it has upper-case letters.
-func (p *parser) lower(b []byte) []byte {
-	for i, c := range b {
+func (p *parser) lower(data []byte) []byte {
+	for i, c := range data {
 		if c >= 'A' && c <= 'Z' {
-			p.scratch = append(p.scratch[:0], b...)
+			p.scratch = append(p.scratch[:0], data...)
 			for j := i; j < len(p.scratch); j++ {
 				if c := p.scratch[j]; c >= 'A' && c <= 'Z' {
 					p.scratch[j] = c | 0x20
@@ -99,7 +99,7 @@ func (p *parser) lower(b []byte) []byte {
 			return p.scratch
 		}
 	}
-	return b
+	return data
 }
 
 // url returns b as a string without its secrets.
@@ -109,27 +109,27 @@ func (p *parser) url(b []byte) string {
 }
 
 // parseFields parses the header fields of a head. x is nil if only the framing matters.
-func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, b []byte) {
-	for len(b) > 0 {
-		i := bytes.IndexByte(b, '\n')
+func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, data []byte) {
+	for len(data) > 0 {
+		i := bytes.IndexByte(data, '\n')
 		if i < 0 {
 			return
 		}
-		line := b[:i]
-		b = b[i+1:]
+		line := data[:i]
+		data = data[i+1:]
 
 		// A line that begins with white space continues the one before (obs-fold, RFC 9112 section 5.2).
 		var folded []byte
-		for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-			j := bytes.IndexByte(b, '\n')
+		for len(data) > 0 && (data[0] == ' ' || data[0] == '\t') {
+			j := bytes.IndexByte(data, '\n')
 			if j < 0 {
 				break
 			}
 			if folded == nil {
 				folded = append(folded, trim(line)...)
 			}
-			folded = append(append(folded, ' '), trim(b[:j])...)
-			b = b[j+1:]
+			folded = append(append(folded, ' '), trim(data[:j])...)
+			data = data[j+1:]
 		}
 		if folded != nil {
 			line = folded
@@ -215,90 +215,90 @@ func (p *parser) contentLength(hd *head, value []byte) {
 	}
 }
 
-func (p *parser) requestField(h *pipeline.HTTPExchange, name, value []byte) {
+func (p *parser) requestField(httpExchange *pipeline.HTTPExchange, name, value []byte) {
 	switch len(name) {
 	case len("host"):
-		if equalFold(name, "host") && h.UrlDomain == "" {
-			h.UrlDomain = p.hostOf(value)
+		if equalFold(name, "host") && httpExchange.UrlDomain == "" {
+			httpExchange.UrlDomain = p.hostOf(value)
 		}
 	case len("referer"):
 		if equalFold(name, "referer") {
-			h.Referrer = p.url(capped(value, maxReferrer))
+			httpExchange.Referrer = p.url(capped(value, maxReferrer))
 		}
 	case len("user-agent"):
 		if equalFold(name, "user-agent") {
-			h.UserAgent = p.c.Intern(capped(value, maxAgent))
+			httpExchange.UserAgent = p.c.Intern(capped(value, maxAgent))
 		}
 	case len("content-type"):
 		if equalFold(name, "content-type") {
-			h.RequestMimeType = p.mediaType(value)
+			httpExchange.RequestMimeType = p.mediaType(value)
 		}
 	case len("authorization"):
 		if equalFold(name, "authorization") {
-			p.authorization(h, value)
+			p.authorization(httpExchange, value)
 		}
 	case len("x-forwarded-for"):
 		if equalFold(name, "x-forwarded-for") {
-			p.forwardedFor(h, value)
+			p.forwardedFor(httpExchange, value)
 		}
 	case len("proxy-authorization"):
 		if equalFold(name, "proxy-authorization") {
-			p.authorization(h, value)
+			p.authorization(httpExchange, value)
 		}
 	}
 }
 
-func (p *parser) responseField(h *pipeline.HTTPExchange, name, value []byte) {
+func (p *parser) responseField(httpExchange *pipeline.HTTPExchange, name, value []byte) {
 	switch len(name) {
 	case len("server"):
 		if equalFold(name, "server") {
-			h.Server = p.c.Intern(capped(value, maxWord))
+			httpExchange.Server = p.c.Intern(capped(value, maxWord))
 		}
 	case len("location"):
 		if equalFold(name, "location") {
-			h.Location = p.url(capped(value, maxReferrer))
+			httpExchange.Location = p.url(capped(value, maxReferrer))
 		}
 	case len("content-type"):
 		if equalFold(name, "content-type") {
-			h.ResponseMimeType = p.mediaType(value)
+			httpExchange.ResponseMimeType = p.mediaType(value)
 		}
 	}
 }
 
 // mediaType returns a media type without its parameters.
-func (p *parser) mediaType(b []byte) string {
-	if i := bytes.IndexByte(b, ';'); i >= 0 {
-		b = trim(b[:i])
+func (p *parser) mediaType(data []byte) string {
+	if i := bytes.IndexByte(data, ';'); i >= 0 {
+		data = trim(data[:i])
 	}
-	return p.c.Intern(p.lower(capped(b, 128)))
+	return p.c.Intern(p.lower(capped(data, 128)))
 }
 
-func (p *parser) forwardedFor(h *pipeline.HTTPExchange, b []byte) {
-	for len(b) > 0 && len(h.XForwardedFor) < maxForwarded {
-		one := b
-		if i := bytes.IndexByte(b, ','); i >= 0 {
-			one, b = b[:i], b[i+1:]
+func (p *parser) forwardedFor(httpExchange *pipeline.HTTPExchange, data []byte) {
+	for len(data) > 0 && len(httpExchange.XForwardedFor) < maxForwarded {
+		one := data
+		if i := bytes.IndexByte(data, ','); i >= 0 {
+			one, data = data[:i], data[i+1:]
 		} else {
-			b = nil
+			data = nil
 		}
 		if one = trim(one); len(one) > 0 {
-			h.XForwardedFor = append(h.XForwardedFor, p.c.Intern(capped(one, 64)))
+			httpExchange.XForwardedFor = append(httpExchange.XForwardedFor, p.c.Intern(capped(one, 64)))
 		}
 	}
 }
 
 // authorization keeps the scheme, and of Basic the user's name.
-func (p *parser) authorization(h *pipeline.HTTPExchange, b []byte) {
-	if len(h.Authorization) >= maxSchemes {
+func (p *parser) authorization(httpExchange *pipeline.HTTPExchange, data []byte) {
+	if len(httpExchange.Authorization) >= maxSchemes {
 		return
 	}
-	scheme, rest, ok := redact.Scheme(b)
+	scheme, rest, ok := redact.Scheme(data)
 	if !ok {
-		h.Authorization = append(h.Authorization, redact.Marker)
+		httpExchange.Authorization = append(httpExchange.Authorization, redact.Marker)
 		return
 	}
 	rest = trim(rest)
-	h.Authorization = append(h.Authorization, p.c.Intern(scheme))
+	httpExchange.Authorization = append(httpExchange.Authorization, p.c.Intern(scheme))
 	if !equalFold(scheme, "basic") {
 		return
 	}
@@ -312,7 +312,7 @@ func (p *parser) authorization(h *pipeline.HTTPExchange, b []byte) {
 	n, err := base64.RawStdEncoding.Decode(buf[:], rest[:len(rest)-boolInt(len(rest)%4 == 1)])
 	user := buf[:n]
 	if j := bytes.IndexByte(user, ':'); err == nil && j >= 0 {
-		h.UserName = p.c.Intern(user[:j])
+		httpExchange.UserName = p.c.Intern(user[:j])
 	}
 	clear(buf[:])
 }
@@ -325,11 +325,11 @@ func boolInt(b bool) int {
 }
 
 // equalFold reports whether b is want, which is in lower case, but for the case of its letters.
-func equalFold(b []byte, want string) bool {
-	if len(b) != len(want) {
+func equalFold(data []byte, want string) bool {
+	if len(data) != len(want) {
 		return false
 	}
-	for i, c := range b {
+	for i, c := range data {
 		if c >= 'A' && c <= 'Z' {
 			c |= 0x20
 		}

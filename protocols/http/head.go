@@ -21,26 +21,26 @@ type head struct {
 //
 // A head that has no end yet is scanned again only behind what was scanned (side.scanned). A request without
 // an end is parsed as it is once the server has answered it, or another protocol would wait for ever.
-func (p *parser) readHead(dir protocols.Dir, b []byte, at int64) (int, error) {
+func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error) {
 	side := &p.sides[dir]
-	if dir == protocols.Server && p.beginHTTP09Response(b) {
-		return p.Parse(dir, b, at)
+	if dir == protocols.Server && p.beginHTTP09Response(data) {
+		return p.Parse(dir, data, at)
 	}
 	if side.scanned == 0 {
-		if n := emptyLines(b); n > 0 {
+		if n := emptyLines(data); n > 0 {
 			return n, nil // empty lines between messages belong to none
 		}
 	}
 
 	// A request that the server answers before its end.
-	begins := dir == protocols.Client && p.headUnfinished && hasTarget(b)
+	begins := dir == protocols.Client && p.headUnfinished && hasTarget(data)
 	switch {
 	case begins && p.answeredEarly:
-		return p.parseTruncatedRequest(b, at), nil
+		return p.parseTruncatedRequest(data, at), nil
 	case dir == protocols.Client:
 		p.headUnfinished, p.answeredEarly = false, false
 	case p.headUnfinished && !p.answeredEarly && p.pairing.Len() == 0 && !p.pairing.Skipping() &&
-		detectResponse(b) != protocols.More:
+		detectResponse(data) != protocols.More:
 		// The request is one of HTTP/0.9, or one that the server refuses before its end.
 		p.answeredEarly = true
 		p.c.Reparse(protocols.Client)
@@ -48,9 +48,9 @@ func (p *parser) readHead(dir protocols.Dir, b []byte, at int64) (int, error) {
 	}
 
 	// Does a head begin here? Only asked of the front, and of a head that is complete.
-	n, scanned := headEnd(b, side.scanned)
+	n, scanned := headEnd(data, side.scanned)
 	if n > 0 || side.scanned < maxRequestLine {
-		if ok, err := p.checkHead(dir, b); !ok {
+		if ok, err := p.checkHead(dir, data); !ok {
 			side.scanned = 0
 			return 0, err
 		}
@@ -58,37 +58,37 @@ func (p *parser) readHead(dir protocols.Dir, b []byte, at int64) (int, error) {
 	side.scanned = scanned
 
 	if n == 0 {
-		if len(b) > maxHead {
+		if len(data) > maxHead {
 			side.scanned = 0
 			return 0, errTooLong
 		}
 		if dir == protocols.Client {
-			p.headUnfinished = hasTarget(b)
+			p.headUnfinished = hasTarget(data)
 		}
 		return 0, nil
 	}
 	p.started = true
 	if dir == protocols.Client {
-		p.parseRequest(b[:n], at)
+		p.parseRequest(data[:n], at)
 	} else {
-		p.parseResponse(b[:n], at)
+		p.parseResponse(data[:n], at)
 	}
 	return n, nil
 }
 
 // checkHead reports whether b begins with a head. If it does not and there is no error, the connection was
 // flipped or dropped.
-func (p *parser) checkHead(dir protocols.Dir, b []byte) (bool, error) {
+func (p *parser) checkHead(dir protocols.Dir, data []byte) (bool, error) {
 	switch {
-	case detect(dir, b) != protocols.No:
+	case detect(dir, data) != protocols.No:
 		return true, nil
-	case dir == protocols.Client && looksLikeRequest(b),
-		dir == protocols.Server && p.pairing.Len() > 0 && looksLikeResponse(b):
+	case dir == protocols.Client && looksLikeRequest(data),
+		dir == protocols.Server && p.pairing.Len() > 0 && looksLikeResponse(data):
 		return true, nil
-	case !p.started && p.c.Info().MidStream && detect(dir.Other(), b) == protocols.Yes:
+	case !p.started && p.c.Info().MidStream && detect(dir.Other(), data) == protocols.Yes:
 		p.c.Flip()
 		return false, nil
-	case dir == protocols.Client && bytes.HasPrefix(b, []byte("PRI * HTTP/2")):
+	case dir == protocols.Client && bytes.HasPrefix(data, []byte("PRI * HTTP/2")):
 		p.c.Count("http2")
 		p.c.Drop()
 		return false, nil
@@ -112,21 +112,21 @@ func looksLikeResponse(b []byte) bool {
 // headEnd returns the end of the head at the front of b, behind the empty line that ends it. It scans from
 // the offset from on. If there is no end yet it returns 0, and next is the offset to scan from when there is
 // more.
-func headEnd(b []byte, from int) (end, next int) {
+func headEnd(data []byte, from int) (end, next int) {
 	for {
-		i := bytes.IndexByte(b[from:], '\n')
+		i := bytes.IndexByte(data[from:], '\n')
 		if i < 0 {
-			return 0, len(b)
+			return 0, len(data)
 		}
 		i += from
 		end = i + 1
-		for end < len(b) && end < i+3 && b[end] == '\r' { // one CR, or none, or two
+		for end < len(data) && end < i+3 && data[end] == '\r' { // one CR, or none, or two
 			end++
 		}
 		switch {
-		case end == len(b):
+		case end == len(data):
 			return 0, i
-		case b[end] == '\n':
+		case data[end] == '\n':
 			return end + 1, 0
 		}
 		from = i + 1
@@ -134,10 +134,10 @@ func headEnd(b []byte, from int) (end, next int) {
 }
 
 // parseRequest parses b, the head of a request, puts the exchange in the queue, and begins its body.
-func (p *parser) parseRequest(b []byte, at int64) {
+func (p *parser) parseRequest(data []byte, at int64) {
 	exchange := p.newExchange(protocols.Client)
 	body := exchange.event.Http
-	line, fields := cutLine(b)
+	line, fields := cutLine(data)
 	method, target, version := requestLine(line)
 	body.Method = p.c.Intern(method)
 	body.Version = p.c.Intern(version)
@@ -148,11 +148,11 @@ func (p *parser) parseRequest(b []byte, at int64) {
 	var hd head
 	p.parseFields(protocols.Client, exchange, &hd, fields)
 	exchange.wantsUpgrade = hd.upgrade
-	body.RequestHeaderBytes = uint64(len(b))
+	body.RequestHeaderBytes = uint64(len(data))
 	if len(version) == 0 && isTarget(target) && len(trimLines(fields)) == 0 {
 		exchange.isHTTP09, body.Version = true, "0.9"
 	}
-	p.countBytes(protocols.Client, exchange, len(b), at)
+	p.countBytes(protocols.Client, exchange, len(data), at)
 	if hd.hasTransferEncoding && !hd.chunked {
 		p.c.Count("request_not_chunked") // where it ends cannot be known
 		hd.ambiguous = true
@@ -189,15 +189,15 @@ func (p *parser) checkFraming(exchange *exchange, hd *head) {
 }
 
 // parseResponse parses the head of a response, b, and begins its body.
-func (p *parser) parseResponse(b []byte, at int64) {
-	line, fields := cutLine(b)
+func (p *parser) parseResponse(data []byte, at int64) {
+	line, fields := cutLine(data)
 	version, code, phrase := statusLine(line)
 	interim := code/100 == 1 && code != 101
 	if interim {
 		// The final response follows. Nothing of this one is kept but its bytes.
 		p.pairing.FoundReplies()
 		if first := p.pairing.First(); first != nil && !p.pairing.Skipping() {
-			p.countBytes(protocols.Server, *first, len(b), at)
+			p.countBytes(protocols.Server, *first, len(data), at)
 		}
 		return
 	}
@@ -210,7 +210,7 @@ func (p *parser) parseResponse(b []byte, at int64) {
 		p.beginResponseBody(exchange, &hd, code)
 		return
 	}
-	p.countBytes(protocols.Server, exchange, len(b), at)
+	p.countBytes(protocols.Server, exchange, len(data), at)
 	body := exchange.event.Http
 	exchange.event.Partial = exchange.event.Partial || p.truncated
 	body.StatusCode = code
@@ -218,7 +218,7 @@ func (p *parser) parseResponse(b []byte, at int64) {
 	if body.Version == "" {
 		body.Version = p.c.Intern(version)
 	}
-	body.ResponseHeaderBytes = uint64(len(b))
+	body.ResponseHeaderBytes = uint64(len(data))
 	p.parseFields(protocols.Server, exchange, &hd, fields)
 	p.checkFraming(exchange, &hd)
 	p.beginResponseBody(exchange, &hd, code)

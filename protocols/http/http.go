@@ -124,23 +124,23 @@ func (p *parser) Reset(c *protocols.Conn) {
 }
 
 // Parse reads a head, or what is there of a body.
-func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
+func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	side := &p.sides[dir]
 	switch side.state {
 	case inHead:
-		return p.readHead(dir, b, at)
+		return p.readHead(dir, data, at)
 	case awaitingResponse:
 		return 0, nil
 	case awaitingResponseOrRequest:
-		if detectRequest(b) != protocols.Yes {
+		if detectRequest(data) != protocols.Yes {
 			return 0, nil
 		}
 		side.state = inHead
-		return p.readHead(dir, b, at)
+		return p.readHead(dir, data, at)
 	}
 
 	exchange := side.exchange
-	n, err := p.readBody(dir, b)
+	n, err := p.readBody(dir, data)
 	if exchange != nil && n > 0 {
 		p.countBytes(dir, exchange, n, at)
 		if side.exchange == nil { // the message is complete
@@ -258,21 +258,21 @@ func (p *parser) emitIfComplete(exchange *exchange) {
 
 // emit emits x as it is.
 func (p *parser) emit(exchange *exchange) {
-	e := exchange.event
-	if exchange.lastAt > e.Timestamp {
-		e.Duration = uint64(exchange.lastAt - e.Timestamp)
+	event := exchange.event
+	if exchange.lastAt > event.Timestamp {
+		event.Duration = uint64(exchange.lastAt - event.Timestamp)
 	}
-	switch code := e.Http.StatusCode; {
+	switch code := event.Http.StatusCode; {
 	case code >= 400:
-		e.Outcome = pipeline.Outcome_FAILURE
+		event.Outcome = pipeline.Outcome_FAILURE
 	case code > 0:
-		e.Outcome = pipeline.Outcome_SUCCESS
+		event.Outcome = pipeline.Outcome_SUCCESS
 	}
 	exchange.event = nil
 	if len(p.free) < maxFree {
 		p.free = append(p.free, exchange)
 	}
-	p.c.Emit(e)
+	p.c.Emit(event)
 }
 
 // Gap skips lost bytes of a body. Anywhere else the place in the stream is lost.

@@ -8,19 +8,19 @@ import (
 
 // ParseTruncated parses a head whose end was lost; the event is marked partial. It keeps captures with a
 // short snap length useful. A head that its sender never finished is dropped on Close.
-func (p *parser) ParseTruncated(dir protocols.Dir, b []byte, at int64) {
+func (p *parser) ParseTruncated(dir protocols.Dir, data []byte, at int64) {
 	if p.sides[dir].state != inHead {
 		return
 	}
 	if dir == protocols.Client {
-		if p.headUnfinished = hasTarget(b); p.headUnfinished {
-			p.parseTruncatedRequest(b, at)
+		if p.headUnfinished = hasTarget(data); p.headUnfinished {
+			p.parseTruncatedRequest(data, at)
 		}
 		return
 	}
-	if detectResponse(b) == protocols.Yes {
+	if detectResponse(data) == protocols.Yes {
 		p.started, p.truncated = true, true
-		p.parseResponse(b[emptyLines(b):], at)
+		p.parseResponse(data[emptyLines(data):], at)
 		p.truncated = false
 	}
 }
@@ -34,10 +34,10 @@ func hasTarget(b []byte) bool {
 
 // parseTruncatedRequest parses b, a head without its end, as a request, and returns its length. A line
 // without a version is a whole request of HTTP/0.9; any other event is marked partial.
-func (p *parser) parseTruncatedRequest(b []byte, at int64) int {
+func (p *parser) parseTruncatedRequest(data []byte, at int64) int {
 	p.headUnfinished, p.answeredEarly, p.started = false, false, true
-	skip := emptyLines(b)
-	line := b[skip:]
+	skip := emptyLines(data)
+	line := data[skip:]
 	end := bytes.IndexByte(line, '\n')
 	if end < 0 {
 		line = withoutVersion(line)
@@ -51,7 +51,7 @@ func (p *parser) parseTruncatedRequest(b []byte, at int64) int {
 	exchange.event.Partial = exchange.event.Partial || !exchange.isHTTP09
 	p.sides[protocols.Client] = sideReader{}
 	p.c.Reparse(protocols.Server)
-	return len(b)
+	return len(data)
 }
 
 // withoutVersion returns a truncated line without the part of " HTTP/1.1" at its end.

@@ -230,11 +230,11 @@ func (p *parser) finishReply(l replyLine, at int64) {
 }
 
 // emit emits e; at is the time of its last byte, or 0.
-func (p *parser) emit(e *pipeline.Event, at int64) {
-	if at > e.Timestamp {
-		e.Duration = uint64(at - e.Timestamp)
+func (p *parser) emit(event *pipeline.Event, at int64) {
+	if at > event.Timestamp {
+		event.Duration = uint64(at - event.Timestamp)
 	}
-	p.c.Emit(e)
+	p.c.Emit(event)
 }
 
 // emitUnanswered emits a command whose reply was lost, or is not waited for.

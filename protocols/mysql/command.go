@@ -9,24 +9,24 @@ import (
 )
 
 // readClient reads one packet of the client.
-func (p *parser) readClient(b []byte, at int64) (int, error) {
-	n, seq := payloadLength(b), b[3]
+func (p *parser) readClient(data []byte, at int64) (int, error) {
+	n, seq := payloadLength(data), data[3]
 	switch {
 	case p.sendsFile && !p.continues[protocols.Client] && n == 0: // the end of the file
 		p.sendsFile = false
-		return p.readContinuation(b), nil
+		return p.readContinuation(data), nil
 	case p.sendsFile || p.continues[protocols.Client]:
-		return p.readContinuation(b), nil
+		return p.readContinuation(data), nil
 	case seq == 1 && (p.phase == afterGreeting || p.phase == initial && n >= 32):
-		return p.readLogin(b, at)
+		return p.readLogin(data, at)
 	case seq != 0 && p.phase == commandPhase:
-		return p.readContinuation(b), nil // an answer to the server's question about the login
+		return p.readContinuation(data), nil // an answer to the server's question about the login
 	case seq != 0 || n == 0:
 		return 0, errHeader
 	}
 
 	// A command begins here.
-	payload := p.payload(protocols.Client, b, maxPayload)
+	payload := p.payload(protocols.Client, data, maxPayload)
 	if payload == nil {
 		return 0, nil
 	}
@@ -43,46 +43,46 @@ func (p *parser) readClient(b []byte, at int64) (int, error) {
 		p.emitWaiting(true) // a client waits for the reply before it goes on, so it was among the lost bytes
 	}
 	p.addCommand(kind, payload, n)
-	return p.finishPacket(protocols.Client, b), nil
+	return p.finishPacket(protocols.Client, data), nil
 }
 
 // readContinuation reads a packet that belongs to the command that was sent last: more of its payload, a part
 // of a file, an answer to the server's question about the login.
-func (p *parser) readContinuation(b []byte) int {
+func (p *parser) readContinuation(data []byte) int {
 	if i := len(p.waiting) - 1; i >= 0 {
-		p.waiting[i].e.Source.Bytes += uint64(4 + payloadLength(b))
+		p.waiting[i].e.Source.Bytes += uint64(4 + payloadLength(data))
 	}
-	return p.finishPacket(protocols.Client, b)
+	return p.finishPacket(protocols.Client, data)
 }
 
 // addCommand makes the event of a command. It waits for its reply, or is emitted if none comes.
 func (p *parser) addCommand(kind *commandKind, payload []byte, n int) {
-	e := p.newEvent(protocols.Client, kind.name, 4+n)
-	e.Partial = e.Partial || p.repliesLost
-	cmd := command{e: e, kind: payload[0], sent: e.Timestamp}
+	event := p.newEvent(protocols.Client, kind.name, 4+n)
+	event.Partial = event.Partial || p.repliesLost
+	cmd := command{e: event, kind: payload[0], sent: event.Timestamp}
 	switch payload[0] {
 	case comQuery:
 		text := p.skipAttributes(payload[1:])
 		p.setStatement(&cmd, text, n > len(payload))
-		if cmd.changesDatabase = e.Mysql.Method == "USE"; cmd.changesDatabase {
+		if cmd.changesDatabase = event.Mysql.Method == "USE"; cmd.changesDatabase {
 			cmd.text = p.text(databaseOfUse(text))
 		}
 	case comStmtPrepare:
 		p.setStatement(&cmd, payload[1:], n > len(payload))
-		cmd.text = e.Mysql.Query
-		p.statements.last = prepared{cmd.text, e.Mysql.Method}
+		cmd.text = event.Mysql.Query
+		p.statements.last = prepared{cmd.text, event.Mysql.Method}
 	case comStmtExecute, comStmtFetch, comStmtReset, comStmtClose, comStmtLongData, comBulkExecute:
 		if len(payload) >= 5 {
-			p.setStatementID(e, payload)
+			p.setStatementID(event, payload)
 		}
 	case comInitDB:
-		e.Mysql.Database = p.text(payload[1:])
-		cmd.changesDatabase, cmd.text = true, e.Mysql.Database
+		event.Mysql.Database = p.text(payload[1:])
+		cmd.changesDatabase, cmd.text = true, event.Mysql.Database
 	case comChangeUser:
-		p.readChangeUser(e, payload)
+		p.readChangeUser(event, payload)
 	}
 	if kind.noReply {
-		p.emit(e)
+		p.emit(event)
 		return
 	}
 	p.enqueue(cmd)
@@ -102,24 +102,24 @@ func (p *parser) setStatement(cmd *command, text []byte, cut bool) {
 }
 
 // wholeRunes removes a character at the end of b that is cut in two.
-func wholeRunes(b []byte) []byte {
-	for i := 1; i < utf8.UTFMax && i <= len(b); i++ {
-		if at := len(b) - i; utf8.RuneStart(b[at]) {
-			if !utf8.FullRune(b[at:]) {
-				return b[:at]
+func wholeRunes(data []byte) []byte {
+	for i := 1; i < utf8.UTFMax && i <= len(data); i++ {
+		if at := len(data) - i; utf8.RuneStart(data[at]) {
+			if !utf8.FullRune(data[at:]) {
+				return data[:at]
 			}
 			break
 		}
 	}
-	return b
+	return data
 }
 
 // setStatementID fills in the id of a prepared statement, and its text if it is known.
-func (p *parser) setStatementID(e *pipeline.Event, payload []byte) {
+func (p *parser) setStatementID(event *pipeline.Event, payload []byte) {
 	id := binary.LittleEndian.Uint32(payload[1:])
-	e.Mysql.StatementId = id
+	event.Mysql.StatementId = id
 	statement := p.statements.get(id)
-	e.Mysql.Query, e.Mysql.Method = statement.text, statement.method
+	event.Mysql.Query, event.Mysql.Method = statement.text, statement.method
 	if payload[0] == comStmtClose {
 		p.statements.remove(id)
 	}
@@ -129,16 +129,16 @@ func (p *parser) setStatementID(e *pipeline.Event, payload []byte) {
 // parameters, the number of sets of them (1), and if there are any the NULL bits, a 1, type and name of each,
 // then the values. If the login was not seen, text that begins with a small number and 1 has them: no
 // statement begins so.
-func (p *parser) skipAttributes(b []byte) []byte {
+func (p *parser) skipAttributes(data []byte) []byte {
 	hasAttributes := p.capabilities&clientQueryAttrs != 0
 	if !p.capabilitiesKnown {
-		hasAttributes = len(b) >= 2 && b[0] <= 16 && b[1] == 1
+		hasAttributes = len(data) >= 2 && data[0] <= 16 && data[1] == 1
 	}
 	if !hasAttributes {
-		return b
+		return data
 	}
 
-	fields := payloadReader{b: b}
+	fields := payloadReader{b: data}
 	n := fields.lenencInt()
 	fields.lenencInt()
 	if n == 0 || n > 1024 {

@@ -6,12 +6,12 @@ import (
 )
 
 // readGreeting reads the server's first packet.
-func (p *parser) readGreeting(b []byte, at int64) (int, error) {
-	n := payloadLength(b)
-	if b[3] != 0 || n > maxPayload {
+func (p *parser) readGreeting(data []byte, at int64) (int, error) {
+	n := payloadLength(data)
+	if data[3] != 0 || n > maxPayload {
 		return 0, errHeader
 	}
-	payload := p.payload(protocols.Server, b, maxPayload)
+	payload := p.payload(protocols.Server, data, maxPayload)
 	if payload == nil {
 		return 0, nil
 	}
@@ -20,7 +20,7 @@ func (p *parser) readGreeting(b []byte, at int64) (int, error) {
 		e := p.newEvent(protocols.Server, "COM_CONNECT", 4+n)
 		p.readError(&command{e: e, kind: comConnect}, payload)
 		p.c.Emit(e)
-		return p.finishPacket(protocols.Server, b), nil
+		return p.finishPacket(protocols.Server, data), nil
 	case 10:
 	default:
 		return 0, errHeader
@@ -32,13 +32,13 @@ func (p *parser) readGreeting(b []byte, at int64) (int, error) {
 	fields.take(1 + 2) // character set, status
 	p.capabilities |= uint32(fields.u16()) << 16
 	p.phase = afterGreeting
-	return p.finishPacket(protocols.Server, b), nil
+	return p.finishPacket(protocols.Server, data), nil
 }
 
 // readLogin reads the client's first packet: the login, or the request for TLS.
-func (p *parser) readLogin(b []byte, at int64) (int, error) {
-	n := payloadLength(b)
-	payload := p.payload(protocols.Client, b, maxPayload)
+func (p *parser) readLogin(data []byte, at int64) (int, error) {
+	n := payloadLength(data)
+	payload := p.payload(protocols.Client, data, maxPayload)
 	if payload == nil {
 		return 0, nil
 	}
@@ -55,7 +55,7 @@ func (p *parser) readLogin(b []byte, at int64) (int, error) {
 		fields.take(4 + 1 + 23)
 	}
 	if caps&clientSSL != 0 && len(fields.b) == 0 {
-		return p.switchToTLS(b, at)
+		return p.switchToTLS(data, at)
 	}
 	p.user = p.text(fields.nulString())
 	switch { // the proof of the password is never kept
@@ -71,7 +71,7 @@ func (p *parser) readLogin(b []byte, at int64) (int, error) {
 		p.database = p.text(fields.nulString())
 	}
 	p.enqueueLogin(n, at)
-	return p.finishPacket(protocols.Client, b), nil
+	return p.finishPacket(protocols.Client, data), nil
 }
 
 // setCapabilities keeps the capabilities that both sides have.
@@ -122,13 +122,13 @@ func (p *parser) readAuth(cmd *command, payload []byte, at int64) {
 }
 
 // readChangeUser reads COM_CHANGE_USER.
-func (p *parser) readChangeUser(e *pipeline.Event, payload []byte) {
+func (p *parser) readChangeUser(event *pipeline.Event, payload []byte) {
 	fields := payloadReader{b: payload[1:]}
-	e.Mysql.UserName = p.text(fields.nulString())
+	event.Mysql.UserName = p.text(fields.nulString())
 	if p.capabilities&clientSecure != 0 || !p.capabilitiesKnown {
 		fields.take(uint64(fields.u8()))
 	} else {
 		fields.nulString()
 	}
-	e.Mysql.Database = p.text(fields.nulString())
+	event.Mysql.Database = p.text(fields.nulString())
 }

@@ -49,29 +49,29 @@ var Protocol = protocols.Protocol{
 
 // detect recognises a connection by the server's greeting; in mid-stream by a statement that begins with a
 // word of SQL. A greeting from the client's side says that the roles were guessed wrong.
-func detect(dir protocols.Dir, b []byte) protocols.Match {
-	if match := matchGreeting(b); match != protocols.No || dir == protocols.Server {
+func detect(dir protocols.Dir, data []byte) protocols.Match {
+	if match := matchGreeting(data); match != protocols.No || dir == protocols.Server {
 		return match
 	}
-	if match := matchCommand(b); match != protocols.No {
+	if match := matchCommand(data); match != protocols.No {
 		return match
 	}
-	return matchLogin(b)
+	return matchLogin(data)
 }
 
 // matchGreeting judges the front of the server's first packet: the handshake of protocol 10, or the error
 // that is sent instead (too many connections, host blocked).
-func matchGreeting(b []byte) protocols.Match {
-	if len(b) < 5 {
-		for i, c := range b {
+func matchGreeting(data []byte) protocols.Match {
+	if len(data) < 5 {
+		for i, c := range data {
 			if i == 1 && c > 3 || (i == 2 || i == 3) && c != 0 {
 				return protocols.No
 			}
 		}
 		return protocols.More
 	}
-	n, payload := payloadLength(b), b[4:]
-	if b[3] != 0 || n > 1024 {
+	n, payload := payloadLength(data), data[4:]
+	if data[3] != 0 || n > 1024 {
 		return protocols.No
 	}
 	switch {
@@ -85,33 +85,33 @@ func matchGreeting(b []byte) protocols.Match {
 
 // matchVersion judges what follows the number of the protocol: the version of the server up to a NUL, 4 bytes
 // of thread id, 8 bytes of challenge, a zero.
-func matchVersion(b []byte, n int) protocols.Match {
-	end := bytes.IndexByte(b[:min(len(b), 128)], 0)
-	version := b[:min(len(b), 128)]
+func matchVersion(data []byte, n int) protocols.Match {
+	end := bytes.IndexByte(data[:min(len(data), 128)], 0)
+	version := data[:min(len(data), 128)]
 	if end >= 0 {
-		version = b[:end]
+		version = data[:end]
 	}
 	if !isPrintable(version) || len(version) > 0 && (version[0] < '0' || version[0] > '9') {
 		return protocols.No
 	}
 	switch zero := end + 13; { // the offset of the zero behind version, thread and challenge
-	case end == 0 || end < 0 && len(b) >= 128 || end > 0 && zero >= n:
+	case end == 0 || end < 0 && len(data) >= 128 || end > 0 && zero >= n:
 		return protocols.No
-	case end < 0 || zero >= len(b):
+	case end < 0 || zero >= len(data):
 		return protocols.More
-	case b[zero] != 0:
+	case data[zero] != 0:
 		return protocols.No
 	}
 	return protocols.Yes
 }
 
 // matchError judges the code and the text of an error.
-func matchError(b []byte, n int) protocols.Match {
-	if len(b) < 8 {
+func matchError(data []byte, n int) protocols.Match {
+	if len(data) < 8 {
 		return protocols.More
 	}
-	code := int(b[0]) | int(b[1])<<8
-	if code < 1000 || code > 4999 || !isPrintable(b[2:min(len(b), n-1)]) {
+	code := int(data[0]) | int(data[1])<<8
+	if code < 1000 || code > 4999 || !isPrintable(data[2:min(len(data), n-1)]) {
 		return protocols.No
 	}
 	return protocols.Yes
@@ -127,41 +127,41 @@ func isPrintable(b []byte) bool {
 }
 
 // matchCommand judges the front of a client's packet. Only commands with SQL in them are certain.
-func matchCommand(b []byte) protocols.Match {
-	if len(b) < 4 {
+func matchCommand(data []byte) protocols.Match {
+	if len(data) < 4 {
 		return protocols.More
 	}
 	// Sequence number 0 begins a command; its first byte is the kind.
-	n := payloadLength(b)
-	if b[3] != 0 || n == 0 {
+	n := payloadLength(data)
+	if data[3] != 0 || n == 0 {
 		return protocols.No
 	}
-	if len(b) < 5 {
+	if len(data) < 5 {
 		return protocols.More
 	}
-	kind := kindOf(b[4])
+	kind := kindOf(data[4])
 	if kind.name == "" || n < kind.min || kind.max > 0 && n > kind.max {
 		return protocols.No
 	}
 	if kind.text {
-		return matchStatement(b[5:min(len(b), 4+n)], len(b) >= 4+n)
+		return matchStatement(data[5:min(len(data), 4+n)], len(data) >= 4+n)
 	}
 	return protocols.More
 }
 
 // matchLogin judges the front of a client's first packet, for a connection whose greeting was not seen: the
 // capabilities, the size of the largest packet, the character set, then at least 19 zeros.
-func matchLogin(b []byte) protocols.Match {
-	if len(b) < 4 {
+func matchLogin(data []byte) protocols.Match {
+	if len(data) < 4 {
 		return protocols.More
 	}
-	if n := payloadLength(b); b[3] != 1 || n < 32 || n > 4096 {
+	if n := payloadLength(data); data[3] != 1 || n < 32 || n > 4096 {
 		return protocols.No
 	}
-	if len(b) < 32 {
+	if len(data) < 32 {
 		return protocols.More
 	}
-	if flags := uint32(b[4]) | uint32(b[5])<<8; flags&clientProtocol41 == 0 || !bytes.Equal(b[13:32], make([]byte, 19)) {
+	if flags := uint32(data[4]) | uint32(data[5])<<8; flags&clientProtocol41 == 0 || !bytes.Equal(data[13:32], make([]byte, 19)) {
 		return protocols.No
 	}
 	return protocols.Yes
@@ -169,37 +169,37 @@ func matchLogin(b []byte) protocols.Match {
 
 // resync finds the next packet: of the client the start of a command, of the server packets whose headers
 // follow each other.
-func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
+func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	one := syncClient
 	if dir == protocols.Server {
 		one = syncServer
 	}
-	for i := range b {
-		if match := one(b[i:]); match != protocols.No {
+	for i := range data {
+		if match := one(data[i:]); match != protocols.No {
 			return i, match
 		}
 	}
-	return len(b), protocols.More
+	return len(data), protocols.More
 }
 
 // syncClient judges whether a command begins at b. One without SQL must be followed by another, or by
 // nothing.
-func syncClient(b []byte) protocols.Match {
-	match := matchCommand(b)
-	if match != protocols.More || len(b) < 5 || kindOf(b[4]).text {
+func syncClient(data []byte) protocols.Match {
+	match := matchCommand(data)
+	if match != protocols.More || len(data) < 5 || kindOf(data[4]).text {
 		return match
 	}
 
 	// Where is the next packet, and is it a command?
-	rest := 4 + payloadLength(b)
+	rest := 4 + payloadLength(data)
 	switch {
 	case rest > maxSync:
 		return protocols.No
-	case len(b) < rest:
+	case len(data) < rest:
 		return protocols.More
-	case len(b) == rest:
+	case len(data) == rest:
 		return protocols.Yes
-	case len(b) >= rest+5 && matchCommand(b[rest:]) == protocols.No:
+	case len(data) >= rest+5 && matchCommand(data[rest:]) == protocols.No:
 		return protocols.No
 	}
 	return protocols.Yes
@@ -209,24 +209,24 @@ func syncClient(b []byte) protocols.Match {
 const maxSync = 4 << 10
 
 // syncServer judges whether three packets of a reply follow each other from b on, or as many as there are.
-func syncServer(b []byte) protocols.Match {
+func syncServer(data []byte) protocols.Match {
 	for i := range 3 {
-		if len(b) == 0 && i > 0 {
+		if len(data) == 0 && i > 0 {
 			return protocols.Yes
 		}
-		if len(b) < 4 {
+		if len(data) < 4 {
 			return protocols.More
 		}
 
-		n, seq := payloadLength(b), b[3]
-		if n == 0 || n > maxSync || seq == 0 || len(b) > 4 && seq == 1 && !beginsReply(b[4], n) {
+		n, seq := payloadLength(data), data[3]
+		if n == 0 || n > maxSync || seq == 0 || len(data) > 4 && seq == 1 && !beginsReply(data[4], n) {
 			return protocols.No
 		}
-		if len(b) < 4+n {
+		if len(data) < 4+n {
 			return protocols.More
 		}
 		// The next packet has the next sequence number.
-		if b = b[4+n:]; len(b) >= 4 && b[3] != seq+1 {
+		if data = data[4+n:]; len(data) >= 4 && data[3] != seq+1 {
 			return protocols.No
 		}
 	}

@@ -70,43 +70,43 @@ func (p *parser) Reset(c *protocols.Conn) {
 }
 
 // Parse reads one packet of the client, or one packet of the server with all rows behind it that are there.
-func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
-	if len(b) < 4 {
+func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
+	if len(data) < 4 {
 		p.c.Need(dir, 4)
 		return 0, nil
 	}
-	if len(b) == 4 && payloadLength(b) > 0 {
+	if len(data) == 4 && payloadLength(data) > 0 {
 		p.c.Need(dir, 5)
 		return 0, nil
 	}
-	if p.phase == initial && dir == protocols.Client && matchGreeting(b) == protocols.Yes {
+	if p.phase == initial && dir == protocols.Client && matchGreeting(data) == protocols.Yes {
 		p.c.Flip()
 		return 0, nil
 	}
 	if dir == protocols.Client {
-		return p.readClient(b, at)
+		return p.readClient(data, at)
 	}
-	return p.readServer(b, at)
+	return p.readServer(data, at)
 }
 
 // payload returns the first most bytes of the payload of the packet at the front of b, or nil if they have
 // not come yet.
-func (p *parser) payload(dir protocols.Dir, b []byte, most int) []byte {
-	n := 4 + min(payloadLength(b), most)
-	if len(b) < n {
+func (p *parser) payload(dir protocols.Dir, data []byte, most int) []byte {
+	n := 4 + min(payloadLength(data), most)
+	if len(data) < n {
 		p.c.Need(dir, n)
 		return nil
 	}
-	return b[4:n]
+	return data[4:n]
 }
 
 // finishPacket returns how many bytes of the packet at the front of b are there, and skips the others.
-func (p *parser) finishPacket(dir protocols.Dir, b []byte) int {
-	n := 4 + payloadLength(b)
+func (p *parser) finishPacket(dir protocols.Dir, data []byte) int {
+	n := 4 + payloadLength(data)
 	p.continues[dir] = n == 4+maxPacket
-	if n > len(b) {
-		p.c.Skip(dir, uint64(n-len(b)))
-		n = len(b)
+	if n > len(data) {
+		p.c.Skip(dir, uint64(n-len(data)))
+		n = len(data)
 	}
 	return n
 }
@@ -138,16 +138,16 @@ func (p *parser) finishCommand(at int64) {
 
 // newEvent returns a new event for a command.
 func (p *parser) newEvent(dir protocols.Dir, name string, bytes int) *pipeline.Event {
-	e := p.c.Event(dir)
+	event := p.c.Event(dir)
 	body := pipeline.MySQLCommandFromVTPool()
-	e.Mysql = body
+	event.Mysql = body
 	body.Command, body.UserName, body.Database = name, p.user, p.database
 	if dir == protocols.Client {
-		e.Source.Bytes = uint64(bytes)
+		event.Source.Bytes = uint64(bytes)
 	} else {
-		e.Destination.Bytes = uint64(bytes)
+		event.Destination.Bytes = uint64(bytes)
 	}
-	return e
+	return event
 }
 
 // Gap marks every command that waits as partial: bytes of its reply, or of its own text, are missing.

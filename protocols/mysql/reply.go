@@ -28,49 +28,49 @@ type reply struct {
 }
 
 // readServer reads packets of the server: as many rows and columns as are there, others one at a time.
-func (p *parser) readServer(b []byte, at int64) (int, error) {
-	if p.phase == initial && b[3] == 0 && matchGreeting(b) != protocols.No {
-		return p.readGreeting(b, at)
+func (p *parser) readServer(data []byte, at int64) (int, error) {
+	if p.phase == initial && data[3] == 0 && matchGreeting(data) != protocols.No {
+		return p.readGreeting(data, at)
 	}
-	if p.phase == afterGreeting && (payloadLength(b) == 0 || b[4] != errPacket) {
+	if p.phase == afterGreeting && (payloadLength(data) == 0 || data[4] != errPacket) {
 		return 0, errHeader
 	}
 	for n := 0; ; {
-		size := p.readPacket(b[n:], at)
+		size := p.readPacket(data[n:], at)
 		n += size
-		if size == 0 || p.reply.step == firstPacket || len(b)-n < 5 || p.c.Skipping(protocols.Server) > 0 {
+		if size == 0 || p.reply.step == firstPacket || len(data)-n < 5 || p.c.Skipping(protocols.Server) > 0 {
 			return n, nil
 		}
 	}
 }
 
 // readPacket reads one packet and returns how many bytes of it are there, or 0 if they are too few.
-func (p *parser) readPacket(b []byte, at int64) int {
+func (p *parser) readPacket(data []byte, at int64) int {
 	// A packet that answers no command, continues one, or is empty is only counted.
-	if p.continues[protocols.Server] || len(p.waiting) == 0 || payloadLength(b) == 0 {
+	if p.continues[protocols.Server] || len(p.waiting) == 0 || payloadLength(data) == 0 {
 		alone := len(p.waiting) == 0 && !p.continues[protocols.Server]
-		if alone && payloadLength(b) > 0 && b[4] == errPacket && b[3] <= 1 {
-			return p.emitLoneError(b)
+		if alone && payloadLength(data) > 0 && data[4] == errPacket && data[3] <= 1 {
+			return p.emitLoneError(data)
 		}
-		p.countBytes(b)
-		return p.finishPacket(protocols.Server, b)
+		p.countBytes(data)
+		return p.finishPacket(protocols.Server, data)
 	}
-	if p.reply.lost && b[3] == 1 {
+	if p.reply.lost && data[3] == 1 {
 		p.reply = reply{} // sequence number 1: a reply begins here
 	}
 
 	// Of rows and columns the first byte is enough.
 	most := 0
-	if c := b[4]; p.reply.step == firstPacket || c == eofPacket || c == errPacket || p.reply.step == endOfColumns {
+	if c := data[4]; p.reply.step == firstPacket || c == eofPacket || c == errPacket || p.reply.step == endOfColumns {
 		most = maxPayload
 	}
-	payload := p.payload(protocols.Server, b, max(most, 1))
+	payload := p.payload(protocols.Server, data, max(most, 1))
 	if payload == nil {
 		return 0
 	}
 
-	p.countBytes(b)
-	n := p.finishPacket(protocols.Server, b)
+	p.countBytes(data)
+	n := p.finishPacket(protocols.Server, data)
 	p.readReply(payload, at)
 	return n
 }
@@ -84,18 +84,18 @@ func (p *parser) countBytes(b []byte) {
 
 // emitLoneError emits an error that no command asked for: the connection was killed, or the command was not
 // seen.
-func (p *parser) emitLoneError(b []byte) int {
-	payload := p.payload(protocols.Server, b, maxPayload)
+func (p *parser) emitLoneError(data []byte) int {
+	payload := p.payload(protocols.Server, data, maxPayload)
 	if payload == nil {
 		return 0
 	}
 	if len(payload) >= 9 && payload[3] == '#' {
-		e := p.newEvent(protocols.Server, "", 4+payloadLength(b))
+		e := p.newEvent(protocols.Server, "", 4+payloadLength(data))
 		e.Partial = true
 		p.readError(&command{e: e}, payload)
 		p.emit(e)
 	}
-	return p.finishPacket(protocols.Server, b)
+	return p.finishPacket(protocols.Server, data)
 }
 
 // readReply reads the payload of a packet of the reply to waiting[0].

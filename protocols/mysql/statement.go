@@ -30,13 +30,13 @@ func method(sql []byte) string {
 	return ""
 }
 
-func isLetters(b []byte) bool {
-	for _, c := range b {
+func isLetters(data []byte) bool {
+	for _, c := range data {
 		if c|0x20 < 'a' || c|0x20 > 'z' {
 			return false
 		}
 	}
-	return len(b) > 0
+	return len(data) > 0
 }
 
 // statementWords are the words that statements begin with.
@@ -48,21 +48,21 @@ var statementWords = [...]string{
 }
 
 // matchStatement judges whether b begins as a statement does. whole says that no more of it comes.
-func matchStatement(b []byte, whole bool) protocols.Match {
-	if len(b) > 1 && b[0] <= 16 && b[1] == 1 { // query attributes
-		if b = b[2:]; len(b) > 0 && b[0] < ' ' {
+func matchStatement(data []byte, whole bool) protocols.Match {
+	if len(data) > 1 && data[0] <= 16 && data[1] == 1 { // query attributes
+		if data = data[2:]; len(data) > 0 && data[0] < ' ' {
 			return protocols.More
 		}
 	}
-	b = b[:min(len(b), 256)]
-	scanner := sqltoken.Scanner{SQL: b}
+	data = data[:min(len(data), 256)]
+	scanner := sqltoken.Scanner{SQL: data}
 	for scanner.Next() {
 		switch {
 		case scanner.Kind == sqltoken.Punctuation && scanner.SQL[scanner.From] == '(':
 			continue
 		case scanner.Kind != sqltoken.Word:
 			return protocols.No
-		case scanner.To == len(b) && !whole && len(b) < 256:
+		case scanner.To == len(data) && !whole && len(data) < 256:
 			return protocols.More
 		}
 		if scanner.IsAny(statementWords[:]) {
@@ -70,7 +70,7 @@ func matchStatement(b []byte, whole bool) protocols.Match {
 		}
 		return protocols.No
 	}
-	if whole || len(b) == 256 {
+	if whole || len(data) == 256 {
 		return protocols.No
 	}
 	return protocols.More

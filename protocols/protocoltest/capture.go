@@ -75,12 +75,12 @@ func PlayCapture(t testing.TB, list []protocols.Protocol, path string, emit func
 	}
 	var open []*connection // in the order in which they began
 	known := map[[2]netip.AddrPort]*connection{}
-	packets(t, path, func(p gopacket.Packet, at int64) {
-		from, to, transport, ok := endpoints(p)
+	packets(t, path, func(packet gopacket.Packet, at int64) {
+		from, to, transport, ok := endpoints(packet)
 		if !ok {
 			return
 		}
-		tcp, _ := p.TransportLayer().(*layers.TCP)
+		tcp, _ := packet.TransportLayer().(*layers.TCP)
 		dir, conn := protocols.Client, known[[2]netip.AddrPort{from, to}]
 		if conn == nil {
 			if conn = known[[2]netip.AddrPort{to, from}]; conn != nil {
@@ -105,7 +105,7 @@ func PlayCapture(t testing.TB, list []protocols.Protocol, path string, emit func
 		conn.last = at
 		conn.conn.Tick(at)
 		if tcp == nil {
-			conn.conn.Datagram(dir, p.TransportLayer().LayerPayload(), at)
+			conn.conn.Datagram(dir, packet.TransportLayer().LayerPayload(), at)
 			return
 		}
 		conn.addSegment(dir, tcp, at)
@@ -167,12 +167,12 @@ func (k *connection) deliver(dir protocols.Dir, all bool) {
 }
 
 func endpoints(p gopacket.Packet) (a, b netip.AddrPort, t pipeline.Transport, ok bool) {
-	n, tl := p.NetworkLayer(), p.TransportLayer()
-	if n == nil || tl == nil || p.Layer(layers.LayerTypeICMPv4) != nil || p.Layer(layers.LayerTypeICMPv6) != nil {
+	networkLayer, tl := p.NetworkLayer(), p.TransportLayer()
+	if networkLayer == nil || tl == nil || p.Layer(layers.LayerTypeICMPv4) != nil || p.Layer(layers.LayerTypeICMPv6) != nil {
 		return
 	}
-	src, ok1 := netip.AddrFromSlice(n.NetworkFlow().Src().Raw())
-	dst, ok2 := netip.AddrFromSlice(n.NetworkFlow().Dst().Raw())
+	src, ok1 := netip.AddrFromSlice(networkLayer.NetworkFlow().Src().Raw())
+	dst, ok2 := netip.AddrFromSlice(networkLayer.NetworkFlow().Dst().Raw())
 	switch l := tl.(type) {
 	case *layers.TCP:
 		return netip.AddrPortFrom(src, uint16(l.SrcPort)), netip.AddrPortFrom(dst, uint16(l.DstPort)), pipeline.Transport_TCP, ok1 && ok2
@@ -184,15 +184,15 @@ func endpoints(p gopacket.Packet) (a, b netip.AddrPort, t pipeline.Transport, ok
 
 // decoder returns the decoder of a link type. gopacket does not know every link type that has IP packets
 // without a frame.
-func decoder(l layers.LinkType, b []byte) gopacket.Decoder {
-	switch l {
+func decoder(linkType layers.LinkType, b []byte) gopacket.Decoder {
+	switch linkType {
 	case 12, 14, 101, 228, 229:
 		if len(b) > 0 && b[0]>>4 == 6 {
 			return layers.LayerTypeIPv6
 		}
 		return layers.LayerTypeIPv4
 	}
-	return l
+	return linkType
 }
 
 type packetSource interface {
@@ -219,13 +219,13 @@ func packets(t testing.TB, path string, f func(p gopacket.Packet, at int64)) {
 		}
 	}
 	for {
-		b, ci, err := src.ReadPacketData()
+		data, ci, err := src.ReadPacketData()
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
 				t.Logf("%s: %v", path, err)
 			}
 			return
 		}
-		f(gopacket.NewPacket(b, decoder(src.LinkType(), b), gopacket.DecodeOptions{NoCopy: true}), ci.Timestamp.UnixNano())
+		f(gopacket.NewPacket(data, decoder(src.LinkType(), data), gopacket.DecodeOptions{NoCopy: true}), ci.Timestamp.UnixNano())
 	}
 }

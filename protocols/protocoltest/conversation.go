@@ -49,28 +49,28 @@ func Server(data string) Step { return Step{Dir: protocols.Server, Data: []byte(
 //	< end
 //	+ 500            (ms that pass)
 func ReadTranscript(path string) (Conversation, error) {
-	c := Conversation{Name: path}
-	b, err := os.ReadFile(path)
+	conversation := Conversation{Name: path}
+	data, err := os.ReadFile(path)
 	if err != nil {
-		return c, fmt.Errorf("read transcript: %w", err)
+		return conversation, fmt.Errorf("read transcript: %w", err)
 	}
 	var wait int64
 	now := int64(0)
-	for i, line := range strings.Split(string(b), "\n") {
+	for i, line := range strings.Split(string(data), "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		if err := c.line(line, &wait); err != nil {
-			return c, fmt.Errorf("%s:%d: %w", path, i+1, err)
+		if err := conversation.line(line, &wait); err != nil {
+			return conversation, fmt.Errorf("%s:%d: %w", path, i+1, err)
 		}
-		if n := len(c.Steps); n > 0 && c.Steps[n-1].At == 0 {
+		if n := len(conversation.Steps); n > 0 && conversation.Steps[n-1].At == 0 {
 			now += 1 + wait
 			wait = 0
-			c.Steps[n-1].At = now
+			conversation.Steps[n-1].At = now
 		}
 	}
-	return c, nil
+	return conversation, nil
 }
 
 func (c *Conversation) line(line string, wait *int64) error {
@@ -122,22 +122,22 @@ func (c *Conversation) Info() protocols.Info {
 	if port == 0 {
 		port = 40404
 	}
-	t := pipeline.Transport_TCP
+	transport := pipeline.Transport_TCP
 	if c.UDP {
-		t = pipeline.Transport_UDP
+		transport = pipeline.Transport_UDP
 	}
-	i := protocols.Info{
-		Transport: t,
+	info := protocols.Info{
+		Transport: transport,
 		Client:    netip.MustParseAddrPort("10.0.0.1:50000"),
 		Server:    netip.AddrPortFrom(netip.MustParseAddr("10.0.0.2"), port),
 		MidStream: c.MidStream,
 	}
-	i.Session = pipeline.SessionID(pipeline.ID{}, t, i.Client, i.Server, 1, Start)
-	i.CommunityID = pipeline.CommunityID(t, i.Client, i.Server)
+	info.Session = pipeline.SessionID(pipeline.ID{}, transport, info.Client, info.Server, 1, Start)
+	info.CommunityID = pipeline.CommunityID(transport, info.Client, info.Server)
 	if c.Flipped {
-		i.Client, i.Server = i.Server, i.Client
+		info.Client, info.Server = info.Server, info.Client
 	}
-	return i
+	return info
 }
 
 // Play plays c to a connection of a new set over list. It returns its events as text, and the name of the
@@ -202,46 +202,46 @@ func (c Conversation) play(set *protocols.Set, emit func(*pipeline.Event)) (name
 }
 
 // Text returns every field of e that is set, as name=value, in the order of the field table.
-func Text(e *pipeline.Event) string {
-	var b strings.Builder
+func Text(event *pipeline.Event) string {
+	var out strings.Builder
 	for i := range pipeline.Fields {
 		f := &pipeline.Fields[i]
-		if !f.Has(e) {
+		if !f.Has(event) {
 			continue
 		}
 		switch f.Name {
 		case "network.community_id", "network.transport", "source.ip", "destination.ip", "source.port", "destination.port":
-			if e.Dataset != pipeline.Dataset_DATASET_NONE {
+			if event.Dataset != pipeline.Dataset_DATASET_NONE {
 				continue // the same for all events of a conversation
 			}
 		}
-		if b.Len() > 0 {
-			b.WriteByte(' ')
+		if out.Len() > 0 {
+			out.WriteByte(' ')
 		}
-		b.WriteString(f.Name + "=" + value(f, e))
+		out.WriteString(f.Name + "=" + value(f, event))
 	}
-	return b.String()
+	return out.String()
 }
 
-func value(f *pipeline.Field, e *pipeline.Event) string {
+func value(f *pipeline.Field, event *pipeline.Event) string {
 	switch {
 	case f.Str != nil:
-		return strconv.Quote(f.Str(e))
+		return strconv.Quote(f.Str(event))
 	case f.Num != nil:
-		return strconv.FormatInt(f.Num(e), 10)
+		return strconv.FormatInt(f.Num(event), 10)
 	case f.Flag != nil:
-		return strconv.FormatBool(f.Flag(e))
+		return strconv.FormatBool(f.Flag(event))
 	case f.Time != nil:
-		return strconv.FormatInt((f.Time(e)-Start)/1_000_000, 10) + "ms"
+		return strconv.FormatInt((f.Time(event)-Start)/1_000_000, 10) + "ms"
 	case f.IP != nil:
-		return f.IP(e).String()
+		return f.IP(event).String()
 	case f.Raw != nil:
-		return f.Text(e)
+		return f.Text(event)
 	case f.Strs != nil:
-		return fmt.Sprintf("%q", f.Strs(e, nil))
+		return fmt.Sprintf("%q", f.Strs(event, nil))
 	case f.Nums != nil:
-		return fmt.Sprint(f.Nums(e, nil))
+		return fmt.Sprint(f.Nums(event, nil))
 	default:
-		return fmt.Sprint(f.Labels(e))
+		return fmt.Sprint(f.Labels(event))
 	}
 }

@@ -13,13 +13,13 @@ type HeapMeter struct {
 	before uint64
 }
 
-func (m *HeapMeter) open(t *testing.T, list []protocols.Protocol, c Conversation, events *int) *protocols.Conn {
+func (m *HeapMeter) open(t *testing.T, list []protocols.Protocol, conversation Conversation, events *int) *protocols.Conn {
 	set := protocols.NewSet(list, protocols.Default(), nil)
 	set.Panicked = func(protocol string, value any, stack []byte) {
 		t.Fatalf("the parser of %s panicked: %v\n%s", protocol, value, stack)
 	}
 	m.before = heap()
-	return set.Open(c.Info(), func(e *pipeline.Event) {
+	return set.Open(conversation.Info(), func(e *pipeline.Event) {
 		*events++
 		e.ReturnToVTPool()
 	})

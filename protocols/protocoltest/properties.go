@@ -12,17 +12,17 @@ import (
 
 // CheckProperties runs the tests that hold for every protocol on a conversation without losses. want is the
 // name of the protocol that must be recognised, or "".
-func CheckProperties(t *testing.T, list []protocols.Protocol, c Conversation, want string) {
-	c.Steps = c.timed()
-	whole := c.mustPlay(t, list)
-	t.Run("recognised", func(t *testing.T) { c.recognised(t, list, whole, want) })
-	t.Run("any split gives the same events", func(t *testing.T) { c.anySplit(t, list, whole) })
-	t.Run("what is not partial is true behind a gap", func(t *testing.T) { c.anyGap(t, list, whole) })
-	t.Run("from the middle", func(t *testing.T) { c.fromTheMiddle(t, list, whole) })
-	t.Run("roles flipped", func(t *testing.T) { c.rolesFlipped(t, list) })
-	t.Run("one side only", func(t *testing.T) { c.oneSide(t, list) })
-	t.Run("the server's packet first", func(t *testing.T) { c.serverFirst(t, list) })
-	t.Run("state without replies is bounded", func(t *testing.T) { c.withoutReplies(t, list) })
+func CheckProperties(t *testing.T, list []protocols.Protocol, conversation Conversation, want string) {
+	conversation.Steps = conversation.timed()
+	whole := conversation.mustPlay(t, list)
+	t.Run("recognised", func(t *testing.T) { conversation.recognised(t, list, whole, want) })
+	t.Run("any split gives the same events", func(t *testing.T) { conversation.anySplit(t, list, whole) })
+	t.Run("what is not partial is true behind a gap", func(t *testing.T) { conversation.anyGap(t, list, whole) })
+	t.Run("from the middle", func(t *testing.T) { conversation.fromTheMiddle(t, list, whole) })
+	t.Run("roles flipped", func(t *testing.T) { conversation.rolesFlipped(t, list) })
+	t.Run("one side only", func(t *testing.T) { conversation.oneSide(t, list) })
+	t.Run("the server's packet first", func(t *testing.T) { conversation.serverFirst(t, list) })
+	t.Run("state without replies is bounded", func(t *testing.T) { conversation.withoutReplies(t, list) })
 }
 
 func (c Conversation) recognised(t *testing.T, list []protocols.Protocol, whole []string, want string) {
@@ -55,13 +55,13 @@ func field(event, name string) string {
 func lines(events []string) string { return "\t" + strings.Join(events, "\n\t") }
 
 // CheckSplits checks that the events of c do not depend on how its bytes are cut.
-func CheckSplits(t *testing.T, list []protocols.Protocol, c Conversation) {
+func CheckSplits(t *testing.T, list []protocols.Protocol, conversation Conversation) {
 	t.Helper()
-	if c.UDP {
+	if conversation.UDP {
 		return
 	}
-	c.Steps = c.timed()
-	c.anySplit(t, list, c.mustPlay(t, list))
+	conversation.Steps = conversation.timed()
+	conversation.anySplit(t, list, conversation.mustPlay(t, list))
 }
 
 // anySplit cuts the bytes everywhere: into pieces of each small size, and each step in two at each of its
@@ -124,11 +124,11 @@ func (c Conversation) anyGap(t *testing.T, list []protocols.Protocol, whole []st
 	}
 }
 
-func piece(s Step, from, to int) []Step {
+func piece(step Step, from, to int) []Step {
 	if from >= to {
 		return nil
 	}
-	return []Step{{Dir: s.Dir, Data: s.Data[from:to], At: s.At}}
+	return []Step{{Dir: step.Dir, Data: step.Data[from:to], At: step.At}}
 }
 
 // checkEvents checks that an event which is not partial is one of whole, the events without losses, and has
@@ -140,11 +140,11 @@ func checkEvents(t *testing.T, what string, got, whole []string) bool {
 	for _, e := range whole {
 		known[field(e, "event.id")] = e
 	}
-	for _, e := range got {
-		if field(e, "event.partial") == "true" || field(e, "event.outcome") == "" || within(e, known[field(e, "event.id")]) {
+	for _, text := range got {
+		if field(text, "event.partial") == "true" || field(text, "event.outcome") == "" || within(text, known[field(text, "event.id")]) {
 			continue
 		}
-		t.Errorf("%s: this event is neither true nor partial:\n\t%s\nwhole:\n%s", what, e, lines(whole))
+		t.Errorf("%s: this event is neither true nor partial:\n\t%s\nwhole:\n%s", what, text, lines(whole))
 		return false
 	}
 	return true
@@ -230,8 +230,8 @@ func (c Conversation) withoutReplies(t *testing.T, list []protocols.Protocol) {
 		return
 	}
 	events := 0
-	m := HeapMeter{}
-	conn := m.open(t, list, c, &events)
+	heapMeter := HeapMeter{}
+	conn := heapMeter.open(t, list, c, &events)
 	at := Start
 	for sent := 0; sent < 16<<20; sent += size {
 		for _, step := range client {
@@ -243,23 +243,23 @@ func (c Conversation) withoutReplies(t *testing.T, list []protocols.Protocol) {
 			}
 		}
 	}
-	if held := m.held(); held > 48<<20 {
+	if held := heapMeter.held(); held > 48<<20 {
 		t.Errorf("%d MiB are held for replies to 16 MiB", held>>20)
 	}
 	conn.Close(at)
 }
 
 // CheckNegative checks that c, a conversation of another protocol, is recognised as none of list.
-func CheckNegative(t *testing.T, list []protocols.Protocol, c Conversation) {
-	c.Steps = c.timed()
-	for _, cut := range []Conversation{c, c.Cut(1), c.Cut(3)} {
+func CheckNegative(t *testing.T, list []protocols.Protocol, conversation Conversation) {
+	conversation.Steps = conversation.timed()
+	for _, cut := range []Conversation{conversation, conversation.Cut(1), conversation.Cut(3)} {
 		if events, name := cut.Play(list); len(events) > 0 || name != "" {
-			t.Errorf("%s was taken for %q:\n%s", c.Name, name, lines(events))
+			t.Errorf("%s was taken for %q:\n%s", conversation.Name, name, lines(events))
 			return
 		}
 	}
-	c.MidStream = true
-	c.mustPlay(t, list)
+	conversation.MidStream = true
+	conversation.mustPlay(t, list)
 }
 
 // Ports returns list with these ports for every protocol, or none.

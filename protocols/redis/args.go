@@ -14,37 +14,37 @@ const (
 
 // addArgument adds the argument that was read to the event. b may be only its first bytes; size is how many
 // it has.
-func (p *parser) addArgument(b []byte, size uint64) {
+func (p *parser) addArgument(data []byte, size uint64) {
 	cmd := &p.command
 	i := cmd.index
 	cmd.index++
 	rc := cmd.e.Redis
 	if i == 0 {
-		p.setName(b)
+		p.setName(data)
 		return
 	}
 	if i == 1 && containers[rc.Command] {
-		p.setSubcommand(b)
+		p.setSubcommand(data)
 		return
 	}
 	rc.ArgsCount++
 	rc.ArgsBytes += size
-	visible := cmd.secrets.Next(b, cmd.damaged)
-	if p.isKey(b, i) {
-		rc.Key = p.c.Intern(b[:min(len(b), maxKey)])
+	visible := cmd.secrets.Next(data, cmd.damaged)
+	if p.isKey(data, i) {
+		rc.Key = p.c.Intern(data[:min(len(data), maxKey)])
 	}
 	if len(rc.Args) >= maxArgs || p.argsBytes+cmd.argsBytes > maxArgsBytes {
 		return
 	}
-	b = b[:min(len(b), maxArg)]
-	cmd.argsBytes += len(b)
+	data = data[:min(len(data), maxArg)]
+	cmd.argsBytes += len(data)
 	switch {
-	case visible < 0 || visible > len(b) || len(b) == 0:
-		rc.Args = append(rc.Args, p.c.Intern(b))
+	case visible < 0 || visible > len(data) || len(data) == 0:
+		rc.Args = append(rc.Args, p.c.Intern(data))
 	case visible == 0:
 		rc.Args = append(rc.Args, redact.Marker)
 	default:
-		rc.Args = append(rc.Args, string(b[:visible])+redact.Marker)
+		rc.Args = append(rc.Args, string(data[:visible])+redact.Marker)
 	}
 }
 
@@ -76,7 +76,7 @@ func (p *parser) setSubcommand(b []byte) {
 }
 
 // isKey reports whether b, the argument at i, is the first key.
-func (p *parser) isKey(b []byte, i int64) bool {
+func (p *parser) isKey(data []byte, i int64) bool {
 	cmd := &p.command
 	switch cmd.key {
 	case noKey:
@@ -86,12 +86,12 @@ func (p *parser) isKey(b []byte, i int64) bool {
 		return true
 	case behindCount:
 		cmd.key = noKey
-		if n, ok := integer(b); ok && n > 0 {
+		if n, ok := integer(data); ok && n > 0 {
 			cmd.key = nextArgument
 		}
 		return false
 	case behindStreams:
-		if string(upper(&p.scratch, b[:min(len(b), 16)])) == "STREAMS" {
+		if string(upper(&p.scratch, data[:min(len(data), 16)])) == "STREAMS" {
 			cmd.key = nextArgument
 		}
 		return false
@@ -103,7 +103,7 @@ func (p *parser) isKey(b []byte, i int64) bool {
 	case "EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO", "ZUNION", "ZINTER", "ZDIFF",
 		"ZINTERCARD", "SINTERCARD", "LMPOP", "ZMPOP", "BLMPOP", "BZMPOP":
 		cmd.key = behindCount
-		return p.isKey(b, i)
+		return p.isKey(data, i)
 	}
 	cmd.key = noKey
 	return true

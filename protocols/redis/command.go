@@ -42,16 +42,16 @@ func (r *commandReader) flags() flags {
 }
 
 // readCommand reads what is there of a command, and returns how many bytes that were.
-func (p *parser) readCommand(b []byte, at int64) (n int, err error) {
+func (p *parser) readCommand(data []byte, at int64) (n int, err error) {
 	cmd := &p.command
 	if !cmd.open {
-		n, err = p.readArrayHead(b, at)
+		n, err = p.readArrayHead(data, at)
 		if n == 0 || err != nil || !cmd.open {
 			return n, err
 		}
 	}
 	for cmd.index < cmd.total {
-		length, err := p.readArgument(b[n:])
+		length, err := p.readArgument(data[n:])
 		n += length
 		if n > 0 && (err != nil || length == 0) {
 			break // an error comes again, at its own place, wherever the bytes were cut
@@ -76,17 +76,17 @@ func (p *parser) countBytes(n int) {
 
 // readArrayHead reads "*3\r\n", or an inline command as a whole. In mid-stream it may find that this side is
 // the server, and flips the connection.
-func (p *parser) readArrayHead(b []byte, at int64) (int, error) {
+func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 	cmd := &p.command
-	line, n := protocols.CutLine(b, maxLine)
+	line, n := protocols.CutLine(data, maxLine)
 	if n == 0 {
-		return 0, p.checkLineLength(b)
+		return 0, p.checkLineLength(data)
 	}
 	if len(line) == 0 {
 		return n, nil // the server ignores empty lines
 	}
 	if line[0] != '*' {
-		if !p.started && p.c.Info().MidStream && isReply(b) {
+		if !p.started && p.c.Info().MidStream && isReply(data) {
 			p.c.Flip()
 			return 0, nil
 		}
@@ -102,11 +102,11 @@ func (p *parser) readArrayHead(b []byte, at int64) (int, error) {
 
 	// In mid-stream an array may be a reply: then the roles were guessed wrong.
 	if !p.started && p.c.Info().MidStream {
-		switch match := detectCommand(b); {
+		switch match := detectCommand(data); {
 		case match == protocols.More:
 			return 0, nil
-		case match == protocols.No || !knownCommand(b):
-			if isReply(b) {
+		case match == protocols.No || !knownCommand(data):
+			if isReply(data) {
 				p.c.Flip()
 				return 0, nil
 			}
@@ -135,13 +135,13 @@ func (p *parser) checkLineLength(b []byte) error {
 
 // readArgument reads what is there of "$3\r\nfoo\r\n": its head, its bytes, or its end. It returns 0 if
 // nothing could be read.
-func (p *parser) readArgument(b []byte) (int, error) {
+func (p *parser) readArgument(data []byte) (int, error) {
 	cmd := &p.command
 	switch {
 	case !cmd.inArg:
-		line, n := protocols.CutLine(b, maxLine)
+		line, n := protocols.CutLine(data, maxLine)
 		if n == 0 {
-			return 0, p.checkLineLength(b)
+			return 0, p.checkLineLength(data)
 		}
 		size, ok := integer(line[min(1, len(line)):])
 		if len(line) == 0 || line[0] != '$' || !ok || size < 0 || size > maxBulk {
@@ -150,23 +150,23 @@ func (p *parser) readArgument(b []byte) (int, error) {
 
 		// Usually all of the argument is there: it is taken in place.
 		cmd.inArg, cmd.damaged, cmd.size, cmd.bulk, cmd.arg = true, false, uint64(size), uint64(size), cmd.arg[:0]
-		if rest := b[n:]; uint64(len(rest)) >= cmd.size+2 && rest[size] == '\r' && rest[size+1] == '\n' {
+		if rest := data[n:]; uint64(len(rest)) >= cmd.size+2 && rest[size] == '\r' && rest[size+1] == '\n' {
 			p.addArgument(rest[:size], cmd.size)
 			cmd.inArg, cmd.bulk = false, 0
 			n += int(size) + 2
 		}
 		return n, nil
 	case cmd.bulk > 0:
-		n := int(min(cmd.bulk, uint64(len(b))))
+		n := int(min(cmd.bulk, uint64(len(data))))
 		cmd.bulk -= uint64(n)
 		if space := maxKey - len(cmd.arg); space > 0 && !cmd.damaged {
-			cmd.arg = append(cmd.arg, b[:min(n, space)]...)
+			cmd.arg = append(cmd.arg, data[:min(n, space)]...)
 		}
 		return n, nil
 	}
 
 	// The argument came in pieces, and its CR LF is all that is left.
-	n, err := readLineEnd(b)
+	n, err := readLineEnd(data)
 	if n > 0 {
 		p.addArgument(cmd.arg, cmd.size)
 		cmd.inArg, cmd.damaged = false, false
@@ -175,11 +175,11 @@ func (p *parser) readArgument(b []byte) (int, error) {
 }
 
 // readLineEnd reads the CR LF behind a bulk string.
-func readLineEnd(b []byte) (int, error) {
+func readLineEnd(data []byte) (int, error) {
 	switch {
-	case len(b) > 0 && b[0] != '\r', len(b) > 1 && b[1] != '\n':
+	case len(data) > 0 && data[0] != '\r', len(data) > 1 && data[1] != '\n':
 		return 0, errBulk
-	case len(b) < 2:
+	case len(data) < 2:
 		return 0, nil
 	}
 	return 2, nil
@@ -219,12 +219,12 @@ func (p *parser) countWords(line []byte) int {
 	n := 0
 	buf := p.scratch[:0]
 	for len(line) > 0 {
-		var w []byte
-		if w, line = nextWord(line, buf); w == nil {
+		var data []byte
+		if data, line = nextWord(line, buf); data == nil {
 			break
 		}
 		n++
-		buf = w[:0]
+		buf = data[:0]
 	}
 	return n
 }
@@ -290,15 +290,15 @@ func hexDigit(c byte) int {
 }
 
 // integer parses a decimal number.
-func integer(b []byte) (v int64, ok bool) {
-	neg := len(b) > 0 && b[0] == '-'
+func integer(data []byte) (v int64, ok bool) {
+	neg := len(data) > 0 && data[0] == '-'
 	if neg {
-		b = b[1:]
+		data = data[1:]
 	}
-	if len(b) == 0 || len(b) > 18 {
+	if len(data) == 0 || len(data) > 18 {
 		return 0, false
 	}
-	for _, c := range b {
+	for _, c := range data {
 		if c < '0' || c > '9' {
 			return 0, false
 		}

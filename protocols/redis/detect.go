@@ -8,17 +8,17 @@ import (
 
 // detect judges whether b is the beginning of RESP. Inline commands and the plainest replies look like other
 // line protocols: they stay More until the other side has sent.
-func detect(dir protocols.Dir, b []byte) protocols.Match {
-	if len(b) == 0 {
+func detect(dir protocols.Dir, data []byte) protocols.Match {
+	if len(data) == 0 {
 		return protocols.More
 	}
 	if dir == protocols.Server {
-		return detectReply(b)
+		return detectReply(data)
 	}
-	if b[0] == '*' {
-		return detectCommand(b)
+	if data[0] == '*' {
+		return detectCommand(data)
 	}
-	return detectInline(b)
+	return detectInline(data)
 }
 
 // detectCommand looks for "*2\r\n$3\r\nGET\r\n".
@@ -48,29 +48,29 @@ func detectCommand(b []byte) protocols.Match {
 }
 
 // header reads the type t and a small positive number with the end of its line.
-func header(b []byte, t byte) (rest []byte, n int64, m protocols.Match) {
-	if len(b) == 0 {
+func header(data []byte, t byte) (rest []byte, n int64, m protocols.Match) {
+	if len(data) == 0 {
 		return nil, 0, protocols.More
 	}
-	if b[0] != t {
+	if data[0] != t {
 		return nil, 0, protocols.No
 	}
 	i := 1
-	for i < len(b) && i < 11 && b[i] >= '0' && b[i] <= '9' {
-		n = n*10 + int64(b[i]-'0')
+	for i < len(data) && i < 11 && data[i] >= '0' && data[i] <= '9' {
+		n = n*10 + int64(data[i]-'0')
 		i++
 	}
 	switch {
-	case i == len(b):
+	case i == len(data):
 		return nil, 0, protocols.More
-	case i == 1 || n == 0 || b[i] != '\r':
+	case i == 1 || n == 0 || data[i] != '\r':
 		return nil, 0, protocols.No
-	case i+1 == len(b):
+	case i+1 == len(data):
 		return nil, 0, protocols.More
-	case b[i+1] != '\n':
+	case data[i+1] != '\n':
 		return nil, 0, protocols.No
 	}
-	return b[i+2:], n, protocols.Yes
+	return data[i+2:], n, protocols.Yes
 }
 
 // knownCommand reports whether b, which detectCommand accepts, has the name of a command of Redis.
@@ -89,11 +89,11 @@ func knownCommand(b []byte) bool {
 }
 
 // detectInline judges a line: More if its first word is a command.
-func detectInline(b []byte) protocols.Match {
-	b = bytes.TrimLeft(b[:min(len(b), 1<<10)], "\r\n") // the server ignores empty lines
-	line, whole := b, false
-	if i := bytes.IndexByte(b, '\n'); i >= 0 {
-		line, whole = b[:i], true
+func detectInline(data []byte) protocols.Match {
+	data = bytes.TrimLeft(data[:min(len(data), 1<<10)], "\r\n") // the server ignores empty lines
+	line, whole := data, false
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		line, whole = data[:i], true
 	}
 	line = bytes.TrimRight(line, "\r")
 	word := line
@@ -120,17 +120,17 @@ func detectInline(b []byte) protocols.Match {
 }
 
 // detectReply judges the first replies, Yes for a form that other protocols do not have.
-func detectReply(b []byte) protocols.Match {
+func detectReply(data []byte) protocols.Match {
 	for range 8 {
-		if !isReply(b) {
+		if !isReply(data) {
 			return protocols.No
 		}
 		// A line that ends in CR LF.
-		line, n := protocols.CutLine(b, maxLine)
+		line, n := protocols.CutLine(data, maxLine)
 		if n == 0 {
 			return protocols.More
 		}
-		if len(line) == 0 || b[n-1] != '\n' || n < 2 || b[n-2] != '\r' {
+		if len(line) == 0 || data[n-1] != '\n' || n < 2 || data[n-2] != '\r' {
 			return protocols.No
 		}
 
@@ -160,7 +160,7 @@ func detectReply(b []byte) protocols.Match {
 		default:
 			return protocols.No
 		}
-		if b = b[n:]; len(b) == 0 {
+		if data = data[n:]; len(data) == 0 {
 			return protocols.More
 		}
 	}
@@ -178,16 +178,16 @@ func errorWord(b []byte) bool {
 }
 
 // isReply reports whether b can begin with a reply, as far as it goes.
-func isReply(b []byte) bool {
-	if len(b) == 0 {
+func isReply(data []byte) bool {
+	if len(data) == 0 {
 		return false
 	}
-	line, n := protocols.CutLine(b, maxLine)
+	line, n := protocols.CutLine(data, maxLine)
 	if n == 0 { // the front of a line
-		if len(b) > maxLine {
+		if len(data) > maxLine {
 			return false
 		}
-		line = bytes.TrimRight(b, "\r")
+		line = bytes.TrimRight(data, "\r")
 	}
 	if len(line) == 0 {
 		return false
@@ -220,27 +220,27 @@ func printable(b []byte) bool {
 
 // resync finds a command at the start of b or of a line. A reply is found only at the start of b, which is
 // mostly that of a packet: the elements of a reply look like replies.
-func resync(dir protocols.Dir, b []byte) (int, protocols.Match) {
+func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	if dir == protocols.Server {
-		if isReply(b) {
+		if isReply(data) {
 			return 0, protocols.Yes
 		}
-		return len(b), protocols.No
+		return len(data), protocols.No
 	}
 	// Invariant: no command begins before at.
-	for at := 0; at < len(b); {
-		if match := detectCommand(b[at:]); match == protocols.Yes && knownCommand(b[at:]) || match == protocols.More {
+	for at := 0; at < len(data); {
+		if match := detectCommand(data[at:]); match == protocols.Yes && knownCommand(data[at:]) || match == protocols.More {
 			return at, match
 		}
-		i := bytes.Index(b[at+1:], []byte("\n*"))
+		i := bytes.Index(data[at+1:], []byte("\n*"))
 		if i < 0 {
 			break
 		}
 		at += i + 2
 	}
 	// A command may begin with the next byte, or with the last one.
-	if n := len(b); n > 0 && b[n-1] == '\n' {
+	if n := len(data); n > 0 && data[n-1] == '\n' {
 		return n, protocols.No
 	}
-	return max(0, len(b)-1), protocols.More
+	return max(0, len(data)-1), protocols.More
 }

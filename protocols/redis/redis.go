@@ -102,11 +102,11 @@ func (p *parser) Reset(c *protocols.Conn) {
 }
 
 // Parse reads what is there of a command or of a reply.
-func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
+func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	if dir == protocols.Client {
-		return p.readCommand(b, at)
+		return p.readCommand(data, at)
 	}
-	return p.readReply(b, at)
+	return p.readReply(data, at)
 }
 
 // finishCommand puts the command that was read into the queue of those that wait for their reply, or emits it
@@ -218,49 +218,49 @@ func (p *parser) finishReply(at int64) {
 }
 
 // setReply fills in the fields of the reply.
-func (p *parser) setReply(e *pipeline.Event) {
-	reply, rc := &p.reply, e.Redis
+func (p *parser) setReply(event *pipeline.Event) {
+	reply, rc := &p.reply, event.Redis
 	rc.ReplyType = typeName(reply.top, reply.null)
 	rc.ReplyBytes = reply.data
-	e.Outcome = pipeline.Outcome_SUCCESS
+	event.Outcome = pipeline.Outcome_SUCCESS
 	switch reply.top {
 	case '+', ':', ',', '#', '(':
 		rc.Reply = reply.text
 	case '-', '!':
 		rc.Error = reply.text
 		rc.Reply = reply.text
-		e.Outcome = pipeline.Outcome_FAILURE
+		event.Outcome = pipeline.Outcome_FAILURE
 	}
-	e.Partial = e.Partial || reply.partial
+	event.Partial = event.Partial || reply.partial
 }
 
 // emitPushed emits a reply that no command asked for: a message of pub/sub, or the reply to a command that
 // was not seen.
 func (p *parser) emitPushed(kind string, at int64) {
 	reply := &p.reply
-	e := reply.e
+	event := reply.e
 	reply.e = nil
-	if e == nil {
+	if event == nil {
 		return
 	}
-	p.setReply(e)
-	e.Redis.Reply = kind
+	p.setReply(event)
+	event.Redis.Reply = kind
 	if kind == "" {
-		e.Redis.Reply = reply.text
+		event.Redis.Reply = reply.text
 	}
-	e.Destination.Bytes = reply.size
+	event.Destination.Bytes = reply.size
 	if reply.top != '>' && kind == "" && (p.pairing.RequestsLost() || p.c.Info().MidStream) {
-		e.Partial = true
+		event.Partial = true
 	}
-	p.emit(e, at)
+	p.emit(event, at)
 }
 
 // emit emits e; at is the time of its last byte, or 0.
-func (p *parser) emit(e *pipeline.Event, at int64) {
-	if at > e.Timestamp {
-		e.Duration = uint64(at - e.Timestamp)
+func (p *parser) emit(event *pipeline.Event, at int64) {
+	if at > event.Timestamp {
+		event.Duration = uint64(at - event.Timestamp)
 	}
-	p.c.Emit(e)
+	p.c.Emit(event)
 }
 
 // emitUnanswered emits a command whose reply was lost, or will not be waited for.

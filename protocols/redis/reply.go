@@ -48,16 +48,16 @@ func (r *replyReader) reset() {
 }
 
 // readReply reads what is there of a reply, and returns how many bytes that were.
-func (p *parser) readReply(b []byte, at int64) (n int, err error) {
+func (p *parser) readReply(data []byte, at int64) (n int, err error) {
 	reply := &p.reply
 	if p.suspended {
-		if p.pairing.RepliesLost() || !isReply(b) {
-			return len(b), nil // the client has sent nothing since
+		if p.pairing.RepliesLost() || !isReply(data) {
+			return len(data), nil // the client has sent nothing since
 		}
 		p.resumeReplies()
 	}
-	for n < len(b) {
-		length, whole, err := p.readToken(b[n:])
+	for n < len(data) {
+		length, whole, err := p.readToken(data[n:])
 		if err != nil && n == 0 {
 			return 0, err
 		}
@@ -91,14 +91,14 @@ func (p *parser) resumeReplies() {
 }
 
 // readToken reads a line, or what is there of a bulk string. whole reports whether the reply ends with it.
-func (p *parser) readToken(b []byte) (n int, whole bool, err error) {
+func (p *parser) readToken(data []byte) (n int, whole bool, err error) {
 	reply := &p.reply
 	if reply.inBulk {
-		return p.readBulk(b)
+		return p.readBulk(data)
 	}
-	line, n := protocols.CutLine(b, maxLine)
+	line, n := protocols.CutLine(data, maxLine)
 	if n == 0 {
-		return 0, false, p.checkLineLength(b)
+		return 0, false, p.checkLineLength(data)
 	}
 	if len(line) == 0 {
 		if reply.top == 0 {
@@ -107,7 +107,7 @@ func (p *parser) readToken(b []byte) (n int, whole bool, err error) {
 		return 0, false, errReply
 	}
 	if reply.top == 0 {
-		if flip, wait := p.startReply(b, line); flip || wait {
+		if flip, wait := p.startReply(data, line); flip || wait {
 			return 0, false, nil
 		}
 	}
@@ -120,13 +120,13 @@ func (p *parser) readToken(b []byte) (n int, whole bool, err error) {
 
 // startReply begins a reply. In mid-stream it may find that this side is the client, and flips the
 // connection, or wait for more bytes to decide.
-func (p *parser) startReply(b, line []byte) (flip, wait bool) {
+func (p *parser) startReply(data, line []byte) (flip, wait bool) {
 	if !p.started && p.c.Info().MidStream && line[0] == '*' {
-		switch detectCommand(b) {
+		switch detectCommand(data) {
 		case protocols.More:
 			return false, true
 		case protocols.Yes:
-			if knownCommand(b) {
+			if knownCommand(data) {
 				p.c.Flip()
 				return true, false
 			}
@@ -215,17 +215,17 @@ func (p *parser) readBulkHead(t byte, rest []byte, outermost bool) (bool, error)
 }
 
 // readBulk reads what is there of a bulk string: its bytes, or its end.
-func (p *parser) readBulk(b []byte) (n int, whole bool, err error) {
+func (p *parser) readBulk(data []byte) (n int, whole bool, err error) {
 	reply := &p.reply
 	if reply.bulk > 0 {
-		n = int(min(reply.bulk, uint64(len(b))))
+		n = int(min(reply.bulk, uint64(len(data))))
 		if space := maxText - len(reply.kind); reply.capture && space > 0 {
-			reply.kind = append(reply.kind, b[:min(n, space)]...)
+			reply.kind = append(reply.kind, data[:min(n, space)]...)
 		}
 		reply.bulk -= uint64(n)
 		return n, false, nil
 	}
-	if n, err = readLineEnd(b); n == 0 {
+	if n, err = readLineEnd(data); n == 0 {
 		return 0, false, err
 	}
 	reply.inBulk = false

@@ -97,11 +97,11 @@ func typeName(top byte, null bool) string {
 }
 
 // isName reports whether b can be the name of a command: letters, and what modules and subcommands add.
-func isName(b []byte) bool {
-	if len(b) == 0 || len(b) > 64 || !letter(b[0]) {
+func isName(data []byte) bool {
+	if len(data) == 0 || len(data) > 64 || !letter(data[0]) {
 		return false
 	}
-	return len(bytes.TrimLeft(b, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-|")) == 0
+	return len(bytes.TrimLeft(data, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-|")) == 0
 }
 
 func letter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }

@@ -261,14 +261,14 @@ func protocolNames(dst []string, list []byte) []string {
 }
 
 // printable returns b as text, or in hex if it is not printable, as a GREASE protocol.
-func printable(b []byte) string {
-	if !utf8.Valid(b) {
-		return "0x" + hex.EncodeToString(b)
+func printable(data []byte) string {
+	if !utf8.Valid(data) {
+		return "0x" + hex.EncodeToString(data)
 	}
-	for _, c := range b {
+	for _, c := range data {
 		if c < ' ' || c == 0x7f {
-			return "0x" + hex.EncodeToString(b)
+			return "0x" + hex.EncodeToString(data)
 		}
 	}
-	return string(b)
+	return string(data)
 }

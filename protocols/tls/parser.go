@@ -45,33 +45,33 @@ type parser struct {
 }
 
 // Reset begins a connection.
-func (p *parser) Reset(c *protocols.Conn) {
+func (p *parser) Reset(conn *protocols.Conn) {
 	for d := range p.sides {
-		m := p.sides[d].message[:0]
-		if cap(m) > 8<<10 {
-			m = nil
+		data := p.sides[d].message[:0]
+		if cap(data) > 8<<10 {
+			data = nil
 		}
-		p.sides[d] = sideReader{message: m}
+		p.sides[d] = sideReader{message: data}
 	}
-	*p = parser{c: c, sides: p.sides, offeredSession: p.offeredSession[:0], text: p.text[:0]}
+	*p = parser{c: conn, sides: p.sides, offeredSession: p.offeredSession[:0], text: p.text[:0]}
 }
 
 // Parse reads one record.
-func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
-	match, n := matchRecord(b)
+func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
+	match, n := matchRecord(data)
 	switch {
 	case match == protocols.No:
 		return 0, errRecord
 	case match == protocols.More:
 		p.c.Need(dir, recordHeader)
 		return 0, nil
-	case len(b) < recordHeader+n:
+	case len(data) < recordHeader+n:
 		p.c.Need(dir, recordHeader+n)
 		return 0, nil
 	}
-	body := b[recordHeader : recordHeader+n]
-	otherSide := b[0] == recordHandshake && (body[0] == clientHello) != (dir == protocols.Client)
-	if p.event == nil && otherSide && matchHello(b, body, n) == protocols.Yes {
+	body := data[recordHeader : recordHeader+n]
+	otherSide := data[0] == recordHandshake && (body[0] == clientHello) != (dir == protocols.Client)
+	if p.event == nil && otherSide && matchHello(data, body, n) == protocols.Yes {
 		p.c.Flip()
 		return 0, nil
 	}
@@ -80,12 +80,12 @@ func (p *parser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
 		p.finishHandshake()
 		return recordHeader + n, nil
 	}
-	if p.event == nil && b[0] != recordHandshake && b[0] != recordAlert {
+	if p.event == nil && data[0] != recordHandshake && data[0] != recordAlert {
 		return recordHeader + n, nil // in mid-stream: no handshake is going on
 	}
 	p.lastAt = at
 	p.countBytes(dir, recordHeader+n)
-	p.readRecord(dir, b[0], body)
+	p.readRecord(dir, data[0], body)
 	return recordHeader + n, nil
 }
 
@@ -157,27 +157,27 @@ func (p *parser) readAlert(body []byte) {
 //
 // If a message is not complete, what there is of it is gathered in side.message; a message that is too long
 // is skipped.
-func (p *parser) readHandshake(dir protocols.Dir, b []byte) {
+func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 	side := &p.sides[dir]
 	// Invariant: what came of the message before b is in side.message, or side.skip bytes of it are still to
 	// be skipped.
-	for len(b) > 0 {
+	for len(data) > 0 {
 		if side.skip > 0 {
-			n := min(side.skip, len(b))
+			n := min(side.skip, len(data))
 			side.skip -= n
-			b = b[n:]
+			data = data[n:]
 			continue
 		}
 
 		// The header: type and length.
-		message := b
+		message := data
 		if len(side.message) > 0 {
 			message = side.message
 		}
 		if len(message) < 4 {
-			n := min(4-len(side.message), len(b))
-			side.message = append(side.message, b[:n]...)
-			b = b[n:]
+			n := min(4-len(side.message), len(data))
+			side.message = append(side.message, data[:n]...)
+			data = data[n:]
 			continue
 		}
 
@@ -187,13 +187,13 @@ func (p *parser) readHandshake(dir protocols.Dir, b []byte) {
 			p.c.Count("message_too_long")
 			side.skip = size - len(side.message)
 			side.message = side.message[:0]
-		case len(side.message) == 0 && len(b) >= size: // all of it is in b: nothing is gathered
-			p.readMessage(dir, b[0], b[4:size])
-			b = b[size:]
+		case len(side.message) == 0 && len(data) >= size: // all of it is in b: nothing is gathered
+			p.readMessage(dir, data[0], data[4:size])
+			data = data[size:]
 		default:
-			n := min(size-len(side.message), len(b))
-			side.message = append(side.message, b[:n]...)
-			b = b[n:]
+			n := min(size-len(side.message), len(data))
+			side.message = append(side.message, data[:n]...)
+			data = data[n:]
 			if len(side.message) == size {
 				p.readMessage(dir, side.message[0], side.message[4:])
 				side.message = side.message[:0]
@@ -215,13 +215,13 @@ func (p *parser) readMessage(dir protocols.Dir, typ byte, body []byte) {
 
 // setClientHello reads the first ClientHello. The second one, which a HelloRetryRequest asks for, has nothing
 // new.
-func (p *parser) setClientHello(b []byte) {
+func (p *parser) setClientHello(data []byte) {
 	side := &p.sides[protocols.Client]
 	if side.helloSeen {
 		return
 	}
 	side.helloSeen = true
-	hello, text := readClientHello(b, p.text)
+	hello, text := readClientHello(data, p.text)
 	p.text = text
 	body := p.event.Tls
 	body.ServerName = p.serverName(hello.name)
@@ -233,11 +233,11 @@ func (p *parser) setClientHello(b []byte) {
 
 // serverName returns a server name in lower case, or in hex if it is not UTF-8.
 func (p *parser) serverName(b []byte) string {
-	s := p.c.Intern(b)
-	if printable(b) != s {
+	text := p.c.Intern(b)
+	if printable(b) != text {
 		return printable(b)
 	}
-	return strings.ToLower(s)
+	return strings.ToLower(text)
 }
 
 // helloRetryRandom is the random of a HelloRetryRequest, RFC 8446 section 4.1.3.
@@ -323,18 +323,18 @@ func (p *parser) finishHandshake() {
 
 // emitHandshake emits what is known, if a hello or an alert was seen. Without one it was no handshake.
 func (p *parser) emitHandshake() {
-	e := p.event
-	if p.event = nil; e == nil {
+	event := p.event
+	if p.event = nil; event == nil {
 		return
 	}
-	if !p.sides[0].helloSeen && !p.sides[1].helloSeen && e.Tls.Alert == "" {
-		pipeline.ReleaseEvent(e)
+	if !p.sides[0].helloSeen && !p.sides[1].helloSeen && event.Tls.Alert == "" {
+		pipeline.ReleaseEvent(event)
 		return
 	}
 	// A handshake begins with the client's hello, and one that succeeded has the server's.
-	e.Partial = e.Partial || !p.sides[0].helloSeen || e.Tls.Established && !p.sides[1].helloSeen
-	e.Duration = uint64(max(p.lastAt-e.Timestamp, 0))
-	p.c.Emit(e)
+	event.Partial = event.Partial || !p.sides[0].helloSeen || event.Tls.Established && !p.sides[1].helloSeen
+	event.Duration = uint64(max(p.lastAt-event.Timestamp, 0))
+	p.c.Emit(event)
 }
 
 // Gap marks the event as partial, and drops the message of which bytes are missing.

@@ -59,15 +59,15 @@ const (
 
 // detect recognises a connection by a hello of either side, or by a server that answers with an alert. Hellos
 // may be cut into very short records.
-func detect(_ protocols.Dir, b []byte) protocols.Match {
-	match, n := matchRecord(b)
+func detect(_ protocols.Dir, data []byte) protocols.Match {
+	match, n := matchRecord(data)
 	if match != protocols.Yes {
 		return match
 	}
-	body := b[recordHeader:]
-	switch b[0] {
+	body := data[recordHeader:]
+	switch data[0] {
 	case recordHandshake:
-		return matchHello(b, body, n)
+		return matchHello(data, body, n)
 	case recordAlert:
 		return matchAlert(body, n)
 	}
@@ -75,17 +75,17 @@ func detect(_ protocols.Dir, b []byte) protocols.Match {
 }
 
 // matchRecord judges the header of a record and returns its length.
-func matchRecord(b []byte) (protocols.Match, int) {
+func matchRecord(data []byte) (protocols.Match, int) {
 	switch {
-	case len(b) > 0 && (b[0] < recordChangeCipher || b[0] > recordHeartbeat),
-		len(b) > 1 && b[1] != 3,
-		len(b) > 2 && b[2] > 4:
+	case len(data) > 0 && (data[0] < recordChangeCipher || data[0] > recordHeartbeat),
+		len(data) > 1 && data[1] != 3,
+		len(data) > 2 && data[2] > 4:
 		return protocols.No, 0
-	case len(b) < recordHeader:
+	case len(data) < recordHeader:
 		return protocols.More, 0
 	}
-	n := int(binary.BigEndian.Uint16(b[3:]))
-	if n > maxRecord || n == 0 && b[0] != recordData {
+	n := int(binary.BigEndian.Uint16(data[3:]))
+	if n > maxRecord || n == 0 && data[0] != recordData {
 		return protocols.No, 0
 	}
 	return protocols.Yes, n
@@ -93,7 +93,7 @@ func matchRecord(b []byte) (protocols.Match, int) {
 
 // matchHello judges the front of a handshake message: type, length, version. If the record is too short for
 // that, a second record must follow.
-func matchHello(b, body []byte, n int) protocols.Match {
+func matchHello(data, body []byte, n int) protocols.Match {
 	if len(body) > 0 && body[0] != clientHello && body[0] != serverHello {
 		return protocols.No
 	}
@@ -101,10 +101,10 @@ func matchHello(b, body []byte, n int) protocols.Match {
 		if len(body) < n {
 			return protocols.More
 		}
-		if match, _ := matchRecord(b[recordHeader+n:]); match != protocols.Yes {
+		if match, _ := matchRecord(data[recordHeader+n:]); match != protocols.Yes {
 			return match
 		}
-		if b[recordHeader+n] != recordHandshake {
+		if data[recordHeader+n] != recordHandshake {
 			return protocols.No
 		}
 		return protocols.Yes
@@ -136,16 +136,16 @@ func matchAlert(body []byte, n int) protocols.Match {
 }
 
 // resync finds the next record: one that is followed by the front of another, or that ends b.
-func resync(_ protocols.Dir, b []byte) (int, protocols.Match) {
-	for i := range b {
-		match, n := matchRecord(b[i:])
+func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
+	for i := range data {
+		match, n := matchRecord(data[i:])
 		switch {
 		case match == protocols.No:
 			continue
 		case match == protocols.More:
 			return i, match
 		}
-		rest := b[i:]
+		rest := data[i:]
 		if len(rest) < recordHeader+n {
 			return i, protocols.More
 		}
@@ -153,5 +153,5 @@ func resync(_ protocols.Dir, b []byte) (int, protocols.Match) {
 			return i, protocols.Yes
 		}
 	}
-	return len(b), protocols.More
+	return len(data), protocols.More
 }

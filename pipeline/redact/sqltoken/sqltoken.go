@@ -66,9 +66,9 @@ func (s *Scanner) Text() []byte {
 
 // Inner returns where the text of the current token lies, without its quotes.
 func (s *Scanner) Inner() (from, to int) {
-	t := s.SQL[s.From:s.To]
+	data := s.SQL[s.From:s.To]
 	width := 0
-	switch t[0] {
+	switch data[0] {
 	case '`', '"', '\'':
 		width = 1
 	case '\\':
@@ -77,7 +77,7 @@ func (s *Scanner) Inner() (from, to int) {
 		}
 	}
 	from, to = s.From+width, s.To
-	if width > 0 && len(t) >= 2*width && t[len(t)-1] == t[width-1] {
+	if width > 0 && len(data) >= 2*width && data[len(data)-1] == data[width-1] {
 		to -= width
 	}
 	return from, to
