@@ -70,11 +70,11 @@ func FromMap(m map[string]any) (*Event, error) {
 	var b Builder
 	var errs []error
 	b.setTree(m, "", &errs)
-	e, err := b.Event()
+	event, err := b.Event()
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}
-	return e, nil
+	return event, nil
 }
 
 // FromJSON returns the event of one JSON object, as AppendJSON writes it.

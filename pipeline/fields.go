@@ -91,12 +91,12 @@ var fieldsByName = func() map[string]*Field {
 // withDefaults fills in the names that a row of Fields leaves out.
 func withDefaults(fields []Field) []Field {
 	for i := range fields {
-		f := &fields[i]
-		if f.Path == "" && f.Name != "network.type" { // which has no place of its own
-			f.Path = f.Name
+		field := &fields[i]
+		if field.Path == "" && field.Name != "network.type" { // which has no place of its own
+			field.Path = field.Name
 		}
-		if f.Column.Name == "" {
-			f.Column.Name = f.Name
+		if field.Column.Name == "" {
+			field.Column.Name = field.Name
 		}
 	}
 	return fields
@@ -131,11 +131,11 @@ func networkType(e *Event) string {
 	return ""
 }
 
-func userName(e *Event) string {
-	if e.Mysql != nil {
-		return e.Mysql.UserName
+func userName(event *Event) string {
+	if event.Mysql != nil {
+		return event.Mysql.UserName
 	}
-	return e.GetHttp().GetUserName()
+	return event.GetHttp().GetUserName()
 }
 
 // isDemo reports whether e belongs to the bundled demonstration: one of its containers does.

@@ -38,21 +38,21 @@ var ErrComputed = errors.New("is computed from other fields and cannot be set")
 //
 // A field that can lie in several bodies (user.name) is written to that of e's dataset, so event.dataset is
 // set first. Set is for tests, fixtures and replays: it goes by reflection over event.proto and is slow.
-func (f *Field) Set(e *Event, v any) error {
+func (f *Field) Set(event *Event, v any) error {
 	if f.Path == "" {
 		return ErrComputed
 	}
-	names := strings.Split(f.pathIn(e), ".")
-	return f.setPath(e.ProtoReflect(), names, v)
+	names := strings.Split(f.pathIn(event), ".")
+	return f.setPath(event.ProtoReflect(), names, v)
 }
 
 // pathIn returns the path of the field in e. Where the row has several, separated by spaces, it is the one in
 // the body of e's dataset, or else the first.
-func (f *Field) pathIn(e *Event) string {
+func (f *Field) pathIn(event *Event) string {
 	paths := strings.Fields(f.Path)
 	for _, path := range paths[1:] {
 		body, _, _ := strings.Cut(path, ".")
-		if body == e.Dataset.Name() {
+		if body == event.Dataset.Name() {
 			return path
 		}
 	}
@@ -237,18 +237,18 @@ func (f *Field) parseBytes(v any) ([]byte, error) {
 	case !ok:
 		return nil, &TypeError{"text", kindOf(v)}
 	case f.IP != nil:
-		a, err := netip.ParseAddr(s)
+		addr, err := netip.ParseAddr(s)
 		if err != nil {
 			return nil, fmt.Errorf("not an address: %q", s)
 		}
-		return a.Unmap().AsSlice(), nil
+		return addr.Unmap().AsSlice(), nil
 	}
 	if rest, ok := strings.CutPrefix(s, "1:"); ok {
-		b, err := base64.StdEncoding.DecodeString(rest)
-		if err != nil || len(b) != 20 {
+		data, err := base64.StdEncoding.DecodeString(rest)
+		if err != nil || len(data) != 20 {
 			return nil, fmt.Errorf("not a community ID: %q", s)
 		}
-		return b, nil
+		return data, nil
 	}
 	id, err := uuid.Parse(s)
 	if err != nil {

@@ -22,11 +22,11 @@ func (f *Field) AppendText(dst []byte, event *Event) []byte {
 		var few [16]int64
 		return appendTexts(dst, f.Nums(event, few[:0]), func(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) })
 	case f.Labels != nil:
-		for i, l := range f.Labels(event) {
+		for i, label := range f.Labels(event) {
 			if i > 0 {
 				dst = append(dst, ", "...)
 			}
-			dst = append(append(append(dst, l.GetKey()...), '='), l.GetValue()...)
+			dst = append(append(append(dst, label.GetKey()...), '='), label.GetValue()...)
 		}
 		return dst
 	}
@@ -34,11 +34,11 @@ func (f *Field) AppendText(dst []byte, event *Event) []byte {
 }
 
 // Text returns the same as AppendText. The text of a string field aliases the event.
-func (f *Field) Text(e *Event) string {
+func (f *Field) Text(event *Event) string {
 	if f.Str != nil {
-		return f.Str(e)
+		return f.Str(event)
 	}
-	return string(f.AppendText(nil, e))
+	return string(f.AppendText(nil, event))
 }
 
 // appendScalar appends the value of a field that is neither a list nor labels. The text is plain except where
@@ -77,9 +77,9 @@ func appendTexts[T any](dst []byte, list []T, appendOne func([]byte, T) []byte) 
 
 // rawText returns the text form of an identity: a UUID for the 16 bytes of event.id, "1:" and base64 for a
 // community ID.
-func rawText(b []byte) string {
-	if id, err := uuid.FromBytes(b); err == nil {
+func rawText(data []byte) string {
+	if id, err := uuid.FromBytes(data); err == nil {
 		return id.String()
 	}
-	return CommunityIDText(b)
+	return CommunityIDText(data)
 }

@@ -109,12 +109,12 @@ func appendList[T any](dst []byte, list []T, one func([]byte, T) []byte) []byte 
 
 func appendLabels(dst []byte, labels []*Label) []byte {
 	dst = append(dst, '{')
-	for i, l := range labels {
+	for i, label := range labels {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(appendString(dst, l.Key), ':')
-		dst = appendString(dst, l.Value)
+		dst = append(appendString(dst, label.Key), ':')
+		dst = appendString(dst, label.Value)
 	}
 	return append(dst, '}')
 }

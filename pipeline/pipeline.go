@@ -59,12 +59,12 @@ type BatchID struct {
 // ReleaseBatch returns b and its events to their pools. It first drops the slices into the record's buffer
 // that UnmarshalVTUnsafe set: the next owner of a pooled slice appends to it, and would write into that
 // buffer.
-func ReleaseBatch(b *Batch) {
-	b.Collector = nil
-	for _, e := range b.Events {
+func ReleaseBatch(batch *Batch) {
+	batch.Collector = nil
+	for _, e := range batch.Events {
 		detachBuffer(e)
 	}
-	b.ReturnToVTPool()
+	batch.ReturnToVTPool()
 }
 
 // ReleaseEvent returns an event that was not decoded from a buffer to its pool, and keeps the capacity of its

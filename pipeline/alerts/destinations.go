@@ -111,20 +111,20 @@ func copyNonEmpty(to, from map[string]string) {
 }
 
 // alertSummary returns one line about an alert for a person.
-func alertSummary(a *pipeline.Alert) string {
-	title, place := a.Title, a.ContainerName
+func alertSummary(alert *pipeline.Alert) string {
+	title, place := alert.Title, alert.ContainerName
 	if title == "" {
-		title = a.Rule
+		title = alert.Rule
 	}
 	if place == "" {
-		place = a.Host
+		place = alert.Host
 	}
 	summary := title + " on " + place
-	if a.Source != "" && a.Destination != "" {
-		summary += ": " + a.Source + " → " + a.Destination
+	if alert.Source != "" && alert.Destination != "" {
+		summary += ": " + alert.Source + " → " + alert.Destination
 	}
-	if a.Count > 1 {
-		summary += fmt.Sprintf(" (%d times)", a.Count)
+	if alert.Count > 1 {
+		summary += fmt.Sprintf(" (%d times)", alert.Count)
 	}
 	return summary
 }

@@ -70,57 +70,57 @@ func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
 // Restore opens the windows as they were at the border of a block. alerts holds the newest revision of each
 // alert of the partition among those whose Offset lies before the block.
 func (g *Grouper) Restore(alerts []*pipeline.Alert) {
-	for _, a := range alerts {
-		key := groupKey{a.Rule, a.Group}
+	for _, alert := range alerts {
+		key := groupKey{alert.Rule, alert.Group}
 		group := g.groups[key]
 		if group == nil {
 			group = g.newGroup(key)
 		}
-		g.insertWindow(group, &window{start: a.WindowStart.UnixNano(), alert: *a})
+		g.insertWindow(group, &window{start: alert.WindowStart.UnixNano(), alert: *alert})
 	}
 	g.expireWindows()
 }
 
 // AddVerdicts counts the verdicts of e. shipped is when its batch was shipped, ns since 1970; offset is that
 // of its message.
-func (g *Grouper) AddVerdicts(e *pipeline.Event, shipped, offset int64) {
-	at := e.Timestamp
+func (g *Grouper) AddVerdicts(event *pipeline.Event, shipped, offset int64) {
+	at := event.Timestamp
 	if shipped > 0 {
 		at = min(at, shipped)
 	}
-	if e.Ingested > 0 {
-		at = min(at, e.Ingested)
+	if event.Ingested > 0 {
+		at = min(at, event.Ingested)
 	}
-	for _, v := range e.Verdicts {
-		g.addVerdict(e, v, at, offset)
+	for _, v := range event.Verdicts {
+		g.addVerdict(event, v, at, offset)
 	}
 }
 
 // addVerdict counts one verdict of a match at the time at. A match that is too late, by
 // AllowedLateness behind the newest window, counts at that limit, where windows are still open.
-func (g *Grouper) addVerdict(e *pipeline.Event, v *pipeline.Verdict, at, offset int64) {
+func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, at, offset int64) {
 	if g.newestStart != 0 {
 		at = max(at, g.newestStart-int64(g.cfg.AllowedLateness))
 	}
-	w := g.findWindow(groupKey{v.Rule, verdictGroup(e, v)}, at)
-	if w == nil {
-		w = g.openWindow(e, v, at)
+	window := g.findWindow(groupKey{verdict.Rule, verdictGroup(event, verdict)}, at)
+	if window == nil {
+		window = g.openWindow(event, verdict, at)
 	}
-	if !w.touched {
-		w.touched = true
-		g.touched = append(g.touched, w)
+	if !window.touched {
+		window.touched = true
+		g.touched = append(g.touched, window)
 	}
 
 	// The count is the revision: it grows with each match and can be restored from the alert.
-	alert := &w.alert
+	alert := &window.alert
 	alert.Count++
 	alert.Revision = alert.Count
 	alert.Offset = offset
-	alert.Score = max(alert.Score, v.Score)
-	if t := time.Unix(0, e.Timestamp).UTC(); t.After(alert.Last) {
+	alert.Score = max(alert.Score, verdict.Score)
+	if t := time.Unix(0, event.Timestamp).UTC(); t.After(alert.Last) {
 		alert.Last = t
 	}
-	w.lastVerdict = v
+	window.lastVerdict = verdict
 }
 
 // findWindow returns the window to which a match at the time at belongs: the window that contains it, else
@@ -154,9 +154,9 @@ func (g *Grouper) findWindow(key groupKey, at int64) *window {
 
 // openWindow opens a window for the first match of a group. Where the rule or the partition has no room for
 // another window, it returns the window that the rule's further groups share.
-func (g *Grouper) openWindow(e *pipeline.Event, v *pipeline.Verdict, at int64) *window {
-	key := groupKey{v.Rule, verdictGroup(e, v)}
-	if g.openCount >= g.cfg.MaxOpen || g.windowsPerRule[v.Rule] >= g.cfg.MaxPerRule {
+func (g *Grouper) openWindow(event *pipeline.Event, verdict *pipeline.Verdict, at int64) *window {
+	key := groupKey{verdict.Rule, verdictGroup(event, verdict)}
+	if g.openCount >= g.cfg.MaxOpen || g.windowsPerRule[verdict.Rule] >= g.cfg.MaxPerRule {
 		key.group = OtherGroups
 		if w := g.findWindow(key, at); w != nil {
 			return w
@@ -166,7 +166,7 @@ func (g *Grouper) openWindow(e *pipeline.Event, v *pipeline.Verdict, at int64) *
 	if group == nil {
 		group = g.newGroup(groupKey{strings.Clone(key.rule), strings.Clone(key.group)})
 	}
-	w := &window{start: at, opened: true, alert: g.newAlert(e, v, group, at)}
+	w := &window{start: at, opened: true, alert: g.newAlert(event, verdict, group, at)}
 	g.insertWindow(group, w)
 	return w
 }
@@ -193,9 +193,9 @@ func (g *Grouper) insertWindow(group *alertGroup, w *window) {
 // that are new. Both are ordered by id, so that a repeat yields the same lists. Flush then closes the windows
 // that no further match can reach.
 func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
-	for _, w := range g.touched {
-		alert := &w.alert
-		if v := w.lastVerdict; v != nil {
+	for _, window := range g.touched {
+		alert := &window.alert
+		if v := window.lastVerdict; v != nil {
 			alert.Evidence = truncate(v.Evidence, maxEvidence)
 			if v.Version != alert.Version {
 				alert.Version = truncate(v.Version, maxVersion)
@@ -203,10 +203,10 @@ func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
 		}
 		revision := *alert
 		revisions = append(revisions, &revision)
-		if w.opened {
+		if window.opened {
 			opened = append(opened, &revision)
 		}
-		w.lastVerdict, w.touched, w.opened = nil, false, false
+		window.lastVerdict, window.touched, window.opened = nil, false, false
 	}
 
 	byID := func(a, b *pipeline.Alert) int { return cmp.Compare(a.ID, b.ID) }
@@ -263,24 +263,24 @@ const (
 
 // newAlert returns the alert of a window that opens with the match v of e. Every string is copied, because
 // those of e lie in the buffer of its record.
-func (g *Grouper) newAlert(e *pipeline.Event, v *pipeline.Verdict, group *alertGroup, start int64) pipeline.Alert {
-	eventTime := time.Unix(0, e.Timestamp).UTC()
+func (g *Grouper) newAlert(event *pipeline.Event, verdict *pipeline.Verdict, group *alertGroup, start int64) pipeline.Alert {
+	eventTime := time.Unix(0, event.Timestamp).UTC()
 	alert := pipeline.Alert{
 		ID: alertID(group.fingerprint, start, g.partition), Fingerprint: hex.EncodeToString(group.fingerprint[:]),
-		Detector: truncate(v.Detector, maxDetector), Rule: group.rule, Version: truncate(v.Version, maxVersion),
-		Title: truncate(v.Title, maxTitle), Severity: v.Severity.Name(), Group: group.group,
+		Detector: truncate(verdict.Detector, maxDetector), Rule: group.rule, Version: truncate(verdict.Version, maxVersion),
+		Title: truncate(verdict.Title, maxTitle), Severity: verdict.Severity.Name(), Group: group.group,
 		WindowStart: time.Unix(0, start).UTC(), First: eventTime, Last: eventTime,
-		Dataset: e.Dataset.Name(), Partition: g.partition,
-		Source: endpointText(e.Source), Destination: endpointText(e.Destination),
+		Dataset: event.Dataset.Name(), Partition: g.partition,
+		Source: endpointText(event.Source), Destination: endpointText(event.Destination),
 	}
-	for _, tag := range v.Tags[:min(len(v.Tags), maxTags)] {
+	for _, tag := range verdict.Tags[:min(len(verdict.Tags), maxTags)] {
 		alert.Tags = append(alert.Tags, truncate(tag, maxTag))
 	}
-	alert.EventID = e.IDText()
-	if host := e.Host; host != nil {
+	alert.EventID = event.IDText()
+	if host := event.Host; host != nil {
 		alert.Host, alert.Cluster = truncate(host.Name, maxName), truncate(host.Cluster, maxName)
 	}
-	if container := e.Container; container != nil {
+	if container := event.Container; container != nil {
 		alert.ContainerID = truncate(container.Id, maxContainerID)
 		alert.ContainerName = truncate(container.Name, maxName)
 		alert.Image, alert.Demo = truncate(container.Image, maxImage), container.Demo
@@ -322,21 +322,21 @@ func alertID(fingerprint [8]byte, start int64, partition int32) string {
 }
 
 // endpointText returns an endpoint as address:port; "" if it has no address.
-func endpointText(p *pipeline.Endpoint) string {
-	if p == nil {
+func endpointText(endpoint *pipeline.Endpoint) string {
+	if endpoint == nil {
 		return ""
 	}
-	addr, ok := netip.AddrFromSlice(p.Ip)
+	addr, ok := netip.AddrFromSlice(endpoint.Ip)
 	if !ok {
 		return ""
 	}
-	return netip.AddrPortFrom(addr.Unmap(), uint16(p.Port)).String()
+	return netip.AddrPortFrom(addr.Unmap(), uint16(endpoint.Port)).String()
 }
 
 // truncate returns a copy of at most n bytes of s that does not end within a character.
-func truncate(s string, n int) string {
-	if len(s) > n {
-		s = strings.ToValidUTF8(s[:n], "")
+func truncate(text string, n int) string {
+	if len(text) > n {
+		text = strings.ToValidUTF8(text[:n], "")
 	}
-	return strings.Clone(s)
+	return strings.Clone(text)
 }

@@ -131,9 +131,9 @@ func allLoopback(addrs []string) bool {
 
 // clientConfig returns the TLS configuration of a client.
 func loadTLS(t config.OptionalTLS) (*tls.Config, error) {
-	c, err := t.Load()
+	cfg, err := t.Load()
 	if err != nil {
 		return nil, config.WithPrefix("clickhouse.tls", err)
 	}
-	return c, nil
+	return cfg, nil
 }

@@ -62,25 +62,25 @@ func NewColumnBlock() *ColumnBlock {
 }
 
 // Append adds e as a row, with the verdicts that detectors wrote onto it.
-func (b *ColumnBlock) Append(e *pipeline.Event, p pipeline.Position, topic string) {
+func (b *ColumnBlock) Append(event *pipeline.Event, position pipeline.Position, topic string) {
 	row := b.rows
 	for _, appendField := range b.commonFields {
-		appendField(e, row)
+		appendField(event, row)
 	}
 	for dataset := range b.bodyFields {
-		if len(b.bodyFields[dataset]) > 0 && pipeline.Datasets[dataset].HasBody(e) {
+		if len(b.bodyFields[dataset]) > 0 && pipeline.Datasets[dataset].HasBody(event) {
 			for _, appendField := range b.bodyFields[dataset] {
-				appendField(e, row)
+				appendField(event, row)
 			}
 		}
 	}
 	b.topic.putString(row, topic)
-	b.partition.putUint(row, uint64(p.Partition))
-	b.offset.putUint(row, uint64(p.Offset))
-	b.index.putUint(row, uint64(p.Index))
-	b.collector.putUUID(row, p.Collector[:])
-	b.epoch.putUint(row, p.Epoch)
-	b.sequence.putUint(row, p.Sequence)
+	b.partition.putUint(row, uint64(position.Partition))
+	b.offset.putUint(row, uint64(position.Offset))
+	b.index.putUint(row, uint64(position.Index))
+	b.collector.putUUID(row, position.Collector[:])
+	b.epoch.putUint(row, position.Epoch)
+	b.sequence.putUint(row, position.Sequence)
 	b.rows++
 }
 

@@ -217,18 +217,18 @@ func (c *lowCardinalityColumn) appendString(v string) {
 
 // keyOf returns the key of v, which it adds to the dictionary if it is new. A new value is copied: v may lie
 // in the buffer of a record.
-func (c *lowCardinalityColumn) keyOf(v string) uint32 {
-	if v == "" {
+func (c *lowCardinalityColumn) keyOf(text string) uint32 {
+	if text == "" {
 		return 0
 	}
-	if key, ok := c.index[v]; ok {
+	if key, ok := c.index[text]; ok {
 		return key
 	}
 
-	v = strings.Clone(v)
+	text = strings.Clone(text)
 	key := uint32(len(c.values))
-	c.index[v], c.values = key, append(c.values, v)
-	c.encoded = append(binary.AppendUvarint(c.encoded, uint64(len(v))), v...)
+	c.index[text], c.values = key, append(c.values, text)
+	c.encoded = append(binary.AppendUvarint(c.encoded, uint64(len(text))), text...)
 
 	// The key may not fit the width of the keys so far.
 	switch {
@@ -354,13 +354,13 @@ func clamp(v int64, limit uint64) uint64 {
 }
 
 // appendZeros appends n zero bytes to b; none if n is negative.
-func appendZeros(b []byte, n int) []byte {
+func appendZeros(data []byte, n int) []byte {
 	for n > 0 {
 		k := min(n, len(zeroPage))
-		b = append(b, zeroPage[:k]...)
+		data = append(data, zeroPage[:k]...)
 		n -= k
 	}
-	return b
+	return data
 }
 
 var zeroPage [4096]byte

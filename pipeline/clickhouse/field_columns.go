@@ -10,33 +10,33 @@ import (
 
 // newFieldColumn returns an empty column for f and its appender. A field whose getter does not fit its column
 // type is a mistake in the field table: newFieldColumn panics, and every test that makes a block finds it.
-func (b *ColumnBlock) newFieldColumn(f *pipeline.Field) (column, appender) {
-	kind := f.Column.Type
+func (b *ColumnBlock) newFieldColumn(field *pipeline.Field) (column, appender) {
+	kind := field.Column.Type
 	switch {
-	case f.Str != nil:
-		return newTextColumn(kind, f.Str)
-	case f.IP != nil && kind == "String":
+	case field.Str != nil:
+		return newTextColumn(kind, field.Str)
+	case field.IP != nil && kind == "String":
 		col := &stringColumn{}
 		return col, func(e *pipeline.Event, row int) {
-			if addr := f.IP(e); addr.IsValid() {
+			if addr := field.IP(e); addr.IsValid() {
 				col.putIP(row, addr)
 			}
 		}
-	case f.Num != nil || f.Time != nil || f.Flag != nil:
-		return newNumberColumn(f)
-	case f.Raw != nil:
-		return newRawColumn(f)
-	case f.Strs != nil || f.Nums != nil:
-		return b.newArrayColumn(f)
-	case f.Labels != nil && kind == "Map(LowCardinality(String), String)":
+	case field.Num != nil || field.Time != nil || field.Flag != nil:
+		return newNumberColumn(field)
+	case field.Raw != nil:
+		return newRawColumn(field)
+	case field.Strs != nil || field.Nums != nil:
+		return b.newArrayColumn(field)
+	case field.Labels != nil && kind == "Map(LowCardinality(String), String)":
 		col := newMapColumn()
 		return col, func(e *pipeline.Event, row int) {
-			if labels := f.Labels(e); len(labels) > 0 {
+			if labels := field.Labels(e); len(labels) > 0 {
 				col.putLabels(row, labels)
 			}
 		}
 	}
-	panic(fmt.Sprintf("pipeline.Fields: %s cannot be kept as %s", f.Name, kind))
+	panic(fmt.Sprintf("pipeline.Fields: %s cannot be kept as %s", field.Name, kind))
 }
 
 // newTextColumn returns the column and the appender of a text field. Each type has a closure of its own, so
@@ -60,53 +60,53 @@ func newTextColumn(kind string, get func(*pipeline.Event) string) (column, appen
 }
 
 // newNumberColumn returns the column and the appender of a number, a time or a flag.
-func newNumberColumn(f *pipeline.Field) (column, appender) {
-	width, limit := numberType(f.Column.Type)
+func newNumberColumn(field *pipeline.Field) (column, appender) {
+	width, limit := numberType(field.Column.Type)
 	col := &fixedColumn{width: width}
 	switch {
-	case f.Flag != nil:
+	case field.Flag != nil:
 		return col, func(e *pipeline.Event, row int) {
-			if f.Flag(e) {
+			if field.Flag(e) {
 				col.putUint(row, 1)
 			}
 		}
-	case f.Time != nil:
+	case field.Time != nil:
 		return col, func(e *pipeline.Event, row int) {
-			if v := f.Time(e); v != 0 {
+			if v := field.Time(e); v != 0 {
 				col.putUint(row, uint64(v))
 			}
 		}
-	case f.Column.Type == "Int32":
+	case field.Column.Type == "Int32":
 		return col, func(e *pipeline.Event, row int) {
-			if v := f.Num(e); v != 0 {
+			if v := field.Num(e); v != 0 {
 				col.putUint(row, uint64(min(max(v, math.MinInt32), math.MaxInt32)))
 			}
 		}
 	}
 	return col, func(e *pipeline.Event, row int) {
-		if v := f.Num(e); v != 0 {
+		if v := field.Num(e); v != 0 {
 			col.putUint(row, clamp(v, limit))
 		}
 	}
 }
 
 // newRawColumn returns the column and the appender of a field of bytes: a UUID or a FixedString.
-func newRawColumn(f *pipeline.Field) (column, appender) {
-	if f.Column.Type == "UUID" {
+func newRawColumn(field *pipeline.Field) (column, appender) {
+	if field.Column.Type == "UUID" {
 		col := &fixedColumn{width: 16}
 		return col, func(e *pipeline.Event, row int) {
-			if v := f.Raw(e); len(v) > 0 {
+			if v := field.Raw(e); len(v) > 0 {
 				col.putUUID(row, v)
 			}
 		}
 	}
 	var width int
-	if _, err := fmt.Sscanf(f.Column.Type, "FixedString(%d)", &width); err != nil {
-		panic(fmt.Sprintf("pipeline.Fields: %s cannot be kept as %s", f.Name, f.Column.Type))
+	if _, err := fmt.Sscanf(field.Column.Type, "FixedString(%d)", &width); err != nil {
+		panic(fmt.Sprintf("pipeline.Fields: %s cannot be kept as %s", field.Name, field.Column.Type))
 	}
 	col := &fixedColumn{width: width}
 	return col, func(e *pipeline.Event, row int) {
-		if v := f.Raw(e); len(v) > 0 {
+		if v := field.Raw(e); len(v) > 0 {
 			col.putRaw(row, v)
 		}
 	}
@@ -114,25 +114,25 @@ func newRawColumn(f *pipeline.Field) (column, appender) {
 
 // newArrayColumn returns the column and the appender of a list. The elements of one event pass through a
 // buffer of the block.
-func (b *ColumnBlock) newArrayColumn(f *pipeline.Field) (column, appender) {
-	elementKind, ok := strings.CutPrefix(f.Column.Type, "Array(")
+func (b *ColumnBlock) newArrayColumn(field *pipeline.Field) (column, appender) {
+	elementKind, ok := strings.CutPrefix(field.Column.Type, "Array(")
 	if !ok {
-		panic(fmt.Sprintf("pipeline.Fields: the list %s cannot be kept as %s", f.Name, f.Column.Type))
+		panic(fmt.Sprintf("pipeline.Fields: the list %s cannot be kept as %s", field.Name, field.Column.Type))
 	}
 	elementKind = strings.TrimSuffix(elementKind, ")")
 	col := &arrayColumn{ends: fixedColumn{width: 8}}
-	if f.Nums != nil {
+	if field.Nums != nil {
 		width, limit := numberType(elementKind)
 		col.numbers = &fixedColumn{width: width}
 		return col, func(e *pipeline.Event, row int) {
-			if b.numberBuf = f.Nums(e, b.numberBuf[:0]); len(b.numberBuf) > 0 {
+			if b.numberBuf = field.Nums(e, b.numberBuf[:0]); len(b.numberBuf) > 0 {
 				col.putNumbers(row, b.numberBuf, limit)
 			}
 		}
 	}
 	col.strings = newStringColumn(elementKind)
 	return col, func(e *pipeline.Event, row int) {
-		if b.stringBuf = f.Strs(e, b.stringBuf[:0]); len(b.stringBuf) > 0 {
+		if b.stringBuf = field.Strs(e, b.stringBuf[:0]); len(b.stringBuf) > 0 {
 			col.putStrings(row, b.stringBuf)
 		}
 	}

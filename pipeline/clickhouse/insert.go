@@ -36,17 +36,17 @@ func (s *Store) AckedRowsMayBeLost() bool { return s.cfg.Cluster.Name == "" }
 // Insert stores the block as one part: all rows or none. While the table remembers the token, an insert under
 // the same token is acknowledged and not stored, so that an insert whose answer was lost can be repeated.
 // Insert neither stores an empty block nor resets the block.
-func (s *Store) Insert(ctx context.Context, b *ColumnBlock, token string) error {
-	if b.rows == 0 {
+func (s *Store) Insert(ctx context.Context, columnBlock *ColumnBlock, token string) error {
+	if columnBlock.rows == 0 {
 		return nil
 	}
 	began := time.Now()
-	err := s.insertColumns(ctx, "events", b, token)
+	err := s.insertColumns(ctx, "events", columnBlock, token)
 	switch {
 	case err == nil:
 		s.metrics.inserts.WithLabelValues("ok").Inc()
-		s.metrics.rows.Add(float64(b.rows))
-		s.metrics.bytes.Add(float64(b.Bytes()))
+		s.metrics.rows.Add(float64(columnBlock.rows))
+		s.metrics.bytes.Add(float64(columnBlock.Bytes()))
 		s.metrics.seconds.Observe(time.Since(began).Seconds())
 	case errors.Is(err, pipeline.ErrRowsRejected):
 		s.metrics.inserts.WithLabelValues("rejected").Inc()
@@ -70,44 +70,44 @@ func dedupSettings(token string) driver.Settings {
 }
 
 // insertColumns inserts a block into a table by the configured protocol.
-func (s *Store) insertColumns(ctx context.Context, table string, b *ColumnBlock, token string) error {
-	names := make([]string, len(b.columns))
-	for i, c := range b.columns {
+func (s *Store) insertColumns(ctx context.Context, table string, columnBlock *ColumnBlock, token string) error {
+	names := make([]string, len(columnBlock.columns))
+	for i, c := range columnBlock.columns {
 		names[i] = quoteName(c.name)
 	}
 	query := fmt.Sprintf("INSERT INTO %s (%s)", s.cfg.table(table), strings.Join(names, ", "))
 	ctx = driver.Context(ctx, driver.WithSettings(dedupSettings(token)))
 	if s.useHTTP {
-		body := net.Buffers(b.encodeNative())
+		body := net.Buffers(columnBlock.encodeNative())
 		return describeError(s.driver.InsertFormat(ctx, "Native", query, &body), s.cfg)
 	}
-	return s.insertNative(ctx, query, b)
+	return s.insertNative(ctx, query, columnBlock)
 }
 
 // insertNative copies the finished columns into the driver's columns and sends those. The driver decodes them
 // as it decodes a block that a server sends, which is cheaper than to append value by value.
-func (s *Store) insertNative(ctx context.Context, query string, b *ColumnBlock) error {
+func (s *Store) insertNative(ctx context.Context, query string, columnBlock *ColumnBlock) error {
 	batch, err := s.driver.PrepareBatch(ctx, query)
 	if err != nil {
 		return describeError(err, s.cfg)
 	}
 	targets := batch.Columns()
-	if len(targets) != len(b.columns) {
+	if len(targets) != len(columnBlock.columns) {
 		batch.Abort()
-		return fmt.Errorf("%w: it has %d of %d columns", errColumnMismatch, len(targets), len(b.columns))
+		return fmt.Errorf("%w: it has %d of %d columns", errColumnMismatch, len(targets), len(columnBlock.columns))
 	}
 
-	for i, c := range b.columns {
+	for i, blockColumn := range columnBlock.columns {
 		// A table of another version is not the rows' fault: the error is temporary.
-		if kind := string(targets[i].Type()); targets[i].Name() != c.name || kind != c.kind {
+		if kind := string(targets[i].Type()); targets[i].Name() != blockColumn.name || kind != blockColumn.kind {
 			batch.Abort()
 			return fmt.Errorf("ClickHouse at %s: schemas differ: column %s has type %s in the table and %s in this version",
-				s.cfg.address(), c.name, kind, c.kind)
+				s.cfg.address(), blockColumn.name, kind, blockColumn.kind)
 		}
-		data := net.Buffers(c.appendData(nil, b.rows))
-		if err := targets[i].Decode(proto.NewReader(&data), b.rows); err != nil {
+		data := net.Buffers(blockColumn.appendData(nil, columnBlock.rows))
+		if err := targets[i].Decode(proto.NewReader(&data), columnBlock.rows); err != nil {
 			batch.Abort()
-			return fmt.Errorf("%w: column %s: %w", errColumnMismatch, c.name, err)
+			return fmt.Errorf("%w: column %s: %w", errColumnMismatch, blockColumn.name, err)
 		}
 	}
 	return describeError(batch.Send(), s.cfg)

@@ -113,22 +113,22 @@ func (s *Store) runMigrations(ctx context.Context) error {
 	if newest := migrations[len(migrations)-1].version; applied > newest {
 		s.log.Warn("clickhouse schema is newer than this version of tidegate", "schema", applied, "binary", newest)
 	}
-	for _, m := range migrations {
-		if m.version <= applied {
+	for _, migration := range migrations {
+		if migration.version <= applied {
 			continue
 		}
 		// The version is recorded after its statements: a migration that was interrupted is run again.
-		for _, statement := range m.statements(s.cfg) {
+		for _, statement := range migration.statements(s.cfg) {
 			if err := s.execStatement(ctx, statement); err != nil {
-				return fmt.Errorf("migration %d (%s): %w", m.version, m.what, err)
+				return fmt.Errorf("migration %d (%s): %w", migration.version, migration.what, err)
 			}
 		}
 		record := fmt.Sprintf("INSERT INTO %s (version, what) SETTINGS async_insert = 0, insert_deduplication_token = 'v%d'"+
-			" VALUES (%d, %s)", s.cfg.table("schema_versions"), m.version, m.version, quoteString(m.what))
+			" VALUES (%d, %s)", s.cfg.table("schema_versions"), migration.version, migration.version, quoteString(migration.what))
 		if err := s.execStatement(ctx, record); err != nil {
 			return err
 		}
-		s.log.Info("clickhouse schema migrated", "version", m.version, "what", m.what)
+		s.log.Info("clickhouse schema migrated", "version", migration.version, "what", migration.what)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ import (
 // configured. format is a format of ClickHouse (PrettyCompactMonoBlock, JSONEachRow, CSVWithNames, …); a
 // FORMAT clause in sql takes precedence. The server finishes the query before it sends the first byte, so
 // that w gets the whole result or nothing.
-func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) error {
+func Query(ctx context.Context, cfg Config, sql, format string, out io.Writer) error {
 	user, password, file := cfg.ReadUser, cfg.ReadPassword, cfg.ReadPasswordFile
 	if user == "" {
 		user, password, file = cfg.Username, cfg.Password, cfg.PasswordFile
@@ -57,7 +57,7 @@ func Query(ctx context.Context, cfg Config, sql, format string, w io.Writer) err
 		text, _ := io.ReadAll(io.LimitReader(response.Body, 64<<10))
 		return queryError(cfg.HTTPAddr, user, response, string(text))
 	}
-	if _, err := io.Copy(w, response.Body); err != nil {
+	if _, err := io.Copy(out, response.Body); err != nil {
 		return fmt.Errorf("read the result of ClickHouse at %s: %w", cfg.HTTPAddr, err)
 	}
 	return nil

@@ -158,8 +158,8 @@ func schemaStatements(cfg Config) []string {
 
 // createStatement returns the CREATE TABLE statement of t.
 func (t table) createStatement(cfg Config) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "CREATE TABLE IF NOT EXISTS %s%s\n(\n", cfg.table(t.name), cfg.onCluster())
+	var out strings.Builder
+	fmt.Fprintf(&out, "CREATE TABLE IF NOT EXISTS %s%s\n(\n", cfg.table(t.name), cfg.onCluster())
 	var lines []string
 	for _, col := range slices.Concat(t.columns, t.aliases) {
 		lines = append(lines, "    "+col.String())
@@ -167,18 +167,18 @@ func (t table) createStatement(cfg Config) string {
 	for _, index := range t.indexes {
 		lines = append(lines, fmt.Sprintf("    INDEX %s %s TYPE %s", index.name, index.on, index.kind))
 	}
-	b.WriteString(strings.Join(lines, ",\n"))
+	out.WriteString(strings.Join(lines, ",\n"))
 
-	fmt.Fprintf(&b, "\n)\nENGINE = %s\n", cfg.engine(t.engine))
+	fmt.Fprintf(&out, "\n)\nENGINE = %s\n", cfg.engine(t.engine))
 	if t.partitionBy != "" {
-		fmt.Fprintf(&b, "PARTITION BY %s\n", t.partitionBy)
+		fmt.Fprintf(&out, "PARTITION BY %s\n", t.partitionBy)
 	}
-	fmt.Fprintf(&b, "ORDER BY %s\n", t.orderBy)
+	fmt.Fprintf(&out, "ORDER BY %s\n", t.orderBy)
 	if t.ttlDays > 0 {
-		fmt.Fprintf(&b, "TTL %s\n", t.ttlExpr())
+		fmt.Fprintf(&out, "TTL %s\n", t.ttlExpr())
 	}
-	b.WriteString("SETTINGS " + strings.Join(t.settings(cfg), ", "))
-	return b.String()
+	out.WriteString("SETTINGS " + strings.Join(t.settings(cfg), ", "))
+	return out.String()
 }
 
 // ttlExpr returns the expression of the TTL clause.

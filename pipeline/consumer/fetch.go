@@ -49,12 +49,12 @@ type Fetcher struct {
 // Fetch starts a Fetcher at offset from. The Fetcher stops when ctx ends.
 func (p *Partition) Fetch(ctx context.Context, from int64, cfg FetchConfig) *Fetcher {
 	chunks := make(chan Chunk, 64)
-	f := &Fetcher{C: chunks, budget: cfg.PrefetchBytes, freed: make(chan struct{}, 1)}
+	fetcher := &Fetcher{C: chunks, budget: cfg.PrefetchBytes, freed: make(chan struct{}, 1)}
 	go func() {
 		defer close(chunks)
-		f.fetchLoop(ctx, p, from, cfg, chunks)
+		fetcher.fetchLoop(ctx, p, from, cfg, chunks)
 	}()
-	return f
+	return fetcher
 }
 
 // Consumed reports that the worker is done with n bytes of chunks from C.

@@ -201,10 +201,10 @@ func (b *Broker) trimLargestPartition(used int64) {
 		"topic", topic, "partition", largest.Partition, "messages", to-largest.LogStartOffset, "used", used, "max_bytes", b.cfg.MaxBytes)
 }
 
-func cutLast(s string, sep byte) (before, after string, found bool) {
-	i := strings.LastIndexByte(s, sep)
+func cutLast(text string, sep byte) (before, after string, found bool) {
+	i := strings.LastIndexByte(text, sep)
 	if i < 0 {
-		return s, "", false
+		return text, "", false
 	}
-	return s[:i], s[i+1:], true
+	return text[:i], text[i+1:], true
 }

@@ -63,12 +63,12 @@ func (l *cappedLog) Write(data []byte) (int, error) {
 func (l *cappedLog) lastLine() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for b := bytes.TrimSpace(l.tail); len(b) > 0; {
-		i := bytes.LastIndexByte(b, '\n')
-		if line := bytes.TrimSpace(b[i+1:]); len(line) > 0 {
+	for data := bytes.TrimSpace(l.tail); len(data) > 0; {
+		i := bytes.LastIndexByte(data, '\n')
+		if line := bytes.TrimSpace(data[i+1:]); len(line) > 0 {
 			return string(line[:min(len(line), 400)])
 		}
-		b = bytes.TrimSpace(b[:max(i, 0)])
+		data = bytes.TrimSpace(data[:max(i, 0)])
 	}
 	return ""
 }

@@ -22,11 +22,11 @@ const childSleep = "select sleepEachRow(3) from system.numbers settings"
 
 // childQuery returns the statements of the child: listen, then sleep until the query is killed.
 func (s *StoreServer) childQuery() string {
-	q := "SYSTEM START LISTEN HTTP; "
+	text := "SYSTEM START LISTEN HTTP; "
 	if s.cfg.TCPPort != 0 {
-		q += "SYSTEM START LISTEN TCP; "
+		text += "SYSTEM START LISTEN TCP; "
 	}
-	return q + childSleep + " function_sleep_max_microseconds_per_block=0, max_block_size=1 format Null"
+	return text + childSleep + " function_sleep_max_microseconds_per_block=0, max_block_size=1 format Null"
 }
 
 // startTimeout is for a store with much on its disk; an empty one answers within a second.

@@ -90,12 +90,12 @@ func (s *StoreServer) queryRow(ctx context.Context, sql string, to ...any) error
 	if len(values) != len(to) {
 		return fmt.Errorf("%d values instead of %d", len(values), len(to))
 	}
-	for i, v := range values {
+	for i, text := range values {
 		switch t := to[i].(type) {
 		case *string:
-			*t = v
+			*t = text
 		default:
-			if _, err := fmt.Sscan(v, t); err != nil {
+			if _, err := fmt.Sscan(text, t); err != nil {
 				return err
 			}
 		}

@@ -14,10 +14,10 @@ const maxEventsPerBatch = 100_000
 
 // decodeBatch decodes the value of a record; the strings of the batch alias value from then on. On an error,
 // reason is the word for the metric and the dead letter.
-func (w *worker) decodeBatch(value []byte, events int, countErr error) (b *pipeline.Batch, reason string, err error) {
+func (w *worker) decodeBatch(value []byte, events int, countErr error) (batch *pipeline.Batch, reason string, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			b, reason, err = nil, "decode", fmt.Errorf("decoder panicked: %v", r)
+			batch, reason, err = nil, "decode", fmt.Errorf("decoder panicked: %v", r)
 		}
 	}()
 	if countErr != nil {
@@ -27,37 +27,37 @@ func (w *worker) decodeBatch(value []byte, events int, countErr error) (b *pipel
 		return nil, "too_many_events", fmt.Errorf("%d events in one batch, %d are allowed", events, maxEventsPerBatch)
 	}
 
-	b = pipeline.BatchFromVTPool()
-	if err := b.UnmarshalVTUnsafe(value); err != nil {
+	batch = pipeline.BatchFromVTPool()
+	if err := batch.UnmarshalVTUnsafe(value); err != nil {
 		return nil, "decode", err // the batch does not go back to its pool: its state is unknown
 	}
-	if reason, err := validateBatch(b, w.partition.ID); err != nil {
-		pipeline.ReleaseBatch(b)
+	if reason, err := validateBatch(batch, w.partition.ID); err != nil {
+		pipeline.ReleaseBatch(batch)
 		return nil, reason, err
 	}
-	if b.Schema > pipeline.Schema {
+	if batch.Schema > pipeline.Schema {
 		w.metrics.newerSchema.Add(1)
 	}
-	return b, "", nil
+	return batch, "", nil
 }
 
 // validateBatch checks what every collector guarantees. It clears the fields of the events that only the
 // engine and its detectors write, so that a batch cannot bring verdicts or an ingestion time of its own.
-func validateBatch(b *pipeline.Batch, partition int) (reason string, err error) {
+func validateBatch(batch *pipeline.Batch, partition int) (reason string, err error) {
 	switch {
-	case b.Schema == 0:
+	case batch.Schema == 0:
 		return "schema", errors.New("the batch names no schema")
-	case len(b.Collector) != 16 || b.Sequence == 0:
+	case len(batch.Collector) != 16 || batch.Sequence == 0:
 		return "batch_id", fmt.Errorf("the batch has no id: a collector id of %d bytes, sequence %d",
-			len(b.Collector), b.Sequence)
-	case int(b.Partition) != partition:
-		return "partition", fmt.Errorf("the batch was made for partition %d", b.Partition)
+			len(batch.Collector), batch.Sequence)
+	case int(batch.Partition) != partition:
+		return "partition", fmt.Errorf("the batch was made for partition %d", batch.Partition)
 	}
-	for _, e := range b.Events {
-		if len(e.Id) != 16 {
-			return "event_id", fmt.Errorf("an event's id has %d bytes", len(e.Id))
+	for _, event := range batch.Events {
+		if len(event.Id) != 16 {
+			return "event_id", fmt.Errorf("an event's id has %d bytes", len(event.Id))
 		}
-		e.Verdicts, e.Ingested = nil, 0
+		event.Verdicts, event.Ingested = nil, 0
 	}
 	return "", nil
 }
@@ -81,37 +81,37 @@ var errTruncated = errors.New("the batch ends within a field")
 // countEvents returns the number of events in an encoded Batch: whether a message fits into the block is
 // known before it is decoded. It walks over the top level of the encoding and skips the content of each
 // field.
-func countEvents(b []byte) (n int, err error) {
-	for len(b) > 0 {
+func countEvents(data []byte) (n int, err error) {
+	for len(data) > 0 {
 		// Nearly every field is an event of 128 to 16,383 bytes: a tag of one byte and a length of two.
-		if len(b) > 2 && b[0] == batchEventsTag && b[1]&0x80 != 0 && b[2]&0x80 == 0 {
-			if size := 3 + (int(b[1]&0x7f) | int(b[2])<<7); size <= len(b) {
+		if len(data) > 2 && data[0] == batchEventsTag && data[1]&0x80 != 0 && data[2]&0x80 == 0 {
+			if size := 3 + (int(data[1]&0x7f) | int(data[2])<<7); size <= len(data) {
 				n++
-				b = b[size:]
+				data = data[size:]
 				continue
 			}
 		}
 
-		tag, width := binary.Uvarint(b)
+		tag, width := binary.Uvarint(data)
 		if width <= 0 {
 			return 0, errTruncated
 		}
-		b = b[width:]
+		data = data[width:]
 		size := uint64(0) // of the content
 		switch tag & 7 {
 		case wireVarint:
-			if _, width = binary.Uvarint(b); width <= 0 {
+			if _, width = binary.Uvarint(data); width <= 0 {
 				return 0, errTruncated
 			}
 			size = uint64(width)
 		case wireFixed64:
 			size = 8
 		case wireBytes:
-			length, width := binary.Uvarint(b)
+			length, width := binary.Uvarint(data)
 			if width <= 0 {
 				return 0, errTruncated
 			}
-			b, size = b[width:], length
+			data, size = data[width:], length
 			if tag>>3 == batchEventsField {
 				n++
 			}
@@ -120,10 +120,10 @@ func countEvents(b []byte) (n int, err error) {
 		default:
 			return 0, fmt.Errorf("wire type %d is not of this protocol", tag&7)
 		}
-		if size > uint64(len(b)) {
+		if size > uint64(len(data)) {
 			return 0, errTruncated
 		}
-		b = b[size:]
+		data = data[size:]
 	}
 	return n, nil
 }

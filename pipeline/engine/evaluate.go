@@ -33,14 +33,14 @@ func (w *worker) evaluate(b *block) {
 // them. Only the event on which it panics goes without the verdicts of that detector, also without those that
 // it had written before the panic.
 func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.Event) {
-	for i, e := range events {
-		e.Verdicts = nil
+	for i, event := range events {
+		event.Verdicts = nil
 		for _, detector := range bundle.Detectors {
-			before := e.Verdicts
+			before := event.Verdicts
 			if !runDetector(detector, events[i:i+1]) {
-				e.Verdicts = before
+				event.Verdicts = before
 				w.metrics.detectorPanics.Add(1)
-				w.logWarning(w.throttles.panic, "detector panicked", "event", e.IDText(), "dataset", e.Dataset.Name())
+				w.logWarning(w.throttles.panic, "detector panicked", "event", event.IDText(), "dataset", event.Dataset.Name())
 			}
 		}
 	}

@@ -12,8 +12,8 @@ import (
 // the messages that were gathered until then have no intent, and the next owner of the partition gathers them
 // again.
 func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
-	b := &w.block
-	b.reset(w.nextOffset)
+	block := &w.block
+	block.reset(w.nextOffset)
 	began := time.Now() // of the wait for the first message
 	idle := time.NewTimer(w.cfg.CommitIdleAfter)
 	defer idle.Stop()
@@ -23,7 +23,7 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
 		}
-		full, err := w.fillBlock(ctx, b)
+		full, err := w.fillBlock(ctx, block)
 		if err != nil {
 			return false, err
 		}
@@ -32,7 +32,7 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 		}
 
 		// Every record that was received is in the block now.
-		isEmpty := b.end == b.from
+		isEmpty := block.end == block.from
 		if isEmpty {
 			began = time.Now()
 		} else if linger == nil {
@@ -97,20 +97,20 @@ func (w *worker) waitForChunk(idle, linger <-chan time.Time) (consumer.Chunk, wa
 // gatherReplay forms the block that an intent names: all messages from nextOffset to end. Where the log was
 // truncated before end, the block holds what is left.
 func (w *worker) gatherReplay(ctx context.Context, end int64) error {
-	b := &w.block
-	b.reset(w.nextOffset)
+	block := &w.block
+	block.reset(w.nextOffset)
 	for {
 		for len(w.records) > 0 {
 			if w.records[0].Offset >= end {
 				return nil // the next block begins here
 			}
 			events, countErr := countEvents(w.records[0].Value)
-			if err := w.addRecord(ctx, b, w.records[0], events, countErr); err != nil {
+			if err := w.addRecord(ctx, block, w.records[0], events, countErr); err != nil {
 				return err
 			}
 			w.popRecord()
 		}
-		if b.end >= end {
+		if block.end >= end {
 			return nil
 		}
 
@@ -126,9 +126,9 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 				return nil // the rest of the block was deleted or could not be read
 			}
 			if len(chunk.Records) == 0 && chunk.Lost == 0 && chunk.End < end {
-				w.metrics.lost.Add(uint64(end - max(b.end, chunk.End)))
+				w.metrics.lost.Add(uint64(end - max(block.end, chunk.End)))
 				w.log.Error("log ends within a block that was begun, the end of the block is lost",
-					"topic", w.source.Topic, "from", b.from, "end", end, "log_end", chunk.End)
+					"topic", w.source.Topic, "from", block.from, "end", end, "log_end", chunk.End)
 				return nil
 			}
 		}
@@ -136,19 +136,19 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 }
 
 // receiveChunk appends the records of a fetch to those that wait for a block.
-func (w *worker) receiveChunk(c consumer.Chunk) {
-	w.fetcher.Consumed(c.Bytes)
-	w.logEnd = c.End
-	if c.Lost > 0 {
-		w.metrics.lost.Add(uint64(c.Lost))
+func (w *worker) receiveChunk(chunk consumer.Chunk) {
+	w.fetcher.Consumed(chunk.Bytes)
+	w.logEnd = chunk.End
+	if chunk.Lost > 0 {
+		w.metrics.lost.Add(uint64(chunk.Lost))
 		w.log.Error("messages were deleted by retention before they were read",
-			"topic", w.source.Topic, "messages", c.Lost)
+			"topic", w.source.Topic, "messages", chunk.Lost)
 	}
-	w.metrics.lost.Add(uint64(c.Skipped)) // the consumer has logged these
+	w.metrics.lost.Add(uint64(chunk.Skipped)) // the consumer has logged these
 	if len(w.records) == 0 {
-		w.records = c.Records
+		w.records = chunk.Records
 	} else {
-		w.records = append(w.records, c.Records...)
+		w.records = append(w.records, chunk.Records...)
 	}
 	w.updateLagMetrics()
 }

@@ -105,7 +105,7 @@ func (w *worker) appendRows(p part) (skipped int) {
 	for i := range p.messages {
 		msg := &p.messages[i]
 		at := pipeline.Position{Partition: w.source.Partition, Offset: msg.record.Offset, BatchID: msg.id}
-		for j, e := range msg.batch.Events {
+		for j, event := range msg.batch.Events {
 			at.Index = uint32(j)
 			if p.existing != nil {
 				if _, ok := p.existing[pipeline.RowID{Offset: at.Offset, Index: at.Index}]; ok {
@@ -113,7 +113,7 @@ func (w *worker) appendRows(p part) (skipped int) {
 					continue
 				}
 			}
-			w.rows.Append(e, at, w.source.Topic)
+			w.rows.Append(event, at, w.source.Topic)
 		}
 	}
 	return skipped
@@ -183,13 +183,13 @@ func (w *worker) newDeadLetter(r consumer.Record, reason string, err error) cons
 }
 
 // writeDeadLetter writes l to the dead-letter topic and counts it.
-func (w *worker) writeDeadLetter(ctx context.Context, l consumer.DeadLetter) error {
-	if err := consumer.WriteDeadLetter(ctx, w.deps.Kafka, w.log, l); err != nil {
+func (w *worker) writeDeadLetter(ctx context.Context, deadLetter consumer.DeadLetter) error {
+	if err := consumer.WriteDeadLetter(ctx, w.deps.Kafka, w.log, deadLetter); err != nil {
 		return err
 	}
 	w.metrics.deadLettered.Add(1)
-	w.metrics.deadLetters.WithLabelValues(l.Reason).Inc()
+	w.metrics.deadLetters.WithLabelValues(deadLetter.Reason).Inc()
 	w.logWarning(w.throttles.deadLetter, "message written to the dead-letter topic",
-		"offset", l.Offset, "reason", l.Reason, "err", l.Err)
+		"offset", deadLetter.Offset, "reason", deadLetter.Reason, "err", deadLetter.Err)
 	return nil
 }

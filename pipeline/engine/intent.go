@@ -51,13 +51,13 @@ func isIntentWord(s string) bool {
 }
 
 // bundleVersion returns the version of a bundle as a field of an intent.
-func bundleVersion(b *pipeline.Bundle) string {
+func bundleVersion(bundle *pipeline.Bundle) string {
 	version := strings.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' {
 			return '_'
 		}
 		return r
-	}, b.Version)
+	}, bundle.Version)
 	if version == "" {
 		return "none"
 	}

@@ -51,16 +51,16 @@ type throttles struct{ insert, bisect, deadLetter, panic *logging.Throttle }
 
 const warnInterval = 10 * time.Second
 
-func newWorker(e *Engine, partition *consumer.Partition) *worker {
+func newWorker(engine *Engine, partition *consumer.Partition) *worker {
 	newThrottle := func() *logging.Throttle { return logging.NewThrottle(warnInterval) }
 	return &worker{
-		Engine: e, partition: partition, log: e.log.With("partition", partition.ID),
+		Engine: engine, partition: partition, log: engine.log.With("partition", partition.ID),
 		source:    pipeline.TopicPartition{Topic: partition.Topic(), Partition: int32(partition.ID)},
 		label:     strconv.Itoa(partition.ID),
 		throttles: throttles{newThrottle(), newThrottle(), newThrottle(), newThrottle()},
-		dedup:     newDedupFilter(e.cfg.MaxProducers),
-		grouper:   alerts.NewGrouper(e.cfg.Grouping, int32(partition.ID)),
-		rows:      e.deps.Store.NewInserter(),
+		dedup:     newDedupFilter(engine.cfg.MaxProducers),
+		grouper:   alerts.NewGrouper(engine.cfg.Grouping, int32(partition.ID)),
+		rows:      engine.deps.Store.NewInserter(),
 	}
 }
 
@@ -228,23 +228,23 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 	if err := w.gatherReplay(ctx, open.end); err != nil {
 		return err
 	}
-	b := &w.block
-	b.end, b.time, b.replayed = open.end, open.time, true
+	block := &w.block
+	block.end, block.time, block.replayed = open.end, open.time, true
 
 	// Other rules would give other verdicts: rows are stored once all the same, alerts may differ.
 	bundle, loaded := w.bundleByVersion(open.bundle)
-	b.bundle = bundle
+	block.bundle = bundle
 	if !loaded {
 		w.metrics.reevaluated.Add(1)
 		w.log.Warn("replayed block is evaluated by other rules than before, those are no longer loaded",
-			"from", b.from, "end", b.end, "before", open.bundle, "now", bundle.Version)
+			"from", block.from, "end", block.end, "before", open.bundle, "now", bundle.Version)
 	}
 	// Another shard does not know the token and the rows of the block.
 	if open.shard != w.cfg.Shard {
 		return fmt.Errorf("block [%d,%d) was begun on shard %s, this engine writes to %s: "+
-			"start an engine with engine.shard: %s to finish it", b.from, b.end, open.shard, w.cfg.Shard, open.shard)
+			"start an engine with engine.shard: %s to finish it", block.from, block.end, open.shard, w.cfg.Shard, open.shard)
 	}
-	return w.processBlock(ctx, b)
+	return w.processBlock(ctx, block)
 }
 
 // processNewBlock processes the block that was just gathered.

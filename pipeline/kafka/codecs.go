@@ -86,11 +86,11 @@ type boundedReader struct {
 }
 
 // Read implements io.Reader.
-func (b *boundedReader) Read(p []byte) (int, error) {
+func (b *boundedReader) Read(data []byte) (int, error) {
 	if b.left == 0 {
 		return 0, fmt.Errorf("%w: %s %016x is larger than %d bytes", ErrUnreadable, b.name, b.hash, maxInflated)
 	}
-	n, err := b.dec.Read(p[:min(len(p), b.left)])
+	n, err := b.dec.Read(data[:min(len(data), b.left)])
 	b.left -= n
 	switch {
 	case err == nil || err == io.EOF:

@@ -133,15 +133,15 @@ func (c *Client) Produce(ctx context.Context, topic string, partition int, recor
 }
 
 // loadTLS returns nil where TLS is not enabled.
-func loadTLS(t config.OptionalTLS) (*tls.Config, error) {
-	if !t.Enabled {
+func loadTLS(optionalTLS config.OptionalTLS) (*tls.Config, error) {
+	if !optionalTLS.Enabled {
 		return nil, nil
 	}
-	c, err := t.Load()
+	cfg, err := optionalTLS.Load()
 	if err != nil {
 		return nil, config.WithPrefix("kafka.tls", err)
 	}
-	return c, nil
+	return cfg, nil
 }
 
 func (s SASL) mechanism() (sasl.Mechanism, error) {

@@ -142,11 +142,11 @@ func (c *Client) EndOffsets(ctx context.Context, topic string, partitions []int)
 		return nil, c.wrapError("list the end offsets of "+topic, err)
 	}
 	ends := make(map[int]int64, len(partitions))
-	for _, p := range response.Topics[topic] {
-		if p.Error != nil {
-			return nil, c.wrapError(fmt.Sprintf("list the end offset of %s/%d", topic, p.Partition), p.Error)
+	for _, partitionOffsets := range response.Topics[topic] {
+		if partitionOffsets.Error != nil {
+			return nil, c.wrapError(fmt.Sprintf("list the end offset of %s/%d", topic, partitionOffsets.Partition), partitionOffsets.Error)
 		}
-		ends[p.Partition] = p.LastOffset
+		ends[partitionOffsets.Partition] = partitionOffsets.LastOffset
 	}
 	return ends, nil
 }

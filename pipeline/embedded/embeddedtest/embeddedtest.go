@@ -85,12 +85,12 @@ func Server(tb testing.TB) *embedded.StoreServer {
 
 // freePort is for the native protocol, which the embedded server does not speak unless it is told the port.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
 // Store opens a database of the test's own on the shared server, with its tables. protocol is native or http.
@@ -98,15 +98,15 @@ func Store(tb testing.TB, database, protocol string) *clickhouse.Store {
 	tb.Helper()
 	cfg := Server(tb).Config()
 	cfg.Database, cfg.Protocol = database, protocol
-	s, err := clickhouse.Open(context.Background(), cfg, slog.New(slog.DiscardHandler), nil)
+	store, err := clickhouse.Open(context.Background(), cfg, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	tb.Cleanup(func() { s.Close() })
-	if err := s.Migrate(context.Background()); err != nil {
+	tb.Cleanup(func() { store.Close() })
+	if err := store.Migrate(context.Background()); err != nil {
 		tb.Fatal(err)
 	}
-	return s
+	return store
 }
 
 // Build makes the program that loads the library.
