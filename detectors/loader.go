@@ -44,21 +44,21 @@ type Loader struct {
 
 // NewLoader loads all detectors. The error holds everything that is wrong with the rules.
 func NewLoader(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Loader, error) {
-	l := &Loader{cfg: cfg, log: log, ruleMetrics: rules.NewMetrics(reg), feedMetrics: feeds.NewMetrics(reg)}
+	loader := &Loader{cfg: cfg, log: log, ruleMetrics: rules.NewMetrics(reg), feedMetrics: feeds.NewMetrics(reg)}
 	var err error
-	if l.rules, err = rules.Load(cfg.Rules, log, l.ruleMetrics); err != nil {
+	if loader.rules, err = rules.Load(cfg.Rules, log, loader.ruleMetrics); err != nil {
 		return nil, err
 	}
-	if l.feeds, err = feeds.LoadAndLog(cfg.Feeds, log, l.feedMetrics); err != nil {
+	if loader.feeds, err = feeds.LoadAndLog(cfg.Feeds, log, loader.feedMetrics); err != nil {
 		return nil, err
 	}
 	if cfg.Classifier.Enabled {
-		if l.classifier, err = classifier.New(cfg.Classifier, cfg.Model, reg); err != nil {
+		if loader.classifier, err = classifier.New(cfg.Classifier, cfg.Model, reg); err != nil {
 			return nil, fmt.Errorf("load the classifier: %w", err)
 		}
 	}
-	l.updateBundle()
-	return l, nil
+	loader.updateBundle()
+	return loader, nil
 }
 
 // Bundle returns the detectors that are loaded. A worker of the engine asks for them once a block.

@@ -65,13 +65,13 @@ const minLabel = 6
 // Evaluate scores the name of each query for an address, and adds a verdict where the score reaches the
 // threshold.
 func (c *Classifier) Evaluate(block []*pipeline.Event) {
-	for _, e := range block {
-		d := e.Dns
-		if d == nil || d.QuestionName == "" || d.QuestionType != "A" && d.QuestionType != "AAAA" {
+	for _, event := range block {
+		dnsMessage := event.Dns
+		if dnsMessage == nil || dnsMessage.QuestionName == "" || dnsMessage.QuestionType != "A" && dnsMessage.QuestionType != "AAAA" {
 			continue
 		}
 		// Internationalised names are punycode, whose letters say nothing.
-		label, suffix := chosenLabel(d)
+		label, suffix := chosenLabel(dnsMessage)
 		if len(label) < minLabel || strings.HasPrefix(label, "xn--") {
 			continue
 		}
@@ -83,17 +83,17 @@ func (c *Classifier) Evaluate(block []*pipeline.Event) {
 		}
 		c.flagged.Inc()
 		if !c.shadow {
-			c.addVerdict(e, label, suffix, score)
+			c.addVerdict(event, label, suffix, score)
 		}
 	}
 }
 
 // chosenLabel returns the label that somebody, or an algorithm, chose, and the public suffix behind it.
-func chosenLabel(d *pipeline.DNSMessage) (label, suffix string) {
-	name := d.RegisteredDomain
+func chosenLabel(dnsMessage *pipeline.DNSMessage) (label, suffix string) {
+	name := dnsMessage.RegisteredDomain
 	if name == "" {
 		var err error
-		if name, err = publicsuffix.EffectiveTLDPlusOne(d.QuestionName); err != nil {
+		if name, err = publicsuffix.EffectiveTLDPlusOne(dnsMessage.QuestionName); err != nil {
 			return "", ""
 		}
 	}
@@ -114,9 +114,9 @@ func (c *Classifier) addVerdict(e *pipeline.Event, label, suffix string, score f
 // topFeatures names the three features that raised the score most, with their values.
 func (c *Classifier) topFeatures(label, suffix string) string {
 	const most = 3
-	var v FeatureVector
-	c.model.languages.ComputeFeatures(&v, label, suffix)
-	at := c.model.binFeatures(&v)
+	var featureVector FeatureVector
+	c.model.languages.ComputeFeatures(&featureVector, label, suffix)
+	at := c.model.binFeatures(&featureVector)
 	var contributions [NumFeatures]int
 	c.model.forest.addContributions(&at, &contributions)
 	order := make([]int, NumFeatures)
@@ -127,7 +127,7 @@ func (c *Classifier) topFeatures(label, suffix string) string {
 	var parts []string
 	for _, f := range order[:most] {
 		if contributions[f] > 0 {
-			parts = append(parts, fmt.Sprintf("%s %.3g", Features[f], v[f]))
+			parts = append(parts, fmt.Sprintf("%s %.3g", Features[f], featureVector[f]))
 		}
 	}
 	return strings.Join(parts, ", ")

@@ -134,8 +134,8 @@ var log2 = func() (table [maxLabel + 1]float64) {
 }()
 
 // ComputeFeatures sets all features of a label under a public suffix. It does not allocate.
-func (l *Languages) ComputeFeatures(v *FeatureVector, label, suffix string) {
-	v.setShape(label)
+func (l *Languages) ComputeFeatures(featureVector *FeatureVector, label, suffix string) {
+	featureVector.setShape(label)
 
 	// The same walk as EachTrigram, without a call for each trigram. window is the sum over the last four
 	// trigrams, whose values are in last; least is the smallest window.
@@ -167,11 +167,11 @@ func (l *Languages) ComputeFeatures(v *FeatureVector, label, suffix string) {
 		}
 		a, b = b, c
 	}
-	v[7] = float32(names) / float32(count)
-	v[8] = float32(least)
-	v[9] = float32(generated-names) / float32(count)
-	v[10] = float32(unseen) / float32(count)
-	v[11] = l.Suffixes[suffix]
+	featureVector[7] = float32(names) / float32(count)
+	featureVector[8] = float32(least)
+	featureVector[9] = float32(generated-names) / float32(count)
+	featureVector[10] = float32(unseen) / float32(count)
+	featureVector[11] = l.Suffixes[suffix]
 }
 
 // Split takes a registered domain apart: the label that somebody chose and the public suffix behind it.

@@ -28,11 +28,11 @@ const (
 // packSteps makes the steps. maxNodes and NumFeatures leave room for both numbers in a step.
 func (f *forest) packSteps() {
 	f.steps = make([]step, len(f.nodes))
-	for i, n := range f.nodes {
-		if n.First == 0 {
-			f.steps[i] = step(n.Score)
+	for i, node := range f.nodes {
+		if node.First == 0 {
+			f.steps[i] = step(node.Score)
 		} else {
-			f.steps[i] = innerStep | step(n.First)<<featureBits | step(n.Feature)
+			f.steps[i] = innerStep | step(node.First)<<featureBits | step(node.Feature)
 		}
 	}
 }
@@ -89,11 +89,11 @@ func (f *forest) score(at *binnedFeatures) float64 {
 // leaves.
 func (f *forest) addContributions(at *binnedFeatures, total *[NumFeatures]int) {
 	for _, root := range f.roots {
-		n := &f.nodes[root]
-		for n.First != 0 {
-			child := &f.nodes[n.First+int32(at[n.Feature])]
-			total[n.Feature] += int(child.Score) - int(n.Score)
-			n = child
+		node := &f.nodes[root]
+		for node.First != 0 {
+			child := &f.nodes[node.First+int32(at[node.Feature])]
+			total[node.Feature] += int(child.Score) - int(node.Score)
+			node = child
 		}
 	}
 }

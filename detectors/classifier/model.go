@@ -85,14 +85,14 @@ func (m *Model) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encode the model: %w", err)
 	}
 	var out bytes.Buffer
-	z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	writer, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := z.Write(plain); err != nil {
+	if _, err := writer.Write(plain); err != nil {
 		return nil, err
 	}
-	if err := z.Close(); err != nil {
+	if err := writer.Close(); err != nil {
 		return nil, err
 	}
 	return out.Bytes(), nil
@@ -101,11 +101,11 @@ func (m *Model) Encode() ([]byte, error) {
 // Decode reads the file of a model and checks all of it: whatever a file says, evaluation stays within its
 // arrays and ends.
 func Decode(file []byte) (*Model, error) {
-	z, err := gzip.NewReader(bytes.NewReader(file))
+	reader, err := gzip.NewReader(bytes.NewReader(file))
 	if err != nil {
 		return nil, fmt.Errorf("read the model: %w", err)
 	}
-	plain, err := io.ReadAll(io.LimitReader(z, maxModel+1))
+	plain, err := io.ReadAll(io.LimitReader(reader, maxModel+1))
 	if err != nil {
 		return nil, fmt.Errorf("read the model: %w", err)
 	}
@@ -161,32 +161,32 @@ func (m *Model) checkBounds() error {
 			return fmt.Errorf("a tree begins at node %d of %d", root, len(nodes))
 		}
 	}
-	for i, n := range nodes {
-		if n.First == 0 {
+	for i, node := range nodes {
+		if node.First == 0 {
 			continue
 		}
 		// Children are behind their node, so a walk cannot go in a circle.
-		if int(n.Feature) >= NumFeatures || n.First <= int32(i) || int(n.First)+len(m.bins[n.Feature]) >= len(nodes) {
-			return fmt.Errorf("node %d of the model asks for feature %d and continues at %d of %d", i, n.Feature, n.First, len(nodes))
+		if int(node.Feature) >= NumFeatures || node.First <= int32(i) || int(node.First)+len(m.bins[node.Feature]) >= len(nodes) {
+			return fmt.Errorf("node %d of the model asks for feature %d and continues at %d of %d", i, node.Feature, node.First, len(nodes))
 		}
 	}
 	return nil
 }
 
 func toBytes(t Trigrams) []byte {
-	b := make([]byte, len(t))
+	data := make([]byte, len(t))
 	for i, v := range t {
-		b[i] = byte(v)
+		data[i] = byte(v)
 	}
-	return b
+	return data
 }
 
 func fromBytes(b []byte) Trigrams {
-	t := make(Trigrams, len(b))
+	trigrams := make(Trigrams, len(b))
 	for i, v := range b {
-		t[i] = int8(v)
+		trigrams[i] = int8(v)
 	}
-	return t
+	return trigrams
 }
 
 // Score returns the probability that a label under a public suffix was generated, from 0 to 1. It does not

@@ -68,43 +68,43 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 	if len(s.indicators) == 0 {
 		return
 	}
-	for _, e := range block {
+	for _, event := range block {
 		// The names of the dataset, then the addresses that every event has.
-		switch e.Dataset {
+		switch event.Dataset {
 		case pipeline.Dataset_DNS:
-			if s.checkDomain(e, "dns.question.name", e.GetDns().GetQuestionName()) {
+			if s.checkDomain(event, "dns.question.name", event.GetDns().GetQuestionName()) {
 				break // The addresses of a malicious name add nothing.
 			}
-			for _, ip := range e.GetDns().GetResolvedIp() {
+			for _, ip := range event.GetDns().GetResolvedIp() {
 				if a, err := netip.ParseAddr(ip); err == nil {
-					s.checkAddr(e, "dns.resolved_ip", a)
+					s.checkAddr(event, "dns.resolved_ip", a)
 				}
 			}
 		case pipeline.Dataset_HTTP:
-			s.checkDomain(e, "url.domain", e.GetHttp().GetUrlDomain())
+			s.checkDomain(event, "url.domain", event.GetHttp().GetUrlDomain())
 		case pipeline.Dataset_TLS:
-			s.checkDomain(e, "tls.client.server_name", e.GetTls().GetServerName())
+			s.checkDomain(event, "tls.client.server_name", event.GetTls().GetServerName())
 		}
-		s.checkEndpoint(e, "source.ip", e.Source)
-		s.checkEndpoint(e, "destination.ip", e.Destination)
+		s.checkEndpoint(event, "source.ip", event.Source)
+		s.checkEndpoint(event, "destination.ip", event.Destination)
 	}
 }
 
 // checkEndpoint looks the addresses of one side of a session up.
-func (s *Set) checkEndpoint(e *pipeline.Event, field string, p *pipeline.Endpoint) {
-	if p == nil {
+func (s *Set) checkEndpoint(event *pipeline.Event, field string, endpoint *pipeline.Endpoint) {
+	if endpoint == nil {
 		return
 	}
-	if a, ok := netip.AddrFromSlice(p.Ip); ok {
-		s.checkAddr(e, field, a)
+	if a, ok := netip.AddrFromSlice(endpoint.Ip); ok {
+		s.checkAddr(event, field, a)
 	}
-	if a, ok := netip.AddrFromSlice(p.NatIp); ok {
-		s.checkAddr(e, field, a)
+	if a, ok := netip.AddrFromSlice(endpoint.NatIp); ok {
+		s.checkAddr(event, field, a)
 	}
 }
 
 // checkDomain looks a name and the domains above it up, and reports whether one is listed.
-func (s *Set) checkDomain(e *pipeline.Event, field, name string) bool {
+func (s *Set) checkDomain(event *pipeline.Event, field, name string) bool {
 	if len(s.domains) == 0 || name == "" || len(name) > 255 {
 		return false
 	}
@@ -113,7 +113,7 @@ func (s *Set) checkDomain(e *pipeline.Event, field, name string) bool {
 	for rest := name; rest != ""; {
 		if s.filter.Test(unsafeBytes(rest)) {
 			if i, ok := s.domains[rest]; ok {
-				s.addVerdict(e, i, field, name)
+				s.addVerdict(event, i, field, name)
 				return true
 			}
 		}
@@ -127,39 +127,39 @@ func (s *Set) checkDomain(e *pipeline.Event, field, name string) bool {
 }
 
 // lowerASCII returns s in lower case, without an allocation where it is that already, as nearly always.
-func lowerASCII(s string) string {
-	for i := range len(s) {
-		if 'A' <= s[i] && s[i] <= 'Z' {
-			return strings.ToLower(s)
+func lowerASCII(text string) string {
+	for i := range len(text) {
+		if 'A' <= text[i] && text[i] <= 'Z' {
+			return strings.ToLower(text)
 		}
 	}
-	return s
+	return text
 }
 
 // unsafeBytes returns the bytes of s, which must not be changed.
 func unsafeBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // checkAddr looks an address up, and then the networks that hold it, the smallest first.
-func (s *Set) checkAddr(e *pipeline.Event, field string, a netip.Addr) {
-	a = a.Unmap()
+func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr) {
+	addr = addr.Unmap()
 	var key [filterKeySize]byte
-	if s.filter.Test(filterKey(&key, a, a.BitLen())) {
-		if i, ok := s.addrs[a]; ok {
-			s.addVerdict(e, i, field, a.String())
+	if s.filter.Test(filterKey(&key, addr, addr.BitLen())) {
+		if i, ok := s.addrs[addr]; ok {
+			s.addVerdict(event, i, field, addr.String())
 			return
 		}
 	}
 	lengths := s.prefixLengths4
-	if a.Is6() {
+	if addr.Is6() {
 		lengths = s.prefixLengths6
 	}
 	for _, length := range lengths {
-		prefix, err := a.Prefix(length)
+		prefix, err := addr.Prefix(length)
 		if err != nil || !s.filter.Test(filterKey(&key, prefix.Addr(), length)) {
 			continue
 		}
 		if i, ok := s.prefixes[prefix]; ok {
-			s.addVerdict(e, i, field, a.String())
+			s.addVerdict(event, i, field, addr.String())
 			return
 		}
 	}
@@ -169,12 +169,12 @@ func (s *Set) checkAddr(e *pipeline.Event, field string, a netip.Addr) {
 const filterKeySize = 17
 
 // filterKey writes the filter's key of a network into buf.
-func filterKey(buf *[filterKeySize]byte, a netip.Addr, bits int) []byte {
+func filterKey(buf *[filterKeySize]byte, addr netip.Addr, bits int) []byte {
 	const is4 = 0x80
-	b := a.As16()
+	b := addr.As16()
 	copy(buf[:], b[:])
 	buf[16] = byte(bits)
-	if a.Is4() {
+	if addr.Is4() {
 		buf[16] |= is4
 	}
 	return buf[:]
@@ -182,10 +182,10 @@ func filterKey(buf *[filterKeySize]byte, a netip.Addr, bits int) []byte {
 
 // addVerdict appends the verdict of indicator i, which the event has in field as value, unless it has one of
 // the same indicator.
-func (s *Set) addVerdict(e *pipeline.Event, i int32, field, value string) {
+func (s *Set) addVerdict(event *pipeline.Event, i int32, field, value string) {
 	ind := &s.indicators[i]
 	feed := &s.feeds[ind.feed]
-	if slices.ContainsFunc(e.Verdicts, func(v *pipeline.Verdict) bool {
+	if slices.ContainsFunc(event.Verdicts, func(v *pipeline.Verdict) bool {
 		return v.Detector == detectorName && strings.HasSuffix(v.Group, " "+ind.text)
 	}) {
 		return
@@ -199,10 +199,10 @@ func (s *Set) addVerdict(e *pipeline.Event, i int32, field, value string) {
 	if ind.note != "" {
 		evidence += ": " + ind.note
 	}
-	e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
+	event.Verdicts = append(event.Verdicts, &pipeline.Verdict{
 		Detector: detectorName, Rule: "feed-" + feed.name, Version: feed.version,
 		Severity: feed.severity, Score: uint32(ind.confidence), Evidence: evidence,
-		Title: "Contact with an indicator of feed " + feed.name, Group: e.Owner() + " " + ind.text,
+		Title: "Contact with an indicator of feed " + feed.name, Group: event.Owner() + " " + ind.text,
 	})
 }
 

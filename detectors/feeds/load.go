@@ -102,12 +102,12 @@ func (s *Set) readFile(cfg Config, feed uint16, sum io.Writer, skipped *SkippedL
 }
 
 // readLines adds the indicators of a feed, whose index is feed.
-func (s *Set) readLines(cfg Config, feed uint16, r io.Reader, skipped *SkippedLines) error {
+func (s *Set) readLines(cfg Config, feed uint16, in io.Reader, skipped *SkippedLines) error {
 	confidence := uint8(cfg.Confidence)
 	if confidence == 0 {
 		confidence = defaultConfidence
 	}
-	lines := bufio.NewReaderSize(r, maxLine)
+	lines := bufio.NewReaderSize(in, maxLine)
 	for number := 1; ; number++ {
 		skip := func(err error) { skipped.addError(cfg.Path, number, err) }
 		line, err := lines.ReadSlice('\n')
@@ -196,11 +196,11 @@ func parseCSV(line string) (indicator, error) {
 // shorten cuts what a message quotes.
 func shorten(s string) string { return truncate(s, 80) }
 
-func truncate(s string, n int) string {
-	if len(s) > n {
-		return strings.ToValidUTF8(s[:n], "") + "…"
+func truncate(text string, n int) string {
+	if len(text) > n {
+		return strings.ToValidUTF8(text[:n], "") + "…"
 	}
-	return s
+	return text
 }
 
 // addIndicator adds an indicator to the map of its kind: addresses, networks or domains.
@@ -252,16 +252,16 @@ func (s *Set) addPrefix(ind indicator) error {
 }
 
 // keepSurest adds an indicator under its key. Of two with the same key the one of higher confidence stays.
-func keepSurest[K comparable](s *Set, m map[K]int32, key K, ind indicator) {
+func keepSurest[K comparable](set *Set, m map[K]int32, key K, ind indicator) {
 	ind.note = strings.Clone(ind.note) // The note is a part of its line, which may be twenty times as long.
 	if i, ok := m[key]; ok {
-		if s.indicators[i].confidence < ind.confidence {
-			s.indicators[i] = ind
+		if set.indicators[i].confidence < ind.confidence {
+			set.indicators[i] = ind
 		}
 		return
 	}
-	m[key] = int32(len(s.indicators))
-	s.indicators = append(s.indicators, ind)
+	m[key] = int32(len(set.indicators))
+	set.indicators = append(set.indicators, ind)
 }
 
 // normalizeDomain returns a name in the form in which names are compared: lower case, ASCII, without the dot

@@ -89,13 +89,13 @@ func (w Watcher) Run(ctx context.Context) {
 // filesState describes the files of all feeds; one that cannot be read has a state too, so that its error is
 // found by loading it.
 func filesState(cfgs []Config) string {
-	var b strings.Builder
+	var out strings.Builder
 	for _, c := range cfgs {
 		state, err := watch.FileState(c.Path)
 		if err != nil {
 			state = err.Error() + "\n"
 		}
-		b.WriteString(state)
+		out.WriteString(state)
 	}
-	return b.String()
+	return out.String()
 }

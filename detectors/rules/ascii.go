@@ -20,14 +20,14 @@ func lowerInto(buf *[]byte, s string) string {
 	if i == len(s) {
 		return s
 	}
-	b := append((*buf)[:0], s...)
-	for ; i < len(b); i++ {
-		if c := b[i]; c >= 'A' && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
+	data := append((*buf)[:0], s...)
+	for ; i < len(data); i++ {
+		if c := data[i]; c >= 'A' && c <= 'Z' {
+			data[i] = c + 'a' - 'A'
 		}
 	}
-	*buf = b
-	return unsafe.String(unsafe.SliceData(b), len(b))
+	*buf = data
+	return unsafe.String(unsafe.SliceData(data), len(data))
 }
 
 // unescape undoes what is done to get an attack past a filter: percent-encoding, twice where the result is
@@ -46,24 +46,24 @@ func unescapeInto(buf *[]byte, s string) string {
 	if i == len(s) {
 		return s
 	}
-	b := append((*buf)[:0], s...)
+	data := append((*buf)[:0], s...)
 	// A + in the second round was escaped in the first, so it is a plus.
-	b = unescapeRound(b, true)
-	b = unescapeRound(b, false)
-	*buf = b
-	return unsafe.String(unsafe.SliceData(b), len(b))
+	data = unescapeRound(data, true)
+	data = unescapeRound(data, false)
+	*buf = data
+	return unsafe.String(unsafe.SliceData(data), len(data))
 }
 
 // unescapeRound undoes one level of percent-encoding in place; with plus also + for a blank.
-func unescapeRound(b []byte, plus bool) []byte {
-	out := b[:0]
-	for i := 0; i < len(b); i++ {
-		char := b[i]
+func unescapeRound(data []byte, plus bool) []byte {
+	out := data[:0]
+	for i := 0; i < len(data); i++ {
+		char := data[i]
 		if char == '+' && plus {
 			char = ' '
 		}
-		if char == '%' && i+2 < len(b) {
-			high, low := hexDigit(b[i+1]), hexDigit(b[i+2])
+		if char == '%' && i+2 < len(data) {
+			high, low := hexDigit(data[i+1]), hexDigit(data[i+2])
 			if high >= 0 && low >= 0 {
 				char = byte(high<<4 | low)
 				i += 2

@@ -10,38 +10,38 @@ import (
 )
 
 // builtin resolves the functions that expr's parser knows.
-func (r *resolver) builtin(n *ast.BuiltinNode) *node {
-	switch n.Name {
+func (r *resolver) builtin(builtinNode *ast.BuiltinNode) *node {
+	switch builtinNode.Name {
 	case "any", "all", "none", "one", "count":
-		return r.loop(n)
+		return r.loop(builtinNode)
 	case "lower":
-		return r.textFunction(n, n.Name, opLower, lowered, n.Arguments)
+		return r.textFunction(builtinNode, builtinNode.Name, opLower, lowered, builtinNode.Arguments)
 	case "trim":
-		return r.textFunction(n, n.Name, opTrim, raw, n.Arguments)
+		return r.textFunction(builtinNode, builtinNode.Name, opTrim, raw, builtinNode.Arguments)
 	case "len":
-		return r.lengthOf(n)
+		return r.lengthOf(builtinNode)
 	}
-	return r.addError(n, "%s() is not part of the rule language%s", n.Name, config.DidYouMean(n.Name, functions))
+	return r.addError(builtinNode, "%s() is not part of the rule language%s", builtinNode.Name, config.DidYouMean(builtinNode.Name, functions))
 }
 
 // loop resolves any and its like. Only one list field is walked at a time: a loop in a loop is quadratic in
 // what an attacker sends.
-func (r *resolver) loop(n *ast.BuiltinNode) *node {
+func (r *resolver) loop(builtinNode *ast.BuiltinNode) *node {
 	if r.loops > 0 {
-		return r.addError(n, "%s() inside another loop is not allowed: its time would grow with the square of the event",
-			n.Name)
+		return r.addError(builtinNode, "%s() inside another loop is not allowed: its time would grow with the square of the event",
+			builtinNode.Name)
 	}
-	if len(n.Arguments) != 2 {
-		return r.addError(n, "%s takes a list field and a condition on #", n.Name)
+	if len(builtinNode.Arguments) != 2 {
+		return r.addError(builtinNode, "%s takes a list field and a condition on #", builtinNode.Name)
 	}
 
 	// The list must be a field: its slot is walked in place.
-	walked := r.resolve(n.Arguments[0])
+	walked := r.resolve(builtinNode.Arguments[0])
 	if walked.kind == invalid {
 		return walked
 	}
 	if walked.op != opSlot || !walked.kind.isList() {
-		return r.addError(n, "%s walks a list field, such as dns.answers.data", n.Name)
+		return r.addError(builtinNode, "%s walks a list field, such as dns.answers.data", builtinNode.Name)
 	}
 
 	// Within the condition # is an element.
@@ -49,17 +49,17 @@ func (r *resolver) loop(n *ast.BuiltinNode) *node {
 		r.element = number
 	}
 	r.loops++
-	condition := r.resolve(n.Arguments[1])
+	condition := r.resolve(builtinNode.Arguments[1])
 	r.loops--
 	if condition.kind == invalid {
 		return condition
 	}
 	if condition.kind != flag {
-		return r.addError(n.Arguments[1], "%s takes a condition on #, %s is %s",
-			n.Name, r.slots.render(condition), condition.kind)
+		return r.addError(builtinNode.Arguments[1], "%s takes a condition on #, %s is %s",
+			builtinNode.Name, r.slots.render(condition), condition.kind)
 	}
-	out := &node{kind: flag, at: r.at(n), slot: walked.slot, args: []*node{condition}}
-	out.op = map[string]operation{"any": opAny, "all": opAll, "none": opNone, "one": opOne, "count": opCount}[n.Name]
+	out := &node{kind: flag, at: r.at(builtinNode), slot: walked.slot, args: []*node{condition}}
+	out.op = map[string]operation{"any": opAny, "all": opAll, "none": opNone, "one": opOne, "count": opCount}[builtinNode.Name]
 	if out.op == opCount {
 		out.kind = number
 	}
@@ -84,61 +84,61 @@ func (r *resolver) textFunction(n ast.Node, name string, op operation, how deriv
 	return &node{op: op, kind: text, at: r.at(n), args: []*node{of}}
 }
 
-func (r *resolver) lengthOf(n *ast.BuiltinNode) *node {
-	if len(n.Arguments) != 1 {
-		return r.addError(n, "len takes one text or list")
+func (r *resolver) lengthOf(builtinNode *ast.BuiltinNode) *node {
+	if len(builtinNode.Arguments) != 1 {
+		return r.addError(builtinNode, "len takes one text or list")
 	}
-	of := r.resolve(n.Arguments[0])
+	of := r.resolve(builtinNode.Arguments[0])
 	switch {
 	case of.kind == invalid:
 		return of
 	case of.kind != text && !of.kind.isList():
-		return r.addError(n, "len takes a text or a list, %s is %s", r.slots.render(of), of.kind)
+		return r.addError(builtinNode, "len takes a text or a list, %s is %s", r.slots.render(of), of.kind)
 	case of.op == opSlot:
-		return r.slotNode(n, r.slots.derivedSlot("len", length, of.slot))
+		return r.slotNode(builtinNode, r.slots.derivedSlot("len", length, of.slot))
 	}
-	return &node{op: opLength, kind: number, at: r.at(n), args: []*node{of}}
+	return &node{op: opLength, kind: number, at: r.at(builtinNode), args: []*node{of}}
 }
 
 // call resolves the functions that are not expr's.
-func (r *resolver) call(n *ast.CallNode) *node {
-	id, ok := n.Callee.(*ast.IdentifierNode)
+func (r *resolver) call(callNode *ast.CallNode) *node {
+	id, ok := callNode.Callee.(*ast.IdentifierNode)
 	if !ok {
-		return r.addError(n, "only the functions %s can be called", strings.Join(functions, ", "))
+		return r.addError(callNode, "only the functions %s can be called", strings.Join(functions, ", "))
 	}
 	switch id.Value {
 	case "unescape":
-		return r.textFunction(n, id.Value, opUnescape, unescaped, n.Arguments)
+		return r.textFunction(callNode, id.Value, opUnescape, unescaped, callNode.Arguments)
 	case "has":
-		return r.has(n)
+		return r.has(callNode)
 	case "label":
-		if len(n.Arguments) == 1 {
-			if key, ok := n.Arguments[0].(*ast.StringNode); ok {
-				return r.slotNode(n, r.slots.labelSlot(key.Value))
+		if len(callNode.Arguments) == 1 {
+			if key, ok := callNode.Arguments[0].(*ast.StringNode); ok {
+				return r.slotNode(callNode, r.slots.labelSlot(key.Value))
 			}
 		}
-		return r.addError(n, "label takes the key of a container label between quotes")
+		return r.addError(callNode, "label takes the key of a container label between quotes")
 	case "cidr", "glob":
-		return r.constantCall(n, id.Value)
+		return r.constantCall(callNode, id.Value)
 	}
-	return r.addError(n, "unknown function %q%s", id.Value, config.DidYouMean(id.Value, functions))
+	return r.addError(callNode, "unknown function %q%s", id.Value, config.DidYouMean(id.Value, functions))
 }
 
-func (r *resolver) has(n *ast.CallNode) *node {
+func (r *resolver) has(callNode *ast.CallNode) *node {
 	name, ok := "", false
-	if len(n.Arguments) == 1 {
-		name, ok = dotted(n.Arguments[0])
+	if len(callNode.Arguments) == 1 {
+		name, ok = dotted(callNode.Arguments[0])
 	}
 	if !ok {
-		return r.addError(n, "has takes the name of a field")
+		return r.addError(callNode, "has takes the name of a field")
 	}
 	field := pipeline.Lookup(name)
 	if field == nil {
-		return r.addError(n.Arguments[0], "%s", unknownName(name, nil))
+		return r.addError(callNode.Arguments[0], "%s", unknownName(name, nil))
 	}
 	// Labels and identities have no value that rules can compare, but an event has them or not.
 	if _, err := fieldKind(field); err != nil && field.Labels == nil && field.Raw == nil {
-		return r.addError(n, "%v", err)
+		return r.addError(callNode, "%v", err)
 	}
-	return r.slotNode(n, r.slots.hasSlot(field))
+	return r.slotNode(callNode, r.slots.hasSlot(field))
 }

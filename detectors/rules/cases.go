@@ -62,19 +62,19 @@ func (r *Rule) missingCase() string {
 	return ""
 }
 
-func (s *Set) runCase(r *Rule, c Case) Result {
-	out := Result{Rule: r.ID, Case: c.Name, File: r.File, Line: c.Line, Want: c.Fires}
+func (s *Set) runCase(rule *Rule, c Case) Result {
+	out := Result{Rule: rule.ID, Case: c.Name, File: rule.File, Line: c.Line, Want: c.Fires}
 
 	// A copy, because verdicts are written onto it and the case may run again.
-	e := proto.Clone(c.event).(*pipeline.Event)
+	event := proto.Clone(c.event).(*pipeline.Event)
 	start := time.Now()
-	s.Evaluate([]*pipeline.Event{e})
+	s.Evaluate([]*pipeline.Event{event})
 	out.Took = time.Since(start)
-	for _, v := range e.Verdicts {
-		if v.Rule == r.ID {
+	for _, verdict := range event.Verdicts {
+		if verdict.Rule == rule.ID {
 			out.Got = true
 		} else {
-			out.Also = append(out.Also, v.Rule)
+			out.Also = append(out.Also, verdict.Rule)
 		}
 	}
 	if out.Passed = out.Got == out.Want; out.Passed {
@@ -83,13 +83,13 @@ func (s *Set) runCase(r *Rule, c Case) Result {
 	if out.Problem = "expected no match, but the rule matched: "; out.Want {
 		out.Problem = "expected a match, but the rule did not match: "
 	}
-	out.Problem += s.explain(r, e)
+	out.Problem += s.explain(rule, event)
 	return out
 }
 
 // RunTests tests a set and writes a line for each failure and lint, a table of all rules if verbose, and a
 // summary. It returns how many cases failed.
-func RunTests(w io.Writer, set *Set, verbose bool) (failed int) {
+func RunTests(out io.Writer, set *Set, verbose bool) (failed int) {
 	start := time.Now()
 	results := set.Test()
 	took := time.Since(start)
@@ -102,25 +102,25 @@ func RunTests(w io.Writer, set *Set, verbose bool) (failed int) {
 			continue
 		}
 		failed++
-		fmt.Fprintf(w, "FAIL %s:%d: %s: %s: %s", result.File, result.Line, result.Rule, result.Case, result.Problem)
+		fmt.Fprintf(out, "FAIL %s:%d: %s: %s: %s", result.File, result.Line, result.Rule, result.Case, result.Problem)
 		if len(result.Also) > 0 {
-			fmt.Fprintf(w, " (other matches: %s)", strings.Join(result.Also, ", "))
+			fmt.Fprintf(out, " (other matches: %s)", strings.Join(result.Also, ", "))
 		}
-		fmt.Fprintln(w)
+		fmt.Fprintln(out)
 	}
 	if verbose {
-		writeTable(w, set, results)
+		writeTable(out, set, results)
 	}
 	for _, lint := range set.Lints() {
 		if !lint.ofCases { // Test has reported missing cases as failures.
-			fmt.Fprintf(w, "lint %s:%d: %s: %s\n", lint.File, lint.Line, lint.Rule, lint.Message)
+			fmt.Fprintf(out, "lint %s:%d: %s: %s\n", lint.File, lint.Line, lint.Rule, lint.Message)
 		}
 	}
 	result := "ok"
 	if failed > 0 {
 		result = "FAIL"
 	}
-	fmt.Fprintf(w, "%s: %s, %s, %d failed, version %s, compiled in %s, tested in %s\n",
+	fmt.Fprintf(out, "%s: %s, %s, %d failed, version %s, compiled in %s, tested in %s\n",
 		result, plural(len(set.Rules()), "rule"), plural(cases, "case"), failed, set.Version(),
 		set.Took().Round(100*time.Microsecond), took.Round(100*time.Microsecond))
 	return failed
@@ -128,8 +128,8 @@ func RunTests(w io.Writer, set *Set, verbose bool) (failed int) {
 
 // writeTable writes a line for each rule.
 func writeTable(w io.Writer, set *Set, results []Result) {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(t, "RULE\tSEVERITY\tDATASETS\tINDEXED\tCASES\tRESULT\tTITLE")
+	writer := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(writer, "RULE\tSEVERITY\tDATASETS\tINDEXED\tCASES\tRESULT\tTITLE")
 	cases, bad := map[string]int{}, map[string]bool{}
 	for _, r := range results {
 		bad[r.Rule] = bad[r.Rule] || !r.Passed
@@ -143,13 +143,13 @@ func writeTable(w io.Writer, set *Set, results []Result) {
 		}
 		return no
 	}
-	for _, r := range set.Rules() {
-		datasets := choose(len(r.Datasets) == len(pipeline.DatasetNames()), "all", strings.Join(r.Datasets, ","))
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n",
-			r.ID, r.Severity.Name(), datasets, choose(r.Indexed, "yes", "no"), cases[r.ID],
-			choose(bad[r.ID], "FAIL", "ok"), r.Title)
+	for _, rule := range set.Rules() {
+		datasets := choose(len(rule.Datasets) == len(pipeline.DatasetNames()), "all", strings.Join(rule.Datasets, ","))
+		fmt.Fprintf(writer, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n",
+			rule.ID, rule.Severity.Name(), datasets, choose(rule.Indexed, "yes", "no"), cases[rule.ID],
+			choose(bad[rule.ID], "FAIL", "ok"), rule.Title)
 	}
-	t.Flush()
+	writer.Flush()
 }
 
 func plural(n int, noun string) string {

@@ -227,12 +227,12 @@ func (c *compiler) compileAlert(p *parsedRule) {
 
 // contentHash returns a hash of everything that decides what a rule matches and what its verdicts say.
 func (p *parsedRule) contentHash() string {
-	r := &p.Rule
-	content := []string{r.ID, r.Title, r.Severity.Name(), fmt.Sprint(r.Score, p.datasets), r.Alert}
-	content = append(content, r.Tags...)
+	rule := &p.Rule
+	content := []string{rule.ID, rule.Title, rule.Severity.Name(), fmt.Sprint(rule.Score, p.datasets), rule.Alert}
+	content = append(content, rule.Tags...)
 	content = append(content, "group")
-	content = append(content, r.Group...)
-	for _, e := range append([]*expression{r.when}, r.exceptions...) {
+	content = append(content, rule.Group...)
+	for _, e := range append([]*expression{rule.when}, rule.exceptions...) {
 		if e != nil {
 			content = append(content, e.text, dependencies(e.text, p.names, 0))
 		}
@@ -246,20 +246,20 @@ func dependencies(text string, ns *names, depth int) string {
 	if depth > maxMacroDepth {
 		return ""
 	}
-	var b strings.Builder
+	var out strings.Builder
 	// Words within texts are looked up too. That adds a list that is not used at worst, never misses one that
 	// is.
 	for _, word := range identifiers(text) {
 		if l := ns.lists[word]; l != nil {
-			fmt.Fprintf(&b, "%s=%q%v;", word, l.texts, l.numbers)
+			fmt.Fprintf(&out, "%s=%q%v;", word, l.texts, l.numbers)
 		} else if m := ns.macros[word]; m != nil {
-			fmt.Fprintf(&b, "%s=%s;%s", word, m.text, dependencies(m.text, ns, depth+1))
+			fmt.Fprintf(&out, "%s=%s;%s", word, m.text, dependencies(m.text, ns, depth+1))
 		}
-		if b.Len() > 1<<20 {
-			return shortHash(b.String())
+		if out.Len() > 1<<20 {
+			return shortHash(out.String())
 		}
 	}
-	return b.String()
+	return out.String()
 }
 
 // identifiers returns the identifiers of an expression, each once, sorted. Words within texts are among them.
@@ -271,14 +271,14 @@ func identifiers(text string) []string {
 	return slices.Compact(all)
 }
 
-func (c *compiler) lintRule(r *Rule) {
-	lint := Lint{Rule: r.ID, File: r.File, Line: r.Line}
-	if !r.Indexed {
-		lint.Message = "has no index key: it is evaluated for every event of " + strings.Join(r.Datasets, ", ") +
+func (c *compiler) lintRule(rule *Rule) {
+	lint := Lint{Rule: rule.ID, File: rule.File, Line: rule.Line}
+	if !rule.Indexed {
+		lint.Message = "has no index key: it is evaluated for every event of " + strings.Join(rule.Datasets, ", ") +
 			"; compare a field with a constant, or look for a literal in one"
 		c.lints = append(c.lints, lint)
 	}
-	if missing := r.missingCase(); missing != "" {
+	if missing := rule.missingCase(); missing != "" {
 		lint.Message, lint.ofCases = "has no "+missing, true
 		c.lints = append(c.lints, lint)
 	}

@@ -13,29 +13,29 @@ import (
 )
 
 // in resolves `value in [constants]`, `value in list` and `constant in listfield`.
-func (r *resolver) in(n *ast.BinaryNode) *node {
-	if constants := r.constants(n.Right); constants != nil {
-		return r.membership(n, r.resolve(n.Left), constants)
+func (r *resolver) in(binaryNode *ast.BinaryNode) *node {
+	if constants := r.constants(binaryNode.Right); constants != nil {
+		return r.membership(binaryNode, r.resolve(binaryNode.Left), constants)
 	}
 
 	// To the right is a list field. A loop is not needed for one constant, so this may stand inside a loop.
-	right := r.resolve(n.Right)
+	right := r.resolve(binaryNode.Right)
 	switch {
 	case right.kind == invalid:
 		return right
 	case right.op != opSlot || !right.kind.isList():
-		return r.addError(n.Right, "in takes a list of constants, the name of a list, or a list field")
+		return r.addError(binaryNode.Right, "in takes a list of constants, the name of a list, or a list field")
 	}
-	left := r.resolve(n.Left)
+	left := r.resolve(binaryNode.Left)
 	switch {
 	case left.kind == invalid:
 		return left
 	case left.op != opConstant:
-		return r.addError(n.Left, "only a constant can be looked for in a list field; write any(list, # == …)")
+		return r.addError(binaryNode.Left, "only a constant can be looked for in a list field; write any(list, # == …)")
 	case left.kind == text && right.kind == textList, left.kind == number && right.kind == numberList:
-		return &node{op: opListContains, kind: flag, at: r.at(n), slot: right.slot, args: []*node{left}}
+		return &node{op: opListContains, kind: flag, at: r.at(binaryNode), slot: right.slot, args: []*node{left}}
 	}
-	return r.addError(n, "%s is %s, %s is %s", r.slots.render(left), left.kind, r.slots.render(right), right.kind)
+	return r.addError(binaryNode, "%s is %s, %s is %s", r.slots.render(left), left.kind, r.slots.render(right), right.kind)
 }
 
 // membership resolves `subject in l`; of an address the list may hold networks.
@@ -50,11 +50,11 @@ func (r *resolver) membership(n ast.Node, subject *node, l *list) *node {
 }
 
 // constants reads a literal list or the name of one; it returns nil if n is neither.
-func (r *resolver) constants(n ast.Node) *list {
-	if id, ok := n.(*ast.IdentifierNode); ok && pipeline.Lookup(id.Value) == nil {
+func (r *resolver) constants(node ast.Node) *list {
+	if id, ok := node.(*ast.IdentifierNode); ok && pipeline.Lookup(id.Value) == nil {
 		return r.names.lists[id.Value]
 	}
-	array, ok := n.(*ast.ArrayNode)
+	array, ok := node.(*ast.ArrayNode)
 	if !ok {
 		return nil
 	}
@@ -134,15 +134,15 @@ func parseNetwork(t string) (netip.Prefix, error) {
 }
 
 // constantCall resolves cidr(address, "network"…) and glob(text, "pattern"…).
-func (r *resolver) constantCall(n *ast.CallNode, name string) *node {
-	if len(n.Arguments) < 2 {
-		return r.addError(n, "%s takes a value and at least one constant", name)
+func (r *resolver) constantCall(callNode *ast.CallNode, name string) *node {
+	if len(callNode.Arguments) < 2 {
+		return r.addError(callNode, "%s takes a value and at least one constant", name)
 	}
 
 	// The other arguments are constants or names of lists, in any mixture.
-	subject := r.resolve(n.Arguments[0])
+	subject := r.resolve(callNode.Arguments[0])
 	var texts []string
-	for _, argument := range n.Arguments[1:] {
+	for _, argument := range callNode.Arguments[1:] {
 		if constants := r.constants(argument); constants != nil && constants.numbers == nil {
 			texts = append(texts, constants.texts...)
 		} else if glob, ok := argument.(*ast.StringNode); ok {
@@ -152,7 +152,7 @@ func (r *resolver) constantCall(n *ast.CallNode, name string) *node {
 		}
 	}
 	if name == "cidr" {
-		return r.inNetworks(n, subject, texts)
+		return r.inNetworks(callNode, subject, texts)
 	}
 
 	// All globs become one regular expression.
@@ -160,25 +160,25 @@ func (r *resolver) constantCall(n *ast.CallNode, name string) *node {
 	for i, glob := range texts {
 		patterns[i] = globRegex(glob)
 	}
-	return r.regex(n, n, subject, strings.Join(patterns, "|"))
+	return r.regex(callNode, callNode, subject, strings.Join(patterns, "|"))
 }
 
 // globRegex returns the regular expression of a glob: * is any run of bytes, ? is one character.
 func globRegex(t string) string {
-	var b strings.Builder
-	b.WriteString(`(?s)\A(?:`)
+	var out strings.Builder
+	out.WriteString(`(?s)\A(?:`)
 	for _, r := range t {
 		switch r {
 		case '*':
-			b.WriteString(".*")
+			out.WriteString(".*")
 		case '?':
-			b.WriteString(".")
+			out.WriteString(".")
 		default:
-			b.WriteString(regexp.QuoteMeta(string(r)))
+			out.WriteString(regexp.QuoteMeta(string(r)))
 		}
 	}
-	b.WriteString(`)\z`)
-	return b.String()
+	out.WriteString(`)\z`)
+	return out.String()
 }
 
 // regex resolves a match with a regular expression; errors of the pattern are reported at the place of where.

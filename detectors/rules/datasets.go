@@ -16,11 +16,11 @@ type datasetMask uint32
 const allDatasets = datasetMask(1<<pipeline.NumDatasets - 1)
 
 // maskOf returns the set of d alone; of a dataset that this binary does not know it is empty.
-func maskOf(d pipeline.Dataset) datasetMask {
-	if d < 0 || int(d) >= pipeline.NumDatasets {
+func maskOf(dataset pipeline.Dataset) datasetMask {
+	if dataset < 0 || int(dataset) >= pipeline.NumDatasets {
 		return 0
 	}
-	return 1 << d
+	return 1 << dataset
 }
 
 // names lists the datasets of m.

@@ -87,66 +87,66 @@ func (s *Set) releaseWorker(w *worker) {
 
 // Evaluate appends a verdict to each event for each rule that matches it, in the order of the rules' ids.
 func (s *Set) Evaluate(block []*pipeline.Event) {
-	w := s.acquireWorker()
+	worker := s.acquireWorker()
 	candidates, verdicts := 0, 0
-	for _, e := range block {
-		w.values.setEvent(e)
+	for _, event := range block {
+		worker.values.setEvent(event)
 		// The index names the rules that can match. What they read is computed when the first of them reads
 		// it.
-		found := w.finder.candidates(e.Dataset)
+		found := worker.finder.candidates(event.Dataset)
 		candidates += len(found)
 		for _, i := range found {
-			if r := s.rules[i]; s.evaluateRule(w, r) {
+			if r := s.rules[i]; s.evaluateRule(worker, r) {
 				verdicts++
-				e.Verdicts = append(e.Verdicts, r.verdict(e))
+				event.Verdicts = append(event.Verdicts, r.verdict(event))
 			}
 		}
 	}
-	s.releaseWorker(w)
+	s.releaseWorker(worker)
 	s.metrics.countBlock(len(block), candidates, verdicts)
 }
 
 // evaluateRule reports whether r matches the event of w, and measures some of the evaluations.
-func (s *Set) evaluateRule(w *worker, r *Rule) bool {
-	if r.datasets&maskOf(w.values.event.Dataset) == 0 || r.stats.suspended.Load() {
+func (s *Set) evaluateRule(w *worker, rule *Rule) bool {
+	if rule.datasets&maskOf(w.values.event.Dataset) == 0 || rule.stats.suspended.Load() {
 		return false
 	}
 
 	// Most evaluations are not timed; all are while the rule is under suspicion.
 	w.runs++
-	if w.runs%measuredShare != 0 && !r.stats.measureEveryRun.Load() {
-		return s.matchesRule(w, r)
+	if w.runs%measuredShare != 0 && !rule.stats.measureEveryRun.Load() {
+		return s.matchesRule(w, rule)
 	}
 	start := time.Now()
-	matches := s.matchesRule(w, r)
-	if reason := r.stats.addMeasurement(time.Since(start), w.values.textBytes(r.when.slots), s.cfg); reason != "" {
+	matches := s.matchesRule(w, rule)
+	if reason := rule.stats.addMeasurement(time.Since(start), w.values.textBytes(rule.when.slots), s.cfg); reason != "" {
 		s.log.Error("rule suspended until rules are loaded again",
-			"rule", r.ID, "reason", reason, "file", r.File, "line", r.Line)
+			"rule", rule.ID, "reason", reason, "file", rule.File, "line", rule.Line)
 	}
 	return matches
 }
 
-func (s *Set) matchesRule(w *worker, r *Rule) bool {
-	if !s.runExpression(w, r, r.when) {
+func (s *Set) matchesRule(w *worker, rule *Rule) bool {
+	if !s.runExpression(w, rule, rule.when) {
 		return false
 	}
-	for _, exception := range r.exceptions {
-		if s.runExpression(w, r, exception) {
-			r.stats.excepted.Add(1)
+	for _, exception := range rule.exceptions {
+		if s.runExpression(w, rule, exception) {
+			rule.stats.excepted.Add(1)
 			return false
 		}
 	}
-	r.stats.matches.Add(1)
+	rule.stats.matches.Add(1)
 	return true
 }
 
 // runExpression evaluates one expression. Where it divides by zero it is false, and the failure is counted.
-func (s *Set) runExpression(w *worker, r *Rule, e *expression) bool {
+func (s *Set) runExpression(w *worker, rule *Rule, e *expression) bool {
 	holds := e.holds(w.values)
 	if w.values.failed {
 		w.values.failed = false
-		if r.stats.errors.Add(1) == 1 {
-			s.log.Error("rule divides by zero", "rule", r.ID, "file", r.File, "line", r.Line)
+		if rule.stats.errors.Add(1) == 1 {
+			s.log.Error("rule divides by zero", "rule", rule.ID, "file", rule.File, "line", rule.Line)
 		}
 		return false
 	}
@@ -154,12 +154,12 @@ func (s *Set) runExpression(w *worker, r *Rule, e *expression) bool {
 }
 
 // verdict returns the verdict of r on e. Nothing in it aliases the event.
-func (r *Rule) verdict(e *pipeline.Event) *pipeline.Verdict {
+func (r *Rule) verdict(event *pipeline.Event) *pipeline.Verdict {
 	v := pipeline.VerdictFromVTPool()
 	v.Detector, v.Rule, v.Version, v.Title = "rules", r.ID, r.Version, r.Title
 	v.Severity, v.Score = r.Severity, r.Score
 	v.Tags = append(v.Tags[:0], r.Tags...)
-	v.Evidence = r.template.render(e)
-	v.Group = groupOf(r.groupFields, e)
+	v.Evidence = r.template.render(event)
+	v.Group = groupOf(r.groupFields, event)
 	return v
 }

@@ -8,20 +8,20 @@ import (
 
 // explain says which parts of r decide that it matches e, or that it does not: `url.path contains ".." is
 // true`.
-func (s *Set) explain(r *Rule, e *pipeline.Event) string {
+func (s *Set) explain(rule *Rule, e *pipeline.Event) string {
 	worker := s.acquireWorker()
 	defer s.releaseWorker(worker)
 	worker.values.setEvent(e)
 	// In the order of evaluation: the condition, then the exceptions.
-	if !r.when.holds(worker.values) {
-		return s.decisiveParts(worker.values, r.when.root, false)
+	if !rule.when.holds(worker.values) {
+		return s.decisiveParts(worker.values, rule.when.root, false)
 	}
-	for _, exception := range r.exceptions {
+	for _, exception := range rule.exceptions {
 		if exception.holds(worker.values) {
 			return "the exception " + s.decisiveParts(worker.values, exception.root, true)
 		}
 	}
-	return s.decisiveParts(worker.values, r.when.root, true)
+	return s.decisiveParts(worker.values, rule.when.root, true)
 }
 
 // decisiveParts lists comparisons that make n be value, as few as are needed.

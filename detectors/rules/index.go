@@ -149,16 +149,16 @@ func newFinder(x *index, v *eventValues) *finder {
 
 // candidates returns the rules that can match the event of f.values, in their order. The list is valid until
 // the next call.
-func (f *finder) candidates(d pipeline.Dataset) []int32 {
-	if d < 0 || int(d) >= len(f.index.lookups) {
+func (f *finder) candidates(dataset pipeline.Dataset) []int32 {
+	if dataset < 0 || int(dataset) >= len(f.index.lookups) {
 		return nil // a dataset that this binary does not have
 	}
 	if f.values.eventNumber == 1 { // After a wrap of the number old marks would match again.
 		clear(f.ruleMark)
 		clear(f.literalMark)
 	}
-	f.found = append(f.found[:0], f.index.always[d]...)
-	for _, l := range f.index.lookups[d] {
+	f.found = append(f.found[:0], f.index.always[dataset]...)
+	for _, l := range f.index.lookups[dataset] {
 		f.lookUp(l)
 	}
 	if len(f.found) > 1 {
@@ -203,14 +203,14 @@ func (f *finder) lookUpText(l *lookup, t string) {
 // scanText runs the automaton over t. A literal adds its rules only once for an event, however often it
 // occurs.
 func (f *finder) scanText(l *lookup, t string) {
-	a, now := l.automaton, f.values.eventNumber
-	next, firstOutput, state := a.next, a.firstOutput, int32(0)
+	automaton, now := l.automaton, f.values.eventNumber
+	next, firstOutput, state := automaton.next, automaton.firstOutput, int32(0)
 	for i := range len(t) {
-		state = next[state+int32(a.class[t[i]])]
+		state = next[state+int32(automaton.class[t[i]])]
 		if state < firstOutput {
 			continue
 		}
-		for _, literal := range a.output[(state-firstOutput)/a.classes] {
+		for _, literal := range automaton.output[(state-firstOutput)/automaton.classes] {
 			if mark := &f.literalMark[l.firstLiteral+int(literal)]; *mark != now {
 				*mark = now
 				f.addRules(l.rulesOf[literal])

@@ -97,14 +97,14 @@ func (m *Metrics) countBlock(events, candidates, verdicts int) {
 }
 
 // setLoaded notes that s is the set that evaluates events.
-func (m *Metrics) setLoaded(s *Set) {
+func (m *Metrics) setLoaded(set *Set) {
 	if m == nil {
 		return
 	}
 	m.info.Reset()
-	m.info.WithLabelValues(s.version).Set(1)
+	m.info.WithLabelValues(set.version).Set(1)
 	m.loadedAt.Set(float64(time.Now().UnixMilli()) / 1000)
-	m.loadedRules.Set(float64(len(s.rules)))
+	m.loadedRules.Set(float64(len(set.rules)))
 	m.loads.WithLabelValues("ok").Inc()
 }
 

@@ -66,14 +66,14 @@ func (c *yamlCase) DecodeNode(n config.Node) {
 type yamlTexts []config.Text
 
 // DecodeNode reads a list or a single text.
-func (l *yamlTexts) DecodeNode(n config.Node) {
-	items := n.Items()
-	if !n.IsList() {
-		if _, ok := n.Scalar(); !ok {
-			n.Errorf("expected a list, got %s", n.Kind())
+func (l *yamlTexts) DecodeNode(node config.Node) {
+	items := node.Items()
+	if !node.IsList() {
+		if _, ok := node.Scalar(); !ok {
+			node.Errorf("expected a list, got %s", node.Kind())
 			return
 		}
-		items = []config.Node{n}
+		items = []config.Node{node}
 	}
 	for _, item := range items {
 		var t config.Text
@@ -86,28 +86,28 @@ func (l *yamlTexts) DecodeNode(n config.Node) {
 var idForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`)
 
 // parseRule reads one rule; nil where n is not a mapping.
-func parseRule(n config.Node, f *ruleFile) *parsedRule {
-	if !n.IsMapping() {
-		n.Errorf("expected a rule (a mapping with id, title, severity and when), got %s", n.Kind())
+func parseRule(node config.Node, f *ruleFile) *parsedRule {
+	if !node.IsMapping() {
+		node.Errorf("expected a rule (a mapping with id, title, severity and when), got %s", node.Kind())
 		return nil
 	}
 
 	// Errors name the rule by its id, so that is read first.
-	n = n.Named("")
-	for _, entry := range n.Entries() {
+	node = node.Named("")
+	for _, entry := range node.Entries() {
 		if id, ok := entry.Value.Scalar(); ok && entry.Key == "id" {
-			n = n.Named(id + ": ")
+			node = node.Named(id + ": ")
 		}
 	}
 
 	// Decode reports unknown keys and values of other types; what follows checks the values.
 	var y yamlRule
-	n.Decode(&y)
-	rule := &parsedRule{node: n, names: &f.names, when: y.When, exceptions: y.Exceptions, alert: y.Alert}
-	rule.File, rule.Line = f.doc.File, n.Position().Line
+	node.Decode(&y)
+	rule := &parsedRule{node: node, names: &f.names, when: y.When, exceptions: y.Exceptions, alert: y.Alert}
+	rule.File, rule.Line = f.doc.File, node.Position().Line
 	for _, key := range []string{"id", "title", "severity", "when"} {
-		if !hasKey(n, key) {
-			f.doc.AddError(n.Position(), n.Key()+key, "is missing")
+		if !hasKey(node, key) {
+			f.doc.AddError(node.Position(), node.Key()+key, "is missing")
 		}
 	}
 
@@ -176,17 +176,17 @@ func (r *parsedRule) parseSeverity(t config.Text) {
 	}
 }
 
-func (r *parsedRule) parseScore(n config.Node) {
+func (r *parsedRule) parseScore(node config.Node) {
 	r.Score = 100
-	if !n.IsSet() {
+	if !node.IsSet() {
 		return
 	}
-	score, ok := n.Int()
+	score, ok := node.Int()
 	switch {
-	case !n.IsInteger():
-		n.Errorf("expected a whole number, got %s", n.Kind())
+	case !node.IsInteger():
+		node.Errorf("expected a whole number, got %s", node.Kind())
 	case !ok || score < 1 || score > 100:
-		n.Errorf("must be from 1 to 100")
+		node.Errorf("must be from 1 to 100")
 	default:
 		r.Score = uint32(score)
 	}
@@ -256,9 +256,9 @@ func hasKey(n config.Node, key string) bool {
 
 // shortHash returns the first bytes of SHA-256 over parts, in hex.
 func shortHash(parts ...string) string {
-	h := sha256.New()
+	hash := sha256.New()
 	for _, p := range parts {
-		fmt.Fprintf(h, "%d:%s", len(p), p)
+		fmt.Fprintf(hash, "%d:%s", len(p), p)
 	}
-	return hex.EncodeToString(h.Sum(nil)[:6])
+	return hex.EncodeToString(hash.Sum(nil)[:6])
 }

@@ -170,11 +170,11 @@ func (t *slotTable) addressKeys(s subject, networks []netip.Prefix) ([]prefilter
 		return nil, unselective
 	}
 	var out []prefilterKey
-	for _, p := range networks {
-		if !p.IsSingleIP() {
+	for _, prefix := range networks {
+		if !prefix.IsSingleIP() {
 			return nil, unselective
 		}
-		out = append(out, prefilterKey{slot: s.slot, addr: p.Addr()})
+		out = append(out, prefilterKey{slot: s.slot, addr: prefix.Addr()})
 	}
 	return out, selective
 }
@@ -189,15 +189,15 @@ func (t *slotTable) equalityKeys(s subject, texts []string, numbers []int64) ([]
 		return t.literalKeys(s, texts, false)
 	}
 	var out []prefilterKey
-	k := t.list[s.slot].kind
+	kind := t.list[s.slot].kind
 	for _, value := range texts {
-		if value == "" || k != text && k != textList {
+		if value == "" || kind != text && kind != textList {
 			return nil, unselective // An absent field is "", and the index does not look absent fields up.
 		}
 		out = append(out, prefilterKey{slot: s.slot, text: value})
 	}
 	for _, v := range numbers {
-		if v == 0 || k != number && k != numberList {
+		if v == 0 || kind != number && kind != numberList {
 			return nil, unselective
 		}
 		out = append(out, prefilterKey{slot: s.slot, number: v})

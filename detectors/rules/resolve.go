@@ -43,16 +43,16 @@ func (r *resolver) addError(n ast.Node, format string, args ...any) *node {
 
 // at returns the rune of the expression at which n begins; of a name with dots the parser notes where its
 // last part begins.
-func (r *resolver) at(n ast.Node) int {
+func (r *resolver) at(node ast.Node) int {
 	if r.macroDepth > 0 {
 		return r.macroAt
 	}
 	for {
-		m, ok := n.(*ast.MemberNode)
+		memberNode, ok := node.(*ast.MemberNode)
 		if !ok {
-			return n.Location().From
+			return node.Location().From
 		}
-		n = m.Node
+		node = memberNode.Node
 	}
 }
 
@@ -99,8 +99,8 @@ func (r *resolver) resolve(n ast.Node) *node {
 }
 
 // construct names a part of expr's language that the rule language does not have.
-func construct(n ast.Node) string {
-	switch n.(type) {
+func construct(node ast.Node) string {
+	switch node.(type) {
 	case *ast.NilNode:
 		return `nil (an absent text is "", an absent number 0; has(field) is true where the event has the field)`
 	case *ast.ConditionalNode:
@@ -116,25 +116,25 @@ func construct(n ast.Node) string {
 	case *ast.ChainNode:
 		return `?. (an absent field is "" or 0)`
 	}
-	return strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", n), "*ast."), "Node")
+	return strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", node), "*ast."), "Node")
 }
 
 // dotted reads a.b.c as one name.
-func dotted(n ast.Node) (string, bool) {
+func dotted(node ast.Node) (string, bool) {
 	var parts []string
 	for range 10 {
-		switch m := n.(type) {
+		switch m := node.(type) {
 		case *ast.IdentifierNode:
 			parts = append(parts, m.Value)
 			slices.Reverse(parts)
 			return strings.Join(parts, "."), true
 		case *ast.MemberNode:
-			p, ok := m.Property.(*ast.StringNode)
+			stringNode, ok := m.Property.(*ast.StringNode)
 			if !ok || m.Optional {
 				return "", false
 			}
-			parts = append(parts, p.Value)
-			n = m.Node
+			parts = append(parts, stringNode.Value)
+			node = m.Node
 		default:
 			return "", false
 		}
@@ -142,15 +142,15 @@ func dotted(n ast.Node) (string, bool) {
 	return "", false
 }
 
-func (r *resolver) member(n *ast.MemberNode) *node {
-	name, ok := dotted(n)
+func (r *resolver) member(memberNode *ast.MemberNode) *node {
+	name, ok := dotted(memberNode)
 	if !ok {
-		return r.addError(n, "a part of a value cannot be taken out; ask a list by any(list, # == …)")
+		return r.addError(memberNode, "a part of a value cannot be taken out; ask a list by any(list, # == …)")
 	}
 	if key, ok := strings.CutPrefix(name, "container.labels."); ok {
-		return r.addError(n, "labels are read by label(%q)", key)
+		return r.addError(memberNode, "labels are read by label(%q)", key)
 	}
-	return r.name(n, name)
+	return r.name(memberNode, name)
 }
 
 // name returns the node of a field or a macro.
@@ -204,24 +204,24 @@ func (r *resolver) expandMacro(n ast.Node, name string, m *macro) *node {
 	return out
 }
 
-func (r *resolver) unary(n *ast.UnaryNode) *node {
-	of := r.resolve(n.Node)
-	switch n.Operator {
+func (r *resolver) unary(unaryNode *ast.UnaryNode) *node {
+	of := r.resolve(unaryNode.Node)
+	switch unaryNode.Operator {
 	case "not", "!":
-		return r.negation(n, of)
+		return r.negation(unaryNode, of)
 	case "+", "-":
 		if of.kind == invalid {
 			return of
 		}
 		if !of.kind.isNumeric() {
-			return r.addError(n, "%s takes a number, %s is %s", n.Operator, r.slots.render(of), of.kind)
+			return r.addError(unaryNode, "%s takes a number, %s is %s", unaryNode.Operator, r.slots.render(of), of.kind)
 		}
-		if n.Operator == "+" {
+		if unaryNode.Operator == "+" {
 			return of
 		}
-		return &node{op: opNegate, kind: of.kind, at: r.at(n), args: []*node{of}}
+		return &node{op: opNegate, kind: of.kind, at: r.at(unaryNode), args: []*node{of}}
 	}
-	return r.addError(n, "operator %s is not part of the rule language", n.Operator)
+	return r.addError(unaryNode, "operator %s is not part of the rule language", unaryNode.Operator)
 }
 
 func (r *resolver) negation(n ast.Node, of *node) *node {
@@ -242,38 +242,38 @@ var binaryOperations = map[string]operation{
 	"<": opLess, "<=": opLessEqual, ">": opGreater, ">=": opGreaterEqual,
 }
 
-func (r *resolver) binary(n *ast.BinaryNode) *node {
-	switch n.Operator {
+func (r *resolver) binary(binaryNode *ast.BinaryNode) *node {
+	switch binaryNode.Operator {
 	case "==", "!=":
-		return r.equal(n)
+		return r.equal(binaryNode)
 	case "in":
-		return r.in(n)
+		return r.in(binaryNode)
 	case "contains", "startsWith", "endsWith":
-		return r.textRelation(n)
+		return r.textRelation(binaryNode)
 	case "matches":
-		subject := r.resolve(n.Left)
-		pattern, ok := n.Right.(*ast.StringNode)
+		subject := r.resolve(binaryNode.Left)
+		pattern, ok := binaryNode.Right.(*ast.StringNode)
 		if !ok {
-			return r.addError(n.Right, "matches takes a regular expression between quotes")
+			return r.addError(binaryNode.Right, "matches takes a regular expression between quotes")
 		}
-		return r.regex(n, n.Right, subject, pattern.Value)
+		return r.regex(binaryNode, binaryNode.Right, subject, pattern.Value)
 	}
-	op, ok := binaryOperations[n.Operator]
+	op, ok := binaryOperations[binaryNode.Operator]
 	if !ok {
-		return r.addError(n, "operator %s is not part of the rule language", n.Operator)
+		return r.addError(binaryNode, "operator %s is not part of the rule language", binaryNode.Operator)
 	}
-	left, right := r.resolve(n.Left), r.resolve(n.Right)
-	return r.combination(n, op, left, right)
+	left, right := r.resolve(binaryNode.Left), r.resolve(binaryNode.Right)
+	return r.combination(binaryNode, op, left, right)
 }
 
 // combination checks the kinds of two computed sides.
-func (r *resolver) combination(n *ast.BinaryNode, op operation, left, right *node) *node {
+func (r *resolver) combination(binaryNode *ast.BinaryNode, op operation, left, right *node) *node {
 	if left.kind == invalid || right.kind == invalid {
 		return &node{kind: invalid}
 	}
 
 	// Which kinds fit, and of which kind the result is, if it is not true or false.
-	out := &node{op: op, kind: flag, at: r.at(n), args: []*node{left, right}}
+	out := &node{op: op, kind: flag, at: r.at(binaryNode), args: []*node{left, right}}
 	numeric := left.kind.isNumeric() && right.kind.isNumeric()
 	texts := left.kind == text && right.kind == text
 	fits := false
@@ -297,13 +297,13 @@ func (r *resolver) combination(n *ast.BinaryNode, op operation, left, right *nod
 		}
 	}
 	if !fits {
-		return r.mismatch(n, left, right)
+		return r.mismatch(binaryNode, left, right)
 	}
 	return out
 }
 
 // mismatch reports an operator whose sides are not of kinds that it can combine.
-func (r *resolver) mismatch(n *ast.BinaryNode, left, right *node) *node {
+func (r *resolver) mismatch(binaryNode *ast.BinaryNode, left, right *node) *node {
 	hint := ""
 	switch {
 	case left.kind == address:
@@ -315,31 +315,31 @@ func (r *resolver) mismatch(n *ast.BinaryNode, left, right *node) *node {
 	case left.kind.isList() || right.kind.isList():
 		hint = ": ask a list by any(list, # == …)"
 	}
-	return r.addError(n, "%s cannot combine %s (%s) with %s (%s)%s",
-		n.Operator, r.slots.render(left), left.kind, r.slots.render(right), right.kind, hint)
+	return r.addError(binaryNode, "%s cannot combine %s (%s) with %s (%s)%s",
+		binaryNode.Operator, r.slots.render(left), left.kind, r.slots.render(right), right.kind, hint)
 }
 
 // equal resolves == and !=. With a list to the right == is in, and an address is compared with a text that is
 // one.
-func (r *resolver) equal(n *ast.BinaryNode) *node {
+func (r *resolver) equal(binaryNode *ast.BinaryNode) *node {
 	op := opEqual
-	if n.Operator == "!=" {
+	if binaryNode.Operator == "!=" {
 		op = opNotEqual
 	}
-	if constants := r.constants(n.Right); constants != nil {
-		return r.perhapsNot(n, op, r.membership(n, r.resolve(n.Left), constants))
+	if constants := r.constants(binaryNode.Right); constants != nil {
+		return r.perhapsNot(binaryNode, op, r.membership(binaryNode, r.resolve(binaryNode.Left), constants))
 	}
-	left, right := r.resolve(n.Left), r.resolve(n.Right)
+	left, right := r.resolve(binaryNode.Left), r.resolve(binaryNode.Right)
 	if right.kind == address { // The order does not matter, so an address comes left.
 		left, right = right, left
 	}
 	switch {
 	case left.kind != address || right.kind == address || right.kind == invalid:
-		return r.combination(n, op, left, right)
+		return r.combination(binaryNode, op, left, right)
 	case right.op == opConstant && right.kind == text:
-		return r.perhapsNot(n, op, r.membership(n, left, &list{texts: []string{right.text}}))
+		return r.perhapsNot(binaryNode, op, r.membership(binaryNode, left, &list{texts: []string{right.text}}))
 	}
-	return r.addError(n.Right, "an address is compared with a text that is an address, or with another address")
+	return r.addError(binaryNode.Right, "an address is compared with a text that is an address, or with another address")
 }
 
 func (r *resolver) perhapsNot(n ast.Node, op operation, of *node) *node {
@@ -350,28 +350,28 @@ func (r *resolver) perhapsNot(n ast.Node, op operation, of *node) *node {
 }
 
 // textRelation resolves contains, startsWith and endsWith, of one text, a list of texts or a computed text.
-func (r *resolver) textRelation(n *ast.BinaryNode) *node {
+func (r *resolver) textRelation(binaryNode *ast.BinaryNode) *node {
 	computed, withConstants := opContains, opContainsAny
-	switch n.Operator {
+	switch binaryNode.Operator {
 	case "startsWith":
 		computed, withConstants = opStartsWith, opStartsWithAny
 	case "endsWith":
 		computed, withConstants = opEndsWith, opEndsWithAny
 	}
-	left := r.resolve(n.Left)
+	left := r.resolve(binaryNode.Left)
 
 	// Of a list: any of its texts.
-	if constants := r.constants(n.Right); constants != nil {
+	if constants := r.constants(binaryNode.Right); constants != nil {
 		if constants.numbers != nil {
-			return r.addError(n.Right, "%s takes texts, this list has numbers", n.Operator)
+			return r.addError(binaryNode.Right, "%s takes texts, this list has numbers", binaryNode.Operator)
 		}
-		return r.comparison(n, &node{op: withConstants, texts: constants.texts}, left)
+		return r.comparison(binaryNode, &node{op: withConstants, texts: constants.texts}, left)
 	}
 
 	// One constant is a list of one, so that the prefilter sees one form.
-	right := r.resolve(n.Right)
+	right := r.resolve(binaryNode.Right)
 	if left.kind == text && right.kind == text && right.op == opConstant {
-		return r.comparison(n, &node{op: withConstants, texts: []string{right.text}}, left)
+		return r.comparison(binaryNode, &node{op: withConstants, texts: []string{right.text}}, left)
 	}
-	return r.combination(n, computed, left, right)
+	return r.combination(binaryNode, computed, left, right)
 }

@@ -79,27 +79,27 @@ func (f *ruleFile) parseRules(items []config.Node) {
 }
 
 // entriesOf returns the entries of a section that must be a mapping, if the file has it.
-func entriesOf(n config.Node) []config.Entry {
-	if n.IsSet() && !n.IsMapping() {
-		n.Errorf("expected a mapping (key: value), got %s", n.Kind())
+func entriesOf(node config.Node) []config.Entry {
+	if node.IsSet() && !node.IsMapping() {
+		node.Errorf("expected a mapping (key: value), got %s", node.Kind())
 	}
-	return n.Entries()
+	return node.Entries()
 }
 
 // nameIsFree reports whether a list or macro can have the name of e, and adds an error if it cannot.
-func (f *ruleFile) nameIsFree(e config.Entry) bool {
+func (f *ruleFile) nameIsFree(entry config.Entry) bool {
 	problem := ""
 	switch {
-	case !nameForm.MatchString(e.Key):
+	case !nameForm.MatchString(entry.Key):
 		problem = "a name is made of a-z, 0-9 and _"
-	case pipeline.Lookup(e.Key) != nil, slices.Contains(functions, e.Key):
+	case pipeline.Lookup(entry.Key) != nil, slices.Contains(functions, entry.Key):
 		problem = "is the name of a field or function already"
-	case f.names.lists[e.Key] != nil, f.names.macros[e.Key] != nil:
+	case f.names.lists[entry.Key] != nil, f.names.macros[entry.Key] != nil:
 		problem = "is defined already"
 	default:
 		return true
 	}
-	f.doc.AddError(e.Position, e.Value.Key(), "%s", problem)
+	f.doc.AddError(entry.Position, entry.Value.Key(), "%s", problem)
 	return false
 }
 

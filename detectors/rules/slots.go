@@ -78,35 +78,35 @@ func (t *slotTable) addSlot(s slot) int {
 }
 
 // fieldSlot returns the slot of a field, or the reason why rules cannot read the field.
-func (t *slotTable) fieldSlot(f *pipeline.Field) (int, error) {
-	k, err := fieldKind(f)
+func (t *slotTable) fieldSlot(field *pipeline.Field) (int, error) {
+	kind, err := fieldKind(field)
 	if err != nil {
 		return 0, err
 	}
-	return t.addSlot(slot{label: f.Name, field: f, kind: k, body: f.Body}), nil
+	return t.addSlot(slot{label: field.Name, field: field, kind: kind, body: field.Body}), nil
 }
 
-func fieldKind(f *pipeline.Field) (kind, error) {
-	if strings.HasPrefix(f.Name, "verdict.") || f.Name == "event.ingested" {
-		return invalid, fmt.Errorf("%s is written after rules are evaluated", f.Name)
+func fieldKind(field *pipeline.Field) (kind, error) {
+	if strings.HasPrefix(field.Name, "verdict.") || field.Name == "event.ingested" {
+		return invalid, fmt.Errorf("%s is written after rules are evaluated", field.Name)
 	}
 	switch {
-	case f.Str != nil:
+	case field.Str != nil:
 		return text, nil
-	case f.Num != nil, f.Time != nil:
+	case field.Num != nil, field.Time != nil:
 		return number, nil
-	case f.Flag != nil:
+	case field.Flag != nil:
 		return flag, nil
-	case f.IP != nil:
+	case field.IP != nil:
 		return address, nil
-	case f.Strs != nil:
+	case field.Strs != nil:
 		return textList, nil
-	case f.Nums != nil:
+	case field.Nums != nil:
 		return numberList, nil
-	case f.Labels != nil:
+	case field.Labels != nil:
 		return invalid, fmt.Errorf("labels are read one by one: label(\"key\")")
 	}
-	return invalid, fmt.Errorf("%s has no form that a rule can compare", f.Name)
+	return invalid, fmt.Errorf("%s has no form that a rule can compare", field.Name)
 }
 
 func (t *slotTable) hasSlot(f *pipeline.Field) int {
@@ -120,11 +120,11 @@ func (t *slotTable) labelSlot(key string) int {
 // derivedSlot returns the slot of function(slot of).
 func (t *slotTable) derivedSlot(function string, how derivation, of int) int {
 	source := t.list[of]
-	k := text
+	kind := text
 	if how == length {
-		k = number
+		kind = number
 	}
-	return t.addSlot(slot{label: function + "(" + source.label + ")", field: source.field, how: how, of: of, kind: k, body: source.body})
+	return t.addSlot(slot{label: function + "(" + source.label + ")", field: source.field, how: how, of: of, kind: kind, body: source.body})
 }
 
 // eventValues holds the slots of one event. It belongs to one worker and is used for one event after the
@@ -237,36 +237,36 @@ func (v *eventValues) carriesBody(def *slot) bool {
 // readField reads a field; one that the event does not carry is "", 0, false, the zero address or an empty
 // list.
 func (v *eventValues) readField(def *slot, value *slotValue) {
-	field, e, carried := def.field, v.event, v.carriesBody(def)
+	field, event, carried := def.field, v.event, v.carriesBody(def)
 	switch def.kind {
 	case text:
 		value.text = ""
 		if carried {
-			value.text = field.Str(e)
+			value.text = field.Str(event)
 		}
 	case number:
 		value.number = 0
 		if carried && field.Num != nil {
-			value.number = field.Num(e)
+			value.number = field.Num(event)
 		} else if carried {
-			value.number = field.Time(e)
+			value.number = field.Time(event)
 		}
 	case flag:
-		value.flag = carried && field.Flag(e)
+		value.flag = carried && field.Flag(event)
 	case address:
 		value.address = netip.Addr{}
 		if carried {
-			value.address = field.IP(e).Unmap()
+			value.address = field.IP(event).Unmap()
 		}
 	case textList:
 		value.texts = value.texts[:0]
 		if carried {
-			value.texts = field.Strs(e, value.texts)
+			value.texts = field.Strs(event, value.texts)
 		}
 	case numberList:
 		value.numbers = value.numbers[:0]
 		if carried {
-			value.numbers = field.Nums(e, value.numbers)
+			value.numbers = field.Nums(event, value.numbers)
 		}
 	}
 }

@@ -67,15 +67,15 @@ func isRuleFile(name string) bool {
 
 // readFile reads at most one byte more than is allowed: enough for the parser to refuse the file.
 func readFile(fsys fs.FS, p string) ([]byte, error) {
-	f, err := fsys.Open(p)
+	file, err := fsys.Open(p)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil {
+	defer file.Close()
+	if st, err := file.Stat(); err != nil {
 		return nil, err
 	} else if !st.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", p)
 	}
-	return io.ReadAll(io.LimitReader(f, config.MaxFileBytes+1))
+	return io.ReadAll(io.LimitReader(file, config.MaxFileBytes+1))
 }

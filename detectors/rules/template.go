@@ -65,57 +65,57 @@ func parseTemplate(t string) (template, []syntaxError) {
 }
 
 // render returns the evidence for e. It aliases nothing of e, is bounded and has no control characters.
-func (t template) render(e *pipeline.Event) string {
-	var b strings.Builder
+func (t template) render(event *pipeline.Event) string {
+	var out strings.Builder
 	for _, part := range t {
 		if part.field == nil {
-			b.WriteString(part.text)
+			out.WriteString(part.text)
 		} else {
-			writePrintable(&b, part.field.Text(e), maxValueRunes)
+			writePrintable(&out, part.field.Text(event), maxValueRunes)
 		}
-		if b.Len() > maxEvidence {
-			return strings.ToValidUTF8(b.String()[:maxEvidence], "") + "…"
+		if out.Len() > maxEvidence {
+			return strings.ToValidUTF8(out.String()[:maxEvidence], "") + "…"
 		}
 	}
-	return b.String()
+	return out.String()
 }
 
 // writePrintable writes at most limit runes of s in a form that a terminal can show: what the network sent
 // must not control it.
-func writePrintable(b *strings.Builder, s string, limit int) {
+func writePrintable(out *strings.Builder, s string, limit int) {
 	runes := 0
 	for _, r := range s {
 		if runes++; runes > limit {
-			b.WriteString("…")
+			out.WriteString("…")
 			return
 		}
 		switch {
 		case r == utf8.RuneError:
-			b.WriteRune('�')
+			out.WriteRune('�')
 		case unicode.IsPrint(r):
-			b.WriteRune(r)
+			out.WriteRune(r)
 		case r == '\n' || r == '\t' || r == '\r':
-			b.WriteByte(' ')
+			out.WriteByte(' ')
 		default:
-			fmt.Fprintf(b, `\u%04x`, r)
+			fmt.Fprintf(out, `\u%04x`, r)
 		}
 	}
 }
 
 // groupOf returns the group of a verdict, by which verdicts become one alert: the values of fields, or else
 // the container or host. Of values that are too long it keeps the beginning and a hash.
-func groupOf(fields []*pipeline.Field, e *pipeline.Event) string {
+func groupOf(fields []*pipeline.Field, event *pipeline.Event) string {
 	if len(fields) == 0 {
-		return strings.Clone(e.Owner())
+		return strings.Clone(event.Owner())
 	}
-	var b strings.Builder
+	var out strings.Builder
 	for i, field := range fields {
 		if i > 0 {
-			b.WriteByte('|')
+			out.WriteByte('|')
 		}
-		b.WriteString(field.Text(e))
+		out.WriteString(field.Text(event))
 	}
-	group := strings.ToValidUTF8(b.String(), "�")
+	group := strings.ToValidUTF8(out.String(), "�")
 	if len(group) <= maxGroupBytes {
 		return group
 	}

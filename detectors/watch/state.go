@@ -26,7 +26,7 @@ func FileState(path string) (string, error) {
 // FolderState describes the files below a folder for whose names include returns true. Names that begin with
 // a dot are left out, such as the inner folders of a ConfigMap.
 func FolderState(folder string, include func(name string) bool) (string, error) {
-	var b strings.Builder
+	var out strings.Builder
 	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -40,8 +40,8 @@ func FolderState(folder string, include func(name string) bool) (string, error) 
 			return nil
 		}
 		state, err := FileState(path)
-		b.WriteString(state)
+		out.WriteString(state)
 		return err
 	})
-	return b.String(), err
+	return out.String(), err
 }

@@ -89,11 +89,11 @@ func readSamples(dir string) ([]sample, map[string]string, error) {
 		}
 		sum := sha256.Sum256(content)
 		sums[name] = hex.EncodeToString(sum[:])
-		z, err := gzip.NewReader(bytes.NewReader(content))
+		reader, err := gzip.NewReader(bytes.NewReader(content))
 		if err != nil {
 			return nil, nil, fmt.Errorf("read %s: %w", name, err)
 		}
-		lines := bufio.NewScanner(z)
+		lines := bufio.NewScanner(reader)
 		for lines.Scan() {
 			domain, family, _ := strings.Cut(strings.ToLower(strings.TrimSpace(lines.Text())), ",")
 			registered, err := publicsuffix.EffectiveTLDPlusOne(domain)

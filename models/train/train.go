@@ -271,20 +271,20 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 // appendNode writes n at index at, and appends its children in the order of their bins. The score of a node
 // is the share of generated rows, drawn towards the share of the node above; a bin that training never saw
 // has the score of its node.
-func (f *forest) appendNode(at int32, n *trees.DecisionTreeNode, byName map[string]uint8, shareAbove float64) {
-	generated, chosen := float64(n.ClassDist[classGenerated]), float64(n.ClassDist[classChosen])
+func (f *forest) appendNode(at int32, decisionTreeNode *trees.DecisionTreeNode, byName map[string]uint8, shareAbove float64) {
+	generated, chosen := float64(decisionTreeNode.ClassDist[classGenerated]), float64(decisionTreeNode.ClassDist[classChosen])
 	share := (generated + 2*shareAbove) / (generated + chosen + 2)
 	node := classifier.Node{Score: uint8(math.Round(255 * share))}
-	isRule := n.Type == trees.RuleNode && n.SplitRule != nil && n.SplitRule.SplitAttr != nil
+	isRule := decisionTreeNode.Type == trees.RuleNode && decisionTreeNode.SplitRule != nil && decisionTreeNode.SplitRule.SplitAttr != nil
 	if isRule && int(generated+chosen) >= f.minRows {
-		node.Feature = byName[n.SplitRule.SplitAttr.GetName()]
+		node.Feature = byName[decisionTreeNode.SplitRule.SplitAttr.GetName()]
 		node.First = int32(len(f.nodes))
 		width := len(f.bins[node.Feature]) + 1
 		for range width {
 			f.nodes = append(f.nodes, classifier.Node{Score: node.Score})
 		}
 		for bin := range width {
-			if child := n.Children[fmt.Sprint(bin)]; child != nil {
+			if child := decisionTreeNode.Children[fmt.Sprint(bin)]; child != nil {
 				f.appendNode(node.First+int32(bin), child, byName, share)
 			}
 		}

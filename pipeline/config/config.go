@@ -62,12 +62,12 @@ func Join(prefix string, problems []Problem) error {
 // WithPrefix puts prefix in front of the key of a Problem that err wraps. Other errors get prefix in front of
 // their text.
 func WithPrefix(prefix string, err error) error {
-	var p Problem
+	var problem Problem
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &p):
-		return Problem{Key: joinKey(prefix, p.Key), Err: p.Err}
+	case errors.As(err, &problem):
+		return Problem{Key: joinKey(prefix, problem.Key), Err: problem.Err}
 	}
 	return fmt.Errorf("%s: %w", prefix, err)
 }

@@ -33,68 +33,68 @@ var (
 // type Node take any value.
 func (n Node) Decode(into any) { n.decodeInto(reflect.ValueOf(into).Elem()) }
 
-func (n Node) decodeInto(v reflect.Value) {
+func (n Node) decodeInto(value reflect.Value) {
 	if n.IsNull() {
 		return
 	}
-	if v.Type() == nodeType {
-		v.Set(reflect.ValueOf(n))
+	if value.Type() == nodeType {
+		value.Set(reflect.ValueOf(n))
 		return
 	}
-	if d, ok := v.Addr().Interface().(NodeDecoder); ok {
+	if d, ok := value.Addr().Interface().(NodeDecoder); ok {
 		d.DecodeNode(n)
 		return
 	}
-	switch v.Kind() {
+	switch value.Kind() {
 	case reflect.Struct:
-		n.decodeStruct(v)
+		n.decodeStruct(value)
 	case reflect.Map:
-		n.decodeMap(v)
+		n.decodeMap(value)
 	case reflect.Slice:
-		n.decodeList(v)
+		n.decodeList(value)
 	case reflect.Pointer:
-		target := reflect.New(v.Type().Elem())
+		target := reflect.New(value.Type().Elem())
 		n.decodeInto(target.Elem())
-		v.Set(target)
+		value.Set(target)
 	default:
-		n.decodeScalar(v)
+		n.decodeScalar(value)
 	}
 }
 
-func (n Node) decodeStruct(v reflect.Value) {
+func (n Node) decodeStruct(value reflect.Value) {
 	if !n.IsMapping() {
-		n.addTypeError(v.Type())
+		n.addTypeError(value.Type())
 		return
 	}
 	fields := map[string]reflect.Value{}
-	collectFields(fields, v)
-	for _, e := range n.Entries() {
-		if field, ok := fields[e.Key]; ok {
-			e.Value.decodeInto(field)
+	collectFields(fields, value)
+	for _, entry := range n.Entries() {
+		if field, ok := fields[entry.Key]; ok {
+			entry.Value.decodeInto(field)
 			continue
 		}
-		if h, ok := v.Addr().Interface().(UnknownKeyHinter); ok {
-			if hint := h.UnknownKey(e.Key); hint != "" {
-				n.doc.AddError(e.Position, e.Value.key, "unknown key: %s", hint)
+		if h, ok := value.Addr().Interface().(UnknownKeyHinter); ok {
+			if hint := h.UnknownKey(entry.Key); hint != "" {
+				n.doc.AddError(entry.Position, entry.Value.key, "unknown key: %s", hint)
 				continue
 			}
 		}
 		known := slices.Sorted(maps.Keys(fields))
-		n.doc.AddError(e.Position, e.Value.key, "unknown key%s", DidYouMean(e.Key, known))
+		n.doc.AddError(entry.Position, entry.Value.key, "unknown key%s", DidYouMean(entry.Key, known))
 	}
 }
 
 // collectFields finds the fields of a struct by their keys, those of inlined structs included.
-func collectFields(fields map[string]reflect.Value, v reflect.Value) {
-	for i := range v.NumField() {
-		field := v.Type().Field(i)
+func collectFields(fields map[string]reflect.Value, value reflect.Value) {
+	for i := range value.NumField() {
+		field := value.Type().Field(i)
 		name, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
 		switch {
 		case name == "-" || !field.IsExported():
 		case options == "inline":
-			collectFields(fields, v.Field(i))
+			collectFields(fields, value.Field(i))
 		case name != "":
-			fields[name] = v.Field(i)
+			fields[name] = value.Field(i)
 		}
 	}
 }
@@ -113,17 +113,17 @@ func (n Node) decodeMap(v reflect.Value) {
 	v.Set(decoded)
 }
 
-func (n Node) decodeList(v reflect.Value) {
+func (n Node) decodeList(value reflect.Value) {
 	if !n.IsList() {
-		n.addTypeError(v.Type())
+		n.addTypeError(value.Type())
 		return
 	}
 	items := n.Items()
-	decoded := reflect.MakeSlice(v.Type(), len(items), len(items))
+	decoded := reflect.MakeSlice(value.Type(), len(items), len(items))
 	for i, item := range items {
 		item.decodeInto(decoded.Index(i))
 	}
-	v.Set(decoded)
+	value.Set(decoded)
 }
 
 func (n Node) decodeScalar(v reflect.Value) {

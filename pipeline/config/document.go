@@ -40,17 +40,17 @@ type Error struct {
 
 // Error returns "file:line:column: key: message".
 func (e *Error) Error() string {
-	var b strings.Builder
-	b.WriteString(e.File)
+	var out strings.Builder
+	out.WriteString(e.File)
 	if e.Line > 0 {
-		fmt.Fprintf(&b, ":%d:%d", e.Line, e.Column)
+		fmt.Fprintf(&out, ":%d:%d", e.Line, e.Column)
 	}
-	b.WriteString(": ")
+	out.WriteString(": ")
 	if e.Key != "" {
-		b.WriteString(strings.TrimSuffix(e.Key, ": ") + ": ")
+		out.WriteString(strings.TrimSuffix(e.Key, ": ") + ": ")
 	}
-	b.WriteString(e.Err.Error())
-	return b.String()
+	out.WriteString(e.Err.Error())
+	return out.String()
 }
 
 // Unwrap returns the cause.
@@ -74,16 +74,16 @@ type Document struct {
 
 // Parse reads the syntax of a file. What is wrong with it is in Err and Errors.
 func Parse(file string, data []byte) *Document {
-	d := &Document{File: file, data: data, anchors: map[string]ast.Node{}}
+	document := &Document{File: file, data: data, anchors: map[string]ast.Node{}}
 	switch {
 	case len(data) > MaxFileBytes:
-		d.AddError(Position{}, "", "file has %d bytes, the limit is %d", len(data), MaxFileBytes)
+		document.AddError(Position{}, "", "file has %d bytes, the limit is %d", len(data), MaxFileBytes)
 	case !utf8.Valid(data):
-		d.AddError(Position{}, "", "file is not UTF-8 text")
+		document.AddError(Position{}, "", "file is not UTF-8 text")
 	default:
-		d.parse()
+		document.parse()
 	}
-	return d
+	return document
 }
 
 func (d *Document) parse() {
@@ -232,15 +232,15 @@ type keyPlaces struct{ key, value Position }
 
 // Locate returns p with the position of its key. A key that the file does not name, such as a default, has
 // the position of the nearest section around it that the file names, or none.
-func (d *Document) Locate(p Problem) *Error {
+func (d *Document) Locate(problem Problem) *Error {
 	if d.places == nil {
 		d.places = map[string]keyPlaces{}
 		if root, ok := d.Root(); ok {
 			d.collectPlaces(root)
 		}
 	}
-	e := &Error{File: d.File, Key: p.Key, Err: p.Err}
-	for key := p.Key; key != ""; key = key[:max(strings.LastIndexAny(key, ".["), 0)] {
+	e := &Error{File: d.File, Key: problem.Key, Err: problem.Err}
+	for key := problem.Key; key != ""; key = key[:max(strings.LastIndexAny(key, ".["), 0)] {
 		if at, ok := d.places[key]; ok {
 			e.Position = at.key
 			break
@@ -251,18 +251,18 @@ func (d *Document) Locate(p Problem) *Error {
 
 // collectPlaces notes the position of every key below n. The position of a list's entry is where the entry
 // begins. Aliases are not followed: their keys stand elsewhere in the file.
-func (d *Document) collectPlaces(n Node) {
-	if anchor, ok := n.node.(*ast.AnchorNode); ok {
-		n.node = anchor.Value
+func (d *Document) collectPlaces(node Node) {
+	if anchor, ok := node.node.(*ast.AnchorNode); ok {
+		node.node = anchor.Value
 	}
-	switch n.node.(type) {
+	switch node.node.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
-		for _, e := range n.Entries() {
+		for _, e := range node.Entries() {
 			d.places[e.Value.key] = keyPlaces{e.Position, e.Value.Position()}
 			d.collectPlaces(e.Value)
 		}
 	case *ast.SequenceNode:
-		for _, item := range n.Items() {
+		for _, item := range node.Items() {
 			d.places[item.key] = keyPlaces{item.Position(), item.Position()}
 			d.collectPlaces(item)
 		}

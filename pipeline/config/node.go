@@ -72,11 +72,11 @@ func positionOf(node ast.Node) Position {
 	case *ast.MappingValueNode:
 		return positionOf(m.Key)
 	}
-	t := node.GetToken()
-	if t == nil || t.Position == nil {
+	token := node.GetToken()
+	if token == nil || token.Position == nil {
 		return Position{1, 1}
 	}
-	return Position{t.Position.Line, t.Position.Column}
+	return Position{token.Position.Line, token.Position.Column}
 }
 
 // IsNull reports whether n is empty or null.
@@ -153,11 +153,11 @@ func (n Node) Bool() (value, ok bool) {
 
 // Int returns the value of a whole number. It returns false for other values and for numbers beyond 64 bits.
 func (n Node) Int() (int64, bool) {
-	v, ok := n.raw().(*ast.IntegerNode)
+	integerNode, ok := n.raw().(*ast.IntegerNode)
 	if !ok {
 		return 0, false
 	}
-	switch x := v.Value.(type) {
+	switch x := integerNode.Value.(type) {
 	case int64:
 		return x, true
 	case uint64:
@@ -197,10 +197,10 @@ func (n Node) Entries() []Entry {
 	}
 	merged := []Entry{}
 	entries := make([]Entry, 0, len(values))
-	for _, v := range values {
-		key := Node{doc: n.doc, node: v.Key}
-		if _, isMerge := v.Key.(*ast.MergeKeyNode); isMerge {
-			merged = append(merged, Node{doc: n.doc, node: v.Value, key: n.key}.mergedEntries()...)
+	for _, mappingValueNode := range values {
+		key := Node{doc: n.doc, node: mappingValueNode.Key}
+		if _, isMerge := mappingValueNode.Key.(*ast.MergeKeyNode); isMerge {
+			merged = append(merged, Node{doc: n.doc, node: mappingValueNode.Value, key: n.key}.mergedEntries()...)
 			continue
 		}
 		name, ok := key.Scalar()
@@ -208,7 +208,7 @@ func (n Node) Entries() []Entry {
 			n.doc.AddError(key.Position(), n.key, "a key must be plain text")
 			continue
 		}
-		value := Node{doc: n.doc, node: v.Value, key: joinKey(n.key, name)}
+		value := Node{doc: n.doc, node: mappingValueNode.Value, key: joinKey(n.key, name)}
 		entries = append(entries, Entry{Key: name, Position: key.Position(), Value: value})
 	}
 	return append(merged, entries...)
@@ -241,13 +241,13 @@ type Text struct {
 }
 
 // DecodeNode takes a text; numbers and booleans must be quoted.
-func (t *Text) DecodeNode(n Node) {
-	value, ok := n.Text()
+func (t *Text) DecodeNode(node Node) {
+	value, ok := node.Text()
 	if !ok {
-		n.Errorf("expected text, got %s", n.Kind())
+		node.Errorf("expected text, got %s", node.Kind())
 		return
 	}
-	*t = Text{Value: value, node: n}
+	*t = Text{Value: value, node: node}
 }
 
 // IsSet reports whether the file has this text.

@@ -11,11 +11,11 @@ func Secret(value, file string) (string, error) {
 	if value != "" || file == "" {
 		return value, nil
 	}
-	b, err := os.ReadFile(file)
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
 	}
-	line, _, _ := strings.Cut(string(b), "\n")
+	line, _, _ := strings.Cut(string(data), "\n")
 	if line = strings.TrimRight(line, "\r"); line == "" {
 		return "", errors.New(file + " begins with an empty line")
 	}

@@ -36,7 +36,7 @@ func (t TLS) Check() []Problem {
 
 // Load reads the files that t names. An error is a Problem with the key of the file.
 func (t TLS) Load() (*tls.Config, error) {
-	c := &tls.Config{
+	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify,
 	}
 	if t.CAFile != "" {
@@ -44,8 +44,8 @@ func (t TLS) Load() (*tls.Config, error) {
 		if err != nil {
 			return nil, Problem{Key: "ca_file", Err: err}
 		}
-		c.RootCAs = x509.NewCertPool()
-		if !c.RootCAs.AppendCertsFromPEM(pem) {
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
 			return nil, Problem{Key: "ca_file", Err: fmt.Errorf("%s holds no certificate in PEM", t.CAFile)}
 		}
 	}
@@ -54,7 +54,7 @@ func (t TLS) Load() (*tls.Config, error) {
 		if err != nil {
 			return nil, Problem{Key: "cert_file", Err: err}
 		}
-		c.Certificates = []tls.Certificate{pair}
+		cfg.Certificates = []tls.Certificate{pair}
 	}
-	return c, nil
+	return cfg, nil
 }
