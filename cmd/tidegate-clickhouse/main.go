@@ -59,11 +59,11 @@ func run(library, dir string, args []string) error {
 	purego.RegisterLibFunc(&cmdline, lib, "chdb_query_cmdline")
 
 	argv := make([]*byte, 0, len(args)+2)
-	for _, a := range append([]string{"clickhouse"}, args...) {
-		if strings.IndexByte(a, 0) >= 0 {
-			return fmt.Errorf("argument %q holds a NUL", a)
+	for _, text := range append([]string{"clickhouse"}, args...) {
+		if strings.IndexByte(text, 0) >= 0 {
+			return fmt.Errorf("argument %q holds a NUL", text)
 		}
-		b := append([]byte(a), 0)
+		b := append([]byte(text), 0)
 		argv = append(argv, &b[0])
 	}
 	argc := int32(len(argv))

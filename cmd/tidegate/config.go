@@ -76,7 +76,7 @@ func defaultConfig() Config {
 	if dir := os.Getenv(dataDirVariable); dir != "" {
 		dataDir = dir
 	}
-	c := Config{
+	cfg := Config{
 		DataDir:    dataDir,
 		Metrics:    metricsConfig{Listen: "127.0.0.1:9464"},
 		Kafka:      kafka.Default(),
@@ -93,8 +93,8 @@ func defaultConfig() Config {
 		Engine:     engine.Default(),
 		Alerts:     alerts.Default(),
 	}
-	c.Kafka.Brokers, c.ClickHouse.Addr, c.ClickHouse.HTTPAddr = nil, nil, ""
-	return c
+	cfg.Kafka.Brokers, cfg.ClickHouse.Addr, cfg.ClickHouse.HTTPAddr = nil, nil, ""
+	return cfg
 }
 
 // defaultConfigPath is read where no --config is given, if it exists.
@@ -104,7 +104,7 @@ const defaultConfigPath = "/etc/tidegate/tidegate.yaml"
 // file exists. override is applied after the file and before the checks. The error holds every problem, one a
 // line.
 func loadConfig(path string, override func(*Config)) (Config, error) {
-	c := defaultConfig()
+	cfg := defaultConfig()
 	explicit := path != ""
 	if !explicit {
 		path = defaultConfigPath
@@ -114,17 +114,17 @@ func loadConfig(path string, override func(*Config)) (Config, error) {
 	case errors.Is(err, fs.ErrNotExist) && !explicit:
 		path = "configuration"
 	case err != nil:
-		return c, fmt.Errorf("read the configuration: %w", err)
+		return cfg, fmt.Errorf("read the configuration: %w", err)
 	}
 
 	doc := config.Parse(path, text)
-	doc.Decode(&c)
+	doc.Decode(&cfg)
 	if err := doc.Err(); err != nil {
-		return c, err
+		return cfg, err
 	}
-	override(&c)
-	doc.AddProblems(c.deriveAndCheck())
-	return c, doc.Err()
+	override(&cfg)
+	doc.AddProblems(cfg.deriveAndCheck())
+	return cfg, doc.Err()
 }
 
 // deriveAndCheck derives what one component takes from another and returns the problems of all of them.

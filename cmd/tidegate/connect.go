@@ -17,24 +17,24 @@ import (
 
 // startBroker starts the embedded broker.
 func (p *process) startBroker(ctx context.Context) error {
-	b, err := embedded.StartBroker(ctx, p.cfg.Embedded.Broker, p.log, p.reg)
+	broker, err := embedded.StartBroker(ctx, p.cfg.Embedded.Broker, p.log, p.reg)
 	if err != nil {
 		return err
 	}
-	p.broker = b
-	p.lifecycle.addStopHook("broker", func(context.Context) error { return b.Close() })
+	p.broker = broker
+	p.lifecycle.addStopHook("broker", func(context.Context) error { return broker.Close() })
 	return nil
 }
 
 // startStore starts the embedded ClickHouse and returns when it answers.
 func (p *process) startStore(ctx context.Context) error {
 	start := time.Now()
-	s, err := embedded.StartStore(ctx, p.cfg.Embedded.Store, p.log, p.reg)
+	storeServer, err := embedded.StartStore(ctx, p.cfg.Embedded.Store, p.log, p.reg)
 	if err != nil {
 		return err
 	}
-	p.storeServer = s
-	p.lifecycle.addStopHook("store", s.Stop)
+	p.storeServer = storeServer
+	p.lifecycle.addStopHook("store", storeServer.Stop)
 	p.log.Info("embedded ClickHouse ready", "took", time.Since(start))
 	return nil
 }
@@ -51,16 +51,16 @@ func (p *process) connectKafka(ctx context.Context, roles role) error {
 		p.cfg.Kafka.Brokers, p.cfg.Kafka.Assign = []string{p.cfg.Embedded.Broker.Addr}, kafka.AssignStatic
 		p.cfg.Kafka.Partitions, p.cfg.Kafka.ReplicationFactor = p.cfg.Embedded.Broker.Partitions, 1
 	}
-	k, err := kafka.New(p.cfg.Kafka)
+	client, err := kafka.New(p.cfg.Kafka)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
 	}
-	p.kafka = k
+	p.kafka = client
 	if roles&(roleEngine|rolePublisher) == 0 {
 		return nil
 	}
 	ensureTopics := func(ctx context.Context) error {
-		_, err := k.EnsureTopics(ctx)
+		_, err := client.EnsureTopics(ctx)
 		return err
 	}
 	return p.retryStartup(ctx, "kafka", ensureTopics, func(err error) bool { return kafka.Classify(err) != kafka.Retriable })
@@ -74,16 +74,16 @@ func (p *process) connectStore(ctx context.Context) error {
 			return err
 		}
 		cfg.TTLDays, cfg.AlertTTLDays = p.cfg.ClickHouse.TTLDays, p.cfg.ClickHouse.AlertTTLDays // also of an embedded store
-		s, err := clickhouse.Open(ctx, cfg, p.log, p.reg)
+		store, err := clickhouse.Open(ctx, cfg, p.log, p.reg)
 		if err != nil {
 			return err
 		}
-		if err := s.Migrate(ctx); err != nil {
-			_ = s.Close()
+		if err := store.Migrate(ctx); err != nil {
+			_ = store.Close()
 			return err
 		}
-		p.store = s
-		p.lifecycle.addStopHook("store connection", func(context.Context) error { return s.Close() })
+		p.store = store
+		p.lifecycle.addStopHook("store connection", func(context.Context) error { return store.Close() })
 		return nil
 	}
 	return p.retryStartup(ctx, "clickhouse", connect, func(err error) bool {

@@ -148,12 +148,12 @@ func (p *process) playDemo(ctx context.Context) error {
 
 // playDemoPackets plays the capture of the scenario into a session table of its own.
 func (p *process) playDemoPackets(ctx context.Context, s demoContainers, start time.Time) error {
-	f, err := demo.Files.Open("shop.pcap")
+	file, err := demo.Files.Open("shop.pcap")
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
-	r, err := pcapgo.NewReader(f)
+	defer func() { _ = file.Close() }()
+	reader, err := pcapgo.NewReader(file)
 	if err != nil {
 		return fmt.Errorf("read the demo: %w", err)
 	}
@@ -167,7 +167,7 @@ func (p *process) playDemoPackets(ctx context.Context, s demoContainers, start t
 
 	var first time.Time
 	for {
-		data, ci, err := r.ReadPacketData()
+		data, ci, err := reader.ReadPacketData()
 		if err != nil {
 			if errors.Is(err, io.EOF) {
 				break
@@ -204,18 +204,18 @@ type demoLogRecord struct {
 }
 
 // playDemoLog appends the log lines of one container to its file, each at its time in the scenario.
-func (s demoContainers) playDemoLog(ctx context.Context, c *pipeline.Container, start time.Time) error {
-	b, err := demo.Files.ReadFile(c.Name + ".log")
+func (s demoContainers) playDemoLog(ctx context.Context, container *pipeline.Container, start time.Time) error {
+	data, err := demo.Files.ReadFile(container.Name + ".log")
 	if err != nil {
 		return err
 	}
-	out, err := os.OpenFile(s.logPath(c), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	out, err := os.OpenFile(s.logPath(container), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("write the demo's log: %w", err)
 	}
 	defer func() { _ = out.Close() }()
 	var records []demoLogRecord
-	for lines := bufio.NewScanner(bytes.NewReader(b)); lines.Scan(); {
+	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
 		var r demoLogRecord
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			return fmt.Errorf("read the demo's log: %w", err)

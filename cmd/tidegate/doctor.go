@@ -79,14 +79,14 @@ func printReport(out io.Writer, report []diagnosis, output string) error {
 		}
 		return nil
 	}
-	w := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
+	writer := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
 	for _, d := range report {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\n", d.Status, d.What, oneLineText(d.Detail, maxDetail))
+		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\n", d.Status, d.What, oneLineText(d.Detail, maxDetail))
 		if d.Remedy != "" {
-			_, _ = fmt.Fprintf(w, "\t\t→ %s\n", oneLineText(d.Remedy, maxDetail))
+			_, _ = fmt.Fprintf(writer, "\t\t→ %s\n", oneLineText(d.Remedy, maxDetail))
 		}
 	}
-	return w.Flush()
+	return writer.Flush()
 }
 
 // pass returns a diagnosis that something works.

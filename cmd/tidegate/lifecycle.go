@@ -79,12 +79,12 @@ const stopGrace = 300 * time.Millisecond
 // was read.
 func (l *lifecycle) stopAll(ctx context.Context) error {
 	var errs []error
-	for _, c := range slices.Backward(l.components) {
+	for _, component := range slices.Backward(l.components) {
 		start := time.Now()
-		if err := c.stop(ctx); err != nil {
+		if err := component.stop(ctx); err != nil {
 			errs = append(errs, err)
 		}
-		l.log.Debug("component stopped", "component", c.name, "took", time.Since(start))
+		l.log.Debug("component stopped", "component", component.name, "took", time.Since(start))
 	}
 	l.components = nil
 	select {

@@ -107,14 +107,14 @@ func (f *serviceFlags) add(cmd *cobra.Command) {
 }
 
 func (f *serviceFlags) load() (Config, error) {
-	return loadConfig(f.config, func(c *Config) {
-		f.override(c)
+	return loadConfig(f.config, func(cfg *Config) {
+		f.override(cfg)
 		switch f.metricsListen {
 		case "":
 		case "none":
-			c.Metrics.Listen = ""
+			cfg.Metrics.Listen = ""
 		default:
-			c.Metrics.Listen = f.metricsListen
+			cfg.Metrics.Listen = f.metricsListen
 		}
 	})
 }

@@ -31,7 +31,7 @@ func newRegistry() *prometheus.Registry {
 func serveMetrics(
 	addr string, reg *prometheus.Registry, ready func() error,
 ) (serve func(ctx context.Context) error, err error) {
-	l, err := net.Listen("tcp", addr)
+	listener, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("listen for /metrics at %s: the address is taken by another program; "+
 			"free it or set metrics.listen (--metrics-listen)", addr)
@@ -61,7 +61,7 @@ func serveMetrics(
 			<-ctx.Done()
 			_ = srv.Close()
 		}()
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 		return nil

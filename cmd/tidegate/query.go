@@ -52,11 +52,11 @@ Needs:    a running store: the one of this data folder, or the one at clickhouse
 					return err
 				}
 			}
-			f, ok := queryFormats[format]
+			text, ok := queryFormats[format]
 			if !ok {
 				return fmt.Errorf("-o %s: not one of table, json, csv, tsv, vertical", format)
 			}
-			err = clickhouse.Query(cmd.Context(), store, args[0], f, os.Stdout)
+			err = clickhouse.Query(cmd.Context(), store, args[0], text, os.Stdout)
 			if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
 				return fmt.Errorf("%w: the store of %s is not running; `tidegate run` starts it", err, cfg.DataDir)
 			}

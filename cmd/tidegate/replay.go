@@ -123,25 +123,25 @@ func (r *replay) file(ctx context.Context, name string) error {
 // identify returns the hash of a file, which takes the place of the collector's id, and its first bytes,
 // unzipped.
 func identify(name string) (id pipeline.ID, head []byte, err error) {
-	f, err := os.Open(name)
+	file, err := os.Open(name)
 	if err != nil {
 		return id, nil, err
 	}
-	defer func() { _ = f.Close() }()
-	if info, err := f.Stat(); err != nil {
+	defer func() { _ = file.Close() }()
+	if info, err := file.Stat(); err != nil {
 		return id, nil, err
 	} else if info.IsDir() {
 		return id, nil, fmt.Errorf("%s is a folder, not a file", name)
 	}
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	hash := sha256.New()
+	if _, err := io.Copy(hash, file); err != nil {
 		return id, nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	copy(id[:], h.Sum(nil))
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+	copy(id[:], hash.Sum(nil))
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return id, nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	br := bufio.NewReader(f)
+	br := bufio.NewReader(file)
 	if magic, _ := br.Peek(2); string(magic) == "\x1f\x8b" {
 		if z, err := gzip.NewReader(br); err == nil {
 			br = bufio.NewReader(z)
@@ -152,11 +152,11 @@ func identify(name string) (id pipeline.ID, head []byte, err error) {
 }
 
 func (r *replay) capture(ctx context.Context, name string, id pipeline.ID) (err error) {
-	f, err := capture.OpenFile(name)
+	file, err := capture.OpenFile(name)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = file.Close() }()
 	reg := prometheus.NewRegistry()
 	set := protocols.NewSet(all.Protocols, protocols.Default(), reg)
 	var ours error
@@ -171,7 +171,7 @@ func (r *replay) capture(ctx context.Context, name string, id pipeline.ID) (err 
 		if n&1023 == 0 && (ctx.Err() != nil || r.failed != nil) {
 			return nil
 		}
-		p, err := f.Next()
+		packet, err := file.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -179,7 +179,7 @@ func (r *replay) capture(ctx context.Context, name string, id pipeline.ID) (err 
 			return err
 		}
 		r.packets++
-		table.Packet(p.Iface, p.Link, p.At, p.Data, p.Length)
+		table.Packet(packet.Iface, packet.Link, packet.At, packet.Data, packet.Length)
 	}
 }
 
@@ -195,38 +195,38 @@ func (r *replay) flush() {
 	if r.rules != nil {
 		r.rules.Evaluate(r.block)
 	}
-	for _, e := range r.block {
-		r.events[e.Dataset.Name()]++
-		for _, v := range e.Verdicts {
+	for _, event := range r.block {
+		r.events[event.Dataset.Name()]++
+		for _, v := range event.Verdicts {
 			r.matches[v.Severity.Name()+"\t"+oneLineText(v.Rule, 80)+"\t"+oneLineText(v.Title, 256)]++
 		}
 		if r.lines && r.failed == nil {
-			r.buf = append(pipeline.AppendJSON(r.buf[:0], e), '\n')
+			r.buf = append(pipeline.AppendJSON(r.buf[:0], event), '\n')
 			_, r.failed = r.out.Write(r.buf)
 		}
-		pipeline.ReleaseEvent(e)
+		pipeline.ReleaseEvent(event)
 	}
 	clear(r.block)
 	r.block = r.block[:0]
 }
 
 func (r *replay) table() {
-	w := tabwriter.NewWriter(r.out, 2, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintf(w, "DATASET\tEVENTS\n")
+	writer := tabwriter.NewWriter(r.out, 2, 8, 2, ' ', 0)
+	_, _ = fmt.Fprintf(writer, "DATASET\tEVENTS\n")
 	for _, d := range slices.Sorted(maps.Keys(r.events)) {
-		_, _ = fmt.Fprintf(w, "%s\t%s\n", d, formatCount(r.events[d]))
+		_, _ = fmt.Fprintf(writer, "%s\t%s\n", d, formatCount(r.events[d]))
 	}
 	if r.packets > 0 {
-		_, _ = fmt.Fprintf(w, "(packets)\t%s\n", formatCount(r.packets))
+		_, _ = fmt.Fprintf(writer, "(packets)\t%s\n", formatCount(r.packets))
 	}
 	if r.rules != nil {
-		_, _ = fmt.Fprintf(w, "\nSEVERITY\tRULE\tTITLE\tEVENTS\n")
+		_, _ = fmt.Fprintf(writer, "\nSEVERITY\tRULE\tTITLE\tEVENTS\n")
 		for _, m := range slices.Sorted(maps.Keys(r.matches)) {
-			_, _ = fmt.Fprintf(w, "%s\t%s\n", m, formatCount(r.matches[m]))
+			_, _ = fmt.Fprintf(writer, "%s\t%s\n", m, formatCount(r.matches[m]))
 		}
 		if len(r.matches) == 0 {
-			_, _ = fmt.Fprintf(w, "none of %s matched\n", countOf(len(r.rules.Rules()), "rule"))
+			_, _ = fmt.Fprintf(writer, "none of %s matched\n", countOf(len(r.rules.Rules()), "rule"))
 		}
 	}
-	_ = w.Flush()
+	_ = writer.Flush()
 }

@@ -41,11 +41,11 @@ Ends:     with 1 if a file does not compile, a case fails, or a rule has no case
 			failed := 0
 			if output == "json" {
 				enc := json.NewEncoder(os.Stdout)
-				for _, r := range set.Test() {
-					if err := enc.Encode(r); err != nil {
+				for _, result := range set.Test() {
+					if err := enc.Encode(result); err != nil {
 						return err
 					}
-					if !r.Passed {
+					if !result.Passed {
 						failed++
 					}
 				}

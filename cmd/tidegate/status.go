@@ -86,27 +86,27 @@ func (p *process) printTotals() {
 	if p.terminal != nil {
 		out = os.Stdout
 	}
-	w := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
+	writer := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
 	if p.shipper != nil {
-		l := p.shipper.Ledger()
-		printTotalsLine(w, "collector", total{"read", l.Read + l.Recovered}, total{"delivered", l.Delivered},
-			total{"buffered", l.Buffered}, total{"dropped", l.Dropped}, total{"lost", l.Lost})
-		if !l.IsBalanced() {
-			_, _ = fmt.Fprintf(w, "\tthe sums do not add up: %+v\n", l)
+		ledger := p.shipper.Ledger()
+		printTotalsLine(writer, "collector", total{"read", ledger.Read + ledger.Recovered}, total{"delivered", ledger.Delivered},
+			total{"buffered", ledger.Buffered}, total{"dropped", ledger.Dropped}, total{"lost", ledger.Lost})
+		if !ledger.IsBalanced() {
+			_, _ = fmt.Fprintf(writer, "\tthe sums do not add up: %+v\n", ledger)
 		}
 	}
 	if p.engine != nil {
-		l := p.engine.Ledger()
-		stored := l.Rows + l.AlreadyStored
+		ledger := p.engine.Ledger()
+		stored := ledger.Rows + ledger.AlreadyStored
 		// Events of a block that was not finished are neither stored nor rejected; the next process reads
 		// them again.
-		finished := stored + l.DuplicateEvents + l.Rejected
-		unfinished := max(l.Events, finished) - finished
-		printTotalsLine(w, "engine", total{"read", l.Events}, total{p.evaluatedWord(), stored},
-			total{"duplicates", l.DuplicateEvents}, total{"rejected", l.Rejected + l.DeadLettered},
-			total{"unfinished", unfinished}, total{"alerts", l.Alerts})
+		finished := stored + ledger.DuplicateEvents + ledger.Rejected
+		unfinished := max(ledger.Events, finished) - finished
+		printTotalsLine(writer, "engine", total{"read", ledger.Events}, total{p.evaluatedWord(), stored},
+			total{"duplicates", ledger.DuplicateEvents}, total{"rejected", ledger.Rejected + ledger.DeadLettered},
+			total{"unfinished", unfinished}, total{"alerts", ledger.Alerts})
 	}
-	_ = w.Flush()
+	_ = writer.Flush()
 }
 
 // A total is one count of a totals line and the word in front of it.
@@ -116,12 +116,12 @@ type total struct {
 }
 
 // printTotalsLine prints the totals of one component as cells of a tabwriter.
-func printTotalsLine(w io.Writer, component string, totals ...total) {
+func printTotalsLine(out io.Writer, component string, totals ...total) {
 	line := component
 	for _, t := range totals {
 		line += "\t" + t.word + " " + formatCount(t.count)
 	}
-	_, _ = fmt.Fprintln(w, line)
+	_, _ = fmt.Fprintln(out, line)
 }
 
 // evaluatedWord returns what happened to the events that were evaluated: without a store they are not stored.

@@ -48,11 +48,11 @@ func (t *terminal) Printf(format string, args ...any) {
 }
 
 // Write implements io.Writer for a logger, whose records appear above the status line.
-func (t *terminal) Write(b []byte) (int, error) {
+func (t *terminal) Write(data []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.clearStatus()
-	n, err := t.out.Write(b)
+	n, err := t.out.Write(data)
 	t.drawStatus()
 	return n, err
 }
@@ -97,42 +97,42 @@ func (t *terminal) drawStatus() {
 
 // alertLine returns an alert as one line for a person, without control characters:
 // ALERT high redis-config-write Redis writes into cron · shop-cache · 172.30.0.2:30101 → 172.30.0.3:6379.
-func alertLine(a *pipeline.Alert) string {
-	where := a.ContainerName
+func alertLine(alert *pipeline.Alert) string {
+	where := alert.ContainerName
 	if where == "" {
-		where = a.Host
+		where = alert.Host
 	}
-	line := fmt.Sprintf("ALERT %-8s %s %s · %s", a.Severity, a.Rule, a.Title, where)
+	line := fmt.Sprintf("ALERT %-8s %s %s · %s", alert.Severity, alert.Rule, alert.Title, where)
 	switch {
-	case a.Source != "" && a.Destination != "":
-		line += " · " + a.Source + " → " + a.Destination
-	case a.Evidence != "":
-		line += " · " + a.Evidence
+	case alert.Source != "" && alert.Destination != "":
+		line += " · " + alert.Source + " → " + alert.Destination
+	case alert.Evidence != "":
+		line += " · " + alert.Evidence
 	}
-	if a.Count > 1 {
-		line += fmt.Sprintf(" · %s times", formatCount(a.Count))
+	if alert.Count > 1 {
+		line += fmt.Sprintf(" · %s times", formatCount(alert.Count))
 	}
 	return oneLineText(line, 240)
 }
 
 // oneLineText returns s as one line of at most most characters, without control characters.
-func oneLineText(s string, most int) string {
-	s = strings.Map(func(r rune) rune {
+func oneLineText(text string, most int) string {
+	text = strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
 			return '·'
 		}
 		return r
-	}, stripControl(s))
-	if r := []rune(s); len(r) > most {
+	}, stripControl(text))
+	if r := []rune(text); len(r) > most {
 		return string(r[:most-1]) + "…"
 	}
-	return s
+	return text
 }
 
 // stripControl replaces what a terminal interprets instead of showing it: C0 and C1 control characters except
 // line feed and tab, and the marks that change the direction of writing, with which one name can look like
 // another. Bytes that are not UTF-8 become U+FFFD.
-func stripControl(s string) string {
+func stripControl(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\n' || r == '\t':
@@ -141,17 +141,17 @@ func stripControl(s string) string {
 			return '·'
 		}
 		return r
-	}, s)
+	}, text)
 }
 
 // A stripControlWriter applies stripControl to text of foreign origin. Each Write must hold whole characters.
 type stripControlWriter struct{ out io.Writer }
 
-func (w stripControlWriter) Write(b []byte) (int, error) {
-	if _, err := io.WriteString(w.out, stripControl(string(b))); err != nil {
+func (w stripControlWriter) Write(data []byte) (int, error) {
+	if _, err := io.WriteString(w.out, stripControl(string(data))); err != nil {
 		return 0, err
 	}
-	return len(b), nil
+	return len(data), nil
 }
 
 // countOf returns a count and its noun: "1 container", "2 containers".
@@ -164,9 +164,9 @@ func countOf(n int, noun string) string {
 
 // formatCount returns a count with its digits grouped: 1,234,567.
 func formatCount[T int | int64 | uint64](n T) string {
-	s := fmt.Sprint(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
+	text := fmt.Sprint(n)
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
 	}
-	return s
+	return text
 }

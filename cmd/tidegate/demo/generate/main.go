@@ -128,22 +128,22 @@ func (s *scenario) log(container string, at time.Duration, stream, text string) 
 }
 
 func (s *scenario) http(at time.Duration, client, server string, port uint16, request string, status, size int) {
-	c := s.open(at, client, server, port)
-	c.send(true, []byte(request))
+	conn := s.open(at, client, server, port)
+	conn.send(true, []byte(request))
 	phrase := map[int]string{200: "OK", 404: "Not Found"}[status]
-	c.send(false, append(fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nServer: nginx/1.26\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n", status, phrase, size), bytes.Repeat([]byte("shop "), size/5+1)[:size]...))
-	c.close()
+	conn.send(false, append(fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nServer: nginx/1.26\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n", status, phrase, size), bytes.Repeat([]byte("shop "), size/5+1)[:size]...))
+	conn.close()
 }
 
 func (s *scenario) redis(at time.Duration, args []string, reply string) {
-	c := s.open(at, web.Ip[0], cache.Ip[0], 6379)
-	b := fmt.Appendf(nil, "*%d\r\n", len(args))
+	conn := s.open(at, web.Ip[0], cache.Ip[0], 6379)
+	data := fmt.Appendf(nil, "*%d\r\n", len(args))
 	for _, a := range args {
-		b = fmt.Appendf(b, "$%d\r\n%s\r\n", len(a), a)
+		data = fmt.Appendf(data, "$%d\r\n%s\r\n", len(a), a)
 	}
-	c.send(true, b)
-	c.send(false, []byte(reply))
-	c.close()
+	conn.send(true, data)
+	conn.send(false, []byte(reply))
+	conn.close()
 }
 
 func mysqlPacket(seq byte, p []byte) []byte {
@@ -155,17 +155,17 @@ func lenenc(s string) []byte { return append([]byte{byte(len(s))}, s...) }
 // mysql writes a login and one query with rows in its answer, in the form of MariaDB (protocol 4.1, with EOF
 // packets).
 func (s *scenario) mysql(at time.Duration, query string, rows int) {
-	c := s.open(at, web.Ip[0], db.Ip[0], 3306)
+	conn := s.open(at, web.Ip[0], db.Ip[0], 3306)
 	hello := append([]byte{10}, "10.11.6-MariaDB\x00\x29\x00\x00\x00abcdefgh\x00"...)
 	hello = append(hello, 0xfe, 0xf7, 45, 2, 0, 0xff, 0x81, 21)
 	hello = append(append(hello, make([]byte, 10)...), "ijklmnopqrst\x00mysql_native_password\x00"...)
-	c.send(false, mysqlPacket(0, hello))
+	conn.send(false, mysqlPacket(0, hello))
 	login := append([]byte{0x85, 0xa2, 0x0a, 0x00, 0, 0, 0, 1, 45}, make([]byte, 23)...)
 	login = append(append(login, "shop\x00\x14"...), make([]byte, 20)...)
 	login = append(login, "mysql_native_password\x00"...)
-	c.send(true, mysqlPacket(1, login))
-	c.send(false, mysqlPacket(2, []byte{0, 0, 0, 2, 0, 0, 0}))
-	c.send(true, mysqlPacket(0, append([]byte{3}, query...)))
+	conn.send(true, mysqlPacket(1, login))
+	conn.send(false, mysqlPacket(2, []byte{0, 0, 0, 2, 0, 0, 0}))
+	conn.send(true, mysqlPacket(0, append([]byte{3}, query...)))
 	var r []byte
 	seq := byte(1)
 	put := func(p []byte) { r = append(r, mysqlPacket(seq, p)...); seq++ }
@@ -180,9 +180,9 @@ func (s *scenario) mysql(at time.Duration, query string, rows int) {
 		put(append(append(lenenc(fmt.Sprint(i)), lenenc("Jo Example")...), lenenc(fmt.Sprintf("jo%d@mail.example", i))...))
 	}
 	put([]byte{0xfe, 0, 0, 2, 0})
-	c.send(false, r)
-	c.send(true, mysqlPacket(0, []byte{1}))
-	c.close()
+	conn.send(false, r)
+	conn.send(true, mysqlPacket(0, []byte{1}))
+	conn.close()
 }
 
 // dns writes a query of the web container to the resolver. Without an address the answer is that the name
@@ -252,32 +252,32 @@ func (s *scenario) open(at time.Duration, client, server string, port uint16) *c
 	return c
 }
 
-func (c *conn) segment(fromClient bool, t *layers.TCP, payload []byte) {
+func (c *conn) segment(fromClient bool, tcp *layers.TCP, payload []byte) {
 	c.at += 90 * time.Microsecond
 	me, other, from, to := 0, 1, c.client, c.server
-	t.SrcPort, t.DstPort = layers.TCPPort(c.cp), layers.TCPPort(c.sp)
+	tcp.SrcPort, tcp.DstPort = layers.TCPPort(c.cp), layers.TCPPort(c.sp)
 	if !fromClient {
 		me, other, from, to = 1, 0, c.server, c.client
-		t.SrcPort, t.DstPort = t.DstPort, t.SrcPort
+		tcp.SrcPort, tcp.DstPort = tcp.DstPort, tcp.SrcPort
 	}
-	t.Seq, t.Window = c.seq[me], 64240
-	if t.ACK {
-		t.Ack = c.seq[other]
+	tcp.Seq, tcp.Window = c.seq[me], 64240
+	if tcp.ACK {
+		tcp.Ack = c.seq[other]
 	}
 	ip := c.s.ip(from, to, layers.IPProtocolTCP)
-	_ = t.SetNetworkLayerForChecksum(ip)
-	c.s.emit(c.at, ethernet(from, to), ip, t, gopacket.Payload(payload))
+	_ = tcp.SetNetworkLayerForChecksum(ip)
+	c.s.emit(c.at, ethernet(from, to), ip, tcp, gopacket.Payload(payload))
 	c.seq[me] += uint32(len(payload))
-	if t.SYN || t.FIN {
+	if tcp.SYN || tcp.FIN {
 		c.seq[me]++
 	}
 }
 
-func (c *conn) send(fromClient bool, b []byte) {
-	for len(b) > 0 {
-		n := min(len(b), 1448)
-		c.segment(fromClient, &layers.TCP{ACK: true, PSH: n == len(b)}, b[:n])
-		b = b[n:]
+func (c *conn) send(fromClient bool, data []byte) {
+	for len(data) > 0 {
+		n := min(len(data), 1448)
+		c.segment(fromClient, &layers.TCP{ACK: true, PSH: n == len(data)}, data[:n])
+		data = data[n:]
 	}
 	c.segment(!fromClient, &layers.TCP{ACK: true}, nil)
 }
@@ -290,17 +290,17 @@ func (c *conn) close() {
 
 func (s *scenario) write(dir string) error {
 	sort.SliceStable(s.packets, func(i, j int) bool { return s.packets[i].at.Before(s.packets[j].at) })
-	var b bytes.Buffer
-	w := pcapgo.NewWriter(&b)
-	if err := w.WriteFileHeader(65535, layers.LinkTypeEthernet); err != nil {
+	var buf bytes.Buffer
+	writer := pcapgo.NewWriter(&buf)
+	if err := writer.WriteFileHeader(65535, layers.LinkTypeEthernet); err != nil {
 		return err
 	}
 	for _, p := range s.packets {
-		if err := w.WritePacket(gopacket.CaptureInfo{Timestamp: p.at, CaptureLength: len(p.b), Length: len(p.b)}, p.b); err != nil {
+		if err := writer.WritePacket(gopacket.CaptureInfo{Timestamp: p.at, CaptureLength: len(p.b), Length: len(p.b)}, p.b); err != nil {
 			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "shop.pcap"), b.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "shop.pcap"), buf.Bytes(), 0o644); err != nil {
 		return err
 	}
 	for name, lines := range s.logs {
@@ -314,8 +314,8 @@ func (s *scenario) write(dir string) error {
 
 // writeLog writes records in the form of Docker's json-file driver.
 func writeLog(path string, lines []logLine) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	for _, l := range lines {
 		err := enc.Encode(struct {
@@ -327,5 +327,5 @@ func writeLog(path string, lines []logLine) error {
 			return err
 		}
 	}
-	return os.WriteFile(path, b.Bytes(), 0o644)
+	return os.WriteFile(path, buf.Bytes(), 0o644)
 }
