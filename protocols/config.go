@@ -8,11 +8,11 @@ import (
 
 // Config bounds what one connection may cost.
 type Config struct {
-	// Bytes of one direction that wait for the rest of their message.
+	// Largest incomplete message of one direction that is buffered until its rest arrives.
 	MaxUnparsedBytes config.Size `yaml:"max_unparsed_bytes"`
 	// Bytes of one direction that are examined before the protocol of a connection counts as unknown.
 	DetectBytes config.Size `yaml:"detect_bytes"`
-	// Bytes that are searched for the start of a message in a connection whose beginning was not seen.
+	// Bytes that are searched for the start of a message in a connection whose beginning was not captured.
 	ResyncBytes config.Size `yaml:"resync_bytes"`
 	// Parse errors in a row after which the rest of a connection is ignored.
 	MaxErrors int `yaml:"max_errors"`

@@ -7,15 +7,15 @@ import (
 	"tidegate/pipeline"
 )
 
-// A Conn is one connection, between collector/sessions, which gives it bytes, and a parser, which turns them
-// into events. It is pooled and used by one goroutine.
+// A Conn is one connection. collector/sessions passes bytes to it, and its parser turns them into events. A
+// Conn is pooled and used by one goroutine.
 //
-// The unread bytes of a direction are its tail: a copy in a pooled buffer, with a bound. While there is no
-// tail the parser reads from the caller's slice. Every method that may run a parser recovers its panics: they
-// are counted, and the rest of the connection is ignored.
+// The unread bytes of a direction are its tail, a copy in a pooled buffer of bounded size. While the tail is
+// empty the parser reads from the caller's slice. Every method that may run a parser recovers from its
+// panics: they are counted, and the rest of the connection is ignored.
 type Conn struct {
 	set       *Set
-	info      Info // after a flip with the roles as they are now
+	info      Info // a flip exchanges Client and Server in it
 	emit      func(*pipeline.Event)
 	state     connState
 	proto     int // index into the set's list, or noProtocol
@@ -25,21 +25,21 @@ type Conn struct {
 	streams   [2]halfStream // by the directions of the caller; those of the parser are exchanged by flip
 	flip      Dir           // 1 after an odd number of flips
 	flips     int
-	midStream bool // bytes before those that were seen are missing
+	midStream bool // the beginning of the connection was not captured, or bytes of it were lost
 
-	errorScore   int    // errors count up, messages down
+	errorScore   int    // an error adds errorWeight, a parsed message subtracts 1
 	switching    bool   // SwitchTo was called
-	nextProtocol string // its argument
+	nextProtocol string // argument of SwitchTo
 
-	// Of a connection in state detecting.
-	pieces       []piece   // what came, in order
-	candidates   [2]uint64 // the protocols that each direction may still be, as bits
+	// In state detecting:
+	pieces       []piece   // the buffered input of both directions, in order of arrival
+	candidates   [2]uint64 // per direction, the protocols that still match, as bits by index
 	searched     int       // bytes that were searched in mid-stream
-	unrecognised [2]int64  // datagrams that were not recognised
+	unrecognised [2]int64  // datagrams that matched no protocol
 
-	// Of a connection that was dropped because no protocol was recognised.
-	undetected bool
-	redetects  int // how often the protocol was looked for again
+	// In state dropped:
+	undetected bool // no protocol was recognised
+	redetects  int  // how often detection was started again
 	lastSender Dir
 }
 
@@ -54,7 +54,7 @@ const (
 // noProtocol is the index of no protocol.
 const noProtocol = -1
 
-// Data takes the next bytes of a stream. b is valid until it returns.
+// Data processes the next bytes of a stream. It keeps no reference to data.
 func (c *Conn) Data(dir Dir, data []byte, at int64) {
 	if len(data) == 0 {
 		return
@@ -71,6 +71,8 @@ func (c *Conn) Data(dir Dir, data []byte, at int64) {
 		stream.offset += uint64(len(data))
 		return
 	}
+
+	// Invariant: from here on the state is detecting or parsing.
 	defer c.recoverPanic()
 	if c.state == detecting {
 		c.detectData(dir, data, at)
@@ -82,7 +84,7 @@ func (c *Conn) Data(dir Dir, data []byte, at int64) {
 	}
 }
 
-// Gap notes that the next n bytes of a stream are lost.
+// Gap skips the next n bytes of a stream, which were lost.
 func (c *Conn) Gap(dir Dir, n int, at int64) {
 	if n <= 0 {
 		return
@@ -99,7 +101,7 @@ func (c *Conn) Gap(dir Dir, n int, at int64) {
 	c.applyRequests(at)
 }
 
-// End notes that a side has sent its last byte (FIN).
+// End marks the end of a stream: its sender has sent FIN.
 func (c *Conn) End(dir Dir, at int64) {
 	if c.state == dropped || c.streams[dir].ended {
 		return
@@ -114,7 +116,7 @@ func (c *Conn) End(dir Dir, at int64) {
 	c.applyRequests(at)
 }
 
-// Datagram takes one datagram of UDP. b is valid until it returns.
+// Datagram processes one UDP datagram. It keeps no reference to data.
 func (c *Conn) Datagram(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
 	defer c.recoverPanic()
@@ -133,7 +135,7 @@ func (c *Conn) Datagram(dir Dir, data []byte, at int64) {
 	c.applyRequests(at)
 }
 
-// Tick notes that packet time goes on.
+// Tick advances packet time, so that a Ticker can apply its time-outs.
 func (c *Conn) Tick(at int64) {
 	if c.ticker == nil || c.state != parsing {
 		return
@@ -192,7 +194,8 @@ func (c *Conn) EventUDP(dir Dir, key uint64) *pipeline.Event {
 	return c.newEvent(dir, uint64(c.streamOf(dir).lastAt)*factor^key)
 }
 
-// newEvent returns a new event of dir whose id depends on at, its offset in the stream.
+// newEvent returns a new event of dir. Its id is derived from the session, dir and at, the offset in the
+// stream (or for UDP a hash of time and key).
 func (c *Conn) newEvent(dir Dir, at uint64) *pipeline.Event {
 	stream := c.streamOf(dir)
 	event := pipeline.EventFromVTPool()
@@ -229,7 +232,7 @@ func setEndpoint(endpoint *pipeline.Endpoint, addr netip.AddrPort) {
 	}
 }
 
-// Emit emits e, which belongs to the receiver from here on.
+// Emit emits event. The receiver owns it from here on.
 func (c *Conn) Emit(event *pipeline.Event) {
 	if c.proto != noProtocol {
 		c.set.counters[c.proto].events.Inc()
@@ -237,36 +240,35 @@ func (c *Conn) Emit(event *pipeline.Event) {
 	c.emit(event)
 }
 
-// Skip says that the next n bytes of dir behind this message are not needed: they are neither kept nor passed
-// to Parse. Parser.Gap is called for a gap among them, but its result does not matter: the place behind them
-// is known.
+// Skip discards the n bytes of dir that follow this message: they are neither kept nor passed to Parse.
+// Parser.Gap is called for a gap among them, but its result is ignored, since the place behind them is known.
 func (c *Conn) Skip(dir Dir, n uint64) { c.streamOf(dir).skip += n }
 
 // Skipping returns how many bytes of dir are still to be skipped.
 func (c *Conn) Skipping(dir Dir) uint64 { return c.streamOf(dir).skip }
 
-// Need says that the message of dir of which Parse has just read nothing has at least n bytes: Parse is not
-// called before they are there. Without it a long message in small packets is read from its front for each of
-// them.
+// Need sets the minimum length of the message of dir for which Parse is about to return 0: Parse is not
+// called again before n bytes have arrived. Without Need a long message in small packets is parsed from its
+// front for each packet.
 func (c *Conn) Need(dir Dir, n int) {
-	// More than the bound of a tail would never come.
+	// A tail never grows beyond MaxUnparsedBytes.
 	c.streamOf(dir).need = min(n, int(c.set.cfg.MaxUnparsedBytes))
 }
 
-// Reparse asks for a call of Parse for the unread bytes of dir, though no more have come: what they waited
-// for, in the other direction, is there.
+// Reparse requests a call of Parse for the unread bytes of dir although no new ones have arrived. A parser
+// calls it when the bytes of dir had to wait for a message of the other direction.
 func (c *Conn) Reparse(dir Dir) { c.streamOf(dir).reparse = true }
 
-// SwitchTo hands both directions, with their unread bytes, to another protocol when Parse returns; "" detects
-// which.
+// SwitchTo passes both directions, with their unread bytes, to the protocol name when Parse returns. If name
+// is "", the protocol is detected.
 func (c *Conn) SwitchTo(name string) { c.switching, c.nextProtocol = true, name }
 
-// maxFlips is how often the roles may change. A parser that never decides would go on for ever.
+// maxFlips is how often the roles may change. Without a bound a parser could flip for ever.
 const maxFlips = 2
 
-// Flip says that client and server were guessed the wrong way round. From the next call on the directions are
-// exchanged. What Parse returns still counts for the bytes that it was given; if it is 0, they are passed
-// again at once, as those of the other side.
+// Flip exchanges client and server, which were guessed the wrong way round. From the next call on the
+// directions are exchanged. The result of the current Parse still applies to the bytes that it was passed; if
+// it is 0, they are passed again at once, as bytes of the other side.
 func (c *Conn) Flip() {
 	if c.flips >= maxFlips {
 		c.Drop()
@@ -277,18 +279,17 @@ func (c *Conn) Flip() {
 	c.info.Client, c.info.Server = c.info.Server, c.info.Client
 }
 
-// Drop says that the rest of the connection is to be ignored. When Parse returns, the parser is closed, so
-// that what waits is emitted.
+// Drop makes the framework ignore the rest of the connection. When Parse returns, the parser is closed, which
+// emits its pending events.
 func (c *Conn) Drop() { c.state = dropped }
 
-// Info returns what is known of the connection, with the roles as they are now.
+// Info returns the description of the connection, with Client and Server as they are after any flips.
 func (c *Conn) Info() *Info { return &c.info }
 
-// Intern returns b as a string of valid UTF-8. Strings that occur often do not allocate.
+// Intern returns b as a string of valid UTF-8. Frequent strings do not allocate.
 func (c *Conn) Intern(b []byte) string { return c.set.intern(b) }
 
-// Count counts an anomaly that the parser met, or a limit that it reached. reason is a constant, in lower
-// case with underscores.
+// Count counts a protocol anomaly or an exceeded limit. reason is a constant, in lower case with underscores.
 func (c *Conn) Count(reason string) {
 	if c.proto != noProtocol {
 		count := &c.set.counters[c.proto]
@@ -296,7 +297,7 @@ func (c *Conn) Count(reason string) {
 	}
 }
 
-// streamOf returns the stream that the parser calls dir.
+// streamOf returns the stream of dir, a direction as the parser names it.
 func (c *Conn) streamOf(dir Dir) *halfStream { return &c.streams[dir^c.flip] }
 
 // countDropped counts bytes that no parser read.
@@ -307,8 +308,8 @@ func (c *Conn) countDropped(reason string, n int) {
 	}
 }
 
-// recoverPanic recovers a panic of the parser, which is not used again. Each method that runs a parser defers
-// it.
+// recoverPanic recovers from a panic of the parser and drops the connection. The parser does not return to
+// its pool. Each method that runs a parser defers recoverPanic.
 func (c *Conn) recoverPanic() {
 	r := recover()
 	if r == nil {
@@ -324,7 +325,7 @@ func (c *Conn) recoverPanic() {
 	c.releaseBuffers()
 }
 
-// releaseBuffers gives the buffers and the parser of the connection back to the set.
+// releaseBuffers returns the buffers and the parser of the connection to the pools of the set.
 func (c *Conn) releaseBuffers() {
 	for d := range c.streams {
 		stream := &c.streams[d]

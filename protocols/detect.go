@@ -6,7 +6,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// A piece is something that came before the protocol was known: n bytes, which lie in the tail of dir, or the
+// A piece is input that arrived before the protocol was known: n bytes, which are in the tail of dir, or the
 // end of dir.
 type piece struct {
 	dir Dir
@@ -15,10 +15,10 @@ type piece struct {
 	at  int64
 }
 
-// maxPieces is how many pieces are kept. The protocol of a connection with more is unknown.
+// maxPieces is the number of pieces after which the protocol counts as unknown.
 const maxPieces = 256
 
-// startDetection begins to look for the protocol: every protocol that the transport and the ports allow is a
+// startDetection puts c into state detecting. Every protocol that the transport and the ports allow becomes a
 // candidate in both directions.
 func (c *Conn) startDetection() {
 	c.state, c.proto = detecting, noProtocol
@@ -28,6 +28,8 @@ func (c *Conn) startDetection() {
 		if c.redetects > 0 && !protocol.Nested {
 			continue
 		}
+
+		// The ports of another protocol with the same message format exclude this one.
 		excluded := slices.Contains(protocol.ExcludePorts, c.info.Server.Port()) ||
 			slices.Contains(protocol.ExcludePorts, c.info.Client.Port())
 		if excluded && !c.hasPort(i) {
@@ -40,11 +42,12 @@ func (c *Conn) startDetection() {
 	}
 }
 
-// detectData looks for the protocol of a connection with the bytes that have just come. Usually the first
-// bytes decide, and the parser reads them from the caller's slice.
+// detectData tries to detect the protocol from the bytes that have just arrived and those buffered before.
+// Usually the first bytes decide, and the parser reads them from the caller's slice.
 func (c *Conn) detectData(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
 	if len(c.pieces) == 0 && len(stream.tail) == 0 {
+		// Nothing is buffered: match data itself, and copy it only if it does not decide.
 		stream.lastAt = at
 		i, lost := c.matchProtocol(dir, data)
 		if i != noProtocol {
@@ -60,7 +63,7 @@ func (c *Conn) detectData(dir Dir, data []byte, at int64) {
 	c.detectBuffered(dir)
 }
 
-// bufferData appends b to what has come so far.
+// bufferData appends data to the tail of dir and to the pieces. Bytes with the same time share a piece.
 func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
 	stream.appendTail(c.set, data, at)
@@ -72,7 +75,7 @@ func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 	c.pieces = append(c.pieces, piece{dir: dir, n: len(data), at: at})
 }
 
-// detectBuffered looks for the protocol with all bytes of dir that have come so far.
+// detectBuffered tries to detect the protocol from the tail of dir.
 func (c *Conn) detectBuffered(dir Dir) {
 	stream := &c.streams[dir]
 	if len(stream.tail) == 0 {
@@ -87,13 +90,13 @@ func (c *Conn) detectBuffered(dir Dir) {
 	c.replayPieces()
 }
 
-// checkCandidates ends the detection of a connection that no protocol has matched if no candidate is left or
-// enough was seen. What one side sends may be broken while the other still answers in a known protocol, so
-// the candidates of both sides count.
+// checkCandidates ends the detection of a connection that matched no protocol, if no candidate is left or
+// DetectBytes were examined. The candidates of both sides count: one side's bytes may be malformed while the
+// other side's still match.
 func (c *Conn) checkCandidates(dir Dir) {
 	enough := len(c.streams[dir].tail) >= int(c.set.cfg.DetectBytes) || len(c.pieces) >= maxPieces
 	left := c.candidates[0] | c.candidates[1]
-	// Behind bytes that were not recognised the other side's candidates say nothing of this one.
+	// After unrecognised bytes the other side's candidates are no evidence for this side.
 	if c.midStream || c.redetects > 0 {
 		left = c.candidates[dir]
 	}
@@ -106,9 +109,9 @@ func (c *Conn) checkCandidates(dir Dir) {
 	}
 }
 
-// matchProtocol returns the protocol that b, the front of dir, is of, or noProtocol; a protocol of the
-// server's port comes first. lost reports that a message begins only somewhere in b. Protocols that b cannot
-// be of are no candidates any more.
+// matchProtocol returns the protocol of data, the front of dir, or noProtocol. If several match, one with the
+// server's port is preferred. lost reports that data does not begin with a message, but has one further on.
+// Protocols that cannot match data are removed from the candidates.
 func (c *Conn) matchProtocol(dir Dir, data []byte) (proto int, lost bool) {
 	role := dir ^ c.flip
 	yes := noProtocol
@@ -125,6 +128,10 @@ func (c *Conn) matchProtocol(dir Dir, data []byte) (proto int, lost bool) {
 			}
 		}
 	}
+
+	// No protocol matches in this direction: try other places in data, and the opposite roles.
+
+	// No protocol matches in this direction: try other places in data, and the opposite roles.
 	switch {
 	case yes != noProtocol:
 		return yes, false
@@ -136,9 +143,9 @@ func (c *Conn) matchProtocol(dir Dir, data []byte) (proto int, lost bool) {
 	return noProtocol, false
 }
 
-// matchReversed returns the protocol of which b is what a client sends first, though it comes from the
-// server, and flips the connection. The side that opened the connection may be the one that serves on it, as
-// behind a reverse tunnel.
+// matchReversed handles a server whose first bytes match a protocol as those of a client: it flips the
+// connection and returns the protocol. Behind a reverse tunnel the side that opened the connection is the one
+// that serves.
 func (c *Conn) matchReversed(dir Dir, data []byte) int {
 	other := &c.streams[dir.Other()]
 	first := other.offset == 0 && c.streams[dir].offset == 0
@@ -156,10 +163,10 @@ func (c *Conn) matchReversed(dir Dir, data []byte) int {
 	return noProtocol
 }
 
-// matchMidStream is matchProtocol for bytes that may begin in the middle of a message, and whose roles may be
-// the other way round.
+// matchMidStream is matchProtocol for bytes that may begin in the middle of a message, and whose roles may
+// have been guessed wrong.
 func (c *Conn) matchMidStream(role Dir, data []byte) (proto int, lost bool) {
-	// b is the start of a message of the other side: the roles were guessed wrong.
+	// If data begins with a message of the other side, the roles were guessed wrong.
 	for i := range c.set.list {
 		if protocol := &c.set.list[i]; protocol.TCP && protocol.Detect(role.Other(), data) == Yes && !c.bothSent() {
 			c.Flip()
@@ -167,25 +174,28 @@ func (c *Conn) matchMidStream(role Dir, data []byte) (proto int, lost bool) {
 		}
 	}
 
-	// A message starts somewhere in b. Sync finds many things, so the port or Detect must agree.
+	// A message may start further on in data. Sync alone has false positives, so the port or Detect must agree.
 	for i := range c.set.list {
 		protocol := &c.set.list[i]
 		if !protocol.TCP {
 			continue
 		}
 		skip, match := protocol.Sync(role, data)
-		if match == Yes && skip >= 0 && skip < len(data) && (c.hasPort(i) || protocol.Detect(role, data[skip:]) == Yes) {
+		if match != Yes || skip < 0 || skip >= len(data) {
+			continue
+		}
+		if c.hasPort(i) || protocol.Detect(role, data[skip:]) == Yes {
 			return i, true
 		}
 	}
 	return noProtocol, false
 }
 
-// bothSent reports whether both sides have sent. Then the bytes of one of them do not flip the roles.
+// bothSent reports whether both sides have sent. If so, the roles are not flipped by the bytes of one side.
 func (c *Conn) bothSent() bool { return len(c.streams[0].tail) > 0 && len(c.streams[1].tail) > 0 }
 
-// selectProtocol starts the parser of protocol i, which was recognised in dir. In mid-stream the place in the
-// other direction is not known.
+// selectProtocol starts the parser of protocol i, which was recognised in dir. In mid-stream the other
+// direction is marked as lost, since it may begin in the middle of a message.
 func (c *Conn) selectProtocol(i int, dir Dir, lost bool) {
 	c.streams[dir].lost = lost
 	c.streams[dir.Other()].lost = c.midStream
@@ -197,9 +207,9 @@ func (c *Conn) selectProtocol(i int, dir Dir, lost bool) {
 	}
 }
 
-// replayPieces calls the parser for what came before the protocol was known, in its order.
+// replayPieces passes the buffered pieces to the parser, in order of arrival.
 func (c *Conn) replayPieces() {
-	// The parser appends to the tails what it leaves unread, so they are taken away first.
+	// parseData appends unread bytes to the tails, so the tails must be empty before the replay.
 	var bufs [2][]byte
 	var pos [2]int
 	for d := range c.streams {
@@ -208,6 +218,8 @@ func (c *Conn) replayPieces() {
 		stream.tail, stream.need, stream.arrivals, stream.head = nil, 0, stream.arrivals[:0], 0
 	}
 
+	// Invariant: bufs[d][:pos[d]] was passed to the parser or, once it switches protocol, moved to the tail.
+	// Invariant: bufs[d][:pos[d]] was passed to the parser or, once it switches protocol, moved to the tail.
 	for _, piece := range c.pieces {
 		if c.state == dropped {
 			break
@@ -220,7 +232,7 @@ func (c *Conn) replayPieces() {
 		}
 		data := bufs[piece.dir][pos[piece.dir]:][:piece.n]
 		pos[piece.dir] += piece.n
-		if c.switching { // the rest belongs to the next protocol: it stays unread
+		if c.switching { // the rest is for the next protocol and stays unread
 			c.streams[piece.dir].appendTail(c.set, data, piece.at)
 			continue
 		}
@@ -236,10 +248,12 @@ func (c *Conn) replayPieces() {
 	}
 }
 
-// detectGap skips bytes that were lost before the protocol was known. From here on the connection is one in
-// mid-stream.
+// detectGap skips n bytes that were lost before the protocol was known. From here on the connection counts as
+// picked up in mid-stream.
 func (c *Conn) detectGap(dir Dir, n int) {
 	stream := &c.streams[dir]
+
+	// The port decides if a parser can use the truncated message before the gap.
 	if i := c.truncatedCandidate(dir); i != noProtocol {
 		c.selectProtocol(i, dir, false)
 		c.replayPieces()
@@ -248,6 +262,8 @@ func (c *Conn) detectGap(dir Dir, n int) {
 		}
 		return
 	}
+
+	// The bytes before the gap are dropped, with their pieces.
 	stream.offset += uint64(len(stream.tail))
 	stream.releaseTail(c.set)
 	c.pieces = slices.DeleteFunc(c.pieces, func(p piece) bool { return p.dir == dir && !p.end })
@@ -256,11 +272,11 @@ func (c *Conn) detectGap(dir Dir, n int) {
 	c.midStream, c.info.MidStream = true, true
 }
 
-// minTruncated is how many bytes must have been seen for truncatedCandidate to trust the port.
+// minTruncated is the number of bytes before a gap from which on truncatedCandidate trusts the port.
 const minTruncated = 8
 
-// truncatedCandidate returns the protocol of the server's port, if what was seen of dir before a gap may be
-// the front of a message of it and its parser can parse such a front: nothing clearer will come.
+// truncatedCandidate returns the protocol of the server's port if it is still a candidate for the bytes of dir
+// before a gap and its parser is a TruncatedParser, else noProtocol.
 func (c *Conn) truncatedCandidate(dir Dir) int {
 	if c.midStream || len(c.streams[dir].tail) < minTruncated {
 		return noProtocol
@@ -279,8 +295,8 @@ func (c *Conn) truncatedCandidate(dir Dir) int {
 	return noProtocol
 }
 
-// discardMidStream drops what was seen in mid-stream without a match, and ends the detection when too much
-// was.
+// discardMidStream drops the bytes in which no message start was found, and ends the detection after
+// ResyncBytes or when both sides have ended.
 func (c *Conn) discardMidStream() {
 	ended := c.streams[0].ended && c.streams[1].ended
 	for d := range c.streams {
@@ -305,12 +321,12 @@ func (c *Conn) hasPort(i int) bool {
 	return slices.Contains(c.set.list[i].Ports, c.info.Server.Port())
 }
 
-// maxRedetects is how often the protocol of a connection is looked for again.
+// maxRedetects is how often the detection of a connection is started again.
 const maxRedetects = 32
 
-// redetect looks for the protocol of a dropped connection once more when the other side begins to send: there
-// SOCKS, STARTTLS and the like end, and a known protocol may begin. It reports whether the connection is
-// looked at again. That a side begins to send does not depend on how the bytes are cut.
+// redetect starts the detection of a dropped connection again, and reports whether it did. It is called when
+// the other side begins to send: at such a point SOCKS, STARTTLS and the like end, and a known protocol may
+// begin. These points do not depend on how the bytes are cut into packets.
 func (c *Conn) redetect() bool {
 	if !c.undetected || c.midStream || c.redetects >= maxRedetects {
 		return false
@@ -321,8 +337,8 @@ func (c *Conn) redetect() bool {
 	return true
 }
 
-// endDetection selects the protocol of the port if the bytes do not speak against it, or drops the
-// connection.
+// endDetection selects the protocol of the server's port if it is still a candidate in both directions, and
+// drops the connection otherwise.
 func (c *Conn) endDetection() {
 	for i := range c.set.list {
 		if c.redetects > 0 {
@@ -341,14 +357,14 @@ func (c *Conn) endDetection() {
 	c.state, c.undetected = dropped, true
 }
 
-// maxUnrecognised is how many datagrams of a direction are looked at before the protocol counts as unknown.
+// maxUnrecognised is the number of datagrams of a direction after which the protocol counts as unknown.
 const maxUnrecognised = 8
 
-// detectDatagram looks for the protocol of the datagram b.
+// detectDatagram tries to detect the protocol from the datagram b.
 func (c *Conn) detectDatagram(dir Dir, b []byte) {
 	i, _ := c.matchProtocol(dir, b)
 	if i == noProtocol {
-		i = c.candidateByPort(dir) // nothing more comes of a datagram, so the port decides
+		i = c.candidateByPort(dir) // a datagram has no continuation, so the port decides
 	}
 	if i != noProtocol {
 		c.startParser(i)
@@ -359,7 +375,7 @@ func (c *Conn) detectDatagram(dir Dir, b []byte) {
 		c.state = dropped
 		return
 	}
-	c.startDetection() // of the next datagram every protocol is a candidate again
+	c.startDetection() // every protocol is a candidate again for the next datagram
 }
 
 // candidateByPort returns the candidate of dir whose port is the server's, or the client's if the roles were

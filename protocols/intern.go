@@ -12,9 +12,10 @@ const (
 	maxInterned = 256  // bytes of one
 )
 
-// intern returns b as a string of valid UTF-8, the same string as the last time where it is still in the
-// table. The table is direct-mapped: hostile input can push strings out of it, but not make it grow. Bytes
-// that are not UTF-8 are written \xNN, since the strings of an event must be UTF-8.
+// intern returns data as a string of valid UTF-8. It returns the string of an earlier call without allocating
+// if that string is still in the table. The table is direct-mapped: hostile input can evict strings from it,
+// but not make it grow. Bytes that are not UTF-8 are written \xNN, since the strings of an event must be
+// UTF-8.
 func (s *Set) intern(data []byte) string {
 	if len(data) == 0 {
 		return ""
@@ -26,14 +27,14 @@ func (s *Set) intern(data []byte) string {
 	if *slot != string(data) {
 		text := validUTF8(data)
 		if len(text) != len(data) {
-			return text // it is not what the slot would be compared with
+			return text // text differs from data, so a lookup of data would never find it
 		}
 		*slot = text
 	}
 	return *slot
 }
 
-// validUTF8 copies b into a string of valid UTF-8.
+// validUTF8 copies data into a string of valid UTF-8. It writes other bytes as \xNN. It writes other bytes as \xNN.
 func validUTF8(data []byte) string {
 	if utf8.Valid(data) {
 		return string(data)

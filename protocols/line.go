@@ -2,9 +2,9 @@ package protocols
 
 import "bytes"
 
-// CutLine returns the line at the front of b without its CR LF or LF, for protocols of lines. n is its length
-// with them. It is 0 if the first most bytes hold no end of a line: if b is shorter than that, the end may
-// still come; else the line is too long.
+// CutLine returns the line at the front of data without its CR LF or LF. n is the length of the line with its
+// CR LF or LF, or 0 if there is none in the first most bytes. If n is 0 and data is shorter than most, the
+// line is incomplete; else it is too long.
 func CutLine(data []byte, most int) (line []byte, n int) {
 	i := bytes.IndexByte(data[:min(len(data), most)], '\n')
 	if i < 0 {

@@ -17,18 +17,26 @@ func newSetMetrics(reg prometheus.Registerer) *setMetrics {
 	factory := metrics.With(reg)
 	const prefix = "tidegate_protocols_"
 	return &setMetrics{
-		connections: factory.CounterVec(prefix+"connections_total", "Connections whose protocol was recognised.", "protocol"),
-		events:      factory.CounterVec(prefix+"events_total", "Events that parsers emitted.", "protocol"),
-		errors:      factory.CounterVec(prefix+"errors_total", "Parse errors: bytes that the protocol does not allow.", "protocol"),
-		resyncs:     factory.CounterVec(prefix+"resyncs_total", "Times that parsing went on at the start of a message behind a gap or an error.", "protocol"),
-		panics:      factory.CounterVec(prefix+"panics_total", "Panics of parsers. The rest of the connection is ignored.", "protocol"),
-		anomalies:   factory.CounterVec(prefix+"anomalies_total", "Protocol anomalies that parsers met and limits that they reached, by reason.", "protocol", "reason"),
-		dropped:     factory.CounterVec(prefix+"dropped_bytes_total", "Bytes of recognised connections that no parser read, by reason.", "protocol", "reason"),
-		undetected:  factory.Counter(prefix+"undetected_total", "Connections that are of none of the known protocols."),
+		connections: factory.CounterVec(prefix+"connections_total",
+			"Connections whose protocol was recognised.", "protocol"),
+		events: factory.CounterVec(prefix+"events_total",
+			"Events that parsers emitted.", "protocol"),
+		errors: factory.CounterVec(prefix+"errors_total",
+			"Parse errors: bytes that the protocol does not allow.", "protocol"),
+		resyncs: factory.CounterVec(prefix+"resyncs_total",
+			"Times that a parser found the start of a message again after a gap or an error.", "protocol"),
+		panics: factory.CounterVec(prefix+"panics_total",
+			"Panics of parsers. The rest of the connection is ignored.", "protocol"),
+		anomalies: factory.CounterVec(prefix+"anomalies_total",
+			"Protocol anomalies and exceeded limits in parsed connections, by reason.", "protocol", "reason"),
+		dropped: factory.CounterVec(prefix+"dropped_bytes_total",
+			"Bytes of recognised connections that were not parsed, by reason.", "protocol", "reason"),
+		undetected: factory.Counter(prefix+"undetected_total",
+			"Connections of an unknown protocol."),
 	}
 }
 
-// counters are those of one protocol. anomalies and dropped fill up with the reasons that occur.
+// counters are the counters of one protocol. anomalies and dropped have the reasons that have occurred.
 type counters struct {
 	connections, events, errors, resyncs, panics prometheus.Counter
 	anomalies, dropped                           map[string]prometheus.Counter
@@ -50,7 +58,8 @@ func (m *setMetrics) countersOf(protocol string) counters {
 	}
 }
 
-// addCount adds n to the counter of reason, which is a constant of the code, never a word of the input.
+// addCount adds n to the counter of reason. reason must be a constant and never come from the input: each
+// value is a new time series.
 func addCount(counters map[string]prometheus.Counter, vec *prometheus.CounterVec, reason string, n int) {
 	if n <= 0 {
 		return

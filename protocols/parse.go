@@ -1,9 +1,10 @@
 package protocols
 
-// parseData calls the parser for b, behind the tail of the same direction, and keeps what stays unread.
+// parseData passes data, which follows the tail of the same direction, to the parser, and keeps the unread
+// rest.
 func (c *Conn) parseData(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
-	// Nothing waits: the parser reads from b itself.
+	// The tail is empty: the parser reads from data itself.
 	if len(stream.tail) == 0 {
 		stream.lastAt = at
 		n := stream.consumeSkip(len(data))
@@ -16,12 +17,14 @@ func (c *Conn) parseData(dir Dir, data []byte, at int64) {
 		}
 		return
 	}
+
+	// The message continues the tail, which must be contiguous for the parser.
 	stream.appendTail(c.set, data, at)
 	stream.lastAt = at
 	c.parseTail(dir, at)
 }
 
-// parseTail calls the parser for the tail.
+// parseTail passes the tail to the parser.
 func (c *Conn) parseTail(dir Dir, at int64) {
 	stream := &c.streams[dir]
 	if len(stream.tail) == 0 || c.state != parsing {
@@ -34,13 +37,14 @@ func (c *Conn) parseTail(dir Dir, at int64) {
 	}
 }
 
-// parseMessages calls the parser for the messages at the front of b, and returns how many bytes of b are done
-// with.
+// parseMessages passes the messages at the front of data to the parser, and returns the number of bytes that
+// were read or skipped.
 //
-// Each turn of the loop skips bytes, finds the place again, or parses one message; it ends when the parser
-// waits for more, the connection is dropped, or another protocol takes over. b[n:] is what is unread.
+// Each iteration skips bytes, resynchronises, or parses one message. The loop ends when the parser needs more
+// bytes, the connection is dropped, or the protocol is switched.
 func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (n int) {
 	stream := &c.streams[dir]
+	// Invariant: data[n:] is unread, and stream.offset is the offset of its first byte.
 	for n < len(data) && c.state == parsing && !c.switching {
 		if length := stream.consumeSkip(len(data) - n); length > 0 {
 			n += length
@@ -52,6 +56,8 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (n int) {
 		}
 		stream.need = 0
 
+		// The place is lost: find the start of a message.
+		// The place is lost: find the start of a message.
 		if stream.lost {
 			n += c.resync(dir, rest)
 			if stream.lost {
@@ -60,6 +66,7 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (n int) {
 			continue
 		}
 
+		// Parse one message. Parse may flip the roles, skip bytes, or ask for more.
 		flip := c.flip
 		length, err := c.parser.Parse(dir^flip, rest, at)
 		switch {
@@ -74,7 +81,7 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (n int) {
 			if c.errorScore > 0 {
 				c.errorScore--
 			}
-		case c.flip == flip && stream.skip == 0 && !c.switching: // nothing was read, nor anything asked for
+		case c.flip == flip && stream.skip == 0 && !c.switching: // no progress: more bytes are needed
 			stream.need = max(stream.need, len(rest)+1)
 			return n
 		}
@@ -82,7 +89,7 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (n int) {
 	return n
 }
 
-// errorWeight is how many messages make up for one error.
+// errorWeight is the number of parsed messages that outweigh one error.
 const errorWeight = 4
 
 // countError counts a parse error, and drops a connection that has too many.
@@ -95,8 +102,7 @@ func (c *Conn) countError() {
 	}
 }
 
-// losePlace notes that the front of a stream could not be parsed: one byte is skipped, and Sync is to find
-// what comes next.
+// losePlace handles bytes that could not be parsed: it skips one byte, and has Sync look for the next message.
 func (c *Conn) losePlace(dir Dir) {
 	stream := &c.streams[dir]
 	stream.advance(1)
@@ -107,17 +113,17 @@ func (c *Conn) losePlace(dir Dir) {
 	}
 }
 
-// maxSyncBuffer is how many bytes are kept while Sync looks for the start of a message.
+// maxSyncBuffer is the number of undecided bytes that are kept while Sync looks for the start of a message.
 const maxSyncBuffer = 8 << 10
 
-// resync calls Sync, and returns how many bytes of b lie before the start of a message. If lost is still set,
-// more bytes have to come.
+// resync calls Sync, and returns the number of bytes of data before the start of a message. If stream.lost is
+// still set afterwards, the start was not found and more bytes are needed.
 func (c *Conn) resync(dir Dir, data []byte) int {
 	stream := &c.streams[dir]
 	skip, match := c.set.list[c.proto].Sync(dir^c.flip, data)
 	skip = min(max(skip, 0), len(data))
 
-	// Found, or not decided yet and worth keeping, or nothing in b.
+	// A start was found, or may be at skip, or there is none in data.
 	switch {
 	case match == Yes && skip < len(data):
 		stream.lost = false
@@ -141,12 +147,16 @@ func (c *Conn) resync(dir Dir, data []byte) int {
 func (c *Conn) parseGap(dir Dir, n int) {
 	stream := &c.streams[dir]
 	unread := len(stream.tail)
+
+	// The tail is the front of a message without a rest. From here on n counts it as lost too.
+
+	// The tail is the front of a message without a rest. From here on n counts it as lost too.
 	c.parseTruncated(dir)
 	c.countDropped("gap", unread)
 	stream.releaseTail(c.set)
 	n += unread
 
-	// Bytes that are skipped anyway leave the parser where it is, whatever Gap reports.
+	// Inside bytes that are to be skipped the place is known, whatever Gap returns.
 	needed := stream.skip < uint64(n)
 	placed := c.parser.Gap(dir^c.flip, n)
 	stream.offset += uint64(n - stream.consumeSkip(n))
@@ -155,7 +165,7 @@ func (c *Conn) parseGap(dir Dir, n int) {
 	}
 }
 
-// parseTruncated calls the parser for the unread front of a message whose rest was lost.
+// parseTruncated passes the tail, the front of a message whose rest was lost, to a TruncatedParser.
 func (c *Conn) parseTruncated(dir Dir) {
 	s := &c.streams[dir]
 	if parser, ok := c.parser.(TruncatedParser); ok && len(s.tail) > 0 && !s.lost && s.skip == 0 {
@@ -163,7 +173,7 @@ func (c *Conn) parseTruncated(dir Dir) {
 	}
 }
 
-// limitTail drops a tail that has grown over its bound: the message is too long to be parsed.
+// limitTail drops a tail longer than MaxUnparsedBytes: the message is too long to be parsed.
 func (c *Conn) limitTail(dir Dir) {
 	stream := &c.streams[dir]
 	n := len(stream.tail)
@@ -179,11 +189,11 @@ func (c *Conn) limitTail(dir Dir) {
 	}
 }
 
-// maxRequests is how often in a row a parser may ask for something while no more bytes come.
+// maxRequests is the number of requests of a parser that are applied in a row before new bytes arrive.
 const maxRequests = 8
 
-// applyRequests does what the parser has asked for while it ran: to drop the connection, to hand it over, to
-// parse a direction once more.
+// applyRequests applies what the parser requested by Drop, SwitchTo and Reparse. Each of them may run a parser
+// that requests more.
 func (c *Conn) applyRequests(at int64) {
 	for range maxRequests {
 		switch {
@@ -210,14 +220,14 @@ func (c *Conn) closeParser(at int64) {
 	c.releaseBuffers()
 }
 
-// reparse calls the parser for the unread bytes of dir, as Reparse asked.
+// reparse passes the unread bytes of dir to the parser again, as requested by Reparse.
 func (c *Conn) reparse(dir Dir, at int64) {
 	s := &c.streams[dir]
 	s.reparse, s.need = false, 0
 	c.parseTail(dir, at)
 }
 
-// switchProtocol hands the connection to the protocol that SwitchTo named.
+// switchProtocol passes the connection to the protocol that SwitchTo named.
 func (c *Conn) switchProtocol(at int64) {
 	c.parser.Close(at)
 	c.set.releaseParser(c.proto, c.parser)
@@ -226,13 +236,13 @@ func (c *Conn) switchProtocol(at int64) {
 		return
 	}
 
-	// What the old protocol knew of the streams is void, what is unread stays.
+	// The state of the old parser in the streams is reset; the unread bytes stay.
 	for d := range c.streams {
 		stream := &c.streams[d]
 		stream.lost, stream.reparse, stream.need, stream.skip = false, false, 0, 0
 	}
 	c.switching, c.midStream, c.errorScore = false, false, 0
-	c.info.MidStream = false // what follows is seen from its beginning
+	c.info.MidStream = false // the next protocol is captured from its beginning
 	client := Client ^ c.flip
 	if c.nextProtocol == "" {
 		c.detectUnread(client)
@@ -246,6 +256,8 @@ func (c *Conn) switchProtocol(at int64) {
 		return
 	}
 
+	// The new parser reads the unread bytes, the client's first, then the ends that have already come.
+	// The new parser reads the unread bytes, the client's first, then the ends that have already come.
 	c.startParser(i)
 	for _, d := range [...]Dir{client, client.Other()} {
 		c.parseTail(d, at)
@@ -257,7 +269,7 @@ func (c *Conn) switchProtocol(at int64) {
 	}
 }
 
-// detectUnread detects the protocol of the unread bytes, the client's first.
+// detectUnread starts the detection with the unread bytes, the client's first.
 func (c *Conn) detectUnread(client Dir) {
 	c.startDetection()
 	for _, dir := range [...]Dir{client, client.Other()} {
@@ -275,7 +287,7 @@ func (c *Conn) detectUnread(client Dir) {
 	}
 }
 
-// startParser makes i the protocol of the connection.
+// startParser makes i the protocol of the connection and prepares a parser for it.
 func (c *Conn) startParser(i int) {
 	c.state, c.proto, c.lastProto = parsing, i, i
 	c.set.counters[i].connections.Inc()

@@ -8,21 +8,20 @@ import (
 	"tidegate/pipeline"
 )
 
-// Info is what collector/sessions knows of a connection when it opens it.
+// Info describes a connection as collector/sessions opens it.
 type Info struct {
 	Transport      pipeline.Transport
 	Client, Server netip.AddrPort
 	Session        pipeline.ID
 	CommunityID    [20]byte
 	VLAN           uint16
-	MidStream      bool // no SYN was seen: it may begin in the middle of a message, and the roles are a guess
+	MidStream      bool // no SYN was seen: the first bytes may be inside a message, and the roles are a guess
 }
 
-// A Set is the protocols of one worker, with pools of connections, parsers and buffers. It is not safe for
+// A Set holds the protocols of one worker, with pools of connections, parsers and buffers. It is not safe for
 // concurrent use: every worker has its own.
 type Set struct {
-	// Panicked is called for each panic of a parser, unless it is nil. The connection is ignored from there
-	// on.
+	// Panicked, unless nil, is called for each panic of a parser. The rest of the connection is ignored.
 	Panicked func(protocol string, value any, stack []byte)
 
 	cfg      Config
@@ -36,7 +35,7 @@ type Set struct {
 	interned    [internSlots]string
 }
 
-// Bounds of what a Set keeps for later.
+// Bounds of the pools of a Set.
 const (
 	maxFreeParsers = 256 // of each protocol
 	maxFreeConns   = 1024
@@ -45,8 +44,8 @@ const (
 	newTail        = 4 << 10  // bytes of a new one
 )
 
-// NewSet returns the set of a worker. list is in the order in which protocols are asked, the more specific
-// ones first. cfg passes its Check. Sets of one registry share their counters.
+// NewSet returns the set of a worker. list is in the order in which protocols are tried, the more specific
+// ones first. cfg must pass its Check. Sets of one registry share their counters.
 func NewSet(list []Protocol, cfg Config, reg prometheus.Registerer) *Set {
 	set := &Set{cfg: cfg, list: list, metrics: newSetMetrics(reg), freeParsers: make([][]Parser, len(list))}
 	for _, p := range list {
@@ -55,7 +54,7 @@ func NewSet(list []Protocol, cfg Config, reg prometheus.Registerer) *Set {
 	return set
 }
 
-// Open begins a connection. emit is given its events and owns them.
+// Open returns a Conn for a new connection. emit is called with each of its events and owns them.
 func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
 	var conn *Conn
 	if n := len(s.freeConns); n > 0 {
@@ -84,6 +83,8 @@ func (s *Set) releaseParser(i int, parser Parser) {
 	}
 }
 
+// takeTail returns an empty buffer from the pool, or a new one.
+// takeTail returns an empty buffer from the pool, or a new one.
 func (s *Set) takeTail() []byte {
 	if n := len(s.freeTails); n > 0 {
 		b := s.freeTails[n-1]
@@ -99,6 +100,8 @@ func (s *Set) releaseTail(b []byte) {
 	}
 }
 
+// releaseConn resets conn and returns it to the pool. It keeps the capacity of its slices.
+// releaseConn resets conn and returns it to the pool. It keeps the capacity of its slices.
 func (s *Set) releaseConn(conn *Conn) {
 	var streams [2]halfStream
 	for d := range streams {

@@ -3,31 +3,31 @@ package protocols
 // A halfStream is one direction of a connection. It belongs to the side that was taken for its sender when
 // the connection was opened; a flip does not move it.
 type halfStream struct {
-	offset uint64 // of the next byte that is read: the first of tail, or the next that comes
-	skip   uint64 // bytes from offset on that are skipped
-	need   int    // Parse is not called before this many bytes are there
+	offset uint64 // stream offset of the next byte to read: the first of tail or, if tail is empty, the next to arrive
+	skip   uint64 // number of bytes from offset on to skip
+	need   int    // Parse is not called with fewer unread bytes
 
 	tail     []byte    // unread bytes, in a buffer of the set
-	arrivals []arrival // when the bytes of tail came
-	head     int       // of arrivals: when the first byte of tail came
-	lastAt   int64     // when the last bytes came
+	arrivals []arrival // arrival times of the bytes of tail
+	head     int       // index in arrivals of the first byte of tail
+	lastAt   int64     // arrival time of the last bytes
 
-	lost    bool // the place in the stream is lost; Sync is to find it
-	partial bool // bytes in front of the next message were lost
+	lost    bool // the place in the stream is lost, and Sync must find it
+	partial bool // bytes before the next message were lost
 	reparse bool // Reparse was called
-	ended   bool
+	ended   bool // FIN was seen
 }
 
-// An arrival is the time at which the bytes before the offset end came.
+// An arrival is the arrival time of the bytes up to offset end, from the end of the arrival before.
 type arrival struct {
 	end uint64
 	at  int64
 }
 
-// maxArrivals is how many times are kept of one tail. Bytes beyond share the last one.
+// maxArrivals is the number of arrival times that are kept for one tail. Further bytes share the last one.
 const maxArrivals = 64
 
-// firstAt returns when the byte at offset came.
+// firstAt returns the arrival time of the byte at offset.
 func (s *halfStream) firstAt() int64 {
 	if s.head < len(s.arrivals) {
 		return s.arrivals[s.head].at
@@ -43,7 +43,7 @@ func (s *halfStream) advance(n int) {
 	}
 }
 
-// consumeSkip moves offset past those of the next n bytes that are skipped, and returns how many that are.
+// consumeSkip moves offset past the bytes to skip among the next n bytes, and returns their number.
 func (s *halfStream) consumeSkip(n int) int {
 	if s.skip == 0 {
 		return 0
@@ -54,14 +54,14 @@ func (s *halfStream) consumeSkip(n int) int {
 	return k
 }
 
-// addArrival notes when the bytes before the offset end came.
+// addArrival records the arrival time of the bytes up to offset end.
 func (s *halfStream) addArrival(end uint64, at int64) {
 	if n := len(s.arrivals); n-s.head >= maxArrivals {
 		s.arrivals[n-1].end = end
 		return
 	}
 
-	// Make room at the end: by starting anew, or by moving what is left to the front.
+	// Entries before head are obsolete: reuse their space.
 	if s.head > 0 && s.head == len(s.arrivals) {
 		s.arrivals, s.head = s.arrivals[:0], 0
 	} else if s.head >= maxArrivals {
@@ -70,7 +70,7 @@ func (s *halfStream) addArrival(end uint64, at int64) {
 	s.arrivals = append(s.arrivals, arrival{end, at})
 }
 
-// appendTail appends a copy of b to the tail.
+// appendTail appends a copy of data to the tail.
 func (s *halfStream) appendTail(set *Set, data []byte, at int64) {
 	if len(data) == 0 {
 		return
@@ -94,7 +94,7 @@ func (s *halfStream) dropFront(set *Set, n int) {
 	s.tail = s.tail[:copy(s.tail, s.tail[n:])]
 }
 
-// releaseTail gives the tail back to the set. The caller moves offset.
+// releaseTail returns the buffer of the tail to the set. The caller moves offset.
 func (s *halfStream) releaseTail(set *Set) {
 	if s.tail != nil {
 		set.releaseTail(s.tail)

@@ -122,7 +122,7 @@ func (l *line) hideBehindColon(i int) int {
 	return l.hideValue(i+1, ending.whole)
 }
 
-// byteBefore returns the byte in front of i, or 0 outside of b.
+// byteBefore returns the byte in front of i, or 0 outside of data.
 func byteBefore(data []byte, i int) byte {
 	if i < 1 || i > len(data) {
 		return 0

@@ -56,7 +56,7 @@ func (l *line) introducesSQL(i int) bool {
 
 func isOperator(c byte) bool { return c >= '<' && c <= '>' || c == '!' || c == ':' }
 
-// callBehindLike reports whether b ends with LIKE and the name of a function.
+// callBehindLike reports whether data ends with LIKE and the name of a function.
 func callBehindLike(data []byte) bool {
 	for len(data) > 0 && sqltoken.IsWordByte(data[len(data)-1]) {
 		data = data[:len(data)-1]
@@ -68,7 +68,7 @@ func callBehindLike(data []byte) bool {
 	return n >= 0 && sqltoken.EqualFold(data[n:], "LIKE")
 }
 
-// endsPasswordFor reports whether b ends with PASSWORD FOR and one word.
+// endsPasswordFor reports whether data ends with PASSWORD FOR and one word.
 func endsPasswordFor(data []byte) bool {
 	i := len(data)
 	for i > 0 && data[i-1] > ' ' {
@@ -78,7 +78,7 @@ func endsPasswordFor(data []byte) bool {
 	return i >= len(words) && sqltoken.EqualFold(data[i-len(words):i], words)
 }
 
-// introducesSecret reports whether the word at the end of b, whose last letter is last, is an introducer.
+// introducesSecret reports whether the word at the end of data, whose last letter is last, is an introducer.
 func introducesSecret(data []byte, last byte) bool {
 	for _, w := range introducers[last] {
 		if n := len(data) - len(w); n >= 0 && sqltoken.EqualFold(data[n:], w) && (n == 0 || !sqltoken.IsWordByte(data[n-1])) {

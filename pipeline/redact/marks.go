@@ -20,7 +20,7 @@ const (
 	highBits = 0x80 * lowBits     // the highest bit of each byte
 )
 
-// findMarks returns the marks in the eight bytes at i, fewer at the end of b, as the high bits of their
+// findMarks returns the marks in the eight bytes at i, fewer at the end of data, as the high bits of their
 // bytes.
 func findMarks(data []byte, i int) uint64 {
 	var x uint64

@@ -99,7 +99,7 @@ var folded = func() (t [256]byte) {
 	return t
 }()
 
-// secretEnding returns the ending that makes the name at the end of b secret, or nil.
+// secretEnding returns the ending that makes the name at the end of data secret, or nil.
 func secretEnding(data []byte) *ending {
 	data = trimSeparators(data)
 	if len(data) == 0 {
@@ -113,7 +113,7 @@ func secretEnding(data []byte) *ending {
 	return nil
 }
 
-// secretWord reports whether the last part of the name at the end of b is one of words.
+// secretWord reports whether the last part of the name at the end of data is one of words.
 func secretWord(data []byte) bool {
 	data = trimSeparators(data)
 	if len(data) == 0 {
@@ -128,7 +128,7 @@ func secretWord(data []byte) bool {
 	return false
 }
 
-// trimSeparators returns b without the separators at its end: the bracket of user[password].
+// trimSeparators returns data without the separators at its end: the bracket of user[password].
 func trimSeparators(data []byte) []byte {
 	for len(data) > 0 && folded[data[len(data)-1]] == separator {
 		data = data[:len(data)-1]
@@ -136,9 +136,9 @@ func trimSeparators(data []byte) []byte {
 	return data
 }
 
-// endsWith reports whether b ends with word, separators aside, and where in b it begins.
+// endsWith reports whether data ends with word, separators aside, and where in data it begins.
 func endsWith(data []byte, word string) (from int, ok bool) {
-	// Invariant: b[i:] is word[j+1:] with separators in it.
+	// Invariant: data[i:] is word[j+1:] with separators in it.
 	i := len(data)
 	for j := len(word) - 1; j >= 0; {
 		if i == 0 {

@@ -36,7 +36,7 @@ func (r *Redactor) hide(from, to int) {
 	}
 }
 
-// replaced returns b with marker in place of each span. Spans may overlap and come in any order; each run of
+// replaced returns data with marker in place of each span. Spans may overlap and come in any order; each run of
 // them is one secret.
 func (r *Redactor) replaced(data []byte, marker string) []byte {
 	byStart := func(x, y span) int { return cmp.Compare(x.from, y.from) }
@@ -44,7 +44,7 @@ func (r *Redactor) replaced(data []byte, marker string) []byte {
 		slices.SortFunc(r.spans, byStart)
 	}
 
-	// Invariant: out is the redacted form of b[:done].
+	// Invariant: out is the redacted form of data[:done].
 	out, done := r.out[:0], 0
 	for i := 0; i < len(r.spans); {
 		from, to := r.spans[i].from, r.spans[i].to

@@ -2,9 +2,9 @@ package redact
 
 import "bytes"
 
-// URL returns b, a URL or a request target, without its secrets, and reports whether there were any. Hidden
+// URL returns data, a URL or a request target, without its secrets, and reports whether there were any. Hidden
 // are user:password@ behind every //, and the values of parameters whose names are those of secrets; also
-// within a URL that is itself the value of a parameter, and also where the characters are percent-encoded. b
+// within a URL that is itself the value of a parameter, and also where the characters are percent-encoded. data
 // is not changed.
 func (r *Redactor) URL(data []byte) ([]byte, bool) {
 	if !mayHoldSecret(data) {
@@ -28,7 +28,7 @@ func mayHoldSecret(b []byte) bool {
 	return false
 }
 
-// hideURL hides the secrets of the URL b. base is the offset of b in the text that the spans count in. inLine
+// hideURL hides the secrets of the URL data. base is the offset of data in the text that the spans count in. inLine
 // is that of hideUserInfo.
 func (r *Redactor) hideURL(data []byte, base int, inLine bool) {
 	start := 0     // of the parameter's name

@@ -11,8 +11,8 @@ import (
 	"tidegate/protocols/tls"
 )
 
-// Protocols is the list. A connection is matched against them in this order, so the more specific ones come
-// first.
+// Protocols is the list of protocols. A connection is matched against them in this order, so the more
+// specific ones come first.
 var Protocols = []protocols.Protocol{
 	tls.Protocol,
 	http.Protocol,

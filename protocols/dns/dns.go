@@ -63,7 +63,7 @@ func detect(_ protocols.Dir, data []byte) protocols.Match {
 	return protocols.No
 }
 
-// isDatagram reports whether b is one well-formed message and nothing else. It is strict enough for any port.
+// isDatagram reports whether data is one well-formed message and nothing else. It is strict enough for any port.
 func isDatagram(data []byte) bool {
 	if !isPlausibleHeader(data, true) {
 		return false
@@ -80,7 +80,7 @@ func isDatagram(data []byte) bool {
 	return off == len(data)
 }
 
-// isReadable reports whether b begins with a header and a question that can be parsed, whatever its flags are
+// isReadable reports whether data begins with a header and a question that can be parsed, whatever its flags are
 // and whatever follows.
 func isReadable(data []byte) bool {
 	if len(data) < headerSize || data[4] != 0 || data[5] == 0 || data[5] > maxQuestions {
@@ -123,7 +123,7 @@ func matchStream(data []byte) protocols.Match {
 }
 
 // resync finds the next place in a stream that can be the length of a message. What it cannot judge yet is at
-// most the header and one question at the end of b, so the search is linear.
+// most the header and one question at the end of data, so the search is linear.
 func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
 	for i := range data {
 		if match := matchStream(data[i:]); match != protocols.No {
@@ -134,7 +134,7 @@ func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
 }
 
 // isPlausibleHeader judges as much of a header as there is: exactly one question, flags that the direction
-// can have, and no more records than fit. whole says that b is a whole message.
+// can have, and no more records than fit. whole says that data is a whole message.
 func isPlausibleHeader(data []byte, whole bool) bool {
 	if whole && len(data) < headerSize+5 {
 		return false

@@ -208,7 +208,7 @@ func (d *data) quoted(b []byte) {
 	d.text = append(d.text, '"', ' ')
 }
 
-// appendQuoted writes b as it stands between quotes. UTF-8 stays as it is: people write it into TXT records.
+// appendQuoted writes data as it stands between quotes. UTF-8 stays as it is: people write it into TXT records.
 func appendQuoted(dst, data []byte) []byte {
 	for i := 0; i < len(data); {
 		c := data[i]

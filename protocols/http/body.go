@@ -123,7 +123,7 @@ func parseDecimal(data []byte) (v uint64, ok bool) {
 	return v, true
 }
 
-// trim returns b without the white space at both ends.
+// trim returns data without the white space at both ends.
 func trim(data []byte) []byte {
 	for len(data) > 0 && isBlank(data[0]) {
 		data = data[1:]

@@ -18,7 +18,7 @@ var methods = [...]string{
 	"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "PROPFIND", "REPORT", "SEARCH",
 }
 
-// detect judges whether b is the beginning of HTTP/1.
+// detect judges whether data is the beginning of HTTP/1.
 func detect(dir protocols.Dir, data []byte) protocols.Match {
 	if dir == protocols.Client {
 		return detectRequest(data)

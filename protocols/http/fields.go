@@ -86,7 +86,7 @@ func (p *parser) hostOf(data []byte) string {
 	return p.c.Intern(p.lower(capped(data, maxWord)))
 }
 
-// lower returns b in lower case, in scratch if it has upper-case letters.
+// lower returns data in lower case, in scratch if it has upper-case letters.
 func (p *parser) lower(data []byte) []byte {
 	for i, c := range data {
 		if c >= 'A' && c <= 'Z' {
@@ -324,7 +324,7 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// equalFold reports whether b is want, which is in lower case, but for the case of its letters.
+// equalFold reports whether data is want, which is in lower case, but for the case of its letters.
 func equalFold(data []byte, want string) bool {
 	if len(data) != len(want) {
 		return false

@@ -76,7 +76,7 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 	return n, nil
 }
 
-// checkHead reports whether b begins with a head. If it does not and there is no error, the connection was
+// checkHead reports whether data begins with a head. If it does not and there is no error, the connection was
 // flipped or dropped.
 func (p *parser) checkHead(dir protocols.Dir, data []byte) (bool, error) {
 	switch {
@@ -109,7 +109,7 @@ func looksLikeResponse(b []byte) bool {
 	return string(b[:min(len(b), len(begin))]) == begin[:min(len(b), len(begin))]
 }
 
-// headEnd returns the end of the head at the front of b, behind the empty line that ends it. It scans from
+// headEnd returns the end of the head at the front of data, behind the empty line that ends it. It scans from
 // the offset from on. If there is no end yet it returns 0, and next is the offset to scan from when there is
 // more.
 func headEnd(data []byte, from int) (end, next int) {
@@ -133,7 +133,7 @@ func headEnd(data []byte, from int) (end, next int) {
 	}
 }
 
-// parseRequest parses b, the head of a request, puts the exchange in the queue, and begins its body.
+// parseRequest parses data, the head of a request, puts the exchange in the queue, and begins its body.
 func (p *parser) parseRequest(data []byte, at int64) {
 	exchange := p.newExchange(protocols.Client)
 	body := exchange.event.Http
@@ -188,7 +188,7 @@ func (p *parser) checkFraming(exchange *exchange, hd *head) {
 	}
 }
 
-// parseResponse parses the head of a response, b, and begins its body.
+// parseResponse parses the head of a response, data, and begins its body.
 func (p *parser) parseResponse(data []byte, at int64) {
 	line, fields := cutLine(data)
 	version, code, phrase := statusLine(line)

@@ -32,7 +32,7 @@ func hasTarget(b []byte) bool {
 	return i > 0 && i+1 < len(b) && isKnownMethod(b[:i]) && (detectRequest(b) != protocols.No || looksLikeRequest(b))
 }
 
-// parseTruncatedRequest parses b, a head without its end, as a request, and returns its length. A line
+// parseTruncatedRequest parses data, a head without its end, as a request, and returns its length. A line
 // without a version is a whole request of HTTP/0.9; any other event is marked partial.
 func (p *parser) parseTruncatedRequest(data []byte, at int64) int {
 	p.headUnfinished, p.answeredEarly, p.started = false, false, true

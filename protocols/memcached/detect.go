@@ -60,7 +60,7 @@ var replyWords = []string{
 	"NOTFULL", "UNSAFE", "SAME", "ERROR", "CLIENT_ERROR", "SERVER_ERROR",
 }
 
-// isReplyStart reports whether b can begin with a line of a reply, as far as it goes.
+// isReplyStart reports whether data can begin with a line of a reply, as far as it goes.
 func isReplyStart(data []byte) bool {
 	if line, n := protocols.CutLine(data, maxLine); n > 0 {
 		_, ok := parseReplyLine(line)
@@ -81,7 +81,7 @@ func isReplyStart(data []byte) bool {
 	return !complete && bytes.HasPrefix([]byte("key="), word)
 }
 
-// resync finds a command at the start of b or of a line. A reply is found only at the start of b, which is
+// resync finds a command at the start of data or of a line. A reply is found only at the start of data, which is
 // mostly that of a packet: the data of a value may have lines that look like replies.
 func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	if dir == protocols.Server {

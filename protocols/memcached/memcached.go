@@ -229,7 +229,7 @@ func (p *parser) finishReply(l replyLine, at int64) {
 	}
 }
 
-// emit emits e; at is the time of its last byte, or 0.
+// emit emits event; at is the time of its last byte, or 0.
 func (p *parser) emit(event *pipeline.Event, at int64) {
 	if at > event.Timestamp {
 		event.Duration = uint64(at - event.Timestamp)

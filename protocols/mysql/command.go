@@ -101,7 +101,7 @@ func (p *parser) setStatement(cmd *command, text []byte, cut bool) {
 	cmd.e.Mysql.Query = validUTF8(p.c.Intern(out))
 }
 
-// wholeRunes removes a character at the end of b that is cut in two.
+// wholeRunes removes a character at the end of data that is cut in two.
 func wholeRunes(data []byte) []byte {
 	for i := 1; i < utf8.UTFMax && i <= len(data); i++ {
 		if at := len(data) - i; utf8.RuneStart(data[at]) {

@@ -182,7 +182,7 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	return len(data), protocols.More
 }
 
-// syncClient judges whether a command begins at b. One without SQL must be followed by another, or by
+// syncClient judges whether a command begins at data. One without SQL must be followed by another, or by
 // nothing.
 func syncClient(data []byte) protocols.Match {
 	match := matchCommand(data)
@@ -208,7 +208,7 @@ func syncClient(data []byte) protocols.Match {
 // maxSync is the length of the longest first packet that resync takes for a reply.
 const maxSync = 4 << 10
 
-// syncServer judges whether three packets of a reply follow each other from b on, or as many as there are.
+// syncServer judges whether three packets of a reply follow each other from data on, or as many as there are.
 func syncServer(data []byte) protocols.Match {
 	for i := range 3 {
 		if len(data) == 0 && i > 0 {

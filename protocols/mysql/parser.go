@@ -89,7 +89,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	return p.readServer(data, at)
 }
 
-// payload returns the first most bytes of the payload of the packet at the front of b, or nil if they have
+// payload returns the first most bytes of the payload of the packet at the front of data, or nil if they have
 // not come yet.
 func (p *parser) payload(dir protocols.Dir, data []byte, most int) []byte {
 	n := 4 + min(payloadLength(data), most)
@@ -100,7 +100,7 @@ func (p *parser) payload(dir protocols.Dir, data []byte, most int) []byte {
 	return data[4:n]
 }
 
-// finishPacket returns how many bytes of the packet at the front of b are there, and skips the others.
+// finishPacket returns how many bytes of the packet at the front of data are there, and skips the others.
 func (p *parser) finishPacket(dir protocols.Dir, data []byte) int {
 	n := 4 + payloadLength(data)
 	p.continues[dir] = n == 4+maxPacket

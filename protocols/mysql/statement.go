@@ -47,7 +47,7 @@ var statementWords = [...]string{
 	"RESET", "PURGE", "STOP", "INSTALL", "UNINSTALL", "VALUES", "TABLE", "IMPORT", "BINLOG", "CACHE", "HELP", "SHUTDOWN", "RESTART", "SIGNAL",
 }
 
-// matchStatement judges whether b begins as a statement does. whole says that no more of it comes.
+// matchStatement judges whether data begins as a statement does. whole says that no more of it comes.
 func matchStatement(data []byte, whole bool) protocols.Match {
 	if len(data) > 1 && data[0] <= 16 && data[1] == 1 { // query attributes
 		if data = data[2:]; len(data) > 0 && data[0] < ' ' {

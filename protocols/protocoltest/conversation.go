@@ -201,7 +201,7 @@ func (c Conversation) play(set *protocols.Set, emit func(*pipeline.Event)) (name
 	return name
 }
 
-// Text returns every field of e that is set, as name=value, in the order of the field table.
+// Text returns every field of event that is set, as name=value, in the order of the field table.
 func Text(event *pipeline.Event) string {
 	var out strings.Builder
 	for i := range pipeline.Fields {

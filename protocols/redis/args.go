@@ -12,7 +12,7 @@ const (
 	behindStreams keyPlace = -3 // behind the word STREAMS
 )
 
-// addArgument adds the argument that was read to the event. b may be only its first bytes; size is how many
+// addArgument adds the argument that was read to the event. data may be only its first bytes; size is how many
 // it has.
 func (p *parser) addArgument(data []byte, size uint64) {
 	cmd := &p.command
@@ -75,7 +75,7 @@ func (p *parser) setSubcommand(b []byte) {
 	cmd.secrets.Begin(rc.Command, cmd.total)
 }
 
-// isKey reports whether b, the argument at i, is the first key.
+// isKey reports whether data, the argument at i, is the first key.
 func (p *parser) isKey(data []byte, i int64) bool {
 	cmd := &p.command
 	switch cmd.key {

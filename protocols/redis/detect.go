@@ -6,7 +6,7 @@ import (
 	"tidegate/protocols"
 )
 
-// detect judges whether b is the beginning of RESP. Inline commands and the plainest replies look like other
+// detect judges whether data is the beginning of RESP. Inline commands and the plainest replies look like other
 // line protocols: they stay More until the other side has sent.
 func detect(dir protocols.Dir, data []byte) protocols.Match {
 	if len(data) == 0 {
@@ -177,7 +177,7 @@ func errorWord(b []byte) bool {
 	return false
 }
 
-// isReply reports whether b can begin with a reply, as far as it goes.
+// isReply reports whether data can begin with a reply, as far as it goes.
 func isReply(data []byte) bool {
 	if len(data) == 0 {
 		return false
@@ -218,7 +218,7 @@ func printable(b []byte) bool {
 	return true
 }
 
-// resync finds a command at the start of b or of a line. A reply is found only at the start of b, which is
+// resync finds a command at the start of data or of a line. A reply is found only at the start of data, which is
 // mostly that of a packet: the elements of a reply look like replies.
 func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	if dir == protocols.Server {

@@ -255,7 +255,7 @@ func (p *parser) emitPushed(kind string, at int64) {
 	p.emit(event, at)
 }
 
-// emit emits e; at is the time of its last byte, or 0.
+// emit emits event; at is the time of its last byte, or 0.
 func (p *parser) emit(event *pipeline.Event, at int64) {
 	if at > event.Timestamp {
 		event.Duration = uint64(at - event.Timestamp)

@@ -96,7 +96,7 @@ func typeName(top byte, null bool) string {
 	return ""
 }
 
-// isName reports whether b can be the name of a command: letters, and what modules and subcommands add.
+// isName reports whether data can be the name of a command: letters, and what modules and subcommands add.
 func isName(data []byte) bool {
 	if len(data) == 0 || len(data) > 64 || !letter(data[0]) {
 		return false

@@ -260,7 +260,7 @@ func protocolNames(dst []string, list []byte) []string {
 	return dst
 }
 
-// printable returns b as text, or in hex if it is not printable, as a GREASE protocol.
+// printable returns data as text, or in hex if it is not printable, as a GREASE protocol.
 func printable(data []byte) string {
 	if !utf8.Valid(data) {
 		return "0x" + hex.EncodeToString(data)

@@ -159,7 +159,7 @@ func (p *parser) readAlert(body []byte) {
 // is skipped.
 func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 	side := &p.sides[dir]
-	// Invariant: what came of the message before b is in side.message, or side.skip bytes of it are still to
+	// Invariant: what came of the message before data is in side.message, or side.skip bytes of it are still to
 	// be skipped.
 	for len(data) > 0 {
 		if side.skip > 0 {
@@ -187,7 +187,7 @@ func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 			p.c.Count("message_too_long")
 			side.skip = size - len(side.message)
 			side.message = side.message[:0]
-		case len(side.message) == 0 && len(data) >= size: // all of it is in b: nothing is gathered
+		case len(side.message) == 0 && len(data) >= size: // all of it is in data: nothing is gathered
 			p.readMessage(dir, data[0], data[4:size])
 			data = data[size:]
 		default:

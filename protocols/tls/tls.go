@@ -135,7 +135,7 @@ func matchAlert(body []byte, n int) protocols.Match {
 	return protocols.Yes
 }
 
-// resync finds the next record: one that is followed by the front of another, or that ends b.
+// resync finds the next record: one that is followed by the front of another, or that ends data.
 func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
 	for i := range data {
 		match, n := matchRecord(data[i:])
