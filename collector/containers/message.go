@@ -27,7 +27,7 @@ func (r *Registry) handleMessage(
 		// exec_create and health_status have details behind a colon.
 		action, _, _ := strings.Cut(string(message.Action), ":")
 		r.containerEvent(ctx, api, action, message.Actor.ID)
-		if !stream.seen.add(r.eventID(message)) {
+		if !stream.seen.markSeen(r.eventID(message)) {
 			r.metrics.dropped.WithLabelValues("repeated").Inc()
 			return
 		}
@@ -83,8 +83,8 @@ type seenEvents struct {
 
 func newSeenEvents() seenEvents { return seenEvents{ids: map[pipeline.ID]struct{}{}} }
 
-// add adds the id of an event and reports whether it is new.
-func (s *seenEvents) add(id pipeline.ID) bool {
+// markSeen adds the id of an event and reports whether it is new.
+func (s *seenEvents) markSeen(id pipeline.ID) bool {
 	if _, ok := s.ids[id]; ok {
 		return false
 	}

@@ -9,7 +9,7 @@ import (
 // A view is a snapshot of the Registry for readers: nothing in it is ever changed.
 type view struct {
 	byID    map[string]containerView
-	byIP    map[netip.Addr]holder
+	byIP    map[netip.Addr]addressOwner
 	logs    []LogFile
 	all     []*pipeline.Container
 	bridges []string
@@ -22,8 +22,8 @@ type containerView struct {
 	status    Status
 }
 
-// A holder is the container that has an address, or had it last.
-type holder struct {
+// A addressOwner is the container that has an address, or had it last.
+type addressOwner struct {
 	container *pipeline.Container
 	ended     int64 // ns since 1970; 0: it runs
 }
@@ -82,7 +82,7 @@ func (r *Registry) Bridges() []string { return r.view.Load().bridges }
 func (r *Registry) publish() {
 	v := &view{
 		byID:    make(map[string]containerView, len(r.entries)),
-		byIP:    make(map[netip.Addr]holder, len(r.entries)),
+		byIP:    make(map[netip.Addr]addressOwner, len(r.entries)),
 		routers: map[netip.Addr]bool{},
 	}
 	best := make(map[netip.Addr]*entry, len(r.entries)) // the entry of each address in v.byIP
@@ -119,8 +119,8 @@ func (r *Registry) publish() {
 	}
 }
 
-func (e *entry) holder() holder {
-	h := holder{container: e.container}
+func (e *entry) holder() addressOwner {
+	h := addressOwner{container: e.container}
 	if !e.running && !e.ended.IsZero() {
 		h.ended = e.ended.UnixNano()
 	}

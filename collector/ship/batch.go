@@ -32,7 +32,7 @@ var (
 type batch struct {
 	id         uint64 // differs between two uses of a pooled batch
 	buf        []byte
-	events     int
+	eventCount int
 	counts     datasetCounts
 	containers map[*pipeline.Container]uint32 // index + 1 of each container in buf
 	ranges     []*batchRange
@@ -59,20 +59,20 @@ type batchRange struct {
 	done  bool   // the lines are safe, or lost and counted
 }
 
-// mayLeave reports whether the list of the file's ranges does not need r any more, once everything before r
-// has left. The file's lock must be held.
-func (r *batchRange) mayLeave() bool { return r.done && (r.replay == nil || r.replay.passed) }
+// isRemovable reports whether the list of the file's ranges does not need r any more, once everything before
+// r has left. The file's lock must be held.
+func (r *batchRange) isRemovable() bool { return r.done && (r.replay == nil || r.replay.passed) }
 
-// journaled returns r in the form of the journal.
-func (r *batchRange) journaled() journal.Range {
+// toJournal returns r in the form of the journal.
+func (r *batchRange) toJournal() journal.Range {
 	return journal.Range{File: r.file.id, After: r.after, End: r.end, Events: r.count}
 }
 
-// journaled returns what the journal has to know of b.
-func (b *batch) journaled(id batchID) journal.Batch {
+// toJournal returns what the journal has to know of b.
+func (b *batch) toJournal(id batchID) journal.Batch {
 	out := journal.Batch{ID: id, Ranges: make([]journal.Range, len(b.ranges))}
 	for i, r := range b.ranges {
-		out.Ranges[i] = r.journaled()
+		out.Ranges[i] = r.toJournal()
 	}
 	return out
 }
@@ -117,7 +117,7 @@ func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 		event.Container = owner
 		setContainer(event.Source, source)
 		setContainer(event.Destination, destination)
-		if b.events == 0 {
+		if b.eventCount == 0 {
 			return errTooLarge
 		}
 		return errFull
@@ -131,8 +131,8 @@ func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 		b.truncate(length, known)
 		return err
 	}
-	b.events++
-	b.counts[dataset(event)]++
+	b.eventCount++
+	b.counts[datasetIndex(event)]++
 	return nil
 }
 

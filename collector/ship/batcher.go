@@ -13,17 +13,18 @@ import (
 )
 
 // A partition is one partition of the events topic. Lines of files and packets are gathered in separate
-// batches with separate sequences, so that neither waits for a gap in the sequence of the other: batches of
-// files are written to the journal before they are produced, batches of packets can go to the spool.
+// batches with separate sequences, so that neither waits for a gap in the sequence of the other. Batches of
+// files are written to the journal before they are produced; batches of packets can go to the spool.
 type partition struct {
 	index   int
 	files   batcher
 	packets batcher
 }
 
-// partitionFor spreads keys over n partitions.
-func partitionFor(key string, n int) int {
-	hi, _ := bits.Mul64(xxh3.HashString(key), uint64(n))
+// partitionFor returns the partition of key, below count. The high word of hash * count is uniform and needs
+// no division.
+func partitionFor(key string, count int) int {
+	hi, _ := bits.Mul64(xxh3.HashString(key), uint64(count))
 	return int(hi)
 }
 
@@ -38,39 +39,41 @@ type batcher struct {
 
 	mu        sync.Mutex
 	open      *batch   // the batch that is being filled; nil: none
-	queue     []*batch // of files: full batches that are not in the journal yet
-	headTaken bool     // journalBatches works on the first of the queue
+	queue     []*batch // full batches of files that are not in the journal yet
+	headTaken bool     // journalBatches works on queue[0]
 	linger    *time.Timer
 	closed    bool
 }
 
-// addFileEvent puts e, of which it takes ownership, into a batch. It reports false if the shipper is closed.
-func (b *batcher) addFileEvent(f *fileProducer, event *pipeline.Event, checkpoint collector.Checkpoint) bool {
+// addFileEvent adds event, which ends at checkpoint in file, to the open batch. It takes ownership of event.
+// It returns false if the shipper is closed.
+func (b *batcher) addFileEvent(file *fileProducer, event *pipeline.Event, checkpoint collector.Checkpoint) bool {
 	b.mu.Lock()
 	if b.closed {
 		b.mu.Unlock()
 		pipeline.ReleaseEvent(event)
 		return false
 	}
-	index := dataset(event)
+	index := datasetIndex(event)
 	if target := b.encode(event); target != nil {
-		f.extendRange(target, checkpoint)
+		file.extendRange(target, checkpoint)
 		b.closeIfFull()
 	}
-	f.lastEnd = checkpoint.End
+	// Also after an event that is too large: it must not be shipped again when its line is read again.
+	file.lastEnd = checkpoint.End
 	b.mu.Unlock()
 	b.shipper.counters.read[index].Add(1)
 	pipeline.ReleaseEvent(event)
 	return true
 }
 
-// addPacketEvent puts e, of which it takes ownership, into a batch. It reports false if e was dropped: the
-// shipper is closed, or e is too large. The caller has counted e as read.
+// addPacketEvent adds event to the open batch and takes ownership of event. It returns false if event was
+// dropped, because the shipper is closed or event is too large. The caller has counted event as read.
 func (b *batcher) addPacketEvent(event *pipeline.Event) bool {
 	b.mu.Lock()
 	added := false
 	if b.closed {
-		b.shipper.counters.discarded[dropClosed][dataset(event)].Add(1)
+		b.shipper.counters.discarded[dropClosed][datasetIndex(event)].Add(1)
 	} else if b.encode(event) != nil {
 		added = true
 		b.closeIfFull()
@@ -80,10 +83,11 @@ func (b *batcher) addPacketEvent(event *pipeline.Event) bool {
 	return added
 }
 
-// encode appends e to the open batch, or to a new one if e does not fit, and returns the batch. It returns
-// nil when e is larger than a batch, and counts that. b.mu must be held.
+// encode appends event to the open batch, or to a new one if it does not fit, and returns the batch. An event
+// that is larger than a batch is counted as dropped, and encode returns nil. b.mu must be held.
 func (b *batcher) encode(event *pipeline.Event) *batch {
-	// An event that does not fit closes the batch, unless it is the first: then it fits into none.
+	// An event that does not fit closes the batch and is tried again in an empty one. If it does not fit
+	// there either, addEvent returns errTooLarge.
 	target := b.openBatch()
 	err := target.addEvent(event, int(b.shipper.cfg.BatchBytes))
 	if errors.Is(err, errFull) {
@@ -92,20 +96,20 @@ func (b *batcher) encode(event *pipeline.Event) *batch {
 		err = target.addEvent(event, int(b.shipper.cfg.BatchBytes))
 	}
 	if err != nil {
-		b.shipper.counters.discarded[dropTooLarge][dataset(event)].Add(1)
+		b.shipper.counters.discarded[dropTooLarge][datasetIndex(event)].Add(1)
 		return nil
 	}
 	b.charge(target)
 	return target
 }
 
-// charge counts the bytes that were added to target since the last call.
+// charge charges the bytes that were added to target since the last call to the budget.
 func (b *batcher) charge(target *batch) {
 	b.budget.charge(len(target.buf) - target.charged)
 	target.charged = len(target.buf)
 }
 
-// openBatch returns the batch that is being filled. b.mu must be held.
+// openBatch returns the batch that is being filled and starts a new one if there is none. b.mu must be held.
 func (b *batcher) openBatch() *batch {
 	if b.open == nil {
 		b.open = newBatch()
@@ -119,10 +123,10 @@ func (b *batcher) openBatch() *batch {
 	return b.open
 }
 
-// closeIfFull closes the open batch at its limits. b.mu must be held.
+// closeIfFull closes the open batch when it has reached a limit. b.mu must be held.
 func (b *batcher) closeIfFull() {
 	cfg := &b.shipper.cfg
-	if b.open.events >= cfg.BatchEvents || len(b.open.buf) >= int(cfg.BatchBytes) {
+	if b.open.eventCount >= cfg.BatchEvents || len(b.open.buf) >= int(cfg.BatchBytes) {
 		b.closeBatch()
 	}
 }
@@ -131,18 +135,19 @@ func (b *batcher) closeIfFull() {
 func (b *batcher) closeLingering() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.open == nil || b.open.events == 0 || b.closed {
+	if b.open == nil || b.open.eventCount == 0 || b.closed {
 		return
 	}
 
-	// While Kafka is unavailable one batch that grows is better than many small ones that wait.
+	// While the window is closed, because Kafka is unavailable, one growing batch is better than many small
+	// ones in the queue.
 	linger := b.shipper.cfg.Linger
 	if !b.packets && !b.open.unreadable.Load() && !b.sender.windowOpen() {
 		b.linger.Reset(linger)
 		return
 	}
 
-	// The timer may have been set for a batch that was full before.
+	// The timer may have been set for an earlier batch, which was closed because it was full.
 	if left := linger - time.Duration(time.Now().UnixNano()-b.open.openedAt); left > 0 {
 		b.linger.Reset(left)
 		return
@@ -150,11 +155,11 @@ func (b *batcher) closeLingering() {
 	b.closeBatch()
 }
 
-// closeBatch hands the open batch on: one of packets to the sender, one of files to the queue of the journal.
-// b.mu must be held.
+// closeBatch passes the open batch on: a batch of packets to the sender, a batch of files to the queue of
+// journalBatches. b.mu must be held.
 func (b *batcher) closeBatch() {
 	full := b.open
-	if full == nil || full.events == 0 {
+	if full == nil || full.eventCount == 0 {
 		return
 	}
 	b.open = nil
@@ -173,7 +178,7 @@ func (b *batcher) wakeJournaling() {
 	}
 }
 
-// closeInput closes the open batch and takes nothing more.
+// closeInput closes the open batch; later events are refused.
 func (b *batcher) closeInput() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -181,9 +186,8 @@ func (b *batcher) closeInput() {
 	b.closed = true
 }
 
-// journalBatches numbers the batches of the queue, writes them to the journal and gives them to the sender,
-// one after the other, as far as the window reaches. It runs in a goroutine of its own, for batchers of files
-// only.
+// journalBatches takes batches of files from the queue while the window is open. It gives each its sequence,
+// writes it to the journal and passes it to the sender. It runs in a goroutine of its own.
 func (b *batcher) journalBatches() {
 	for {
 		select {
@@ -208,7 +212,8 @@ func (b *batcher) journalBatches() {
 	}
 }
 
-// takeHead returns the first batch of the queue, which stays there and which moveUnreadable leaves alone.
+// takeHead returns the first batch of the queue, or nil. The batch stays in the queue, so that it is counted
+// as buffered; headTaken keeps moveUnreadable from moving it.
 func (b *batcher) takeHead() *batch {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -227,15 +232,15 @@ func (b *batcher) removeHead() {
 	b.queue = b.queue[1:]
 }
 
-// journalBatch writes full to the journal until that succeeds and gives it to the sender. A batch that the
-// journal does not know is not produced, since a killed process would then ship it twice. It reports false if
-// the shipper ends before.
+// journalBatch gives full its sequence, writes it to the journal and passes it to the sender. It repeats a
+// write that failed: a batch that is not in the journal must not be produced, since its lines would be sent
+// under another id after a crash. It returns false if the shipper ends before.
 func (b *batcher) journalBatch(full *batch) bool {
-	// The header that carries the sequence makes the batch longer.
+	// nextSequence appends the header, which makes the batch longer.
 	sequence := b.sender.nextSequence(full)
 	b.charge(full)
 	id := batchID{Epoch: b.sender.epoch, Partition: b.sender.partition, Sequence: sequence}
-	for b.shipper.journal.Append(full.journaled(id)) != nil {
+	for b.shipper.journal.Append(full.toJournal(id)) != nil {
 		if !b.shipper.sleep(diskRetry) {
 			b.mu.Lock()
 			b.headTaken = false
@@ -247,22 +252,22 @@ func (b *batcher) journalBatch(full *batch) bool {
 	return true
 }
 
-// bufferedEvents returns how many events the sender has not been given yet.
-func (b *batcher) bufferedEvents() (n uint64) {
+// bufferedEvents returns the number of events in batches that the sender does not have yet.
+func (b *batcher) bufferedEvents() (events uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.open != nil {
-		n += uint64(b.open.events)
+		events += uint64(b.open.eventCount)
 	}
 	for _, full := range b.queue {
-		n += uint64(full.events)
+		events += uint64(full.eventCount)
 	}
-	return n
+	return events
 }
 
-// moveUnreadable moves batches with lines that cannot be read again, and for which the window has no
-// sequence, to the sender of packets, from where they can go to the spool. The journal learns of them under
-// their new ids. always moves them also while the window is open.
+// moveUnreadable moves batches with lines that cannot be read again from the queue to the sender of packets,
+// which can write them to the spool. It does so only while the window is closed, or in any case with always.
+// The batches are recorded in the journal under their new ids.
 func (b *batcher) moveUnreadable(always bool) {
 	if !always && b.sender.windowOpen() {
 		return
@@ -273,20 +278,22 @@ func (b *batcher) moveUnreadable(always bool) {
 		if full == nil {
 			return
 		}
+		// The memory of the batch counts towards packets from here on.
 		b.budget.refund(full.charged)
 		packets.budget.charge(full.charged)
 
-		// The batch takes its place in the sequence now and is sent when the journal knows it.
+		// The batch gets its sequence now. stateSpilling keeps the sender from producing it before it is in
+		// the journal.
 		pending := packets.sender.addPacketBatch(full, stateSpilling)
 		pending.journaled = true
-		if b.shipper.journal.Append(full.journaled(pending.id(packets.sender))) == nil {
+		if b.shipper.journal.Append(full.toJournal(pending.id(packets.sender))) == nil {
 			packets.sender.makeReady(pending)
 			continue
 		}
 
-		// The batch goes back to the queue. An id that it gets later replaces the one that it has now: the
-		// header that is appended last counts.
-		packets.sender.remove(pending)
+		// The write failed: the batch goes back to the queue. A header with another id will be appended to it
+		// later; of several headers the last one counts.
+		packets.sender.removeBatch(pending)
 		packets.budget.refund(full.charged)
 		b.budget.charge(full.charged)
 		b.mu.Lock()
@@ -296,13 +303,13 @@ func (b *batcher) moveUnreadable(always bool) {
 	}
 }
 
-// takeUnreadable takes a batch with lines that cannot be read again out of the queue, except for the one that
-// journalBatches works on.
+// takeUnreadable removes one batch with lines that cannot be read again from the queue and returns it; nil:
+// there is none. It skips the batch that journalBatches works on.
 func (b *batcher) takeUnreadable() *batch {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	first := 0
-	if b.headTaken { // it may have its sequence already
+	if b.headTaken { // the head may have its sequence already
 		first = 1
 	}
 	for position := first; position < len(b.queue); position++ {

@@ -93,7 +93,7 @@ func deliverAll(c *batcher) {
 		for _, p := range it.batch.ranges {
 			p.file.finishRange(p)
 		}
-		c.sender.recycle(it.batch)
+		c.sender.recycleBatch(it.batch)
 	}
 	c.sender.pending = c.sender.pending[:0]
 }

@@ -21,19 +21,20 @@ type brokerHealth struct {
 	unavailable atomic.Bool // the last request failed
 	throttle    *logging.Throttle
 
-	mu    sync.Mutex
-	since time.Time // of unavailable
+	mu               sync.Mutex
+	unavailableSince time.Time // of unavailable
 }
 
 func newBrokerHealth() brokerHealth {
 	return brokerHealth{throttle: logging.NewThrottle(errorLogInterval)}
 }
 
-// observe counts the result of a request to Kafka and logs when Kafka becomes unavailable or available.
-func (s *Shipper) observe(err error) {
+// recordProduceResult counts the result of a request to Kafka and logs when Kafka becomes unavailable or
+// available.
+func (s *Shipper) recordProduceResult(err error) {
 	health := &s.health
 	if err == nil {
-		s.observeSuccess()
+		s.recordProduceSuccess()
 		return
 	}
 	if errors.Is(err, context.Canceled) {
@@ -44,7 +45,7 @@ func (s *Shipper) observe(err error) {
 
 	health.mu.Lock()
 	if !health.unavailable.Swap(true) {
-		health.since = time.Now()
+		health.unavailableSince = time.Now()
 	}
 	health.mu.Unlock()
 	if _, ok := health.throttle.Allow(); !ok {
@@ -60,15 +61,15 @@ func (s *Shipper) observe(err error) {
 	}
 }
 
-// observeSuccess logs that Kafka is available again, if it was not, and retries at once what waits after a
-// failure.
-func (s *Shipper) observeSuccess() {
+// recordProduceSuccess logs that Kafka is available again, if it was not, and retries at once what waits
+// after a failure.
+func (s *Shipper) recordProduceSuccess() {
 	health := &s.health
 	if !health.unavailable.Load() || !health.unavailable.CompareAndSwap(true, false) {
 		return
 	}
 	health.mu.Lock()
-	outage := time.Since(health.since)
+	outage := time.Since(health.unavailableSince)
 	health.mu.Unlock()
 	s.log.Info("kafka available again", "after", outage.Round(time.Millisecond))
 	if outage > time.Second { // a shorter one is a single partition that moves
@@ -109,7 +110,7 @@ func (s *Shipper) refreshTopic(ctx context.Context) {
 	partitions, err := s.kafka.EnsureTopics(ctx, pipeline.TopicEvents)
 	if err != nil {
 		if s.ctx.Err() == nil {
-			s.observe(err)
+			s.recordProduceResult(err)
 		}
 		return
 	}

@@ -7,15 +7,16 @@ import (
 	"sync/atomic"
 )
 
-// A byteBudget is a number of bytes that may wait in memory. Charging never waits, so that packets can go on:
-// who can wait does so before, and the budget is then exceeded by no more than one event of each producer.
+// A byteBudget bounds the bytes of events in memory. charge never waits, so that packets are not delayed. A
+// producer of files calls waitBelow before it adds an event, so the budget is exceeded by at most one event
+// of each producer.
 type byteBudget struct {
 	size    atomic.Int64
 	used    atomic.Int64
-	waiters atomic.Int64
+	waiters atomic.Int64 // calls of waitBelow that are waiting
 
 	mu       sync.Mutex
-	refunded chan struct{} // closed and replaced when bytes are given back while somebody waits
+	refunded chan struct{} // closed and replaced by refund while waiters > 0
 }
 
 func newByteBudget(limit int64) *byteBudget {
@@ -50,7 +51,8 @@ func (b *byteBudget) waitBelow(ctx context.Context, stop, gone <-chan struct{}, 
 	b.waiters.Add(1)
 	defer b.waiters.Add(-1)
 	for {
-		// The channel is taken before the look at used: a refund in between closes it.
+		// The channel is read before used: a refund between the two reads closes it, and no wake-up is
+		// missed.
 		b.mu.Lock()
 		refunded := b.refunded
 		b.mu.Unlock()

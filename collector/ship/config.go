@@ -7,7 +7,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config says how events are batched, buffered and sent.
+// Config configures how events are batched, buffered and sent.
 type Config struct {
 	StateDir string `yaml:"-"` // identity, lock, journal and spool; one collector per folder
 	Host     string `yaml:"-"` // host.name of every event
@@ -17,26 +17,27 @@ type Config struct {
 	BatchEvents int `yaml:"batch_events"`
 	// Maximum number of encoded bytes of a batch.
 	BatchBytes config.Size `yaml:"batch_bytes"`
-	// How long the first event of a batch waits for more.
+	// How long a batch waits for more events after its first.
 	Linger time.Duration `yaml:"linger"`
-	// Produce requests per partition that are on their way at a time.
+	// Maximum number of unacknowledged produce requests per partition.
 	MaxInFlight int `yaml:"max_in_flight"`
-	// Memory for events that wait to be sent, half for logs and half for traffic.
+	// Memory for events that wait to be sent: half for logs, half for traffic.
 	BufferBytes config.Size `yaml:"buffer_bytes"`
 
 	// Disk space for events that cannot be read again, while Kafka is unavailable; 0: no spool.
 	SpoolBytes config.Size `yaml:"spool_bytes"`
-	// Age at which a batch that waits is written to the spool.
+	// Age at which a batch that waits for Kafka is written to the spool.
 	SpoolAfter time.Duration `yaml:"spool_after"`
-	// Journal and spool survive a power cut, not only a killed process. Slower.
+	// Sync each write of journal and spool to the disk, so that they survive a power cut and not only a
+	// killed process. Slower.
 	Fsync bool `yaml:"fsync"`
 
-	// How long a batch from before a restart waits for a log file that does not come back.
+	// How long an unacknowledged batch of an earlier process waits for its log lines to be read again.
 	ResumeTimeout time.Duration `yaml:"resume_timeout"`
 }
 
-// Default returns a configuration that sends within a fifth of a second and uses 64 MiB of memory and 256 MiB
-// of disk.
+// Default returns a configuration that sends an event within 0.2 s and uses 64 MiB of memory and 256 MiB of
+// disk.
 func Default() Config {
 	return Config{
 		BatchEvents:   2000,
@@ -65,9 +66,9 @@ func (c Config) Check() []config.Problem {
 }
 
 const (
-	// window is how many batches of one producer may be unacknowledged: a reader of Kafka recognises
-	// duplicates by the highest sequence that it has seen and a 64-bit map of those below. A batch is never
-	// produced while one that is window or more sequences below it is unacknowledged.
+	// window is the maximum distance between the first unacknowledged sequence and the last produced one. The
+	// engine recognises duplicates by the highest sequence of a producer and a bitmap of the 64 below it: a
+	// batch that arrives later than that would be dropped as a duplicate.
 	window = 64
 
 	maxBatchEvents = 100_000

@@ -6,14 +6,14 @@ import (
 	"tidegate/pipeline"
 )
 
-// datasetCounts are numbers of events by dataset.
+// datasetCounts holds a number of events for each dataset.
 type datasetCounts [pipeline.NumDatasets]uint32
 
-// dataset returns the index of the dataset of e in datasetCounts.
-func dataset(e *pipeline.Event) int { return e.Dataset.Index() }
+// datasetIndex returns the index of e's dataset in datasetCounts.
+func datasetIndex(e *pipeline.Event) int { return e.Dataset.Index() }
 
-// countsOf returns counts that were written to the spool, maybe by a version with other datasets. Events of
-// datasets that this version does not have count as events of none.
+// countsOf converts counts that were read from the spool, which another version may have written. Events of
+// datasets that this version does not have are counted under the dataset "none".
 func countsOf(counts []uint32) (c datasetCounts) {
 	for i, count := range counts {
 		c[pipeline.Dataset(i).Index()] += count

@@ -1,59 +1,61 @@
 // Package ship delivers the events of one host to Kafka.
 //
-// Sources hand events to producers (collector.FileProducer, collector.PacketProducer). An event is encoded at
-// once into the open batch of its partition, which is that of its container, and is free again. A batch is
-// closed by size or age, gets its id (collector, epoch, partition, sequence) and is produced, several at a
-// time for each partition. The engine drops batches whose id it has seen. cmd/tidegate makes the Shipper,
-// closes it last, and prints its Ledger, in which every event has its place.
+// Sources hand events to producers (collector.FileProducer, collector.PacketProducer). The id of an event's
+// container selects its partition. The event is encoded at once into the open batch of that partition, and
+// its memory is released. A batch is closed by size or age, gets its id (collector, epoch, partition,
+// sequence) and is produced to Kafka; several requests per partition may be in flight. The engine drops
+// batches whose id it has stored before. cmd/tidegate makes the Shipper, closes it last, and prints its
+// Ledger, which accounts for every event.
 //
 // # Files and packets
 //
-// Lines of files can be read again, so they wait: Ship blocks while the memory of its partition is used up,
-// and the file itself is the buffer. Before a batch of lines is produced, the journal (package journal) says
-// which lines of which files are in it. After a crash the same lines are put into a batch with the same id
-// again (replay.go): nothing is lost, and nothing is stored twice.
+// Lines of files can be read again, so they wait: Ship blocks while the memory budget of its partition is
+// used up, and the file itself is the buffer. Before a batch of lines is produced, the journal (package
+// journal) records which lines of which files are in the batch. After a crash the same lines are put into a
+// batch with the same id again (replay.go): nothing is lost, and nothing is stored twice.
 //
 // Packets cannot be captured again. TryShip sheds events in a declared order (shed.go) when memory is short,
-// and batches that wait for Kafka go to the spool on disk (package spool). So do batches with lines of files
-// that were removed.
+// and batches that wait for Kafka go to the spool on disk (package spool). Batches with lines of files that
+// were removed go to the spool as well.
 //
-// The epoch is drawn at random for each process, one for files and one for packets: a gap in one sequence
-// does not hold up the other. A batch keeps its partition and its id for ever, in the journal and in the
-// spool too, also when the number of partitions changes or another process sends it.
+// Each process has two random epochs, one for files and one for packets, so that a gap in one sequence does
+// not delay the other. A batch keeps its partition and its id for ever, also when the number of partitions
+// changes or a later process sends the batch.
 //
-// # The way of a batch
+// # The path of a batch
 //
 //	producer ─▶ batcher ─▶ [journal] ─▶ sender ─▶ Kafka
 //	                                      └──▶ spool ──▶ Kafka
 //
-// A sender holds the batches of one epoch and partition that have their sequence (pendingBatch). Their
-// states:
+// A sender holds the batches of one epoch and partition that have a sequence (pendingBatch). The states of
+// such a batch:
 //
-//	recovering ──────▶ ready       all lines of an earlier process's batch were read again, or are given up
+//	recovering ──────▶ ready       all lines of an earlier process's batch were read again, or abandoned
 //	ready ───────────▶ producing   at most MaxInFlight at a time, and one after a failure
 //	producing ───────▶ done        acknowledged; or rejected, or damaged in the spool: lost and counted
 //	producing ───────▶ ready       the request failed and will be repeated
-//	ready ───────────▶ spilling    it waited for long, or memory is needed
-//	spilling ────────▶ ready       it lies in the spool now; or the disk refused it
+//	ready ───────────▶ spilling    it has waited for SpoolAfter, or memory is short
+//	spilling ────────▶ ready       the spool has the batch; or the write failed and it stays in memory
 //
-// A batch is confirmed, that is its lines are safe, when it is first in Kafka or in the spool. The files and
-// the journal learn of it once.
+// A batch is confirmed when it is in Kafka or in the spool: its lines are safe then. The checkpoints of its
+// files and the journal are updated once, at that moment.
 //
 // # The states of a file
 //
-//	idle ────────────▶ open        File: its owner begins to read
-//	open ────────────▶ gone        SourceGone: its name was removed, and its owner goes on reading
+//	idle ────────────▶ open        File: a source (the owner) begins to read it
+//	open ────────────▶ gone        SourceGone: its name was removed; the owner may still be reading
 //	open, gone ──────▶ idle        Close(true): it may be read again after a restart
 //	open, gone ──────▶ closed      Close(false): nobody will read it again
 //	idle ────────────▶ missing     Prune: a complete listing did not contain it
-//	missing ─────────▶ open        File: it is there after all
+//	missing ─────────▶ open        File: the file exists after all
 //	missing, closed ─▶ (dropped)   when no range of its lines is unfinished
 //
-// A file of the journal is idle at first, or closed when its name means another file since.
+// A file recovered from the journal begins as idle, or as closed when a newer file has its name.
 //
 // # Locks
 //
 // Locks are taken in the order Shipper.mu, batcher.mu, fileProducer.mu, sender.mu. Those of the journal, the
-// spool, a byteBudget and brokerHealth come last: none is taken while one of them is held. Nothing waits for
-// Kafka or for memory while it holds a lock; the journal and the spool write to the disk under their own.
+// spool, a byteBudget and brokerHealth come last: no lock is taken while one of them is held. No goroutine
+// waits for Kafka or for memory while it holds a lock. The journal and the spool write to the disk while
+// they hold their own locks.
 package ship

@@ -32,23 +32,23 @@ type fileProducer struct {
 	id      journal.FileID
 
 	// Used by the owner's goroutine only.
-	router    partitionCache
-	partition *partition // all lines of a file go to one partition, that of the first
-	current   *batchRange
-	currentID uint64 // id of the batch that current is in
-	lastEnd   int64  // End of the last event that was handed over
-	rangeEnd  int64  // where the next range begins: ranges leave no gap, except for lines of recovered ones
+	router         partitionCache
+	partition      *partition // all lines of a file go to one partition, that of the first
+	currentRange   *batchRange
+	currentBatchID uint64 // id of the batch that current is in
+	lastEnd        int64  // End of the last event that was handed over
+	rangeEnd       int64  // where the next range begins: ranges leave no gap, except for lines of recovered ones
 
-	state      atomic.Int32 // a fileState; written under mu
-	unpassed   atomic.Int32 // recovered ranges that the owner has not read past
-	lastActive atomic.Int64 // when the owner last called, in ns, while unpassed > 0
-	blocked    atomic.Bool  // the owner waits for memory
+	state          atomic.Int32 // a fileState; written under mu
+	unpassedRanges atomic.Int32 // recovered ranges that the owner has not read past
+	lastActive     atomic.Int64 // when the owner last called, in ns, while unpassed > 0
+	blocked        atomic.Bool  // the owner waits for memory
 
-	mu         sync.Mutex
-	ranges     []*batchRange        // ordered by after; finished ones leave at the front
-	checkpoint collector.Checkpoint // everything up to here is safe
-	known      bool                 // checkpoint is meaningful: the file is not new
-	gone       chan struct{}        // closed by SourceGone: the owner stops waiting for the files' budget
+	mu            sync.Mutex
+	ranges        []*batchRange        // ordered by after; finished ones leave at the front
+	checkpoint    collector.Checkpoint // everything up to here is safe
+	hasCheckpoint bool                 // checkpoint is meaningful: the file is not new
+	gone          chan struct{}        // closed by SourceGone: the owner stops waiting for the files' budget
 }
 
 var _ collector.FileProducer = (*fileProducer)(nil)
@@ -93,7 +93,7 @@ func (f *fileProducer) Ship(ctx context.Context, event *pipeline.Event, checkpoi
 		f.dropReread(event)
 		return nil
 	}
-	if f.unpassed.Load() > 0 && f.replayEvent(event, checkpoint) {
+	if f.unpassedRanges.Load() > 0 && f.replayEvent(event, checkpoint) {
 		return nil
 	}
 
@@ -145,7 +145,7 @@ func (f *fileProducer) waitForBudget(ctx context.Context, budget *byteBudget, li
 
 // dropReread drops an event that is safe already.
 func (f *fileProducer) dropReread(e *pipeline.Event) {
-	f.shipper.counters.reread[dataset(e)].Add(1)
+	f.shipper.counters.reread[datasetIndex(e)].Add(1)
 	pipeline.ReleaseEvent(e)
 }
 
@@ -153,7 +153,7 @@ func (f *fileProducer) dropReread(e *pipeline.Event) {
 func (f *fileProducer) Resume() (collector.Checkpoint, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.checkpoint, f.known
+	return f.checkpoint, f.hasCheckpoint
 }
 
 // SourceGone lets the batches with lines of f go to the spool.
@@ -203,11 +203,11 @@ func (f *fileProducer) Close(keep bool) {
 // b is locked.
 func (f *fileProducer) extendRange(b *batch, checkpoint collector.Checkpoint) {
 	// The batch behind current may have been recycled since and be in use again, so its id decides.
-	if f.current == nil || f.currentID != b.id {
-		f.current, f.currentID = f.newRange(b), b.id
+	if f.currentRange == nil || f.currentBatchID != b.id {
+		f.currentRange, f.currentBatchID = f.newRange(b), b.id
 	}
-	f.current.end = checkpoint
-	f.current.count++
+	f.currentRange.end = checkpoint
+	f.currentRange.count++
 	f.rangeEnd = checkpoint.End
 }
 
@@ -226,7 +226,7 @@ func (f *fileProducer) newRange(b *batch) *batchRange {
 
 // skipTo records that the owner has read lines up to end that belong to no new range.
 func (f *fileProducer) skipTo(end int64) {
-	f.current = nil
+	f.currentRange = nil
 	f.lastEnd, f.rangeEnd = end, end
 }
 
@@ -252,7 +252,7 @@ func (f *fileProducer) finishRange(r *batchRange) (droppable bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	r.done, r.batch = true, nil
-	f.advance()
+	f.advanceCheckpoint()
 	return f.droppable()
 }
 
@@ -261,21 +261,22 @@ func (f *fileProducer) droppable() bool {
 	return (f.inState(fileClosed) || f.inState(fileMissing)) && len(f.ranges) == 0
 }
 
-// advance removes finished ranges from the front and moves the checkpoint; f.mu must be held. A finished
-// range stays while an earlier one is unfinished. It also stays while it was recovered from the journal and
-// the owner has not read past it: its position is how its lines are recognised when they are read again.
-func (f *fileProducer) advance() {
+// advanceCheckpoint removes finished ranges from the front and moves the checkpoint; f.mu must be held. A
+// finished range stays while an earlier one is unfinished. It also stays while it was recovered from the
+// journal and the owner has not read past it: its position is how its lines are recognised when they are read
+// again.
+func (f *fileProducer) advanceCheckpoint() {
 	// Invariant: every line up to the checkpoint is safe, or lost and counted. Ranges leave in order, so the
 	// checkpoint never skips an unfinished one.
 	finished := 0
-	for finished < len(f.ranges) && f.ranges[finished].mayLeave() {
+	for finished < len(f.ranges) && f.ranges[finished].isRemovable() {
 		if r := f.ranges[finished]; r.end.End > f.checkpoint.End {
 			f.checkpoint = r.end
 		}
 		finished++
 	}
 	if finished > 0 {
-		f.known = true
+		f.hasCheckpoint = true
 	}
 	f.ranges = slices.Delete(f.ranges, 0, finished)
 }

@@ -16,8 +16,8 @@ type Ledger struct {
 }
 
 // IsBalanced reports whether every event has its place.
-func (l Ledger) IsBalanced() bool {
-	return l.Read+l.Recovered == l.Delivered+l.Buffered+l.Dropped+l.Lost
+func (ledger Ledger) IsBalanced() bool {
+	return ledger.Read+ledger.Recovered == ledger.Delivered+ledger.Buffered+ledger.Dropped+ledger.Lost
 }
 
 // Ledger returns the account of all events so far. It balances only after Close: before, events are on their

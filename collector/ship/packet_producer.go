@@ -17,14 +17,14 @@ var _ collector.PacketProducer = (*packetProducer)(nil)
 // batch.
 func (p *packetProducer) TryShip(event *pipeline.Event) bool {
 	shipper := p.shipper
-	index := dataset(event)
+	index := datasetIndex(event)
 	shipper.counters.read[index].Add(1)
 	if shipper.closing.Load() {
 		shipper.counters.discarded[dropClosed][index].Add(1)
 		pipeline.ReleaseEvent(event)
 		return false
 	}
-	if sheds(event, shipper.packetBudget.used.Load(), shipper.packetBudget.limit()) {
+	if shouldShed(event, shipper.packetBudget.used.Load(), shipper.packetBudget.limit()) {
 		shipper.counters.discarded[shipper.shedReason()][index].Add(1)
 		pipeline.ReleaseEvent(event)
 		return false

@@ -92,7 +92,7 @@ func (s *Shipper) recoverJournal(state journal.State) {
 			s.journal.DropFile(producer.id) // another file has its name, and no batch waits for it
 			continue
 		}
-		producer.unpassed.Store(int32(len(producer.ranges)))
+		producer.unpassedRanges.Store(int32(len(producer.ranges)))
 		if len(producer.ranges) > 0 {
 			s.filesToReplay = append(s.filesToReplay, producer)
 		}
@@ -105,7 +105,7 @@ func (s *Shipper) recoverJournal(state journal.State) {
 // recoverFile returns the producer of a file of an earlier process, which nobody has open.
 func (s *Shipper) recoverFile(file *journal.File) *fileProducer {
 	producer := newFileProducer(s, file.Name, file.ID)
-	producer.checkpoint, producer.known = file.Checkpoint, file.Known
+	producer.checkpoint, producer.hasCheckpoint = file.Checkpoint, file.HasCheckpoint
 	producer.lastEnd, producer.rangeEnd = file.Checkpoint.End, file.Checkpoint.End
 	if file.Replaced {
 		producer.state.Store(int32(fileClosed))

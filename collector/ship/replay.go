@@ -44,7 +44,7 @@ func (f *fileProducer) replayEvent(event *pipeline.Event, checkpoint collector.C
 		f.skipTo(checkpoint.End)
 		f.dropReread(event)
 		return true
-	case !f.refill(target, event, checkpoint):
+	case !f.refillBatch(target, event, checkpoint):
 		return false
 	}
 
@@ -59,8 +59,9 @@ func (f *fileProducer) replayEvent(event *pipeline.Event, checkpoint collector.C
 	return true
 }
 
-// refill puts e into the batch of r. It reports false if the replay of r was abandoned: e is then a new line.
-func (f *fileProducer) refill(r *batchRange, event *pipeline.Event, checkpoint collector.Checkpoint) bool {
+// refillBatch puts e into the batch of r. It reports false if the replay of r was abandoned: e is then a new
+// line.
+func (f *fileProducer) refillBatch(r *batchRange, event *pipeline.Event, checkpoint collector.Checkpoint) bool {
 	replay := r.replay
 	replay.sender.mu.Lock()
 	defer replay.sender.mu.Unlock()
@@ -68,7 +69,7 @@ func (f *fileProducer) refill(r *batchRange, event *pipeline.Event, checkpoint c
 		return false
 	}
 	counters := &f.shipper.counters
-	index := dataset(event)
+	index := datasetIndex(event)
 	counters.read[index].Add(1)
 
 	// The metadata of containers may have grown since the batch was made, so it may be larger than others.
@@ -103,7 +104,7 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, place linePlac
 		}
 		break
 	}
-	f.advance()
+	f.advanceCheckpoint()
 	f.mu.Unlock()
 
 	// finishReplay takes the sender's lock and may send, so it runs without the file's lock.
@@ -132,7 +133,7 @@ func (f *fileProducer) placeIn(r *batchRange, end int64) linePlace {
 func (f *fileProducer) passRange(r *batchRange) {
 	if !r.replay.passed {
 		r.replay.passed = true
-		f.unpassed.Add(-1)
+		f.unpassedRanges.Add(-1)
 	}
 }
 
@@ -150,7 +151,7 @@ func (f *fileProducer) abandonReplay() {
 		case r.replay == nil:
 		case r.done:
 			f.passRange(r)
-		case f.shrink(r):
+		case f.shrinkRange(r):
 			abandoned = append(abandoned, r)
 		}
 	}
@@ -163,19 +164,19 @@ func (f *fileProducer) abandonReplay() {
 			f.removeRange(r)
 		}
 	}
-	f.advance()
+	f.advanceCheckpoint()
 	f.mu.Unlock()
 
 	// 3. The journal learns of the new extent before the batch can be sent.
 	for _, r := range abandoned {
-		f.shipper.journal.Shrink(r.replay.pending.id(r.replay.sender), r.journaled())
+		f.shipper.journal.Shrink(r.replay.pending.id(r.replay.sender), r.toJournal())
 		f.shipper.sendIfComplete(r.replay.pending, r.replay.sender)
 	}
 }
 
-// shrink ends the replay of r with the lines that were received. It reports false if the replay has ended
-// already. f.mu must be held.
-func (f *fileProducer) shrink(r *batchRange) bool {
+// shrinkRange ends the replay of r with the lines that were received. It reports false if the replay has
+// ended already. f.mu must be held.
+func (f *fileProducer) shrinkRange(r *batchRange) bool {
 	replay := r.replay
 	replay.sender.mu.Lock()
 	defer replay.sender.mu.Unlock()
@@ -213,7 +214,7 @@ func (s *Shipper) sendIfComplete(pending *pendingBatch, sender *sender) {
 	sender.mu.Lock()
 	pending.missingRanges--
 	complete := pending.missingRanges == 0
-	empty := complete && pending.batch.events == 0
+	empty := complete && pending.batch.eventCount == 0
 	switch {
 	case empty:
 		pending.state = stateProducing // there is nothing to send, and nobody else may touch it
@@ -225,7 +226,7 @@ func (s *Shipper) sendIfComplete(pending *pendingBatch, sender *sender) {
 	sender.dispatch()
 	sender.mu.Unlock()
 	if empty {
-		sender.finish(pending)
+		sender.finishBatch(pending)
 	}
 }
 
@@ -239,7 +240,7 @@ func (s *Shipper) countFileGone(n uint32) {
 // reading. filesToReplay does not change after the start.
 func (s *Shipper) expireReplays(now time.Time) {
 	for _, fileProducer := range s.filesToReplay {
-		if fileProducer.unpassed.Load() == 0 {
+		if fileProducer.unpassedRanges.Load() == 0 {
 			continue
 		}
 		expired := false

@@ -33,14 +33,14 @@ type sender struct {
 	budget    *byteBudget // that batches in memory were charged to
 	batcher   *batcher    // that fills it; nil: the epoch is that of an earlier process
 
-	mu           sync.Mutex
-	pending      []*pendingBatch // by sequence; finished ones leave at the front
-	next         uint64          // sequence of the next batch
-	producing    int             // requests that are under way
-	backoff      retry.Backoff
-	failingSince time.Time
-	retryAt      time.Time // of no use unless the last request failed
-	timer        *time.Timer
+	mu                 sync.Mutex
+	pending            []*pendingBatch // by sequence; finished ones leave at the front
+	nextSequenceNumber uint64          // sequence of the next batch
+	producing          int             // requests that are under way
+	backoff            retry.Backoff
+	failingSince       time.Time
+	retryAt            time.Time // of no use unless the last request failed
+	timer              *time.Timer
 }
 
 // A batchState is the state of a pendingBatch; the package comment draws the transitions.
@@ -76,11 +76,11 @@ func (p *pendingBatch) id(s *sender) batchID {
 // lock: a batch that joined after batches above it were produced could be outside the reader's window.
 func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	s.mu.Lock()
-	full.appendHeader(s.shipper.batchHeader(s.epoch, s.partition, s.next))
+	full.appendHeader(s.shipper.batchHeader(s.epoch, s.partition, s.nextSequenceNumber))
 	pending := &pendingBatch{
-		sequence: s.next, state: state, batch: full, counts: full.counts, queuedAt: time.Now(),
+		sequence: s.nextSequenceNumber, state: state, batch: full, counts: full.counts, queuedAt: time.Now(),
 	}
-	s.next++
+	s.nextSequenceNumber++
 	s.pending = append(s.pending, pending)
 	s.dispatch()
 	s.mu.Unlock()
@@ -94,8 +94,8 @@ func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 // are called by the batcher's journaling goroutine alone, so batches of files join in order too.
 func (s *sender) nextSequence(full *batch) uint64 {
 	s.mu.Lock()
-	sequence := s.next
-	s.next++
+	sequence := s.nextSequenceNumber
+	s.nextSequenceNumber++
 	s.mu.Unlock()
 	full.appendHeader(s.shipper.batchHeader(s.epoch, s.partition, sequence))
 	return sequence
@@ -124,7 +124,7 @@ func (s *sender) insertRecovered(pending *pendingBatch) {
 func (s *sender) windowOpen() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.pending) == 0 || s.next < s.pending[0].sequence+window
+	return len(s.pending) == 0 || s.nextSequenceNumber < s.pending[0].sequence+window
 }
 
 // dispatch starts the requests that may be sent now; s.mu must be held. After a failure one batch at a time
@@ -158,7 +158,7 @@ func (s *sender) dispatch() {
 			pending.state = stateProducing
 			s.producing++
 			s.shipper.producing.Add(1)
-			go s.produce(pending)
+			go s.produceBatch(pending)
 		}
 	}
 }
@@ -169,8 +169,8 @@ func (s *sender) dispatchAgain() {
 	s.dispatch()
 }
 
-// produce sends pending once and acts on the result.
-func (s *sender) produce(pending *pendingBatch) {
+// produceBatch sends pending once and acts on the result.
+func (s *sender) produceBatch(pending *pendingBatch) {
 	shipper := s.shipper
 	defer shipper.producing.Done()
 
@@ -191,7 +191,7 @@ func (s *sender) produce(pending *pendingBatch) {
 		if err == nil {
 			failpoint(shipper.failpoints.afterProduce, pending.id(s))
 		}
-		shipper.observe(err)
+		shipper.recordProduceResult(err)
 	}
 	switch {
 	case err == nil:
@@ -241,17 +241,17 @@ func (s *sender) finishProduced(pending *pendingBatch) {
 	s.producing--
 	s.backoff.Reset()
 	s.mu.Unlock()
-	s.finish(pending)
+	s.finishBatch(pending)
 }
 
-// finish ends a batch that is in Kafka, or lost and counted, and that nobody else touches.
-func (s *sender) finish(pending *pendingBatch) {
+// finishBatch ends a batch that is in Kafka, or lost and counted, and that nobody else touches.
+func (s *sender) finishBatch(pending *pendingBatch) {
 	// The files learn that their lines are safe before the window moves and the memory is given back.
 	full, ref := pending.batch, pending.ref
-	s.confirm(pending, full)
-	s.remove(pending)
+	s.confirmSafe(pending, full)
+	s.removeBatch(pending)
 	if full != nil {
-		s.recycle(full)
+		s.recycleBatch(full)
 	} else {
 		s.shipper.spool.Release(ref)
 	}
@@ -269,8 +269,8 @@ func (s *sender) makeReady(pending *pendingBatch) {
 	s.dispatch()
 }
 
-// remove marks pending as finished and takes what is finished off the front.
-func (s *sender) remove(pending *pendingBatch) {
+// removeBatch marks pending as finished and takes what is finished off the front.
+func (s *sender) removeBatch(pending *pendingBatch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pending.state, pending.batch = stateDone, nil
@@ -286,9 +286,9 @@ func (s *sender) remove(pending *pendingBatch) {
 	s.dispatch()
 }
 
-// confirm records, once for each batch, that its lines are safe: in their files and in the journal. full is
-// the batch of pending, which nobody else holds; nil: it came from the spool and was safe before.
-func (s *sender) confirm(pending *pendingBatch, full *batch) {
+// confirmSafe records, once for each batch, that its lines are safe: in their files and in the journal. full
+// is the batch of pending, which nobody else holds; nil: it came from the spool and was safe before.
+func (s *sender) confirmSafe(pending *pendingBatch, full *batch) {
 	if pending.confirmed || full == nil {
 		return
 	}
@@ -309,7 +309,7 @@ func (s *sender) confirm(pending *pendingBatch, full *batch) {
 		shipper.journal.Ack(pending.id(s))
 	} else {
 		for _, r := range full.ranges { // lines of files that cannot be read again, among packets
-			shipper.journal.Done(r.journaled())
+			shipper.journal.Done(r.toJournal())
 		}
 	}
 	for _, f := range droppable {
@@ -317,7 +317,7 @@ func (s *sender) confirm(pending *pendingBatch, full *batch) {
 	}
 }
 
-func (s *sender) recycle(full *batch) {
+func (s *sender) recycleBatch(full *batch) {
 	if full.charged > 0 {
 		s.budget.refund(full.charged)
 	}
@@ -341,7 +341,7 @@ func (s *sender) spillBatches(always bool) {
 			Counts: pending.counts[:],
 		}, full.buf)
 		if err == nil {
-			s.confirm(pending, full)
+			s.confirmSafe(pending, full)
 			s.shipper.counters.spooled.addCounts(&pending.counts)
 		}
 
@@ -356,7 +356,7 @@ func (s *sender) spillBatches(always bool) {
 		if err != nil {
 			return // the spool has counted and logged it
 		}
-		s.recycle(full)
+		s.recycleBatch(full)
 	}
 }
 
@@ -414,7 +414,7 @@ func (s *sender) bufferedEvents() (n uint64) {
 		switch pending.state {
 		case stateDone:
 		case stateRecovering:
-			n += uint64(pending.batch.events)
+			n += uint64(pending.batch.eventCount)
 		default:
 			n += pending.counts.total()
 		}

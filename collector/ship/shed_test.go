@@ -16,11 +16,11 @@ func TestEveryDatasetIsShedWhereItsRowSays(t *testing.T) {
 		}
 		e := &pipeline.Event{Dataset: pipeline.Dataset(i)}
 		at := pipeline.Datasets[i].ShedAt
-		if sheds(e, at-1, 100) || !sheds(e, at, 100) {
+		if shouldShed(e, at-1, 100) || !shouldShed(e, at, 100) {
 			t.Errorf("%s: not shed exactly from %d %% on", e.Dataset.Name(), at)
 		}
-		if dataset(e) != i {
-			t.Errorf("%s: counted as dataset %d", e.Dataset.Name(), dataset(e))
+		if datasetIndex(e) != i {
+			t.Errorf("%s: counted as dataset %d", e.Dataset.Name(), datasetIndex(e))
 		}
 	}
 }

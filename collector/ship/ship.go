@@ -31,7 +31,7 @@ var ErrClosed = errors.New("the shipper is closed")
 const (
 	maxPartitions    = 4096
 	maintainInterval = 200 * time.Millisecond
-	topicInterval    = time.Minute // between two looks at how many partitions the topic has
+	topicInterval    = time.Minute // between two checks of the number of partitions
 )
 
 // A Shipper sends the events of one collector. Its methods may be called by any goroutine.
@@ -39,7 +39,7 @@ type Shipper struct {
 	// Set before the first goroutine starts.
 	cfg          Config
 	log          *slog.Logger
-	reg          prometheus.Registerer // that s is registered with; nil: none
+	reg          prometheus.Registerer // registry with which s is registered; nil: none
 	id           pipeline.ID
 	host         *pipeline.Host
 	topic        string
@@ -51,26 +51,28 @@ type Shipper struct {
 	failpoints   failpoints
 	fileEpoch    uint64
 	packetEpoch  uint64
-	packetBudget *byteBudget // of the packets of all partitions
+	packetBudget *byteBudget // memory for the packets of all partitions
 
-	// Files of earlier processes with ranges that must be read again.
+	// filesToReplay are the files of earlier processes with ranges that must be read again. The slice does
+	// not change after recovery.
 	filesToReplay []*fileProducer
 
 	counters   counters
 	health     brokerHealth
-	partitions atomic.Pointer[[]*partition] // of the topic as it is known; a prefix of allPartitions
+	partitions atomic.Pointer[[]*partition] // partitions in use; a prefix of allPartitions
 
 	mu            sync.Mutex
-	allPartitions []*partition // ever made; they are never removed
+	allPartitions []*partition // every partition ever used; none is removed
 	senders       map[senderKey]*sender
-	files         map[string]*fileProducer // by the name that they have now
+	files         map[string]*fileProducer // by name; closed files are not in it
 
 	lifecycle
 	progress    chan struct{} // a batch was finished or journaled; holds one signal
 	maintainNow chan struct{} // wakes maintain; holds one signal
 }
 
-// A lifecycle ends the goroutines of a Shipper in two steps: closing refuses new events, ctx ends everything.
+// A lifecycle ends the goroutines of a Shipper in two steps: closing refuses new events, the end of ctx stops
+// all goroutines.
 type lifecycle struct {
 	closing   atomic.Bool
 	stop      chan struct{} // closed when closing is set
@@ -88,18 +90,19 @@ type senderKey struct {
 	partition uint32
 }
 
-// failpoints let tests end goroutines at chosen points, fill the disk, and see what is safe.
+// failpoints are hooks of tests: they end goroutines at chosen points, simulate a full disk, and observe
+// which batches are safe.
 type failpoints struct {
 	beforeProduce, afterProduce func(batchID)
 	afterConfirm                func(batch []byte)
 	wrapFile                    func(frame.File) frame.File
-	compactAt                   int64 // size at which the journal is written anew
+	compactAt                   int64 // size at which the journal is compacted
 }
 
-// failpoint calls f, if it is set, with the id of the batch at hand.
-func failpoint(f func(batchID), id batchID) {
-	if f != nil {
-		f(id)
+// failpoint calls hook, if it is set, with the id of a batch.
+func failpoint(hook func(batchID), id batchID) {
+	if hook != nil {
+		hook(id)
 	}
 }
 
@@ -108,7 +111,8 @@ var (
 	_ prometheus.Collector = (*Shipper)(nil)
 )
 
-// New takes over what earlier processes left in cfg.StateDir and begins to ship. Kafka may be unavailable.
+// New returns a running Shipper. It recovers the unsent batches and the checkpoints that earlier processes
+// left in cfg.StateDir. Kafka may be unavailable.
 func New(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Logger, reg prometheus.Registerer,
 ) (*Shipper, error) {
 	return newShipper(cfg, kafkaCfg, id, log, reg, failpoints{})
@@ -137,7 +141,7 @@ func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Log
 	}
 	shipper.host = &pipeline.Host{Name: cfg.Host, Id: hex.EncodeToString(id[:]), Cluster: cfg.Cluster}
 
-	// The lock comes before anything in the folder is read: its holder may be writing it.
+	// The lock is taken before any file of the folder is read: another process may still be writing there.
 	if shipper.lock, err = lockState(cfg.StateDir); err != nil {
 		client.Close()
 		return nil, err
@@ -161,7 +165,8 @@ func (s *Shipper) recoverAndStart(reg prometheus.Registerer) error {
 		s.reg = reg
 	}
 
-	// The number of partitions is better known before the first event is routed; Kafka is not waited for.
+	// Ask Kafka for the number of partitions before the first event is routed, but do not wait for a broker
+	// that is unavailable.
 	ctx, cancel := context.WithTimeout(s.ctx, 3*time.Second)
 	s.refreshTopic(ctx)
 	cancel()
@@ -172,7 +177,8 @@ func (s *Shipper) recoverAndStart(reg prometheus.Registerer) error {
 	return nil
 }
 
-// File returns the producer of the file of that name: the same one while it is not closed for good.
+// File returns the producer of the file with that name. Calls with one name return the same producer until it
+// is closed for good.
 func (s *Shipper) File(name string) collector.FileProducer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,10 +196,10 @@ func (s *Shipper) Packets(string) collector.PacketProducer {
 	return &packetProducer{shipper: s, router: partitionCache{shipper: s}}
 }
 
-// Prune drops the checkpoints of files that are not open and do not exist. Files that batches of an earlier
-// process wait for are dropped when their replay has ended.
+// Prune drops the checkpoints of files that are not open and for which exists returns false. A file with
+// lines in an unfinished batch of an earlier process is dropped when its replay has ended.
 func (s *Shipper) Prune(exists func(name string) bool) {
-	// The lock is held throughout: a file that is opened meanwhile must not become a missing one.
+	// The lock is held throughout: a file that is opened meanwhile must not be marked as missing.
 	var missing []*fileProducer
 	s.mu.Lock()
 	for name, f := range s.files {
@@ -210,9 +216,11 @@ func (s *Shipper) Prune(exists func(name string) bool) {
 	}
 }
 
-// dropFinishedFile drops f if nobody will read it again and nothing of it is unfinished.
+// dropFinishedFile drops f and its checkpoint if f will not be read again and none of its ranges is
+// unfinished.
 func (s *Shipper) dropFinishedFile(f *fileProducer) {
-	// An owner that opens the file at the same time gets f before this, or a new producer after it.
+	// Both locks are held: an owner that opens the file concurrently gets f before the state is checked, or a
+	// new producer after f was dropped.
 	s.mu.Lock()
 	f.mu.Lock()
 	droppable := f.droppable()
@@ -229,7 +237,7 @@ func (s *Shipper) dropFinishedFile(f *fileProducer) {
 	}
 }
 
-// batchHeader returns what stands behind the events of a batch.
+// batchHeader returns the header of a batch, which is encoded behind its events.
 func (s *Shipper) batchHeader(epoch uint64, partition uint32, sequence uint64) *pipeline.Batch {
 	return &pipeline.Batch{
 		Schema: pipeline.Schema, Collector: s.id[:], Epoch: epoch, Partition: partition, Sequence: sequence,
@@ -237,12 +245,13 @@ func (s *Shipper) batchHeader(epoch uint64, partition uint32, sequence uint64) *
 	}
 }
 
-// setPartitions makes batchers for n partitions. Partitions are never removed: when the topic has fewer than
-// before, the others go on sending what they have and get nothing new.
-func (s *Shipper) setPartitions(n int) {
+// setPartitions routes new events to the first count partitions, and makes batchers for those that are new.
+// Partitions are never removed: when the topic has fewer than before, the others send their remaining batches
+// and receive no new events.
+func (s *Shipper) setPartitions(count int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.allPartitions) < n {
+	for len(s.allPartitions) < count {
 		p := &partition{index: len(s.allPartitions)}
 		s.initBatcher(&p.files, p, false)
 		s.initBatcher(&p.packets, p, true)
@@ -250,11 +259,12 @@ func (s *Shipper) setPartitions(n int) {
 		s.workers.Go(p.files.journalBatches)
 	}
 
-	// The partitions in use share the memory of files equally. Readers of the slice never see it change.
-	for _, p := range s.allPartitions[:n] {
-		p.files.budget.size.Store(int64(s.cfg.BufferBytes) / 2 / int64(n))
+	// The partitions in use share the memory of files equally. The published slice is never modified: its
+	// capacity is count, so that a later append to allPartitions copies or writes behind it.
+	for _, p := range s.allPartitions[:count] {
+		p.files.budget.size.Store(int64(s.cfg.BufferBytes) / 2 / int64(count))
 	}
-	current := s.allPartitions[:n:n]
+	current := s.allPartitions[:count:count]
 	s.partitions.Store(&current)
 }
 
@@ -272,13 +282,13 @@ func (s *Shipper) initBatcher(b *batcher, p *partition, packets bool) {
 	b.sender.batcher, b.sender.budget = b, b.budget
 }
 
-// senderFor returns the sender of key, which is made if need be. s.mu must be held, except while the state of
-// earlier processes is recovered.
+// senderFor returns the sender of key and makes it if there is none. s.mu must be held, except during
+// recovery, when no other goroutine runs.
 func (s *Shipper) senderFor(key senderKey, packets bool) *sender {
 	if s.senders[key] == nil {
 		s.senders[key] = &sender{
 			shipper: s, epoch: key.epoch, partition: key.partition, packets: packets, budget: s.packetBudget,
-			next: 1, backoff: retry.Backoff{Min: firstRetry, Max: lastRetry},
+			nextSequenceNumber: 1, backoff: retry.Backoff{Min: firstRetry, Max: lastRetry},
 		}
 	}
 	return s.senders[key]

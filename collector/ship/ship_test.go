@@ -329,7 +329,7 @@ func TestMemoryIsBoundedWithoutKafka(t *testing.T) {
 func TestShedsInTheDeclaredOrder(t *testing.T) {
 	check := func(d pipeline.Dataset, partial bool, percent int64, want bool) {
 		t.Helper()
-		if got := sheds(&pipeline.Event{Dataset: d, Partial: partial}, percent, 100); got != want {
+		if got := shouldShed(&pipeline.Event{Dataset: d, Partial: partial}, percent, 100); got != want {
 			t.Errorf("%v partial %v at %d %%: %v", d, partial, percent, got)
 		}
 	}

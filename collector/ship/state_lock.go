@@ -10,8 +10,8 @@ import (
 	"tidegate/pipeline/statedir"
 )
 
-// lockState refuses a second collector on the same state folder: both would write one journal and use the
-// same batch ids. The lock ends with the process, however that ends.
+// lockState locks the state folder and returns an error if another collector has locked it: two collectors
+// would write one journal and use the same batch ids. The kernel releases the lock when the process ends.
 func lockState(dir string) (*statedir.Lock, error) {
 	lock, err := statedir.NewLock(filepath.Join(dir, "lock"))
 	if locked := (*statedir.LockedError)(nil); errors.As(err, &locked) {
@@ -20,7 +20,7 @@ func lockState(dir string) (*statedir.Lock, error) {
 	return lock, err
 }
 
-// newEpoch draws the epoch under which this process numbers its batches.
+// newEpoch returns a random epoch. Batch ids of different processes differ by it.
 func newEpoch() uint64 {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails, by its documentation

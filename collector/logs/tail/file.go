@@ -71,9 +71,9 @@ func (f *file) resumeFrom(producer collector.FileProducer, budget *budget) (resu
 	return true
 }
 
-// takeOver makes f go on where other has come to, which holds the same bytes up to there: f is the original,
-// other the copy that was listed and read before it. Tailer.mu is held.
-func (f *file) takeOver(other *file, budget *budget) {
+// continueCopy makes f go on where other has come to, which holds the same bytes up to there: f is the
+// original, other the copy that was listed and read before it. Tailer.mu is held.
+func (f *file) continueCopy(other *file, budget *budget) {
 	f.id, f.producer, f.sourceGone = other.id, other.producer, other.sourceGone
 	f.resumeEnd, f.lastTime, f.pending = other.resumeEnd, other.lastTime, other.pending
 	f.offset = other.offset

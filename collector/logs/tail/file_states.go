@@ -7,14 +7,14 @@ import (
 	"tidegate/collector"
 )
 
-// resumed is the result of resumeFile.
-type resumed int
+// resumeResult is the result of resumeFile.
+type resumeResult int
 
 const (
-	fileResumed    resumed = iota
-	fileWaits              // its first record is not there yet
-	fileUnreadable         // it has no first record and will not get one
-	fileLeftOut            // it is a copy of another file
+	fileResumed    resumeResult = iota
+	fileWaits                   // its first record is not there yet
+	fileUnreadable              // it has no first record and will not get one
+	fileLeftOut                 // it is a copy of another file
 )
 
 // copyTime is how long a rotated file may be without a first record: it may be a copy that is just being
@@ -22,7 +22,7 @@ const (
 const copyTime = 2 * time.Second
 
 // resumeFile identifies f, which is final or not, and finds where to go on.
-func (t *Tailer) resumeFile(f *file, final bool) resumed {
+func (t *Tailer) resumeFile(f *file, final bool) resumeResult {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	// A first record that is not complete must be waited for, unless nothing will be added to it.
@@ -40,13 +40,13 @@ func (t *Tailer) resumeFile(f *file, final bool) resumed {
 		f.copyOf = original
 		return fileLeftOut
 	}
-	if other := t.findSame(f); other != nil && (f.gz || other.gz) {
+	if other := t.findIdentical(f); other != nil && (f.gz || other.gz) {
 		t.tally.copies++
 		f.done = true
 		f.closeFile(&t.group.budget)
 		return fileLeftOut
 	} else if other != nil {
-		f.takeOver(other, &t.group.budget)
+		f.continueCopy(other, &t.group.budget)
 		return fileResumed
 	}
 
@@ -76,8 +76,8 @@ func (t *Tailer) findOriginal(f *file) *file {
 	return nil
 }
 
-// findSame returns another file that is known to hold the same bytes; t.mu is held.
-func (t *Tailer) findSame(f *file) *file {
+// findIdentical returns another file that is known to hold the same bytes; t.mu is held.
+func (t *Tailer) findIdentical(f *file) *file {
 	for _, other := range t.files {
 		if other != f && f.unique && other.producer != nil && other.firstRecord == f.firstRecord {
 			return other
@@ -107,9 +107,9 @@ func (t *Tailer) openProducer(f *file) collector.FileProducer {
 
 	// free is the identity to be used if there is no checkpoint: the most common candidate that is not taken.
 	candidates := f.candidateIDs()
-	free := candidates[0].with(f.handle)
+	free := candidates[0].withHandle(f.handle)
 	for isTaken(free) {
-		free = free.with(f.handle)
+		free = free.withHandle(f.handle)
 	}
 	size := f.size()
 	for _, id := range candidates {

@@ -25,8 +25,8 @@ type Identity [16]byte
 // String returns the identity in hexadecimal digits.
 func (id Identity) String() string { return hex.EncodeToString(id[:]) }
 
-// with returns the identity of a file that begins as the one with id does.
-func (id Identity) with(handle string) Identity {
+// withHandle returns the identity of a file that begins as the one with id does.
+func (id Identity) withHandle(handle string) Identity {
 	return xxh3.Hash128(append(id[:len(id):len(id)], handle...)).Bytes()
 }
 
@@ -61,8 +61,8 @@ func (f *file) candidateIDs() []Identity {
 	if f.unique {
 		return []Identity{f.id}
 	}
-	second := f.firstRecord.with(f.handle)
-	return []Identity{second.with(f.handle), second, f.firstRecord}
+	second := f.firstRecord.withHandle(f.handle)
+	return []Identity{second.withHandle(f.handle), second, f.firstRecord}
 }
 
 // A fileHead is the first record of a file, with its newline unless it has none, and the offset at which it

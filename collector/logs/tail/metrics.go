@@ -58,7 +58,7 @@ func (g *Group) exportGauges(reg prometheus.Registerer) (stop func()) {
 // A tally holds what a tailer counts in one pass, so that the hot path touches no shared memory.
 type tally struct {
 	bytes, records, lines, parts, resumed               uint64
-	overCap, nul, cut, blank, old                       uint64
+	overCap, nul, cut, blank, beforeStart               uint64
 	malformed, tooLong, torn, noTime, truncated, copies uint64
 }
 
@@ -84,7 +84,7 @@ func (m *groupMetrics) addTally(t *tally) {
 	addLabelled(m.dropped, t.nul, "nul")
 	addLabelled(m.dropped, t.cut, "cut")
 	addLabelled(m.dropped, t.blank, "blank")
-	addLabelled(m.dropped, t.old, "before_start")
+	addLabelled(m.dropped, t.beforeStart, "before_start")
 	addLabelled(m.dropped, t.copies, "copy_of_a_file")
 
 	addLabelled(m.malformed, t.malformed, "not_a_record")

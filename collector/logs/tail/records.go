@@ -90,7 +90,7 @@ func (t *Tailer) handleRecord(ctx context.Context, f *file, data []byte, start i
 	t.tally.records++
 	t.setTime(f)
 	if t.record.Time < t.group.cfg.NotBefore {
-		t.tally.old++
+		t.tally.beforeStart++
 		return len(data), nil
 	}
 	return len(data), t.joinRecord(ctx, f, start, end)
@@ -135,7 +135,7 @@ func (t *Tailer) shipPlain(ctx context.Context, f *file, body []byte, start, end
 		t.line.Time = time.Now().UnixNano()
 	}
 	if t.line.Time < t.group.cfg.NotBefore {
-		t.tally.old++
+		t.tally.beforeStart++
 		return nil
 	}
 	return t.shipLine(ctx, f, end, end)

@@ -116,8 +116,8 @@ func (f Frame) Read(r io.ReaderAt) ([]byte, error) {
 	return payload, nil
 }
 
-// Written returns the Frame of a sealed frame that lies at offset at of buf and at fileOffset in a file.
-func Written(buf []byte, at int, fileOffset int64) Frame {
+// SealedFrame returns the Frame of a sealed frame that lies at offset at of buf and at fileOffset in a file.
+func SealedFrame(buf []byte, at int, fileOffset int64) Frame {
 	written, _ := parseHead(buf[at:])
 	written.Offset, written.Complete = fileOffset+HeadSize, true
 	return written

@@ -110,7 +110,7 @@ func TestTornTail(t *testing.T) {
 
 func TestWrittenFrameIsRead(t *testing.T) {
 	buf := Append([]byte("before"), 'k', []byte("payload"))
-	f := Written(buf, len("before"), int64(len("before")))
+	f := SealedFrame(buf, len("before"), int64(len("before")))
 	got, err := f.Read(bytes.NewReader(buf))
 	if err != nil || string(got) != "payload" || f.Kind != 'k' || !f.Complete {
 		t.Errorf("%q, %v, %+v", got, err, f)

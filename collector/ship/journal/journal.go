@@ -77,12 +77,12 @@ type Batch struct {
 
 // A File is what the journal knows of a file.
 type File struct {
-	ID         FileID
-	Name       string
-	Replaced   bool                 // its name means a newer file
-	Checkpoint collector.Checkpoint // everything up to here is safe
-	Known      bool                 // Checkpoint is meaningful
-	Done       []Range              // ranges behind the checkpoint that are safe, in order
+	ID            FileID
+	Name          string
+	Replaced      bool                 // its name means a newer file
+	Checkpoint    collector.Checkpoint // everything up to here is safe
+	HasCheckpoint bool                 // Checkpoint is meaningful
+	Done          []Range              // ranges behind the checkpoint that are safe, in order
 }
 
 // State is what an earlier process left.
@@ -186,7 +186,7 @@ func (s *state) readRecords(text []byte) (unreadable int64, reason error) {
 func (j *Journal) State() State {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.state.export()
+	return j.state.exportState()
 }
 
 // Start begins to write: the state goes to a new file that replaces the old one. A disk that is full is not
@@ -197,7 +197,7 @@ func (j *Journal) Start() error {
 	j.started = true
 	err := j.compact()
 	if errors.Is(err, errDiskFull) {
-		j.report(err)
+		j.reportWriteError(err)
 		return nil
 	}
 	return err
@@ -230,7 +230,7 @@ func (j *Journal) Append(batch Batch) error {
 	}
 	j.buf = appendRecord(j.buf, &record{kind: recordBatch, batch: batch.ID, ranges: batch.Ranges})
 	if err := j.writeRecords(j.buf); err != nil {
-		j.report(err)
+		j.reportWriteError(err)
 		return err
 	}
 
@@ -329,7 +329,7 @@ func (j *Journal) applyAndWrite(r *record) {
 	}
 	j.buf = appendRecord(j.buf[:0], r)
 	if err := j.writeRecords(j.buf); err != nil {
-		j.report(err)
+		j.reportWriteError(err)
 		return
 	}
 	j.compactIfLarge()
@@ -368,7 +368,7 @@ func (j *Journal) compactIfLarge() {
 		return
 	}
 	if err := j.compact(); err != nil {
-		j.report(err)
+		j.reportWriteError(err)
 		j.limit = 2 * j.size.Load() // what was written stands; the next attempt comes later
 	}
 }
@@ -419,8 +419,8 @@ func (j *Journal) compact() error {
 	return nil
 }
 
-// report counts a write that failed, and logs it once a while.
-func (j *Journal) report(err error) {
+// reportWriteError counts a write that failed, and logs it once a while.
+func (j *Journal) reportWriteError(err error) {
 	j.errors.Add(1)
 	if _, ok := j.throttle.Allow(); ok {
 		j.options.Log.Error("journal cannot be written: log lines wait in their files", "err", err)

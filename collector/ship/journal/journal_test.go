@@ -80,7 +80,7 @@ func TestStateSurvives(t *testing.T) {
 	want := State{
 		Partitions: 4,
 		Files: []File{{
-			ID: a, Name: "a", Checkpoint: checkpoint(100), Known: true,
+			ID: a, Name: "a", Checkpoint: checkpoint(100), HasCheckpoint: true,
 			Done: []Range{{File: a, After: 200, End: checkpoint(300), Events: 5}},
 		}},
 		Batches: []Batch{batch(2, a, 100, 200), {ID: BatchID{1 << 63, 3, 4}}},
@@ -392,12 +392,12 @@ func FuzzState(f *testing.F) {
 		if unreadable, err := second.readRecords(first.appendSnapshot(nil)); unreadable != 0 {
 			t.Fatalf("the snapshot is unreadable: %v", err)
 		}
-		a, b := first.export(), second.export()
+		a, b := first.exportState(), second.exportState()
 		if len(a.Files) != len(b.Files) || len(a.Batches) != len(b.Batches) {
 			t.Fatalf("snapshot:\n%+v\n%+v", a, b)
 		}
 		for i := range a.Files {
-			if x, y := a.Files[i], b.Files[i]; x.ID != y.ID || x.Checkpoint != y.Checkpoint || len(x.Done) != len(y.Done) || x.Known != y.Known {
+			if x, y := a.Files[i], b.Files[i]; x.ID != y.ID || x.Checkpoint != y.Checkpoint || len(x.Done) != len(y.Done) || x.HasCheckpoint != y.HasCheckpoint {
 				t.Fatalf("snapshot:\n%+v\n%+v", x, y)
 			}
 		}

@@ -64,20 +64,20 @@ var errRecord = errors.New("not a record of the journal")
 
 // parsePayload reads a record of that kind from payload. The memory of r.ranges is used again.
 func (r *record) parsePayload(kind byte, payload []byte) error {
-	decode := decoder{b: payload}
+	decode := decoder{rest: payload}
 	*r = record{kind: kind, ranges: r.ranges[:0]}
 	switch kind {
 	case recordFile:
 		r.file = FileID(decode.uint32())
-		r.name = string(decode.b)
-		decode.b = nil
+		r.name = string(decode.rest)
+		decode.rest = nil
 	case recordDrop:
 		r.file = FileID(decode.uint32())
 	case recordCheckpoint, recordDone:
 		r.ranges = append(r.ranges, decode.readRange())
 	case recordBatch, recordAck, recordShrink:
 		r.batch = BatchID{Epoch: decode.fixed64(), Partition: decode.uint32(), Sequence: decode.unsigned()}
-		for len(decode.b) > 0 && !decode.bad {
+		for len(decode.rest) > 0 && !decode.malformed {
 			r.ranges = append(r.ranges, decode.readRange())
 		}
 	case recordPartitions:
@@ -85,7 +85,7 @@ func (r *record) parsePayload(kind byte, payload []byte) error {
 	default:
 		return errRecord
 	}
-	if decode.bad || len(decode.b) > 0 || kind == recordShrink && len(r.ranges) != 1 {
+	if decode.malformed || len(decode.rest) > 0 || kind == recordShrink && len(r.ranges) != 1 {
 		return errRecord
 	}
 	for i := range r.ranges {
@@ -103,45 +103,45 @@ func (r *Range) isValid() bool {
 
 // A decoder reads numbers from the front of b. After one that is not there bad is set, and all others are 0.
 type decoder struct {
-	b   []byte
-	bad bool
+	rest      []byte
+	malformed bool
 }
 
 func (d *decoder) unsigned() uint64 {
-	value, size := binary.Uvarint(d.b)
+	value, size := binary.Uvarint(d.rest)
 	if size <= 0 {
-		d.bad, d.b = true, nil
+		d.malformed, d.rest = true, nil
 		return 0
 	}
-	d.b = d.b[size:]
+	d.rest = d.rest[size:]
 	return value
 }
 
 func (d *decoder) signed() int64 {
-	value, size := binary.Varint(d.b)
+	value, size := binary.Varint(d.rest)
 	if size <= 0 {
-		d.bad, d.b = true, nil
+		d.malformed, d.rest = true, nil
 		return 0
 	}
-	d.b = d.b[size:]
+	d.rest = d.rest[size:]
 	return value
 }
 
 func (d *decoder) uint32() uint32 {
 	value := d.unsigned()
 	if value > 1<<32-1 {
-		d.bad = true
+		d.malformed = true
 	}
 	return uint32(value)
 }
 
 func (d *decoder) fixed64() uint64 {
-	if len(d.b) < 8 {
-		d.bad, d.b = true, nil
+	if len(d.rest) < 8 {
+		d.malformed, d.rest = true, nil
 		return 0
 	}
-	value := binary.LittleEndian.Uint64(d.b)
-	d.b = d.b[8:]
+	value := binary.LittleEndian.Uint64(d.rest)
+	d.rest = d.rest[8:]
 	return value
 }
 

@@ -21,12 +21,12 @@ type state struct {
 
 // A fileState is what is known of a file.
 type fileState struct {
-	name       string
-	recorded   bool // the journal on disk has its name
-	replaced   bool // its name means a newer file
-	known      bool // checkpoint is meaningful: something of the file was in a batch
-	checkpoint collector.Checkpoint
-	done       []Range // ranges behind the checkpoint that are safe; in order, with gaps between them
+	name          string
+	recorded      bool // the journal on disk has its name
+	replaced      bool // its name means a newer file
+	hasCheckpoint bool // checkpoint is meaningful: something of the file was in a batch
+	checkpoint    collector.Checkpoint
+	done          []Range // ranges behind the checkpoint that are safe; in order, with gaps between them
 }
 
 func newState() *state {
@@ -44,22 +44,22 @@ func (s *state) applyRecord(r *record) {
 		s.dropFile(r.file)
 	case recordCheckpoint:
 		if file := s.files[r.ranges[0].File]; file != nil && r.ranges[0].End.End >= file.checkpoint.End {
-			file.checkpoint, file.known = r.ranges[0].End, true
-			file.advance()
+			file.checkpoint, file.hasCheckpoint = r.ranges[0].End, true
+			file.advanceCheckpoint()
 		}
 	case recordDone:
-		s.finish(r.ranges[0])
+		s.finishRange(r.ranges[0])
 	case recordBatch:
 		if s.batches[r.batch] == nil { // written again when the first attempt was thought to have failed
 			s.addBatch(r.batch, slices.Clone(r.ranges))
 		}
 	case recordAck:
 		for _, done := range s.batches[r.batch] {
-			s.finish(done)
+			s.finishRange(done)
 		}
 		delete(s.batches, r.batch)
 	case recordShrink:
-		s.shrink(r.batch, r.ranges[0])
+		s.shrinkRange(r.batch, r.ranges[0])
 	case recordPartitions:
 		s.partitions = r.partitions
 	}
@@ -105,27 +105,27 @@ func (s *state) addBatch(id BatchID, ranges []Range) {
 	s.batches[id] = ranges
 	for i := range ranges {
 		if file := s.files[ranges[i].File]; file != nil {
-			file.known = true
+			file.hasCheckpoint = true
 		}
 	}
 }
 
-// finish records that r is safe.
-func (s *state) finish(r Range) {
+// finishRange records that r is safe.
+func (s *state) finishRange(r Range) {
 	file := s.files[r.File]
 	if file == nil {
 		return // its name was damaged: nobody can say which file it was
 	}
-	file.known = true
+	file.hasCheckpoint = true
 	byAfter := func(done Range, after int64) int { return cmp.Compare(done.After, after) }
 	position, _ := slices.BinarySearchFunc(file.done, r.After, byAfter)
 	file.done = slices.Insert(file.done, position, r)
-	file.advance()
+	file.advanceCheckpoint()
 }
 
-// advance moves the checkpoint over the finished ranges that begin at or before it, and joins finished ranges
-// that touch one another. In between lies what is not finished.
-func (f *fileState) advance() {
+// advanceCheckpoint moves the checkpoint over the finished ranges that begin at or before it, and joins
+// finished ranges that touch one another. In between lies what is not finished.
+func (f *fileState) advanceCheckpoint() {
 	// Invariant: the ranges in kept are in order, begin behind the checkpoint, and do not touch.
 	kept := f.done[:0]
 	for _, r := range f.done {
@@ -147,8 +147,8 @@ func (f *fileState) advance() {
 	f.done = kept
 }
 
-// shrink replaces the range of batch that begins where r begins by r, or removes it if r has no events.
-func (s *state) shrink(batch BatchID, r Range) {
+// shrinkRange replaces the range of batch that begins where r begins by r, or removes it if r has no events.
+func (s *state) shrinkRange(batch BatchID, r Range) {
 	ranges := s.batches[batch]
 	sameStart := func(old Range) bool { return old.File == r.File && old.After == r.After }
 	position := slices.IndexFunc(ranges, sameStart)
@@ -175,7 +175,7 @@ func (s *state) appendSnapshot(data []byte) []byte {
 			continue
 		}
 		data = appendRecord(data, &record{kind: recordFile, file: id, name: file.name})
-		if file.known {
+		if file.hasCheckpoint {
 			data = appendRecord(data, &record{kind: recordCheckpoint, ranges: []Range{{File: id, End: file.checkpoint}}})
 		}
 		for _, r := range file.done {
@@ -188,13 +188,13 @@ func (s *state) appendSnapshot(data []byte) []byte {
 	return data
 }
 
-// export returns s in the form that callers get.
-func (s *state) export() State {
+// exportState returns s in the form that callers get.
+func (s *state) exportState() State {
 	out := State{Partitions: s.partitions}
 	for _, id := range slices.Sorted(maps.Keys(s.files)) {
 		file := s.files[id]
 		out.Files = append(out.Files, File{
-			ID: id, Name: file.name, Replaced: file.replaced, Checkpoint: file.checkpoint, Known: file.known,
+			ID: id, Name: file.name, Replaced: file.replaced, Checkpoint: file.checkpoint, HasCheckpoint: file.hasCheckpoint,
 			Done: slices.Clone(file.done),
 		})
 	}

@@ -90,12 +90,12 @@ type Spool struct {
 	errors     atomic.Uint64 // writes that failed
 	unreadable atomic.Uint64 // bytes that could not be read
 
-	mu     sync.Mutex
-	active *segment // that batches are appended to; nil: the next batch begins one
-	next   int      // number of the next segment
-	closed bool
-	live   map[*segment]struct{} // segments whose files are open
-	buf    []byte
+	mu           sync.Mutex
+	active       *segment // that batches are appended to; nil: the next batch begins one
+	nextNumber   int      // number of the next segment
+	closed       bool
+	openSegments map[*segment]struct{} // segments whose files are open
+	buf          []byte
 }
 
 // A segment is one file of the spool. Its fields are guarded by the spool's lock, but for file, which does
@@ -112,8 +112,8 @@ type segment struct {
 // readable says whether the batch was written to its end; otherwise it is lost, and ref refers to nothing.
 func Open(dir string, options Options, visit func(h *Header, ref Ref, readable bool)) (*Spool, error) {
 	spool := &Spool{
-		dir: dir, options: options, throttle: logging.NewThrottle(errorLogInterval), next: 1,
-		live: map[*segment]struct{}{},
+		dir: dir, options: options, throttle: logging.NewThrottle(errorLogInterval), nextNumber: 1,
+		openSegments: map[*segment]struct{}{},
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool: %w", err)
@@ -123,7 +123,7 @@ func Open(dir string, options Options, visit func(h *Header, ref Ref, readable b
 		return nil, fmt.Errorf("read spool: %w", err)
 	}
 	for _, number := range numbers {
-		spool.next = number + 1
+		spool.nextNumber = number + 1
 		if err := spool.loadSegment(spool.segmentPath(number), visit); err != nil {
 			return nil, fmt.Errorf("read spool: %w", err)
 		}
@@ -176,7 +176,7 @@ func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 	// A segment without a batch that can be read is not needed: it is removed, or kept aside.
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.live[seg] = struct{}{}
+	s.openSegments[seg] = struct{}{}
 	s.total.Add(seg.size)
 	if seg.batches == 0 {
 		s.removeSegment(seg)
@@ -293,7 +293,7 @@ func (s *Spool) writeBatch(header *Header, batch []byte) (Ref, error) {
 			return Ref{}, fmt.Errorf("sync spool %s: %w", seg.path, err)
 		}
 	}
-	ref := Ref{segment: seg, frame: frame.Written(s.buf, at, seg.size+int64(at))}
+	ref := Ref{segment: seg, frame: frame.SealedFrame(s.buf, at, seg.size+int64(at))}
 	seg.size += size
 	seg.batches++
 	s.total.Add(size)
@@ -302,7 +302,7 @@ func (s *Spool) writeBatch(header *Header, batch []byte) (Ref, error) {
 
 // startSegment makes a new segment the active one. s.mu must be held.
 func (s *Spool) startSegment() error {
-	path := s.segmentPath(s.next)
+	path := s.segmentPath(s.nextNumber)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write spool: %w", err)
@@ -318,9 +318,9 @@ func (s *Spool) startSegment() error {
 		return fmt.Errorf("write spool %s: %w", path, err)
 	}
 	seg.size = int64(len(header))
-	s.next++
+	s.nextNumber++
 	s.total.Add(seg.size)
-	s.live[seg] = struct{}{}
+	s.openSegments[seg] = struct{}{}
 
 	// The segment before stays while one of its batches is needed.
 	old := s.active
@@ -365,7 +365,7 @@ func (s *Spool) Release(ref Ref) {
 // damaged. s.mu must be held.
 func (s *Spool) removeSegment(seg *segment) {
 	seg.file.Close()
-	delete(s.live, seg)
+	delete(s.openSegments, seg)
 	s.total.Add(-seg.size)
 	if s.active == seg {
 		s.active = nil
@@ -400,7 +400,7 @@ func (s *Spool) Close(flush bool) error {
 	defer s.mu.Unlock()
 	s.closed = true
 	var err error
-	for seg := range s.live {
+	for seg := range s.openSegments {
 		if flush {
 			err = errors.Join(err, seg.file.Sync())
 		}
