@@ -1,10 +1,10 @@
-// Package collector turns what happens on a host, packets and log lines, into events and sends them to Kafka.
+// Package collector turns the packets and the log lines of a host into events and sends them to Kafka.
 //
 // This file holds the contract between a Source, which observes, and a Shipper, which delivers; identity.go
 // holds the id under which a host's events are sent. The parts are sub-packages: capture (rings and capture
 // files), sessions (reassembly and NAT), conntrack, logs (container log files), containers (which container
 // owns an address, by the Docker API) and ship (batches, journal, spool, Kafka). cmd/tidegate connects them:
-// a Source knows neither Kafka nor ClickHouse.
+// a Source depends on neither Kafka nor ClickHouse.
 //
 // There are two kinds of sources. A file can be read again, so its reader waits while memory is short and
 // resumes from a Checkpoint after a crash: it ships through a FileProducer. A packet cannot be captured
@@ -34,8 +34,9 @@ type Shipper interface {
 	// Packets returns a producer for events that cannot be read again. The name is for diagnostics.
 	Packets(name string) PacketProducer
 
-	// Prune drops what is kept for files that do not exist any more: those that no producer has open and for
-	// which exists returns false. A source of files calls it once, after its first complete listing.
+	// Prune drops the state of files that do not exist any more. A file counts as gone when no producer has
+	// it open and exists returns false for its name. A source of files calls Prune once, after its first
+	// complete listing.
 	Prune(exists func(name string) bool)
 }
 
@@ -55,19 +56,19 @@ type Checkpoint struct {
 type FileProducer interface {
 	// Ship takes ownership of e, the event that ends at c, and waits while memory is short. c.End is positive
 	// and grows from call to call. An event whose End was shipped before, also by a process that was killed,
-	// is recognised and not sent twice.
+	// is recognised and not sent again.
 	Ship(ctx context.Context, e *pipeline.Event, c Checkpoint) error
 
 	// Resume returns the last checkpoint up to which everything is in Kafka, in the spool, or dropped and
-	// counted. It reports false when nothing is known of the file.
+	// counted. It reports false for a file without a stored checkpoint.
 	Resume() (Checkpoint, bool)
 
-	// SourceGone says that the file has no name any more and cannot be read again after a restart. Its events
-	// may then go to the spool instead of waiting for Kafka.
+	// SourceGone reports to the Shipper that the file was deleted and cannot be read again after a restart.
+	// Its events may then go to the spool instead of waiting for Kafka.
 	SourceGone()
 
-	// Close ends the use of the producer. keep says whether the file may still exist at the next start; if
-	// not, its checkpoint is dropped as soon as all its events are safe.
+	// Close ends the use of the producer. keep reports whether the file may still exist at the next start. If
+	// it may not, its checkpoint is dropped as soon as all its events are delivered, spooled or dropped.
 	Close(keep bool)
 }
 

@@ -16,14 +16,16 @@ import (
 // idFile is the file of the state folder that holds the collector's id.
 const idFile = "collector-id"
 
-// LoadID returns the id of the collector whose state is in stateDir. The id is drawn at random once and kept
-// in the folder: cloned machines share a machine-id, but only a copied state folder shares this one.
-// Processes that start at the same time agree on one id.
+// LoadID returns the id of the collector whose state is in stateDir. The first call draws the id at random
+// and stores it in the folder. A machine-id would not do, because cloned machines share it. Processes that
+// start at the same time agree on one id.
 func LoadID(stateDir string) (pipeline.ID, error) {
 	var id pipeline.ID
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {
 		return id, fmt.Errorf("make state folder: %w", err)
 	}
+
+	// If the file does not exist, this process or another one creates it; the file then holds the id of both.
 	name := filepath.Join(stateDir, idFile)
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -46,8 +48,8 @@ func LoadID(stateDir string) (pipeline.ID, error) {
 	return pipeline.ID{}, fmt.Errorf("read collector id: %s %s", name, expected)
 }
 
-// createID writes a new id to the file name in dir, whole or not at all. A file that exists is left as it is:
-// the process that linked it first has decided.
+// createID writes a new id to the file name in dir, completely or not at all. It leaves an existing file as
+// it is: the id of the process that linked the file first counts.
 func createID(dir, name string) error {
 	var id pipeline.ID
 	_, _ = rand.Read(id[:]) // never fails, by its documentation
@@ -60,6 +62,8 @@ func createID(dir, name string) error {
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}
+
+	// Unlike a rename, a link fails if the name exists.
 	if err = os.Link(file.Name(), name); errors.Is(err, fs.ErrExist) {
 		return nil
 	}

@@ -72,11 +72,11 @@ func (f *File) detectFormat() (err error) {
 	in := bufio.NewReaderSize(f.file, 256<<10)
 	zipped := false
 	if magic, err := in.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
-		z, err := gzip.NewReader(in)
+		reader, err := gzip.NewReader(in)
 		if err != nil {
 			return fmt.Errorf("read capture %s: gzip header: %w", f.path, err)
 		}
-		in, zipped = bufio.NewReaderSize(z, 256<<10), true
+		in, zipped = bufio.NewReaderSize(reader, 256<<10), true
 	}
 	f.framer = &framer{in: in, gzipped: zipped}
 	defer f.recoverPanic(&err)
@@ -102,20 +102,20 @@ func (f *File) openPcap() error {
 	if err := f.framer.readFileHeader(); err != nil {
 		return f.locate(err)
 	}
-	r, err := pcapgo.NewReader(f.framer)
+	reader, err := pcapgo.NewReader(f.framer)
 	if err != nil {
 		return f.locate(err)
 	}
-	f.readPacket, f.link = r.ZeroCopyReadPacketData, linkTypeOf(f.framer.link)
+	f.readPacket, f.link = reader.ZeroCopyReadPacketData, linkTypeOf(f.framer.link)
 	return nil
 }
 
 func (f *File) openPcapng() error {
-	r, err := pcapgo.NewNgReader(f.framer, pcapgo.NgReaderOptions{WantMixedLinkType: true})
+	ngReader, err := pcapgo.NewNgReader(f.framer, pcapgo.NgReaderOptions{WantMixedLinkType: true})
 	if err != nil {
 		return f.locate(err)
 	}
-	f.readPacket, f.pcapng = r.ZeroCopyReadPacketData, r
+	f.readPacket, f.pcapng = ngReader.ZeroCopyReadPacketData, ngReader
 	return nil
 }
 

@@ -30,25 +30,25 @@ func write(t testing.TB, name string, b []byte) string {
 // read returns all packets of a file, and the error that ended it or nil at io.EOF.
 func read(t testing.TB, path string) ([]Packet, error) {
 	t.Helper()
-	f, err := OpenFile(path)
+	file, err := OpenFile(path)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = file.Close() }()
 	var out []Packet
 	for {
-		p, err := f.Next()
+		packet, err := file.Next()
 		if errors.Is(err, io.EOF) {
 			return out, nil
 		}
 		if err != nil {
-			if _, again := f.Next(); again == nil || again.Error() != err.Error() {
+			if _, again := file.Next(); again == nil || again.Error() != err.Error() {
 				t.Errorf("the error does not stay: %v, then %v", err, again)
 			}
 			return out, err
 		}
-		p.Data = append([]byte(nil), p.Data...)
-		out = append(out, p)
+		packet.Data = append([]byte(nil), packet.Data...)
+		out = append(out, packet)
 	}
 }
 
@@ -58,16 +58,16 @@ var stamp = time.Unix(1_700_000_000, 123_456_789)
 func pcap(t testing.TB, nano bool) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	w := pcapgo.NewWriter(&buf)
+	writer := pcapgo.NewWriter(&buf)
 	if nano {
-		w = pcapgo.NewWriterNanos(&buf)
+		writer = pcapgo.NewWriterNanos(&buf)
 	}
-	if err := w.WriteFileHeader(100, layers.LinkTypeEthernet); err != nil {
+	if err := writer.WriteFileHeader(100, layers.LinkTypeEthernet); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range []int{10, 20, 30} {
 		c := min(n, 25)
-		if err := w.WritePacket(gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n}, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
+		if err := writer.WritePacket(gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n}, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -77,20 +77,20 @@ func pcap(t testing.TB, nano bool) []byte {
 func pcapng(t testing.TB) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	w, err := pcapgo.NewNgWriterInterface(&buf, pcapgo.NgInterface{Name: "docker0", LinkType: layers.LinkTypeEthernet, SnapLength: 4_000_000_000}, pcapgo.DefaultNgWriterOptions)
+	ngWriter, err := pcapgo.NewNgWriterInterface(&buf, pcapgo.NgInterface{Name: "docker0", LinkType: layers.LinkTypeEthernet, SnapLength: 4_000_000_000}, pcapgo.DefaultNgWriterOptions)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.AddInterface(pcapgo.NgInterface{Name: "tun0", LinkType: layers.LinkTypeRaw}); err != nil {
+	if _, err := ngWriter.AddInterface(pcapgo.NgInterface{Name: "tun0", LinkType: layers.LinkTypeRaw}); err != nil {
 		t.Fatal(err)
 	}
 	for i, n := range []int{10, 20, 30} {
 		c := min(n, 25)
-		if err := w.WritePacket(gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n, InterfaceIndex: i % 2}, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
+		if err := ngWriter.WritePacket(gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n, InterfaceIndex: i % 2}, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := w.Flush(); err != nil {
+	if err := ngWriter.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	return buf.Bytes()
@@ -112,14 +112,14 @@ func TestFormats(t *testing.T) {
 		if err != nil || len(ps) != 3 {
 			t.Fatalf("%s: %d packets, %v", name, len(ps), err)
 		}
-		for i, p := range ps {
+		for i, packet := range ps {
 			n := 10 * (i + 1)
 			at := stamp.UnixNano()
 			if !nano {
 				at = at / 1000 * 1000
 			}
-			if p.At != at || p.Length != n || len(p.Data) != min(n, 25) || p.Data[0] != byte(n) {
-				t.Errorf("%s: packet %d: %+v", name, i+1, p)
+			if packet.At != at || packet.Length != n || len(packet.Data) != min(n, 25) || packet.Data[0] != byte(n) {
+				t.Errorf("%s: packet %d: %+v", name, i+1, packet)
 			}
 		}
 		if ng && (ps[0].Iface != "docker0" || ps[1].Iface != "tun0" || ps[1].Link != layers.LinkTypeRaw || ps[2].Link != layers.LinkTypeEthernet) {
@@ -241,9 +241,9 @@ func FuzzFile(f *testing.F) {
 	f.Add(pcapng(f))
 	f.Add(zipped(pcapng(f)))
 	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, b []byte) {
+	f.Fuzz(func(t *testing.T, data []byte) {
 		path := filepath.Join(dir, "fuzz.pcap")
-		if err := os.WriteFile(path, b, 0o600); err != nil {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		file, err := OpenFile(path)
@@ -251,16 +251,16 @@ func FuzzFile(f *testing.F) {
 			return
 		}
 		defer func() { _ = file.Close() }()
-		for range len(b) + 1<<20 {
-			p, err := file.Next()
+		for range len(data) + 1<<20 {
+			packet, err := file.Next()
 			if err != nil {
 				if !errors.Is(err, io.EOF) && !strings.Contains(err.Error(), "fuzz.pcap") {
 					t.Fatalf("%v does not name the file", err)
 				}
 				return
 			}
-			if len(p.Data) > maxPacket+64<<10 || p.Length < len(p.Data) {
-				t.Fatalf("a packet of %d bytes, %d on the wire", len(p.Data), p.Length)
+			if len(packet.Data) > maxPacket+64<<10 || packet.Length < len(packet.Data) {
+				t.Fatalf("a packet of %d bytes, %d on the wire", len(packet.Data), packet.Length)
 			}
 		}
 		t.Fatal("it has no end")

@@ -143,12 +143,12 @@ func udp4(payload string) []byte {
 }
 
 func tcp4(from, to string, sport, dport uint16, payload string) []byte {
-	b := []byte{0x46, 0, 0, byte(44 + len(payload)), 0, 0, 0, 0, 64, 6, 0, 0}
-	b = append(append(b, netip.MustParseAddr(from).AsSlice()...), netip.MustParseAddr(to).AsSlice()...)
-	b = append(b, 1, 1, 1, 1) // options, so that the header's length matters
-	b = binary.BigEndian.AppendUint16(b, sport)
-	b = binary.BigEndian.AppendUint16(b, dport)
-	return append(append(b, make([]byte, 16)...), payload...)
+	data := []byte{0x46, 0, 0, byte(44 + len(payload)), 0, 0, 0, 0, 64, 6, 0, 0}
+	data = append(append(data, netip.MustParseAddr(from).AsSlice()...), netip.MustParseAddr(to).AsSlice()...)
+	data = append(data, 1, 1, 1, 1) // options, so that the header's length matters
+	data = binary.BigEndian.AppendUint16(data, sport)
+	data = binary.BigEndian.AppendUint16(data, dport)
+	return append(append(data, make([]byte, 16)...), payload...)
 }
 
 // TestLiveCapture captures on a veth pair between two namespaces. Every frame is read once with the bytes

@@ -351,11 +351,11 @@ func (t *Tracker) expireDestroyed() {
 		if now.Sub(expiringEntry.destroyed) < t.keepDestroyed && len(t.expiring)-expired <= maxExpiring {
 			break
 		}
-		for _, k := range expiringEntry.tuples {
-			shard := t.shardOf(k)
+		for _, tuple := range expiringEntry.tuples {
+			shard := t.shardOf(tuple)
 			shard.mu.Lock()
-			if e, ok := shard.entries[k]; ok && !e.updated.After(expiringEntry.destroyed) {
-				delete(shard.entries, k)
+			if e, ok := shard.entries[tuple]; ok && !e.updated.After(expiringEntry.destroyed) {
+				delete(shard.entries, tuple)
 			}
 			shard.mu.Unlock()
 		}

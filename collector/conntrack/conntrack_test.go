@@ -111,15 +111,15 @@ func (l lab) serve(t *testing.T) {
 			t.Cleanup(func() { _, _ = tcp.Close(), udp.Close() })
 			go func() {
 				for {
-					c, err := tcp.Accept()
+					conn, err := tcp.Accept()
 					if err != nil {
 						return
 					}
 					go func() {
-						defer func() { _ = c.Close() }()
+						defer func() { _ = conn.Close() }()
 						b := make([]byte, 64)
-						for n, err := c.Read(b); err == nil; n, err = c.Read(b) {
-							_, _ = c.Write(b[:n])
+						for n, err := conn.Read(b); err == nil; n, err = conn.Read(b) {
+							_, _ = conn.Write(b[:n])
 						}
 					}()
 				}
@@ -137,28 +137,28 @@ func (l lab) serve(t *testing.T) {
 // dial connects from the namespace of the client and waits for one answer.
 func (l lab) dial(t *testing.T, network, to string) net.Conn {
 	t.Helper()
-	var c net.Conn
+	var conn net.Conn
 	<-inNamespace(t, l.client, func() {
 		var err error
-		if c, err = net.DialTimeout(network, to, 5*time.Second); err != nil {
+		if conn, err = net.DialTimeout(network, to, 5*time.Second); err != nil {
 			t.Error(err)
 		}
 	})
-	if c == nil {
+	if conn == nil {
 		t.FailNow()
 	}
-	t.Cleanup(func() { _ = c.Close() })
-	ask(t, c)
-	return c
+	t.Cleanup(func() { _ = conn.Close() })
+	ask(t, conn)
+	return conn
 }
 
-func ask(t *testing.T, c net.Conn) {
+func ask(t *testing.T, conn net.Conn) {
 	t.Helper()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := c.Write([]byte("hello")); err != nil {
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := conn.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Read(make([]byte, 64)); err != nil {
+	if _, err := conn.Read(make([]byte, 64)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -266,40 +266,40 @@ func (l lab) flush(t *testing.T) {
 // TestBothTuplesOfAConnectionAreFound holds both sources, events and the first read of the table, over TCP
 // and UDP, with SNAT, with DNAT and without NAT.
 func TestBothTuplesOfAConnectionAreFound(t *testing.T) {
-	l := newLab(t)
-	l.serve(t)
+	lab := newLab(t)
+	lab.serve(t)
 	early, late := newTracker(), newTracker()
 	early.keepDestroyed, early.expireEvery = 300*time.Millisecond, 20*time.Millisecond
-	l.start(t, early)
-	flows, conns := l.connect(t)
+	lab.start(t, early)
+	flows, conns := lab.connect(t)
 	for _, f := range flows {
 		f.check(t, early, "by event")
 	}
-	l.start(t, late)
+	lab.start(t, late)
 	for _, f := range flows {
 		f.check(t, late, "by the first reading")
 	}
 
-	l.flush(t)
+	lab.flush(t)
 	for i, c := range conns {
 		if flows[i].proto == pipeline.Transport_UDP {
 			ask(t, c) // a new entry with the same tuples
 		}
 	}
-	for _, f := range flows {
-		if f.proto == pipeline.Transport_UDP {
-			f.check(t, early, "used again")
+	for _, flow := range flows {
+		if flow.proto == pipeline.Transport_UDP {
+			flow.check(t, early, "used again")
 			continue
 		}
-		until(t, f.name+" is forgotten", func() bool {
-			for _, tuple := range f.tuples() {
-				if _, ok := early.Lookup(f.proto, tuple[0], tuple[1]); ok {
+		until(t, flow.name+" is forgotten", func() bool {
+			for _, tuple := range flow.tuples() {
+				if _, ok := early.Lookup(flow.proto, tuple[0], tuple[1]); ok {
 					return false
 				}
 			}
 			return true
 		})
-		f.check(t, late, "kept for a while") // its keep is half a minute
+		flow.check(t, late, "kept for a while") // its keep is half a minute
 	}
 	time.Sleep(2 * early.keepDestroyed)
 	for _, f := range flows {
@@ -310,12 +310,12 @@ func TestBothTuplesOfAConnectionAreFound(t *testing.T) {
 }
 
 func entryOf(port uint16) *ct.Flow {
-	var f ct.Flow
-	f.TupleOrig.IP.SourceAddress, f.TupleOrig.IP.DestinationAddress = netip.MustParseAddr(clientIP), netip.MustParseAddr(serverIP)
-	f.TupleOrig.Proto = ct.ProtoTuple{Protocol: unix.IPPROTO_TCP, SourcePort: port, DestinationPort: 80}
-	f.TupleReply.IP.SourceAddress, f.TupleReply.IP.DestinationAddress = netip.MustParseAddr(serverIP), netip.MustParseAddr(outside)
-	f.TupleReply.Proto = ct.ProtoTuple{Protocol: unix.IPPROTO_TCP, SourcePort: 80, DestinationPort: port}
-	return &f
+	var flow ct.Flow
+	flow.TupleOrig.IP.SourceAddress, flow.TupleOrig.IP.DestinationAddress = netip.MustParseAddr(clientIP), netip.MustParseAddr(serverIP)
+	flow.TupleOrig.Proto = ct.ProtoTuple{Protocol: unix.IPPROTO_TCP, SourcePort: port, DestinationPort: 80}
+	flow.TupleReply.IP.SourceAddress, flow.TupleReply.IP.DestinationAddress = netip.MustParseAddr(serverIP), netip.MustParseAddr(outside)
+	flow.TupleReply.Proto = ct.ProtoTuple{Protocol: unix.IPPROTO_TCP, SourcePort: 80, DestinationPort: port}
+	return &flow
 }
 
 func (t *Tracker) knows(port uint16) bool {

@@ -10,19 +10,19 @@ var defaultISN = [2]uint32{1000, 5000}
 // TestSequenceWrap: the numbers wrap at every place of a short conversation that was captured out of order.
 func TestSequenceWrap(t *testing.T) {
 	for isn := uint32(1<<32 - 14); isn != 4; isn++ {
-		c := newTestConn(t, testConfig(), [2]uint32{isn, isn + 3}).handshake()
-		c.segment(0, "A", 4, 0, "efgh")
-		c.segment(0, "A", 0, 0, "abcd")
-		c.segment(1, "A", 4, 8, "5678")
-		c.segment(1, "A", 0, 8, "1234")
-		c.segment(1, "A", 4, 8, "5678")
-		c.segment(0, "FA", 8, 8, "")
-		c.segment(1, "FA", 8, 9, "")
-		c.want(">abcd >efgh <1234 <5678 >end <end")
-		if _, closing := c.Closing(); !closing {
+		testConn := newTestConn(t, testConfig(), [2]uint32{isn, isn + 3}).handshake()
+		testConn.segment(0, "A", 4, 0, "efgh")
+		testConn.segment(0, "A", 0, 0, "abcd")
+		testConn.segment(1, "A", 4, 8, "5678")
+		testConn.segment(1, "A", 0, 8, "1234")
+		testConn.segment(1, "A", 4, 8, "5678")
+		testConn.segment(0, "FA", 8, 8, "")
+		testConn.segment(1, "FA", 8, 9, "")
+		testConn.want(">abcd >efgh <1234 <5678 >end <end")
+		if _, closing := testConn.Closing(); !closing {
 			t.Errorf("isn %d: not closing", isn)
 		}
-		c.checkEmpty()
+		testConn.checkEmpty()
 	}
 }
 
@@ -31,19 +31,19 @@ func TestSequenceWrap(t *testing.T) {
 func TestSegmentBeyondTheWindowIsDropped(t *testing.T) {
 	check := func(options string, off int, want string) {
 		t.Helper()
-		c := newTestConn(t, testConfig(), defaultISN)
+		testConn := newTestConn(t, testConfig(), defaultISN)
 		for d, flags := range []uint8{SYN, SYN | ACK} {
-			s := Segment{
-				Seq: c.isn[d], Ack: c.isn[d^1] + 1, Flags: flags, Window: 60000,
+			segment := Segment{
+				Seq: testConn.isn[d], Ack: testConn.isn[d^1] + 1, Flags: flags, Window: 60000,
 				Options: []byte(options),
 			}
-			c.Segment(Dir(d), &s, c.now)
+			testConn.Segment(Dir(d), &segment, testConn.now)
 		}
-		c.segment(1, "A", 0, 0, "")
-		c.segment(0, "A", off, 0, "far")
-		c.wait(3 * time.Second)
-		c.segment(0, "A", 0, 0, "near")
-		c.want(want)
+		testConn.segment(1, "A", 0, 0, "")
+		testConn.segment(0, "A", off, 0, "far")
+		testConn.wait(3 * time.Second)
+		testConn.segment(0, "A", 0, 0, "near")
+		testConn.want(want)
 	}
 	const scale7 = "\x01\x03\x03\x07" // 60000 << 7 is 7.68 MB
 	check("", 100_000, ">near")
@@ -54,20 +54,20 @@ func TestSegmentBeyondTheWindowIsDropped(t *testing.T) {
 
 // TestAcknowledgementBeyondTheWindowIsNotBelieved.
 func TestAcknowledgementBeyondTheWindowIsNotBelieved(t *testing.T) {
-	c := newTestConn(t, testConfig(), defaultISN).handshake()
-	c.segment(0, "A", 0, 50_000_000, "GET")
-	c.wait(3 * time.Second)
-	c.segment(1, "A", 0, 3, "OK")
-	c.want(">GET <OK")
+	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
+	testConn.segment(0, "A", 0, 50_000_000, "GET")
+	testConn.wait(3 * time.Second)
+	testConn.segment(1, "A", 0, 3, "OK")
+	testConn.want(">GET <OK")
 }
 
 // TestZeroWindowIsObserved each time that the window closes.
 func TestZeroWindowIsObserved(t *testing.T) {
-	c := newTestConn(t, testConfig(), defaultISN).handshake()
+	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
 	for _, flags := range []string{"AZ", "AZ", "A", "AZ"} {
-		c.segment(1, flags, 0, 0, "")
+		testConn.segment(1, flags, 0, 0, "")
 	}
-	if n := c.observed[ZeroWindow]; n != 2 {
+	if n := testConn.observed[ZeroWindow]; n != 2 {
 		t.Errorf("%d, want 2", n)
 	}
 }
@@ -75,19 +75,19 @@ func TestZeroWindowIsObserved(t *testing.T) {
 // TestResetInTheWindow: RFC 5961, section 3. A RST outside of it is dropped; one whose sender goes on was not
 // accepted.
 func TestResetInTheWindow(t *testing.T) {
-	check := func(d Dir, off int, valid bool) {
+	check := func(dir Dir, off int, valid bool) {
 		t.Helper()
-		c := newTestConn(t, testConfig(), defaultISN).handshake()
-		c.segment(0, "A", 0, 0, "abc")
-		c.segment(1, "A", 0, 3, "d")
-		c.segment(0, "A", 3, 1, "")
-		c.segment(d, "RA", off, 0, "")
-		_, closing := c.Closing()
-		if by, ok := c.ResetBy(); closing != valid || ok != valid || valid && by != d {
-			t.Errorf("RST of %d at %d: closing %v, by %d", d, off, closing, by)
+		testConn := newTestConn(t, testConfig(), defaultISN).handshake()
+		testConn.segment(0, "A", 0, 0, "abc")
+		testConn.segment(1, "A", 0, 3, "d")
+		testConn.segment(0, "A", 3, 1, "")
+		testConn.segment(dir, "RA", off, 0, "")
+		_, closing := testConn.Closing()
+		if by, ok := testConn.ResetBy(); closing != valid || ok != valid || valid && by != dir {
+			t.Errorf("RST of %d at %d: closing %v, by %d", dir, off, closing, by)
 		}
-		if (c.observed[OutsideWindow] == 0) != valid {
-			t.Errorf("RST of %d at %d: %d outside the window", d, off, c.observed[OutsideWindow])
+		if (testConn.observed[OutsideWindow] == 0) != valid {
+			t.Errorf("RST of %d at %d: %d outside the window", dir, off, testConn.observed[OutsideWindow])
 		}
 	}
 	check(0, 3, true)
@@ -95,59 +95,59 @@ func TestResetInTheWindow(t *testing.T) {
 	check(1, 100_000, false)
 	check(0, -5000, false)
 
-	c := newTestConn(t, testConfig(), defaultISN).handshake()
-	c.segment(0, "A", 0, 0, "abc")
-	c.segment(0, "R", 3, 0, "")
-	c.segment(0, "A", 3, 0, "def")
-	if _, closing := c.Closing(); closing {
+	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
+	testConn.segment(0, "A", 0, 0, "abc")
+	testConn.segment(0, "R", 3, 0, "")
+	testConn.segment(0, "A", 3, 0, "def")
+	if _, closing := testConn.Closing(); closing {
 		t.Error("its sender went on, and the connection is closing")
 	}
-	c.want(">abc >def")
+	testConn.want(">abc >def")
 }
 
 // TestSecondSYNACK: of two answers to a SYN the one counts that the client acknowledges.
 func TestSecondSYNACK(t *testing.T) {
-	c := newTestConn(t, testConfig(), defaultISN)
-	c.segment(0, "S", 0, 0, "")
-	c.segment(1, "SA", 0, 0, "")
-	c.segment(1, "SA", 700, 0, "") // by somebody else
-	c.segment(0, "A", 0, 700, "ask")
-	c.segment(1, "A", 700, 3, "answer")
-	c.want(">ask <answer")
+	testConn := newTestConn(t, testConfig(), defaultISN)
+	testConn.segment(0, "S", 0, 0, "")
+	testConn.segment(1, "SA", 0, 0, "")
+	testConn.segment(1, "SA", 700, 0, "") // by somebody else
+	testConn.segment(0, "A", 0, 700, "ask")
+	testConn.segment(1, "A", 700, 3, "answer")
+	testConn.want(">ask <answer")
 }
 
 // TestMissingFINIsNotAGap: a FIN that was not captured is acknowledged like a byte.
 func TestMissingFINIsNotAGap(t *testing.T) {
-	c := newTestConn(t, testConfig(), defaultISN).handshake()
-	c.segment(0, "A", 0, 0, "abc")
-	c.segment(1, "FA", 0, 4, "")
-	c.segment(0, "A", 4, 1, "")
-	c.wait(100 * time.Millisecond)
-	c.want(">abc >end <end")
+	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
+	testConn.segment(0, "A", 0, 0, "abc")
+	testConn.segment(1, "FA", 0, 4, "")
+	testConn.segment(0, "A", 4, 1, "")
+	testConn.wait(100 * time.Millisecond)
+	testConn.want(">abc >end <end")
 }
 
 // TestKeepAliveIsNotARetransmission.
 func TestKeepAliveIsNotARetransmission(t *testing.T) {
-	c := newTestConn(t, testConfig(), defaultISN).handshake()
-	c.segment(0, "A", 0, 0, "abc")
-	c.segment(0, "A", 2, 0, "x")
-	c.want(">abc")
-	if c.observed[Retransmission]+c.observed[OverlapConflict] != 0 {
-		t.Errorf("observed %v", c.observed)
+	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
+	testConn.segment(0, "A", 0, 0, "abc")
+	testConn.segment(0, "A", 2, 0, "x")
+	testConn.want(">abc")
+	if testConn.observed[Retransmission]+testConn.observed[OverlapConflict] != 0 {
+		t.Errorf("observed %v", testConn.observed)
 	}
 }
 
 // TestStreamGoesOnElsewhere: segments outside of any window are strays until enough of them follow each
 // other.
 func TestStreamGoesOnElsewhere(t *testing.T) {
-	c := newTestConn(t, testConfig(), defaultISN).handshake()
-	c.segment(0, "A", 0, 0, "abc")
+	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
+	testConn.segment(0, "A", 0, 0, "abc")
 	const far = 1_500_000_000
 	for i := range 10 {
-		c.segment(0, "A", far+i, 0, string(rune('0'+i)))
+		testConn.segment(0, "A", far+i, 0, string(rune('0'+i)))
 	}
-	c.want(">abc >gap1 >8 >9")
-	if n := c.observed[OutsideWindow]; n != resyncAfter {
+	testConn.want(">abc >gap1 >8 >9")
+	if n := testConn.observed[OutsideWindow]; n != resyncAfter {
 		t.Errorf("%d strays", n)
 	}
 }
@@ -155,50 +155,50 @@ func TestStreamGoesOnElsewhere(t *testing.T) {
 // TestCutSegmentIsAGapInItsPlace: what the capture cut off is missing behind what is there, also of one that
 // waited.
 func TestCutSegmentIsAGapInItsPlace(t *testing.T) {
-	c := newTestConn(t, testConfig(), defaultISN).handshake()
+	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
 	send := func(off int, captured string, size int) {
-		s := Segment{
-			Seq: c.isn[0] + 1 + uint32(off), Flags: ACK, Ack: c.isn[1] + 1,
+		segment := Segment{
+			Seq: testConn.isn[0] + 1 + uint32(off), Flags: ACK, Ack: testConn.isn[1] + 1,
 			Payload: []byte(captured), Size: size,
 		}
-		c.Segment(0, &s, c.now)
+		testConn.Segment(0, &segment, testConn.now)
 	}
 	send(6, "gh", 4)
 	send(0, "abc", 6)
 	send(10, "klm", 3)
-	c.want(">abc >gap3 >gh >gap2 >klm")
-	if !sameReasons(c.gaps[0], GapCut) {
-		t.Errorf("gaps %v", c.gaps[0])
+	testConn.want(">abc >gap3 >gh >gap2 >klm")
+	if !sameReasons(testConn.gaps[0], GapCut) {
+		t.Errorf("gaps %v", testConn.gaps[0])
 	}
 }
 
 // TestFollow: a connection that is only followed knows when it is over, and its handler is not called.
 func TestFollow(t *testing.T) {
-	c := newTestConn(t, testConfig(), defaultISN)
+	testConn := newTestConn(t, testConfig(), defaultISN)
 	for _, s := range []struct {
 		d     Dir
 		flags uint8
 	}{{0, SYN}, {1, SYN | ACK}, {0, ACK}, {0, FIN | ACK}} {
-		c.Follow(s.d, &Segment{Flags: s.flags}, c.now)
+		testConn.Follow(s.d, &Segment{Flags: s.flags}, testConn.now)
 	}
-	if _, closing := c.Closing(); closing || !c.Established() || !c.Ended(0) {
-		t.Errorf("closing %v, established %v, ended %v", closing, c.Established(), c.Ended(0))
+	if _, closing := testConn.Closing(); closing || !testConn.Established() || !testConn.Ended(0) {
+		t.Errorf("closing %v, established %v, ended %v", closing, testConn.Established(), testConn.Ended(0))
 	}
-	c.Follow(1, &Segment{Flags: FIN | ACK}, 42)
-	if since, closing := c.Closing(); !closing || since != 42 || c.Packets(0) != 3 {
-		t.Errorf("closing %v since %d, %d packets", closing, since, c.Packets(0))
+	testConn.Follow(1, &Segment{Flags: FIN | ACK}, 42)
+	if since, closing := testConn.Closing(); !closing || since != 42 || testConn.Packets(0) != 3 {
+		t.Errorf("closing %v since %d, %d packets", closing, since, testConn.Packets(0))
 	}
-	c.want("")
+	testConn.want("")
 }
 
 // TestInitStartsANewConnection: a Conn is used again.
 func TestInitStartsANewConnection(t *testing.T) {
-	c := newTestConn(t, testConfig(), defaultISN).handshake()
-	c.segment(0, "A", 5, 0, "later")
-	c.finish()
+	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
+	testConn.segment(0, "A", 5, 0, "later")
+	testConn.finish()
 	fresh := newTestConn(t, testConfig(), [2]uint32{7, 8})
-	fresh.Conn = c.Conn
-	fresh.Init(c.cfg, fresh.pool, fresh.recorder)
+	fresh.Conn = testConn.Conn
+	fresh.Init(testConn.cfg, fresh.pool, fresh.recorder)
 	fresh.handshake()
 	fresh.segment(0, "A", 0, 0, "abc")
 	fresh.want(">abc")
@@ -209,13 +209,13 @@ func TestInOrderPathDoesNotAllocate(t *testing.T) {
 	cfg := testConfig()
 	pool := NewPool(1 << 20)
 	handler := &countingHandler{}
-	c := &Conn{}
-	c.Init(&cfg, pool, handler)
-	s := Segment{Flags: ACK, Window: 60000, Payload: make([]byte, 1400), Size: 1400}
+	conn := &Conn{}
+	conn.Init(&cfg, pool, handler)
+	segment := Segment{Flags: ACK, Window: 60000, Payload: make([]byte, 1400), Size: 1400}
 	now := int64(1)
 	if n := testing.AllocsPerRun(2000, func() {
-		c.Segment(0, &s, now)
-		s.Seq += 1400
+		conn.Segment(0, &segment, now)
+		segment.Seq += 1400
 		now += 1e6
 	}); n > 0 {
 		t.Errorf("%v allocations for a segment", n)
@@ -238,16 +238,16 @@ func BenchmarkSegment(b *testing.B) {
 	run := func(name string, order []uint32) {
 		b.Run(name, func(b *testing.B) {
 			cfg := testConfig()
-			c := &Conn{}
-			c.Init(&cfg, NewPool(1<<20), &countingHandler{})
-			s := Segment{Flags: ACK, Window: 60000, Payload: make([]byte, 1400), Size: 1400}
-			c.Segment(0, &s, 1)
+			conn := &Conn{}
+			conn.Init(&cfg, NewPool(1<<20), &countingHandler{})
+			segment := Segment{Flags: ACK, Window: 60000, Payload: make([]byte, 1400), Size: 1400}
+			conn.Segment(0, &segment, 1)
 			b.ReportAllocs()
 			b.SetBytes(1400)
 			for i := 0; b.Loop(); i++ {
 				n := uint32(len(order))
-				s.Seq = 1400 * (1 + uint32(i)/n*n + order[uint32(i)%n])
-				c.Segment(0, &s, int64(i)*1000+2)
+				segment.Seq = 1400 * (1 + uint32(i)/n*n + order[uint32(i)%n])
+				conn.Segment(0, &segment, int64(i)*1000+2)
 			}
 		})
 	}

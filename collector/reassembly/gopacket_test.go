@@ -22,15 +22,15 @@ type tcpSegment struct {
 
 // ours returns the bytes of both directions by a Conn, zeros where bytes are missing.
 func ours(t testing.TB, list []tcpSegment) [2][]byte {
-	c := newTestConn(t, testConfig(), [2]uint32{})
+	testConn := newTestConn(t, testConfig(), [2]uint32{})
 	for _, s := range list {
-		c.Segment(s.d, &Segment{
-			Seq: s.seq, Flags: s.flags, Window: 65535, Payload: s.payload, Size: len(s.payload), Time: c.now,
-		}, c.now)
-		c.now += 1000
+		testConn.Segment(s.d, &Segment{
+			Seq: s.seq, Flags: s.flags, Window: 65535, Payload: s.payload, Size: len(s.payload), Time: testConn.now,
+		}, testConn.now)
+		testConn.now += 1000
 	}
-	c.finish()
-	return c.recorder.bytes
+	testConn.finish()
+	return testConn.recorder.bytes
 }
 
 // A gopacketStream collects what gopacket's assembler yields, zeros where it skips bytes.
@@ -110,7 +110,7 @@ func TestAgreesWithGopacket(t *testing.T) {
 		isn := [2]uint32{rng.Uint32N(1 << 31), rng.Uint32N(1 << 31)} // no wrap
 		lossy := seed%3 == 0
 		var list []tcpSegment
-		for d := range Dir(2) {
+		for dir := range Dir(2) {
 			stream := randomBytes(rng, 1+rng.IntN(20_000))
 			parts := cuts(rng, len(stream), 1460)
 			if lossy && len(parts) > 2 {
@@ -120,7 +120,7 @@ func TestAgreesWithGopacket(t *testing.T) {
 				parts = withRepeats(rng, parts, len(stream))
 			}
 			for _, part := range parts {
-				list = append(list, tcpSegment{d, 0, isn[d] + 1 + uint32(part.lo), stream[part.lo:part.hi]})
+				list = append(list, tcpSegment{dir, 0, isn[dir] + 1 + uint32(part.lo), stream[part.lo:part.hi]})
 			}
 		}
 		shuffle(rng, list)

@@ -27,38 +27,38 @@ type recorder struct {
 	hostile  bool // the senders may go on behind their FINs; nothing is kept
 }
 
-func (r *recorder) Data(d Dir, b []byte, _ int64) {
+func (r *recorder) Data(dir Dir, data []byte, _ int64) {
 	r.Helper()
-	if len(b) == 0 || r.ended[d] && !r.hostile {
-		r.Errorf("Data of %d bytes, ended %v", len(b), r.ended[d])
+	if len(data) == 0 || r.ended[dir] && !r.hostile {
+		r.Errorf("Data of %d bytes, ended %v", len(data), r.ended[dir])
 	}
 	if r.hostile {
 		return
 	}
-	r.bytes[d] = append(r.bytes[d], b...)
-	fmt.Fprintf(&r.log, "%s%s ", arrow(d), b)
+	r.bytes[dir] = append(r.bytes[dir], data...)
+	fmt.Fprintf(&r.log, "%s%s ", arrow(dir), data)
 }
 
-func (r *recorder) Gap(d Dir, n int, why GapReason) {
+func (r *recorder) Gap(dir Dir, n int, why GapReason) {
 	r.Helper()
-	if n <= 0 || r.ended[d] && !r.hostile {
-		r.Errorf("Gap of %d bytes, ended %v", n, r.ended[d])
+	if n <= 0 || r.ended[dir] && !r.hostile {
+		r.Errorf("Gap of %d bytes, ended %v", n, r.ended[dir])
 	}
 	if r.hostile {
 		return
 	}
-	r.gaps[d] = append(r.gaps[d], gapRecord{len(r.bytes[d]), n, why})
-	r.bytes[d] = append(r.bytes[d], make([]byte, min(n, 1<<20))...)
-	fmt.Fprintf(&r.log, "%sgap%d ", arrow(d), n)
+	r.gaps[dir] = append(r.gaps[dir], gapRecord{len(r.bytes[dir]), n, why})
+	r.bytes[dir] = append(r.bytes[dir], make([]byte, min(n, 1<<20))...)
+	fmt.Fprintf(&r.log, "%sgap%d ", arrow(dir), n)
 }
 
-func (r *recorder) End(d Dir) {
+func (r *recorder) End(dir Dir) {
 	r.Helper()
-	if r.ended[d] {
+	if r.ended[dir] {
 		r.Error("End twice")
 	}
-	r.ended[d] = true
-	fmt.Fprintf(&r.log, "%send ", arrow(d))
+	r.ended[dir] = true
+	fmt.Fprintf(&r.log, "%send ", arrow(dir))
 }
 
 func (r *recorder) Observe(_ Dir, o Observation, _ int64) { r.observed[o]++ }
@@ -95,9 +95,9 @@ func newTestConn(t testing.TB, cfg Config, isn [2]uint32) *testConn {
 
 // segment sends a segment of d. Offsets are from behind the SYNs; flags are letters of SAFR, and Z for a
 // closed window.
-func (c *testConn) segment(d Dir, flags string, off, ack int, payload string) {
+func (c *testConn) segment(dir Dir, flags string, off, ack int, payload string) {
 	s := Segment{
-		Seq: c.isn[d] + 1 + uint32(off), Ack: c.isn[d^1] + 1 + uint32(ack), Window: 60000,
+		Seq: c.isn[dir] + 1 + uint32(off), Ack: c.isn[dir^1] + 1 + uint32(ack), Window: 60000,
 		Payload: []byte(payload), Size: len(payload), Time: c.now,
 	}
 	for i, letter := range []byte("FSRPA") {
@@ -111,7 +111,7 @@ func (c *testConn) segment(d Dir, flags string, off, ack int, payload string) {
 	if strings.Contains(flags, "Z") {
 		s.Window = 0
 	}
-	c.Segment(d, &s, c.now)
+	c.Segment(dir, &s, c.now)
 	c.now += 1000
 }
 
@@ -156,11 +156,11 @@ func (c *testConn) want(log string) {
 
 // randomBytes returns n bytes, none of them 0.
 func randomBytes(rng *rand.Rand, n int) []byte {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(1 + rng.IntN(255))
+	data := make([]byte, n)
+	for i := range data {
+		data[i] = byte(1 + rng.IntN(255))
 	}
-	return b
+	return data
 }
 
 // A cut is a part of a stream that a segment carries.
@@ -210,13 +210,13 @@ func mergeGaps(list []gapRecord) (merged []cut) {
 }
 
 // zeroRanges returns where b is 0.
-func zeroRanges(b []byte) (list []cut) {
-	for lo := 0; lo < len(b); lo++ {
-		if b[lo] != 0 {
+func zeroRanges(data []byte) (list []cut) {
+	for lo := 0; lo < len(data); lo++ {
+		if data[lo] != 0 {
 			continue
 		}
 		hi := lo
-		for hi < len(b) && b[hi] == 0 {
+		for hi < len(data) && data[hi] == 0 {
 			hi++
 		}
 		list = append(list, cut{lo, hi})

@@ -23,37 +23,37 @@ type sent struct {
 func TestAnySplitInAnyOrder(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		c := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
+		testConn := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
 		streams := [2][]byte{randomBytes(rng, 1+rng.IntN(30_000)), randomBytes(rng, 1+rng.IntN(30_000))}
 		acks := rng.IntN(2) == 0
 
 		var list []sent
-		for d := range Dir(2) {
-			n := len(streams[d])
+		for dir := range Dir(2) {
+			n := len(streams[dir])
 			for _, part := range withRepeats(rng, cuts(rng, n, 1460), n) {
-				s := sent{d: d, flags: "", cut: part}
+				s := sent{d: dir, flags: "", cut: part}
 				if acks {
-					s.flags, s.ack = "A", rng.IntN(len(streams[d^1])+1)
+					s.flags, s.ack = "A", rng.IntN(len(streams[dir^1])+1)
 				}
 				list = append(list, s)
 			}
-			list = append(list, sent{d: d, flags: "F", cut: cut{n, n}})
+			list = append(list, sent{d: dir, flags: "F", cut: cut{n, n}})
 		}
 		if acks {
 			noDeadlock(list)
 		}
 		shuffle(rng, list)
 		for _, s := range list {
-			c.segment(s.d, s.flags, s.lo, s.ack, string(streams[s.d][s.lo:s.hi]))
+			testConn.segment(s.d, s.flags, s.lo, s.ack, string(streams[s.d][s.lo:s.hi]))
 		}
 
 		for d := range Dir(2) {
-			if !bytes.Equal(c.bytes[d], streams[d]) || len(c.gaps[d]) > 0 || !c.recorder.ended[d] {
+			if !bytes.Equal(testConn.bytes[d], streams[d]) || len(testConn.gaps[d]) > 0 || !testConn.recorder.ended[d] {
 				t.Fatalf("seed %d, direction %d: %d of %d bytes, gaps %v, ended %v",
-					seed, d, len(c.bytes[d]), len(streams[d]), c.gaps[d], c.recorder.ended[d])
+					seed, d, len(testConn.bytes[d]), len(streams[d]), testConn.gaps[d], testConn.recorder.ended[d])
 			}
 		}
-		c.checkEmpty()
+		testConn.checkEmpty()
 	}
 }
 
@@ -72,7 +72,7 @@ func noDeadlock(list []sent) {
 func TestMissingBytesBecomeGaps(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 2))
-		c := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
+		testConn := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
 		stream := randomBytes(rng, 2+rng.IntN(30_000))
 		list := cuts(rng, len(stream), 1460)
 		for range 1 + rng.IntN(4) {
@@ -93,27 +93,27 @@ func TestMissingBytesBecomeGaps(t *testing.T) {
 		shuffle(rng, list)
 
 		for _, part := range list {
-			c.segment(0, "A", part.lo, 0, string(stream[part.lo:part.hi]))
+			testConn.segment(0, "A", part.lo, 0, string(stream[part.lo:part.hi]))
 		}
 		why := GapTimeout
 		if acked {
 			why = GapAcked
-			c.segment(1, "A", 0, len(stream), "")
-			c.wait(9 * time.Millisecond)
-			if len(c.gaps[0]) > 0 {
+			testConn.segment(1, "A", 0, len(stream), "")
+			testConn.wait(9 * time.Millisecond)
+			if len(testConn.gaps[0]) > 0 {
 				t.Fatalf("seed %d: a gap was given up within the grace", seed)
 			}
-			c.wait(2 * time.Millisecond)
+			testConn.wait(2 * time.Millisecond)
 		} else {
-			c.wait(testConfig().GapTimeout)
+			testConn.wait(testConfig().GapTimeout)
 		}
 
-		if !bytes.Equal(c.bytes[0], stream) || !slices.Equal(mergeGaps(c.gaps[0]), zeroRanges(stream)) ||
-			!sameReasons(c.gaps[0], why) {
+		if !bytes.Equal(testConn.bytes[0], stream) || !slices.Equal(mergeGaps(testConn.gaps[0]), zeroRanges(stream)) ||
+			!sameReasons(testConn.gaps[0], why) {
 			t.Fatalf("seed %d: %d of %d bytes, gaps %v, want %v (%v)",
-				seed, len(c.bytes[0]), len(stream), c.gaps[0], zeroRanges(stream), why)
+				seed, len(testConn.bytes[0]), len(stream), testConn.gaps[0], zeroRanges(stream), why)
 		}
-		c.checkEmpty()
+		testConn.checkEmpty()
 	}
 }
 
@@ -124,31 +124,31 @@ func TestOverlapsFollowThePolicy(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		cfg := testConfig()
 		cfg.KeepLast = seed%2 == 1
-		c := newTestConn(t, cfg, [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
+		testConn := newTestConn(t, cfg, [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
 		n := 2 + rng.IntN(400)
 		model := make([]byte, n)
 		differ := false
 		for range 1 + rng.IntN(30) { // byte 0 is held back, so all of them wait
 			lo := 1 + rng.IntN(n-1)
-			b := randomBytes(rng, min(1+rng.IntN(60), n-lo))
-			for i, value := range b {
+			data := randomBytes(rng, min(1+rng.IntN(60), n-lo))
+			for i, value := range data {
 				differ = differ || model[lo+i] != 0 && model[lo+i] != value
 				if model[lo+i] == 0 || cfg.KeepLast {
 					model[lo+i] = value
 				}
 			}
-			c.segment(0, "A", lo, 0, string(b))
+			testConn.segment(0, "A", lo, 0, string(data))
 		}
 		model[0] = 'x'
-		c.segment(0, "A", 0, 0, "x")
-		c.wait(3 * time.Second)
+		testConn.segment(0, "A", 0, 0, "x")
+		testConn.wait(3 * time.Second)
 
 		model = bytes.TrimRight(model, "\x00")
-		if !bytes.Equal(c.bytes[0], model) || (c.observed[OverlapConflict] > 0) != differ {
+		if !bytes.Equal(testConn.bytes[0], model) || (testConn.observed[OverlapConflict] > 0) != differ {
 			t.Fatalf("seed %d, keep last %v: conflict %d, want %v\n got %q\nwant %q",
-				seed, cfg.KeepLast, c.observed[OverlapConflict], differ, c.bytes[0], model)
+				seed, cfg.KeepLast, testConn.observed[OverlapConflict], differ, testConn.bytes[0], model)
 		}
-		c.finish()
+		testConn.finish()
 	}
 }
 
@@ -157,7 +157,7 @@ func TestOverlapsFollowThePolicy(t *testing.T) {
 func TestRepliesNeverOvertakeRequests(t *testing.T) {
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 4))
-		c := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
+		testConn := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
 		type message struct {
 			d        Dir
 			off, ack int
@@ -176,10 +176,10 @@ func TestRepliesNeverOvertakeRequests(t *testing.T) {
 			}
 		}
 		for _, m := range list {
-			c.segment(m.d, "A", m.off, m.ack, m.text)
+			testConn.segment(m.d, "A", m.off, m.ack, m.text)
 		}
-		c.want(strings.TrimSpace(want.String()))
-		c.checkEmpty()
+		testConn.want(strings.TrimSpace(want.String()))
+		testConn.checkEmpty()
 	}
 }
 
@@ -234,30 +234,30 @@ func FuzzConn(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		cfg := testConfig()
 		cfg.ConnBuffer, cfg.KeepLast = 64<<10, len(in)%2 == 1
-		c := newTestConn(t, cfg, [2]uint32{1<<32 - 100, 77})
-		c.hostile = true
+		testConn := newTestConn(t, cfg, [2]uint32{1<<32 - 100, 77})
+		testConn.hostile = true
 		for ; len(in) >= 8; in = in[8:] {
-			d, far := Dir(in[0]&1), int(in[0]>>1&3)<<14
-			s := Segment{
-				Flags: in[1] & 0x1f, Seq: c.isn[d] + uint32(far+int(int16(uint16(in[2])<<8|uint16(in[3])))),
+			dir, far := Dir(in[0]&1), int(in[0]>>1&3)<<14
+			segment := Segment{
+				Flags: in[1] & 0x1f, Seq: testConn.isn[dir] + uint32(far+int(int16(uint16(in[2])<<8|uint16(in[3])))),
 				Size: int(in[4])<<3 | int(in[5]&7), Window: uint16(in[5]) << 8,
-				Ack: c.isn[d^1] + uint32(int16(uint16(in[6])<<8|uint16(in[7]))), Time: c.now,
+				Ack: testConn.isn[dir^1] + uint32(int16(uint16(in[6])<<8|uint16(in[7]))), Time: testConn.now,
 			}
-			s.Payload = bytes.Repeat([]byte{in[5] | 1}, s.Size)
+			segment.Payload = bytes.Repeat([]byte{in[5] | 1}, segment.Size)
 			if in[0]&0x40 != 0 {
-				s.Payload = s.Payload[:s.Size/2]
+				segment.Payload = segment.Payload[:segment.Size/2]
 			}
 			if in[0]&0x20 != 0 {
-				s.Options = in[2:6]
+				segment.Options = in[2:6]
 			}
-			c.Segment(d, &s, c.now)
+			testConn.Segment(dir, &segment, testConn.now)
 			if in[0]&0x80 != 0 {
-				c.wait(time.Duration(in[7]) * 10 * time.Millisecond)
+				testConn.wait(time.Duration(in[7]) * 10 * time.Millisecond)
 			}
-			if c.Buffered() > cfg.ConnBuffer+70<<10 || c.Buffered() != c.pool.Used() {
-				t.Fatalf("%d bytes in the Conn, %d in the Pool", c.Buffered(), c.pool.Used())
+			if testConn.Buffered() > cfg.ConnBuffer+70<<10 || testConn.Buffered() != testConn.pool.Used() {
+				t.Fatalf("%d bytes in the Conn, %d in the Pool", testConn.Buffered(), testConn.pool.Used())
 			}
 		}
-		c.finish()
+		testConn.finish()
 	})
 }

@@ -47,18 +47,18 @@ func counterValue(c prometheus.Metric) float64 {
 // playCapture runs a capture file through a Table. It returns the Table and the number of packets.
 func playCapture(t testing.TB, path string, cfg Config, deps Deps, list []protocols.Protocol, emit func(*pipeline.Event)) (*Table, int) {
 	t.Helper()
-	f, err := capture.OpenFile(path)
+	file, err := capture.OpenFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = file.Close() }()
 	deps.Protocols = protocols.NewSet(list, protocols.Default(), nil)
 	deps.Emit = emit
 	deps.Collector = pipeline.ID(sha256.New().Sum(nil)[:16])
 	table := New(cfg, deps, prometheus.NewRegistry())
 	n := 0
 	for ; ; n++ {
-		p, err := f.Next()
+		packet, err := file.Next()
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -66,7 +66,7 @@ func playCapture(t testing.TB, path string, cfg Config, deps Deps, list []protoc
 			t.Logf("%v", err)
 			break
 		}
-		table.Packet(p.Iface, p.Link, p.At, p.Data, p.Length)
+		table.Packet(packet.Iface, packet.Link, packet.At, packet.Data, packet.Length)
 	}
 	table.Close()
 	return table, n
@@ -82,28 +82,28 @@ func TestEveryCapture(t *testing.T) {
 			continue
 		}
 		sessions, ids := 0, map[string]bool{}
-		table, n := playCapture(t, path, Default(), Deps{}, parsers, func(e *pipeline.Event) {
-			if e.Dataset == pipeline.Dataset_SESSION {
+		table, n := playCapture(t, path, Default(), Deps{}, parsers, func(event *pipeline.Event) {
+			if event.Dataset == pipeline.Dataset_SESSION {
 				sessions++
 			}
-			if ids[string(e.Id)] {
-				t.Errorf("%s: two events have the id %x (%s)", filepath.Base(path), e.Id, e.Dataset)
+			if ids[string(event.Id)] {
+				t.Errorf("%s: two events have the id %x (%s)", filepath.Base(path), event.Id, event.Dataset)
 			}
-			ids[string(e.Id)] = true
-			pipeline.ReleaseEvent(e)
+			ids[string(event.Id)] = true
+			pipeline.ReleaseEvent(event)
 		})
 		var counted float64
-		for r, c := range table.m.packets {
+		for r, c := range table.metrics.packets {
 			total[result(r)] += counterValue(c)
 			counted += counterValue(c)
 		}
 		if int(counted) != n {
 			t.Errorf("%s: %d packets, %v counted", path, n, counted)
 		}
-		if n := counterValue(table.m.panics); n != 0 {
+		if n := counterValue(table.metrics.panics); n != 0 {
 			t.Errorf("%s: %v panics", path, n)
 		}
-		if opened := counterValue(table.m.opened[0]) + counterValue(table.m.opened[1]); int(opened) != sessions {
+		if opened := counterValue(table.metrics.opened[0]) + counterValue(table.metrics.opened[1]); int(opened) != sessions {
 			t.Errorf("%s: %v sessions opened, %d reported", path, opened, sessions)
 		}
 		if table.pool.Used() != 0 || len(table.decoder.frags.complete) > 0 || len(table.flows) != 0 ||

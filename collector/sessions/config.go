@@ -7,7 +7,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config bounds what a Table may cost and how long it waits. Times are of packets.
+// Config bounds the memory and the time-outs of a Table. Durations are measured in packet time.
 type Config struct {
 	// Maximum number of connections in the session table of a worker. Beyond it the least valuable of a few
 	// candidates is evicted.

@@ -22,7 +22,7 @@ const (
 	linkFDDI     layers.LinkType = 10
 )
 
-// maxNesting bounds how many tunnels lie in each other, and how many tags and labels follow each other.
+// maxNesting bounds the depth of nested tunnels, and the number of VLAN tags or MPLS labels in a row.
 const maxNesting = 6
 
 // EtherTypes.
@@ -43,13 +43,15 @@ const (
 
 // A decoder reads the headers of a frame into a packet. Its only state is the IP fragments that wait.
 //
-// Each method reads one kind of header and calls the method of the layer above. In all of them b is the
-// captured part of a layer, wire the length of the whole layer, and depth the number of tunnels around it.
-// Fields of p that an inner header has too are overwritten: the innermost headers count.
+// Each method reads one kind of header and calls the method of the next layer. In all methods data is the
+// captured part of a layer, wire the length of the whole layer on the wire, and depth the number of tunnels
+// around it. An inner header overwrites the fields of p that an outer header has set: the innermost headers
+// count.
 type decoder struct{ frags defragmenter }
 
 // decodeFrame reads the headers of a frame into p and returns what the frame carries.
 func (d *decoder) decodeFrame(p *packet, link layers.LinkType, data []byte, wire int) result {
+	// From here on len(data) ≤ wire, and every layer keeps it so: data may be cut, wire is not.
 	wire = max(wire, len(data))
 	switch link {
 	case layers.LinkTypeEthernet:
@@ -115,11 +117,13 @@ func (d *decoder) decodeSNAP(p *packet, data []byte, wire, depth int) result {
 	return d.decodeEtherType(p, binary.BigEndian.Uint16(data[6:]), data[8:], wire-8, depth)
 }
 
-// decodeEtherType reads the layer that typ names. It skips VLAN tags; the innermost VLAN id is kept.
+// decodeEtherType reads the layer of the EtherType typ. It skips VLAN tags and keeps the innermost VLAN id.
 func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep
 	}
+
+	// Each turn but the last skips one tag and continues with the EtherType behind it.
 	for range maxNesting {
 		switch typ {
 		case etherIPv4, etherIPv6:
@@ -169,13 +173,15 @@ func (d *decoder) decodeLoopback(p *packet, data []byte, wire int) result {
 	return resNotIP
 }
 
-// decodeNFLOG reads a message of Linux's netfilter log: attributes in the byte order of the host, one of
-// which is the packet.
+// decodeNFLOG reads a message of Linux's netfilter log. The message is a list of attributes in the byte order
+// of the host; one attribute holds the packet.
 func (d *decoder) decodeNFLOG(p *packet, data []byte, wire int) result {
 	const payload = 9 // NFULA_PAYLOAD
 	if len(data) < 4 {
 		return resTruncated
 	}
+
+	// Skip attributes, each padded to four bytes, up to the one of the packet.
 	for data, wire = data[4:], wire-4; len(data) >= 4; {
 		size, typ := int(binary.LittleEndian.Uint16(data)), binary.LittleEndian.Uint16(data[2:])&0x7fff
 		if size < 4 {
@@ -190,8 +196,9 @@ func (d *decoder) decodeNFLOG(p *packet, data []byte, wire int) result {
 	return resNotIP
 }
 
-// decodeMPLS skips the stack of labels (RFC 3032). No field names what lies behind it: an IP packet is known
-// by its version, an Ethernet frame by its control word.
+// decodeMPLS skips the stack of labels (RFC 3032). A label has no field for the type of the payload: the
+// version in the first four bits shows an IP packet, and zeros there show the control word of an Ethernet
+// frame.
 func (d *decoder) decodeMPLS(p *packet, data []byte, wire, depth int) result {
 	for range maxNesting {
 		if len(data) < 5 {
@@ -221,7 +228,7 @@ func (d *decoder) decodePPPoE(p *packet, data []byte, wire, depth int) result {
 	if len(data) < 8 {
 		return resTruncated
 	}
-	if data[0] != 0x11 || data[1] != 0 {
+	if data[0] != 0x11 || data[1] != 0 { // version 1, type 1, code 0: session data
 		return resNotIP
 	}
 	size := int(binary.BigEndian.Uint16(data[4:]))
@@ -229,8 +236,8 @@ func (d *decoder) decodePPPoE(p *packet, data []byte, wire, depth int) result {
 	return d.decodePPP(p, data[:min(len(data), max(wire, 0))], wire, depth)
 }
 
-// decodePPP reads the protocol number, one or two bytes long, behind the address and control fields, which
-// may be missing (RFC 1661, RFC 1662).
+// decodePPP reads a PPP header (RFC 1661, RFC 1662). The address and control fields may be missing, and the
+// protocol number has one or two bytes.
 func (d *decoder) decodePPP(p *packet, data []byte, wire, depth int) result {
 	if len(data) >= 2 && data[0] == 0xff && data[1] == 3 {
 		data, wire = data[2:], wire-2
@@ -239,78 +246,80 @@ func (d *decoder) decodePPP(p *packet, data []byte, wire, depth int) result {
 		return resTruncated
 	}
 	typ, size := uint16(data[0]), 1
-	if data[0]&1 == 0 {
+	if data[0]&1 == 0 { // only the last byte of the number is odd
 		typ, size = binary.BigEndian.Uint16(data), 2
 	}
 	switch typ {
-	case 0x21, 0x57:
+	case 0x21, 0x57: // IPv4, IPv6
 		return d.decodeIP(p, data[size:], wire-size, depth)
 	}
 	return resNotIP
 }
 
-// isVXLAN reports whether b, a UDP payload, is a VXLAN header (RFC 7348) with an Ethernet frame behind it.
-// Its reserved fields must be ignored.
+// isVXLAN reports whether b, a UDP payload, is a VXLAN header (RFC 7348) and an Ethernet frame. The reserved
+// fields of the header are not checked, as the RFC demands.
 func isVXLAN(b []byte) bool { return len(b) >= 8+14 && b[0]&0x08 != 0 }
 
-// geneveHeader returns the length of the Geneve header (RFC 8926) at the front of b and the EtherType of what
-// it carries; n is 0 if there is no such header.
-func geneveHeader(data []byte) (n int, typ uint16) {
+// geneveHeader returns the length of the Geneve header (RFC 8926) at the front of data, and the EtherType of
+// its payload. headerLen is 0 if there is no such header.
+func geneveHeader(data []byte) (headerLen int, typ uint16) {
 	if len(data) < 8 || data[0]>>6 != 0 {
 		return 0, 0
 	}
-	n = 8 + int(data[0]&0x3f)*4
-	if n > len(data) {
+	headerLen = 8 + int(data[0]&0x3f)*4
+	if headerLen > len(data) {
 		return 0, 0
 	}
 	switch typ = binary.BigEndian.Uint16(data[2:]); typ {
 	case etherBridged, etherIPv4, etherIPv6:
-		return n, typ
+		return headerLen, typ
 	}
 	return 0, 0
 }
 
-// gtpHeader returns the length of the GTP-U header (3GPP TS 29.281) of a G-PDU at the front of b, with its
-// options and extensions, and the EtherType of what it carries; n is 0 if there is no such header.
-func gtpHeader(data []byte) (n int, typ uint16) {
+// gtpHeader returns the length of the GTP-U header (3GPP TS 29.281) of a G-PDU at the front of data, with its
+// options and extensions, and the EtherType of its payload. headerLen is 0 if there is no such header.
+func gtpHeader(data []byte) (headerLen int, typ uint16) {
 	if len(data) < 9 || data[0]&0xf0 != 0x30 || data[1] != 0xff {
 		return 0, 0
 	}
 
 	// Any of the three flags (extension, sequence number, N-PDU number) adds four bytes. The extension
-	// headers follow; each has its length, in units of four bytes, in front, and the type of the next one, 0
-	// none, as its last byte.
-	n = 8
+	// headers follow. The first byte of an extension header is its length in units of four bytes. Its last
+	// byte is the type of the next extension header, 0 if there is none.
+	headerLen = 8
 	if data[0]&7 != 0 {
-		n = 12
+		headerLen = 12
 		for i, next := 0, data[0]&4 != 0 && len(data) > 11 && data[11] != 0; next && i < 8; i++ {
-			if len(data) <= n || data[n] == 0 {
+			if len(data) <= headerLen || data[headerLen] == 0 {
 				return 0, 0
 			}
-			n += int(data[n]) * 4
-			next = n <= len(data) && data[n-1] != 0
+			headerLen += int(data[headerLen]) * 4
+			next = headerLen <= len(data) && data[headerLen-1] != 0
 		}
 	}
-	if len(data) <= n {
+	if len(data) <= headerLen {
 		return 0, 0
 	}
-	switch data[n] >> 4 {
+
+	// The header has no field for the type of the payload; the version of IP shows it.
+	switch data[headerLen] >> 4 {
 	case 4:
-		return n, etherIPv4
+		return headerLen, etherIPv4
 	case 6:
-		return n, etherIPv6
+		return headerLen, etherIPv6
 	}
 	return 0, 0
 }
 
-// decodeGRE reads a GRE header (RFC 2784, RFC 2890), or in version 1 the one of PPTP (RFC 2637).
+// decodeGRE reads a GRE header (RFC 2784, RFC 2890). Version 1 is the header of PPTP (RFC 2637).
 func (d *decoder) decodeGRE(p *packet, data []byte, wire, depth int) result {
 	if len(data) < 4 {
 		return resTruncated
 	}
 	flags, typ := data[0], binary.BigEndian.Uint16(data[2:])
 
-	// The optional fields that the flags name follow, four bytes each.
+	// Each flag that is set adds an optional field of four bytes.
 	headerLen := 4
 	for _, flag := range [...]byte{0x80, 0x20, 0x10} { // checksum, key, sequence
 		if flags&flag != 0 {

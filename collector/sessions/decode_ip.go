@@ -29,8 +29,8 @@ const (
 	portGRE        = 4754 // RFC 8086
 )
 
-// decodeIP reads the header of either version. The length in the header counts: what lies behind is padding
-// of the Ethernet frame.
+// decodeIP reads an IP header of either version. Bytes beyond the length in the header are padding of the
+// Ethernet frame and are cut off.
 func (d *decoder) decodeIP(p *packet, data []byte, wire, depth int) result {
 	if depth > maxNesting {
 		return resTooDeep
@@ -66,13 +66,15 @@ func (d *decoder) decodeIPv4(p *packet, data []byte, wire, depth int) result {
 	p.id, p.hasID = uint32(binary.BigEndian.Uint16(data[4:])), data[4]|data[5] != 0
 	fragment, proto := binary.BigEndian.Uint16(data[6:]), data[9]
 
-	// From here on b and wire are the payload, without padding.
+	// From here on data and wire are those of the payload, without padding.
 	totalLen = min(totalLen, wire)
 	if totalLen < headLen {
 		return resTruncated
 	}
 	data = data[headLen:min(len(data), totalLen)]
 	wire = totalLen - headLen
+
+	// A fragment ends here unless it completes its datagram, which then takes its place.
 	if fragment&0x3fff != 0 { // an offset, or more fragments follow
 		var res result
 		data, res = d.frags.addFragment(p.clock, ipFragment{
@@ -87,7 +89,7 @@ func (d *decoder) decodeIPv4(p *packet, data []byte, wire, depth int) result {
 	return d.decodeTransport(p, proto, data, wire, depth)
 }
 
-// maxIPv6Extensions bounds how many extension headers a packet of IPv6 may have.
+// maxIPv6Extensions bounds the number of extension headers of an IPv6 packet.
 const maxIPv6Extensions = 8
 
 // decodeIPv6 reads the header of IPv6 (RFC 8200) and skips its extension headers.
@@ -102,8 +104,8 @@ func (d *decoder) decodeIPv6(p *packet, data []byte, wire, depth int) result {
 		size = max(wire-40, 0)
 	}
 
-	// b and wire are the rest of the packet behind the headers that were read, and next is the type of the
-	// rest.
+	// data and wire are those of the rest of the packet, and next is the type of the header at its front.
+	// Each turn reads one extension header.
 	wire = min(size, wire-40)
 	data = data[40:min(len(data), 40+wire)]
 	for range maxIPv6Extensions {
@@ -151,7 +153,7 @@ func (d *decoder) decodeIPv6(p *packet, data []byte, wire, depth int) result {
 	return resTooDeep
 }
 
-// decodeTransport reads what IP carries: TCP, UDP, or a tunnel.
+// decodeTransport reads the payload of IP: TCP, UDP, or a tunnel.
 func (d *decoder) decodeTransport(p *packet, proto uint8, data []byte, wire, depth int) result {
 	p.proto = proto
 	switch proto {
@@ -163,7 +165,7 @@ func (d *decoder) decodeTransport(p *packet, proto uint8, data []byte, wire, dep
 		return d.decodeIP(p, data, wire, depth+1)
 	case protoGRE:
 		return d.decodeGRE(p, data, wire, depth+1)
-	case protoAH:
+	case protoAH: // in IPv4; decodeIPv6 skips it as an extension header
 		if len(data) < 8 {
 			return resTruncated
 		}
@@ -216,7 +218,8 @@ func (d *decoder) decodeUDP(p *packet, data []byte, wire, depth int) result {
 	return d.decodeTunnel(p, depth)
 }
 
-// decodeTunnel reads the frame or packet in a UDP datagram, if the datagram is of a tunnel.
+// decodeTunnel reads the frame or packet in p, a UDP datagram, if p belongs to a tunnel. A tunnel is
+// recognised by its port and a valid header; any other datagram is plain UDP.
 func (d *decoder) decodeTunnel(p *packet, depth int) result {
 	switch p.dport {
 	case portVXLAN, portVXLANLinux:
@@ -224,25 +227,26 @@ func (d *decoder) decodeTunnel(p *packet, depth int) result {
 			return d.decodeInner(p, depth, etherBridged, 8)
 		}
 	case portGeneve:
-		if n, typ := geneveHeader(p.Payload); n > 0 {
-			return d.decodeInner(p, depth, typ, n)
+		if headerLen, typ := geneveHeader(p.Payload); headerLen > 0 {
+			return d.decodeInner(p, depth, typ, headerLen)
 		}
 	case portGRE:
+		// A plain GRE header of version 0: reserved bits would be set in most other datagrams.
 		if len(p.Payload) >= 8 && p.Payload[0]&0x4f == 0 && p.Payload[1] == 0 {
 			return d.decodeGRE(p, p.Payload, p.Size, depth+1)
 		}
 	case portGTP:
-		if n, typ := gtpHeader(p.Payload); n > 0 {
-			return d.decodeInner(p, depth, typ, n)
+		if headerLen, typ := gtpHeader(p.Payload); headerLen > 0 {
+			return d.decodeInner(p, depth, typ, headerLen)
 		}
 	}
 	return resUDP
 }
 
-// decodeInner reads the layer that lies n bytes behind the front of the datagram.
-func (d *decoder) decodeInner(p *packet, depth int, typ uint16, n int) result {
+// decodeInner reads the layer of type typ behind the tunnel's header, which has headerLen bytes.
+func (d *decoder) decodeInner(p *packet, depth int, typ uint16, headerLen int) result {
 	if depth >= maxNesting {
 		return resTooDeep
 	}
-	return d.decodeEtherType(p, typ, p.Payload[n:], p.Size-n, depth+1)
+	return d.decodeEtherType(p, typ, p.Payload[headerLen:], p.Size-headerLen, depth+1)
 }

@@ -19,14 +19,14 @@ func TestEncapsulations(t *testing.T) {
 	inner := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")
 	ip := inner[14:]
 	wrap := func(prefix string, b []byte) []byte { return append([]byte(prefix), b...) }
-	outer4 := func(proto layers.IPProtocol, b []byte) []byte {
+	outer4 := func(proto layers.IPProtocol, data []byte) []byte {
 		eth := &layers.Ethernet{
 			SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv4,
 		}
 		ip := &layers.IPv4{
 			Version: 4, TTL: 9, Protocol: proto, SrcIP: []byte{1, 1, 1, 1}, DstIP: []byte{2, 2, 2, 2},
 		}
-		return serialize(t, eth, ip, gopacket.Payload(b))
+		return serialize(t, eth, ip, gopacket.Payload(data))
 	}
 	inUDP := func(port string, b []byte) []byte {
 		return udpFrame(t, addrPort("1.1.1.1:50000"), addrPort("2.2.2.2:"+port), 1, string(b))
@@ -111,27 +111,27 @@ func TestTCPOptionsAreDecoded(t *testing.T) {
 
 // TestNestingIsBounded: a packet with too many headers is given up.
 func TestNestingIsBounded(t *testing.T) {
-	b := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")[14:]
+	data := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")[14:]
 	for range 400 {
-		length := len(b) + 20
+		length := len(data) + 20
 		header := []byte{0x45, 0, byte(length >> 8), byte(length), 0, 0, 0, 0, 9, 4, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}
-		b = append(header, b...)
+		data = append(header, data...)
 	}
 	table := New(Default(), Deps{}, nil)
 	var p packet
-	if r := table.decoder.decodeFrame(&p, layers.LinkTypeRaw, b, len(b)); r != resTooDeep {
+	if r := table.decoder.decodeFrame(&p, layers.LinkTypeRaw, data, len(data)); r != resTooDeep {
 		t.Errorf("%s", resultNames[r])
 	}
 }
 
 // TestCutPacketIsAGap: bytes that the snapshot length left out are a gap in their place.
 func TestCutPacketIsAGap(t *testing.T) {
-	b := newTableTest(t, Default(), Deps{}).handshake()
+	tableTest := newTableTest(t, Default(), Deps{}).handshake()
 	f := tcpFrame(t, addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80"), "A", 1001, 5001, 77, "abcdefghij")
-	b.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(b.now), f[:len(f)-4], len(f))
-	b.segment(">", "A", 10, 0, "klm")
-	b.wantParserLog(">abcdef >gap4 >klm")
-	if e := b.closeOneSession(); e.Session.ClientMissingBytes != 4 || e.Source.Bytes != 13 {
+	tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(tableTest.now), f[:len(f)-4], len(f))
+	tableTest.segment(">", "A", 10, 0, "klm")
+	tableTest.wantParserLog(">abcdef >gap4 >klm")
+	if e := tableTest.closeOneSession(); e.Session.ClientMissingBytes != 4 || e.Source.Bytes != 13 {
 		t.Errorf("session %v", e)
 	}
 }
@@ -146,25 +146,25 @@ func fragments(t testing.TB, frame []byte, size int) [][]byte {
 	for off := 0; off < len(payload); off += size {
 		part := payload[off:min(off+size, len(payload))]
 		more := off+len(part) < len(payload)
-		f := slices.Clone(head)
+		data := slices.Clone(head)
 		if len(head) == 34 {
-			binary.BigEndian.PutUint16(f[16:], uint16(20+len(part)))
+			binary.BigEndian.PutUint16(data[16:], uint16(20+len(part)))
 			field := uint16(off / 8)
 			if more {
 				field |= 0x2000
 			}
-			binary.BigEndian.PutUint16(f[20:], field)
+			binary.BigEndian.PutUint16(data[20:], field)
 		} else {
-			next := f[20]
-			f[20] = protoFragment
+			next := data[20]
+			data[20] = protoFragment
 			field := uint16(off)
 			if more {
 				field |= 1
 			}
-			binary.BigEndian.PutUint16(f[18:], uint16(8+len(part)))
-			f = append(f, next, 0, byte(field>>8), byte(field), 0, 0, 0, 9)
+			binary.BigEndian.PutUint16(data[18:], uint16(8+len(part)))
+			data = append(data, next, 0, byte(field>>8), byte(field), 0, 0, 0, 9)
 		}
-		out = append(out, append(f, part...))
+		out = append(out, append(data, part...))
 	}
 	return out
 }
@@ -175,21 +175,21 @@ func TestFragments(t *testing.T) {
 	for _, ends := range [][2]string{{"10.0.0.1:4000", "10.0.0.2:53"}, {"[fd00::1]:4000", "[fd00::2]:53"}} {
 		for seed := range uint64(20) {
 			rng := rand.New(rand.NewPCG(seed, 4))
-			b := newTableTest(t, Default(), Deps{})
+			tableTest := newTableTest(t, Default(), Deps{})
 			text := strings.Repeat("x", 39)
 			parts := fragments(t, udpFrame(t, addrPort(ends[0]), addrPort(ends[1]), 7,
 				strings.Repeat("y", 3000)+text), 104)
 			parts = append(parts, parts[rng.IntN(len(parts))])
 			rng.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
 			for _, p := range parts {
-				b.Packet("eth0", layers.LinkTypeEthernet, startTime, p, len(p))
+				tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime, p, len(p))
 			}
-			b.wantParserLog(">yyyyyyyy…3039")
-			b.Tick(startTime + int64(20*time.Second))
-			if b.decoder.frags.cost != 0 || len(b.decoder.frags.datagrams) != 0 {
-				t.Errorf("%d bytes of fragments are left", b.decoder.frags.cost)
+			tableTest.wantParserLog(">yyyyyyyy…3039")
+			tableTest.Tick(startTime + int64(20*time.Second))
+			if tableTest.decoder.frags.cost != 0 || len(tableTest.decoder.frags.datagrams) != 0 {
+				t.Errorf("%d bytes of fragments are left", tableTest.decoder.frags.cost)
 			}
-			b.closeOneSession()
+			tableTest.closeOneSession()
 		}
 	}
 }
@@ -197,45 +197,45 @@ func TestFragments(t *testing.T) {
 // TestFragmentsAreBounded: datagrams that never become complete, or overlap, take bounded memory and yield no
 // session.
 func TestFragmentsAreBounded(t *testing.T) {
-	b := newTableTest(t, configWith(func(c *Config) { c.FragmentBytes = 128 << 10 }), Deps{})
+	tableTest := newTableTest(t, configWith(func(c *Config) { c.FragmentBytes = 128 << 10 }), Deps{})
 	for i := range 2000 {
 		f := fragments(t, udpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:53"), uint16(i),
 			strings.Repeat("y", 2000)), 1000)[0]
-		b.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
-		if b.decoder.frags.cost > 128<<10 {
-			t.Fatalf("%d bytes", b.decoder.frags.cost)
+		tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
+		if tableTest.decoder.frags.cost > 128<<10 {
+			t.Fatalf("%d bytes", tableTest.decoder.frags.cost)
 		}
 	}
-	if len(b.closeSessions()) != 0 {
+	if len(tableTest.closeSessions()) != 0 {
 		t.Error("half a datagram made a session")
 	}
-	b = newTableTest(t, Default(), Deps{})
+	tableTest = newTableTest(t, Default(), Deps{})
 	p := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
 		strings.Repeat("y", 300)), 104)
 	q := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
 		strings.Repeat("y", 300)), 56)
 	for _, f := range [][]byte{p[0], q[1], p[1], p[2]} { // RFC 5722: an overlap invalidates the datagram
-		b.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
+		tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
 	}
-	if len(b.closeSessions()) != 0 {
+	if len(tableTest.closeSessions()) != 0 {
 		t.Error("overlapping fragments of IPv6 made a datagram")
 	}
 }
 
 // TestDatagrams: an exchange of datagrams is one session, which ends when it is idle.
 func TestDatagrams(t *testing.T) {
-	b := newTableTest(t, Default(), Deps{})
+	tableTest := newTableTest(t, Default(), Deps{})
 	send := func(at time.Duration, src, dst, s string) {
-		b.ipid++
-		f := udpFrame(t, addrPort(src), addrPort(dst), b.ipid, s)
-		b.Packet("", layers.LinkTypeEthernet, startTime+int64(at), f, len(f))
+		tableTest.ipid++
+		f := udpFrame(t, addrPort(src), addrPort(dst), tableTest.ipid, s)
+		tableTest.Packet("", layers.LinkTypeEthernet, startTime+int64(at), f, len(f))
 	}
 	c, s := "10.0.0.1:40000", "10.0.0.2:53"
 	send(0, c, s, "ask")
 	send(3*time.Millisecond, s, c, "tell")
 	send(40*time.Second, c, s, "ask")
-	ss := b.closeSessions()
-	b.wantParserLog(">ask <tell close >ask close")
+	ss := tableTest.closeSessions()
+	tableTest.wantParserLog(">ask <tell close >ask close")
 	if len(ss) != 2 || ss[0].Session.State != stateTimeout || ss[0].Session.ResponseTime != 3e6 ||
 		ss[0].Transport != pipeline.Transport_UDP || ss[0].Destination.Bytes != 4 || len(ss[0].Interfaces) != 0 {
 		t.Errorf("sessions %v", ss)
@@ -244,35 +244,35 @@ func TestDatagrams(t *testing.T) {
 
 // TestServerIsFirstInTheCapture: the ports decide the direction.
 func TestServerIsFirstInTheCapture(t *testing.T) {
-	b := newTableTest(t, Default(), Deps{})
+	tableTest := newTableTest(t, Default(), Deps{})
 	f := udpFrame(t, addrPort("10.0.0.2:53"), addrPort("10.0.0.1:40000"), 1, "tell")
-	b.Packet("", layers.LinkTypeEthernet, startTime, f, len(f))
-	b.wantParserLog("<tell")
-	if e := b.closeOneSession(); e.Destination.Port != 53 {
+	tableTest.Packet("", layers.LinkTypeEthernet, startTime, f, len(f))
+	tableTest.wantParserLog("<tell")
+	if e := tableTest.closeOneSession(); e.Destination.Port != 53 {
 		t.Errorf("session %v", e)
 	}
 }
 
 // TestEvictionTakesTheLeastValuable: a scan evicts its own sessions, not an established one.
 func TestEvictionTakesTheLeastValuable(t *testing.T) {
-	b := newTableTest(t, configWith(func(c *Config) { c.MaxSessions = 64 }), Deps{}).handshake()
-	b.segment(">", "A", 0, 0, "abc")
-	b.segment("<", "A", 0, 3, "def")
+	tableTest := newTableTest(t, configWith(func(c *Config) { c.MaxSessions = 64 }), Deps{}).handshake()
+	tableTest.segment(">", "A", 0, 0, "abc")
+	tableTest.segment("<", "A", 0, 3, "def")
 	for i := range 5000 {
 		src := addrPort("10.9.0.1:1000").Addr()
 		f := frame(t, src, addrPort("10.0.0.2:80").Addr(), uint16(i),
 			&layers.TCP{SrcPort: 5, DstPort: layers.TCPPort(i + 1), Seq: 1, SYN: true, Window: 9}, "")
-		b.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(b.now)+int64(i)*1000, f, len(f))
-		if len(b.flows) > 64 {
-			t.Fatalf("%d flows", len(b.flows))
+		tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(tableTest.now)+int64(i)*1000, f, len(f))
+		if len(tableTest.flows) > 64 {
+			t.Fatalf("%d flows", len(tableTest.flows))
 		}
 	}
-	b.setTime(b.now+10*time.Millisecond).segment(">", "A", 3, 3, "ghi")
+	tableTest.setTime(tableTest.now+10*time.Millisecond).segment(">", "A", 3, 3, "ghi")
 	n := map[string]int{}
-	for _, e := range b.closeSessions() {
+	for _, e := range tableTest.closeSessions() {
 		n[e.Session.State]++
 	}
-	b.wantParserLog(">abc <def >ghi close")
+	tableTest.wantParserLog(">abc <def >ghi close")
 	if n[stateEvicted] < 4900 {
 		t.Errorf("%v", n)
 	}

@@ -6,57 +6,58 @@ import (
 	"sync/atomic"
 )
 
-// A DedupTable holds who reports a connection, for all Tables of a process. The same connection seen on a
-// bridge and on eth0, or on two bridges, is two flows in two Tables, run by two goroutines, either of which
-// may be a moment ahead.
+// A DedupTable records which flow reports each connection, for all Tables of a process. A connection that is
+// seen on a bridge and on eth0, or on two bridges, is two flows in two Tables. Two goroutines run the Tables,
+// and either may be ahead of the other.
 //
-// A claim is held under a connection's addresses. There are two ways to one:
+// A claim is stored under the addresses of the connection. There are two ways to make a claim:
 //
 //   - A flow on a bridge claims its tuple with its first packet. The first bridge wins.
-//   - A flow elsewhere looks for such a claim when it begins, and again when it has an event and knows its
-//     mapping. If there is none and none is to be expected, or the wait is over, it claims its tuples itself.
+//   - A flow elsewhere looks for such a claim when it begins, and again when it has an event and its mapping is
+//     known. If there is no claim and none is expected, or the wait is over, the flow claims its tuples itself.
 //
-// Every claim is made under a lock, and a flow that finds another's is a duplicate from then on, so every
-// event is reported once whatever the order. A claim outlives its flow by a few seconds (timeWait), for
-// copies that end later.
+// Claims are made under a lock, and a flow that finds the claim of another flow is a duplicate from then on.
+// So every event is reported once, in whatever order the flows come. A claim outlives its flow by a few
+// seconds (timeWait), for copies that end later.
 //
-// Locks: each shard has one; mu guards the writing of names. No two are held at once.
+// Locks: each shard has a lock, and mu guards the writing of names. No code holds two locks at once.
 type DedupTable struct {
 	shards [dedupShards]dedupShard
 	mu     sync.Mutex
-	names  atomic.Pointer[[]string] // of interfaces; a new slice for each new name, the numbers stay
+	names  atomic.Pointer[[]string] // of interfaces, by number; copied on write
 }
 
 const dedupShards = 64
 
+// A dedupShard holds the claims with one hash of their keys. mu guards claims and sweepAt.
 type dedupShard struct {
 	mu      sync.RWMutex
 	claims  map[claimKey]claim
-	sweepAt int // the number of claims at which expired ones are removed
+	sweepAt int // hasCapacity removes expired claims when there are this many
 }
 
-// A claimKey is a connection: both ends, the smaller first.
+// A claimKey identifies a connection by its addresses: both ends, the smaller first.
 type claimKey struct {
 	a, b         addr
 	aport, bport uint16
 	proto        uint8
 }
 
-// A claim says who reports a connection.
+// A claim records which flow reports a connection.
 type claim struct {
 	owner  uint64    // flow.id
-	ended  int64     // packet time of its last packet, 0 while it lives
+	ended  int64     // packet time of the flow's last packet; 0 while the flow is open
 	ifaces [4]uint16 // numbers, plus one, of the interfaces where the connection was seen
 }
 
-// A claimant is a flow that makes a claim.
+// A claimant is a flow that makes or looks for a claim.
 type claimant struct {
-	owner uint64
-	iface uint16
-	first int64 // packet time of its first packet
+	owner uint64 // flow.id
+	iface uint16 // as DedupTable.ifaceID numbers it
+	first int64  // packet time of the flow's first packet
 }
 
-// maxClaims bounds each shard. Beyond it a flow reports its connection without a claim.
+// maxClaims bounds the claims of a shard. Beyond it a flow reports its connection without a claim.
 const maxClaims = 1 << 15
 
 // NewDedupTable returns an empty DedupTable.
@@ -69,11 +70,11 @@ func NewDedupTable() *DedupTable {
 	return table
 }
 
-// ifaceID returns the number of an interface.
-func (s *DedupTable) ifaceID(name string) uint16 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old := *s.names.Load()
+// ifaceID returns the number of an interface, the same for all Tables.
+func (d *DedupTable) ifaceID(name string) uint16 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	old := *d.names.Load()
 	for i, n := range old {
 		if n == name {
 			return uint16(i)
@@ -83,16 +84,17 @@ func (s *DedupTable) ifaceID(name string) uint16 {
 		return 0
 	}
 	names := append(append(make([]string, 0, len(old)+1), old...), name)
-	s.names.Store(&names)
+	d.names.Store(&names)
 	return uint16(len(old))
 }
 
-// ifaceName is the reverse of ifaceID.
-func (s *DedupTable) ifaceName(id uint16) string { return (*s.names.Load())[id] }
+// ifaceName returns the name of the interface with the number id.
+func (d *DedupTable) ifaceName(id uint16) string { return (*d.names.Load())[id] }
 
-// numIfaces returns how many interfaces all Tables have seen packets of.
-func (s *DedupTable) numIfaces() int { return len(*s.names.Load()) }
+// numIfaces returns the number of interfaces of which any Table has had packets.
+func (d *DedupTable) numIfaces() int { return len(*d.names.Load()) }
 
+// newClaimKey returns the key of a connection between x and y, in either order.
 func newClaimKey(proto uint8, x, y netip.AddrPort) claimKey {
 	a, b := addrOf(x.Addr()), addrOf(y.Addr())
 	if endpointLess(a, x.Port(), b, y.Port()) {
@@ -101,72 +103,75 @@ func newClaimKey(proto uint8, x, y netip.AddrPort) claimKey {
 	return claimKey{b, a, y.Port(), x.Port(), proto}
 }
 
-func (s *DedupTable) shardOf(k *claimKey) *dedupShard {
+func (d *DedupTable) shardOf(k *claimKey) *dedupShard {
 	hash := k.a.lo*0x9e3779b97f4a7c15 ^ k.b.lo*0xc2b2ae3d27d4eb4f ^ uint64(k.aport)<<32 ^ uint64(k.bport)
 	hash ^= hash >> 29
-	return &s.shards[hash%dedupShards]
+	return &d.shards[hash%dedupShards]
 }
 
-// reuseAfter is the time, ns, after the last packet of an ended claim from which a flow on its ports is
-// another connection.
+// reuseAfter separates connections on the same ports. A flow that begins later than reuseAfter, ns, after the
+// last packet of an ended claim is another connection.
 const reuseAfter = int64(1e9)
 
-// covers reports whether c is of the connection that began at first.
+// covers reports whether c belongs to the connection whose first packet has the time first.
 func (c *claim) covers(first int64) bool { return c.ended == 0 || first <= c.ended+reuseAfter }
 
-// tryClaim makes by the owner of k and reports true, unless another flow is; then by's interface is added to
-// the claim.
-func (s *DedupTable) tryClaim(k claimKey, by claimant) bool {
-	sh := s.shardOf(&k)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	existing, ok := sh.claims[k]
+// tryClaim reports whether the flow by may report the connection k, and makes a claim for it. If another flow
+// has the claim, tryClaim adds by's interface to that claim and reports false. If the shard is full, it
+// reports true without a claim.
+func (d *DedupTable) tryClaim(k claimKey, by claimant) bool {
+	shard := d.shardOf(&k)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	existing, ok := shard.claims[k]
 	switch {
 	case ok && existing.owner == by.owner:
 		return true
 	case ok && existing.covers(by.first):
 		existing.addIface(by.iface)
-		sh.claims[k] = existing
+		shard.claims[k] = existing
 		return false
-	case !ok && !sh.hasCapacity(by.first):
+	case !ok && !shard.hasCapacity(by.first):
 		return true
 	}
 
-	// No claim, or one of an earlier connection on the same ports.
+	// There is no claim, or only one of an earlier connection on the same ports.
 	made := claim{owner: by.owner}
 	made.addIface(by.iface)
-	sh.claims[k] = made
+	shard.claims[k] = made
 	return true
 }
 
-// hasCapacity reports whether sh can take another claim. When there are many it first removes those that
-// ended long ago: a Table leaves its claims behind when it closes.
-func (sh *dedupShard) hasCapacity(now int64) bool {
-	if n := len(sh.claims); n >= max(sh.sweepAt, 1024) {
-		for k, c := range sh.claims {
+// hasCapacity reports whether s can hold another claim; s.mu must be held. When there are many claims, it
+// first removes those that ended long ago: a Table that closes leaves its claims behind.
+func (s *dedupShard) hasCapacity(now int64) bool {
+	if n := len(s.claims); n >= max(s.sweepAt, 1024) {
+		for k, c := range s.claims {
 			if c.ended != 0 && c.ended+2*timeWait < now {
-				delete(sh.claims, k)
+				delete(s.claims, k)
 			}
 		}
-		sh.sweepAt = min(2*len(sh.claims), maxClaims)
+		s.sweepAt = min(2*len(s.claims), maxClaims)
 	}
-	return len(sh.claims) < maxClaims
+	return len(s.claims) < maxClaims
 }
 
-// isClaimedByOther reports whether another flow than by owns k; then by's interface is added to the claim.
-func (s *DedupTable) isClaimedByOther(k claimKey, by claimant) bool {
-	sh := s.shardOf(&k)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	existing, ok := sh.claims[k]
+// isClaimedByOther reports whether a flow other than by has the claim of k. If so, it adds by's interface to
+// that claim.
+func (d *DedupTable) isClaimedByOther(k claimKey, by claimant) bool {
+	shard := d.shardOf(&k)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	existing, ok := shard.claims[k]
 	if !ok || existing.owner == by.owner || !existing.covers(by.first) {
 		return false
 	}
 	existing.addIface(by.iface)
-	sh.claims[k] = existing
+	shard.claims[k] = existing
 	return true
 }
 
+// addIface adds an interface to those where the connection was seen. A fifth one is not recorded.
 func (c *claim) addIface(id uint16) {
 	for i, n := range c.ifaces {
 		if n == id+1 {
@@ -179,38 +184,39 @@ func (c *claim) addIface(id uint16) {
 	}
 }
 
-// claimIfaces returns the interfaces where k was seen: numbers plus one, 0 none.
-func (s *DedupTable) claimIfaces(k claimKey, owner uint64) [4]uint16 {
-	sh := s.shardOf(&k)
-	sh.mu.RLock()
-	defer sh.mu.RUnlock()
-	if c, ok := sh.claims[k]; ok && c.owner == owner {
+// claimIfaces returns the interfaces where the connection of owner's claim of k was seen, as numbers plus
+// one. 0 is an unused place.
+func (d *DedupTable) claimIfaces(k claimKey, owner uint64) [4]uint16 {
+	shard := d.shardOf(&k)
+	shard.mu.RLock()
+	defer shard.mu.RUnlock()
+	if c, ok := shard.claims[k]; ok && c.owner == owner {
 		return c.ifaces
 	}
 	return [4]uint16{}
 }
 
-// endClaims notes in the claims of owner that its flow is over; last is the packet time of its last packet.
-func (s *DedupTable) endClaims(keys []claimKey, owner uint64, last int64) {
+// endClaims marks the claims of owner as ended. last is the packet time of the flow's last packet.
+func (d *DedupTable) endClaims(keys []claimKey, owner uint64, last int64) {
 	for _, k := range keys {
-		sh := s.shardOf(&k)
-		sh.mu.Lock()
-		if c, ok := sh.claims[k]; ok && c.owner == owner {
+		shard := d.shardOf(&k)
+		shard.mu.Lock()
+		if c, ok := shard.claims[k]; ok && c.owner == owner {
 			c.ended = max(last, 1)
-			sh.claims[k] = c
+			shard.claims[k] = c
 		}
-		sh.mu.Unlock()
+		shard.mu.Unlock()
 	}
 }
 
 // releaseClaims removes the claims of owner.
-func (s *DedupTable) releaseClaims(keys []claimKey, owner uint64) {
+func (d *DedupTable) releaseClaims(keys []claimKey, owner uint64) {
 	for _, k := range keys {
-		sh := s.shardOf(&k)
-		sh.mu.Lock()
-		if c, ok := sh.claims[k]; ok && c.owner == owner {
-			delete(sh.claims, k)
+		shard := d.shardOf(&k)
+		shard.mu.Lock()
+		if c, ok := shard.claims[k]; ok && c.owner == owner {
+			delete(shard.claims, k)
 		}
-		sh.mu.Unlock()
+		shard.mu.Unlock()
 	}
 }

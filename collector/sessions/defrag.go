@@ -6,7 +6,7 @@ import (
 	"tidegate/collector/reassembly"
 )
 
-// A fragKey identifies the datagram that a fragment belongs to, as RFC 791 and RFC 8200 do, and its
+// A fragKey identifies the datagram of a fragment by the fields that RFC 791 and RFC 8200 name, and by the
 // interface.
 type fragKey struct {
 	src, dst addr
@@ -16,71 +16,73 @@ type fragKey struct {
 	iface    uint16
 }
 
-// An ipFragment is a fragment as the decoder found it.
+// An ipFragment is one captured fragment.
 type ipFragment struct {
 	key  fragKey
-	off  int
-	more bool // it is not the last fragment
-	b    []byte
-	wire int // its length before the capture cut it
+	off  int    // of b in the datagram
+	more bool   // more fragments follow
+	b    []byte // as captured; valid during the call
+	wire int    // length of the fragment's data on the wire
 }
 
-// A datagram is an incomplete IP datagram, with the fragments that have come.
+// A datagram is an incomplete IP datagram and the fragments of it that were captured.
 type datagram struct {
 	key      fragKey
 	parts    []datagramPart // in the order of their offset, without overlaps
-	end      int            // its length, -1 while the last fragment has not come
-	received int            // bytes
-	cost     int            // of the buffers
-	due      int64          // clock: when it times out; 0 it is complete
-	invalid  bool           // it broke a rule; its other fragments are ignored until it times out
+	end      int            // its length; -1 while the last fragment is missing
+	received int            // bytes in parts
+	cost     int            // memory charged for the buffers of parts
+	due      int64          // clock: when it times out; 0 if it is complete
+	invalid  bool           // its fragments contradict each other; later ones are ignored until it times out
 }
 
+// A datagramPart is a run of bytes of a datagram.
 type datagramPart struct {
 	off int
-	b   []byte // from the buffers
+	b   []byte // from defragmenter.buffers
 }
 
-// Bounds of a datagram: IP's own length, and more fragments than any network makes.
+// Bounds of a datagram: the largest length of IP, and more fragments than any network produces.
 const (
 	maxDatagram  = 65535
 	maxFragments = 256
 )
 
-// maxDatagramQueue bounds the queue of datagrams, in which complete ones stay until those before them are
-// gone.
+// maxDatagramQueue bounds the queue of datagrams. A complete datagram stays in the queue until all datagrams
+// before it are gone.
 const maxDatagramQueue = 64 << 10
 
 // A defragmenter holds the fragments of IPv4 and IPv6 datagrams until the datagrams are complete.
 type defragmenter struct {
-	limit   int   // the sum of the costs of all datagrams
+	limit   int   // bound on cost
 	timeout int64 // ns
 	buffers *reassembly.Buffers
-	m       *tableMetrics
+	metrics *tableMetrics
 
 	datagrams map[fragKey]*datagram
 	queue     []*datagram // in the order of due; the first is queue[front]
 	front     int
-	cost      int
-	complete  [][]byte // buffers of the datagrams that were completed by the packet at hand
+	cost      int      // sum of the costs of all datagrams
+	complete  [][]byte // buffers of the datagrams that the current packet has completed
 }
 
 func newDefragmenter(cfg *Config, buffers *reassembly.Buffers, m *tableMetrics) defragmenter {
 	return defragmenter{
-		limit: int(cfg.FragmentBytes), timeout: int64(cfg.FragmentTimeout), buffers: buffers, m: m,
+		limit: int(cfg.FragmentBytes), timeout: int64(cfg.FragmentTimeout), buffers: buffers, metrics: m,
 		datagrams: map[fragKey]*datagram{},
 	}
 }
 
-// addFragment takes a fragment. It returns the datagram once that is complete, valid until releaseComplete;
-// before, nil and what became of the fragment.
+// addFragment stores a fragment. If the fragment completes its datagram, addFragment returns the datagram,
+// which is valid until releaseComplete. Otherwise it returns nil and the result under which the packet is
+// counted.
 func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	end := in.off + in.wire
 	if in.wire <= 0 || len(in.b) < in.wire || end > maxDatagram || in.more && in.wire%8 != 0 {
 		return nil, resBadFragment
 	}
 
-	// Find its datagram.
+	// Find its datagram, or begin one.
 	d := f.datagrams[in.key]
 	if d == nil {
 		d = &datagram{key: in.key, end: -1, due: now + f.timeout}
@@ -88,14 +90,14 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 		f.queue = append(f.queue, d)
 		f.chargeCost(d, reassembly.BufferOverhead)
 		if len(f.queue)-f.front > maxDatagramQueue {
-			f.removeOldest(f.m.fragmentsLimit)
+			f.removeOldest(f.metrics.fragmentsLimit)
 		}
 	}
 	if d.invalid {
 		return nil, resBadFragment
 	}
 
-	// All fragments must agree on the end of the datagram.
+	// All fragments must agree on the end of the datagram, which the last one determines.
 	if !in.more && d.end >= 0 && d.end != end || d.end >= 0 && end > d.end {
 		return nil, f.invalidate(d)
 	}
@@ -106,7 +108,7 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 		return nil, res
 	}
 
-	// It is complete when its parts, which do not overlap, have as many bytes as it is long.
+	// The parts do not overlap. So the datagram is complete when they hold as many bytes as it is long.
 	if n := len(d.parts); d.end < 0 || d.received < d.end || d.parts[n-1].off+len(d.parts[n-1].b) != d.end {
 		f.enforceLimit()
 		return nil, resFragment
@@ -120,13 +122,14 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	return whole, resFragment
 }
 
-// insertPart keeps the bytes of b, at off, that are new. For IPv4 the bytes that came first win. An overlap
-// invalidates a datagram of IPv6 (RFC 5722), except that a fragment may come twice.
+// insertPart stores those bytes of data, which begins at off, that are not in d yet. In IPv4 the bytes that
+// came first stay. In IPv6 an overlap invalidates the datagram (RFC 5722), except that a fragment may come
+// twice.
 func (f *defragmenter) insertPart(d *datagram, data []byte, off int) result {
 	end := off + len(data)
 
-	// Go through the parts that it touches, in order. b always begins at off, and everything before off is
-	// kept.
+	// Walk the parts that data overlaps, in order. After each turn data begins at off, and all bytes before
+	// off are in d.
 	for i := 0; i < len(d.parts) && off < end; i++ {
 		part := d.parts[i]
 		partEnd := part.off + len(part.b)
@@ -142,9 +145,9 @@ func (f *defragmenter) insertPart(d *datagram, data []byte, off int) result {
 		}
 		lo, hi := max(off, part.off), min(end, partEnd)
 		if string(data[lo-off:hi-off]) != string(part.b[lo-part.off:hi-part.off]) {
-			f.m.conflicts.Inc()
+			f.metrics.conflicts.Inc()
 		}
-		if off < part.off { // a hole before the part: fill it; the part is then at i+1
+		if off < part.off { // a hole before part: fill it; part is then at i+1
 			if len(d.parts) >= maxFragments {
 				return f.invalidate(d)
 			}
@@ -157,7 +160,7 @@ func (f *defragmenter) insertPart(d *datagram, data []byte, off int) result {
 		data, off = data[partEnd-off:], partEnd
 	}
 
-	// What is left of b touches no part. Fragments mostly come in order, so its place is searched from the end.
+	// The rest of data overlaps no part. Fragments mostly come in order, so search its place from the end.
 	if len(d.parts) >= maxFragments {
 		return f.invalidate(d)
 	}
@@ -169,6 +172,7 @@ func (f *defragmenter) insertPart(d *datagram, data []byte, off int) result {
 	return resFragment
 }
 
+// newPart returns a part at off with a copy of data, charged to d.
 func (f *defragmenter) newPart(d *datagram, data []byte, off int) datagramPart {
 	kept := f.buffers.Get(len(data))
 	copy(kept, data)
@@ -177,12 +181,13 @@ func (f *defragmenter) newPart(d *datagram, data []byte, off int) datagramPart {
 	return datagramPart{off, kept}
 }
 
+// chargeCost adds n bytes to the memory that d is charged.
 func (f *defragmenter) chargeCost(d *datagram, n int) {
 	d.cost += n
 	f.cost += n
 }
 
-// invalidate drops the parts of d. Its other fragments will be ignored.
+// invalidate drops the parts of d. Later fragments of d are ignored until d times out.
 func (f *defragmenter) invalidate(d *datagram) result {
 	f.releaseParts(d)
 	d.invalid = true
@@ -190,7 +195,7 @@ func (f *defragmenter) invalidate(d *datagram) result {
 	return resBadFragment
 }
 
-// releaseParts gives the buffers of d back.
+// releaseParts returns the buffers of d to the pool.
 func (f *defragmenter) releaseParts(d *datagram) {
 	for _, part := range d.parts {
 		f.buffers.Put(part.b)
@@ -199,32 +204,32 @@ func (f *defragmenter) releaseParts(d *datagram) {
 	d.parts, d.cost, d.received = nil, 0, 0
 }
 
-// removeDatagram ends d. It stays in the queue until those before it are gone.
+// removeDatagram ends a complete or expired datagram. Its place in the queue is freed by removeOldest.
 func (f *defragmenter) removeDatagram(d *datagram) {
 	f.releaseParts(d)
 	delete(f.datagrams, d.key)
 	d.due = 0
 }
 
-// enforceLimit drops the oldest datagrams while there is too much.
+// enforceLimit drops the oldest datagrams until the bounds on memory and on the queue hold.
 func (f *defragmenter) enforceLimit() {
 	for f.front < len(f.queue) && (f.cost > f.limit || len(f.queue)-f.front > maxDatagramQueue) {
-		f.removeOldest(f.m.fragmentsLimit)
+		f.removeOldest(f.metrics.fragmentsLimit)
 	}
 }
 
-// expire drops the datagrams whose time is over.
+// expire drops the datagrams that have timed out.
 func (f *defragmenter) expire(now int64) {
 	for f.front < len(f.queue) {
 		if d := f.queue[f.front]; d.due != 0 && d.due > now {
 			return
 		}
-		f.removeOldest(f.m.fragmentsTimeout)
+		f.removeOldest(f.metrics.fragmentsTimeout)
 	}
 }
 
-// removeOldest takes the first datagram out of the queue. Its fragments are added to dropped unless it is
-// complete.
+// removeOldest removes the first datagram of the queue. If it is incomplete, its fragments are counted in
+// dropped.
 func (f *defragmenter) removeOldest(dropped counter) {
 	datagram := f.queue[f.front]
 	f.queue[f.front] = nil
@@ -242,7 +247,7 @@ func (f *defragmenter) removeOldest(dropped counter) {
 	}
 }
 
-// releaseComplete takes back the datagrams that add returned for the packet at hand.
+// releaseComplete frees the datagrams that addFragment returned for the current packet.
 func (f *defragmenter) releaseComplete() {
 	for i, b := range f.complete {
 		f.buffers.Put(b)

@@ -2,9 +2,10 @@ package sessions
 
 import "net/netip"
 
-// guessDirection finds out which end is the client from the first packet, p, which the end sender has sent.
-// The event's direction_confidence says how certain that is: a handshake is, the connection tracker nearly,
-// ports are a hint. For UDP the side that sends first is the client unless the ports say otherwise clearly.
+// guessDirection sets the client side of f. p is the first packet, and sender the end of f.key that sent p.
+// The session event's direction_confidence is the certainty of the guess in percent: high for a handshake or
+// an entry of the connection tracker, low for a comparison of ports. Over UDP the side that sends first is
+// the client, unless the difference of the ports is clear.
 func (f *flow) guessDirection(p *packet, sender uint8) {
 	isTCP := f.key.proto == protoTCP
 	switch {
@@ -16,8 +17,8 @@ func (f *flow) guessDirection(p *packet, sender uint8) {
 		return
 	}
 
-	// The connection began before the capture. The connection tracker may know it.
-	if nat := f.t.deps.NAT; nat != nil {
+	// The connection began before the capture, or is not TCP. The connection tracker may have an entry.
+	if nat := f.table.deps.NAT; nat != nil {
 		src, dst := netip.AddrPortFrom(p.src.netip(), p.sport), netip.AddrPortFrom(p.dst.netip(), p.dport)
 		if mapping, ok := nat.Lookup(f.transport(), src, dst); ok {
 			f.nat = natState{known: true, mapping: mapping}
@@ -29,7 +30,7 @@ func (f *flow) guessDirection(p *packet, sender uint8) {
 		}
 	}
 
-	// Compare the ports. A clear difference is worth more than a small one.
+	// Compare the ports. A larger difference gives a higher confidence.
 	from, to := serverScore(p.sport), serverScore(p.dport)
 	switch {
 	case from > to && (isTCP || from-to > 1):
@@ -43,11 +44,12 @@ func (f *flow) guessDirection(p *packet, sender uint8) {
 	}
 }
 
+// setDirection sets the end of f.key that is the client, and the confidence in percent.
 func (f *flow) setDirection(clientSide, confidence uint8) {
 	f.clientSide, f.stats.directionConfidence = clientSide, confidence
 }
 
-// serverScore returns how much a port looks like that of a server, 0 to 3.
+// serverScore returns how likely a port is the port of a server, from 0 (ephemeral) to 3 (system port).
 func serverScore(port uint16) int {
 	switch port {
 	case 1433, 1521, 1883, 2181, 2375, 2376, 2379, 2380, 3000, 3128, 3306, 4222, 5000, 5432, 5672, 5984, 6379,

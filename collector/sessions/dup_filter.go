@@ -6,12 +6,13 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// A dupFilter finds packets that were captured twice on an interface (on both sides of a bridge, or by a
-// mirror port that copies in and out). It remembers the last packets by a hash, in a direct-mapped table: a
-// new packet replaces the one in its slot.
+// A dupFilter finds packets that were captured twice on an interface: on both sides of a bridge, or by a
+// mirror port that copies both directions. It is a direct-mapped table of hashes: a packet replaces the
+// earlier packet in its slot.
 //
-// A copy has the same IP identification, which a retransmission by Linux has not. Packets without one (IPv6,
-// and IPv4 with DF) are distinguished by time only: no sender repeats a packet within dupWindowNoID.
+// A copy has the same IP identification as the original; a retransmission by Linux has a new one. Packets
+// without an identification (IPv6, and IPv4 with DF) are told apart by time only: no sender repeats a packet
+// within dupWindowNoID.
 type dupFilter [dupSlots]dupSlot
 
 type dupSlot struct {
@@ -21,15 +22,15 @@ type dupSlot struct {
 
 const (
 	dupSlots = 1 << 12
-	// dupWindow is the longest time, ns, between the copies of a packet. It is short, since the
+	// dupWindow is the longest time, ns, between the copies of a packet. It is short, because the
 	// identification wraps at 65,536.
 	dupWindow = int64(20e6)
-	// dupWindowNoID is the same for packets without one.
+	// dupWindowNoID is dupWindow for packets without an identification.
 	dupWindowNoID = int64(1e6)
 )
 
-// isDuplicate reports whether p came before, and remembers it.
-func (w *dupFilter) isDuplicate(p *packet) bool {
+// isDuplicate reports whether p is a copy of an earlier packet. It stores the hash of a packet that is not.
+func (f *dupFilter) isDuplicate(p *packet) bool {
 	var fields [64]byte
 	binary.LittleEndian.PutUint64(fields[0:], p.src.hi)
 	binary.LittleEndian.PutUint64(fields[8:], p.src.lo)
@@ -38,11 +39,12 @@ func (w *dupFilter) isDuplicate(p *packet) bool {
 	binary.LittleEndian.PutUint64(fields[32:], uint64(p.id)<<32|uint64(p.iface)<<16|uint64(p.proto))
 	binary.LittleEndian.PutUint64(fields[40:], uint64(p.Size)<<32|uint64(p.sport)<<16|uint64(p.dport))
 	binary.LittleEndian.PutUint64(fields[48:], xxh3.Hash(p.header))
-	// The payload is hashed too: with offloaded checksums the header does not depend on it.
+
+	// The payload is hashed too, because an offloaded checksum in the header does not depend on the payload.
 	binary.LittleEndian.PutUint64(fields[56:], xxh3.Hash(p.Payload[:min(len(p.Payload), 512)]))
 	hash := xxh3.Hash(fields[:])
 
-	slot := &w[hash%dupSlots]
+	slot := &f[hash%dupSlots]
 	window := dupWindowNoID
 	if p.hasID {
 		window = dupWindow

@@ -6,26 +6,26 @@ import (
 	"tidegate/pipeline"
 )
 
-// An enricher writes containers into events and emits the events. An event waits while the answer for one of
-// its addresses is not settled: the first packets of a container that has just started come before the Docker
-// API reports it, and its address may have been another container's a moment ago.
+// An enricher sets the containers of events and emits the events. An event waits while the container of one
+// of its addresses is not settled. A new container sends packets before the Docker API reports the container,
+// and its address may just have belonged to another container.
 type enricher struct {
 	containers Containers // nil: none
 	emit       func(*pipeline.Event)
-	limit      int // events that wait; beyond it they are emitted as they are
+	limit      int // bound on unresolved; beyond it events are emitted as they are
 	unresolved []unresolvedEvent
 }
 
 // An unresolvedEvent waits for container metadata.
 type unresolvedEvent struct {
 	e   *pipeline.Event
-	due int64 // clock
+	due int64 // clock: when the event waits no longer
 }
 
 // resolveWait is the longest time that an event waits, ns. dockerd answers within 0.1 s when it is not busy.
 const resolveWait = int64(2e9)
 
-// enrich emits e with its containers, or keeps it for a while.
+// enrich sets the containers of the event and emits it, or keeps it while they are not settled.
 func (r *enricher) enrich(event *pipeline.Event, now int64) {
 	if r.resolveContainers(event) || len(r.unresolved) >= r.limit {
 		r.emit(event)
@@ -34,8 +34,8 @@ func (r *enricher) enrich(event *pipeline.Event, now int64) {
 	r.unresolved = append(r.unresolved, unresolvedEvent{event, now + resolveWait})
 }
 
-// retryUnresolved emits the events whose containers are settled now or whose time is over. last has it emit
-// all.
+// retryUnresolved emits the waiting events whose containers are settled or whose wait is over. If last is
+// set, it emits all events.
 func (r *enricher) retryUnresolved(now int64, last bool) {
 	if len(r.unresolved) == 0 {
 		return
@@ -52,12 +52,14 @@ func (r *enricher) retryUnresolved(now int64, last bool) {
 	r.unresolved = kept
 }
 
-// resolveContainers sets the containers of both ends, and the owner of e: the server's container if it is on
-// this host, else the client's. It reports whether both are settled.
+// resolveContainers sets the containers of both ends of the event, and the container that owns the event: the
+// server's if the server is on this host, else the client's. It reports whether both are settled.
 func (r *enricher) resolveContainers(event *pipeline.Event) (settled bool) {
 	if r.containers == nil {
 		return true
 	}
+
+	// The server is last, so that its container replaces the client's as the owner.
 	settled = true
 	event.Container = nil
 	for _, end := range [...]*pipeline.Endpoint{event.Source, event.Destination} {

@@ -85,14 +85,14 @@ func TestUnresolvedEventsAreBounded(t *testing.T) {
 	cfg := Default()
 	cfg.MaxPendingEvents = 2
 	unsettled := func(netip.Addr, int64) (*pipeline.Container, bool) { return nil, false }
-	b := newTableTest(t, cfg, Deps{Containers: containersFunc(unsettled)})
-	b.segment(">", "S", 0, 0, "")
-	b.segment("<", "SA", 0, 0, "")
+	tableTest := newTableTest(t, cfg, Deps{Containers: containersFunc(unsettled)})
+	tableTest.segment(">", "S", 0, 0, "")
+	tableTest.segment("<", "SA", 0, 0, "")
 	for i := range 5 {
-		b.segment(">", "A", i, 0, "x")
+		tableTest.segment(">", "A", i, 0, "x")
 	}
-	b.Tick(startTime + int64(b.now))
-	if len(b.events) != 3 {
-		t.Errorf("%d events were emitted, want 3 of 5", len(b.events))
+	tableTest.Tick(startTime + int64(tableTest.now))
+	if len(tableTest.events) != 3 {
+		t.Errorf("%d events were emitted, want 3 of 5", len(tableTest.events))
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// emitSession emits the event of the session, and decides whether f is a duplicate if that is still open.
-// state "" means that f decides: shutdown, unless it is closing.
+// emitSession emits the session event of f unless f is a duplicate, and ends the wait of the outbox. If state
+// is "", the state is shutdown, or closedState if f is closing.
 func (f *flow) emitSession(state string) {
 	if state == "" {
 		state = stateShutdown
@@ -15,13 +15,13 @@ func (f *flow) emitSession(state string) {
 			state = f.closedState()
 		}
 	}
-	f.t.m.closed[state].Inc()
+	f.table.metrics.closed[state].Inc()
 	if f.dedup.state == duplicate {
 		f.dropOutbox()
 		return
 	}
 
-	// The session ends the wait: whatever is still pending is decided now.
+	// The session event is the last one: a flow that is still pending is decided now.
 	f.emitEvent(f.sessionEvent(state))
 	if f.dedup.state == pending {
 		f.resolveDedup(true, decidedByEnd)
@@ -36,13 +36,14 @@ func (f *flow) sessionEvent(state string) *pipeline.Event {
 	client, server := f.endpoints()
 	confidence := stats.directionConfidence
 
-	// The parser may have found that the sides were exchanged; the counts were kept by the sides as guessed.
+	// The parser may have found that the client is the server. The counts are stored by the guessed sides.
 	if stats.flipped {
 		clientStats, serverStats, client, server = serverStats, clientStats, server, client
 		state = flippedState(state)
 		confidence = 90
 	}
 
+	// The fields that events of all datasets have.
 	event := pipeline.EventFromVTPool()
 	event.Id = append(event.Id[:0], f.session[:]...)
 	event.Dataset = pipeline.Dataset_SESSION
@@ -58,6 +59,7 @@ func (f *flow) sessionEvent(state string) *pipeline.Event {
 	setEndpoint(event.Source, client, clientStats)
 	setEndpoint(event.Destination, server, serverStats)
 
+	// The body of dataset session.
 	session := event.Session
 	if session == nil {
 		session = pipeline.SessionFromVTPool()
@@ -70,15 +72,17 @@ func (f *flow) sessionEvent(state string) *pipeline.Event {
 		session.ResponseTime = uint64(stats.replyAt - stats.requestAt)
 	}
 	session.SynRetransmissions, session.SynackRetransmissions = stats.repeatedSYNs, stats.repeatedSYNACKs
-	session.ClientRetransmissions, session.ServerRetransmissions = clientStats.retransmissions, serverStats.retransmissions
-	session.ZeroWindows, session.OutOfOrder, session.OverlapConflicts = stats.zeroWindows, stats.reordered, stats.conflicts
+	session.ClientRetransmissions = clientStats.retransmissions
+	session.ServerRetransmissions = serverStats.retransmissions
+	session.ZeroWindows, session.OutOfOrder = stats.zeroWindows, stats.reordered
+	session.OverlapConflicts = stats.conflicts
 	session.ClientMissingBytes, session.ServerMissingBytes = clientStats.missing, serverStats.missing
 	session.DirectionConfidence = uint32(confidence)
 	session.Protocol = stats.protocol
 	return event
 }
 
-// flippedState returns state with the sides exchanged.
+// flippedState returns the state of the same session with client and server exchanged.
 func flippedState(state string) string {
 	switch state {
 	case stateResetClient:
@@ -108,6 +112,7 @@ func appendIP(data []byte, ip netip.Addr) []byte {
 	return append(data, a[:]...)
 }
 
+// outcome returns the outcome of a session that ended with state.
 func outcome(state string) pipeline.Outcome {
 	switch state {
 	case stateFIN:

@@ -9,7 +9,7 @@ import (
 	"tidegate/protocols"
 )
 
-// How a session ended.
+// States of a session's event: how the session ended.
 const (
 	stateFIN         = "fin"
 	stateResetClient = "reset_client"
@@ -26,7 +26,7 @@ var states = [...]string{
 	stateEvicted, stateRefused, stateNoAnswer, stateShutdown,
 }
 
-// The two directions of a flow by sender, as package reassembly counts them; protocols.Dir has the same
+// The two directions of a flow by sender, as package reassembly numbers them. protocols.Dir has the same
 // numbers.
 const (
 	fromClient = reassembly.Dir(protocols.Client)
@@ -35,24 +35,24 @@ const (
 
 // A flow is one connection in a Table, or one exchange of datagrams. Flows are reused.
 type flow struct {
-	t         *Table
+	table     *Table
 	key       flowKey
 	id        uint64 // unique in the process: the owner of claims in the DedupTable
 	heapIndex int    // in Table.timers
-	due       int64  // clock: when something may have to be done
+	due       int64  // clock: when runTimers is called
 
 	conn       *protocols.Conn // nil: not opened yet, or closed
 	emit       func(*pipeline.Event)
-	tickDue    int64 // clock: when conn is to be ticked
+	tickDue    int64 // clock: when conn.Tick is called
 	session    pipeline.ID
 	vlan       uint16
-	clientSide uint8 // which end of key is the client: 0 a, 1 b
-	dead       bool  // its event was emitted
+	clientSide uint8 // the end of key that is the client: 0 for a, 1 for b
+	dead       bool  // its session event was emitted
 
 	first, last int64 // packet times of the first and the last packet
 	lastSeen    int64 // clock: the last packet
 
-	stream     *reassembly.Conn // of TCP
+	stream     *reassembly.Conn // TCP only; never nil
 	pendingSYN pendingSYN
 	stats      sessionStats
 
@@ -61,25 +61,25 @@ type flow struct {
 	outbox outbox
 }
 
-// newFlow allocates a flow and its stream in one piece.
+// newFlow returns a flow and its stream, allocated together.
 func newFlow(table *Table) *flow {
 	both := &struct {
 		flow   flow
 		stream reassembly.Conn
 	}{}
 	f := &both.flow
-	f.t, f.stream = table, &both.stream
+	f.table, f.stream = table, &both.stream
 	f.emit = f.emitEvent
 	return f
 }
 
-// prepareReuse makes f ready for another connection; memory that it owns is kept.
+// prepareReuse resets f for another connection and keeps the memory that f owns.
 func (f *flow) prepareReuse() {
 	events := f.outbox.events[:0:min(cap(f.outbox.events), 32)]
-	*f = flow{t: f.t, emit: f.emit, stream: f.stream, outbox: outbox{events: events}}
+	*f = flow{table: f.table, emit: f.emit, stream: f.stream, outbox: outbox{events: events}}
 }
 
-// endpoints returns the addresses of client and server as they were seen.
+// endpoints returns the addresses of client and server as captured, before NAT is undone.
 func (f *flow) endpoints() (client, server netip.AddrPort) {
 	a := netip.AddrPortFrom(f.key.a.netip(), f.key.aport)
 	b := netip.AddrPortFrom(f.key.b.netip(), f.key.bport)
@@ -101,18 +101,18 @@ func (f *flow) transport() pipeline.Transport {
 func (f *flow) openProtocol(seq uint32, midStream bool) {
 	client, server := f.endpoints()
 	f.stats.partialStart = midStream
-	f.session = pipeline.SessionID(f.t.deps.Collector, f.transport(), client, server, seq, f.first)
-	if f.dedup.state == duplicate || f.t.deps.Protocols == nil {
+	f.session = pipeline.SessionID(f.table.deps.Collector, f.transport(), client, server, seq, f.first)
+	if f.dedup.state == duplicate || f.table.deps.Protocols == nil {
 		return
 	}
-	f.conn = f.t.deps.Protocols.Open(protocols.Info{
+	f.conn = f.table.deps.Protocols.Open(protocols.Info{
 		Transport: f.transport(), Client: client, Server: server, Session: f.session,
 		CommunityID: pipeline.CommunityID(f.transport(), client, server), VLAN: f.vlan, MidStream: midStream,
 	}, f.emit)
-	f.tickDue = f.t.clock.now + f.tickEvery()
+	f.tickDue = f.table.clock.now + f.tickEvery()
 }
 
-// tickEvery returns how often conn is ticked: answers over UDP are given up within seconds.
+// tickEvery returns the interval of conn's ticks, ns. A parser of UDP gives up on an answer within seconds.
 func (f *flow) tickEvery() int64 {
 	if f.key.proto == protoUDP {
 		return 1e9
@@ -121,11 +121,11 @@ func (f *flow) tickEvery() int64 {
 }
 
 func (f *flow) tickProtocol() {
-	f.tickDue = f.t.clock.now + f.tickEvery()
-	f.conn.Tick(f.t.clock.packetTime)
+	f.tickDue = f.table.clock.now + f.tickEvery()
+	f.conn.Tick(f.table.clock.packetTime)
 }
 
-// closeProtocol closes conn: its parser emits what still waits.
+// closeProtocol closes conn. Its parser then emits its unfinished transactions.
 func (f *flow) closeProtocol() {
 	if f.conn == nil {
 		return
@@ -135,12 +135,13 @@ func (f *flow) closeProtocol() {
 		f.stats.protocol = name
 	}
 	f.stats.flipped = conn.Flipped()
-	conn.Close(f.t.clock.packetTime)
+	conn.Close(f.table.clock.packetTime)
 	f.conn = nil
 }
 
-// closeIfDuplicate frees what a duplicate does not need any more. A flow may become a duplicate while its
-// parser emits an event, when neither conn nor stream can be taken from it; this is called afterwards.
+// closeIfDuplicate frees the parser and the buffered bytes of a duplicate. A flow may become a duplicate
+// while its parser emits an event, and must not close the parser then. So callers of the parser call
+// closeIfDuplicate when the parser has returned.
 func (f *flow) closeIfDuplicate() {
 	if f.dedup.state == duplicate && (f.conn != nil || f.stream.Buffered() > 0) {
 		f.closeProtocol()
@@ -148,9 +149,9 @@ func (f *flow) closeIfDuplicate() {
 	}
 }
 
-// endTime returns when, by the clock, f is over if no more packets come.
+// endTime returns the time, by the clock, at which f ends if no more packets come.
 func (f *flow) endTime() int64 {
-	cfg := &f.t.cfg
+	cfg := &f.table.cfg
 	since, closing := f.stream.Closing()
 	switch {
 	case closing:
@@ -163,10 +164,11 @@ func (f *flow) endTime() int64 {
 	return f.lastSeen + int64(cfg.TCPIdleTimeout)
 }
 
-// schedule moves f in Table.timers: forward if something is due earlier than it was, back if its time has
-// passed.
+// schedule sets f.due to the time of f's earliest timer and moves f in Table.timers. It leaves a due time
+// alone that is in the future and early enough.
 func (f *flow) schedule() {
-	now := f.t.clock.now
+	now := f.table.clock.now
+	// next becomes the earliest of: the end, a gap, the parser's tick, and the outbox.
 	next := min(f.endTime(), f.stream.NextRelease())
 	if f.conn != nil {
 		next = min(next, f.tickDue)
@@ -175,18 +177,21 @@ func (f *flow) schedule() {
 		next = min(next, f.outbox.retryAt)
 	}
 
-	// A timer that stays where it is costs nothing; a later time is found when the earlier one comes.
+	// A time that became later is not stored: runTimers calls schedule again at the earlier time. So most
+	// packets leave the heap as it is.
 	next = max(next, now+1)
 	if next < f.due || f.due <= now {
 		f.due = next
-		f.t.timers.updateFlow(f)
+		f.table.timers.updateFlow(f)
 	}
 }
 
-// closedState returns how a flow whose time is over has ended.
+// closedState returns the state of a flow that its timers or a successor end.
 func (f *flow) closedState() string {
 	stream := f.stream
 	resetBy, reset := stream.ResetBy()
+
+	// The end of both directions counts more than a RST: many clients send a RST after their FIN.
 	ended := stream.Ended(fromClient) && stream.Ended(fromServer)
 	switch {
 	case ended:
@@ -205,17 +210,18 @@ func (f *flow) closedState() string {
 	return stateTimeout
 }
 
-// exchangeOver is the idle time, ns, after which an exchange of datagrams is most likely over.
+// exchangeOver is the idle time, ns, after which a UDP exchange is most likely over.
 const exchangeOver = int64(2e9)
 
-// evictionValue returns how much would be lost with f. evictFlow evicts the flow with the lowest value.
+// evictionValue returns the value of f for the comparison of evictFlow, which evicts the flow with the lowest
+// value.
 func (f *flow) evictionValue() int64 {
-	idle := f.t.clock.now - f.lastSeen
-	if f.dead { // nothing: its event was emitted
+	idle := f.table.clock.now - f.lastSeen
+	if f.dead { // its session event was emitted: nothing is lost
 		return -math.MaxInt64/2 - idle
 	}
 
-	// Idle time in ms decides between flows of one kind, the kind between flows of different kinds.
+	// The kind of a flow outweighs any idle time. Idle time, in ms, orders the flows of one kind.
 	value := -idle / 1e6
 	_, closing := f.stream.Closing()
 	switch {

@@ -30,17 +30,17 @@ type recordingParser struct {
 
 func (p *recordingParser) Reset(c *protocols.Conn) { p.c = c }
 
-func (p *recordingParser) Parse(dir protocols.Dir, b []byte, at int64) (int, error) {
-	s := string(b)
-	if len(s) > 40 {
-		s = fmt.Sprintf("%s…%d", s[:8], len(s))
+func (p *recordingParser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
+	text := string(data)
+	if len(text) > 40 {
+		text = fmt.Sprintf("%s…%d", text[:8], len(text))
 	}
-	fmt.Fprintf(&p.recording.log, "%s%s ", direction(dir), s)
-	p.recording.bytes[dir] = append(p.recording.bytes[dir], b...)
+	fmt.Fprintf(&p.recording.log, "%s%s ", direction(dir), text)
+	p.recording.bytes[dir] = append(p.recording.bytes[dir], data...)
 	e := p.c.EventUDP(dir, uint64(len(p.recording.bytes[dir])))
 	e.Dataset = pipeline.Dataset_REDIS
 	p.c.Emit(e)
-	return len(b), nil
+	return len(data), nil
 }
 
 func (p *recordingParser) Gap(dir protocols.Dir, n int) bool {
@@ -228,11 +228,11 @@ func (b *tableTest) wantParserLog(log string) {
 // closeOneSession closes the Table and returns its only session event.
 func (b *tableTest) closeOneSession() *pipeline.Event {
 	b.Helper()
-	s := b.closeSessions()
-	if len(s) != 1 {
-		b.Fatalf("%d sessions, want 1", len(s))
+	events := b.closeSessions()
+	if len(events) != 1 {
+		b.Fatalf("%d sessions, want 1", len(events))
 	}
-	return s[0]
+	return events[0]
 }
 
 // configWith returns the defaults with a change.

@@ -1,10 +1,9 @@
 package sessions
 
-// A timerHeap holds every flow of a Table by the time at which something is to be done for it (flow.due); the
-// first is due next.
+// A timerHeap is a binary heap of all flows of a Table, ordered by flow.due. The first flow is due next.
 //
-// A flow's time is only moved when it becomes earlier. When it has become later, which every packet of the
-// flow does, that is found out when the old time comes. So a packet costs nothing here.
+// A flow moves in the heap only when its time becomes earlier. Every packet of a flow makes its time later;
+// flow.schedule computes the later time when the old one comes. A packet therefore costs no heap operation.
 type timerHeap []*flow
 
 func (h *timerHeap) insertFlow(f *flow) {
@@ -19,6 +18,8 @@ func (h *timerHeap) removeFlow(f *flow) {
 		(*h)[i] = (*h)[last]
 		(*h)[i].heapIndex = i
 	}
+
+	// The last flow now stands at i, perhaps out of order.
 	(*h)[last] = nil
 	*h = (*h)[:last]
 	if i < last {
@@ -26,15 +27,18 @@ func (h *timerHeap) removeFlow(f *flow) {
 	}
 }
 
-// updateFlow moves f to where its time belongs.
+// updateFlow restores the order of the heap after f.due has changed.
 func (h timerHeap) updateFlow(f *flow) {
 	if i := f.heapIndex; !h.siftDown(i) {
 		h.siftUp(i)
 	}
 }
 
+// siftUp moves the flow at i up to its place.
 func (h timerHeap) siftUp(i int) {
 	flow := h[i]
+
+	// i is a hole: its parent moves down into it until the parent is not later than flow.
 	for i > 0 {
 		parent := (i - 1) / 2
 		if h[parent].due <= flow.due {
@@ -48,9 +52,11 @@ func (h timerHeap) siftUp(i int) {
 	flow.heapIndex = i
 }
 
-// siftDown reports whether the flow at i moved.
+// siftDown moves the flow at i down to its place and reports whether it moved.
 func (h timerHeap) siftDown(i int) bool {
 	flow, from := h[i], i
+
+	// i is a hole: the earlier of its children moves up into it until flow is earlier than both.
 	for {
 		child := 2*i + 1
 		if child >= len(h) {

@@ -2,15 +2,15 @@ package sessions
 
 import "tidegate/collector/reassembly"
 
-// A history lists the kinds of segments of each side, one letter for each, in the order of their first
-// occurrence.
+// A history lists the kinds of segments that each side has sent, as Zeek does: one letter for each kind, in
+// the order of the first occurrences.
 type history struct {
 	letters [24]byte
-	n       uint8
-	present uint32 // bits: two for each kind, by sender
+	length  uint8
+	present uint32 // two bits for each kind, one for each sender
 }
 
-// A segmentKind is what a letter of the history stands for.
+// A segmentKind is a kind of segment that has a letter in the history.
 type segmentKind uint8
 
 const (
@@ -25,15 +25,15 @@ const (
 	kindGap
 )
 
-// historyLetters are Zeek's letters, by segmentKind. Those of the server are in lower case.
+// historyLetters holds Zeek's letters by segmentKind. Letters of the server are written in lower case.
 const historyLetters = "SHADFRTWG"
 
 const lowerCase = 0x20
 
-// addKind appends the letter of kind unless d has it already.
+// addKind appends the letter of kind for the sender dir unless the history has it already.
 func (h *history) addKind(kind segmentKind, dir reassembly.Dir) {
 	bit := uint32(1) << (2*uint(kind) + uint(dir))
-	if h.present&bit != 0 || int(h.n) == len(h.letters) {
+	if h.present&bit != 0 || int(h.length) == len(h.letters) {
 		return
 	}
 	h.present |= bit
@@ -41,13 +41,14 @@ func (h *history) addKind(kind segmentKind, dir reassembly.Dir) {
 	if dir == fromServer {
 		letter |= lowerCase
 	}
-	h.letters[h.n] = letter
-	h.n++
+	h.letters[h.length] = letter
+	h.length++
 }
 
-// historyText returns the history. flipped exchanges the sides, which "^" in front says.
+// historyText returns the letters. If flipped is set, the sides are exchanged and "^" comes first, as in
+// Zeek.
 func (h *history) historyText(flipped bool) string {
-	letters := h.letters[:h.n]
+	letters := h.letters[:h.length]
 	if !flipped {
 		if common, ok := commonHistories[string(letters)]; ok {
 			return common
@@ -62,12 +63,13 @@ func (h *history) historyText(flipped bool) string {
 	return string(flippedLetters)
 }
 
-// commonHistories holds histories that recur, so that they need no memory of their own.
+// commonHistories holds the texts of frequent histories, so that historyText does not allocate them again.
 var commonHistories = func() map[string]string {
 	m := map[string]string{}
 	for _, s := range []string{
 		"Dd", "D", "S", "Sr", "ShAFf", "ShADad", "ShADadFf", "ShADadfF", "ShADadFfA", "ShADadFfR", "ShADadFRf",
-		"ShADadR", "ShADadr", "ShADaFdf", "ShADdaf", "ShADdaFf", "ShADdafF", "ShADdFf", "ShADFdfa", "ShAdDaFf", "ShAdDaFfA",
+		"ShADadR", "ShADadr", "ShADaFdf", "ShADdaf", "ShADdaFf", "ShADdafF", "ShADdFf", "ShADFdfa", "ShAdDaFf",
+		"ShAdDaFfA",
 	} {
 		m[s] = s
 	}

@@ -4,24 +4,24 @@ package sessions
 type iface struct {
 	name     string
 	isBridge bool
-	dedupID  uint16 // its number in the DedupTable
+	dedupID  uint16 // its number in the DedupTable, which is the same for all Tables
 }
 
 // ifaceTable numbers the interfaces of a Table.
 type ifaceTable struct {
-	list   []iface
-	byName map[string]uint16
-	last   uint16 // of the last packet: most packets come from the interface of the one before
+	list      []iface
+	byName    map[string]uint16
+	lastIndex uint16 // of the last packet; most packets come from the same interface
 }
 
-// maxInterfaces is more than a host has; a hostile capture file may have more.
+// maxInterfaces bounds the names of interfaces. No host has so many, but a hostile capture file may.
 const maxInterfaces = 1 << 15
 
-// ifaceIndex returns the number of an interface.
+// ifaceIndex returns the number of an interface, and numbers a new one. Beyond maxInterfaces it returns 0.
 func (t *Table) ifaceIndex(name string) uint16 {
 	ifaces := &t.ifaces
-	if int(ifaces.last) < len(ifaces.list) && ifaces.list[ifaces.last].name == name {
-		return ifaces.last
+	if int(ifaces.lastIndex) < len(ifaces.list) && ifaces.list[ifaces.lastIndex].name == name {
+		return ifaces.lastIndex
 	}
 	index, ok := ifaces.byName[name]
 	if !ok {
@@ -33,6 +33,6 @@ func (t *Table) ifaceIndex(name string) uint16 {
 		ifaces.list = append(ifaces.list, iface{name: name, isBridge: isBridge, dedupID: t.dedup.ifaceID(name)})
 		ifaces.byName[name] = index
 	}
-	ifaces.last = index
+	ifaces.lastIndex = index
 	return index
 }

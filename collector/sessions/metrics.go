@@ -9,8 +9,8 @@ import (
 
 type counter = prometheus.Counter
 
-// tableMetrics are shared by all Tables of a registry. What happens for each packet is counted in the Table
-// and added now and then (Table.flushCounters).
+// tableMetrics are shared by all Tables of a registry. Counts that change with each packet are kept in the
+// Table's packetCounts; Table.flushCounters adds them now and then.
 type tableMetrics struct {
 	packets  [numResults]counter
 	open     prometheus.Gauge
@@ -34,11 +34,11 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 	factory := metrics.With(reg)
 	m := &tableMetrics{
 		open: factory.Gauge("tidegate_sessions_open",
-			"Sessions in the tables of all workers, including those that closed seconds ago."),
+			"Sessions in the session tables of all workers, including those that ended a few seconds ago."),
 		buffered: factory.Gauge("tidegate_sessions_buffered_bytes",
-			"Memory taken by TCP segments that wait because earlier bytes are missing."),
+			"Memory of TCP segments that wait because earlier bytes are missing, in bytes."),
 		conflicts: factory.Counter("tidegate_sessions_overlap_conflicts_total",
-			"TCP retransmissions and IP fragments whose bytes differ from those that came before."),
+			"TCP segments and IP fragments that overlap earlier ones and have different bytes."),
 		duplicates: factory.Counter("tidegate_sessions_nat_duplicates_total",
 			"Sessions that were not reported because another interface reports the same connection."),
 		duplicateEvents: factory.Counter("tidegate_sessions_nat_duplicate_events_total",
@@ -47,23 +47,25 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 			"Panics while a packet was handled. After a panic the worker has an empty session table."),
 		closed: map[string]counter{}, pendingSessions: map[decision]counter{},
 	}
-	packets := factory.CounterVec("tidegate_sessions_packets_total", "Packets by what became of them.", "result")
+	packets := factory.CounterVec("tidegate_sessions_packets_total", "Packets handled, by result.", "result")
 	for r, name := range resultNames {
 		m.packets[r] = packets.WithLabelValues(name)
 	}
+
 	opened := factory.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport.",
 		"transport")
 	m.opened = [2]counter{opened.WithLabelValues("tcp"), opened.WithLabelValues("udp")}
-	closed := factory.CounterVec("tidegate_sessions_closed_total", "Sessions that ended, by how they ended.",
+
+	closed := factory.CounterVec("tidegate_sessions_closed_total", "Sessions that ended, by state at the end.",
 		"state")
 	for _, state := range states {
 		m.closed[state] = closed.WithLabelValues(state)
 	}
 
 	gaps := factory.CounterVec("tidegate_sessions_gaps_total",
-		"Gaps in the bytes of sessions, by why they were given up.", "reason")
+		"Gaps in the byte streams of sessions, by the reason why the bytes were given up.", "reason")
 	gapBytes := factory.CounterVec("tidegate_sessions_gap_bytes_total",
-		"Bytes of sessions that were never seen, by why they were given up.", "reason")
+		"Bytes missing from the byte streams of sessions, by the reason why they were given up.", "reason")
 	for r := range reassembly.NumGapReasons {
 		m.gaps[r], m.gapBytes[r] = gaps.WithLabelValues(r.String()), gapBytes.WithLabelValues(r.String())
 	}
@@ -73,11 +75,12 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 	m.segmentsBeforeStart = segments.WithLabelValues("before_start")
 	m.segmentsLate = segments.WithLabelValues("late")
 	fragments := factory.CounterVec("tidegate_sessions_dropped_fragments_total",
-		"IP fragments of datagrams that never became complete, by reason.", "reason")
+		"IP fragments that were dropped because their datagram stayed incomplete, by reason.", "reason")
 	m.fragmentsTimeout = fragments.WithLabelValues("timeout")
 	m.fragmentsLimit = fragments.WithLabelValues("limit")
 	pending := factory.CounterVec("tidegate_sessions_nat_pending_sessions_total",
-		"Sessions whose events waited until it was known whether the session is a duplicate, by what decided.", "decided")
+		"Sessions whose events waited until it was decided whether the session is a duplicate, by reason.",
+		"decided")
 	for _, why := range decisions {
 		m.pendingSessions[why] = pending.WithLabelValues(string(why))
 	}
@@ -87,27 +90,27 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 // packetCounts holds the counts of a Table since the last call of flushCounters.
 type packetCounts struct {
 	results        [numResults]uint64
-	pending        int // packets since the last call
-	open, buffered int // values that the gauges have from this Table
+	pending        int // packets since the last call of flushCounters
+	open, buffered int // the share of this Table in the gauges
 }
 
-// flushCounters adds up what was counted.
+// flushCounters adds the counts of the Table to the metrics.
 func (t *Table) flushCounters() {
 	t.counts.pending = 0
 	for r, n := range t.counts.results {
 		if n > 0 {
-			t.m.packets[r].Add(float64(n))
+			t.metrics.packets[r].Add(float64(n))
 			t.counts.results[r] = 0
 		}
 	}
 
-	// The gauges are shared by all Tables: each adds what has changed in it.
+	// The gauges are shared by all Tables: each Table adds the change of its share.
 	if n := len(t.timers); n != t.counts.open {
-		t.m.open.Add(float64(n - t.counts.open))
+		t.metrics.open.Add(float64(n - t.counts.open))
 		t.counts.open = n
 	}
 	if n := t.pool.Used(); n != t.counts.buffered {
-		t.m.buffered.Add(float64(n - t.counts.buffered))
+		t.metrics.buffered.Add(float64(n - t.counts.buffered))
 		t.counts.buffered = n
 	}
 }

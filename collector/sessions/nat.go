@@ -6,32 +6,31 @@ import (
 	"tidegate/pipeline"
 )
 
-// natState is a flow's mapping, once it is known.
+// natState holds the Mapping of a flow, which is valid if known is set.
 type natState struct {
 	known   bool
 	mapping Mapping
 }
 
-// locateMapping looks the mapping up until the connection tracker knows it. It reports whether f.nat.mapping
-// is valid.
+// locateMapping looks up the mapping of f unless it is known. It reports whether f.nat.mapping is valid.
 func (f *flow) locateMapping() bool {
-	if f.nat.known || f.t.deps.NAT == nil {
+	if f.nat.known || f.table.deps.NAT == nil {
 		return f.nat.known
 	}
 	client, server := f.endpoints()
-	f.nat.mapping, f.nat.known = f.t.deps.NAT.Lookup(f.transport(), client, server)
+	f.nat.mapping, f.nat.known = f.table.deps.NAT.Lookup(f.transport(), client, server)
 	return f.nat.known
 }
 
-// translateNAT replaces the addresses of e by those on the container's side. The outside ones go into nat.ip
-// and nat.port where they differ.
+// translateNAT replaces the addresses of the event by those on the container's side, and sets nat.ip and
+// nat.port to the addresses on the other side where they differ.
 func (f *flow) translateNAT(event *pipeline.Event) {
 	mapping := &f.nat.mapping
 	if !mapping.isTranslated() {
 		return
 	}
 
-	// Each end has either the inside or the outside form; which one depends on the interface.
+	// Each end of the event has the inside or the outside form, depending on the interface. Write both.
 	changed := false
 	for _, end := range [...]*pipeline.Endpoint{event.Source, event.Destination} {
 		if end == nil {
@@ -59,7 +58,7 @@ func (f *flow) translateNAT(event *pipeline.Event) {
 		end.NatIp, end.NatPort = appendIP(end.NatIp[:0], outside.Addr()), uint32(outside.Port())
 	}
 
-	// The community id is that of the addresses that the event shows.
+	// The community id must match the addresses in the event.
 	if changed {
 		id := pipeline.CommunityID(f.transport(), mapping.Client, mapping.Server)
 		event.CommunityId = append(event.CommunityId[:0], id[:]...)

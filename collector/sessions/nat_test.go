@@ -66,15 +66,15 @@ func newHost(t testing.TB, nat NAT) *natHost {
 }
 
 func (h *natHost) tableOf(iface string) *Table {
-	t := h.tables[iface]
-	if t == nil {
+	table := h.tables[iface]
+	if table == nil {
 		deps := h.deps
 		deps.Protocols = protocols.NewSet([]protocols.Protocol{(&recordingProtocol{}).protocol()},
 			protocols.Default(), nil)
-		t = New(Default(), deps, prometheus.NewRegistry())
-		h.tables[iface] = t
+		table = New(Default(), deps, prometheus.NewRegistry())
+		h.tables[iface] = table
 	}
-	return t
+	return table
 }
 
 // A natLeg is a connection as it is seen on one interface.
@@ -150,22 +150,22 @@ func (h *natHost) closeAndDescribe() string {
 	return describeEndpoint(session.Source) + " " + describeEndpoint(session.Destination) + " " + strings.Join(session.Interfaces, ",")
 }
 
-func describeEndpoint(p *pipeline.Endpoint) string {
-	ip, _ := netip.AddrFromSlice(p.Ip)
-	s := netip.AddrPortFrom(ip, uint16(p.Port)).String()
-	if nat, ok := netip.AddrFromSlice(p.NatIp); ok {
-		s += "(" + netip.AddrPortFrom(nat, uint16(p.NatPort)).String() + ")"
+func describeEndpoint(endpoint *pipeline.Endpoint) string {
+	ip, _ := netip.AddrFromSlice(endpoint.Ip)
+	text := netip.AddrPortFrom(ip, uint16(endpoint.Port)).String()
+	if nat, ok := netip.AddrFromSlice(endpoint.NatIp); ok {
+		text += "(" + netip.AddrPortFrom(nat, uint16(endpoint.NatPort)).String() + ")"
 	}
-	if p.Container != nil {
-		s += "[c]"
+	if endpoint.Container != nil {
+		text += "[c]"
 	}
-	return s
+	return text
 }
 
 // TestOneConnectionOnSeveralInterfacesIsReportedOnce, for each path through a Docker host and every order in
 // which the workers may get the packets.
 func TestOneConnectionOnSeveralInterfacesIsReportedOnce(t *testing.T) {
-	check := func(name string, m *Mapping, want string, legs ...natLeg) {
+	check := func(name string, mapping *Mapping, want string, legs ...natLeg) {
 		t.Run(name, func(t *testing.T) {
 			orders := map[string]func(h *natHost){
 				"first leg first": func(h *natHost) {
@@ -201,13 +201,13 @@ func TestOneConnectionOnSeveralInterfacesIsReportedOnce(t *testing.T) {
 				for _, known := range []string{"known", "late"} {
 					nat := fakeNAT{}
 					h := newHost(t, nat)
-					if m != nil && known == "known" {
-						nat.addMapping(*m)
+					if mapping != nil && known == "known" {
+						nat.addMapping(*mapping)
 					}
 					play(h)
-					if m != nil && known == "late" {
+					if mapping != nil && known == "late" {
 						h.advance(200 * time.Millisecond)
-						nat.addMapping(*m)
+						nat.addMapping(*mapping)
 					}
 					if got := h.closeAndDescribe(); got != want {
 						t.Errorf("%s, mapping %s:\n got %s\nwant %s", order, known, got, want)
@@ -254,12 +254,12 @@ func TestPublishedPortOfTheSameHost(t *testing.T) {
 	m := newMapping("172.17.0.3:4000", "172.17.0.2:80", "172.17.0.1:61000", "192.0.2.1:9090")
 	nat := fakeNAT{}
 	nat.addMapping(m)
-	h := newHost(t, nat)
+	natHost := newHost(t, nat)
 	for i := range numSteps {
-		h.sendStep(natLeg{"docker0", "172.17.0.3:4000", "192.0.2.1:9090"}, i)
-		h.sendStep(natLeg{"docker0", "172.17.0.1:61000", "172.17.0.2:80"}, i)
+		natHost.sendStep(natLeg{"docker0", "172.17.0.3:4000", "192.0.2.1:9090"}, i)
+		natHost.sendStep(natLeg{"docker0", "172.17.0.1:61000", "172.17.0.2:80"}, i)
 	}
-	if got, want := h.closeAndDescribe(), "172.17.0.3:4000(172.17.0.1:61000)[c] 172.17.0.2:80(192.0.2.1:9090)[c] docker0"; got != want {
+	if got, want := natHost.closeAndDescribe(), "172.17.0.3:4000(172.17.0.1:61000)[c] 172.17.0.2:80(192.0.2.1:9090)[c] docker0"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -267,34 +267,34 @@ func TestPublishedPortOfTheSameHost(t *testing.T) {
 // TestTwoInterfacesInOneFile: a capture of docker0 and eth0 is played through one Table. Without Deps.Bridge
 // the first interface is the primary.
 func TestTwoInterfacesInOneFile(t *testing.T) {
-	b := newTableTest(t, Default(), Deps{})
+	tableTest := newTableTest(t, Default(), Deps{})
 	for _, iface := range []string{"docker0", "eth0"} {
-		b.segmentOn(iface, "10.0.0.1:4000", "10.0.0.2:80", ">", "S", 0, 0, "")
+		tableTest.segmentOn(iface, "10.0.0.1:4000", "10.0.0.2:80", ">", "S", 0, 0, "")
 	}
 	for _, iface := range []string{"docker0", "eth0"} {
-		b.segmentOn(iface, "10.0.0.1:4000", "10.0.0.2:80", ">", "A", 0, 0, "ask")
+		tableTest.segmentOn(iface, "10.0.0.1:4000", "10.0.0.2:80", ">", "A", 0, 0, "ask")
 	}
-	if e := b.closeOneSession(); !slices.Equal(e.Interfaces, []string{"docker0", "eth0"}) {
+	if e := tableTest.closeOneSession(); !slices.Equal(e.Interfaces, []string{"docker0", "eth0"}) {
 		t.Errorf("interfaces %v", e.Interfaces)
 	}
-	b.wantParserLog(">ask close")
+	tableTest.wantParserLog(">ask close")
 }
 
 // TestPortsUsedAgainAfterAClaim: the claim of a closed connection does not make the next one on its ports a
 // duplicate.
 func TestPortsUsedAgainAfterAClaim(t *testing.T) {
-	h := newHost(t, nil)
+	natHost := newHost(t, nil)
 	l := natLeg{"docker0", "172.17.0.3:4000", "172.17.0.2:80"}
 	for i := range numSteps {
-		h.sendStep(l, i)
+		natHost.sendStep(l, i)
 	}
-	h.advance(2 * time.Second)
-	first := len(h.events)
+	natHost.advance(2 * time.Second)
+	first := len(natHost.events)
 	for i := range numSteps {
-		h.sendStep(natLeg{"eth0", l.client, l.server}, i) // routed, and the bridge is gone
+		natHost.sendStep(natLeg{"eth0", l.client, l.server}, i) // routed, and the bridge is gone
 	}
-	h.advance(3 * time.Second)
-	if n := len(h.events) - first; first != 3 || n != 3 {
+	natHost.advance(3 * time.Second)
+	if n := len(natHost.events) - first; first != 3 || n != 3 {
 		t.Errorf("%d and %d events, want 3 and 3", first, n)
 	}
 }
@@ -303,19 +303,19 @@ func TestPortsUsedAgainAfterAClaim(t *testing.T) {
 func TestDuplicateCapture(t *testing.T) {
 	for _, client := range []string{"10.0.0.1:4000", "[fd00::1]:4000"} {
 		server := strings.Replace(strings.Replace(client, ":4000", ":53", 1), "1", "2", 1)
-		b := newTableTest(t, Default(), Deps{})
+		tableTest := newTableTest(t, Default(), Deps{})
 		for i := range 3 {
 			id := uint16(i)
-			f := udpFrame(b, addrPort(client), addrPort(server), id, "ask")
-			r := udpFrame(b, addrPort(server), addrPort(client), id, "tell")
+			f := udpFrame(tableTest, addrPort(client), addrPort(server), id, "ask")
+			r := udpFrame(tableTest, addrPort(server), addrPort(client), id, "tell")
 			at := startTime + int64(i)*1e9
 			for j := range int64(2) {
-				b.Packet("eth0", layers.LinkTypeEthernet, at+j*20e3, f, len(f))
-				b.Packet("eth0", layers.LinkTypeEthernet, at+100e3+j*20e3, r, len(r))
+				tableTest.Packet("eth0", layers.LinkTypeEthernet, at+j*20e3, f, len(f))
+				tableTest.Packet("eth0", layers.LinkTypeEthernet, at+100e3+j*20e3, r, len(r))
 			}
 		}
-		e := b.closeOneSession()
-		b.wantParserLog(">ask <tell >ask <tell >ask <tell close")
+		e := tableTest.closeOneSession()
+		tableTest.wantParserLog(">ask <tell >ask <tell >ask <tell close")
 		if e.Source.Packets != 3 || e.Destination.Bytes != 12 {
 			t.Errorf("session %v", e)
 		}

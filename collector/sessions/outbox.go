@@ -9,17 +9,19 @@ import (
 // An outbox holds the events of a pending flow until it is known whether the flow is a duplicate.
 type outbox struct {
 	events   []*pipeline.Event
-	deadline int64 // clock: when they wait no longer
+	deadline int64 // clock: when resolveDedup is forced
 	retryAt  int64 // clock: when resolveDedup is called again
 }
 
 // outboxRetryEvery is the time, ns, between two calls of resolveDedup for a flow whose events wait.
 const outboxRetryEvery = int64(50e6)
 
-// emitEvent takes an event of f: of its parser, or of the session. The event is emitted, dropped or kept in
-// the outbox.
+// emitEvent takes ownership of an event of the parser or of the session. It emits the event, drops it, or
+// keeps it in the outbox.
 func (f *flow) emitEvent(event *pipeline.Event) {
-	table := f.t
+	table := f.table
+
+	// An event is the occasion to look for other flows of the connection.
 	if f.dedup.state == primary && !f.dedup.confirmed {
 		f.confirmPrimary()
 	}
@@ -27,30 +29,30 @@ func (f *flow) emitEvent(event *pipeline.Event) {
 		f.resolveDedup(false, decidedByMapping)
 	}
 
-	// confirmPrimary and resolveDedup may have changed the state. The events of a flow that is still pending wait.
+	// confirmPrimary and resolveDedup may have changed the state.
 	switch f.dedup.state {
 	case primary:
 		f.forwardEvent(event)
 	case duplicate:
-		table.m.duplicateEvents.Inc()
+		table.metrics.duplicateEvents.Inc()
 		pipeline.ReleaseEvent(event)
-	default:
+	default: // still pending
 		if len(f.outbox.events) == 0 {
 			f.outbox.deadline = table.clock.now + int64(table.cfg.NATTimeout)
 			f.outbox.retryAt = table.clock.now + min(outboxRetryEvery, int64(table.cfg.NATTimeout))
 		}
 		f.outbox.events = append(f.outbox.events, event)
 
-		// All flows together may keep MaxPendingEvents; the flow that exceeds it has to decide now.
+		// All flows together may keep MaxPendingEvents. The flow that exceeds the bound is decided now.
 		if table.outboxEvents++; table.outboxEvents > table.cfg.MaxPendingEvents {
 			f.resolveDedup(true, decidedByLimit)
 		}
 	}
 }
 
-// emitOutbox emits the events that waited.
+// emitOutbox emits the events of the outbox. f must be primary.
 func (f *flow) emitOutbox() {
-	f.t.outboxEvents -= len(f.outbox.events)
+	f.table.outboxEvents -= len(f.outbox.events)
 	for i, e := range f.outbox.events {
 		f.outbox.events[i] = nil
 		f.forwardEvent(e)
@@ -58,29 +60,29 @@ func (f *flow) emitOutbox() {
 	f.outbox.events = f.outbox.events[:0]
 }
 
-// dropOutbox drops the events that waited.
+// dropOutbox drops and counts the events of the outbox. f must be a duplicate, or the outbox empty.
 func (f *flow) dropOutbox() {
-	f.t.outboxEvents -= len(f.outbox.events)
+	f.table.outboxEvents -= len(f.outbox.events)
 	for i, e := range f.outbox.events {
-		f.t.m.duplicateEvents.Inc()
+		f.table.metrics.duplicateEvents.Inc()
 		pipeline.ReleaseEvent(e)
 		f.outbox.events[i] = nil
 	}
 	f.outbox.events = f.outbox.events[:0]
 }
 
-// forwardEvent completes e with the addresses behind NAT and the interfaces, and hands it to the enricher.
+// forwardEvent adds the addresses behind NAT and the interfaces to the event and passes it to the enricher.
 func (f *flow) forwardEvent(event *pipeline.Event) {
 	if f.locateMapping() {
 		f.translateNAT(event)
 	}
 	f.setInterfaces(event)
-	f.t.enricher.enrich(event, f.t.clock.now)
+	f.table.enricher.enrich(event, f.table.clock.now)
 }
 
-// setInterfaces writes the interfaces where the connection was seen into e.
+// setInterfaces sets the event's interfaces to those where the connection was seen. The flow's own is first.
 func (f *flow) setInterfaces(event *pipeline.Event) {
-	table := f.t
+	table := f.table
 	event.Interfaces = event.Interfaces[:0]
 	if name := table.ifaces.list[f.key.iface].name; name != "" {
 		event.Interfaces = append(event.Interfaces, name)
@@ -89,7 +91,7 @@ func (f *flow) setInterfaces(event *pipeline.Event) {
 		return
 	}
 
-	// The flows that became duplicates have added their interfaces to the claims.
+	// Flows that became duplicates have added their interfaces to the claims of f.
 	for _, key := range f.dedup.heldClaims() {
 		for _, id := range table.dedup.claimIfaces(key, f.id) {
 			if id != 0 {
@@ -99,6 +101,7 @@ func (f *flow) setInterfaces(event *pipeline.Event) {
 	}
 }
 
+// appendNew appends name to list unless it is empty or in the list.
 func appendNew(list []string, name string) []string {
 	if name == "" || slices.Contains(list, name) {
 		return list

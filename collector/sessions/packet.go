@@ -7,7 +7,8 @@ import (
 	"tidegate/collector/reassembly"
 )
 
-// An addr is an IP address as two numbers, IPv4 in its mapped form: quick to compare and to hash.
+// An addr is an IP address as two numbers, which are quick to compare and to hash. IPv4 addresses are in
+// their IPv4-mapped IPv6 form.
 type addr struct{ hi, lo uint64 }
 
 const mapped4 = 0xffff << 32
@@ -31,11 +32,11 @@ func (a addr) netip() netip.Addr {
 }
 
 // A packet holds the decoded headers of a frame, and its payload. It is valid while Table.Packet runs: its
-// slices point into the frame, or into a datagram that was put together from fragments.
+// slices point into the frame, or into a defragmented datagram.
 type packet struct {
 	clock int64  // Table.clock.now when the packet came
 	iface uint16 // index into the Table's interfaces
-	vlan  uint16 // the innermost VLAN id, 0 none
+	vlan  uint16 // the innermost VLAN id; 0: no tag
 
 	src, dst     addr
 	sport, dport uint16
@@ -65,7 +66,7 @@ type flowKey struct {
 	iface        uint16
 }
 
-// flowKey returns the key of the packet's flow, and which end of the key sent the packet: 0 a, 1 b.
+// flowKey returns the key of the packet's flow and the end of the key that sent the packet: 0 for a, 1 for b.
 func (p *packet) flowKey() (k flowKey, sender uint8) {
 	if endpointLess(p.src, p.sport, p.dst, p.dport) {
 		return flowKey{p.src, p.dst, p.sport, p.dport, p.proto, p.iface}, 0

@@ -21,35 +21,35 @@ import (
 func TestRandomStreams(t *testing.T) {
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 2))
-		b := newTableTest(t, Default(), Deps{})
-		b.isn = [2]uint32{rng.Uint32(), 1<<32 - 1 - rng.Uint32N(3000)} // near 2^32, so that it wraps
-		b.handshake()
+		tableTest := newTableTest(t, Default(), Deps{})
+		tableTest.isn = [2]uint32{rng.Uint32(), 1<<32 - 1 - rng.Uint32N(3000)} // near 2^32, so that it wraps
+		tableTest.handshake()
 		var sent, want [2][]byte
 		sent[0] = append(sent[0], "hello"...) // the protocol is known before anything is lost
 		want[0] = append(want[0], "hello"...)
-		b.segment(">", "A", 0, 0, "hello")
+		tableTest.segment(">", "A", 0, 0, "hello")
 		loss := rng.IntN(3) == 0
 		for range 1 + rng.IntN(8) {
 			from := rng.IntN(2)
-			sendTurn(b, rng, from, &sent, &want, loss)
+			sendTurn(tableTest, rng, from, &sent, &want, loss)
 		}
-		b.Tick(startTime + int64(b.now+time.Second))
-		b.closeOrderly(len(sent[0]), len(sent[1]))
-		s := b.closeOneSession().Session
+		tableTest.Tick(startTime + int64(tableTest.now+time.Second))
+		tableTest.closeOrderly(len(sent[0]), len(sent[1]))
+		session := tableTest.closeOneSession().Session
 		for d := range 2 {
-			if !bytes.Equal(b.recorder.bytes[d], want[d]) {
+			if !bytes.Equal(tableTest.recorder.bytes[d], want[d]) {
 				i := 0
-				for i < len(want[d]) && i < len(b.recorder.bytes[d]) && want[d][i] == b.recorder.bytes[d][i] {
+				for i < len(want[d]) && i < len(tableTest.recorder.bytes[d]) && want[d][i] == tableTest.recorder.bytes[d][i] {
 					i++
 				}
 				t.Fatalf("seed %d, direction %d: %d bytes, want %d; they differ at %d\n%v", seed, d,
-					len(b.recorder.bytes[d]), len(want[d]), i, s)
+					len(tableTest.recorder.bytes[d]), len(want[d]), i, session)
 			}
 		}
 		lost := bytes.Count(want[0], []byte{0}) + bytes.Count(want[1], []byte{0})
-		if got := int(s.ClientMissingBytes + s.ServerMissingBytes); got != lost || s.OverlapConflicts != 0 ||
-			s.State != stateFIN {
-			t.Fatalf("seed %d: %d bytes missing, want %d; %v", seed, got, lost, s)
+		if got := int(session.ClientMissingBytes + session.ServerMissingBytes); got != lost || session.OverlapConflicts != 0 ||
+			session.State != stateFIN {
+			t.Fatalf("seed %d: %d bytes missing, want %d; %v", seed, got, lost, session)
 		}
 	}
 }
@@ -108,7 +108,7 @@ func sendTurn(b *tableTest, rng *rand.Rand, from int, sent, want *[2][]byte, los
 func TestRepliesNeverOvertakeRequests(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 3))
-		b := newTableTest(t, Default(), Deps{}).handshake()
+		tableTest := newTableTest(t, Default(), Deps{}).handshake()
 		type pkt struct {
 			way      string
 			off, ack int
@@ -125,15 +125,15 @@ func TestRepliesNeverOvertakeRequests(t *testing.T) {
 			}
 		}
 		for _, p := range pkts {
-			b.segment(p.way, "A", p.off, p.ack, p.payload)
+			tableTest.segment(p.way, "A", p.off, p.ack, p.payload)
 		}
-		b.closeOneSession()
+		tableTest.closeOneSession()
 		var want strings.Builder
 		for i := range 40 {
 			n := string(rune('A' + i%26))
 			want.WriteString(">q" + n + " <r" + n + " ")
 		}
-		b.wantParserLog(want.String() + "close")
+		tableTest.wantParserLog(want.String() + "close")
 	}
 }
 
@@ -144,13 +144,13 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(sharedData(t), "data", "pcaps", "*.pcap*"))
 	same, other := 0, 0
 	for _, path := range files {
-		f, err := capture.OpenFile(path)
+		file, err := capture.OpenFile(path)
 		if err != nil {
 			continue
 		}
 		table := New(Default(), Deps{}, nil)
 		for n := 1; ; n++ {
-			p, err := f.Next()
+			p, err := file.Next()
 			if err != nil {
 				break
 			}
@@ -172,7 +172,7 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 					got.sport, got.dst.netip(), got.dport, got.Size)
 			}
 		}
-		_ = f.Close()
+		_ = file.Close()
 	}
 	t.Logf("%d packets agree; of %d gopacket does not know the innermost header", same, other)
 	if same < 20_000 {
@@ -228,11 +228,11 @@ func agreesWithGopacket(p *packet, g gopacket.Packet, cut bool) (agree, known bo
 		(cut || bytes.Equal(p.Payload, l4.LayerPayload())), true
 }
 
-func addrOf16(b []byte) addr {
-	if len(b) == 4 {
-		return addrFrom4(b)
+func addrOf16(data []byte) addr {
+	if len(data) == 4 {
+		return addrFrom4(data)
 	}
-	return addrFrom16(b)
+	return addrFrom16(data)
 }
 
 // FuzzPackets: no frame makes a Table panic or exceed its bounds. The input is packets, each with a kind and
@@ -253,34 +253,34 @@ func FuzzPackets(f *testing.F) {
 			MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10,
 			FragmentBytes: 128 << 10,
 		}
-		b := newTableTest(t, cfg, Deps{Bridge: func(s string) bool { return s == "docker0" }})
+		tableTest := newTableTest(t, cfg, Deps{Bridge: func(s string) bool { return s == "docker0" }})
 		at := startTime
 		for len(in) > 2 {
 			kind, n := in[0], min(int(in[1]), len(in)-2)
-			p := in[2 : 2+n]
+			data := in[2 : 2+n]
 			in = in[2+n:]
 			at += int64(kind) * 3e6
 			if kind%2 == 1 && n >= 10 {
-				p = segmentFrame(p)
+				data = segmentFrame(data)
 			}
-			b.Packet([]string{"eth0", "docker0"}[kind/2%2], layers.LinkType(link), at, p, len(p)+int(kind&4)*100)
-			if b.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(b.flows) > cfg.MaxSessions ||
-				b.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
-				t.Fatalf("%d bytes, %d flows, %d of fragments", b.pool.Used(), len(b.flows), b.decoder.frags.cost)
+			tableTest.Packet([]string{"eth0", "docker0"}[kind/2%2], layers.LinkType(link), at, data, len(data)+int(kind&4)*100)
+			if tableTest.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(tableTest.flows) > cfg.MaxSessions ||
+				tableTest.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
+				t.Fatalf("%d bytes, %d flows, %d of fragments", tableTest.pool.Used(), len(tableTest.flows), tableTest.decoder.frags.cost)
 			}
 		}
-		b.Close()
-		if b.pool.Used() != 0 || len(b.flows) != 0 || b.outboxEvents != 0 {
-			t.Fatalf("%d bytes, %d flows, %d events are left", b.pool.Used(), len(b.flows), b.outboxEvents)
+		tableTest.Close()
+		if tableTest.pool.Used() != 0 || len(tableTest.flows) != 0 || tableTest.outboxEvents != 0 {
+			t.Fatalf("%d bytes, %d flows, %d events are left", tableTest.pool.Used(), len(tableTest.flows), tableTest.outboxEvents)
 		}
 		sessions := 0.0
-		for _, e := range b.events {
+		for _, e := range tableTest.events {
 			if e.Dataset == pipeline.Dataset_SESSION {
 				sessions++
 			}
 		}
-		opened := counterValue(b.m.opened[0]) + counterValue(b.m.opened[1]) - counterValue(b.m.duplicates)
-		if n := counterValue(b.m.panics); n != 0 || sessions != opened {
+		opened := counterValue(tableTest.metrics.opened[0]) + counterValue(tableTest.metrics.opened[1]) - counterValue(tableTest.metrics.duplicates)
+		if n := counterValue(tableTest.metrics.panics); n != 0 || sessions != opened {
 			t.Fatalf("%v panics; %v sessions opened, %v reported", n, opened, sessions)
 		}
 	})

@@ -41,23 +41,23 @@
 //	on a bridge ─ the first packet claims the connection ──────▶ primary
 //	on a bridge ─ another bridge has claimed it ───────────────▶ duplicate
 //	elsewhere ─── another flow has claimed it ─────────────────▶ duplicate
-//	elsewhere ─── else ────────────────────────────────────────▶ pending
+//	elsewhere ─── otherwise ───────────────────────────────────▶ pending
 //	pending ───── another flow claims it ──────────────────────▶ duplicate
 //	pending ───── no bridge can see it, or NATTimeout is over ─▶ primary
 //	primary ───── another leg of the connection is primary ────▶ duplicate    (checked once, at its first event)
 //
-// The events of a pending flow wait in its outbox. A primary emits them, a duplicate drops them and stays
-// one.
+// The events of a pending flow wait in its outbox. A primary emits them, a duplicate drops them. A duplicate
+// never changes its state again.
 //
 // # Locks
 //
-// A Table has none. Tables share the DedupTable, which has locks of its own and holds one at a time, and the
-// read-only Containers and NAT.
+// A Table has no locks. Tables share the DedupTable, which has locks of its own and holds one at a time, and
+// the read-only Containers and NAT.
 //
 // # Time
 //
-// Packet time is the time stamp of the capture, ns since 1970; events have it. Timers go by the Table's clock
-// (packetClock), which only goes forward. Fields whose comments say "clock" are of that clock.
+// Packet time is the time stamp of the capture, ns since 1970; events carry it. Timers go by the Table's
+// clock (packetClock), which only goes forward. Fields whose comments say "clock" are of that clock.
 package sessions
 
 import (
@@ -91,22 +91,22 @@ type Deps struct {
 // Containers finds the containers of this host. It is shared by all Tables and safe for concurrent use. A
 // containers.Registry is one.
 type Containers interface {
-	// Resolve returns the container that had an address at a time (ns), nil if none had. It is not settled
-	// while another answer may still come.
+	// Resolve returns the container that had the address ip at the time at (ns), nil if none had. settled is
+	// false while the answer may still change.
 	Resolve(ip netip.Addr, at int64) (c *pipeline.Container, settled bool)
 }
 
-// NAT knows how the host rewrites connections. It is shared by all Tables, mostly read, and safe for
+// A NAT maps the connections that the host rewrites. It is shared by all Tables, mostly read, and safe for
 // concurrent use.
 type NAT interface {
 	// Lookup returns the Mapping of the connection that has this tuple as its original or reply tuple, in
-	// either direction. ok is false while the connection is not known.
+	// either direction. ok is false while the connection tracker has no such connection.
 	Lookup(proto pipeline.Transport, src, dst netip.AddrPort) (m Mapping, ok bool)
 }
 
-// A Mapping is the two forms of a connection's addresses. Client and Server are as on the container's side:
-// before SNAT and after DNAT. The outside ones are as a host beyond sees them. Both forms are equal where
-// there is no NAT.
+// A Mapping holds both forms of a connection's addresses. Client and Server are the addresses on the
+// container's side: before SNAT and after DNAT. OutsideClient and OutsideServer are the addresses on the
+// other side of NAT. Both forms are equal where there is no NAT.
 type Mapping struct {
 	Client, Server               netip.AddrPort
 	OutsideClient, OutsideServer netip.AddrPort

@@ -32,17 +32,17 @@ func TestCutCaptureStillYieldsEvents(t *testing.T) {
 	send(udpFrame(t, c, addrPort("10.0.0.2:53"), 3, query+opt), 42+len(query)+4)
 	table.Close()
 	var request, question bool
-	for _, e := range events {
+	for _, event := range events {
 		switch {
-		case e.Http != nil:
-			request = e.Http.Method == "GET" && e.Http.UrlPath == "/box.gif" && e.Http.StatusCode == 200 &&
-				e.Partial
-		case e.Dns != nil:
-			question = e.Dns.QuestionName == "shop.example" && e.Partial
+		case event.Http != nil:
+			request = event.Http.Method == "GET" && event.Http.UrlPath == "/box.gif" && event.Http.StatusCode == 200 &&
+				event.Partial
+		case event.Dns != nil:
+			question = event.Dns.QuestionName == "shop.example" && event.Partial
 		}
 	}
-	if !request || !question || counterValue(table.m.gaps[reassembly.GapCut]) != 3 {
+	if !request || !question || counterValue(table.metrics.gaps[reassembly.GapCut]) != 3 {
 		t.Errorf("request %v, question %v, %v gaps: %v", request, question,
-			counterValue(table.m.gaps[reassembly.GapCut]), events)
+			counterValue(table.metrics.gaps[reassembly.GapCut]), events)
 	}
 }

@@ -10,8 +10,8 @@ type sessionStats struct {
 	sides [2]sideStats // by sender
 
 	synAt, synAckAt      int64 // packet times of the last SYN and SYN-ACK, 0 not seen
-	rttServer, rttClient int64 // ns, from here to the server or client and back
-	requestAt, replyAt   int64 // packet times of the client's first bytes, and of the server's first after them
+	rttServer, rttClient int64 // ns, from the point of capture to the server or client and back; 0 not measured
+	requestAt, replyAt   int64 // packet times of the client's first bytes, and of the server's first bytes after those
 
 	repeatedSYNs, repeatedSYNACKs uint32
 	zeroWindows, reordered        uint32
@@ -31,7 +31,7 @@ type sideStats struct {
 	retransmissions uint32
 }
 
-// addPayload records payload of d, and the times of the first request and reply.
+// addPayload records that dir has sent payload at the packet time at.
 func (s *sessionStats) addPayload(dir reassembly.Dir, at int64) {
 	s.history.addKind(kindData, dir)
 	if s.requestAt == 0 && dir == fromClient {
@@ -41,7 +41,7 @@ func (s *sessionStats) addPayload(dir reassembly.Dir, at int64) {
 	}
 }
 
-// Data implements reassembly.Handler. It passes the bytes to the parser.
+// Data implements reassembly.Handler. It counts the bytes and passes them to the parser.
 func (f *flow) Data(d reassembly.Dir, b []byte, at int64) {
 	f.stats.sides[d].bytes += uint64(len(b))
 	if f.conn != nil {
@@ -49,11 +49,11 @@ func (f *flow) Data(d reassembly.Dir, b []byte, at int64) {
 	}
 }
 
-// Gap implements reassembly.Handler. It passes the gap to the parser. Bytes that the capture cut off count as
-// bytes of the session too.
+// Gap implements reassembly.Handler. It counts the gap and passes it to the parser. Bytes that the capture
+// cut off are also counted as bytes of the session, because their packet was seen.
 func (f *flow) Gap(dir reassembly.Dir, n int, why reassembly.GapReason) {
-	f.t.m.gaps[why].Inc()
-	f.t.m.gapBytes[why].Add(float64(n))
+	f.table.metrics.gaps[why].Inc()
+	f.table.metrics.gapBytes[why].Add(float64(n))
 	f.stats.history.addKind(kindGap, dir)
 	side := &f.stats.sides[dir]
 	side.missing += uint64(n)
@@ -61,25 +61,29 @@ func (f *flow) Gap(dir reassembly.Dir, n int, why reassembly.GapReason) {
 		side.bytes += uint64(n)
 	}
 	if f.conn != nil {
-		f.conn.Gap(protocols.Dir(dir), n, f.t.clock.packetTime)
+		f.conn.Gap(protocols.Dir(dir), n, f.table.clock.packetTime)
 	}
 }
 
 // End implements reassembly.Handler. It passes the end to the parser.
 func (f *flow) End(d reassembly.Dir) {
 	if f.conn != nil {
-		f.conn.End(protocols.Dir(d), f.t.clock.packetTime)
+		f.conn.End(protocols.Dir(d), f.table.clock.packetTime)
 	}
 }
 
-// Observe implements reassembly.Handler. It keeps the statistics.
+// Observe implements reassembly.Handler. It updates the statistics of the session.
 func (f *flow) Observe(dir reassembly.Dir, o reassembly.Observation, at int64) {
 	stats := &f.stats
 	switch o {
+	// Payload and acknowledgements: nearly all segments.
 	case reassembly.Data:
 		stats.addPayload(dir, at)
 	case reassembly.PureACK:
 		stats.history.addKind(kindPureACK, dir)
+
+	// The handshake. The time between SYN and SYN-ACK is the round trip between here and the server; a
+	// repeated SYN restarts the measurement.
 	case reassembly.FirstSYN:
 		stats.partialStart = false
 		stats.synAt = at
@@ -103,10 +107,14 @@ func (f *flow) Observe(dir reassembly.Dir, o reassembly.Observation, at int64) {
 		stats.repeatedSYNACKs++
 		stats.synAckAt = at
 		stats.history.addKind(kindRetransmission, dir)
+
+	// The end.
 	case reassembly.CloseRequest:
 		stats.history.addKind(kindFIN, dir)
 	case reassembly.ValidReset:
 		stats.history.addKind(kindReset, dir)
+
+	// Trouble on the network or in the capture.
 	case reassembly.Retransmission:
 		stats.sides[dir].retransmissions++
 		stats.history.addKind(kindRetransmission, dir)
@@ -117,15 +125,16 @@ func (f *flow) Observe(dir reassembly.Dir, o reassembly.Observation, at int64) {
 		stats.history.addKind(kindZeroWindow, dir)
 	case reassembly.OverlapConflict:
 		stats.conflicts++
-		f.t.m.conflicts.Inc()
+		f.table.metrics.conflicts.Inc()
 	case reassembly.OutsideWindow:
-		f.t.m.segmentsOutside.Inc()
+		f.table.metrics.segmentsOutside.Inc()
 	case reassembly.BeforeStart:
-		f.t.m.segmentsBeforeStart.Inc()
+		f.table.metrics.segmentsBeforeStart.Inc()
 	}
 }
 
-// measureClientRTT measures the time from a SYN-ACK to the first ACK of the client.
+// measureClientRTT sets the round-trip time to the client if p is the client's first ACK: the time since the
+// SYN-ACK.
 func (f *flow) measureClientRTT(p *packet, d reassembly.Dir) {
 	stats := &f.stats
 	if d != fromClient || stats.synAckAt == 0 || stats.rttClient != 0 || f.stream.Established() {

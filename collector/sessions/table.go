@@ -11,13 +11,13 @@ import (
 
 // A Table holds the connections of one worker. It is used by one goroutine.
 //
-// Methods that take a *packet handle that packet. Methods without one are also called by timers,
-// when no packet is at hand.
+// A method that takes a *packet handles that packet. A method without one may also run from a timer, when
+// there is no packet.
 type Table struct {
-	cfg   Config
-	deps  Deps
-	dedup *DedupTable
-	m     *tableMetrics
+	cfg     Config
+	deps    Deps
+	dedup   *DedupTable
+	metrics *tableMetrics
 
 	decoder   decoder
 	dupFilter dupFilter
@@ -25,14 +25,14 @@ type Table struct {
 	clock     packetClock
 	counts    packetCounts
 
-	flows  map[flowKey]*flow
-	timers timerHeap // all flows
-	free   []*flow   // removed flows, for reuse
-	id     uint64    // of this Table in the process: the upper bits of its flows' ids
-	opened uint64    // flows so far: the lower bits
-	random uint64    // state of the generator that picks candidates for eviction
+	flows       map[flowKey]*flow
+	timers      timerHeap // all flows
+	free        []*flow   // removed flows, for reuse
+	flowIDBase  uint64    // the upper bits of flow.id, which are unique to this Table
+	openedFlows uint64    // flows opened so far; the lower bits of flow.id
+	random      uint64    // state of the generator that picks candidates for eviction
 
-	streams      reassembly.Config
+	streamConfig reassembly.Config
 	pool         *reassembly.Pool
 	outboxEvents int // events in the outboxes of all flows
 	enricher     enricher
@@ -49,10 +49,10 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 		dedup = NewDedupTable()
 	}
 	table := &Table{
-		cfg: cfg, deps: deps, dedup: dedup, m: newTableMetrics(reg),
-		ifaces: ifaceTable{byName: map[string]uint16{}},
-		id:     lastTableID.Add(1) << 40, random: 0x9e3779b97f4a7c15,
-		streams: reassembly.Config{
+		cfg: cfg, deps: deps, dedup: dedup, metrics: newTableMetrics(reg),
+		ifaces:     ifaceTable{byName: map[string]uint16{}},
+		flowIDBase: lastTableID.Add(1) << 40, random: 0x9e3779b97f4a7c15,
+		streamConfig: reassembly.Config{
 			ConnBuffer: int(cfg.ReassemblyBytesPerSession), KeepLast: cfg.OverlapPolicy == "last",
 			Grace: cfg.ReorderGrace, GapTimeout: cfg.GapTimeout,
 		},
@@ -66,23 +66,27 @@ func New(cfg Config, deps Deps, reg prometheus.Registerer) *Table {
 func (t *Table) clearFlows() {
 	t.flows, t.timers, t.free = map[flowKey]*flow{}, nil, nil
 	t.pool, t.outboxEvents = reassembly.NewPool(int(t.cfg.ReassemblyBytes)), 0
-	t.decoder = decoder{newDefragmenter(&t.cfg, &t.pool.Buffers, t.m)}
+	t.decoder = decoder{newDefragmenter(&t.cfg, &t.pool.Buffers, t.metrics)}
 }
 
-// flushEvery is after how many packets the counters are flushed.
+// flushEvery is the number of packets between two flushes of the counters.
 const flushEvery = 4096
 
-// Packet takes one frame, captured on ifaceName at the packet time at. data is only valid during the call;
+// Packet handles one frame, captured on ifaceName at the packet time at. data is valid until Packet returns.
 // wireLen is the length of the frame on the wire.
 func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []byte, wireLen int) {
 	if t.closed {
 		return
 	}
 	defer t.recoverPanic()
+
+	// The timers run first: they belong to the time before the packet.
 	t.advanceClock(at)
 	p := packet{clock: t.clock.now, iface: t.ifaceIndex(ifaceName)}
 	p.Time = at
 	t.counts.results[t.handleFrame(&p, link, data, wireLen)]++
+
+	// The payload of p may lie in a defragmented datagram, so its buffer is released only now.
 	if len(t.decoder.frags.complete) > 0 {
 		t.decoder.frags.releaseComplete()
 	}
@@ -109,7 +113,7 @@ func (t *Table) handleFrame(p *packet, link layers.LinkType, data []byte, wireLe
 	return res
 }
 
-// Tick advances packet time to now, though no packet came.
+// Tick advances the clock to the packet time now while no packets come.
 func (t *Table) Tick(now int64) {
 	if t.closed {
 		return
@@ -120,13 +124,13 @@ func (t *Table) Tick(now int64) {
 	t.enricher.retryUnresolved(t.clock.now, false)
 }
 
-// recoverPanic ends a panic while a packet was handled, which is a fault of this program. The state of the
-// Table cannot be trusted then, so all open sessions are dropped.
+// recoverPanic recovers from a panic in the handling of a packet, which is a bug of this program. It must be
+// deferred. The state of the Table cannot be trusted after a panic, so all open sessions are dropped.
 func (t *Table) recoverPanic() {
 	if r := recover(); r == nil {
 		return
 	}
-	t.m.panics.Inc()
+	t.metrics.panics.Inc()
 	for _, f := range t.timers {
 		t.dedup.releaseClaims(f.dedup.heldClaims(), f.id)
 	}
@@ -134,7 +138,7 @@ func (t *Table) recoverPanic() {
 	t.flushCounters()
 }
 
-// Close ends every session and emits everything. The Table takes no more packets.
+// Close ends every session and emits all events that wait. Later packets are ignored.
 func (t *Table) Close() {
 	if t.closed {
 		return
@@ -160,12 +164,14 @@ func (t *Table) advanceClock(at int64) {
 	t.decoder.frags.expire(t.clock.now)
 }
 
-// openFlow returns the new flow of p, sent by the end sender of k. It is pending, primary or already a
-// duplicate.
+// openFlow returns a new flow with the key k, whose first packet is p. sender is the end of k that sent p.
+// The flow is pending, primary or already a duplicate.
 func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
 	if len(t.timers) >= t.cfg.MaxSessions {
 		t.evictFlow()
 	}
+
+	// Take a flow from the free list, else allocate one.
 	var f *flow
 	if n := len(t.free); n > 0 {
 		f, t.free = t.free[n-1], t.free[:n-1]
@@ -173,19 +179,19 @@ func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
 		f = newFlow(t)
 	}
 
-	// guessDirection and claimFirst need the key, the id and the times.
-	f.stream.Init(&t.streams, t.pool, f)
-	t.opened++
-	f.key, f.id = k, t.id+t.opened
+	// The key, the id and the times are set first: guessDirection and claimFirst use them.
+	f.stream.Init(&t.streamConfig, t.pool, f)
+	t.openedFlows++
+	f.key, f.id = k, t.flowIDBase+t.openedFlows
 	f.first, f.last, f.lastSeen = p.Time, p.Time, t.clock.now
 	f.vlan = p.vlan
 	f.due = t.clock.now + int64(t.cfg.SYNTimeout)
 	t.flows[k] = f
 	t.timers.insertFlow(f)
 	if k.proto == protoTCP {
-		t.m.opened[0].Inc()
+		t.metrics.opened[0].Inc()
 	} else {
-		t.m.opened[1].Inc()
+		t.metrics.opened[1].Inc()
 	}
 	f.guessDirection(p, sender)
 	f.claimFirst()
@@ -193,14 +199,14 @@ func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
 }
 
 // timeWait is the time, ns, that a dead flow stays, so that its last packets do not begin a new one and the
-// copies of other interfaces find its claim.
+// flows of other interfaces find its claim.
 const timeWait = int64(5e9)
 
-// finishFlow ends f and emits its session; f stays in the Table as a dead one. state "" means that f decides:
-// shutdown, unless it was closing.
+// finishFlow ends f and emits its session event. f stays in the Table as a dead flow. If state is "", the
+// state is shutdown, or closedState if f was closing.
 func (t *Table) finishFlow(f *flow, state string) {
-	// The order matters: the last bytes go to the parser, its last events come before the session's, and the
-	// claims hold until all events are emitted.
+	// The order matters. The parser gets the last bytes before it is closed. Its last events come before the
+	// session event. The claims are held until all events are emitted.
 	f.stream.Flush()
 	f.closeProtocol()
 	f.emitSession(state)
@@ -210,11 +216,11 @@ func (t *Table) finishFlow(f *flow, state string) {
 	t.timers.updateFlow(f)
 }
 
-// claimsOnRemove says what becomes of the claims of a flow that is removed.
+// A claimsOnRemove selects what removeFlow does with the claims of the flow.
 type claimsOnRemove bool
 
 const (
-	keepClaims claimsOnRemove = false // for the flows of other Tables; they expire by themselves
+	keepClaims claimsOnRemove = false // the flows of other Tables still find the claims, which expire by themselves
 	dropClaims claimsOnRemove = true
 )
 
@@ -236,7 +242,7 @@ func (t *Table) removeFlow(f *flow, claims claimsOnRemove) {
 // maxFreeFlows is the number of removed flows that are kept for reuse.
 const maxFreeFlows = 4096
 
-// replaceFlow ends f because its tuple begins a new connection.
+// replaceFlow ends and removes f, because a packet with its tuple begins a new connection.
 func (t *Table) replaceFlow(f *flow, state string) {
 	if !f.dead {
 		t.finishFlow(f, state)
@@ -251,7 +257,7 @@ func (t *Table) runTimers(f *flow) {
 		return
 	}
 
-	// Deduplication comes first: at the end of the flow it would be decided without the mapping.
+	// Deduplication comes before the end of the flow, which would decide it without a mapping.
 	if len(f.outbox.events) > 0 && t.clock.now >= f.outbox.retryAt {
 		f.outbox.retryAt = t.clock.now + outboxRetryEvery
 		if t.clock.now >= f.outbox.deadline {
@@ -265,7 +271,7 @@ func (t *Table) runTimers(f *flow) {
 		return
 	}
 
-	// Gaps, then the parser's time-outs: bytes that are delivered now may be the answer that the parser waits
+	// Gaps come before the parser's time-outs: the bytes behind a gap may be the answer that the parser waits
 	// for.
 	if f.key.proto == protoTCP {
 		f.stream.Release(t.clock.now)
@@ -277,11 +283,11 @@ func (t *Table) runTimers(f *flow) {
 	f.schedule()
 }
 
-// evictionSamples is the number of flows that are compared: to find the least valuable of all would take too
+// evictionSamples is the number of flows that evictFlow compares. A comparison of all flows would take too
 // long.
 const evictionSamples = 16
 
-// evictFlow makes room for a flow: of a few picked at random, the least valuable goes.
+// evictFlow removes the least valuable of a few flows that are picked at random.
 func (t *Table) evictFlow() {
 	var worst *flow
 	lowest := int64(0)
@@ -297,7 +303,8 @@ func (t *Table) evictFlow() {
 	t.removeFlow(worst, dropClaims)
 }
 
-// randomIndex returns a number below n, by xorshift: the same packets evict the same flows.
+// randomIndex returns a pseudo-random number below n (xorshift). The same packets always evict the same
+// flows.
 func (t *Table) randomIndex(n int) int {
 	t.random ^= t.random << 13
 	t.random ^= t.random >> 7

@@ -4,17 +4,18 @@ import (
 	"tidegate/collector/reassembly"
 )
 
-// A pendingSYN is a SYN with another sequence number that came on an established connection. It is only
-// believed when the other side answers it or its sender goes on from it: RFC 5961 has the receiver challenge
-// such a SYN, and a forged one must not cut a session in two.
+// A pendingSYN is a SYN with a new sequence number that came on an established connection. It begins a new
+// connection only if the other side answers it, or if its sender continues from its number. RFC 5961 has the
+// receiver challenge such a SYN, and a forged SYN must not cut a session in two.
 type pendingSYN struct {
 	seen     bool
 	firstSeq uint32 // the sequence number behind the SYN
 	at       int64  // packet time
 }
 
-// handleTCP hands a TCP packet to its flow, which it opens if there is none.
+// handleTCP passes a TCP packet to its flow. It opens the flow if there is none.
 func (t *Table) handleTCP(p *packet) {
+	// Find the flow. Most packets belong to the flow of their tuple without further checks.
 	key, sender := p.flowKey()
 	flow := t.flows[key]
 	if flow != nil && (flow.dead || p.Flags&reassembly.SYN != 0 || flow.pendingSYN.seen) {
@@ -29,7 +30,7 @@ func (t *Table) handleTCP(p *packet) {
 		return
 	}
 
-	// f is open and p belongs to it.
+	// The flow is open and p belongs to it.
 	dir := reassembly.Dir(sender ^ flow.clientSide)
 	flow.lastSeen, flow.last = t.clock.now, max(flow.last, p.Time)
 	flow.stats.sides[dir].packets++
@@ -41,20 +42,20 @@ func (t *Table) handleTCP(p *packet) {
 		flow.openProtocol(p.startSeq())
 	}
 
-	// Segment may call the parser, which may emit events, by which f may turn out to be a duplicate.
+	// Segment may call the parser, and an event of the parser may make the flow a duplicate.
 	flow.measureClientRTT(p, dir)
 	flow.stream.Segment(dir, &p.Segment, t.clock.now)
 	flow.closeIfDuplicate()
 
-	// An open flow whose bytes are complete needs no timer but the one that it has.
+	// A packet makes the timers of an open flow without gaps only later, so they stay as they are.
 	_, closing := flow.stream.Closing()
 	if isNew || closing || flow.stream.Incomplete() || len(flow.outbox.events) > 0 {
 		flow.schedule()
 	}
 }
 
-// startSeq returns the sequence number that goes into the id of the session that begins with p, and whether p
-// is from the middle of a stream. The number is that of the client's SYN if p is the SYN or its answer.
+// startSeq returns the sequence number for the id of the session that begins with p, and whether p is from
+// the middle of a stream. If p is a SYN or the answer to one, the number is that of the client's SYN.
 func (p *packet) startSeq() (seq uint32, midStream bool) {
 	switch {
 	case p.isSYN():
@@ -65,32 +66,35 @@ func (p *packet) startSeq() (seq uint32, midStream bool) {
 	return p.Seq, true
 }
 
-// handleLate takes a packet of a dead flow. It may be a FIN that is not acknowledged and is sent again at
-// intervals that double. f stays until the next one can have come: without f it would begin another session.
+// handleLate counts a packet of a dead flow and extends the flow's stay. The packet may be an unacknowledged
+// FIN, which its sender repeats at intervals that double. f stays until the next repetition is due, because
+// without f the repetition would begin another session.
 func (f *flow) handleLate() {
-	table := f.t
-	table.m.segmentsLate.Inc()
+	table := f.table
+	table.metrics.segmentsLate.Inc()
 	f.due = table.clock.now + timeWait + min(3*(table.clock.now-f.lastSeen), maxLateWait)
 	f.lastSeen = table.clock.now
 	table.timers.updateFlow(f)
 }
 
-// maxLateWait bounds how long a dead flow stays for packets that are sent again. TCP gives up within minutes.
+// maxLateWait bounds the time, ns, that a dead flow stays for repeated packets. TCP gives up within minutes.
 const maxLateWait = int64(150e9)
 
-// reuseOrReplace decides whether p, sent by the end sender, belongs to f, which has the same tuple, or begins
-// a new connection. It returns f in the first case. In the second it ends f and returns the new flow, or nil
-// if p is the first packet of it.
+// reuseOrReplace decides whether p belongs to f, which has the same tuple, or begins a new connection. sender
+// is the end of the tuple that sent p. In the first case reuseOrReplace returns f. In the second case it ends
+// f and returns nil, or the new flow if the new connection began with a pending SYN.
 func (t *Table) reuseOrReplace(f *flow, p *packet, sender uint8) *flow {
 	dir := reassembly.Dir(sender ^ f.clientSide)
 	_, closing := f.stream.Closing()
 	answersPending := f.pendingSYN.seen && p.isSYNACK() && p.Ack == f.pendingSYN.firstSeq
 	continuesPending := f.pendingSYN.seen && p.Flags&(reassembly.SYN|reassembly.ACK) == reassembly.ACK &&
 		p.Seq == f.pendingSYN.firstSeq && dir == fromClient
+
+	// The cases are in the order of their certainty.
 	switch {
-	case p.Flags&reassembly.RST != 0:
+	case p.Flags&reassembly.RST != 0: // a RST never begins a connection
 		return f
-	case f.dead && !closing: // f was only idle: its end was not seen, so this is another connection
+	case f.dead && !closing: // f ended by a time-out, so p begins another connection
 		t.replaceFlow(f, "")
 		return nil
 	case p.isSYN():
@@ -100,7 +104,7 @@ func (t *Table) reuseOrReplace(f *flow, p *packet, sender uint8) *flow {
 	case continuesPending:
 		return t.openPending(f, p, sender)
 	case p.isSYNACK() && f.dead:
-		if firstSeq, _ := f.stream.FirstSeq(dir); p.Seq+1 != firstSeq { // its SYN was not captured
+		if firstSeq, _ := f.stream.FirstSeq(dir); p.Seq+1 != firstSeq { // of a new connection, whose SYN was not captured
 			t.replaceFlow(f, "")
 			return nil
 		}
@@ -108,7 +112,7 @@ func (t *Table) reuseOrReplace(f *flow, p *packet, sender uint8) *flow {
 	return f
 }
 
-// reuseForSYN is reuseOrReplace for a SYN that dir has sent.
+// reuseForSYN is reuseOrReplace for a SYN from dir.
 func (t *Table) reuseForSYN(f *flow, p *packet, dir reassembly.Dir) *flow {
 	_, closing := f.stream.Closing()
 	firstSeq, known := f.stream.FirstSeq(dir)
@@ -116,26 +120,28 @@ func (t *Table) reuseForSYN(f *flow, p *packet, dir reassembly.Dir) *flow {
 	unanswered := synSeen && f.stream.Packets(dir^1) == 0
 	switch {
 	case known && p.Seq+1 == firstSeq && !f.dead:
-		return f // the same SYN again, or a late one
-	case f.dead, closing, !synSeen && !peerSYNSeen, unanswered:
+		return f // a repetition of the SYN of f
+	case f.dead, closing, !synSeen && !peerSYNSeen, unanswered: // nothing of f can go on
 		t.replaceFlow(f, f.closedState())
 		return nil
 	case !known && peerSYNSeen:
 		return f // both sides open at once, RFC 9293, section 3.5
 	}
 
-	// f is established. The SYN is remembered until the packets behind it show whether it is believed.
+	// f is established. The SYN is kept until later packets show whether it begins a connection.
 	f.pendingSYN = pendingSYN{seen: true, firstSeq: p.Seq + 1, at: p.Time}
 	return f
 }
 
-// openPending ends f and opens the connection of its pending SYN, which the end clientSide has sent.
+// openPending ends f and returns a new flow for the connection of its pending SYN. clientSide is the end that
+// sent the SYN, and p the packet that confirms it.
 func (t *Table) openPending(f *flow, p *packet, clientSide uint8) *flow {
 	key, syn := f.key, f.pendingSYN
 	t.replaceFlow(f, f.closedState())
 	next := t.openFlow(p, key, clientSide)
 
-	// The flow began with the SYN, which is not at hand any more.
+	// openFlow took p for the first packet. The first packet was the SYN, so record it as handleTCP would
+	// have.
 	next.clientSide, next.stats.directionConfidence = clientSide, 100
 	next.first = syn.at
 	next.stats.sides[fromClient].packets = 1
@@ -146,9 +152,9 @@ func (t *Table) openPending(f *flow, p *packet, clientSide uint8) *flow {
 	return next
 }
 
-// followDuplicate keeps track of a connection that another flow reports, only so far that its end is seen.
+// followDuplicate tracks only the end of the connection of f, a duplicate: another flow reports it.
 func (f *flow) followDuplicate(p *packet, d reassembly.Dir) {
-	f.stream.Follow(d, &p.Segment, f.t.clock.now)
+	f.stream.Follow(d, &p.Segment, f.table.clock.now)
 	if p.Flags&reassembly.RST != 0 || f.stream.Ended(fromClient) && f.stream.Ended(fromServer) {
 		f.schedule()
 	}

@@ -88,40 +88,40 @@ func (k *conversation) handshake() *conversation {
 }
 
 func (k *conversation) sendSegment(from int, flags, payload string, safe bool) {
-	g := k.g
-	k.at += 10e3 + g.rng.Int64N(150e3)
-	g.id++
-	f := tcpFrame(g, k.ends[from], k.ends[1-from], flags, k.seq[from], k.seq[1-from], g.id, payload)
+	traffic := k.g
+	k.at += 10e3 + traffic.rng.Int64N(150e3)
+	traffic.id++
+	data := tcpFrame(traffic, k.ends[from], k.ends[1-from], flags, k.seq[from], k.seq[1-from], traffic.id, payload)
 	k.seq[from] += uint32(len(payload))
 	if strings.ContainsAny(flags, "SF") {
 		k.seq[from]++
 	}
 	at := k.at
 	if !safe {
-		switch p := g.rng.Float64(); {
-		case p < g.loss:
-			g.truth["lost"]++
+		switch p := traffic.rng.Float64(); {
+		case p < traffic.loss:
+			traffic.truth["lost"]++
 			return
-		case p < g.loss+g.reorder:
-			g.truth["reordered"]++
-			at += 200e3 + g.rng.Int64N(3e6)
-		case p < g.loss+g.reorder+g.duplicate:
-			g.truth["repeated"]++
-			g.id++
-			again := tcpFrame(g, k.ends[from], k.ends[1-from], flags, k.seq[from]-uint32(len(payload)),
-				k.seq[1-from], g.id, payload)
-			g.packets = append(g.packets, capturedPacket{at + 300e3, again})
+		case p < traffic.loss+traffic.reorder:
+			traffic.truth["reordered"]++
+			at += 200e3 + traffic.rng.Int64N(3e6)
+		case p < traffic.loss+traffic.reorder+traffic.duplicate:
+			traffic.truth["repeated"]++
+			traffic.id++
+			again := tcpFrame(traffic, k.ends[from], k.ends[1-from], flags, k.seq[from]-uint32(len(payload)),
+				k.seq[1-from], traffic.id, payload)
+			traffic.packets = append(traffic.packets, capturedPacket{at + 300e3, again})
 		}
 	}
-	g.packets = append(g.packets, capturedPacket{at, f})
+	traffic.packets = append(traffic.packets, capturedPacket{at, data})
 }
 
 // sendData sends s in segments, every second of which is acknowledged.
-func (k *conversation) sendData(from int, s string) {
-	for i := 0; len(s) > 0; i++ {
-		n := min(len(s), 1460)
-		k.sendSegment(from, "A", s[:n], false)
-		if s = s[n:]; i%2 == 1 {
+func (k *conversation) sendData(from int, text string) {
+	for i := 0; len(text) > 0; i++ {
+		n := min(len(text), 1460)
+		k.sendSegment(from, "A", text[:n], false)
+		if text = text[n:]; i%2 == 1 {
 			k.sendSegment(1-from, "A", "", true)
 		}
 	}
@@ -137,11 +137,11 @@ func (k *conversation) closeOrderly() {
 
 // randomText returns n letters.
 func (g *traffic) randomText(n int) string {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = 'a' + byte(g.rng.IntN(26))
+	data := make([]byte, n)
+	for i := range data {
+		data[i] = 'a' + byte(g.rng.IntN(26))
 	}
-	return string(b)
+	return string(data)
 }
 
 // bodySize returns the size of a body: most are small, a few are large.
@@ -154,48 +154,48 @@ func (g *traffic) bodySize() int {
 }
 
 func (g *traffic) addHTTP() {
-	k := g.newConversation(80).handshake()
+	conversation := g.newConversation(80).handshake()
 	for range 1 + g.rng.IntN(8) {
 		g.truth["http"]++
-		k.sendData(0, fmt.Sprintf("GET /item/%d?page=%d HTTP/1.1\r\nHost: shop%d.example\r\n"+
+		conversation.sendData(0, fmt.Sprintf("GET /item/%d?page=%d HTTP/1.1\r\nHost: shop%d.example\r\n"+
 			"User-Agent: test/1.0\r\nAccept: */*\r\nX-Trace: %s\r\n\r\n",
 			g.rng.IntN(1e6), g.rng.IntN(9), g.rng.IntN(30), g.randomText(32)))
 		body := g.randomText(g.bodySize())
 		if g.rng.IntN(3) > 0 {
-			k.sendData(1, fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: test\r\nContent-Type: text/plain\r\n"+
+			conversation.sendData(1, fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: test\r\nContent-Type: text/plain\r\n"+
 				"Content-Length: %d\r\n\r\n%s", len(body), body))
 			continue
 		}
-		r := "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"
+		text := "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"
 		for len(body) > 0 {
 			n := min(len(body), 3000)
-			r += fmt.Sprintf("%x\r\n%s\r\n", n, body[:n])
+			text += fmt.Sprintf("%x\r\n%s\r\n", n, body[:n])
 			body = body[n:]
 		}
-		k.sendData(1, r+"0\r\n\r\n")
+		conversation.sendData(1, text+"0\r\n\r\n")
 	}
-	k.closeOrderly()
+	conversation.closeOrderly()
 }
 
 func (g *traffic) addRedis() {
-	k := g.newConversation(6379).handshake()
+	conversation := g.newConversation(6379).handshake()
 	for range 1 + g.rng.IntN(20) {
 		var ask, tell string
 		for range 1 + g.rng.IntN(6) { // a pipeline
 			g.truth["redis"]++
-			key, v := fmt.Sprintf("cart:%d", g.rng.IntN(1e5)), g.randomText(10+g.rng.IntN(300))
+			key, text := fmt.Sprintf("cart:%d", g.rng.IntN(1e5)), g.randomText(10+g.rng.IntN(300))
 			if g.rng.IntN(2) == 0 {
-				ask += fmt.Sprintf("*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(key), key, len(v), v)
+				ask += fmt.Sprintf("*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(key), key, len(text), text)
 				tell += "+OK\r\n"
 			} else {
 				ask += fmt.Sprintf("*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(key), key)
-				tell += fmt.Sprintf("$%d\r\n%s\r\n", len(v), v)
+				tell += fmt.Sprintf("$%d\r\n%s\r\n", len(text), text)
 			}
 		}
-		k.sendData(0, ask)
-		k.sendData(1, tell)
+		conversation.sendData(0, ask)
+		conversation.sendData(1, tell)
 	}
-	k.closeOrderly()
+	conversation.closeOrderly()
 }
 
 // mysqlPacket returns a MySQL packet with the sequence number n.
@@ -204,23 +204,23 @@ func mysqlPacket(n byte, s string) string {
 }
 
 func (g *traffic) addMySQL() {
-	k := g.newConversation(3306).handshake()
-	k.sendData(1, mysqlPacket(0, "\x0a8.0.36\x00\x09\x00\x00\x0012345678\x00\xff\xf7\x2d\x02\x00\x0f\x80\x15"+
+	conversation := g.newConversation(3306).handshake()
+	conversation.sendData(1, mysqlPacket(0, "\x0a8.0.36\x00\x09\x00\x00\x0012345678\x00\xff\xf7\x2d\x02\x00\x0f\x80\x15"+
 		strings.Repeat("\x00", 10)+"123456789012\x00mysql_native_password\x00"))
 	caps := binary.LittleEndian.AppendUint32(nil, 0x1|0x200|0x8000|0x80000)
-	k.sendData(0, mysqlPacket(1, string(caps)+"\x00\x00\x00\x01\x2d"+strings.Repeat("\x00", 23)+
+	conversation.sendData(0, mysqlPacket(1, string(caps)+"\x00\x00\x00\x01\x2d"+strings.Repeat("\x00", 23)+
 		"shop\x00\x14"+strings.Repeat("x", 20)+"mysql_native_password\x00"))
 	ok := "\x00\x01\x00\x02\x00\x00\x00"
-	k.sendData(1, mysqlPacket(2, ok))
+	conversation.sendData(1, mysqlPacket(2, ok))
 	for range 1 + g.rng.IntN(15) {
 		g.truth["mysql"]++
 		if g.rng.IntN(2) == 0 {
-			k.sendData(0, mysqlPacket(0,
+			conversation.sendData(0, mysqlPacket(0,
 				fmt.Sprintf("\x03UPDATE orders SET note='%s' WHERE id=%d", g.randomText(40), g.rng.IntN(1e6))))
-			k.sendData(1, mysqlPacket(1, ok))
+			conversation.sendData(1, mysqlPacket(1, ok))
 			continue
 		}
-		k.sendData(0, mysqlPacket(0,
+		conversation.sendData(0, mysqlPacket(0,
 			fmt.Sprintf("\x03SELECT name FROM items WHERE id>%d LIMIT 50", g.rng.IntN(1e6))))
 		column := "\x03def\x04shop\x05items\x05items\x04name\x04name\x0c" +
 			"\x2d\x00\xff\x00\x00\x00\xfd\x00\x00\x00\x00\x00"
@@ -231,17 +231,17 @@ func (g *traffic) addMySQL() {
 			r += mysqlPacket(n, string([]byte{byte(len(v))})+v)
 			n++
 		}
-		k.sendData(1, r+mysqlPacket(n, "\xfe\x00\x00\x02\x00"))
+		conversation.sendData(1, r+mysqlPacket(n, "\xfe\x00\x00\x02\x00"))
 	}
-	k.sendData(0, mysqlPacket(0, "\x01"))
-	k.closeOrderly()
+	conversation.sendData(0, mysqlPacket(0, "\x01"))
+	conversation.closeOrderly()
 }
 
 func (g *traffic) addDNS() {
 	for range 5 {
 		g.truth["dns"]++
-		k := g.newConversation(53)
-		d := layers.DNS{
+		conversation := g.newConversation(53)
+		dns := layers.DNS{
 			ID: uint16(g.rng.IntN(1 << 16)), RD: true, QDCount: 1,
 			Questions: []layers.DNSQuestion{{
 				Name: []byte(g.randomText(12) + ".shop.example"),
@@ -249,21 +249,21 @@ func (g *traffic) addDNS() {
 			}},
 		}
 		send := func(from int) {
-			u := &layers.UDP{
-				SrcPort: layers.UDPPort(k.ends[from].Port()),
-				DstPort: layers.UDPPort(k.ends[1-from].Port()),
+			udp := &layers.UDP{
+				SrcPort: layers.UDPPort(conversation.ends[from].Port()),
+				DstPort: layers.UDPPort(conversation.ends[1-from].Port()),
 			}
 			g.id++
 			g.packets = append(g.packets, capturedPacket{
-				k.at,
-				serialize(g, append(ipLayers(k.ends[from].Addr(), k.ends[1-from].Addr(), g.id, u), &d)...),
+				conversation.at,
+				serialize(g, append(ipLayers(conversation.ends[from].Addr(), conversation.ends[1-from].Addr(), g.id, udp), &dns)...),
 			})
-			k.at += 2e6
+			conversation.at += 2e6
 		}
 		send(0)
-		d.QR, d.RA = true, true
-		d.Answers = []layers.DNSResourceRecord{{
-			Name: d.Questions[0].Name, Type: layers.DNSTypeA,
+		dns.QR, dns.RA = true, true
+		dns.Answers = []layers.DNSResourceRecord{{
+			Name: dns.Questions[0].Name, Type: layers.DNSTypeA,
 			Class: layers.DNSClassIN, TTL: 30, IP: []byte{10, 2, 0, 1},
 		}}
 		send(1)

@@ -18,22 +18,22 @@ func (g *traffic) countEvents(cfg Config) (n, partial map[string]int, table *Tab
 	n, partial = map[string]int{}, map[string]int{}
 	table = New(cfg, Deps{
 		Protocols: protocols.NewSet(parsers, protocols.Default(), nil),
-		Emit: func(e *pipeline.Event) {
-			name := e.Dataset.Name()
-			if m := e.Mysql; m != nil && m.Command != "COM_QUERY" {
+		Emit: func(event *pipeline.Event) {
+			name := event.Dataset.Name()
+			if m := event.Mysql; m != nil && m.Command != "COM_QUERY" {
 				name = "mysql, other"
 			}
 			n[name]++
-			if e.Partial {
+			if event.Partial {
 				partial[name]++
 			}
-			if s := e.Session; s != nil {
-				n["reordered"] += int(s.OutOfOrder)
-				n["repeated"] += int(s.ClientRetransmissions + s.ServerRetransmissions)
-				n["conflicts"] += int(s.OverlapConflicts)
-				n["missing"] += int(s.ClientMissingBytes + s.ServerMissingBytes)
+			if session := event.Session; session != nil {
+				n["reordered"] += int(session.OutOfOrder)
+				n["repeated"] += int(session.ClientRetransmissions + session.ServerRetransmissions)
+				n["conflicts"] += int(session.OverlapConflicts)
+				n["missing"] += int(session.ClientMissingBytes + session.ServerMissingBytes)
 			}
-			pipeline.ReleaseEvent(e)
+			pipeline.ReleaseEvent(event)
 		},
 	}, prometheus.NewRegistry())
 	g.playThrough(table)
@@ -44,19 +44,19 @@ func (g *traffic) countEvents(cfg Config) (n, partial map[string]int, table *Tab
 // partial.
 func TestEveryTransactionIsReported(t *testing.T) {
 	for _, c := range []struct{ reorder, duplicate float64 }{{}, {reorder: 0.01}, {duplicate: 0.01}, {0.05, 0.05}} {
-		g := newTraffic(t, 7)
-		g.reorder, g.duplicate = c.reorder, c.duplicate
-		g.generate(400)
-		n, partial, _ := g.countEvents(Default())
+		traffic := newTraffic(t, 7)
+		traffic.reorder, traffic.duplicate = c.reorder, c.duplicate
+		traffic.generate(400)
+		n, partial, _ := traffic.countEvents(Default())
 		for _, name := range []string{"http", "dns", "mysql", "redis"} {
-			if n[name] != g.truth[name] || partial[name] != 0 {
+			if n[name] != traffic.truth[name] || partial[name] != 0 {
 				t.Errorf("%+v: %d %s, %d of them partial, want %d whole", c, n[name], name, partial[name],
-					g.truth[name])
+					traffic.truth[name])
 			}
 		}
 		if n["missing"] != 0 || n["conflicts"] != 0 || c.duplicate > 0 && c.reorder == 0 &&
-			n["repeated"] != g.truth["repeated"] {
-			t.Errorf("%+v: %v, truth %v", c, n, g.truth)
+			n["repeated"] != traffic.truth["repeated"] {
+			t.Errorf("%+v: %v, truth %v", c, n, traffic.truth)
 		}
 	}
 }
@@ -64,20 +64,20 @@ func TestEveryTransactionIsReported(t *testing.T) {
 // TestLossIsOnlyWhatWasLost: each missing segment is one gap, and only the transactions that it belongs to
 // are affected.
 func TestLossIsOnlyWhatWasLost(t *testing.T) {
-	g := newTraffic(t, 11)
-	g.reorder, g.loss = 0.01, 0.002
-	g.generate(600)
-	n, _, table := g.countEvents(Default())
+	traffic := newTraffic(t, 11)
+	traffic.reorder, traffic.loss = 0.01, 0.002
+	traffic.generate(600)
+	n, _, table := traffic.countEvents(Default())
 	var gaps float64
-	for _, c := range table.m.gaps {
+	for _, c := range table.metrics.gaps {
 		gaps += counterValue(c)
 	}
-	if lost := g.truth["lost"]; lost < 10 || int(gaps) > lost || int(gaps) < lost*9/10 {
+	if lost := traffic.truth["lost"]; lost < 10 || int(gaps) > lost || int(gaps) < lost*9/10 {
 		t.Errorf("%v gaps for %d lost segments", gaps, lost)
 	}
 	for _, name := range []string{"http", "mysql", "redis"} {
-		if d := g.truth[name] - n[name]; d > 2*g.truth["lost"] {
-			t.Errorf("%d %s of %d", n[name], name, g.truth[name])
+		if d := traffic.truth[name] - n[name]; d > 2*traffic.truth["lost"] {
+			t.Errorf("%d %s of %d", n[name], name, traffic.truth[name])
 		}
 	}
 }
@@ -99,22 +99,22 @@ func TestSmallBudgets(t *testing.T) {
 
 // TestSteadyPathDoesNotAllocate: bytes in order on an open connection are handled without allocation.
 func TestSteadyPathDoesNotAllocate(t *testing.T) {
-	b := newTableTest(t, Default(), Deps{})
-	b.deps.Protocols = nil
-	b.handshake()
+	tableTest := newTableTest(t, Default(), Deps{})
+	tableTest.deps.Protocols = nil
+	tableTest.handshake()
 	c, s := addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80")
-	f := tcpFrame(t, c, s, "A", 1001, 5001, 9, string(make([]byte, 1400)))
+	data := tcpFrame(t, c, s, "A", 1001, 5001, 9, string(make([]byte, 1400)))
 	at := startTime + int64(time.Second)
 	seq := uint32(1001)
 	if n := testing.AllocsPerRun(2000, func() {
-		f[38], f[39], f[40], f[41] = byte(seq>>24), byte(seq>>16), byte(seq>>8), byte(seq)
-		b.Packet("eth0", layers.LinkTypeEthernet, at, f, len(f))
+		data[38], data[39], data[40], data[41] = byte(seq>>24), byte(seq>>16), byte(seq>>8), byte(seq)
+		tableTest.Packet("eth0", layers.LinkTypeEthernet, at, data, len(data))
 		seq += 1400
 		at += 1e6
 	}); n > 0 {
 		t.Errorf("%v allocations for a packet", n)
 	}
-	if got := b.closeOneSession().Source.Bytes; got != 2001*1400 {
+	if got := tableTest.closeOneSession().Source.Bytes; got != 2001*1400 {
 		t.Errorf("%d bytes", got)
 	}
 }
@@ -125,34 +125,34 @@ func BenchmarkTable(b *testing.B) {
 	var packets []capturedPacket
 	link := layers.LinkTypeEthernet
 	if path := os.Getenv("TIDEGATE_CAPTURE"); path != "" {
-		f, err := capture.OpenFile(path)
+		file, err := capture.OpenFile(path)
 		if err != nil {
 			b.Fatal(err)
 		}
 		for {
-			p, err := f.Next()
+			packet, err := file.Next()
 			if err != nil {
 				break
 			}
-			link = p.Link
-			packets = append(packets, capturedPacket{p.At, append([]byte(nil), p.Data...)})
+			link = packet.Link
+			packets = append(packets, capturedPacket{packet.At, append([]byte(nil), packet.Data...)})
 		}
-		_ = f.Close()
+		_ = file.Close()
 	} else {
 		packets = newTraffic(b, 3).generate(1500).packets
 	}
 	var buf []byte
 	events := 0
-	emit := func(e *pipeline.Event) {
+	emit := func(event *pipeline.Event) {
 		events++
-		n := e.SizeVT()
+		n := event.SizeVT()
 		if cap(buf) < n {
 			buf = make([]byte, n*2)
 		}
-		if _, err := e.MarshalToSizedBufferVT(buf[:n]); err != nil {
+		if _, err := event.MarshalToSizedBufferVT(buf[:n]); err != nil {
 			b.Error(err)
 		}
-		pipeline.ReleaseEvent(e)
+		pipeline.ReleaseEvent(event)
 	}
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -176,12 +176,12 @@ func BenchmarkTable(b *testing.B) {
 
 // BenchmarkDecode measures the decoder alone.
 func BenchmarkDecode(b *testing.B) {
-	g := newTraffic(b, 3).generate(50)
+	traffic := newTraffic(b, 3).generate(50)
 	table := New(Default(), Deps{}, nil)
 	var got packet
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		p := &g.packets[i%len(g.packets)]
+		p := &traffic.packets[i%len(traffic.packets)]
 		table.decoder.decodeFrame(&got, layers.LinkTypeEthernet, p.data, len(p.data))
 	}
 }

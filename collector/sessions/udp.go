@@ -5,7 +5,7 @@ import (
 	"tidegate/protocols"
 )
 
-// handleUDP hands a datagram to its flow, which it opens if there is none.
+// handleUDP passes a datagram to its flow. It opens the flow if there is none.
 func (t *Table) handleUDP(p *packet) {
 	key, sender := p.flowKey()
 	flow := t.flows[key]
@@ -19,6 +19,7 @@ func (t *Table) handleUDP(p *packet) {
 		flow.openProtocol(0, false)
 	}
 
+	// Count the datagram. A duplicate does not parse it.
 	dir := reassembly.Dir(sender ^ flow.clientSide)
 	flow.lastSeen, flow.last = t.clock.now, max(flow.last, p.Time)
 	side := &flow.stats.sides[dir]
@@ -29,17 +30,17 @@ func (t *Table) handleUDP(p *packet) {
 	}
 
 	flow.stats.addPayload(dir, p.Time)
-	if cut := p.Size - len(p.Payload); cut > 0 { // the capture cut it; a DNS message has its question in front
+	if cut := p.Size - len(p.Payload); cut > 0 { // cut by the capture; the parser still gets the front
 		side.missing += uint64(cut)
-		t.m.gaps[reassembly.GapCut].Inc()
-		t.m.gapBytes[reassembly.GapCut].Add(float64(cut))
+		t.metrics.gaps[reassembly.GapCut].Inc()
+		t.metrics.gapBytes[reassembly.GapCut].Add(float64(cut))
 		flow.stats.history.addKind(kindGap, dir)
 	}
 	if flow.conn != nil && len(p.Payload) > 0 {
 		flow.conn.Datagram(protocols.Dir(dir), p.Payload, p.Time)
 	}
 
-	// The parser may have emitted events, by which f may have turned out to be a duplicate.
+	// An event of the parser may have made the flow a duplicate.
 	flow.closeIfDuplicate()
 	if isNew || len(flow.outbox.events) > 0 {
 		flow.schedule()
