@@ -1,26 +1,26 @@
 // Package dns parses the Domain Name System between clients and servers: over UDP, and over TCP behind two
 // bytes of length.
 //
-// Datagrams, or the bytes of a stream, come from the framework in package protocols. A query with its answer
-// is one event; they are paired by the id and the question of the message:
+// The framework in package protocols passes datagrams, or the bytes of a stream. A query with its answer is
+// one event; they are paired by the id and the question of the message:
 //
 //   - A query that is answered is an event of dns.type "answer", emitted when the answer is seen. Its
 //     duration is the time between the two.
 //   - A query that is not answered within Timeout of packet time, or until the connection is over, is an
 //     event of dns.type "query".
 //   - An answer for which no query waits (the capture began late, the answer came twice or too late) is an
-//     event of dns.type "answer" without bytes and duration of the client, marked partial. Its question is
-//     that which the answer repeats, so that rules and feeds see it.
-//   - A query that is sent again is a transaction of its own, as for tshark: n queries and n answers are n
-//     events, paired in the order in which they were sent. So the first of two equal queries has the time
-//     that the client has really waited.
+//     event of dns.type "answer" without client bytes and duration, marked partial. Its question is copied
+//     from the answer, so that rules and feeds match it.
+//   - A query that is sent again is a transaction of its own, as in tshark: n queries and n answers are n
+//     events, paired in the order in which they were sent. The duration of the first of two equal queries is
+//     therefore the time that the client really waited.
 //   - A zone transfer (AXFR, IXFR) is one event, however many messages the server needs.
 //
-// mDNS, LLMNR and NetBIOS have the same messages and are other protocols: their ports are excluded.
+// mDNS, LLMNR and NetBIOS use the same messages but are other protocols: their ports are excluded.
 //
-// A message whose header and question can be parsed but whose records end early is reported as far as it
-// goes, marked partial. Record data that is not of the form of its type is shown as \# hex (RFC 3597), not
-// refused: an analyst looks for such data.
+// If the header and the question of a message can be parsed but its records end early, the event has the
+// records up to there and is marked partial. Malformed record data is written as \# hex (RFC 3597) and not
+// rejected, since analysts look for such data.
 //
 // Specifications: RFC 1035 section 4 (messages), RFC 7766 (TCP), RFC 6891 (EDNS), RFC 4343 section 2.1 (names
 // as text), RFC 3597 (unknown types), RFC 9460 (SVCB), and the RFC of each record type.
@@ -47,9 +47,9 @@ var Protocol = protocols.Protocol{
 	New:          func() protocols.Parser { return &parser{} },
 }
 
-// detect judges a datagram or the front of a stream. The two cannot be confused: where the one has the number
-// of questions, the other has flags, and neither 1 as flags nor any flags as a number of questions is
-// accepted.
+// detect matches a datagram or the front of a stream. The two cannot be confused: the two bytes of length in
+// a stream move the flags to where a datagram has the number of questions. A number of questions (1) is not
+// accepted as flags, and no flags are accepted as a number of questions.
 func detect(_ protocols.Dir, data []byte) protocols.Match {
 	if isDatagram(data) {
 		return protocols.Yes
@@ -58,7 +58,7 @@ func detect(_ protocols.Dir, data []byte) protocols.Match {
 		return match
 	}
 	if isReadable(data) || isRefusal(data) {
-		return protocols.More // plausible, but not well formed: the port decides
+		return protocols.More // a plausible front but not well formed: the port decides
 	}
 	return protocols.No
 }
@@ -72,6 +72,8 @@ func isDatagram(data []byte) bool {
 	if err != nil || !isPlausibleQuestion(data[off-4:]) {
 		return false
 	}
+
+	// The records must end exactly where the datagram ends.
 	for range recordCount(data) {
 		if off, err = skipRecord(data, off); err != nil {
 			return false
@@ -96,7 +98,7 @@ func isRefusal(b []byte) bool {
 	return len(b) == headerSize && b[2]&0x80 != 0 && b[3]&0x0f != 0 && recordCount(b) == 0 && b[4]|b[5] == 0
 }
 
-// matchStream judges the front of a stream: the length, then a message at least as far as its question.
+// matchStream matches the front of a stream: two bytes of length, then a message up to its question.
 func matchStream(data []byte) protocols.Match {
 	if len(data) < 2 {
 		return protocols.More
@@ -110,7 +112,7 @@ func matchStream(data []byte) protocols.Match {
 		return protocols.More
 	}
 
-	// As much of the message as is there, up to its length.
+	// The question decides. message is cut to its length, or is the part that has arrived.
 	message = message[:min(n, len(message))]
 	off, err := skipQuestion(message, headerSize)
 	switch {
@@ -122,8 +124,8 @@ func matchStream(data []byte) protocols.Match {
 	return protocols.No
 }
 
-// resync finds the next place in a stream that can be the length of a message. What it cannot judge yet is at
-// most the header and one question at the end of data, so the search is linear.
+// resync finds the next place in a stream at which the length of a message may stand. The undecided rest at
+// the end of data is at most a header and one question, so the search is linear.
 func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
 	for i := range data {
 		if match := matchStream(data[i:]); match != protocols.No {
@@ -133,8 +135,9 @@ func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
 	return len(data), protocols.More
 }
 
-// isPlausibleHeader judges as much of a header as there is: exactly one question, flags that the direction
-// can have, and no more records than fit. whole says that data is a whole message.
+// isPlausibleHeader reports whether the available part of a header is plausible: exactly one question, flags
+// that a query or an answer can have, and no more records than fit. whole reports that data is a whole
+// message.
 func isPlausibleHeader(data []byte, whole bool) bool {
 	if whole && len(data) < headerSize+5 {
 		return false
@@ -161,20 +164,22 @@ func isPlausibleHeader(data []byte, whole bool) bool {
 	}
 
 	// A query has no answers, and few records of other sections; an answer has no more records than fit.
-	an, ns, ar := binary.BigEndian.Uint16(data[6:]), binary.BigEndian.Uint16(data[8:]), binary.BigEndian.Uint16(data[10:])
+	an, ns := binary.BigEndian.Uint16(data[6:]), binary.BigEndian.Uint16(data[8:])
+	ar := binary.BigEndian.Uint16(data[10:])
 	if !response && op == 0 {
 		return an == 0 && ns <= 1 && ar <= 4
 	}
 	return recordCount(data)*minRecord <= maxMessage
 }
 
-// isPlausibleQuestion judges the type and the class behind the name of a question.
+// isPlausibleQuestion reports whether b, the bytes after the name of a question, are a type and a class in
+// use. Types from 65280 on are for private use.
 func isPlausibleQuestion(b []byte) bool {
-	t, c := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
-	return t != 0 && (t < 300 || t == 32768 || t == 32769 || t >= 65280) && className(c) != ""
+	typ, class := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+	return typ != 0 && (typ < 300 || typ == 32768 || typ == 32769 || typ >= 65280) && className(class) != ""
 }
 
-// recordCount returns the number of records behind the question that the header announces.
+// recordCount returns the number of records of all sections according to the header.
 func recordCount(b []byte) int {
 	answers, authorities := int(binary.BigEndian.Uint16(b[6:])), int(binary.BigEndian.Uint16(b[8:]))
 	return answers + authorities + int(binary.BigEndian.Uint16(b[10:]))

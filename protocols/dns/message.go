@@ -49,19 +49,19 @@ type answer struct {
 	ttl        uint32
 }
 
-// A message is a message that was parsed. It is reused for the next: text and answers keep their capacity.
-// All text is written into one buffer, the name of the question first, so that an event costs one string, and
-// not one for each record.
+// A message is a parsed message. It is reused for the next one: text and answers keep their capacity. All
+// text is written into one buffer, the name of the question first, so that an event allocates one string
+// instead of one for each record.
 type message struct {
 	id           uint16
 	flags        uint16
-	qd, an       uint16
+	qd, an       uint16 // number of questions, of answers
 	qtype        uint16
 	qclass       uint16
 	rcode        uint16
 	truncated    bool // records could not be read to their end
 	soaRecords   int  // SOA records among the answers
-	lastSOA      bool // the last answer is one
+	lastSOA      bool // the last answer is a SOA record
 	questionHash uint64
 	question     span
 	answers      []answer
@@ -69,8 +69,8 @@ type message struct {
 	b            []byte // the message; valid while it is parsed
 }
 
-// parse parses b. It returns an error of the header or the question; behind them a message is parsed as far
-// as it goes, and truncated is set where it ends early.
+// parse parses data. It returns an error only for the header and the question. If the records are malformed
+// or end early, the message has the records before that place and truncated is set.
 func (m *message) parse(data []byte) error {
 	*m = message{answers: m.answers[:0], text: m.text[:0], b: data}
 	if len(data) < headerSize {
@@ -85,7 +85,7 @@ func (m *message) parse(data []byte) error {
 		return err
 	}
 
-	// An error from here on leaves what was read.
+	// After an error from here on the records that were read are kept.
 	if off, err = m.readAnswers(off, int(m.an)); err == nil {
 		err = m.readExtended(off, ns+ar)
 	}
@@ -93,7 +93,8 @@ func (m *message) parse(data []byte) error {
 	return nil
 }
 
-// readQuestions keeps the first question; no server answers a second one.
+// readQuestions reads the questions at off and returns the offset after them. It keeps the first question,
+// since no server answers a second one.
 func (m *message) readQuestions(off int) (int, error) {
 	for i := range int(m.qd) {
 		if i > 0 {
@@ -121,7 +122,8 @@ func (m *message) readQuestions(off int) (int, error) {
 	return off, nil
 }
 
-// readAnswers reads the n records of the answer section and returns the offset behind them.
+// readAnswers reads the n records of the answer section and returns the offset after them. Records beyond
+// maxAnswers or maxText are only checked.
 func (m *message) readAnswers(off, n int) (int, error) {
 	for range n {
 		record, err := readRecord(m.b, off)
@@ -139,10 +141,11 @@ func (m *message) readAnswers(off, n int) (int, error) {
 	return off, nil
 }
 
-// addAnswer writes the name and the data of a record as text. A name that the question or the record before
-// has is not written again.
+// addAnswer writes the name and the data of a record as text. A name equal to that of the question or of the
+// record before shares its text.
 func (m *message) addAnswer(off int, record record) {
 	added := answer{typ: record.typ, ttl: record.ttl}
+	// Write the name, and take it back if the text is there already.
 	added.name.from = len(m.text)
 	m.text, _, _ = appendName(m.text, m.b, off) // readRecord has checked it
 	added.name.to = len(m.text)
@@ -178,13 +181,14 @@ func (m *message) readExtended(off, n int) error {
 	return nil
 }
 
-// A record is the place of a record in its message.
+// A record is the header of a record, and the place of its data in the message.
 type record struct {
 	typ, class uint16
 	ttl        uint32
-	data, end  int
+	data, end  int // offsets
 }
 
+// readRecord reads the record at off.
 func readRecord(data []byte, off int) (record, error) {
 	off, err := skipName(data, off)
 	if err != nil {
@@ -209,7 +213,7 @@ func skipRecord(b []byte, off int) (int, error) {
 	return r.end, err
 }
 
-// skipQuestion returns the offset behind the question at off.
+// skipQuestion returns the offset after the question at off.
 func skipQuestion(b []byte, off int) (int, error) {
 	off, err := skipName(b, off)
 	if err == nil && off+4 > len(b) {
@@ -218,26 +222,26 @@ func skipQuestion(b []byte, off int) (int, error) {
 	return off + 4, err
 }
 
-// skipName returns the offset behind the name at off. It checks all of the name.
+// skipName returns the offset after the name at off. It checks the whole name, also behind pointers.
 func skipName(b []byte, off int) (int, error) {
 	w := labelWalk{b: b, off: off}
 	for {
-		if l, err := w.next(); l == nil {
+		if label, err := w.next(); label == nil {
 			return w.end, err
 		}
 	}
 }
 
-// A labelWalk goes through the labels of a name. Compression pointers must point before the labels that they
-// end, so a walk ends. Their number is bounded too, since a message of 64 KiB could make each of its names
-// jump thousands of times.
+// A labelWalk iterates over the labels of a name. A compression pointer must point to an offset before the
+// labels that it ends, so every walk terminates. The number of pointers is bounded too, since in a message of
+// 64 KiB each name could follow thousands.
 type labelWalk struct {
 	b    []byte
-	off  int
-	from int // offset of the labels that are being read, plus 1; 0 at the beginning
-	end  int // offset behind the name in the message; 0 until it is known
-	hops int
-	size int
+	off  int // offset of the next label or pointer
+	from int // offset of the current run of labels, plus 1; 0 at the beginning
+	end  int // offset after the name in the message; 0 until it is known
+	hops int // pointers that were followed
+	size int // octets of the labels so far, with their lengths
 }
 
 // next returns the next label, or nil at the end of the name or with an error.
@@ -249,7 +253,7 @@ func (w *labelWalk) next() ([]byte, error) {
 		if w.off >= len(w.b) {
 			return nil, errShort
 		}
-		// The length of a label, or in its upper two bits that a pointer follows.
+		// A byte of length. If its upper two bits are set it is the first byte of a pointer.
 		n := int(w.b[w.off])
 		switch {
 		case n == 0:
@@ -292,13 +296,13 @@ func (w *labelWalk) jump() error {
 	return nil
 }
 
-// appendName appends the name at off to dst and returns the offset behind it. The name is in lower case,
-// without a dot at its end; the root is ".". What is not visible ASCII is written as \DDD, a dot or backslash
-// within a label behind a backslash (RFC 4343 section 2.1).
+// appendName appends the name at off to dst and returns the offset after it. The name is in lower case,
+// without a dot at its end; the root is ".". Bytes other than visible ASCII are written as \DDD, a dot or a
+// backslash within a label as \. or \\ (RFC 4343 section 2.1).
 func appendName(dst, b []byte, off int) ([]byte, int, error) {
-	w, from := labelWalk{b: b, off: off}, len(dst)
+	walk, from := labelWalk{b: b, off: off}, len(dst)
 	for {
-		label, err := w.next()
+		label, err := walk.next()
 		if err != nil {
 			return dst[:from], 0, err
 		}
@@ -313,7 +317,7 @@ func appendName(dst, b []byte, off int) ([]byte, int, error) {
 	if len(dst) == from {
 		dst = append(dst, '.')
 	}
-	return dst, w.end, nil
+	return dst, walk.end, nil
 }
 
 func appendLabel(dst, label []byte) []byte {
@@ -332,6 +336,7 @@ func appendLabel(dst, label []byte) []byte {
 	return dst
 }
 
+// appendOctet appends c as \DDD.
 func appendOctet(dst []byte, c byte) []byte {
 	return append(dst, '\\', '0'+c/100, '0'+c/10%10, '0'+c%10)
 }

@@ -2,7 +2,7 @@ package dns
 
 import "strconv"
 
-// The record types that the code treats by name.
+// Record types, and a class.
 const (
 	typeA     = 1
 	typeSOA   = 6
@@ -83,7 +83,7 @@ func responseCode(r uint16) string {
 	return "RCODE" + strconv.Itoa(int(r))
 }
 
-// headerFlags appends the names of the flags that are set.
+// headerFlags appends the names of the bits that are set in flags.
 func headerFlags(dst []string, flags uint16) []string {
 	for _, f := range [...]struct {
 		bit  uint16

@@ -11,37 +11,37 @@ import (
 	"tidegate/protocols"
 )
 
-// Timeout is how long, in packet time, a query waits for its answer. Stub resolvers give up after 5 s, most
-// others before 10 s.
+// Timeout is how long a query waits for its answer, in packet time. Stub resolvers time out after 5 s, most
+// other clients before 10 s.
 const Timeout = 10 * time.Second
 
-// maxWaiting is how many queries of one connection wait; a forwarder with one socket has hundreds under way.
-// To make room the oldest is emitted as it is.
+// maxWaiting is the number of queries of one connection that wait for an answer; a forwarder with one socket
+// has hundreds in flight. When it is reached, the oldest query is emitted without its answer.
 const maxWaiting = 512
 
 // A query is a query that waits for its answer, or a zone transfer that has begun to arrive.
 type query struct {
 	event        *pipeline.Event // nil: answered or emitted
-	lastAt       int64           // of the query, or of the transfer's last message
+	lastAt       int64           // time of the query, or of the last message of a transfer
 	sentAt       int64
 	questionHash uint64
 	id           uint16
 	qtype        uint16
 	dir          protocols.Dir
-	transfer     bool // the first answer was seen, more may come
+	transfer     bool // a zone transfer whose first message was seen; more may come
 	soaRecords   int
 }
 
 // A parser pairs the messages of one connection.
 type parser struct {
-	protocols.NopParser // End: a side that was closed may still be answered
+	protocols.NopParser // End does nothing: a half-closed side may still receive answers
 	c                   *protocols.Conn
 	udp                 bool
 	rolesKnown          bool
 	message             message
-	waiting             []query // by time; those before head are answered or emitted
-	head                int
-	waitingCount        int
+	waiting             []query // in order of time; the event of an answered or emitted query is nil
+	head                int     // index in waiting of the first query with an event
+	waitingCount        int     // queries in waiting with an event
 }
 
 // Reset begins a connection.
@@ -58,7 +58,7 @@ func (p *parser) Reset(c *protocols.Conn) {
 
 // Parse reads one message.
 func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
-	// Over TCP two bytes of length are in front of the message.
+	// Over TCP two bytes of length precede the message.
 	size, front := len(data), 0
 	if !p.udp {
 		if len(data) < 2 {
@@ -77,10 +77,10 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		return 0, err
 	}
 
-	p.Tick(at) // a query that has waited too long is not answered by this message
+	p.Tick(at) // first, so that a query that has timed out is not paired with this message
 	response := p.message.flags&flagQR != 0
 	if !p.rolesKnown && response == (dir == protocols.Client) {
-		p.c.Flip() // the first message seen is an answer of the supposed client
+		p.c.Flip() // the first message is an answer from the side that was taken for the client
 		dir = dir.Other()
 	}
 	p.rolesKnown = true
@@ -109,7 +109,7 @@ func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
 	p.setQuestion(body)
 	body.HeaderFlags = headerFlags(body.HeaderFlags[:0], p.message.flags)
 
-	// Use the room in front before append allocates more.
+	// Reuse the free front of waiting instead of growing it.
 	if len(p.waiting) == cap(p.waiting) && p.head > 0 {
 		p.waiting = p.waiting[:copy(p.waiting, p.waiting[p.head:])]
 		p.head = 0
@@ -121,8 +121,8 @@ func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
 	p.waitingCount++
 }
 
-// pairAnswer pairs the answer that was parsed with the oldest query that it fits, or emits it as an event of
-// its own.
+// pairAnswer pairs the answer that was parsed with the oldest query that it matches, or emits it as an event
+// of its own.
 func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
 	waiting := p.findQuery(dir.Other())
 	if waiting == nil {
@@ -136,10 +136,11 @@ func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
 		return
 	}
 
+	// Complete the event of the query. It stays in waiting while a zone transfer continues.
 	event := waiting.event
 	event.Destination.Bytes += uint64(size)
 	event.Duration = uint64(max(at-waiting.sentAt, 0))
-	if waiting.transfer { // a later message of it: only its records count
+	if waiting.transfer { // a later message of the transfer: only the number of its records is added
 		event.Dns.AnswersCount += uint32(p.message.an)
 	} else {
 		p.setAnswer(event, event.Dns.QuestionName)
@@ -151,11 +152,13 @@ func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
 	p.removeQuery(waiting)
 }
 
-// transferContinues reports whether q is a zone transfer whose end, a second SOA record, has not come. An
-// incremental transfer may have several SOA records and has no certain end: it ends by timeout or with the
-// connection.
+// transferContinues reports whether waiting is a zone transfer whose end, a second SOA record, has not
+// arrived. An incremental transfer may have several SOA records and no recognisable end: its event is emitted
+// by the time-out or at the end of the connection. One SOA record alone is the whole answer if the zone has
+// not changed.
 func (p *parser) transferContinues(waiting *query, at int64) bool {
-	if p.udp || waiting.qtype != typeAXFR && waiting.qtype != typeIXFR || p.message.rcode != 0 || p.message.an == 0 {
+	transfer := waiting.qtype == typeAXFR || waiting.qtype == typeIXFR
+	if p.udp || !transfer || p.message.rcode != 0 || p.message.an == 0 {
 		return false
 	}
 	waiting.soaRecords += p.message.soaRecords
@@ -166,8 +169,8 @@ func (p *parser) transferContinues(waiting *query, at int64) bool {
 	return waiting.qtype == typeIXFR && !(p.message.an == 1 && waiting.soaRecords == 1)
 }
 
-// findQuery returns the query of dir that the message answers: the one of the same id and question. An answer
-// need not repeat the question (FORMERR, the later messages of a zone transfer).
+// findQuery returns the oldest query of dir with the id and the question of the message, or nil. A message
+// without a question matches by id alone (FORMERR, the later messages of a zone transfer).
 func (p *parser) findQuery(dir protocols.Dir) *query {
 	for i := p.head; i < len(p.waiting); i++ {
 		waiting := &p.waiting[i]
@@ -179,7 +182,8 @@ func (p *parser) findQuery(dir protocols.Dir) *query {
 	return nil
 }
 
-// removeQuery removes w; its place in waiting becomes free when all before it are done.
+// removeQuery removes a query whose event was emitted. Its place in waiting is freed when all queries before
+// it are removed.
 func (p *parser) removeQuery(waiting *query) {
 	waiting.event = nil
 	p.waitingCount--
@@ -191,7 +195,7 @@ func (p *parser) removeQuery(waiting *query) {
 	}
 }
 
-// emitOldest emits the query that has waited longest as it is.
+// emitOldest emits the query that has waited longest, without an answer.
 func (p *parser) emitOldest() {
 	if waiting := &p.waiting[p.head]; waiting.event != nil {
 		p.c.Emit(waiting.event)
@@ -199,33 +203,33 @@ func (p *parser) emitOldest() {
 	}
 }
 
-// Tick emits the queries that have waited too long. Those behind one that has not are younger. A zone
-// transfer under way may hold some of them back for a while.
+// Tick emits the queries that have timed out. It stops at the first that has not, since later ones are
+// younger. A zone transfer in progress may delay the queries after it.
 func (p *parser) Tick(at int64) {
 	for p.waitingCount > 0 && at-p.waiting[p.head].lastAt >= int64(Timeout) {
 		p.emitOldest()
 	}
 }
 
-// Gap marks every query that waits as partial: its answer may be among the lost bytes.
+// Gap marks every waiting query as partial, since its answer may be among the lost bytes.
 func (p *parser) Gap(protocols.Dir, int) bool {
 	for i := p.head; i < len(p.waiting); i++ {
-		if e := p.waiting[i].event; e != nil {
-			e.Partial = true
+		if event := p.waiting[i].event; event != nil {
+			event.Partial = true
 		}
 	}
 	return false
 }
 
-// Close emits what still waits.
+// Close emits the waiting queries.
 func (p *parser) Close(int64) {
 	for p.waitingCount > 0 {
 		p.emitOldest()
 	}
 }
 
-// newEvent returns a new event for the message that was parsed. Its source is the side that asks. Servers ask
-// each other from port 53 to port 53, so both sides of a connection may ask.
+// newEvent returns a new event for the message that was parsed. Its source is the side that sends queries.
+// Servers query each other from port 53 to port 53, so both sides of a connection may send queries.
 func (p *parser) newEvent(dir protocols.Dir) *pipeline.Event {
 	var event *pipeline.Event
 	if p.udp {
@@ -253,7 +257,7 @@ func (p *parser) setQuestion(body *pipeline.DNSMessage) {
 	body.RegisteredDomain = registeredDomain(body.QuestionName)
 }
 
-// setAnswer fills in the fields of the answer. question is the text of the question's name.
+// setAnswer fills in the fields of the answer. question is the name in the question, as text.
 func (p *parser) setAnswer(event *pipeline.Event, question string) {
 	message, body := &p.message, event.Dns
 	body.Type = "answer"
@@ -268,8 +272,10 @@ func (p *parser) setAnswer(event *pipeline.Event, question string) {
 	if len(message.answers) == 0 {
 		return
 	}
-	text := string(message.text[message.question.to:]) // one string for the texts of all records
-	of := func(s span) string {
+
+	// One string holds the texts of all records; the fields are slices of it.
+	text := string(message.text[message.question.to:])
+	textOf := func(s span) string {
 		if s == message.question && message.qd > 0 {
 			return question
 		}
@@ -277,8 +283,8 @@ func (p *parser) setAnswer(event *pipeline.Event, question string) {
 	}
 	for i := range message.answers {
 		answer := &message.answers[i]
-		data := of(answer.data)
-		body.AnswersName = append(body.AnswersName, of(answer.name))
+		data := textOf(answer.data)
+		body.AnswersName = append(body.AnswersName, textOf(answer.name))
 		body.AnswersType = append(body.AnswersType, typeName(answer.typ))
 		body.AnswersData = append(body.AnswersData, data)
 		body.AnswersTtl = append(body.AnswersTtl, answer.ttl)
@@ -288,8 +294,8 @@ func (p *parser) setAnswer(event *pipeline.Event, question string) {
 	}
 }
 
-// registeredDomain returns the part of name that someone has registered: the public suffix and one label, or
-// "" if name is a suffix.
+// registeredDomain returns the registered domain of name, the public suffix and one label, or "" if name is a
+// public suffix.
 func registeredDomain(name string) string {
 	suffix, _ := publicsuffix.PublicSuffix(name)
 	i := len(name) - len(suffix) - 1
@@ -304,7 +310,7 @@ func registeredDomain(name string) string {
 	return name[i+1:]
 }
 
-// isEscaped reports whether the byte behind before is escaped by a backslash.
+// isEscaped reports whether the byte that follows before is escaped by a backslash.
 func isEscaped(before string) bool {
 	return (len(before)-len(strings.TrimRight(before, `\`)))%2 == 1
 }

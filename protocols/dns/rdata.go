@@ -11,10 +11,11 @@ import (
 	"unicode/utf8"
 )
 
-// appendData writes the data of r as a zone file has it. Data that is not of the form of its type, and that
-// of every unknown type, is written as \# length hex.
+// appendData appends the data of r to the text in the form of a zone file. Malformed data, and the data of an
+// unknown type, is written as \# length hex.
 func (m *message) appendData(r record) {
 	from := len(m.text)
+	// The data must be well formed and read to its end; otherwise its text is replaced by hex.
 	body := data{b: m.b, off: r.data, end: r.end, text: m.text}
 	if known := body.write(r.typ); !known || body.bad || body.off != body.end {
 		body.text = append(body.text[:from], `\# `...)
@@ -25,12 +26,12 @@ func (m *message) appendData(r record) {
 		}
 	}
 	if n := len(body.text); n > from && body.text[n-1] == ' ' {
-		body.text = body.text[:n-1] // each field writes one behind it
+		body.text = body.text[:n-1] // every field writes a space after itself
 	}
 	m.text = shorten(body.text, from)
 }
 
-// shorten cuts the text behind from to maxData characters, with an ellipsis.
+// shorten cuts text[from:] to maxData bytes and an ellipsis, at the boundary of a character.
 func shorten(text []byte, from int) []byte {
 	if len(text)-from <= maxData {
 		return text
@@ -43,7 +44,7 @@ func shorten(text []byte, from int) []byte {
 }
 
 // data reads the data of a record and writes it as text. bad is set when the data ends early or has a
-// malformed name; what is read behind that is zero.
+// malformed name. After that every read returns zero or nil.
 type data struct {
 	b        []byte
 	off, end int
@@ -108,7 +109,7 @@ func (d *data) write(t uint16) bool {
 	return true
 }
 
-// take returns the next n bytes. If there are not as many it returns nil and sets bad.
+// take returns the next n bytes. If there are fewer, it returns nil and sets bad.
 func (d *data) take(n int) []byte {
 	if n > d.end-d.off {
 		d.bad, d.off = true, d.end
@@ -120,7 +121,7 @@ func (d *data) take(n int) []byte {
 
 func (d *data) rest() []byte { return d.take(d.end - d.off) }
 
-// uint and the methods below write one field each, with a space behind it.
+// uint and the methods below write one field each, followed by a space. They return d, so that calls chain.
 func (d *data) uint(v uint64) *data {
 	d.text = strconv.AppendUint(d.text, v, 10)
 	d.text = append(d.text, ' ')
@@ -188,27 +189,29 @@ func (d *data) strings() {
 	d.off = d.end
 }
 
-// tag writes the property of a CAA record, which is letters and digits.
+// tag writes the property tag of a CAA record.
 func (d *data) tag() *data {
 	if b := d.take(1); b != nil {
-		t := d.take(int(b[0]))
-		for _, c := range t {
+		tag := d.take(int(b[0]))
+		for _, c := range tag {
 			if c <= ' ' || c > '~' {
 				d.bad = true
 			}
 		}
-		d.text = append(append(d.text, t...), ' ')
+		d.text = append(append(d.text, tag...), ' ')
 	}
 	return d
 }
 
+// quoted writes b in double quotes.
 func (d *data) quoted(b []byte) {
 	d.text = append(d.text, '"')
 	d.text = appendQuoted(d.text, b)
 	d.text = append(d.text, '"', ' ')
 }
 
-// appendQuoted writes data as it stands between quotes. UTF-8 stays as it is: people write it into TXT records.
+// appendQuoted appends data to dst, escaped as between double quotes. Printable UTF-8 is not escaped, since it
+// is common in TXT records.
 func appendQuoted(dst, data []byte) []byte {
 	for i := 0; i < len(data); {
 		c := data[i]
@@ -251,7 +254,7 @@ func (d *data) instant() *data {
 	return d
 }
 
-// salt writes the salt of NSEC3, "-" if there is none.
+// salt writes the salt of an NSEC3 record in hex, or "-" if it is empty.
 func (d *data) salt() *data {
 	if b := d.take(1); b != nil {
 		if b[0] == 0 {
@@ -262,7 +265,7 @@ func (d *data) salt() *data {
 	return d
 }
 
-// hash writes the hashed name of the next owner of NSEC3, in the base32 of RFC 5155.
+// hash writes the next hashed owner name of an NSEC3 record, in the base32 of RFC 5155.
 func (d *data) hash() *data {
 	if b := d.take(1); b != nil {
 		d.text = append(base32.HexEncoding.WithPadding(base32.NoPadding).AppendEncode(d.text, d.take(int(b[0]))), ' ')
@@ -273,15 +276,16 @@ func (d *data) hash() *data {
 // types writes the bit maps of record types, RFC 4034 section 4.1.2.
 func (d *data) types() {
 	for d.off < d.end {
-		h := d.take(2)
-		if h == nil || h[1] == 0 || h[1] > 32 {
+		// A window: the upper byte of its types, then a bit map of up to 32 bytes.
+		header := d.take(2)
+		if header == nil || header[1] == 0 || header[1] > 32 {
 			d.bad = true
 			return
 		}
-		for i, c := range d.take(int(h[1])) {
+		for i, c := range d.take(int(header[1])) {
 			for bit := range 8 {
 				if c&(0x80>>bit) != 0 && len(d.text) < maxText+maxData {
-					d.text = append(append(d.text, typeName(uint16(h[0])<<8|uint16(i*8+bit))...), ' ')
+					d.text = append(append(d.text, typeName(uint16(header[0])<<8|uint16(i*8+bit))...), ' ')
 				}
 			}
 		}
@@ -289,8 +293,11 @@ func (d *data) types() {
 }
 
 // svcKeys are the names of service parameters, RFC 9460 section 14.3.2 and later.
-var svcKeys = [...]string{"mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp"}
+var svcKeys = [...]string{
+	"mandatory", "alpn", "no-default-alpn", "port", "ipv4hint", "ech", "ipv6hint", "dohpath", "ohttp",
+}
 
+// appendKey appends the name of the service parameter k, or key and its number.
 func appendKey(dst []byte, k uint16) []byte {
 	if int(k) < len(svcKeys) {
 		return append(dst, svcKeys[k]...)
@@ -301,20 +308,23 @@ func appendKey(dst []byte, k uint16) []byte {
 // params writes the service parameters of SVCB and HTTPS.
 func (d *data) params() {
 	for d.off < d.end && len(d.text) < maxText+maxData {
-		h := d.take(4)
-		if h == nil {
+		// Each parameter is a key, a length and a value.
+		header := d.take(4)
+		if header == nil {
 			return
 		}
-		v := data{b: d.b, off: d.off, end: d.off + int(binary.BigEndian.Uint16(h[2:]))}
-		if d.take(v.end-v.off) == nil && v.end != v.off {
+		value := data{b: d.b, off: d.off, end: d.off + int(binary.BigEndian.Uint16(header[2:]))}
+		if d.take(value.end-value.off) == nil && value.end != value.off {
 			return
 		}
-		key := binary.BigEndian.Uint16(h)
+
+		// The value is read by a data of its own, bounded by the length, that takes over the text meanwhile.
+		key := binary.BigEndian.Uint16(header)
 		d.text = appendKey(d.text, key)
-		if v.end > v.off {
-			v.text = append(d.text, '=')
-			v.param(key)
-			d.text, d.bad = v.text, d.bad || v.bad
+		if value.end > value.off {
+			value.text = append(d.text, '=')
+			value.param(key)
+			d.text, d.bad = value.text, d.bad || value.bad
 		}
 		d.text = append(d.text, ' ')
 	}
@@ -322,6 +332,7 @@ func (d *data) params() {
 
 // param writes the value of the service parameter key.
 func (d *data) param(key uint16) {
+	// each calls one for every n bytes of the value, with a comma between them.
 	each := func(n int, one func(b []byte)) {
 		for i := 0; d.off < d.end && !d.bad; i++ {
 			if i > 0 {
@@ -337,7 +348,7 @@ func (d *data) param(key uint16) {
 			d.text = a.AppendTo(d.text)
 		}
 	}
-	switch key {
+	switch key { // the indexes of svcKeys
 	case 0:
 		each(2, func(b []byte) { d.text = appendKey(d.text, binary.BigEndian.Uint16(b)) })
 	case 1:

@@ -6,7 +6,7 @@ import (
 	"tidegate/protocols"
 )
 
-// readBody reads what is there of the body of the message of dir, and returns how many bytes that were.
+// readBody reads the available part of the body of the message of dir, and returns its length.
 func (p *parser) readBody(dir protocols.Dir, data []byte) (int, error) {
 	side := &p.sides[dir]
 	switch side.state {
@@ -44,7 +44,7 @@ func (p *parser) readBody(dir protocols.Dir, data []byte) (int, error) {
 	}
 }
 
-// readChunkSize reads the line in front of a chunk: its size in hex, then extensions (RFC 9112 section 7.1).
+// readChunkSize reads the line before a chunk: its size in hex, then extensions (RFC 9112 section 7.1).
 func (p *parser) readChunkSize(side *sideReader, data []byte) (int, error) {
 	end := bytes.IndexByte(data[:min(len(data), maxLine)], '\n')
 	if end < 0 {
@@ -71,7 +71,7 @@ func (p *parser) readChunkSize(side *sideReader, data []byte) (int, error) {
 	return end + 1, nil
 }
 
-// readTrailer reads a line behind the last chunk. An empty one ends the message.
+// readTrailer reads a line after the last chunk. An empty line ends the message.
 func (p *parser) readTrailer(dir protocols.Dir, data []byte) (int, error) {
 	side := &p.sides[dir]
 	end := bytes.IndexByte(data, '\n')

@@ -6,19 +6,19 @@ import (
 	"tidegate/protocols"
 )
 
-// maxRequestLine is how many bytes a request line may have until its method alone decides. Up to there the
-// end of the line does, HTTP/1.x: its front could be that of SIP, RTSP, memcached or SMTP.
+// maxRequestLine is the length of an incomplete request line from which on its method alone decides. In a
+// shorter line the version at its end decides, since the front may be that of SIP, RTSP, memcached or SMTP.
 const maxRequestLine = 2 << 10
 
 // maxMethod is the length of the longest method.
 const maxMethod = 32
 
-// methods are the known methods: a target of any length may follow them.
+// methods are the known methods. After one of them an incomplete target may have any length.
 var methods = [...]string{
 	"GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE", "PROPFIND", "REPORT", "SEARCH",
 }
 
-// detect judges whether data is the beginning of HTTP/1.
+// detect matches the beginning of HTTP/1.
 func detect(dir protocols.Dir, data []byte) protocols.Match {
 	if dir == protocols.Client {
 		return detectRequest(data)
@@ -32,17 +32,17 @@ func detectRequest(data []byte) protocols.Match {
 		return protocols.More
 	}
 
-	// The method, up to a space, or to the end of a line that has no target.
+	// The method ends with a space, or with the end of a line that has no target.
 	space := bytes.IndexByte(data[:min(len(data), maxMethod+1)], ' ')
 	word := data
 	if space >= 0 {
 		word = data[:space]
 	}
 	if i := bytes.IndexByte(word, '\n'); i >= 0 {
-		return judgeMethodAlone(trim(word[:i]))
+		return matchMethodAlone(trim(word[:i]))
 	}
 	if space < 0 && len(word) > 1 && word[len(word)-1] == '\r' {
-		return judgeMethodAlone(word[:len(word)-1])
+		return matchMethodAlone(word[:len(word)-1])
 	}
 	if len(word) == 0 || len(word) > maxMethod || !isToken(word) {
 		return protocols.No
@@ -51,10 +51,10 @@ func detectRequest(data []byte) protocols.Match {
 		return protocols.More
 	}
 
-	// The rest of the line decides. Until its end is there, only a known method is believed, from
+	// A complete line decides by its end. An incomplete one decides only by a known method, from
 	// maxRequestLine on.
 	rest := data[space+1:]
-	sure := isKnownMethod(word)
+	known := isKnownMethod(word)
 	end := bytes.IndexByte(rest, '\n')
 	line := rest
 	if end >= 0 {
@@ -62,7 +62,7 @@ func detectRequest(data []byte) protocols.Match {
 	}
 	clean := isClean(line[:min(len(line), maxRequestLine)])
 	switch {
-	case !clean && !sure:
+	case !clean && !known:
 		return protocols.No
 	case end >= 0:
 		return detectLine(word, line, rest[end+1:])
@@ -70,13 +70,13 @@ func detectRequest(data []byte) protocols.Match {
 		return protocols.More
 	case !clean:
 		return protocols.No
-	case sure:
+	case known:
 		return protocols.Yes
 	}
 	return protocols.More
 }
 
-// isClean reports whether line has no control characters; those of binary protocols do.
+// isClean reports whether line has no control characters. Lines of binary protocols have some.
 func isClean(line []byte) bool {
 	for _, c := range line {
 		if c < ' ' && c != '\t' && c != '\r' {
@@ -86,9 +86,10 @@ func isClean(line []byte) bool {
 	return true
 }
 
-// detectLine judges a whole request line by what follows its method. Scanners write the version with too few
-// spaces or digits. A line without a version is a request of HTTP/0.9, or none: an empty line behind it
-// decides, or what the server sends, or the port.
+// detectLine matches a whole request line by rest, the part after its method; next are the bytes after the
+// line. Scanners write the version with missing spaces or digits, so it may be malformed after a known method.
+// A line without a version may be a request of HTTP/0.9: an empty line after it, the server's first bytes, or
+// the port decide.
 func detectLine(method, rest, next []byte) protocols.Match {
 	rest = trim(rest)
 	versioned := bytes.Contains(rest, []byte("HTTP/1."))
@@ -98,7 +99,7 @@ func detectLine(method, rest, next []byte) protocols.Match {
 	case hasVersion(rest) && isUpper(method) && bytes.Count(rest, []byte(" ")) <= 1:
 		return protocols.Yes
 	case isTarget(rest) && isKnownMethod(method) && isUpper(method):
-		if len(next) >= 2 && next[0] == '\r' && next[1] == '\n' || len(next) > 0 && next[0] == '\n' {
+		if bytes.HasPrefix(next, []byte("\r\n")) || bytes.HasPrefix(next, []byte("\n")) {
 			return protocols.Yes
 		}
 		return protocols.More
@@ -112,8 +113,8 @@ func isTarget(rest []byte) bool {
 	return len(rest) > 0 && bytes.IndexByte(rest, ' ') < 0 && (rest[0] == '/' || schemeEnd(rest) > 0)
 }
 
-// judgeMethodAlone judges a request line that has no target.
-func judgeMethodAlone(word []byte) protocols.Match {
+// matchMethodAlone matches a request line that has no target.
+func matchMethodAlone(word []byte) protocols.Match {
 	if isKnownMethod(word) && isUpper(word) {
 		return protocols.More
 	}
@@ -127,7 +128,7 @@ func hasVersion(line []byte) bool {
 	return n >= 8 && string(line[n-8:n-1]) == "HTTP/1." && isDigit(line[n-1]) && (n == 8 || isBlank(line[n-9]))
 }
 
-// detectResponse looks for "HTTP/1.x ddd".
+// detectResponse matches "HTTP/1.d ddd" and a space or the end of the line, where d is a digit.
 func detectResponse(data []byte) protocols.Match {
 	data = data[emptyLines(data):]
 	const form = "HTTP/1.d ddd"
@@ -155,20 +156,21 @@ func emptyLines(b []byte) int {
 	return n
 }
 
-// resync looks for a request or status line. It may stand behind anything: the last byte of a body is
-// followed by no line break.
+// resync looks for a request or status line. It may start anywhere, since no line break follows the last byte
+// of a body.
 func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	if dir == protocols.Server {
 		return resyncResponse(data)
 	}
 	const version = " HTTP/1."
+	// Find a version first, then the method before it in the same line.
 	for from := 0; ; {
 		i := bytes.Index(data[from:], []byte(version))
 		if i < 0 {
 			break
 		}
 		i += from
-		line := from + bytes.LastIndexByte(data[from:i], '\n') + 1 // not before the last version: no byte is scanned twice
+		line := from + bytes.LastIndexByte(data[from:i], '\n') + 1 // from the last version on: no byte is scanned twice
 		from = i + len(version)
 		if at := lastMethod(data[line:i]); at >= 0 {
 			if match := detectRequest(data[line+at:]); match != protocols.No {
@@ -176,6 +178,8 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 			}
 		}
 	}
+
+	// An incomplete line at the end may be a request line: keep it, but of a long one only room for a method.
 	keep := bytes.LastIndexByte(data, '\n') + 1
 	if len(data)-keep > maxRequestLine {
 		keep = len(data) - maxMethod
@@ -183,7 +187,8 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	return keep, protocols.More
 }
 
-// lastMethod returns where in line, which ends before " HTTP/1.", the last known method begins, or −1.
+// lastMethod returns the offset of the last known method in line, or −1. line is the part of a request line
+// before " HTTP/1.".
 func lastMethod(line []byte) int {
 	best := -1
 	for _, text := range methods {
@@ -216,7 +221,7 @@ func resyncResponse(data []byte) (int, protocols.Match) {
 	}
 }
 
-// isKnownMethod reports whether word is one of methods, in whatever case.
+// isKnownMethod reports whether word is one of methods, in upper or lower case.
 func isKnownMethod(word []byte) bool {
 	for _, m := range methods {
 		if len(word) == len(m) && bytes.EqualFold(word, []byte(m)) {
@@ -235,8 +240,7 @@ func isUpper(b []byte) bool {
 	return true
 }
 
-// isToken reports whether b can be a method: letters, and the few other characters that registered methods
-// have.
+// isToken reports whether b can be a method: letters, and the two other characters of registered methods.
 func isToken(b []byte) bool {
 	for _, c := range b {
 		if l := c | 0x20; (l < 'a' || l > 'z') && c != '-' && c != '_' {

@@ -9,14 +9,14 @@ import (
 	"tidegate/protocols"
 )
 
-// Bounds of what is kept of a head, in bytes and in number.
+// Bounds of the values that are kept of a head.
 const (
-	maxTarget    = 8 << 10
-	maxReferrer  = 2 << 10
-	maxAgent     = 1 << 10
-	maxWord      = 256
-	maxForwarded = 8
-	maxSchemes   = 4
+	maxTarget    = 8 << 10 // bytes of the request target
+	maxReferrer  = 2 << 10 // bytes of Referer, of Location
+	maxAgent     = 1 << 10 // bytes of User-Agent
+	maxWord      = 256     // bytes of a host, of Server
+	maxForwarded = 8       // addresses of X-Forwarded-For
+	maxSchemes   = 4       // authentication schemes
 )
 
 // setTarget fills in the fields of the request target: a path, an absolute URL (to a proxy), or host:port
@@ -32,7 +32,7 @@ func (p *parser) setTarget(exchange *exchange, target []byte) {
 		return
 	}
 
-	// Scheme and authority, fragment, query: what is left is the path.
+	// Remove scheme and authority, then the fragment, then the query. The rest is the path.
 	rest := body.UrlOriginal
 	if i := schemeEnd(rest); i > 0 {
 		end := i
@@ -86,7 +86,7 @@ func (p *parser) hostOf(data []byte) string {
 	return p.c.Intern(p.lower(capped(data, maxWord)))
 }
 
-// lower returns data in lower case, in scratch if it has upper-case letters.
+// lower returns data in lower case. If data has upper-case letters the result is in p.scratch.
 func (p *parser) lower(data []byte) []byte {
 	for i, c := range data {
 		if c >= 'A' && c <= 'Z' {
@@ -102,13 +102,13 @@ func (p *parser) lower(data []byte) []byte {
 	return data
 }
 
-// url returns b as a string without its secrets.
+// url returns b as a string with its secrets redacted.
 func (p *parser) url(b []byte) string {
 	b, _ = p.redactor.URL(b)
 	return p.c.Intern(b)
 }
 
-// parseFields parses the header fields of a head. x is nil if only the framing matters.
+// parseFields parses data, the header fields of a head. exchange is nil if only the framing is needed.
 func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, data []byte) {
 	for len(data) > 0 {
 		i := bytes.IndexByte(data, '\n')
@@ -135,6 +135,7 @@ func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, da
 			line = folded
 		}
 
+		// Split name and value. A space before the colon is read differently by different servers.
 		colon := bytes.IndexByte(line, ':')
 		if colon <= 0 {
 			continue
@@ -155,7 +156,7 @@ func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, da
 	}
 }
 
-// framingField takes the fields that decide where the message ends.
+// framingField reads the fields that decide where the message ends.
 func (p *parser) framingField(hd *head, name, value []byte) {
 	switch len(name) {
 	case len("upgrade"):
@@ -175,6 +176,8 @@ func (p *parser) framingField(hd *head, name, value []byte) {
 			hd.ambiguous = true
 		}
 		hd.hasTransferEncoding = true
+
+		// The last coding of the list frames the message (RFC 9112 section 6.3).
 		last := value
 		if i := bytes.LastIndexByte(last, ','); i >= 0 {
 			last = trim(last[i+1:])
@@ -185,13 +188,13 @@ func (p *parser) framingField(hd *head, name, value []byte) {
 			p.c.Count("unknown_transfer_encoding")
 			hd.ambiguous = true
 		} else if equalFold(last, "identity") {
-			hd.hasTransferEncoding = false // obsolete, without a meaning
+			hd.hasTransferEncoding = false // obsolete and without effect
 		}
 	}
 }
 
-// contentLength takes a Content-Length. The same length twice, or in a list, is one length (RFC 9112 section
-// 6.3).
+// contentLength reads a Content-Length. The same length several times, or in a list, counts as one length
+// (RFC 9112 section 6.3).
 func (p *parser) contentLength(hd *head, value []byte) {
 	for len(value) > 0 || !hd.hasLength && !hd.badLength {
 		one := value
@@ -287,7 +290,7 @@ func (p *parser) forwardedFor(httpExchange *pipeline.HTTPExchange, data []byte) 
 	}
 }
 
-// authorization keeps the scheme, and of Basic the user's name.
+// authorization keeps the scheme of value and, if it is Basic, the user's name.
 func (p *parser) authorization(httpExchange *pipeline.HTTPExchange, data []byte) {
 	if len(httpExchange.Authorization) >= maxSchemes {
 		return
@@ -303,7 +306,8 @@ func (p *parser) authorization(httpExchange *pipeline.HTTPExchange, data []byte)
 		return
 	}
 
-	// Of the credentials only what is in front of the colon is decoded into the event, and the rest cleared.
+	// Decode user:password into a buffer on the stack, keep the part before the colon, clear the buffer.
+	// RawStdEncoding accepts no padding, and a length of 4n+1 is never valid: the credentials were cut.
 	for len(rest) > 0 && rest[len(rest)-1] == '=' {
 		rest = rest[:len(rest)-1]
 	}
@@ -324,7 +328,7 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// equalFold reports whether data is want, which is in lower case, but for the case of its letters.
+// equalFold reports whether data equals want, ignoring the case of letters. want is in lower case.
 func equalFold(data []byte, want string) bool {
 	if len(data) != len(want) {
 		return false

@@ -6,7 +6,7 @@ import (
 	"tidegate/protocols"
 )
 
-// A head has the fields of a head that decide where its message ends.
+// A head holds the header fields that decide where the message ends.
 type head struct {
 	length              uint64
 	hasLength           bool
@@ -14,13 +14,14 @@ type head struct {
 	chunked             bool
 	hasTransferEncoding bool // there is a Transfer-Encoding
 	upgrade             bool
-	ambiguous           bool // two readers may take it for different messages
+	ambiguous           bool // two implementations may find different message boundaries
 }
 
-// readHead parses a head when all of it is there.
+// readHead parses a head when it is complete.
 //
-// A head that has no end yet is scanned again only behind what was scanned (side.scanned). A request without
-// an end is parsed as it is once the server has answered it, or another protocol would wait for ever.
+// An incomplete head is not scanned from its front again: side.scanned bytes of it hold no end. An incomplete
+// request is parsed as a truncated one once the server has answered it; otherwise its response would wait for
+// ever.
 func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error) {
 	side := &p.sides[dir]
 	if dir == protocols.Server && p.beginHTTP09Response(data) {
@@ -28,11 +29,12 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 	}
 	if side.scanned == 0 {
 		if n := emptyLines(data); n > 0 {
-			return n, nil // empty lines between messages belong to none
+			return n, nil // empty lines between messages are ignored
 		}
 	}
 
-	// A request that the server answers before its end.
+	// Is the request answered before its end? The client's side remembers an incomplete request; the first
+	// bytes of the server then have it parsed as truncated, before the response.
 	begins := dir == protocols.Client && p.headUnfinished && hasTarget(data)
 	switch {
 	case begins && p.answeredEarly:
@@ -41,13 +43,13 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 		p.headUnfinished, p.answeredEarly = false, false
 	case p.headUnfinished && !p.answeredEarly && p.pairing.Len() == 0 && !p.pairing.Skipping() &&
 		detectResponse(data) != protocols.More:
-		// The request is one of HTTP/0.9, or one that the server refuses before its end.
+		// A request of HTTP/0.9, or one that the server rejects before its end.
 		p.answeredEarly = true
 		p.c.Reparse(protocols.Client)
 		return 0, nil
 	}
 
-	// Does a head begin here? Only asked of the front, and of a head that is complete.
+	// Does a head begin here? Checked while the front is short, and again for the complete head.
 	n, scanned := headEnd(data, side.scanned)
 	if n > 0 || side.scanned < maxRequestLine {
 		if ok, err := p.checkHead(dir, data); !ok {
@@ -57,6 +59,7 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 	}
 	side.scanned = scanned
 
+	// An incomplete head waits for more bytes, up to maxHead.
 	if n == 0 {
 		if len(data) > maxHead {
 			side.scanned = 0
@@ -76,8 +79,8 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 	return n, nil
 }
 
-// checkHead reports whether data begins with a head. If it does not and there is no error, the connection was
-// flipped or dropped.
+// checkHead reports whether data begins with a head. If it returns false without an error, it has flipped or
+// dropped the connection.
 func (p *parser) checkHead(dir protocols.Dir, data []byte) (bool, error) {
 	switch {
 	case detect(dir, data) != protocols.No:
@@ -96,22 +99,22 @@ func (p *parser) checkHead(dir protocols.Dir, data []byte) (bool, error) {
 	return false, errHead
 }
 
-// looksLikeRequest reports whether b begins with a request line of a known method, of whatever version.
+// looksLikeRequest reports whether b begins with a request line of a known method and any version.
 func looksLikeRequest(b []byte) bool {
 	i := bytes.IndexByte(b[:min(len(b), maxMethod)], ' ')
 	line, _ := cutLine(b)
 	return i > 0 && isKnownMethod(b[:i]) && bytes.Contains(line, []byte(" HTTP/"))
 }
 
-// looksLikeResponse reports whether b begins with HTTP/, of whatever version and status.
+// looksLikeResponse reports whether b begins with HTTP/, with any version and status.
 func looksLikeResponse(b []byte) bool {
 	const begin = "HTTP/"
 	return string(b[:min(len(b), len(begin))]) == begin[:min(len(b), len(begin))]
 }
 
-// headEnd returns the end of the head at the front of data, behind the empty line that ends it. It scans from
-// the offset from on. If there is no end yet it returns 0, and next is the offset to scan from when there is
-// more.
+// headEnd returns the length of the head at the front of data, with the empty line that ends it. It scans
+// from offset from on. If the end has not arrived it returns 0, and next is the offset at which the next scan
+// starts.
 func headEnd(data []byte, from int) (end, next int) {
 	for {
 		i := bytes.IndexByte(data[from:], '\n')
@@ -120,7 +123,7 @@ func headEnd(data []byte, from int) (end, next int) {
 		}
 		i += from
 		end = i + 1
-		for end < len(data) && end < i+3 && data[end] == '\r' { // one CR, or none, or two
+		for end < len(data) && end < i+3 && data[end] == '\r' { // up to two CRs: some senders write CR CR LF
 			end++
 		}
 		switch {
@@ -133,7 +136,7 @@ func headEnd(data []byte, from int) (end, next int) {
 	}
 }
 
-// parseRequest parses data, the head of a request, puts the exchange in the queue, and begins its body.
+// parseRequest parses data, the head of a request, queues its exchange, and begins its body.
 func (p *parser) parseRequest(data []byte, at int64) {
 	exchange := p.newExchange(protocols.Client)
 	body := exchange.event.Http
@@ -145,6 +148,7 @@ func (p *parser) parseRequest(data []byte, at int64) {
 	exchange.isConnect = string(method) == "CONNECT"
 	p.setTarget(exchange, target)
 
+	// The fields, and the framing that follows from them.
 	var hd head
 	p.parseFields(protocols.Client, exchange, &hd, fields)
 	exchange.wantsUpgrade = hd.upgrade
@@ -154,12 +158,13 @@ func (p *parser) parseRequest(data []byte, at int64) {
 	}
 	p.countBytes(protocols.Client, exchange, len(data), at)
 	if hd.hasTransferEncoding && !hd.chunked {
-		p.c.Count("request_not_chunked") // where it ends cannot be known
+		p.c.Count("request_not_chunked") // the end of its body cannot be known
 		hd.ambiguous = true
 	}
 	p.checkFraming(exchange, &hd)
 	p.enqueue(exchange)
 
+	// The state of the client's side: in the body, or at the next head.
 	side := &p.sides[protocols.Client]
 	side.exchange = exchange
 	switch {
@@ -172,8 +177,8 @@ func (p *parser) parseRequest(data []byte, at int64) {
 	}
 }
 
-// checkFraming counts the errors in the framing of a message, and marks the event of a head that two readers
-// may take for different messages, as request smuggling needs.
+// checkFraming counts errors in the framing of a message. It marks the event as partial if two implementations
+// may find different message boundaries, which request smuggling exploits.
 func (p *parser) checkFraming(exchange *exchange, hd *head) {
 	if hd.hasTransferEncoding && hd.hasLength {
 		p.c.Count("length_and_transfer_encoding")
@@ -194,7 +199,7 @@ func (p *parser) parseResponse(data []byte, at int64) {
 	version, code, phrase := statusLine(line)
 	interim := code/100 == 1 && code != 101
 	if interim {
-		// The final response follows. Nothing of this one is kept but its bytes.
+		// The final response follows. Of the interim one only the bytes are counted.
 		p.pairing.FoundReplies()
 		if first := p.pairing.First(); first != nil && !p.pairing.Skipping() {
 			p.countBytes(protocols.Server, *first, len(data), at)
@@ -205,7 +210,7 @@ func (p *parser) parseResponse(data []byte, at int64) {
 	var hd head
 	exchange := p.exchangeOfResponse()
 	exchange.responseBegun = true
-	if exchange.event == nil {
+	if exchange.event == nil { // the request was evicted: only the framing is needed, to skip the body
 		p.parseFields(protocols.Server, nil, &hd, fields)
 		p.beginResponseBody(exchange, &hd, code)
 		return
@@ -224,9 +229,8 @@ func (p *parser) parseResponse(data []byte, at int64) {
 	p.beginResponseBody(exchange, &hd, code)
 }
 
-// exchangeOfResponse returns the exchange that the response which begins now belongs to: that of the oldest
-// request, or a new one if no request waits. It has no event if the response is that of an evicted request;
-// then it is parsed only to skip its body.
+// exchangeOfResponse returns the exchange of the response that begins: that of the oldest waiting request, or
+// a new one if no request waits. The exchange has no event if the response answers an evicted request.
 func (p *parser) exchangeOfResponse() *exchange {
 	request, skipped := p.pairing.Reply()
 	switch {
@@ -235,16 +239,16 @@ func (p *parser) exchangeOfResponse() *exchange {
 	case request != nil:
 		return *request
 	}
-	x := p.newExchange(protocols.Server)
-	x.requestDone = true
+	unpaired := p.newExchange(protocols.Server)
+	unpaired.requestDone = true
 	if p.pairing.RequestsLost() || p.c.Info().MidStream {
-		x.event.Partial = true // its request was not seen
+		unpaired.event.Partial = true // its request was not captured
 	}
-	return x
+	return unpaired
 }
 
-// beginResponseBody decides how long the body of a response is (RFC 9112 section 6.3), and what becomes of
-// the connection.
+// beginResponseBody decides how long the body of a response is (RFC 9112 section 6.3), and whether the
+// connection continues as HTTP.
 func (p *parser) beginResponseBody(exchange *exchange, hd *head, code uint32) {
 	side := &p.sides[protocols.Server]
 	if exchange.event != nil {
@@ -253,7 +257,7 @@ func (p *parser) beginResponseBody(exchange *exchange, hd *head, code uint32) {
 	switch {
 	case p.truncated:
 		p.endMessage(protocols.Server)
-	case code == 101 || exchange.isConnect && code/100 == 2: // the connection belongs to another protocol from here on
+	case code == 101 || exchange.isConnect && code/100 == 2: // another protocol follows
 		exchange.requestDone = true
 		p.sides[protocols.Client].exchange = nil
 		p.endMessage(protocols.Server)
@@ -276,7 +280,7 @@ func (p *parser) beginResponseBody(exchange *exchange, hd *head, code uint32) {
 		side.state = untilClose
 	}
 
-	// The server has refused CONNECT or Upgrade: the client goes on with requests.
+	// The server has refused CONNECT or Upgrade: the client's next bytes are requests.
 	client := &p.sides[protocols.Client]
 	awaits := client.state == awaitingResponse || client.state == awaitingResponseOrRequest
 	if awaits && (exchange.isConnect || exchange.wantsUpgrade) {
@@ -288,7 +292,7 @@ func (p *parser) beginResponseBody(exchange *exchange, hd *head, code uint32) {
 	}
 }
 
-// cutLine splits a head behind its first line.
+// cutLine splits a head after its first line.
 func cutLine(b []byte) (line, rest []byte) {
 	before, after, ok := bytes.Cut(b, []byte{'\n'})
 	if !ok {
@@ -297,7 +301,8 @@ func cutLine(b []byte) (line, rest []byte) {
 	return trim(before), after
 }
 
-// requestLine splits a request line at its first and its last space: clients do send targets with spaces.
+// requestLine splits a request line at its first and its last space, since some clients send targets with
+// spaces.
 func requestLine(line []byte) (method, target, version []byte) {
 	before, after, ok := bytes.Cut(line, []byte{' '})
 	if !ok {
@@ -312,8 +317,7 @@ func requestLine(line []byte) (method, target, version []byte) {
 	return method, target, capped(version, 8)
 }
 
-// statusLine splits "HTTP/1.1 200 OK". Of a status that is not three digits the digits at its front count, as
-// for clients.
+// statusLine splits "HTTP/1.1 200 OK". A malformed status is read up to its first non-digit, as clients do.
 func statusLine(line []byte) (version []byte, code uint32, phrase []byte) {
 	version, rest, _ := bytes.Cut(line[min(len(line), len("HTTP/")):], []byte(" "))
 	status, phrase, _ := bytes.Cut(trim(rest), []byte(" "))

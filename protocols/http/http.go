@@ -1,30 +1,29 @@
 // Package http parses HTTP/1.0 and HTTP/1.1, and the requests of HTTP/0.9.
 //
-// The bytes of a TCP connection come from the framework in package protocols. A request with its response is
-// one event. Bodies are skipped as they arrive, and only counted.
+// The framework in package protocols passes the bytes of a TCP connection. A request with its response is one
+// event. Bodies are skipped as they arrive, and only counted.
 //
 // Responses come in the order of their requests, so protocols.Pairing pairs them. Each case that breaks this
 // order, or the framing of messages, has its test: an interim response (100 Continue), a response without a
-// request, a response to HEAD, a CONNECT or an Upgrade behind which the connection belongs to another
-// protocol, two lengths in one head (request smuggling), bytes that were lost.
+// request, a response to HEAD, a CONNECT or an Upgrade after which the connection carries another protocol,
+// two lengths in one head (request smuggling), lost bytes.
 //
-// Secrets are redacted before the event is emitted (pipeline/redact): of Authorization the scheme is kept and
-// of Basic the user's name, of cookies nothing, of URLs everything but the values of parameters that look
-// like credentials.
+// Secrets are redacted before the event is emitted (pipeline/redact). Of Authorization only the scheme and
+// the user's name of Basic are kept. Cookies are not kept. In URLs the values of parameters with the names of
+// credentials are redacted.
 //
-// The files: http.go has the exchange of request and response, head.go and fields.go parse heads, body.go
-// skips bodies, truncated.go parses heads whose end was lost, detect.go recognises the protocol and finds the
-// place again behind a gap.
+// The files: http.go pairs requests with responses, head.go and fields.go parse heads, body.go skips bodies,
+// truncated.go parses heads whose end was lost, detect.go recognises the protocol and finds the next message
+// after a gap.
 //
 // Each direction is in one of the states of sideState:
 //
 //	inHead ─┬─ inBody ────────────────────────────────────────────────┬─ inHead
 //	        ├─ inChunkSize ─ inChunk ─ inChunkEnd ─ inChunkSize ─ inTrailer ─┤
-//	        ├─ untilClose (of a response without a length)
-//	        └─ awaitingResponse (of a client behind CONNECT or Upgrade)  ───┘
+//	        ├─ untilClose (a response without a length)
+//	        └─ awaitingResponse (a client after CONNECT or Upgrade)  ───────┘
 //
-// Specifications: RFC 9112 (messages), RFC 9110 (semantics). HTTP/2 is another protocol, also without TLS; it
-// is counted and dropped.
+// Specifications: RFC 9112 (messages), RFC 9110 (semantics). HTTP/2 without TLS is counted and dropped.
 package http
 
 import (
@@ -69,23 +68,23 @@ type parser struct {
 	pairing protocols.Pairing[*exchange] // requests whose response is not complete
 	started bool                         // a head was parsed
 
-	// A request whose head has no end may be all that comes of it: see truncated.go.
+	// The rest of an incomplete request head may never come, see truncated.go.
 	headUnfinished bool // the client has sent the front of a head
-	answeredEarly  bool // and the server has answered it
-	truncated      bool // the head that is parsed now ends before its end
+	answeredEarly  bool // the server has answered the front
+	truncated      bool // the response head that is being parsed has no end
 
 	free     []*exchange
 	scratch  []byte
 	redactor redact.Redactor
 }
 
-// A sideReader is where one direction is in its message.
+// A sideReader is the state of one direction.
 type sideReader struct {
 	state        sideState
-	exchange     *exchange // of the message that is being read; nil between messages, and where the message is skipped
+	exchange     *exchange // of the message that is being read; nil between messages, and if the message is skipped
 	bodyLeft     uint64    // bytes of the body, or of the chunk, that are still to come
-	scanned      int       // bytes of an unfinished head that hold no end of it
-	trailerBytes int       // bytes of the fields behind the last chunk
+	scanned      int       // length of the front of an incomplete head that holds no end
+	trailerBytes int       // bytes of the fields after the last chunk
 }
 
 type sideState uint8
@@ -98,14 +97,14 @@ const (
 	inChunkEnd
 	inTrailer
 	untilClose
-	awaitingResponse          // behind CONNECT: the response decides what the next bytes are
-	awaitingResponseOrRequest // behind Upgrade: the same, unless they are a request
+	awaitingResponse          // after CONNECT: the response decides which protocol follows
+	awaitingResponseOrRequest // after Upgrade: the same, unless a request follows
 )
 
-// An exchange is a request with its response, as far as they were seen. It is in pairing until the response
-// is complete, and is emitted when both are.
+// An exchange is a request with its response, or one of them if the other was not captured. It is in pairing
+// until the response is complete. It is emitted when both messages are complete.
 type exchange struct {
-	event         *pipeline.Event // nil where the response is that of an evicted request
+	event         *pipeline.Event // nil if the response answers an evicted request
 	lastAt        int64           // time of the last byte
 	requestDone   bool
 	responseBegun bool // the head of the response was parsed
@@ -123,7 +122,7 @@ func (p *parser) Reset(c *protocols.Conn) {
 	*p = parser{c: c, pairing: p.pairing, free: p.free, scratch: p.scratch, redactor: p.redactor}
 }
 
-// Parse reads a head, or what is there of a body.
+// Parse reads a head, or the available part of a body.
 func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	side := &p.sides[dir]
 	switch side.state {
@@ -150,7 +149,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	return n, err
 }
 
-// countBytes adds n bytes of dir to x.
+// countBytes adds n bytes of dir to the event of exchange.
 func (p *parser) countBytes(dir protocols.Dir, exchange *exchange, n int, at int64) {
 	exchange.lastAt = at
 	if dir == protocols.Client {
@@ -162,18 +161,18 @@ func (p *parser) countBytes(dir protocols.Dir, exchange *exchange, n int, at int
 
 // newExchange returns the exchange of the message of dir that begins.
 func (p *parser) newExchange(dir protocols.Dir) *exchange {
-	var x *exchange
+	var created *exchange
 	if n := len(p.free); n > 0 {
-		x, p.free = p.free[n-1], p.free[:n-1]
+		created, p.free = p.free[n-1], p.free[:n-1]
 	} else {
-		x = &exchange{}
+		created = &exchange{}
 	}
-	*x = exchange{event: p.c.Event(dir)}
-	x.event.Http = pipeline.HTTPExchangeFromVTPool()
-	return x
+	*created = exchange{event: p.c.Event(dir)}
+	created.event.Http = pipeline.HTTPExchangeFromVTPool()
+	return created
 }
 
-// enqueue puts a request behind those that wait for their response.
+// enqueue appends a request to those that wait for their response.
 func (p *parser) enqueue(exchange *exchange) {
 	if p.pairing.RepliesLost() {
 		p.pairing.Flush(p.emitUnanswered)
@@ -187,8 +186,7 @@ func (p *parser) enqueue(exchange *exchange) {
 	}
 }
 
-// evictOldest emits the oldest request that waits. If its response has begun, the rest of it is skipped; else
-// all of it is.
+// evictOldest emits the oldest waiting request. Its response, or the rest of it if it has begun, is skipped.
 func (p *parser) evictOldest() {
 	server := &p.sides[protocols.Server]
 	replies := 1
@@ -208,7 +206,7 @@ func (p *parser) emitUnanswered(exchange *exchange) {
 	p.emit(exchange)
 }
 
-// detach takes x from the sides that read a message of it.
+// detach removes exchange from the sides that are reading a message of it. The rest of the message is skipped.
 func (p *parser) detach(exchange *exchange) {
 	for d := range p.sides {
 		if p.sides[d].exchange == exchange {
@@ -217,8 +215,8 @@ func (p *parser) detach(exchange *exchange) {
 	}
 }
 
-// dequeue takes x from the queue, if it is the oldest there. A response without a request is not in the
-// queue.
+// dequeue removes exchange from the queue if it is the oldest there. The exchange of a response without a
+// request is not in the queue.
 func (p *parser) dequeue(exchange *exchange) {
 	if first := p.pairing.First(); first != nil && *first == exchange {
 		p.pairing.Pop()
@@ -241,7 +239,7 @@ func (p *parser) endMessage(dir protocols.Dir) {
 	exchange.requestDone = true
 	switch {
 	case exchange.responseBegun:
-		// The response came before the end of the request, and has decided what the connection becomes.
+		// The response came before the end of the request: beginResponseBody has already switched, or not.
 	case exchange.isConnect:
 		side.state = awaitingResponse
 	case exchange.wantsUpgrade:
@@ -249,14 +247,14 @@ func (p *parser) endMessage(dir protocols.Dir) {
 	}
 }
 
-// emitIfComplete emits x if both of its messages are complete.
+// emitIfComplete emits exchange if both of its messages are complete.
 func (p *parser) emitIfComplete(exchange *exchange) {
 	if exchange.responseDone && exchange.requestDone {
 		p.emit(exchange)
 	}
 }
 
-// emit emits x as it is.
+// emit emits the event of exchange and recycles exchange.
 func (p *parser) emit(exchange *exchange) {
 	event := exchange.event
 	if exchange.lastAt > event.Timestamp {
@@ -292,7 +290,7 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 		}
 		side.bodyLeft -= uint64(n)
 		p.countBody(dir, uint64(n))
-		// A gap that ends with the chunk leaves us where the next size is awaited.
+		// The gap may end exactly with the chunk or the body.
 		if side.bodyLeft == 0 && side.state == inChunk {
 			side.state = inChunkEnd
 		} else if side.bodyLeft == 0 {
@@ -319,7 +317,7 @@ func (p *parser) countBody(dir protocols.Dir, n uint64) {
 	}
 }
 
-// losePlace ends the message of dir that is being read: where it really ends cannot be known.
+// losePlace ends the message of dir that is being read, since its real end is unknown.
 func (p *parser) losePlace(dir protocols.Dir) {
 	side := &p.sides[dir]
 	exchange := side.exchange
@@ -331,8 +329,9 @@ func (p *parser) losePlace(dir protocols.Dir) {
 		}
 	}
 	p.endMessage(dir)
+
+	// Whole responses may be lost too, so the request of the next response is uncertain.
 	if dir == protocols.Server && p.pairing.Len() > 0 {
-		// Whole responses may be lost, so the request of the next one is not certain.
 		p.pairing.LostReplies()
 		for _, waiting := range p.pairing.Waiting() {
 			waiting.event.Partial = true
@@ -344,7 +343,7 @@ func (p *parser) losePlace(dir protocols.Dir) {
 	}
 }
 
-// End ends a body that goes on until the connection is closed, and truncates any other message.
+// End completes a body of unknown length. Any other message that is being read is marked as partial.
 func (p *parser) End(dir protocols.Dir, _ int64) {
 	side := &p.sides[dir]
 	exchange := side.exchange
@@ -360,7 +359,7 @@ func (p *parser) End(dir protocols.Dir, _ int64) {
 	}
 }
 
-// Close emits what still waits, first the request whose response has begun.
+// Close emits the pending exchanges, first the one whose response has begun.
 func (p *parser) Close(int64) {
 	if exchange := p.sides[protocols.Server].exchange; exchange != nil {
 		exchange.event.Partial = true
@@ -369,13 +368,13 @@ func (p *parser) Close(int64) {
 	}
 	p.pairing.Flush(p.emitIncomplete)
 	if exchange := p.sides[protocols.Client].exchange; exchange != nil {
-		p.emitIncomplete(exchange) // it was answered, but never ended
+		p.emitIncomplete(exchange) // a request that was answered before its end, and never ended
 	}
 	p.sides = [2]sideReader{}
 	p.c = nil
 }
 
-// emitIncomplete emits x on Close.
+// emitIncomplete emits exchange on Close. An incomplete request is partial; a missing response is not.
 func (p *parser) emitIncomplete(exchange *exchange) {
 	if !exchange.requestDone {
 		exchange.event.Partial = true

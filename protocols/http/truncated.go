@@ -25,15 +25,15 @@ func (p *parser) ParseTruncated(dir protocols.Dir, data []byte, at int64) {
 	}
 }
 
-// hasTarget reports whether b, the front of a head, has a known method and a part of a target.
+// hasTarget reports whether b, the front of a request, has a known method and at least a part of a target.
 func hasTarget(b []byte) bool {
 	b = b[emptyLines(b):]
 	i := bytes.IndexByte(b[:min(len(b), maxMethod)], ' ')
 	return i > 0 && i+1 < len(b) && isKnownMethod(b[:i]) && (detectRequest(b) != protocols.No || looksLikeRequest(b))
 }
 
-// parseTruncatedRequest parses data, a head without its end, as a request, and returns its length. A line
-// without a version is a whole request of HTTP/0.9; any other event is marked partial.
+// parseTruncatedRequest parses data, a head without its end, as a request, and returns the length of data. A
+// line without a version is a complete request of HTTP/0.9. Any other event is marked partial.
 func (p *parser) parseTruncatedRequest(data []byte, at int64) int {
 	p.headUnfinished, p.answeredEarly, p.started = false, false, true
 	skip := emptyLines(data)
@@ -43,6 +43,8 @@ func (p *parser) parseTruncatedRequest(data []byte, at int64) int {
 		line = withoutVersion(line)
 	}
 	p.parseRequest(line, at)
+
+	// parseRequest has queued the exchange. Nothing more of the request comes, whatever its fields announce.
 	exchange := p.pairing.Waiting()[p.pairing.Len()-1]
 	exchange.requestDone, exchange.isConnect, exchange.wantsUpgrade = true, false, false
 	if exchange.isHTTP09 && end < 0 { // the version may be in the missing part
@@ -54,7 +56,7 @@ func (p *parser) parseTruncatedRequest(data []byte, at int64) int {
 	return len(data)
 }
 
-// withoutVersion returns a truncated line without the part of " HTTP/1.1" at its end.
+// withoutVersion returns a truncated line without a front of " HTTP/1.1" at its end.
 func withoutVersion(line []byte) []byte {
 	const version = "HTTP/1.1"
 	i := bytes.LastIndexByte(line, ' ')
@@ -64,8 +66,8 @@ func withoutVersion(line []byte) []byte {
 	return line
 }
 
-// beginHTTP09Response reports whether b is the response to a request of HTTP/0.9, and begins it: it has no
-// head, and ends with the connection.
+// beginHTTP09Response reports whether b is the response to a request of HTTP/0.9. If it is, the response
+// begins: it has no head, and its body extends to the end of the connection.
 func (p *parser) beginHTTP09Response(b []byte) bool {
 	first := p.pairing.First()
 	if first == nil || !(*first).isHTTP09 || p.pairing.Skipping() ||
