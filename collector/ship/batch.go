@@ -17,7 +17,7 @@ const (
 	containerKey = 9<<3 | 2
 )
 
-// maxContainer is the encoded size from which the metadata of a container is cut down to its names.
+// maxContainer is the encoded size above which a container's metadata is reduced to its ids and names.
 const maxContainer = 16 << 10
 
 var (
@@ -25,50 +25,50 @@ var (
 	errTooLarge = errors.New("the event is larger than a batch")
 )
 
-// A batch is a message for Kafka that is being made. Events are encoded when they are shipped: what waits is
-// bytes, which are counted exactly, and the event can be reused. Protobuf allows fields in any order: a
-// container stands in front of the first event that refers to it, and the header, which has the batch's id,
-// is appended when the id is known.
+// A batch is a Kafka message under construction: an encoded pipeline.Batch. Each event is encoded when it is
+// shipped, so that the buffered bytes are counted exactly and the event can be reused. Protobuf allows fields
+// in any order: the metadata of a container stands in front of the first event that refers to it, and the
+// header with the batch's id is appended last.
 type batch struct {
-	id         uint64 // differs between two uses of a pooled batch
+	id         uint64 // differs between two uses of one pooled batch
 	buf        []byte
 	eventCount int
 	counts     datasetCounts
 	containers map[*pipeline.Container]uint32 // index + 1 of each container in buf
 	ranges     []*batchRange
 	openedAt   int64       // when the first event was added, in ns
-	charged    int         // bytes that the budget knows of
-	unreadable atomic.Bool // a line in it cannot be read again: it may go to the spool
+	charged    int         // bytes that were charged to the budget
+	unreadable atomic.Bool // it has a line that cannot be read again: it may go to the spool
 
 	bufferShared bool // a request that failed may still be reading buf
 }
 
-// A batchRange is what a batch holds of one file: the lines that end behind after, up to end.
+// A batchRange is the range of lines of one file that a batch holds: those that end behind after, up to end.
 //
-// end and count grow while the batch is open, under the batcher's lock, and do not change afterwards. Those
-// of a recovered range change when its replay is abandoned, under the file's and the sender's lock.
+// end and count grow under the batcher's lock while the batch is open, and do not change afterwards. In a
+// recovered range they change when its replay is abandoned, under the file's and the sender's lock.
 type batchRange struct {
 	file   *fileProducer
 	after  int64
 	end    collector.Checkpoint
-	count  uint32
-	replay *rangeReplay // of a batch that an earlier process made; else nil
+	count  uint32       // lines
+	replay *rangeReplay // set if an earlier process made the range
 
 	// Guarded by the file's lock.
 	batch *batch // nil: the lines are safe
 	done  bool   // the lines are safe, or lost and counted
 }
 
-// isRemovable reports whether the list of the file's ranges does not need r any more, once everything before
-// r has left. The file's lock must be held.
+// isRemovable reports whether r can be removed from the file's list of ranges when it is the first of them.
+// The file's lock must be held.
 func (r *batchRange) isRemovable() bool { return r.done && (r.replay == nil || r.replay.passed) }
 
-// toJournal returns r in the form of the journal.
+// toJournal returns r as a range of the journal.
 func (r *batchRange) toJournal() journal.Range {
 	return journal.Range{File: r.file.id, After: r.after, End: r.end, Events: r.count}
 }
 
-// toJournal returns what the journal has to know of b.
+// toJournal returns b as a batch of the journal.
 func (b *batch) toJournal(id batchID) journal.Batch {
 	out := journal.Batch{ID: id, Ranges: make([]journal.Range, len(b.ranges))}
 	for i, r := range b.ranges {
@@ -88,7 +88,8 @@ func newBatch() *batch {
 	return b
 }
 
-// recycle gives b back to the pool. Nobody may hold it.
+// recycle returns b to the pool. The caller holds the only reference. A buffer that a failed request may
+// still be reading is not reused.
 func (b *batch) recycle() {
 	clear(b.containers)
 	clear(b.ranges)
@@ -100,17 +101,18 @@ func (b *batch) recycle() {
 	batchPool.Put(b)
 }
 
-// addEvent appends e, with its containers as indices. It leaves b as it was and returns errFull or
-// errTooLarge if b would become larger than limit.
+// addEvent appends event and replaces its containers by indices. If b would become larger than limit, it
+// leaves b and event unchanged and returns errFull, or errTooLarge if b has no event.
 func (b *batch) addEvent(event *pipeline.Event, limit int) error {
-	// 1. Replace the containers of e by indices. Those that b does not have yet are appended.
+	// 1. Replace the containers of event by indices. The metadata of containers that are new to b is
+	// appended.
 	length, known := len(b.buf), len(b.containers)
 	owner := event.Container
 	event.Container, event.Host, event.Ingested = nil, nil, 0
 	event.ContainerIndex = b.internContainer(owner)
 	source, destination := b.internEndpoint(event.Source), b.internEndpoint(event.Destination)
 
-	// 2. Undo that if e does not fit.
+	// 2. Undo that if event does not fit.
 	size := event.SizeVT()
 	if len(b.buf)+size+8 > limit {
 		b.truncate(length, known)
@@ -123,7 +125,7 @@ func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 		return errFull
 	}
 
-	// 3. Encode e.
+	// 3. Encode event behind its key and size.
 	b.buf = appendKeyAndSize(b.buf, eventKey, size)
 	at := len(b.buf)
 	b.buf = extend(b.buf, size)
@@ -136,7 +138,7 @@ func (b *batch) addEvent(event *pipeline.Event, limit int) error {
 	return nil
 }
 
-// internEndpoint replaces the container of an endpoint by its index and returns it.
+// internEndpoint replaces the container of an endpoint by its index and returns the container.
 func (b *batch) internEndpoint(endpoint *pipeline.Endpoint) *pipeline.Container {
 	if endpoint == nil {
 		return nil
@@ -153,7 +155,8 @@ func setContainer(p *pipeline.Endpoint, c *pipeline.Container) {
 	}
 }
 
-// internContainer returns the index + 1 of c in b, to which c is appended if it is new; 0 for no container.
+// internContainer returns the index + 1 of container in b, and appends its metadata if it is new; 0: no
+// container.
 func (b *batch) internContainer(container *pipeline.Container) uint32 {
 	if container == nil {
 		return 0
@@ -164,11 +167,13 @@ func (b *batch) internContainer(container *pipeline.Container) uint32 {
 	index := uint32(len(b.containers) + 1)
 	b.containers[container] = index
 
+	// Metadata that is too large is reduced to ids and names, each cut to 1 KiB.
 	size := container.SizeVT()
 	metadata := container
 	if size > maxContainer {
 		metadata = &pipeline.Container{
-			Id: firstKiB(container.Id), Name: firstKiB(container.Name), Image: firstKiB(container.Image), ImageId: firstKiB(container.ImageId),
+			Id: firstKiB(container.Id), Name: firstKiB(container.Name),
+			Image: firstKiB(container.Image), ImageId: firstKiB(container.ImageId),
 			Demo: container.Demo,
 		}
 		size = metadata.SizeVT()
@@ -184,7 +189,7 @@ func (b *batch) internContainer(container *pipeline.Container) uint32 {
 
 func firstKiB(s string) string { return s[:min(len(s), 1<<10)] }
 
-// truncate removes what was appended since the buffer had that length and b had that many containers.
+// truncate resets b to a state in which its buffer had that length and b had that many containers.
 func (b *batch) truncate(length, containers int) {
 	b.buf = b.buf[:length]
 	if len(b.containers) == containers {
@@ -197,7 +202,7 @@ func (b *batch) truncate(length, containers int) {
 	}
 }
 
-// appendHeader appends the header of the batch. When there are several, the last one counts.
+// appendHeader appends the header of the batch. A reader uses the last header if there are several.
 func (b *batch) appendHeader(header *pipeline.Batch) {
 	size := header.SizeVT()
 	at := len(b.buf)
@@ -211,10 +216,10 @@ func appendKeyAndSize(buf []byte, key byte, size int) []byte {
 	return binary.AppendUvarint(append(buf, key), uint64(size))
 }
 
-// extend makes b longer by n bytes, which are not cleared.
-func extend(b []byte, n int) []byte {
-	if cap(b)-len(b) < n {
-		b = append(make([]byte, 0, max(2*cap(b), len(b)+n, 16<<10)), b...)
+// extend makes buf longer by size bytes, which are not cleared.
+func extend(buf []byte, size int) []byte {
+	if cap(buf)-len(buf) < size {
+		buf = append(make([]byte, 0, max(2*cap(buf), len(buf)+size, 16<<10)), buf...)
 	}
-	return b[:len(b)+n]
+	return buf[:len(buf)+size]
 }

@@ -12,17 +12,17 @@ import (
 	"tidegate/pipeline/logging"
 )
 
-// errorLogInterval is the time between two log lines about the same trouble.
+// errorLogInterval is the minimum time between two log lines about failed requests.
 const errorLogInterval = 30 * time.Second
 
-// brokerHealth says whether Kafka accepts what is produced.
+// brokerHealth records whether Kafka accepts requests.
 type brokerHealth struct {
-	topicKnown  atomic.Bool // Kafka has told this process how many partitions the topic has
+	topicKnown  atomic.Bool // the number of partitions was read from Kafka by this process
 	unavailable atomic.Bool // the last request failed
 	throttle    *logging.Throttle
 
 	mu               sync.Mutex
-	unavailableSince time.Time // of unavailable
+	unavailableSince time.Time
 }
 
 func newBrokerHealth() brokerHealth {
@@ -61,8 +61,8 @@ func (s *Shipper) recordProduceResult(err error) {
 	}
 }
 
-// recordProduceSuccess logs that Kafka is available again, if it was not, and retries at once what waits
-// after a failure.
+// recordProduceSuccess records that Kafka is available. If it was unavailable before, it logs that and ends
+// the pauses after failed requests.
 func (s *Shipper) recordProduceSuccess() {
 	health := &s.health
 	if !health.unavailable.Load() || !health.unavailable.CompareAndSwap(true, false) {
@@ -72,12 +72,12 @@ func (s *Shipper) recordProduceSuccess() {
 	outage := time.Since(health.unavailableSince)
 	health.mu.Unlock()
 	s.log.Info("kafka available again", "after", outage.Round(time.Millisecond))
-	if outage > time.Second { // a shorter one is a single partition that moves
+	if outage > time.Second { // a shorter one is the change of a partition's leader
 		s.retryNow()
 	}
 }
 
-// retryNow ends the pauses after failed requests.
+// retryNow ends the pauses after failed requests in all senders.
 func (s *Shipper) retryNow() {
 	for _, sender := range s.everySender() {
 		sender.mu.Lock()
@@ -87,8 +87,8 @@ func (s *Shipper) retryNow() {
 	}
 }
 
-// watchTopic follows the number of partitions of the topic; often, until Kafka has answered once. It runs in
-// a goroutine of its own.
+// watchTopic refreshes the number of partitions of the topic every topicInterval, and every second until
+// Kafka has answered once. It runs in a goroutine of its own.
 func (s *Shipper) watchTopic() {
 	for {
 		pause := topicInterval
@@ -104,8 +104,8 @@ func (s *Shipper) watchTopic() {
 	}
 }
 
-// refreshTopic creates the topic if need be and learns how many partitions it has. Until the number is known,
-// from this or an earlier process, everything goes to partition 0, which every topic has.
+// refreshTopic creates the topic if it does not exist and reads its number of partitions. Until the number is
+// known, from Kafka or from the journal, all events go to partition 0, which every topic has.
 func (s *Shipper) refreshTopic(ctx context.Context) {
 	partitions, err := s.kafka.EnsureTopics(ctx, pipeline.TopicEvents)
 	if err != nil {

@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Close takes no more events and sends those that it has. What Kafka has not accepted when ctx ends, or at
-// once if Kafka has been unavailable for long, goes to the spool if it cannot be read again. Lines of files
-// are found by the next process, as after a kill.
+// Close refuses new events and sends the buffered ones until ctx ends. It does not wait if Kafka has been
+// unavailable for longer than SpoolAfter. The remaining packets, and lines that cannot be read again, go to
+// the spool. The remaining lines of files are read again by the next process, as after a kill.
 func (s *Shipper) Close(ctx context.Context) error {
 	if s.closing.Swap(true) {
 		return nil
 	}
 
-	// 1. Take nothing more, and let everything be sent at once.
+	// 1. Refuse new events, close the open batches, and end the pauses after failed requests.
 	close(s.stop)
 	for _, p := range s.everyPartition() {
 		p.files.closeInput()
@@ -22,7 +22,7 @@ func (s *Shipper) Close(ctx context.Context) error {
 	}
 	s.retryNow()
 
-	// 2. Wait for Kafka while that makes sense.
+	// 2. Wait for Kafka to acknowledge the batches.
 	for ctx.Err() == nil && !s.isDrained() && !s.isUnreachable() {
 		timer := time.NewTimer(maintainInterval)
 		select {
@@ -33,17 +33,17 @@ func (s *Shipper) Close(ctx context.Context) error {
 		timer.Stop()
 	}
 
-	// 3. End the goroutines, so that no batch is in use, and spool the rest.
+	// 3. End the goroutines, so that no batch is in use, and spill the remaining batches.
 	s.stopWorkers()
 	s.spillAll(true)
 	return s.closeFiles(true)
 }
 
-// stopWorkers ends all goroutines.
+// stopWorkers ends all goroutines and waits for them.
 func (s *Shipper) stopWorkers() {
 	s.cancel()
 	for _, sender := range s.everySender() {
-		sender.mu.Lock() // dispatch holds it while it looks at ctx and starts a request
+		sender.mu.Lock() // dispatch checks ctx and starts a request under this lock: no request starts after it
 		if sender.timer != nil {
 			sender.timer.Stop()
 		}
@@ -53,7 +53,8 @@ func (s *Shipper) stopWorkers() {
 	s.workers.Wait()
 }
 
-// closeFiles releases everything outside of memory. flush makes what was written survive a power cut.
+// closeFiles closes the journal, the spool and the Kafka client, and releases the state folder. With flush,
+// journal and spool are synced to the disk.
 func (s *Shipper) closeFiles(flush bool) error {
 	err := errors.Join(s.journal.Close(flush), s.spool.Close(flush))
 	s.kafka.Close()
@@ -63,7 +64,7 @@ func (s *Shipper) closeFiles(flush bool) error {
 	return errors.Join(err, s.lock.Unlock())
 }
 
-// isDrained reports whether everything that can be sent has been.
+// isDrained reports whether all batches that can be sent were sent.
 func (s *Shipper) isDrained() bool {
 	for _, p := range s.everyPartition() {
 		if p.files.bufferedEvents() > 0 {
@@ -78,8 +79,8 @@ func (s *Shipper) isDrained() bool {
 	return true
 }
 
-// isUnreachable reports whether all that is left is for partitions of which Kafka has accepted nothing for
-// long.
+// isUnreachable reports whether all remaining batches are for partitions of which Kafka has accepted no batch
+// for longer than SpoolAfter.
 func (s *Shipper) isUnreachable() bool {
 	if !s.health.unavailable.Load() {
 		return false

@@ -17,15 +17,15 @@ import (
 type fileState int32
 
 const (
-	fileIdle    fileState = iota // not open; the file may exist: from the journal, or closed with keep
+	fileIdle    fileState = iota // not open; the file may exist: recovered from the journal, or closed with keep
 	fileOpen                     // its owner reads it
-	fileGone                     // its owner reads it, and it has no name any more: it cannot be opened again
+	fileGone                     // its owner reads it; its name was removed, so it cannot be opened again
 	fileMissing                  // not open, and a complete listing of the files did not contain it
-	fileClosed                   // nobody will read it again, or its name means another file now
+	fileClosed                   // it will not be read again, or a newer file has its name
 )
 
-// A fileProducer ships the lines of one file. Its owner's goroutine assigns the lines to batches; the
-// goroutine that learns that a batch is safe finishes the ranges of the batch.
+// A fileProducer ships the lines of one file. Its owner's goroutine adds the lines to batches. The goroutine
+// of the sender or the spool that confirms a batch finishes the ranges of the batch.
 type fileProducer struct {
 	shipper *Shipper
 	name    string
@@ -33,11 +33,11 @@ type fileProducer struct {
 
 	// Used by the owner's goroutine only.
 	router         partitionCache
-	partition      *partition // all lines of a file go to one partition, that of the first
-	currentRange   *batchRange
-	currentBatchID uint64 // id of the batch that current is in
-	lastEnd        int64  // End of the last event that was handed over
-	rangeEnd       int64  // where the next range begins: ranges leave no gap, except for lines of recovered ones
+	partition      *partition  // the partition of the first line, to which all lines of the file go
+	currentRange   *batchRange // the range to which the next line is added, if its batch is still open
+	currentBatchID uint64      // id of the batch of currentRange
+	lastEnd        int64       // End of the last event that was shipped
+	rangeEnd       int64       // start of the next range; new ranges leave gaps only where recovered ranges are
 
 	state          atomic.Int32 // a fileState; written under mu
 	unpassedRanges atomic.Int32 // recovered ranges that the owner has not read past
@@ -45,9 +45,9 @@ type fileProducer struct {
 	blocked        atomic.Bool  // the owner waits for memory
 
 	mu            sync.Mutex
-	ranges        []*batchRange        // ordered by after; finished ones leave at the front
+	ranges        []*batchRange        // ordered by after; finished ones are removed at the front
 	checkpoint    collector.Checkpoint // everything up to here is safe
-	hasCheckpoint bool                 // checkpoint is meaningful: the file is not new
+	hasCheckpoint bool                 // checkpoint is set: the file is not new
 	gone          chan struct{}        // closed by SourceGone: the owner stops waiting for the files' budget
 }
 
@@ -64,8 +64,8 @@ func (f *fileProducer) inState(state fileState) bool { return fileState(f.state.
 // setState changes the state; f.mu must be held.
 func (f *fileProducer) setState(state fileState) { f.state.Store(int32(state)) }
 
-// reopen makes f the producer of an owner that begins to read. It reports false if f is closed for good: its
-// name then means another file. The shipper's lock is held.
+// reopen makes f the producer of an owner that begins to read. It returns false if f is closed for good: the
+// name then means another file. The shipper's lock must be held.
 func (f *fileProducer) reopen() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -80,15 +80,15 @@ func (f *fileProducer) reopen() bool {
 	return true
 }
 
-// Ship hands over the event that ends at c and waits while memory is short. An event at or before an End that
-// was shipped already, by this process or safely by an earlier one, is counted as read again and dropped.
+// Ship ships event, which ends at checkpoint, and waits while memory is short. An event that this process has
+// shipped before, or that is safe since an earlier process, is counted as read again and dropped.
 func (f *fileProducer) Ship(ctx context.Context, event *pipeline.Event, checkpoint collector.Checkpoint) error {
 	if f.shipper.closing.Load() {
 		pipeline.ReleaseEvent(event)
 		return ErrClosed
 	}
 
-	// 1. A line that is safe, or that belongs to a batch of an earlier process, is not new.
+	// 1. Lines that were read again do not go into new batches.
 	if checkpoint.End <= f.lastEnd {
 		f.dropReread(event)
 		return nil
@@ -97,12 +97,14 @@ func (f *fileProducer) Ship(ctx context.Context, event *pipeline.Event, checkpoi
 		return nil
 	}
 
-	// 2. All lines of a file go to one partition, so that their order is kept, whatever becomes of the topic.
+	// 2. All lines of a file go to one partition: their order is kept also when the number of partitions
+	// changes.
 	if f.partition == nil {
 		f.partition = f.router.partitionOf(event)
 	}
 
-	// 3. Wait without a lock, and then add: the budget may be exceeded by one event of each producer.
+	// 3. Wait for memory without a lock, then add the event. Producers that stop waiting together exceed the
+	// budget by at most one event each.
 	target, err := f.waitForBatcher(ctx)
 	if err != nil {
 		pipeline.ReleaseEvent(event)
@@ -115,7 +117,7 @@ func (f *fileProducer) Ship(ctx context.Context, event *pipeline.Event, checkpoi
 }
 
 // waitForBatcher waits for memory and returns the batcher for the next line: the partition's batcher for
-// files or, once the file cannot be read again, the one whose batches may go to the spool.
+// files or, if the file cannot be read again, the batcher for packets, whose batches may go to the spool.
 func (f *fileProducer) waitForBatcher(ctx context.Context) (*batcher, error) {
 	if !f.inState(fileGone) {
 		files := &f.partition.files
@@ -123,7 +125,7 @@ func (f *fileProducer) waitForBatcher(ctx context.Context) (*batcher, error) {
 			return files, err
 		}
 	}
-	// A file can wait and packets cannot, so lines take only the lower half of the packets' budget.
+	// Lines can wait and packets cannot, so lines use only the lower half of the packets' budget.
 	packets := &f.partition.packets
 	return packets, f.waitForBudget(ctx, packets.budget, packets.budget.limit()/2, nil)
 }
@@ -143,20 +145,21 @@ func (f *fileProducer) waitForBudget(ctx context.Context, budget *byteBudget, li
 	return budget.waitBelow(ctx, f.shipper.stop, gone, limit)
 }
 
-// dropReread drops an event that is safe already.
-func (f *fileProducer) dropReread(e *pipeline.Event) {
-	f.shipper.counters.reread[datasetIndex(e)].Add(1)
-	pipeline.ReleaseEvent(e)
+// dropReread drops an event that was shipped before and counts it.
+func (f *fileProducer) dropReread(event *pipeline.Event) {
+	f.shipper.counters.reread[datasetIndex(event)].Add(1)
+	pipeline.ReleaseEvent(event)
 }
 
-// Resume returns the checkpoint up to which everything is safe.
+// Resume returns the checkpoint up to which all lines are safe; false: f has none.
 func (f *fileProducer) Resume() (collector.Checkpoint, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.checkpoint, f.hasCheckpoint
 }
 
-// SourceGone lets the batches with lines of f go to the spool.
+// SourceGone records that the file cannot be read again. Batches with its lines may go to the spool from now
+// on.
 func (f *fileProducer) SourceGone() {
 	f.mu.Lock()
 	if f.inState(fileOpen) {
@@ -167,7 +170,8 @@ func (f *fileProducer) SourceGone() {
 	f.shipper.requestMaintenance()
 }
 
-// markUnreadable marks the batches that hold lines of f; f.mu must be held.
+// markUnreadable marks the batches that hold lines of f as unreadable and ends the wait for the files'
+// budget. f.mu must be held.
 func (f *fileProducer) markUnreadable() {
 	select {
 	case <-f.gone:
@@ -181,8 +185,8 @@ func (f *fileProducer) markUnreadable() {
 	}
 }
 
-// Close ends the owner's use of f. A file that is not kept does not exist any more: its lines cannot be read
-// again, and none will come for the batches of an earlier process.
+// Close ends the owner's use of f. Without keep the file does not exist any more: its lines cannot be read
+// again, so that batches of an earlier process need not wait for them.
 func (f *fileProducer) Close(keep bool) {
 	f.mu.Lock()
 	if keep {
@@ -199,40 +203,40 @@ func (f *fileProducer) Close(keep bool) {
 	f.shipper.dropFinishedFile(f)
 }
 
-// extendRange adds the event that ends at c to the range of f in b, which is made if need be. The batcher of
-// b is locked.
-func (f *fileProducer) extendRange(b *batch, checkpoint collector.Checkpoint) {
-	// The batch behind current may have been recycled since and be in use again, so its id decides.
-	if f.currentRange == nil || f.currentBatchID != b.id {
-		f.currentRange, f.currentBatchID = f.newRange(b), b.id
+// extendRange adds the event that ends at checkpoint to the range of f in target, and makes the range if
+// there is none. The batcher of target is locked.
+func (f *fileProducer) extendRange(target *batch, checkpoint collector.Checkpoint) {
+	// The ids are compared, not the pointers: the memory of an earlier batch may have been reused for target.
+	if f.currentRange == nil || f.currentBatchID != target.id {
+		f.currentRange, f.currentBatchID = f.newRange(target), target.id
 	}
 	f.currentRange.end = checkpoint
 	f.currentRange.count++
 	f.rangeEnd = checkpoint.End
 }
 
-// newRange begins a range of f in b.
-func (f *fileProducer) newRange(b *batch) *batchRange {
-	r := &batchRange{file: f, batch: b, after: f.rangeEnd}
-	b.ranges = append(b.ranges, r)
+// newRange begins a range of f in target.
+func (f *fileProducer) newRange(target *batch) *batchRange {
+	r := &batchRange{file: f, batch: target, after: f.rangeEnd}
+	target.ranges = append(target.ranges, r)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.insertRange(r)
-	if !f.inState(fileOpen) { // SourceGone came after the batcher was chosen
-		b.unreadable.Store(true)
+	if !f.inState(fileOpen) { // SourceGone was called after the batcher was chosen
+		target.unreadable.Store(true)
 	}
 	return r
 }
 
-// skipTo records that the owner has read lines up to end that belong to no new range.
+// skipTo records that the owner has read lines up to end which were not added to a new range.
 func (f *fileProducer) skipTo(end int64) {
 	f.currentRange = nil
 	f.lastEnd, f.rangeEnd = end, end
 }
 
-// insertRange puts r in its place; f.mu must be held.
+// insertRange inserts r into the list of ranges, in order; f.mu must be held.
 func (f *fileProducer) insertRange(r *batchRange) {
-	// New ranges belong at the end; only recovered ones may begin behind them.
+	// The search starts at the end: a new range begins behind all others, except for recovered ones.
 	position := len(f.ranges)
 	for position > 0 && f.ranges[position-1].after > r.after {
 		position--
@@ -240,14 +244,14 @@ func (f *fileProducer) insertRange(r *batchRange) {
 	f.ranges = slices.Insert(f.ranges, position, r)
 }
 
-// removeRange takes r out of the list; f.mu must be held.
+// removeRange removes r from the list of ranges; f.mu must be held.
 func (f *fileProducer) removeRange(r *batchRange) {
 	if i := slices.Index(f.ranges, r); i >= 0 {
 		f.ranges = slices.Delete(f.ranges, i, i+1)
 	}
 }
 
-// finishRange records that the lines of r are safe, or lost and counted. It reports whether f can be dropped.
+// finishRange records that the lines of r are safe, or lost and counted. It returns whether f can be dropped.
 func (f *fileProducer) finishRange(r *batchRange) (droppable bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -256,18 +260,17 @@ func (f *fileProducer) finishRange(r *batchRange) (droppable bool) {
 	return f.droppable()
 }
 
-// droppable reports whether nobody will read f again and nothing of it is unfinished; f.mu must be held.
+// droppable reports whether f will not be read again and has no unfinished range; f.mu must be held.
 func (f *fileProducer) droppable() bool {
 	return (f.inState(fileClosed) || f.inState(fileMissing)) && len(f.ranges) == 0
 }
 
-// advanceCheckpoint removes finished ranges from the front and moves the checkpoint; f.mu must be held. A
-// finished range stays while an earlier one is unfinished. It also stays while it was recovered from the
-// journal and the owner has not read past it: its position is how its lines are recognised when they are read
-// again.
+// advanceCheckpoint removes finished ranges from the front of the list and moves the checkpoint; f.mu must be
+// held. A finished range stays while an earlier range is unfinished. A recovered range also stays until the
+// owner has read past it: its offsets identify its lines when they are read again.
 func (f *fileProducer) advanceCheckpoint() {
-	// Invariant: every line up to the checkpoint is safe, or lost and counted. Ranges leave in order, so the
-	// checkpoint never skips an unfinished one.
+	// Invariant: every line up to the checkpoint is safe, or lost and counted. Ranges are removed in order,
+	// so that the checkpoint never skips an unfinished range.
 	finished := 0
 	for finished < len(f.ranges) && f.ranges[finished].isRemovable() {
 		if r := f.ranges[finished]; r.end.End > f.checkpoint.End {

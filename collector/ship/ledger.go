@@ -2,26 +2,27 @@ package ship
 
 import "sync/atomic"
 
-// A Ledger accounts for every event. After Close, Read + Recovered = Delivered + Buffered + Dropped + Lost.
+// A Ledger is the account of all events. After Close, Read + Recovered = Delivered + Buffered + Dropped +
+// Lost.
 type Ledger struct {
-	Read      uint64 // handed over by the sources
-	Recovered uint64 // found in the spool of an earlier process, or missing from one of its batches
+	Read      uint64 // shipped by the sources
+	Recovered uint64 // read from the spool of an earlier process, or missing from one of its batches
 	Delivered uint64 // acknowledged by Kafka
 	Buffered  uint64 // in memory or in the spool
 	Dropped   uint64 // shed, or too large
-	Lost      uint64 // rejected by Kafka, damaged on disk, or gone with their file
+	Lost      uint64 // rejected by Kafka, damaged on disk, or removed with their file
 
-	Spooled uint64 // went through the spool; they are in one of the sums above as well
-	Reread  uint64 // read again after a restart although they were safe; in none of the sums
+	Spooled uint64 // written to the spool; also counted in one of the fields above
+	Reread  uint64 // safe before a restart and read again after it; not counted in the fields above
 }
 
-// IsBalanced reports whether every event has its place.
+// IsBalanced reports whether the account holds: no event is missing or counted twice.
 func (ledger Ledger) IsBalanced() bool {
 	return ledger.Read+ledger.Recovered == ledger.Delivered+ledger.Buffered+ledger.Dropped+ledger.Lost
 }
 
-// Ledger returns the account of all events so far. It balances only after Close: before, events are on their
-// way from one place to another.
+// Ledger returns the account of all events so far. It is balanced only after Close: before, events may be
+// moving from one place to another while they are counted.
 func (s *Shipper) Ledger() Ledger {
 	counters := &s.counters
 	ledger := Ledger{
@@ -38,35 +39,35 @@ func (s *Shipper) Ledger() Ledger {
 	return ledger
 }
 
-// bufferedEvents returns how many events wait in memory or in the spool.
-func (s *Shipper) bufferedEvents() (n uint64) {
+// bufferedEvents returns the number of events that wait in memory or in the spool.
+func (s *Shipper) bufferedEvents() (events uint64) {
 	for _, p := range s.everyPartition() {
-		n += p.files.bufferedEvents() + p.packets.bufferedEvents()
+		events += p.files.bufferedEvents() + p.packets.bufferedEvents()
 	}
 	for _, sender := range s.everySender() {
-		n += sender.bufferedEvents()
+		events += sender.bufferedEvents()
 	}
-	return n
+	return events
 }
 
-// fileBytes returns how many encoded bytes of log lines are in memory.
-func (s *Shipper) fileBytes() (n int64) {
+// fileBytes returns the number of encoded bytes of log lines in memory.
+func (s *Shipper) fileBytes() (bytes int64) {
 	for _, p := range s.everyPartition() {
-		n += p.files.budget.used.Load()
+		bytes += p.files.budget.used.Load()
 	}
-	return n
+	return bytes
 }
 
-// The reasons for which events are dropped on purpose, and those for which they are lost.
+// The reasons for which events are dropped on purpose (drop…) or lost against our will (lost…).
 const (
-	dropMemory    = iota // the sources are faster than Kafka
+	dropMemory    = iota // memory is full: the sources are faster than Kafka
 	dropSpoolFull        // Kafka is unavailable and the spool is full
 	dropDisk             // Kafka is unavailable and the spool cannot be written
 	dropTooLarge         // larger than a batch
 	dropClosed           // shipped after Close
 	lostRejected         // Kafka will never accept them
 	lostSpool            // damaged in the spool
-	lostFile             // their file did not come back after a kill
+	lostFile             // their file was not found again after a kill
 	numReasons
 )
 
@@ -74,10 +75,10 @@ var reasonNames = [numReasons]string{
 	"memory", "spool_full", "spool_failed", "too_large", "closed", "rejected", "spool_damaged", "file_gone",
 }
 
-// isLoss reports whether events that are discarded for this reason are lost against our will.
+// isLoss reports whether events that are discarded for this reason count as lost, and not as dropped.
 func isLoss(reason int) bool { return reason >= lostRejected }
 
-// counters are behind the Ledger and the metrics.
+// counters are the source of the Ledger and of the metrics.
 type counters struct {
 	read, recovered, delivered, safe, spooled, reread datasetCounter
 

@@ -7,8 +7,8 @@ import (
 	"tidegate/pipeline/retry"
 )
 
-// maintain spills what has waited for too long and ends replays of files that do not come back. It runs in a
-// goroutine of its own.
+// maintain spills batches that have waited for too long, and ends replays of files that are not read again.
+// It runs every maintainInterval and on requestMaintenance, in a goroutine of its own.
 func (s *Shipper) maintain() {
 	ticker := time.NewTicker(maintainInterval)
 	defer ticker.Stop()
@@ -24,7 +24,8 @@ func (s *Shipper) maintain() {
 	}
 }
 
-// spillAll writes to the spool what can go there: what has waited for long or, with always, everything.
+// spillAll spills the batches of all senders that may go to the spool and have waited for SpoolAfter; with
+// always, it does not matter how long they have waited.
 func (s *Shipper) spillAll(always bool) {
 	for _, p := range s.everyPartition() {
 		p.files.moveUnreadable(always)
@@ -41,7 +42,7 @@ func (s *Shipper) requestMaintenance() {
 	}
 }
 
-// shedReason returns why there is no memory for a packet.
+// shedReason returns the reason why there is no memory for a packet.
 func (s *Shipper) shedReason() int {
 	if s.health.unavailable.Load() {
 		switch s.spool.Condition() {
@@ -54,7 +55,7 @@ func (s *Shipper) shedReason() int {
 	return dropMemory
 }
 
-// sleep waits for d. It reports false when the shipper ends before.
+// sleep waits for d. It returns false if the shipper ends before.
 func (s *Shipper) sleep(d time.Duration) bool { return retry.Sleep(s.ctx, d) == nil }
 
 func (s *Shipper) signalProgress() {

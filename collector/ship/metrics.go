@@ -7,7 +7,7 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// The metrics of the collector's way to Kafka. Those by dataset are the Ledger.
+// The metrics of a Shipper. Those with the label dataset have the values of the Ledger.
 var (
 	byDataset   = []string{"dataset"}
 	byReason    = []string{"dataset", "reason"}
@@ -16,10 +16,10 @@ var (
 		descBuffered, descBuffer, descSpool, descJournal, descBatches, descErrors, descDisk, descUnreadable,
 	}
 
-	descRead = describe("events_read_total", "Events that sources handed over for delivery to Kafka.", byDataset)
+	descRead = describe("events_read_total", "Events that sources shipped to Kafka.", byDataset)
 
 	descRecovered = describe("events_recovered_total",
-		"Events of an earlier process, found in its spool or missing from its unacknowledged batches.", byDataset)
+		"Events of an earlier process, read from its spool or missing from its unacknowledged batches.", byDataset)
 
 	descDelivered = describe("events_delivered_total", "Events acknowledged by Kafka.", byDataset)
 
@@ -31,18 +31,20 @@ var (
 		"Log lines read again after a restart that were delivered or spooled before; they are not sent again.",
 		byDataset)
 
-	descDropped = describe("events_dropped_total", "Events dropped before delivery, by reason.", byReason)
+	descDropped = describe("events_dropped_total",
+		"Events dropped on purpose before delivery to Kafka, by reason.", byReason)
 
-	descLost = describe("events_lost_total", "Events lost before delivery, by reason.", byReason)
+	descLost = describe("events_lost_total",
+		"Events lost before delivery to Kafka, by reason.", byReason)
 
 	descBuffered = describe("events_buffered", "Events that wait for Kafka, in memory or in the spool.", nil)
 
 	descBuffer = describe("buffer_bytes",
-		"Encoded events in memory that wait for Kafka, in bytes, by kind of source.", []string{"source"})
+		"Bytes of encoded events in memory that wait for Kafka, by kind of source.", []string{"source"})
 
-	descSpool = describe("spool_bytes", "Size of the spool on disk.", nil)
+	descSpool = describe("spool_bytes", "Size of the spool on disk, in bytes.", nil)
 
-	descJournal = describe("journal_bytes", "Size of the journal on disk.", nil)
+	descJournal = describe("journal_bytes", "Size of the journal on disk, in bytes.", nil)
 
 	descBatches = describe("batches_delivered_total", "Batches acknowledged by Kafka.", nil)
 

@@ -13,8 +13,8 @@ type packetProducer struct {
 
 var _ collector.PacketProducer = (*packetProducer)(nil)
 
-// TryShip encodes e into the batch of its partition. It reports false when e was shed or does not fit into a
-// batch.
+// TryShip encodes event into the open batch of its partition. It returns false if event was shed, is larger
+// than a batch, or was shipped after Close.
 func (p *packetProducer) TryShip(event *pipeline.Event) bool {
 	shipper := p.shipper
 	index := datasetIndex(event)
@@ -32,19 +32,20 @@ func (p *packetProducer) TryShip(event *pipeline.Event) bool {
 	return p.router.partitionOf(event).packets.addPacketEvent(event)
 }
 
-// Close has nothing to release: the events of p are in batches of the partitions.
+// Close does nothing: p holds no events.
 func (p *packetProducer) Close() {}
 
-// A partitionCache finds the partition of an event and remembers the last answer: events that follow one
-// another are often of one container.
+// A partitionCache finds the partition of an event. It caches the partition of the last container, because
+// successive events often belong to one container.
 type partitionCache struct {
 	shipper    *Shipper
-	partitions *[]*partition // of which home is one
-	owner      *pipeline.Container
-	home       *partition // the partition of owner; nil: nothing is remembered
+	partitions *[]*partition       // the partitions in use when home was found
+	owner      *pipeline.Container // container of the last event; nil: the host
+	home       *partition          // the partition of owner; nil: the cache is empty
 }
 
-// partitionOf returns the partition of e. The events of one container are always in one partition.
+// partitionOf returns the partition of event: a hash of the container's id, or of the host's id without a
+// container. Events of one container have one partition while the number of partitions does not change.
 func (c *partitionCache) partitionOf(event *pipeline.Event) *partition {
 	partitions := c.shipper.partitions.Load()
 	if c.home == nil || c.partitions != partitions || c.owner != event.Container {

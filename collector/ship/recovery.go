@@ -10,7 +10,8 @@ import (
 	"tidegate/collector/ship/spool"
 )
 
-// recoverState takes over what earlier processes left in the state folder. No other goroutine runs yet.
+// recoverState reads the spool and the journal of earlier processes and makes senders and files of them. No
+// other goroutine runs yet.
 func (s *Shipper) recoverState() error {
 	var err error
 	s.journal, err = journal.Open(s.cfg.StateDir, journal.Options{
@@ -20,7 +21,8 @@ func (s *Shipper) recoverState() error {
 		return err
 	}
 
-	// What is in the spool is safe, whatever the journal says, so the spool comes first.
+	// The spool is read first: it acknowledges its batches in the journal, so that their lines are not read
+	// again.
 	if err := s.recoverSpool(); err != nil {
 		return err
 	}
@@ -33,12 +35,13 @@ func (s *Shipper) recoverState() error {
 	return nil
 }
 
-// recoverSpool opens the spool and gives its batches to the senders of their epochs.
+// recoverSpool opens the spool and adds its batches to the senders of their epochs.
 func (s *Shipper) recoverSpool() error {
 	seen := map[batchID]bool{}
 	var repeated []spool.Ref
 	visit := func(header *spool.Header, ref spool.Ref, readable bool) {
-		// A batch is there twice when a process was killed before it knew that the first write had succeeded.
+		// A batch is in the spool twice if a process was killed between a write that succeeded and its
+		// record.
 		id := batchID{Epoch: header.Epoch, Partition: header.Partition, Sequence: header.Sequence}
 		if seen[id] {
 			repeated = append(repeated, ref)
@@ -72,8 +75,8 @@ func (s *Shipper) recoverSpool() error {
 	return nil
 }
 
-// recoverJournal makes a fileProducer of each file of the journal, and a pendingBatch that waits for its
-// lines of each batch.
+// recoverJournal makes a fileProducer for each file of the journal. For each batch of the journal it makes a
+// pendingBatch that waits until its lines were read again.
 func (s *Shipper) recoverJournal(state journal.State) {
 	files := make(map[journal.FileID]*fileProducer, len(state.Files))
 	for i := range state.Files {
@@ -83,13 +86,13 @@ func (s *Shipper) recoverJournal(state journal.State) {
 		s.recoverBatch(&state.Batches[i], files)
 	}
 
-	// The ranges of all batches are known now: drop the files that are of no use any more, and note those
-	// whose lines must be read again.
+	// Every file has the ranges of all its batches now. Drop the files that are not needed any more, and
+	// collect those whose lines must be read again.
 	for i := range state.Files {
 		producer := files[state.Files[i].ID]
 		replaced := producer.inState(fileClosed)
 		if replaced && !slices.ContainsFunc(producer.ranges, func(r *batchRange) bool { return !r.done }) {
-			s.journal.DropFile(producer.id) // another file has its name, and no batch waits for it
+			s.journal.DropFile(producer.id) // a newer file has its name, and no batch waits for its lines
 			continue
 		}
 		producer.unpassedRanges.Store(int32(len(producer.ranges)))
@@ -102,7 +105,8 @@ func (s *Shipper) recoverJournal(state journal.State) {
 	}
 }
 
-// recoverFile returns the producer of a file of an earlier process, which nobody has open.
+// recoverFile returns the producer of a file of an earlier process. It is idle, or closed if a newer file has
+// its name.
 func (s *Shipper) recoverFile(file *journal.File) *fileProducer {
 	producer := newFileProducer(s, file.Name, file.ID)
 	producer.checkpoint, producer.hasCheckpoint = file.Checkpoint, file.HasCheckpoint
@@ -118,9 +122,9 @@ func (s *Shipper) recoverFile(file *journal.File) *fileProducer {
 	return producer
 }
 
-// recoverBatch makes a batch that waits until its lines have been read again.
+// recoverBatch makes a pending batch that waits until the lines of its ranges were read again.
 func (s *Shipper) recoverBatch(batch *journal.Batch, files map[journal.FileID]*fileProducer) {
-	if len(batch.Ranges) == 0 { // all of them were abandoned, or nobody knows of which files they were
+	if len(batch.Ranges) == 0 { // all of them were abandoned, or the names of their files were damaged
 		s.journal.Ack(batch.ID)
 		return
 	}
@@ -130,7 +134,7 @@ func (s *Shipper) recoverBatch(batch *journal.Batch, files map[journal.FileID]*f
 		queuedAt: time.Now(),
 	}
 
-	// The batch is empty and fills up while the lines of its ranges are read again (replay.go).
+	// The batch is empty at first and is filled while the lines of its ranges are read again (replay.go).
 	for _, journaled := range batch.Ranges {
 		producer := files[journaled.File]
 		recovered := &batchRange{
@@ -143,7 +147,7 @@ func (s *Shipper) recoverBatch(batch *journal.Batch, files map[journal.FileID]*f
 	sender.insertRecovered(pending)
 }
 
-// dispatchRecovered starts to send what earlier processes left.
+// dispatchRecovered starts to send the batches of earlier processes.
 func (s *Shipper) dispatchRecovered() {
 	for _, sender := range s.everySender() {
 		sender.mu.Lock()

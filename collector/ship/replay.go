@@ -7,33 +7,34 @@ import (
 	"tidegate/pipeline"
 )
 
-// A rangeReplay is the progress of a range that an earlier process made and that is filled again in this one.
-// passed is guarded by the file's lock, the other fields that change by the sender's.
+// A rangeReplay is the progress of the replay of one range: an earlier process made the range, and this
+// process fills it again with the same lines. passed is guarded by the file's lock; received, last and
+// finished are guarded by the sender's lock.
 type rangeReplay struct {
 	sender   *sender
 	pending  *pendingBatch
-	received uint32               // lines that were read again
-	last     collector.Checkpoint // of the last of them
+	received uint32               // number of lines that were read again
+	last     collector.Checkpoint // checkpoint of the last of these lines
 	finished bool                 // no more lines will be accepted
 	passed   bool                 // the owner has read past the range
 }
 
-// A linePlace says where a line lies among the recovered ranges of its file.
+// A linePlace is the place of a line among the recovered ranges of its file.
 type linePlace int
 
 const (
-	lineNew    linePlace = iota // in none of them
+	lineNew    linePlace = iota // in no range
 	lineSafe                    // in a range that is finished
 	lineInside                  // in a range that waits for its lines
 	lineLast                    // the last line of such a range
 )
 
-// replayEvent handles an event that an earlier process may have shipped. It reports whether e belonged to a
-// batch of that process; e is then released.
+// replayEvent handles an event that an earlier process may have shipped. It returns true if event belonged to
+// a batch of that process; event is then released.
 //
-// Lines of a batch that was acknowledged are safe: they are dropped. A batch that was not acknowledged may or
-// may not be in Kafka: its lines are put into a batch with the same id again, so that the reader can
-// recognise it. All other lines are new.
+// Lines of an acknowledged batch are safe: they are dropped. A batch that was not acknowledged may be in
+// Kafka: its lines are put into a batch with the same id again, so that the engine recognises the duplicate.
+// All other lines are new.
 func (f *fileProducer) replayEvent(event *pipeline.Event, checkpoint collector.Checkpoint) bool {
 	f.lastActive.Store(time.Now().UnixNano())
 	target, place := f.findReplay(checkpoint.End)
@@ -59,8 +60,8 @@ func (f *fileProducer) replayEvent(event *pipeline.Event, checkpoint collector.C
 	return true
 }
 
-// refillBatch puts e into the batch of r. It reports false if the replay of r was abandoned: e is then a new
-// line.
+// refillBatch adds event to the batch of r. It returns false if the replay of r was abandoned: event is then
+// a new line.
 func (f *fileProducer) refillBatch(r *batchRange, event *pipeline.Event, checkpoint collector.Checkpoint) bool {
 	replay := r.replay
 	replay.sender.mu.Lock()
@@ -72,7 +73,8 @@ func (f *fileProducer) refillBatch(r *batchRange, event *pipeline.Event, checkpo
 	index := datasetIndex(event)
 	counters.read[index].Add(1)
 
-	// The metadata of containers may have grown since the batch was made, so it may be larger than others.
+	// The metadata of containers may have grown since the earlier process made the batch, so that the same
+	// lines need more bytes: the limit is doubled.
 	if err := replay.pending.batch.addEvent(event, 2*int(f.shipper.cfg.BatchBytes)); err != nil {
 		counters.discarded[dropTooLarge][index].Add(1)
 	}
@@ -81,11 +83,12 @@ func (f *fileProducer) refillBatch(r *batchRange, event *pipeline.Event, checkpo
 	return true
 }
 
-// findReplay returns the recovered range that contains the line that ends at end, and the place of the line.
-// The owner has read past the ranges before it: they are finished.
+// findReplay returns the recovered range that contains the line which ends at end, and the place of the line.
+// Unfinished ranges before the line will not be completed, since the owner has read past them: findReplay
+// finishes them.
 func (f *fileProducer) findReplay(end int64) (target *batchRange, place linePlace) {
-	// Invariant: ranges do not overlap and are in order, so the first one that ends at or behind the line
-	// decides.
+	// Invariant: ranges are in order and do not overlap. The first range that ends at or behind the line is
+	// the only one that may contain it.
 	var incomplete []*batchRange
 	f.mu.Lock()
 	for _, r := range f.ranges {
@@ -107,7 +110,7 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, place linePlac
 	f.advanceCheckpoint()
 	f.mu.Unlock()
 
-	// finishReplay takes the sender's lock and may send, so it runs without the file's lock.
+	// finishReplay may finish a batch, which takes the locks of files: it is called without the file's lock.
 	for _, r := range incomplete {
 		f.shipper.finishReplay(r)
 	}
@@ -137,14 +140,14 @@ func (f *fileProducer) passRange(r *batchRange) {
 	}
 }
 
-// abandonReplay finishes the recovered ranges of f with the lines that were read again so far: no more are
-// expected. A line that is read after all is shipped as a new one: twice, under the same event id, is better
-// than never.
+// abandonReplay ends the replay of all recovered ranges of f: they keep the lines that were read again so
+// far. A line that is read later is shipped as a new one. It may then be stored twice under one event id,
+// which is better than not at all.
 func (f *fileProducer) abandonReplay() {
 	var abandoned []*batchRange
 
-	// 1. Shrink each unfinished range to what was received, and count the rest as lost. From here on refill
-	// refuses lines for it.
+	// 1. Shrink each unfinished range to the lines that were received, and count the others as lost.
+	// refillBatch refuses lines for these ranges from now on.
 	f.mu.Lock()
 	for _, r := range f.ranges {
 		switch {
@@ -156,8 +159,8 @@ func (f *fileProducer) abandonReplay() {
 		}
 	}
 
-	// 2. Nothing waits for the owner any more. A range without lines leaves the list; the others leave when
-	// their batches are safe.
+	// 2. Mark the ranges as passed, since they do not wait for the owner any more. A range without lines is
+	// removed from the list; the others are removed when their batches are safe.
 	for _, r := range abandoned {
 		f.passRange(r)
 		if r.count == 0 {
@@ -167,15 +170,16 @@ func (f *fileProducer) abandonReplay() {
 	f.advanceCheckpoint()
 	f.mu.Unlock()
 
-	// 3. The journal learns of the new extent before the batch can be sent.
+	// 3. The journal records the new extent of a range before its batch can be sent: after another crash the
+	// batch must be rebuilt with the lines that were sent.
 	for _, r := range abandoned {
 		f.shipper.journal.Shrink(r.replay.pending.id(r.replay.sender), r.toJournal())
 		f.shipper.sendIfComplete(r.replay.pending, r.replay.sender)
 	}
 }
 
-// shrinkRange ends the replay of r with the lines that were received. It reports false if the replay has
-// ended already. f.mu must be held.
+// shrinkRange ends the replay of r and reduces r to the lines that were received. It returns false if the
+// replay has ended before. f.mu must be held.
 func (f *fileProducer) shrinkRange(r *batchRange) bool {
 	replay := r.replay
 	replay.sender.mu.Lock()
@@ -192,8 +196,8 @@ func (f *fileProducer) shrinkRange(r *batchRange) bool {
 	return true
 }
 
-// finishReplay ends the replay of r: all its lines were read again, or the owner has read past it. Lines that
-// were not read again are counted as lost.
+// finishReplay ends the replay of r, when all its lines were read again or the owner has read past it. Lines
+// of r that were not read again are counted as lost.
 func (s *Shipper) finishReplay(r *batchRange) {
 	replay := r.replay
 	replay.sender.mu.Lock()
@@ -208,8 +212,8 @@ func (s *Shipper) finishReplay(r *batchRange) {
 	s.sendIfComplete(replay.pending, replay.sender)
 }
 
-// sendIfComplete is called once for each recovered range of pending when its replay has ended. After the last
-// one the batch gets its header again and is sent under its old id.
+// sendIfComplete is called once for each recovered range of pending, when its replay has ended. After the
+// last call the batch gets a header with its old id and becomes ready; a batch without events is finished.
 func (s *Shipper) sendIfComplete(pending *pendingBatch, sender *sender) {
 	sender.mu.Lock()
 	pending.missingRanges--
@@ -217,7 +221,7 @@ func (s *Shipper) sendIfComplete(pending *pendingBatch, sender *sender) {
 	empty := complete && pending.batch.eventCount == 0
 	switch {
 	case empty:
-		pending.state = stateProducing // there is nothing to send, and nobody else may touch it
+		pending.state = stateProducing // owned by this goroutine until finishBatch
 	case complete:
 		pending.counts, pending.queuedAt = pending.batch.counts, time.Now()
 		pending.batch.appendHeader(s.batchHeader(sender.epoch, sender.partition, pending.sequence))
@@ -230,14 +234,15 @@ func (s *Shipper) sendIfComplete(pending *pendingBatch, sender *sender) {
 	}
 }
 
-// countFileGone counts lines of an earlier process that were not read again.
-func (s *Shipper) countFileGone(n uint32) {
-	s.counters.recovered[pipeline.Dataset_LOG].Add(uint64(n))
-	s.counters.discarded[lostFile][pipeline.Dataset_LOG].Add(uint64(n))
+// countFileGone counts lines of an earlier process that were not read again: as recovered and as lost, so
+// that the Ledger is balanced.
+func (s *Shipper) countFileGone(lines uint32) {
+	s.counters.recovered[pipeline.Dataset_LOG].Add(uint64(lines))
+	s.counters.discarded[lostFile][pipeline.Dataset_LOG].Add(uint64(lines))
 }
 
-// expireReplays abandons the replays of files that do not come back, or that their owner does not go on
-// reading. filesToReplay does not change after the start.
+// expireReplays abandons the replays of files that were not opened within ResumeTimeout after the start, and
+// of files whose owner has not shipped a line for ResumeTimeout although memory was available.
 func (s *Shipper) expireReplays(now time.Time) {
 	for _, fileProducer := range s.filesToReplay {
 		if fileProducer.unpassedRanges.Load() == 0 {

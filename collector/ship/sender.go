@@ -22,58 +22,59 @@ const (
 )
 
 // A sender produces the batches of one epoch and partition in the order of their sequences, several at a
-// time. It never produces a batch whose sequence is a window or more above the first unfinished one: a reader
-// remembers a window of sequences and would take that first batch, when it arrives at last, for a repeat. A
-// batch may lie in memory or in the spool and may have been made by an earlier process.
+// time. It never produces a batch whose sequence is window or more above the first unfinished one: the engine
+// keeps that many sequences and would drop the first batch as a duplicate when it arrives. A batch is in
+// memory or in the spool, and may have been made by an earlier process.
 type sender struct {
 	shipper   *Shipper
 	epoch     uint64
 	partition uint32
-	packets   bool        // its batches can go to the spool, and are not in the journal
-	budget    *byteBudget // that batches in memory were charged to
-	batcher   *batcher    // that fills it; nil: the epoch is that of an earlier process
+	packets   bool        // it sends batches of packets: they can go to the spool and are not in the journal
+	budget    *byteBudget // budget to which its batches in memory are charged
+	batcher   *batcher    // source of its batches; nil: the epoch is that of an earlier process
 
 	mu                 sync.Mutex
-	pending            []*pendingBatch // by sequence; finished ones leave at the front
+	pending            []*pendingBatch // ordered by sequence; finished ones are removed at the front
 	nextSequenceNumber uint64          // sequence of the next batch
-	producing          int             // requests that are under way
+	producing          int             // requests in flight
 	backoff            retry.Backoff
-	failingSince       time.Time
-	retryAt            time.Time // of no use unless the last request failed
-	timer              *time.Timer
+	failingSince       time.Time   // time of the first failure in a row
+	retryAt            time.Time   // no request before this time if the last one failed
+	timer              *time.Timer // calls dispatchAgain at retryAt
 }
 
 // A batchState is the state of a pendingBatch; the package comment draws the transitions.
 type batchState int
 
 const (
-	stateRecovering batchState = iota // of an earlier process: its lines are being read again
+	stateRecovering batchState = iota // made by an earlier process: its lines are being read again
 	stateReady                        // to be produced or spilled
 	stateProducing                    // in a produce request
 	stateSpilling                     // being written to the spool or the journal
 	stateDone                         // acknowledged by Kafka, or lost and counted
 )
 
-// A pendingBatch is a batch that has its sequence. Its fields are guarded by the sender's lock; while the
-// state is stateProducing or stateSpilling they belong to the goroutine that set it.
+// A pendingBatch is a batch that has a sequence. Its fields are guarded by the sender's lock. While the state
+// is stateProducing or stateSpilling, the goroutine that set the state owns the other fields.
 type pendingBatch struct {
 	sequence      uint64
 	state         batchState
-	missingRanges int       // ranges whose lines stateRecovering waits for
-	batch         *batch    // nil: it lies in the spool
-	ref           spool.Ref // where
+	missingRanges int       // in stateRecovering: ranges whose replay has not ended
+	batch         *batch    // nil: it is in the spool
+	ref           spool.Ref // its place in the spool
 	counts        datasetCounts
 	queuedAt      time.Time // when it got its sequence, or was recovered
-	confirmed     bool      // its files know that its lines are safe
-	journaled     bool      // the journal has it, although the sender is one of packets
+	confirmed     bool      // it is safe, and its files and the journal were updated
+	journaled     bool      // it is in the journal, although the sender is one of packets (moveUnreadable)
 }
 
 func (p *pendingBatch) id(s *sender) batchID {
 	return batchID{Epoch: s.epoch, Partition: s.partition, Sequence: p.sequence}
 }
 
-// addPacketBatch gives full the next sequence and takes it over in the given state. Both happen under one
-// lock: a batch that joined after batches above it were produced could be outside the reader's window.
+// addPacketBatch gives full the next sequence and appends it to pending in the given state. Both happen under
+// one lock: if a batch with a higher sequence were produced before full is in pending, full could fall out of
+// the window.
 func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	s.mu.Lock()
 	full.appendHeader(s.shipper.batchHeader(s.epoch, s.partition, s.nextSequenceNumber))
@@ -90,8 +91,9 @@ func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	return pending
 }
 
-// nextSequence gives full its sequence. The journal must know the batch before addFileBatch is called. Both
-// are called by the batcher's journaling goroutine alone, so batches of files join in order too.
+// nextSequence gives full the next sequence and appends its header. The caller writes full to the journal
+// before it calls addFileBatch. Only the goroutine of journalBatches calls the two, so that pending stays in
+// order.
 func (s *sender) nextSequence(full *batch) uint64 {
 	s.mu.Lock()
 	sequence := s.nextSequenceNumber
@@ -101,7 +103,7 @@ func (s *sender) nextSequence(full *batch) uint64 {
 	return sequence
 }
 
-// addFileBatch takes over a batch that has its sequence and is in the journal.
+// addFileBatch appends a batch that has its sequence and is in the journal.
 func (s *sender) addFileBatch(full *batch, sequence uint64) {
 	s.mu.Lock()
 	s.pending = append(s.pending, &pendingBatch{
@@ -111,7 +113,7 @@ func (s *sender) addFileBatch(full *batch, sequence uint64) {
 	s.mu.Unlock()
 }
 
-// insertRecovered takes over a batch of an earlier process.
+// insertRecovered inserts a batch of an earlier process in the order of the sequences.
 func (s *sender) insertRecovered(pending *pendingBatch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,15 +122,15 @@ func (s *sender) insertRecovered(pending *pendingBatch) {
 	s.pending = slices.Insert(s.pending, position, pending)
 }
 
-// windowOpen reports whether the window has room for one more sequence.
+// windowOpen reports whether the next sequence lies within the window.
 func (s *sender) windowOpen() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.pending) == 0 || s.nextSequenceNumber < s.pending[0].sequence+window
 }
 
-// dispatch starts the requests that may be sent now; s.mu must be held. After a failure one batch at a time
-// tries whether Kafka is available again.
+// dispatch starts the requests that may be sent now; s.mu must be held. After a failure it sends one batch at
+// a time until a request succeeds.
 func (s *sender) dispatch() {
 	if s.shipper.ctx.Err() != nil || len(s.pending) == 0 {
 		return
@@ -148,7 +150,7 @@ func (s *sender) dispatch() {
 		}
 	}
 
-	// Invariant: everything below first is finished, and nothing at or above first+window is ever produced.
+	// Invariant: all batches below first are finished, and no batch at or above first+window is produced.
 	first := s.pending[0].sequence
 	for _, pending := range s.pending {
 		if s.producing >= limit || pending.sequence >= first+window {
@@ -206,7 +208,7 @@ func (s *sender) produceBatch(pending *pendingBatch) {
 	}
 }
 
-// bytesOf returns the bytes of pending, from memory or from the spool.
+// bytesOf returns the encoded bytes of pending, from memory or from the spool.
 func (s *sender) bytesOf(pending *pendingBatch) ([]byte, error) {
 	if pending.batch != nil {
 		return pending.batch.buf, nil
@@ -214,17 +216,18 @@ func (s *sender) bytesOf(pending *pendingBatch) ([]byte, error) {
 	return s.shipper.spool.Read(pending.ref)
 }
 
-// retryLater puts pending back after a request that failed, and sets the pause before the next one.
+// retryLater makes pending ready again after a failed request and sets the pause before the next request.
 func (s *sender) retryLater(pending *pendingBatch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// A request that timed out may still be writing the buffer to its connection.
 	if pending.batch != nil {
 		pending.batch.bufferShared = true
 	}
 	pending.state = stateReady
 	s.producing--
 
-	// Requests that were sent together fail together: only the first of them lengthens the pause.
+	// Requests in flight together fail together: only the first failure lengthens the pause.
 	now := time.Now()
 	if s.backoff.Attempts() == 0 {
 		s.failingSince = now
@@ -235,7 +238,7 @@ func (s *sender) retryLater(pending *pendingBatch) {
 	s.dispatch()
 }
 
-// finishProduced ends a batch that need not be produced again.
+// finishProduced finishes a batch whose request has ended and will not be repeated, and resets the back-off.
 func (s *sender) finishProduced(pending *pendingBatch) {
 	s.mu.Lock()
 	s.producing--
@@ -244,9 +247,11 @@ func (s *sender) finishProduced(pending *pendingBatch) {
 	s.finishBatch(pending)
 }
 
-// finishBatch ends a batch that is in Kafka, or lost and counted, and that nobody else touches.
+// finishBatch releases a batch that is in Kafka, or lost and counted. The caller owns pending
+// (stateProducing).
 func (s *sender) finishBatch(pending *pendingBatch) {
-	// The files learn that their lines are safe before the window moves and the memory is given back.
+	// The checkpoints and the journal are updated first: confirmSafe reads the batch, and removeBatch opens
+	// the window for later batches.
 	full, ref := pending.batch, pending.ref
 	s.confirmSafe(pending, full)
 	s.removeBatch(pending)
@@ -261,7 +266,7 @@ func (s *sender) finishBatch(pending *pendingBatch) {
 	s.shipper.signalProgress()
 }
 
-// makeReady lets pending be produced.
+// makeReady sets pending, which was in stateSpilling, to stateReady.
 func (s *sender) makeReady(pending *pendingBatch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -269,14 +274,14 @@ func (s *sender) makeReady(pending *pendingBatch) {
 	s.dispatch()
 }
 
-// removeBatch marks pending as finished and takes what is finished off the front.
+// removeBatch marks pending as done and removes the done batches at the front of the list.
 func (s *sender) removeBatch(pending *pendingBatch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pending.state, pending.batch = stateDone, nil
 
-	// A finished batch stays while one before it is unfinished: the first unfinished sequence is where the
-	// window begins.
+	// A done batch stays while an earlier one is unfinished: the window begins at the first unfinished
+	// sequence.
 	finished := 0
 	for finished < len(s.pending) && s.pending[finished].state == stateDone {
 		s.pending[finished] = nil
@@ -286,8 +291,9 @@ func (s *sender) removeBatch(pending *pendingBatch) {
 	s.dispatch()
 }
 
-// confirmSafe records, once for each batch, that its lines are safe: in their files and in the journal. full
-// is the batch of pending, which nobody else holds; nil: it came from the spool and was safe before.
+// confirmSafe records that the lines of a batch are safe, in the checkpoints of their files and in the
+// journal. It does so once for each batch. full is the batch of pending, owned by the caller; nil: pending
+// was in the spool and is confirmed.
 func (s *sender) confirmSafe(pending *pendingBatch, full *batch) {
 	if pending.confirmed || full == nil {
 		return
@@ -308,7 +314,7 @@ func (s *sender) confirmSafe(pending *pendingBatch, full *batch) {
 	if !s.packets || pending.journaled {
 		shipper.journal.Ack(pending.id(s))
 	} else {
-		for _, r := range full.ranges { // lines of files that cannot be read again, among packets
+		for _, r := range full.ranges { // lines of files that cannot be read again, in a batch of packets
 			shipper.journal.Done(r.toJournal())
 		}
 	}
@@ -324,9 +330,9 @@ func (s *sender) recycleBatch(full *batch) {
 	full.recycle()
 }
 
-// spillBatches writes batches of packets, and those with lines that cannot be read again, to the spool, in
-// the order of their sequences: those that have waited for long, those that memory is needed for or, with
-// always, all.
+// spillBatches writes batches to the spool, in the order of their sequences: batches of packets, and batches
+// with lines that cannot be read again. It takes those that have waited for Config.SpoolAfter, all while
+// memory is short, and all with always.
 func (s *sender) spillBatches(always bool) {
 	for {
 		pending := s.nextSpill(always)
@@ -334,7 +340,8 @@ func (s *sender) spillBatches(always bool) {
 			return
 		}
 
-		// 1. Write it. In stateSpilling nobody else touches the batch, so no lock is held meanwhile.
+		// 1. Write the batch. In stateSpilling this goroutine owns it, so that no lock is held during the
+		// write.
 		full := pending.batch
 		ref, err := s.shipper.spool.Append(&spool.Header{
 			Epoch: s.epoch, Partition: s.partition, Sequence: pending.sequence, Packets: s.packets,
@@ -345,7 +352,7 @@ func (s *sender) spillBatches(always bool) {
 			s.shipper.counters.spooled.addCounts(&pending.counts)
 		}
 
-		// 2. Let it be produced, from the spool or, if the disk refused it, from memory.
+		// 2. Make it ready: it is produced from the spool or, if the write failed, from memory.
 		s.mu.Lock()
 		pending.state = stateReady
 		if err == nil {
@@ -354,19 +361,19 @@ func (s *sender) spillBatches(always bool) {
 		s.dispatch()
 		s.mu.Unlock()
 		if err != nil {
-			return // the spool has counted and logged it
+			return // the spool has counted and logged the error
 		}
 		s.recycleBatch(full)
 	}
 }
 
-// nextSpill returns the next batch to be spilled, in stateSpilling; nil if there is none.
+// nextSpill returns the next batch to be spilled and sets it to stateSpilling; nil: there is none.
 func (s *sender) nextSpill(always bool) *pendingBatch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	// Packets do not wait for SpoolAfter when their memory fills up: half of it is left for what comes in
-	// meanwhile.
+	// Packets do not wait for SpoolAfter while more than half of their memory is used, or a quarter while
+	// Kafka is unavailable: the rest is left for packets that arrive during the writes.
 	if !always && s.packets {
 		used, limit := s.budget.used.Load(), s.budget.limit()
 		always = used > limit/2 || s.backoff.Attempts() > 0 && used > limit/4
@@ -379,7 +386,7 @@ func (s *sender) nextSpill(always bool) *pendingBatch {
 			continue
 		}
 		if !always && time.Since(pending.queuedAt) < s.shipper.cfg.SpoolAfter {
-			return nil // those behind it are younger
+			return nil // the batches behind it are younger
 		}
 		pending.state = stateSpilling
 		return pending
@@ -387,14 +394,15 @@ func (s *sender) nextSpill(always bool) *pendingBatch {
 	return nil
 }
 
-// isUnreachable reports whether Kafka has accepted nothing for so long that Close need not wait for it.
+// isUnreachable reports whether Kafka has accepted no batch of s for longer than SpoolAfter: Close then does
+// not wait for it.
 func (s *sender) isUnreachable() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.backoff.Attempts() > 0 && s.producing == 0 && time.Since(s.failingSince) > s.shipper.cfg.SpoolAfter
 }
 
-// isDrained reports whether everything that can be produced has been.
+// isDrained reports whether all batches are done, except those that wait for lines of an earlier process.
 func (s *sender) isDrained() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -406,18 +414,18 @@ func (s *sender) isDrained() bool {
 	return true
 }
 
-// bufferedEvents returns how many events wait in memory or in the spool.
-func (s *sender) bufferedEvents() (n uint64) {
+// bufferedEvents returns the number of events that wait in memory or in the spool.
+func (s *sender) bufferedEvents() (events uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, pending := range s.pending {
 		switch pending.state {
 		case stateDone:
 		case stateRecovering:
-			n += uint64(pending.batch.eventCount)
+			events += uint64(pending.batch.eventCount)
 		default:
-			n += pending.counts.total()
+			events += pending.counts.total()
 		}
 	}
-	return n
+	return events
 }

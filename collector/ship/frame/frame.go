@@ -1,15 +1,15 @@
-// Package frame is the file format that the journal and the spool share: a file header with a magic and a
-// version, and frames, one behind the other.
+// Package frame reads and writes the file format of the journal and the spool: a file header with a magic and
+// a version, followed by frames.
 //
 //	file header   magic 6, version 2
 //	frame         marker 3, kind 1, length 4, CRC of the payload 4, CRC of the 12 bytes before 4, payload
 //
-// Numbers are little endian, CRCs are CRC-32C. The head of a frame has a CRC of its own: a frame whose
-// payload is damaged is left out as a whole, and the next one is found without looking into the payload,
-// which holds text that others wrote. Where a head is damaged too, the Scanner looks for the next marker
-// with an intact head.
+// Numbers are little endian, CRCs are CRC-32C. The head of a frame has a CRC of its own, so that the length
+// of a frame can be trusted although its payload is damaged. The Scanner then skips the payload instead of
+// searching it for markers: the payload holds text from outside, which may contain forged frames. If a head
+// is damaged, the Scanner searches for the next marker with an intact head.
 //
-// A writer that is killed leaves an incomplete last frame, which the Scanner reports as such.
+// A writer that is killed may leave an incomplete last frame, which the Scanner marks as incomplete.
 package frame
 
 import (
@@ -38,11 +38,10 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// ErrDamaged is matched by the error of Read when the payload is not what was written.
+// ErrDamaged is matched by the error of Read when the payload differs from the bytes that were written.
 var ErrDamaged = errors.New("damaged")
 
-// A File is what the journal and the spool need of an *os.File. Tests replace it to simulate a disk that is
-// full.
+// A File is the part of *os.File that the journal and the spool use. Tests wrap it to simulate a full disk.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
@@ -57,7 +56,7 @@ func AppendFileHeader(buf []byte, magic string, version uint16) []byte {
 	return binary.LittleEndian.AppendUint16(buf, version)
 }
 
-// CheckFileHeader returns an error unless header begins with that magic and version.
+// CheckFileHeader returns an error if header does not begin with that magic and version.
 func CheckFileHeader(header []byte, magic string, version uint16) error {
 	if len(header) < FileHeaderSize || string(header[:magicSize]) != magic {
 		return fmt.Errorf("not a file of this kind, or of a version before %d", version)
@@ -76,11 +75,11 @@ func Append(buf []byte, kind byte, payload []byte) []byte {
 	return buf
 }
 
-// Reserve appends room for the head of a frame to buf. The caller appends the payload and calls Seal with the
-// length that buf had before.
+// Reserve appends space for the head of a frame to buf. The caller then appends the payload and calls Seal
+// with the length that buf had before Reserve.
 func Reserve(buf []byte) []byte { return append(buf, make([]byte, HeadSize)...) }
 
-// Seal fills in the head at offset at of the frame whose payload is everything behind the head.
+// Seal writes the head of a frame at offset at of buf. The payload of the frame is the rest of buf.
 func Seal(buf []byte, at int, kind byte) {
 	head, payload := buf[at:at+HeadSize], buf[at+HeadSize:]
 	copy(head, marker)
@@ -90,18 +89,18 @@ func Seal(buf []byte, at int, kind byte) {
 	binary.LittleEndian.PutUint32(head[12:], crc32.Checksum(head[:12], castagnoli))
 }
 
-// A Frame is a frame whose head is intact.
+// A Frame is the place of a frame whose head is intact.
 type Frame struct {
 	Kind     byte
 	Offset   int64 // of the payload
 	Length   int
-	Complete bool // the file does not end before the frame does
+	Complete bool // false: the file ends within the frame
 
 	crc uint32 // of the payload
 }
 
-// Read returns the payload. The error matches ErrDamaged when it is not what was written; other errors, such
-// as that of a file that was closed, say nothing about it.
+// Read returns the payload. The error matches ErrDamaged if the payload is damaged for good. Other errors,
+// such as that of a closed file, are errors of this read only.
 func (f Frame) Read(r io.ReaderAt) ([]byte, error) {
 	payload := make([]byte, f.Length)
 	if n, err := r.ReadAt(payload, f.Offset); n < f.Length {
@@ -116,14 +115,15 @@ func (f Frame) Read(r io.ReaderAt) ([]byte, error) {
 	return payload, nil
 }
 
-// SealedFrame returns the Frame of a sealed frame that lies at offset at of buf and at fileOffset in a file.
+// SealedFrame returns the Frame of the sealed frame at offset at of buf, which was written at fileOffset of a
+// file.
 func SealedFrame(buf []byte, at int, fileOffset int64) Frame {
 	written, _ := parseHead(buf[at:])
 	written.Offset, written.Complete = fileOffset+HeadSize, true
 	return written
 }
 
-// parseHead reads the head of a frame, without its place.
+// parseHead reads the head of a frame. It returns false if head is too short or damaged.
 func parseHead(head []byte) (frame Frame, ok bool) {
 	if len(head) < HeadSize || !bytes.HasPrefix(head, marker) {
 		return frame, false
@@ -141,19 +141,19 @@ func parseHead(head []byte) (frame Frame, ok bool) {
 // A Scanner finds the frames of a file.
 type Scanner struct {
 	file    io.ReaderAt
-	offset  int64 // everything before it belongs to a frame that was returned, or was skipped
+	offset  int64 // position of the scan: the bytes before it are in returned frames or were skipped
 	size    int64
 	skipped int64
-	search  []byte // buffer of nextMarker
+	search  []byte // read buffer of nextMarker
 }
 
-// NewScanner returns a Scanner of a file of that size that begins behind the header of the file.
+// NewScanner returns a Scanner for a file of that size. It starts behind the file header.
 func NewScanner(file io.ReaderAt, size int64) *Scanner {
 	return &Scanner{file: file, offset: FileHeaderSize, size: size}
 }
 
-// Next returns the next frame whose head is intact. It reports false at the end of the file. A frame that is
-// not complete is the last one.
+// Next returns the next frame with an intact head, or false at the end of the file. An incomplete frame is
+// the last one.
 func (s *Scanner) Next() (Frame, bool) {
 	var head [HeadSize]byte
 	for s.offset < s.size {
@@ -161,8 +161,7 @@ func (s *Scanner) Next() (Frame, bool) {
 		if found, ok := parseHead(head[:n]); ok {
 			found.Offset = s.offset + HeadSize
 			end := found.Offset + int64(found.Length)
-			// An intact head says where the frame ends, so its payload is never searched. Behind a frame that
-			// is not complete there is nothing.
+			// The scan continues behind the payload. An incomplete frame reaches to the end of the file.
 			if found.Complete = end <= s.size; !found.Complete {
 				s.skipped += s.size - s.offset
 				end = s.size
@@ -171,7 +170,7 @@ func (s *Scanner) Next() (Frame, bool) {
 			return found, true
 		}
 
-		// No head: look for the next one, from the byte behind.
+		// No intact head at offset: search for the next marker behind it.
 		next := s.nextMarker(s.offset + 1)
 		s.skipped += next - s.offset
 		s.offset = next
@@ -179,7 +178,7 @@ func (s *Scanner) Next() (Frame, bool) {
 	return Frame{}, false
 }
 
-// Skipped returns how many bytes belong to no frame that was complete.
+// Skipped returns the number of bytes that are in no complete frame.
 func (s *Scanner) Skipped() int64 { return s.skipped }
 
 // nextMarker returns the offset of the first marker at or behind offset, or the size of the file.

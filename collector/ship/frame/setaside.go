@@ -8,9 +8,9 @@ import (
 	"os"
 )
 
-// SetAside keeps what is in the file at path under the name path.unreadable, or path.unreadable.2 and so on
-// if that name is taken, and returns the name. The file stays at path too: the caller replaces or removes it.
-// Nothing that the program cannot read is ever deleted; people decide about it.
+// SetAside keeps the file at path under a second name and returns that name: path.unreadable, or
+// path.unreadable.2 and so on if the name is taken. The file also stays at path: the caller replaces or
+// removes it. The program never deletes data that it cannot read; an operator decides about them.
 func SetAside(path string) (string, error) {
 	for attempt := 1; ; attempt++ {
 		name := path + ".unreadable"
@@ -27,7 +27,7 @@ func SetAside(path string) (string, error) {
 	}
 }
 
-// copyFile copies the file from to a new file.
+// copyFile copies the file from to the new file to, and syncs it.
 func copyFile(from, to string) error {
 	source, err := os.Open(from)
 	if err != nil {

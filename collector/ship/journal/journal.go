@@ -1,24 +1,23 @@
-// Package journal is the file that lets a collector which was killed put the same lines into the same batches
-// again.
+// Package journal records which log lines are in which batch, so that a collector that was killed can put the
+// same lines into the same batches again.
 //
-// Before a batch with lines of files is produced, Append writes which lines of which files are in it and
-// under which id it is sent. When the batch is safe, Ack says so. Open reads what an earlier process left:
-// for each file the checkpoint up to which everything is safe, and for each batch that is not known to be
-// safe its ranges of lines. The shipper reads those lines again and sends them under the same id, so that a
-// reader of the topic drops the repeat. Package ship is the only caller; the journal knows nothing of Kafka
-// or of events.
+// Before a batch with lines of files is produced, Append writes the id of the batch and its ranges of lines.
+// When the batch is safe, Ack records that. Open reads the journal of the earlier process: for each file the
+// checkpoint up to which all lines are safe, and for each unacknowledged batch its ranges of lines. The
+// shipper reads those lines again and sends them under the same id, so that the engine drops the duplicate.
+// Package ship is the only caller. The journal does not depend on Kafka or on the form of events.
 //
-// The journal keeps its own state in memory: every record that is written is also applied to it, by the code
-// that applies records when a journal is read. When the file has grown, it is replaced by one that holds only
-// that state.
+// The journal keeps its state in memory: every record that is written is also applied to the state, by the
+// code that applies records when a journal is read. When the file has grown, it is compacted: a new file that
+// holds only the state replaces it.
 //
 // A batch that cannot be written must not be produced: Append returns an error, and the caller tries again.
-// All other records are hints: when one cannot be written, the worst is that lines are read and produced
-// again under an id that the reader knows. Errors of the disk are counted and logged here.
+// All other records are hints: if one cannot be written, lines may be read and produced again under an id
+// that the engine has stored. Write errors are counted and logged by this package.
 //
-// What cannot be read (damaged, or of another version) is left out, counted, logged, and kept beside the
-// journal as journal.unreadable. The lock of a Journal is held during writes; no other lock is taken while it
-// is held.
+// Records that cannot be read (damaged, or of another version) are left out, counted, logged, and kept beside
+// the journal as journal.unreadable. The lock of a Journal is held during writes; no other lock is taken
+// while it is held.
 package journal
 
 import (
@@ -45,7 +44,8 @@ const (
 	magic    = "TGJRNL"
 	version  = 2
 
-	// defaultCompactAt is the size at which the journal is written anew, unless it still has half of it then.
+	// defaultCompactAt is the size at which the journal is compacted. A journal whose state is larger than
+	// half of that is compacted when it has doubled.
 	defaultCompactAt = 4 << 20
 
 	errorLogInterval = 30 * time.Second
@@ -61,7 +61,7 @@ type BatchID struct {
 	Sequence  uint64
 }
 
-// A Range is the lines of one file in one batch: those that end behind After, up to End.
+// A Range is a range of lines of one file in one batch: those that end behind After, up to End.
 type Range struct {
 	File   FileID
 	After  int64
@@ -75,7 +75,7 @@ type Batch struct {
 	Ranges []Range
 }
 
-// A File is what the journal knows of a file.
+// A File is the state of one file in the journal.
 type File struct {
 	ID            FileID
 	Name          string
@@ -85,20 +85,20 @@ type File struct {
 	Done          []Range              // ranges behind the checkpoint that are safe, in order
 }
 
-// State is what an earlier process left.
+// State is the content of a journal.
 type State struct {
-	Partitions int // of the topic; 0: not known
+	Partitions int // number of partitions of the topic; 0: not known
 	Files      []File
-	Batches    []Batch // by sequence
+	Batches    []Batch // ordered by sequence
 }
 
 // Options are the settings of a Journal.
 type Options struct {
-	Sync bool // each write survives a power cut, not only a killed process
+	Sync bool // sync each write, so that it survives a power cut and not only a killed process
 	Log  *slog.Logger
 
-	CompactAt int64                       // size at which the file is written anew; 0: 4 MiB
-	Wrap      func(frame.File) frame.File // tests simulate a full disk; nil: nothing
+	CompactAt int64                       // size at which the file is compacted; 0: 4 MiB
+	Wrap      func(frame.File) frame.File // wraps the file in tests that simulate a full disk; nil: not wrapped
 }
 
 // A Journal is the open journal. Its methods may be called by any goroutine.
@@ -107,21 +107,21 @@ type Journal struct {
 	options  Options
 	throttle *logging.Throttle
 
-	size       atomic.Int64  // of the file, as far as it is whole; written under mu
+	size       atomic.Int64  // bytes of whole records in the file; written under mu
 	errors     atomic.Uint64 // writes that failed
-	unreadable atomic.Uint64 // bytes that could not be read
+	unreadable atomic.Uint64 // bytes of the earlier journal that could not be read
 
 	mu       sync.Mutex
 	state    *state
-	file     frame.File // nil: not written yet, because Start was not called or the disk was full
-	limit    int64      // compact when size has passed it
+	file     frame.File // nil: not created yet, because Start was not called or the disk was full
+	limit    int64      // size above which the file is compacted
 	started  bool
 	closed   bool
-	setAside bool // what is at path has unreadable parts that must be kept before it is replaced
+	setAside bool // the file at path has unreadable parts: it must be copied before it is replaced
 	buf      []byte
 }
 
-// Open reads the journal in dir. Nothing is written before Start.
+// Open reads the journal in dir. The journal writes nothing before Start.
 func Open(dir string, options Options) (*Journal, error) {
 	if options.CompactAt <= 0 {
 		options.CompactAt = defaultCompactAt
@@ -138,7 +138,7 @@ func Open(dir string, options Options) (*Journal, error) {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
 	if len(bytes.TrimLeft(text, "\x00")) == 0 {
-		return journal, nil // a power cut left a file whose content was never written
+		return journal, nil // a power cut left a file of NULs, whose content was never written
 	}
 	if unreadable, reason := journal.state.readRecords(text); unreadable > 0 {
 		journal.setAside = true
@@ -149,7 +149,8 @@ func Open(dir string, options Options) (*Journal, error) {
 	return journal, nil
 }
 
-// readRecords applies the records of a journal. It returns how many bytes could not be read, and why.
+// readRecords applies the records of a journal to s. It returns the number of bytes that could not be read,
+// and the reason.
 func (s *state) readRecords(text []byte) (unreadable int64, reason error) {
 	if err := frame.CheckFileHeader(text, magic, version); err != nil {
 		return int64(len(text)), err
@@ -157,11 +158,11 @@ func (s *state) readRecords(text []byte) (unreadable int64, reason error) {
 	reader := bytes.NewReader(text)
 	scanner := frame.NewScanner(reader, int64(len(text)))
 
-	// A frame that is damaged, or that this version does not know, costs only itself.
+	// A frame that is damaged or has an unknown kind is skipped; the frames behind it are still read.
 	var r record
 	for f, ok := scanner.Next(); ok; f, ok = scanner.Next() {
 		if !f.Complete {
-			break // the end was not written; the scanner counts it
+			break // the last write was cut short; the scanner counts the bytes
 		}
 		payload, err := f.Read(reader)
 		if err == nil {
@@ -182,15 +183,15 @@ func (s *state) readRecords(text []byte) (unreadable int64, reason error) {
 	return unreadable, reason
 }
 
-// State returns what the journal says.
+// State returns the content of the journal.
 func (j *Journal) State() State {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.state.exportState()
 }
 
-// Start begins to write: the state goes to a new file that replaces the old one. A disk that is full is not
-// an error: the file is then written with the first batch.
+// Start begins to write: a new file with the state replaces the old one. A full disk is not an error: the
+// file is then created with the first batch.
 func (j *Journal) Start() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -203,7 +204,7 @@ func (j *Journal) Start() error {
 	return err
 }
 
-// AddFile returns the number of a new file. It is written with the first batch that has lines of the file.
+// AddFile returns the number of a new file. The first Append of a batch with lines of the file writes it.
 func (j *Journal) AddFile(name string) FileID {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -213,12 +214,13 @@ func (j *Journal) AddFile(name string) FileID {
 	return id
 }
 
-// Append writes what a batch holds, and keeps b.Ranges. Only when it returns nil may the batch be produced.
+// Append writes the id and the ranges of a batch. The batch may be produced only after Append has returned
+// nil. The journal keeps batch.Ranges.
 func (j *Journal) Append(batch Batch) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 
-	// The names of the files come first. A name counts as recorded once the write has succeeded.
+	// The names of files that are not recorded yet stand in front of the batch.
 	j.buf = j.buf[:0]
 	var named []FileID
 	for i := range batch.Ranges {
@@ -234,7 +236,8 @@ func (j *Journal) Append(batch Batch) error {
 		return err
 	}
 
-	// The state follows the file: a journal that is written anew must hold exactly what was written.
+	// The state is changed only after the write has succeeded: a compacted journal must hold exactly the
+	// records that were written.
 	for _, id := range named {
 		file := j.state.files[id]
 		file.recorded = true
@@ -254,7 +257,7 @@ func (j *Journal) Ack(id BatchID) {
 	}
 }
 
-// Done records that lines which were in no batch of the journal are safe.
+// Done records that the lines of r are safe. They were in a batch that is not in the journal.
 func (j *Journal) Done(r Range) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -263,15 +266,15 @@ func (j *Journal) Done(r Range) {
 	}
 }
 
-// Shrink records that only r is left of the range of a batch that begins where r begins: the file did not
-// come back.
+// Shrink records that the range of a batch that begins at r.After is reduced to r, because the file was not
+// read again.
 func (j *Journal) Shrink(id BatchID, r Range) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.applyAndWrite(&record{kind: recordShrink, batch: id, ranges: []Range{r}})
 }
 
-// DropFile records that nothing needs to be known of a file any more.
+// DropFile removes a file from the journal.
 func (j *Journal) DropFile(id FileID) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -285,7 +288,7 @@ func (j *Journal) DropFile(id FileID) {
 	}
 }
 
-// SetPartitions records how many partitions the topic has, for a start without Kafka.
+// SetPartitions records the number of partitions of the topic, for a start while Kafka is unavailable.
 func (j *Journal) SetPartitions(n int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -297,13 +300,13 @@ func (j *Journal) SetPartitions(n int) {
 // Bytes returns the size of the journal.
 func (j *Journal) Bytes() int64 { return j.size.Load() }
 
-// Errors returns how many writes have failed.
+// Errors returns the number of writes that failed.
 func (j *Journal) Errors() uint64 { return j.errors.Load() }
 
-// Unreadable returns how many bytes of the journal of the earlier process could not be read.
+// Unreadable returns the number of bytes of the earlier process's journal that could not be read.
 func (j *Journal) Unreadable() uint64 { return j.unreadable.Load() }
 
-// Close ends writing. flush makes what was written survive a power cut.
+// Close closes the file; later writes fail. With flush the file is synced to the disk.
 func (j *Journal) Close(flush bool) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -320,8 +323,9 @@ func (j *Journal) Close(flush bool) error {
 	return err
 }
 
-// applyAndWrite applies a record that is only a hint, and writes it. Before Start it is only applied: the new
-// file will hold what it comes to. j.mu must be held.
+// applyAndWrite applies a record to the state and writes it. It is for records that are hints: a failed write
+// is counted and not repeated. Before Start the record is only applied, since Start writes the whole state.
+// j.mu must be held.
 func (j *Journal) applyAndWrite(r *record) {
 	j.state.applyRecord(r)
 	if !j.started || j.closed {
@@ -335,7 +339,7 @@ func (j *Journal) applyAndWrite(r *record) {
 	j.compactIfLarge()
 }
 
-// writeRecords appends records to the file, all or none of them. j.mu must be held.
+// writeRecords appends encoded records to the file, all or none of them. j.mu must be held.
 func (j *Journal) writeRecords(records []byte) error {
 	if j.closed {
 		return fs.ErrClosed
@@ -346,8 +350,8 @@ func (j *Journal) writeRecords(records []byte) error {
 		}
 	}
 
-	// Invariant: the first j.size bytes of the file are whole records. Whatever a failed write leaves behind
-	// them is cut off or overwritten, or found torn by the next reader.
+	// Invariant: the first j.size bytes of the file are whole records. Bytes that a failed write leaves
+	// behind them are cut off, overwritten by the next write, or skipped by the next reader.
 	size := j.size.Load()
 	if _, err := j.file.WriteAt(records, size); err != nil {
 		_ = j.file.Truncate(size)
@@ -362,20 +366,20 @@ func (j *Journal) writeRecords(records []byte) error {
 	return nil
 }
 
-// compactIfLarge writes the journal anew when it has grown. j.mu must be held.
+// compactIfLarge compacts the file when it has grown beyond the limit. j.mu must be held.
 func (j *Journal) compactIfLarge() {
 	if j.size.Load() <= j.limit {
 		return
 	}
 	if err := j.compact(); err != nil {
 		j.reportWriteError(err)
-		j.limit = 2 * j.size.Load() // what was written stands; the next attempt comes later
+		j.limit = 2 * j.size.Load() // the old file is still valid; try again later
 	}
 }
 
-// compact writes the state to a new file and puts it in the place of the old one. j.mu must be held.
+// compact writes the state to a new file and replaces the old file by it. j.mu must be held.
 func (j *Journal) compact() error {
-	// The old file is replaced only after its unreadable parts have been kept.
+	// 1. Keep a copy of the old file if it has unreadable parts.
 	if j.setAside {
 		kept, err := frame.SetAside(j.path)
 		if err != nil {
@@ -385,13 +389,14 @@ func (j *Journal) compact() error {
 		j.setAside = false
 	}
 
+	// 2. Write the new file. Its content is synced before the rename, so that a power cut leaves the old file
+	// or the new one.
 	temporary := j.path + ".new"
 	file, err := os.OpenFile(temporary, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("write journal: %w", diskFull(err))
 	}
 
-	// The content is on the disk before the name moves, so a power cut leaves the old file or the new one.
 	text := j.state.appendSnapshot(nil)
 	_, err = file.Write(text)
 	if err = errors.Join(err, file.Sync()); err == nil {
@@ -403,10 +408,11 @@ func (j *Journal) compact() error {
 		return fmt.Errorf("write journal: %w", diskFull(err))
 	}
 	if j.options.Sync {
-		// If that fails, a power cut brings back the old file, which says the same.
+		// If the sync fails, a power cut may bring back the old file, which has the same content.
 		_ = statedir.SyncDir(filepath.Dir(j.path))
 	}
 
+	// 3. Continue with the new file.
 	if j.file != nil {
 		j.file.Close()
 	}
@@ -419,7 +425,7 @@ func (j *Journal) compact() error {
 	return nil
 }
 
-// reportWriteError counts a write that failed, and logs it once a while.
+// reportWriteError counts a write that failed and logs it, at most once per errorLogInterval.
 func (j *Journal) reportWriteError(err error) {
 	j.errors.Add(1)
 	if _, ok := j.throttle.Allow(); ok {
@@ -427,7 +433,7 @@ func (j *Journal) reportWriteError(err error) {
 	}
 }
 
-// appendRecord appends r as a frame to buf.
+// appendRecord appends r to buf as a frame.
 func appendRecord(buf []byte, r *record) []byte {
 	at := len(buf)
 	buf = r.appendPayload(frame.Reserve(buf))

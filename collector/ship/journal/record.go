@@ -7,19 +7,19 @@ import (
 	"tidegate/collector"
 )
 
-// The kinds of records. A record is a frame of that kind whose payload is a row of varints.
+// The kinds of records. A record is a frame of that kind; its payload is a sequence of varints.
 const (
-	recordFile       = 'F' // file, name: what the number of a file stands for
-	recordCheckpoint = 'C' // range: everything of its file up to its end is safe
-	recordDone       = 'D' // range: it is safe, though something before it is not
+	recordFile       = 'F' // file, name: the name of a file's number
+	recordCheckpoint = 'C' // range: all lines of its file up to its end are safe
+	recordDone       = 'D' // range: its lines are safe, although earlier lines are not
 	recordBatch      = 'B' // id, ranges: a batch that is about to be produced
 	recordAck        = 'A' // id: the batch is safe
-	recordShrink     = 'S' // id, range: what is left of a range whose file did not come back
-	recordDrop       = 'X' // file: it is of no use any more
-	recordPartitions = 'P' // how many partitions the topic has
+	recordShrink     = 'S' // id, range: the rest of a range whose file was not read again
+	recordDrop       = 'X' // file: it is not needed any more
+	recordPartitions = 'P' // the number of partitions of the topic
 )
 
-// A record is one record, decoded; kind says which fields are set.
+// A record is one decoded record. The fields that are set depend on kind.
 type record struct {
 	kind       byte
 	file       FileID
@@ -29,7 +29,7 @@ type record struct {
 	partitions int
 }
 
-// appendPayload appends the payload of r to b.
+// appendPayload appends the payload of r to data.
 func (r *record) appendPayload(data []byte) []byte {
 	switch r.kind {
 	case recordFile:
@@ -62,7 +62,7 @@ func appendRange(data []byte, r *Range) []byte {
 
 var errRecord = errors.New("not a record of the journal")
 
-// parsePayload reads a record of that kind from payload. The memory of r.ranges is used again.
+// parsePayload sets r to the record of that kind in payload. The memory of r.ranges is reused.
 func (r *record) parsePayload(kind byte, payload []byte) error {
 	decode := decoder{rest: payload}
 	*r = record{kind: kind, ranges: r.ranges[:0]}
@@ -101,7 +101,8 @@ func (r *Range) isValid() bool {
 	return r.After >= 0 && r.End.End >= r.After && r.End.ReadFrom >= 0 && r.End.ReadFrom <= r.End.End
 }
 
-// A decoder reads numbers from the front of b. After one that is not there bad is set, and all others are 0.
+// A decoder reads numbers from the front of rest. When a number is missing or invalid it sets malformed;
+// later results are then of no use.
 type decoder struct {
 	rest      []byte
 	malformed bool

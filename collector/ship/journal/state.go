@@ -9,21 +9,22 @@ import (
 	"tidegate/collector/ship/frame"
 )
 
-// state is what the records of a journal come to. Every record goes through applyRecord, both when a journal
-// is read and when it is written: what is written anew is therefore what a reader of all records would know.
+// A state is the result of applying the records of a journal. Every record goes through applyRecord, or
+// through the same methods, both when a journal is read and when it is written. A snapshot of the state is
+// therefore equivalent to the records that it replaces.
 type state struct {
 	files      map[FileID]*fileState
-	names      map[string]FileID // which file a name means
+	names      map[string]FileID // the newest file of each name
 	batches    map[BatchID][]Range
 	partitions int
-	nextFile   FileID // above every number in use
+	nextFile   FileID // higher than every number in use
 }
 
-// A fileState is what is known of a file.
+// A fileState is the state of one file.
 type fileState struct {
 	name          string
-	recorded      bool // the journal on disk has its name
-	replaced      bool // its name means a newer file
+	recorded      bool // the file on disk has its name
+	replaced      bool // a newer file has its name
 	hasCheckpoint bool // checkpoint is meaningful: something of the file was in a batch
 	checkpoint    collector.Checkpoint
 	done          []Range // ranges behind the checkpoint that are safe; in order, with gaps between them
@@ -35,7 +36,8 @@ func newState() *state {
 	}
 }
 
-// applyRecord changes s as r says. Records that make no sense, because others were damaged, are left out.
+// applyRecord applies r to s. It ignores records that refer to a file or batch that is not in s, because
+// other records were damaged.
 func (s *state) applyRecord(r *record) {
 	switch r.kind {
 	case recordFile:
@@ -50,7 +52,7 @@ func (s *state) applyRecord(r *record) {
 	case recordDone:
 		s.finishRange(r.ranges[0])
 	case recordBatch:
-		if s.batches[r.batch] == nil { // written again when the first attempt was thought to have failed
+		if s.batches[r.batch] == nil { // a write that seemed to fail was repeated: the first record counts
 			s.addBatch(r.batch, slices.Clone(r.ranges))
 		}
 	case recordAck:
@@ -65,7 +67,7 @@ func (s *state) applyRecord(r *record) {
 	}
 }
 
-// addFile records what a number stands for. Another file of that name is replaced.
+// addFile adds a file. An older file with the same name is marked as replaced.
 func (s *state) addFile(id FileID, name string) {
 	if id == 0 || id == 1<<32-1 || s.files[id] != nil {
 		return
@@ -75,7 +77,8 @@ func (s *state) addFile(id FileID, name string) {
 	s.claimName(id, name)
 }
 
-// claimName makes name mean the file id, unless a newer file has it: batches of the older one may come later.
+// claimName makes id the file of name. Of two files with one name the newer, which has the higher number,
+// gets the name, and the other is marked as replaced. The older one may be recorded later than the newer one.
 func (s *state) claimName(id FileID, name string) {
 	other, taken := s.names[name]
 	switch {
@@ -100,7 +103,7 @@ func (s *state) dropFile(id FileID) {
 	}
 }
 
-// addBatch records what a batch holds, and keeps ranges.
+// addBatch adds a batch that is not acknowledged. It keeps ranges.
 func (s *state) addBatch(id BatchID, ranges []Range) {
 	s.batches[id] = ranges
 	for i := range ranges {
@@ -110,11 +113,11 @@ func (s *state) addBatch(id BatchID, ranges []Range) {
 	}
 }
 
-// finishRange records that r is safe.
+// finishRange records that the lines of r are safe.
 func (s *state) finishRange(r Range) {
 	file := s.files[r.File]
 	if file == nil {
-		return // its name was damaged: nobody can say which file it was
+		return // the record with its name was damaged
 	}
 	file.hasCheckpoint = true
 	byAfter := func(done Range, after int64) int { return cmp.Compare(done.After, after) }
@@ -124,7 +127,7 @@ func (s *state) finishRange(r Range) {
 }
 
 // advanceCheckpoint moves the checkpoint over the finished ranges that begin at or before it, and joins
-// finished ranges that touch one another. In between lies what is not finished.
+// finished ranges that touch one another. The gaps between the remaining ones are unfinished.
 func (f *fileState) advanceCheckpoint() {
 	// Invariant: the ranges in kept are in order, begin behind the checkpoint, and do not touch.
 	kept := f.done[:0]
@@ -147,7 +150,7 @@ func (f *fileState) advanceCheckpoint() {
 	f.done = kept
 }
 
-// shrinkRange replaces the range of batch that begins where r begins by r, or removes it if r has no events.
+// shrinkRange replaces the range of batch that begins at r.After by r, or removes it if r has no events.
 func (s *state) shrinkRange(batch BatchID, r Range) {
 	ranges := s.batches[batch]
 	sameStart := func(old Range) bool { return old.File == r.File && old.After == r.After }
@@ -161,14 +164,14 @@ func (s *state) shrinkRange(batch BatchID, r Range) {
 	}
 }
 
-// appendSnapshot appends a journal that comes to s to b.
+// appendSnapshot appends a whole journal to data: the records whose result is s.
 func (s *state) appendSnapshot(data []byte) []byte {
 	data = frame.AppendFileHeader(data, magic, version)
 	if s.partitions > 0 {
 		data = appendRecord(data, &record{kind: recordPartitions, partitions: s.partitions})
 	}
 
-	// In the order of the numbers: the file that a name means was added last.
+	// Files in the order of their numbers, so that the newest file of a name is applied last.
 	for _, id := range slices.Sorted(maps.Keys(s.files)) {
 		file := s.files[id]
 		if !file.recorded {
@@ -188,7 +191,7 @@ func (s *state) appendSnapshot(data []byte) []byte {
 	return data
 }
 
-// exportState returns s in the form that callers get.
+// exportState returns s in the form that callers use. Ranges of unknown files are left out.
 func (s *state) exportState() State {
 	out := State{Partitions: s.partitions}
 	for _, id := range slices.Sorted(maps.Keys(s.files)) {

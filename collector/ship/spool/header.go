@@ -5,17 +5,17 @@ import (
 	"errors"
 )
 
-// A Header describes a batch in the spool. It can be read although the batch itself is damaged, so that what
-// was lost can be counted.
+// A Header describes a batch in the spool. It has a frame of its own: the events of a damaged batch can still
+// be counted as lost.
 type Header struct {
 	Epoch     uint64
 	Partition uint32
 	Sequence  uint64
-	Packets   bool     // the epoch is one of packets, not of files
+	Packets   bool     // the epoch is that of packets; false: that of files
 	Counts    []uint32 // events by dataset; a spool of another version may have more or fewer datasets
 }
 
-// appendPayload appends the payload of a header frame to b.
+// appendPayload appends the payload of a header frame to data.
 func (h *Header) appendPayload(data []byte) []byte {
 	data = binary.LittleEndian.AppendUint64(data, h.Epoch)
 	data = binary.AppendUvarint(data, uint64(h.Partition))
@@ -34,7 +34,7 @@ func (h *Header) appendPayload(data []byte) []byte {
 
 var errHeader = errors.New("not a header of the spool")
 
-// maxCounts is more than there will ever be datasets.
+// maxCounts bounds the number of counts in a header, far above any number of datasets.
 const maxCounts = 1000
 
 // parseHeader reads the payload of a header frame.

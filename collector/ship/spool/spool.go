@@ -1,19 +1,19 @@
-// Package spool keeps batches on disk that cannot be made again while Kafka is unavailable: packets, and
-// lines of files that were removed.
+// Package spool keeps batches on disk while Kafka is unavailable. It is for batches that cannot be built
+// again after a crash: packets, and lines of files that were removed.
 //
-// Append writes a batch and returns a Ref; a batch that was appended survives a killed process. Read returns
-// its bytes when Kafka accepts batches again, and Release says that it is not needed any more. Open finds
-// what earlier processes left. Package ship is the only caller; to the spool a batch is bytes and a Header.
+// Append writes a batch and returns a Ref to it; the batch survives a killed process. Read returns the bytes
+// of the batch, and Release removes it. Open finds the batches of earlier processes. Package ship is the only
+// caller. The spool treats the content of a batch as opaque bytes.
 //
-// A spool is a folder of segment files, which grow to about 8 MiB and are deleted when no batch of theirs is
-// needed. Together they stay below a limit: a batch that does not fit is refused, since what is in the spool
-// was promised to be safe. A segment is a frame file (package frame) in which a header frame stands before
-// each batch frame.
+// A spool is a folder of segment files. A segment grows to about 8 MiB and is deleted when all its batches
+// were released. The segments together stay below a limit: a batch that does not fit is refused, and no
+// stored batch is deleted for it. A segment is a file of frames (package frame): each batch is a header frame
+// and a batch frame.
 //
-// What cannot be read (damaged, or of another version) is left out, counted and logged. Its segment is never
-// deleted: when the batches in it that can be read are not needed any more it gets the name
-// segment.unreadable and does not count against the limit. The lock of a Spool is held during writes; no
-// other lock is taken while it is held.
+// Batches that cannot be read (damaged, or of another version) are left out, counted and logged. Their
+// segment is never deleted: when its readable batches were released, it is renamed to segment.unreadable and
+// does not count towards the limit any more. The lock of a Spool is held during writes; no other lock is
+// taken while it is held.
 package spool
 
 import (
@@ -51,21 +51,21 @@ var (
 	// ErrFull is the error of Append when the batch does not fit into the spool.
 	ErrFull = errors.New("the spool is full")
 
-	// ErrDamaged is matched by the error of Read when the batch can never be read.
+	// ErrDamaged is matched by the error of Read when the batch is damaged for good.
 	ErrDamaged = frame.ErrDamaged
 )
 
-// A Condition says how the last Append went.
+// A Condition is the result of the last Append.
 type Condition int32
 
 // The conditions of a spool.
 const (
 	Accepting Condition = iota
 	Full
-	Failing // the disk refuses writes
+	Failing // the write failed
 )
 
-// A Ref is a reference to a batch in the spool. The zero Ref refers to nothing.
+// A Ref is a reference to a batch in the spool. The zero Ref refers to no batch.
 type Ref struct {
 	segment *segment
 	frame   frame.Frame
@@ -73,10 +73,10 @@ type Ref struct {
 
 // Options are the settings of a Spool.
 type Options struct {
-	Limit int64 // bytes of all segments together
-	Sync  bool  // each batch survives a power cut, not only a killed process
+	Limit int64 // maximum size of all segments together, in bytes
+	Sync  bool  // sync each batch, so that it survives a power cut and not only a killed process
 	Log   *slog.Logger
-	Wrap  func(frame.File) frame.File // tests simulate a full disk; nil: nothing
+	Wrap  func(frame.File) frame.File // wraps new files in tests that simulate a full disk; nil: not wrapped
 }
 
 // A Spool is an open spool. Its methods may be called by any goroutine.
@@ -91,25 +91,25 @@ type Spool struct {
 	unreadable atomic.Uint64 // bytes that could not be read
 
 	mu           sync.Mutex
-	active       *segment // that batches are appended to; nil: the next batch begins one
+	active       *segment // segment to which batches are appended; nil: the next Append creates one
 	nextNumber   int      // number of the next segment
 	closed       bool
 	openSegments map[*segment]struct{} // segments whose files are open
 	buf          []byte
 }
 
-// A segment is one file of the spool. Its fields are guarded by the spool's lock, but for file, which does
-// not change.
+// A segment is one file of the spool. The spool's lock guards its fields, except path and file, which do not
+// change.
 type segment struct {
 	path    string
 	file    frame.File
 	size    int64
-	batches int  // that have not been released
-	damaged bool // something in it cannot be read: it is kept under another name instead of being deleted
+	batches int  // batches that are not released
+	damaged bool // it has unreadable bytes: it is renamed instead of deleted
 }
 
-// Open reads the spool in dir and calls visit with each batch, in the order in which they were written.
-// readable says whether the batch was written to its end; otherwise it is lost, and ref refers to nothing.
+// Open opens the spool in dir and calls visit for each batch, in the order of the writes. readable is false
+// if the batch was not written to its end: it is lost, and ref is zero.
 func Open(dir string, options Options, visit func(h *Header, ref Ref, readable bool)) (*Spool, error) {
 	spool := &Spool{
 		dir: dir, options: options, throttle: logging.NewThrottle(errorLogInterval), nextNumber: 1,
@@ -152,7 +152,7 @@ func (s *Spool) segmentNumbers() ([]int, error) {
 	return numbers, nil
 }
 
-// loadSegment calls visit with the batches of a segment of an earlier process.
+// loadSegment opens a segment of an earlier process and calls visit for its batches.
 func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -173,7 +173,7 @@ func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 		}
 	}
 
-	// A segment without a batch that can be read is not needed: it is removed, or kept aside.
+	// A segment without a readable batch is removed, or renamed if it is damaged.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.openSegments[seg] = struct{}{}
@@ -184,7 +184,8 @@ func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 	return nil
 }
 
-// scanBatches calls visit with the batches of seg. It returns how many bytes could not be read, and why.
+// scanBatches calls visit for the batches of seg. It returns the number of bytes that could not be read, and
+// the reason.
 func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int64, reason error) {
 	start := make([]byte, frame.FileHeaderSize)
 	n, _ := seg.file.ReadAt(start, 0)
@@ -192,12 +193,13 @@ func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int6
 		return seg.size, err
 	}
 
-	// A header is valid for the batch frame that follows it directly. A header without its batch is a batch
-	// that is lost; a batch without its header is bytes that nobody can use.
+	// Invariant: header is the last header frame if no batch frame has followed it yet, else nil. A header
+	// belongs to the batch frame directly behind it. A header without a batch frame is a lost batch; a batch
+	// frame without a header is unreadable.
 	reason = errors.New("damaged, or not written to its end")
 	scanner := frame.NewScanner(seg.file, seg.size)
 	var header *Header
-	var batchOffset int64 // where the batch of header must begin
+	var batchOffset int64 // offset at which the payload of header's batch must begin
 	lost := func() {
 		if header != nil {
 			visit(header, Ref{}, false)
@@ -233,7 +235,8 @@ func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int6
 	return unreadable + scanner.Skipped(), reason
 }
 
-// Append writes a batch. When it returns nil, a killed process does not lose the batch.
+// Append writes a batch. If the error is nil, the batch survives a killed process. The error is ErrFull if
+// the batch would exceed the limit.
 func (s *Spool) Append(h *Header, batch []byte) (Ref, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,14 +266,14 @@ func (s *Spool) writeBatch(header *Header, batch []byte) (Ref, error) {
 		return Ref{}, fs.ErrClosed
 	}
 
-	// 1. Lay out both frames.
+	// 1. Encode both frames.
 	s.buf = header.appendPayload(frame.Reserve(s.buf[:0]))
 	frame.Seal(s.buf, 0, kindHeader)
 	at := len(s.buf)
 	s.buf = append(frame.Reserve(s.buf), batch...)
 	frame.Seal(s.buf, at, kindBatch)
 
-	// 2. Make room.
+	// 2. Check the limit, and start a new segment if the active one is full.
 	size := int64(len(s.buf))
 	if s.total.Load()+size > s.options.Limit {
 		return Ref{}, ErrFull
@@ -281,8 +284,8 @@ func (s *Spool) writeBatch(header *Header, batch []byte) (Ref, error) {
 		}
 	}
 
-	// 3. Write. Invariant: the first seg.size bytes are whole frames; what a failed write leaves behind them
-	// is cut off or overwritten.
+	// 3. Write. Invariant: the first seg.size bytes are whole frames. Bytes that a failed write leaves behind
+	// them are cut off or overwritten.
 	seg := s.active
 	if _, err := seg.file.WriteAt(s.buf, seg.size); err != nil {
 		_ = seg.file.Truncate(seg.size)
@@ -314,7 +317,7 @@ func (s *Spool) startSegment() error {
 	header := frame.AppendFileHeader(nil, magic, version)
 	if _, err := seg.file.WriteAt(header, 0); err != nil {
 		seg.file.Close()
-		os.Remove(path) // we have just made it, and nothing is in it
+		os.Remove(path) // it was created above and holds no batch
 		return fmt.Errorf("write spool %s: %w", path, err)
 	}
 	seg.size = int64(len(header))
@@ -322,7 +325,7 @@ func (s *Spool) startSegment() error {
 	s.total.Add(seg.size)
 	s.openSegments[seg] = struct{}{}
 
-	// The segment before stays while one of its batches is needed.
+	// The previous segment stays while it has batches that are not released.
 	old := s.active
 	s.active = seg
 	if old != nil && old.batches == 0 {
@@ -331,7 +334,7 @@ func (s *Spool) startSegment() error {
 	return nil
 }
 
-// Read returns the bytes of a batch. The error matches ErrDamaged when they can never be read.
+// Read returns the bytes of a batch. The error matches ErrDamaged if the batch is damaged for good.
 func (s *Spool) Read(ref Ref) ([]byte, error) {
 	batch, err := ref.frame.Read(ref.segment.file)
 	if errors.Is(err, ErrDamaged) {
@@ -348,7 +351,7 @@ func (s *Spool) Read(ref Ref) ([]byte, error) {
 	return batch, nil
 }
 
-// Release says that a batch is not needed any more. A segment goes with its last batch.
+// Release removes a batch. A segment is removed with its last batch.
 func (s *Spool) Release(ref Ref) {
 	if ref.segment == nil {
 		return
@@ -361,8 +364,8 @@ func (s *Spool) Release(ref Ref) {
 	}
 }
 
-// removeSegment deletes a segment of which no batch is needed, or keeps it under another name if it is
-// damaged. s.mu must be held.
+// removeSegment deletes a segment whose batches were all released, or renames it if it is damaged. s.mu must
+// be held.
 func (s *Spool) removeSegment(seg *segment) {
 	seg.file.Close()
 	delete(s.openSegments, seg)
@@ -385,16 +388,16 @@ func (s *Spool) removeSegment(seg *segment) {
 // Bytes returns the size of all segments.
 func (s *Spool) Bytes() int64 { return s.total.Load() }
 
-// Condition returns how the last Append went.
+// Condition returns the result of the last Append.
 func (s *Spool) Condition() Condition { return Condition(s.condition.Load()) }
 
-// Errors returns how many writes have failed. A spool that is full is not an error.
+// Errors returns the number of writes that failed. A full spool is not an error.
 func (s *Spool) Errors() uint64 { return s.errors.Load() }
 
-// Unreadable returns how many bytes could not be read.
+// Unreadable returns the number of bytes that could not be read.
 func (s *Spool) Unreadable() uint64 { return s.unreadable.Load() }
 
-// Close ends reading and writing. flush makes what was written survive a power cut.
+// Close closes all segments; later reads and writes fail. With flush the segments are synced to the disk.
 func (s *Spool) Close(flush bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
