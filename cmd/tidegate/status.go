@@ -117,11 +117,11 @@ type total struct {
 
 // printTotalsLine prints the totals of one component as cells of a tabwriter.
 func printTotalsLine(out io.Writer, component string, totals ...total) {
-	line := component
+	_, _ = fmt.Fprint(out, component)
 	for _, t := range totals {
-		line += "\t" + t.word + " " + formatCount(t.count)
+		_, _ = fmt.Fprint(out, "\t", t.word, " ", formatCount(t.count))
 	}
-	_, _ = fmt.Fprintln(out, line)
+	_, _ = fmt.Fprintln(out)
 }
 
 // evaluatedWord returns what happened to the events that were evaluated: without a store they are not stored.

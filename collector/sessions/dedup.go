@@ -150,12 +150,10 @@ func (f *flow) resolveDedup(force bool, why decision) {
 	}
 
 	// If another flow has a claim, f is a duplicate. If a claim may still come, f waits.
-	for _, key := range keys[:numKeys] {
-		if f.isClaimedElsewhere(key) {
-			f.countDecision(decidedByBridge)
-			f.markDuplicate()
-			return
-		}
+	if slices.ContainsFunc(keys[:numKeys], f.isClaimedElsewhere) {
+		f.countDecision(decidedByBridge)
+		f.markDuplicate()
+		return
 	}
 	if !force && (table.deps.NAT != nil && !mappingKnown || f.hasLocalEndpoint()) {
 		return

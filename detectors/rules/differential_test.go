@@ -149,7 +149,7 @@ func (g randomExpression) leaf(depth int, element string) string {
 	case 8:
 		return fmt.Sprintf(`cidr(%s, "10.0.0.%d/31", "10.0.0.0")`, g.pick("source.ip", "destination.ip"), g.IntN(2)*2)
 	case 9:
-		return fmt.Sprintf(`cidr(source.ip, nets)`)
+		return `cidr(source.ip, nets)`
 	case 10:
 		if element == "" {
 			return g.loop(g.pick("any", "all", "none", "one"), depth)

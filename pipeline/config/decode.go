@@ -41,7 +41,7 @@ func (n Node) decodeInto(value reflect.Value) {
 		value.Set(reflect.ValueOf(n))
 		return
 	}
-	if d, ok := value.Addr().Interface().(NodeDecoder); ok {
+	if d, ok := reflect.TypeAssert[NodeDecoder](value.Addr()); ok {
 		d.DecodeNode(n)
 		return
 	}
@@ -73,7 +73,7 @@ func (n Node) decodeStruct(value reflect.Value) {
 			entry.Value.decodeInto(field)
 			continue
 		}
-		if h, ok := value.Addr().Interface().(UnknownKeyHinter); ok {
+		if h, ok := reflect.TypeAssert[UnknownKeyHinter](value.Addr()); ok {
 			if hint := h.UnknownKey(entry.Key); hint != "" {
 				n.doc.AddError(entry.Position, entry.Value.key, "unknown key: %s", hint)
 				continue

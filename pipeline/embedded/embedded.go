@@ -30,8 +30,7 @@ import (
 // ending.
 func lockFolder(ctx context.Context, dir, name string, patience time.Duration) (*statedir.Lock, error) {
 	lock, err := statedir.Wait(ctx, filepath.Join(dir, name), patience)
-	var locked *statedir.LockedError
-	if errors.As(err, &locked) {
+	if locked, ok := errors.AsType[*statedir.LockedError](err); ok {
 		holder := "another process"
 		if locked.PID != "" {
 			holder = "process " + locked.PID

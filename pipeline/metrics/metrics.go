@@ -142,8 +142,7 @@ func shared[C prometheus.Collector](registerer prometheus.Registerer, name strin
 	if err == nil {
 		return collector
 	}
-	var already prometheus.AlreadyRegisteredError
-	if errors.As(err, &already) {
+	if already, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 		if existing, ok := already.ExistingCollector.(C); ok {
 			return existing
 		}

@@ -30,8 +30,6 @@ import (
 
 var list = []protocols.Protocol{Protocol}
 
-var fromClient, fromServer = protocoltest.Client, protocoltest.Server
-
 // play returns the events of steps on the port of the protocol.
 func play(steps []protocoltest.Step) []*pipeline.Event {
 	return protocoltest.Conversation{Port: 443, Steps: steps}.Events(list)
@@ -250,7 +248,7 @@ func TestGapInTheCertificate(t *testing.T) {
 	var cut []protocoltest.Step
 	for _, s := range steps {
 		if i := bytes.Index(s.Data, []byte("www.example.com")); s.Dir == protocols.Server && i > 0 {
-			cut = append(cut, fromServer(string(s.Data[:i])), protocoltest.Step{Dir: protocols.Server, Gap: 50}, fromServer(string(s.Data[i+50:])))
+			cut = append(cut, protocoltest.Server(string(s.Data[:i])), protocoltest.Step{Dir: protocols.Server, Gap: 50}, protocoltest.Server(string(s.Data[i+50:])))
 			continue
 		}
 		cut = append(cut, s)

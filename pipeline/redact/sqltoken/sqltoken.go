@@ -7,6 +7,8 @@
 // Specification: dev.mysql.com/doc/refman/en/language-structure.html.
 package sqltoken
 
+import "slices"
+
 // A Kind is what a token is.
 type Kind uint8
 
@@ -90,12 +92,7 @@ func (s *Scanner) Is(word string) bool {
 
 // IsAny reports whether the current token is one of words, which are in upper case.
 func (s *Scanner) IsAny(words []string) bool {
-	for _, w := range words {
-		if s.Is(w) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(words, s.Is)
 }
 
 // EqualFold reports whether b, which is as long as upper, is upper but for the case of its letters. upper
