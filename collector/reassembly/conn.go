@@ -10,49 +10,50 @@ type Conn struct {
 
 	half        [2]halfStream // by Dir
 	now         int64         // the clock, as of the last call of Segment, Follow or Release
-	rtt         int64         // the round-trip time, ns, 0 not known
-	buffered    int           // the cost of what waits
-	holderIndex int           // place in Pool.holders, plus one; 0 not there
+	rtt         int64         // the round-trip time, ns; 0: not known
+	buffered    int           // the cost of the waiting segments of both directions
+	holderIndex int           // index in Pool.holders, plus one; 0: not in it
 
 	established  bool  // a segment was acknowledged
 	closing      bool  // reset, or both directions ended
 	closingSince int64 // of the clock
-	resetBy      uint8 // 1 + Dir of the side whose RST was accepted first; 0 none
-	resetOffset  int64 // of that RST: data from its sender at or behind it shows that the RST was not accepted
+	resetBy      uint8 // 1 + Dir of the side whose RST was accepted first; 0: none
+	resetOffset  int64 // of the last accepted RST: later data from its sender, at or behind this offset, cancels the RST
 }
 
-// Init makes c ready for a new connection. Memory that c owns is kept; bytes that wait are not given back, so
-// Flush or Discard come before.
+// Init resets c for a new connection and keeps the memory that c owns. Flush or Discard must come before,
+// because Init does not return the buffers of waiting segments to the Pool.
 func (c *Conn) Init(cfg *Config, pool *Pool, handler Handler) {
-	w0, w1 := reusable(c.half[0].waiting), reusable(c.half[1].waiting)
+	waiting0, waiting1 := reusable(c.half[0].waiting), reusable(c.half[1].waiting)
 	*c = Conn{cfg: cfg, pool: pool, handler: handler}
 	for d := range c.half {
 		c.half[d].fin, c.half[d].windowScale = -1, -1
 	}
-	c.half[0].waiting, c.half[1].waiting = w0, w1
+	c.half[0].waiting, c.half[1].waiting = waiting0, waiting1
 }
 
-// reusable returns s emptied, or nil if it is too large to be kept.
-func reusable(waitingSegments []waitingSegment) []waitingSegment {
-	if cap(waitingSegments) > 32 {
+// reusable returns an empty slice with the memory of s, or nil if s is too large to be kept.
+func reusable(s []waitingSegment) []waitingSegment {
+	if cap(s) > 32 {
 		return nil
 	}
-	return waitingSegments[:0]
+	return s[:0]
 }
 
-// BeginAfterSYN starts a connection whose SYN, sent by d, was seen before c was made: first is the sequence
-// number behind it.
+// BeginAfterSYN records the SYN of d when the SYN itself was not passed to Segment. first is the sequence
+// number behind the SYN.
 func (c *Conn) BeginAfterSYN(d Dir, first uint32) {
 	half := &c.half[d]
 	half.setBase(first)
 	half.syn, half.packets = true, 1
 }
 
-// SetRTT sets the round-trip time. A segment that fills a gap later than that is taken for a retransmission.
+// SetRTT sets the round-trip time. A segment that fills a gap after more than that counts as a
+// retransmission.
 func (c *Conn) SetRTT(rtt int64) { c.rtt = rtt }
 
-// Segment takes a segment that d sent. now is a clock that goes forward only; the grace and the timeout of
-// gaps go by it.
+// Segment handles a segment that dir has sent. now is the time of a clock that only goes forward, which
+// measures the grace and the timeout of gaps.
 func (c *Conn) Segment(dir Dir, segment *Segment, now int64) {
 	c.now = now
 	c.half[dir].packets++
@@ -69,7 +70,7 @@ func (c *Conn) Segment(dir Dir, segment *Segment, now int64) {
 	}
 }
 
-// Follow takes a segment of a connection whose bytes another Conn delivers. It only keeps track of what
+// Follow handles a segment of a connection whose bytes another Conn delivers. It only updates what Closing,
 // Established, Ended and Packets return.
 func (c *Conn) Follow(dir Dir, segment *Segment, now int64) {
 	c.now = now
@@ -85,20 +86,20 @@ func (c *Conn) Follow(dir Dir, segment *Segment, now int64) {
 	}
 }
 
-// Established reports whether a segment was answered.
+// Established reports whether a segment was acknowledged, so that both sides exist.
 func (c *Conn) Established() bool { return c.established }
 
-// Closing reports whether the connection was reset or both directions are complete, and since when by the
-// clock.
+// Closing reports whether the connection was reset or both directions are complete. since is the time of the
+// clock when that happened.
 func (c *Conn) Closing() (since int64, closing bool) { return c.closingSince, c.closing }
 
 // Ended reports whether d is complete.
 func (c *Conn) Ended(d Dir) bool { return c.half[d].ended }
 
-// ResetBy returns the side whose RST closed the connection.
+// ResetBy returns the side whose RST closed the connection. ok is false if none did.
 func (c *Conn) ResetBy() (d Dir, ok bool) { return Dir(c.resetBy - 1), c.resetBy != 0 }
 
-// Packets returns how many segments d has sent.
+// Packets returns the number of segments that d has sent.
 func (c *Conn) Packets(d Dir) uint64 { return c.half[d].packets }
 
 // SYNSeen reports whether the SYN of d was seen.
@@ -110,26 +111,26 @@ func (c *Conn) HasSent(d Dir) bool { return c.half[d].top > 0 }
 // FirstSeq returns the sequence number of the first byte of d, if it is known.
 func (c *Conn) FirstSeq(d Dir) (seq uint32, known bool) { return c.half[d].base, c.half[d].based }
 
-// Buffered returns the cost of the bytes that wait.
+// Buffered returns the memory charged for the segments that wait.
 func (c *Conn) Buffered() int { return c.buffered }
 
-// Incomplete reports whether bytes wait, or acknowledged bytes are missing.
+// Incomplete reports whether segments wait or acknowledged bytes are missing in either direction.
 func (c *Conn) Incomplete() bool { return c.half[0].incomplete() || c.half[1].incomplete() }
 
-// startClosing begins the state closing.
+// startClosing moves c to the state closing.
 func (c *Conn) startClosing() {
 	if !c.closing {
 		c.closing, c.closingSince = true, c.now
 	}
 }
 
-// handleSYN takes a SYN, with or without ACK.
+// handleSYN handles a SYN, with or without ACK.
 func (c *Conn) handleSYN(dir Dir, segment *Segment) {
 	half, peer := &c.half[dir], &c.half[dir^1]
 	base := segment.Seq + 1
 	answer := segment.hasFlag(ACK)
 
-	// Find out whether the SYN is the first one of its side, the same once more, or another.
+	// Decide whether the SYN is the first one of its side, a repetition, or another one.
 	switch {
 	case half.syn && half.base == base:
 		if answer {
@@ -138,10 +139,10 @@ func (c *Conn) handleSYN(dir Dir, segment *Segment) {
 			c.handler.Observe(dir, RepeatedSYN, segment.Time)
 		}
 	case half.syn && answer && half.top == 0 && peer.ack == 0 && !c.established:
-		half.otherBase, half.hasOtherBase = base, true // a second answer: handleACK decides which one counts
+		half.otherBase, half.hasOtherBase = base, true // a second SYN-ACK: handleACK decides which one counts
 		return
 	case half.based && half.base != base:
-		return // in the middle of a stream: it does not belong to this connection
+		return // a SYN in the middle of a stream does not belong to this connection
 	default:
 		if !half.based {
 			half.setBase(base)
@@ -154,7 +155,7 @@ func (c *Conn) handleSYN(dir Dir, segment *Segment) {
 		}
 	}
 
-	// From here on base is the base of half. Offset 0 is the first byte behind the SYN.
+	// From here on base is half.base, and offset 0 is the first byte behind the SYN.
 	half.setWindow(segment.Window, true)
 	half.readOptions(segment.Options)
 	if answer {
@@ -172,7 +173,7 @@ func (c *Conn) handleSYN(dir Dir, segment *Segment) {
 	}
 }
 
-// handleSegment takes a segment that is neither SYN nor RST.
+// handleSegment handles a segment that is neither SYN nor RST.
 func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 	half, peer := &c.half[dir], &c.half[dir^1]
 	if !half.based {
@@ -180,8 +181,8 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 	}
 	off := half.offsetOf(segment.Seq)
 
-	// The acknowledgement comes first: it says what of the other direction must be delivered before this
-	// segment.
+	// The acknowledgement comes first: need is the offset of the other direction up to which bytes must be
+	// delivered before this segment.
 	need := int64(0)
 	if segment.hasFlag(ACK) {
 		need = c.handleACK(dir, segment)
@@ -190,9 +191,10 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 		c.handler.Observe(dir, ZeroWindow, segment.Time)
 	}
 
+	// Deliver or store the payload, then the FIN behind it.
 	switch {
 	case segment.Size == 1 && off == half.next-1 && !segment.hasFlag(FIN):
-		return // a keep-alive (RFC 1122, section 4.2.3.6), whose byte means nothing
+		return // a keep-alive (RFC 1122, section 4.2.3.6); its byte is not data
 	case segment.Size > 0:
 		c.handleData(dir, segment, off, need)
 	case segment.hasFlag(ACK) && !segment.hasFlag(FIN):
@@ -202,13 +204,13 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 		c.handleFIN(dir, segment, off+int64(segment.Size), need)
 	}
 
-	// What was delivered or acknowledged may have been what other segments, or a FIN, waited for.
+	// Waiting segments or a FIN may have waited for the bytes or the acknowledgement of this segment.
 	if c.buffered > 0 || half.fin >= 0 || peer.fin >= 0 || peer.incomplete() || half.incomplete() {
 		c.deliverReady()
 	}
 }
 
-// startMidStream begins a direction whose SYN was not seen at the segment s.
+// startMidStream sets offset 0 of a direction whose SYN was not seen to its first captured segment.
 func (c *Conn) startMidStream(d Dir, segment *Segment) {
 	half, peer := &c.half[d], &c.half[d^1]
 	half.setBase(segment.Seq)
@@ -217,27 +219,29 @@ func (c *Conn) startMidStream(d Dir, segment *Segment) {
 	}
 }
 
-// handleACK takes the acknowledgement that d sends. It returns how much of the other direction must be
-// delivered before the segment.
+// handleACK handles the acknowledgement in a segment from d. It returns the offset of the other direction up
+// to which bytes must be delivered before the segment.
 func (c *Conn) handleACK(d Dir, segment *Segment) int64 {
 	half, peer := &c.half[d], &c.half[d^1]
 	if !peer.based {
 		peer.setBase(segment.Ack)
 	}
-	if peer.hasOtherBase { // of two SYN-ACKs the one counts that is acknowledged
+	if peer.hasOtherBase { // the peer sent two SYN-ACKs: the acknowledged one counts
 		if peer.otherBase == segment.Ack {
 			peer.base = segment.Ack
 		}
 		peer.hasOtherBase = false
 	}
-	if peer.packets > 0 || half.packets > 8 { // a sender that goes on for so long has a peer that is not captured
+
+	// A sender of so many segments without a captured answer has a peer that is not captured.
+	if peer.packets > 0 || half.packets > 8 {
 		c.established = true
 	}
 	return peer.acknowledge(peer.offsetOf(segment.Ack), half)
 }
 
-// handleFIN takes a FIN at the offset end. A FIN before bytes that were delivered, or outside of any window,
-// is not believed.
+// handleFIN handles a FIN from d at the offset end. It ignores a FIN before delivered bytes or outside any
+// window.
 func (c *Conn) handleFIN(d Dir, s *Segment, end, need int64) {
 	half := &c.half[d]
 	c.handler.Observe(d, CloseRequest, s.Time)
@@ -248,12 +252,15 @@ func (c *Conn) handleFIN(d Dir, s *Segment, end, need int64) {
 	}
 }
 
-// handleRST takes a RST. It counts when its number lies in the window (RFC 5961, section 3). A receiver that
-// is stricter goes on, and then so does c, as soon as the sender of the RST sends something new (handleData).
+// handleRST handles a RST. A RST is accepted when its sequence number lies in the window (RFC 5961, section
+// 3). Some receivers are stricter and keep the connection. Then the sender of the forged RST sends new bytes,
+// and handleData cancels the RST.
 func (c *Conn) handleRST(dir Dir, segment *Segment) {
 	half, peer := &c.half[dir], &c.half[dir^1]
+
+	// Decide whether the RST is valid, and find its offset.
 	switch {
-	case !half.based && peer.based: // it answers a SYN, or a segment in the middle of a stream
+	case !half.based && peer.based: // the first segment of dir: it answers a segment of the peer
 		if segment.hasFlag(ACK) && peer.offsetOf(segment.Ack) < -1 {
 			return
 		}
@@ -273,6 +280,8 @@ func (c *Conn) handleRST(dir Dir, segment *Segment) {
 		}
 		c.resetOffset = off
 	}
+
+	// The RST is accepted.
 	c.handler.Observe(dir, ValidReset, segment.Time)
 	if c.resetBy == 0 {
 		c.resetBy = uint8(dir) + 1

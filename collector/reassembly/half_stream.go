@@ -7,84 +7,85 @@ type halfStream struct {
 	syn     bool   // the SYN was seen, so offset 0 is the first byte of the stream
 	packets uint64
 
-	next int64 // the offset of the next byte to deliver; everything before was delivered or given up
-	top  int64 // the highest end of a segment that was seen
-	ack  int64 // how far the receiver has acknowledged
+	next int64 // the offset of the next byte to deliver; every byte before was delivered or given up
+	top  int64 // the highest end of a captured segment
+	ack  int64 // the highest offset that the receiver has acknowledged
 
-	// What the receiver had acknowledged (graceAck) when the grace began (graceStart, of the clock; 0: it has
-	// not begun). When the grace is over, everything before graceAck is delivered or given up.
+	// graceAck is the value of ack when the current grace began, at graceStart by the clock; 0: no grace
+	// runs. When the grace is over, every byte before graceAck is delivered or given up.
 	graceAck, graceStart int64
 
-	waiting []waitingSegment // by offset, without overlaps; the first is waiting[front]
+	waiting []waitingSegment // sorted by offset, without overlaps; the first is waiting[front]
 	front   int
 
-	fin     int64 // the offset of the FIN, -1 none
-	finNeed int64 // how much of the other direction must be delivered before End
+	fin     int64 // the offset of the FIN; -1: none
+	finNeed int64 // the offset of the other direction up to which bytes must be delivered before End
 	ended   bool  // Handler.End was called
 
-	window      uint32 // that this side advertises, scaled as far as its scale is known
-	windowScale int8   // from this side's SYN, -1 unknown
+	window      uint32 // that this side advertises, scaled if the scale is known
+	windowScale int8   // from this side's SYN; -1: unknown
 	windowZero  bool
 
 	otherBase    uint32 // the base of a second SYN-ACK with another number
 	hasOtherBase bool
 
-	strays   uint8 // segments in a row outside of any window, each of which begins where the last one ended
-	strayEnd int64
+	strays   uint8 // consecutive segments outside any window, each of which begins where the one before ended
+	strayEnd int64 // the end of the last of them
 
 	delivered deliveredBytes
 }
 
-// A waitingSegment is a captured segment, or a part of one, that is not in order yet.
+// A waitingSegment is a segment, or a part of one, that cannot be delivered yet.
 type waitingSegment struct {
 	off   int64
 	b     []byte // from the Pool
 	lost  int    // bytes behind b that the capture cut off
-	need  int64  // how much of the other direction must be delivered first
+	need  int64  // the offset of the other direction up to which bytes must be delivered first
 	time  int64  // Segment.Time
-	since int64  // of the clock: when it began to wait
+	since int64  // by the clock: when it began to wait
 }
 
 func (s *waitingSegment) endOffset() int64 { return s.off + int64(len(s.b)+s.lost) }
 
-// deliveredBytes remembers the last bytes that were delivered, so that retransmissions can be compared with
-// them: a hash of each of the last segments, and the last bytes themselves.
+// deliveredBytes holds hashes of the last delivered segments, and the last delivered bytes themselves.
+// Retransmissions are compared with them.
 type deliveredBytes struct {
-	segments     [4]deliveredSegment
-	segmentIndex uint8
-	tail         [64]byte
+	segments     [4]deliveredSegment // a ring
+	segmentIndex uint8               // of the next entry, modulo the length
+	tail         [64]byte            // the last tailLen bytes before halfStream.next
 	tailLen      uint8
 }
 
+// A deliveredSegment describes one call of Handler.Data.
 type deliveredSegment struct {
 	off  int64
-	n    int32
+	n    int32 // bytes
 	hash uint64
 }
 
-// maxWindow is the largest window that TCP can have (RFC 7323): nothing valid lies further ahead.
+// maxWindow is the largest window of TCP (RFC 7323). No valid segment lies further ahead.
 const maxWindow = 1 << 30
 
-// unknownWindow is taken for the window of a side whose scale was not seen.
+// unknownWindow is the window that is assumed while a scale is unknown.
 const unknownWindow = 4 << 20
 
 func (h *halfStream) setBase(base uint32) { h.base, h.based = base, true }
 
-// offsetOf returns the offset that a sequence number stands for: the one nearest to next.
+// offsetOf returns the offset of a sequence number: of all possible ones the offset nearest to next.
 func (h *halfStream) offsetOf(seq uint32) int64 {
 	return h.next + int64(int32(seq-(h.base+uint32(h.next))))
 }
 
-// reached reports whether everything before off was delivered or given up. A receiver acknowledges a FIN like
-// a byte, so an offset behind the FIN is reached with the FIN.
+// reached reports whether every byte before off was delivered or given up. An acknowledgement of a FIN is one
+// higher than the offset of the FIN, so an offset behind the FIN counts as reached at the FIN.
 func (h *halfStream) reached(off int64) bool { return off <= h.next || h.fin >= 0 && h.next >= h.fin }
 
-// permits reports whether a segment of the other direction may be delivered that acknowledges this one up to
-// need. If no segment of this direction was captured, nothing waits for it.
+// permits reports whether the other direction may deliver a segment that acknowledges h up to need. If no
+// segment of h was captured, the other direction does not wait for h.
 func (h *halfStream) permits(need int64) bool { return h.reached(need) || h.packets == 0 }
 
-// incomplete reports whether something of this direction should have been delivered and was not: captured
-// bytes wait, or the receiver has acknowledged bytes that were not captured.
+// incomplete reports whether h is behind: segments wait, or the receiver has acknowledged bytes that were not
+// captured.
 func (h *halfStream) incomplete() bool { return h.front < len(h.waiting) || h.ack > h.next }
 
 func (h *halfStream) numWaiting() int { return len(h.waiting) - h.front }
@@ -92,7 +93,7 @@ func (h *halfStream) numWaiting() int { return len(h.waiting) - h.front }
 // readOptions reads the window scale (RFC 7323) from the options of a SYN.
 func (h *halfStream) readOptions(options []byte) {
 	const end, nop, windowScale = 0, 1, 3
-	h.windowScale = 0
+	h.windowScale = 0 // a SYN without the option does not scale
 	for rest := options; len(rest) > 0 && rest[0] != end; {
 		if rest[0] == nop {
 			rest = rest[1:]
@@ -108,8 +109,8 @@ func (h *halfStream) readOptions(options []byte) {
 	}
 }
 
-// setWindow takes the window that this side advertises. It reports whether the window has just closed; the
-// window of a SYN is not scaled and does not count as one that closes.
+// setWindow stores the window that this side advertises, and reports whether the window has just closed. The
+// window of a SYN is not scaled and never counts as closed.
 func (h *halfStream) setWindow(window uint16, inSYN bool) (closed bool) {
 	h.window = uint32(window)
 	if !inSYN && h.windowScale > 0 {
@@ -126,26 +127,27 @@ func (h *halfStream) sendLimit(peer *halfStream) int64 {
 	switch {
 	case peer.packets == 0:
 		return maxWindow
-	case peer.windowScale < 0 || h.windowScale < 0: // one SYN was not seen: without both the scale is not known
+	case peer.windowScale < 0 || h.windowScale < 0: // a SYN was not seen, and the scale needs both
 		return max(int64(peer.window), unknownWindow)
 	}
 	return int64(max(peer.window, 64<<10))
 }
 
-// acknowledge takes an acknowledgement of this direction up to off, which its peer sent. It returns how much
-// of this direction must be delivered before what the peer sent with it.
+// acknowledge handles an acknowledgement of h up to off, sent by peer. It returns the offset up to which h
+// must be delivered before the segment with the acknowledgement.
 //
-// An acknowledgement of more bytes than can have been sent is not believed: bytes that are sent later would
-// be skipped. When much was not captured, the next segment of this direction shows where it is, and then its
-// acknowledgement counts.
+// An acknowledgement of more bytes than can have been sent is ignored: it would make bytes that are sent
+// later count as missing. After a long loss in the capture, the next segment of h raises h.top, and then its
+// acknowledgement is accepted.
 func (h *halfStream) acknowledge(off int64, peer *halfStream) int64 {
 	if h.fin >= 0 && off > h.fin {
 		off = h.fin
 	}
-	if off <= h.ack {
+	if off <= h.ack { // nothing new
 		return max(off, 0)
 	}
 	limit := max(h.top, h.ack) + h.sendLimit(peer) + 64<<10
+
 	if off > h.next+maxWindow || h.packets > 0 && off > limit {
 		return h.ack
 	}

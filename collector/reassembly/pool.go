@@ -1,26 +1,25 @@
 package reassembly
 
-// A Pool is the memory that the Conns of one goroutine share: buffers for bytes out of order, and a limit on
-// what they take together.
+// A Pool holds the buffers of the waiting segments of all Conns of one goroutine, and bounds their memory.
 type Pool struct {
 	Buffers
 
 	limit   int
-	used    int     // the cost of what waits in all Conns
-	holders []*Conn // those in which something waits; Conn.holderIndex is the place in it
+	used    int     // the memory charged for the waiting segments of all Conns
+	holders []*Conn // the Conns with waiting segments; Conn.holderIndex is the index plus one
 	random  uint64  // state of the generator that samples holders
 }
 
-// NewPool returns a Pool whose Conns may hold limit bytes together.
+// NewPool returns a Pool whose Conns together may hold limit bytes.
 func NewPool(limit int) *Pool { return &Pool{limit: limit, random: 0x9e3779b97f4a7c15} }
 
-// Used returns the cost of all bytes that wait.
+// Used returns the memory charged for the waiting segments of all Conns.
 func (p *Pool) Used() int { return p.used }
 
-// Holders returns how many Conns have bytes that wait.
+// Holders returns the number of Conns with waiting segments.
 func (p *Pool) Holders() int { return len(p.holders) }
 
-// chargeConn accounts for n more bytes that wait in c, or fewer, and keeps the list of holders.
+// chargeConn adds n, which may be negative, to the memory charged to conn, and updates the list of holders.
 func (p *Pool) chargeConn(conn *Conn, n int) {
 	conn.buffered += n
 	p.used += n
@@ -29,6 +28,7 @@ func (p *Pool) chargeConn(conn *Conn, n int) {
 		p.holders = append(p.holders, conn)
 		conn.holderIndex = len(p.holders)
 	case conn.buffered == 0 && conn.holderIndex > 0:
+		// The last holder takes the place of conn.
 		last := p.holders[len(p.holders)-1]
 		p.holders[conn.holderIndex-1] = last
 		last.holderIndex = conn.holderIndex
@@ -38,8 +38,8 @@ func (p *Pool) chargeConn(conn *Conn, n int) {
 	}
 }
 
-// enforceLimit gives up gaps until the Pool is within its limit. It samples a few Conns at random and gives
-// up all gaps of the one that holds most. To search all Conns for the largest would take too long.
+// enforceLimit gives up gaps until the Pool is within its limit. Each turn samples a few Conns at random and
+// gives up all gaps of the one that holds most. A search of all Conns would take too long.
 func (p *Pool) enforceLimit() {
 	for p.used > p.limit && len(p.holders) > 0 {
 		var largest *Conn
@@ -55,7 +55,8 @@ func (p *Pool) enforceLimit() {
 	}
 }
 
-// randomIndex returns a number below n, by xorshift: the same segments relieve the same Conns.
+// randomIndex returns a pseudo-random number below n (xorshift). The same segments always choose the same
+// Conns.
 func (p *Pool) randomIndex(n int) int {
 	p.random ^= p.random << 13
 	p.random ^= p.random >> 7
@@ -68,15 +69,18 @@ type Buffers struct {
 	free [len(bufferSizes)][][]byte
 }
 
-// bufferSizes are those of a short message, of a frame, and of the largest segment that offloading makes.
+// bufferSizes has the sizes of a short message, of an Ethernet frame, and of the largest segment that
+// offloading produces.
 var bufferSizes = [...]int{256, 2 << 10, 66 << 10}
 
 // maxFree is the number of free buffers of each size that are kept.
 var maxFree = [...]int{4096, 2048, 64}
 
-// BufferOverhead is the memory that the bookkeeping of a buffer takes.
+// BufferOverhead is the memory charged for the bookkeeping of a buffer.
 const BufferOverhead = 96
 
+// sizeClass returns the index in bufferSizes of the smallest buffer for n bytes, or len(bufferSizes) if none
+// is large enough.
 func sizeClass(n int) int {
 	for i, size := range bufferSizes {
 		if n <= size {
@@ -86,8 +90,8 @@ func sizeClass(n int) int {
 	return len(bufferSizes)
 }
 
-// BufferCost returns what a buffer for n bytes is charged: the memory that the buffer takes, not the bytes
-// that lie in it, so that many small segments do not take more than the budget says.
+// BufferCost returns the memory charged for a buffer for n bytes. It is the size of the buffer, not n, so
+// that many small segments do not exceed the limit.
 func BufferCost(n int) int {
 	if class := sizeClass(n); class < len(bufferSizes) {
 		return bufferSizes[class] + BufferOverhead
@@ -109,7 +113,8 @@ func (p *Buffers) Get(n int) []byte {
 	return make([]byte, n, bufferSizes[class])
 }
 
-// Put takes back a slice that Get returned.
+// Put frees a slice that Get returned. A slice of another size, or one too many, is left to the garbage
+// collector.
 func (p *Buffers) Put(b []byte) {
 	class := sizeClass(cap(b))
 	if class < len(bufferSizes) && cap(b) == bufferSizes[class] && len(p.free[class]) < maxFree[class] {

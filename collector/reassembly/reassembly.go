@@ -1,10 +1,11 @@
 // Package reassembly puts the bytes of TCP connections into order.
 //
-// It knows sequence numbers and bytes. It does not know frames, addresses or protocols, and has no clock of
-// its own. collector/sessions decodes packets, finds the Conn of each, and calls Conn.Segment. The Conn calls
-// its Handler with the bytes of both directions in order, the gaps between them, and observations for
-// statistics. During one call of Segment, Release or Flush the Handler may be called any number of times. It
-// may call the methods of the Conn that return something, and SetRTT, but none that delivers or drops bytes.
+// It works on sequence numbers and bytes. It is independent of frames, addresses and protocols, and has no
+// clock of its own. collector/sessions decodes packets, finds the Conn of each, and calls Conn.Segment. The
+// Conn calls its Handler with the bytes of both directions in order, the gaps between them, and observations
+// for statistics. During one call of Segment, Release or Flush the Handler may be called any number of times.
+// It may call the methods of the Conn that return something, and SetRTT, but none that delivers or drops
+// bytes.
 //
 //	conn.go         SYN, ACK, FIN, RST; the state of the connection
 //	half_stream.go  the state of one direction: offsets, window
@@ -36,15 +37,15 @@
 //	open ────── an acknowledgement ────────▶ established
 //	any state ─ RST in the window ─────────▶ closing
 //	any state ─ both directions have ended ▶ closing
-//	closing ─── its sender sends on ───────▶ the state before: the receiver did not accept the RST
+//	closing ─── new bytes behind the RST ──▶ the state before: the receiver did not accept the RST
 //
-// The caller decides when a closing connection is over. It calls Flush then, and Init before the Conn is used
+// The caller decides when a closing connection is over. It then calls Flush, and Init before it uses the Conn
 // again.
 //
 // # Bounds
 //
 // A Conn keeps at most Config.ConnBuffer bytes, and at most maxSegments segments of a direction. All Conns of
-// a Pool together keep at most the Pool's limit. A segment counts with the size of its buffer. Beyond a bound
+// a Pool together keep at most the Pool's limit. A segment is charged the size of its buffer. Beyond a bound
 // the oldest gap is given up.
 //
 // A Conn and its Pool are used by one goroutine. Bytes in order are delivered without allocation.
@@ -72,21 +73,22 @@ type Segment struct {
 	Options  []byte // of the header, as far as captured
 	Payload  []byte // as captured; valid until Conn.Segment returns
 	Size     int    // of the payload on the wire, ≥ len(Payload)
-	Time     int64  // ns; Handler.Data gets it back with the segment's bytes
+	Time     int64  // ns; passed to the Handler with the segment's bytes
 }
 
 func (s *Segment) hasFlag(flag uint8) bool { return s.Flags&flag != 0 }
 
 // A Handler receives the streams of one Conn.
 type Handler interface {
-	// Data takes the next bytes of a direction. b is valid until Data returns; at is the Time of its Segment.
+	// Data receives the next bytes of a direction. b is valid until Data returns; at is the Time of its
+	// Segment.
 	Data(d Dir, b []byte, at int64)
-	// Gap reports that the next n bytes of a direction will never come.
+	// Gap reports that the next n bytes of a direction were given up.
 	Gap(d Dir, n int, why GapReason)
-	// End reports, once, that a direction is complete: everything before its FIN was delivered or given up. A
-	// hostile or broken sender may go on behind its FIN; then Data and Gap follow.
+	// End reports, once, that a direction is complete: every byte before its FIN was delivered or given up.
+	// Data and Gap may still follow, from a hostile or broken sender that continues behind its FIN.
 	End(d Dir)
-	// Observe reports what was found about a segment; at is the Time of the segment.
+	// Observe reports a property of a segment; at is the Time of the segment.
 	Observe(d Dir, o Observation, at int64)
 }
 
@@ -96,16 +98,16 @@ type Observation uint8
 // Observations.
 const (
 	FirstSYN        Observation = iota // the first SYN of its side
-	FirstSYNACK                        // the same of one that answers
-	RepeatedSYN                        // a SYN with the number of the one before
-	RepeatedSYNACK                     //
+	FirstSYNACK                        // the first SYN-ACK of its side
+	RepeatedSYN                        // a SYN with the sequence number of the first
+	RepeatedSYNACK                     // a SYN-ACK with the sequence number of the first
 	Data                               // payload, new or not
 	PureACK                            // an acknowledgement without payload
 	CloseRequest                       // a FIN
 	ValidReset                         // a RST in the window
-	Retransmission                     // bytes that were sent before
-	Reordered                          // bytes that were overtaken by later ones
-	OverlapConflict                    // bytes that differ from what was captured before in their place
+	Retransmission                     // bytes that were sent again
+	Reordered                          // bytes that later bytes overtook on the way
+	OverlapConflict                    // bytes that differ from earlier bytes at the same offset
 	ZeroWindow                         // the window of its sender has just closed
 	OutsideWindow                      // dropped: outside the window of its receiver
 	BeforeStart                        // dropped: before the first byte of a stream whose beginning was not seen
@@ -121,7 +123,7 @@ const (
 	GapBudget                   // later bytes took too much memory
 	GapCut                      // the capture cut the packet
 	GapClose                    // the connection is over
-	GapResync                   // the sequence numbers went on somewhere else
+	GapResync                   // the sequence numbers jumped
 	NumGapReasons
 )
 
@@ -132,13 +134,13 @@ func (r GapReason) String() string { return gapReasonNames[r] }
 
 // Config bounds the Conns that share it.
 type Config struct {
-	// ConnBuffer limits the bytes out of order that wait in one Conn.
+	// ConnBuffer bounds the memory of the segments that wait in one Conn, in bytes.
 	ConnBuffer int
-	// Grace is the time for which bytes that the receiver has acknowledged may still be captured.
+	// Grace is the time that missing bytes may still come after the receiver has acknowledged them.
 	Grace time.Duration
-	// GapTimeout is the time that bytes wait behind a gap that the receiver has not acknowledged.
+	// GapTimeout is the time that segments wait behind a gap that the receiver has not acknowledged.
 	GapTimeout time.Duration
-	// KeepLast has the later bytes win where segments that wait overlap and differ. Delivered bytes always
-	// stay.
+	// KeepLast makes the later bytes count where waiting segments overlap and differ; by default the earlier
+	// bytes count. Delivered bytes are never replaced.
 	KeepLast bool
 }

@@ -5,15 +5,18 @@ import (
 	"slices"
 )
 
-// insertSegment keeps the bytes b, from s.off to end, as far as they do not lie in segments that wait
-// already.
+// insertSegment adds the bytes from s.off to end to the waiting segments of dir, except those that wait
+// already. data holds their captured part; s has the fields that all parts share.
 func (c *Conn) insertSegment(dir Dir, s waitingSegment, data []byte, end int64) {
 	half := &c.half[dir]
+
+	// Reuse the front of the slice when at least half of it is unused.
 	if half.front > 0 && half.front*2 >= len(half.waiting) {
 		half.waiting, half.front = half.waiting[:copy(half.waiting, half.waiting[half.front:])], 0
 	}
+
 	off, conflict := s.off, false
-	insert := func(index int, to int64) { // keeps [off, to)
+	insert := func(index int, to int64) { // stores the bytes from off to to
 		part := s
 		part.off = off
 		part.b = c.pool.Get(numCaptured(data, to-off))
@@ -23,8 +26,8 @@ func (c *Conn) insertSegment(dir Dir, s waitingSegment, data []byte, end int64) 
 		c.pool.chargeConn(c, BufferCost(len(part.b)))
 	}
 
-	// Go through the segments that wait, in order. b always begins at off, and everything before off is kept,
-	// by us or by a segment that waited.
+	// Walk the waiting segments in order. After each turn data begins at off, and every byte between s.off
+	// and off waits.
 	index := half.front
 	for ; index < len(half.waiting) && off < end; index++ {
 		waiting := &half.waiting[index]
@@ -37,20 +40,20 @@ func (c *Conn) insertSegment(dir Dir, s waitingSegment, data []byte, end int64) 
 		if c.mergeOverlap(waiting, off, data) {
 			conflict = true
 		}
-		wEnd := waiting.endOffset()
-		if off < waiting.off { // there is a hole before w: fill it; w is then at i+1
+		waitingEnd := waiting.endOffset()
+		if off < waiting.off { // a hole before waiting: fill it; waiting is then at index+1
 			to := waiting.off
 			insert(index, to)
 			data, off = data[numCaptured(data, to-off):], to
 			index++
 		}
-		if wEnd >= end {
+		if waitingEnd >= end {
 			off = end
 			break
 		}
-		data, off = data[numCaptured(data, wEnd-off):], wEnd
+		data, off = data[numCaptured(data, waitingEnd-off):], waitingEnd
 	}
-	if off < end {
+	if off < end { // the rest lies behind all segments that it could overlap
 		insert(index, end)
 	}
 
@@ -60,11 +63,11 @@ func (c *Conn) insertSegment(dir Dir, s waitingSegment, data []byte, end int64) 
 	c.enforceLimits()
 }
 
-// numCaptured returns how many of the n bytes from the front of b were captured.
+// numCaptured returns how many of the next n bytes were captured; b holds the captured ones.
 func numCaptured(b []byte, n int64) int { return int(min(int64(len(b)), n)) }
 
-// mergeOverlap compares b at off with w, which waits, and reports whether they differ. If the policy is
-// KeepLast the bytes of b replace those of w.
+// mergeOverlap compares data, which lies at off, with the waiting segment w, and reports whether they differ
+// where they overlap. With KeepLast the bytes of data replace those of w.
 func (c *Conn) mergeOverlap(w *waitingSegment, off int64, data []byte) (differs bool) {
 	lo, hi := max(off, w.off), min(off+int64(len(data)), w.off+int64(len(w.b)))
 	if lo >= hi {
@@ -80,7 +83,7 @@ func (c *Conn) mergeOverlap(w *waitingSegment, off int64, data []byte) (differs 
 	return true
 }
 
-// maxSegments bounds how many segments of a direction wait, since finding a place among them takes time.
+// maxSegments bounds the number of waiting segments of a direction, because insertSegment walks them.
 const maxSegments = 2048
 
 // enforceLimits gives up gaps until c and its Pool are within their limits.
@@ -94,8 +97,8 @@ func (c *Conn) enforceLimits() {
 	}
 }
 
-// deliverReady delivers everything that can be, of both directions. Each delivery may be what the other
-// direction waited for, so it goes on until neither has moved.
+// deliverReady delivers the waiting segments and FINs of both directions that are in order and permitted. A
+// delivery may permit another one of the other direction, so deliverReady repeats until neither moves.
 func (c *Conn) deliverReady() {
 	for moved := true; moved; {
 		moved = false
@@ -123,8 +126,7 @@ func (c *Conn) endDirection(d Dir) {
 	}
 }
 
-// popFront delivers the first segment that waits, without the part of it that was delivered or given up
-// meanwhile.
+// popFront delivers the first waiting segment, without the part that was delivered or given up meanwhile.
 func (c *Conn) popFront(dir Dir) {
 	half := &c.half[dir]
 	segment := c.takeFront(half)
@@ -142,12 +144,13 @@ func (c *Conn) popFront(dir Dir) {
 	}
 }
 
-// dropFront discards the first segment that waits.
+// dropFront discards the first waiting segment.
 func (c *Conn) dropFront(half *halfStream) {
 	segment := c.takeFront(half)
 	c.freeSegment(&segment)
 }
 
+// takeFront removes and returns the first waiting segment.
 func (c *Conn) takeFront(half *halfStream) waitingSegment {
 	segment := half.waiting[half.front]
 	half.waiting[half.front] = waitingSegment{}
@@ -155,13 +158,14 @@ func (c *Conn) takeFront(half *halfStream) waitingSegment {
 	return segment
 }
 
+// freeSegment returns the buffer of s to the Pool.
 func (c *Conn) freeSegment(s *waitingSegment) {
 	c.pool.Put(s.b)
 	c.pool.chargeConn(c, -BufferCost(len(s.b)))
 }
 
-// startGrace begins the grace of each direction that has become incomplete, or whose receiver has now
-// acknowledged bytes that are missing.
+// startGrace begins the grace of each direction that has become incomplete, or whose receiver has just
+// acknowledged missing bytes for the first time since the grace began.
 func (c *Conn) startGrace() {
 	for d := range c.half {
 		half := &c.half[d]
@@ -174,8 +178,8 @@ func (c *Conn) startGrace() {
 	}
 }
 
-// NextRelease returns when, by the clock, Release should be called next. It is math.MaxInt64 when nothing
-// waits.
+// NextRelease returns the time of the clock at which Release must be called next, or math.MaxInt64 if nothing
+// is incomplete.
 func (c *Conn) NextRelease() int64 {
 	next := int64(math.MaxInt64)
 	for d := range c.half {
@@ -186,8 +190,8 @@ func (c *Conn) NextRelease() int64 {
 	return next
 }
 
-// Release gives up what the receiver acknowledged for longer than the grace, and what waited for longer than
-// the timeout.
+// Release gives up the gaps whose bytes have been acknowledged for longer than the grace, and the gaps before
+// segments that have waited for longer than the timeout.
 func (c *Conn) Release(now int64) {
 	c.now = now
 	for dir := range Dir(2) {
@@ -204,18 +208,19 @@ func (c *Conn) Release(now int64) {
 	c.startGrace()
 }
 
-// giveUpTo delivers everything of d before the offset to, with gaps for missing bytes.
+// giveUpTo delivers every byte of dir before the offset to, and reports missing bytes as gaps.
 func (c *Conn) giveUpTo(dir Dir, to int64, why GapReason) {
 	half, peer := &c.half[dir], &c.half[dir^1]
 
-	// Each turn moves next: over a part of a gap, or over the first segment that waits. What the other
-	// direction holds back for these bytes is delivered before what follows them.
+	// Each turn moves next over a part of a gap, or over the first waiting segment. deliverReady then
+	// delivers the segments of the other direction that waited for these bytes, before the next turn moves
+	// on.
 	for half.next < to {
 		switch {
 		case half.front == len(half.waiting) || half.waiting[half.front].off >= to:
 			if to-half.next == 1 && half.fin < 0 && half.front == len(half.waiting) &&
 				(peer.fin >= 0 || c.closing) {
-				half.fin, half.finNeed, half.ack = half.next, 0, half.next // the byte that is missing is a FIN
+				half.fin, half.finNeed, half.ack = half.next, 0, half.next // the missing byte is a FIN
 				c.deliverReady()
 				return
 			}
@@ -230,8 +235,9 @@ func (c *Conn) giveUpTo(dir Dir, to int64, why GapReason) {
 	c.deliverReady()
 }
 
-// gapUntil returns how much of the gap of d that ends at to is given up at once: up to where the other side
-// answered, so that its answer comes between what was lost before it and what was lost behind it.
+// gapUntil returns the number of bytes to give up at once of the gap of d that ends at to. If the other side
+// has answered a part of the gap, only that part is given up, so that the answer is delivered between the
+// lost bytes before it and the lost bytes behind it.
 func (c *Conn) gapUntil(d Dir, to int64) int64 {
 	half, peer := &c.half[d], &c.half[d^1]
 	if peer.front < len(peer.waiting) && peer.waiting[peer.front].off <= peer.next {
@@ -242,20 +248,21 @@ func (c *Conn) gapUntil(d Dir, to int64) int64 {
 	return to - half.next
 }
 
-// forceFront delivers the first segment that waits although bytes of the other direction that it acknowledges
-// are missing. The missing bytes have been acknowledged for as long as the segment has waited. They are given
-// up first, so that a reply never comes behind the next request.
+// forceFront delivers the first waiting segment of dir although bytes of the other direction that the segment
+// acknowledges are missing. The missing bytes were acknowledged when the segment came. They are given up
+// first, so that a reply never comes behind the next request.
 func (c *Conn) forceFront(dir Dir) {
 	half, peer := &c.half[dir], &c.half[dir^1]
 	need := half.waiting[half.front].need
 
-	// Each turn moves peer.next toward need: over a gap, over a FIN that was not captured, or over a segment.
+	// Each turn moves peer.next towards need: over a gap, over a FIN that was not captured, or over a waiting
+	// segment.
 	for !peer.permits(need) {
 		switch {
 		case peer.front == len(peer.waiting) || peer.waiting[peer.front].off >= need:
 			if need-peer.next == 1 && peer.fin < 0 && peer.front == len(peer.waiting) &&
 				(half.fin >= 0 || c.closing) {
-				peer.fin, peer.finNeed = peer.next, 0 // the byte that is missing is a FIN
+				peer.fin, peer.finNeed = peer.next, 0 // the missing byte is a FIN
 			} else {
 				c.giveUp(dir^1, need-peer.next, GapAcked)
 			}
@@ -268,8 +275,8 @@ func (c *Conn) forceFront(dir Dir) {
 	c.popFront(dir)
 }
 
-// giveUpOldest moves the direction whose first segment has waited longest. The gap before the segment is
-// given up; when the segment lies beyond what its receiver can have asked for, it is dropped instead.
+// giveUpOldest takes the direction whose first segment has waited longest and gives up the gap before the
+// segment. A segment beyond the window of its receiver is dropped instead.
 func (c *Conn) giveUpOldest(why GapReason) {
 	d, oldest := Dir(0), int64(math.MaxInt64)
 	for i := range Dir(2) {
@@ -278,14 +285,15 @@ func (c *Conn) giveUpOldest(why GapReason) {
 			d, oldest = i, half.waiting[half.front].since
 		}
 	}
-	if oldest == math.MaxInt64 { // nothing waits; the loops of the callers end when the account says so
+	if oldest == math.MaxInt64 { // nothing waits: correct buffered, so that the callers' loops end
 		c.pool.chargeConn(c, -c.buffered)
 		return
 	}
+
 	half, peer := &c.half[d], &c.half[d^1]
 	front := &half.waiting[half.front]
 	switch {
-	case front.off <= half.next:
+	case front.off <= half.next: // in order, but it waits for the other direction
 		c.forceFront(d)
 	case front.off > max(half.ack, half.next)+half.sendLimit(peer):
 		c.handler.Observe(d, OutsideWindow, front.time)
@@ -296,8 +304,8 @@ func (c *Conn) giveUpOldest(why GapReason) {
 	c.deliverReady()
 }
 
-// Flush delivers everything that waits, with gaps for missing bytes. The caller calls it when the connection
-// is over.
+// Flush delivers all waiting segments and reports missing bytes as gaps. The caller calls it when the
+// connection is over.
 func (c *Conn) Flush() {
 	if c.buffered == 0 && !c.Incomplete() {
 		return
@@ -305,6 +313,8 @@ func (c *Conn) Flush() {
 	for c.half[0].numWaiting()+c.half[1].numWaiting() > 0 {
 		c.giveUpOldest(GapClose)
 	}
+
+	// Bytes that were acknowledged and never captured are the last gap of a direction.
 	for d := range Dir(2) {
 		if half := &c.half[d]; half.ack > half.next && half.top >= half.next {
 			c.giveUpTo(d, half.ack, GapClose)
@@ -312,7 +322,7 @@ func (c *Conn) Flush() {
 	}
 }
 
-// Discard drops everything that waits without delivering it.
+// Discard drops all waiting segments without delivering them.
 func (c *Conn) Discard() {
 	for d := range c.half {
 		half := &c.half[d]

@@ -2,13 +2,13 @@ package reassembly
 
 import "github.com/zeebo/xxh3"
 
-// handleData takes the payload of s, which lies at off. It is delivered once everything before need of the
-// other direction was.
+// handleData handles the payload of segment, which lies at off. The payload is delivered when every byte
+// before it, and every byte of the other direction before need, was delivered or given up.
 func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 	half, peer := &c.half[dir], &c.half[dir^1]
 	c.handler.Observe(dir, Data, segment.Time)
 
-	// Sort out segments without new bytes: those outside of any window, and those that were delivered before.
+	// Segments without new bytes end here: those outside any window, and those that were delivered before.
 	if off-half.next > maxWindow || off-half.next < -maxWindow {
 		c.handleStray(dir, segment, off)
 		return
@@ -20,7 +20,7 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 		return
 	}
 
-	// end > next: the segment has new bytes.
+	// Now end > next: the segment has new bytes. Cut off those that were delivered before.
 	if c.closing && c.resetBy == uint8(dir)+1 && off >= c.resetOffset {
 		c.closing, c.resetBy = false, 0 // the receiver did not accept the RST
 	}
@@ -45,12 +45,12 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 	c.insertSegment(dir, waitingSegment{off: off, need: need, time: segment.Time, since: c.now}, data, end)
 }
 
-// resyncAfter is the number of consecutive segments outside of any window after which they are taken for the
-// stream itself. Each must begin where the one before ended.
+// resyncAfter is the number of consecutive segments outside any window after which the stream continues at
+// them. Each must begin where the one before ended.
 const resyncAfter = 8
 
-// handleStray takes a segment that lies outside of any window. The stream is moved there when enough of them
-// follow each other.
+// handleStray handles a segment outside any window. When resyncAfter such segments follow each other, the
+// stream continues behind them.
 func (c *Conn) handleStray(dir Dir, segment *Segment, off int64) {
 	half := &c.half[dir]
 	c.handler.Observe(dir, OutsideWindow, segment.Time)
@@ -64,8 +64,8 @@ func (c *Conn) handleStray(dir Dir, segment *Segment, off int64) {
 		return
 	}
 
-	// How much is missing is not known: a gap of one byte stands for it. The new base makes the end of s the
-	// next offset.
+	// The number of missing bytes is not known, so the gap has one byte. The new base makes the end of
+	// segment the next offset.
 	half.strays = 0
 	endSeq := half.base + uint32(half.strayEnd)
 	c.giveUp(dir, 1, GapResync)
@@ -73,7 +73,7 @@ func (c *Conn) handleStray(dir Dir, segment *Segment, off int64) {
 	half.top, half.ack, half.fin = half.next, half.next, -1
 }
 
-// handleDelivered takes a segment whose bytes, from off to end, were all delivered or given up before.
+// handleDelivered handles a segment whose bytes, from off to end, were all delivered or given up before.
 func (c *Conn) handleDelivered(dir Dir, segment *Segment, off, end int64) {
 	half := &c.half[dir]
 	if end <= 0 && !half.syn {
@@ -82,7 +82,7 @@ func (c *Conn) handleDelivered(dir Dir, segment *Segment, off, end int64) {
 	}
 	c.handler.Observe(dir, Retransmission, segment.Time)
 
-	// Compare it with a segment of the same borders, else with the last bytes.
+	// Compare the hash with that of a delivered segment with the same bounds, else compare the last bytes.
 	data := segment.Payload
 	for i := range half.delivered.segments {
 		recent := &half.delivered.segments[i]
@@ -96,7 +96,8 @@ func (c *Conn) handleDelivered(dir Dir, segment *Segment, off, end int64) {
 	c.compareTail(dir, segment, off, data)
 }
 
-// compareTail compares the delivered part of b, which lies at off, with the last bytes that were delivered.
+// compareTail compares the delivered part of data, which lies at off, with the last delivered bytes, and
+// reports a conflict if they differ.
 func (c *Conn) compareTail(dir Dir, segment *Segment, off int64, data []byte) {
 	half := &c.half[dir]
 	tailOff := half.next - int64(half.delivered.tailLen)
@@ -109,15 +110,17 @@ func (c *Conn) compareTail(dir Dir, segment *Segment, off int64, data []byte) {
 	}
 }
 
-// reorderTime is the longest delay, ns, of a segment that counts as reordered and not as sent again.
+// reorderTime is the longest delay, ns, of a segment that counts as reordered and not as retransmitted.
 const reorderTime = int64(3e6)
 
-// classifyOverlap counts a segment that begins before the highest byte seen: it was reordered if it fills a
-// gap soon after the gap was seen, else it was sent again.
+// classifyOverlap reports a segment that begins before half.top as reordered or retransmitted. It was
+// reordered if it fills a gap soon after the gap was seen.
 func (c *Conn) classifyOverlap(dir Dir, segment *Segment, off, end int64) {
 	half := &c.half[dir]
+
+	// The segment fills a gap unless its bytes were delivered or lie within a waiting segment.
 	fillsGap := off >= half.next
-	gapSeen := int64(0) // the Time of the first segment behind the gap; 0 there is none
+	gapSeen := int64(0) // the Time of the first segment behind the gap; 0: there is none
 	for i := half.front; i < len(half.waiting); i++ {
 		waiting := &half.waiting[i]
 		if waiting.off <= off && waiting.endOffset() >= end {
@@ -127,6 +130,7 @@ func (c *Conn) classifyOverlap(dir Dir, segment *Segment, off, end int64) {
 			gapSeen = waiting.time
 		}
 	}
+
 	if fillsGap && (gapSeen == 0 || segment.Time-gapSeen <= max(reorderTime, c.rtt)) {
 		c.handler.Observe(dir, Reordered, segment.Time)
 		return
@@ -134,7 +138,8 @@ func (c *Conn) classifyOverlap(dir Dir, segment *Segment, off, end int64) {
 	c.handler.Observe(dir, Retransmission, segment.Time)
 }
 
-// deliverBytes hands the next bytes of d to the Handler; cut more behind them were cut off by the capture.
+// deliverBytes passes data, the next bytes of dir, to the Handler. cut is the number of bytes behind data
+// that the capture cut off.
 func (c *Conn) deliverBytes(dir Dir, data []byte, cut int, at int64) {
 	half := &c.half[dir]
 	if len(data) > 0 {
@@ -147,15 +152,17 @@ func (c *Conn) deliverBytes(dir Dir, data []byte, cut int, at int64) {
 	}
 	half.strays = 0
 	if half.fin >= 0 && half.next > half.fin {
-		half.fin = -1 // bytes behind it: it was none
+		half.fin = -1 // bytes follow the FIN, so it was not valid
 	}
 }
 
-// record remembers b, which was delivered at off.
+// record stores the hash and the last bytes of data, which was delivered at off.
 func (r *deliveredBytes) record(off int64, data []byte) {
 	n := len(data)
 	r.segments[r.segmentIndex&3] = deliveredSegment{off, int32(n), xxh3.Hash(data)}
 	r.segmentIndex++
+
+	// The tail holds the last bytes of the old tail and of data.
 	if n >= len(r.tail) {
 		r.tailLen = uint8(copy(r.tail[:], data[n-len(r.tail):]))
 		return
@@ -166,11 +173,11 @@ func (r *deliveredBytes) record(off int64, data []byte) {
 	r.tailLen = uint8(keep + n)
 }
 
-// giveUp passes the next n bytes of d, which were never seen.
+// giveUp reports the next n bytes of d as a gap and moves next behind them.
 func (c *Conn) giveUp(d Dir, n int64, why GapReason) {
 	half := &c.half[d]
 	c.handler.Gap(d, int(n), why)
 	half.next += n
 	half.top = max(half.top, half.next)
-	half.delivered.tailLen = 0
+	half.delivered.tailLen = 0 // the tail must end at next
 }
