@@ -8,7 +8,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config says where the logs are and how they are read.
+// Config configures where the logs are and how they are read.
 type Config struct {
 	// Follow the logs of containers.
 	Enabled bool `yaml:"enabled"`
@@ -16,22 +16,22 @@ type Config struct {
 	DockerDataRoot string `yaml:"docker_data_root"`
 	// Glob patterns of plain text files that are read as well, such as /var/log/nginx/*.log.
 	Files []string `yaml:"files"`
-	// Where reading starts on a new host: `beginning`, or `end`, which leaves out lines older than the
-	// collector's state.
+	// Where reading starts on a new host: `beginning`, or `end`, which skips lines older than the collector's
+	// state folder.
 	StartAt string `yaml:"start_at"`
 	// Bytes of a line that are kept; the rest of a longer line is cut off.
 	MaxLineBytes config.Size `yaml:"max_line_bytes"`
-	// Time after which a line without an end is sent as it is.
+	// Time after which an incomplete line is sent as a partial event.
 	PartialTimeout time.Duration `yaml:"partial_timeout"`
 	// Remove secrets from lines before they leave the host.
 	Redact bool `yaml:"redact"`
-	// Maximum number of open log files; 0: as many as the process may open, less a reserve.
+	// Maximum number of open log files; 0: the process's limit of open files, minus a reserve of 256.
 	MaxOpenFiles int `yaml:"max_open_files"`
 	// Memory for read buffers and for lines that are not complete.
 	BufferBytes config.Size `yaml:"buffer_bytes"`
 
-	// Born is when the state of the collector was made. With start_at: end, older lines are left out. Zero:
-	// now.
+	// NotBefore is the time at which the collector's state was created. With start_at: end, older lines are
+	// skipped. Zero: now.
 	NotBefore time.Time `yaml:"-"`
 }
 

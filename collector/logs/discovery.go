@@ -14,13 +14,13 @@ type discoverer interface {
 	List() ([]discover.Log, error)
 }
 
-// A discovery lists the logs of all discoverers, and leaves out those of excluded containers. It implements
-// tail.Discovery.
+// A discovery lists the logs of all discoverers. It refuses a handler to logs of excluded containers. It
+// implements tail.Discovery.
 type discovery struct {
 	source      *Source
 	discoverers []discoverer
-	logged      map[string]bool     // containers whose driver keeps no file that could be read
-	failed      map[discoverer]bool // their last List returned an error
+	logged      map[string]bool     // containers whose unsupported logging driver was logged
+	failed      map[discoverer]bool // discoverers whose last List returned an error
 }
 
 var _ tail.Discovery = (*discovery)(nil)
@@ -53,8 +53,8 @@ func (d *discovery) List() (logs []discover.Log, complete bool) {
 		complete = complete && err == nil
 		logs = append(logs, list...)
 	}
-	// The registry may not have read its list yet, and then does not know the logs that are elsewhere than in
-	// Docker's folder.
+	// Before its first listing the registry has no log files, so that logs outside of Docker's folder may be
+	// missing.
 	if registry := d.source.registry; registry != nil && registry.Enabled() && len(registry.Logs()) == 0 {
 		complete = false
 	}
@@ -69,21 +69,21 @@ func (d *discovery) Handler(log discover.Log) tail.Handler {
 	return newLineHandler(d.source, log)
 }
 
-// logFailure logs when a discoverer begins to fail, and when it no longer does.
+// logFailure logs when a discoverer begins to fail, and when it succeeds again.
 func (d *discovery) logFailure(part discoverer, err error) {
 	if (err != nil) == d.failed[part] {
 		return
 	}
 	d.failed[part] = err != nil
 	if err != nil {
-		d.source.log.Warn("logs cannot be listed, this is tried again every second", "err", err)
+		d.source.log.Warn("logs cannot be listed; trying again every second", "err", err)
 	} else {
 		d.source.log.Info("logs are listed again", "folders", part.Folders())
 	}
 }
 
-// filesOfContainers returns the paths of the log files that the registry knows, by container id, and logs the
-// drivers that keep no file which could be read.
+// filesOfContainers returns the paths of the registry's json-file logs by container id. It logs and counts,
+// once for each container, logging drivers whose logs cannot be read.
 func (d *discovery) filesOfContainers() map[string]string {
 	if d.source.registry == nil {
 		return nil
@@ -105,7 +105,7 @@ func (d *discovery) filesOfContainers() map[string]string {
 	return paths
 }
 
-// status returns the status of a container; "" is the host.
+// status returns the status of a container. The status of the host (containerID "") is zero.
 func (s *Source) status(containerID string) containers.Status {
 	if s.registry == nil || containerID == "" {
 		return containers.Status{}
@@ -113,7 +113,8 @@ func (s *Source) status(containerID string) containers.Status {
 	return s.registry.Status(containerID)
 }
 
-// driverLabel bounds the values of a metric's label by the drivers that Docker documents.
+// driverLabel returns driver as the value of a metric's label: one of Docker's documented drivers, or
+// "other".
 func driverLabel(driver string) string {
 	switch driver {
 	case "local", "journald", "syslog", "none", "fluentd", "gelf", "awslogs", "splunk", "gcplogs", "etwlogs":

@@ -15,23 +15,22 @@ import (
 	"tidegate/pipeline/redact"
 )
 
-// metadataTimeout is how long the lines of a new container wait until the registry knows it. Its files are
-// held open meanwhile.
+// metadataTimeout is the maximum time for which the lines of a new container wait until the registry has its
+// metadata. Its files are held open meanwhile.
 const metadataTimeout = 2 * time.Second
 
-// arenaSize is how many bytes of messages share one allocation. An event that lives long keeps its
-// neighbours' text alive: the size is small enough for that not to matter, and large enough for allocation
-// not to show.
+// arenaSize is the number of message bytes that share one allocation. An event in memory keeps the whole
+// arena in memory, so it is small; it is large enough to make allocations rare.
 const arenaSize = 16 << 10
 
-// A lineHandler makes events of the lines of one log. It implements tail.Handler; all fields belong to the
-// goroutine of the log's tailer.
+// A lineHandler makes events of the lines of one log. It implements tail.Handler. Only the goroutine of the
+// log's tailer uses its fields.
 type lineHandler struct {
 	source    *Source
 	log       discover.Log
-	path      string              // log.file.path of every line, whatever its file is called by now
-	idOnly    *pipeline.Container // stands for a container that the registry does not know; nil: the host
-	container *pipeline.Container // since the last Refresh
+	path      string              // log.file.path of every line: the base file, also after rotation
+	idOnly    *pipeline.Container // used while the registry has no metadata; nil: a log of the host
+	container *pipeline.Container // container of the next lines, set by Refresh
 	found     time.Time
 	redactor  redact.Redactor
 	arena     []byte
@@ -47,8 +46,8 @@ func newLineHandler(s *Source, log discover.Log) *lineHandler {
 	return h
 }
 
-// Ready waits until the registry knows the container, so that its first lines carry its name, but not for
-// long.
+// Ready waits until the registry has the metadata of the container, at most metadataTimeout, so that the
+// first lines carry its name.
 func (h *lineHandler) Ready(ctx context.Context, changed <-chan struct{}) bool {
 	timeout := time.NewTimer(metadataTimeout - time.Since(h.found))
 	defer timeout.Stop()
@@ -98,7 +97,7 @@ func (h *lineHandler) Ship(
 	event.Partial = line.Partial
 	event.Container = h.container
 
-	// The level is looked for before secrets are taken out, in the line as it was written.
+	// The level is detected in the original line, before secrets are redacted.
 	body := pipeline.LogLineFromVTPool()
 	body.Level = detectLevel(line.Text)
 	text := line.Text
@@ -119,8 +118,8 @@ func (h *lineHandler) Ship(
 	return producer.Ship(ctx, event, checkpoint)
 }
 
-// internUTF8 returns b as a string of valid UTF-8, as protobuf demands. Short strings lie in the arena, whose
-// bytes are written once.
+// internUTF8 returns data as a string of valid UTF-8, which protobuf requires. Short strings are stored in
+// the arena, whose bytes are written once.
 func (h *lineHandler) internUTF8(data []byte) string {
 	if !utf8.Valid(data) {
 		return strings.ToValidUTF8(string(data), "\ufffd")
@@ -131,7 +130,7 @@ func (h *lineHandler) internUTF8(data []byte) string {
 	if len(data) == 0 {
 		return ""
 	}
-	// The arena never grows in place, so that strings which alias it stay valid.
+	// A full arena is replaced, never reallocated or overwritten: strings that point into it stay valid.
 	if cap(h.arena)-len(h.arena) < len(data) {
 		h.arena = make([]byte, 0, arenaSize)
 	}

@@ -3,16 +3,15 @@ package logs
 // levelWindow is the number of bytes at the front of a line in which its level is looked for.
 const levelWindow = 96
 
-// levelWords are the words for a level. An event has the word of its line in lower case: words are not mapped
-// to a common set.
+// levelWords are the words for a level. The level of an event is the word of its line in lower case; synonyms
+// are not unified.
 var levelWords = [...]string{
 	"trace", "debug", "info", "information", "notice", "warn", "warning", "error", "err", "fatal", "panic",
 	"critical", "crit", "alert", "emerg", "emergency", "severe", "fine", "verbose", "dpanic",
 }
 
-// detectLevel returns the level at the front of a line; "": none. The forms it knows are the letter of klog
-// (I1124 23:08:00.1), a member of a JSON object, a key of logfmt, a word in brackets, and a bare word in
-// capitals.
+// detectLevel returns the level at the front of a line; "": none. It recognises the letter of klog
+// (I1124 23:08:00.1), a member of a JSON object, a key of logfmt, a word in brackets, and a word in capitals.
 func detectLevel(line []byte) string {
 	if len(line) > levelWindow {
 		line = line[:levelWindow]
@@ -21,7 +20,7 @@ func detectLevel(line []byte) string {
 		return l
 	}
 
-	// Look at each word, a run of letters.
+	// Check each word, a run of letters. c|0x20 is the lower case of a letter.
 	for i := 0; i < len(line); i++ {
 		c := line[i] | 0x20
 		if c < 'a' || c > 'z' {
@@ -39,7 +38,8 @@ func detectLevel(line []byte) string {
 	return ""
 }
 
-// levelAt returns the level that the word line[i:end] means where it stands; "": none.
+// levelAt returns the level for the word line[i:end]: the value behind the word if it is a key such as
+// "level", else the word itself if its neighbours mark it as a level; "": none.
 func levelAt(line []byte, i, end int) string {
 	word := line[i:end]
 	switch n := len(word); {
@@ -50,7 +50,7 @@ func levelAt(line []byte, i, end int) string {
 		return "" // too short, too long, or cut by the window
 	}
 
-	// A level stands in brackets, or alone and in capitals.
+	// A level word stands in brackets, or in capitals between separators.
 	var before, after byte
 	if i > 0 {
 		before = line[i-1]
@@ -103,7 +103,7 @@ func levelValue(data []byte) string {
 	return levelWord(data[i:end])
 }
 
-// levelWord returns the word for a level as one of levels, so that nothing is allocated.
+// levelWord returns the entry of levelWords that equals word in any case; "": none. It does not allocate.
 func levelWord(word []byte) string {
 	for _, l := range levelWords {
 		if len(l) == len(word) && equalFold(word, l) {
@@ -132,7 +132,7 @@ func klogLevel(data []byte) string {
 	return ""
 }
 
-// equalFold reports whether the letters b are lower, which is in lower case and as long.
+// equalFold reports whether b equals lower in any case. lower is in lower case and as long as b.
 func equalFold(b []byte, lower string) bool {
 	for i := range len(lower) {
 		if b[i]|0x20 != lower[i] {
@@ -142,7 +142,7 @@ func equalFold(b []byte, lower string) bool {
 	return true
 }
 
-// isUpper reports whether b is capital letters only.
+// isUpper reports whether b consists of capital letters.
 func isUpper(b []byte) bool {
 	for _, c := range b {
 		if c < 'A' || c > 'Z' {
@@ -152,7 +152,7 @@ func isUpper(b []byte) bool {
 	return true
 }
 
-// twoDigits returns the number that the first two bytes of b are; 100 where they are not digits.
+// twoDigits returns the decimal number in the first two bytes of b; 100: they are not digits.
 func twoDigits(b []byte) uint {
 	tens, ones := uint(b[0]-'0'), uint(b[1]-'0')
 	if tens > 9 || ones > 9 {

@@ -1,7 +1,7 @@
 // Package logs makes events of the log files of this host: what containers write by Docker's json-file
 // driver, and plain text files.
 //
-// It has three parts that do not know each other, and joins them:
+// It joins three parts that do not depend on each other:
 //
 //	discover   which files belong to which log, in which order: Docker's folders, globs
 //	   │ a log: id, folder, base name, format
@@ -12,9 +12,9 @@
 //	decode     bytes to records: json-file, text ┘
 //
 // In flow files; out flows one event of dataset log for each line, on a producer for each file. cmd/tidegate
-// runs a Source beside the packet capture; package containers knows the containers. A discovery joins the
-// discoverers (discovery.go). A lineHandler makes events of the lines of one log: it adds the container and
-// the level, takes out secrets, and ships (event.go).
+// runs a Source beside the packet capture. The metadata of containers comes from package containers. A
+// discovery joins the discoverers (discovery.go). A lineHandler makes events of the lines of one log
+// (event.go): it adds the container and the level, redacts secrets, and ships the event.
 //
 // A further source of log files is a type beside discover.Docker, a further format one beside
 // decode.DockerJSON: docs/ADDING-A-SOURCE.md describes both.
@@ -33,7 +33,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// Containers is the registry of containers, as far as a Source needs it.
+// Containers is the part of containers.Registry that a Source uses.
 type Containers interface {
 	Enabled() bool
 	ByID(id string) *pipeline.Container
@@ -66,10 +66,12 @@ func New(
 	return s
 }
 
-// tail returns what package tail is to know of c.
+// tail returns the configuration of package tail. With start_at: end it excludes lines older than NotBefore,
+// or older than now if NotBefore is not set.
 func (c Config) tail() tail.Config {
 	cfg := tail.Config{
-		LineMax: int(c.MaxLineBytes), PartialTimeout: c.PartialTimeout, MaxOpen: c.MaxOpenFiles, Memory: int(c.BufferBytes),
+		LineMax: int(c.MaxLineBytes), PartialTimeout: c.PartialTimeout,
+		MaxOpen: c.MaxOpenFiles, Memory: int(c.BufferBytes),
 	}
 	if c.StartAt == "end" {
 		cfg.NotBefore = time.Now().UnixNano()
@@ -80,7 +82,7 @@ func (c Config) tail() tail.Config {
 	return cfg
 }
 
-// Run reads logs until ctx ends. It returns an error only where nothing can ever be read.
+// Run reads logs until ctx ends. It returns an error only if inotify is not available.
 func (s *Source) Run(ctx context.Context, ship collector.Shipper) error {
 	var changed <-chan struct{}
 	if s.registry != nil {

@@ -15,7 +15,7 @@ type sourceMetrics struct {
 func newMetrics(reg prometheus.Registerer) sourceMetrics {
 	with := metrics.With(reg)
 	return sourceMetrics{
-		redacted: with.Counter("tidegate_logs_redacted_total", "Log lines out of which a secret was taken."),
+		redacted: with.Counter("tidegate_logs_redacted_total", "Log lines in which a secret was redacted."),
 		unread: with.CounterVec("tidegate_logs_unread_containers_total",
 			"Containers whose log is not read because their logging driver keeps no json-file.", "driver"),
 	}

@@ -13,10 +13,10 @@ import (
 	"tidegate/pipeline"
 )
 
-// ReadFile reads one log file to its end, as `tidegate replay` does: the file alone, without rotation,
-// checkpoints and the metadata of containers. The container's id is taken from a name of Docker's form,
-// <id>-json.log. A json-file is not plain text where it begins with a record; lines that are not records are
-// shipped as text, as those of a live file are.
+// ReadFile reads one log file to its end and passes its events to emit; `tidegate replay` calls it. It does
+// not follow rotation and uses neither checkpoints nor container metadata. A file name of Docker's form
+// (<id>-json.log) sets the id of the container. Lines that are not records of the format are emitted as text,
+// as they are for a live file.
 func ReadFile(
 	ctx context.Context, cfg Config, path string, format decode.Format, collectorID pipeline.ID,
 	emit func(*pipeline.Event),

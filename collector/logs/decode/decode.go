@@ -1,5 +1,5 @@
-// Package decode turns the bytes of log files into records. It knows formats, and nothing of files, rotation
-// or checkpoints.
+// Package decode turns the bytes of log files into records. It implements the formats and is independent of
+// files, rotation and checkpoints.
 //
 // In flows one record at a time: package tail reads a file, cuts it at newlines and passes the bytes
 // between them. Out flows a Record: text, time, stream, and whether the line ends with it, since some formats
@@ -34,8 +34,9 @@ type Record struct {
 	Stream Stream
 	Ends   bool // the line ends with this record
 
-	// Group joins the records of one line: they follow each other within their stream and share it. A record
-	// of another group begins a line, even where the line before has no end. 0 joins with every group.
+	// Group identifies the records of one line: successive records of a stream with the same Group belong to
+	// one line. A record of another group begins a new line, also if the line before it has no end. 0 matches
+	// every group.
 	Group int64
 }
 

@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// Detect returns the format of a file that begins with head. It returns false where the file is not a log.
+// Detect returns the format of a file that begins with head; false: the file is not a log.
 func Detect(head []byte) (Format, bool) {
 	head = bytes.TrimLeft(head, "\x00") // a host that crashed leaves NULs
 	line, _, whole := bytes.Cut(head, []byte("\n"))
@@ -17,8 +17,8 @@ func Detect(head []byte) (Format, bool) {
 	return Text, isText(head)
 }
 
-// isText reports whether b, which may be cut anywhere, is text: UTF-8 without control characters but those of
-// terminals.
+// isText reports whether data is text: UTF-8 without control characters other than line ends, tabs and
+// escape. data may end within a character.
 func isText(data []byte) bool {
 	for i := 0; i < len(data); {
 		r, size := utf8.DecodeRune(data[i:])

@@ -8,9 +8,9 @@ const DockerPartBytes = 16384
 // DockerJSON is the format of Docker's json-file driver:
 // {"log":"…","stream":"stdout","attrs":{…},"time":"…"}.
 //
-// dockerd cuts lines after 16,384 bytes. The parts have no newline and share one time, which is the Group of
-// the record. A line ends with a record that has a newline, or with one that is shorter than a part: the
-// container closed the stream without a newline.
+// dockerd cuts lines into parts of 16,384 bytes. The parts of a line have no newline and share one time,
+// which is the Group of the record. A line ends with a record that has a newline. It also ends with a record
+// that is shorter than a part, which dockerd writes when the container closes the stream within a line.
 var DockerJSON = Format{
 	Name:  "json-file",
 	Dated: true,
@@ -37,15 +37,15 @@ type dockerRecord struct {
 	newline bool   // the payload ended in a newline
 	raw     int    // length as the container wrote it, with the newline; a byte that is not UTF-8 counts as one
 	stream  Stream
-	time    int64 // ns since 1970; 0: absent or not understood
+	time    int64 // ns since 1970; 0: absent or invalid
 }
 
-// parse reads b, one record without its newline, into r. It returns false when b is not such a record, and b
-// is unchanged then. Otherwise b was overwritten where r.log needed unescaping. Members may stand in any
-// order, unknown ones are skipped, and the last of two with the same name counts.
+// parse reads b, one record without its newline, into r. It returns false and leaves b unchanged if b is not
+// a record. Otherwise escapes in the payload are resolved in b itself. Members may stand in any order,
+// unknown ones are skipped, and the last of two with the same name counts.
 //
-// This is the hot path: dockerd's own order and spacing take the short ways. parse is more lenient than JSON
-// where that loses nothing: it accepts control characters in strings and keeps unknown escapes as they stand.
+// This is the hot path, with short cuts for records as dockerd writes them. parse is more lenient than JSON:
+// it accepts control characters in strings and keeps unknown escapes unchanged.
 func (r *dockerRecord) parse(b []byte, times *timeParser) bool {
 	*r = dockerRecord{stream: Stdout}
 	log, ok := r.parseMembers(b, times)
@@ -60,7 +60,8 @@ func (r *dockerRecord) parse(b []byte, times *timeParser) bool {
 			r.log, r.newline, r.raw = log[:i], true, i+1
 			return true
 		}
-		// dockerd writes \ufffd, three bytes, for each byte that is not UTF-8.
+		// dockerd writes \ufffd, three bytes of UTF-8, for each invalid byte of the container. raw counts
+		// these as one byte each.
 		var invalid int
 		log, invalid = unescape(log, i)
 		r.raw = len(log) - 2*invalid
@@ -73,8 +74,8 @@ func (r *dockerRecord) parse(b []byte, times *timeParser) bool {
 	return true
 }
 
-// parseMembers walks over the object and returns the value of "log" with its escapes. ok is false where b is
-// not an object, has no "log", or goes on behind the object.
+// parseMembers parses the members of the object and returns the value of "log" with its escapes. ok is false
+// if data is not an object, has no "log", or has more bytes behind the object.
 func (r *dockerRecord) parseMembers(data []byte, times *timeParser) (log []byte, ok bool) {
 	i := skipSpace(data, 0)
 	if i >= len(data) || data[i] != '{' {
@@ -84,7 +85,7 @@ func (r *dockerRecord) parseMembers(data []byte, times *timeParser) (log []byte,
 		return nil, false
 	}
 
-	// i is where a member begins.
+	// Invariant: a member begins at data[i].
 	found := false
 	for {
 		key, next := scanString(data, i)

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// skipSpace returns the index of the first byte at or behind b[i] that is not white space.
+// skipSpace returns the index of the first byte at or after b[i] that is not white space.
 func skipSpace(b []byte, i int) int {
 	for i < len(b) && (b[i] == ' ' || b[i] == '\t' || b[i] == '\r' || b[i] == '\n') {
 		i++
@@ -14,8 +14,8 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// scanString returns the bytes between the quotes of the string at b[i], and the index behind it. The index
-// is -1 where no whole string begins at b[i].
+// scanString returns the bytes between the quotes of the string at data[i], and the index behind the string;
+// -1: no complete string begins there.
 func scanString(data []byte, i int) ([]byte, int) {
 	if i >= len(data) || data[i] != '"' {
 		return nil, -1
@@ -38,8 +38,8 @@ func scanString(data []byte, i int) ([]byte, int) {
 	}
 }
 
-// scanValue returns the index behind the value at b[i]: a string, an object, a list, a number or a word. It
-// returns -1 where none begins.
+// scanValue returns the index behind the value at data[i]: a string, an object, a list, a number or a word;
+// -1: no complete value begins there.
 func scanValue(data []byte, i int) int {
 	if i >= len(data) {
 		return -1
@@ -66,8 +66,8 @@ func isWordByte(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c == '-' || c == '+' || c == '.' || c == 'E'
 }
 
-// scanNested returns the index behind the object or list at b[i]; -1: it has no end. It counts brackets and
-// does not recurse, so deep nesting costs no stack.
+// scanNested returns the index behind the object or list at data[i]; -1: it has no end. It counts brackets
+// instead of recursing, so that deep nesting needs no stack.
 func scanNested(data []byte, i int) int {
 	depth := 0
 	for i < len(data) {
@@ -91,12 +91,12 @@ func scanNested(data []byte, i int) int {
 	return -1
 }
 
-// unescape resolves the escapes of s in place; the first backslash is at i. It returns what is left of s and
-// how many \ufffd were in it: dockerd writes one for each byte that is not UTF-8. Escapes that JSON does not
-// have are kept as they stand.
+// unescape resolves the escapes of data in place; the first backslash is at i. It returns the shortened data
+// and the number of \ufffd escapes, which dockerd writes for bytes that are not UTF-8. Unknown escapes are
+// kept unchanged.
 func unescape(data []byte, i int) (out []byte, invalid int) {
-	// s[:w] is resolved, s[i:] is still to be read; w ≤ i, since no escape is shorter than what it stands
-	// for.
+	// Invariant: data[:w] is the result so far, data[i:] is not read yet, and w ≤ i, since no escape is
+	// shorter than its character.
 	w := i
 	for i < len(data) {
 		if data[i] != '\\' || i+1 >= len(data) {
@@ -136,7 +136,7 @@ func unescape(data []byte, i int) (out []byte, invalid int) {
 		}
 		w, i = w+1, i+1
 
-		// The bytes up to the next backslash move as a whole.
+		// Move the bytes up to the next backslash with one copy.
 		n := bytes.IndexByte(data[i:], '\\')
 		if n < 0 {
 			n = len(data) - i
@@ -147,8 +147,8 @@ func unescape(data []byte, i int) (out []byte, invalid int) {
 	return data[:w], invalid
 }
 
-// escapedRune reads \uXXXX, or two of them that are a surrogate pair, from the front of s, and returns their
-// length. n is 0 where s begins with neither. Half a pair is utf8.RuneError.
+// escapedRune returns the character of \uXXXX, or of two that are a surrogate pair, at the front of data, and
+// the length n of the escapes. n is 0 if data begins with neither. Half a pair is utf8.RuneError.
 func escapedRune(data []byte) (r rune, n int) {
 	r, ok := parseHex4(data)
 	if !ok {
@@ -165,7 +165,7 @@ func escapedRune(data []byte) (r rune, n int) {
 	return utf8.RuneError, 6
 }
 
-// parseHex4 reads one \uXXXX from the front of s.
+// parseHex4 returns the code unit of the \uXXXX at the front of data; false: there is none.
 func parseHex4(data []byte) (rune, bool) {
 	if len(data) < 6 || data[0] != '\\' || data[1] != 'u' {
 		return 0, false

@@ -5,8 +5,9 @@ import "bytes"
 // Text is the format of plain text files, as nginx, syslog daemons and most programs write them: a record is
 // a line.
 //
-// A line that begins with a time of RFC 3339 has that time. Other lines have none: the tailer gives them the
-// time of the line before, or, in a file without times, the time at which they are read.
+// A line that begins with a time of RFC 3339 has that time. The tailer sets the time of other lines to that
+// of the
+// line before, or to the time of reading in a file without times.
 var Text = Format{
 	Name: "text",
 	New:  func() Decoder { return new(textDecoder) },
@@ -14,9 +15,8 @@ var Text = Format{
 
 type textDecoder struct{ times timeParser }
 
-// Decode accepts every line but blank ones and those that contain NUL. A file that was truncated while its
-// writer went on at the old offset begins with NULs up to there, and a host that crashed leaves them
-// anywhere.
+// Decode accepts every line except blank ones and those that contain NUL. A file that was truncated while its
+// writer kept its offset begins with NULs up to that offset; a crash of the host may leave NULs anywhere.
 func (d *textDecoder) Decode(data []byte, record *Record) bool {
 	data = bytes.TrimSuffix(data, []byte("\r"))
 	if bytes.IndexByte(data, 0) >= 0 || len(bytes.TrimSpace(data)) == 0 {
@@ -26,7 +26,7 @@ func (d *textDecoder) Decode(data []byte, record *Record) bool {
 	return true
 }
 
-// leadingTime returns the time with which a line begins; 0: none. The time may stand in brackets.
+// leadingTime returns the time at the front of a line; 0: none. The time may stand in brackets.
 func (d *textDecoder) leadingTime(data []byte) int64 {
 	data = bytes.TrimPrefix(data, []byte("["))
 	if len(data) < len("2006-01-02T15:04:05Z") || data[4] != '-' || data[10] != 'T' {

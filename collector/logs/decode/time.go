@@ -8,14 +8,15 @@ type timeParser struct {
 	midnight int64 // of date, seconds since 1970
 }
 
-// parse returns the time b of RFC 3339 in ns since 1970, with up to nine digits of a second; 0: b is not such
-// a time.
+// parse returns the RFC 3339 time in data as ns since 1970; 0: data is not such a time. Digits of the
+// second's fraction after the ninth are ignored.
 func (p *timeParser) parse(data []byte) int64 {
-	if len(data) < len("2006-01-02T15:04:05Z") || data[10] != 'T' && data[10] != 't' || data[13] != ':' || data[16] != ':' {
+	if len(data) < len("2006-01-02T15:04:05Z") ||
+		data[10] != 'T' && data[10] != 't' || data[13] != ':' || data[16] != ':' {
 		return 0
 	}
 
-	// The date changes once a day: comparing it by two loads is cheaper than a call.
+	// The date changes once a day: comparing it with two loads is cheaper than parsing it.
 	sameDate := binary.LittleEndian.Uint64(data) == binary.LittleEndian.Uint64(p.date[:]) &&
 		data[8] == p.date[8] && data[9] == p.date[9]
 	if !sameDate && !p.setDate(data) {
@@ -26,7 +27,7 @@ func (p *timeParser) parse(data []byte) int64 {
 		return 0
 	}
 
-	// The fraction of a second: digits behind the ninth are ignored.
+	// The fraction of a second.
 	ns, i := int64(0), 19
 	if data[i] == '.' {
 		scale := int64(1e9)
@@ -44,7 +45,7 @@ func (p *timeParser) parse(data []byte) int64 {
 	return (p.midnight+int64(h)*3600+int64(m)*60+int64(s)-offset)*1e9 + ns
 }
 
-// parseZone returns the offset of a zone from UTC: Z, or a sign, hours and minutes.
+// parseZone returns the offset from UTC of a zone: Z, or a sign, hours and minutes.
 func parseZone(data []byte) (seconds int64, ok bool) {
 	if len(data) == 1 && (data[0] == 'Z' || data[0] == 'z') {
 		return 0, true
@@ -63,8 +64,8 @@ func parseZone(data []byte) (seconds int64, ok bool) {
 	return seconds, true
 }
 
-// setDate makes the date at the front of b, 2006-01-02, the current one. It returns false where b begins with
-// no date, or with a year that an int64 of nanoseconds does not hold.
+// setDate parses the date at the front of data, 2006-01-02, and caches it. It returns false if data begins
+// with no date, or with a year outside the range of an int64 of nanoseconds.
 func (p *timeParser) setDate(data []byte) bool {
 	century, yy, m, d := twoDigits(data), twoDigits(data[2:]), twoDigits(data[5:]), twoDigits(data[8:])
 	year := int64(century)*100 + int64(yy)
@@ -73,8 +74,8 @@ func (p *timeParser) setDate(data []byte) bool {
 		return false
 	}
 
-	// Days since 1970 of the civil calendar. The year begins in March here, so that a leap day is the last of
-	// its year.
+	// Compute the days since 1970 in the Gregorian calendar. Years begin in March here, so that a leap day is
+	// the last day of its year.
 	month := int64(m)
 	if month <= 2 {
 		year--
@@ -86,7 +87,7 @@ func (p *timeParser) setDate(data []byte) bool {
 	return true
 }
 
-// twoDigits returns the number that the first two bytes of b are; 100 where they are not digits.
+// twoDigits returns the decimal number in the first two bytes of b; 100: they are not digits.
 func twoDigits(b []byte) uint {
 	h, l := uint(b[0]-'0'), uint(b[1]-'0')
 	if h > 9 || l > 9 {

@@ -3,8 +3,8 @@
 //
 // A log is a base file with the files that rotation makes of it. There are two discoverers: Docker lists the
 // log of each container below Docker's data-root (docker.go), Glob lists the plain text files that match
-// patterns (glob.go). The logs source asks them every second, and whenever a folder of Folders changes, and
-// has package tail read what they list. A discoverer reads names of files, never their contents, and keeps no
+// patterns (glob.go). The logs source calls List every second and whenever a folder of Folders changes;
+// package tail reads the listed logs. A discoverer reads names of files, never their contents, and keeps no
 // state; one goroutine calls it.
 package discover
 
@@ -16,7 +16,7 @@ import (
 
 // A Log is one log that exists now.
 type Log struct {
-	// ID names the log for ever: checkpoints and event ids depend on it.
+	// ID identifies the log and never changes: checkpoints and event ids depend on it.
 	ID string
 
 	// Container is the id of the container that writes the log; "" for a log of the host.
@@ -25,7 +25,7 @@ type Log struct {
 	Dir  string
 	Base string // name of the current file in Dir, from which rotation derives the names of the older ones
 
-	// Rank returns the place of a file of Dir in the log.
+	// Rank returns the place of the file of that name in the log; false: the file belongs to another log.
 	Rank func(name string) (Rank, bool)
 
 	Format decode.Format

@@ -14,8 +14,8 @@ import (
 type Docker struct {
 	Root string // Docker's data-root
 
-	// Elsewhere returns further log files by container id, as the Docker API names them. Files in the folder
-	// of containers need no mention. nil: there are none.
+	// Elsewhere returns the paths of log files by container id, as the Docker API reports them. Only files
+	// outside of Folder matter. nil: there are none.
 	Elsewhere func() map[string]string
 }
 
@@ -42,6 +42,7 @@ func (d Docker) List() ([]Log, error) {
 	return d.listElsewhere(list, listed), nil
 }
 
+// listElsewhere appends the logs of Elsewhere whose containers are not in listed.
 func (d Docker) listElsewhere(list []Log, listed map[string]bool) []Log {
 	if d.Elsewhere == nil {
 		return list
@@ -62,7 +63,8 @@ func DockerLog(containerID, dir, base string) Log {
 	}
 }
 
-// numberedRank ranks base, base.1, base.2, base.2.gz, …: the number is how often rotation has moved the file.
+// numberedRank returns the rank of name among base, base.1, base.2, base.2.gz, …: the number counts the
+// rotations of the file and is its age.
 func numberedRank(base, name string) (rank Rank, ok bool) {
 	suffix, ok := strings.CutPrefix(name, base)
 	if !ok {
@@ -79,7 +81,7 @@ func numberedRank(base, name string) (rank Rank, ok bool) {
 	return rank, err == nil && suffix[0] == '.' && number > 0
 }
 
-// isContainerID reports whether the name of a folder is the id of a container: 64 hex digits.
+// isContainerID reports whether text is the id of a container: 64 hex digits.
 func isContainerID(text string) bool {
 	if len(text) != 64 {
 		return false

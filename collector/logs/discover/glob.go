@@ -14,14 +14,14 @@ import (
 
 // Glob discovers plain text files by patterns such as /var/log/nginx/*.log.
 //
-// What logrotate and its like make of a file belongs to the log of that file, whether a pattern matches it or
-// not: access.log.1, access.log.2.gz, access.log-20261126, access.log-20261126.gz, access-20261126.log. Files
-// that carry a date from the beginning (app-2026-11-26.log, a new one each day) are one log as well, that of
-// app.log.
+// The files that logrotate and similar tools make of a file belong to the log of that file, whether a pattern
+// matches them or not: access.log.1, access.log.2.gz, access.log-20261126, access.log-20261126.gz,
+// access-20261126.log. Files that are created with a date in their name (app-2026-11-26.log, a new one each
+// day) form one log as well, app.log.
 type Glob struct{ Patterns []string }
 
-// Folders returns the folders in which new logs appear: those of the patterns whose folder has no wildcard.
-// Logs below the others are found by listing.
+// Folders returns the folders in which new logs appear. Patterns with a wildcard in the folder are left out:
+// their logs are found only by List.
 func (g Glob) Folders() []string {
 	var list []string
 	for _, pattern := range g.Patterns {
@@ -74,9 +74,8 @@ func TextLog(dir, base string) Log {
 	}
 }
 
-// splitRotated returns the base name from which rotation derived name, and the place of the file among the
-// files of that name. A name without a number or date is a base name. A name in which a date stands before
-// the extension is taken apart as well.
+// splitRotated returns the base name from which rotation derived name, and the rank of the file. A name
+// without a number or date is a base name. The date may stand behind the name or before its extension.
 func splitRotated(name string) (base string, rank Rank) {
 	rest, compressed := strings.CutSuffix(name, ".gz")
 	if compressed {
@@ -93,7 +92,7 @@ func splitRotated(name string) (base string, rank Rank) {
 		rank.Age = age
 		return stem + ext, rank
 	}
-	// access.log, or a file that was compressed by hand: it is older than any other.
+	// access.log; or access.log.gz, compressed by hand, which ranks as the oldest file.
 	if compressed {
 		rank.Age = 1<<63 - 1
 	}
@@ -103,13 +102,14 @@ func splitRotated(name string) (base string, rank Rank) {
 // oldestDate is less than the age of any date, and more than any number of rotations.
 const oldestDate = 1 << 32
 
-// cutAge cuts the number or date from the end of a name. age is 0 where there is neither.
+// cutAge cuts the number or date from the end of a name and returns the age that it means; 0: there is
+// neither.
 //
 // A date is eight digits or 2026-11-26, and may be followed by an hour, or a time: 20261126, 2026112613,
 // 20261126-130500. A later date is a smaller age. The separator in front of a date is '-', '.' or '_', in
 // front of a number '.'.
 func cutAge(name string) (base string, age int64) {
-	// The suffix is digits and single dashes; it begins with a digit behind a separator.
+	// 1. Find the suffix: digits and single dashes, beginning with a digit behind a separator.
 	start := len(name)
 	isDashBefore := func(i int) bool { return name[i-1] == '-' && i < len(name) && isDigit(name[i]) }
 	for start > 0 && (isDigit(name[start-1]) || isDashBefore(start)) {
@@ -124,9 +124,13 @@ func cutAge(name string) (base string, age int64) {
 	separator := name[start-1]
 	base, suffix := name[:start-1], name[start:]
 
-	if n, err := strconv.ParseUint(suffix, 10, 16); err == nil && n > 0 && separator == '.' {
-		return base, int64(n)
+	// 2. A short number behind a dot counts rotations.
+	if number, err := strconv.ParseUint(suffix, 10, 16); err == nil && number > 0 && separator == '.' {
+		return base, int64(number)
 	}
+
+	// 3. Otherwise the suffix must be a date. It is padded to 14 digits and subtracted from a larger number,
+	// so that a later date is a smaller age.
 	if separator != '-' && separator != '.' && separator != '_' {
 		return name, 0
 	}
@@ -143,7 +147,7 @@ func cutAge(name string) (base string, age int64) {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// isDate reports whether eight digits are a year of this age, a month and a day.
+// isDate reports whether eight digits are a year from 1990 to 2099, a month and a day.
 func isDate(digits string) bool {
 	year, month, day := digits[:4], digits[4:6], digits[6:]
 	return year >= "1990" && year < "2100" && month >= "01" && month <= "12" && day >= "01" && day <= "31"

@@ -7,10 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reservedDescriptors is how many descriptors are left to the rest of the process.
+// reservedDescriptors is the number of descriptors that are reserved for the rest of the process.
 const reservedDescriptors = 256
 
-// A budget bounds what all tailers of a Group hold together. Its methods may be called by any goroutine.
+// A budget bounds the descriptors and the memory of all tailers of a Group. Its methods may be called by any
+// goroutine.
 type budget struct {
 	maxFiles  int64 // descriptors
 	maxMemory int64 // bytes of buffers, and as many again of lines that are not complete
@@ -21,11 +22,11 @@ type budget struct {
 	pools         [len(bufferSizes)]sync.Pool
 }
 
-// bufferSizes are the sizes of read buffers. Smaller ones are used when many tailers read at once, so that
-// thousands of them that all wait for room stay within the budget.
+// bufferSizes are the sizes of read buffers. Smaller buffers are used when many tailers read at once, so that
+// thousands of tailers which are blocked in Ship stay within the budget.
 var bufferSizes = [...]int{256 << 10, 64 << 10, 16 << 10}
 
-// descriptorLimit returns how many files the process may open, less a reserve.
+// descriptorLimit returns the process's limit of open files minus reservedDescriptors, at least 64.
 func descriptorLimit() int64 {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
@@ -34,7 +35,7 @@ func descriptorLimit() int64 {
 	return max(64, min(int64(limit.Cur), 1<<20)-reservedDescriptors)
 }
 
-// getBuffer returns a read buffer, the largest that the number of active ones leaves room for.
+// getBuffer returns the largest read buffer that the number of active buffers allows within maxMemory.
 func (b *budget) getBuffer() []byte {
 	n, class := b.activeBuffers.Add(1), 0
 	for class < len(bufferSizes)-1 && n*int64(bufferSizes[class]) > b.maxMemory {
@@ -56,7 +57,7 @@ func (b *budget) putBuffer(buf []byte) {
 	}
 }
 
-// acquireDescriptor reserves one more descriptor and returns false when there is none left.
+// acquireDescriptor reserves a descriptor; false: there is none left.
 func (b *budget) acquireDescriptor() bool {
 	if b.openFiles.Add(1) > b.maxFiles {
 		b.openFiles.Add(-1)

@@ -39,7 +39,7 @@ func (g *Group) exportGauges(reg prometheus.Registerer) (stop func()) {
 	with := metrics.With(reg)
 	funcs := []*metrics.Func{
 		with.GaugeFunc("tidegate_logs_lag_bytes",
-			"Bytes of log files that were not read yet.",
+			"Bytes of log files that are not read yet.",
 			func() float64 { return float64(g.lag.Load()) }),
 		with.GaugeFunc("tidegate_logs_open_files",
 			"Log files that are held open.",

@@ -2,30 +2,30 @@
 //
 // In flow the logs that a Discovery lists: a base file and the files that rotation makes of it. Out flows one
 // Line for each line, to the Handler of its log, which makes an event of it and ships it on the producer of
-// the line's file. The package knows nothing of formats: a decode.Decoder turns the bytes between two
+// the line's file. The package is independent of formats: a decode.Decoder turns the bytes between two
 // newlines into a record. collector/logs is its only caller.
 //
 // # Goroutines and locks
 //
-// A Group has one goroutine (Run), which lists logs, receives from inotify and opens files, and one goroutine
-// for each log (Tailer.readLoop), which reads its files in order. A file is opened at once, whatever the
-// reader waits for. The two share the list of files and their state, guarded by Tailer.mu. While Tailer.mu is
-// held, only the locks inside the Shipper and its producers are taken. The reader may block in Handler.Ship,
-// never with Tailer.mu held. watcher.mu is taken alone.
+// A Group has one goroutine (Run), which lists logs, receives events of inotify and opens files, and one
+// goroutine for each log (Tailer.readLoop), which reads its files in order. A new file is opened at once,
+// also while the reader is blocked. The two goroutines share the list of files and their state, guarded by
+// Tailer.mu. While Tailer.mu is held, only the locks inside the Shipper and its producers are taken. The
+// reader never blocks in Handler.Ship with Tailer.mu held. watcher.mu is taken alone.
 //
 // # How nothing is lost
 //
 // One inotify instance watches the folder of each log. A new file is opened at once and its descriptor is
-// held until the file has been read to its end, so rotation may rename and unlink as fast as it likes. A
-// Tailer has the files of its log, oldest first. A file is complete when a newer file stood behind it before
-// its last byte was read.
+// held until the file has been read to its end, so that rotation may rename or unlink it at any time. A
+// Tailer has the files of its log, oldest first. A file is complete when its end is read while a newer file
+// is in the list.
 //
-// Every second all folders are looked at again, in case inotify has lost an event. A listing counts only when
-// no file was renamed while it was made (scanFolder): a file that was missed would be read behind the file
-// that follows it, or be taken for gone.
+// Every second all folders are checked again, in case inotify has lost an event. A listing is used only if no
+// file was renamed while it was made (scanFolder): otherwise a file that it missed would be read in the wrong
+// order, or treated as removed.
 //
-// A producer that is stuck stops its own log only. When a file that is still held has no name any more,
-// SourceGone of its producer is called: its lines may then go to the spool.
+// A producer that blocks stops its own log only. When an open file has lost its name, SourceGone of its
+// producer is called: its lines may then go to the spool.
 //
 // # How nothing comes twice
 //
@@ -48,14 +48,14 @@
 //
 // # Lines of several records
 //
-// A line ends with a record whose Ends is set, or before a record of another Group. Both are in the bytes, so
-// a second reading splits lines at the same places. The clock decides only when no record follows: the line
-// is flushed a while after its writer stopped, or after Config.PartialTimeout. The next record then begins a
-// line of its own.
+// A line ends with a record whose Ends is set, or before a record of another Group. Both depend on the bytes
+// only, so that a second reading splits lines at the same places. Only a line behind which no record follows
+// is ended by a timeout: it is flushed 2 s after its writer stopped, or after Config.PartialTimeout. The next
+// record then begins a new line.
 //
-// Lines are numbered by the offset behind their last record. A flushed line is numbered a few bytes behind
-// the end of the file, which is within the record that comes next. That record's own lines are numbered by
-// its end, and by the byte before its end.
+// The number of a line is the offset behind its last record. The number of a flushed line is a few bytes
+// higher than the end of the file, which lies within the next record. The lines that end with the next record
+// are numbered by its end, and by the byte before its end, so that all numbers differ.
 package tail
 
 import (
@@ -67,13 +67,13 @@ import (
 	"tidegate/collector/logs/discover"
 )
 
-// Config bounds and times the reading.
+// Config holds the limits and timeouts of reading.
 type Config struct {
-	LineMax        int           // bytes of a line that are kept
-	PartialTimeout time.Duration // how long a line without an end waits for it
-	MaxOpen        int           // descriptors; 0: what the process may have, less a reserve
-	Memory         int           // bytes for buffers, and as many for lines that are not complete
-	NotBefore      int64         // ns since 1970; older records are left out
+	LineMax        int           // maximum bytes of a line; the rest is cut off
+	PartialTimeout time.Duration // time after which an incomplete line is flushed
+	MaxOpen        int           // open files; 0: the limit of the process minus a reserve
+	Memory         int           // bytes for read buffers, and as many again for incomplete lines
+	NotBefore      int64         // ns since 1970; older records are skipped
 }
 
 // A Discovery lists the logs that exist. Its methods are called by the goroutine of Group.Run.

@@ -16,14 +16,13 @@ const (
 	// debounce is the pause between two reads of a file that is being written.
 	debounce = 10 * time.Millisecond
 
-	// pollWrites is the pause between two looks at a log whose writes inotify does not report.
+	// pollWrites is the pause between two checks of a log whose writes inotify does not report.
 	pollWrites = 100 * time.Millisecond
 
-	// quietAfterStop is how long after its last byte a line without an end is taken for complete, when its
-	// writer has stopped.
+	// quietAfterStop is the time after which an incomplete line is flushed when its writer has stopped.
 	quietAfterStop = 2 * time.Second
 
-	// drainTimeout is how long a tailer goes on after a stop with files that cannot be read again.
+	// drainTimeout bounds the reading of unlinked files after ctx has ended.
 	drainTimeout = 2 * time.Second
 )
 
@@ -34,10 +33,10 @@ type Tailer struct {
 	log     discover.Log
 	handler Handler
 	path    string // of the base file
-	slot    int    // in which rescan of fullScanEvery the folder is listed in any case
+	slot    int    // the rescan, of fullScanEvery, in which the folder is always listed
 	cancel  context.CancelFunc
-	wake    chan struct{}  // holds a value when there may be something to do
-	folder  *watchedFolder // nil: no watch was to be had
+	wake    chan struct{}  // wakes readLoop; holds one signal
+	folder  *watchedFolder // nil: inotify could not watch the folder
 
 	folderGone   atomic.Bool // the folder does not exist: no file will be added
 	handlerReady atomic.Bool // Handler.Ready has returned
@@ -45,8 +44,8 @@ type Tailer struct {
 	mu                sync.Mutex
 	files             []*file // oldest first
 	baseHandle        string  // of the file that had the base name when the folder was last listed
-	rescanNeeded      bool    // something could not be opened or was not stable: list again at the next poll
-	listingIncomplete bool    // the file that could not be opened may be any, for want of descriptors
+	rescanNeeded      bool    // the last listing was incomplete or unstable: list again at the next poll
+	listingIncomplete bool    // a file could not be opened for lack of descriptors: it may be any file
 
 	// The rest belongs to the tailer's goroutine.
 	decoder  decode.Decoder
@@ -88,13 +87,13 @@ func (t *Tailer) hasNoFiles() bool {
 	return len(t.files) == 0 && !t.rescanNeeded
 }
 
-// closeFiles closes the files that are left when the tailer's goroutine has returned. Checkpoints of files
-// that still exist are kept.
+// closeFiles closes the remaining files after the tailer's goroutine has returned. Checkpoints of files that
+// still exist are kept.
 func (t *Tailer) closeFiles() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, file := range t.files {
-		// A file without a name cannot be read again, so that its checkpoint is of no use.
+		// A file without a name cannot be read again: its checkpoint is dropped.
 		file.closeProducer(file.name != "" && !t.folderGone.Load())
 		for i := range file.pending {
 			file.pending[i].discardLine(&t.group.budget)
@@ -104,8 +103,8 @@ func (t *Tailer) closeFiles() {
 	t.files = nil
 }
 
-// readLoop reads until the folder is gone and all is read, or ctx ends. It returns early where the shipper
-// takes nothing for good; the next rescan begins the log again then.
+// readLoop reads the files of the log until ctx ends, or until the folder was removed and all files were
+// read. It also returns when the shipper refuses a line; the next rescan then starts a new tailer.
 func (t *Tailer) readLoop(ctx context.Context) {
 	defer t.cancel()
 	ready := t.handler.Ready(ctx, t.wake)
@@ -114,8 +113,7 @@ func (t *Tailer) readLoop(ctx context.Context) {
 		return
 	}
 
-	// While there is more, a short pause between two reads lets lines gather: fewer system calls for a busy
-	// log.
+	// A short pause between two reads of a busy log lets lines gather, which saves system calls.
 	for ctx.Err() == nil {
 		more, err := t.readAvailable(ctx)
 		t.group.metrics.addTally(&t.tally)
@@ -137,8 +135,7 @@ func (t *Tailer) readLoop(ctx context.Context) {
 	t.drainUnlinked(ctx)
 }
 
-// drainUnlinked reads the files that have no name any more to their end, when ctx has ended: their lines end
-// with this process.
+// drainUnlinked reads unlinked files to their end after ctx has ended: no later process can read them.
 func (t *Tailer) drainUnlinked(ctx context.Context) {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancel()
@@ -161,7 +158,7 @@ func (t *Tailer) isUnlinked(f *file) bool {
 	return f.name == "" || f.file != nil && !isLinked(f.file)
 }
 
-// allRead reports whether nothing is left to read and nothing will come.
+// allRead reports whether the folder was removed and all files were read.
 func (t *Tailer) allRead() bool {
 	if !t.folderGone.Load() {
 		return false
@@ -171,18 +168,17 @@ func (t *Tailer) allRead() bool {
 	return !slices.ContainsFunc(t.files, func(f *file) bool { return !f.done })
 }
 
-// waitForEvents returns when there may be something to do: the log was written to, its files have changed, or
-// a line has waited for its end.
+// waitForEvents waits until the log was written to, its files have changed, or an incomplete line may be due.
 func (t *Tailer) waitForEvents(ctx context.Context) {
-	// A writer may write between the last read and the beginning of the watch for writes. So the watch begins
-	// first, and the size of the file is compared afterwards.
+	// The watch for writes begins before the size of the file is checked: a write between the last read and
+	// the watch would be missed otherwise.
 	pause := time.Hour
 	watched := t.folder != nil && t.group.watch.watchWrites(t.folder, true)
 	switch {
 	case !watched:
 		pause = pollWrites
 	case t.lagBytes() > 0 && t.hasUnread():
-		pause = debounce // it was written to before the watch for writes began
+		pause = debounce // the file was written to before the watch began
 	}
 	if t.hasOpenLine() {
 		pause = min(pause, time.Second)
