@@ -17,8 +17,9 @@ func compileFilter(own []netip.AddrPort) ([]bpf.RawInstruction, error) {
 	if len(own) == 0 {
 		return nil, nil
 	}
-	// Each address has a block of instructions of its own that falls through to the next block when the
-	// address does not match. Jumps in classic BPF reach 255 instructions; a block is far shorter.
+
+	// Each address has its own block of instructions. When the address does not match, control reaches the
+	// next block. Jumps in classic BPF reach 255 instructions; a block is far shorter.
 	var prog []bpf.Instruction
 	for _, a := range own {
 		prog = append(prog, excludeAddress(a)...)
@@ -31,24 +32,33 @@ func compileFilter(own []netip.AddrPort) ([]bpf.RawInstruction, error) {
 	return raw, nil
 }
 
-// excludeAddress returns instructions that drop the segments of one address. Other frames leave them at their
-// end.
+// excludeAddress returns instructions that drop the TCP segments from and to one address. For any other
+// frame, control reaches the end of the instructions.
 func excludeAddress(a netip.AddrPort) []bpf.Instruction {
 	ip := a.Addr().Unmap()
+
+	// The address is compared in words of 32 bits.
 	var words []uint32
 	b := ip.AsSlice()
 	for i := 0; i < len(b); i += 4 {
 		words = append(words, uint32(b[i])<<24|uint32(b[i+1])<<16|uint32(b[i+2])<<8|uint32(b[i+3]))
 	}
+
+	// Offsets of the protocol and of the addresses in an Ethernet frame.
 	etherType, proto, srcAt, dstAt := uint32(0x0800), uint32(23), uint32(26), uint32(30)
 	if ip.Is6() {
 		etherType, proto, srcAt, dstAt = 0x86dd, 20, 22, 38
 	}
+
+	// One block drops segments from the address, the other one segments to it.
 	var out []bpf.Instruction
 	for _, side := range [...]struct{ addr, port uint32 }{{srcAt, 0}, {dstAt, 2}} {
 		var checks [][]bpf.Instruction // each check loads a value and compares it with a constant
 		load := func(size int, off, want uint32) {
-			checks = append(checks, []bpf.Instruction{bpf.LoadAbsolute{Off: off, Size: size}, bpf.JumpIf{Cond: bpf.JumpEqual, Val: want}})
+			checks = append(checks, []bpf.Instruction{
+				bpf.LoadAbsolute{Off: off, Size: size},
+				bpf.JumpIf{Cond: bpf.JumpEqual, Val: want},
+			})
 		}
 		load(2, 12, etherType)
 		load(1, proto, 6)
@@ -68,7 +78,7 @@ func excludeAddress(a netip.AddrPort) []bpf.Instruction {
 		}
 		block = append(block, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(a.Port())}, bpf.RetConstant{Val: 0})
 
-		// A check that fails jumps behind the block.
+		// A failed check jumps behind the block. Its length is known only now.
 		for i, ins := range block {
 			if j, ok := ins.(bpf.JumpIf); ok {
 				j.SkipFalse = uint8(len(block) - i - 1)

@@ -9,12 +9,14 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config says what is captured. The zero value captures nothing.
+// Config selects the interfaces to capture and sizes the rings. The zero value captures nothing.
 type Config struct {
-	// Names, or glob patterns of names, of the interfaces to capture. Interfaces that appear later are captured, too.
+	// Names, or glob patterns of names, of the interfaces to capture. Interfaces that appear later are
+	// captured, too.
 	Interfaces []string `yaml:"interfaces"`
-	// Names, or glob patterns of names, of the bridges that containers are attached to. They are put into promiscuous mode. A
-	// session that is seen on a bridge and on another interface is reported once, by the bridge.
+	// Names, or glob patterns of names, of the bridges that containers are attached to. They are put into
+	// promiscuous mode. A session that is seen on a bridge and on another interface is reported once, by the
+	// bridge.
 	Bridges []string `yaml:"bridges"`
 	// Workers per interface, each with a ring and a session table of its own; 0: one per core, at most 4.
 	Workers int `yaml:"workers"`
@@ -31,6 +33,7 @@ func Default() Config {
 	}
 }
 
+// minRingBytes holds a few blocks for a worker that has to wait for a core.
 const minRingBytes = 2 * config.MiB
 
 // Check returns every problem of c.
@@ -53,6 +56,7 @@ func checkInterface(key, pattern string) []config.Problem {
 // IsBridge reports whether containers are attached to the interface of that name.
 func (c Config) IsBridge(name string) bool { return matchAny(c.Bridges, name) }
 
+// matchAny reports whether name matches one of the glob patterns.
 func matchAny(patterns []string, name string) bool {
 	for _, p := range patterns {
 		if ok, _ := path.Match(p, name); ok {

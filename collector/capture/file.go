@@ -38,9 +38,8 @@ const (
 // A File reads the packets of a capture file: pcap, with times in µs or ns, or pcapng, either of them gzipped
 // or not.
 //
-// gopacket's pcapgo decodes the formats, but trusts the lengths in the file. A framer in front of it
-// therefore passes one record at a time, checked and bounded, and keeps the position of that record for error
-// messages.
+// gopacket's pcapgo decodes the formats, but trusts the lengths in the file. A framer between the file and
+// pcapgo therefore checks and bounds each record, and keeps the position of the record for error messages.
 type File struct {
 	path       string
 	file       *os.File
@@ -48,7 +47,7 @@ type File struct {
 	readPacket func() ([]byte, gopacket.CaptureInfo, error)
 	pcapng     *pcapgo.NgReader
 	link       layers.LinkType
-	lastTime   int64
+	lastTime   int64 // Packet.At of the last packet
 	packets    int
 	err        error // the error that ended reading, io.EOF included
 }
@@ -69,6 +68,7 @@ func OpenFile(path string) (*File, error) {
 
 // detectFormat recognises compression and format by the first bytes and prepares the reader.
 func (f *File) detectFormat() (err error) {
+	// Unpack the file if it begins with the magic number of gzip.
 	in := bufio.NewReaderSize(f.file, 256<<10)
 	zipped := false
 	if magic, err := in.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
@@ -78,8 +78,11 @@ func (f *File) detectFormat() (err error) {
 		}
 		in, zipped = bufio.NewReaderSize(reader, 256<<10), true
 	}
+
 	f.framer = &framer{in: in, gzipped: zipped}
 	defer f.recoverPanic(&err)
+
+	// The first four bytes determine the format. pcap has one magic number in each byte order.
 	magic, perr := in.Peek(4)
 	switch {
 	case len(magic) == 0 && (perr == nil || errors.Is(perr, io.EOF)):
@@ -136,6 +139,8 @@ func (f *File) Next() (packet Packet, err error) {
 	if f.err != nil {
 		return Packet{}, f.err
 	}
+
+	// The first error ends the file. recoverPanic runs before the error is stored.
 	defer func() {
 		if err != nil {
 			f.err = err
@@ -149,11 +154,12 @@ func (f *File) Next() (packet Packet, err error) {
 		}
 		return Packet{}, f.locate(err)
 	}
+
 	f.packets++
 	packet = Packet{At: info.Timestamp.UnixNano(), Link: f.link, Data: data, Length: max(info.Length, len(data))}
 	if f.pcapng != nil {
-		i := f.framer.interfaceOf(info.InterfaceIndex)
-		packet.Link, packet.Iface = linkTypeOf(i.link), i.name
+		iface := f.framer.interfaceOf(info.InterfaceIndex)
+		packet.Link, packet.Iface = linkTypeOf(iface.link), iface.name
 		if info.Timestamp.IsZero() || packet.At == 0 { // a simple packet block has no time
 			packet.At = f.lastTime
 		}
@@ -169,8 +175,8 @@ func (f *File) recoverPanic(err *error) {
 	}
 }
 
-// locate adds the file and the position to err. An error of the framer is preferred: it caused whatever
-// pcapgo reports.
+// locate adds the file and the position to err. An error of the framer replaces err, because it is the cause
+// of pcapgo's error.
 func (f *File) locate(err error) error {
 	if f.framer.err != nil && !errors.Is(f.framer.err, io.EOF) {
 		err = f.framer.err
@@ -179,7 +185,8 @@ func (f *File) locate(err error) error {
 	if f.framer.gzipped {
 		unit = "unzipped byte"
 	}
-	return fmt.Errorf("read capture %s: after packet %d, at %s %d: %w", f.path, f.packets, unit, f.framer.recordStart, err)
+	return fmt.Errorf("read capture %s: after packet %d, at %s %d: %w",
+		f.path, f.packets, unit, f.framer.recordStart, err)
 }
 
 // Packets returns the number of packets read.

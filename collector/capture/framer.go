@@ -8,11 +8,12 @@ import (
 	"io"
 )
 
-// A framer is an io.Reader over a capture file that returns one checked record after another. From pcapng it
-// returns only sections, interfaces and packets, with the few options that matter; other blocks are skipped.
+// A framer is an io.Reader over a capture file that returns one checked record after another. Of a pcapng
+// file it returns only sections, interfaces and packets, with the options that pcapgo uses, and skips other
+// blocks.
 //
-// pcapgo reads ahead, but never beyond the record at hand. The interfaces of a section are therefore still
-// valid when the last packet of the section is returned.
+// A call of Read never crosses the end of a record. So the buffer of pcapgo never holds a later record, and
+// the interfaces of a section are still valid when the last packet of the section is returned.
 type framer struct {
 	in      *bufio.Reader
 	gzipped bool
@@ -20,21 +21,22 @@ type framer struct {
 	order   binary.ByteOrder
 	link    uint32 // link type of a pcap file
 
-	recordStart int64 // offset of the record at hand
+	recordStart int64 // offset of the current record
 	recordEnd   int64 // offset of the next record
 	record      []byte
 	unread      []byte // part of record that Read has not returned yet
-	err         error
+	err         error  // ended reading
 
 	interfaces []fileInterface
 }
 
+// A fileInterface is an interface that a pcapng section declares.
 type fileInterface struct {
 	link uint32
 	name string
 }
 
-// Bounds on what a file may claim. maxPacket is the largest snapshot length of tcpdump.
+// Bounds on sizes and counts in a file. maxPacket is the largest snapshot length of tcpdump.
 const (
 	maxPacket     = 256 << 10
 	maxBlock      = maxPacket + 64<<10
@@ -61,6 +63,7 @@ func (f *framer) Read(data []byte) (int, error) {
 	return n, nil
 }
 
+// readRecord reads the next record into f.unread.
 func (f *framer) readRecord() error {
 	f.recordStart = f.recordEnd
 	if f.pcapng {
@@ -72,6 +75,7 @@ func (f *framer) readRecord() error {
 // readBytes appends n bytes of the file to the record and returns them. At the end of the file it returns
 // io.EOF if first is set and no byte was read, else errTruncated.
 func (f *framer) readBytes(n int, first bool) ([]byte, error) {
+	// Grow the record, and read into its end.
 	from := len(f.record)
 	if cap(f.record) < from+n {
 		f.record = append(make([]byte, 0, from+n+4096), f.record...)
@@ -90,7 +94,7 @@ func (f *framer) readBytes(n int, first bool) ([]byte, error) {
 	return nil, fmt.Errorf("%w: %w", errMalformed, err)
 }
 
-// pcapOrder returns the byte order of a pcap file by its first four bytes, or nil if the file is not pcap.
+// pcapOrder returns the byte order of a pcap file from its first four bytes, or nil if the file is not pcap.
 func pcapOrder(magic []byte) binary.ByteOrder {
 	for _, order := range [...]binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
 		if m := order.Uint32(magic); m == 0xa1b2c3d4 || m == 0xa1b23c4d {
@@ -101,7 +105,7 @@ func pcapOrder(magic []byte) binary.ByteOrder {
 }
 
 // readFileHeader reads the header of a pcap file. It replaces the snapshot length by maxPacket, because many
-// files hold packets that exceed their own.
+// files hold packets that are longer than the snapshot length of the file.
 func (f *framer) readFileHeader() error {
 	data, err := f.readBytes(24, false)
 	if err != nil {
@@ -120,6 +124,8 @@ func (f *framer) readPacket() error {
 	if err != nil {
 		return err
 	}
+
+	// pcapgo rejects a packet that is longer than its length on the wire, so the latter is corrected.
 	size, length := f.order.Uint32(data[8:]), f.order.Uint32(data[12:])
 	if size > maxPacket {
 		return fmt.Errorf("%w: a packet of %d bytes", errMalformed, size)
@@ -143,7 +149,7 @@ const (
 	blockEnhanced  = 6
 )
 
-// readBlock reads blocks of pcapng up to one that pcapgo needs.
+// readBlock reads the next block of pcapng that pcapgo needs, and skips the blocks before it.
 func (f *framer) readBlock() error {
 	for {
 		f.recordStart = f.recordEnd
@@ -152,6 +158,9 @@ func (f *framer) readBlock() error {
 		if err != nil {
 			return err
 		}
+
+		// A section determines the byte order of its blocks, so its order is read before its length. The type
+		// of a section reads the same in both byte orders.
 		section := binary.LittleEndian.Uint32(data) == blockSection
 		if section {
 			if err := f.readSectionOrder(); err != nil {
@@ -163,6 +172,8 @@ func (f *framer) readBlock() error {
 		if size%4 != 0 || size < 12 {
 			return fmt.Errorf("%w: a block of %d bytes", errMalformed, size)
 		}
+
+		// Skip a block that pcapgo does not need, of any size. Bound the size of the others.
 		rest := int64(size) - int64(len(data))
 		switch {
 		case section || typ == blockInterface || typ == blockPacket || typ == blockSimple || typ == blockEnhanced:
@@ -173,13 +184,15 @@ func (f *framer) readBlock() error {
 				return fmt.Errorf("%w: a block of %d bytes", errMalformed, size)
 			}
 		default:
-			n, err := io.CopyN(io.Discard, f.in, rest)
-			f.recordEnd += n
+			skipped, err := io.CopyN(io.Discard, f.in, rest)
+			f.recordEnd += skipped
 			if err != nil {
 				return errTruncated
 			}
 			continue
 		}
+
+		// The length is repeated at the end of a block.
 		if _, err := f.readBytes(int(rest), false); err != nil {
 			return err
 		}
@@ -207,7 +220,8 @@ func (f *framer) readSectionOrder() error {
 	return nil
 }
 
-// emitBlock checks the block in f.record and makes it, or a reduced form of it, available to Read.
+// emitBlock checks the block in f.record, the lengths in it included, and makes the block or a reduced form
+// of it available to Read.
 func (f *framer) emitBlock(typ uint32) error {
 	data := f.record
 	switch typ {
@@ -231,7 +245,8 @@ func (f *framer) emitBlock(typ uint32) error {
 		if len(data) < 16 || len(f.interfaces) == 0 {
 			return fmt.Errorf("%w: a packet without an interface", errMalformed)
 		}
-		// pcapgo assumes that the packet has its original length. The block may hold less.
+
+		// pcapgo assumes that the block holds the whole packet. It may hold less.
 		if n := uint32(len(data) - 16); f.order.Uint32(data[8:]) > n {
 			return f.emitTruncatedSimple(n)
 		}
@@ -270,15 +285,15 @@ func (f *framer) endBlockAt(n int) {
 	f.record, f.unread = b, b
 }
 
-// Options of an interface block that are kept: if_name, if_tsresol, if_tsoffset.
+// Options of an interface block that matter: if_name, if_tsresol, if_tsoffset.
 const (
 	optionName       = 2
 	optionResolution = 9
 	optionOffset     = 14
 )
 
-// emitInterface reduces an interface block to the options that matter and bounds its snapshot length, by
-// which pcapgo allocates.
+// emitInterface reduces an interface block to the options that pcapgo uses, and bounds the snapshot length,
+// because pcapgo allocates that many bytes.
 func (f *framer) emitInterface() error {
 	b := f.record
 	if len(b) < 20 {
@@ -287,34 +302,40 @@ func (f *framer) emitInterface() error {
 	if len(f.interfaces) >= maxInterfaces {
 		return fmt.Errorf("%w: more than %d interfaces", errMalformed, maxInterfaces)
 	}
-	i := fileInterface{link: uint32(f.order.Uint16(b[8:]))}
-	snap := f.order.Uint32(b[12:])
-	f.order.PutUint32(b[12:], min(snap, maxPacket))
+	iface := fileInterface{link: uint32(f.order.Uint16(b[8:]))}
+	snapLen := f.order.Uint32(b[12:])
+	f.order.PutUint32(b[12:], min(snapLen, maxPacket))
+
+	// Keep the options of time. Each option is a code, a length and a value, padded to four bytes.
 	var kept []byte
-	for o := b[16 : len(b)-4]; len(o) >= 4; {
-		code, n := f.order.Uint16(o), int(f.order.Uint16(o[2:]))
+	for rest := b[16 : len(b)-4]; len(rest) >= 4; {
+		code, length := f.order.Uint16(rest), int(f.order.Uint16(rest[2:]))
 		if code == 0 {
 			break
 		}
-		padded := 4 + (n+3)&^3
-		if padded > len(o) {
+		padded := 4 + (length+3)&^3
+		if padded > len(rest) {
 			return fmt.Errorf("%w: an option that is longer than its interface block", errMalformed)
 		}
-		v := o[4 : 4+n]
+		value := rest[4 : 4+length]
 		switch {
 		case code == optionName:
-			i.name = interfaceName(v)
-		case code == optionResolution && n == 1:
-			if v[0]&0x80 != 0 && v[0]&0x7f > 63 || v[0]&0x80 == 0 && v[0] > 18 {
-				return fmt.Errorf("%w: a time resolution of %#x", errMalformed, v[0])
+			iface.name = interfaceName(value)
+		case code == optionResolution && length == 1:
+			// The exponent of a negative power of two (high bit set) or of ten. Larger ones do not fit 64
+			// bits.
+			if value[0]&0x80 != 0 && value[0]&0x7f > 63 || value[0]&0x80 == 0 && value[0] > 18 {
+				return fmt.Errorf("%w: a time resolution of %#x", errMalformed, value[0])
 			}
-			kept = append(kept, o[:padded]...)
-		case code == optionOffset && n == 8:
-			kept = append(kept, o[:padded]...)
+			kept = append(kept, rest[:padded]...)
+		case code == optionOffset && length == 8:
+			kept = append(kept, rest[:padded]...)
 		}
-		o = o[padded:]
+		rest = rest[padded:]
 	}
-	f.interfaces = append(f.interfaces, i)
+
+	// The list of options ends with an empty option.
+	f.interfaces = append(f.interfaces, iface)
 	f.record = append(f.record[:16], kept...)
 	if len(kept) > 0 {
 		f.record = append(f.record, 0, 0, 0, 0)

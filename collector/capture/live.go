@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"path"
 	"runtime"
 	"strconv"
 	"sync"
@@ -21,37 +20,32 @@ import (
 	"tidegate/pipeline/metrics"
 )
 
-// blockBytes is the size of a block of a ring. The kernel hands over a block every 20 ms if it holds a packet
-// at all. The number of blocks therefore bounds how long a worker may lack a core: with 2 blocks of 1 MiB a
-// busy machine lost single packets of a quiet interface. A block must hold the longest frame, which is 64 KiB
-// after receive offload has merged segments.
+// blockBytes is the size of a block of a ring. The kernel hands over a block that holds packets after 20 ms,
+// even if the block is not full. The number of blocks therefore bounds the time that a worker may lack a
+// core: with 2 blocks of 1 MiB a busy machine lost single packets of a quiet interface. A block must hold the
+// longest frame, which has 64 KiB after receive offload has merged segments.
 const blockBytes = 256 << 10
-
-func matchesAny(patterns []string, name string) bool {
-	for _, p := range patterns {
-		if ok, _ := path.Match(p, name); ok {
-			return true
-		}
-	}
-	return false
-}
 
 // A Handler receives the packets of one worker. It is used by one goroutine. sessions.Table is one.
 type Handler interface {
-	// Packet receives one frame: the interface that saw it, the type of its outermost header, its time in ns
-	// since 1970, its bytes and its length on the wire. data is valid until Packet returns.
+	// Packet receives one frame that was captured on iface. link is the type of its outermost header, at its
+	// time in ns since 1970, and wireLen its length on the wire. data is valid until Packet returns.
 	Packet(iface string, link layers.LinkType, at int64, data []byte, wireLen int)
-	// Tick advances the clock to now, ns since 1970. It is called at least every 100 ms.
+	// Tick advances the Handler's clock to now, ns since 1970. It is called at least every 100 ms.
 	Tick(now int64)
-	// Close ends the worker. No call follows.
+	// Close ends the use of the Handler. No call follows.
 	Close()
 }
+
+// A NewHandlerFunc returns the Handler of a worker on iface. Workers of an interface are numbered from 0. The
+// Handler ships its events through producer.
+type NewHandlerFunc = func(iface string, worker int, producer collector.PacketProducer) Handler
 
 // Live captures on the interfaces of this host. It is a collector.Source.
 type Live struct {
 	cfg      Config
 	excluded []netip.AddrPort
-	handler  func(iface string, worker int, producer collector.PacketProducer) Handler
+	handler  NewHandlerFunc
 	log      *slog.Logger
 
 	packets, bytes, drops *prometheus.CounterVec
@@ -60,23 +54,27 @@ type Live struct {
 }
 
 // NewLive returns a source of packets. Connections to and from the excluded addresses, those of our own Kafka
-// and ClickHouse, are not captured. handler returns the Handler of a worker, which ships its events through producer.
-func NewLive(cfg Config, excluded []netip.AddrPort, handler func(iface string, worker int, producer collector.PacketProducer) Handler,
-	log *slog.Logger, reg prometheus.Registerer,
+// and ClickHouse, are not captured. handler returns the Handler of each worker.
+func NewLive(cfg Config, excluded []netip.AddrPort, handler NewHandlerFunc, log *slog.Logger,
+	reg prometheus.Registerer,
 ) *Live {
 	factory := metrics.With(reg)
 	return &Live{
 		cfg: cfg, excluded: excluded, handler: handler, log: log,
-		packets:  factory.CounterVec("tidegate_capture_packets_total", "Packets captured.", "interface"),
-		bytes:    factory.CounterVec("tidegate_capture_bytes_total", "Bytes of captured packets, headers included, as far as they were captured.", "interface"),
-		drops:    factory.CounterVec("tidegate_capture_kernel_drops_total", "Packets that the kernel dropped because a capture ring was full.", "interface"),
-		failures: factory.CounterVec("tidegate_capture_failures_total", "Attempts to capture on an interface that failed.", "interface"),
-		workers:  factory.GaugeVec("tidegate_capture_workers", "Workers that capture, each with a ring of its own.", "interface"),
+		packets: factory.CounterVec("tidegate_capture_packets_total", "Packets captured.", "interface"),
+		bytes: factory.CounterVec("tidegate_capture_bytes_total",
+			"Bytes of captured packets, headers included, as far as they were captured.", "interface"),
+		drops: factory.CounterVec("tidegate_capture_kernel_drops_total",
+			"Packets that the kernel dropped because a capture ring was full.", "interface"),
+		failures: factory.CounterVec("tidegate_capture_failures_total",
+			"Attempts to capture on an interface that failed.", "interface"),
+		workers: factory.GaugeVec("tidegate_capture_workers",
+			"Workers that capture packets, each with a ring of its own.", "interface"),
 	}
 }
 
-// Run captures until ctx ends. Once a second it starts workers on interfaces that match the configuration and
-// have none: new interfaces, and those whose workers have ended because the interface was down.
+// Run captures until ctx ends. Once a second it starts workers on the matching interfaces that have none: new
+// interfaces, and those whose workers ended because the interface was down.
 func (l *Live) Run(ctx context.Context, ship collector.Shipper) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -86,6 +84,7 @@ func (l *Live) Run(ctx context.Context, ship collector.Shipper) error {
 	defer rescan.Stop()
 	for {
 		for _, iface := range l.matchingInterfaces() {
+			// Skip an interface whose workers still run.
 			if done := running[iface.Index]; done != nil {
 				select {
 				case <-done:
@@ -95,6 +94,7 @@ func (l *Live) Run(ctx context.Context, ship collector.Shipper) error {
 				}
 			}
 
+			// An interface that cannot be captured is tried again at the next scan.
 			rings, err := l.openRings(&iface)
 			if err != nil {
 				l.failures.WithLabelValues(iface.Name).Inc()
@@ -106,7 +106,8 @@ func (l *Live) Run(ctx context.Context, ship collector.Shipper) error {
 			}
 			delete(lastErrors, iface.Name)
 			running[iface.Index] = l.startWorkers(ctx, &wg, rings, ship)
-			l.log.Info("capturing", "interface", iface.Name, "workers", len(rings), "bridge", l.cfg.IsBridge(iface.Name))
+			l.log.Info("capturing", "interface", iface.Name, "workers", len(rings),
+				"bridge", l.cfg.IsBridge(iface.Name))
 		}
 
 		select {
@@ -126,7 +127,7 @@ func (l *Live) matchingInterfaces() []net.Interface {
 	}
 	var matching []net.Interface
 	for _, iface := range interfaces {
-		if iface.Flags&net.FlagUp != 0 && matchesAny(l.cfg.Interfaces, iface.Name) {
+		if iface.Flags&net.FlagUp != 0 && matchAny(l.cfg.Interfaces, iface.Name) {
 			matching = append(matching, iface)
 		}
 	}
@@ -147,10 +148,11 @@ func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
 	if workers == 0 {
 		workers = min(runtime.GOMAXPROCS(0), 4)
 	}
-	if workers > 1 {
+	if workers > 1 { // without a group every ring would get every packet
 		cfg.group = &fanoutGroup{}
 	}
 
+	// Open all rings, or none.
 	var rings []*ring
 	for range workers {
 		opened, err := openRing(iface, cfg)
@@ -165,9 +167,10 @@ func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
 	return rings, nil
 }
 
-// startWorkers starts a worker for each ring. The channel that it returns is closed when all of them have
-// ended.
-func (l *Live) startWorkers(ctx context.Context, wg *sync.WaitGroup, rings []*ring, ship collector.Shipper) chan struct{} {
+// startWorkers starts a worker for each ring. The returned channel is closed when all workers have ended.
+func (l *Live) startWorkers(ctx context.Context, wg *sync.WaitGroup, rings []*ring,
+	ship collector.Shipper,
+) chan struct{} {
 	done := make(chan struct{})
 	var workers sync.WaitGroup
 	for i, r := range rings {
@@ -222,7 +225,7 @@ func (l *Live) runWorker(ctx context.Context, r *ring, handler Handler) {
 		}
 	}
 
-	// Packets that were captured before the end are in the ring and belong to sessions that are open.
+	// Read the packets that are still in the ring: their sessions are open until handler.Close.
 	captured = 0
 	packets.Add(float64(r.read(handle)))
 	bytes.Add(float64(captured))

@@ -28,29 +28,33 @@ type ring struct {
 	memory    []byte
 	blocks    int
 	blockSize int // bytes
-	nextBlock int // index of the block that read looks at first
+	nextBlock int // index of the block that the kernel hands over next
 	iface     string
-	index     int
+	index     int // of the interface
 	closed    bool
 }
 
+// A ringConfig describes a ring.
 type ringConfig struct {
-	bytes       int
+	bytes       int // of the whole ring; rounded down to blocks, at least two
 	blockBytes  int
-	retireAfter time.Duration // the kernel hands over a block that is not full after this time
+	retireAfter time.Duration // the kernel hands over a block after this time even if it is not full
 	promiscuous bool
-	group       *fanoutGroup // distributes the packets of the interface over its rings; nil: this ring gets all of them
+	group       *fanoutGroup // shares the packets out among several rings; nil: this ring gets all packets
 	filter      []bpf.RawInstruction
 }
 
-// openRing returns a ring that receives the packets of iface. The socket is bound after the filter is
+// openRing returns a ring that receives the packets of ifi. The socket is bound after the filter is
 // attached, so that no packet bypasses the filter.
 func openRing(ifi *net.Interface, cfg ringConfig) (*ring, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open a packet socket on %s (needs CAP_NET_RAW): %w", ifi.Name, err)
 	}
-	r := &ring{fd: fd, iface: ifi.Name, index: ifi.Index, blockSize: cfg.blockBytes, blocks: max(cfg.bytes/cfg.blockBytes, 2)}
+	r := &ring{
+		fd: fd, iface: ifi.Name, index: ifi.Index,
+		blockSize: cfg.blockBytes, blocks: max(cfg.bytes/cfg.blockBytes, 2),
+	}
 	if err := r.configure(ifi, cfg); err != nil {
 		r.close()
 		return nil, fmt.Errorf("capture on %s: %w", ifi.Name, err)
@@ -58,14 +62,20 @@ func openRing(ifi *net.Interface, cfg ringConfig) (*ring, error) {
 	return r, nil
 }
 
+// configure maps the ring, binds its socket to ifi and joins the fanout group, in the order that the kernel
+// demands.
 func (r *ring) configure(ifi *net.Interface, cfg ringConfig) error {
+	// The version and the headroom must be set before the ring is made.
 	if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_VERSION, unix.TPACKET_V3); err != nil {
-		return fmt.Errorf("ask for TPACKET_V3: %w", err)
+		return fmt.Errorf("select TPACKET_V3: %w", err)
 	}
-	// Headroom before each packet, into which restoreVLAN moves the addresses.
+
+	// restoreVLAN moves the MAC addresses into the headroom before each packet.
 	if err := unix.SetsockoptInt(r.fd, unix.SOL_PACKET, unix.PACKET_RESERVE, 16); err != nil {
 		return fmt.Errorf("reserve headroom: %w", err)
 	}
+
+	// The ring is memory of the kernel, mapped into this process.
 	req := unix.TpacketReq3{
 		Block_size: uint32(r.blockSize), Block_nr: uint32(r.blocks), Frame_size: 2048,
 		Frame_nr: uint32(r.blockSize / 2048 * r.blocks), Retire_blk_tov: uint32(cfg.retireAfter.Milliseconds()),
@@ -78,22 +88,29 @@ func (r *ring) configure(ifi *net.Interface, cfg ringConfig) error {
 		return fmt.Errorf("map the ring: %w", err)
 	}
 	r.memory = mem
+
+	// No packet comes before the bind, so none bypasses the filter.
 	if len(cfg.filter) > 0 {
-		prog := unix.SockFprog{Len: uint16(len(cfg.filter)), Filter: (*unix.SockFilter)(unsafe.Pointer(&cfg.filter[0]))}
+		prog := unix.SockFprog{
+			Len:    uint16(len(cfg.filter)),
+			Filter: (*unix.SockFilter)(unsafe.Pointer(&cfg.filter[0])),
+		}
 		if err := unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
 			return fmt.Errorf("attach the filter: %w", err)
 		}
 	}
-	if err := unix.Bind(r.fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: ifi.Index}); err != nil {
+	address := unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: ifi.Index}
+	if err := unix.Bind(r.fd, &address); err != nil {
 		return fmt.Errorf("bind: %w", err)
 	}
+
 	if r.link, err = linkType(ifi.Name); err != nil {
 		return err
 	}
-	if cfg.promiscuous {
+	if cfg.promiscuous { // a bridge forwards frames that are not addressed to this host
 		mreq := unix.PacketMreq{Ifindex: int32(ifi.Index), Type: unix.PACKET_MR_PROMISC}
 		if err := unix.SetsockoptPacketMreq(r.fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &mreq); err != nil {
-			return fmt.Errorf("make it promiscuous: %w", err)
+			return fmt.Errorf("set promiscuous mode: %w", err)
 		}
 	}
 	return cfg.group.addRing(r.fd)
@@ -108,6 +125,7 @@ type fanoutGroup struct {
 	joined bool
 }
 
+// addRing adds the ring with the socket fd to the group. A nil group does nothing.
 func (g *fanoutGroup) addRing(fd int) error {
 	if g == nil {
 		return nil
@@ -124,6 +142,8 @@ func (g *fanoutGroup) addRing(fd int) error {
 	if g.joined {
 		return nil
 	}
+
+	// The first ring reads the number that the kernel has chosen, for the other rings.
 	v, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
 	if err != nil {
 		return fmt.Errorf("read the number of the fanout group: %w", err)
@@ -137,7 +157,8 @@ func (g *fanoutGroup) addRing(fd int) error {
 func linkType(name string) (layers.LinkType, error) {
 	data, err := os.ReadFile("/sys/class/net/" + name + "/type")
 	if err != nil {
-		return layers.LinkTypeEthernet, nil // /sys shows another namespace; every interface that Docker creates is Ethernet
+		// /sys shows another network namespace. Every interface that Docker creates is Ethernet.
+		return layers.LinkTypeEthernet, nil
 	}
 	switch string(data) {
 	case "1\n", "772\n": // Ethernet, loopback
@@ -148,6 +169,7 @@ func linkType(name string) (layers.LinkType, error) {
 	return 0, fmt.Errorf("unsupported ARPHRD link type %q", data)
 }
 
+// htons converts v to network byte order on a little-endian machine.
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
 // Offsets within a block (struct tpacket_block_desc) and a packet (struct tpacket3_hdr) of linux/if_packet.h.
@@ -180,6 +202,7 @@ func blockState(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[blockStat
 func (r *ring) read(f func(at int64, data []byte, wireLen int)) int {
 	n := 0
 	for range r.blocks {
+		// A block with the status USER belongs to this process until the status is KERNEL again.
 		b := r.block(r.nextBlock)
 		if atomic.LoadUint32(blockState(b))&unix.TP_STATUS_USER == 0 {
 			return n
@@ -191,8 +214,8 @@ func (r *ring) read(f func(at int64, data []byte, wireLen int)) int {
 	return n
 }
 
-// readPackets calls f for every packet of one block and returns the number of packets. A header that points
-// outside the block ends the block. No kernel is known to write such a header, but a panic here would end the
+// readPackets calls f for every packet of one block and returns the number of packets. It stops at a header
+// that points outside the block. No kernel is known to write such a header, but a panic here would end the
 // collector.
 func readPackets(b []byte, f func(at int64, data []byte, wireLen int)) int {
 	count := int(hostUint32(b, blockNumPkts))
@@ -201,6 +224,8 @@ func readPackets(b []byte, f func(at int64, data []byte, wireLen int)) int {
 		if at+pktHeader > uint64(len(b)) {
 			return n
 		}
+
+		// The frame lies between mac and end, relative to the packet's header.
 		h := b[at:]
 		mac := uint64(hostUint16(h, pktMac))
 		end := mac + uint64(hostUint32(h, pktSnaplen))
@@ -208,8 +233,9 @@ func readPackets(b []byte, f func(at int64, data []byte, wireLen int)) int {
 			return n
 		}
 		data, wire := h[mac:end:end], int(hostUint32(h, pktLen))
-		if st := hostUint32(h, pktStatus); st&unix.TP_STATUS_VLAN_VALID != 0 && mac >= pktHeader+4 && len(data) >= 12 {
-			data, wire = restoreVLAN(h, data, st), wire+4
+		status := hostUint32(h, pktStatus)
+		if status&unix.TP_STATUS_VLAN_VALID != 0 && mac >= pktHeader+4 && len(data) >= 12 {
+			data, wire = restoreVLAN(h, data, status), wire+4
 		}
 		f(int64(hostUint32(h, pktSec))*1e9+int64(hostUint32(h, pktNsec)), data, wire)
 		at += uint64(hostUint32(h, pktNext))
@@ -217,13 +243,13 @@ func readPackets(b []byte, f func(at int64, data []byte, wireLen int)) int {
 	return count
 }
 
-// restoreVLAN returns the frame with the VLAN tag that the kernel moved from the frame into the packet
-// header. Both MAC addresses move four bytes to the front, into the reserved headroom, and the tag goes
-// behind them.
-func restoreVLAN(h, data []byte, st uint32) []byte {
+// restoreVLAN returns the frame data with the VLAN tag that the kernel moved from the frame into h, the
+// packet header. It moves both MAC addresses four bytes towards the front, into the reserved headroom, and
+// writes the tag behind them.
+func restoreVLAN(h, data []byte, status uint32) []byte {
 	mac := int(hostUint16(h, pktMac))
 	tpid := uint16(0x8100)
-	if st&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
+	if status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
 		tpid = hostUint16(h, pktVlanTPID)
 	}
 	tci := hostUint32(h, pktVlanTCI)
@@ -263,6 +289,7 @@ func (r *ring) statistics() (packets, drops uint32, err error) {
 	return st.Packets, st.Drops, nil
 }
 
+// close unmaps the ring and closes its socket. A second call does nothing.
 func (r *ring) close() {
 	if r.closed {
 		return

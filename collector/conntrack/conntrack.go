@@ -10,10 +10,10 @@
 // own.
 //
 // An entry is stored when the kernel announces it (NEW) or lists it (dump), and expires keepDestroyed after
-// its DESTROY event. When the kernel had to drop events (ENOBUFS), the table is read again, and entries that
-// are missing in it expire.
+// its DESTROY event. When the kernel has dropped events (ENOBUFS), the Tracker reads the table again, and
+// entries that are missing in the table expire.
 //
-// One goroutine, Run, writes. Each shard of the map has a lock; no code holds two of them.
+// Only the goroutine of Run writes. Each shard of the map has a lock; no code holds two of them.
 package conntrack
 
 import (
@@ -54,6 +54,7 @@ const (
 	// work on a host whose connections arrive faster than the events are read.
 	resyncPause = 100 * time.Millisecond
 
+	// shardCount is the number of shards of the map.
 	shardCount = 64
 )
 
@@ -63,6 +64,7 @@ type tuple struct {
 	src, dst netip.AddrPort
 }
 
+// An entry is one connection of the kernel's table. The map holds it under both tuples.
 type entry struct {
 	sessions.Mapping
 	updated time.Time // when the kernel last announced or listed the entry
@@ -80,7 +82,7 @@ type expiringEntry struct {
 	tuples    [2]tuple
 }
 
-// A Tracker keeps the map. Lookup and Len are safe for concurrent use; Run is called once.
+// A Tracker holds the map. Lookup and Len are safe for concurrent use; Run is called once.
 type Tracker struct {
 	log           *slog.Logger
 	shards        [shardCount]shard
@@ -100,18 +102,23 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Tracker {
 	tracker := &Tracker{
 		log: log, keepDestroyed: keepDestroyed, expireEvery: 5 * time.Second, now: time.Now,
 		events: factory.CounterVec("tidegate_conntrack_events_total",
-			"Events that the kernel's connection tracking sent, by type. Type lost counts the times that the kernel dropped events.", "type"),
+			"Events that the kernel's connection tracking sent, by type. Type lost counts the times that the "+
+				"kernel dropped events.", "type"),
 		tableReads: factory.Counter("tidegate_conntrack_table_reads_total",
 			"Reads of the kernel's whole conntrack table: one at the start, and one after each loss of events."),
-		dropped: factory.Counter("tidegate_conntrack_dropped_total", "Conntrack entries that were not stored because the map was full."),
+		dropped: factory.Counter("tidegate_conntrack_dropped_total",
+			"Conntrack tuples that were not stored because the map was full."),
 	}
 	for i := range tracker.shards {
 		tracker.shards[i].entries = map[tuple]entry{}
 	}
+
+	// Each counter starts at 0, so that a query of its rate finds it.
 	for _, kind := range []string{"new", "destroy", "other", "lost"} {
 		tracker.events.WithLabelValues(kind)
 	}
-	factory.GaugeFunc("tidegate_conntrack_tuples", "Conntrack tuples in the map, two for each connection.", func() float64 { return float64(tracker.Len()) })
+	factory.GaugeFunc("tidegate_conntrack_tuples", "Conntrack tuples in the map, two for each connection.",
+		func() float64 { return float64(tracker.Len()) })
 	return tracker
 }
 
@@ -185,6 +192,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 // The subscription comes first: an entry that is created between the two steps is then in the events, in the
 // table or in both, and never missed.
 func (t *Tracker) followEvents(ctx context.Context) error {
+	// Subscribe.
 	conn, err := ct.Dial(nil)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
@@ -198,10 +206,13 @@ func (t *Tracker) followEvents(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("join the netlink groups: %w", err)
 	}
+
+	// Events that arrive meanwhile wait in the channel and in the socket's buffer.
 	if err := t.readKernelTable(); err != nil {
 		return err
 	}
 
+	// Apply the events. The map now holds every entry of the kernel's table, and perhaps destroyed ones.
 	expire := time.NewTicker(t.expireEvery)
 	defer expire.Stop()
 	for {
@@ -218,8 +229,8 @@ func (t *Tracker) followEvents(ctx context.Context) error {
 	}
 }
 
-// closeAndDrain closes conn and discards what its worker still sends. Close waits for the worker, and the
-// worker blocks until its channels are read, so both must happen at the same time.
+// closeAndDrain closes conn and discards the events and the error that its worker still sends. Close waits
+// for the worker, and the worker blocks until its channels are read, so closeAndDrain reads while Close runs.
 func closeAndDrain(conn io.Closer, events <-chan ct.Event, failed <-chan error) {
 	closed := make(chan struct{})
 	go func() {
@@ -237,14 +248,16 @@ func closeAndDrain(conn io.Closer, events <-chan ct.Event, failed <-chan error) 
 }
 
 // readKernelTable stores every entry of the kernel's table. It uses a netlink connection of its own, because
-// a connection that listens cannot send requests. Entries that are missing in the table ended while no events
-// were read; they expire.
+// a connection that listens cannot send requests. Entries that are missing in the table were destroyed while
+// no events were read, so they expire.
 func (t *Tracker) readKernelTable() error {
 	conn, err := ct.Dial(nil)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
+
+	// Every entry that store does not refresh after start is missing in the table.
 	start := t.now()
 	flows, err := conn.Dump(nil)
 	if err != nil {
@@ -274,6 +287,7 @@ func (t *Tracker) expireUnseenSince(start time.Time) {
 	}
 }
 
+// handleEvent applies one event of the kernel to the map.
 func (t *Tracker) handleEvent(event ct.Event) {
 	if event.Flow == nil {
 		return
@@ -284,6 +298,7 @@ func (t *Tracker) handleEvent(event ct.Event) {
 		t.store(event.Flow)
 	case ct.EventDestroy:
 		t.events.WithLabelValues("destroy").Inc()
+		// The entry stays in the map for keepDestroyed.
 		if orig, reply, ok := tuplesOf(event.Flow); ok {
 			t.expiring = append(t.expiring, expiringEntry{t.now(), [2]tuple{orig, reply}})
 		}
@@ -326,7 +341,10 @@ func (t *Tracker) store(flow *ct.Flow) {
 	if !ok {
 		return
 	}
-	mapping := sessions.Mapping{Client: orig.src, Server: reply.src, OutsideClient: reply.dst, OutsideServer: orig.dst}
+	mapping := sessions.Mapping{
+		Client: orig.src, Server: reply.src,
+		OutsideClient: reply.dst, OutsideServer: orig.dst,
+	}
 	e := entry{mapping, t.now()}
 	for _, k := range [...]tuple{orig, reply} {
 		shard := t.shardOf(k)
@@ -345,16 +363,16 @@ func (t *Tracker) store(flow *ct.Flow) {
 func (t *Tracker) expireDestroyed() {
 	now := t.now()
 	expired := 0
-	for _, expiringEntry := range t.expiring {
+	for _, expiring := range t.expiring {
 		// The list is in order of destruction, so the first entry that is too young ends the walk, unless the
 		// list is too long.
-		if now.Sub(expiringEntry.destroyed) < t.keepDestroyed && len(t.expiring)-expired <= maxExpiring {
+		if now.Sub(expiring.destroyed) < t.keepDestroyed && len(t.expiring)-expired <= maxExpiring {
 			break
 		}
-		for _, tuple := range expiringEntry.tuples {
+		for _, tuple := range expiring.tuples {
 			shard := t.shardOf(tuple)
 			shard.mu.Lock()
-			if e, ok := shard.entries[tuple]; ok && !e.updated.After(expiringEntry.destroyed) {
+			if e, ok := shard.entries[tuple]; ok && !e.updated.After(expiring.destroyed) {
 				delete(shard.entries, tuple)
 			}
 			shard.mu.Unlock()

@@ -22,11 +22,11 @@ type Config struct {
 	// a bridge.
 	MaxPendingEvents int `yaml:"max_pending_events"`
 
-	// Silence after which a TCP connection counts as ended.
+	// Idle time after which a TCP connection counts as ended.
 	TCPIdleTimeout time.Duration `yaml:"tcp_idle_timeout"`
 	// Time after which a TCP connection that was never answered counts as ended.
 	SYNTimeout time.Duration `yaml:"syn_timeout"`
-	// Silence after which an exchange of UDP datagrams counts as ended.
+	// Idle time after which an exchange of UDP datagrams counts as ended.
 	UDPIdleTimeout time.Duration `yaml:"udp_idle_timeout"`
 	// How long an IP datagram waits for its missing fragments.
 	FragmentTimeout time.Duration `yaml:"fragment_timeout"`
