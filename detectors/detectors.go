@@ -1,12 +1,17 @@
-// Package detectors answers one question: is this bad?
+// Package detectors decides which events are malicious.
 //
-// Each sub-package is a pipeline.Detector: it is handed a block of events by an engine's worker and writes
-// its verdicts onto them. rules evaluates expressions that people write, feeds looks names and addresses up
-// in lists of bad ones, classifier scores names with a trained model. They share only that contract: what is
-// loaded is immutable and replaced as a whole between two blocks, nothing of an event is kept, and the cost
-// of an event is bounded whatever the network sent. watch notices changed files.
+// Each sub-package but watch holds one pipeline.Detector. A worker of the engine passes a block of events to
+// each detector, which appends its verdicts to them:
 //
-// Loader puts them together: in go a Config and files, out comes a pipeline.Bundle, again for every change of
-// the files. `tidegate run` and `tidegate analyze` hand Loader.Bundle to the engine, `tidegate doctor` only
+//	rules        evaluates expressions that people write
+//	feeds        looks names and addresses up in lists of malicious ones
+//	classifier   scores domains with a trained model
+//	watch        polls files for changes, for rules and feeds
+//
+// All detectors keep the same contract: their loaded state is immutable and replaced as a whole between two
+// blocks, they keep no reference into an event, and the cost of an event is bounded whatever the network sent.
+//
+// A Loader reads a Config and files and builds a pipeline.Bundle of all detectors. It builds a new one when a
+// file changes. `tidegate run` and `tidegate analyze` pass Loader.Bundle to the engine; `tidegate doctor` only
 // loads.
 package detectors

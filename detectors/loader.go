@@ -24,10 +24,11 @@ type Config struct {
 	Classifier classifier.Config
 	Model      []byte // the classifier's model
 
-	OnReload func(summary string) // is called after each reload, for a person at a terminal; may be nil
+	// OnReload is called after each reload with a summary for a person at a terminal. It may be nil.
+	OnReload func(summary string)
 }
 
-// A Loader loads the detectors and replaces rules and feeds when their files change. It is safe for
+// A Loader loads the detectors, and replaces rules and feeds when their files change. It is safe for
 // concurrent use.
 type Loader struct {
 	cfg         Config
@@ -36,13 +37,13 @@ type Loader struct {
 	feedMetrics *feeds.Metrics
 	classifier  *classifier.Classifier // nil: disabled
 
-	mu     sync.Mutex // guards rules and feeds, and orders changes of bundle
+	mu     sync.Mutex // guards rules and feeds, and serializes writes of bundle
 	rules  *rules.Set
 	feeds  *feeds.Set
-	bundle atomic.Pointer[pipeline.Bundle]
+	bundle atomic.Pointer[pipeline.Bundle] // read without mu
 }
 
-// NewLoader loads all detectors. The error holds everything that is wrong with the rules.
+// NewLoader loads all detectors. If rules do not compile, the error lists all their errors.
 func NewLoader(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Loader, error) {
 	loader := &Loader{cfg: cfg, log: log, ruleMetrics: rules.NewMetrics(reg), feedMetrics: feeds.NewMetrics(reg)}
 	var err error
@@ -61,28 +62,32 @@ func NewLoader(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Loader
 	return loader, nil
 }
 
-// Bundle returns the detectors that are loaded. A worker of the engine asks for them once a block.
+// Bundle returns the current detectors. A worker of the engine calls it once for each block.
 func (l *Loader) Bundle() *pipeline.Bundle { return l.bundle.Load() }
 
-// Summary describes what is loaded: "35 rules, 1 indicator".
+// Summary returns the numbers of loaded rules and indicators, such as "35 rules, 1 indicator".
 func (l *Loader) Summary() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return plural(len(l.rules.Rules()), "rule") + ", " + plural(l.feeds.Len(), "indicator")
 }
 
-// updateBundle makes a bundle of what is loaded. Its version is a hash of the detectors' versions and
-// settings: bundles of the same version give the same verdicts.
+// updateBundle publishes a bundle of the current detectors. The bundle's version is a hash of the versions and
+// settings of the detectors: bundles of the same version return the same verdicts. l.mu must be held, except
+// in NewLoader.
 func (l *Loader) updateBundle() {
+	// Everything that decides verdicts goes into the hash.
 	list := []pipeline.Detector{l.rules, l.feeds}
-	content := "rules " + l.rules.Version() + " feeds " + l.feeds.Version()
+	versions := "rules " + l.rules.Version() + " feeds " + l.feeds.Version()
 	if l.classifier != nil {
 		list = append(list, l.classifier)
 		cfg := l.cfg.Classifier
-		content += fmt.Sprintf(" classifier %s %v %v", l.classifier.Version(), cfg.Threshold, cfg.Shadow)
+		versions += fmt.Sprintf(" classifier %s %v %v", l.classifier.Version(), cfg.Threshold, cfg.Shadow)
 	}
-	sum := sha256.Sum256([]byte(content))
+	sum := sha256.Sum256([]byte(versions))
 	version := hex.EncodeToString(sum[:6])
+
+	// Workers that evaluate a block keep the old bundle until the end of the block.
 	l.bundle.Store(&pipeline.Bundle{Version: version, Detectors: list})
 	l.log.Info("detectors loaded", "bundle", version, "rules", len(l.rules.Rules()), "indicators", l.feeds.Len())
 }
@@ -91,16 +96,18 @@ func (l *Loader) updateBundle() {
 func (l *Loader) Watch(ctx context.Context) error {
 	ruleWatcher := rules.Watcher{
 		Config: l.cfg.Rules, Current: l.rules, Log: l.log, Metrics: l.ruleMetrics,
-		OnChange: func(s *rules.Set) {
-			l.replace("rules", plural(len(s.Rules()), "rule"), func() { l.rules = s })
+		OnChange: func(set *rules.Set) {
+			l.replace("rules", plural(len(set.Rules()), "rule"), func() { l.rules = set })
 		},
 	}
 	feedWatcher := feeds.Watcher{
 		Feeds: l.cfg.Feeds, Current: l.feeds, Log: l.log, Metrics: l.feedMetrics,
-		OnChange: func(s *feeds.Set) {
-			l.replace("feeds", plural(s.Len(), "indicator"), func() { l.feeds = s })
+		OnChange: func(set *feeds.Set) {
+			l.replace("feeds", plural(set.Len(), "indicator"), func() { l.feeds = set })
 		},
 	}
+
+	// Both watchers run until ctx ends. They call OnChange from goroutines of their own, so replace locks.
 	var watchers sync.WaitGroup
 	watchers.Go(func() { ruleWatcher.Run(ctx) })
 	watchers.Go(func() { feedWatcher.Run(ctx) })
@@ -108,20 +115,21 @@ func (l *Loader) Watch(ctx context.Context) error {
 	return nil
 }
 
-// replace changes one detector and makes a new bundle.
-func (l *Loader) replace(what, content string, change func()) {
+// replace calls setDetector, which sets one detector, and publishes a new bundle.
+func (l *Loader) replace(detector, content string, setDetector func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	change()
+	setDetector()
 	l.updateBundle()
 	if l.cfg.OnReload != nil {
-		l.cfg.OnReload(what + " loaded: " + content)
+		l.cfg.OnReload(detector + " loaded: " + content)
 	}
 }
 
-func plural(n int, noun string) string {
-	if n == 1 {
+// plural returns a count with its noun, such as "1 rule" or "2 rules".
+func plural(count int, noun string) string {
+	if count == 1 {
 		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return fmt.Sprintf("%d %ss", count, noun)
 }

@@ -1,6 +1,6 @@
-// Package rules holds the detection rules that come with tidegate: a YAML file per topic, each rule with its
-// own test cases. The files are data; tidegate/detectors/rules reads, tests and runs them, and docs/RULES.md
-// says how to write one.
+// Package rules holds the detection rules that tidegate ships: one YAML file for each topic, and test cases in
+// each rule. The files are data; tidegate/detectors/rules reads, tests and evaluates them. docs/RULES.md
+// explains how to write a rule.
 package rules
 
 import "embed"

@@ -11,7 +11,7 @@ import (
 	"io"
 )
 
-// A Card describes a model: what it was trained on and how good it was on data that it had not seen.
+// A Card describes a model: its training data, and its results on data that it was not trained on.
 type Card struct {
 	Name         string             `json:"name"`
 	Task         string             `json:"task"`
@@ -30,10 +30,10 @@ type Model struct {
 	languages Languages
 	bins      Bins
 	forest    forest
-	version   string // of the file that it was decoded from
+	version   string // hash of the file that the model was decoded from
 }
 
-// NewModel makes a model of its trained parts.
+// NewModel returns a model of trained parts. It returns an error if an index of them is out of bounds.
 func NewModel(card Card, languages Languages, bins Bins, roots []int32, nodes []Node) (*Model, error) {
 	model := &Model{Card: card, languages: languages, bins: bins, forest: forest{roots: roots, nodes: nodes}}
 	if err := model.checkBounds(); err != nil {
@@ -43,8 +43,8 @@ func NewModel(card Card, languages Languages, bins Bins, roots []int32, nodes []
 	return model, nil
 }
 
-// modelFile is a model as it lies in a file: gzip of this as JSON, which stays readable that way; the file is
-// small.
+// modelFile is the content of a model's file, which is JSON in gzip. The last three lists are the columns of
+// the nodes.
 type modelFile struct {
 	Format    int                `json:"format"`
 	Card      Card               `json:"card"`
@@ -62,7 +62,7 @@ const formatVersion = 1
 
 // The bounds of a file that Decode accepts.
 const (
-	maxModel = 64 << 20
+	maxModel = 64 << 20 // bytes, uncompressed
 	maxNodes = 4 << 20
 	maxTrees = 4096
 	maxBins  = 64
@@ -71,15 +71,20 @@ const (
 // Version returns the first bytes of the SHA-256 of the model's file, in hex.
 func (m *Model) Version() string { return m.version }
 
-// Encode returns the file of m. The same model makes the same bytes.
+// Encode returns the file of m. The same model has the same file, byte for byte.
 func (m *Model) Encode() ([]byte, error) {
 	file := modelFile{
-		Format: formatVersion, Card: m.Card, Names: toBytes(m.languages.Names), Generated: toBytes(m.languages.Generated),
+		Format: formatVersion, Card: m.Card,
+		Names: toBytes(m.languages.Names), Generated: toBytes(m.languages.Generated),
 		Suffixes: m.languages.Suffixes, Bins: m.bins, Roots: m.forest.roots,
 	}
-	for _, n := range m.forest.nodes {
-		file.First, file.Feature, file.Score = append(file.First, n.First), append(file.Feature, n.Feature), append(file.Score, n.Score)
+	for _, node := range m.forest.nodes {
+		file.First = append(file.First, node.First)
+		file.Feature = append(file.Feature, node.Feature)
+		file.Score = append(file.Score, node.Score)
 	}
+
+	// Go writes the keys of maps in sorted order, and gzip has no time in its header: the bytes are reproducible.
 	plain, err := json.Marshal(file)
 	if err != nil {
 		return nil, fmt.Errorf("encode the model: %w", err)
@@ -98,9 +103,10 @@ func (m *Model) Encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// Decode reads the file of a model and checks all of it: whatever a file says, evaluation stays within its
-// arrays and ends.
+// Decode parses and checks the file of a model. Evaluation of a model that Decode returns never leaves its
+// arrays and always ends, whatever the file contained.
 func Decode(file []byte) (*Model, error) {
+	// 1. Decompress, but not more than the limit.
 	reader, err := gzip.NewReader(bytes.NewReader(file))
 	if err != nil {
 		return nil, fmt.Errorf("read the model: %w", err)
@@ -113,7 +119,7 @@ func Decode(file []byte) (*Model, error) {
 		return nil, fmt.Errorf("the model is larger than %d bytes", maxModel)
 	}
 
-	// The form of the file, then the lists that must fit together, then the bounds of their values.
+	// 2. Parse, and check the format.
 	var content modelFile
 	if err := json.Unmarshal(plain, &content); err != nil {
 		return nil, fmt.Errorf("read the model: %w", err)
@@ -121,6 +127,8 @@ func Decode(file []byte) (*Model, error) {
 	if content.Format != formatVersion {
 		return nil, fmt.Errorf("the model has format %d, this version reads %d", content.Format, formatVersion)
 	}
+
+	// 3. Assemble the nodes from their columns. NewModel checks the bounds of all values.
 	if len(content.Feature) != len(content.First) || len(content.Score) != len(content.First) {
 		return nil, errors.New("the model's lists of nodes differ in length")
 	}
@@ -128,7 +136,9 @@ func Decode(file []byte) (*Model, error) {
 	for i := range nodes {
 		nodes[i] = Node{content.First[i], content.Feature[i], content.Score[i]}
 	}
-	languages := Languages{Names: fromBytes(content.Names), Generated: fromBytes(content.Generated), Suffixes: content.Suffixes}
+	languages := Languages{
+		Names: fromBytes(content.Names), Generated: fromBytes(content.Generated), Suffixes: content.Suffixes,
+	}
 	model, err := NewModel(content.Card, languages, content.Bins, content.Roots, nodes)
 	if err != nil {
 		return nil, err
@@ -138,13 +148,14 @@ func Decode(file []byte) (*Model, error) {
 	return model, nil
 }
 
-// checkBounds makes sure that no index of the model leaves its arrays, and that every walk down a tree ends.
+// checkBounds returns an error unless every index of the model is within its array and every walk down a tree
+// ends.
 func (m *Model) checkBounds() error {
 	if len(m.languages.Names) != NumTrigrams || len(m.languages.Generated) != NumTrigrams {
 		return errors.New("the model's languages have another set of symbols")
 	}
 
-	// The numbers of things, on which the sizes of types depend.
+	// 1. The lengths of the lists. A step has room for an index below maxNodes.
 	nodes := m.forest.nodes
 	if len(nodes) == 0 || len(nodes) > maxNodes || len(m.forest.roots) == 0 || len(m.forest.roots) > maxTrees {
 		return fmt.Errorf("the model has %d nodes in %d trees", len(nodes), len(m.forest.roots))
@@ -155,7 +166,7 @@ func (m *Model) checkBounds() error {
 		}
 	}
 
-	// The indexes.
+	// 2. The indexes.
 	for _, root := range m.forest.roots {
 		if root < 0 || int(root) >= len(nodes) {
 			return fmt.Errorf("a tree begins at node %d of %d", root, len(nodes))
@@ -165,26 +176,30 @@ func (m *Model) checkBounds() error {
 		if node.First == 0 {
 			continue
 		}
-		// Children are behind their node, so a walk cannot go in a circle.
-		if int(node.Feature) >= NumFeatures || node.First <= int32(i) || int(node.First)+len(m.bins[node.Feature]) >= len(nodes) {
-			return fmt.Errorf("node %d of the model asks for feature %d and continues at %d of %d", i, node.Feature, node.First, len(nodes))
+		// Children have greater indexes than their node, so a walk cannot go in a circle.
+		if int(node.Feature) >= NumFeatures || node.First <= int32(i) ||
+			int(node.First)+len(m.bins[node.Feature]) >= len(nodes) {
+			return fmt.Errorf("node %d of the model tests feature %d and continues at %d of %d",
+				i, node.Feature, node.First, len(nodes))
 		}
 	}
 	return nil
 }
 
-func toBytes(t Trigrams) []byte {
-	data := make([]byte, len(t))
-	for i, v := range t {
-		data[i] = byte(v)
+// toBytes returns trigrams as bytes, which JSON writes in base64.
+func toBytes(trigrams Trigrams) []byte {
+	data := make([]byte, len(trigrams))
+	for i, value := range trigrams {
+		data[i] = byte(value)
 	}
 	return data
 }
 
-func fromBytes(b []byte) Trigrams {
-	trigrams := make(Trigrams, len(b))
-	for i, v := range b {
-		trigrams[i] = int8(v)
+// fromBytes is the inverse of toBytes.
+func fromBytes(data []byte) Trigrams {
+	trigrams := make(Trigrams, len(data))
+	for i, value := range data {
+		trigrams[i] = int8(value)
 	}
 	return trigrams
 }
@@ -192,15 +207,16 @@ func fromBytes(b []byte) Trigrams {
 // Score returns the probability that a label under a public suffix was generated, from 0 to 1. It does not
 // allocate.
 func (m *Model) Score(label, suffix string) float64 {
-	var v FeatureVector
-	m.languages.ComputeFeatures(&v, label, suffix)
-	at := m.binFeatures(&v)
-	return m.forest.score(&at)
+	var vector FeatureVector
+	m.languages.ComputeFeatures(&vector, label, suffix)
+	bins := m.binFeatures(&vector)
+	return m.forest.score(&bins)
 }
 
-func (m *Model) binFeatures(v *FeatureVector) (at binnedFeatures) {
-	for f := range v {
-		at[f] = uint8(m.bins.BinOf(f, v[f]))
+// binFeatures returns the bin of each feature.
+func (m *Model) binFeatures(vector *FeatureVector) (bins binnedFeatures) {
+	for feature, value := range vector {
+		bins[feature] = uint8(m.bins.BinOf(feature, value))
 	}
-	return at
+	return bins
 }

@@ -7,15 +7,15 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config is one feed: a file of indicators and what they mean.
+// Config is one feed: a file of indicators, and the severity and confidence of its verdicts.
 type Config struct {
-	// Name of the feed, which its verdicts carry.
+	// Name of the feed. Its verdicts have the rule "feed-" and this name.
 	Name string `yaml:"name"`
 	// File of indicators: plain, hosts or CSV (indicator,confidence,note), recognised line by line.
 	Path string `yaml:"path"`
 	// Severity of the feed's verdicts: info, low, medium, high or critical; empty: high.
 	Severity string `yaml:"severity"`
-	// Confidence, 1 to 100, of lines that have none of their own; 0: 75.
+	// Confidence, 1 to 100, of lines without a confidence; 0: 75.
 	Confidence uint32 `yaml:"confidence"`
 }
 

@@ -1,12 +1,13 @@
 // Package feeds is a pipeline.Detector that looks the names and addresses of events up in lists of malicious
 // domains and addresses.
 //
-// Load reads the files of all feeds into a Set: a bloom filter, which rules out nearly everything at once,
-// and exact maps behind it, so that a verdict is never a mistake of the filter. A Set is immutable; a Watcher
-// makes a new one when a file changes. A domain covers its sub-domains, and an address may be a network.
+// Load reads the files of all feeds into a Set. A Set has a bloom filter, which rules out nearly every name and
+// address at once, and exact maps behind it, so a false positive of the filter causes no verdict. A Set is
+// immutable; a Watcher loads a new one when a file changes. A domain also matches its sub-domains, and an
+// address may be a network.
 //
-// Looked up are the names of an event (dns.question.name, url.domain, tls.client.server_name) and its
-// addresses (source.ip, destination.ip, both of NAT, dns.resolved_ip).
+// Evaluate looks up the names of an event (dns.question.name, url.domain, tls.client.server_name) and its
+// addresses (source.ip, destination.ip, their NAT addresses, dns.resolved_ip).
 package feeds
 
 import (
@@ -23,34 +24,34 @@ import (
 
 // An indicator is one line of a feed.
 type indicator struct {
-	text       string // in the form in which it is compared
+	text       string // normalized as events are: the domain, address or network
 	note       string
 	feed       uint16 // index in Set.feeds
 	confidence uint8
 }
 
-// A feed is the part of a Config that verdicts carry.
+// A feed holds the fields of verdicts that all indicators of one feed share.
 type feed struct {
-	name, version string
+	name, version string // the version is a hash of the file and the settings
 	severity      pipeline.Severity
 }
 
 // A Set holds the indicators of all feeds. It is immutable and safe for concurrent use.
 type Set struct {
 	version    string
-	files      string // state of the files before they were read
+	files      string // filesState from before the files were read
 	feeds      []feed
 	indicators []indicator
 
-	// filter holds the keys of all maps below; what it does not have, they do not have.
+	// filter contains every key of the three maps: a key that the filter rules out is in none of them.
 	filter *bloom.BloomFilter
 
-	// Indexes in indicators. Of several indicators for one key it is that of the highest confidence.
+	// The values are indexes into indicators. A key of several indicators has the one of highest confidence.
 	domains  map[string]int32
 	addrs    map[netip.Addr]int32
 	prefixes map[netip.Prefix]int32
 
-	// Lengths of the prefixes that occur, longest first.
+	// Lengths of the keys of prefixes, longest first.
 	prefixLengths4, prefixLengths6 []int
 }
 
@@ -62,18 +63,18 @@ func (s *Set) Version() string { return s.version }
 // Len returns the number of indicators.
 func (s *Set) Len() int { return len(s.indicators) }
 
-// Evaluate appends a verdict to each event for each indicator that it has in one of its fields, at most one
-// for an indicator.
+// Evaluate appends a verdict to an event for each indicator that matches one of its fields, at most one for
+// each indicator.
 func (s *Set) Evaluate(block []*pipeline.Event) {
 	if len(s.indicators) == 0 {
 		return
 	}
 	for _, event := range block {
-		// The names of the dataset, then the addresses that every event has.
+		// 1. The names and addresses that only this dataset has.
 		switch event.Dataset {
 		case pipeline.Dataset_DNS:
 			if s.checkDomain(event, "dns.question.name", event.GetDns().GetQuestionName()) {
-				break // The addresses of a malicious name add nothing.
+				break // The name is malicious, so its addresses add nothing.
 			}
 			for _, ip := range event.GetDns().GetResolvedIp() {
 				if a, err := netip.ParseAddr(ip); err == nil {
@@ -85,12 +86,14 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 		case pipeline.Dataset_TLS:
 			s.checkDomain(event, "tls.client.server_name", event.GetTls().GetServerName())
 		}
+
+		// 2. The addresses of both sides, which events of every dataset may have.
 		s.checkEndpoint(event, "source.ip", event.Source)
 		s.checkEndpoint(event, "destination.ip", event.Destination)
 	}
 }
 
-// checkEndpoint looks the addresses of one side of a session up.
+// checkEndpoint looks up the address of one side of a session, before and after NAT.
 func (s *Set) checkEndpoint(event *pipeline.Event, field string, endpoint *pipeline.Endpoint) {
 	if endpoint == nil {
 		return
@@ -103,13 +106,15 @@ func (s *Set) checkEndpoint(event *pipeline.Event, field string, endpoint *pipel
 	}
 }
 
-// checkDomain looks a name and the domains above it up, and reports whether one is listed.
+// checkDomain looks up a name and each of its parent domains. It reports whether one is listed, and appends a
+// verdict if so.
 func (s *Set) checkDomain(event *pipeline.Event, field, name string) bool {
 	if len(s.domains) == 0 || name == "" || len(name) > 255 {
 		return false
 	}
 	name = lowerASCII(strings.TrimSuffix(name, "."))
-	// The name itself, then without its first label, and so on: the longest listed domain is found first.
+
+	// Each round removes the first label, so the most specific listed domain is found first.
 	for rest := name; rest != ""; {
 		if s.filter.Test(unsafeBytes(rest)) {
 			if i, ok := s.domains[rest]; ok {
@@ -126,7 +131,8 @@ func (s *Set) checkDomain(event *pipeline.Event, field, name string) bool {
 	return false
 }
 
-// lowerASCII returns s in lower case, without an allocation where it is that already, as nearly always.
+// lowerASCII returns text in lower case. It does not allocate if text is in lower case already, as nearly all
+// names are.
 func lowerASCII(text string) string {
 	for i := range len(text) {
 		if 'A' <= text[i] && text[i] <= 'Z' {
@@ -136,19 +142,23 @@ func lowerASCII(text string) string {
 	return text
 }
 
-// unsafeBytes returns the bytes of s, which must not be changed.
+// unsafeBytes returns the bytes of s without a copy. The caller must not change them.
 func unsafeBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
-// checkAddr looks an address up, and then the networks that hold it, the smallest first.
+// checkAddr looks up an address, then the networks that contain it, and appends a verdict for the first match.
 func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr) {
 	addr = addr.Unmap()
 	var key [filterKeySize]byte
+
+	// 1. The address itself.
 	if s.filter.Test(filterKey(&key, addr, addr.BitLen())) {
 		if i, ok := s.addrs[addr]; ok {
 			s.addVerdict(event, i, field, addr.String())
 			return
 		}
 	}
+
+	// 2. One lookup for each prefix length that the feeds use, so the smallest listed network is found first.
 	lengths := s.prefixLengths4
 	if addr.Is6() {
 		lengths = s.prefixLengths6
@@ -165,14 +175,15 @@ func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr) {
 	}
 }
 
-// filterKeySize is the size of the key of a network: 16 bytes of address and one of prefix length and family.
+// filterKeySize is the size of a network's key in the filter: 16 bytes for the address and one byte for prefix
+// length and address family.
 const filterKeySize = 17
 
-// filterKey writes the filter's key of a network into buf.
+// filterKey writes the key of a network into buf and returns it. The network of one address has all its bits.
 func filterKey(buf *[filterKeySize]byte, addr netip.Addr, bits int) []byte {
 	const is4 = 0x80
-	b := addr.As16()
-	copy(buf[:], b[:])
+	bytes := addr.As16()
+	copy(buf[:], bytes[:])
 	buf[16] = byte(bits)
 	if addr.Is4() {
 		buf[16] |= is4
@@ -180,21 +191,25 @@ func filterKey(buf *[filterKeySize]byte, addr netip.Addr, bits int) []byte {
 	return buf[:]
 }
 
-// addVerdict appends the verdict of indicator i, which the event has in field as value, unless it has one of
-// the same indicator.
-func (s *Set) addVerdict(event *pipeline.Event, i int32, field, value string) {
-	ind := &s.indicators[i]
+// addVerdict appends a verdict for the indicator with the given index, which matched value in a field of the
+// event. It does nothing if the event has a verdict for the same indicator.
+func (s *Set) addVerdict(event *pipeline.Event, index int32, field, value string) {
+	// The group of a verdict ends with the indicator, so equal ends mean the same indicator.
+	ind := &s.indicators[index]
 	feed := &s.feeds[ind.feed]
 	if slices.ContainsFunc(event.Verdicts, func(v *pipeline.Verdict) bool {
 		return v.Detector == detectorName && strings.HasSuffix(v.Group, " "+ind.text)
 	}) {
 		return
 	}
+
+	// A parent domain or a network is named, since the value alone is not in the feed.
 	listed := ""
 	if value != ind.text {
 		listed = " as " + ind.text
 	}
-	// The text is a copy: value lies in a buffer that is used again after the block.
+
+	// Sprintf copies value, which lies in a buffer that is reused after the block.
 	evidence := fmt.Sprintf("%s %s is listed%s in feed %s, confidence %d", field, value, listed, feed.name, ind.confidence)
 	if ind.note != "" {
 		evidence += ": " + ind.note

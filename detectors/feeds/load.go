@@ -27,13 +27,13 @@ const (
 	maxLine       = 4 << 10 // bytes
 	maxIndicators = 20_000_000
 	maxNote       = 200 // bytes
-	maxErrors     = 100 // that SkippedLines keeps
+	maxErrors     = 100 // kept by SkippedLines
 
 	defaultConfidence = 75
-	noConfidence      = 255 // of a line that names none
+	noConfidence      = 255 // a line without a confidence
 )
 
-// A LineError is an invalid line of a feed. The other lines of the file are used.
+// A LineError describes an invalid line of a feed. The line is skipped; the rest of the file is used.
 type LineError struct {
 	Path string
 	Line int
@@ -45,11 +45,11 @@ func (e *LineError) Error() string { return fmt.Sprintf("%s:%d: %v", e.Path, e.L
 // Unwrap returns the cause.
 func (e *LineError) Unwrap() error { return e.Err }
 
-// Load reads all feeds. A file that cannot be read is an error. An invalid line is skipped and reported in
-// the second result.
+// Load reads all feeds. It returns an error if a file cannot be read. It skips invalid lines and returns them
+// as the second result.
 func Load(cfgs []Config) (*Set, SkippedLines, error) {
 	set := newSet()
-	set.files = filesState(cfgs)
+	set.files = filesState(cfgs) // before reading, so that a Watcher notices a change that comes meanwhile
 	var skipped SkippedLines
 	all := sha256.New()
 	for i, cfg := range cfgs {
@@ -58,15 +58,18 @@ func Load(cfgs []Config) (*Set, SkippedLines, error) {
 			feed.severity = pipeline.SeverityByName(cfg.Severity)
 		}
 		set.feeds = append(set.feeds, feed)
+
+		// The settings of a feed decide its verdicts, so they are part of its version. In the hash of all
+		// feeds they also separate the content of one file from the next.
 		sum := sha256.New()
-		// The settings of a feed decide its verdicts, so they are part of its version. They also separate its
-		// file from the next one.
 		fmt.Fprintf(io.MultiWriter(sum, all), "feed %q %v %d\n", cfg.Name, feed.severity, cfg.Confidence)
 		if err := set.readFile(cfg, uint16(i), io.MultiWriter(sum, all), &skipped); err != nil {
 			return nil, skipped, fmt.Errorf("read feed %s: %w", cfg.Name, err)
 		}
 		set.feeds[i].version = shortHash(sum)
 	}
+
+	// The filter is sized by the number of indicators, so it is built last.
 	set.version = shortHash(all)
 	set.buildFilter()
 	return set, skipped, nil
@@ -76,13 +79,13 @@ func newSet() *Set {
 	return &Set{domains: map[string]int32{}, addrs: map[netip.Addr]int32{}, prefixes: map[netip.Prefix]int32{}}
 }
 
-// shortHash returns the first bytes of a hash, in hex.
+// shortHash returns the first six bytes of a hash in hex.
 func shortHash(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)[:6]) }
 
-// SkippedLines are the invalid lines of all feeds.
+// SkippedLines describes the invalid lines of all feeds.
 type SkippedLines struct {
 	Count  int
-	Errors []*LineError // the first 100
+	Errors []*LineError // at most maxErrors, the first ones
 }
 
 func (s *SkippedLines) addError(path string, line int, err error) {
@@ -92,6 +95,7 @@ func (s *SkippedLines) addError(path string, line int, err error) {
 	}
 }
 
+// readFile adds the indicators of one feed's file, and writes the content of the file to sum.
 func (s *Set) readFile(cfg Config, feed uint16, sum io.Writer, skipped *SkippedLines) error {
 	file, err := os.Open(cfg.Path)
 	if err != nil {
@@ -101,7 +105,7 @@ func (s *Set) readFile(cfg Config, feed uint16, sum io.Writer, skipped *SkippedL
 	return s.readLines(cfg, feed, io.TeeReader(file, sum), skipped)
 }
 
-// readLines adds the indicators of a feed, whose index is feed.
+// readLines adds the indicators of the feed with index feed.
 func (s *Set) readLines(cfg Config, feed uint16, in io.Reader, skipped *SkippedLines) error {
 	confidence := uint8(cfg.Confidence)
 	if confidence == 0 {
@@ -110,9 +114,11 @@ func (s *Set) readLines(cfg Config, feed uint16, in io.Reader, skipped *SkippedL
 	lines := bufio.NewReaderSize(in, maxLine)
 	for number := 1; ; number++ {
 		skip := func(err error) { skipped.addError(cfg.Path, number, err) }
+
+		// 1. Read one line; line is valid until the next ReadSlice. A line that is too long is discarded up
+		// to its end.
 		line, err := lines.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			// Read on to the end of the line, which is not used.
 			skip(fmt.Errorf("the line is longer than %d bytes", maxLine))
 			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = lines.ReadSlice('\n')
@@ -126,6 +132,7 @@ func (s *Set) readLines(cfg Config, feed uint16, in io.Reader, skipped *SkippedL
 			line = bytes.TrimPrefix(line, byteOrderMark)
 		}
 
+		// 2. Add its indicators. A line of a hosts file may have several.
 		for _, ind := range parseLine(string(line), skip) {
 			if ind.confidence == noConfidence {
 				ind.confidence = confidence
@@ -136,16 +143,16 @@ func (s *Set) readLines(cfg Config, feed uint16, in io.Reader, skipped *SkippedL
 			}
 		}
 		if err != nil {
-			return nil // the end of the file; its last line may have no newline
+			return nil // The end of the file: its last line may have no newline, so it was parsed first.
 		}
 	}
 }
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// parseLine returns the indicators of a line, which has one of three forms: one indicator; CSV of indicator,
+// parseLine returns the indicators of a line. A line has one of three forms: one indicator; CSV of indicator,
 // confidence and note; or, as in a hosts file, an unspecified or loopback address and the names that it
-// blocks. An invalid line is reported to skip.
+// blocks. parseLine passes the error of an invalid line to skip.
 func parseLine(line string, skip func(error)) []indicator {
 	line = strings.TrimSpace(line)
 	if line == "" || line[0] == '#' || line[0] == ';' || line[0] == '!' {
@@ -160,7 +167,7 @@ func parseLine(line string, skip func(error)) []indicator {
 		return []indicator{ind}
 	}
 
-	// One indicator, or a line of a hosts file: an address that leads nowhere and the names that it blocks.
+	// Without a comma the line is one indicator, or a line of a hosts file. Both may end with a comment.
 	line, _, _ = strings.Cut(line, "#")
 	words := strings.Fields(line)
 	if len(words) > 1 {
@@ -177,7 +184,7 @@ func parseLine(line string, skip func(error)) []indicator {
 	return out
 }
 
-// parseCSV reads indicator,confidence,note. The note may be quoted and may contain commas.
+// parseCSV parses indicator,confidence,note. The note may be quoted and may contain commas.
 func parseCSV(line string) (indicator, error) {
 	first, rest, _ := strings.Cut(line, ",")
 	score, note, _ := strings.Cut(rest, ",")
@@ -193,22 +200,26 @@ func parseCSV(line string) (indicator, error) {
 	return ind, nil
 }
 
-// shorten cuts what a message quotes.
+// shorten cuts a text that an error quotes.
 func shorten(s string) string { return truncate(s, 80) }
 
-func truncate(text string, n int) string {
-	if len(text) > n {
-		return strings.ToValidUTF8(text[:n], "") + "…"
+// truncate returns at most size bytes of text, and an ellipsis if it cut something.
+func truncate(text string, size int) string {
+	if len(text) > size {
+		return strings.ToValidUTF8(text[:size], "") + "…"
 	}
 	return text
 }
 
-// addIndicator adds an indicator to the map of its kind: addresses, networks or domains.
+// addIndicator adds an indicator to the map of its kind: addresses, networks or domains. It returns an error
+// if the text is none of these, or would match ordinary traffic.
 func (s *Set) addIndicator(ind indicator) error {
 	if len(s.indicators) >= maxIndicators {
 		return fmt.Errorf("more than %d indicators", maxIndicators)
 	}
-	// An address. One that stands for many hosts would be found in ordinary traffic.
+
+	// 1. An address. Unspecified, loopback and multicast addresses stand for many hosts, so they would match
+	// ordinary traffic.
 	if addr, err := netip.ParseAddr(ind.text); err == nil {
 		addr = addr.Unmap()
 		if addr.IsUnspecified() || addr.IsLoopback() || addr.IsMulticast() {
@@ -218,6 +229,8 @@ func (s *Set) addIndicator(ind indicator) error {
 		keepSurest(s, s.addrs, addr, ind)
 		return nil
 	}
+
+	// 2. A network, or else a domain.
 	if strings.Contains(ind.text, "/") {
 		return s.addPrefix(ind)
 	}
@@ -225,11 +238,12 @@ func (s *Set) addIndicator(ind indicator) error {
 	if err != nil {
 		return err
 	}
-	ind.text = strings.Clone(name) // The name is a part of its line, which must not be kept.
+	ind.text = strings.Clone(name) // without the rest of the line, which the name would keep in memory
 	keepSurest(s, s.domains, ind.text, ind)
 	return nil
 }
 
+// addPrefix adds a network. Networks so wide that they match ordinary traffic are refused.
 func (s *Set) addPrefix(ind indicator) error {
 	prefix, err := netip.ParsePrefix(ind.text)
 	if err != nil {
@@ -251,22 +265,24 @@ func (s *Set) addPrefix(ind indicator) error {
 	return nil
 }
 
-// keepSurest adds an indicator under its key. Of two with the same key the one of higher confidence stays.
-func keepSurest[K comparable](set *Set, m map[K]int32, key K, ind indicator) {
-	ind.note = strings.Clone(ind.note) // The note is a part of its line, which may be twenty times as long.
-	if i, ok := m[key]; ok {
+// keepSurest adds an indicator to set, and its index to one of the maps of set. If the key exists, the
+// indicator of higher confidence is kept.
+func keepSurest[K comparable](set *Set, indexes map[K]int32, key K, ind indicator) {
+	ind.note = strings.Clone(ind.note) // without the rest of the line, which may be twenty times as long
+	if i, ok := indexes[key]; ok {
 		if set.indicators[i].confidence < ind.confidence {
 			set.indicators[i] = ind
 		}
 		return
 	}
-	m[key] = int32(len(set.indicators))
+	indexes[key] = int32(len(set.indicators))
 	set.indicators = append(set.indicators, ind)
 }
 
-// normalizeDomain returns a name in the form in which names are compared: lower case, ASCII, without the dot
-// at the end. A public suffix is refused, since it would cover all domains below it.
+// normalizeDomain returns a domain as checkDomain compares it: in lower case, in ASCII, without a dot at the
+// end. It refuses public suffixes, which would match all domains below them.
 func normalizeDomain(text string) (string, error) {
+	// 1. Lower case and punycode. A leading *. is dropped, since every domain matches its sub-domains.
 	name := strings.TrimPrefix(strings.TrimSuffix(strings.ToLower(text), "."), "*.")
 	if !isASCII(name) {
 		ascii, err := idna.Lookup.ToASCII(name)
@@ -279,7 +295,7 @@ func normalizeDomain(text string) (string, error) {
 		return "", fmt.Errorf("%q is not a network, an address or a domain", shorten(text))
 	}
 
-	// Underscores are not allowed in host names, but occur in DNS names.
+	// 2. Check each label. Host names have no underscores, but DNS names do.
 	for label := range strings.SplitSeq(name, ".") {
 		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool {
 			return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z')
@@ -287,6 +303,8 @@ func normalizeDomain(text string) (string, error) {
 			return "", fmt.Errorf("%q is not a domain: label %q", shorten(text), shorten(label))
 		}
 	}
+
+	// 3. A private suffix, such as that of a hosting service, may be listed; one of ICANN's may not.
 	if suffix, icann := publicsuffix.PublicSuffix(name); icann && suffix == name {
 		return "", fmt.Errorf("%q is a public suffix: it would cover every domain below it", name)
 	}
@@ -297,9 +315,9 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r > 127 })
 }
 
-// buildFilter makes the filter, once the number of its entries is known.
+// buildFilter builds the filter over the keys of all maps, and collects the lengths of the prefixes.
 func (s *Set) buildFilter() {
-	const falsePositives = 0.001 // These reach the maps, which do not have them.
+	const falsePositives = 0.001 // A false positive costs one lookup in a map.
 	s.filter = bloom.NewWithEstimates(uint(max(len(s.indicators), 1024)), falsePositives)
 	for name := range s.domains {
 		s.filter.AddString(name)
@@ -308,6 +326,8 @@ func (s *Set) buildFilter() {
 	for addr := range s.addrs {
 		s.filter.Add(filterKey(&key, addr, addr.BitLen()))
 	}
+
+	// Few lengths occur, so checkAddr tries each of them instead of walking a tree of prefixes.
 	lengths4, lengths6 := map[int]bool{}, map[int]bool{}
 	for prefix := range s.prefixes {
 		s.filter.Add(filterKey(&key, prefix.Addr(), prefix.Bits()))

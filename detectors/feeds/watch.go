@@ -12,7 +12,7 @@ import (
 	"tidegate/pipeline/metrics"
 )
 
-// Metrics counts loads of feeds. It outlives the sets.
+// Metrics counts loads of feeds. All sets of a process share one.
 type Metrics struct {
 	indicators   prometheus.Gauge
 	loads        *prometheus.CounterVec
@@ -37,7 +37,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 // maxLoggedLines is how many skipped lines of a load are logged one by one.
 const maxLoggedLines = 3
 
-// LoadAndLog is Load, with the result logged and counted.
+// LoadAndLog calls Load, and logs and counts the result.
 func LoadAndLog(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
 	start := time.Now()
 	set, skipped, err := Load(cfgs)
@@ -48,8 +48,10 @@ func LoadAndLog(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
 	m.loads.WithLabelValues("ok").Inc()
 	m.indicators.Set(float64(set.Len()))
 	m.skippedLines.Add(float64(skipped.Count))
-	for _, e := range skipped.Errors[:min(maxLoggedLines, len(skipped.Errors))] {
-		log.Warn("feed: invalid line skipped", "err", e)
+
+	// The first skipped lines are logged one by one, the rest as a number.
+	for _, lineError := range skipped.Errors[:min(maxLoggedLines, len(skipped.Errors))] {
+		log.Warn("feed: invalid line skipped", "err", lineError)
 	}
 	if more := skipped.Count - maxLoggedLines; more > 0 {
 		log.Warn("feed: more invalid lines skipped", "lines", more)
@@ -61,16 +63,16 @@ func LoadAndLog(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
 	return set, nil
 }
 
-// A Watcher loads the feeds again when one of their files changes.
+// A Watcher reloads the feeds when one of their files changes.
 type Watcher struct {
 	Feeds    []Config
-	Current  *Set       // as loaded before Run
+	Current  *Set       // the set that was loaded before Run
 	OnChange func(*Set) // is called with every new set, from the goroutine of Run
 	Log      *slog.Logger
 	Metrics  *Metrics
 }
 
-// Run watches until ctx ends. Where a file cannot be read, the set that is loaded stays.
+// Run watches until ctx ends. If a file cannot be read, it keeps the current set.
 func (w Watcher) Run(ctx context.Context) {
 	if len(w.Feeds) == 0 {
 		<-ctx.Done()
@@ -86,8 +88,8 @@ func (w Watcher) Run(ctx context.Context) {
 	poller.Run(ctx)
 }
 
-// filesState describes the files of all feeds; one that cannot be read has a state too, so that its error is
-// found by loading it.
+// filesState returns the state of the files of all feeds, for watch.Poller. The state of a file that cannot be
+// read is the error, so that Load runs and reports it.
 func filesState(cfgs []Config) string {
 	var out strings.Builder
 	for _, c := range cfgs {

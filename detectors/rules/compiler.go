@@ -12,21 +12,22 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Compile makes a Set of rule files. The order of the sources does not matter. The error is of type Errors.
+// Compile compiles rule files into a Set. The order of the sources does not matter. The error is of type
+// Errors.
 func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (*Set, error) {
 	start := time.Now()
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 
-	// 1. All files are read before any expression is compiled, because some define names for the others.
+	// 1. Parse all files before any expression is compiled, because some define names for the others.
 	var files []*ruleFile
-	for _, set := range sources {
-		files = append(files, parseFile(set))
+	for _, source := range sources {
+		files = append(files, parseFile(source))
 	}
 	importShared(files)
 
-	// 2. Macros come before rules: a rule that uses a broken macro is not reported for it again.
+	// 2. Compile macros before rules, so that a broken macro is reported once and not for every use.
 	compiler := &compiler{slots: newSlotTable(), parsed: map[string]*parsedRule{}}
 	for _, file := range files {
 		compiler.compileMacros(file)
@@ -37,23 +38,27 @@ func Compile(cfg Config, sources []Source, log *slog.Logger, metrics *Metrics) (
 		}
 	}
 
-	// 3. One error anywhere is enough that there is no Set.
+	// 3. Any error prevents the whole Set: a set that lacks some rules would look complete.
 	if err := errorsOf(files, compiler.checkDisabled(cfg.Disable)); err != nil {
 		return nil, err
 	}
-	compiler.rules = slices.DeleteFunc(compiler.rules, func(rule *compiledRule) bool { return slices.Contains(cfg.Disable, rule.ID) })
+
+	// 4. Disabled rules are compiled and checked like the others, and left out of the index.
+	compiler.rules = slices.DeleteFunc(compiler.rules, func(rule *compiledRule) bool {
+		return slices.Contains(cfg.Disable, rule.ID)
+	})
 	set := newSet(compiler, cfg, log, metrics)
 	set.took = time.Since(start)
 	return set, nil
 }
 
-// firstLine is the place of errors about a file as a whole.
+// firstLine is the position of errors about a file as a whole.
 var firstLine = config.Position{Line: 1, Column: 1}
 
-// importShared makes the lists and macros of files that are marked shared known in all others.
+// importShared defines the lists and macros of shared files in all other files.
 func importShared(files []*ruleFile) {
+	// 1. Collect the files that define the shared names. A name that two of them define is an error.
 	definedIn := map[string]*ruleFile{}
-	// 1. Where each shared name is defined.
 	for _, file := range files {
 		if !file.shared {
 			continue
@@ -67,12 +72,12 @@ func importShared(files []*ruleFile) {
 		}
 	}
 
-	// 2. All other files get them, unless they define the name themselves.
+	// 2. Add them to all other files. A file that defines the same name itself has an error.
 	for _, file := range files {
 		own := file.names.sorted()
 		for name, source := range definedIn {
 			switch {
-			case source == file:
+			case source == file: // the file defines it
 			case slices.Contains(own, name):
 				file.doc.AddError(firstLine, name, "is a shared name already, defined in %s", source.doc.File)
 			case source.names.lists[name] != nil:
@@ -84,7 +89,7 @@ func importShared(files []*ruleFile) {
 	}
 }
 
-// sorted returns all names in n.
+// sorted returns the names of all lists and macros, sorted.
 func (n *names) sorted() []string {
 	return slices.Sorted(func(yield func(string) bool) {
 		for name := range maps.Keys(n.lists) {
@@ -100,21 +105,22 @@ func (n *names) sorted() []string {
 	})
 }
 
-// A compiler compiles the rules of a set one after the other. They share one slot table.
+// A compiler compiles the rules of a set one after the other. All rules share one slot table.
 type compiler struct {
 	slots  *slotTable
-	parsed map[string]*parsedRule // by id
-	rules  []*compiledRule        // those without errors
+	parsed map[string]*parsedRule // by id, also rules with errors
+	rules  []*compiledRule        // rules without errors
 	lints  []Lint
-	total  int // rules seen, with and without errors
+	total  int // number of rules so far, with and without errors
 }
 
+// A compiledRule is a rule with its prefilter, from which the index is built.
 type compiledRule struct {
 	*Rule
 	prefilter prefilter
 }
 
-// checkDisabled reports ids that no rule has.
+// checkDisabled returns an error for each id that no rule has.
 func (c *compiler) checkDisabled(ids []string) []*config.Error {
 	var errs []*config.Error
 	for _, id := range ids {
@@ -128,88 +134,94 @@ func (c *compiler) checkDisabled(ids []string) []*config.Error {
 	return errs
 }
 
-// compileMacros compiles each macro of a file by itself, so that an error is reported where the macro is
-// defined.
-func (c *compiler) compileMacros(f *ruleFile) {
-	for _, m := range f.macros {
-		compiled, errs := compileExpression(m.text.Value, &f.names, c.slots)
-		addErrors(m.text, errs)
-		f.names.macros[m.name].broken = compiled == nil
+// compileMacros compiles each macro of a file alone, so that its errors are reported at its definition.
+func (c *compiler) compileMacros(file *ruleFile) {
+	for _, macro := range file.macros {
+		compiled, errs := compileExpression(macro.text.Value, &file.names, c.slots)
+		addErrors(macro.text, errs)
+		file.names.macros[macro.name].broken = compiled == nil
 	}
 }
 
 // addErrors reports the errors of an expression or a template at their places in the file.
-func addErrors(t config.Text, errs []syntaxError) {
-	for _, e := range errs {
-		t.ErrorfAt(e.at, "%s", e.message)
+func addErrors(text config.Text, errs []syntaxError) {
+	for _, err := range errs {
+		text.ErrorfAt(err.at, "%s", err.message)
 	}
 }
 
-// compileRule compiles one rule and reports what is wrong with it.
-func (c *compiler) compileRule(p *parsedRule) {
+// compileRule compiles one rule and appends it to c.rules, or adds its errors to the file.
+func (c *compiler) compileRule(parsed *parsedRule) {
+	// 1. The limit of rules holds for all files together, and ids are unique in all files.
 	if c.total++; c.total > maxRules {
 		if c.total == maxRules+1 {
-			p.node.Errorf("more than %d rules", maxRules)
+			parsed.node.Errorf("more than %d rules", maxRules)
 		}
 		return
 	}
-	if p.ID != "" {
-		if first := c.parsed[p.ID]; first != nil {
-			p.node.Named(p.node.Key()+"id").Errorf("is the id of the rule at %s:%d already", first.File, first.Line)
+	if parsed.ID != "" {
+		if first := c.parsed[parsed.ID]; first != nil {
+			parsed.node.Named(parsed.node.Key()+"id").
+				Errorf("is the id of the rule at %s:%d already", first.File, first.Line)
 			return
 		}
-		c.parsed[p.ID] = p
+		c.parsed[parsed.ID] = parsed
 	}
 
-	// Every part is compiled, also after an error in another, so that all errors of the rule are reported.
-	rule := &p.Rule
-	if p.when.IsSet() {
-		rule.When, rule.when = p.when.Value, c.compileText(p, p.when)
+	// 2. Compile every part, also after an error in another, so that all errors of the rule are reported.
+	rule := &parsed.Rule
+	if parsed.when.IsSet() {
+		rule.When, rule.when = parsed.when.Value, c.compileText(parsed, parsed.when)
 	}
-	for _, exception := range p.exceptions {
+	for _, exception := range parsed.exceptions {
 		rule.Exceptions = append(rule.Exceptions, exception.Value)
-		rule.exceptions = append(rule.exceptions, c.compileText(p, exception))
+		rule.exceptions = append(rule.exceptions, c.compileText(parsed, exception))
 	}
-	c.compileAlert(p)
+	c.compileAlert(parsed)
 	if rule.when == nil {
 		return
 	}
 
-	// The prefilter of the expression, narrowed by the datasets that the author names, says where the rule
-	// can match.
+	// 3. The rule can match events that pass the prefilter of its condition and are of a dataset that the file
+	// lists. An empty intersection is a mistake of the author.
 	filter := c.slots.prefilterOf(rule.when.root, true, noElement)
-	if filter.datasets &= p.datasets; filter.datasets == 0 {
-		p.when.Errorf("can never be true: %s", c.slots.contradiction(rule.when.root, p.datasets))
+	if filter.datasets &= parsed.datasets; filter.datasets == 0 {
+		parsed.when.Errorf("can never be true: %s", c.slots.contradiction(rule.when.root, parsed.datasets))
 		return
 	}
 	rule.datasets, rule.Datasets, rule.Indexed = filter.datasets, filter.datasets.names(), filter.keys != nil
-	if rule.Hash = p.contentHash(); rule.Version == "" {
+
+	// 4. The hash is the version of a rule whose file has none.
+	if rule.Hash = parsed.contentHash(); rule.Version == "" {
 		rule.Version = rule.Hash
 	}
 	c.lintRule(rule)
 	c.rules = append(c.rules, &compiledRule{rule, filter})
 }
 
-func (c *compiler) compileText(p *parsedRule, t config.Text) *expression {
-	compiled, errs := compileExpression(t.Value, p.names, c.slots)
-	addErrors(t, errs)
+// compileText compiles the condition or an exception of a rule. It returns nil if the text has errors.
+func (c *compiler) compileText(parsed *parsedRule, text config.Text) *expression {
+	compiled, errs := compileExpression(text.Value, parsed.names, c.slots)
+	addErrors(text, errs)
 	return compiled
 }
 
-// compileAlert parses the template of a rule. A rule without one shows the first fields that it reads.
-func (c *compiler) compileAlert(p *parsedRule) {
-	rule := &p.Rule
-	if p.alert.IsSet() {
+// compileAlert parses the template of a rule. The default template lists the first fields that the condition
+// reads.
+func (c *compiler) compileAlert(parsed *parsedRule) {
+	rule := &parsed.Rule
+	if parsed.alert.IsSet() {
 		var errs []syntaxError
-		rule.Alert = strings.TrimSpace(p.alert.Value)
-		rule.template, errs = parseTemplate(p.alert.Value)
-		addErrors(p.alert, errs)
+		rule.Alert = strings.TrimSpace(parsed.alert.Value)
+		rule.template, errs = parseTemplate(parsed.alert.Value)
+		addErrors(parsed.alert, errs)
 		return
 	}
 	if rule.when == nil {
 		return
 	}
 
+	// Slots are sorted by their first use in the set. lower(field) and len(field) have the same field.
 	const most = 5
 	var fields []*pipeline.Field
 	for _, i := range rule.when.slots {
@@ -220,40 +232,43 @@ func (c *compiler) compileAlert(p *parsedRule) {
 	}
 	separator := ""
 	for _, field := range fields {
-		rule.template = append(rule.template, templatePart{text: separator + field.Name + "="}, templatePart{field: field})
+		name := templatePart{text: separator + field.Name + "="}
+		rule.template = append(rule.template, name, templatePart{field: field})
 		separator = " "
 	}
 }
 
-// contentHash returns a hash of everything that decides what a rule matches and what its verdicts say.
+// contentHash returns a hash of everything that decides which events a rule matches and what its verdicts
+// contain.
 func (p *parsedRule) contentHash() string {
 	rule := &p.Rule
 	content := []string{rule.ID, rule.Title, rule.Severity.Name(), fmt.Sprint(rule.Score, p.datasets), rule.Alert}
 	content = append(content, rule.Tags...)
 	content = append(content, "group")
 	content = append(content, rule.Group...)
-	for _, e := range append([]*expression{rule.when}, rule.exceptions...) {
-		if e != nil {
-			content = append(content, e.text, dependencies(e.text, p.names, 0))
+	for _, condition := range append([]*expression{rule.when}, rule.exceptions...) {
+		if condition != nil {
+			content = append(content, condition.text, dependencies(condition.text, p.names, 0))
 		}
 	}
 	return shortHash(content...)
 }
 
-// dependencies returns the content of the lists and macros that an expression uses: a change to one changes
-// the rule.
+// dependencies returns the content of the lists and macros that an expression uses, directly or through
+// macros. A change of one of them changes the hash of the rule.
 func dependencies(text string, ns *names, depth int) string {
 	if depth > maxMacroDepth {
 		return ""
 	}
 	var out strings.Builder
-	// Words within texts are looked up too. That adds a list that is not used at worst, never misses one that
-	// is.
+
+	// identifiers also returns words inside texts. So the result may contain a list that is not used, but
+	// never lacks one that is.
 	for _, word := range identifiers(text) {
-		if l := ns.lists[word]; l != nil {
-			fmt.Fprintf(&out, "%s=%q%v;", word, l.texts, l.numbers)
-		} else if m := ns.macros[word]; m != nil {
-			fmt.Fprintf(&out, "%s=%s;%s", word, m.text, dependencies(m.text, ns, depth+1))
+		if list := ns.lists[word]; list != nil {
+			fmt.Fprintf(&out, "%s=%q%v;", word, list.texts, list.numbers)
+		} else if macro := ns.macros[word]; macro != nil {
+			fmt.Fprintf(&out, "%s=%s;%s", word, macro.text, dependencies(macro.text, ns, depth+1))
 		}
 		if out.Len() > 1<<20 {
 			return shortHash(out.String())
@@ -262,7 +277,8 @@ func dependencies(text string, ns *names, depth int) string {
 	return out.String()
 }
 
-// identifiers returns the identifiers of an expression, each once, sorted. Words within texts are among them.
+// identifiers returns the words of an expression that can be names of lists or macros, each once, sorted. Words
+// inside texts are included.
 func identifiers(text string) []string {
 	all := strings.FieldsFunc(text, func(r rune) bool {
 		return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z')
@@ -271,10 +287,12 @@ func identifiers(text string) []string {
 	return slices.Compact(all)
 }
 
+// lintRule adds lints for a rule that the index cannot rule out, and for a missing test case.
 func (c *compiler) lintRule(rule *Rule) {
 	lint := Lint{Rule: rule.ID, File: rule.File, Line: rule.Line}
 	if !rule.Indexed {
-		lint.Message = "has no index key: it is evaluated for every event of " + strings.Join(rule.Datasets, ", ") +
+		lint.Message = "has no index key: it is evaluated for every event of " +
+			strings.Join(rule.Datasets, ", ") +
 			"; compare a field with a constant, or look for a literal in one"
 		c.lints = append(c.lints, lint)
 	}

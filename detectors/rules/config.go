@@ -8,7 +8,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config says which rules run and what a rule may cost.
+// Config selects the rules and limits their evaluation time.
 type Config struct {
 	// Folder of your own rules, which is watched for changes; empty: none.
 	Dir string `yaml:"dir"`

@@ -9,31 +9,31 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Errors is everything that is wrong with the files of a set, in the order of the files.
+// Errors lists all errors of the files of a set, sorted by file.
 type Errors []*config.Error
 
 // Error returns one line for each error.
 func (l Errors) Error() string {
 	lines := make([]string, len(l))
-	for i, e := range l {
-		lines[i] = e.Error()
+	for i, err := range l {
+		lines[i] = err.Error()
 	}
 	return strings.Join(lines, "\n")
 }
 
-// Unwrap lets errors.As find a single one.
+// Unwrap returns the single errors, for errors.As.
 func (l Errors) Unwrap() []error {
 	out := make([]error, len(l))
-	for i, e := range l {
-		out[i] = e
+	for i, err := range l {
+		out[i] = err
 	}
 	return out
 }
 
-// maxShownErrors bounds the errors of all files together.
+// maxShownErrors is the number of errors that are reported for all files together.
 const maxShownErrors = 1000
 
-// errorsOf returns the errors of files and others that belong to no file, or nil where there are none.
+// errorsOf returns the errors of files and others, which belong to no file. It returns nil if there are none.
 func errorsOf(files []*ruleFile, others []*config.Error) error {
 	list := Errors(others)
 	for _, file := range files {

@@ -13,10 +13,10 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// This file words what authors get wrong most often: operators of other languages, names that are nearly
-// right, constructs of other regular expressions.
+// This file words the errors for the most frequent mistakes of authors: operators of other languages,
+// misspelled names, constructs of other regular expressions.
 
-// foreignWords are operators of SQL, Sigma, KQL and Python, and what to write instead.
+// foreignWords maps operators of SQL, Sigma, KQL and Python to the advice what to write instead.
 var foreignWords = map[string]string{
 	"like":       `use contains, glob(url.path, "*admin*") or matches`,
 	"ilike":      `use lower(message) contains "error"`,
@@ -36,33 +36,38 @@ var foreignWords = map[string]string{
 	"in":         "write in in lower case",
 }
 
-// foreignOperators are operators that expr's lexer takes for tokens.
+// foreignOperators maps operators of other languages that expr's lexer accepts as tokens to advice.
 var foreignOperators = map[string]string{
 	"=": "compare with ==", "===": "compare with ==", "&": "write and", "=*": "use glob", "~": "use matches",
 }
 
+// The messages of expr that parseMessage recognizes.
 var (
 	unexpectedToken = regexp.MustCompile(`^unexpected token (\w+)(?:\("(.*)"\))?$`)
 	badNumber       = regexp.MustCompile(`^bad number syntax: "(.*)"$`)
 	badCharacter    = regexp.MustCompile(`^unrecognized character: U\+[0-9A-F]+(?: '(.+)')?$`)
 )
 
-// parseError words an error of expr's parser.
+// parseError returns an error of expr's parser in the words of the rule language.
 func parseError(source string, err error) syntaxError {
-	var e *file.Error
-	if !errors.As(err, &e) {
+	var parserError *file.Error
+	if !errors.As(err, &parserError) {
 		return syntaxError{0, err.Error()}
 	}
-	at := min(e.From, len([]rune(source)))
-	// expr reads <> as two operators and complains of the second one.
+	at := min(parserError.From, len([]rune(source)))
+
+	// expr reads <> as two operators and reports the second one.
 	before := string([]rune(source)[:at])
-	if strings.HasSuffix(before, "<") && strings.HasPrefix(e.Message, `unexpected token Operator(">")`) {
+	if strings.HasSuffix(before, "<") && strings.HasPrefix(parserError.Message, `unexpected token Operator(">")`) {
 		return syntaxError{at - 1, "<> is not an operator: compare with !="}
 	}
-	return syntaxError{at, parseMessage(source, e.Message)}
+	return syntaxError{at, parseMessage(source, parserError.Message)}
 }
 
+// parseMessage returns a message of expr's parser in the words of the rule language. It returns a message that
+// it does not recognize as it is, shortened.
 func parseMessage(source, message string) string {
+	// 1. Messages that quote a part of the expression.
 	if match := unexpectedToken.FindStringSubmatch(message); match != nil {
 		return unexpected(source, match[1], match[2])
 	}
@@ -76,7 +81,7 @@ func parseMessage(source, message string) string {
 		return fmt.Sprintf("unexpected character %s", match[1])
 	}
 
-	// Messages without parts that change.
+	// 2. Messages of constant text.
 	switch {
 	case strings.Contains(message, "invalid char escape"):
 		return "unknown escape in a text between quotes: write \\\\. for \\., or put the text between backquotes"
@@ -92,11 +97,12 @@ func parseMessage(source, message string) string {
 	return message
 }
 
-// unexpected words a token that cannot stand where it does.
+// unexpected returns the message for a token that is not allowed at its place. kind and value are those of
+// expr's lexer.
 func unexpected(source, kind, value string) string {
 	switch kind {
 	case "EOF":
-		// Brackets within texts are counted too, which only makes the hint less precise.
+		// The counts include brackets inside texts, so the hint may be wrong; the error itself is right.
 		for _, pair := range []string{"()", "[]"} {
 			if strings.Count(source, pair[:1]) > strings.Count(source, pair[1:]) {
 				return "a closing " + pair[1:] + " is missing"
@@ -117,7 +123,7 @@ func unexpected(source, kind, value string) string {
 	return "unexpected " + value
 }
 
-// regexProblem words an error of Go's regular expressions.
+// regexProblem returns the message for an error of package regexp.
 func regexProblem(err error) string {
 	message := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
 	for _, lookaround := range []string{"(?!", "(?=", "(?<"} {
@@ -129,7 +135,8 @@ func regexProblem(err error) string {
 	return "regular expression: " + message
 }
 
-// unknownName words a name that is neither a field nor a macro.
+// unknownName returns the message for a name that is neither a field nor a macro. ns may be nil where only
+// fields are allowed.
 func unknownName(name string, ns *names) string {
 	switch name {
 	case "null", "None", "undefined":
@@ -148,13 +155,14 @@ func unknownName(name string, ns *names) string {
 	return fmt.Sprintf("unknown field %q%s", name, didYouMeanField(name, known))
 }
 
-// didYouMeanField is config.DidYouMean for names with dots: where no name is near, those that end in the same
-// word are.
+// didYouMeanField is config.DidYouMean for names with dots. If no known name is similar, it suggests names with
+// the same last word.
 func didYouMeanField(name string, known []string) string {
 	if hint := config.DidYouMean(name, known); hint != "" {
 		return hint
 	}
-	// Fields that end in the same word: those of the same protocol, or else of others.
+
+	// Names with the same last word: those with the same first word too, or else the others.
 	first, _, _ := strings.Cut(name, ".")
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	var same, others []string
@@ -171,7 +179,7 @@ func didYouMeanField(name string, known []string) string {
 	if len(same) == 0 {
 		same = others
 	}
-	if len(same) == 0 || len(same) > 3 {
+	if len(same) == 0 || len(same) > 3 { // More than three suggestions do not help.
 		return ""
 	}
 	quoted := make([]string, len(same))
@@ -181,7 +189,7 @@ func didYouMeanField(name string, known []string) string {
 	return ", did you mean " + strings.Join(quoted, " or ") + "?"
 }
 
-// fieldNames lists every field that rules can read, sorted.
+// fieldNames returns the names of all fields, sorted.
 func fieldNames() []string {
 	out := make([]string, 0, len(pipeline.Fields))
 	for i := range pipeline.Fields {
@@ -191,16 +199,19 @@ func fieldNames() []string {
 	return out
 }
 
-// foreignKeys are keys of a rule that other rule languages have.
+// foreignKeys maps keys of other rule languages to hints.
 var foreignKeys = map[string]string{
-	"threshold": "rules over several events do not exist yet: a rule sees one event",
-	"count":     "rules over several events do not exist yet: a rule sees one event",
-	"timeframe": "rules over several events do not exist yet: a rule sees one event",
-	"window":    "rules over several events do not exist yet: a rule sees one event",
-	"within":    "rules over several events do not exist yet: a rule sees one event",
-	"sequence":  "rules over several events do not exist yet: a rule sees one event",
+	"threshold": oneEventHint,
+	"count":     oneEventHint,
+	"timeframe": oneEventHint,
+	"window":    oneEventHint,
+	"within":    oneEventHint,
+	"sequence":  oneEventHint,
 	"detection": "this looks like a Sigma rule: write its condition as when: (docs/RULES.md)",
 	"logsource": "this looks like a Sigma rule: name the datasets as datasets:",
 	"level":     "use severity",
 	"condition": "use when",
 }
+
+// oneEventHint is the hint for keys of rules that correlate events.
+const oneEventHint = "rules over several events do not exist yet: a rule is evaluated on one event"

@@ -12,18 +12,19 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// A parsedRule is a rule as it was read, before its expressions are compiled.
+// A parsedRule is a rule of a file whose expressions are not compiled yet. Its texts keep their places in the
+// file, for errors.
 type parsedRule struct {
 	Rule
 	node       config.Node
-	names      *names // lists and macros of its file
+	names      *names // lists and macros that the rule can use
 	when       config.Text
 	exceptions []config.Text
 	alert      config.Text
-	datasets   datasetMask // those that its author names; all where none is named
+	datasets   datasetMask // the datasets that the file lists; all if it lists none
 }
 
-// yamlRule is the form of a rule.
+// yamlRule is the YAML form of a rule.
 type yamlRule struct {
 	ID          config.Text `yaml:"id"`
 	Title       config.Text `yaml:"title"`
@@ -43,29 +44,29 @@ type yamlRule struct {
 	Tests       []yamlCase  `yaml:"tests"`
 }
 
-// UnknownKey words keys that other rule languages have.
+// UnknownKey returns a hint for a key of another rule language, or "".
 func (*yamlRule) UnknownKey(key string) string { return foreignKeys[key] }
 
-// yamlCase is the form of a test case.
+// yamlCase is the YAML form of a test case.
 type yamlCase struct {
 	Name  config.Text `yaml:"name"`
 	Fires *bool       `yaml:"fires"`
 	Event config.Node `yaml:"event"`
 
-	node config.Node
+	node config.Node // the whole case, for its line and for errors
 }
 
-// DecodeNode keeps the node, whose line the case is known by.
-func (c *yamlCase) DecodeNode(n config.Node) {
-	type plain yamlCase
-	n.Decode((*plain)(c))
-	c.node = n
+// DecodeNode decodes a test case and keeps its node.
+func (c *yamlCase) DecodeNode(node config.Node) {
+	type plain yamlCase // without DecodeNode, which would call itself
+	node.Decode((*plain)(c))
+	c.node = node
 }
 
 // A yamlTexts is a list of texts, or one text.
 type yamlTexts []config.Text
 
-// DecodeNode reads a list or a single text.
+// DecodeNode decodes a list of texts, or one text as a list of one.
 func (l *yamlTexts) DecodeNode(node config.Node) {
 	items := node.Items()
 	if !node.IsList() {
@@ -76,23 +77,25 @@ func (l *yamlTexts) DecodeNode(node config.Node) {
 		items = []config.Node{node}
 	}
 	for _, item := range items {
-		var t config.Text
-		if t.DecodeNode(item); t.IsSet() {
-			*l = append(*l, t)
+		var text config.Text
+		if text.DecodeNode(item); text.IsSet() {
+			*l = append(*l, text)
 		}
 	}
 }
 
-var idForm = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`)
+// idPattern matches the ids of rules.
+var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`)
 
-// parseRule reads one rule; nil where n is not a mapping.
-func parseRule(node config.Node, f *ruleFile) *parsedRule {
+// parseRule parses one rule of file. It returns nil if node is not a mapping, and a rule with whatever is valid
+// otherwise. Errors are added to the file's doc.
+func parseRule(node config.Node, file *ruleFile) *parsedRule {
 	if !node.IsMapping() {
 		node.Errorf("expected a rule (a mapping with id, title, severity and when), got %s", node.Kind())
 		return nil
 	}
 
-	// Errors name the rule by its id, so that is read first.
+	// 1. Errors name the rule by its id, so the id is read first.
 	node = node.Named("")
 	for _, entry := range node.Entries() {
 		if id, ok := entry.Value.Scalar(); ok && entry.Key == "id" {
@@ -100,29 +103,32 @@ func parseRule(node config.Node, f *ruleFile) *parsedRule {
 		}
 	}
 
-	// Decode reports unknown keys and values of other types; what follows checks the values.
-	var y yamlRule
-	node.Decode(&y)
-	rule := &parsedRule{node: node, names: &f.names, when: y.When, exceptions: y.Exceptions, alert: y.Alert}
-	rule.File, rule.Line = f.doc.File, node.Position().Line
+	// 2. Decode reports unknown keys and values of wrong types.
+	var form yamlRule
+	node.Decode(&form)
+	rule := &parsedRule{
+		node: node, names: &file.names, when: form.When, exceptions: form.Exceptions, alert: form.Alert,
+	}
+	rule.File, rule.Line = file.doc.File, node.Position().Line
 	for _, key := range []string{"id", "title", "severity", "when"} {
 		if !hasKey(node, key) {
-			f.doc.AddError(node.Position(), node.Key()+key, "is missing")
+			file.doc.AddError(node.Position(), node.Key()+key, "is missing")
 		}
 	}
 
-	// Every key is read, also after an error in another.
-	rule.ID, rule.Title = requiredText(y.ID), requiredText(y.Title)
-	rule.Description, rule.Author, rule.Version = requiredText(y.Description), requiredText(y.Author), requiredText(y.Version)
-	rule.References, rule.Tags = texts(y.References), texts(y.Tags)
-	if rule.ID != "" && !idForm.MatchString(rule.ID) {
-		y.ID.Errorf("an id is made of a-z, 0-9, '.', '_' and '-', at most 100, and begins with a letter or digit")
+	// 3. Check the values. An error in one key does not stop the check of the others, so that all are reported.
+	rule.ID, rule.Title = nonEmptyText(form.ID), nonEmptyText(form.Title)
+	rule.Description, rule.Author = nonEmptyText(form.Description), nonEmptyText(form.Author)
+	rule.Version = nonEmptyText(form.Version)
+	rule.References, rule.Tags = texts(form.References), texts(form.Tags)
+	if rule.ID != "" && !idPattern.MatchString(rule.ID) {
+		form.ID.Errorf("an id is made of a-z, 0-9, '.', '_' and '-', at most 100, and begins with a letter or digit")
 	}
-	rule.parseSeverity(y.Severity)
-	rule.parseScore(y.Score)
-	rule.parseDatasets(append(y.Dataset, y.Datasets...))
-	rule.parseGroup(y.Group)
-	rule.parseCases(y.Tests)
+	rule.parseSeverity(form.Severity)
+	rule.parseScore(form.Score)
+	rule.parseDatasets(append(form.Dataset, form.Datasets...))
+	rule.parseGroup(form.Group)
+	rule.parseCases(form.Tests)
 	rule.checkLimits()
 	return rule
 }
@@ -140,42 +146,46 @@ func (r *parsedRule) checkLimits() {
 	}
 }
 
-// requiredText returns a text without blanks around it; one that is there must not be empty.
-func requiredText(t config.Text) string {
-	if !t.IsSet() || !withinLimit(t, maxText) {
+// nonEmptyText returns text without blanks around it, or "" if it is not set. It adds an error if text is set
+// and empty or too long.
+func nonEmptyText(text config.Text) string {
+	if !text.IsSet() || !withinLimit(text, maxText) {
 		return ""
 	}
-	value := strings.TrimSpace(t.Value)
+	value := strings.TrimSpace(text.Value)
 	if value == "" {
-		t.Errorf("is empty")
+		text.Errorf("is empty")
 	}
 	return value
 }
 
+// texts returns the texts of list that are within the limit. It adds an error if there are too many.
 func texts(list yamlTexts) []string {
 	var out []string
-	for i, t := range list {
+	for i, text := range list {
 		if i == maxTexts {
-			t.Errorf("more than %d entries", maxTexts)
+			text.Errorf("more than %d entries", maxTexts)
 			break
 		}
-		if withinLimit(t, maxText) {
-			out = append(out, t.Value)
+		if withinLimit(text, maxText) {
+			out = append(out, text.Value)
 		}
 	}
 	return out
 }
 
-func (r *parsedRule) parseSeverity(t config.Text) {
-	name := requiredText(t)
+// parseSeverity sets Severity.
+func (r *parsedRule) parseSeverity(text config.Text) {
+	name := nonEmptyText(text)
 	if name == "" {
 		return
 	}
 	if r.Severity = pipeline.SeverityByName(name); r.Severity == pipeline.Severity_SEVERITY_NONE {
-		t.Errorf("unknown severity %q: info, low, medium, high or critical", name)
+		text.Errorf("unknown severity %q: info, low, medium, high or critical", name)
 	}
 }
 
+// parseScore sets Score; a rule without one has 100.
 func (r *parsedRule) parseScore(node config.Node) {
 	r.Score = 100
 	if !node.IsSet() {
@@ -192,6 +202,7 @@ func (r *parsedRule) parseScore(node config.Node) {
 	}
 }
 
+// parseDatasets sets datasets. It is the union of the listed ones, or all datasets if the list is empty.
 func (r *parsedRule) parseDatasets(list yamlTexts) {
 	if len(list) == 0 {
 		r.datasets = allDatasets
@@ -199,12 +210,14 @@ func (r *parsedRule) parseDatasets(list yamlTexts) {
 	for _, name := range list {
 		dataset := pipeline.DatasetByName(name.Value)
 		if dataset == pipeline.Dataset_DATASET_NONE {
-			name.Errorf("unknown dataset %q%s", name.Value, config.DidYouMean(name.Value, pipeline.DatasetNames()))
+			hint := config.DidYouMean(name.Value, pipeline.DatasetNames())
+			name.Errorf("unknown dataset %q%s", name.Value, hint)
 		}
 		r.datasets |= maskOf(dataset)
 	}
 }
 
+// parseGroup sets Group and groupFields. The fields are those that a rule can read.
 func (r *parsedRule) parseGroup(list yamlTexts) {
 	for i, name := range list {
 		if i == maxGroup {
@@ -225,6 +238,7 @@ func (r *parsedRule) parseGroup(list yamlTexts) {
 	}
 }
 
+// parseCases sets Tests.
 func (r *parsedRule) parseCases(list []yamlCase) {
 	for i, form := range list {
 		if i == maxTests {
@@ -233,9 +247,10 @@ func (r *parsedRule) parseCases(list []yamlCase) {
 		}
 		parsed := Case{Name: fmt.Sprintf("case %d", i+1), Line: form.node.Position().Line}
 		if form.Name.IsSet() {
-			parsed.Name = requiredText(form.Name)
+			parsed.Name = nonEmptyText(form.Name)
 		}
-		// A key of another type has its error already; only one that is not there is missing.
+
+		// Decode has reported a key of the wrong type, so only an absent key is reported as missing.
 		if form.Fires != nil {
 			parsed.Fires = *form.Fires
 		} else if !hasKey(form.node, "fires") {
@@ -250,15 +265,19 @@ func (r *parsedRule) parseCases(list []yamlCase) {
 	}
 }
 
-func hasKey(n config.Node, key string) bool {
-	return slices.ContainsFunc(n.Entries(), func(e config.Entry) bool { return e.Key == key && !e.Value.IsNull() })
+// hasKey reports whether a mapping has key with a value that is not null.
+func hasKey(node config.Node, key string) bool {
+	return slices.ContainsFunc(node.Entries(), func(entry config.Entry) bool {
+		return entry.Key == key && !entry.Value.IsNull()
+	})
 }
 
-// shortHash returns the first bytes of SHA-256 over parts, in hex.
+// shortHash returns the first six bytes of SHA-256 over parts, in hex. The length before each part keeps
+// different lists of parts apart.
 func shortHash(parts ...string) string {
 	hash := sha256.New()
-	for _, p := range parts {
-		fmt.Fprintf(hash, "%d:%s", len(p), p)
+	for _, part := range parts {
+		fmt.Fprintf(hash, "%d:%s", len(part), part)
 	}
 	return hex.EncodeToString(hash.Sum(nil)[:6])
 }

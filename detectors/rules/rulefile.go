@@ -8,21 +8,22 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// A ruleFile is a rule file as it was read, before its expressions are compiled.
+// A ruleFile is a parsed rule file whose expressions are not compiled yet.
 type ruleFile struct {
-	doc    *config.Document
-	shared bool // its lists and macros are known in all files
-	names  names
-	macros []namedText // in the order of the file, to be compiled one by one
+	doc    *config.Document // collects the errors of the file
+	shared bool             // its lists and macros are defined in all files
+	names  names            // the lists and macros that its rules can use
+	macros []namedText      // the macros of the file itself, in its order
 	rules  []*parsedRule
 }
 
+// A namedText is the text of a macro under its name.
 type namedText struct {
 	name string
 	text config.Text
 }
 
-// yamlFile is the form of a file that holds more than rules.
+// yamlFile is the YAML form of a file that has lists or macros beside rules.
 type yamlFile struct {
 	Shared bool          `yaml:"shared"`
 	Lists  config.Node   `yaml:"lists"`
@@ -32,28 +33,30 @@ type yamlFile struct {
 
 var fileKeys = []string{"shared", "lists", "macros", "rules"}
 
-// nameForm is the form of the names of lists and macros.
-var nameForm = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,63}$`)
+// namePattern matches the names of lists and macros.
+var namePattern = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,63}$`)
 
-// parseFile reads a file that is a list of rules, one rule, or a mapping with rules, lists and macros. What
-// is wrong is in the file's doc.
-func parseFile(src Source) *ruleFile {
-	file := &ruleFile{doc: config.Parse(src.Name, src.Data)}
+// parseFile parses a file that is a list of rules, one rule, or a mapping with rules, lists and macros. It adds
+// errors to the doc of the result.
+func parseFile(source Source) *ruleFile {
+	file := &ruleFile{doc: config.Parse(source.Name, source.Data)}
 	file.names = names{lists: map[string]*list{}, macros: map[string]*macro{}}
+
+	// Aliases could expand a small file to a huge one.
 	if aliases := file.doc.Aliases(); len(aliases) > 0 {
 		file.doc.AddError(aliases[0], "", "aliases are not supported: use lists and macros")
 		return file
 	}
 
-	// Which of the three forms it is.
+	// A mapping with a key of a section has sections; any other mapping is one rule.
 	root, ok := file.doc.Root()
 	switch {
-	case !ok:
+	case !ok: // the file is empty or not YAML; the doc has the error
 	case root.IsList():
 		file.parseRules(root.Items())
 	case !root.IsMapping():
 		root.Errorf("expected a list of rules or a mapping, got %s", root.Kind())
-	case slices.ContainsFunc(root.Entries(), func(e config.Entry) bool { return slices.Contains(fileKeys, e.Key) }):
+	case slices.ContainsFunc(root.Entries(), isSection):
 		var sections yamlFile
 		root.Decode(&sections)
 		file.shared = sections.Shared
@@ -66,19 +69,23 @@ func parseFile(src Source) *ruleFile {
 	return file
 }
 
+// isSection reports whether an entry of a file is one of the sections of yamlFile.
+func isSection(entry config.Entry) bool { return slices.Contains(fileKeys, entry.Key) }
+
+// parseRules parses a list of rules, and appends those that are mappings to f.rules.
 func (f *ruleFile) parseRules(items []config.Node) {
 	if len(items) > maxRules {
 		items[maxRules].Errorf("more than %d rules", maxRules)
 		items = items[:maxRules]
 	}
-	for _, n := range items {
-		if rule := parseRule(n, f); rule != nil {
+	for _, item := range items {
+		if rule := parseRule(item, f); rule != nil {
 			f.rules = append(f.rules, rule)
 		}
 	}
 }
 
-// entriesOf returns the entries of a section that must be a mapping, if the file has it.
+// entriesOf returns the entries of a section. It adds an error if the section is set and not a mapping.
 func entriesOf(node config.Node) []config.Entry {
 	if node.IsSet() && !node.IsMapping() {
 		node.Errorf("expected a mapping (key: value), got %s", node.Kind())
@@ -86,11 +93,11 @@ func entriesOf(node config.Node) []config.Entry {
 	return node.Entries()
 }
 
-// nameIsFree reports whether a list or macro can have the name of e, and adds an error if it cannot.
+// nameIsFree reports whether a list or macro can have the name of entry. It adds an error if it cannot.
 func (f *ruleFile) nameIsFree(entry config.Entry) bool {
 	problem := ""
 	switch {
-	case !nameForm.MatchString(entry.Key):
+	case !namePattern.MatchString(entry.Key):
 		problem = "a name is made of a-z, 0-9 and _"
 	case pipeline.Lookup(entry.Key) != nil, slices.Contains(functions, entry.Key):
 		problem = "is the name of a field or function already"
@@ -103,19 +110,24 @@ func (f *ruleFile) nameIsFree(entry config.Entry) bool {
 	return false
 }
 
-func (f *ruleFile) parseLists(n config.Node) {
-	for _, entry := range entriesOf(n) {
+// parseLists adds the lists of a file to f.names.
+func (f *ruleFile) parseLists(section config.Node) {
+	for _, entry := range entriesOf(section) {
 		if !f.nameIsFree(entry) {
 			continue
 		}
+
+		// A single value is a list of one.
 		items := entry.Value.Items()
 		if !entry.Value.IsList() {
-			items = []config.Node{entry.Value} // one value is a list of one
+			items = []config.Node{entry.Value}
 		}
 		if len(items) > maxList {
 			entry.Value.Errorf("list of %d entries, the limit is %d", len(items), maxList)
 			continue
 		}
+
+		// Exactly one of texts and numbers must have elements.
 		if parsed := parseList(items); len(parsed.texts) > 0 != (len(parsed.numbers) > 0) {
 			f.names.lists[entry.Key] = parsed
 		} else {
@@ -124,6 +136,7 @@ func (f *ruleFile) parseLists(n config.Node) {
 	}
 }
 
+// parseList returns the numbers and texts of items.
 func parseList(items []config.Node) *list {
 	parsed := &list{}
 	for _, item := range items {
@@ -131,16 +144,17 @@ func parseList(items []config.Node) *list {
 			parsed.numbers = append(parsed.numbers, number)
 			continue
 		}
-		var t config.Text
-		if t.DecodeNode(item); t.IsSet() && withinLimit(t, maxText) {
-			parsed.texts = append(parsed.texts, t.Value)
+		var text config.Text
+		if text.DecodeNode(item); text.IsSet() && withinLimit(text, maxText) {
+			parsed.texts = append(parsed.texts, text.Value)
 		}
 	}
 	return parsed
 }
 
-func (f *ruleFile) parseMacros(n config.Node) {
-	for _, entry := range entriesOf(n) {
+// parseMacros adds the macros of a file to f.names and f.macros.
+func (f *ruleFile) parseMacros(section config.Node) {
+	for _, entry := range entriesOf(section) {
 		if !f.nameIsFree(entry) {
 			continue
 		}
@@ -152,10 +166,10 @@ func (f *ruleFile) parseMacros(n config.Node) {
 	}
 }
 
-// withinLimit reports whether t has at most limit bytes, and adds an error if it is longer.
-func withinLimit(t config.Text, limit int) bool {
-	if len(t.Value) > limit {
-		t.Errorf("text of %d bytes, the limit is %d", len(t.Value), limit)
+// withinLimit reports whether text has at most limit bytes. It adds an error if text is longer.
+func withinLimit(text config.Text, limit int) bool {
+	if len(text.Value) > limit {
+		text.Errorf("text of %d bytes, the limit is %d", len(text.Value), limit)
 		return false
 	}
 	return true

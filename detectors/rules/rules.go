@@ -1,30 +1,32 @@
-// Package rules evaluates events against rules that people write: YAML files in which each rule is an
-// expression over the fields of an event.
+// Package rules evaluates rules that people write: YAML files in which each rule is an expression over the
+// fields of one event.
 //
-// In go rule files (those shipped in tidegate/rules and those of a folder), out comes a Set, which is a
-// pipeline.Detector: the engine hands it blocks of events, and it appends a Verdict for each rule that
-// matches. A Set is immutable and safe for concurrent use; a Watcher makes a new one when the folder changes.
-// `tidegate rules test` prints what RunTests finds. docs/RULES.md is the reference of the language.
+// Load compiles rule files (those shipped in tidegate/rules and those of a folder) into a Set. A Set is a
+// pipeline.Detector: the engine passes it blocks of events, and it appends a Verdict for each rule that
+// matches. A Set is immutable and safe for concurrent use; a Watcher loads a new one when the folder changes.
+// `tidegate rules test` runs the test cases of a Set through RunTests. docs/RULES.md is the reference of the
+// language.
 //
 // The path of a rule, at load time:
 //
 //	source.go                     finds the files
-//	rulefile.go, parsedrule.go    read them strictly, through pipeline/config
+//	rulefile.go, parsedrule.go    parse them strictly, with pipeline/config
+//	expression.go                 parses an expression with expr's parser
 //	resolve.go, calls.go, constants.go
-//	                              turn the tree of expr's parser into typed nodes (node.go); hints.go words the errors
-//	closures.go                   makes Go functions of the nodes
-//	prefilter.go, datasets.go     find what the rule cannot match without
-//	compiler.go                   does this for all rules of a set
+//	                              turn the syntax tree into typed nodes (node.go); hints.go words the errors
+//	closures.go                   compiles the nodes to Go functions
+//	prefilter.go, datasets.go     derive conditions without which the rule cannot match
+//	compiler.go                   does all this for each rule of a set
 //
 // The path of an event, at run time:
 //
-//	index.go, automaton.go        find the few rules that can match it
-//	slots.go                      computes the values that these read, each once
-//	evaluate.go                   runs their closures, exceptions included, and watches what they cost
+//	index.go, automaton.go        find the few rules whose prefilter the event passes
+//	slots.go                      computes the values that these rules read, each once
+//	evaluate.go, cost.go          run the closures, exceptions included, and measure their time
 //	template.go                   writes the evidence of a match
 //
-// An absent text is "", an absent number 0, an absent list empty; has(field) is true where the event has the
-// field. lower() folds ASCII letters only, len() of a text counts bytes, unescape() undoes percent-encoding.
+// An absent text is "", an absent number 0, an absent list empty. has(field) is true if the event has the
+// field. lower() folds ASCII letters only, len() of a text counts bytes, unescape() decodes percent-encoding.
 package rules
 
 import (
@@ -47,46 +49,51 @@ type Rule struct {
 	Severity    pipeline.Severity
 	Score       uint32
 	Tags        []string
-	Version     string   // the author's, else Hash
-	Hash        string   // of everything that decides what the rule matches and what its verdicts say
-	Datasets    []string // those whose events can match
-	When        string
-	Exceptions  []string
+	Version     string   // the version in the file, or else Hash
+	Hash        string   // covers everything that decides matches and the content of verdicts
+	Datasets    []string // the datasets whose events can match
+	When        string   // the condition, as written
+	Exceptions  []string // conditions under which an event does not match, as written
 	Group       []string // fields that its alerts are grouped by; none: container.id, else host.id
-	Alert       string
+	Alert       string   // the template of the evidence
 	Tests       []Case
 	File        string
 	Line        int
-	Indexed     bool // the index can rule it out for an event; else it is evaluated for every event of its datasets
 
-	groupFields []*pipeline.Field // of Group
-	template    template          // of Alert
+	// Indexed is true if the index can rule the rule out. Otherwise the rule is evaluated for every event of
+	// its datasets.
+	Indexed bool
+
+	// The compiled forms of Group, Alert, When, Exceptions and Datasets.
+	groupFields []*pipeline.Field
+	template    template
 	when        *expression
 	exceptions  []*expression
-	datasets    datasetMask // of Datasets
-	stats       *ruleStats
+	datasets    datasetMask
+
+	stats *ruleStats // shared with the same rule of earlier sets
 }
 
-// A Case is an event that a rule must match, or must not match.
+// A Case is a test case of a rule: an event that the rule must match, or must not match.
 type Case struct {
 	Name  string
 	Line  int
-	Fires bool // it must match
+	Fires bool // the rule must match
 	event *pipeline.Event
 }
 
-// A Lint is something about a rule that works and could be better.
+// A Lint is a hint about a rule that compiles and could be better.
 type Lint struct {
 	Rule    string `json:"rule"`
 	File    string `json:"file"`
 	Line    int    `json:"line"`
 	Message string `json:"message"`
 
-	ofCases bool // a case is missing, which Set.Test reports too
+	ofCases bool // reports a missing test case, as Set.Test does
 }
 
-// Load reads and compiles the rules that cfg names. The error is of type Errors and holds everything that is
-// wrong in any file; then there is no Set. metrics may be nil.
+// Load reads and compiles the rules that cfg selects. If any file has an error, Load returns no Set, and an
+// error of type Errors that lists the errors of all files. metrics may be nil.
 func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 	var sources []Source
 	if cfg.Shipped {
@@ -106,8 +113,8 @@ func Load(cfg Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 	return Compile(cfg, sources, log, metrics)
 }
 
-// LoadFS compiles the rules of one tree of files, with the defaults of Config. prefix goes before file names
-// in errors.
+// LoadFS reads and compiles the rule files of fsys, with the default Config. Errors show file names with
+// prefix in front.
 func LoadFS(fsys fs.FS, prefix string, log *slog.Logger, metrics *Metrics) (*Set, error) {
 	sources, err := Read(fsys, prefix)
 	if err != nil {

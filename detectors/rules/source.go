@@ -22,19 +22,20 @@ const (
 
 // A Source is one rule file.
 type Source struct {
-	Name string // as errors call it
+	Name string // path, as errors show it
 	Data []byte
 }
 
-// Read returns the rule files under fsys, sorted by path: *.yaml and *.yml, but nothing whose name begins
-// with a dot, such as the inner folders of a ConfigMap. prefix goes before their names in errors.
+// Read returns the rule files of fsys (*.yaml and *.yml), sorted by path. It skips files and folders whose name
+// begins with a dot, such as the inner folders of a ConfigMap. Source.Name is the path with prefix in front.
 func Read(fsys fs.FS, prefix string) ([]Source, error) {
 	var out []Source
 	err := fs.WalkDir(fsys, ".", func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		// Nothing below a hidden folder either.
+
+		// Skip hidden files, and everything below hidden folders. The root is named ".".
 		name := entry.Name()
 		if name != "." && strings.HasPrefix(name, ".") {
 			if entry.IsDir() {
@@ -45,6 +46,8 @@ func Read(fsys fs.FS, prefix string) ([]Source, error) {
 		if entry.IsDir() || !isRuleFile(name) {
 			return nil
 		}
+
+		// The path is the one in fsys: symlinks are followed by Open, not by the walk.
 		if len(out) >= maxFiles {
 			return fmt.Errorf("more than %d rule files", maxFiles)
 		}
@@ -61,21 +64,23 @@ func Read(fsys fs.FS, prefix string) ([]Source, error) {
 	return out, nil
 }
 
+// isRuleFile reports whether a file with this name is a rule file.
 func isRuleFile(name string) bool {
 	return strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")
 }
 
-// readFile reads at most one byte more than is allowed: enough for the parser to refuse the file.
-func readFile(fsys fs.FS, p string) ([]byte, error) {
-	file, err := fsys.Open(p)
+// readFile reads a regular file. It reads at most one byte more than the limit, with which the parser refuses
+// the file.
+func readFile(fsys fs.FS, name string) ([]byte, error) {
+	file, err := fsys.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	if st, err := file.Stat(); err != nil {
+	if info, err := file.Stat(); err != nil {
 		return nil, err
-	} else if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", p)
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
 	}
 	return io.ReadAll(io.LimitReader(file, config.MaxFileBytes+1))
 }

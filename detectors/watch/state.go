@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// FileState describes a file, symlinks followed, by name, size, time and inode: a file that was replaced has
-// another inode.
+// FileState returns a line with path, size, modification time and inode of a file. It follows symlinks. The
+// inode changes when another file is renamed over this one.
 func FileState(path string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -23,8 +23,8 @@ func FileState(path string) (string, error) {
 	return fmt.Sprintf("%s %d %d %d\n", path, info.Size(), info.ModTime().UnixNano(), inode), nil
 }
 
-// FolderState describes the files below a folder for whose names include returns true. Names that begin with
-// a dot are left out, such as the inner folders of a ConfigMap.
+// FolderState returns the FileState of each file below folder for whose name include returns true. It skips
+// names that begin with a dot, such as the inner folders of a ConfigMap.
 func FolderState(folder string, include func(name string) bool) (string, error) {
 	var out strings.Builder
 	err := filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {

@@ -1,10 +1,10 @@
 // Package watch reloads files when they change, for detectors/rules and detectors/feeds.
 //
-// Files are polled, not watched by inotify: an edit, a rename over a file, a change of a ConfigMap's symlink
-// and a network file system all look the same then. A Poller describes the files once a second by a text
-// (State) and loads them when the text has changed and is the same at two polls, so that a change of several
-// files is one. What was loaded is used only if the files are still the same after reading: otherwise it may
-// be half of a change.
+// It polls files instead of using inotify: polling treats an edit, a rename over a file, a change of a
+// ConfigMap's symlink and a network file system alike. Once a second a Poller computes a text that describes
+// the files (State). It loads them when the text has changed and is the same at two polls in a row, so that a
+// change of several files causes one load. The Poller discards the result if the files changed while they were
+// read, because it may hold half of a change.
 package watch
 
 import (
@@ -15,16 +15,19 @@ import (
 // Interval is the time between two polls.
 const Interval = time.Second
 
-// A Poller loads files again when they change. T is what they are loaded into.
+// A Poller reloads files when they change. T is the type that Load returns. All functions are called from the
+// goroutine of Run.
 type Poller[T any] struct {
-	State  func() (string, error) // describes the files, such as by FileState
-	Load   func() (T, error)      // reads them
-	Use    func(T)                // is called with what was loaded, from the goroutine of Run
-	Refuse func(error)            // is called when State or Load fails, not again for the same error
-	Loaded string                 // State when they were loaded before Run; "": not known, the first polls load them
+	State  func() (string, error) // describes the files by a text, for example with FileState
+	Load   func() (T, error)      // reads the files
+	Use    func(T)                // is called with each result of Load
+	Refuse func(error)            // is called when State or Load fails; the same error is not repeated
 
-	previous  string // State at the last poll
-	lastError string
+	// Loaded is the state of the files that were loaded last. "" means unknown: the first two polls load them.
+	Loaded string
+
+	previous  string // state at the last poll
+	lastError string // text of the error that Refuse has received; "" after a load
 }
 
 // Run polls until ctx ends.
@@ -42,22 +45,27 @@ func (p *Poller[T]) Run(ctx context.Context) {
 	}
 }
 
+// poll loads the files if they have changed and are stable.
 func (p *Poller[T]) poll() {
+	// The files are stable when two polls in a row find the same state.
 	state, err := p.State()
 	if err != nil {
 		p.refuse(err)
 		return
 	}
-	settled := state == p.previous
+	stable := state == p.previous
 	p.previous = state
-	if !settled || state == p.Loaded {
+	if !stable || state == p.Loaded {
 		return
 	}
 
+	// A state that differs after the load makes the result useless, its error included.
 	loaded, err := p.Load()
 	if after, stateErr := p.State(); stateErr != nil || after != state {
-		return // The files changed while they were read; the next polls see that.
+		return // The next polls find the change.
 	}
+
+	// A load that fails counts as loaded too: files that do not change are not read again.
 	p.Loaded = state
 	if err != nil {
 		p.refuse(err)
@@ -67,6 +75,7 @@ func (p *Poller[T]) poll() {
 	p.Use(loaded)
 }
 
+// refuse passes err to Refuse unless it was the last error too.
 func (p *Poller[T]) refuse(err error) {
 	if err.Error() != p.lastError {
 		p.lastError = err.Error()
