@@ -1,4 +1,4 @@
-// Package detectors decides which events are malicious.
+// Package detectors decides which events of a block are malicious.
 //
 // Each sub-package but watch holds one pipeline.Detector. A worker of the engine passes a block of events to
 // each detector, which appends its verdicts to them:

@@ -182,7 +182,7 @@ func checkInterfaces(cfg *Config) diagnosis {
 		return warning(what, "no interface matches "+wanted+" yet",
 			"in a container: --network host; otherwise set capture.interfaces")
 	}
-	return pass(what, strings.Join(found, ", ")+" of "+wanted)
+	return pass(what, strings.Join(found, ", ")+" (capture.interfaces: "+wanted+")")
 }
 
 func checkConntrack() diagnosis {

@@ -75,7 +75,7 @@ func loadRules(dir string) (*rules.Set, error) {
 	}
 	set, err := rules.LoadFS(os.DirFS(dir), dir, discardLog(), nil)
 	if err == nil && len(set.Rules()) == 0 {
-		err = fmt.Errorf("read rules: %s has none: rule files end in .yaml or .yml", dir)
+		err = fmt.Errorf("read rules: %s has no rule file: rule files end in .yaml or .yml", dir)
 	}
 	return set, err
 }

@@ -61,6 +61,11 @@ func parseError(source string, err error) syntaxError {
 	if strings.HasSuffix(before, "<") && strings.HasPrefix(parserError.Message, `unexpected token Operator(">")`) {
 		return syntaxError{at - 1, "<> is not an operator: compare with !="}
 	}
+
+	// expr reads =~ as = and an unknown character.
+	if strings.HasPrefix(string([]rune(source)[at:]), "=~") {
+		return syntaxError{at, `=~ is not an operator: use matches "…"`}
+	}
 	return syntaxError{at, parseMessage(source, parserError.Message)}
 }
 

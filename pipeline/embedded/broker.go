@@ -156,9 +156,9 @@ type brokerLog struct{ log *slog.Logger }
 func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 	switch level {
 	case kfake.LogLevelError:
-		l.log.Error("embedded broker", "says", fmt.Sprintf(format, args...))
+		l.log.Error("embedded broker", "message", fmt.Sprintf(format, args...))
 	case kfake.LogLevelWarn:
-		l.log.Warn("embedded broker", "says", fmt.Sprintf(format, args...))
+		l.log.Warn("embedded broker", "message", fmt.Sprintf(format, args...))
 	}
 }
 
