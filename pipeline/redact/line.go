@@ -92,8 +92,12 @@ func (l *line) hideBehindEquals(i int) int {
 	if end == 0 {
 		return i + 1
 	}
-	ending := secretEnding(l.b[:end])
-	secret := ending != nil || secretWord(l.b[:end])
+	var ending *ending
+	secret := false
+	if name := l.b[:end]; mayBeSecret(name) {
+		ending = secretEnding(name)
+		secret = ending != nil || secretWord(name)
+	}
 	if l.seesParameters && l.hideParameter(i, secret) {
 		l.mayHoldSQL = l.mayHoldSQL || secret
 		return i + 1

@@ -90,11 +90,17 @@ func introducesSecret(data []byte, last byte) bool {
 
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
-// verbs are the first words of statements that may hold secrets.
-var verbs = [...]string{
-	"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "SET", "CREATE", "ALTER", "GRANT", "CHANGE", "CALL", "DO",
-	"WITH", "EXPLAIN", "START", "PREPARE",
-}
+// verbs are the first words of statements that may hold secrets, by their first letter in lower case.
+var verbs = func() (by [256][]string) {
+	for _, w := range [...]string{
+		"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "SET", "CREATE", "ALTER", "GRANT", "CHANGE", "CALL", "DO",
+		"WITH", "EXPLAIN", "START", "PREPARE",
+	} {
+		first := w[0] | 0x20
+		by[first] = append(by[first], w)
+	}
+	return by
+}()
 
 // maxStatements is how often a line is read as SQL: once from its first verb, and again from each verb that
 // lay inside a literal of the reading before, as behind an apostrophe.
@@ -181,7 +187,7 @@ func nextVerb(data []byte, i int) int {
 		if from > 0 && data[from-1] == '\\' && (data[from] == 'n' || data[from] == 't' || data[from] == 'r') {
 			from++ // a line break in a string
 		}
-		for _, v := range verbs {
+		for _, v := range verbs[data[from]|0x20] {
 			if len(v) == i-from && sqltoken.EqualFold(data[from:i], v) {
 				return from
 			}

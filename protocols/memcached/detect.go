@@ -6,8 +6,8 @@ import (
 	"tidegate/protocols"
 )
 
-// detect judges the first line of a direction. A line that other text protocols may also send, such as "get
-// key" of an inline Redis command, is More: the other side's line, or the port, decides.
+// detect matches the first line of a direction. A line that other text protocols have too, such as "get key"
+// (an inline Redis command), yields More: the other side's line, or the port, decides.
 func detect(dir protocols.Dir, b []byte) protocols.Match {
 	line, n := protocols.CutLine(b, maxLine)
 	if n == 0 {
@@ -21,6 +21,7 @@ func detect(dir protocols.Dir, b []byte) protocols.Match {
 	return match(ok, l.distinct)
 }
 
+// match returns No for a line that is not ok, Yes for one that no other protocol has, else More.
 func match(ok, distinct bool) protocols.Match {
 	switch {
 	case !ok:
@@ -31,7 +32,7 @@ func match(ok, distinct bool) protocols.Match {
 	return protocols.More
 }
 
-// detectStart judges a line whose end has not come.
+// detectStart matches the front of an incomplete line.
 func detectStart(dir protocols.Dir, data []byte) protocols.Match {
 	if len(data) >= maxLine || !printable(bytes.TrimSuffix(data, []byte{'\r'})) {
 		return protocols.No
@@ -60,7 +61,7 @@ var replyWords = []string{
 	"NOTFULL", "UNSAFE", "SAME", "ERROR", "CLIENT_ERROR", "SERVER_ERROR",
 }
 
-// isReplyStart reports whether data can begin with a line of a reply, as far as it goes.
+// isReplyStart reports whether data, which may be incomplete, can begin with a line of a reply.
 func isReplyStart(data []byte) bool {
 	if line, n := protocols.CutLine(data, maxLine); n > 0 {
 		_, ok := parseReplyLine(line)
@@ -81,8 +82,8 @@ func isReplyStart(data []byte) bool {
 	return !complete && bytes.HasPrefix([]byte("key="), word)
 }
 
-// resync finds a command at the start of data or of a line. A reply is found only at the start of data, which is
-// mostly that of a packet: the data of a value may have lines that look like replies.
+// resync finds a command at the start of data or of a line. It finds a reply only at the start of data, which
+// is usually the start of a packet, since the data of a value may have lines that look like replies.
 func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	if dir == protocols.Server {
 		if isReplyStart(data) {

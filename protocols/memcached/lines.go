@@ -18,17 +18,15 @@ const (
 
 // A command is a command line. Its slices alias the line.
 type command struct {
-	name       []byte // of stats with its argument
-	keys       []byte // the part of the line with the keys, and with other words where one key is all
-	oneKey     bool
+	name       []byte // with the first word if that is a subcommand
+	keys       []byte // the part of the line from the first key on, see nextKey
+	oneKey     bool   // keys begins with the only key, and other words follow it
 	flags      commandFlags
 	valueBytes uint64 // of the data block
-
-	// distinct reports whether the line is a command of no other text protocol.
-	distinct bool
+	distinct   bool   // no other text protocol has such a line
 }
 
-// A syntax describes the words of a command behind its name.
+// A syntax describes the words of a command after its name.
 type syntax struct {
 	firstKey   int  // the word that is the first key, counted from 1; 0: none
 	manyKeys   bool // every word from firstKey on is a key
@@ -83,7 +81,7 @@ var commands = map[string]syntax{
 // maxNameLength is the length of the longest name in commands.
 const maxNameLength = len("cache_memlimit")
 
-// nextWord returns the first word of line, and what follows it.
+// nextWord returns the first word of line, and the rest of line.
 func nextWord(line []byte) (word, rest []byte) {
 	line = bytes.TrimLeft(line, " ")
 	i := bytes.IndexByte(line, ' ')
@@ -93,7 +91,7 @@ func nextWord(line []byte) (word, rest []byte) {
 	return line[:i], line[i+1:]
 }
 
-// parseCommand reads a command line. It reports false where the line is no command of the text protocol.
+// parseCommand parses a command line. ok is false if line is not a command of the text protocol.
 func parseCommand(line []byte) (cmd command, ok bool) {
 	name, rest := nextWord(line)
 	if len(name) > maxNameLength || len(line) > 0 && line[0] == ' ' || !printable(line) {
@@ -105,6 +103,7 @@ func parseCommand(line []byte) (cmd command, ok bool) {
 	}
 	cmd = command{name: name, flags: syntax.flags, distinct: syntax.distinct}
 
+	// Count the words. noreply at the end is not one of the syntax.
 	words, size, isQuiet, isNoReply := scanWords(rest, &syntax)
 	if isNoReply {
 		words--
@@ -116,6 +115,8 @@ func parseCommand(line []byte) (cmd command, ok bool) {
 	if words < syntax.min || syntax.max >= 0 && words > syntax.max {
 		return cmd, false
 	}
+
+	// The size of the data block, the name with a subcommand, the keys.
 	if syntax.size > 0 {
 		if cmd.valueBytes, ok = number(size, maxValue); !ok {
 			return cmd, false
@@ -140,8 +141,8 @@ func parseCommand(line []byte) (cmd command, ok bool) {
 	return cmd, true
 }
 
-// malformedCommand returns a line that the server rejects, as a command without keys. Its name is the first
-// word, as far as that may be a name.
+// malformedCommand returns a command without keys for a line that the server rejects. Its name is the first
+// word, or empty if that is too long.
 func malformedCommand(line []byte) command {
 	name, _ := nextWord(line)
 	if len(name) > 2*maxNameLength {
@@ -150,8 +151,8 @@ func malformedCommand(line []byte) command {
 	return command{name: name}
 }
 
-// scanWords counts the words behind the name of a command. size is the word with the size of its data block;
-// isQuiet reports a meta command's flag q, isNoReply the last word noreply.
+// scanWords counts the words after the name of a command. size is the word with the size of the data block.
+// isQuiet reports the flag q of a meta command. isNoReply reports that the last word is noreply.
 func scanWords(rest []byte, s *syntax) (words int, size []byte, isQuiet, isNoReply bool) {
 	var word []byte
 	for word, rest = nextWord(rest); len(word) > 0; word, rest = nextWord(rest) {
@@ -162,14 +163,14 @@ func scanWords(rest []byte, s *syntax) (words int, size []byte, isQuiet, isNoRep
 		if s.meta && words > max(s.firstKey, s.size) && string(word) == "q" {
 			isQuiet = true
 		}
-		// A first word noreply is a key, unless the command has none.
+		// noreply as the first word is a key, unless the command has no keys.
 		isNoReply = !s.meta && string(word) == "noreply" && (words > 1 || s.firstKey == 0)
 	}
 	return words, size, isQuiet, isNoReply
 }
 
-// nextKey returns the first key in keys, and the rest in which the next one is found. The key is empty behind
-// the last.
+// nextKey returns the first key in keys, and the rest of keys for the next call. After the last key it returns
+// an empty one.
 func (c *command) nextKey(keys []byte) (key, rest []byte) {
 	key, rest = nextWord(keys)
 	if c.oneKey {
@@ -181,17 +182,17 @@ func (c *command) nextKey(keys []byte) (key, rest []byte) {
 // A replyLine is one line of a reply. Its slices alias the line.
 type replyLine struct {
 	status     []byte // the first word
-	text       []byte // of an error: the whole line, without the status where more follows
+	text       []byte // of an error: the message, or the whole line if there is none
 	last       bool   // the reply ends with this line
 	hasData    bool   // the data of a value follows
 	isError    bool
 	valueBytes uint64
-	distinct   bool // the line is a reply of no other text protocol
+	distinct   bool // no other text protocol has such a line
 }
 
 var numberStatus = []byte("VALUE")
 
-// parseReplyLine reads a line of a reply. It reports false where the line is none.
+// parseReplyLine parses a line of a reply. ok is false if line is not one.
 func parseReplyLine(line []byte) (l replyLine, ok bool) {
 	if len(line) == 0 {
 		return l, false
@@ -238,7 +239,7 @@ func parseReplyLine(line []byte) (l replyLine, ok bool) {
 	return l, bytes.HasPrefix(word, []byte("key=")) // lru_crawler metadump
 }
 
-// number reads a decimal number of up to limit; limit 0 stands for 2⁶⁴−1.
+// number parses a decimal number of up to limit. A limit of 0 stands for 2⁶⁴−1.
 func number(word []byte, limit uint64) (uint64, bool) {
 	if len(word) == 0 || len(word) > 20 || word[0] == '+' {
 		return 0, false

@@ -1,10 +1,10 @@
 // Package memcached parses memcached's text protocol: the classic commands and the meta commands.
 //
-// The bytes of a TCP connection come from the framework in package protocols. A command with its reply is one
+// The framework in package protocols passes the bytes of a TCP connection. A command with its reply is one
 // event. Replies come in the order of the commands, so protocols.Pairing pairs them. No reply is expected to
-// a command with noreply, to quit, and to the commands of a quiet batch: a meta command with the flag q has a
-// reply only in some cases, so from there on commands are emitted without replies, until the reply MN to the
-// command mn ends the batch.
+// a command with noreply, to quit, and to the commands of a quiet batch. A batch begins with a meta command
+// with the flag q, which has a reply only in some cases, and ends with the reply MN to the command mn. Its
+// commands are emitted without replies.
 //
 // Values are skipped: only their sizes are kept. A line is read as a whole; the data of a value is not
 // gathered.
@@ -57,8 +57,8 @@ type parser struct {
 	reply   reply
 
 	keysBytes int  // bytes of the keys of the commands in pairing
-	quiet     bool // in a quiet batch: commands get no event of their reply until MN
-	suspended bool // the place in the replies was lost: they are skipped until the client sends another command
+	quiet     bool // in a quiet batch: commands are emitted without their replies until MN
+	suspended bool // the place in the replies was lost: they are skipped until the client's next command
 }
 
 // A pending is a command that waits for its reply.
@@ -87,7 +87,7 @@ func (p *parser) Reset(c *protocols.Conn) {
 func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	if dir == protocols.Server && p.suspended {
 		if p.pairing.RepliesLost() || !isReplyStart(data) {
-			return len(data), nil // the client has sent no command since
+			return len(data), nil // the client has sent no command since the gap
 		}
 		p.resumeReplies()
 	}
@@ -142,7 +142,7 @@ func (p *parser) setCommand(w *pending, cmd *command) {
 	}
 }
 
-// expectReply appends a command to those that wait for their reply, or emits it where no reply is expected.
+// expectReply appends a command to those that wait for their reply, or emits it if no reply is expected.
 func (p *parser) expectReply(w pending, at int64) {
 	if p.pairing.RepliesLost() {
 		p.pairing.Flush(p.emitUnanswered)
@@ -165,9 +165,8 @@ func (p *parser) expectReply(w pending, at int64) {
 	p.keysBytes += w.keysBytes
 }
 
-// readReplyLine reads one line of a reply of n bytes, and skips the data behind it. Which line ends a reply
-// follows from the line itself, so replies to commands that were not seen are passed over in the right
-// length.
+// readReplyLine reads one line of a reply of n bytes, and skips the data after it. The last line of a reply is
+// recognised by its own words, so the reply to a command that was not captured is skipped correctly.
 func (p *parser) readReplyLine(line []byte, n int, at int64) error {
 	reply := &p.reply
 	replyLine, ok := parseReplyLine(line)
@@ -188,13 +187,12 @@ func (p *parser) readReplyLine(line []byte, n int, at int64) error {
 	return nil
 }
 
-// finishReply pairs the reply that was read with its command. A reply that nobody was seen to ask for is
-// dropped.
+// finishReply pairs the reply that was read with its command. A reply without a command is dropped.
 func (p *parser) finishReply(l replyLine, at int64) {
 	r := p.reply
 	p.reply = reply{}
 	if p.quiet {
-		// Only MN, the reply to mn, says which command it belongs to.
+		// In a quiet batch only MN can be paired with its command, mn.
 		if string(l.status) != "MN" {
 			return
 		}
@@ -216,7 +214,7 @@ func (p *parser) finishReply(l replyLine, at int64) {
 	}
 	if done.flags&retrieves != 0 && !l.isError {
 		body.Hits, body.ValueBytes = r.items, r.data
-		if string(l.status) == "HD" { // mg without the flag v: the item is there, its value was not asked for
+		if string(l.status) == "HD" { // mg without the flag v: a hit without a value
 			body.Hits = 1
 		}
 		body.Misses = body.KeysCount - min(body.KeysCount, body.Hits)
@@ -237,25 +235,25 @@ func (p *parser) emit(event *pipeline.Event, at int64) {
 	p.c.Emit(event)
 }
 
-// emitUnanswered emits a command whose reply was lost, or is not waited for.
+// emitUnanswered emits a command whose reply was lost or will be skipped.
 func (p *parser) emitUnanswered(w pending) {
 	w.e.Partial = true
 	p.emit(w.e, 0)
 }
 
-// resumeReplies reads replies again behind a gap.
+// resumeReplies ends the skipping of replies after a gap.
 func (p *parser) resumeReplies() {
 	p.suspended = false
 	if p.pairing.Pipelined() {
 		for _, w := range p.pairing.Waiting() {
-			w.e.Partial = true // which of the replies are still to come is a guess
+			w.e.Partial = true // it is a guess which of the replies are still to come
 		}
 	}
 }
 
-// Gap reports whether the parser keeps its place. The place behind the skipped data of a value is known.
-// Elsewhere among commands Sync finds the next one. The data of a value may look like a reply, so replies are
-// skipped until the client sends another command: it has had the replies before that one.
+// Gap keeps the place in the stream if the lost bytes are data of a value. Otherwise Sync finds the next
+// command. Sync cannot find the next reply, since data may look like a reply, so replies are skipped until the
+// client sends another command.
 func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	inData := p.c.Skipping(dir) >= uint64(n)
 	if dir == protocols.Client {
@@ -277,7 +275,7 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	return true
 }
 
-// Close emits what still waits.
+// Close emits the waiting commands.
 func (p *parser) Close(int64) {
 	p.pairing.Flush(func(w pending) { p.emit(w.e, 0) })
 	p.reply, p.keysBytes = reply{}, 0

@@ -2,23 +2,25 @@ package redis
 
 import "tidegate/pipeline/redact"
 
-// A keyPlace is where the first key of a command is: the index of an argument, or one of these.
+// A keyPlace is the position of the first key of a command: the index of an argument, or one of the constants.
 type keyPlace int8
 
 const (
 	noKey         keyPlace = 0
 	nextArgument  keyPlace = -1
-	behindCount   keyPlace = -2 // the next argument is the number of keys
-	behindStreams keyPlace = -3 // behind the word STREAMS
+	behindCount   keyPlace = -2 // the next argument is the number of keys, then the first key follows
+	behindStreams keyPlace = -3 // after the word STREAMS
 )
 
-// addArgument adds the argument that was read to the event. data may be only its first bytes; size is how many
-// it has.
+// addArgument adds the argument that was read to the event. data has its first bytes; size is its whole
+// length.
 func (p *parser) addArgument(data []byte, size uint64) {
 	cmd := &p.command
 	i := cmd.index
 	cmd.index++
 	rc := cmd.e.Redis
+
+	// The name of the command comes first, in one word or two.
 	if i == 0 {
 		p.setName(data)
 		return
@@ -27,12 +29,16 @@ func (p *parser) addArgument(data []byte, size uint64) {
 		p.setSubcommand(data)
 		return
 	}
+
+	// Every argument is counted, and passes through the state of redaction and of the key's position.
 	rc.ArgsCount++
 	rc.ArgsBytes += size
 	visible := cmd.secrets.Next(data, cmd.damaged)
 	if p.isKey(data, i) {
 		rc.Key = p.c.Intern(data[:min(len(data), maxKey)])
 	}
+
+	// Only the first arguments are kept, without their secrets.
 	if len(rc.Args) >= maxArgs || p.argsBytes+cmd.argsBytes > maxArgsBytes {
 		return
 	}
@@ -48,7 +54,7 @@ func (p *parser) addArgument(data []byte, size uint64) {
 	}
 }
 
-// setName sets the command's name, and prepares for the kind of arguments that it has.
+// setName sets the command's name, and with it the position of the key and the secrets of the arguments.
 func (p *parser) setName(b []byte) {
 	cmd := &p.command
 	name := upper(&p.scratch, b[:min(len(b), 64)])
@@ -57,7 +63,7 @@ func (p *parser) setName(b []byte) {
 	cmd.secrets.Begin(cmd.e.Redis.Command, cmd.total)
 	if cmd.key == noKey {
 		for _, c := range name {
-			if c == '.' { // a module's: JSON.SET key
+			if c == '.' { // a command of a module: JSON.SET key
 				cmd.key = 1
 			}
 		}
@@ -75,7 +81,8 @@ func (p *parser) setSubcommand(b []byte) {
 	cmd.secrets.Begin(rc.Command, cmd.total)
 }
 
-// isKey reports whether data, the argument at i, is the first key.
+// isKey reports whether data, the argument with index i, is the first key. It is called for every argument in
+// order, since cmd.key changes as the arguments before the key are read.
 func (p *parser) isKey(data []byte, i int64) bool {
 	cmd := &p.command
 	switch cmd.key {
@@ -99,6 +106,8 @@ func (p *parser) isKey(data []byte, i int64) bool {
 	if int64(cmd.key) != i && int64(cmd.key) > 0 {
 		return false
 	}
+
+	// The argument is at the position in the table. For these commands it is the number of keys.
 	switch cmd.e.Redis.Command {
 	case "EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO", "ZUNION", "ZINTER", "ZDIFF",
 		"ZINTERCARD", "SINTERCARD", "LMPOP", "ZMPOP", "BLMPOP", "BZMPOP":

@@ -11,15 +11,15 @@ import (
 // A commandReader is the command that is being read.
 type commandReader struct {
 	e     *pipeline.Event
-	open  bool // the head of the array was read
-	total int64
-	index int64 // of the argument that is being read; 0 is the command's name
+	open  bool  // the head of the array was read
+	total int64 // number of arguments, with the command's name
+	index int64 // index of the argument that is being read; 0 is the command's name
 
 	inArg   bool   // the size of the argument was read
-	bulk    uint64 // bytes of it that are still to come, without CR LF
-	size    uint64 // bytes of it
-	damaged bool   // bytes of it were lost
-	arg     []byte // its first bytes, where it came in pieces
+	bulk    uint64 // bytes of the argument that are still to come, without CR LF
+	size    uint64 // bytes of the argument
+	damaged bool   // bytes of the argument were lost
+	arg     []byte // the first bytes of the argument, if it came in pieces
 
 	argsBytes int // bytes of arguments that are kept
 	key       keyPlace
@@ -28,6 +28,7 @@ type commandReader struct {
 
 func (r *commandReader) reset() { *r = commandReader{arg: r.arg[:0]} }
 
+// flags returns the flags of the command by its name.
 func (r *commandReader) flags() flags {
 	if r.e == nil {
 		return 0
@@ -41,7 +42,7 @@ func (r *commandReader) flags() flags {
 	return 0
 }
 
-// readCommand reads what is there of a command, and returns how many bytes that were.
+// readCommand reads the available part of a command, and returns its length.
 func (p *parser) readCommand(data []byte, at int64) (n int, err error) {
 	cmd := &p.command
 	if !cmd.open {
@@ -54,7 +55,7 @@ func (p *parser) readCommand(data []byte, at int64) (n int, err error) {
 		length, err := p.readArgument(data[n:])
 		n += length
 		if n > 0 && (err != nil || length == 0) {
-			break // an error comes again, at its own place, wherever the bytes were cut
+			break // report an error only at its own offset, so that it does not depend on how the bytes were cut
 		}
 		if length == 0 || err != nil {
 			return 0, err
@@ -74,8 +75,8 @@ func (p *parser) countBytes(n int) {
 	}
 }
 
-// readArrayHead reads "*3\r\n", or an inline command as a whole. In mid-stream it may find that this side is
-// the server, and flips the connection.
+// readArrayHead reads "*3\r\n", or a whole inline command. In mid-stream it flips the connection if the bytes
+// are those of a server.
 func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 	cmd := &p.command
 	line, n := protocols.CutLine(data, maxLine)
@@ -85,6 +86,8 @@ func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 	if len(line) == 0 {
 		return n, nil // the server ignores empty lines
 	}
+
+	// Not an array: an inline command, or in mid-stream a reply.
 	if line[0] != '*' {
 		if !p.started && p.c.Info().MidStream && isReply(data) {
 			p.c.Flip()
@@ -97,7 +100,7 @@ func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 		return 0, errCommand
 	}
 	if total <= 0 {
-		return n, nil // the server ignores it
+		return n, nil // the server ignores an empty array
 	}
 
 	// In mid-stream an array may be a reply: then the roles were guessed wrong.
@@ -118,7 +121,7 @@ func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 	return n, nil
 }
 
-// startEvent makes the event of the command that begins.
+// startEvent creates the event of the command that begins.
 func (p *parser) startEvent() {
 	e := p.c.Event(protocols.Client)
 	e.Redis = pipeline.RedisCommandFromVTPool()
@@ -133,8 +136,8 @@ func (p *parser) checkLineLength(b []byte) error {
 	return nil
 }
 
-// readArgument reads what is there of "$3\r\nfoo\r\n": its head, its bytes, or its end. It returns 0 if
-// nothing could be read.
+// readArgument reads the next part of "$3\r\nfoo\r\n": the head (with the rest if it has arrived), bytes of
+// the string, or the CR LF. It returns 0 if more bytes are needed.
 func (p *parser) readArgument(data []byte) (int, error) {
 	cmd := &p.command
 	switch {
@@ -148,7 +151,7 @@ func (p *parser) readArgument(data []byte) (int, error) {
 			return 0, errBulk
 		}
 
-		// Usually all of the argument is there: it is taken in place.
+		// Usually the whole argument has arrived and is read in place.
 		cmd.inArg, cmd.damaged, cmd.size, cmd.bulk, cmd.arg = true, false, uint64(size), uint64(size), cmd.arg[:0]
 		if rest := data[n:]; uint64(len(rest)) >= cmd.size+2 && rest[size] == '\r' && rest[size+1] == '\n' {
 			p.addArgument(rest[:size], cmd.size)
@@ -165,7 +168,7 @@ func (p *parser) readArgument(data []byte) (int, error) {
 		return n, nil
 	}
 
-	// The argument came in pieces, and its CR LF is all that is left.
+	// The argument came in pieces, and only its CR LF is left.
 	n, err := readLineEnd(data)
 	if n > 0 {
 		p.addArgument(cmd.arg, cmd.size)
@@ -174,7 +177,7 @@ func (p *parser) readArgument(data []byte) (int, error) {
 	return n, err
 }
 
-// readLineEnd reads the CR LF behind a bulk string.
+// readLineEnd reads the CR LF after a bulk string.
 func readLineEnd(data []byte) (int, error) {
 	switch {
 	case len(data) > 0 && data[0] != '\r', len(data) > 1 && data[1] != '\n':
@@ -185,7 +188,7 @@ func readLineEnd(data []byte) (int, error) {
 	return 2, nil
 }
 
-// readInline reads a command that is a line of words, with quotes as in sdssplitargs of Redis.
+// readInline reads an inline command: a line of words, quoted as in Redis' sdssplitargs.
 func (p *parser) readInline(line []byte, n int, at int64) (int, error) {
 	words := p.countWords(line)
 	if words == 0 {
@@ -200,6 +203,8 @@ func (p *parser) readInline(line []byte, n int, at int64) (int, error) {
 	cmd.open, cmd.total = true, int64(words)
 	p.startEvent()
 	p.addArgument(first, uint64(len(first)))
+
+	// The words share one buffer: addArgument copies what is kept.
 	var buf []byte
 	for len(rest) > 0 {
 		buf, rest = nextWord(rest, p.command.arg[:0])
@@ -214,7 +219,7 @@ func (p *parser) readInline(line []byte, n int, at int64) (int, error) {
 	return n, nil
 }
 
-// countWords returns how many words an inline command has.
+// countWords returns the number of words of an inline command.
 func (p *parser) countWords(line []byte) int {
 	n := 0
 	buf := p.scratch[:0]
@@ -229,8 +234,8 @@ func (p *parser) countWords(line []byte) int {
 	return n
 }
 
-// nextWord appends the first word of line to buf, without its quotes, and returns it and what follows; nil if
-// there is none.
+// nextWord appends the first word of line, without its quotes, to buf, and returns it and the rest of line. If
+// there is no word it returns nil.
 func nextWord(line, buf []byte) (word, rest []byte) {
 	line = bytes.TrimLeft(line, " \t\r\x00")
 	if len(line) == 0 {
@@ -239,10 +244,10 @@ func nextWord(line, buf []byte) (word, rest []byte) {
 	if buf == nil {
 		buf = []byte{}
 	}
-	var quote byte
+	var quote byte // the open quote, or 0
 	for i := 0; i < len(line); i++ {
 		switch c := line[i]; {
-		case quote == '"' && c == '\\' && i+3 < len(line) && line[i+1] == 'x' && hexDigit(line[i+2]) >= 0 && hexDigit(line[i+3]) >= 0:
+		case quote == '"' && isHexEscape(line[i:]): // \xNN
 			buf = append(buf, byte(hexDigit(line[i+2])<<4|hexDigit(line[i+3])))
 			i += 3
 		case quote == '"' && c == '\\' && i+1 < len(line), quote == '\'' && c == '\\' && i+1 < len(line) && line[i+1] == '\'':
@@ -263,6 +268,12 @@ func nextWord(line, buf []byte) (word, rest []byte) {
 	return buf, nil
 }
 
+// isHexEscape reports whether b begins with \x and two hex digits.
+func isHexEscape(b []byte) bool {
+	return len(b) > 3 && b[0] == '\\' && b[1] == 'x' && hexDigit(b[2]) >= 0 && hexDigit(b[3]) >= 0
+}
+
+// unescape returns the character that a backslash and c stand for.
 func unescape(c byte) byte {
 	switch c {
 	case 'n':

@@ -6,8 +6,8 @@ import (
 	"tidegate/protocols"
 )
 
-// detect judges whether data is the beginning of RESP. Inline commands and the plainest replies look like other
-// line protocols: they stay More until the other side has sent.
+// detect matches the beginning of RESP. Inline commands and simple replies look like other line protocols, so
+// they yield More until the other side has sent.
 func detect(dir protocols.Dir, data []byte) protocols.Match {
 	if len(data) == 0 {
 		return protocols.More
@@ -21,7 +21,7 @@ func detect(dir protocols.Dir, data []byte) protocols.Match {
 	return detectInline(data)
 }
 
-// detectCommand looks for "*2\r\n$3\r\nGET\r\n".
+// detectCommand matches an array whose first element is the name of a command: "*2\r\n$3\r\nGET\r\n".
 func detectCommand(b []byte) protocols.Match {
 	rest, _, match := header(b, '*')
 	if match != protocols.Yes {
@@ -47,7 +47,7 @@ func detectCommand(b []byte) protocols.Match {
 	return protocols.Yes
 }
 
-// header reads the type t and a small positive number with the end of its line.
+// header matches a line with the type t and a small positive number n. rest follows the line.
 func header(data []byte, t byte) (rest []byte, n int64, m protocols.Match) {
 	if len(data) == 0 {
 		return nil, 0, protocols.More
@@ -88,7 +88,8 @@ func knownCommand(b []byte) bool {
 	return isCommandName(string(upper(&scratch, rest[:size])))
 }
 
-// detectInline judges a line: More if its first word is a command.
+// detectInline matches a line. It returns More if the first word is a command, since other protocols have such
+// lines too.
 func detectInline(data []byte) protocols.Match {
 	data = bytes.TrimLeft(data[:min(len(data), 1<<10)], "\r\n") // the server ignores empty lines
 	line, whole := data, false
@@ -100,6 +101,8 @@ func detectInline(data []byte) protocols.Match {
 	if i := bytes.IndexAny(line, " \t"); i >= 0 {
 		word, whole = line[:i], true
 	}
+
+	// No text of a command: too long a word, or control characters.
 	if len(word) > 20 || len(line) > 1<<10 || len(word) > 0 && !isName(word) {
 		return protocols.No
 	}
@@ -119,7 +122,8 @@ func detectInline(data []byte) protocols.Match {
 	return protocols.More
 }
 
-// detectReply judges the first replies, Yes for a form that other protocols do not have.
+// detectReply matches up to eight lines of replies. It returns Yes at the first line that no other protocol
+// has.
 func detectReply(data []byte) protocols.Match {
 	for range 8 {
 		if !isReply(data) {
@@ -134,7 +138,7 @@ func detectReply(data []byte) protocols.Match {
 			return protocols.No
 		}
 
-		// Types with a number are certain, of strings and errors the words.
+		// A type with a number is certain; a string or an error only with a word of Redis.
 		rest := line[1:]
 		switch line[0] {
 		case '+':
@@ -156,7 +160,7 @@ func detectReply(data []byte) protocols.Match {
 				return protocols.Yes
 			}
 			return protocols.No
-		case '_', '#', ',', '(', '!', '=', '|': // as in other protocols: the next line may decide
+		case '_', '#', ',', '(', '!', '=', '|': // other protocols have such lines: the next line may decide
 		default:
 			return protocols.No
 		}
@@ -167,17 +171,18 @@ func detectReply(data []byte) protocols.Match {
 	return protocols.More
 }
 
-// errorWord reports whether an error begins with a word that only Redis has.
+// errorWord reports whether b is a first word of errors that only Redis has.
 func errorWord(b []byte) bool {
 	switch string(b) {
-	case "NOAUTH", "WRONGTYPE", "WRONGPASS", "MOVED", "ASK", "LOADING", "NOPERM", "READONLY", "BUSY", "EXECABORT", "MASTERDOWN",
-		"NOSCRIPT", "CLUSTERDOWN", "OOM", "MISCONF", "DENIED", "NOPROTO", "BUSYGROUP", "NOGROUP", "UNKILLABLE", "CROSSSLOT", "TRYAGAIN":
+	case "NOAUTH", "WRONGTYPE", "WRONGPASS", "MOVED", "ASK", "LOADING", "NOPERM", "READONLY", "BUSY", "EXECABORT",
+		"MASTERDOWN", "NOSCRIPT", "CLUSTERDOWN", "OOM", "MISCONF", "DENIED", "NOPROTO", "BUSYGROUP", "NOGROUP",
+		"UNKILLABLE", "CROSSSLOT", "TRYAGAIN":
 		return true
 	}
 	return false
 }
 
-// isReply reports whether data can begin with a reply, as far as it goes.
+// isReply reports whether data, which may be incomplete, can begin with a reply.
 func isReply(data []byte) bool {
 	if len(data) == 0 {
 		return false
@@ -218,8 +223,8 @@ func printable(b []byte) bool {
 	return true
 }
 
-// resync finds a command at the start of data or of a line. A reply is found only at the start of data, which is
-// mostly that of a packet: the elements of a reply look like replies.
+// resync finds a command at the start of data or of a line. It finds a reply only at the start of data, which
+// is usually the start of a packet, since the elements of a reply look like replies.
 func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	if dir == protocols.Server {
 		if isReply(data) {

@@ -1,19 +1,18 @@
 // Package redis parses RESP2 and RESP3, the protocol between a Redis client and its server.
 //
-// The bytes of a TCP connection come from the framework in package protocols. A command with its reply is one
-// event; a message of pub/sub is an event of its own.
+// The framework in package protocols passes the bytes of a TCP connection. A command with its reply is one
+// event; a pub/sub message is an event of its own.
 //
 // A command is an array of bulk strings, or a line of words (an inline command). Replies come in the order of
 // the commands, so protocols.Pairing pairs them. Each exception from that order has its test: CLIENT REPLY
-// OFF and SKIP (no reply comes), SUBSCRIBE (a reply for each channel), a pushed message (no command asked for
-// it), MONITOR and PSYNC (the connection stops being a dialogue, and is ignored from there on), bytes that
-// were lost.
+// OFF and SKIP (no reply), SUBSCRIBE (a reply for each channel), a pushed message (a reply without a command),
+// MONITOR and PSYNC (a stream follows, and the connection is dropped), lost bytes.
 //
-// Values are parsed as they arrive: of an argument its first bytes are kept, of the data of a reply only the
-// size. Passwords in arguments are redacted (pipeline/redact).
+// Values are parsed as they arrive: the first bytes of an argument are kept, and the size of the data of a
+// reply. Passwords in arguments are redacted (pipeline/redact).
 //
-// Specifications: redis.io/docs/latest/develop/reference/protocol-spec, and …/commands for the places of the
-// keys (tables.go).
+// Specifications: redis.io/docs/latest/develop/reference/protocol-spec, and …/commands for the positions of
+// the keys (tables.go).
 package redis
 
 import (
@@ -59,7 +58,7 @@ var (
 
 // A parser parses one connection.
 type parser struct {
-	protocols.NopParser // End: a side that was closed may still be answered
+	protocols.NopParser // End does nothing: a half-closed side may still receive replies
 	c                   *protocols.Conn
 	command             commandReader // the command that is being read
 	reply               replyReader   // the reply that is being read
@@ -67,10 +66,10 @@ type parser struct {
 
 	argsBytes int  // bytes of arguments of the commands in pairing
 	started   bool // a command or a reply was read
-	suspended bool // the place in the replies was lost: they are skipped until the client sends another command
+	suspended bool // the place in the replies was lost: they are skipped until the client's next command
 
 	repliesOff  bool // CLIENT REPLY OFF
-	skipReplies int  // commands from here on that get no reply (CLIENT REPLY SKIP)
+	skipReplies int  // number of the next commands that get no reply (CLIENT REPLY SKIP)
 	subscribed  bool // RESP2 pub/sub: messages come as arrays
 
 	scratch  []byte
@@ -80,7 +79,7 @@ type parser struct {
 // A pending is a command that waits for its reply.
 type pending struct {
 	e         *pipeline.Event
-	replies   int // that are still to come: SUBSCRIBE gets one for each channel
+	replies   int // number of replies that are still to come: SUBSCRIBE gets one for each channel
 	argsBytes int
 	flags     flags
 }
@@ -88,8 +87,8 @@ type pending struct {
 type flags uint8
 
 const (
-	subscribes  flags = 1 << iota // SUBSCRIBE and its kin
-	endsReading                   // MONITOR, SYNC, PSYNC: what follows the reply is no dialogue
+	subscribes  flags = 1 << iota // SUBSCRIBE, PSUBSCRIBE, UNSUBSCRIBE, …
+	endsReading                   // MONITOR, SYNC, PSYNC: a stream without commands follows the reply
 )
 
 // Reset begins a connection.
@@ -101,7 +100,7 @@ func (p *parser) Reset(c *protocols.Conn) {
 	}
 }
 
-// Parse reads what is there of a command or of a reply.
+// Parse reads the available part of a command or of a reply.
 func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	if dir == protocols.Client {
 		return p.readCommand(data, at)
@@ -109,8 +108,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	return p.readReply(data, at)
 }
 
-// finishCommand puts the command that was read into the queue of those that wait for their reply, or emits it
-// if none comes.
+// finishCommand queues the command that was read until its reply comes, or emits it if it gets none.
 func (p *parser) finishCommand(at int64) {
 	cmd := &p.command
 	if cmd.e == nil { // *0 gets no reply
@@ -129,6 +127,7 @@ func (p *parser) finishCommand(at int64) {
 	noReply := p.trackClientReply(rc)
 	cmd.reset()
 
+	// A new command after lost replies: the client has received the replies to all earlier commands.
 	if p.pairing.RepliesLost() {
 		p.pairing.Flush(p.emitUnanswered)
 		p.argsBytes = 0
@@ -149,7 +148,7 @@ func (p *parser) finishCommand(at int64) {
 	p.argsBytes += waiting.argsBytes
 }
 
-// trackClientReply follows CLIENT REPLY, and reports whether the command gets no reply.
+// trackClientReply applies CLIENT REPLY, and reports whether the command gets no reply.
 func (p *parser) trackClientReply(rc *pipeline.RedisCommand) (noReply bool) {
 	noReply = p.repliesOff || p.skipReplies > 0
 	if p.skipReplies > 0 {
@@ -174,12 +173,12 @@ func (p *parser) trackClientReply(rc *pipeline.RedisCommand) (noReply bool) {
 	return noReply
 }
 
-// finishReply pairs the reply that was read with its command, or emits it as a message that was pushed.
+// finishReply pairs the reply that was read with its command, or emits it as a pushed message.
 func (p *parser) finishReply(at int64) {
 	reply := &p.reply
 	defer reply.reset()
 
-	// Pub/sub first: messages are replies to no command, confirmations are replies to SUBSCRIBE and its kin.
+	// Pub/sub first: a message answers no command, a confirmation answers SUBSCRIBE, UNSUBSCRIBE and the like.
 	kind, confirms := reply.pushKind(p.subscribed)
 	switch {
 	case confirms:
@@ -187,7 +186,7 @@ func (p *parser) finishReply(at int64) {
 			p.subscribed = false
 		}
 		if waiting := p.pairing.First(); waiting == nil || waiting.flags&subscribes == 0 {
-			return // UNSUBSCRIBE without arguments: a reply for each channel that there was
+			return // a further reply to UNSUBSCRIBE without arguments, which gets one for each channel
 		}
 	case kind != "" || reply.top == '>':
 		p.emitPushed(kind, at)
@@ -202,6 +201,8 @@ func (p *parser) finishReply(at int64) {
 		p.emitPushed(kind, at)
 		return
 	}
+
+	// The fields of the first reply are kept. The command is complete with its last reply, or with an error.
 	if waiting.replies--; waiting.e.Redis.ReplyType == "" {
 		p.setReply(waiting.e)
 	}
@@ -234,8 +235,8 @@ func (p *parser) setReply(event *pipeline.Event) {
 	event.Partial = event.Partial || reply.partial
 }
 
-// emitPushed emits a reply that no command asked for: a message of pub/sub, or the reply to a command that
-// was not seen.
+// emitPushed emits a reply without a command: a pub/sub message, or the reply to a command that was not
+// captured. kind is the kind of message, or "".
 func (p *parser) emitPushed(kind string, at int64) {
 	reply := &p.reply
 	event := reply.e
@@ -263,15 +264,15 @@ func (p *parser) emit(event *pipeline.Event, at int64) {
 	p.c.Emit(event)
 }
 
-// emitUnanswered emits a command whose reply was lost, or will not be waited for.
+// emitUnanswered emits a command whose reply was lost or will be skipped.
 func (p *parser) emitUnanswered(waiting pending) {
 	waiting.e.Partial = true
 	p.emit(waiting.e, 0)
 }
 
-// Gap skips lost bytes of a bulk string. Anywhere else the place is lost. Among commands Sync finds the next
-// one. An element of a reply looks like a reply, so replies are skipped until the client sends another
-// command: it has had the replies before it then.
+// Gap skips lost bytes of a bulk string. Anywhere else the place in the stream is lost. Sync finds the next
+// command. Sync cannot find the next reply, since an element of a reply looks like a reply, so replies are
+// skipped until the client sends another command.
 func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	if dir == protocols.Client {
 		return p.gapInCommand(n)
@@ -289,13 +290,16 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	return true
 }
 
+// gapInCommand skips n lost bytes of the client. It reports whether the place in the stream is still known.
 func (p *parser) gapInCommand(n int) bool {
 	cmd := &p.command
 	if cmd.e != nil {
 		cmd.e.Partial = true
 	}
-	// Without its whole name nobody knows which replies a command gets.
-	named := cmd.index > 1 && cmd.e.Redis.Command != "CLIENT REPLY" || cmd.index == 1 && !containers[cmd.e.Redis.Command]
+	// The number of replies depends on the name (and for CLIENT REPLY on the argument), so it must be complete.
+	named := cmd.index > 1 && cmd.e.Redis.Command != "CLIENT REPLY" ||
+		cmd.index == 1 && !containers[cmd.e.Redis.Command]
+	// The gap may lie in the argument, or also cover the CR LF at its end.
 	if cmd.inArg && named && (uint64(n) <= cmd.bulk || uint64(n) == cmd.bulk+2) {
 		p.skipLostArgument(uint64(n))
 		return true
@@ -305,7 +309,7 @@ func (p *parser) gapInCommand(n int) bool {
 	return false
 }
 
-// skipLostArgument moves over n lost bytes of an argument, or over all that is left of it with its CR LF.
+// skipLostArgument skips n lost bytes of an argument, or the whole rest of the argument with its CR LF.
 func (p *parser) skipLostArgument(n uint64) {
 	cmd := &p.command
 	cmd.damaged = true
@@ -321,7 +325,7 @@ func (p *parser) skipLostArgument(n uint64) {
 	}
 }
 
-// endTruncatedCommand ends a command whose rest was lost.
+// endTruncatedCommand queues a command whose rest was lost, or discards it if its name was not read.
 func (p *parser) endTruncatedCommand() {
 	cmd := &p.command
 	if cmd.e != nil && cmd.index > 0 {
@@ -335,7 +339,7 @@ func (p *parser) endTruncatedCommand() {
 	cmd.reset()
 }
 
-// Close emits what still waits, and a command that was cut short.
+// Close emits the waiting commands, then an incomplete one.
 func (p *parser) Close(int64) {
 	emitWaiting := func(w pending) { p.emit(w.e, 0) }
 	if cmd := &p.command; cmd.e != nil && cmd.index > 0 {

@@ -9,64 +9,66 @@ import (
 
 // A replyReader is the reply that is being read.
 type replyReader struct {
-	e       *pipeline.Event // made where no command waits: it may be a pushed message
-	top     byte            // its type; 0 before it has begun
+	e       *pipeline.Event // created if no command waits, for a reply that may be a pushed message
+	top     byte            // first byte of the reply, its type; 0 before it has begun
 	null    bool
-	partial bool   // bytes of it were lost
+	partial bool   // bytes of the reply were lost
 	text    string // of a simple string, a number or an error
-	size    uint64 // bytes of it so far
-	data    uint64 // bytes of data: of a bulk string its own, of an aggregate all
+	size    uint64 // bytes of the reply so far
+	data    uint64 // bytes of a bulk string; of an aggregate the bytes of the whole reply
 
 	inBulk bool   // the size of a bulk string was read
-	bulk   uint64 // bytes of it that are still to come, without CR LF
+	bulk   uint64 // bytes of the bulk string that are still to come, without CR LF
 	chunks bool   // a streamed string: chunks follow until an empty one
 
-	// Aggregates (arrays, maps, sets, pushes) nest; stack[:depth] are those that are open.
+	// Aggregates (arrays, maps, sets, pushes) nest; stack[:depth] are the open ones.
 	depth int
 	stack [maxDepth]level
 
-	index   int    // of the element of the outermost aggregate
-	kind    []byte // the first of these elements: of a pushed message, what it is
-	capture bool   // the bulk string that is being read goes into kind: it is that element, or an error's text
+	index   int    // index of the element of the outermost aggregate
+	kind    []byte // first element of the outermost aggregate; in a pushed message the kind of message
+	capture bool   // the bulk string that is being read is copied to kind: it is that element, or an error
 	last    int64  // the last integer
 }
 
 // A level is an aggregate whose elements are being read.
 type level struct {
 	left int64 // elements that are still to come; −1: until a dot
-	attr bool  // an attribute, which is no element of the aggregate that it stands in
+	attr bool  // an attribute, which does not count as an element of the enclosing aggregate
 }
 
 func (r *replyReader) reset() {
 	if r.e != nil {
 		r.e.ReturnToVTPool()
 	}
-	// The stack needs no clearing: depth says how much of it means anything.
+	// The stack needs no clearing: only stack[:depth] is used.
 	r.e, r.top, r.null, r.partial, r.text, r.size, r.data, r.bulk, r.chunks = nil, 0, false, false, "", 0, 0, 0, false
 	r.inBulk = false
 	r.depth, r.index, r.kind, r.capture, r.last = 0, 0, r.kind[:0], false, 0
 }
 
-// readReply reads what is there of a reply, and returns how many bytes that were.
+// readReply reads the available part of a reply, and returns its length.
 func (p *parser) readReply(data []byte, at int64) (n int, err error) {
 	reply := &p.reply
 	if p.suspended {
 		if p.pairing.RepliesLost() || !isReply(data) {
-			return len(data), nil // the client has sent nothing since
+			return len(data), nil // the client has sent no command since the gap
 		}
 		p.resumeReplies()
 	}
+
+	// Read token by token, up to the end of the reply.
 	for n < len(data) {
 		length, whole, err := p.readToken(data[n:])
 		if err != nil && n == 0 {
 			return 0, err
 		}
 		if length == 0 || err != nil {
-			break // an error comes again, at its own place, wherever the bytes were cut
+			break // report an error only at its own offset, so that it does not depend on how the bytes were cut
 		}
 		n += length
 		if reply.top == 0 {
-			return n, nil // an empty line belongs to no reply
+			return n, nil // an empty line between replies
 		}
 		reply.size += uint64(length)
 		if whole {
@@ -80,17 +82,17 @@ func (p *parser) readReply(data []byte, at int64) (n int, err error) {
 	return n, nil
 }
 
-// resumeReplies reads replies again behind a gap.
+// resumeReplies ends the skipping of replies after a gap.
 func (p *parser) resumeReplies() {
 	p.suspended = false
 	if p.pairing.Pipelined() {
 		for _, waiting := range p.pairing.Waiting() {
-			waiting.e.Partial = true // which of the replies are still to come is a guess
+			waiting.e.Partial = true // it is a guess which of the replies are still to come
 		}
 	}
 }
 
-// readToken reads a line, or what is there of a bulk string. whole reports whether the reply ends with it.
+// readToken reads a line, or the available part of a bulk string. whole reports that the reply ends with it.
 func (p *parser) readToken(data []byte) (n int, whole bool, err error) {
 	reply := &p.reply
 	if reply.inBulk {
@@ -118,8 +120,8 @@ func (p *parser) readToken(data []byte) (n int, whole bool, err error) {
 	return n, whole, err
 }
 
-// startReply begins a reply. In mid-stream it may find that this side is the client, and flips the
-// connection, or wait for more bytes to decide.
+// startReply begins a reply. In mid-stream it flips the connection if the bytes are those of a client, or
+// returns wait if more bytes are needed to decide.
 func (p *parser) startReply(data, line []byte) (flip, wait bool) {
 	if !p.started && p.c.Info().MidStream && line[0] == '*' {
 		switch detectCommand(data) {
@@ -141,7 +143,7 @@ func (p *parser) startReply(data, line []byte) (flip, wait bool) {
 	return false, false
 }
 
-// readValue reads a line that is a value or begins one, and reports whether the reply ends with it.
+// readValue reads a line that is a value or the head of one, and reports whether the reply ends with it.
 func (p *parser) readValue(line []byte) (whole bool, err error) {
 	reply := &p.reply
 	kind, rest := line[0], line[1:]
@@ -162,12 +164,13 @@ func (p *parser) readValue(line []byte) (whole bool, err error) {
 		if reply.depth == 0 || reply.stack[reply.depth-1].left >= 0 {
 			return false, errReply
 		}
-		reply.stack[reply.depth-1].left = 1 // the dot is its last
+		reply.stack[reply.depth-1].left = 1 // the dot counts as the last element
 		return reply.endElement(), nil
 	}
 	return false, errReply
 }
 
+// readScalar reads a simple string, an error, a number, a boolean or null of type t.
 func (p *parser) readScalar(t byte, rest []byte, outermost bool) (bool, error) {
 	reply := &p.reply
 	if t == ':' {
@@ -189,6 +192,7 @@ func (p *parser) readScalar(t byte, rest []byte, outermost bool) (bool, error) {
 	return reply.endElement(), nil
 }
 
+// readBulkHead reads the size of a bulk string, a bulk error or a verbatim string of type t.
 func (p *parser) readBulkHead(t byte, rest []byte, outermost bool) (bool, error) {
 	reply := &p.reply
 	if len(rest) == 1 && rest[0] == '?' {
@@ -214,7 +218,7 @@ func (p *parser) readBulkHead(t byte, rest []byte, outermost bool) (bool, error)
 	return false, nil
 }
 
-// readBulk reads what is there of a bulk string: its bytes, or its end.
+// readBulk reads available bytes of a bulk string, or the CR LF at its end.
 func (p *parser) readBulk(data []byte) (n int, whole bool, err error) {
 	reply := &p.reply
 	if reply.bulk > 0 {
@@ -241,7 +245,7 @@ func (p *parser) readBulk(data []byte) (n int, whole bool, err error) {
 	return n, reply.endElement(), nil
 }
 
-// readChunk reads ";4\r\n", before a piece of a streamed string.
+// readChunk reads ";4\r\n", the head of a chunk of a streamed string.
 func (p *parser) readChunk(line []byte, n int) (int, bool, error) {
 	reply := &p.reply
 	size, ok := integer(line[1:])
@@ -259,8 +263,10 @@ func (p *parser) readChunk(line []byte, n int) (int, bool, error) {
 	return n, false, nil
 }
 
+// readAggregateHead reads the number of elements of an aggregate of type t and opens the aggregate.
 func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, error) {
 	reply := &p.reply
+	// −1 elements stand for null, ? for an unknown number that ends with a dot.
 	count := int64(-1)
 	if len(rest) != 1 || rest[0] != '?' {
 		var ok bool
@@ -275,6 +281,8 @@ func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, e
 	if t == '%' || t == '|' {
 		count *= 2
 	}
+
+	// An empty aggregate is complete. Any other one is open until endElement has counted its elements.
 	if count == 0 {
 		if t == '|' {
 			return false, nil
@@ -289,9 +297,11 @@ func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, e
 	return false, nil
 }
 
-// endElement counts a value that is complete, and the aggregates that end with it. It reports whether the
-// reply ends with it.
+// endElement counts a complete value, and closes the aggregates that end with it. It reports whether the reply
+// ends with it.
 func (r *replyReader) endElement() bool {
+	// Each iteration counts one element of the innermost open aggregate. A closed aggregate is itself an
+	// element of the next one.
 	for r.depth > 0 {
 		level := &r.stack[r.depth-1]
 		if r.depth == 1 && !level.attr {
@@ -305,14 +315,14 @@ func (r *replyReader) endElement() bool {
 		}
 		r.depth--
 		if level.attr {
-			return false // the value that it belongs to follows
+			return false // the value with this attribute follows
 		}
 	}
 	return true
 }
 
-// pushKind returns the kind of message that the reply is, if it is one that no command asked for, or that
-// confirms a subscription.
+// pushKind returns the kind of a pub/sub message or confirmation, or "" for other replies. confirms reports
+// that the reply confirms a subscription.
 func (r *replyReader) pushKind(subscribed bool) (kind string, confirms bool) {
 	if r.top != '>' && (r.top != '*' || !subscribed) {
 		return "", false

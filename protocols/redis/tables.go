@@ -4,7 +4,7 @@ import (
 	"bytes"
 )
 
-// containers are the commands whose second word is a part of their name.
+// containers are the commands whose first argument is a part of their name.
 var containers = map[string]bool{
 	"ACL": true, "CLIENT": true, "CLUSTER": true, "COMMAND": true, "CONFIG": true, "DEBUG": true, "FUNCTION": true, "LATENCY": true,
 	"MEMORY": true, "MODULE": true, "OBJECT": true, "PUBSUB": true, "SCRIPT": true, "SENTINEL": true, "SLOWLOG": true, "XGROUP": true,
@@ -21,8 +21,8 @@ var keyless = map[string]bool{
 	"SUNSUBSCRIBE": true, "SWAPDB": true, "SYNC": true, "TIME": true, "UNSUBSCRIBE": true, "UNWATCH": true, "WAIT": true, "WAITAOF": true,
 }
 
-// keys has the place of the first key of each command that has keys. Where that is the place of a number of
-// keys, the key is behind it (isKey).
+// keys has the position of the first key of each command that has keys. For commands with a number of keys it
+// is the position of that number, which the key follows (isKey).
 var keys = map[string]keyPlace{
 	"APPEND": 1, "BITCOUNT": 1, "BITFIELD": 1, "BITFIELD_RO": 1, "BITOP": 2, "BITPOS": 1, "BLMOVE": 1, "BLMPOP": 2, "BLPOP": 1, "BRPOP": 1,
 	"BRPOPLPUSH": 1, "BZMPOP": 2, "BZPOPMAX": 1, "BZPOPMIN": 1, "COPY": 1, "DEBUG OBJECT": 2, "DECR": 1, "DECRBY": 1, "DEL": 1, "DUMP": 1,
@@ -58,7 +58,7 @@ func isCommandName(name string) bool {
 	return ok
 }
 
-// typeName returns redis.reply_type for the first byte of a reply.
+// typeName returns the value of redis.reply_type for the first byte of a reply.
 func typeName(top byte, null bool) string {
 	if null {
 		return "null"
@@ -96,7 +96,8 @@ func typeName(top byte, null bool) string {
 	return ""
 }
 
-// isName reports whether data can be the name of a command: letters, and what modules and subcommands add.
+// isName reports whether data can be the name of a command: a letter, then letters, digits and the separators
+// of modules and subcommands.
 func isName(data []byte) bool {
 	if len(data) == 0 || len(data) > 64 || !letter(data[0]) {
 		return false

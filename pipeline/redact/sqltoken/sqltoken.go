@@ -208,6 +208,12 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // IsWordByte reports whether c may stand in a word: a letter, a digit, _, $, or a byte of a character beyond
 // ASCII.
-func IsWordByte(c byte) bool {
-	return 'a' <= c|0x20 && c|0x20 <= 'z' || isDigit(c) || c == '_' || c == '$' || c >= 0x80
-}
+func IsWordByte(c byte) bool { return wordBytes[c] }
+
+var wordBytes = func() (t [256]bool) {
+	for i := range t {
+		c := byte(i)
+		t[c] = 'a' <= c|0x20 && c|0x20 <= 'z' || isDigit(c) || c == '_' || c == '$' || c >= 0x80
+	}
+	return t
+}()
