@@ -17,7 +17,7 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
-// write stores b in a new file and returns its path.
+// write creates a file with the content b and returns its path.
 func write(t testing.TB, name string, b []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -67,7 +67,8 @@ func pcap(t testing.TB, nano bool) []byte {
 	}
 	for _, n := range []int{10, 20, 30} {
 		c := min(n, 25)
-		if err := writer.WritePacket(gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n}, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
+		info := gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n}
+		if err := writer.WritePacket(info, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -77,7 +78,8 @@ func pcap(t testing.TB, nano bool) []byte {
 func pcapng(t testing.TB) []byte {
 	t.Helper()
 	var buf bytes.Buffer
-	ngWriter, err := pcapgo.NewNgWriterInterface(&buf, pcapgo.NgInterface{Name: "docker0", LinkType: layers.LinkTypeEthernet, SnapLength: 4_000_000_000}, pcapgo.DefaultNgWriterOptions)
+	docker0 := pcapgo.NgInterface{Name: "docker0", LinkType: layers.LinkTypeEthernet, SnapLength: 4_000_000_000}
+	ngWriter, err := pcapgo.NewNgWriterInterface(&buf, docker0, pcapgo.DefaultNgWriterOptions)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +88,8 @@ func pcapng(t testing.TB) []byte {
 	}
 	for i, n := range []int{10, 20, 30} {
 		c := min(n, 25)
-		if err := ngWriter.WritePacket(gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n, InterfaceIndex: i % 2}, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
+		info := gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n, InterfaceIndex: i % 2}
+		if err := ngWriter.WritePacket(info, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +125,8 @@ func TestFormats(t *testing.T) {
 				t.Errorf("%s: packet %d: %+v", name, i+1, packet)
 			}
 		}
-		if ng && (ps[0].Iface != "docker0" || ps[1].Iface != "tun0" || ps[1].Link != layers.LinkTypeRaw || ps[2].Link != layers.LinkTypeEthernet) {
+		if ng && (ps[0].Iface != "docker0" || ps[1].Iface != "tun0" ||
+			ps[1].Link != layers.LinkTypeRaw || ps[2].Link != layers.LinkTypeEthernet) {
 			t.Errorf("%s: interfaces %+v", name, ps)
 		}
 	}
@@ -208,7 +212,8 @@ func TestBrokenFiles(t *testing.T) {
 	iface := bytes.Clone(ng)
 	binary.LittleEndian.PutUint32(iface[at+8:], 7)
 	check("unknown interface", iface, 2, "interface 7")
-	if _, err := OpenFile(filepath.Join(t.TempDir(), "none.pcap")); err == nil || !strings.Contains(err.Error(), "none.pcap") {
+	_, err := OpenFile(filepath.Join(t.TempDir(), "none.pcap"))
+	if err == nil || !strings.Contains(err.Error(), "none.pcap") {
 		t.Errorf("no file: %v", err)
 	}
 }

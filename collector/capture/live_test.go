@@ -108,7 +108,7 @@ func inNamespace(t *testing.T, name string, f func()) chan struct{} {
 	return done
 }
 
-// send transmits frames on an interface of a namespace.
+// send sends frames on an interface of a namespace.
 func send(t *testing.T, ns, iface string, frames ...[]byte) {
 	t.Helper()
 	<-inNamespace(t, ns, func() {
@@ -124,7 +124,8 @@ func send(t *testing.T, ns, iface string, frames ...[]byte) {
 			return
 		}
 		for _, f := range frames {
-			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: ifi.Index, Protocol: htons(unix.ETH_P_ALL)}); err != nil {
+			to := unix.SockaddrLinklayer{Ifindex: ifi.Index, Protocol: htons(unix.ETH_P_ALL)}
+			if err := unix.Sendto(fd, f, 0, &to); err != nil {
 				t.Error(err)
 			}
 		}
@@ -138,7 +139,10 @@ func frame(tags []byte, etherType uint16, rest []byte) []byte {
 }
 
 func udp4(payload string) []byte {
-	b := []byte{0x45, 0, 0, byte(28 + len(payload)), 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, 0x30, 0x39, 0, 53, 0, byte(8 + len(payload)), 0, 0}
+	b := []byte{
+		0x45, 0, 0, byte(28 + len(payload)), 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, // IPv4
+		0x30, 0x39, 0, 53, 0, byte(8 + len(payload)), 0, 0, // UDP
+	}
 	return append(b, payload...)
 }
 
@@ -174,7 +178,9 @@ func TestLiveCapture(t *testing.T) {
 	cfg := Default()
 	cfg.Workers, cfg.RingBytes = 2, 2<<20
 	reg := prometheus.NewRegistry()
-	l := NewLive(cfg, []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092")}, func(string, int, collector.PacketProducer) Handler { return s }, slog.New(slog.DiscardHandler), reg)
+	excluded := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092")}
+	handler := func(string, int, collector.PacketProducer) Handler { return s }
+	l := NewLive(cfg, excluded, handler, slog.New(slog.DiscardHandler), reg)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := inNamespace(t, a, func() {
 		if err := l.Run(ctx, discardShipper{}); err != nil {
@@ -204,8 +210,10 @@ func TestLiveCapture(t *testing.T) {
 	}
 
 	send(t, b, "peer0",
-		frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 40000, 9092, "ours")), frame(nil, 0x0800, tcp4("192.0.2.9", "192.0.2.1", 9092, 40000, "ours")),
-		frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 40000, 9093, "theirs")), frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.8", 40000, 9092, "theirs")))
+		frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 40000, 9092, "ours")),
+		frame(nil, 0x0800, tcp4("192.0.2.9", "192.0.2.1", 9092, 40000, "ours")),
+		frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 40000, 9093, "theirs")),
+		frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.8", 40000, 9092, "theirs")))
 	s.wait(t, "theirs", 2)
 	if n := len(s.with("ours")); n != 0 {
 		t.Errorf("%d frames of our own traffic were captured", n)
@@ -233,7 +241,9 @@ func TestLiveCapture(t *testing.T) {
 
 // TestExclude runs the compiled filter on frames in the BPF interpreter of x/net.
 func TestExclude(t *testing.T) {
-	raw, err := compileFilter([]netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092"), netip.MustParseAddrPort("[2001:db8::9]:9000")})
+	raw, err := compileFilter([]netip.AddrPort{
+		netip.MustParseAddrPort("192.0.2.9:9092"), netip.MustParseAddrPort("[2001:db8::9]:9000"),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

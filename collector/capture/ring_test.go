@@ -40,8 +40,10 @@ func TestInterfacesSideBySide(t *testing.T) {
 	var ends []chan struct{}
 	for range 2 {
 		s := &seen{}
-		l := NewLive(cfg, nil, func(string, int, collector.PacketProducer) Handler { return s }, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-		captures, ends = append(captures, s), append(ends, inNamespace(t, a, func() { _ = l.Run(ctx, discardShipper{}) }))
+		handler := func(string, int, collector.PacketProducer) Handler { return s }
+		l := NewLive(cfg, nil, handler, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+		captures = append(captures, s)
+		ends = append(ends, inNamespace(t, a, func() { _ = l.Run(ctx, discardShipper{}) }))
 	}
 	defer func() {
 		cancel()
@@ -113,7 +115,9 @@ func TestBlockOfOddHeadersStaysWithinItself(t *testing.T) {
 	check("first packet behind the block", 0, put(blockFirstPkt, 1<<20))
 	check("next packet behind the block", 1, put(48+pktNext, ^uint32(0)))
 	check("packet longer than the block", 0, put(48+pktSnaplen, ^uint32(0)))
-	check("packet begins behind the block", 2, func(b []byte) { binary.NativeEndian.PutUint16(b[48+512+pktMac:], 0xffff) })
+	check("packet begins behind the block", 2, func(b []byte) {
+		binary.NativeEndian.PutUint16(b[48+512+pktMac:], 0xffff)
+	})
 	check("tag without room for it", 3, func(b []byte) {
 		binary.NativeEndian.PutUint16(b[48+pktMac:], 2)
 		binary.NativeEndian.PutUint32(b[48+pktStatus:], unix.TP_STATUS_VLAN_VALID)

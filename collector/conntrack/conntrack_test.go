@@ -70,13 +70,18 @@ func newLab(t *testing.T) lab {
 	if os.Geteuid() != 0 {
 		t.Skip("namespaces and connection tracking need root")
 	}
-	l := lab{fmt.Sprintf("tgctc%d", os.Getpid()), fmt.Sprintf("tgctr%d", os.Getpid()), fmt.Sprintf("tgcts%d", os.Getpid())}
+	pid := os.Getpid()
+	l := lab{fmt.Sprintf("tgctc%d", pid), fmt.Sprintf("tgctr%d", pid), fmt.Sprintf("tgcts%d", pid)}
 	for _, ns := range []string{l.client, l.router, l.server} {
 		run(t, "ip netns add "+ns)
 		t.Cleanup(func() { run(t, "ip netns del "+ns) })
 		run(t, "ip -n "+ns+" link set lo up")
 	}
-	for _, side := range []struct{ ns, name, ip, gateway string }{{l.client, "c0", clientIP, inside}, {l.server, "s0", serverIP, outside}} {
+	sides := []struct{ ns, name, ip, gateway string }{
+		{l.client, "c0", clientIP, inside},
+		{l.server, "s0", serverIP, outside},
+	}
+	for _, side := range sides {
 		run(t, "ip link add "+side.name+" netns "+l.router+" type veth peer name eth0 netns "+side.ns)
 		run(t, "ip -n "+l.router+" addr add "+side.gateway+"/24 dev "+side.name)
 		run(t, "ip -n "+l.router+" link set "+side.name+" up")
@@ -88,7 +93,8 @@ func newLab(t *testing.T) lab {
 	run(t, in+"sysctl -qw net.ipv4.ip_forward=1")
 	for _, proto := range []string{"tcp", "udp"} {
 		run(t, in+"iptables -t nat -A POSTROUTING -p "+proto+" --dport 8081 -j SNAT --to-source "+outside)
-		run(t, in+"iptables -t nat -A PREROUTING -p "+proto+" -d "+inside+" --dport 9000 -j DNAT --to-destination "+serverIP+":8080")
+		run(t, in+"iptables -t nat -A PREROUTING -p "+proto+" -d "+inside+" --dport 9000"+
+			" -j DNAT --to-destination "+serverIP+":8080")
 	}
 	return l
 }
@@ -203,7 +209,12 @@ type flow struct {
 
 func (f flow) tuples() [4][2]netip.AddrPort {
 	w := f.want
-	return [4][2]netip.AddrPort{{w.Client, w.OutsideServer}, {w.OutsideServer, w.Client}, {w.Server, w.OutsideClient}, {w.OutsideClient, w.Server}}
+	return [4][2]netip.AddrPort{
+		{w.Client, w.OutsideServer},
+		{w.OutsideServer, w.Client},
+		{w.Server, w.OutsideClient},
+		{w.OutsideClient, w.Server},
+	}
 }
 
 func (f flow) check(t *testing.T, tr *Tracker, how string) {
@@ -227,7 +238,8 @@ func at(ip string, port uint16) netip.AddrPort {
 // connect opens one connection of each kind over each transport.
 func (l lab) connect(t *testing.T) (flows []flow, conns []net.Conn) {
 	t.Helper()
-	for network, proto := range map[string]pipeline.Transport{"tcp": pipeline.Transport_TCP, "udp": pipeline.Transport_UDP} {
+	transports := map[string]pipeline.Transport{"tcp": pipeline.Transport_TCP, "udp": pipeline.Transport_UDP}
+	for network, proto := range transports {
 		add := func(name, to string, want func(client netip.AddrPort) sessions.Mapping) {
 			c := l.dial(t, network, to)
 			client := netip.MustParseAddrPort(c.LocalAddr().String())
@@ -291,7 +303,7 @@ func TestBothTuplesOfAConnectionAreFound(t *testing.T) {
 			flow.check(t, early, "used again")
 			continue
 		}
-		until(t, flow.name+" is forgotten", func() bool {
+		until(t, flow.name+" expires", func() bool {
 			for _, tuple := range flow.tuples() {
 				if _, ok := early.Lookup(flow.proto, tuple[0], tuple[1]); ok {
 					return false
@@ -299,7 +311,7 @@ func TestBothTuplesOfAConnectionAreFound(t *testing.T) {
 			}
 			return true
 		})
-		flow.check(t, late, "kept for a while") // its keep is half a minute
+		flow.check(t, late, "kept for a while") // it keeps destroyed entries for half a minute
 	}
 	time.Sleep(2 * early.keepDestroyed)
 	for _, f := range flows {
@@ -311,9 +323,11 @@ func TestBothTuplesOfAConnectionAreFound(t *testing.T) {
 
 func entryOf(port uint16) *ct.Flow {
 	var flow ct.Flow
-	flow.TupleOrig.IP.SourceAddress, flow.TupleOrig.IP.DestinationAddress = netip.MustParseAddr(clientIP), netip.MustParseAddr(serverIP)
+	flow.TupleOrig.IP.SourceAddress = netip.MustParseAddr(clientIP)
+	flow.TupleOrig.IP.DestinationAddress = netip.MustParseAddr(serverIP)
 	flow.TupleOrig.Proto = ct.ProtoTuple{Protocol: unix.IPPROTO_TCP, SourcePort: port, DestinationPort: 80}
-	flow.TupleReply.IP.SourceAddress, flow.TupleReply.IP.DestinationAddress = netip.MustParseAddr(serverIP), netip.MustParseAddr(outside)
+	flow.TupleReply.IP.SourceAddress = netip.MustParseAddr(serverIP)
+	flow.TupleReply.IP.DestinationAddress = netip.MustParseAddr(outside)
 	flow.TupleReply.Proto = ct.ProtoTuple{Protocol: unix.IPPROTO_TCP, SourcePort: 80, DestinationPort: port}
 	return &flow
 }
@@ -364,7 +378,7 @@ func TestAMissedEndIsFoundInTheTable(t *testing.T) {
 		tr.store(entryOf(2))
 		time.Sleep(time.Minute)
 		start := tr.now()
-		tr.store(entryOf(2)) // the table has only this
+		tr.store(entryOf(2)) // the table holds only this entry
 		tr.expireUnseenSince(start)
 		time.Sleep(keepDestroyed)
 		tr.expireDestroyed()

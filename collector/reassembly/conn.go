@@ -18,7 +18,7 @@ type Conn struct {
 	closing      bool  // reset, or both directions ended
 	closingSince int64 // of the clock
 	resetBy      uint8 // 1 + Dir of the side whose RST was accepted first; 0: none
-	resetOffset  int64 // of the last accepted RST: later data from its sender, at or behind this offset, cancels the RST
+	resetOffset  int64 // of the last accepted RST; later data of its sender at or behind it cancels the RST
 }
 
 // Init resets c for a new connection and keeps the memory that c owns. Flush or Discard must come before,

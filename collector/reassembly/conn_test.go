@@ -26,8 +26,8 @@ func TestSequenceWrap(t *testing.T) {
 	}
 }
 
-// TestSegmentBeyondTheWindowIsDropped: nobody can acknowledge it, so a gap up to it would lose what really
-// comes.
+// TestSegmentBeyondTheWindowIsDropped: no receiver accepts such a segment. A gap up to it would lose the
+// bytes that are really sent.
 func TestSegmentBeyondTheWindowIsDropped(t *testing.T) {
 	check := func(options string, off int, want string) {
 		t.Helper()
@@ -52,8 +52,8 @@ func TestSegmentBeyondTheWindowIsDropped(t *testing.T) {
 	check(scale7, 8_000_000, ">near")
 }
 
-// TestAcknowledgementBeyondTheWindowIsNotBelieved.
-func TestAcknowledgementBeyondTheWindowIsNotBelieved(t *testing.T) {
+// TestAcknowledgementBeyondTheWindowIsIgnored: an acknowledgement of more than the window gives up no gap.
+func TestAcknowledgementBeyondTheWindowIsIgnored(t *testing.T) {
 	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
 	testConn.segment(0, "A", 0, 50_000_000, "GET")
 	testConn.wait(3 * time.Second)
@@ -72,8 +72,8 @@ func TestZeroWindowIsObserved(t *testing.T) {
 	}
 }
 
-// TestResetInTheWindow: RFC 5961, section 3. A RST outside of it is dropped; one whose sender goes on was not
-// accepted.
+// TestResetInTheWindow: a RST outside the window is dropped (RFC 5961, section 3). A RST whose sender
+// continues was not accepted by the receiver and is cancelled.
 func TestResetInTheWindow(t *testing.T) {
 	check := func(dir Dir, off int, valid bool) {
 		t.Helper()
@@ -105,12 +105,12 @@ func TestResetInTheWindow(t *testing.T) {
 	testConn.want(">abc >def")
 }
 
-// TestSecondSYNACK: of two answers to a SYN the one counts that the client acknowledges.
+// TestSecondSYNACK: after two answers to a SYN, the answer that the client acknowledges counts.
 func TestSecondSYNACK(t *testing.T) {
 	testConn := newTestConn(t, testConfig(), defaultISN)
 	testConn.segment(0, "S", 0, 0, "")
 	testConn.segment(1, "SA", 0, 0, "")
-	testConn.segment(1, "SA", 700, 0, "") // by somebody else
+	testConn.segment(1, "SA", 700, 0, "") // by another host
 	testConn.segment(0, "A", 0, 700, "ask")
 	testConn.segment(1, "A", 700, 3, "answer")
 	testConn.want(">ask <answer")
@@ -126,7 +126,7 @@ func TestMissingFINIsNotAGap(t *testing.T) {
 	testConn.want(">abc >end <end")
 }
 
-// TestKeepAliveIsNotARetransmission.
+// TestKeepAliveIsNotARetransmission: the byte of a keep-alive is not data.
 func TestKeepAliveIsNotARetransmission(t *testing.T) {
 	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
 	testConn.segment(0, "A", 0, 0, "abc")
@@ -137,9 +137,9 @@ func TestKeepAliveIsNotARetransmission(t *testing.T) {
 	}
 }
 
-// TestStreamGoesOnElsewhere: segments outside of any window are strays until enough of them follow each
-// other.
-func TestStreamGoesOnElsewhere(t *testing.T) {
+// TestStreamContinuesElsewhere: segments outside any window are dropped until enough of them follow each
+// other. Then the stream continues there.
+func TestStreamContinuesElsewhere(t *testing.T) {
 	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
 	testConn.segment(0, "A", 0, 0, "abc")
 	const far = 1_500_000_000
@@ -152,8 +152,8 @@ func TestStreamGoesOnElsewhere(t *testing.T) {
 	}
 }
 
-// TestCutSegmentIsAGapInItsPlace: what the capture cut off is missing behind what is there, also of one that
-// waited.
+// TestCutSegmentIsAGapInItsPlace: the bytes that the capture cut off are a gap behind the captured ones, also
+// when the segment has waited.
 func TestCutSegmentIsAGapInItsPlace(t *testing.T) {
 	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
 	send := func(off int, captured string, size int) {
@@ -172,7 +172,7 @@ func TestCutSegmentIsAGapInItsPlace(t *testing.T) {
 	}
 }
 
-// TestFollow: a connection that is only followed knows when it is over, and its handler is not called.
+// TestFollow: Follow finds the end of a connection and does not call the handler.
 func TestFollow(t *testing.T) {
 	testConn := newTestConn(t, testConfig(), defaultISN)
 	for _, s := range []struct {
@@ -204,7 +204,7 @@ func TestInitStartsANewConnection(t *testing.T) {
 	fresh.want(">abc")
 }
 
-// TestInOrderPathDoesNotAllocate.
+// TestInOrderPathDoesNotAllocate: bytes in order are delivered without allocation.
 func TestInOrderPathDoesNotAllocate(t *testing.T) {
 	cfg := testConfig()
 	pool := NewPool(1 << 20)
@@ -233,7 +233,7 @@ func (h *countingHandler) Gap(Dir, int, GapReason)         {}
 func (h *countingHandler) End(Dir)                         {}
 func (h *countingHandler) Observe(Dir, Observation, int64) {}
 
-// BenchmarkSegment is a segment in order, and one that waits for the one before it.
+// BenchmarkSegment measures a segment in order, and a segment that waits for the one before it.
 func BenchmarkSegment(b *testing.B) {
 	run := func(name string, order []uint32) {
 		b.Run(name, func(b *testing.B) {

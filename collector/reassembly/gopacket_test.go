@@ -20,8 +20,8 @@ type tcpSegment struct {
 	payload []byte
 }
 
-// ours returns the bytes of both directions by a Conn, zeros where bytes are missing.
-func ours(t testing.TB, list []tcpSegment) [2][]byte {
+// assembleByConn returns the bytes of both directions as a Conn delivers them, with zeros for missing bytes.
+func assembleByConn(t testing.TB, list []tcpSegment) [2][]byte {
 	testConn := newTestConn(t, testConfig(), [2]uint32{})
 	for _, s := range list {
 		testConn.Segment(s.d, &Segment{
@@ -36,7 +36,9 @@ func ours(t testing.TB, list []tcpSegment) [2][]byte {
 // A gopacketStream collects what gopacket's assembler yields, zeros where it skips bytes.
 type gopacketStream struct{ bytes [2][]byte }
 
-func (s *gopacketStream) New(_, _ gopacket.Flow, _ *layers.TCP, _ gopacketreassembly.AssemblerContext) gopacketreassembly.Stream {
+func (s *gopacketStream) New(
+	_, _ gopacket.Flow, _ *layers.TCP, _ gopacketreassembly.AssemblerContext,
+) gopacketreassembly.Stream {
 	return s
 }
 
@@ -65,8 +67,9 @@ type captureContext gopacket.CaptureInfo
 
 func (c *captureContext) GetCaptureInfo() gopacket.CaptureInfo { return gopacket.CaptureInfo(*c) }
 
-// theirs returns the same as ours, by gopacket.
-func theirs(list []tcpSegment) [2][]byte {
+// assembleByGopacket returns the bytes of both directions as gopacket's assembler delivers them, with zeros
+// for missing bytes.
+func assembleByGopacket(list []tcpSegment) [2][]byte {
 	stream := &gopacketStream{}
 	assembler := gopacketreassembly.NewAssembler(gopacketreassembly.NewStreamPool(stream))
 	host := func(last byte) gopacket.Endpoint { return layers.NewIPEndpoint([]byte{10, 0, 0, last}) }
@@ -84,7 +87,7 @@ func theirs(list []tcpSegment) [2][]byte {
 	return stream.bytes
 }
 
-// decodedTCP returns the layer as decoding leaves it: TransportFlow reads the header's bytes.
+// decodedTCP returns a TCP layer with its header encoded, because TransportFlow reads the header's bytes.
 func decodedTCP(from, to uint16, s tcpSegment) *layers.TCP {
 	header := make([]byte, 20, 20+len(s.payload))
 	binary.BigEndian.PutUint16(header, from)
@@ -99,8 +102,8 @@ func decodedTCP(from, to uint16, s tcpSegment) *layers.TCP {
 	return tcp
 }
 
-// TestAgreesWithGopacket: of conversations that are cut, repeated, overlapped and shuffled at random, some
-// with segments missing, both implementations yield the same bytes and the same gaps.
+// TestAgreesWithGopacket: both implementations yield the same bytes and the same gaps from conversations that
+// are cut, repeated, overlapped and shuffled at random, some of them with missing segments.
 //
 // The input keeps clear of the known differences, each of which has a test below.
 func TestAgreesWithGopacket(t *testing.T) {
@@ -126,7 +129,7 @@ func TestAgreesWithGopacket(t *testing.T) {
 		shuffle(rng, list)
 		list = append([]tcpSegment{{0, SYN, isn[0], nil}, {1, SYN | ACK, isn[1], nil}}, list...)
 
-		a, b := ours(t, list), theirs(list)
+		a, b := assembleByConn(t, list), assembleByGopacket(list)
 		for d := range a {
 			missing += len(zeroRanges(a[d]))
 			if !bytes.Equal(a[d], b[d]) {
@@ -149,7 +152,7 @@ func TestAgreesWithGopacket(t *testing.T) {
 func TestDifferencesFromGopacket(t *testing.T) {
 	check := func(reason, want string, list ...tcpSegment) {
 		t.Helper()
-		a, b := ours(t, list), theirs(list)
+		a, b := assembleByConn(t, list), assembleByGopacket(list)
 		if string(a[0]) != want {
 			t.Errorf("%s: we yield %.40q, want %q", reason, a[0], want)
 		}
@@ -165,10 +168,12 @@ func TestDifferencesFromGopacket(t *testing.T) {
 		syn(1<<32-4), data(3, "efgh"))
 	check("a RST outside of the window ends its stream; RFC 5961 has it ignored", "abcdef",
 		syn(1000), data(1001, "abc"), tcpSegment{0, RST, 500, nil}, data(1004, "def"))
-	check("of overlapping segments that wait the last one wins; here Config.KeepLast decides, by default the first", "abCDef",
+	check("the last of overlapping waiting segments counts; here Config.KeepLast decides, by default the first",
+		"abCDef",
 		syn(1000), data(1003, "CD"), data(1003, "XY"), data(1001, "ab"), data(1005, "ef"))
 	check("it yields a segment behind a gap that no receiver can have asked for", "abc",
 		syn(1000), tcpSegment{1, SYN | ACK, 9, nil}, data(1001, "abc"), data(1001+200_000, "far"))
-	check("it holds a stream whose beginning was not captured until it is flushed; here the first segment is the beginning", "cdef",
+	check("it holds a stream without its beginning until the flush; here the first segment is the beginning",
+		"cdef",
 		data(1003, "cd"), data(1001, "ab"), data(1005, "ef"))
 }

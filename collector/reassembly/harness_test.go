@@ -16,7 +16,7 @@ type gapRecord struct {
 	why    GapReason
 }
 
-// A recorder is a Handler that keeps everything. Missing bytes are zeros in bytes; tests send none.
+// A recorder is a Handler that stores its calls. A missing byte is a zero in bytes; tests send no zeros.
 type recorder struct {
 	testing.TB
 	bytes    [2][]byte
@@ -24,7 +24,7 @@ type recorder struct {
 	ended    [2]bool
 	log      strings.Builder
 	observed map[Observation]int
-	hostile  bool // the senders may go on behind their FINs; nothing is kept
+	hostile  bool // the senders may continue behind their FINs; bytes are not stored
 }
 
 func (r *recorder) Data(dir Dir, data []byte, _ int64) {
@@ -123,7 +123,7 @@ func (c *testConn) handshake() *testConn {
 	return c
 }
 
-// wait lets time pass, in steps, with Release as often as NextRelease asks for it.
+// wait moves the clock forward in steps, and calls Release at the times that NextRelease returns.
 func (c *testConn) wait(d time.Duration) {
 	for end := c.now + int64(d); c.now < end; {
 		c.now = min(end, max(c.NextRelease(), c.now+1))
@@ -146,7 +146,7 @@ func (c *testConn) checkEmpty() {
 	}
 }
 
-// want compares the calls of the Handler.
+// want fails the test unless the calls of the Handler are as given.
 func (c *testConn) want(log string) {
 	c.Helper()
 	if got := strings.TrimSpace(c.log.String()); got != log {
@@ -176,7 +176,7 @@ func cuts(rng *rand.Rand, n, longest int) (list []cut) {
 	return list
 }
 
-// withRepeats adds segments that were cut otherwise.
+// withRepeats adds segments that repeat bytes with other bounds.
 func withRepeats(rng *rand.Rand, list []cut, n int) []cut {
 	for range rng.IntN(8) {
 		lo := rng.IntN(n)

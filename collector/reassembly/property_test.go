@@ -57,8 +57,8 @@ func TestAnySplitInAnyOrder(t *testing.T) {
 	}
 }
 
-// noDeadlock makes acknowledgements possible: what a segment acknowledges was sent before it. Sorted by end,
-// direction 1 acknowledges nothing of direction 0 that in turn acknowledges direction 1.
+// noDeadlock makes the acknowledgements possible: every segment acknowledges only bytes that were sent before
+// it.
 func noDeadlock(list []sent) {
 	for i := range list {
 		if list[i].d == 0 {
@@ -67,8 +67,8 @@ func noDeadlock(list []sent) {
 	}
 }
 
-// TestMissingBytesBecomeGaps: what no segment carries is a gap in its place, once it was acknowledged for the
-// grace, or once the timeout is over.
+// TestMissingBytesBecomeGaps: bytes that no segment carries are a gap in their place, after the grace if they
+// were acknowledged, else after the timeout.
 func TestMissingBytesBecomeGaps(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 2))
@@ -117,8 +117,8 @@ func TestMissingBytesBecomeGaps(t *testing.T) {
 	}
 }
 
-// TestOverlapsFollowThePolicy: segments that wait and differ where they overlap give, byte by byte, what a
-// model gives that writes each into an array, the first time or every time.
+// TestOverlapsFollowThePolicy: waiting segments that overlap and differ are compared with a model that writes
+// the bytes of each segment into an array, only once or every time.
 func TestOverlapsFollowThePolicy(t *testing.T) {
 	for seed := range uint64(600) {
 		rng := rand.New(rand.NewPCG(seed, 3))
@@ -183,8 +183,8 @@ func TestRepliesNeverOvertakeRequests(t *testing.T) {
 	}
 }
 
-// TestBoundsHold: whatever comes, no Conn and no Pool holds more than its bound and one segment, and nothing
-// is left.
+// TestBoundsHold: no input makes a Conn or a Pool hold more than its bound and one segment, and nothing is
+// left after Flush.
 func TestBoundsHold(t *testing.T) {
 	for seed := range uint64(20) {
 		rng := rand.New(rand.NewPCG(seed, 5))

@@ -20,7 +20,7 @@ import (
 	"tidegate/protocols/redis"
 )
 
-// parsers are the protocols whose events the tests count.
+// parsers holds the protocols whose events the tests count.
 var parsers = []protocols.Protocol{http.Protocol, mysql.Protocol, redis.Protocol, dns.Protocol}
 
 // sharedData returns the folder of the shared captures, or skips the test where there is none.
@@ -45,7 +45,9 @@ func counterValue(c prometheus.Metric) float64 {
 }
 
 // playCapture runs a capture file through a Table. It returns the Table and the number of packets.
-func playCapture(t testing.TB, path string, cfg Config, deps Deps, list []protocols.Protocol, emit func(*pipeline.Event)) (*Table, int) {
+func playCapture(
+	t testing.TB, path string, cfg Config, deps Deps, list []protocols.Protocol, emit func(*pipeline.Event),
+) (*Table, int) {
 	t.Helper()
 	file, err := capture.OpenFile(path)
 	if err != nil {
@@ -103,7 +105,8 @@ func TestEveryCapture(t *testing.T) {
 		if n := counterValue(table.metrics.panics); n != 0 {
 			t.Errorf("%s: %v panics", path, n)
 		}
-		if opened := counterValue(table.metrics.opened[0]) + counterValue(table.metrics.opened[1]); int(opened) != sessions {
+		opened := counterValue(table.metrics.opened[0]) + counterValue(table.metrics.opened[1])
+		if int(opened) != sessions {
 			t.Errorf("%s: %v sessions opened, %d reported", path, opened, sessions)
 		}
 		if table.pool.Used() != 0 || len(table.decoder.frags.complete) > 0 || len(table.flows) != 0 ||

@@ -217,7 +217,7 @@ func (b *tableTest) closeSessions() []*pipeline.Event {
 	return out
 }
 
-// wantParserLog compares the calls of the parser.
+// wantParserLog fails the test unless the calls of the parser are as given.
 func (b *tableTest) wantParserLog(log string) {
 	b.Helper()
 	if got := strings.TrimSpace(b.recorder.log.String()); got != log {

@@ -111,7 +111,7 @@ func (h *natHost) sendStep(l natLeg, i int) {
 
 const numSteps = 8
 
-// advance lets time pass for all Tables.
+// advance moves the clocks of all Tables forward.
 func (h *natHost) advance(d time.Duration) {
 	for end := h.now + d; h.now < end; h.now += 50 * time.Millisecond {
 		for _, t := range h.tables {
@@ -147,7 +147,8 @@ func (h *natHost) closeAndDescribe() string {
 		}
 	}
 	slices.Sort(session.Interfaces)
-	return describeEndpoint(session.Source) + " " + describeEndpoint(session.Destination) + " " + strings.Join(session.Interfaces, ",")
+	client, server := describeEndpoint(session.Source), describeEndpoint(session.Destination)
+	return client + " " + server + " " + strings.Join(session.Interfaces, ",")
 }
 
 func describeEndpoint(endpoint *pipeline.Endpoint) string {
@@ -259,7 +260,8 @@ func TestPublishedPortOfTheSameHost(t *testing.T) {
 		natHost.sendStep(natLeg{"docker0", "172.17.0.3:4000", "192.0.2.1:9090"}, i)
 		natHost.sendStep(natLeg{"docker0", "172.17.0.1:61000", "172.17.0.2:80"}, i)
 	}
-	if got, want := natHost.closeAndDescribe(), "172.17.0.3:4000(172.17.0.1:61000)[c] 172.17.0.2:80(192.0.2.1:9090)[c] docker0"; got != want {
+	want := "172.17.0.3:4000(172.17.0.1:61000)[c] 172.17.0.2:80(192.0.2.1:9090)[c] docker0"
+	if got := natHost.closeAndDescribe(); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -138,8 +138,8 @@ func TestRepliesNeverOvertakeRequests(t *testing.T) {
 }
 
 // TestDecodeAgreesWithGopacket: addresses, ports and payload of every packet of the captures are those that
-// gopacket's layers have for the innermost TCP or UDP header. Packets that gopacket does not decode so far
-// are left out.
+// gopacket's layers have for the innermost TCP or UDP header. Packets whose innermost header gopacket
+// does not reach are left out.
 func TestDecodeAgreesWithGopacket(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(sharedData(t), "data", "pcaps", "*.pcap*"))
 	same, other := 0, 0
@@ -214,7 +214,9 @@ func agreesWithGopacket(p *packet, g gopacket.Packet, cut bool) (agree, known bo
 		}
 	case *layers.UDP:
 		sport, dport = uint16(l.SrcPort), uint16(l.DstPort)
-		if dport == portVXLANLinux || dport == portGeneve || dport == portVXLAN || dport == portGTP || sport == portGTP || dport == portGRE { // gopacket does not decode the tunnel
+		// gopacket does not decode these tunnels.
+		if dport == portVXLANLinux || dport == portGeneve || dport == portVXLAN ||
+			dport == portGTP || sport == portGTP || dport == portGRE {
 			return false, false
 		}
 	}
@@ -263,15 +265,18 @@ func FuzzPackets(f *testing.F) {
 			if kind%2 == 1 && n >= 10 {
 				data = segmentFrame(data)
 			}
-			tableTest.Packet([]string{"eth0", "docker0"}[kind/2%2], layers.LinkType(link), at, data, len(data)+int(kind&4)*100)
+			iface := []string{"eth0", "docker0"}[kind/2%2]
+			tableTest.Packet(iface, layers.LinkType(link), at, data, len(data)+int(kind&4)*100)
 			if tableTest.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(tableTest.flows) > cfg.MaxSessions ||
 				tableTest.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
-				t.Fatalf("%d bytes, %d flows, %d of fragments", tableTest.pool.Used(), len(tableTest.flows), tableTest.decoder.frags.cost)
+				t.Fatalf("%d bytes, %d flows, %d bytes of fragments",
+					tableTest.pool.Used(), len(tableTest.flows), tableTest.decoder.frags.cost)
 			}
 		}
 		tableTest.Close()
 		if tableTest.pool.Used() != 0 || len(tableTest.flows) != 0 || tableTest.outboxEvents != 0 {
-			t.Fatalf("%d bytes, %d flows, %d events are left", tableTest.pool.Used(), len(tableTest.flows), tableTest.outboxEvents)
+			t.Fatalf("%d bytes, %d flows, %d events are left",
+				tableTest.pool.Used(), len(tableTest.flows), tableTest.outboxEvents)
 		}
 		sessions := 0.0
 		for _, e := range tableTest.events {
@@ -279,7 +284,8 @@ func FuzzPackets(f *testing.F) {
 				sessions++
 			}
 		}
-		opened := counterValue(tableTest.metrics.opened[0]) + counterValue(tableTest.metrics.opened[1]) - counterValue(tableTest.metrics.duplicates)
+		opened := counterValue(tableTest.metrics.opened[0]) + counterValue(tableTest.metrics.opened[1]) -
+			counterValue(tableTest.metrics.duplicates)
 		if n := counterValue(tableTest.metrics.panics); n != 0 || sessions != opened {
 			t.Fatalf("%v panics; %v sessions opened, %v reported", n, opened, sessions)
 		}

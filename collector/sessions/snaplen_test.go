@@ -11,9 +11,10 @@ import (
 	"tidegate/protocols"
 )
 
-// TestCutCaptureStillTells: a capture of only the first bytes of each packet yields the question of a DNS
-// query and the request line of HTTP, marked partial, and the missing bytes are counted.
-func TestCutCaptureStillYieldsEvents(t *testing.T) {
+// TestShortSnapLenYieldsPartialEvents: a capture of only the first bytes of each packet yields the question
+// of a DNS query and the request line of HTTP. The events are marked partial, and the missing bytes are
+// counted.
+func TestShortSnapLenYieldsPartialEvents(t *testing.T) {
 	var events []*pipeline.Event
 	table := New(Default(), Deps{
 		Protocols: protocols.NewSet(parsers, protocols.Default(), nil),

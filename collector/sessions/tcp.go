@@ -104,7 +104,7 @@ func (t *Table) reuseOrReplace(f *flow, p *packet, sender uint8) *flow {
 	case continuesPending:
 		return t.openPending(f, p, sender)
 	case p.isSYNACK() && f.dead:
-		if firstSeq, _ := f.stream.FirstSeq(dir); p.Seq+1 != firstSeq { // of a new connection, whose SYN was not captured
+		if firstSeq, _ := f.stream.FirstSeq(dir); p.Seq+1 != firstSeq { // the SYN before it was not captured
 			t.replaceFlow(f, "")
 			return nil
 		}

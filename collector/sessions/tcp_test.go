@@ -138,8 +138,8 @@ func TestSequenceWrap(t *testing.T) {
 	}
 }
 
-// TestOverlap: of overlapping segments the first or the last bytes count, as configured, and the difference
-// is counted.
+// TestOverlap: where segments overlap, the first or the last bytes count, as configured, and a difference is
+// counted as a conflict.
 func TestOverlap(t *testing.T) {
 	check := func(policy, want string) {
 		t.Helper()
@@ -237,8 +237,8 @@ func TestRefusedAndUnanswered(t *testing.T) {
 	}
 }
 
-// TestPortsUsedAgain: a SYN with another number begins another session after the end of one; on an open
-// connection only if the peer answers it.
+// TestPortsUsedAgain: a SYN with a new number begins another session if the connection has ended. On an open
+// connection it does so only if the peer answers it.
 func TestPortsUsedAgain(t *testing.T) {
 	tableTest := newTableTest(t, Default(), Deps{}).handshake()
 	tableTest.segment(">", "A", 0, 0, "abc")
@@ -283,7 +283,7 @@ func TestDataWithSYN(t *testing.T) {
 	tableTest.wantParserLog(">GET <OK close")
 }
 
-// TestHalfClose: the client ends, with data in its FIN, and the server goes on.
+// TestHalfClose: the client sends data and its FIN in one segment, and the server continues to send.
 func TestHalfClose(t *testing.T) {
 	tableTest := newTableTest(t, Default(), Deps{}).handshake()
 	tableTest.segment(">", "FA", 0, 0, "last")
@@ -346,7 +346,8 @@ func TestZeroWindowsAndRetransmissions(t *testing.T) {
 
 // TestIdleSessionEnds: an idle session ends by packet time, and later packets begin another.
 func TestIdleSessionEnds(t *testing.T) {
-	tableTest := newTableTest(t, configWith(func(c *Config) { c.TCPIdleTimeout = 10 * time.Second }), Deps{}).handshake()
+	cfg := configWith(func(c *Config) { c.TCPIdleTimeout = 10 * time.Second })
+	tableTest := newTableTest(t, cfg, Deps{}).handshake()
 	tableTest.segment(">", "A", 0, 0, "abc")
 	tableTest.setTime(11*time.Second).segment(">", "A", 3, 0, "def")
 	s := tableTest.closeSessions()
@@ -415,7 +416,7 @@ func TestHandshakeOutOfOrder(t *testing.T) {
 	}
 }
 
-// TestMuchWasNotCaptured: behind a gap that is larger than any window the stream goes on.
+// TestMuchWasNotCaptured: the stream continues behind a gap that is larger than any window.
 func TestMuchWasNotCaptured(t *testing.T) {
 	tableTest := newTableTest(t, Default(), Deps{}).handshake()
 	tableTest.segment(">", "A", 0, 0, "abc")

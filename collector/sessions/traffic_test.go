@@ -256,7 +256,8 @@ func (g *traffic) addDNS() {
 			g.id++
 			g.packets = append(g.packets, capturedPacket{
 				conversation.at,
-				serialize(g, append(ipLayers(conversation.ends[from].Addr(), conversation.ends[1-from].Addr(), g.id, udp), &dns)...),
+				serialize(g, append(
+					ipLayers(conversation.ends[from].Addr(), conversation.ends[1-from].Addr(), g.id, udp), &dns)...),
 			})
 			conversation.at += 2e6
 		}

@@ -40,7 +40,7 @@ func (g *traffic) countEvents(cfg Config) (n, partial map[string]int, table *Tab
 	return n, partial, table
 }
 
-// TestEveryTransactionIsReported: of clean, reordered and repeated traffic no event is missing and none is
+// TestEveryTransactionIsReported: clean, reordered and repeated traffic yields every event, none of them
 // partial.
 func TestEveryTransactionIsReported(t *testing.T) {
 	for _, c := range []struct{ reorder, duplicate float64 }{{}, {reorder: 0.01}, {duplicate: 0.01}, {0.05, 0.05}} {
