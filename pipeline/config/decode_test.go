@@ -174,3 +174,36 @@ func FuzzDecode(f *testing.F) {
 		_ = d.Err()
 	})
 }
+
+// chain is a type that contains itself.
+type chain struct {
+	N    int    `yaml:"n"`
+	Next *chain `yaml:"next"`
+}
+
+// TestAliasRefersToTheValueInFrontOfIt: an alias to a value that contains it was followed for ever, one to no
+// value was taken for null, and one to an anchor that is defined twice had the later value.
+func TestAliasRefersToTheValueInFrontOfIt(t *testing.T) {
+	check := func(in string, want int, wantErr string) {
+		t.Helper()
+		var c chain
+		d := Parse("f.yaml", []byte(in))
+		d.Decode(&c)
+		last := &c
+		for last.Next != nil {
+			last = last.Next
+		}
+		if err := d.Err(); wantErr == "" && (err != nil || last.N != want) {
+			t.Errorf("%q: n is %d, want %d; %v", in, last.N, want, err)
+		} else if wantErr != "" && (err == nil || !strings.Contains(err.Error(), wantErr)) {
+			t.Errorf("%q: got %v, want %s", in, err, wantErr)
+		}
+	}
+	check("n: &a 1\nnext: {n: *a}\n", 1, "")
+	check("n: &a 1\nnext: {n: *a, next: {n: &a 2}}\n", 2, "")
+	check("n: &a 1\nnext:\n  next: {n: *a}\n  n: &a 2\n", 1, "")
+	check("n: *a\n", 0, "f.yaml:1:4: alias *a refers to no value in front of it")
+	check("n: *a\nnext: {n: &a 1}\n", 0, "f.yaml:1:4: alias *a refers to no value in front of it")
+	check("next: &a\n  next: *a\n", 0, "f.yaml:2:9: alias *a refers to no value in front of it")
+	check("next: &a\n  <<: *a\n", 0, "f.yaml:2:7: alias *a refers to no value in front of it")
+}

@@ -61,11 +61,11 @@ func (e *Error) Unwrap() error { return e.Err }
 type Document struct {
 	File string
 
-	data    []byte
-	root    ast.Node // nil: the file is empty, or not YAML
-	anchors map[string]ast.Node
-	aliases []Position
-	merges  int // merge keys that were followed
+	data         []byte
+	root         ast.Node                    // nil: the file is empty, or not YAML
+	aliasTargets map[*ast.AliasNode]ast.Node // nil: refers to nothing
+	aliases      []Position
+	merges       int // merge keys that were followed
 
 	errs    []*Error
 	dropped int                  // errors beyond maxErrors
@@ -74,7 +74,7 @@ type Document struct {
 
 // Parse reads the syntax of a file. What is wrong with it is in Err and Errors.
 func Parse(file string, data []byte) *Document {
-	document := &Document{File: file, data: data, anchors: map[string]ast.Node{}}
+	document := &Document{File: file, data: data, aliasTargets: map[*ast.AliasNode]ast.Node{}}
 	switch {
 	case len(data) > MaxFileBytes:
 		document.AddError(Position{}, "", "file has %d bytes, the limit is %d", len(data), MaxFileBytes)
@@ -115,18 +115,34 @@ func (d *Document) parse() {
 		}
 	}
 	if d.root != nil {
-		ast.Walk(anchorCollector{d.anchors}, d.root)
+		ast.Walk(&aliasResolver{d, map[string]ast.Node{}}, d.root)
 	}
 }
 
-// anchorCollector notes the node that each anchor names.
-type anchorCollector struct{ anchors map[string]ast.Node }
+// An aliasResolver finds out what each alias refers to: the last anchor of that name in front of it. An anchor
+// counts from the end of its value on, so that no value contains itself.
+type aliasResolver struct {
+	document *Document
+	anchors  map[string]ast.Node // those whose values ended before the current node
+}
 
-func (c anchorCollector) Visit(n ast.Node) ast.Visitor {
-	if anchor, ok := n.(*ast.AnchorNode); ok {
-		c.anchors[anchor.Name.String()] = anchor.Value
+// Visit implements ast.Visitor.
+func (r *aliasResolver) Visit(node ast.Node) ast.Visitor {
+	switch node := node.(type) {
+	case *ast.AnchorNode:
+		ast.Walk(r, node.Value)
+		r.anchors[node.Name.String()] = node.Value
+		return nil
+	case *ast.AliasNode:
+		name := node.Value.String()
+		target, ok := r.anchors[name]
+		if !ok {
+			r.document.AddError(positionOf(node), "", "alias *%s refers to no value in front of it", name)
+		}
+		r.document.aliasTargets[node] = target
+		return nil
 	}
-	return c
+	return r
 }
 
 // checkNesting reports whether the tokens nest no deeper than the parser can take, and notes where aliases

@@ -42,14 +42,14 @@ func (n Node) Errorf(format string, args ...any) {
 // raw returns the syntax node without tags and anchors. An alias is what it refers to.
 func (n Node) raw() ast.Node {
 	node := n.node
-	for range maxDepth { // an alias may refer to itself
+	for range maxDepth {
 		switch v := node.(type) {
 		case *ast.AnchorNode:
 			node = v.Value
 		case *ast.TagNode:
 			node = v.Value
 		case *ast.AliasNode:
-			node = n.doc.anchors[v.Value.String()]
+			node = n.doc.aliasTargets[v]
 		default:
 			return node
 		}
@@ -215,7 +215,8 @@ func (n Node) Entries() []Entry {
 }
 
 // mergedEntries returns the entries of what a merge key refers to: a mapping or a list of mappings. Their
-// number in one document is bounded, because a merge key may refer to the mapping that it stands in.
+// number in one document is bounded, because each of a chain of merge keys may refer to the one before many
+// times.
 func (n Node) mergedEntries() []Entry {
 	if n.doc.merges++; n.doc.merges > maxMerges {
 		return nil

@@ -68,10 +68,14 @@ func callBehindLike(data []byte) bool {
 	return n >= 0 && sqltoken.EqualFold(data[n:], "LIKE")
 }
 
-// endsPasswordFor reports whether data ends with PASSWORD FOR and one word.
+// maxAccount is how long the name of an account of a database is at most: 'user'@'host', in quotes.
+const maxAccount = 512
+
+// endsPasswordFor reports whether data ends with PASSWORD FOR and one word. The word is bounded, because a line
+// may ask this for each of its bytes.
 func endsPasswordFor(data []byte) bool {
 	i := len(data)
-	for i > 0 && data[i-1] > ' ' {
+	for i > 0 && len(data)-i < maxAccount && data[i-1] > ' ' {
 		i--
 	}
 	const words = "PASSWORD FOR "
