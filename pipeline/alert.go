@@ -3,12 +3,12 @@ package pipeline
 import "time"
 
 // An Alert groups the verdicts of one rule for one group of events within one window of time. Each revision
-// of it is a message on the alerts topic, in JSON and keyed by the fingerprint, and a row of ClickHouse's
-// table alerts.
+// of an alert is a JSON message on the alerts topic, keyed by the fingerprint, and a row of the table alerts
+// in ClickHouse.
 type Alert struct {
 	ID          string    `json:"id"`          // 32 hex digits: the fingerprint and the window's start
 	Revision    uint64    `json:"revision"`    // the same as Count: a later revision has more matches
-	Fingerprint string    `json:"fingerprint"` // 16 hex digits: hash of rule and group; the identity of the alert at destinations
+	Fingerprint string    `json:"fingerprint"` // 16 hex digits: hash of rule and group; names the alert at destinations
 	Detector    string    `json:"detector"`
 	Rule        string    `json:"rule"`
 	Version     string    `json:"version"`
@@ -35,8 +35,8 @@ type Alert struct {
 	Destination   string `json:"destination,omitempty"` // address:port
 	Demo          bool   `json:"demo,omitempty"`
 
-	// Where the newest match that Count counts was read: partition of the events topic, and offset of the
-	// message. After a restart, grouping resumes from the revisions before the block.
+	// Position of the newest match that Count includes: partition of the events topic and offset of the
+	// message. After a restart, grouping resumes from the revisions whose Offset lies before the block.
 	Partition int32 `json:"partition"`
 	Offset    int64 `json:"offset"`
 }

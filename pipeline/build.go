@@ -9,15 +9,16 @@ import (
 	"slices"
 )
 
-// A Builder makes an event of named values: the inverse of AppendJSON, one field at a time. The zero Builder
-// is ready.
+// A Builder builds an event from named values, one field at a time. It is the inverse of AppendJSON. The zero
+// Builder is ready for use.
 type Builder struct {
 	event   Event
 	body    Dataset // of the first field that belongs to one
 	pending []pendingValue
 }
 
-// A pendingValue waits for the dataset to be known: the field can lie in more than one body.
+// A pendingValue is the value of a field that exists in more than one body. It is written when the dataset of
+// the event is known.
 type pendingValue struct {
 	field *Field
 	value any
@@ -25,7 +26,7 @@ type pendingValue struct {
 
 // ErrNoDataset is returned by Builder.Event when neither event.dataset is set nor a field that belongs to one
 // dataset only.
-var ErrNoDataset = errors.New("say event.dataset: no field tells it")
+var ErrNoDataset = errors.New("event.dataset is missing, and no field belongs to one dataset only")
 
 // Set writes v to the field, as Field.Set does. The fields of one event belong to one dataset.
 func (b *Builder) Set(field *Field, v any) error {
@@ -42,18 +43,21 @@ func (b *Builder) Set(field *Field, v any) error {
 	return field.Set(&b.event, v)
 }
 
-// Event returns the event. Where event.dataset was not set it follows from the fields.
+// Event returns the event. If event.dataset is not set, the dataset is that of the fields.
 func (b *Builder) Event() (*Event, error) {
 	event := &b.event
 	switch {
 	case event.Dataset == Dataset_DATASET_NONE:
 		event.Dataset = b.body
 	case b.body != Dataset_DATASET_NONE && b.body != event.Dataset:
-		return event, fmt.Errorf("event.dataset is %s, but the event has fields of %s", event.Dataset.Name(), b.body.Name())
+		return event, fmt.Errorf("event.dataset is %s, but the event has fields of %s",
+			event.Dataset.Name(), b.body.Name())
 	}
 	if event.Dataset == Dataset_DATASET_NONE {
 		return event, ErrNoDataset
 	}
+
+	// The dataset is known: write the fields that exist in more than one body.
 	var errs []error
 	for _, p := range b.pending {
 		if err := p.field.Set(event, p.value); err != nil {
@@ -64,8 +68,9 @@ func (b *Builder) Event() (*Event, error) {
 	return event, errors.Join(errs...)
 }
 
-// FromMap returns the event that m describes: names of fields, dotted or nested, as AppendJSON writes them.
-// Fields that are computed from others (network.type) are ignored. The error names every field that is wrong.
+// FromMap returns the event with the values of m. Its keys are field names, dotted or nested, as in the
+// output of AppendJSON. Fields that are computed from others (network.type) are ignored. The error names
+// every invalid field.
 func FromMap(m map[string]any) (*Event, error) {
 	var b Builder
 	var errs []error
@@ -77,7 +82,7 @@ func FromMap(m map[string]any) (*Event, error) {
 	return event, nil
 }
 
-// FromJSON returns the event of one JSON object, as AppendJSON writes it.
+// FromJSON returns the event of one JSON object in the form of AppendJSON.
 func FromJSON(object []byte) (*Event, error) {
 	d := json.NewDecoder(bytes.NewReader(object))
 	d.UseNumber()
@@ -88,8 +93,8 @@ func FromJSON(object []byte) (*Event, error) {
 	return FromMap(m)
 }
 
-// setTree sets the fields below prefix. A mapping is either the value of a field (container.labels) or a
-// longer prefix.
+// setTree sets the fields below prefix. A mapping in m is either the value of a field (container.labels) or
+// holds fields with a longer prefix.
 func (b *Builder) setTree(m map[string]any, prefix string, errs *[]error) {
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		name := prefix + key

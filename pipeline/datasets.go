@@ -1,6 +1,6 @@
 package pipeline
 
-// A DatasetInfo is what the program has to know of a dataset beside its fields.
+// A DatasetInfo describes a dataset, except for its fields.
 type DatasetInfo struct {
 	Name string // its value of event.dataset, in rules, metrics and JSON
 	Doc  string // one sentence for docs/FIELDS.md
@@ -8,22 +8,23 @@ type DatasetInfo struct {
 	// HasBody reports whether e carries the body of this dataset. It is nil for a dataset without a body.
 	HasBody func(e *Event) bool
 
-	// ShedAt is the fill of the shipper's packet memory, in percent, from which events of this dataset are
-	// dropped. Events that can wait (log lines) are never dropped, whatever it says.
+	// ShedAt is the fill level of the shipper's packet memory, in percent, from which events of this dataset
+	// are dropped. It applies to events from packets only: log lines wait in their files.
 	ShedAt int64
 }
 
 // The values of DatasetInfo.ShedAt, in the order in which datasets are dropped when packet memory runs out.
 const (
-	ShedFirst     = 50  // file bodies, unknown datasets; also every event of which bytes are missing
+	ShedFirst     = 50  // file bodies, unknown datasets, and every event with missing bytes
 	ShedProtocols = 75  // requests and responses
-	ShedSessions  = 90  // connections
-	ShedLast      = 100 // what happens to containers
+	ShedSessions  = 90  // sessions
+	ShedLast      = 100 // container changes
 )
 
-// Datasets has a row for each value of the enum Dataset in event.proto, at that value. It is the only list of
-// them: arrays by dataset have NumDatasets elements, and loops over datasets range over it. A new protocol
-// needs a value and a body in event.proto, its row here, and rows for its fields in Fields.
+// Datasets has a row for each value of the enum Dataset in event.proto, indexed by that value. It is the only
+// list of datasets: arrays by dataset have NumDatasets elements, and loops over datasets range over Datasets.
+// A new protocol needs a value and a body in event.proto, a row in Datasets, and rows for its fields in
+// Fields.
 var Datasets = [...]DatasetInfo{
 	Dataset_DATASET_NONE: {ShedAt: ShedFirst},
 	Dataset_SESSION: {
@@ -68,11 +69,10 @@ var Datasets = [...]DatasetInfo{
 	},
 }
 
-// NumDatasets is the number of values of Dataset that this binary has, DATASET_NONE included.
+// NumDatasets is the number of values of Dataset, including DATASET_NONE.
 const NumDatasets = len(Datasets)
 
-// Index returns the row of d in Datasets: 0 for a value that this binary does not have, which a newer
-// collector may send.
+// Index returns the row of d in Datasets, or 0 for an unknown value, which a newer collector may send.
 func (d Dataset) Index() int {
 	if d < 0 || int(d) >= NumDatasets {
 		return 0

@@ -7,32 +7,32 @@ import (
 
 // A Column describes how ClickHouse stores a field.
 type Column struct {
-	Name  string // "": the name of the field. The name of a list has no dot unless the lists with its prefix are parallel.
-	Type  string // as ClickHouse spells it
+	Name  string // "": the name of the field; dots in the name of a list group it with the lists of equal length
+	Type  string // ClickHouse type
 	Codec string // "": the server's default
-	Alias string // SQL expression for the text form, where the stored form is another
+	Alias string // SQL expression for the text form, if the stored form is not text
 }
 
-// A Field is one property of an event. Fields is the only list of them. The rule compiler, the ClickHouse
-// schema, JSON, docs/FIELDS.md and the classifiers read it, so a new field is one line in event.proto and one
-// row in Fields, beside the parser that fills it.
+// A Field is one property of an event. Fields is the only list of fields. The rule compiler, the ClickHouse
+// schema, JSON, docs/FIELDS.md and the classifiers read Fields, so a new field needs one line in event.proto,
+// one row in Fields, and a parser that sets it.
 //
-// Exactly one getter is set, and reading a field does not allocate. An absent field reads as "", 0, false,
-// the zero Addr or no elements.
+// Exactly one getter is set, and it does not allocate. A getter returns "", 0, false, the zero Addr or no
+// elements for an absent field.
 type Field struct {
 	Name   string // as in ECS, else <protocol>.<word of its specification>: "dns.question.name", "mysql.command"
-	Path   string // where Set puts the value: names in event.proto below Event, see setPath; "": the same as Name
+	Path   string // path below Event in event.proto, to which Set writes (see setPath); "": the same as Name
 	Column Column
 	Doc    string  // one sentence, with unit or form
-	Body   Dataset // the dataset to whose body the field belongs; DatasetNone: to every event
+	Body   Dataset // the dataset whose body holds the field; DATASET_NONE: a field of every event
 
-	// Derived marks a field that is not observed: it is computed from others, or written by the engine or a
-	// detector. A rule's test case cannot set it.
+	// Derived marks a field that is not observed but computed from others, or written by the engine or a
+	// detector. Test cases of rules cannot set it.
 	Derived bool
 
-	// Selectivity says how well a comparison of this field with one value narrows down the rules that an
-	// event can match: 1 is worst (almost every event of a dataset has the same value). 0 stands for a field
-	// with many values, the best.
+	// Selectivity ranks how well an equality test on this field narrows down the rules that an event can
+	// match. 1 is worst: almost every event of a dataset has the same value. Higher is better, and 0, a field
+	// with many values, is best.
 	Selectivity int
 
 	Str    func(e *Event) string
@@ -45,11 +45,11 @@ type Field struct {
 	Nums   func(e *Event, buf []int64) []int64   // appends to buf
 	Labels func(e *Event) []*Label
 
-	has func(e *Event) bool // for fields whose zero value means something; nil: see Has
+	has func(e *Event) bool // presence test of a field whose zero value is a valid value; nil: see Has
 }
 
-// Has reports whether the field is present in event: by its own test if it has one, else by a value other
-// than the zero value.
+// Has reports whether the field is present in event. A field without a presence test of its own is present if
+// its value is not the zero value.
 func (f *Field) Has(event *Event) bool {
 	switch {
 	case f.has != nil:
@@ -88,11 +88,11 @@ var fieldsByName = func() map[string]*Field {
 	return m
 }()
 
-// withDefaults fills in the names that a row of Fields leaves out.
+// withDefaults sets Path and Column.Name in the rows that leave them out.
 func withDefaults(fields []Field) []Field {
 	for i := range fields {
 		field := &fields[i]
-		if field.Path == "" && field.Name != "network.type" { // which has no place of its own
+		if field.Path == "" && field.Name != "network.type" { // network.type is computed from source.ip
 			field.Path = field.Name
 		}
 		if field.Column.Name == "" {
@@ -102,7 +102,7 @@ func withDefaults(fields []Field) []Field {
 	return fields
 }
 
-// Short names for the column types that recur.
+// Short names for the recurring column types.
 var (
 	text    = Column{Type: "String", Codec: "ZSTD(1)"}
 	word    = Column{Type: "LowCardinality(String)"}
@@ -116,10 +116,10 @@ var (
 	instant = Column{Type: "DateTime64(9, 'UTC')", Codec: "Delta, ZSTD(1)"}
 )
 
-// named returns c with a name of its own.
+// named returns c with the given name.
 func (c Column) named(name string) Column { c.Name = name; return c }
 
-// The getters of fields that are not one value of the event.
+// The getters below are of fields that are computed from several values of the event.
 
 func networkType(e *Event) string {
 	switch len(e.GetSource().GetIp()) {
@@ -138,12 +138,13 @@ func userName(event *Event) string {
 	return event.GetHttp().GetUserName()
 }
 
-// isDemo reports whether e belongs to the bundled demonstration: one of its containers does.
+// isDemo reports whether one of the event's containers belongs to the bundled demonstration.
 func isDemo(e *Event) bool {
-	return e.GetContainer().GetDemo() || e.GetSource().GetContainer().GetDemo() || e.GetDestination().GetContainer().GetDemo()
+	return e.GetContainer().GetDemo() || e.GetSource().GetContainer().GetDemo() ||
+		e.GetDestination().GetContainer().GetDemo()
 }
 
-// verdictTexts returns a getter of one text of every verdict. The lists of different texts are parallel.
+// verdictTexts returns a getter of a list that holds one text of each verdict. Such lists have equal lengths.
 func verdictTexts(get func(*Verdict) string) func(*Event, []string) []string {
 	return func(e *Event, buf []string) []string {
 		for _, v := range e.Verdicts {

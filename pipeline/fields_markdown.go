@@ -8,8 +8,8 @@ import (
 // A PositionColumn documents a column of stored events that is not a field.
 type PositionColumn struct{ Name, Type, Doc string }
 
-// FieldsMarkdown returns docs/FIELDS.md: the datasets, every field with its type, column and meaning, and the
-// columns by which a store records where a row was read from.
+// FieldsMarkdown returns the text of docs/FIELDS.md: the datasets, every field with its type, column and
+// meaning, and the columns of the position at which a row was read.
 func FieldsMarkdown(positions []PositionColumn) string {
 	var out strings.Builder
 	out.WriteString(`# Fields
@@ -35,14 +35,14 @@ dots. Its dotted name is an alias, which ` + "`SELECT *`" + ` leaves out.
 	}
 	out.WriteString("\n## Where a row was read from\n\nThese columns are not fields of the event: rules cannot read them.\n\n" +
 		"| column | type | meaning |\n|---|---|---|\n")
-	for _, c := range positions {
-		fmt.Fprintf(&out, "| `%s` | %s | %s |\n", c.Name, c.Type, c.Doc)
+	for _, column := range positions {
+		fmt.Fprintf(&out, "| `%s` | %s | %s |\n", column.Name, column.Type, column.Doc)
 	}
 	return out.String()
 }
 
-// writeFields writes the section of the fields in the body of a dataset, or in the common part, if there are
-// any.
+// writeFields writes the section for the fields in the body of a dataset, or for the fields of every event.
+// It writes nothing if there are none.
 func writeFields(out *strings.Builder, body Dataset) {
 	title := "Of every event"
 	if body != Dataset_DATASET_NONE {
@@ -55,7 +55,8 @@ func writeFields(out *strings.Builder, body Dataset) {
 			continue
 		}
 		if !titleWritten {
-			fmt.Fprintf(out, "\n## %s\n\n| field | in rules | ClickHouse type | stored as | meaning |\n|---|---|---|---|---|\n", title)
+			fmt.Fprintf(out, "\n## %s\n\n"+
+				"| field | in rules | ClickHouse type | stored as | meaning |\n|---|---|---|---|---|\n", title)
 			titleWritten = true
 		}
 		stored := ""
@@ -67,7 +68,7 @@ func writeFields(out *strings.Builder, body Dataset) {
 	}
 }
 
-// ruleType returns the type that the field has in rules.
+// ruleType returns the name of the field's type in rules.
 func (f *Field) ruleType() string {
 	switch {
 	case f.Str != nil:

@@ -21,11 +21,11 @@ type TypeError struct{ Want, Got string }
 // Error implements error.
 func (e *TypeError) Error() string { return "expected " + e.Want + ", got " + e.Got }
 
-// ErrComputed is returned by Field.Set for a field that has no place of its own in an event.
+// ErrComputed is returned by Field.Set for a field that is not stored in an event but computed.
 var ErrComputed = errors.New("is computed from other fields and cannot be set")
 
-// Set writes v to the field in e, adding the messages on the way. It accepts what decoders of YAML and JSON
-// return, and the forms that AppendJSON writes:
+// Set writes v to the field in event and creates the messages on the path to it. It accepts the results of
+// YAML and JSON decoders, and the forms of AppendJSON:
 //
 //	text          string; of an enumeration (event.dataset, event.outcome, …) one of its names
 //	number        any integer type; a float64 or json.Number without a fraction
@@ -36,8 +36,8 @@ var ErrComputed = errors.New("is computed from other fields and cannot be set")
 //	list          a slice of these, or one of them
 //	labels        map[string]string, map[string]any or []*Label
 //
-// A field that can lie in several bodies (user.name) is written to that of e's dataset, so event.dataset is
-// set first. Set is for tests, fixtures and replays: it goes by reflection over event.proto and is slow.
+// A field that exists in several bodies (user.name) is written to the body of the event's dataset, so
+// event.dataset must be set first. Set is for tests, fixtures and replays: it uses reflection and is slow.
 func (f *Field) Set(event *Event, v any) error {
 	if f.Path == "" {
 		return ErrComputed
@@ -46,8 +46,8 @@ func (f *Field) Set(event *Event, v any) error {
 	return f.setPath(event.ProtoReflect(), names, v)
 }
 
-// pathIn returns the path of the field in e. Where the row has several, separated by spaces, it is the one in
-// the body of e's dataset, or else the first.
+// pathIn returns the path of the field in event. If the row has several paths, separated by spaces, pathIn
+// returns the one in the body of the event's dataset, or else the first.
 func (f *Field) pathIn(event *Event) string {
 	paths := strings.Fields(f.Path)
 	for _, path := range paths[1:] {
@@ -59,10 +59,11 @@ func (f *Field) pathIn(event *Event) string {
 	return paths[0]
 }
 
-// setPath writes v below message. Every name but the last is a message, which is added where it is missing,
-// or a list of messages (verdicts): then v is a list too, and its elements are written to the messages in
-// order.
+// setPath writes v to the field at the path names below message. Every name but the last is a message, which
+// is created if it is missing, or a list of messages (verdicts). In a list of messages, setPath writes the
+// elements of v to the messages in order.
 func (f *Field) setPath(message protoreflect.Message, names []string, v any) error {
+	// Descend to the message that holds the field.
 	for ; len(names) > 1; names = names[1:] {
 		fd := fieldByName(message, names[0])
 		if fd.IsList() {
@@ -94,13 +95,13 @@ func (f *Field) setPath(message protoreflect.Message, names []string, v any) err
 	return err
 }
 
-// setColumn writes the elements of v to the messages of list, one each. Messages that are missing are added.
+// setColumn writes the i-th element of v to the i-th message of list, and appends missing messages.
 func (f *Field) setColumn(list protoreflect.List, names []string, v any) error {
 	for i, item := range listOf(v) {
 		if i == list.Len() {
 			list.AppendMutable()
 		}
-		// The tags of a verdict are a list within the message, and one text in the field.
+		// The tags of a verdict are a list in event.proto and one comma-separated text in the field.
 		message := list.Get(i).Message()
 		if fd := fieldByName(message, names[0]); fd.IsList() {
 			text, ok := item.(string)
@@ -119,8 +120,8 @@ func (f *Field) setColumn(list protoreflect.List, names []string, v any) error {
 	return nil
 }
 
-// fieldByName panics on a name that is not in event.proto: a mistake in Fields, which TestEveryFieldCanBeSet
-// finds.
+// fieldByName returns the descriptor of a field of m. A name that is not in event.proto is a mistake in
+// Fields, which TestEveryFieldCanBeSet finds: fieldByName panics.
 func fieldByName(m protoreflect.Message, name string) protoreflect.FieldDescriptor {
 	fd := m.Descriptor().Fields().ByName(protoreflect.Name(name))
 	if fd == nil {
@@ -129,14 +130,16 @@ func fieldByName(m protoreflect.Message, name string) protoreflect.FieldDescript
 	return fd
 }
 
+// setLabels replaces the elements of list by the labels of v. Labels of a map are sorted by key, because maps
+// have no order.
 func setLabels(list protoreflect.List, v any) error {
 	var labels []*Label
 	switch v := v.(type) {
 	case []*Label:
 		labels = v
 	case map[string]string:
-		for key, value := range v {
-			labels = append(labels, &Label{Key: key, Value: value})
+		for key, text := range v {
+			labels = append(labels, &Label{Key: key, Value: text})
 		}
 	case map[string]any:
 		for key, value := range v {
@@ -153,13 +156,13 @@ func setLabels(list protoreflect.List, v any) error {
 		slices.SortFunc(labels, func(a, b *Label) int { return strings.Compare(a.Key, b.Key) })
 	}
 	list.Truncate(0)
-	for _, l := range labels {
-		list.Append(protoreflect.ValueOfMessage(l.ProtoReflect()))
+	for _, label := range labels {
+		list.Append(protoreflect.ValueOfMessage(label.ProtoReflect()))
 	}
 	return nil
 }
 
-// listOf returns the elements of v; a value that is no list is its only element.
+// listOf returns the elements of v if v is a list, else v as the only element.
 func listOf(v any) []any {
 	switch v := v.(type) {
 	case []any:
@@ -257,8 +260,8 @@ func (f *Field) parseBytes(v any) ([]byte, error) {
 	return id[:], nil
 }
 
-// enumValue finds the value whose name is the text in upper case, as every enumeration of event.proto has it.
-// The text of zero, which stands for absent, is "".
+// enumValue returns the enum value with the name v in upper case. "" stands for the zero value of the
+// enumeration, which means absent.
 func enumValue(enum protoreflect.EnumDescriptor, v any) (protoreflect.Value, error) {
 	s, ok := v.(string)
 	if !ok {
@@ -329,7 +332,7 @@ func integerValue(k protoreflect.Kind, n int64) (protoreflect.Value, error) {
 	return protoreflect.Value{}, fmt.Errorf("%d is out of range", n)
 }
 
-// kindOf names the kind of a decoded value for an error.
+// kindOf returns the kind of a decoded value in words, for errors.
 func kindOf(v any) string {
 	switch v.(type) {
 	case nil:
@@ -348,5 +351,5 @@ func kindOf(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// hasSeveralPaths reports whether the field lies in another place for another dataset.
+// hasSeveralPaths reports whether the field exists in the bodies of several datasets.
 func (f *Field) hasSeveralPaths() bool { return strings.Contains(f.Path, " ") }

@@ -7,12 +7,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// maxListText is the number of elements of a list in the text of a field.
+// maxListText is the maximum number of list elements in the text of a field.
 const maxListText = 20
 
-// AppendText appends the value of the field in event as text for people: in the evidence of an alert, in test
-// output. Scalars have the same form as in JSON, but without quotes. A list is joined by ", " and cut after
-// 20 elements; labels read "key=value, …". An absent field is "", 0 or false.
+// AppendText appends the value of the field in event as text for people, such as the evidence of an alert or
+// test output. Scalars have the same form as in JSON, but without quotes. A list is joined by ", " and cut
+// after 20 elements; labels read "key=value, …". An absent field is "", 0 or false.
 func (f *Field) AppendText(dst []byte, event *Event) []byte {
 	switch {
 	case f.Strs != nil:
@@ -20,7 +20,7 @@ func (f *Field) AppendText(dst []byte, event *Event) []byte {
 		return appendTexts(dst, f.Strs(event, few[:0]), func(dst []byte, s string) []byte { return append(dst, s...) })
 	case f.Nums != nil:
 		var few [16]int64
-		return appendTexts(dst, f.Nums(event, few[:0]), func(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) })
+		return appendTexts(dst, f.Nums(event, few[:0]), appendInt)
 	case f.Labels != nil:
 		for i, label := range f.Labels(event) {
 			if i > 0 {
@@ -33,7 +33,7 @@ func (f *Field) AppendText(dst []byte, event *Event) []byte {
 	return f.appendScalar(dst, event)
 }
 
-// Text returns the same as AppendText. The text of a string field aliases the event.
+// Text returns the text of AppendText. The text of a string field aliases the event.
 func (f *Field) Text(event *Event) string {
 	if f.Str != nil {
 		return f.Str(event)

@@ -8,12 +8,12 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// An ID is the value of event.id. It is a hash of where the event was observed, so an event that is read
-// twice has the same ID: after the collector was killed, or in another replay of a capture.
+// An ID is the value of event.id: a hash of the place and time of the observation. An event that is read
+// twice has the same ID, for example after the collector was killed or in a second replay of a capture.
 type ID [16]byte
 
-// LogID returns the ID of a log line, given the container, the file and the offset of the line's first record
-// in it. handle names the file also after a rotation has renamed it.
+// LogID returns the ID of a log line. handle identifies the file, also after a rotation has renamed it;
+// offset is that of the line's first record in the file.
 func LogID(collector ID, container string, handle []byte, offset uint64) ID {
 	data := make([]byte, 0, 160) // more than a container id and a handle need
 	data = append(data, 'L')
@@ -24,8 +24,8 @@ func LogID(collector ID, container string, handle []byte, offset uint64) ID {
 	return xxh3.Hash128(data).Bytes()
 }
 
-// SessionID returns the ID of a connection as one collector observed it. seq is the client's initial sequence
-// number, or the first one that was captured, or 0 for UDP; at is the time of the first packet.
+// SessionID returns the ID of a session as one collector observed it. seq is the client's initial sequence
+// number, or the first captured one, or 0 for UDP. at is the time of the first packet.
 func SessionID(collector ID, t Transport, client, server netip.AddrPort, seq uint32, at int64) ID {
 	data := make([]byte, 0, 96)
 	data = append(data, 'S', byte(t))
@@ -36,8 +36,8 @@ func SessionID(collector ID, t Transport, client, server netip.AddrPort, seq uin
 	return xxh3.Hash128(data).Bytes()
 }
 
-// TransactionID returns the ID of the transaction that begins at a byte offset of one direction of a session:
-// 0 is the client's direction, 1 the server's.
+// TransactionID returns the ID of the transaction that begins at a byte offset of one direction of a session.
+// dir is 0 for the bytes of the client and 1 for those of the server.
 func TransactionID(session ID, dir uint8, offset uint64) ID {
 	var b [26]byte
 	b[0], b[1] = 'T', dir
@@ -46,8 +46,8 @@ func TransactionID(session ID, dir uint8, offset uint64) ID {
 	return xxh3.Hash128(b[:]).Bytes()
 }
 
-// CommunityID returns the 20 bytes of the Community ID version 1 with seed 0. Both directions of a connection
-// have the same. Specification: github.com/corelight/community-id-spec.
+// CommunityID returns the 20 bytes of the Community ID, version 1, seed 0. Both directions of a connection
+// have the same Community ID. Specification: github.com/corelight/community-id-spec.
 func CommunityID(transport Transport, first, second netip.AddrPort) [20]byte {
 	// The smaller endpoint comes first.
 	firstAddr, secondAddr := first.Addr().Unmap(), second.Addr().Unmap()
@@ -55,6 +55,7 @@ func CommunityID(transport Transport, first, second netip.AddrPort) [20]byte {
 		first, second, firstAddr, secondAddr = second, first, secondAddr, firstAddr
 	}
 
+	// Hash of seed, addresses, IP protocol number, a padding byte and ports.
 	buf := make([]byte, 0, 40)
 	buf = append(buf, 0, 0) // the seed
 	buf = append(append(buf, firstAddr.AsSlice()...), secondAddr.AsSlice()...)

@@ -7,21 +7,21 @@ import (
 	"unicode/utf8"
 )
 
-// AppendJSON appends e as one nested ECS object, without a newline. Absent fields are left out. Names and
-// nesting are those of Fields, so a test case of a rule and a line of `tidegate replay -o jsonl` have the
-// same form. FromJSON is the inverse.
+// AppendJSON appends e to dst as one nested ECS object, without a newline. It leaves out absent fields. The
+// names and their nesting are those of Fields, in test cases of rules as in `tidegate replay -o jsonl`.
+// FromJSON is the inverse.
 func AppendJSON(dst []byte, e *Event) []byte {
 	return appendNode(dst, &jsonTree, e)
 }
 
-// A jsonNode is one name of the nested form: a leaf has a field, an object has children.
+// A jsonNode is one key of the nested object: a leaf has a field, an inner node has children.
 type jsonNode struct {
 	key      string // quoted, with its colon
 	field    *Field
 	children []jsonNode
 }
 
-// jsonTree is the tree of the names of Fields.
+// jsonTree is the tree of the names in Fields, split at their dots.
 var jsonTree = func() jsonNode {
 	var root jsonNode
 	for i := range Fields {
@@ -34,7 +34,7 @@ var jsonTree = func() jsonNode {
 	return root
 }()
 
-// child returns the child of that name, and adds it where it is missing.
+// child returns the child of that name. It adds the child if there is none.
 func (n *jsonNode) child(name string) *jsonNode {
 	key := strconv.Quote(name) + ":"
 	i := slices.IndexFunc(n.children, func(c jsonNode) bool { return c.key == key })
@@ -45,8 +45,8 @@ func (n *jsonNode) child(name string) *jsonNode {
 	return &n.children[i]
 }
 
-// appendNode appends the object of n. A child of which event has nothing leaves no trace: its name is written
-// first, and taken back when nothing follows.
+// appendNode appends the object of n. It writes the key of each child first and removes it again if the event
+// has no value for the child.
 func appendNode(dst []byte, n *jsonNode, event *Event) []byte {
 	dst = append(dst, '{')
 	first := true
@@ -61,10 +61,10 @@ func appendNode(dst []byte, n *jsonNode, event *Event) []byte {
 		if c.field != nil {
 			dst = appendField(dst, c.field, event)
 		} else if dst = appendNode(dst, c, event); len(dst) == start+2 {
-			dst = dst[:start] // an empty object
+			dst = dst[:start] // remove the empty object
 		}
 		if len(dst) == start {
-			dst = dst[:before]
+			dst = dst[:before] // remove the comma and the key
 			continue
 		}
 		first = false
@@ -72,8 +72,8 @@ func appendNode(dst []byte, n *jsonNode, event *Event) []byte {
 	return append(dst, '}')
 }
 
-// appendField appends the value of the field, and nothing where it is absent or belongs to the body of
-// another dataset.
+// appendField appends the value of the field. It appends nothing if the field is absent or belongs to the
+// body of another dataset.
 func appendField(dst []byte, field *Field, event *Event) []byte {
 	if field.Body != Dataset_DATASET_NONE && field.Body != event.Dataset || !field.Has(event) {
 		return dst
@@ -86,23 +86,25 @@ func appendField(dst []byte, field *Field, event *Event) []byte {
 	case field.Time != nil, field.IP != nil, field.Raw != nil:
 		return append(field.appendScalar(append(dst, '"'), event), '"')
 	case field.Strs != nil:
-		var few [16]string
-		return appendList(dst, field.Strs(event, few[:0]), appendString)
+		var buf [16]string
+		return appendList(dst, field.Strs(event, buf[:0]), appendString)
 	case field.Nums != nil:
-		var few [16]int64
-		return appendList(dst, field.Nums(event, few[:0]), func(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) })
+		var buf [16]int64
+		return appendList(dst, field.Nums(event, buf[:0]), appendInt)
 	default:
 		return appendLabels(dst, field.Labels(event))
 	}
 }
 
-func appendList[T any](dst []byte, list []T, one func([]byte, T) []byte) []byte {
+func appendInt(dst []byte, number int64) []byte { return strconv.AppendInt(dst, number, 10) }
+
+func appendList[T any](dst []byte, list []T, appendItem func([]byte, T) []byte) []byte {
 	dst = append(dst, '[')
-	for i, v := range list {
+	for i, item := range list {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = one(dst, v)
+		dst = appendItem(dst, item)
 	}
 	return append(dst, ']')
 }
@@ -121,12 +123,12 @@ func appendLabels(dst []byte, labels []*Label) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// appendString quotes s for JSON (RFC 8259 section 7). Bytes that are not UTF-8 become U+FFFD, since text
-// from the network may be anything. All control characters are escaped, also DEL and U+0080 to U+009F, so
-// that printed JSON does not steer a terminal. Invariant of the loop: s[plain:i] needs no escape and is not
-// yet appended.
+// appendString appends s as a JSON string (RFC 8259 section 7). Bytes that are not UTF-8, which text from the
+// network may contain, become U+FFFD. All control characters are escaped, including DEL and U+0080 to U+009F,
+// so that printed JSON cannot control a terminal.
 func appendString(dst []byte, s string) []byte {
 	dst = append(dst, '"')
+	// Invariant: everything before plain is appended, and s[plain:i] needs no escape.
 	plain := 0
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -135,18 +137,20 @@ func appendString(dst []byte, s string) []byte {
 			continue
 		}
 		if c >= utf8.RuneSelf {
-			r, n := utf8.DecodeRuneInString(s[i:])
-			if r < 0xa0 { // a C1 control character: some terminals take it for the start of a sequence
+			r, width := utf8.DecodeRuneInString(s[i:])
+			if r < 0xa0 { // a C1 control character, which starts an escape sequence on some terminals
 				dst = append(append(dst, s[plain:i]...), '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&15])
-				i += n
+				i += width
 				plain = i
 				continue
 			}
-			if r != utf8.RuneError || n > 1 {
-				i += n
+			if r != utf8.RuneError || width > 1 { // U+FFFD itself is 3 bytes wide
+				i += width
 				continue
 			}
 		}
+
+		// One byte that needs an escape: ASCII, or a byte that is not UTF-8.
 		dst = append(dst, s[plain:i]...)
 		switch {
 		case c == '"' || c == '\\':

@@ -2,7 +2,7 @@ package pipeline
 
 import "encoding/base64"
 
-// Name returns the value of network.transport for t, "" where it is unknown.
+// Name returns the value of network.transport for t, or "" if it is unknown.
 func (t Transport) Name() string {
 	switch t {
 	case Transport_TCP:
@@ -13,7 +13,7 @@ func (t Transport) Name() string {
 	return ""
 }
 
-// Name returns the value of event.outcome for o, "" where it is unknown.
+// Name returns the value of event.outcome for o, or "" if it is unknown.
 func (o Outcome) Name() string {
 	switch o {
 	case Outcome_SUCCESS:
@@ -44,7 +44,7 @@ func SeverityByName(name string) Severity {
 	return Severity_SEVERITY_NONE
 }
 
-// CommunityIDText returns the usual text form of a community ID, "1:" and base64; "" for no bytes.
+// CommunityIDText returns the standard text form of a Community ID, "1:" and base64, or "" for no bytes.
 func CommunityIDText(raw []byte) string {
 	if len(raw) == 0 {
 		return ""

@@ -1,7 +1,7 @@
 package pipeline
 
-// Owner returns the identity of what the event belongs to: the ID of its container, or of its host where no
-// container is known, or the host's name where it has no ID. It aliases e.
+// Owner returns the ID of the event's container, else the ID of its host, else the name of its host. All
+// events of one owner are in one partition. The result aliases e.
 func (e *Event) Owner() string {
 	if id := e.GetContainer().GetId(); id != "" {
 		return id
@@ -12,7 +12,7 @@ func (e *Event) Owner() string {
 	return e.GetHost().GetName()
 }
 
-// IDText returns event.id as a UUID, "" where the event has none.
+// IDText returns event.id as a UUID, or "" if the event has no valid ID.
 func (e *Event) IDText() string {
 	if len(e.GetId()) != len(ID{}) {
 		return ""

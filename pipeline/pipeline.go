@@ -1,18 +1,20 @@
 // Package pipeline holds the schema of events and the contracts between the stages that an event passes.
 //
-// One type goes all the way, *Event. A parser or a log reader fills it in, the collector's shipper puts it
-// into a Batch, Kafka carries the Batch, a worker of the engine runs Detectors on it and appends it to the
-// columns of ClickHouse. The type is generated from event.proto (generate.sh). Two tables describe it:
-// Datasets has a row for each kind of event, Fields a row for each property, with its name, getter, place and
-// column. Rules, the store, JSON (AppendJSON, FromJSON), shedding and docs/FIELDS.md go by these tables.
+// One type, *Event, passes through all stages. A parser or a log reader fills it in, the collector's shipper
+// puts it into a Batch, Kafka carries the Batch, and a worker of the engine runs Detectors on the event and
+// appends it to the columns of ClickHouse. Event is generated from event.proto (generate.sh).
 //
-// The contracts are Detector and Bundle (what evaluates a block), Alert (what comes of verdicts),
-// EventInserter and the types of store.go (what stores a block), BatchID and Position (which batch and row an
-// event is).
+// Two tables describe events. Datasets has a row for each kind of event. Fields has a row for each property,
+// with its name, getter, path and column. The rule compiler, the store, JSON (AppendJSON, FromJSON), shedding
+// and docs/FIELDS.md are driven by these tables.
+//
+// The contracts are Detector and Bundle (evaluation of a block), Alert (the result of grouping verdicts),
+// EventInserter and the other types of store.go (storage of a block), BatchID and Position (identity of a
+// batch and of a row).
 //
 // The stages are sub-packages: kafka and consumer (transport), engine (the worker's loop), clickhouse
-// (schema, blocks, queries), alerts (grouping and delivery), embedded (the broker and ClickHouse that run
-// brings along). Shared machinery is in config, redact, retry, statedir, metrics and logging.
+// (schema, blocks, queries), alerts (grouping and delivery), embedded (the broker and the ClickHouse of
+// `tidegate run`). Shared machinery is in config, redact, retry, statedir, metrics and logging.
 package pipeline
 
 // Schema is the version of event.proto that this binary writes and reads, in Batch.schema.
@@ -22,13 +24,13 @@ const Schema = 1
 const (
 	TopicEvents     = "events"     // Batch; all events of one owner are in one partition
 	TopicAlerts     = "alerts"     // Alert in JSON; the key is its fingerprint
-	TopicDeadLetter = "deadletter" // the bytes of a record that could not be used; headers say from where, and why
+	TopicDeadLetter = "deadletter" // records that could not be processed; headers hold their position and the reason
 )
 
-// A Detector evaluates a block of events and appends its verdicts to them (Event.Verdicts). Several workers
-// call it at once, each with a block of its own. It does no I/O, never blocks, and its cost per event is
-// bounded. It keeps no reference to an event or to a string of one: they lie in the buffer of a Kafka record,
-// which is reused after the block. It clones what it keeps.
+// A Detector evaluates a block of events and appends its verdicts to Event.Verdicts. Several workers call a
+// Detector concurrently, each with its own block. A Detector does no I/O, never blocks, and has a bounded
+// cost per event. It must clone every string that it keeps, and must not keep an event: strings alias the
+// buffer of a Kafka record, and events are pooled and reused after the block.
 type Detector interface {
 	Evaluate(block []*Event)
 }
@@ -40,51 +42,52 @@ type Bundle struct {
 	Detectors []Detector
 }
 
-// A Position says where an event was read from: its place in Kafka and its batch.
+// A Position is where an event was read: the message in Kafka, the index within the message, and the batch.
 type Position struct {
 	Partition int32
 	Offset    int64  // of the message
-	Index     uint32 // within the message
+	Index     uint32 // of the event within the message
 	BatchID
 }
 
-// A BatchID names a batch of a partition: two batches of a partition with the same BatchID are the same
-// batch. Epoch is drawn at random each time that the collector starts, Sequence counts up from 1.
+// A BatchID identifies a batch within a partition: two batches of a partition with the same BatchID are
+// copies. Epoch is drawn at random at each start of the collector, Sequence counts up from 1.
 type BatchID struct {
 	Collector [16]byte
 	Epoch     uint64
 	Sequence  uint64
 }
 
-// ReleaseBatch returns b and its events to their pools. It first drops the slices into the record's buffer
-// that UnmarshalVTUnsafe set: the next owner of a pooled slice appends to it, and would write into that
-// buffer.
+// ReleaseBatch returns batch and its events to their pools. It first clears the byte slices that
+// UnmarshalVTUnsafe made alias the record's buffer: the next owner of a pooled slice appends to it and would
+// overwrite that buffer.
 func ReleaseBatch(batch *Batch) {
 	batch.Collector = nil
-	for _, e := range batch.Events {
-		detachBuffer(e)
+	for _, event := range batch.Events {
+		detachBuffer(event)
 	}
 	batch.ReturnToVTPool()
 }
 
-// ReleaseEvent returns an event that was not decoded from a buffer to its pool, and keeps the capacity of its
-// byte fields.
+// ReleaseEvent returns an event to its pool. The event must not be decoded from a buffer, because its byte
+// fields keep their capacity.
 func ReleaseEvent(e *Event) { e.ReturnToVTPool() }
 
-// detachBuffer drops every byte slice of e, and the messages that e shares with other events.
-func detachBuffer(e *Event) {
-	e.Id, e.CommunityId = nil, nil
-	e.Container, e.Host = nil, nil
-	for _, p := range [...]*Endpoint{e.Source, e.Destination} {
-		if p != nil {
-			p.Ip, p.NatIp, p.Container = nil, nil, nil
+// detachBuffer clears every byte slice of the event and its pointers to messages that events share.
+func detachBuffer(event *Event) {
+	event.Id, event.CommunityId = nil, nil
+	event.Container, event.Host = nil, nil
+	for _, endpoint := range [...]*Endpoint{event.Source, event.Destination} {
+		if endpoint != nil {
+			endpoint.Ip, endpoint.NatIp, endpoint.Container = nil, nil, nil
 		}
 	}
 }
 
-// ResolveReferences sets the container and host pointers of every event of b from the indexes that the batch
-// is encoded with. An index that is out of range stands for no container.
+// ResolveReferences sets the container and host pointers of every event of batch from the encoded container
+// indexes. An index that is out of range stands for no container.
 func ResolveReferences(batch *Batch) {
+	// Indexes count from 1; 0 stands for no container.
 	container := func(index uint32) *Container {
 		if index == 0 || int(index) > len(batch.Containers) {
 			return nil

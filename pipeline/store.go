@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// ErrRowsRejected is in the chain of an error of an insert when the store rejected the rows themselves:
-// repeating the insert cannot help. Every other error of a store is temporary.
+// ErrRowsRejected is wrapped by the error of an insert whose rows the store rejects: repeating the insert
+// cannot help. Every other error of a store is temporary.
 var ErrRowsRejected = errors.New("store rejected the rows")
 
 // A TopicPartition names a partition of a Kafka topic.
@@ -16,21 +16,21 @@ type TopicPartition struct {
 	Partition int32
 }
 
-// A BlockID names the block of the messages [Start, End) of a partition that was formed at Time. Time is part
-// of the name because a topic that was deleted and created again has other messages at the same offsets.
+// A BlockID identifies a block: the messages [Start, End) of a partition, formed at Time. It includes Time
+// because a topic that was deleted and created again has other messages at the same offsets.
 type BlockID struct {
 	TopicPartition
 	Start, End int64 // offsets
 	Time       int64 // event.ingested of all its events, ns since 1970
 }
 
-// A RowID names an event within its partition: the offset of the message and the place in the message.
+// A RowID identifies an event within its partition.
 type RowID struct {
-	Offset int64
-	Index  uint32
+	Offset int64  // of the message
+	Index  uint32 // of the event within the message
 }
 
-// A Producer is one collector between two starts: it numbers its batches itself.
+// A Producer is one collector between two starts. Each producer numbers its own batches.
 type Producer struct {
 	Collector [16]byte
 	Epoch     uint64
@@ -39,13 +39,13 @@ type Producer struct {
 // Producer returns the producer that sent the batch.
 func (id BatchID) Producer() Producer { return Producer{id.Collector, id.Epoch} }
 
-// A SequenceWindow says which batches of one producer were seen on one partition: the highest sequence, and
-// which of the 64 up to it. Bit i of Seen stands for the sequence Highest-i.
+// A SequenceWindow records which batches of one producer were seen on one partition: the highest sequence,
+// and a bit for each of the last 64. Bit i of Seen stands for the sequence Highest-i.
 type SequenceWindow struct {
 	Highest, Seen uint64
 }
 
-// StoredBatches are the batches of one producer that a store holds.
+// StoredBatches are the batches of one producer that are stored.
 type StoredBatches struct {
 	Producer
 	SequenceWindow
@@ -59,15 +59,15 @@ type BatchFilter struct {
 	Producer *Producer // only this producer; nil selects all
 }
 
-// An EventInserter gathers events as rows of one insert. It belongs to one goroutine.
+// An EventInserter collects events as the rows of one insert. It belongs to one goroutine.
 type EventInserter interface {
-	// Append adds e as a row. It copies what it keeps, so that e may be released afterwards.
+	// Append adds e as a row. It copies the values of e, so that e may be released afterwards.
 	Append(e *Event, at Position, topic string)
-	// Rows returns how many rows were appended since the last Reset.
+	// Rows returns the number of rows appended since the last Reset.
 	Rows() int
 	// Reset removes the rows and keeps the memory.
 	Reset()
-	// Insert stores the rows, all or none, and keeps them for a repeat. While the store remembers token, a
-	// repeat stores nothing. An error is temporary unless it is ErrRowsRejected.
+	// Insert stores all of the rows or none, and keeps them for a retry. While token is in the store's window
+	// of recent tokens, a repeat stores nothing. Every error except ErrRowsRejected is temporary.
 	Insert(ctx context.Context, token string) error
 }

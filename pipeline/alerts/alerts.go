@@ -17,15 +17,15 @@
 // alert is removed when it was not updated for resolve_after, and the least recently updated ones when
 // max_open is reached.
 //
-// A new alert is sent at once, later revisions at most once per throttle interval, and only the newest.
-// Alertmanager forgets what is not repeated: it gets open alerts again every resend interval, and the end of
-// an alert. An attempt that fails is repeated until the destination accepts it; a notification that the
-// destination rejects (a 4xx response about its content) becomes a dead letter.
+// A new alert is sent at once. Later revisions are sent at most once per throttle interval, and only the
+// newest. Alertmanager expires alerts that are not repeated, so it receives open alerts again every resend
+// interval, and a notification of their end. A failed attempt is repeated until the destination accepts it. A
+// notification that the destination rejects (a 4xx response about its content) becomes a dead letter.
 //
 // # What is durable
 //
-// A deliverer commits the offset of the oldest message that is pending. A destination that is down, or a
-// publisher that is killed, delays and repeats deliveries and loses none: at least once. The open alerts are
-// kept nowhere: at its start a deliverer reads the messages of the last resolve_after again, those below the
-// committed offset without sending them.
+// A deliverer commits the offset of the oldest pending message. Delivery is at least once: a destination that
+// is down or a publisher that is killed delays and repeats deliveries, but loses none. The open alerts are in
+// memory only. At its start a deliverer restores them: it reads the messages of the last resolve_after again,
+// and does not send those below the committed offset.
 package alerts

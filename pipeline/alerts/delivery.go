@@ -169,12 +169,15 @@ func decodeAlert(value []byte) (*pipeline.Alert, error) {
 	return alert, nil
 }
 
-// observe makes a revision the newest one of its alert, unless it is no news.
+// observe makes a revision the newest one of its alert, unless it is older than the newest one. A revision
+// from before nextOffset restores state and is not delivered again.
 func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
 	isNew := record.Offset >= d.nextOffset
 	if isNew {
 		d.metrics.read.WithLabelValues(d.destination.name).Inc()
 	}
+
+	// Update the open alert of the revision's key, or open one.
 	key, written := d.destination.alertKey(revision), time.Unix(0, record.Time)
 	open := d.open[key]
 	switch {
@@ -183,7 +186,7 @@ func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
 		open = &openAlert{newest: revision, first: revision, undelivered: noOffset}
 		d.open[key] = open
 		if !isNew {
-			open.lastSent = written
+			open.lastSent = written // an earlier run has delivered it
 		}
 	case open.newest.ID == revision.ID && revision.Revision <= open.newest.Revision:
 		return // an engine that replayed its block wrote it again
@@ -197,14 +200,15 @@ func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
 		open.newest = revision
 	}
 
+	// undelivered stays at the oldest revision: the commit must not pass it.
 	open.updated = written
 	if isNew && !open.pending() {
 		open.undelivered = record.Offset
 	}
 }
 
-// evictDelivered makes room when MaxOpen alerts are open: it drops the eighth that was not updated for
-// longest. Pending alerts are never dropped, so that there may be more than MaxOpen of those.
+// evictDelivered drops the eighth of the alerts that was updated least recently when MaxOpen alerts are open.
+// Pending alerts are never dropped, so their number may exceed MaxOpen.
 func (d *deliverer) evictDelivered() {
 	if len(d.open) < d.cfg.MaxOpen {
 		return
@@ -240,7 +244,7 @@ func (d *deliverer) dueAt(open *openAlert) time.Time {
 	return end
 }
 
-// untilNextDue returns how long no notification is due, between 1 ms and 1 s.
+// untilNextDue returns the time until the next notification is due, at least 1 ms and at most 1 s.
 func (d *deliverer) untilNextDue(now time.Time) time.Duration {
 	wait := time.Second
 	for _, open := range d.open {
@@ -251,6 +255,7 @@ func (d *deliverer) untilNextDue(now time.Time) time.Duration {
 
 // sendDue notifies the destination of every alert that is due, the longest pending first.
 func (d *deliverer) sendDue(ctx context.Context) error {
+	// Collect the due alerts and update the gauges.
 	now := time.Now()
 	var due []string
 	pending := 0
@@ -276,11 +281,11 @@ func (d *deliverer) sendDue(ctx context.Context) error {
 	return nil
 }
 
-// notify sends one notification for each of the alerts and repeats it until the destination takes or rejects
-// it. Alerts that were not updated for ResolveAfter are over: they leave d.open, and only a destination that
-// wants resends is notified of their end.
+// notify sends one notification for each of the alerts and repeats it until the destination accepts or
+// rejects it. Alerts that were not updated for ResolveAfter have ended: notify removes them from d.open, and
+// only a destination that needs resends is notified of their end.
 func (d *deliverer) notify(ctx context.Context, keys []string) error {
-	// Close the alerts that are over.
+	// Close the alerts that have ended.
 	alerts := make([]*openAlert, 0, len(keys))
 	resolved := map[*openAlert]bool{}
 	for _, key := range keys {
@@ -400,10 +405,10 @@ func (d *deliverer) sendWithRetry(ctx context.Context, send func() error) error 
 }
 
 // writeDeadLetter writes a message that cannot be delivered to the dead-letter topic.
-func (d *deliverer) writeDeadLetter(ctx context.Context, r consumer.Record, reason string, err error) error {
+func (d *deliverer) writeDeadLetter(ctx context.Context, record consumer.Record, reason string, err error) error {
 	return consumer.WriteDeadLetter(ctx, d.client, d.log, consumer.DeadLetter{
-		Topic: d.partition.Topic(), Partition: d.partition.ID, Offset: r.Offset, Stage: "alerts/" + d.destination.name,
-		Reason: reason, Err: err, Key: r.Key, Value: r.Value,
+		Topic: d.partition.Topic(), Partition: d.partition.ID, Offset: record.Offset, Stage: "alerts/" + d.destination.name,
+		Reason: reason, Err: err, Key: record.Key, Value: record.Value,
 	})
 }
 

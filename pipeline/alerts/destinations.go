@@ -26,8 +26,8 @@ type destination interface {
 	deliver(ctx context.Context, list []notification) error
 	// maxBatch returns how many notifications deliver takes.
 	maxBatch() int
-	// needsResend reports whether the destination forgets an open alert that is not sent again, and wants to
-	// be notified of its end.
+	// needsResend reports whether the destination expires an open alert that is not sent again, and so needs
+	// a notification of its end too.
 	needsResend() bool
 }
 
@@ -77,11 +77,11 @@ func (d *alertmanager) deliver(ctx context.Context, list []notification) error {
 
 // encodeAlert returns the alert for Alertmanager. The labels are its identity there, so they come from the
 // first revision only; what may change is in annotations.
-func (d *alertmanager) encodeAlert(n notification) postableAlert {
-	newest, first := n.newest, n.first
+func (d *alertmanager) encodeAlert(notification notification) postableAlert {
+	newest, first := notification.newest, notification.first
 	out := postableAlert{
 		Labels: map[string]string{}, Annotations: map[string]string{},
-		StartsAt: first.WindowStart, EndsAt: n.endsAt,
+		StartsAt: first.WindowStart, EndsAt: notification.endsAt,
 	}
 	copyNonEmpty(out.Labels, d.labels)
 	copyNonEmpty(out.Labels, map[string]string{
@@ -195,7 +195,7 @@ func (d *callbackDestination) deliver(_ context.Context, list []notification) er
 	return nil
 }
 
-// markSeen reports whether the alert was not handed over before, and marks it as handed over.
+// markSeen marks the alert as handed over and reports whether it is the first time.
 func (d *callbackDestination) markSeen(id string) (isNew bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -50,7 +50,7 @@ type alertGroup struct {
 	windows     []*window
 }
 
-// A window is an alert with what Flush needs to know.
+// A window is an open alert with the state of its next revision.
 type window struct {
 	start       int64 // ns since 1970
 	alert       pipeline.Alert
@@ -99,6 +99,7 @@ func (g *Grouper) AddVerdicts(event *pipeline.Event, shipped, offset int64) {
 // addVerdict counts one verdict of a match at the time at. A match that is too late, by
 // AllowedLateness behind the newest window, counts at that limit, where windows are still open.
 func (g *Grouper) addVerdict(event *pipeline.Event, verdict *pipeline.Verdict, at, offset int64) {
+	// Find the window of the match, or open one, and mark it for the next Flush.
 	if g.newestStart != 0 {
 		at = max(at, g.newestStart-int64(g.cfg.AllowedLateness))
 	}
@@ -152,8 +153,8 @@ func (g *Grouper) findWindow(key groupKey, at int64) *window {
 	return nil
 }
 
-// openWindow opens a window for the first match of a group. Where the rule or the partition has no room for
-// another window, it returns the window that the rule's further groups share.
+// openWindow opens a window for the first match of a group. If the rule or the partition has reached its
+// maximum of windows, openWindow returns the window that all further groups of the rule share.
 func (g *Grouper) openWindow(event *pipeline.Event, verdict *pipeline.Verdict, at int64) *window {
 	key := groupKey{verdict.Rule, verdictGroup(event, verdict)}
 	if g.openCount >= g.cfg.MaxOpen || g.windowsPerRule[verdict.Rule] >= g.cfg.MaxPerRule {
@@ -193,6 +194,7 @@ func (g *Grouper) insertWindow(group *alertGroup, w *window) {
 // that are new. Both are ordered by id, so that a repeat yields the same lists. Flush then closes the windows
 // that no further match can reach.
 func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
+	// Copy each touched alert, with the evidence of its newest verdict, and reset the window.
 	for _, window := range g.touched {
 		alert := &window.alert
 		if v := window.lastVerdict; v != nil {
@@ -261,14 +263,17 @@ const (
 	maxGroupReadable = 256 // of a group that exceeds maxGroup
 )
 
-// newAlert returns the alert of a window that opens with the match v of e. Every string is copied, because
-// those of e lie in the buffer of its record.
-func (g *Grouper) newAlert(event *pipeline.Event, verdict *pipeline.Verdict, group *alertGroup, start int64) pipeline.Alert {
+// newAlert returns the alert of a window that opens with a match. It copies every string, because the strings
+// of event alias the buffer of its record.
+func (g *Grouper) newAlert(
+	event *pipeline.Event, verdict *pipeline.Verdict, group *alertGroup, start int64,
+) pipeline.Alert {
 	eventTime := time.Unix(0, event.Timestamp).UTC()
 	alert := pipeline.Alert{
 		ID: alertID(group.fingerprint, start, g.partition), Fingerprint: hex.EncodeToString(group.fingerprint[:]),
-		Detector: truncate(verdict.Detector, maxDetector), Rule: group.rule, Version: truncate(verdict.Version, maxVersion),
-		Title: truncate(verdict.Title, maxTitle), Severity: verdict.Severity.Name(), Group: group.group,
+		Detector: truncate(verdict.Detector, maxDetector), Rule: group.rule,
+		Version: truncate(verdict.Version, maxVersion),
+		Title:   truncate(verdict.Title, maxTitle), Severity: verdict.Severity.Name(), Group: group.group,
 		WindowStart: time.Unix(0, start).UTC(), First: eventTime, Last: eventTime,
 		Dataset: event.Dataset.Name(), Partition: g.partition,
 		Source: endpointText(event.Source), Destination: endpointText(event.Destination),
@@ -288,8 +293,8 @@ func (g *Grouper) newAlert(event *pipeline.Event, verdict *pipeline.Verdict, gro
 	return alert
 }
 
-// verdictGroup returns what a verdict is grouped by: the group that the detector set, else the container,
-// else the host. Of a very long group it returns the beginning and a hash of all of it.
+// verdictGroup returns the group of a verdict: the one that the detector set, else the container, else the
+// host. A group longer than maxGroup is replaced by its beginning and a hash of the whole.
 func verdictGroup(e *pipeline.Event, v *pipeline.Verdict) string {
 	group := v.Group
 	if group == "" {
@@ -334,9 +339,9 @@ func endpointText(endpoint *pipeline.Endpoint) string {
 }
 
 // truncate returns a copy of at most n bytes of s that does not end within a character.
-func truncate(text string, n int) string {
-	if len(text) > n {
-		text = strings.ToValidUTF8(text[:n], "")
+func truncate(text string, limit int) string {
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit], "")
 	}
 	return strings.Clone(text)
 }

@@ -28,7 +28,7 @@ type rejectedError struct{ text string }
 
 func (e *rejectedError) Error() string { return e.text }
 
-// A retryAfterError says after which time the destination wants to be tried again; 0 where it names none.
+// A retryAfterError carries the pause that the destination asks for; 0 if it names none.
 type retryAfterError struct {
 	after time.Duration
 	error
@@ -102,8 +102,8 @@ func (s *httpSender) postBody(ctx context.Context, body []byte, header http.Head
 		return nil
 	}
 
-	// Who can fix the cause decides: the destination asks for a pause, an operator repairs the
-	// configuration, or nobody, because the body is at fault.
+	// The class of the error depends on the remedy: a pause that the destination asks for, a repair by an
+	// operator, or none, because the body itself is at fault.
 	err = fmt.Errorf("response %s: %s", response.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
 	switch code := response.StatusCode; code {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:

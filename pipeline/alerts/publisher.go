@@ -106,10 +106,10 @@ func (p *Publisher) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for _, d := range p.destinations {
+	for _, destination := range p.destinations {
 		wg.Go(func() {
-			if err := p.runDestination(ctx, d); err != nil {
-				cancel(fmt.Errorf("publish alerts to %s: %w", d.name, err))
+			if err := p.runDestination(ctx, destination); err != nil {
+				cancel(fmt.Errorf("publish alerts to %s: %w", destination.name, err))
 			}
 		})
 	}
@@ -123,13 +123,13 @@ func (p *Publisher) Run(ctx context.Context) error {
 
 // runDestination reads the topic in the destination's own consumer group, with a deliverer for each partition
 // that it is assigned.
-func (p *Publisher) runDestination(ctx context.Context, d namedDestination) error {
-	log := p.log.With("destination", d.name)
+func (p *Publisher) runDestination(ctx context.Context, destination namedDestination) error {
+	log := p.log.With("destination", destination.name)
 	cfg := consumer.Config{
 		Client: p.client, Topic: p.client.Topic(pipeline.TopicAlerts),
-		Group: p.client.Config().TopicPrefix + "-alerts-" + d.name,
+		Group: p.client.Config().TopicPrefix + "-alerts-" + destination.name,
 	}
 	return consumer.Run(ctx, cfg, log, func(ctx context.Context, partition *consumer.Partition) error {
-		return newDeliverer(p, d, partition, log).deliverPartition(ctx)
+		return newDeliverer(p, destination, partition, log).deliverPartition(ctx)
 	})
 }

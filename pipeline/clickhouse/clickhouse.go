@@ -1,6 +1,6 @@
-// Package clickhouse keeps events and alerts in ClickHouse: it creates the tables from pipeline.Fields,
-// encodes events as columns, inserts them so that a repeat changes nothing, and answers what an engine must
-// know when it takes a partition over.
+// Package clickhouse stores events and alerts in ClickHouse: it creates the tables from pipeline.Fields,
+// encodes events as columns, inserts them so that a repeated insert changes nothing, and answers the queries
+// of an engine that takes over a partition.
 //
 // In: evaluated events and revisions of alerts, from the engine, whose Store interface *Store implements.
 // Out: rows; for the engine the rows, batches and alerts that exist. Query runs SQL for people: `tidegate
@@ -129,7 +129,7 @@ func allLoopback(addrs []string) bool {
 	return true
 }
 
-// clientConfig returns the TLS configuration of a client.
+// loadTLS returns the TLS configuration of a client.
 func loadTLS(t config.OptionalTLS) (*tls.Config, error) {
 	cfg, err := t.Load()
 	if err != nil {

@@ -356,9 +356,9 @@ func clamp(v int64, limit uint64) uint64 {
 // appendZeros appends n zero bytes to b; none if n is negative.
 func appendZeros(data []byte, n int) []byte {
 	for n > 0 {
-		k := min(n, len(zeroPage))
-		data = append(data, zeroPage[:k]...)
-		n -= k
+		chunk := min(n, len(zeroPage))
+		data = append(data, zeroPage[:chunk]...)
+		n -= chunk
 	}
 	return data
 }

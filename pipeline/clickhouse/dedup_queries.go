@@ -9,8 +9,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// The queries of this file restore what an engine must know when it takes a partition over: where to start,
-// which batches were stored before, and which rows of an unfinished block are there. All of them filter by
+// The queries of this file restore the state of an engine that takes over a partition: the offset to start
+// at, the batches that are stored, and the stored rows of an unfinished block. All of them filter by
 // (_partition, _offset), for which the table has an index.
 
 // ExistingRows returns which rows of a block the table holds. The engine asks after a pause, because the
@@ -109,14 +109,14 @@ func batchCondition(filter pipeline.BatchFilter) (where string, args []any) {
 }
 
 // sequenceWindow returns the window of the sequences of which the complements are given.
-func sequenceWindow(complements []uint64) (w pipeline.SequenceWindow) {
+func sequenceWindow(complements []uint64) (window pipeline.SequenceWindow) {
 	for _, c := range complements {
-		w.Highest = max(w.Highest, ^c)
+		window.Highest = max(window.Highest, ^c)
 	}
 	for _, c := range complements {
-		if distance := w.Highest - ^c; distance < 64 {
-			w.Seen |= 1 << distance
+		if distance := window.Highest - ^c; distance < 64 {
+			window.Seen |= 1 << distance
 		}
 	}
-	return w
+	return window
 }

@@ -99,18 +99,18 @@ func collectFields(fields map[string]reflect.Value, value reflect.Value) {
 	}
 }
 
-func (n Node) decodeMap(v reflect.Value) {
+func (n Node) decodeMap(value reflect.Value) {
 	if !n.IsMapping() {
-		n.addTypeError(v.Type())
+		n.addTypeError(value.Type())
 		return
 	}
-	decoded := reflect.MakeMap(v.Type())
-	for _, e := range n.Entries() {
-		value := reflect.New(v.Type().Elem()).Elem()
-		e.Value.decodeInto(value)
-		decoded.SetMapIndex(reflect.ValueOf(e.Key).Convert(v.Type().Key()), value)
+	decoded := reflect.MakeMap(value.Type())
+	for _, entry := range n.Entries() {
+		element := reflect.New(value.Type().Elem()).Elem()
+		entry.Value.decodeInto(element)
+		decoded.SetMapIndex(reflect.ValueOf(entry.Key).Convert(value.Type().Key()), element)
 	}
-	v.Set(decoded)
+	value.Set(decoded)
 }
 
 func (n Node) decodeList(value reflect.Value) {

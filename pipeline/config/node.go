@@ -153,15 +153,15 @@ func (n Node) Bool() (value, ok bool) {
 
 // Int returns the value of a whole number. It returns false for other values and for numbers beyond 64 bits.
 func (n Node) Int() (int64, bool) {
-	integerNode, ok := n.raw().(*ast.IntegerNode)
+	integer, ok := n.raw().(*ast.IntegerNode)
 	if !ok {
 		return 0, false
 	}
-	switch x := integerNode.Value.(type) {
+	switch value := integer.Value.(type) {
 	case int64:
-		return x, true
+		return value, true
 	case uint64:
-		return int64(x), x <= 1<<63-1
+		return int64(value), value <= 1<<63-1
 	}
 	return 0, false
 }
@@ -197,10 +197,10 @@ func (n Node) Entries() []Entry {
 	}
 	merged := []Entry{}
 	entries := make([]Entry, 0, len(values))
-	for _, mappingValueNode := range values {
-		key := Node{doc: n.doc, node: mappingValueNode.Key}
-		if _, isMerge := mappingValueNode.Key.(*ast.MergeKeyNode); isMerge {
-			merged = append(merged, Node{doc: n.doc, node: mappingValueNode.Value, key: n.key}.mergedEntries()...)
+	for _, pair := range values {
+		key := Node{doc: n.doc, node: pair.Key}
+		if _, isMerge := pair.Key.(*ast.MergeKeyNode); isMerge {
+			merged = append(merged, Node{doc: n.doc, node: pair.Value, key: n.key}.mergedEntries()...)
 			continue
 		}
 		name, ok := key.Scalar()
@@ -208,7 +208,7 @@ func (n Node) Entries() []Entry {
 			n.doc.AddError(key.Position(), n.key, "a key must be plain text")
 			continue
 		}
-		value := Node{doc: n.doc, node: mappingValueNode.Value, key: joinKey(n.key, name)}
+		value := Node{doc: n.doc, node: pair.Value, key: joinKey(n.key, name)}
 		entries = append(entries, Entry{Key: name, Position: key.Position(), Value: value})
 	}
 	return append(merged, entries...)

@@ -10,7 +10,7 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 )
 
-// A Record is one message. Its bytes belong to it: nothing overwrites them, so a decoder may alias them.
+// A Record is one message. It owns its bytes: nothing overwrites them, so a decoder may alias them.
 type Record struct {
 	Offset int64
 	Time   int64 // when it was produced, ns since 1970
@@ -24,8 +24,8 @@ type Chunk struct {
 	Bytes   int64 // of keys and values
 	End     int64 // the offset behind the last record of the partition
 	Next    int64 // the offset from which the next chunk is fetched
-	Lost    int64 // number of offsets before the first record that retention removed before they were read
-	Skipped int64 // number of offsets before Next, behind the records, that hold an unreadable batch
+	Lost    int64 // number of offsets before the first record that were deleted by retention before they were read
+	Skipped int64 // number of offsets of an unreadable batch, after the records and before Next
 }
 
 // FetchConfig bounds one Fetcher.
@@ -88,9 +88,12 @@ func (f *Fetcher) reserve(ctx context.Context, n int64) error {
 
 // fetchLoop sends one chunk after the other until ctx ends. next is the offset that the worker needs next:
 // every offset before it was sent, lost or skipped, and counted in a chunk.
-func (f *Fetcher) fetchLoop(ctx context.Context, p *Partition, next int64, cfg FetchConfig, chunks chan<- Chunk) {
+func (f *Fetcher) fetchLoop(
+	ctx context.Context, partition *Partition, next int64, cfg FetchConfig, chunks chan<- Chunk,
+) {
+	// Invariant: all chunks up to next were sent.
 	for {
-		chunk, err := p.fetchChunk(ctx, &next, cfg)
+		chunk, err := partition.fetchChunk(ctx, &next, cfg)
 		if err != nil {
 			return // ctx ended
 		}
@@ -100,6 +103,7 @@ func (f *Fetcher) fetchLoop(ctx context.Context, p *Partition, next int64, cfg F
 		next += chunk.Skipped
 		chunk.Next = next
 
+		// The budget bounds the memory of chunks that the worker has not consumed.
 		if f.reserve(ctx, chunk.Bytes) != nil {
 			return
 		}

@@ -110,7 +110,8 @@ func (p *Partition) OffsetAt(ctx context.Context, t time.Time) (offset int64, er
 	return offset, err
 }
 
-// listOffsets sends a request for each question: brokers reject a request that names a partition twice.
+// listOffsets sends one request for each question, because brokers reject a request that names a partition
+// twice, and returns the answers merged into one value.
 func (p *Partition) listOffsets(
 	ctx context.Context, questions ...kafkago.OffsetRequest,
 ) (sum kafkago.PartitionOffsets, err error) {

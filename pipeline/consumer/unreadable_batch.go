@@ -11,9 +11,9 @@ import (
 // skipAfterAttempts is how often an unreadable batch is fetched before it is skipped: for some seconds.
 const skipAfterAttempts = 7
 
-// errNoRecord says that the log goes on and that the answer has no record: the batch there is of another kind
-// (the end of a transaction) or has fewer records than its header says. It is skipped only where a record
-// follows, so that nothing is lost should a broker answer like this for another reason.
+// errNoRecord is the error of a fetch that returns no record before the end of the log. The batch there is of
+// another kind (the end of a transaction) or has fewer records than its header claims. It is skipped only if
+// a record follows, so that nothing is lost if a broker answers like this for another reason.
 var errNoRecord = errors.New("there is no record where the log has not ended")
 
 // isUnreadable reports whether the record batch itself is the cause of err.
@@ -41,7 +41,7 @@ func (p *Partition) skipUnreadable(ctx context.Context, from int64, cfg FetchCon
 	// Invariant of both loops: inside is an offset of the batch, behind is not one.
 	inside, behind := from, end
 
-	// Steps that double, until one leads out of the batch.
+	// Move inside forward in doubling steps until one step leads out of the batch.
 	for step := int64(1); inside+step < end; step *= 2 {
 		same, err := sameBatch(inside + step)
 		if err != nil {
@@ -54,7 +54,7 @@ func (p *Partition) skipUnreadable(ctx context.Context, from int64, cfg FetchCon
 		inside += step
 	}
 
-	// Halves, until inside and behind are neighbours.
+	// Bisect until inside and behind are neighbours.
 	for inside+1 < behind {
 		middle := inside + (behind-inside)/2
 		same, err := sameBatch(middle)
@@ -68,6 +68,7 @@ func (p *Partition) skipUnreadable(ctx context.Context, from int64, cfg FetchCon
 		}
 	}
 
+	// No record follows a batch without records: keep the error and try again.
 	if behind == end && errors.Is(cause, errNoRecord) {
 		return cause
 	}

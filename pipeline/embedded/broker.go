@@ -41,8 +41,10 @@ type Broker struct {
 }
 
 // StartBroker starts the broker on the data in its folder. Clients create the topics. Acknowledged data
-// survives a killed process, but not a power cut, because kfake does not sync each write.
-func StartBroker(ctx context.Context, cfg BrokerConfig, log *slog.Logger, reg prometheus.Registerer) (*Broker, error) {
+// survives a killed process, but not a power failure, because kfake does not sync each write.
+func StartBroker(
+	ctx context.Context, cfg BrokerConfig, log *slog.Logger, reg prometheus.Registerer,
+) (*Broker, error) {
 	if err := config.Join("embedded.broker", cfg.Check()); err != nil {
 		return nil, err
 	}
@@ -113,8 +115,8 @@ func (b *Broker) Close() error {
 	return nil
 }
 
-// enforceRetention applies the limits on age and size at every RetentionInterval, until ctx ends. kfake
-// itself does so once an hour.
+// enforceRetention applies the limits on age and size at every RetentionCheckInterval until ctx ends. kfake
+// itself applies them once an hour.
 func (b *Broker) enforceRetention(ctx context.Context) {
 	tick := time.NewTicker(b.cfg.RetentionCheckInterval)
 	defer tick.Stop()
@@ -137,17 +139,17 @@ func (b *Broker) enforceRetention(ctx context.Context) {
 	}
 }
 
-// diskBytes returns the size of the files below dir. A file that is deleted meanwhile counts as empty.
-func diskBytes(dir string) (n int64) {
+// diskBytes returns the size of the files below dir. A file that is deleted during the walk counts as empty.
+func diskBytes(dir string) (total int64) {
 	_ = filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			if info, err := d.Info(); err == nil {
-				n += info.Size()
+				total += info.Size()
 			}
 		}
 		return nil
 	})
-	return n
+	return total
 }
 
 // brokerLog passes kfake's warnings and errors to our log.
@@ -163,25 +165,28 @@ func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {
 }
 
 // trimLargestPartition deletes the oldest messages of the largest partition, so that the folder falls below
-// its cap. It is needed where the shares of the partitions add up to more than the cap, because there is more
-// than one topic. The number of messages is computed from the average size of the partition's messages.
+// its cap. Retention alone does not ensure the cap: with more than one topic, the shares of the partitions
+// add up to more than the cap. The number of messages is computed from the average message size of the
+// partition.
 func (b *Broker) trimLargestPartition(used int64) {
 	dirs, err := os.ReadDir(filepath.Join(b.cfg.Dir, "data", "partitions"))
 	if err != nil {
 		return
 	}
+
+	// Find the largest partition. kfake names a partition's folder <escaped topic>-<partition>.
 	var topic string
 	var largest *kfake.PartitionInfo
-	for _, d := range dirs {
-		name, number, ok := cutLast(d.Name(), '-')
-		p, err := strconv.ParseInt(number, 10, 32)
+	for _, dir := range dirs {
+		name, number, ok := cutLast(dir.Name(), '-')
+		id, err := strconv.ParseInt(number, 10, 32)
 		if !ok || err != nil {
 			continue
 		}
 		if name, err = url.PathUnescape(name); err != nil {
 			continue
 		}
-		info := b.cluster.PartitionInfo(name, int32(p))
+		info := b.cluster.PartitionInfo(name, int32(id))
 		if info != nil && (largest == nil || info.NumBytes > largest.NumBytes) {
 			topic, largest = name, info
 		}
@@ -189,6 +194,8 @@ func (b *Broker) trimLargestPartition(used int64) {
 	if largest == nil || largest.NumBytes == 0 {
 		return
 	}
+
+	// Delete up to the offset before which the excess lies, on average.
 	excess := min(used-int64(b.cfg.MaxBytes)+minSegment, largest.NumBytes)
 	messages := float64(largest.HighWatermark-largest.LogStartOffset) * float64(excess) / float64(largest.NumBytes)
 	to := min(largest.LogStartOffset+int64(messages)+1, largest.HighWatermark)
@@ -198,7 +205,8 @@ func (b *Broker) trimLargestPartition(used int64) {
 		return
 	}
 	b.log.Warn("embedded broker exceeds its cap on disk, oldest messages deleted",
-		"topic", topic, "partition", largest.Partition, "messages", to-largest.LogStartOffset, "used", used, "max_bytes", b.cfg.MaxBytes)
+		"topic", topic, "partition", largest.Partition, "messages", to-largest.LogStartOffset,
+		"used", used, "max_bytes", b.cfg.MaxBytes)
 }
 
 func cutLast(text string, sep byte) (before, after string, found bool) {

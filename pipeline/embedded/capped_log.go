@@ -13,8 +13,8 @@ type cappedLog struct {
 	max  int64
 
 	mu   sync.Mutex
-	f    *os.File
-	n    int64
+	file *os.File
+	size int64
 	tail []byte // the last bytes written, for the error of a child that did not start
 }
 
@@ -33,29 +33,32 @@ func (l *cappedLog) open() error {
 		file.Close()
 		return err
 	}
-	l.f, l.n = file, st.Size()
+	l.file, l.size = file, st.Size()
 	return nil
 }
 
-// Write never fails, because it drains the pipe of the child: a full disk must not block the child.
+// Write appends data to the log file and drops what does not fit. It never fails, because it drains the pipe
+// of the child: a full disk must not block the child.
 func (l *cappedLog) Write(data []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+
+	// Keep the last 4 to 8 KiB in memory for lastLine.
 	const keep = 4096
 	l.tail = append(l.tail, data[max(0, len(data)-keep):]...)
 	if len(l.tail) > 2*keep {
 		l.tail = append(l.tail[:0], l.tail[len(l.tail)-keep:]...)
 	}
-	if l.f != nil && l.n+int64(len(data)) > l.max {
-		l.f.Close()
-		l.f = nil
+	if l.file != nil && l.size+int64(len(data)) > l.max {
+		l.file.Close()
+		l.file = nil
 		_ = os.Rename(l.path, l.path+".1")
 	}
-	if l.f == nil && l.open() != nil {
+	if l.file == nil && l.open() != nil {
 		return len(data), nil
 	}
-	n, _ := l.f.Write(data[:min(int64(len(data)), l.max)])
-	l.n += int64(n)
+	n, _ := l.file.Write(data[:min(int64(len(data)), l.max)])
+	l.size += int64(n)
 	return len(data), nil
 }
 
@@ -76,10 +79,10 @@ func (l *cappedLog) lastLine() string {
 func (l *cappedLog) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.f == nil {
+	if l.file == nil {
 		return nil
 	}
-	err := l.f.Close()
-	l.f = nil
+	err := l.file.Close()
+	l.file = nil
 	return err
 }

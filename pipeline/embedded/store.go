@@ -59,18 +59,21 @@ func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
 			"Events that the embedded ClickHouse dropped, oldest first, to stay below its cap on disk."),
 		droppedBytes: factory.Counter("tidegate_embedded_store_dropped_bytes_total",
 			"Bytes on disk of the events that the embedded ClickHouse dropped to stay below its cap."),
-		bytes: factory.Gauge("tidegate_embedded_store_disk_bytes", "Size of the embedded ClickHouse on disk, in bytes."),
-		up:    factory.Gauge("tidegate_embedded_store_up", "1 while the embedded ClickHouse runs, else 0."),
+		bytes: factory.Gauge("tidegate_embedded_store_disk_bytes",
+			"Size of the embedded ClickHouse on disk, in bytes."),
+		up: factory.Gauge("tidegate_embedded_store_up", "1 while the embedded ClickHouse runs, else 0."),
 	}
 }
 
 // ErrMissing is returned when the library or the program of the embedded ClickHouse is not on this machine.
 var ErrMissing = errors.New("no embedded ClickHouse")
 
-// StartStore starts the child and waits until it answers queries. Its error is one sentence: the library is
-// missing, a port is taken, the folder is in use. From then on the supervisor restarts a child that ends,
-// until Stop.
-func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prometheus.Registerer) (*StoreServer, error) {
+// StartStore starts the child and waits until it answers queries. Until Stop, the supervisor restarts a child
+// that ends. An error of StartStore is one sentence for a person: the library is missing, a port is taken,
+// the folder is in use.
+func StartStore(
+	ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prometheus.Registerer,
+) (*StoreServer, error) {
 	if cfg.Library == "" {
 		cfg.Library = LibraryPath()
 	}
@@ -78,26 +81,31 @@ func StartStore(ctx context.Context, cfg StoreConfig, log *slog.Logger, reg prom
 		return nil, err
 	}
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		return nil, fmt.Errorf("the embedded ClickHouse exists for linux/amd64 only, this is %s/%s; give the address of a server in clickhouse.addr",
-			runtime.GOOS, runtime.GOARCH)
+		return nil, fmt.Errorf("the embedded ClickHouse exists for linux/amd64 only, this is %s/%s; "+
+			"give the address of a server in clickhouse.addr", runtime.GOOS, runtime.GOARCH)
 	}
 	if cfg.Program == "" {
 		cfg.Program = ProgramPath()
 	}
 	if _, err := os.Stat(cfg.Program); err != nil {
-		return nil, fmt.Errorf("%w: it needs the program tidegate-clickhouse, and %s is not there; `make build` makes it, or give the address of a server in clickhouse.addr",
-			ErrMissing, cfg.Program)
+		return nil, fmt.Errorf("%w: it needs the program tidegate-clickhouse, and %s is not there; "+
+			"`make build` makes it, or give the address of a server in clickhouse.addr", ErrMissing, cfg.Program)
 	}
 	if _, err := os.Stat(cfg.Library); err != nil {
-		return nil, fmt.Errorf("%w: it needs %s, which is not there; deploy/fetch-libchdb.sh fetches it, or give the address of a server in clickhouse.addr",
+		return nil, fmt.Errorf("%w: it needs %s, which is not there; "+
+			"deploy/fetch-libchdb.sh fetches it, or give the address of a server in clickhouse.addr",
 			ErrMissing, cfg.Library)
 	}
+
+	// Lock the folder before anything starts in it.
 	server := &StoreServer{cfg: cfg, log: log, stopped: make(chan struct{})}
 	if err := server.prepareFolder(ctx); err != nil {
 		server.releaseResources()
 		return nil, err
 	}
 	server.metrics = newStoreMetrics(reg)
+
+	// The supervisor owns the child from here on. Wait for the result of its first start.
 	run, stop := context.WithCancel(context.Background())
 	server.stop = stop
 	first := make(chan error, 1)
@@ -136,8 +144,8 @@ func (s *StoreServer) prepareFolder(ctx context.Context) error {
 	if s.lock, err = lockFolder(ctx, dir, "lock", time.Second); err != nil {
 		return fmt.Errorf("start the embedded ClickHouse: %w", err)
 	}
-	// The child of a parent that was just killed may still hold its ports. It holds child.lock until it has
-	// ended.
+
+	// The child of a parent that was just killed may still hold its ports. It holds child.lock until it ends.
 	old, err := lockFolder(ctx, dir, "child.lock", 10*time.Second)
 	if err != nil {
 		return fmt.Errorf("start the embedded ClickHouse: one of an earlier run has not ended: %w", err)
@@ -185,8 +193,8 @@ func clientConfig(dir, database string, tcp, http int) clickhouse.Config {
 	return cfg
 }
 
-// StoreAdmin returns the same configuration for another process of this user. The store in dir runs, or ran
-// last, with it.
+// StoreAdmin returns the configuration of StoreServer.Config to another process of the same user. It reads
+// the ports that the store in dir uses, or used last.
 func StoreAdmin(dir string) (clickhouse.Config, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "ports"))
 	if err != nil {
@@ -202,12 +210,12 @@ func StoreAdmin(dir string) (clickhouse.Config, error) {
 
 // StoreClient returns the configuration of the read-only analyst; `tidegate query` uses it.
 func StoreClient(dir string) (clickhouse.Config, error) {
-	c, err := StoreAdmin(dir)
-	c.Username, c.PasswordFile = analystUser, filepath.Join(dir, analystUser+".password")
-	return c, err
+	cfg, err := StoreAdmin(dir)
+	cfg.Username, cfg.PasswordFile = analystUser, filepath.Join(dir, analystUser+".password")
+	return cfg, err
 }
 
-// Analyst returns the name and the password of the read-only user, for a person.
+// Analyst returns the name and the password of the read-only user, to be shown to a person.
 func (s *StoreServer) Analyst() (user, password string) {
 	b, _ := os.ReadFile(filepath.Join(s.cfg.Dir, analystUser+".password"))
 	return analystUser, strings.TrimSpace(string(b))
@@ -233,8 +241,10 @@ func (s *StoreServer) PID() int {
 // not wait that long.
 const stopGrace = 3 * time.Second
 
-// Stop stops the child: first by request, after stopGrace or at the end of ctx by force. No process is left.
+// Stop stops the child by request, and kills it after stopGrace or when ctx ends. The child has ended when
+// Stop returns.
 func (s *StoreServer) Stop(ctx context.Context) error {
+	// End the supervisor's restarts and the disk watcher before the child.
 	s.stop()
 	s.watcher.Wait()
 	err := s.requestStop(ctx)

@@ -29,7 +29,8 @@ func (s *StoreServer) childQuery() string {
 	return text + childSleep + " function_sleep_max_microseconds_per_block=0, max_block_size=1 format Null"
 }
 
-// startTimeout is for a store with much on its disk; an empty one answers within a second.
+// startTimeout is the time that the child may take to answer queries. A store with much data needs minutes;
+// an empty one answers within a second.
 const startTimeout = 2 * time.Minute
 
 // supervise runs the child until ctx ends and restarts it with back-off: 0.2 s to 10 s, reset after a child
@@ -110,8 +111,8 @@ func (s *StoreServer) childCommand() *exec.Cmd {
 	return cmd
 }
 
-// awaitReady waits until our user can log in, and writes the ports to their file. It puts the result of a
-// child that ended back into ended, where runChild reads it.
+// awaitReady waits until storeUser can log in, and writes the ports to their file. If the child ends first,
+// awaitReady sends its result back to ended, because runChild receives from ended too.
 func (s *StoreServer) awaitReady(ctx context.Context, ended chan error) error {
 	deadline := time.Now().Add(startTimeout)
 	admin := s.adminConfig()
@@ -144,9 +145,9 @@ func exitText(err error) string {
 // adminConfig returns the configuration for statements that do not need our database, which may not exist
 // yet.
 func (s *StoreServer) adminConfig() clickhouse.Config {
-	c := s.Config()
-	c.Database, c.Timeout = "system", time.Second
-	return c
+	cfg := s.Config()
+	cfg.Database, cfg.Timeout = "system", time.Second
+	return cfg
 }
 
 // requestStop kills the query that keeps the child running, so that it ends by itself.
@@ -156,7 +157,8 @@ func (s *StoreServer) requestStop(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	return clickhouse.Query(ctx, s.adminConfig(), "KILL QUERY WHERE query LIKE '"+childSleep+"%' ASYNC", "TSV", io.Discard)
+	killSleep := "KILL QUERY WHERE query LIKE '" + childSleep + "%' ASYNC"
+	return clickhouse.Query(ctx, s.adminConfig(), killSleep, "TSV", io.Discard)
 }
 
 func (s *StoreServer) killChild() {

@@ -10,7 +10,7 @@ import (
 	"tidegate/pipeline/clickhouse"
 )
 
-// watchDisk enforces the cap on disk at every DiskInterval until ctx ends.
+// watchDisk enforces the cap on disk at every DiskCheckInterval until ctx ends.
 func (s *StoreServer) watchDisk(ctx context.Context) {
 	tick := time.NewTicker(s.cfg.DiskCheckInterval)
 	defer tick.Stop()
@@ -26,7 +26,7 @@ func (s *StoreServer) watchDisk(ctx context.Context) {
 	}
 }
 
-// enforceDiskCap drops the oldest events while the store takes more than MaxDisk: whole days first, then the
+// enforceDiskCap drops the oldest events while the store exceeds MaxDiskBytes: whole days first, then the
 // oldest parts of the last day, but never the newest part. Every drop is logged and counted.
 func (s *StoreServer) enforceDiskCap(ctx context.Context) error {
 	var used int64
@@ -34,8 +34,9 @@ func (s *StoreServer) enforceDiskCap(ctx context.Context) error {
 		return err
 	}
 	s.metrics.bytes.Set(float64(used))
-	// Dropped parts may stay on disk for a while. So the loop subtracts their size and does not measure
-	// again.
+
+	// The loop subtracts the size of dropped parts instead of measuring again, because dropped parts stay on
+	// disk for a while.
 	for s.cfg.MaxDiskBytes > 0 && used > int64(s.cfg.MaxDiskBytes) {
 		freed, err := s.dropOldest(ctx, used)
 		if err != nil || freed == 0 {
@@ -52,10 +53,14 @@ func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error)
 	events := fmt.Sprintf("FROM system.parts WHERE active AND database = '%s' AND table = 'events'", s.cfg.Database)
 	var parts, days, rows, bytes int64
 	var what, name string
+
+	// A partition of the table is a day. The smallest partition id is the oldest day.
 	counts := "SELECT count(), uniqExact(partition_id), min(partition_id) " + events
 	if err := s.queryRow(ctx, counts, &parts, &days, &name); err != nil || parts < 2 {
 		return 0, err
 	}
+
+	// Choose the oldest day, or the oldest part of the only day: the one with the smallest block number.
 	sum := "SELECT sum(rows), sum(bytes_on_disk) " + events
 	if days > 1 {
 		what, sum = "PARTITION ID '"+name+"'", sum+" AND partition_id = '"+name+"'"
@@ -65,6 +70,8 @@ func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error)
 		}
 		what, sum = "PART '"+name+"'", sum+" AND name = '"+name+"'"
 	}
+
+	// Count the rows before they are dropped.
 	if err := s.queryRow(ctx, sum, &rows, &bytes); err != nil {
 		return 0, err
 	}
@@ -78,7 +85,8 @@ func (s *StoreServer) dropOldest(ctx context.Context, used int64) (int64, error)
 	return bytes, nil
 }
 
-// queryRow runs a statement as our user and reads the one row of its result into to.
+// queryRow runs a statement as storeUser and scans the single row of its result into to. Without targets it
+// ignores the result.
 func (s *StoreServer) queryRow(ctx context.Context, sql string, to ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -91,11 +99,11 @@ func (s *StoreServer) queryRow(ctx context.Context, sql string, to ...any) error
 		return fmt.Errorf("%d values instead of %d", len(values), len(to))
 	}
 	for i, text := range values {
-		switch t := to[i].(type) {
+		switch target := to[i].(type) {
 		case *string:
-			*t = text
+			*target = text
 		default:
-			if _, err := fmt.Sscan(text, t); err != nil {
+			if _, err := fmt.Sscan(text, target); err != nil {
 				return err
 			}
 		}

@@ -14,18 +14,19 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// raiseAlerts groups the block's verdicts into alerts, stores a revision of each alert that they touch, and
-// publishes the revisions.
+// raiseAlerts groups the block's verdicts into alerts, stores a revision of each alert that has new verdicts,
+// and publishes the revisions.
 //
-// The revisions depend only on the verdicts and on the alerts before the block, so that a repeat of the block
-// stores and publishes the same ones. They are stored first: a worker that replays the block restores the
-// grouper from the store, and a revision that was published and not stored would come out differently.
-func (w *worker) raiseAlerts(ctx context.Context, b *block) error {
+// The revisions depend only on the verdicts and on the alerts before the block, so a replay of the block
+// stores and publishes the same ones. They are stored before they are published, because a later worker
+// restores the grouper from the store: a published revision that is not stored would be issued again with
+// other content.
+func (w *worker) raiseAlerts(ctx context.Context, block *block) error {
 	began := time.Now()
-	verdicts := w.groupVerdicts(b)
+	verdicts := w.groupVerdicts(block)
 	revisions, opened := w.grouper.Flush()
 	if len(revisions) > 0 {
-		if err := w.insertAlerts(ctx, b, revisions, insertToken{block: w.blockID(b)}); err != nil {
+		if err := w.insertAlerts(ctx, block, revisions, insertToken{block: w.blockID(block)}); err != nil {
 			return err
 		}
 		w.deps.Failpoint(AfterAlertsInsert)
@@ -35,6 +36,7 @@ func (w *worker) raiseAlerts(ctx context.Context, b *block) error {
 	}
 	w.deps.Failpoint(AfterAlertsPublish)
 
+	// The alerts of the block are complete only here.
 	w.metrics.verdicts.Add(uint64(verdicts))
 	w.metrics.alerts.Add(uint64(len(opened)))
 	w.metrics.revisions.Add(uint64(len(revisions)))
@@ -42,29 +44,30 @@ func (w *worker) raiseAlerts(ctx context.Context, b *block) error {
 	return nil
 }
 
-// groupVerdicts hands the verdicts of the stored events to the grouper and returns their number.
-func (w *worker) groupVerdicts(b *block) (verdicts int) {
-	for i := range b.messages {
-		msg := &b.messages[i]
+// groupVerdicts adds the verdicts of the stored events to the grouper and returns their number.
+func (w *worker) groupVerdicts(block *block) (verdicts int) {
+	for i := range block.messages {
+		msg := &block.messages[i]
 		if msg.rejected {
-			continue
+			continue // its events are not stored
 		}
 		shipped := msg.batch.Shipped
 		if shipped <= 0 {
 			shipped = msg.record.Time
 		}
-		for _, e := range msg.batch.Events {
-			if n := len(e.Verdicts); n > 0 {
+		for _, event := range msg.batch.Events {
+			if n := len(event.Verdicts); n > 0 {
 				verdicts += n
-				w.grouper.AddVerdicts(e, shipped, msg.record.Offset)
+				w.grouper.AddVerdicts(event, shipped, msg.record.Offset)
 			}
 		}
 	}
 	return verdicts
 }
 
-// insertAlerts stores revisions of alerts. Revisions that the store rejects are published all the same.
-func (w *worker) insertAlerts(ctx context.Context, b *block, revisions []*pipeline.Alert, token insertToken) error {
+// insertAlerts stores revisions of alerts. It counts and logs revisions that the store rejects, and returns
+// nil for them, so that they are still published.
+func (w *worker) insertAlerts(ctx context.Context, block *block, revisions []*pipeline.Alert, token insertToken) error {
 	attempts := 0
 	err := w.withRetry(ctx, "insert alerts", func() error {
 		attempts++
@@ -80,27 +83,27 @@ func (w *worker) insertAlerts(ctx context.Context, b *block, revisions []*pipeli
 		return err
 	}
 
-	// The acknowledgement of the first attempt under an unused token can be trusted. A later one may be
-	// acknowledged for the token alone, as in insertPart.
-	repeated := attempts > 1 || b.replayed
+	// The first attempt under an unused token has stored the revisions. A later attempt may be acknowledged
+	// only because the store holds the token, as in insertPart.
+	repeated := attempts > 1 || block.replayed
 	if !repeated || token.retry || !w.deps.Store.AckedRowsMayBeLost() {
 		return nil
 	}
-	missing, err := w.missingAlerts(ctx, b, revisions)
+	missing, err := w.missingAlerts(ctx, block, revisions)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
 	w.log.Error("store acknowledged alerts that it does not hold, inserting them again",
 		"token", token.String(), "alerts", len(missing))
-	return w.insertAlerts(ctx, b, missing, token.forRetry())
+	return w.insertAlerts(ctx, block, missing, token.forRetry())
 }
 
-// missingAlerts returns the revisions of which the store holds neither the revision nor a later one.
+// missingAlerts returns the revisions that are not stored and have no later revision in the store.
 func (w *worker) missingAlerts(
-	ctx context.Context, b *block, revisions []*pipeline.Alert,
+	ctx context.Context, block *block, revisions []*pipeline.Alert,
 ) (missing []*pipeline.Alert, err error) {
 	err = w.withRetry(ctx, "query the alerts of a block", func() error {
-		stored, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, b.end, w.cfg.Grouping.Lookback())
+		stored, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, block.end, w.cfg.Grouping.Lookback())
 		if err != nil {
 			return err
 		}
@@ -119,10 +122,10 @@ func (w *worker) missingAlerts(
 	return missing, err
 }
 
-// maxProduceBytes bounds one produce request to the alerts topic, which takes 1 MB.
+// maxProduceBytes bounds one produce request to the alerts topic, whose limit is 1 MB.
 const maxProduceBytes = 256 << 10
 
-// publishAlerts writes the revisions to the alerts topic. The fingerprint is the key and selects the
+// publishAlerts writes the revisions to the alerts topic. The fingerprint is the key and determines the
 // partition, so that the revisions of one fingerprint stay in order.
 func (w *worker) publishAlerts(ctx context.Context, revisions []*pipeline.Alert) error {
 	// Distribute the messages over the partitions of the topic.
@@ -160,7 +163,7 @@ type kafkaMessage struct{ key, value []byte }
 func (w *worker) produceAlerts(ctx context.Context, partition int, messages []kafkaMessage) error {
 	topic := w.deps.Kafka.Topic(pipeline.TopicAlerts)
 	return w.withRetry(ctx, "publish alerts", func() error {
-		// The records are made for each attempt, because sending consumes the readers in them.
+		// Each attempt needs new records, because sending consumes the readers in them.
 		records := make([]kafkago.Record, len(messages))
 		for i, m := range messages {
 			key, value := kafkago.NewBytes(m.key), kafkago.NewBytes(m.value)

@@ -10,26 +10,26 @@ import (
 
 // Config bounds the block of a worker and names the consumer group.
 type Config struct {
-	// Kafka consumer group; empty: `kafka.topic_prefix` with -engine behind it.
+	// Kafka consumer group; empty: the value of `kafka.topic_prefix` followed by -engine.
 	Group string `yaml:"group"`
-	// Name of the store's shard that blocks are inserted into, as it stands in the intent of a block.
+	// Name of the ClickHouse shard into which this engine inserts. The intent of a block records it.
 	Shard string `yaml:"shard"`
 	// Maximum number of events of a block.
 	BlockRows int `yaml:"block_rows"`
-	// Maximum number of bytes of a block, counted as decoded messages.
+	// Maximum size of a block: the sum of its messages, decompressed.
 	BlockBytes config.Size `yaml:"block_bytes"`
-	// How long a block waits for more events.
+	// How long a block waits for more events after its first one.
 	Linger time.Duration `yaml:"linger"`
-	// Bytes per partition that are fetched while a block is inserted.
+	// Bytes per partition that are fetched ahead while a block is processed.
 	PrefetchBytes config.Size `yaml:"prefetch_bytes"`
-	// Silence after which the offset behind the last block is committed.
+	// Time without messages after which the offset of the last block is committed.
 	CommitIdleAfter time.Duration `yaml:"commit_idle_after"`
-	// Age at which an insert is not repeated before the store was asked which of its rows exist.
+	// Age of an insert from which a retry first queries which of its rows are stored.
 	VerifyAfter time.Duration `yaml:"verify_after"`
-	// How far back batch ids are read from the store at the start, to recognise duplicates.
+	// How far back batch ids are read from ClickHouse when a partition is assigned, to recognise duplicates.
 	DedupLookback time.Duration `yaml:"dedup_lookback"`
-	// Maximum number of producers per partition whose batch ids are kept. Each start of a collector is a
-	// producer.
+	// Maximum number of producers per partition whose batch ids are kept in memory. Each start of a collector
+	// is a new producer.
 	MaxProducers int `yaml:"max_producers"`
 
 	// How verdicts are grouped into alerts.

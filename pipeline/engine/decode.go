@@ -8,13 +8,17 @@ import (
 	"tidegate/pipeline"
 )
 
-// maxEventsPerBatch bounds the events of one message: a hostile message of empty events would take 200 times
-// its size in memory. A collector's batches are below 1 MiB.
+// maxEventsPerBatch bounds the events of one message. A hostile message of empty events takes 200 times its
+// size in memory once decoded; a collector's batches are below 1 MiB.
 const maxEventsPerBatch = 100_000
 
-// decodeBatch decodes the value of a record; the strings of the batch alias value from then on. On an error,
-// reason is the word for the metric and the dead letter.
-func (w *worker) decodeBatch(value []byte, events int, countErr error) (batch *pipeline.Batch, reason string, err error) {
+// decodeBatch decodes the value of a record. The strings of the returned batch alias value. events and
+// countErr are the results of countEvents. On an error, reason is the label of the metric and of the dead
+// letter.
+func (w *worker) decodeBatch(
+	value []byte, events int, countErr error,
+) (batch *pipeline.Batch, reason string, err error) {
+	// A panic of the decoder costs one message and not the process.
 	defer func() {
 		if r := recover(); r != nil {
 			batch, reason, err = nil, "decode", fmt.Errorf("decoder panicked: %v", r)
@@ -29,7 +33,7 @@ func (w *worker) decodeBatch(value []byte, events int, countErr error) (batch *p
 
 	batch = pipeline.BatchFromVTPool()
 	if err := batch.UnmarshalVTUnsafe(value); err != nil {
-		return nil, "decode", err // the batch does not go back to its pool: its state is unknown
+		return nil, "decode", err // the batch is not pooled: its state is unknown
 	}
 	if reason, err := validateBatch(batch, w.partition.ID); err != nil {
 		pipeline.ReleaseBatch(batch)
@@ -41,8 +45,9 @@ func (w *worker) decodeBatch(value []byte, events int, countErr error) (batch *p
 	return batch, "", nil
 }
 
-// validateBatch checks what every collector guarantees. It clears the fields of the events that only the
-// engine and its detectors write, so that a batch cannot bring verdicts or an ingestion time of its own.
+// validateBatch checks the guarantees of every collector: schema, batch id, partition and event ids. It
+// clears the fields that only the engine and its detectors write, so that a batch cannot carry verdicts or an
+// ingestion time of its own.
 func validateBatch(batch *pipeline.Batch, partition int) (reason string, err error) {
 	switch {
 	case batch.Schema == 0:
@@ -62,8 +67,8 @@ func validateBatch(batch *pipeline.Batch, partition int) (reason string, err err
 	return "", nil
 }
 
-// Numbers of event.proto and of the protobuf encoding that countEvents reads without the generated code;
-// TestCountEventsKnowsTheSchema holds them against it.
+// Numbers of event.proto and of the protobuf encoding, for countEvents, which does not use the generated
+// code. TestCountEventsKnowsTheSchema compares them with the generated code.
 const (
 	batchEventsField = 10 // Batch.events
 
@@ -78,26 +83,29 @@ const (
 // errTruncated is the error of a batch that ends within a field.
 var errTruncated = errors.New("the batch ends within a field")
 
-// countEvents returns the number of events in an encoded Batch: whether a message fits into the block is
-// known before it is decoded. It walks over the top level of the encoding and skips the content of each
-// field.
-func countEvents(data []byte) (n int, err error) {
+// countEvents returns the number of events in an encoded Batch, so that the worker can check before decoding
+// whether a message fits into the block. It walks over the fields at the top level and skips their content.
+func countEvents(data []byte) (events int, err error) {
+	// Invariant: data begins at the tag of a field.
 	for len(data) > 0 {
-		// Nearly every field is an event of 128 to 16,383 bytes: a tag of one byte and a length of two.
+		// Fast path. Nearly every field is an event of 128 to 16,383 bytes: one byte of tag, two of length.
 		if len(data) > 2 && data[0] == batchEventsTag && data[1]&0x80 != 0 && data[2]&0x80 == 0 {
 			if size := 3 + (int(data[1]&0x7f) | int(data[2])<<7); size <= len(data) {
-				n++
+				events++
 				data = data[size:]
 				continue
 			}
 		}
 
+		// The tag holds the field number and, in its lowest three bits, the wire type.
 		tag, width := binary.Uvarint(data)
 		if width <= 0 {
 			return 0, errTruncated
 		}
 		data = data[width:]
-		size := uint64(0) // of the content
+
+		// The wire type determines the size of the content; only wireBytes has a length in front.
+		size := uint64(0)
 		switch tag & 7 {
 		case wireVarint:
 			if _, width = binary.Uvarint(data); width <= 0 {
@@ -113,17 +121,19 @@ func countEvents(data []byte) (n int, err error) {
 			}
 			data, size = data[width:], length
 			if tag>>3 == batchEventsField {
-				n++
+				events++
 			}
 		case wireFixed32:
 			size = 4
 		default:
-			return 0, fmt.Errorf("wire type %d is not of this protocol", tag&7)
+			return 0, fmt.Errorf("unknown wire type %d", tag&7)
 		}
+
+		// Skip the content.
 		if size > uint64(len(data)) {
 			return 0, errTruncated
 		}
 		data = data[size:]
 	}
-	return n, nil
+	return events, nil
 }

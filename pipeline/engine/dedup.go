@@ -7,26 +7,26 @@ import (
 	"tidegate/pipeline"
 )
 
-// A dedupFilter recognises batches that were taken before, so that a producer that sends a batch twice
-// changes nothing: kafka-go does so after a timeout, a collector after a kill. Its state depends only on the
-// messages of the partition and on maxProducers.
+// A dedupFilter recognises batches that were accepted before. Producers send a batch twice: kafka-go after a
+// timeout, a collector after it was killed. The state of the filter depends only on the messages of the
+// partition and on maxProducers, so a replay accepts the same batches.
 type dedupFilter struct {
 	producers    map[pipeline.Producer]producerState
 	maxProducers int
 }
 
-// A producerState is what the filter knows of a producer: a window of its last 64 sequences. A collector has
+// A producerState is the filter's state of one producer: a window of its last 64 sequences. A collector has
 // at most 64 batches in flight, so a sequence below the window was seen before.
 type producerState struct {
 	pipeline.SequenceWindow
-	lastOffset int64 // of the last message from the producer; -1: restored from the store, no message since
+	lastOffset int64 // of the producer's last message; -1: restored from the store, no message since
 }
 
 func newDedupFilter(maxProducers int) *dedupFilter {
 	return &dedupFilter{producers: map[pipeline.Producer]producerState{}, maxProducers: maxProducers}
 }
 
-// accept reports whether the batch is new, and records that it was seen at offset.
+// accept reports whether the batch is new. If so, it marks the batch as seen at offset.
 func (f *dedupFilter) accept(id pipeline.BatchID, offset int64) bool {
 	key := id.Producer()
 	state, known := f.producers[key]
@@ -34,15 +34,16 @@ func (f *dedupFilter) accept(id pipeline.BatchID, offset int64) bool {
 	case !known:
 		state.Highest, state.Seen = id.Sequence, 1
 
-	case id.Sequence > state.Highest: // move the window up
+	case id.Sequence > state.Highest: // above the window: move the window up
 		if distance := id.Sequence - state.Highest; distance < 64 {
 			state.Seen = state.Seen<<distance | 1
 		} else {
-			state.Seen = 1
+			state.Seen = 1 // no sequence of the old window is in the new one
 		}
 		state.Highest = id.Sequence
 
 	default: // within or below the window
+		// Below the window counts as seen; within it, the bit decides.
 		distance := state.Highest - id.Sequence
 		if distance >= 64 || state.Seen>>distance&1 == 1 {
 			return false
@@ -55,13 +56,13 @@ func (f *dedupFilter) accept(id pipeline.BatchID, offset int64) bool {
 	return true
 }
 
-// hasProducer reports whether the filter knows batches of p.
+// hasProducer reports whether the filter holds a window of p.
 func (f *dedupFilter) hasProducer(p pipeline.Producer) bool {
 	_, ok := f.producers[p]
 	return ok
 }
 
-// restoreProducer sets the state of a producer to what the store holds of it.
+// restoreProducer sets the window of a producer to the batches that the store holds.
 func (f *dedupFilter) restoreProducer(stored pipeline.StoredBatches) {
 	f.setProducer(stored.Producer, producerState{SequenceWindow: stored.SequenceWindow, lastOffset: -1})
 }
@@ -86,7 +87,7 @@ func (f *dedupFilter) evictOldest() {
 	slices.SortFunc(candidates, func(a, b candidate) int {
 		return cmp.Or(
 			cmp.Compare(a.lastOffset, b.lastOffset),
-			slices.Compare(a.Collector[:], b.Collector[:]), // ties in an order that does not depend on the map's
+			slices.Compare(a.Collector[:], b.Collector[:]), // breaks ties, so that a replay evicts the same ones
 			cmp.Compare(a.Epoch, b.Epoch),
 		)
 	})

@@ -8,8 +8,8 @@ import (
 )
 
 // DiscardStore is a Store that keeps nothing, for a machine without ClickHouse: events are evaluated and
-// alerts are published, but no row is stored. Only Kafka's offsets survive a restart: a batch that is sent
-// again after one is evaluated again, and an open alert window starts over.
+// alerts are published, but no row is stored. Only the offsets in Kafka survive a restart. A batch that is
+// sent again after a restart is evaluated again, and an open alert window starts over.
 type DiscardStore struct{}
 
 // NewInserter returns an inserter that counts rows.
@@ -21,22 +21,22 @@ func (DiscardStore) InsertAlerts(context.Context, []*pipeline.Alert, string) err
 // AckedRowsMayBeLost reports false: no row is missed.
 func (DiscardStore) AckedRowsMayBeLost() bool { return false }
 
-// ExistingRows returns none.
+// ExistingRows returns no rows.
 func (DiscardStore) ExistingRows(context.Context, pipeline.BlockID) (map[pipeline.RowID]struct{}, error) {
 	return nil, nil
 }
 
-// HighestOffset returns none.
+// HighestOffset reports false: no row is stored.
 func (DiscardStore) HighestOffset(context.Context, pipeline.TopicPartition) (int64, bool, error) {
 	return 0, false, nil
 }
 
-// StoredBatches returns none.
+// StoredBatches returns no batches.
 func (DiscardStore) StoredBatches(context.Context, pipeline.BatchFilter) ([]pipeline.StoredBatches, error) {
 	return nil, nil
 }
 
-// AlertsBefore returns none.
+// AlertsBefore returns no alerts.
 func (DiscardStore) AlertsBefore(context.Context, int32, int64, time.Duration) ([]*pipeline.Alert, error) {
 	return nil, nil
 }

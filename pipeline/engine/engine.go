@@ -1,6 +1,6 @@
 // Package engine carries events from Kafka into ClickHouse: it reads the batches of the events topic, drops
-// batches that came before, evaluates the events with the loaded detectors, stores each event exactly once,
-// and raises alerts for the verdicts. cmd/tidegate and bench call New and Run.
+// duplicate batches, evaluates the events with the loaded detectors, stores each event exactly once, and
+// raises alerts for the verdicts. cmd/tidegate and bench call New and Run.
 //
 // In: batches of pipeline.Events from the events topic, a bundle of detectors. Out: rows in a Store,
 // revisions of alerts in the Store and on the alerts topic, dead letters. An Engine runs a worker for each
@@ -27,24 +27,26 @@
 //	   ↓        before-close (only when no message came for the idle time, or at the end)
 //	closed      commit offset end without metadata
 //
-// What is durable: after intent the bounds, the time and the bundle of the block; after insert its rows;
-// after publish its alerts; the next intent or the closing commit acknowledges all of it.
+// Durability: after intent the bounds, the time and the bundle of the block are durable, after insert its
+// rows, after publish its alerts. The next intent or the closing commit acknowledges the whole block.
 //
 // # Replay
 //
 // A process that is killed leaves the committed offset start with an intent, or none. The next owner of the
-// partition reads exactly the messages [start, end) again, with the same block time and the same bundle where
-// it is loaded, and takes the block through all steps. Nothing is stored twice: the store drops an insert
-// whose token it knows, and because it may have forgotten the token the worker also asks which rows exist and
-// inserts only the others. The duplicate filter and the alert grouper are restored from the rows and alerts
-// before start; both depend on nothing but the messages, so that the alerts come out under the same ids and
-// revisions. An intent is committed under the generation of the consumer group: a process that lost the
-// partition cannot commit one.
+// partition reads exactly the messages [start, end) again, with the same block time and, if it is still
+// loaded, the same bundle, and takes the block through all steps.
+//
+// Nothing is stored twice. The store drops an insert whose token is in its window of recent tokens. The token
+// may have left that window, so the worker also queries which rows exist and inserts only the others.
+//
+// The duplicate filter and the alert grouper are restored from the rows and alerts before start. Their state
+// depends only on the messages, so the alerts of a replay have the same ids and revisions. An intent is
+// committed under the generation of the consumer group: a process that lost the partition cannot commit one.
 //
 // # Memory
 //
 // The strings of a decoded event alias the value of its record. The events are released when the block is
-// finished; what outlives them (columns, grouper, dead letters) copies or holds the record itself.
+// finished. Columns and the grouper outlive the events and copy the strings; dead letters hold the record.
 //
 // # Files
 //
@@ -66,12 +68,12 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// Deps are the parts that an engine works with.
+// Deps are the dependencies of an engine.
 type Deps struct {
 	Kafka  *kafka.Client
 	Store  Store
-	Bundle func() *pipeline.Bundle // called once a block; nil, or a nil bundle, evaluates nothing
-	// Failpoint is called at each of Failpoints; a test kills the process there. nil is usual.
+	Bundle func() *pipeline.Bundle // called once per block; a nil func or a nil bundle evaluates nothing
+	// Failpoint is called at each of Failpoints; tests kill the process there. nil outside tests.
 	Failpoint func(name string)
 }
 
@@ -85,7 +87,7 @@ const (
 	BeforeClose        = "before-close"
 )
 
-// Failpoints is the list of them.
+// Failpoints lists the names of all failpoints.
 var Failpoints = []string{BeforeIntent, AfterIntent, AfterInsert, AfterAlertsInsert, AfterAlertsPublish, BeforeClose}
 
 // An Engine runs the workers of this process.
@@ -95,9 +97,9 @@ type Engine struct {
 	log     *slog.Logger
 	metrics *engineMetrics
 
-	alertPartitions int // of the alerts topic
+	alertPartitions int // number of partitions of the alerts topic; set by Run before the workers start
 
-	mu          sync.Mutex         // guards what follows
+	mu          sync.Mutex         // guards the fields below
 	nextOffsets map[int]int64      // by assigned partition: the offset behind its last finished block
 	bundles     []*pipeline.Bundle // the last keptBundles, newest first
 }
@@ -120,10 +122,11 @@ func New(cfg Config, deps Deps, log *slog.Logger, reg prometheus.Registerer) (*E
 	return &Engine{cfg: cfg, deps: deps, log: log, metrics: newEngineMetrics(reg), nextOffsets: map[int]int64{}}, nil
 }
 
-// Run processes the partitions that this process is assigned until ctx ends. Blocks that are being processed
-// then have a few seconds to be finished. Run returns an error only for what a retry cannot mend: in static
-// assignment, another process that took the partitions.
+// Run processes the partitions that this process is assigned until ctx ends. Blocks in progress then have
+// stopGrace to finish. Run retries temporary errors; it returns an error only if a retry cannot help, such as
+// another process that took the partitions of a static assignment.
 func (e *Engine) Run(ctx context.Context) error {
+	// The workers distribute alerts over the partitions of the alerts topic, so their number comes first.
 	if err := consumer.Retry(ctx, e.log, "find the alerts topic", func() (err error) {
 		e.alertPartitions, err = e.deps.Kafka.Partitions(ctx, e.deps.Kafka.Topic(pipeline.TopicAlerts))
 		return err
@@ -136,7 +139,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	})
 }
 
-// currentBundle returns the bundle for the next block.
+// currentBundle returns the bundle for the next block, and keeps it for replays if it is new.
 func (e *Engine) currentBundle() *pipeline.Bundle {
 	var bundle *pipeline.Bundle
 	if e.deps.Bundle != nil {
@@ -154,8 +157,8 @@ func (e *Engine) currentBundle() *pipeline.Bundle {
 	return bundle
 }
 
-// bundleByVersion returns the loaded bundle of that version; where there is none, the newest bundle and
-// false.
+// bundleByVersion returns the kept bundle of that version. If no kept bundle has it, bundleByVersion returns
+// the newest bundle and false.
 func (e *Engine) bundleByVersion(version string) (bundle *pipeline.Bundle, ok bool) {
 	newest := e.currentBundle()
 	e.mu.Lock()

@@ -6,22 +6,23 @@ import (
 	"tidegate/pipeline"
 )
 
-// evaluate resolves the containers of the block's events, sets their ingestion time and runs every detector
-// of the bundle on every message.
-func (w *worker) evaluate(b *block) {
+// evaluate sets the container, host and ingestion time of the block's events and runs every detector of the
+// bundle on every message.
+func (w *worker) evaluate(block *block) {
 	began := time.Now()
-	for i := range b.messages {
-		batch := b.messages[i].batch
+	for i := range block.messages {
+		batch := block.messages[i].batch
 		pipeline.ResolveReferences(batch)
-		for _, e := range batch.Events {
-			e.Ingested = b.time
+		for _, event := range batch.Events {
+			event.Ingested = block.time
 		}
 		if len(batch.Events) == 0 {
 			continue
 		}
-		for _, detector := range b.bundle.Detectors {
+		// After a panic all detectors run again on this message, one event at a time.
+		for _, detector := range block.bundle.Detectors {
 			if !runDetector(detector, batch.Events) {
-				w.evaluateSeparately(b.bundle, batch.Events)
+				w.evaluateSeparately(block.bundle, batch.Events)
 				break
 			}
 		}
@@ -29,9 +30,9 @@ func (w *worker) evaluate(b *block) {
 	w.metrics.observeStage("evaluate", began)
 }
 
-// evaluateSeparately evaluates the events of a message again, one by one, after a detector panicked on one of
-// them. Only the event on which it panics goes without the verdicts of that detector, also without those that
-// it had written before the panic.
+// evaluateSeparately evaluates the events of a message again, one by one, after a detector panicked. An event
+// on which a detector panics has no verdict of that detector, not even those written before the panic. Its
+// other verdicts, and all verdicts of the other events, stay.
 func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.Event) {
 	for i, event := range events {
 		event.Verdicts = nil
@@ -40,7 +41,8 @@ func (w *worker) evaluateSeparately(bundle *pipeline.Bundle, events []*pipeline.
 			if !runDetector(detector, events[i:i+1]) {
 				event.Verdicts = before
 				w.metrics.detectorPanics.Add(1)
-				w.logWarning(w.throttles.panic, "detector panicked", "event", event.IDText(), "dataset", event.Dataset.Name())
+				w.logWarning(w.throttles.panic, "detector panicked",
+					"event", event.IDText(), "dataset", event.Dataset.Name())
 			}
 		}
 	}

@@ -7,10 +7,11 @@ import (
 	"tidegate/pipeline/consumer"
 )
 
-// gatherBlock forms the next block from nextOffset on. It reports true when the block holds messages and is
-// full or has lingered, and false when no message came for the idle time. The error is that ctx has ended;
-// the messages that were gathered until then have no intent, and the next owner of the partition gathers them
-// again.
+// gatherBlock forms the next block from nextOffset on. It returns true when the block holds messages and is
+// full or has waited for the linger time, and false when no message arrived for the idle time.
+//
+// gatherBlock fails only if ctx has ended. The messages of the unfinished block have no intent then, so the
+// next owner of the partition gathers them again.
 func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 	block := &w.block
 	block.reset(w.nextOffset)
@@ -31,7 +32,8 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 			break
 		}
 
-		// Every record that was received is in the block now.
+		// Invariant: w.records is empty, every received record is in the block. The linger time starts with
+		// the first record; as long as the block is empty, only the idle time ends the wait.
 		isEmpty := block.end == block.from
 		if isEmpty {
 			began = time.Now()
@@ -51,6 +53,7 @@ func (w *worker) gatherBlock(ctx context.Context) (gathered bool, err error) {
 			if isEmpty {
 				return false, nil
 			}
+			// The block holds records: the linger time ends the wait.
 		case lingerElapsed:
 			lingered = true
 		}
@@ -69,9 +72,9 @@ const (
 	lingerElapsed
 )
 
-// waitForChunk waits for the next chunk, for the idle time or for the end of the linger time. A chunk that is
-// there already comes first, so that what is fetched goes into a block that has lingered meanwhile; select
-// alone would choose at random.
+// waitForChunk waits for the next chunk, for the end of the idle time or for the end of the linger time. A
+// fetched chunk takes precedence over both times, so that it still goes into the block; a single select would
+// choose at random.
 func (w *worker) waitForChunk(idle, linger <-chan time.Time) (consumer.Chunk, wakeUp) {
 	received := func(chunk consumer.Chunk, ok bool) (consumer.Chunk, wakeUp) {
 		if !ok {
@@ -94,15 +97,17 @@ func (w *worker) waitForChunk(idle, linger <-chan time.Time) (consumer.Chunk, wa
 	}
 }
 
-// gatherReplay forms the block that an intent names: all messages from nextOffset to end. Where the log was
-// truncated before end, the block holds what is left.
+// gatherReplay forms the block of an intent: all messages from nextOffset up to, but not including, end. If
+// messages of the block were deleted meanwhile, the block holds the remaining ones.
 func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 	block := &w.block
 	block.reset(w.nextOffset)
 	for {
+		// Move the received records below end into the block. No bound applies: the block has the size that
+		// it had in the first run.
 		for len(w.records) > 0 {
 			if w.records[0].Offset >= end {
-				return nil // the next block begins here
+				return nil // the record belongs to the next block
 			}
 			events, countErr := countEvents(w.records[0].Value)
 			if err := w.addRecord(ctx, block, w.records[0], events, countErr); err != nil {
@@ -123,11 +128,13 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 			}
 			w.receiveChunk(chunk)
 			if len(w.records) == 0 && chunk.Next >= end {
-				return nil // the rest of the block was deleted or could not be read
+				return nil // the rest of the block was deleted or is unreadable
 			}
+			// An empty answer below end: the log was truncated inside the block, and no fetch can complete
+			// it.
 			if len(chunk.Records) == 0 && chunk.Lost == 0 && chunk.End < end {
 				w.metrics.lost.Add(uint64(end - max(block.end, chunk.End)))
-				w.log.Error("log ends within a block that was begun, the end of the block is lost",
+				w.log.Error("log ends inside a block that is replayed, the rest of the block is lost",
 					"topic", w.source.Topic, "from", block.from, "end", end, "log_end", chunk.End)
 				return nil
 			}
@@ -135,7 +142,7 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 	}
 }
 
-// receiveChunk appends the records of a fetch to those that wait for a block.
+// receiveChunk appends the records of a chunk to w.records and counts the lost ones.
 func (w *worker) receiveChunk(chunk consumer.Chunk) {
 	w.fetcher.Consumed(chunk.Bytes)
 	w.logEnd = chunk.End
@@ -144,7 +151,7 @@ func (w *worker) receiveChunk(chunk consumer.Chunk) {
 		w.log.Error("messages were deleted by retention before they were read",
 			"topic", w.source.Topic, "messages", chunk.Lost)
 	}
-	w.metrics.lost.Add(uint64(chunk.Skipped)) // the consumer has logged these
+	w.metrics.lost.Add(uint64(chunk.Skipped)) // logged by the consumer
 	if len(w.records) == 0 {
 		w.records = chunk.Records
 	} else {
@@ -153,41 +160,42 @@ func (w *worker) receiveChunk(chunk consumer.Chunk) {
 	w.updateLagMetrics()
 }
 
-// fillBlock moves records into the block until there are none left or the block is full, and reports whether
-// it is full. A record that would exceed a bound is left for the next block, unless the block is empty. The
-// error is that ctx has ended.
-func (w *worker) fillBlock(ctx context.Context, b *block) (full bool, err error) {
+// fillBlock moves records from w.records into the block until none is left or the block is full, and reports
+// whether it is full. A record that would exceed a bound stays for the next block, unless the block is empty.
+// fillBlock fails only if ctx has ended.
+func (w *worker) fillBlock(ctx context.Context, block *block) (full bool, err error) {
 	for len(w.records) > 0 {
-		if w.isFull(b) {
+		if w.isFull(block) {
 			return true, nil
 		}
 		record := w.records[0]
 		events, countErr := countEvents(record.Value)
-		fits := b.rows+events <= w.cfg.BlockRows && b.bytes+int64(len(record.Value)) <= int64(w.cfg.BlockBytes)
-		if !fits && b.end > b.from {
+		fits := block.rows+events <= w.cfg.BlockRows && block.bytes+int64(len(record.Value)) <= int64(w.cfg.BlockBytes)
+		if !fits && block.end > block.from {
 			return true, nil
 		}
-		if err := w.addRecord(ctx, b, record, events, countErr); err != nil {
+		if err := w.addRecord(ctx, block, record, events, countErr); err != nil {
 			return false, err
 		}
 		w.popRecord()
 	}
-	return w.isFull(b), nil
+	return w.isFull(block), nil
 }
 
-func (w *worker) isFull(b *block) bool {
-	return b.rows >= w.cfg.BlockRows || b.bytes >= int64(w.cfg.BlockBytes)
+// isFull reports whether the block has reached a bound.
+func (w *worker) isFull(block *block) bool {
+	return block.rows >= w.cfg.BlockRows || block.bytes >= int64(w.cfg.BlockBytes)
 }
 
-// popRecord removes the first waiting record and drops the reference to its bytes, which now belong to the
-// block.
+// popRecord removes the first record of w.records. It clears the slot, so that the record's bytes can be
+// freed together with the block.
 func (w *worker) popRecord() {
 	w.records[0] = consumer.Record{}
 	w.records = w.records[1:]
 }
 
-// updateLagMetrics sets the gauges of the partition: the messages behind the last finished block, and the age
-// of its newest message.
+// updateLagMetrics sets the gauges of the partition: messages after the last finished block, age of the
+// newest message in the block, and open alert windows.
 func (w *worker) updateLagMetrics() {
 	behind := max(0, w.logEnd-w.nextOffset)
 	age := 0.0

@@ -10,60 +10,60 @@ import (
 	"tidegate/pipeline/retry"
 )
 
-// A part is the run of a block's messages that one insert stores: at first all of them, after the store
-// rejected those each half.
+// A part is a run of a block's messages that one insert stores. The first part of a block holds all messages;
+// a part that the store rejects is split into halves.
 type part struct {
 	messages []message // aliases the block's messages
 	token    insertToken
-	// existing are rows of the block that are stored already and are left out. nil: nobody has inserted any
-	// yet.
+	// existing holds the rows of the block that are already stored and must be left out. It is nil if no
+	// insert of the block can have been attempted before.
 	existing map[pipeline.RowID]struct{}
 }
 
-// insertBlock stores the rows of the block: all of them, or those that are missing where an earlier owner of
-// the partition may have stored some. That owner may be this process before a restart, or another one, to
-// which the partition went while this process was stopped between its intent and now.
-func (w *worker) insertBlock(ctx context.Context, b *block) error {
-	whole := part{messages: b.messages, token: insertToken{block: w.blockID(b)}}
-	if b.replayed || time.Since(b.intentTime) > w.cfg.VerifyAfter {
+// insertBlock stores the rows of the block. If another run may have stored some of them, it inserts only the
+// missing rows. That run is an earlier owner of the partition (the block is replayed), or a later owner that
+// replayed the block while this process was stopped between the intent and the insert.
+func (w *worker) insertBlock(ctx context.Context, block *block) error {
+	whole := part{messages: block.messages, token: insertToken{block: w.blockID(block)}}
+	if block.replayed || time.Since(block.intentTime) > w.cfg.VerifyAfter {
 		var err error
-		if whole.existing, err = w.existingRows(ctx, b); err != nil {
+		if whole.existing, err = w.existingRows(ctx, block); err != nil {
 			return err
 		}
 	}
-	return w.insertPart(ctx, b, whole)
+	return w.insertPart(ctx, block, whole)
 }
 
-// existingRows asks the store which rows of the block it holds, because it may have forgotten the block's
-// token.
-func (w *worker) existingRows(ctx context.Context, b *block) (existing map[pipeline.RowID]struct{}, err error) {
+// existingRows queries which rows of the block are stored. It is needed when the store may have dropped the
+// block's token from its window.
+func (w *worker) existingRows(ctx context.Context, block *block) (existing map[pipeline.RowID]struct{}, err error) {
 	err = w.withRetry(ctx, "query existing rows", func() error {
-		existing, err = w.deps.Store.ExistingRows(ctx, w.blockID(b))
+		existing, err = w.deps.Store.ExistingRows(ctx, w.blockID(block))
 		return err
 	})
 	return existing, err
 }
 
-// insertPart stores the rows of a part. It returns when they are stored or dead letters, or with the error
-// that ended ctx.
+// insertPart stores the rows of a part. It returns nil when every row is stored or its message is a dead
+// letter. It fails only if ctx has ended.
 //
-// Before each attempt w.rows holds exactly the rows of p.messages that are not in p.existing. That set may
-// shrink from one attempt to the next under the same token without harm: as long as a row is missing, no
-// insert under the token has been stored, since an insert stores all of its rows or none.
-func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
+// Invariant: before each attempt w.rows holds exactly the rows of p.messages that are not in p.existing. The
+// set of rows may shrink between attempts under the same token: an insert stores all of its rows or none, so
+// while a row is missing, no insert under the token has been stored.
+func (w *worker) insertPart(ctx context.Context, block *block, p part) error {
 	existingKnownAt := time.Now()
 	skipped := w.appendRows(p)
 	var backoff retry.Backoff
 	for w.rows.Rows() > 0 {
 		err := w.rows.Insert(ctx, p.token.String())
 
+		// Acknowledged. The first attempt under an unused token has stored the rows. A later attempt may be
+		// acknowledged only because the store holds the token, so its rows are verified.
 		if err == nil {
 			inserted := w.rows.Rows()
-			// The acknowledgement of the first attempt under an unused token can be trusted. A later one may
-			// be acknowledged for the token alone.
 			repeated := backoff.Attempts() > 0 || p.existing != nil
 			if repeated && !p.token.retry && w.deps.Store.AckedRowsMayBeLost() {
-				missing, err := w.insertMissingRows(ctx, b, p)
+				missing, err := w.insertMissingRows(ctx, block, p)
 				if err != nil {
 					return err
 				}
@@ -73,9 +73,12 @@ func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
 			break
 		}
 
+		// Rejected: a repeat cannot help.
 		if errors.Is(err, pipeline.ErrRowsRejected) {
-			return w.insertHalves(ctx, b, p, err)
+			return w.insertHalves(ctx, block, p, err)
 		}
+
+		// Temporary: wait, then repeat under the same token.
 		w.metrics.retries.WithLabelValues("insert").Inc()
 		w.logWarning(w.throttles.insert, "inserting a block failed, retrying",
 			"token", p.token.String(), "attempt", backoff.Attempts()+1, "err", err)
@@ -83,23 +86,24 @@ func (w *worker) insertPart(ctx context.Context, b *block, p part) error {
 			return err
 		}
 
-		// After a while the store may have stored an earlier attempt and forgotten its token: what exists is
-		// looked up before each further attempt of that age.
+		// After VerifyAfter, the store may have stored an earlier attempt and dropped its token. The existing
+		// rows are queried again before the next attempt.
 		if time.Since(existingKnownAt) > w.cfg.VerifyAfter {
-			if p.existing, err = w.existingRows(ctx, b); err != nil {
+			if p.existing, err = w.existingRows(ctx, block); err != nil {
 				return err
 			}
 			skipped = w.appendRows(p)
 			existingKnownAt = time.Now()
 		}
 	}
-	if !p.token.retry { // the rows that a retry leaves out were counted by the insert before it
+	if !p.token.retry { // the insert before a retry has counted the rows that the retry leaves out
 		w.metrics.alreadyStored.Add(uint64(skipped))
 	}
 	return nil
 }
 
-// appendRows fills w.rows with the rows of the part that do not exist and returns how many rows it left out.
+// appendRows fills w.rows with the rows of the part that are not in p.existing. It returns the number of rows
+// that it left out.
 func (w *worker) appendRows(p part) (skipped int) {
 	w.rows.Reset()
 	for i := range p.messages {
@@ -119,19 +123,21 @@ func (w *worker) appendRows(p part) (skipped int) {
 	return skipped
 }
 
-// How often, and after which pauses, missing rows are looked up before they are inserted again.
+// Number of queries for missing rows before they are inserted again, and the pause between two queries.
 const (
 	missingRowLookups = 3
 	missingRowPause   = 800 * time.Millisecond
 )
 
-// insertMissingRows looks up whether the rows of an acknowledged part are stored, and inserts those that are
-// not once more under a token of their own. It returns how many it inserted. A server that was killed may
-// remember the token of an insert whose rows it has not kept, since it writes the token first: it then
-// acknowledges a repeat and drops the rows. Rows that another connection is still storing are waited for.
-func (w *worker) insertMissingRows(ctx context.Context, b *block, p part) (missing int, err error) {
+// insertMissingRows queries whether the rows of an acknowledged part are stored, inserts the missing ones
+// once more under a retry token, and returns their number.
+//
+// Rows can be missing because ClickHouse writes the token before the rows: a server that was killed in
+// between holds the token, acknowledges the repeat and drops its rows.
+func (w *worker) insertMissingRows(ctx context.Context, block *block, p part) (missing int, err error) {
+	// Missing rows are queried several times: another connection may still be storing them.
 	for lookup := 1; ; lookup++ {
-		if p.existing, err = w.existingRows(ctx, b); err != nil {
+		if p.existing, err = w.existingRows(ctx, block); err != nil {
 			return 0, err
 		}
 		w.appendRows(p)
@@ -148,12 +154,12 @@ func (w *worker) insertMissingRows(ctx context.Context, b *block, p part) (missi
 	w.log.Error("store acknowledged rows that it does not hold, inserting them again",
 		"token", p.token.String(), "rows", missing)
 	p.token = p.token.forRetry()
-	return missing, w.insertPart(ctx, b, p)
+	return missing, w.insertPart(ctx, block, p)
 }
 
-// insertHalves inserts both halves of a rejected part by themselves, until the message that the store rejects
-// stands alone. That one becomes a dead letter.
-func (w *worker) insertHalves(ctx context.Context, b *block, p part, cause error) error {
+// insertHalves inserts both halves of a rejected part separately, and so bisects down to the messages that
+// the store rejects. A rejected part of one message becomes a dead letter.
+func (w *worker) insertHalves(ctx context.Context, block *block, p part, cause error) error {
 	if len(p.messages) == 1 {
 		msg := &p.messages[0]
 		msg.rejected = true
@@ -161,28 +167,28 @@ func (w *worker) insertHalves(ctx context.Context, b *block, p part, cause error
 		return w.writeDeadLetter(ctx, w.newDeadLetter(msg.record, "rejected", cause))
 	}
 	w.logWarning(w.throttles.bisect, "store rejected a block, bisecting it",
-		"from", b.from, "end", b.end, "messages", len(p.messages), "err", cause)
+		"from", block.from, "end", block.end, "messages", len(p.messages), "err", cause)
 
 	middle := len(p.messages) / 2
 	for _, messages := range [2][]message{p.messages[:middle], p.messages[middle:]} {
 		first, last := messages[0].record.Offset, messages[len(messages)-1].record.Offset
 		half := part{messages: messages, token: p.token.forPart(first, last), existing: p.existing}
-		if err := w.insertPart(ctx, b, half); err != nil {
+		if err := w.insertPart(ctx, block, half); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// newDeadLetter returns the dead letter for a record. reason is a word that also labels the metric.
-func (w *worker) newDeadLetter(r consumer.Record, reason string, err error) consumer.DeadLetter {
+// newDeadLetter returns the dead letter for a record. reason is one word, also the label of the metric.
+func (w *worker) newDeadLetter(record consumer.Record, reason string, err error) consumer.DeadLetter {
 	return consumer.DeadLetter{
-		Topic: w.source.Topic, Partition: w.partition.ID, Offset: r.Offset, Stage: "engine", Reason: reason, Err: err,
-		Key: r.Key, Value: r.Value,
+		Topic: w.source.Topic, Partition: w.partition.ID, Offset: record.Offset, Stage: "engine", Reason: reason, Err: err,
+		Key: record.Key, Value: record.Value,
 	}
 }
 
-// writeDeadLetter writes l to the dead-letter topic and counts it.
+// writeDeadLetter writes and counts a dead letter.
 func (w *worker) writeDeadLetter(ctx context.Context, deadLetter consumer.DeadLetter) error {
 	if err := consumer.WriteDeadLetter(ctx, w.deps.Kafka, w.log, deadLetter); err != nil {
 		return err

@@ -6,17 +6,18 @@ import (
 	"tidegate/pipeline"
 )
 
-// An insertToken names one insert. The store drops an insert whose token it knows, so a token must name the
-// same rows each time: the rows of a block, or of a part of it, that are not stored yet.
+// An insertToken is the deduplication token of one insert. The store drops an insert whose token it has seen,
+// so a token always stands for the same rows: those of a block, or of a part of a block, that are not stored
+// yet.
 //
-// The block time, which stands in the intent, is part of the token: on a topic that was created anew the
-// offsets alone would name an older block too.
+// The token contains the block time, which the intent preserves. Offsets alone are ambiguous: a topic that
+// was deleted and created again has other messages at the same offsets.
 type insertToken struct {
 	block       pipeline.BlockID
-	isPart      bool  // the insert holds only the messages from first to last, after the whole block was rejected
+	isPart      bool  // the whole block was rejected; the insert holds only the messages first to last
 	first, last int64 // offsets
-	// retry marks the one insert that stores rows which an insert without it was acknowledged for and that
-	// are missing all the same. What is missing after it is not inserted again.
+	// retry marks the second insert of rows that are missing although their first insert was acknowledged.
+	// Rows that are missing after a retry are not inserted again.
 	retry bool
 }
 
@@ -31,8 +32,8 @@ func (t insertToken) forRetry() insertToken {
 	return t
 }
 
-// String returns the token as the store gets it: topic/partition/start-end@time, #first-last for a part, ~
-// for a retry.
+// String returns the token in the form that the store receives: topic/partition/start-end@time, followed by
+// #first-last for a part and ~ for a retry.
 func (t insertToken) String() string {
 	text := fmt.Sprintf("%s/%d/%d-%d@%d", t.block.Topic, t.block.Partition, t.block.Start, t.block.End, t.block.Time)
 	if t.isPart {

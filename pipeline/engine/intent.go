@@ -8,9 +8,10 @@ import (
 	"tidegate/pipeline"
 )
 
-// An intent names a block before any of its rows are stored, so that whoever owns the partition after a crash
-// repeats exactly that block. It is committed to Kafka as the metadata of the block's first offset, under the
-// generation of the consumer group: an owner that was fenced cannot commit one.
+// An intent is the write-ahead note of a block, committed before any of its rows are stored. After a crash,
+// the next owner of the partition replays exactly this block. The intent is the metadata of the committed
+// offset of the block's first message. It is committed under the generation of the consumer group, so an
+// owner that was fenced cannot commit one.
 type intent struct {
 	end    int64  // of the block
 	time   int64  // of the block: event.ingested, ns since 1970
@@ -23,21 +24,22 @@ func (i intent) String() string {
 	return fmt.Sprintf("v1 %d %d %s %s", i.end, i.time, i.shard, i.bundle)
 }
 
-// parseIntent returns the intent in the metadata of the committed offset start; open is false where the
-// metadata is empty. Metadata of another form or of an unknown version is an error: to go on would skip a
-// block of which only a part may be stored.
+// parseIntent returns the intent in the metadata of the committed offset start. open is false if the metadata
+// is empty. Metadata of another form or version is an error, because ignoring it would skip a block of which
+// only some rows may be stored.
 func parseIntent(start int64, metadata string) (i intent, open bool, err error) {
 	if metadata == "" {
 		return intent{}, false, nil
 	}
 	fields := strings.Split(metadata, " ")
 	if len(fields) != 5 || fields[0] != "v1" {
-		return intent{}, false, fmt.Errorf("intent %q has a version that this engine does not know", metadata)
+		return intent{}, false, fmt.Errorf("intent %q is not in the form v1 that this engine reads", metadata)
 	}
 	end, endErr := strconv.ParseInt(fields[1], 10, 64)
 	blockTime, timeErr := strconv.ParseInt(fields[2], 10, 64)
 	shard, bundle := fields[3], fields[4]
-	valid := endErr == nil && timeErr == nil && end > start && blockTime > 0 && isIntentWord(shard) && isIntentWord(bundle)
+	valid := endErr == nil && timeErr == nil && end > start && blockTime > 0 &&
+		isIntentWord(shard) && isIntentWord(bundle)
 	if !valid {
 		return intent{}, false, fmt.Errorf("intent %q at offset %d is invalid", metadata, start)
 	}
@@ -50,7 +52,7 @@ func isIntentWord(s string) bool {
 	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' })
 }
 
-// bundleVersion returns the version of a bundle as a field of an intent.
+// bundleVersion returns the version of a bundle in a form that fits into an intent.
 func bundleVersion(bundle *pipeline.Bundle) string {
 	version := strings.Map(func(r rune) rune {
 		if r <= ' ' || r > '~' {

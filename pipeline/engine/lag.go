@@ -8,8 +8,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// Lag returns how many messages no finished block covers yet, over the partitions that this process owns at
-// the moment.
+// Lag returns the number of messages that no finished block covers yet, summed over the partitions that this
+// process owns now.
 func (e *Engine) Lag(ctx context.Context) (int64, error) {
 	e.mu.Lock()
 	nextOffsets := maps.Clone(e.nextOffsets)

@@ -9,25 +9,26 @@ import (
 	"tidegate/pipeline/metrics"
 )
 
-// A Ledger holds what an engine has done since it started. The sums meet when no block is under way: Messages
-// = Duplicates + DeadLettered + messages in finished blocks, Events = DuplicateEvents + Rows + AlreadyStored
-// + Rejected.
+// A Ledger holds the counts of an engine since its start. While no block is in progress, two equations hold:
+//
+//	Messages = Duplicates + DeadLettered + messages in finished blocks
+//	Events   = DuplicateEvents + Rows + AlreadyStored + Rejected
 type Ledger struct {
 	Messages        uint64 // records read from the events topic
-	Events          uint64 // events in the records that could be decoded
-	Duplicates      uint64 // messages whose batch had been seen before
+	Events          uint64 // events in the decoded records
+	Duplicates      uint64 // messages whose batch was seen before
 	DuplicateEvents uint64 // events in duplicate messages
 	DeadLettered    uint64 // messages written to the dead-letter topic
 	Lost            uint64 // offsets that were deleted before they were read
 	Rows            uint64 // rows inserted
-	AlreadyStored   uint64 // rows of replayed blocks that the store held already
+	AlreadyStored   uint64 // rows of replayed blocks that were already in the store
 	Rejected        uint64 // events of messages that the store rejected
 	Verdicts        uint64 // verdicts on stored events
 	Alerts          uint64 // alerts opened
 	Revisions       uint64 // revisions of alerts written
 }
 
-// engineMetrics counts for the ledger and for /metrics.
+// engineMetrics holds the counters of the ledger and the metrics of /metrics.
 type engineMetrics struct {
 	messages, events, duplicates, duplicateEvents, deadLettered, lost atomic.Uint64
 	rows, alreadyStored, rejected, verdicts, alerts, revisions        atomic.Uint64
@@ -52,21 +53,21 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 		lag: factory.GaugeVec("tidegate_engine_lag_messages",
 			"Messages of the events topic that no finished block covers yet, by partition.", "partition"),
 		lagSeconds: factory.GaugeVec("tidegate_engine_lag_seconds",
-			"Seconds since the newest message of the last block was shipped, by partition; 0 when no message waits.",
+			"Age of the newest message of the last block in seconds, by partition; 0 while no message waits.",
 			"partition"),
 		openWindows: factory.GaugeVec("tidegate_engine_open_windows",
-			"Alert windows that are open, by partition of the events topic.", "partition"),
+			"Open alert windows, by partition of the events topic.", "partition"),
 		blockRows: factory.Histogram("tidegate_engine_block_rows",
 			"Rows in an inserted block of events.", prometheus.ExponentialBuckets(1, 4, 10)),
 		stageSeconds: factory.HistogramVec("tidegate_engine_block_seconds",
-			"Seconds that a block of events spent in a stage: gather, evaluate, insert or alerts.",
+			"Seconds that a block of events spent in a stage, by stage: gather, evaluate, insert or alerts.",
 			prometheus.ExponentialBuckets(0.001, 2, 16), "stage"),
 	}
 	m.exportCounters(factory)
 	return m
 }
 
-// exportCounters exports the counters of the ledger, and those that only the metrics have.
+// exportCounters exports the counters as tidegate_engine_<name>_total.
 func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 	for _, c := range []struct {
 		name, help string
@@ -76,37 +77,37 @@ func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 		{"events", "Events read from the events topic, duplicates included.", &m.events},
 		{
 			"duplicate_messages",
-			"Messages of the events topic that were dropped because their batch had been seen before.",
+			"Messages of the events topic that were dropped because their batch was a duplicate.",
 			&m.duplicates,
 		},
 		{
-			"duplicate_events", "Events in messages that were dropped because their batch had been seen before.",
+			"duplicate_events", "Events in messages that were dropped because their batch was a duplicate.",
 			&m.duplicateEvents,
 		},
 		{"lost_messages", "Offsets of the events topic that were deleted before the engine read them.", &m.lost},
 		{"rows", "Events stored in ClickHouse.", &m.rows},
-		{"already_stored_rows", "Events of replayed blocks that ClickHouse held already.", &m.alreadyStored},
+		{"already_stored_rows", "Events of replayed blocks that were already in ClickHouse.", &m.alreadyStored},
 		{"rejected_events", "Events in messages that ClickHouse rejected and that became dead letters.", &m.rejected},
 		{"verdicts", "Verdicts of detectors on stored events.", &m.verdicts},
 		{"alerts", "Alerts opened.", &m.alerts},
 		{"alert_revisions", "Revisions of alerts written, the first one of each alert included.", &m.revisions},
 		{
 			"rejected_alert_revisions",
-			"Revisions of alerts that ClickHouse rejected; they were published all the same.",
+			"Revisions of alerts that ClickHouse rejected and that were published without being stored.",
 			&m.alertsRejected,
 		},
 		{
-			"detector_panics", "Panics of detectors; the event was stored without the verdict of the detector.",
+			"detector_panics", "Panics of detectors; the event was stored without verdicts of that detector.",
 			&m.detectorPanics,
 		},
 		{
 			"reevaluated_blocks",
-			"Replayed blocks that were evaluated by other rules than at first, because those are no longer loaded.",
+			"Replayed blocks that were evaluated by newer rules, because the rules of the first run are not loaded.",
 			&m.reevaluated,
 		},
 		{
 			"newer_schema_messages",
-			"Messages of a newer schema than this version knows; their unknown fields are not stored.",
+			"Messages with a newer schema than this version supports; their unknown fields are not stored.",
 			&m.newerSchema,
 		},
 		{"blocks", "Blocks of events finished.", &m.blocks},
@@ -116,7 +117,7 @@ func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 	}
 }
 
-// observeStage records that a block left a stage which it entered at began.
+// observeStage records the time that a block spent in a stage since began.
 func (m *engineMetrics) observeStage(stage string, began time.Time) {
 	m.stageSeconds.WithLabelValues(stage).Observe(time.Since(began).Seconds())
 }
@@ -130,12 +131,19 @@ func (m *engineMetrics) removePartition(partition string) {
 
 // Ledger returns the counts as of now.
 func (e *Engine) Ledger() Ledger {
-	engineMetrics := e.metrics
+	m := e.metrics
 	return Ledger{
-		Messages: engineMetrics.messages.Load(), Events: engineMetrics.events.Load(),
-		Duplicates: engineMetrics.duplicates.Load(), DuplicateEvents: engineMetrics.duplicateEvents.Load(),
-		DeadLettered: engineMetrics.deadLettered.Load(), Lost: engineMetrics.lost.Load(),
-		Rows: engineMetrics.rows.Load(), AlreadyStored: engineMetrics.alreadyStored.Load(), Rejected: engineMetrics.rejected.Load(),
-		Verdicts: engineMetrics.verdicts.Load(), Alerts: engineMetrics.alerts.Load(), Revisions: engineMetrics.revisions.Load(),
+		Messages:        m.messages.Load(),
+		Events:          m.events.Load(),
+		Duplicates:      m.duplicates.Load(),
+		DuplicateEvents: m.duplicateEvents.Load(),
+		DeadLettered:    m.deadLettered.Load(),
+		Lost:            m.lost.Load(),
+		Rows:            m.rows.Load(),
+		AlreadyStored:   m.alreadyStored.Load(),
+		Rejected:        m.rejected.Load(),
+		Verdicts:        m.verdicts.Load(),
+		Alerts:          m.alerts.Load(),
+		Revisions:       m.revisions.Load(),
 	}
 }

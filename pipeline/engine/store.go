@@ -7,23 +7,25 @@ import (
 	"tidegate/pipeline"
 )
 
-// A Store keeps events and alerts and can be asked for what it keeps. clickhouse.Store is the real one;
-// DiscardStore keeps nothing. An error of a Store is temporary, and the call is repeated, unless it is
-// pipeline.ErrRowsRejected.
+// A Store keeps events and alerts and answers queries about them. clickhouse.Store is the implementation in
+// production; DiscardStore keeps nothing. Every error except pipeline.ErrRowsRejected is temporary, and the
+// engine repeats the call.
 type Store interface {
 	// NewInserter returns an empty inserter of events.
 	NewInserter() pipeline.EventInserter
-	// InsertAlerts stores revisions of alerts. While the store remembers token, a repeat stores nothing.
+	// InsertAlerts stores revisions of alerts. While token is in the store's window of recent tokens, a
+	// repeat stores nothing.
 	InsertAlerts(ctx context.Context, list []*pipeline.Alert, token string) error
-	// AckedRowsMayBeLost reports whether an insert can be acknowledged although its rows are not stored: a
-	// server that was killed may remember the token of an insert and not have kept its rows.
+	// AckedRowsMayBeLost reports whether a repeated insert can be acknowledged although its rows are not
+	// stored. A server that was killed may have the token of an insert on disk and not its rows.
 	AckedRowsMayBeLost() bool
 
-	// ExistingRows returns which rows of a block are stored.
+	// ExistingRows returns the rows of a block that are stored.
 	ExistingRows(ctx context.Context, block pipeline.BlockID) (map[pipeline.RowID]struct{}, error)
-	// HighestOffset returns the highest message offset of which a row is stored; ok is false where none is.
+	// HighestOffset returns the highest message offset that has a stored row. ok is false if no row is
+	// stored.
 	HighestOffset(ctx context.Context, from pipeline.TopicPartition) (offset int64, ok bool, err error)
-	// StoredBatches returns the batches that are stored in the rows that filter selects, by producer.
+	// StoredBatches returns the batches of the stored rows that filter selects, by producer.
 	StoredBatches(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.StoredBatches, error)
 	// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset lies
 	// below before. Alerts whose window began more than lookback before the newest window are left out.

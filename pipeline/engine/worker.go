@@ -15,8 +15,8 @@ import (
 	"tidegate/pipeline/logging"
 )
 
-// A worker processes one partition from its assignment to its revocation. One goroutine runs it; the fetcher
-// is the only other one.
+// A worker processes one partition from its assignment to its revocation. One goroutine runs the worker, a
+// second one its fetcher.
 type worker struct {
 	*Engine
 	partition *consumer.Partition
@@ -27,17 +27,17 @@ type worker struct {
 
 	// State that is restored from the store when the partition is assigned.
 	dedup      *dedupFilter
-	dedupSince time.Time // dedup holds what was stored since; of older batches only those of producers that were loaded
+	dedupSince time.Time // dedup holds all batches stored since, and older ones only of producers loaded by loadProducer
 	grouper    *alerts.Grouper
 
 	// Input.
 	fetcher *consumer.Fetcher
-	records []consumer.Record // received and not in a block yet
+	records []consumer.Record // received, not in a block yet
 	logEnd  int64             // offset behind the last record of the partition, as of the last fetch
 
 	// Output.
 	block        block
-	rows         pipeline.EventInserter // of the block, or of the part of it that is being inserted
+	rows         pipeline.EventInserter // rows of the part of the block that is being inserted
 	nextOffset   int64                  // end of the last finished block
 	intentClosed bool                   // nextOffset is committed without an intent
 
@@ -49,6 +49,7 @@ type worker struct {
 // throttles limit how often the warnings of a worker are logged.
 type throttles struct{ insert, bisect, deadLetter, panic *logging.Throttle }
 
+// warnInterval is the shortest time between two warnings of one throttle.
 const warnInterval = 10 * time.Second
 
 func newWorker(engine *Engine, partition *consumer.Partition) *worker {
@@ -68,8 +69,8 @@ func newWorker(engine *Engine, partition *consumer.Partition) *worker {
 // process was told to stop. Finishing it is cheaper than a replay by the next owner.
 const stopGrace = 5 * time.Second
 
-// processPartition processes the partition until ctx ends, and then returns nil. It replays the block of an
-// open intent first.
+// processPartition replays the block of an open intent, if there is one, and then processes the partition
+// until ctx ends. It returns nil when ctx has ended.
 func (w *worker) processPartition(ctx context.Context) error {
 	defer w.releasePartition()
 	open, found, err := w.resume(ctx)
@@ -77,6 +78,7 @@ func (w *worker) processPartition(ctx context.Context) error {
 		return ignoreCancel(ctx, err)
 	}
 
+	// Start the fetcher at the first message that is not in a finished block.
 	fetchCtx, stopFetch := context.WithCancel(ctx)
 	defer stopFetch()
 	w.fetcher = w.partition.Fetch(fetchCtx, w.nextOffset, consumer.FetchConfig{
@@ -88,10 +90,12 @@ func (w *worker) processPartition(ctx context.Context) error {
 		}
 	}
 
+	// Invariant: between two blocks, every message before nextOffset is processed, and Kafka holds either
+	// nextOffset without an intent (intentClosed) or the intent of the last block.
 	for {
 		gathered, err := w.gatherBlock(ctx)
 		if err != nil {
-			break
+			break // ctx has ended
 		}
 		if gathered {
 			err = w.processNewBlock(ctx)
@@ -110,7 +114,8 @@ func (w *worker) processPartition(ctx context.Context) error {
 	return ignoreCancel(ctx, w.closeIntent(closeCtx))
 }
 
-// ignoreCancel returns nil instead of an error that only says that ctx has ended.
+// ignoreCancel returns nil if ctx has ended, since err is then a consequence of that; otherwise it returns
+// err. ErrFenced is always returned.
 func ignoreCancel(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil && !errors.Is(err, consumer.ErrFenced) {
 		return nil
@@ -118,9 +123,10 @@ func ignoreCancel(ctx context.Context, err error) error {
 	return err
 }
 
-// resume finds the offset to start at and restores the worker's state as it was there. found reports whether
-// open is the intent of a block that must be replayed first.
+// resume determines the offset to start at and restores the worker's state as of that offset. found reports
+// whether open is the intent of a block that must be replayed first.
 func (w *worker) resume(ctx context.Context) (open intent, found bool, err error) {
+	// Read the committed offset and the intent in its metadata.
 	committed, metadata, err := w.partition.Committed(ctx)
 	if err != nil {
 		return open, false, err
@@ -133,8 +139,7 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 	}
 	w.intentClosed = committed >= 0 && !found
 
-	// The state is restored for the offset at which the worker starts, which may differ from the committed
-	// one.
+	// Restore the state as of the offset at which the worker starts, which may differ from the committed one.
 	if w.nextOffset, found, err = w.startOffset(ctx, committed, found); err != nil {
 		return open, false, err
 	}
@@ -142,16 +147,16 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 	if err := w.restoreState(ctx); err != nil {
 		return open, false, err
 	}
-	w.log.Info("partition assigned", "offset", w.nextOffset, "resume_block", found,
-		"known_collectors", len(w.dedup.producers), "open_alerts", w.grouper.OpenWindows())
+	w.log.Info("partition assigned", "offset", w.nextOffset, "replay_block", found,
+		"producers", len(w.dedup.producers), "open_alert_windows", w.grouper.OpenWindows())
 	return open, found, nil
 }
 
-// startOffset returns the offset to start at, given the committed one (-1: none), and whether the intent that
-// was found there is still valid. It compares the committed offset with the bounds of the log and with the
-// stored rows.
+// startOffset returns the offset to start at, given the committed offset (-1: none), and whether the intent
+// of the committed offset is still valid. found reports whether there is an intent. startOffset compares the
+// committed offset with the bounds of the log and with the stored rows.
 func (w *worker) startOffset(ctx context.Context, committed int64, found bool) (start int64, valid bool, err error) {
-	var highest int64
+	var highest int64 // offset of the last message that has a stored row
 	var hasRows bool
 	if err := w.withRetry(ctx, "query the highest offset", func() (err error) {
 		highest, hasRows, err = w.deps.Store.HighestOffset(ctx, w.source)
@@ -164,7 +169,8 @@ func (w *worker) startOffset(ctx context.Context, committed int64, found bool) (
 		return 0, false, err
 	}
 
-	// A group without an offset (a new name, or one that Kafka has expired) continues behind the stored rows.
+	// A group without a committed offset (a new group, or an offset that Kafka has expired) continues after
+	// the stored rows.
 	if committed < 0 {
 		committed = first
 		if hasRows {
@@ -172,22 +178,24 @@ func (w *worker) startOffset(ctx context.Context, committed int64, found bool) (
 		}
 	}
 
-	// An offset behind the end of the log means that the log was truncated or the topic created anew: its
-	// messages have other offsets than before. They are read from the beginning; the duplicate filter
-	// recognises those that were processed.
+	// A committed offset beyond the end means that the log was truncated or the topic was recreated, so
+	// offsets no longer identify messages. The log is read from its beginning, and the duplicate filter drops
+	// the batches that were processed.
 	if committed > end {
-		w.log.Error("committed offset lies behind the end of the log, reading the log from its beginning; "+
-			"the topic was created anew or the end of the log was lost; batches that were processed are recognised",
+		w.log.Error("committed offset is beyond the end of the log, reading the log from its beginning; "+
+			"the topic was recreated or the end of the log was lost; duplicate batches are dropped",
 			"topic", w.source.Topic, "committed", committed, "first", first, "end", end)
 		w.intentClosed, w.topicRecreated = false, true
 		return first, false, nil
 	}
+
+	// The same holds if a stored row has an offset that the log has not reached yet.
 	w.topicRecreated = hasRows && highest >= end
 	return committed, found, nil
 }
 
 // dedupBefore returns the offset below which stored rows count as processed by a worker that starts at offset
-// start. After the topic was created anew all rows count: their offsets are those of another log.
+// start. After the topic was recreated all rows count, because their offsets belong to the old log.
 func (w *worker) dedupBefore(start int64) int64 {
 	if w.topicRecreated {
 		return math.MaxInt64
@@ -196,8 +204,8 @@ func (w *worker) dedupBefore(start int64) int64 {
 }
 
 // restoreState restores the duplicate filter and the grouper as they were before the message at nextOffset.
-// Rows of the block that an open intent names are at or above it: they are left out, and the replay adds them
-// again.
+// It leaves out rows at or above nextOffset: they belong to the block of an open intent, and the replay of
+// that block adds them again.
 func (w *worker) restoreState(ctx context.Context) error {
 	before := w.dedupBefore(w.nextOffset)
 	w.dedupSince = time.Now().Add(-w.cfg.DedupLookback)
@@ -222,8 +230,8 @@ func (w *worker) restoreState(ctx context.Context) error {
 	})
 }
 
-// replayBlock gathers exactly the block that an intent names and finishes it, with the same block time and,
-// if it is still loaded, the same bundle.
+// replayBlock gathers exactly the block of an intent and processes it with the same block time and, if it is
+// still loaded, the same bundle.
 func (w *worker) replayBlock(ctx context.Context, open intent) error {
 	if err := w.gatherReplay(ctx, open.end); err != nil {
 		return err
@@ -231,82 +239,89 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 	block := &w.block
 	block.end, block.time, block.replayed = open.end, open.time, true
 
-	// Other rules would give other verdicts: rows are stored once all the same, alerts may differ.
+	// Another bundle may produce other verdicts. Rows are still stored once, but alerts may differ.
 	bundle, loaded := w.bundleByVersion(open.bundle)
 	block.bundle = bundle
 	if !loaded {
 		w.metrics.reevaluated.Add(1)
-		w.log.Warn("replayed block is evaluated by other rules than before, those are no longer loaded",
+		w.log.Warn("replayed block is evaluated by newer rules, the rules of the first run are not loaded",
 			"from", block.from, "end", block.end, "before", open.bundle, "now", bundle.Version)
 	}
-	// Another shard does not know the token and the rows of the block.
+	// The token and the rows of the block exist only on the shard of the intent.
 	if open.shard != w.cfg.Shard {
 		return fmt.Errorf("block [%d,%d) was begun on shard %s, this engine writes to %s: "+
-			"start an engine with engine.shard: %s to finish it", block.from, block.end, open.shard, w.cfg.Shard, open.shard)
+			"start an engine with engine.shard: %s to finish it",
+			block.from, block.end, open.shard, w.cfg.Shard, open.shard)
 	}
 	return w.processBlock(ctx, block)
 }
 
 // processNewBlock processes the block that was just gathered.
 func (w *worker) processNewBlock(ctx context.Context) error {
-	b := &w.block
-	b.time, b.bundle = time.Now().UnixNano(), w.currentBundle()
-	return w.processBlock(ctx, b)
+	block := &w.block
+	block.time, block.bundle = time.Now().UnixNano(), w.currentBundle()
+	return w.processBlock(ctx, block)
 }
 
-// processBlock takes a gathered block through all stages. It returns consumer.ErrFenced when the partition
-// belongs to another process, or the error of ctx, which it outlasts by stopGrace. In both cases an intent
-// that was committed names the block to the next owner.
-func (w *worker) processBlock(ctx context.Context, b *block) error {
-	defer b.releaseEvents()
+// processBlock takes a gathered block through all stages. It may continue for stopGrace after ctx has ended.
+// It returns consumer.ErrFenced if the partition belongs to another process, or the error of ctx. In both
+// cases the next owner of the partition replays the block if its intent is committed, and else gathers it
+// again.
+func (w *worker) processBlock(ctx context.Context, block *block) error {
+	defer block.releaseEvents()
 	ctx, cancel := withGrace(ctx)
 	defer cancel()
-	for _, letter := range b.deadLetters {
+
+	// Dead letters come first: the offset of the block is committed only after they are written.
+	for _, letter := range block.deadLetters {
 		if err := w.writeDeadLetter(ctx, letter); err != nil {
 			return err
 		}
 	}
-	if b.rows > 0 || b.replayed {
-		if err := w.storeBlock(ctx, b); err != nil {
+	// A new block of duplicates and dead letters only has nothing to store and needs no intent.
+	if block.rows > 0 || block.replayed {
+		if err := w.storeBlock(ctx, block); err != nil {
 			return err
 		}
 	}
 
-	// The block is finished. Its intent stays until the next intent, or closeIntent, replaces it.
-	w.nextOffset = b.end
+	// The block is finished. Its intent stays in Kafka until the next intent or closeIntent replaces it.
+	w.nextOffset = block.end
 	w.intentClosed = false
 	w.setNextOffset(w.partition.ID, w.nextOffset)
 	w.metrics.blocks.Add(1)
-	w.metrics.blockRows.Observe(float64(b.rows))
+	w.metrics.blockRows.Observe(float64(block.rows))
 	w.updateLagMetrics()
 	return nil
 }
 
 // storeBlock evaluates the block, commits its intent, stores its rows and raises its alerts, in this order.
-// The rules are evaluated first, because verdicts are columns of the rows.
-func (w *worker) storeBlock(ctx context.Context, b *block) error {
-	w.evaluate(b)
+// The evaluation comes first, because verdicts are columns of the rows.
+func (w *worker) storeBlock(ctx context.Context, block *block) error {
+	w.evaluate(block)
 
-	if !b.replayed {
+	// A replayed block has its intent already: the one that named it.
+	if !block.replayed {
 		w.deps.Failpoint(BeforeIntent)
-		it := intent{end: b.end, time: b.time, shard: w.cfg.Shard, bundle: bundleVersion(b.bundle)}
-		b.intentTime = time.Now()
-		if err := w.partition.Commit(ctx, b.from, it.String()); err != nil {
+		open := intent{end: block.end, time: block.time, shard: w.cfg.Shard, bundle: bundleVersion(block.bundle)}
+		block.intentTime = time.Now()
+		if err := w.partition.Commit(ctx, block.from, open.String()); err != nil {
 			return err
 		}
 	}
 	w.deps.Failpoint(AfterIntent)
 
+	// From here on a crash leads to a replay of exactly this block.
 	began := time.Now()
-	if err := w.insertBlock(ctx, b); err != nil {
+	if err := w.insertBlock(ctx, block); err != nil {
 		return err
 	}
 	w.metrics.observeStage("insert", began)
 	w.deps.Failpoint(AfterInsert)
-	return w.raiseAlerts(ctx, b)
+	return w.raiseAlerts(ctx, block)
 }
 
-// closeIntent commits nextOffset without an intent: every message before it is processed.
+// closeIntent commits nextOffset without an intent, which acknowledges the last block.
 func (w *worker) closeIntent(ctx context.Context) error {
 	if w.intentClosed {
 		return nil
@@ -329,13 +344,13 @@ func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 	return out, func() { stop(); cancel() }
 }
 
-// withRetry repeats f until it succeeds, ctx ends or the partition is fenced, and counts its failures. what
-// names the operation in the log and in the metric.
-func (w *worker) withRetry(ctx context.Context, what string, f func() error) error {
-	return consumer.Retry(ctx, w.log, what, func() error {
+// withRetry repeats f until it succeeds, ctx ends or the partition is fenced, and counts its failures.
+// operation is its name in the log and in the metric.
+func (w *worker) withRetry(ctx context.Context, operation string, f func() error) error {
+	return consumer.Retry(ctx, w.log, operation, func() error {
 		err := f()
 		if err != nil && ctx.Err() == nil && !errors.Is(err, consumer.ErrFenced) {
-			w.metrics.retries.WithLabelValues(what).Inc()
+			w.metrics.retries.WithLabelValues(operation).Inc()
 		}
 		return err
 	})
@@ -348,7 +363,7 @@ func (w *worker) logWarning(throttle *logging.Throttle, msg string, args ...any)
 	}
 }
 
-// releasePartition removes the partition from what the engine reports.
+// releasePartition removes the partition from the lag and the metrics of the engine.
 func (w *worker) releasePartition() {
 	w.removeNextOffset(w.partition.ID)
 	w.metrics.removePartition(w.label)

@@ -32,9 +32,9 @@ func Classify(err error) ErrorClass {
 	switch code {
 	case kafka.MessageSizeTooLarge, kafka.RecordListTooLarge, kafka.UnsupportedForMessageFormat, kafka.PolicyViolation:
 		return Rejected
-	// Our records carry the time of sending and no key. So every record that we have gets one of these two
-	// errors, because the clock of this host is wrong or the topic was made a compacted one. Rejected would
-	// lose all of them until somebody looks.
+	// Our records carry the time of sending and no key. A wrong clock on this host or a compacted topic
+	// therefore causes one of these two errors for every record. As Rejected, all records would be dropped
+	// until an operator repairs the cause.
 	case kafka.InvalidTimestamp, kafka.InvalidRecord:
 		return Denied
 	case kafka.TopicAuthorizationFailed, kafka.ClusterAuthorizationFailed, kafka.GroupAuthorizationFailed,

@@ -53,18 +53,19 @@ func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]
 }
 
 func (c *Client) topicConfig(name string) kafka.TopicConfig {
-	t := kafka.TopicConfig{Topic: c.Topic(name), NumPartitions: 1, ReplicationFactor: c.cfg.ReplicationFactor}
+	config := kafka.TopicConfig{Topic: c.Topic(name), NumPartitions: 1, ReplicationFactor: c.cfg.ReplicationFactor}
 	limit := func(n int) {
-		t.ConfigEntries = append(t.ConfigEntries, kafka.ConfigEntry{ConfigName: "max.message.bytes", ConfigValue: strconv.Itoa(n)})
+		entry := kafka.ConfigEntry{ConfigName: "max.message.bytes", ConfigValue: strconv.Itoa(n)}
+		config.ConfigEntries = append(config.ConfigEntries, entry)
 	}
 	switch name {
 	case pipeline.TopicEvents:
-		t.NumPartitions = c.cfg.Partitions
+		config.NumPartitions = c.cfg.Partitions
 		limit(maxEventsMessage)
 	case pipeline.TopicDeadLetter:
 		limit(maxDeadLetterMessage)
 	}
-	return t
+	return config
 }
 
 // Partitions returns the number of partitions of a topic (its full name). It does not create the topic.

@@ -1,8 +1,8 @@
 // Package retry holds the two ways in which the program waits: a pause that ends with its context, and the
 // growing pause between two attempts of something that failed.
 //
-// Everything that speaks to Kafka, ClickHouse, Docker, the kernel or a destination of alerts retries by a
-// Backoff. A Backoff belongs to one goroutine; it starts no timer and no goroutine of its own.
+// The clients of Kafka, ClickHouse, Docker, the kernel and the destinations of alerts retry with a Backoff. A
+// Backoff belongs to one goroutine; it starts no timer and no goroutine of its own.
 package retry
 
 import (
