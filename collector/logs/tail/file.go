@@ -22,7 +22,7 @@ import (
 type file struct {
 	handle       string
 	gzipHandle   string // handle of its compressed copy
-	name         string // in the folder; "" once it has none
+	name         string // name in the folder; "": it was removed or moved away
 	file         *os.File
 	gz           bool
 	identified   bool
@@ -31,29 +31,31 @@ type file struct {
 	unique       bool     // no other file begins with the same record
 	producer     collector.FileProducer
 	sourceGone   bool      // SourceGone of the producer was called
-	maybeListed  bool      // no name of it was found, but there was one that could not be opened
-	done         bool      // read to its end; the producer is kept until the file is gone
+	maybeListed  bool      // its name was not found, but it may be a listed file that could not be opened
+	done         bool      // read to its end; the producer is kept until the file is removed
 	copyOf       *file     // the newer file of which this is a copy
-	missingSince time.Time // since when a file that is done was not found in the folder
+	missingSince time.Time // when a file that is done was first missing from the folder
 
-	examined   int64 // up to where its bytes were looked at: a record that is not complete is not read yet
+	examined   int64 // offset behind the examined bytes; more than offset if they end with an incomplete record
 	offset     int64 // of the next byte to be read, uncompressed
 	resumeEnd  int64 // checkpoint of an earlier process: lines that end up to here were shipped
 	lastTime   int64 // of the last record
 	pending    [decode.NumStreams]pendingLine
 	gzipReader *gzip.Reader
 	gzipOffset int64 // uncompressed bytes that gzipReader has returned
-	readErr    error // why it could not be read on
+	readErr    error // error that ended reading before the end of the file
 	sample     sample
-	skipped    bool // it is compressed and left out
+	skipped    bool // a compressed file that is not read, because of Config.NotBefore
 
 	readOffset atomic.Int64 // offset, for any goroutine
 }
 
-// resumeFrom takes the producer of f and the checkpoint at which to go on. Lines of an earlier file that were
-// not complete there, and that finishFile has moved to f.pending, are completed in f only if f was not read
-// beyond its beginning: while such a line is open, ReadFrom of checkpoints stays 0. It returns false where
-// there is no checkpoint.
+// resumeFrom sets the producer of f and the offset of its checkpoint. It returns false if there is no
+// checkpoint.
+//
+// finishFile may have moved incomplete lines of an earlier file to f.pending. They are discarded if the
+// checkpoint's ReadFrom is behind the start of f: it stays 0 while such a line is incomplete, so they were
+// completed before.
 func (f *file) resumeFrom(producer collector.FileProducer, budget *budget) (resumed bool) {
 	f.producer = producer
 	checkpoint, ok := producer.Resume()
@@ -71,8 +73,9 @@ func (f *file) resumeFrom(producer collector.FileProducer, budget *budget) (resu
 	return true
 }
 
-// continueCopy makes f go on where other has come to, which holds the same bytes up to there: f is the
-// original, other the copy that was listed and read before it. Tailer.mu is held.
+// continueCopy moves the producer and the position of other to f, and marks other as done. f is the original;
+// other is its copy, which was listed and read first and has the same bytes up to the position. Tailer.mu is
+// held.
 func (f *file) continueCopy(other *file, budget *budget) {
 	f.id, f.producer, f.sourceGone = other.id, other.producer, other.sourceGone
 	f.resumeEnd, f.lastTime, f.pending = other.resumeEnd, other.lastTime, other.pending
@@ -84,8 +87,8 @@ func (f *file) continueCopy(other *file, budget *budget) {
 	other.closeFile(budget)
 }
 
-// markSourceGone calls SourceGone of the producer if f has no name any more. The reader may be waiting in
-// Ship: the producer then lets it go on. Tailer.mu is held.
+// markSourceGone calls SourceGone of the producer if f has no name any more. A reader that is blocked in Ship
+// then continues. Tailer.mu is held.
 func (f *file) markSourceGone() {
 	if (f.name == "" || f.maybeListed) && f.producer != nil && !f.sourceGone {
 		f.sourceGone = true
@@ -101,8 +104,8 @@ func (f *file) closeProducer(keep bool) {
 	}
 }
 
-// A sample is a hash of some bytes that were read of a file. If they differ later, the file was truncated in
-// place.
+// A sample is a hash of some bytes that were read from a file. If the bytes differ later, the file was
+// truncated in place.
 type sample struct {
 	start int64
 	size  int
@@ -111,15 +114,14 @@ type sample struct {
 
 const maxSample = 256
 
-// setSample makes the last bytes of b, which ends at end, the sample. Nothing read leaves the sample as it
-// is.
+// setSample sets the sample to the last bytes of b, which ends at offset end. An empty b changes nothing.
 func (f *file) setSample(b []byte, end int64) {
 	if b = b[max(0, len(b)-maxSample):]; len(b) > 0 {
 		f.sample = sample{start: end - int64(len(b)), size: len(b), hash: xxh3.Hash(b)}
 	}
 }
 
-// resample takes the sample from the file, in front of the offset.
+// resample reads the bytes before the offset again and sets the sample to them.
 func (f *file) resample() {
 	var buf [maxSample]byte
 	b := buf[:min(maxSample, f.offset)]
@@ -128,8 +130,8 @@ func (f *file) resample() {
 	}
 }
 
-// isTruncated reports whether f was truncated in place: it is shorter than what was read of it, or other
-// bytes stand where the sample was.
+// isTruncated reports whether f was truncated in place: it is shorter than the offset, or the bytes of the
+// sample have changed.
 func (f *file) isTruncated() bool {
 	if f.gz {
 		return false
@@ -146,9 +148,9 @@ func (f *file) isTruncated() bool {
 	return xxh3.Hash(data[:n]) != f.sample.hash && f.sample.size > 0
 }
 
-// isCopyOf reports whether f, which may be compressed, holds what was read of original: it begins with the
-// same record, and has the same bytes where original's sample was taken. A copy that is being made need not
-// reach that far. Both are identified.
+// isCopyOf reports whether f, which may be compressed, is a copy of original: it begins with the same record
+// and has the same bytes at original's sample. A copy that is still being made may be shorter. Both files are
+// identified.
 func (f *file) isCopyOf(original *file) bool {
 	if f.firstRecord != original.firstRecord {
 		return false
@@ -162,8 +164,8 @@ func (f *file) isCopyOf(original *file) bool {
 	return n == sample.size && xxh3.Hash(buf[:n]) == sample.hash || sample.size == 0
 }
 
-// readAt reads into b from the uncompressed offset at. A compressed file is read forwards; only where a line
-// could not be shipped it is uncompressed from its front again.
+// readAt reads into data from the uncompressed offset at. A compressed file is read forwards. It is
+// uncompressed from its start again only when a line could not be shipped and is read a second time.
 func (f *file) readAt(data []byte, at int64) (int, error) {
 	if !f.gz {
 		return f.file.ReadAt(data, at)
@@ -200,8 +202,8 @@ func (f *file) readAt(data []byte, at int64) (int, error) {
 	return n, err
 }
 
-// isFullyRead reports, without uncompressing it, whether a compressed file was read to its end by an earlier
-// process, or is skipped.
+// isFullyRead reports whether f is compressed and need not be read: an earlier process has read it to its
+// end, or it is skipped. It does not uncompress f.
 func (f *file) isFullyRead() bool {
 	return f.skipped || f.gz && f.resumeEnd != 0 && f.offset >= f.resumeEnd && f.gzipSizeIs(f.resumeEnd)
 }
@@ -244,7 +246,7 @@ func (f *file) unchangedFor(d time.Duration) bool {
 	return err != nil || time.Since(info.ModTime()) > d
 }
 
-// skipContents leaves out what f holds now.
+// skipContents skips the present contents of f.
 func (f *file) skipContents() {
 	if f.gz {
 		f.skipped = true
@@ -253,8 +255,8 @@ func (f *file) skipContents() {
 	f.advanceOffset(f.size())
 }
 
-// birthTime returns when a file was made, or last changed where the file system does not know that, in ns
-// since 1970.
+// birthTime returns the time at which a file was created, or last modified if the file system has no birth
+// times, in ns since 1970; 0: an error.
 func birthTime(f *os.File) int64 {
 	var st unix.Statx_t
 	if unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_BTIME|unix.STATX_MTIME, &st) != nil {
@@ -300,17 +302,17 @@ func (f *file) advanceOffset(n int64) {
 	f.readOffset.Store(f.offset)
 }
 
-// readFrom returns the offset in f at which reading must begin again so that the lines which are open now are
-// read whole: base, or where the first of them begins. A line that began in an earlier file may be continued
-// anywhere in this one.
+// readFrom returns the offset in f at which a later process must begin so that it reads the incomplete lines
+// as a whole: base, or the start of the first incomplete line. For a line that began in an earlier file it is
+// 0, since its parts may be anywhere in f.
 func (f *file) readFrom(base int64) int64 {
 	for i := range f.pending {
-		switch pendingLine := &f.pending[i]; {
-		case !pendingLine.active:
-		case pendingLine.carried:
+		switch pending := &f.pending[i]; {
+		case !pending.active:
+		case pending.carried:
 			return 0
 		default:
-			base = min(base, pendingLine.start)
+			base = min(base, pending.start)
 		}
 	}
 	return base

@@ -12,20 +12,22 @@ type resumeResult int
 
 const (
 	fileResumed    resumeResult = iota
-	fileWaits                   // its first record is not there yet
+	fileWaits                   // its first record is not complete yet
 	fileUnreadable              // it has no first record and will not get one
 	fileLeftOut                 // it is a copy of another file
 )
 
-// copyTime is how long a rotated file may be without a first record: it may be a copy that is just being
-// made.
+// copyTime is the time for which a rotated file without a complete first record is not treated as final: it
+// may be a copy that is still being made.
 const copyTime = 2 * time.Second
 
-// resumeFile identifies f, which is final or not, and finds where to go on.
+// resumeFile identifies f and sets its producer and the offset at which to resume. final is the result of
+// currentFile.
 func (t *Tailer) resumeFile(f *file, final bool) resumeResult {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	// A first record that is not complete must be waited for, unless nothing will be added to it.
+	// 1. Identify f by its first record. An incomplete first record is used only if nothing will be added to
+	// f.
 	if !f.identified {
 		final = final && (f.gz || f.name == "" || t.folderGone.Load() || f.unchangedFor(copyTime))
 		if identified := f.readIdentity(t.log.Format, final); !identified && final {
@@ -35,7 +37,7 @@ func (t *Tailer) resumeFile(f *file, final bool) resumeResult {
 		}
 	}
 
-	// Another file of the log may hold the same bytes.
+	// 2. Find another file of the log with the same bytes.
 	if original := t.findOriginal(f); original != nil {
 		f.copyOf = original
 		return fileLeftOut
@@ -50,14 +52,14 @@ func (t *Tailer) resumeFile(f *file, final bool) resumeResult {
 		return fileResumed
 	}
 
-	// Go on at the checkpoint.
+	// 3. Resume at the checkpoint, or at the beginning of f.
 	if !f.resumeFrom(t.openProducer(f), &t.group.budget) && t.isBeforeStart(f) {
 		f.skipContents()
 	}
 	f.markSourceGone()
 	if size := f.size(); !f.gz && size < f.offset {
-		// It was cut short while no collector ran and has the same first record: what is there now has been
-		// read.
+		// f was cut short while no collector ran, and still begins with the same record: its present bytes
+		// were read before.
 		t.tally.truncated++
 		f.offset = size
 	}
@@ -65,8 +67,8 @@ func (t *Tailer) resumeFile(f *file, final bool) resumeResult {
 	return fileResumed
 }
 
-// findOriginal returns the file from which f was copied. It is being read, and newer: rotation gives a copy
-// an older name. t.mu is held.
+// findOriginal returns the file from which f was copied; nil: none. The original is being read, and is newer
+// than f, since rotation gives the copy an older name. t.mu is held.
 func (t *Tailer) findOriginal(f *file) *file {
 	for _, newer := range t.files[slices.Index(t.files, f)+1:] {
 		if newer.producer != nil && !newer.done && f.isCopyOf(newer) {
@@ -76,7 +78,7 @@ func (t *Tailer) findOriginal(f *file) *file {
 	return nil
 }
 
-// findIdentical returns another file that is known to hold the same bytes; t.mu is held.
+// findIdentical returns another file of the log with the same unique first record; nil: none. t.mu is held.
 func (t *Tailer) findIdentical(f *file) *file {
 	for _, other := range t.files {
 		if other != f && f.unique && other.producer != nil && other.firstRecord == f.firstRecord {
@@ -92,8 +94,9 @@ func (t *Tailer) isBeforeStart(f *file) bool {
 	return t.group.cfg.NotBefore > 0 && !t.log.Format.Dated && birthTime(f.file) < t.group.cfg.NotBefore
 }
 
-// openProducer returns the producer of f and sets f.id, which names it. Where the first record is not unique,
-// the name that f had in an earlier process is the one with a checkpoint that lies within f. t.mu is held.
+// openProducer returns the producer of f and sets f.id, which is part of the producer's name. If the first
+// record is not unique, several identities are possible: f has the first whose checkpoint lies within f, or a
+// new one. t.mu is held.
 func (t *Tailer) openProducer(f *file) collector.FileProducer {
 	if f.unique {
 		return t.group.ship.File(t.producerName(f.id))
@@ -105,7 +108,8 @@ func (t *Tailer) openProducer(f *file) collector.FileProducer {
 		})
 	}
 
-	// free is the identity to be used if there is no checkpoint: the most common candidate that is not taken.
+	// free is the identity for f if no checkpoint matches: the last candidate that is neither taken nor has a
+	// checkpoint.
 	candidates := f.candidateIDs()
 	free := candidates[0].withHandle(f.handle)
 	for isTaken(free) {
@@ -139,8 +143,8 @@ func (t *Tailer) producerName(id Identity) string {
 	return producerPrefix + t.log.ID + "/" + id.String()
 }
 
-// addProducerNames adds to names those under which files of the log may have checkpoints. It returns false
-// where that is not known yet: a file was not found, or its first record cannot be read.
+// addProducerNames adds the names of producers under which files of the log may have checkpoints. It returns
+// false if the names are not complete yet, because the last scan was not.
 func (t *Tailer) addProducerNames(names map[string]bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -159,13 +163,13 @@ func (t *Tailer) addProducerNames(names map[string]bool) bool {
 	return true
 }
 
-// finishFile closes a file that was read to its end and moves its open lines to the next.
+// finishFile closes a file that was read to its end and moves its incomplete lines to the next file.
 func (t *Tailer) finishFile(f *file) {
 	next := t.nextFile(f)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 
-	// A line is carried into the next file only if nothing of that was read by an earlier process.
+	// A line is carried into the next file only if no earlier process has read from that file.
 	for i := range f.pending {
 		p := &f.pending[i]
 		if p.active && next != nil && next.offset == 0 && !next.pending[i].active {
@@ -182,7 +186,7 @@ func (t *Tailer) finishFile(f *file) {
 	f.done = true
 	f.closeFile(&t.group.budget)
 
-	// What was copied from f holds nothing more.
+	// Copies of f have no bytes that f did not have: they are done too.
 	for _, other := range t.files {
 		if other.copyOf == f {
 			t.tally.copies++
@@ -191,23 +195,23 @@ func (t *Tailer) finishFile(f *file) {
 		}
 	}
 
-	// Without the folder nothing will have a name again. Otherwise dropMissing drops f: its compressed copy
-	// may not have been listed yet.
+	// If the folder was removed, f cannot reappear and is dropped now. Otherwise dropMissing drops it later:
+	// its compressed copy may not be listed yet.
 	if t.folderGone.Load() {
 		f.closeProducer(false)
 		t.files = slices.DeleteFunc(t.files, func(other *file) bool { return other == f })
 	}
 }
 
-// handleTruncation goes on with a file that was truncated in place. The file that is there now has the same
-// handle and other contents. What was not read before the truncation is in the copy, if rotation made one
-// (copytruncate), and lost otherwise.
+// handleTruncation handles a file that was truncated in place: the file under its handle has new contents.
+// Bytes that were not read before the truncation are in the copy, if rotation made one (copytruncate), else
+// lost.
 func (t *Tailer) handleTruncation(f *file) {
-	// The copy is older than the truncation, so that this listing finds it.
+	// The copy was made before the truncation, so that this scan finds it.
 	t.scanFolder()
 	t.mu.Lock()
 
-	// fresh is the file that is there now. It stands behind f and is read from its beginning.
+	// fresh stands for the new contents. It is inserted behind f and read from its beginning.
 	fresh := &file{handle: f.handle, name: f.name, file: f.file}
 	place := slices.Index(t.files, f)
 	t.files = slices.Insert(t.files, place+1, fresh)
@@ -217,7 +221,7 @@ func (t *Tailer) handleTruncation(f *file) {
 		if older.done || older.producer != nil || !identified || !older.isCopyOf(f) {
 			continue
 		}
-		// f goes on as the copy, and fresh takes its place.
+		// f continues as the copy; fresh has the truncated file.
 		f.handle, f.gzipHandle, f.name = older.handle, older.gzipHandle, older.name
 		f.file, f.gz, f.gzipReader, f.gzipOffset = older.file, older.gz, older.gzipReader, older.gzipOffset
 		t.files = slices.DeleteFunc(t.files, func(other *file) bool { return other == older })

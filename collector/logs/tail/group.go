@@ -19,8 +19,7 @@ import (
 const (
 	rescanEvery = time.Second
 
-	// fullScanEvery is the number of rescans between two listings of a folder in which nothing seems to
-	// happen.
+	// fullScanEvery is the number of rescans between two listings of a folder without reported changes.
 	fullScanEvery = 30
 )
 
@@ -59,14 +58,13 @@ func NewGroup(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Group {
 	return group
 }
 
-// Held returns how many descriptors, and bytes of lines that are not complete, the group holds. After Run
-// both are 0.
+// Held returns the number of open files and the bytes of incomplete lines. Both are 0 after Run.
 func (g *Group) Held() (files, bytes int64) {
 	return g.budget.openFiles.Load(), g.budget.pendingBytes.Load()
 }
 
 // Run tails the logs that discovery lists until ctx ends. A value from changed means that the State of
-// handlers, or the list, may have changed. Run returns an error only where nothing can ever be read.
+// handlers, or the list, may have changed. Run returns an error only if inotify is not available.
 func (g *Group) Run(
 	ctx context.Context, ship collector.Shipper, discovery Discovery, changed <-chan struct{},
 ) error {
@@ -111,7 +109,7 @@ func (g *Group) Run(
 	}
 }
 
-// rescan looks at everything again, whatever inotify has reported.
+// rescan lists the logs and polls every tailer, whether or not inotify has reported changes.
 func (g *Group) rescan(ctx context.Context, discovery Discovery) {
 	g.rescans++
 	for _, folder := range discovery.Folders() {
@@ -216,7 +214,7 @@ func (g *Group) applyStates() {
 	}
 }
 
-// handleEvents acts on what inotify has reported.
+// handleEvents handles a batch of inotify events.
 func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []inotifyEvent) {
 	newNames := false
 	for _, event := range batch {
@@ -230,7 +228,8 @@ func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []i
 			continue // events of a folder whose watch was removed are still in the queue
 		}
 
-		// Several logs may have files in the folder. A name of none of them may be that of a new log.
+		// Several logs may have files in the folder. A name that belongs to none of them may be that of a new
+		// log.
 		owned := false
 		for _, tailer := range folder.tailers {
 			switch {
@@ -260,7 +259,7 @@ func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []i
 	}
 }
 
-// removeTailer takes out a tailer whose goroutine has returned.
+// removeTailer removes a tailer whose goroutine has returned.
 func (g *Group) removeTailer(tailer *Tailer) {
 	if tailer.folder != nil {
 		g.watch.removeTailer(tailer.folder, tailer)
@@ -270,9 +269,9 @@ func (g *Group) removeTailer(tailer *Tailer) {
 	g.tailed.Store(int64(len(g.tailers)))
 }
 
-// closeTailer closes the files of a tailer whose goroutine has returned. It lists the folder before: a
-// checkpoint is given up only if its file has no name now, and one that was being compressed may have got
-// another name since the last listing.
+// closeTailer closes the files of a tailer whose goroutine has returned. It scans the folder first, because a
+// file may have been renamed or compressed since the last scan: only checkpoints of removed files are
+// dropped.
 func (g *Group) closeTailer(tailer *Tailer) {
 	if !tailer.handler.State().Excluded {
 		tailer.scanFolder()

@@ -14,18 +14,19 @@ import (
 	"tidegate/collector/logs/decode"
 )
 
-// An Identity names a log file for ever: it is a hash of the first record and of the place where that begins,
-// wherever the bytes of the file lie and in whatever form.
+// An Identity identifies a log file: it is a hash of the file's first record and of the offset of that
+// record. It does not change when the file is renamed, copied or compressed.
 //
-// A record of a Dated format occurs once, so its hash is unique. The first line of a text file need not be: a
-// program may write the same line whenever it starts. The second file of a log that begins with a line
-// therefore adds its file handle (resumeFile).
+// A record of a Dated format occurs once, so that its hash is unique. The first line of a text file need not
+// be unique: a program may write the same line at each start. The second file of a log that begins with the
+// same
+// line therefore adds its file handle (resumeFile).
 type Identity [16]byte
 
 // String returns the identity in hexadecimal digits.
 func (id Identity) String() string { return hex.EncodeToString(id[:]) }
 
-// withHandle returns the identity of a file that begins as the one with id does.
+// withHandle returns the identity of a file with that handle whose first record is that of id.
 func (id Identity) withHandle(handle string) Identity {
 	return xxh3.Hash128(append(id[:len(id):len(id)], handle...)).Bytes()
 }
@@ -35,8 +36,8 @@ const (
 	maxLeadingNULs = 1 << 30 // a file that begins with more NULs has no identity
 )
 
-// readIdentity identifies f, if its first record is there. A file that is final has what it has. Tailer.mu is
-// held.
+// readIdentity identifies f if its first record is complete, or if f is final: nothing will be added to it.
+// Tailer.mu is held.
 func (f *file) readIdentity(format decode.Format, final bool) bool {
 	head, ok := readHead(f.file, final)
 	if ok {
@@ -45,7 +46,7 @@ func (f *file) readIdentity(format decode.Format, final bool) bool {
 	return ok
 }
 
-// setIdentity identifies f by what it begins with. Tailer.mu is held.
+// setIdentity identifies f by its first record. Tailer.mu is held.
 func (f *file) setIdentity(head fileHead, format decode.Format) {
 	f.id = head.identity()
 	f.firstRecord, f.identified = f.id, true
@@ -65,8 +66,7 @@ func (f *file) candidateIDs() []Identity {
 	return []Identity{second.withHandle(f.handle), second, f.firstRecord}
 }
 
-// A fileHead is the first record of a file, with its newline unless it has none, and the offset at which it
-// begins.
+// A fileHead is the first record of a file, with its newline if it has one, and the offset of the record.
 type fileHead struct {
 	start  int64
 	record []byte
@@ -77,21 +77,21 @@ func (h fileHead) identity() Identity {
 	return xxh3.Hash128(append(b, h.record...)).Bytes()
 }
 
-// isDated reports whether the record is whole and has a time.
+// isDated reports whether the record is complete and has a time.
 func (h fileHead) isDated(decoder decode.Decoder) bool {
 	text, whole := bytes.CutSuffix(bytes.Clone(h.record), []byte("\n"))
 	var record decode.Record
 	return whole && decoder.Decode(text, &record) && record.Time != 0
 }
 
-// readHead returns the first record of a file. ok is false while the record is not there as a whole, unless
-// the file is final.
+// readHead returns the first record of a file. ok is false while the record is incomplete; of a final file an
+// incomplete record is returned.
 func readHead(readerAt io.ReaderAt, final bool) (head fileHead, ok bool) {
 	start, err := skipNULs(readerAt)
 	if err != nil {
 		return fileHead{}, false
 	}
-	// Most first records are short; the whole file is not read for one that is not.
+	// Most first records are short: read a little, and more only if no newline was found.
 	for size := firstRead; ; size *= 4 {
 		buf := make([]byte, min(size, maxRecord))
 		n, err := readerAt.ReadAt(buf, start)
@@ -110,8 +110,8 @@ func readHead(readerAt io.ReaderAt, final bool) (head fileHead, ok bool) {
 	}
 }
 
-// skipNULs returns the offset of the first byte that is not NUL: a host that crashed may have left any number
-// of them.
+// skipNULs returns the offset of the first byte that is not NUL. A crash of the host may leave any number of
+// NULs at the front.
 func skipNULs(r io.ReaderAt) (offset int64, err error) {
 	buf := make([]byte, 1)
 	for offset < maxLeadingNULs {
@@ -138,7 +138,7 @@ func (f *file) readGzipIdentity(format decode.Format) bool {
 	}
 	defer reader.Close()
 
-	// NULs and the first record, if they are not longer than two records may be.
+	// Uncompress until the first newline behind the leading NULs, or 2*maxRecord bytes.
 	var buf bytes.Buffer
 	for buf.Len() < 2*maxRecord {
 		n, err := io.CopyN(&buf, reader, firstRead)
@@ -156,8 +156,8 @@ func (f *file) readGzipIdentity(format decode.Format) bool {
 	return ok
 }
 
-// isCompressedAs reports whether the compressed file gz holds the bytes of f. Where the first record is not
-// unique, the length must be the same as well. Tailer.mu is held.
+// isCompressedAs reports whether gz is the compressed copy of f: both begin with the same record and, if that
+// record is not unique, have the same length. Tailer.mu is held.
 func (f *file) isCompressedAs(gz *file, format decode.Format) bool {
 	if !f.identified && (f.file == nil || !f.readIdentity(format, false)) || f.firstRecord != gz.firstRecord {
 		return false
@@ -165,7 +165,7 @@ func (f *file) isCompressedAs(gz *file, format decode.Format) bool {
 	if f.unique || f.gz {
 		return f.unique
 	}
-	// A file that is done was read to its end, so that its size is known without a descriptor.
+	// The size of a file that is done is its read offset: its descriptor is closed.
 	size := f.readOffset.Load()
 	if f.file != nil {
 		info, err := f.file.Stat()
@@ -177,9 +177,9 @@ func (f *file) isCompressedAs(gz *file, format decode.Format) bool {
 	return gz.gzipSizeIs(size)
 }
 
-// handleAt returns a value that no two files of a folder share: inode and generation where the file system
-// has handles, else device, inode and time of birth. With an empty name it is the file of the descriptor
-// dirfd.
+// handleAt returns a value that identifies a file among all that ever were in its folder: the file handle
+// (inode and generation) if the file system has handles, else device, inode and birth time. With an empty
+// name, the file is that of the descriptor dirfd.
 func handleAt(dirfd int, name string) (string, error) {
 	flags := 0
 	if name == "" {

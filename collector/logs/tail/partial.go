@@ -7,11 +7,12 @@ import (
 )
 
 const (
-	// lineHardMax ends a line whose end does not come: what follows is a line of its own.
+	// lineHardMax is the length at which a line is ended although its end was not read. The next record
+	// begins a new line.
 	lineHardMax = 64 << 20
 
-	// shortLine is how much of a line without an end is kept when such lines use up the memory: what most
-	// lines need.
+	// shortLine is the number of bytes that are kept of an incomplete line when incomplete lines have used up
+	// the memory. Most lines are shorter.
 	shortLine = 32 << 10
 )
 
@@ -19,7 +20,7 @@ const (
 type pendingLine struct {
 	active  bool
 	carried bool     // it begins in an earlier file of the log
-	file    Identity // in which it begins
+	file    Identity // the file in which it begins
 	start   int64    // of its first record, in file
 	time    int64
 	group   int64 // decode.Record.Group of its first record
@@ -27,14 +28,14 @@ type pendingLine struct {
 	bytes   uint64 // of the whole line; more than len(text) if it was cut to Config.LineMax
 }
 
-// startLine makes record, which begins at start, the first part of a line.
+// startLine begins a line with record, which is at offset start of f.
 func (p *pendingLine) startLine(f *file, record *decode.Record, start int64) {
 	*p = pendingLine{
 		active: true, file: f.id, start: start, time: record.Time, group: record.Group, text: p.text[:0],
 	}
 }
 
-// appendPart adds a part. What is beyond limit is counted and not kept.
+// appendPart appends a part of the line. Bytes beyond limit are counted and not kept.
 func (p *pendingLine) appendPart(part []byte, limit int, budget *budget) {
 	p.bytes += uint64(len(part))
 	if budget.pendingBytes.Load() > budget.maxMemory {
@@ -46,7 +47,7 @@ func (p *pendingLine) appendPart(part []byte, limit int, budget *budget) {
 	budget.pendingBytes.Add(int64(cap(p.text) - capacity))
 }
 
-// setLine fills line with the part of p that was read.
+// setLine sets line to the parts of p that were read so far.
 func (p *pendingLine) setLine(line *Line, stream decode.Stream) {
 	*line = Line{File: p.file, Start: p.start, Time: p.time, Stream: stream, Text: p.text, Bytes: p.bytes}
 }
@@ -57,24 +58,25 @@ func (p *pendingLine) discardLine(budget *budget) {
 	*p = pendingLine{}
 }
 
-// joinRecord makes lines of t.record, which stands in f from start to end.
+// joinRecord joins t.record, which is at start to end of f, with the incomplete line of its stream, and ships
+// the lines that are complete then.
 //
-// The number of a line is the end of its last record. A line that is ended by the record behind it is
-// numbered end-1, which lies within that record: the record's own line may end at end.
+// The number of a line is the end of its last record. A line that is ended by t.record, without belonging to
+// it, has the number end-1, because the line of t.record itself may have the number end.
 func (t *Tailer) joinRecord(ctx context.Context, f *file, start, end int64) error {
 	record := &t.record
-	pendingLine := &f.pending[record.Stream]
+	pending := &f.pending[record.Stream]
 
-	// A record of another group begins a line: the one before has no end.
-	if pendingLine.active && record.Group != 0 && pendingLine.group != record.Group {
-		pendingLine.setLine(&t.line, record.Stream)
-		if err := t.shipPending(ctx, f, pendingLine, end-1, start); err != nil {
+	// 1. A record of another group begins a new line: ship the line before, which has no end.
+	if pending.active && record.Group != 0 && pending.group != record.Group {
+		pending.setLine(&t.line, record.Stream)
+		if err := t.shipPending(ctx, f, pending, end-1, start); err != nil {
 			return err
 		}
 	}
 
-	// A line of one record is shipped without a copy.
-	if !pendingLine.active && record.Ends {
+	// 2. A line of one record is shipped without a copy.
+	if !pending.active && record.Ends {
 		t.line = Line{
 			File: f.id, Start: start, Time: record.Time, Stream: record.Stream,
 			Text: record.Text, Bytes: uint64(len(record.Text)),
@@ -82,28 +84,28 @@ func (t *Tailer) joinRecord(ctx context.Context, f *file, start, end int64) erro
 		return t.shipLine(ctx, f, end, end)
 	}
 
-	if !pendingLine.active {
-		pendingLine.startLine(f, record, start)
+	if !pending.active {
+		pending.startLine(f, record, start)
 	}
 	t.tally.parts++
-	keptText, keptBytes := len(pendingLine.text), pendingLine.bytes
-	pendingLine.appendPart(record.Text, t.group.cfg.LineMax, &t.group.budget)
-	if !record.Ends && pendingLine.bytes < lineHardMax {
+	keptText, keptBytes := len(pending.text), pending.bytes
+	pending.appendPart(record.Text, t.group.cfg.LineMax, &t.group.budget)
+	if !record.Ends && pending.bytes < lineHardMax {
 		return nil
 	}
-	pendingLine.setLine(&t.line, record.Stream)
+	pending.setLine(&t.line, record.Stream)
 	t.line.Partial = !record.Ends
-	if err := t.shipPending(ctx, f, pendingLine, end, end); err != nil {
-		// The record counts as not read: it is read once more, if only by drainUnlinked, and must not be in
-		// the line twice.
-		pendingLine.text, pendingLine.bytes = pendingLine.text[:keptText], keptBytes
+	if err := t.shipPending(ctx, f, pending, end, end); err != nil {
+		// The record is read once more, at least by drainUnlinked: remove it from the line, so that it is not
+		// in the line twice.
+		pending.text, pending.bytes = pending.text[:keptText], keptBytes
 		return err
 	}
 	return nil
 }
 
-// shipPending ships t.line, which was made of p, and discards p. p stays active where the line could not be
-// shipped. While it is shipped p does not count as open, since the checkpoint lies behind it.
+// shipPending ships t.line, which was made from p, and discards p. p stays active if the line could not be
+// shipped. p is inactive during Ship, since the checkpoint of the line is behind p (file.readFrom).
 func (t *Tailer) shipPending(ctx context.Context, f *file, p *pendingLine, end, readFrom int64) error {
 	p.active = false
 	if err := t.shipLine(ctx, f, end, readFrom); err != nil {
@@ -114,25 +116,26 @@ func (t *Tailer) shipPending(ctx context.Context, f *file, p *pendingLine, end, 
 	return nil
 }
 
-// flushOpenLines ships the lines that are open in f as they are. Their numbers, offset+1 and so on by stream,
-// lie within the record that may come next.
+// flushOpenLines ships the incomplete lines of f as they are. The number of the line of stream i is
+// offset+1+i, which lies within the next record, if one follows.
 func (t *Tailer) flushOpenLines(ctx context.Context, f *file) error {
 	for i := range f.pending {
-		pendingLine := &f.pending[i]
-		if !pendingLine.active {
+		pending := &f.pending[i]
+		if !pending.active {
 			continue
 		}
-		pendingLine.setLine(&t.line, decode.Stream(i))
+		pending.setLine(&t.line, decode.Stream(i))
 		t.line.Partial = !t.folderGone.Load() && !t.handler.State().Stopped
-		if err := t.shipPending(ctx, f, pendingLine, f.offset+1+int64(i), f.offset); err != nil {
+		if err := t.shipPending(ctx, f, pending, f.offset+1+int64(i), f.offset); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// discardFlushed discards the lines that an earlier process shipped because nothing followed, when the record
-// from start to end follows now. flushOpenLines numbered them start+1 and so on by stream.
+// discardFlushed discards incomplete lines that an earlier process has flushed at offset start, when the
+// record from start to end follows now. The checkpoint shows them by their numbers, start+1+stream
+// (flushOpenLines).
 func (t *Tailer) discardFlushed(f *file, start, end int64) {
 	flushed := f.resumeEnd - start
 	if flushed < 1 || flushed > int64(decode.NumStreams) || end-start < minPartRecord {
@@ -143,6 +146,6 @@ func (t *Tailer) discardFlushed(f *file, start, end int64) {
 	}
 }
 
-// minPartRecord is less than the length of any record of a format whose lines have several records, and more
-// than the numbers that flushOpenLines and joinRecord use within a record.
+// minPartRecord is shorter than any record of a format that spreads lines over records, and longer than the
+// range of numbers that flushOpenLines and joinRecord use within a record.
 const minPartRecord = int64(decode.NumStreams) + 2

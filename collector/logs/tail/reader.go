@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// maxRecord is the longest record that is read as one; a longer one is cut there. Formats that spread lines
-// over records have records of a tenth of that at most.
+// maxRecord is the maximum length of a record; a longer one is cut. Formats that spread lines over records
+// have much shorter records.
 const maxRecord = 1 << 20
 
-// refreshEvery is how many bytes are read between two calls of Handler.Refresh.
+// refreshEvery is the number of bytes that are read between two calls of Handler.Refresh.
 const refreshEvery = 1 << 20
 
-// readAvailable reads the oldest file of the log that is not done, up to where it ends now. more is true when
-// there was something to read, or when the next file is due.
+// readAvailable reads the oldest file of the log that is not done, to its present end. more is true if bytes
+// were read, or if the file is done and the next one can be read.
 func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 	file, final := t.currentFile()
 	if file == nil {
@@ -63,8 +63,9 @@ func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 	return n > 0, err
 }
 
-// currentFile returns the oldest file that is not done, and whether nothing will be added to it. That is
-// decided before the last byte is read, so that bytes written just before a rotation are not missed.
+// currentFile returns the oldest file that is not done. final reports whether the file is complete: nothing
+// will be added to it. final is determined before the file is read, so that bytes written just before a
+// rotation are not missed.
 func (t *Tailer) currentFile() (f *file, final bool) {
 	gone := t.folderGone.Load()
 	t.mu.Lock()
@@ -100,8 +101,7 @@ func (f *file) hasOpenLine() bool {
 	return slices.ContainsFunc(f.pending[:], func(p pendingLine) bool { return p.active })
 }
 
-// hasUnread reports whether the current file holds more than was read, other than a record that is not
-// complete.
+// hasUnread reports whether the current file has bytes that were not examined, or is final and not done.
 func (t *Tailer) hasUnread() bool {
 	file, final := t.currentFile()
 	if file == nil || final {
@@ -120,7 +120,7 @@ func (t *Tailer) isFlushDue(f *file) bool {
 	return quiet > t.group.cfg.PartialTimeout || t.handler.State().Stopped && quiet > quietAfterStop
 }
 
-// readToEnd reads f to where it ends now and returns how many bytes were read for the first time.
+// readToEnd reads f to its present end and returns the number of bytes that were read.
 func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int64, err error) {
 	if f.isFullyRead() {
 		return 0, nil
@@ -129,10 +129,10 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 	defer func() { t.group.budget.putBuffer(buf) }()
 	t.handler.Refresh()
 
-	// buf[:have] holds the bytes from f.offset on that are not a whole record yet.
+	// Invariant: buf[:have] holds the bytes from f.offset on that do not form a complete record yet.
 	have, sinceRefresh := 0, 0
 	for {
-		// The buffer is full of one record: a larger buffer, or the record is cut.
+		// 1. One incomplete record fills the buffer: enlarge the buffer, or cut the record at maxRecord.
 		if have == len(buf) {
 			if have < maxRecord {
 				buf = append(buf, make([]byte, len(buf))...)
@@ -146,6 +146,7 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 			}
 		}
 
+		// 2. Read, and handle the complete records.
 		n, readErr := f.readAt(buf[have:], f.offset+int64(have))
 		have += n
 		f.setSample(buf[have-n:have], f.offset+int64(have)) // before the decoder changes the bytes
@@ -159,7 +160,7 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 		have = copy(buf, buf[used:have])
 		f.examined = f.offset + int64(have)
 
-		// The end of the file, or what cannot be read.
+		// 3. Stop at the end of the file or at a read error. The rest of a final file is its last record.
 		if readErr != nil || n == 0 {
 			if readErr != nil && !errors.Is(readErr, io.EOF) {
 				t.group.metrics.errors.WithLabelValues("read").Inc()

@@ -10,8 +10,8 @@ import (
 	"tidegate/collector/logs/discover"
 )
 
-// ReadFile reads one file of a log to its end: the file alone, without rotation. Its lines go to handler,
-// with the producer that ship returns for it.
+// ReadFile reads one file of a log to its end and does not follow rotation. handler receives its lines, with
+// the producer that ship returns for the file.
 func ReadFile(
 	ctx context.Context, cfg Config, log discover.Log, handler Handler, ship collector.Shipper,
 ) error {

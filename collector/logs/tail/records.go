@@ -8,10 +8,10 @@ import (
 	"tidegate/collector"
 )
 
-// splitRecords handles the whole records at the front of b, which begins at f.offset, and returns how many
-// bytes they are.
+// splitRecords handles the complete records at the front of data, which begins at f.offset, and returns their
+// length in bytes.
 func (t *Tailer) splitRecords(ctx context.Context, f *file, data []byte) (used int, err error) {
-	// Invariant: b[:used] is handled, and f.offset is still that of b[0].
+	// Invariant: data[:used] is handled, and f.offset is the offset of data[0].
 	for used < len(data) {
 		if data[used] == 0 {
 			n := countNULs(data[used:])
@@ -22,8 +22,7 @@ func (t *Tailer) splitRecords(ctx context.Context, f *file, data []byte) (used i
 
 		n := bytes.IndexByte(data[used:], '\n')
 		if n < 0 {
-			// A record that was torn, then NULs: the host crashed. Nothing will be added to what is before
-			// them.
+			// A torn record with NULs behind it was left by a crash of the host: it ends at the NULs.
 			nul := bytes.IndexByte(data[used:], 0)
 			if nul < 0 {
 				return used, nil
@@ -48,8 +47,7 @@ func countNULs(b []byte) int {
 	return n
 }
 
-// readRemainder handles b, which f ends with and which is not a whole record, when nothing will be added to
-// it.
+// readRemainder handles data, the incomplete record at the end of a final file.
 func (t *Tailer) readRemainder(ctx context.Context, f *file, data []byte) error {
 	t.tally.bytes += uint64(len(data))
 	for len(data) > 0 {
@@ -67,8 +65,8 @@ func (t *Tailer) readRemainder(ctx context.Context, f *file, data []byte) error 
 	return nil
 }
 
-// handleRecord handles one record that begins at start, with its newline if it has one. It returns how much
-// of b the record was: all of it, or the bytes before a NUL where b is not a record of the format.
+// handleRecord handles the record data, which begins at start and has its newline if there is one. It returns
+// the length of the record: all of data, or the bytes before a NUL if data is not a record of the format.
 func (t *Tailer) handleRecord(ctx context.Context, f *file, data []byte, start int64) (int, error) {
 	end := start + int64(len(data))
 	t.discardFlushed(f, start, end)
@@ -80,7 +78,7 @@ func (t *Tailer) handleRecord(ctx context.Context, f *file, data []byte, start i
 	}
 
 	if !t.decoder.Decode(body, &t.record) {
-		// NULs of a crash stand within: what is behind them may be a record, and is handled next.
+		// NULs within data were left by a crash: the bytes behind them may be a record and are handled next.
 		if nul := bytes.IndexByte(data, 0); nul > 0 {
 			data, body, end = data[:nul], data[:nul], start+int64(nul)
 		}
@@ -96,8 +94,8 @@ func (t *Tailer) handleRecord(ctx context.Context, f *file, data []byte, start i
 	return len(data), t.joinRecord(ctx, f, start, end)
 }
 
-// setTime gives a record without a time that of the record before it. In a file none of whose records had a
-// time it is now.
+// setTime sets the time of a record without a time to that of the record before it, or to the present time if
+// no record before it had one.
 func (t *Tailer) setTime(f *file) {
 	if t.record.Time != 0 {
 		f.lastTime = t.record.Time
@@ -111,7 +109,7 @@ func (t *Tailer) setTime(f *file) {
 	}
 }
 
-// handleMalformed ships body, which is not a record of the format, as it stands. Blank ones are dropped.
+// handleMalformed ships body, which is not a record of the format, as plain text. A blank body is dropped.
 func (t *Tailer) handleMalformed(ctx context.Context, f *file, body []byte, start, end int64) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		t.tally.blank++

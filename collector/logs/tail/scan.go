@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	// maxListings is how often a folder is listed until nothing was renamed meanwhile; then it waits for the
-	// next poll.
+	// maxListings is the maximum number of listings in one scan until a stable one is found. If none is
+	// stable, the next poll scans again.
 	maxListings = 16
 
-	// missingTimeout is how long the checkpoint of a file is kept that is not found in the folder any more.
+	// missingTimeout is the time for which the checkpoint of a file is kept after the file was removed.
 	missingTimeout = 10 * time.Second
 )
 
@@ -31,7 +31,8 @@ func (t *Tailer) ownsName(name string) bool {
 	return ok
 }
 
-// poll looks whether the base name has another file or its file has grown. full lists the folder in any case.
+// poll scans the folder if the base name has another file, and wakes the reader if the files have unread
+// bytes. With full it always scans.
 func (t *Tailer) poll(full bool) {
 	// A rotation gives the base name another file.
 	handle, err := handleAt(unix.AT_FDCWD, t.path)
@@ -68,7 +69,7 @@ func (t *Tailer) listNames() ([]listedFile, error) {
 	var list []listedFile
 	for _, name := range names {
 		rank, ok := t.log.Rank(name)
-		// A compressed file whose original is still there is not complete.
+		// A compressed file is incomplete while its original exists.
 		if !ok || rank.Compressed && slices.Contains(names, rank.Plain) {
 			continue
 		}
@@ -80,25 +81,24 @@ func (t *Tailer) listNames() ([]listedFile, error) {
 	return list, nil
 }
 
-// scanFolder lists the folder, opens the files that are new, and drops those that have no name any more.
+// scanFolder lists the folder, opens new files, and drops files that were removed.
 //
-// Names are visited from the newest to the oldest. A rotation that happens meanwhile moves files towards the
-// older names, so a file may be found twice, which its handle shows. But a file may be missed as well while
-// it is renamed or its copy takes its place, two rotations may reverse the order of two files, and a copy may
-// be found that is not complete. So the folder is listed until it is the same afterwards; the reader waits
-// for t.mu until then. A file that was opened by a listing that does not count is kept: it may have been
-// removed by now.
+// Names are visited from the newest to the oldest. A concurrent rotation moves files towards the older names:
+// a file may be found twice, which its handle shows. A file may also be missed while it is renamed or
+// replaced by its copy, two rotations may reverse the order of two files, and a copy may be found that is
+// incomplete. The folder is therefore listed until a listing is stable: the names are the same after it. The
+// reader waits for t.mu meanwhile. A file that an unstable listing has opened is kept, since it may have been
+// removed since.
 func (t *Tailer) scanFolder() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 
-	// Invariant of the loop: t.files holds known, in its order, and what earlier rounds have opened.
+	// Invariant: t.files holds the files of known, in their order, and files that earlier rounds have opened.
 	known := slices.Clone(t.files)
 	for range maxListings {
 		listing, err := t.scanOnce(known)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			// What was not listed must not be taken for gone: without descriptors not even a folder can be
-			// listed.
+			// Without a listing no file may be dropped. The usual cause is a lack of descriptors.
 			t.group.metrics.errors.WithLabelValues("list").Inc()
 			break
 		}
@@ -116,7 +116,7 @@ func (t *Tailer) scanFolder() {
 			t.wakeReader()
 			return
 		}
-		// A compressed file may not have been complete: the next listing opens it anew.
+		// A compressed file may have been incomplete: the next listing opens it again.
 		for _, f := range listing.compressed {
 			f.closeFile(&t.group.budget)
 		}
@@ -131,12 +131,12 @@ func (t *Tailer) scanFolder() {
 // A listing is the result of listing the folder once.
 type listing struct {
 	found      []*file // newest first
-	compressed []*file // of found: those that were not known before
-	stable     bool    // all had their names from the beginning to the end
+	compressed []*file // the compressed files of found that were not known before
+	stable     bool    // no name changed during the listing
 }
 
 // scanOnce lists the folder once and adds the new files to t.files. Files that are not in known were added by
-// an earlier listing, which was not stable: their place is taken from this one. t.mu is held.
+// an earlier, unstable listing: they are moved to their place in this one. t.mu is held.
 func (t *Tailer) scanOnce(known []*file) (listing, error) {
 	before, _ := handleAt(unix.AT_FDCWD, t.path)
 	names, err := t.listNames()
@@ -144,7 +144,7 @@ func (t *Tailer) scanOnce(known []*file) (listing, error) {
 		return listing{stable: errors.Is(err, fs.ErrNotExist)}, err
 	}
 
-	// Find the file behind each name.
+	// 1. Find the file of each name.
 	t.rescanNeeded, t.listingIncomplete = false, false
 	var found listing
 	for _, name := range names {
@@ -161,13 +161,14 @@ func (t *Tailer) scanOnce(known []*file) (listing, error) {
 		found.found = append(found.found, f)
 	}
 
-	// Put them in order.
+	// 2. Insert the new files in order.
 	t.files = slices.DeleteFunc(t.files, func(f *file) bool {
 		return !slices.Contains(known, f) && slices.Contains(found.found, f)
 	})
 	t.insertByRank(found.found)
 
-	// A rotation changes the file that has the base name; all else changes names.
+	// 3. Check that the listing is stable. A rotation changes the file of the base name; every other change
+	// changes the names.
 	again, err := t.listNames()
 	if err != nil {
 		return found, nil
@@ -177,8 +178,8 @@ func (t *Tailer) scanOnce(known []*file) (listing, error) {
 	return found, nil
 }
 
-// lookupOrOpen returns the file behind a name, and opens it if it is not known and not among found. It
-// returns nil where that is not possible; t.mu is held.
+// lookupOrOpen returns the file of a name and opens it if it is neither known nor among found; nil: it cannot
+// be opened. t.mu is held.
 func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 	handle, err := handleAt(unix.AT_FDCWD, joinPath(t.log.Dir, name.name))
 	if err == nil {
@@ -207,12 +208,12 @@ func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 	return nil
 }
 
-// registerFile returns the file of a descriptor that was opened by name. It may be a known one: the name had
-// another file a moment ago, or fd is the compressed copy of a known file. t.mu is held.
+// registerFile returns the file of a descriptor that was opened by name. It is a known file if a rotation
+// changed the name after lookupOrOpen, or if fd is the compressed copy of a known file. t.mu is held.
 func (t *Tailer) registerFile(name listedFile, fd *os.File, found []*file) *file {
 	f := &file{name: name.name, file: fd, gz: name.rank.Compressed}
 
-	// The name may have got another file since lookupOrOpen looked: the descriptor decides.
+	// The name may have got another file since lookupOrOpen: use the handle of the descriptor.
 	var err error
 	if f.handle, err = handleAt(int(fd.Fd()), ""); err != nil {
 		t.group.metrics.errors.WithLabelValues("open").Inc()
@@ -231,7 +232,7 @@ func (t *Tailer) registerFile(name listedFile, fd *os.File, found []*file) *file
 
 	// A compressed file has a handle of its own, and is a known file if it holds the same bytes.
 	if !f.readGzipIdentity(t.log.Format) {
-		f.done = true // it stays known by its handle, or it would be tried every second
+		f.done = true // it is kept, so that it is not opened again every second
 		f.closeFile(&t.group.budget)
 		return f
 	}
@@ -245,8 +246,8 @@ func (t *Tailer) registerFile(name listedFile, fd *os.File, found []*file) *file
 	return f
 }
 
-// fileByHandle returns the file with that handle, among those of the log and those that the current listing
-// has found: a file that is renamed during the listing is found twice. t.mu is held.
+// fileByHandle returns the file with that handle, among the files of the log and those that the current
+// listing has found; nil: there is none. t.mu is held.
 func (t *Tailer) fileByHandle(handle string, found []*file) *file {
 	for _, list := range [...][]*file{t.files, found} {
 		for _, f := range list {
@@ -258,10 +259,10 @@ func (t *Tailer) fileByHandle(handle string, found []*file) *file {
 	return nil
 }
 
-// insertByRank adds the files that are new, of found (newest first), to t.files: each before the next newer
-// one that is known, the newest at the end. t.mu is held.
+// insertByRank inserts the new files of found (newest first) into t.files (oldest first): each before the
+// next newer file of found, the newest at the end. t.mu is held.
 func (t *Tailer) insertByRank(found []*file) {
-	// place is where a file goes that is older than those of found that were handled so far.
+	// Invariant: t.files[place] is the last handled file of found; the next one is older and goes before it.
 	place := len(t.files)
 	for _, f := range found {
 		if i := slices.Index(t.files, f); i >= 0 {
@@ -272,8 +273,9 @@ func (t *Tailer) insertByRank(found []*file) {
 	}
 }
 
-// dropMissing handles the files that a stable listing has not found. A file that is done is dropped after a
-// while, with its checkpoint; the source of a file that is not is gone. t.mu is held.
+// dropMissing handles the files that a stable listing has not found. A file that is done is dropped with its
+// checkpoint after missingTimeout. A file that is not done loses its name, and SourceGone is called for it.
+// t.mu is held.
 func (t *Tailer) dropMissing(found []*file) {
 	t.files = slices.DeleteFunc(t.files, func(f *file) bool {
 		if slices.Contains(found, f) {
@@ -288,22 +290,22 @@ func (t *Tailer) dropMissing(found []*file) {
 			return true
 		}
 
-		// A compressed copy that could not be opened may be this file's: then the checkpoint must outlive it.
+		// The file may have a compressed copy that could not be opened: its checkpoint is then still needed.
 		maybeListed := t.listingIncomplete && !t.folderGone.Load()
 		if f.done {
 			if f.missingSince.IsZero() || maybeListed {
 				f.missingSince = time.Now()
 			}
 			if time.Since(f.missingSince) < missingTimeout && !t.folderGone.Load() {
-				t.rescanNeeded = true // it may be out of the folder for a moment only
+				t.rescanNeeded = true // it may be missing for a moment only
 				return false
 			}
 			f.closeProducer(false)
 			return true
 		}
 
-		// What can wait in the spool need not hold a descriptor until it is known whether the file has a
-		// copy.
+		// Lines that can wait in the spool release the descriptor sooner, so SourceGone is called before it
+		// is certain that the file has no copy.
 		if f.maybeListed = maybeListed; !maybeListed {
 			f.name = ""
 		}

@@ -108,14 +108,14 @@ func (w *watcher) removeTailer(folder *watchedFolder, t *Tailer) {
 	}
 }
 
-// dropFolder takes a folder out whose watch the kernel has removed.
+// dropFolder removes a folder whose watch the kernel has removed.
 func (w *watcher) dropFolder(folder *watchedFolder) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.deleteFolder(folder)
 }
 
-// deleteFolder makes the folder unknown; w.mu is held.
+// deleteFolder removes the folder from the maps; w.mu is held.
 func (w *watcher) deleteFolder(folder *watchedFolder) {
 	folder.gone = true
 	delete(w.byWatch, folder.wd)
@@ -132,9 +132,9 @@ func (w *watcher) folderOf(wd int32) *watchedFolder {
 	return w.byWatch[wd]
 }
 
-// watchWrites makes inotify report writes into the files of folder, or stops that. It returns false where
-// writes cannot be waited for: the folder is gone, or several tailers share it, so that every write to one
-// log would be an event while another sleeps.
+// watchWrites starts or stops the reporting of writes to files of folder. It returns false if writes cannot
+// be watched: the folder was removed, or several tailers share it, so that each write to one log would wake
+// the others.
 func (w *watcher) watchWrites(folder *watchedFolder, on bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -152,7 +152,7 @@ func (w *watcher) watchWrites(folder *watchedFolder, on bool) bool {
 	return err == nil
 }
 
-// readEvents sends on out what inotify reports until the watcher is closed or ctx ends.
+// readEvents sends the events of inotify on out until the watcher is closed or ctx ends.
 func (w *watcher) readEvents(ctx context.Context, out chan<- []inotifyEvent) {
 	buf := make([]byte, 64<<10)
 	for {
