@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// literalBytes is how much of a literal goes into the automaton; longer ones are cut to their rarest part.
-// The index only has to be right when it rules something out, and the expression compares the whole literal.
+// literalBytes is the maximum length of a literal in the automaton; longer ones are cut to their rarest part.
+// A text that contains the literal contains the part, so the index rules out no match. The expression compares
+// the whole literal.
 const literalBytes = 8
 
 // An automaton finds which of many literals are in a text, in one pass whose time does not depend on their
@@ -28,7 +29,8 @@ const maxClasses = 255
 // they are in lower case and found in any case.
 func newAutomaton(literals []string, fold bool) *automaton {
 	a := &automaton{classes: 1}
-	// 1. A class for each byte that occurs.
+
+	// 1. Assign a class to each byte that occurs. With fold, upper case has the classes of lower case.
 	for _, literal := range literals {
 		for i := range len(literal) {
 			switch c := literal[i]; {
@@ -47,7 +49,7 @@ func newAutomaton(literals []string, fold bool) *automaton {
 		}
 	}
 
-	// 2. The trie of the literals, completed, and laid out as a table.
+	// 2. Build the trie of the literals, complete its transitions, and write it as a table.
 	trie := a.newTrie(literals)
 	trie.linkSuffixes()
 	a.layOut(trie)
@@ -62,6 +64,7 @@ type trie struct {
 	order   []int32   // states, breadth first
 }
 
+// newTrie returns the trie of literals. The number of a literal is its index.
 func (a *automaton) newTrie(literals []string) *trie {
 	classes := int(a.classes)
 	trie := &trie{classes: classes, next: make([]int32, classes), ends: make([][]int32, 1)}
@@ -92,6 +95,9 @@ func (t *trie) linkSuffixes() {
 			queue = append(queue, state)
 		}
 	}
+
+	// Invariant: the transitions of all states in order are complete, and the suffix of each queued state is
+	// set.
 	t.order = append(t.order, 0)
 	for len(queue) > 0 {
 		state := queue[0]

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// An expression runs as closures: each node becomes a Go function of the node's kind that calls the functions
-// of its arguments. Kinds are known when the closures are made, so evaluation neither boxes values nor checks
-// types, and it allocates only where + joins texts or lower and unescape change a text that is no slot.
-// Measured against expr's virtual machine in docs/adr/0009-rules-behind-an-index.md;
-// TestVerdictsAreThoseOfTheVirtualMachine holds that the verdicts are the same.
+// An expression is compiled to closures: each node becomes a Go function of the node's kind, which calls the
+// functions of the node's arguments. Kinds are known at compile time, so evaluation neither boxes values nor
+// checks types. It allocates only where + joins texts, or where lower or unescape changes a computed text.
+// docs/adr/0009-rules-behind-an-index.md compares the time with that of expr's virtual machine;
+// TestVerdictsAreThoseOfTheVirtualMachine compares the verdicts.
 type (
 	textFunc    func(*eventValues) string
 	numberFunc  func(*eventValues) int64

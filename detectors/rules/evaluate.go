@@ -12,7 +12,7 @@ import (
 
 var _ pipeline.Detector = (*Set)(nil)
 
-// A Set is compiled rules behind their index. It is immutable and safe for concurrent use.
+// A Set holds compiled rules and their index. It is immutable and safe for concurrent use.
 type Set struct {
 	rules       []*Rule // by id, which is the order of verdicts
 	slots       *slotTable
@@ -23,14 +23,14 @@ type Set struct {
 	cfg         Config
 	log         *slog.Logger
 	metrics     *Metrics
-	idleWorkers chan *worker
+	idleWorkers chan *worker // a free list
 }
 
-// A worker is what one goroutine needs to evaluate events: memory that changes, which the Set must not have.
+// A worker holds the mutable memory with which one goroutine evaluates events.
 type worker struct {
 	values *eventValues
 	finder *finder
-	runs   uint32 // rules that were evaluated; one in measuredShare is timed
+	runs   uint32 // number of evaluations; one in measuredShare is timed
 }
 
 // newSet builds the index over compiled rules.
@@ -91,8 +91,9 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 	candidates, verdicts := 0, 0
 	for _, event := range block {
 		worker.values.setEvent(event)
-		// The index names the rules that can match. What they read is computed when the first of them reads
-		// it.
+
+		// Evaluate only the rules that the index finds. A slot is computed when the index or the first rule
+		// reads it.
 		found := worker.finder.candidates(event.Dataset)
 		candidates += len(found)
 		for _, i := range found {
@@ -112,7 +113,7 @@ func (s *Set) evaluateRule(w *worker, rule *Rule) bool {
 		return false
 	}
 
-	// Most evaluations are not timed; all are while the rule is under suspicion.
+	// Time one in measuredShare evaluations, or all of them after one that took too long.
 	w.runs++
 	if w.runs%measuredShare != 0 && !rule.stats.measureEveryRun.Load() {
 		return s.matchesRule(w, rule)
@@ -126,6 +127,7 @@ func (s *Set) evaluateRule(w *worker, rule *Rule) bool {
 	return matches
 }
 
+// matchesRule reports whether the condition of a rule is true and all its exceptions are false.
 func (s *Set) matchesRule(w *worker, rule *Rule) bool {
 	if !s.runExpression(w, rule, rule.when) {
 		return false
@@ -140,7 +142,7 @@ func (s *Set) matchesRule(w *worker, rule *Rule) bool {
 	return true
 }
 
-// runExpression evaluates one expression. Where it divides by zero it is false, and the failure is counted.
+// runExpression evaluates one expression. An expression that divides by zero is false, and counted as an error.
 func (s *Set) runExpression(w *worker, rule *Rule, e *expression) bool {
 	holds := e.holds(w.values)
 	if w.values.failed {

@@ -17,17 +17,17 @@ const (
 	maxMacroDepth = 8
 )
 
-// functions are what an expression may call. Each costs at most time linear in its text.
+// functions lists the functions that an expression may call. The time of each is at most linear in its text.
 var functions = []string{
 	"all", "any", "cidr", "count", "glob", "has", "label", "len", "lower", "none", "one", "trim", "unescape",
 }
 
-// An expression is a compiled condition. It is immutable: what changes while it runs is in eventValues.
+// An expression is a compiled condition. It is immutable; the state of an evaluation is in eventValues.
 type expression struct {
-	text  string // as it was written
-	root  *node
-	slots []int // what it reads, sorted
-	holds flagFunc
+	text  string   // as written
+	root  *node    // for the prefilter and explanations
+	slots []int    // the slots that it reads, sorted
+	holds flagFunc // evaluates it
 }
 
 // names are the lists and macros that an expression may use.
@@ -36,26 +36,26 @@ type names struct {
 	macros map[string]*macro
 }
 
-// A list is constants under a name, all texts or all numbers.
+// A list holds constants that have a name. All are texts or all are numbers.
 type list struct {
 	texts   []string
 	numbers []int64
 }
 
-// A macro is an expression under a name. It is parsed and resolved again for each use.
+// A macro is an expression that has a name. It is parsed and resolved again for each use.
 type macro struct {
 	text   string
-	broken bool // it has an error, which was reported where it stands
+	broken bool // it has an error, which was reported at its definition
 }
 
-// A syntaxError is an error at a place of an expression or of a template.
+// A syntaxError is an error at a place in an expression or a template.
 type syntaxError struct {
 	at      int // rune
 	message string
 }
 
-// compileExpression parses, resolves and compiles a condition, or returns everything that is wrong with it.
-// Both results are nil where a macro that it uses is broken.
+// compileExpression parses, resolves and compiles a condition. If it has errors, compileExpression returns nil
+// and all errors. If it uses a broken macro, both results are nil, since the macro's error was reported.
 func compileExpression(source string, ns *names, slots *slotTable) (*expression, []syntaxError) {
 	if strings.TrimSpace(source) == "" {
 		return nil, []syntaxError{{0, "expression is empty"}}
@@ -64,18 +64,22 @@ func compileExpression(source string, ns *names, slots *slotTable) (*expression,
 	if err != nil {
 		return nil, []syntaxError{parseError(source, err)}
 	}
-	r := &resolver{slots: slots, names: ns, used: map[int]bool{}}
-	root := r.resolve(tree.Node)
+
+	// Resolve goes on after an error, so there may be several.
+	resolver := &resolver{slots: slots, names: ns, used: map[int]bool{}}
+	root := resolver.resolve(tree.Node)
 	if root.kind != flag && root.kind != invalid {
-		r.addError(tree.Node, "must be true or false, but is %s", root.kind)
+		resolver.addError(tree.Node, "must be true or false, but is %s", root.kind)
 	}
-	if len(r.errors) > 0 || r.broken {
-		return nil, r.errors
+	if len(resolver.errors) > 0 || resolver.broken {
+		return nil, resolver.errors
 	}
-	e := &expression{text: source, root: root, holds: root.flagClosure()}
-	for i := range r.used {
-		e.slots = append(e.slots, i)
+
+	// Without an error every node has a kind, so the closures can be made.
+	compiled := &expression{text: source, root: root, holds: root.flagClosure()}
+	for i := range resolver.used {
+		compiled.slots = append(compiled.slots, i)
 	}
-	slices.Sort(e.slots)
-	return e, nil
+	slices.Sort(compiled.slots)
+	return compiled, nil
 }

@@ -8,37 +8,39 @@ import (
 	"tidegate/pipeline"
 )
 
-// An index finds the rules that can match an event. Its cost depends on the event, not on the number of
-// rules: it looks each slot that some prefilter names up in hash tables, and runs an automaton over the texts
-// in which literals are looked for.
+// An index finds the rules whose prefilter an event passes. Its cost depends on the event, not on the number of
+// rules: it looks up the value of each slot that has keys in hash tables, and scans texts for literals with an
+// automaton. Rules are numbered in the order of the set.
 type index struct {
-	rules    int
-	always   [pipeline.NumDatasets][]int32 // by dataset: rules without keys
-	lookups  [pipeline.NumDatasets][]*lookup
-	literals int // of all lookups
+	rules    int                             // number of rules
+	always   [pipeline.NumDatasets][]int32   // by dataset: rules without keys
+	lookups  [pipeline.NumDatasets][]*lookup // by dataset: the lookups of slots that its events can have
+	literals int                             // number of literals of all lookups
 }
 
-// A lookup holds the keys of one slot, and the rules that have them.
+// A lookup maps the keys of one slot to rules.
 type lookup struct {
 	slot     int
-	datasets datasetMask // of the rules
+	datasets datasetMask // union over the rules
 
-	// The rules of a value.
+	// Keys of equality: the rules for each value of the slot.
 	texts     map[string][]int32
 	numbers   map[int64][]int32
 	addresses map[netip.Addr][]int32
 
-	// The rules of a literal within a text.
-	automaton    *automaton // nil: no key is a literal
-	fold         bool       // the automaton ignores ASCII case
-	firstLiteral int        // number of the automaton's first literal among those of the index
-	rulesOf      [][]int32  // by literal of the automaton
-	added        map[string][]int32
+	// Keys of literals: the rules for each literal inside a text.
+	automaton    *automaton         // nil: no key is a literal
+	fold         bool               // the automaton ignores ASCII case
+	firstLiteral int                // number of the automaton's first literal among all literals of the index
+	rulesOf      [][]int32          // by literal of the automaton
+	added        map[string][]int32 // rules by whole literal, until buildAutomaton
 }
 
-// newIndex returns an index over the prefilters of rules; a rule is known by its place in the list.
+// newIndex returns an index over prefilters. The number of a rule is its index in prefilters.
 func newIndex(slots *slotTable, prefilters []prefilter) *index {
 	x := &index{rules: len(prefilters)}
+
+	// 1. Sort the keys of all rules by slot.
 	bySlot := map[int]*lookup{}
 	for rule, filter := range prefilters {
 		// Without keys the rule is a candidate for every event of its datasets.
@@ -60,7 +62,8 @@ func newIndex(slots *slotTable, prefilters []prefilter) *index {
 		}
 	}
 
-	// The order of lookups does not matter for the result; sorted, it is the same for the same rules.
+	// 2. Build the automata, and enter each lookup for the datasets in which its slot and its rules occur. The
+	// order of the lookups does not affect the result; sorting makes it reproducible.
 	for _, i := range slices.Sorted(maps.Keys(bySlot)) {
 		keys := bySlot[i]
 		keys.buildAutomaton(x)
@@ -81,7 +84,8 @@ func newLookup(slot int) *lookup {
 	}
 }
 
-// addKey adds a key of a rule. The keys of a rule come one after the other.
+// addKey adds a key of a rule. All keys of one rule are added before those of the next, so a rule that is in a
+// list already is its last element.
 func (l *lookup) addKey(k kind, key prefilterKey, rule int32, datasets datasetMask) {
 	l.datasets |= datasets
 	with := func(rules []int32) []int32 {
@@ -92,8 +96,8 @@ func (l *lookup) addKey(k kind, key prefilterKey, rule int32, datasets datasetMa
 	}
 	switch {
 	case key.literal:
-		// One literal that ignores case makes the whole automaton ignore it. For the other literals it finds
-		// more than it must.
+		// One literal that ignores case makes the whole automaton ignore case. The automaton then finds the
+		// other literals too often, and the expressions decide.
 		l.fold = l.fold || key.folded
 		l.added[key.text] = with(l.added[key.text])
 	case key.addr.IsValid():
@@ -105,10 +109,10 @@ func (l *lookup) addKey(k kind, key prefilterKey, rule int32, datasets datasetMa
 	}
 }
 
-// buildAutomaton makes the automaton of the literals that were added.
+// buildAutomaton builds the automaton over the literals of the lookup.
 func (l *lookup) buildAutomaton(x *index) {
-	// Several literals may have the same rarest part; they share their rules.
-	rulesOf := map[string][]int32{} // by part of a literal that goes into the automaton
+	// 1. Cut each literal to its rarest part. Literals with the same part share one entry with all their rules.
+	rulesOf := map[string][]int32{} // by part
 	for literal, rules := range l.added {
 		if l.fold {
 			literal = lowerASCII(literal)
@@ -120,6 +124,8 @@ func (l *lookup) buildAutomaton(x *index) {
 	if len(rulesOf) == 0 {
 		return
 	}
+
+	// 2. Number the parts, first within the automaton, then within the index.
 	parts := slices.Sorted(maps.Keys(rulesOf))
 	for _, part := range parts {
 		rules := rulesOf[part]
@@ -131,13 +137,14 @@ func (l *lookup) buildAutomaton(x *index) {
 	x.literals += len(parts)
 }
 
-// A finder gathers the candidates of one event, each once. It belongs to one worker.
+// A finder collects the rules that an index finds for one event, each once. It belongs to one worker. A mark
+// holds the number of the last event, so marks need not be cleared between events.
 type finder struct {
 	index       *index
 	values      *eventValues
 	found       []int32
-	ruleMark    []uint32 // by rule: number of the event for which it was found last
-	literalMark []uint32 // by literal: number of the event in which it was found last
+	ruleMark    []uint32 // by rule: number of the last event for which the rule was found
+	literalMark []uint32 // by literal: number of the last event in which the literal was found
 }
 
 func newFinder(x *index, v *eventValues) *finder {
@@ -147,13 +154,13 @@ func newFinder(x *index, v *eventValues) *finder {
 	}
 }
 
-// candidates returns the rules that can match the event of f.values, in their order. The list is valid until
-// the next call.
+// candidates returns the rules whose prefilter the event of f.values passes, sorted. The list is valid until the
+// next call.
 func (f *finder) candidates(dataset pipeline.Dataset) []int32 {
 	if dataset < 0 || int(dataset) >= len(f.index.lookups) {
 		return nil // a dataset that this binary does not have
 	}
-	if f.values.eventNumber == 1 { // After a wrap of the number old marks would match again.
+	if f.values.eventNumber == 1 { // The number has wrapped, so old marks would match again.
 		clear(f.ruleMark)
 		clear(f.literalMark)
 	}
@@ -167,7 +174,7 @@ func (f *finder) candidates(dataset pipeline.Dataset) []int32 {
 	return f.found
 }
 
-// lookUp adds the rules that have a key for the event's value of one slot.
+// lookUp adds the rules that have a key for the value of one slot.
 func (f *finder) lookUp(l *lookup) {
 	value := f.values.slot(l.slot)
 	switch f.values.table.list[l.slot].kind {
@@ -188,6 +195,7 @@ func (f *finder) lookUp(l *lookup) {
 	}
 }
 
+// lookUpText adds the rules with a key that equals t or is inside t. An empty text has no keys.
 func (f *finder) lookUpText(l *lookup, t string) {
 	if t == "" {
 		return
@@ -200,14 +208,14 @@ func (f *finder) lookUpText(l *lookup, t string) {
 	}
 }
 
-// scanText runs the automaton over t. A literal adds its rules only once for an event, however often it
-// occurs.
+// scanText runs the automaton over t. A literal adds its rules once for each event, however often it occurs, so
+// repeated literals cost an attacker's target no more than other text.
 func (f *finder) scanText(l *lookup, t string) {
 	automaton, now := l.automaton, f.values.eventNumber
 	next, firstOutput, state := automaton.next, automaton.firstOutput, int32(0)
 	for i := range len(t) {
 		state = next[state+int32(automaton.class[t[i]])]
-		if state < firstOutput {
+		if state < firstOutput { // No literal ends here, as after nearly all bytes.
 			continue
 		}
 		for _, literal := range automaton.output[(state-firstOutput)/automaton.classes] {
@@ -219,6 +227,7 @@ func (f *finder) scanText(l *lookup, t string) {
 	}
 }
 
+// addRules adds the rules that were not found for this event yet.
 func (f *finder) addRules(rules []int32) {
 	now := f.values.eventNumber
 	for _, rule := range rules {

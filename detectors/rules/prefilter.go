@@ -8,17 +8,18 @@ import (
 	"unicode/utf8"
 )
 
-// A prefilter is what an expression cannot be true without: the event's dataset is in datasets, and one of
-// keys holds. The index checks both before the expression runs. A prefilter may rule out less than it could,
-// never more (TestIndexAgreesWithPlainLoop).
+// A prefilter is a condition that is necessary for an expression to be true: the event's dataset is in
+// datasets, and at least one of keys holds. The index checks it before the expression runs. A prefilter may
+// let events pass for which the expression is false. It never rules out one for which the expression is true
+// (TestIndexAgreesWithPlainLoop).
 type prefilter struct {
-	keys        []prefilterKey // nil: nothing is known
-	selectivity int            // of the least selective key: how few events it is thought to hold for
+	keys        []prefilterKey // nil: no necessary key is known
+	selectivity int            // of the least selective key; a higher value means that fewer events pass
 	datasets    datasetMask
 }
 
-// A prefilterKey is one condition that the index can look up: that a slot equals a value, or contains a
-// literal. Of a list it is enough that one element does.
+// A prefilterKey is one condition that the index can look up: a slot equals a value, or contains a literal. For
+// a list slot, one element must.
 type prefilterKey struct {
 	slot    int
 	literal bool // text is a part of the slot's value
@@ -44,19 +45,20 @@ var commonLiterals = map[string]bool{
 	"info": true, "www.": true, ".com": true, "/api": true, "/api/": true, "index": true,
 }
 
-// prefilterOf returns what n needs to become want. element is the slot of the list that # walks, or
-// noElement.
+// prefilterOf returns a condition that is necessary for n to have the value want. element is the slot of the
+// list whose elements # stands for, or noElement.
 func (t *slotTable) prefilterOf(n *node, want bool, element int) prefilter {
 	switch n.op {
 	case opNot:
 		return t.prefilterOf(n.args[0], !want, element)
 	case opAnd:
+		// An and that must be false needs one false side only, as an or that must be true needs one true side.
 		return combine(t.prefilterOf(n.args[0], want, element), t.prefilterOf(n.args[1], want, element), want)
 	case opOr:
 		return combine(t.prefilterOf(n.args[0], want, element), t.prefilterOf(n.args[1], want, element), !want)
 	case opAny, opNone:
 		if want == (n.op == opAny) {
-			// An element must be there for which the condition holds, so the list is not empty.
+			// The condition must hold for one element, so the list is not empty.
 			inner := t.prefilterOf(n.args[0], true, n.slot)
 			inner.datasets &= t.slotDatasets(n.slot)
 			return inner
@@ -68,7 +70,8 @@ func (t *slotTable) prefilterOf(n *node, want bool, element int) prefilter {
 		return prefilter{datasets: allDatasets}
 	}
 
-	// A comparison that must be false has no keys: the index finds only what is there.
+	// Everything else is a comparison. The index finds only present values, so a comparison that must be false
+	// has no keys.
 	out := prefilter{datasets: t.comparisonDatasets(n, want)}
 	if want {
 		out.keys, out.selectivity = t.comparisonKeys(n, element)
@@ -76,10 +79,10 @@ func (t *slotTable) prefilterOf(n *node, want bool, element int) prefilter {
 	return out
 }
 
-// combine returns the prefilter of two parts: both must hold, or one of them.
+// combine returns the prefilter of two parts of which both must hold, or else at least one.
 func combine(left, right prefilter, both bool) prefilter {
 	if both {
-		// One side is enough to rule the rule out, so the keys of the more selective one are taken.
+		// Each side is necessary, so the keys of the more selective one suffice.
 		best := left
 		if right.selectivity > left.selectivity {
 			best = right
@@ -95,7 +98,7 @@ func combine(left, right prefilter, both bool) prefilter {
 		return left
 	}
 
-	// Either side may hold, so the keys of both are needed; without those of one nothing is known.
+	// Either side may hold, so the keys of both are needed. If one side has no keys, the result has none.
 	out := prefilter{datasets: left.datasets | right.datasets}
 	if left.keys != nil && right.keys != nil && len(left.keys)+len(right.keys) <= maxKeys {
 		out.keys = append(slices.Clip(left.keys), right.keys...)
@@ -104,7 +107,7 @@ func combine(left, right prefilter, both bool) prefilter {
 	return out
 }
 
-// comparisonKeys returns the keys of a comparison that has to be true.
+// comparisonKeys returns the keys of a comparison that must be true, with their selectivity.
 func (t *slotTable) comparisonKeys(n *node, element int) ([]prefilterKey, int) {
 	switch n.op {
 	case opEqual:
@@ -141,12 +144,13 @@ func (t *slotTable) comparisonKeys(n *node, element int) ([]prefilterKey, int) {
 	return nil, unselective
 }
 
-// A subject is what a comparison looks at: a slot, or an element of one, perhaps folded to lower case.
+// A subject is the value that a comparison tests: a slot or an element of one, perhaps in lower case.
 type subject struct {
-	slot int // -1: the index does not know it
-	fold bool
+	slot int  // -1: a computed value, which the index cannot look up
+	fold bool // the value is compared in lower case
 }
 
+// subject returns the subject of a comparison whose argument is n.
 func (t *slotTable) subject(n *node, element int) subject {
 	switch n.op {
 	case opLower:
@@ -164,7 +168,8 @@ func (t *slotTable) subject(n *node, element int) subject {
 	return subject{slot: -1}
 }
 
-// addressKeys returns the keys of an address that must be one of networks; wider networks have none.
+// addressKeys returns the keys of an address that must be in one of networks. The index looks up single
+// addresses, so there are no keys if a network is wider.
 func (t *slotTable) addressKeys(s subject, networks []netip.Prefix) ([]prefilterKey, int) {
 	if s.slot < 0 || t.list[s.slot].kind != address {
 		return nil, unselective
@@ -185,14 +190,14 @@ func (t *slotTable) equalityKeys(s subject, texts []string, numbers []int64) ([]
 		return nil, unselective
 	}
 	if s.fold {
-		// The table of values has them as they are written, so a folded value is looked for as a literal.
+		// The index holds exact values only, so a value in any case is looked up as a literal.
 		return t.literalKeys(s, texts, false)
 	}
 	var out []prefilterKey
 	kind := t.list[s.slot].kind
 	for _, value := range texts {
 		if value == "" || kind != text && kind != textList {
-			return nil, unselective // An absent field is "", and the index does not look absent fields up.
+			return nil, unselective // "" also matches an absent field, which the index does not find.
 		}
 		out = append(out, prefilterKey{slot: s.slot, text: value})
 	}
@@ -225,6 +230,8 @@ func (t *slotTable) literalKeys(s subject, texts []string, folded bool) ([]prefi
 		if s.fold || folded {
 			literal = lowerASCII(literal)
 		}
+
+		// Longer literals select more. The least selective one decides.
 		selectivity = min(selectivity, 2+min(len(literal), literalBytes))
 		if commonLiterals[strings.TrimSpace(lowerASCII(literal))] {
 			selectivity = min(selectivity, 3)
@@ -234,8 +241,8 @@ func (t *slotTable) literalKeys(s subject, texts []string, folded bool) ([]prefi
 	return out, selectivity
 }
 
-// requiredLiterals returns texts of which every match of the regular expression contains one; nil where none
-// is known. With fold they must be looked for in any case.
+// requiredLiterals returns a set of literals such that every match of the regular expression contains at least
+// one of them. It returns nil if none is known. If fold is true, the match may contain them in any case.
 func requiredLiterals(re *syntax.Regexp, depth int) (texts []string, fold bool) {
 	const maxDepth = 50
 	if depth > maxDepth {
@@ -250,14 +257,14 @@ func requiredLiterals(re *syntax.Regexp, depth int) (texts []string, fold bool) 
 		if re.Min > 0 {
 			return requiredLiterals(re.Sub[0], depth+1)
 		}
-	case syntax.OpConcat: // Each part is required; the one whose shortest literal is longest selects most.
+	case syntax.OpConcat: // Each part is required. The part whose shortest literal is longest is the most selective.
 		for _, sub := range re.Sub {
 			if literals, ignoreCase := requiredLiterals(sub, depth+1); shortestLength(literals) > shortestLength(texts) {
 				texts, fold = literals, ignoreCase
 			}
 		}
 		return texts, fold
-	case syntax.OpAlternate: // One of the parts is required, so each must have literals.
+	case syntax.OpAlternate: // One of the parts is required, so the literals of all parts are needed.
 		for _, sub := range re.Sub {
 			literals, ignoreCase := requiredLiterals(sub, depth+1)
 			if literals == nil {

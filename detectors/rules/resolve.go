@@ -11,28 +11,29 @@ import (
 	"tidegate/pipeline"
 )
 
-// A resolver turns the tree that expr's parser made of one expression into nodes: it looks names up, expands
-// macros, gives every value a kind and reports what is not part of the rule language. After an error it goes
-// on with a node of kind invalid, about which nothing more is reported, so one expression may have several
-// errors.
+// A resolver turns the syntax tree of one expression into nodes. It looks up names, expands macros, determines
+// the kind of every value and reports constructs that are not part of the rule language. After an error it
+// continues with a node of kind invalid. Errors about invalid nodes are not reported, so every reported error
+// has its own cause.
 type resolver struct {
 	slots  *slotTable
 	names  *names
 	errors []syntaxError
 	used   map[int]bool // the slots that the expression reads
 
-	nodes      int  // resolved so far, macros expanded
-	loops      int  // loops around, in this expression or macro
-	element    kind // of #, inside a loop
-	macroDepth int
-	macroAt    int  // where the outermost macro stands in the expression
-	broken     bool // a macro that is used has an error, which is reported where the macro is defined
+	nodes      int  // number of resolved nodes, macros expanded
+	loops      int  // number of enclosing loops in this expression or macro
+	element    kind // kind of # inside a loop
+	macroDepth int  // number of enclosing macros
+	macroAt    int  // rune of the expression at which the outermost macro is used
+	broken     bool // a macro that is used has an error, which was reported at its definition
 }
 
-// maxErrors is how many errors of one expression are reported.
+// maxErrors is the number of errors that are reported for one expression.
 const maxErrors = 20
 
-// addError reports an error at the place of n; in a macro, at the place where the macro is used.
+// addError adds an error at the place of n and returns an invalid node. Inside a macro the place is that of the
+// macro's use.
 func (r *resolver) addError(n ast.Node, format string, args ...any) *node {
 	e := syntaxError{r.at(n), fmt.Sprintf(format, args...)}
 	if len(r.errors) < maxErrors && !slices.Contains(r.errors, e) {
@@ -41,8 +42,8 @@ func (r *resolver) addError(n ast.Node, format string, args ...any) *node {
 	return &node{kind: invalid}
 }
 
-// at returns the rune of the expression at which n begins; of a name with dots the parser notes where its
-// last part begins.
+// at returns the rune of the expression at which node begins. The parser's location of a name with dots is that
+// of the last part, so at walks to the first one.
 func (r *resolver) at(node ast.Node) int {
 	if r.macroDepth > 0 {
 		return r.macroAt
@@ -56,7 +57,7 @@ func (r *resolver) at(node ast.Node) int {
 	}
 }
 
-// resolve returns the node of n.
+// resolve returns the node of n. It dispatches on the type of syntax node.
 func (r *resolver) resolve(n ast.Node) *node {
 	if r.nodes++; r.nodes > maxNodes {
 		if r.nodes == maxNodes+1 {
@@ -98,7 +99,7 @@ func (r *resolver) resolve(n ast.Node) *node {
 	return r.addError(n, "%s is not part of the rule language", construct(n))
 }
 
-// construct names a part of expr's language that the rule language does not have.
+// construct returns a name for a construct of expr's language that the rule language does not have.
 func construct(node ast.Node) string {
 	switch node.(type) {
 	case *ast.NilNode:
@@ -119,7 +120,7 @@ func construct(node ast.Node) string {
 	return strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", node), "*ast."), "Node")
 }
 
-// dotted reads a.b.c as one name.
+// dotted returns the name that a.b.c spells; ok is false if node is not a name with dots.
 func dotted(node ast.Node) (string, bool) {
 	var parts []string
 	for range 10 {
@@ -142,6 +143,7 @@ func dotted(node ast.Node) (string, bool) {
 	return "", false
 }
 
+// member resolves a name with dots, which is a field.
 func (r *resolver) member(memberNode *ast.MemberNode) *node {
 	name, ok := dotted(memberNode)
 	if !ok {
@@ -172,6 +174,7 @@ func (r *resolver) name(n ast.Node, name string) *node {
 	return r.addError(n, "%s", unknownName(name, r.names))
 }
 
+// slotNode returns the node of slot i, and notes that the expression reads the slot.
 func (r *resolver) slotNode(n ast.Node, i int) *node {
 	r.used[i] = true
 	return &node{op: opSlot, kind: r.slots.list[i].kind, at: r.at(n), slot: i}
@@ -189,14 +192,14 @@ func (r *resolver) expandMacro(n ast.Node, name string, m *macro) *node {
 	// The text is parsed for each use, so that every node belongs to one place of one expression.
 	tree, err := parser.Parse(m.text)
 	if err != nil || r.nodes > maxNodes {
-		r.broken = true // its own error says more, or has been reported
+		r.broken = true // The error was reported, at the macro's definition or for the limit of nodes.
 		return &node{kind: invalid}
 	}
 	if r.macroDepth == 0 {
 		r.macroAt = r.at(n)
 	}
 
-	// # of a loop around is not known within the macro, which was parsed without it.
+	// An enclosing loop does not count inside the macro, which is an expression of its own.
 	loops, element := r.loops, r.element
 	r.macroDepth, r.loops = r.macroDepth+1, 0
 	out := r.resolve(tree.Node)
@@ -234,8 +237,8 @@ func (r *resolver) negation(n ast.Node, of *node) *node {
 	return &node{op: opNot, kind: flag, at: r.at(n), args: []*node{of}}
 }
 
-// binaryOperations are the operators whose two sides are computed. Those that may have constants to the right
-// are resolved apart.
+// binaryOperations maps the operators whose two sides are always computed. binary resolves the others, which may
+// have a list of constants on the right.
 var binaryOperations = map[string]operation{
 	"and": opAnd, "&&": opAnd, "or": opOr, "||": opOr,
 	"+": opAdd, "-": opSubtract, "*": opMultiply, "/": opDivide, "%": opModulo,
@@ -266,13 +269,13 @@ func (r *resolver) binary(binaryNode *ast.BinaryNode) *node {
 	return r.combination(binaryNode, op, left, right)
 }
 
-// combination checks the kinds of two computed sides.
+// combination returns the node of an operator with two computed sides, if it can combine their kinds.
 func (r *resolver) combination(binaryNode *ast.BinaryNode, op operation, left, right *node) *node {
 	if left.kind == invalid || right.kind == invalid {
 		return &node{kind: invalid}
 	}
 
-	// Which kinds fit, and of which kind the result is, if it is not true or false.
+	// fits reports whether op can combine the kinds. The result is a flag unless a case sets another kind.
 	out := &node{op: op, kind: flag, at: r.at(binaryNode), args: []*node{left, right}}
 	numeric := left.kind.isNumeric() && right.kind.isNumeric()
 	texts := left.kind == text && right.kind == text
@@ -302,7 +305,7 @@ func (r *resolver) combination(binaryNode *ast.BinaryNode, op operation, left, r
 	return out
 }
 
-// mismatch reports an operator whose sides are not of kinds that it can combine.
+// mismatch adds the error for an operator that cannot combine the kinds of its sides.
 func (r *resolver) mismatch(binaryNode *ast.BinaryNode, left, right *node) *node {
 	hint := ""
 	switch {
@@ -319,8 +322,8 @@ func (r *resolver) mismatch(binaryNode *ast.BinaryNode, left, right *node) *node
 		binaryNode.Operator, r.slots.render(left), left.kind, r.slots.render(right), right.kind, hint)
 }
 
-// equal resolves == and !=. With a list to the right == is in, and an address is compared with a text that is
-// one.
+// equal resolves == and !=. With a list on the right, == means in. An address is compared with another address
+// or with a text that is an address or network.
 func (r *resolver) equal(binaryNode *ast.BinaryNode) *node {
 	op := opEqual
 	if binaryNode.Operator == "!=" {
@@ -342,6 +345,7 @@ func (r *resolver) equal(binaryNode *ast.BinaryNode) *node {
 	return r.addError(binaryNode.Right, "an address is compared with a text that is an address, or with another address")
 }
 
+// perhapsNot returns the negation of a node for opNotEqual, and the node itself for opEqual.
 func (r *resolver) perhapsNot(n ast.Node, op operation, of *node) *node {
 	if op == opNotEqual {
 		return r.negation(n, of)
@@ -349,7 +353,8 @@ func (r *resolver) perhapsNot(n ast.Node, op operation, of *node) *node {
 	return of
 }
 
-// textRelation resolves contains, startsWith and endsWith, of one text, a list of texts or a computed text.
+// textRelation resolves contains, startsWith and endsWith. The right side is a constant, a list of constants or
+// a computed text.
 func (r *resolver) textRelation(binaryNode *ast.BinaryNode) *node {
 	computed, withConstants := opContains, opContainsAny
 	switch binaryNode.Operator {
@@ -360,7 +365,7 @@ func (r *resolver) textRelation(binaryNode *ast.BinaryNode) *node {
 	}
 	left := r.resolve(binaryNode.Left)
 
-	// Of a list: any of its texts.
+	// 1. A list: the relation holds for any of its texts.
 	if constants := r.constants(binaryNode.Right); constants != nil {
 		if constants.numbers != nil {
 			return r.addError(binaryNode.Right, "%s takes texts, this list has numbers", binaryNode.Operator)
@@ -368,7 +373,7 @@ func (r *resolver) textRelation(binaryNode *ast.BinaryNode) *node {
 		return r.comparison(binaryNode, &node{op: withConstants, texts: constants.texts}, left)
 	}
 
-	// One constant is a list of one, so that the prefilter sees one form.
+	// 2. A constant is treated as a list of one, so that the prefilter has one form to handle.
 	right := r.resolve(binaryNode.Right)
 	if left.kind == text && right.kind == text && right.op == opConstant {
 		return r.comparison(binaryNode, &node{op: withConstants, texts: []string{right.text}}, left)

@@ -33,7 +33,7 @@ func (k kind) isNumeric() bool { return k == number || k == decimal }
 
 func (k kind) isList() bool { return k == textList || k == numberList }
 
-// derivation is how a slot's value is made.
+// derivation is the way in which a slot's value is computed.
 type derivation uint8
 
 const (
@@ -45,14 +45,14 @@ const (
 	length                      // len(slot)
 )
 
-// A slot is a value of an event that some rule reads: a field, or lower, unescape, len, has or label of one.
-// All rules share the slots, and a slot is computed at most once for an event: when the index or a candidate
-// rule first reads it.
+// A slot is a value that rules read from an event: a field, a label, or has, lower, unescape or len of a field.
+// All rules of a set share the slots. A slot is computed at most once for each event, when the index or a rule
+// first reads it.
 type slot struct {
 	label string // as an author writes it: lower(url.query)
 	field *pipeline.Field
 	how   derivation
-	of    int    // lowered, unescaped and length: the slot that they are made of
+	of    int    // lowered, unescaped and length: the slot of their argument
 	key   string // labelText: the key of the label
 	kind  kind
 	body  pipeline.Dataset // the dataset whose body holds the field; DATASET_NONE: every event has it
@@ -66,7 +66,7 @@ type slotTable struct {
 
 func newSlotTable() *slotTable { return &slotTable{byLabel: map[string]int{}} }
 
-// addSlot returns the index of the slot with the label of s, which it adds if there is none.
+// addSlot returns the index of the slot with the label of s. It adds s if there is none.
 func (t *slotTable) addSlot(s slot) int {
 	if i, ok := t.byLabel[s.label]; ok {
 		return i
@@ -86,6 +86,7 @@ func (t *slotTable) fieldSlot(field *pipeline.Field) (int, error) {
 	return t.addSlot(slot{label: field.Name, field: field, kind: kind, body: field.Body}), nil
 }
 
+// fieldKind returns the kind of a field, or the reason why rules cannot read the field.
 func fieldKind(field *pipeline.Field) (kind, error) {
 	if strings.HasPrefix(field.Name, "verdict.") || field.Name == "event.ingested" {
 		return invalid, fmt.Errorf("%s is written after rules are evaluated", field.Name)
@@ -127,13 +128,13 @@ func (t *slotTable) derivedSlot(function string, how derivation, of int) int {
 	return t.addSlot(slot{label: function + "(" + source.label + ")", field: source.field, how: how, of: of, kind: kind, body: source.body})
 }
 
-// eventValues holds the slots of one event. It belongs to one worker and is used for one event after the
-// other.
+// eventValues holds the values of the slots for one event. It belongs to one worker, which reuses it for one
+// event after the other. A value is valid if its eventNumber is the current one.
 type eventValues struct {
 	table       *slotTable
 	event       *pipeline.Event
-	eventNumber uint32 // of event, from 1
-	values      []slotValue
+	eventNumber uint32      // number of the current event, from 1
+	values      []slotValue // by slot
 
 	// State of the expression that is being evaluated.
 	elementText   string // the value of # in a loop over texts
@@ -143,7 +144,7 @@ type eventValues struct {
 
 // slotValue is the value of one slot; only the member of the slot's kind is used.
 type slotValue struct {
-	eventNumber uint32 // the event that the value is of
+	eventNumber uint32 // number of the event whose value this is
 	flag        bool
 	text        string
 	number      int64
@@ -157,10 +158,10 @@ func newEventValues(t *slotTable) *eventValues {
 	return &eventValues{table: t, values: make([]slotValue, len(t.list))}
 }
 
-// setEvent makes e the event whose slots are read. Values of the one before are no longer valid.
+// setEvent makes e the current event and so invalidates the values of the previous one.
 func (v *eventValues) setEvent(e *pipeline.Event) {
 	v.event = e
-	if v.eventNumber++; v.eventNumber == 0 { // After a wrap old numbers would match again.
+	if v.eventNumber++; v.eventNumber == 0 { // The number has wrapped, so old numbers would match again.
 		for i := range v.values {
 			v.values[i].eventNumber = 0
 		}
@@ -171,7 +172,7 @@ func (v *eventValues) setEvent(e *pipeline.Event) {
 // maxKeptBuffer is the largest buffer of a slot that is kept from block to block.
 const maxKeptBuffer = 64 << 10
 
-// clearEvent drops every reference into the events, whose buffers are used again after the block.
+// clearEvent drops every reference into the events of a block, whose buffers are reused after the block.
 func (v *eventValues) clearEvent() {
 	v.event, v.elementText = nil, ""
 	for i := range v.values {
@@ -185,7 +186,7 @@ func (v *eventValues) clearEvent() {
 	}
 }
 
-// slot returns the value of slot i, which it computes if the event's was not read before.
+// slot returns the value of slot i. It computes the value at the first call for an event.
 func (v *eventValues) slot(i int) *slotValue {
 	s := &v.values[i]
 	if s.eventNumber != v.eventNumber {
@@ -194,9 +195,9 @@ func (v *eventValues) slot(i int) *slotValue {
 	return s
 }
 
+// computeSlot computes the value of slot i. The argument of lower, unescape and len is another slot, which slot
+// may compute in turn; that chain ends at a field, because an argument is added to the table before its function.
 func (v *eventValues) computeSlot(i int, value *slotValue) {
-	// Marked first: the slots that lower, unescape and len are made of are others, so this cannot recurse
-	// into itself.
 	value.eventNumber = v.eventNumber
 	def := &v.table.list[i]
 	switch def.how {
@@ -206,7 +207,7 @@ func (v *eventValues) computeSlot(i int, value *slotValue) {
 		value.flag = v.carriesBody(def) && def.field.Has(v.event)
 	case labelText:
 		value.text = ""
-		for _, label := range v.event.GetContainer().GetLabels() { // The last of several with one key counts.
+		for _, label := range v.event.GetContainer().GetLabels() { // The last label of a key counts.
 			if label.GetKey() == def.key {
 				value.text = label.GetValue()
 			}
@@ -228,14 +229,14 @@ func (v *eventValues) computeSlot(i int, value *slotValue) {
 	}
 }
 
-// carriesBody reports whether the event's dataset is the one whose body holds the slot's field. A body of
-// another dataset, which only a broken collector sends, is not read: the index relies on it.
+// carriesBody reports whether events of the current event's dataset have the slot's field. A broken collector
+// may send the body of another dataset too. It is not read, because the index assumes that it is absent.
 func (v *eventValues) carriesBody(def *slot) bool {
 	return def.body == pipeline.Dataset_DATASET_NONE || def.body == v.event.Dataset
 }
 
-// readField reads a field; one that the event does not carry is "", 0, false, the zero address or an empty
-// list.
+// readField sets value to that of a field. The value of an absent field is "", 0, false, the zero address or an
+// empty list.
 func (v *eventValues) readField(def *slot, value *slotValue) {
 	field, event, carried := def.field, v.event, v.carriesBody(def)
 	switch def.kind {
@@ -271,7 +272,7 @@ func (v *eventValues) readField(def *slot, value *slotValue) {
 	}
 }
 
-// textBytes returns how many bytes of text the event has in those of the slots that were read.
+// textBytes returns the number of bytes of text in those slots that were computed for the current event.
 func (v *eventValues) textBytes(slots []int) int {
 	size := 0
 	for _, i := range slots {
