@@ -9,15 +9,15 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config says where the Docker API is and which containers are followed.
+// Config configures the Docker API and the containers that are followed.
 type Config struct {
 	// Address of the Docker API: unix:///var/run/docker.sock or tcp://host:port. Empty: no API, and
 	// containers have no names.
 	DockerHost string `yaml:"docker_host"`
-	// How long the metadata of a container is kept after the container has ended. Its last events arrive
+	// How long the metadata of a container is kept after the container has stopped, for events that arrive
 	// late.
 	KeepAfterExit time.Duration `yaml:"keep_after_exit"`
-	// ID or name of the collector's own container, which is not followed. auto: found out by itself; empty:
+	// ID or name of the collector's own container, which is not followed. auto: detected at the start; empty:
 	// none.
 	Self string `yaml:"self"`
 	// Glob patterns of container names. If there are any, only matching containers are followed.

@@ -25,7 +25,8 @@ func (r *Registry) isExcluded(id, name string, labels map[string]string) bool {
 	return false
 }
 
-// isSelf reports whether a container is the collector's own. Its log is not followed: it would feed itself.
+// isSelf reports whether a container is the collector's own. Its log is not followed, since each shipped line
+// could cause another one.
 func (r *Registry) isSelf(id, name string) bool {
 	if r.self == "" {
 		return false

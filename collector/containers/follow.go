@@ -19,14 +19,14 @@ const (
 	expireEvery = 15 * time.Second
 )
 
-// An eventStream is the state that Run keeps over reconnects.
+// An eventStream is the state of the event stream that Run keeps across reconnects.
 type eventStream struct {
 	producer collector.PacketProducer
 	since    int64 // TimeNano of the newest event that was received
 	seen     seenEvents
 }
 
-// Run follows the Docker API until ctx ends. An API that is away is tried again for ever.
+// Run follows the Docker API until ctx ends. While the API is unavailable it reconnects with back-off.
 func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 	stream := &eventStream{producer: ship.Packets("containers"), seen: newSeenEvents()}
 	defer stream.producer.Close()
@@ -52,7 +52,7 @@ func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 			backoff.Reset()
 		}
 		if backoff.Attempts() == 0 {
-			r.log.Warn("docker api is away, containers that start now have no name until it is back",
+			r.log.Warn("docker api unavailable: containers that start now have no name until it is available again",
 				"host", r.cfg.DockerHost, "err", err)
 		}
 		if backoff.Wait(ctx) != nil {
@@ -62,8 +62,8 @@ func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 	}
 }
 
-// follow receives events until the stream breaks. It opens the stream first and reads the list then, so that
-// no change is missed between the two. listed is true when it came as far as the list.
+// follow receives events until the stream breaks. It opens the stream before it reads the list, so that no
+// change between the two is missed. listed is true if the list was read.
 func (r *Registry) follow(
 	ctx context.Context, api *client.Client, stream *eventStream,
 ) (listed bool, err error) {

@@ -16,7 +16,7 @@ import (
 	"tidegate/pipeline/redact"
 )
 
-// Bounds of the labels of one container, which are chosen by the builder of its image.
+// Bounds of the labels of one container. Whoever builds an image chooses its labels.
 const (
 	maxLabels     = 128
 	maxLabelBytes = 4096
@@ -39,7 +39,7 @@ func (r *Registry) listContainers(ctx context.Context, api *client.Client) error
 		return err
 	}
 
-	// The list has no addresses and no log files: each container is inspected.
+	// The list has neither addresses nor log files, so each container is inspected.
 	listed := make(map[string]bool, len(result.Items))
 	inspected := make([]*entry, 0, len(result.Items))
 	for i := range result.Items {
@@ -56,7 +56,7 @@ func (r *Registry) listContainers(ctx context.Context, api *client.Client) error
 		}
 	}
 
-	// One view for the whole list.
+	// Publish one view for the whole list.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range inspected {
@@ -71,8 +71,8 @@ func (r *Registry) listContainers(ctx context.Context, api *client.Client) error
 	return nil
 }
 
-// refresh reads one container again and publishes it. One that is not found keeps its entry until its destroy
-// event.
+// refresh reads one container again and publishes it. A container that is not found keeps its entry until its
+// destroy event.
 func (r *Registry) refresh(ctx context.Context, api *client.Client, id string) {
 	entry, err := r.inspect(ctx, api, id)
 	if err != nil {
@@ -98,7 +98,7 @@ func (r *Registry) inspect(ctx context.Context, api *client.Client, id string) (
 	return r.newEntry(&result.Container), nil
 }
 
-// newEntry returns the entry of a container that the API has described.
+// newEntry returns the entry of a container from the description in the API.
 func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 	name := strings.TrimPrefix(in.Name, "/")
 	e := &entry{container: &pipeline.Container{Id: in.ID, Name: name, ImageId: in.Image}}
@@ -115,7 +115,7 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 	e.excluded = r.isExcluded(in.ID, e.container.Name, labels)
 	if in.State != nil {
 		e.running = in.State.Running
-		// A container that has never run has finished in the year 1.
+		// The API reports the year 1 as the end of a container that has never run.
 		finished, err := time.Parse(time.RFC3339Nano, in.State.FinishedAt)
 		if err == nil && !e.running && finished.Year() > 1 {
 			e.ended = finished
@@ -129,7 +129,7 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 		}
 	}
 
-	// Sorted, so that an unchanged container is recognised (sameContainer).
+	// Sort the addresses, so that sameContainer recognises an unchanged container.
 	slices.SortFunc(e.ips, netip.Addr.Compare)
 	e.ips = slices.Compact(e.ips)
 	for _, ip := range e.ips {
@@ -138,7 +138,8 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 	return e
 }
 
-// labels returns the labels of a container in the order of their keys, without secrets.
+// labels returns the labels of a container, ordered by key, with secrets redacted. Labels beyond the bounds
+// are dropped and counted.
 func (r *Registry) labels(labels map[string]string) []*pipeline.Label {
 	var redactor redact.Redactor
 	list := make([]*pipeline.Label, 0, len(labels))

@@ -24,7 +24,7 @@ func (r *Registry) handleMessage(
 	case events.NetworkEventType:
 		r.networkEvent(ctx, api, message)
 	case events.ContainerEventType:
-		// exec_create and health_status have details behind a colon.
+		// The actions exec_create and health_status have details behind a colon.
 		action, _, _ := strings.Cut(string(message.Action), ":")
 		r.containerEvent(ctx, api, action, message.Actor.ID)
 		if !stream.seen.markSeen(r.eventID(message)) {
@@ -71,14 +71,14 @@ func (r *Registry) containerEvent(ctx context.Context, api *client.Client, actio
 	}
 }
 
-// maxSeenEvents is the number of events that are remembered. dockerd itself remembers 256.
+// maxSeenEvents is the number of event ids that seenEvents keeps. dockerd itself repeats at most 256 events.
 const maxSeenEvents = 1024
 
-// seenEvents remembers the last events: after a reconnect the API reports some of them again.
+// seenEvents holds the ids of the last events: after a reconnect the API reports some of them again.
 type seenEvents struct {
 	ids   map[pipeline.ID]struct{}
-	order []pipeline.ID // a ring
-	next  int           // place in order that is overwritten next
+	order []pipeline.ID // ring of the ids, in the order in which they came
+	next  int           // index in order of the oldest id, which is overwritten next
 }
 
 func newSeenEvents() seenEvents { return seenEvents{ids: map[pipeline.ID]struct{}{}} }
@@ -99,7 +99,7 @@ func (s *seenEvents) markSeen(id pipeline.ID) bool {
 	return true
 }
 
-// eventID returns the id of the event of a message: the same for the same message.
+// eventID returns the event id of a message. A message that is reported twice has the same id.
 func (r *Registry) eventID(message *events.Message) pipeline.ID {
 	data := make([]byte, 0, 160)
 	data = append(data, 'C')
@@ -110,8 +110,8 @@ func (r *Registry) eventID(message *events.Message) pipeline.ID {
 	return xxh3.Hash128(data).Bytes()
 }
 
-// newEvent returns the event of a message. The command behind the colon of exec_create and exec_start is left
-// out: it may hold secrets.
+// newEvent returns the event of a message. It leaves out the command behind the colon of exec_create and
+// exec_start, which may contain secrets.
 func (r *Registry) newEvent(action string, message *events.Message) *pipeline.Event {
 	event := pipeline.EventFromVTPool()
 	id := r.eventID(message)
@@ -131,7 +131,7 @@ func (r *Registry) newEvent(action string, message *events.Message) *pipeline.Ev
 	return event
 }
 
-// setOutcome sets the outcome of e and its exit code, where the message has one.
+// setOutcome sets the outcome of event, and the exit code if the message has one.
 func setOutcome(event *pipeline.Event, action string, message *events.Message) {
 	switch action {
 	case "die", "exec_die":
@@ -154,7 +154,8 @@ func setOutcome(event *pipeline.Event, action string, message *events.Message) {
 	}
 }
 
-// actionLabel bounds the values of a metric's label by the actions that Docker documents.
+// actionLabel returns action as the value of a metric's label: one of Docker's documented actions, or
+// "other".
 func actionLabel(action string) string {
 	switch action {
 	case "attach", "commit", "copy", "create", "destroy", "detach", "die", "exec_create", "exec_detach",

@@ -24,7 +24,7 @@ func newMetrics(reg prometheus.Registerer) registryMetrics {
 		errors: with.CounterVec("tidegate_containers_errors_total",
 			"Calls of the Docker API that failed, by call.", "call"),
 		known: with.Gauge("tidegate_containers_known",
-			"Containers whose metadata is kept, including those that ended a short while ago."),
+			"Containers whose metadata is kept, including those that stopped less than keep_after_exit ago."),
 		connected: with.Gauge("tidegate_containers_api_connected",
 			"1 while the stream of events of the Docker API is open, 0 otherwise."),
 	}

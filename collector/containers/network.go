@@ -9,14 +9,14 @@ import (
 	"github.com/moby/moby/client"
 )
 
-// A network is one of Docker's bridge networks.
+// A network is a bridge network of Docker.
 type network struct {
 	bridge  string // name of its interface
 	subnets []netip.Prefix
-	routers []netip.Addr // the host's own addresses in them
+	routers []netip.Addr // addresses of the host in subnets
 }
 
-// listNetworks reads all networks. The caller publishes them.
+// listNetworks reads all bridge networks. The caller publishes a view afterwards.
 func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 	result, err := api.NetworkList(ctx, client.NetworkListOptions{})
 	if err != nil {
@@ -38,7 +38,7 @@ func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 			if pool.Subnet.IsValid() {
 				subnet := pool.Subnet.Masked()
 				n.subnets = append(n.subnets, subnet)
-				// The first address is Docker's own choice where no gateway is configured.
+				// Docker uses the first address if no gateway is configured.
 				n.routers = append(n.routers, subnet.Addr().Next())
 			}
 			if pool.Gateway.IsValid() {

@@ -1,15 +1,14 @@
 // Package containers keeps the metadata of this host's containers: addresses, name, image, labels and log
 // file.
 //
-// In flows what the Docker API reports: a list at the start, then its stream of events; after every break of
-// the stream the list is read again. Out flow two things. Other parts of the collector ask the Registry:
-// sessions by address, on the path of every session, and logs by id. And each event of a container (start,
-// die, oom, …) is shipped as an event of dataset container.
+// In flow the answers of the Docker API: a list of all containers, then the stream of events; the list is
+// read again after each break of the stream. Out flow two things. Other parts of the collector look
+// containers up in the Registry: package sessions by address, for every session, and package logs by id. Each
+// event of a container (start, die, oom, …) is also shipped as an event of dataset container.
 //
-// The API is used for metadata only. While it is away the rest of the collector goes on without names: Run
-// logs that once, and tries again. A container that is gone is kept for a while (Config.KeepAfterExit),
-// because the last event of a session comes after its container's end; its address belongs to it until
-// another container takes it.
+// The API is used for metadata only. While it is unavailable the collector continues without names; Run logs
+// that once and reconnects. A removed container is kept for Config.KeepAfterExit, because the last event of a
+// session comes after its container's end. It keeps its address until another container has the address.
 //
 // # Goroutines and locks
 //
@@ -20,9 +19,9 @@
 // # States of an entry
 //
 //	running     it has its addresses
-//	stopped     it keeps its addresses until KeepAfterExit is over (expireEntries), or another container runs
-//	            with them
-//	removed     it does not exist any more; it is deleted when KeepAfterExit is over
+//	stopped     it keeps its addresses until KeepAfterExit has passed (expireEntries), or until another
+//	            container runs with them
+//	removed     it does not exist any more; it is deleted when KeepAfterExit has passed
 package containers
 
 import (
@@ -40,11 +39,11 @@ import (
 // A LogFile is the file to which dockerd writes the output of a container.
 type LogFile struct {
 	ContainerID string
-	Path        string // as dockerd names it; "" where the driver keeps no file
+	Path        string // as dockerd reports it; "": the driver keeps no file
 	Driver      string // json-file, local, journald, none, …
 }
 
-// A Status is the state of a container, as package logs needs it before and while it reads the log.
+// A Status is the part of a container's state that decides whether and how package logs reads its log.
 type Status struct {
 	Known    bool
 	Running  bool
@@ -59,7 +58,7 @@ type Registry struct {
 	now     func() time.Time
 	metrics registryMetrics
 
-	view atomic.Pointer[view] // what readers see; it is replaced as a whole
+	view atomic.Pointer[view] // snapshot for readers; replaced as a whole
 
 	mu          sync.Mutex // guards the following
 	entries     map[string]*entry
@@ -70,7 +69,7 @@ type Registry struct {
 	readyOnce sync.Once
 }
 
-// An entry is one container. Registry.mu guards it; container is immutable, since readers see it.
+// An entry is one container. Registry.mu guards its fields. container is immutable, since views share it.
 type entry struct {
 	container *pipeline.Container
 	ips       []netip.Addr
@@ -100,7 +99,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Registry {
 // Enabled reports whether there is a Docker API at all.
 func (r *Registry) Enabled() bool { return r.cfg.DockerHost != "" }
 
-// Ready returns a channel that is closed when the first list has been read, at once without an API.
+// Ready returns a channel that is closed when the first list was read, or at once if no API is configured.
 func (r *Registry) Ready() <-chan struct{} { return r.ready }
 
 func (r *Registry) setReady() { r.readyOnce.Do(func() { close(r.ready) }) }
@@ -125,7 +124,7 @@ func (r *Registry) putEntry(e *entry) {
 		return
 	}
 
-	// The API no longer lists the addresses of a container that has stopped: those from before are kept.
+	// The API does not list the addresses of a stopped container: keep those that it had.
 	if !e.running && len(e.ips) == 0 {
 		e.ips, e.container.Ip = old.ips, old.container.Ip
 		if !old.ended.IsZero() {
@@ -135,7 +134,7 @@ func (r *Registry) putEntry(e *entry) {
 		}
 	}
 
-	// ship interns containers by pointer: one that has not changed stays the same.
+	// Package ship interns containers by pointer: keep the old pointer if the metadata has not changed.
 	if sameContainer(old.container, e.container) {
 		e.container = old.container
 	}
@@ -153,8 +152,8 @@ func (r *Registry) markStopped(e *entry, removed bool) {
 	}
 }
 
-// expireEntries deletes the containers that were removed longer ago than Config.KeepAfterExit, and takes
-// their addresses from those that stopped longer ago.
+// expireEntries deletes the containers that were removed more than Config.KeepAfterExit ago, and removes the
+// addresses of those that stopped more than KeepAfterExit ago.
 func (r *Registry) expireEntries(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// ownContainer returns the id of the container in which this process runs; "": none. dockerd bind-mounts a
-// file of the container's own folder on /etc/hostname and /etc/resolv.conf, also into an empty image and with
-// the host's network. The path in /proc/self/cgroup has the id under cgroup v1 only, the host name only while
-// nobody has set one.
+// ownContainer returns the id of the container in which this process runs; "": none. dockerd bind-mounts
+// files of the container's folder on /etc/hostname and /etc/resolv.conf, also with an empty image and with
+// the host's network. The other sources are less reliable: /proc/self/cgroup contains the id under cgroup v1
+// only, and the host name is the id only if none was configured.
 func ownContainer() string {
 	data, _ := os.ReadFile("/proc/self/mountinfo")
 	if id := selfFromMounts(string(data)); id != "" {
@@ -26,10 +26,10 @@ func ownContainer() string {
 	return ""
 }
 
-// selfFromMounts returns the container whose files are mounted on /etc/hostname and its like. In mountinfo
-// (proc(5)) the 4th field is the root of the mount within its file system, the 5th the mount point. Other
-// mounts name containers too: on the host the shm of each container, in the collector's container the folder
-// of all logs.
+// selfFromMounts returns the id of the container whose files are mounted on /etc/hostname, /etc/resolv.conf
+// or /etc/hosts; "": none. In mountinfo (proc(5)) the 4th field is the root of the mount within its file
+// system, the 5th the mount point. Other mounts contain ids of other containers, such as the shm of each
+// container on the host, and are ignored.
 func selfFromMounts(mountinfo string) string {
 	for line := range strings.Lines(mountinfo) {
 		fields := strings.Fields(line)
@@ -49,8 +49,8 @@ func selfFromMounts(mountinfo string) string {
 	return ""
 }
 
-// selfFromCgroup returns the container of a line like 4:memory:/docker/<id> or
-// 0::/system.slice/docker-<id>.scope.
+// selfFromCgroup returns the id of the container in a line like 4:memory:/docker/<id> or
+// 0::/system.slice/docker-<id>.scope; "": none.
 func selfFromCgroup(cgroup string) string {
 	for line := range strings.Lines(cgroup) {
 		_, last, ok := cutLast(strings.TrimSpace(line))
@@ -65,7 +65,7 @@ func selfFromCgroup(cgroup string) string {
 	return ""
 }
 
-// cutLast cuts p at its last slash.
+// cutLast cuts text at its last slash.
 func cutLast(text string) (before, after string, ok bool) {
 	i := strings.LastIndexByte(text, '/')
 	if i < 0 {

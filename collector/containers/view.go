@@ -6,7 +6,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// A view is a snapshot of the Registry for readers: nothing in it is ever changed.
+// A view is an immutable snapshot of the Registry for readers.
 type view struct {
 	byID    map[string]containerView
 	byIP    map[netip.Addr]addressOwner
@@ -14,7 +14,7 @@ type view struct {
 	all     []*pipeline.Container
 	bridges []string
 	subnets []netip.Prefix
-	routers map[netip.Addr]bool // addresses in subnets that are the host's
+	routers map[netip.Addr]bool // addresses of the host in subnets
 }
 
 type containerView struct {
@@ -22,33 +22,33 @@ type containerView struct {
 	status    Status
 }
 
-// A addressOwner is the container that has an address, or had it last.
+// An addressOwner is the container that has an address, or had it last.
 type addressOwner struct {
 	container *pipeline.Container
 	ended     int64 // ns since 1970; 0: it runs
 }
 
-// ByID returns the container with that full id; nil: it is not known. The result is immutable.
+// ByID returns the container with that full id, or nil. The result is immutable.
 func (r *Registry) ByID(id string) *pipeline.Container { return r.view.Load().byID[id].container }
 
-// ByIP returns the container that has an address, or had it last; nil: none. The result is immutable.
+// ByIP returns the container that has an address, or had it last, or nil. The result is immutable.
 func (r *Registry) ByIP(ip netip.Addr) *pipeline.Container {
 	return r.view.Load().byIP[ip.Unmap()].container
 }
 
 // Resolve returns the container that had an address at a time, in ns since 1970. settled is false while the
-// answer may still change: the address is one of Docker's, and no container is known to have had it then. The
-// API reports a start a moment after the container's first packets.
+// answer may still change: the address is in a network of Docker, and no container is known that had it then.
+// The API reports the start of a container slightly after the container's first packets.
 func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Container, settled bool) {
 	view := r.view.Load()
 	ip = ip.Unmap()
 
-	// The container that runs with the address, or had not ended at that time.
+	// A running container has the address, or a stopped one had not ended at that time.
 	if h, ok := view.byIP[ip]; ok && (h.ended == 0 || at <= h.ended) {
 		return h.container, true
 	}
-	// Another address of Docker's networks may belong to a container that was not reported yet, except the
-	// host's own.
+	// Any other address of Docker's networks, except the host's, may belong to a container that was not
+	// reported yet.
 	if view.routers[ip] {
 		return nil, true
 	}
@@ -60,7 +60,7 @@ func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Contain
 	return nil, true
 }
 
-// Status returns the status of a container. The collector's own container is known without an API.
+// Status returns the status of a container. The collector's own container is excluded also without an API.
 func (r *Registry) Status(id string) Status {
 	if c, ok := r.view.Load().byID[id]; ok {
 		return c.status
@@ -68,17 +68,18 @@ func (r *Registry) Status(id string) Status {
 	return Status{Excluded: r.isSelf(id, "")}
 }
 
-// Containers returns all containers that are known, including those that ended a short while ago.
+// Containers returns all containers of the registry, including those that stopped less than KeepAfterExit
+// ago.
 func (r *Registry) Containers() []*pipeline.Container { return r.view.Load().all }
 
 // Logs returns the log files of the containers that exist and are not excluded.
 func (r *Registry) Logs() []LogFile { return r.view.Load().logs }
 
-// Bridges returns the interfaces of Docker's bridge networks: docker0, br-<12 hex digits>, or as configured
-// there.
+// Bridges returns the interface names of Docker's bridge networks: docker0, br-<12 hex digits>, or the
+// configured name.
 func (r *Registry) Bridges() []string { return r.view.Load().bridges }
 
-// publish makes a view of the current state and notifies the subscribers. r.mu is held.
+// publish replaces the view by one of the current state and notifies the subscribers. r.mu is held.
 func (r *Registry) publish() {
 	v := &view{
 		byID:    make(map[string]containerView, len(r.entries)),
@@ -114,7 +115,7 @@ func (r *Registry) publish() {
 	for _, subscriber := range r.subscribers {
 		select {
 		case subscriber <- struct{}{}:
-		default: // it has not received the last value yet
+		default: // the channel still holds a value
 		}
 	}
 }
@@ -127,7 +128,8 @@ func (e *entry) holder() addressOwner {
 	return h
 }
 
-// outranks reports whether e has a better claim to an address than other: it runs, or it ended later.
+// outranks reports whether an address that two entries have belongs to e and not to other: e runs and other
+// does not, or e ended later.
 func (e *entry) outranks(other *entry) bool {
 	if e.running != other.running {
 		return e.running

@@ -20,8 +20,8 @@ var BenchRecords = func() [][]byte {
 	return list
 }()
 
-// ReportCPU reports the processor time of an iteration. On a machine that others use too, the clock says
-// little.
+// ReportCPU returns a function that reports the processor time per iteration since the call. On a shared
+// machine wall-clock time is not meaningful.
 func ReportCPU(b *testing.B) func() {
 	used := func() int64 {
 		var u unix.Rusage

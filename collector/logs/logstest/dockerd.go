@@ -18,7 +18,7 @@ import (
 // partBytes is the length at which dockerd cuts a line.
 const partBytes = 16384
 
-// A Dockerd writes the log of one container as the real one does: the same records, parts and rotation. Its
+// A Dockerd writes the log of one container as dockerd does: with the same records, parts and rotation. Its
 // fields may be changed before and between writes.
 type Dockerd struct {
 	t        testing.TB
@@ -86,8 +86,8 @@ func (d *Dockerd) WriteRecord(payload, stream string, at time.Time) {
 	d.size += int64(n)
 }
 
-// WriteLog writes text as a container does: cut into lines, and lines into parts. A last piece without
-// newline ends the stream.
+// WriteLog writes the output text of a container as dockerd does: text is cut into lines, and lines into
+// parts. A last line without a newline ends the stream.
 func (d *Dockerd) WriteLog(stream, text string) {
 	d.t.Helper()
 	for text != "" {

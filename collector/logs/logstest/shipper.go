@@ -14,7 +14,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// A Shipped is what a Shipper keeps of an event.
+// A Shipped is the record that a Shipper keeps of one event.
 type Shipped struct {
 	ID, Message, Stream, Path, Level string
 	Time                             int64
@@ -24,13 +24,13 @@ type Shipped struct {
 	Checkpoint                       collector.Checkpoint
 }
 
-// String returns what distinguishes events. Long lines differ in their length.
+// String returns a short description for failure messages.
 func (e Shipped) String() string {
 	return fmt.Sprintf("%.20q of %d bytes, %.8s, at %d, %+v", e.Message, len(e.Message), e.ID, e.Offset, e.Checkpoint)
 }
 
-// A Shipper is a collector.Shipper in memory. It outlives the Source: Crash takes back what a kill would
-// lose. It collects violations of the contract, which Check reports.
+// A Shipper is a collector.Shipper in memory. It outlives the Source: Crash takes back the events that a kill
+// would lose. It collects violations of the contract, which Check reports.
 type Shipper struct {
 	mu     sync.Mutex
 	files  map[string]*producer
@@ -166,7 +166,7 @@ func (p *producer) Close(keep bool) {
 	p.dropped = !keep && len(p.list) > 0
 }
 
-// Crash keeps the first keep(n) of the n events of each file. The others must come again, the same.
+// Crash keeps the first keep(n) of the n events of each file. The others must be shipped again, unchanged.
 func (s *Shipper) Crash(keep func(n int) int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
