@@ -37,7 +37,8 @@ func replayCommand() *cobra.Command {
 through the same code as live traffic. It prints a table of counts, or every event as one nested ECS object a line.
 
 Needs:    no configuration, no broker and no store.
-Ends:     with 1 if a file is truncated or malformed. It prints the events before the damage, and where that is.`,
+Ends:     with 1 if a capture is truncated or malformed. It prints the events before the damage, and where that is.
+          A line that is not of the format of its log is an event with event.partial.`,
 		Example: `  tidegate replay shop.pcap                          counts by dataset
   tidegate replay -o jsonl shop.pcap.gz | jq .       every event
   tidegate replay -o jsonl --rules rules shop.pcap   with the verdicts of a folder of rules`,

@@ -83,6 +83,9 @@ func parseMessage(source, message string) string {
 		if match[1] == "@" {
 			return "@ cannot stand in an expression: rules do not read @timestamp yet"
 		}
+		if match[1] == "~" {
+			return `~ is not an operator: use matches "…"`
+		}
 		return fmt.Sprintf("unexpected character %s", match[1])
 	}
 
