@@ -19,8 +19,8 @@ import (
 )
 
 // A Source observes one thing on this host, such as the packets of its interfaces or the log files of its
-// containers, and ships events until ctx ends. It returns an error only when it cannot go on at all; trouble
-// with one file or packet is counted.
+// containers, and ships events until ctx ends. Run returns an error only if the source cannot continue; an
+// error with one file or packet is counted.
 type Source interface {
 	Run(ctx context.Context, ship Shipper) error
 }

@@ -295,20 +295,20 @@ const (
 // emitInterface reduces an interface block to the options that pcapgo uses, and bounds the snapshot length,
 // because pcapgo allocates that many bytes.
 func (f *framer) emitInterface() error {
-	b := f.record
-	if len(b) < 20 {
-		return fmt.Errorf("%w: an interface of %d bytes", errMalformed, len(b))
+	data := f.record
+	if len(data) < 20 {
+		return fmt.Errorf("%w: an interface of %d bytes", errMalformed, len(data))
 	}
 	if len(f.interfaces) >= maxInterfaces {
 		return fmt.Errorf("%w: more than %d interfaces", errMalformed, maxInterfaces)
 	}
-	iface := fileInterface{link: uint32(f.order.Uint16(b[8:]))}
-	snapLen := f.order.Uint32(b[12:])
-	f.order.PutUint32(b[12:], min(snapLen, maxPacket))
+	iface := fileInterface{link: uint32(f.order.Uint16(data[8:]))}
+	snapLen := f.order.Uint32(data[12:])
+	f.order.PutUint32(data[12:], min(snapLen, maxPacket))
 
 	// Keep the options of time. Each option is a code, a length and a value, padded to four bytes.
 	var kept []byte
-	for rest := b[16 : len(b)-4]; len(rest) >= 4; {
+	for rest := data[16 : len(data)-4]; len(rest) >= 4; {
 		code, length := f.order.Uint16(rest), int(f.order.Uint16(rest[2:]))
 		if code == 0 {
 			break

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package conntrack mirrors the kernel's table of connections that NAT rewrites: it maps the addresses that
-// eth0 sees to the addresses that a bridge sees.
+// Package conntrack mirrors the kernel's table of connections that NAT rewrites: it maps the addresses on
+// eth0 to the addresses on a bridge.
 //
 // A Tracker subscribes to the netlink events of nf_conntrack and keeps both tuples of every entry in a map.
 // The session tables of all workers read the map (sessions.NAT) and report a connection that is captured on
@@ -333,7 +333,7 @@ func tuplesOf(flow *ct.Flow) (orig, reply tuple, ok bool) {
 
 // store keeps an entry under both of its tuples.
 //
-// Client and Server are the addresses inside NAT, which a bridge sees: the source of the original tuple
+// Client and Server are the addresses inside NAT, as on a bridge: the source of the original tuple
 // (before SNAT) and the source of the reply tuple (after DNAT). The addresses outside NAT are the
 // destinations of the two tuples.
 func (t *Tracker) store(flow *ct.Flow) {
@@ -346,6 +346,8 @@ func (t *Tracker) store(flow *ct.Flow) {
 		OutsideClient: reply.dst, OutsideServer: orig.dst,
 	}
 	e := entry{mapping, t.now()}
+
+	// A full shard accepts no new tuple, but a tuple that it holds is updated.
 	for _, k := range [...]tuple{orig, reply} {
 		shard := t.shardOf(k)
 		shard.mu.Lock()

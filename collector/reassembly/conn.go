@@ -33,11 +33,11 @@ func (c *Conn) Init(cfg *Config, pool *Pool, handler Handler) {
 }
 
 // reusable returns an empty slice with the memory of s, or nil if s is too large to be kept.
-func reusable(s []waitingSegment) []waitingSegment {
-	if cap(s) > 32 {
+func reusable(waitingSegments []waitingSegment) []waitingSegment {
+	if cap(waitingSegments) > 32 {
 		return nil
 	}
-	return s[:0]
+	return waitingSegments[:0]
 }
 
 // BeginAfterSYN records the SYN of d when the SYN itself was not passed to Segment. first is the sequence
@@ -253,7 +253,7 @@ func (c *Conn) handleFIN(d Dir, s *Segment, end, need int64) {
 }
 
 // handleRST handles a RST. A RST is accepted when its sequence number lies in the window (RFC 5961, section
-// 3). Some receivers are stricter and keep the connection. Then the sender of the forged RST sends new bytes,
+// 3). Some receivers are stricter and keep the connection. Then the sender of the RST sends new bytes,
 // and handleData cancels the RST.
 func (c *Conn) handleRST(dir Dir, segment *Segment) {
 	half, peer := &c.half[dir], &c.half[dir^1]

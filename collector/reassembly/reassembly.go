@@ -25,10 +25,10 @@
 //
 //   - Bytes that are next in order go to the Handler at once, as a slice of Segment.Payload, without a copy.
 //   - A gap is given up when its bytes have been acknowledged for longer than Config.Grace: a capture often
-//     sees a segment later than the acknowledgement that covers it. Without an acknowledgement it is given up
+//     records a segment later than the acknowledgement that covers it. Without an acknowledgement it is given up
 //     when the bytes behind it have waited for Config.GapTimeout, or when memory runs out.
 //   - A segment waits while bytes that it acknowledges are missing from the other direction. A parser
-//     therefore never sees a reply before its request. Nothing waits for a direction of which no segment was
+//     therefore never gets a reply before its request. Nothing waits for a direction of which no segment was
 //     captured.
 //
 // # States of a connection

@@ -36,7 +36,7 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 	half.top = max(half.top, end)
 
 	// Now off ≥ next. The segment is delivered at once if nothing is missing before it, nothing that waits
-	// overlaps it, and what it acknowledges was delivered.
+	// overlaps it, and the bytes that it acknowledges were delivered.
 	inOrder := off == half.next && (half.front == len(half.waiting) || end <= half.waiting[half.front].off)
 	if inOrder && peer.permits(need) {
 		c.deliverBytes(dir, data, size-len(data), segment.Time)

@@ -49,7 +49,7 @@ const (
 // count.
 type decoder struct{ frags defragmenter }
 
-// decodeFrame reads the headers of a frame into p and returns what the frame carries.
+// decodeFrame reads the headers of a frame into p and returns the result under which the packet is counted.
 func (d *decoder) decodeFrame(p *packet, link layers.LinkType, data []byte, wire int) result {
 	// From here on len(data) ≤ wire, and every layer keeps it so: data may be cut, wire is not.
 	wire = max(wire, len(data))
@@ -102,8 +102,8 @@ func (d *decoder) decodeEthernet(p *packet, data []byte, wire, depth int) result
 	return d.decodeEtherType(p, typ, data[14:], wire-14, depth)
 }
 
-// maxLength8023 is the largest value of the field behind a frame's addresses that is a length and not an
-// EtherType (IEEE 802.3).
+// maxLength8023 is the largest length in the field behind a frame's addresses. A larger value of the field is
+// an EtherType (IEEE 802.3).
 const maxLength8023 = 1500
 
 // decodeSNAP reads an LLC header with the SNAP extension, which has an EtherType (RFC 1042).

@@ -210,11 +210,11 @@ func TestFragmentsAreBounded(t *testing.T) {
 		t.Error("half a datagram made a session")
 	}
 	tableTest = newTableTest(t, Default(), Deps{})
-	p := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
+	first := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
 		strings.Repeat("y", 300)), 104)
-	q := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
+	second := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
 		strings.Repeat("y", 300)), 56)
-	for _, f := range [][]byte{p[0], q[1], p[1], p[2]} { // RFC 5722: an overlap invalidates the datagram
+	for _, f := range [][]byte{first[0], second[1], first[1], first[2]} { // RFC 5722: an overlap invalidates the datagram
 		tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
 	}
 	if len(tableTest.closeSessions()) != 0 {
@@ -225,15 +225,15 @@ func TestFragmentsAreBounded(t *testing.T) {
 // TestDatagrams: an exchange of datagrams is one session, which ends when it is idle.
 func TestDatagrams(t *testing.T) {
 	tableTest := newTableTest(t, Default(), Deps{})
-	send := func(at time.Duration, src, dst, s string) {
+	send := func(at time.Duration, src, dst, payload string) {
 		tableTest.ipid++
-		f := udpFrame(t, addrPort(src), addrPort(dst), tableTest.ipid, s)
+		f := udpFrame(t, addrPort(src), addrPort(dst), tableTest.ipid, payload)
 		tableTest.Packet("", layers.LinkTypeEthernet, startTime+int64(at), f, len(f))
 	}
-	c, s := "10.0.0.1:40000", "10.0.0.2:53"
-	send(0, c, s, "ask")
-	send(3*time.Millisecond, s, c, "tell")
-	send(40*time.Second, c, s, "ask")
+	client, server := "10.0.0.1:40000", "10.0.0.2:53"
+	send(0, client, server, "ask")
+	send(3*time.Millisecond, server, client, "tell")
+	send(40*time.Second, client, server, "ask")
 	ss := tableTest.closeSessions()
 	tableTest.wantParserLog(">ask <tell close >ask close")
 	if len(ss) != 2 || ss[0].Session.State != stateTimeout || ss[0].Session.ResponseTime != 3e6 ||

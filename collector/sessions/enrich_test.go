@@ -34,43 +34,43 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 		}
 		return nil, true
 	})}
-	talk := func(b *tableTest, client string) {
-		b.segmentOn("eth0", client, "10.0.0.2:80", ">", "S", 0, 0, "")
-		b.segmentOn("eth0", client, "10.0.0.2:80", "<", "SA", 0, 0, "")
-		b.segmentOn("eth0", client, "10.0.0.2:80", ">", "A", 0, 0, "hello")
-		b.Tick(startTime + int64(b.now))
+	talk := func(test *tableTest, client string) {
+		test.segmentOn("eth0", client, "10.0.0.2:80", ">", "S", 0, 0, "")
+		test.segmentOn("eth0", client, "10.0.0.2:80", "<", "SA", 0, 0, "")
+		test.segmentOn("eth0", client, "10.0.0.2:80", ">", "A", 0, 0, "hello")
+		test.Tick(startTime + int64(test.now))
 	}
-	tick := func(b *tableTest, d time.Duration) {
-		b.now += d
-		b.Tick(startTime + int64(b.now))
+	tick := func(test *tableTest, d time.Duration) {
+		test.now += d
+		test.Tick(startTime + int64(test.now))
 	}
 
-	b := newTableTest(t, Default(), deps)
-	talk(b, "192.0.2.1:40000")
-	if len(b.events) != 1 || b.events[0].Container != web {
-		t.Fatalf("a settled event waited: %v", b.events)
+	test := newTableTest(t, Default(), deps)
+	talk(test, "192.0.2.1:40000")
+	if len(test.events) != 1 || test.events[0].Container != web {
+		t.Fatalf("a settled event waited: %v", test.events)
 	}
-	talk(b, "10.0.0.1:40000")
-	tick(b, 100*time.Millisecond)
-	if len(b.events) != 1 {
-		t.Fatalf("an unresolved event was emitted at once: %v", b.events)
+	talk(test, "10.0.0.1:40000")
+	tick(test, 100*time.Millisecond)
+	if len(test.events) != 1 {
+		t.Fatalf("an unresolved event was emitted at once: %v", test.events)
 	}
 	known = true
-	tick(b, 100*time.Millisecond)
-	if len(b.events) != 2 || b.events[1].Source.Container != late || b.events[1].Container != web {
-		t.Fatalf("the container became known: %v", b.events)
+	tick(test, 100*time.Millisecond)
+	if len(test.events) != 2 || test.events[1].Source.Container != late || test.events[1].Container != web {
+		t.Fatalf("the container became known: %v", test.events)
 	}
 
 	known = false
-	talk(b, "10.0.0.1:40001")
-	tick(b, 3*time.Second)
-	if len(b.events) != 3 || b.events[2].Source.Container != nil || b.events[2].Container != web {
-		t.Fatalf("no container became known: %v", b.events)
+	talk(test, "10.0.0.1:40001")
+	tick(test, 3*time.Second)
+	if len(test.events) != 3 || test.events[2].Source.Container != nil || test.events[2].Container != web {
+		t.Fatalf("no container became known: %v", test.events)
 	}
-	talk(b, "10.0.0.1:40002")
-	b.Close()
+	talk(test, "10.0.0.1:40002")
+	test.Close()
 	open := 0
-	for _, e := range b.events {
+	for _, e := range test.events {
 		if e.Dataset == pipeline.Dataset_REDIS {
 			open++
 		}

@@ -96,7 +96,7 @@ func (f *flow) transport() pipeline.Transport {
 	return pipeline.Transport_TCP
 }
 
-// openProtocol gives the session its id and opens its protocols.Conn. seq is the first sequence number, 0 for
+// openProtocol sets the session's id and opens its protocols.Conn. seq is the first sequence number, 0 for
 // UDP.
 func (f *flow) openProtocol(seq uint32, midStream bool) {
 	client, server := f.endpoints()
@@ -164,8 +164,8 @@ func (f *flow) endTime() int64 {
 	return f.lastSeen + int64(cfg.TCPIdleTimeout)
 }
 
-// schedule sets f.due to the time of f's earliest timer and moves f in Table.timers. It leaves a due time
-// alone that is in the future and early enough.
+// schedule sets f.due to the time of f's earliest timer and moves f in Table.timers. It keeps f.due if
+// f.due is in the future and not later than that time.
 func (f *flow) schedule() {
 	now := f.table.clock.now
 	// next becomes the earliest of: the end, a gap, the parser's tick, and the outbox.

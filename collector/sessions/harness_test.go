@@ -37,9 +37,9 @@ func (p *recordingParser) Parse(dir protocols.Dir, data []byte, at int64) (int, 
 	}
 	fmt.Fprintf(&p.recording.log, "%s%s ", direction(dir), text)
 	p.recording.bytes[dir] = append(p.recording.bytes[dir], data...)
-	e := p.c.EventUDP(dir, uint64(len(p.recording.bytes[dir])))
-	e.Dataset = pipeline.Dataset_REDIS
-	p.c.Emit(e)
+	event := p.c.EventUDP(dir, uint64(len(p.recording.bytes[dir])))
+	event.Dataset = pipeline.Dataset_REDIS
+	p.c.Emit(event)
 	return len(data), nil
 }
 
@@ -83,11 +83,11 @@ type tableTest struct {
 }
 
 func newTableTest(t testing.TB, cfg Config, deps Deps) *tableTest {
-	b := &tableTest{TB: t, recorder: &recordingProtocol{}, isn: [2]uint32{1000, 5000}}
-	deps.Protocols = protocols.NewSet([]protocols.Protocol{b.recorder.protocol()}, protocols.Default(), nil)
-	deps.Emit = func(e *pipeline.Event) { b.events = append(b.events, e) }
-	b.Table = New(cfg, deps, prometheus.NewRegistry())
-	return b
+	test := &tableTest{TB: t, recorder: &recordingProtocol{}, isn: [2]uint32{1000, 5000}}
+	deps.Protocols = protocols.NewSet([]protocols.Protocol{test.recorder.protocol()}, protocols.Default(), nil)
+	deps.Emit = func(e *pipeline.Event) { test.events = append(test.events, e) }
+	test.Table = New(cfg, deps, prometheus.NewRegistry())
+	return test
 }
 
 const startTime = int64(1_700_000_000e9)
@@ -237,7 +237,7 @@ func (b *tableTest) closeOneSession() *pipeline.Event {
 
 // configWith returns the defaults with a change.
 func configWith(change func(*Config)) Config {
-	c := Default()
-	change(&c)
-	return c
+	cfg := Default()
+	change(&cfg)
+	return cfg
 }

@@ -50,8 +50,8 @@ type natHost struct {
 }
 
 func newHost(t testing.TB, nat NAT) *natHost {
-	h := &natHost{TB: t, tables: map[string]*Table{}}
-	h.deps = Deps{
+	host := &natHost{TB: t, tables: map[string]*Table{}}
+	host.deps = Deps{
 		NAT: nat, Dedup: NewDedupTable(),
 		Bridge: func(name string) bool { return name == "docker0" || strings.HasPrefix(name, "br-") },
 		Containers: containersFunc(func(ip netip.Addr, _ int64) (*pipeline.Container, bool) {
@@ -60,9 +60,9 @@ func newHost(t testing.TB, nat NAT) *natHost {
 			}
 			return nil, true
 		}),
-		Emit: func(e *pipeline.Event) { h.events = append(h.events, e) },
+		Emit: func(e *pipeline.Event) { host.events = append(host.events, e) },
 	}
-	return h
+	return host
 }
 
 func (h *natHost) tableOf(iface string) *Table {
@@ -81,16 +81,16 @@ func (h *natHost) tableOf(iface string) *Table {
 type natLeg struct{ iface, client, server string }
 
 // sendStep sends segment number i of a short connection on leg l.
-func (h *natHost) sendStep(l natLeg, i int) {
+func (h *natHost) sendStep(leg natLeg, i int) {
 	h.Helper()
-	c, s := addrPort(l.client), addrPort(l.server)
+	from, to := addrPort(leg.client), addrPort(leg.server)
 	type seg struct {
 		back     bool
 		flags    string
 		seq, ack uint32
 		payload  string
 	}
-	g := []seg{
+	step := []seg{
 		{false, "S", 100, 0, ""},
 		{true, "SA", 500, 101, ""},
 		{false, "A", 101, 501, ""},
@@ -100,12 +100,12 @@ func (h *natHost) sendStep(l natLeg, i int) {
 		{true, "FA", 505, 105, ""},
 		{false, "A", 105, 506, ""},
 	}[i]
-	if g.back {
-		c, s = s, c
+	if step.back {
+		from, to = to, from
 	}
 	h.id++
-	f := tcpFrame(h, c, s, g.flags, g.seq, g.ack, h.id, g.payload)
-	h.tableOf(l.iface).Packet(l.iface, layers.LinkTypeEthernet, startTime+int64(h.now), f, len(f))
+	packet := tcpFrame(h, from, to, step.flags, step.seq, step.ack, h.id, step.payload)
+	h.tableOf(leg.iface).Packet(leg.iface, layers.LinkTypeEthernet, startTime+int64(h.now), packet, len(packet))
 	h.now += 5 * time.Microsecond
 }
 
@@ -168,32 +168,32 @@ func describeEndpoint(endpoint *pipeline.Endpoint) string {
 func TestOneConnectionOnSeveralInterfacesIsReportedOnce(t *testing.T) {
 	check := func(name string, mapping *Mapping, want string, legs ...natLeg) {
 		t.Run(name, func(t *testing.T) {
-			orders := map[string]func(h *natHost){
-				"first leg first": func(h *natHost) {
+			orders := map[string]func(host *natHost){
+				"first leg first": func(host *natHost) {
 					for i := range numSteps {
 						for _, l := range legs {
-							h.sendStep(l, i)
+							host.sendStep(l, i)
 						}
 					}
 				},
-				"last leg first": func(h *natHost) {
+				"last leg first": func(host *natHost) {
 					for i := range numSteps {
 						for _, l := range slices.Backward(legs) {
-							h.sendStep(l, i)
+							host.sendStep(l, i)
 						}
 					}
 				},
-				"first leg whole before the others": func(h *natHost) {
+				"first leg whole before the others": func(host *natHost) {
 					for _, l := range legs {
 						for i := range numSteps {
-							h.sendStep(l, i)
+							host.sendStep(l, i)
 						}
 					}
 				},
-				"last leg whole before the others": func(h *natHost) {
+				"last leg whole before the others": func(host *natHost) {
 					for _, l := range slices.Backward(legs) {
 						for i := range numSteps {
-							h.sendStep(l, i)
+							host.sendStep(l, i)
 						}
 					}
 				},
@@ -201,16 +201,16 @@ func TestOneConnectionOnSeveralInterfacesIsReportedOnce(t *testing.T) {
 			for order, play := range orders {
 				for _, known := range []string{"known", "late"} {
 					nat := fakeNAT{}
-					h := newHost(t, nat)
+					host := newHost(t, nat)
 					if mapping != nil && known == "known" {
 						nat.addMapping(*mapping)
 					}
-					play(h)
+					play(host)
 					if mapping != nil && known == "late" {
-						h.advance(200 * time.Millisecond)
+						host.advance(200 * time.Millisecond)
 						nat.addMapping(*mapping)
 					}
-					if got := h.closeAndDescribe(); got != want {
+					if got := host.closeAndDescribe(); got != want {
 						t.Errorf("%s, mapping %s:\n got %s\nwant %s", order, known, got, want)
 					}
 				}
@@ -252,9 +252,9 @@ func TestOneConnectionOnSeveralInterfacesIsReportedOnce(t *testing.T) {
 // TestPublishedPortOfTheSameHost: a container connects to another through a published port of its own host,
 // without docker-proxy. Both legs cross bridges, under two tuples that only the connection tracker links.
 func TestPublishedPortOfTheSameHost(t *testing.T) {
-	m := newMapping("172.17.0.3:4000", "172.17.0.2:80", "172.17.0.1:61000", "192.0.2.1:9090")
+	mapping := newMapping("172.17.0.3:4000", "172.17.0.2:80", "172.17.0.1:61000", "192.0.2.1:9090")
 	nat := fakeNAT{}
-	nat.addMapping(m)
+	nat.addMapping(mapping)
 	natHost := newHost(t, nat)
 	for i := range numSteps {
 		natHost.sendStep(natLeg{"docker0", "172.17.0.3:4000", "192.0.2.1:9090"}, i)
@@ -286,14 +286,14 @@ func TestTwoInterfacesInOneFile(t *testing.T) {
 // duplicate.
 func TestPortsUsedAgainAfterAClaim(t *testing.T) {
 	natHost := newHost(t, nil)
-	l := natLeg{"docker0", "172.17.0.3:4000", "172.17.0.2:80"}
+	leg := natLeg{"docker0", "172.17.0.3:4000", "172.17.0.2:80"}
 	for i := range numSteps {
-		natHost.sendStep(l, i)
+		natHost.sendStep(leg, i)
 	}
 	natHost.advance(2 * time.Second)
 	first := len(natHost.events)
 	for i := range numSteps {
-		natHost.sendStep(natLeg{"eth0", l.client, l.server}, i) // routed, and the bridge is gone
+		natHost.sendStep(natLeg{"eth0", leg.client, leg.server}, i) // routed, and the bridge is gone
 	}
 	natHost.advance(3 * time.Second)
 	if n := len(natHost.events) - first; first != 3 || n != 3 {
@@ -331,8 +331,8 @@ func TestWorkersInParallel(t *testing.T) {
 	const n = 300
 	var mu sync.Mutex
 	emitted := map[string]int{}
-	h := newHost(t, nat)
-	h.deps.Emit = func(e *pipeline.Event) {
+	host := newHost(t, nat)
+	host.deps.Emit = func(e *pipeline.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		emitted[e.Dataset.Name()+" "+describeEndpoint(e.Source)]++
@@ -347,7 +347,7 @@ func TestWorkersInParallel(t *testing.T) {
 	}
 	hosts := [2]*natHost{}
 	for i := range hosts {
-		hosts[i] = &natHost{TB: t, tables: map[string]*Table{}, deps: h.deps}
+		hosts[i] = &natHost{TB: t, tables: map[string]*Table{}, deps: host.deps}
 	}
 	var wg sync.WaitGroup
 	for i, own := range hosts {

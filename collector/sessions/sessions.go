@@ -43,7 +43,7 @@
 //	elsewhere ─── another flow has claimed it ─────────────────▶ duplicate
 //	elsewhere ─── otherwise ───────────────────────────────────▶ pending
 //	pending ───── another flow claims it ──────────────────────▶ duplicate
-//	pending ───── no bridge can see it, or NATTimeout is over ─▶ primary
+//	pending ───── no bridge carries it, or NATTimeout is over ─▶ primary
 //	primary ───── another leg of the connection is primary ────▶ duplicate    (checked once, at its first event)
 //
 // The events of a pending flow wait in its outbox. A primary emits them, a duplicate drops them. A duplicate
@@ -57,7 +57,8 @@
 // # Time
 //
 // Packet time is the time stamp of the capture, ns since 1970; events carry it. Timers go by the Table's
-// clock (packetClock), which only goes forward. Fields whose comments say "clock" are of that clock.
+// clock (packetClock), which only goes forward. A field with "clock" in its comment holds a time of
+// that clock.
 package sessions
 
 import (
@@ -79,8 +80,8 @@ type Deps struct {
 	// NAT is the connection tracker. Nil: no connection is translated.
 	NAT NAT
 	// Bridge reports whether containers are attached to an interface (docker0, br-…). The copy of a
-	// connection on a bridge is the primary. Nil: every interface is treated as a bridge, so the first to see
-	// a connection reports it.
+	// connection on a bridge is the primary. Nil: every interface is treated as a bridge, so the first flow
+	// of a connection is the primary.
 	Bridge func(iface string) bool
 	// Dedup is shared by the Tables of all workers. Nil: the Table is the only one.
 	Dedup *DedupTable

@@ -23,14 +23,14 @@ func TestShortSnapLenYieldsPartialEvents(t *testing.T) {
 	send := func(f []byte, keep int) {
 		table.Packet("eth0", layers.LinkTypeEthernet, startTime, f[:min(keep, len(f))], len(f))
 	}
-	c, s := addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80")
-	send(tcpFrame(t, c, s, "S", 0, 0, 1, ""), 100)
-	send(tcpFrame(t, s, c, "SA", 0, 1, 1, ""), 100)
-	send(tcpFrame(t, c, s, "A", 1, 1, 2, "GET /box.gif HTTP/1.1\r\nHost: x\r\n\r\n"), 54+20)
-	send(tcpFrame(t, s, c, "A", 1, 38, 2, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), 54+20)
+	client, server := addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80")
+	send(tcpFrame(t, client, server, "S", 0, 0, 1, ""), 100)
+	send(tcpFrame(t, server, client, "SA", 0, 1, 1, ""), 100)
+	send(tcpFrame(t, client, server, "A", 1, 1, 2, "GET /box.gif HTTP/1.1\r\nHost: x\r\n\r\n"), 54+20)
+	send(tcpFrame(t, server, client, "A", 1, 38, 2, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), 54+20)
 	query := "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x01\x04shop\x07example\x00\x00\x01\x00\x01"
 	opt := "\x00\x00\x29\x10\x00\x00\x00\x00\x00\x00\x00"
-	send(udpFrame(t, c, addrPort("10.0.0.2:53"), 3, query+opt), 42+len(query)+4)
+	send(udpFrame(t, client, addrPort("10.0.0.2:53"), 3, query+opt), 42+len(query)+4)
 	table.Close()
 	var request, question bool
 	for _, event := range events {

@@ -121,7 +121,7 @@ func (t *Table) reuseForSYN(f *flow, p *packet, dir reassembly.Dir) *flow {
 	switch {
 	case known && p.Seq+1 == firstSeq && !f.dead:
 		return f // a repetition of the SYN of f
-	case f.dead, closing, !synSeen && !peerSYNSeen, unanswered: // nothing of f can go on
+	case f.dead, closing, !synSeen && !peerSYNSeen, unanswered: // f is over, or was never answered
 		t.replaceFlow(f, f.closedState())
 		return nil
 	case !known && peerSYNSeen:

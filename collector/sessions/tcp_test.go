@@ -18,10 +18,10 @@ func TestSessionInOrder(t *testing.T) {
 	tableTest.closeOrderly(5, 5)
 	event := tableTest.closeOneSession()
 	tableTest.wantParserLog(">GET a <200 b >end <end close")
-	s := event.Session
-	if s.State != stateFIN || s.History != "ShADdFf" || s.RttServer != 3e6 || s.RttClient != 2e6 ||
-		s.ResponseTime != 10e6 || s.DirectionConfidence != 100 {
-		t.Errorf("session %v", s)
+	session := event.Session
+	if session.State != stateFIN || session.History != "ShADdFf" || session.RttServer != 3e6 || session.RttClient != 2e6 ||
+		session.ResponseTime != 10e6 || session.DirectionConfidence != 100 {
+		t.Errorf("session %v", session)
 	}
 	if event.Source.Bytes != 5 || event.Destination.Bytes != 5 || event.Source.Packets != 5 ||
 		event.Destination.Packets != 3 || event.Source.Port != 40000 || event.Destination.Port != 80 {
@@ -41,10 +41,10 @@ func TestReorderedBytesComeInOrder(t *testing.T) {
 	tableTest.segment("<", "A", 0, 9, "") // the capture is late, not the network
 	tableTest.segment(">", "A", 0, 0, "abc")
 	tableTest.closeOrderly(9, 0)
-	s := tableTest.closeOneSession().Session
+	session := tableTest.closeOneSession().Session
 	tableTest.wantParserLog(">abc >def >ghi >end <end close")
-	if s.OutOfOrder != 1 || s.ClientMissingBytes != 0 || s.ClientRetransmissions != 0 {
-		t.Errorf("session %v", s)
+	if session.OutOfOrder != 1 || session.ClientMissingBytes != 0 || session.ClientRetransmissions != 0 {
+		t.Errorf("session %v", session)
 	}
 }
 
@@ -311,9 +311,9 @@ func TestLostFINIsNotAGap(t *testing.T) {
 	tableTest.segment("<", "FA", 0, 4, "")
 	tableTest.segment(">", "A", 4, 1, "")
 	tableTest.Tick(startTime + int64(100*time.Millisecond))
-	s := tableTest.closeOneSession().Session
-	if s.ClientMissingBytes != 0 || s.State != stateFIN {
-		t.Errorf("session %v", s)
+	session := tableTest.closeOneSession().Session
+	if session.ClientMissingBytes != 0 || session.State != stateFIN {
+		t.Errorf("session %v", session)
 	}
 	tableTest.wantParserLog(">abc >end <end close")
 }
@@ -323,10 +323,10 @@ func TestMidStream(t *testing.T) {
 	tableTest := newTableTest(t, Default(), Deps{})
 	tableTest.segment("<", "A", 500, 300, "reply")
 	tableTest.segment(">", "A", 300, 505, "next")
-	e := tableTest.closeOneSession()
+	event := tableTest.closeOneSession()
 	tableTest.wantParserLog("<reply >next close")
-	if s := e.Session; s.DirectionConfidence >= 95 || e.Destination.Port != 80 || !e.Partial {
-		t.Errorf("session %v", e)
+	if s := event.Session; s.DirectionConfidence >= 95 || event.Destination.Port != 80 || !event.Partial {
+		t.Errorf("session %v", event)
 	}
 }
 
@@ -350,9 +350,9 @@ func TestIdleSessionEnds(t *testing.T) {
 	tableTest := newTableTest(t, cfg, Deps{}).handshake()
 	tableTest.segment(">", "A", 0, 0, "abc")
 	tableTest.setTime(11*time.Second).segment(">", "A", 3, 0, "def")
-	s := tableTest.closeSessions()
-	if len(s) != 2 || s[0].Session.State != stateTimeout {
-		t.Errorf("sessions %v", s)
+	ended := tableTest.closeSessions()
+	if len(ended) != 2 || ended[0].Session.State != stateTimeout {
+		t.Errorf("sessions %v", ended)
 	}
 	tableTest.wantParserLog(">abc close >def close")
 }
@@ -396,23 +396,23 @@ func TestOneDirectionOnly(t *testing.T) {
 // TestHandshakeOutOfOrder: in whatever order a handshake was captured, it begins one session that is not
 // partial.
 func TestHandshakeOutOfOrder(t *testing.T) {
-	steps := []func(b *tableTest){
-		func(b *tableTest) { b.segment(">", "S", 0, 0, "") },
-		func(b *tableTest) { b.segment("<", "SA", 0, 0, "") },
-		func(b *tableTest) { b.segment(">", "A", 0, 0, "") },
+	steps := []func(test *tableTest){
+		func(test *tableTest) { test.segment(">", "S", 0, 0, "") },
+		func(test *tableTest) { test.segment("<", "SA", 0, 0, "") },
+		func(test *tableTest) { test.segment(">", "A", 0, 0, "") },
 	}
 	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
-		b := newTableTest(t, Default(), Deps{})
+		test := newTableTest(t, Default(), Deps{})
 		for _, i := range order {
-			steps[i](b)
+			steps[i](test)
 		}
-		b.segment(">", "A", 0, 0, "abc")
-		b.segment("<", "A", 0, 3, "def")
-		if e := b.closeOneSession(); e.Partial || e.Session.DirectionConfidence != 100 ||
+		test.segment(">", "A", 0, 0, "abc")
+		test.segment("<", "A", 0, 3, "def")
+		if e := test.closeOneSession(); e.Partial || e.Session.DirectionConfidence != 100 ||
 			e.Destination.Port != 80 {
 			t.Errorf("%v: %v", order, e)
 		}
-		b.wantParserLog(">abc <def close")
+		test.wantParserLog(">abc <def close")
 	}
 }
 

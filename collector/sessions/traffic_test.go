@@ -71,12 +71,12 @@ func (g *traffic) newConversation(port uint16) *conversation {
 	addr := func(net byte) netip.Addr {
 		return netip.AddrFrom4([4]byte{10, net, byte(g.rng.IntN(256)), byte(1 + g.rng.IntN(250))})
 	}
-	k := &conversation{g: g, at: startTime + g.rng.Int64N(30e9), seq: [2]uint32{g.rng.Uint32(), g.rng.Uint32()}}
-	k.ends = [2]netip.AddrPort{
+	conv := &conversation{g: g, at: startTime + g.rng.Int64N(30e9), seq: [2]uint32{g.rng.Uint32(), g.rng.Uint32()}}
+	conv.ends = [2]netip.AddrPort{
 		netip.AddrPortFrom(addr(1), uint16(32768+g.rng.IntN(28000))),
 		netip.AddrPortFrom(addr(2), port),
 	}
-	return k
+	return conv
 }
 
 // handshake sends the three segments of a handshake.
