@@ -14,7 +14,8 @@ type Config struct {
 	Enabled bool `yaml:"enabled"`
 	// Docker's data-root, as this process sees it.
 	DockerDataRoot string `yaml:"docker_data_root"`
-	// Glob patterns of plain text files that are read as well, such as /var/log/nginx/*.log.
+	// Glob patterns of plain text files that are read as well, such as /var/log/nginx/*.log. Symbolic links to
+	// files are followed.
 	Files []string `yaml:"files"`
 	// Where reading starts on a new host: `beginning`, or `end`, which skips lines older than the collector's
 	// state folder.

@@ -2,6 +2,8 @@ package logs
 
 import (
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"tidegate/collector/containers"
 	"tidegate/collector/logs/discover"
@@ -53,12 +55,34 @@ func (d *discovery) List() (logs []discover.Log, complete bool) {
 		complete = complete && err == nil
 		logs = append(logs, list...)
 	}
+	logs = d.withoutContainers(logs)
 	// Before its first listing the registry has no log files, so that logs outside of Docker's folder may be
 	// missing.
 	if registry := d.source.registry; registry != nil && registry.Enabled() && len(registry.Logs()) == 0 {
 		complete = false
 	}
 	return logs, complete
+}
+
+// withoutContainers leaves out the text logs that are those of containers: a pattern or a symbolic link
+// may lead into Docker's folder, and each line would be read twice, those of excluded containers once.
+func (d *discovery) withoutContainers(logs []discover.Log) []discover.Log {
+	if len(d.source.cfg.Files) == 0 {
+		return logs
+	}
+	ofContainers := map[string]bool{}
+	for i := range logs {
+		if logs[i].Container != "" {
+			ofContainers[logs[i].Container+"-json.log"] = true
+			ofContainers[filepath.Join(logs[i].Dir, logs[i].Base)] = true
+		}
+	}
+	// A folder that cannot be listed at the moment is Docker's all the same.
+	folder := discover.Docker{Root: d.source.cfg.DockerDataRoot}.Folder() + "/"
+	return slices.DeleteFunc(logs, func(log discover.Log) bool {
+		return log.Container == "" &&
+			(ofContainers[log.Base] || ofContainers[log.ID] || strings.HasPrefix(log.ID, folder))
+	})
 }
 
 // Handler implements tail.Discovery.

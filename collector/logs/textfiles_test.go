@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"tidegate/collector/logs/decode"
 	"tidegate/collector/logs/logstest"
@@ -315,6 +316,45 @@ func TestCheckpointsOfFilesThatAreGoneAreDropped(t *testing.T) {
 	}
 	if dropped := ship.Dropped(); len(dropped) != 1 || !strings.Contains(dropped[0], "gone.log") {
 		t.Errorf("dropped %v", dropped)
+	}
+	ship.Check(t)
+}
+
+// TestPatternsMatchMoreThanFiles: a pipe was tried to open every second, and no checkpoint was ever dropped
+// then; a symbolic link was as well, and its file not read; the logs of containers were read twice.
+func TestPatternsMatchMoreThanFiles(t *testing.T) {
+	cfg, dir := textConfig(t, "*.log")
+	cfg.Files = append(cfg.Files, filepath.Join(cfg.DockerDataRoot, "containers/*/*.log"))
+	ship, read := logstest.NewShipper(), logstest.NewDockerd(t, cfg.DockerDataRoot, 1)
+	read.WriteLog("stdout", "of a container\n")
+
+	file := newTextLog(t, filepath.Join(t.TempDir(), "target.log"))
+	file.writeRaw("behind a link\n")
+	for _, err := range []error{
+		os.Symlink(file.path, filepath.Join(dir, "a.log")),
+		os.Symlink(file.path, filepath.Join(dir, "b.log")),
+		os.Symlink("nowhere", filepath.Join(dir, "dangling.log")),
+		os.Symlink("loop.log", filepath.Join(dir, "loop.log")),
+		os.Symlink("/dev/null", filepath.Join(dir, "device.log")),
+		os.Symlink(filepath.Join(cfg.DockerDataRoot, "containers", read.ID, read.ID+"-json.log"), filepath.Join(dir, "pod.log")),
+		os.Mkdir(filepath.Join(dir, "folder.log"), 0o700),
+		unix.Mkfifo(filepath.Join(dir, "pipe.log"), 0o600),
+		unix.Mkfifo(filepath.Join(dir, "file.log.1"), 0o600),
+	} {
+		file.must(err)
+	}
+	newTextLog(t, filepath.Join(dir, "file.log")).writeRaw("of a file\n")
+
+	start(t, cfg, nil, ship)
+	for ship.Pruned() < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	ship.Wait(t, 3)
+	time.Sleep(50 * time.Millisecond) // for what should not come
+	got := messages(ship)
+	slices.Sort(got)
+	if want := []string{"behind a link", "of a container", "of a file"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 	ship.Check(t)
 }

@@ -3,6 +3,7 @@ package discover
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,15 +53,31 @@ func (g Glob) List() ([]Log, error) {
 			errs = append(errs, fmt.Errorf("logs.files: %q: %w", pattern, err))
 		}
 		for _, path := range paths {
+			path, ok := regularFile(path)
+			if !ok {
+				continue
+			}
 			dir, name := filepath.Dir(path), filepath.Base(path)
 			base, _ := splitRotated(name)
-			if id := filepath.Join(dir, base); !listed[id] && !isDir(path) {
+			if id := filepath.Join(dir, base); !listed[id] {
 				listed[id] = true
 				list = append(list, TextLog(dir, base))
 			}
 		}
 	}
 	return list, errors.Join(errs...)
+}
+
+// regularFile returns the path without symbolic links of the file that path leads to, if path is a link, and
+// reports whether that is a regular file.
+func regularFile(path string) (string, bool) {
+	info, err := os.Lstat(path)
+	if err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		if path, err = filepath.EvalSymlinks(path); err == nil {
+			info, err = os.Lstat(path)
+		}
+	}
+	return path, err == nil && info.Mode().IsRegular()
 }
 
 // TextLog returns the log of one plain text file. Its id is the path of the file.

@@ -318,6 +318,8 @@ func (f *file) readFrom(base int64) int64 {
 	return base
 }
 
+var errNotRegular = errors.New("not a regular file")
+
 // openLog opens a file of a log for reading. It refuses everything but regular files: a pipe would never end.
 func openLog(dir, name string) (*os.File, error) {
 	file, err := os.OpenFile(joinPath(dir, name), os.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
@@ -326,7 +328,7 @@ func openLog(dir, name string) (*os.File, error) {
 	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", name)
+		err = fmt.Errorf("%s: %w", name, errNotRegular)
 	}
 	if err != nil {
 		_ = file.Close()

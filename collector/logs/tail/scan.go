@@ -200,6 +200,9 @@ func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.group.metrics.errors.WithLabelValues("open").Inc()
+		if errors.Is(err, errNotRegular) || errors.Is(err, unix.ELOOP) {
+			return nil // a pipe or a symbolic link has no lines, and trying again changes nothing
+		}
 		t.rescanNeeded = true
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 			t.listingIncomplete = true
