@@ -106,6 +106,7 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 	if in.HostConfig != nil {
 		e.log.Driver = in.HostConfig.LogConfig.Type
 	}
+	// The labels decide about exclusion in their original form; the entry has them with secrets redacted.
 	var labels map[string]string
 	if in.Config != nil {
 		e.container.Image = in.Config.Image
@@ -121,6 +122,7 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 			e.ended = finished
 		}
 	}
+	// Collect the addresses of all networks.
 	if in.NetworkSettings != nil {
 		for _, n := range in.NetworkSettings.Networks {
 			if n != nil {

@@ -195,6 +195,7 @@ func (s *sender) produceBatch(pending *pendingBatch) {
 		}
 		shipper.recordProduceResult(err)
 	}
+	// Only a batch that Kafka will never accept is lost; every other error is temporary.
 	switch {
 	case err == nil:
 		shipper.counters.delivered.addCounts(&pending.counts)

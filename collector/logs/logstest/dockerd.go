@@ -1,6 +1,6 @@
-// Package logstest is the test kit of collector/logs: Dockerd writes the log files of a container as the real
-// one does, Shipper keeps in memory what is shipped and outlives a kill, BenchRecords are what benchmarks
-// parse. Only tests import it.
+// Package logstest is the test kit of collector/logs. Dockerd writes the log files of a container as dockerd
+// does. Shipper keeps the shipped events in memory and outlives a simulated kill. BenchRecords are the input
+// of benchmarks. Only tests import it.
 package logstest
 
 import (

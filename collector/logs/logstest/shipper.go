@@ -113,8 +113,9 @@ func (p *producer) Ship(ctx context.Context, event *pipeline.Event, checkpoint c
 	defer p.shipper.mu.Unlock()
 	g := Shipped{
 		ID: hex.EncodeToString(event.Id), Message: string([]byte(event.Log.Message)), Stream: event.Log.Stream,
-		Path: event.Log.Path, Level: event.Log.Level, Time: event.Timestamp, Offset: event.Log.Offset, Bytes: event.Log.Bytes,
-		Truncated: event.Log.Truncated, Partial: event.Partial, Container: event.Container.GetName(), Checkpoint: checkpoint,
+		Path: event.Log.Path, Level: event.Log.Level, Time: event.Timestamp,
+		Offset: event.Log.Offset, Bytes: event.Log.Bytes, Truncated: event.Log.Truncated,
+		Partial: event.Partial, Container: event.Container.GetName(), Checkpoint: checkpoint,
 	}
 	if n := len(p.list); n > 0 && p.list[n-1].Checkpoint.End >= checkpoint.End {
 		p.shipper.errs = append(p.shipper.errs, "End did not grow: "+p.name+" "+g.Message)
@@ -189,7 +190,7 @@ func (s *Shipper) Count() (n int) {
 	return n
 }
 
-// All returns what was shipped, by name of the file and then in order.
+// All returns the shipped events, ordered by the name of their file and then by their order in it.
 func (s *Shipper) All() []Shipped {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -178,9 +178,9 @@ func (g *Group) follow(ctx context.Context, log discover.Log, handler Handler) {
 	})
 }
 
-// pruneOnce makes the shipper drop the checkpoints of files that disappeared while no collector ran. It is
-// called when all logs are listed, and waits for a time at which the folder of each was listed completely.
-// The checkpoints of logs that exist and are not read are kept.
+// pruneOnce makes the shipper drop the checkpoints of files that were removed while no collector ran. It is
+// called after each complete listing of the logs, and acts once, when the folders of all logs have been
+// listed completely. Checkpoints of logs that exist but are not tailed are kept.
 func (g *Group) pruneOnce(listed map[string]bool) {
 	if g.pruned {
 		return

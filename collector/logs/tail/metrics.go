@@ -26,7 +26,8 @@ func newMetrics(reg prometheus.Registerer) groupMetrics {
 		resumed: with.Counter("tidegate_logs_resumed_total",
 			"Log lines that were read again after a restart and had been shipped before it."),
 		dropped: with.CounterVec("tidegate_logs_dropped_total",
-			"Parts of log files that were not shipped, by reason: over_cap, nul and cut in bytes, the others in lines.", "reason"),
+			"Parts of log files that were not shipped, by reason: over_cap, nul and cut in bytes, the others in lines.",
+			"reason"),
 		malformed: with.CounterVec("tidegate_logs_malformed_total",
 			"Records of log files that are not of the format of their log, by reason; their text is shipped.", "reason"),
 		errors: with.CounterVec("tidegate_logs_errors_total",
@@ -55,7 +56,7 @@ func (g *Group) exportGauges(reg prometheus.Registerer) (stop func()) {
 	}
 }
 
-// A tally holds what a tailer counts in one pass, so that the hot path touches no shared memory.
+// A tally holds the counts of a tailer since the last addTally, so that the hot path writes no shared memory.
 type tally struct {
 	bytes, records, lines, parts, resumed               uint64
 	overCap, nul, cut, blank, beforeStart               uint64

@@ -197,8 +197,8 @@ func (s *state) exportState() State {
 	for _, id := range slices.Sorted(maps.Keys(s.files)) {
 		file := s.files[id]
 		out.Files = append(out.Files, File{
-			ID: id, Name: file.name, Replaced: file.replaced, Checkpoint: file.checkpoint, HasCheckpoint: file.hasCheckpoint,
-			Done: slices.Clone(file.done),
+			ID: id, Name: file.name, Replaced: file.replaced,
+			Checkpoint: file.checkpoint, HasCheckpoint: file.hasCheckpoint, Done: slices.Clone(file.done),
 		})
 	}
 	for id, ranges := range s.batches {
