@@ -27,8 +27,8 @@ import (
 // A sink receives the events of a stage. It owns them.
 type sink interface {
 	add(e *pipeline.Event)
-	finish() error // waits until all is where it belongs
-	close() error  // lets go of what it took to measure that
+	finish() error // waits until all events are processed
+	close() error  // releases resources; not measured
 }
 
 // captureStages are the stages of a packet. Each includes the one before.
@@ -186,7 +186,7 @@ func (c *encodingSink) add(event *pipeline.Event) {
 		c.at = 0
 	}
 	if _, err := event.MarshalToSizedBufferVT(c.buf[c.at : c.at+n]); err != nil {
-		panic(err) // it has made room of the size that it asked for
+		panic(err) // the buffer has the size that SizeVT returned
 	}
 	c.at += n
 	c.events++

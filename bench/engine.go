@@ -21,7 +21,7 @@ import (
 
 // An engineCase is a set of detectors and a store.
 type engineCase struct {
-	rules int // made ones beside those that are shipped, with feed and classifier; -1: nobody judges
+	rules int // generated rules beside the shipped ones, a feed and the classifier; -1: no detectors
 	store string
 }
 

@@ -72,6 +72,8 @@ func selfCPU() time.Duration {
 
 // childrenCPU returns the CPU time of all running descendants of this process, in steps of 10 ms.
 func childrenCPU() (sum time.Duration) {
+	// 1. Parent and CPU time of every process. The fields of stat follow the command name, which may contain
+	// blanks and brackets (proc_pid_stat(5)).
 	parents := map[int]int{}
 	ticks := map[int]int64{}
 	entries, _ := os.ReadDir("/proc")
@@ -93,6 +95,9 @@ func childrenCPU() (sum time.Duration) {
 		system, _ := strconv.ParseInt(f[12], 10, 64)
 		ticks[pid] = user + system
 	}
+
+	// 2. Sum over the processes that descend from this one. The limit of hops guards against a cycle after a
+	// pid was reused.
 	for pid, n := range ticks {
 		for p, hops := pid, 0; p > 1 && hops < 8; hops++ {
 			if p = parents[p]; p == os.Getpid() {

@@ -18,7 +18,7 @@ import (
 )
 
 // madeRules returns n rules of four conditions over fields of five datasets, in the style of people who write
-// rules. None of them matches mixedEvents. plain holds the same conditions for expr alone, over the
+// rules. None of them matches mixedEvents. plain holds the same conditions in expr's language, over the
 // environment plainEvent.
 func madeRules(n int) (ours, plain []string) {
 	r := rand.New(rand.NewPCG(3, 3))

@@ -77,6 +77,8 @@ func (k *conversation) sendSegment(from int, flags byte, payload string) {
 	if flags&(syn|fin) != 0 {
 		k.seq[from]++
 	}
+
+	// The sequence number has advanced in any case: a lost segment leaves a gap.
 	at := k.now
 	if payload != "" {
 		switch p := generator.rng.Float64(); {
@@ -108,8 +110,12 @@ func (k *conversation) frame(from int, protocol byte, n int) (whole, payload []b
 		generator.slab = make([]byte, 1<<20)
 	}
 	whole, generator.slab = generator.slab[:size:size], generator.slab[size:]
+
+	// Ethernet: locally administered addresses, EtherType IPv4.
 	whole[0], whole[6], whole[5], whole[11] = 2, 2, byte(1+from), byte(2-from)
 	whole[12] = 8
+
+	// IPv4 (RFC 791): no options, TTL 64, don't fragment.
 	ip := whole[14:34]
 	ip[0], ip[8], ip[9] = 0x45, 64, protocol
 	binary.BigEndian.PutUint16(ip[2:], uint16(20+n))
@@ -120,6 +126,8 @@ func (k *conversation) frame(from int, protocol byte, n int) (whole, payload []b
 	copy(ip[12:], a[:])
 	copy(ip[16:], b[:])
 	binary.BigEndian.PutUint16(ip[10:], ^checksum(ip, 0))
+
+	// UDP and TCP both begin with the two ports.
 	payload = whole[34:]
 	binary.BigEndian.PutUint16(payload, k.endpoints[from].Port())
 	binary.BigEndian.PutUint16(payload[2:], k.endpoints[1-from].Port())
@@ -134,7 +142,9 @@ func (k *conversation) tcpSegment(from int, flags byte, seq uint32, payload stri
 		binary.BigEndian.PutUint32(data[8:], k.seq[1-from])
 	}
 	data[12], data[13] = 8<<4, flags
-	binary.BigEndian.PutUint16(data[14:], 64000)
+	binary.BigEndian.PutUint16(data[14:], 64000) // window
+
+	// Options: two NOPs and the timestamps option, 10 bytes (RFC 7323).
 	data[20], data[21], data[22], data[23] = 1, 1, 8, 10
 	binary.BigEndian.PutUint32(data[24:], uint32(k.now/1e6))
 	copy(data[32:], payload)

@@ -30,8 +30,8 @@ func lowerInto(buf *[]byte, s string) string {
 	return unsafe.String(unsafe.SliceData(data), len(data))
 }
 
-// unescape undoes what is done to get an attack past a filter: percent-encoding, twice where the result is
-// encoded too, and + for a blank. What is not a valid escape stays as it is.
+// unescape decodes the encodings that hide attacks from filters: percent-encoding, applied once or twice, and +
+// for a blank. It leaves invalid escapes unchanged.
 func unescape(s string) string {
 	var b []byte
 	return unescapeInto(&b, s)
@@ -54,7 +54,7 @@ func unescapeInto(buf *[]byte, s string) string {
 	return unsafe.String(unsafe.SliceData(data), len(data))
 }
 
-// unescapeRound undoes one level of percent-encoding in place; with plus also + for a blank.
+// unescapeRound decodes one level of percent-encoding in place, and with plus also + for a blank.
 func unescapeRound(data []byte, plus bool) []byte {
 	out := data[:0]
 	for i := 0; i < len(data); i++ {

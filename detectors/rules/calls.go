@@ -24,8 +24,8 @@ func (r *resolver) builtin(builtinNode *ast.BuiltinNode) *node {
 	return r.addError(builtinNode, "%s() is not part of the rule language%s", builtinNode.Name, config.DidYouMean(builtinNode.Name, functions))
 }
 
-// loop resolves any and its like. Only one list field is walked at a time: a loop in a loop is quadratic in
-// what an attacker sends.
+// loop resolves any, all, none, one and count. A loop inside a loop is an error, because its time would be
+// quadratic in the size of an event, which an attacker controls.
 func (r *resolver) loop(builtinNode *ast.BuiltinNode) *node {
 	if r.loops > 0 {
 		return r.addError(builtinNode, "%s() inside another loop is not allowed: its time would grow with the square of the event",
@@ -35,7 +35,7 @@ func (r *resolver) loop(builtinNode *ast.BuiltinNode) *node {
 		return r.addError(builtinNode, "%s takes a list field and a condition on #", builtinNode.Name)
 	}
 
-	// The list must be a field: its slot is walked in place.
+	// 1. The list must be a field, because the closure walks the slot in place.
 	walked := r.resolve(builtinNode.Arguments[0])
 	if walked.kind == invalid {
 		return walked
@@ -44,7 +44,7 @@ func (r *resolver) loop(builtinNode *ast.BuiltinNode) *node {
 		return r.addError(builtinNode, "%s walks a list field, such as dns.answers.data", builtinNode.Name)
 	}
 
-	// Within the condition # is an element.
+	// 2. Inside the condition, # is an element of the list.
 	if r.element = text; walked.kind == numberList {
 		r.element = number
 	}
@@ -66,7 +66,7 @@ func (r *resolver) loop(builtinNode *ast.BuiltinNode) *node {
 	return out
 }
 
-// textFunction resolves a function from text to text. lower and unescape of a slot are slots of their own, so
+// textFunction resolves a function from text to text. lower and unescape of a slot become slots of their own, so
 // that they are computed once for all rules.
 func (r *resolver) textFunction(n ast.Node, name string, op operation, how derivation, args []ast.Node) *node {
 	if len(args) != 1 {
@@ -84,6 +84,7 @@ func (r *resolver) textFunction(n ast.Node, name string, op operation, how deriv
 	return &node{op: op, kind: text, at: r.at(n), args: []*node{of}}
 }
 
+// lengthOf resolves len. len of a slot is a slot of its own.
 func (r *resolver) lengthOf(builtinNode *ast.BuiltinNode) *node {
 	if len(builtinNode.Arguments) != 1 {
 		return r.addError(builtinNode, "len takes one text or list")
@@ -100,7 +101,7 @@ func (r *resolver) lengthOf(builtinNode *ast.BuiltinNode) *node {
 	return &node{op: opLength, kind: number, at: r.at(builtinNode), args: []*node{of}}
 }
 
-// call resolves the functions that are not expr's.
+// call resolves the functions that expr's parser does not have.
 func (r *resolver) call(callNode *ast.CallNode) *node {
 	id, ok := callNode.Callee.(*ast.IdentifierNode)
 	if !ok {
@@ -124,6 +125,7 @@ func (r *resolver) call(callNode *ast.CallNode) *node {
 	return r.addError(callNode, "unknown function %q%s", id.Value, config.DidYouMean(id.Value, functions))
 }
 
+// has resolves has(field).
 func (r *resolver) has(callNode *ast.CallNode) *node {
 	name, ok := "", false
 	if len(callNode.Arguments) == 1 {
@@ -136,7 +138,8 @@ func (r *resolver) has(callNode *ast.CallNode) *node {
 	if field == nil {
 		return r.addError(callNode.Arguments[0], "%s", unknownName(name, nil))
 	}
-	// Labels and identities have no value that rules can compare, but an event has them or not.
+
+	// Labels and ids have no value that rules can compare, but they may be present or absent.
 	if _, err := fieldKind(field); err != nil && field.Labels == nil && field.Raw == nil {
 		return r.addError(callNode, "%v", err)
 	}

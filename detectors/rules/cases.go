@@ -26,7 +26,7 @@ type Result struct {
 	Took    time.Duration `json:"took_ns"`
 }
 
-// coverageCase is the name of the result that a rule has when it lacks cases.
+// coverageCase is Result.Case of the failed result for a rule that lacks cases.
 const coverageCase = "coverage"
 
 // Test runs every case of every rule. The whole set evaluates the event of a case through the index, as in
@@ -65,7 +65,7 @@ func (r *Rule) missingCase() string {
 func (s *Set) runCase(rule *Rule, c Case) Result {
 	out := Result{Rule: rule.ID, Case: c.Name, File: rule.File, Line: c.Line, Want: c.Fires}
 
-	// A copy, because verdicts are written onto it and the case may run again.
+	// Evaluate a copy, because verdicts are appended to it and the case may run again.
 	event := proto.Clone(c.event).(*pipeline.Event)
 	start := time.Now()
 	s.Evaluate([]*pipeline.Event{event})

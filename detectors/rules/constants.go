@@ -18,7 +18,7 @@ func (r *resolver) in(binaryNode *ast.BinaryNode) *node {
 		return r.membership(binaryNode, r.resolve(binaryNode.Left), constants)
 	}
 
-	// To the right is a list field. A loop is not needed for one constant, so this may stand inside a loop.
+	// The right side is a list field. Looking for one constant is no loop, so it is allowed inside a loop.
 	right := r.resolve(binaryNode.Right)
 	switch {
 	case right.kind == invalid:
@@ -38,7 +38,7 @@ func (r *resolver) in(binaryNode *ast.BinaryNode) *node {
 	return r.addError(binaryNode, "%s is %s, %s is %s", r.slots.render(left), left.kind, r.slots.render(right), right.kind)
 }
 
-// membership resolves `subject in l`; of an address the list may hold networks.
+// membership resolves `subject in l`. If subject is an address, the list may hold networks.
 func (r *resolver) membership(n ast.Node, subject *node, l *list) *node {
 	if subject.kind != address {
 		return r.comparison(n, &node{op: opIn, texts: l.texts, numbers: l.numbers}, subject)
@@ -49,7 +49,7 @@ func (r *resolver) membership(n ast.Node, subject *node, l *list) *node {
 	return r.inNetworks(n, subject, l.texts)
 }
 
-// constants reads a literal list or the name of one; it returns nil if n is neither.
+// constants returns the constants of a literal list or of a named list. It returns nil if node is neither.
 func (r *resolver) constants(node ast.Node) *list {
 	if id, ok := node.(*ast.IdentifierNode); ok && pipeline.Lookup(id.Value) == nil {
 		return r.names.lists[id.Value]
@@ -76,8 +76,8 @@ func (r *resolver) constants(node ast.Node) *list {
 	return constants
 }
 
-// comparison completes a comparison of subject with the constants in test, and checks that they are of its
-// kind.
+// comparison completes test, a comparison with constants, with its subject. It adds an error if subject and
+// constants are of different kinds.
 func (r *resolver) comparison(n ast.Node, test, subject *node) *node {
 	if subject.kind == invalid {
 		return subject
@@ -98,7 +98,8 @@ func (r *resolver) comparison(n ast.Node, test, subject *node) *node {
 	return test
 }
 
-// inNetworks resolves the test of whether an address, or a text that should be one, is in networks.
+// inNetworks resolves the test whether subject, an address or a text that holds one, is in one of the networks
+// that texts name.
 func (r *resolver) inNetworks(n ast.Node, subject *node, texts []string) *node {
 	var networks []netip.Prefix
 	for _, written := range texts {
@@ -117,7 +118,7 @@ func (r *resolver) inNetworks(n ast.Node, subject *node, texts []string) *node {
 	return &node{op: opInNetwork, kind: flag, at: r.at(n), args: []*node{subject}, networks: networks}
 }
 
-// parseNetwork reads a network, or an address as the network of it alone.
+// parseNetwork parses a network. An address alone is a network of one.
 func parseNetwork(t string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(t); err == nil && addr.Zone() == "" {
 		addr = addr.Unmap()
@@ -181,7 +182,7 @@ func globRegex(t string) string {
 	return out.String()
 }
 
-// regex resolves a match with a regular expression; errors of the pattern are reported at the place of where.
+// regex resolves a match of subject with a regular expression. Errors of the pattern are reported at where.
 func (r *resolver) regex(n, where ast.Node, subject *node, pattern string) *node {
 	if len(pattern) > maxRegex {
 		return r.addError(where, "regular expression of %d bytes, the limit is %d", len(pattern), maxRegex)
@@ -191,7 +192,7 @@ func (r *resolver) regex(n, where ast.Node, subject *node, pattern string) *node
 		return r.addError(where, "%s", regexProblem(err))
 	}
 
-	// The size of the program bounds the time for each byte of text.
+	// The number of instructions bounds the time for each byte of text.
 	code, err := syntax.Compile(tree.Simplify())
 	if err != nil {
 		return r.addError(where, "%s", regexProblem(err))
@@ -207,10 +208,10 @@ func (r *resolver) regex(n, where ast.Node, subject *node, pattern string) *node
 	return r.comparison(n, &node{op: opMatches, pattern: pattern, syntax: tree, regex: re}, subject)
 }
 
-// matcher runs re only where a literal that it requires is in the text: looking for one is some 50 times
-// cheaper a byte than Go's regular expressions, and most texts fail there.
+// matcher returns a function that reports whether re matches a text. It first looks for the literals that re
+// requires: that costs a fiftieth of the time per byte of Go's regular expressions, and most texts have none.
 func matcher(re *regexp.Regexp, tree *syntax.Regexp) func(string) bool {
-	// Ignoring case, or trying very many literals, would cost as much as the expression itself.
+	// A search that ignores case, or for very many literals, would cost as much as the expression itself.
 	literals, fold := requiredLiterals(tree, 0)
 	if fold || len(literals) == 0 || len(literals) > 16 {
 		return re.MatchString

@@ -9,13 +9,13 @@ import (
 	"tidegate/pipeline"
 )
 
-// datasetMask is a set of datasets: bit d stands for pipeline.Dataset(d), the bit of DATASET_NONE for events
-// without a dataset.
+// datasetMask is a set of datasets: bit d stands for pipeline.Dataset(d). The bit of DATASET_NONE stands for
+// events without a dataset.
 type datasetMask uint32
 
 const allDatasets = datasetMask(1<<pipeline.NumDatasets - 1)
 
-// maskOf returns the set of d alone; of a dataset that this binary does not know it is empty.
+// maskOf returns the set of one dataset. It returns the empty set for a dataset that this binary does not have.
 func maskOf(dataset pipeline.Dataset) datasetMask {
 	if dataset < 0 || int(dataset) >= pipeline.NumDatasets {
 		return 0
@@ -42,8 +42,8 @@ func (m datasetMask) describe() string {
 	return "another dataset than " + strings.Join((allDatasets&^m).names(), " or ")
 }
 
-// String returns m for a rule's hash. All datasets are one word, so that a new dataset leaves the hashes of
-// the rules that name none as they are.
+// String returns m for the hash of a rule. It returns "all" for all datasets, so that a new dataset does not
+// change the hashes of rules that list no datasets.
 func (m datasetMask) String() string {
 	if m == allDatasets {
 		return "all"
@@ -59,9 +59,9 @@ func (t *slotTable) slotDatasets(i int) datasetMask {
 	return maskOf(t.list[i].body)
 }
 
-// comparisonDatasets returns the datasets for whose events the comparison n can be want. Where it is not want
-// while all its fields are absent, an event needs one of them, and only events of that field's dataset have
-// it.
+// comparisonDatasets returns the datasets for whose events the comparison n can have the value want. If n does
+// not have that value while all its fields are absent, an event needs one of the fields, and only events of the
+// field's dataset have it.
 func (t *slotTable) comparisonDatasets(n *node, want bool) datasetMask {
 	if datasets, ok := t.namedDatasets(n, want); ok {
 		return datasets
@@ -82,7 +82,8 @@ func (t *slotTable) comparisonDatasets(n *node, want bool) datasetMask {
 	return datasets
 }
 
-// namedDatasets reads event.dataset == "x", != "x" and in [...]; ok is false where n is none of them.
+// namedDatasets returns the datasets for which a comparison of event.dataset (==, != or in) has the value want.
+// ok is false if n is not such a comparison.
 func (t *slotTable) namedDatasets(n *node, want bool) (m datasetMask, ok bool) {
 	var texts []string
 	switch n.op {
@@ -98,7 +99,7 @@ func (t *slotTable) namedDatasets(n *node, want bool) (m datasetMask, ok bool) {
 		return 0, false
 	}
 
-	// Names of datasets that do not exist stand for no event.
+	// A name that is not a dataset matches no event.
 	if of := n.args[0]; of.op != opSlot || t.list[of.slot].label != "event.dataset" {
 		return 0, false
 	}
@@ -125,8 +126,8 @@ func appendSlots(n *node, to []int) []int {
 	return to
 }
 
-// valueWhenAbsent returns what n is while every field of it is absent; known is false where that is not
-// plain.
+// valueWhenAbsent returns the value of n when all its fields are absent. known is false where the value is not
+// determined here; the prefilter then rules out nothing.
 func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
 	if n.op == opSlot {
 		return false, n.kind == flag
@@ -188,7 +189,7 @@ func numberWhenAbsent(op operation, constant int64) (value, known bool) {
 	return false, false
 }
 
-// contradiction says why no event is of all the datasets that n and the rule's own list of datasets need.
+// contradiction returns the reason why no dataset satisfies both n and the datasets that the rule lists.
 func (t *slotTable) contradiction(n *node, listed datasetMask) string {
 	// Every part of a chain of and must hold; the first two that share no dataset are the reason.
 	masks := []datasetMask{listed}

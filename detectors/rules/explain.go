@@ -6,8 +6,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// explain says which parts of r decide that it matches e, or that it does not: `url.path contains ".." is
-// true`.
+// explain returns the parts of a rule that decide whether it matches e, such as `url.path contains ".." is true`.
 func (s *Set) explain(rule *Rule, e *pipeline.Event) string {
 	worker := s.acquireWorker()
 	defer s.releaseWorker(worker)
@@ -24,7 +23,7 @@ func (s *Set) explain(rule *Rule, e *pipeline.Event) string {
 	return s.decisiveParts(worker.values, rule.when.root, true)
 }
 
-// decisiveParts lists comparisons that make n be value, as few as are needed.
+// decisiveParts lists the comparisons because of which n has the given value, as few as are needed.
 func (s *Set) decisiveParts(v *eventValues, n *node, value bool) string {
 	var parts []string
 	var collect func(n *node, value bool)

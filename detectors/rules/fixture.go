@@ -9,9 +9,9 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// parseEvent reads the event of a test case: nested or dotted names of fields, as `tidegate replay -o jsonl`
-// prints them. Where event.dataset is not among them it follows from the others. Fields that are computed or
-// written later are ignored, so that a printed event can be pasted as it is.
+// parseEvent parses the event of a test case: fields with nested or dotted names, as `tidegate replay -o jsonl`
+// prints them. If event.dataset is absent, it follows from the other fields. Fields that are computed or
+// written later are ignored, so that a printed event can be pasted unchanged.
 func parseEvent(node config.Node) *pipeline.Event {
 	if !node.IsMapping() {
 		node.Errorf("expected a mapping of fields, got %s", node.Kind())
@@ -29,8 +29,8 @@ func parseEvent(node config.Node) *pipeline.Event {
 	return event
 }
 
-// setFields sets the fields in the mapping n, whose names begin with prefix. key is the path of the event,
-// for errors.
+// setFields sets the fields of the mapping n, to whose keys prefix is prepended. key is the path of the event in
+// the file, for errors.
 func setFields(builder *pipeline.Builder, n config.Node, key, prefix string, depth int) {
 	const maxDepth = 8
 	for _, entry := range n.Entries() {

@@ -9,8 +9,8 @@ import (
 	"tidegate/pipeline/metrics"
 )
 
-// Metrics counts what rules do. It outlives the sets: a rule that is loaded again continues its counts. A nil
-// *Metrics counts nothing.
+// Metrics counts evaluations, verdicts and loads. All sets of a process share one, so a rule that is loaded again
+// continues its counts. A nil *Metrics counts nothing.
 type Metrics struct {
 	events, candidates, verdicts prometheus.Counter
 	loads                        *prometheus.CounterVec
@@ -22,7 +22,7 @@ type Metrics struct {
 	perRule []ruleMetric
 }
 
-// A ruleMetric is a metric with the label rule, which is exported for the rules for which it is not 0.
+// A ruleMetric is a metric with the label rule. It is exported only for rules for which it is not 0.
 type ruleMetric struct {
 	desc  *prometheus.Desc
 	kind  prometheus.ValueType
@@ -121,7 +121,7 @@ func (m *Metrics) Describe(out chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. It leaves values of 0 out: most of thousands of rules never match.
+// Collect implements prometheus.Collector. It leaves out values of 0: of thousands of rules most never match.
 func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// operation is what a node does with its arguments.
+// operation is the operator or function of a node.
 type operation uint8
 
 const (
@@ -59,7 +59,7 @@ const (
 	opInNetwork
 )
 
-// operators are how authors write the operations, in errors and explanations.
+// operators holds the operations as authors write them, for errors and explanations.
 var operators = [...]string{
 	opNot: "not", opAnd: "and", opOr: "or", opNegate: "-", opAdd: "+", opSubtract: "-", opMultiply: "*", opDivide: "/", opModulo: "%",
 	opEqual: "==", opNotEqual: "!=", opLess: "<", opLessEqual: "<=", opGreater: ">", opGreaterEqual: ">=",
@@ -68,8 +68,8 @@ var operators = [...]string{
 	opIn: "in", opContainsAny: "contains", opStartsWithAny: "startsWith", opEndsWithAny: "endsWith", opMatches: "matches", opInNetwork: "cidr",
 }
 
-// A node is a part of a resolved expression: names are slots, macros are expanded, every value has a kind.
-// The prefilter reads nodes, and closures are made of them.
+// A node is a part of a resolved expression: names are slots, macros are expanded, and every value has a kind.
+// The prefilter is derived from nodes, and closures are compiled from them.
 type node struct {
 	op   operation
 	kind kind
@@ -92,7 +92,7 @@ type node struct {
 	regex    *regexp.Regexp
 }
 
-// render writes n as an author would; long constants are cut.
+// render returns n as an author would write it, with long constants shortened.
 func (t *slotTable) render(n *node) string {
 	arg := func(i int) string { return t.render(n.args[i]) }
 	switch n.op {
@@ -152,7 +152,7 @@ func (n *node) constantList() string {
 	return "[" + strings.Join(firstParts(parts), ", ") + "]"
 }
 
-// firstParts cuts a list that would fill the screen.
+// firstParts shortens a list for an error message.
 func firstParts(parts []string) []string {
 	const most = 5
 	if len(parts) > most {

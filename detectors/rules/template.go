@@ -15,7 +15,7 @@ const (
 	maxGroupBytes = 256
 )
 
-// A template is the text of an alert, in parts that are plain text or a field.
+// A template is the text of an alert. Each part is plain text or a field.
 type template []templatePart
 
 type templatePart struct {
@@ -23,7 +23,7 @@ type templatePart struct {
 	field *pipeline.Field // nil: plain text
 }
 
-// parseTemplate parses text with {field} in it; {{ and }} stand for braces.
+// parseTemplate parses a text with fields as {name}; {{ and }} stand for braces.
 func parseTemplate(t string) (template, []syntaxError) {
 	var out template
 	var errs []syntaxError
@@ -34,7 +34,8 @@ func parseTemplate(t string) (template, []syntaxError) {
 			plain.Reset()
 		}
 	}
-	// plain gathers text up to the next field; i is always at the start of a rune or brace.
+
+	// Invariant: plain holds the text since the last field, and i is not inside {name}.
 	for i := 0; i < len(t); {
 		switch {
 		case strings.HasPrefix(t[i:], "{{"), strings.HasPrefix(t[i:], "}}"):
@@ -64,7 +65,8 @@ func parseTemplate(t string) (template, []syntaxError) {
 	return out, errs
 }
 
-// render returns the evidence for e. It aliases nothing of e, is bounded and has no control characters.
+// render returns the evidence for an event. The result shares no memory with the event, has a limited length,
+// and has no control characters.
 func (t template) render(event *pipeline.Event) string {
 	var out strings.Builder
 	for _, part := range t {
@@ -80,8 +82,8 @@ func (t template) render(event *pipeline.Event) string {
 	return out.String()
 }
 
-// writePrintable writes at most limit runes of s in a form that a terminal can show: what the network sent
-// must not control it.
+// writePrintable writes at most limit runes of s. It replaces control characters, so that text from the network
+// cannot control a terminal.
 func writePrintable(out *strings.Builder, s string, limit int) {
 	runes := 0
 	for _, r := range s {
@@ -102,8 +104,9 @@ func writePrintable(out *strings.Builder, s string, limit int) {
 	}
 }
 
-// groupOf returns the group of a verdict, by which verdicts become one alert: the values of fields, or else
-// the container or host. Of values that are too long it keeps the beginning and a hash.
+// groupOf returns the group of a verdict; verdicts of one rule and group become one alert. The group is made of
+// the values of fields, or else it is the container or host. A group that is too long is cut and ends with a
+// hash of the whole.
 func groupOf(fields []*pipeline.Field, event *pipeline.Event) string {
 	if len(fields) == 0 {
 		return strings.Clone(event.Owner())

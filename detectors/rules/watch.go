@@ -8,12 +8,12 @@ import (
 	"tidegate/detectors/watch"
 )
 
-// A Watcher loads the rules again when a file of Config.Dir changes. A load is all or nothing: where anything
-// does not compile, every error is logged and the set that was loaded before stays, until the next change.
+// A Watcher reloads the rules when a file of Config.Dir changes. If any file has an error, the Watcher logs all
+// errors and keeps the current set until the next change.
 type Watcher struct {
 	Config   Config
-	Current  *Set       // as loaded before Run
-	OnChange func(*Set) // is called with every new set of another version, from the goroutine of Run
+	Current  *Set       // the set that was loaded before Run
+	OnChange func(*Set) // is called with each set whose version differs, from the goroutine of Run
 	Log      *slog.Logger
 	Metrics  *Metrics
 }
@@ -30,8 +30,8 @@ func (w Watcher) Run(ctx context.Context) {
 		Load:   func() (*Set, error) { return Load(w.Config, w.Log, w.Metrics) },
 		Use:    w.use,
 		Refuse: w.refuse,
-		// What the folder held when Current was loaded is not known, so the first poll loads it; the same
-		// version is no change.
+		// The state of the folder when Current was loaded is unknown, so the first polls load it again. use
+		// ignores a set of the same version.
 		Loaded: "",
 	}
 	poller.Run(ctx)

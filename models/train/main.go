@@ -97,7 +97,7 @@ func readSamples(dir string) ([]sample, map[string]string, error) {
 		for lines.Scan() {
 			domain, family, _ := strings.Cut(strings.ToLower(strings.TrimSpace(lines.Text())), ",")
 			registered, err := publicsuffix.EffectiveTLDPlusOne(domain)
-			if err != nil || seen[registered] || domain == "domain" {
+			if err != nil || seen[registered] || domain == "domain" { // the head line of the CSV file
 				continue
 			}
 			seen[registered] = true
@@ -106,7 +106,7 @@ func readSamples(dir string) ([]sample, map[string]string, error) {
 				out = append(out, sample{label, suffix, family})
 			}
 		}
-		if err := lines.Err(); err != nil { // half of a list would train a model too
+		if err := lines.Err(); err != nil { // A truncated list must not train a model.
 			return nil, nil, fmt.Errorf("read %s: %w", name, err)
 		}
 	}
@@ -155,10 +155,13 @@ const folds = 4
 // crossValidate trains a model for each fold on the other folds and scores the fold with it. Families,
 // largest first, go to the folds in turn, and so do chosen names.
 func crossValidate(samples []sample, families []string) (result, error) {
+	// 1. Assign each family to a fold, so that no model is tested on a family it was trained on.
 	fold := map[string]int{}
 	for i, family := range families {
 		fold[family] = i % folds
 	}
+
+	// 2. Train and score. good and bad collect the scores of all folds, by class.
 	var good, bad []float64
 	byFamily := map[string][]float64{}
 	for k := range folds {
@@ -192,14 +195,17 @@ func crossValidate(samples []sample, families []string) (result, error) {
 	if len(good) == 0 || len(bad) == 0 {
 		return result{}, errors.New("no samples to measure on")
 	}
+
+	// 3. Compute thresholds and rates. at returns the threshold above which the share fpr of chosen names score.
 	slices.Sort(good)
-	// at returns the threshold at which fpr of the chosen names are flagged.
 	at := func(fpr float64) float64 { return math.Nextafter(good[int(float64(len(good))*(1-fpr))], 2) }
 	measured := result{threshold: math.Ceil(at(0.001)*1000) / 1000}
 	measured.metrics = map[string]float64{
 		"auc": round(auc(good, bad)), "tpr_at_fpr_0.01": round(shareAbove(bad, at(0.01))),
 		"tpr_at_fpr_0.001": round(shareAbove(bad, measured.threshold)), "fpr_at_threshold": round(shareAbove(good, measured.threshold)),
 	}
+
+	// 4. The mean over families weighs small families like large ones.
 	mean := 0.0
 	for _, family := range families {
 		t := shareAbove(byFamily[family], measured.threshold)

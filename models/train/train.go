@@ -27,18 +27,19 @@ type options struct {
 	seed     int64
 	trees    int
 	rows     int // in each bag, half of them generated
-	features int // that one tree may ask for
-	bins     int
-	minRows  int // a node of fewer rows is not split
+	features int // number of features that one tree may test
+	bins     int // bins of each feature
+	minRows  int // a node with fewer rows is not split
 }
 
 func defaultOptions() options {
 	return options{seed: 1, trees: 60, rows: 12000, features: 6, bins: 10, minRows: 25}
 }
 
-// train makes a model. Half of the samples train the language models and the other half the trees, so that
-// the trees learn from what the language models say of labels that they were not trained on.
+// train trains a model. Half of the samples train the language models and the other half the trees, so that the
+// trees are trained on scores of labels that the language models were not trained on.
 func train(samples []sample, opt options, card classifier.Card) (*classifier.Model, error) {
+	// 1. Train the language models on the first half of the shuffled samples.
 	rng := rand.New(rand.NewSource(opt.seed))
 	samples = slices.Clone(samples)
 	rng.Shuffle(len(samples), func(i, j int) { samples[i], samples[j] = samples[j], samples[i] })
@@ -46,6 +47,7 @@ func train(samples []sample, opt options, card classifier.Card) (*classifier.Mod
 	languages := learnLanguages(samples[:half])
 	samples = samples[half:]
 
+	// 2. Compute the features of the other half.
 	rows := make([]classifier.FeatureVector, len(samples))
 	var chosen, generated []int // indexes of rows
 	for i, s := range samples {
@@ -60,6 +62,7 @@ func train(samples []sample, opt options, card classifier.Card) (*classifier.Mod
 		return nil, fmt.Errorf("train: %d chosen and %d generated names; both are needed", len(chosen), len(generated))
 	}
 
+	// 3. Grow the trees. Each has its own random features and its own bag, half chosen and half generated.
 	forest := forest{rows: rows, samples: samples, bins: quantiles(rows, opt.bins), minRows: opt.minRows}
 	for range opt.trees {
 		features := rng.Perm(classifier.NumFeatures)[:opt.features]
@@ -117,6 +120,8 @@ func learnTrigrams(labels []string) classifier.Trigrams {
 	for _, n := range uni {
 		all += n
 	}
+
+	// Each estimate is mixed with that of the shorter context, by the weight of 5 or 10 observations.
 	out := make(classifier.Trigrams, classifier.NumTrigrams)
 	for a := range symbols {
 		for b := range symbols {
@@ -243,6 +248,8 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 		}
 		attributes[k], specs[k] = attribute, data.AddAttribute(attribute)
 	}
+
+	// The class is an attribute too.
 	class := base.NewCategoricalAttribute()
 	class.SetName("class")
 	class.GetSysValFromString(classChosen)
@@ -268,23 +275,25 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 	return data, nil
 }
 
-// appendNode writes n at index at, and appends its children in the order of their bins. The score of a node
-// is the share of generated rows, drawn towards the share of the node above; a bin that training never saw
-// has the score of its node.
-func (f *forest) appendNode(at int32, decisionTreeNode *trees.DecisionTreeNode, byName map[string]uint8, shareAbove float64) {
-	generated, chosen := float64(decisionTreeNode.ClassDist[classGenerated]), float64(decisionTreeNode.ClassDist[classChosen])
+// appendNode writes a node of golearn's tree at index at, and appends its children in the order of their bins.
+// The score of a node is the share of generated rows, moved towards the share of the parent node. A child
+// without training rows has the score of its parent.
+func (f *forest) appendNode(at int32, grown *trees.DecisionTreeNode, byName map[string]uint8, shareAbove float64) {
+	generated, chosen := float64(grown.ClassDist[classGenerated]), float64(grown.ClassDist[classChosen])
 	share := (generated + 2*shareAbove) / (generated + chosen + 2)
 	node := classifier.Node{Score: uint8(math.Round(255 * share))}
-	isRule := decisionTreeNode.Type == trees.RuleNode && decisionTreeNode.SplitRule != nil && decisionTreeNode.SplitRule.SplitAttr != nil
+
+	// The children of a node are adjacent, so they are all appended before the first of them is filled in.
+	isRule := grown.Type == trees.RuleNode && grown.SplitRule != nil && grown.SplitRule.SplitAttr != nil
 	if isRule && int(generated+chosen) >= f.minRows {
-		node.Feature = byName[decisionTreeNode.SplitRule.SplitAttr.GetName()]
+		node.Feature = byName[grown.SplitRule.SplitAttr.GetName()]
 		node.First = int32(len(f.nodes))
 		width := len(f.bins[node.Feature]) + 1
 		for range width {
 			f.nodes = append(f.nodes, classifier.Node{Score: node.Score})
 		}
 		for bin := range width {
-			if child := decisionTreeNode.Children[fmt.Sprint(bin)]; child != nil {
+			if child := grown.Children[fmt.Sprint(bin)]; child != nil {
 				f.appendNode(node.First+int32(bin), child, byName, share)
 			}
 		}
