@@ -95,7 +95,8 @@ func (c Config) Check() []config.Problem {
 	names := map[string]bool{callbackName: true}
 	addDestination := func(key string, h HTTP) {
 		problems = append(problems, config.Under(key, h.check())...)
-		problems = append(problems, config.Require(!names[h.Name], key+".name", "%q is used twice, or is reserved", h.Name)...)
+		problems = append(problems,
+			config.Require(!names[h.Name], key+".name", "%q is used twice, or is reserved", h.Name)...)
 		names[h.Name] = true
 	}
 	for i, d := range c.Alertmanager {
@@ -104,7 +105,8 @@ func (c Config) Check() []config.Problem {
 	for i, d := range c.Webhooks {
 		key := fmt.Sprintf("webhooks[%d]", i)
 		addDestination(key, d.HTTP)
-		problems = append(problems, config.Under(key, config.Exclusive("secret", d.Secret, "secret_file", d.SecretFile))...)
+		exclusive := config.Exclusive("secret", d.Secret, "secret_file", d.SecretFile)
+		problems = append(problems, config.Under(key, exclusive)...)
 	}
 	return problems
 }

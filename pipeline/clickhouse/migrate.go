@@ -123,8 +123,9 @@ func (s *Store) runMigrations(ctx context.Context) error {
 				return fmt.Errorf("migration %d (%s): %w", migration.version, migration.what, err)
 			}
 		}
-		record := fmt.Sprintf("INSERT INTO %s (version, what) SETTINGS async_insert = 0, insert_deduplication_token = 'v%d'"+
-			" VALUES (%d, %s)", s.cfg.table("schema_versions"), migration.version, migration.version, quoteString(migration.what))
+		record := fmt.Sprintf("INSERT INTO %s (version, what)"+
+			" SETTINGS async_insert = 0, insert_deduplication_token = 'v%d' VALUES (%d, %s)",
+			s.cfg.table("schema_versions"), migration.version, migration.version, quoteString(migration.what))
 		if err := s.execStatement(ctx, record); err != nil {
 			return err
 		}

@@ -19,7 +19,7 @@ import (
 // Query runs sql over HTTP and copies the result to w. It logs in as the read-only user where one is
 // configured. format is a format of ClickHouse (PrettyCompactMonoBlock, JSONEachRow, CSVWithNames, …); a
 // FORMAT clause in sql takes precedence. The server finishes the query before it sends the first byte, so
-// that w gets the whole result or nothing.
+// that out receives the whole result or nothing.
 func Query(ctx context.Context, cfg Config, sql, format string, out io.Writer) error {
 	user, password, file := cfg.ReadUser, cfg.ReadPassword, cfg.ReadPasswordFile
 	if user == "" {
@@ -29,7 +29,8 @@ func Query(ctx context.Context, cfg Config, sql, format string, out io.Writer) e
 	if err != nil {
 		return fmt.Errorf("read the password of %s: %w", user, err)
 	}
-	// One client for each query: queries of people are rare.
+
+	// Build the request. Each query has its own client, because people query rarely.
 	client, scheme, err := httpClient(cfg)
 	if err != nil {
 		return err

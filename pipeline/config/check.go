@@ -30,7 +30,8 @@ func Require(ok bool, key, format string, args ...any) []Problem {
 
 // Range requires low ≤ value ≤ high.
 func Range[T cmp.Ordered](key string, value, low, high T) []Problem {
-	return Require(value >= low && value <= high, key, "%s is not between %s and %s", text(value), text(low), text(high))
+	return Require(value >= low && value <= high, key,
+		"%s is not between %s and %s", text(value), text(low), text(high))
 }
 
 // RangeOr requires low ≤ value ≤ high, or the special value, such as 0 for "no limit".
@@ -78,7 +79,8 @@ func HostPort(key, address string) []Problem {
 		return Invalid(key, "%q is not host:port", address)
 	}
 	n, err := strconv.Atoi(port)
-	return Require(err == nil && n >= 1 && n <= 65535, key, "%q is not host:port with a port between 1 and 65535", address)
+	return Require(err == nil && n >= 1 && n <= 65535, key,
+		"%q is not host:port with a port between 1 and 65535", address)
 }
 
 // ListenAddress requires host:port, where the host may be empty (all addresses) and the port 0 (a free one).
@@ -88,7 +90,8 @@ func ListenAddress(key, address string) []Problem {
 		return Invalid(key, "%q is not host:port", address)
 	}
 	n, err := strconv.Atoi(port)
-	return Require(err == nil && n >= 0 && n <= 65535, key, "%q is not host:port with a port between 0 and 65535", address)
+	return Require(err == nil && n >= 0 && n <= 65535, key,
+		"%q is not host:port with a port between 0 and 65535", address)
 }
 
 // Each applies a check to every entry of a list.

@@ -173,6 +173,7 @@ func (n Node) decodeScalar(v reflect.Value) {
 
 // decodeInt takes a whole number, in quotes or not, that fits into v.
 func (n Node) decodeInt(v reflect.Value, written string) {
+	// A number that YAML does not read as a 64-bit integer may be in quotes, or written as 1e6.
 	value, ok := n.Int()
 	if !ok {
 		var err error

@@ -145,9 +145,10 @@ func (r *aliasResolver) Visit(node ast.Node) ast.Visitor {
 	return r
 }
 
-// checkNesting reports whether the tokens nest no deeper than the parser can take, and notes where aliases
-// are.
+// checkNesting reports whether the tokens nest no deeper than the parser can handle. It records the positions
+// of aliases.
 func (d *Document) checkNesting(tokens token.Tokens) bool {
+	// flow is the depth of brackets and braces; entries counts the nesting tokens of the current line.
 	flow, entries, line := 0, 0, 0
 	for _, t := range tokens {
 		at := Position{t.Position.Line, t.Position.Column}

@@ -195,6 +195,8 @@ func (n Node) Entries() []Entry {
 	case *ast.MappingValueNode:
 		values = []*ast.MappingValueNode{m}
 	}
+
+	// Merged entries go into a list of their own, because they come first wherever the merge key is.
 	merged := []Entry{}
 	entries := make([]Entry, 0, len(values))
 	for _, pair := range values {
@@ -271,6 +273,7 @@ func (t Text) ErrorfAt(index int, format string, args ...any) {
 // PositionAt returns the position of the rune at index in the text. YAML may fold a text over lines or quote
 // it, so the file is walked beside the text, counting the runes that are not blank in both.
 func (t Text) PositionAt(index int) Position {
+	// Count the runes of the text before index that are not blank.
 	want := 0
 	for i, r := range []rune(t.Value) {
 		if i == index {
@@ -299,6 +302,7 @@ func (t Text) PositionAt(index int) Position {
 		quote, rest, at.Column = rest[0], rest[1:], at.Column+1
 	}
 
+	// Walk the file. Invariant: want is the number of such runes that are still ahead in the file.
 	for {
 		for i := 0; i < len(rest); i++ {
 			if isBlank(rest[i]) {

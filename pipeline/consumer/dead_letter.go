@@ -62,5 +62,7 @@ func (l DeadLetter) kafkaRecord(value []byte) kafkago.Record {
 	if len(value) < len(l.Value) {
 		headers = append(headers, kafkago.Header{Key: "bytes", Value: strconv.AppendInt(nil, int64(len(l.Value)), 10)})
 	}
-	return kafkago.Record{Time: time.Now(), Key: kafkago.NewBytes(l.Key), Value: kafkago.NewBytes(value), Headers: headers}
+	return kafkago.Record{
+		Time: time.Now(), Key: kafkago.NewBytes(l.Key), Value: kafkago.NewBytes(value), Headers: headers,
+	}
 }

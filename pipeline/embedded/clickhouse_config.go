@@ -91,10 +91,11 @@ func (s *StoreServer) configXML() string {
 `, s.cfg.MaxMemoryBytes, s.cfg.MaxMemoryBytes/16, s.cfg.MaxMemoryBytes/64)
 }
 
-// usersXML returns the users. The library's own session is always user "default" without a password. So this
-// user may only listen and sleep, and has one session, which the library takes at its start: nobody else can
-// log in as "default".
+// usersXML returns the definition of the users. The session of the library itself is always user "default"
+// without a password. This user may only listen and sleep, and is limited to one session. The library opens
+// that session at its start, so nobody else can log in as "default".
 func usersXML(database, storePassword, analystPassword string) string {
+	// Settings, their constraints and the grants of the analyst.
 	var limits, bounds, grants strings.Builder
 	for _, l := range clickhouse.AnalystLimits {
 		fmt.Fprintf(&limits, "<%s>%s</%s>", l.Setting, l.Value, l.Setting)
@@ -118,7 +119,10 @@ func usersXML(database, storePassword, analystPassword string) string {
   <%s><password_sha256_hex>%s</password_sha256_hex>%s<profile>analyst</profile><default_database>%s</default_database><grants>%s</grants></%s>
  </users>
 </clickhouse>
-`, limits.String(), bounds.String(), loopback, storeUser, sha256Hex(storePassword), loopback, storeUser, analystUser, sha256Hex(analystPassword), loopback, database, grants.String(), analystUser)
+`,
+		limits.String(), bounds.String(), loopback,
+		storeUser, sha256Hex(storePassword), loopback, storeUser,
+		analystUser, sha256Hex(analystPassword), loopback, database, grants.String(), analystUser)
 }
 
 func sha256Hex(password string) string {

@@ -72,8 +72,8 @@ func (c Config) Check() []config.Problem {
 	return slices.Concat(
 		config.Require(len(c.Brokers) > 0, "brokers", "is empty; at least one host:port is needed"),
 		config.Each("brokers", c.Brokers, config.HostPort),
-		config.Require(topicPrefix.MatchString(c.TopicPrefix) && c.TopicPrefix != "." && c.TopicPrefix != "..", "topic_prefix",
-			"%q is not 1 to 200 of the characters a-z A-Z 0-9 . _ -", c.TopicPrefix),
+		config.Require(topicPrefix.MatchString(c.TopicPrefix) && c.TopicPrefix != "." && c.TopicPrefix != "..",
+			"topic_prefix", "%q is not 1 to 200 of the characters a-z A-Z 0-9 . _ -", c.TopicPrefix),
 		config.Range("partitions", c.Partitions, 1, maxPartitions),
 		config.RangeOr("replication_factor", c.ReplicationFactor, -1, 1, 32),
 		config.OneOf("assign", c.Assign, AssignGroup, AssignStatic),

@@ -30,6 +30,8 @@ func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]
 	if err != nil || len(missing) == 0 {
 		return counts, err
 	}
+
+	// Create the missing topics. Another process may create them at the same time.
 	request := &kafka.CreateTopicsRequest{}
 	for _, name := range missing {
 		request.Topics = append(request.Topics, c.topicConfig(name))
@@ -43,6 +45,8 @@ func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]
 			return nil, c.wrapError("create topic "+topic, err)
 		}
 	}
+
+	// Read the numbers of partitions, which may be those of the other process.
 	if counts, missing, err = c.findTopics(ctx, names); err != nil {
 		return nil, err
 	}
@@ -121,7 +125,8 @@ func (c *Client) partitionCounts(ctx context.Context, topics []string) ([]int, e
 				return nil, c.wrapError("ask for topic "+topic, t.Error)
 			}
 			if n := len(t.Partitions); n > maxPartitions {
-				return nil, c.wrapError("ask for topic "+topic, fmt.Errorf("it has %d partitions, more than %d", n, maxPartitions))
+				err := fmt.Errorf("it has %d partitions, more than %d", n, maxPartitions)
+				return nil, c.wrapError("ask for topic "+topic, err)
 			}
 			counts[i] = len(t.Partitions)
 		}
@@ -145,7 +150,8 @@ func (c *Client) EndOffsets(ctx context.Context, topic string, partitions []int)
 	ends := make(map[int]int64, len(partitions))
 	for _, partitionOffsets := range response.Topics[topic] {
 		if partitionOffsets.Error != nil {
-			return nil, c.wrapError(fmt.Sprintf("list the end offset of %s/%d", topic, partitionOffsets.Partition), partitionOffsets.Error)
+			operation := fmt.Sprintf("list the end offset of %s/%d", topic, partitionOffsets.Partition)
+			return nil, c.wrapError(operation, partitionOffsets.Error)
 		}
 		ends[partitionOffsets.Partition] = partitionOffsets.LastOffset
 	}

@@ -46,12 +46,14 @@ func (f Factory) GaugeVec(name, help string, labels ...string) *prometheus.Gauge
 
 // Histogram returns the histogram of that name; buckets are upper bounds in the unit of the name.
 func (f Factory) Histogram(name, help string, buckets []float64) prometheus.Histogram {
-	return shared(f.registerer, name, prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}))
+	opts := prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}
+	return shared(f.registerer, name, prometheus.NewHistogram(opts))
 }
 
 // HistogramVec returns the histograms of that name, one for each combination of values of labels.
 func (f Factory) HistogramVec(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-	return shared(f.registerer, name, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels))
+	opts := prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}
+	return shared(f.registerer, name, prometheus.NewHistogramVec(opts, labels))
 }
 
 // CounterFunc exports a counter that the caller keeps. The values of all functions of the name are added up.
