@@ -208,8 +208,7 @@ func (f *finder) lookUpText(l *lookup, t string) {
 	}
 }
 
-// scanText runs the automaton over t. A literal adds its rules once for each event, however often it occurs, so
-// repeated literals cost an attacker's target no more than other text.
+// scanText runs the automaton over t. A literal adds its rules once for each event, however often it occurs.
 func (f *finder) scanText(l *lookup, t string) {
 	automaton, now := l.automaton, f.values.eventNumber
 	next, firstOutput, state := automaton.next, automaton.firstOutput, int32(0)

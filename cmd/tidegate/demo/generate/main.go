@@ -118,6 +118,7 @@ func (s *scenario) breakIn(at time.Duration) {
 	s.log(cache.Name, at+6300*time.Millisecond, "stdout", "1:M 01 Nov 2026 12:00:13.300 * DB saved on disk")
 }
 
+// access adds a line to the access log of the web server.
 func (s *scenario) access(at time.Duration, ip, request string, status, size int) {
 	when := epoch.Add(at).Format("02/Jan/2006:15:04:05 -0700")
 	s.log(web.Name, at+15*time.Millisecond, "stdout", fmt.Sprintf("%s - - [%s] \"%s\" %d %d \"-\" \"-\"", ip, when, request, status, size))
@@ -127,6 +128,7 @@ func (s *scenario) log(container string, at time.Duration, stream, text string) 
 	s.logs[container] = append(s.logs[container], logLine{epoch.Add(at), stream, text})
 }
 
+// http adds a connection with one request and a response whose body has size bytes.
 func (s *scenario) http(at time.Duration, client, server string, port uint16, request string, status, size int) {
 	conn := s.open(at, client, server, port)
 	conn.send(true, []byte(request))
@@ -135,6 +137,7 @@ func (s *scenario) http(at time.Duration, client, server string, port uint16, re
 	conn.close()
 }
 
+// redis adds a connection from the web server to the cache with one command.
 func (s *scenario) redis(at time.Duration, args []string, reply string) {
 	conn := s.open(at, web.Ip[0], cache.Ip[0], 6379)
 	data := fmt.Appendf(nil, "*%d\r\n", len(args))
@@ -243,6 +246,7 @@ type conn struct {
 	seq            [2]uint32
 }
 
+// open adds the three-way handshake of a new connection.
 func (s *scenario) open(at time.Duration, client, server string, port uint16) *conn {
 	s.port++
 	c := &conn{s: s, at: at, client: client, server: server, cp: 30000 + s.port, sp: port, seq: [2]uint32{s.rng.Uint32(), s.rng.Uint32()}}
@@ -252,6 +256,7 @@ func (s *scenario) open(at time.Duration, client, server string, port uint16) *c
 	return c
 }
 
+// segment adds one TCP segment 90 µs after the previous one, and advances the sequence number of its sender.
 func (c *conn) segment(fromClient bool, tcp *layers.TCP, payload []byte) {
 	c.at += 90 * time.Microsecond
 	me, other, from, to := 0, 1, c.client, c.server
@@ -288,6 +293,7 @@ func (c *conn) close() {
 	c.segment(true, &layers.TCP{ACK: true}, nil)
 }
 
+// write writes the capture and the log files, each in order of time.
 func (s *scenario) write(dir string) error {
 	sort.SliceStable(s.packets, func(i, j int) bool { return s.packets[i].at.Before(s.packets[j].at) })
 	var buf bytes.Buffer
