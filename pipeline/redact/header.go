@@ -5,8 +5,8 @@ import "bytes"
 // maxScheme is the longest name of an authentication scheme.
 const maxScheme = 32
 
-// Scheme splits the value of Authorization into the name of the scheme, which is no secret, and what follows
-// it, which is one. A value of one word may be the credential itself: there is no scheme then.
+// Scheme splits the value of an Authorization field into the name of the scheme, which is not secret, and the
+// credentials, which are. A value of one word may be the credentials themselves, so it has no scheme.
 func Scheme(value []byte) (scheme, credentials []byte, ok bool) {
 	n := schemeLength(value)
 	if n == 0 {

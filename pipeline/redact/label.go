@@ -1,7 +1,7 @@
 package redact
 
-// Label returns the value of a label or an environment variable without its secrets: all of it where key is
-// the name of a secret, else what Line hides.
+// Label returns the value of a label or an environment variable without its secrets. It hides the whole value
+// if key is the name of a secret, and otherwise the same as Line.
 func (r *Redactor) Label(key, value string) string {
 	if value == "" {
 		return value

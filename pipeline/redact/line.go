@@ -7,27 +7,27 @@ type line struct {
 	*Redactor
 	b []byte
 
-	// The token, a run of bytes without spaces and quotes, that was looked at last: URLs are tokens.
+	// token is the token that was scanned last. URLs are tokens.
 	token token
-	// parameters says that a byte was seen behind which the parameters of a URL begin.
+	// seesParameters reports that a ?, # or ; was seen, after which the parameters of a URL may begin.
 	seesParameters bool
-	// sql says that the line may hold SQL with a secret in it.
+	// mayHoldSQL reports that the line may hold SQL with a secret in it.
 	mayHoldSQL bool
 }
 
 // Line returns a line of a log without its secrets, and reports whether there were any. b is not changed.
 //
-// Hidden are the values behind = and : whose names are those of secrets, the tokens behind Bearer and in
-// fields like Authorization and Cookie, and what URL and SQL hide of URLs and statements that stand in the
-// line. The name of the user in user:password@ stays.
+// It hides the values after = and : with the names of secrets, the tokens after Bearer and in fields like
+// Authorization and Cookie, and everything in a URL or a statement that URL or SQL hides. It keeps the user's
+// name in user:password@.
 //
-// It is one pass that looks at eight bytes at a time for marks, behind or before which a secret could stand
-// (marks.go). A line without secrets costs little more than that.
+// Line makes one pass that searches eight bytes at a time for marks (marks.go). The cost of a line without
+// secrets is little more than this search. Only if the line may hold SQL, it is read once more.
 func (r *Redactor) Line(data []byte) ([]byte, bool) {
 	r.spans = r.spans[:0]
 	l := line{Redactor: r, b: data}
 	for i := 0; i < len(data); {
-		// Invariant: the marks before i were read, or lie in what is hidden.
+		// Invariant: every mark before i was read, or is in a hidden span.
 		next := i + wordSize
 		for bits := findMarks(data, i); bits != 0; bits &= bits - 1 {
 			at := i + firstByte(bits)
@@ -47,8 +47,8 @@ func (r *Redactor) Line(data []byte) ([]byte, bool) {
 	return r.replaced(data, Marker), true
 }
 
-// readMark reads the mark at i, hides the secret behind it, and returns where to go on: behind the secret, or
-// behind the mark.
+// readMark reads the mark at i, hides the secret next to it, and returns the offset at which to continue: the
+// end of the secret, or of the mark.
 func (l *line) readMark(i int) (next int) {
 	switch l.b[i] {
 	case '=': // password=…, and the parameter of a URL
@@ -82,8 +82,8 @@ func (l *line) readMark(i int) (next int) {
 	return i + 1
 }
 
-// hideBehindEquals hides the value behind the = at i where its name is that of a secret, and returns where to
-// go on.
+// hideBehindEquals hides the value after the = at i if it has the name of a secret, and returns the offset at
+// which to continue.
 func (l *line) hideBehindEquals(i int) int {
 	if i < l.token.urlEnd {
 		return i + 1 // hideURL has read it
@@ -113,8 +113,8 @@ func (l *line) hideBehindEquals(i int) int {
 	return l.hideValue(i+1, ending != nil && ending.whole)
 }
 
-// hideBehindColon hides the value behind the : at i where its name is that of a secret, and returns where to
-// go on.
+// hideBehindColon hides the value after the : at i if it has the name of a secret, and returns the offset at
+// which to continue.
 func (l *line) hideBehindColon(i int) int {
 	if i == 0 || !endsName[l.b[i-1]] {
 		return i + 1
@@ -126,7 +126,7 @@ func (l *line) hideBehindColon(i int) int {
 	return l.hideValue(i+1, ending.whole)
 }
 
-// byteBefore returns the byte in front of i, or 0 outside of data.
+// byteBefore returns the byte before offset i, or 0 if there is none.
 func byteBefore(data []byte, i int) byte {
 	if i < 1 || i > len(data) {
 		return 0
@@ -156,15 +156,15 @@ func headerBefore(b []byte, i int) bool {
 	return false
 }
 
-// hideValue hides the value that begins at or behind i and returns where to go on. A whole value goes on to
-// the end of the line or of its quotes, and the scheme in front of it stays.
+// hideValue hides the value that begins at i, or after spaces there, and returns the offset at which to
+// continue. A whole value extends to the end of the line or of its quotes, and a scheme before it is kept.
 func (l *line) hideValue(i int, whole bool) int {
 	data := l.b
 	for i < len(data) && data[i] == ' ' {
 		i++
 	}
 
-	// The value may be quoted, and with it the quote: \"…\", in a document inside a string.
+	// The value may be quoted, and the quote escaped: \"…\" in a document inside a string.
 	var inQuotes byte
 	escaped := false
 	if i < len(data) && data[i] == '\\' {
@@ -195,7 +195,7 @@ func (l *line) hideValue(i int, whole bool) int {
 	return max(i, end)
 }
 
-// endsLineValue reports whether c ends a value, which begins with the quote inQuotes unless that is 0.
+// endsLineValue reports whether c ends a value. inQuotes is the quote that began the value, or 0.
 func endsLineValue(c, inQuotes byte, whole bool) bool {
 	switch {
 	case inQuotes != 0:
@@ -208,10 +208,11 @@ func endsLineValue(c, inQuotes byte, whole bool) bool {
 	return c == ' ' || c == '&' || c == ',' || c == ';' || c == ')' || c == '}' || c == ']' || c == '\t' || c == '\n'
 }
 
-// minBearer is how long a bearer token is at least: "Bearer of" is prose.
+// minBearer is the length of the shortest bearer token: "Bearer of" is prose.
 const minBearer = 8
 
-// hideBearerToken hides the token behind the word Bearer, whose B is at i, and returns where to go on.
+// hideBearerToken hides the token after the word Bearer, whose B is at i, and returns the offset at which to
+// continue.
 func (l *line) hideBearerToken(i int) int {
 	const word = "bearer "
 	data := l.b

@@ -4,8 +4,8 @@ import (
 	"tidegate/pipeline/redact/sqltoken"
 )
 
-// introducers are the words, in upper case, behind which SQL may have a secret. They are sorted by their last
-// letter, in lower case. Names of secrets introduce secrets too.
+// introducers are the words, in upper case, after which SQL may have a secret, by their last letter in lower
+// case. The names of secrets introduce secrets too.
 var introducers = func() (by [256][]string) {
 	list := []string{"BY", "AS", "USING", "LIKE", "IN", "REPLACE", "VALUES", "VALUE", "OPTIONS"}
 	for _, w := range append(list, secretFunctions[:]...) {
@@ -15,8 +15,8 @@ var introducers = func() (by [256][]string) {
 	return by
 }()
 
-// hideIdentifiedBy hides the password that begins with the ' at i, if IDENTIFIED BY is in front of it, and
-// returns where to go on. Any ' but an apostrophe may be one of SQL.
+// hideIdentifiedBy hides the password that begins with the ' at i if it follows IDENTIFIED BY, and returns the
+// offset at which to continue. Any other ' that is not an apostrophe may be a quote of SQL.
 func (l *line) hideIdentifiedBy(i int) int {
 	data := l.b
 	apostrophe := i > 0 && i+1 < len(data) && isLetter(data[i-1]) && isLetter(data[i+1])
@@ -33,8 +33,8 @@ func (l *line) hideIdentifiedBy(i int) int {
 	return to
 }
 
-// introducesSQL reports whether a secret of SQL may follow the ( or the " at i. The word in front of it
-// decides; spaces and operators may stand between.
+// introducesSQL reports whether a secret of SQL may follow the ( or the " at i. The word before it decides;
+// spaces and operators may be between them.
 func (l *line) introducesSQL(i int) bool {
 	data := l.b
 	j := i
@@ -106,8 +106,8 @@ var verbs = func() (by [256][]string) {
 	return by
 }()
 
-// maxStatements is how often a line is read as SQL: once from its first verb, and again from each verb that
-// lay inside a literal of the reading before, as behind an apostrophe.
+// maxStatements is how often a line is read as SQL: once from its first verb, and again from a verb inside a
+// literal of the reading before, since that literal may have begun with an apostrophe of prose.
 const maxStatements = 8
 
 // hideStatements hides the secrets of the SQL in the line.
@@ -117,11 +117,11 @@ func (l *line) hideStatements() {
 	}
 }
 
-// hideStatement reads the line as SQL from the verb at at on, and hides the secrets. It returns the next verb
-// to read from, or −1.
+// hideStatement reads the line as SQL from the verb at offset at on, and hides the secrets. It returns the
+// offset of the next verb to read from, or −1.
 //
-// A statement inside a string, as in JSON, ends with the quote of that string. Not everyone escapes the
-// quotes of the SQL itself, so it is the first " at which the statement can end.
+// A statement inside a string, as in JSON, ends with the quote of that string. Some programs do not escape
+// the quotes of the SQL itself, so the end is the first " at which the statement can end.
 func (l *line) hideStatement(at int) (next int) {
 	statement := statement{Scanner: sqltoken.Scanner{SQL: l.b, To: at, Escaped: insideString(l.b[:at])}}
 	next = -1
@@ -157,14 +157,14 @@ func insideString(b []byte) bool {
 	return inside
 }
 
-// operandWords are the words that an operand follows: the statement does not end behind them.
+// operandWords are the words before an operand. A statement does not end with one of them.
 var operandWords = [...]string{
 	"SELECT", "WHERE", "AND", "OR", "XOR", "NOT", "ON", "SET", "LIKE", "IN", "BY", "AS", "WITH", "VIA", "USING",
 	"FROM", "INTO", "VALUES", "VALUE", "USER", "FOR", "TO", "REPLACE", "DISTINCT", "CASE", "WHEN", "THEN", "ELSE",
 	"HAVING", "IDENTIFIED",
 }
 
-// canEnd reports whether the statement can end behind the current token.
+// canEnd reports whether the statement can end with the current token.
 func (s *statement) canEnd() bool {
 	switch {
 	case s.depth > 0:
@@ -177,7 +177,7 @@ func (s *statement) canEnd() bool {
 	return true
 }
 
-// nextVerb returns where the next verb from i on begins, or −1.
+// nextVerb returns the offset of the next verb from i on, or −1.
 func nextVerb(data []byte, i int) int {
 	for i < len(data) {
 		if !sqltoken.IsWordByte(data[i]) {

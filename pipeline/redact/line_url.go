@@ -1,12 +1,12 @@
 package redact
 
-// A token is a run of bytes of a line without spaces and quotes, as a URL is. Its bytes are scanned once:
-// each scan goes on where the one before ended.
+// A token is a run of bytes of a line without spaces and quotes, such as a URL. Its bytes are scanned once:
+// each scan continues where the last one ended.
 type token struct {
-	from, scanned int // the bytes from:seen were looked at
-	urlEnd        int // up to here hideURL has read it
+	from, scanned int // the bytes from:scanned were scanned
+	urlEnd        int // hideURL has read the line up to this offset
 
-	slash, doubleSlash, query, semicolon bool // what from:scanned holds
+	slash, doubleSlash, query, semicolon bool // the bytes from:scanned hold /, //, ? or #, ;
 }
 
 // tokenStop has the bytes that end a token.
@@ -34,7 +34,7 @@ var nameStop = func() (t [256]bool) {
 func (l *line) scanToken(i int) {
 	tok, data := &l.token, l.b
 
-	// Where does the token begin? If there is no end of a token since the last scan, it is the same one.
+	// Find the start of the token. Without an end of a token since the last scan it is the same one.
 	from := i
 	for from > tok.scanned && !tokenStop[data[from-1]] {
 		from--
@@ -59,10 +59,11 @@ func (l *line) scanToken(i int) {
 	tok.scanned = i
 }
 
-// hideParameter reports whether the = at i belongs to a parameter with a secret of a URL, and hides the
-// secrets of that URL. secret says that the name is one of a secret outside of URLs too.
+// hideParameter reports whether the = at i belongs to a parameter of a URL that is a secret. If so it hides
+// the secrets of that URL. secret reports that the name is the name of a secret also outside of URLs.
 func (l *line) hideParameter(i int, secret bool) bool {
 	data := l.b
+	// The name of the parameter is data[start:i]; the byte before it must be one that separates parameters.
 	start := i
 	for start > 0 && i-start < 3*maxName && !nameStop[data[start-1]] {
 		start--
@@ -85,6 +86,7 @@ func (l *line) hideParameter(i int, secret bool) bool {
 		return false
 	}
 
+	// The token must look like a URL: a query, or a path with parameters after ;.
 	l.scanToken(i)
 	if tok := &l.token; !tok.query && !(tok.slash && tok.semicolon) {
 		return false
@@ -99,7 +101,7 @@ func (l *line) hideURLToken(i int) {
 	if i < tok.urlEnd {
 		return
 	}
-	// ' and > are parts of the URL, unless it stands between two of them.
+	// ' and > are parts of the URL, unless the URL is enclosed in '…' or <…>.
 	to := i
 	for to < len(data) && (!tokenStop[data[to]] || data[to] == '\'' && !l.isBehind('\'') || data[to] == '>' && !l.isBehind('<')) {
 		to++
@@ -111,5 +113,5 @@ func (l *line) hideURLToken(i int) {
 	tok.urlEnd = to
 }
 
-// isBehind reports whether c is in front of the token.
+// isBehind reports whether c precedes the token.
 func (l *line) isBehind(c byte) bool { return l.token.from > 0 && l.b[l.token.from-1] == c }

@@ -1,12 +1,12 @@
 package redact
 
-// An ending is the end of a name that makes the name one of a secret: password makes db_password,
-// MYSQL_PASSWORD and user[password] names of secrets. It is in lower case. Separators (_ - . [ ]) in a name
-// do not count, so apikey stands for api_key and X-Api-Key too.
+// An ending marks every name that ends with it as the name of a secret: the ending password marks db_password,
+// MYSQL_PASSWORD and user[password]. It is in lower case. Separators (_ - . [ ]) in a name are ignored, so
+// apikey also matches api_key and X-Api-Key.
 type ending struct {
 	word  string
-	prose bool // also a word of English text: in "unexpected token: <" nothing is secret
-	whole bool // a header field, whose value goes on to the end of the line and holds spaces
+	prose bool // also a word of English text: "unexpected token: <" has no secret
+	whole bool // a header field: its value may have spaces and extends to the end of the line
 }
 
 // endings are the names of secrets in every kind of text.
@@ -100,8 +100,8 @@ func byLastLetter(list []string) (by [256][]string) {
 	return by
 }
 
-// endsName has the bytes that may stand before the : or = behind the name of a secret: its last letter, or
-// what nameEnd and trimSeparators skip.
+// endsName has the bytes that may precede the : after the name of a secret: the last letter of the name, or
+// the bytes that nameEnd and trimSeparators skip.
 var endsName = func() (t [256]bool) {
 	for c := range t {
 		lower := folded[c]
@@ -113,10 +113,11 @@ var endsName = func() (t [256]bool) {
 	return t
 }()
 
-// separator is what folded has for a byte that may stand between the parts of a name.
+// separator is the value in folded of a byte that separates the parts of a name.
 const separator = 1
 
-// folded has the lower-case form of each letter and digit, separator, or 0 for what cannot stand in a name.
+// folded has, for each byte, its lower-case form if it is a letter or a digit, separator, or 0 if it cannot be
+// in a name.
 var folded = func() (t [256]byte) {
 	for c := range t {
 		switch b := byte(c); {
@@ -169,7 +170,7 @@ func trimSeparators(data []byte) []byte {
 	return data
 }
 
-// endsWith reports whether data ends with word, separators aside, and where in data it begins.
+// endsWith reports whether data ends with word, ignoring separators, and returns the offset of word in data.
 func endsWith(data []byte, word string) (from int, ok bool) {
 	// Invariant: data[i:] is word[j+1:] with separators in it.
 	i := len(data)
@@ -189,10 +190,10 @@ func endsWith(data []byte, word string) (from int, ok bool) {
 	return i, true
 }
 
-// SecretName reports whether the value behind name is a secret, in any kind of text.
+// SecretName reports whether name is the name of a secret in every kind of text.
 func SecretName(name []byte) bool { return secretEnding(name) != nil || secretWord(name) }
 
-// SecretSetting reports whether the value of this setting of Redis is a secret.
+// SecretSetting reports whether the value of the Redis setting name is a secret.
 func SecretSetting(name []byte) bool {
 	for _, s := range settings {
 		if from, ok := endsWith(name, s); ok && from == 0 {
@@ -202,7 +203,7 @@ func SecretSetting(name []byte) bool {
 	return SecretName(name)
 }
 
-// maxName is how many letters of the name of a URL parameter are compared: its last ones.
+// maxName is the number of letters at the end of a URL parameter's name that are compared.
 const maxName = 64
 
 // secretParameter reports whether the value of a URL parameter of this name is a secret. The name may be
@@ -226,7 +227,7 @@ func isPlain(name []byte) bool {
 	return true
 }
 
-// parameterName reports whether a plain name, separators aside, is one of parameters.
+// parameterName reports whether a plain name, ignoring separators, is one of parameters.
 func parameterName(name []byte) bool {
 	if !mayBeSecret(name) {
 		return false
@@ -243,7 +244,8 @@ func parameterName(name []byte) bool {
 	return false
 }
 
-// plainName writes the end of a name into buf: decoded, in lower case, without what cannot stand in a name.
+// plainName decodes the end of a percent-encoded name into buf and returns it, without the bytes that cannot
+// be in a name.
 func plainName(buf *[maxName]byte, name []byte) []byte {
 	if len(name) > 3*maxName {
 		name = name[len(name)-3*maxName:]
@@ -254,7 +256,7 @@ func plainName(buf *[maxName]byte, name []byte) []byte {
 		if folded[c] == 0 {
 			continue
 		}
-		if n == maxName { // the first letter makes room
+		if n == maxName { // drop the first letter
 			n = copy(buf[:], buf[1:])
 		}
 		buf[n] = c

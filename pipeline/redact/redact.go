@@ -1,14 +1,13 @@
-// Package redact hides secrets: passwords, tokens, keys, cookies. One table says which names are names of
-// secrets (names.go); the functions know how the forms of text look in which they are written: URLs, SQL, the
-// arguments of Redis, header fields, lines of logs, labels. Marker stands in place of each secret.
+// Package redact replaces secrets in text (passwords, tokens, keys, cookies) by Marker. One table has the
+// names of secrets (names.go). There is a function for each form of text: URLs, SQL, the arguments of Redis
+// commands, header fields, log lines, labels.
 //
-// Called by the parsers of protocols before they fill in an event, and by collector/logs for every line:
-// nothing that is hidden here leaves the host. It errs by hiding too much, and it is no proof: a secret in an
-// unusual place gets through.
+// It is called by the parsers of protocols before they fill in an event, and by collector/logs for every
+// line, so a redacted secret never leaves the host. It rather hides too much than too little, but gives no
+// guarantee: a secret in an unusual place is not found.
 //
-// Lines of logs quote the other forms, so the functions are nested: what URL hides of a URL, and SQL of a
-// statement, Line hides of a line that holds it. Redacting what is redacted changes nothing. Both are tested
-// as properties.
+// Log lines quote the other forms, so the functions are nested: Line hides everything in a URL or a statement
+// that URL or SQL hides. Redaction is idempotent. Both are tested as properties.
 package redact
 
 import (
@@ -16,20 +15,20 @@ import (
 	"slices"
 )
 
-// Marker stands where a secret stood.
+// Marker replaces a secret.
 const Marker = "REDACTED"
 
-// A Redactor hides secrets in text. It belongs to one goroutine and keeps its buffers: what a method returns
-// is valid until the next call of any. Its zero value is ready.
+// A Redactor hides secrets in text. It is used by one goroutine and reuses its buffers: the result of a method
+// is valid until the next call of any method. The zero value is ready to use.
 type Redactor struct {
 	spans []span
 	out   []byte
 }
 
-// A span is a part of the text that is hidden.
+// A span is a part of the text that will be replaced.
 type span struct{ from, to int }
 
-// hide adds the bytes from:to to what is hidden.
+// hide adds the bytes from:to to the spans.
 func (r *Redactor) hide(from, to int) {
 	if from < to {
 		r.spans = append(r.spans, span{from, to})

@@ -2,24 +2,23 @@ package redact
 
 import "bytes"
 
-// A redisState is what the arguments so far say of the next one.
+// A redisState is the meaning of the next argument.
 type redisState uint8
 
 const (
 	redisPlain       redisState = iota
-	redisSecret                 // this one is a password
-	redisUser                   // this is a user's name, the next one a password
-	redisRules                  // ACL SETUSER: rules, of which some are passwords
-	redisSetting                // CONFIG SET: this is the name of a setting, its value follows
-	redisSecretValue            // … and this is the value of a secret one
-	redisPlainValue             // … and this is the value of another
-	redisOptions                // options, of which AUTH is followed by a password
-	redisUnknown                // a word before was lost that might have announced a password: everything is one
+	redisSecret                 // a password
+	redisUser                   // a user's name, a password follows
+	redisRules                  // ACL SETUSER: a rule, which may be a password
+	redisSetting                // CONFIG SET: the name of a setting, its value follows
+	redisSecretValue            // the value of a secret setting
+	redisPlainValue             // the value of another setting
+	redisOptions                // an option; a password follows AUTH
+	redisUnknown                // after a lost argument, which may have been an option: treated as a secret
 )
 
-// RedisArguments follows the arguments of one command of Redis and decides of each how much of it is a
-// secret: the passwords of AUTH, HELLO, MIGRATE, ACL SETUSER, and the values of secret settings (CONFIG SET,
-// SENTINEL SET). It holds no memory.
+// RedisArguments decides how much of each argument of a Redis command is secret: the passwords of AUTH, HELLO,
+// MIGRATE and ACL SETUSER, and the values of secret settings (CONFIG SET, SENTINEL SET). It does not allocate.
 type RedisArguments struct {
 	state   redisState
 	command redisCommand
@@ -39,11 +38,11 @@ const (
 	sentinelCommand
 )
 
-// MaxRedisWord is how many bytes of an argument Next looks at.
+// MaxRedisWord is the number of bytes of an argument that Next reads.
 const MaxRedisWord = 64
 
-// Begin begins a command. command is its name in upper case, with its second word where that is a part of it
-// ("CONFIG SET"); words is how many words the command has, with its name.
+// Begin starts a command. command is its name in upper case, with the subcommand if there is one ("CONFIG
+// SET"). words is the number of words of the command, with its name.
 func (r *RedisArguments) Begin(command string, words int64) {
 	*r = RedisArguments{first: true}
 	switch command {
@@ -65,8 +64,8 @@ func (r *RedisArguments) Begin(command string, words int64) {
 	}
 }
 
-// Next takes the next argument, or its front, and returns how many of its bytes are no secret: −1 says all.
-// damaged says that bytes of the argument were lost.
+// Next reads the next argument, or its front, and returns how many of its first bytes are not secret, or −1 if
+// none is secret. damaged reports that bytes of the argument were lost.
 func (r *RedisArguments) Next(argument []byte, damaged bool) (visible int) {
 	if r.state == redisPlain {
 		return -1
@@ -105,7 +104,7 @@ func (r *RedisArguments) next(argument []byte, damaged bool) (visible int) {
 		}
 	case redisRules:
 		if len(word) > 1 && (word[0] == '>' || word[0] == '<' || word[0] == '#' || word[0] == '!') {
-			return 1 // the sign says what kind of password it is
+			return 1 // the first byte is the kind of password
 		}
 	case redisSetting:
 		r.state = redisPlainValue
@@ -123,8 +122,8 @@ func (r *RedisArguments) next(argument []byte, damaged bool) (visible int) {
 	return everything
 }
 
-// RedisError returns an error message of a Redis server without the arguments that it repeats, and reports
-// whether it does.
+// RedisError returns an error message of a Redis server without quoted arguments, and reports whether there
+// were any.
 func (r *Redactor) RedisError(message []byte) ([]byte, bool) {
 	const words = "with args beginning with:"
 	i := bytes.Index(message, []byte(words))

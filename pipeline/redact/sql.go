@@ -11,15 +11,15 @@ const sqlMarker = "'" + Marker + "'"
 
 // SQL returns a statement without its secrets, and reports whether there were any. sql is not changed.
 //
-// Secret is a quoted or hexadecimal literal
-//   - behind IDENTIFIED (BY, AS, USING, VIA … PASSWORD; not the name of a method behind WITH or VIA),
+// A quoted or hexadecimal literal is secret
+//   - after IDENTIFIED (BY, AS, USING, VIA … PASSWORD; not the name of a method after WITH or VIA),
 //   - in the call of a function that takes a password or a key, like PASSWORD('…') or AES_ENCRYPT(…, '…'),
-//   - behind = (or !=, <=>, :=, LIKE, IN) of a column, variable or option with the name of a secret:
+//   - after = (or !=, <=>, :=, LIKE, IN) of a column, variable or option with the name of a secret:
 //     password, api_key, …,
-//   - right behind such a name (OPTIONS (PASSWORD '…')), and behind the = of SET PASSWORD FOR somebody,
-//   - in an INSERT with a list of columns, at the place of a column with such a name.
+//   - directly after such a name (OPTIONS (PASSWORD '…')), and after the = of SET PASSWORD FOR,
+//   - in an INSERT with a list of columns, in the position of a column with such a name.
 //
-// A literal that is cut off counts to the end. The text is read once, token by token, without a grammar.
+// An unterminated literal extends to the end. The text is read once, token by token, without a grammar.
 func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
 	if bytes.IndexByte(sql, '\'') < 0 && bytes.IndexByte(sql, '"') < 0 && !bytes.Contains(sql, []byte("0x")) {
 		return sql, false
@@ -37,8 +37,8 @@ func (r *Redactor) SQL(sql []byte) ([]byte, bool) {
 	return r.replaced(sql, sqlMarker), true
 }
 
-// SQLError returns an error message of a MySQL server up to the point where it quotes the statement that it
-// complains of, and reports whether it does. The quotation may hold the secrets of the statement.
+// SQLError returns an error message of a MySQL server up to the quotation of a statement, and reports whether
+// there is a quotation, which may hold the secrets of the statement.
 func SQLError(message []byte) (front []byte, quotes bool) {
 	front, _, quotes = bytes.Cut(message, []byte(" near '"))
 	return front, quotes
@@ -59,7 +59,7 @@ const (
 	inTuple
 )
 
-// A set is how much of SET PASSWORD FOR was read. Behind all of it a secret follows =.
+// A set is how much of SET PASSWORD FOR was read. After the three words the literal after = is a secret.
 type set uint8
 
 const (
@@ -69,7 +69,7 @@ const (
 	setPasswordFor
 )
 
-// A statement follows the tokens of SQL and decides of each literal whether it is a secret.
+// A statement reads the tokens of SQL and decides for each literal whether it is a secret.
 //
 // Literals are secrets while hiding is set. It is set by =, LIKE, IN, IDENTIFIED or the bracket of a
 // function, at the depth hidingDepth of brackets, and cleared by a comma, a keyword or a bracket that ends

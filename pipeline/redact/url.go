@@ -2,10 +2,9 @@ package redact
 
 import "bytes"
 
-// URL returns data, a URL or a request target, without its secrets, and reports whether there were any. Hidden
-// are user:password@ behind every //, and the values of parameters whose names are those of secrets; also
-// within a URL that is itself the value of a parameter, and also where the characters are percent-encoded. data
-// is not changed.
+// URL returns data, a URL or a request target, without its secrets, and reports whether there were any. It
+// hides user:password@ after every //, and the values of parameters with the names of secrets. It also finds
+// them in a URL that is itself the value of a parameter, and if they are percent-encoded. data is not changed.
 func (r *Redactor) URL(data []byte) ([]byte, bool) {
 	if !mayHoldSecret(data) {
 		return data, false
@@ -18,7 +17,7 @@ func (r *Redactor) URL(data []byte) ([]byte, bool) {
 	return r.replaced(data, Marker), true
 }
 
-// mayHoldSecret reports whether a URL has any of the characters without which it holds no secret.
+// mayHoldSecret reports whether a URL has a =, @ or %. Without one it holds no secret.
 func mayHoldSecret(b []byte) bool {
 	for _, c := range b {
 		if c == '=' || c == '@' || c == '%' {
@@ -28,12 +27,26 @@ func mayHoldSecret(b []byte) bool {
 	return false
 }
 
-// hideURL hides the secrets of the URL data. base is the offset of data in the text that the spans count in. inLine
-// is that of hideUserInfo.
+// urlDelimiter has the bytes that hideURL and hideUserInfo look at: delimiters, and the first bytes of encoded
+// ones.
+var urlDelimiter = func() (t [256]bool) {
+	for _, c := range "%\\/?#&; ,=@:\"" {
+		t[c] = true
+	}
+	return t
+}()
+
+// hideURL hides the secrets of the URL data, which begins at offset base of the redacted text. inLine is passed
+// to hideUserInfo.
 func (r *Redactor) hideURL(data []byte, base int, inLine bool) {
-	start := 0     // of the parameter's name
-	query := false // behind the first ? or #
+	start := 0     // offset of the name of the current parameter
+	query := false // the first ? or # was seen
+	// Invariant: the secrets before i are hidden, and data[start:i] is the front of a name or in no name.
 	for i := 0; i < len(data); {
+		if !urlDelimiter[data[i]] {
+			i++
+			continue
+		}
 		width := charWidth(data, i)
 		switch charAt(data, i) {
 		case '/':
@@ -50,7 +63,7 @@ func (r *Redactor) hideURL(data []byte, base int, inLine bool) {
 			start = i + width
 		case '=':
 			name := data[start:i]
-			start = i + width // a value may hold a URL with parameters of its own
+			start = i + width // the value may be a URL with parameters of its own
 			if !secretParameter(name) {
 				break
 			}
@@ -66,14 +79,20 @@ func (r *Redactor) hideURL(data []byte, base int, inLine bool) {
 	}
 }
 
-// hideUserInfo hides user:password@ at the front of the authority that begins at i, and returns where to go
-// on. In a line of a log the user's name stays, and of a password that should have been encoded & and # count
-// too.
+// hideUserInfo hides user:password@ at the front of the authority that begins at i, and returns the offset at
+// which to continue. In a log line (inLine) the user's name is kept, and a password may hold & and #, which
+// should have been encoded.
 func (r *Redactor) hideUserInfo(data []byte, i, base int, inLine bool) int {
 	at, colon := -1, -1
-	for j := i; j < len(data) && (!endsAuthority(data, j) || inLine && (data[j] == '&' || data[j] == '#')); j++ {
+	for j := i; j < len(data); j++ {
+		if !urlDelimiter[data[j]] {
+			continue
+		}
+		if endsAuthority(data, j) && !(inLine && (data[j] == '&' || data[j] == '#')) {
+			break
+		}
 		switch {
-		case data[j] == '@' || encoded(data, j) == '@': // the last one counts: a password may hold an @
+		case data[j] == '@' || encoded(data, j) == '@': // the last @ counts, since a password may hold one
 			at = j
 		case data[j] == ':' && colon < 0:
 			colon = j
@@ -107,9 +126,9 @@ func endsAuthority(b []byte, i int) bool {
 	return false
 }
 
-// endsValue reports whether the value of a secret ends at i. A value whose own = was encoded lies in the
-// value of another parameter and may end with an encoded character; in a plain one that is a character of the
-// secret.
+// endsValue reports whether the value of a secret ends at i. A nested value, one whose = was percent-encoded,
+// is a part of the value of another parameter and may end with an encoded delimiter. In any other value an
+// encoded delimiter is a character of the secret.
 func endsValue(b []byte, i int, query, nested bool) bool {
 	c := b[i]
 	if nested || c == '\\' {
@@ -124,10 +143,10 @@ func endsValue(b []byte, i int, query, nested bool) bool {
 	return false
 }
 
-// jsonAmpersand is & as some libraries write it in JSON, and so in lines of logs.
+// jsonAmpersand is & as some libraries escape it in JSON, and so in log lines.
 const jsonAmpersand = `\u0026`
 
-// charWidth returns how many bytes the character at i takes: 3 where it is percent-encoded.
+// charWidth returns the number of bytes of the character at i: 3 if it is percent-encoded.
 func charWidth(data []byte, i int) int {
 	switch data[i] {
 	case '%':
@@ -157,7 +176,7 @@ func charAt(data []byte, i int) byte {
 	return data[i]
 }
 
-// encoded returns the character that %xx at i stands for, or −1.
+// encoded returns the character that is percent-encoded at i, or −1.
 func encoded(data []byte, i int) int {
 	if i+2 >= len(data) || data[i] != '%' {
 		return -1

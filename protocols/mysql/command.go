@@ -20,7 +20,7 @@ func (p *parser) readClient(data []byte, at int64) (int, error) {
 	case seq == 1 && (p.phase == afterGreeting || p.phase == initial && n >= 32):
 		return p.readLogin(data, at)
 	case seq != 0 && p.phase == commandPhase:
-		return p.readContinuation(data), nil // an answer to the server's question about the login
+		return p.readContinuation(data), nil // authentication data that the server has asked for
 	case seq != 0 || n == 0:
 		return 0, errHeader
 	}
@@ -38,16 +38,18 @@ func (p *parser) readClient(data []byte, at int64) (int, error) {
 		return 0, errHeader
 	}
 
+	// A client waits for the reply before it sends the next command. If bytes were lost and commands still wait,
+	// their replies were among the lost bytes.
 	p.phase = commandPhase
 	if p.bytesLost {
-		p.emitWaiting(true) // a client waits for the reply before it goes on, so it was among the lost bytes
+		p.emitWaiting(true)
 	}
 	p.addCommand(kind, payload, n)
 	return p.finishPacket(protocols.Client, data), nil
 }
 
-// readContinuation reads a packet that belongs to the command that was sent last: more of its payload, a part
-// of a file, an answer to the server's question about the login.
+// readContinuation reads a packet that belongs to the last command: more of its payload, a part of a file, or
+// authentication data.
 func (p *parser) readContinuation(data []byte) int {
 	if i := len(p.waiting) - 1; i >= 0 {
 		p.waiting[i].e.Source.Bytes += uint64(4 + payloadLength(data))
@@ -55,11 +57,13 @@ func (p *parser) readContinuation(data []byte) int {
 	return p.finishPacket(protocols.Client, data)
 }
 
-// addCommand makes the event of a command. It waits for its reply, or is emitted if none comes.
+// addCommand creates the event of a command and queues it until its reply comes, or emits it if it gets none.
+// payload is the front of the packet, n the length of the whole payload.
 func (p *parser) addCommand(kind *commandKind, payload []byte, n int) {
 	event := p.newEvent(protocols.Client, kind.name, 4+n)
 	event.Partial = event.Partial || p.repliesLost
 	cmd := command{e: event, kind: payload[0], sent: event.Timestamp}
+	// The arguments, by the kind of command.
 	switch payload[0] {
 	case comQuery:
 		text := p.skipAttributes(payload[1:])
@@ -88,7 +92,8 @@ func (p *parser) addCommand(kind *commandKind, payload []byte, n int) {
 	p.enqueue(cmd)
 }
 
-// setStatement fills in the text of a statement, redacted and cut. truncated says that text is not all of it.
+// setStatement fills in the text of a statement, redacted and cut to maxQuery. cut reports that text is not
+// the whole statement.
 func (p *parser) setStatement(cmd *command, text []byte, cut bool) {
 	cmd.e.Mysql.Method = method(text)
 	var out []byte
@@ -101,7 +106,7 @@ func (p *parser) setStatement(cmd *command, text []byte, cut bool) {
 	cmd.e.Mysql.Query = validUTF8(p.c.Intern(out))
 }
 
-// wholeRunes removes a character at the end of data that is cut in two.
+// wholeRunes removes an incomplete character at the end of data.
 func wholeRunes(data []byte) []byte {
 	for i := 1; i < utf8.UTFMax && i <= len(data); i++ {
 		if at := len(data) - i; utf8.RuneStart(data[at]) {
@@ -114,7 +119,7 @@ func wholeRunes(data []byte) []byte {
 	return data
 }
 
-// setStatementID fills in the id of a prepared statement, and its text if it is known.
+// setStatementID fills in the id of a prepared statement, and its text if its preparation was captured.
 func (p *parser) setStatementID(event *pipeline.Event, payload []byte) {
 	id := binary.LittleEndian.Uint32(payload[1:])
 	event.Mysql.StatementId = id
@@ -125,10 +130,10 @@ func (p *parser) setStatementID(event *pipeline.Event, payload []byte) {
 	}
 }
 
-// skipAttributes returns the text behind the query attributes (CLIENT_QUERY_ATTRIBUTES): the number of
-// parameters, the number of sets of them (1), and if there are any the NULL bits, a 1, type and name of each,
-// then the values. If the login was not seen, text that begins with a small number and 1 has them: no
-// statement begins so.
+// skipAttributes returns the text after the query attributes (CLIENT_QUERY_ATTRIBUTES). The attributes are the
+// number of parameters and the number of parameter sets (1). If there are parameters, the NULL bits, a 1, the
+// type and name of each, and the values follow. If the login was not captured, data that begins with a small
+// number and a 1 is taken for attributes, since no statement begins so.
 func (p *parser) skipAttributes(data []byte) []byte {
 	hasAttributes := p.capabilities&clientQueryAttrs != 0
 	if !p.capabilitiesKnown {
@@ -149,7 +154,7 @@ func (p *parser) skipAttributes(data []byte) []byte {
 		return fields.b
 	}
 
-	// Types and names of all, then the values of those that are not NULL.
+	// The types and names of all parameters, then the values of those that are not NULL.
 	types := make([]byte, n)
 	for i := range types {
 		types[i] = byte(fields.u16())
@@ -163,9 +168,9 @@ func (p *parser) skipAttributes(data []byte) []byte {
 	return fields.b
 }
 
-// skipValue skips a value in binary form.
-func (r *payloadReader) skipValue(t byte) {
-	switch t {
+// skipValue skips a value of type typ in binary form.
+func (r *payloadReader) skipValue(typ byte) {
+	switch typ {
 	case 0x06: // NULL
 	case 0x01, 0xf4: // TINY, BOOL
 		r.take(1)
@@ -182,21 +187,21 @@ func (r *payloadReader) skipValue(t byte) {
 	}
 }
 
-// Bounds of the statements that one connection keeps.
+// Bounds of the prepared statements that are kept of one connection.
 const (
 	maxStatements = 512
 	maxTexts      = 128 << 10 // bytes of all texts
 )
 
-// A prepared is the text of a prepared statement and its method.
+// A prepared is a prepared statement: its text, and its first word.
 type prepared struct{ text, method string }
 
-// A statementCache has the prepared statements of a connection by id. The oldest is removed to make room.
+// A statementCache holds the prepared statements of a connection by id. It removes the oldest to make room.
 type statementCache struct {
 	byID  map[uint32]prepared
-	order []uint32
-	size  int
-	last  prepared // of the last COM_STMT_PREPARE: MariaDB's clients send the execution of statement -1 right behind it
+	order []uint32 // ids, oldest first; ids of removed statements too
+	size  int      // bytes of all texts
+	last  prepared // of the last COM_STMT_PREPARE: MariaDB's clients execute it at once, with the id -1
 }
 
 func (s *statementCache) reset() {
@@ -213,7 +218,11 @@ func (s *statementCache) get(id uint32) prepared {
 
 func (s *statementCache) add(id uint32, p prepared) {
 	s.remove(id)
-	for len(s.order) > 0 && (len(s.byID) >= maxStatements || s.size+len(p.text) > maxTexts || len(s.order) >= 2*maxStatements) {
+	for len(s.order) > 0 {
+		full := len(s.byID) >= maxStatements || s.size+len(p.text) > maxTexts || len(s.order) >= 2*maxStatements
+		if !full {
+			break
+		}
 		s.remove(s.order[0])
 		s.order = s.order[:copy(s.order, s.order[1:])]
 	}
@@ -225,10 +234,10 @@ func (s *statementCache) add(id uint32, p prepared) {
 	s.size += len(p.text)
 }
 
-// remove removes a statement. Its place in order stays until its turn comes.
+// remove removes a statement. Its id stays in order until add reaches it.
 func (s *statementCache) remove(id uint32) {
-	if t, ok := s.byID[id]; ok {
-		s.size -= len(t.text)
+	if statement, ok := s.byID[id]; ok {
+		s.size -= len(statement.text)
 		delete(s.byID, id)
 	}
 }

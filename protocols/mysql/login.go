@@ -16,7 +16,7 @@ func (p *parser) readGreeting(data []byte, at int64) (int, error) {
 		return 0, nil
 	}
 	switch payload[0] {
-	case errPacket: // not even greeted: too many connections, host blocked
+	case errPacket: // an error instead of a greeting: too many connections, host blocked
 		e := p.newEvent(protocols.Server, "COM_CONNECT", 4+n)
 		p.readError(&command{e: e, kind: comConnect}, payload)
 		p.c.Emit(e)
@@ -42,6 +42,8 @@ func (p *parser) readLogin(data []byte, at int64) (int, error) {
 	if payload == nil {
 		return 0, nil
 	}
+
+	// The capabilities decide the format of the other fields.
 	fields := payloadReader{b: payload}
 	caps := uint32(fields.u16())
 	old := caps&clientProtocol41 == 0
@@ -57,8 +59,10 @@ func (p *parser) readLogin(data []byte, at int64) (int, error) {
 	if caps&clientSSL != 0 && len(fields.b) == 0 {
 		return p.switchToTLS(data, at)
 	}
+
+	// User, authentication data (never kept), database.
 	p.user = p.text(fields.nulString())
-	switch { // the proof of the password is never kept
+	switch {
 	case caps&clientAuthLenEnc != 0:
 		fields.lenencString()
 	case caps&clientSecure != 0:
@@ -74,7 +78,7 @@ func (p *parser) readLogin(data []byte, at int64) (int, error) {
 	return p.finishPacket(protocols.Client, data), nil
 }
 
-// setCapabilities keeps the capabilities that both sides have.
+// setCapabilities sets the capabilities to those of the client that the server has too.
 func (p *parser) setCapabilities(client uint32) {
 	if p.phase == afterGreeting {
 		client &= p.capabilities | clientSSL
@@ -82,14 +86,14 @@ func (p *parser) setCapabilities(client uint32) {
 	p.capabilities, p.capabilitiesKnown, p.phase = client, true, commandPhase
 }
 
-// enqueueLogin has the login wait for the server's answer.
+// enqueueLogin queues the event of the login until the server answers.
 func (p *parser) enqueueLogin(n int, at int64) {
 	e := p.newEvent(protocols.Client, "COM_CONNECT", 4+n)
 	e.Mysql.ServerVersion = p.version
 	p.enqueue(command{e: e, kind: comConnect, sent: e.Timestamp})
 }
 
-// switchToTLS hands the connection to TLS. Of the login only the server is known.
+// switchToTLS passes the connection to package tls. The event of the login has the server's version only.
 func (p *parser) switchToTLS(b []byte, at int64) (int, error) {
 	p.enqueueLogin(payloadLength(b), at)
 	n := p.finishPacket(protocols.Client, b)
@@ -98,7 +102,8 @@ func (p *parser) switchToTLS(b []byte, at int64) (int, error) {
 	return n, nil
 }
 
-// readAuth reads the server's answer to a login or a change of user: more is asked for, or the end.
+// readAuth reads the server's answer to a login or a change of user: success, an error, or a request for more
+// authentication data.
 func (p *parser) readAuth(cmd *command, payload []byte, at int64) {
 	switch payload[0] {
 	case okPacket:
@@ -117,8 +122,8 @@ func (p *parser) readAuth(cmd *command, payload []byte, at int64) {
 		p.readError(cmd, payload)
 		p.finishCommand(at)
 	}
-	// 0x01 is more data of the method, 0xfe another method. The client's answer is no command: its sequence
-	// number is not 0.
+	// The other answers, 0x01 (more data) and 0xfe (another method), are followed by a packet of the client. Its
+	// sequence number is not 0, so it is read as a continuation.
 }
 
 // readChangeUser reads COM_CHANGE_USER.

@@ -1,10 +1,10 @@
 // Package mysql parses the client/server protocol of MySQL (5.x to 9) and MariaDB.
 //
-// The bytes of a TCP connection come from the framework in package protocols. A command with its reply is one
-// event: the statement, the number of rows and columns, affected rows, insert id, warnings, or the error;
-// rows are counted, not gathered. The login is an event too, COM_CONNECT, with the version of the server, the
-// user and the database. An execution of a prepared statement has the text that was prepared, if this
-// connection was seen to prepare it.
+// The framework in package protocols passes the bytes of a TCP connection. A command with its reply is one
+// event: the statement, the number of rows and columns, affected rows, insert id, warnings, or the error.
+// Rows are counted and not kept. The login is an event too, COM_CONNECT, with the version of the server, the
+// user and the database. The execution of a prepared statement has the text of the statement, if its
+// preparation was captured.
 //
 // The protocol is half-duplex: the server sends first, then every command begins with a packet of sequence
 // number 0 and is answered before the next, so a queue pairs them. Each exception has its test: commands
@@ -19,11 +19,11 @@
 //	afterGreeting  the server has sent its greeting, the login comes next
 //	commandPhase   commands and replies; a login under way is a command that waits
 //
-// A connection that turns to TLS is handed to package tls. One that turns to compression or to replication is
-// counted and dropped.
+// A connection that switches to TLS is passed to package tls. One that switches to compression or replication
+// is counted and dropped.
 //
-// Passwords in statements are redacted (pipeline/redact). The text of a statement is cut to maxQuery bytes
-// and ends in an ellipsis then.
+// Passwords in statements are redacted (pipeline/redact). A statement longer than maxQuery bytes is cut and
+// ends in an ellipsis.
 //
 // Specifications: dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html,
 // mariadb.com/kb/en/clientserver-protocol.
@@ -47,8 +47,8 @@ var Protocol = protocols.Protocol{
 	New:     func() protocols.Parser { return &parser{} },
 }
 
-// detect recognises a connection by the server's greeting; in mid-stream by a statement that begins with a
-// word of SQL. A greeting from the client's side says that the roles were guessed wrong.
+// detect recognises a connection by the server's greeting, and in mid-stream by a statement that begins with a
+// word of SQL. A greeting from the client means that the roles were guessed wrong.
 func detect(dir protocols.Dir, data []byte) protocols.Match {
 	if match := matchGreeting(data); match != protocols.No || dir == protocols.Server {
 		return match
@@ -59,8 +59,8 @@ func detect(dir protocols.Dir, data []byte) protocols.Match {
 	return matchLogin(data)
 }
 
-// matchGreeting judges the front of the server's first packet: the handshake of protocol 10, or the error
-// that is sent instead (too many connections, host blocked).
+// matchGreeting matches the front of the server's first packet: the handshake of protocol 10, or an error
+// (too many connections, host blocked).
 func matchGreeting(data []byte) protocols.Match {
 	if len(data) < 5 {
 		for i, c := range data {
@@ -83,8 +83,8 @@ func matchGreeting(data []byte) protocols.Match {
 	return protocols.No
 }
 
-// matchVersion judges what follows the number of the protocol: the version of the server up to a NUL, 4 bytes
-// of thread id, 8 bytes of challenge, a zero.
+// matchVersion matches the bytes after the protocol number: the version of the server up to a NUL, 4 bytes of
+// thread id, 8 bytes of challenge, a zero.
 func matchVersion(data []byte, n int) protocols.Match {
 	end := bytes.IndexByte(data[:min(len(data), 128)], 0)
 	version := data[:min(len(data), 128)]
@@ -105,7 +105,7 @@ func matchVersion(data []byte, n int) protocols.Match {
 	return protocols.Yes
 }
 
-// matchError judges the code and the text of an error.
+// matchError matches the code and the text of an error.
 func matchError(data []byte, n int) protocols.Match {
 	if len(data) < 8 {
 		return protocols.More
@@ -126,7 +126,7 @@ func isPrintable(b []byte) bool {
 	return true
 }
 
-// matchCommand judges the front of a client's packet. Only commands with SQL in them are certain.
+// matchCommand matches the front of a client's packet. It returns Yes only for commands with SQL.
 func matchCommand(data []byte) protocols.Match {
 	if len(data) < 4 {
 		return protocols.More
@@ -149,8 +149,8 @@ func matchCommand(data []byte) protocols.Match {
 	return protocols.More
 }
 
-// matchLogin judges the front of a client's first packet, for a connection whose greeting was not seen: the
-// capabilities, the size of the largest packet, the character set, then at least 19 zeros.
+// matchLogin matches the front of a client's first packet, for a connection whose greeting was not captured:
+// the capabilities, the size of the largest packet, the character set, then at least 19 zeros.
 func matchLogin(data []byte) protocols.Match {
 	if len(data) < 4 {
 		return protocols.More
@@ -161,36 +161,37 @@ func matchLogin(data []byte) protocols.Match {
 	if len(data) < 32 {
 		return protocols.More
 	}
-	if flags := uint32(data[4]) | uint32(data[5])<<8; flags&clientProtocol41 == 0 || !bytes.Equal(data[13:32], make([]byte, 19)) {
+	flags := uint32(data[4]) | uint32(data[5])<<8
+	if flags&clientProtocol41 == 0 || !bytes.Equal(data[13:32], make([]byte, 19)) {
 		return protocols.No
 	}
 	return protocols.Yes
 }
 
-// resync finds the next packet: of the client the start of a command, of the server packets whose headers
-// follow each other.
+// resync finds the next packet: the start of a command of the client, or packets of the server with
+// consecutive sequence numbers.
 func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
-	one := syncClient
+	matchPacket := syncClient
 	if dir == protocols.Server {
-		one = syncServer
+		matchPacket = syncServer
 	}
 	for i := range data {
-		if match := one(data[i:]); match != protocols.No {
+		if match := matchPacket(data[i:]); match != protocols.No {
 			return i, match
 		}
 	}
 	return len(data), protocols.More
 }
 
-// syncClient judges whether a command begins at data. One without SQL must be followed by another, or by
-// nothing.
+// syncClient matches a command at the front of data. A command without SQL must be followed by another
+// command, or by the end of data.
 func syncClient(data []byte) protocols.Match {
 	match := matchCommand(data)
 	if match != protocols.More || len(data) < 5 || kindOf(data[4]).text {
 		return match
 	}
 
-	// Where is the next packet, and is it a command?
+	// The next packet must begin with a command too.
 	rest := 4 + payloadLength(data)
 	switch {
 	case rest > maxSync:
@@ -208,7 +209,7 @@ func syncClient(data []byte) protocols.Match {
 // maxSync is the length of the longest first packet that resync takes for a reply.
 const maxSync = 4 << 10
 
-// syncServer judges whether three packets of a reply follow each other from data on, or as many as there are.
+// syncServer matches three consecutive packets of a reply at the front of data, or fewer up to its end.
 func syncServer(data []byte) protocols.Match {
 	for i := range 3 {
 		if len(data) == 0 && i > 0 {
@@ -233,8 +234,8 @@ func syncServer(data []byte) protocols.Match {
 	return protocols.Yes
 }
 
-// beginsReply reports whether a reply may begin with c in a packet of n bytes: OK, error, a request for a
-// file, or a number of columns.
+// beginsReply reports whether the first packet of a reply may begin with c and have n bytes: OK, EOF, an error,
+// a request for a file, or a number of columns.
 func beginsReply(c byte, n int) bool {
 	switch {
 	case c == okPacket:

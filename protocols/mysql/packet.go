@@ -2,10 +2,10 @@ package mysql
 
 import "encoding/binary"
 
-// maxPacket is the length of a payload that continues in the next packet.
+// maxPacket is the longest payload. A payload of this length continues in the next packet.
 const maxPacket = 1<<24 - 1
 
-// The capabilities that change what follows.
+// The capabilities that change the format of later packets.
 const (
 	clientConnectWithDB = 1 << 3
 	clientCompress      = 1 << 5
@@ -19,14 +19,14 @@ const (
 	clientQueryAttrs    = 1 << 27
 )
 
-// The status flags that matter here.
+// The server status flags that the parser reads.
 const (
 	statusMoreResults  = 1 << 3
 	statusCursorExists = 1 << 6
 	statusStateChanged = 1 << 14
 )
 
-// What the first byte of a server's packet says.
+// The first byte of a server's packet.
 const (
 	okPacket     = 0x00
 	infilePacket = 0xfb
@@ -34,7 +34,7 @@ const (
 	errPacket    = 0xff
 )
 
-// The commands that the code treats by name.
+// The commands with a treatment of their own.
 const (
 	comQuit         = 0x01
 	comInitDB       = 0x02
@@ -56,10 +56,10 @@ const (
 	comConnect      = 0x0b // the server's internal command for a login; a client never sends it
 )
 
-// A commandKind has the name of a command, and what its packets look like.
+// A commandKind is the name of a command, and the form of its packets.
 type commandKind struct {
 	name     string
-	min, max int  // bounds of its length; max 0 is no bound
+	min, max int  // bounds of the length of the payload; max 0: none
 	text     bool // SQL follows
 	noReply  bool // no reply comes
 }
@@ -95,7 +95,7 @@ var commandKinds = [...]commandKind{
 
 var bulkExecute = commandKind{name: "COM_STMT_BULK_EXECUTE", min: 7}
 
-// kindOf returns the kind of the command with this first byte. It has no name if no client sends it.
+// kindOf returns the kind of the command with the first byte c. The name of an unknown command is empty.
 func kindOf(c byte) *commandKind {
 	if c == comBulkExecute {
 		return &bulkExecute
@@ -109,12 +109,13 @@ func kindOf(c byte) *commandKind {
 // payloadLength returns the length of the payload of the packet at the front of b.
 func payloadLength(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
 
-// A payloadReader reads the fields of a payload. Behind its end everything is zero and bad is set.
+// A payloadReader reads the fields of a payload. A read past the end sets bad and returns zero or nil.
 type payloadReader struct {
 	b   []byte
 	bad bool
 }
 
+// take reads n bytes.
 func (r *payloadReader) take(n uint64) []byte {
 	if n > uint64(len(r.b)) {
 		r.b, r.bad = nil, true
@@ -168,7 +169,7 @@ func (r *payloadReader) lenencInt() uint64 {
 // lenencString reads a length-encoded string.
 func (r *payloadReader) lenencString() []byte { return r.take(r.lenencInt()) }
 
-// nulString reads up to a NUL, or to the end if there is none.
+// nulString reads a string that ends with a NUL or with the payload.
 func (r *payloadReader) nulString() []byte {
 	for i, c := range r.b {
 		if c == 0 {

@@ -11,7 +11,7 @@ import (
 
 const (
 	maxQuery   = 4 << 10 // bytes of a statement that are kept
-	maxPayload = 8 << 10 // bytes of a packet that are looked at; query attributes stand before the text
+	maxPayload = 8 << 10 // bytes of a packet that are parsed; more than maxQuery, for the query attributes before the text
 	maxMessage = 512     // bytes of an error's message that are kept
 	maxName    = 256     // bytes of a user, a database, a version
 	maxWaiting = 64      // commands of one connection that wait for their reply
@@ -28,8 +28,8 @@ type command struct {
 	kind            byte
 	sent            int64
 	text            string // of a statement that is being prepared
-	changesDatabase bool   // it changes the database, to e.Mysql.Database or, of a USE, to text
-	hasSecrets      bool   // something in its text was redacted
+	changesDatabase bool   // the command changes the database to text
+	hasSecrets      bool   // a part of the statement was redacted
 }
 
 // A phase is the state of a connection, see the package comment.
@@ -37,25 +37,25 @@ type phase uint8
 
 const (
 	initial       phase = iota // nothing was seen
-	afterGreeting              // the server has spoken, the client's login comes next
-	commandPhase               // logged in, or in the middle of a connection; a login under way is a waiting command
+	afterGreeting              // the server has sent its greeting, the client's login comes next
+	commandPhase               // commands and replies; a login in progress is a waiting command
 )
 
 // A parser pairs the commands and replies of one connection.
 type parser struct {
-	protocols.NopParser // End: a side that was closed may still be answered
+	protocols.NopParser // End does nothing: a half-closed side may still receive replies
 	c                   *protocols.Conn
 	phase               phase
-	capabilities        uint32
-	capabilitiesKnown   bool // caps are those that both sides have agreed on
+	capabilities        uint32 // afterGreeting those of the server, later those that both sides have
+	capabilitiesKnown   bool   // the login was captured, or replies have shown the capabilities
 	version             string
 	user                string
 	database            string
 
 	waiting     []command
 	bytesLost   bool    // bytes were lost: a command may be paired with the reply to another one
-	repliesLost bool    // bytes of the server were lost and no reply was read to its end since
-	continues   [2]bool // the packet continues in the next one
+	repliesLost bool    // bytes of the server were lost, and no reply was read to its end since
+	continues   [2]bool // per direction: the payload continues in the next packet
 	sendsFile   bool    // the client is sending a file
 	statements  statementCache
 	reply       reply
@@ -69,8 +69,9 @@ func (p *parser) Reset(c *protocols.Conn) {
 	*p = parser{c: c, waiting: p.waiting[:0], statements: p.statements, redactor: p.redactor}
 }
 
-// Parse reads one packet of the client, or one packet of the server with all rows behind it that are there.
+// Parse reads one packet of the client, or one packet of the server and the available rows after it.
 func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
+	// The header has 4 bytes. The first byte of the payload says which packet it is.
 	if len(data) < 4 {
 		p.c.Need(dir, 4)
 		return 0, nil
@@ -90,7 +91,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 }
 
 // payload returns the first most bytes of the payload of the packet at the front of data, or nil if they have
-// not come yet.
+// not arrived yet.
 func (p *parser) payload(dir protocols.Dir, data []byte, most int) []byte {
 	n := 4 + min(payloadLength(data), most)
 	if len(data) < n {
@@ -100,7 +101,8 @@ func (p *parser) payload(dir protocols.Dir, data []byte, most int) []byte {
 	return data[4:n]
 }
 
-// finishPacket returns how many bytes of the packet at the front of data are there, and skips the others.
+// finishPacket ends the packet at the front of data: it returns the number of its bytes in data, and skips the
+// others.
 func (p *parser) finishPacket(dir protocols.Dir, data []byte) int {
 	n := 4 + payloadLength(data)
 	p.continues[dir] = n == 4+maxPacket
@@ -124,7 +126,7 @@ func (p *parser) enqueue(cmd command) {
 
 func (p *parser) emit(e *pipeline.Event) { p.c.Emit(e) }
 
-// finishCommand emits the command that was answered.
+// finishCommand emits the oldest command, whose reply is complete.
 func (p *parser) finishCommand(at int64) {
 	cmd := &p.waiting[0]
 	cmd.e.Duration = uint64(max(at-cmd.sent, 0))
@@ -150,7 +152,8 @@ func (p *parser) newEvent(dir protocols.Dir, name string, bytes int) *pipeline.E
 	return event
 }
 
-// Gap marks every command that waits as partial: bytes of its reply, or of its own text, are missing.
+// Gap marks every waiting command as partial: bytes of its text or of its reply are missing. The place in the
+// stream is known only inside a packet whose rest is skipped.
 func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	for i := range p.waiting {
 		p.waiting[i].e.Partial = true
@@ -170,10 +173,10 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	return false
 }
 
-// Close emits what still waits.
+// Close emits the waiting commands.
 func (p *parser) Close(int64) { p.emitWaiting(false) }
 
-// emitWaiting emits what waits without its reply.
+// emitWaiting emits the waiting commands without their replies. partial marks them as partial.
 func (p *parser) emitWaiting(partial bool) {
 	for i := range p.waiting {
 		cmd := &p.waiting[i]
@@ -188,5 +191,5 @@ func (p *parser) emitWaiting(partial bool) {
 // text returns a name of the protocol as a string of valid UTF-8.
 func (p *parser) text(b []byte) string { return validUTF8(p.c.Intern(b[:min(len(b), maxName)])) }
 
-// validUTF8 replaces what is not UTF-8: the strings of protobuf must be.
+// validUTF8 replaces invalid UTF-8, which a string of a protobuf message must not contain.
 func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -12,22 +12,22 @@ import (
 type step uint8
 
 const (
-	firstPacket   step = iota // the first of a reply, or of its next result set
+	firstPacket   step = iota // the first packet of a reply, or of its next result set
 	columnPackets             // the definition of a column or of a parameter
-	endOfColumns              // what ends the columns, if this server sends it
-	rowPackets                // a row, or what ends them
+	endOfColumns              // the EOF packet after the definitions, or the first row
+	rowPackets                // a row, or the packet that ends the rows
 )
 
 // A reply is the state of the reply to waiting[0].
 type reply struct {
 	step      step
-	left      uint64 // definitions of columns or parameters that still come
-	after     uint64 // of a prepared statement: columns behind the parameters
-	isPrepare bool   // no rows follow
-	lost      bool   // bytes of the server were not seen: which packet comes next is a guess
+	left      uint64 // definitions of columns or parameters that are still to come
+	after     uint64 // of a prepared statement: definitions of columns after those of the parameters
+	isPrepare bool   // reply to COM_STMT_PREPARE: no rows follow
+	lost      bool   // bytes of the server were lost: the kind of the next packet is a guess
 }
 
-// readServer reads packets of the server: as many rows and columns as are there, others one at a time.
+// readServer reads one packet of the server and, if rows or columns follow, those that have arrived.
 func (p *parser) readServer(data []byte, at int64) (int, error) {
 	if p.phase == initial && data[3] == 0 && matchGreeting(data) != protocols.No {
 		return p.readGreeting(data, at)
@@ -35,6 +35,8 @@ func (p *parser) readServer(data []byte, at int64) (int, error) {
 	if p.phase == afterGreeting && (payloadLength(data) == 0 || data[4] != errPacket) {
 		return 0, errHeader
 	}
+
+	// Rows and columns are read in one call of Parse, since there may be many.
 	for n := 0; ; {
 		size := p.readPacket(data[n:], at)
 		n += size
@@ -44,9 +46,9 @@ func (p *parser) readServer(data []byte, at int64) (int, error) {
 	}
 }
 
-// readPacket reads one packet and returns how many bytes of it are there, or 0 if they are too few.
+// readPacket reads one packet and returns the number of its bytes in data, or 0 if more bytes are needed.
 func (p *parser) readPacket(data []byte, at int64) int {
-	// A packet that answers no command, continues one, or is empty is only counted.
+	// A packet without a waiting command, a continuation, and an empty packet are only counted.
 	if p.continues[protocols.Server] || len(p.waiting) == 0 || payloadLength(data) == 0 {
 		alone := len(p.waiting) == 0 && !p.continues[protocols.Server]
 		if alone && payloadLength(data) > 0 && data[4] == errPacket && data[3] <= 1 {
@@ -59,9 +61,10 @@ func (p *parser) readPacket(data []byte, at int64) int {
 		p.reply = reply{} // sequence number 1: a reply begins here
 	}
 
-	// Of rows and columns the first byte is enough.
+	// The first byte of a row or a column definition is enough.
 	most := 0
-	if c := data[4]; p.reply.step == firstPacket || c == eofPacket || c == errPacket || p.reply.step == endOfColumns {
+	step, first := p.reply.step, data[4]
+	if step == firstPacket || step == endOfColumns || first == eofPacket || first == errPacket {
 		most = maxPayload
 	}
 	payload := p.payload(protocols.Server, data, max(most, 1))
@@ -82,8 +85,8 @@ func (p *parser) countBytes(b []byte) {
 	}
 }
 
-// emitLoneError emits an error that no command asked for: the connection was killed, or the command was not
-// seen.
+// emitLoneError emits an error without a waiting command: the connection was killed, or the command was not
+// captured.
 func (p *parser) emitLoneError(data []byte) int {
 	payload := p.payload(protocols.Server, data, maxPayload)
 	if payload == nil {
@@ -102,9 +105,10 @@ func (p *parser) emitLoneError(data []byte) int {
 func (p *parser) readReply(payload []byte, at int64) {
 	cmd, reply := &p.waiting[0], &p.reply
 	c := payload[0]
+	// An error ends the reply at any step. Among definitions it can only be told apart by the step.
 	if c == errPacket && (reply.step != columnPackets || reply.lost) {
 		if len(payload) >= 3 && payload[1] == 0xff && payload[2] == 0xff {
-			return // MariaDB's report of progress
+			return // MariaDB's progress report, not an error
 		}
 		if cmd.kind == comConnect || cmd.kind == comChangeUser {
 			p.readAuth(cmd, payload, at)
@@ -114,6 +118,8 @@ func (p *parser) readReply(payload []byte, at int64) {
 		p.finishCommand(at)
 		return
 	}
+
+	// After a loss packets are read as rows until one ends the reply.
 	if reply.lost {
 		reply.step = rowPackets
 	}
@@ -141,7 +147,7 @@ func (p *parser) readFirst(cmd *command, payload []byte, at int64) {
 		cmd.e.Outcome = pipeline.Outcome_SUCCESS
 		p.finishCommand(at)
 		return
-	case comStmtFetch, comFieldList: // rows, or definitions like rows, without a number before them
+	case comStmtFetch, comFieldList: // rows, or definitions that are read like rows, without a count before them
 		p.reply.step = rowPackets
 		p.readRow(cmd, payload, at)
 		return
@@ -159,14 +165,14 @@ func (p *parser) readFirst(cmd *command, payload []byte, at int64) {
 	case okPacket, eofPacket:
 		p.finishResult(cmd, p.readOK(cmd, payload), at)
 	case infilePacket:
-		p.sendsFile = true // the reply comes when the client has sent the file
+		p.sendsFile = true // the reply follows when the client has sent the file
 	default:
 		p.readCount(cmd, payload, at)
 	}
 }
 
-// readCount reads how many columns a result set has, and whether their definitions follow: a client may have
-// said that it knows them.
+// readCount reads the number of columns of a result set, and whether their definitions follow. A client that
+// caches them may ask for none.
 func (p *parser) readCount(cmd *command, payload []byte, at int64) {
 	fields := payloadReader{b: payload}
 	n := fields.lenencInt()
@@ -192,8 +198,10 @@ func (p *parser) readPrepared(cmd *command, payload []byte, at int64) {
 		p.statements.add(id, prepared{cmd.text, cmd.e.Mysql.Method})
 	}
 	if len(fields.b) > 0 && fields.b[0] == 0 {
-		cols, params = 0, 0 // the client has asked for no descriptions
+		cols, params = 0, 0 // the client has asked for no definitions
 	}
+
+	// Definitions follow: those of the parameters first, then those of the columns.
 	p.reply = reply{step: columnPackets, left: params, after: cols, isPrepare: true}
 	if params == 0 {
 		p.reply.left, p.reply.after = cols, 0
@@ -203,14 +211,14 @@ func (p *parser) readPrepared(cmd *command, payload []byte, at int64) {
 	}
 }
 
-// finishColumns follows the last definition. Old servers send an EOF packet here. Whether this one does was
-// agreed in the login; in mid-stream the next packet shows it.
+// finishColumns is called after the last definition. Servers before 5.7 send an EOF packet here. Whether this
+// server does was negotiated in the login; in mid-stream the next packet shows it.
 func (p *parser) finishColumns(cmd *command, at int64) {
 	switch reply := &p.reply; {
 	case !p.capabilitiesKnown || p.capabilities&clientDeprecateEOF == 0:
 		if reply.isPrepare && !p.capabilitiesKnown {
-			// Whether an EOF packet follows is not known, so nothing is waited for: the command is finished,
-			// and an EOF packet that still comes is skipped.
+			// It is unknown whether an EOF packet follows. The command is finished without it, and an EOF packet
+			// that does come is skipped.
 			reply.left, reply.after = reply.after, 0
 			if reply.left == 0 {
 				p.finishCommand(at)
@@ -227,10 +235,11 @@ func (p *parser) finishColumns(cmd *command, at int64) {
 	}
 }
 
-// readEnding reads the packet behind the definitions: an EOF packet, or the first row.
+// readEnding reads the packet after the definitions: an EOF packet, or the first row.
 func (p *parser) readEnding(cmd *command, payload []byte, at int64) {
 	reply := &p.reply
 	eof := payload[0] == eofPacket && len(payload) == 5
+	// In mid-stream this packet shows whether the server sends EOF packets.
 	if !p.capabilitiesKnown {
 		p.capabilitiesKnown, p.capabilities = true, clientProtocol41|clientDeprecateEOF
 		if eof {
@@ -252,8 +261,8 @@ func (p *parser) readEnding(cmd *command, payload []byte, at int64) {
 	}
 }
 
-// readRow counts a row, or reads the packet that ends the rows. That begins with 0xfe and is no row: the
-// first column of a row that began so would have 16 MiB.
+// readRow counts a row, or reads the packet that ends the rows, which begins with 0xfe. In a row 0xfe would
+// announce a first column of 16 MiB or more.
 func (p *parser) readRow(cmd *command, payload []byte, at int64) {
 	if payload[0] == eofPacket && !p.continues[protocols.Server] {
 		p.finishResult(cmd, p.readOK(cmd, payload), at)
@@ -266,7 +275,7 @@ func (p *parser) readRow(cmd *command, payload []byte, at int64) {
 	cmd.e.Mysql.Rows++
 }
 
-// finishResult goes on to the next result set, or finishes the command.
+// finishResult starts the next result set, or finishes the command if status has no more results.
 func (p *parser) finishResult(cmd *command, status uint16, at int64) {
 	if status&statusMoreResults != 0 {
 		p.reply = reply{lost: p.reply.lost}
@@ -303,7 +312,7 @@ func (p *parser) readOK(cmd *command, payload []byte) uint16 {
 	return status
 }
 
-// readSessionTrack reads the changes of the session's state; the one of type 1 is the database from here on.
+// readSessionTrack reads changes of the session's state. A change of type 1 sets the current database.
 func (p *parser) readSessionTrack(cmd *command, b []byte) {
 	for fields := (payloadReader{b: b}); len(fields.b) > 0 && !fields.bad; {
 		typ := fields.u8()
@@ -320,7 +329,7 @@ func (p *parser) readSessionTrack(cmd *command, b []byte) {
 	}
 }
 
-// readError reads an ERR packet. What the server quotes of a statement with secrets is left out.
+// readError reads an ERR packet. The server's quotation from a statement with secrets is left out.
 func (p *parser) readError(cmd *command, payload []byte) {
 	body := cmd.e.Mysql
 	cmd.e.Outcome = pipeline.Outcome_FAILURE

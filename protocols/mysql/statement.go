@@ -22,8 +22,8 @@ func method(sql []byte) string {
 				return m
 			}
 		}
-		if t := scanner.Text(); len(t) <= 32 && isLetters(t) {
-			return strings.ToUpper(string(t))
+		if text := scanner.Text(); len(text) <= 32 && isLetters(text) {
+			return strings.ToUpper(string(text))
 		}
 		return ""
 	}
@@ -41,13 +41,15 @@ func isLetters(data []byte) bool {
 
 // statementWords are the words that statements begin with.
 var statementWords = [...]string{
-	"SELECT", "INSERT", "UPDATE", "DELETE", "SET", "COMMIT", "BEGIN", "ROLLBACK", "START", "SHOW", "USE", "REPLACE", "CALL", "CREATE", "ALTER",
-	"DROP", "TRUNCATE", "RENAME", "GRANT", "REVOKE", "FLUSH", "KILL", "LOAD", "LOCK", "UNLOCK", "PREPARE", "EXECUTE", "DEALLOCATE", "DESCRIBE",
-	"DESC", "EXPLAIN", "ANALYZE", "OPTIMIZE", "CHECK", "CHECKSUM", "REPAIR", "WITH", "DO", "HANDLER", "SAVEPOINT", "RELEASE", "XA", "CHANGE",
-	"RESET", "PURGE", "STOP", "INSTALL", "UNINSTALL", "VALUES", "TABLE", "IMPORT", "BINLOG", "CACHE", "HELP", "SHUTDOWN", "RESTART", "SIGNAL",
+	"SELECT", "INSERT", "UPDATE", "DELETE", "SET", "COMMIT", "BEGIN", "ROLLBACK", "START", "SHOW", "USE", "REPLACE",
+	"CALL", "CREATE", "ALTER", "DROP", "TRUNCATE", "RENAME", "GRANT", "REVOKE", "FLUSH", "KILL", "LOAD", "LOCK",
+	"UNLOCK", "PREPARE", "EXECUTE", "DEALLOCATE", "DESCRIBE", "DESC", "EXPLAIN", "ANALYZE", "OPTIMIZE", "CHECK",
+	"CHECKSUM", "REPAIR", "WITH", "DO", "HANDLER", "SAVEPOINT", "RELEASE", "XA", "CHANGE", "RESET", "PURGE", "STOP",
+	"INSTALL", "UNINSTALL", "VALUES", "TABLE", "IMPORT", "BINLOG", "CACHE", "HELP", "SHUTDOWN", "RESTART", "SIGNAL",
 }
 
-// matchStatement judges whether data begins as a statement does. whole says that no more of it comes.
+// matchStatement matches the front of a statement by its first word. whole reports that data is the whole
+// statement.
 func matchStatement(data []byte, whole bool) protocols.Match {
 	if len(data) > 1 && data[0] <= 16 && data[1] == 1 { // query attributes
 		if data = data[2:]; len(data) > 0 && data[0] < ' ' {

@@ -1,11 +1,13 @@
 // Package protocoltest is the test kit of parsers.
 //
-// A Conversation is what two sides of a connection send, step by step: written in Go, or read from a
-// transcript in protocols/testdata. Play returns its events as text, Events as they are.
+// A Conversation is the list of steps that two sides of a connection send. It is written in Go, or read from a
+// transcript in protocols/testdata. Play returns its events as text, Events as pipeline events.
 //
-// CheckProperties holds a conversation to what every protocol must do, whatever is lost and however the bytes
-// are cut; Fuzz does it for any bytes; CheckNegative checks that a conversation of another protocol is not
-// recognised. Capture plays a capture file.
+// CheckProperties checks with a conversation the properties of every parser: the events do not depend on how
+// the bytes are cut, and are true or partial whatever bytes are lost. Fuzz checks them with arbitrary bytes.
+// CheckNegative checks that a conversation of another protocol is not recognised. Capture plays a capture
+// file.
 //
-// Called by the tests of protocols/all and of each parser. docs/ADDING-A-PROTOCOL.md says which to call.
+// The tests of protocols/all and of each parser call the kit. docs/ADDING-A-PROTOCOL.md lists which function
+// to call when.
 package protocoltest

@@ -18,16 +18,16 @@ const (
 	extSupportedVersions = 43
 )
 
-// Bounds of what is kept of a hello.
+// Bounds of the values that are kept of a hello.
 const (
-	maxServerName = 255
-	maxProtocols  = 32 // of ALPN
+	maxServerName = 255 // bytes
+	maxProtocols  = 32  // names in ALPN
 )
 
 // A hello is a ClientHello or ServerHello. The slices alias the message.
 type hello struct {
-	legacy    uint16 // the version in its front
-	version   uint16 // negotiated, or the highest that is offered
+	legacy    uint16 // the version field; TLS 1.3 sends that of 1.2 here
+	version   uint16 // the negotiated version, or the highest offered one
 	session   []byte
 	random    []byte
 	cipher    uint16
@@ -37,7 +37,7 @@ type hello struct {
 	hash      [md5.Size]byte // JA3 or JA3S
 }
 
-// A cursor reads the fields of a message. Behind its end everything is zero and bad is set.
+// A cursor reads the fields of a message. A read past the end sets bad and returns zero or nil.
 type cursor struct {
 	b   []byte
 	bad bool
@@ -69,10 +69,10 @@ func (c *cursor) u16() int {
 
 func (c *cursor) u24() int { return c.u8()<<16 | c.u16() }
 
-// grease reports whether v is one of the values that are sent to be ignored, RFC 8701.
+// grease reports whether v is a GREASE value, which receivers must ignore (RFC 8701).
 func grease(v int) bool { return v&0x0f0f == 0x0a0a && v>>8 == v&0xff }
 
-// ja3 is the text that JA3 and JA3S hash: numbers, separated by - within a field and by , between fields.
+// ja3 is the input of the hashes JA3 and JA3S: numbers, separated by - within a field and by , between fields.
 type ja3 struct {
 	text []byte
 }
@@ -95,8 +95,8 @@ func (j *ja3) numbers16(b []byte) {
 	}
 }
 
-// readClientHello parses the body of a ClientHello. text is a buffer for JA3. Of a hello that ends early the
-// fields before its end count.
+// readClientHello parses the body of a ClientHello. text is a buffer for JA3, which is returned for reuse. A
+// hello that ends early has the fields before its end.
 func readClientHello(b, text []byte) (hello, []byte) {
 	fields := cursor{b: b}
 	hello := hello{legacy: uint16(fields.u16())}
@@ -104,7 +104,9 @@ func readClientHello(b, text []byte) (hello, []byte) {
 	hello.random = fields.take(32)
 	hello.session = fields.take(fields.u8())
 	ciphers := fields.take(fields.u16())
-	fields.take(fields.u8())
+	fields.take(fields.u8()) // compression methods
+
+	// JA3: version, ciphers, extensions, groups, point formats.
 	hashed := ja3{text: text[:0]}
 	hashed.number(int(hello.legacy))
 	hashed.field()
@@ -135,8 +137,8 @@ func readClientHello(b, text []byte) (hello, []byte) {
 	return hello, hashed.text
 }
 
-// readServerHello parses the body of a ServerHello. Drafts of TLS 1.3 before the 22nd have no session and no
-// compression in it.
+// readServerHello parses the body of a ServerHello. In drafts of TLS 1.3 before the 22nd it has no session and
+// no compression method. text is a buffer for JA3S, which is returned for reuse.
 func readServerHello(b, text []byte) (hello, []byte) {
 	fields := cursor{b: b}
 	hello := hello{legacy: uint16(fields.u16())}
@@ -149,6 +151,8 @@ func readServerHello(b, text []byte) (hello, []byte) {
 	if hello.legacy>>8 != 0x7f {
 		fields.take(1)
 	}
+
+	// JA3S: version, cipher, extensions.
 	hashed := ja3{text: text[:0]}
 	hashed.number(int(hello.legacy))
 	hashed.field()
@@ -168,11 +172,12 @@ func readServerHello(b, text []byte) (hello, []byte) {
 	return hello, hashed.text
 }
 
-// extensions calls f for each extension and writes its number to j.
+// extensions calls f for each extension and writes the number of the extension to hashed.
 func (h *hello) extensions(fields *cursor, hashed *ja3, f func(typ int, ext cursor)) {
 	if len(fields.b) == 0 {
 		return
 	}
+	// The length of all extensions may exceed the message if that was cut.
 	all := cursor{b: fields.b[min(2, len(fields.b)):]}
 	if n := fields.u16(); n < len(all.b) {
 		all.b = all.b[:n]
@@ -202,8 +207,8 @@ func serverName(ext cursor) []byte {
 	return nil
 }
 
-// highest returns the highest version of a list, or v if there is none. TLS 1.3 and its drafts are above
-// those before it.
+// highest returns the highest version of a list, or v if there is none. Drafts of TLS 1.3 (0x7fNN) rank above
+// TLS 1.2 and below TLS 1.3.
 func highest(list []byte, v uint16) uint16 {
 	best := uint16(0)
 	rank := func(v uint16) int {
@@ -223,7 +228,7 @@ func highest(list []byte, v uint16) uint16 {
 	return best
 }
 
-// versionName returns the name of a version: "1.2"; "1.3" for a draft of it.
+// versionName returns the name of a version, such as "1.2". Drafts of TLS 1.3 are "1.3".
 func versionName(v uint16) string {
 	switch v {
 	case 0x0300:
@@ -243,7 +248,7 @@ func versionName(v uint16) string {
 	return "0x" + hex.EncodeToString([]byte{byte(v >> 8), byte(v)})
 }
 
-// isTLS13 reports whether everything behind the ServerHello is encrypted.
+// isTLS13 reports whether v is TLS 1.3 or a draft of it, which encrypt everything after the ServerHello.
 func isTLS13(v uint16) bool { return v == 0x0304 || v>>8 == 0x7f }
 
 // protocolNames appends the names of an ALPN list.
@@ -260,7 +265,7 @@ func protocolNames(dst []string, list []byte) []string {
 	return dst
 }
 
-// printable returns data as text, or in hex if it is not printable, as a GREASE protocol.
+// printable returns data as text, or in hex if it is not printable (names of GREASE protocols).
 func printable(data []byte) string {
 	if !utf8.Valid(data) {
 		return "0x" + hex.EncodeToString(data)

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// moreCiphers are suites in use that the Go library has no name for.
+// moreCiphers are the names of cipher suites in use that crypto/tls does not name.
 var moreCiphers = map[uint16]string{
 	0x0000: "TLS_NULL_WITH_NULL_NULL", 0x0001: "TLS_RSA_WITH_NULL_MD5", 0x0002: "TLS_RSA_WITH_NULL_SHA", 0x0004: "TLS_RSA_WITH_RC4_128_MD5",
 	0x0009: "TLS_RSA_WITH_DES_CBC_SHA", 0x0016: "TLS_DHE_RSA_WITH_3DES_EDE_CBC_SHA", 0x0018: "TLS_DH_anon_WITH_RC4_128_MD5",

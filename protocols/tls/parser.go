@@ -15,33 +15,33 @@ const (
 	maxHandshake   = 64 << 10 // bytes of one handshake message that are gathered; a longer one is skipped
 	maxCertificate = 16 << 10 // bytes of a certificate; a longer one is not parsed
 	maxNames       = 64       // alternative names of a certificate that are kept
-	maxRecords     = 512      // records of a handshake; with more it is none
-	maxAlert       = 24       // length of an alert in TLS 1.3: 2 bytes, a type, 16 of the cipher, some padding
+	maxRecords     = 512      // records after which the handshake is emitted unfinished
+	maxAlert       = 24       // longest encrypted alert of TLS 1.3: 2 bytes, a type, 16 of the cipher, some padding
 )
 
 var errRecord = errors.New("tls: not a record")
 
 // A sideReader is one direction of the handshake.
 type sideReader struct {
-	message   []byte // of a handshake message, as much as has come
-	skip      int    // bytes of one that is too long
+	message   []byte // the front of an incomplete handshake message
+	skip      int    // bytes of a too long handshake message that are still to be skipped
 	helloSeen bool
-	encrypted bool // ChangeCipherSpec was sent, or TLS 1.3 has begun
-	finished  bool
+	encrypted bool // ChangeCipherSpec was sent, or the ServerHello of TLS 1.3
+	finished  bool // an encrypted record was sent that completes this side's handshake
 }
 
 // A parser parses one handshake.
 type parser struct {
-	protocols.NopParser // End: the other side may still send an alert
+	protocols.NopParser // End does nothing: the other side may still send an alert
 	c                   *protocols.Conn
-	event               *pipeline.Event // nil before the first record, and once it is emitted
+	event               *pipeline.Event // nil before the first record, and after it was emitted
 	sides               [2]sideReader
 	lastAt              int64 // time of the last record
 	records             int
-	version             uint16
-	offeredSession      []byte // the client's session
+	version             uint16 // the negotiated version
+	offeredSession      []byte // the session id in the ClientHello
 	certificateSeen     bool
-	text                []byte
+	text                []byte // buffer for JA3 and JA3S
 }
 
 // Reset begins a connection.
@@ -69,6 +69,8 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		p.c.Need(dir, recordHeader+n)
 		return 0, nil
 	}
+
+	// A hello of the other side means that the roles were guessed wrong.
 	body := data[recordHeader : recordHeader+n]
 	otherSide := data[0] == recordHandshake && (body[0] == clientHello) != (dir == protocols.Client)
 	if p.event == nil && otherSide && matchHello(data, body, n) == protocols.Yes {
@@ -81,7 +83,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		return recordHeader + n, nil
 	}
 	if p.event == nil && data[0] != recordHandshake && data[0] != recordAlert {
-		return recordHeader + n, nil // in mid-stream: no handshake is going on
+		return recordHeader + n, nil // in mid-stream, after the handshake
 	}
 	p.lastAt = at
 	p.countBytes(dir, recordHeader+n)
@@ -89,7 +91,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	return recordHeader + n, nil
 }
 
-// countBytes adds the bytes of a record to the event, which the first record of a handshake begins.
+// countBytes adds the bytes of a record to the event. The first record creates the event.
 func (p *parser) countBytes(dir protocols.Dir, n int) {
 	if p.event == nil {
 		p.event = p.c.Event(dir)
@@ -114,7 +116,7 @@ func (p *parser) readRecord(dir protocols.Dir, typ byte, body []byte) {
 		side.finished = true
 	case recordChangeCipher:
 		if !p.tls13() {
-			side.encrypted = true // of TLS 1.3 it means nothing: it is there for old boxes on the way
+			side.encrypted = true // in TLS 1.3 it is only sent for middleboxes and has no meaning
 		}
 		return
 	case recordData:
@@ -155,12 +157,11 @@ func (p *parser) readAlert(body []byte) {
 
 // readHandshake reads the body of a handshake record: a message, several, or a part of one.
 //
-// If a message is not complete, what there is of it is gathered in side.message; a message that is too long
-// is skipped.
+// The front of an incomplete message is kept in side.message. A message that is too long is skipped.
 func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 	side := &p.sides[dir]
-	// Invariant: what came of the message before data is in side.message, or side.skip bytes of it are still to
-	// be skipped.
+	// Invariant: the part of the current message before data is in side.message, or it is too long and side.skip
+	// bytes of it are still to be skipped.
 	for len(data) > 0 {
 		if side.skip > 0 {
 			n := min(side.skip, len(data))
@@ -169,7 +170,7 @@ func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 			continue
 		}
 
-		// The header: type and length.
+		// The header of the message, type and length, may be split too.
 		message := data
 		if len(side.message) > 0 {
 			message = side.message
@@ -187,7 +188,7 @@ func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 			p.c.Count("message_too_long")
 			side.skip = size - len(side.message)
 			side.message = side.message[:0]
-		case len(side.message) == 0 && len(data) >= size: // all of it is in data: nothing is gathered
+		case len(side.message) == 0 && len(data) >= size: // the whole message is in data: no copy
 			p.readMessage(dir, data[0], data[4:size])
 			data = data[size:]
 		default:
@@ -202,6 +203,7 @@ func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 	}
 }
 
+// readMessage reads a handshake message. Only hellos and the server's certificate are of interest.
 func (p *parser) readMessage(dir protocols.Dir, typ byte, body []byte) {
 	switch {
 	case typ == clientHello && dir == protocols.Client:
@@ -213,8 +215,8 @@ func (p *parser) readMessage(dir protocols.Dir, typ byte, body []byte) {
 	}
 }
 
-// setClientHello reads the first ClientHello. The second one, which a HelloRetryRequest asks for, has nothing
-// new.
+// setClientHello fills in the fields of the first ClientHello. A second one, which a HelloRetryRequest asks
+// for, is ignored.
 func (p *parser) setClientHello(data []byte) {
 	side := &p.sides[protocols.Client]
 	if side.helloSeen {
@@ -246,6 +248,7 @@ var helloRetryRandom = []byte{
 	0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 }
 
+// setServerHello fills in the fields of the ServerHello.
 func (p *parser) setServerHello(b []byte) {
 	side := &p.sides[protocols.Server]
 	hello, text := readServerHello(b, p.text)
@@ -254,7 +257,8 @@ func (p *parser) setServerHello(b []byte) {
 		return
 	}
 	if bytes.Equal(hello.random, helloRetryRandom) {
-		// It is TLS 1.3 and both sides begin again: what looked like ChangeCipherSpec was none.
+		// A HelloRetryRequest of TLS 1.3: both sides send their hello again, and a ChangeCipherSpec seen before
+		// has no meaning.
 		p.version = hello.version
 		for d := range p.sides {
 			p.sides[d].encrypted, p.sides[d].finished = false, false
@@ -277,11 +281,12 @@ func (p *parser) setServerHello(b []byte) {
 		}
 		return
 	}
-	// The server repeats the client's session, or has taken a ticket. If a certificate follows, it has not.
+	// The server resumes the session if it repeats the session id that the client offered. A certificate that
+	// follows shows that it does not (setCertificate).
 	body.Resumed = len(hello.session) > 0 && bytes.Equal(hello.session, p.offeredSession)
 }
 
-// setCertificate reads the server's own certificate, the first of the chain.
+// setCertificate fills in the fields of the server's own certificate, the first of the chain.
 func (p *parser) setCertificate(b []byte) {
 	body := p.event.Tls
 	body.Resumed = false
@@ -303,7 +308,7 @@ func (p *parser) setCertificate(b []byte) {
 	}
 	body.ServerSubject = strings.ToValidUTF8(cert.Subject.String(), "\uFFFD")
 	body.ServerIssuer = strings.ToValidUTF8(cert.Issuer.String(), "\uFFFD")
-	if y := cert.NotAfter.Year(); y > 1678 && y < 2262 { // what an int64 of ns can hold
+	if year := cert.NotAfter.Year(); year > 1678 && year < 2262 { // the range of UnixNano
 		body.ServerNotAfter = cert.NotAfter.UnixNano()
 	}
 	body.ServerNames = body.ServerNames[:0]
@@ -315,13 +320,13 @@ func (p *parser) setCertificate(b []byte) {
 	}
 }
 
-// finishHandshake emits the handshake. What follows on the connection cannot be read.
+// finishHandshake emits the handshake and drops the connection, whose rest is encrypted.
 func (p *parser) finishHandshake() {
 	p.emitHandshake()
 	p.c.Drop()
 }
 
-// emitHandshake emits what is known, if a hello or an alert was seen. Without one it was no handshake.
+// emitHandshake emits the event if a hello or an alert was seen, and discards it otherwise.
 func (p *parser) emitHandshake() {
 	event := p.event
 	if p.event = nil; event == nil {
@@ -331,13 +336,13 @@ func (p *parser) emitHandshake() {
 		pipeline.ReleaseEvent(event)
 		return
 	}
-	// A handshake begins with the client's hello, and one that succeeded has the server's.
+	// Partial if the client's hello is missing, or the server's in a handshake that succeeded.
 	event.Partial = event.Partial || !p.sides[0].helloSeen || event.Tls.Established && !p.sides[1].helloSeen
 	event.Duration = uint64(max(p.lastAt-event.Timestamp, 0))
 	p.c.Emit(event)
 }
 
-// Gap marks the event as partial, and drops the message of which bytes are missing.
+// Gap marks the event as partial, and drops the incomplete handshake message.
 func (p *parser) Gap(dir protocols.Dir, _ int) bool {
 	if p.event != nil {
 		p.event.Partial = true
@@ -346,5 +351,5 @@ func (p *parser) Gap(dir protocols.Dir, _ int) bool {
 	return false
 }
 
-// Close emits a handshake that was not finished, if a hello was seen.
+// Close emits an unfinished handshake.
 func (p *parser) Close(int64) { p.emitHandshake() }

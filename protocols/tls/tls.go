@@ -1,16 +1,17 @@
-// Package tls parses the handshake of TLS (SSL 3.0 to TLS 1.3, drafts too) and nothing behind it.
+// Package tls parses the handshake of TLS (SSL 3.0 to TLS 1.3, with drafts). The rest of a connection is
+// ignored.
 //
-// The bytes of a TCP connection come from the framework in package protocols, or from a parser whose
-// connection turned to TLS (mysql). A handshake is one event: what the client offered (server name, ALPN,
-// JA3), what the server chose (version, cipher, JA3S), the server's certificate where it is not encrypted (up
-// to TLS 1.2), and whether the handshake succeeded. The event is emitted when the handshake is finished, when
-// a fatal alert ends it, or when the connection ends. Then the rest of the connection is ignored.
+// The framework in package protocols passes the bytes of a TCP connection, from its beginning or from the
+// point where another protocol switches to TLS (mysql). A handshake is one event: the client's offer (server
+// name, ALPN, JA3), the server's choice (version, cipher, JA3S), the server's certificate if it is not
+// encrypted (up to TLS 1.2), and whether the handshake succeeded. The event is emitted when the handshake is
+// finished, when a fatal alert ends it, or when the connection ends.
 //
 // Up to TLS 1.2 a handshake is finished when both sides have sent ChangeCipherSpec and the encrypted
-// Finished. In TLS 1.3 nothing behind the ServerHello can be read: it is finished when both sides have sent
-// protected records behind it, of which the client's first is longer than an alert.
+// Finished. In TLS 1.3 everything after the ServerHello is encrypted. The handshake is finished when both
+// sides have sent encrypted records after it, and one of the client's is longer than an alert.
 //
-// A connection that begins with the hello of SSL 2.0 is recognised at the server's answer, if that is TLS.
+// A connection that begins with a hello of SSL 2.0 is recognised by the server's answer, if that is TLS.
 //
 // Specifications: RFC 8446, RFC 5246, RFC 6066 (server_name), RFC 7301 (ALPN), RFC 8701 (GREASE),
 // github.com/salesforce/ja3.
@@ -57,8 +58,8 @@ const (
 	certificate = 11
 )
 
-// detect recognises a connection by a hello of either side, or by a server that answers with an alert. Hellos
-// may be cut into very short records.
+// detect recognises a connection by a hello of either side, or by an alert. A hello may be split into very
+// short records.
 func detect(_ protocols.Dir, data []byte) protocols.Match {
 	match, n := matchRecord(data)
 	if match != protocols.Yes {
@@ -74,7 +75,7 @@ func detect(_ protocols.Dir, data []byte) protocols.Match {
 	return protocols.No
 }
 
-// matchRecord judges the header of a record and returns its length.
+// matchRecord matches the header of a record and returns the length of its body.
 func matchRecord(data []byte) (protocols.Match, int) {
 	switch {
 	case len(data) > 0 && (data[0] < recordChangeCipher || data[0] > recordHeartbeat),
@@ -91,8 +92,8 @@ func matchRecord(data []byte) (protocols.Match, int) {
 	return protocols.Yes, n
 }
 
-// matchHello judges the front of a handshake message: type, length, version. If the record is too short for
-// that, a second record must follow.
+// matchHello matches the front of a hello: type, length, version. data is a record, body its body as far as it
+// has arrived, n the length of the body. If the record is too short for the front, a second one must follow.
 func matchHello(data, body []byte, n int) protocols.Match {
 	if len(body) > 0 && body[0] != clientHello && body[0] != serverHello {
 		return protocols.No
@@ -121,7 +122,7 @@ func matchHello(data, body []byte, n int) protocols.Match {
 	return protocols.Yes
 }
 
-// matchAlert judges the body of an alert.
+// matchAlert matches the body of an alert.
 func matchAlert(body []byte, n int) protocols.Match {
 	if n != 2 {
 		return protocols.No
@@ -135,7 +136,7 @@ func matchAlert(body []byte, n int) protocols.Match {
 	return protocols.Yes
 }
 
-// resync finds the next record: one that is followed by the front of another, or that ends data.
+// resync finds the next record. It must be followed by the front of another record, or by the end of data.
 func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
 	for i := range data {
 		match, n := matchRecord(data[i:])

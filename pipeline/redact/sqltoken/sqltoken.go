@@ -1,15 +1,15 @@
-// Package sqltoken splits SQL text into tokens, as far as MySQL and its relatives agree on them: words, names
-// in backticks, literals, numbers, punctuation. There is no grammar behind it.
+// Package sqltoken splits SQL text into the tokens that MySQL and related databases share: words, names in
+// backticks, literals, numbers, punctuation. It has no grammar.
 //
-// protocols/mysql finds the first word of a statement with it, pipeline/redact the literals that are secrets.
-// The text may be cut off anywhere: a quote or a comment that never ends goes on to the end of the text.
+// protocols/mysql uses it to find the first word of a statement, pipeline/redact to find secret literals. The
+// text may be cut anywhere: an unterminated quote or comment extends to the end of the text.
 //
 // Specification: dev.mysql.com/doc/refman/en/language-structure.html.
 package sqltoken
 
 import "slices"
 
-// A Kind is what a token is.
+// A Kind is the kind of a token.
 type Kind uint8
 
 // The kinds of tokens. A Literal stands in single or double quotes, or is a hexadecimal number; a Name stands
@@ -22,14 +22,14 @@ const (
 	Punctuation
 )
 
-// A Scanner goes through the tokens of SQL, one for each call of Next. Comments and spaces are skipped; of a
-// comment that servers execute (/*! … */) only the marks are.
+// A Scanner iterates over the tokens of SQL, one for each call of Next. It skips spaces and comments. Of a
+// comment that servers execute (/*! … */) it skips only the delimiters.
 type Scanner struct {
 	SQL      []byte
 	From, To int // the current token is SQL[From:To]
 	Kind     Kind
-	// Escaped says that the text stands inside a string in double quotes, as in JSON: \" is its double quote,
-	// \n and \t are spaces.
+	// Escaped means that the text is the content of a string in double quotes, as in JSON: \" is a double
+	// quote, \n and \t are spaces.
 	Escaped bool
 }
 
@@ -66,7 +66,7 @@ func (s *Scanner) Text() []byte {
 	return s.SQL[from:to]
 }
 
-// Inner returns where the text of the current token lies, without its quotes.
+// Inner returns the offsets of the current token without its quotes.
 func (s *Scanner) Inner() (from, to int) {
 	data := s.SQL[s.From:s.To]
 	width := 0
@@ -95,8 +95,8 @@ func (s *Scanner) IsAny(words []string) bool {
 	return slices.ContainsFunc(words, s.Is)
 }
 
-// EqualFold reports whether b, which is as long as upper, is upper but for the case of its letters. upper
-// holds upper-case letters, underscores and spaces.
+// EqualFold reports whether b equals upper, ignoring the case of letters. b must have the length of upper.
+// upper has only upper-case letters, underscores and spaces.
 func EqualFold(b []byte, upper string) bool {
 	for i, c := range b {
 		if c != upper[i] && (c^0x20 != upper[i] || c < 'a' || c > 'z') {
@@ -130,8 +130,8 @@ func (s *Scanner) skipSpace(i int) int {
 	return i
 }
 
-// skipComment returns the end of the comment whose text begins at i. Of a comment that is executed it returns
-// the front.
+// skipComment returns the end of the comment whose text begins at i. For a comment that servers execute it
+// returns the end of the opening delimiter.
 func (s *Scanner) skipComment(i int) int {
 	rest := s.SQL[i:]
 	if len(rest) > 0 && (rest[0] == '!' || len(rest) > 1 && rest[0] == 'M' && rest[1] == '!') {
@@ -148,14 +148,14 @@ func (s *Scanner) skipComment(i int) int {
 	return i
 }
 
-// endOfQuote returns the end of what the quote q at From begins. A backslash takes the next byte with it, a
-// doubled quote is a quote of the text.
+// endOfQuote returns the end of the literal or name that the quote q at From begins. A backslash escapes the
+// next byte, and a doubled quote stands for one quote.
 func (s *Scanner) endOfQuote(q byte) int {
 	for i := s.From + 1; i < len(s.SQL); i++ {
 		switch c := s.SQL[i]; {
 		case c == '\\' && q != '`':
 			i++
-			// A backslash of the SQL is escaped too: two in front of the character that it takes.
+			// In an escaped string the backslash of the SQL is doubled, and its character may be escaped too.
 			if s.Escaped && i < len(s.SQL) && s.SQL[i] == '\\' {
 				if i++; i < len(s.SQL) && s.SQL[i] == '\\' {
 					i++
@@ -175,8 +175,8 @@ func (s *Scanner) AtEscapedQuote() bool {
 	return s.SQL[s.From] == '\\' && s.From+1 < len(s.SQL) && s.SQL[s.From+1] == '"'
 }
 
-// endOfEscapedQuote returns the end of what \" at From begins: the next \", or the bare quote that ends the
-// enclosing string.
+// endOfEscapedQuote returns the end of the literal that \" at From begins: the next \", or the bare quote that
+// ends the enclosing string.
 func (s *Scanner) endOfEscapedQuote() int {
 	for i := s.From + 2; i < len(s.SQL); i++ {
 		switch {
