@@ -152,6 +152,29 @@ func TestSetAsideNeverReplaces(t *testing.T) {
 	}
 }
 
+// TestSetAsideTwiceIsOneFile: each start on a full disk, which cannot replace the journal, added a name.
+func TestSetAsideTwiceIsOneFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	for _, text := range []string{"older", "newer"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		first, err := SetAside(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if name, err := SetAside(path); err != nil || name != first {
+				t.Errorf("%s, %v; want %s", name, err, first)
+			}
+		}
+		os.Remove(path)
+	}
+	if names, _ := filepath.Glob(path + "*"); len(names) != 2 {
+		t.Errorf("%q", names)
+	}
+}
+
 func FuzzScanner(f *testing.F) {
 	file, _, at := build(rand.New(rand.NewPCG(4, 4)), 6)
 	f.Add(file)

@@ -18,6 +18,9 @@ func SetAside(path string) (string, error) {
 			name = fmt.Sprintf("%s.%d", name, attempt)
 		}
 		err := os.Link(path, name)
+		if errors.Is(err, fs.ErrExist) && isSameFile(path, name) {
+			return name, nil
+		}
 		if err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
 			err = copyFile(path, name) // a file system without hard links
 		}
@@ -25,6 +28,13 @@ func SetAside(path string) (string, error) {
 			return name, err
 		}
 	}
+}
+
+// isSameFile reports whether both names are those of one file.
+func isSameFile(path, other string) bool {
+	info, err := os.Lstat(path)
+	otherInfo, otherErr := os.Lstat(other)
+	return err == nil && otherErr == nil && os.SameFile(info, otherInfo)
 }
 
 // copyFile copies the file from to the new file to, and syncs it.
