@@ -69,7 +69,7 @@ type recordedConn struct {
 	from int
 }
 
-// Write records b and passes it to the other side.
+// Write records data and passes it to the other side.
 func (t *recordedConn) Write(data []byte) (int, error) {
 	t.tape.mu.Lock()
 	if n := len(t.tape.turns); n > 0 && t.tape.turns[n-1].from == t.from {

@@ -166,7 +166,7 @@ func pseudoHeaderSum(frame []byte, n int) uint32 {
 	return uint32(checksum(frame[26:34], 0)) + uint32(frame[23]) + uint32(n)
 }
 
-// checksum returns the Internet checksum of b before its inversion (RFC 1071).
+// checksum returns the Internet checksum of data before its inversion (RFC 1071).
 func checksum(data []byte, s uint32) uint16 {
 	for ; len(data) > 1; data = data[2:] {
 		s += uint32(data[0])<<8 | uint32(data[1])

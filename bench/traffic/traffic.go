@@ -57,7 +57,7 @@ type generator struct {
 // epoch is the time of the first conversation in ns since 1970.
 const epoch = 1_772_366_400_000_000_000 // 2026-03-01 12:00 UTC
 
-// Write generates a capture and writes it to w as pcap with times in ns.
+// Write generates a capture and writes it to out as pcap with times in ns.
 func Write(out io.Writer, cfg Config) (Truth, error) {
 	g := &generator{cfg: cfg, rng: rand.New(rand.NewPCG(cfg.Seed, 7)), start: epoch, truth: Truth{Events: map[string]int{}}}
 	g.text = make([]byte, 1<<20)

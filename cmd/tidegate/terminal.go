@@ -115,7 +115,7 @@ func alertLine(alert *pipeline.Alert) string {
 	return oneLineText(line, 240)
 }
 
-// oneLineText returns s as one line of at most most characters, without control characters.
+// oneLineText returns text as one line of at most most characters, without control characters.
 func oneLineText(text string, most int) string {
 	text = strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {

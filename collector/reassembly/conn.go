@@ -32,7 +32,7 @@ func (c *Conn) Init(cfg *Config, pool *Pool, handler Handler) {
 	c.half[0].waiting, c.half[1].waiting = waiting0, waiting1
 }
 
-// reusable returns an empty slice with the memory of s, or nil if s is too large to be kept.
+// reusable returns an empty slice with the memory of waitingSegments, or nil if it is too large to be kept.
 func reusable(waitingSegments []waitingSegment) []waitingSegment {
 	if cap(waitingSegments) > 32 {
 		return nil

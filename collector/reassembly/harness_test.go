@@ -209,7 +209,7 @@ func mergeGaps(list []gapRecord) (merged []cut) {
 	return merged
 }
 
-// zeroRanges returns where b is 0.
+// zeroRanges returns the ranges of data that are 0.
 func zeroRanges(data []byte) (list []cut) {
 	for lo := 0; lo < len(data); lo++ {
 		if data[lo] != 0 {

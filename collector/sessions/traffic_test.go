@@ -116,7 +116,7 @@ func (k *conversation) sendSegment(from int, flags, payload string, safe bool) {
 	traffic.packets = append(traffic.packets, capturedPacket{at, data})
 }
 
-// sendData sends s in segments, every second of which is acknowledged.
+// sendData sends text in segments, every second of which is acknowledged.
 func (k *conversation) sendData(from int, text string) {
 	for i := 0; len(text) > 0; i++ {
 		n := min(len(text), 1460)

@@ -107,7 +107,7 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 	s.metrics.countBlock(len(block), candidates, verdicts)
 }
 
-// evaluateRule reports whether r matches the event of w, and measures some of the evaluations.
+// evaluateRule reports whether rule matches the event of w, and measures some of the evaluations.
 func (s *Set) evaluateRule(w *worker, rule *Rule) bool {
 	if rule.datasets&maskOf(w.values.event.Dataset) == 0 || rule.stats.suspended.Load() {
 		return false
@@ -142,7 +142,8 @@ func (s *Set) matchesRule(w *worker, rule *Rule) bool {
 	return true
 }
 
-// runExpression evaluates one expression. An expression that divides by zero is false, and counted as an error.
+// runExpression evaluates one expression. An expression that divides by zero is false, and counted as an
+// error.
 func (s *Set) runExpression(w *worker, rule *Rule, e *expression) bool {
 	holds := e.holds(w.values)
 	if w.values.failed {

@@ -96,7 +96,7 @@ func (m *Metrics) countBlock(events, candidates, verdicts int) {
 	m.verdicts.Add(float64(verdicts))
 }
 
-// setLoaded notes that s is the set that evaluates events.
+// setLoaded records that set is the one that evaluates events.
 func (m *Metrics) setLoaded(set *Set) {
 	if m == nil {
 		return

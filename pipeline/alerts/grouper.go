@@ -338,7 +338,7 @@ func endpointText(endpoint *pipeline.Endpoint) string {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(endpoint.Port)).String()
 }
 
-// truncate returns a copy of at most n bytes of s that does not end within a character.
+// truncate returns a copy of at most limit bytes of text that does not end within a character.
 func truncate(text string, limit int) string {
 	if len(text) > limit {
 		text = strings.ToValidUTF8(text[:limit], "")

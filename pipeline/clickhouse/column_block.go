@@ -61,7 +61,7 @@ func NewColumnBlock() *ColumnBlock {
 	return block
 }
 
-// Append adds e as a row, with the verdicts that detectors wrote onto it.
+// Append adds event as a row, with the verdicts of the detectors.
 func (b *ColumnBlock) Append(event *pipeline.Event, position pipeline.Position, topic string) {
 	row := b.rows
 	for _, appendField := range b.commonFields {

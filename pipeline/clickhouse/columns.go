@@ -215,8 +215,8 @@ func (c *lowCardinalityColumn) appendString(v string) {
 	c.rows++
 }
 
-// keyOf returns the key of v, which it adds to the dictionary if it is new. A new value is copied: v may lie
-// in the buffer of a record.
+// keyOf returns the key of text and adds text to the dictionary if it is new. A new value is copied, because
+// text may lie in the buffer of a record.
 func (c *lowCardinalityColumn) keyOf(text string) uint32 {
 	if text == "" {
 		return 0
@@ -353,7 +353,7 @@ func clamp(v int64, limit uint64) uint64 {
 	return min(uint64(v), limit)
 }
 
-// appendZeros appends n zero bytes to b; none if n is negative.
+// appendZeros appends n zero bytes to data; none if n is negative.
 func appendZeros(data []byte, n int) []byte {
 	for n > 0 {
 		chunk := min(n, len(zeroPage))

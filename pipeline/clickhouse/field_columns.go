@@ -8,8 +8,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// newFieldColumn returns an empty column for f and its appender. A field whose getter does not fit its column
-// type is a mistake in the field table: newFieldColumn panics, and every test that makes a block finds it.
+// newFieldColumn returns an empty column for field and its appender. A field whose getter does not fit its
+// column type is a mistake in the field table: newFieldColumn panics, and every test that makes a block finds
+// it.
 func (b *ColumnBlock) newFieldColumn(field *pipeline.Field) (column, appender) {
 	kind := field.Column.Type
 	switch {

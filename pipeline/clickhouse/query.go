@@ -16,7 +16,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Query runs sql over HTTP and copies the result to w. It logs in as the read-only user where one is
+// Query runs sql over HTTP and copies the result to out. It logs in as the read-only user where one is
 // configured. format is a format of ClickHouse (PrettyCompactMonoBlock, JSONEachRow, CSVWithNames, …); a
 // FORMAT clause in sql takes precedence. The server finishes the query before it sends the first byte, so
 // that out receives the whole result or nothing.

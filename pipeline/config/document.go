@@ -119,8 +119,8 @@ func (d *Document) parse() {
 	}
 }
 
-// An aliasResolver finds out what each alias refers to: the last anchor of that name in front of it. An anchor
-// counts from the end of its value on, so that no value contains itself.
+// An aliasResolver finds out what each alias refers to: the last anchor of that name in front of it. An
+// anchor counts from the end of its value on, so that no value contains itself.
 type aliasResolver struct {
 	document *Document
 	anchors  map[string]ast.Node // those whose values ended before the current node
@@ -247,8 +247,8 @@ func (d *Document) Err() error {
 // keyPlaces are the positions of one key and of its value.
 type keyPlaces struct{ key, value Position }
 
-// Locate returns p with the position of its key. A key that the file does not name, such as a default, has
-// the position of the nearest section around it that the file names, or none.
+// Locate returns problem with the position of its key. A key that the file does not name, such as a default,
+// has the position of the nearest section around it that the file names, or none.
 func (d *Document) Locate(problem Problem) *Error {
 	if d.places == nil {
 		d.places = map[string]keyPlaces{}

@@ -54,7 +54,7 @@ func field(event, name string) string {
 
 func lines(events []string) string { return "\t" + strings.Join(events, "\n\t") }
 
-// CheckSplits checks that the events of c do not depend on how its bytes are cut.
+// CheckSplits checks that the events of conversation do not depend on how its bytes are cut.
 func CheckSplits(t *testing.T, list []protocols.Protocol, conversation Conversation) {
 	t.Helper()
 	if conversation.UDP {
@@ -249,7 +249,7 @@ func (c Conversation) withoutReplies(t *testing.T, list []protocols.Protocol) {
 	conn.Close(at)
 }
 
-// CheckNegative checks that c, a conversation of another protocol, is recognised as none of list.
+// CheckNegative checks that conversation, which belongs to another protocol, is recognised as none of list.
 func CheckNegative(t *testing.T, list []protocols.Protocol, conversation Conversation) {
 	conversation.Steps = conversation.timed()
 	for _, cut := range []Conversation{conversation, conversation.Cut(1), conversation.Cut(3)} {
