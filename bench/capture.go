@@ -224,11 +224,11 @@ func newShipping(ctx context.Context) (*shippingSink, error) {
 	if err != nil {
 		return nil, errors.Join(err, broker.close())
 	}
-	s, err := ship.New(cfg, broker.config(), id, slog.New(slog.DiscardHandler), nil)
+	shipper, err := ship.New(cfg, broker.config(), id, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return nil, errors.Join(err, broker.close())
 	}
-	return &shippingSink{broker: broker, shipper: s, file: s.File("bench"), packets: s.Packets("bench")}, nil
+	return &shippingSink{broker: broker, shipper: shipper, file: shipper.File("bench"), packets: shipper.Packets("bench")}, nil
 }
 
 // maxBuffered is how many packet events may wait for the broker. The shipper sheds above that.

@@ -99,11 +99,11 @@ func (o *options) engineCase(ctx context.Context, client *kafka.Client, stores *
 		if err != nil {
 			return err
 		}
-		u, l, err := o.runEngine(ctx, client, store, by, fmt.Sprintf("%s-%d", c.name(), run), n)
+		usage, ledger, err := o.runEngine(ctx, client, store, by, fmt.Sprintf("%s-%d", c.name(), run), n)
 		if err = errors.Join(err, done()); err != nil {
 			return err
 		}
-		report(o.out, c.name(), "events", n, u, figure{float64(l.Verdicts) / float64(n), "verdicts/op"})
+		report(o.out, c.name(), "events", n, usage, figure{float64(ledger.Verdicts) / float64(n), "verdicts/op"})
 	}
 	return nil
 }

@@ -85,15 +85,15 @@ func encodeBatches(events []*pipeline.Event, perBatch int) (values [partitions][
 	for i := 0; i < len(events); i += perBatch {
 		p := i / perBatch % partitions
 		sequence[p]++
-		b := &pipeline.Batch{
+		batch := &pipeline.Batch{
 			Schema: pipeline.Schema, Collector: make([]byte, 16), Epoch: 1, Partition: uint32(p), Sequence: sequence[p], Shipped: time.Now().UnixNano(),
 			Host: &pipeline.Host{Name: "bench", Id: "00112233445566778899aabbccddeeff"}, Containers: containers[:20], Events: events[i:min(i+perBatch, len(events))],
 		}
-		v, err := b.MarshalVT()
+		data, err := batch.MarshalVT()
 		if err != nil {
 			return values, err
 		}
-		values[p] = append(values[p], v)
+		values[p] = append(values[p], data)
 	}
 	return values, nil
 }

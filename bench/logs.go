@@ -57,10 +57,10 @@ func (o *options) logStage(ctx context.Context, path, stage string, n, size int)
 	if err != nil {
 		return errors.Join(err, sink.close())
 	}
-	err = logs.ReadFile(ctx, logs.Default(), path, decode.DockerJSON, pipeline.ID{1}, func(e *pipeline.Event) {
+	err = logs.ReadFile(ctx, logs.Default(), path, decode.DockerJSON, pipeline.ID{1}, func(event *pipeline.Event) {
 		lines++
-		e.Container = containers[7]
-		sink.add(e)
+		event.Container = containers[7]
+		sink.add(event)
 	})
 	err = errors.Join(err, sink.finish())
 	usage := meter.since()

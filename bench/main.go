@@ -143,11 +143,11 @@ func (o *options) endProfiles() error {
 	if !o.profilesStarted || o.memProfile == "" {
 		return nil
 	}
-	f, err := os.Create(o.memProfile)
+	file, err := os.Create(o.memProfile)
 	if err != nil {
 		return err
 	}
-	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+	return errors.Join(pprof.Lookup("allocs").WriteTo(file, 0), file.Close())
 }
 
 // traffic writes a capture to the file that the argument names and prints its truth as JSON.

@@ -82,11 +82,11 @@ func childrenCPU() (sum time.Duration) {
 		if err != nil {
 			continue
 		}
-		b, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
+		data, err := os.ReadFile("/proc/" + entry.Name() + "/stat")
 		if err != nil {
 			continue
 		}
-		f := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:])) // from the state, the third field, on
+		f := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:])) // from the state, the third field, on
 		if len(f) < 13 {
 			continue
 		}

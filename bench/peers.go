@@ -177,11 +177,11 @@ func loadPackets(path string) (list []storedPacket, err error) {
 // sessionsReassembly reassembles all connections by our session table without a protocol parser and returns
 // the payload bytes.
 func sessionsReassembly(packets []storedPacket) (bytes int) {
-	table := sessions.New(sessions.Default(), sessions.Deps{Emit: func(e *pipeline.Event) {
-		if e.Transport == pipeline.Transport_TCP {
-			bytes += int(e.GetSource().GetBytes() + e.GetDestination().GetBytes())
+	table := sessions.New(sessions.Default(), sessions.Deps{Emit: func(event *pipeline.Event) {
+		if event.Transport == pipeline.Transport_TCP {
+			bytes += int(event.GetSource().GetBytes() + event.GetDestination().GetBytes())
 		}
-		pipeline.ReleaseEvent(e)
+		pipeline.ReleaseEvent(event)
 	}}, prometheus.NewRegistry())
 	for i := range packets {
 		p := &packets[i]

@@ -21,13 +21,13 @@ import (
 // rules. None of them matches mixedEvents. plain holds the same conditions in expr's language, over the
 // environment plainEvent.
 func madeRules(n int) (ours, plain []string) {
-	r := rand.New(rand.NewPCG(3, 3))
+	rng := rand.New(rand.NewPCG(3, 3))
 	word := func(k int) string {
-		b := make([]byte, k)
-		for i := range b {
-			b[i] = "abcdefghijklmnopqrstuvwxyz0123456789"[r.IntN(36)]
+		data := make([]byte, k)
+		for i := range data {
+			data[i] = "abcdefghijklmnopqrstuvwxyz0123456789"[rng.IntN(36)]
 		}
-		return string(b)
+		return string(data)
 	}
 	dotted := strings.NewReplacer("http.request.", "http_", "http.response.", "http_", "url.", "url_", "source.", "source_", "dns.question.", "dns_", "dns.", "dns_", "mysql.", "mysql_",
 		"redis.", "redis_", "user.", "user_", "log.", "log_", "container.", "container_")

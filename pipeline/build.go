@@ -72,10 +72,10 @@ func (b *Builder) Event() (*Event, error) {
 // output of AppendJSON. Fields that are computed from others (network.type) are ignored. The error names
 // every invalid field.
 func FromMap(m map[string]any) (*Event, error) {
-	var b Builder
+	var builder Builder
 	var errs []error
-	b.setTree(m, "", &errs)
-	event, err := b.Event()
+	builder.setTree(m, "", &errs)
+	event, err := builder.Event()
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return nil, err
 	}
@@ -84,10 +84,10 @@ func FromMap(m map[string]any) (*Event, error) {
 
 // FromJSON returns the event of one JSON object in the form of AppendJSON.
 func FromJSON(object []byte) (*Event, error) {
-	d := json.NewDecoder(bytes.NewReader(object))
-	d.UseNumber()
+	decoder := json.NewDecoder(bytes.NewReader(object))
+	decoder.UseNumber()
 	var m map[string]any
-	if err := d.Decode(&m); err != nil {
+	if err := decoder.Decode(&m); err != nil {
 		return nil, fmt.Errorf("read event: %w", err)
 	}
 	return FromMap(m)

@@ -122,10 +122,10 @@ func (f *Field) setColumn(list protoreflect.List, names []string, v any) error {
 
 // fieldByName returns the descriptor of a field of m. A name that is not in event.proto is a mistake in
 // Fields, which TestEveryFieldCanBeSet finds: fieldByName panics.
-func fieldByName(m protoreflect.Message, name string) protoreflect.FieldDescriptor {
-	fd := m.Descriptor().Fields().ByName(protoreflect.Name(name))
+func fieldByName(message protoreflect.Message, name string) protoreflect.FieldDescriptor {
+	fd := message.Descriptor().Fields().ByName(protoreflect.Name(name))
 	if fd == nil {
-		panic("pipeline.Fields: " + string(m.Descriptor().Name()) + " has no field " + name)
+		panic("pipeline.Fields: " + string(message.Descriptor().Name()) + " has no field " + name)
 	}
 	return fd
 }

@@ -69,8 +69,8 @@ func CommunityID(transport Transport, first, second netip.AddrPort) [20]byte {
 	return sha1.Sum(buf)
 }
 
-func appendAddrPort(b []byte, a netip.AddrPort) []byte {
-	ip := a.Addr().Unmap().As16()
-	b = append(b, ip[:]...)
-	return binary.BigEndian.AppendUint16(b, a.Port())
+func appendAddrPort(data []byte, addr netip.AddrPort) []byte {
+	ip := addr.Addr().Unmap().As16()
+	data = append(data, ip[:]...)
+	return binary.BigEndian.AppendUint16(data, addr.Port())
 }

@@ -37,11 +37,11 @@ func (m *module) rows() []row {
 	documented := m.unexported(func(f function) bool { return f.lines >= 8 && f.hasDoc })
 	methods := 0
 	documentedPackages := 0
-	for _, p := range m.packages {
-		for _, n := range p.methods {
+	for _, packageShape := range m.packages {
+		for _, n := range packageShape.methods {
 			methods = max(methods, n)
 		}
-		if p.hasDoc {
+		if packageShape.hasDoc {
 			documentedPackages++
 		}
 	}

@@ -154,10 +154,10 @@ func (k *conversation) tcpSegment(from int, flags byte, seq uint32, payload stri
 
 // sendDatagram adds one UDP datagram.
 func (k *conversation) sendDatagram(from int, payload []byte) {
-	whole, u := k.frame(from, 17, 8+len(payload))
-	binary.BigEndian.PutUint16(u[4:], uint16(len(u)))
-	copy(u[8:], payload)
-	binary.BigEndian.PutUint16(u[6:], ^checksum(u, pseudoHeaderSum(whole, len(u))))
+	whole, data := k.frame(from, 17, 8+len(payload))
+	binary.BigEndian.PutUint16(data[4:], uint16(len(data)))
+	copy(data[8:], payload)
+	binary.BigEndian.PutUint16(data[6:], ^checksum(data, pseudoHeaderSum(whole, len(data))))
 	k.generator.addPacket(k.now, whole)
 }
 

@@ -129,11 +129,11 @@ func (g *generator) filler(n int) string {
 
 // word returns n random letters.
 func (g *generator) word(n int) string {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = 'a' + byte(g.rng.IntN(26))
+	data := make([]byte, n)
+	for i := range data {
+		data[i] = 'a' + byte(g.rng.IntN(26))
 	}
-	return string(b)
+	return string(data)
 }
 
 // bodySize returns the size of a message body: most bodies are small, a few are large.

@@ -21,10 +21,10 @@ func (c *Config) checkDestinations() error {
 func (p *process) startPublisher() error {
 	var onAlert func(*pipeline.Alert)
 	if p.terminal != nil {
-		onAlert = func(a *pipeline.Alert) {
+		onAlert = func(alert *pipeline.Alert) {
 			// Alerts that an earlier process left over are printed below the lines of the start.
 			<-p.welcomePrinted
-			p.terminal.Printf("%s", alertLine(a))
+			p.terminal.Printf("%s", alertLine(alert))
 		}
 	}
 	if p.cfg.Kafka.Assign == kafka.AssignStatic {

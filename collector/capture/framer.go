@@ -279,10 +279,10 @@ func (f *framer) emitTruncatedSimple(n uint32) error {
 // endBlockAt truncates the block in f.record to n bytes, a multiple of four, writes its lengths and makes it
 // available to Read.
 func (f *framer) endBlockAt(n int) {
-	b := append(f.record[:n], 0, 0, 0, 0)
-	f.order.PutUint32(b[4:], uint32(len(b)))
-	f.order.PutUint32(b[len(b)-4:], uint32(len(b)))
-	f.record, f.unread = b, b
+	data := append(f.record[:n], 0, 0, 0, 0)
+	f.order.PutUint32(data[4:], uint32(len(data)))
+	f.order.PutUint32(data[len(data)-4:], uint32(len(data)))
+	f.record, f.unread = data, data
 }
 
 // Options of an interface block that matter: if_name, if_tsresol, if_tsoffset.

@@ -126,10 +126,10 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Tracker {
 func (t *Tracker) Len() int {
 	n := 0
 	for i := range t.shards {
-		s := &t.shards[i]
-		s.mu.RLock()
-		n += len(s.entries)
-		s.mu.RUnlock()
+		shard := &t.shards[i]
+		shard.mu.RLock()
+		n += len(shard.entries)
+		shard.mu.RUnlock()
 	}
 	return n
 }
@@ -144,10 +144,10 @@ func (t *Tracker) Lookup(proto pipeline.Transport, src, dst netip.AddrPort) (ses
 }
 
 func (t *Tracker) lookupTuple(k tuple) (sessions.Mapping, bool) {
-	s := t.shardOf(k)
-	s.mu.RLock()
-	e, ok := s.entries[k]
-	s.mu.RUnlock()
+	shard := t.shardOf(k)
+	shard.mu.RLock()
+	e, ok := shard.entries[k]
+	shard.mu.RUnlock()
 	return e.Mapping, ok
 }
 

@@ -39,10 +39,10 @@ func (r *Registry) handleMessage(
 }
 
 // networkEvent updates the registry after a change of networks.
-func (r *Registry) networkEvent(ctx context.Context, api *client.Client, m *events.Message) {
-	switch m.Action {
+func (r *Registry) networkEvent(ctx context.Context, api *client.Client, message *events.Message) {
+	switch message.Action {
 	case events.ActionConnect, events.ActionDisconnect:
-		if id := m.Actor.Attributes["container"]; id != "" {
+		if id := message.Actor.Attributes["container"]; id != "" {
 			r.refresh(ctx, api, id)
 		}
 	case events.ActionCreate, events.ActionDestroy, events.ActionRemove:

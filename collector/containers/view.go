@@ -102,10 +102,10 @@ func (r *Registry) publish() {
 	}
 
 	// Networks.
-	for _, n := range r.networks {
-		v.bridges = append(v.bridges, n.bridge)
-		v.subnets = append(v.subnets, n.subnets...)
-		for _, ip := range n.routers {
+	for _, network := range r.networks {
+		v.bridges = append(v.bridges, network.bridge)
+		v.subnets = append(v.subnets, network.subnets...)
+		for _, ip := range network.routers {
 			v.routers[ip] = true
 		}
 	}

@@ -60,10 +60,10 @@ var _ collector.Source = (*Source)(nil)
 func New(
 	cfg Config, registry Containers, collectorID pipeline.ID, log *slog.Logger, reg prometheus.Registerer,
 ) *Source {
-	s := &Source{cfg: cfg, registry: registry, collector: collectorID, log: log, metrics: newMetrics(reg)}
-	s.discovery = newDiscovery(s)
-	s.group = tail.NewGroup(cfg.tail(), log, reg)
-	return s
+	source := &Source{cfg: cfg, registry: registry, collector: collectorID, log: log, metrics: newMetrics(reg)}
+	source.discovery = newDiscovery(source)
+	source.group = tail.NewGroup(cfg.tail(), log, reg)
+	return source
 }
 
 // tail returns the configuration of package tail. With start_at: end it excludes lines older than NotBefore,

@@ -115,9 +115,9 @@ func (p *Buffers) Get(n int) []byte {
 
 // Put frees a slice that Get returned. A slice of another size, or one too many, is left to the garbage
 // collector.
-func (p *Buffers) Put(b []byte) {
-	class := sizeClass(cap(b))
-	if class < len(bufferSizes) && cap(b) == bufferSizes[class] && len(p.free[class]) < maxFree[class] {
-		p.free[class] = append(p.free[class], b)
+func (p *Buffers) Put(data []byte) {
+	class := sizeClass(cap(data))
+	if class < len(bufferSizes) && cap(data) == bufferSizes[class] && len(p.free[class]) < maxFree[class] {
+		p.free[class] = append(p.free[class], data)
 	}
 }

@@ -118,10 +118,10 @@ func (c *Conn) deliverReady() {
 }
 
 // endDirection reports that d is complete.
-func (c *Conn) endDirection(d Dir) {
-	c.half[d].ended = true
-	c.handler.End(d)
-	if c.half[d^1].ended {
+func (c *Conn) endDirection(dir Dir) {
+	c.half[dir].ended = true
+	c.handler.End(dir)
+	if c.half[dir^1].ended {
 		c.startClosing()
 	}
 }

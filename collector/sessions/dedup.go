@@ -42,10 +42,10 @@ var decisions = [...]decision{decidedByMapping, decidedByBridge, decidedByTimeou
 // flow has claimed the connection. A flow elsewhere is a duplicate if another flow has claimed it, and
 // pending otherwise.
 func (f *flow) claimFirst() {
-	t := f.table
-	f.dedup.onBridge = t.ifaces.list[f.key.iface].isBridge
+	table := f.table
+	f.dedup.onBridge = table.ifaces.list[f.key.iface].isBridge
 	own := f.ownKey()
-	if f.dedup.onBridge || t.deps.Bridge == nil {
+	if f.dedup.onBridge || table.deps.Bridge == nil {
 		f.dedup.state = primary
 		if !f.tryClaim(own) {
 			f.markDuplicate()

@@ -42,10 +42,10 @@ func (s *sessionStats) addPayload(dir reassembly.Dir, at int64) {
 }
 
 // Data implements reassembly.Handler. It counts the bytes and passes them to the parser.
-func (f *flow) Data(d reassembly.Dir, b []byte, at int64) {
-	f.stats.sides[d].bytes += uint64(len(b))
+func (f *flow) Data(dir reassembly.Dir, data []byte, at int64) {
+	f.stats.sides[dir].bytes += uint64(len(data))
 	if f.conn != nil {
-		f.conn.Data(protocols.Dir(d), b, at)
+		f.conn.Data(protocols.Dir(dir), data, at)
 	}
 }
 

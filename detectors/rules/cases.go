@@ -131,10 +131,10 @@ func writeTable(w io.Writer, set *Set, results []Result) {
 	writer := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(writer, "RULE\tSEVERITY\tDATASETS\tINDEXED\tCASES\tRESULT\tTITLE")
 	cases, bad := map[string]int{}, map[string]bool{}
-	for _, r := range results {
-		bad[r.Rule] = bad[r.Rule] || !r.Passed
-		if r.Case != coverageCase {
-			cases[r.Rule]++
+	for _, result := range results {
+		bad[result.Rule] = bad[result.Rule] || !result.Passed
+		if result.Case != coverageCase {
+			cases[result.Rule]++
 		}
 	}
 	choose := func(condition bool, yes, no string) string {

@@ -7,10 +7,10 @@ import (
 )
 
 // explain returns the parts of a rule that decide whether it matches e, such as `url.path contains ".." is true`.
-func (s *Set) explain(rule *Rule, e *pipeline.Event) string {
+func (s *Set) explain(rule *Rule, event *pipeline.Event) string {
 	worker := s.acquireWorker()
 	defer s.releaseWorker(worker)
-	worker.values.setEvent(e)
+	worker.values.setEvent(event)
 	// In the order of evaluation: the condition, then the exceptions.
 	if !rule.when.holds(worker.values) {
 		return s.decisiveParts(worker.values, rule.when.root, false)

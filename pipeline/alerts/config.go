@@ -93,19 +93,19 @@ func (c Config) Check() []config.Problem {
 
 	// The names of all destinations share one namespace, with that of the local callback.
 	names := map[string]bool{callbackName: true}
-	addDestination := func(key string, h HTTP) {
-		problems = append(problems, config.Under(key, h.check())...)
+	addDestination := func(key string, http HTTP) {
+		problems = append(problems, config.Under(key, http.check())...)
 		problems = append(problems,
-			config.Require(!names[h.Name], key+".name", "%q is used twice, or is reserved", h.Name)...)
-		names[h.Name] = true
+			config.Require(!names[http.Name], key+".name", "%q is used twice, or is reserved", http.Name)...)
+		names[http.Name] = true
 	}
 	for i, d := range c.Alertmanager {
 		addDestination(fmt.Sprintf("alertmanager[%d]", i), d.HTTP)
 	}
-	for i, d := range c.Webhooks {
+	for i, webhook := range c.Webhooks {
 		key := fmt.Sprintf("webhooks[%d]", i)
-		addDestination(key, d.HTTP)
-		exclusive := config.Exclusive("secret", d.Secret, "secret_file", d.SecretFile)
+		addDestination(key, webhook.HTTP)
+		exclusive := config.Exclusive("secret", webhook.Secret, "secret_file", webhook.SecretFile)
 		problems = append(problems, config.Under(key, exclusive)...)
 	}
 	return problems

@@ -197,10 +197,10 @@ func (g *Grouper) Flush() (revisions, opened []*pipeline.Alert) {
 	// Copy each touched alert, with the evidence of its newest verdict, and reset the window.
 	for _, window := range g.touched {
 		alert := &window.alert
-		if v := window.lastVerdict; v != nil {
-			alert.Evidence = truncate(v.Evidence, maxEvidence)
-			if v.Version != alert.Version {
-				alert.Version = truncate(v.Version, maxVersion)
+		if verdict := window.lastVerdict; verdict != nil {
+			alert.Evidence = truncate(verdict.Evidence, maxEvidence)
+			if verdict.Version != alert.Version {
+				alert.Version = truncate(verdict.Version, maxVersion)
 			}
 		}
 		revision := *alert
@@ -295,10 +295,10 @@ func (g *Grouper) newAlert(
 
 // verdictGroup returns the group of a verdict: the one that the detector set, else the container, else the
 // host. A group longer than maxGroup is replaced by its beginning and a hash of the whole.
-func verdictGroup(e *pipeline.Event, v *pipeline.Verdict) string {
+func verdictGroup(event *pipeline.Event, v *pipeline.Verdict) string {
 	group := v.Group
 	if group == "" {
-		group = e.Owner()
+		group = event.Owner()
 	}
 	if len(group) > maxGroup {
 		sum := sha256.Sum256([]byte(group))

@@ -72,10 +72,10 @@ func runStatic(ctx context.Context, cfg Config, log *slog.Logger, work Func) err
 	defer cancel(nil)
 	var wg sync.WaitGroup
 	for id := range partitions {
-		p := &Partition{ID: id, cfg: cfg, log: log, generation: -1}
+		partition := &Partition{ID: id, cfg: cfg, log: log, generation: -1}
 		wg.Go(func() {
-			if err := work(ctx, p); err != nil {
-				cancel(fmt.Errorf("%s/%d: %w", cfg.Topic, p.ID, err))
+			if err := work(ctx, partition); err != nil {
+				cancel(fmt.Errorf("%s/%d: %w", cfg.Topic, partition.ID, err))
 			}
 		})
 	}

@@ -33,10 +33,10 @@ const (
 
 // WriteDeadLetter writes l to the dead-letter topic. It returns when the topic has it or ctx has ended. A
 // value that is too large for the topic is cut, by halves until it fits; a header then says how long it was.
-func WriteDeadLetter(ctx context.Context, client *kafka.Client, log *slog.Logger, l DeadLetter) error {
-	value := l.Value[:min(len(l.Value), maxDeadLetterValue)]
+func WriteDeadLetter(ctx context.Context, client *kafka.Client, log *slog.Logger, deadLetter DeadLetter) error {
+	value := deadLetter.Value[:min(len(deadLetter.Value), maxDeadLetterValue)]
 	return Retry(ctx, log, "write a dead letter", func() error {
-		_, err := client.Produce(ctx, client.Topic(pipeline.TopicDeadLetter), 0, l.kafkaRecord(value))
+		_, err := client.Produce(ctx, client.Topic(pipeline.TopicDeadLetter), 0, deadLetter.kafkaRecord(value))
 		if err != nil && kafka.Classify(err) == kafka.Rejected && len(value) > 0 {
 			value = value[:len(value)/2]
 			return errors.Join(errors.New("dead letter is cut"), err)

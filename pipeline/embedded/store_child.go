@@ -169,8 +169,8 @@ func (s *StoreServer) killChild() {
 	}
 }
 
-func (s *StoreServer) setChild(p *os.Process) {
+func (s *StoreServer) setChild(process *os.Process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.child = p
+	s.child = process
 }

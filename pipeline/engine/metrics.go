@@ -131,19 +131,19 @@ func (m *engineMetrics) removePartition(partition string) {
 
 // Ledger returns the counts as of now.
 func (e *Engine) Ledger() Ledger {
-	m := e.metrics
+	engineMetrics := e.metrics
 	return Ledger{
-		Messages:        m.messages.Load(),
-		Events:          m.events.Load(),
-		Duplicates:      m.duplicates.Load(),
-		DuplicateEvents: m.duplicateEvents.Load(),
-		DeadLettered:    m.deadLettered.Load(),
-		Lost:            m.lost.Load(),
-		Rows:            m.rows.Load(),
-		AlreadyStored:   m.alreadyStored.Load(),
-		Rejected:        m.rejected.Load(),
-		Verdicts:        m.verdicts.Load(),
-		Alerts:          m.alerts.Load(),
-		Revisions:       m.revisions.Load(),
+		Messages:        engineMetrics.messages.Load(),
+		Events:          engineMetrics.events.Load(),
+		Duplicates:      engineMetrics.duplicates.Load(),
+		DuplicateEvents: engineMetrics.duplicateEvents.Load(),
+		DeadLettered:    engineMetrics.deadLettered.Load(),
+		Lost:            engineMetrics.lost.Load(),
+		Rows:            engineMetrics.rows.Load(),
+		AlreadyStored:   engineMetrics.alreadyStored.Load(),
+		Rejected:        engineMetrics.rejected.Load(),
+		Verdicts:        engineMetrics.verdicts.Load(),
+		Alerts:          engineMetrics.alerts.Load(),
+		Revisions:       engineMetrics.revisions.Load(),
 	}
 }

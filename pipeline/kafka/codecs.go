@@ -48,10 +48,10 @@ type boundedCodec struct {
 }
 
 // NewReader implements compress.Codec.
-func (c *boundedCodec) NewReader(r io.Reader) io.ReadCloser {
+func (c *boundedCodec) NewReader(in io.Reader) io.ReadCloser {
 	var head [64]byte
-	n, err := io.ReadFull(r, head[:])
-	src := &sourceReader{r: io.MultiReader(bytes.NewReader(head[:n]), r)}
+	n, err := io.ReadFull(in, head[:])
+	src := &sourceReader{r: io.MultiReader(bytes.NewReader(head[:n]), in)}
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		src.r = io.MultiReader(bytes.NewReader(head[:n]), errorReader{err})
 	}
@@ -130,10 +130,10 @@ type zstdReader struct {
 
 // Close returns the decoder to the pool. The reader must not be used afterwards.
 func (r *zstdReader) Close() error {
-	if d := r.Decoder; d != nil {
+	if decoder := r.Decoder; decoder != nil {
 		r.Decoder = nil
-		if d.Reset(nil) == nil {
-			r.pool.Put(d)
+		if decoder.Reset(nil) == nil {
+			r.pool.Put(decoder)
 		}
 	}
 	return nil

@@ -144,10 +144,10 @@ func (l *line) hideStatement(at int) (next int) {
 }
 
 // insideString reports whether a string in double quotes is open at the end of b.
-func insideString(b []byte) bool {
+func insideString(data []byte) bool {
 	inside := false
-	for i := 0; i < len(b); i++ {
-		switch b[i] {
+	for i := 0; i < len(data); i++ {
+		switch data[i] {
 		case '\\':
 			i++
 		case '"':

@@ -129,10 +129,10 @@ func endsAuthority(b []byte, i int) bool {
 // endsValue reports whether the value of a secret ends at i. A nested value, one whose = was percent-encoded,
 // is a part of the value of another parameter and may end with an encoded delimiter. In any other value an
 // encoded delimiter is a character of the secret.
-func endsValue(b []byte, i int, query, nested bool) bool {
-	c := b[i]
+func endsValue(data []byte, i int, query, nested bool) bool {
+	c := data[i]
 	if nested || c == '\\' {
-		c = charAt(b, i)
+		c = charAt(data, i)
 	}
 	switch c {
 	case '&', '#':

@@ -100,10 +100,10 @@ func (p *parser) checkHead(dir protocols.Dir, data []byte) (bool, error) {
 }
 
 // looksLikeRequest reports whether b begins with a request line of a known method and any version.
-func looksLikeRequest(b []byte) bool {
-	i := bytes.IndexByte(b[:min(len(b), maxMethod)], ' ')
-	line, _ := cutLine(b)
-	return i > 0 && isKnownMethod(b[:i]) && bytes.Contains(line, []byte(" HTTP/"))
+func looksLikeRequest(data []byte) bool {
+	i := bytes.IndexByte(data[:min(len(data), maxMethod)], ' ')
+	line, _ := cutLine(data)
+	return i > 0 && isKnownMethod(data[:i]) && bytes.Contains(line, []byte(" HTTP/"))
 }
 
 // looksLikeResponse reports whether b begins with HTTP/, with any version and status.
@@ -293,10 +293,10 @@ func (p *parser) beginResponseBody(exchange *exchange, hd *head, code uint32) {
 }
 
 // cutLine splits a head after its first line.
-func cutLine(b []byte) (line, rest []byte) {
-	before, after, ok := bytes.Cut(b, []byte{'\n'})
+func cutLine(data []byte) (line, rest []byte) {
+	before, after, ok := bytes.Cut(data, []byte{'\n'})
 	if !ok {
-		return b, nil
+		return data, nil
 	}
 	return trim(before), after
 }

@@ -26,10 +26,10 @@ func (p *parser) ParseTruncated(dir protocols.Dir, data []byte, at int64) {
 }
 
 // hasTarget reports whether b, the front of a request, has a known method and at least a part of a target.
-func hasTarget(b []byte) bool {
-	b = b[emptyLines(b):]
-	i := bytes.IndexByte(b[:min(len(b), maxMethod)], ' ')
-	return i > 0 && i+1 < len(b) && isKnownMethod(b[:i]) && (detectRequest(b) != protocols.No || looksLikeRequest(b))
+func hasTarget(data []byte) bool {
+	data = data[emptyLines(data):]
+	i := bytes.IndexByte(data[:min(len(data), maxMethod)], ' ')
+	return i > 0 && i+1 < len(data) && isKnownMethod(data[:i]) && (detectRequest(data) != protocols.No || looksLikeRequest(data))
 }
 
 // parseTruncatedRequest parses data, a head without its end, as a request, and returns the length of data. A
@@ -68,10 +68,10 @@ func withoutVersion(line []byte) []byte {
 
 // beginHTTP09Response reports whether b is the response to a request of HTTP/0.9. If it is, the response
 // begins: it has no head, and its body extends to the end of the connection.
-func (p *parser) beginHTTP09Response(b []byte) bool {
+func (p *parser) beginHTTP09Response(data []byte) bool {
 	first := p.pairing.First()
 	if first == nil || !(*first).isHTTP09 || p.pairing.Skipping() ||
-		detectResponse(b) != protocols.No || looksLikeResponse(b) {
+		detectResponse(data) != protocols.No || looksLikeResponse(data) {
 		return false
 	}
 	exchange := *first

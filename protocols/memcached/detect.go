@@ -8,10 +8,10 @@ import (
 
 // detect matches the first line of a direction. A line that other text protocols have too, such as "get key"
 // (an inline Redis command), yields More: the other side's line, or the port, decides.
-func detect(dir protocols.Dir, b []byte) protocols.Match {
-	line, n := protocols.CutLine(b, maxLine)
+func detect(dir protocols.Dir, data []byte) protocols.Match {
+	line, n := protocols.CutLine(data, maxLine)
 	if n == 0 {
-		return detectStart(dir, b)
+		return detectStart(dir, data)
 	}
 	if dir == protocols.Client {
 		cmd, ok := parseCommand(line)

@@ -63,10 +63,10 @@ type parser struct {
 }
 
 // Reset begins a connection.
-func (p *parser) Reset(c *protocols.Conn) {
+func (p *parser) Reset(conn *protocols.Conn) {
 	clear(p.waiting)
 	p.statements.reset()
-	*p = parser{c: c, waiting: p.waiting[:0], statements: p.statements, redactor: p.redactor}
+	*p = parser{c: conn, waiting: p.waiting[:0], statements: p.statements, redactor: p.redactor}
 }
 
 // Parse reads one packet of the client, or one packet of the server and the available rows after it.

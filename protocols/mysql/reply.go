@@ -93,10 +93,10 @@ func (p *parser) emitLoneError(data []byte) int {
 		return 0
 	}
 	if len(payload) >= 9 && payload[3] == '#' {
-		e := p.newEvent(protocols.Server, "", 4+payloadLength(data))
-		e.Partial = true
-		p.readError(&command{e: e}, payload)
-		p.emit(e)
+		event := p.newEvent(protocols.Server, "", 4+payloadLength(data))
+		event.Partial = true
+		p.readError(&command{e: event}, payload)
+		p.emit(event)
 	}
 	return p.finishPacket(protocols.Server, data)
 }

@@ -184,10 +184,10 @@ func endpoints(p gopacket.Packet) (a, b netip.AddrPort, t pipeline.Transport, ok
 
 // decoder returns the decoder of a link type. gopacket does not know every link type that has IP packets
 // without a frame.
-func decoder(linkType layers.LinkType, b []byte) gopacket.Decoder {
+func decoder(linkType layers.LinkType, data []byte) gopacket.Decoder {
 	switch linkType {
 	case 12, 14, 101, 228, 229:
-		if len(b) > 0 && b[0]>>4 == 6 {
+		if len(data) > 0 && data[0]>>4 == 6 {
 			return layers.LayerTypeIPv6
 		}
 		return layers.LayerTypeIPv4

@@ -34,8 +34,8 @@ func (m *HeapMeter) held() uint64 {
 }
 
 func heap() uint64 {
-	var s runtime.MemStats
+	var memStats runtime.MemStats
 	runtime.GC()
-	runtime.ReadMemStats(&s)
-	return s.HeapAlloc
+	runtime.ReadMemStats(&memStats)
+	return memStats.HeapAlloc
 }

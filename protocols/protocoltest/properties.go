@@ -168,10 +168,10 @@ func (c Conversation) fromTheMiddle(t *testing.T, list []protocols.Protocol, _ [
 			if at < 0 || at > 0 && c.UDP {
 				continue
 			}
-			m := c
-			m.MidStream = true
-			m.Steps = slices.Concat(piece(step, at, len(step.Data)), c.Steps[i+1:])
-			m.mustPlay(t, list)
+			conversation := c
+			conversation.MidStream = true
+			conversation.Steps = slices.Concat(piece(step, at, len(step.Data)), c.Steps[i+1:])
+			conversation.mustPlay(t, list)
 		}
 	}
 	// Seen from its first byte nothing is missing, though no SYN was seen.

@@ -71,10 +71,10 @@ func (p *parser) setName(b []byte) {
 }
 
 // setSubcommand appends the second word of a command's name.
-func (p *parser) setSubcommand(b []byte) {
+func (p *parser) setSubcommand(data []byte) {
 	cmd := &p.command
 	rc := cmd.e.Redis
-	sub := upper(&p.scratch, b[:min(len(b), 64)])
+	sub := upper(&p.scratch, data[:min(len(data), 64)])
 	var buf [128]byte
 	rc.Command = p.c.Intern(append(append(append(buf[:0], rc.Command...), ' '), sub...))
 	cmd.key = keys[rc.Command]

@@ -92,10 +92,10 @@ const (
 )
 
 // Reset begins a connection.
-func (p *parser) Reset(c *protocols.Conn) {
+func (p *parser) Reset(conn *protocols.Conn) {
 	p.pairing.Reset()
 	*p = parser{
-		c: c, pairing: p.pairing, scratch: p.scratch[:0], redactor: p.redactor,
+		c: conn, pairing: p.pairing, scratch: p.scratch[:0], redactor: p.redactor,
 		command: commandReader{arg: p.command.arg[:0]}, reply: replyReader{kind: p.reply.kind[:0]},
 	}
 }

@@ -234,10 +234,10 @@ func (p *parser) setClientHello(data []byte) {
 }
 
 // serverName returns a server name in lower case, or in hex if it is not UTF-8.
-func (p *parser) serverName(b []byte) string {
-	text := p.c.Intern(b)
-	if printable(b) != text {
-		return printable(b)
+func (p *parser) serverName(data []byte) string {
+	text := p.c.Intern(data)
+	if printable(data) != text {
+		return printable(data)
 	}
 	return strings.ToLower(text)
 }
@@ -287,10 +287,10 @@ func (p *parser) setServerHello(b []byte) {
 }
 
 // setCertificate fills in the fields of the server's own certificate, the first of the chain.
-func (p *parser) setCertificate(b []byte) {
+func (p *parser) setCertificate(data []byte) {
 	body := p.event.Tls
 	body.Resumed = false
-	fields := cursor{b: b}
+	fields := cursor{b: data}
 	fields.u24()
 	der := fields.take(fields.u24())
 	if p.certificateSeen || len(der) == 0 {

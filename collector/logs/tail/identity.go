@@ -112,10 +112,10 @@ func readHead(readerAt io.ReaderAt, final bool) (head fileHead, ok bool) {
 
 // skipNULs returns the offset of the first byte that is not NUL. A crash of the host may leave any number of
 // NULs at the front.
-func skipNULs(r io.ReaderAt) (offset int64, err error) {
+func skipNULs(readerAt io.ReaderAt) (offset int64, err error) {
 	buf := make([]byte, 1)
 	for offset < maxLeadingNULs {
-		n, err := r.ReadAt(buf, offset)
+		n, err := readerAt.ReadAt(buf, offset)
 		if n == 0 {
 			return offset, err
 		}
@@ -185,10 +185,10 @@ func handleAt(dirfd int, name string) (string, error) {
 	if name == "" {
 		flags = unix.AT_EMPTY_PATH
 	}
-	h, _, err := unix.NameToHandleAt(dirfd, name, flags)
+	fileHandle, _, err := unix.NameToHandleAt(dirfd, name, flags)
 	if err == nil {
-		b := binary.BigEndian.AppendUint32(nil, uint32(h.Type()))
-		return string(append(b, h.Bytes()...)), nil
+		b := binary.BigEndian.AppendUint32(nil, uint32(fileHandle.Type()))
+		return string(append(b, fileHandle.Bytes()...)), nil
 	}
 
 	var st unix.Statx_t

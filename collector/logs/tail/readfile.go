@@ -19,10 +19,10 @@ func ReadFile(
 	if err != nil {
 		return fmt.Errorf("open log file: %w", err)
 	}
-	g := NewGroup(cfg, slog.New(slog.DiscardHandler), nil)
-	g.ship = ship
-	g.budget.acquireDescriptor()
-	tailer := newTailer(g, log, handler, 0)
+	group := NewGroup(cfg, slog.New(slog.DiscardHandler), nil)
+	group.ship = ship
+	group.budget.acquireDescriptor()
+	tailer := newTailer(group, log, handler, 0)
 	tailer.folderGone.Store(true) // no file will be added
 
 	rank := discover.Rank{Compressed: strings.HasSuffix(log.Base, ".gz")}

@@ -98,10 +98,10 @@ func (w *watcher) watchFolder(path string) (*watchedFolder, error) {
 }
 
 // removeTailer ends the watch of a folder when no other tailer needs it.
-func (w *watcher) removeTailer(folder *watchedFolder, t *Tailer) {
+func (w *watcher) removeTailer(folder *watchedFolder, tailer *Tailer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	folder.tailers = slices.DeleteFunc(folder.tailers, func(other *Tailer) bool { return other == t })
+	folder.tailers = slices.DeleteFunc(folder.tailers, func(other *Tailer) bool { return other == tailer })
 	if len(folder.tailers) == 0 && !folder.root && !folder.gone {
 		_, _ = unix.InotifyRmWatch(w.fd, uint32(folder.wd))
 		w.deleteFolder(folder)

@@ -237,10 +237,10 @@ func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int6
 
 // Append writes a batch. If the error is nil, the batch survives a killed process. The error is ErrFull if
 // the batch would exceed the limit.
-func (s *Spool) Append(h *Header, batch []byte) (Ref, error) {
+func (s *Spool) Append(header *Header, batch []byte) (Ref, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ref, err := s.writeBatch(h, batch)
+	ref, err := s.writeBatch(header, batch)
 	switch {
 	case err == nil:
 		s.condition.Store(int32(Accepting))

@@ -43,10 +43,10 @@ func Run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	if s := shared.server; s != nil {
+	if storeServer := shared.server; storeServer != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := s.Stop(ctx); err != nil {
+		if err := storeServer.Stop(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = max(code, 1)
 		}
