@@ -117,7 +117,7 @@ func (c *Conn) deliverReady() {
 	}
 }
 
-// endDirection reports that d is complete.
+// endDirection reports that a direction is complete.
 func (c *Conn) endDirection(dir Dir) {
 	c.half[dir].ended = true
 	c.handler.End(dir)

@@ -6,7 +6,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// explain returns the parts of a rule that decide whether it matches e, such as `url.path contains ".." is true`.
+// explain returns the parts of a rule that decide whether it matches event, such as `url.path contains ".."
+// is true`.
 func (s *Set) explain(rule *Rule, event *pipeline.Event) string {
 	worker := s.acquireWorker()
 	defer s.releaseWorker(worker)

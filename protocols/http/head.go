@@ -99,7 +99,7 @@ func (p *parser) checkHead(dir protocols.Dir, data []byte) (bool, error) {
 	return false, errHead
 }
 
-// looksLikeRequest reports whether b begins with a request line of a known method and any version.
+// looksLikeRequest reports whether data begins with a request line of a known method and any version.
 func looksLikeRequest(data []byte) bool {
 	i := bytes.IndexByte(data[:min(len(data), maxMethod)], ' ')
 	line, _ := cutLine(data)
@@ -177,8 +177,8 @@ func (p *parser) parseRequest(data []byte, at int64) {
 	}
 }
 
-// checkFraming counts errors in the framing of a message. It marks the event as partial if two implementations
-// may find different message boundaries, which request smuggling exploits.
+// checkFraming counts errors in the framing of a message. It marks the event as partial if two
+// implementations may find different message boundaries, which request smuggling exploits.
 func (p *parser) checkFraming(exchange *exchange, hd *head) {
 	if hd.hasTransferEncoding && hd.hasLength {
 		p.c.Count("length_and_transfer_encoding")

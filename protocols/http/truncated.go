@@ -25,7 +25,7 @@ func (p *parser) ParseTruncated(dir protocols.Dir, data []byte, at int64) {
 	}
 }
 
-// hasTarget reports whether b, the front of a request, has a known method and at least a part of a target.
+// hasTarget reports whether data, the front of a request, has a known method and at least a part of a target.
 func hasTarget(data []byte) bool {
 	data = data[emptyLines(data):]
 	i := bytes.IndexByte(data[:min(len(data), maxMethod)], ' ')
@@ -66,7 +66,7 @@ func withoutVersion(line []byte) []byte {
 	return line
 }
 
-// beginHTTP09Response reports whether b is the response to a request of HTTP/0.9. If it is, the response
+// beginHTTP09Response reports whether data is the response to a request of HTTP/0.9. If it is, the response
 // begins: it has no head, and its body extends to the end of the connection.
 func (p *parser) beginHTTP09Response(data []byte) bool {
 	first := p.pairing.First()
