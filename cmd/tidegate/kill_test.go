@@ -26,9 +26,9 @@ func (s *e2eSystem) testKills(t *testing.T) {
 		s.run("--rm", "--", "redis-cli", "-h", strings.TrimSuffix(cache, ":6379"), "CONFIG", "SET", "dbfilename", fmt.Sprintf("kill%d", sent))
 		sent++
 	}
-	for _, seam := range engine.Failpoints {
+	for _, failpoint := range engine.Failpoints {
 		s.kill("analyze")
-		s.start("analyze", []string{"TIDEGATE_FAILPOINT=" + seam + ":2"}, "analyze")
+		s.start("analyze", []string{"TIDEGATE_FAILPOINT=" + failpoint + ":2"}, "analyze")
 		traffic()
 		s.waitDeath("analyze")
 		s.start("analyze", nil, "analyze")
