@@ -29,7 +29,7 @@ func readMeter() meter {
 	return meter{time.Now(), selfCPU(), childrenCPU(), m.Mallocs, m.TotalAlloc}
 }
 
-// A usage is what a piece of work cost.
+// A usage holds the cost of a piece of work.
 type usage struct {
 	wall, self, children time.Duration
 	mallocs, bytes       uint64

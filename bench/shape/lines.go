@@ -6,7 +6,7 @@ import (
 	"go/token"
 )
 
-// A lineKind is what a line holds. A line with code and a comment is code.
+// A lineKind says whether a line is code, a comment or blank. A line with code and a comment is code.
 type lineKind uint8
 
 const (

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// A message is what one side sends before the other side answers.
+// A message holds the bytes that one side sends before the other side answers.
 type message struct {
 	from  int
 	bytes string

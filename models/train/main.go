@@ -144,7 +144,7 @@ func countSamples(samples []sample, generated bool) int {
 	return n
 }
 
-// A result is what cross-validation measured.
+// A result holds the measures of a cross-validation.
 type result struct {
 	threshold float64
 	metrics   map[string]float64

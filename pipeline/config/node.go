@@ -39,7 +39,7 @@ func (n Node) Errorf(format string, args ...any) {
 	n.doc.AddError(n.Position(), n.key, format, args...)
 }
 
-// raw returns the syntax node without tags and anchors. An alias is what it refers to.
+// raw returns the syntax node without tags and anchors. An alias is replaced by the node that it refers to.
 func (n Node) raw() ast.Node {
 	node := n.node
 	for range maxDepth {

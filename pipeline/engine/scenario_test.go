@@ -24,6 +24,7 @@ import (
 	"tidegate/pipeline/clickhouse"
 	"tidegate/pipeline/embedded/embeddedtest"
 	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/retry"
 )
 
 func TestMain(m *testing.M) {
@@ -59,7 +60,7 @@ func runChild(spec string) {
 	cfg.Brokers, cfg.Assign = child.Brokers, child.Assign
 	client, err := kafka.New(cfg)
 	fail(err)
-	store, err := clickhouse.Open(ctx, child.Store, discardLog, nil)
+	store, err := openStore(ctx, child.Store)
 	fail(err)
 	engineConfig := Default()
 	engineConfig.BlockRows, engineConfig.Linger, engineConfig.CommitIdleAfter, engineConfig.DedupLookback = child.Rows, 20*time.Millisecond, 100*time.Millisecond, 10*365*24*time.Hour
@@ -73,6 +74,21 @@ func runChild(spec string) {
 	fail(err)
 	fail(e.Run(ctx))
 	os.Exit(0)
+}
+
+// openStore opens the store, and waits for up to a minute until it answers, as `tidegate analyze` waits at its
+// start. The embedded ClickHouse aborts now and then when a client is killed that reads an answer, and its
+// supervisor needs some seconds to restart it.
+func openStore(ctx context.Context, cfg clickhouse.Config) (*clickhouse.Store, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	backoff := retry.Backoff{Min: 50 * time.Millisecond, Max: time.Second}
+	for {
+		store, err := clickhouse.Open(ctx, cfg, discardLog, nil)
+		if err == nil || backoff.Wait(ctx) != nil {
+			return store, err
+		}
+	}
 }
 
 // startChild starts a child and returns it with its output.

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// secret is what stands in the places of secrets; no redacted text may hold it.
+// secret is the value that the tests put in the places of secrets; no redacted text may hold it.
 const secret = "hunter2hunter2"
 
 // contexts are the lines of logs that quote URLs and statements.

@@ -11,7 +11,7 @@ import (
 	"tidegate/protocols/protocoltest"
 )
 
-// A count is what one capture holds, by our parsers or by the oracle.
+// A count holds the number of messages in one capture, by our parsers or by the oracle.
 type count struct{ requests, responses, redis, queries, hellos int }
 
 // TestCaptures plays every capture of the shared folder. No parser may panic. Over all captures the sums are

@@ -11,7 +11,7 @@ import (
 	"tidegate/protocols"
 )
 
-// A Step is what one side does: it sends Data, or bytes that are not in the capture (Gap), or its FIN (End).
+// A Step is one action of one side: it sends Data, or bytes that are not in the capture (Gap), or its FIN (End).
 type Step struct {
 	Dir  protocols.Dir
 	Data []byte
