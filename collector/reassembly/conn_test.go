@@ -32,12 +32,12 @@ func TestSegmentBeyondTheWindowIsDropped(t *testing.T) {
 	check := func(options string, off int, want string) {
 		t.Helper()
 		testConn := newTestConn(t, testConfig(), defaultISN)
-		for d, flags := range []uint8{SYN, SYN | ACK} {
+		for side, flags := range []uint8{SYN, SYN | ACK} {
 			segment := Segment{
-				Seq: testConn.isn[d], Ack: testConn.isn[d^1] + 1, Flags: flags, Window: 60000,
+				Seq: testConn.isn[side], Ack: testConn.isn[side^1] + 1, Flags: flags, Window: 60000,
 				Options: []byte(options),
 			}
-			testConn.Segment(Dir(d), &segment, testConn.now)
+			testConn.Segment(Dir(side), &segment, testConn.now)
 		}
 		testConn.segment(1, "A", 0, 0, "")
 		testConn.segment(0, "A", off, 0, "far")
@@ -67,8 +67,8 @@ func TestZeroWindowIsObserved(t *testing.T) {
 	for _, flags := range []string{"AZ", "AZ", "A", "AZ"} {
 		testConn.segment(1, flags, 0, 0, "")
 	}
-	if n := testConn.observed[ZeroWindow]; n != 2 {
-		t.Errorf("%d, want 2", n)
+	if closings := testConn.observed[ZeroWindow]; closings != 2 {
+		t.Errorf("%d, want 2", closings)
 	}
 }
 
@@ -147,8 +147,8 @@ func TestStreamContinuesElsewhere(t *testing.T) {
 		testConn.segment(0, "A", far+i, 0, string(rune('0'+i)))
 	}
 	testConn.want(">abc >gap1 >8 >9")
-	if n := testConn.observed[OutsideWindow]; n != resyncAfter {
-		t.Errorf("%d strays", n)
+	if strays := testConn.observed[OutsideWindow]; strays != resyncAfter {
+		t.Errorf("%d strays", strays)
 	}
 }
 
@@ -175,11 +175,11 @@ func TestCutSegmentIsAGapInItsPlace(t *testing.T) {
 // TestFollow: Follow finds the end of a connection and does not call the handler.
 func TestFollow(t *testing.T) {
 	testConn := newTestConn(t, testConfig(), defaultISN)
-	for _, s := range []struct {
-		d     Dir
+	for _, segment := range []struct {
+		dir   Dir
 		flags uint8
 	}{{0, SYN}, {1, SYN | ACK}, {0, ACK}, {0, FIN | ACK}} {
-		testConn.Follow(s.d, &Segment{Flags: s.flags}, testConn.now)
+		testConn.Follow(segment.dir, &Segment{Flags: segment.flags}, testConn.now)
 	}
 	if _, closing := testConn.Closing(); closing || !testConn.Established() || !testConn.Ended(0) {
 		t.Errorf("closing %v, established %v, ended %v", closing, testConn.Established(), testConn.Ended(0))
@@ -213,12 +213,12 @@ func TestInOrderPathDoesNotAllocate(t *testing.T) {
 	conn.Init(&cfg, pool, handler)
 	segment := Segment{Flags: ACK, Window: 60000, Payload: make([]byte, 1400), Size: 1400}
 	now := int64(1)
-	if n := testing.AllocsPerRun(2000, func() {
+	if allocs := testing.AllocsPerRun(2000, func() {
 		conn.Segment(0, &segment, now)
 		segment.Seq += 1400
 		now += 1e6
-	}); n > 0 {
-		t.Errorf("%v allocations for a segment", n)
+	}); allocs > 0 {
+		t.Errorf("%v allocations for a segment", allocs)
 	}
 	if handler.bytes != 2001*1400 {
 		t.Errorf("%d bytes", handler.bytes)
@@ -245,8 +245,8 @@ func BenchmarkSegment(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(1400)
 			for i := 0; b.Loop(); i++ {
-				n := uint32(len(order))
-				segment.Seq = 1400 * (1 + uint32(i)/n*n + order[uint32(i)%n])
+				group := uint32(len(order))
+				segment.Seq = 1400 * (1 + uint32(i)/group*group + order[uint32(i)%group])
 				conn.Segment(0, &segment, int64(i)*1000+2)
 			}
 		})

@@ -14,7 +14,7 @@ import (
 
 // A tcpSegment is a segment for both implementations.
 type tcpSegment struct {
-	d       Dir
+	dir     Dir
 	flags   uint8
 	seq     uint32
 	payload []byte
@@ -23,9 +23,14 @@ type tcpSegment struct {
 // assembleByConn returns the bytes of both directions as a Conn delivers them, with zeros for missing bytes.
 func assembleByConn(t testing.TB, list []tcpSegment) [2][]byte {
 	testConn := newTestConn(t, testConfig(), [2]uint32{})
-	for _, s := range list {
-		testConn.Segment(s.d, &Segment{
-			Seq: s.seq, Flags: s.flags, Window: 65535, Payload: s.payload, Size: len(s.payload), Time: testConn.now,
+	for _, segment := range list {
+		testConn.Segment(segment.dir, &Segment{
+			Seq:     segment.seq,
+			Flags:   segment.flags,
+			Window:  65535,
+			Payload: segment.payload,
+			Size:    len(segment.payload),
+			Time:    testConn.now,
 		}, testConn.now)
 		testConn.now += 1000
 	}
@@ -49,16 +54,16 @@ func (s *gopacketStream) Accept(*layers.TCP, gopacket.CaptureInfo, gopacketreass
 }
 
 func (s *gopacketStream) ReassembledSG(sg gopacketreassembly.ScatterGather, _ gopacketreassembly.AssemblerContext) {
-	dir, _, _, skip := sg.Info()
-	d := 0
-	if dir != gopacketreassembly.TCPDirClientToServer {
-		d = 1
+	flowDir, _, _, skip := sg.Info()
+	dir := 0
+	if flowDir != gopacketreassembly.TCPDirClientToServer {
+		dir = 1
 	}
 	if skip > 0 {
-		s.bytes[d] = append(s.bytes[d], make([]byte, skip)...)
+		s.bytes[dir] = append(s.bytes[dir], make([]byte, skip)...)
 	}
-	n, _ := sg.Lengths()
-	s.bytes[d] = append(s.bytes[d], sg.Fetch(n)...)
+	available, _ := sg.Lengths()
+	s.bytes[dir] = append(s.bytes[dir], sg.Fetch(available)...)
 }
 
 func (s *gopacketStream) ReassemblyComplete(gopacketreassembly.AssemblerContext) bool { return true }
@@ -75,28 +80,28 @@ func assembleByGopacket(list []tcpSegment) [2][]byte {
 	host := func(last byte) gopacket.Endpoint { return layers.NewIPEndpoint([]byte{10, 0, 0, last}) }
 	flow, _ := gopacket.FlowFromEndpoints(host(1), host(2))
 	at := time.Unix(1_700_000_000, 0)
-	for _, s := range list {
+	for _, segment := range list {
 		from, to, way := uint16(4000), uint16(80), flow
-		if s.d == 1 {
+		if segment.dir == 1 {
 			from, to, way = to, from, flow.Reverse()
 		}
 		at = at.Add(time.Microsecond)
-		assembler.AssembleWithContext(way, decodedTCP(from, to, s), &captureContext{Timestamp: at})
+		assembler.AssembleWithContext(way, decodedTCP(from, to, segment), &captureContext{Timestamp: at})
 	}
 	assembler.FlushAll()
 	return stream.bytes
 }
 
 // decodedTCP returns a TCP layer with its header encoded, because TransportFlow reads the header's bytes.
-func decodedTCP(from, to uint16, s tcpSegment) *layers.TCP {
-	header := make([]byte, 20, 20+len(s.payload))
+func decodedTCP(from, to uint16, segment tcpSegment) *layers.TCP {
+	header := make([]byte, 20, 20+len(segment.payload))
 	binary.BigEndian.PutUint16(header, from)
 	binary.BigEndian.PutUint16(header[2:], to)
-	binary.BigEndian.PutUint32(header[4:], s.seq)
-	header[12], header[13] = 5<<4, s.flags
+	binary.BigEndian.PutUint32(header[4:], segment.seq)
+	header[12], header[13] = 5<<4, segment.flags
 	binary.BigEndian.PutUint16(header[14:], 65535)
 	tcp := &layers.TCP{}
-	if err := tcp.DecodeFromBytes(append(header, s.payload...), gopacket.NilDecodeFeedback); err != nil {
+	if err := tcp.DecodeFromBytes(append(header, segment.payload...), gopacket.NilDecodeFeedback); err != nil {
 		panic(err)
 	}
 	return tcp
@@ -117,8 +122,8 @@ func TestAgreesWithGopacket(t *testing.T) {
 			stream := randomBytes(rng, 1+rng.IntN(20_000))
 			parts := cuts(rng, len(stream), 1460)
 			if lossy && len(parts) > 2 {
-				i := rng.IntN(len(parts))
-				parts = append(parts[:i], parts[i+1:]...)
+				lost := rng.IntN(len(parts))
+				parts = append(parts[:lost], parts[lost+1:]...)
 			} else {
 				parts = withRepeats(rng, parts, len(stream))
 			}
@@ -129,16 +134,16 @@ func TestAgreesWithGopacket(t *testing.T) {
 		shuffle(rng, list)
 		list = append([]tcpSegment{{0, SYN, isn[0], nil}, {1, SYN | ACK, isn[1], nil}}, list...)
 
-		a, b := assembleByConn(t, list), assembleByGopacket(list)
-		for d := range a {
-			missing += len(zeroRanges(a[d]))
-			if !bytes.Equal(a[d], b[d]) {
-				i := 0
-				for i < min(len(a[d]), len(b[d])) && a[d][i] == b[d][i] {
-					i++
+		ours, theirs := assembleByConn(t, list), assembleByGopacket(list)
+		for dir := range ours {
+			missing += len(zeroRanges(ours[dir]))
+			if !bytes.Equal(ours[dir], theirs[dir]) {
+				differAt := 0
+				for differAt < min(len(ours[dir]), len(theirs[dir])) && ours[dir][differAt] == theirs[dir][differAt] {
+					differAt++
 				}
-				t.Fatalf("seed %d, direction %d: we yield %d bytes, gopacket %d; they differ at %d", seed, d,
-					len(a[d]), len(b[d]), i)
+				t.Fatalf("seed %d, direction %d: we yield %d bytes, gopacket %d; they differ at %d", seed, dir,
+					len(ours[dir]), len(theirs[dir]), differAt)
 			}
 		}
 	}
@@ -152,11 +157,11 @@ func TestAgreesWithGopacket(t *testing.T) {
 func TestDifferencesFromGopacket(t *testing.T) {
 	check := func(reason, want string, list ...tcpSegment) {
 		t.Helper()
-		a, b := assembleByConn(t, list), assembleByGopacket(list)
-		if string(a[0]) != want {
-			t.Errorf("%s: we yield %.40q, want %q", reason, a[0], want)
+		ours, theirs := assembleByConn(t, list), assembleByGopacket(list)
+		if string(ours[0]) != want {
+			t.Errorf("%s: we yield %.40q, want %q", reason, ours[0], want)
 		}
-		if bytes.Equal(a[0], b[0]) {
+		if bytes.Equal(ours[0], theirs[0]) {
 			t.Errorf("%s: gopacket yields the same: take the case out of the list", reason)
 		}
 	}

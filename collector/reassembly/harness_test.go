@@ -85,33 +85,33 @@ type testConn struct {
 }
 
 func newTestConn(t testing.TB, cfg Config, isn [2]uint32) *testConn {
-	c := &testConn{
+	conn := &testConn{
 		Conn: &Conn{}, recorder: &recorder{TB: t, observed: map[Observation]int{}},
 		pool: NewPool(64 << 20), isn: isn, now: 1,
 	}
-	c.Init(&cfg, c.pool, c.recorder)
-	return c
+	conn.Init(&cfg, conn.pool, conn.recorder)
+	return conn
 }
 
-// segment sends a segment of d. Offsets are from behind the SYNs; flags are letters of SAFR, and Z for a
+// segment sends a segment of dir. Offsets are from behind the SYNs; flags are letters of SAFR, and Z for a
 // closed window.
 func (c *testConn) segment(dir Dir, flags string, off, ack int, payload string) {
-	s := Segment{
+	segment := Segment{
 		Seq: c.isn[dir] + 1 + uint32(off), Ack: c.isn[dir^1] + 1 + uint32(ack), Window: 60000,
 		Payload: []byte(payload), Size: len(payload), Time: c.now,
 	}
 	for i, letter := range []byte("FSRPA") {
 		if strings.IndexByte(flags, letter) >= 0 {
-			s.Flags |= 1 << i
+			segment.Flags |= 1 << i
 		}
 	}
-	if s.hasFlag(SYN) {
-		s.Seq--
+	if segment.hasFlag(SYN) {
+		segment.Seq--
 	}
 	if strings.Contains(flags, "Z") {
-		s.Window = 0
+		segment.Window = 0
 	}
-	c.Segment(dir, &s, c.now)
+	c.Segment(dir, &segment, c.now)
 	c.now += 1000
 }
 
@@ -185,8 +185,8 @@ func withRepeats(rng *rand.Rand, list []cut, n int) []cut {
 	return list
 }
 
-func shuffle[E any](rng *rand.Rand, s []E) {
-	rng.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })
+func shuffle[E any](rng *rand.Rand, list []E) {
+	rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 }
 
 // randomISN returns a number that is often so near to 2^32 that the stream wraps.
@@ -199,12 +199,12 @@ func randomISN(rng *rand.Rand) uint32 {
 
 // mergeGaps joins neighbouring gaps.
 func mergeGaps(list []gapRecord) (merged []cut) {
-	for _, g := range list {
-		if n := len(merged); n > 0 && merged[n-1].hi == g.off {
-			merged[n-1].hi += g.n
+	for _, gap := range list {
+		if n := len(merged); n > 0 && merged[n-1].hi == gap.off {
+			merged[n-1].hi += gap.n
 			continue
 		}
-		merged = append(merged, cut{g.off, g.off + g.n})
+		merged = append(merged, cut{gap.off, gap.off + gap.n})
 	}
 	return merged
 }

@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A sent is a segment of a random conversation.
-type sent struct {
-	d     Dir
+// A randomSegment is a segment of a random conversation. cut is the part of the stream that it carries.
+type randomSegment struct {
+	dir   Dir
 	flags string
 	cut
 	ack int
@@ -27,41 +27,55 @@ func TestAnySplitInAnyOrder(t *testing.T) {
 		streams := [2][]byte{randomBytes(rng, 1+rng.IntN(30_000)), randomBytes(rng, 1+rng.IntN(30_000))}
 		acks := rng.IntN(2) == 0
 
-		var list []sent
+		var list []randomSegment
 		for dir := range Dir(2) {
-			n := len(streams[dir])
-			for _, part := range withRepeats(rng, cuts(rng, n, 1460), n) {
-				s := sent{d: dir, flags: "", cut: part}
+			size := len(streams[dir])
+			for _, part := range withRepeats(rng, cuts(rng, size, 1460), size) {
+				segment := randomSegment{dir: dir, flags: "", cut: part}
 				if acks {
-					s.flags, s.ack = "A", rng.IntN(len(streams[dir^1])+1)
+					segment.flags, segment.ack = "A", rng.IntN(len(streams[dir^1])+1)
 				}
-				list = append(list, s)
+				list = append(list, segment)
 			}
-			list = append(list, sent{d: dir, flags: "F", cut: cut{n, n}})
+			list = append(list, randomSegment{dir: dir, flags: "F", cut: cut{size, size}})
 		}
 		if acks {
-			noDeadlock(list)
+			dropClientAcks(list)
 		}
 		shuffle(rng, list)
-		for _, s := range list {
-			testConn.segment(s.d, s.flags, s.lo, s.ack, string(streams[s.d][s.lo:s.hi]))
+		for _, segment := range list {
+			testConn.segment(
+				segment.dir,
+				segment.flags,
+				segment.lo,
+				segment.ack,
+				string(streams[segment.dir][segment.lo:segment.hi]),
+			)
 		}
 
-		for d := range Dir(2) {
-			if !bytes.Equal(testConn.bytes[d], streams[d]) || len(testConn.gaps[d]) > 0 || !testConn.recorder.ended[d] {
-				t.Fatalf("seed %d, direction %d: %d of %d bytes, gaps %v, ended %v",
-					seed, d, len(testConn.bytes[d]), len(streams[d]), testConn.gaps[d], testConn.recorder.ended[d])
+		for dir := range Dir(2) {
+			if !bytes.Equal(testConn.bytes[dir], streams[dir]) || len(testConn.gaps[dir]) > 0 ||
+				!testConn.recorder.ended[dir] {
+				t.Fatalf(
+					"seed %d, direction %d: %d of %d bytes, gaps %v, ended %v",
+					seed,
+					dir,
+					len(testConn.bytes[dir]),
+					len(streams[dir]),
+					testConn.gaps[dir],
+					testConn.recorder.ended[dir],
+				)
 			}
 		}
 		testConn.checkEmpty()
 	}
 }
 
-// noDeadlock makes the acknowledgements possible: every segment acknowledges only bytes that were sent before
-// it.
-func noDeadlock(list []sent) {
+// dropClientAcks removes the acknowledgements of direction 0, the client. Otherwise a segment of each direction could
+// acknowledge the other one, and both would wait.
+func dropClientAcks(list []randomSegment) {
 	for i := range list {
-		if list[i].d == 0 {
+		if list[i].dir == 0 {
 			list[i].ack = 0
 		}
 	}
@@ -77,18 +91,18 @@ func TestMissingBytesBecomeGaps(t *testing.T) {
 		list := cuts(rng, len(stream), 1460)
 		for range 1 + rng.IntN(4) {
 			if len(list) > 1 {
-				i := rng.IntN(len(list))
-				clear(stream[list[i].lo:list[i].hi])
-				list = slices.Delete(list, i, i+1)
+				lost := rng.IntN(len(list))
+				clear(stream[list[lost].lo:list[lost].hi])
+				list = slices.Delete(list, lost, lost+1)
 			}
 		}
 		acked := rng.IntN(2) == 0
-		if last := list[len(list)-1]; !acked { // nothing shows that the tail is missing
+		if !acked { // nothing shows that the tail is missing
 			end := 0
 			for _, part := range list {
 				end = max(end, part.hi)
 			}
-			stream, _ = stream[:end], last
+			stream = stream[:end]
 		}
 		shuffle(rng, list)
 
@@ -125,12 +139,12 @@ func TestOverlapsFollowThePolicy(t *testing.T) {
 		cfg := testConfig()
 		cfg.KeepLast = seed%2 == 1
 		testConn := newTestConn(t, cfg, [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
-		n := 2 + rng.IntN(400)
-		model := make([]byte, n)
+		size := 2 + rng.IntN(400)
+		model := make([]byte, size)
 		differ := false
 		for range 1 + rng.IntN(30) { // byte 0 is held back, so all of them wait
-			lo := 1 + rng.IntN(n-1)
-			data := randomBytes(rng, min(1+rng.IntN(60), n-lo))
+			lo := 1 + rng.IntN(size-1)
+			data := randomBytes(rng, min(1+rng.IntN(60), size-lo))
 			for i, value := range data {
 				differ = differ || model[lo+i] != 0 && model[lo+i] != value
 				if model[lo+i] == 0 || cfg.KeepLast {
@@ -159,24 +173,24 @@ func TestRepliesNeverOvertakeRequests(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 4))
 		testConn := newTestConn(t, testConfig(), [2]uint32{randomISN(rng), randomISN(rng)}).handshake()
 		type message struct {
-			d        Dir
+			dir      Dir
 			off, ack int
 			text     string
 		}
 		var list []message
 		var want strings.Builder
 		for i := range 40 {
-			n := string(rune('A' + i%26))
-			list = append(list, message{0, 2 * i, 2 * i, "q" + n}, message{1, 2 * i, 2*i + 2, "r" + n})
-			want.WriteString(">q" + n + " <r" + n + " ")
+			letter := string(rune('A' + i%26))
+			list = append(list, message{0, 2 * i, 2 * i, "q" + letter}, message{1, 2 * i, 2*i + 2, "r" + letter})
+			want.WriteString(">q" + letter + " <r" + letter + " ")
 		}
 		for i := range list { // up to eight places late
 			if j := i + rng.IntN(8); j < len(list) {
 				list[i], list[j] = list[j], list[i]
 			}
 		}
-		for _, m := range list {
-			testConn.segment(m.d, "A", m.off, m.ack, m.text)
+		for _, msg := range list {
+			testConn.segment(msg.dir, "A", msg.off, msg.ack, msg.text)
 		}
 		testConn.want(strings.TrimSpace(want.String()))
 		testConn.checkEmpty()
@@ -194,31 +208,31 @@ func TestBoundsHold(t *testing.T) {
 		pool := NewPool(limit)
 		var conns []*testConn
 		for range 16 {
-			c := newTestConn(t, cfg, [2]uint32{rng.Uint32(), rng.Uint32()})
-			c.pool = pool
-			c.Init(&cfg, pool, c.recorder)
-			conns = append(conns, c.handshake())
+			conn := newTestConn(t, cfg, [2]uint32{rng.Uint32(), rng.Uint32()})
+			conn.pool = pool
+			conn.Init(&cfg, pool, conn.recorder)
+			conns = append(conns, conn.handshake())
 		}
 		for range 3000 {
-			c := conns[rng.IntN(len(conns))]
-			c.segment(Dir(rng.IntN(2)), "A", rng.IntN(1<<20), rng.IntN(1<<18),
+			conn := conns[rng.IntN(len(conns))]
+			conn.segment(Dir(rng.IntN(2)), "A", rng.IntN(1<<20), rng.IntN(1<<18),
 				strings.Repeat("x", 1+rng.IntN(3000)))
-			if c.Buffered() > cfg.ConnBuffer+oneSegment || pool.Used() > limit+oneSegment {
-				t.Fatalf("seed %d: %d bytes in a Conn, %d in the Pool", seed, c.Buffered(), pool.Used())
+			if conn.Buffered() > cfg.ConnBuffer+oneSegment || pool.Used() > limit+oneSegment {
+				t.Fatalf("seed %d: %d bytes in a Conn, %d in the Pool", seed, conn.Buffered(), pool.Used())
 			}
 		}
 		sum := 0
-		for _, c := range conns {
-			sum += c.Buffered()
+		for _, conn := range conns {
+			sum += conn.Buffered()
 		}
 		if sum != pool.Used() {
 			t.Fatalf("seed %d: the Conns hold %d bytes, the Pool says %d", seed, sum, pool.Used())
 		}
-		for i, c := range conns {
+		for i, conn := range conns {
 			if i%2 == 0 {
-				c.Flush()
+				conn.Flush()
 			} else {
-				c.Discard()
+				conn.Discard()
 			}
 		}
 		conns[0].checkEmpty()

@@ -7,6 +7,9 @@ import (
 
 // insertSegment adds the bytes from s.off to end to the waiting segments of dir, except those that wait
 // already. data holds their captured part; s has the fields that all parts share.
+//
+// Example: bytes 10 to 19 wait and a segment with bytes 5 to 24 comes. Two parts of it are inserted, 5 to 9
+// and 20 to 24. The bytes 10 to 19 of both are compared.
 func (c *Conn) insertSegment(dir Dir, s waitingSegment, data []byte, end int64) {
 	half := &c.half[dir]
 
@@ -209,21 +212,23 @@ func (c *Conn) Release(now int64) {
 }
 
 // giveUpTo delivers every byte of dir before the offset to, and reports missing bytes as gaps.
+//
+// Example: the client sent 300 bytes, of which only those from 100 to 199 were captured, and the server has
+// acknowledged 300. giveUpTo(client, 300) reports a gap of 100 bytes, delivers the waiting segment, and
+// reports another gap of 100 bytes: one turn for each.
 func (c *Conn) giveUpTo(dir Dir, to int64, why GapReason) {
-	half, peer := &c.half[dir], &c.half[dir^1]
+	half := &c.half[dir]
 
 	// Each turn moves next over a part of a gap, or over the first waiting segment. deliverReady then
 	// delivers the segments of the other direction that waited for these bytes, before the next turn moves
 	// on.
 	for half.next < to {
 		switch {
+		case c.isMissingFIN(dir, to):
+			half.fin, half.finNeed, half.ack = half.next, 0, half.next
+			c.deliverReady()
+			return
 		case half.front == len(half.waiting) || half.waiting[half.front].off >= to:
-			if to-half.next == 1 && half.fin < 0 && half.front == len(half.waiting) &&
-				(peer.fin >= 0 || c.closing) {
-				half.fin, half.finNeed, half.ack = half.next, 0, half.next // the missing byte is a FIN
-				c.deliverReady()
-				return
-			}
 			c.giveUp(dir, c.gapUntil(dir, to), why)
 		case half.waiting[half.front].off > half.next:
 			c.giveUp(dir, c.gapUntil(dir, half.waiting[half.front].off), why)
@@ -235,11 +240,23 @@ func (c *Conn) giveUpTo(dir Dir, to int64, why GapReason) {
 	c.deliverReady()
 }
 
-// gapUntil returns the number of bytes to give up at once of the gap of d that ends at to. If the other side
-// has answered a part of the gap, only that part is given up, so that the answer is delivered between the
-// lost bytes before it and the lost bytes behind it.
-func (c *Conn) gapUntil(d Dir, to int64) int64 {
-	half, peer := &c.half[d], &c.half[d^1]
+// isMissingFIN reports whether only one byte of dir is missing before the offset to, and that byte is a FIN:
+// a FIN takes one offset, no other FIN of dir is known, no bytes of dir wait, and the connection is being
+// closed.
+func (c *Conn) isMissingFIN(dir Dir, to int64) bool {
+	half, peer := &c.half[dir], &c.half[dir^1]
+	return to-half.next == 1 && half.fin < 0 && half.front == len(half.waiting) && (peer.fin >= 0 || c.closing)
+}
+
+// gapUntil returns how many bytes of dir to give up at once, of the gap from half.next to the offset to. That
+// is the whole gap, unless a segment of the other direction waits for a part of it: then it is that part, and
+// the segment is delivered before the rest of the gap is given up.
+//
+// Example: the client sent two requests of 100 bytes, which were not captured. Both replies wait, with need
+// 100 and 200. gapUntil(client, 200) returns 100 and, after the first reply, 100 again, so that the Handler
+// gets: gap of 100, first reply, gap of 100, second reply.
+func (c *Conn) gapUntil(dir Dir, to int64) int64 {
+	half, peer := &c.half[dir], &c.half[dir^1]
 	if peer.front < len(peer.waiting) && peer.waiting[peer.front].off <= peer.next {
 		if need := peer.waiting[peer.front].need; need > half.next {
 			to = min(to, need)
@@ -249,23 +266,24 @@ func (c *Conn) gapUntil(d Dir, to int64) int64 {
 }
 
 // forceFront delivers the first waiting segment of dir although bytes of the other direction that the segment
-// acknowledges are missing. The missing bytes were acknowledged when the segment came. They are given up
-// first, so that a reply never comes behind the next request.
+// acknowledges are missing. These bytes are delivered or given up first, so that a reply never comes behind
+// the next request.
+//
+// Example: a reply acknowledges 300 bytes of the client (need 300). The client's bytes before 100 were
+// delivered, those from 200 to 299 wait, and the others were not captured. forceFront(server) reports a gap
+// of 100 bytes of the client, delivers the client's waiting segment, and then delivers the reply.
 func (c *Conn) forceFront(dir Dir) {
-	half, peer := &c.half[dir], &c.half[dir^1]
-	need := half.waiting[half.front].need
+	peer := &c.half[dir^1]
+	need := c.half[dir].waiting[c.half[dir].front].need
 
-	// Each turn moves peer.next towards need: over a gap, over a FIN that was not captured, or over a waiting
+	// Each turn moves peer.next towards need: over a FIN that was not captured, over a gap, or over a waiting
 	// segment.
 	for !peer.permits(need) {
 		switch {
+		case c.isMissingFIN(dir^1, need):
+			peer.fin, peer.finNeed = peer.next, 0
 		case peer.front == len(peer.waiting) || peer.waiting[peer.front].off >= need:
-			if need-peer.next == 1 && peer.fin < 0 && peer.front == len(peer.waiting) &&
-				(half.fin >= 0 || c.closing) {
-				peer.fin, peer.finNeed = peer.next, 0 // the missing byte is a FIN
-			} else {
-				c.giveUp(dir^1, need-peer.next, GapAcked)
-			}
+			c.giveUp(dir^1, need-peer.next, GapAcked)
 		case peer.waiting[peer.front].off > peer.next:
 			c.giveUp(dir^1, peer.waiting[peer.front].off-peer.next, GapAcked)
 		default:

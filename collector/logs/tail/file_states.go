@@ -26,6 +26,7 @@ const copyTime = 2 * time.Second
 func (t *Tailer) resumeFile(f *file, final bool) resumeResult {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+
 	// 1. Identify f by its first record. An incomplete first record is used only if nothing will be added to
 	// f.
 	if !f.identified {
@@ -94,9 +95,22 @@ func (t *Tailer) isBeforeStart(f *file) bool {
 	return t.group.cfg.NotBefore > 0 && !t.log.Format.Dated && birthTime(f.file) < t.group.cfg.NotBefore
 }
 
-// openProducer returns the producer of f and sets f.id, which is part of the producer's name. If the first
-// record is not unique, several identities are possible: f has the first whose checkpoint lies within f, or a
-// new one. t.mu is held.
+// openProducer returns the producer of f and sets f.id, which is part of the producer's name. t.mu is held.
+//
+// If the first record is not unique, f may have one of several identities (candidateIDs). openProducer
+// chooses the first of them whose checkpoint lies within f. If there is none, f is new and gets the last of
+// them that is free: no open file has it, and it has no checkpoint.
+//
+// Example: three text files of a log begin with the same line, whose identity is H. H+a is H with the handle
+// of file a. Files a and b existed when an earlier process ran; c is new.
+//
+//	earlier process  a: H+a+a, H+a and H are free             H, the last one
+//	                 b: H is taken; H+b+b and H+b are free    H+b
+//	this process     a: H+a+a and H+a are free; H has a       H, resumed
+//	                    checkpoint within a
+//	                 b: H+b+b is free; H+b has a checkpoint   H+b, resumed
+//	                    within b
+//	                 c: H is taken; H+c+c and H+c are free    H+c, read from its beginning
 func (t *Tailer) openProducer(f *file) collector.FileProducer {
 	if f.unique {
 		return t.group.ship.File(t.producerName(f.id))
@@ -108,13 +122,15 @@ func (t *Tailer) openProducer(f *file) collector.FileProducer {
 		})
 	}
 
-	// free is the identity for f if no checkpoint matches: the last candidate that is neither taken nor has a
-	// checkpoint.
+	// free is the identity for f if no checkpoint lies within f. It begins as an identity behind all
+	// candidates, for the case that none of them is free.
 	candidates := f.candidateIDs()
 	free := candidates[0].withHandle(f.handle)
 	for isTaken(free) {
 		free = free.withHandle(f.handle)
 	}
+
+	// Look for a checkpoint within f, from the rarest candidate to the first record alone.
 	size := f.size()
 	for _, id := range candidates {
 		if isTaken(id) {

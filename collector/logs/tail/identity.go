@@ -19,8 +19,7 @@ import (
 //
 // A record of a Dated format occurs once, so that its hash is unique. The first line of a text file need not
 // be unique: a program may write the same line at each start. The second file of a log that begins with the
-// same
-// line therefore adds its file handle (resumeFile).
+// same line therefore adds its file handle (openProducer).
 type Identity [16]byte
 
 // String returns the identity in hexadecimal digits.
