@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -142,7 +143,7 @@ func TestCompareSetsTheBestOfBothAgainstEachOther(t *testing.T) {
 		return path
 	}
 	before := write("old", "BenchmarkX-2 10 200 ns/op 50 events/s\nBenchmarkX-2 10 300 ns/op 40 events/s\n")
-	after := write("new", "pkg: x\nBenchmarkX-2 10 100 ns/op 80 events/s\nBenchmarkX-2 10 400 ns/op 90 events/s\n")
+	after := write("new", "BenchmarkX-2 10 100 ns/op 80 events/s\nBenchmarkX-2 10 400 ns/op 90 events/s\n")
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"compare", before, after}, &out); err != nil {
 		t.Fatal(err)
@@ -151,5 +152,36 @@ func TestCompareSetsTheBestOfBothAgainstEachOther(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no ratio %s in\n%s", want, out.String())
 		}
+	}
+}
+
+// TestCompareFindsRenamedBenchmarks checks that a benchmark compares with its earlier name, that one name in
+// two packages is two benchmarks, and that a benchmark of one file alone is listed.
+func TestCompareFindsRenamedBenchmarks(t *testing.T) {
+	dir := t.TempDir()
+	before, after := filepath.Join(dir, "old"), filepath.Join(dir, "new")
+	for path, text := range map[string]string{
+		before: "pkg: tidegate/detectors/rules\nBenchmarkJudge/rules=10-2 9 100 ns/op\n" +
+			"pkg: tidegate/protocols/http\nBenchmarkTransaction-2 9 1000 ns/op\npkg: tidegate/protocols/redis\nBenchmarkTransaction-2 9 10 ns/op\n",
+		after: "pkg: tidegate/detectors/rules\nBenchmarkEvaluate/rules=10-2 9 25 ns/op\nBenchmarkRule-2 9 7 ns/op\n" +
+			"pkg: tidegate/protocols/http\nBenchmarkTransaction-2 9 2000 ns/op\npkg: tidegate/protocols/redis\nBenchmarkTransaction-2 9 5 ns/op\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if err := run(t.Context(), []string{"compare", before, after}, &out); err != nil {
+		t.Fatal(err)
+	}
+	for name, ratio := range map[string]string{
+		"detectors/rules.Evaluate/rules=10-2": "0.250", "protocols/http.Transaction-2": "2.000", "protocols/redis.Transaction-2": "0.500",
+	} {
+		if !regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(name) + ` ns/op .* ` + ratio + `$`).MatchString(out.String()) {
+			t.Errorf("no ratio %s of %s in\n%s", ratio, name, out.String())
+		}
+	}
+	if !strings.Contains(out.String(), "only in the new file:\n  detectors/rules.Rule-2\n") || strings.Contains(out.String(), "only in the old") {
+		t.Errorf("the benchmark of one file alone is not listed in\n%s", out.String())
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -144,69 +143,4 @@ func (o *options) whole(ctx interface{ Done() <-chan struct{} }, args []string) 
 			float64(wall)/n, float64(cpu)/n, n/cpu.Seconds(), state.UserTime().Seconds(), state.SystemTime().Seconds(), float64(peak)/1024)
 	}
 	return nil
-}
-
-// compare prints the best value and the median of both files for each figure that they share, and the ratio
-// of the best values.
-func (o *options) compare(args []string) error {
-	if len(args) != 2 {
-		return fmt.Errorf("compare: two files are needed, the old one first")
-	}
-	before, order, err := readFigures(args[0])
-	if err != nil {
-		return err
-	}
-	after, _, err := readFigures(args[1])
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(o.out, "%-64s %14s %14s %14s %14s %8s\n", "", "old best", "old median", "new best", "new median", "ratio")
-	for _, key := range order {
-		a, b := before[key], after[key]
-		if len(b) == 0 {
-			continue
-		}
-		slices.Sort(a)
-		slices.Sort(b)
-		if strings.HasSuffix(key, "/s") || strings.HasSuffix(key, "/cpu-s") { // more is better
-			slices.Reverse(a)
-			slices.Reverse(b)
-		}
-		ratio := "same"
-		if a[0] != 0 && a[0] != b[0] {
-			ratio = fmt.Sprintf("%.3f", b[0]/a[0])
-		}
-		fmt.Fprintf(o.out, "%-64s %14.6g %14.6g %14.6g %14.6g %8s\n", key, a[0], a[len(a)/2], b[0], b[len(b)/2], ratio)
-	}
-	return nil
-}
-
-// readFigures returns the values of each "benchmark unit" of a file, and the keys in the order of the file.
-func readFigures(path string) (map[string][]float64, []string, error) {
-	data, err := os.ReadFile(path) //nolint:gosec // the user names it
-	if err != nil {
-		return nil, nil, err
-	}
-	out, order := map[string][]float64{}, []string(nil)
-	for line := range strings.Lines(string(data)) {
-		f := strings.Fields(line)
-		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
-			continue
-		}
-		for i := 2; i+1 < len(f); i += 2 {
-			v, err := strconv.ParseFloat(f[i], 64)
-			if err != nil {
-				break
-			}
-			key := strings.TrimPrefix(f[0], "Benchmark") + " " + f[i+1]
-			if out[key] == nil {
-				order = append(order, key)
-			}
-			out[key] = append(out[key], v)
-		}
-	}
-	if len(order) == 0 {
-		return nil, nil, fmt.Errorf("%s holds no lines of benchmarks", path)
-	}
-	return out, order, nil
 }
