@@ -16,22 +16,24 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// apacheKafka starts Apache Kafka 4.1, one node for both roles, from the libraries in the cache, which
-// deploy/setup-test.sh fetches, and returns its address.
+// apacheKafka starts Apache Kafka 4.1, one node for both roles, and returns its address. The libraries are in
+// the cache, where deploy/setup-test.sh puts them.
 func apacheKafka(t *testing.T) []string {
 	t.Helper()
 	libs := filepath.Join(embedded.CacheDir(), "kafka-4.1.0", "libs")
 	if _, err := os.Stat(libs); err != nil {
 		t.Fatalf("Apache Kafka is not there, deploy/setup-test.sh fetches it: %v", err)
 	}
+
+	// The broker gets one free port, the controller the other.
 	dir, ports := t.TempDir(), [2]int{}
 	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-		l.Close()
+		ports[i] = listener.Addr().(*net.TCPAddr).Port
+		listener.Close()
 	}
 	properties := fmt.Sprintf(`process.roles=broker,controller
 node.id=1
@@ -49,13 +51,16 @@ group.initial.rebalance.delay.ms=0
 		t.Fatal(err)
 	}
 	java := func(args ...string) *exec.Cmd {
-		cmd := exec.Command("java", append([]string{"-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", libs + "/*"}, args...)...)
+		options := []string{"-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", libs + "/*"}
+		cmd := exec.Command("java", append(options, args...)...)
 		cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		return cmd
 	}
-	if out, err := java("kafka.tools.StorageTool", "format", "-t", "bWVvd21lb3dtZW93bWVvdw", "-c", file).CombinedOutput(); err != nil {
+	format := java("kafka.tools.StorageTool", "format", "-t", "bWVvd21lb3dtZW93bWVvdw", "-c", file)
+	if out, err := format.CombinedOutput(); err != nil {
 		t.Fatalf("format: %v: %s", err, out)
 	}
+
 	server := java("kafka.Kafka", file)
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
@@ -63,45 +68,40 @@ group.initial.rebalance.delay.ms=0
 	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
 	addr := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	waitUntil(t, "Apache Kafka", func() bool {
-		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "tcp", addr)
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "tcp", addr)
 		if err == nil {
-			c.Close()
+			conn.Close()
 		}
 		return err == nil
 	})
 	return []string{addr}
 }
 
-// TestApacheKafkaReassignsThePartitionsOfAKilledMember: a group of two engines on a real broker; one is
-// killed within a block, the other finishes the block, and each event is stored once.
+// TestApacheKafkaReassignsThePartitionsOfAKilledMember: two engines are a consumer group on a real broker.
+// One is killed within a block, the other finishes the block, and each event is stored once.
 func TestApacheKafkaReassignsThePartitionsOfAKilledMember(t *testing.T) {
-	s := newScenario(t, "apache", harnessAt(t, apacheKafka(t), 4, kafka.AssignGroup), 4, kafka.AssignGroup)
-	for p := range 4 {
-		s.send(p, 8, 25)
+	scenario := newScenario(t, "apache", harnessAt(t, apacheKafka(t), 4, kafka.AssignGroup), 4, kafka.AssignGroup)
+	for partition := range 4 {
+		scenario.send(partition, 8, 25)
 	}
-	first := s.childConfig
+
+	first := scenario.childConfig
 	first.Failpoint, first.Passage = AfterIntent, 5
 	killed, out := startChild(t, first)
-	survivor, survivorOut := startChild(t, s.childConfig)
+	survivor, survivorOut := startChild(t, scenario.childConfig)
 	for range 4 {
-		for p := range 4 {
-			s.send(p, 2, 25)
+		for partition := range 4 {
+			scenario.send(partition, 2, 25)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
+
 	waitKilled(t, killed, out)
-	waitUntil(t, "closed intents", func() bool {
-		for p := range 4 {
-			if o, m := s.committed(p); o != 16 || m != "" {
-				return false
-			}
-		}
-		return true
-	})
+	scenario.waitClosed(4, 16)
 	_ = survivor.Process.Signal(syscall.SIGTERM)
 	if err := survivor.Wait(); err != nil || strings.Contains(survivorOut.String(), "child:") {
 		t.Errorf("the survivor ended with %v: %s", err, survivorOut)
 	}
-	s.checkStoredOnce(t)
-	s.checkAlerts(t)
+	scenario.checkStoredOnce(t)
+	scenario.checkAlerts(t)
 }

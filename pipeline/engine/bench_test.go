@@ -14,7 +14,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// nullStore is a fakeStore that stores no events; with columns it forms the real columns of them.
+// nullStore is a fakeStore that stores no events. Its inserters form the columns of ClickHouse if columns is
+// set.
 type nullStore struct {
 	*fakeStore
 	columns bool
@@ -34,51 +35,63 @@ func (columnsOnly) Insert(context.Context, string) error { return nil }
 
 // mixedEvent returns the n-th of a sequence of HTTP exchanges, DNS messages and log lines.
 func mixedEvent(n int) *pipeline.Event {
-	e := event(n)
-	e.Timestamp = time.Now().UnixNano()
-	e.Destination = &pipeline.Endpoint{Ip: []byte{10, 0, byte(n >> 8), byte(n)}, Port: 80, Bytes: 5120, ContainerIndex: 1}
-	e.Source.Bytes, e.Duration, e.Transport = 400, 1200000, pipeline.Transport_TCP
-	e.CommunityId = make([]byte, 20)
-	binary.BigEndian.PutUint64(e.CommunityId, uint64(n)*0x9e3779b97f4a7c15)
-	binary.BigEndian.PutUint64(e.Id, uint64(n)*0x9e3779b97f4a7c15)
+	mixed := event(n)
+	mixed.Timestamp = time.Now().UnixNano()
+	mixed.Destination = &pipeline.Endpoint{
+		Ip: []byte{10, 0, byte(n >> 8), byte(n)}, Port: 80, Bytes: 5120, ContainerIndex: 1,
+	}
+	mixed.Source.Bytes, mixed.Duration, mixed.Transport = 400, 1200000, pipeline.Transport_TCP
+	mixed.CommunityId = make([]byte, 20)
+	binary.BigEndian.PutUint64(mixed.CommunityId, uint64(n)*0x9e3779b97f4a7c15)
+	binary.BigEndian.PutUint64(mixed.Id, uint64(n)*0x9e3779b97f4a7c15)
 	switch n % 3 {
 	case 0:
-		e.Dataset, e.Log = pipeline.Dataset_HTTP, nil
-		e.Http = &pipeline.HTTPExchange{Version: "1.1", Method: "GET", UrlPath: fmt.Sprintf("/api/v1/items/%d", n%977), UrlDomain: "shop.example", UserAgent: "curl/8.5.0", StatusCode: 200, ResponseMimeType: "application/json", ResponseBodyBytes: 5000}
+		mixed.Dataset, mixed.Log = pipeline.Dataset_HTTP, nil
+		mixed.Http = &pipeline.HTTPExchange{
+			Version: "1.1", Method: "GET", UrlPath: fmt.Sprintf("/api/v1/items/%d", n%977), UrlDomain: "shop.example",
+			UserAgent: "curl/8.5.0", StatusCode: 200, ResponseMimeType: "application/json", ResponseBodyBytes: 5000,
+		}
 	case 1:
-		e.Dataset, e.Log, e.Transport = pipeline.Dataset_DNS, nil, pipeline.Transport_UDP
-		e.Dns = &pipeline.DNSMessage{Id: uint32(n & 0xffff), OpCode: "QUERY", QuestionName: fmt.Sprintf("host%d.example.org", n%499), QuestionType: "A", QuestionClass: "IN", ResponseCode: "NOERROR", HeaderFlags: []string{"RD", "RA"}, AnswersCount: 1, AnswersName: []string{"x"}, AnswersType: []string{"A"}, AnswersData: []string{"10.1.2.3"}, AnswersTtl: []uint32{60}, Type: "answer"}
+		mixed.Dataset, mixed.Log, mixed.Transport = pipeline.Dataset_DNS, nil, pipeline.Transport_UDP
+		mixed.Dns = &pipeline.DNSMessage{
+			Type: "answer", Id: uint32(n & 0xffff), OpCode: "QUERY", ResponseCode: "NOERROR", HeaderFlags: []string{"RD", "RA"},
+			QuestionName: fmt.Sprintf("host%d.example.org", n%499), QuestionType: "A", QuestionClass: "IN",
+			AnswersCount: 1, AnswersName: []string{"x"}, AnswersType: []string{"A"}, AnswersData: []string{"10.1.2.3"},
+			AnswersTtl: []uint32{60},
+		}
 	default:
-		e.Log.Message = fmt.Sprintf("10.0.0.%d - - \"GET /index%d.html HTTP/1.1\" 200 512 \"-\" \"Mozilla/5.0\"", n%250, n)
+		const format = `10.0.0.%d - - "GET /index%d.html HTTP/1.1" 200 512 "-" "Mozilla/5.0"`
+		mixed.Log.Message = fmt.Sprintf(format, n%250, n)
 	}
-	return e
+	return mixed
 }
 
-// BenchmarkEngine carries 400,000 events through two partitions: fetch, decode, drop duplicates, evaluate by
-// no detector, form columns, commit the intent, insert. It reports events/s and the CPU time of this process
-// (engine and broker) for an event, which depends less on how busy the machine is.
+// BenchmarkEngine processes 400,000 events of two partitions: fetch, decode, drop duplicates, evaluate
+// without detectors, form columns, commit the intent, insert. It reports the events per second and the CPU
+// time of this process (engine and broker) per event. The CPU time depends less on the load of the machine.
 func BenchmarkEngine(b *testing.B) {
 	const perBatch, batches, parts = 1000, 200, 2
-	r := newHarness(b, parts, kafka.AssignStatic)
-	for p := range parts {
+	harness := newHarness(b, parts, kafka.AssignStatic)
+	for partition := range parts {
 		for range batches {
-			m := r.batch(p, 0)
+			batch := harness.batch(partition, 0)
 			for range perBatch {
-				m.Events = append(m.Events, mixedEvent(r.events))
-				r.events++
+				batch.Events = append(batch.Events, mixedEvent(harness.events))
+				harness.events++
 			}
-			r.produce(p, encode(b, m))
+			harness.produce(partition, encode(b, batch))
 		}
 	}
 	run := func(name string, store func(b *testing.B) Store) {
 		b.Run(name, func(b *testing.B) {
-			s := store(b)
+			target := store(b)
 			rounds, cpu := 0, cpuTime()
 			b.ReportAllocs()
 			for b.Loop() {
 				rounds++
-				e, stop := r.start(s, nil, func(c *Config, _ *Deps) { c.Group = fmt.Sprintf("%s-%d-%d", name, b.N, time.Now().UnixNano()) })
-				for e.Ledger().Rows < perBatch*batches*parts {
+				group := fmt.Sprintf("%s-%d-%d", name, b.N, time.Now().UnixNano())
+				engine, stop := harness.start(target, nil, func(c *Config, _ *Deps) { c.Group = group })
+				for engine.Ledger().Rows < perBatch*batches*parts {
 					time.Sleep(time.Millisecond)
 				}
 				stop()
@@ -92,8 +105,8 @@ func BenchmarkEngine(b *testing.B) {
 	run("libchdb", func(b *testing.B) Store { return freshStore{embeddedtest.Store(b, "bench", "http")} })
 }
 
-// freshStore lets every round store the same events again: it appends the time to the tokens and finds
-// nothing stored.
+// freshStore stores the same events again in every round: it appends the time to the tokens, and reports no
+// stored rows.
 type freshStore struct{ Store }
 
 func (s freshStore) NewInserter() pipeline.EventInserter { return freshInserter{s.Store.NewInserter()} }
@@ -112,8 +125,9 @@ func (i freshInserter) Insert(ctx context.Context, token string) error {
 	return i.EventInserter.Insert(ctx, fmt.Sprintf("%s@%d", token, time.Now().UnixNano()))
 }
 
+// cpuTime returns the CPU time that this process has used.
 func cpuTime() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	var usage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }

@@ -8,23 +8,24 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// deleteRecordsBefore deletes the messages before offset, as retention does. kafka-go has no request for it.
-func deleteRecordsBefore(t *testing.T, r *harness, topic string, offset int64) {
+// deleteRecordsBefore deletes the messages of partition 0 before offset, as retention does. kafka-go does not
+// have this request.
+func deleteRecordsBefore(t *testing.T, h *harness, topic string, offset int64) {
 	t.Helper()
-	c, err := kgo.NewClient(kgo.SeedBrokers(r.client.Brokers()...))
+	client, err := kgo.NewClient(kgo.SeedBrokers(h.client.Brokers()...))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	q := kmsg.NewPtrDeleteRecordsRequest()
-	rt := kmsg.NewDeleteRecordsRequestTopic()
-	rt.Topic = topic
-	rp := kmsg.NewDeleteRecordsRequestTopicPartition()
-	rp.Offset = offset
-	rt.Partitions = append(rt.Partitions, rp)
-	q.Topics = append(q.Topics, rt)
-	q.TimeoutMillis = 5000
-	if _, err := q.RequestWith(context.Background(), c); err != nil {
+	defer client.Close()
+	request := kmsg.NewPtrDeleteRecordsRequest()
+	partition := kmsg.NewDeleteRecordsRequestTopicPartition()
+	partition.Offset = offset
+	requestTopic := kmsg.NewDeleteRecordsRequestTopic()
+	requestTopic.Topic = topic
+	requestTopic.Partitions = append(requestTopic.Partitions, partition)
+	request.Topics = append(request.Topics, requestTopic)
+	request.TimeoutMillis = 5000
+	if _, err := request.RequestWith(context.Background(), client); err != nil {
 		t.Fatal(err)
 	}
 }

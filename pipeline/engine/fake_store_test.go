@@ -12,7 +12,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// A fakeStore keeps rows in memory and behaves as Store promises. Its hooks make inserts fail.
+// A fakeStore keeps rows in memory and follows the contract of Store. Its hooks make inserts fail.
 type fakeStore struct {
 	mu     sync.Mutex
 	rows   []fakeRow
@@ -20,11 +20,16 @@ type fakeStore struct {
 	order  []string // tokens of the inserts that were stored
 	alerts map[string]pipeline.Alert
 
-	insert        func(rows []fakeRow, token string) error // called before an insert; with errAfter the insert is stored and fails
-	insertAlerts  func(token string) (keep bool, err error)
+	// insert is called before an insert. The insert fails with its error; after errAfter the rows are stored
+	// too.
+	insert func(rows []fakeRow, token string) error
+	// insertAlerts is called before an insert of alerts. They are stored if keep is set.
+	insertAlerts func(token string) (keep bool, err error)
+	// keepsNoTokens makes the store take an insert with a known token.
 	keepsNoTokens bool
 }
 
+// A fakeRow holds what tests check of a stored event.
 type fakeRow struct {
 	pipeline.Position
 	id       string
@@ -53,86 +58,106 @@ type fakeInserter struct {
 func (s *fakeStore) NewInserter() pipeline.EventInserter { return &fakeInserter{store: s} }
 
 func (i *fakeInserter) Append(e *pipeline.Event, at pipeline.Position, _ string) {
-	r := fakeRow{Position: at, id: fmt.Sprintf("%x", e.Id), ingested: e.Ingested, message: strings.Clone(e.GetLog().GetMessage()), group: strings.Clone(e.GetContainer().GetName())}
-	for _, v := range e.Verdicts {
-		r.rules = append(r.rules, v.Rule)
+	// The strings of an event are valid until Append returns only.
+	row := fakeRow{
+		Position: at, id: fmt.Sprintf("%x", e.Id), ingested: e.Ingested,
+		message: strings.Clone(e.GetLog().GetMessage()), group: strings.Clone(e.GetContainer().GetName()),
 	}
-	i.rows = append(i.rows, r)
+	for _, v := range e.Verdicts {
+		row.rules = append(row.rules, v.Rule)
+	}
+	i.rows = append(i.rows, row)
 }
+
 func (i *fakeInserter) Rows() int { return len(i.rows) }
 func (i *fakeInserter) Reset()    { i.rows = nil }
 
 func (i *fakeInserter) Insert(_ context.Context, token string) error {
-	s := i.store
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	store := i.store
+	store.mu.Lock()
+	defer store.mu.Unlock()
 	var after error
-	if s.insert != nil {
-		err := s.insert(i.rows, token)
+	if store.insert != nil {
+		err := store.insert(i.rows, token)
 		if after = err; err != nil && !errors.Is(err, errAfter) {
 			return err
 		}
 	}
-	if !s.tokens[token] {
-		s.tokens[token] = !s.keepsNoTokens
-		s.order = append(s.order, token)
-		s.rows = append(s.rows, i.rows...)
+	if !store.tokens[token] {
+		store.tokens[token] = !store.keepsNoTokens
+		store.order = append(store.order, token)
+		store.rows = append(store.rows, i.rows...)
 	}
 	return after
 }
 
 func (s *fakeStore) AckedRowsMayBeLost() bool { return true }
 
+// snapshot returns a copy of the stored rows.
 func (s *fakeStore) snapshot() []fakeRow {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.rows)
 }
 
-func (s *fakeStore) count() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.rows) }
+// count returns the number of stored rows.
+func (s *fakeStore) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.rows)
+}
 
 func (s *fakeStore) ExistingRows(_ context.Context, block pipeline.BlockID) (map[pipeline.RowID]struct{}, error) {
 	existing := map[pipeline.RowID]struct{}{}
-	for _, r := range s.snapshot() {
-		if r.Partition == block.Partition && r.Offset >= block.Start && r.Offset < block.End && r.ingested == block.Time {
-			existing[pipeline.RowID{Offset: r.Offset, Index: r.Index}] = struct{}{}
+	for _, row := range s.snapshot() {
+		inBlock := row.Offset >= block.Start && row.Offset < block.End && row.ingested == block.Time
+		if row.Partition == block.Partition && inBlock {
+			existing[pipeline.RowID{Offset: row.Offset, Index: row.Index}] = struct{}{}
 		}
 	}
 	return existing, nil
 }
 
 func (s *fakeStore) HighestOffset(_ context.Context, from pipeline.TopicPartition) (offset int64, ok bool, err error) {
-	for _, r := range s.snapshot() {
-		if r.Partition == from.Partition {
-			offset, ok = max(offset, r.Offset), true
+	for _, row := range s.snapshot() {
+		if row.Partition == from.Partition {
+			offset, ok = max(offset, row.Offset), true
 		}
 	}
 	return offset, ok, nil
 }
 
-func (s *fakeStore) StoredBatches(_ context.Context, filter pipeline.BatchFilter) (list []pipeline.StoredBatches, err error) {
+func (s *fakeStore) StoredBatches(
+	_ context.Context, filter pipeline.BatchFilter,
+) (list []pipeline.StoredBatches, err error) {
+	// Collect the sequences of the rows that pass the filter.
 	byProducer := map[pipeline.Producer]map[uint64]bool{}
-	for _, r := range s.snapshot() {
-		if r.Partition != filter.Partition || r.Offset >= filter.Before || !filter.Since.IsZero() && r.ingested < filter.Since.UnixNano() {
+	for _, row := range s.snapshot() {
+		if row.Partition != filter.Partition || row.Offset >= filter.Before {
 			continue
 		}
-		p := r.Producer()
-		if filter.Producer != nil && *filter.Producer != p {
+		if !filter.Since.IsZero() && row.ingested < filter.Since.UnixNano() {
 			continue
 		}
-		if byProducer[p] == nil {
-			byProducer[p] = map[uint64]bool{}
+		producer := row.Producer()
+		if filter.Producer != nil && *filter.Producer != producer {
+			continue
 		}
-		byProducer[p][r.Sequence] = true
+		if byProducer[producer] == nil {
+			byProducer[producer] = map[uint64]bool{}
+		}
+		byProducer[producer][row.Sequence] = true
 	}
-	for p, sequences := range byProducer {
-		stored := pipeline.StoredBatches{Producer: p}
-		for q := range sequences {
-			stored.Highest = max(stored.Highest, q)
+
+	// Bit d of Seen stands for the sequence d below the highest one.
+	for producer, sequences := range byProducer {
+		stored := pipeline.StoredBatches{Producer: producer}
+		for sequence := range sequences {
+			stored.Highest = max(stored.Highest, sequence)
 		}
-		for q := range sequences {
-			if d := stored.Highest - q; d < 64 {
-				stored.Seen |= 1 << d
+		for sequence := range sequences {
+			if distance := stored.Highest - sequence; distance < 64 {
+				stored.Seen |= 1 << distance
 			}
 		}
 		list = append(list, stored)
@@ -148,31 +173,33 @@ func (s *fakeStore) InsertAlerts(_ context.Context, list []*pipeline.Alert, toke
 			return err
 		}
 	}
-	for _, a := range list {
-		s.alerts[fmt.Sprintf("%s/%d", a.ID, a.Revision)] = *a
+	for _, alert := range list {
+		s.alerts[fmt.Sprintf("%s/%d", alert.ID, alert.Revision)] = *alert
 	}
 	return nil
 }
 
-func (s *fakeStore) AlertsBefore(_ context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error) {
+func (s *fakeStore) AlertsBefore(
+	_ context.Context, partition int32, before int64, lookback time.Duration,
+) ([]*pipeline.Alert, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := map[string]pipeline.Alert{}
-	var high time.Time
-	for _, a := range s.alerts {
-		if a.Partition == partition && a.Offset < before {
-			if a.WindowStart.After(high) {
-				high = a.WindowStart
+	last := map[string]pipeline.Alert{} // the newest revision by ID
+	var high time.Time                  // the newest start of a window
+	for _, alert := range s.alerts {
+		if alert.Partition == partition && alert.Offset < before {
+			if alert.WindowStart.After(high) {
+				high = alert.WindowStart
 			}
-			if a.Revision > last[a.ID].Revision {
-				last[a.ID] = a
+			if alert.Revision > last[alert.ID].Revision {
+				last[alert.ID] = alert
 			}
 		}
 	}
 	var out []*pipeline.Alert
-	for _, a := range last {
-		if a.WindowStart.After(high.Add(-lookback)) {
-			out = append(out, &a)
+	for _, alert := range last {
+		if alert.WindowStart.After(high.Add(-lookback)) {
+			out = append(out, &alert)
 		}
 	}
 	return out, nil

@@ -20,18 +20,18 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A harness is a broker with tidegate's topics and a producer of batches.
+// A harness is a broker with the topics of tidegate, and a producer of batches.
 type harness struct {
 	testing.TB
 	client    *kafka.Client
 	epoch     uint64
-	sequences map[int]uint64 // by partition
-	events    int
+	sequences map[int]uint64 // the sequence of the last batch, by partition
+	events    int            // the events in all batches so far
 }
 
 var discardLog = slog.New(slog.NewTextHandler(logTo(), nil))
 
-// logTo returns where engines log in tests: nowhere, unless TIDEGATE_TEST_LOG is set.
+// logTo returns the writer of the engine's log. It discards the log unless TIDEGATE_TEST_LOG is set.
 func logTo() io.Writer {
 	if os.Getenv("TIDEGATE_TEST_LOG") != "" {
 		return os.Stderr
@@ -39,27 +39,29 @@ func logTo() io.Writer {
 	return io.Discard
 }
 
+// newHarness returns a harness with an in-memory broker of its own.
 func newHarness(t testing.TB, partitions int, assign string) *harness {
 	t.Helper()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.Close)
-	return harnessAt(t, c.ListenAddrs(), partitions, assign)
+	t.Cleanup(cluster.Close)
+	return harnessAt(t, cluster.ListenAddrs(), partitions, assign)
 }
 
+// harnessAt returns a harness at a broker that runs already, and creates the topics there.
 func harnessAt(t testing.TB, brokers []string, partitions int, assign string) *harness {
 	t.Helper()
 	client := connect(t, brokers, partitions, assign)
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	for n := 0; ; n++ {
+	for attempt := 0; ; attempt++ {
 		_, err := client.EnsureTopics(ctx)
 		if err == nil {
 			break
 		}
-		if n > 20 {
+		if attempt > 20 {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -67,6 +69,7 @@ func harnessAt(t testing.TB, brokers []string, partitions int, assign string) *h
 	return &harness{TB: t, client: client, epoch: 7, sequences: map[int]uint64{}}
 }
 
+// connect returns a client that is closed at the end of the test.
 func connect(t testing.TB, brokers []string, partitions int, assign string) *kafka.Client {
 	t.Helper()
 	cfg := kafka.Default()
@@ -84,155 +87,187 @@ var testCollector = [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 
 // testStart is the time of the first event, ns since 1970.
 var testStart = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixNano()
 
-// event returns the n-th event: a log line. Every tenth is a match for badLineDetector.
+// event returns the n-th event: a log line. badLineDetector matches every tenth.
 func event(n int) *pipeline.Event {
-	e := &pipeline.Event{
-		Id: make([]byte, 16), Dataset: pipeline.Dataset_LOG, Timestamp: testStart + int64(n)*int64(time.Second), ContainerIndex: uint32(n%2) + 1,
+	line := &pipeline.Event{
+		Id: make([]byte, 16), Dataset: pipeline.Dataset_LOG,
+		Timestamp: testStart + int64(n)*int64(time.Second), ContainerIndex: uint32(n%2) + 1,
 		Source: &pipeline.Endpoint{Ip: netip.MustParseAddr("10.0.0.1").AsSlice(), Port: 4711},
-		Log:    &pipeline.LogLine{Message: fmt.Sprintf("line %d of an ordinary log", n), Stream: "stdout", Path: "/var/log/x", Offset: uint64(n) * 80},
+		Log: &pipeline.LogLine{
+			Message: fmt.Sprintf("line %d of an ordinary log", n), Stream: "stdout", Path: "/var/log/x", Offset: uint64(n) * 80,
+		},
 	}
-	binary.BigEndian.PutUint64(e.Id[8:], uint64(n))
+	binary.BigEndian.PutUint64(line.Id[8:], uint64(n))
 	if n%10 == 3 {
-		e.Log.Message = fmt.Sprintf("bad g%d", n%7)
+		line.Log.Message = fmt.Sprintf("bad g%d", n%7)
 	}
-	return e
+	return line
 }
 
 // batch returns the next batch of a partition, with n new events.
-func (r *harness) batch(partition, n int) *pipeline.Batch {
-	r.sequences[partition]++
-	b := &pipeline.Batch{
-		Schema: 1, Collector: testCollector[:], Epoch: r.epoch, Partition: uint32(partition), Sequence: r.sequences[partition],
-		Shipped: testStart + int64(r.events+n)*int64(time.Second) + 5e8,
+func (h *harness) batch(partition, n int) *pipeline.Batch {
+	h.sequences[partition]++
+	batch := &pipeline.Batch{
+		Schema: 1, Collector: testCollector[:], Epoch: h.epoch,
+		Partition: uint32(partition), Sequence: h.sequences[partition],
+		Shipped: testStart + int64(h.events+n)*int64(time.Second) + 5e8,
 		Host:    &pipeline.Host{Name: "host1", Id: "h1", Cluster: "test"},
 		Containers: []*pipeline.Container{
-			{Id: strings.Repeat("a", 64), Name: "web", Image: "nginx:1.25"}, {Id: strings.Repeat("b", 64), Name: "db", Image: "mariadb"},
+			{Id: strings.Repeat("a", 64), Name: "web", Image: "nginx:1.25"},
+			{Id: strings.Repeat("b", 64), Name: "db", Image: "mariadb"},
 		},
 	}
 	for range n {
-		b.Events = append(b.Events, event(r.events))
-		r.events++
+		batch.Events = append(batch.Events, event(h.events))
+		h.events++
 	}
-	return b
+	return batch
 }
 
-func encode(t testing.TB, b *pipeline.Batch) []byte {
+func encode(t testing.TB, batch *pipeline.Batch) []byte {
 	t.Helper()
-	v, err := b.MarshalVT()
+	data, err := batch.MarshalVT()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v
+	return data
 }
 
-func (r *harness) produce(partition int, values ...[]byte) {
-	r.Helper()
+// produce appends messages to a partition of the events topic.
+func (h *harness) produce(partition int, values ...[]byte) {
+	h.Helper()
 	var records []kafkago.Record
-	for _, v := range values {
-		records = append(records, kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes(v)})
+	for _, value := range values {
+		records = append(records, kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes(value)})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if _, err := r.client.Produce(ctx, r.client.Topic(pipeline.TopicEvents), partition, records...); err != nil {
-		r.Fatal(err)
+	if _, err := h.client.Produce(ctx, h.client.Topic(pipeline.TopicEvents), partition, records...); err != nil {
+		h.Fatal(err)
 	}
 }
 
-// send produces batches of n new events each.
-func (r *harness) send(partition, batches, n int) {
-	r.Helper()
+// send produces batches with a number of new events each.
+func (h *harness) send(partition, batches, events int) {
+	h.Helper()
 	for range batches {
-		r.produce(partition, encode(r, r.batch(partition, n)))
+		h.produce(partition, encode(h, h.batch(partition, events)))
 	}
 }
 
-func (r *harness) committed(partition int) (int64, string) {
-	r.Helper()
-	topic := r.client.Topic(pipeline.TopicEvents)
-	f, err := r.client.Kafka().OffsetFetch(context.Background(), &kafkago.OffsetFetchRequest{GroupID: "tidegate-engine", Topics: map[string][]int{topic: {partition}}})
-	if err != nil {
-		r.Fatal(err)
-	}
-	if len(f.Topics[topic]) == 0 {
-		return -1, ""
-	}
-	p := f.Topics[topic][0]
-	return p.CommittedOffset, p.Metadata
-}
-
-func (r *harness) commit(partition int, offset int64, metadata string) {
-	r.Helper()
-	topic := r.client.Topic(pipeline.TopicEvents)
-	f, err := r.client.Kafka().OffsetCommit(context.Background(), &kafkago.OffsetCommitRequest{
-		GroupID: "tidegate-engine", GenerationID: -1, Topics: map[string][]kafkago.OffsetCommit{topic: {{Partition: partition, Offset: offset, Metadata: metadata}}},
+// committed returns the committed offset of a partition, and its metadata: the open intent, if there is one.
+func (h *harness) committed(partition int) (offset int64, metadata string) {
+	h.Helper()
+	topic := h.client.Topic(pipeline.TopicEvents)
+	response, err := h.client.Kafka().OffsetFetch(context.Background(), &kafkago.OffsetFetchRequest{
+		GroupID: "tidegate-engine", Topics: map[string][]int{topic: {partition}},
 	})
 	if err != nil {
-		r.Fatal(err)
+		h.Fatal(err)
 	}
-	if err := f.Topics[topic][0].Error; err != nil {
-		r.Fatal(err)
+	if len(response.Topics[topic]) == 0 {
+		return -1, ""
+	}
+	committed := response.Topics[topic][0]
+	return committed.CommittedOffset, committed.Metadata
+}
+
+// isClosed reports whether a partition is committed up to offset and has no open intent.
+func (h *harness) isClosed(partition int, offset int64) bool {
+	h.Helper()
+	committed, intent := h.committed(partition)
+	return committed == offset && intent == ""
+}
+
+// waitClosed waits until the first partitions are committed up to offset and have no open intents.
+func (h *harness) waitClosed(partitions int, offset int64) {
+	h.Helper()
+	waitUntil(h, "closed intents", func() bool {
+		for partition := range partitions {
+			if !h.isClosed(partition, offset) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// commit commits an offset with its metadata for the engine's consumer group.
+func (h *harness) commit(partition int, offset int64, metadata string) {
+	h.Helper()
+	topic := h.client.Topic(pipeline.TopicEvents)
+	response, err := h.client.Kafka().OffsetCommit(context.Background(), &kafkago.OffsetCommitRequest{
+		GroupID: "tidegate-engine", GenerationID: -1,
+		Topics: map[string][]kafkago.OffsetCommit{topic: {{Partition: partition, Offset: offset, Metadata: metadata}}},
+	})
+	if err != nil {
+		h.Fatal(err)
+	}
+	if err := response.Topics[topic][0].Error; err != nil {
+		h.Fatal(err)
 	}
 }
 
 // read returns all messages of one partition of a topic.
-func (r *harness) read(name string, partition int) []kafkago.Message {
-	r.Helper()
+func (h *harness) read(name string, partition int) []kafkago.Message {
+	h.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	topic := r.client.Topic(name)
-	ends, err := r.client.EndOffsets(ctx, topic, []int{partition})
+	topic := h.client.Topic(name)
+	ends, err := h.client.EndOffsets(ctx, topic, []int{partition})
 	if err != nil {
-		r.Fatal(err)
+		h.Fatal(err)
 	}
 	reader := kafkago.NewReader(kafkago.ReaderConfig{
-		Brokers: r.client.Brokers(), Topic: topic, Partition: partition, MaxWait: 50 * time.Millisecond,
+		Brokers: h.client.Brokers(), Topic: topic, Partition: partition, MaxWait: 50 * time.Millisecond,
 	})
 	defer reader.Close()
 	var out []kafkago.Message
 	for next := int64(0); next < ends[partition]; {
-		m, err := reader.ReadMessage(ctx)
+		message, err := reader.ReadMessage(ctx)
 		if err != nil {
-			r.Fatalf("read %s/%d from offset %d: %v", topic, partition, next, err)
+			h.Fatalf("read %s/%d from offset %d: %v", topic, partition, next, err)
 		}
-		out, next = append(out, m), m.Offset+1
+		out, next = append(out, message), message.Offset+1
 	}
 	return out
 }
 
 // start runs an engine until the returned function is called.
-func (r *harness) start(store Store, bundle *pipeline.Bundle, change func(*Config, *Deps)) (*Engine, func()) {
-	r.Helper()
+func (h *harness) start(store Store, bundle *pipeline.Bundle, change func(*Config, *Deps)) (*Engine, func()) {
+	h.Helper()
 	cfg := Default()
-	cfg.Linger, cfg.CommitIdleAfter, cfg.DedupLookback = 20*time.Millisecond, 150*time.Millisecond, 10*365*24*time.Hour
-	deps := Deps{Kafka: r.client, Store: store, Bundle: func() *pipeline.Bundle { return bundle }}
+	cfg.Linger, cfg.CommitIdleAfter = 20*time.Millisecond, 150*time.Millisecond
+	cfg.DedupLookback = 10 * 365 * 24 * time.Hour // testStart lies in the past
+	deps := Deps{Kafka: h.client, Store: store, Bundle: func() *pipeline.Bundle { return bundle }}
 	if change != nil {
 		change(&cfg, &deps)
 	}
-	e, err := New(cfg, deps, discardLog, nil)
+	engine, err := New(cfg, deps, discardLog, nil)
 	if err != nil {
-		r.Fatal(err)
+		h.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- e.Run(ctx) }()
+	go func() { done <- engine.Run(ctx) }()
 	var once sync.Once
 	stop := func() {
 		once.Do(func() {
 			cancel()
 			if err := <-done; err != nil {
-				r.Errorf("engine ended: %v", err)
+				h.Errorf("engine ended: %v", err)
 			}
 		})
 	}
-	r.Cleanup(stop)
-	return e, stop
+	h.Cleanup(stop)
+	return engine, stop
 }
 
-// waitUntil waits until f reports true, for two minutes at most: on a busy machine the embedded ClickHouse
-// has taken more than 30 s for an insert after its clients were killed.
-func waitUntil(t testing.TB, what string, f func() bool) {
+// waitUntil waits until condition reports true, for two minutes at most: on a busy machine the embedded
+// ClickHouse has taken more than 30 s for an insert after its clients were killed.
+func waitUntil(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(2 * time.Minute); !f(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("timed out waiting for %s", what)
 		}
@@ -244,9 +279,10 @@ type badLineDetector struct{}
 
 func (badLineDetector) Evaluate(block []*pipeline.Event) {
 	for _, e := range block {
-		if g, ok := strings.CutPrefix(e.GetLog().GetMessage(), "bad "); ok {
+		if group, ok := strings.CutPrefix(e.GetLog().GetMessage(), "bad "); ok {
 			e.Verdicts = append(e.Verdicts, &pipeline.Verdict{
-				Detector: "test", Rule: "bad_line", Version: "1", Severity: pipeline.Severity_HIGH, Group: g, Title: "Bad line", Evidence: e.Log.Message,
+				Detector: "test", Rule: "bad_line", Version: "1", Severity: pipeline.Severity_HIGH,
+				Group: group, Title: "Bad line", Evidence: e.Log.Message,
 			})
 		}
 	}
@@ -254,14 +290,14 @@ func (badLineDetector) Evaluate(block []*pipeline.Event) {
 
 var testBundle = &pipeline.Bundle{Version: "v1", Detectors: []pipeline.Detector{badLineDetector{}}}
 
-// checkExactlyOnce checks that the rows are those of the events 0 to n-1, each once.
-func checkExactlyOnce(t testing.TB, rows []fakeRow, n int) {
+// checkExactlyOnce checks that the rows are those of the first events, each once.
+func checkExactlyOnce(t testing.TB, rows []fakeRow, events int) {
 	t.Helper()
 	seen := map[string]int{}
-	for _, r := range rows {
-		seen[r.id]++
+	for _, row := range rows {
+		seen[row.id]++
 	}
-	for i := range n {
+	for i := range events {
 		id := fmt.Sprintf("%x", event(i).Id)
 		if seen[id] != 1 {
 			t.Errorf("event %d is stored %d times", i, seen[id])

@@ -39,9 +39,9 @@ type childConfig struct {
 	Brokers   []string
 	Assign    string
 	Store     clickhouse.Config
-	Rows      int    // of a block
-	Failpoint string // at which the child kills itself; "": it does not
-	Passage   int32  // which passage of the failpoint that is, from 1
+	Rows      int    // the most rows of a block
+	Failpoint string // the child kills itself there; "": nowhere
+	Passage   int32  // the passage of Failpoint at which it does so, from 1
 }
 
 // runChild runs an engine until it gets SIGTERM, or kills the process with SIGKILL at the failpoint.
@@ -54,6 +54,7 @@ func runChild(spec string) {
 		}
 	}
 	fail(json.Unmarshal([]byte(spec), &child))
+
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	cfg := kafka.Default()
@@ -63,22 +64,27 @@ func runChild(spec string) {
 	store, err := openStore(ctx, child.Store)
 	fail(err)
 	engineConfig := Default()
-	engineConfig.BlockRows, engineConfig.Linger, engineConfig.CommitIdleAfter, engineConfig.DedupLookback = child.Rows, 20*time.Millisecond, 100*time.Millisecond, 10*365*24*time.Hour
+	engineConfig.BlockRows, engineConfig.DedupLookback = child.Rows, 10*365*24*time.Hour
+	engineConfig.Linger, engineConfig.CommitIdleAfter = 20*time.Millisecond, 100*time.Millisecond
+
 	var passed atomic.Int32
-	e, err := New(engineConfig, Deps{Kafka: client, Store: store, Bundle: func() *pipeline.Bundle { return testBundle }, Failpoint: func(name string) {
+	failpoint := func(name string) {
 		if name == child.Failpoint && passed.Add(1) == child.Passage {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {}
 		}
-	}}, discardLog, nil)
+	}
+	bundle := func() *pipeline.Bundle { return testBundle }
+	deps := Deps{Kafka: client, Store: store, Bundle: bundle, Failpoint: failpoint}
+	engine, err := New(engineConfig, deps, discardLog, nil)
 	fail(err)
-	fail(e.Run(ctx))
+	fail(engine.Run(ctx))
 	os.Exit(0)
 }
 
-// openStore opens the store, and waits for up to a minute until it answers, as `tidegate analyze` waits at its
-// start. The embedded ClickHouse aborts now and then when a client is killed that reads an answer, and its
-// supervisor needs some seconds to restart it.
+// openStore opens the store, and waits for up to a minute until it answers, as `tidegate analyze` does at its
+// start. The embedded ClickHouse aborts now and then when a client is killed while it reads an answer, and
+// the supervisor needs some seconds for the restart.
 func openStore(ctx context.Context, cfg clickhouse.Config) (*clickhouse.Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -130,7 +136,7 @@ func waitKilled(t *testing.T, cmd *exec.Cmd, out *bytes.Buffer) {
 	case <-time.After(time.Minute):
 		t.Fatal("the child did not reach its failpoint")
 	}
-	if s, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || s.Signal() != syscall.SIGKILL {
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGKILL {
 		t.Fatalf("the child ended in another way: %v %s", cmd.ProcessState, out)
 	}
 }
@@ -144,10 +150,11 @@ type scenario struct {
 }
 
 // newScenario returns a scenario with a database of its own.
-func newScenario(t *testing.T, database string, r *harness, parts int, assign string) *scenario {
+func newScenario(t *testing.T, database string, h *harness, partitions int, assign string) *scenario {
 	t.Helper()
 	store := embeddedtest.Store(t, database, "http")
-	return &scenario{harness: r, store: store, partitions: parts, childConfig: childConfig{Brokers: r.client.Brokers(), Assign: assign, Store: store.Config(), Rows: 50}}
+	child := childConfig{Brokers: h.client.Brokers(), Assign: assign, Store: store.Config(), Rows: 50}
+	return &scenario{harness: h, store: store, partitions: partitions, childConfig: child}
 }
 
 // finish runs a child that is not killed until all messages are processed, and checks the store and the
@@ -158,12 +165,12 @@ func (s *scenario) finish(t *testing.T) {
 	child.Failpoint = ""
 	cmd, out := startChild(t, child)
 	ends := map[int]int64{}
-	for p := range s.partitions {
-		ends[p] = int64(len(s.read(pipeline.TopicEvents, p)))
+	for partition := range s.partitions {
+		ends[partition] = int64(len(s.read(pipeline.TopicEvents, partition)))
 	}
 	waitUntil(t, "closed intents", func() bool {
-		for p := range s.partitions {
-			if child, m := s.committed(p); child != ends[p] || m != "" {
+		for partition := range s.partitions {
+			if !s.isClosed(partition, ends[partition]) {
 				return false
 			}
 		}
@@ -177,11 +184,11 @@ func (s *scenario) finish(t *testing.T) {
 	s.checkAlerts(t)
 }
 
-// queryRow scans the one row that sql yields.
-func queryRow(t *testing.T, s *clickhouse.Store, sql string, targets ...any) {
+// queryRow scans the one row of the result of sql into the targets.
+func queryRow(t *testing.T, store *clickhouse.Store, sql string, targets ...any) {
 	t.Helper()
 	var out bytes.Buffer
-	if err := clickhouse.Query(t.Context(), s.Config(), sql, "TSV", &out); err != nil {
+	if err := clickhouse.Query(t.Context(), store.Config(), sql, "TSV", &out); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := fmt.Fscan(&out, targets...); err != nil {
@@ -196,38 +203,53 @@ func (s *scenario) checkStoredOnce(t *testing.T) {
 	var rows, distinct, withVerdicts uint64
 	var times int64
 	queryRow(t, s.store, "SELECT count(), uniqExact(`event.id`), countIf(notEmpty(`verdict.rule`)),"+
-		" uniqExact(_partition, _offset, `event.ingested`) - uniqExact(_partition, _offset) FROM events", &rows, &distinct, &withVerdicts, &times)
-	matches := 0
+		" uniqExact(_partition, _offset, `event.ingested`) - uniqExact(_partition, _offset) FROM events",
+		&rows, &distinct, &withVerdicts, &times)
+	matches := 0 // the events that badLineDetector matches
 	for i := range s.events {
 		if i%10 == 3 {
 			matches++
 		}
 	}
 	if rows != uint64(s.events) || distinct != rows || withVerdicts != uint64(matches) || times != 0 {
-		t.Errorf("%d rows, %d distinct, %d with verdicts, %d messages with two block times; want %d events, %d matches", rows, distinct, withVerdicts, times, s.events, matches)
+		t.Errorf("%d rows, %d distinct, %d with verdicts, %d messages with two block times; want %d events, %d matches",
+			rows, distinct, withVerdicts, times, s.events, matches)
 	}
 }
 
-// checkAlerts checks that the alerts in the store and on the topic are those of one grouper over all verdicts
-// that was never interrupted.
+// checkAlerts checks that the alerts in the store and on the topic are those of a grouper that groups all
+// verdicts in one run.
 func (s *scenario) checkAlerts(t *testing.T) {
 	t.Helper()
+	want := s.expectedAlerts(t)
+	if diff := cmp.Diff(want, s.storedAlerts(t)); diff != "" {
+		t.Errorf("alerts in the store differ from those without kills (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want, s.publishedAlerts(t)); diff != "" {
+		t.Errorf("alerts on the topic differ from those without kills (-want +got):\n%s", diff)
+	}
+}
+
+// expectedAlerts groups the verdicts of all messages on the topic, duplicates left out, by one grouper per
+// partition. It returns the alerts by ID.
+func (s *scenario) expectedAlerts(t *testing.T) map[string]pipeline.Alert {
+	t.Helper()
 	want := map[string]pipeline.Alert{}
-	for p := range s.partitions {
-		grouper := alerts.NewGrouper(alerts.DefaultGrouper(), int32(p))
+	for partition := range s.partitions {
+		grouper := alerts.NewGrouper(alerts.DefaultGrouper(), int32(partition))
 		seen := newDedupFilter(1000)
-		for _, m := range s.read(pipeline.TopicEvents, p) {
+		for _, message := range s.read(pipeline.TopicEvents, partition) {
 			batch := &pipeline.Batch{}
-			if err := batch.UnmarshalVT(m.Value); err != nil {
+			if err := batch.UnmarshalVT(message.Value); err != nil {
 				t.Fatal(err)
 			}
-			if !seen.accept(pipeline.BatchID{Epoch: batch.Epoch, Sequence: batch.Sequence}, m.Offset) {
+			if !seen.accept(pipeline.BatchID{Epoch: batch.Epoch, Sequence: batch.Sequence}, message.Offset) {
 				continue
 			}
 			pipeline.ResolveReferences(batch)
 			badLineDetector{}.Evaluate(batch.Events)
 			for _, e := range batch.Events {
-				grouper.AddVerdicts(e, batch.Shipped, m.Offset)
+				grouper.AddVerdicts(e, batch.Shipped, message.Offset)
 			}
 		}
 		all, _ := grouper.Flush()
@@ -235,9 +257,15 @@ func (s *scenario) checkAlerts(t *testing.T) {
 			want[alert.ID] = *alert
 		}
 	}
+	return want
+}
+
+// storedAlerts returns the newest revision of each alert in the store, by ID.
+func (s *scenario) storedAlerts(t *testing.T) map[string]pipeline.Alert {
+	t.Helper()
 	stored := map[string]pipeline.Alert{}
-	for p := range s.partitions {
-		list, err := s.store.AlertsBefore(t.Context(), int32(p), math.MaxInt64, 365*24*time.Hour)
+	for partition := range s.partitions {
+		list, err := s.store.AlertsBefore(t.Context(), int32(partition), math.MaxInt64, 365*24*time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -248,114 +276,130 @@ func (s *scenario) checkAlerts(t *testing.T) {
 			stored[alert.ID] = *alert
 		}
 	}
-	if d := cmp.Diff(want, stored); d != "" {
-		t.Errorf("alerts in the store differ from those without kills (-want +got):\n%s", d)
-	}
+	return stored
+}
+
+// publishedAlerts returns the newest revision of each alert on the topic, by ID. It checks that a revision
+// that was published twice was the same both times.
+func (s *scenario) publishedAlerts(t *testing.T) map[string]pipeline.Alert {
+	t.Helper()
 	published, revisions := map[string]pipeline.Alert{}, map[string]string{}
-	for _, m := range s.read(pipeline.TopicAlerts, 0) {
+	for _, message := range s.read(pipeline.TopicAlerts, 0) {
 		var alert pipeline.Alert
-		if err := json.Unmarshal(m.Value, &alert); err != nil {
+		if err := json.Unmarshal(message.Value, &alert); err != nil {
 			t.Fatal(err)
 		}
 		revision := alert.ID + "/" + strconv.FormatUint(alert.Revision, 10)
-		if before, ok := revisions[revision]; ok && before != string(m.Value) {
-			t.Errorf("revision %s was published twice, differently:\n%s\n%s", revision, before, m.Value)
+		if before, ok := revisions[revision]; ok && before != string(message.Value) {
+			t.Errorf("revision %s was published twice, differently:\n%s\n%s", revision, before, message.Value)
 		}
-		revisions[revision] = string(m.Value)
+		revisions[revision] = string(message.Value)
 		if alert.Revision >= published[alert.ID].Revision {
 			published[alert.ID] = alert
 		}
 	}
-	if d := cmp.Diff(want, published); d != "" {
-		t.Errorf("alerts on the topic differ from those without kills (-want +got):\n%s", d)
-	}
+	return published
 }
 
 func TestEachEventIsStoredOnceWhenKilledAtEveryFailpoint(t *testing.T) {
-	s := newScenario(t, "failpoints", newHarness(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
+	scenario := newScenario(t, "failpoints", newHarness(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
+	// Two children are killed at each failpoint, at an early passage and at a later one.
 	for round, failpoint := range Failpoints {
 		for nth := range 2 {
-			for p := range 2 {
-				s.send(p, 6, 17)
+			for partition := range 2 {
+				scenario.send(partition, 6, 17)
 			}
-			o := s.childConfig
-			o.Failpoint, o.Passage = failpoint, int32(1+nth*(1+round%2))
+			child := scenario.childConfig
+			child.Failpoint, child.Passage = failpoint, int32(1+nth*(1+round%2))
 			if failpoint == BeforeClose {
-				o.Passage = 1
+				child.Passage = 1
 			}
-			cmd, out := startChild(t, o)
+			cmd, out := startChild(t, child)
 			waitKilled(t, cmd, out)
 		}
 	}
-	s.finish(t)
+	scenario.finish(t)
 }
 
 func TestEachEventIsStoredOnceWhenKilledAtRandomAmongDuplicates(t *testing.T) {
-	s := newScenario(t, "chance", newHarness(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
+	scenario := newScenario(t, "random", newHarness(t, 2, kafka.AssignStatic), 2, kafka.AssignStatic)
 	rnd := rand.New(rand.NewPCG(1, 2))
-	var last [][]byte
+	var last [][]byte // the last 20 batches
 	for range 8 {
-		cmd, _ := startChild(t, s.childConfig)
+		cmd, _ := startChild(t, scenario.childConfig)
 		for range 10 {
-			p := rnd.IntN(2)
-			v := encode(t, s.batch(p, 1+rnd.IntN(60)))
-			s.produce(p, v)
-			if last = append(last, v); len(last) > 20 {
+			partition := rnd.IntN(2)
+			data := encode(t, scenario.batch(partition, 1+rnd.IntN(60)))
+			scenario.produce(partition, data)
+			if last = append(last, data); len(last) > 20 {
 				last = last[1:]
 			}
 			if rnd.IntN(3) == 0 {
 				old := last[rnd.IntN(len(last))]
-				var b pipeline.Batch
-				if err := b.UnmarshalVT(old); err != nil {
+				var batch pipeline.Batch
+				if err := batch.UnmarshalVT(old); err != nil {
 					t.Fatal(err)
 				}
-				s.produce(int(b.Partition), old)
+				scenario.produce(int(batch.Partition), old)
 			}
 			time.Sleep(time.Duration(rnd.IntN(25)) * time.Millisecond)
 		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}
-	s.finish(t)
+	scenario.finish(t)
 }
 
 func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
-	r := newHarness(t, 1, kafka.AssignStatic)
-	store := embeddedtest.Store(t, "asks", "http")
-	r.send(0, 4, 10)
-	e, stop := r.start(store, testBundle, func(c *Config, _ *Deps) { c.BlockRows = 20 })
-	waitUntil(t, "rows", func() bool { return e.Ledger().Rows == 40 })
+	harness := newHarness(t, 1, kafka.AssignStatic)
+	store := embeddedtest.Store(t, "queries", "http")
+	harness.send(0, 4, 10)
+	engine, stop := harness.start(store, testBundle, func(c *Config, _ *Deps) { c.BlockRows = 20 })
+	waitUntil(t, "rows", func() bool { return engine.Ledger().Rows == 40 })
 	stop()
-	s, ctx := store, context.Background()
+
+	ctx := context.Background()
 	from := pipeline.TopicPartition{Topic: "tidegate.events"}
-	if o, ok, err := s.HighestOffset(ctx, from); o != 3 || !ok || err != nil {
-		t.Errorf("highest offset %d %v %v", o, ok, err)
+	if offset, ok, err := store.HighestOffset(ctx, from); offset != 3 || !ok || err != nil {
+		t.Errorf("highest offset %d %v %v", offset, ok, err)
 	}
+
+	// The engine has stored two blocks, each with its block time.
 	var at [2]int64
 	var blocks int
-	queryRow(t, store, "SELECT uniqExact(`event.ingested`), min(toUnixTimestamp64Nano(`event.ingested`)), max(toUnixTimestamp64Nano(`event.ingested`)) FROM events", &blocks, &at[0], &at[1])
+	queryRow(t, store, "SELECT uniqExact(`event.ingested`), min(toUnixTimestamp64Nano(`event.ingested`)),"+
+		" max(toUnixTimestamp64Nano(`event.ingested`)) FROM events", &blocks, &at[0], &at[1])
 	if blocks != 2 {
 		t.Fatalf("%d blocks, times %v", blocks, at)
 	}
-	for i, want := range []int{10, 10} { // [1,3) is the second half of the first block and the first of the second
-		if existing, err := s.ExistingRows(ctx, pipeline.BlockID{TopicPartition: from, Start: 1, End: 3, Time: at[i]}); len(existing) != want || err != nil {
+	// The offsets [1,3) are the second half of the first block and the first half of the second one.
+	for i, want := range []int{10, 10} {
+		block := pipeline.BlockID{TopicPartition: from, Start: 1, End: 3, Time: at[i]}
+		if existing, err := store.ExistingRows(ctx, block); len(existing) != want || err != nil {
 			t.Errorf("%d rows exist of block %d, %v", len(existing), i, err)
 		}
 	}
-	stored, err := s.StoredBatches(ctx, pipeline.BatchFilter{TopicPartition: from, Before: 3})
-	if err != nil || len(stored) != 1 || stored[0].Collector != testCollector || stored[0].Epoch != 7 || stored[0].Highest != 3 || stored[0].Seen != 7 {
+
+	stored, err := store.StoredBatches(ctx, pipeline.BatchFilter{TopicPartition: from, Before: 3})
+	want := pipeline.StoredBatches{
+		Producer:       pipeline.Producer{Collector: testCollector, Epoch: 7},
+		SequenceWindow: pipeline.SequenceWindow{Highest: 3, Seen: 7},
+	}
+	if err != nil || len(stored) != 1 || stored[0] != want {
 		t.Errorf("stored batches %+v, %v", stored, err)
 	}
-	all, err := s.AlertsBefore(ctx, 0, 4, time.Hour)
+
+	all, err := store.AlertsBefore(ctx, 0, 4, time.Hour)
 	if err != nil || len(all) == 0 {
 		t.Fatalf("alerts %v, %v", all, err)
 	}
-	for _, a := range all {
-		if a.Offset >= 4 || a.Rule != "bad_line" || !strings.HasPrefix(a.Group, "g") || a.EventID == "" || a.ContainerName == "" || a.Host != "host1" {
-			t.Errorf("alert %+v", a)
+	for _, alert := range all {
+		if alert.Offset >= 4 || alert.Rule != "bad_line" || !strings.HasPrefix(alert.Group, "g") ||
+			alert.EventID == "" || alert.ContainerName == "" || alert.Host != "host1" {
+			t.Errorf("alert %+v", alert)
 		}
 	}
-	if none, err := s.AlertsBefore(ctx, 0, 0, time.Hour); err != nil || len(none) != 0 {
+	if none, err := store.AlertsBefore(ctx, 0, 0, time.Hour); err != nil || len(none) != 0 {
 		t.Errorf("alerts before the first message: %v, %v", none, err)
 	}
 }
