@@ -18,10 +18,10 @@ import (
 )
 
 // write creates a file with the content b and returns its path.
-func write(t testing.TB, name string, b []byte) string {
+func write(t testing.TB, name string, data []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, b, 0o600); err != nil {
+	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -99,10 +99,10 @@ func pcapng(t testing.TB) []byte {
 	return buf.Bytes()
 }
 
-func zipped(b []byte) []byte {
+func zipped(data []byte) []byte {
 	var buf bytes.Buffer
 	w := gzip.NewWriter(&buf)
-	_, _ = w.Write(b)
+	_, _ = w.Write(data)
 	_ = w.Close()
 	return buf.Bytes()
 }

@@ -139,11 +139,11 @@ func frame(tags []byte, etherType uint16, rest []byte) []byte {
 }
 
 func udp4(payload string) []byte {
-	b := []byte{
+	data := []byte{
 		0x45, 0, 0, byte(28 + len(payload)), 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, // IPv4
 		0x30, 0x39, 0, 53, 0, byte(8 + len(payload)), 0, 0, // UDP
 	}
-	return append(b, payload...)
+	return append(data, payload...)
 }
 
 func tcp4(from, to string, sport, dport uint16, payload string) []byte {
@@ -180,10 +180,10 @@ func TestLiveCapture(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	excluded := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092")}
 	handler := func(string, int, collector.PacketProducer) Handler { return s }
-	l := NewLive(cfg, excluded, handler, slog.New(slog.DiscardHandler), reg)
+	live := NewLive(cfg, excluded, handler, slog.New(slog.DiscardHandler), reg)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := inNamespace(t, a, func() {
-		if err := l.Run(ctx, discardShipper{}); err != nil {
+		if err := live.Run(ctx, discardShipper{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -263,10 +263,10 @@ func TestExclude(t *testing.T) {
 		}
 	}
 	v6 := func(src, dst string, sport, dport uint16) []byte {
-		b := []byte{0x60, 0, 0, 0, 0, 20, 6, 64}
-		b = append(append(b, netip.MustParseAddr(src).AsSlice()...), netip.MustParseAddr(dst).AsSlice()...)
-		b = binary.BigEndian.AppendUint16(b, sport)
-		return frame(nil, 0x86dd, append(binary.BigEndian.AppendUint16(b, dport), make([]byte, 16)...))
+		data := []byte{0x60, 0, 0, 0, 0, 20, 6, 64}
+		data = append(append(data, netip.MustParseAddr(src).AsSlice()...), netip.MustParseAddr(dst).AsSlice()...)
+		data = binary.BigEndian.AppendUint16(data, sport)
+		return frame(nil, 0x86dd, append(binary.BigEndian.AppendUint16(data, dport), make([]byte, 16)...))
 	}
 	check("to us", frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 1, 9092, "")), false)
 	check("from us", frame(nil, 0x0800, tcp4("192.0.2.9", "192.0.2.1", 9092, 1, "")), false)

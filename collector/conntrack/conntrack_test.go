@@ -208,12 +208,12 @@ type flow struct {
 }
 
 func (f flow) tuples() [4][2]netip.AddrPort {
-	w := f.want
+	mapping := f.want
 	return [4][2]netip.AddrPort{
-		{w.Client, w.OutsideServer},
-		{w.OutsideServer, w.Client},
-		{w.Server, w.OutsideClient},
-		{w.OutsideClient, w.Server},
+		{mapping.Client, mapping.OutsideServer},
+		{mapping.OutsideServer, mapping.Client},
+		{mapping.Server, mapping.OutsideClient},
+		{mapping.OutsideClient, mapping.Server},
 	}
 }
 
@@ -264,10 +264,10 @@ func (l lab) connect(t *testing.T) (flows []flow, conns []net.Conn) {
 func (l lab) flush(t *testing.T) {
 	t.Helper()
 	<-inNamespace(t, l.router, func() {
-		c, err := ct.Dial(nil)
+		conn, err := ct.Dial(nil)
 		if err == nil {
-			err = c.Flush()
-			_ = c.Close()
+			err = conn.Flush()
+			_ = conn.Close()
 		}
 		if err != nil {
 			t.Error(err)

@@ -52,7 +52,7 @@ func ipam(subnets ...string) map[string]any {
 }
 
 func (a *fakeDocker) serve() {
-	l, err := net.Listen("unix", a.path)
+	listener, err := net.Listen("unix", a.path)
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -82,20 +82,20 @@ func (a *fakeDocker) serve() {
 		a.json(w, box)
 	})
 	a.server = &http.Server{Handler: mux}
-	go func() { _ = a.server.Serve(l) }()
+	go func() { _ = a.server.Serve(listener) }()
 	a.t.Cleanup(func() { _ = a.server.Close() })
 }
 
-func (a *fakeDocker) json(w io.Writer, v any) {
+func (a *fakeDocker) json(out io.Writer, v any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_ = json.NewEncoder(w).Encode(v)
+	_ = json.NewEncoder(out).Encode(v)
 }
 
-func (a *fakeDocker) events(w http.ResponseWriter, r *http.Request) {
+func (a *fakeDocker) events(w http.ResponseWriter, req *http.Request) {
 	ch := make(chan map[string]any, 100)
 	a.mu.Lock()
-	if since := r.URL.Query().Get("since"); since != "" {
+	if since := req.URL.Query().Get("since"); since != "" {
 		var s, ns int64
 		_, _ = fmt.Sscanf(since, "%d.%d", &s, &ns)
 		for _, m := range a.past {
@@ -119,7 +119,7 @@ func (a *fakeDocker) events(w http.ResponseWriter, r *http.Request) {
 		case m := <-ch:
 			a.json(w, m)
 			w.(http.Flusher).Flush()
-		case <-r.Context().Done():
+		case <-req.Context().Done():
 			return
 		}
 	}
@@ -178,11 +178,11 @@ func (l *fakeProducer) Packets(string) collector.PacketProducer { return l }
 func (l *fakeProducer) File(string) collector.FileProducer      { return nil }
 func (l *fakeProducer) Prune(func(string) bool)                 {}
 
-func (l *fakeProducer) TryShip(e *pipeline.Event) bool {
+func (l *fakeProducer) TryShip(event *pipeline.Event) bool {
 	l.mu.Lock()
-	l.list = append(l.list, e)
+	l.list = append(l.list, event)
 	l.mu.Unlock()
-	l.ch <- e
+	l.ch <- event
 	return true
 }
 func (l *fakeProducer) Close() {}
@@ -194,11 +194,11 @@ func run(t *testing.T, a *fakeDocker, change func(*Config)) (*Registry, *fakePro
 	if change != nil {
 		change(&cfg)
 	}
-	r := New(cfg, slog.New(slog.DiscardHandler), nil)
+	registry := New(cfg, slog.New(slog.DiscardHandler), nil)
 	l := &fakeProducer{ch: make(chan *pipeline.Event, 100)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx, l) }()
+	go func() { done <- registry.Run(ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -206,11 +206,11 @@ func run(t *testing.T, a *fakeDocker, change func(*Config)) (*Registry, *fakePro
 		}
 	})
 	select {
-	case <-r.Ready():
+	case <-registry.Ready():
 	case <-time.After(20 * time.Second):
 		t.Fatal("the list was not read")
 	}
-	return r, l
+	return registry, l
 }
 
 func (l *fakeProducer) next(t *testing.T) *pipeline.Event {
@@ -229,26 +229,26 @@ func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
 func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
 	a := newFakeDocker(t)
 	id := a.addContainer(1, "web", map[string]string{"b": "2", "a": "1"}, "172.17.0.2", "172.18.0.2", "fd00:18::2")
-	r, _ := run(t, a, nil)
-	c := r.ByID(id)
-	if c.GetName() != "web" || c.Image != "nginx:1.25" || c.ImageId != "sha256:abc" || len(c.Ip) != 3 {
-		t.Fatalf("%v", c)
+	registry, _ := run(t, a, nil)
+	container := registry.ByID(id)
+	if container.GetName() != "web" || container.Image != "nginx:1.25" || container.ImageId != "sha256:abc" || len(container.Ip) != 3 {
+		t.Fatalf("%v", container)
 	}
-	if len(c.Labels) != 2 || c.Labels[0].Key != "a" || c.Labels[1].Key != "b" {
-		t.Errorf("labels %v", c.Labels)
+	if len(container.Labels) != 2 || container.Labels[0].Key != "a" || container.Labels[1].Key != "b" {
+		t.Errorf("labels %v", container.Labels)
 	}
 	for _, s := range []string{"172.17.0.2", "172.18.0.2", "fd00:18::2", "::ffff:172.17.0.2"} {
-		if r.ByIP(ip(s)) != c {
+		if registry.ByIP(ip(s)) != container {
 			t.Errorf("%s is not known", s)
 		}
 	}
-	if got := fmt.Sprint(r.Bridges(), r.view.Load().subnets); got != "[br-abababababab docker0] [172.18.0.0/16 fd00:18::/64 172.17.0.0/16]" {
+	if got := fmt.Sprint(registry.Bridges(), registry.view.Load().subnets); got != "[br-abababababab docker0] [172.18.0.0/16 fd00:18::/64 172.17.0.0/16]" {
 		t.Error(got)
 	}
-	if l := r.Logs(); len(l) != 1 || l[0].ContainerID != id || l[0].Driver != "json-file" || !strings.HasSuffix(l[0].Path, "-json.log") {
+	if l := registry.Logs(); len(l) != 1 || l[0].ContainerID != id || l[0].Driver != "json-file" || !strings.HasSuffix(l[0].Path, "-json.log") {
 		t.Errorf("logs %v", l)
 	}
-	if st := r.Status(id); !st.Known || !st.Running || st.Excluded {
+	if st := registry.Status(id); !st.Known || !st.Running || st.Excluded {
 		t.Errorf("%+v", st)
 	}
 }
@@ -256,34 +256,34 @@ func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
 // TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt, because the end of a session comes after that of
 // its container.
 func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
-	a := newFakeDocker(t)
-	id := a.addContainer(1, "one", nil, "172.17.0.2")
-	r, l := run(t, a, nil)
-	one := r.ByID(id)
-	a.addContainer(1, "one", nil) // the API tells no address of what does not run
-	a.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "137"})
-	e := l.next(t)
-	if e.Dataset != pipeline.Dataset_CONTAINER || e.Change.Action != "die" || e.Change.ExitCode != 137 || e.Outcome != pipeline.Outcome_FAILURE ||
-		e.Container != one || e.Timestamp != 1e18 || len(e.Id) != 16 {
-		t.Errorf("%v", e)
+	fakeDocker := newFakeDocker(t)
+	id := fakeDocker.addContainer(1, "one", nil, "172.17.0.2")
+	registry, fakeProducer := run(t, fakeDocker, nil)
+	one := registry.ByID(id)
+	fakeDocker.addContainer(1, "one", nil) // the API tells no address of what does not run
+	fakeDocker.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "137"})
+	event := fakeProducer.next(t)
+	if event.Dataset != pipeline.Dataset_CONTAINER || event.Change.Action != "die" || event.Change.ExitCode != 137 || event.Outcome != pipeline.Outcome_FAILURE ||
+		event.Container != one || event.Timestamp != 1e18 || len(event.Id) != 16 {
+		t.Errorf("%v", event)
 	}
-	if r.ByIP(ip("172.17.0.2")) != one || r.Status(id).Running {
+	if registry.ByIP(ip("172.17.0.2")) != one || registry.Status(id).Running {
 		t.Error("the address expired at once")
 	}
-	a.remove(id)
-	a.sendEvent("container", "destroy", id, 1e18+1, nil)
-	l.next(t)
-	if r.ByIP(ip("172.17.0.2")) != one || r.ByID(id) != one || len(r.Logs()) != 0 {
+	fakeDocker.remove(id)
+	fakeDocker.sendEvent("container", "destroy", id, 1e18+1, nil)
+	fakeProducer.next(t)
+	if registry.ByIP(ip("172.17.0.2")) != one || registry.ByID(id) != one || len(registry.Logs()) != 0 {
 		t.Error("no tombstone is left")
 	}
-	two := a.addContainer(2, "two", nil, "172.17.0.2")
-	a.sendEvent("container", "start", two, 1e18+2, nil)
-	l.next(t)
-	if r.ByIP(ip("172.17.0.2")).GetName() != "two" || r.ByID(id) != one {
+	two := fakeDocker.addContainer(2, "two", nil, "172.17.0.2")
+	fakeDocker.sendEvent("container", "start", two, 1e18+2, nil)
+	fakeProducer.next(t)
+	if registry.ByIP(ip("172.17.0.2")).GetName() != "two" || registry.ByID(id) != one {
 		t.Error("the address was not taken over")
 	}
-	r.expireEntries(time.Now().Add(time.Hour))
-	if r.ByID(id) != nil || r.ByIP(ip("172.17.0.2")).GetName() != "two" {
+	registry.expireEntries(time.Now().Add(time.Hour))
+	if registry.ByID(id) != nil || registry.ByIP(ip("172.17.0.2")).GetName() != "two" {
 		t.Error("the tombstone is still there, or too much went")
 	}
 }
@@ -291,12 +291,12 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 // TestAddressesAreResolvedByTime: an address that is in use again is not settled before the API has reported
 // its new container.
 func TestAddressesAreResolvedByTime(t *testing.T) {
-	a := newFakeDocker(t)
-	id := a.addContainer(1, "one", nil, "172.17.0.2")
-	r, l := run(t, a, nil)
+	fakeDocker := newFakeDocker(t)
+	id := fakeDocker.addContainer(1, "one", nil, "172.17.0.2")
+	registry, fakeProducer := run(t, fakeDocker, nil)
 	check := func(addr string, at time.Time, name string, settled bool) {
 		t.Helper()
-		if c, ok := r.Resolve(ip(addr), at.UnixNano()); c.GetName() != name || ok != settled {
+		if c, ok := registry.Resolve(ip(addr), at.UnixNano()); c.GetName() != name || ok != settled {
 			t.Errorf("%s: %q, settled %v; want %q, %v", addr, c.GetName(), ok, name, settled)
 		}
 	}
@@ -305,69 +305,69 @@ func TestAddressesAreResolvedByTime(t *testing.T) {
 	check("172.17.0.3", ran, "", false) // nobody's yet
 	check("172.17.0.1", ran, "", true)  // the host's
 	check("192.0.2.1", ran, "", true)   // not Docker's
-	a.addContainer(1, "one", nil)
-	a.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "0"})
-	l.next(t)
+	fakeDocker.addContainer(1, "one", nil)
+	fakeDocker.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "0"})
+	fakeProducer.next(t)
 	check("172.17.0.2", ran, "one", true) // its own last events
 	check("172.17.0.2", time.Now().Add(time.Second), "", false)
-	two := a.addContainer(2, "two", nil, "172.17.0.2")
-	a.sendEvent("container", "start", two, 1e18+2, nil)
-	l.next(t)
+	two := fakeDocker.addContainer(2, "two", nil, "172.17.0.2")
+	fakeDocker.sendEvent("container", "start", two, 1e18+2, nil)
+	fakeProducer.next(t)
 	check("172.17.0.2", time.Now(), "two", true)
 }
 
 // TestAnUnchangedContainerKeepsItsPointer, since the shipper interns containers by pointer.
 func TestAnUnchangedContainerKeepsItsPointer(t *testing.T) {
-	a := newFakeDocker(t)
-	id := a.addContainer(1, "one", map[string]string{"k": "v"}, "172.17.0.2")
-	r, l := run(t, a, nil)
-	c := r.ByID(id)
-	a.sendEvent("container", "update", id, 1e18, nil)
-	l.next(t)
-	if r.ByID(id) != c {
+	fakeDocker := newFakeDocker(t)
+	id := fakeDocker.addContainer(1, "one", map[string]string{"k": "v"}, "172.17.0.2")
+	registry, fakeProducer := run(t, fakeDocker, nil)
+	container := registry.ByID(id)
+	fakeDocker.sendEvent("container", "update", id, 1e18, nil)
+	fakeProducer.next(t)
+	if registry.ByID(id) != container {
 		t.Error("another pointer for the same")
 	}
-	a.addContainer(1, "renamed", nil, "172.17.0.2")
-	a.sendEvent("container", "rename", id, 1e18+1, nil)
-	if e := l.next(t); r.ByID(id).GetName() != "renamed" || e.Container.GetName() != "renamed" {
+	fakeDocker.addContainer(1, "renamed", nil, "172.17.0.2")
+	fakeDocker.sendEvent("container", "rename", id, 1e18+1, nil)
+	if e := fakeProducer.next(t); registry.ByID(id).GetName() != "renamed" || e.Container.GetName() != "renamed" {
 		t.Error("the new name is not known")
 	}
 }
 
 // TestABreakOfTheStreamIsHealedByANewList, and the events of the time between are shipped once.
 func TestABreakOfTheStreamIsHealedByANewList(t *testing.T) {
-	a := newFakeDocker(t)
-	one := a.addContainer(1, "one", nil, "172.17.0.2")
-	r, l := run(t, a, nil)
-	a.sendEvent("container", "pause", one, 1e18, nil)
-	l.next(t)
-	_ = a.server.Close()
-	a.remove(one)
-	two := a.addContainer(2, "two", nil, "172.17.0.3")
-	a.sendEvent("container", "start", two, 1e18+5, nil)
-	changed := r.Subscribe()
-	a.serve()
-	if e := l.next(t); e.Change.Action != "start" || e.Container.GetName() != "two" {
+	fakeDocker := newFakeDocker(t)
+	one := fakeDocker.addContainer(1, "one", nil, "172.17.0.2")
+	registry, fakeProducer := run(t, fakeDocker, nil)
+	fakeDocker.sendEvent("container", "pause", one, 1e18, nil)
+	fakeProducer.next(t)
+	_ = fakeDocker.server.Close()
+	fakeDocker.remove(one)
+	two := fakeDocker.addContainer(2, "two", nil, "172.17.0.3")
+	fakeDocker.sendEvent("container", "start", two, 1e18+5, nil)
+	changed := registry.Subscribe()
+	fakeDocker.serve()
+	if e := fakeProducer.next(t); e.Change.Action != "start" || e.Container.GetName() != "two" {
 		t.Errorf("%v", e)
 	}
 	<-changed
-	if r.ByID(two) == nil || len(r.Logs()) != 1 || r.Status(one).Running {
+	if registry.ByID(two) == nil || len(registry.Logs()) != 1 || registry.Status(one).Running {
 		t.Error("the list was not read again")
 	}
-	a.sendEvent("container", "unpause", two, 1e18+6, nil)
-	if e := l.next(t); e.Change.Action != "unpause" { // and no pause or start again
+	fakeDocker.sendEvent("container", "unpause", two, 1e18+6, nil)
+	if e := fakeProducer.next(t); e.Change.Action != "unpause" { // and no pause or start again
 		t.Errorf("%v", e)
 	}
 }
 
 func TestEventsSayWhatTheyMayAndNoMore(t *testing.T) {
-	a := newFakeDocker(t)
-	id := a.addContainer(1, "one", nil, "172.17.0.2")
-	_, l := run(t, a, nil)
+	fakeDocker := newFakeDocker(t)
+	id := fakeDocker.addContainer(1, "one", nil, "172.17.0.2")
+	_, fakeProducer := run(t, fakeDocker, nil)
 	check := func(action, want string, outcome pipeline.Outcome, attrs map[string]string) {
 		t.Helper()
-		a.sendEvent("container", action, id, 1e18+int64(len(l.list)), attrs)
-		if e := l.next(t); e.Change.Action != want || e.Outcome != outcome {
+		fakeDocker.sendEvent("container", action, id, 1e18+int64(len(fakeProducer.list)), attrs)
+		if e := fakeProducer.next(t); e.Change.Action != want || e.Outcome != outcome {
 			t.Errorf("%s: %v", action, e)
 		}
 	}
@@ -380,18 +380,18 @@ func TestEventsSayWhatTheyMayAndNoMore(t *testing.T) {
 }
 
 func TestExclusion(t *testing.T) {
-	a := newFakeDocker(t)
-	self := a.addContainer(0xabcdef012345, "tidegate", nil, "172.17.0.2")
-	byName, byLabel, other := a.addContainer(2, "noise-1", nil, "172.17.0.3"), a.addContainer(3, "x", map[string]string{"skip": "yes"}, "172.17.0.4"), a.addContainer(4, "web", map[string]string{"skip": "no"}, "172.17.0.5")
-	r, _ := run(t, a, func(c *Config) {
+	fakeDocker := newFakeDocker(t)
+	self := fakeDocker.addContainer(0xabcdef012345, "tidegate", nil, "172.17.0.2")
+	byName, byLabel, other := fakeDocker.addContainer(2, "noise-1", nil, "172.17.0.3"), fakeDocker.addContainer(3, "x", map[string]string{"skip": "yes"}, "172.17.0.4"), fakeDocker.addContainer(4, "web", map[string]string{"skip": "no"}, "172.17.0.5")
+	registry, _ := run(t, fakeDocker, func(c *Config) {
 		c.Self, c.Exclude, c.ExcludeLabels = self, []string{"noise-*"}, []string{"skip=yes"}
 	})
 	for id, want := range map[string]bool{self: true, byName: true, byLabel: true, other: false} {
-		if r.Status(id).Excluded != want {
-			t.Errorf("%s: %v", r.ByID(id).GetName(), !want)
+		if registry.Status(id).Excluded != want {
+			t.Errorf("%s: %v", registry.ByID(id).GetName(), !want)
 		}
 	}
-	if len(r.Logs()) != 1 || r.ByIP(ip("172.17.0.3")).GetName() != "noise-1" {
+	if len(registry.Logs()) != 1 || registry.ByIP(ip("172.17.0.3")).GetName() != "noise-1" {
 		t.Error("what is excluded has no log to follow, but a name")
 	}
 	if only := New(Config{Include: []string{"web"}}, slog.New(slog.DiscardHandler), nil); only.isExcluded("x", "web", nil) || !only.isExcluded("x", "db", nil) {
@@ -404,10 +404,10 @@ func TestWithoutAnAPITheRestGoesOn(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cfg := Default()
 	cfg.DockerHost = "unix://" + filepath.Join(t.TempDir(), "none.sock")
-	r := New(cfg, slog.New(slog.DiscardHandler), nil)
+	registry := New(cfg, slog.New(slog.DiscardHandler), nil)
 	done := make(chan error)
-	go func() { done <- r.Run(ctx, &fakeProducer{}) }()
-	if r.ByID("x") != nil || r.ByIP(ip("1.2.3.4")) != nil || !r.Enabled() {
+	go func() { done <- registry.Run(ctx, &fakeProducer{}) }()
+	if registry.ByID("x") != nil || registry.ByIP(ip("1.2.3.4")) != nil || !registry.Enabled() {
 		t.Error("something is known")
 	}
 	cancel()
@@ -415,9 +415,9 @@ func TestWithoutAnAPITheRestGoesOn(t *testing.T) {
 		t.Error(err)
 	}
 	cfg.DockerHost = ""
-	r = New(cfg, slog.New(slog.DiscardHandler), nil)
-	<-r.Ready()
-	if r.Enabled() {
+	registry = New(cfg, slog.New(slog.DiscardHandler), nil)
+	<-registry.Ready()
+	if registry.Enabled() {
 		t.Error("enabled")
 	}
 }
@@ -455,18 +455,18 @@ func TestDefaultsAreGoodAndBadOnesAreAllNamed(t *testing.T) {
 
 // BenchmarkByIP measures a lookup that every session makes.
 func BenchmarkByIP(b *testing.B) {
-	r := New(Config{}, slog.New(slog.DiscardHandler), nil)
+	registry := New(Config{}, slog.New(slog.DiscardHandler), nil)
 	for i := range 1000 {
 		c := &pipeline.Container{Id: fmt.Sprint(i)}
-		r.entries[c.Id] = &entry{container: c, running: true, ips: []netip.Addr{netip.AddrFrom4([4]byte{172, 17, byte(i >> 8), byte(i)})}}
+		registry.entries[c.Id] = &entry{container: c, running: true, ips: []netip.Addr{netip.AddrFrom4([4]byte{172, 17, byte(i >> 8), byte(i)})}}
 	}
-	r.mu.Lock()
-	r.publish()
-	r.mu.Unlock()
+	registry.mu.Lock()
+	registry.publish()
+	registry.mu.Unlock()
 	at := ip("172.17.2.1")
 	b.ReportAllocs()
 	for b.Loop() {
-		if r.ByIP(at) == nil {
+		if registry.ByIP(at) == nil {
 			b.Fatal("not known")
 		}
 	}

@@ -13,13 +13,13 @@ import (
 // producer. One iteration is one line.
 func BenchmarkFile(b *testing.B) {
 	root := b.TempDir()
-	d := logstest.NewDockerd(b, root, 1)
+	dockerd := logstest.NewDockerd(b, root, 1)
 	var data []byte
 	const lines = 200_000
 	for i := range lines {
 		data = append(append(data, logstest.BenchRecords[i%len(logstest.BenchRecords)]...), '\n')
 	}
-	if _, err := d.File.Write(data); err != nil {
+	if _, err := dockerd.File.Write(data); err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(int64(len(data) / lines))
@@ -28,7 +28,7 @@ func BenchmarkFile(b *testing.B) {
 	defer logstest.ReportCPU(b)()
 	for n := 0; n < b.N; n += lines {
 		shipped := 0
-		err := ReadFile(context.Background(), Default(), d.Path, decode.DockerJSON, pipeline.ID{1}, func(e *pipeline.Event) {
+		err := ReadFile(context.Background(), Default(), dockerd.Path, decode.DockerJSON, pipeline.ID{1}, func(e *pipeline.Event) {
 			shipped++
 			pipeline.ReleaseEvent(e)
 		})

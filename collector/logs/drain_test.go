@@ -22,12 +22,12 @@ func TestStopReadsWhatIsUnlinked(t *testing.T) {
 		t.Fatal(err)
 	}
 	const lines = 100_000
-	var b strings.Builder
+	var out strings.Builder
 	for i := range lines {
-		fmt.Fprintf(&b, `{"log":"line %d\n","stream":"stdout","time":"2026-01-02T03:04:05.%09dZ"}`+"\n", i, i)
+		fmt.Fprintf(&out, `{"log":"line %d\n","stream":"stdout","time":"2026-01-02T03:04:05.%09dZ"}`+"\n", i, i)
 	}
 	path := filepath.Join(dir, id+"-json.log")
-	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(out.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	open := make(chan struct{})

@@ -52,16 +52,16 @@ func wantOnce(t testing.TB, ship *logstest.Shipper, n int) {
 	ship.Wait(t, n)
 	seen := make([]int, n)
 	ids := map[string]bool{}
-	for _, e := range ship.All() {
+	for _, shipped := range ship.All() {
 		var i int
-		if _, err := fmt.Sscanf(e.Message, "line %d", &i); err != nil || i >= n {
-			t.Fatalf("strange line %.80q", e.Message)
+		if _, err := fmt.Sscanf(shipped.Message, "line %d", &i); err != nil || i >= n {
+			t.Fatalf("strange line %.80q", shipped.Message)
 		}
 		seen[i]++
-		if ids[e.ID] {
-			t.Fatalf("event.id of %q came twice", e.Message)
+		if ids[shipped.ID] {
+			t.Fatalf("event.id of %q came twice", shipped.Message)
 		}
-		ids[e.ID] = true
+		ids[shipped.ID] = true
 	}
 	for i, k := range seen {
 		if k != 1 {
@@ -73,27 +73,27 @@ func wantOnce(t testing.TB, ship *logstest.Shipper, n int) {
 
 func TestLinesBecomeEvents(t *testing.T) {
 	root := t.TempDir()
-	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-	d.Attrs = `,"attrs":{"tag":"a\"}b","x":"{"}`
-	d.WriteLog("stdout", "level=info hello \"you\"\n")
-	d.WriteLog("stderr", "[ERROR] password=hunter2 over\n\n")
+	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	dockerd.Attrs = `,"attrs":{"tag":"a\"}b","x":"{"}`
+	dockerd.WriteLog("stdout", "level=info hello \"you\"\n")
+	dockerd.WriteLog("stderr", "[ERROR] password=hunter2 over\n\n")
 	who := newRegistry()
-	who.set(d.ID, "web", containers.Status{Known: true, Running: true})
+	who.set(dockerd.ID, "web", containers.Status{Known: true, Running: true})
 	start(t, configAt(root), who, ship)
 	ship.Wait(t, 3)
-	l := ship.All()
-	if e := l[0]; e.Message != `level=info hello "you"` || e.Stream != "stdout" || e.Level != "info" || e.Offset != 0 || e.Container != "web" ||
-		e.Path != d.Path || e.Time != d.Now.UnixNano()-2*137 || e.Bytes != 22 || e.Partial || e.Truncated {
+	shippeds := ship.All()
+	if e := shippeds[0]; e.Message != `level=info hello "you"` || e.Stream != "stdout" || e.Level != "info" || e.Offset != 0 || e.Container != "web" ||
+		e.Path != dockerd.Path || e.Time != dockerd.Now.UnixNano()-2*137 || e.Bytes != 22 || e.Partial || e.Truncated {
 		t.Errorf("%+v", e)
 	}
-	if e := l[1]; e.Message != "[ERROR] password=REDACTED over" || e.Stream != "stderr" || e.Level != "error" {
+	if e := shippeds[1]; e.Message != "[ERROR] password=REDACTED over" || e.Stream != "stderr" || e.Level != "error" {
 		t.Errorf("%+v", e)
 	}
-	if e := l[2]; e.Message != "" || e.Stream != "stderr" {
+	if e := shippeds[2]; e.Message != "" || e.Stream != "stderr" {
 		t.Errorf("%+v", e)
 	}
-	d.WriteLog("stdout", "more\n")
-	wantMessages(t, ship, l[0].Message, l[1].Message, "", "more")
+	dockerd.WriteLog("stdout", "more\n")
+	wantMessages(t, ship, shippeds[0].Message, shippeds[1].Message, "", "more")
 }
 
 // TestFilesFromBeforeTheStartAreReadInOrder reads what rotation left before the first start, the oldest
@@ -101,14 +101,14 @@ func TestLinesBecomeEvents(t *testing.T) {
 func TestFilesFromBeforeTheStartAreReadInOrder(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		root := t.TempDir()
-		d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-		d.MaxFile, d.Compress = 4, compress
+		dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+		dockerd.MaxFile, dockerd.Compress = 4, compress
 		var want []string
 		for i := range 4 {
-			d.WriteLog("stdout", fmt.Sprintf("a%d\nb%d\n", i, i))
+			dockerd.WriteLog("stdout", fmt.Sprintf("a%d\nb%d\n", i, i))
 			want = append(want, fmt.Sprintf("a%d", i), fmt.Sprintf("b%d", i))
 			if i < 3 {
-				d.Rotate()
+				dockerd.Rotate()
 			}
 		}
 		start(t, configAt(root), nil, ship)
@@ -124,15 +124,15 @@ func TestEveryLineOfAFastRotationComesOnce(t *testing.T) {
 		root := t.TempDir()
 		ship := logstest.NewShipper()
 		stop := start(t, configAt(root), nil, ship)
-		d := logstest.NewDockerd(t, root, 1)
-		d.MaxSize, d.MaxFile, d.Compress = size, maxFile, compress
+		dockerd := logstest.NewDockerd(t, root, 1)
+		dockerd.MaxSize, dockerd.MaxFile, dockerd.Compress = size, maxFile, compress
 		for i := range lines {
-			d.WriteLog("stdout", fmt.Sprintf("line %d of a container that says a lot\n", i))
+			dockerd.WriteLog("stdout", fmt.Sprintf("line %d of a container that says a lot\n", i))
 			if i%50 == 49 {
 				time.Sleep(100 * time.Microsecond) // as fast as dockerd, not as fast as memory: one write of the container for each line
 			}
 		}
-		d.Remove()
+		dockerd.Remove()
 		wantOnce(t, ship, lines)
 		stop()
 	}
@@ -143,25 +143,25 @@ func TestEveryLineOfAFastRotationComesOnce(t *testing.T) {
 
 func TestPartsAreJoined(t *testing.T) {
 	root := t.TempDir()
-	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	start(t, configAt(root), nil, ship)
 	x := func(n int, c string) string { return strings.Repeat(c, n) }
-	d.WriteLog("stdout", x(decode.DockerPartBytes, "a")+"\n")
-	d.WriteLog("stdout", x(2*decode.DockerPartBytes, "b")+"\n")
-	d.WriteLog("stdout", x(decode.DockerPartBytes+1, "c")+"\n")
+	dockerd.WriteLog("stdout", x(decode.DockerPartBytes, "a")+"\n")
+	dockerd.WriteLog("stdout", x(2*decode.DockerPartBytes, "b")+"\n")
+	dockerd.WriteLog("stdout", x(decode.DockerPartBytes+1, "c")+"\n")
 	// Both streams in the middle of a line.
-	at := d.Now.Add(time.Second)
-	d.WriteRecord(x(decode.DockerPartBytes, "o"), "stdout", at)
-	d.WriteRecord(x(decode.DockerPartBytes, "e"), "stderr", at.Add(1))
-	d.WriteRecord("O\n", "stdout", at)
-	d.WriteRecord("E\n", "stderr", at.Add(1))
-	d.Now = at.Add(2)
-	d.WriteLog("stdout", "end of stream")
-	d.WriteLog("stdout", "new run\n")
+	at := dockerd.Now.Add(time.Second)
+	dockerd.WriteRecord(x(decode.DockerPartBytes, "o"), "stdout", at)
+	dockerd.WriteRecord(x(decode.DockerPartBytes, "e"), "stderr", at.Add(1))
+	dockerd.WriteRecord("O\n", "stdout", at)
+	dockerd.WriteRecord("E\n", "stderr", at.Add(1))
+	dockerd.Now = at.Add(2)
+	dockerd.WriteLog("stdout", "end of stream")
+	dockerd.WriteLog("stdout", "new run\n")
 	// A line of 16384 bytes was the last of a run, then another run wrote to the same log: it has another
 	// time.
-	d.WriteLog("stdout", x(decode.DockerPartBytes, "l"))
-	d.WriteLog("stdout", "after\n")
+	dockerd.WriteLog("stdout", x(decode.DockerPartBytes, "l"))
+	dockerd.WriteLog("stdout", "after\n")
 	ship.Wait(t, 9)
 	var got []string
 	for _, e := range ship.All() {
@@ -181,13 +181,13 @@ func TestPartsAreJoined(t *testing.T) {
 // replaced by three.
 func TestInvalidBytesDoNotEndALine(t *testing.T) {
 	root := t.TempDir()
-	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	start(t, configAt(root), nil, ship)
-	at := d.Now
-	d.WriteRecord(strings.Repeat("a", decode.DockerPartBytes-10)+strings.Repeat("\ufffd", 10), "stdout", at)
-	d.WriteRecord("b\n", "stdout", at)
-	d.WriteRecord(strings.Repeat("\ufffd", decode.DockerPartBytes-1), "stdout", at.Add(1)) // one less: the end of the stream
-	d.WriteRecord("c\n", "stdout", at.Add(2))
+	at := dockerd.Now
+	dockerd.WriteRecord(strings.Repeat("a", decode.DockerPartBytes-10)+strings.Repeat("\ufffd", 10), "stdout", at)
+	dockerd.WriteRecord("b\n", "stdout", at)
+	dockerd.WriteRecord(strings.Repeat("\ufffd", decode.DockerPartBytes-1), "stdout", at.Add(1)) // one less: the end of the stream
+	dockerd.WriteRecord("c\n", "stdout", at.Add(2))
 	ship.Wait(t, 3)
 	l := ship.All()
 	if len(l[0].Message) != decode.DockerPartBytes+20+1 || len(l[1].Message) != 3*(decode.DockerPartBytes-1) || l[2].Message != "c" {
@@ -197,18 +197,18 @@ func TestInvalidBytesDoNotEndALine(t *testing.T) {
 
 func TestALineOverTheCapIsTruncatedAndCounted(t *testing.T) {
 	root := t.TempDir()
-	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	cfg := configAt(root)
 	cfg.MaxLineBytes = 20000
 	start(t, cfg, nil, ship)
-	d.WriteLog("stdout", strings.Repeat("x", 50000)+"\nnext\n")
+	dockerd.WriteLog("stdout", strings.Repeat("x", 50000)+"\nnext\n")
 	ship.Wait(t, 2)
-	l := ship.All()
-	if e := l[0]; len(e.Message) != 20000 || !e.Truncated || e.Bytes != 50000 {
+	shippeds := ship.All()
+	if e := shippeds[0]; len(e.Message) != 20000 || !e.Truncated || e.Bytes != 50000 {
 		t.Errorf("%d %v %d", len(e.Message), e.Truncated, e.Bytes)
 	}
-	if l[1].Message != "next" || l[1].Truncated {
-		t.Errorf("%+v", l[1])
+	if shippeds[1].Message != "next" || shippeds[1].Truncated {
+		t.Errorf("%+v", shippeds[1])
 	}
 }
 
@@ -218,14 +218,14 @@ func TestALineWithoutEndIsShippedWhenItsContainerEnds(t *testing.T) {
 		t.Skip("it takes seconds")
 	}
 	root := t.TempDir()
-	d, ship, who := logstest.NewDockerd(t, root, 1), logstest.NewShipper(), newRegistry()
-	who.set(d.ID, "c", containers.Status{Known: true, Running: true})
+	dockerd, ship, who := logstest.NewDockerd(t, root, 1), logstest.NewShipper(), newRegistry()
+	who.set(dockerd.ID, "c", containers.Status{Known: true, Running: true})
 	stop := start(t, configAt(root), who, ship)
-	d.WriteLog("stderr", "first\n")
-	d.WriteLog("stdout", strings.Repeat("p", decode.DockerPartBytes))
-	d.WriteLog("stderr", strings.Repeat("q", decode.DockerPartBytes))
+	dockerd.WriteLog("stderr", "first\n")
+	dockerd.WriteLog("stdout", strings.Repeat("p", decode.DockerPartBytes))
+	dockerd.WriteLog("stderr", strings.Repeat("q", decode.DockerPartBytes))
 	ship.Wait(t, 1)
-	who.set(d.ID, "c", containers.Status{Known: true})
+	who.set(dockerd.ID, "c", containers.Status{Known: true})
 	ship.Wait(t, 3)
 	stop()
 	// A kill between the two that were flushed together: the second comes again, under its number, the first
@@ -237,7 +237,7 @@ func TestALineWithoutEndIsShippedWhenItsContainerEnds(t *testing.T) {
 	// Both are acknowledged: neither comes again, whatever follows.
 	for range 2 {
 		stop = start(t, configAt(root), who, ship)
-		d.WriteLog("stdout", "after\n")
+		dockerd.WriteLog("stdout", "after\n")
 		ship.Wait(t, 4)
 		stop()
 		l := ship.All()
@@ -250,11 +250,11 @@ func TestALineWithoutEndIsShippedWhenItsContainerEnds(t *testing.T) {
 
 func TestALineWithoutEndIsShippedWhenTheContainerIsRemoved(t *testing.T) {
 	root := t.TempDir()
-	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	start(t, configAt(root), nil, ship)
-	d.WriteLog("stdout", "a\n"+strings.Repeat("p", decode.DockerPartBytes))
+	dockerd.WriteLog("stdout", "a\n"+strings.Repeat("p", decode.DockerPartBytes))
 	ship.Wait(t, 1)
-	d.Remove()
+	dockerd.Remove()
 	ship.Wait(t, 2)
 	if l := ship.All(); len(l[1].Message) != decode.DockerPartBytes || l[1].Partial {
 		t.Errorf("%d %v", len(l[1].Message), l[1].Partial)
@@ -264,29 +264,29 @@ func TestALineWithoutEndIsShippedWhenTheContainerIsRemoved(t *testing.T) {
 func TestALineOverARotationIsOne(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		root := t.TempDir()
-		d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-		d.MaxFile, d.Compress = 5, compress
+		dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+		dockerd.MaxFile, dockerd.Compress = 5, compress
 		stop := start(t, configAt(root), nil, ship)
-		at := d.Now.Add(time.Hour)
-		d.WriteLog("stdout", "before\n")
-		d.WriteRecord(strings.Repeat("a", decode.DockerPartBytes), "stdout", at)
-		d.Rotate()
-		d.WriteRecord("err\n", "stderr", at.Add(-2))
+		at := dockerd.Now.Add(time.Hour)
+		dockerd.WriteLog("stdout", "before\n")
+		dockerd.WriteRecord(strings.Repeat("a", decode.DockerPartBytes), "stdout", at)
+		dockerd.Rotate()
+		dockerd.WriteRecord("err\n", "stderr", at.Add(-2))
 		ship.Wait(t, 2)
 		stop() // and over a restart, in the middle of it
 		stop = start(t, configAt(root), nil, ship)
-		d.WriteRecord(strings.Repeat("b", decode.DockerPartBytes), "stdout", at)
-		d.Rotate()
-		d.WriteRecord("c\n", "stdout", at)
-		d.Now = at.Add(1)
-		d.WriteLog("stdout", "end\n")
+		dockerd.WriteRecord(strings.Repeat("b", decode.DockerPartBytes), "stdout", at)
+		dockerd.Rotate()
+		dockerd.WriteRecord("c\n", "stdout", at)
+		dockerd.Now = at.Add(1)
+		dockerd.WriteLog("stdout", "end\n")
 		want := []string{"before", "err", strings.Repeat("a", decode.DockerPartBytes) + strings.Repeat("b", decode.DockerPartBytes) + "c", "end"}
 		wantMessages(t, ship, want...)
 		stop()
 		// Open lines of older files that are read again add nothing to what was shipped.
 		for range 2 {
 			stop = start(t, configAt(root), nil, ship)
-			d.WriteLog("stdout", "x\n")
+			dockerd.WriteLog("stdout", "x\n")
 			want = append(want, "x")
 			wantMessages(t, ship, want...)
 			stop()
@@ -304,8 +304,8 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		root := t.TempDir()
 		ship := logstest.NewShipper()
-		d := logstest.NewDockerd(t, root, 1)
-		d.MaxSize, d.MaxFile, d.Compress = 150_000, 1000, seed%2 == 0
+		dockerd := logstest.NewDockerd(t, root, 1)
+		dockerd.MaxSize, dockerd.MaxFile, dockerd.Compress = 150_000, 1000, seed%2 == 0
 		n := 0
 		write := func(k int) {
 			for range k {
@@ -314,7 +314,7 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 					pad = decode.DockerPartBytes*rng.IntN(3) + rng.IntN(3) - len(fmt.Sprintf("line %d ", n))
 				}
 				stream := []string{"stdout", "stderr"}[rng.IntN(2)]
-				interleave(d, rng, stream, fmt.Sprintf("line %d ", n)+strings.Repeat("x", max(0, pad)))
+				interleave(dockerd, rng, stream, fmt.Sprintf("line %d ", n)+strings.Repeat("x", max(0, pad)))
 				n++
 			}
 		}
@@ -327,46 +327,46 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 			stop()
 			ship.Crash(func(n int) int { return n - rng.IntN(n+1)/(1+rng.IntN(3)) })
 		}
-		writeOpenLines(d)
+		writeOpenLines(dockerd)
 		stop := start(t, configAt(root), nil, ship)
 		wantOnce(t, ship, n)
 		stop()
 		if t.Failed() {
-			t.Fatalf("seed %d, compressed %v", seed, d.Compress)
+			t.Fatalf("seed %d, compressed %v", seed, dockerd.Compress)
 		}
 	}
 }
 
 // interleave writes a line, and sometimes only its first parts: the others follow after the next line of the
 // other stream.
-func interleave(d *logstest.Dockerd, rng *rand.Rand, stream, text string) {
-	d.Now = d.Now.Add(137)
-	for _, p := range open[d] {
+func interleave(dockerd *logstest.Dockerd, rng *rand.Rand, stream, text string) {
+	dockerd.Now = dockerd.Now.Add(137)
+	for _, p := range open[dockerd] {
 		if p.stream == stream || rng.IntN(2) == 0 {
-			d.WriteRecord(p.rest, p.stream, p.at)
-			open[d] = slices.DeleteFunc(slices.Clone(open[d]), func(q openLine) bool { return q == p })
+			dockerd.WriteRecord(p.rest, p.stream, p.at)
+			open[dockerd] = slices.DeleteFunc(slices.Clone(open[dockerd]), func(q openLine) bool { return q == p })
 		}
 	}
 	for len(text) >= decode.DockerPartBytes {
-		d.WriteRecord(text[:decode.DockerPartBytes], stream, d.Now)
+		dockerd.WriteRecord(text[:decode.DockerPartBytes], stream, dockerd.Now)
 		text = text[decode.DockerPartBytes:]
 		if rng.IntN(2) == 0 {
-			open[d] = append(open[d], openLine{stream, text + "\n", d.Now})
+			open[dockerd] = append(open[dockerd], openLine{stream, text + "\n", dockerd.Now})
 			if len(text) >= decode.DockerPartBytes {
-				open[d][len(open[d])-1].rest = text[:100] + "\n"
+				open[dockerd][len(open[dockerd])-1].rest = text[:100] + "\n"
 			}
 			return
 		}
 	}
-	d.WriteRecord(text+"\n", stream, d.Now)
+	dockerd.WriteRecord(text+"\n", stream, dockerd.Now)
 }
 
 // writeOpenLines writes the last parts of the lines that interleave has left open.
-func writeOpenLines(d *logstest.Dockerd) {
-	for _, p := range open[d] {
-		d.WriteRecord(p.rest, p.stream, p.at)
+func writeOpenLines(dockerd *logstest.Dockerd) {
+	for _, p := range open[dockerd] {
+		dockerd.WriteRecord(p.rest, p.stream, p.at)
 	}
-	delete(open, d)
+	delete(open, dockerd)
 }
 
 type openLine struct {
@@ -378,20 +378,20 @@ var open = map[*logstest.Dockerd][]openLine{}
 
 func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 	root := t.TempDir()
-	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	stop := start(t, configAt(root), nil, ship)
-	d.WriteLog("stdout", "a\nb\nc\n")
+	dockerd.WriteLog("stdout", "a\nb\nc\n")
 	ship.Wait(t, 3)
-	d.Must(os.Truncate(d.Path, 0))
-	d.WriteLog("stdout", "d\n")
+	dockerd.Must(os.Truncate(dockerd.Path, 0))
+	dockerd.WriteLog("stdout", "d\n")
 	ship.Wait(t, 4)
 	// The file is longer than before when it is looked at again.
-	d.Must(os.Truncate(d.Path, 0))
-	d.WriteLog("stdout", "e\nf\ng\nh\n")
+	dockerd.Must(os.Truncate(dockerd.Path, 0))
+	dockerd.WriteLog("stdout", "e\nf\ng\nh\n")
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h")
 	stop()
-	d.Must(os.Truncate(d.Path, 0))
-	d.WriteLog("stdout", "i\n")
+	dockerd.Must(os.Truncate(dockerd.Path, 0))
+	dockerd.WriteLog("stdout", "i\n")
 	start(t, configAt(root), nil, ship)
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h", "i")
 }
@@ -400,34 +400,34 @@ func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 // one.
 func TestAnInodeThatIsUsedAgainIsAnotherFile(t *testing.T) {
 	root := t.TempDir()
-	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	var want []string
 	for i := range 5 {
 		stop := start(t, configAt(root), nil, ship)
-		d.WriteLog("stdout", fmt.Sprintf("line %d\n", i))
+		dockerd.WriteLog("stdout", fmt.Sprintf("line %d\n", i))
 		want = append(want, fmt.Sprintf("line %d", i))
 		wantMessages(t, ship, want...)
 		stop()
-		d.Rotate() // max-file=1: removed, made anew, while nobody looks
+		dockerd.Rotate() // max-file=1: removed, made anew, while nobody looks
 	}
 }
 
 func TestNULsAndGarbageAreSteppedOver(t *testing.T) {
 	root := t.TempDir()
-	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-	d.WriteLog("stdout", "a\n")
-	d.WriteRaw(strings.Repeat("\x00", 700_000))
-	d.WriteLog("stdout", "b\n")
-	d.WriteRaw(`{"log":"torn` + strings.Repeat("\x00", 5000))
-	d.WriteLog("stdout", "c\n")
-	d.WriteRaw("no json at all\n\n{\"log\":5}\n")
-	d.WriteLog("stdout", "d\n")
-	d.WriteRaw(strings.Repeat("z", maxRecord+10) + "\n")
-	d.WriteLog("stdout", "e\n")
-	d.WriteRaw(`{"log":"half`)
+	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	dockerd.WriteLog("stdout", "a\n")
+	dockerd.WriteRaw(strings.Repeat("\x00", 700_000))
+	dockerd.WriteLog("stdout", "b\n")
+	dockerd.WriteRaw(`{"log":"torn` + strings.Repeat("\x00", 5000))
+	dockerd.WriteLog("stdout", "c\n")
+	dockerd.WriteRaw("no json at all\n\n{\"log\":5}\n")
+	dockerd.WriteLog("stdout", "d\n")
+	dockerd.WriteRaw(strings.Repeat("z", maxRecord+10) + "\n")
+	dockerd.WriteLog("stdout", "e\n")
+	dockerd.WriteRaw(`{"log":"half`)
 	stop := start(t, configAt(root), nil, ship)
-	d.WriteRaw("\" no\n")
-	d.WriteLog("stdout", "f\n")
+	dockerd.WriteRaw("\" no\n")
+	dockerd.WriteLog("stdout", "f\n")
 	want := []string{
 		"a", "b", `{"log":"torn`, "c", "no json at all", `{"log":5}`, "d", strings.Repeat("z", maxRecord), "zzzzzzzzzz", "e", `{"log":"half" no`, "f",
 	}
@@ -489,12 +489,12 @@ func TestLinesOfANewContainerWaitForItsName(t *testing.T) {
 
 func TestStartAtTheEndLeavesOutWhatIsOlder(t *testing.T) {
 	root := t.TempDir()
-	d, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-	d.WriteLog("stdout", "old\n")
+	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	dockerd.WriteLog("stdout", "old\n")
 	cfg := configAt(root)
-	cfg.StartAt, cfg.NotBefore = "end", d.Now.Add(time.Minute)
-	d.Now = d.Now.Add(2 * time.Minute)
-	d.WriteLog("stdout", "new\n")
+	cfg.StartAt, cfg.NotBefore = "end", dockerd.Now.Add(time.Minute)
+	dockerd.Now = dockerd.Now.Add(2 * time.Minute)
+	dockerd.WriteLog("stdout", "new\n")
 	start(t, cfg, nil, ship)
 	wantMessages(t, ship, "new")
 }
@@ -502,11 +502,11 @@ func TestStartAtTheEndLeavesOutWhatIsOlder(t *testing.T) {
 func TestALogElsewhereIsFoundByTheAPI(t *testing.T) {
 	root, elsewhere := t.TempDir(), t.TempDir()
 	ship, who := logstest.NewShipper(), newRegistry()
-	d := logstest.NewDockerd(t, elsewhere, 1)
-	d.WriteLog("stdout", "here\n")
-	who.logs = []containers.LogFile{{ContainerID: d.ID, Path: d.Path, Driver: "json-file"}, {ContainerID: "x", Driver: "journald"}}
-	d.Must(os.MkdirAll(filepath.Join(root, "containers"), 0o700))
-	who.set(d.ID, "c", containers.Status{Known: true, Running: true})
+	dockerd := logstest.NewDockerd(t, elsewhere, 1)
+	dockerd.WriteLog("stdout", "here\n")
+	who.logs = []containers.LogFile{{ContainerID: dockerd.ID, Path: dockerd.Path, Driver: "json-file"}, {ContainerID: "x", Driver: "journald"}}
+	dockerd.Must(os.MkdirAll(filepath.Join(root, "containers"), 0o700))
+	who.set(dockerd.ID, "c", containers.Status{Known: true, Running: true})
 	start(t, configAt(root), who, ship)
 	wantMessages(t, ship, "here")
 }
@@ -546,20 +546,20 @@ func TestManyContainersShareTheBudget(t *testing.T) {
 // TestOneFileIsReadByItself reads what a live log gives, compressed or not.
 func TestOneFileIsReadByItself(t *testing.T) {
 	for _, compress := range []bool{false, true} {
-		d := logstest.NewDockerd(t, t.TempDir(), 1)
-		d.WriteLog("stdout", "a\n"+strings.Repeat("b", decode.DockerPartBytes+5)+"\n")
-		d.WriteRaw("no json\n")
-		d.WriteLog("stderr", strings.Repeat("c", decode.DockerPartBytes))
-		path := d.Path
+		dockerd := logstest.NewDockerd(t, t.TempDir(), 1)
+		dockerd.WriteLog("stdout", "a\n"+strings.Repeat("b", decode.DockerPartBytes+5)+"\n")
+		dockerd.WriteRaw("no json\n")
+		dockerd.WriteLog("stderr", strings.Repeat("c", decode.DockerPartBytes))
+		path := dockerd.Path
 		if compress {
-			d.Gzip(path)
+			dockerd.Gzip(path)
 			path += ".gz"
 		}
 		var got []string
-		err := ReadFile(t.Context(), Default(), path, decode.DockerJSON, pipeline.ID{1}, func(e *pipeline.Event) {
-			got = append(got, fmt.Sprintf("%.1s%d", e.Log.Message, len(e.Log.Message)))
-			if e.Container.GetId() != d.ID {
-				t.Errorf("container %q", e.Container.GetId())
+		err := ReadFile(t.Context(), Default(), path, decode.DockerJSON, pipeline.ID{1}, func(event *pipeline.Event) {
+			got = append(got, fmt.Sprintf("%.1s%d", event.Log.Message, len(event.Log.Message)))
+			if event.Container.GetId() != dockerd.ID {
+				t.Errorf("container %q", event.Container.GetId())
 			}
 		})
 		if want := []string{"a1", "b16389", "n7", "c16384"}; err != nil || !slices.Equal(got, want) {

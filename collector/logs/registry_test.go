@@ -64,16 +64,16 @@ func start(t testing.TB, cfg Config, who Containers, ship *logstest.Shipper) (st
 	if err := os.MkdirAll(filepath.Join(cfg.DockerDataRoot, "containers"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s := New(cfg, who, pipeline.ID{1}, slog.New(slog.DiscardHandler), nil)
+	source := New(cfg, who, pipeline.ID{1}, slog.New(slog.DiscardHandler), nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, ship) }()
+	go func() { done <- source.Run(ctx, ship) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("run: %v", err)
 		}
-		files, bytes := s.group.Held()
+		files, bytes := source.group.Held()
 		if files != 0 {
 			t.Errorf("%d descriptors are still held", files)
 		}

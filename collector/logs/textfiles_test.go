@@ -87,14 +87,14 @@ func (l *textLog) copyTruncateTo(name string) {
 func (l *textLog) compress(name string) {
 	l.t.Helper()
 	path := filepath.Join(filepath.Dir(l.path), name)
-	b, err := os.ReadFile(path)
+	data, err := os.ReadFile(path)
 	l.must(err)
 	out, err := os.Create(path + ".gz")
 	l.must(err)
-	z := gzip.NewWriter(out)
-	_, err = z.Write(b)
+	writer := gzip.NewWriter(out)
+	_, err = writer.Write(data)
 	l.must(err)
-	l.must(z.Close())
+	l.must(writer.Close())
 	l.must(out.Close())
 	l.must(os.Remove(path))
 }
@@ -120,18 +120,18 @@ func TestLinesOfTextFilesBecomeEvents(t *testing.T) {
 
 	ship.Wait(t, 4)
 	var got []string
-	for _, e := range ship.All() {
-		if e.Container != "" || e.Stream != "" || e.Partial || e.Truncated {
-			t.Errorf("%+v", e)
+	for _, shipped := range ship.All() {
+		if shipped.Container != "" || shipped.Stream != "" || shipped.Partial || shipped.Truncated {
+			t.Errorf("%+v", shipped)
 		}
-		at := time.Unix(0, e.Time).UTC().Format("15:04:05.0")
-		if e.Path != path {
-			if e.Time < before.UnixNano() {
-				t.Errorf("%q has the time %s", e.Message, at)
+		at := time.Unix(0, shipped.Time).UTC().Format("15:04:05.0")
+		if shipped.Path != path {
+			if shipped.Time < before.UnixNano() {
+				t.Errorf("%q has the time %s", shipped.Message, at)
 			}
 			at = "now"
 		}
-		got = append(got, fmt.Sprintf("%s %s %s %q %d", filepath.Base(e.Path), at, e.Level, e.Message, e.Offset))
+		got = append(got, fmt.Sprintf("%s %s %s %q %d", filepath.Base(shipped.Path), at, shipped.Level, shipped.Message, shipped.Offset))
 	}
 	slices.Sort(got)
 	want := []string{
@@ -212,12 +212,12 @@ func wantLines(t testing.TB, ship *logstest.Shipper, l *textLog) {
 	t.Helper()
 	count := map[string]int{}
 	ids := map[string]bool{}
-	for _, e := range ship.All() {
-		count[e.Message]++
-		if ids[e.ID] {
-			t.Errorf("event.id of %q came twice", e.Message)
+	for _, shipped := range ship.All() {
+		count[shipped.Message]++
+		if ids[shipped.ID] {
+			t.Errorf("event.id of %q came twice", shipped.Message)
 		}
-		ids[e.ID] = true
+		ids[shipped.ID] = true
 	}
 	delete(count, strings.TrimSpace(l.banner))
 	for i := range l.lines {
@@ -238,31 +238,31 @@ func TestTextFilesAreResumedAfterAKill(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		cfg, dir := textConfig(t, "*.log")
 		ship := logstest.NewShipper()
-		l := newTextLog(t, filepath.Join(dir, "a.log"))
+		textLog := newTextLog(t, filepath.Join(dir, "a.log"))
 		for i := range 5 {
 			stop := start(t, cfg, nil, ship)
-			l.writeLines(1 + rng.IntN(100))
-			ship.Wait(t, max(0, rng.IntN(l.lines+1)-2))
+			textLog.writeLines(1 + rng.IntN(100))
+			ship.Wait(t, max(0, rng.IntN(textLog.lines+1)-2))
 			stop()
 			ship.Crash(func(n int) int { return n - rng.IntN(n+1)/2 })
 
 			// While nobody reads, the file is rotated, and the one before it compressed.
-			l.writeLines(1 + rng.IntN(20))
+			textLog.writeLines(1 + rng.IntN(20))
 			name := fmt.Sprintf("a.log-202611%02d", i+1)
 			switch rng.IntN(3) {
 			case 0:
-				l.renameTo(name)
+				textLog.renameTo(name)
 			case 1:
-				l.copyTruncateTo(name)
+				textLog.copyTruncateTo(name)
 			}
 			if _, err := os.Stat(filepath.Join(dir, name)); err == nil && rng.IntN(2) == 0 {
-				l.compress(name)
+				textLog.compress(name)
 			}
-			l.writeLines(rng.IntN(20))
+			textLog.writeLines(rng.IntN(20))
 		}
 		stop := start(t, cfg, nil, ship)
-		ship.Wait(t, l.lines)
-		wantLines(t, ship, l)
+		ship.Wait(t, textLog.lines)
+		wantLines(t, ship, textLog)
 		stop()
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
@@ -273,16 +273,16 @@ func TestTextFilesAreResumedAfterAKill(t *testing.T) {
 // TestATextFileOfBeforeTheStartIsReadFromItsEnd sets start_at: end.
 func TestATextFileOfBeforeTheStartIsReadFromItsEnd(t *testing.T) {
 	cfg, dir := textConfig(t, "*.log")
-	l := newTextLog(t, filepath.Join(dir, "a.log"))
-	l.writeRaw("old\n")
-	l.renameTo("a.log.1")
-	l.compress("a.log.1")
-	l.writeRaw("old too\n")
+	textLog := newTextLog(t, filepath.Join(dir, "a.log"))
+	textLog.writeRaw("old\n")
+	textLog.renameTo("a.log.1")
+	textLog.compress("a.log.1")
+	textLog.writeRaw("old too\n")
 	cfg.StartAt, cfg.NotBefore = "end", time.Now().Add(time.Minute)
 	ship := logstest.NewShipper()
 	start(t, cfg, nil, ship)
 	for i := 0; ship.Count() == 0; i++ {
-		l.writeRaw(fmt.Sprintf("2100-01-01T00:00:00Z line %d\n", i))
+		textLog.writeRaw(fmt.Sprintf("2100-01-01T00:00:00Z line %d\n", i))
 		time.Sleep(10 * time.Millisecond)
 	}
 	for _, e := range ship.All() {
@@ -382,15 +382,15 @@ func TestPatternsAreChecked(t *testing.T) {
 
 func TestATextFileIsReadByItself(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
-	l := newTextLog(t, path)
-	l.writeRaw("a\n{\"no\":\"record\"}\nlast")
+	textLog := newTextLog(t, path)
+	textLog.writeRaw("a\n{\"no\":\"record\"}\nlast")
 	check := func(path string) {
 		t.Helper()
 		var got []string
-		err := ReadFile(t.Context(), Default(), path, decode.Text, pipeline.ID{1}, func(e *pipeline.Event) {
-			got = append(got, e.Log.Message)
-			if e.Container != nil || e.Partial {
-				t.Errorf("%v", e)
+		err := ReadFile(t.Context(), Default(), path, decode.Text, pipeline.ID{1}, func(event *pipeline.Event) {
+			got = append(got, event.Log.Message)
+			if event.Container != nil || event.Partial {
+				t.Errorf("%v", event)
 			}
 		})
 		if want := []string{"a", `{"no":"record"}`, "last"}; err != nil || !slices.Equal(got, want) {
@@ -398,6 +398,6 @@ func TestATextFileIsReadByItself(t *testing.T) {
 		}
 	}
 	check(path)
-	l.compress("access.log")
+	textLog.compress("access.log")
 	check(path + ".gz")
 }

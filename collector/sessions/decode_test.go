@@ -36,10 +36,10 @@ func TestEncapsulations(t *testing.T) {
 		t.Helper()
 		table := New(Default(), Deps{}, nil)
 		var p packet
-		r := table.decoder.decodeFrame(&p, link, frame, len(frame))
-		if r != resTCP || p.src != addrOf(addrPort("10.0.0.1:4000").Addr()) || p.sport != 4000 ||
+		result := table.decoder.decodeFrame(&p, link, frame, len(frame))
+		if result != resTCP || p.src != addrOf(addrPort("10.0.0.1:4000").Addr()) || p.sport != 4000 ||
 			p.dport != 80 || string(p.Payload) != "abc" || p.Size != 3 {
-			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[r], p.src.netip(), p.sport, p.dst.netip(),
+			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[result], p.src.netip(), p.sport, p.dst.netip(),
 				p.dport, p.Payload)
 		}
 	}

@@ -130,10 +130,10 @@ func (h *natHost) closeAndDescribe() string {
 	}
 	var session *pipeline.Event
 	n := map[pipeline.Dataset]int{}
-	for _, e := range h.events {
-		n[e.Dataset]++
-		if e.Dataset == pipeline.Dataset_SESSION {
-			session = e
+	for _, event := range h.events {
+		n[event.Dataset]++
+		if event.Dataset == pipeline.Dataset_SESSION {
+			session = event
 		}
 	}
 	if n[pipeline.Dataset_SESSION] != 1 || n[pipeline.Dataset_REDIS] != 2 {
@@ -316,10 +316,10 @@ func TestDuplicateCapture(t *testing.T) {
 				tableTest.Packet("eth0", layers.LinkTypeEthernet, at+100e3+j*20e3, r, len(r))
 			}
 		}
-		e := tableTest.closeOneSession()
+		event := tableTest.closeOneSession()
 		tableTest.wantParserLog(">ask <tell >ask <tell >ask <tell close")
-		if e.Source.Packets != 3 || e.Destination.Bytes != 12 {
-			t.Errorf("session %v", e)
+		if event.Source.Packets != 3 || event.Destination.Bytes != 12 {
+			t.Errorf("session %v", event)
 		}
 	}
 }
@@ -332,10 +332,10 @@ func TestWorkersInParallel(t *testing.T) {
 	var mu sync.Mutex
 	emitted := map[string]int{}
 	host := newHost(t, nat)
-	host.deps.Emit = func(e *pipeline.Event) {
+	host.deps.Emit = func(event *pipeline.Event) {
 		mu.Lock()
 		defer mu.Unlock()
-		emitted[e.Dataset.Name()+" "+describeEndpoint(e.Source)]++
+		emitted[event.Dataset.Name()+" "+describeEndpoint(event.Source)]++
 	}
 	var legs [2][]natLeg
 	for i := range n {

@@ -84,10 +84,10 @@ func TestLossIsOnlyWhatWasLost(t *testing.T) {
 
 // TestSmallBudgets: with little memory every session still ends, and nothing is left behind.
 func TestSmallBudgets(t *testing.T) {
-	g := newTraffic(t, 5)
-	g.reorder, g.loss = 0.3, 0.05
-	g.generate(300)
-	_, _, table := g.countEvents(Config{
+	traffic := newTraffic(t, 5)
+	traffic.reorder, traffic.loss = 0.3, 0.05
+	traffic.generate(300)
+	_, _, table := traffic.countEvents(Config{
 		MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10,
 		ReassemblyBytes: 128 << 10,
 	})

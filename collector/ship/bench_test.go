@@ -11,52 +11,60 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// BenchmarkPacketToBatch measures what a capture worker pays for an event: partition, containers, encoding
+// BenchmarkPacketToBatch measures the cost of an event for a capture worker: partition, containers, encoding
 // and release.
 func BenchmarkPacketToBatch(b *testing.B) {
-	s := benchShipper(b)
-	l := s.Packets("packets")
-	c := &pipeline.Container{Id: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", Name: "web", Image: "nginx:1"}
+	shipper := benchShipper(b)
+	packets := shipper.Packets("packets")
+	container := &pipeline.Container{
+		Id:    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+		Name:  "web",
+		Image: "nginx:1",
+	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		e := pipeline.EventFromVTPool()
-		e.Id = append(e.Id[:0], "0123456789abcdef"...)
-		e.CommunityId = append(e.CommunityId[:0], "0123456789abcdef0123"...)
-		e.Dataset, e.Timestamp, e.Duration, e.Transport = pipeline.Dataset_HTTP, int64(i), 1e6, pipeline.Transport_TCP
-		e.Container = c
-		e.Source, e.Destination = pipeline.EndpointFromVTPool(), pipeline.EndpointFromVTPool()
-		e.Source.Ip = append(e.Source.Ip[:0], 10, 0, 0, 1)
-		e.Destination.Ip = append(e.Destination.Ip[:0], 10, 0, 0, 2)
-		e.Source.Port, e.Destination.Port, e.Destination.Container = 40000, 80, c
-		e.Http = pipeline.HTTPExchangeFromVTPool()
-		e.Http.Method, e.Http.UrlOriginal, e.Http.UrlPath, e.Http.UrlDomain = "GET", "/cart?item=42", "/cart", "shop.example"
-		e.Http.UserAgent, e.Http.StatusCode, e.Http.ResponseMimeType = "Mozilla/5.0 (X11; Linux x86_64)", 200, "text/html"
-		if !l.TryShip(e) {
+		event := pipeline.EventFromVTPool()
+		event.Id = append(event.Id[:0], "0123456789abcdef"...)
+		event.CommunityId = append(event.CommunityId[:0], "0123456789abcdef0123"...)
+		event.Dataset, event.Transport = pipeline.Dataset_HTTP, pipeline.Transport_TCP
+		event.Timestamp, event.Duration = int64(i), 1e6
+		event.Container = container
+		event.Source, event.Destination = pipeline.EndpointFromVTPool(), pipeline.EndpointFromVTPool()
+		event.Source.Ip = append(event.Source.Ip[:0], 10, 0, 0, 1)
+		event.Destination.Ip = append(event.Destination.Ip[:0], 10, 0, 0, 2)
+		event.Source.Port, event.Destination.Port, event.Destination.Container = 40000, 80, container
+		event.Http = pipeline.HTTPExchangeFromVTPool()
+		event.Http.Method, event.Http.UrlOriginal = "GET", "/cart?item=42"
+		event.Http.UrlPath, event.Http.UrlDomain = "/cart", "shop.example"
+		event.Http.UserAgent = "Mozilla/5.0 (X11; Linux x86_64)"
+		event.Http.StatusCode, event.Http.ResponseMimeType = 200, "text/html"
+		if !packets.TryShip(event) {
 			b.Fatal("shed")
 		}
 		if i%2000 == 0 {
-			deliverAll(&(*s.partitions.Load())[0].packets)
+			deliverAll(&(*shipper.partitions.Load())[0].packets)
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
 
-// BenchmarkLineToBatch measures what a log reader pays for a line.
+// BenchmarkLineToBatch measures the cost of a line for a log reader.
 func BenchmarkLineToBatch(b *testing.B) {
-	s := benchShipper(b)
-	l := s.File("file").(*fileProducer)
-	f := testFiles(1, 1)[0]
+	shipper := benchShipper(b)
+	producer := shipper.File("file").(*fileProducer)
+	file := testFiles(1, 1)[0]
 	const text = `10.0.0.1 - - [24/Nov/2026:23:18:00 +0000] "GET /cart?item=42 HTTP/1.1" 200 5120 "-" "Mozilla/5.0"`
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		e := pipeline.EventFromVTPool()
-		e.Id = append(e.Id[:0], "0123456789abcdef"...)
-		e.Dataset, e.Timestamp, e.Container = pipeline.Dataset_LOG, int64(i), f.container
-		e.Log = pipeline.LogLineFromVTPool()
-		e.Log.Message, e.Log.Stream, e.Log.Offset = text, "stdout", uint64(i)
-		l.partition.files.addFileEvent(l, e, collector.Checkpoint{End: int64(i) + 1, ReadFrom: int64(i) + 1})
+		event := pipeline.EventFromVTPool()
+		event.Id = append(event.Id[:0], "0123456789abcdef"...)
+		event.Dataset, event.Timestamp, event.Container = pipeline.Dataset_LOG, int64(i), file.container
+		event.Log = pipeline.LogLineFromVTPool()
+		event.Log.Message, event.Log.Stream, event.Log.Offset = text, "stdout", uint64(i)
+		end := collector.Checkpoint{End: int64(i) + 1, ReadFrom: int64(i) + 1}
+		producer.partition.files.addFileEvent(producer, event, end)
 		if i%2000 == 0 {
-			deliverAll(&l.partition.files)
+			deliverAll(&producer.partition.files)
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
@@ -73,27 +81,27 @@ func benchShipper(b *testing.B) *Shipper {
 	}
 	kcfg := kafka.Default()
 	kcfg.Brokers = []string{"127.0.0.1:1"}
-	s, err := New(cfg, kcfg, id, testLog(), nil)
+	shipper, err := New(cfg, kcfg, id, testLog(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.stopWorkers()
-	l := s.File("file").(*fileProducer)
-	l.partition = (*s.partitions.Load())[0]
-	return s
+	shipper.stopWorkers()
+	producer := shipper.File("file").(*fileProducer)
+	producer.partition = (*shipper.partitions.Load())[0]
+	return shipper
 }
 
 // deliverAll finishes all batches, as if Kafka had acknowledged them.
 func deliverAll(c *batcher) {
-	for _, b := range c.queue {
-		c.sender.addFileBatch(b, c.sender.nextSequence(b))
+	for _, batch := range c.queue {
+		c.sender.addFileBatch(batch, c.sender.nextSequence(batch))
 	}
 	c.queue = c.queue[:0]
-	for _, it := range c.sender.pending {
-		for _, p := range it.batch.ranges {
-			p.file.finishRange(p)
+	for _, pending := range c.sender.pending {
+		for _, lines := range pending.batch.ranges {
+			lines.file.finishRange(lines)
 		}
-		c.sender.recycleBatch(it.batch)
+		c.sender.recycleBatch(pending.batch)
 	}
 	c.sender.pending = c.sender.pending[:0]
 }
@@ -113,17 +121,17 @@ func BenchmarkLineToKafka(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := New(cfg, kcfg, id, testLog(), nil)
+	shipper, err := New(cfg, kcfg, id, testLog(), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	all := testFiles(8, b.N/8+1)
 	b.ReportAllocs()
 	b.ResetTimer()
-	if err := shipAll(b.Context(), s, all); err != nil {
+	if err := shipAll(b.Context(), shipper, all); err != nil {
 		b.Fatal(err)
 	}
-	if err := s.Close(context.Background()); err != nil {
+	if err := shipper.Close(context.Background()); err != nil {
 		b.Fatal(err)
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")

@@ -34,33 +34,36 @@ type harness struct {
 	kcfg   kafka.Config
 }
 
+// newHarness returns a harness whose broker does not run yet. Its batches are small and its times short.
 func newHarness(t *testing.T) *harness {
 	t.Helper()
-	h := &harness{t: t, port: freePort(t), data: t.TempDir(), state: t.TempDir()}
+	harness := &harness{t: t, port: freePort(t), data: t.TempDir(), state: t.TempDir()}
 	var err error
-	if h.id, err = collector.LoadID(h.state); err != nil {
+	if harness.id, err = collector.LoadID(harness.state); err != nil {
 		t.Fatal(err)
 	}
-	h.cfg = Default()
-	h.cfg.StateDir, h.cfg.Host, h.cfg.Cluster = h.state, "host-1", "test"
-	h.cfg.Linger, h.cfg.SpoolAfter = 5*time.Millisecond, 50*time.Millisecond
-	h.cfg.BatchEvents, h.cfg.BatchBytes = 50, 64<<10
-	h.kcfg = kafka.Default()
-	h.kcfg.Brokers, h.kcfg.Timeout = []string{"127.0.0.1:" + strconv.Itoa(h.port)}, 2*time.Second
-	t.Cleanup(h.stopBroker)
-	return h
+	harness.cfg = Default()
+	harness.cfg.StateDir, harness.cfg.Host, harness.cfg.Cluster = harness.state, "host-1", "test"
+	harness.cfg.Linger, harness.cfg.SpoolAfter = 5*time.Millisecond, 50*time.Millisecond
+	harness.cfg.BatchEvents, harness.cfg.BatchBytes = 50, 64<<10
+	harness.kcfg = kafka.Default()
+	harness.kcfg.Brokers, harness.kcfg.Timeout = []string{"127.0.0.1:" + strconv.Itoa(harness.port)}, 2*time.Second
+	t.Cleanup(harness.stopBroker)
+	return harness
 }
 
+// freePort returns a TCP port of the loopback address that nothing listens on.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
 }
 
+// startBroker starts the broker with the topics and data that an earlier one has left.
 func (h *harness) startBroker() {
 	h.t.Helper()
 	var err error
@@ -70,6 +73,7 @@ func (h *harness) startBroker() {
 	}
 }
 
+// stopBroker stops the broker, if it runs. Its data stay.
 func (h *harness) stopBroker() {
 	if h.broker != nil {
 		h.broker.Close()
@@ -77,6 +81,7 @@ func (h *harness) stopBroker() {
 	}
 }
 
+// testLog returns a logger that discards everything, unless SHIP_LOG is set.
 func testLog() *slog.Logger {
 	if os.Getenv("SHIP_LOG") != "" {
 		return slog.New(slog.NewTextHandler(os.Stderr, nil))
@@ -85,13 +90,13 @@ func testLog() *slog.Logger {
 }
 
 // startShipper starts the next shipper on the state folder.
-func (h *harness) startShipper(sm failpoints) *Shipper {
+func (h *harness) startShipper(points failpoints) *Shipper {
 	h.t.Helper()
-	s, err := newShipper(h.cfg, h.kcfg, h.id, testLog(), prometheus.NewRegistry(), sm)
+	shipper, err := newShipper(h.cfg, h.kcfg, h.id, testLog(), prometheus.NewRegistry(), points)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return s
+	return shipper
 }
 
 // kill ends a shipper as kill -9 does: nothing that is in memory is sent or written.
@@ -102,18 +107,19 @@ func (s *Shipper) kill() {
 	_ = s.closeFiles(false)
 }
 
-func (h *harness) closeShipper(s *Shipper) Ledger {
+// closeShipper closes a shipper and returns its ledger, which must balance.
+func (h *harness) closeShipper(shipper *Shipper) Ledger {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if err := s.Close(ctx); err != nil {
+	if err := shipper.Close(ctx); err != nil {
 		h.t.Errorf("close: %v", err)
 	}
-	l := s.Ledger()
-	if !l.IsBalanced() {
-		h.t.Errorf("the ledger does not balance: %+v", l)
+	ledger := shipper.Ledger()
+	if !ledger.IsBalanced() {
+		h.t.Errorf("the ledger does not balance: %+v", ledger)
 	}
-	return l
+	return ledger
 }
 
 // A kafkaMessage is a batch that was read from Kafka.
@@ -126,25 +132,26 @@ type kafkaMessage struct {
 // messages returns everything that is in the events topic.
 func (h *harness) messages() []kafkaMessage {
 	h.t.Helper()
-	c, err := kafka.New(h.kcfg)
+	client, err := kafka.New(h.kcfg)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer c.Close()
-	topic := c.Topic(pipeline.TopicEvents)
-	n, err := c.Partitions(h.t.Context(), topic)
+	defer client.Close()
+	topic := client.Topic(pipeline.TopicEvents)
+	partitions, err := client.Partitions(h.t.Context(), topic)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	var all []kafkaMessage
-	for p := range n {
-		all = append(all, h.readPartition(c, topic, p)...)
+	for partition := range partitions {
+		all = append(all, h.readPartition(client, topic, partition)...)
 	}
 	return all
 }
 
-func (h *harness) readPartition(c *kafka.Client, topic string, p int) (all []kafkaMessage) {
-	conn, err := c.Dialer().DialLeader(h.t.Context(), "tcp", c.Brokers()[0], topic, p)
+// readPartition returns the batches of one partition, from its first to its last.
+func (h *harness) readPartition(client *kafka.Client, topic string, partition int) (all []kafkaMessage) {
+	conn, err := client.Dialer().DialLeader(h.t.Context(), "tcp", client.Brokers()[0], topic, partition)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -156,72 +163,75 @@ func (h *harness) readPartition(c *kafka.Client, topic string, p int) (all []kaf
 	if end == 0 {
 		return nil
 	}
-	r := kafkago.NewReader(kafkago.ReaderConfig{Brokers: c.Brokers(), Topic: topic, Partition: p, Dialer: c.Dialer(), MaxBytes: 32 << 20, MaxWait: 100 * time.Millisecond})
-	defer r.Close()
+	reader := kafkago.NewReader(kafkago.ReaderConfig{
+		Brokers: client.Brokers(), Topic: topic, Partition: partition, Dialer: client.Dialer(),
+		MaxBytes: 32 << 20, MaxWait: 100 * time.Millisecond,
+	})
+	defer reader.Close()
 	for {
 		ctx, cancel := context.WithTimeout(h.t.Context(), 20*time.Second)
-		m, err := r.ReadMessage(ctx)
+		message, err := reader.ReadMessage(ctx)
 		cancel()
 		if err != nil {
 			h.t.Fatal(err)
 		}
-		b := &pipeline.Batch{}
-		if err := b.UnmarshalVT(m.Value); err != nil {
-			h.t.Fatalf("partition %d offset %d: %v", p, m.Offset, err)
+		batch := &pipeline.Batch{}
+		if err := batch.UnmarshalVT(message.Value); err != nil {
+			h.t.Fatalf("partition %d offset %d: %v", partition, message.Offset, err)
 		}
-		if b.Partition != uint32(p) {
-			h.t.Errorf("a batch of partition %d lies in %d", b.Partition, p)
+		if batch.Partition != uint32(partition) {
+			h.t.Errorf("a batch of partition %d lies in %d", batch.Partition, partition)
 		}
-		pipeline.ResolveReferences(b)
-		all = append(all, kafkaMessage{p, len(m.Value), b})
-		if m.Offset+1 >= end {
+		pipeline.ResolveReferences(batch)
+		all = append(all, kafkaMessage{partition, len(message.Value), batch})
+		if message.Offset+1 >= end {
 			return all
 		}
 	}
 }
 
-// A dedupWindow holds what a reader of the topic remembers of one (collector, epoch, partition): the highest
-// sequence and which of the 64 up to it were read.
+// A dedupWindow holds the sequences of one (collector, epoch, partition) that a reader of the topic has seen.
 type dedupWindow struct {
-	high uint64
-	seen uint64
+	high uint64 // the highest
+	seen uint64 // bit i: high-i was seen
 }
 
-func (m *dedupWindow) isNew(seq uint64) bool {
-	if seq > m.high {
-		if d := seq - m.high; d < 64 {
-			m.seen <<= d
+// isNew reports whether seq was not seen before, and records it. A sequence below the window counts as seen.
+func (window *dedupWindow) isNew(seq uint64) bool {
+	if seq > window.high {
+		if distance := seq - window.high; distance < 64 {
+			window.seen <<= distance
 		} else {
-			m.seen = 0
+			window.seen = 0
 		}
-		m.seen |= 1
-		m.high = seq
+		window.seen |= 1
+		window.high = seq
 		return true
 	}
-	d := m.high - seq
-	if d >= 64 || m.seen&(1<<d) != 0 {
+	distance := window.high - seq
+	if distance >= 64 || window.seen&(1<<distance) != 0 {
 		return false
 	}
-	m.seen |= 1 << d
+	window.seen |= 1 << distance
 	return true
 }
 
 // deduplicatedEvents returns the events of the topic. It drops repeated batches as the engine does, and
 // counts them.
 func (h *harness) deduplicatedEvents() (events []*pipeline.Event, repeats int) {
-	type who struct {
+	type producer struct {
 		collector string
 		epoch     uint64
 		partition int
 	}
-	readers := map[who]*dedupWindow{}
-	for _, m := range h.messages() {
-		k := who{string(m.batch.Collector), m.batch.Epoch, m.partition}
-		if readers[k] == nil {
-			readers[k] = &dedupWindow{}
+	windows := map[producer]*dedupWindow{}
+	for _, message := range h.messages() {
+		key := producer{string(message.batch.Collector), message.batch.Epoch, message.partition}
+		if windows[key] == nil {
+			windows[key] = &dedupWindow{}
 		}
-		if readers[k].isNew(m.batch.Sequence) {
-			events = append(events, m.batch.Events...)
+		if windows[key].isNew(message.batch.Sequence) {
+			events = append(events, message.batch.Events...)
 		} else {
 			repeats++
 		}
@@ -234,28 +244,28 @@ func (h *harness) checkExactlyOnce(files ...*testFile) {
 	h.t.Helper()
 	times := map[string]int{}
 	events, _ := h.deduplicatedEvents()
-	for _, e := range events {
-		if e.Log != nil {
-			times[e.Log.Message]++
+	for _, event := range events {
+		if event.Log != nil {
+			times[event.Log.Message]++
 		}
 	}
 	bad := 0
-	complain := func(format string, args ...any) {
+	report := func(format string, args ...any) {
 		if bad++; bad < 10 {
 			h.t.Errorf(format, args...)
 		}
 	}
-	for _, f := range files {
-		for i := range f.lines {
-			m := f.message(i)
-			if times[m] != 1 {
-				complain("%s: %d times", m, times[m])
+	for _, file := range files {
+		for i := range file.lines {
+			text := file.message(i)
+			if times[text] != 1 {
+				report("%s: %d times", text, times[text])
 			}
-			delete(times, m)
+			delete(times, text)
 		}
 	}
-	for m, n := range times {
-		complain("%s: %d times, never written", m, n)
+	for text, count := range times {
+		report("%s: %d times, never written", text, count)
 	}
 	if bad > 0 {
 		h.t.Fatalf("%d lines are wrong", bad)
@@ -270,12 +280,20 @@ type testFile struct {
 	size      int // of each
 }
 
-func testFiles(n, lines int) (all []*testFile) {
-	for i := range n {
+// testFiles returns files of 100 bytes a line, each of another container.
+func testFiles(count, lines int) (all []*testFile) {
+	for i := range count {
 		id := fmt.Sprintf("%064d", i)
 		all = append(all, &testFile{
-			name: "file-" + strconv.Itoa(i), lines: lines, size: 100,
-			container: &pipeline.Container{Id: id, Name: "c" + strconv.Itoa(i), Image: "nginx:1", Labels: []*pipeline.Label{{Key: "app", Value: "shop"}}},
+			name:  "file-" + strconv.Itoa(i),
+			lines: lines,
+			size:  100,
+			container: &pipeline.Container{
+				Id:     id,
+				Name:   "c" + strconv.Itoa(i),
+				Image:  "nginx:1",
+				Labels: []*pipeline.Label{{Key: "app", Value: "shop"}},
+			},
 		})
 	}
 	return all
@@ -284,22 +302,22 @@ func testFiles(n, lines int) (all []*testFile) {
 func (f *testFile) message(i int) string { return fmt.Sprintf("%s line %d", f.name, i) }
 
 func (f *testFile) event(i int) *pipeline.Event {
-	e := pipeline.EventFromVTPool()
-	e.Id = append(e.Id[:0], fmt.Sprintf("%-8.8s%08d", f.name, i)...)
-	e.Dataset = pipeline.Dataset_LOG
-	e.Timestamp = int64(i)
-	e.Container = f.container
-	e.Log = pipeline.LogLineFromVTPool()
-	e.Log.Message = f.message(i)
-	return e
+	event := pipeline.EventFromVTPool()
+	event.Id = append(event.Id[:0], fmt.Sprintf("%-8.8s%08d", f.name, i)...)
+	event.Dataset = pipeline.Dataset_LOG
+	event.Timestamp = int64(i)
+	event.Container = f.container
+	event.Log = pipeline.LogLineFromVTPool()
+	event.Log.Message = f.message(i)
+	return event
 }
 
 // shipTo ships f from where its producer resumes, until its end or an error.
-func (f *testFile) shipTo(ctx context.Context, l collector.FileProducer) error {
-	m, _ := l.Resume()
-	for i := int(m.ReadFrom) / f.size; i < f.lines; i++ {
+func (f *testFile) shipTo(ctx context.Context, producer collector.FileProducer) error {
+	checkpoint, _ := producer.Resume()
+	for i := int(checkpoint.ReadFrom) / f.size; i < f.lines; i++ {
 		at := int64(i+1) * int64(f.size)
-		if err := l.Ship(ctx, f.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
+		if err := producer.Ship(ctx, f.event(i), collector.Checkpoint{End: at, ReadFrom: at}); err != nil {
 			return err
 		}
 	}
@@ -307,11 +325,11 @@ func (f *testFile) shipTo(ctx context.Context, l collector.FileProducer) error {
 }
 
 // shipAll ships all files concurrently.
-func shipAll(ctx context.Context, s *Shipper, all []*testFile) error {
+func shipAll(ctx context.Context, shipper *Shipper, all []*testFile) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(all))
-	for i, f := range all {
-		wg.Go(func() { errs[i] = f.shipTo(ctx, s.File(f.name)) })
+	for i, file := range all {
+		wg.Go(func() { errs[i] = file.shipTo(ctx, shipper.File(file.name)) })
 	}
 	wg.Wait()
 	if i := slices.IndexFunc(errs, func(err error) bool { return err != nil }); i >= 0 {
@@ -320,17 +338,18 @@ func shipAll(ctx context.Context, s *Shipper, all []*testFile) error {
 	return nil
 }
 
-func dnsEvent(i int, c *pipeline.Container) *pipeline.Event {
-	e := pipeline.EventFromVTPool()
-	e.Id = append(e.Id[:0], fmt.Sprintf("q%015d", i)...)
-	e.Dataset = pipeline.Dataset_DNS
-	e.Container = c
-	e.Source = pipeline.EndpointFromVTPool()
-	e.Source.Ip = append(e.Source.Ip[:0], 10, 0, 0, 1)
-	e.Source.Container = c
-	e.Dns = pipeline.DNSMessageFromVTPool()
-	e.Dns.QuestionName = "q" + strconv.Itoa(i) + ".example"
-	return e
+// dnsEvent returns the query number i, for the name qi.example.
+func dnsEvent(i int, container *pipeline.Container) *pipeline.Event {
+	event := pipeline.EventFromVTPool()
+	event.Id = append(event.Id[:0], fmt.Sprintf("q%015d", i)...)
+	event.Dataset = pipeline.Dataset_DNS
+	event.Container = container
+	event.Source = pipeline.EndpointFromVTPool()
+	event.Source.Ip = append(event.Source.Ip[:0], 10, 0, 0, 1)
+	event.Source.Container = container
+	event.Dns = pipeline.DNSMessageFromVTPool()
+	event.Dns.QuestionName = "q" + strconv.Itoa(i) + ".example"
+	return event
 }
 
 // eventually waits until ok returns true.
@@ -344,18 +363,18 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // safeUpTo returns the End up to which everything of a file is safe.
-func safeUpTo(f collector.FileProducer) int64 {
-	c, _ := f.Resume()
-	return c.End
+func safeUpTo(producer collector.FileProducer) int64 {
+	checkpoint, _ := producer.Resume()
+	return checkpoint.End
 }
 
 // safePackets returns how many queries and sessions are in Kafka, in the spool, or dropped and counted.
-func (s *Shipper) safePackets() (n uint64) {
-	for _, d := range []pipeline.Dataset{pipeline.Dataset_DNS, pipeline.Dataset_SESSION} {
-		n += s.counters.safe[d].Load()
+func (s *Shipper) safePackets() (sum uint64) {
+	for _, dataset := range []pipeline.Dataset{pipeline.Dataset_DNS, pipeline.Dataset_SESSION} {
+		sum += s.counters.safe[dataset].Load()
 		for reason := range s.counters.discarded {
-			n += s.counters.discarded[reason][d].Load()
+			sum += s.counters.discarded[reason][dataset].Load()
 		}
 	}
-	return n
+	return sum
 }

@@ -14,13 +14,13 @@ func TestEveryDatasetIsShedWhereItsRowSays(t *testing.T) {
 		if i >= pipeline.NumDatasets {
 			t.Fatalf("dataset %s has no row in pipeline.Datasets: add it to pipeline/datasets.go", values.Get(i).Name())
 		}
-		e := &pipeline.Event{Dataset: pipeline.Dataset(i)}
+		event := &pipeline.Event{Dataset: pipeline.Dataset(i)}
 		at := pipeline.Datasets[i].ShedAt
-		if shouldShed(e, at-1, 100) || !shouldShed(e, at, 100) {
-			t.Errorf("%s: not shed exactly from %d %% on", e.Dataset.Name(), at)
+		if shouldShed(event, at-1, 100) || !shouldShed(event, at, 100) {
+			t.Errorf("%s: not shed exactly from %d %% on", event.Dataset.Name(), at)
 		}
-		if datasetIndex(e) != i {
-			t.Errorf("%s: counted as dataset %d", e.Dataset.Name(), datasetIndex(e))
+		if datasetIndex(event) != i {
+			t.Errorf("%s: counted as dataset %d", event.Dataset.Name(), datasetIndex(event))
 		}
 	}
 }

@@ -36,8 +36,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// runChild ships the files from where an earlier process stopped, and prints how many lines are safe all the
-// time.
+// runChild ships the files from where an earlier process stopped. It prints the number of safe lines every
+// two milliseconds.
 func runChild(state, broker string) error {
 	id, err := collector.LoadID(state)
 	if err != nil {
@@ -48,12 +48,12 @@ func runChild(state, broker string) error {
 	kcfg := kafka.Default()
 	kcfg.Brokers = []string{broker}
 	reg := prometheus.NewRegistry()
-	s, err := New(cfg, kcfg, id, testLog(), reg)
+	shipper, err := New(cfg, kcfg, id, testLog(), reg)
 	if err != nil {
 		return err
 	}
 	done := make(chan error, 1)
-	go func() { done <- shipAll(context.Background(), s, testFiles(childFiles, childLines)) }()
+	go func() { done <- shipAll(context.Background(), shipper, testFiles(childFiles, childLines)) }()
 	for {
 		select {
 		case err := <-done:
@@ -62,10 +62,10 @@ func runChild(state, broker string) error {
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 			defer cancel()
-			if err := s.Close(ctx); err != nil {
+			if err := shipper.Close(ctx); err != nil {
 				return err
 			}
-			fmt.Println("end", s.Ledger().IsBalanced(), s.Ledger().Buffered)
+			fmt.Println("end", shipper.Ledger().IsBalanced(), shipper.Ledger().Buffered)
 			return nil
 		case <-time.After(2 * time.Millisecond):
 			fmt.Println("safe", safeLines(reg))
@@ -73,27 +73,29 @@ func runChild(state, broker string) error {
 	}
 }
 
+// safeLines returns the value of the metric of safe log lines; -1: there is none.
 func safeLines(reg *prometheus.Registry) int {
 	families, err := reg.Gather()
 	if err != nil {
 		return -1
 	}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() == "tidegate_collector_events_safe_total" && m.GetLabel()[0].GetValue() == pipeline.Dataset_LOG.Name() {
-				return int(m.GetCounter().GetValue())
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if family.GetName() == "tidegate_collector_events_safe_total" &&
+				metric.GetLabel()[0].GetValue() == pipeline.Dataset_LOG.Name() {
+				return int(metric.GetCounter().GetValue())
 			}
 		}
 	}
 	return -1
 }
 
-// killChildren starts the child and kills it until one has come to the end. Lines that a child reported as
-// safe must be in Kafka.
+// killChildren starts children and kills each after some lines of output, until one has come to its end.
+// Lines that a child reported as safe must be in Kafka.
 func killChildren(t *testing.T, h *harness) {
-	r := rand.New(rand.NewPCG(1, 9))
+	rng := rand.New(rand.NewPCG(1, 9))
 	safe := 0
-	for n := 0; ; n++ {
+	for run := 0; ; run++ {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), "SHIP_CHILD_STATE="+h.state, "SHIP_CHILD_BROKER="+h.kcfg.Brokers[0])
 		out, err := cmd.StdoutPipe()
@@ -103,13 +105,13 @@ func killChildren(t *testing.T, h *harness) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		lines := r.IntN(5) // lines that it may print before it is killed
-		if n > 25 {
+		lines := rng.IntN(5) // lines that it may print before it is killed
+		if run > 25 {
 			lines = 1 << 30
 		}
 		last := ""
-		for in := bufio.NewScanner(out); in.Scan(); {
-			last = in.Text()
+		for scanner := bufio.NewScanner(out); scanner.Scan(); {
+			last = scanner.Text()
 			if lines--; lines < 0 {
 				cmd.Process.Kill()
 			}
@@ -121,10 +123,10 @@ func killChildren(t *testing.T, h *harness) {
 			lines, _ := strconv.Atoi(words[1])
 			safe += lines
 		case last == "end true 0":
-			t.Logf("%d processes, %d lines safe before a kill", n+1, safe)
+			t.Logf("%d processes, %d lines safe before a kill", run+1, safe)
 			return
-		case last != "" || n > 25:
-			t.Fatalf("process %d ended with %q", n, last)
+		case last != "" || run > 25:
+			t.Fatalf("process %d ended with %q", run, last)
 		}
 		if events, _ := h.deduplicatedEvents(); len(events) < safe {
 			t.Fatalf("%d lines were safe, %d are in Kafka", safe, len(events))

@@ -18,60 +18,64 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
+// tortureSeed runs 13 shippers one after the other. All but the last are closed or killed at a random point,
+// and the broker is restarted now and then. seed determines all random choices.
 func tortureSeed(t *testing.T, seed uint64) {
-	r := rand.New(rand.NewPCG(seed, 1))
-	h := newHarness(t)
-	h.cfg.BatchEvents = 5 + r.IntN(60)
-	h.cfg.BufferBytes = 16 * h.cfg.BatchBytes
-	h.startBroker()
-	all := testFiles(3+r.IntN(10), 6000)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	harness := newHarness(t)
+	harness.cfg.BatchEvents = 5 + rng.IntN(60)
+	harness.cfg.BufferBytes = 16 * harness.cfg.BatchBytes
+	harness.startBroker()
+	all := testFiles(3+rng.IntN(10), 6000)
 	packets := packetLog{safe: map[string]bool{}}
-	for n := 0; ; n++ {
+	for run := 0; ; run++ {
 		// Each shipper stops sending after so many batches have reached one of the two failpoints; the last
 		// one does not.
-		before, after := r.Int64N(300), r.Int64N(300)
-		var a, b atomic.Int64
-		sm := failpoints{
-			beforeProduce: func(batchID) { exitAfter(&a, before) },
-			afterProduce:  func(batchID) { exitAfter(&b, after) },
+		before, after := rng.Int64N(300), rng.Int64N(300)
+		var reachedBefore, reachedAfter atomic.Int64
+		points := failpoints{
+			beforeProduce: func(batchID) { exitAfter(&reachedBefore, before) },
+			afterProduce:  func(batchID) { exitAfter(&reachedAfter, after) },
 		}
-		last := n == 12
+		last := run == 12
 		if last {
-			sm = failpoints{}
+			points = failpoints{}
 		}
-		sm.afterConfirm, sm.compactAt = packets.recordSafe, 3000 // compacted all the time
-		s := h.startShipper(sm)
+		points.afterConfirm, points.compactAt = packets.recordSafe, 3000 // bytes: the journal is compacted often
+		shipper := harness.startShipper(points)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		var finished atomic.Bool
 		wg.Go(func() {
-			if shipAll(ctx, s, all) == nil {
+			if shipAll(ctx, shipper, all) == nil {
 				finished.Store(true)
 			}
 		})
-		stopPackets := packets.shipQueries(s, &wg)
+		stopPackets := packets.shipQueries(shipper, &wg)
 		if last {
 			stopPackets()
 			wg.Wait()
-			l := h.closeShipper(s)
-			if l.Lost != 0 || l.Buffered != 0 {
-				t.Errorf("ledger %+v", l)
+			ledger := harness.closeShipper(shipper)
+			if ledger.Lost != 0 || ledger.Buffered != 0 {
+				t.Errorf("ledger %+v", ledger)
 			}
 			cancel()
 			break
 		}
-		if r.IntN(4) == 0 {
-			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond)
-			h.stopBroker()
-			time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
-			h.startBroker()
+		if rng.IntN(4) == 0 {
+			time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond)
+			harness.stopBroker()
+			time.Sleep(time.Duration(rng.IntN(100)) * time.Millisecond)
+			harness.startBroker()
 		}
-		for end := time.Now().Add(time.Duration(10+r.IntN(150)) * time.Millisecond); time.Now().Before(end) && !finished.Load() && a.Load() <= before && b.Load() <= after; {
+		end := time.Now().Add(time.Duration(10+rng.IntN(150)) * time.Millisecond)
+		for time.Now().Before(end) && !finished.Load() &&
+			reachedBefore.Load() <= before && reachedAfter.Load() <= after {
 			time.Sleep(time.Millisecond)
 		}
-		if r.IntN(3) == 0 { // some end in order, as far as their senders still run
+		if rng.IntN(3) == 0 { // some are closed in order, as far as their senders still run
 			stop, cancelStop := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			s.Close(stop)
+			shipper.Close(stop)
 			cancelStop()
 			cancel()
 			stopPackets()
@@ -80,15 +84,15 @@ func tortureSeed(t *testing.T, seed uint64) {
 			cancel()
 			stopPackets()
 			wg.Wait()
-			s.kill()
+			shipper.kill()
 		}
 	}
-	h.checkExactlyOnce(all...)
-	packets.checkDelivered(h)
+	harness.checkExactlyOnce(all...)
+	packets.checkDelivered(harness)
 }
 
-// A packetLog holds what was shipped through producers of packets, over all processes, and which of it was
-// reported as safe.
+// A packetLog holds the queries that all shippers of a test have shipped, and which of them were reported as
+// safe.
 type packetLog struct {
 	next int
 
@@ -97,10 +101,10 @@ type packetLog struct {
 }
 
 // shipQueries ships queries from a goroutine until the function that it returns is called.
-func (q *packetLog) shipQueries(s *Shipper, wg *sync.WaitGroup) (stop func()) {
+func (q *packetLog) shipQueries(shipper *Shipper, wg *sync.WaitGroup) (stop func()) {
 	var over atomic.Bool
 	wg.Go(func() {
-		producer := s.Packets("packets")
+		producer := shipper.Packets("packets")
 		for !over.Load() {
 			i := q.next
 			q.next++
@@ -115,27 +119,27 @@ func (q *packetLog) shipQueries(s *Shipper, wg *sync.WaitGroup) (stop func()) {
 
 // recordSafe records the queries of a batch that is safe.
 func (q *packetLog) recordSafe(batch []byte) {
-	var b pipeline.Batch
-	if err := b.UnmarshalVT(batch); err != nil {
+	var decoded pipeline.Batch
+	if err := decoded.UnmarshalVT(batch); err != nil {
 		panic(err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for _, e := range b.Events {
-		if e.Dns != nil {
-			q.safe[strings.Clone(e.Dns.QuestionName)] = true
+	for _, event := range decoded.Events {
+		if event.Dns != nil {
+			q.safe[strings.Clone(event.Dns.QuestionName)] = true
 		}
 	}
 }
 
-// checkDelivered finds every query that was safe, and none twice.
+// checkDelivered checks that every safe query is in Kafka, and no query twice.
 func (q *packetLog) checkDelivered(h *harness) {
 	h.t.Helper()
 	times := map[string]int{}
 	events, _ := h.deduplicatedEvents()
-	for _, e := range events {
-		if e.Dns != nil {
-			times[e.Dns.QuestionName]++
+	for _, event := range events {
+		if event.Dns != nil {
+			times[event.Dns.QuestionName]++
 		}
 	}
 	lost := 0
@@ -144,9 +148,9 @@ func (q *packetLog) checkDelivered(h *harness) {
 			lost++
 		}
 	}
-	for name, n := range times {
-		if n > 1 {
-			h.t.Errorf("%s is there %d times", name, n)
+	for name, count := range times {
+		if count > 1 {
+			h.t.Errorf("%s is there %d times", name, count)
 		}
 	}
 	h.t.Logf("%d queries, %d safe before their process ended", q.next, len(q.safe))
@@ -155,37 +159,38 @@ func (q *packetLog) checkDelivered(h *harness) {
 	}
 }
 
-func exitAfter(n *atomic.Int64, limit int64) {
-	if n.Add(1) > limit {
+// exitAfter ends its goroutine if it was called more than limit times with the same counter.
+func exitAfter(calls *atomic.Int64, limit int64) {
+	if calls.Add(1) > limit {
 		runtime.Goexit()
 	}
 }
 
-func (h *harness) morePartitions(n int32) {
+// morePartitions raises the number of partitions of the events topic to count.
+func (h *harness) morePartitions(count int32) {
 	h.t.Helper()
-	c, err := kafka.New(h.kcfg)
+	client, err := kafka.New(h.kcfg)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer c.Close()
-	r, err := c.Kafka().CreatePartitions(h.t.Context(), &kafkago.CreatePartitionsRequest{
-		Topics: []kafkago.TopicPartitionsConfig{{Name: c.Topic("events"), Count: n}},
+	defer client.Close()
+	response, err := client.Kafka().CreatePartitions(h.t.Context(), &kafkago.CreatePartitionsRequest{
+		Topics: []kafkago.TopicPartitionsConfig{{Name: client.Topic("events"), Count: count}},
 	})
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	for _, err := range r.Errors {
+	for _, err := range response.Errors {
 		if err != nil {
 			h.t.Fatal(err)
 		}
 	}
 }
 
-// tortureSeeds returns how many seeds are tried. The environment variable TIDEGATE_TORTURE asks for more than
-// a quick run has time for.
+// tortureSeeds returns the number of seeds: 4, or the value of the environment variable TIDEGATE_TORTURE.
 func tortureSeeds() uint64 {
-	if n, err := strconv.ParseUint(os.Getenv("TIDEGATE_TORTURE"), 10, 32); err == nil {
-		return n
+	if seeds, err := strconv.ParseUint(os.Getenv("TIDEGATE_TORTURE"), 10, 32); err == nil {
+		return seeds
 	}
 	return 4
 }

@@ -19,10 +19,10 @@ type oracle struct {
 	Attrs  json.RawMessage `json:"attrs"`
 }
 
-func parseRecord(s string) (dockerRecord, bool) {
+func parseRecord(text string) (dockerRecord, bool) {
 	var r dockerRecord
 	var c timeParser
-	ok := r.parse([]byte(s), &c)
+	ok := r.parse([]byte(text), &c)
 	return r, ok
 }
 
@@ -54,14 +54,14 @@ func TestWhatIsNoRecordIsLeftAsItIs(t *testing.T) {
 		``, `{`, `{}`, `[]`, `x`, `{"log":"a\n"`, `{"log":"a\n"}x`, `{"log":5}`, `{"stream":"stdout"}`, `{"log":"a"`, `{"log":"a",}`, `{"log" "a"}`, `{"log":"a\\\"}`,
 		`{"log":"a","attrs":{"x":}`, `{"log":"tor{"log":"b\n"}`, `{log:"a"}`, `{"log":}`, `{"log":"x","n":*}`,
 	} {
-		b := []byte(in)
+		data := []byte(in)
 		var r dockerRecord
 		var c timeParser
-		if r.parse(b, &c) {
+		if r.parse(data, &c) {
 			t.Errorf("%s was taken as %q", in, r.log)
 		}
-		if string(b) != in {
-			t.Errorf("%s became %s", in, b)
+		if string(data) != in {
+			t.Errorf("%s became %s", in, data)
 		}
 	}
 }
@@ -95,20 +95,20 @@ func TestTimesAreReadAsTheLibraryReadsThem(t *testing.T) {
 
 // FuzzRecord compares the parser with encoding/json: what that reads must be read alike.
 func FuzzRecord(f *testing.F) {
-	for _, s := range []string{
+	for _, text := range []string{
 		`{"log":"hello\n","stream":"stdout","time":"2026-11-24T23:08:00.123456789Z"}`,
 		`{"log":"\u003c\ud83d\ude00\ufffd\\","stream":"stderr","attrs":{"a":["}",{}]},"time":"2026-11-24T23:08:00Z"}`,
 		`{"log":"\ud83d"}`, `{"log":"a","log":"b"}`, ` {"x":1e5,"log":"q"} `, `{"attrs":{"a":"\\"},"log":""}`,
 	} {
-		f.Add([]byte(s))
+		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		b := bytes.Clone(in)
+		data := bytes.Clone(in)
 		var r dockerRecord
 		var c timeParser
-		ok := r.parse(b, &c)
-		if !ok && !bytes.Equal(b, in) {
-			t.Fatalf("%q is no record, but became %q", in, b)
+		ok := r.parse(data, &c)
+		if !ok && !bytes.Equal(data, in) {
+			t.Fatalf("%q is no record, but became %q", in, data)
 		}
 		if ok && r.raw > len(in) {
 			t.Fatalf("raw %d of %d bytes", r.raw, len(in))

@@ -70,8 +70,8 @@ func TestGlobListsEachLogOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	g := Glob{Patterns: []string{root + "/*.log*", root + "/a*", root + "/*/*.log"}}
-	logs, err := g.List()
+	glob := Glob{Patterns: []string{root + "/*.log*", root + "/a*", root + "/*/*.log"}}
+	logs, err := glob.List()
 	var got []string
 	for _, log := range logs {
 		got = append(got, strings.TrimPrefix(log.ID, root+"/"))
@@ -83,7 +83,7 @@ func TestGlobListsEachLogOnce(t *testing.T) {
 	if _, err := (Glob{Patterns: []string{root + "/absent/*.log"}}).List(); err == nil {
 		t.Error("a folder that does not exist has a complete list")
 	}
-	if folders := g.Folders(); !slices.Equal(folders, []string{root}) {
+	if folders := glob.Folders(); !slices.Equal(folders, []string{root}) {
 		t.Errorf("folders %v", folders)
 	}
 }

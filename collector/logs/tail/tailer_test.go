@@ -34,30 +34,30 @@ func (h shippingHandler) Ship(ctx context.Context, producer collector.FileProduc
 var testConfig = Config{LineMax: 1 << 20, PartialTimeout: time.Minute, Memory: 64 << 20}
 
 // tailerOf returns a tailer of d without a Group that runs: the test scans and reads when it wants to.
-func tailerOf(d *logstest.Dockerd, ship *logstest.Shipper) *Tailer {
-	g := NewGroup(testConfig, slog.New(slog.DiscardHandler), nil)
-	g.ship = ship
-	log := discover.DockerLog(d.ID, d.Dir, d.ID+"-json.log")
-	return newTailer(g, log, shippingHandler{log}, 0)
+func tailerOf(dockerd *logstest.Dockerd, ship *logstest.Shipper) *Tailer {
+	group := NewGroup(testConfig, slog.New(slog.DiscardHandler), nil)
+	group.ship = ship
+	log := discover.DockerLog(dockerd.ID, dockerd.Dir, dockerd.ID+"-json.log")
+	return newTailer(group, log, shippingHandler{log}, 0)
 }
 
 // TestNoFileIsMissedWhileItIsRenamed lists a folder while files are rotated and compressed. After each
 // listing every file must have a name and stand in its place.
 func TestNoFileIsMissedWhileItIsRenamed(t *testing.T) {
 	for _, compress := range []bool{false, true} {
-		d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
-		d.MaxFile, d.Compress = 30, compress
-		tailer := tailerOf(d, ship)
+		dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+		dockerd.MaxFile, dockerd.Compress = 30, compress
+		tailer := tailerOf(dockerd, ship)
 		const rotations = 25
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
 			for i := range rotations {
-				d.WriteLog("stdout", fmt.Sprintf("line %d\n", i))
-				d.Rotate()
+				dockerd.WriteLog("stdout", fmt.Sprintf("line %d\n", i))
+				dockerd.Rotate()
 				time.Sleep(time.Duration(i%5) * 300 * time.Microsecond)
 			}
-			d.WriteLog("stdout", fmt.Sprintf("line %d\n", rotations))
+			dockerd.WriteLog("stdout", fmt.Sprintf("line %d\n", rotations))
 		}()
 		for over := false; !over; {
 			select {
@@ -71,11 +71,11 @@ func TestNoFileIsMissedWhileItIsRenamed(t *testing.T) {
 			}
 			tailer.scanFolder()
 			last := -1
-			for _, f := range tailer.files {
-				if f.name == "" {
+			for _, file := range tailer.files {
+				if file.name == "" {
 					t.Errorf("compressed %v: a file is taken for gone that is there", compress)
 				}
-				if n := firstLine(f); n >= 0 {
+				if n := firstLine(file); n >= 0 {
 					if n <= last {
 						t.Errorf("compressed %v: line %d stands behind line %d", compress, n, last)
 					}
@@ -105,13 +105,13 @@ func firstLine(f *file) int {
 // record.
 func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 	for _, compress := range []bool{false, true} {
-		d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
-		d.WriteLog("stdout", strings.Repeat("a", 2*decode.DockerPartBytes+3)+"\nnext\n")
+		dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+		dockerd.WriteLog("stdout", strings.Repeat("a", 2*decode.DockerPartBytes+3)+"\nnext\n")
 		if compress {
-			d.Gzip(d.Path)
-			d.Must(os.Rename(d.Path+".gz", d.Path+".1.gz"))
+			dockerd.Gzip(dockerd.Path)
+			dockerd.Must(os.Rename(dockerd.Path+".gz", dockerd.Path+".1.gz"))
 		}
-		tailer := tailerOf(d, ship)
+		tailer := tailerOf(dockerd, ship)
 		tailer.scanFolder()
 		stopped, stop := context.WithCancel(t.Context())
 		stop()
@@ -134,11 +134,11 @@ func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 // TestAnOpenLineOutlivesAStop has a line without an end in a file that no other follows: a stop does not drop
 // it.
 func TestAnOpenLineOutlivesAStop(t *testing.T) {
-	d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
-	d.WriteLog("stdout", strings.Repeat("a", decode.DockerPartBytes))
-	tailer := tailerOf(d, ship)
+	dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+	dockerd.WriteLog("stdout", strings.Repeat("a", decode.DockerPartBytes))
+	tailer := tailerOf(dockerd, ship)
 	tailer.scanFolder()
-	d.Remove()
+	dockerd.Remove()
 	tailer.scanFolder()
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
@@ -158,16 +158,16 @@ func TestAnOpenLineOutlivesAStop(t *testing.T) {
 // TestACopyThatCannotBeOpenedKeepsItsCheckpoint: without descriptors it is not known which file was
 // compressed.
 func TestACopyThatCannotBeOpenedKeepsItsCheckpoint(t *testing.T) {
-	d, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
-	d.MaxFile, d.Compress = 3, true
-	d.WriteLog("stdout", "a\n")
-	tailer := tailerOf(d, ship)
+	dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+	dockerd.MaxFile, dockerd.Compress = 3, true
+	dockerd.WriteLog("stdout", "a\n")
+	tailer := tailerOf(dockerd, ship)
 	tailer.scanFolder()
 	if _, err := tailer.readAvailable(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	tailer.group.budget.maxFiles = 1
-	d.Rotate()
+	dockerd.Rotate()
 	tailer.scanFolder()
 	tailer.group.closeTailer(tailer)
 	for _, name := range ship.Dropped() {

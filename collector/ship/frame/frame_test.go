@@ -15,14 +15,14 @@ import (
 const magic = "TGTEST"
 
 // build returns a file with frames of random payloads, the payloads, and the offset of each frame.
-func build(r *rand.Rand, n int) (file []byte, payloads [][]byte, at []int) {
+func build(rng *rand.Rand, count int) (file []byte, payloads [][]byte, at []int) {
 	file = AppendFileHeader(nil, magic, 2)
-	for i := range n {
-		payload := make([]byte, r.IntN(200))
-		for j := range payload {
-			payload[j] = byte(r.Uint32())
+	for i := range count {
+		payload := make([]byte, rng.IntN(200))
+		for k := range payload {
+			payload[k] = byte(rng.Uint32())
 		}
-		if r.IntN(3) == 0 { // a payload that holds what looks like a frame
+		if rng.IntN(3) == 0 { // the payload ends with bytes that look like a frame
 			payload = Append(payload, 'X', []byte("forged"))
 		}
 		payloads, at = append(payloads, payload), append(at, len(file))
@@ -31,28 +31,28 @@ func build(r *rand.Rand, n int) (file []byte, payloads [][]byte, at []int) {
 	return file, payloads, at
 }
 
-// scan returns the readable payloads of a file, and how many bytes belong to none.
+// scan returns the readable payloads of a file, and the number of bytes that belong to none.
 func scan(file []byte) (payloads [][]byte, unreadable int64) {
-	r := bytes.NewReader(file)
-	s := NewScanner(r, int64(len(file)))
-	for f, ok := s.Next(); ok; f, ok = s.Next() {
-		if !f.Complete {
+	reader := bytes.NewReader(file)
+	scanner := NewScanner(reader, int64(len(file)))
+	for frame, ok := scanner.Next(); ok; frame, ok = scanner.Next() {
+		if !frame.Complete {
 			continue
 		}
-		payload, err := f.Read(r)
+		payload, err := frame.Read(reader)
 		if err != nil {
-			unreadable += HeadSize + int64(f.Length)
+			unreadable += HeadSize + int64(frame.Length)
 			continue
 		}
 		payloads = append(payloads, payload)
 	}
-	return payloads, unreadable + s.Skipped()
+	return payloads, unreadable + scanner.Skipped()
 }
 
 func TestFramesAreReadAsTheyWereWritten(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 1))
+	rng := rand.New(rand.NewPCG(1, 1))
 	for range 200 {
-		file, want, _ := build(r, r.IntN(20))
+		file, want, _ := build(rng, rng.IntN(20))
 		got, unreadable := scan(file)
 		if unreadable != 0 || !slices.EqualFunc(got, want, bytes.Equal) {
 			t.Fatalf("%d frames of %d, %d bytes unreadable", len(got), len(want), unreadable)
@@ -60,15 +60,15 @@ func TestFramesAreReadAsTheyWereWritten(t *testing.T) {
 	}
 }
 
-// TestDamageCostsOnlyTheFrameThatItHits: every frame whose bytes are as they were is found, and no other.
+// TestDamageCostsOnlyTheFrameThatItHits: every undamaged frame is found, and no other.
 func TestDamageCostsOnlyTheFrameThatItHits(t *testing.T) {
-	r := rand.New(rand.NewPCG(2, 2))
+	rng := rand.New(rand.NewPCG(2, 2))
 	for range 500 {
-		file, payloads, at := build(r, 1+r.IntN(20))
-		hit := FileHeaderSize + r.IntN(len(file)-FileHeaderSize)
-		length := 1 + r.IntN(60)
+		file, payloads, at := build(rng, 1+rng.IntN(20))
+		hit := FileHeaderSize + rng.IntN(len(file)-FileHeaderSize)
+		length := 1 + rng.IntN(60)
 		for i := hit; i < min(hit+length, len(file)); i++ {
-			file[i] ^= byte(1 + r.IntN(255))
+			file[i] ^= byte(1 + rng.IntN(255))
 		}
 		var want [][]byte
 		for i, payload := range payloads {
@@ -80,7 +80,8 @@ func TestDamageCostsOnlyTheFrameThatItHits(t *testing.T) {
 		got, unreadable := scan(file)
 		got = slices.DeleteFunc(got, func(b []byte) bool { return string(b) == "forged" })
 		if unreadable == 0 || !slices.EqualFunc(got, want, bytes.Equal) {
-			t.Fatalf("damage at %d to %d: %d frames, want %d, %d bytes unreadable", hit, hit+length, len(got), len(want), unreadable)
+			t.Fatalf("damage at %d to %d: %d frames, want %d, %d bytes unreadable", hit, hit+length, len(got),
+				len(want), unreadable)
 		}
 	}
 }
@@ -110,12 +111,12 @@ func TestTornTail(t *testing.T) {
 
 func TestWrittenFrameIsRead(t *testing.T) {
 	buf := Append([]byte("before"), 'k', []byte("payload"))
-	f := SealedFrame(buf, len("before"), int64(len("before")))
-	got, err := f.Read(bytes.NewReader(buf))
-	if err != nil || string(got) != "payload" || f.Kind != 'k' || !f.Complete {
-		t.Errorf("%q, %v, %+v", got, err, f)
+	frame := SealedFrame(buf, len("before"), int64(len("before")))
+	got, err := frame.Read(bytes.NewReader(buf))
+	if err != nil || string(got) != "payload" || frame.Kind != 'k' || !frame.Complete {
+		t.Errorf("%q, %v, %+v", got, err, frame)
 	}
-	if _, err := f.Read(bytes.NewReader(buf[:len(buf)-1])); !errors.Is(err, ErrDamaged) {
+	if _, err := frame.Read(bytes.NewReader(buf[:len(buf)-1])); !errors.Is(err, ErrDamaged) {
 		t.Errorf("of a file that is too short: %v", err)
 	}
 }
@@ -135,10 +136,11 @@ func TestFileHeader(t *testing.T) {
 	}
 }
 
+// TestSetAsideNeverReplaces: each file that is set aside has a name of its own.
 func TestSetAsideNeverReplaces(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
-	for n := 1; n <= 3; n++ {
-		if err := os.WriteFile(path, []byte(fmt.Sprint(n)), 0o600); err != nil {
+	for run := 1; run <= 3; run++ {
+		if err := os.WriteFile(path, []byte(fmt.Sprint(run)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		name, err := SetAside(path)
@@ -146,13 +148,15 @@ func TestSetAsideNeverReplaces(t *testing.T) {
 			t.Fatal(err)
 		}
 		os.Remove(path)
-		if text, err := os.ReadFile(name); err != nil || string(text) != fmt.Sprint(n) || !strings.Contains(name, ".unreadable") {
+		text, err := os.ReadFile(name)
+		if err != nil || string(text) != fmt.Sprint(run) || !strings.Contains(name, ".unreadable") {
 			t.Errorf("%s: %q, %v", name, text, err)
 		}
 	}
 }
 
-// TestSetAsideTwiceIsOneFile: each start on a full disk, which cannot replace the journal, added a name.
+// TestSetAsideTwiceIsOneFile: a file that was set aside and could not be replaced, as on a full disk, is not
+// set aside under another name at the next start.
 func TestSetAsideTwiceIsOneFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	for _, text := range []string{"older", "newer"} {
@@ -175,6 +179,7 @@ func TestSetAsideTwiceIsOneFile(t *testing.T) {
 	}
 }
 
+// FuzzScanner: the frames of any file do not overlap, and every byte is in a frame or counted as skipped.
 func FuzzScanner(f *testing.F) {
 	file, _, at := build(rand.New(rand.NewPCG(4, 4)), 6)
 	f.Add(file)
@@ -182,23 +187,23 @@ func FuzzScanner(f *testing.F) {
 	f.Add(append(slices.Clone(file[:at[2]]), file[at[2]+5:]...))
 	f.Add(bytes.Repeat(marker, 50))
 	f.Fuzz(func(t *testing.T, file []byte) {
-		r := bytes.NewReader(file)
-		s := NewScanner(r, int64(len(file)))
+		reader := bytes.NewReader(file)
+		scanner := NewScanner(reader, int64(len(file)))
 		end, inFrames := int64(FileHeaderSize), int64(0)
-		for fr, ok := s.Next(); ok; fr, ok = s.Next() {
-			if fr.Offset-HeadSize < end {
-				t.Fatalf("a frame at %d overlaps the one that ends at %d", fr.Offset, end)
+		for frame, ok := scanner.Next(); ok; frame, ok = scanner.Next() {
+			if frame.Offset-HeadSize < end {
+				t.Fatalf("a frame at %d overlaps the one that ends at %d", frame.Offset, end)
 			}
-			if _, err := fr.Read(r); !fr.Complete && err == nil {
+			if _, err := frame.Read(reader); !frame.Complete && err == nil {
 				t.Fatal("an incomplete frame was read")
 			}
-			end = fr.Offset + int64(fr.Length)
-			if fr.Complete {
-				inFrames += HeadSize + int64(fr.Length)
+			end = frame.Offset + int64(frame.Length)
+			if frame.Complete {
+				inFrames += HeadSize + int64(frame.Length)
 			}
 		}
-		if total := int64(len(file)) - FileHeaderSize; total > 0 && inFrames+s.Skipped() != total {
-			t.Errorf("%d bytes in frames and %d skipped of %d", inFrames, s.Skipped(), total)
+		if total := int64(len(file)) - FileHeaderSize; total > 0 && inFrames+scanner.Skipped() != total {
+			t.Errorf("%d bytes in frames and %d skipped of %d", inFrames, scanner.Skipped(), total)
 		}
 	})
 }

@@ -21,32 +21,35 @@ import (
 
 var discard = slog.New(slog.DiscardHandler)
 
+// open opens the journal in dir without starting it.
 func open(t testing.TB, dir string, options Options) *Journal {
 	t.Helper()
 	if options.Log == nil {
 		options.Log = discard
 	}
-	j, err := Open(dir, options)
+	journal, err := Open(dir, options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j
+	return journal
 }
 
+// start opens the journal in dir and starts it, so that it can be written.
 func start(t testing.TB, dir string, options Options) *Journal {
 	t.Helper()
-	j := open(t, dir, options)
-	if err := j.Start(); err != nil {
+	journal := open(t, dir, options)
+	if err := journal.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return j
+	return journal
 }
 
+// checkpoint returns a checkpoint at end whose ReadFrom lies ten bytes before.
 func checkpoint(end int64) collector.Checkpoint {
 	return collector.Checkpoint{End: end, ReadFrom: max(0, end-10)}
 }
 
-// batch makes a batch of the lines of one file that end behind after, up to end.
+// batch returns a batch of the lines of one file that end behind after, up to end.
 func batch(sequence uint64, file FileID, after, end int64) Batch {
 	return Batch{
 		ID:     BatchID{Epoch: 1 << 63, Partition: 3, Sequence: sequence},
@@ -61,60 +64,63 @@ func mustAppend(t testing.TB, j *Journal, b Batch) {
 	}
 }
 
+// TestStateSurvives: a journal that is opened again has the same state, as it was written and after
+// compaction.
 func TestStateSurvives(t *testing.T) {
 	dir := t.TempDir()
-	j := start(t, dir, Options{})
-	j.SetPartitions(4)
-	a, b := j.AddFile("a"), j.AddFile("b")
-	j.AddFile("never in a batch")
-	mustAppend(t, j, batch(1, a, 0, 100))
-	mustAppend(t, j, batch(2, a, 100, 200))
-	mustAppend(t, j, batch(3, a, 200, 300))
-	mustAppend(t, j, batch(4, b, 0, 50))
-	j.Ack(BatchID{1 << 63, 3, 1})
-	j.Ack(BatchID{1 << 63, 3, 3})
-	j.Ack(BatchID{1 << 63, 3, 99}) // not known
-	j.DropFile(b)
-	j.Close(false)
+	journal := start(t, dir, Options{})
+	journal.SetPartitions(4)
+	fileA, fileB := journal.AddFile("a"), journal.AddFile("b")
+	journal.AddFile("never in a batch")
+	mustAppend(t, journal, batch(1, fileA, 0, 100))
+	mustAppend(t, journal, batch(2, fileA, 100, 200))
+	mustAppend(t, journal, batch(3, fileA, 200, 300))
+	mustAppend(t, journal, batch(4, fileB, 0, 50))
+	journal.Ack(BatchID{1 << 63, 3, 1})
+	journal.Ack(BatchID{1 << 63, 3, 3})
+	journal.Ack(BatchID{1 << 63, 3, 99}) // not known
+	journal.DropFile(fileB)
+	journal.Close(false)
 
 	want := State{
 		Partitions: 4,
 		Files: []File{{
-			ID: a, Name: "a", Checkpoint: checkpoint(100), HasCheckpoint: true,
-			Done: []Range{{File: a, After: 200, End: checkpoint(300), Events: 5}},
+			ID: fileA, Name: "a", Checkpoint: checkpoint(100), HasCheckpoint: true,
+			Done: []Range{{File: fileA, After: 200, End: checkpoint(300), Events: 5}},
 		}},
-		Batches: []Batch{batch(2, a, 100, 200), {ID: BatchID{1 << 63, 3, 4}}},
+		Batches: []Batch{batch(2, fileA, 100, 200), {ID: BatchID{1 << 63, 3, 4}}},
 	}
 	for _, again := range []string{"as it was written", "written anew"} {
-		j = open(t, dir, Options{})
-		got := j.State()
+		journal = open(t, dir, Options{})
+		got := journal.State()
 		if len(got.Batches) == 2 && len(got.Batches[1].Ranges) == 0 {
-			got.Batches[1].Ranges = nil // nobody knows of which file they were
+			got.Batches[1].Ranges = nil // the file of its range was dropped
 		}
-		if !reflect.DeepEqual(got, want) || j.Unreadable() != 0 {
-			t.Errorf("%s:\n got %+v\nwant %+v, unreadable %d", again, got, want, j.Unreadable())
+		if !reflect.DeepEqual(got, want) || journal.Unreadable() != 0 {
+			t.Errorf("%s:\n got %+v\nwant %+v, unreadable %d", again, got, want, journal.Unreadable())
 		}
-		if err := j.Start(); err != nil {
+		if err := journal.Start(); err != nil {
 			t.Fatal(err)
 		}
-		j.Close(true)
+		journal.Close(true)
 	}
 }
 
+// TestNameThatMeansAnotherFile: of several files with the same name only the last is not marked as replaced.
 func TestNameThatMeansAnotherFile(t *testing.T) {
 	dir := t.TempDir()
-	j := start(t, dir, Options{})
-	old := j.AddFile("a")
-	mustAppend(t, j, batch(1, old, 0, 100))
-	older := j.AddFile("a")
-	current := j.AddFile("a")
-	mustAppend(t, j, batch(2, current, 0, 70))
-	mustAppend(t, j, batch(3, older, 0, 50)) // its lines waited for longer than those of the newer file
-	j.Close(false)
+	journal := start(t, dir, Options{})
+	old := journal.AddFile("a")
+	mustAppend(t, journal, batch(1, old, 0, 100))
+	older := journal.AddFile("a")
+	current := journal.AddFile("a")
+	mustAppend(t, journal, batch(2, current, 0, 70))
+	mustAppend(t, journal, batch(3, older, 0, 50)) // its lines waited for longer than those of the newer file
+	journal.Close(false)
 	state := open(t, dir, Options{}).State()
-	for _, f := range state.Files {
-		if f.Replaced != (f.ID != current) {
-			t.Errorf("file %d: %+v", f.ID, f)
+	for _, file := range state.Files {
+		if file.Replaced != (file.ID != current) {
+			t.Errorf("file %d: %+v", file.ID, file)
 		}
 	}
 	if len(state.Files) != 3 {
@@ -122,18 +128,19 @@ func TestNameThatMeansAnotherFile(t *testing.T) {
 	}
 }
 
+// TestShrunkBatch: Shrink replaces the range of one file in a batch, and removes it if it is empty.
 func TestShrunkBatch(t *testing.T) {
 	dir := t.TempDir()
-	j := start(t, dir, Options{})
-	a, b := j.AddFile("a"), j.AddFile("b")
-	both := batch(1, a, 0, 100)
-	both.Ranges = append(both.Ranges, Range{File: b, After: 20, End: checkpoint(90), Events: 4})
-	mustAppend(t, j, both)
+	journal := start(t, dir, Options{})
+	fileA, fileB := journal.AddFile("a"), journal.AddFile("b")
+	both := batch(1, fileA, 0, 100)
+	both.Ranges = append(both.Ranges, Range{File: fileB, After: 20, End: checkpoint(90), Events: 4})
+	mustAppend(t, journal, both)
 	id := both.ID
-	j.Shrink(id, Range{File: a, After: 0, End: checkpoint(60), Events: 3})
-	j.Shrink(id, Range{File: b, After: 20, End: collector.Checkpoint{End: 20, ReadFrom: 20}})
-	j.Close(false)
-	want := []Batch{{ID: id, Ranges: []Range{{File: a, After: 0, End: checkpoint(60), Events: 3}}}}
+	journal.Shrink(id, Range{File: fileA, After: 0, End: checkpoint(60), Events: 3})
+	journal.Shrink(id, Range{File: fileB, After: 20, End: collector.Checkpoint{End: 20, ReadFrom: 20}})
+	journal.Close(false)
+	want := []Batch{{ID: id, Ranges: []Range{{File: fileA, After: 0, End: checkpoint(60), Events: 3}}}}
 	if got := open(t, dir, Options{}).State().Batches; !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
@@ -142,43 +149,43 @@ func TestShrunkBatch(t *testing.T) {
 // TestLinesThatWereInNoBatch: the checkpoint passes lines that went to Kafka without the journal.
 func TestLinesThatWereInNoBatch(t *testing.T) {
 	dir := t.TempDir()
-	j := start(t, dir, Options{})
-	a := j.AddFile("a")
-	mustAppend(t, j, batch(1, a, 0, 100))
-	j.Ack(BatchID{1 << 63, 3, 1})
-	j.Done(Range{File: a, After: 100, End: checkpoint(180), Events: 2})
-	mustAppend(t, j, batch(2, a, 180, 200))
-	j.Ack(BatchID{1 << 63, 3, 2})
-	j.Close(false)
-	if f := open(t, dir, Options{}).State().Files[0]; f.Checkpoint != checkpoint(200) || len(f.Done) > 0 {
-		t.Errorf("%+v", f)
+	journal := start(t, dir, Options{})
+	id := journal.AddFile("a")
+	mustAppend(t, journal, batch(1, id, 0, 100))
+	journal.Ack(BatchID{1 << 63, 3, 1})
+	journal.Done(Range{File: id, After: 100, End: checkpoint(180), Events: 2})
+	mustAppend(t, journal, batch(2, id, 180, 200))
+	journal.Ack(BatchID{1 << 63, 3, 2})
+	journal.Close(false)
+	if file := open(t, dir, Options{}).State().Files[0]; file.Checkpoint != checkpoint(200) || len(file.Done) > 0 {
+		t.Errorf("%+v", file)
 	}
 }
 
-// TestAnyOrderOfAcks: whatever the order in which batches become safe, the journal knows exactly what is not,
-// and the journal as it was written and the one that is written anew say the same.
+// TestAnyOrderOfAcks: in whatever order batches are acknowledged, the journal has exactly those that were
+// not. It is compacted at random.
 func TestAnyOrderOfAcks(t *testing.T) {
-	r := rand.New(rand.NewPCG(5, 5))
+	rng := rand.New(rand.NewPCG(5, 5))
 	for range 50 {
 		dir := t.TempDir()
-		j := start(t, dir, Options{CompactAt: int64(200 + r.IntN(2000))})
-		a := j.AddFile("a")
-		open := map[uint64]Batch{}
+		journal := start(t, dir, Options{CompactAt: int64(200 + rng.IntN(2000))})
+		fileID := journal.AddFile("a")
+		unacknowledged := map[uint64]Batch{}
 		end := int64(0)
 		for sequence := range uint64(60) {
-			next := end + 1 + r.Int64N(100)
-			open[sequence] = batch(sequence, a, end, next)
-			mustAppend(t, j, batch(sequence, a, end, next))
+			next := end + 1 + rng.Int64N(100)
+			unacknowledged[sequence] = batch(sequence, fileID, end, next)
+			mustAppend(t, journal, batch(sequence, fileID, end, next))
 			end = next
-			for id := range open {
-				if r.IntN(4) == 0 {
-					j.Ack(open[id].ID)
-					delete(open, id)
+			for id := range unacknowledged {
+				if rng.IntN(4) == 0 {
+					journal.Ack(unacknowledged[id].ID)
+					delete(unacknowledged, id)
 				}
 			}
 		}
-		j.Close(false)
-		checkOpen(t, dir, open, end)
+		journal.Close(false)
+		checkOpen(t, dir, unacknowledged, end)
 	}
 }
 
@@ -191,18 +198,17 @@ func checkOpen(t *testing.T, dir string, want map[uint64]Batch, end int64) {
 		t.Fatalf("%d batches, want %d", len(state.Batches), len(want))
 	}
 	ends := map[int64]int64{0: state.Files[0].Checkpoint.End}
-	for _, b := range state.Batches {
-		if !reflect.DeepEqual(b, want[b.ID.Sequence]) {
-			t.Fatalf("batch %+v, want %+v", b, want[b.ID.Sequence])
+	for _, got := range state.Batches {
+		if !reflect.DeepEqual(got, want[got.ID.Sequence]) {
+			t.Fatalf("batch %+v, want %+v", got, want[got.ID.Sequence])
 		}
-		ends[b.Ranges[0].After] = b.Ranges[0].End.End
+		ends[got.Ranges[0].After] = got.Ranges[0].End.End
 	}
 	for _, done := range state.Files[0].Done {
 		ends[done.After] = done.End.End
 	}
 	at := ends[0]
-	for n := range ends {
-		_ = n
+	for range ends {
 		if next, ok := ends[at]; ok && at > 0 {
 			at = next
 		}
@@ -216,49 +222,50 @@ func checkOpen(t *testing.T, dir string, want map[uint64]Batch, end int64) {
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	var full atomic.Bool
-	j := start(t, dir, Options{Wrap: func(f frame.File) frame.File { return fullDisk{f, &full} }})
-	a := j.AddFile("a")
-	mustAppend(t, j, batch(1, a, 0, 100))
+	journal := start(t, dir, Options{Wrap: func(f frame.File) frame.File { return fullDisk{f, &full} }})
+	fileID := journal.AddFile("a")
+	mustAppend(t, journal, batch(1, fileID, 0, 100))
 	full.Store(true)
-	if err := j.Append(batch(2, a, 100, 200)); !errors.Is(err, unix.ENOSPC) {
+	if err := journal.Append(batch(2, fileID, 100, 200)); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("append: %v", err)
 	}
-	j.Ack(BatchID{1 << 63, 3, 1})
-	if j.Errors() != 2 {
-		t.Errorf("%d errors", j.Errors())
+	journal.Ack(BatchID{1 << 63, 3, 1})
+	if journal.Errors() != 2 {
+		t.Errorf("%d errors", journal.Errors())
 	}
 	full.Store(false)
-	mustAppend(t, j, batch(3, a, 200, 300))
-	j.Close(false)
-	j = open(t, dir, Options{})
-	if got := j.State().Batches; len(got) != 2 || j.Unreadable() != 0 {
-		t.Errorf("%+v, unreadable %d", got, j.Unreadable())
+	mustAppend(t, journal, batch(3, fileID, 200, 300))
+	journal.Close(false)
+	journal = open(t, dir, Options{})
+	if got := journal.State().Batches; len(got) != 2 || journal.Unreadable() != 0 {
+		t.Errorf("%+v, unreadable %d", got, journal.Unreadable())
 	}
 }
 
+// A fullDisk is a file whose writes fail half-way while the disk is full.
 type fullDisk struct {
 	frame.File
 	full *atomic.Bool
 }
 
-func (f fullDisk) WriteAt(b []byte, at int64) (int, error) {
+func (f fullDisk) WriteAt(data []byte, at int64) (int, error) {
 	if !f.full.Load() {
-		return f.File.WriteAt(b, at)
+		return f.File.WriteAt(data, at)
 	}
-	n, _ := f.File.WriteAt(b[:len(b)/2], at)
-	return n, unix.ENOSPC
+	written, _ := f.File.WriteAt(data[:len(data)/2], at)
+	return written, unix.ENOSPC
 }
 
 // TestUnreadableJournalIsKept: whatever is wrong with a journal, it is counted and kept, and what can be read
 // is used.
 func TestUnreadableJournalIsKept(t *testing.T) {
 	dir := t.TempDir()
-	j := start(t, dir, Options{})
-	a := j.AddFile("a")
+	journal := start(t, dir, Options{})
+	fileID := journal.AddFile("a")
 	for i := range int64(3) {
-		mustAppend(t, j, batch(uint64(i), a, 100*i, 100*i+100))
+		mustAppend(t, journal, batch(uint64(i), fileID, 100*i, 100*i+100))
 	}
-	j.Close(false)
+	journal.Close(false)
 	path := filepath.Join(dir, "journal")
 	whole, err := os.ReadFile(path)
 	if err != nil {
@@ -273,16 +280,16 @@ func TestUnreadableJournalIsKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		var log bytes.Buffer
-		j := start(t, dir, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
-		j.Close(false)
-		if n := len(j.State().Batches); n != batches || j.Unreadable() == 0 {
-			t.Errorf("%s: %d batches, unreadable %d", what, n, j.Unreadable())
+		journal := start(t, dir, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		journal.Close(false)
+		if count := len(journal.State().Batches); count != batches || journal.Unreadable() == 0 {
+			t.Errorf("%s: %d batches, unreadable %d", what, count, journal.Unreadable())
 		}
 		if kept, err := os.ReadFile(path + ".unreadable"); err != nil || !bytes.Equal(kept, text) {
 			t.Errorf("%s: not kept: %v", what, err)
 		}
-		if n := strings.Count(log.String(), "cannot be read"); n != 1 {
-			t.Errorf("%s: logged %d times", what, n)
+		if count := strings.Count(log.String(), "cannot be read"); count != 1 {
+			t.Errorf("%s: logged %d times", what, count)
 		}
 		if start(t, dir, Options{}).Unreadable() != 0 {
 			t.Errorf("%s: the new journal is unreadable too", what)
@@ -312,10 +319,10 @@ func TestJournalOfOldVersionIsKept(t *testing.T) {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	j := start(t, dir, Options{})
-	j.Close(false)
-	if j.Unreadable() != uint64(len(text)) || len(j.State().Files) != 0 {
-		t.Errorf("unreadable %d of %d, files %v", j.Unreadable(), len(text), j.State().Files)
+	journal := start(t, dir, Options{})
+	journal.Close(false)
+	if journal.Unreadable() != uint64(len(text)) || len(journal.State().Files) != 0 {
+		t.Errorf("unreadable %d of %d, files %v", journal.Unreadable(), len(text), journal.State().Files)
 	}
 	if kept, err := os.ReadFile(path + ".unreadable"); err != nil || !bytes.Equal(kept, text) {
 		t.Errorf("not kept: %v", err)
@@ -328,11 +335,12 @@ func TestNothingIsKeptOfAFileOfZeros(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "journal"), make([]byte, 4096), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if j := start(t, dir, Options{}); j.Unreadable() != 0 {
-		t.Errorf("unreadable %d", j.Unreadable())
+	if journal := start(t, dir, Options{}); journal.Unreadable() != 0 {
+		t.Errorf("unreadable %d", journal.Unreadable())
 	}
 }
 
+// TestRecordsAreReadAsTheyWereWritten: parsePayload is the inverse of appendPayload for each kind of record.
 func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	check := func(want record) {
 		t.Helper()
@@ -347,22 +355,22 @@ func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 			t.Errorf("got %+v\nwant %+v", got, want)
 		}
 	}
-	r := Range{File: 3, After: 100, End: collector.Checkpoint{End: 300, ReadFrom: 200}, Events: 7}
+	lines := Range{File: 3, After: 100, End: collector.Checkpoint{End: 300, ReadFrom: 200}, Events: 7}
 	check(record{kind: recordFile, file: 3, name: "a/b"})
-	check(record{kind: recordCheckpoint, ranges: []Range{r}})
-	check(record{kind: recordDone, ranges: []Range{r}})
-	check(record{kind: recordBatch, batch: BatchID{1 << 63, 7, 9}, ranges: []Range{r, r}})
+	check(record{kind: recordCheckpoint, ranges: []Range{lines}})
+	check(record{kind: recordDone, ranges: []Range{lines}})
+	check(record{kind: recordBatch, batch: BatchID{1 << 63, 7, 9}, ranges: []Range{lines, lines}})
 	check(record{kind: recordAck, batch: BatchID{1 << 63, 7, 9}})
-	check(record{kind: recordShrink, batch: BatchID{1, 7, 9}, ranges: []Range{r}})
+	check(record{kind: recordShrink, batch: BatchID{1, 7, 9}, ranges: []Range{lines}})
 	check(record{kind: recordDrop, file: 9})
 	check(record{kind: recordPartitions, partitions: 12})
 }
 
-// FuzzState: whatever the records are, what is written anew says the same.
+// FuzzState: the snapshot of any state, read again, is the same state.
 func FuzzState(f *testing.F) {
 	ranges := []Range{{File: 1, After: 0, End: collector.Checkpoint{End: 100, ReadFrom: 50}, Events: 3}}
 	text := frame.AppendFileHeader(nil, magic, version)
-	for _, r := range []record{
+	for _, rec := range []record{
 		{kind: recordPartitions, partitions: 4},
 		{kind: recordFile, file: 1, name: "a"},
 		{kind: recordCheckpoint, ranges: []Range{{File: 1, End: collector.Checkpoint{End: 10, ReadFrom: 10}}}},
@@ -373,14 +381,17 @@ func FuzzState(f *testing.F) {
 		{kind: recordAck, batch: BatchID{1, 2, 3}},
 		{kind: recordDrop, file: 1},
 	} {
-		text = appendRecord(text, &r)
+		text = appendRecord(text, &rec)
 		f.Add(bytes.Clone(text), byte(0))
-		f.Add(r.appendPayload(nil), r.kind)
+		f.Add(rec.appendPayload(nil), rec.kind)
 	}
 	f.Fuzz(func(t *testing.T, text []byte, kind byte) {
 		if kind != 0 { // a payload with a right CRC, which bytes at random hardly ever have
 			payload := text
-			text = appendRecord(frame.AppendFileHeader(nil, magic, version), &record{kind: recordFile, file: 1, name: "a"})
+			text = appendRecord(
+				frame.AppendFileHeader(nil, magic, version),
+				&record{kind: recordFile, file: 1, name: "a"},
+			)
 			text = frame.Append(text, kind, payload)
 			text = frame.Append(text, kind, payload)
 		}
@@ -392,13 +403,16 @@ func FuzzState(f *testing.F) {
 		if unreadable, err := second.readRecords(first.appendSnapshot(nil)); unreadable != 0 {
 			t.Fatalf("the snapshot is unreadable: %v", err)
 		}
-		a, b := first.exportState(), second.exportState()
-		if len(a.Files) != len(b.Files) || len(a.Batches) != len(b.Batches) {
-			t.Fatalf("snapshot:\n%+v\n%+v", a, b)
+		before, after := first.exportState(), second.exportState()
+		if len(before.Files) != len(after.Files) || len(before.Batches) != len(after.Batches) {
+			t.Fatalf("snapshot:\n%+v\n%+v", before, after)
 		}
-		for i := range a.Files {
-			if x, y := a.Files[i], b.Files[i]; x.ID != y.ID || x.Checkpoint != y.Checkpoint || len(x.Done) != len(y.Done) || x.HasCheckpoint != y.HasCheckpoint {
-				t.Fatalf("snapshot:\n%+v\n%+v", x, y)
+		for i := range before.Files {
+			if oldFile, newFile := before.Files[i], after.Files[i]; oldFile.ID != newFile.ID ||
+				oldFile.Checkpoint != newFile.Checkpoint ||
+				len(oldFile.Done) != len(newFile.Done) ||
+				oldFile.HasCheckpoint != newFile.HasCheckpoint {
+				t.Fatalf("snapshot:\n%+v\n%+v", oldFile, newFile)
 			}
 		}
 	})
