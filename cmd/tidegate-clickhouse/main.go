@@ -37,14 +37,17 @@ func main() {
 	}
 }
 
+// run loads the library and runs its server with the arguments args in the folder work below dir. It returns
+// when that server ends.
 func run(library, dir string, args []string) error {
-	// The child of a killed tidegate ends a moment after it. Until then the folder is in use.
+	// The child of a killed tidegate ends a moment after its parent. The folder is in use until then.
 	lock, err := statedir.Wait(context.Background(), filepath.Join(dir, "child.lock"), 15*time.Second)
 	if err != nil {
 		return fmt.Errorf("another server has this folder: %w", err)
 	}
 	defer func() { _ = lock.Unlock() }()
 
+	// Relative paths in the library then lead below the data folder of tidegate.
 	if err := os.Chdir(filepath.Join(dir, "work")); err != nil {
 		return err
 	}
@@ -58,16 +61,18 @@ func run(library, dir string, args []string) error {
 	var cmdline func(argc int32, argv unsafe.Pointer) unsafe.Pointer
 	purego.RegisterLibFunc(&cmdline, lib, "chdb_query_cmdline")
 
+	// As in C, argv holds pointers to strings that end with a NUL, and a nil pointer behind them.
 	argv := make([]*byte, 0, len(args)+2)
-	for _, text := range append([]string{"clickhouse"}, args...) {
-		if strings.IndexByte(text, 0) >= 0 {
-			return fmt.Errorf("argument %q holds a NUL", text)
+	for _, argument := range append([]string{"clickhouse"}, args...) {
+		if strings.IndexByte(argument, 0) >= 0 {
+			return fmt.Errorf("argument %q holds a NUL", argument)
 		}
-		b := append([]byte(text), 0)
-		argv = append(argv, &b[0])
+		terminated := append([]byte(argument), 0)
+		argv = append(argv, &terminated[0])
 	}
 	argc := int32(len(argv))
 	argv = append(argv, nil)
+
 	cmdline(argc, unsafe.Pointer(&argv[0]))
 	runtime.KeepAlive(argv)
 	return nil

@@ -11,7 +11,8 @@ import (
 	"tidegate/pipeline/retry"
 )
 
-// startEngine starts the detectors and the engine: events topic → evaluation → store → alerts topic.
+// startEngine starts the detectors and the engine: events topic → evaluation → store → alerts topic. Without
+// a store the events are evaluated and discarded.
 func (p *process) startEngine(ctx context.Context) error {
 	var store engine.Store = engine.DiscardStore{}
 	if !p.storeless {
@@ -20,23 +21,27 @@ func (p *process) startEngine(ctx context.Context) error {
 		}
 		store = p.store
 	}
+
+	// Static assignment has no consumer group that keeps a second engine away from the partitions.
 	if p.cfg.Kafka.Assign == kafka.AssignStatic {
 		if err := p.lockDataDir("engine"); err != nil {
 			return err
 		}
 	}
+
 	deps := engine.Deps{Kafka: p.kafka, Store: store, Bundle: p.detectors.Bundle, Failpoint: killFailpoint()}
 	var err error
 	if p.engine, err = engine.New(p.cfg.Engine, deps, p.log, p.reg); err != nil {
 		return err
 	}
+
 	p.lifecycle.startComponent("detectors", p.detectors.Watch)
 	p.lifecycle.startComponent("engine", p.engine.Run)
 	p.lifecycle.addStopHook("engine drain", p.drainShipped)
 	return nil
 }
 
-// drainTimeout bounds drainShipped; it leaves time for the components that stop after it.
+// drainTimeout bounds drainShipped. It leaves time for the components that stop after the drain.
 const drainTimeout = 4 * time.Second
 
 // drainShipped waits until the engine has read everything that the collector of this process has shipped.
@@ -58,7 +63,8 @@ func (p *process) drainShipped(ctx context.Context) error {
 	}
 }
 
-// consumerLag returns how many messages of the events topic the engine of this process has not read.
+// consumerLag returns how many messages of the events topic the engine of this process has not read; 0 if it
+// has no engine.
 func (p *process) consumerLag(ctx context.Context) (int64, error) {
 	if p.engine == nil {
 		return 0, nil
@@ -66,7 +72,9 @@ func (p *process) consumerLag(ctx context.Context) (int64, error) {
 	return p.engine.Lag(ctx)
 }
 
-// detectorConfig returns the part of c that detectors read.
-func detectorConfig(c *Config) detectors.Config {
-	return detectors.Config{Rules: c.Rules, Feeds: c.Feeds, Classifier: c.Classifier, Model: models.GeneratedDomains}
+// detectorConfig returns the part of the configuration that the detectors read.
+func detectorConfig(cfg *Config) detectors.Config {
+	return detectors.Config{
+		Rules: cfg.Rules, Feeds: cfg.Feeds, Classifier: cfg.Classifier, Model: models.GeneratedDomains,
+	}
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// oneArgument requires one argument. Its error says what is expected, where that of cobra only counts.
+// oneArgument requires one argument, which what describes. cobra.ExactArgs does the same, but its error has
+// only the number of arguments.
 func oneArgument(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) != 1 {
@@ -18,7 +19,7 @@ func oneArgument(what string) cobra.PositionalArgs {
 	}
 }
 
-// oneOrMore requires at least one argument.
+// oneOrMore requires at least one argument; what describes them.
 func oneOrMore(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -28,13 +29,13 @@ func oneOrMore(what string) cobra.PositionalArgs {
 	}
 }
 
-// shortPath returns the names of a command without the program: "rules test".
+// shortPath returns the path of a command without the name of the program: "rules test".
 func shortPath(cmd *cobra.Command) string {
 	_, path, _ := strings.Cut(cmd.CommandPath(), " ")
 	return path
 }
 
-// checkOutput requires that the value of -o is one of the known ones.
+// checkOutput returns an error if output, the value of -o, is not one of known.
 func checkOutput(output string, known ...string) error {
 	if !slices.Contains(known, output) {
 		return fmt.Errorf("-o %s: not one of %s", output, strings.Join(known, ", "))

@@ -21,7 +21,7 @@ import (
 	"tidegate/protocols/all"
 )
 
-// startCollector starts the sources of this host and the shipper that they give their events to.
+// startCollector starts the sources of this host and the shipper that receives their events.
 func (p *process) startCollector(ctx context.Context) error {
 	id, err := collector.LoadID(p.cfg.Shipper.StateDir)
 	if err != nil {
@@ -33,7 +33,7 @@ func (p *process) startCollector(ctx context.Context) error {
 	}
 	p.lifecycle.addStopHook("shipper", p.shipper.Close)
 
-	// The sources start when the registry knows the containers, or after two seconds without them.
+	// The sources start when the registry has read the containers, or after two seconds without them.
 	p.cfg.Containers.Collector = id
 	registry := containers.New(p.cfg.Containers, p.log, p.reg)
 	p.lifecycle.startComponent("containers", func(ctx context.Context) error { return registry.Run(ctx, p.shipper) })
@@ -54,7 +54,8 @@ func (p *process) startCollector(ctx context.Context) error {
 	return nil
 }
 
-// stateCreatedAt returns the time of the oldest file of the collector's state; zero where there is none.
+// stateCreatedAt returns the modification time of the oldest file in dir, the collector's state folder. It
+// returns the zero time if dir cannot be read.
 func stateCreatedAt(dir string) time.Time {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -76,14 +77,18 @@ func (p *process) startCapture(registry *containers.Registry) {
 		p.missing = append(p.missing, "packets: "+err.Error())
 		return
 	}
+
 	tracker := conntrack.New(p.log, p.reg)
 	p.lifecycle.startComponent("conntrack", func(ctx context.Context) error {
 		if err := tracker.Run(ctx); err != nil {
-			p.log.Error("connection tracker unavailable: a connection through NAT is reported by each interface", "err", err)
-			<-ctx.Done() // capture goes on without it
+			p.log.Error("connection tracker unavailable: a connection through NAT is reported by each interface",
+				"err", err)
+			<-ctx.Done() // capture runs without the tracker
 		}
 		return nil
 	})
+
+	// Each worker of the capture has a parser set and a session table of its own.
 	dedup := sessions.NewDedupTable()
 	panicked := p.panicLogger()
 	handler := func(_ string, _ int, producer collector.PacketProducer) capture.Handler {
@@ -92,9 +97,10 @@ func (p *process) startCapture(registry *containers.Registry) {
 		return sessions.New(p.cfg.Sessions, sessions.Deps{
 			Collector: p.identity, Protocols: set,
 			Containers: registry, NAT: tracker, Bridge: p.cfg.Capture.IsBridge, Dedup: dedup,
-			Emit: func(e *pipeline.Event) { producer.TryShip(e) },
+			Emit: func(event *pipeline.Event) { producer.TryShip(event) },
 		}, p.reg)
 	}
+
 	live := capture.NewLive(p.cfg.Capture, p.ownEndpoints(), handler, p.log, p.reg)
 	p.lifecycle.startComponent("capture", func(ctx context.Context) error { return live.Run(ctx, p.shipper) })
 }
@@ -115,8 +121,8 @@ func (p *process) panicLogger() func(protocol string, value any, stack []byte) {
 	}
 }
 
-// advertisedBrokers returns the addresses that the brokers advertise: batches go there, not to the configured
-// addresses. It returns none where Kafka does not answer now.
+// advertisedBrokers returns the addresses that the brokers advertise, to which batches are sent. They may
+// differ from the configured addresses. It returns none if Kafka does not answer within two seconds.
 func (p *process) advertisedBrokers() []string {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -144,7 +150,7 @@ func (p *process) ownEndpoints() []netip.AddrPort {
 	return endpoints
 }
 
-// resolveEndpoint returns the IP addresses of host:port; none where address is not one.
+// resolveEndpoint returns the IP addresses and port of address. It returns none if address is not host:port.
 func (p *process) resolveEndpoint(address string) []netip.AddrPort {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"tidegate/collector/capture"
 	"tidegate/collector/containers"
@@ -63,6 +62,7 @@ type metricsConfig struct {
 	Listen string `yaml:"listen"`
 }
 
+// embeddedConfig configures the broker and the store that `run` embeds.
 type embeddedConfig struct {
 	Broker embedded.BrokerConfig `yaml:"broker"`
 	Store  embedded.StoreConfig  `yaml:"store"`
@@ -71,6 +71,7 @@ type embeddedConfig struct {
 // dataDirVariable is the environment variable that replaces the default of data_dir.
 const dataDirVariable = "TIDEGATE_DATA_DIR"
 
+// defaultConfig returns the configuration of an empty file.
 func defaultConfig() Config {
 	dataDir := "/var/lib/tidegate"
 	if dir := os.Getenv(dataDirVariable); dir != "" {
@@ -93,16 +94,17 @@ func defaultConfig() Config {
 		Engine:     engine.Default(),
 		Alerts:     alerts.Default(),
 	}
+	// Without addresses the broker and the store are embedded.
 	cfg.Kafka.Brokers, cfg.ClickHouse.Addr, cfg.ClickHouse.HTTPAddr = nil, nil, ""
 	return cfg
 }
 
-// defaultConfigPath is read where no --config is given, if it exists.
+// defaultConfigPath is the file that is read without --config, if it exists.
 const defaultConfigPath = "/etc/tidegate/tidegate.yaml"
 
-// loadConfig decodes the file at path over the defaults. Where path is "", it takes the default path if that
-// file exists. override is applied after the file and before the checks. The error holds every problem, one a
-// line.
+// loadConfig decodes the file at path over the defaults. If path is "", it decodes the file at
+// defaultConfigPath, if there is one. override is applied after the file and before the checks. The error
+// holds every problem, one a line.
 func loadConfig(path string, override func(*Config)) (Config, error) {
 	cfg := defaultConfig()
 	explicit := path != ""
@@ -112,7 +114,7 @@ func loadConfig(path string, override func(*Config)) (Config, error) {
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !explicit:
-		path = "configuration"
+		path = "configuration" // the name in error messages; text is empty
 	case err != nil:
 		return cfg, fmt.Errorf("read the configuration: %w", err)
 	}
@@ -127,7 +129,8 @@ func loadConfig(path string, override func(*Config)) (Config, error) {
 	return cfg, doc.Err()
 }
 
-// deriveAndCheck derives what one component takes from another and returns the problems of all of them.
+// deriveAndCheck sets the fields that are derived from other sections and returns the problems of all
+// sections.
 func (c *Config) deriveAndCheck() []config.Problem {
 	abs, err := filepath.Abs(c.DataDir)
 	if err != nil {
@@ -153,6 +156,7 @@ func (c *Config) embeddedStore() bool {
 	return len(c.ClickHouse.Addr) == 0 && c.ClickHouse.HTTPAddr == ""
 }
 
+// check returns the problems of every section.
 func (c *Config) check() []config.Problem {
 	problems := slices.Concat(
 		c.checkKafka(),
@@ -163,8 +167,8 @@ func (c *Config) check() []config.Problem {
 		config.Under("containers", c.Containers.Check()),
 		config.Under("logs", c.Logs.Check()),
 		config.Under("shipper", c.Shipper.Check()),
-		config.Each("feeds", c.Feeds, func(key string, f feeds.Config) []config.Problem {
-			return config.Under(key, f.Check())
+		config.Each("feeds", c.Feeds, func(key string, feed feeds.Config) []config.Problem {
+			return config.Under(key, feed.Check())
 		}),
 		config.Under("rules", c.Rules.Check()),
 		config.Under("classifier", c.Classifier.Check()),
@@ -177,6 +181,7 @@ func (c *Config) check() []config.Problem {
 	return problems
 }
 
+// checkKafka returns the problems of the broker that is used, embedded or not.
 func (c *Config) checkKafka() []config.Problem {
 	if c.embeddedBroker() {
 		return config.Under("embedded.broker", c.Embedded.Broker.Check())
@@ -184,6 +189,7 @@ func (c *Config) checkKafka() []config.Problem {
 	return config.Under("kafka", c.Kafka.Check())
 }
 
+// checkClickHouse returns the problems of the store that is used, embedded or not.
 func (c *Config) checkClickHouse() []config.Problem {
 	if !c.embeddedStore() {
 		return config.Under("clickhouse", c.ClickHouse.Check())
@@ -197,6 +203,3 @@ func (c *Config) checkClickHouse() []config.Problem {
 		config.Under("clickhouse", retention.Check()),
 	)
 }
-
-// stopTimeout bounds an orderly stop.
-const stopTimeout = 9 * time.Second

@@ -41,7 +41,7 @@ func (p *process) startStore(ctx context.Context) error {
 
 // connectKafka makes the client and, for an engine or a publisher, creates the topics. The embedded broker is
 // reached by its address, so that `run --only broker,store` serves other processes with the same
-// configuration. A collector alone does not wait for Kafka: the shipper buffers what it sees and creates its
+// configuration. A collector alone does not wait for Kafka: the shipper buffers the events and creates its
 // topic itself.
 func (p *process) connectKafka(ctx context.Context, roles role) error {
 	if p.cfg.embeddedBroker() {
@@ -51,6 +51,7 @@ func (p *process) connectKafka(ctx context.Context, roles role) error {
 		p.cfg.Kafka.Brokers, p.cfg.Kafka.Assign = []string{p.cfg.Embedded.Broker.Addr}, kafka.AssignStatic
 		p.cfg.Kafka.Partitions, p.cfg.Kafka.ReplicationFactor = p.cfg.Embedded.Broker.Partitions, 1
 	}
+
 	client, err := kafka.New(p.cfg.Kafka)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
@@ -59,11 +60,14 @@ func (p *process) connectKafka(ctx context.Context, roles role) error {
 	if roles&(roleEngine|rolePublisher) == 0 {
 		return nil
 	}
+
 	ensureTopics := func(ctx context.Context) error {
 		_, err := client.EnsureTopics(ctx)
 		return err
 	}
-	return p.retryStartup(ctx, "kafka", ensureTopics, func(err error) bool { return kafka.Classify(err) != kafka.Retriable })
+	return p.retryStartup(ctx, "kafka", ensureTopics, func(err error) bool {
+		return kafka.Classify(err) != kafka.Retriable
+	})
 }
 
 // connectStore connects to ClickHouse and creates or extends its tables.
@@ -73,7 +77,9 @@ func (p *process) connectStore(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		cfg.TTLDays, cfg.AlertTTLDays = p.cfg.ClickHouse.TTLDays, p.cfg.ClickHouse.AlertTTLDays // also of an embedded store
+		// The retention times of the section clickhouse also apply to an embedded store.
+		cfg.TTLDays, cfg.AlertTTLDays = p.cfg.ClickHouse.TTLDays, p.cfg.ClickHouse.AlertTTLDays
+
 		store, err := clickhouse.Open(ctx, cfg, p.log, p.reg)
 		if err != nil {
 			return err
@@ -91,8 +97,8 @@ func (p *process) connectStore(ctx context.Context) error {
 	})
 }
 
-// storeConfig returns how to connect to the store. An embedded store of another process may still be
-// starting.
+// storeConfig returns the address and the login of the store. For a store that another process embeds it
+// reads them from the data folder, and returns an error if no store has run there yet.
 func (p *process) storeConfig() (clickhouse.Config, error) {
 	switch {
 	case p.storeServer != nil:
@@ -104,8 +110,8 @@ func (p *process) storeConfig() (clickhouse.Config, error) {
 }
 
 // retryStartup calls try until it succeeds: a dependency that is unavailable at the start usually comes up
-// later. It logs each new error once. permanent reports whether no waiting helps against an error, which
-// retryStartup then returns.
+// later. It logs an error unless it equals the previous one. permanent reports whether an error does not go
+// away with time; retryStartup returns such an error.
 func (p *process) retryStartup(
 	ctx context.Context, dependency string, try func(context.Context) error, permanent func(error) bool,
 ) error {
@@ -129,8 +135,8 @@ func (p *process) retryStartup(
 	}
 }
 
-// lockDataDir prevents a second process of the same role on a broker whose partitions are assigned
-// statically. The lock is held until the process ends.
+// lockDataDir takes the lock of a role in the data folder and holds it until the process stops. It returns an
+// error if another process has the lock: with static assignment both would read the same partitions.
 func (p *process) lockDataDir(role string) error {
 	lock, err := statedir.NewLock(filepath.Join(p.cfg.DataDir, role+".lock"))
 	if err != nil {

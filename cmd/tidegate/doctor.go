@@ -25,15 +25,16 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A diagnosis is one line of the doctor's report.
+// A diagnosis is the result of one check, a line of the doctor's report.
 type diagnosis struct {
-	What   string `json:"what"`
+	What   string `json:"what"`   // the subject of the check
 	Status string `json:"status"` // ok, warn or fail
 	Detail string `json:"detail"`
-	Remedy string `json:"remedy,omitempty"`
+	Remedy string `json:"remedy,omitempty"` // what an operator can do
 }
 
-// maxDetail bounds the text of a diagnosis in characters: the error of another program may be of any length.
+// maxDetail bounds a text of the printed table, in characters: the error of another program may be of any
+// length.
 const maxDetail = 2000
 
 func doctorCommand() *cobra.Command {
@@ -64,7 +65,7 @@ Ends:     with 1 if a line says fail, with 2 if it could not check.`,
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one object a line)")
-	flags.add(cmd)
+	flags.addTo(cmd)
 	return cmd
 }
 
@@ -72,35 +73,35 @@ Ends:     with 1 if a line says fail, with 2 if it could not check.`,
 func printReport(out io.Writer, report []diagnosis, output string) error {
 	if output == "json" {
 		enc := json.NewEncoder(out)
-		for _, d := range report {
-			if err := enc.Encode(d); err != nil {
+		for _, line := range report {
+			if err := enc.Encode(line); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	writer := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
-	for _, d := range report {
-		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\n", d.Status, d.What, oneLineText(d.Detail, maxDetail))
-		if d.Remedy != "" {
-			_, _ = fmt.Fprintf(writer, "\t\t→ %s\n", oneLineText(d.Remedy, maxDetail))
+	for _, line := range report {
+		_, _ = fmt.Fprintf(writer, "%s\t%s\t%s\n", line.Status, line.What, oneLineText(line.Detail, maxDetail))
+		if line.Remedy != "" {
+			_, _ = fmt.Fprintf(writer, "\t\t→ %s\n", oneLineText(line.Remedy, maxDetail))
 		}
 	}
 	return writer.Flush()
 }
 
-// pass returns a diagnosis that something works.
+// pass returns the diagnosis ok.
 func pass(what, detail string) diagnosis { return diagnosis{what, "ok", detail, ""} }
 
-// warning returns a diagnosis that tidegate runs without something.
+// warning returns the diagnosis warn: tidegate runs, and detail says what is lost.
 func warning(what, detail, remedy string) diagnosis { return diagnosis{what, "warn", detail, remedy} }
 
-// failure returns a diagnosis that something that is configured cannot work.
+// failure returns the diagnosis fail: something that is configured cannot work.
 func failure(what string, err error, remedy string) diagnosis {
 	return diagnosis{what, "fail", oneLine(err), remedy}
 }
 
-// failures returns a diagnosis for each line of an error.
+// failures returns the diagnosis fail for each line of an error.
 func failures(what string, err error) []diagnosis {
 	var list []diagnosis
 	for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -109,11 +110,12 @@ func failures(what string, err error) []diagnosis {
 	return list
 }
 
+// oneLine returns the text of an error on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // diagnose runs all checks. A configuration that does not load ends it, with a line for each error.
 func diagnose(ctx context.Context, flags *configFlags) []diagnosis {
-	cfg, err := flags.load()
+	cfg, err := flags.loadConfig()
 	if err != nil {
 		list := failures("configuration", err)
 		list[len(list)-1].Remedy = "docs/CONFIG.md lists every key"
@@ -152,6 +154,7 @@ func checkDataDir(cfg *Config) diagnosis {
 	return pass(what, cfg.DataDir)
 }
 
+// checkPackets checks that this user may open packet sockets.
 func checkPackets() diagnosis {
 	if err := checkPacketSocket(); err != nil {
 		return warning("packets", oneLine(err)+": logs only",
@@ -160,7 +163,7 @@ func checkPackets() diagnosis {
 	return pass("packets", "packet sockets may be opened")
 }
 
-// checkInterfaces reports which interfaces of this host match capture.interfaces.
+// checkInterfaces lists the interfaces of this host that match capture.interfaces.
 func checkInterfaces(cfg *Config) diagnosis {
 	const what = "interfaces"
 	interfaces, err := net.Interfaces()
@@ -185,6 +188,7 @@ func checkInterfaces(cfg *Config) diagnosis {
 	return pass(what, strings.Join(found, ", ")+" (capture.interfaces: "+wanted+")")
 }
 
+// checkConntrack reads the statistics of the kernel's connection tracker.
 func checkConntrack() diagnosis {
 	const what = "conntrack"
 	conn, err := ct.Dial(nil)
@@ -217,6 +221,7 @@ func checkDocker(ctx context.Context, cfg *Config) diagnosis {
 	return pass(what, "the API answers at "+host)
 }
 
+// pingDocker sends a ping to the Docker API at a socket.
 func pingDocker(ctx context.Context, socket string) error {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
@@ -248,7 +253,8 @@ func checkLogs(cfg *Config) diagnosis {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return warning(what, oneLine(err)+": no container logs",
-			"mount it (docker: -v /var/lib/docker/containers:/var/lib/docker/containers:ro), or set logs.docker_data_root")
+			"mount it (docker: -v /var/lib/docker/containers:/var/lib/docker/containers:ro), "+
+				"or set logs.docker_data_root")
 	}
 	return pass(what, fmt.Sprintf("%s under %s", countOf(len(entries), "container"), dir))
 }
@@ -288,6 +294,7 @@ func checkClickHouse(ctx context.Context, cfg *Config) diagnosis {
 	return pass(what, strings.Join(cfg.ClickHouse.Addr, ", "))
 }
 
+// checkEmbeddedStore looks for the library of the embedded ClickHouse and for the program that loads it.
 func checkEmbeddedStore(what string, cfg *Config) diagnosis {
 	library := cmp.Or(cfg.Embedded.Store.Library, embedded.LibraryPath())
 	program := cmp.Or(cfg.Embedded.Store.Program, embedded.ProgramPath())
@@ -297,7 +304,8 @@ func checkEmbeddedStore(what string, cfg *Config) diagnosis {
 	} {
 		if _, err := os.Stat(part.path); err != nil {
 			return warning(what,
-				"embedded, and "+part.path+" does not exist: events are evaluated and alerts raised, but nothing is stored",
+				"embedded, and "+part.path+" does not exist: "+
+					"events are evaluated and alerts raised, but nothing is stored",
 				part.remedy+"; or set clickhouse.addr")
 		}
 	}

@@ -9,16 +9,19 @@ import (
 	"time"
 )
 
+// stopTimeout bounds the stop of a whole process.
+const stopTimeout = 9 * time.Second
+
 // A lifecycle holds the components of a running process in the order of their start: broker, store,
 // publisher, engine, shipper, sources. It stops them in the reverse order, so that each component stops
 // before those that it needs. It is used by one goroutine.
 type lifecycle struct {
 	log        *slog.Logger
 	components []*component
-	failed     chan error // receives the error of the first component that ended by itself
+	failed     chan error // holds the error of the first component that ended by itself
 }
 
-// A component is something that runs (startComponent), or something that must be stopped (addStopHook).
+// A component is a function that runs (startComponent), or one that must be called at the stop (addStopHook).
 type component struct {
 	name     string
 	cancel   context.CancelFunc
@@ -32,51 +35,50 @@ func newLifecycle(log *slog.Logger) *lifecycle {
 	return &lifecycle{log: log, failed: make(chan error, 1)}
 }
 
-// startComponent runs f on a goroutine until the context that it gets ends. If f returns before that, the
-// process ends.
-func (l *lifecycle) startComponent(name string, f func(ctx context.Context) error) *component {
+// startComponent calls run on a goroutine, with a context that stopAll cancels. If run returns before that,
+// the process ends.
+func (l *lifecycle) startComponent(name string, run func(ctx context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &component{name: name, cancel: cancel, done: make(chan struct{})}
-	l.components = append(l.components, c)
+	started := &component{name: name, cancel: cancel, done: make(chan struct{})}
+	l.components = append(l.components, started)
 	go func() {
-		defer close(c.done)
-		c.err = f(ctx)
+		defer close(started.done)
+		started.err = run(ctx)
 		if ctx.Err() == nil {
-			l.reportFailure(c)
+			l.reportFailure(started)
 		}
 	}()
-	return c
 }
 
-// reportFailure sends the error of a component that ended by itself to failed, unless another component was
-// first.
-func (l *lifecycle) reportFailure(c *component) {
-	err := c.err
+// reportFailure sends the error of a component that ended by itself to failed, unless failed holds the error
+// of another component.
+func (l *lifecycle) reportFailure(ended *component) {
+	err := ended.err
 	if err == nil {
 		err = errors.New("ended by itself")
 	}
 	select {
-	case l.failed <- fmt.Errorf("%s: %w", c.name, err):
-		c.reported = true
+	case l.failed <- fmt.Errorf("%s: %w", ended.name, err):
+		ended.reported = true
 	default:
 	}
 }
 
-// addStopHook adds a function that stopAll calls at this place of the order, for something that does not run
-// as a component.
+// addStopHook adds a function that stopAll calls at this place of the order. It is for what does not run on a
+// goroutine of startComponent.
 func (l *lifecycle) addStopHook(name string, stop func(ctx context.Context) error) {
 	done := make(chan struct{})
 	close(done)
 	l.components = append(l.components, &component{name: name, cancel: func() {}, done: done, stopHook: stop})
 }
 
-// stopGrace is how long each component may still take to stop after the deadline of all of them: a component
-// that hangs must not keep the store from stopping in order.
+// stopGrace is the time that each component has even after the deadline of stopAll: a component that hangs
+// must not keep the store from stopping in order.
 const stopGrace = 300 * time.Millisecond
 
 // stopAll stops the components in the reverse order of their start. A component that does not stop in time is
-// left behind and named in the error. The error also holds why components ended by themselves, unless failed
-// was read.
+// left behind and named in the error. The error also holds the error in failed, unless it was received
+// before.
 func (l *lifecycle) stopAll(ctx context.Context) error {
 	var errs []error
 	for _, component := range slices.Backward(l.components) {
@@ -87,6 +89,7 @@ func (l *lifecycle) stopAll(ctx context.Context) error {
 		l.log.Debug("component stopped", "component", component.name, "took", time.Since(start))
 	}
 	l.components = nil
+
 	select {
 	case err := <-l.failed:
 		errs = append(errs, err)
@@ -95,8 +98,8 @@ func (l *lifecycle) stopAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// stop stops one component. It waits until the deadline of ctx, but at least for stopGrace, even for a stop
-// hook that ignores its context.
+// stop stops one component. It waits until the deadline of ctx, but at least for stopGrace. It returns then
+// even if the stop hook ignores its context.
 func (c *component) stop(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < stopGrace || ctx.Err() != nil {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
@@ -128,7 +131,7 @@ func (c *component) stop(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	select {
-	case err := <-stopped: // it stopped at the moment of the deadline
+	case err := <-stopped: // the component stopped at the moment of the deadline
 		return err
 	default:
 		return fmt.Errorf("%s did not stop in time", c.name)

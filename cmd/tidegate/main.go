@@ -1,10 +1,10 @@
 // Command tidegate is the one binary: the collector, the engine, the publisher of alerts, all of them at
 // once, and the tools for operators and authors of rules.
 //
-// This package wires the packages that do the work and holds nothing else: run.go starts the components of a
-// process in order (connect.go, collect.go, analyze.go, publish.go), lifecycle.go stops them in the reverse
-// order, status.go and terminal.go print for a person, config.go reads the configuration. doctor.go,
-// query.go, replay.go and rules.go are the tools, and demo.go plays the scenario of the folder demo.
+// This package wires the packages that do the work and holds nothing else. run.go starts the components of a
+// process in order (connect.go, collect.go, analyze.go, publish.go), and lifecycle.go stops them in the
+// reverse order. status.go and terminal.go print for a person, and config.go reads the configuration.
+// doctor.go, query.go, replay.go and rules.go are the tools. demo.go plays the scenario of the folder demo.
 // docs/ARCHITECTURE.md describes the way of an event through the packages.
 package main
 
@@ -43,8 +43,8 @@ func main() {
 	}
 }
 
-// errFindings is the error of a command that worked and found something wrong. The command has printed its
-// findings, so the error has no text.
+// errFindings is the error of a command that did its work and found something wrong. The command has printed
+// its findings, so the error has no text.
 var errFindings = findings{}
 
 type findings struct{}
@@ -59,6 +59,7 @@ func exitCode(err error) int {
 	return 2
 }
 
+// rootCommand returns the command `tidegate` with all its subcommands.
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tidegate",
@@ -79,17 +80,20 @@ Start with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` reports 
 // configFlags are the flags of every command that reads the configuration.
 type configFlags struct{ config, dataDir string }
 
-func (f *configFlags) add(cmd *cobra.Command) {
+// addTo defines the flags on a command.
+func (f *configFlags) addTo(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.config, "config", "", "configuration file (default "+defaultConfigPath+", if it exists)")
-	cmd.Flags().StringVar(&f.dataDir, "data-dir", "", "replaces data_dir of the configuration (default /var/lib/tidegate)")
+	cmd.Flags().StringVar(&f.dataDir, "data-dir", "",
+		"replaces data_dir of the configuration (default /var/lib/tidegate)")
 }
 
-// load reads the configuration. Flags take precedence over the file.
-func (f *configFlags) load() (Config, error) { return loadConfig(f.config, f.override) }
+// loadConfig reads the configuration. The flags take precedence over the file.
+func (f *configFlags) loadConfig() (Config, error) { return loadConfig(f.config, f.applyTo) }
 
-func (f *configFlags) override(c *Config) {
+// applyTo replaces what the flags name in a configuration.
+func (f *configFlags) applyTo(cfg *Config) {
 	if f.dataDir != "" {
-		c.DataDir = f.dataDir
+		cfg.DataDir = f.dataDir
 	}
 }
 
@@ -99,16 +103,18 @@ type serviceFlags struct {
 	metricsListen, logLevel string
 }
 
-func (f *serviceFlags) add(cmd *cobra.Command) {
-	f.configFlags.add(cmd)
+// addTo defines the flags on a command, those of configFlags included.
+func (f *serviceFlags) addTo(cmd *cobra.Command) {
+	f.configFlags.addTo(cmd)
 	cmd.Flags().StringVar(&f.metricsListen, "metrics-listen", "",
 		"replaces metrics.listen of the configuration (default 127.0.0.1:9464); none: no metrics")
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error")
 }
 
-func (f *serviceFlags) load() (Config, error) {
+// loadConfig reads the configuration. Flags take precedence over the file.
+func (f *serviceFlags) loadConfig() (Config, error) {
 	return loadConfig(f.config, func(cfg *Config) {
-		f.override(cfg)
+		f.applyTo(cfg)
 		switch f.metricsListen {
 		case "":
 		case "none":

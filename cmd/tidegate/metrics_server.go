@@ -26,8 +26,8 @@ func newRegistry() *prometheus.Registry {
 	return reg
 }
 
-// serveMetrics listens on addr and returns a function that serves /metrics, /healthz (200 while the process
-// lives), /readyz (200 when ready returns nil) and /debug/pprof until its context ends.
+// serveMetrics listens on addr. It returns a function that serves /metrics, /healthz (200 while the process
+// runs), /readyz (200 while ready returns nil) and /debug/pprof until its context ends.
 func serveMetrics(
 	addr string, reg *prometheus.Registry, ready func() error,
 ) (serve func(ctx context.Context) error, err error) {
@@ -39,6 +39,7 @@ func serveMetrics(
 	if err != nil {
 		return nil, fmt.Errorf("listen for /metrics at %s (metrics.listen): %w", addr, err)
 	}
+
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
@@ -49,10 +50,13 @@ func serveMetrics(
 		}
 		_, _ = fmt.Fprintln(w, "ready")
 	})
+	// Importing net/http/pprof registers these only on http.DefaultServeMux.
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+
+	// The limits bound what a client that sends slowly, or nothing, can hold.
 	srv := &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 	}

@@ -6,8 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// checkPacketSocket returns an error if this user may not open packet sockets, which the capture of packets
-// needs.
+// checkPacketSocket returns an error if this user may not open packet sockets. The capture needs them.
 func checkPacketSocket() error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +14,7 @@ import (
 	"tidegate/pipeline/embedded"
 )
 
-// queryFormats are the formats of ClickHouse by the names of -o.
+// queryFormats holds the formats of ClickHouse by the names of -o.
 var queryFormats = map[string]string{
 	"table":    "PrettyCompactMonoBlock",
 	"json":     "JSONEachRow",
@@ -38,32 +39,40 @@ Needs:    a running store: the one of this data folder, or the one at clickhouse
   tidegate query "SELECT source.ip, url.original FROM events WHERE event.dataset = 'http' LIMIT 20" -o json`,
 		Args: oneArgument("the SQL between quotes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := flags.load()
+			cfg, err := flags.loadConfig()
 			if err != nil {
 				return err
 			}
-			store := cfg.ClickHouse
-			if cfg.embeddedStore() {
-				store, err = embedded.StoreClient(cfg.Embedded.Store.Dir)
-				if errors.Is(err, fs.ErrNotExist) {
-					return fmt.Errorf("no store has run in %s: give the same --data-dir or --config as to `tidegate run`", cfg.DataDir)
-				}
-				if err != nil {
-					return err
-				}
-			}
-			text, ok := queryFormats[format]
-			if !ok {
-				return fmt.Errorf("-o %s: not one of table, json, csv, tsv, vertical", format)
-			}
-			err = clickhouse.Query(cmd.Context(), store, args[0], text, os.Stdout)
-			if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
-				return fmt.Errorf("%w: the store of %s is not running; `tidegate run` starts it", err, cfg.DataDir)
-			}
-			return err
+			return runQuery(cmd.Context(), &cfg, args[0], format)
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "table", "table, json (one object a line), csv, tsv or vertical")
-	flags.add(cmd)
+	flags.addTo(cmd)
 	return cmd
+}
+
+// runQuery runs an SQL statement in the store and prints its result in a format of queryFormats.
+func runQuery(ctx context.Context, cfg *Config, sql, format string) error {
+	store := cfg.ClickHouse
+	if cfg.embeddedStore() {
+		var err error
+		store, err = embedded.StoreClient(cfg.Embedded.Store.Dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("no store has run in %s: give the same --data-dir or --config as to `tidegate run`",
+				cfg.DataDir)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	clickhouseFormat, ok := queryFormats[format]
+	if !ok {
+		return fmt.Errorf("-o %s: not one of table, json, csv, tsv, vertical", format)
+	}
+
+	err := clickhouse.Query(ctx, store, sql, clickhouseFormat, os.Stdout)
+	if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
+		return fmt.Errorf("%w: the store of %s is not running; `tidegate run` starts it", err, cfg.DataDir)
+	}
+	return err
 }

@@ -28,8 +28,8 @@ import (
 )
 
 func replayCommand() *cobra.Command {
-	var r replay
-	var output, dir string
+	var job replay
+	var output, rulesDir string
 	cmd := &cobra.Command{
 		Use:   "replay FILE…",
 		Short: "read capture and log files",
@@ -46,60 +46,65 @@ Ends:     with 1 if a capture is truncated or malformed. It prints the events be
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch output {
 			case "jsonl":
-				r.lines = true
+				job.printEvents = true
 			case "table":
 			default:
 				return fmt.Errorf("-o %s: not one of table, jsonl", output)
 			}
-			if dir != "" {
-				set, err := loadRules(dir)
+			if rulesDir != "" {
+				set, err := loadRules(rulesDir)
 				if err != nil {
 					return err
 				}
-				r.rules = set
+				job.rules = set
 			}
-			return r.run(cmd.Context(), args, os.Stdout, os.Stderr)
+			return job.readFiles(cmd.Context(), args, os.Stdout, os.Stderr)
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table, or jsonl: one event a line on standard output")
-	cmd.Flags().StringVar(&dir, "rules", "", "evaluate the rules of this folder")
+	cmd.Flags().StringVar(&rulesDir, "rules", "", "evaluate the rules of this folder")
 	return cmd
 }
 
-// A replay reads files and writes their events, or counts them. It is used by one goroutine.
+// A replay reads files and prints their events, or a table of their counts. It is used by one goroutine.
 type replay struct {
-	lines bool
-	rules *rules.Set
+	printEvents bool       // print each event instead of the table
+	rules       *rules.Set // nil: none
 
-	out     *bufio.Writer
-	buf     []byte
-	block   []*pipeline.Event
-	failed  error // of writing; nothing is read after it
-	events  map[string]int
-	matches map[string]int
-	packets int
+	out      *bufio.Writer
+	line     []byte            // buffer of one printed event
+	block    []*pipeline.Event // events that are not evaluated yet
+	writeErr error             // nothing is read after it
+	events   map[string]int    // by dataset
+	matches  map[string]int    // verdicts by severity, rule and title, as cells of the table
+	packets  int
 }
 
-// replayBlock is how many events are evaluated at a time.
+// replayBlock is the number of events that are evaluated at a time.
 const replayBlock = 256
 
-func (r *replay) run(ctx context.Context, files []string, stdout, stderr io.Writer) error {
+// readFiles reads files and prints their events or the table. After an error in one file it reads the next;
+// the errors of all files are returned.
+func (r *replay) readFiles(ctx context.Context, files []string, stdout, stderr io.Writer) error {
 	r.out = bufio.NewWriterSize(stdout, 1<<16)
 	r.events, r.matches = map[string]int{}, map[string]int{}
+
 	var errs []error
 	for _, name := range files {
-		if err := r.file(ctx, name); err != nil {
+		if err := r.readFile(ctx, name); err != nil {
 			errs = append(errs, err)
 		}
-		r.flush()
-		if ctx.Err() != nil || r.failed != nil {
+		r.flushBlock()
+		if ctx.Err() != nil || r.writeErr != nil {
 			break
 		}
 	}
-	if !r.lines && (len(errs) < len(files) || len(r.events) > 0 || r.packets > 0) {
-		r.table()
+
+	// The table is left out if no file could be read.
+	if !r.printEvents && (len(errs) < len(files) || len(r.events) > 0 || r.packets > 0) {
+		r.printTable()
 	}
-	if err := errors.Join(r.failed, r.out.Flush()); err != nil {
+	if err := errors.Join(r.writeErr, r.out.Flush()); err != nil {
 		return fmt.Errorf("write events: %w", err)
 	}
 	if len(errs) > 0 {
@@ -108,22 +113,22 @@ func (r *replay) run(ctx context.Context, files []string, stdout, stderr io.Writ
 	return ctx.Err()
 }
 
-// file reads one file. Its first bytes decide whether it is a log, and of which format; every other file is
-// read as a capture.
-func (r *replay) file(ctx context.Context, name string) error {
-	id, head, err := identify(name)
+// readFile reads one file. Its first bytes decide whether it is a log, and of which format; every other file
+// is read as a capture.
+func (r *replay) readFile(ctx context.Context, name string) error {
+	id, head, err := identifyFile(name)
 	if err != nil {
 		return err
 	}
 	if format, ok := decode.Detect(head); ok {
-		return logs.ReadFile(ctx, logs.Default(), name, format, id, r.emit)
+		return logs.ReadFile(ctx, logs.Default(), name, format, id, r.addEvent)
 	}
-	return r.capture(ctx, name, id)
+	return r.readCapture(ctx, name, id)
 }
 
-// identify returns the hash of a file, which takes the place of the collector's id, and its first bytes,
-// unzipped.
-func identify(name string) (id pipeline.ID, head []byte, err error) {
+// identifyFile returns the first bytes of the hash of a file, as the collector's id of its events, and the
+// first bytes of its content, unzipped.
+func identifyFile(name string) (id pipeline.ID, head []byte, err error) {
 	file, err := os.Open(name)
 	if err != nil {
 		return id, nil, err
@@ -134,6 +139,7 @@ func identify(name string) (id pipeline.ID, head []byte, err error) {
 	} else if info.IsDir() {
 		return id, nil, fmt.Errorf("%s is a folder, not a file", name)
 	}
+
 	hash := sha256.New()
 	if _, err := io.Copy(hash, file); err != nil {
 		return id, nil, fmt.Errorf("read %s: %w", name, err)
@@ -142,34 +148,40 @@ func identify(name string) (id pipeline.ID, head []byte, err error) {
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return id, nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	br := bufio.NewReader(file)
-	if magic, _ := br.Peek(2); string(magic) == "\x1f\x8b" {
-		if z, err := gzip.NewReader(br); err == nil {
-			br = bufio.NewReader(z)
+
+	// Errors while reading head are ignored: the reader of the whole file returns them again.
+	reader := bufio.NewReader(file)
+	if magic, _ := reader.Peek(2); string(magic) == "\x1f\x8b" {
+		if unzipped, err := gzip.NewReader(reader); err == nil {
+			reader = bufio.NewReader(unzipped)
 		}
 	}
-	head, _ = br.Peek(4096) // an error is left to the reader of the file
+	head, _ = reader.Peek(4096)
 	return id, bytes.Clone(head), nil
 }
 
-func (r *replay) capture(ctx context.Context, name string, id pipeline.ID) (err error) {
+// readCapture reads a capture. The panic of a parser is an error, and the parser's connection is ignored from
+// there on.
+func (r *replay) readCapture(ctx context.Context, name string, id pipeline.ID) (err error) {
 	file, err := capture.OpenFile(name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = file.Close() }()
+
 	reg := prometheus.NewRegistry()
 	set := protocols.NewSet(all.Protocols, protocols.Default(), reg)
-	var ours error
+	var parserBugs error
 	set.Panicked = func(protocol string, value any, _ []byte) {
-		ours = errors.Join(ours, fmt.Errorf(
+		parserBugs = errors.Join(parserBugs, fmt.Errorf(
 			"read %s: a bug in the parser of %s, please report it: %v", name, protocol, value))
 	}
-	defer func() { err = errors.Join(err, ours) }()
-	table := sessions.New(sessions.Default(), sessions.Deps{Collector: id, Protocols: set, Emit: r.emit}, reg)
+	defer func() { err = errors.Join(err, parserBugs) }()
+	table := sessions.New(sessions.Default(), sessions.Deps{Collector: id, Protocols: set, Emit: r.addEvent}, reg)
 	defer table.Close()
-	for n := 0; ; n++ {
-		if n&1023 == 0 && (ctx.Err() != nil || r.failed != nil) {
+
+	for count := 0; ; count++ {
+		if count&1023 == 0 && (ctx.Err() != nil || r.writeErr != nil) {
 			return nil
 		}
 		packet, err := file.Next()
@@ -184,26 +196,28 @@ func (r *replay) capture(ctx context.Context, name string, id pipeline.ID) (err 
 	}
 }
 
-func (r *replay) emit(e *pipeline.Event) {
-	r.block = append(r.block, e)
+// addEvent adds an event to the block.
+func (r *replay) addEvent(event *pipeline.Event) {
+	r.block = append(r.block, event)
 	if len(r.block) == replayBlock {
-		r.flush()
+		r.flushBlock()
 	}
 }
 
-// flush evaluates the events of the block and writes or counts them.
-func (r *replay) flush() {
+// flushBlock evaluates the events of the block, counts them, prints them if they are to be printed, and
+// empties the block.
+func (r *replay) flushBlock() {
 	if r.rules != nil {
 		r.rules.Evaluate(r.block)
 	}
 	for _, event := range r.block {
 		r.events[event.Dataset.Name()]++
-		for _, v := range event.Verdicts {
-			r.matches[v.Severity.Name()+"\t"+oneLineText(v.Rule, 80)+"\t"+oneLineText(v.Title, 256)]++
+		for _, verdict := range event.Verdicts {
+			r.matches[verdict.Severity.Name()+"\t"+oneLineText(verdict.Rule, 80)+"\t"+oneLineText(verdict.Title, 256)]++
 		}
-		if r.lines && r.failed == nil {
-			r.buf = append(pipeline.AppendJSON(r.buf[:0], event), '\n')
-			_, r.failed = r.out.Write(r.buf)
+		if r.printEvents && r.writeErr == nil {
+			r.line = append(pipeline.AppendJSON(r.line[:0], event), '\n')
+			_, r.writeErr = r.out.Write(r.line)
 		}
 		pipeline.ReleaseEvent(event)
 	}
@@ -211,19 +225,20 @@ func (r *replay) flush() {
 	r.block = r.block[:0]
 }
 
-func (r *replay) table() {
+// printTable prints the number of events by dataset and, with rules, the number of verdicts by rule.
+func (r *replay) printTable() {
 	writer := tabwriter.NewWriter(r.out, 2, 8, 2, ' ', 0)
 	_, _ = fmt.Fprintf(writer, "DATASET\tEVENTS\n")
-	for _, d := range slices.Sorted(maps.Keys(r.events)) {
-		_, _ = fmt.Fprintf(writer, "%s\t%s\n", d, formatCount(r.events[d]))
+	for _, dataset := range slices.Sorted(maps.Keys(r.events)) {
+		_, _ = fmt.Fprintf(writer, "%s\t%s\n", dataset, formatCount(r.events[dataset]))
 	}
 	if r.packets > 0 {
 		_, _ = fmt.Fprintf(writer, "(packets)\t%s\n", formatCount(r.packets))
 	}
 	if r.rules != nil {
 		_, _ = fmt.Fprintf(writer, "\nSEVERITY\tRULE\tTITLE\tEVENTS\n")
-		for _, m := range slices.Sorted(maps.Keys(r.matches)) {
-			_, _ = fmt.Fprintf(writer, "%s\t%s\n", m, formatCount(r.matches[m]))
+		for _, match := range slices.Sorted(maps.Keys(r.matches)) {
+			_, _ = fmt.Fprintf(writer, "%s\t%s\n", match, formatCount(r.matches[match]))
 		}
 		if len(r.matches) == 0 {
 			_, _ = fmt.Fprintf(writer, "none of %s matched\n", countOf(len(r.rules.Rules()), "rule"))

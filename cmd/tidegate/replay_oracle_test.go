@@ -103,7 +103,7 @@ func replayCapture(t *testing.T, path string, each func(*replayLine)) *replayRea
 	t.Helper()
 	out := &replayReader{t: t, ids: map[string]bool{}, each: each}
 	var said bytes.Buffer
-	err := (&replay{lines: true}).run(t.Context(), []string{path}, out, &said)
+	err := (&replay{printEvents: true}).readFiles(t.Context(), []string{path}, out, &said)
 	if err != nil && !strings.Contains(err.Error(), "the file is malformed") {
 		t.Errorf("%s: %v", path, err)
 	}

@@ -34,34 +34,40 @@ Ends:     with 1 if a file does not compile, a case fails, or a rule has no case
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			set, err := loadRules(args[0])
-			if err != nil {
-				return errors.Join(err, errFindings)
-			}
-			failed := 0
-			if output == "json" {
-				enc := json.NewEncoder(os.Stdout)
-				for _, result := range set.Test() {
-					if err := enc.Encode(result); err != nil {
-						return err
-					}
-					if !result.Passed {
-						failed++
-					}
-				}
-			} else {
-				failed = rules.RunTests(stripControlWriter{os.Stdout}, set, verbose)
-			}
-			if failed > 0 {
-				return errFindings
-			}
-			return nil
+			return testRules(args[0], output, verbose)
 		},
 	}
 	test.Flags().BoolVarP(&verbose, "verbose", "v", false, "print a line for every rule")
 	test.Flags().StringVarP(&output, "output", "o", "table", "table or json (one case a line)")
 	cmd.AddCommand(test)
 	return cmd
+}
+
+// testRules runs the cases of the rules in a folder and prints their results. It returns errFindings if a
+// rule does not compile or a case fails.
+func testRules(dir, output string, verbose bool) error {
+	set, err := loadRules(dir)
+	if err != nil {
+		return errors.Join(err, errFindings)
+	}
+	failed := 0
+	if output == "json" {
+		encoder := json.NewEncoder(os.Stdout)
+		for _, result := range set.Test() {
+			if err := encoder.Encode(result); err != nil {
+				return err
+			}
+			if !result.Passed {
+				failed++
+			}
+		}
+	} else {
+		failed = rules.RunTests(stripControlWriter{os.Stdout}, set, verbose)
+	}
+	if failed > 0 {
+		return errFindings
+	}
+	return nil
 }
 
 // loadRules compiles the rules of a folder. A folder without rules is an error.

@@ -24,7 +24,7 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A role is a part of the system. A process has one or several; `run` has all of them.
+// A role is a part of the system, or a set of parts. A process has one or several; `run` has all of them.
 type role uint8
 
 const (
@@ -37,23 +37,28 @@ const (
 	roleAll = roleBroker | roleStore | roleEngine | rolePublisher | roleCollector
 )
 
+// roleNames holds the roles by the words of --only.
 var roleNames = map[string]role{
-	"broker": roleBroker, "store": roleStore, "engine": roleEngine, "publisher": rolePublisher, "collector": roleCollector,
+	"broker":    roleBroker,
+	"store":     roleStore,
+	"engine":    roleEngine,
+	"publisher": rolePublisher,
+	"collector": roleCollector,
 }
 
-// parseRoles returns the roles that --only names, or all of them.
+// parseRoles returns the roles with these names. Without names it returns all roles.
 func parseRoles(names []string) (role, error) {
 	if len(names) == 0 {
 		return roleAll, nil
 	}
 	var roles role
 	for _, name := range names {
-		r, ok := roleNames[name]
+		parsed, ok := roleNames[name]
 		if !ok {
 			known := strings.Join(slices.Sorted(maps.Keys(roleNames)), ", ")
 			return 0, fmt.Errorf("--only %s: not one of %s", name, known)
 		}
-		roles |= r
+		roles |= parsed
 	}
 	return roles, nil
 }
@@ -84,7 +89,7 @@ Ends:     on SIGINT or SIGTERM, in order, within 10 s, and prints the totals. A 
 		},
 	}
 	opt.interactive = true
-	flags.add(cmd)
+	flags.addTo(cmd)
 	cmd.Flags().BoolVar(&opt.demo, "demo", false, "also play the bundled scenario: a small shop that is broken into")
 	cmd.Flags().StringSliceVar(&only, "only", nil, "run only these parts: broker, store, engine, publisher, collector")
 	cmd.Flags().DurationVar(&opt.forTime, "for", 0, "stop after this time")
@@ -138,25 +143,25 @@ Ends:     on SIGINT or SIGTERM, within 10 s. Alerts that were not delivered are 
 	})
 }
 
-// roleCommand completes the command of a process with one role.
-func roleCommand(r role, cmd *cobra.Command) *cobra.Command {
+// roleCommand adds arguments, flags and the function to the command of a process with these roles.
+func roleCommand(roles role, cmd *cobra.Command) *cobra.Command {
 	var flags serviceFlags
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return runRoles(cmd.Context(), &flags, r, options{})
+		return runRoles(cmd.Context(), &flags, roles, options{})
 	}
-	flags.add(cmd)
+	flags.addTo(cmd)
 	return cmd
 }
 
-// options are the flags of `run` that the other roles do not have.
+// options are the flags of `run` that the other commands do not have.
 type options struct {
-	demo        bool
-	interactive bool // print for a person instead of logging
-	forTime     time.Duration
+	demo        bool          // play the bundled scenario
+	interactive bool          // print for a person instead of logging
+	forTime     time.Duration // stop after this time; 0: on a signal
 }
 
-// A process holds the components that run in it.
+// A process holds the components of a running process. A component that its roles do not include is nil.
 type process struct {
 	cfg       *Config
 	log       *slog.Logger
@@ -168,45 +173,47 @@ type process struct {
 	broker      *embedded.Broker
 	storeServer *embedded.StoreServer
 	store       *clickhouse.Store
-	identity    pipeline.ID
+	identity    pipeline.ID // of the collector
 	shipper     *ship.Shipper
 	engine      *engine.Engine
 	detectors   *detectors.Loader
 
 	started        atomic.Bool   // every component runs
-	welcomePrinted chan struct{} // closed when the welcome was printed, or never will be
+	welcomePrinted chan struct{} // closed after the welcome, or when the start has failed
 	storeless      bool          // there is no ClickHouse on this machine: events are evaluated and discarded
-	missing        []string      // for the welcome: what this process runs without
+	missing        []string      // lines of the welcome that say what this process runs without
 }
 
-// runRoles runs a process from its configuration to its end.
+// runRoles reads the configuration and runs a process with these roles until ctx ends or a component fails.
 func runRoles(ctx context.Context, flags *serviceFlags, roles role, opt options) error {
-	cfg, err := flags.load()
+	cfg, err := flags.loadConfig()
 	if err != nil {
 		return err
 	}
-	p := &process{cfg: &cfg, reg: newRegistry(), welcomePrinted: make(chan struct{})}
+
+	proc := &process{cfg: &cfg, reg: newRegistry(), welcomePrinted: make(chan struct{})}
 	level := flags.logLevel
 	if opt.interactive {
-		p.terminal = newTerminal(os.Stdout)
+		proc.terminal = newTerminal(os.Stdout)
 		if level == "" {
 			level = "warn"
 		}
 	}
-	if p.log, err = newLog(level, os.Stderr, p.terminal); err != nil {
+	if proc.log, err = newLog(level, os.Stderr, proc.terminal); err != nil {
 		return err
 	}
-	p.lifecycle = newLifecycle(p.log)
+	proc.lifecycle = newLifecycle(proc.log)
+
 	if opt.forTime > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, opt.forTime)
 		defer cancel()
 	}
 
-	err = p.start(ctx, roles, opt)
-	close(p.welcomePrinted)
+	err = proc.startRoles(ctx, roles, opt)
+	close(proc.welcomePrinted)
 	if err == nil {
-		err = p.showStatusUntilDone(ctx)
+		err = proc.showStatusUntilDone(ctx)
 	} else if ctx.Err() != nil {
 		err = nil // stopped during the start
 	}
@@ -214,31 +221,59 @@ func runRoles(ctx context.Context, flags *serviceFlags, roles role, opt options)
 	// Components stop in the reverse order of their start, also after an error.
 	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	err = errors.Join(err, p.lifecycle.stopAll(stopping))
-	p.printTotals()
+	err = errors.Join(err, proc.lifecycle.stopAll(stopping))
+	proc.printTotals()
 	return err
 }
 
 // discardLog is for commands whose output is their result.
 func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// newLog logs to out. If out is the terminal that shows the status line, records are printed above that line.
-func newLog(level string, out *os.File, t *terminal) (*slog.Logger, error) {
-	var l slog.Level
+// newLog returns a logger that writes to out. If out is the terminal that shows the status line, its records
+// are printed above that line. term is nil in a process that shows none.
+func newLog(level string, out *os.File, term *terminal) (*slog.Logger, error) {
+	var minimum slog.Level
 	if level != "" {
-		if err := l.UnmarshalText([]byte(level)); err != nil {
+		if err := minimum.UnmarshalText([]byte(level)); err != nil {
 			return nil, fmt.Errorf("--log-level %s: not debug, info, warn or error", level)
 		}
 	}
-	opts := &slog.HandlerOptions{Level: l}
-	if t != nil && t.interactive && isTerminal(out) {
-		return slog.New(slog.NewTextHandler(t, opts)), nil
+	opts := &slog.HandlerOptions{Level: minimum}
+	if term != nil && term.interactive && isTerminal(out) {
+		return slog.New(slog.NewTextHandler(term, opts)), nil
 	}
 	return slog.New(slog.NewTextHandler(out, opts)), nil
 }
 
-// start starts the components of roles, each after those that it needs.
-func (p *process) start(ctx context.Context, roles role, opt options) error {
+// startRoles starts the components of the roles, each after those that it needs.
+func (p *process) startRoles(ctx context.Context, roles role, opt options) error {
+	// Whatever does not depend on a server is checked before any server starts.
+	if err := p.prepareStart(roles, opt); err != nil {
+		return err
+	}
+
+	if err := p.startServers(ctx, roles); err != nil {
+		return err
+	}
+	if roles&(roleEngine|rolePublisher|roleCollector) != 0 {
+		if err := p.connectKafka(ctx, roles); err != nil {
+			return err
+		}
+	}
+	if err := p.startPipeline(ctx, roles); err != nil {
+		return err
+	}
+
+	p.started.Store(true)
+	p.printWelcome(roles)
+	if opt.demo && p.shipper != nil {
+		p.startDemo()
+	}
+	return nil
+}
+
+// prepareStart creates the data folder, checks the destinations of alerts and loads the detectors.
+func (p *process) prepareStart(roles role, opt options) error {
 	if err := os.MkdirAll(p.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("create the data folder: %w", err)
 	}
@@ -252,23 +287,15 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 			return err
 		}
 	}
-
-	// Errors in rules are reported before anything is waited for.
 	if roles&roleEngine != 0 {
-		if err := p.loadDetectors(); err != nil {
-			return err
-		}
+		return p.loadDetectors()
 	}
-	if err := p.startServers(ctx, roles); err != nil {
-		return err
-	}
-	if roles&(roleEngine|rolePublisher|roleCollector) != 0 {
-		if err := p.connectKafka(ctx, roles); err != nil {
-			return err
-		}
-	}
+	return nil
+}
 
-	// The publisher starts first and so stops last: it still delivers the last alerts of the engine.
+// startPipeline starts publisher, engine and collector. The publisher starts first and so stops last: it
+// still delivers the last alerts of the engine.
+func (p *process) startPipeline(ctx context.Context, roles role) error {
 	if roles&rolePublisher != 0 {
 		if err := p.startPublisher(); err != nil {
 			return err
@@ -280,14 +307,7 @@ func (p *process) start(ctx context.Context, roles role, opt options) error {
 		}
 	}
 	if roles&roleCollector != 0 {
-		if err := p.startCollector(ctx); err != nil {
-			return err
-		}
-	}
-	p.started.Store(true)
-	p.printWelcome(roles)
-	if opt.demo && p.shipper != nil {
-		p.startDemo()
+		return p.startCollector(ctx)
 	}
 	return nil
 }
@@ -301,9 +321,9 @@ func (p *process) loadDetectors() error {
 	return err
 }
 
-// startServers starts the embedded broker, the metrics and the embedded store. The broker comes first: its
-// error names the data folder that is in use, which says more about a second process than the error about a
-// port.
+// startServers starts the embedded broker, the metrics and the embedded store. The broker comes first: if a
+// second process uses the data folder, the error of the broker names the folder, and the error of the metrics
+// would name only a port.
 func (p *process) startServers(ctx context.Context, roles role) error {
 	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {
 		if err := p.startBroker(ctx); err != nil {
@@ -311,7 +331,7 @@ func (p *process) startServers(ctx context.Context, roles role) error {
 		}
 	}
 	if p.cfg.Metrics.Listen != "" {
-		serve, err := serveMetrics(p.cfg.Metrics.Listen, p.reg, p.ready)
+		serve, err := serveMetrics(p.cfg.Metrics.Listen, p.reg, p.checkReady)
 		if err != nil {
 			return err
 		}
@@ -321,6 +341,7 @@ func (p *process) startServers(ctx context.Context, roles role) error {
 		return nil
 	}
 
+	// Without the library of the store the process runs on, unless it serves the store to other processes.
 	err := p.startStore(ctx)
 	servesOthers := roles&^(roleStore|roleBroker) == 0
 	if errors.Is(err, embedded.ErrMissing) && !servesOthers {
@@ -332,32 +353,32 @@ func (p *process) startServers(ctx context.Context, roles role) error {
 	return err
 }
 
-// ready returns why the process is not ready, or nil.
-func (p *process) ready() error {
+// checkReady returns an error until every component runs.
+func (p *process) checkReady() error {
 	if !p.started.Load() {
 		return errors.New("starting")
 	}
 	return nil
 }
 
-// showStatusUntilDone redraws the status line until ctx ends or a component fails.
+// showStatusUntilDone redraws the status line every second until ctx ends or a component fails.
 func (p *process) showStatusUntilDone(ctx context.Context) error {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
 	previous := &statusSample{}
 	for {
 		select {
 		case <-ctx.Done():
 			if p.terminal != nil {
-				p.terminal.Done()
-				p.terminal.Printf("stopping …")
+				p.terminal.endStatus()
+				p.terminal.printLine("stopping …")
 			}
 			return nil
 		case err := <-p.lifecycle.failed:
 			return err
-		case <-tick.C:
+		case <-ticker.C:
 			if p.terminal != nil && p.engine != nil {
-				p.terminal.Status(p.statusLine(ctx, previous))
+				p.terminal.showStatus(p.statusLine(ctx, previous))
 			}
 		}
 	}

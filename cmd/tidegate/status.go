@@ -13,11 +13,14 @@ import (
 // printLine prints a line above the status line of a terminal. It prints nothing where the output is a log.
 func (p *process) printLine(format string, args ...any) {
 	if p.terminal != nil {
-		p.terminal.Printf(format, args...)
+		p.terminal.printLine(format, args...)
 	}
 }
 
-// printWelcome prints what is missing, which inputs are read and where results are found.
+// welcomeQuery lists the alerts, the latest first.
+const welcomeQuery = "SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC"
+
+// printWelcome prints what is missing, where results are found and which inputs are read.
 func (p *process) printWelcome(roles role) {
 	if p.terminal == nil {
 		p.log.Info("started", "version", version, "host", p.cfg.Host, "data_dir", p.cfg.DataDir)
@@ -27,10 +30,10 @@ func (p *process) printWelcome(roles role) {
 	for _, what := range p.missing {
 		p.printLine("  missing  %s", what)
 	}
-	if s := p.storeServer; s != nil {
-		user, password := s.Analyst()
-		p.printLine("  look     SQL page   %s   user %s, password %s", s.PlayURL(), user, password)
-		p.printLine("           shell      %s 'SELECT severity, title, count, container_name FROM alerts_now ORDER BY last DESC'", p.queryCommand())
+	if server := p.storeServer; server != nil {
+		user, password := server.Analyst()
+		p.printLine("  look     SQL page   %s   user %s, password %s", server.PlayURL(), user, password)
+		p.printLine("           shell      %s '%s'", p.queryCommand(), welcomeQuery)
 	}
 	if p.cfg.Metrics.Listen != "" {
 		p.printLine("           metrics    http://%s/metrics", p.cfg.Metrics.Listen)
@@ -41,7 +44,7 @@ func (p *process) printWelcome(roles role) {
 	}
 }
 
-// queryCommand returns the command line with which `tidegate query` finds this store.
+// queryCommand returns the command `tidegate query` with the flags for this store.
 func (p *process) queryCommand() string {
 	self := os.Args[0]
 	if p.cfg.DataDir == defaultConfig().DataDir {
@@ -54,13 +57,13 @@ func (p *process) queryCommand() string {
 	return self + " query --data-dir " + dir
 }
 
-// A statusSample is the previous value of a counter, for the rate.
+// A statusSample is a count of stored events and its time. statusLine computes the rate from two of them.
 type statusSample struct {
 	at   time.Time
 	rows uint64
 }
 
-// statusLine returns the line of counts that `run` redraws every second.
+// statusLine returns the line of counts that `run` redraws every second, and replaces the previous sample.
 func (p *process) statusLine(ctx context.Context, previous *statusSample) string {
 	ledger := p.engine.Ledger()
 	now := time.Now()
@@ -70,17 +73,19 @@ func (p *process) statusLine(ctx context.Context, previous *statusSample) string
 	}
 	previous.at, previous.rows = now, ledger.Rows
 
+	// If the broker does not answer within a second, the lag is unknown.
 	lag := "?"
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	if n, err := p.consumerLag(ctx); err == nil {
-		lag = formatCount(n)
+	if messages, err := p.consumerLag(ctx); err == nil {
+		lag = formatCount(messages)
 	}
 	return fmt.Sprintf("events/s %s · %s %s · lag %s · alerts %s",
 		formatCount(int64(rate)), p.evaluatedWord(), formatCount(ledger.Rows), lag, formatCount(ledger.Alerts))
 }
 
-// printTotals prints the ledgers of this process, a line for each hop. OPERATING.md describes the words.
+// printTotals prints the ledgers of the collector and of the engine, a line for each. docs/OPERATING.md
+// describes the words.
 func (p *process) printTotals() {
 	var out io.Writer = os.Stderr
 	if p.terminal != nil {
@@ -89,7 +94,8 @@ func (p *process) printTotals() {
 	writer := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
 	if p.shipper != nil {
 		ledger := p.shipper.Ledger()
-		printTotalsLine(writer, "collector", total{"read", ledger.Read + ledger.Recovered}, total{"delivered", ledger.Delivered},
+		printTotalsLine(writer, "collector",
+			total{"read", ledger.Read + ledger.Recovered}, total{"delivered", ledger.Delivered},
 			total{"buffered", ledger.Buffered}, total{"dropped", ledger.Dropped}, total{"lost", ledger.Lost})
 		if !ledger.IsBalanced() {
 			_, _ = fmt.Fprintf(writer, "\tthe sums do not add up: %+v\n", ledger)
@@ -102,7 +108,8 @@ func (p *process) printTotals() {
 		// them again.
 		finished := stored + ledger.DuplicateEvents + ledger.Rejected
 		unfinished := max(ledger.Events, finished) - finished
-		printTotalsLine(writer, "engine", total{"read", ledger.Events}, total{p.evaluatedWord(), stored},
+		printTotalsLine(writer, "engine",
+			total{"read", ledger.Events}, total{p.evaluatedWord(), stored},
 			total{"duplicates", ledger.DuplicateEvents}, total{"rejected", ledger.Rejected + ledger.DeadLettered},
 			total{"unfinished", unfinished}, total{"alerts", ledger.Alerts})
 	}
@@ -118,13 +125,14 @@ type total struct {
 // printTotalsLine prints the totals of one component as cells of a tabwriter.
 func printTotalsLine(out io.Writer, component string, totals ...total) {
 	_, _ = fmt.Fprint(out, component)
-	for _, t := range totals {
-		_, _ = fmt.Fprint(out, "\t", t.word, " ", formatCount(t.count))
+	for _, each := range totals {
+		_, _ = fmt.Fprint(out, "\t", each.word, " ", formatCount(each.count))
 	}
 	_, _ = fmt.Fprintln(out)
 }
 
-// evaluatedWord returns what happened to the events that were evaluated: without a store they are not stored.
+// evaluatedWord returns the word for events that have passed the engine: without a store they are only
+// evaluated.
 func (p *process) evaluatedWord() string {
 	if p.storeless {
 		return "evaluated"

@@ -15,31 +15,32 @@ import (
 )
 
 // A terminal writes the output of `tidegate run` for a person: lines, and below them a status line that is
-// redrawn. Where the output is not a terminal, the status line is written every few seconds instead. It is
-// safe for concurrent use.
+// redrawn. If the output is not a terminal, the status line is written every few seconds instead. Its methods
+// are safe for concurrent use.
 type terminal struct {
 	out         io.Writer
 	interactive bool // out is a terminal that can redraw a line
 
 	mu     sync.Mutex // guards out and the fields below
-	status string     // the status line that is shown; "" none
-	last   time.Time  // when the last status line was written, where out cannot redraw
+	status string     // the status line that is shown; "": none
+	last   time.Time  // when a status line was last written; only used if out cannot redraw it
 }
 
-func newTerminal(f *os.File) *terminal {
-	return &terminal{out: f, interactive: isTerminal(f) && os.Getenv("TERM") != "dumb"}
+func newTerminal(file *os.File) *terminal {
+	return &terminal{out: file, interactive: isTerminal(file) && os.Getenv("TERM") != "dumb"}
 }
 
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+// isTerminal reports whether a file is a terminal.
+func isTerminal(file *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
 	return err == nil
 }
 
-// plainStatusInterval is the time between status lines where they are not redrawn.
+// plainStatusInterval is the time between two status lines if they are not redrawn.
 const plainStatusInterval = 5 * time.Second
 
-// Printf writes a line above the status line. Control characters in it do not reach the terminal.
-func (t *terminal) Printf(format string, args ...any) {
+// printLine writes a line above the status line, without control characters.
+func (t *terminal) printLine(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.clearStatus()
@@ -47,18 +48,18 @@ func (t *terminal) Printf(format string, args ...any) {
 	t.drawStatus()
 }
 
-// Write implements io.Writer for a logger, whose records appear above the status line.
+// Write implements io.Writer for a logger. Records appear above the status line.
 func (t *terminal) Write(data []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.clearStatus()
-	n, err := t.out.Write(data)
+	written, err := t.out.Write(data)
 	t.drawStatus()
-	return n, err
+	return written, err
 }
 
-// Status replaces the status line.
-func (t *terminal) Status(line string) {
+// showStatus replaces the status line.
+func (t *terminal) showStatus(line string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.interactive {
@@ -73,8 +74,8 @@ func (t *terminal) Status(line string) {
 	}
 }
 
-// Done ends the redrawing and leaves the last status line where it is.
-func (t *terminal) Done() {
+// endStatus ends the redrawing: the last status line stays, and later output begins below it.
+func (t *terminal) endStatus() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.interactive && t.status != "" {
@@ -83,19 +84,21 @@ func (t *terminal) Done() {
 	t.status = ""
 }
 
+// clearStatus removes the status line from the terminal. The caller holds mu.
 func (t *terminal) clearStatus() {
 	if t.interactive && t.status != "" {
 		_, _ = io.WriteString(t.out, "\r\x1b[K")
 	}
 }
 
+// drawStatus writes the status line. The caller holds mu.
 func (t *terminal) drawStatus() {
 	if t.interactive && t.status != "" {
 		_, _ = io.WriteString(t.out, t.status)
 	}
 }
 
-// alertLine returns an alert as one line for a person, without control characters:
+// alertLine returns an alert as one line for a person, without control characters, such as
 // ALERT high redis-config-write Redis writes into cron · shop-cache · 172.30.0.2:30101 → 172.30.0.3:6379.
 func alertLine(alert *pipeline.Alert) string {
 	where := alert.ContainerName
@@ -115,16 +118,16 @@ func alertLine(alert *pipeline.Alert) string {
 	return oneLineText(line, 240)
 }
 
-// oneLineText returns text as one line of at most most characters, without control characters.
-func oneLineText(text string, most int) string {
+// oneLineText returns text on one line, without control characters and cut to at most limit characters.
+func oneLineText(text string, limit int) string {
 	text = strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
 			return '·'
 		}
 		return r
 	}, stripControl(text))
-	if r := []rune(text); len(r) > most {
-		return string(r[:most-1]) + "…"
+	if runes := []rune(text); len(runes) > limit {
+		return string(runes[:limit-1]) + "…"
 	}
 	return text
 }
@@ -144,7 +147,7 @@ func stripControl(text string) string {
 	}, text)
 }
 
-// A stripControlWriter applies stripControl to text of foreign origin. Each Write must hold whole characters.
+// A stripControlWriter applies stripControl to what is written to it. Each Write must hold whole characters.
 type stripControlWriter struct{ out io.Writer }
 
 func (w stripControlWriter) Write(data []byte) (int, error) {
@@ -154,17 +157,17 @@ func (w stripControlWriter) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// countOf returns a count and its noun: "1 container", "2 containers".
-func countOf(n int, noun string) string {
-	if n == 1 {
+// countOf returns a count with its noun, such as "1 container" and "2 containers".
+func countOf(count int, noun string) string {
+	if count == 1 {
 		return "1 " + noun
 	}
-	return formatCount(n) + " " + noun + "s"
+	return formatCount(count) + " " + noun + "s"
 }
 
-// formatCount returns a count with its digits grouped: 1,234,567.
-func formatCount[T int | int64 | uint64](n T) string {
-	text := fmt.Sprint(n)
+// formatCount returns a count with its digits grouped, such as 1,234,567.
+func formatCount[T int | int64 | uint64](count T) string {
+	text := fmt.Sprint(count)
 	for i := len(text) - 3; i > 0; i -= 3 {
 		text = text[:i] + "," + text[i:]
 	}

@@ -63,11 +63,11 @@ func TestPlainOutputHasNoEscapes(t *testing.T) {
 		var out bytes.Buffer
 		s := &terminal{out: &out}
 		for i := range 11 {
-			s.Status("counts " + formatCount(i))
+			s.showStatus("counts " + formatCount(i))
 			time.Sleep(time.Second)
 		}
-		s.Printf("alert of %s", hostileText)
-		s.Done()
+		s.printLine("alert of %s", hostileText)
+		s.endStatus()
 		lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 		if !hasNoControl(out.String()) || len(lines) != 5 || strings.Join(lines[:3], ", ") != "counts 0, counts 5, counts 10" {
 			t.Errorf("got %q", lines)
@@ -79,13 +79,13 @@ func TestPlainOutputHasNoEscapes(t *testing.T) {
 func TestTerminalRedrawsTheCounts(t *testing.T) {
 	var out bytes.Buffer
 	s := &terminal{out: &out, interactive: true}
-	s.Printf("hello")
-	s.Status("one")
-	s.Status("two")
-	s.Printf("alert")
+	s.printLine("hello")
+	s.showStatus("one")
+	s.showStatus("two")
+	s.printLine("alert")
 	slog.New(slog.NewTextHandler(s, nil)).Warn("odd name", "name", hostileText)
-	s.Done()
-	s.Printf("bye")
+	s.endStatus()
+	s.printLine("bye")
 	const clear = "\r\x1b[K"
 	got := out.String()
 	if want := "hello\none" + clear + "two" + clear + "alert\ntwo" + clear + "time="; !strings.HasPrefix(got, want) {
@@ -120,9 +120,9 @@ func TestDoctorAndReplayTablesSteerNothing(t *testing.T) {
 	r := replay{}
 	r.block = []*pipeline.Event{{Dataset: pipeline.Dataset_LOG, Verdicts: []*pipeline.Verdict{{Severity: pipeline.Severity_HIGH, Rule: hostileText, Title: hostileText}}}}
 	r.out, r.events, r.matches = bufio.NewWriter(&out), map[string]int{}, map[string]int{}
-	r.flush()
+	r.flushBlock()
 	r.rules = &rules.Set{}
-	r.table()
+	r.printTable()
 	_ = r.out.Flush()
 	if !hasNoControl(out.String()) || strings.Count(out.String(), "\n") != 5 {
 		t.Errorf("replay: %q", out.String())

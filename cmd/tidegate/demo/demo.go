@@ -1,6 +1,6 @@
 // Package demo holds the bundled scenario that `tidegate run --demo` plays: a shop of three containers, one
-// of which is broken into. The folder generate makes its files: a capture of the shop's bridge and the log
-// files of its containers. event.demo marks every event of the scenario.
+// of which is broken into. Its files are a capture of the shop's bridge and the log files of the containers.
+// The command in the folder generate makes them. event.demo marks every event of the scenario.
 //
 // cmd/tidegate plays the files through the code that live input takes: the packets of the capture go through
 // a session table, and the log lines are written to files that a log source follows.
@@ -20,12 +20,16 @@ import (
 //go:embed shop.pcap *.log
 var Files embed.FS
 
-// FeedDomain is the domain to which the scenario's intruder connects from inside; Feed lists it.
+// FeedDomain is the domain to which the web container connects after the break-in; Feed lists its parent
+// domain.
 const FeedDomain = "sync.stats-relay.example"
 
 // Feed is a feed of domains and addresses with the scenario's indicators, in the form that docs/OPERATING.md
 // describes.
-const Feed = "# indicator,confidence,note\nstats-relay.example,90,demo: command and control of the bundled scenario\n203.0.113.99,80,demo: where it is served\n"
+const Feed = `# indicator,confidence,note
+stats-relay.example,90,demo: command and control of the bundled scenario
+203.0.113.99,80,demo: where it is served
+`
 
 // Containers are the containers of the shop: web, cache and database.
 var Containers = []*pipeline.Container{
@@ -34,7 +38,7 @@ var Containers = []*pipeline.Container{
 	container("demo-shop-db", "mariadb:10.11", "172.30.0.4", "database"),
 }
 
-// container returns a container whose id is recognisable and still has the form of an id: 64 hex digits.
+// container returns a container of the shop. Its id is recognisable and has the form of an id: 64 hex digits.
 func container(name, image, ip, tier string) *pipeline.Container {
 	return &pipeline.Container{
 		Id: strings.Repeat("de30", 15) + hex4(ip), Name: name, Image: image, Ip: []string{ip}, Demo: true,
