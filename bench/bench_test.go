@@ -13,7 +13,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// TestMain runs the broker command when startBroker has started the test binary.
+// TestMain runs the broker command in a child process that startBroker has started from the test binary.
 func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" && len(os.Args) > 1 && os.Args[1] == brokerCommand {
 		if err := serveBroker(context.Background(), os.Args[2:]); err != nil {
@@ -24,53 +24,55 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A datasetSink counts events by dataset. Of MySQL it counts queries only.
+// A datasetSink counts events by dataset. MySQL commands other than queries are not counted, as in
+// traffic.Truth.
 type datasetSink struct {
-	n       map[string]int
+	events  map[string]int
 	partial int
 }
 
-func (c *datasetSink) add(e *pipeline.Event) {
-	if e.Dataset != pipeline.Dataset_MYSQL || e.Mysql.Command == "COM_QUERY" {
-		c.n[e.Dataset.Name()]++
+func (s *datasetSink) add(event *pipeline.Event) {
+	if event.Dataset != pipeline.Dataset_MYSQL || event.Mysql.Command == "COM_QUERY" {
+		s.events[event.Dataset.Name()]++
 	}
-	if e.Partial {
-		c.partial++
+	if event.Partial {
+		s.partial++
 	}
-	pipeline.ReleaseEvent(e)
+	pipeline.ReleaseEvent(event)
 }
-func (c *datasetSink) finish() error { return nil }
-func (c *datasetSink) close() error  { return nil }
+func (s *datasetSink) finish() error { return nil }
+func (s *datasetSink) close() error  { return nil }
 
+// countEvents generates a capture and counts the events that the parsers find in it.
 func countEvents(t *testing.T, cfg traffic.Config) (traffic.Truth, *datasetSink) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "t.pcap")
+	path := filepath.Join(t.TempDir(), "traffic.pcap")
 	truth, err := writeCapture(path, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &datasetSink{n: map[string]int{}}
-	packets, err := readPackets(path, "protocols", c)
+	found := &datasetSink{events: map[string]int{}}
+	packets, err := readPackets(path, "protocols", found)
 	if err != nil || packets != truth.Packets {
 		t.Fatalf("%d packets of %d, %v", packets, truth.Packets, err)
 	}
-	return truth, c
+	return truth, found
 }
 
-// TestEveryEventOfTheTruthIsThere holds that all events are found, in whatever order and however often
-// packets arrive.
-func TestEveryEventOfTheTruthIsThere(t *testing.T) {
+// TestEveryEventIsFoundDespiteReorderingAndDuplicates compares the events of complete captures with the
+// truth.
+func TestEveryEventIsFoundDespiteReorderingAndDuplicates(t *testing.T) {
 	check := func(cfg traffic.Config) {
 		t.Helper()
 		cfg.Bytes = 6 << 20
-		truth, c := countEvents(t, cfg)
+		truth, found := countEvents(t, cfg)
 		for dataset, want := range truth.Events {
-			if c.n[dataset] != want {
-				t.Errorf("%+v: %d events of %s, want %d", cfg, c.n[dataset], dataset, want)
+			if found.events[dataset] != want {
+				t.Errorf("%+v: %d events of %s, want %d", cfg, found.events[dataset], dataset, want)
 			}
 		}
-		if c.partial != 0 {
-			t.Errorf("%+v: %d events are partial", cfg, c.partial)
+		if found.partial != 0 {
+			t.Errorf("%+v: %d events are partial", cfg, found.partial)
 		}
 	}
 	check(traffic.Config{Seed: 1})
@@ -79,25 +81,24 @@ func TestEveryEventOfTheTruthIsThere(t *testing.T) {
 	check(traffic.Config{Seed: 4, Reorder: 0.05, Duplicate: 0.05})
 }
 
-// TestALossCostsOnlyWhatItTouches holds that a lost segment costs few events and that the affected events are
-// marked partial.
-func TestALossCostsOnlyWhatItTouches(t *testing.T) {
-	truth, c := countEvents(t, traffic.Config{Bytes: 6 << 20, Seed: 5, Lose: 0.002})
-	if truth.Lost < 10 || c.partial == 0 {
-		t.Fatalf("%d segments were lost, %d events are partial", truth.Lost, c.partial)
+// TestLostSegmentCostsFewEvents also checks that affected events are marked partial.
+func TestLostSegmentCostsFewEvents(t *testing.T) {
+	truth, found := countEvents(t, traffic.Config{Bytes: 6 << 20, Seed: 5, Lose: 0.002})
+	if truth.Lost < 10 || found.partial == 0 {
+		t.Fatalf("%d segments were lost, %d events are partial", truth.Lost, found.partial)
 	}
 	all, seen := 0, 0
-	for dataset, n := range truth.Events {
-		all, seen = all+n, seen+c.n[dataset]
+	for dataset, want := range truth.Events {
+		all, seen = all+want, seen+found.events[dataset]
 	}
 	if missing := all - seen; missing > 8*truth.Lost { // a Redis pipeline has up to eight commands in a segment
 		t.Errorf("%d of %d events are missing for %d lost segments", missing, all, truth.Lost)
 	}
 }
 
-// TestMadeRulesSayTheSameInBothLanguages holds that index and loop are measured on the same work, without a
-// match on either side.
-func TestMadeRulesSayTheSameInBothLanguages(t *testing.T) {
+// TestGeneratedRulesMatchNothing checks that index and loop are measured on the same work: neither finds a
+// match. rulePeers returns an error if a rule of the index fires.
+func TestGeneratedRulesMatchNothing(t *testing.T) {
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"peers", "-runs", "1", "-only", "Rules/rules=10/"}, &out); err != nil {
 		t.Fatal(err)
@@ -107,9 +108,9 @@ func TestMadeRulesSayTheSameInBothLanguages(t *testing.T) {
 	}
 }
 
-// TestBenchesRun runs each command on little input and expects a line for each case. The real broker takes
-// part.
-func TestBenchesRun(t *testing.T) {
+// TestEachCommandPrintsItsLines runs the commands on little input, with the embedded broker in a child
+// process.
+func TestEachCommandPrintsItsLines(t *testing.T) {
 	check := func(want string, args ...string) {
 		t.Helper()
 		var out bytes.Buffer
@@ -131,9 +132,8 @@ func TestBenchesRun(t *testing.T) {
 	check("peak-MB", "whole", "-runs", "1", "-name", "true", "true")
 }
 
-// TestCompareSetsTheBestOfBothAgainstEachOther holds that the best is the least of times and the most of
-// rates.
-func TestCompareSetsTheBestOfBothAgainstEachOther(t *testing.T) {
+// TestCompareTakesLeastOfCostsAndMostOfRates checks the ratio of the best values of two files.
+func TestCompareTakesLeastOfCostsAndMostOfRates(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)

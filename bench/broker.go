@@ -18,8 +18,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// brokerCommand is the hidden command that runs the embedded broker in a process of its own. Its CPU time is
-// then not counted as ours.
+// brokerCommand is the hidden command that runs the embedded broker. startBroker runs it in a child process,
+// so that its CPU time is not counted as that of the measured code.
 const brokerCommand = "broker"
 
 // serveBroker runs a broker on the folder args[0] until its standard input ends. It prints the address of the
@@ -39,12 +39,12 @@ func serveBroker(ctx context.Context, args []string) error {
 // A broker is a child process that runs serveBroker.
 type broker struct {
 	cmd   *exec.Cmd
-	input io.Closer
+	input io.Closer // standard input of the process, which ends when input is closed
 	addr  string
-	dir   string
+	dir   string // temporary folder, removed by close
 }
 
-// startBroker starts a broker on a temporary folder.
+// startBroker starts a broker on a temporary folder and waits until it listens.
 func startBroker() (*broker, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -54,50 +54,56 @@ func startBroker() (*broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &broker{cmd: exec.Command(self, brokerCommand, filepath.Join(dir, "broker")), dir: dir}
-	b.cmd.Env = append(os.Environ(), childEnv+"=1")
-	b.cmd.Stderr = os.Stderr
-	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is for us
-	if b.input, err = b.cmd.StdinPipe(); err != nil {
+	cmd := exec.Command(self, brokerCommand, filepath.Join(dir, "broker"))
+	cmd.Env = append(os.Environ(), childEnv+"=1")
+	cmd.Stderr = os.Stderr
+	// A process group of its own keeps the interrupt of a terminal away from the broker.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	child := &broker{cmd: cmd, dir: dir}
+	if child.input, err = cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	out, err := b.cmd.StdoutPipe()
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := b.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+
+	// The broker prints its address once it listens.
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start a broker: %w", err), b.close())
+		return nil, errors.Join(fmt.Errorf("start a broker: %w", err), child.close())
 	}
-	b.addr = strings.TrimSpace(line)
-	return b, nil
+	child.addr = strings.TrimSpace(line)
+	return child, nil
 }
 
 // childEnv is set in the environment of a child process that must act as the bench program and not as the
 // test binary.
 const childEnv = "TIDEGATE_BENCH_CHILD"
 
+// close ends the process, waits for it and removes its folder.
 func (b *broker) close() error {
 	_ = b.input.Close()
 	return errors.Join(b.cmd.Wait(), os.RemoveAll(b.dir))
 }
 
-// client returns a client after the topics exist, with one partition per core of the reference machine.
+// client creates the topics and returns a client. It tries for ten seconds.
 func (b *broker) client(ctx context.Context) (*kafka.Client, error) {
-	c, err := kafka.New(b.config())
+	client, err := kafka.New(b.config())
 	if err != nil {
 		return nil, err
 	}
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if _, err = c.EnsureTopics(ctx); err == nil || time.Now().After(end) {
-			return c, err
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if _, err = client.EnsureTopics(ctx); err == nil || time.Now().After(deadline) {
+			return client, err
 		}
 	}
 }
 
+// partitions is the number of partitions of a topic, one per core of the reference machine.
 const partitions = 2
 
 func (b *broker) config() kafka.Config {

@@ -30,23 +30,27 @@ func (o *options) compare(args []string) error {
 		return err
 	}
 
-	fmt.Fprintf(o.out, "%-72s %14s %14s %14s %14s %8s\n", "", "old best", "old median", "new best", "new median", "ratio")
+	fmt.Fprintf(o.out, "%-72s %14s %14s %14s %14s %8s\n",
+		"", "old best", "old median", "new best", "new median", "ratio")
 	for _, key := range before.order {
-		a, b := before.values[key], after.values[key]
-		if len(b) == 0 {
+		was, is := before.values[key], after.values[key]
+		if len(is) == 0 {
 			continue
 		}
-		slices.Sort(a)
-		slices.Sort(b)
-		if strings.HasSuffix(key, "/s") || strings.HasSuffix(key, "/cpu-s") { // more is better
-			slices.Reverse(a)
-			slices.Reverse(b)
+
+		// The best value comes first: the least of costs, the most of rates.
+		slices.Sort(was)
+		slices.Sort(is)
+		if strings.HasSuffix(key, "/s") || strings.HasSuffix(key, "/cpu-s") {
+			slices.Reverse(was)
+			slices.Reverse(is)
 		}
 		ratio := "same"
-		if a[0] != 0 && a[0] != b[0] {
-			ratio = fmt.Sprintf("%.3f", b[0]/a[0])
+		if was[0] != 0 && was[0] != is[0] {
+			ratio = fmt.Sprintf("%.3f", is[0]/was[0])
 		}
-		fmt.Fprintf(o.out, "%-72s %14.6g %14.6g %14.6g %14.6g %8s\n", key, a[0], a[len(a)/2], b[0], b[len(b)/2], ratio)
+		fmt.Fprintf(o.out, "%-72s %14.6g %14.6g %14.6g %14.6g %8s\n",
+			key, was[0], was[len(was)/2], is[0], is[len(is)/2], ratio)
 	}
 
 	o.listMissing("only in the old file", before, after)
@@ -68,14 +72,14 @@ func (o *options) listMissing(title string, has, lacks figures) {
 	}
 }
 
-// figures holds what a file of benchmark lines measured.
+// figures holds the values of a file of benchmark lines.
 type figures struct {
 	values map[string][]float64 // by key: "package.Benchmark unit", or "Benchmark unit" outside a package
 	order  []string             // keys in the order of the file
 }
 
-// readFigures reads the lines that `go test -bench` or this program printed. A benchmark is known by its
-// present name, also where the file has an earlier one.
+// readFigures reads the lines that `go test -bench` or this program printed. A benchmark with an earlier name
+// is listed under its present name.
 func readFigures(path string) (figures, error) {
 	data, err := os.ReadFile(path) //nolint:gosec // the user names it
 	if err != nil {
@@ -85,11 +89,12 @@ func readFigures(path string) (figures, error) {
 	for line := range strings.Lines(string(data)) {
 		columns := strings.Fields(line)
 		if len(columns) == 2 && columns[0] == "pkg:" {
-			pkg = strings.TrimPrefix(columns[1], "tidegate/") + "."
+			pkg = strings.TrimPrefix(columns[1], "tidegate/") + "." // of the lines that follow
 		}
 		if len(columns) < 4 || !strings.HasPrefix(columns[0], "Benchmark") {
 			continue
 		}
+
 		name := presentName(pkg + strings.TrimPrefix(columns[0], "Benchmark"))
 		// Columns: the name, the number of iterations, then pairs of value and unit.
 		for i := 2; i+1 < len(columns); i += 2 {

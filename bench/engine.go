@@ -25,6 +25,7 @@ type engineCase struct {
 	store string
 }
 
+// name returns the name of the case in the printed line.
 func (c engineCase) name() string {
 	if c.rules < 0 {
 		return "Engine/store=" + c.store + "/rules=none"
@@ -32,10 +33,17 @@ func (c engineCase) name() string {
 	return fmt.Sprintf("Engine/store=%s/rules=shipped+%d", c.store, c.rules)
 }
 
-// engineCases are the cases. The store "none" builds no columns, "columns" builds and discards them,
-// "libchdb" is ClickHouse in a process of its own.
+// engineCases lists the cases. The store "none" builds no columns, "columns" builds and discards them,
+// "libchdb" is ClickHouse in a child process.
 var engineCases = []engineCase{
-	{-1, "none"}, {-1, "columns"}, {10, "columns"}, {100, "columns"}, {1000, "columns"}, {10000, "columns"}, {10, "libchdb"}, {1000, "libchdb"},
+	{-1, "none"},
+	{-1, "columns"},
+	{10, "columns"},
+	{100, "columns"},
+	{1000, "columns"},
+	{10000, "columns"},
+	{10, "libchdb"},
+	{1000, "libchdb"},
 }
 
 // engine measures the path from Kafka to the store with two partitions and a worker for each.
@@ -50,32 +58,35 @@ func (o *options) engine(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	n := o.amountOr(400) * 1000
-	if err := produceEvents(ctx, client, n); err != nil {
+	events := o.amountOr(400) * 1000
+	if err := produceEvents(ctx, client, events); err != nil {
 		return err
 	}
+
 	stores := &engineStores{dir: filepath.Join(broker.dir, "store")}
 	defer stores.close()
 	for _, engineCase := range engineCases {
-		if !o.selected(engineCase.name() + "-") { // the hyphen ends the name in what is printed
+		if !o.selected(engineCase.name() + "-") { // a hyphen follows the name in the printed line
 			continue
 		}
-		if err := o.engineCase(ctx, client, stores, engineCase, n); err != nil {
+		if err := o.engineCase(ctx, client, stores, engineCase, events); err != nil {
 			return fmt.Errorf("%s: %w", engineCase.name(), err)
 		}
 	}
 	return nil
 }
 
-// produceEvents writes n events to the events topic.
-func produceEvents(ctx context.Context, client *kafka.Client, n int) error {
-	values, err := encodeBatches(mixedEvents(n), 1000)
+// produceEvents writes count events to the events topic, in batches of 1,000.
+func produceEvents(ctx context.Context, client *kafka.Client, count int) error {
+	encoded, err := encodeBatches(mixedEvents(count), 1000)
 	if err != nil {
 		return err
 	}
-	for p, list := range values {
-		for _, v := range list {
-			if _, err := client.Produce(ctx, client.Topic(pipeline.TopicEvents), p, kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes(v)}); err != nil {
+	topic := client.Topic(pipeline.TopicEvents)
+	for partition, batches := range encoded {
+		for _, batch := range batches {
+			record := kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes(batch)}
+			if _, err := client.Produce(ctx, topic, partition, record); err != nil {
 				return err
 			}
 		}
@@ -83,67 +94,80 @@ func produceEvents(ctx context.Context, client *kafka.Client, n int) error {
 	return nil
 }
 
-func (o *options) engineCase(ctx context.Context, client *kafka.Client, stores *engineStores, c engineCase, n int) error {
-	var by *pipeline.Bundle
+// engineCase measures one case and prints a line for each run. The topic holds the given number of events.
+func (o *options) engineCase(
+	ctx context.Context, client *kafka.Client, stores *engineStores, c engineCase, events int,
+) error {
+	var detectors *pipeline.Bundle // nil: none
 	if c.rules >= 0 {
 		var err error
-		if by, err = newBundle(c.rules); err != nil {
+		if detectors, err = newBundle(c.rules); err != nil {
 			return err
 		}
 	}
+
 	for run := range o.runs {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		store, done, err := stores.open(ctx, c.store)
+		store, closeStore, err := stores.open(ctx, c.store)
 		if err != nil {
 			return err
 		}
-		usage, ledger, err := o.runEngine(ctx, client, store, by, fmt.Sprintf("%s-%d", c.name(), run), n)
-		if err = errors.Join(err, done()); err != nil {
+
+		// A consumer group of its own makes each run read the topic from its start.
+		cfg := engine.Default()
+		cfg.Group = fmt.Sprintf("%s-%d", c.name(), run)
+		deps := engine.Deps{Kafka: client, Store: store, Bundle: func() *pipeline.Bundle { return detectors }}
+		cost, ledger, err := o.runEngine(ctx, cfg, deps, events)
+		if err = errors.Join(err, closeStore()); err != nil {
 			return err
 		}
-		report(o.out, c.name(), "events", n, usage, figure{float64(ledger.Verdicts) / float64(n), "verdicts/op"})
+		verdicts := float64(ledger.Verdicts) / float64(events)
+		report(o.out, c.name(), "events", events, cost, figure{verdicts, "verdicts/op"})
 	}
 	return nil
 }
 
-// runEngine runs an engine in a consumer group of its own until n rows are stored. It returns the cost.
-func (o *options) runEngine(ctx context.Context, client *kafka.Client, store engine.Store, by *pipeline.Bundle, group string, n int) (u usage, ledger engine.Ledger, err error) {
-	cfg := engine.Default()
-	cfg.Group = group
-	deps := engine.Deps{Kafka: client, Store: store, Bundle: func() *pipeline.Bundle { return by }}
-	e, err := engine.New(cfg, deps, slog.New(slog.DiscardHandler), nil)
+// runEngine runs an engine until it has stored the given number of rows. It returns the cost and the ledger
+// of the engine.
+func (o *options) runEngine(
+	ctx context.Context, cfg engine.Config, deps engine.Deps, rows int,
+) (cost usage, ledger engine.Ledger, err error) {
+	measured, err := engine.New(cfg, deps, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
-		return u, ledger, err
+		return cost, ledger, err
 	}
 	meter, err := o.startMeter()
 	if err != nil {
-		return u, ledger, err
+		return cost, ledger, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
-	go func() { done <- e.Run(ctx) }()
-	for e.Ledger().Rows < uint64(n) && ctx.Err() == nil {
+	go func() { done <- measured.Run(ctx) }()
+
+	// The engine does not end by itself. It is cancelled once all rows are stored.
+	for measured.Ledger().Rows < uint64(rows) && ctx.Err() == nil {
 		select {
 		case err := <-done:
 			cancel()
-			return u, ledger, errors.Join(errors.New("the engine ended by itself"), err)
+			return cost, ledger, errors.Join(errors.New("the engine ended by itself"), err)
 		case <-time.After(time.Millisecond):
 		}
 	}
-	u = meter.since()
+	cost = meter.since()
 	cancel()
-	return u, e.Ledger(), <-done
+	return cost, measured.Ledger(), <-done
 }
 
 // engineStores opens the stores of engines. ClickHouse starts when it is first needed.
 type engineStores struct {
-	dir    string
-	server *embedded.StoreServer
-	opened int
+	dir    string                // folder of ClickHouse
+	server *embedded.StoreServer // nil until open has started it
+	opened int                   // databases that open has created
 }
 
+// open returns a store of the given kind and the function that closes it.
 func (s *engineStores) open(ctx context.Context, kind string) (engine.Store, func() error, error) {
 	switch kind {
 	case "none":
@@ -151,6 +175,7 @@ func (s *engineStores) open(ctx context.Context, kind string) (engine.Store, fun
 	case "columns":
 		return columnStore{}, func() error { return nil }, nil
 	}
+
 	log := slog.New(slog.DiscardHandler)
 	if s.server == nil {
 		cfg := embedded.DefaultStore()
@@ -160,9 +185,11 @@ func (s *engineStores) open(ctx context.Context, kind string) (engine.Store, fun
 			return nil, nil, err
 		}
 	}
+
+	// Each run stores the same events, into a database of its own.
 	s.opened++
 	cfg := s.server.Config()
-	cfg.Database = fmt.Sprintf("bench_%d", s.opened) // each run stores the same events, into tables of its own
+	cfg.Database = fmt.Sprintf("bench_%d", s.opened)
 	store, err := clickhouse.Open(ctx, cfg, log, nil)
 	if err != nil {
 		return nil, nil, err
@@ -171,10 +198,12 @@ func (s *engineStores) open(ctx context.Context, kind string) (engine.Store, fun
 		return nil, nil, errors.Join(err, store.Close())
 	}
 	return store, func() error {
-		return errors.Join(clickhouse.Query(ctx, cfg, "DROP DATABASE `"+cfg.Database+"`", "Null", io.Discard), store.Close())
+		drop := "DROP DATABASE `" + cfg.Database + "`"
+		return errors.Join(clickhouse.Query(ctx, cfg, drop, "Null", io.Discard), store.Close())
 	}, nil
 }
 
+// close stops ClickHouse if it runs.
 func (s *engineStores) close() {
 	if s.server == nil {
 		return
@@ -196,5 +225,5 @@ func (columnStore) NewInserter() pipeline.EventInserter {
 
 type columnInserter struct{ *clickhouse.ColumnBlock }
 
-// Insert implements pipeline.EventInserter.
+// Insert implements pipeline.EventInserter. It stores nothing.
 func (columnInserter) Insert(context.Context, string) error { return nil }

@@ -5,13 +5,13 @@
 //	traffic   writes a capture and its truth (package traffic)
 //	capture   packets → sessions → protocols → batches → Kafka; each stage includes the one before
 //	logs      log file of a container → lines → batches → Kafka
-//	engine    Kafka → decode → detectors → columns → store: no detectors, 10 to 10,000 rules; discarded, or into libchdb
+//	engine    Kafka → decode → detectors → columns → store; without detectors and with 10 to 10,000 rules
 //	peers     the same work by other code: expr in a loop, gopacket's reassembly
 //	whole     a command as a process: its CPU time and its peak memory (tidegate replay, tshark)
 //	compare   two files of such lines, side by side
 //
-// The machine may be busy with other work, so CPU time is the figure that counts. Every command repeats its
-// measurement and prints each run. Broker and ClickHouse run as processes of their own; their CPU time is
+// CPU time is the figure that counts, because the machine may be busy with other work. Every command repeats
+// its measurement and prints each run. Broker and ClickHouse run as child processes; their CPU time is
 // reported separately. RESULTS.md holds the figures and the conclusions.
 package main
 
@@ -33,23 +33,23 @@ import (
 	"tidegate/bench/traffic"
 )
 
-// options holds the flags of all commands.
+// options holds the flags of all commands. Each command reads those that concern it.
 type options struct {
-	runs       int
-	amount     int
-	file       string
-	only       string
-	name       string
+	runs       int    // repetitions of each measurement
+	amount     int    // -n; 0 selects the default of the command
+	file       string // capture to read; empty: generate one
+	only       string // part of the names of the cases that are measured
+	name       string // name of the figure of whole
 	cpuProfile string
 	memProfile string
 	seed       uint64
 	reorder    float64
-	dup        float64
+	duplicate  float64
 	loss       float64
 	out        io.Writer
 
-	cpuProfileFile  *os.File // the CPU profile, once it has begun
-	profilesStarted bool
+	cpuProfileFile  *os.File // open while the CPU profile runs
+	profilesStarted bool     // set by the first startMeter
 }
 
 func main() {
@@ -61,6 +61,8 @@ func main() {
 	}
 }
 
+// run parses the flags behind the name of a command and runs the command. The profiles are written even if
+// the command returns an error.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
 		return errors.New("which of traffic, capture, logs, engine, peers, whole, compare?")
@@ -68,7 +70,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	o := &options{out: out}
 	flagSet := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	flagSet.IntVar(&o.runs, "runs", 5, "how often each is measured")
-	flagSet.IntVar(&o.amount, "n", 0, "how much: megabytes of capture, thousands of lines or events; 0 is the command's own choice")
+	flagSet.IntVar(&o.amount, "n", 0,
+		"how much: megabytes of capture, thousands of lines or events; 0 is the command's own choice")
 	flagSet.StringVar(&o.file, "file", "", "the capture")
 	flagSet.StringVar(&o.only, "only", "", "only the cases whose name contains this")
 	flagSet.StringVar(&o.name, "name", "", "name of the figure of whole")
@@ -76,16 +79,19 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flagSet.StringVar(&o.memProfile, "memprofile", "", "write a profile of allocations here")
 	flagSet.Uint64Var(&o.seed, "seed", 1, "seed of the generated traffic")
 	flagSet.Float64Var(&o.reorder, "reorder", 0, "share of segments that are seen too late")
-	flagSet.Float64Var(&o.dup, "dup", 0, "share of segments that are seen twice")
+	flagSet.Float64Var(&o.duplicate, "dup", 0, "share of segments that are seen twice")
 	flagSet.Float64Var(&o.loss, "loss", 0, "share of segments that are not seen")
 	if err := flagSet.Parse(args[1:]); err != nil {
 		return err
 	}
+
+	// Allocations are not sampled before startMeter sets the rate.
 	runtime.MemProfileRate = 0
 	err := o.runCommand(ctx, args[0], flagSet.Args())
 	return errors.Join(err, o.endProfiles())
 }
 
+// runCommand runs the command that name names with the arguments behind the flags.
 func (o *options) runCommand(ctx context.Context, name string, args []string) error {
 	switch name {
 	case "traffic":
@@ -115,21 +121,28 @@ func (o *options) selected(name string) bool { return strings.Contains(name, o.o
 // preparation is not in them.
 func (o *options) startMeter() (meter, error) {
 	if !o.profilesStarted {
-		if o.profilesStarted = true; o.memProfile != "" {
-			runtime.MemProfileRate = 64 << 10
-		}
-		if o.cpuProfile != "" {
-			file, err := os.Create(o.cpuProfile)
-			if err != nil {
-				return meter{}, err
-			}
-			o.cpuProfileFile = file
-			if err := pprof.StartCPUProfile(file); err != nil {
-				return meter{}, err
-			}
+		o.profilesStarted = true
+		if err := o.startProfiles(); err != nil {
+			return meter{}, err
 		}
 	}
 	return readMeter(), nil
+}
+
+// startProfiles starts the profiles whose flags are set.
+func (o *options) startProfiles() error {
+	if o.memProfile != "" {
+		runtime.MemProfileRate = 64 << 10
+	}
+	if o.cpuProfile == "" {
+		return nil
+	}
+	file, err := os.Create(o.cpuProfile)
+	if err != nil {
+		return err
+	}
+	o.cpuProfileFile = file // endProfiles closes it, also if the profile does not start
+	return pprof.StartCPUProfile(file)
 }
 
 // endProfiles writes the profiles that startMeter started.
@@ -155,27 +168,36 @@ func (o *options) traffic(args []string) error {
 	if len(args) != 1 {
 		return errors.New("traffic: name one file")
 	}
-	truth, err := writeCapture(args[0], traffic.Config{Bytes: o.amountOr(60) << 20, Seed: o.seed, Reorder: o.reorder, Duplicate: o.dup, Lose: o.loss})
+	truth, err := writeCapture(args[0], o.trafficConfig())
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(o.out).Encode(truth)
 }
 
+// trafficConfig returns the configuration of the generator as the flags set it, 60 MB by default.
+func (o *options) trafficConfig() traffic.Config {
+	return traffic.Config{
+		Bytes: o.amountOr(60) << 20, Seed: o.seed,
+		Reorder: o.reorder, Duplicate: o.duplicate, Lose: o.loss,
+	}
+}
+
 // amountOr returns the value of -n, or the default of the command.
-func (o *options) amountOr(own int) int {
+func (o *options) amountOr(byDefault int) int {
 	if o.amount > 0 {
 		return o.amount
 	}
-	return own
+	return byDefault
 }
 
+// writeCapture generates a capture into the file at path and returns the truth of the capture.
 func writeCapture(path string, cfg traffic.Config) (traffic.Truth, error) {
 	file, err := os.Create(filepath.Clean(path))
 	if err != nil {
 		return traffic.Truth{}, err
 	}
-	w := bufio.NewWriter(file)
-	truth, err := traffic.Write(w, cfg)
-	return truth, errors.Join(err, w.Flush(), file.Close())
+	buffered := bufio.NewWriter(file)
+	truth, err := traffic.Write(buffered, cfg)
+	return truth, errors.Join(err, buffered.Flush(), file.Close())
 }

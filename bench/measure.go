@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -12,33 +13,36 @@ import (
 	"time"
 )
 
-// A meter holds what this process and its child processes had used when the meter was read.
+// A meter holds the consumption of this process and its child processes at the time of reading.
 type meter struct {
 	at       time.Time
-	self     time.Duration
-	children time.Duration
-	mallocs  uint64
-	bytes    uint64
+	self     time.Duration // CPU time of this process
+	children time.Duration // CPU time of its descendants
+	mallocs  uint64        // allocations of this process since its start
+	bytes    uint64        // bytes of these allocations
 }
 
+// readMeter collects the garbage of earlier work and reads the meter.
 func readMeter() meter {
 	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return meter{time.Now(), selfCPU(), childrenCPU(), m.Mallocs, m.TotalAlloc}
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return meter{time.Now(), selfCPU(), childrenCPU(), stats.Mallocs, stats.TotalAlloc}
 }
 
-// A usage holds the cost of a piece of work.
+// A usage holds the cost of a piece of work. The fields are those of meter.
 type usage struct {
 	wall, self, children time.Duration
 	mallocs, bytes       uint64
 }
 
+// since returns the cost of the work since m was read.
 func (m meter) since() usage {
+	// The clocks are read first: ReadMemStats stops the world.
 	wall, self, children := time.Since(m.at), selfCPU()-m.self, childrenCPU()-m.children
-	var now runtime.MemStats
-	runtime.ReadMemStats(&now)
-	return usage{wall, self, children, now.Mallocs - m.mallocs, now.TotalAlloc - m.bytes}
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return usage{wall, self, children, stats.Mallocs - m.mallocs, stats.TotalAlloc - m.bytes}
 }
 
 // A figure is a number with its unit.
@@ -47,32 +51,36 @@ type figure struct {
 	unit  string
 }
 
-// report prints a line in the format of go test -bench for n things that cost u: wall time, CPU time of this
-// process and allocations per thing, and things per second. The CPU time of child processes is appended where
-// there are any.
-func report(out io.Writer, name, things string, n int, u usage, more ...figure) {
-	k := float64(n)
-	fmt.Fprintf(out, "Benchmark%s-%d\t%d\t%.1f ns/op\t%.1f cpu-ns/op\t%.0f %s/cpu-s\t%.0f %s/s\t%.2f B/op\t%.4f allocs/op", name, runtime.GOMAXPROCS(0), n,
-		float64(u.wall)/k, float64(u.self)/k, k/u.self.Seconds(), things, k/u.wall.Seconds(), things, float64(u.bytes)/k, float64(u.mallocs)/k)
-	if u.children > 0 {
-		fmt.Fprintf(out, "\t%.1f others-cpu-ns/op", float64(u.children)/k)
+// report prints a line in the format of go test -bench for count things and their cost. The line holds wall
+// time, CPU time of this process and allocations per thing, and things per second. The CPU time of child
+// processes follows if it is not 0, then the figures of more.
+func report(out io.Writer, name, things string, count int, cost usage, more ...figure) {
+	n := float64(count)
+	fmt.Fprintf(out, "Benchmark%s-%d\t%d\t%.1f ns/op\t%.1f cpu-ns/op",
+		name, runtime.GOMAXPROCS(0), count, float64(cost.wall)/n, float64(cost.self)/n)
+	fmt.Fprintf(out, "\t%.0f %s/cpu-s\t%.0f %s/s", n/cost.self.Seconds(), things, n/cost.wall.Seconds(), things)
+	fmt.Fprintf(out, "\t%.2f B/op\t%.4f allocs/op", float64(cost.bytes)/n, float64(cost.mallocs)/n)
+	if cost.children > 0 {
+		fmt.Fprintf(out, "\t%.1f others-cpu-ns/op", float64(cost.children)/n)
 	}
-	for _, f := range more {
-		fmt.Fprintf(out, "\t%.4g %s", f.value, f.unit)
+	for _, figure := range more {
+		fmt.Fprintf(out, "\t%.4g %s", figure.value, figure.unit)
 	}
 	fmt.Fprintln(out)
 }
 
+// selfCPU returns the user and system time of this process.
 func selfCPU() time.Duration {
-	var u syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	var rusage syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &rusage)
+	return time.Duration(rusage.Utime.Nano() + rusage.Stime.Nano())
 }
 
 // childrenCPU returns the CPU time of all running descendants of this process, in steps of 10 ms.
 func childrenCPU() (sum time.Duration) {
-	// 1. Parent and CPU time of every process. The fields of stat follow the command name, which may contain
-	// blanks and brackets (proc_pid_stat(5)).
+	// 1. Read parent and CPU time of every process. The command name in stat may contain blanks and brackets,
+	// so the fields are counted from its last bracket, starting with the state, the third field
+	// (proc_pid_stat(5)).
 	parents := map[int]int{}
 	ticks := map[int]int64{}
 	entries, _ := os.ReadDir("/proc")
@@ -85,22 +93,23 @@ func childrenCPU() (sum time.Duration) {
 		if err != nil {
 			continue
 		}
-		f := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:])) // from the state, the third field, on
-		if len(f) < 13 {
+		stat := string(data)
+		fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+		if len(fields) < 13 {
 			continue
 		}
-		parents[pid], _ = strconv.Atoi(f[1])
-		user, _ := strconv.ParseInt(f[11], 10, 64)
-		system, _ := strconv.ParseInt(f[12], 10, 64)
+		parents[pid], _ = strconv.Atoi(fields[1])
+		user, _ := strconv.ParseInt(fields[11], 10, 64)
+		system, _ := strconv.ParseInt(fields[12], 10, 64)
 		ticks[pid] = user + system
 	}
 
 	// 2. Sum over the processes that descend from this one. The limit of hops guards against a cycle after a
 	// pid was reused.
-	for pid, n := range ticks {
-		for p, hops := pid, 0; p > 1 && hops < 8; hops++ {
-			if p = parents[p]; p == os.Getpid() {
-				sum += time.Duration(n) * 10 * time.Millisecond
+	for pid, used := range ticks {
+		for ancestor, hops := pid, 0; ancestor > 1 && hops < 8; hops++ {
+			if ancestor = parents[ancestor]; ancestor == os.Getpid() {
+				sum += time.Duration(used) * 10 * time.Millisecond
 				break
 			}
 		}
@@ -108,9 +117,9 @@ func childrenCPU() (sum time.Duration) {
 	return sum
 }
 
-// whole runs a command, discards its output and prints what it cost as a process. -n is the number of things
+// whole runs a command as a process, discards its output and prints its cost. -n is the number of packets
 // that the command processes.
-func (o *options) whole(ctx interface{ Done() <-chan struct{} }, args []string) error {
+func (o *options) whole(ctx context.Context, args []string) error {
 	if len(args) == 0 || o.name == "" {
 		return fmt.Errorf("whole: a -name and a command are needed")
 	}
@@ -121,6 +130,8 @@ func (o *options) whole(ctx interface{ Done() <-chan struct{} }, args []string) 
 		if err := cmd.Start(); err != nil {
 			return err
 		}
+
+		// Wait for the process, or kill it when ctx ends.
 		done := make(chan error, 1)
 		go func() { done <- cmd.Wait() }()
 		select {
@@ -132,15 +143,22 @@ func (o *options) whole(ctx interface{ Done() <-chan struct{} }, args []string) 
 			_ = cmd.Process.Kill()
 			return <-done
 		}
-		wall, n := time.Since(began), float64(o.amountOr(1))
-		state := cmd.ProcessState
-		cpu := state.UserTime() + state.SystemTime()
-		peak := int64(0)
-		if u, ok := state.SysUsage().(*syscall.Rusage); ok {
-			peak = u.Maxrss
-		}
-		fmt.Fprintf(o.out, "BenchmarkWhole/%s-%d\t%d\t%.1f ns/op\t%.1f cpu-ns/op\t%.0f packets/cpu-s\t%.2f user-s\t%.2f system-s\t%.1f peak-MB\n", o.name, runtime.GOMAXPROCS(0), o.amountOr(1),
-			float64(wall)/n, float64(cpu)/n, n/cpu.Seconds(), state.UserTime().Seconds(), state.SystemTime().Seconds(), float64(peak)/1024)
+		o.reportProcess(time.Since(began), cmd.ProcessState)
 	}
 	return nil
+}
+
+// reportProcess prints the cost of a process that has ended.
+func (o *options) reportProcess(wall time.Duration, state *os.ProcessState) {
+	packets := float64(o.amountOr(1))
+	user, system := state.UserTime(), state.SystemTime()
+	cpu := user + system
+	peakKB := int64(0)
+	if rusage, ok := state.SysUsage().(*syscall.Rusage); ok {
+		peakKB = rusage.Maxrss
+	}
+	fmt.Fprintf(o.out, "BenchmarkWhole/%s-%d\t%d\t%.1f ns/op\t%.1f cpu-ns/op\t%.0f packets/cpu-s",
+		o.name, runtime.GOMAXPROCS(0), o.amountOr(1), float64(wall)/packets, float64(cpu)/packets, packets/cpu.Seconds())
+	fmt.Fprintf(o.out, "\t%.2f user-s\t%.2f system-s\t%.1f peak-MB\n",
+		user.Seconds(), system.Seconds(), float64(peakKB)/1024)
 }

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Measures tidegate. `make bench` calls it; bench/RESULTS.md says what came out and what it means.
+# Measures tidegate. `make bench` calls it. bench/RESULTS.md holds the figures and the conclusions.
 #
-#   bench/run.sh                all of it, about eight minutes: prints lines that benchstat reads, keeps them and the profiles
-#   bench/run.sh quick          the same with one run each and less work, to see that it works
-#   bench/run.sh micro          only the packages' own benchmarks
-#   bench/run.sh compare REF    the packages' own benchmarks as they are at REF and as they are here, in turn, side by side
+#   bench/run.sh                all measurements, about eight minutes: prints lines for benchstat, keeps them and the profiles
+#   bench/run.sh quick          the same with one run each and less work, to check that everything runs
+#   bench/run.sh micro          only the benchmarks of the packages
+#   bench/run.sh compare REF    the benchmarks of the packages at commit REF and here, in turn, side by side
 #
-# RUNS=5 is how often each is measured, PKG=./detectors/rules which packages micro and compare look at. What it makes lies in
+# RUNS=5 sets how often each case is measured, PKG=./detectors/rules the packages of micro and compare. The files lie in
 # $TIDEGATE_CACHE/bench: traffic.pcap, results.txt, *.cpu and *.mem (go tool pprof -top FILE).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,20 +18,20 @@ runs=${RUNS:-5} mb=60 lines=1000 events=1000
 what=${1:-all}
 if [ "$what" = quick ]; then runs=1 mb=5 lines=50 events=20; fi
 
-say() { printf 'bench: %s\n' "$*" >&2; }
+progress() { printf 'bench: %s\n' "$*" >&2; }
 bench() { nice "$dir/bench" "$@" | tee -a "$out"; }
-pprof_top() { say "where the time goes: $1"; go tool pprof -top -nodecount=12 "$dir/bench" "$dir/$1.cpu" 2>/dev/null | sed -n '/flat%/,$p' >&2; }
+pprof_top() { progress "where the time goes: $1"; go tool pprof -top -nodecount=12 "$dir/bench" "$dir/$1.cpu" 2>/dev/null | sed -n '/flat%/,$p' >&2; }
 
-# packages lists those that have benchmarks and need no server but what they start themselves.
+# packages lists the packages that have benchmarks. None of them needs a server that it does not start itself.
 packages() { grep -rlE '^func Benchmark' --include=*_test.go ${PKG:-.} | xargs -n1 dirname | sort -u | grep -v '^\./bench' | sed 's|^\([^.]\)|./\1|'; }
 
-# micro runs the packages' benchmarks of the tree in the working directory.
+# micro runs the benchmarks of the packages below the working directory, $1 times.
 micro() { # shellcheck disable=SC2046
 	nice go test -run '^$' -bench . -benchmem -benchtime "${BENCHTIME:-200ms}" -count "$1" $(packages) 2>&1 | grep -E '^(Benchmark|pkg:|cpu:|---|FAIL|panic)' || true
 }
 
 build() {
-	say "build"
+	progress "build"
 	go build -o "$dir/bench" ./bench
 	go build -trimpath -ldflags '-s -w' -o "$dir/tidegate" ./cmd/tidegate
 	go build -trimpath -ldflags '-s -w' -o "$dir/tidegate-clickhouse" ./cmd/tidegate-clickhouse
@@ -48,8 +48,8 @@ compare)
 	trap 'rm -rf "$old"' EXIT
 	git archive "$ref" | tar -x -C "$old"
 	: >"$dir/old.txt" && : >"$dir/new.txt"
-	for i in $(seq "$runs"); do # in turn: what else the machine does then hits both
-		say "run $i of $runs"
+	for i in $(seq "$runs"); do # in turn, so that other load of the machine affects both
+		progress "run $i of $runs"
 		(cd "$old" && micro 1) >>"$dir/old.txt"
 		micro 1 >>"$dir/new.txt"
 	done
@@ -59,12 +59,12 @@ all | quick)
 	build
 	out=$dir/results.txt
 	: >"$out"
-	say "a capture of $mb MB"
+	progress "a capture of $mb MB"
 	truth=$(nice "$dir/bench" traffic -n "$mb" "$dir/traffic.pcap")
 	echo "$truth"
 	packets=$(sed 's/.*"packets":\([0-9]*\).*/\1/' <<<"$truth")
 
-	say "packets"
+	progress "packets"
 	bench capture -file "$dir/traffic.pcap" -runs "$runs"
 	nice "$dir/bench" capture -file "$dir/traffic.pcap" -runs $((4 * runs)) -only stage=kafka -cpuprofile "$dir/capture.cpu" -memprofile "$dir/capture.mem" >/dev/null
 	pprof_top capture
@@ -74,32 +74,32 @@ all | quick)
 		bench whole -name tshark-fields -n "$packets" -runs "$(((runs + 1) / 2))" tshark -n -2 -o tcp.reassemble_out_of_order:TRUE -r "$dir/traffic.pcap" -T fields \
 			-e frame.time_epoch -e ip.src -e ip.dst -e http.request.uri -e http.response.code -e dns.qry.name -e dns.a -e mysql.query -e tls.handshake.extensions_server_name
 	else
-		say "tshark is not here: left out"
+		progress "tshark is not here: left out"
 	fi
 
-	say "lines"
+	progress "lines"
 	bench logs -n "$lines" -runs "$runs"
 	nice "$dir/bench" logs -n "$lines" -runs "$runs" -only stage=lines -cpuprofile "$dir/logs.cpu" -memprofile "$dir/logs.mem" >/dev/null
 	pprof_top logs
 
-	say "events"
-	deploy/fetch-libchdb.sh >&2 || say "no libchdb: the engine is measured without ClickHouse"
+	progress "events"
+	deploy/fetch-libchdb.sh >&2 || progress "no libchdb: the engine is measured without ClickHouse"
 	bench engine -n "$events" -runs "$runs" -only store=none
 	bench engine -n "$events" -runs "$runs" -only store=columns
 	if [ -e "$cache"/libchdb-*/libchdb.so ]; then bench engine -n "$events" -runs "$(((runs + 1) / 2))" -only store=libchdb; fi
 	nice "$dir/bench" engine -n "$events" -runs "$runs" -only store=columns/rules=shipped+1000- -cpuprofile "$dir/engine.cpu" -memprofile "$dir/engine.mem" >/dev/null
 	pprof_top engine
 
-	say "peers"
+	progress "peers"
 	bench peers -file "$dir/traffic.pcap" -runs "$(((runs + 1) / 2))"
 	if [ "$what" = all ]; then
-		say "the packages' own benchmarks"
+		progress "the packages' own benchmarks"
 		micro 1 | tee -a "$out"
 	fi
-	say "kept in $out"
+	progress "kept in $out"
 	;;
 *)
-	say "$what: all, quick, micro or compare REF are meant"
+	progress "$what: all, quick, micro or compare REF are meant"
 	exit 2
 	;;
 esac

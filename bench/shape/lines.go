@@ -4,9 +4,11 @@ import (
 	"go/ast"
 	"go/scanner"
 	"go/token"
+	"strings"
 )
 
-// A lineKind says whether a line is code, a comment or blank. A line with code and a comment is code.
+// A lineKind classifies a line: code, comment or blank. A line with code and a comment is code. A greater
+// kind prevails where two meet in one line.
 type lineKind uint8
 
 const (
@@ -17,6 +19,7 @@ const (
 
 // classifyLines returns the kind of each line of source; index 0 is line 1.
 func classifyLines(source []byte, set *token.FileSet, tree *ast.File) []lineKind {
+	// A line is blank until a token marks it.
 	kinds := make([]lineKind, set.File(tree.Pos()).LineCount())
 	mark := func(first, last int, kind lineKind) {
 		for line := first; line <= last && line <= len(kinds); line++ {
@@ -24,12 +27,13 @@ func classifyLines(source []byte, set *token.FileSet, tree *ast.File) []lineKind
 		}
 	}
 
-	var s scanner.Scanner
-	own := token.NewFileSet()
-	file := own.AddFile("", own.Base(), len(source))
-	s.Init(file, source, nil, scanner.ScanComments)
+	// Scan the source again: the syntax tree does not hold the end of every token.
+	var tokens scanner.Scanner
+	scanned := token.NewFileSet()
+	file := scanned.AddFile("", scanned.Base(), len(source))
+	tokens.Init(file, source, nil, scanner.ScanComments)
 	for {
-		position, kind, text := s.Scan()
+		position, kind, text := tokens.Scan()
 		if kind == token.EOF {
 			return kinds
 		}
@@ -37,12 +41,7 @@ func classifyLines(source []byte, set *token.FileSet, tree *ast.File) []lineKind
 			continue // inserted by the scanner
 		}
 		first := file.Line(position)
-		last := first
-		for _, c := range text {
-			if c == '\n' {
-				last++
-			}
-		}
+		last := first + strings.Count(text, "\n") // raw strings and comments span lines
 		if kind == token.COMMENT {
 			mark(first, last, lineComment)
 		} else {
@@ -51,12 +50,13 @@ func classifyLines(source []byte, set *token.FileSet, tree *ast.File) []lineKind
 	}
 }
 
-func count(kinds []lineKind, kind lineKind) int {
-	n := 0
-	for _, k := range kinds {
-		if k == kind {
-			n++
+// countLines returns the number of lines of a kind.
+func countLines(kinds []lineKind, kind lineKind) int {
+	lines := 0
+	for _, candidate := range kinds {
+		if candidate == kind {
+			lines++
 		}
 	}
-	return n
+	return lines
 }

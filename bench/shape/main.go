@@ -1,11 +1,11 @@
-// Command shape measures how the code of a Go module reads: sizes, names, comments, nesting. It prints a
-// table, so that two commits or two projects can be compared. The figures are for orientation. They say where
-// to look and decide nothing.
+// Command shape measures the code of a Go module: sizes, names, comments, nesting. It prints a table, so that
+// two commits or two projects can be compared. The figures are for orientation: they point at code that is
+// worth reading and replace no judgement.
 //
 //	go run ./bench/shape [FOLDER]                 the module in FOLDER, default the current folder
 //	go run ./bench/shape -top 10 [FOLDER]         and the ten worst places of each measure
 //
-// Tests and generated files are left out, except for the ratio of test code to code.
+// Generated files are left out. Tests count only for the ratio of test code to code.
 package main
 
 import (
@@ -40,7 +40,7 @@ func main() {
 
 // parseModule measures every Go file below root that is neither generated nor test data.
 func parseModule(root string) (*module, error) {
-	m := &module{packages: map[string]*packageShape{}}
+	measured := &module{packages: map[string]*packageShape{}}
 	err := filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -59,8 +59,8 @@ func parseModule(root string) (*module, error) {
 		if err != nil {
 			return err
 		}
-		return m.addFile(path, relative)
+		return measured.addFile(path, relative)
 	})
-	slices.SortFunc(m.functions, func(a, b function) int { return b.lines - a.lines })
-	return m, err
+	slices.SortFunc(measured.functions, func(a, b function) int { return b.lines - a.lines })
+	return measured, err
 }

@@ -12,37 +12,40 @@ import (
 	"unicode/utf8"
 )
 
-// A module is everything that was measured.
+// A module holds the measures of all files of a Go module.
 type module struct {
 	packages  map[string]*packageShape // by folder
 	files     []file
-	functions []function
+	functions []function // longest first, once parseModule has returned
 	structs   []structShape
 
 	codeLines, commentLines, blankLines, testLines int
-	bodyLines, bodyCommentLines                    int // lines of function bodies, and those of them that hold a comment, alone or behind code
+	bodyLines, bodyCommentLines                    int // lines of function bodies; lines of comments in them
 	longLines                                      []place
 	locals                                         []place // names that := declares
-	exported, exportedWithDoc                      int
+	exported, exportedWithDoc                      int     // exported names; those with a doc comment
 }
 
+// A packageShape describes the package of one folder.
 type packageShape struct {
 	name    string
 	hasDoc  bool
 	methods map[string]int // by type
 }
 
+// A file describes one file that is neither generated nor a test.
 type file struct {
 	path  string
 	lines int
 }
 
-// A place is a name, or a line, and where it stands.
+// A place is a name or a line of source and its position.
 type place struct {
 	text string
 	at   string // file:line
 }
 
+// A function describes a function or method.
 type function struct {
 	name       string // without the receiver
 	owner      string // package folder and receiver type
@@ -55,13 +58,14 @@ type function struct {
 	nesting    int // deepest block within a block
 }
 
+// A structShape describes a struct type with a name.
 type structShape struct {
 	name   string
 	at     string
 	fields int
 }
 
-// addFile measures the file at path; relative is how it is shown.
+// addFile measures the file at path. relative is its path in the output.
 func (m *module) addFile(path, relative string) error {
 	source, err := os.ReadFile(path)
 	if err != nil {
@@ -77,10 +81,11 @@ func (m *module) addFile(path, relative string) error {
 	}
 	kinds := classifyLines(source, set, tree)
 	if strings.HasSuffix(relative, "_test.go") {
-		m.testLines += count(kinds, lineCode)
+		m.testLines += countLines(kinds, lineCode)
 		return nil
 	}
 
+	// The package: its doc comment may stand in any of its files.
 	folder := filepath.Dir(relative)
 	pkg := m.packages[folder]
 	if pkg == nil {
@@ -88,15 +93,20 @@ func (m *module) addFile(path, relative string) error {
 		m.packages[folder] = pkg
 	}
 	pkg.hasDoc = pkg.hasDoc || tree.Doc != nil
+
+	// The lines. A tab counts as four columns.
 	m.files = append(m.files, file{relative, len(kinds)})
-	m.codeLines += count(kinds, lineCode)
-	m.commentLines += count(kinds, lineComment)
-	m.blankLines += count(kinds, lineBlank)
+	m.codeLines += countLines(kinds, lineCode)
+	m.commentLines += countLines(kinds, lineComment)
+	m.blankLines += countLines(kinds, lineBlank)
 	for i, line := range bytes.Split(source, []byte("\n")) {
-		if utf8.RuneCount(bytes.ReplaceAll(line, []byte("\t"), []byte("    "))) > 120 {
+		columns := utf8.RuneCount(bytes.ReplaceAll(line, []byte("\t"), []byte("    ")))
+		if columns > 120 {
 			m.longLines = append(m.longLines, place{string(line), fmt.Sprintf("%s:%d", relative, i+1)})
 		}
 	}
+
+	// The declarations.
 	for _, declaration := range tree.Decls {
 		switch d := declaration.(type) {
 		case *ast.FuncDecl:
@@ -108,51 +118,68 @@ func (m *module) addFile(path, relative string) error {
 	return nil
 }
 
-func (m *module) addFunction(set *token.FileSet, pkg *packageShape, folder string, funcDecl *ast.FuncDecl, comments []*ast.CommentGroup) {
+// addFunction measures a function or method of a file. comments are all comments of the file.
+func (m *module) addFunction(
+	set *token.FileSet, pkg *packageShape, folder string, funcDecl *ast.FuncDecl, comments []*ast.CommentGroup,
+) {
 	first, last := set.Position(funcDecl.Pos()), set.Position(funcDecl.End())
-	f := function{
-		name: funcDecl.Name.Name, owner: folder, at: fmt.Sprintf("%s:%d", first.Filename, first.Line), exported: funcDecl.Name.IsExported(),
-		hasDoc: funcDecl.Doc != nil, lines: last.Line - first.Line + 1, parameters: funcDecl.Type.Params.NumFields(), complexity: 1,
+	measured := function{
+		name:       funcDecl.Name.Name,
+		owner:      folder,
+		at:         fmt.Sprintf("%s:%d", first.Filename, first.Line),
+		exported:   funcDecl.Name.IsExported(),
+		hasDoc:     funcDecl.Doc != nil,
+		lines:      last.Line - first.Line + 1,
+		parameters: funcDecl.Type.Params.NumFields(),
+		complexity: 1,
 	}
+
+	// The methods of an unexported type need no doc comment.
+	needsDoc := measured.exported
 	if funcDecl.Recv != nil {
 		receiver := receiverName(funcDecl.Recv.List[0].Type)
-		f.owner += "." + receiver
+		measured.owner += "." + receiver
 		pkg.methods[receiver]++
+		needsDoc = needsDoc && ast.IsExported(receiver)
 	}
-	if f.exported && (funcDecl.Recv == nil || ast.IsExported(receiverName(funcDecl.Recv.List[0].Type))) {
-		m.countDoc(f.hasDoc)
+	if needsDoc {
+		m.countDoc(measured.hasDoc)
 	}
-	if funcDecl.Body != nil {
-		f.complexity += branches(funcDecl.Body)
-		f.nesting = depth(funcDecl.Body, 0)
-		m.bodyLines += max(0, set.Position(funcDecl.Body.Rbrace).Line-set.Position(funcDecl.Body.Lbrace).Line-1)
-		m.bodyCommentLines += commentLines(set, comments, funcDecl.Body)
-		m.addLocals(set, funcDecl.Body)
+
+	if body := funcDecl.Body; body != nil {
+		measured.complexity += branches(body)
+		measured.nesting = depth(body, 0)
+		m.bodyLines += max(0, set.Position(body.Rbrace).Line-set.Position(body.Lbrace).Line-1)
+		m.bodyCommentLines += commentLines(set, comments, body)
+		m.addLocals(set, body)
 	}
-	m.functions = append(m.functions, f)
+	m.functions = append(m.functions, measured)
 }
 
+// addDeclaration measures the structs of a declaration and counts its exported names. Imports are left out.
 func (m *module) addDeclaration(set *token.FileSet, genDecl *ast.GenDecl) {
 	for _, spec := range genDecl.Specs {
-		switch s := spec.(type) {
+		switch spec := spec.(type) {
 		case *ast.TypeSpec:
-			if s.Name.IsExported() {
-				m.countDoc(genDecl.Doc != nil || s.Doc != nil)
+			if spec.Name.IsExported() {
+				m.countDoc(genDecl.Doc != nil || spec.Doc != nil)
 			}
-			if body, ok := s.Type.(*ast.StructType); ok {
-				position := set.Position(s.Pos())
-				m.structs = append(m.structs, structShape{s.Name.Name, fmt.Sprintf("%s:%d", position.Filename, position.Line), fieldCount(body)})
+			if body, ok := spec.Type.(*ast.StructType); ok {
+				position := set.Position(spec.Pos())
+				at := fmt.Sprintf("%s:%d", position.Filename, position.Line)
+				m.structs = append(m.structs, structShape{spec.Name.Name, at, fieldCount(body)})
 			}
 		case *ast.ValueSpec:
-			for _, name := range s.Names {
+			for _, name := range spec.Names {
 				if name.IsExported() {
-					m.countDoc(genDecl.Doc != nil || s.Doc != nil || s.Comment != nil)
+					m.countDoc(genDecl.Doc != nil || spec.Doc != nil || spec.Comment != nil)
 				}
 			}
 		}
 	}
 }
 
+// countDoc counts an exported name and whether it has a doc comment.
 func (m *module) countDoc(has bool) {
 	m.exported++
 	if has {
@@ -162,25 +189,25 @@ func (m *module) countDoc(has bool) {
 
 // addLocals collects the names that := declares in body, loops and function literals included.
 func (m *module) addLocals(set *token.FileSet, body *ast.BlockStmt) {
-	add := func(e ast.Expr) {
-		if name, ok := e.(*ast.Ident); ok && name.Name != "_" {
+	add := func(declared ast.Expr) {
+		if name, ok := declared.(*ast.Ident); ok && name.Name != "_" {
 			position := set.Position(name.Pos())
 			m.locals = append(m.locals, place{name.Name, fmt.Sprintf("%s:%d", position.Filename, position.Line)})
 		}
 	}
-	ast.Inspect(body, func(n ast.Node) bool {
-		switch n := n.(type) {
+	ast.Inspect(body, func(node ast.Node) bool {
+		switch node := node.(type) {
 		case *ast.AssignStmt:
-			if n.Tok == token.DEFINE {
-				for _, left := range n.Lhs {
+			if node.Tok == token.DEFINE {
+				for _, left := range node.Lhs {
 					add(left)
 				}
 			}
 		case *ast.RangeStmt:
-			if n.Tok == token.DEFINE {
-				add(n.Key)
-				if n.Value != nil {
-					add(n.Value)
+			if node.Tok == token.DEFINE {
+				add(node.Key)
+				if node.Value != nil {
+					add(node.Value)
 				}
 			}
 		}
@@ -190,100 +217,100 @@ func (m *module) addLocals(set *token.FileSet, body *ast.BlockStmt) {
 
 // commentLines counts the lines of the comments within body.
 func commentLines(set *token.FileSet, comments []*ast.CommentGroup, body *ast.BlockStmt) int {
-	n := 0
+	lines := 0
 	for _, group := range comments {
 		if body.Lbrace < group.Pos() && group.End() <= body.Rbrace {
-			n += set.Position(group.End()).Line - set.Position(group.Pos()).Line + 1
+			lines += set.Position(group.End()).Line - set.Position(group.Pos()).Line + 1
 		}
 	}
-	return n
+	return lines
 }
 
-func receiverName(e ast.Expr) string {
-	switch x := e.(type) {
+// receiverName returns the name of the type of a receiver, without pointer and type parameters.
+func receiverName(receiver ast.Expr) string {
+	switch receiver := receiver.(type) {
 	case *ast.StarExpr:
-		return receiverName(x.X)
+		return receiverName(receiver.X)
 	case *ast.IndexExpr:
-		return receiverName(x.X)
+		return receiverName(receiver.X)
 	case *ast.IndexListExpr:
-		return receiverName(x.X)
+		return receiverName(receiver.X)
 	case *ast.Ident:
-		return x.Name
+		return receiver.Name
 	}
 	return "?"
 }
 
-// fieldCount counts the fields of a struct and of the structs that are written inside it.
+// fieldCount returns the number of fields of a struct. An embedded field counts as one.
 func fieldCount(body *ast.StructType) int {
-	n := 0
-	for _, f := range body.Fields.List {
-		n += max(1, len(f.Names))
+	fields := 0
+	for _, field := range body.Fields.List {
+		fields += max(1, len(field.Names))
 	}
-	return n
+	return fields
 }
 
-// branches counts what adds a way through body: if, for, case, &&, ||.
+// branches counts the branches of body: if, for, case, &&, ||. A default case adds none.
 func branches(body ast.Node) int {
-	n := 0
+	found := 0
 	ast.Inspect(body, func(node ast.Node) bool {
 		switch node := node.(type) {
 		case *ast.IfStmt, *ast.ForStmt, *ast.RangeStmt:
-			n++
+			found++
 		case *ast.CaseClause:
 			if node.List != nil {
-				n++
+				found++
 			}
 		case *ast.CommClause:
 			if node.Comm != nil {
-				n++
+				found++
 			}
 		case *ast.BinaryExpr:
 			if node.Op == token.LAND || node.Op == token.LOR {
-				n++
+				found++
 			}
 		}
 		return true
 	})
-	return n
+	return found
 }
 
-// depth returns how deep if, for, switch and select are nested within node. An else-if is as deep as its if.
+// depth returns the deepest level of if, for, switch and select within node, which is itself at level. An
+// else-if is as deep as its if.
 func depth(node ast.Node, level int) int {
 	deepest := level
-	visit := func(child ast.Node, inner int) {
-		if child != nil {
-			deepest = max(deepest, depth(child, inner))
-		}
-	}
-	ast.Inspect(node, func(n ast.Node) bool {
-		if n == node {
+	visit := func(child ast.Node, inner int) { deepest = max(deepest, depth(child, inner)) }
+
+	// A nested block is measured by a recursive call, so Inspect does not descend into it.
+	ast.Inspect(node, func(child ast.Node) bool {
+		if child == node {
 			return true
 		}
-		switch n := n.(type) {
+		switch child := child.(type) {
 		case *ast.IfStmt:
-			visit(n.Body, level+1)
-			if n.Else != nil {
+			visit(child.Body, level+1)
+			if child.Else != nil {
 				inner := level + 1
-				if _, chained := n.Else.(*ast.IfStmt); chained {
+				if _, chained := child.Else.(*ast.IfStmt); chained {
 					inner = level
 				}
-				visit(&ast.BlockStmt{List: []ast.Stmt{n.Else}}, inner)
+				visit(&ast.BlockStmt{List: []ast.Stmt{child.Else}}, inner)
 			}
 			return false
 		case *ast.ForStmt:
-			visit(n.Body, level+1)
+			visit(child.Body, level+1)
 			return false
 		case *ast.RangeStmt:
-			visit(n.Body, level+1)
+			visit(child.Body, level+1)
 			return false
 		case *ast.SwitchStmt:
-			visit(n.Body, level+1)
+			visit(child.Body, level+1)
 			return false
 		case *ast.TypeSwitchStmt:
-			visit(n.Body, level+1)
+			visit(child.Body, level+1)
 			return false
 		case *ast.SelectStmt:
-			visit(n.Body, level+1)
+			visit(child.Body, level+1)
 			return false
 		}
 		return true

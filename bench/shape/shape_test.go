@@ -7,6 +7,7 @@ import (
 	"testing"
 )
 
+// sample is a file whose measures are known.
 const sample = `// Package sample is measured.
 package sample
 
@@ -27,7 +28,8 @@ type Undocumented struct{ a, b int }
 func (Undocumented) add() {}
 `
 
-func TestMeasuresOfAKnownModule(t *testing.T) {
+// TestKnownModuleHasKnownMeasures also checks that tests, generated files and test data are left out.
+func TestKnownModuleHasKnownMeasures(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
 		t.Helper()
@@ -46,14 +48,14 @@ func TestMeasuresOfAKnownModule(t *testing.T) {
 	for _, folder := range []string{"a", "b", "c"} {
 		write(folder+"/a.go", "package "+folder+"\n\nfunc add() {} // "+strings.Repeat("wide ", 30)+"\n")
 	}
-	m, err := parseModule(dir)
+	measured, err := parseModule(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	values := map[string]string{}
-	for _, r := range m.rows() {
-		values[r.name] = r.value
+	for _, row := range measured.rows() {
+		values[row.name] = row.value
 	}
 	check := func(name, want string) {
 		t.Helper()
@@ -77,14 +79,14 @@ func TestMeasuresOfAKnownModule(t *testing.T) {
 	check("lines of more than 120 columns per 1,000 code lines", "166.7")
 
 	var out strings.Builder
-	m.print(&out)
-	m.printWorst(&out, 3)
+	measured.print(&out)
+	measured.printWorst(&out, 3)
 	if !strings.Contains(out.String(), "sample.go:5") {
 		t.Errorf("the report does not name the longest function:\n%s", out.String())
 	}
 }
 
-func TestAFileThatDoesNotParseIsNamed(t *testing.T) {
+func TestFileThatDoesNotParseIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "broken.go"), []byte("package broken\nfunc {"), 0o644); err != nil {
 		t.Fatal(err)

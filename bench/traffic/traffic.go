@@ -1,11 +1,10 @@
-// Package traffic generates captures of the traffic between the containers of a web shop, and states exactly
-// what they contain.
+// Package traffic generates captures of the traffic between the containers of a web shop.
 //
-// Input are a size, a seed and the shares of segments that are reordered, duplicated or lost. Output are a
-// pcap file with its packets in order of time, and the Truth: how many requests, queries, commands, lookups
-// and handshakes a complete reader finds. Package bench measures the capture path on such files, and its
-// tests compare the events of that path with the Truth. The same seed yields the same conversations, except
-// for the TLS keys, which crypto/tls draws.
+// The input is a size, a seed and the shares of segments that are reordered, duplicated or lost. The output
+// is a pcap file with its packets in order of time, and the Truth: the number of requests, queries, commands,
+// lookups and handshakes that a complete reader finds. Package bench measures the capture path on such files,
+// and its tests compare the events of that path with the Truth. The same seed yields the same conversations,
+// except for the TLS keys, which crypto/tls draws.
 package traffic
 
 import (
@@ -37,21 +36,23 @@ type Truth struct {
 	Duplicated  int            `json:"duplicated"`
 }
 
+// A packet is an Ethernet frame with the time of its capture in ns since 1970.
 type packet struct {
 	at   int64
 	data []byte
 }
 
+// A generator collects the packets of all conversations of a capture.
 type generator struct {
 	cfg        Config
 	rng        *rand.Rand
-	text       []byte // random letters; message bodies are slices of it
-	handshakes [][]message
-	start      int64
-	packets    []packet
+	text       []byte      // random letters; message bodies are slices of it
+	handshakes [][]message // recorded TLS handshakes, used again and again
+	start      int64       // time of the next conversation
+	packets    []packet    // in order of creation until Write sorts them
 	truth      Truth
-	ipID       uint16
-	slab       []byte
+	ipID       uint16 // identification of the last IP packet
+	slab       []byte // memory of the next frames
 }
 
 // epoch is the time of the first conversation in ns since 1970.
@@ -64,6 +65,7 @@ func Write(out io.Writer, cfg Config) (Truth, error) {
 	for i := range g.text {
 		g.text[i] = "abcdefghijklmnopqrstuvwxyz  \n0123456789<>/=.,ETAOIN"[g.rng.IntN(51)]
 	}
+
 	var err error
 	if g.handshakes, err = handshakes(6); err != nil {
 		return Truth{}, fmt.Errorf("record TLS handshakes: %w", err)
@@ -71,6 +73,8 @@ func Write(out io.Writer, cfg Config) (Truth, error) {
 	for g.truth.Bytes < cfg.Bytes {
 		g.addConversation()
 	}
+
+	// Conversations overlap, so the packets are sorted at the end.
 	slices.SortStableFunc(g.packets, func(a, b packet) int {
 		return int(min(max(a.at-b.at, -1), 1))
 	})
@@ -82,14 +86,14 @@ func Write(out io.Writer, cfg Config) (Truth, error) {
 // conversations overlap at any time.
 func (g *generator) addConversation() {
 	g.start += g.rng.Int64N(4e6)
-	switch n := g.rng.IntN(20); {
-	case n < 7:
+	switch draw := g.rng.IntN(20); {
+	case draw < 7:
 		g.addHTTP()
-	case n < 10:
+	case draw < 10:
 		g.addMySQL()
-	case n < 14:
+	case draw < 14:
 		g.addRedis()
-	case n < 15:
+	case draw < 15:
 		g.addTLS()
 	default:
 		g.addDNS()
@@ -98,38 +102,42 @@ func (g *generator) addConversation() {
 
 // writePcap writes a pcap header and the packets.
 func (g *generator) writePcap(out io.Writer) error {
-	w := bufio.NewWriterSize(out, 1<<20)
-	data := binary.LittleEndian.AppendUint32(nil, 0xa1b23c4d)
-	data = append(data, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-	data = binary.LittleEndian.AppendUint32(data, 262144)
-	data = binary.LittleEndian.AppendUint32(data, 1) // Ethernet
-	if _, err := w.Write(data); err != nil {
+	// File header: magic number of times in ns, version 2.4, time zone and accuracy 0, snapshot length, link
+	// type.
+	buffered := bufio.NewWriterSize(out, 1<<20)
+	header := binary.LittleEndian.AppendUint32(nil, 0xa1b23c4d)
+	header = append(header, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	header = binary.LittleEndian.AppendUint32(header, 262144)
+	header = binary.LittleEndian.AppendUint32(header, 1) // Ethernet
+	if _, err := buffered.Write(header); err != nil {
 		return err
 	}
+
+	// Packet header: seconds, nanoseconds, captured and original length.
 	for _, packet := range g.packets {
-		data = binary.LittleEndian.AppendUint32(data[:0], uint32(packet.at/1e9))
-		data = binary.LittleEndian.AppendUint32(data, uint32(packet.at%1e9))
-		data = binary.LittleEndian.AppendUint32(data, uint32(len(packet.data)))
-		data = binary.LittleEndian.AppendUint32(data, uint32(len(packet.data)))
-		if _, err := w.Write(data); err != nil {
+		header = binary.LittleEndian.AppendUint32(header[:0], uint32(packet.at/1e9))
+		header = binary.LittleEndian.AppendUint32(header, uint32(packet.at%1e9))
+		header = binary.LittleEndian.AppendUint32(header, uint32(len(packet.data)))
+		header = binary.LittleEndian.AppendUint32(header, uint32(len(packet.data)))
+		if _, err := buffered.Write(header); err != nil {
 			return err
 		}
-		if _, err := w.Write(packet.data); err != nil {
+		if _, err := buffered.Write(packet.data); err != nil {
 			return err
 		}
 	}
-	return w.Flush()
+	return buffered.Flush()
 }
 
-// filler returns n bytes of random text.
-func (g *generator) filler(n int) string {
-	i := g.rng.IntN(len(g.text) - n)
-	return string(g.text[i : i+n])
+// filler returns random text of the given number of bytes.
+func (g *generator) filler(size int) string {
+	from := g.rng.IntN(len(g.text) - size)
+	return string(g.text[from : from+size])
 }
 
-// word returns n random letters.
-func (g *generator) word(n int) string {
-	data := make([]byte, n)
+// word returns the given number of random letters.
+func (g *generator) word(letters int) string {
+	data := make([]byte, letters)
 	for i := range data {
 		data[i] = 'a' + byte(g.rng.IntN(26))
 	}
@@ -138,9 +146,9 @@ func (g *generator) word(n int) string {
 
 // bodySize returns the size of a message body: most bodies are small, a few are large.
 func (g *generator) bodySize() int {
-	n := 60 << g.rng.IntN(8)
+	size := 60 << g.rng.IntN(8)
 	if g.rng.IntN(20) == 0 {
-		n *= 10
+		size *= 10
 	}
-	return n + g.rng.IntN(n)
+	return size + g.rng.IntN(size)
 }
