@@ -10,7 +10,8 @@ import (
 	"tidegate/pipeline"
 )
 
-func TestIDIsDrawnOnce(t *testing.T) {
+// TestIDIsCreatedOnce: concurrent first starts agree on one ID, and a damaged file is an error.
+func TestIDIsCreatedOnce(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	var wg sync.WaitGroup
 	ids := make([]pipeline.ID, 8)

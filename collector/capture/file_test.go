@@ -17,7 +17,7 @@ import (
 	"github.com/google/gopacket/pcapgo"
 )
 
-// write creates a file with the content b and returns its path.
+// write creates a file with the contents data and returns its path.
 func write(t testing.TB, name string, data []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -65,16 +65,17 @@ func pcap(t testing.TB, nano bool) []byte {
 	if err := writer.WriteFileHeader(100, layers.LinkTypeEthernet); err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []int{10, 20, 30} {
-		c := min(n, 25)
-		info := gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n}
-		if err := writer.WritePacket(info, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
+	for _, size := range []int{10, 20, 30} {
+		captured := min(size, 25)
+		info := gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: captured, Length: size}
+		if err := writer.WritePacket(info, bytes.Repeat([]byte{byte(size)}, captured)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return buf.Bytes()
 }
 
+// pcapng returns a file of the same packets, the second one of another interface and link type.
 func pcapng(t testing.TB) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -86,10 +87,10 @@ func pcapng(t testing.TB) []byte {
 	if _, err := ngWriter.AddInterface(pcapgo.NgInterface{Name: "tun0", LinkType: layers.LinkTypeRaw}); err != nil {
 		t.Fatal(err)
 	}
-	for i, n := range []int{10, 20, 30} {
-		c := min(n, 25)
-		info := gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: c, Length: n, InterfaceIndex: i % 2}
-		if err := ngWriter.WritePacket(info, bytes.Repeat([]byte{byte(n)}, c)); err != nil {
+	for i, size := range []int{10, 20, 30} {
+		captured := min(size, 25)
+		info := gopacket.CaptureInfo{Timestamp: stamp, CaptureLength: captured, Length: size, InterfaceIndex: i % 2}
+		if err := ngWriter.WritePacket(info, bytes.Repeat([]byte{byte(size)}, captured)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,35 +100,36 @@ func pcapng(t testing.TB) []byte {
 	return buf.Bytes()
 }
 
+// zipped returns data compressed with gzip.
 func zipped(data []byte) []byte {
 	var buf bytes.Buffer
-	w := gzip.NewWriter(&buf)
-	_, _ = w.Write(data)
-	_ = w.Close()
+	writer := gzip.NewWriter(&buf)
+	_, _ = writer.Write(data)
+	_ = writer.Close()
 	return buf.Bytes()
 }
 
-// TestFormats reads both formats, gzipped or not, whatever the name of the file.
+// TestFormats: both formats are read, gzipped or not, whatever the name of the file.
 func TestFormats(t *testing.T) {
-	check := func(name string, b []byte, nano, ng bool) {
+	check := func(name string, contents []byte, nano, ng bool) {
 		t.Helper()
-		ps, err := read(t, write(t, "x", b))
-		if err != nil || len(ps) != 3 {
-			t.Fatalf("%s: %d packets, %v", name, len(ps), err)
+		packets, err := read(t, write(t, "x", contents))
+		if err != nil || len(packets) != 3 {
+			t.Fatalf("%s: %d packets, %v", name, len(packets), err)
 		}
-		for i, packet := range ps {
-			n := 10 * (i + 1)
+		for i, packet := range packets {
+			size := 10 * (i + 1)
 			at := stamp.UnixNano()
 			if !nano {
 				at = at / 1000 * 1000
 			}
-			if packet.At != at || packet.Length != n || len(packet.Data) != min(n, 25) || packet.Data[0] != byte(n) {
+			if packet.At != at || packet.Length != size || len(packet.Data) != min(size, 25) || packet.Data[0] != byte(size) {
 				t.Errorf("%s: packet %d: %+v", name, i+1, packet)
 			}
 		}
-		if ng && (ps[0].Iface != "docker0" || ps[1].Iface != "tun0" ||
-			ps[1].Link != layers.LinkTypeRaw || ps[2].Link != layers.LinkTypeEthernet) {
-			t.Errorf("%s: interfaces %+v", name, ps)
+		if ng && (packets[0].Iface != "docker0" || packets[1].Iface != "tun0" ||
+			packets[1].Link != layers.LinkTypeRaw || packets[2].Link != layers.LinkTypeEthernet) {
+			t.Errorf("%s: interfaces %+v", name, packets)
 		}
 	}
 	check("pcap", pcap(t, false), false, false)
@@ -144,9 +146,9 @@ func TestFormats(t *testing.T) {
 	swap(0, 4)
 	big[4], big[5], big[6], big[7] = 0, 2, 0, 4
 	swap(8, 24)
-	for at, n := 24, 10; n <= 30; n += 10 {
+	for at, size := 24, 10; size <= 30; size += 10 {
 		swap(at, at+16)
-		at += 16 + min(n, 25)
+		at += 16 + min(size, 25)
 	}
 	check("pcap, the other byte order", big, false, false)
 	short := pcap(t, false)
@@ -154,15 +156,15 @@ func TestFormats(t *testing.T) {
 	check("pcap, small snapshot length", short, false, false)
 }
 
-// TestLinkTypesBeyondEightBits holds that link types above 255 are not mistaken for others.
+// TestLinkTypesBeyondEightBits: link types above 255 are not mistaken for others.
 func TestLinkTypesBeyondEightBits(t *testing.T) {
-	check := func(n uint32, want layers.LinkType) {
+	check := func(linkType uint32, want layers.LinkType) {
 		t.Helper()
-		b := pcap(t, false)
-		binary.LittleEndian.PutUint32(b[20:], n)
-		ps, err := read(t, write(t, "x", b))
-		if err != nil || ps[0].Link != want {
-			t.Errorf("link type %d: %v, %v, want %v", n, ps, err, want)
+		contents := pcap(t, false)
+		binary.LittleEndian.PutUint32(contents[20:], linkType)
+		packets, err := read(t, write(t, "x", contents))
+		if err != nil || packets[0].Link != want {
+			t.Errorf("link type %d: %v, %v, want %v", linkType, packets, err, want)
 		}
 	}
 	check(276, LinkSLL2)
@@ -171,35 +173,34 @@ func TestLinkTypesBeyondEightBits(t *testing.T) {
 	check(0x04000001, layers.LinkTypeEthernet) // bits about the frame check sequence
 }
 
-// TestBrokenFiles holds that the packets before the damage are read, and that the error then names the file
-// and the position.
+// TestBrokenFiles: the packets before the damage are read, and the error names the file and the position.
 func TestBrokenFiles(t *testing.T) {
-	check := func(name string, b []byte, packets int, want ...string) {
+	check := func(name string, contents []byte, packets int, want ...string) {
 		t.Helper()
-		path := write(t, "bad.pcap", b)
-		ps, err := read(t, path)
-		if len(ps) != packets || err == nil {
-			t.Errorf("%s: %d packets, want %d; %v", name, len(ps), packets, err)
+		path := write(t, "bad.pcap", contents)
+		got, err := read(t, path)
+		if len(got) != packets || err == nil {
+			t.Errorf("%s: %d packets, want %d; %v", name, len(got), packets, err)
 			return
 		}
-		for _, w := range append(want, "bad.pcap") {
-			if !strings.Contains(err.Error(), w) || strings.Contains(err.Error(), "\n") {
-				t.Errorf("%s: %q does not say %q", name, err, w)
+		for _, part := range append(want, "bad.pcap") {
+			if !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %q does not contain %q", name, err, part)
 			}
 		}
 	}
-	p, ng := pcap(t, false), pcapng(t)
+	classic, ng := pcap(t, false), pcapng(t)
 	check("empty", nil, 0, "empty")
 	check("no capture", []byte("{\"log\":\"hello\"}"), 0, "neither pcap nor pcapng")
-	check("cut header", p[:20], 0, "truncated")
-	check("three bytes", p[:3], 0, "byte 3")
-	check("cut in a packet", p[:len(p)-3], 2, "after packet 2", "byte 86", "truncated")
-	check("cut in a packet's header", p[:24+26+5], 1, "after packet 1", "byte 50", "truncated")
-	huge := bytes.Clone(p)
+	check("cut header", classic[:20], 0, "truncated")
+	check("three bytes", classic[:3], 0, "byte 3")
+	check("cut in a packet", classic[:len(classic)-3], 2, "after packet 2", "byte 86", "truncated")
+	check("cut in a packet's header", classic[:24+26+5], 1, "after packet 1", "byte 50", "truncated")
+	huge := bytes.Clone(classic)
 	binary.LittleEndian.PutUint32(huge[24+26+8:], 0xfffffff0)
 	check("huge packet", huge, 1, "after packet 1", "byte 50", "4294967280 bytes")
-	z := zipped(p)
-	check("cut gzip", z[:len(z)-4], 3, "after packet 3", "unzipped byte 127")
+	gzipped := zipped(classic)
+	check("cut gzip", gzipped[:len(gzipped)-4], 3, "after packet 3", "unzipped byte 127")
 	check("cut pcapng", ng[:len(ng)-3], 2, "after packet 2", "truncated")
 	// The last block of the file: 28 bytes of header, 25 bytes of packet, padding and the trailing length.
 	at := len(ng) - 32 - 28
@@ -228,18 +229,18 @@ func TestSharedCaptures(t *testing.T) {
 	if len(files) == 0 {
 		t.Skip("no shared data: set TIDEGATE_SHARED")
 	}
-	n := 0
+	count := 0
 	for _, path := range files {
-		ps, err := read(t, path)
+		packets, err := read(t, path)
 		if err != nil {
 			t.Logf("%v", err)
 		}
-		n += len(ps)
+		count += len(packets)
 	}
-	t.Logf("%d files, %d packets", len(files), n)
+	t.Logf("%d files, %d packets", len(files), count)
 }
 
-// FuzzFile holds that no file causes a panic, an endless read or a packet above maxPacket.
+// FuzzFile: no file causes a panic, an endless read or a packet above maxPacket.
 func FuzzFile(f *testing.F) {
 	f.Add(pcap(f, false))
 	f.Add(pcap(f, true))

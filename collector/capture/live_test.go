@@ -27,44 +27,46 @@ import (
 	"tidegate/pipeline"
 )
 
-// seen is a Handler that collects payloads.
-type seen struct {
+// A frameRecorder is a Handler that stores Ethernet frames.
+type frameRecorder struct {
 	mu     sync.Mutex
 	frames [][]byte
 	closed int
 }
 
-func (s *seen) Packet(_ string, link layers.LinkType, at int64, data []byte, wireLen int) {
+func (s *frameRecorder) Packet(_ string, link layers.LinkType, at int64, data []byte, wireLen int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if link == layers.LinkTypeEthernet && at > 0 && wireLen == len(data) {
 		s.frames = append(s.frames, bytes.Clone(data))
 	}
 }
-func (s *seen) Tick(int64) {}
-func (s *seen) Close()     { s.mu.Lock(); s.closed++; s.mu.Unlock() }
+func (s *frameRecorder) Tick(int64) {}
+func (s *frameRecorder) Close()     { s.mu.Lock(); s.closed++; s.mu.Unlock() }
 
-func (s *seen) with(marker string) [][]byte {
+// framesWith returns the frames that contain marker.
+func (s *frameRecorder) framesWith(marker string) [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var out [][]byte
-	for _, f := range s.frames {
-		if bytes.Contains(f, []byte(marker)) {
-			out = append(out, f)
+	var found [][]byte
+	for _, frame := range s.frames {
+		if bytes.Contains(frame, []byte(marker)) {
+			found = append(found, frame)
 		}
 	}
-	return out
+	return found
 }
 
-func (s *seen) wait(t *testing.T, marker string, want int) [][]byte {
+// wait waits for want frames that contain marker.
+func (s *frameRecorder) wait(t *testing.T, marker string, want int) [][]byte {
 	t.Helper()
 	for range 500 {
-		if len(s.with(marker)) >= want {
+		if len(s.framesWith(marker)) >= want {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	got := s.with(marker)
+	got := s.framesWith(marker)
 	if len(got) != want {
 		t.Fatalf("%q: captured %d frames, want %d", marker, len(got), want)
 	}
@@ -118,26 +120,28 @@ func send(t *testing.T, ns, iface string, frames ...[]byte) {
 			return
 		}
 		defer func() { _ = unix.Close(fd) }()
-		ifi, err := net.InterfaceByName(iface)
+		info, err := net.InterfaceByName(iface)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		for _, f := range frames {
-			to := unix.SockaddrLinklayer{Ifindex: ifi.Index, Protocol: htons(unix.ETH_P_ALL)}
-			if err := unix.Sendto(fd, f, 0, &to); err != nil {
+		for _, frame := range frames {
+			to := unix.SockaddrLinklayer{Ifindex: info.Index, Protocol: htons(unix.ETH_P_ALL)}
+			if err := unix.Sendto(fd, frame, 0, &to); err != nil {
 				t.Error(err)
 			}
 		}
 	})
 }
 
+// frame returns a broadcast Ethernet frame with VLAN tags, if any.
 func frame(tags []byte, etherType uint16, rest []byte) []byte {
-	b := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9}, tags...)
-	b = binary.BigEndian.AppendUint16(b, etherType)
-	return append(b, rest...)
+	data := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 9}, tags...)
+	data = binary.BigEndian.AppendUint16(data, etherType)
+	return append(data, rest...)
 }
 
+// udp4 returns an IPv4 packet to port 53.
 func udp4(payload string) []byte {
 	data := []byte{
 		0x45, 0, 0, byte(28 + len(payload)), 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, // IPv4
@@ -146,6 +150,7 @@ func udp4(payload string) []byte {
 	return append(data, payload...)
 }
 
+// tcp4 returns an IPv4 packet with options.
 func tcp4(from, to string, sport, dport uint16, payload string) []byte {
 	data := []byte{0x46, 0, 0, byte(44 + len(payload)), 0, 0, 0, 0, 64, 6, 0, 0}
 	data = append(append(data, netip.MustParseAddr(from).AsSlice()...), netip.MustParseAddr(to).AsSlice()...)
@@ -162,84 +167,85 @@ func TestLiveCapture(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("a packet socket and a namespace need root")
 	}
-	a, b := fmt.Sprintf("tgcapa%d", os.Getpid()), fmt.Sprintf("tgcapb%d", os.Getpid())
-	for _, ns := range []string{a, b} {
+	captureNS, senderNS := fmt.Sprintf("tgcapa%d", os.Getpid()), fmt.Sprintf("tgcapb%d", os.Getpid())
+	for _, ns := range []string{captureNS, senderNS} {
 		ip(t, "netns add "+ns)
 		t.Cleanup(func() { ip(t, "netns del "+ns) })
 	}
-	veth := func() {
-		ip(t, "link add eth0 netns "+a+" type veth peer name peer0 netns "+b)
-		ip(t, "-n "+a+" link set eth0 up")
-		ip(t, "-n "+b+" link set peer0 up")
+	addInterface := func() {
+		ip(t, "link add eth0 netns "+captureNS+" type veth peer name peer0 netns "+senderNS)
+		ip(t, "-n "+captureNS+" link set eth0 up")
+		ip(t, "-n "+senderNS+" link set peer0 up")
 	}
-	veth()
+	addInterface()
 
-	s := &seen{}
+	recorder := &frameRecorder{}
 	cfg := Default()
 	cfg.Workers, cfg.RingBytes = 2, 2<<20
 	reg := prometheus.NewRegistry()
 	excluded := []netip.AddrPort{netip.MustParseAddrPort("192.0.2.9:9092")}
-	handler := func(string, int, collector.PacketProducer) Handler { return s }
+	handler := func(string, int, collector.PacketProducer) Handler { return recorder }
 	live := NewLive(cfg, excluded, handler, slog.New(slog.DiscardHandler), reg)
 	ctx, cancel := context.WithCancel(t.Context())
-	done := inNamespace(t, a, func() {
+	done := inNamespace(t, captureNS, func() {
 		if err := live.Run(ctx, discardShipper{}); err != nil {
 			t.Error(err)
 		}
 	})
-	up := func() {
+	waitForCapture := func() {
 		for range 500 {
-			send(t, b, "peer0", frame(nil, 0x0800, udp4("are you there")))
-			if len(s.with("are you there")) > 0 {
+			send(t, senderNS, "peer0", frame(nil, 0x0800, udp4("are you there")))
+			if len(recorder.framesWith("are you there")) > 0 {
 				return
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
 		t.Fatal("nothing was captured")
 	}
-	up()
+	waitForCapture()
 
 	plain := frame(nil, 0x0800, udp4("plain"))
 	tagged := frame([]byte{0x81, 0, 0x20, 7}, 0x0800, udp4("tagged"))
-	send(t, b, "peer0", plain, tagged)
-	if got := s.wait(t, "plain", 1)[0]; !bytes.Equal(got, plain) {
+	send(t, senderNS, "peer0", plain, tagged)
+	if got := recorder.wait(t, "plain", 1)[0]; !bytes.Equal(got, plain) {
 		t.Errorf("plain frame: got %x, want %x", got, plain)
 	}
-	if got := s.wait(t, "tagged", 1)[0]; !bytes.Equal(got, tagged) {
+	if got := recorder.wait(t, "tagged", 1)[0]; !bytes.Equal(got, tagged) {
 		t.Errorf("tagged frame: got %x, want %x", got, tagged)
 	}
 
-	send(t, b, "peer0",
+	send(t, senderNS, "peer0",
 		frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 40000, 9092, "ours")),
 		frame(nil, 0x0800, tcp4("192.0.2.9", "192.0.2.1", 9092, 40000, "ours")),
 		frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.9", 40000, 9093, "theirs")),
 		frame(nil, 0x0800, tcp4("192.0.2.1", "192.0.2.8", 40000, 9092, "theirs")))
-	s.wait(t, "theirs", 2)
-	if n := len(s.with("ours")); n != 0 {
-		t.Errorf("%d frames of our own traffic were captured", n)
+	recorder.wait(t, "theirs", 2)
+	if ours := len(recorder.framesWith("ours")); ours != 0 {
+		t.Errorf("%d frames of our own traffic were captured", ours)
 	}
 
 	var burst [][]byte
 	for i := range 5000 {
 		burst = append(burst, frame(nil, 0x0800, udp4(fmt.Sprintf("burst %04d", i))))
 	}
-	send(t, b, "peer0", burst...)
-	s.wait(t, "burst", 5000)
+	send(t, senderNS, "peer0", burst...)
+	recorder.wait(t, "burst", 5000)
 
-	ip(t, "-n "+b+" link del peer0")
-	veth()
-	s.mu.Lock()
-	s.frames = nil
-	s.mu.Unlock()
-	up()
+	ip(t, "-n "+senderNS+" link del peer0")
+	addInterface()
+	recorder.mu.Lock()
+	recorder.frames = nil
+	recorder.mu.Unlock()
+	waitForCapture()
 	cancel()
 	<-done
-	if s.closed != 4 {
-		t.Errorf("%d handlers were closed, want 4: two workers of each life of the interface", s.closed)
+	if recorder.closed != 4 {
+		t.Errorf("%d handlers were closed, want 4: two workers for each time that the interface existed", recorder.closed)
 	}
 }
 
-// TestExclude runs the compiled filter on frames in the BPF interpreter of x/net.
+// TestExclude: the compiled filter drops TCP packets from and to the excluded addresses. It runs in the BPF
+// interpreter of x/net.
 func TestExclude(t *testing.T) {
 	raw, err := compileFilter([]netip.AddrPort{
 		netip.MustParseAddrPort("192.0.2.9:9092"), netip.MustParseAddrPort("[2001:db8::9]:9000"),
@@ -255,11 +261,11 @@ func TestExclude(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check := func(name string, b []byte, pass bool) {
+	check := func(name string, packet []byte, pass bool) {
 		t.Helper()
-		n, err := vm.Run(b)
-		if err != nil || (n > 0) != pass {
-			t.Errorf("%s: passes %v bytes, %v; want passed %v", name, n, err, pass)
+		kept, err := vm.Run(packet)
+		if err != nil || (kept > 0) != pass {
+			t.Errorf("%s: passes %v bytes, %v; want passed %v", name, kept, err, pass)
 		}
 	}
 	v6 := func(src, dst string, sport, dport uint16) []byte {

@@ -24,6 +24,7 @@ import (
 	"tidegate/pipeline"
 )
 
+// newTracker returns a Tracker that logs nothing.
 func newTracker() *Tracker { return New(slog.New(slog.DiscardHandler), prometheus.NewRegistry()) }
 
 func run(t *testing.T, line string) {
@@ -65,38 +66,39 @@ const (
 	serverIP = "10.71.2.2"
 )
 
+// newLab makes the three namespaces and connects them. It needs root.
 func newLab(t *testing.T) lab {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("namespaces and connection tracking need root")
 	}
 	pid := os.Getpid()
-	l := lab{fmt.Sprintf("tgctc%d", pid), fmt.Sprintf("tgctr%d", pid), fmt.Sprintf("tgcts%d", pid)}
-	for _, ns := range []string{l.client, l.router, l.server} {
+	net := lab{fmt.Sprintf("tgctc%d", pid), fmt.Sprintf("tgctr%d", pid), fmt.Sprintf("tgcts%d", pid)}
+	for _, ns := range []string{net.client, net.router, net.server} {
 		run(t, "ip netns add "+ns)
 		t.Cleanup(func() { run(t, "ip netns del "+ns) })
 		run(t, "ip -n "+ns+" link set lo up")
 	}
 	sides := []struct{ ns, name, ip, gateway string }{
-		{l.client, "c0", clientIP, inside},
-		{l.server, "s0", serverIP, outside},
+		{net.client, "c0", clientIP, inside},
+		{net.server, "s0", serverIP, outside},
 	}
 	for _, side := range sides {
-		run(t, "ip link add "+side.name+" netns "+l.router+" type veth peer name eth0 netns "+side.ns)
-		run(t, "ip -n "+l.router+" addr add "+side.gateway+"/24 dev "+side.name)
-		run(t, "ip -n "+l.router+" link set "+side.name+" up")
+		run(t, "ip link add "+side.name+" netns "+net.router+" type veth peer name eth0 netns "+side.ns)
+		run(t, "ip -n "+net.router+" addr add "+side.gateway+"/24 dev "+side.name)
+		run(t, "ip -n "+net.router+" link set "+side.name+" up")
 		run(t, "ip -n "+side.ns+" addr add "+side.ip+"/24 dev eth0")
 		run(t, "ip -n "+side.ns+" link set eth0 up")
 		run(t, "ip -n "+side.ns+" route add default via "+side.gateway)
 	}
-	in := "ip netns exec " + l.router + " "
+	in := "ip netns exec " + net.router + " "
 	run(t, in+"sysctl -qw net.ipv4.ip_forward=1")
 	for _, proto := range []string{"tcp", "udp"} {
 		run(t, in+"iptables -t nat -A POSTROUTING -p "+proto+" --dport 8081 -j SNAT --to-source "+outside)
 		run(t, in+"iptables -t nat -A PREROUTING -p "+proto+" -d "+inside+" --dport 9000"+
 			" -j DNAT --to-destination "+serverIP+":8080")
 	}
-	return l
+	return net
 }
 
 // serve answers on the ports of the server until the test ends.
@@ -123,17 +125,17 @@ func (l lab) serve(t *testing.T) {
 					}
 					go func() {
 						defer func() { _ = conn.Close() }()
-						b := make([]byte, 64)
-						for n, err := conn.Read(b); err == nil; n, err = conn.Read(b) {
-							_, _ = conn.Write(b[:n])
+						buf := make([]byte, 64)
+						for size, err := conn.Read(buf); err == nil; size, err = conn.Read(buf) {
+							_, _ = conn.Write(buf[:size])
 						}
 					}()
 				}
 			}()
 			go func() {
-				b := make([]byte, 64)
-				for n, from, err := udp.ReadFrom(b); err == nil; n, from, err = udp.ReadFrom(b) {
-					_, _ = udp.WriteTo(b[:n], from)
+				buf := make([]byte, 64)
+				for size, from, err := udp.ReadFrom(buf); err == nil; size, from, err = udp.ReadFrom(buf) {
+					_, _ = udp.WriteTo(buf[:size], from)
 				}
 			}()
 		}
@@ -154,11 +156,12 @@ func (l lab) dial(t *testing.T, network, to string) net.Conn {
 		t.FailNow()
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	ask(t, conn)
+	roundTrip(t, conn)
 	return conn
 }
 
-func ask(t *testing.T, conn net.Conn) {
+// roundTrip sends a message over conn and waits for the answer.
+func roundTrip(t *testing.T, conn net.Conn) {
 	t.Helper()
 	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
 	if _, err := conn.Write([]byte("hello")); err != nil {
@@ -170,25 +173,26 @@ func ask(t *testing.T, conn net.Conn) {
 }
 
 // start runs a tracker in the router's namespace.
-func (l lab) start(t *testing.T, tr *Tracker) {
+func (l lab) start(t *testing.T, tracker *Tracker) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := inNamespace(t, l.router, func() {
-		if err := tr.Run(ctx); err != nil {
+		if err := tracker.Run(ctx); err != nil {
 			t.Error(err)
 		}
 	})
 	t.Cleanup(func() { cancel(); <-done })
-	until(t, "the table is read", func() bool { return read(tr.tableReads) > 0 })
+	until(t, "the table is read", func() bool { return counterValue(tracker.tableReads) > 0 })
 }
 
-func read(c prometheus.Counter) float64 {
+func counterValue(counter prometheus.Counter) float64 {
 	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(c)
-	m, _ := reg.Gather()
-	return m[0].Metric[0].Counter.GetValue()
+	reg.MustRegister(counter)
+	families, _ := reg.Gather()
+	return families[0].Metric[0].Counter.GetValue()
 }
 
+// until waits until ok returns true; what describes that state.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for range 500 {
@@ -197,7 +201,7 @@ func until(t *testing.T, what string, ok func() bool) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	t.Fatalf("in five seconds it did not come true that %s", what)
+	t.Fatalf("not within five seconds: %s", what)
 }
 
 // A flow is one connection with the mapping that Lookup must return for each of its tuples.
@@ -207,6 +211,7 @@ type flow struct {
 	want  sessions.Mapping
 }
 
+// tuples returns the pairs of addresses by which Lookup must find the connection.
 func (f flow) tuples() [4][2]netip.AddrPort {
 	mapping := f.want
 	return [4][2]netip.AddrPort{
@@ -217,12 +222,13 @@ func (f flow) tuples() [4][2]netip.AddrPort {
 	}
 }
 
-func (f flow) check(t *testing.T, tr *Tracker, how string) {
+// check checks that Lookup returns f.want for each tuple. how names the case in messages.
+func (f flow) check(t *testing.T, tracker *Tracker, how string) {
 	t.Helper()
 	for _, tuple := range f.tuples() {
 		var got sessions.Mapping
 		until(t, fmt.Sprintf("%s: %s is known as %v → %v", how, f.name, tuple[0], tuple[1]), func() (ok bool) {
-			got, ok = tr.Lookup(f.proto, tuple[0], tuple[1])
+			got, ok = tracker.Lookup(f.proto, tuple[0], tuple[1])
 			return ok
 		})
 		if got != f.want {
@@ -241,20 +247,20 @@ func (l lab) connect(t *testing.T) (flows []flow, conns []net.Conn) {
 	transports := map[string]pipeline.Transport{"tcp": pipeline.Transport_TCP, "udp": pipeline.Transport_UDP}
 	for network, proto := range transports {
 		add := func(name, to string, want func(client netip.AddrPort) sessions.Mapping) {
-			c := l.dial(t, network, to)
-			client := netip.MustParseAddrPort(c.LocalAddr().String())
-			flows, conns = append(flows, flow{network + " " + name, proto, want(client)}), append(conns, c)
+			conn := l.dial(t, network, to)
+			client := netip.MustParseAddrPort(conn.LocalAddr().String())
+			flows, conns = append(flows, flow{network + " " + name, proto, want(client)}), append(conns, conn)
 		}
 		server := at(serverIP, 8080)
-		add("without nat", server.String(), func(c netip.AddrPort) sessions.Mapping {
-			return sessions.Mapping{Client: c, Server: server, OutsideClient: c, OutsideServer: server}
+		add("without nat", server.String(), func(conn netip.AddrPort) sessions.Mapping {
+			return sessions.Mapping{Client: conn, Server: server, OutsideClient: conn, OutsideServer: server}
 		})
-		add("through dnat", inside+":9000", func(c netip.AddrPort) sessions.Mapping {
-			return sessions.Mapping{Client: c, Server: server, OutsideClient: c, OutsideServer: at(inside, 9000)}
+		add("through dnat", inside+":9000", func(conn netip.AddrPort) sessions.Mapping {
+			return sessions.Mapping{Client: conn, Server: server, OutsideClient: conn, OutsideServer: at(inside, 9000)}
 		})
 		other := at(serverIP, 8081)
-		add("through snat", other.String(), func(c netip.AddrPort) sessions.Mapping {
-			return sessions.Mapping{Client: c, Server: other, OutsideClient: at(outside, c.Port()), OutsideServer: other}
+		add("through snat", other.String(), func(conn netip.AddrPort) sessions.Mapping {
+			return sessions.Mapping{Client: conn, Server: other, OutsideClient: at(outside, conn.Port()), OutsideServer: other}
 		})
 	}
 	return flows, conns
@@ -275,8 +281,8 @@ func (l lab) flush(t *testing.T) {
 	})
 }
 
-// TestBothTuplesOfAConnectionAreFound holds both sources, events and the first read of the table, over TCP
-// and UDP, with SNAT, with DNAT and without NAT.
+// TestBothTuplesOfAConnectionAreFound: connections over TCP and UDP, with SNAT, with DNAT and without NAT,
+// are found by events and by the first read of the table.
 func TestBothTuplesOfAConnectionAreFound(t *testing.T) {
 	lab := newLab(t)
 	lab.serve(t)
@@ -284,18 +290,18 @@ func TestBothTuplesOfAConnectionAreFound(t *testing.T) {
 	early.keepDestroyed, early.expireEvery = 300*time.Millisecond, 20*time.Millisecond
 	lab.start(t, early)
 	flows, conns := lab.connect(t)
-	for _, f := range flows {
-		f.check(t, early, "by event")
+	for _, flow := range flows {
+		flow.check(t, early, "by event")
 	}
 	lab.start(t, late)
-	for _, f := range flows {
-		f.check(t, late, "by the first reading")
+	for _, flow := range flows {
+		flow.check(t, late, "by the first read of the table")
 	}
 
 	lab.flush(t)
-	for i, c := range conns {
+	for i, conn := range conns {
 		if flows[i].proto == pipeline.Transport_UDP {
-			ask(t, c) // a new entry with the same tuples
+			roundTrip(t, conn) // a new entry with the same tuples
 		}
 	}
 	for _, flow := range flows {
@@ -314,13 +320,14 @@ func TestBothTuplesOfAConnectionAreFound(t *testing.T) {
 		flow.check(t, late, "kept for a while") // it keeps destroyed entries for half a minute
 	}
 	time.Sleep(2 * early.keepDestroyed)
-	for _, f := range flows {
-		if f.proto == pipeline.Transport_UDP {
-			f.check(t, early, "used again, after the old one was forgotten")
+	for _, flow := range flows {
+		if flow.proto == pipeline.Transport_UDP {
+			flow.check(t, early, "used again, after the old entry expired")
 		}
 	}
 }
 
+// entryOf returns a connection from port of the client to port 80 of the server, with SNAT.
 func entryOf(port uint16) *ct.Flow {
 	var flow ct.Flow
 	flow.TupleOrig.IP.SourceAddress = netip.MustParseAddr(clientIP)
@@ -332,28 +339,31 @@ func entryOf(port uint16) *ct.Flow {
 	return &flow
 }
 
-func (t *Tracker) knows(port uint16) bool {
+// hasEntry reports whether Lookup finds the connection that entryOf returns for port.
+func (t *Tracker) hasEntry(port uint16) bool {
 	_, ok := t.Lookup(pipeline.Transport_TCP, at(clientIP, port), at(serverIP, 80))
 	return ok
 }
 
+// TestEndedEntryIsKeptForAWhile: an entry is found for keepDestroyed after its end, and stays if its tuples
+// are used again meanwhile.
 func TestEndedEntryIsKeptForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tr := newTracker()
+		tracker := newTracker()
 		for port := range uint16(3) {
-			tr.handleEvent(ct.Event{Type: ct.EventNew, Flow: entryOf(port)})
+			tracker.handleEvent(ct.Event{Type: ct.EventNew, Flow: entryOf(port)})
 		}
 		time.Sleep(time.Second)
-		tr.handleEvent(ct.Event{Type: ct.EventDestroy, Flow: entryOf(0)})
-		tr.handleEvent(ct.Event{Type: ct.EventDestroy, Flow: entryOf(1)})
+		tracker.handleEvent(ct.Event{Type: ct.EventDestroy, Flow: entryOf(0)})
+		tracker.handleEvent(ct.Event{Type: ct.EventDestroy, Flow: entryOf(1)})
 		time.Sleep(time.Second)
-		tr.handleEvent(ct.Event{Type: ct.EventNew, Flow: entryOf(1)}) // used again
+		tracker.handleEvent(ct.Event{Type: ct.EventNew, Flow: entryOf(1)}) // used again
 		check := func(want ...bool) {
 			t.Helper()
-			tr.expireDestroyed()
-			for port, w := range want {
-				if got := tr.knows(uint16(port)); got != w {
-					t.Errorf("entry %d: known %v, want %v", port, got, w)
+			tracker.expireDestroyed()
+			for port, known := range want {
+				if got := tracker.hasEntry(uint16(port)); got != known {
+					t.Errorf("entry %d: known %v, want %v", port, got, known)
 				}
 			}
 		}
@@ -361,11 +371,11 @@ func TestEndedEntryIsKeptForAWhile(t *testing.T) {
 		check(true, true, true)
 		time.Sleep(time.Second)
 		check(false, true, true)
-		tr.handleEvent(ct.Event{Type: ct.EventDestroy, Flow: entryOf(1)})
+		tracker.handleEvent(ct.Event{Type: ct.EventDestroy, Flow: entryOf(1)})
 		time.Sleep(keepDestroyed)
 		check(false, false, true)
-		if n := tr.Len(); n != 2 || len(tr.expiring) != 0 {
-			t.Errorf("%d tuples, %d dying are left", n, len(tr.expiring))
+		if tuples := tracker.Len(); tuples != 2 || len(tracker.expiring) != 0 {
+			t.Errorf("%d tuples, %d expiring are left", tuples, len(tracker.expiring))
 		}
 	})
 }
@@ -373,26 +383,27 @@ func TestEndedEntryIsKeptForAWhile(t *testing.T) {
 // TestAMissedEndIsFoundInTheTable: after a loss of events, entries that are missing in the table expire.
 func TestAMissedEndIsFoundInTheTable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tr := newTracker()
-		tr.store(entryOf(1))
-		tr.store(entryOf(2))
+		tracker := newTracker()
+		tracker.store(entryOf(1))
+		tracker.store(entryOf(2))
 		time.Sleep(time.Minute)
-		start := tr.now()
-		tr.store(entryOf(2)) // the table holds only this entry
-		tr.expireUnseenSince(start)
+		start := tracker.now()
+		tracker.store(entryOf(2)) // the table holds only this entry
+		tracker.expireUnseenSince(start)
 		time.Sleep(keepDestroyed)
-		tr.expireDestroyed()
-		if tr.knows(1) || !tr.knows(2) {
-			t.Errorf("known: ended %v, alive %v", tr.knows(1), tr.knows(2))
+		tracker.expireDestroyed()
+		if tracker.hasEntry(1) || !tracker.hasEntry(2) {
+			t.Errorf("known: ended %v, alive %v", tracker.hasEntry(1), tracker.hasEntry(2))
 		}
 	})
 }
 
-// slow is a connection whose Close waits for its worker, like a connection of the conntrack library.
-type slow struct{ worker chan struct{} }
+// A slowConn is a connection whose Close waits for its worker, as in the conntrack library.
+type slowConn struct{ worker chan struct{} }
 
-func (s slow) Close() error { <-s.worker; return nil }
+func (s slowConn) Close() error { <-s.worker; return nil }
 
+// TestCloseAndDrainLetsTheWorkerEnd: the worker blocks on a full channel, and Close waits for the worker.
 func TestCloseAndDrainLetsTheWorkerEnd(t *testing.T) {
 	synctest.Test(t, func(*testing.T) {
 		events, failed, worker := make(chan ct.Event, 2), make(chan error), make(chan struct{})
@@ -404,6 +415,6 @@ func TestCloseAndDrainLetsTheWorkerEnd(t *testing.T) {
 			failed <- unix.ENOBUFS
 		}()
 		synctest.Wait() // the worker blocks on a full channel
-		closeAndDrain(slow{worker}, events, failed)
+		closeAndDrain(slowConn{worker}, events, failed)
 	})
 }

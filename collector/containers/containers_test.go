@@ -19,38 +19,47 @@ import (
 	"tidegate/pipeline"
 )
 
-// An fakeDocker is a Docker daemon, as far as the Registry uses it, on a socket of its own.
+// A fakeDocker is a Docker daemon on a socket of its own. It has the endpoints that the Registry uses.
 type fakeDocker struct {
 	t      *testing.T
 	path   string
 	mu     sync.Mutex
-	boxes  map[string]map[string]any
+	boxes  map[string]map[string]any // containers by ID, as the API describes them
 	nets   []map[string]any
-	past   []map[string]any // events, all that ever were: a new stream tells those since it asks for
+	past   []map[string]any // all events; a new stream begins with those since the time that it asks for
 	stream map[chan map[string]any]bool
 	server *http.Server
-	lists  int
+	lists  int // requests for the list of containers
 }
 
+// newFakeDocker starts a daemon with three networks and no containers.
 func newFakeDocker(t *testing.T) *fakeDocker {
-	a := &fakeDocker{t: t, path: filepath.Join(t.TempDir(), "docker.sock"), boxes: map[string]map[string]any{}, stream: map[chan map[string]any]bool{}}
-	a.nets = []map[string]any{
-		{"Name": "bridge", "Id": strings.Repeat("1", 64), "Driver": "bridge", "Options": map[string]string{"com.docker.network.bridge.name": "docker0"}, "IPAM": ipam("172.17.0.0/16")},
+	docker := &fakeDocker{
+		t: t, path: filepath.Join(t.TempDir(), "docker.sock"),
+		boxes: map[string]map[string]any{}, stream: map[chan map[string]any]bool{},
+	}
+	docker.nets = []map[string]any{
+		{
+			"Name": "bridge", "Id": strings.Repeat("1", 64), "Driver": "bridge", "IPAM": ipam("172.17.0.0/16"),
+			"Options": map[string]string{"com.docker.network.bridge.name": "docker0"},
+		},
 		{"Name": "shop", "Id": strings.Repeat("ab", 32), "Driver": "bridge", "IPAM": ipam("172.18.0.0/16", "fd00:18::/64")},
 		{"Name": "host", "Id": strings.Repeat("2", 64), "Driver": "host", "IPAM": ipam()},
 	}
-	a.serve()
-	return a
+	docker.serve()
+	return docker
 }
 
+// ipam returns the address management of a network with the given subnets.
 func ipam(subnets ...string) map[string]any {
 	list := []map[string]string{}
-	for _, s := range subnets {
-		list = append(list, map[string]string{"Subnet": s})
+	for _, subnet := range subnets {
+		list = append(list, map[string]string{"Subnet": subnet})
 	}
 	return map[string]any{"Driver": "default", "Config": list}
 }
 
+// serve listens on the socket. It is called again after the server was closed.
 func (a *fakeDocker) serve() {
 	listener, err := net.Listen("unix", a.path)
 	if err != nil {
@@ -86,21 +95,22 @@ func (a *fakeDocker) serve() {
 	a.t.Cleanup(func() { _ = a.server.Close() })
 }
 
-func (a *fakeDocker) json(out io.Writer, v any) {
+func (a *fakeDocker) json(out io.Writer, value any) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	_ = json.NewEncoder(out).Encode(v)
+	_ = json.NewEncoder(out).Encode(value)
 }
 
+// events streams the past events since the requested time, and then the new ones.
 func (a *fakeDocker) events(w http.ResponseWriter, req *http.Request) {
 	ch := make(chan map[string]any, 100)
 	a.mu.Lock()
 	if since := req.URL.Query().Get("since"); since != "" {
-		var s, ns int64
-		_, _ = fmt.Sscanf(since, "%d.%d", &s, &ns)
-		for _, m := range a.past {
-			if m["timeNano"].(int64) >= s*1e9+ns {
-				ch <- m
+		var seconds, nanoseconds int64
+		_, _ = fmt.Sscanf(since, "%d.%d", &seconds, &nanoseconds)
+		for _, event := range a.past {
+			if event["timeNano"].(int64) >= seconds*1e9+nanoseconds {
+				ch <- event
 			}
 		}
 	}
@@ -116,8 +126,8 @@ func (a *fakeDocker) events(w http.ResponseWriter, req *http.Request) {
 	w.(http.Flusher).Flush()
 	for {
 		select {
-		case m := <-ch:
-			a.json(w, m)
+		case event := <-ch:
+			a.json(w, event)
 			w.(http.Flusher).Flush()
 		case <-req.Context().Done():
 			return
@@ -125,34 +135,39 @@ func (a *fakeDocker) events(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
+// sendEvent stores an event and sends it to every stream. at is in nanoseconds.
 func (a *fakeDocker) sendEvent(kind, action, id string, at int64, attrs map[string]string) {
-	m := map[string]any{"Type": kind, "Action": action, "Actor": map[string]any{"ID": id, "Attributes": attrs}, "time": at / 1e9, "timeNano": at}
+	event := map[string]any{
+		"Type": kind, "Action": action, "Actor": map[string]any{"ID": id, "Attributes": attrs},
+		"time": at / 1e9, "timeNano": at,
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.past = append(a.past, m)
+	a.past = append(a.past, event)
 	for ch := range a.stream {
-		ch <- m
+		ch <- event
 	}
 }
 
-// addContainer makes a container. Without addresses it does not run.
+// addContainer adds or replaces a container. Without addresses it does not run.
 func (a *fakeDocker) addContainer(n int, name string, labels map[string]string, ips ...string) string {
 	id := fmt.Sprintf("%064x", n)
 	nets := map[string]any{}
 	for i, ip := range ips {
-		e := map[string]any{"NetworkID": "n"}
+		endpoint := map[string]any{"NetworkID": "n"}
 		if strings.Contains(ip, ":") {
-			e["GlobalIPv6Address"] = ip
+			endpoint["GlobalIPv6Address"] = ip
 		} else {
-			e["IPAddress"] = ip
+			endpoint["IPAddress"] = ip
 		}
-		nets[fmt.Sprint("net", i)] = e
+		nets[fmt.Sprint("net", i)] = endpoint
 	}
 	finished := "0001-01-01T00:00:00Z"
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.boxes[id] = map[string]any{
-		"Id": id, "Name": "/" + name, "Image": "sha256:abc", "LogPath": "/var/lib/docker/containers/" + id + "/" + id + "-json.log",
+		"Id": id, "Name": "/" + name, "Image": "sha256:abc",
+		"LogPath":         "/var/lib/docker/containers/" + id + "/" + id + "-json.log",
 		"State":           map[string]any{"Running": len(ips) > 0, "FinishedAt": finished},
 		"HostConfig":      map[string]any{"LogConfig": map[string]any{"Type": "json-file"}},
 		"Config":          map[string]any{"Image": "nginx:1.25", "Labels": labels},
@@ -187,18 +202,19 @@ func (l *fakeProducer) TryShip(event *pipeline.Event) bool {
 }
 func (l *fakeProducer) Close() {}
 
-func run(t *testing.T, a *fakeDocker, change func(*Config)) (*Registry, *fakeProducer) {
+// run starts a Registry on docker and waits until it has read the list of containers.
+func run(t *testing.T, docker *fakeDocker, change func(*Config)) (*Registry, *fakeProducer) {
 	t.Helper()
 	cfg := Default()
-	cfg.DockerHost, cfg.Self, cfg.Collector = "unix://"+a.path, "", pipeline.ID{7}
+	cfg.DockerHost, cfg.Self, cfg.Collector = "unix://"+docker.path, "", pipeline.ID{7}
 	if change != nil {
 		change(&cfg)
 	}
 	registry := New(cfg, slog.New(slog.DiscardHandler), nil)
-	l := &fakeProducer{ch: make(chan *pipeline.Event, 100)}
+	producer := &fakeProducer{ch: make(chan *pipeline.Event, 100)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- registry.Run(ctx, l) }()
+	go func() { done <- registry.Run(ctx, producer) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -210,75 +226,79 @@ func run(t *testing.T, a *fakeDocker, change func(*Config)) (*Registry, *fakePro
 	case <-time.After(20 * time.Second):
 		t.Fatal("the list was not read")
 	}
-	return registry, l
+	return registry, producer
 }
 
+// next waits for the next event.
 func (l *fakeProducer) next(t *testing.T) *pipeline.Event {
 	t.Helper()
 	select {
-	case e := <-l.ch:
-		return e
+	case event := <-l.ch:
+		return event
 	case <-time.After(20 * time.Second):
 		t.Fatal("no event came")
 		return nil
 	}
 }
 
-func ip(s string) netip.Addr { return netip.MustParseAddr(s) }
+func ip(text string) netip.Addr { return netip.MustParseAddr(text) }
 
 func TestContainersAreKnownByIDAndByEveryAddress(t *testing.T) {
-	a := newFakeDocker(t)
-	id := a.addContainer(1, "web", map[string]string{"b": "2", "a": "1"}, "172.17.0.2", "172.18.0.2", "fd00:18::2")
-	registry, _ := run(t, a, nil)
+	docker := newFakeDocker(t)
+	id := docker.addContainer(1, "web", map[string]string{"b": "2", "a": "1"}, "172.17.0.2", "172.18.0.2", "fd00:18::2")
+	registry, _ := run(t, docker, nil)
 	container := registry.ByID(id)
-	if container.GetName() != "web" || container.Image != "nginx:1.25" || container.ImageId != "sha256:abc" || len(container.Ip) != 3 {
+	if container.GetName() != "web" || container.Image != "nginx:1.25" ||
+		container.ImageId != "sha256:abc" || len(container.Ip) != 3 {
 		t.Fatalf("%v", container)
 	}
 	if len(container.Labels) != 2 || container.Labels[0].Key != "a" || container.Labels[1].Key != "b" {
 		t.Errorf("labels %v", container.Labels)
 	}
-	for _, s := range []string{"172.17.0.2", "172.18.0.2", "fd00:18::2", "::ffff:172.17.0.2"} {
-		if registry.ByIP(ip(s)) != container {
-			t.Errorf("%s is not known", s)
+	for _, addr := range []string{"172.17.0.2", "172.18.0.2", "fd00:18::2", "::ffff:172.17.0.2"} {
+		if registry.ByIP(ip(addr)) != container {
+			t.Errorf("%s is not known", addr)
 		}
 	}
-	if got := fmt.Sprint(registry.Bridges(), registry.view.Load().subnets); got != "[br-abababababab docker0] [172.18.0.0/16 fd00:18::/64 172.17.0.0/16]" {
+	const networks = "[br-abababababab docker0] [172.18.0.0/16 fd00:18::/64 172.17.0.0/16]"
+	if got := fmt.Sprint(registry.Bridges(), registry.view.Load().subnets); got != networks {
 		t.Error(got)
 	}
-	if l := registry.Logs(); len(l) != 1 || l[0].ContainerID != id || l[0].Driver != "json-file" || !strings.HasSuffix(l[0].Path, "-json.log") {
-		t.Errorf("logs %v", l)
+	if logs := registry.Logs(); len(logs) != 1 || logs[0].ContainerID != id || logs[0].Driver != "json-file" ||
+		!strings.HasSuffix(logs[0].Path, "-json.log") {
+		t.Errorf("logs %v", logs)
 	}
-	if st := registry.Status(id); !st.Known || !st.Running || st.Excluded {
-		t.Errorf("%+v", st)
+	if status := registry.Status(id); !status.Known || !status.Running || status.Excluded {
+		t.Errorf("%+v", status)
 	}
 }
 
-// TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt, because the end of a session comes after that of
-// its container.
+// TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt: a session may end after its container has ended,
+// and must still find it.
 func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
-	fakeDocker := newFakeDocker(t)
-	id := fakeDocker.addContainer(1, "one", nil, "172.17.0.2")
-	registry, fakeProducer := run(t, fakeDocker, nil)
+	docker := newFakeDocker(t)
+	id := docker.addContainer(1, "one", nil, "172.17.0.2")
+	registry, producer := run(t, docker, nil)
 	one := registry.ByID(id)
-	fakeDocker.addContainer(1, "one", nil) // the API tells no address of what does not run
-	fakeDocker.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "137"})
-	event := fakeProducer.next(t)
-	if event.Dataset != pipeline.Dataset_CONTAINER || event.Change.Action != "die" || event.Change.ExitCode != 137 || event.Outcome != pipeline.Outcome_FAILURE ||
-		event.Container != one || event.Timestamp != 1e18 || len(event.Id) != 16 {
+	docker.addContainer(1, "one", nil) // the API reports no address of a stopped container
+	docker.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "137"})
+	event := producer.next(t)
+	if event.Dataset != pipeline.Dataset_CONTAINER || event.Change.Action != "die" || event.Change.ExitCode != 137 ||
+		event.Outcome != pipeline.Outcome_FAILURE || event.Container != one || event.Timestamp != 1e18 || len(event.Id) != 16 {
 		t.Errorf("%v", event)
 	}
 	if registry.ByIP(ip("172.17.0.2")) != one || registry.Status(id).Running {
 		t.Error("the address expired at once")
 	}
-	fakeDocker.remove(id)
-	fakeDocker.sendEvent("container", "destroy", id, 1e18+1, nil)
-	fakeProducer.next(t)
+	docker.remove(id)
+	docker.sendEvent("container", "destroy", id, 1e18+1, nil)
+	producer.next(t)
 	if registry.ByIP(ip("172.17.0.2")) != one || registry.ByID(id) != one || len(registry.Logs()) != 0 {
 		t.Error("no tombstone is left")
 	}
-	two := fakeDocker.addContainer(2, "two", nil, "172.17.0.2")
-	fakeDocker.sendEvent("container", "start", two, 1e18+2, nil)
-	fakeProducer.next(t)
+	two := docker.addContainer(2, "two", nil, "172.17.0.2")
+	docker.sendEvent("container", "start", two, 1e18+2, nil)
+	producer.next(t)
 	if registry.ByIP(ip("172.17.0.2")).GetName() != "two" || registry.ByID(id) != one {
 		t.Error("the address was not taken over")
 	}
@@ -291,84 +311,86 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 // TestAddressesAreResolvedByTime: an address that is in use again is not settled before the API has reported
 // its new container.
 func TestAddressesAreResolvedByTime(t *testing.T) {
-	fakeDocker := newFakeDocker(t)
-	id := fakeDocker.addContainer(1, "one", nil, "172.17.0.2")
-	registry, fakeProducer := run(t, fakeDocker, nil)
+	docker := newFakeDocker(t)
+	id := docker.addContainer(1, "one", nil, "172.17.0.2")
+	registry, producer := run(t, docker, nil)
 	check := func(addr string, at time.Time, name string, settled bool) {
 		t.Helper()
-		if c, ok := registry.Resolve(ip(addr), at.UnixNano()); c.GetName() != name || ok != settled {
-			t.Errorf("%s: %q, settled %v; want %q, %v", addr, c.GetName(), ok, name, settled)
+		if container, ok := registry.Resolve(ip(addr), at.UnixNano()); container.GetName() != name || ok != settled {
+			t.Errorf("%s: %q, settled %v; want %q, %v", addr, container.GetName(), ok, name, settled)
 		}
 	}
 	ran := time.Now()
 	check("172.17.0.2", ran, "one", true)
-	check("172.17.0.3", ran, "", false) // nobody's yet
+	check("172.17.0.3", ran, "", false) // of no container yet
 	check("172.17.0.1", ran, "", true)  // the host's
 	check("192.0.2.1", ran, "", true)   // not Docker's
-	fakeDocker.addContainer(1, "one", nil)
-	fakeDocker.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "0"})
-	fakeProducer.next(t)
+	docker.addContainer(1, "one", nil)
+	docker.sendEvent("container", "die", id, 1e18, map[string]string{"exitCode": "0"})
+	producer.next(t)
 	check("172.17.0.2", ran, "one", true) // its own last events
 	check("172.17.0.2", time.Now().Add(time.Second), "", false)
-	two := fakeDocker.addContainer(2, "two", nil, "172.17.0.2")
-	fakeDocker.sendEvent("container", "start", two, 1e18+2, nil)
-	fakeProducer.next(t)
+	two := docker.addContainer(2, "two", nil, "172.17.0.2")
+	docker.sendEvent("container", "start", two, 1e18+2, nil)
+	producer.next(t)
 	check("172.17.0.2", time.Now(), "two", true)
 }
 
-// TestAnUnchangedContainerKeepsItsPointer, since the shipper interns containers by pointer.
+// TestAnUnchangedContainerKeepsItsPointer: the shipper interns containers by pointer.
 func TestAnUnchangedContainerKeepsItsPointer(t *testing.T) {
-	fakeDocker := newFakeDocker(t)
-	id := fakeDocker.addContainer(1, "one", map[string]string{"k": "v"}, "172.17.0.2")
-	registry, fakeProducer := run(t, fakeDocker, nil)
+	docker := newFakeDocker(t)
+	id := docker.addContainer(1, "one", map[string]string{"k": "v"}, "172.17.0.2")
+	registry, producer := run(t, docker, nil)
 	container := registry.ByID(id)
-	fakeDocker.sendEvent("container", "update", id, 1e18, nil)
-	fakeProducer.next(t)
+	docker.sendEvent("container", "update", id, 1e18, nil)
+	producer.next(t)
 	if registry.ByID(id) != container {
 		t.Error("another pointer for the same")
 	}
-	fakeDocker.addContainer(1, "renamed", nil, "172.17.0.2")
-	fakeDocker.sendEvent("container", "rename", id, 1e18+1, nil)
-	if e := fakeProducer.next(t); registry.ByID(id).GetName() != "renamed" || e.Container.GetName() != "renamed" {
+	docker.addContainer(1, "renamed", nil, "172.17.0.2")
+	docker.sendEvent("container", "rename", id, 1e18+1, nil)
+	if event := producer.next(t); registry.ByID(id).GetName() != "renamed" || event.Container.GetName() != "renamed" {
 		t.Error("the new name is not known")
 	}
 }
 
-// TestABreakOfTheStreamIsHealedByANewList, and the events of the time between are shipped once.
-func TestABreakOfTheStreamIsHealedByANewList(t *testing.T) {
-	fakeDocker := newFakeDocker(t)
-	one := fakeDocker.addContainer(1, "one", nil, "172.17.0.2")
-	registry, fakeProducer := run(t, fakeDocker, nil)
-	fakeDocker.sendEvent("container", "pause", one, 1e18, nil)
-	fakeProducer.next(t)
-	_ = fakeDocker.server.Close()
-	fakeDocker.remove(one)
-	two := fakeDocker.addContainer(2, "two", nil, "172.17.0.3")
-	fakeDocker.sendEvent("container", "start", two, 1e18+5, nil)
+// TestBrokenStreamIsFollowedByANewList: after the stream of events has broken, the list of containers is read
+// again, and the events since the last one are shipped once.
+func TestBrokenStreamIsFollowedByANewList(t *testing.T) {
+	docker := newFakeDocker(t)
+	one := docker.addContainer(1, "one", nil, "172.17.0.2")
+	registry, producer := run(t, docker, nil)
+	docker.sendEvent("container", "pause", one, 1e18, nil)
+	producer.next(t)
+	_ = docker.server.Close()
+	docker.remove(one)
+	two := docker.addContainer(2, "two", nil, "172.17.0.3")
+	docker.sendEvent("container", "start", two, 1e18+5, nil)
 	changed := registry.Subscribe()
-	fakeDocker.serve()
-	if e := fakeProducer.next(t); e.Change.Action != "start" || e.Container.GetName() != "two" {
-		t.Errorf("%v", e)
+	docker.serve()
+	if event := producer.next(t); event.Change.Action != "start" || event.Container.GetName() != "two" {
+		t.Errorf("%v", event)
 	}
 	<-changed
 	if registry.ByID(two) == nil || len(registry.Logs()) != 1 || registry.Status(one).Running {
 		t.Error("the list was not read again")
 	}
-	fakeDocker.sendEvent("container", "unpause", two, 1e18+6, nil)
-	if e := fakeProducer.next(t); e.Change.Action != "unpause" { // and no pause or start again
-		t.Errorf("%v", e)
+	docker.sendEvent("container", "unpause", two, 1e18+6, nil)
+	if event := producer.next(t); event.Change.Action != "unpause" { // and no pause or start again
+		t.Errorf("%v", event)
 	}
 }
 
-func TestEventsSayWhatTheyMayAndNoMore(t *testing.T) {
-	fakeDocker := newFakeDocker(t)
-	id := fakeDocker.addContainer(1, "one", nil, "172.17.0.2")
-	_, fakeProducer := run(t, fakeDocker, nil)
+// TestChangesHaveActionAndOutcome: an event has the action without its arguments, which may hold secrets.
+func TestChangesHaveActionAndOutcome(t *testing.T) {
+	docker := newFakeDocker(t)
+	id := docker.addContainer(1, "one", nil, "172.17.0.2")
+	_, producer := run(t, docker, nil)
 	check := func(action, want string, outcome pipeline.Outcome, attrs map[string]string) {
 		t.Helper()
-		fakeDocker.sendEvent("container", action, id, 1e18+int64(len(fakeProducer.list)), attrs)
-		if e := fakeProducer.next(t); e.Change.Action != want || e.Outcome != outcome {
-			t.Errorf("%s: %v", action, e)
+		docker.sendEvent("container", action, id, 1e18+int64(len(producer.list)), attrs)
+		if event := producer.next(t); event.Change.Action != want || event.Outcome != outcome {
+			t.Errorf("%s: %v", action, event)
 		}
 	}
 	check("exec_create: mysql -psecret", "exec_create", 0, nil)
@@ -380,10 +402,12 @@ func TestEventsSayWhatTheyMayAndNoMore(t *testing.T) {
 }
 
 func TestExclusion(t *testing.T) {
-	fakeDocker := newFakeDocker(t)
-	self := fakeDocker.addContainer(0xabcdef012345, "tidegate", nil, "172.17.0.2")
-	byName, byLabel, other := fakeDocker.addContainer(2, "noise-1", nil, "172.17.0.3"), fakeDocker.addContainer(3, "x", map[string]string{"skip": "yes"}, "172.17.0.4"), fakeDocker.addContainer(4, "web", map[string]string{"skip": "no"}, "172.17.0.5")
-	registry, _ := run(t, fakeDocker, func(c *Config) {
+	docker := newFakeDocker(t)
+	self := docker.addContainer(0xabcdef012345, "tidegate", nil, "172.17.0.2")
+	byName := docker.addContainer(2, "noise-1", nil, "172.17.0.3")
+	byLabel := docker.addContainer(3, "x", map[string]string{"skip": "yes"}, "172.17.0.4")
+	other := docker.addContainer(4, "web", map[string]string{"skip": "no"}, "172.17.0.5")
+	registry, _ := run(t, docker, func(c *Config) {
 		c.Self, c.Exclude, c.ExcludeLabels = self, []string{"noise-*"}, []string{"skip=yes"}
 	})
 	for id, want := range map[string]bool{self: true, byName: true, byLabel: true, other: false} {
@@ -394,13 +418,14 @@ func TestExclusion(t *testing.T) {
 	if len(registry.Logs()) != 1 || registry.ByIP(ip("172.17.0.3")).GetName() != "noise-1" {
 		t.Error("what is excluded has no log to follow, but a name")
 	}
-	if only := New(Config{Include: []string{"web"}}, slog.New(slog.DiscardHandler), nil); only.isExcluded("x", "web", nil) || !only.isExcluded("x", "db", nil) {
+	only := New(Config{Include: []string{"web"}}, slog.New(slog.DiscardHandler), nil)
+	if only.isExcluded("x", "web", nil) || !only.isExcluded("x", "db", nil) {
 		t.Error("include")
 	}
 }
 
-// TestWithoutAnAPITheRestGoesOn: Run waits, and nothing is known.
-func TestWithoutAnAPITheRestGoesOn(t *testing.T) {
+// TestRunWaitsWithoutAnAPI: without the API of Docker, Run waits, and lookups find nothing.
+func TestRunWaitsWithoutAnAPI(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cfg := Default()
 	cfg.DockerHost = "unix://" + filepath.Join(t.TempDir(), "none.sock")
@@ -431,11 +456,15 @@ func TestTheOwnContainerIsFoundInMountsAndCgroups(t *testing.T) {
 	if got := selfFromMounts(mounts); got != "" {
 		t.Error(got)
 	}
-	if got := selfFromMounts(mounts + "33 25 8:1 /var/lib/docker/containers/" + id + "/hostname /etc/hostname rw - ext4 /dev/sda rw\n"); got != id {
+	own := "33 25 8:1 /var/lib/docker/containers/" + id + "/hostname /etc/hostname rw - ext4 /dev/sda rw\n"
+	if got := selfFromMounts(mounts + own); got != id {
 		t.Error(got)
 	}
 	for in, want := range map[string]string{
-		"0::/\n": "", "4:memory:/docker/" + id + "\n": id, "0::/system.slice/docker-" + id + ".scope\n": id, "0::/user.slice\n1:x:/y\n": "",
+		"0::/\n":                                     "",
+		"0::/user.slice\n1:x:/y\n":                   "",
+		"4:memory:/docker/" + id + "\n":              id,
+		"0::/system.slice/docker-" + id + ".scope\n": id,
 	} {
 		if got := selfFromCgroup(in); got != want {
 			t.Errorf("%q: %q", in, got)
@@ -447,18 +476,22 @@ func TestDefaultsAreGoodAndBadOnesAreAllNamed(t *testing.T) {
 	if errs := Default().Check(); len(errs) != 0 {
 		t.Error(errs)
 	}
-	bad := Config{DockerHost: "/var/run/docker.sock", KeepAfterExit: -1, Include: []string{"["}, Exclude: []string{"["}, ExcludeLabels: []string{"=x"}}
+	bad := Config{
+		DockerHost: "/var/run/docker.sock", KeepAfterExit: -1,
+		Include: []string{"["}, Exclude: []string{"["}, ExcludeLabels: []string{"=x"},
+	}
 	if errs := bad.Check(); len(errs) != 5 {
 		t.Error(errs)
 	}
 }
 
-// BenchmarkByIP measures a lookup that every session makes.
+// BenchmarkByIP measures the lookup of a session's address among 1000 containers.
 func BenchmarkByIP(b *testing.B) {
 	registry := New(Config{}, slog.New(slog.DiscardHandler), nil)
 	for i := range 1000 {
-		c := &pipeline.Container{Id: fmt.Sprint(i)}
-		registry.entries[c.Id] = &entry{container: c, running: true, ips: []netip.Addr{netip.AddrFrom4([4]byte{172, 17, byte(i >> 8), byte(i)})}}
+		container := &pipeline.Container{Id: fmt.Sprint(i)}
+		addr := netip.AddrFrom4([4]byte{172, 17, byte(i >> 8), byte(i)})
+		registry.entries[container.Id] = &entry{container: container, running: true, ips: []netip.Addr{addr}}
 	}
 	registry.mu.Lock()
 	registry.publish()

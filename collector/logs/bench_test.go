@@ -26,12 +26,13 @@ func BenchmarkFile(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	defer logstest.ReportCPU(b)()
-	for n := 0; n < b.N; n += lines {
+	for read := 0; read < b.N; read += lines {
 		shipped := 0
-		err := ReadFile(context.Background(), Default(), dockerd.Path, decode.DockerJSON, pipeline.ID{1}, func(e *pipeline.Event) {
+		count := func(event *pipeline.Event) {
 			shipped++
-			pipeline.ReleaseEvent(e)
-		})
+			pipeline.ReleaseEvent(event)
+		}
+		err := ReadFile(context.Background(), Default(), dockerd.Path, decode.DockerJSON, pipeline.ID{1}, count)
 		if err != nil || shipped != lines {
 			b.Fatal(shipped, err)
 		}

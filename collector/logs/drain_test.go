@@ -11,8 +11,8 @@ import (
 	"tidegate/collector/logs/logstest"
 )
 
-// TestStopReadsWhatIsUnlinked stops a collector whose file nobody can read again: it is read to its end
-// first.
+// TestStopReadsWhatIsUnlinked: a removed file cannot be read after a restart, so it is read to its end before
+// the collector stops.
 func TestStopReadsWhatIsUnlinked(t *testing.T) {
 	cfg, ship := Default(), logstest.NewShipper()
 	cfg.DockerDataRoot = t.TempDir()
@@ -42,7 +42,7 @@ func TestStopReadsWhatIsUnlinked(t *testing.T) {
 	close(open)
 	stop()
 	ship.Check(t)
-	if n := ship.Count(); n != lines {
-		t.Errorf("%d lines came, want %d", n, lines)
+	if count := ship.Count(); count != lines {
+		t.Errorf("%d lines came, want %d", count, lines)
 	}
 }

@@ -45,7 +45,7 @@ func FuzzLevel(f *testing.F) {
 	})
 }
 
-// BenchmarkLevelAndRedact measures what a line costs beyond reading and parsing.
+// BenchmarkLevelAndRedact measures the cost of a line besides reading and parsing.
 func BenchmarkLevelAndRedact(b *testing.B) {
 	var redactor redact.Redactor
 	decoder := decode.DockerJSON.New()

@@ -19,23 +19,26 @@ import (
 // maxRecord is the length at which package tail ends a record without a newline.
 const maxRecord = 1 << 20
 
+// configAt returns the default configuration with Docker's data folder at root.
 func configAt(root string) Config {
-	c := Default()
-	c.DockerDataRoot = root
-	return c
+	cfg := Default()
+	cfg.DockerDataRoot = root
+	return cfg
 }
 
-// messages returns the lines by time, and those of one file in their order.
+// messages returns the texts of the shipped lines by time. Lines of one file with the same time keep their
+// order.
 func messages(ship *logstest.Shipper) []string {
 	list := ship.All()
 	slices.SortStableFunc(list, func(a, b logstest.Shipped) int { return int(a.Time - b.Time) })
-	out := make([]string, len(list))
-	for i, e := range list {
-		out[i] = e.Message
+	texts := make([]string, len(list))
+	for i, shipped := range list {
+		texts[i] = shipped.Message
 	}
-	return out
+	return texts
 }
 
+// wantMessages checks that exactly the lines want were shipped, in their order.
 func wantMessages(t testing.TB, ship *logstest.Shipper, want ...string) {
 	t.Helper()
 	ship.Wait(t, len(want))
@@ -46,54 +49,57 @@ func wantMessages(t testing.TB, ship *logstest.Shipper, want ...string) {
 	ship.Check(t)
 }
 
-// wantOnce checks that each of line 0 … line n-1 came exactly once.
-func wantOnce(t testing.TB, ship *logstest.Shipper, n int) {
+// wantOnce checks that line 0, line 1, … were shipped once each and nothing else. lines is their number.
+func wantOnce(t testing.TB, ship *logstest.Shipper, lines int) {
 	t.Helper()
-	ship.Wait(t, n)
-	seen := make([]int, n)
+	ship.Wait(t, lines)
+	seen := make([]int, lines)
 	ids := map[string]bool{}
 	for _, shipped := range ship.All() {
-		var i int
-		if _, err := fmt.Sscanf(shipped.Message, "line %d", &i); err != nil || i >= n {
+		var line int
+		if _, err := fmt.Sscanf(shipped.Message, "line %d", &line); err != nil || line >= lines {
 			t.Fatalf("strange line %.80q", shipped.Message)
 		}
-		seen[i]++
+		seen[line]++
 		if ids[shipped.ID] {
 			t.Fatalf("event.id of %q came twice", shipped.Message)
 		}
 		ids[shipped.ID] = true
 	}
-	for i, k := range seen {
-		if k != 1 {
-			t.Fatalf("line %d came %d times", i, k)
+	for line, count := range seen {
+		if count != 1 {
+			t.Fatalf("line %d came %d times", line, count)
 		}
 	}
 	ship.Check(t)
 }
 
+// TestLinesBecomeEvents: an event has the text, stream, level, position and container of its line.
 func TestLinesBecomeEvents(t *testing.T) {
 	root := t.TempDir()
 	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	dockerd.Attrs = `,"attrs":{"tag":"a\"}b","x":"{"}`
 	dockerd.WriteLog("stdout", "level=info hello \"you\"\n")
 	dockerd.WriteLog("stderr", "[ERROR] password=hunter2 over\n\n")
-	who := newRegistry()
-	who.set(dockerd.ID, "web", containers.Status{Known: true, Running: true})
-	start(t, configAt(root), who, ship)
+	registry := newRegistry()
+	registry.set(dockerd.ID, "web", containers.Status{Known: true, Running: true})
+	start(t, configAt(root), registry, ship)
 	ship.Wait(t, 3)
-	shippeds := ship.All()
-	if e := shippeds[0]; e.Message != `level=info hello "you"` || e.Stream != "stdout" || e.Level != "info" || e.Offset != 0 || e.Container != "web" ||
-		e.Path != dockerd.Path || e.Time != dockerd.Now.UnixNano()-2*137 || e.Bytes != 22 || e.Partial || e.Truncated {
-		t.Errorf("%+v", e)
+	events := ship.All()
+	if event := events[0]; event.Message != `level=info hello "you"` || event.Stream != "stdout" ||
+		event.Level != "info" || event.Offset != 0 || event.Container != "web" || event.Path != dockerd.Path ||
+		event.Time != dockerd.Now.UnixNano()-2*137 || event.Bytes != 22 || event.Partial || event.Truncated {
+		t.Errorf("%+v", event)
 	}
-	if e := shippeds[1]; e.Message != "[ERROR] password=REDACTED over" || e.Stream != "stderr" || e.Level != "error" {
-		t.Errorf("%+v", e)
+	if event := events[1]; event.Message != "[ERROR] password=REDACTED over" || event.Stream != "stderr" ||
+		event.Level != "error" {
+		t.Errorf("%+v", event)
 	}
-	if e := shippeds[2]; e.Message != "" || e.Stream != "stderr" {
-		t.Errorf("%+v", e)
+	if event := events[2]; event.Message != "" || event.Stream != "stderr" {
+		t.Errorf("%+v", event)
 	}
 	dockerd.WriteLog("stdout", "more\n")
-	wantMessages(t, ship, shippeds[0].Message, shippeds[1].Message, "", "more")
+	wantMessages(t, ship, events[0].Message, events[1].Message, "", "more")
 }
 
 // TestFilesFromBeforeTheStartAreReadInOrder reads what rotation left before the first start, the oldest
@@ -116,60 +122,63 @@ func TestFilesFromBeforeTheStartAreReadInOrder(t *testing.T) {
 	}
 }
 
+// TestEveryLineOfAFastRotationComesOnce: files are rotated while they are read, without or with compression.
 func TestEveryLineOfAFastRotationComesOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	torture := func(maxFile int, size int64, compress bool, lines int) {
+	check := func(maxFile int, size int64, compress bool, lines int) {
 		root := t.TempDir()
 		ship := logstest.NewShipper()
 		stop := start(t, configAt(root), nil, ship)
 		dockerd := logstest.NewDockerd(t, root, 1)
 		dockerd.MaxSize, dockerd.MaxFile, dockerd.Compress = size, maxFile, compress
 		for i := range lines {
-			dockerd.WriteLog("stdout", fmt.Sprintf("line %d of a container that says a lot\n", i))
+			dockerd.WriteLog("stdout", fmt.Sprintf("line %d of a container that writes a lot\n", i))
 			if i%50 == 49 {
-				time.Sleep(100 * time.Microsecond) // as fast as dockerd, not as fast as memory: one write of the container for each line
+				time.Sleep(100 * time.Microsecond) // dockerd writes no faster: it gets each line from the container
 			}
 		}
 		dockerd.Remove()
 		wantOnce(t, ship, lines)
 		stop()
 	}
-	torture(3, 1<<20, false, 100_000)
-	torture(1, 1<<20, false, 60_000)
-	torture(3, 1<<20, true, 60_000)
+	check(3, 1<<20, false, 100_000)
+	check(1, 1<<20, false, 60_000)
+	check(3, 1<<20, true, 60_000)
 }
 
+// TestPartsAreJoined: dockerd cuts a line into records of 16384 bytes. They become one event again, also
+// while the parts of both streams alternate.
 func TestPartsAreJoined(t *testing.T) {
 	root := t.TempDir()
 	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	start(t, configAt(root), nil, ship)
-	x := func(n int, c string) string { return strings.Repeat(c, n) }
-	dockerd.WriteLog("stdout", x(decode.DockerPartBytes, "a")+"\n")
-	dockerd.WriteLog("stdout", x(2*decode.DockerPartBytes, "b")+"\n")
-	dockerd.WriteLog("stdout", x(decode.DockerPartBytes+1, "c")+"\n")
+	repeat := func(n int, c string) string { return strings.Repeat(c, n) }
+	dockerd.WriteLog("stdout", repeat(decode.DockerPartBytes, "a")+"\n")
+	dockerd.WriteLog("stdout", repeat(2*decode.DockerPartBytes, "b")+"\n")
+	dockerd.WriteLog("stdout", repeat(decode.DockerPartBytes+1, "c")+"\n")
 	// Both streams in the middle of a line.
 	at := dockerd.Now.Add(time.Second)
-	dockerd.WriteRecord(x(decode.DockerPartBytes, "o"), "stdout", at)
-	dockerd.WriteRecord(x(decode.DockerPartBytes, "e"), "stderr", at.Add(1))
+	dockerd.WriteRecord(repeat(decode.DockerPartBytes, "o"), "stdout", at)
+	dockerd.WriteRecord(repeat(decode.DockerPartBytes, "e"), "stderr", at.Add(1))
 	dockerd.WriteRecord("O\n", "stdout", at)
 	dockerd.WriteRecord("E\n", "stderr", at.Add(1))
 	dockerd.Now = at.Add(2)
 	dockerd.WriteLog("stdout", "end of stream")
 	dockerd.WriteLog("stdout", "new run\n")
-	// A line of 16384 bytes was the last of a run, then another run wrote to the same log: it has another
+	// The last line of a run had 16384 bytes and no newline. The next run writes to the same log, at another
 	// time.
-	dockerd.WriteLog("stdout", x(decode.DockerPartBytes, "l"))
+	dockerd.WriteLog("stdout", repeat(decode.DockerPartBytes, "l"))
 	dockerd.WriteLog("stdout", "after\n")
 	ship.Wait(t, 9)
 	var got []string
-	for _, e := range ship.All() {
-		got = append(got, fmt.Sprintf("%s %.1s%d %d", e.Stream, e.Message, len(e.Message), e.Bytes))
+	for _, event := range ship.All() {
+		got = append(got, fmt.Sprintf("%s %.1s%d %d", event.Stream, event.Message, len(event.Message), event.Bytes))
 	}
 	want := []string{
-		"stdout a16384 16384", "stdout b32768 32768", "stdout c16385 16385", "stdout o16385 16385", "stderr e16385 16385", "stdout e13 13",
-		"stdout n7 7", "stdout l16384 16384", "stdout a5 5",
+		"stdout a16384 16384", "stdout b32768 32768", "stdout c16385 16385", "stdout o16385 16385",
+		"stderr e16385 16385", "stdout e13 13", "stdout n7 7", "stdout l16384 16384", "stdout a5 5",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
@@ -177,8 +186,8 @@ func TestPartsAreJoined(t *testing.T) {
 	ship.Check(t)
 }
 
-// TestInvalidBytesDoNotEndALine has a part of 16384 bytes as the container wrote them, each of which dockerd
-// replaced by three.
+// TestInvalidBytesDoNotEndALine: dockerd replaces each invalid byte by three bytes. A part of 16384 bytes is
+// recognised although its record is longer.
 func TestInvalidBytesDoNotEndALine(t *testing.T) {
 	root := t.TempDir()
 	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
@@ -186,15 +195,18 @@ func TestInvalidBytesDoNotEndALine(t *testing.T) {
 	at := dockerd.Now
 	dockerd.WriteRecord(strings.Repeat("a", decode.DockerPartBytes-10)+strings.Repeat("\ufffd", 10), "stdout", at)
 	dockerd.WriteRecord("b\n", "stdout", at)
-	dockerd.WriteRecord(strings.Repeat("\ufffd", decode.DockerPartBytes-1), "stdout", at.Add(1)) // one less: the end of the stream
+	// One byte less than a part: the end of the stream.
+	dockerd.WriteRecord(strings.Repeat("\ufffd", decode.DockerPartBytes-1), "stdout", at.Add(1))
 	dockerd.WriteRecord("c\n", "stdout", at.Add(2))
 	ship.Wait(t, 3)
-	l := ship.All()
-	if len(l[0].Message) != decode.DockerPartBytes+20+1 || len(l[1].Message) != 3*(decode.DockerPartBytes-1) || l[2].Message != "c" {
-		t.Errorf("%d %d %q", len(l[0].Message), len(l[1].Message), l[2].Message)
+	events := ship.All()
+	if len(events[0].Message) != decode.DockerPartBytes+20+1 ||
+		len(events[1].Message) != 3*(decode.DockerPartBytes-1) || events[2].Message != "c" {
+		t.Errorf("%d %d %q", len(events[0].Message), len(events[1].Message), events[2].Message)
 	}
 }
 
+// TestALineOverTheCapIsTruncatedAndCounted: Bytes is the length of the whole line.
 func TestALineOverTheCapIsTruncatedAndCounted(t *testing.T) {
 	root := t.TempDir()
 	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
@@ -203,46 +215,46 @@ func TestALineOverTheCapIsTruncatedAndCounted(t *testing.T) {
 	start(t, cfg, nil, ship)
 	dockerd.WriteLog("stdout", strings.Repeat("x", 50000)+"\nnext\n")
 	ship.Wait(t, 2)
-	shippeds := ship.All()
-	if e := shippeds[0]; len(e.Message) != 20000 || !e.Truncated || e.Bytes != 50000 {
-		t.Errorf("%d %v %d", len(e.Message), e.Truncated, e.Bytes)
+	events := ship.All()
+	if event := events[0]; len(event.Message) != 20000 || !event.Truncated || event.Bytes != 50000 {
+		t.Errorf("%d %v %d", len(event.Message), event.Truncated, event.Bytes)
 	}
-	if shippeds[1].Message != "next" || shippeds[1].Truncated {
-		t.Errorf("%+v", shippeds[1])
+	if events[1].Message != "next" || events[1].Truncated {
+		t.Errorf("%+v", events[1])
 	}
 }
 
-// TestALineWithoutEndIsShippedWhenItsContainerEnds, and only once, whatever follows later.
+// TestALineWithoutEndIsShippedWhenItsContainerEnds: it is shipped once, whatever follows later.
 func TestALineWithoutEndIsShippedWhenItsContainerEnds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
 	root := t.TempDir()
-	dockerd, ship, who := logstest.NewDockerd(t, root, 1), logstest.NewShipper(), newRegistry()
-	who.set(dockerd.ID, "c", containers.Status{Known: true, Running: true})
-	stop := start(t, configAt(root), who, ship)
+	dockerd, ship, registry := logstest.NewDockerd(t, root, 1), logstest.NewShipper(), newRegistry()
+	registry.set(dockerd.ID, "c", containers.Status{Known: true, Running: true})
+	stop := start(t, configAt(root), registry, ship)
 	dockerd.WriteLog("stderr", "first\n")
 	dockerd.WriteLog("stdout", strings.Repeat("p", decode.DockerPartBytes))
 	dockerd.WriteLog("stderr", strings.Repeat("q", decode.DockerPartBytes))
 	ship.Wait(t, 1)
-	who.set(dockerd.ID, "c", containers.Status{Known: true})
+	registry.set(dockerd.ID, "c", containers.Status{Known: true})
 	ship.Wait(t, 3)
 	stop()
-	// A kill between the two that were flushed together: the second comes again, under its number, the first
-	// does not.
+	// A kill between the two lines that were flushed together: the second is shipped again with the same End,
+	// the first is not.
 	ship.Crash(func(int) int { return 2 })
-	stop = start(t, configAt(root), who, ship)
+	stop = start(t, configAt(root), registry, ship)
 	ship.Wait(t, 3)
 	stop()
-	// Both are acknowledged: neither comes again, whatever follows.
+	// Both were shipped: neither is shipped again, whatever follows.
 	for range 2 {
-		stop = start(t, configAt(root), who, ship)
+		stop = start(t, configAt(root), registry, ship)
 		dockerd.WriteLog("stdout", "after\n")
 		ship.Wait(t, 4)
 		stop()
-		l := ship.All()
-		if l[1].Message[0] != 'p' || l[2].Message[0] != 'q' || l[3].Message != "after" || l[1].Partial {
-			t.Errorf("%.10q %.10q %.10q", l[1].Message, l[2].Message, l[3].Message)
+		events := ship.All()
+		if events[1].Message[0] != 'p' || events[2].Message[0] != 'q' || events[3].Message != "after" || events[1].Partial {
+			t.Errorf("%.10q %.10q %.10q", events[1].Message, events[2].Message, events[3].Message)
 		}
 	}
 	ship.Check(t)
@@ -256,11 +268,12 @@ func TestALineWithoutEndIsShippedWhenTheContainerIsRemoved(t *testing.T) {
 	ship.Wait(t, 1)
 	dockerd.Remove()
 	ship.Wait(t, 2)
-	if l := ship.All(); len(l[1].Message) != decode.DockerPartBytes || l[1].Partial {
-		t.Errorf("%d %v", len(l[1].Message), l[1].Partial)
+	if events := ship.All(); len(events[1].Message) != decode.DockerPartBytes || events[1].Partial {
+		t.Errorf("%d %v", len(events[1].Message), events[1].Partial)
 	}
 }
 
+// TestALineOverARotationIsOne: a line whose parts lie in three files is one event, also over a restart.
 func TestALineOverARotationIsOne(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		root := t.TempDir()
@@ -280,7 +293,8 @@ func TestALineOverARotationIsOne(t *testing.T) {
 		dockerd.WriteRecord("c\n", "stdout", at)
 		dockerd.Now = at.Add(1)
 		dockerd.WriteLog("stdout", "end\n")
-		want := []string{"before", "err", strings.Repeat("a", decode.DockerPartBytes) + strings.Repeat("b", decode.DockerPartBytes) + "c", "end"}
+		parts := strings.Repeat("a", decode.DockerPartBytes) + strings.Repeat("b", decode.DockerPartBytes)
+		want := []string{"before", "err", parts + "c", "end"}
 		wantMessages(t, ship, want...)
 		stop()
 		// Open lines of older files that are read again add nothing to what was shipped.
@@ -294,8 +308,8 @@ func TestALineOverARotationIsOne(t *testing.T) {
 	}
 }
 
-// TestKillsLoseNothingAndDoubleNothing kills at any checkpoint of each file. What comes again must be what
-// came before, with the same number.
+// TestKillsLoseNothingAndDoubleNothing kills at any checkpoint of each file. A line that is shipped again
+// must have the same id, text and End as before.
 func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -306,30 +320,31 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 		ship := logstest.NewShipper()
 		dockerd := logstest.NewDockerd(t, root, 1)
 		dockerd.MaxSize, dockerd.MaxFile, dockerd.Compress = 150_000, 1000, seed%2 == 0
-		n := 0
-		write := func(k int) {
-			for range k {
+		lines := 0
+		write := func(count int) {
+			for range count {
 				pad := rng.IntN(30)
 				if rng.IntN(40) == 0 {
-					pad = decode.DockerPartBytes*rng.IntN(3) + rng.IntN(3) - len(fmt.Sprintf("line %d ", n))
+					pad = decode.DockerPartBytes*rng.IntN(3) + rng.IntN(3) - len(fmt.Sprintf("line %d ", lines))
 				}
 				stream := []string{"stdout", "stderr"}[rng.IntN(2)]
-				interleave(dockerd, rng, stream, fmt.Sprintf("line %d ", n)+strings.Repeat("x", max(0, pad)))
-				n++
+				line := fmt.Sprintf("line %d ", lines) + strings.Repeat("x", max(0, pad))
+				interleave(dockerd, rng, stream, line)
+				lines++
 			}
 		}
 		for range 6 {
 			write(rng.IntN(300))
 			stop := start(t, configAt(root), nil, ship)
-			ship.Wait(t, max(0, rng.IntN(n+1)-2))
+			ship.Wait(t, max(0, rng.IntN(lines+1)-2))
 			write(rng.IntN(300))
-			ship.Wait(t, max(0, rng.IntN(n+1)-2))
+			ship.Wait(t, max(0, rng.IntN(lines+1)-2))
 			stop()
-			ship.Crash(func(n int) int { return n - rng.IntN(n+1)/(1+rng.IntN(3)) })
+			ship.Crash(func(lines int) int { return lines - rng.IntN(lines+1)/(1+rng.IntN(3)) })
 		}
 		writeOpenLines(dockerd)
 		stop := start(t, configAt(root), nil, ship)
-		wantOnce(t, ship, n)
+		wantOnce(t, ship, lines)
 		stop()
 		if t.Failed() {
 			t.Fatalf("seed %d, compressed %v", seed, dockerd.Compress)
@@ -337,14 +352,16 @@ func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
 	}
 }
 
-// interleave writes a line, and sometimes only its first parts: the others follow after the next line of the
-// other stream.
+// interleave writes a line, or only its first part and keeps the rest in open. A rest is written before a
+// later line, at the latest before the next line of its stream.
 func interleave(dockerd *logstest.Dockerd, rng *rand.Rand, stream, text string) {
 	dockerd.Now = dockerd.Now.Add(137)
-	for _, p := range open[dockerd] {
-		if p.stream == stream || rng.IntN(2) == 0 {
-			dockerd.WriteRecord(p.rest, p.stream, p.at)
-			open[dockerd] = slices.DeleteFunc(slices.Clone(open[dockerd]), func(q openLine) bool { return q == p })
+	for _, line := range open[dockerd] {
+		if line.stream == stream || rng.IntN(2) == 0 {
+			dockerd.WriteRecord(line.rest, line.stream, line.at)
+			open[dockerd] = slices.DeleteFunc(slices.Clone(open[dockerd]), func(other openLine) bool {
+				return other == line
+			})
 		}
 	}
 	for len(text) >= decode.DockerPartBytes {
@@ -363,17 +380,19 @@ func interleave(dockerd *logstest.Dockerd, rng *rand.Rand, stream, text string) 
 
 // writeOpenLines writes the last parts of the lines that interleave has left open.
 func writeOpenLines(dockerd *logstest.Dockerd) {
-	for _, p := range open[dockerd] {
-		dockerd.WriteRecord(p.rest, p.stream, p.at)
+	for _, line := range open[dockerd] {
+		dockerd.WriteRecord(line.rest, line.stream, line.at)
 	}
 	delete(open, dockerd)
 }
 
+// An openLine is a line whose first part was written.
 type openLine struct {
 	stream, rest string
 	at           time.Time
 }
 
+// open holds the open lines of each container.
 var open = map[*logstest.Dockerd][]openLine{}
 
 func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
@@ -385,7 +404,7 @@ func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 	dockerd.Must(os.Truncate(dockerd.Path, 0))
 	dockerd.WriteLog("stdout", "d\n")
 	ship.Wait(t, 4)
-	// The file is longer than before when it is looked at again.
+	// The file is longer than before when it is read again.
 	dockerd.Must(os.Truncate(dockerd.Path, 0))
 	dockerd.WriteLog("stdout", "e\nf\ng\nh\n")
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h")
@@ -396,8 +415,7 @@ func TestATruncatedFileIsReadFromItsFront(t *testing.T) {
 	wantMessages(t, ship, "a", "b", "c", "d", "e", "f", "g", "h", "i")
 }
 
-// TestAnInodeThatIsUsedAgainIsAnotherFile removes files: ext4 gives the number of a removed file to the next
-// one.
+// TestAnInodeThatIsUsedAgainIsAnotherFile: ext4 uses the inode of a removed file for the next one.
 func TestAnInodeThatIsUsedAgainIsAnotherFile(t *testing.T) {
 	root := t.TempDir()
 	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
@@ -408,11 +426,13 @@ func TestAnInodeThatIsUsedAgainIsAnotherFile(t *testing.T) {
 		want = append(want, fmt.Sprintf("line %d", i))
 		wantMessages(t, ship, want...)
 		stop()
-		dockerd.Rotate() // max-file=1: removed, made anew, while nobody looks
+		dockerd.Rotate() // max-file=1: removed and created again while no collector runs
 	}
 }
 
-func TestNULsAndGarbageAreSteppedOver(t *testing.T) {
+// TestNULsAreSkippedAndGarbageIsText: bytes that are no record, as a power cut leaves them, do not end the
+// reading.
+func TestNULsAreSkippedAndGarbageIsText(t *testing.T) {
 	root := t.TempDir()
 	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
 	dockerd.WriteLog("stdout", "a\n")
@@ -429,7 +449,8 @@ func TestNULsAndGarbageAreSteppedOver(t *testing.T) {
 	dockerd.WriteRaw("\" no\n")
 	dockerd.WriteLog("stdout", "f\n")
 	want := []string{
-		"a", "b", `{"log":"torn`, "c", "no json at all", `{"log":5}`, "d", strings.Repeat("z", maxRecord), "zzzzzzzzzz", "e", `{"log":"half" no`, "f",
+		"a", "b", `{"log":"torn`, "c", "no json at all", `{"log":5}`, "d",
+		strings.Repeat("z", maxRecord), "zzzzzzzzzz", "e", `{"log":"half" no`, "f",
 	}
 	wantMessages(t, ship, want...)
 	stop()
@@ -438,15 +459,16 @@ func TestNULsAndGarbageAreSteppedOver(t *testing.T) {
 	wantMessages(t, ship, want...)
 }
 
-// TestAStuckProducerHoldsUpNobodyElse, and the lines of a file that is removed meanwhile are not lost.
-func TestAStuckProducerHoldsUpNobodyElse(t *testing.T) {
+// TestAStuckProducerDelaysNoOther: other files are read, and the lines of the stuck one are not lost when the
+// file is removed.
+func TestAStuckProducerDelaysNoOther(t *testing.T) {
 	root := t.TempDir()
 	ship := logstest.NewShipper()
 	stuck, free := logstest.NewDockerd(t, root, 1), logstest.NewDockerd(t, root, 2)
 	shut, openGate := make(chan struct{}), make(chan struct{})
 	close(openGate)
-	ship.Gate = func(lane string) <-chan struct{} {
-		if strings.Contains(lane, stuck.ID) {
+	ship.Gate = func(name string) <-chan struct{} {
+		if strings.Contains(name, stuck.ID) {
 			return shut
 		}
 		return openGate
@@ -463,30 +485,31 @@ func TestAStuckProducerHoldsUpNobodyElse(t *testing.T) {
 
 func TestExcludedContainersAreNotRead(t *testing.T) {
 	root := t.TempDir()
-	ship, who := logstest.NewShipper(), newRegistry()
+	ship, registry := logstest.NewShipper(), newRegistry()
 	self, other := logstest.NewDockerd(t, root, 1), logstest.NewDockerd(t, root, 2)
 	self.WriteLog("stdout", "mine\n")
 	other.WriteLog("stdout", "other\n")
-	who.set(self.ID, "tidegate", containers.Status{Known: true, Running: true, Excluded: true})
-	start(t, configAt(root), who, ship)
-	who.set(other.ID, "other", containers.Status{Known: true, Running: true})
+	registry.set(self.ID, "tidegate", containers.Status{Known: true, Running: true, Excluded: true})
+	start(t, configAt(root), registry, ship)
+	registry.set(other.ID, "other", containers.Status{Known: true, Running: true})
 	wantMessages(t, ship, "other")
 }
 
-// TestLinesOfANewContainerWaitForItsName makes the folder before the API reports the container.
+// TestLinesOfANewContainerWaitForItsName: the folder is there before the API reports the container.
 func TestLinesOfANewContainerWaitForItsName(t *testing.T) {
 	root := t.TempDir()
-	ship, who := logstest.NewShipper(), newRegistry()
-	start(t, configAt(root), who, ship)
-	d := logstest.NewDockerd(t, root, 1)
-	d.WriteLog("stdout", "hello\n")
-	who.set(d.ID, "late", containers.Status{Known: true, Running: true})
+	ship, registry := logstest.NewShipper(), newRegistry()
+	start(t, configAt(root), registry, ship)
+	dockerd := logstest.NewDockerd(t, root, 1)
+	dockerd.WriteLog("stdout", "hello\n")
+	registry.set(dockerd.ID, "late", containers.Status{Known: true, Running: true})
 	ship.Wait(t, 1)
-	if e := ship.All()[0]; e.Container != "late" {
-		t.Errorf("container %q", e.Container)
+	if event := ship.All()[0]; event.Container != "late" {
+		t.Errorf("container %q", event.Container)
 	}
 }
 
+// TestStartAtTheEndLeavesOutWhatIsOlder: with start_at: end, lines from before NotBefore are not shipped.
 func TestStartAtTheEndLeavesOutWhatIsOlder(t *testing.T) {
 	root := t.TempDir()
 	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
@@ -499,18 +522,24 @@ func TestStartAtTheEndLeavesOutWhatIsOlder(t *testing.T) {
 	wantMessages(t, ship, "new")
 }
 
+// TestALogElsewhereIsFoundByTheAPI: a log outside of Docker's data folder is read at the path that the API
+// reports.
 func TestALogElsewhereIsFoundByTheAPI(t *testing.T) {
 	root, elsewhere := t.TempDir(), t.TempDir()
-	ship, who := logstest.NewShipper(), newRegistry()
+	ship, registry := logstest.NewShipper(), newRegistry()
 	dockerd := logstest.NewDockerd(t, elsewhere, 1)
 	dockerd.WriteLog("stdout", "here\n")
-	who.logs = []containers.LogFile{{ContainerID: dockerd.ID, Path: dockerd.Path, Driver: "json-file"}, {ContainerID: "x", Driver: "journald"}}
+	registry.logs = []containers.LogFile{
+		{ContainerID: dockerd.ID, Path: dockerd.Path, Driver: "json-file"},
+		{ContainerID: "x", Driver: "journald"},
+	}
 	dockerd.Must(os.MkdirAll(filepath.Join(root, "containers"), 0o700))
-	who.set(dockerd.ID, "c", containers.Status{Known: true, Running: true})
-	start(t, configAt(root), who, ship)
+	registry.set(dockerd.ID, "c", containers.Status{Known: true, Running: true})
+	start(t, configAt(root), registry, ship)
 	wantMessages(t, ship, "here")
 }
 
+// TestManyContainersShareTheBudget: 300 files are read with 64 descriptors.
 func TestManyContainersShareTheBudget(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
@@ -519,8 +548,8 @@ func TestManyContainersShareTheBudget(t *testing.T) {
 	ship := logstest.NewShipper()
 	cfg := configAt(root)
 	cfg.MaxOpenFiles = 64
-	const n = 300
-	all := make([]*logstest.Dockerd, n)
+	const files = 300
+	all := make([]*logstest.Dockerd, files)
 	for i := range all {
 		all[i] = logstest.NewDockerd(t, root, i)
 		all[i].WriteLog("stdout", fmt.Sprintf("line %d\n", i))
@@ -529,21 +558,21 @@ func TestManyContainersShareTheBudget(t *testing.T) {
 	// The descriptors of containers that are removed go to others.
 	ship.Wait(t, 64)
 	removed := map[int]bool{}
-	for len(removed) < n {
-		ship.Wait(t, min(n, len(removed)+1))
-		for _, e := range ship.All() {
+	for len(removed) < files {
+		ship.Wait(t, min(files, len(removed)+1))
+		for _, event := range ship.All() {
 			var i int
-			_, _ = fmt.Sscanf(e.Message, "line %d", &i)
+			_, _ = fmt.Sscanf(event.Message, "line %d", &i)
 			if !removed[i] {
 				removed[i] = true
 				all[i].Remove()
 			}
 		}
 	}
-	wantOnce(t, ship, n)
+	wantOnce(t, ship, files)
 }
 
-// TestOneFileIsReadByItself reads what a live log gives, compressed or not.
+// TestOneFileIsReadByItself: ReadFile yields the lines of a live log, compressed or not.
 func TestOneFileIsReadByItself(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		dockerd := logstest.NewDockerd(t, t.TempDir(), 1)
@@ -568,6 +597,7 @@ func TestOneFileIsReadByItself(t *testing.T) {
 	}
 }
 
+// TestDefaultsAreGoodAndBadOnesAreAllNamed: Check reports every problem, not the first.
 func TestDefaultsAreGoodAndBadOnesAreAllNamed(t *testing.T) {
 	if errs := Default().Check(); len(errs) != 0 {
 		t.Error(errs)

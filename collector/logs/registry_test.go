@@ -20,16 +20,19 @@ type fakeRegistry struct {
 	status map[string]containers.Status
 	names  map[string]*pipeline.Container
 	logs   []containers.LogFile
-	subs   chan struct{}
+	subs   chan struct{} // for Subscribe
 }
 
 func newRegistry() *fakeRegistry {
-	return &fakeRegistry{status: map[string]containers.Status{}, names: map[string]*pipeline.Container{}, subs: make(chan struct{}, 1)}
+	return &fakeRegistry{
+		status: map[string]containers.Status{}, names: map[string]*pipeline.Container{}, subs: make(chan struct{}, 1),
+	}
 }
 
-func (w *fakeRegistry) set(id, name string, st containers.Status) {
+// set sets the name and status of a container and notifies the subscriber.
+func (w *fakeRegistry) set(id, name string, status containers.Status) {
 	w.mu.Lock()
-	w.status[id] = st
+	w.status[id] = status
 	w.names[id] = &pipeline.Container{Id: id, Name: name}
 	w.mu.Unlock()
 	select {
@@ -59,12 +62,12 @@ func (w *fakeRegistry) Logs() []containers.LogFile {
 func (w *fakeRegistry) Subscribe() <-chan struct{} { return w.subs }
 
 // start runs a Source over root until the test ends or stop is called.
-func start(t testing.TB, cfg Config, who Containers, ship *logstest.Shipper) (stop func()) {
+func start(t testing.TB, cfg Config, registry Containers, ship *logstest.Shipper) (stop func()) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Join(cfg.DockerDataRoot, "containers"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	source := New(cfg, who, pipeline.ID{1}, slog.New(slog.DiscardHandler), nil)
+	source := New(cfg, registry, pipeline.ID{1}, slog.New(slog.DiscardHandler), nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- source.Run(ctx, ship) }()

@@ -20,19 +20,19 @@ import (
 	"tidegate/pipeline"
 )
 
-// A textLog is a plain text file that a program writes and something rotates.
+// A textLog is a plain text file as a program writes it and logrotate rotates it.
 type textLog struct {
 	t      testing.TB
 	path   string
 	file   *os.File
 	banner string // first line of each new file
-	lines  int
+	lines  int    // that were written
 }
 
 func newTextLog(t testing.TB, path string) *textLog {
-	l := &textLog{t: t, path: path}
-	l.reopen()
-	return l
+	log := &textLog{t: t, path: path}
+	log.reopen()
+	return log
 }
 
 func (l *textLog) must(err error) {
@@ -42,6 +42,7 @@ func (l *textLog) must(err error) {
 	}
 }
 
+// reopen opens or creates the file at path and writes the banner.
 func (l *textLog) reopen() {
 	l.t.Helper()
 	var err error
@@ -50,9 +51,9 @@ func (l *textLog) reopen() {
 	l.writeRaw(l.banner)
 }
 
-func (l *textLog) writeRaw(s string) {
+func (l *textLog) writeRaw(text string) {
 	l.t.Helper()
-	_, err := l.file.WriteString(s)
+	_, err := l.file.WriteString(text)
 	l.must(err)
 }
 
@@ -76,9 +77,9 @@ func (l *textLog) renameTo(name string) {
 // copyTruncateTo rotates as logrotate does with copytruncate: the program keeps its file.
 func (l *textLog) copyTruncateTo(name string) {
 	l.t.Helper()
-	b, err := os.ReadFile(l.path)
+	contents, err := os.ReadFile(l.path)
 	l.must(err)
-	l.must(os.WriteFile(filepath.Join(filepath.Dir(l.path), name), b, 0o600))
+	l.must(os.WriteFile(filepath.Join(filepath.Dir(l.path), name), contents, 0o600))
 	l.must(os.Truncate(l.path, 0))
 	l.writeRaw(l.banner)
 }
@@ -106,12 +107,15 @@ func textConfig(t testing.TB, pattern string) (cfg Config, dir string) {
 	return cfg, dir
 }
 
+// TestLinesOfTextFilesBecomeEvents: an event has the time of its line; a line without a time has that of the
+// line before, or the time at which it was read.
 func TestLinesOfTextFilesBecomeEvents(t *testing.T) {
 	cfg, dir := textConfig(t, "*.log")
 	path := filepath.Join(dir, "access.log")
-	l := newTextLog(t, path)
+	log := newTextLog(t, path)
 	before := time.Now()
-	l.writeRaw("2026-11-26T12:00:00.5Z ERROR: no disk\n  at main\r\n\n[2026-11-26T12:00:01+01:00] password=hunter2\nunfinished")
+	log.writeRaw("2026-11-26T12:00:00.5Z ERROR: no disk\n  at main\r\n\n" +
+		"[2026-11-26T12:00:01+01:00] password=hunter2\nunfinished")
 	other := newTextLog(t, filepath.Join(dir, "other.log"))
 	other.writeRaw("without a time\n")
 	newTextLog(t, filepath.Join(dir, "not-matched.txt")).writeRaw("x\n")
@@ -131,7 +135,8 @@ func TestLinesOfTextFilesBecomeEvents(t *testing.T) {
 			}
 			at = "now"
 		}
-		got = append(got, fmt.Sprintf("%s %s %s %q %d", filepath.Base(shipped.Path), at, shipped.Level, shipped.Message, shipped.Offset))
+		got = append(got, fmt.Sprintf("%s %s %s %q %d",
+			filepath.Base(shipped.Path), at, shipped.Level, shipped.Message, shipped.Offset))
 	}
 	slices.Sort(got)
 	want := []string{
@@ -146,20 +151,21 @@ func TestLinesOfTextFilesBecomeEvents(t *testing.T) {
 	ship.Check(t)
 }
 
-// TestRotatedTextFilesAreReadOnce rotates in every way, with files that begin with the same line and without.
+// TestRotatedTextFilesAreReadOnce: each way of rotation, with files that begin with the same line and
+// without.
 func TestRotatedTextFilesAreReadOnce(t *testing.T) {
-	rotations := map[string]func(l *textLog, n int){
-		"rename": func(l *textLog, n int) {
-			for i := n; i > 0; i-- {
-				_ = os.Rename(fmt.Sprintf("%s.%d", l.path, i), fmt.Sprintf("%s.%d", l.path, i+1))
+	rotations := map[string]func(log *textLog, rotation int){
+		"rename": func(log *textLog, rotation int) {
+			for i := rotation; i > 0; i-- {
+				_ = os.Rename(fmt.Sprintf("%s.%d", log.path, i), fmt.Sprintf("%s.%d", log.path, i+1))
 			}
-			l.renameTo("a.log.1")
+			log.renameTo("a.log.1")
 		},
-		"dateext":            func(l *textLog, n int) { l.renameTo(fmt.Sprintf("a.log-202611%02d", n+1)) },
-		"date in the name":   func(l *textLog, n int) { l.renameTo(fmt.Sprintf("a-2026-11-%02d.log", n+1)) },
-		"compressed":         func(l *textLog, n int) { compressAfter(l, n, l.renameTo) },
-		"copytruncate":       func(l *textLog, n int) { l.copyTruncateTo(fmt.Sprintf("a.log-202611%02d", n+1)) },
-		"copied, compressed": func(l *textLog, n int) { compressAfter(l, n, l.copyTruncateTo) },
+		"dateext":            func(log *textLog, rotation int) { log.renameTo(fmt.Sprintf("a.log-202611%02d", rotation+1)) },
+		"date in the name":   func(log *textLog, rotation int) { log.renameTo(fmt.Sprintf("a-2026-11-%02d.log", rotation+1)) },
+		"compressed":         func(log *textLog, rotation int) { compressAfter(log, rotation, log.renameTo) },
+		"copytruncate":       func(log *textLog, rotation int) { log.copyTruncateTo(fmt.Sprintf("a.log-202611%02d", rotation+1)) },
+		"copied, compressed": func(log *textLog, rotation int) { compressAfter(log, rotation, log.copyTruncateTo) },
 	}
 	for name, rotate := range rotations {
 		for _, banner := range []string{"", "program started\n"} {
@@ -167,48 +173,49 @@ func TestRotatedTextFilesAreReadOnce(t *testing.T) {
 				cfg, dir := textConfig(t, "*.log")
 				ship := logstest.NewShipper()
 				start(t, cfg, nil, ship)
-				l := &textLog{t: t, path: filepath.Join(dir, "a.log"), banner: banner}
-				l.reopen()
+				log := &textLog{t: t, path: filepath.Join(dir, "a.log"), banner: banner}
+				log.reopen()
 				for i := range 6 {
-					l.writeLines(50)
-					// Every other rotation comes while some lines are not read yet. Files that begin alike
-					// are told apart only if each was read before the next rotation.
+					log.writeLines(50)
+					// Every other rotation comes while some lines are not read yet. Files that begin with
+					// the same line can be distinguished only if each was read before the next rotation.
 					wait := i%2 == 1 || banner != ""
 					if wait {
-						ship.Wait(t, l.shipped(i))
+						ship.Wait(t, log.shipped(i))
 					}
-					rotate(l, i)
+					rotate(log, i)
 					if wait {
-						ship.Wait(t, l.shipped(i))
+						ship.Wait(t, log.shipped(i))
 					}
-					l.writeLines(3)
+					log.writeLines(3)
 				}
-				ship.Wait(t, l.shipped(6))
-				time.Sleep(50 * time.Millisecond) // for what should not come
-				wantLines(t, ship, l)
+				ship.Wait(t, log.shipped(6))
+				time.Sleep(50 * time.Millisecond) // for lines that should not be shipped
+				wantLines(t, ship, log)
 			})
 		}
 	}
 }
 
 // compressAfter compresses the file of the rotation before, as logrotate does with delaycompress.
-func compressAfter(l *textLog, n int, rotate func(name string)) {
-	rotate(fmt.Sprintf("a.log-202611%02d", n+1))
-	if n > 0 {
-		l.compress(fmt.Sprintf("a.log-202611%02d", n))
+func compressAfter(log *textLog, rotation int, rotate func(name string)) {
+	rotate(fmt.Sprintf("a.log-202611%02d", rotation+1))
+	if rotation > 0 {
+		log.compress(fmt.Sprintf("a.log-202611%02d", rotation))
 	}
 }
 
-// shipped returns how many events the lines written until now are, with the banners of n rotations.
-func (l *textLog) shipped(n int) int {
+// shipped returns the number of events of the lines written until now, with the banners that rotations have
+// written.
+func (l *textLog) shipped(rotations int) int {
 	if l.banner == "" {
 		return l.lines
 	}
-	return l.lines + n + 1
+	return l.lines + rotations + 1
 }
 
-// wantLines checks that each line came once and nothing but the banner beside.
-func wantLines(t testing.TB, ship *logstest.Shipper, l *textLog) {
+// wantLines checks that each line was shipped once, and nothing else except the banner.
+func wantLines(t testing.TB, ship *logstest.Shipper, log *textLog) {
 	t.Helper()
 	count := map[string]int{}
 	ids := map[string]bool{}
@@ -219,10 +226,10 @@ func wantLines(t testing.TB, ship *logstest.Shipper, l *textLog) {
 		}
 		ids[shipped.ID] = true
 	}
-	delete(count, strings.TrimSpace(l.banner))
-	for i := range l.lines {
-		if n := count[fmt.Sprintf("line %d", i)]; n != 1 {
-			t.Errorf("line %d came %d times", i, n)
+	delete(count, strings.TrimSpace(log.banner))
+	for i := range log.lines {
+		if times := count[fmt.Sprintf("line %d", i)]; times != 1 {
+			t.Errorf("line %d came %d times", i, times)
 		}
 		delete(count, fmt.Sprintf("line %d", i))
 	}
@@ -232,37 +239,37 @@ func wantLines(t testing.TB, ship *logstest.Shipper, l *textLog) {
 	ship.Check(t)
 }
 
-// TestTextFilesAreResumedAfterAKill kills the reader at random checkpoints and rotates while nobody reads.
+// TestTextFilesAreResumedAfterAKill kills the reader at random checkpoints and rotates while no reader runs.
 func TestTextFilesAreResumedAfterAKill(t *testing.T) {
 	for seed := range uint64(8) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		cfg, dir := textConfig(t, "*.log")
 		ship := logstest.NewShipper()
-		textLog := newTextLog(t, filepath.Join(dir, "a.log"))
+		log := newTextLog(t, filepath.Join(dir, "a.log"))
 		for i := range 5 {
 			stop := start(t, cfg, nil, ship)
-			textLog.writeLines(1 + rng.IntN(100))
-			ship.Wait(t, max(0, rng.IntN(textLog.lines+1)-2))
+			log.writeLines(1 + rng.IntN(100))
+			ship.Wait(t, max(0, rng.IntN(log.lines+1)-2))
 			stop()
 			ship.Crash(func(n int) int { return n - rng.IntN(n+1)/2 })
 
-			// While nobody reads, the file is rotated, and the one before it compressed.
-			textLog.writeLines(1 + rng.IntN(20))
+			// While no reader runs, the file is rotated and perhaps compressed.
+			log.writeLines(1 + rng.IntN(20))
 			name := fmt.Sprintf("a.log-202611%02d", i+1)
 			switch rng.IntN(3) {
 			case 0:
-				textLog.renameTo(name)
+				log.renameTo(name)
 			case 1:
-				textLog.copyTruncateTo(name)
+				log.copyTruncateTo(name)
 			}
 			if _, err := os.Stat(filepath.Join(dir, name)); err == nil && rng.IntN(2) == 0 {
-				textLog.compress(name)
+				log.compress(name)
 			}
-			textLog.writeLines(rng.IntN(20))
+			log.writeLines(rng.IntN(20))
 		}
 		stop := start(t, cfg, nil, ship)
-		ship.Wait(t, textLog.lines)
-		wantLines(t, ship, textLog)
+		ship.Wait(t, log.lines)
+		wantLines(t, ship, log)
 		stop()
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
@@ -270,43 +277,44 @@ func TestTextFilesAreResumedAfterAKill(t *testing.T) {
 	}
 }
 
-// TestATextFileOfBeforeTheStartIsReadFromItsEnd sets start_at: end.
+// TestATextFileOfBeforeTheStartIsReadFromItsEnd: start_at: end skips the lines that were there at the start.
 func TestATextFileOfBeforeTheStartIsReadFromItsEnd(t *testing.T) {
 	cfg, dir := textConfig(t, "*.log")
-	textLog := newTextLog(t, filepath.Join(dir, "a.log"))
-	textLog.writeRaw("old\n")
-	textLog.renameTo("a.log.1")
-	textLog.compress("a.log.1")
-	textLog.writeRaw("old too\n")
+	log := newTextLog(t, filepath.Join(dir, "a.log"))
+	log.writeRaw("old\n")
+	log.renameTo("a.log.1")
+	log.compress("a.log.1")
+	log.writeRaw("old too\n")
 	cfg.StartAt, cfg.NotBefore = "end", time.Now().Add(time.Minute)
 	ship := logstest.NewShipper()
 	start(t, cfg, nil, ship)
 	for i := 0; ship.Count() == 0; i++ {
-		textLog.writeRaw(fmt.Sprintf("2100-01-01T00:00:00Z line %d\n", i))
+		log.writeRaw(fmt.Sprintf("2100-01-01T00:00:00Z line %d\n", i))
 		time.Sleep(10 * time.Millisecond)
 	}
-	for _, e := range ship.All() {
-		if !strings.HasPrefix(e.Message, "2100-01-01T00:00:00Z line ") {
-			t.Errorf("%q came", e.Message)
+	for _, event := range ship.All() {
+		if !strings.HasPrefix(event.Message, "2100-01-01T00:00:00Z line ") {
+			t.Errorf("%q came", event.Message)
 		}
 	}
 	ship.Check(t)
 }
 
-// TestCheckpointsOfFilesThatAreGoneAreDropped removes a file while nobody reads; other checkpoints are kept.
+// TestCheckpointsOfFilesThatAreGoneAreDropped: a file is removed while no reader runs. Only its checkpoint is
+// dropped.
 func TestCheckpointsOfFilesThatAreGoneAreDropped(t *testing.T) {
 	cfg, dir := textConfig(t, "*.log")
 	ship := logstest.NewShipper()
 	stop := start(t, cfg, nil, ship)
-	d := logstest.NewDockerd(t, cfg.DockerDataRoot, 1)
-	d.WriteLog("stdout", "x\n")
+	dockerd := logstest.NewDockerd(t, cfg.DockerDataRoot, 1)
+	dockerd.WriteLog("stdout", "x\n")
 	gone, kept := newTextLog(t, filepath.Join(dir, "gone.log")), newTextLog(t, filepath.Join(dir, "kept.log"))
 	gone.writeRaw("a\n")
 	kept.writeRaw("b\n")
 	ship.Wait(t, 3)
 	stop()
-	if n := ship.Pruned(); n != 1 {
-		t.Errorf("pruned %d times", n)
+	if runs := ship.Pruned(); runs != 1 {
+		t.Errorf("pruned %d times", runs)
 	}
 	gone.must(os.Remove(gone.path))
 
@@ -320,8 +328,9 @@ func TestCheckpointsOfFilesThatAreGoneAreDropped(t *testing.T) {
 	ship.Check(t)
 }
 
-// TestPatternsMatchMoreThanFiles: a pipe was tried to open every second, and no checkpoint was ever dropped
-// then; a symbolic link was as well, and its file not read; the logs of containers were read twice.
+// TestPatternsMatchMoreThanFiles: pipes, devices, folders and broken links that a pattern matches are left
+// out and do not keep checkpoints from being dropped. The file behind a link is read once, and the log of a
+// container is not read a second time.
 func TestPatternsMatchMoreThanFiles(t *testing.T) {
 	cfg, dir := textConfig(t, "*.log")
 	cfg.Files = append(cfg.Files, filepath.Join(cfg.DockerDataRoot, "containers/*/*.log"))
@@ -336,7 +345,7 @@ func TestPatternsMatchMoreThanFiles(t *testing.T) {
 		os.Symlink("nowhere", filepath.Join(dir, "dangling.log")),
 		os.Symlink("loop.log", filepath.Join(dir, "loop.log")),
 		os.Symlink("/dev/null", filepath.Join(dir, "device.log")),
-		os.Symlink(filepath.Join(cfg.DockerDataRoot, "containers", read.ID, read.ID+"-json.log"), filepath.Join(dir, "pod.log")),
+		os.Symlink(read.Path, filepath.Join(dir, "pod.log")),
 		os.Mkdir(filepath.Join(dir, "folder.log"), 0o700),
 		unix.Mkfifo(filepath.Join(dir, "pipe.log"), 0o600),
 		unix.Mkfifo(filepath.Join(dir, "file.log.1"), 0o600),
@@ -350,7 +359,7 @@ func TestPatternsMatchMoreThanFiles(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	ship.Wait(t, 3)
-	time.Sleep(50 * time.Millisecond) // for what should not come
+	time.Sleep(50 * time.Millisecond) // for lines that should not be shipped
 	got := messages(ship)
 	slices.Sort(got)
 	if want := []string{"behind a link", "of a container", "of a file"}; !slices.Equal(got, want) {
@@ -359,7 +368,7 @@ func TestPatternsMatchMoreThanFiles(t *testing.T) {
 	ship.Check(t)
 }
 
-// TestTwoSourcesShareTheirMetrics makes two sources on one registry, which once was a panic.
+// TestTwoSourcesShareTheirMetrics: two sources on one registry do not panic.
 func TestTwoSourcesShareTheirMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	for range 2 {
@@ -370,6 +379,7 @@ func TestTwoSourcesShareTheirMetrics(t *testing.T) {
 	}
 }
 
+// TestPatternsAreChecked: a pattern must be absolute and well-formed.
 func TestPatternsAreChecked(t *testing.T) {
 	for pattern, want := range map[string]int{"/var/log/*.log": 0, "*.log": 1, "/var/[": 1} {
 		cfg := Default()
@@ -380,10 +390,11 @@ func TestPatternsAreChecked(t *testing.T) {
 	}
 }
 
+// TestATextFileIsReadByItself: ReadFile yields the lines of a text file, compressed or not.
 func TestATextFileIsReadByItself(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
-	textLog := newTextLog(t, path)
-	textLog.writeRaw("a\n{\"no\":\"record\"}\nlast")
+	log := newTextLog(t, path)
+	log.writeRaw("a\n{\"no\":\"record\"}\nlast")
 	check := func(path string) {
 		t.Helper()
 		var got []string
@@ -398,6 +409,6 @@ func TestATextFileIsReadByItself(t *testing.T) {
 		}
 	}
 	check(path)
-	textLog.compress("access.log")
+	log.compress("access.log")
 	check(path + ".gz")
 }

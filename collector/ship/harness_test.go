@@ -197,22 +197,22 @@ type dedupWindow struct {
 }
 
 // isNew reports whether seq was not seen before, and records it. A sequence below the window counts as seen.
-func (window *dedupWindow) isNew(seq uint64) bool {
-	if seq > window.high {
-		if distance := seq - window.high; distance < 64 {
-			window.seen <<= distance
+func (w *dedupWindow) isNew(seq uint64) bool {
+	if seq > w.high {
+		if distance := seq - w.high; distance < 64 {
+			w.seen <<= distance
 		} else {
-			window.seen = 0
+			w.seen = 0
 		}
-		window.seen |= 1
-		window.high = seq
+		w.seen |= 1
+		w.high = seq
 		return true
 	}
-	distance := window.high - seq
-	if distance >= 64 || window.seen&(1<<distance) != 0 {
+	distance := w.high - seq
+	if distance >= 64 || w.seen&(1<<distance) != 0 {
 		return false
 	}
-	window.seen |= 1 << distance
+	w.seen |= 1 << distance
 	return true
 }
 

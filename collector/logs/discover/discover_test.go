@@ -46,12 +46,12 @@ func TestRotatedFilesAreOrderedByAge(t *testing.T) {
 		got := slices.Clone(want)
 		slices.Reverse(got)
 		slices.SortStableFunc(got, func(a, b string) int {
-			x, okX := log.Rank(a)
-			y, okY := log.Rank(b)
-			if !okX || !okY {
+			rankA, okA := log.Rank(a)
+			rankB, okB := log.Rank(b)
+			if !okA || !okB {
 				t.Errorf("%s or %s is not of the log", a, b)
 			}
-			return cmp.Compare(x.Age, y.Age)
+			return cmp.Compare(rankA.Age, rankB.Age)
 		})
 		if !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)

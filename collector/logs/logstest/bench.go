@@ -24,9 +24,9 @@ var BenchRecords = func() [][]byte {
 // machine wall-clock time is not meaningful.
 func ReportCPU(b *testing.B) func() {
 	used := func() int64 {
-		var u unix.Rusage
-		_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
-		return u.Utime.Nano() + u.Stime.Nano()
+		var usage unix.Rusage
+		_ = unix.Getrusage(unix.RUSAGE_SELF, &usage)
+		return usage.Utime.Nano() + usage.Stime.Nano()
 	}
 	before := used()
 	return func() { b.ReportMetric(float64(used()-before)/float64(b.N), "cpu-ns/op") }

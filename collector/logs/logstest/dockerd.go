@@ -62,9 +62,9 @@ func (d *Dockerd) openLog() {
 	var err error
 	d.File, err = os.OpenFile(d.Path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	d.Must(err)
-	fi, err := d.File.Stat()
+	info, err := d.File.Stat()
 	d.Must(err)
-	d.size = fi.Size()
+	d.size = info.Size()
 }
 
 // encode returns one record with its newline.
@@ -81,9 +81,9 @@ func (d *Dockerd) WriteRecord(payload, stream string, at time.Time) {
 	if d.size >= d.MaxSize {
 		d.Rotate()
 	}
-	n, err := d.File.Write(d.encode(payload, stream, at))
+	written, err := d.File.Write(d.encode(payload, stream, at))
 	d.Must(err)
-	d.size += int64(n)
+	d.size += int64(written)
 }
 
 // WriteLog writes the output text of a container as dockerd does: text is cut into lines, and lines into
@@ -154,9 +154,9 @@ func (d *Dockerd) Remove() {
 }
 
 // WriteRaw appends bytes that dockerd would not write.
-func (d *Dockerd) WriteRaw(b string) {
+func (d *Dockerd) WriteRaw(text string) {
 	d.t.Helper()
-	n, err := d.File.WriteString(b)
+	written, err := d.File.WriteString(text)
 	d.Must(err)
-	d.size += int64(n)
+	d.size += int64(written)
 }

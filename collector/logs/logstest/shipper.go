@@ -30,7 +30,7 @@ func (e Shipped) String() string {
 }
 
 // A Shipper is a collector.Shipper in memory. It outlives the Source: Crash takes back the events that a kill
-// would lose. It collects violations of the contract, which Check reports.
+// would lose. Violations of the contract are stored, and Check reports them.
 type Shipper struct {
 	mu     sync.Mutex
 	files  map[string]*producer
@@ -40,11 +40,12 @@ type Shipper struct {
 	pruned int
 }
 
+// A producer is the collector.FileProducer of one file.
 type producer struct {
 	shipper    *Shipper
 	name       string
 	list       []Shipped
-	replayed   []Shipped // taken back by Crash: they must come again as they were
+	replayed   []Shipped // taken back by Crash: they must be shipped again, unchanged
 	open       bool
 	sourceGone chan struct{}
 	dropped    bool
@@ -60,9 +61,9 @@ func (s *Shipper) Prune(exists func(name string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pruned++
-	for name, p := range s.files {
-		if !p.open && len(p.list) > 0 && !exists(name) {
-			p.dropped = true
+	for name, file := range s.files {
+		if !file.open && len(file.list) > 0 && !exists(name) {
+			file.dropped = true
 		}
 	}
 }
@@ -81,19 +82,19 @@ func (s *Shipper) Packets(string) collector.PacketProducer { return nil }
 func (s *Shipper) File(name string) collector.FileProducer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.files[name]
-	if p == nil {
-		p = &producer{shipper: s, name: name, sourceGone: make(chan struct{})}
-		s.files[name] = p
+	file := s.files[name]
+	if file == nil {
+		file = &producer{shipper: s, name: name, sourceGone: make(chan struct{})}
+		s.files[name] = file
 	}
-	if p.open {
+	if file.open {
 		s.errs = append(s.errs, "file opened twice: "+name)
 	}
-	if p.dropped {
+	if file.dropped {
 		s.errs = append(s.errs, "file opened after its checkpoint was dropped: "+name)
 	}
-	p.open = true
-	return p
+	file.open = true
+	return file
 }
 
 // Ship implements collector.FileProducer.
@@ -111,26 +112,26 @@ func (p *producer) Ship(ctx context.Context, event *pipeline.Event, checkpoint c
 	}
 	p.shipper.mu.Lock()
 	defer p.shipper.mu.Unlock()
-	g := Shipped{
+	shipped := Shipped{
 		ID: hex.EncodeToString(event.Id), Message: string([]byte(event.Log.Message)), Stream: event.Log.Stream,
 		Path: event.Log.Path, Level: event.Log.Level, Time: event.Timestamp,
 		Offset: event.Log.Offset, Bytes: event.Log.Bytes, Truncated: event.Log.Truncated,
 		Partial: event.Partial, Container: event.Container.GetName(), Checkpoint: checkpoint,
 	}
-	if n := len(p.list); n > 0 && p.list[n-1].Checkpoint.End >= checkpoint.End {
-		p.shipper.errs = append(p.shipper.errs, "End did not grow: "+p.name+" "+g.Message)
+	if shippedBefore := len(p.list); shippedBefore > 0 && p.list[shippedBefore-1].Checkpoint.End >= checkpoint.End {
+		p.shipper.errs = append(p.shipper.errs, "End did not grow: "+p.name+" "+shipped.Message)
 	}
 	if checkpoint.ReadFrom > checkpoint.End || checkpoint.ReadFrom < 0 {
 		p.shipper.errs = append(p.shipper.errs, "ReadFrom is behind End: "+p.name)
 	}
 	if len(p.replayed) > 0 {
-		w := p.replayed[0]
-		if w.ID != g.ID || w.Message != g.Message || w.Checkpoint.End != g.Checkpoint.End {
-			p.shipper.errs = append(p.shipper.errs, fmt.Sprintf("not the same as before the crash: %s / %s", w, g))
+		want := p.replayed[0]
+		if want.ID != shipped.ID || want.Message != shipped.Message || want.Checkpoint.End != shipped.Checkpoint.End {
+			p.shipper.errs = append(p.shipper.errs, fmt.Sprintf("not the same as before the crash: %s / %s", want, shipped))
 		}
 		p.replayed = p.replayed[1:]
 	}
-	p.list = append(p.list, g)
+	p.list = append(p.list, shipped)
 	pipeline.ReleaseEvent(event)
 	select {
 	case p.shipper.notify <- struct{}{}:
@@ -167,27 +168,28 @@ func (p *producer) Close(keep bool) {
 	p.dropped = !keep && len(p.list) > 0
 }
 
-// Crash keeps the first keep(n) of the n events of each file. The others must be shipped again, unchanged.
-func (s *Shipper) Crash(keep func(n int) int) {
+// Crash simulates a kill. Of each file, keep gets the number of its events and returns how many of the first
+// are kept. The others must be shipped again, unchanged.
+func (s *Shipper) Crash(keep func(kept int) int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, producer := range s.files {
-		n := keep(len(producer.list))
-		producer.replayed = append(slices.Clone(producer.list[n:]), producer.replayed...)
-		producer.list = producer.list[:n]
-		producer.open = false
-		producer.sourceGone = make(chan struct{})
+	for _, file := range s.files {
+		kept := keep(len(file.list))
+		file.replayed = append(slices.Clone(file.list[kept:]), file.replayed...)
+		file.list = file.list[:kept]
+		file.open = false
+		file.sourceGone = make(chan struct{})
 	}
 }
 
-// Count returns how many events were shipped.
-func (s *Shipper) Count() (n int) {
+// Count returns the number of shipped events.
+func (s *Shipper) Count() (count int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range s.files {
-		n += len(p.list)
+	for _, file := range s.files {
+		count += len(file.list)
 	}
-	return n
+	return count
 }
 
 // All returns the shipped events, ordered by the name of their file and then by their order in it.
@@ -195,8 +197,8 @@ func (s *Shipper) All() []Shipped {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []Shipped
-	for _, k := range slices.Sorted(maps.Keys(s.files)) {
-		list = append(list, s.files[k].list...)
+	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+		list = append(list, s.files[name].list...)
 	}
 	return list
 }
@@ -209,8 +211,8 @@ func (s *Shipper) Wait(t testing.TB, n int) {
 		select {
 		case <-s.notify:
 		case <-limit:
-			for _, e := range s.All() {
-				t.Logf("%.20q %+v", e.Message, e.Checkpoint)
+			for _, shipped := range s.All() {
+				t.Logf("%.20q %+v", shipped.Message, shipped.Checkpoint)
 				if s.Count() > 50 {
 					break
 				}
@@ -235,7 +237,7 @@ func (s *Shipper) Check(t testing.TB) {
 	}
 }
 
-// Opened returns how many producers were opened.
+// Opened returns the number of files of which a producer was opened.
 func (s *Shipper) Opened() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,11 +248,11 @@ func (s *Shipper) Opened() int {
 func (s *Shipper) Dropped() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var list []string
-	for _, p := range s.files {
-		if p.dropped {
-			list = append(list, p.name)
+	var names []string
+	for _, file := range s.files {
+		if file.dropped {
+			names = append(names, file.name)
 		}
 	}
-	return list
+	return names
 }

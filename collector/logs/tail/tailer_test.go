@@ -16,24 +16,29 @@ import (
 	"tidegate/pipeline"
 )
 
-// A shippingHandler makes an event of a line and nothing more.
+// A shippingHandler ships an event for each line, without level or redaction.
 type shippingHandler struct{ log discover.Log }
 
 func (shippingHandler) Ready(context.Context, <-chan struct{}) bool { return true }
 func (shippingHandler) Refresh()                                    {}
 func (shippingHandler) State() State                                { return State{} }
 
-func (h shippingHandler) Ship(ctx context.Context, producer collector.FileProducer, line *Line, checkpoint collector.Checkpoint) error {
+func (h shippingHandler) Ship(
+	ctx context.Context, producer collector.FileProducer, line *Line, checkpoint collector.Checkpoint,
+) error {
 	id := pipeline.LogID(pipeline.ID{1}, h.log.ID, line.File[:], uint64(line.Start))
 	return producer.Ship(ctx, &pipeline.Event{
 		Id: id[:], Dataset: pipeline.Dataset_LOG, Timestamp: line.Time, Partial: line.Partial,
-		Log: &pipeline.LogLine{Message: string(line.Text), Offset: uint64(line.Start), Bytes: line.Bytes, Truncated: line.Truncated},
+		Log: &pipeline.LogLine{
+			Message: string(line.Text), Offset: uint64(line.Start), Bytes: line.Bytes, Truncated: line.Truncated,
+		},
 	}, checkpoint)
 }
 
 var testConfig = Config{LineMax: 1 << 20, PartialTimeout: time.Minute, Memory: 64 << 20}
 
-// tailerOf returns a tailer of d without a Group that runs: the test scans and reads when it wants to.
+// tailerOf returns a tailer of the log of dockerd. Its Group does not run: the test calls scanFolder and
+// readAvailable.
 func tailerOf(dockerd *logstest.Dockerd, ship *logstest.Shipper) *Tailer {
 	group := NewGroup(testConfig, slog.New(slog.DiscardHandler), nil)
 	group.ship = ship
@@ -42,7 +47,7 @@ func tailerOf(dockerd *logstest.Dockerd, ship *logstest.Shipper) *Tailer {
 }
 
 // TestNoFileIsMissedWhileItIsRenamed lists a folder while files are rotated and compressed. After each
-// listing every file must have a name and stand in its place.
+// listing every file must have a name, and the files must be sorted by age.
 func TestNoFileIsMissedWhileItIsRenamed(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
@@ -73,13 +78,13 @@ func TestNoFileIsMissedWhileItIsRenamed(t *testing.T) {
 			last := -1
 			for _, file := range tailer.files {
 				if file.name == "" {
-					t.Errorf("compressed %v: a file is taken for gone that is there", compress)
+					t.Errorf("compressed %v: an existing file is taken for removed", compress)
 				}
-				if n := firstLine(file); n >= 0 {
-					if n <= last {
-						t.Errorf("compressed %v: line %d stands behind line %d", compress, n, last)
+				if line := firstLine(file); line >= 0 {
+					if line <= last {
+						t.Errorf("compressed %v: line %d stands behind line %d", compress, line, last)
 					}
-					last = n
+					last = line
 				}
 			}
 		}
@@ -93,16 +98,16 @@ func TestNoFileIsMissedWhileItIsRenamed(t *testing.T) {
 
 // firstLine returns the number of the first line of f; -1: there is none yet.
 func firstLine(f *file) int {
-	b, n := make([]byte, 200), -1
-	k, _ := f.readAt(b, 0)
-	if _, err := fmt.Sscanf(string(b[:k]), `{"log":"line %d`, &n); err != nil {
+	head, line := make([]byte, 200), -1
+	size, _ := f.readAt(head, 0)
+	if _, err := fmt.Sscanf(string(head[:size]), `{"log":"line %d`, &line); err != nil {
 		return -1
 	}
-	return n
+	return line
 }
 
-// TestALineThatCouldNotBeShippedIsReadOnceMore interrupts Ship by a stop: drainUnlinked goes on with that
-// record.
+// TestALineThatCouldNotBeShippedIsReadOnceMore: after a stop has interrupted Ship, the next read begins with
+// the same record.
 func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
@@ -123,16 +128,17 @@ func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 		if _, err := tailer.readAvailable(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		l := ship.All()
-		if len(l) != 2 || len(l[0].Message) != 2*decode.DockerPartBytes+3 || l[0].Bytes != 2*decode.DockerPartBytes+3 || l[1].Message != "next" {
-			t.Errorf("compressed %v: %v", compress, l)
+		events := ship.All()
+		const size = 2*decode.DockerPartBytes + 3
+		if len(events) != 2 || len(events[0].Message) != size || events[0].Bytes != size ||
+			events[1].Message != "next" {
+			t.Errorf("compressed %v: %v", compress, events)
 		}
 		tailer.group.closeTailer(tailer)
 	}
 }
 
-// TestAnOpenLineOutlivesAStop has a line without an end in a file that no other follows: a stop does not drop
-// it.
+// TestAnOpenLineOutlivesAStop: a stop does not drop a line without an end in the last file.
 func TestAnOpenLineOutlivesAStop(t *testing.T) {
 	dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
 	dockerd.WriteLog("stdout", strings.Repeat("a", decode.DockerPartBytes))
@@ -148,15 +154,15 @@ func TestAnOpenLineOutlivesAStop(t *testing.T) {
 	if _, err := tailer.readAvailable(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if l := ship.All(); len(l) != 1 || len(l[0].Message) != decode.DockerPartBytes {
-		t.Errorf("%v", l)
+	if events := ship.All(); len(events) != 1 || len(events[0].Message) != decode.DockerPartBytes {
+		t.Errorf("%v", events)
 	}
 	tailer.group.closeTailer(tailer)
 	ship.Check(t)
 }
 
-// TestACopyThatCannotBeOpenedKeepsItsCheckpoint: without descriptors it is not known which file was
-// compressed.
+// TestACopyThatCannotBeOpenedKeepsItsCheckpoint: without free descriptors it is unknown which file was
+// compressed, so the checkpoint is kept.
 func TestACopyThatCannotBeOpenedKeepsItsCheckpoint(t *testing.T) {
 	dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
 	dockerd.MaxFile, dockerd.Compress = 3, true

@@ -108,8 +108,8 @@ func TestBatchesSurvive(t *testing.T) {
 		}
 		spool.Release(stored.ref)
 	}
-	if count := spool.Bytes(); count != 0 || len(segments(t, dir, "*")) != 0 {
-		t.Errorf("%d bytes, files %v", count, segments(t, dir, "*"))
+	if size := spool.Bytes(); size != 0 || len(segments(t, dir, "*")) != 0 {
+		t.Errorf("%d bytes, files %v", size, segments(t, dir, "*"))
 	}
 	spool.Close(false)
 }
