@@ -7,7 +7,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// TestEveryDatasetHasARow walks the enum Dataset of event.proto: each value has a complete row in Datasets.
+// TestEveryDatasetHasARow: each value of the enum Dataset of event.proto has a complete row in Datasets.
 func TestEveryDatasetHasARow(t *testing.T) {
 	values := Dataset(0).Descriptor().Values()
 	if values.Len() != NumDatasets {
@@ -18,17 +18,19 @@ func TestEveryDatasetHasARow(t *testing.T) {
 		value := values.Get(i)
 		row := &Datasets[i]
 		if int(value.Number()) != i {
-			t.Fatalf("%s is number %d, not %d: the numbers of datasets have no gaps, since they are indexes", value.Name(), value.Number(), i)
+			t.Fatalf("%s is number %d, not %d: the numbers of datasets have no gaps, since they are indexes",
+				value.Name(), value.Number(), i)
 		}
 		if i > 0 && (row.Name != strings.ToLower(string(value.Name())) || row.Doc == "") {
 			t.Errorf("pipeline.Datasets, row of %s: want its Name %q and a Doc, have %q, %q",
 				value.Name(), strings.ToLower(string(value.Name())), row.Name, row.Doc)
 		}
 		if row.ShedAt < 1 || row.ShedAt > 100 {
-			t.Errorf("pipeline.Datasets, row of %s: ShedAt is %d; use ShedFirst, ShedProtocols, ShedSessions or ShedLast", value.Name(), row.ShedAt)
+			t.Errorf("pipeline.Datasets, row of %s: ShedAt is %d; use ShedFirst, ShedProtocols, ShedSessions or ShedLast",
+				value.Name(), row.ShedAt)
 		}
-		if d := Dataset(i); d.Index() != i || DatasetByName(d.Name()) != d {
-			t.Errorf("%s: index %d, by name %v", value.Name(), d.Index(), DatasetByName(d.Name()))
+		if dataset := Dataset(i); dataset.Index() != i || DatasetByName(dataset.Name()) != dataset {
+			t.Errorf("%s: index %d, by name %v", value.Name(), dataset.Index(), DatasetByName(dataset.Name()))
 		}
 	}
 	if Dataset(NumDatasets).Index() != 0 || Dataset(-1).Index() != 0 || Dataset(99).Name() != "" {
@@ -36,8 +38,8 @@ func TestEveryDatasetHasARow(t *testing.T) {
 	}
 }
 
-// TestEveryBodyBelongsToADataset walks the bodies of Event in event.proto (numbers from 30 on): each is the
-// body of exactly one dataset, and the fields of that dataset are in Fields.
+// TestEveryBodyBelongsToADataset: each body of Event in event.proto (its number is 30 or higher) is the body
+// of exactly one dataset, and the fields of that dataset are in Fields.
 func TestEveryBodyBelongsToADataset(t *testing.T) {
 	fields := (&Event{}).ProtoReflect().Descriptor().Fields()
 	owners := map[Dataset]protoreflect.Name{}
@@ -46,17 +48,18 @@ func TestEveryBodyBelongsToADataset(t *testing.T) {
 		if body.Number() < 30 {
 			continue
 		}
-		e := &Event{}
-		e.ProtoReflect().Mutable(body)
+		event := &Event{}
+		event.ProtoReflect().Mutable(body)
 
 		var found []Dataset
-		for d := range Datasets {
-			if has := Datasets[d].HasBody; has != nil && has(e) {
-				found = append(found, Dataset(d))
+		for dataset := range Datasets {
+			if has := Datasets[dataset].HasBody; has != nil && has(event) {
+				found = append(found, Dataset(dataset))
 			}
 		}
 		if len(found) != 1 {
-			t.Errorf("Event.%s is the body of %v: the HasBody of exactly one row of pipeline.Datasets must report it", body.Name(), found)
+			t.Errorf("Event.%s is the body of %v: the HasBody of exactly one row of pipeline.Datasets must report it",
+				body.Name(), found)
 			continue
 		}
 		owners[found[0]] = body.Name()
@@ -68,12 +71,13 @@ func TestEveryBodyBelongsToADataset(t *testing.T) {
 			}
 		}
 		if count == 0 {
-			t.Errorf("pipeline.Fields has no row with Body %s: add one for each field of Event.%s", found[0], body.Name())
+			t.Errorf("pipeline.Fields has no row with Body %s: add one for each field of Event.%s",
+				found[0], body.Name())
 		}
 	}
-	for d := range Datasets {
-		if Datasets[d].HasBody != nil && owners[Dataset(d)] == "" {
-			t.Errorf("pipeline.Datasets, row of %s: no body of Event makes HasBody true", Dataset(d))
+	for dataset := range Datasets {
+		if Datasets[dataset].HasBody != nil && owners[Dataset(dataset)] == "" {
+			t.Errorf("pipeline.Datasets, row of %s: no body of Event makes HasBody true", Dataset(dataset))
 		}
 	}
 }

@@ -8,122 +8,124 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// sampleValue returns a value for f as a decoder of JSON would, and the text that it has in the event.
-func sampleValue(f *Field) (v any, text string) {
+// sampleValue returns a value for a field as a JSON decoder returns it, and its text in the event.
+func sampleValue(field *Field) (value any, text string) {
 	switch {
-	case f.Name == "event.dataset":
+	case field.Name == "event.dataset":
 		return "log", "log"
-	case f.Name == "event.outcome":
+	case field.Name == "event.outcome":
 		return "failure", "failure"
-	case f.Name == "network.transport":
+	case field.Name == "network.transport":
 		return "udp", "udp"
-	case f.Name == "event.action": // process.exit_code is there for this action only
+	case field.Name == "event.action": // process.exit_code exists for this action only
 		return "die", "die"
-	case f.Name == "event.id":
+	case field.Name == "event.id":
 		return "01234567-89ab-cdef-0123-456789abcdef", "01234567-89ab-cdef-0123-456789abcdef"
-	case f.Name == "network.community_id":
+	case field.Name == "network.community_id":
 		return "1:LQU9qZlK+B5F3KDmev6m5PMibrg=", "1:LQU9qZlK+B5F3KDmev6m5PMibrg="
-	case f.Name == "verdict.severity":
+	case field.Name == "verdict.severity":
 		return []any{"low", "critical"}, "low, critical"
-	case f.Name == "verdict.tags":
+	case field.Name == "verdict.tags":
 		return []any{"a,b", "c"}, "a,b, c"
-	case f.Time != nil:
+	case field.Time != nil:
 		return "2026-11-24T10:00:00.5Z", "2026-11-24T10:00:00.5Z"
-	case f.IP != nil:
+	case field.IP != nil:
 		return "2001:db8::7", "2001:db8::7"
-	case f.Num != nil:
+	case field.Num != nil:
 		return 7.0, "7"
-	case f.Flag != nil:
+	case field.Flag != nil:
 		return true, "true"
-	case f.Strs != nil:
+	case field.Strs != nil:
 		return []any{"x", "y"}, "x, y"
-	case f.Nums != nil:
+	case field.Nums != nil:
 		return []any{3.0, 5.0}, "3, 5"
-	case f.Labels != nil:
+	case field.Labels != nil:
 		return map[string]any{"app": "web", "tier": "1"}, "app=web, tier=1"
 	}
 	return "x", "x"
 }
 
-// TestEveryFieldCanBeSet sets each field of the table, reads it back, and takes the event through JSON and
-// back: the Path of a row is where its getter reads, and FromJSON is the inverse of AppendJSON.
+// TestEveryFieldCanBeSet: each field of the table is read back after it was set, so the Path of a row leads
+// to the field that its getter reads. The event is equal after AppendJSON and FromJSON.
 func TestEveryFieldCanBeSet(t *testing.T) {
 	for i := range Fields {
-		f := &Fields[i]
-		if f.Path == "" {
-			if err := f.Set(&Event{}, "x"); !errors.Is(err, ErrComputed) {
-				t.Errorf("%s: set although it has no Path: %v", f.Name, err)
+		field := &Fields[i]
+		if field.Path == "" {
+			if err := field.Set(&Event{}, "x"); !errors.Is(err, ErrComputed) {
+				t.Errorf("%s: set although it has no Path: %v", field.Name, err)
 			}
 			continue
 		}
-		v, text := sampleValue(f)
+		value, text := sampleValue(field)
 
-		datasets := []Dataset{max(f.Body, Dataset_SESSION)}
-		if f.hasSeveralPaths() {
+		datasets := []Dataset{max(field.Body, Dataset_SESSION)}
+		if field.hasSeveralPaths() {
 			datasets = []Dataset{Dataset_MYSQL, Dataset_HTTP}
 		}
-		for _, d := range datasets {
-			var b Builder
-			set := func(f *Field, v any) {
-				if err := b.Set(f, v); err != nil {
-					t.Errorf("%s: %v", f.Name, err)
+		for _, dataset := range datasets {
+			var builder Builder
+			set := func(field *Field, value any) {
+				if err := builder.Set(field, value); err != nil {
+					t.Errorf("%s: %v", field.Name, err)
 				}
 			}
-			set(Lookup("event.dataset"), d.Name())
-			if f.Name == "process.exit_code" {
+			set(Lookup("event.dataset"), dataset.Name())
+			if field.Name == "process.exit_code" {
 				set(Lookup("event.action"), "die")
 			}
-			set(f, v)
-			e, err := b.Event()
+			set(field, value)
+			event, err := builder.Event()
 			if err != nil {
-				t.Errorf("%s: %v", f.Name, err)
+				t.Errorf("%s: %v", field.Name, err)
 				continue
 			}
-			if got := string(f.AppendText(nil, e)); !f.Has(e) || got != text || f.Text(e) != text {
-				t.Errorf("%s: set %v, reads %q, want %q", f.Name, v, got, text)
+			got := string(field.AppendText(nil, event))
+			if !field.Has(event) || got != text || field.Text(event) != text {
+				t.Errorf("%s: set %v, reads %q, want %q", field.Name, value, got, text)
 			}
-			checkRoundTrip(t, f.Name, e)
+			checkRoundTrip(t, field.Name, event)
 		}
 	}
 }
 
-// TestEventsComeBackFromJSON takes an event in which every field has a value through JSON and back, as each
-// dataset in turn.
+// TestEventsComeBackFromJSON: an event in which every field has a value is the same after AppendJSON and
+// FromJSON, for each dataset.
 func TestEventsComeBackFromJSON(t *testing.T) {
-	for d := range Datasets {
-		if d == 0 {
+	for dataset := range Datasets {
+		if dataset == 0 {
 			continue
 		}
-		e := filled()
-		e.Dataset = Dataset(d)
-		before := string(AppendJSON(nil, e))
+		event := filled()
+		event.Dataset = Dataset(dataset)
+		before := string(AppendJSON(nil, event))
 		back, err := FromJSON([]byte(before))
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", e.Dataset, err, before)
+			t.Fatalf("%s: %v\n%s", event.Dataset, err, before)
 		}
 		if after := string(AppendJSON(nil, back)); after != before {
-			t.Errorf("%s: before %s\nafter %s", e.Dataset, before, after)
+			t.Errorf("%s: before %s\nafter %s", event.Dataset, before, after)
 		}
 	}
 }
 
-func checkRoundTrip(t *testing.T, name string, e *Event) {
+// checkRoundTrip checks that an event is equal after AppendJSON and FromJSON.
+func checkRoundTrip(t *testing.T, name string, event *Event) {
 	t.Helper()
-	object := AppendJSON(nil, e)
+	object := AppendJSON(nil, event)
 	back, err := FromJSON(object)
 	if err != nil {
 		t.Errorf("%s: %v\n%s", name, err, object)
 		return
 	}
-	if !proto.Equal(e, back) {
-		t.Errorf("%s: %v comes back as %v\n%s", name, e, back, object)
+	if !proto.Equal(event, back) {
+		t.Errorf("%s: %v comes back as %v\n%s", name, event, back, object)
 	}
 }
 
 func TestFromMapNamesEveryMistake(t *testing.T) {
-	check := func(m map[string]any, want string) {
+	check := func(object map[string]any, want string) {
 		t.Helper()
-		_, err := FromMap(m)
+		_, err := FromMap(object)
 		if err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
@@ -143,34 +145,36 @@ func TestFromMapNamesEveryMistake(t *testing.T) {
 	check(map[string]any{"event.partial": "yes", "event.dataset": "log"}, "event.partial: expected true or false, got text")
 }
 
-// TestSelectivityIsOfFieldsWithFewValues: only text that is stored as LowCardinality, and small numbers, can
-// have few values.
-func TestSelectivityIsOfFieldsWithFewValues(t *testing.T) {
+// TestSelectivityIsSetForFieldsWithFewValues: only small numbers, and texts that are stored as
+// LowCardinality, have few values.
+func TestSelectivityIsSetForFieldsWithFewValues(t *testing.T) {
 	for i := range Fields {
-		f := &Fields[i]
-		few := f.Str != nil && strings.HasPrefix(f.Column.Type, "LowCardinality") || f.Num != nil && f.Column.Type == "UInt16"
-		if f.Selectivity < 0 || f.Selectivity > 4 || f.Selectivity > 0 && !few {
-			t.Errorf("%s: selectivity %d with column type %s", f.Name, f.Selectivity, f.Column.Type)
+		field := &Fields[i]
+		few := field.Str != nil && strings.HasPrefix(field.Column.Type, "LowCardinality") ||
+			field.Num != nil && field.Column.Type == "UInt16"
+		if field.Selectivity < 0 || field.Selectivity > 4 || field.Selectivity > 0 && !few {
+			t.Errorf("%s: selectivity %d with column type %s", field.Name, field.Selectivity, field.Column.Type)
 		}
 	}
 }
 
-// TestBodiesAreWhereThePathsLead: a field with a Body lies in the body of that dataset, any other in the
-// common part.
-func TestBodiesAreWhereThePathsLead(t *testing.T) {
+// TestPathLeadsToTheBody: the Path of a field with a Body leads into the body of that dataset. The Path of
+// any other field leads into the common part.
+func TestPathLeadsToTheBody(t *testing.T) {
 	for i := range Fields {
-		f := &Fields[i]
-		if f.Path == "" || f.hasSeveralPaths() {
+		field := &Fields[i]
+		if field.Path == "" || field.hasSeveralPaths() {
 			continue
 		}
-		v, _ := sampleValue(f)
-		e := &Event{}
-		if err := f.Set(e, v); err != nil {
-			t.Errorf("%s: %v", f.Name, err)
+		value, _ := sampleValue(field)
+		event := &Event{}
+		if err := field.Set(event, value); err != nil {
+			t.Errorf("%s: %v", field.Name, err)
 		}
-		for d := range Datasets {
-			if has := Datasets[d].HasBody; has != nil && has(e) != (f.Body == Dataset(d)) {
-				t.Errorf("%s: Body is %s, but its Path %s sets the body of %s: %v", f.Name, f.Body, f.Path, Dataset(d), has(e))
+		for dataset := range Datasets {
+			if has := Datasets[dataset].HasBody; has != nil && has(event) != (field.Body == Dataset(dataset)) {
+				t.Errorf("%s: Body is %s, but its Path %s sets the body of %s: %v",
+					field.Name, field.Body, field.Path, Dataset(dataset), has(event))
 			}
 		}
 	}
@@ -181,14 +185,14 @@ func FuzzFromJSON(f *testing.F) {
 	f.Add(`{"event":{"dataset":"log"},"message":"x","container":{"labels":{"a":"b"}}}`)
 	f.Add(`{"event.dataset":"http","verdict":{"tags":["a,b"]}}`)
 	f.Fuzz(func(t *testing.T, object string) {
-		e, err := FromJSON([]byte(object))
+		event, err := FromJSON([]byte(object))
 		if err != nil {
 			return
 		}
-		once := AppendJSON(nil, e)
+		once := AppendJSON(nil, event)
 		back, err := FromJSON(once)
 		if err != nil {
-			t.Fatalf("%q was read, but not what is written of it: %v\n%s", object, err, once)
+			t.Fatalf("%q was read, but not the JSON of its event: %v\n%s", object, err, once)
 		}
 		if twice := AppendJSON(nil, back); string(twice) != string(once) {
 			t.Fatalf("%s\n%s", once, twice)

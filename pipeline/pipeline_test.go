@@ -10,40 +10,41 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// filled returns an event in which every field of the common part and of every body has a value other than
-// zero.
+// filled returns an event in which no field of the common part or of a body is zero.
 func filled() *Event {
-	e := &Event{}
-	fill(e.ProtoReflect(), 0)
-	e.Id = []byte("0123456789abcdef")
-	e.CommunityId = []byte("01234567890123456789")
-	for _, p := range []*Endpoint{e.Source, e.Destination} {
-		p.Ip, p.NatIp = []byte{192, 0, 2, 1}, []byte{198, 51, 100, 1}
+	event := &Event{}
+	fill(event.ProtoReflect(), 0)
+	event.Id = []byte("0123456789abcdef")
+	event.CommunityId = []byte("01234567890123456789")
+	for _, endpoint := range []*Endpoint{event.Source, event.Destination} {
+		endpoint.Ip, endpoint.NatIp = []byte{192, 0, 2, 1}, []byte{198, 51, 100, 1}
 	}
-	e.Change.Action = "die"
-	return e
+	event.Change.Action = "die"
+	return event
 }
 
-func fill(m protoreflect.Message, depth int) {
-	fs := m.Descriptor().Fields()
-	for i := range fs.Len() {
-		f := fs.Get(i)
+// fill sets each field of a message, and of the messages in it.
+func fill(message protoreflect.Message, depth int) {
+	fields := message.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
 		switch {
-		case f.IsList() && f.Kind() == protoreflect.MessageKind:
-			l := m.Mutable(f).List()
-			fill(l.AppendMutable().Message(), depth+1)
-		case f.IsList():
-			m.Mutable(f).List().Append(scalar(f))
-		case f.Kind() == protoreflect.MessageKind:
-			fill(m.Mutable(f).Message(), depth+1)
+		case field.IsList() && field.Kind() == protoreflect.MessageKind:
+			list := message.Mutable(field).List()
+			fill(list.AppendMutable().Message(), depth+1)
+		case field.IsList():
+			message.Mutable(field).List().Append(scalar(field))
+		case field.Kind() == protoreflect.MessageKind:
+			fill(message.Mutable(field).Message(), depth+1)
 		default:
-			m.Set(f, scalar(f))
+			message.Set(field, scalar(field))
 		}
 	}
 }
 
-func scalar(f protoreflect.FieldDescriptor) protoreflect.Value {
-	switch f.Kind() {
+// scalar returns a value other than zero for a field.
+func scalar(field protoreflect.FieldDescriptor) protoreflect.Value {
+	switch field.Kind() {
 	case protoreflect.StringKind:
 		return protoreflect.ValueOfString("x")
 	case protoreflect.BytesKind:
@@ -61,91 +62,108 @@ func scalar(f protoreflect.FieldDescriptor) protoreflect.Value {
 	case protoreflect.EnumKind:
 		return protoreflect.ValueOfEnum(1)
 	}
-	panic("a kind that event.proto did not have: " + f.Kind().String())
+	panic("a kind that event.proto did not have: " + field.Kind().String())
 }
 
-// TestEveryFieldReadsSomething finds getters that read nothing: every field is present in an event that has
-// everything, and absent in an event that has nothing.
+// TestEveryFieldReadsSomething: every field of the table is present in an event that has a value everywhere,
+// and absent in an empty event.
 func TestEveryFieldReadsSomething(t *testing.T) {
-	e := filled()
+	event := filled()
 	for i := range Fields {
-		f := &Fields[i]
-		if !f.Has(e) {
-			t.Errorf("%s: absent in an event that has everything", f.Name)
+		field := &Fields[i]
+		if !field.Has(event) {
+			t.Errorf("%s: absent in an event that has a value everywhere", field.Name)
 		}
-		if f.Has(&Event{}) {
-			t.Errorf("%s: present in an event that has nothing", f.Name)
+		if field.Has(&Event{}) {
+			t.Errorf("%s: present in an empty event", field.Name)
 		}
 	}
 }
 
-// TestEveryLeafOfTheTypeIsInTheTable clears one leaf of event.proto after the other: the value of some field
-// must change.
-func TestEveryLeafOfTheTypeIsInTheTable(t *testing.T) {
-	known := map[string]string{
-		"container_index": "how container is sent", "source.container_index": "how container is sent", "destination.container_index": "how container is sent",
-		"source.container.ip": "for finding it, not for saying", "destination.container.ip": "as above", "container.ip": "as above",
-		"source.container.image_id": "the owner's says it", "destination.container.image_id": "as above",
-		"source.container.labels": "the owner's says it", "destination.container.labels": "as above",
-		"source.container.demo": "any of three", "destination.container.demo": "any of three", "container.demo": "any of three",
-		"verdicts.tags": "on the alert", "http.user_name": "mysql's wins where all are set",
-	}
+// fieldsWithoutRow are the fields of event.proto that no row of the field table reads, with the reason.
+var fieldsWithoutRow = map[string]string{
+	"container_index":             "refers to the container of the batch",
+	"source.container_index":      "refers to the container of the batch",
+	"destination.container_index": "refers to the container of the batch",
+
+	"container.ip":             "is used to resolve addresses only",
+	"source.container.ip":      "is used to resolve addresses only",
+	"destination.container.ip": "is used to resolve addresses only",
+
+	"source.container.image_id":      "is read from the container of the event",
+	"destination.container.image_id": "is read from the container of the event",
+	"source.container.labels":        "are read from the container of the event",
+	"destination.container.labels":   "are read from the container of the event",
+
+	"container.demo":             "is set if one of three is",
+	"source.container.demo":      "is set if one of three is",
+	"destination.container.demo": "is set if one of three is",
+
+	"verdicts.tags":  "are on the alert",
+	"http.user_name": "yields to mysql.user_name where both are set",
+}
+
+// TestEveryFieldOfAnEventIsInTheTable: when one field of event.proto is cleared, the value of a row of the
+// field table changes.
+func TestEveryFieldOfAnEventIsInTheTable(t *testing.T) {
+	// walk checks the fields of a message at a path. at calls do with this message of an event.
 	var walk func(path string, md protoreflect.MessageDescriptor, at func(e *Event, do func(protoreflect.Message)))
 	walk = func(path string, md protoreflect.MessageDescriptor, at func(e *Event, do func(protoreflect.Message))) {
-		fs := md.Fields()
-		for i := range fs.Len() {
-			f := fs.Get(i)
-			p := strings.TrimPrefix(path+"."+string(f.Name()), ".")
-			if _, ok := known[p]; ok {
+		for i := range md.Fields().Len() {
+			field := md.Fields().Get(i)
+			fieldPath := strings.TrimPrefix(path+"."+string(field.Name()), ".")
+			if _, ok := fieldsWithoutRow[fieldPath]; ok {
 				continue
 			}
-			if f.Kind() == protoreflect.MessageKind && f.Message().Name() != "Label" {
-				walk(p, f.Message(), func(e *Event, do func(protoreflect.Message)) {
-					at(e, func(m protoreflect.Message) {
-						if f.IsList() {
-							do(m.Mutable(f).List().Get(0).Message())
+			if field.Kind() == protoreflect.MessageKind && field.Message().Name() != "Label" {
+				walk(fieldPath, field.Message(), func(e *Event, do func(protoreflect.Message)) {
+					at(e, func(message protoreflect.Message) {
+						if field.IsList() {
+							do(message.Mutable(field).List().Get(0).Message())
 						} else {
-							do(m.Mutable(f).Message())
+							do(message.Mutable(field).Message())
 						}
 					})
 				})
 				continue
 			}
-			e := filled()
-			at(e, func(m protoreflect.Message) { m.Clear(f) })
-			if reflect.DeepEqual(values(e), values(filled())) {
-				t.Errorf("%s: no row of the field table reads it", p)
+			event := filled()
+			at(event, func(message protoreflect.Message) { message.Clear(field) })
+			if reflect.DeepEqual(values(event), values(filled())) {
+				t.Errorf("%s: no row of the field table reads it", fieldPath)
 			}
 		}
 	}
-	walk("", (&Event{}).ProtoReflect().Descriptor(), func(e *Event, do func(protoreflect.Message)) { do(e.ProtoReflect()) })
+	root := func(e *Event, do func(protoreflect.Message)) { do(e.ProtoReflect()) }
+	walk("", (&Event{}).ProtoReflect().Descriptor(), root)
 }
 
-func values(e *Event) map[string]any {
+// values returns the value of each field of the table by its name.
+func values(event *Event) map[string]any {
 	out := map[string]any{}
 	for i := range Fields {
-		f := &Fields[i]
+		field := &Fields[i]
 		switch {
-		case f.Str != nil:
-			out[f.Name] = f.Str(e)
-		case f.Num != nil:
-			out[f.Name] = f.Num(e)
-		case f.Flag != nil:
-			out[f.Name] = f.Flag(e)
-		case f.Time != nil:
-			out[f.Name] = f.Time(e)
-		case f.IP != nil:
-			out[f.Name] = f.IP(e).String()
-		case f.Raw != nil:
-			out[f.Name] = string(f.Raw(e))
-		case f.Strs != nil:
-			out[f.Name] = f.Strs(e, nil)
-		case f.Nums != nil:
-			out[f.Name] = f.Nums(e, nil)
-		case f.Labels != nil:
-			out[f.Name] = len(f.Labels(e))
+		case field.Str != nil:
+			out[field.Name] = field.Str(event)
+		case field.Num != nil:
+			out[field.Name] = field.Num(event)
+		case field.Flag != nil:
+			out[field.Name] = field.Flag(event)
+		case field.Time != nil:
+			out[field.Name] = field.Time(event)
+		case field.IP != nil:
+			out[field.Name] = field.IP(event).String()
+		case field.Raw != nil:
+			out[field.Name] = string(field.Raw(event))
+		case field.Strs != nil:
+			out[field.Name] = field.Strs(event, nil)
+		case field.Nums != nil:
+			out[field.Name] = field.Nums(event, nil)
+		case field.Labels != nil:
+			out[field.Name] = len(field.Labels(event))
 		default:
-			panic(f.Name + " has no getter")
+			panic(field.Name + " has no getter")
 		}
 	}
 	return out
@@ -153,99 +171,111 @@ func values(e *Event) map[string]any {
 
 func TestNamesAndColumnsAreUnique(t *testing.T) {
 	names, columns := map[string]bool{}, map[string]bool{}
-	for _, f := range Fields {
-		if names[f.Name] || columns[f.Column.Name] || f.Doc == "" || f.Column.Type == "" {
-			t.Errorf("%s: double, or without a sentence or a type", f.Name)
+	for _, field := range Fields {
+		if names[field.Name] || columns[field.Column.Name] || field.Doc == "" || field.Column.Type == "" {
+			t.Errorf("%s: double, or without a sentence or a type", field.Name)
 		}
-		names[f.Name], columns[f.Column.Name] = true, true
-		if f.Strs != nil && strings.Contains(f.Column.Name, ".") && !strings.HasPrefix(f.Name, "verdict.") {
-			t.Errorf("%s: the column of a list has a dot, and is Nested to ClickHouse", f.Name)
+		names[field.Name], columns[field.Column.Name] = true, true
+		if field.Strs != nil && strings.Contains(field.Column.Name, ".") && !strings.HasPrefix(field.Name, "verdict.") {
+			t.Errorf("%s: the column of a list has a dot, and is Nested to ClickHouse", field.Name)
 		}
 	}
 }
 
 func TestReadingAFieldDoesNotAllocate(t *testing.T) {
-	e := filled()
+	event := filled()
 	strs, nums := make([]string, 0, 16), make([]int64, 0, 16)
 	for i := range Fields {
-		f := &Fields[i]
-		n := testing.AllocsPerRun(10, func() {
-			if f.Strs != nil {
-				f.Strs(e, strs)
-			} else if f.Nums != nil {
-				f.Nums(e, nums)
+		field := &Fields[i]
+		allocations := testing.AllocsPerRun(10, func() {
+			if field.Strs != nil {
+				field.Strs(event, strs)
+			} else if field.Nums != nil {
+				field.Nums(event, nums)
 			} else {
-				f.Has(e)
+				field.Has(event)
 			}
 		})
-		if n != 0 {
-			t.Errorf("%s: %v allocations", f.Name, n)
+		if allocations != 0 {
+			t.Errorf("%s: %v allocations", field.Name, allocations)
 		}
 	}
 }
 
-func TestJSONIsNestedAndSaysOnlyWhatIsThere(t *testing.T) {
-	e := &Event{
+func TestJSONIsNestedAndOmitsEmptyFields(t *testing.T) {
+	event := &Event{
 		Id: []byte("0123456789abcdef"), Dataset: Dataset_DNS, Timestamp: 1700000000123456789, Transport: Transport_UDP,
 		Source: &Endpoint{Ip: []byte{172, 17, 0, 2}, Port: 40000},
-		Dns:    &DNSMessage{QuestionName: "a\"b\\c\n\x01\xff.example", AnswersData: []string{"192.0.2.1", "é"}, AnswersTtl: []uint32{30, 0}},
+		Dns: &DNSMessage{
+			QuestionName: "a\"b\\c\n\x01\xff.example",
+			AnswersData:  []string{"192.0.2.1", "é"}, AnswersTtl: []uint32{30, 0},
+		},
 	}
-	got := string(AppendJSON(nil, e))
-	want := `{"@timestamp":"2023-11-14T22:13:20.123456789Z","event":{"id":"30313233-3435-3637-3839-616263646566","dataset":"dns"},"network":{"transport":"udp","type":"ipv4"},` +
-		`"source":{"ip":"172.17.0.2","port":40000},"dns":{"question":{"name":"a\"b\\c\n\u0001\ufffd.example"},"answers":{"data":["192.0.2.1","é"],"ttl":[30,0]}}}`
+	got := string(AppendJSON(nil, event))
+	want := `{"@timestamp":"2023-11-14T22:13:20.123456789Z",` +
+		`"event":{"id":"30313233-3435-3637-3839-616263646566","dataset":"dns"},` +
+		`"network":{"transport":"udp","type":"ipv4"},"source":{"ip":"172.17.0.2","port":40000},` +
+		`"dns":{"question":{"name":"a\"b\\c\n\u0001\ufffd.example"},"answers":{"data":["192.0.2.1","é"],"ttl":[30,0]}}}`
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
 
-// TestJSONSteersNoTerminal checks that JSON of any text has no control characters, and decodes to the same
-// text.
-func TestJSONSteersNoTerminal(t *testing.T) {
-	const nasty = "a\x1b[2J\x7fb\u0080\u009b31m\u009fc\u00a0é\u2028日"
-	got := string(AppendJSON(nil, &Event{Dataset: Dataset_LOG, Log: &LogLine{Message: nasty}}))
+// TestJSONHasNoControlCharacters: terminals interpret control characters, so the JSON of a text has none. It
+// is decoded to the same text.
+func TestJSONHasNoControlCharacters(t *testing.T) {
+	const message = "a\x1b[2J\x7fb\u0080\u009b31m\u009fc\u00a0é\u2028日"
+	got := string(AppendJSON(nil, &Event{Dataset: Dataset_LOG, Log: &LogLine{Message: message}}))
 	if strings.ContainsFunc(got, func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 }) {
 		t.Errorf("got %q", got)
 	}
 	var back struct{ Message string }
-	if err := json.Unmarshal([]byte(got), &back); err != nil || back.Message != nasty {
+	if err := json.Unmarshal([]byte(got), &back); err != nil || back.Message != message {
 		t.Errorf("%s reads as %q, %v", got, back.Message, err)
 	}
 }
 
 func FuzzJSONIsValid(f *testing.F) {
 	f.Add("plain", "\x00\xff\\")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		e := &Event{Dataset: Dataset_LOG, Log: &LogLine{Message: a, Path: b}, Container: &Container{Labels: []*Label{{Key: b, Value: a}}}}
-		if got := AppendJSON(nil, e); !json.Valid(got) {
+	f.Fuzz(func(t *testing.T, message, path string) {
+		event := &Event{
+			Dataset: Dataset_LOG, Log: &LogLine{Message: message, Path: path},
+			Container: &Container{Labels: []*Label{{Key: path, Value: message}}},
+		}
+		if got := AppendJSON(nil, event); !json.Valid(got) {
 			t.Errorf("%q is not JSON", got)
 		}
 	})
 }
 
-// TestReleasedEventsShareNothingWithTheirBuffer fills pooled events after a release: the buffer of the record
-// that the released events were decoded from must not change.
+// TestReleasedEventsShareNothingWithTheirBuffer: events are decoded without a copy, released to the pool, and
+// filled again. The buffer from which they were decoded does not change.
 func TestReleasedEventsShareNothingWithTheirBuffer(t *testing.T) {
-	src := &Batch{Collector: []byte("collectorcollect"), Events: []*Event{{Id: []byte("0123456789abcdef"), CommunityId: []byte("01234567890123456789"), Source: &Endpoint{Ip: []byte{1, 2, 3, 4}, NatIp: []byte{5, 6, 7, 8}}}}}
+	sent := &Event{
+		Id: []byte("0123456789abcdef"), CommunityId: []byte("01234567890123456789"),
+		Source: &Endpoint{Ip: []byte{1, 2, 3, 4}, NatIp: []byte{5, 6, 7, 8}},
+	}
+	src := &Batch{Collector: []byte("collectorcollect"), Events: []*Event{sent}}
 	buf, err := src.MarshalVT()
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := string(buf)
 	for range 100 {
-		b := BatchFromVTPool()
-		if err := b.UnmarshalVTUnsafe(buf); err != nil {
+		batch := BatchFromVTPool()
+		if err := batch.UnmarshalVTUnsafe(buf); err != nil {
 			t.Fatal(err)
 		}
-		ResolveReferences(b)
-		ReleaseBatch(b)
-		e := EventFromVTPool()
-		e.Id = append(e.Id[:0], "XXXXXXXXXXXXXXXX"...)
-		e.Source = EndpointFromVTPool()
-		e.Source.Ip = append(e.Source.Ip[:0], 9, 9, 9, 9)
-		ReleaseEvent(e)
-		b = BatchFromVTPool()
-		b.Collector = append(b.Collector[:0], "YYYYYYYYYYYYYYYY"...)
-		ReleaseBatch(b)
+		ResolveReferences(batch)
+		ReleaseBatch(batch)
+		event := EventFromVTPool()
+		event.Id = append(event.Id[:0], "XXXXXXXXXXXXXXXX"...)
+		event.Source = EndpointFromVTPool()
+		event.Source.Ip = append(event.Source.Ip[:0], 9, 9, 9, 9)
+		ReleaseEvent(event)
+		batch = BatchFromVTPool()
+		batch.Collector = append(batch.Collector[:0], "YYYYYYYYYYYYYYYY"...)
+		ReleaseBatch(batch)
 	}
 	if string(buf) != before {
 		t.Error("the buffer was written through a pooled event")
@@ -253,23 +283,27 @@ func TestReleasedEventsShareNothingWithTheirBuffer(t *testing.T) {
 }
 
 func TestResolveIgnoresAnIndexOutOfRange(t *testing.T) {
-	c := &Container{Id: "c1"}
-	b := &Batch{Host: &Host{Name: "h"}, Containers: []*Container{c}, Events: []*Event{{ContainerIndex: 1, Source: &Endpoint{ContainerIndex: 2}, Destination: &Endpoint{ContainerIndex: 1}}}}
-	ResolveReferences(b)
-	e := b.Events[0]
-	if e.Container != c || e.Source.Container != nil || e.Destination.Container != c || e.Host != b.Host {
-		t.Errorf("resolved %v", e)
+	container := &Container{Id: "c1"}
+	event := &Event{ContainerIndex: 1, Source: &Endpoint{ContainerIndex: 2}, Destination: &Endpoint{ContainerIndex: 1}}
+	batch := &Batch{Host: &Host{Name: "h"}, Containers: []*Container{container}, Events: []*Event{event}}
+	ResolveReferences(batch)
+	if event.Container != container || event.Source.Container != nil || event.Destination.Container != container {
+		t.Errorf("containers %v", event)
+	}
+	if event.Host != batch.Host {
+		t.Errorf("resolved %v", event)
 	}
 }
 
-// TestCommunityID uses vectors from the baseline of the specification.
-func TestCommunityID(t *testing.T) {
-	check := func(tr Transport, a, b, want string) {
+// TestCommunityIDIsThatOfTheSpecification: the cases are from the baseline of the specification.
+func TestCommunityIDIsThatOfTheSpecification(t *testing.T) {
+	check := func(transport Transport, client, server, want string) {
 		t.Helper()
-		x, y := netip.MustParseAddrPort(a), netip.MustParseAddrPort(b)
-		for _, id := range [][20]byte{CommunityID(tr, x, y), CommunityID(tr, y, x)} {
+		clientAddr, serverAddr := netip.MustParseAddrPort(client), netip.MustParseAddrPort(server)
+		forth, back := CommunityID(transport, clientAddr, serverAddr), CommunityID(transport, serverAddr, clientAddr)
+		for _, id := range [][20]byte{forth, back} {
 			if got := CommunityIDText(id[:]); got != want {
-				t.Errorf("%s %s: got %s, want %s", a, b, got, want)
+				t.Errorf("%s %s: got %s, want %s", client, server, got, want)
 			}
 		}
 	}
@@ -277,23 +311,33 @@ func TestCommunityID(t *testing.T) {
 	check(Transport_UDP, "192.168.1.52:54585", "8.8.8.8:53", "1:d/FP5EW3wiY1vCndhwleRRKHowQ=")
 }
 
-func TestIdentitiesDifferInEveryPart(t *testing.T) {
-	c := ID{1}
-	a, b := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:2")
-	s := SessionID(c, Transport_TCP, a, b, 7, 9)
+// TestIDsDifferInEveryPart: each ID differs from the first of its kind in one part.
+func TestIDsDifferInEveryPart(t *testing.T) {
+	collector := ID{1}
+	client, server := netip.MustParseAddrPort("192.0.2.1:1"), netip.MustParseAddrPort("192.0.2.2:2")
+	session := SessionID(collector, Transport_TCP, client, server, 7, 9)
 	ids := []ID{
-		s, SessionID(ID{2}, Transport_TCP, a, b, 7, 9), SessionID(c, Transport_UDP, a, b, 7, 9), SessionID(c, Transport_TCP, b, a, 7, 9), SessionID(c, Transport_TCP, a, b, 8, 9), SessionID(c, Transport_TCP, a, b, 7, 8),
-		TransactionID(s, 0, 0), TransactionID(s, 1, 0), TransactionID(s, 0, 1), TransactionID(ID{}, 0, 0),
-		LogID(c, "a", []byte("h"), 0), LogID(c, "ah", nil, 0), LogID(c, "a", []byte("h"), 1), LogID(ID{}, "a", []byte("h"), 0),
+		session,
+		SessionID(ID{2}, Transport_TCP, client, server, 7, 9),
+		SessionID(collector, Transport_UDP, client, server, 7, 9),
+		SessionID(collector, Transport_TCP, server, client, 7, 9),
+		SessionID(collector, Transport_TCP, client, server, 8, 9),
+		SessionID(collector, Transport_TCP, client, server, 7, 8),
+
+		TransactionID(session, 0, 0), TransactionID(session, 1, 0), TransactionID(session, 0, 1),
+		TransactionID(ID{}, 0, 0),
+
+		LogID(collector, "a", []byte("h"), 0), LogID(collector, "ah", nil, 0), LogID(collector, "a", []byte("h"), 1),
+		LogID(ID{}, "a", []byte("h"), 0),
 	}
 	seen := map[ID]int{}
 	for i, id := range ids {
-		if j, ok := seen[id]; ok {
-			t.Errorf("identities %d and %d are the same", i, j)
+		if other, ok := seen[id]; ok {
+			t.Errorf("IDs %d and %d are equal", i, other)
 		}
 		seen[id] = i
 	}
-	if s != SessionID(c, Transport_TCP, a, b, 7, 9) {
-		t.Error("an identity is not the same twice")
+	if session != SessionID(collector, Transport_TCP, client, server, 7, 9) {
+		t.Error("the ID of the same session has changed")
 	}
 }

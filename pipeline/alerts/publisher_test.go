@@ -29,15 +29,16 @@ import (
 
 var discardLog = slog.New(slog.DiscardHandler)
 
+// newClient returns a client of an in-memory broker with the topics of tidegate.
 func newClient(t *testing.T) *kafka.Client {
 	t.Helper()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.Close)
+	t.Cleanup(cluster.Close)
 	cfg := kafka.Default()
-	cfg.Brokers, cfg.Assign = c.ListenAddrs(), kafka.AssignStatic
+	cfg.Brokers, cfg.Assign = cluster.ListenAddrs(), kafka.AssignStatic
 	client, err := kafka.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -49,44 +50,44 @@ func newClient(t *testing.T) *kafka.Client {
 	return client
 }
 
-// alertOf returns the alert of one group after as many matches as its revision says.
+// alertOf returns the given revision of the alert of a group: revision n has counted n matches.
 func alertOf(rule, group string, revision uint64) *pipeline.Alert {
-	g := NewGrouper(DefaultGrouper(), 0)
-	for i := range revision {
-		e := match(int64(i), rule, group)
-		g.AddVerdicts(e, late, int64(i))
+	grouper := NewGrouper(DefaultGrouper(), 0)
+	for i := range int64(revision) {
+		grouper.AddVerdicts(match(i, rule, group), late, i)
 	}
-	all, _ := g.Flush()
+	all, _ := grouper.Flush()
 	all[0].WindowStart = time.Now().Add(-time.Minute).UTC().Truncate(time.Second)
 	return all[0]
 }
 
 // publish writes alerts, or raw messages, to the alerts topic.
-func publish(t *testing.T, c *kafka.Client, values ...any) {
+func publish(t *testing.T, client *kafka.Client, values ...any) {
 	t.Helper()
-	for _, v := range values {
-		b, ok := v.([]byte)
+	for _, value := range values {
+		data, ok := value.([]byte)
 		key := []byte("k")
 		if !ok {
-			b, _ = json.Marshal(v)
-			key = []byte(v.(*pipeline.Alert).Fingerprint)
+			data, _ = json.Marshal(value)
+			key = []byte(value.(*pipeline.Alert).Fingerprint)
 		}
-		if _, err := c.Produce(context.Background(), c.Topic(pipeline.TopicAlerts), 0, kafkago.Record{Time: time.Now(), Key: kafkago.NewBytes(key), Value: kafkago.NewBytes(b)}); err != nil {
+		record := kafkago.Record{Time: time.Now(), Key: kafkago.NewBytes(key), Value: kafkago.NewBytes(data)}
+		if _, err := client.Produce(context.Background(), client.Topic(pipeline.TopicAlerts), 0, record); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// run starts a publisher until the returned function is called.
-func run(t *testing.T, cfg Config, c *kafka.Client, onAlert func(*pipeline.Alert)) func() {
+// run runs a publisher until the returned function is called.
+func run(t *testing.T, cfg Config, client *kafka.Client, onAlert func(*pipeline.Alert)) func() {
 	t.Helper()
-	p, err := NewPublisher(cfg, c, onAlert, discardLog, nil)
+	publisher, err := NewPublisher(cfg, client, onAlert, discardLog, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx) }()
+	go func() { done <- publisher.Run(ctx) }()
 	var once sync.Once
 	stop := func() {
 		once.Do(func() {
@@ -100,73 +101,81 @@ func run(t *testing.T, cfg Config, c *kafka.Client, onAlert func(*pipeline.Alert
 	return stop
 }
 
-func waitUntil(t *testing.T, what string, f func() bool) {
+// waitUntil waits until condition reports true, for 30 seconds at most.
+func waitUntil(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("timed out waiting for %s", what)
 		}
 	}
 }
 
-// committed returns the offset that a destination has committed; -1: none.
-func committed(t *testing.T, c *kafka.Client, destination string) int64 {
+// committed returns the offset that a destination has committed, or -1.
+func committed(t *testing.T, client *kafka.Client, destination string) int64 {
 	t.Helper()
-	topic, group := c.Topic(pipeline.TopicAlerts), c.Config().TopicPrefix+"-alerts-"+destination
-	f, err := c.Kafka().OffsetFetch(t.Context(), &kafkago.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: {0}}})
+	topic, group := client.Topic(pipeline.TopicAlerts), client.Config().TopicPrefix+"-alerts-"+destination
+	request := &kafkago.OffsetFetchRequest{GroupID: group, Topics: map[string][]int{topic: {0}}}
+	response, err := client.Kafka().OffsetFetch(t.Context(), request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(f.Topics[topic]) == 0 {
+	if len(response.Topics[topic]) == 0 {
 		return -1
 	}
-	return f.Topics[topic][0].CommittedOffset
+	return response.Topics[topic][0].CommittedOffset
 }
 
 // A receiver is the server of a webhook.
 type receiver struct {
 	*httptest.Server
-	mu     sync.Mutex
-	got    []string // rule/group×count
-	keys   []string
-	answer func(w http.ResponseWriter, n int) bool // reports whether request n is accepted; nil accepts all
-	tries  int
+	mu       sync.Mutex // guards the fields below
+	got      []string   // the accepted alerts: rule/group×count
+	keys     []string   // their idempotency keys
+	requests int        // so far
+
+	// answer reports whether a request is accepted; requests are numbered from 1. It writes the response to
+	// one that is not. A nil answer accepts all.
+	answer func(w http.ResponseWriter, request int) bool
 }
 
+// newReceiver starts a receiver that checks the signature of each alert if secret is not empty.
 func newReceiver(t *testing.T, secret string) *receiver {
-	r := &receiver{}
-	r.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		body, _ := io.ReadAll(q.Body)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.tries++
-		if r.answer != nil && !r.answer(w, r.tries) {
+	hook := &receiver{}
+	hook.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		body, _ := io.ReadAll(request.Body)
+		hook.mu.Lock()
+		defer hook.mu.Unlock()
+		hook.requests++
+		if hook.answer != nil && !hook.answer(w, hook.requests) {
 			return
 		}
 		mac := hmac.New(sha256.New, []byte(secret))
 		mac.Write(body)
-		if want := "sha256=" + hex.EncodeToString(mac.Sum(nil)); secret != "" && q.Header.Get("X-Tidegate-Signature") != want {
-			t.Errorf("signature %q", q.Header.Get("X-Tidegate-Signature"))
+		signature := request.Header.Get("X-Tidegate-Signature")
+		if want := "sha256=" + hex.EncodeToString(mac.Sum(nil)); secret != "" && signature != want {
+			t.Errorf("signature %q", signature)
 		}
-		var a pipeline.Alert
-		if err := json.Unmarshal(body, &a); err != nil {
+		var alert pipeline.Alert
+		if err := json.Unmarshal(body, &alert); err != nil {
 			t.Errorf("%s: %v", body, err)
 		}
-		r.got = append(r.got, fmt.Sprintf("%s/%s×%d", a.Rule, a.Group, a.Count))
-		r.keys = append(r.keys, q.Header.Get("Idempotency-Key"))
+		hook.got = append(hook.got, fmt.Sprintf("%s/%s×%d", alert.Rule, alert.Group, alert.Count))
+		hook.keys = append(hook.keys, request.Header.Get("Idempotency-Key"))
 	}))
-	t.Cleanup(r.Close)
-	return r
+	t.Cleanup(hook.Close)
+	return hook
 }
 
+// list returns the accepted alerts in one line.
 func (r *receiver) list() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return strings.Join(r.got, " ")
 }
 
-// hook returns a configuration with one webhook.
-func hook(url string) Config {
+// webhookConfig returns a configuration with one webhook.
+func webhookConfig(url string) Config {
 	cfg := Default()
 	cfg.Throttle = 20 * time.Millisecond
 	cfg.Webhooks = []Webhook{{HTTP: HTTP{Name: "hook", URL: url}, Secret: "s3cret"}}
@@ -174,23 +183,35 @@ func hook(url string) Config {
 }
 
 func TestWebhookGetsEachRevisionOnceAlsoOverARestart(t *testing.T) {
-	c, r := newClient(t), newReceiver(t, "s3cret")
+	client, hook := newClient(t), newReceiver(t, "s3cret")
 	var mu sync.Mutex
-	var called []string
-	onAlert := func(a *pipeline.Alert) { mu.Lock(); defer mu.Unlock(); called = append(called, a.Group) }
-	callbacks := func() string { mu.Lock(); defer mu.Unlock(); return strings.Join(called, " ") }
-	a := alertOf("r", "a", 1)
-	publish(t, c, a, alertOf("r", "b", 3), a)
-	stop := run(t, hook(r.URL), c, onAlert)
-	waitUntil(t, "two alerts", func() bool { return r.list() == "r/a×1 r/b×3" && callbacks() == "a b" })
-	waitUntil(t, "the commit", func() bool { return committed(t, c, "hook") == 3 && committed(t, c, callbackName) == 3 })
+	var called []string // the groups of the alerts that onAlert was called with; mu guards it
+	onAlert := func(alert *pipeline.Alert) {
+		mu.Lock()
+		defer mu.Unlock()
+		called = append(called, alert.Group)
+	}
+	callbacks := func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Join(called, " ")
+	}
+
+	alert := alertOf("r", "a", 1)
+	publish(t, client, alert, alertOf("r", "b", 3), alert)
+	stop := run(t, webhookConfig(hook.URL), client, onAlert)
+	waitUntil(t, "two alerts", func() bool { return hook.list() == "r/a×1 r/b×3" && callbacks() == "a b" })
+	waitUntil(t, "the commit", func() bool {
+		return committed(t, client, "hook") == 3 && committed(t, client, callbackName) == 3
+	})
 	stop()
-	stop = run(t, hook(r.URL), c, onAlert)
-	publish(t, c, alertOf("r", "c", 1))
-	waitUntil(t, "the third", func() bool { return r.list() == "r/a×1 r/b×3 r/c×1" && callbacks() == "a b c" })
+
+	stop = run(t, webhookConfig(hook.URL), client, onAlert)
+	publish(t, client, alertOf("r", "c", 1))
+	waitUntil(t, "the third", func() bool { return hook.list() == "r/a×1 r/b×3 r/c×1" && callbacks() == "a b c" })
 	stop()
-	if r.keys[1] != alertOf("r", "b", 3).ID+"/3" {
-		t.Errorf("idempotency keys %v", r.keys)
+	if hook.keys[1] != alertOf("r", "b", 3).ID+"/3" {
+		t.Errorf("idempotency keys %v", hook.keys)
 	}
 	if got := callbacks(); got != "a b c" {
 		t.Errorf("called back for %v", got)
@@ -201,38 +222,39 @@ func TestOnlyTheNewestRevisionIsSentAfterTheInterval(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	c, r := newClient(t), newReceiver(t, "s3cret")
-	cfg := hook(r.URL)
+	client, hook := newClient(t), newReceiver(t, "s3cret")
+	cfg := webhookConfig(hook.URL)
 	cfg.Throttle = 2 * time.Second
-	stop := run(t, cfg, c, nil)
-	publish(t, c, alertOf("r", "a", 1))
-	waitUntil(t, "the first at once", func() bool { return r.list() == "r/a×1" })
-	publish(t, c, alertOf("r", "a", 2), alertOf("r", "a", 5), alertOf("r", "a", 9))
-	waitUntil(t, "the newest", func() bool { return r.list() == "r/a×1 r/a×9" })
+	stop := run(t, cfg, client, nil)
+	publish(t, client, alertOf("r", "a", 1))
+	waitUntil(t, "the first at once", func() bool { return hook.list() == "r/a×1" })
+	publish(t, client, alertOf("r", "a", 2), alertOf("r", "a", 5), alertOf("r", "a", 9))
+	waitUntil(t, "the newest", func() bool { return hook.list() == "r/a×1 r/a×9" })
 	stop()
 }
 
-// TestUndeliveredRevisionIsNotAcknowledged: a revision that waits for its interval is delivered by the next
-// publisher.
-func TestUndeliveredRevisionIsNotAcknowledged(t *testing.T) {
-	c, r := newClient(t), newReceiver(t, "s3cret")
-	cfg := hook(r.URL)
+// TestUndeliveredRevisionIsNotCommitted: a publisher stops while a revision waits for its interval. The next
+// publisher delivers the revision.
+func TestUndeliveredRevisionIsNotCommitted(t *testing.T) {
+	client, hook := newClient(t), newReceiver(t, "s3cret")
+	cfg := webhookConfig(hook.URL)
 	cfg.Throttle = time.Hour
-	stop := run(t, cfg, c, nil)
-	publish(t, c, alertOf("r", "a", 1))
-	waitUntil(t, "the first", func() bool { return r.list() == "r/a×1" })
-	publish(t, c, alertOf("r", "a", 2), alertOf("r", "b", 1))
-	waitUntil(t, "the other", func() bool { return r.list() == "r/a×1 r/b×1" })
+	stop := run(t, cfg, client, nil)
+	publish(t, client, alertOf("r", "a", 1))
+	waitUntil(t, "the first", func() bool { return hook.list() == "r/a×1" })
+	publish(t, client, alertOf("r", "a", 2), alertOf("r", "b", 1))
+	waitUntil(t, "the other", func() bool { return hook.list() == "r/a×1 r/b×1" })
 	stop()
-	stop = run(t, hook(r.URL), c, nil)
-	waitUntil(t, "what waited", func() bool { return strings.Contains(r.list(), "r/a×2") })
+
+	stop = run(t, webhookConfig(hook.URL), client, nil)
+	waitUntil(t, "the second revision", func() bool { return strings.Contains(hook.list(), "r/a×2") })
 	stop()
 }
 
-func TestFailedDeliveryIsRepeatedWhenTheDestinationAsks(t *testing.T) {
-	c, r := newClient(t), newReceiver(t, "s3cret")
-	r.answer = func(w http.ResponseWriter, n int) bool {
-		switch n {
+func TestFailedDeliveryIsRepeatedUntilItSucceeds(t *testing.T) {
+	client, hook := newClient(t), newReceiver(t, "s3cret")
+	hook.answer = func(w http.ResponseWriter, request int) bool {
+		switch request {
 		case 1:
 			w.WriteHeader(http.StatusInternalServerError)
 		case 2:
@@ -245,41 +267,48 @@ func TestFailedDeliveryIsRepeatedWhenTheDestinationAsks(t *testing.T) {
 		}
 		return false
 	}
-	publish(t, c, alertOf("r", "a", 1))
-	stop := run(t, hook(r.URL), c, nil)
-	waitUntil(t, "the alert", func() bool { return r.list() == "r/a×1" })
+	publish(t, client, alertOf("r", "a", 1))
+	stop := run(t, webhookConfig(hook.URL), client, nil)
+	waitUntil(t, "the alert", func() bool { return hook.list() == "r/a×1" })
 	stop()
 }
 
 func TestRejectedAlertAndGarbageBecomeDeadLetters(t *testing.T) {
-	c, r := newClient(t), newReceiver(t, "s3cret")
-	r.answer = func(w http.ResponseWriter, n int) bool {
-		if n == 1 {
+	client, hook := newClient(t), newReceiver(t, "s3cret")
+	hook.answer = func(w http.ResponseWriter, request int) bool {
+		if request == 1 {
 			http.Error(w, "no such field", http.StatusBadRequest)
 		}
-		return n > 1
+		return request > 1
 	}
-	publish(t, c, alertOf("r", "a", 1))
-	stop := run(t, hook(r.URL), c, nil)
-	waitUntil(t, "the rejection", func() bool { r.mu.Lock(); defer r.mu.Unlock(); return r.tries == 1 })
-	publish(t, c, []byte("garbage"), alertOf("r", "b", 1))
-	waitUntil(t, "the alert behind", func() bool { return r.list() == "r/b×1" })
+	publish(t, client, alertOf("r", "a", 1))
+	stop := run(t, webhookConfig(hook.URL), client, nil)
+	waitUntil(t, "the rejection", func() bool {
+		hook.mu.Lock()
+		defer hook.mu.Unlock()
+		return hook.requests == 1
+	})
+	publish(t, client, []byte("garbage"), alertOf("r", "b", 1))
+	waitUntil(t, "the next alert", func() bool { return hook.list() == "r/b×1" })
 	stop()
-	rd := kafkago.NewReader(kafkago.ReaderConfig{Brokers: c.Brokers(), Topic: c.Topic(pipeline.TopicDeadLetter), MaxWait: 50 * time.Millisecond})
-	defer rd.Close()
+
+	reader := kafkago.NewReader(kafkago.ReaderConfig{
+		Brokers: client.Brokers(), Topic: client.Topic(pipeline.TopicDeadLetter), MaxWait: 50 * time.Millisecond,
+	})
+	defer reader.Close()
 	for _, want := range []string{"rejected", "decode"} {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		m, err := rd.ReadMessage(ctx)
+		message, err := reader.ReadMessage(ctx)
 		cancel()
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := map[string]string{}
-		for _, x := range m.Headers {
-			h[x.Key] = string(x.Value)
+		headers := map[string]string{}
+		for _, header := range message.Headers {
+			headers[header.Key] = string(header.Value)
 		}
-		if h["reason"] != want || h["stage"] != "alerts/hook" {
-			t.Errorf("letter %v, want %s", h, want)
+		if headers["reason"] != want || headers["stage"] != "alerts/hook" {
+			t.Errorf("letter %v, want %s", headers, want)
 		}
 	}
 }
@@ -287,27 +316,29 @@ func TestRejectedAlertAndGarbageBecomeDeadLetters(t *testing.T) {
 // alertmanagerAt starts a real Alertmanager and returns its URL.
 func alertmanagerAt(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
+	addr := listener.Addr().String()
+	listener.Close()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "am.yml"), []byte("route:\n  receiver: none\nreceivers:\n- name: none\n"), 0o600); err != nil {
+	file := filepath.Join(dir, "am.yml")
+	if err := os.WriteFile(file, []byte("route:\n  receiver: none\nreceivers:\n- name: none\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("prometheus-alertmanager", "--config.file="+filepath.Join(dir, "am.yml"), "--storage.path="+dir, "--web.listen-address="+addr, "--cluster.listen-address=")
+	cmd := exec.Command("prometheus-alertmanager", "--config.file="+file,
+		"--storage.path="+dir, "--web.listen-address="+addr, "--cluster.listen-address=")
 	if err := cmd.Start(); err != nil {
 		t.Fatalf("start prometheus-alertmanager (Debian's package of that name): %v", err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	waitUntil(t, "alertmanager", func() bool {
-		r, err := http.Get("http://" + addr + "/-/ready")
+		response, err := http.Get("http://" + addr + "/-/ready")
 		if err == nil {
-			r.Body.Close()
+			response.Body.Close()
 		}
-		return err == nil && r.StatusCode == 200
+		return err == nil && response.StatusCode == 200
 	})
 	return "http://" + addr
 }
@@ -318,66 +349,70 @@ type listed struct {
 	StartsAt, EndsAt    time.Time
 }
 
+// listOf returns the active alerts of an Alertmanager.
 func listOf(t *testing.T, url string) []listed {
 	t.Helper()
-	r, err := http.Get(url + "/api/v2/alerts")
+	response, err := http.Get(url + "/api/v2/alerts")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Body.Close()
+	defer response.Body.Close()
 	var out []listed
-	if err := json.NewDecoder(r.Body).Decode(&out); err != nil {
+	if err := json.NewDecoder(response.Body).Decode(&out); err != nil {
 		t.Fatal(err)
 	}
 	return out
 }
 
-func TestRealAlertmanagerListsTheAlertUntilItIsOver(t *testing.T) {
+func TestAlertmanagerListsAnAlertUntilItIsResolved(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	url, c := alertmanagerAt(t), newClient(t)
+	url, client := alertmanagerAt(t), newClient(t)
 	cfg := Default()
 	cfg.Throttle, cfg.ResendInterval, cfg.ResolveAfter = 50*time.Millisecond, 200*time.Millisecond, 4*time.Second
 	cfg.Alertmanager = []Alertmanager{{HTTP: HTTP{Name: "am", URL: url + "/"}, Labels: map[string]string{"team": "blue"}}}
-	stop := run(t, cfg, c, nil)
-	publish(t, c, alertOf("r", "a", 1), alertOf("r", "b", 1))
+	stop := run(t, cfg, client, nil)
+	publish(t, client, alertOf("r", "a", 1), alertOf("r", "b", 1))
 	waitUntil(t, "two alerts", func() bool { return len(listOf(t, url)) == 2 })
-	publish(t, c, alertOf("r", "a", 4))
+	publish(t, client, alertOf("r", "a", 4))
 	waitUntil(t, "the newest count", func() bool {
-		for _, a := range listOf(t, url) {
-			if a.Labels["group"] == "a" && a.Annotations["count"] == "4" {
+		for _, alert := range listOf(t, url) {
+			if alert.Labels["group"] == "a" && alert.Annotations["count"] == "4" {
 				return true
 			}
 		}
 		return false
 	})
-	for _, a := range listOf(t, url) {
-		l := a.Labels
-		if l["alertname"] != "r" || l["severity"] != "high" || l["host"] != "h" || l["container"] != "web" || l["team"] != "blue" || len(l["fingerprint"]) != 16 ||
-			a.Annotations["summary"] == "" || a.Annotations["version"] != "3" || time.Until(a.EndsAt) < 4*time.Minute {
-			t.Errorf("%+v", a)
+	for _, alert := range listOf(t, url) {
+		labels := alert.Labels
+		if labels["alertname"] != "r" || labels["severity"] != "high" || labels["host"] != "h" ||
+			labels["container"] != "web" || labels["team"] != "blue" || len(labels["fingerprint"]) != 16 {
+			t.Errorf("labels %+v", labels)
+		}
+		if alert.Annotations["summary"] == "" || alert.Annotations["version"] != "3" || time.Until(alert.EndsAt) < 4*time.Minute {
+			t.Errorf("%+v", alert)
 		}
 	}
-	waitUntil(t, "their end", func() bool { return len(listOf(t, url)) == 0 })
+	waitUntil(t, "the end of both", func() bool { return len(listOf(t, url)) == 0 })
 	stop()
 }
 
-// TestOpenAlertIsResolvedAfterARestart: a publisher sends Alertmanager the end of alerts that an earlier one
-// opened.
+// TestOpenAlertIsResolvedAfterARestart: a publisher resolves the alert that an earlier publisher sent to
+// Alertmanager.
 func TestOpenAlertIsResolvedAfterARestart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	url, c := alertmanagerAt(t), newClient(t)
+	url, client := alertmanagerAt(t), newClient(t)
 	cfg := Default()
 	cfg.ResendInterval, cfg.ResolveAfter = 200*time.Millisecond, 5*time.Second
 	cfg.Alertmanager = []Alertmanager{{HTTP: HTTP{Name: "am", URL: url}}}
-	stop := run(t, cfg, c, nil)
-	publish(t, c, alertOf("r", "a", 1))
+	stop := run(t, cfg, client, nil)
+	publish(t, client, alertOf("r", "a", 1))
 	waitUntil(t, "the alert", func() bool { return len(listOf(t, url)) == 1 })
 	stop()
-	stop = run(t, cfg, c, nil)
+	stop = run(t, cfg, client, nil)
 	waitUntil(t, "its end", func() bool { return len(listOf(t, url)) == 0 })
 	stop()
 }
@@ -395,9 +430,14 @@ func TestConfigNamesEachMistake(t *testing.T) {
 			t.Errorf("got %v, want one error with %q", errs, want)
 		}
 	}
-	h := HTTP{Name: "a", URL: "https://x/y"}
+	endpoint := HTTP{Name: "a", URL: "https://x/y"}
+	// with returns a change that adds a webhook with a changed endpoint.
 	with := func(change func(*HTTP)) func(*Config) {
-		return func(c *Config) { g := h; change(&g); c.Webhooks = []Webhook{{HTTP: g}} }
+		return func(c *Config) {
+			changed := endpoint
+			change(&changed)
+			c.Webhooks = []Webhook{{HTTP: changed}}
+		}
 	}
 	check("", func(*Config) {})
 	check("", with(func(*HTTP) {}))
@@ -406,7 +446,7 @@ func TestConfigNamesEachMistake(t *testing.T) {
 	check("webhooks[0].name", with(func(h *HTTP) { h.Name = "local" }))
 	check("webhooks[0].url", with(func(h *HTTP) { h.URL = "ftp://x" }))
 	check("webhooks[0].token", with(func(h *HTTP) { h.Username, h.Token = "u", "t" }))
-	check("alertmanager[1].name", func(c *Config) { c.Alertmanager = []Alertmanager{{HTTP: h}, {HTTP: h}} })
+	check("alertmanager[1].name", func(c *Config) { c.Alertmanager = []Alertmanager{{HTTP: endpoint}, {HTTP: endpoint}} })
 	if _, err := NewPublisher(Config{}, nil, nil, discardLog, nil); err == nil {
 		t.Error("an empty configuration was taken")
 	}
@@ -415,9 +455,9 @@ func TestConfigNamesEachMistake(t *testing.T) {
 func FuzzRetryAfter(f *testing.F) {
 	f.Add("120")
 	f.Add("Wed, 21 Oct 2026 07:28:00 GMT")
-	f.Fuzz(func(t *testing.T, s string) {
-		if d := parseRetryAfter(s, time.Unix(0, t0)); d < 0 || d > 5*time.Minute {
-			t.Errorf("%q: %v", s, d)
+	f.Fuzz(func(t *testing.T, text string) {
+		if wait := parseRetryAfter(text, time.Unix(0, t0)); wait < 0 || wait > 5*time.Minute {
+			t.Errorf("%q: %v", text, wait)
 		}
 	})
 }

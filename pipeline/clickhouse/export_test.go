@@ -9,22 +9,21 @@ import (
 	"tidegate/pipeline"
 )
 
-// For tests of statements that need a cluster to run.
+// Statements that need a cluster to run.
 var (
 	SchemaStatements = schemaStatements
 	ReaderSQL        = readerSQL
 )
 
-// AlertFields returns for each column of alerts its name and the pointer into a that the insert and the query
-// use.
-func AlertFields(a *pipeline.Alert) (names []string, pointers []any) {
-	for _, f := range alertFields {
-		names, pointers = append(names, f.column.name), append(pointers, f.pointer(a))
+// AlertFields returns the name of each column of the table alerts, and the pointer to its field in a.
+func AlertFields(alert *pipeline.Alert) (names []string, pointers []any) {
+	for _, field := range alertFields {
+		names, pointers = append(names, field.column.name), append(pointers, field.pointer(alert))
 	}
 	return names, pointers
 }
 
-// Conn returns the driver's connection, for queries that only tests make.
+// Conn returns the driver's connection, for queries of tests.
 func (s *Store) Conn() driver.Conn { return s.driver }
 
 // AlertsNow returns the rows of the view alerts_now.
@@ -34,14 +33,14 @@ func (s *Store) AlertsNow(ctx context.Context) ([]*pipeline.Alert, error) {
 
 // PutIP returns the bytes that a column of strings holds for an address.
 func PutIP(addr netip.Addr) []byte {
-	c := &stringColumn{}
-	c.putIP(0, addr)
-	return c.buf
+	column := &stringColumn{}
+	column.putIP(0, addr)
+	return column.buf
 }
 
 // PutString returns the bytes that a column of strings holds for a text.
-func PutString(v string) []byte {
-	c := &stringColumn{}
-	c.putString(0, v)
-	return c.buf
+func PutString(text string) []byte {
+	column := &stringColumn{}
+	column.putString(0, text)
+	return column.buf
 }

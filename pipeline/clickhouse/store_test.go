@@ -24,45 +24,48 @@ func TestMain(m *testing.M) {
 	os.Exit(embeddedtest.Run(m))
 }
 
-// filled returns an event in which each field of each body has another value.
+// filled returns an event in which each field of each body has a value of its own.
 func filled() *pipeline.Event {
-	e := &pipeline.Event{}
-	fill(e.ProtoReflect(), "")
-	e.Id = []byte("0123456789abcdef")
-	e.CommunityId = []byte("01234567890123456789")
-	e.Timestamp, e.Ingested = 1_700_000_000_123_456_789, ingested
-	e.Source.Ip, e.Source.NatIp = []byte{192, 0, 2, 1}, []byte{198, 51, 100, 1}
-	e.Destination.Ip = []byte("\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01")
-	e.Destination.NatIp = []byte{203, 0, 113, 7}
-	e.Verdicts = append(e.Verdicts, &pipeline.Verdict{Rule: "second", Severity: pipeline.Severity_HIGH, Tags: []string{"a", "b"}})
-	return e
+	event := &pipeline.Event{}
+	fill(event.ProtoReflect(), "")
+	event.Id = []byte("0123456789abcdef")
+	event.CommunityId = []byte("01234567890123456789")
+	event.Timestamp, event.Ingested = 1_700_000_000_123_456_789, ingested
+	event.Source.Ip, event.Source.NatIp = []byte{192, 0, 2, 1}, []byte{198, 51, 100, 1}
+	event.Destination.Ip = []byte("\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x01")
+	event.Destination.NatIp = []byte{203, 0, 113, 7}
+	second := &pipeline.Verdict{Rule: "second", Severity: pipeline.Severity_HIGH, Tags: []string{"a", "b"}}
+	event.Verdicts = append(event.Verdicts, second)
+	return event
 }
 
-func fill(m protoreflect.Message, path string) {
-	fs := m.Descriptor().Fields()
-	for i := range fs.Len() {
-		f := fs.Get(i)
-		p := path + "." + string(f.Name())
+// fill sets each field of a message at a path of event.proto, and of the messages in it.
+func fill(message protoreflect.Message, path string) {
+	fields := message.Descriptor().Fields()
+	for i := range fields.Len() {
+		field := fields.Get(i)
+		fieldPath := path + "." + string(field.Name())
 		switch {
-		case f.IsList() && f.Kind() == protoreflect.MessageKind:
-			fill(m.Mutable(f).List().AppendMutable().Message(), p)
-		case f.IsList():
-			l := m.Mutable(f).List()
-			l.Append(scalar(f, p))
-			l.Append(scalar(f, p+"2"))
-		case f.Kind() == protoreflect.MessageKind:
-			fill(m.Mutable(f).Message(), p)
+		case field.IsList() && field.Kind() == protoreflect.MessageKind:
+			fill(message.Mutable(field).List().AppendMutable().Message(), fieldPath)
+		case field.IsList():
+			list := message.Mutable(field).List()
+			list.Append(scalar(field, fieldPath))
+			list.Append(scalar(field, fieldPath+"2"))
+		case field.Kind() == protoreflect.MessageKind:
+			fill(message.Mutable(field).Message(), fieldPath)
 		default:
-			m.Set(f, scalar(f, p))
+			message.Set(field, scalar(field, fieldPath))
 		}
 	}
 }
 
-func scalar(f protoreflect.FieldDescriptor, path string) protoreflect.Value {
-	h := fnv.New32a()
-	h.Write([]byte(path))
-	n := h.Sum32()
-	switch f.Kind() {
+// scalar returns a value for a field that follows from its path.
+func scalar(field protoreflect.FieldDescriptor, path string) protoreflect.Value {
+	hash := fnv.New32a()
+	hash.Write([]byte(path))
+	sum := hash.Sum32()
+	switch field.Kind() {
 	case protoreflect.StringKind:
 		return protoreflect.ValueOfString("«" + path + "»\x00\xff")
 	case protoreflect.BytesKind:
@@ -70,78 +73,78 @@ func scalar(f protoreflect.FieldDescriptor, path string) protoreflect.Value {
 	case protoreflect.BoolKind:
 		return protoreflect.ValueOfBool(true)
 	case protoreflect.Uint32Kind:
-		return protoreflect.ValueOfUint32(n%200 + 1)
+		return protoreflect.ValueOfUint32(sum%200 + 1)
 	case protoreflect.Uint64Kind:
-		return protoreflect.ValueOfUint64(math.MaxUint64 - uint64(n))
+		return protoreflect.ValueOfUint64(math.MaxUint64 - uint64(sum))
 	case protoreflect.Int32Kind:
-		return protoreflect.ValueOfInt32(-int32(n % 1000))
+		return protoreflect.ValueOfInt32(-int32(sum % 1000))
 	case protoreflect.Sfixed64Kind:
-		return protoreflect.ValueOfInt64(1_600_000_000_000_000_000 + int64(n))
+		return protoreflect.ValueOfInt64(1_600_000_000_000_000_000 + int64(sum))
 	case protoreflect.EnumKind:
 		return protoreflect.ValueOfEnum(1)
 	}
-	panic("a kind that event.proto did not have: " + f.Kind().String())
+	panic("a kind that event.proto did not have: " + field.Kind().String())
 }
 
-// fieldValue returns the value of f in e, in the form in which stored returns it.
-func fieldValue(f *pipeline.Field, e *pipeline.Event) any {
+// fieldValue returns the value of a field of an event, in the form in which stored returns it.
+func fieldValue(field *pipeline.Field, event *pipeline.Event) any {
 	switch {
-	case f.Str != nil:
-		return f.Str(e)
-	case f.Num != nil:
-		return f.Num(e)
-	case f.Flag != nil:
-		return f.Flag(e)
-	case f.Time != nil:
-		return f.Time(e)
-	case f.IP != nil:
-		if a := f.IP(e); a.IsValid() {
-			return a.String()
+	case field.Str != nil:
+		return field.Str(event)
+	case field.Num != nil:
+		return field.Num(event)
+	case field.Flag != nil:
+		return field.Flag(event)
+	case field.Time != nil:
+		return field.Time(event)
+	case field.IP != nil:
+		if addr := field.IP(event); addr.IsValid() {
+			return addr.String()
 		}
 		return ""
-	case f.Raw != nil && f.Column.Alias != "":
-		return pipeline.CommunityIDText(f.Raw(e))
-	case f.Raw != nil:
-		return string(append(f.Raw(e), make([]byte, 16-len(f.Raw(e)))...))
-	case f.Strs != nil:
-		return append([]string{}, f.Strs(e, nil)...)
-	case f.Nums != nil:
-		return append([]int64{}, f.Nums(e, nil)...)
+	case field.Raw != nil && field.Column.Alias != "":
+		return pipeline.CommunityIDText(field.Raw(event))
+	case field.Raw != nil:
+		return string(append(field.Raw(event), make([]byte, 16-len(field.Raw(event)))...))
+	case field.Strs != nil:
+		return append([]string{}, field.Strs(event, nil)...)
+	case field.Nums != nil:
+		return append([]int64{}, field.Nums(event, nil)...)
 	}
-	m := map[string]string{}
-	for _, l := range f.Labels(e) {
-		m[l.Key] = l.Value
+	labels := map[string]string{}
+	for _, label := range field.Labels(event) {
+		labels[label.Key] = label.Value
 	}
-	return m
+	return labels
 }
 
-// stored queries f of the row at an offset, by the name of the field.
-func stored(t *testing.T, s *clickhouse.Store, f *pipeline.Field, offset int64) any {
+// stored queries a field of the row at an offset, by the name of the field.
+func stored(t *testing.T, store *clickhouse.Store, field *pipeline.Field, offset int64) any {
 	t.Helper()
-	expr := "`" + f.Name + "`"
+	expr := "`" + field.Name + "`"
 	var to any
 	switch {
-	case f.Str != nil, f.IP != nil, f.Raw != nil:
+	case field.Str != nil, field.IP != nil, field.Raw != nil:
 		to = new(string)
-		if f.Column.Type == "UUID" {
+		if field.Column.Type == "UUID" {
 			expr = "UUIDStringToNum(toString(" + expr + "))"
 		}
-	case f.Num != nil:
+	case field.Num != nil:
 		to, expr = new(int64), "toInt64("+expr+")"
-	case f.Flag != nil:
+	case field.Flag != nil:
 		to = new(bool)
-	case f.Time != nil:
+	case field.Time != nil:
 		to, expr = new(int64), "toUnixTimestamp64Nano("+expr+")"
-	case f.Strs != nil:
+	case field.Strs != nil:
 		to = new([]string)
-	case f.Nums != nil:
+	case field.Nums != nil:
 		to, expr = new([]int64), "arrayMap(x -> toInt64(x), "+expr+")"
 	default:
 		to = new(map[string]string)
 	}
-	q := fmt.Sprintf("SELECT %s FROM `%s`.events WHERE _offset = %d", expr, s.Config().Database, offset)
-	if err := s.Conn().QueryRow(t.Context(), q).Scan(to); err != nil {
-		t.Fatalf("%s: %v", f.Name, err)
+	sql := fmt.Sprintf("SELECT %s FROM `%s`.events WHERE _offset = %d", expr, store.Config().Database, offset)
+	if err := store.Conn().QueryRow(t.Context(), sql).Scan(to); err != nil {
+		t.Fatalf("%s: %v", field.Name, err)
 	}
 	switch v := to.(type) {
 	case *string:
@@ -160,58 +163,66 @@ func stored(t *testing.T, s *clickhouse.Store, f *pipeline.Field, offset int64) 
 	return nil
 }
 
-// TestEveryFieldComesBack under its own name, by both protocols, from a row among rows without values.
+// TestEveryFieldComesBack: over both protocols, each field of a row is read back under its name. The rows
+// around it have no values.
 func TestEveryFieldComesBack(t *testing.T) {
 	for _, protocol := range []string{"http", "native"} {
 		t.Run(protocol, func(t *testing.T) {
-			s := embeddedtest.Store(t, "fields_"+protocol, protocol)
-			b := clickhouse.NewColumnBlock()
+			store := embeddedtest.Store(t, "fields_"+protocol, protocol)
+			block := clickhouse.NewColumnBlock()
 			full, empty := filled(), &pipeline.Event{Ingested: ingested}
 			for i := range int64(5) {
-				e := empty
+				event := empty
 				if i == 2 {
-					e = full
+					event = full
 				}
-				b.Append(e, pipeline.Position{Partition: 3, Offset: 100 + i, Index: 7, BatchID: pipeline.BatchID{Epoch: 1 << 63, Sequence: 9}}, "t")
+				at := pipeline.Position{
+					Partition: 3, Offset: 100 + i, Index: 7, BatchID: pipeline.BatchID{Epoch: 1 << 63, Sequence: 9},
+				}
+				block.Append(event, at, "t")
 			}
-			if err := s.Insert(t.Context(), b, "a"); err != nil {
+			if err := store.Insert(t.Context(), block, "a"); err != nil {
 				t.Fatal(err)
 			}
 			for i := range pipeline.Fields {
-				f := &pipeline.Fields[i]
-				if d := cmp.Diff(fieldValue(f, full), stored(t, s, f, 102)); d != "" {
-					t.Errorf("%s: %s", f.Name, d)
+				field := &pipeline.Fields[i]
+				if diff := cmp.Diff(fieldValue(field, full), stored(t, store, field, 102)); diff != "" {
+					t.Errorf("%s: %s", field.Name, diff)
 				}
-				if d := cmp.Diff(fieldValue(f, empty), stored(t, s, f, 103)); d != "" {
-					t.Errorf("%s of an event without values: %s", f.Name, d)
+				if diff := cmp.Diff(fieldValue(field, empty), stored(t, store, field, 103)); diff != "" {
+					t.Errorf("%s of an event without values: %s", field.Name, diff)
 				}
 			}
+
 			// The names need no quotes, as docs/FIELDS.md says.
 			var names []string
 			for i := range pipeline.Fields {
-				if n := pipeline.Fields[i].Name; n != "@timestamp" {
-					names = append(names, n)
+				if name := pipeline.Fields[i].Name; name != "@timestamp" {
+					names = append(names, name)
 				}
 			}
-			if err := s.Conn().Exec(t.Context(), "SELECT "+strings.Join(names, ", ")+" FROM `"+s.Config().Database+"`.events"); err != nil {
+			sql := "SELECT " + strings.Join(names, ", ") + " FROM `" + store.Config().Database + "`.events"
+			if err := store.Conn().Exec(t.Context(), sql); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-func count(t *testing.T, s *clickhouse.Store, what string) (n uint64) {
+// count returns the number of type UInt64 that a query returns.
+func count(t *testing.T, store *clickhouse.Store, sql string) (n uint64) {
 	t.Helper()
-	if err := s.Conn().QueryRow(t.Context(), "SELECT toUInt64("+what).Scan(&n); err != nil {
+	if err := store.Conn().QueryRow(t.Context(), sql).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
-func query(t *testing.T, s *clickhouse.Store, sql string) string {
+// query returns the result of a query as tab-separated text.
+func query(t *testing.T, store *clickhouse.Store, sql string) string {
 	t.Helper()
 	var out bytes.Buffer
-	if err := clickhouse.Query(context.Background(), s.Config(), sql, "TSV", &out); err != nil {
+	if err := clickhouse.Query(context.Background(), store.Config(), sql, "TSV", &out); err != nil {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(out.String())
@@ -220,4 +231,5 @@ func query(t *testing.T, s *clickhouse.Store, sql string) string {
 // ingested is the block time of the tests: now, because rows older than the TTL are dropped at once.
 var ingested = time.Now().UnixNano()
 
+// bytesAsString returns a string that shares the bytes of b, as the strings of a decoded event do.
 func bytesAsString(b []byte) string { return unsafe.String(&b[0], len(b)) }

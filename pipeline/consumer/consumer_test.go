@@ -20,10 +20,10 @@ var quiet = slog.New(slog.DiscardHandler)
 
 func TestRetryWaitsLongerEachTimeAndEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		began, n := time.Now(), 0
+		began, attempts := time.Now(), 0
 		if err := Retry(t.Context(), quiet, "x", func() error {
-			if n++; n < 12 {
-				return errors.New("passing")
+			if attempts++; attempts < 12 {
+				return errors.New("temporary")
 			}
 			return nil
 		}); err != nil {
@@ -32,27 +32,30 @@ func TestRetryWaitsLongerEachTimeAndEndsWithItsContext(t *testing.T) {
 		if took := time.Since(began); took < 13*time.Second || took > 30*time.Second {
 			t.Errorf("12 attempts took %v", took)
 		}
+
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := Retry(ctx, quiet, "x", func() error { return errors.New("passing") }); !errors.Is(err, context.DeadlineExceeded) {
+		temporary := func() error { return errors.New("temporary") }
+		if err := Retry(ctx, quiet, "x", temporary); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("ended with %v", err)
 		}
-		if err := Retry(t.Context(), quiet, "x", func() error { return fmt.Errorf("no: %w", ErrFenced) }); !errors.Is(err, ErrFenced) {
+		fenced := func() error { return fmt.Errorf("no: %w", ErrFenced) }
+		if err := Retry(t.Context(), quiet, "x", fenced); !errors.Is(err, ErrFenced) {
 			t.Errorf("fencing ended with %v", err)
 		}
 	})
 }
 
-// newPartition returns the only partition of a topic on a broker of the test.
+// newPartition returns the only partition of the events topic on an in-memory broker.
 func newPartition(t *testing.T) (*Partition, *kafka.Client) {
 	t.Helper()
-	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.DataDir(t.TempDir()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.Close)
+	t.Cleanup(cluster.Close)
 	cfg := kafka.Default()
-	cfg.Brokers, cfg.Assign, cfg.Partitions = c.ListenAddrs(), kafka.AssignStatic, 1
+	cfg.Brokers, cfg.Assign, cfg.Partitions = cluster.ListenAddrs(), kafka.AssignStatic, 1
 	client, err := kafka.New(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -61,84 +64,92 @@ func newPartition(t *testing.T) (*Partition, *kafka.Client) {
 	if _, err := client.EnsureTopics(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return &Partition{cfg: Config{Client: client, Topic: client.Topic("events"), Group: "g"}, log: quiet, generation: -1}, client
+	consumerConfig := Config{Client: client, Topic: client.Topic("events"), Group: "g"}
+	return &Partition{cfg: consumerConfig, log: quiet, generation: -1}, client
 }
 
 func TestMetadataOfAnOffsetIsKept(t *testing.T) {
-	p, _ := newPartition(t)
+	partition, _ := newPartition(t)
 	check := func(offset int64, metadata string) {
 		t.Helper()
-		if o, m, err := p.Committed(t.Context()); o != offset || m != metadata || err != nil {
-			t.Errorf("committed %d %q %v, want %d %q", o, m, err, offset, metadata)
+		committed, got, err := partition.Committed(t.Context())
+		if committed != offset || got != metadata || err != nil {
+			t.Errorf("committed %d %q %v, want %d %q", committed, got, err, offset, metadata)
 		}
 	}
 	check(-1, "")
-	if err := p.Commit(t.Context(), 12, "v1 x"); err != nil {
+	if err := partition.Commit(t.Context(), 12, "v1 x"); err != nil {
 		t.Fatal(err)
 	}
 	check(12, "v1 x")
-	p.generation, p.member = 7, "nobody"
-	if err := p.Commit(t.Context(), 13, ""); !errors.Is(err, ErrFenced) {
-		t.Errorf("a stranger's commit: %v", err)
+
+	partition.generation, partition.member = 7, "nobody"
+	if err := partition.Commit(t.Context(), 13, ""); !errors.Is(err, ErrFenced) {
+		t.Errorf("the commit of an unknown member: %v", err)
 	}
 	check(12, "v1 x")
 }
 
-// TestFetcherKeepsToItsBudgetAndItsOrder checks that every record comes once, in order, from the requested
-// offset on, and that no more bytes wait than the budget allows.
+// TestFetcherKeepsToItsBudgetAndItsOrder: every record from the requested offset on is delivered once, in
+// order, and the bytes of undelivered chunks never exceed the budget.
 func TestFetcherKeepsToItsBudgetAndItsOrder(t *testing.T) {
-	p, client := newPartition(t)
+	partition, client := newPartition(t)
 	at, rnd := time.Now(), rand.NewChaCha8([32]byte{1})
 	for i := range 50 {
 		var records []kafkago.Record
 		for j := range 20 {
-			records = append(records, kafkago.Record{Time: at.Add(time.Duration(i) * time.Second), Key: kafkago.NewBytes([]byte("k")), Value: kafkago.NewBytes(noise(rnd, byte(i*20+j)))})
+			records = append(records, kafkago.Record{
+				Time: at.Add(time.Duration(i) * time.Second), Key: kafkago.NewBytes([]byte("k")),
+				Value: kafkago.NewBytes(noise(rnd, byte(i*20+j))),
+			})
 		}
-		if _, err := client.Produce(t.Context(), p.Topic(), 0, records...); err != nil {
+		if _, err := client.Produce(t.Context(), partition.Topic(), 0, records...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if first, end, err := p.Bounds(t.Context()); first != 0 || end != 1000 || err != nil {
+
+	if first, end, err := partition.Bounds(t.Context()); first != 0 || end != 1000 || err != nil {
 		t.Errorf("bounds %d %d %v", first, end, err)
 	}
-	if o, err := p.OffsetAt(t.Context(), at.Add(10*time.Second)); o != 200 || err != nil {
-		t.Errorf("offset by time %d %v", o, err)
+	if offset, err := partition.OffsetAt(t.Context(), at.Add(10*time.Second)); offset != 200 || err != nil {
+		t.Errorf("offset by time %d %v", offset, err)
 	}
-	if o, err := p.OffsetAt(t.Context(), at.Add(time.Hour)); o != 1000 || err != nil {
-		t.Errorf("offset of a time to come %d %v", o, err)
+	if offset, err := partition.OffsetAt(t.Context(), at.Add(time.Hour)); offset != 1000 || err != nil {
+		t.Errorf("offset of a future time %d %v", offset, err)
 	}
+
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	const budget = 60_000
-	f := p.Fetch(ctx, 7, FetchConfig{MaxBytes: 2000, PrefetchBytes: budget, MaxWait: 50 * time.Millisecond})
+	fetcher := partition.Fetch(ctx, 7, FetchConfig{MaxBytes: 2000, PrefetchBytes: budget, MaxWait: 50 * time.Millisecond})
 	next := int64(7)
 	for next < 1000 {
-		c := <-f.C
-		f.mu.Lock()
-		if f.pendingBytes > budget {
-			t.Errorf("%d bytes wait", f.pendingBytes)
+		chunk := <-fetcher.C
+		fetcher.mu.Lock()
+		if fetcher.pendingBytes > budget {
+			t.Errorf("%d bytes wait", fetcher.pendingBytes)
 		}
-		f.mu.Unlock()
-		for _, r := range c.Records {
-			if r.Offset != next || len(r.Value) != 1000 || r.Value[0] != byte(next) || string(r.Key) != "k" {
-				t.Fatalf("record %d: %d bytes of %d, want offset %d", r.Offset, len(r.Value), r.Value[0], next)
+		fetcher.mu.Unlock()
+		for _, record := range chunk.Records {
+			if record.Offset != next || len(record.Value) != 1000 || record.Value[0] != byte(next) || string(record.Key) != "k" {
+				t.Fatalf("record %d: %d bytes of %d, want offset %d", record.Offset, len(record.Value), record.Value[0], next)
 			}
 			next++
 		}
-		if c.End != 1000 {
-			t.Errorf("end %d", c.End)
+		if chunk.End != 1000 {
+			t.Errorf("end %d", chunk.End)
 		}
-		f.Consumed(c.Bytes)
+		fetcher.Consumed(chunk.Bytes)
 	}
 	cancel()
-	for range f.C {
+	for range fetcher.C {
 	}
 }
 
 // noise returns a value that zstd cannot compress, so that a fetch has the size that was requested.
 func noise(rnd *rand.ChaCha8, first byte) []byte {
-	b := make([]byte, 1000)
-	_, _ = rnd.Read(b)
-	b[0] = first
-	return b
+	value := make([]byte, 1000)
+	_, _ = rnd.Read(value)
+	value[0] = first
+	return value
 }

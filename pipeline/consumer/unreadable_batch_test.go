@@ -8,20 +8,21 @@ import (
 	kafkago "github.com/segmentio/kafka-go"
 )
 
-// TestUnreadableBatchesAreSkipped produces two batches that exceed the bound on decompression, one of them
-// with several records. The records before, between and behind them are read, and the skipped offsets are
-// counted.
+// TestUnreadableBatchesAreSkipped: two batches exceed the limit of decompression, one of them has several
+// records. The records before, between and after them are read, and the skipped offsets are counted.
 func TestUnreadableBatchesAreSkipped(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	p, client := newPartition(t)
+	partition, client := newPartition(t)
 	good := func(text string) {
 		t.Helper()
-		if _, err := client.Produce(t.Context(), p.Topic(), 0, kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes([]byte(text))}); err != nil {
+		record := kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes([]byte(text))}
+		if _, err := client.Produce(t.Context(), partition.Topic(), 0, record); err != nil {
 			t.Fatal(err)
 		}
 	}
+	// bomb produces a batch of records that are 40 MiB together when decompressed.
 	bomb := func(codec kafkago.Compression, records int) {
 		t.Helper()
 		zeros := make([]byte, 40<<20/records)
@@ -29,36 +30,40 @@ func TestUnreadableBatchesAreSkipped(t *testing.T) {
 		for range records {
 			list = append(list, kafkago.Record{Time: time.Now(), Value: kafkago.NewBytes(zeros)})
 		}
-		r, err := client.Kafka().Produce(t.Context(), &kafkago.ProduceRequest{Topic: p.Topic(), Partition: 0, RequiredAcks: kafkago.RequireAll, Records: kafkago.NewRecordReader(list...), Compression: codec})
-		if err != nil || r.Error != nil {
-			t.Fatal(err, r)
+		response, err := client.Kafka().Produce(t.Context(), &kafkago.ProduceRequest{
+			Topic: partition.Topic(), Partition: 0, RequiredAcks: kafkago.RequireAll,
+			Records: kafkago.NewRecordReader(list...), Compression: codec,
+		})
+		if err != nil || response.Error != nil {
+			t.Fatal(err, response)
 		}
 	}
 	good("before")
 	bomb(kafkago.Zstd, 1)
 	good("between")
 	bomb(kafkago.Gzip, 5)
-	good("behind")
+	good("after")
 
-	f := p.Fetch(t.Context(), 0, FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 1 << 20, MaxWait: 50 * time.Millisecond})
+	fetchConfig := FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 1 << 20, MaxWait: 50 * time.Millisecond}
+	fetcher := partition.Fetch(t.Context(), 0, fetchConfig)
 	var read [][]byte
 	var offsets []int64
 	skipped, next := int64(0), int64(0)
 	for end := time.After(60 * time.Second); next < 9; {
 		select {
-		case c := <-f.C:
-			for _, r := range c.Records {
-				read = append(read, r.Value)
-				offsets = append(offsets, r.Offset)
+		case chunk := <-fetcher.C:
+			for _, record := range chunk.Records {
+				read = append(read, record.Value)
+				offsets = append(offsets, record.Offset)
 			}
-			skipped += c.Skipped
-			next = c.Next
-			f.Consumed(c.Bytes)
+			skipped += chunk.Skipped
+			next = chunk.Next
+			fetcher.Consumed(chunk.Bytes)
 		case <-end:
 			t.Fatalf("stuck at %d", next)
 		}
 	}
-	if got := string(bytes.Join(read, []byte(" "))); got != "before between behind" || skipped != 6 || next != 9 {
+	if got := string(bytes.Join(read, []byte(" "))); got != "before between after" || skipped != 6 || next != 9 {
 		t.Errorf("read %q at %v, skipped %d, next %d", got, offsets, skipped, next)
 	}
 }

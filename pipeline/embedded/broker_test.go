@@ -15,136 +15,156 @@ import (
 	"tidegate/pipeline/embedded"
 )
 
-func broker(dir string) embedded.BrokerConfig {
-	c := embedded.DefaultBroker()
-	c.Dir, c.Addr, c.Partitions, c.MaxBytes, c.RetentionCheckInterval = dir, "127.0.0.1:0", 2, 16<<20, 50*time.Millisecond
-	return c
+// brokerConfig returns the configuration of a broker in a folder, with two partitions and a cap of 16 MiB.
+func brokerConfig(dir string) embedded.BrokerConfig {
+	cfg := embedded.DefaultBroker()
+	cfg.Dir, cfg.Addr, cfg.Partitions = dir, "127.0.0.1:0", 2
+	cfg.MaxBytes, cfg.RetentionCheckInterval = 16<<20, 50*time.Millisecond
+	return cfg
 }
 
-func startBroker(t *testing.T, c embedded.BrokerConfig) *embedded.Broker {
+// startBroker starts a broker that is closed at the end of the test.
+func startBroker(t *testing.T, cfg embedded.BrokerConfig) *embedded.Broker {
 	t.Helper()
-	b, err := embedded.StartBroker(t.Context(), c, quiet, nil)
+	broker, err := embedded.StartBroker(t.Context(), cfg, quiet, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { b.Close() })
-	return b
+	t.Cleanup(func() { broker.Close() })
+	return broker
 }
 
-func produce(ctx context.Context, addr string, from, n, size int) error {
-	c := &kafka.Client{Addr: kafka.TCP(addr)}
-	_, err := c.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{Topic: "events", NumPartitions: 2, ReplicationFactor: 1}}})
+// produce sends numbered messages to partition 1 of the topic events, one after the other. In the subprocess
+// it prints the offset of each acknowledged one.
+func produce(ctx context.Context, addr string, from, count, size int) error {
+	client := &kafka.Client{Addr: kafka.TCP(addr)}
+	topic := kafka.TopicConfig{Topic: "events", NumPartitions: 2, ReplicationFactor: 1}
+	_, err := client.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{topic}})
 	if err != nil {
 		return err
 	}
-	for i := from; i < from+n; i++ {
-		res, err := c.Produce(ctx, &kafka.ProduceRequest{
+	for i := from; i < from+count; i++ {
+		value := append(fmt.Appendf(nil, "%d,", i), make([]byte, size)...)
+		response, err := client.Produce(ctx, &kafka.ProduceRequest{
 			Topic: "events", Partition: 1, RequiredAcks: kafka.RequireAll,
-			Records: kafka.NewRecordReader(kafka.Record{Value: kafka.NewBytes(append(fmt.Appendf(nil, "%d,", i), make([]byte, size)...))}),
+			Records: kafka.NewRecordReader(kafka.Record{Value: kafka.NewBytes(value)}),
 		})
 		if err != nil {
 			return err
 		}
-		if res.Error != nil {
-			return res.Error
+		if response.Error != nil {
+			return response.Error
 		}
 		if os.Getenv("TIDEGATE_TEST_HOLD_BROKER") != "" {
-			fmt.Println(res.BaseOffset)
+			fmt.Println(response.BaseOffset)
 		}
 	}
 	return nil
 }
 
+// ends returns the first offset of the partition, and the one behind the last message.
 func ends(t *testing.T, addr string) (first, last int64) {
 	t.Helper()
-	c := &kafka.Client{Addr: kafka.TCP(addr)}
-	res, err := c.ListOffsets(t.Context(), &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{"events": {kafka.FirstOffsetOf(1), kafka.LastOffsetOf(1)}}})
+	client := &kafka.Client{Addr: kafka.TCP(addr)}
+	requests := map[string][]kafka.OffsetRequest{"events": {kafka.FirstOffsetOf(1), kafka.LastOffsetOf(1)}}
+	response, err := client.ListOffsets(t.Context(), &kafka.ListOffsetsRequest{Topics: requests})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := res.Topics["events"][0]
-	return p.FirstOffset, p.LastOffset
+	offsets := response.Topics["events"][0]
+	return offsets.FirstOffset, offsets.LastOffset
 }
 
-// TestRestartKeepsDataAndCommittedOffsets commits as with static assignment: generation -1, no member.
+// TestRestartKeepsDataAndCommittedOffsets: the offset is committed as with static assignment, with generation
+// -1 and without a member.
 func TestRestartKeepsDataAndCommittedOffsets(t *testing.T) {
-	c := broker(t.TempDir())
-	b := startBroker(t, c)
-	if err := produce(t.Context(), b.Addr(), 0, 10, 10); err != nil {
+	cfg := brokerConfig(t.TempDir())
+	broker := startBroker(t, cfg)
+	if err := produce(t.Context(), broker.Addr(), 0, 10, 10); err != nil {
 		t.Fatal(err)
 	}
-	client := &kafka.Client{Addr: kafka.TCP(b.Addr())}
-	res, err := client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{GroupID: "g", GenerationID: -1, Topics: map[string][]kafka.OffsetCommit{"events": {{Partition: 1, Offset: 4, Metadata: "v1 8"}}}})
-	if err != nil || res.Topics["events"][0].Error != nil {
-		t.Fatal(err, res)
+	client := &kafka.Client{Addr: kafka.TCP(broker.Addr())}
+	response, err := client.OffsetCommit(t.Context(), &kafka.OffsetCommitRequest{
+		GroupID: "g", GenerationID: -1,
+		Topics: map[string][]kafka.OffsetCommit{"events": {{Partition: 1, Offset: 4, Metadata: "v1 8"}}},
+	})
+	if err != nil || response.Topics["events"][0].Error != nil {
+		t.Fatal(err, response)
 	}
-	if _, err := embedded.StartBroker(t.Context(), c, quiet, nil); err == nil || !strings.Contains(err.Error(), "is in use by process") {
+	_, err = embedded.StartBroker(t.Context(), cfg, quiet, nil)
+	if err == nil || !strings.Contains(err.Error(), "is in use by process") {
 		t.Errorf("a second broker in the folder: %v", err)
 	}
-	b.Close()
-	b = startBroker(t, c)
-	if first, last := ends(t, b.Addr()); first != 0 || last != 10 {
+	broker.Close()
+
+	broker = startBroker(t, cfg)
+	if first, last := ends(t, broker.Addr()); first != 0 || last != 10 {
 		t.Errorf("offsets %d to %d", first, last)
 	}
-	client.Addr = kafka.TCP(b.Addr())
-	got, err := client.OffsetFetch(t.Context(), &kafka.OffsetFetchRequest{GroupID: "g", Topics: map[string][]int{"events": {1}}})
+	client.Addr = kafka.TCP(broker.Addr())
+	request := &kafka.OffsetFetchRequest{GroupID: "g", Topics: map[string][]int{"events": {1}}}
+	got, err := client.OffsetFetch(t.Context(), request)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := got.Topics["events"][0]; p.CommittedOffset != 4 || p.Metadata != "v1 8" {
-		t.Errorf("committed %+v", p)
+	if committed := got.Topics["events"][0]; committed.CommittedOffset != 4 || committed.Metadata != "v1 8" {
+		t.Errorf("committed %+v", committed)
 	}
 }
 
-// TestCapOnDiskHolds also checks that offsets continue where they were after every message was deleted.
+// TestCapOnDiskHolds: the oldest messages are deleted when the log exceeds its cap, and the offsets continue
+// after a restart.
 func TestCapOnDiskHolds(t *testing.T) {
-	c := broker(t.TempDir())
-	b := startBroker(t, c)
-	if err := produce(t.Context(), b.Addr(), 0, 60, 512<<10); err != nil { // 30 MB into a share of 8
+	cfg := brokerConfig(t.TempDir())
+	broker := startBroker(t, cfg)
+	if err := produce(t.Context(), broker.Addr(), 0, 60, 512<<10); err != nil { // 30 MB; the partition may hold 8
 		t.Fatal(err)
 	}
 	deadline := time.Now().Add(10 * time.Second)
-	for size(c.Dir) > int64(c.MaxBytes)/2 {
+	for size(cfg.Dir) > int64(cfg.MaxBytes)/2 {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d bytes are on disk", size(c.Dir))
+			t.Fatalf("%d bytes are on disk", size(cfg.Dir))
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if first, last := ends(t, b.Addr()); first == 0 || last != 60 {
+	if first, last := ends(t, broker.Addr()); first == 0 || last != 60 {
 		t.Errorf("offsets %d to %d", first, last)
 	}
-	b.Close()
-	b = startBroker(t, c)
-	if first, last := ends(t, b.Addr()); first == 0 || last != 60 {
+
+	broker.Close()
+	broker = startBroker(t, cfg)
+	if first, last := ends(t, broker.Addr()); first == 0 || last != 60 {
 		t.Errorf("after a restart offsets %d to %d", first, last)
 	}
 }
 
-func size(dir string) (n int64) {
-	filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			if i, err := d.Info(); err == nil {
-				n += i.Size()
+// size returns the number of bytes in the files of a folder.
+func size(dir string) (total int64) {
+	filepath.WalkDir(dir, func(_ string, entry os.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() {
+			if info, err := entry.Info(); err == nil {
+				total += info.Size()
 			}
 		}
 		return nil
 	})
-	return n
+	return total
 }
 
-// holdBroker runs in the subprocess that TestKilledBrokerKeepsWhatItAcknowledged kills.
+// holdBroker runs a broker, and sends messages to it, in the subprocess that
+// TestKilledBrokerKeepsAcknowledgedMessages kills.
 func holdBroker(dir string) {
-	b, err := embedded.StartBroker(context.Background(), broker(dir), quiet, nil)
+	broker, err := embedded.StartBroker(context.Background(), brokerConfig(dir), quiet, nil)
 	if err == nil {
-		err = produce(context.Background(), b.Addr(), 0, 1<<30, 3000)
+		err = produce(context.Background(), broker.Addr(), 0, 1<<30, 3000)
 	}
 	fmt.Println("error", err)
 	os.Exit(1)
 }
 
-// TestKilledBrokerKeepsWhatItAcknowledged kills the broker during writes, and then tears the end of a
-// segment.
-func TestKilledBrokerKeepsWhatItAcknowledged(t *testing.T) {
+// TestKilledBrokerKeepsAcknowledgedMessages: a broker is killed during writes and keeps what it acknowledged.
+// Then the end of its last segment is cut off, and it loses the torn message alone.
+func TestKilledBrokerKeepsAcknowledgedMessages(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "TIDEGATE_TEST_HOLD_BROKER="+dir)
@@ -163,12 +183,13 @@ func TestKilledBrokerKeepsWhatItAcknowledged(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	b := startBroker(t, broker(dir))
-	_, last := ends(t, b.Addr())
+
+	broker := startBroker(t, brokerConfig(dir))
+	_, last := ends(t, broker.Addr())
 	if last <= acked {
 		t.Fatalf("the log ends at %d, %d was acknowledged", last, acked)
 	}
-	b.Close()
+	broker.Close()
 
 	segments, _ := filepath.Glob(filepath.Join(dir, "data", "partitions", "events-1", "*.dat"))
 	if len(segments) == 0 {
@@ -176,34 +197,36 @@ func TestKilledBrokerKeepsWhatItAcknowledged(t *testing.T) {
 		t.Fatalf("no segments among %v", segments)
 	}
 	tail := segments[len(segments)-1]
-	st, err := os.Stat(tail)
+	info, err := os.Stat(tail)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(tail, st.Size()-100); err != nil {
+	if err := os.Truncate(tail, info.Size()-100); err != nil {
 		t.Fatal(err)
 	}
-	b = startBroker(t, broker(dir))
-	if _, torn := ends(t, b.Addr()); torn != last-1 {
-		t.Errorf("the log ends at %d behind a torn message, it ended at %d", torn, last)
+	broker = startBroker(t, brokerConfig(dir))
+	if _, torn := ends(t, broker.Addr()); torn != last-1 {
+		t.Errorf("the log ends at %d after a message was torn, it ended at %d", torn, last)
 	}
-	if err := produce(t.Context(), b.Addr(), 0, 1, 10); err != nil {
-		t.Errorf("it does not take messages any more: %v", err)
+	if err := produce(t.Context(), broker.Addr(), 0, 1, 10); err != nil {
+		t.Errorf("the broker takes no more messages: %v", err)
 	}
 }
 
-func TestBrokerAddressThatCannotBe(t *testing.T) {
+func TestErrorNamesTheAddressOfTheBroker(t *testing.T) {
 	for _, addr := range []string{"0.0.0.0:1", "127.0.0.1", "127.0.0.1:x", ""} {
-		c := broker(t.TempDir())
-		c.Addr = addr
-		if _, err := embedded.StartBroker(t.Context(), c, quiet, nil); err == nil || !strings.Contains(err.Error(), "embedded.broker.addr") {
+		cfg := brokerConfig(t.TempDir())
+		cfg.Addr = addr
+		_, err := embedded.StartBroker(t.Context(), cfg, quiet, nil)
+		if err == nil || !strings.Contains(err.Error(), "embedded.broker.addr") {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}
-	b := startBroker(t, broker(t.TempDir()))
-	c := broker(t.TempDir())
-	c.Addr = b.Addr()
-	if _, err := embedded.StartBroker(t.Context(), c, quiet, nil); err == nil || !strings.Contains(err.Error(), "is taken by another program") {
+	broker := startBroker(t, brokerConfig(t.TempDir()))
+	cfg := brokerConfig(t.TempDir())
+	cfg.Addr = broker.Addr()
+	_, err := embedded.StartBroker(t.Context(), cfg, quiet, nil)
+	if err == nil || !strings.Contains(err.Error(), "is taken by another program") {
 		t.Errorf("busy port: %v", err)
 	}
 }

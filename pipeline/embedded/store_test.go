@@ -38,55 +38,63 @@ func TestMain(m *testing.M) {
 
 var quiet = slog.New(slog.DiscardHandler)
 
-func config(dir string) embedded.StoreConfig {
-	c := embedded.DefaultStore()
-	c.Dir, c.HTTPPort = dir, 0
-	return c
+// storeConfig returns the configuration of a store in a folder, at a free port.
+func storeConfig(dir string) embedded.StoreConfig {
+	cfg := embedded.DefaultStore()
+	cfg.Dir, cfg.HTTPPort = dir, 0
+	return cfg
 }
 
-func start(t *testing.T, c embedded.StoreConfig, reg prometheus.Registerer) *embedded.StoreServer {
+// startStore starts a ClickHouse that the test stops.
+func startStore(t *testing.T, cfg embedded.StoreConfig, reg prometheus.Registerer) *embedded.StoreServer {
 	t.Helper()
 	if err := embeddedtest.Fetch(); err != nil {
 		t.Fatal(err)
 	}
-	s, err := embedded.StartStore(t.Context(), c, quiet, reg)
+	server, err := embedded.StartStore(t.Context(), cfg, quiet, reg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return server
 }
 
-func ask(cfg clickhouse.Config, sql string) (string, error) {
+// query returns the result of a query as tab-separated text.
+func query(cfg clickhouse.Config, sql string) (string, error) {
 	var out bytes.Buffer
 	err := clickhouse.Query(context.Background(), cfg, sql, "TSV", &out)
 	return strings.TrimSpace(out.String()), err
 }
 
-func open(t *testing.T, s *embedded.StoreServer) *clickhouse.Store {
+// openStore opens the database of a server and creates its tables.
+func openStore(t *testing.T, server *embedded.StoreServer) *clickhouse.Store {
 	t.Helper()
-	st, err := clickhouse.Open(t.Context(), s.Config(), quiet, nil)
+	store, err := clickhouse.Open(t.Context(), server.Config(), quiet, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { st.Close() })
-	if err := st.Migrate(t.Context()); err != nil {
+	t.Cleanup(func() { store.Close() })
+	if err := store.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	return st
+	return store
 }
 
-// block returns n rows of partition 0 from offset on, with text that does not compress.
-func block(st *clickhouse.Store, offset int64, n int, day time.Duration) *clickhouse.ColumnBlock {
-	b := clickhouse.NewColumnBlock()
-	at := time.Now().Add(-day).UnixNano()
-	for i := range n {
-		e := &pipeline.Event{Id: fmt.Appendf(nil, "%016d", offset+int64(i)), Dataset: pipeline.Dataset_LOG, Timestamp: at, Ingested: at, Log: &pipeline.LogLine{Message: fmt.Sprint(offset, i)}}
-		b.Append(e, pipeline.Position{Offset: offset + int64(i)}, "t")
+// newBlock returns a block of rows of partition 0, from an offset on.
+func newBlock(offset int64, rows int) *clickhouse.ColumnBlock {
+	block := clickhouse.NewColumnBlock()
+	at := time.Now().UnixNano()
+	for i := range rows {
+		event := &pipeline.Event{
+			Id: fmt.Appendf(nil, "%016d", offset+int64(i)), Dataset: pipeline.Dataset_LOG, Timestamp: at, Ingested: at,
+			Log: &pipeline.LogLine{Message: fmt.Sprint(offset, i)},
+		}
+		block.Append(event, pipeline.Position{Offset: offset + int64(i)}, "t")
 	}
-	return b
+	return block
 }
 
-func gone(pid int) bool {
+// waitExited reports whether a process ends within three seconds.
+func waitExited(pid int) bool {
 	for range 300 {
 		if syscall.Kill(pid, 0) != nil {
 			return true
@@ -96,114 +104,124 @@ func gone(pid int) bool {
 	return false
 }
 
-// TestAnalystReadsOurDatabaseAndNothingElse also checks that the analyst cannot raise the limits.
-func TestAnalystReadsOurDatabaseAndNothingElse(t *testing.T) {
-	s := embeddedtest.Server(t)
-	st := open(t, s)
-	if err := st.Insert(t.Context(), block(st, 0, 10, 0), "a"); err != nil {
+// TestAnalystReadsTheDatabaseAndNothingElse: the analyst cannot raise the limits either.
+func TestAnalystReadsTheDatabaseAndNothingElse(t *testing.T) {
+	server := embeddedtest.Server(t)
+	store := openStore(t, server)
+	if err := store.Insert(t.Context(), newBlock(0, 10), "a"); err != nil {
 		t.Fatal(err)
 	}
-	analyst := s.Config()
+	analyst := server.Config()
 	analyst.Username, analyst.PasswordFile = "analyst", ""
-	_, analyst.Password = s.Analyst()
-	if got, err := ask(analyst, "SELECT count() FROM events"); err != nil || got != "10" {
+	_, analyst.Password = server.Analyst()
+	if got, err := query(analyst, "SELECT count() FROM events"); err != nil || got != "10" {
 		t.Errorf("count: %q, %v", got, err)
 	}
-	if got, err := ask(analyst, "SELECT count() FROM alerts_now"); err != nil || got != "0" {
+	if got, err := query(analyst, "SELECT count() FROM alerts_now"); err != nil || got != "0" {
 		t.Errorf("view: %q, %v", got, err)
 	}
 	for _, sql := range []string{
-		"INSERT INTO events (message) VALUES ('x')", "ALTER TABLE events DELETE WHERE 1", "DROP TABLE events", "TRUNCATE TABLE events",
-		"CREATE TABLE x (a Int8) ENGINE = Memory", "CREATE USER x", "GRANT SELECT ON *.* TO analyst", "SYSTEM SHUTDOWN", "KILL QUERY WHERE 1",
-		"SELECT * FROM file('/etc/passwd', 'LineAsString')", "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')", "SELECT * FROM remote('127.0.0.1', system.one)",
-		"SELECT 1 SETTINGS max_execution_time = 0", "SELECT 1 SETTINGS max_rows_to_read = 0", "SELECT 1 SETTINGS max_memory_usage = 0", "SELECT 1 SETTINGS max_memory_usage = 100000000000", "SELECT 1 SETTINGS readonly = 0",
+		"INSERT INTO events (message) VALUES ('x')", "ALTER TABLE events DELETE WHERE 1",
+		"DROP TABLE events", "TRUNCATE TABLE events", "CREATE TABLE x (a Int8) ENGINE = Memory",
+		"CREATE USER x", "GRANT SELECT ON *.* TO analyst", "SYSTEM SHUTDOWN", "KILL QUERY WHERE 1",
+		"SELECT * FROM file('/etc/passwd', 'LineAsString')",
+		"SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')", "SELECT * FROM remote('127.0.0.1', system.one)",
+		"SELECT 1 SETTINGS max_execution_time = 0", "SELECT 1 SETTINGS max_rows_to_read = 0",
+		"SELECT 1 SETTINGS max_memory_usage = 0", "SELECT 1 SETTINGS max_memory_usage = 100000000000",
+		"SELECT 1 SETTINGS readonly = 0",
 		"SELECT * FROM numbers(2000000)", // more rows than max_result_rows
 		"INSERT INTO FUNCTION file('/tmp/tidegate-x', 'TSV') SELECT 1",
 	} {
-		if got, err := ask(analyst, sql); err == nil {
+		if got, err := query(analyst, sql); err == nil {
 			t.Errorf("%s: allowed: %.100s", sql, got)
 		}
 	}
-	// Nobody can log in as the library's own user.
+
+	// Nobody can log in as the default user of ClickHouse.
 	libraryUser := analyst
 	libraryUser.Username, libraryUser.Password = "default", ""
-	if got, err := ask(libraryUser, "SELECT 1"); err == nil {
+	if got, err := query(libraryUser, "SELECT 1"); err == nil {
 		t.Errorf("default may log in: %s", got)
 	}
 	wrong := analyst
 	wrong.Password = "no"
-	if _, err := ask(wrong, "SELECT 1"); err == nil || !strings.Contains(err.Error(), `refuses user "analyst": the password is wrong`) {
+	_, err := query(wrong, "SELECT 1")
+	if err == nil || !strings.Contains(err.Error(), `refuses user "analyst": the password is wrong`) {
 		t.Errorf("wrong password: %v", err)
 	}
 }
 
 func TestPlayAnswers(t *testing.T) {
-	res, err := http.Get(embeddedtest.Server(t).PlayURL())
+	response, err := http.Get(embeddedtest.Server(t).PlayURL())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
-	if b, _ := io.ReadAll(res.Body); res.StatusCode != 200 || !bytes.Contains(b, []byte("ClickHouse")) {
-		t.Errorf("/play: %s, %d bytes", res.Status, len(b))
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode != 200 || !bytes.Contains(body, []byte("ClickHouse")) {
+		t.Errorf("/play: %s, %d bytes", response.Status, len(body))
 	}
 }
 
-func TestPasswordsAreForThisUserOnly(t *testing.T) {
-	c, err := embedded.StoreClient(filepath.Dir(embeddedtest.Server(t).Config().PasswordFile))
+func TestOnlyTheOwnerMayReadThePasswordFiles(t *testing.T) {
+	cfg, err := embedded.StoreClient(filepath.Dir(embeddedtest.Server(t).Config().PasswordFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range []string{c.PasswordFile, embeddedtest.Server(t).Config().PasswordFile} {
-		st, err := os.Stat(f)
-		if err != nil || st.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v, %v", f, st.Mode(), err)
+	for _, file := range []string{cfg.PasswordFile, embeddedtest.Server(t).Config().PasswordFile} {
+		info, err := os.Stat(file)
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", file, info.Mode(), err)
 		}
 	}
-	c.Database = "system"
-	if got, err := ask(c, "SELECT currentUser()"); err != nil || got != "analyst" {
+	cfg.Database = "system"
+	if got, err := query(cfg, "SELECT currentUser()"); err != nil || got != "analyst" {
 		t.Errorf("%q, %v", got, err)
 	}
 }
 
-// TestKilledChildComesBackWithWhatWasAcknowledged kills the child again and again while blocks are inserted
-// and repeated under their tokens.
-func TestKilledChildComesBackWithWhatWasAcknowledged(t *testing.T) {
+// TestKilledChildKeepsAcknowledgedBlocks: the child is killed three times while blocks are inserted. An
+// insert that failed is repeated with its token, and each row is stored once.
+func TestKilledChildKeepsAcknowledgedBlocks(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
 	reg := prometheus.NewRegistry()
-	s := start(t, config(t.TempDir()), reg)
-	defer s.Stop(context.Background())
-	st := open(t, s)
+	server := startStore(t, storeConfig(t.TempDir()), reg)
+	defer server.Stop(context.Background())
+	store := openStore(t, server)
+
+	// This goroutine kills the child every 150 ms, and sends the number of kills when it ends.
 	stop := make(chan struct{})
 	killed := make(chan int)
 	go func() {
-		n := 0
-		defer func() { killed <- n }()
-		for n < 3 {
+		kills := 0
+		defer func() { killed <- kills }()
+		for kills < 3 {
 			select {
 			case <-stop:
 				return
 			case <-time.After(150 * time.Millisecond):
 			}
-			if p := s.PID(); p != 0 && syscall.Kill(p, syscall.SIGKILL) == nil {
-				n++
-				for s.PID() == p {
+			if pid := server.PID(); pid != 0 && syscall.Kill(pid, syscall.SIGKILL) == nil {
+				kills++
+				for server.PID() == pid {
 					time.Sleep(5 * time.Millisecond)
 				}
-				for s.PID() == 0 {
+				for server.PID() == 0 {
 					time.Sleep(5 * time.Millisecond)
 				}
 			}
 		}
 	}()
+
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	const blocks, rows = 40, 200
 	for i := range int64(blocks) {
-		b := block(st, i*rows, rows, 0)
+		b := newBlock(i*rows, rows)
 		for {
-			err := st.Insert(ctx, b, fmt.Sprint("t/0/", i))
+			err := store.Insert(ctx, b, fmt.Sprint("t/0/", i))
 			if err == nil {
 				break
 			}
@@ -214,10 +232,11 @@ func TestKilledChildComesBackWithWhatWasAcknowledged(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+
 	close(stop)
-	n := <-killed
+	kills := <-killed
 	for range 200 {
-		got, err := ask(s.Config(), "SELECT count(), uniqExact(_offset) FROM events")
+		got, err := query(server.Config(), "SELECT count(), uniqExact(_offset) FROM events")
 		if err == nil {
 			if want := fmt.Sprintf("%d\t%d", blocks*rows, blocks*rows); got != want {
 				t.Errorf("count and distinct: %s, want %s", got, want)
@@ -226,74 +245,78 @@ func TestKilledChildComesBackWithWhatWasAcknowledged(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if n == 0 {
+	if kills == 0 {
 		t.Error("the child was never killed")
 	}
-	if got := gather(t, reg, "tidegate_embedded_store_restarts_total"); got < float64(n) {
-		t.Errorf("%v restarts counted after %d kills", got, n)
+	if got := metricValue(t, reg, "tidegate_embedded_store_restarts_total"); got < float64(kills) {
+		t.Errorf("%v restarts counted after %d kills", got, kills)
 	}
 }
 
-func gather(t *testing.T, reg *prometheus.Registry, name string) float64 {
+// metricValue returns the value of a counter or a gauge.
+func metricValue(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	t.Helper()
-	fs, err := reg.Gather()
+	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range fs {
-		if f.GetName() == name {
-			m := f.GetMetric()[0]
-			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+	for _, family := range families {
+		if family.GetName() == name {
+			metric := family.GetMetric()[0]
+			return metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
 		}
 	}
 	t.Fatalf("no metric %s", name)
 	return 0
 }
 
-// TestStopLeavesNoProcess also checks that the folder can be used again, with its data and passwords.
+// TestStopLeavesNoProcess: the folder can be used again after Stop, with its data and passwords.
 func TestStopLeavesNoProcess(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	c := config(t.TempDir())
-	s := start(t, c, nil)
-	st := open(t, s)
-	if err := st.Insert(t.Context(), block(st, 0, 7, 0), "a"); err != nil {
+	cfg := storeConfig(t.TempDir())
+	server := startStore(t, cfg, nil)
+	store := openStore(t, server)
+	if err := store.Insert(t.Context(), newBlock(0, 7), "a"); err != nil {
 		t.Fatal(err)
 	}
-	pid := s.PID()
-	_, password := s.Analyst()
-	if _, err := embedded.StartStore(t.Context(), c, quiet, nil); err == nil || !strings.Contains(err.Error(), "is in use by process "+strconv.Itoa(os.Getpid())) {
+	pid := server.PID()
+	_, password := server.Analyst()
+	_, err := embedded.StartStore(t.Context(), cfg, quiet, nil)
+	if err == nil || !strings.Contains(err.Error(), "is in use by process "+strconv.Itoa(os.Getpid())) {
 		t.Errorf("a second store in the folder: %v", err)
 	}
-	if err := s.Stop(t.Context()); err != nil {
+
+	if err := server.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if !gone(pid) {
+	if !waitExited(pid) {
 		t.Errorf("process %d is left", pid)
 	}
-	s = start(t, c, nil)
-	defer s.Stop(context.Background())
-	if _, again := s.Analyst(); again != password {
-		t.Error("the password is another")
+
+	server = startStore(t, cfg, nil)
+	defer server.Stop(context.Background())
+	if _, again := server.Analyst(); again != password {
+		t.Error("the password has changed")
 	}
-	if got, err := ask(s.Config(), "SELECT count() FROM events"); err != nil || got != "7" {
+	if got, err := query(server.Config(), "SELECT count() FROM events"); err != nil || got != "7" {
 		t.Errorf("after the restart: %q, %v", got, err)
 	}
 }
 
-// holdStore runs in the subprocess that TestKilledParentTakesItsChildAlong kills.
+// holdStore runs a store in the subprocess that TestChildEndsWithItsKilledParent kills.
 func holdStore(dir string) {
-	s, err := embedded.StartStore(context.Background(), config(dir), quiet, nil)
+	server, err := embedded.StartStore(context.Background(), storeConfig(dir), quiet, nil)
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
 	}
-	fmt.Println(s.PID())
+	fmt.Println(server.PID())
 	select {}
 }
 
-func TestKilledParentTakesItsChildAlong(t *testing.T) {
+func TestChildEndsWithItsKilledParent(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -316,81 +339,91 @@ func TestKilledParentTakesItsChildAlong(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	s := start(t, config(dir), nil) // at once, while the child is dying
-	defer s.Stop(context.Background())
-	if !gone(pid) {
+
+	server := startStore(t, storeConfig(dir), nil) // at once, while the child is still ending
+	defer server.Stop(context.Background())
+	if !waitExited(pid) {
 		t.Errorf("process %d is left", pid)
 	}
 }
 
 func TestBusyPortIsNamed(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	c := config(t.TempDir())
-	c.HTTPPort = l.Addr().(*net.TCPAddr).Port
+	defer listener.Close()
+	cfg := storeConfig(t.TempDir())
+	cfg.HTTPPort = listener.Addr().(*net.TCPAddr).Port
 	if err := embeddedtest.Fetch(); err != nil {
 		t.Fatal(err)
 	}
-	_, err = embedded.StartStore(t.Context(), c, quiet, nil)
-	if want := fmt.Sprintf("port %d on 127.0.0.1 is taken by another program; free it or set embedded.store.http_port", c.HTTPPort); err == nil || !strings.Contains(err.Error(), want) {
+	_, err = embedded.StartStore(t.Context(), cfg, quiet, nil)
+	const format = "port %d on 127.0.0.1 is taken by another program; free it or set embedded.store.http_port"
+	if want := fmt.Sprintf(format, cfg.HTTPPort); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("%v", err)
 	}
 }
 
-func TestMissingOrBrokenLibraryIsOneSentence(t *testing.T) {
-	c := config(t.TempDir())
-	c.Library = filepath.Join(c.Dir, "no.so")
-	if _, err := embedded.StartStore(t.Context(), c, quiet, nil); err == nil || !strings.Contains(err.Error(), "deploy/fetch-libchdb.sh fetches it") {
+func TestMissingOrBrokenLibraryIsNamed(t *testing.T) {
+	cfg := storeConfig(t.TempDir())
+	cfg.Library = filepath.Join(cfg.Dir, "no.so")
+	_, err := embedded.StartStore(t.Context(), cfg, quiet, nil)
+	if err == nil || !strings.Contains(err.Error(), "deploy/fetch-libchdb.sh fetches it") {
 		t.Errorf("missing: %v", err)
 	}
-	if err := os.WriteFile(c.Library, []byte("not a library"), 0o600); err != nil {
+	if err := os.WriteFile(cfg.Library, []byte("not a library"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := embedded.StartStore(t.Context(), c, quiet, nil); err == nil || !strings.Contains(err.Error(), "load "+c.Library) {
+	_, err = embedded.StartStore(t.Context(), cfg, quiet, nil)
+	if err == nil || !strings.Contains(err.Error(), "load "+cfg.Library) {
 		t.Errorf("broken: %v", err)
 	}
 }
 
-// TestCapOnDiskDropsTheOldest checks that whole days are dropped before parts, and that drops are counted.
+// TestCapOnDiskDropsTheOldest: whole days are dropped before parts, and the dropped rows are counted.
 func TestCapOnDiskDropsTheOldest(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
-	c := config(t.TempDir())
-	c.MaxDiskBytes, c.DiskCheckInterval = 64<<20, 100*time.Millisecond
+	cfg := storeConfig(t.TempDir())
+	cfg.MaxDiskBytes, cfg.DiskCheckInterval = 64<<20, 100*time.Millisecond
 	reg := prometheus.NewRegistry()
-	s := start(t, c, reg)
-	defer s.Stop(context.Background())
-	st := open(t, s)
+	server := startStore(t, cfg, reg)
+	defer server.Stop(context.Background())
+	store := openStore(t, server)
 	noise := make([]byte, 40<<20)
-	r, err := os.Open("/dev/urandom")
+	random, err := os.Open("/dev/urandom")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
-	if _, err := io.ReadFull(r, noise); err != nil {
+	defer random.Close()
+	if _, err := io.ReadFull(random, noise); err != nil {
 		t.Fatal(err)
 	}
+
+	// Each of four days gets 40 rows of 1 MiB that do not compress.
 	for day := 3; day >= 0; day-- {
 		at := time.Now().Add(-time.Duration(day) * 24 * time.Hour).UnixNano()
-		b := clickhouse.NewColumnBlock()
+		block := clickhouse.NewColumnBlock()
 		for i := range 40 {
-			b.Append(&pipeline.Event{Ingested: at, Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlOriginal: string(noise[i<<20 : (i+1)<<20])}}, pipeline.Position{Offset: int64(day*1000 + i)}, "t")
+			exchange := &pipeline.HTTPExchange{UrlOriginal: string(noise[i<<20 : (i+1)<<20])}
+			event := &pipeline.Event{Ingested: at, Dataset: pipeline.Dataset_HTTP, Http: exchange}
+			block.Append(event, pipeline.Position{Offset: int64(day*1000 + i)}, "t")
 		}
-		if err := st.Insert(t.Context(), b, fmt.Sprint(day)); err != nil {
+		if err := store.Insert(t.Context(), block, fmt.Sprint(day)); err != nil {
 			t.Fatal(err)
 		}
 	}
+
+	// The cap of 64 MiB leaves the 40 rows of today.
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		got, err := ask(s.Config(), "SELECT count(), max(_offset) FROM events")
+		got, err := query(server.Config(), "SELECT count(), max(_offset) FROM events")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got == "40\t39" && gather(t, reg, "tidegate_embedded_store_dropped_rows_total") == 120 { // the events of today are left
+		if got == "40\t39" && metricValue(t, reg, "tidegate_embedded_store_dropped_rows_total") == 120 {
 			break
 		}
 		if time.Now().After(deadline) {

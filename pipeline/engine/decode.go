@@ -68,7 +68,7 @@ func validateBatch(batch *pipeline.Batch, partition int) (reason string, err err
 }
 
 // Numbers of event.proto and of the protobuf encoding, for countEvents, which does not use the generated
-// code. TestCountEventsKnowsTheSchema compares them with the generated code.
+// code. TestCountEventsFollowsTheSchema compares them with the generated code.
 const (
 	batchEventsField = 10 // Batch.events
 

@@ -25,17 +25,18 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// broker starts a broker in this process, which is reached over TCP.
+// broker starts an in-memory broker and returns its TCP addresses.
 func broker(t *testing.T, opts ...kfake.Opt) []string {
 	t.Helper()
-	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
+	cluster, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.Close)
-	return c.ListenAddrs()
+	t.Cleanup(cluster.Close)
+	return cluster.ListenAddrs()
 }
 
+// dial returns a client that is closed at the end of the test.
 func dial(t *testing.T, brokers []string, change func(*Config)) *Client {
 	t.Helper()
 	cfg := Default()
@@ -44,32 +45,34 @@ func dial(t *testing.T, brokers []string, change func(*Config)) *Client {
 	if change != nil {
 		change(&cfg)
 	}
-	c, err := New(cfg)
+	client, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.Close)
-	return c
+	t.Cleanup(client.Close)
+	return client
 }
 
-func record(s string) kafka.Record { return kafka.Record{Value: kafka.NewBytes([]byte(s))} }
+func record(value string) kafka.Record { return kafka.Record{Value: kafka.NewBytes([]byte(value))} }
 
 // roundTrip creates the topics, writes one record and reads it back through the dialer.
-func roundTrip(t *testing.T, c *Client) {
+func roundTrip(t *testing.T, client *Client) {
 	t.Helper()
 	ctx := t.Context()
-	if _, err := c.EnsureTopics(ctx); err != nil {
+	if _, err := client.EnsureTopics(ctx); err != nil {
 		t.Fatal(err)
 	}
-	topic := c.Topic(pipeline.TopicEvents)
-	if _, err := c.Produce(ctx, topic, 2, record("hello")); err != nil {
+	topic := client.Topic(pipeline.TopicEvents)
+	if _, err := client.Produce(ctx, topic, 2, record("hello")); err != nil {
 		t.Fatal(err)
 	}
-	r := kafka.NewReader(kafka.ReaderConfig{Brokers: c.Brokers(), Topic: topic, Partition: 2, Dialer: c.Dialer(), MaxWait: 100 * time.Millisecond})
-	defer r.Close()
-	m, err := r.ReadMessage(ctx)
-	if err != nil || string(m.Value) != "hello" {
-		t.Fatalf("read back %q, %v", m.Value, err)
+	reader := kafka.NewReader(kafka.ReaderConfig{
+		Brokers: client.Brokers(), Topic: topic, Partition: 2, Dialer: client.Dialer(), MaxWait: 100 * time.Millisecond,
+	})
+	defer reader.Close()
+	message, err := reader.ReadMessage(ctx)
+	if err != nil || string(message.Value) != "hello" {
+		t.Fatalf("read back %q, %v", message.Value, err)
 	}
 }
 
@@ -110,112 +113,126 @@ func TestCheckNamesEveryBadKey(t *testing.T) {
 	check(func(c *Config) { c.SASL = SASL{Mechanism: "plain", Username: "u", Password: "a", PasswordFile: "b"} }, "sasl.password_file")
 }
 
-func TestTopicsAreMadeOnceAndTheirOwnCountCounts(t *testing.T) {
-	c := dial(t, broker(t, kfake.SeedTopics(7, "pre.events")), func(c *Config) { c.TopicPrefix = "pre" })
+// TestExistingTopicKeepsItsPartitions: the configured number of partitions does not apply to a topic that
+// exists.
+func TestExistingTopicKeepsItsPartitions(t *testing.T) {
+	client := dial(t, broker(t, kfake.SeedTopics(7, "pre.events")), func(c *Config) { c.TopicPrefix = "pre" })
 	for range 2 {
-		n, err := c.EnsureTopics(t.Context())
+		counts, err := client.EnsureTopics(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n["events"] != 7 || n["alerts"] != 1 || n["deadletter"] != 1 || len(n) != 3 {
-			t.Fatalf("counts %v", n)
+		if counts["events"] != 7 || counts["alerts"] != 1 || counts["deadletter"] != 1 || len(counts) != 3 {
+			t.Fatalf("counts %v", counts)
 		}
 	}
-	if n, err := c.Partitions(t.Context(), "pre.events"); n != 7 || err != nil {
-		t.Errorf("Partitions: %d, %v", n, err)
+	if partitions, err := client.Partitions(t.Context(), "pre.events"); partitions != 7 || err != nil {
+		t.Errorf("Partitions: %d, %v", partitions, err)
 	}
-	if n, err := c.Partitions(t.Context(), "pre.none"); !errors.Is(err, kafka.UnknownTopicOrPartition) || !strings.Contains(err.Error(), "pre.none") {
-		t.Errorf("Partitions of a topic that is not there: %d, %v", n, err)
+	partitions, err := client.Partitions(t.Context(), "pre.none")
+	if !errors.Is(err, kafka.UnknownTopicOrPartition) || !strings.Contains(err.Error(), "pre.none") {
+		t.Errorf("Partitions of a topic that does not exist: %d, %v", partitions, err)
 	}
 }
 
 func TestNewEventsTopicHasTheConfiguredPartitions(t *testing.T) {
-	c := dial(t, broker(t), func(c *Config) { c.Partitions = 3 })
-	n, err := c.EnsureTopics(t.Context(), pipeline.TopicEvents)
-	if err != nil || n["events"] != 3 || len(n) != 1 {
-		t.Fatalf("%v, %v", n, err)
+	client := dial(t, broker(t), func(c *Config) { c.Partitions = 3 })
+	counts, err := client.EnsureTopics(t.Context(), pipeline.TopicEvents)
+	if err != nil || counts["events"] != 3 || len(counts) != 1 {
+		t.Fatalf("%v, %v", counts, err)
 	}
-	roundTrip(t, c)
+	roundTrip(t, client)
 }
 
-// TestTopicMadeByAnotherIsSeenAtOnce: the library's metadata may be seconds old; partitionCounts must not use
-// it.
-func TestTopicMadeByAnotherIsSeenAtOnce(t *testing.T) {
+// TestTopicOfAnotherClientIsSeenAtOnce: the cached metadata of the Kafka library may be seconds old, so
+// partitionCounts must not use them.
+func TestTopicOfAnotherClientIsSeenAtOnce(t *testing.T) {
 	addrs := broker(t)
-	a, b := dial(t, addrs, nil), dial(t, addrs, nil)
-	if _, err := b.EnsureTopics(t.Context(), pipeline.TopicAlerts); err != nil {
+	first, second := dial(t, addrs, nil), dial(t, addrs, nil)
+	if _, err := second.EnsureTopics(t.Context(), pipeline.TopicAlerts); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.EnsureTopics(t.Context()); err != nil {
+	if _, err := first.EnsureTopics(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := b.Partitions(t.Context(), b.Topic(pipeline.TopicEvents)); n != 4 || err != nil {
-		t.Fatalf("%d, %v", n, err)
+	partitions, err := second.Partitions(t.Context(), second.Topic(pipeline.TopicEvents))
+	if partitions != 4 || err != nil {
+		t.Fatalf("%d, %v", partitions, err)
 	}
 }
 
 func TestErrorsNameTheBroker(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Close() // the port is closed from here on
-	c := dial(t, []string{l.Addr().String()}, nil)
+	listener.Close() // the port is closed from here on
+	client := dial(t, []string{listener.Addr().String()}, nil)
 	check := func(err error) {
 		t.Helper()
-		if err == nil || !strings.Contains(err.Error(), l.Addr().String()) || Classify(err) != Retriable {
-			t.Errorf("error %v, sort %v", err, Classify(err))
+		if err == nil || !strings.Contains(err.Error(), listener.Addr().String()) || Classify(err) != Retriable {
+			t.Errorf("error %v, class %v", err, Classify(err))
 		}
 	}
-	_, err = c.EnsureTopics(t.Context())
+	_, err = client.EnsureTopics(t.Context())
 	check(err)
-	_, err = c.Produce(t.Context(), "x", 0, record("y"))
+	_, err = client.Produce(t.Context(), "x", 0, record("y"))
 	check(err)
 }
 
-func TestTooLargeIsRefused(t *testing.T) {
-	c := dial(t, broker(t), nil)
-	if _, err := c.EnsureTopics(t.Context()); err != nil {
+func TestTooLargeMessageIsRejected(t *testing.T) {
+	client := dial(t, broker(t), nil)
+	if _, err := client.EnsureTopics(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	noise := make([]byte, maxEventsMessage+1024)
 	rand.Read(noise)
-	_, err := c.Produce(t.Context(), c.Topic(pipeline.TopicEvents), 0, kafka.Record{Value: kafka.NewBytes(noise)})
+	above := kafka.Record{Value: kafka.NewBytes(noise)}
+	_, err := client.Produce(t.Context(), client.Topic(pipeline.TopicEvents), 0, above)
 	if Classify(err) != Rejected {
-		t.Errorf("%v sorts as %v", err, Classify(err))
+		t.Errorf("%v is classified as %v", err, Classify(err))
 	}
-	if _, err = c.Produce(t.Context(), c.Topic(pipeline.TopicEvents), 0, kafka.Record{Value: kafka.NewBytes(noise[:maxEventsMessage-1024])}); err != nil {
+	below := kafka.Record{Value: kafka.NewBytes(noise[:maxEventsMessage-1024])}
+	if _, err = client.Produce(t.Context(), client.Topic(pipeline.TopicEvents), 0, below); err != nil {
 		t.Errorf("just below the limit: %v", err)
 	}
 }
 
-func TestSASL(t *testing.T) {
-	for ours, theirs := range map[string]string{"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512"} {
-		addrs := broker(t, kfake.EnableSASL(), kfake.Superuser(theirs, "tide", "secret"))
+func TestEverySASLMechanismAuthenticates(t *testing.T) {
+	// The names in the configuration, and those in the Kafka protocol.
+	for mechanism, protocolName := range map[string]string{
+		"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512",
+	} {
+		addrs := broker(t, kfake.EnableSASL(), kfake.Superuser(protocolName, "tide", "secret"))
 		file := filepath.Join(t.TempDir(), "password")
 		if err := os.WriteFile(file, []byte("secret\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		roundTrip(t, dial(t, addrs, func(c *Config) { c.SASL = SASL{Mechanism: ours, Username: "tide", PasswordFile: file} }))
+		roundTrip(t, dial(t, addrs, func(c *Config) {
+			c.SASL = SASL{Mechanism: mechanism, Username: "tide", PasswordFile: file}
+		}))
 
-		wrong := dial(t, addrs, func(c *Config) { c.SASL = SASL{Mechanism: ours, Username: "tide", Password: "wrong"} })
+		wrong := dial(t, addrs, func(c *Config) {
+			c.SASL = SASL{Mechanism: mechanism, Username: "tide", Password: "wrong"}
+		})
 		if _, err := wrong.Produce(t.Context(), "x", 0, record("y")); err == nil {
-			t.Errorf("%s: a wrong password was taken", ours)
+			t.Errorf("%s: a wrong password was accepted", mechanism)
 		}
 	}
 }
 
-func TestTLS(t *testing.T) {
+func TestTLSChecksTheCertificateAuthority(t *testing.T) {
 	ca, pair := certificate(t)
 	addrs := broker(t, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{pair}}))
-	roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CAFile: ca}} }))
-	roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{InsecureSkipVerify: true}} }))
+	for _, accepting := range []config.TLS{{CAFile: ca}, {InsecureSkipVerify: true}} {
+		roundTrip(t, dial(t, addrs, func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: accepting} }))
+	}
 
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	stranger := dial(t, addrs, func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true} })
-	if _, err := stranger.EnsureTopics(ctx); err == nil {
-		t.Error("a certificate of an unknown authority was believed")
+	withoutCA := dial(t, addrs, func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true} })
+	if _, err := withoutCA.EnsureTopics(ctx); err == nil {
+		t.Error("a certificate of an unknown authority was accepted")
 	}
 }
 
@@ -225,22 +242,25 @@ func TestBadFilesAreNamed(t *testing.T) {
 		cfg := Default()
 		change(&cfg)
 		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("error %v does not say %s", err, want)
+			t.Errorf("error %v does not name %s", err, want)
 		}
 	}
 	empty := filepath.Join(t.TempDir(), "empty.pem")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	check("kafka.tls.ca_file", func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CAFile: "/nonexistent"}} })
-	check(empty, func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CAFile: empty}} })
-	check("kafka.tls.cert_file", func(c *Config) {
-		c.TLS = config.OptionalTLS{Enabled: true, TLS: config.TLS{CertFile: empty, KeyFile: empty}}
+	withTLS := func(files config.TLS) func(*Config) {
+		return func(c *Config) { c.TLS = config.OptionalTLS{Enabled: true, TLS: files} }
+	}
+	check("kafka.tls.ca_file", withTLS(config.TLS{CAFile: "/nonexistent"}))
+	check(empty, withTLS(config.TLS{CAFile: empty}))
+	check("kafka.tls.cert_file", withTLS(config.TLS{CertFile: empty, KeyFile: empty}))
+	check("kafka.sasl.password_file", func(c *Config) {
+		c.SASL = SASL{Mechanism: "plain", Username: "u", PasswordFile: "/nonexistent"}
 	})
-	check("kafka.sasl.password_file", func(c *Config) { c.SASL = SASL{Mechanism: "plain", Username: "u", PasswordFile: "/nonexistent"} })
 }
 
-func TestSort(t *testing.T) {
+func TestErrorsAreClassified(t *testing.T) {
 	check := func(err error, want ErrorClass) {
 		t.Helper()
 		if got := Classify(fmt.Errorf("produce: %w", err)); got != want {
@@ -258,7 +278,7 @@ func TestSort(t *testing.T) {
 	check(kafka.InvalidTimestamp, Denied)
 }
 
-// certificate creates a self-signed certificate for 127.0.0.1 and returns the file with its CA.
+// certificate returns a self-signed certificate for 127.0.0.1, and the path of a PEM file with it.
 func certificate(t *testing.T) (string, tls.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

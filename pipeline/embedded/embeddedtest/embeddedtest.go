@@ -1,7 +1,8 @@
-// Package embeddedtest gives tests a real ClickHouse: one embedded server for each test binary, fetched when
-// it is missing.
+// Package embeddedtest runs a real ClickHouse for tests: one embedded server for each test binary. It fetches
+// the library of ClickHouse where it is missing.
 //
-// A package's TestMain is `os.Exit(embeddedtest.Run(m))`, its tests call Store.
+// The TestMain of a package calls os.Exit(embeddedtest.Run(m)), and its tests call Store. The server starts
+// at the first call of Store or Server, and ends with Run.
 package embeddedtest
 
 import (
@@ -20,6 +21,7 @@ import (
 	"tidegate/pipeline/embedded"
 )
 
+// shared is the server of this test binary. once guards the other fields.
 var shared struct {
 	once   sync.Once
 	dir    string
@@ -27,8 +29,8 @@ var shared struct {
 	err    error
 }
 
-// Run runs the tests and ends the shared server behind them. The program that loads the library is built
-// first; processes that the tests start find it by the environment.
+// Run runs the tests and then stops the shared server. Before the tests it builds the program that loads the
+// library. Processes that the tests start find the program by an environment variable.
 func Run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "tidegate-program-")
 	if err == nil {
@@ -43,10 +45,10 @@ func Run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	if storeServer := shared.server; storeServer != nil {
+	if server := shared.server; server != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		if err := storeServer.Stop(ctx); err != nil {
+		if err := server.Stop(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = max(code, 1)
 		}
@@ -57,7 +59,7 @@ func Run(m *testing.M) int {
 	return code
 }
 
-// Server is the shared server.
+// Server returns the shared server, and starts it at the first call. It skips the test in short mode.
 func Server(tb testing.TB) *embedded.StoreServer {
 	tb.Helper()
 	if testing.Short() {
@@ -83,7 +85,8 @@ func Server(tb testing.TB) *embedded.StoreServer {
 	return shared.server
 }
 
-// freePort is for the native protocol, which the embedded server does not speak unless it is told the port.
+// freePort returns a free TCP port. The embedded server serves the native protocol only if the configuration
+// names a port for it.
 func freePort() (int, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -93,7 +96,8 @@ func freePort() (int, error) {
 	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
-// Store opens a database of the test's own on the shared server, with its tables. protocol is native or http.
+// Store returns a database on the shared server with the tables of tidegate. The test closes it at its end.
+// protocol is native or http.
 func Store(tb testing.TB, database, protocol string) *clickhouse.Store {
 	tb.Helper()
 	cfg := Server(tb).Config()
@@ -109,7 +113,7 @@ func Store(tb testing.TB, database, protocol string) *clickhouse.Store {
 	return store
 }
 
-// Build makes the program that loads the library.
+// Build builds the program that loads the library of ClickHouse.
 func Build(path string) error {
 	cmd := exec.Command("go", "build", "-o", path, "tidegate/cmd/tidegate-clickhouse")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -119,7 +123,7 @@ func Build(path string) error {
 	return nil
 }
 
-// Fetch fetches the library where it is missing.
+// Fetch fetches the library of ClickHouse where it is missing.
 func Fetch() error {
 	if _, err := os.Stat(embedded.LibraryPath()); err == nil {
 		return nil
