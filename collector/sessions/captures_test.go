@@ -36,12 +36,12 @@ func sharedData(t testing.TB) string {
 }
 
 // counterValue returns the value of a counter or gauge.
-func counterValue(c prometheus.Metric) float64 {
-	var m dto.Metric
-	if err := c.Write(&m); err != nil {
+func counterValue(metric prometheus.Metric) float64 {
+	var value dto.Metric
+	if err := metric.Write(&value); err != nil {
 		panic(err)
 	}
-	return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+	return value.GetCounter().GetValue() + value.GetGauge().GetValue()
 }
 
 // playCapture runs a capture file through a Table. It returns the Table and the number of packets.
@@ -58,8 +58,8 @@ func playCapture(
 	deps.Emit = emit
 	deps.Collector = pipeline.ID(sha256.New().Sum(nil)[:16])
 	table := New(cfg, deps, prometheus.NewRegistry())
-	n := 0
-	for ; ; n++ {
+	packets := 0
+	for ; ; packets++ {
 		packet, err := file.Next()
 		if errors.Is(err, io.EOF) {
 			break
@@ -71,11 +71,11 @@ func playCapture(
 		table.Packet(packet.Iface, packet.Link, packet.At, packet.Data, packet.Length)
 	}
 	table.Close()
-	return table, n
+	return table, packets
 }
 
-// TestEveryCapture: none of the captures makes a Table panic, every packet is counted once, and nothing is
-// left behind.
+// TestEveryCapture: no capture makes a Table panic, every packet is counted once, and nothing is left in the
+// Table after Close.
 func TestEveryCapture(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join(sharedData(t), "data", "pcaps", "*"))
 	total := map[result]float64{}
@@ -84,7 +84,7 @@ func TestEveryCapture(t *testing.T) {
 			continue
 		}
 		sessions, ids := 0, map[string]bool{}
-		table, n := playCapture(t, path, Default(), Deps{}, parsers, func(event *pipeline.Event) {
+		table, packets := playCapture(t, path, Default(), Deps{}, parsers, func(event *pipeline.Event) {
 			if event.Dataset == pipeline.Dataset_SESSION {
 				sessions++
 			}
@@ -95,15 +95,15 @@ func TestEveryCapture(t *testing.T) {
 			pipeline.ReleaseEvent(event)
 		})
 		var counted float64
-		for r, c := range table.metrics.packets {
-			total[result(r)] += counterValue(c)
-			counted += counterValue(c)
+		for kind, counter := range table.metrics.packets {
+			total[result(kind)] += counterValue(counter)
+			counted += counterValue(counter)
 		}
-		if int(counted) != n {
-			t.Errorf("%s: %d packets, %v counted", path, n, counted)
+		if int(counted) != packets {
+			t.Errorf("%s: %d packets, %v counted", path, packets, counted)
 		}
-		if n := counterValue(table.metrics.panics); n != 0 {
-			t.Errorf("%s: %v panics", path, n)
+		if packets := counterValue(table.metrics.panics); packets != 0 {
+			t.Errorf("%s: %v panics", path, packets)
 		}
 		opened := counterValue(table.metrics.opened[0]) + counterValue(table.metrics.opened[1])
 		if int(opened) != sessions {
@@ -115,7 +115,7 @@ func TestEveryCapture(t *testing.T) {
 				table.pool.Used(), len(table.flows), table.pool.Holders(), table.outboxEvents)
 		}
 	}
-	for r, n := range total {
-		t.Logf("%-16s %.0f", resultNames[r], n)
+	for kind, packets := range total {
+		t.Logf("%-16s %.0f", resultNames[kind], packets)
 	}
 }

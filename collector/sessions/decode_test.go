@@ -18,7 +18,7 @@ import (
 func TestEncapsulations(t *testing.T) {
 	inner := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")
 	ip := inner[14:]
-	wrap := func(prefix string, b []byte) []byte { return append([]byte(prefix), b...) }
+	wrap := func(prefix string, inner []byte) []byte { return append([]byte(prefix), inner...) }
 	outer4 := func(proto layers.IPProtocol, data []byte) []byte {
 		eth := &layers.Ethernet{
 			SrcMAC: make([]byte, 6), DstMAC: make([]byte, 6), EthernetType: layers.EthernetTypeIPv4,
@@ -28,19 +28,19 @@ func TestEncapsulations(t *testing.T) {
 		}
 		return serialize(t, eth, ip, gopacket.Payload(data))
 	}
-	inUDP := func(port string, b []byte) []byte {
-		return udpFrame(t, addrPort("1.1.1.1:50000"), addrPort("2.2.2.2:"+port), 1, string(b))
+	inUDP := func(port string, inner []byte) []byte {
+		return udpFrame(t, addrPort("1.1.1.1:50000"), addrPort("2.2.2.2:"+port), 1, string(inner))
 	}
 	eth := string(inner[:12])
 	check := func(name string, link layers.LinkType, frame []byte) {
 		t.Helper()
 		table := New(Default(), Deps{}, nil)
-		var p packet
-		result := table.decoder.decodeFrame(&p, link, frame, len(frame))
-		if result != resTCP || p.src != addrOf(addrPort("10.0.0.1:4000").Addr()) || p.sport != 4000 ||
-			p.dport != 80 || string(p.Payload) != "abc" || p.Size != 3 {
-			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[result], p.src.netip(), p.sport, p.dst.netip(),
-				p.dport, p.Payload)
+		var got packet
+		result := table.decoder.decodeFrame(&got, link, frame, len(frame))
+		if result != resTCP || got.src != addrOf(addrPort("10.0.0.1:4000").Addr()) || got.sport != 4000 ||
+			got.dport != 80 || string(got.Payload) != "abc" || got.Size != 3 {
+			t.Errorf("%s: %s, %v:%d → %v:%d %q", name, resultNames[result], got.src.netip(), got.sport, got.dst.netip(),
+				got.dport, got.Payload)
 		}
 	}
 	ether := layers.LinkTypeEthernet
@@ -97,11 +97,11 @@ func TestTCPOptionsAreDecoded(t *testing.T) {
 	whole := frame(t, addrPort("10.0.0.1:4000").Addr(), addrPort("10.0.0.2:80").Addr(), 1, segment, "")
 	check := func(captured int, want string) {
 		t.Helper()
-		var p packet
+		var got packet
 		decoder := New(Default(), Deps{}, nil).decoder
-		r := decoder.decodeFrame(&p, layers.LinkTypeEthernet, whole[:captured], 58)
-		if r != resTCP || string(p.Options) != want {
-			t.Errorf("%d bytes: %s, options %q, want %q", captured, resultNames[r], p.Options, want)
+		result := decoder.decodeFrame(&got, layers.LinkTypeEthernet, whole[:captured], 58)
+		if result != resTCP || string(got.Options) != want {
+			t.Errorf("%d bytes: %s, options %q, want %q", captured, resultNames[result], got.Options, want)
 		}
 	}
 	check(58, "\x03\x03\x07\x00")
@@ -109,7 +109,7 @@ func TestTCPOptionsAreDecoded(t *testing.T) {
 	check(54, "")
 }
 
-// TestNestingIsBounded: a packet with too many headers is given up.
+// TestNestingIsBounded: a packet with too many headers is dropped as too deep.
 func TestNestingIsBounded(t *testing.T) {
 	data := tcpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "A", 1, 1, 1, "abc")[14:]
 	for range 400 {
@@ -118,21 +118,21 @@ func TestNestingIsBounded(t *testing.T) {
 		data = append(header, data...)
 	}
 	table := New(Default(), Deps{}, nil)
-	var p packet
-	if r := table.decoder.decodeFrame(&p, layers.LinkTypeRaw, data, len(data)); r != resTooDeep {
-		t.Errorf("%s", resultNames[r])
+	var got packet
+	if result := table.decoder.decodeFrame(&got, layers.LinkTypeRaw, data, len(data)); result != resTooDeep {
+		t.Errorf("%s", resultNames[result])
 	}
 }
 
 // TestCutPacketIsAGap: bytes that the snapshot length left out are a gap in their place.
 func TestCutPacketIsAGap(t *testing.T) {
-	tableTest := newTableTest(t, Default(), Deps{}).handshake()
-	f := tcpFrame(t, addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80"), "A", 1001, 5001, 77, "abcdefghij")
-	tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(tableTest.now), f[:len(f)-4], len(f))
-	tableTest.segment(">", "A", 10, 0, "klm")
-	tableTest.wantParserLog(">abcdef >gap4 >klm")
-	if e := tableTest.closeOneSession(); e.Session.ClientMissingBytes != 4 || e.Source.Bytes != 13 {
-		t.Errorf("session %v", e)
+	test := newTableTest(t, Default(), Deps{}).handshake()
+	packet := tcpFrame(t, addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80"), "A", 1001, 5001, 77, "abcdefghij")
+	test.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(test.now), packet[:len(packet)-4], len(packet))
+	test.segment(">", "A", 10, 0, "klm")
+	test.wantParserLog(">abcdef >gap4 >klm")
+	if event := test.closeOneSession(); event.Session.ClientMissingBytes != 4 || event.Source.Bytes != 13 {
+		t.Errorf("session %v", event)
 	}
 }
 
@@ -169,27 +169,27 @@ func fragments(t testing.TB, frame []byte, size int) [][]byte {
 	return out
 }
 
-// TestFragments: fragments of both IP versions, in any order and some twice, are put together, and nothing is
-// left behind.
+// TestFragments: fragments of both IP versions, in any order and some twice, become one datagram, and no
+// memory stays in use.
 func TestFragments(t *testing.T) {
 	for _, ends := range [][2]string{{"10.0.0.1:4000", "10.0.0.2:53"}, {"[fd00::1]:4000", "[fd00::2]:53"}} {
 		for seed := range uint64(20) {
 			rng := rand.New(rand.NewPCG(seed, 4))
-			tableTest := newTableTest(t, Default(), Deps{})
+			test := newTableTest(t, Default(), Deps{})
 			text := strings.Repeat("x", 39)
 			parts := fragments(t, udpFrame(t, addrPort(ends[0]), addrPort(ends[1]), 7,
 				strings.Repeat("y", 3000)+text), 104)
 			parts = append(parts, parts[rng.IntN(len(parts))])
 			rng.Shuffle(len(parts), func(i, j int) { parts[i], parts[j] = parts[j], parts[i] })
-			for _, p := range parts {
-				tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime, p, len(p))
+			for _, part := range parts {
+				test.Packet("eth0", layers.LinkTypeEthernet, startTime, part, len(part))
 			}
-			tableTest.wantParserLog(">yyyyyyyy…3039")
-			tableTest.Tick(startTime + int64(20*time.Second))
-			if tableTest.decoder.frags.cost != 0 || len(tableTest.decoder.frags.datagrams) != 0 {
-				t.Errorf("%d bytes of fragments are left", tableTest.decoder.frags.cost)
+			test.wantParserLog(">yyyyyyyy…3039")
+			test.Tick(startTime + int64(20*time.Second))
+			if test.decoder.frags.cost != 0 || len(test.decoder.frags.datagrams) != 0 {
+				t.Errorf("%d bytes of fragments are left", test.decoder.frags.cost)
 			}
-			tableTest.closeOneSession()
+			test.closeOneSession()
 		}
 	}
 }
@@ -197,83 +197,85 @@ func TestFragments(t *testing.T) {
 // TestFragmentsAreBounded: datagrams that never become complete, or overlap, take bounded memory and yield no
 // session.
 func TestFragmentsAreBounded(t *testing.T) {
-	tableTest := newTableTest(t, configWith(func(c *Config) { c.FragmentBytes = 128 << 10 }), Deps{})
+	test := newTableTest(t, configWith(func(c *Config) { c.FragmentBytes = 128 << 10 }), Deps{})
 	for i := range 2000 {
-		f := fragments(t, udpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:53"), uint16(i),
+		part := fragments(t, udpFrame(t, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:53"), uint16(i),
 			strings.Repeat("y", 2000)), 1000)[0]
-		tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
-		if tableTest.decoder.frags.cost > 128<<10 {
-			t.Fatalf("%d bytes", tableTest.decoder.frags.cost)
+		test.Packet("eth0", layers.LinkTypeEthernet, startTime, part, len(part))
+		if test.decoder.frags.cost > 128<<10 {
+			t.Fatalf("%d bytes", test.decoder.frags.cost)
 		}
 	}
-	if len(tableTest.closeSessions()) != 0 {
+	if len(test.closeSessions()) != 0 {
 		t.Error("half a datagram made a session")
 	}
-	tableTest = newTableTest(t, Default(), Deps{})
+	test = newTableTest(t, Default(), Deps{})
 	first := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
 		strings.Repeat("y", 300)), 104)
 	second := fragments(t, udpFrame(t, addrPort("[fd00::1]:4000"), addrPort("[fd00::2]:53"), 1,
 		strings.Repeat("y", 300)), 56)
-	for _, f := range [][]byte{first[0], second[1], first[1], first[2]} { // RFC 5722: an overlap invalidates the datagram
-		tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime, f, len(f))
+	// RFC 5722: an overlap makes the whole datagram invalid.
+	for _, part := range [][]byte{first[0], second[1], first[1], first[2]} {
+		test.Packet("eth0", layers.LinkTypeEthernet, startTime, part, len(part))
 	}
-	if len(tableTest.closeSessions()) != 0 {
+	if len(test.closeSessions()) != 0 {
 		t.Error("overlapping fragments of IPv6 made a datagram")
 	}
 }
 
 // TestDatagrams: an exchange of datagrams is one session, which ends when it is idle.
 func TestDatagrams(t *testing.T) {
-	tableTest := newTableTest(t, Default(), Deps{})
+	test := newTableTest(t, Default(), Deps{})
 	send := func(at time.Duration, src, dst, payload string) {
-		tableTest.ipid++
-		f := udpFrame(t, addrPort(src), addrPort(dst), tableTest.ipid, payload)
-		tableTest.Packet("", layers.LinkTypeEthernet, startTime+int64(at), f, len(f))
+		test.ipid++
+		packet := udpFrame(t, addrPort(src), addrPort(dst), test.ipid, payload)
+		test.Packet("", layers.LinkTypeEthernet, startTime+int64(at), packet, len(packet))
 	}
 	client, server := "10.0.0.1:40000", "10.0.0.2:53"
 	send(0, client, server, "ask")
 	send(3*time.Millisecond, server, client, "tell")
 	send(40*time.Second, client, server, "ask")
-	ss := tableTest.closeSessions()
-	tableTest.wantParserLog(">ask <tell close >ask close")
-	if len(ss) != 2 || ss[0].Session.State != stateTimeout || ss[0].Session.ResponseTime != 3e6 ||
-		ss[0].Transport != pipeline.Transport_UDP || ss[0].Destination.Bytes != 4 || len(ss[0].Interfaces) != 0 {
-		t.Errorf("sessions %v", ss)
+	sessions := test.closeSessions()
+	test.wantParserLog(">ask <tell close >ask close")
+	if len(sessions) != 2 || sessions[0].Session.State != stateTimeout || sessions[0].Session.ResponseTime != 3e6 ||
+		sessions[0].Transport != pipeline.Transport_UDP || sessions[0].Destination.Bytes != 4 ||
+		len(sessions[0].Interfaces) != 0 {
+		t.Errorf("sessions %v", sessions)
 	}
 }
 
 // TestServerIsFirstInTheCapture: the ports decide the direction.
 func TestServerIsFirstInTheCapture(t *testing.T) {
-	tableTest := newTableTest(t, Default(), Deps{})
-	f := udpFrame(t, addrPort("10.0.0.2:53"), addrPort("10.0.0.1:40000"), 1, "tell")
-	tableTest.Packet("", layers.LinkTypeEthernet, startTime, f, len(f))
-	tableTest.wantParserLog("<tell")
-	if e := tableTest.closeOneSession(); e.Destination.Port != 53 {
-		t.Errorf("session %v", e)
+	test := newTableTest(t, Default(), Deps{})
+	packet := udpFrame(t, addrPort("10.0.0.2:53"), addrPort("10.0.0.1:40000"), 1, "tell")
+	test.Packet("", layers.LinkTypeEthernet, startTime, packet, len(packet))
+	test.wantParserLog("<tell")
+	if event := test.closeOneSession(); event.Destination.Port != 53 {
+		t.Errorf("session %v", event)
 	}
 }
 
 // TestEvictionTakesTheLeastValuable: a scan evicts its own sessions, not an established one.
 func TestEvictionTakesTheLeastValuable(t *testing.T) {
-	tableTest := newTableTest(t, configWith(func(c *Config) { c.MaxSessions = 64 }), Deps{}).handshake()
-	tableTest.segment(">", "A", 0, 0, "abc")
-	tableTest.segment("<", "A", 0, 3, "def")
+	test := newTableTest(t, configWith(func(c *Config) { c.MaxSessions = 64 }), Deps{}).handshake()
+	test.segment(">", "A", 0, 0, "abc")
+	test.segment("<", "A", 0, 3, "def")
 	for i := range 5000 {
 		src := addrPort("10.9.0.1:1000").Addr()
-		f := frame(t, src, addrPort("10.0.0.2:80").Addr(), uint16(i),
+		syn := frame(t, src, addrPort("10.0.0.2:80").Addr(), uint16(i),
 			&layers.TCP{SrcPort: 5, DstPort: layers.TCPPort(i + 1), Seq: 1, SYN: true, Window: 9}, "")
-		tableTest.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(tableTest.now)+int64(i)*1000, f, len(f))
-		if len(tableTest.flows) > 64 {
-			t.Fatalf("%d flows", len(tableTest.flows))
+		test.Packet("eth0", layers.LinkTypeEthernet, startTime+int64(test.now)+int64(i)*1000, syn, len(syn))
+		if len(test.flows) > 64 {
+			t.Fatalf("%d flows", len(test.flows))
 		}
 	}
-	tableTest.setTime(tableTest.now+10*time.Millisecond).segment(">", "A", 3, 3, "ghi")
-	n := map[string]int{}
-	for _, e := range tableTest.closeSessions() {
-		n[e.Session.State]++
+	test.setTime(test.now+10*time.Millisecond).segment(">", "A", 3, 3, "ghi")
+	states := map[string]int{}
+	for _, event := range test.closeSessions() {
+		states[event.Session.State]++
 	}
-	tableTest.wantParserLog(">abc <def >ghi close")
-	if n[stateEvicted] < 4900 {
-		t.Errorf("%v", n)
+	test.wantParserLog(">abc <def >ghi close")
+	if states[stateEvicted] < 4900 {
+		t.Errorf("%v", states)
 	}
 }

@@ -34,7 +34,7 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 		}
 		return nil, true
 	})}
-	talk := func(test *tableTest, client string) {
+	exchange := func(test *tableTest, client string) {
 		test.segmentOn("eth0", client, "10.0.0.2:80", ">", "S", 0, 0, "")
 		test.segmentOn("eth0", client, "10.0.0.2:80", "<", "SA", 0, 0, "")
 		test.segmentOn("eth0", client, "10.0.0.2:80", ">", "A", 0, 0, "hello")
@@ -46,11 +46,11 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 	}
 
 	test := newTableTest(t, Default(), deps)
-	talk(test, "192.0.2.1:40000")
+	exchange(test, "192.0.2.1:40000")
 	if len(test.events) != 1 || test.events[0].Container != web {
 		t.Fatalf("a settled event waited: %v", test.events)
 	}
-	talk(test, "10.0.0.1:40000")
+	exchange(test, "10.0.0.1:40000")
 	tick(test, 100*time.Millisecond)
 	if len(test.events) != 1 {
 		t.Fatalf("an unresolved event was emitted at once: %v", test.events)
@@ -62,16 +62,16 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 	}
 
 	known = false
-	talk(test, "10.0.0.1:40001")
+	exchange(test, "10.0.0.1:40001")
 	tick(test, 3*time.Second)
 	if len(test.events) != 3 || test.events[2].Source.Container != nil || test.events[2].Container != web {
 		t.Fatalf("no container became known: %v", test.events)
 	}
-	talk(test, "10.0.0.1:40002")
+	exchange(test, "10.0.0.1:40002")
 	test.Close()
 	open := 0
-	for _, e := range test.events {
-		if e.Dataset == pipeline.Dataset_REDIS {
+	for _, event := range test.events {
+		if event.Dataset == pipeline.Dataset_REDIS {
 			open++
 		}
 	}
@@ -85,14 +85,14 @@ func TestUnresolvedEventsAreBounded(t *testing.T) {
 	cfg := Default()
 	cfg.MaxPendingEvents = 2
 	unsettled := func(netip.Addr, int64) (*pipeline.Container, bool) { return nil, false }
-	tableTest := newTableTest(t, cfg, Deps{Containers: containersFunc(unsettled)})
-	tableTest.segment(">", "S", 0, 0, "")
-	tableTest.segment("<", "SA", 0, 0, "")
+	test := newTableTest(t, cfg, Deps{Containers: containersFunc(unsettled)})
+	test.segment(">", "S", 0, 0, "")
+	test.segment("<", "SA", 0, 0, "")
 	for i := range 5 {
-		tableTest.segment(">", "A", i, 0, "x")
+		test.segment(">", "A", i, 0, "x")
 	}
-	tableTest.Tick(startTime + int64(tableTest.now))
-	if len(tableTest.events) != 3 {
-		t.Errorf("%d events were emitted, want 3 of 5", len(tableTest.events))
+	test.Tick(startTime + int64(test.now))
+	if len(test.events) != 3 {
+		t.Errorf("%d events were emitted, want 3 of 5", len(test.events))
 	}
 }

@@ -16,25 +16,26 @@ import (
 	"tidegate/protocols"
 )
 
-// fakeNAT is a NAT with the mappings that were added.
+// A fakeNAT is a NAT with the mappings that were added, by source and destination.
 type fakeNAT map[[2]netip.AddrPort]Mapping
 
 func (n fakeNAT) Lookup(_ pipeline.Transport, src, dst netip.AddrPort) (Mapping, bool) {
-	for _, k := range [][2]netip.AddrPort{{src, dst}, {dst, src}} {
-		if m, ok := n[k]; ok {
-			return m, true
+	for _, key := range [][2]netip.AddrPort{{src, dst}, {dst, src}} {
+		if mapping, ok := n[key]; ok {
+			return mapping, true
 		}
 	}
 	return Mapping{}, false
 }
 
-func (n fakeNAT) addMapping(m Mapping) {
-	n[[2]netip.AddrPort{m.Client, m.OutsideServer}] = m
-	n[[2]netip.AddrPort{m.Server, m.OutsideClient}] = m
+func (n fakeNAT) addMapping(mapping Mapping) {
+	n[[2]netip.AddrPort{mapping.Client, mapping.OutsideServer}] = mapping
+	n[[2]netip.AddrPort{mapping.Server, mapping.OutsideClient}] = mapping
 }
 
-func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
+func addrPort(text string) netip.AddrPort { return netip.MustParseAddrPort(text) }
 
+// newMapping returns a mapping; outClient and outServer are the addresses outside.
 func newMapping(client, server, outClient, outServer string) Mapping {
 	return Mapping{addrPort(client), addrPort(server), addrPort(outClient), addrPort(outServer)}
 }
@@ -49,22 +50,24 @@ type natHost struct {
 	id     uint16
 }
 
+// newHost returns a host in which 172.1… and fd00:… are addresses of containers.
 func newHost(t testing.TB, nat NAT) *natHost {
 	host := &natHost{TB: t, tables: map[string]*Table{}}
 	host.deps = Deps{
 		NAT: nat, Dedup: NewDedupTable(),
 		Bridge: func(name string) bool { return name == "docker0" || strings.HasPrefix(name, "br-") },
 		Containers: containersFunc(func(ip netip.Addr, _ int64) (*pipeline.Container, bool) {
-			if s := ip.String(); strings.HasPrefix(s, "172.1") || strings.HasPrefix(s, "fd00:") {
-				return &pipeline.Container{Id: s}, true
+			if text := ip.String(); strings.HasPrefix(text, "172.1") || strings.HasPrefix(text, "fd00:") {
+				return &pipeline.Container{Id: text}, true
 			}
 			return nil, true
 		}),
-		Emit: func(e *pipeline.Event) { host.events = append(host.events, e) },
+		Emit: func(event *pipeline.Event) { host.events = append(host.events, event) },
 	}
 	return host
 }
 
+// tableOf returns the Table of an interface.
 func (h *natHost) tableOf(iface string) *Table {
 	table := h.tables[iface]
 	if table == nil {
@@ -80,8 +83,8 @@ func (h *natHost) tableOf(iface string) *Table {
 // A natLeg is a connection as it is seen on one interface.
 type natLeg struct{ iface, client, server string }
 
-// sendStep sends segment number i of a short connection on leg l.
-func (h *natHost) sendStep(leg natLeg, i int) {
+// sendStep sends one segment of a short connection of numSteps segments, as it is captured on leg.
+func (h *natHost) sendStep(leg natLeg, number int) {
 	h.Helper()
 	from, to := addrPort(leg.client), addrPort(leg.server)
 	type seg struct {
@@ -99,7 +102,7 @@ func (h *natHost) sendStep(leg natLeg, i int) {
 		{false, "FA", 104, 505, ""},
 		{true, "FA", 505, 105, ""},
 		{false, "A", 105, 506, ""},
-	}[i]
+	}[number]
 	if step.back {
 		from, to = to, from
 	}
@@ -109,13 +112,14 @@ func (h *natHost) sendStep(leg natLeg, i int) {
 	h.now += 5 * time.Microsecond
 }
 
+// numSteps is the number of segments that sendStep can send.
 const numSteps = 8
 
 // advance moves the clocks of all Tables forward.
 func (h *natHost) advance(d time.Duration) {
 	for end := h.now + d; h.now < end; h.now += 50 * time.Millisecond {
-		for _, t := range h.tables {
-			t.Tick(startTime + int64(h.now))
+		for _, table := range h.tables {
+			table.Tick(startTime + int64(h.now))
 		}
 	}
 }
@@ -125,25 +129,25 @@ func (h *natHost) advance(d time.Duration) {
 func (h *natHost) closeAndDescribe() string {
 	h.Helper()
 	h.advance(3 * time.Second)
-	for _, t := range h.tables {
-		t.Close()
+	for _, table := range h.tables {
+		table.Close()
 	}
 	var session *pipeline.Event
-	n := map[pipeline.Dataset]int{}
+	counts := map[pipeline.Dataset]int{}
 	for _, event := range h.events {
-		n[event.Dataset]++
+		counts[event.Dataset]++
 		if event.Dataset == pipeline.Dataset_SESSION {
 			session = event
 		}
 	}
-	if n[pipeline.Dataset_SESSION] != 1 || n[pipeline.Dataset_REDIS] != 2 {
-		h.Errorf("%d sessions and %d transactions, want 1 and 2", n[pipeline.Dataset_SESSION],
-			n[pipeline.Dataset_REDIS])
+	if counts[pipeline.Dataset_SESSION] != 1 || counts[pipeline.Dataset_REDIS] != 2 {
+		h.Errorf("%d sessions and %d transactions, want 1 and 2", counts[pipeline.Dataset_SESSION],
+			counts[pipeline.Dataset_REDIS])
 		return ""
 	}
-	for _, t := range h.tables {
-		if t.outboxEvents != 0 {
-			h.Errorf("%d events are left in the outbox", t.outboxEvents)
+	for _, table := range h.tables {
+		if table.outboxEvents != 0 {
+			h.Errorf("%d events are left in the outbox", table.outboxEvents)
 		}
 	}
 	slices.Sort(session.Interfaces)
@@ -151,6 +155,8 @@ func (h *natHost) closeAndDescribe() string {
 	return client + " " + server + " " + strings.Join(session.Interfaces, ",")
 }
 
+// describeEndpoint returns the address of endpoint, its NAT address in parentheses, and [c] if it is a
+// container.
 func describeEndpoint(endpoint *pipeline.Endpoint) string {
 	ip, _ := netip.AddrFromSlice(endpoint.Ip)
 	text := netip.AddrPortFrom(ip, uint16(endpoint.Port)).String()
@@ -163,37 +169,37 @@ func describeEndpoint(endpoint *pipeline.Endpoint) string {
 	return text
 }
 
-// TestOneConnectionOnSeveralInterfacesIsReportedOnce, for each path through a Docker host and every order in
-// which the workers may get the packets.
+// TestOneConnectionOnSeveralInterfacesIsReportedOnce: it is reported once for each path through a Docker
+// host, in several orders in which the workers may get the packets.
 func TestOneConnectionOnSeveralInterfacesIsReportedOnce(t *testing.T) {
 	check := func(name string, mapping *Mapping, want string, legs ...natLeg) {
 		t.Run(name, func(t *testing.T) {
 			orders := map[string]func(host *natHost){
 				"first leg first": func(host *natHost) {
 					for i := range numSteps {
-						for _, l := range legs {
-							host.sendStep(l, i)
+						for _, leg := range legs {
+							host.sendStep(leg, i)
 						}
 					}
 				},
 				"last leg first": func(host *natHost) {
 					for i := range numSteps {
-						for _, l := range slices.Backward(legs) {
-							host.sendStep(l, i)
+						for _, leg := range slices.Backward(legs) {
+							host.sendStep(leg, i)
 						}
 					}
 				},
 				"first leg whole before the others": func(host *natHost) {
-					for _, l := range legs {
+					for _, leg := range legs {
 						for i := range numSteps {
-							host.sendStep(l, i)
+							host.sendStep(leg, i)
 						}
 					}
 				},
 				"last leg whole before the others": func(host *natHost) {
-					for _, l := range slices.Backward(legs) {
+					for _, leg := range slices.Backward(legs) {
 						for i := range numSteps {
-							host.sendStep(l, i)
+							host.sendStep(leg, i)
 						}
 					}
 				},
@@ -255,13 +261,13 @@ func TestPublishedPortOfTheSameHost(t *testing.T) {
 	mapping := newMapping("172.17.0.3:4000", "172.17.0.2:80", "172.17.0.1:61000", "192.0.2.1:9090")
 	nat := fakeNAT{}
 	nat.addMapping(mapping)
-	natHost := newHost(t, nat)
+	host := newHost(t, nat)
 	for i := range numSteps {
-		natHost.sendStep(natLeg{"docker0", "172.17.0.3:4000", "192.0.2.1:9090"}, i)
-		natHost.sendStep(natLeg{"docker0", "172.17.0.1:61000", "172.17.0.2:80"}, i)
+		host.sendStep(natLeg{"docker0", "172.17.0.3:4000", "192.0.2.1:9090"}, i)
+		host.sendStep(natLeg{"docker0", "172.17.0.1:61000", "172.17.0.2:80"}, i)
 	}
 	want := "172.17.0.3:4000(172.17.0.1:61000)[c] 172.17.0.2:80(192.0.2.1:9090)[c] docker0"
-	if got := natHost.closeAndDescribe(); got != want {
+	if got := host.closeAndDescribe(); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -269,35 +275,35 @@ func TestPublishedPortOfTheSameHost(t *testing.T) {
 // TestTwoInterfacesInOneFile: a capture of docker0 and eth0 is played through one Table. Without Deps.Bridge
 // the first interface is the primary.
 func TestTwoInterfacesInOneFile(t *testing.T) {
-	tableTest := newTableTest(t, Default(), Deps{})
+	test := newTableTest(t, Default(), Deps{})
 	for _, iface := range []string{"docker0", "eth0"} {
-		tableTest.segmentOn(iface, "10.0.0.1:4000", "10.0.0.2:80", ">", "S", 0, 0, "")
+		test.segmentOn(iface, "10.0.0.1:4000", "10.0.0.2:80", ">", "S", 0, 0, "")
 	}
 	for _, iface := range []string{"docker0", "eth0"} {
-		tableTest.segmentOn(iface, "10.0.0.1:4000", "10.0.0.2:80", ">", "A", 0, 0, "ask")
+		test.segmentOn(iface, "10.0.0.1:4000", "10.0.0.2:80", ">", "A", 0, 0, "ask")
 	}
-	if e := tableTest.closeOneSession(); !slices.Equal(e.Interfaces, []string{"docker0", "eth0"}) {
-		t.Errorf("interfaces %v", e.Interfaces)
+	if event := test.closeOneSession(); !slices.Equal(event.Interfaces, []string{"docker0", "eth0"}) {
+		t.Errorf("interfaces %v", event.Interfaces)
 	}
-	tableTest.wantParserLog(">ask close")
+	test.wantParserLog(">ask close")
 }
 
 // TestPortsUsedAgainAfterAClaim: the claim of a closed connection does not make the next one on its ports a
 // duplicate.
 func TestPortsUsedAgainAfterAClaim(t *testing.T) {
-	natHost := newHost(t, nil)
+	host := newHost(t, nil)
 	leg := natLeg{"docker0", "172.17.0.3:4000", "172.17.0.2:80"}
 	for i := range numSteps {
-		natHost.sendStep(leg, i)
+		host.sendStep(leg, i)
 	}
-	natHost.advance(2 * time.Second)
-	first := len(natHost.events)
+	host.advance(2 * time.Second)
+	first := len(host.events)
 	for i := range numSteps {
-		natHost.sendStep(natLeg{"eth0", leg.client, leg.server}, i) // routed, and the bridge is gone
+		host.sendStep(natLeg{"eth0", leg.client, leg.server}, i) // routed; nothing is captured on the bridge
 	}
-	natHost.advance(3 * time.Second)
-	if n := len(natHost.events) - first; first != 3 || n != 3 {
-		t.Errorf("%d and %d events, want 3 and 3", first, n)
+	host.advance(3 * time.Second)
+	if second := len(host.events) - first; first != 3 || second != 3 {
+		t.Errorf("%d and %d events, want 3 and 3", first, second)
 	}
 }
 
@@ -305,19 +311,19 @@ func TestPortsUsedAgainAfterAClaim(t *testing.T) {
 func TestDuplicateCapture(t *testing.T) {
 	for _, client := range []string{"10.0.0.1:4000", "[fd00::1]:4000"} {
 		server := strings.Replace(strings.Replace(client, ":4000", ":53", 1), "1", "2", 1)
-		tableTest := newTableTest(t, Default(), Deps{})
+		test := newTableTest(t, Default(), Deps{})
 		for i := range 3 {
 			id := uint16(i)
-			f := udpFrame(tableTest, addrPort(client), addrPort(server), id, "ask")
-			r := udpFrame(tableTest, addrPort(server), addrPort(client), id, "tell")
+			request := udpFrame(test, addrPort(client), addrPort(server), id, "ask")
+			reply := udpFrame(test, addrPort(server), addrPort(client), id, "tell")
 			at := startTime + int64(i)*1e9
-			for j := range int64(2) {
-				tableTest.Packet("eth0", layers.LinkTypeEthernet, at+j*20e3, f, len(f))
-				tableTest.Packet("eth0", layers.LinkTypeEthernet, at+100e3+j*20e3, r, len(r))
+			for copy := range int64(2) {
+				test.Packet("eth0", layers.LinkTypeEthernet, at+copy*20e3, request, len(request))
+				test.Packet("eth0", layers.LinkTypeEthernet, at+100e3+copy*20e3, reply, len(reply))
 			}
 		}
-		event := tableTest.closeOneSession()
-		tableTest.wantParserLog(">ask <tell >ask <tell >ask <tell close")
+		event := test.closeOneSession()
+		test.wantParserLog(">ask <tell >ask <tell >ask <tell close")
 		if event.Source.Packets != 3 || event.Destination.Bytes != 12 {
 			t.Errorf("session %v", event)
 		}
@@ -355,8 +361,8 @@ func TestWorkersInParallel(t *testing.T) {
 		wg.Go(func() {
 			for at := 0; at < n; at += 10 {
 				for step := range numSteps {
-					for _, l := range legs[i][at : at+10] {
-						own.sendStep(l, step)
+					for _, leg := range legs[i][at : at+10] {
+						own.sendStep(leg, step)
 					}
 				}
 			}
@@ -370,14 +376,14 @@ func TestWorkersInParallel(t *testing.T) {
 		}
 	}
 	sessions, transactions := 0, 0
-	for what, times := range emitted {
+	for key, times := range emitted {
 		switch {
-		case strings.HasPrefix(what, "session ") && times == 1:
+		case strings.HasPrefix(key, "session ") && times == 1:
 			sessions++
-		case strings.HasPrefix(what, "redis ") && times == 2:
+		case strings.HasPrefix(key, "redis ") && times == 2:
 			transactions += times
 		default:
-			t.Errorf("%s: %d times", what, times)
+			t.Errorf("%s: %d times", key, times)
 		}
 	}
 	if sessions != n || transactions != 2*n {

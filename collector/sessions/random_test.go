@@ -21,85 +21,87 @@ import (
 func TestRandomStreams(t *testing.T) {
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 2))
-		tableTest := newTableTest(t, Default(), Deps{})
-		tableTest.isn = [2]uint32{rng.Uint32(), 1<<32 - 1 - rng.Uint32N(3000)} // near 2^32, so that it wraps
-		tableTest.handshake()
+		test := newTableTest(t, Default(), Deps{})
+		test.isn = [2]uint32{rng.Uint32(), 1<<32 - 1 - rng.Uint32N(3000)} // near 2^32, so that it wraps
+		test.handshake()
 		var sent, want [2][]byte
 		sent[0] = append(sent[0], "hello"...) // the protocol is known before anything is lost
 		want[0] = append(want[0], "hello"...)
-		tableTest.segment(">", "A", 0, 0, "hello")
+		test.segment(">", "A", 0, 0, "hello")
 		loss := rng.IntN(3) == 0
 		for range 1 + rng.IntN(8) {
 			from := rng.IntN(2)
-			sendTurn(tableTest, rng, from, &sent, &want, loss)
+			sendTurn(test, rng, from, &sent, &want, loss)
 		}
-		tableTest.Tick(startTime + int64(tableTest.now+time.Second))
-		tableTest.closeOrderly(len(sent[0]), len(sent[1]))
-		session := tableTest.closeOneSession().Session
-		for d := range 2 {
-			if !bytes.Equal(tableTest.recorder.bytes[d], want[d]) {
-				i := 0
-				for i < len(want[d]) && i < len(tableTest.recorder.bytes[d]) && want[d][i] == tableTest.recorder.bytes[d][i] {
-					i++
+		test.Tick(startTime + int64(test.now+time.Second))
+		test.closeOrderly(len(sent[0]), len(sent[1]))
+		session := test.closeOneSession().Session
+		for dir := range 2 {
+			got := test.recorder.bytes[dir]
+			if !bytes.Equal(got, want[dir]) {
+				differAt := 0
+				for differAt < min(len(want[dir]), len(got)) && want[dir][differAt] == got[differAt] {
+					differAt++
 				}
-				t.Fatalf("seed %d, direction %d: %d bytes, want %d; they differ at %d\n%v", seed, d,
-					len(tableTest.recorder.bytes[d]), len(want[d]), i, session)
+				t.Fatalf("seed %d, direction %d: %d bytes, want %d; they differ at %d\n%v", seed, dir,
+					len(got), len(want[dir]), differAt, session)
 			}
 		}
 		lost := bytes.Count(want[0], []byte{0}) + bytes.Count(want[1], []byte{0})
-		if got := int(session.ClientMissingBytes + session.ServerMissingBytes); got != lost || session.OverlapConflicts != 0 ||
-			session.State != stateFIN {
+		got := int(session.ClientMissingBytes + session.ServerMissingBytes)
+		if got != lost || session.OverlapConflicts != 0 || session.State != stateFIN {
 			t.Fatalf("seed %d: %d bytes missing, want %d; %v", seed, got, lost, session)
 		}
 	}
 }
 
-// sendTurn sends a message of one side in segments: some are repeated, reordered or, if loss is set, left
-// out.
-func sendTurn(b *tableTest, rng *rand.Rand, from int, sent, want *[2][]byte, loss bool) {
+// sendTurn sends a message of one side in segments, in random order. Some are sent twice with other bounds;
+// if loss is set, one is left out instead. sent and want get the message as it was sent and as the parser
+// must get it.
+func sendTurn(test *tableTest, rng *rand.Rand, from int, sent, want *[2][]byte, loss bool) {
 	start := len(sent[from])
-	msg := make([]byte, 1+rng.IntN(20_000))
-	for i := range msg {
-		msg[i] = byte(1 + rng.IntN(255))
+	message := make([]byte, 1+rng.IntN(20_000))
+	for i := range message {
+		message[i] = byte(1 + rng.IntN(255))
 	}
-	type seg struct{ lo, hi int }
-	var segs []seg
-	for lo := 0; lo < len(msg); {
-		hi := min(lo+1+rng.IntN(1460), len(msg))
-		segs = append(segs, seg{lo, hi})
+	type part struct{ lo, hi int }
+	var segments []part
+	for lo := 0; lo < len(message); {
+		hi := min(lo+1+rng.IntN(1460), len(message))
+		segments = append(segments, part{lo, hi})
 		lo = hi
 	}
-	seen := append([]byte(nil), msg...)
+	seen := append([]byte(nil), message...)
 	if loss {
-		i := rng.IntN(len(segs))
-		for j := segs[i].lo; j < segs[i].hi; j++ {
+		i := rng.IntN(len(segments))
+		for j := segments[i].lo; j < segments[i].hi; j++ {
 			seen[j] = 0
 		}
-		segs = slices.Delete(segs, i, i+1)
+		segments = slices.Delete(segments, i, i+1)
 	} else {
-		for range rng.IntN(6) { // repeated, with other borders
-			lo := rng.IntN(len(msg))
-			hi := min(lo+1+rng.IntN(3000), len(msg))
-			segs = append(segs, seg{lo, hi})
+		for range rng.IntN(6) { // bytes that are sent twice, with other bounds
+			lo := rng.IntN(len(message))
+			hi := min(lo+1+rng.IntN(3000), len(message))
+			segments = append(segments, part{lo, hi})
 		}
 	}
-	for range rng.IntN(len(segs) + 1) { // reordered
-		i, j := rng.IntN(len(segs)), rng.IntN(len(segs))
-		segs[i], segs[j] = segs[j], segs[i]
+	for range rng.IntN(len(segments) + 1) { // reordered
+		i, j := rng.IntN(len(segments)), rng.IntN(len(segments))
+		segments[i], segments[j] = segments[j], segments[i]
 	}
 	way, back := ">", "<"
 	if from == 1 {
 		way, back = "<", ">"
 	}
-	acked := rng.IntN(len(segs) + 1) // the receiver's acknowledgement is captured somewhere among them
-	for i, s := range segs {
+	acked := rng.IntN(len(segments) + 1) // the receiver's acknowledgement is captured somewhere among them
+	for i, segment := range segments {
 		if i == acked {
-			b.segment(back, "A", len(sent[1-from]), start+len(msg), "")
+			test.segment(back, "A", len(sent[1-from]), start+len(message), "")
 		}
-		b.segment(way, "A", start+s.lo, len(sent[1-from]), string(msg[s.lo:s.hi]))
+		test.segment(way, "A", start+segment.lo, len(sent[1-from]), string(message[segment.lo:segment.hi]))
 	}
-	b.segment(back, "A", len(sent[1-from]), start+len(msg), "")
-	sent[from] = append(sent[from], msg...)
+	test.segment(back, "A", len(sent[1-from]), start+len(message), "")
+	sent[from] = append(sent[from], message...)
 	want[from] = append(want[from], seen...)
 }
 
@@ -108,32 +110,32 @@ func sendTurn(b *tableTest, rng *rand.Rand, from int, sent, want *[2][]byte, los
 func TestRepliesNeverOvertakeRequests(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 3))
-		tableTest := newTableTest(t, Default(), Deps{}).handshake()
-		type pkt struct {
+		test := newTableTest(t, Default(), Deps{}).handshake()
+		type message struct {
 			way      string
 			off, ack int
 			payload  string
 		}
-		var pkts []pkt
+		var messages []message
 		for i := range 40 {
-			n := string(rune('A' + i%26))
-			pkts = append(pkts, pkt{">", 2 * i, 2 * i, "q" + n}, pkt{"<", 2 * i, 2*i + 2, "r" + n})
+			letter := string(rune('A' + i%26))
+			messages = append(messages, message{">", 2 * i, 2 * i, "q" + letter}, message{"<", 2 * i, 2*i + 2, "r" + letter})
 		}
-		for i := range pkts { // up to six places later
-			if j := i + rng.IntN(6); j < len(pkts) {
-				pkts[i], pkts[j] = pkts[j], pkts[i]
+		for i := range messages { // up to six places later
+			if j := i + rng.IntN(6); j < len(messages) {
+				messages[i], messages[j] = messages[j], messages[i]
 			}
 		}
-		for _, p := range pkts {
-			tableTest.segment(p.way, "A", p.off, p.ack, p.payload)
+		for _, msg := range messages {
+			test.segment(msg.way, "A", msg.off, msg.ack, msg.payload)
 		}
-		tableTest.closeOneSession()
+		test.closeOneSession()
 		var want strings.Builder
 		for i := range 40 {
-			n := string(rune('A' + i%26))
-			want.WriteString(">q" + n + " <r" + n + " ")
+			letter := string(rune('A' + i%26))
+			want.WriteString(">q" + letter + " <r" + letter + " ")
 		}
-		tableTest.wantParserLog(want.String() + "close")
+		test.wantParserLog(want.String() + "close")
 	}
 }
 
@@ -149,26 +151,26 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 			continue
 		}
 		table := New(Default(), Deps{}, nil)
-		for n := 1; ; n++ {
-			p, err := file.Next()
+		for number := 1; ; number++ {
+			captured, err := file.Next()
 			if err != nil {
 				break
 			}
 			var got packet
-			r := table.decoder.decodeFrame(&got, p.Link, p.Data, p.Length)
+			result := table.decoder.decodeFrame(&got, captured.Link, captured.Data, captured.Length)
 			table.decoder.frags.releaseComplete()
-			if r != resTCP && r != resUDP {
+			if result != resTCP && result != resUDP {
 				continue
 			}
-			theirs := gopacket.NewPacket(p.Data, p.Link, gopacket.DecodeOptions{Lazy: false, NoCopy: true})
-			agree, known := agreesWithGopacket(&got, theirs, p.Length > len(p.Data))
+			theirs := gopacket.NewPacket(captured.Data, captured.Link, gopacket.DecodeOptions{Lazy: false, NoCopy: true})
+			agree, known := agreesWithGopacket(&got, theirs, captured.Length > len(captured.Data))
 			switch {
 			case !known:
 				other++
 			case agree:
 				same++
 			default:
-				t.Errorf("%s, packet %d: %v:%d → %v:%d %d bytes", filepath.Base(path), n, got.src.netip(),
+				t.Errorf("%s, packet %d: %v:%d → %v:%d %d bytes", filepath.Base(path), number, got.src.netip(),
 					got.sport, got.dst.netip(), got.dport, got.Size)
 			}
 		}
@@ -180,56 +182,60 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 	}
 }
 
-func agreesWithGopacket(p *packet, g gopacket.Packet, cut bool) (agree, known bool) {
-	var net gopacket.NetworkLayer
-	var l4 gopacket.Layer
-	for _, l := range g.Layers() {
-		switch l := l.(type) {
+// agreesWithGopacket reports whether ours has the addresses, ports and payload of theirs. known is false if
+// gopacket does not decode the innermost header. cut reports that the capture cut the packet.
+func agreesWithGopacket(ours *packet, theirs gopacket.Packet, cut bool) (agree, known bool) {
+	var network gopacket.NetworkLayer
+	var transport gopacket.Layer
+	for _, layer := range theirs.Layers() {
+		switch layer := layer.(type) {
 		case *layers.IPv4:
-			net, l4 = l, nil
-			if l.Flags&layers.IPv4MoreFragments != 0 || l.FragOffset > 0 || l.Length == 0 {
+			network, transport = layer, nil
+			if layer.Flags&layers.IPv4MoreFragments != 0 || layer.FragOffset > 0 || layer.Length == 0 {
 				return false, false
 			}
 		case *layers.IPv6:
-			net, l4 = l, nil
-			if l.Length == 0 {
+			network, transport = layer, nil
+			if layer.Length == 0 {
 				return false, false
 			}
 		case *layers.IPv6Fragment:
 			return false, false
 		case *layers.TCP, *layers.UDP:
-			l4 = l
+			transport = layer
 		}
 	}
-	if l4 == nil || net == nil {
+	if transport == nil || network == nil {
 		return false, false
 	}
-	src, dst := addrOf16(net.NetworkFlow().Src().Raw()), addrOf16(net.NetworkFlow().Dst().Raw())
+	src, dst := addrOf16(network.NetworkFlow().Src().Raw()), addrOf16(network.NetworkFlow().Dst().Raw())
 	var sport, dport uint16
-	switch l := l4.(type) {
+	switch layer := transport.(type) {
 	case *layers.TCP:
-		sport, dport = uint16(l.SrcPort), uint16(l.DstPort)
-		if p.proto == protoTCP && (p.Seq != l.Seq || p.Ack != l.Ack || p.Window != l.Window) {
+		sport, dport = uint16(layer.SrcPort), uint16(layer.DstPort)
+		if ours.proto == protoTCP && (ours.Seq != layer.Seq || ours.Ack != layer.Ack || ours.Window != layer.Window) {
 			return false, true
 		}
 	case *layers.UDP:
-		sport, dport = uint16(l.SrcPort), uint16(l.DstPort)
+		sport, dport = uint16(layer.SrcPort), uint16(layer.DstPort)
 		// gopacket does not decode these tunnels.
 		if dport == portVXLANLinux || dport == portGeneve || dport == portVXLAN ||
 			dport == portGTP || sport == portGTP || dport == portGRE {
 			return false, false
 		}
 	}
-	if g.Layer(layers.LayerTypePPPoE) != nil || g.Layer(layers.LayerTypeGeneve) != nil && p.sport == portGeneve {
+	if theirs.Layer(layers.LayerTypePPPoE) != nil ||
+		theirs.Layer(layers.LayerTypeGeneve) != nil && ours.sport == portGeneve {
 		return false, false // gopacket takes padding for payload, and a source port for a tunnel
 	}
-	if g.ErrorLayer() != nil && !bytes.Equal(p.Payload, l4.LayerPayload()) {
+	if theirs.ErrorLayer() != nil && !bytes.Equal(ours.Payload, transport.LayerPayload()) {
 		return false, false
 	}
-	return src == p.src && dst == p.dst && sport == p.sport && dport == p.dport &&
-		(cut || bytes.Equal(p.Payload, l4.LayerPayload())), true
+	return src == ours.src && dst == ours.dst && sport == ours.sport && dport == ours.dport &&
+		(cut || bytes.Equal(ours.Payload, transport.LayerPayload())), true
 }
 
+// addrOf16 returns the address of 4 or 16 bytes.
 func addrOf16(data []byte) addr {
 	if len(data) == 4 {
 		return addrFrom4(data)
@@ -237,9 +243,8 @@ func addrOf16(data []byte) addr {
 	return addrFrom16(data)
 }
 
-// FuzzPackets: no frame makes a Table panic or exceed its bounds. The input is packets, each with a kind and
-// a length in front. Packets of an odd kind become the payload of one connection, so that the fuzzer gets
-// behind the headers.
+// FuzzPackets: no frame makes a Table panic or exceed its bounds. The input is a list of packets, each with a
+// kind and a length in front. Packets of an odd kind become segments of one connection with valid headers.
 func FuzzPackets(f *testing.F) {
 	good := tcpFrame(f, addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80"), "SA", 1, 2, 3, "abc")
 	f.Add(append([]byte{0, byte(len(good))}, good...), uint8(1))
@@ -255,57 +260,58 @@ func FuzzPackets(f *testing.F) {
 			MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10, ReassemblyBytes: 128 << 10,
 			FragmentBytes: 128 << 10,
 		}
-		tableTest := newTableTest(t, cfg, Deps{Bridge: func(s string) bool { return s == "docker0" }})
+		test := newTableTest(t, cfg, Deps{Bridge: func(name string) bool { return name == "docker0" }})
 		at := startTime
 		for len(in) > 2 {
-			kind, n := in[0], min(int(in[1]), len(in)-2)
-			data := in[2 : 2+n]
-			in = in[2+n:]
+			kind, size := in[0], min(int(in[1]), len(in)-2)
+			data := in[2 : 2+size]
+			in = in[2+size:]
 			at += int64(kind) * 3e6
-			if kind%2 == 1 && n >= 10 {
+			if kind%2 == 1 && size >= 10 {
 				data = segmentFrame(data)
 			}
 			iface := []string{"eth0", "docker0"}[kind/2%2]
-			tableTest.Packet(iface, layers.LinkType(link), at, data, len(data)+int(kind&4)*100)
-			if tableTest.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(tableTest.flows) > cfg.MaxSessions ||
-				tableTest.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
+			test.Packet(iface, layers.LinkType(link), at, data, len(data)+int(kind&4)*100)
+			if test.pool.Used() > int(cfg.ReassemblyBytes)+(70<<10) || len(test.flows) > cfg.MaxSessions ||
+				test.decoder.frags.cost > int(cfg.FragmentBytes)+(70<<10) {
 				t.Fatalf("%d bytes, %d flows, %d bytes of fragments",
-					tableTest.pool.Used(), len(tableTest.flows), tableTest.decoder.frags.cost)
+					test.pool.Used(), len(test.flows), test.decoder.frags.cost)
 			}
 		}
-		tableTest.Close()
-		if tableTest.pool.Used() != 0 || len(tableTest.flows) != 0 || tableTest.outboxEvents != 0 {
+		test.Close()
+		if test.pool.Used() != 0 || len(test.flows) != 0 || test.outboxEvents != 0 {
 			t.Fatalf("%d bytes, %d flows, %d events are left",
-				tableTest.pool.Used(), len(tableTest.flows), tableTest.outboxEvents)
+				test.pool.Used(), len(test.flows), test.outboxEvents)
 		}
 		sessions := 0.0
-		for _, e := range tableTest.events {
-			if e.Dataset == pipeline.Dataset_SESSION {
+		for _, event := range test.events {
+			if event.Dataset == pipeline.Dataset_SESSION {
 				sessions++
 			}
 		}
-		opened := counterValue(tableTest.metrics.opened[0]) + counterValue(tableTest.metrics.opened[1]) -
-			counterValue(tableTest.metrics.duplicates)
-		if n := counterValue(tableTest.metrics.panics); n != 0 || sessions != opened {
-			t.Fatalf("%v panics; %v sessions opened, %v reported", n, opened, sessions)
+		opened := counterValue(test.metrics.opened[0]) + counterValue(test.metrics.opened[1]) -
+			counterValue(test.metrics.duplicates)
+		if size := counterValue(test.metrics.panics); size != 0 || sessions != opened {
+			t.Fatalf("%v panics; %v sessions opened, %v reported", size, opened, sessions)
 		}
 	})
 }
 
-// segmentFrame returns a valid frame whose sequence numbers, flags and payload are from p.
-func segmentFrame(p []byte) []byte {
-	seq := uint32(p[0])<<24 | uint32(p[1])<<16 | uint32(p[2])<<8 | uint32(p[3])
-	ack := uint32(p[4])<<24 | uint32(p[5])<<16 | uint32(p[6])<<8 | uint32(p[7])
+// segmentFrame returns a valid frame whose sequence numbers, flags and payload are from input.
+func segmentFrame(input []byte) []byte {
+	seq := uint32(input[0])<<24 | uint32(input[1])<<16 | uint32(input[2])<<8 | uint32(input[3])
+	ack := uint32(input[4])<<24 | uint32(input[5])<<16 | uint32(input[6])<<8 | uint32(input[7])
 	src, dst := addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80")
-	if p[9]&0x80 != 0 {
+	if input[9]&0x80 != 0 {
 		src, dst = dst, src
 	}
-	f := tcpFrame(nopTB{}, src, dst, "", seq, ack, uint16(p[9]), string(bytes.Repeat(p[10:], 1+int(p[9]&0x7f))))
-	f[47] = p[8]
-	return f
+	payload := bytes.Repeat(input[10:], 1+int(input[9]&0x7f))
+	data := tcpFrame(nopTB{}, src, dst, "", seq, ack, uint16(input[9]), string(payload))
+	data[47] = input[8]
+	return data
 }
 
-// nopTB is a testing.TB for serialize, which cannot fail here.
+// A nopTB is a testing.TB without a test, for tcpFrame, which cannot fail here.
 type nopTB struct{ testing.TB }
 
 func (nopTB) Helper()           {}

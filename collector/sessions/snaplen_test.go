@@ -18,10 +18,10 @@ func TestShortSnapLenYieldsPartialEvents(t *testing.T) {
 	var events []*pipeline.Event
 	table := New(Default(), Deps{
 		Protocols: protocols.NewSet(parsers, protocols.Default(), nil),
-		Emit:      func(e *pipeline.Event) { events = append(events, e) },
+		Emit:      func(event *pipeline.Event) { events = append(events, event) },
 	}, prometheus.NewRegistry())
-	send := func(f []byte, keep int) {
-		table.Packet("eth0", layers.LinkTypeEthernet, startTime, f[:min(keep, len(f))], len(f))
+	send := func(whole []byte, keep int) {
+		table.Packet("eth0", layers.LinkTypeEthernet, startTime, whole[:min(keep, len(whole))], len(whole))
 	}
 	client, server := addrPort("10.0.0.1:4000"), addrPort("10.0.0.2:80")
 	send(tcpFrame(t, client, server, "S", 0, 0, 1, ""), 100)

@@ -12,14 +12,14 @@ import (
 	"github.com/google/gopacket/layers"
 )
 
-// A capturedPacket is a packet of generated traffic.
+// A capturedPacket is a packet of the traffic. at is its time, in ns.
 type capturedPacket struct {
 	at   int64
 	data []byte
 }
 
-// traffic is a generated capture: interleaved connections of a shop, some of whose segments are reordered,
-// repeated or lost, and the counts of what it contains.
+// A traffic is a generated capture: interleaved connections of a shop. Some segments are reordered, repeated
+// or lost, with the given probabilities. truth counts the transactions and the faults.
 type traffic struct {
 	testing.TB
 	rng                      *rand.Rand
@@ -33,7 +33,7 @@ func newTraffic(t testing.TB, seed uint64) *traffic {
 	return &traffic{TB: t, rng: rand.New(rand.NewPCG(seed, 1)), truth: map[string]int{}}
 }
 
-// generate makes n conversations over half a minute and sorts their packets by time.
+// generate adds n conversations that begin within half a minute, and sorts their packets by time.
 func (g *traffic) generate(n int) *traffic {
 	for range n {
 		switch g.rng.IntN(5) {
@@ -62,11 +62,12 @@ func (g *traffic) generate(n int) *traffic {
 // A conversation is one connection of the traffic.
 type conversation struct {
 	g    *traffic
-	ends [2]netip.AddrPort
-	seq  [2]uint32
-	at   int64
+	ends [2]netip.AddrPort // client, server
+	seq  [2]uint32         // the next sequence number of each side
+	at   int64             // the time of the last packet
 }
 
+// newConversation returns a conversation between random addresses, with port at the server.
 func (g *traffic) newConversation(port uint16) *conversation {
 	addr := func(net byte) netip.Addr {
 		return netip.AddrFrom4([4]byte{10, net, byte(g.rng.IntN(256)), byte(1 + g.rng.IntN(250))})
@@ -87,47 +88,49 @@ func (k *conversation) handshake() *conversation {
 	return k
 }
 
+// sendSegment sends a segment. Unless it is safe, it may be lost, delayed or repeated.
 func (k *conversation) sendSegment(from int, flags, payload string, safe bool) {
-	traffic := k.g
-	k.at += 10e3 + traffic.rng.Int64N(150e3)
-	traffic.id++
-	data := tcpFrame(traffic, k.ends[from], k.ends[1-from], flags, k.seq[from], k.seq[1-from], traffic.id, payload)
+	g := k.g
+	k.at += 10e3 + g.rng.Int64N(150e3)
+	g.id++
+	data := tcpFrame(g, k.ends[from], k.ends[1-from], flags, k.seq[from], k.seq[1-from], g.id, payload)
 	k.seq[from] += uint32(len(payload))
 	if strings.ContainsAny(flags, "SF") {
 		k.seq[from]++
 	}
 	at := k.at
 	if !safe {
-		switch p := traffic.rng.Float64(); {
-		case p < traffic.loss:
-			traffic.truth["lost"]++
+		switch chance := g.rng.Float64(); {
+		case chance < g.loss:
+			g.truth["lost"]++
 			return
-		case p < traffic.loss+traffic.reorder:
-			traffic.truth["reordered"]++
-			at += 200e3 + traffic.rng.Int64N(3e6)
-		case p < traffic.loss+traffic.reorder+traffic.duplicate:
-			traffic.truth["repeated"]++
-			traffic.id++
-			again := tcpFrame(traffic, k.ends[from], k.ends[1-from], flags, k.seq[from]-uint32(len(payload)),
-				k.seq[1-from], traffic.id, payload)
-			traffic.packets = append(traffic.packets, capturedPacket{at + 300e3, again})
+		case chance < g.loss+g.reorder:
+			g.truth["reordered"]++
+			at += 200e3 + g.rng.Int64N(3e6)
+		case chance < g.loss+g.reorder+g.duplicate:
+			g.truth["repeated"]++
+			g.id++
+			again := tcpFrame(g, k.ends[from], k.ends[1-from], flags, k.seq[from]-uint32(len(payload)),
+				k.seq[1-from], g.id, payload)
+			g.packets = append(g.packets, capturedPacket{at + 300e3, again})
 		}
 	}
-	traffic.packets = append(traffic.packets, capturedPacket{at, data})
+	g.packets = append(g.packets, capturedPacket{at, data})
 }
 
 // sendData sends text in segments, every second of which is acknowledged.
 func (k *conversation) sendData(from int, text string) {
 	for i := 0; len(text) > 0; i++ {
-		n := min(len(text), 1460)
-		k.sendSegment(from, "A", text[:n], false)
-		if text = text[n:]; i%2 == 1 {
+		size := min(len(text), 1460)
+		k.sendSegment(from, "A", text[:size], false)
+		if text = text[size:]; i%2 == 1 {
 			k.sendSegment(1-from, "A", "", true)
 		}
 	}
 	k.at += k.g.rng.Int64N(2e6)
 }
 
+// closeOrderly sends the FINs of both sides.
 func (k *conversation) closeOrderly() {
 	k.at += 3e6
 	k.sendSegment(0, "FA", "", true)
@@ -146,101 +149,105 @@ func (g *traffic) randomText(n int) string {
 
 // bodySize returns the size of a body: most are small, a few are large.
 func (g *traffic) bodySize() int {
-	n := 50 << g.rng.IntN(7)
+	size := 50 << g.rng.IntN(7)
 	if g.rng.IntN(12) == 0 {
-		n *= 15
+		size *= 15
 	}
-	return n + g.rng.IntN(n)
+	return size + g.rng.IntN(size)
 }
 
+// addHTTP adds a connection with several requests; one body in three is chunked.
 func (g *traffic) addHTTP() {
-	conversation := g.newConversation(80).handshake()
+	conv := g.newConversation(80).handshake()
 	for range 1 + g.rng.IntN(8) {
 		g.truth["http"]++
-		conversation.sendData(0, fmt.Sprintf("GET /item/%d?page=%d HTTP/1.1\r\nHost: shop%d.example\r\n"+
+		conv.sendData(0, fmt.Sprintf("GET /item/%d?page=%d HTTP/1.1\r\nHost: shop%d.example\r\n"+
 			"User-Agent: test/1.0\r\nAccept: */*\r\nX-Trace: %s\r\n\r\n",
 			g.rng.IntN(1e6), g.rng.IntN(9), g.rng.IntN(30), g.randomText(32)))
 		body := g.randomText(g.bodySize())
 		if g.rng.IntN(3) > 0 {
-			conversation.sendData(1, fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: test\r\nContent-Type: text/plain\r\n"+
+			conv.sendData(1, fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: test\r\nContent-Type: text/plain\r\n"+
 				"Content-Length: %d\r\n\r\n%s", len(body), body))
 			continue
 		}
 		text := "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n"
 		for len(body) > 0 {
-			n := min(len(body), 3000)
-			text += fmt.Sprintf("%x\r\n%s\r\n", n, body[:n])
-			body = body[n:]
+			size := min(len(body), 3000)
+			text += fmt.Sprintf("%x\r\n%s\r\n", size, body[:size])
+			body = body[size:]
 		}
-		conversation.sendData(1, text+"0\r\n\r\n")
+		conv.sendData(1, text+"0\r\n\r\n")
 	}
-	conversation.closeOrderly()
+	conv.closeOrderly()
 }
 
+// addRedis adds a connection with pipelines of SET and GET.
 func (g *traffic) addRedis() {
-	conversation := g.newConversation(6379).handshake()
+	conv := g.newConversation(6379).handshake()
 	for range 1 + g.rng.IntN(20) {
-		var ask, tell string
+		var requests, replies string
 		for range 1 + g.rng.IntN(6) { // a pipeline
 			g.truth["redis"]++
 			key, text := fmt.Sprintf("cart:%d", g.rng.IntN(1e5)), g.randomText(10+g.rng.IntN(300))
 			if g.rng.IntN(2) == 0 {
-				ask += fmt.Sprintf("*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(key), key, len(text), text)
-				tell += "+OK\r\n"
+				requests += fmt.Sprintf("*3\r\n$3\r\nSET\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(key), key, len(text), text)
+				replies += "+OK\r\n"
 			} else {
-				ask += fmt.Sprintf("*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(key), key)
-				tell += fmt.Sprintf("$%d\r\n%s\r\n", len(text), text)
+				requests += fmt.Sprintf("*2\r\n$3\r\nGET\r\n$%d\r\n%s\r\n", len(key), key)
+				replies += fmt.Sprintf("$%d\r\n%s\r\n", len(text), text)
 			}
 		}
-		conversation.sendData(0, ask)
-		conversation.sendData(1, tell)
+		conv.sendData(0, requests)
+		conv.sendData(1, replies)
 	}
-	conversation.closeOrderly()
+	conv.closeOrderly()
 }
 
-// mysqlPacket returns a MySQL packet with the sequence number n.
-func mysqlPacket(n byte, s string) string {
-	return string([]byte{byte(len(s)), byte(len(s) >> 8), byte(len(s) >> 16), n}) + s
+// mysqlPacket returns a MySQL packet with the given sequence number.
+func mysqlPacket(number byte, payload string) string {
+	return string([]byte{byte(len(payload)), byte(len(payload) >> 8), byte(len(payload) >> 16), number}) + payload
 }
 
+// addMySQL adds a connection with a login and several queries.
 func (g *traffic) addMySQL() {
-	conversation := g.newConversation(3306).handshake()
-	conversation.sendData(1, mysqlPacket(0, "\x0a8.0.36\x00\x09\x00\x00\x0012345678\x00\xff\xf7\x2d\x02\x00\x0f\x80\x15"+
+	conv := g.newConversation(3306).handshake()
+	conv.sendData(1, mysqlPacket(0, "\x0a8.0.36\x00\x09\x00\x00\x0012345678\x00\xff\xf7\x2d\x02\x00\x0f\x80\x15"+
 		strings.Repeat("\x00", 10)+"123456789012\x00mysql_native_password\x00"))
 	caps := binary.LittleEndian.AppendUint32(nil, 0x1|0x200|0x8000|0x80000)
-	conversation.sendData(0, mysqlPacket(1, string(caps)+"\x00\x00\x00\x01\x2d"+strings.Repeat("\x00", 23)+
+	conv.sendData(0, mysqlPacket(1, string(caps)+"\x00\x00\x00\x01\x2d"+strings.Repeat("\x00", 23)+
 		"shop\x00\x14"+strings.Repeat("x", 20)+"mysql_native_password\x00"))
 	ok := "\x00\x01\x00\x02\x00\x00\x00"
-	conversation.sendData(1, mysqlPacket(2, ok))
+	conv.sendData(1, mysqlPacket(2, ok))
 	for range 1 + g.rng.IntN(15) {
 		g.truth["mysql"]++
 		if g.rng.IntN(2) == 0 {
-			conversation.sendData(0, mysqlPacket(0,
+			conv.sendData(0, mysqlPacket(0,
 				fmt.Sprintf("\x03UPDATE orders SET note='%s' WHERE id=%d", g.randomText(40), g.rng.IntN(1e6))))
-			conversation.sendData(1, mysqlPacket(1, ok))
+			conv.sendData(1, mysqlPacket(1, ok))
 			continue
 		}
-		conversation.sendData(0, mysqlPacket(0,
+		conv.sendData(0, mysqlPacket(0,
 			fmt.Sprintf("\x03SELECT name FROM items WHERE id>%d LIMIT 50", g.rng.IntN(1e6))))
 		column := "\x03def\x04shop\x05items\x05items\x04name\x04name\x0c" +
 			"\x2d\x00\xff\x00\x00\x00\xfd\x00\x00\x00\x00\x00"
-		r := mysqlPacket(1, "\x01") + mysqlPacket(2, column) + mysqlPacket(3, "\xfe\x00\x00\x02\x00")
-		n := byte(4)
+		response := mysqlPacket(1, "\x01") + mysqlPacket(2, column) + mysqlPacket(3, "\xfe\x00\x00\x02\x00")
+		number := byte(4)
 		for range g.rng.IntN(40) {
-			v := g.randomText(20 + g.rng.IntN(150))
-			r += mysqlPacket(n, string([]byte{byte(len(v))})+v)
-			n++
+			value := g.randomText(20 + g.rng.IntN(150))
+			response += mysqlPacket(number, string([]byte{byte(len(value))})+value)
+			number++
 		}
-		conversation.sendData(1, r+mysqlPacket(n, "\xfe\x00\x00\x02\x00"))
+		conv.sendData(1, response+mysqlPacket(number, "\xfe\x00\x00\x02\x00"))
 	}
-	conversation.sendData(0, mysqlPacket(0, "\x01"))
-	conversation.closeOrderly()
+	conv.sendData(0, mysqlPacket(0, "\x01"))
+	conv.closeOrderly()
 }
 
+// addDNS adds five queries with their answers.
 func (g *traffic) addDNS() {
 	for range 5 {
 		g.truth["dns"]++
-		conversation := g.newConversation(53)
+		conv := g.newConversation(53)
 		dns := layers.DNS{
 			ID: uint16(g.rng.IntN(1 << 16)), RD: true, QDCount: 1,
 			Questions: []layers.DNSQuestion{{
@@ -250,16 +257,16 @@ func (g *traffic) addDNS() {
 		}
 		send := func(from int) {
 			udp := &layers.UDP{
-				SrcPort: layers.UDPPort(conversation.ends[from].Port()),
-				DstPort: layers.UDPPort(conversation.ends[1-from].Port()),
+				SrcPort: layers.UDPPort(conv.ends[from].Port()),
+				DstPort: layers.UDPPort(conv.ends[1-from].Port()),
 			}
 			g.id++
 			g.packets = append(g.packets, capturedPacket{
-				conversation.at,
+				conv.at,
 				serialize(g, append(
-					ipLayers(conversation.ends[from].Addr(), conversation.ends[1-from].Addr(), g.id, udp), &dns)...),
+					ipLayers(conv.ends[from].Addr(), conv.ends[1-from].Addr(), g.id, udp), &dns)...),
 			})
-			conversation.at += 2e6
+			conv.at += 2e6
 		}
 		send(0)
 		dns.QR, dns.RA = true, true
@@ -273,8 +280,8 @@ func (g *traffic) addDNS() {
 
 // playThrough runs the traffic through a Table.
 func (g *traffic) playThrough(table *Table) {
-	for _, p := range g.packets {
-		table.Packet("eth0", layers.LinkTypeEthernet, p.at, p.data, len(p.data))
+	for _, packet := range g.packets {
+		table.Packet("eth0", layers.LinkTypeEthernet, packet.at, packet.data, len(packet.data))
 	}
 	table.Close()
 }

@@ -13,50 +13,51 @@ import (
 	"tidegate/protocols"
 )
 
-// countEvents plays the traffic and counts the events by dataset, all of them and those that are partial.
-func (g *traffic) countEvents(cfg Config) (n, partial map[string]int, table *Table) {
-	n, partial = map[string]int{}, map[string]int{}
+// countEvents runs the traffic through a Table. counts has the events by dataset, and the faults that the
+// sessions report; partial has the partial events by dataset.
+func (g *traffic) countEvents(cfg Config) (counts, partial map[string]int, table *Table) {
+	counts, partial = map[string]int{}, map[string]int{}
 	table = New(cfg, Deps{
 		Protocols: protocols.NewSet(parsers, protocols.Default(), nil),
 		Emit: func(event *pipeline.Event) {
 			name := event.Dataset.Name()
-			if m := event.Mysql; m != nil && m.Command != "COM_QUERY" {
+			if command := event.Mysql; command != nil && command.Command != "COM_QUERY" {
 				name = "mysql, other"
 			}
-			n[name]++
+			counts[name]++
 			if event.Partial {
 				partial[name]++
 			}
 			if session := event.Session; session != nil {
-				n["reordered"] += int(session.OutOfOrder)
-				n["repeated"] += int(session.ClientRetransmissions + session.ServerRetransmissions)
-				n["conflicts"] += int(session.OverlapConflicts)
-				n["missing"] += int(session.ClientMissingBytes + session.ServerMissingBytes)
+				counts["reordered"] += int(session.OutOfOrder)
+				counts["repeated"] += int(session.ClientRetransmissions + session.ServerRetransmissions)
+				counts["conflicts"] += int(session.OverlapConflicts)
+				counts["missing"] += int(session.ClientMissingBytes + session.ServerMissingBytes)
 			}
 			pipeline.ReleaseEvent(event)
 		},
 	}, prometheus.NewRegistry())
 	g.playThrough(table)
-	return n, partial, table
+	return counts, partial, table
 }
 
 // TestEveryTransactionIsReported: clean, reordered and repeated traffic yields every event, none of them
 // partial.
 func TestEveryTransactionIsReported(t *testing.T) {
-	for _, c := range []struct{ reorder, duplicate float64 }{{}, {reorder: 0.01}, {duplicate: 0.01}, {0.05, 0.05}} {
-		traffic := newTraffic(t, 7)
-		traffic.reorder, traffic.duplicate = c.reorder, c.duplicate
-		traffic.generate(400)
-		n, partial, _ := traffic.countEvents(Default())
+	for _, faults := range []struct{ reorder, duplicate float64 }{{}, {reorder: 0.01}, {duplicate: 0.01}, {0.05, 0.05}} {
+		generated := newTraffic(t, 7)
+		generated.reorder, generated.duplicate = faults.reorder, faults.duplicate
+		generated.generate(400)
+		counts, partial, _ := generated.countEvents(Default())
 		for _, name := range []string{"http", "dns", "mysql", "redis"} {
-			if n[name] != traffic.truth[name] || partial[name] != 0 {
-				t.Errorf("%+v: %d %s, %d of them partial, want %d whole", c, n[name], name, partial[name],
-					traffic.truth[name])
+			if counts[name] != generated.truth[name] || partial[name] != 0 {
+				t.Errorf("%+v: %d %s, %d of them partial, want %d whole", faults, counts[name], name, partial[name],
+					generated.truth[name])
 			}
 		}
-		if n["missing"] != 0 || n["conflicts"] != 0 || c.duplicate > 0 && c.reorder == 0 &&
-			n["repeated"] != traffic.truth["repeated"] {
-			t.Errorf("%+v: %v, truth %v", c, n, traffic.truth)
+		if counts["missing"] != 0 || counts["conflicts"] != 0 || faults.duplicate > 0 && faults.reorder == 0 &&
+			counts["repeated"] != generated.truth["repeated"] {
+			t.Errorf("%+v: %v, truth %v", faults, counts, generated.truth)
 		}
 	}
 }
@@ -64,30 +65,30 @@ func TestEveryTransactionIsReported(t *testing.T) {
 // TestLossIsOnlyWhatWasLost: each missing segment is one gap, and only the transactions that it belongs to
 // are affected.
 func TestLossIsOnlyWhatWasLost(t *testing.T) {
-	traffic := newTraffic(t, 11)
-	traffic.reorder, traffic.loss = 0.01, 0.002
-	traffic.generate(600)
-	n, _, table := traffic.countEvents(Default())
+	generated := newTraffic(t, 11)
+	generated.reorder, generated.loss = 0.01, 0.002
+	generated.generate(600)
+	counts, _, table := generated.countEvents(Default())
 	var gaps float64
-	for _, c := range table.metrics.gaps {
-		gaps += counterValue(c)
+	for _, counter := range table.metrics.gaps {
+		gaps += counterValue(counter)
 	}
-	if lost := traffic.truth["lost"]; lost < 10 || int(gaps) > lost || int(gaps) < lost*9/10 {
+	if lost := generated.truth["lost"]; lost < 10 || int(gaps) > lost || int(gaps) < lost*9/10 {
 		t.Errorf("%v gaps for %d lost segments", gaps, lost)
 	}
 	for _, name := range []string{"http", "mysql", "redis"} {
-		if d := traffic.truth[name] - n[name]; d > 2*traffic.truth["lost"] {
-			t.Errorf("%d %s of %d", n[name], name, traffic.truth[name])
+		if missing := generated.truth[name] - counts[name]; missing > 2*generated.truth["lost"] {
+			t.Errorf("%d %s of %d", counts[name], name, generated.truth[name])
 		}
 	}
 }
 
 // TestSmallBudgets: with little memory every session still ends, and nothing is left behind.
 func TestSmallBudgets(t *testing.T) {
-	traffic := newTraffic(t, 5)
-	traffic.reorder, traffic.loss = 0.3, 0.05
-	traffic.generate(300)
-	_, _, table := traffic.countEvents(Config{
+	generated := newTraffic(t, 5)
+	generated.reorder, generated.loss = 0.3, 0.05
+	generated.generate(300)
+	_, _, table := generated.countEvents(Config{
 		MaxSessions: 16, ReassemblyBytesPerSession: 64 << 10,
 		ReassemblyBytes: 128 << 10,
 	})
@@ -99,27 +100,27 @@ func TestSmallBudgets(t *testing.T) {
 
 // TestSteadyPathDoesNotAllocate: bytes in order on an open connection are handled without allocation.
 func TestSteadyPathDoesNotAllocate(t *testing.T) {
-	tableTest := newTableTest(t, Default(), Deps{})
-	tableTest.deps.Protocols = nil
-	tableTest.handshake()
-	c, s := addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80")
-	data := tcpFrame(t, c, s, "A", 1001, 5001, 9, string(make([]byte, 1400)))
+	test := newTableTest(t, Default(), Deps{})
+	test.deps.Protocols = nil
+	test.handshake()
+	client, server := addrPort("10.0.0.1:40000"), addrPort("10.0.0.2:80")
+	data := tcpFrame(t, client, server, "A", 1001, 5001, 9, string(make([]byte, 1400)))
 	at := startTime + int64(time.Second)
 	seq := uint32(1001)
-	if n := testing.AllocsPerRun(2000, func() {
+	if allocs := testing.AllocsPerRun(2000, func() {
 		data[38], data[39], data[40], data[41] = byte(seq>>24), byte(seq>>16), byte(seq>>8), byte(seq)
-		tableTest.Packet("eth0", layers.LinkTypeEthernet, at, data, len(data))
+		test.Packet("eth0", layers.LinkTypeEthernet, at, data, len(data))
 		seq += 1400
 		at += 1e6
-	}); n > 0 {
-		t.Errorf("%v allocations for a packet", n)
+	}); allocs > 0 {
+		t.Errorf("%v allocations for a packet", allocs)
 	}
-	if got := tableTest.closeOneSession().Source.Bytes; got != 2001*1400 {
+	if got := test.closeOneSession().Source.Bytes; got != 2001*1400 {
 		t.Errorf("%d bytes", got)
 	}
 }
 
-// BenchmarkTable measures the way from packets to encoded events. TIDEGATE_CAPTURE names a capture file to
+// BenchmarkTable measures everything from packets to encoded events. TIDEGATE_CAPTURE names a capture file to
 // use instead of generated traffic.
 func BenchmarkTable(b *testing.B) {
 	var packets []capturedPacket
@@ -145,11 +146,11 @@ func BenchmarkTable(b *testing.B) {
 	events := 0
 	emit := func(event *pipeline.Event) {
 		events++
-		n := event.SizeVT()
-		if cap(buf) < n {
-			buf = make([]byte, n*2)
+		size := event.SizeVT()
+		if cap(buf) < size {
+			buf = make([]byte, size*2)
 		}
-		if _, err := event.MarshalToSizedBufferVT(buf[:n]); err != nil {
+		if _, err := event.MarshalToSizedBufferVT(buf[:size]); err != nil {
 			b.Error(err)
 		}
 		pipeline.ReleaseEvent(event)
@@ -162,8 +163,8 @@ func BenchmarkTable(b *testing.B) {
 			Protocols: protocols.NewSet(parsers, protocols.Default(), nil),
 			Emit:      emit,
 		}, prometheus.NewRegistry())
-		for _, p := range packets {
-			table.Packet("eth0", link, p.at, p.data, len(p.data))
+		for _, packet := range packets {
+			table.Packet("eth0", link, packet.at, packet.data, len(packet.data))
 		}
 		table.Close()
 	}
@@ -176,12 +177,12 @@ func BenchmarkTable(b *testing.B) {
 
 // BenchmarkDecode measures the decoder alone.
 func BenchmarkDecode(b *testing.B) {
-	traffic := newTraffic(b, 3).generate(50)
+	generated := newTraffic(b, 3).generate(50)
 	table := New(Default(), Deps{}, nil)
 	var got packet
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		p := &traffic.packets[i%len(traffic.packets)]
-		table.decoder.decodeFrame(&got, layers.LinkTypeEthernet, p.data, len(p.data))
+		packet := &generated.packets[i%len(generated.packets)]
+		table.decoder.decodeFrame(&got, layers.LinkTypeEthernet, packet.data, len(packet.data))
 	}
 }
