@@ -20,72 +20,78 @@ func datasetEvents(t *testing.T) []*pipeline.Event {
 	t.Helper()
 	var events []*pipeline.Event
 	values := pipeline.Dataset(0).Descriptor().Values()
-	for i := 1; i < values.Len(); i++ {
-		if i >= pipeline.NumDatasets {
-			t.Fatalf("dataset %s has no row in pipeline.Datasets: add it to pipeline/datasets.go", values.Get(i).Name())
+	for number := 1; number < values.Len(); number++ {
+		if number >= pipeline.NumDatasets {
+			t.Fatalf("dataset %s has no row in pipeline.Datasets: add it to pipeline/datasets.go", values.Get(number).Name())
 		}
-		e := &pipeline.Event{
-			Id: make([]byte, 16), Dataset: pipeline.Dataset(i), Timestamp: 1e18,
+		event := &pipeline.Event{
+			Id: make([]byte, 16), Dataset: pipeline.Dataset(number), Timestamp: 1e18,
 			Source:      &pipeline.Endpoint{Ip: []byte{192, 0, 2, 1}, Port: 40000},
 			Destination: &pipeline.Endpoint{Ip: []byte{192, 0, 2, 2}, Port: 11211},
 		}
-		if pipeline.Datasets[i].HasBody != nil {
-			setBody(t, e)
+		if pipeline.Datasets[number].HasBody != nil {
+			setBody(t, event)
 		}
-		events = append(events, e)
+		events = append(events, event)
 	}
 	return events
 }
 
-// setBody adds the body of e's dataset, with "x" as the text of its first text field.
-func setBody(t *testing.T, e *pipeline.Event) {
+// setBody adds the body of the event's dataset, with "x" in its first text field.
+func setBody(t *testing.T, event *pipeline.Event) {
 	t.Helper()
-	m := e.ProtoReflect()
-	fields := m.Descriptor().Fields()
+	message := event.ProtoReflect()
+	fields := message.Descriptor().Fields()
 	for i := range fields.Len() {
-		if fields.Get(i).Number() < 30 {
-			continue
+		bodyField := fields.Get(i)
+		if bodyField.Number() < 30 {
+			continue // a field that all datasets share
 		}
-		body := m.Mutable(fields.Get(i)).Message()
-		if !pipeline.Datasets[e.Dataset].HasBody(e) {
-			m.Clear(fields.Get(i))
+		body := message.Mutable(bodyField).Message()
+		if !pipeline.Datasets[event.Dataset].HasBody(event) {
+			message.Clear(bodyField) // the body of another dataset
 			continue
 		}
 		inner := body.Descriptor().Fields()
 		for j := range inner.Len() {
-			if f := inner.Get(j); f.Kind() == protoreflect.StringKind && !f.IsList() {
-				body.Set(f, protoreflect.ValueOfString("x"))
+			if field := inner.Get(j); field.Kind() == protoreflect.StringKind && !field.IsList() {
+				body.Set(field, protoreflect.ValueOfString("x"))
 				return
 			}
 		}
 		return
 	}
-	t.Fatalf("dataset %s: HasBody of its row in pipeline.Datasets is true for no body of Event", e.Dataset)
+	t.Fatalf("dataset %s: HasBody of its row in pipeline.Datasets is true for no body of Event", event.Dataset)
 }
 
-// TestEveryDatasetPassesTheWholeWay sends an event of each dataset through what lists or counts by dataset:
-// rules, columns, JSON and the documentation. collector/ship has the same test for shedding.
-func TestEveryDatasetPassesTheWholeWay(t *testing.T) {
+// TestEveryDatasetReachesRulesColumnsAndJSON requires that an event of each dataset fires rules, reaches the
+// columns of the store and the JSON form, and is documented. collector/ship has the same test for shedding.
+func TestEveryDatasetReachesRulesColumnsAndJSON(t *testing.T) {
 	docs, err := os.ReadFile("../../docs/FIELDS.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range datasetEvents(t) {
-		name := e.Dataset.Name()
+	for _, event := range datasetEvents(t) {
+		name := event.Dataset.Name()
 
 		// Rules: one that names the dataset, and one that names none.
-		checkRuleFires(t, e, fmt.Sprintf("event.dataset == %q", name))
-		checkRuleFires(t, e, "destination.port == 11211")
+		checkRuleFires(t, event, fmt.Sprintf("event.dataset == %q", name))
+		checkRuleFires(t, event, "destination.port == 11211")
 
 		// Columns: the fields of the body reach the store.
-		bare := &pipeline.Event{Id: e.Id, Dataset: e.Dataset, Timestamp: e.Timestamp, Source: e.Source, Destination: e.Destination}
-		if with, without := blockBytes(e), blockBytes(bare); pipeline.Datasets[e.Dataset].HasBody != nil && with <= without {
-			t.Errorf("%s: %d bytes in the columns with its body, %d without: no column takes a field of the body", name, with, without)
+		bare := &pipeline.Event{
+			Id: event.Id, Dataset: event.Dataset, Timestamp: event.Timestamp,
+			Source: event.Source, Destination: event.Destination,
+		}
+		with, without := blockBytes(event), blockBytes(bare)
+		if pipeline.Datasets[event.Dataset].HasBody != nil && with <= without {
+			t.Errorf("%s: %d bytes in the columns with its body, %d without: no column holds a field of the body",
+				name, with, without)
 		}
 
-		// JSON: the dataset is named, and the body is there.
+		// JSON: the dataset has its name.
 		var object map[string]any
-		if err := json.Unmarshal(pipeline.AppendJSON(nil, e), &object); err != nil {
+		if err := json.Unmarshal(pipeline.AppendJSON(nil, event), &object); err != nil {
 			t.Fatal(err)
 		}
 		if got := object["event"].(map[string]any)["dataset"]; got != name {
@@ -93,29 +99,31 @@ func TestEveryDatasetPassesTheWholeWay(t *testing.T) {
 		}
 
 		// Documentation: a section with the fields of the body.
-		if pipeline.Datasets[e.Dataset].HasBody != nil && !strings.Contains(string(docs), "\n## Of `"+name+"`\n") {
+		if pipeline.Datasets[event.Dataset].HasBody != nil && !strings.Contains(string(docs), "\n## Of `"+name+"`\n") {
 			t.Errorf("docs/FIELDS.md has no section for %s: run make golden", name)
 		}
 	}
 }
 
-func checkRuleFires(t *testing.T, e *pipeline.Event, when string) {
+// checkRuleFires requires that a rule with a condition fires on an event.
+func checkRuleFires(t *testing.T, event *pipeline.Event, condition string) {
 	t.Helper()
-	text := fmt.Sprintf("rules:\n  - id: r\n    title: t\n    severity: low\n    when: %s\n", when)
+	text := fmt.Sprintf("rules:\n  - id: r\n    title: t\n    severity: low\n    when: %s\n", condition)
 	set, err := rules.Compile(rules.Default(), []rules.Source{{Name: "t.yaml", Data: []byte(text)}}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.Verdicts = nil
-	set.Evaluate([]*pipeline.Event{e})
-	if len(e.Verdicts) != 1 {
-		t.Errorf("%s: a rule with %s does not fire", e.Dataset.Name(), when)
+	event.Verdicts = nil
+	set.Evaluate([]*pipeline.Event{event})
+	if len(event.Verdicts) != 1 {
+		t.Errorf("%s: a rule with %s does not fire", event.Dataset.Name(), condition)
 	}
-	e.Verdicts = nil
+	event.Verdicts = nil
 }
 
-func blockBytes(e *pipeline.Event) int {
-	b := clickhouse.NewColumnBlock()
-	b.Append(e, pipeline.Position{}, "t")
-	return b.Bytes()
+// blockBytes returns the size of a column block with one event.
+func blockBytes(event *pipeline.Event) int {
+	block := clickhouse.NewColumnBlock()
+	block.Append(event, pipeline.Position{}, "t")
+	return block.Bytes()
 }

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestReleasedBinaryHasNoFailpoints looks for the environment variable of the failpoints in the binary as the
-// Makefile builds it, and in the one that the whole-program tests run, where it must be: else the search
-// would prove nothing.
+// TestReleasedBinaryHasNoFailpoints searches the binary that the Makefile builds for the environment variable
+// of the failpoints. The binary that the whole-program tests run must have the variable: otherwise the search
+// would find it nowhere.
 func TestReleasedBinaryHasNoFailpoints(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds two binaries")
@@ -18,11 +18,11 @@ func TestReleasedBinaryHasNoFailpoints(t *testing.T) {
 	variable := []byte("TIDEGATE_" + "FAILPOINT")
 	contains := func(path string) bool {
 		t.Helper()
-		b, err := os.ReadFile(path)
+		program, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return bytes.Contains(b, variable)
+		return bytes.Contains(program, variable)
 	}
 	released := filepath.Join(t.TempDir(), "tidegate")
 	if out, err := exec.Command("go", "build", "-trimpath", "-o", released, ".").CombinedOutput(); err != nil {

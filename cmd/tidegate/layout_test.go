@@ -11,11 +11,13 @@ import (
 	"testing"
 )
 
+// A goPackage holds the fields of `go list` that the tests read.
 type goPackage struct {
 	ImportPath, Dir, Name, Doc string
 	Imports                    []string
 }
 
+// packages returns the packages of this module.
 func packages(t *testing.T) []goPackage {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Name,Doc,Imports", "tidegate/...")
@@ -24,27 +26,28 @@ func packages(t *testing.T) []goPackage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ps []goPackage
-	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
-		var p goPackage
-		if err := d.Decode(&p); errors.Is(err, io.EOF) {
-			return ps
+	var list []goPackage
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var decoded goPackage
+		if err := decoder.Decode(&decoded); errors.Is(err, io.EOF) {
+			return list
 		} else if err != nil {
 			t.Fatal(err)
 		}
-		ps = append(ps, p)
+		list = append(list, decoded)
 	}
 }
 
-// TestImportsPointOneWay: pipeline ← protocols ← collector, pipeline ← detectors ← models, and only cmd and
-// bench wire them together.
+// TestImportsPointOneWay requires pipeline ← protocols ← collector and pipeline ← detectors ← models. Only
+// cmd and bench may import all of them.
 func TestImportsPointOneWay(t *testing.T) {
-	may := map[string]string{ // by top-level folder: the folders that it may import
+	importable := map[string]string{ // by top-level folder: the folders that it may import
 		"pipeline": "pipeline", "protocols": "protocols pipeline", "collector": "collector protocols pipeline",
 		"detectors": "detectors pipeline rules", "models": "models detectors pipeline", "rules": "rules",
 		"cmd": "*", "bench": "*", "deploy": "*",
 	}
-	top := func(path string) string {
+	// topFolder returns the top-level folder of one of our packages, or "".
+	topFolder := func(path string) string {
 		rest, ours := strings.CutPrefix(path, "tidegate/")
 		if !ours {
 			return ""
@@ -52,18 +55,21 @@ func TestImportsPointOneWay(t *testing.T) {
 		folder, _, _ := strings.Cut(rest, "/")
 		return folder
 	}
-	for _, p := range packages(t) {
-		allowed, known := may[top(p.ImportPath)]
+	for _, pkg := range packages(t) {
+		folder := topFolder(pkg.ImportPath)
+		allowed, known := importable[folder]
 		if !known {
-			t.Errorf("%s: %s is not one of the top-level folders", p.ImportPath, top(p.ImportPath))
+			t.Errorf("%s: %s is not one of the top-level folders", pkg.ImportPath, folder)
 		}
-		for _, i := range p.Imports {
-			if to := top(i); to != "" && allowed != "*" && !strings.Contains(" "+allowed+" ", " "+to+" ") {
-				t.Errorf("%s imports %s: %s may import only %s", p.ImportPath, i, top(p.ImportPath), allowed)
+		// The package of a top-level folder holds the contract of the packages below and imports none of
+		// them.
+		isContract := pkg.ImportPath == "tidegate/"+folder && folder != "detectors" && folder != "bench"
+		for _, imported := range pkg.Imports {
+			if to := topFolder(imported); to != "" && allowed != "*" && !strings.Contains(" "+allowed+" ", " "+to+" ") {
+				t.Errorf("%s imports %s: %s may import only %s", pkg.ImportPath, imported, folder, allowed)
 			}
-			// A contract does not import its parts.
-			if rest, ours := strings.CutPrefix(p.ImportPath, "tidegate/"); ours && !strings.Contains(rest, "/") && rest != "detectors" && rest != "bench" && strings.HasPrefix(i, p.ImportPath+"/") {
-				t.Errorf("%s imports its own part %s", p.ImportPath, i)
+			if isContract && strings.HasPrefix(imported, pkg.ImportPath+"/") {
+				t.Errorf("%s imports its own part %s", pkg.ImportPath, imported)
 			}
 		}
 	}
@@ -71,9 +77,9 @@ func TestImportsPointOneWay(t *testing.T) {
 
 // TestEveryPackageHasADocComment requires a doc comment of more than a few words.
 func TestEveryPackageHasADocComment(t *testing.T) {
-	for _, p := range packages(t) {
-		if len(strings.Fields(p.Doc)) < 8 {
-			t.Errorf("%s (%s): its doc comment does not say what it is for: %q", p.ImportPath, filepath.Base(p.Dir), p.Doc)
+	for _, pkg := range packages(t) {
+		if len(strings.Fields(pkg.Doc)) < 8 {
+			t.Errorf("%s (%s): its doc comment does not say what it is for: %q", pkg.ImportPath, filepath.Base(pkg.Dir), pkg.Doc)
 		}
 	}
 }

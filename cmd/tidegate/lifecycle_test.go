@@ -11,128 +11,148 @@ import (
 	"time"
 )
 
-// An eventLog records what happened to the components, in order.
-type eventLog struct {
+// A lifecycleLog holds what happened to the components, in order.
+type lifecycleLog struct {
 	mu    sync.Mutex
 	lines []string
 }
 
-func (d *eventLog) appendLine(line string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.lines = append(d.lines, line)
+func (l *lifecycleLog) appendLine(line string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, line)
 }
 
-func withDeadline(d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), d)
+// withDeadline returns a context that ends after timeout.
+func withDeadline(timeout time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), timeout)
 }
 
-func TestPartsStopInReverseEachBeforeWhatItNeeds(t *testing.T) {
+// TestComponentsStopInReverseOrder requires that a component is cancelled only after the next one has ended,
+// and that a second stop does nothing.
+func TestComponentsStopInReverseOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var d eventLog
-		s := newLifecycle(discardLog())
-		part := func(name string, takes time.Duration) {
-			s.startComponent(name, func(ctx context.Context) error {
+		var events lifecycleLog
+		components := newLifecycle(discardLog())
+		// startComponent starts a component that takes some time to end after its context is cancelled.
+		startComponent := func(name string, takes time.Duration) {
+			components.startComponent(name, func(ctx context.Context) error {
 				<-ctx.Done()
-				d.appendLine(name + " is told")
+				events.appendLine(name + " cancelled")
 				time.Sleep(takes)
-				d.appendLine(name + " ended")
+				events.appendLine(name + " ended")
 				return ctx.Err()
 			})
 		}
-		part("store", 0)
-		s.addStopHook("lock", func(context.Context) error { d.appendLine("lock let go"); return nil })
-		part("engine", time.Second)
-		part("source", 2*time.Second)
+
+		startComponent("store", 0)
+		components.addStopHook("lock", func(context.Context) error { events.appendLine("lock released"); return nil })
+		startComponent("engine", time.Second)
+		startComponent("source", 2*time.Second)
+
 		ctx, cancel := withDeadline(stopTimeout)
 		defer cancel()
-		if err := s.stopAll(ctx); err != nil {
-			t.Errorf("an orderly stop says %v", err)
+		if err := components.stopAll(ctx); err != nil {
+			t.Errorf("an orderly stop returns %v", err)
 		}
-		want := []string{"source is told", "source ended", "engine is told", "engine ended", "lock let go", "store is told", "store ended"}
-		if !slices.Equal(d.lines, want) {
-			t.Errorf("got %q", d.lines)
+		want := []string{
+			"source cancelled", "source ended", "engine cancelled", "engine ended", "lock released",
+			"store cancelled", "store ended",
 		}
-		if err := s.stopAll(ctx); err != nil || len(d.lines) != len(want) {
-			t.Errorf("a second stop: %v, %q", err, d.lines)
+		if !slices.Equal(events.lines, want) {
+			t.Errorf("got %q", events.lines)
+		}
+		if err := components.stopAll(ctx); err != nil || len(events.lines) != len(want) {
+			t.Errorf("a second stop: %v, %q", err, events.lines)
 		}
 	})
 }
 
-func TestFailureOfAPartIsToldOnce(t *testing.T) {
+// TestFailureOfAComponentIsReportedOnce requires that the error of a component that ends by itself is sent to
+// failed or, if nobody receives it there, returned by stopAll.
+func TestFailureOfAComponentIsReportedOnce(t *testing.T) {
+	// failing returns a lifecycle whose engine has ended with err.
 	failing := func(err error) *lifecycle {
-		s := newLifecycle(discardLog())
-		s.startComponent("store", func(ctx context.Context) error { <-ctx.Done(); return nil })
-		s.startComponent("engine", func(context.Context) error { time.Sleep(time.Second); return err })
+		components := newLifecycle(discardLog())
+		components.startComponent("store", func(ctx context.Context) error { <-ctx.Done(); return nil })
+		components.startComponent("engine", func(context.Context) error { time.Sleep(time.Second); return err })
 		time.Sleep(2 * time.Second)
-		return s
+		return components
 	}
 	synctest.Test(t, func(t *testing.T) {
-		s := failing(errors.New("disk full"))
-		if err := <-s.failed; err.Error() != "engine: disk full" {
-			t.Errorf("failed says %v", err)
+		components := failing(errors.New("disk full"))
+		if err := <-components.failed; err.Error() != "engine: disk full" {
+			t.Errorf("failed has %v", err)
 		}
-		if err := s.stopAll(context.Background()); err != nil {
-			t.Errorf("it is told again: %v", err)
+		if err := components.stopAll(context.Background()); err != nil {
+			t.Errorf("stopAll reports the error again: %v", err)
 		}
-		s = failing(nil)
-		if err := <-s.failed; err.Error() != "engine: ended by itself" {
-			t.Errorf("failed says %v", err)
+		components = failing(nil)
+		if err := <-components.failed; err.Error() != "engine: ended by itself" {
+			t.Errorf("failed has %v", err)
 		}
-		_ = s.stopAll(context.Background())
-		// The failure was not read: the process was stopped at the same time, or did not start.
-		if err := failing(errors.New("disk full")).stopAll(context.Background()); err == nil || err.Error() != "engine: disk full" {
+		_ = components.stopAll(context.Background())
+		// The failure was not received: the process was stopped at the same time, or did not start.
+		err := failing(errors.New("disk full")).stopAll(context.Background())
+		if err == nil || err.Error() != "engine: disk full" {
 			t.Errorf("got %v", err)
 		}
 	})
 }
 
-func TestErrorOfAStopIsToldWithItsPart(t *testing.T) {
+func TestErrorOfAStopNamesItsComponent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newLifecycle(discardLog())
-		s.addStopHook("broker", func(context.Context) error { return errors.New("log is torn") })
-		s.startComponent("engine", func(ctx context.Context) error { <-ctx.Done(); return errors.New("block is lost") })
-		if err := s.stopAll(context.Background()); err == nil || err.Error() != "engine: block is lost\nstop broker: log is torn" {
+		components := newLifecycle(discardLog())
+		components.addStopHook("broker", func(context.Context) error { return errors.New("log is torn") })
+		components.startComponent("engine", func(ctx context.Context) error {
+			<-ctx.Done()
+			return errors.New("block is lost")
+		})
+		err := components.stopAll(context.Background())
+		if err == nil || err.Error() != "engine: block is lost\nstop broker: log is torn" {
 			t.Errorf("got %v", err)
 		}
 	})
 }
 
-// TestPartThatHangsTakesNothingFromTheOthers: a component that ignores its context, running or stopping, is
-// waited for only until the deadline of all, and those after it still stop in order.
-func TestPartThatHangsTakesNothingFromTheOthers(t *testing.T) {
+// TestHangingComponentDoesNotKeepOthersFromStopping has a component that ignores its context and a stop hook
+// that ignores it. stopAll waits for them only until the deadline, and the components after them still stop
+// in order.
+func TestHangingComponentDoesNotKeepOthersFromStopping(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var d eventLog
+		var events lifecycleLog
 		release := make(chan struct{})
-		s := newLifecycle(discardLog())
-		s.startComponent("broker", func(ctx context.Context) error {
+		components := newLifecycle(discardLog())
+		components.startComponent("broker", func(ctx context.Context) error {
 			<-ctx.Done()
 			time.Sleep(stopGrace / 3)
-			d.appendLine("broker ended")
+			events.appendLine("broker ended")
 			return nil
 		})
-		s.addStopHook("store", func(ctx context.Context) error {
+		components.addStopHook("store", func(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-time.After(stopGrace / 3):
-				d.appendLine("store ended")
+				events.appendLine("store ended")
 				return nil
 			}
 		})
-		s.addStopHook("deaf stop", func(context.Context) error { <-release; return nil })
-		s.startComponent("deaf", func(context.Context) error { <-release; return nil })
+		components.addStopHook("hanging hook", func(context.Context) error { <-release; return nil })
+		components.startComponent("hanging", func(context.Context) error { <-release; return nil })
+
 		ctx, cancel := withDeadline(stopTimeout)
 		defer cancel()
 		start := time.Now()
-		err := s.stopAll(ctx)
+		err := components.stopAll(ctx)
 		took := time.Since(start)
 		close(release)
-		if err == nil || err.Error() != "deaf did not stop in time\ndeaf stop did not stop in time" {
+
+		if err == nil || err.Error() != "hanging did not stop in time\nhanging hook did not stop in time" {
 			t.Errorf("got %v", err)
 		}
-		if strings.Join(d.lines, ", ") != "store ended, broker ended" || took > stopTimeout+3*stopGrace {
-			t.Errorf("after %v: %q", took, d.lines)
+		if strings.Join(events.lines, ", ") != "store ended, broker ended" || took > stopTimeout+3*stopGrace {
+			t.Errorf("after %v: %q", took, events.lines)
 		}
 	})
 }
