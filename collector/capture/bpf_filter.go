@@ -21,8 +21,8 @@ func compileFilter(own []netip.AddrPort) ([]bpf.RawInstruction, error) {
 	// Each address has its own block of instructions. When the address does not match, control reaches the
 	// next block. Jumps in classic BPF reach 255 instructions; a block is far shorter.
 	var prog []bpf.Instruction
-	for _, a := range own {
-		prog = append(prog, excludeAddress(a)...)
+	for _, addr := range own {
+		prog = append(prog, excludeAddress(addr)...)
 	}
 	prog = append(prog, bpf.RetConstant{Val: 1 << 18})
 	raw, err := bpf.Assemble(prog)
@@ -39,9 +39,9 @@ func excludeAddress(a netip.AddrPort) []bpf.Instruction {
 
 	// The address is compared in words of 32 bits.
 	var words []uint32
-	b := ip.AsSlice()
-	for i := 0; i < len(b); i += 4 {
-		words = append(words, uint32(b[i])<<24|uint32(b[i+1])<<16|uint32(b[i+2])<<8|uint32(b[i+3]))
+	octets := ip.AsSlice()
+	for i := 0; i < len(octets); i += 4 {
+		words = append(words, uint32(octets[i])<<24|uint32(octets[i+1])<<16|uint32(octets[i+2])<<8|uint32(octets[i+3]))
 	}
 
 	// Offsets of the protocol and of the addresses in an Ethernet frame.
@@ -62,12 +62,12 @@ func excludeAddress(a netip.AddrPort) []bpf.Instruction {
 		}
 		load(2, 12, etherType)
 		load(1, proto, 6)
-		for i, w := range words {
-			load(4, side.addr+uint32(i)*4, w)
+		for i, word := range words {
+			load(4, side.addr+uint32(i)*4, word)
 		}
 		var block []bpf.Instruction
-		for _, c := range checks {
-			block = append(block, c...)
+		for _, check := range checks {
+			block = append(block, check...)
 		}
 
 		// The ports follow the IP header, whose length varies in IPv4.
@@ -80,9 +80,9 @@ func excludeAddress(a netip.AddrPort) []bpf.Instruction {
 
 		// A failed check jumps behind the block. Its length is known only now.
 		for i, ins := range block {
-			if j, ok := ins.(bpf.JumpIf); ok {
-				j.SkipFalse = uint8(len(block) - i - 1)
-				block[i] = j
+			if jump, ok := ins.(bpf.JumpIf); ok {
+				jump.SkipFalse = uint8(len(block) - i - 1)
+				block[i] = jump
 			}
 		}
 		out = append(out, block...)

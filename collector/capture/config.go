@@ -58,8 +58,8 @@ func (c Config) IsBridge(name string) bool { return matchAny(c.Bridges, name) }
 
 // matchAny reports whether name matches one of the glob patterns.
 func matchAny(patterns []string, name string) bool {
-	for _, p := range patterns {
-		if ok, _ := path.Match(p, name); ok {
+	for _, pattern := range patterns {
+		if ok, _ := path.Match(pattern, name); ok {
 			return true
 		}
 	}

@@ -58,12 +58,12 @@ func OpenFile(path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open capture: %w", err)
 	}
-	f := &File{path: path, file: file}
-	if err := f.detectFormat(); err != nil {
+	opened := &File{path: path, file: file}
+	if err := opened.detectFormat(); err != nil {
 		_ = file.Close()
 		return nil, err
 	}
-	return f, nil
+	return opened, nil
 }
 
 // detectFormat recognises compression and format by the first bytes and prepares the reader.

@@ -58,9 +58,9 @@ func (f *framer) Read(data []byte) (int, error) {
 			return 0, f.err
 		}
 	}
-	n := copy(data, f.unread)
-	f.unread = f.unread[n:]
-	return n, nil
+	copied := copy(data, f.unread)
+	f.unread = f.unread[copied:]
+	return copied, nil
 }
 
 // readRecord reads the next record into f.unread.
@@ -97,7 +97,7 @@ func (f *framer) readBytes(n int, first bool) ([]byte, error) {
 // pcapOrder returns the byte order of a pcap file from its first four bytes, or nil if the file is not pcap.
 func pcapOrder(magic []byte) binary.ByteOrder {
 	for _, order := range [...]binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
-		if m := order.Uint32(magic); m == 0xa1b2c3d4 || m == 0xa1b23c4d {
+		if number := order.Uint32(magic); number == 0xa1b2c3d4 || number == 0xa1b23c4d {
 			return order
 		}
 	}
@@ -247,8 +247,8 @@ func (f *framer) emitBlock(typ uint32) error {
 		}
 
 		// pcapgo assumes that the block holds the whole packet. It may hold less.
-		if n := uint32(len(data) - 16); f.order.Uint32(data[8:]) > n {
-			return f.emitTruncatedSimple(n)
+		if captured := uint32(len(data) - 16); f.order.Uint32(data[8:]) > captured {
+			return f.emitTruncatedSimple(captured)
 		}
 	default: // a section
 		if len(data) < 28 {
@@ -262,14 +262,14 @@ func (f *framer) emitBlock(typ uint32) error {
 	return nil
 }
 
-// emitTruncatedSimple rewrites the simple packet block in f.record, which holds n bytes of the packet, as an
-// enhanced packet block: a simple one cannot state that the packet was truncated.
-func (f *framer) emitTruncatedSimple(n uint32) error {
-	b := f.record
-	data, length := append([]byte(nil), b[12:12+n]...), f.order.Uint32(b[8:])
-	out := append(b[:0], make([]byte, 28)...)
+// emitTruncatedSimple rewrites the simple packet block in f.record, which holds captured bytes of the packet,
+// as an enhanced packet block: a simple one cannot state that the packet was truncated.
+func (f *framer) emitTruncatedSimple(captured uint32) error {
+	block := f.record
+	data, length := append([]byte(nil), block[12:12+captured]...), f.order.Uint32(block[8:])
+	out := append(block[:0], make([]byte, 28)...)
 	f.order.PutUint32(out, blockEnhanced)
-	f.order.PutUint32(out[20:], n)
+	f.order.PutUint32(out[20:], captured)
 	f.order.PutUint32(out[24:], length)
 	f.record = append(out, data...)
 	f.endBlockAt(len(f.record))

@@ -157,8 +157,8 @@ func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
 	for range workers {
 		opened, err := openRing(iface, cfg)
 		if err != nil {
-			for _, r := range rings {
-				r.close()
+			for _, ring := range rings {
+				ring.close()
 			}
 			return nil, err
 		}
@@ -173,12 +173,12 @@ func (l *Live) startWorkers(ctx context.Context, wg *sync.WaitGroup, rings []*ri
 ) chan struct{} {
 	done := make(chan struct{})
 	var workers sync.WaitGroup
-	for i, r := range rings {
-		producer := ship.Packets("packets/" + r.iface + "/" + strconv.Itoa(i))
-		handler := l.handler(r.iface, i, producer)
+	for i, ring := range rings {
+		producer := ship.Packets("packets/" + ring.iface + "/" + strconv.Itoa(i))
+		handler := l.handler(ring.iface, i, producer)
 		workers.Go(func() {
 			defer producer.Close()
-			l.runWorker(ctx, r, handler)
+			l.runWorker(ctx, ring, handler)
 		})
 	}
 	wg.Go(func() {

@@ -144,11 +144,11 @@ func (g *fanoutGroup) addRing(fd int) error {
 	}
 
 	// The first ring reads the number that the kernel has chosen, for the other rings.
-	v, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
+	number, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
 	if err != nil {
 		return fmt.Errorf("read the number of the fanout group: %w", err)
 	}
-	g.id, g.joined = v&0xffff, true
+	g.id, g.joined = number&0xffff, true
 	return nil
 }
 
@@ -200,45 +200,45 @@ func blockState(b []byte) *uint32 { return (*uint32)(unsafe.Pointer(&b[blockStat
 // read calls f for every packet of the blocks that are ready, at most once around the ring, and returns the
 // number of packets. data is valid until f returns.
 func (r *ring) read(f func(at int64, data []byte, wireLen int)) int {
-	n := 0
+	packets := 0
 	for range r.blocks {
 		// A block with the status USER belongs to this process until the status is KERNEL again.
-		b := r.block(r.nextBlock)
-		if atomic.LoadUint32(blockState(b))&unix.TP_STATUS_USER == 0 {
-			return n
+		block := r.block(r.nextBlock)
+		if atomic.LoadUint32(blockState(block))&unix.TP_STATUS_USER == 0 {
+			return packets
 		}
-		n += readPackets(b, f)
-		atomic.StoreUint32(blockState(b), unix.TP_STATUS_KERNEL)
+		packets += readPackets(block, f)
+		atomic.StoreUint32(blockState(block), unix.TP_STATUS_KERNEL)
 		r.nextBlock = (r.nextBlock + 1) % r.blocks
 	}
-	return n
+	return packets
 }
 
 // readPackets calls f for every packet of one block and returns the number of packets. It stops at a header
 // that points outside the block. No kernel is known to write such a header, but a panic here would end the
 // collector.
-func readPackets(b []byte, f func(at int64, data []byte, wireLen int)) int {
-	count := int(hostUint32(b, blockNumPkts))
-	at := uint64(hostUint32(b, blockFirstPkt))
+func readPackets(block []byte, f func(at int64, data []byte, wireLen int)) int {
+	count := int(hostUint32(block, blockNumPkts))
+	at := uint64(hostUint32(block, blockFirstPkt))
 	for n := range count {
-		if at+pktHeader > uint64(len(b)) {
+		if at+pktHeader > uint64(len(block)) {
 			return n
 		}
 
 		// The frame lies between mac and end, relative to the packet's header.
-		h := b[at:]
-		mac := uint64(hostUint16(h, pktMac))
-		end := mac + uint64(hostUint32(h, pktSnaplen))
-		if end > uint64(len(h)) {
+		header := block[at:]
+		mac := uint64(hostUint16(header, pktMac))
+		end := mac + uint64(hostUint32(header, pktSnaplen))
+		if end > uint64(len(header)) {
 			return n
 		}
-		data, wire := h[mac:end:end], int(hostUint32(h, pktLen))
-		status := hostUint32(h, pktStatus)
+		data, wire := header[mac:end:end], int(hostUint32(header, pktLen))
+		status := hostUint32(header, pktStatus)
 		if status&unix.TP_STATUS_VLAN_VALID != 0 && mac >= pktHeader+4 && len(data) >= 12 {
-			data, wire = restoreVLAN(h, data, status), wire+4
+			data, wire = restoreVLAN(header, data, status), wire+4
 		}
-		f(int64(hostUint32(h, pktSec))*1e9+int64(hostUint32(h, pktNsec)), data, wire)
-		at += uint64(hostUint32(h, pktNext))
+		f(int64(hostUint32(header, pktSec))*1e9+int64(hostUint32(header, pktNsec)), data, wire)
+		at += uint64(hostUint32(header, pktNext))
 	}
 	return count
 }

@@ -124,21 +124,21 @@ func New(log *slog.Logger, reg prometheus.Registerer) *Tracker {
 
 // Len returns the number of tuples in the map, two for each entry.
 func (t *Tracker) Len() int {
-	n := 0
+	tuples := 0
 	for i := range t.shards {
 		shard := &t.shards[i]
 		shard.mu.RLock()
-		n += len(shard.entries)
+		tuples += len(shard.entries)
 		shard.mu.RUnlock()
 	}
-	return n
+	return tuples
 }
 
 // Lookup returns the addresses on both sides of NAT of the connection to which a packet src → dst belongs.
 // The packet may have been captured on either side of NAT and may go in either direction.
 func (t *Tracker) Lookup(proto pipeline.Transport, src, dst netip.AddrPort) (sessions.Mapping, bool) {
-	if m, ok := t.lookupTuple(tuple{proto, src, dst}); ok {
-		return m, true
+	if mapping, ok := t.lookupTuple(tuple{proto, src, dst}); ok {
+		return mapping, true
 	}
 	return t.lookupTuple(tuple{proto, dst, src})
 }
@@ -146,9 +146,9 @@ func (t *Tracker) Lookup(proto pipeline.Transport, src, dst netip.AddrPort) (ses
 func (t *Tracker) lookupTuple(k tuple) (sessions.Mapping, bool) {
 	shard := t.shardOf(k)
 	shard.mu.RLock()
-	e, ok := shard.entries[k]
+	found, ok := shard.entries[k]
 	shard.mu.RUnlock()
-	return e.Mapping, ok
+	return found.Mapping, ok
 }
 
 func (t *Tracker) shardOf(k tuple) *shard {
@@ -278,9 +278,9 @@ func (t *Tracker) expireUnseenSince(start time.Time) {
 	for i := range t.shards {
 		shard := &t.shards[i]
 		shard.mu.RLock()
-		for k, e := range shard.entries {
-			if e.updated.Before(start) {
-				t.expiring = append(t.expiring, expiringEntry{now, [2]tuple{k, k}})
+		for key, unseen := range shard.entries {
+			if unseen.updated.Before(start) {
+				t.expiring = append(t.expiring, expiringEntry{now, [2]tuple{key, key}})
 			}
 		}
 		shard.mu.RUnlock()
@@ -345,16 +345,16 @@ func (t *Tracker) store(flow *ct.Flow) {
 		Client: orig.src, Server: reply.src,
 		OutsideClient: reply.dst, OutsideServer: orig.dst,
 	}
-	e := entry{mapping, t.now()}
+	stored := entry{mapping, t.now()}
 
 	// A full shard accepts no new tuple, but a tuple that it holds is updated.
-	for _, k := range [...]tuple{orig, reply} {
-		shard := t.shardOf(k)
+	for _, key := range [...]tuple{orig, reply} {
+		shard := t.shardOf(key)
 		shard.mu.Lock()
-		if _, known := shard.entries[k]; !known && len(shard.entries) >= maxEntries*2/shardCount {
+		if _, known := shard.entries[key]; !known && len(shard.entries) >= maxEntries*2/shardCount {
 			t.dropped.Inc()
 		} else {
-			shard.entries[k] = e
+			shard.entries[key] = stored
 		}
 		shard.mu.Unlock()
 	}

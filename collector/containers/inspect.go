@@ -45,26 +45,26 @@ func (r *Registry) listContainers(ctx context.Context, api *client.Client) error
 	for i := range result.Items {
 		id := result.Items[i].ID
 		listed[id] = true
-		e, err := r.inspect(ctx, api, id)
+		found, err := r.inspect(ctx, api, id)
 		switch {
 		case errdefs.IsNotFound(err):
 			listed[id] = false
 		case err != nil:
 			return err
 		default:
-			inspected = append(inspected, e)
+			inspected = append(inspected, found)
 		}
 	}
 
 	// Publish one view for the whole list.
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, e := range inspected {
-		r.putEntry(e)
+	for _, found := range inspected {
+		r.putEntry(found)
 	}
-	for id, e := range r.entries {
+	for id, known := range r.entries {
 		if !listed[id] {
-			r.markStopped(e, true)
+			r.markStopped(known, true)
 		}
 	}
 	r.publish()
@@ -101,43 +101,43 @@ func (r *Registry) inspect(ctx context.Context, api *client.Client, id string) (
 // newEntry returns the entry of a container from the description in the API.
 func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 	name := strings.TrimPrefix(in.Name, "/")
-	e := &entry{container: &pipeline.Container{Id: in.ID, Name: name, ImageId: in.Image}}
-	e.log = LogFile{ContainerID: in.ID, Path: in.LogPath}
+	created := &entry{container: &pipeline.Container{Id: in.ID, Name: name, ImageId: in.Image}}
+	created.log = LogFile{ContainerID: in.ID, Path: in.LogPath}
 	if in.HostConfig != nil {
-		e.log.Driver = in.HostConfig.LogConfig.Type
+		created.log.Driver = in.HostConfig.LogConfig.Type
 	}
 	// The labels decide about exclusion in their original form; the entry has them with secrets redacted.
 	var labels map[string]string
 	if in.Config != nil {
-		e.container.Image = in.Config.Image
+		created.container.Image = in.Config.Image
 		labels = in.Config.Labels
 	}
-	e.container.Labels = r.labels(labels)
-	e.excluded = r.isExcluded(in.ID, e.container.Name, labels)
+	created.container.Labels = r.labels(labels)
+	created.excluded = r.isExcluded(in.ID, created.container.Name, labels)
 	if in.State != nil {
-		e.running = in.State.Running
+		created.running = in.State.Running
 		// The API reports the year 1 as the end of a container that has never run.
 		finished, err := time.Parse(time.RFC3339Nano, in.State.FinishedAt)
-		if err == nil && !e.running && finished.Year() > 1 {
-			e.ended = finished
+		if err == nil && !created.running && finished.Year() > 1 {
+			created.ended = finished
 		}
 	}
 	// Collect the addresses of all networks.
 	if in.NetworkSettings != nil {
-		for _, n := range in.NetworkSettings.Networks {
-			if n != nil {
-				e.ips = appendIP(appendIP(e.ips, n.IPAddress), n.GlobalIPv6Address)
+		for _, attached := range in.NetworkSettings.Networks {
+			if attached != nil {
+				created.ips = appendIP(appendIP(created.ips, attached.IPAddress), attached.GlobalIPv6Address)
 			}
 		}
 	}
 
 	// Sort the addresses, so that sameContainer recognises an unchanged container.
-	slices.SortFunc(e.ips, netip.Addr.Compare)
-	e.ips = slices.Compact(e.ips)
-	for _, ip := range e.ips {
-		e.container.Ip = append(e.container.Ip, ip.String())
+	slices.SortFunc(created.ips, netip.Addr.Compare)
+	created.ips = slices.Compact(created.ips)
+	for _, ip := range created.ips {
+		created.container.Ip = append(created.container.Ip, ip.String())
 	}
-	return e
+	return created
 }
 
 // labels returns the labels of a container, ordered by key, with secrets redacted. Labels beyond the bounds
@@ -145,13 +145,13 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 func (r *Registry) labels(labels map[string]string) []*pipeline.Label {
 	var redactor redact.Redactor
 	list := make([]*pipeline.Label, 0, len(labels))
-	for k, v := range labels {
-		if len(k) > maxLabelBytes || len(v) > maxLabelBytes {
+	for key, text := range labels {
+		if len(key) > maxLabelBytes || len(text) > maxLabelBytes {
 			r.metrics.dropped.WithLabelValues("label_too_long").Inc()
 			continue
 		}
-		value := redactor.Label(k, strings.ToValidUTF8(v, "\ufffd"))
-		list = append(list, &pipeline.Label{Key: strings.ToValidUTF8(k, "\ufffd"), Value: value})
+		value := redactor.Label(key, strings.ToValidUTF8(text, "\ufffd"))
+		list = append(list, &pipeline.Label{Key: strings.ToValidUTF8(key, "\ufffd"), Value: value})
 	}
 	slices.SortFunc(list, func(a, b *pipeline.Label) int { return cmp.Compare(a.Key, b.Key) })
 	if len(list) > maxLabels {

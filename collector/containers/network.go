@@ -30,22 +30,22 @@ func (r *Registry) listNetworks(ctx context.Context, api *client.Client) error {
 		if described.Driver != "bridge" {
 			continue
 		}
-		n := network{bridge: described.Options["com.docker.network.bridge.name"]}
-		if n.bridge == "" && len(described.ID) >= 12 {
-			n.bridge = "br-" + described.ID[:12]
+		found := network{bridge: described.Options["com.docker.network.bridge.name"]}
+		if found.bridge == "" && len(described.ID) >= 12 {
+			found.bridge = "br-" + described.ID[:12]
 		}
 		for _, pool := range described.IPAM.Config {
 			if pool.Subnet.IsValid() {
 				subnet := pool.Subnet.Masked()
-				n.subnets = append(n.subnets, subnet)
+				found.subnets = append(found.subnets, subnet)
 				// Docker uses the first address if no gateway is configured.
-				n.routers = append(n.routers, subnet.Addr().Next())
+				found.routers = append(found.routers, subnet.Addr().Next())
 			}
 			if pool.Gateway.IsValid() {
-				n.routers = append(n.routers, pool.Gateway)
+				found.routers = append(found.routers, pool.Gateway)
 			}
 		}
-		list = append(list, n)
+		list = append(list, found)
 	}
 	slices.SortFunc(list, func(a, b network) int { return cmp.Compare(a.bridge, b.bridge) })
 

@@ -44,8 +44,8 @@ func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Contain
 	ip = ip.Unmap()
 
 	// A running container has the address, or a stopped one had not ended at that time.
-	if h, ok := view.byIP[ip]; ok && (h.ended == 0 || at <= h.ended) {
-		return h.container, true
+	if owner, ok := view.byIP[ip]; ok && (owner.ended == 0 || at <= owner.ended) {
+		return owner.container, true
 	}
 	// Any other address of Docker's networks, except the host's, may belong to a container that was not
 	// reported yet.
@@ -81,35 +81,35 @@ func (r *Registry) Bridges() []string { return r.view.Load().bridges }
 
 // publish replaces the view by one of the current state and notifies the subscribers. r.mu is held.
 func (r *Registry) publish() {
-	v := &view{
+	next := &view{
 		byID:    make(map[string]containerView, len(r.entries)),
 		byIP:    make(map[netip.Addr]addressOwner, len(r.entries)),
 		routers: map[netip.Addr]bool{},
 	}
 	best := make(map[netip.Addr]*entry, len(r.entries)) // the entry of each address in v.byIP
 	for id, e := range r.entries {
-		v.byID[id] = containerView{e.container, Status{Known: true, Running: e.running, Excluded: e.excluded}}
-		v.all = append(v.all, e.container)
+		next.byID[id] = containerView{e.container, Status{Known: true, Running: e.running, Excluded: e.excluded}}
+		next.all = append(next.all, e.container)
 		if !e.removed && !e.excluded {
-			v.logs = append(v.logs, e.log)
+			next.logs = append(next.logs, e.log)
 		}
 		for _, ip := range e.ips {
 			if other := best[ip]; other == nil || e.outranks(other) {
 				best[ip] = e
-				v.byIP[ip] = e.holder()
+				next.byIP[ip] = e.holder()
 			}
 		}
 	}
 
 	// Networks.
 	for _, network := range r.networks {
-		v.bridges = append(v.bridges, network.bridge)
-		v.subnets = append(v.subnets, network.subnets...)
+		next.bridges = append(next.bridges, network.bridge)
+		next.subnets = append(next.subnets, network.subnets...)
 		for _, ip := range network.routers {
-			v.routers[ip] = true
+			next.routers[ip] = true
 		}
 	}
-	r.view.Store(v)
+	r.view.Store(next)
 	r.metrics.known.Set(float64(len(r.entries)))
 
 	for _, subscriber := range r.subscribers {
@@ -121,11 +121,11 @@ func (r *Registry) publish() {
 }
 
 func (e *entry) holder() addressOwner {
-	h := addressOwner{container: e.container}
+	owner := addressOwner{container: e.container}
 	if !e.running && !e.ended.IsZero() {
-		h.ended = e.ended.UnixNano()
+		owner.ended = e.ended.UnixNano()
 	}
-	return h
+	return owner
 }
 
 // outranks reports whether an address that two entries have belongs to e and not to other: e runs and other

@@ -28,13 +28,13 @@ type discovery struct {
 var _ tail.Discovery = (*discovery)(nil)
 
 func newDiscovery(source *Source) *discovery {
-	d := &discovery{source: source, logged: map[string]bool{}, failed: map[discoverer]bool{}}
-	docker := &discover.Docker{Root: source.cfg.DockerDataRoot, Elsewhere: d.filesOfContainers}
-	d.discoverers = append(d.discoverers, docker)
+	created := &discovery{source: source, logged: map[string]bool{}, failed: map[discoverer]bool{}}
+	docker := &discover.Docker{Root: source.cfg.DockerDataRoot, Elsewhere: created.filesOfContainers}
+	created.discoverers = append(created.discoverers, docker)
 	if len(source.cfg.Files) > 0 {
-		d.discoverers = append(d.discoverers, &discover.Glob{Patterns: source.cfg.Files})
+		created.discoverers = append(created.discoverers, &discover.Glob{Patterns: source.cfg.Files})
 	}
-	return d
+	return created
 }
 
 // Folders implements tail.Discovery.

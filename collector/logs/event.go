@@ -39,11 +39,11 @@ type lineHandler struct {
 var _ tail.Handler = (*lineHandler)(nil)
 
 func newLineHandler(s *Source, log discover.Log) *lineHandler {
-	h := &lineHandler{source: s, log: log, path: filepath.Join(log.Dir, log.Base), found: time.Now()}
+	handler := &lineHandler{source: s, log: log, path: filepath.Join(log.Dir, log.Base), found: time.Now()}
 	if log.Container != "" {
-		h.idOnly = &pipeline.Container{Id: log.Container}
+		handler.idOnly = &pipeline.Container{Id: log.Container}
 	}
-	return h
+	return handler
 }
 
 // Ready waits until the registry has the metadata of the container, at most metadataTimeout, so that the

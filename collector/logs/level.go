@@ -16,8 +16,8 @@ func detectLevel(line []byte) string {
 	if len(line) > levelWindow {
 		line = line[:levelWindow]
 	}
-	if l := klogLevel(line); l != "" {
-		return l
+	if level := klogLevel(line); level != "" {
+		return level
 	}
 
 	// Check each word, a run of letters. c|0x20 is the lower case of a letter.
@@ -30,8 +30,8 @@ func detectLevel(line []byte) string {
 		for end < len(line) && (line[end]|0x20) >= 'a' && (line[end]|0x20) <= 'z' {
 			end++
 		}
-		if l := levelAt(line, i, end); l != "" {
-			return l
+		if level := levelAt(line, i, end); level != "" {
+			return level
 		}
 		i = end
 	}
@@ -105,9 +105,9 @@ func levelValue(data []byte) string {
 
 // levelWord returns the entry of levelWords that equals word in any case; "": none. It does not allocate.
 func levelWord(word []byte) string {
-	for _, l := range levelWords {
-		if len(l) == len(word) && equalFold(word, l) {
-			return l
+	for _, level := range levelWords {
+		if len(level) == len(word) && equalFold(word, level) {
+			return level
 		}
 	}
 	return ""

@@ -26,8 +26,8 @@ type Conn struct {
 func (c *Conn) Init(cfg *Config, pool *Pool, handler Handler) {
 	waiting0, waiting1 := reusable(c.half[0].waiting), reusable(c.half[1].waiting)
 	*c = Conn{cfg: cfg, pool: pool, handler: handler}
-	for d := range c.half {
-		c.half[d].fin, c.half[d].windowScale = -1, -1
+	for dir := range c.half {
+		c.half[dir].fin, c.half[dir].windowScale = -1, -1
 	}
 	c.half[0].waiting, c.half[1].waiting = waiting0, waiting1
 }

@@ -106,9 +106,9 @@ func (p *Buffers) Get(n int) []byte {
 		return make([]byte, n)
 	}
 	if free := p.free[class]; len(free) > 0 {
-		b := free[len(free)-1]
+		data := free[len(free)-1]
 		p.free[class] = free[:len(free)-1]
-		return b[:n]
+		return data[:n]
 	}
 	return make([]byte, n, bufferSizes[class])
 }

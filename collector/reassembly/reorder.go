@@ -170,8 +170,8 @@ func (c *Conn) freeSegment(s *waitingSegment) {
 // startGrace begins the grace of each direction that has become incomplete, or whose receiver has just
 // acknowledged missing bytes for the first time since the grace began.
 func (c *Conn) startGrace() {
-	for d := range c.half {
-		half := &c.half[d]
+	for dir := range c.half {
+		half := &c.half[dir]
 		switch {
 		case !half.incomplete():
 			half.graceStart = 0
@@ -185,8 +185,8 @@ func (c *Conn) startGrace() {
 // is incomplete.
 func (c *Conn) NextRelease() int64 {
 	next := int64(math.MaxInt64)
-	for d := range c.half {
-		if half := &c.half[d]; half.incomplete() && half.graceStart != 0 {
+	for dir := range c.half {
+		if half := &c.half[dir]; half.incomplete() && half.graceStart != 0 {
 			next = min(next, half.graceStart+int64(c.cfg.Grace))
 		}
 	}
@@ -296,11 +296,11 @@ func (c *Conn) forceFront(dir Dir) {
 // giveUpOldest takes the direction whose first segment has waited longest and gives up the gap before the
 // segment. A segment beyond the window of its receiver is dropped instead.
 func (c *Conn) giveUpOldest(why GapReason) {
-	d, oldest := Dir(0), int64(math.MaxInt64)
-	for i := range Dir(2) {
-		half := &c.half[i]
+	dir, oldest := Dir(0), int64(math.MaxInt64)
+	for side := range Dir(2) {
+		half := &c.half[side]
 		if half.front < len(half.waiting) && half.waiting[half.front].since < oldest {
-			d, oldest = i, half.waiting[half.front].since
+			dir, oldest = side, half.waiting[half.front].since
 		}
 	}
 	if oldest == math.MaxInt64 { // nothing waits: correct buffered, so that the callers' loops end
@@ -308,16 +308,16 @@ func (c *Conn) giveUpOldest(why GapReason) {
 		return
 	}
 
-	half, peer := &c.half[d], &c.half[d^1]
+	half, peer := &c.half[dir], &c.half[dir^1]
 	front := &half.waiting[half.front]
 	switch {
 	case front.off <= half.next: // in order, but it waits for the other direction
-		c.forceFront(d)
+		c.forceFront(dir)
 	case front.off > max(half.ack, half.next)+half.sendLimit(peer):
-		c.handler.Observe(d, OutsideWindow, front.time)
+		c.handler.Observe(dir, OutsideWindow, front.time)
 		c.dropFront(half)
 	default:
-		c.giveUp(d, c.gapUntil(d, front.off), why)
+		c.giveUp(dir, c.gapUntil(dir, front.off), why)
 	}
 	c.deliverReady()
 }
@@ -342,8 +342,8 @@ func (c *Conn) Flush() {
 
 // Discard drops all waiting segments without delivering them.
 func (c *Conn) Discard() {
-	for d := range c.half {
-		half := &c.half[d]
+	for dir := range c.half {
+		half := &c.half[dir]
 		for half.front < len(half.waiting) {
 			c.dropFront(half)
 		}

@@ -75,8 +75,8 @@ func (d *DedupTable) ifaceID(name string) uint16 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	old := *d.names.Load()
-	for i, n := range old {
-		if n == name {
+	for i, known := range old {
+		if known == name {
 			return uint16(i)
 		}
 	}
@@ -96,11 +96,11 @@ func (d *DedupTable) numIfaces() int { return len(*d.names.Load()) }
 
 // newClaimKey returns the key of a connection between x and y, in either order.
 func newClaimKey(proto uint8, x, y netip.AddrPort) claimKey {
-	a, b := addrOf(x.Addr()), addrOf(y.Addr())
-	if endpointLess(a, x.Port(), b, y.Port()) {
-		return claimKey{a, b, x.Port(), y.Port(), proto}
+	addrX, addrY := addrOf(x.Addr()), addrOf(y.Addr())
+	if endpointLess(addrX, x.Port(), addrY, y.Port()) {
+		return claimKey{addrX, addrY, x.Port(), y.Port(), proto}
 	}
-	return claimKey{b, a, y.Port(), x.Port(), proto}
+	return claimKey{addrY, addrX, y.Port(), x.Port(), proto}
 }
 
 func (d *DedupTable) shardOf(k *claimKey) *dedupShard {
@@ -146,9 +146,9 @@ func (d *DedupTable) tryClaim(k claimKey, by claimant) bool {
 // first removes those that ended long ago: a Table that closes leaves its claims behind.
 func (s *dedupShard) hasCapacity(now int64) bool {
 	if n := len(s.claims); n >= max(s.sweepAt, 1024) {
-		for k, c := range s.claims {
-			if c.ended != 0 && c.ended+2*timeWait < now {
-				delete(s.claims, k)
+		for key, held := range s.claims {
+			if held.ended != 0 && held.ended+2*timeWait < now {
+				delete(s.claims, key)
 			}
 		}
 		s.sweepAt = min(2*len(s.claims), maxClaims)
@@ -184,26 +184,26 @@ func (c *claim) addIface(id uint16) {
 	}
 }
 
-// claimIfaces returns the interfaces where the connection of owner's claim of k was seen, as numbers plus
+// claimIfaces returns the interfaces where the connection of owner's claim of key was seen, as numbers plus
 // one. 0 is an unused place.
-func (d *DedupTable) claimIfaces(k claimKey, owner uint64) [4]uint16 {
-	shard := d.shardOf(&k)
+func (d *DedupTable) claimIfaces(key claimKey, owner uint64) [4]uint16 {
+	shard := d.shardOf(&key)
 	shard.mu.RLock()
 	defer shard.mu.RUnlock()
-	if c, ok := shard.claims[k]; ok && c.owner == owner {
-		return c.ifaces
+	if held, ok := shard.claims[key]; ok && held.owner == owner {
+		return held.ifaces
 	}
 	return [4]uint16{}
 }
 
 // endClaims marks the claims of owner as ended. last is the packet time of the flow's last packet.
 func (d *DedupTable) endClaims(keys []claimKey, owner uint64, last int64) {
-	for _, k := range keys {
-		shard := d.shardOf(&k)
+	for _, key := range keys {
+		shard := d.shardOf(&key)
 		shard.mu.Lock()
-		if c, ok := shard.claims[k]; ok && c.owner == owner {
-			c.ended = max(last, 1)
-			shard.claims[k] = c
+		if held, ok := shard.claims[key]; ok && held.owner == owner {
+			held.ended = max(last, 1)
+			shard.claims[key] = held
 		}
 		shard.mu.Unlock()
 	}
@@ -211,11 +211,11 @@ func (d *DedupTable) endClaims(keys []claimKey, owner uint64, last int64) {
 
 // releaseClaims removes the claims of owner.
 func (d *DedupTable) releaseClaims(keys []claimKey, owner uint64) {
-	for _, k := range keys {
-		shard := d.shardOf(&k)
+	for _, key := range keys {
+		shard := d.shardOf(&key)
 		shard.mu.Lock()
-		if c, ok := shard.claims[k]; ok && c.owner == owner {
-			delete(shard.claims, k)
+		if held, ok := shard.claims[key]; ok && held.owner == owner {
+			delete(shard.claims, key)
 		}
 		shard.mu.Unlock()
 	}

@@ -83,42 +83,43 @@ func (f *defragmenter) addFragment(now int64, in ipFragment) ([]byte, result) {
 	}
 
 	// Find its datagram, or begin one.
-	d := f.datagrams[in.key]
-	if d == nil {
-		d = &datagram{key: in.key, end: -1, due: now + f.timeout}
-		f.datagrams[in.key] = d
-		f.queue = append(f.queue, d)
-		f.chargeCost(d, reassembly.BufferOverhead)
+	target := f.datagrams[in.key]
+	if target == nil {
+		target = &datagram{key: in.key, end: -1, due: now + f.timeout}
+		f.datagrams[in.key] = target
+		f.queue = append(f.queue, target)
+		f.chargeCost(target, reassembly.BufferOverhead)
 		if len(f.queue)-f.front > maxDatagramQueue {
 			f.removeOldest(f.metrics.fragmentsLimit)
 		}
 	}
-	if d.invalid {
+	if target.invalid {
 		return nil, resBadFragment
 	}
 
 	// All fragments must agree on the end of the datagram, which the last one determines.
-	if !in.more && d.end >= 0 && d.end != end || d.end >= 0 && end > d.end {
-		return nil, f.invalidate(d)
+	if !in.more && target.end >= 0 && target.end != end || target.end >= 0 && end > target.end {
+		return nil, f.invalidate(target)
 	}
 	if !in.more {
-		d.end = end
+		target.end = end
 	}
-	if res := f.insertPart(d, in.b[:in.wire], in.off); res != resFragment {
+	if res := f.insertPart(target, in.b[:in.wire], in.off); res != resFragment {
 		return nil, res
 	}
 
 	// The parts do not overlap. So the datagram is complete when they hold as many bytes as it is long.
-	if n := len(d.parts); d.end < 0 || d.received < d.end || d.parts[n-1].off+len(d.parts[n-1].b) != d.end {
+	if n := len(target.parts); target.end < 0 || target.received < target.end ||
+		target.parts[n-1].off+len(target.parts[n-1].b) != target.end {
 		f.enforceLimit()
 		return nil, resFragment
 	}
-	whole := f.buffers.Get(d.end)
-	for _, part := range d.parts {
+	whole := f.buffers.Get(target.end)
+	for _, part := range target.parts {
 		copy(whole[part.off:], part.b)
 	}
 	f.complete = append(f.complete, whole)
-	f.removeDatagram(d)
+	f.removeDatagram(target)
 	return whole, resFragment
 }
 

@@ -48,8 +48,8 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 		closed: map[string]counter{}, pendingSessions: map[decision]counter{},
 	}
 	packets := factory.CounterVec("tidegate_sessions_packets_total", "Packets handled, by result.", "result")
-	for r, name := range resultNames {
-		m.packets[r] = packets.WithLabelValues(name)
+	for result, name := range resultNames {
+		m.packets[result] = packets.WithLabelValues(name)
 	}
 
 	opened := factory.CounterVec("tidegate_sessions_opened_total", "Sessions that began, by transport.",
@@ -66,8 +66,9 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 		"Gaps in the byte streams of sessions, by the reason why the bytes were given up.", "reason")
 	gapBytes := factory.CounterVec("tidegate_sessions_gap_bytes_total",
 		"Bytes missing from the byte streams of sessions, by the reason why they were given up.", "reason")
-	for r := range reassembly.NumGapReasons {
-		m.gaps[r], m.gapBytes[r] = gaps.WithLabelValues(r.String()), gapBytes.WithLabelValues(r.String())
+	for reason := range reassembly.NumGapReasons {
+		m.gaps[reason] = gaps.WithLabelValues(reason.String())
+		m.gapBytes[reason] = gapBytes.WithLabelValues(reason.String())
 	}
 	segments := factory.CounterVec("tidegate_sessions_dropped_segments_total",
 		"TCP segments that were dropped, by reason.", "reason")
@@ -97,10 +98,10 @@ type packetCounts struct {
 // flushCounters adds the counts of the Table to the metrics.
 func (t *Table) flushCounters() {
 	t.counts.pending = 0
-	for r, n := range t.counts.results {
+	for result, n := range t.counts.results {
 		if n > 0 {
-			t.metrics.packets[r].Add(float64(n))
-			t.counts.results[r] = 0
+			t.metrics.packets[result].Add(float64(n))
+			t.counts.results[result] = 0
 		}
 	}
 

@@ -53,9 +53,9 @@ func (f *flow) emitEvent(event *pipeline.Event) {
 // emitOutbox emits the events of the outbox. f must be primary.
 func (f *flow) emitOutbox() {
 	f.table.outboxEvents -= len(f.outbox.events)
-	for i, e := range f.outbox.events {
+	for i, event := range f.outbox.events {
 		f.outbox.events[i] = nil
-		f.forwardEvent(e)
+		f.forwardEvent(event)
 	}
 	f.outbox.events = f.outbox.events[:0]
 }
@@ -63,9 +63,9 @@ func (f *flow) emitOutbox() {
 // dropOutbox drops and counts the events of the outbox. f must be a duplicate, or the outbox empty.
 func (f *flow) dropOutbox() {
 	f.table.outboxEvents -= len(f.outbox.events)
-	for i, e := range f.outbox.events {
+	for i, event := range f.outbox.events {
 		f.table.metrics.duplicateEvents.Inc()
-		pipeline.ReleaseEvent(e)
+		pipeline.ReleaseEvent(event)
 		f.outbox.events[i] = nil
 	}
 	f.outbox.events = f.outbox.events[:0]

@@ -292,9 +292,9 @@ func (t *Table) evictFlow() {
 	var worst *flow
 	lowest := int64(0)
 	for range evictionSamples {
-		f := t.timers[t.randomIndex(len(t.timers))]
-		if value := f.evictionValue(); worst == nil || value < lowest {
-			worst, lowest = f, value
+		candidate := t.timers[t.randomIndex(len(t.timers))]
+		if value := candidate.evictionValue(); worst == nil || value < lowest {
+			worst, lowest = candidate, value
 		}
 	}
 	if !worst.dead {

@@ -71,8 +71,8 @@ func (r *batchRange) toJournal() journal.Range {
 // toJournal returns b as a batch of the journal.
 func (b *batch) toJournal(id batchID) journal.Batch {
 	out := journal.Batch{ID: id, Ranges: make([]journal.Range, len(b.ranges))}
-	for i, r := range b.ranges {
-		out.Ranges[i] = r.toJournal()
+	for i, lines := range b.ranges {
+		out.Ranges[i] = lines.toJournal()
 	}
 	return out
 }

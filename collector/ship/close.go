@@ -16,9 +16,9 @@ func (s *Shipper) Close(ctx context.Context) error {
 
 	// 1. Refuse new events, close the open batches, and end the pauses after failed requests.
 	close(s.stop)
-	for _, p := range s.everyPartition() {
-		p.files.closeInput()
-		p.packets.closeInput()
+	for _, partition := range s.everyPartition() {
+		partition.files.closeInput()
+		partition.packets.closeInput()
 	}
 	s.retryNow()
 
@@ -66,8 +66,8 @@ func (s *Shipper) closeFiles(flush bool) error {
 
 // isDrained reports whether all batches that can be sent were sent.
 func (s *Shipper) isDrained() bool {
-	for _, p := range s.everyPartition() {
-		if p.files.bufferedEvents() > 0 {
+	for _, partition := range s.everyPartition() {
+		if partition.files.bufferedEvents() > 0 {
 			return false
 		}
 	}
@@ -85,8 +85,8 @@ func (s *Shipper) isUnreachable() bool {
 	if !s.health.unavailable.Load() {
 		return false
 	}
-	for _, p := range s.everyPartition() {
-		if p.files.bufferedEvents() > 0 && !p.files.sender.isUnreachable() {
+	for _, partition := range s.everyPartition() {
+		if partition.files.bufferedEvents() > 0 && !partition.files.sender.isUnreachable() {
 			return false
 		}
 	}

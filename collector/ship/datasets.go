@@ -21,20 +21,20 @@ func countsOf(counts []uint32) (c datasetCounts) {
 	return c
 }
 
-func (c *datasetCounts) total() (n uint64) {
-	for _, v := range c {
-		n += uint64(v)
+func (c *datasetCounts) total() (sum uint64) {
+	for _, count := range c {
+		sum += uint64(count)
 	}
-	return n
+	return sum
 }
 
 // A datasetCounter counts events by dataset.
 type datasetCounter [pipeline.NumDatasets]atomic.Uint64
 
-func (c *datasetCounter) addCounts(n *datasetCounts) {
-	for i, v := range n {
-		if v > 0 {
-			c[i].Add(uint64(v))
+func (c *datasetCounter) addCounts(counts *datasetCounts) {
+	for i, count := range counts {
+		if count > 0 {
+			c[i].Add(uint64(count))
 		}
 	}
 }

@@ -178,9 +178,9 @@ func (f *fileProducer) markUnreadable() {
 	default:
 		close(f.gone)
 	}
-	for _, r := range f.ranges {
-		if r.batch != nil {
-			r.batch.unreadable.Store(true)
+	for _, lines := range f.ranges {
+		if lines.batch != nil {
+			lines.batch.unreadable.Store(true)
 		}
 	}
 }
@@ -217,15 +217,15 @@ func (f *fileProducer) extendRange(target *batch, checkpoint collector.Checkpoin
 
 // newRange begins a range of f in target.
 func (f *fileProducer) newRange(target *batch) *batchRange {
-	r := &batchRange{file: f, batch: target, after: f.rangeEnd}
-	target.ranges = append(target.ranges, r)
+	created := &batchRange{file: f, batch: target, after: f.rangeEnd}
+	target.ranges = append(target.ranges, created)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.insertRange(r)
+	f.insertRange(created)
 	if !f.inState(fileOpen) { // SourceGone was called after the batcher was chosen
 		target.unreadable.Store(true)
 	}
-	return r
+	return created
 }
 
 // skipTo records that the owner has read lines up to end which were not added to a new range.
@@ -273,8 +273,8 @@ func (f *fileProducer) advanceCheckpoint() {
 	// so that the checkpoint never skips an unfinished range.
 	finished := 0
 	for finished < len(f.ranges) && f.ranges[finished].isRemovable() {
-		if r := f.ranges[finished]; r.end.End > f.checkpoint.End {
-			f.checkpoint = r.end
+		if first := f.ranges[finished]; first.end.End > f.checkpoint.End {
+			f.checkpoint = first.end
 		}
 		finished++
 	}

@@ -41,8 +41,8 @@ func (s *Shipper) Ledger() Ledger {
 
 // bufferedEvents returns the number of events that wait in memory or in the spool.
 func (s *Shipper) bufferedEvents() (events uint64) {
-	for _, p := range s.everyPartition() {
-		events += p.files.bufferedEvents() + p.packets.bufferedEvents()
+	for _, partition := range s.everyPartition() {
+		events += partition.files.bufferedEvents() + partition.packets.bufferedEvents()
 	}
 	for _, sender := range s.everySender() {
 		events += sender.bufferedEvents()
@@ -52,8 +52,8 @@ func (s *Shipper) bufferedEvents() (events uint64) {
 
 // fileBytes returns the number of encoded bytes of log lines in memory.
 func (s *Shipper) fileBytes() (bytes int64) {
-	for _, p := range s.everyPartition() {
-		bytes += p.files.budget.used.Load()
+	for _, partition := range s.everyPartition() {
+		bytes += partition.files.budget.used.Load()
 	}
 	return bytes
 }

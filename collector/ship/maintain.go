@@ -27,8 +27,8 @@ func (s *Shipper) maintain() {
 // spillAll spills the batches of all senders that may go to the spool and have waited for SpoolAfter; with
 // always, it does not matter how long they have waited.
 func (s *Shipper) spillAll(always bool) {
-	for _, p := range s.everyPartition() {
-		p.files.moveUnreadable(always)
+	for _, partition := range s.everyPartition() {
+		partition.files.moveUnreadable(always)
 	}
 	for _, sender := range s.everySender() {
 		sender.spillBatches(always)

@@ -91,19 +91,19 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, place linePlac
 	// the only one that may contain it.
 	var incomplete []*batchRange
 	f.mu.Lock()
-	for _, r := range f.ranges {
-		if r.replay == nil || r.replay.passed {
+	for _, lines := range f.ranges {
+		if lines.replay == nil || lines.replay.passed {
 			continue
 		}
-		if end > r.end.End {
-			f.passRange(r)
-			if !r.done {
-				incomplete = append(incomplete, r)
+		if end > lines.end.End {
+			f.passRange(lines)
+			if !lines.done {
+				incomplete = append(incomplete, lines)
 			}
 			continue
 		}
-		if end > r.after {
-			target, place = r, f.placeIn(r, end)
+		if end > lines.after {
+			target, place = lines, f.placeIn(lines, end)
 		}
 		break
 	}
@@ -111,8 +111,8 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, place linePlac
 	f.mu.Unlock()
 
 	// finishReplay may finish a batch, which takes the locks of files: it is called without the file's lock.
-	for _, r := range incomplete {
-		f.shipper.finishReplay(r)
+	for _, lines := range incomplete {
+		f.shipper.finishReplay(lines)
 	}
 	return target, place
 }
@@ -149,22 +149,22 @@ func (f *fileProducer) abandonReplay() {
 	// 1. Shrink each unfinished range to the lines that were received, and count the others as lost.
 	// refillBatch refuses lines for these ranges from now on.
 	f.mu.Lock()
-	for _, r := range f.ranges {
+	for _, lines := range f.ranges {
 		switch {
-		case r.replay == nil:
-		case r.done:
-			f.passRange(r)
-		case f.shrinkRange(r):
-			abandoned = append(abandoned, r)
+		case lines.replay == nil:
+		case lines.done:
+			f.passRange(lines)
+		case f.shrinkRange(lines):
+			abandoned = append(abandoned, lines)
 		}
 	}
 
 	// 2. Mark the ranges as passed, since they do not wait for the owner any more. A range without lines is
 	// removed from the list; the others are removed when their batches are safe.
-	for _, r := range abandoned {
-		f.passRange(r)
-		if r.count == 0 {
-			f.removeRange(r)
+	for _, lines := range abandoned {
+		f.passRange(lines)
+		if lines.count == 0 {
+			f.removeRange(lines)
 		}
 	}
 	f.advanceCheckpoint()
@@ -172,9 +172,9 @@ func (f *fileProducer) abandonReplay() {
 
 	// 3. The journal records the new extent of a range before its batch can be sent: after another crash the
 	// batch must be rebuilt with the lines that were sent.
-	for _, r := range abandoned {
-		f.shipper.journal.Shrink(r.replay.pending.id(r.replay.sender), r.toJournal())
-		f.shipper.sendIfComplete(r.replay.pending, r.replay.sender)
+	for _, lines := range abandoned {
+		f.shipper.journal.Shrink(lines.replay.pending.id(lines.replay.sender), lines.toJournal())
+		f.shipper.sendIfComplete(lines.replay.pending, lines.replay.sender)
 	}
 }
 

@@ -307,20 +307,20 @@ func (s *sender) confirmSafe(pending *pendingBatch, full *batch) {
 	}
 
 	var droppable []*fileProducer
-	for _, r := range full.ranges {
-		if r.file.finishRange(r) {
-			droppable = append(droppable, r.file)
+	for _, lines := range full.ranges {
+		if lines.file.finishRange(lines) {
+			droppable = append(droppable, lines.file)
 		}
 	}
 	if !s.packets || pending.journaled {
 		shipper.journal.Ack(pending.id(s))
 	} else {
-		for _, r := range full.ranges { // lines of files that cannot be read again, in a batch of packets
-			shipper.journal.Done(r.toJournal())
+		for _, lines := range full.ranges { // lines of files that cannot be read again, in a batch of packets
+			shipper.journal.Done(lines.toJournal())
 		}
 	}
-	for _, f := range droppable {
-		shipper.dropFinishedFile(f)
+	for _, file := range droppable {
+		shipper.dropFinishedFile(file)
 	}
 }
 

@@ -202,17 +202,17 @@ func (s *Shipper) Prune(exists func(name string) bool) {
 	// The lock is held throughout: a file that is opened meanwhile must not be marked as missing.
 	var missing []*fileProducer
 	s.mu.Lock()
-	for name, f := range s.files {
-		f.mu.Lock()
-		if f.inState(fileIdle) && !exists(name) {
-			f.setState(fileMissing)
-			missing = append(missing, f)
+	for name, file := range s.files {
+		file.mu.Lock()
+		if file.inState(fileIdle) && !exists(name) {
+			file.setState(fileMissing)
+			missing = append(missing, file)
 		}
-		f.mu.Unlock()
+		file.mu.Unlock()
 	}
 	s.mu.Unlock()
-	for _, f := range missing {
-		s.dropFinishedFile(f)
+	for _, file := range missing {
+		s.dropFinishedFile(file)
 	}
 }
 
@@ -252,17 +252,17 @@ func (s *Shipper) setPartitions(count int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for len(s.allPartitions) < count {
-		p := &partition{index: len(s.allPartitions)}
-		s.initBatcher(&p.files, p, false)
-		s.initBatcher(&p.packets, p, true)
-		s.allPartitions = append(s.allPartitions, p)
-		s.workers.Go(p.files.journalBatches)
+		added := &partition{index: len(s.allPartitions)}
+		s.initBatcher(&added.files, added, false)
+		s.initBatcher(&added.packets, added, true)
+		s.allPartitions = append(s.allPartitions, added)
+		s.workers.Go(added.files.journalBatches)
 	}
 
 	// The partitions in use share the memory of files equally. The published slice is never modified: its
 	// capacity is count, so that a later append to allPartitions copies or writes behind it.
-	for _, p := range s.allPartitions[:count] {
-		p.files.budget.size.Store(int64(s.cfg.BufferBytes) / 2 / int64(count))
+	for _, existing := range s.allPartitions[:count] {
+		existing.files.budget.size.Store(int64(s.cfg.BufferBytes) / 2 / int64(count))
 	}
 	current := s.allPartitions[:count:count]
 	s.partitions.Store(&current)

@@ -21,11 +21,11 @@ func Detect(head []byte) (Format, bool) {
 // escape. data may end within a character.
 func isText(data []byte) bool {
 	for i := 0; i < len(data); {
-		r, size := utf8.DecodeRune(data[i:])
+		char, size := utf8.DecodeRune(data[i:])
 		switch {
-		case r == utf8.RuneError && size == 1:
+		case char == utf8.RuneError && size == 1:
 			return len(data)-i < utf8.UTFMax && !utf8.FullRune(data[i:])
-		case r < ' ' && r != '\n' && r != '\r' && r != '\t' && r != '\x1b', r == 0x7f:
+		case char < ' ' && char != '\n' && char != '\r' && char != '\t' && char != '\x1b', char == 0x7f:
 			return false
 		}
 		i += size

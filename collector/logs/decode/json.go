@@ -95,70 +95,70 @@ func scanNested(data []byte, i int) int {
 // and the number of \ufffd escapes, which dockerd writes for bytes that are not UTF-8. Unknown escapes are
 // kept unchanged.
 func unescape(data []byte, i int) (out []byte, invalid int) {
-	// Invariant: data[:w] is the result so far, data[i:] is not read yet, and w ≤ i, since no escape is
-	// shorter than its character.
-	w := i
+	// Invariant: data[:written] is the result so far, data[i:] is not read yet, and written ≤ i, since no
+	// escape is shorter than its character.
+	written := i
 	for i < len(data) {
 		if data[i] != '\\' || i+1 >= len(data) {
-			data[w] = data[i]
-			w, i = w+1, i+1
+			data[written] = data[i]
+			written, i = written+1, i+1
 			continue
 		}
 		i++
-		switch c := data[i]; c {
+		switch escape := data[i]; escape {
 		case 'n':
-			data[w] = '\n'
+			data[written] = '\n'
 		case 't':
-			data[w] = '\t'
+			data[written] = '\t'
 		case 'r':
-			data[w] = '\r'
+			data[written] = '\r'
 		case 'b':
-			data[w] = '\b'
+			data[written] = '\b'
 		case 'f':
-			data[w] = '\f'
+			data[written] = '\f'
 		case '"', '\\', '/':
-			data[w] = c
+			data[written] = escape
 		case 'u':
-			r, n := escapedRune(data[i-1:])
-			if n == 0 {
-				data[w], data[w+1] = '\\', 'u'
-				w++
+			char, size := escapedRune(data[i-1:])
+			if size == 0 {
+				data[written], data[written+1] = '\\', 'u'
+				written++
 				break
 			}
-			if r == utf8.RuneError {
+			if char == utf8.RuneError {
 				invalid++
 			}
-			w += utf8.EncodeRune(data[w:w+4], r) - 1
-			i += n - 2
+			written += utf8.EncodeRune(data[written:written+4], char) - 1
+			i += size - 2
 		default:
-			data[w], data[w+1] = '\\', c
-			w++
+			data[written], data[written+1] = '\\', escape
+			written++
 		}
-		w, i = w+1, i+1
+		written, i = written+1, i+1
 
 		// Move the bytes up to the next backslash with one copy.
-		n := bytes.IndexByte(data[i:], '\\')
-		if n < 0 {
-			n = len(data) - i
+		size := bytes.IndexByte(data[i:], '\\')
+		if size < 0 {
+			size = len(data) - i
 		}
-		w += copy(data[w:], data[i:i+n])
-		i += n
+		written += copy(data[written:], data[i:i+size])
+		i += size
 	}
-	return data[:w], invalid
+	return data[:written], invalid
 }
 
 // escapedRune returns the character of \uXXXX, or of two that are a surrogate pair, at the front of data, and
-// the length n of the escapes. n is 0 if data begins with neither. Half a pair is utf8.RuneError.
-func escapedRune(data []byte) (r rune, n int) {
-	r, ok := parseHex4(data)
+// the size of the escapes. The size is 0 if data begins with neither. Half a pair is utf8.RuneError.
+func escapedRune(data []byte) (char rune, size int) {
+	char, ok := parseHex4(data)
 	if !ok {
 		return 0, 0
 	}
-	if !utf16.IsSurrogate(r) {
-		return r, 6
+	if !utf16.IsSurrogate(char) {
+		return char, 6
 	}
 	if low, ok := parseHex4(data[6:]); ok {
-		if pair := utf16.DecodeRune(r, low); pair != utf8.RuneError {
+		if pair := utf16.DecodeRune(char, low); pair != utf8.RuneError {
 			return pair, 12
 		}
 	}

@@ -22,8 +22,8 @@ func (p *timeParser) parse(data []byte) int64 {
 	if !sameDate && !p.setDate(data) {
 		return 0
 	}
-	h, m, s := twoDigits(data[11:]), twoDigits(data[14:]), twoDigits(data[17:])
-	if h > 23 || m > 59 || s > 60 {
+	hour, minute, second := twoDigits(data[11:]), twoDigits(data[14:]), twoDigits(data[17:])
+	if hour > 23 || minute > 59 || second > 60 {
 		return 0
 	}
 
@@ -42,7 +42,7 @@ func (p *timeParser) parse(data []byte) int64 {
 	if !ok {
 		return 0
 	}
-	return (p.midnight+int64(h)*3600+int64(m)*60+int64(s)-offset)*1e9 + ns
+	return (p.midnight+int64(hour)*3600+int64(minute)*60+int64(second)-offset)*1e9 + ns
 }
 
 // parseZone returns the offset from UTC of a zone: Z, or a sign, hours and minutes.
@@ -53,11 +53,11 @@ func parseZone(data []byte) (seconds int64, ok bool) {
 	if len(data) != 6 || data[0] != '+' && data[0] != '-' || data[3] != ':' {
 		return 0, false
 	}
-	h, m := twoDigits(data[1:]), twoDigits(data[4:])
-	if h > 23 || m > 59 {
+	hours, minutes := twoDigits(data[1:]), twoDigits(data[4:])
+	if hours > 23 || minutes > 59 {
 		return 0, false
 	}
-	seconds = int64(h)*3600 + int64(m)*60
+	seconds = int64(hours)*3600 + int64(minutes)*60
 	if data[0] == '-' {
 		seconds = -seconds
 	}
@@ -67,21 +67,21 @@ func parseZone(data []byte) (seconds int64, ok bool) {
 // setDate parses the date at the front of data, 2006-01-02, and caches it. It returns false if data begins
 // with no date, or with a year outside the range of an int64 of nanoseconds.
 func (p *timeParser) setDate(data []byte) bool {
-	century, yy, m, d := twoDigits(data), twoDigits(data[2:]), twoDigits(data[5:]), twoDigits(data[8:])
+	century, yy, mm, dd := twoDigits(data), twoDigits(data[2:]), twoDigits(data[5:]), twoDigits(data[8:])
 	year := int64(century)*100 + int64(yy)
-	if century > 99 || yy > 99 || data[4] != '-' || data[7] != '-' || m < 1 || m > 12 || d < 1 || d > 31 ||
+	if century > 99 || yy > 99 || data[4] != '-' || data[7] != '-' || mm < 1 || mm > 12 || dd < 1 || dd > 31 ||
 		year < 1678 || year > 2261 {
 		return false
 	}
 
 	// Compute the days since 1970 in the Gregorian calendar. Years begin in March here, so that a leap day is
 	// the last day of its year.
-	month := int64(m)
+	month := int64(mm)
 	if month <= 2 {
 		year--
 		month += 12
 	}
-	days := 365*year + year/4 - year/100 + year/400 + (153*(month-3)+2)/5 + int64(d) - 1 - 719468
+	days := 365*year + year/4 - year/100 + year/400 + (153*(month-3)+2)/5 + int64(dd) - 1 - 719468
 	copy(p.date[:], data[:10])
 	p.midnight = days * 86400
 	return true
@@ -89,9 +89,9 @@ func (p *timeParser) setDate(data []byte) bool {
 
 // twoDigits returns the decimal number in the first two bytes of b; 100: they are not digits.
 func twoDigits(b []byte) uint {
-	h, l := uint(b[0]-'0'), uint(b[1]-'0')
-	if h > 9 || l > 9 {
+	tens, ones := uint(b[0]-'0'), uint(b[1]-'0')
+	if tens > 9 || ones > 9 {
 		return 100
 	}
-	return h*10 + l
+	return tens*10 + ones
 }

@@ -37,8 +37,8 @@ func descriptorLimit() int64 {
 
 // getBuffer returns the largest read buffer that the number of active buffers allows within maxMemory.
 func (b *budget) getBuffer() []byte {
-	n, class := b.activeBuffers.Add(1), 0
-	for class < len(bufferSizes)-1 && n*int64(bufferSizes[class]) > b.maxMemory {
+	active, class := b.activeBuffers.Add(1), 0
+	for class < len(bufferSizes)-1 && active*int64(bufferSizes[class]) > b.maxMemory {
 		class++
 	}
 	if buf, ok := b.pools[class].Get().(*[]byte); ok {

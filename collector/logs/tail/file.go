@@ -124,9 +124,9 @@ func (f *file) setSample(b []byte, end int64) {
 // resample reads the bytes before the offset again and sets the sample to them.
 func (f *file) resample() {
 	var buf [maxSample]byte
-	b := buf[:min(maxSample, f.offset)]
-	if n, _ := f.file.ReadAt(b, f.offset-int64(len(b))); !f.gz && n == len(b) {
-		f.setSample(b, f.offset)
+	data := buf[:min(maxSample, f.offset)]
+	if n, _ := f.file.ReadAt(data, f.offset-int64(len(data))); !f.gz && n == len(data) {
+		f.setSample(data, f.offset)
 	}
 }
 
@@ -141,11 +141,11 @@ func (f *file) isTruncated() bool {
 	}
 	var buf [maxSample]byte
 	data := buf[:f.sample.size]
-	n, err := f.file.ReadAt(data, f.sample.start)
+	size, err := f.file.ReadAt(data, f.sample.start)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
-	return xxh3.Hash(data[:n]) != f.sample.hash && f.sample.size > 0
+	return xxh3.Hash(data[:size]) != f.sample.hash && f.sample.size > 0
 }
 
 // isCopyOf reports whether f, which may be compressed, is a copy of original: it begins with the same record
@@ -160,8 +160,8 @@ func (f *file) isCopyOf(original *file) bool {
 		return true
 	}
 	var buf [maxSample]byte
-	n, _ := f.readAt(buf[:sample.size], sample.start)
-	return n == sample.size && xxh3.Hash(buf[:n]) == sample.hash || sample.size == 0
+	size, _ := f.readAt(buf[:sample.size], sample.start)
+	return size == sample.size && xxh3.Hash(buf[:size]) == sample.hash || sample.size == 0
 }
 
 // readAt reads into data from the uncompressed offset at. A compressed file is read forwards. It is

@@ -187,17 +187,17 @@ func (t *Tailer) finishFile(f *file) {
 
 	// A line is carried into the next file only if no earlier process has read from that file.
 	for i := range f.pending {
-		p := &f.pending[i]
-		if p.active && next != nil && next.offset == 0 && !next.pending[i].active {
-			next.pending[i] = *p
+		line := &f.pending[i]
+		if line.active && next != nil && next.offset == 0 && !next.pending[i].active {
+			next.pending[i] = *line
 			next.pending[i].carried = true
-			*p = pendingLine{}
+			*line = pendingLine{}
 			continue
 		}
-		if p.active {
-			t.tally.cut += p.bytes
+		if line.active {
+			t.tally.cut += line.bytes
 		}
-		p.discardLine(&t.group.budget)
+		line.discardLine(&t.group.budget)
 	}
 	f.done = true
 	f.closeFile(&t.group.budget)

@@ -103,8 +103,8 @@ func (g *Group) Run(
 			g.applyStates()
 		case <-tick.C:
 			g.rescan(ctx, discovery)
-		case t := <-g.ended:
-			g.removeTailer(t)
+		case tailer := <-g.ended:
+			g.removeTailer(tailer)
 		}
 	}
 }
@@ -148,9 +148,9 @@ func (g *Group) followListed(ctx context.Context, discovery Discovery) {
 	}
 	// Logs of a folder that is gone end by themselves (allRead). Others have no files left at some time.
 	if complete {
-		for id, t := range g.tailers {
-			if !listed[id] && t.hasNoFiles() {
-				t.cancel()
+		for id, tailer := range g.tailers {
+			if !listed[id] && tailer.hasNoFiles() {
+				tailer.cancel()
 			}
 		}
 		g.pruneOnce(listed)
@@ -186,8 +186,8 @@ func (g *Group) pruneOnce(listed map[string]bool) {
 		return
 	}
 	existing := map[string]bool{}
-	for _, t := range g.tailers {
-		if !t.addProducerNames(existing) {
+	for _, tailer := range g.tailers {
+		if !tailer.addProducerNames(existing) {
 			return
 		}
 	}
@@ -287,8 +287,8 @@ func (g *Group) stopTailers() {
 		select {
 		case <-g.ended: // it is closed below, with the others
 		case <-done:
-			for _, t := range g.tailers {
-				g.closeTailer(t)
+			for _, tailer := range g.tailers {
+				g.closeTailer(tailer)
 			}
 			return
 		}

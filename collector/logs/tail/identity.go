@@ -93,15 +93,15 @@ func readHead(readerAt io.ReaderAt, final bool) (head fileHead, ok bool) {
 	// Most first records are short: read a little, and more only if no newline was found.
 	for size := firstRead; ; size *= 4 {
 		buf := make([]byte, min(size, maxRecord))
-		n, err := readerAt.ReadAt(buf, start)
-		if n == 0 || err != nil && !errors.Is(err, io.EOF) {
+		size, err := readerAt.ReadAt(buf, start)
+		if size == 0 || err != nil && !errors.Is(err, io.EOF) {
 			return fileHead{}, false
 		}
-		if i := bytes.IndexByte(buf[:n], '\n'); i >= 0 {
+		if i := bytes.IndexByte(buf[:size], '\n'); i >= 0 {
 			return fileHead{start, buf[:i+1]}, true
 		}
-		if n == maxRecord || errors.Is(err, io.EOF) && final {
-			return fileHead{start, buf[:n]}, true
+		if size == maxRecord || errors.Is(err, io.EOF) && final {
+			return fileHead{start, buf[:size]}, true
 		}
 		if errors.Is(err, io.EOF) {
 			return fileHead{}, false
@@ -114,14 +114,14 @@ func readHead(readerAt io.ReaderAt, final bool) (head fileHead, ok bool) {
 func skipNULs(readerAt io.ReaderAt) (offset int64, err error) {
 	buf := make([]byte, 1)
 	for offset < maxLeadingNULs {
-		n, err := readerAt.ReadAt(buf, offset)
-		if n == 0 {
+		size, err := readerAt.ReadAt(buf, offset)
+		if size == 0 {
 			return offset, err
 		}
-		if k := countNULs(buf[:n]); k < n {
-			return offset + int64(k), nil
+		if nuls := countNULs(buf[:size]); nuls < size {
+			return offset + int64(nuls), nil
 		}
-		offset += int64(n)
+		offset += int64(size)
 		if len(buf) < 64<<10 {
 			buf = make([]byte, 16*len(buf))
 		}
@@ -198,10 +198,10 @@ func handleAt(dirfd int, name string) (string, error) {
 		return "", err
 	}
 	data := append([]byte{'x'}, make([]byte, 0, 40)...)
-	for _, n := range [...]uint64{
+	for _, number := range [...]uint64{
 		uint64(st.Dev_major), uint64(st.Dev_minor), st.Ino, uint64(st.Btime.Sec), uint64(st.Btime.Nsec),
 	} {
-		data = binary.BigEndian.AppendUint64(data, n)
+		data = binary.BigEndian.AppendUint64(data, number)
 	}
 	return string(data), nil
 }

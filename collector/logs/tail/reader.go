@@ -40,11 +40,11 @@ func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 		return true, nil
 	}
 
-	n, err := t.readToEnd(ctx, file, final)
+	bytesRead, err := t.readToEnd(ctx, file, final)
 	if err != nil {
 		return false, err
 	}
-	if n > 0 {
+	if bytesRead > 0 {
 		t.lastRead = time.Now()
 	}
 	switch {
@@ -57,10 +57,10 @@ func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 		}
 		t.finishFile(file)
 		return true, nil
-	case n == 0 && t.isFlushDue(file):
+	case bytesRead == 0 && t.isFlushDue(file):
 		err = t.flushOpenLines(ctx, file)
 	}
-	return n > 0, err
+	return bytesRead > 0, err
 }
 
 // currentFile returns the oldest file that is not done. final reports whether the file is complete: nothing

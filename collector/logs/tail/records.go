@@ -51,16 +51,16 @@ func countNULs(b []byte) int {
 func (t *Tailer) readRemainder(ctx context.Context, f *file, data []byte) error {
 	t.tally.bytes += uint64(len(data))
 	for len(data) > 0 {
-		n := countNULs(data)
-		t.tally.nul += uint64(n)
-		if n == 0 {
+		used := countNULs(data)
+		t.tally.nul += uint64(used)
+		if used == 0 {
 			var err error
-			if n, err = t.handleRecord(ctx, f, data, f.offset); err != nil {
+			if used, err = t.handleRecord(ctx, f, data, f.offset); err != nil {
 				return err
 			}
 		}
-		f.advanceOffset(int64(n))
-		data = data[n:]
+		f.advanceOffset(int64(used))
+		data = data[used:]
 	}
 	return nil
 }

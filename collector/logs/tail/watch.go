@@ -172,11 +172,11 @@ func (w *watcher) readEvents(ctx context.Context, out chan<- []inotifyEvent) {
 func parseEvents(data []byte) []inotifyEvent {
 	var list []inotifyEvent
 	for len(data) >= unix.SizeofInotifyEvent {
-		n := int(binary.NativeEndian.Uint32(data[12:]))
-		if n > len(data)-unix.SizeofInotifyEvent {
+		nameSize := int(binary.NativeEndian.Uint32(data[12:]))
+		if nameSize > len(data)-unix.SizeofInotifyEvent {
 			break
 		}
-		name := data[unix.SizeofInotifyEvent : unix.SizeofInotifyEvent+n]
+		name := data[unix.SizeofInotifyEvent : unix.SizeofInotifyEvent+nameSize]
 		if i := bytes.IndexByte(name, 0); i >= 0 {
 			name = name[:i]
 		}
@@ -185,7 +185,7 @@ func parseEvents(data []byte) []inotifyEvent {
 			mask: binary.NativeEndian.Uint32(data[4:]),
 			name: string(name),
 		})
-		data = data[unix.SizeofInotifyEvent+n:]
+		data = data[unix.SizeofInotifyEvent+nameSize:]
 	}
 	return list
 }

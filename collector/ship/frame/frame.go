@@ -103,7 +103,7 @@ type Frame struct {
 // such as that of a closed file, are errors of this read only.
 func (f Frame) Read(r io.ReaderAt) ([]byte, error) {
 	payload := make([]byte, f.Length)
-	if n, err := r.ReadAt(payload, f.Offset); n < f.Length {
+	if size, err := r.ReadAt(payload, f.Offset); size < f.Length {
 		if errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("%w: the file ends within a frame", ErrDamaged)
 		}
@@ -157,8 +157,8 @@ func NewScanner(file io.ReaderAt, size int64) *Scanner {
 func (s *Scanner) Next() (Frame, bool) {
 	var head [HeadSize]byte
 	for s.offset < s.size {
-		n, _ := s.file.ReadAt(head[:min(HeadSize, s.size-s.offset)], s.offset)
-		if found, ok := parseHead(head[:n]); ok {
+		size, _ := s.file.ReadAt(head[:min(HeadSize, s.size-s.offset)], s.offset)
+		if found, ok := parseHead(head[:size]); ok {
 			found.Offset = s.offset + HeadSize
 			end := found.Offset + int64(found.Length)
 			// The scan continues behind the payload. An incomplete frame reaches to the end of the file.
@@ -187,14 +187,14 @@ func (s *Scanner) nextMarker(offset int64) int64 {
 		s.search = make([]byte, 64<<10)
 	}
 	for offset < s.size {
-		n, _ := s.file.ReadAt(s.search[:min(int64(len(s.search)), s.size-offset)], offset)
-		if n < len(marker) {
+		size, _ := s.file.ReadAt(s.search[:min(int64(len(s.search)), s.size-offset)], offset)
+		if size < len(marker) {
 			return s.size
 		}
-		if i := bytes.Index(s.search[:n], marker); i >= 0 {
+		if i := bytes.Index(s.search[:size], marker); i >= 0 {
 			return offset + int64(i)
 		}
-		offset += int64(n - len(marker) + 1) // a marker may lie across the end of the buffer
+		offset += int64(size - len(marker) + 1) // a marker may lie across the end of the buffer
 	}
 	return s.size
 }

@@ -160,22 +160,22 @@ func (s *state) readRecords(text []byte) (unreadable int64, reason error) {
 
 	// A frame that is damaged or has an unknown kind is skipped; the frames behind it are still read.
 	var r record
-	for f, ok := scanner.Next(); ok; f, ok = scanner.Next() {
-		if !f.Complete {
+	for found, ok := scanner.Next(); ok; found, ok = scanner.Next() {
+		if !found.Complete {
 			break // the last write was cut short; the scanner counts the bytes
 		}
-		payload, err := f.Read(reader)
+		payload, err := found.Read(reader)
 		if err == nil {
-			err = r.parsePayload(f.Kind, payload)
+			err = r.parsePayload(found.Kind, payload)
 		}
 		if err != nil {
-			unreadable, reason = unreadable+frame.HeadSize+int64(f.Length), err
+			unreadable, reason = unreadable+frame.HeadSize+int64(found.Length), err
 			continue
 		}
 		s.applyRecord(&r)
 	}
-	if n := scanner.Skipped(); n > 0 {
-		unreadable += n
+	if skipped := scanner.Skipped(); skipped > 0 {
+		unreadable += skipped
 		if reason == nil {
 			reason = errors.New("damaged, or not written to its end")
 		}

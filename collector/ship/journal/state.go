@@ -131,20 +131,20 @@ func (s *state) finishRange(r Range) {
 func (f *fileState) advanceCheckpoint() {
 	// Invariant: the ranges in kept are in order, begin behind the checkpoint, and do not touch.
 	kept := f.done[:0]
-	for _, r := range f.done {
+	for _, lines := range f.done {
 		last := len(kept) - 1
 		switch {
-		case len(kept) == 0 && r.After <= f.checkpoint.End:
-			if r.End.End > f.checkpoint.End {
-				f.checkpoint = r.End
+		case len(kept) == 0 && lines.After <= f.checkpoint.End:
+			if lines.End.End > f.checkpoint.End {
+				f.checkpoint = lines.End
 			}
-		case len(kept) > 0 && r.After <= kept[last].End.End:
-			if r.End.End > kept[last].End.End {
-				kept[last].End = r.End
+		case len(kept) > 0 && lines.After <= kept[last].End.End:
+			if lines.End.End > kept[last].End.End {
+				kept[last].End = lines.End
 			}
-			kept[last].Events += r.Events
+			kept[last].Events += lines.Events
 		default:
-			kept = append(kept, r)
+			kept = append(kept, lines)
 		}
 	}
 	f.done = kept
@@ -181,8 +181,8 @@ func (s *state) appendSnapshot(data []byte) []byte {
 		if file.hasCheckpoint {
 			data = appendRecord(data, &record{kind: recordCheckpoint, ranges: []Range{{File: id, End: file.checkpoint}}})
 		}
-		for _, r := range file.done {
-			data = appendRecord(data, &record{kind: recordDone, ranges: []Range{r}})
+		for _, lines := range file.done {
+			data = appendRecord(data, &record{kind: recordDone, ranges: []Range{lines}})
 		}
 	}
 	for id, ranges := range s.batches {

@@ -26,8 +26,8 @@ func (h *Header) appendPayload(data []byte) []byte {
 		data = append(data, 0)
 	}
 	data = binary.AppendUvarint(data, uint64(len(h.Counts)))
-	for _, n := range h.Counts {
-		data = binary.AppendUvarint(data, uint64(n))
+	for _, count := range h.Counts {
+		data = binary.AppendUvarint(data, uint64(count))
 	}
 	return data
 }

@@ -188,8 +188,8 @@ func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 // the reason.
 func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int64, reason error) {
 	start := make([]byte, frame.FileHeaderSize)
-	n, _ := seg.file.ReadAt(start, 0)
-	if err := frame.CheckFileHeader(start[:n], magic, version); err != nil {
+	size, _ := seg.file.ReadAt(start, 0)
+	if err := frame.CheckFileHeader(start[:size], magic, version); err != nil {
 		return seg.size, err
 	}
 
@@ -206,20 +206,20 @@ func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int6
 			header = nil
 		}
 	}
-	for f, ok := scanner.Next(); ok; f, ok = scanner.Next() {
+	for found, ok := scanner.Next(); ok; found, ok = scanner.Next() {
 		switch {
-		case f.Kind == kindBatch && header != nil && f.Offset == batchOffset && f.Complete:
+		case found.Kind == kindBatch && header != nil && found.Offset == batchOffset && found.Complete:
 			seg.batches++
-			visit(header, Ref{segment: seg, frame: f}, true)
+			visit(header, Ref{segment: seg, frame: found}, true)
 			header = nil
 			continue
-		case f.Kind == kindHeader && f.Complete:
+		case found.Kind == kindHeader && found.Complete:
 			lost()
-			payload, err := f.Read(seg.file)
+			payload, err := found.Read(seg.file)
 			if err == nil {
 				header, err = parseHeader(payload)
 			}
-			batchOffset = f.Offset + int64(f.Length) + frame.HeadSize
+			batchOffset = found.Offset + int64(found.Length) + frame.HeadSize
 			if err == nil {
 				continue
 			}
@@ -227,8 +227,8 @@ func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int6
 		default:
 			lost()
 		}
-		if f.Complete {
-			unreadable += frame.HeadSize + int64(f.Length)
+		if found.Complete {
+			unreadable += frame.HeadSize + int64(found.Length)
 		}
 	}
 	lost()
