@@ -13,133 +13,138 @@ import (
 	"tidegate/pipeline"
 )
 
-// A toy is the parser of a protocol of lines, for tests of the framework. It logs each call, and some lines
-// make it act.
+// A toy is the parser of a protocol of lines, for tests of the framework. It logs each call. Some lines make
+// it call a method of Conn.
 type toy struct {
-	c     *Conn
+	conn  *Conn
 	log   *[]string
-	front *byte // the first byte of b in the last call of Parse
-	calls int
+	front *byte // the first byte of data in the last call of Parse
+	calls int   // of Parse
 }
 
-func (p *toy) Reset(c *Conn) { p.c = c }
+func (p *toy) Reset(conn *Conn) { p.conn = conn }
 
-func (p *toy) say(format string, args ...any) { *p.log = append(*p.log, fmt.Sprintf(format, args...)) }
+func (p *toy) logf(format string, args ...any) { *p.log = append(*p.log, fmt.Sprintf(format, args...)) }
 
-func (p *toy) Parse(dir Dir, b []byte, _ int64) (int, error) {
-	p.front = &b[0]
+func (p *toy) Parse(dir Dir, data []byte, _ int64) (int, error) {
+	p.front = &data[0]
 	p.calls++
-	if b[0] == '!' {
+	if data[0] == '!' {
 		return 0, errors.New("not a line")
 	}
-	i := bytes.IndexByte(b, '\n')
-	if i < 0 {
+	end := bytes.IndexByte(data, '\n')
+	if end < 0 {
 		return 0, nil
 	}
-	line := string(b[:i])
-	p.say("%s%s@%d", side(dir), line, p.c.streamOf(dir).firstAt())
+	line := string(data[:end])
+	p.logf("%s%s@%d", side(dir), line, p.conn.streamOf(dir).firstAt())
 	word, arg, _ := strings.Cut(line, " ")
-	n := 0
-	_, _ = fmt.Sscan(arg, &n)
+	number := 0
+	_, _ = fmt.Sscan(arg, &number)
 	switch word {
 	case "skip":
-		p.c.Skip(dir, uint64(n))
+		p.conn.Skip(dir, uint64(number))
 	case "panic":
 		panic("as asked")
 	case "become":
-		p.c.SwitchTo(arg)
+		p.conn.SwitchTo(arg)
 	case "drop":
-		p.c.Drop()
+		p.conn.Drop()
 	case "flip":
-		p.c.Flip()
+		p.conn.Flip()
 	case "event":
-		e := p.c.Event(dir)
-		p.say("%t %t", pipeline.TransactionID(p.c.Info().Session, uint8(dir), p.c.streamOf(dir).offset) == pipeline.ID(e.Id), e.Partial)
-		p.c.Emit(e)
+		event := p.conn.Event(dir)
+		id := pipeline.TransactionID(p.conn.Info().Session, uint8(dir), p.conn.streamOf(dir).offset)
+		p.logf("%t %t", id == pipeline.ID(event.Id), event.Partial)
+		p.conn.Emit(event)
 	}
-	return i + 1, nil
+	return end + 1, nil
 }
 
-func (p *toy) Gap(dir Dir, n int) bool { p.say("%sgap %d", side(dir), n); return false }
-func (p *toy) End(dir Dir, _ int64)    { p.say("%send", side(dir)) }
-func (p *toy) Close(int64)             { p.say("close") }
+func (p *toy) Gap(dir Dir, size int) bool { p.logf("%sgap %d", side(dir), size); return false }
+func (p *toy) End(dir Dir, _ int64)       { p.logf("%send", side(dir)) }
+func (p *toy) Close(int64)                { p.logf("close") }
 
-func side(d Dir) string { return [...]string{">", "<"}[d] }
+func side(dir Dir) string { return [...]string{">", "<"}[dir] }
 
-// toys is a set of two protocols: toy's first line begins with "hi", other's with "yo".
+// toys returns a set of two protocols, and the parser of the first. The first line of "toy" begins with hi,
+// that of "other" with yo. Both resume at a #.
 func toys(log *[]string, reg prometheus.Registerer) (*Set, *toy) {
-	p := &toy{log: log}
-	proto := func(name, hello string, p Parser) Protocol {
+	first := &toy{log: log}
+	proto := func(name, hello string, parser Parser) Protocol {
 		return Protocol{
 			Name: name, TCP: true, Ports: []uint16{7},
-			Detect: func(_ Dir, b []byte) Match {
+			Detect: func(_ Dir, data []byte) Match {
 				switch {
-				case bytes.HasPrefix(b, []byte(hello)):
+				case bytes.HasPrefix(data, []byte(hello)):
 					return Yes
-				case strings.HasPrefix(hello, string(b)):
+				case strings.HasPrefix(hello, string(data)):
 					return More
 				}
 				return No
 			},
-			Sync: func(_ Dir, b []byte) (int, Match) {
-				i := bytes.IndexByte(b, '#')
-				if i < 0 {
-					return len(b), No
+			Sync: func(_ Dir, data []byte) (int, Match) {
+				start := bytes.IndexByte(data, '#')
+				if start < 0 {
+					return len(data), No
 				}
-				return i, Yes
+				return start, Yes
 			},
-			New: func() Parser { return p },
+			New: func() Parser { return parser },
 		}
 	}
-	return NewSet([]Protocol{proto("toy", "hi", p), proto("other", "yo", &toy{log: log})}, Config{MaxUnparsedBytes: 64, DetectBytes: 64, ResyncBytes: Default().ResyncBytes, MaxErrors: 2}, reg), p
+	cfg := Config{MaxUnparsedBytes: 64, DetectBytes: 64, ResyncBytes: Default().ResyncBytes, MaxErrors: 2}
+	return NewSet([]Protocol{proto("toy", "hi", first), proto("other", "yo", &toy{log: log})}, cfg, reg), first
 }
 
-// run plays steps as "time dir bytes": >, < are Data, "> gap 5", "> end".
-func run(c *Conn, steps ...string) {
-	for i, s := range steps {
+// run plays steps. ">" and "<" are followed by bytes of the client or the server, by " gap 5" or by " end".
+// The time of a step is its index.
+func run(conn *Conn, steps ...string) {
+	for i, step := range steps {
 		dir := Client
-		if s[0] == '<' {
+		if step[0] == '<' {
 			dir = Server
 		}
-		var n int
-		switch s = s[1:]; {
-		case s == " end":
-			c.End(dir, int64(i))
-		case strings.HasPrefix(s, " gap "):
-			_, _ = fmt.Sscan(s[5:], &n)
-			c.Gap(dir, n, int64(i))
+		var size int
+		switch step = step[1:]; {
+		case step == " end":
+			conn.End(dir, int64(i))
+		case strings.HasPrefix(step, " gap "):
+			_, _ = fmt.Sscan(step[5:], &size)
+			conn.Gap(dir, size, int64(i))
 		default:
-			c.Data(dir, []byte(s), int64(i))
+			conn.Data(dir, []byte(step), int64(i))
 		}
 	}
 }
 
-// check plays steps to a connection of the toys and compares the log.
+// check plays steps to a connection of the toys and compares the log. The log holds "side line@time" for each
+// line, where time is that of the first byte of the line.
 func check(t *testing.T, steps []string, want ...string) {
 	t.Helper()
 	var log []string
 	set, _ := toys(&log, nil)
-	c := set.Open(Info{}, func(e *pipeline.Event) { e.ReturnToVTPool() })
-	run(c, steps...)
-	c.Close(99)
+	conn := set.Open(Info{}, func(event *pipeline.Event) { event.ReturnToVTPool() })
+	run(conn, steps...)
+	conn.Close(99)
 	if got := strings.Join(log, ", "); got != strings.Join(want, ", ") {
 		t.Errorf("%q\n gave %s\n want %s", steps, got, strings.Join(want, ", "))
 	}
 }
 
-func steps(s ...string) []string { return s }
+func steps(list ...string) []string { return list }
 
-// counted is the sum of a counter over its labels.
+// counted returns the sum of a counter over its labels.
 func counted(t *testing.T, reg *prometheus.Registry, name string) (sum float64) {
 	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range families {
-		if f.GetName() == name {
-			for _, m := range f.GetMetric() {
-				sum += m.GetCounter().GetValue()
+	for _, family := range families {
+		if family.GetName() == name {
+			for _, metric := range family.GetMetric() {
+				sum += metric.GetCounter().GetValue()
 			}
 		}
 	}
@@ -166,20 +171,22 @@ func TestGapIsFollowedBySync(t *testing.T) {
 	check(t, steps(">hi\nabc", "> gap 5", ">rest", ">#event\nevent\n"), ">hi@0", ">gap 8", ">#event@3", ">event@3", "true false", "close")
 	var log []string
 	set, _ := toys(&log, nil)
-	c := set.Open(Info{}, func(*pipeline.Event) {})
-	run(c, ">hi\nabc", "> gap 5", ">rest#\nevent\n")
-	c.streams[0].partial = true
-	run(c, ">event\n")
+	conn := set.Open(Info{}, func(*pipeline.Event) {})
+	run(conn, ">hi\nabc", "> gap 5", ">rest#\nevent\n")
+	conn.streams[0].partial = true
+	run(conn, ">event\n")
 	if got := strings.Join(log, ", "); got != ">hi@0, >gap 8, >#@2, >event@2, true false, >event@0, true true" {
 		t.Error(got)
 	}
 }
 
-func TestErrorsAreForgivenUpToALimit(t *testing.T) {
+// TestParserResumesAfterErrorsUpToALimit: MaxErrors is 2 in toys.
+func TestParserResumesAfterErrorsUpToALimit(t *testing.T) {
 	check(t, steps(">hi\n", ">!x#a\nb\n"), ">hi@0", ">gap 1", ">#a@1", ">b@1", "close")
 	check(t, steps(">hi\n", ">!#!", ">x#a\n", ">!#a\n", ">!b\n", ">#c\n"), ">hi@0", ">gap 1", ">#!x#a@1", ">gap 1", ">#a@3", "close")
 }
 
+// TestTailIsCapped checks that a line of more than MaxUnparsedBytes becomes a gap.
 func TestTailIsCapped(t *testing.T) {
 	check(t, steps(">hi\n", ">"+strings.Repeat("x", 60), ">"+strings.Repeat("y", 10), ">y\n#z\n"), ">hi@0", ">gap 70", ">#z@3", "close")
 }
@@ -194,10 +201,10 @@ func TestSwitchToHandsOverUnreadBytes(t *testing.T) {
 func TestFlipExchangesTheSides(t *testing.T) {
 	var log []string
 	set, _ := toys(&log, nil)
-	c := set.Open(Info{Client: netip.MustParseAddrPort("1.1.1.1:1"), Server: netip.MustParseAddrPort("2.2.2.2:2")}, nil)
-	run(c, ">hi\nflip\nx\n", "<y\n", "> end")
-	if got := strings.Join(log, ", "); got != ">hi@0, >flip@0, <x@0, >y@1, <end" || !c.Flipped() || c.Info().Client.Port() != 2 {
-		t.Error(got, c.Flipped(), c.Info().Client)
+	conn := set.Open(Info{Client: netip.MustParseAddrPort("1.1.1.1:1"), Server: netip.MustParseAddrPort("2.2.2.2:2")}, nil)
+	run(conn, ">hi\nflip\nx\n", "<y\n", "> end")
+	if got := strings.Join(log, ", "); got != ">hi@0, >flip@0, <x@0, >y@1, <end" || !conn.Flipped() || conn.Info().Client.Port() != 2 {
+		t.Error(got, conn.Flipped(), conn.Info().Client)
 	}
 }
 
@@ -209,103 +216,105 @@ func TestEventIDIsThatOfItsFirstByte(t *testing.T) {
 	check(t, steps(">hi\n", ">eve", ">nt\n"), ">hi@0", ">event@1", "true false", "close")
 }
 
-// TestPanicClosesThatConnectionOnly: the other connections of the set go on, and the panic is counted.
+// TestPanicClosesThatConnectionOnly also checks that the panic is counted and reported.
 func TestPanicClosesThatConnectionOnly(t *testing.T) {
 	var log []string
 	reg := prometheus.NewRegistry()
 	set, _ := toys(&log, reg)
-	told := ""
-	set.Panicked = func(protocol string, value any, _ []byte) { told = fmt.Sprint(protocol, ": ", value) }
-	a, b := set.Open(Info{}, nil), set.Open(Info{}, nil)
-	run(b, ">yo\n")
-	run(a, ">hi\npanic\nx\n", ">y\n", "<z\n")
-	run(b, ">still here\n")
-	a.Close(9)
-	b.Close(9)
+	reported := ""
+	set.Panicked = func(protocol string, value any, _ []byte) { reported = fmt.Sprint(protocol, ": ", value) }
+	failing, healthy := set.Open(Info{}, nil), set.Open(Info{}, nil)
+	run(healthy, ">yo\n")
+	run(failing, ">hi\npanic\nx\n", ">y\n", "<z\n")
+	run(healthy, ">still here\n")
+	failing.Close(9)
+	healthy.Close(9)
 	if got := strings.Join(log, ", "); got != ">yo@0, >hi@0, >panic@0, >still here@0, close" {
 		t.Error(got)
 	}
-	if n := counted(t, reg, "tidegate_protocols_panics_total"); n != 1 || told != "toy: as asked" {
-		t.Errorf("%v panics are counted, told of %q", n, told)
+	if panics := counted(t, reg, "tidegate_protocols_panics_total"); panics != 1 || reported != "toy: as asked" {
+		t.Errorf("%v panics are counted, reported: %q", panics, reported)
 	}
 }
 
-// TestBrokenRequestWithAGoodAnswer: what one side sent is nothing that we know, what the other answers is.
+// TestBrokenRequestWithAGoodAnswer: the bytes of one side match no protocol, those of the other side do.
 func TestBrokenRequestWithAGoodAnswer(t *testing.T) {
 	check(t, steps(">broken\n", "<hi\n", ">x\n"), ">broken@0", "<hi@1", ">x@2", "close")
 }
 
-func TestUnknownProtocolIsGivenUp(t *testing.T) {
+func TestConnectionOfUnknownProtocolIsDropped(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	var log []string
 	set, _ := toys(&log, reg)
-	c := set.Open(Info{}, nil)
-	run(c, ">neither\n", "<nor\n", "<hi\n")
-	if c.Protocol() != "" || c.state != dropped || len(log) > 0 {
-		t.Errorf("state %d, protocol %q, %q", c.state, c.Protocol(), log)
+	conn := set.Open(Info{}, nil)
+	run(conn, ">neither\n", "<nor\n", "<hi\n")
+	if conn.Protocol() != "" || conn.state != dropped || len(log) > 0 {
+		t.Errorf("state %d, protocol %q, %q", conn.state, conn.Protocol(), log)
 	}
-	c.Close(9)
-	if n := counted(t, reg, "tidegate_protocols_undetected_total"); n != 1 {
-		t.Errorf("%v undetected", n)
+	conn.Close(9)
+	if undetected := counted(t, reg, "tidegate_protocols_undetected_total"); undetected != 1 {
+		t.Errorf("%v undetected", undetected)
 	}
 }
 
-// TestPortDecidesWhereTheBytesDoNot: what may be both is that of the port when nothing more comes.
+// TestPortDecidesWhereTheBytesDoNot: a connection ends while its bytes may still become the protocol of its
+// port. It is that protocol on port 7 and none on port 8.
 func TestPortDecidesWhereTheBytesDoNot(t *testing.T) {
 	var log []string
 	set, _ := toys(&log, nil)
-	c := set.Open(Info{Server: netip.MustParseAddrPort("2.2.2.2:7")}, nil)
-	run(c, ">h")
-	c.Close(9)
-	d := set.Open(Info{Server: netip.MustParseAddrPort("2.2.2.2:8")}, nil)
-	run(d, ">h")
-	d.Close(9)
+	onPort := set.Open(Info{Server: netip.MustParseAddrPort("2.2.2.2:7")}, nil)
+	run(onPort, ">h")
+	onPort.Close(9)
+	elsewhere := set.Open(Info{Server: netip.MustParseAddrPort("2.2.2.2:8")}, nil)
+	run(elsewhere, ">h")
+	elsewhere.Close(9)
 	if got := strings.Join(log, ", "); got != "close" {
 		t.Error(got)
 	}
 }
 
-// TestParserReadsFromTheCallersBytes: nothing is copied while nothing waits, and Parse is not called again
-// before more came.
+// TestParserReadsFromTheCallersBytes checks that bytes are not copied while no earlier bytes wait, and that
+// Parse is called once for them.
 func TestParserReadsFromTheCallersBytes(t *testing.T) {
 	var log []string
-	set, p := toys(&log, nil)
-	c := set.Open(Info{}, nil)
-	run(c, ">hi\n")
-	b := []byte("line\nunfinished")
-	c.Data(Client, b, 1)
-	if p.front != &b[5] {
+	set, toy := toys(&log, nil)
+	conn := set.Open(Info{}, nil)
+	run(conn, ">hi\n")
+	data := []byte("line\nunfinished")
+	conn.Data(Client, data, 1)
+	if toy.front != &data[5] {
 		t.Error("the bytes were copied")
 	}
-	calls := p.calls
-	c.Data(Server, []byte("x\n"), 2)
-	if p.calls != calls+1 {
-		t.Errorf("%d calls for one line of the other side", p.calls-calls)
+	calls := toy.calls
+	conn.Data(Server, []byte("x\n"), 2)
+	if toy.calls != calls+1 {
+		t.Errorf("%d calls for one line of the other side", toy.calls-calls)
 	}
 }
 
 func TestMidStreamIsPickedUpBySync(t *testing.T) {
 	var log []string
 	set, _ := toys(&log, nil)
-	c := set.Open(Info{MidStream: true, Server: netip.MustParseAddrPort("2.2.2.2:7")}, nil)
-	run(c, ">in the middle\n", "<of a line #answer\n", ">of this one\n#ask\n")
-	c.Close(9)
+	conn := set.Open(Info{MidStream: true, Server: netip.MustParseAddrPort("2.2.2.2:7")}, nil)
+	run(conn, ">in the middle\n", "<of a line #answer\n", ">of this one\n#ask\n")
+	conn.Close(9)
 	if got := strings.Join(log, ", "); got != ">gap 1, <#answer@1, >#ask@2, close" {
 		t.Error(got)
 	}
 }
 
-func TestConnsAreClean(t *testing.T) {
+// TestReusedConnIsReset checks a connection after others that were flipped and lost bytes.
+func TestReusedConnIsReset(t *testing.T) {
 	var log []string
 	set, _ := toys(&log, nil)
 	for range 3 {
-		c := set.Open(Info{}, nil)
-		run(c, ">hi\nflip\nrest", "< gap 7", "> end")
-		c.Close(9)
+		conn := set.Open(Info{}, nil)
+		run(conn, ">hi\nflip\nrest", "< gap 7", "> end")
+		conn.Close(9)
 	}
-	c := set.Open(Info{}, nil)
-	if c.Flipped() || c.streamOf(Client).offset != 0 || c.streams[0].lost || c.streams[1].ended || c.Protocol() != "" || len(c.streams[0].tail) > 0 {
-		t.Errorf("%+v", c)
+	conn := set.Open(Info{}, nil)
+	if conn.Flipped() || conn.streamOf(Client).offset != 0 || conn.streams[0].lost || conn.streams[1].ended || conn.Protocol() != "" || len(conn.streams[0].tail) > 0 {
+		t.Errorf("%+v", conn)
 	}
 }
 
@@ -323,14 +332,14 @@ func TestInternedStringsAreTextAndBounded(t *testing.T) {
 	is("GET", "GET")
 	is("a\xffb\xc3", `a\xffb\xc3`)
 	is(strings.Repeat("é", maxInterned), strings.Repeat("é", maxInterned))
-	b := []byte("some header")
-	set.intern(b)
-	if n := testing.AllocsPerRun(100, func() { set.intern(b) }); n > 0 {
-		t.Errorf("%v allocations for a string that is known", n)
+	header := []byte("some header")
+	set.intern(header)
+	if allocs := testing.AllocsPerRun(100, func() { set.intern(header) }); allocs > 0 {
+		t.Errorf("%v allocations for a string that is interned", allocs)
 	}
 }
 
-func TestConfig(t *testing.T) {
+func TestConfigCheckReportsEveryProblem(t *testing.T) {
 	if errs := Default().Check(); len(errs) > 0 {
 		t.Error(errs)
 	}

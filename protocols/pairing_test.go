@@ -5,26 +5,26 @@ import (
 	"testing"
 )
 
-// An exchanged is a request of the model, by its number, and whether it was said that its reply may be
-// another's.
+// An exchanged is a numbered request of the model.
 type exchanged struct {
 	number int
-	marked bool
+	marked bool // Pairing has reported that the reply may belong to another request
 }
 
-// A pairingModel is a client and a server, whose requests and replies are numbered, and a parser that sees
-// some of them.
+// A pairingModel consists of a client and a server, whose requests and replies are numbered, and of a parser
+// that sees some of them.
 type pairingModel struct {
 	t       *testing.T
 	pairing Pairing[exchanged]
 	sent    int  // requests of the client
 	replied int  // replies of the server
 	max     int  // requests that may wait
-	unsound bool // more is lost than can be noticed: a wrong pair need not be marked
+	unsound bool // the losses exceed what Pairing can notice: a wrong pair need not be marked
 
 	seen, unsolicited, skipped, flushed, right, wrong int
 }
 
+// request sends the next request. The parser does not see it if it is lost.
 func (m *pairingModel) request(lost bool) {
 	m.sent++
 	if lost {
@@ -47,6 +47,7 @@ func (m *pairingModel) request(lost bool) {
 	}
 }
 
+// reply sends the next reply and checks the request with which it is paired.
 func (m *pairingModel) reply(lost bool) {
 	m.replied++
 	if lost {
@@ -72,14 +73,14 @@ func (m *pairingModel) reply(lost bool) {
 		case done.number == m.replied:
 			m.right++
 		case !done.marked && !m.unsound:
-			m.t.Fatalf("the reply to %d is paired with request %d, and nothing says that it may be wrong", m.replied, done.number)
+			m.t.Fatalf("the reply to %d is paired with request %d, which is not marked", m.replied, done.number)
 		default:
 			m.wrong++
 		}
 	}
 }
 
-// check: every request that was seen is paired, flushed or waits.
+// check checks that every request that was seen is paired, flushed or waiting.
 func (m *pairingModel) check() {
 	m.t.Helper()
 	if sum := m.right + m.wrong + m.flushed + m.pairing.Len(); sum != m.seen {
@@ -87,88 +88,88 @@ func (m *pairingModel) check() {
 	}
 }
 
-// TestPairingWithoutLosses: pipelined or not, each reply is paired with its request.
-func TestPairingWithoutLosses(t *testing.T) {
+// TestEachReplyIsPairedWithItsRequestWithoutLosses mixes pipelined requests and others.
+func TestEachReplyIsPairedWithItsRequestWithoutLosses(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for range 200 {
-		m := &pairingModel{t: t, max: 1 << 20}
+		model := &pairingModel{t: t, max: 1 << 20}
 		for range 300 {
-			if m.replied < m.sent && rng.IntN(2) == 0 {
-				m.reply(false)
+			if model.replied < model.sent && rng.IntN(2) == 0 {
+				model.reply(false)
 			} else {
-				m.request(false)
+				model.request(false)
 			}
 		}
-		m.check()
-		if m.wrong+m.flushed+m.unsolicited > 0 {
-			t.Fatalf("%+v", m)
+		model.check()
+		if model.wrong+model.flushed+model.unsolicited > 0 {
+			t.Fatalf("%+v", model)
 		}
 	}
 }
 
-// TestPairingUnderLosses: a client that waits for each reply, and losses of both sides at any place: a wrong
-// pair is marked, and behind the losses pairs are right and unmarked again.
-func TestPairingUnderLosses(t *testing.T) {
+// TestWrongPairIsMarkedUnderLosses: the client waits for each reply, and messages of both sides are lost. A
+// wrong pair is marked. After the losses, pairs are right and unmarked again.
+func TestWrongPairIsMarkedUnderLosses(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 3000 {
-		m := &pairingModel{t: t, max: 4}
+		model := &pairingModel{t: t, max: 4}
 		for range 60 {
-			m.request(rng.IntN(4) == 0)
-			m.reply(rng.IntN(4) == 0)
-			m.check()
+			model.request(rng.IntN(4) == 0)
+			model.reply(rng.IntN(4) == 0)
+			model.check()
 		}
-		for range 2 { // what was lost shows by now
-			m.request(false)
-			m.reply(false)
+		for range 2 { // the losses are noticed during these
+			model.request(false)
+			model.reply(false)
 		}
 		for range 5 {
-			right := m.right
-			m.request(false)
-			if m.pairing.First().marked {
-				t.Fatalf("still uncertain without losses: %+v", m)
+			right := model.right
+			model.request(false)
+			if model.pairing.First().marked {
+				t.Fatalf("still uncertain without losses: %+v", model)
 			}
-			if m.reply(false); m.right != right+1 {
-				t.Fatalf("not paired without losses: %+v", m)
+			if model.reply(false); model.right != right+1 {
+				t.Fatalf("not paired without losses: %+v", model)
 			}
 		}
 	}
 }
 
-// TestPairingOfAPipeline: requests are lost or evicted while more than one is on its way, one more only when
-// the one before was noticed.
-func TestPairingOfAPipeline(t *testing.T) {
+// TestWrongPairOfAPipelineIsMarked: requests are lost or evicted while several wait for a reply. The next one
+// is lost only after the loss before it was noticed.
+func TestWrongPairOfAPipelineIsMarked(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 3))
 	for range 3000 {
-		m := &pairingModel{t: t, max: 6}
-		m.request(false)
-		m.request(false) // it is seen to be a pipeline
+		model := &pairingModel{t: t, max: 6}
+		model.request(false)
+		model.request(false) // a second request before a reply makes it a pipeline
 		for range 100 {
-			if m.replied < m.sent && rng.IntN(2) == 0 {
-				m.reply(false)
+			if model.replied < model.sent && rng.IntN(2) == 0 {
+				model.reply(false)
 			} else {
-				m.request(rng.IntN(5) == 0 && !m.pairing.uncertain)
+				model.request(rng.IntN(5) == 0 && !model.pairing.uncertain)
 			}
-			m.check()
+			model.check()
 		}
 	}
 }
 
-// TestPairingIsBounded: any calls in any order; the queue is no longer than what waits, and is reset.
-func TestPairingIsBounded(t *testing.T) {
+// TestPairingQueueIsBoundedAndReset makes random calls in random order.
+func TestPairingQueueIsBoundedAndReset(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 4))
-	m := &pairingModel{t: t, max: 100, unsound: true}
+	model := &pairingModel{t: t, max: 100, unsound: true}
 	for range 100_000 {
 		if rng.IntN(3) > 0 {
-			m.request(rng.IntN(9) == 0)
+			model.request(rng.IntN(9) == 0)
 		} else {
-			m.reply(rng.IntN(9) == 0)
+			model.reply(rng.IntN(9) == 0)
 		}
 	}
-	if n := cap(m.pairing.queue); n > 4*m.max {
-		t.Errorf("a queue of %d for %d requests", n, m.max)
+	if size := cap(model.pairing.queue); size > 4*model.max {
+		t.Errorf("a queue of %d for %d requests", size, model.max)
 	}
-	m.pairing.Reset()
-	if m.pairing.Len() != 0 || m.pairing.RequestsLost() || m.pairing.Skipping() || m.pairing.First() != nil {
-		t.Errorf("%+v", m.pairing)
+	model.pairing.Reset()
+	if model.pairing.Len() != 0 || model.pairing.RequestsLost() || model.pairing.Skipping() || model.pairing.First() != nil {
+		t.Errorf("%+v", model.pairing)
 	}
 }

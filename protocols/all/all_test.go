@@ -10,9 +10,9 @@ import (
 	"tidegate/protocols/protocoltest"
 )
 
-// TestEveryProtocol plays every transcript of testdata to all protocols together. Each folder there is a
-// protocol.
-func TestEveryProtocol(t *testing.T) {
+// TestEveryTranscriptHoldsTheProperties plays every transcript of testdata to all protocols together. Each
+// folder of testdata belongs to a protocol.
+func TestEveryTranscriptHoldsTheProperties(t *testing.T) {
 	for _, name := range protocoltest.Names(Protocols) {
 		files, err := filepath.Glob("../testdata/" + name + "/*.txt")
 		if err != nil || len(files) == 0 {
@@ -20,28 +20,28 @@ func TestEveryProtocol(t *testing.T) {
 		}
 		for _, path := range files {
 			t.Run(name+"/"+strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-				c, err := protocoltest.ReadTranscript(path)
+				conversation, err := protocoltest.ReadTranscript(path)
 				if err != nil {
 					t.Fatal(err)
 				}
-				protocoltest.CheckProperties(t, Protocols, c, name)
+				protocoltest.CheckProperties(t, Protocols, conversation, name)
 			})
 		}
 	}
 }
 
-// TestContentDecidesNotThePort: the same transcripts are recognised on a port of no protocol.
+// TestContentDecidesNotThePort plays the same transcripts on a port of no protocol.
 func TestContentDecidesNotThePort(t *testing.T) {
 	for _, name := range protocoltest.Names(Protocols) {
 		files, _ := filepath.Glob("../testdata/" + name + "/*.txt")
 		for _, path := range files {
-			c, err := protocoltest.ReadTranscript(path)
+			conversation, err := protocoltest.ReadTranscript(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.Port = 40404
-			if _, got := c.Play(Protocols); got != name {
-				t.Errorf("%s on port %d is %q", path, c.Port, got)
+			conversation.Port = 40404
+			if _, got := conversation.Play(Protocols); got != name {
+				t.Errorf("%s on port %d is %q", path, conversation.Port, got)
 			}
 		}
 	}
@@ -56,22 +56,23 @@ func TestOtherProtocolsAreNotRecognised(t *testing.T) {
 	}
 	for _, path := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".txt"), func(t *testing.T) {
-			c, err := protocoltest.ReadTranscript(path)
+			conversation, err := protocoltest.ReadTranscript(path)
 			if err != nil {
 				t.Fatal(err)
 			}
 			others := without(Protocols, strings.TrimSuffix(filepath.Base(path), ".txt"))
-			protocoltest.CheckNegative(t, others, c)
-			for _, p := range others {
-				c.Port = p.Ports[0]
-				protocoltest.CheckNegative(t, others, c)
+			protocoltest.CheckNegative(t, others, conversation)
+			for _, other := range others {
+				conversation.Port = other.Ports[0]
+				protocoltest.CheckNegative(t, others, conversation)
 			}
 		})
 	}
 }
 
-// without returns list without the protocol of that name. A transcript of negative that is named after one of
-// our protocols looks like another of them: no other may recognise it.
+// without returns list without the protocol of the given name. A transcript of the folder negative that is
+// named after one of our protocols belongs to that protocol and resembles another one, which must not
+// recognise it.
 func without(list []protocols.Protocol, name string) []protocols.Protocol {
-	return slices.DeleteFunc(slices.Clone(list), func(p protocols.Protocol) bool { return p.Name == name })
+	return slices.DeleteFunc(slices.Clone(list), func(protocol protocols.Protocol) bool { return protocol.Name == name })
 }

@@ -14,9 +14,10 @@ import (
 // A count holds the number of messages in one capture, by our parsers or by the oracle.
 type count struct{ requests, responses, redis, queries, hellos int }
 
-// TestCaptures plays every capture of the shared folder. No parser may panic. Over all captures the sums are
-// those of tshark within a few percent: it counts repeats, and what is not on a connection.
-func TestCaptures(t *testing.T) {
+// TestSumsOverAllCapturesAreThoseOfTshark plays every capture of the shared folder. No parser may panic. The
+// sums over all captures agree within a few percent: tshark also counts repeated messages, and messages
+// outside of connections.
+func TestSumsOverAllCapturesAreThoseOfTshark(t *testing.T) {
 	dir := protocoltest.SharedData(t, "../..")
 	truth := oracle(t, filepath.Join(dir, "oracle", "counts.tsv"))
 	files, err := filepath.Glob(filepath.Join(dir, "pcaps", "*"))
@@ -25,20 +26,20 @@ func TestCaptures(t *testing.T) {
 	}
 	var got, want count
 	for _, path := range files {
-		w, ok := truth[filepath.Base(path)]
+		theirs, ok := truth[filepath.Base(path)]
 		if !ok {
 			continue
 		}
-		var g count
-		protocoltest.PlayCapture(t, Protocols, path, func(e *pipeline.Event) {
-			g.countEvent(e)
-			e.ReturnToVTPool()
+		var ours count
+		protocoltest.PlayCapture(t, Protocols, path, func(event *pipeline.Event) {
+			ours.countEvent(event)
+			event.ReturnToVTPool()
 		})
-		if g != w {
-			t.Logf("%-70s got %v, tshark %v", filepath.Base(path), g, w)
+		if ours != theirs {
+			t.Logf("%-70s got %v, tshark %v", filepath.Base(path), ours, theirs)
 		}
-		got.add(g)
-		want.add(w)
+		got.add(ours)
+		want.add(theirs)
 	}
 	t.Logf("sums (requests, responses, redis commands, queries, client hellos): %v, tshark %v", got, want)
 	near := func(what string, got, want int) {
@@ -50,48 +51,53 @@ func TestCaptures(t *testing.T) {
 	near("HTTP responses", got.responses, want.responses)
 }
 
-func (c *count) add(o count) {
-	c.requests += o.requests
-	c.responses += o.responses
-	c.redis += o.redis
-	c.queries += o.queries
-	c.hellos += o.hellos
+func (c *count) add(other count) {
+	c.requests += other.requests
+	c.responses += other.responses
+	c.redis += other.redis
+	c.queries += other.queries
+	c.hellos += other.hellos
 }
 
+// oracle reads the counts of tshark by the name of the capture: tab-separated values with a header.
 func oracle(t *testing.T, path string) map[string]count {
 	t.Helper()
-	b, err := os.ReadFile(path)
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows := strings.Split(strings.TrimSpace(string(b)), "\n")
+	rows := strings.Split(strings.TrimSpace(string(data)), "\n")
 	column := map[string]int{}
 	for i, name := range strings.Split(rows[0], "\t") {
 		column[name] = i
 	}
 	all := map[string]count{}
 	for _, row := range rows[1:] {
-		f := strings.Split(row, "\t")
-		n := func(name string) int { v, _ := strconv.Atoi(f[column[name]]); return v }
-		all[f[0]] = count{n("http_requests"), n("http_responses"), n("redis_cmds"), n("mysql_queries"), n("tls_client_hello")}
+		cells := strings.Split(row, "\t")
+		number := func(name string) int { v, _ := strconv.Atoi(cells[column[name]]); return v }
+		all[cells[0]] = count{
+			requests: number("http_requests"), responses: number("http_responses"), redis: number("redis_cmds"),
+			queries: number("mysql_queries"), hellos: number("tls_client_hello"),
+		}
 	}
 	return all
 }
 
-func (c *count) countEvent(e *pipeline.Event) {
+// countEvent counts the messages of one event.
+func (c *count) countEvent(event *pipeline.Event) {
 	switch {
-	case e.Http != nil:
-		if e.Http.Method != "" {
+	case event.Http != nil:
+		if event.Http.Method != "" {
 			c.requests++
 		}
-		if e.Http.StatusCode > 0 {
+		if event.Http.StatusCode > 0 {
 			c.responses++
 		}
-	case e.Redis != nil && e.Redis.Command != "":
+	case event.Redis != nil && event.Redis.Command != "":
 		c.redis++
-	case e.Mysql != nil && e.Mysql.Command == "COM_QUERY":
+	case event.Mysql != nil && event.Mysql.Command == "COM_QUERY":
 		c.queries++
-	case e.Tls != nil:
+	case event.Tls != nil:
 		c.hellos++
 	}
 }

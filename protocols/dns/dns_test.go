@@ -21,182 +21,184 @@ var list = []protocols.Protocol{Protocol}
 
 var fromClient, fromServer = protocoltest.Client, protocoltest.Server
 
-// line is an event in short: what the transaction was, from where, and what came of it.
-func line(e *pipeline.Event) string {
-	d := e.Dns
-	s := fmt.Sprintf("%s %s %s", d.Type, d.QuestionName, d.QuestionType)
-	if d.ResponseCode != "" {
-		s += " " + d.ResponseCode
+// line returns an event in short: type, question, response code, answers, duration.
+func line(event *pipeline.Event) string {
+	message := event.Dns
+	text := fmt.Sprintf("%s %s %s", message.Type, message.QuestionName, message.QuestionType)
+	if message.ResponseCode != "" {
+		text += " " + message.ResponseCode
 	}
-	for i, a := range d.AnswersData {
-		s += fmt.Sprintf(" %s=%s", d.AnswersType[i], a)
+	for i, data := range message.AnswersData {
+		text += fmt.Sprintf(" %s=%s", message.AnswersType[i], data)
 	}
-	if e.Duration > 0 {
-		s += fmt.Sprintf(" %dms", e.Duration/1e6)
+	if event.Duration > 0 {
+		text += fmt.Sprintf(" %dms", event.Duration/1e6)
 	}
-	if e.Partial {
-		s += " partial"
+	if event.Partial {
+		text += " partial"
 	}
-	return s
+	return text
 }
 
 func lines(events []*pipeline.Event) []string {
 	var out []string
-	for _, e := range events {
-		out = append(out, line(e))
+	for _, event := range events {
+		out = append(out, line(event))
 	}
 	return out
 }
 
-// a4 is an A record.
+// a4 returns an A record of 192.0.2.last.
 func a4(last byte) *dnsmessage.AResource { return &dnsmessage.AResource{A: [4]byte{192, 0, 2, last}} }
 
-type story struct {
+// A script is a list of queries of the client and replies of the server.
+type script struct {
 	t     *testing.T
 	steps []protocoltest.Step
 }
 
-func (s *story) ask(id uint16, name string) *story {
-	s.steps = append(s.steps, fromClient(string(ask(s.t, id, name+".", dnsmessage.TypeA))))
+func (s *script) query(id uint16, name string) *script {
+	s.steps = append(s.steps, fromClient(string(packQuery(s.t, id, name+".", dnsmessage.TypeA))))
 	return s
 }
 
-func (s *story) reply(id uint16, name string, rcode dnsmessage.RCode, rr ...dnsmessage.ResourceBody) *story {
-	s.steps = append(s.steps, fromServer(string(reply(s.t, id, name+".", dnsmessage.TypeA, rcode, rr...))))
+func (s *script) reply(id uint16, name string, rcode dnsmessage.RCode, rr ...dnsmessage.ResourceBody) *script {
+	s.steps = append(s.steps, fromServer(string(packReply(s.t, id, name+".", dnsmessage.TypeA, rcode, rr...))))
 	return s
 }
 
-// over plays the story on port 53 and compares; over TCP every message gets its prefix, and every split is
-// tried.
-func (s *story) over(t pipeline.Transport, want ...string) []*pipeline.Event {
+// checkOver plays the script on port 53 and compares the events. Over TCP each message has its length prefix,
+// and every split is played.
+func (s *script) checkOver(transport pipeline.Transport, want ...string) []*pipeline.Event {
 	s.t.Helper()
 	steps := slices.Clone(s.steps)
-	if t == pipeline.Transport_TCP {
-		for i, st := range steps {
-			if st.Data != nil {
-				steps[i].Data = append([]byte{byte(len(st.Data) >> 8), byte(len(st.Data))}, st.Data...)
+	if transport == pipeline.Transport_TCP {
+		for i, step := range steps {
+			if step.Data != nil {
+				steps[i].Data = append([]byte{byte(len(step.Data) >> 8), byte(len(step.Data))}, step.Data...)
 			}
 		}
 	}
-	c := protocoltest.Conversation{UDP: t == pipeline.Transport_UDP, Port: 53, Steps: steps}
-	protocoltest.CheckSplits(s.t, list, c)
-	events := c.Events(list)
+	conversation := protocoltest.Conversation{UDP: transport == pipeline.Transport_UDP, Port: 53, Steps: steps}
+	protocoltest.CheckSplits(s.t, list, conversation)
+	events := conversation.Events(list)
 	if got := lines(events); !slices.Equal(got, want) {
-		s.t.Errorf("over %s:\n got %q\nwant %q", t.Name(), got, want)
+		s.t.Errorf("over %s:\n got %q\nwant %q", transport.Name(), got, want)
 	}
 	return events
 }
 
-// both plays it over UDP and TCP.
-func (s *story) both(want ...string) {
+// checkBoth plays the script over UDP and over TCP.
+func (s *script) checkBoth(want ...string) {
 	s.t.Helper()
-	s.over(pipeline.Transport_UDP, want...)
-	s.over(pipeline.Transport_TCP, want...)
+	s.checkOver(pipeline.Transport_UDP, want...)
+	s.checkOver(pipeline.Transport_TCP, want...)
 }
 
-func tell(t *testing.T) *story { return &story{t: t} }
+func newScript(t *testing.T) *script { return &script{t: t} }
 
-// TestQueryAndAnswerAreOneEvent: and it has all that both say.
+// TestQueryAndAnswerAreOneEvent also checks the fields of both messages.
 func TestQueryAndAnswerAreOneEvent(t *testing.T) {
-	tell(t).ask(7, "WWW.Example.COM").reply(7, "www.example.com", 0, a4(1), a4(2)).
-		both("answer www.example.com A NOERROR A=192.0.2.1 A=192.0.2.2 1ms")
-	s := tell(t).ask(7, "www.example.com").reply(7, "www.example.com", 0, a4(1))
-	e := s.over(pipeline.Transport_UDP, "answer www.example.com A NOERROR A=192.0.2.1 1ms")[0]
-	d := e.Dns
-	if d.Id != 7 || d.OpCode != "QUERY" || d.QuestionClass != "IN" || d.RegisteredDomain != "example.com" ||
-		!slices.Equal(d.ResolvedIp, []string{"192.0.2.1"}) || !slices.Equal(d.HeaderFlags, []string{"RD", "RA"}) ||
-		d.AnswersCount != 1 || d.AnswersTtl[0] != 60 || d.AnswersName[0] != "www.example.com" {
-		t.Errorf("%v", d)
+	newScript(t).query(7, "WWW.Example.COM").reply(7, "www.example.com", 0, a4(1), a4(2)).
+		checkBoth("answer www.example.com A NOERROR A=192.0.2.1 A=192.0.2.2 1ms")
+	script := newScript(t).query(7, "www.example.com").reply(7, "www.example.com", 0, a4(1))
+	event := script.checkOver(pipeline.Transport_UDP, "answer www.example.com A NOERROR A=192.0.2.1 1ms")[0]
+	message := event.Dns
+	if message.Id != 7 || message.OpCode != "QUERY" || message.QuestionClass != "IN" || message.RegisteredDomain != "example.com" ||
+		!slices.Equal(message.ResolvedIp, []string{"192.0.2.1"}) || !slices.Equal(message.HeaderFlags, []string{"RD", "RA"}) ||
+		message.AnswersCount != 1 || message.AnswersTtl[0] != 60 || message.AnswersName[0] != "www.example.com" {
+		t.Errorf("%v", message)
 	}
-	if e.Source.Bytes != 33 || e.Destination.Bytes != uint64(len(s.steps[1].Data)) || e.Outcome != pipeline.Outcome_SUCCESS ||
-		e.Source.Port != 50000 || e.Destination.Port != 53 || e.Timestamp != protocoltest.Start+1e6 {
-		t.Errorf("%v", e)
+	if event.Source.Bytes != 33 || event.Destination.Bytes != uint64(len(script.steps[1].Data)) || event.Outcome != pipeline.Outcome_SUCCESS ||
+		event.Source.Port != 50000 || event.Destination.Port != 53 || event.Timestamp != protocoltest.Start+1e6 {
+		t.Errorf("%v", event)
 	}
 }
 
-// TestAnswersComeInAnyOrder: they are paired by the id, and by the question where two have the same id.
-func TestAnswersComeInAnyOrder(t *testing.T) {
-	tell(t).ask(1, "a.example").ask(2, "b.example").ask(2, "c.example").
+// TestAnswersInAnyOrderArePaired: answers are paired by the ID, and by the question if two queries have the
+// same ID.
+func TestAnswersInAnyOrderArePaired(t *testing.T) {
+	newScript(t).query(1, "a.example").query(2, "b.example").query(2, "c.example").
 		reply(2, "c.example", 3).reply(2, "b.example", 0, a4(2)).reply(1, "a.example", 2).
-		both("answer c.example A NXDOMAIN 1ms", "answer b.example A NOERROR A=192.0.2.2 3ms", "answer a.example A SERVFAIL 5ms")
+		checkBoth("answer c.example A NXDOMAIN 1ms", "answer b.example A NOERROR A=192.0.2.2 3ms", "answer a.example A SERVFAIL 5ms")
 }
 
-// TestUnansweredQueryIsEmittedOnClose: as a query.
 func TestUnansweredQueryIsEmittedOnClose(t *testing.T) {
-	tell(t).ask(1, "a.example").ask(2, "b.example").reply(2, "b.example", 0).
-		both("answer b.example A NOERROR 1ms", "query a.example A")
+	newScript(t).query(1, "a.example").query(2, "b.example").reply(2, "b.example", 0).
+		checkBoth("answer b.example A NOERROR 1ms", "query a.example A")
 }
 
-// TestUnansweredQueryIsEmittedAfterTimeout: by packet time, whether or not more comes of the same connection.
+// TestUnansweredQueryIsEmittedAfterTimeout: the timeout counts in packet time, with and without later
+// packets.
 func TestUnansweredQueryIsEmittedAfterTimeout(t *testing.T) {
-	s := tell(t).ask(1, "a.example").ask(2, "b.example")
-	s.steps[1].At = 11_000
-	s.reply(1, "a.example", 0).both("query a.example A", "answer a.example A NOERROR partial", "query b.example A")
+	script := newScript(t).query(1, "a.example").query(2, "b.example")
+	script.steps[1].At = 11_000
+	script.reply(1, "a.example", 0).checkBoth("query a.example A", "answer a.example A NOERROR partial", "query b.example A")
 }
 
-// TestRepeatedQueryIsItsOwnTransaction: the answer goes to the first, which is the time that the client
-// waited.
+// TestRepeatedQueryIsItsOwnTransaction: the answer is paired with the first query, so that the duration is
+// the time that the client waited.
 func TestRepeatedQueryIsItsOwnTransaction(t *testing.T) {
-	tell(t).ask(1, "a.example").ask(1, "a.example").reply(1, "a.example", 0, a4(1)).
-		both("answer a.example A NOERROR A=192.0.2.1 2ms", "query a.example A")
-	tell(t).ask(1, "a.example").ask(1, "a.example").reply(1, "a.example", 0).reply(1, "a.example", 0).
-		both("answer a.example A NOERROR 2ms", "answer a.example A NOERROR 2ms")
+	newScript(t).query(1, "a.example").query(1, "a.example").reply(1, "a.example", 0, a4(1)).
+		checkBoth("answer a.example A NOERROR A=192.0.2.1 2ms", "query a.example A")
+	newScript(t).query(1, "a.example").query(1, "a.example").reply(1, "a.example", 0).reply(1, "a.example", 0).
+		checkBoth("answer a.example A NOERROR 2ms", "answer a.example A NOERROR 2ms")
 }
 
-// TestAnswerWithoutQueryIsAnEvent of type answer, without the fields of the query.
+// TestAnswerWithoutQueryIsAnEvent: the event has type answer and no bytes of a query.
 func TestAnswerWithoutQueryIsAnEvent(t *testing.T) {
-	s := tell(t).ask(1, "a.example").reply(1, "a.example", 0).reply(1, "a.example", 0, a4(1))
-	s.both("answer a.example A NOERROR 1ms", "answer a.example A NOERROR A=192.0.2.1 partial")
-	e := s.over(pipeline.Transport_UDP, "answer a.example A NOERROR 1ms", "answer a.example A NOERROR A=192.0.2.1 partial")[1]
-	if e.Source.Bytes != 0 || e.Source.Port != 50000 || e.Destination.Port != 53 {
-		t.Errorf("%v", e)
+	script := newScript(t).query(1, "a.example").reply(1, "a.example", 0).reply(1, "a.example", 0, a4(1))
+	script.checkBoth("answer a.example A NOERROR 1ms", "answer a.example A NOERROR A=192.0.2.1 partial")
+	event := script.checkOver(pipeline.Transport_UDP, "answer a.example A NOERROR 1ms", "answer a.example A NOERROR A=192.0.2.1 partial")[1]
+	if event.Source.Bytes != 0 || event.Source.Port != 50000 || event.Destination.Port != 53 {
+		t.Errorf("%v", event)
 	}
-	// Another question than was asked is not the answer.
-	tell(t).ask(1, "a.example").reply(1, "evil.example", 0, a4(66)).
-		both("answer evil.example A NOERROR A=192.0.2.66 partial", "query a.example A")
+
+	// A message with another question is not the answer.
+	newScript(t).query(1, "a.example").reply(1, "evil.example", 0, a4(66)).
+		checkBoth("answer evil.example A NOERROR A=192.0.2.66 partial", "query a.example A")
 }
 
-// TestRolesGuessedWrongAreExchanged: the first that was seen is an answer of who was thought to be the
-// client.
+// TestRolesGuessedWrongAreExchanged: the first message is an answer of the supposed client.
 func TestRolesGuessedWrongAreExchanged(t *testing.T) {
-	for _, tr := range []pipeline.Transport{pipeline.Transport_UDP, pipeline.Transport_TCP} {
-		s := tell(t).reply(1, "a.example", 0, a4(1)).ask(2, "b.example").reply(2, "b.example", 0)
-		for i := range s.steps {
-			s.steps[i].Dir = s.steps[i].Dir.Other()
+	for _, transport := range []pipeline.Transport{pipeline.Transport_UDP, pipeline.Transport_TCP} {
+		script := newScript(t).reply(1, "a.example", 0, a4(1)).query(2, "b.example").reply(2, "b.example", 0)
+		for i := range script.steps {
+			script.steps[i].Dir = script.steps[i].Dir.Other()
 		}
-		e := s.over(tr, "answer a.example A NOERROR A=192.0.2.1 partial", "answer b.example A NOERROR 1ms")
-		if e[0].Source.Port != 53 || e[0].Destination.Port != 50000 || e[1].Source.Port != 53 {
-			t.Errorf("%s: %v", tr.Name(), e)
+		events := script.checkOver(transport, "answer a.example A NOERROR A=192.0.2.1 partial", "answer b.example A NOERROR 1ms")
+		if events[0].Source.Port != 53 || events[0].Destination.Port != 50000 || events[1].Source.Port != 53 {
+			t.Errorf("%s: %v", transport.Name(), events)
 		}
 	}
 }
 
-// TestBothSidesMayAsk: resolvers ask each other from port 53; the source is who asked.
-func TestBothSidesMayAsk(t *testing.T) {
-	s := tell(t).ask(1, "a.example").ask(1, "a.example").reply(1, "a.example", 0).reply(1, "a.example", 0)
-	s.steps[1].Dir, s.steps[3].Dir = protocols.Server, protocols.Client
-	e := s.over(pipeline.Transport_UDP, "answer a.example A NOERROR 2ms", "answer a.example A NOERROR 2ms")
-	if e[0].Source.Port != 50000 || e[1].Source.Port != 53 || e[1].Destination.Port != 50000 {
-		t.Errorf("%v", e)
+// TestBothSidesMayQuery: resolvers query each other from port 53. The source is the side that sent the query.
+func TestBothSidesMayQuery(t *testing.T) {
+	script := newScript(t).query(1, "a.example").query(1, "a.example").reply(1, "a.example", 0).reply(1, "a.example", 0)
+	script.steps[1].Dir, script.steps[3].Dir = protocols.Server, protocols.Client
+	events := script.checkOver(pipeline.Transport_UDP, "answer a.example A NOERROR 2ms", "answer a.example A NOERROR 2ms")
+	if events[0].Source.Port != 50000 || events[1].Source.Port != 53 || events[1].Destination.Port != 50000 {
+		t.Errorf("%v", events)
 	}
 }
 
-// TestWaitingQueriesAreBounded: the oldest makes room, and none is lost.
+// TestWaitingQueriesAreBounded: the oldest query is emitted to make room.
 func TestWaitingQueriesAreBounded(t *testing.T) {
-	s := tell(t)
+	script := newScript(t)
 	for i := range 3 * maxWaiting {
-		s.ask(uint16(i), "a.example")
-		s.steps[i].At = int64(i + 1)
+		script.query(uint16(i), "a.example")
+		script.steps[i].At = int64(i + 1)
 	}
-	events := protocoltest.Conversation{UDP: true, Port: 53, Steps: s.steps}.Events(list)
+	events := protocoltest.Conversation{UDP: true, Port: 53, Steps: script.steps}.Events(list)
 	if len(events) != 3*maxWaiting {
 		t.Errorf("%d events", len(events))
 	}
 	ids := map[string]bool{}
-	for i, e := range events {
-		ids[string(e.Id)] = true
-		if e.Dns.Id != uint32(i) {
-			t.Fatalf("event %d has id %d", i, e.Dns.Id)
+	for i, event := range events {
+		ids[string(event.Id)] = true
+		if event.Dns.Id != uint32(i) {
+			t.Fatalf("event %d has id %d", i, event.Dns.Id)
 		}
 	}
 	if len(ids) != len(events) {
@@ -204,63 +206,65 @@ func TestWaitingQueriesAreBounded(t *testing.T) {
 	}
 }
 
-// TestZoneTransferIsOneEvent: however many messages it takes; its records are counted, the first ones kept.
+// TestZoneTransferIsOneEvent: a transfer of several messages has one event with the number of its records and
+// the first of them.
 func TestZoneTransferIsOneEvent(t *testing.T) {
 	soa := &dnsmessage.SOAResource{NS: dnsmessage.MustNewName("ns.z."), MBox: dnsmessage.MustNewName("h.z."), Serial: 1}
 	axfr := func(rr ...dnsmessage.ResourceBody) protocoltest.Step {
-		return fromServer(string(reply(t, 9, "z.", dnsmessage.TypeAXFR, 0, rr...)))
+		return fromServer(string(packReply(t, 9, "z.", dnsmessage.TypeAXFR, 0, rr...)))
 	}
-	s := tell(t)
-	s.steps = []protocoltest.Step{
-		fromClient(string(ask(t, 9, "z.", dnsmessage.TypeAXFR))),
+	script := newScript(t)
+	script.steps = []protocoltest.Step{
+		fromClient(string(packQuery(t, 9, "z.", dnsmessage.TypeAXFR))),
 		axfr(soa, a4(1)), axfr(a4(2), a4(3)), axfr(a4(4), soa),
 	}
-	s.ask(10, "b.example").reply(10, "b.example", 0)
-	e := s.over(pipeline.Transport_TCP, "answer z AXFR NOERROR SOA=ns.z h.z 1 0 0 0 0 A=192.0.2.1 3ms", "answer b.example A NOERROR 1ms")
-	if e[0].Dns.AnswersCount != 6 {
-		t.Errorf("%d answers", e[0].Dns.AnswersCount)
+	script.query(10, "b.example").reply(10, "b.example", 0)
+	events := script.checkOver(pipeline.Transport_TCP, "answer z AXFR NOERROR SOA=ns.z h.z 1 0 0 0 0 A=192.0.2.1 3ms", "answer b.example A NOERROR 1ms")
+	if events[0].Dns.AnswersCount != 6 {
+		t.Errorf("%d answers", events[0].Dns.AnswersCount)
 	}
-	s.steps = s.steps[:3] // it never ends
-	s.over(pipeline.Transport_TCP, "answer z AXFR NOERROR SOA=ns.z h.z 1 0 0 0 0 A=192.0.2.1 2ms")
+	script.steps = script.steps[:3] // it never ends
+	script.checkOver(pipeline.Transport_TCP, "answer z AXFR NOERROR SOA=ns.z h.z 1 0 0 0 0 A=192.0.2.1 2ms")
 }
 
-// TestMalformedMessages: what has a question is reported as far as it goes, the rest is an error and no
-// event.
-func TestMalformedMessages(t *testing.T) {
-	full := tell(t).ask(1, "a.example").reply(1, "a.example", 0, a4(1), a4(2))
+// TestMalformedMessageIsReportedUpToItsError: a message with a complete question is reported up to the error.
+// Any other message has no event.
+func TestMalformedMessageIsReportedUpToItsError(t *testing.T) {
+	full := newScript(t).query(1, "a.example").reply(1, "a.example", 0, a4(1), a4(2))
 	whole := full.steps[1].Data
 	full.steps[1].Data = whole[:len(whole)-2]
-	full.both("answer a.example A NOERROR A=192.0.2.1 1ms partial")
+	full.checkBoth("answer a.example A NOERROR A=192.0.2.1 1ms partial")
 	full.steps[1].Data = whole[:14]
-	full.over(pipeline.Transport_UDP, "query a.example A")
+	full.checkOver(pipeline.Transport_UDP, "query a.example A")
 	full.steps[1].Data = whole[:3]
-	full.over(pipeline.Transport_UDP, "query a.example A")
+	full.checkOver(pipeline.Transport_UDP, "query a.example A")
 	full.steps[1].Data = nil
-	full.over(pipeline.Transport_UDP, "query a.example A")
+	full.checkOver(pipeline.Transport_UDP, "query a.example A")
 }
 
-// TestAnswerWithoutQuestionIsFoundByID: servers that cannot read a query send a bare header.
-func TestAnswerWithoutQuestionIsFoundByID(t *testing.T) {
-	s := tell(t).ask(7, "a.example")
-	s.steps = append(s.steps, fromServer(string(unhex(t, "0007 8181 0000 0000 0000 0000"))))
-	s.both("answer a.example A FORMERR 1ms")
+// TestAnswerWithoutQuestionIsPairedByID: a server that cannot read a query sends a bare header.
+func TestAnswerWithoutQuestionIsPairedByID(t *testing.T) {
+	script := newScript(t).query(7, "a.example")
+	script.steps = append(script.steps, fromServer(string(unhex(t, "0007 8181 0000 0000 0000 0000"))))
+	script.checkBoth("answer a.example A FORMERR 1ms")
 }
 
-// TestGapMarksWhatWaits: the answer may have been in it, and what follows is found again.
-func TestGapMarksWhatWaits(t *testing.T) {
-	s := tell(t).ask(1, "a.example")
-	s.steps = append(s.steps, protocoltest.Step{Dir: protocols.Server, Gap: 100})
-	s.ask(2, "b.example").reply(2, "b.example", 0, a4(1))
-	s.over(pipeline.Transport_TCP, "answer b.example A NOERROR A=192.0.2.1 1ms", "query a.example A partial")
+// TestGapMarksWaitingQueries: the answer may have been in the gap. The message behind the gap is found.
+func TestGapMarksWaitingQueries(t *testing.T) {
+	script := newScript(t).query(1, "a.example")
+	script.steps = append(script.steps, protocoltest.Step{Dir: protocols.Server, Gap: 100})
+	script.query(2, "b.example").reply(2, "b.example", 0, a4(1))
+	script.checkOver(pipeline.Transport_TCP, "answer b.example A NOERROR A=192.0.2.1 1ms", "query a.example A partial")
 }
 
-// TestOtherProtocolsThatLookTheSame are left alone: mDNS, LLMNR and NetBIOS by their ports.
-func TestOtherProtocolsThatLookTheSame(t *testing.T) {
-	s := tell(t).ask(1, "printer.local").reply(1, "printer.local", 0, a4(1))
+// TestMDNSAndLLMNRAndNetBIOSAreNotRecognised: they have the format of DNS and differ by their ports.
+func TestMDNSAndLLMNRAndNetBIOSAreNotRecognised(t *testing.T) {
+	script := newScript(t).query(1, "printer.local").reply(1, "printer.local", 0, a4(1))
 	check := func(port uint16, want int) {
 		t.Helper()
-		if e := (protocoltest.Conversation{UDP: true, Port: port, Steps: s.steps}).Events(list); len(e) != want {
-			t.Errorf("port %d: %v", port, lines(e))
+		conversation := protocoltest.Conversation{UDP: true, Port: port, Steps: script.steps}
+		if events := conversation.Events(list); len(events) != want {
+			t.Errorf("port %d: %v", port, lines(events))
 		}
 	}
 	check(53, 1)
@@ -270,23 +274,23 @@ func TestOtherProtocolsThatLookTheSame(t *testing.T) {
 	check(137, 0)
 }
 
-// FuzzConversation plays any bytes in any order: no panic, and no query is lost.
+// FuzzConversation plays arbitrary messages of both sides. Each event must be one of DNS, with an ID.
 func FuzzConversation(f *testing.F) {
-	q := ask(f, 7, "example.com.", dnsmessage.TypeA)
-	a := reply(f, 7, "example.com.", dnsmessage.TypeA, 0, a4(1))
-	f.Add(q, a, false)
-	f.Add(a, q, true)
-	f.Fuzz(func(t *testing.T, a, b []byte, tcp bool) {
-		steps := []protocoltest.Step{fromClient(string(a)), fromServer(string(b)), fromClient(string(b)), fromServer(string(a))}
-		for _, e := range (protocoltest.Conversation{UDP: !tcp, Port: 53, Steps: steps}).Events(list) {
-			if e.Dns == nil || e.Dns.Type == "" || len(e.Id) != 16 {
-				t.Fatalf("%v", e)
+	query := packQuery(f, 7, "example.com.", dnsmessage.TypeA)
+	answer := packReply(f, 7, "example.com.", dnsmessage.TypeA, 0, a4(1))
+	f.Add(query, answer, false)
+	f.Add(answer, query, true)
+	f.Fuzz(func(t *testing.T, first, second []byte, tcp bool) {
+		steps := []protocoltest.Step{fromClient(string(first)), fromServer(string(second)), fromClient(string(second)), fromServer(string(first))}
+		for _, event := range (protocoltest.Conversation{UDP: !tcp, Port: 53, Steps: steps}).Events(list) {
+			if event.Dns == nil || event.Dns.Type == "" || len(event.Id) != 16 {
+				t.Fatalf("%v", event)
 			}
 		}
 	})
 }
 
-// differs are the captures in which we see something else than tshark, and why.
+// differs lists the captures in which our counts differ from those of tshark, with the reason.
 var differs = map[string]string{
 	"ndpi__dns-invalid-chars.pcap":                  "tshark does not escape names",
 	"sv__dns-over-http2-limit_input.pcap":           "inside HTTP/2",
@@ -298,34 +302,35 @@ var differs = map[string]string{
 	"zeek__tunnels_geneve-vxlan-dns-truncated.pcap": "a tunnel, which protocoltest.Capture does not open",
 }
 
-// TestOracle compares with what tshark finds in the shared captures: as many queries and answers, the same
-// names and types.
-func TestOracle(t *testing.T) {
+// TestMessagesAreThoseOfTshark compares queries and answers in the shared captures with those that tshark
+// finds, by ID, name and type.
+func TestMessagesAreThoseOfTshark(t *testing.T) {
 	dir := protocoltest.SharedData(t, "../..")
 	files, _ := filepath.Glob(filepath.Join(dir, "pcaps", "*dns*"))
 	same, rows := 0, 0
 	for _, path := range files {
 		want := oracle(t, filepath.Join(dir, "oracle", "detail", filepath.Base(path)+".tsv"))
 		got := map[string]int{}
-		for _, e := range protocoltest.Capture(t, list, path) {
-			d := e.Dns
-			if !strings.Contains(d.QuestionName, `\`) {
-				key := fmt.Sprintf("%d %s %s", d.Id, strings.TrimSuffix(d.QuestionName, "."), d.QuestionType)
-				if e.Source.Bytes > 0 {
+		for _, event := range protocoltest.Capture(t, list, path) {
+			message := event.Dns
+			if !strings.Contains(message.QuestionName, `\`) {
+				name := strings.TrimSuffix(message.QuestionName, ".")
+				key := fmt.Sprintf("%d %s %s", message.Id, name, message.QuestionType)
+				if event.Source.Bytes > 0 {
 					got["query "+key]++
 				}
-				if d.ResponseCode != "" {
+				if message.ResponseCode != "" {
 					got["resp "+key]++
 				}
 			}
 		}
 		diff := 0
-		for k, n := range want {
-			rows += n
-			if got[k] != n {
+		for key, count := range want {
+			rows += count
+			if got[key] != count {
 				diff++
 				if differs[filepath.Base(path)] == "" {
-					t.Errorf("%s: %s: %d, tshark %d", filepath.Base(path), k, got[k], n)
+					t.Errorf("%s: %s: %d, tshark %d", filepath.Base(path), key, got[key], count)
 				}
 			}
 		}
@@ -336,37 +341,39 @@ func TestOracle(t *testing.T) {
 	t.Logf("%d of %d captures equal, %d messages", same, len(files), rows)
 }
 
-// oracle reads the rows of kind dns.
+// oracle reads the rows of kind dns from the output of tshark and counts equal ones. A missing file has no
+// rows.
 func oracle(t *testing.T, path string) map[string]int {
 	t.Helper()
 	out := map[string]int{}
-	f, err := os.Open(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return out
 	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		v := strings.Split(sc.Text(), "\t")
-		if len(v) < 8 || v[1] != "dns" {
+	defer file.Close()
+	for scanner := bufio.NewScanner(file); scanner.Scan(); {
+		cells := strings.Split(scanner.Text(), "\t")
+		if len(cells) < 8 || cells[1] != "dns" {
 			continue
 		}
-		id, _ := strconv.ParseUint(v[5], 0, 16)
-		typ, _ := strconv.Atoi(v[7])
-		name := strings.ToLower(v[6])
+		id, _ := strconv.ParseUint(cells[5], 0, 16)
+		typ, _ := strconv.Atoi(cells[7])
+		name := strings.ToLower(cells[6])
 		if name == "<root>" {
 			name = ""
 		}
-		out[fmt.Sprintf("%s %d %s %s", v[4], id, name, typeName(uint16(typ)))]++
+		out[fmt.Sprintf("%s %d %s %s", cells[4], id, name, typeName(uint16(typ)))]++
 	}
 	return out
 }
 
-// TestRefusalWithoutAQuestion: a header alone is an answer on the port of DNS, and nothing on another.
-func TestRefusalWithoutAQuestion(t *testing.T) {
+// TestBareHeaderIsAnAnswerOnThePortOfDNSOnly checks a refusal without a question.
+func TestBareHeaderIsAnAnswerOnThePortOfDNSOnly(t *testing.T) {
 	refusal := "\x30\x40\x81\x81\x00\x00\x00\x00\x00\x00\x00\x00"
 	for port, want := range map[uint16]string{53: "dns", 4053: ""} {
-		c := protocoltest.Conversation{UDP: true, Port: port, Steps: []protocoltest.Step{protocoltest.Client("\x30\x40junk"), protocoltest.Server(refusal)}}
-		events, name := c.Play([]protocols.Protocol{Protocol})
+		steps := []protocoltest.Step{protocoltest.Client("\x30\x40junk"), protocoltest.Server(refusal)}
+		conversation := protocoltest.Conversation{UDP: true, Port: port, Steps: steps}
+		events, name := conversation.Play([]protocols.Protocol{Protocol})
 		if name != want || (len(events) == 1) != (want != "") {
 			t.Errorf("port %d: %q, %q", port, name, events)
 		}

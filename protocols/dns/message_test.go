@@ -13,51 +13,54 @@ import (
 	"tidegate/protocols"
 )
 
-// unhex reads hex with spaces in it.
-func unhex(t testing.TB, s string) []byte {
+// unhex decodes hexadecimal digits with blanks between them.
+func unhex(t testing.TB, digits string) []byte {
 	t.Helper()
-	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	data, err := hex.DecodeString(strings.Join(strings.Fields(digits), ""))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b
+	return data
 }
 
-// ask is a query for name, as dnsmessage packs it.
-func ask(t testing.TB, id uint16, name string, typ dnsmessage.Type) []byte {
+// packQuery returns a query for name as package dnsmessage packs it.
+func packQuery(t testing.TB, id uint16, name string, typ dnsmessage.Type) []byte {
 	t.Helper()
-	m := dnsmessage.Message{
+	message := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: id, RecursionDesired: true},
 		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: typ, Class: dnsmessage.ClassINET}},
 	}
-	return pack(t, m)
+	return pack(t, message)
 }
 
-// reply is the answer to ask with the records given.
-func reply(t testing.TB, id uint16, name string, typ dnsmessage.Type, rcode dnsmessage.RCode, rr ...dnsmessage.ResourceBody) []byte {
+// packReply returns the answer to the query of packQuery, with the given records.
+func packReply(
+	t testing.TB, id uint16, name string, typ dnsmessage.Type, rcode dnsmessage.RCode, records ...dnsmessage.ResourceBody,
+) []byte {
 	t.Helper()
-	m := dnsmessage.Message{
+	message := dnsmessage.Message{
 		Header:    dnsmessage.Header{ID: id, Response: true, RecursionDesired: true, RecursionAvailable: true, RCode: rcode},
 		Questions: []dnsmessage.Question{{Name: dnsmessage.MustNewName(name), Type: typ, Class: dnsmessage.ClassINET}},
 	}
-	for _, r := range rr {
-		m.Answers = append(m.Answers, dnsmessage.Resource{
-			Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName(name), Class: dnsmessage.ClassINET, TTL: 60}, Body: r,
+	for _, body := range records {
+		message.Answers = append(message.Answers, dnsmessage.Resource{
+			Header: dnsmessage.ResourceHeader{Name: dnsmessage.MustNewName(name), Class: dnsmessage.ClassINET, TTL: 60},
+			Body:   body,
 		})
 	}
-	return pack(t, m)
+	return pack(t, message)
 }
 
-func pack(t testing.TB, m dnsmessage.Message) []byte {
+func pack(t testing.TB, message dnsmessage.Message) []byte {
 	t.Helper()
-	b, err := m.Pack()
+	data, err := message.Pack()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b
+	return data
 }
 
-// TestNamesAreWrittenLowerCaseAndEscaped: RFC 4343 section 2.1.
+// TestNamesAreWrittenLowerCaseAndEscaped checks the escapes of RFC 4343 section 2.1.
 func TestNamesAreWrittenLowerCaseAndEscaped(t *testing.T) {
 	check := func(wire, want string) {
 		t.Helper()
@@ -76,14 +79,14 @@ func TestNamesAreWrittenLowerCaseAndEscaped(t *testing.T) {
 	check("\x3f"+strings.Repeat("x", 63)+"\x00", strings.Repeat("x", 63))
 }
 
-// TestCompressionIsBounded: a pointer must point before the labels that it ends, and their number has a
-// bound.
-func TestCompressionIsBounded(t *testing.T) {
-	check := func(msg string, off int, want string, ok bool) {
+// TestCompressionPointersAreBounded: a pointer must point to a place before the labels that it ends. The
+// number of pointers in a name is limited.
+func TestCompressionPointersAreBounded(t *testing.T) {
+	check := func(data string, offset int, want string, ok bool) {
 		t.Helper()
-		got, _, err := appendName(nil, []byte(msg), off)
+		got, _, err := appendName(nil, []byte(data), offset)
 		if ok != (err == nil) || ok && string(got) != want {
-			t.Errorf("%q at %d: %q, %v; want %q, %v", msg, off, got, err, want, ok)
+			t.Errorf("%q at %d: %q, %v; want %q, %v", data, offset, got, err, want, ok)
 		}
 	}
 	check("\x03com\x00\x01a\xc0\x00", 5, "a.com", true)
@@ -98,6 +101,7 @@ func TestCompressionIsBounded(t *testing.T) {
 	check("\x01a", 0, "", false)                                                  // no end
 	check(strings.Repeat("\x3f"+strings.Repeat("x", 63), 4)+"\x00", 0, "", false) // 257 octets
 
+	// A chain of pointers, each to the one before it.
 	chain := []byte{0}
 	for i := range maxHops + 1 {
 		to := max(0, 1+2*(i-1))
@@ -110,14 +114,15 @@ func TestCompressionIsBounded(t *testing.T) {
 	check(string(chain), 1+2*maxHops, "", false)
 }
 
-// TestRecordDataIsWrittenAsInAZoneFile: one claim a record type.
+// TestRecordDataIsWrittenAsInAZoneFile checks each record type, by its number. Malformed data is written in
+// the form of RFC 3597.
 func TestRecordDataIsWrittenAsInAZoneFile(t *testing.T) {
 	check := func(typ uint16, data, want string) {
 		t.Helper()
-		b := unhex(t, data)
-		m := message{b: b}
-		m.appendData(record{typ: typ, end: len(b)})
-		if got := string(m.text); got != want {
+		wire := unhex(t, data)
+		parsed := message{b: wire}
+		parsed.appendData(record{typ: typ, end: len(wire)})
+		if got := string(parsed.text); got != want {
 			t.Errorf("%s %s:\n got %s\nwant %s", typeName(typ), data, got, want)
 		}
 	}
@@ -161,17 +166,17 @@ func TestRecordDataIsWrittenAsInAZoneFile(t *testing.T) {
 	check(99, strings.Repeat("ff"+strings.Repeat("61", 255), 8), strings.Repeat(`"`+strings.Repeat("a", 255)+`" `, 4)[:maxData]+"…")
 }
 
-// TestExtendedResponseCodeNeedsEDNS: its upper bits are in the OPT record.
-func TestExtendedResponseCodeNeedsEDNS(t *testing.T) {
-	b := unhex(t, "0001 8180 0001 0000 0000 0001 01 61 00 0001 0001  00 0029 1000 01 00 0000 0000")
-	var m message
-	if err := m.parse(b); err != nil || m.truncated || responseCode(m.rcode) != "BADVERS" {
-		t.Errorf("%v, cut %v, %s", err, m.truncated, responseCode(m.rcode))
+// TestExtendedResponseCodeIsReadFromEDNS: the upper bits of the code are in the OPT record.
+func TestExtendedResponseCodeIsReadFromEDNS(t *testing.T) {
+	data := unhex(t, "0001 8180 0001 0000 0000 0001 01 61 00 0001 0001  00 0029 1000 01 00 0000 0000")
+	var parsed message
+	if err := parsed.parse(data); err != nil || parsed.truncated || responseCode(parsed.rcode) != "BADVERS" {
+		t.Errorf("%v, cut %v, %s", err, parsed.truncated, responseCode(parsed.rcode))
 	}
 }
 
-// TestWordsForNumbers: mnemonics where IANA has one.
-func TestWordsForNumbers(t *testing.T) {
+// TestNumbersHaveTheMnemonicsOfIANA also checks numbers without a mnemonic.
+func TestNumbersHaveTheMnemonicsOfIANA(t *testing.T) {
 	check := func(got, want string) {
 		t.Helper()
 		if got != want {
@@ -191,8 +196,7 @@ func TestWordsForNumbers(t *testing.T) {
 	check(strings.Join(headerFlags(nil, 0xffff), " "), "AA TC RD RA AD CD")
 }
 
-// TestRegisteredDomain is the public suffix and a label.
-func TestRegisteredDomain(t *testing.T) {
+func TestRegisteredDomainIsPublicSuffixAndOneLabel(t *testing.T) {
 	check := func(name, want string) {
 		t.Helper()
 		if got := registeredDomain(name); got != want {
@@ -211,116 +215,121 @@ func TestRegisteredDomain(t *testing.T) {
 	check(`x.a\\.com`, `a\\.com`)
 }
 
-// TestDetectIsStrict: it must know DNS on any port and leave what only looks like it.
+// TestDetectIsStrict: detect recognises DNS on any port and rejects data that resembles it.
 func TestDetectIsStrict(t *testing.T) {
-	check := func(b []byte, want protocols.Match) {
+	check := func(data []byte, want protocols.Match) {
 		t.Helper()
-		if got := detect(protocols.Client, b); got != want {
-			t.Errorf("%x: %d, want %d", b, got, want)
+		if got := detect(protocols.Client, data); got != want {
+			t.Errorf("%x: %d, want %d", data, got, want)
 		}
 	}
-	q := ask(t, 7, "example.com.", dnsmessage.TypeA)
-	a := reply(t, 7, "example.com.", dnsmessage.TypeA, 0, &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}})
-	check(q, protocols.Yes)
-	check(a, protocols.Yes)
-	prefix := func(b []byte) []byte { return append([]byte{byte(len(b) >> 8), byte(len(b))}, b...) }
-	check(prefix(q), protocols.Yes)
-	check(prefix(a), protocols.Yes)
-	check(prefix(a)[:2+12+13+4], protocols.Yes) // its question is there
-	check(prefix(q)[:20], protocols.More)
-	check(prefix(q)[:1], protocols.More)
-	check(a[:len(a)-1], protocols.More)    // cut: the port decides
-	check(append(q, 0), protocols.More)    // a byte too many
-	check(make([]byte, 12), protocols.No)  // nothing but zeros
-	check(make([]byte, 100), protocols.No) //
+	query := packQuery(t, 7, "example.com.", dnsmessage.TypeA)
+	answer := packReply(t, 7, "example.com.", dnsmessage.TypeA, 0, &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}})
+	check(query, protocols.Yes)
+	check(answer, protocols.Yes)
+	prefix := func(data []byte) []byte { return append([]byte{byte(len(data) >> 8), byte(len(data))}, data...) }
+	check(prefix(query), protocols.Yes)
+	check(prefix(answer), protocols.Yes)
+	check(prefix(answer)[:2+12+13+4], protocols.Yes) // its question is there
+	check(prefix(query)[:20], protocols.More)
+	check(prefix(query)[:1], protocols.More)
+	check(answer[:len(answer)-1], protocols.More) // cut: the port decides
+	check(append(query, 0), protocols.More)       // a byte too many
+	check(make([]byte, 12), protocols.No)         // nothing but zeros
+	check(make([]byte, 100), protocols.No)        //
 	check([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), protocols.No)
 	check([]byte("*1\r\n$4\r\nPING\r\n"), protocols.No)
 	check(unhex(t, "16030100c8010000c40303000102030405060708"), protocols.No)
 	check(unhex(t, "4a0000000a382e302e333600"), protocols.No)
 	check(unhex(t, "1b00041004fa00004e5450000000000000000000000000000000000000000000"), protocols.No) // NTP-like
-	for id := range 1 << 16 {                                                                         // no id makes a stream of a datagram or the other way round
-		q[0], q[1] = byte(id>>8), byte(id)
-		if !isDatagram(q) || matchStream(q) == protocols.Yes {
+
+	for id := range 1 << 16 { // no id makes a stream of a datagram or the other way round
+		query[0], query[1] = byte(id>>8), byte(id)
+		if !isDatagram(query) || matchStream(query) == protocols.Yes {
 			t.Fatalf("id %d is taken for a length", id)
 		}
 	}
 }
 
-// TestSyncFindsTheNextMessage in the middle of a stream.
+// TestSyncFindsTheNextMessage starts at each byte of a message.
 func TestSyncFindsTheNextMessage(t *testing.T) {
-	q := ask(t, 7, "example.com.", dnsmessage.TypeA)
-	b := append([]byte{0, byte(len(q))}, q...)
-	for cut := range b {
-		junk := b[len(b)-cut:]
-		skip, m := resync(protocols.Client, append(bytes.Clone(junk), b...))
-		if skip != cut || m != protocols.Yes {
-			t.Errorf("behind %d bytes of a message: %d, %d", cut, skip, m)
+	query := packQuery(t, 7, "example.com.", dnsmessage.TypeA)
+	framed := append([]byte{0, byte(len(query))}, query...)
+	for cut := range framed {
+		junk := framed[len(framed)-cut:]
+		skip, match := resync(protocols.Client, append(bytes.Clone(junk), framed...))
+		if skip != cut || match != protocols.Yes {
+			t.Errorf("behind %d bytes of a message: %d, %d", cut, skip, match)
 		}
 	}
-	if skip, m := resync(protocols.Client, bytes.Repeat([]byte{0xff}, 5000)); skip < 4990 || m != protocols.More {
-		t.Errorf("nothing: %d, %d", skip, m)
+	if skip, match := resync(protocols.Client, bytes.Repeat([]byte{0xff}, 5000)); skip < 4990 || match != protocols.More {
+		t.Errorf("nothing: %d, %d", skip, match)
 	}
 }
 
-// FuzzMessage holds the parser against two others: what golang.org/x/net unpacks must be read too, with the
-// same question and answers, and no input may panic or write more than the caps allow.
+// FuzzMessage compares the parser with golang.org/x/net. A message that x/net unpacks must be read with the
+// same question and answers. No input may panic or exceed the limits.
 func FuzzMessage(f *testing.F) {
-	f.Add(ask(f, 7, "example.com.", dnsmessage.TypeA))
-	f.Add(reply(f, 7, "example.com.", dnsmessage.TypeMX, 0, &dnsmessage.MXResource{Pref: 1, MX: dnsmessage.MustNewName("mx.example.com.")},
+	f.Add(packQuery(f, 7, "example.com.", dnsmessage.TypeA))
+	f.Add(packReply(f, 7, "example.com.", dnsmessage.TypeMX, 0, &dnsmessage.MXResource{Pref: 1, MX: dnsmessage.MustNewName("mx.example.com.")},
 		&dnsmessage.TXTResource{TXT: []string{"a", "b"}}, &dnsmessage.AAAAResource{}))
 	f.Add([]byte("\x00\x01\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01\xc0\x0c\x00\x41\x00\x01\x00\x00\x00\x01\x00\x05\x00\x01\x00\x00\x01"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if len(b) > maxMessage {
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > maxMessage {
 			return
 		}
-		detect(protocols.Client, b)
-		resync(protocols.Server, b)
-		var m message
-		err := m.parse(b)
-		if len(m.text) > maxText+3*maxData+2*4*maxName || len(m.answers) > maxAnswers {
-			t.Fatalf("%d characters, %d answers", len(m.text), len(m.answers))
+		detect(protocols.Client, data)
+		resync(protocols.Server, data)
+		var parsed message
+		err := parsed.parse(data)
+		if len(parsed.text) > maxText+3*maxData+2*4*maxName || len(parsed.answers) > maxAnswers {
+			t.Fatalf("%d characters, %d answers", len(parsed.text), len(parsed.answers))
 		}
-		var p dnsmessage.Parser
-		h, err2 := p.Start(b)
+
+		// The other parser.
+		var parser dnsmessage.Parser
+		header, err2 := parser.Start(data)
 		if err2 != nil {
 			return
 		}
-		qs, err2 := p.AllQuestions()
-		if err2 != nil || len(qs) == 0 {
+		questions, err2 := parser.AllQuestions()
+		if err2 != nil || len(questions) == 0 {
 			return
 		}
 		if err != nil {
 			t.Fatalf("x/net reads the question, we say %v", err)
 		}
-		want, _, _ := appendName(nil, b, headerSize)
-		if got := m.text[m.question.from:m.question.to]; !bytes.Equal(got, want) || uint16(qs[0].Type) != m.qtype || h.ID != m.id {
-			t.Fatalf("question %s, id %d", got, m.id)
+		want, _, _ := appendName(nil, data, headerSize)
+		got := parsed.text[parsed.question.from:parsed.question.to]
+		if !bytes.Equal(got, want) || uint16(questions[0].Type) != parsed.qtype || header.ID != parsed.id {
+			t.Fatalf("question %s, id %d", got, parsed.id)
 		}
-		if rrs, err := p.AllAnswers(); err == nil && (len(rrs) > len(m.answers) && len(m.answers) < maxAnswers && len(m.text) < maxText) {
-			t.Fatalf("x/net has %d answers, we %d", len(rrs), len(m.answers))
+		records, err := parser.AllAnswers()
+		if err == nil && len(records) > len(parsed.answers) && len(parsed.answers) < maxAnswers && len(parsed.text) < maxText {
+			t.Fatalf("x/net has %d answers, we %d", len(records), len(parsed.answers))
 		}
 	})
 }
 
-// BenchmarkParse is a query and its answer of two records, parsed by us, by gopacket and by x/net.
+// BenchmarkParse parses a query and its answer of two records with tidegate, gopacket and x/net.
 func BenchmarkParse(b *testing.B) {
-	q := ask(b, 7, "www.example.com.", dnsmessage.TypeA)
-	a := reply(b, 7, "www.example.com.", dnsmessage.TypeA, 0,
+	query := packQuery(b, 7, "www.example.com.", dnsmessage.TypeA)
+	answer := packReply(b, 7, "www.example.com.", dnsmessage.TypeA, 0,
 		&dnsmessage.CNAMEResource{CNAME: dnsmessage.MustNewName("web.example.com.")}, &dnsmessage.AResource{A: [4]byte{192, 0, 2, 1}})
 	b.Run("tidegate", func(b *testing.B) {
 		b.ReportAllocs()
-		var m message
+		var parsed message
 		for b.Loop() {
-			if m.parse(q) != nil || m.parse(a) != nil || len(m.answers) != 2 {
+			if parsed.parse(query) != nil || parsed.parse(answer) != nil || len(parsed.answers) != 2 {
 				b.Fatal("parse")
 			}
 		}
 	})
 	b.Run("gopacket", func(b *testing.B) {
 		b.ReportAllocs()
-		var d layers.DNS
+		var decoded layers.DNS
 		for b.Loop() {
-			if d.DecodeFromBytes(q, gopacket.NilDecodeFeedback) != nil || d.DecodeFromBytes(a, gopacket.NilDecodeFeedback) != nil {
+			if decoded.DecodeFromBytes(query, gopacket.NilDecodeFeedback) != nil || decoded.DecodeFromBytes(answer, gopacket.NilDecodeFeedback) != nil {
 				b.Fatal("parse")
 			}
 		}
@@ -328,8 +337,8 @@ func BenchmarkParse(b *testing.B) {
 	b.Run("xnet", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			var m dnsmessage.Message
-			if m.Unpack(q) != nil || m.Unpack(a) != nil {
+			var unpacked dnsmessage.Message
+			if unpacked.Unpack(query) != nil || unpacked.Unpack(answer) != nil {
 				b.Fatal("parse")
 			}
 		}

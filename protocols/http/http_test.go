@@ -12,48 +12,50 @@ import (
 
 var list = []protocols.Protocol{Protocol}
 
-// short returns what most tests compare: method, original URL, status, body sizes, partial.
-func short(e *pipeline.Event) string {
-	h := e.Http
-	s := fmt.Sprintf("%s %s %d", h.Method, h.UrlOriginal, h.StatusCode)
-	if h.RequestBodyBytes+h.ResponseBodyBytes > 0 {
-		s += fmt.Sprintf(" %d/%d", h.RequestBodyBytes, h.ResponseBodyBytes)
+// short returns the fields that most tests compare: method, original URL, status, body sizes, partial.
+func short(event *pipeline.Event) string {
+	exchange := event.Http
+	text := fmt.Sprintf("%s %s %d", exchange.Method, exchange.UrlOriginal, exchange.StatusCode)
+	if exchange.RequestBodyBytes+exchange.ResponseBodyBytes > 0 {
+		text += fmt.Sprintf(" %d/%d", exchange.RequestBodyBytes, exchange.ResponseBodyBytes)
 	}
-	if e.Partial {
-		s += " partial"
+	if event.Partial {
+		text += " partial"
 	}
-	return strings.TrimSpace(s)
+	return strings.TrimSpace(text)
 }
 
-// play returns the events of steps: strings for the two sides, > the client's, < the server's; ">|" is its
-// FIN, ">~9" a gap of 9 bytes.
-func play(mid bool, show func(*pipeline.Event) string, steps ...string) []string {
+// play returns the events of steps. A step begins with > for the client or < for the server. Bytes follow, or
+// | for a FIN, or ~9 for a gap of 9 bytes.
+func play(midStream bool, show func(*pipeline.Event) string, steps ...string) []string {
 	var got []string
-	c := protocoltest.Conversation{MidStream: mid}
-	info := c.Info()
-	conn := protocols.NewSet(list, protocols.Default(), nil).Open(info, func(e *pipeline.Event) { got = append(got, show(e)) })
+	conversation := protocoltest.Conversation{MidStream: midStream}
+	conn := protocols.NewSet(list, protocols.Default(), nil).Open(conversation.Info(), func(event *pipeline.Event) {
+		got = append(got, show(event))
+	})
 	at := protocoltest.Start
-	for _, s := range steps {
+	for _, step := range steps {
 		at += 1e6
 		dir := protocols.Client
-		if s[0] == '<' {
+		if step[0] == '<' {
 			dir = protocols.Server
 		}
-		var n int
-		switch s = s[1:]; {
-		case s == "|":
+		var size int
+		switch step = step[1:]; {
+		case step == "|":
 			conn.End(dir, at)
-		case strings.HasPrefix(s, "~"):
-			_, _ = fmt.Sscan(s[1:], &n)
-			conn.Gap(dir, n, at)
+		case strings.HasPrefix(step, "~"):
+			_, _ = fmt.Sscan(step[1:], &size)
+			conn.Gap(dir, size, at)
 		default:
-			conn.Data(dir, []byte(s), at)
+			conn.Data(dir, []byte(step), at)
 		}
 	}
 	conn.Close(at + 1e6)
 	return got
 }
 
+// same compares events in the form of short or long.
 func same(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
@@ -61,9 +63,9 @@ func same(t *testing.T, got []string, want ...string) {
 	}
 }
 
-// in marks a string as sent by the client, out by the server, with line breaks as HTTP has them.
-func in(s string) string  { return ">" + strings.ReplaceAll(s, "\n", "\r\n") }
-func out(s string) string { return "<" + strings.ReplaceAll(s, "\n", "\r\n") }
+// in returns a step of the client, out one of the server. Line breaks become CRLF.
+func in(text string) string  { return ">" + strings.ReplaceAll(text, "\n", "\r\n") }
+func out(text string) string { return "<" + strings.ReplaceAll(text, "\n", "\r\n") }
 
 const (
 	get   = "GET /a HTTP/1.1\nHost: x\n\n"
@@ -119,11 +121,14 @@ func TestEarlyResponseWaitsForTheEndOfTheRequest(t *testing.T) {
 	same(t, play(false, short, in("PUT /u HTTP/1.1\nContent-Length: 4\n\nbo"), out("HTTP/1.1 413 Too Large\nContent-Length: 0\n\n"), in("dy")), "PUT /u 413 4/0")
 }
 
+// TestConnectLeadsToAnotherProtocol: the protocol in the tunnel is recognised, also if the client does not
+// wait for the reply.
 func TestConnectLeadsToAnotherProtocol(t *testing.T) {
 	tunnel := "HTTP/1.1 200 Connection established\n\n"
 	same(t, play(false, short, in("CONNECT h.example:443 HTTP/1.1\nHost: h.example:443\n\n"), out(tunnel), in(get), out(ok5)),
 		"CONNECT h.example:443 200", "GET /a 200 0/5")
 	same(t, play(false, short, in("CONNECT h:443 HTTP/1.1\n\n"), out(tunnel), ">\x16\x03\x01\x00\x05hello"), "CONNECT h:443 200")
+
 	// The client does not wait for the reply.
 	same(t, play(false, short, in("CONNECT h:443 HTTP/1.1\n\n"+get), out(tunnel), out(ok5)), "CONNECT h:443 200", "GET /a 200 0/5")
 	same(t, play(false, short, in("CONNECT h:443 HTTP/1.1\n\n"+get), out("HTTP/1.1 403 No\nContent-Length: 0\n\n"), out(ok5)), "CONNECT h:443 403", "GET /a 200 0/5")
@@ -136,23 +141,26 @@ func TestUpgradeEndsHTTP(t *testing.T) {
 	same(t, play(false, short, in(up+getB), out(ok5+empty)), "GET /ws 200 0/5", "GET /b 204")
 }
 
+// TestSmugglingIsMarked: a request with contradictory or malformed framing is partial.
 func TestSmugglingIsMarked(t *testing.T) {
-	counted := func(want string, steps ...string) {
+	checkFirst := func(want string, steps ...string) {
 		t.Helper()
 		got := play(false, short, steps...)
 		if len(got) == 0 || got[0] != want {
 			t.Errorf("got %q, want first %q", got, want)
 		}
 	}
-	counted("POST / 0 0/0 partial"[:len("POST / 0")]+" partial", in("POST / HTTP/1.1\nContent-Length: 6\nTransfer-Encoding: chunked\n\n0\n\n"))
-	counted("POST / 0 5/0 partial", in("POST / HTTP/1.1\nContent-Length: 5\nContent-Length: 6\n\nhello"))
-	counted("POST / 0 partial", in("POST / HTTP/1.1\nContent-Length: +5\n\nhello"))
-	counted("POST / 0 5/0 partial", in("POST / HTTP/1.1\nContent-Length : 5\n\nhello"))
-	counted("POST / 0 partial", in("POST / HTTP/1.1\nTransfer-Encoding: xchunked\n\n"))
+	checkFirst("POST / 0 partial", in("POST / HTTP/1.1\nContent-Length: 6\nTransfer-Encoding: chunked\n\n0\n\n"))
+	checkFirst("POST / 0 5/0 partial", in("POST / HTTP/1.1\nContent-Length: 5\nContent-Length: 6\n\nhello"))
+	checkFirst("POST / 0 partial", in("POST / HTTP/1.1\nContent-Length: +5\n\nhello"))
+	checkFirst("POST / 0 5/0 partial", in("POST / HTTP/1.1\nContent-Length : 5\n\nhello"))
+	checkFirst("POST / 0 partial", in("POST / HTTP/1.1\nTransfer-Encoding: xchunked\n\n"))
 }
 
-func TestCruftBehindAMessageIsPassedOver(t *testing.T) {
-	same(t, play(false, short, in(get), out(ok5+"cruft"), in(getB), out(empty)), "GET /a 200 0/5", "GET /b 204 partial"[:len("GET /b 204")])
+// TestCruftBehindAMessageIsSkipped: cruft behind a response is skipped; cruft behind a request marks the next
+// one.
+func TestCruftBehindAMessageIsSkipped(t *testing.T) {
+	same(t, play(false, short, in(get), out(ok5+"cruft"), in(getB), out(empty)), "GET /a 200 0/5", "GET /b 204")
 	same(t, play(false, short, in(get+"\x00\x01cruft\n"+getB), out(ok5+empty)), "GET /a 200 0/5", "GET /b 204 partial")
 }
 
@@ -164,18 +172,20 @@ func TestGapInABodyKeepsTheFraming(t *testing.T) {
 
 func TestGapInAHeadLosesOneTransaction(t *testing.T) {
 	same(t, play(false, short, in("GET /a HTTP/1.1\nHo"), ">~10", in("\n\n"+getB), out(ok5+empty)), "GET /a 200 0/5 partial", "GET /b 204 partial")
-	// The whole first response is lost: the client goes on, so it has had the response.
+
+	// The whole first response is lost. The next request of the client shows that it has received the
+	// response.
 	same(t, play(false, short, in(get), "<~80", in(getB), out(empty)), "GET /a 0 partial", "GET /b 204")
 	same(t, play(false, short, in(get), out("HTTP/1.1 200 O"), "<~50", in(getB), out(empty)), "GET /a 200 partial", "GET /b 204")
 }
 
-func TestMidStream(t *testing.T) {
+func TestMidStreamBeginsAtTheNextMessage(t *testing.T) {
 	same(t, play(true, short, in("tail of a body"+get), out(ok5)), "GET /a 200 0/5 partial")
 	same(t, play(true, short, out("rest of a body\n"+ok5), in(getB), out(empty)), "200 0/5 partial", "GET /b 204")
 	same(t, play(true, short, in(get), out(ok5)), "GET /a 200 0/5")
 }
 
-func TestRolesFlipped(t *testing.T) {
+func TestRolesGuessedWrongAreExchanged(t *testing.T) {
 	same(t, play(true, short, "<"+in(get)[1:], ">"+out(ok5)[1:]), "GET /a 200 0/5")
 	same(t, play(true, short, ">"+out(ok5)[1:], "<"+in(getB)[1:], ">"+out(empty)[1:]), "200 0/5 partial", "GET /b 204")
 }
@@ -189,7 +199,8 @@ func TestStateWithoutRepliesIsBounded(t *testing.T) {
 	if len(got) != 3*maxWaiting {
 		t.Fatalf("%d events, want one for each request", len(got))
 	}
-	// The responses of those that were let go are passed over, so that the others keep theirs.
+
+	// The responses of evicted requests are skipped, so that each other request keeps its own response.
 	steps = append(steps[:maxWaiting+1], out(strings.Repeat(ok5, maxWaiting)+empty))
 	got = play(false, short, steps...)
 	if len(got) != maxWaiting+1 || got[0] != "GET /a 0 partial" || got[1] != "GET /a 200 0/5" || got[maxWaiting] != "GET /a 204" {
@@ -197,15 +208,16 @@ func TestStateWithoutRepliesIsBounded(t *testing.T) {
 	}
 }
 
-func TestFields(t *testing.T) {
+// TestFieldsAreReadAndRedacted checks the fields of an exchange that the other tests leave out.
+func TestFieldsAreReadAndRedacted(t *testing.T) {
 	one := func(steps ...string) *pipeline.Event {
 		t.Helper()
-		var e *pipeline.Event
-		play(false, func(x *pipeline.Event) string { e = x; return "" }, steps...)
-		if e == nil {
+		var last *pipeline.Event
+		play(false, func(event *pipeline.Event) string { last = event; return "" }, steps...)
+		if last == nil {
 			t.Fatal("no event")
 		}
-		return e
+		return last
 	}
 	is := func(what, got, want string) {
 		t.Helper()
@@ -213,31 +225,34 @@ func TestFields(t *testing.T) {
 			t.Errorf("%s is %q, want %q", what, got, want)
 		}
 	}
-	e := one(in("GET http://User:pw@WWW.Example.com:8080/a/b?x=1&token=abc#f HTTP/1.1\nHost: other\nUser-Agent: curl/8\nReferer: http://r/?password=p&y=2\n"+
+	event := one(in("GET http://User:pw@WWW.Example.com:8080/a/b?x=1&token=abc#f HTTP/1.1\nHost: other\nUser-Agent: curl/8\nReferer: http://r/?password=p&y=2\n"+
 		"X-Forwarded-For: 1.2.3.4, 5.6.7.8\nAuthorization: Basic dXNlcjpzZWNyZXQ=\nCookie: a=b\nContent-Type: Text/HTML; charset=x\n\n"),
 		out("HTTP/1.1 302 Found here\nServer: nginx\nLocation: /l?code=abc\nContent-Type: application/json\nContent-Length: 0\n\n"))
-	h := e.Http
-	is("original", h.UrlOriginal, "http://REDACTED@WWW.Example.com:8080/a/b?x=1&token=REDACTED#f")
-	is("path", h.UrlPath, "/a/b")
-	is("query", h.UrlQuery, "x=1&token=REDACTED")
-	is("domain", h.UrlDomain, "www.example.com")
-	is("agent", h.UserAgent, "curl/8")
-	is("referrer", h.Referrer, "http://r/?password=REDACTED&y=2")
-	is("forwarded", strings.Join(h.XForwardedFor, "|"), "1.2.3.4|5.6.7.8")
-	is("scheme", strings.Join(h.Authorization, "|"), "Basic")
-	is("user", h.UserName, "user")
-	is("request type", h.RequestMimeType, "text/html")
-	is("response type", h.ResponseMimeType, "application/json")
-	is("server", h.Server, "nginx")
-	is("location", h.Location, "/l?code=REDACTED")
-	is("phrase", h.StatusPhrase, "Found here")
-	is("version", h.Version, "1.1")
-	is("outcome", e.Outcome.Name(), "success")
-	if s := protocoltest.Text(e); strings.Contains(s, "secret") || strings.Contains(s, "pw") || strings.Contains(s, "abc") || strings.Contains(s, "a=b") {
-		t.Errorf("a secret is left in %s", s)
+	exchange := event.Http
+	is("original", exchange.UrlOriginal, "http://REDACTED@WWW.Example.com:8080/a/b?x=1&token=REDACTED#f")
+	is("path", exchange.UrlPath, "/a/b")
+	is("query", exchange.UrlQuery, "x=1&token=REDACTED")
+	is("domain", exchange.UrlDomain, "www.example.com")
+	is("agent", exchange.UserAgent, "curl/8")
+	is("referrer", exchange.Referrer, "http://r/?password=REDACTED&y=2")
+	is("forwarded", strings.Join(exchange.XForwardedFor, "|"), "1.2.3.4|5.6.7.8")
+	is("scheme", strings.Join(exchange.Authorization, "|"), "Basic")
+	is("user", exchange.UserName, "user")
+	is("request type", exchange.RequestMimeType, "text/html")
+	is("response type", exchange.ResponseMimeType, "application/json")
+	is("server", exchange.Server, "nginx")
+	is("location", exchange.Location, "/l?code=REDACTED")
+	is("phrase", exchange.StatusPhrase, "Found here")
+	is("version", exchange.Version, "1.1")
+	is("outcome", event.Outcome.Name(), "success")
+	text := protocoltest.Text(event)
+	for _, secret := range []string{"secret", "pw", "abc", "a=b"} {
+		if strings.Contains(text, secret) {
+			t.Errorf("a secret is left in %s", text)
+		}
 	}
-	if e.Duration != 1e6 || e.Timestamp != protocoltest.Start+1e6 {
-		t.Errorf("duration %d from %d", e.Duration, e.Timestamp)
+	if event.Duration != 1e6 || event.Timestamp != protocoltest.Start+1e6 {
+		t.Errorf("duration %d from %d", event.Duration, event.Timestamp)
 	}
 
 	is("bare credential", strings.Join(one(in("GET / HTTP/1.1\nAuthorization: abcdef\n\n")).Http.Authorization, ""), "REDACTED")
@@ -251,34 +266,35 @@ func TestFields(t *testing.T) {
 	is("failure", one(in(get), out("HTTP/1.1 500 No\nContent-Length: 0\n\n")).Outcome.Name(), "failure")
 }
 
-func TestDetect(t *testing.T) {
-	check := func(dir protocols.Dir, in string, want protocols.Match) {
+func TestDetectIsStrict(t *testing.T) {
+	check := func(dir protocols.Dir, data string, want protocols.Match) {
 		t.Helper()
-		if got := detect(dir, []byte(in)); got != want {
-			t.Errorf("%q is %d, want %d", in, got, want)
+		if got := detect(dir, []byte(data)); got != want {
+			t.Errorf("%q is %d, want %d", data, got, want)
 		}
 	}
-	const c, s = protocols.Client, protocols.Server
-	check(c, "GET", protocols.More)
-	check(c, "GET / HTTP/1.1", protocols.More)
-	check(c, "GET / HTTP/1.1\r\n", protocols.Yes)
-	check(c, "get / HTTP/1.0\n", protocols.Yes)
-	check(c, "GET /"+strings.Repeat("x", maxRequestLine), protocols.Yes)
-	check(c, "FOO /"+strings.Repeat("x", maxRequestLine), protocols.More)
-	check(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", protocols.No)
-	check(c, "INVITE sip:a@b SIP/2.0\r\n", protocols.No)
-	check(c, "OPTIONS rtsp://h/ RTSP/1.0\r\n", protocols.No)
-	check(c, "get key\r\n", protocols.No)
-	check(c, "EHLO host\r\n", protocols.No)
-	check(c, "\x16\x03\x01", protocols.No)
-	check(s, "HTT", protocols.More)
-	check(s, "HTTP/1.1 200", protocols.More)
-	check(s, "HTTP/1.1 200\r", protocols.Yes)
-	check(s, "HTTP/1.1 2000", protocols.No)
-	check(s, "HTTP/2 200 OK", protocols.No)
-	check(s, "220 mail ESMTP\r\n", protocols.No)
+	const client, server = protocols.Client, protocols.Server
+	check(client, "GET", protocols.More)
+	check(client, "GET / HTTP/1.1", protocols.More)
+	check(client, "GET / HTTP/1.1\r\n", protocols.Yes)
+	check(client, "get / HTTP/1.0\n", protocols.Yes)
+	check(client, "GET /"+strings.Repeat("x", maxRequestLine), protocols.Yes)
+	check(client, "FOO /"+strings.Repeat("x", maxRequestLine), protocols.More)
+	check(client, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", protocols.No)
+	check(client, "INVITE sip:a@b SIP/2.0\r\n", protocols.No)
+	check(client, "OPTIONS rtsp://h/ RTSP/1.0\r\n", protocols.No)
+	check(client, "get key\r\n", protocols.No)
+	check(client, "EHLO host\r\n", protocols.No)
+	check(client, "\x16\x03\x01", protocols.No)
+	check(server, "HTT", protocols.More)
+	check(server, "HTTP/1.1 200", protocols.More)
+	check(server, "HTTP/1.1 200\r", protocols.Yes)
+	check(server, "HTTP/1.1 2000", protocols.No)
+	check(server, "HTTP/2 200 OK", protocols.No)
+	check(server, "220 mail ESMTP\r\n", protocols.No)
 }
 
+// FuzzParse checks the properties of every parser with arbitrary bytes.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(in(get + getB)[1:]), []byte(out(ok5 + empty)[1:]), uint8(3), uint8(0))
 	f.Add([]byte("CONNECT A000 \n\nAAA HTTP/1.\n\n"), []byte("HTTP/1.0 00000"), uint8(1), uint8(0))
@@ -289,30 +305,38 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(protocoltest.Fuzz(list))
 }
 
-func TestVersionZeroPointNine(t *testing.T) {
+// TestRequestOfHTTP09IsAnEvent: a line without a version is a request of HTTP/0.9.
+func TestRequestOfHTTP09IsAnEvent(t *testing.T) {
 	same(t, play(false, long, in("GET /old\n\n"), out("<html>old</html>"), "<|"), "GET /old 0.9 0/16 partial=false")
 	same(t, play(false, long, in("GET /old\n"), out("HTTP/1.0 400 Bad\n\nno"), "<|"), "GET /old 0.9 400 0/2 partial=false")
-	// A head that the server answers before its end is all that there was.
+
+	// The request is emitted with the part of its head that precedes the response.
 	same(t, play(false, long, in("GET /slow HTTP/1.1\nHost: x\n"), out("HTTP/1.1 408 Request Timeout\nContent-Length: 0\n\n")), "GET /slow 1.1 408 0/0 partial=true")
 }
 
-// long is short with the version, and says in words what short leaves out.
-func long(e *pipeline.Event) string {
-	h := e.Http
+// long returns the fields of short and the version. It includes zero sizes and the absence of losses.
+func long(event *pipeline.Event) string {
+	exchange := event.Http
 	status := ""
-	if h.StatusCode > 0 {
-		status = fmt.Sprintf(" %d", h.StatusCode)
+	if exchange.StatusCode > 0 {
+		status = fmt.Sprintf(" %d", exchange.StatusCode)
 	}
-	return fmt.Sprintf("%s %s %s%s %d/%d partial=%v", h.Method, h.UrlOriginal, h.Version, status, h.RequestBodyBytes, h.ResponseBodyBytes, e.Partial)
+	return fmt.Sprintf("%s %s %s%s %d/%d partial=%v", exchange.Method, exchange.UrlOriginal, exchange.Version, status,
+		exchange.RequestBodyBytes, exchange.ResponseBodyBytes, event.Partial)
 }
 
 func TestMalformedRequestLinesAreRequests(t *testing.T) {
 	bad := "HTTP/1.0 400 Bad Request\nContent-Length: 0\n\n"
-	for _, line := range []string{"GET / HTTP/1.", "GET /HTTP/1.1", "OPTIONS HTTP/1.1", "OPTIONS", "CCM_POST /HTTP/1.1", "GET  /two  HTTP/1.1", "get / HTTP/1.1", "GET / HTTP/1.10"} {
+	methodAndStatus := func(event *pipeline.Event) string { return fmt.Sprint(event.Http.Method, event.Http.StatusCode) }
+	for _, line := range []string{
+		"GET / HTTP/1.", "GET /HTTP/1.1", "OPTIONS HTTP/1.1", "OPTIONS", "CCM_POST /HTTP/1.1",
+		"GET  /two  HTTP/1.1", "get / HTTP/1.1", "GET / HTTP/1.10",
+	} {
 		method, _, _ := strings.Cut(line, " ")
-		got := play(false, func(e *pipeline.Event) string { return fmt.Sprint(e.Http.Method, e.Http.StatusCode) }, in(line+"\nHost: x\n\n"), out(bad))
-		same(t, got, method+"400")
+		same(t, play(false, methodAndStatus, in(line+"\nHost: x\n\n"), out(bad)), method+"400")
 	}
+
+	// Without a method, only the response is an event.
 	for _, line := range []string{"GET/ HTTP/1.1", "GET/HTTP/1.1", "\xc3\xc2 / HTTP/1.1"} {
 		same(t, play(false, short, in(line+"\nHost: x\n\n"), out(bad)), "400 partial")
 	}
@@ -324,8 +348,9 @@ func TestOddStatusIsReadAsClientsDo(t *testing.T) {
 	}
 }
 
-func TestCutHeadsSayWhatTheySay(t *testing.T) {
-	same(t, play(true, short, in(get), out(ok5), in("GET /images/box.gif HT")[:len("GET /images/box.gif HT")+1], ">~80", out("HTTP/1.1 200 OK\nServer: x"), "<~500"),
+// TestHeadThatIsCutByAGapIsReadUpToTheGap also checks that a secret in the part before the gap is redacted.
+func TestHeadThatIsCutByAGapIsReadUpToTheGap(t *testing.T) {
+	same(t, play(true, short, in(get), out(ok5), in("GET /images/box.gif HT"), ">~80", out("HTTP/1.1 200 OK\nServer: x"), "<~500"),
 		"GET /a 200 0/5", "GET /images/box.gif 200 partial")
 	same(t, play(false, short, in(get), out(ok5), in("GET /?password=se"), ">~80", out(empty)), "GET /a 200 0/5", "GET /?password=REDACTED 204 partial")
 }

@@ -2,13 +2,14 @@ package http
 
 import "testing"
 
-// TestNestedInAnotherProtocol: what begins behind the words of a proxy is found, whoever opened the
-// connection.
-func TestNestedInAnotherProtocol(t *testing.T) {
+// TestHTTPBehindTheMessagesOfAProxyIsFound, whichever side opened the connection.
+func TestHTTPBehindTheMessagesOfAProxyIsFound(t *testing.T) {
 	same(t, play(false, short, ">\x05\x01\x00", "<\x05\x00", ">\x05\x01\x00\x01\x0a\x00\x00\x01\x00\x50", "<\x05\x00\x00\x01\x0a\x00\x00\x01\x00\x50",
 		in(get), out(ok5), in(getB), out(empty)), "GET /a 200 0/5", "GET /b 204")
 	same(t, play(false, short, "<"+in(get)[1:], ">"+out(ok5)[1:]), "GET /a 200 0/5")
-	// In the middle of what one side says only behind an answer that is known, and not without an end.
+
+	// A request behind other bytes of the client is found once a response is recognised. The search is
+	// limited.
 	same(t, play(false, short, ">\x05\x01\x00", in(get), out(ok5)), "GET /a 200 0/5 partial")
 	steps := []string{}
 	for range 100 {

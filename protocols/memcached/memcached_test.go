@@ -12,35 +12,38 @@ import (
 
 var list = []protocols.Protocol{Protocol}
 
-// short returns what most tests compare: command, keys, and what came back.
-func short(e *pipeline.Event) string {
-	m := e.Memcached
-	s := strings.TrimSpace(m.Command + " " + strings.Join(m.Keys, " "))
+// short returns the fields that most tests compare: command, keys, status or error, hits, bytes, partial.
+func short(event *pipeline.Event) string {
+	command := event.Memcached
+	text := strings.TrimSpace(command.Command + " " + strings.Join(command.Keys, " "))
 	switch {
-	case m.Error != "":
-		s += " ! " + m.Error
-	case m.Status != "":
-		s += " = " + m.Status
+	case command.Error != "":
+		text += " ! " + command.Error
+	case command.Status != "":
+		text += " = " + command.Status
 	default:
-		s += ", no reply"
+		text += ", no reply"
 	}
-	if m.Hits+m.Misses > 0 {
-		s += fmt.Sprintf(" %d hits %d misses", m.Hits, m.Misses)
+	if command.Hits+command.Misses > 0 {
+		text += fmt.Sprintf(" %d hits %d misses", command.Hits, command.Misses)
 	}
-	if m.ValueBytes > 0 {
-		s += fmt.Sprintf(" %d bytes", m.ValueBytes)
+	if command.ValueBytes > 0 {
+		text += fmt.Sprintf(" %d bytes", command.ValueBytes)
 	}
-	if e.Partial {
-		s += " partial"
+	if event.Partial {
+		text += " partial"
 	}
-	return s
+	return text
 }
 
-// play returns the events of steps: > the client's bytes, < the server's; "gap 9" instead of bytes is a gap.
+// play returns the events of steps. A step begins with > for the client or < for the server. Bytes follow, or
+// "gap 9" for a gap of 9 bytes.
 func play(midStream bool, steps ...string) []string {
 	var got []string
-	c := protocoltest.Conversation{MidStream: midStream, Port: 11211}
-	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(c.Info(), func(e *pipeline.Event) { got = append(got, short(e)) })
+	conversation := protocoltest.Conversation{MidStream: midStream, Port: 11211}
+	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(conversation.Info(), func(event *pipeline.Event) {
+		got = append(got, short(event))
+	})
 	at := protocoltest.Start
 	for _, step := range steps {
 		at += 1e6
@@ -48,9 +51,9 @@ func play(midStream bool, steps ...string) []string {
 		if step[0] == '<' {
 			dir = protocols.Server
 		}
-		var n int
-		if k, _ := fmt.Sscanf(step[1:], "gap %d", &n); k == 1 {
-			conn.Gap(dir, n, at)
+		var size int
+		if found, _ := fmt.Sscanf(step[1:], "gap %d", &size); found == 1 {
+			conn.Gap(dir, size, at)
 		} else {
 			conn.Data(dir, []byte(step[1:]), at)
 		}
@@ -59,6 +62,7 @@ func play(midStream bool, steps ...string) []string {
 	return got
 }
 
+// same compares events in the form of short.
 func same(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
@@ -93,8 +97,8 @@ func TestCommandAndReplyAreOneEvent(t *testing.T) {
 	check("get k\r\n", "VALUE k 0 1\r\nx\r\nSERVER_ERROR out of memory\r\n", "get k ! out of memory")
 }
 
-// TestLinesThatTheServerRejects: each is a command of its own, since the server answers each.
-func TestLinesThatTheServerRejects(t *testing.T) {
+// TestRejectedLineIsACommand: the server answers each line that it rejects, so each is a command.
+func TestRejectedLineIsACommand(t *testing.T) {
 	check := func(command, reply, want string) {
 		t.Helper()
 		same(t, play(false, ">version\r\n", "<VERSION 1.6.18\r\n", ">"+command, "<"+reply, ">mn\r\n", "<MN\r\n"), "version = VERSION", want, "mn = MN")
@@ -106,7 +110,7 @@ func TestLinesThatTheServerRejects(t *testing.T) {
 	check("\r\n", "ERROR\r\n", " ! ERROR")
 }
 
-func TestMetaCommands(t *testing.T) {
+func TestMetaCommandAndReplyAreOneEvent(t *testing.T) {
 	check := func(command, reply, want string) {
 		t.Helper()
 		same(t, play(false, ">"+command, "<"+reply), want)
@@ -119,7 +123,8 @@ func TestMetaCommands(t *testing.T) {
 	check("mn\r\n", "MN\r\n", "mn = MN")
 }
 
-// TestNoReplyIsExpected: with noreply, to quit, and in a quiet batch, whose end is the reply MN.
+// TestNoReplyIsExpected: commands with noreply, quit and the quiet commands of a batch that ends with MN have
+// no reply.
 func TestNoReplyIsExpected(t *testing.T) {
 	same(t, play(false, ">set a 0 0 1 noreply\r\nx\r\nflush_all noreply\r\nincr a 1 noreply\r\nget b\r\n", "<END\r\n", ">quit\r\n"),
 		"set a, no reply 1 bytes", "flush_all, no reply", "incr a, no reply", "get b = END 0 hits 1 misses", "quit, no reply")
@@ -127,20 +132,22 @@ func TestNoReplyIsExpected(t *testing.T) {
 		"mg a, no reply", "mg b, no reply", "mg c, no reply", "mn = MN", "get d = END 0 hits 1 misses")
 }
 
-func TestValuesThatLookLikeTheProtocol(t *testing.T) {
+func TestValueThatContainsCommandsIsSkipped(t *testing.T) {
 	const value = "END\r\nVALUE a 0 1\r\nSTORED\r\nget b\r\n"
 	same(t, play(false, fmt.Sprintf(">set k 0 0 %d\r\n%s\r\nget k\r\n", len(value), value), fmt.Sprintf("<STORED\r\nVALUE k 0 %d\r\n%s\r\nEND\r\n", len(value), value)),
 		"set k = STORED 33 bytes", "get k = END 1 hits 0 misses 33 bytes")
 }
 
-func TestLostBytes(t *testing.T) {
-	// Of a value: its size is known, so is the place behind it.
+func TestGapCostsTheAffectedCommandsOnly(t *testing.T) {
+	// A gap in a value: the size of the value gives the place behind it.
 	same(t, play(false, ">get k\r\n", "<VALUE k 0 1000\r\nab", "<gap 998", "<\r\nEND\r\n", ">get l\r\n", "<END\r\n"),
 		"get k = END 1 hits 0 misses 1000 bytes partial", "get l = END 0 hits 1 misses")
 	same(t, play(false, ">set k 0 0 1000\r\nab", ">gap 998", ">\r\n", "<STORED\r\n"), "set k = STORED 1000 bytes partial")
-	// Of a reply: what follows may be data, until the client goes on.
+
+	// A gap in a reply: the bytes that follow may be data, until the client sends the next command.
 	same(t, play(false, ">get a\r\n", "<gap 40", "<STORED\r\n", ">get b\r\n", "<END\r\n"), "get a, no reply partial", "get b = END 0 hits 1 misses")
-	// Of commands: the next one is found, and its reply may be that of a lost one.
+
+	// A gap in the commands: the next command is found. Its reply may be that of a lost command.
 	same(t, play(false, ">get a\r\n", "<END\r\n", ">gap 7", ">get b\r\n", "<END\r\n"), "get a = END 0 hits 1 misses", "get b = END 0 hits 1 misses partial")
 }
 
@@ -154,13 +161,12 @@ func TestWatchEndsTheDialogue(t *testing.T) {
 	same(t, play(false, ">watch fetchers\r\n", "<OK\r\n", "<ts=1 gid=1 type=item_get key=a\n"), "watch = OK")
 }
 
-// TestWhatOthersMaySayDecidesNothing: a line of which each side may belong to another protocol does not
-// decide.
-func TestWhatOthersMaySayDecidesNothing(t *testing.T) {
-	check := func(dir protocols.Dir, b string, want protocols.Match) {
+// TestDetectIsStrict: a line that may belong to another protocol does not decide.
+func TestDetectIsStrict(t *testing.T) {
+	check := func(dir protocols.Dir, text string, want protocols.Match) {
 		t.Helper()
-		if got := detect(dir, []byte(b)); got != want {
-			t.Errorf("%q: %v, want %v", b, got, want)
+		if got := detect(dir, []byte(text)); got != want {
+			t.Errorf("%q: %v, want %v", text, got, want)
 		}
 	}
 	check(protocols.Client, "get key\r\n", protocols.More)
@@ -177,16 +183,18 @@ func TestWhatOthersMaySayDecidesNothing(t *testing.T) {
 	check(protocols.Server, "220 ready\r\n", protocols.No)
 }
 
+// FuzzParse checks the properties of every parser with arbitrary bytes.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("get a\r\n"), []byte("END\r\n"), uint8(1), uint8(0))
 	f.Add([]byte("set k 0 0 5\r\nhello\r\nmg k v q\r\nmn\r\n"), []byte("STORED\r\nVA 1\r\nx\r\nMN\r\n"), uint8(3), uint8(7))
 	f.Fuzz(protocoltest.Fuzz(list))
 }
 
+// BenchmarkGet measures a get and its reply through the framework.
 func BenchmarkGet(b *testing.B) {
-	c := protocoltest.Conversation{Port: 11211}
+	conversation := protocoltest.Conversation{Port: 11211}
 	request, reply := []byte("get user:1\r\n"), []byte("VALUE user:1 0 5\r\nhello\r\nEND\r\n")
-	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(c.Info(), func(e *pipeline.Event) { e.ReturnToVTPool() })
+	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(conversation.Info(), func(event *pipeline.Event) { event.ReturnToVTPool() })
 	at := protocoltest.Start
 	b.ReportAllocs()
 	for b.Loop() {

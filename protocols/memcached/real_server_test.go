@@ -20,18 +20,19 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the goldens")
 
-// TestTranscripts compares the events of each recorded connection with its golden in testdata.
-func TestTranscripts(t *testing.T) {
+// TestTranscriptsMatchTheirGoldens compares the events of each recorded connection with its golden in
+// testdata.
+func TestTranscriptsMatchTheirGoldens(t *testing.T) {
 	files, err := filepath.Glob("../testdata/memcached/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no transcripts")
 	}
 	for _, path := range files {
-		c, err := protocoltest.ReadTranscript(path)
+		conversation, err := protocoltest.ReadTranscript(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		events, _ := c.Play(list)
+		events, _ := conversation.Play(list)
 		got := strings.Join(events, "\n") + "\n"
 		golden := filepath.Join("testdata", strings.TrimSuffix(filepath.Base(path), ".txt")+".golden")
 		if *update {
@@ -47,9 +48,9 @@ func TestTranscripts(t *testing.T) {
 	}
 }
 
-// TestRealServer sends the commands of the transcripts to a memcached of this machine and reads both
-// directions: the classic commands have the same events as when they were recorded.
-func TestRealServer(t *testing.T) {
+// TestRealServerYieldsTheRecordedEvents sends the commands of the transcript "classic" to the installed
+// memcached. The events must be those of the recording.
+func TestRealServerYieldsTheRecordedEvents(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts a memcached")
 	}
@@ -58,11 +59,15 @@ func TestRealServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var got []string
-	live := protocols.NewSet(list, protocols.Default(), nil).Open(recorded.Info(), func(e *pipeline.Event) { got = append(got, short(e)) })
-	var want []string
-	replay := protocols.NewSet(list, protocols.Default(), nil).Open(recorded.Info(), func(e *pipeline.Event) { want = append(want, short(e)) })
+	open := func(events *[]string) *protocols.Conn {
+		set := protocols.NewSet(list, protocols.Default(), nil)
+		return set.Open(recorded.Info(), func(event *pipeline.Event) { *events = append(*events, short(event)) })
+	}
+	var got, want []string
+	live, replay := open(&got), open(&want)
 
+	// The recording is replayed. Each step of the client is also sent to the server, whose reply is read at
+	// once.
 	at := protocoltest.Start
 	for i, step := range recorded.Steps {
 		at += 1e6
@@ -89,14 +94,14 @@ func TestRealServer(t *testing.T) {
 func readReply(t *testing.T, server net.Conn, recorded []byte) []byte {
 	t.Helper()
 	var reply []byte
-	buf := make([]byte, 4096)
+	buffer := make([]byte, 4096)
 	_ = server.SetReadDeadline(time.Now().Add(10 * time.Second))
 	for bytes.Count(reply, []byte("\n")) < bytes.Count(recorded, []byte("\n")) {
-		n, err := server.Read(buf)
+		size, err := server.Read(buffer)
 		if err != nil {
 			t.Fatalf("after %q: %v", reply, err)
 		}
-		reply = append(reply, buf[:n]...)
+		reply = append(reply, buffer[:size]...)
 	}
 	return reply
 }
@@ -109,12 +114,12 @@ func startServer(t *testing.T) net.Conn {
 	if err != nil {
 		t.Fatal("memcached is not installed; deploy/setup-test.sh installs it")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	listener.Close()
 	cmd := exec.Command(program, "-u", "nobody", "-l", "127.0.0.1", "-p", port, "-m", "16")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

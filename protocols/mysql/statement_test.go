@@ -5,12 +5,13 @@ import (
 	"testing"
 )
 
-// TestMethodIsTheFirstWord in upper case, comments and brackets passed.
+// TestMethodIsTheFirstWord: the method is the first word in upper case, without comments and brackets before
+// it.
 func TestMethodIsTheFirstWord(t *testing.T) {
-	check := func(in, want string) {
+	check := func(sql, want string) {
 		t.Helper()
-		if got := method([]byte(in)); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
+		if got := method([]byte(sql)); got != want {
+			t.Errorf("%q: %q, want %q", sql, got, want)
 		}
 	}
 	check("select 1", "SELECT")
@@ -25,7 +26,7 @@ func TestMethodIsTheFirstWord(t *testing.T) {
 	check(strings.Repeat("a", 100), "")
 }
 
-// FuzzMethod scans any text: no panic.
+// FuzzMethod scans arbitrary text. No function may panic.
 func FuzzMethod(f *testing.F) {
 	f.Add("SELECT 1")
 	f.Add("/*!")

@@ -11,26 +11,27 @@ import (
 	"tidegate/protocols"
 )
 
-// A Step is one action of one side: it sends Data, or bytes that are not in the capture (Gap), or its FIN (End).
+// A Step is one action of one side. The side sends Data, bytes that the capture lost (Gap) or its FIN (End).
 type Step struct {
 	Dir  protocols.Dir
 	Data []byte
-	Gap  int
+	Gap  int // number of lost bytes
 	End  bool
 	At   int64 // ms since Start; 0: a millisecond after the step before
 }
 
-// A Conversation is one connection.
+// A Conversation is a connection as the steps of its two sides. The zero value is a TCP connection that
+// begins with a SYN.
 type Conversation struct {
-	Name      string
+	Name      string // path of the transcript
 	UDP       bool
-	MidStream bool
+	MidStream bool   // no SYN was seen
 	Flipped   bool   // opened with client and server the wrong way round
 	Port      uint16 // of the server
 	Steps     []Step
 }
 
-// Start is the time of the first step of every conversation, ns.
+// Start is the time from which Step.At counts, in ns since 1970.
 const Start = int64(1_700_000_000_000_000_000)
 
 // Client returns a step of the client.
@@ -54,26 +55,27 @@ func ReadTranscript(path string) (Conversation, error) {
 	if err != nil {
 		return conversation, fmt.Errorf("read transcript: %w", err)
 	}
-	var wait int64
-	now := int64(0)
+
+	var now, wait int64 // ms since Start; ms that pass before the next step
 	for i, line := range strings.Split(string(data), "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		if err := conversation.line(line, &wait); err != nil {
+		if err := conversation.readLine(line, &wait); err != nil {
 			return conversation, fmt.Errorf("%s:%d: %w", path, i+1, err)
 		}
-		if n := len(conversation.Steps); n > 0 && conversation.Steps[n-1].At == 0 {
+		if last := len(conversation.Steps) - 1; last >= 0 && conversation.Steps[last].At == 0 {
 			now += 1 + wait
 			wait = 0
-			conversation.Steps[n-1].At = now
+			conversation.Steps[last].At = now
 		}
 	}
 	return conversation, nil
 }
 
-func (c *Conversation) line(line string, wait *int64) error {
+// readLine reads one line of a transcript, without blanks around it. A "+" line adds to wait.
+func (c *Conversation) readLine(line string, wait *int64) error {
 	word, rest, _ := strings.Cut(line, " ")
 	rest = strings.TrimSpace(rest)
 	switch word {
@@ -82,32 +84,20 @@ func (c *Conversation) line(line string, wait *int64) error {
 	case "midstream":
 		c.MidStream = true
 	case "port":
-		n, err := strconv.ParseUint(rest, 10, 16)
-		c.Port = uint16(n)
+		port, err := strconv.ParseUint(rest, 10, 16)
+		c.Port = uint16(port)
 		return err
 	case "+":
-		n, err := strconv.ParseInt(rest, 10, 64)
-		*wait += n
+		milliseconds, err := strconv.ParseInt(rest, 10, 64)
+		*wait += milliseconds
 		return err
 	case ">", "<":
-		step := Step{Dir: protocols.Client}
+		step, err := parseStep(rest)
+		if err != nil {
+			return err
+		}
 		if word == "<" {
 			step.Dir = protocols.Server
-		}
-		if rest == "end" {
-			step.End = true
-		} else if n, ok := strings.CutPrefix(rest, "gap "); ok {
-			v, err := strconv.Atoi(n)
-			if err != nil {
-				return err
-			}
-			step.Gap = v
-		} else {
-			v, err := strconv.Unquote(rest)
-			if err != nil {
-				return fmt.Errorf("unquote: %w", err)
-			}
-			step.Data = []byte(v)
 		}
 		c.Steps = append(c.Steps, step)
 	default:
@@ -116,11 +106,32 @@ func (c *Conversation) line(line string, wait *int64) error {
 	return nil
 }
 
-// Info returns what the connection of c is opened with.
+// parseStep parses the action of a step: "end", "gap" with a number, or a quoted string. The step is one of
+// the client.
+func parseStep(action string) (Step, error) {
+	step := Step{Dir: protocols.Client}
+	if action == "end" {
+		step.End = true
+		return step, nil
+	}
+	if size, ok := strings.CutPrefix(action, "gap "); ok {
+		gap, err := strconv.Atoi(size)
+		step.Gap = gap
+		return step, err
+	}
+	data, err := strconv.Unquote(action)
+	if err != nil {
+		return step, fmt.Errorf("unquote: %w", err)
+	}
+	step.Data = []byte(data)
+	return step, nil
+}
+
+// Info returns the description with which the connection of c is opened.
 func (c *Conversation) Info() protocols.Info {
 	port := c.Port
 	if port == 0 {
-		port = 40404
+		port = 40404 // of no protocol
 	}
 	transport := pipeline.Transport_TCP
 	if c.UDP {
@@ -140,38 +151,40 @@ func (c *Conversation) Info() protocols.Info {
 	return info
 }
 
-// Play plays c to a connection of a new set over list. It returns its events as text, and the name of the
-// protocol that was recognised.
+// Play plays c to a connection of a new set over list. It returns the events as text and the name of the
+// recognised protocol.
 func (c Conversation) Play(list []protocols.Protocol) (events []string, name string) {
 	return c.PlayOn(protocols.NewSet(list, protocols.Default(), nil))
 }
 
-// PlayOn is Play on a set that exists.
+// PlayOn plays c to a connection of set and returns the same as Play.
 func (c Conversation) PlayOn(set *protocols.Set) (events []string, name string) {
-	name = c.play(set, func(e *pipeline.Event) {
-		events = append(events, Text(e))
-		e.ReturnToVTPool()
+	name = c.play(set, func(event *pipeline.Event) {
+		events = append(events, Text(event))
+		event.ReturnToVTPool()
 	})
 	return events, name
 }
 
 // Events plays c to a connection of a new set over list and returns its events.
 func (c Conversation) Events(list []protocols.Protocol) (events []*pipeline.Event) {
-	c.play(protocols.NewSet(list, protocols.Default(), nil), func(e *pipeline.Event) { events = append(events, e) })
+	set := protocols.NewSet(list, protocols.Default(), nil)
+	c.play(set, func(event *pipeline.Event) { events = append(events, event) })
 	return events
 }
 
-// play plays c to a connection of set and returns the name of the protocol that was recognised.
+// play plays c to a connection of set and returns the name of the recognised protocol.
 func (c Conversation) play(set *protocols.Set, emit func(*pipeline.Event)) (name string) {
 	conn := set.Open(c.Info(), emit)
 	at := Start
-	var buf []byte
+	var buffer []byte
 	for _, step := range c.Steps {
 		if step.At > 0 {
 			at = max(at, Start+step.At*1_000_000)
 		} else {
 			at += 1_000_000
 		}
+
 		conn.Tick(at)
 		dir := step.Dir
 		if c.Flipped {
@@ -183,16 +196,16 @@ func (c Conversation) play(set *protocols.Set, emit func(*pipeline.Event)) (name
 		case step.Gap > 0:
 			conn.Gap(dir, step.Gap, at)
 		default:
-			// The parser is given a copy that is overwritten afterwards: an event that still points into it
-			// shows.
-			buf = append(buf[:0], step.Data...)
+			// The parser receives a copy that is overwritten afterwards, which changes the text of an event
+			// that still points into it.
+			buffer = append(buffer[:0], step.Data...)
 			if c.UDP {
-				conn.Datagram(dir, buf, at)
+				conn.Datagram(dir, buffer, at)
 			} else {
-				conn.Data(dir, buf, at)
+				conn.Data(dir, buffer, at)
 			}
-			for i := range buf {
-				buf[i] = 0xee
+			for i := range buffer {
+				buffer[i] = 0xee
 			}
 		}
 	}
@@ -205,12 +218,13 @@ func (c Conversation) play(set *protocols.Set, emit func(*pipeline.Event)) (name
 func Text(event *pipeline.Event) string {
 	var out strings.Builder
 	for i := range pipeline.Fields {
-		f := &pipeline.Fields[i]
-		if !f.Has(event) {
+		field := &pipeline.Fields[i]
+		if !field.Has(event) {
 			continue
 		}
-		switch f.Name {
-		case "network.community_id", "network.transport", "source.ip", "destination.ip", "source.port", "destination.port":
+		switch field.Name {
+		case "network.community_id", "network.transport",
+			"source.ip", "destination.ip", "source.port", "destination.port":
 			if event.Dataset != pipeline.Dataset_DATASET_NONE {
 				continue // the same for all events of a conversation
 			}
@@ -218,30 +232,31 @@ func Text(event *pipeline.Event) string {
 		if out.Len() > 0 {
 			out.WriteByte(' ')
 		}
-		out.WriteString(f.Name + "=" + value(f, event))
+		out.WriteString(field.Name + "=" + valueText(field, event))
 	}
 	return out.String()
 }
 
-func value(f *pipeline.Field, event *pipeline.Event) string {
+// valueText returns the value of a field of event. Times count from Start.
+func valueText(field *pipeline.Field, event *pipeline.Event) string {
 	switch {
-	case f.Str != nil:
-		return strconv.Quote(f.Str(event))
-	case f.Num != nil:
-		return strconv.FormatInt(f.Num(event), 10)
-	case f.Flag != nil:
-		return strconv.FormatBool(f.Flag(event))
-	case f.Time != nil:
-		return strconv.FormatInt((f.Time(event)-Start)/1_000_000, 10) + "ms"
-	case f.IP != nil:
-		return f.IP(event).String()
-	case f.Raw != nil:
-		return f.Text(event)
-	case f.Strs != nil:
-		return fmt.Sprintf("%q", f.Strs(event, nil))
-	case f.Nums != nil:
-		return fmt.Sprint(f.Nums(event, nil))
+	case field.Str != nil:
+		return strconv.Quote(field.Str(event))
+	case field.Num != nil:
+		return strconv.FormatInt(field.Num(event), 10)
+	case field.Flag != nil:
+		return strconv.FormatBool(field.Flag(event))
+	case field.Time != nil:
+		return strconv.FormatInt((field.Time(event)-Start)/1_000_000, 10) + "ms"
+	case field.IP != nil:
+		return field.IP(event).String()
+	case field.Raw != nil:
+		return field.Text(event)
+	case field.Strs != nil:
+		return fmt.Sprintf("%q", field.Strs(event, nil))
+	case field.Nums != nil:
+		return fmt.Sprint(field.Nums(event, nil))
 	default:
-		return fmt.Sprint(f.Labels(event))
+		return fmt.Sprint(field.Labels(event))
 	}
 }

@@ -8,9 +8,10 @@ import (
 	"tidegate/protocols"
 )
 
-// Fuzz returns the body of a fuzz target: the bytes of a client and of a server are played whole, in pieces,
-// with a gap, and from the middle. A panic of the parser is a failure. So are events that depend on how the
-// bytes were cut, unless the place in the stream was lost: where it is found again may depend on the packets.
+// Fuzz returns the body of a fuzz target. It plays the bytes of a client and of a server whole, in pieces of
+// size+1 bytes, with a gap in place of one piece, and from the middle. A panic of the parser is a failure. So
+// are events that depend on how the bytes were cut, unless the parser lost its place in the stream: where it
+// resumes may depend on the packets.
 func Fuzz(list []protocols.Protocol) func(t *testing.T, client, server []byte, size, gap uint8) {
 	return func(t *testing.T, client, server []byte, size, gap uint8) {
 		conversation := Conversation{Port: list[0].Ports[0], Steps: []Step{
@@ -19,20 +20,26 @@ func Fuzz(list []protocols.Protocol) func(t *testing.T, client, server []byte, s
 			{Dir: protocols.Client, End: true, At: 3},
 			{Dir: protocols.Server, End: true, At: 3},
 		}}
+
+		// Whole and in pieces.
 		lost := false
 		list := watchSync(list, &lost)
 		whole := conversation.mustPlay(t, list)
 		if got := conversation.Cut(int(size)+1).mustPlay(t, list); !lost && !slices.Equal(got, whole) {
 			t.Errorf("cut into pieces of %d bytes:\n%q\nwhole:\n%q", int(size)+1, got, whole)
 		}
+
+		// With a gap in place of one piece.
 		holed := conversation.Cut(int(size) + 1)
-		if n := len(holed.Steps); n > 0 {
-			step := &holed.Steps[int(gap)%n]
+		if pieces := len(holed.Steps); pieces > 0 {
+			step := &holed.Steps[int(gap)%pieces]
 			if len(step.Data) > 0 {
 				*step = Step{Dir: step.Dir, Gap: len(step.Data), At: step.At}
 			}
 		}
 		holed.mustPlay(t, list)
+
+		// From the middle, with the roles as they are and exchanged.
 		conversation.MidStream = true
 		conversation.mustPlay(t, list)
 		conversation.Flipped = true
@@ -51,24 +58,24 @@ func (c Conversation) mustPlay(t testing.TB, list []protocols.Protocol) []string
 		t.Fatalf("%s: the parser of %s panicked: %v\n%s", c.Name, protocol, value, stack)
 	}
 	events, _ := c.PlayOn(set)
-	for _, e := range events {
-		if strings.Contains(e, Secret) {
-			t.Fatalf("%s: an event holds a secret: %s", c.Name, e)
+	for _, event := range events {
+		if strings.Contains(event, Secret) {
+			t.Fatalf("%s: an event holds a secret: %s", c.Name, event)
 		}
 	}
 	return events
 }
 
-// Cut returns c with its bytes in pieces of n.
-func (c Conversation) Cut(n int) Conversation {
+// Cut returns c with its bytes in pieces of at most size bytes. Datagrams stay whole.
+func (c Conversation) Cut(size int) Conversation {
 	var steps []Step
 	for _, step := range c.timed() {
-		if c.UDP || len(step.Data) <= n {
+		if c.UDP || len(step.Data) <= size {
 			steps = append(steps, step)
 			continue
 		}
-		for b := range slices.Chunk(step.Data, n) {
-			steps = append(steps, Step{Dir: step.Dir, Data: b, At: step.At})
+		for data := range slices.Chunk(step.Data, size) {
+			steps = append(steps, Step{Dir: step.Dir, Data: data, At: step.At})
 		}
 	}
 	c.Steps = steps
@@ -94,9 +101,9 @@ func watchSync(list []protocols.Protocol, lost *bool) []protocols.Protocol {
 	list = slices.Clone(list)
 	for i := range list {
 		if sync := list[i].Sync; sync != nil {
-			list[i].Sync = func(dir protocols.Dir, b []byte) (int, protocols.Match) {
+			list[i].Sync = func(dir protocols.Dir, data []byte) (int, protocols.Match) {
 				*lost = true
-				return sync(dir, b)
+				return sync(dir, data)
 			}
 		}
 	}

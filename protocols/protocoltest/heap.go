@@ -8,34 +8,38 @@ import (
 	"tidegate/protocols"
 )
 
-// A HeapMeter measures how much memory a connection holds.
+// A HeapMeter measures the memory that a connection holds.
 type HeapMeter struct {
-	before uint64
+	before uint64 // bytes of the heap when the connection was opened
 }
 
-func (m *HeapMeter) open(t *testing.T, list []protocols.Protocol, conversation Conversation, events *int) *protocols.Conn {
+// open opens a connection of a new set. events counts the events, which are released.
+func (m *HeapMeter) open(
+	t *testing.T, list []protocols.Protocol, conversation Conversation, events *int,
+) *protocols.Conn {
 	set := protocols.NewSet(list, protocols.Default(), nil)
 	set.Panicked = func(protocol string, value any, stack []byte) {
 		t.Fatalf("the parser of %s panicked: %v\n%s", protocol, value, stack)
 	}
-	m.before = heap()
-	return set.Open(conversation.Info(), func(e *pipeline.Event) {
+	m.before = heapBytes()
+	return set.Open(conversation.Info(), func(event *pipeline.Event) {
 		*events++
-		e.ReturnToVTPool()
+		event.ReturnToVTPool()
 	})
 }
 
-// held returns by how much the heap has grown since open.
+// held returns the growth of the heap since open.
 func (m *HeapMeter) held() uint64 {
-	if now := heap(); now > m.before {
+	if now := heapBytes(); now > m.before {
 		return now - m.before
 	}
 	return 0
 }
 
-func heap() uint64 {
-	var memStats runtime.MemStats
+// heapBytes returns the bytes of the heap that are in use.
+func heapBytes() uint64 {
+	var stats runtime.MemStats
 	runtime.GC()
-	runtime.ReadMemStats(&memStats)
-	return memStats.HeapAlloc
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
 }

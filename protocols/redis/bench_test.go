@@ -8,14 +8,14 @@ import (
 	"tidegate/protocols/protocoltest"
 )
 
-// BenchmarkTransaction is a SET and a GET with their replies, through the framework; an operation is one
-// command.
+// BenchmarkTransaction measures SET and GET in turn, with their replies, through the framework. An operation
+// is one command.
 func BenchmarkTransaction(b *testing.B) {
 	set := []byte(resp("SET", "user:1234:name", "a value of some length"))
 	get := []byte(resp("GET", "user:1234:name"))
 	ok, value := []byte("+OK\r\n"), []byte("$22\r\na value of some length\r\n")
-	c := protocoltest.Conversation{Port: 6379}
-	conn := protocols.NewSet(list, protocols.Default(), nil).Open(c.Info(), func(e *pipeline.Event) { e.ReturnToVTPool() })
+	conversation := protocoltest.Conversation{Port: 6379}
+	conn := protocols.NewSet(list, protocols.Default(), nil).Open(conversation.Info(), func(event *pipeline.Event) { event.ReturnToVTPool() })
 	at := protocoltest.Start
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {

@@ -12,68 +12,72 @@ import (
 
 var list = []protocols.Protocol{Protocol}
 
-// short returns what most tests compare: command, arguments, and the reply.
-func short(e *pipeline.Event) string {
-	r := e.Redis
-	s := strings.TrimSpace(r.Command + " " + strings.Join(r.Args, " "))
+// short returns the fields that most tests compare: command, arguments, reply, partial.
+func short(event *pipeline.Event) string {
+	command := event.Redis
+	text := strings.TrimSpace(command.Command + " " + strings.Join(command.Args, " "))
 	switch {
-	case r.ReplyType == "":
-		s += ", no reply"
-	case r.Error != "":
-		s += " ! " + r.Error
-	case r.Reply != "":
-		s += " = " + r.Reply
-	case r.ReplyBytes > 0:
-		s += fmt.Sprintf(" = %s of %d", r.ReplyType, r.ReplyBytes)
+	case command.ReplyType == "":
+		text += ", no reply"
+	case command.Error != "":
+		text += " ! " + command.Error
+	case command.Reply != "":
+		text += " = " + command.Reply
+	case command.ReplyBytes > 0:
+		text += fmt.Sprintf(" = %s of %d", command.ReplyType, command.ReplyBytes)
 	default:
-		s += " = " + r.ReplyType
+		text += " = " + command.ReplyType
 	}
-	if e.Partial {
-		s += " partial"
+	if event.Partial {
+		text += " partial"
 	}
-	return s
+	return text
 }
 
-// open begins a connection to the port of Redis.
-func open(mid bool, got *[]string, show func(*pipeline.Event) string) *protocols.Conn {
-	c := protocoltest.Conversation{MidStream: mid, Port: 6379}
-	return protocols.NewSet(list, protocols.Default(), nil).Open(c.Info(), func(e *pipeline.Event) { *got = append(*got, show(e)) })
+// open opens a connection to the port of Redis. Its events are appended to got in the form of show.
+func open(midStream bool, got *[]string, show func(*pipeline.Event) string) *protocols.Conn {
+	conversation := protocoltest.Conversation{MidStream: midStream, Port: 6379}
+	set := protocols.NewSet(list, protocols.Default(), nil)
+	return set.Open(conversation.Info(), func(event *pipeline.Event) { *got = append(*got, show(event)) })
 }
 
-// play returns the events of steps: > the client's bytes, < the server's; "gap 9" instead of bytes is a gap.
-func play(mid bool, show func(*pipeline.Event) string, steps ...string) []string {
+// play returns the events of steps. A step begins with > for the client or < for the server. Bytes follow, or
+// "gap 9" for a gap of 9 bytes.
+func play(midStream bool, show func(*pipeline.Event) string, steps ...string) []string {
 	var got []string
-	conn := open(mid, &got, show)
+	conn := open(midStream, &got, show)
 	at := protocoltest.Start
-	for _, s := range steps {
+	for _, step := range steps {
 		at += 1e6
 		dir := protocols.Client
-		if s[0] == '<' {
+		if step[0] == '<' {
 			dir = protocols.Server
 		}
-		var n int
-		if k, _ := fmt.Sscanf(s[1:], "gap %d", &n); k == 1 {
-			conn.Gap(dir, n, at)
+		var size int
+		if found, _ := fmt.Sscanf(step[1:], "gap %d", &size); found == 1 {
+			conn.Gap(dir, size, at)
 		} else {
-			conn.Data(dir, []byte(s[1:]), at)
+			conn.Data(dir, []byte(step[1:]), at)
 		}
 	}
 	conn.Close(at + 1e6)
 	return got
 }
 
-// resp writes a command as clients do.
+// resp returns a command as an array of bulk strings.
 func resp(words ...string) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "*%d\r\n", len(words))
-	for _, w := range words {
-		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
+	var out strings.Builder
+	fmt.Fprintf(&out, "*%d\r\n", len(words))
+	for _, word := range words {
+		fmt.Fprintf(&out, "$%d\r\n%s\r\n", len(word), word)
 	}
-	return b.String()
+	return out.String()
 }
 
+// cmd returns a step of the client: the words of line as a command.
 func cmd(line string) string { return ">" + resp(strings.Fields(line)...) }
 
+// same compares events in the form of short.
 func same(t *testing.T, got []string, want ...string) {
 	t.Helper()
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
@@ -109,22 +113,24 @@ func TestCommandAndReplyAreOneEvent(t *testing.T) {
 	check("GET k", "*?\r\n:1\r\n*1\r\n|1\r\n+a\r\n+b\r\n:2\r\n.\r\n", "GET k = array of 31")
 }
 
-func TestInlineCommands(t *testing.T) {
+func TestInlineCommandsAreRead(t *testing.T) {
 	same(t, play(false, short, ">PING\r\n", "<+PONG\r\n", ">set k \"a b\\x41\" 'c'\n", "<+OK\r\n"), "PING = PONG", "SET k a bA c = OK")
 	same(t, play(false, short, ">\r\n\r\nGET k\r\n"+resp("GET", "j"), "<$-1\r\n:1\r\n"), "GET k = null", "GET j = 1")
 }
 
-// TestRepliesOfAPipelineMatchTheirCommands: RESP has no ids, so order is all there is.
+// TestRepliesOfAPipelineMatchTheirCommands: RESP has no IDs, so replies are paired by order.
 func TestRepliesOfAPipelineMatchTheirCommands(t *testing.T) {
-	get := func(k string) string { return resp("GET", k) }
+	get := func(key string) string { return resp("GET", key) }
 	same(t, play(false, short, ">"+get("a")+get("b")+get("c"), "<$1\r\nx\r\n$-1\r\n", "<:7\r\n"), "GET a = bulk_string of 1", "GET b = null", "GET c = 7")
 	same(t, play(false, short, ">"+get("a")+get("b"), "<$1\r\nx\r\n"), "GET a = bulk_string of 1", "GET b, no reply")
 	same(t, play(false, short, ">"+resp("MULTI")+get("a")+resp("EXEC"), "<+OK\r\n+QUEUED\r\n*1\r\n$1\r\nx\r\n"), "MULTI = OK", "GET a = QUEUED", "EXEC = array of 11")
 }
 
+// TestPushedMessageHasNoCommand checks subscriptions of RESP2 and of RESP3, their confirmations and their
+// end.
 func TestPushedMessageHasNoCommand(t *testing.T) {
 	message := "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n"
-	confirm := func(n int) string { return fmt.Sprintf("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:%d\r\n", n) }
+	confirm := func(count int) string { return fmt.Sprintf("*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:%d\r\n", count) }
 	same(t, play(false, short, cmd("SUBSCRIBE a b"), "<"+confirm(1)+message, "<"+confirm(2)+message, cmd("PING"), "<*2\r\n$4\r\npong\r\n$0\r\n\r\n"),
 		" = message", "SUBSCRIBE a b = array of 30", " = message", "PING = array of 20")
 	same(t, play(false, short, cmd("HELLO 3"), "<%1\r\n+proto\r\n:3\r\n", cmd("SUBSCRIBE a"), "<>3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n",
@@ -135,7 +141,7 @@ func TestPushedMessageHasNoCommand(t *testing.T) {
 	same(t, play(false, short, cmd("SUBSCRIBE a b"), "<-NOAUTH Authentication required.\r\n", cmd("PING"), "<+PONG\r\n"), "SUBSCRIBE a b ! NOAUTH Authentication required.", "PING = PONG")
 }
 
-func TestClientReplyOffAndSkip(t *testing.T) {
+func TestClientReplyOffAndSkipExpectNoReply(t *testing.T) {
 	same(t, play(false, short, cmd("CLIENT REPLY OFF"), cmd("SET a 1"), cmd("CLIENT REPLY SKIP"), cmd("SET b 1"), cmd("CLIENT REPLY ON"), "<+OK\r\n", cmd("GET a"), "<:1\r\n"),
 		"CLIENT REPLY OFF, no reply", "SET a 1, no reply", "CLIENT REPLY SKIP, no reply", "SET b 1, no reply", "CLIENT REPLY ON = OK", "GET a = 1")
 	same(t, play(false, short, cmd("CLIENT REPLY SKIP"), cmd("SET a 1"), cmd("GET a"), "<:1\r\n"), "CLIENT REPLY SKIP, no reply", "SET a 1, no reply", "GET a = 1")
@@ -166,10 +172,12 @@ func TestSecretsAreRedacted(t *testing.T) {
 	same(t, play(false, short, cmd("AUHT pw"), "<-ERR unknown command 'AUHT', with args beginning with: 'pw' \r\n"), "AUHT pw ! ERR unknown command 'AUHT', with args beginning with: REDACTED")
 }
 
-func TestKeys(t *testing.T) {
+// TestKeyIsThatOfTheCommand checks commands and subcommands with keys at several places.
+func TestKeyIsThatOfTheCommand(t *testing.T) {
 	check := func(line, command, key string) {
 		t.Helper()
-		same(t, play(false, func(e *pipeline.Event) string { return e.Redis.Command + "|" + e.Redis.Key }, cmd(line)), command+"|"+key)
+		show := func(event *pipeline.Event) string { return event.Redis.Command + "|" + event.Redis.Key }
+		same(t, play(false, show, cmd(line)), command+"|"+key)
 	}
 	check("GET a b", "GET", "a")
 	check("PING a", "PING", "")
@@ -195,19 +203,22 @@ func TestArgumentsAreCapped(t *testing.T) {
 	for i := range 40 {
 		words = append(words, fmt.Sprintf("%d-%s", i, strings.Repeat("x", 1000)))
 	}
-	var e *pipeline.Event
-	play(false, func(x *pipeline.Event) string { e = x; return "" }, ">"+resp(words...), "<+OK\r\n")
-	r := e.Redis
-	if len(r.Args) != maxArgs || len(r.Args[0]) != maxArg || r.ArgsCount != 40 || r.ArgsBytes != 40*1000+10*2+30*3 || len(r.Key) != maxKey {
-		t.Errorf("%d args of %d bytes, %d in all with %d bytes, key of %d", len(r.Args), len(r.Args[0]), r.ArgsCount, r.ArgsBytes, len(r.Key))
+	var event *pipeline.Event
+	play(false, func(emitted *pipeline.Event) string { event = emitted; return "" }, ">"+resp(words...), "<+OK\r\n")
+	command := event.Redis
+	args, first := command.Args, command.Args[0]
+	if len(args) != maxArgs || len(first) != maxArg || len(command.Key) != maxKey ||
+		command.ArgsCount != 40 || command.ArgsBytes != 40*1000+10*2+30*3 {
+		t.Errorf("%d args of %d bytes, %d in all with %d bytes, key of %d",
+			len(args), len(first), command.ArgsCount, command.ArgsBytes, len(command.Key))
 	}
-	if e.Source.Bytes != uint64(len(resp(words...))) || e.Destination.Bytes != 5 {
-		t.Errorf("bytes %d and %d", e.Source.Bytes, e.Destination.Bytes)
+	if event.Source.Bytes != uint64(len(resp(words...))) || event.Destination.Bytes != 5 {
+		t.Errorf("bytes %d and %d", event.Source.Bytes, event.Destination.Bytes)
 	}
 }
 
-// TestHugeValuesAreNotGathered: they are larger than what a direction may keep.
-func TestHugeValuesAreNotGathered(t *testing.T) {
+// TestHugeValuesAreNotBuffered: a value may exceed the bytes that a direction may keep.
+func TestHugeValuesAreNotBuffered(t *testing.T) {
 	var got []string
 	conn := open(false, &got, short)
 	const size = 64 << 20
@@ -227,20 +238,23 @@ func TestHugeValuesAreNotGathered(t *testing.T) {
 	same(t, got, "SET k "+strings.Repeat("x", maxArg)+" = OK", fmt.Sprintf("GET k = bulk_string of %d", size))
 }
 
-func TestGaps(t *testing.T) {
-	// In a value.
+func TestGapCostsTheAffectedCommandsOnly(t *testing.T) {
+	// A gap in a value.
 	same(t, play(false, short, ">*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$10\r\nab", ">gap 5", ">hij\r\n", "<+OK\r\n", cmd("GET k"), "<$10\r\nab", "<gap 5", "<hij\r\n"),
 		"SET k ab = OK partial", "GET k = bulk_string of 10 partial")
 	same(t, play(false, short, ">*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$10\r\nab", ">gap 10", "<+OK\r\n", cmd("PING"), "<+PONG\r\n"), "SET k ab = OK partial", "PING = PONG")
-	// A whole command: its reply has none.
+
+	// A whole command is lost: its reply is an event without a command.
 	same(t, play(false, short, cmd("GET a"), "<:1\r\n", ">gap 22", "<:2\r\n", cmd("GET c"), "<:3\r\n"), "GET a = 1", " = 2 partial", "GET c = 3 partial")
-	// A whole reply is lost: the client goes on, so it has had the reply.
+
+	// A whole reply is lost: the next command of the client shows that it has received the reply.
 	same(t, play(false, short, cmd("GET a"), "<gap 4", cmd("GET b"), "<:2\r\n"), "GET a, no reply partial", "GET b = 2")
-	// Inside an array: its elements are not taken for replies.
+
+	// A gap in an array: its elements are not read as replies.
 	same(t, play(false, short, cmd("LRANGE l 0 -1"), "<*3\r\n$1\r\na\r\n", "<gap 7", "<$1\r\nc\r\n", cmd("GET b"), "<:2\r\n"), "LRANGE l 0 -1, no reply partial", "GET b = 2")
 }
 
-func TestMidStreamAndFlippedRoles(t *testing.T) {
+func TestMidStreamAndFlippedRolesAreRead(t *testing.T) {
 	same(t, play(true, short, ">lue\r\n"+resp("GET", "a"), "<:1\r\n"), "GET a = 1 partial")
 	same(t, play(true, short, "<rest\r\n:5\r\n", cmd("GET b"), "<:2\r\n"), "GET b = 2")
 	flip := strings.NewReplacer(">", "<", "<", ">")
@@ -251,16 +265,16 @@ func TestMidStreamAndFlippedRoles(t *testing.T) {
 func TestStateWithoutRepliesIsBounded(t *testing.T) {
 	var got []string
 	conn := open(false, &got, short)
-	b := []byte(resp("SET", "k", strings.Repeat("v", 100)))
+	command := []byte(resp("SET", "k", strings.Repeat("v", 100)))
 	for range 3 * maxWaiting {
-		conn.Data(protocols.Client, b, 1)
+		conn.Data(protocols.Client, command, 1)
 	}
-	if n := len(got); n != 2*maxWaiting {
-		t.Errorf("%d events before the end, want %d", n, 2*maxWaiting)
+	if len(got) != 2*maxWaiting {
+		t.Errorf("%d events before the end, want %d", len(got), 2*maxWaiting)
 	}
 	conn.Data(protocols.Server, []byte(strings.Repeat("+OK\r\n", 2*maxWaiting)+":7\r\n"), 2)
-	if n := len(got); n != 2*maxWaiting+1 || !strings.HasSuffix(got[n-1], "= 7") {
-		t.Errorf("%d events, the last %q", n, got[n-1])
+	if events := len(got); events != 2*maxWaiting+1 || !strings.HasSuffix(got[events-1], "= 7") {
+		t.Errorf("%d events, the last %q", events, got[events-1])
 	}
 	conn.Close(3)
 	if len(got) != 3*maxWaiting {
@@ -268,35 +282,36 @@ func TestStateWithoutRepliesIsBounded(t *testing.T) {
 	}
 }
 
-func TestDetect(t *testing.T) {
-	check := func(dir protocols.Dir, in string, want protocols.Match) {
+func TestDetectIsStrict(t *testing.T) {
+	check := func(dir protocols.Dir, data string, want protocols.Match) {
 		t.Helper()
-		if got := detect(dir, []byte(in)); got != want {
-			t.Errorf("%q is %d, want %d", in, got, want)
+		if got := detect(dir, []byte(data)); got != want {
+			t.Errorf("%q is %d, want %d", data, got, want)
 		}
 	}
-	const c, s = protocols.Client, protocols.Server
-	check(c, "*", protocols.More)
-	check(c, "*1\r\n$4\r\nPI", protocols.More)
-	check(c, resp("PING"), protocols.Yes)
-	check(c, "*1\r\n$4\r\n\x00\x01", protocols.No)
-	check(c, "*a\r\n", protocols.No)
-	check(c, "PING\r\n", protocols.More)
-	check(c, "EHLO x\r\n", protocols.No)
-	check(c, "USER x\r\n", protocols.No)
-	check(c, "GET / HTTP/1.1\r\n", protocols.No)
-	check(c, "a1 LOGIN x y\r\n", protocols.No)
-	check(s, "+PONG\r\n", protocols.Yes)
-	check(s, "+OK\r\n", protocols.More)
-	check(s, "+OK\r\n:1\r\n", protocols.Yes)
-	check(s, "+OK POP3 ready\r\n", protocols.No)
-	check(s, "* OK IMAP4rev1\r\n", protocols.No)
-	check(s, "220 mail\r\n", protocols.No)
-	check(s, ":irc.example 001 x\r\n", protocols.No)
-	check(s, "VALUE k 0 1\r\n", protocols.No)
-	check(s, "-NOAUTH Authentication required.\r\n", protocols.Yes)
+	const client, server = protocols.Client, protocols.Server
+	check(client, "*", protocols.More)
+	check(client, "*1\r\n$4\r\nPI", protocols.More)
+	check(client, resp("PING"), protocols.Yes)
+	check(client, "*1\r\n$4\r\n\x00\x01", protocols.No)
+	check(client, "*a\r\n", protocols.No)
+	check(client, "PING\r\n", protocols.More)
+	check(client, "EHLO x\r\n", protocols.No)
+	check(client, "USER x\r\n", protocols.No)
+	check(client, "GET / HTTP/1.1\r\n", protocols.No)
+	check(client, "a1 LOGIN x y\r\n", protocols.No)
+	check(server, "+PONG\r\n", protocols.Yes)
+	check(server, "+OK\r\n", protocols.More)
+	check(server, "+OK\r\n:1\r\n", protocols.Yes)
+	check(server, "+OK POP3 ready\r\n", protocols.No)
+	check(server, "* OK IMAP4rev1\r\n", protocols.No)
+	check(server, "220 mail\r\n", protocols.No)
+	check(server, ":irc.example 001 x\r\n", protocols.No)
+	check(server, "VALUE k 0 1\r\n", protocols.No)
+	check(server, "-NOAUTH Authentication required.\r\n", protocols.Yes)
 }
 
+// FuzzParse checks the properties of every parser with arbitrary bytes.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(resp("SET", "k", "v")+resp("SUBSCRIBE", "a", "b")), []byte("+OK\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"), uint8(3), uint8(0))
 	f.Add([]byte("PING\r\nset k \"a\\x41\"\r\n"), []byte("+PONG\r\n|1\r\n+a\r\n:1\r\n%1\r\n+k\r\n~1\r\n_\r\n"), uint8(0), uint8(1))

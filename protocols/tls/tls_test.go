@@ -35,7 +35,7 @@ func play(steps []protocoltest.Step) []*pipeline.Event {
 	return protocoltest.Conversation{Port: 443, Steps: steps}.Events(list)
 }
 
-// A recorder notes what is written, in the order in which both sides do.
+// A recorder is one end of a connection. It appends what is written to the steps of both ends.
 type recorder struct {
 	net.Conn
 	dir   protocols.Dir
@@ -43,53 +43,56 @@ type recorder struct {
 	steps *[]protocoltest.Step
 }
 
-func (r recorder) Write(b []byte) (int, error) {
+// Write records data and passes it to the other end.
+func (r recorder) Write(data []byte) (int, error) {
 	r.mu.Lock()
-	*r.steps = append(*r.steps, protocoltest.Step{Dir: r.dir, Data: bytes.Clone(b)})
+	*r.steps = append(*r.steps, protocoltest.Step{Dir: r.dir, Data: bytes.Clone(data)})
 	r.mu.Unlock()
-	return r.Conn.Write(b)
+	return r.Conn.Write(data)
 }
 
-// converse returns what the Go library's client and server send to each other in a handshake and a line
-// behind it.
+// converse returns the steps of a handshake between client and server of crypto/tls and of one line that the
+// server echoes.
 func converse(t testing.TB, client, server *tls.Config) []protocoltest.Step {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	a, err := net.Dial("tcp", l.Addr().String())
+	defer listener.Close()
+	clientEnd, err := net.Dial("tcp", listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := l.Accept()
+	serverEnd, err := listener.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
+
 	var steps []protocoltest.Step
 	var mu sync.Mutex
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer b.Close()
-		s := tls.Server(recorder{b, protocols.Server, &mu, &steps}, server)
-		if s.Handshake() == nil {
-			_, _ = io.Copy(s, s) // an echo
+		defer serverEnd.Close()
+		conn := tls.Server(recorder{serverEnd, protocols.Server, &mu, &steps}, server)
+		if conn.Handshake() == nil {
+			_, _ = io.Copy(conn, conn) // an echo
 		}
 	}()
-	c := tls.Client(recorder{a, protocols.Client, &mu, &steps}, client)
-	if c.Handshake() == nil {
-		if _, err := c.Write([]byte("a word of more than a few letters")); err == nil {
-			_, _ = io.ReadFull(c, make([]byte, 5))
+
+	conn := tls.Client(recorder{clientEnd, protocols.Client, &mu, &steps}, client)
+	if conn.Handshake() == nil {
+		if _, err := conn.Write([]byte("a word of more than a few letters")); err == nil {
+			_, _ = io.ReadFull(conn, make([]byte, 5))
 		}
 	}
-	a.Close()
+	clientEnd.Close()
 	<-done
 	return steps
 }
 
-// serverCert is a certificate of www.example.com made for the test.
+// serverCert returns a self-signed certificate of www.example.com, the same at each call.
 var serverCert = sync.OnceValue(func() tls.Certificate {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -107,65 +110,74 @@ var serverCert = sync.OnceValue(func() tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 })
 
+// configs returns a client of one version and a server that accepts it.
 func configs(version uint16) (client, server *tls.Config) {
-	return &tls.Config{ServerName: "WWW.example.com", InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}, MinVersion: version, MaxVersion: version},
-		&tls.Config{Certificates: []tls.Certificate{serverCert()}, NextProtos: []string{"http/1.1"}}
+	client = &tls.Config{
+		ServerName: "WWW.example.com", InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"},
+		MinVersion: version, MaxVersion: version,
+	}
+	return client, &tls.Config{Certificates: []tls.Certificate{serverCert()}, NextProtos: []string{"http/1.1"}}
 }
 
-// line is an event in short.
-func line(e *pipeline.Event) string {
-	t := e.Tls
-	s := fmt.Sprintf("%s %s %s", t.Version, t.ServerName, t.Cipher)
-	for _, f := range []struct {
-		name string
+// line returns an event in short: version, server name, cipher and the other fields that are set.
+func line(event *pipeline.Event) string {
+	handshake := event.Tls
+	text := fmt.Sprintf("%s %s %s", handshake.Version, handshake.ServerName, handshake.Cipher)
+	for _, field := range []struct {
+		text string
 		set  bool
 	}{
-		{"established", t.Established},
-		{"resumed", t.Resumed},
-		{t.Alert, t.Alert != ""},
-		{"next=" + t.NextProtocol, t.NextProtocol != ""},
-		{t.ServerSubject, t.ServerSubject != ""},
-		{"failed", e.Outcome == pipeline.Outcome_FAILURE},
-		{"partial", e.Partial},
+		{"established", handshake.Established},
+		{"resumed", handshake.Resumed},
+		{handshake.Alert, handshake.Alert != ""},
+		{"next=" + handshake.NextProtocol, handshake.NextProtocol != ""},
+		{handshake.ServerSubject, handshake.ServerSubject != ""},
+		{"failed", event.Outcome == pipeline.Outcome_FAILURE},
+		{"partial", event.Partial},
 	} {
-		if f.set {
-			s += " " + f.name
+		if field.set {
+			text += " " + field.text
 		}
 	}
-	return s
+	return text
 }
 
 func lines(events []*pipeline.Event) []string {
 	var out []string
-	for _, e := range events {
-		out = append(out, line(e))
+	for _, event := range events {
+		out = append(out, line(event))
 	}
 	return out
 }
 
-// check plays steps in every split.
+// check plays steps whole and in every split and compares the events.
 func check(t *testing.T, steps []protocoltest.Step, want ...string) []*pipeline.Event {
 	t.Helper()
-	c := protocoltest.Conversation{Port: 443, Steps: steps}
-	protocoltest.CheckSplits(t, list, c)
-	events := c.Events(list)
+	conversation := protocoltest.Conversation{Port: 443, Steps: steps}
+	protocoltest.CheckSplits(t, list, conversation)
+	events := conversation.Events(list)
 	if got := lines(events); !slices.Equal(got, want) {
 		t.Errorf("\n got %q\nwant %q", got, want)
 	}
 	return events
 }
 
-// TestHandshakesOfARealStack: one event each, with what can be known in its version.
-func TestHandshakesOfARealStack(t *testing.T) {
+// TestHandshakeOfARealStackIsOneEvent checks the fields that each version sends in clear.
+func TestHandshakeOfARealStackIsOneEvent(t *testing.T) {
 	client, server := configs(tls.VersionTLS12)
-	e := check(t, converse(t, client, server),
+	event := check(t, converse(t, client, server),
 		"1.2 www.example.com TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 established next=http/1.1 CN=www.example.com,O=Shop")[0]
-	h := e.Tls
-	if h.ServerNotAfter != 1_900_000_000e9 || h.ServerIssuer != h.ServerSubject || h.ClientVersion != "1.2" ||
-		!slices.Equal(h.ServerNames, []string{"www.example.com", "example.com", "192.0.2.1"}) || !slices.Equal(h.ClientAlpn, []string{"h2", "http/1.1"}) ||
-		len(h.Ja3) != 32 || len(h.Ja3S) != 32 || e.Outcome != pipeline.Outcome_SUCCESS || e.Source.Bytes == 0 || e.Destination.Bytes == 0 {
-		t.Errorf("%v", e)
+	handshake := event.Tls
+	if handshake.ServerNotAfter != 1_900_000_000e9 || handshake.ServerIssuer != handshake.ServerSubject ||
+		!slices.Equal(handshake.ServerNames, []string{"www.example.com", "example.com", "192.0.2.1"}) ||
+		handshake.ClientVersion != "1.2" || !slices.Equal(handshake.ClientAlpn, []string{"h2", "http/1.1"}) ||
+		len(handshake.Ja3) != 32 || len(handshake.Ja3S) != 32 {
+		t.Errorf("%v", event)
 	}
+	if event.Outcome != pipeline.Outcome_SUCCESS || event.Source.Bytes == 0 || event.Destination.Bytes == 0 {
+		t.Errorf("%v", event)
+	}
+
 	client, server = configs(tls.VersionTLS13)
 	check(t, converse(t, client, server), "1.3 www.example.com TLS_AES_128_GCM_SHA256 established")
 	server.CurvePreferences = []tls.CurveID{tls.CurveP521} // HelloRetryRequest
@@ -173,85 +185,94 @@ func TestHandshakesOfARealStack(t *testing.T) {
 	check(t, converse(t, client, server), "1.3 www.example.com TLS_AES_128_GCM_SHA256 established")
 }
 
-// TestResumption: by a session of TLS 1.2, by a pre-shared key of 1.3.
-func TestResumption(t *testing.T) {
-	for _, v := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
-		client, server := configs(v)
+// TestResumedHandshakeIsMarked checks a session of TLS 1.2 and a pre-shared key of TLS 1.3.
+func TestResumedHandshakeIsMarked(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		client, server := configs(version)
 		client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 		first := play(converse(t, client, server))
-		second := check(t, converse(t, client, server), strings.Replace(strings.Replace(line(first[0]), " CN=www.example.com,O=Shop", "", 1), "established", "established resumed", 1))
+		// A resumed handshake has no certificate.
+		want := strings.Replace(line(first[0]), " CN=www.example.com,O=Shop", "", 1)
+		want = strings.Replace(want, "established", "established resumed", 1)
+		second := check(t, converse(t, client, server), want)
 		if first[0].Tls.Resumed || !second[0].Tls.Resumed {
-			t.Errorf("%x: first %v, second %v", v, first[0].Tls.Resumed, second[0].Tls.Resumed)
+			t.Errorf("%x: first %v, second %v", version, first[0].Tls.Resumed, second[0].Tls.Resumed)
 		}
 	}
 }
 
-// TestAlertsEndTheHandshake: those in clear by their name; in TLS 1.3 a client's is encrypted, the handshake
-// is just not established.
+// TestAlertsEndTheHandshake: an alert in clear is named. The alert of a client of TLS 1.3 is encrypted, so
+// that its handshake is only not established.
 func TestAlertsEndTheHandshake(t *testing.T) {
 	client, server := configs(tls.VersionTLS12)
 	client.InsecureSkipVerify = false
 	check(t, converse(t, client, server),
 		"1.2 www.example.com TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 bad_certificate next=http/1.1 CN=www.example.com,O=Shop failed")
+
 	client, server = configs(tls.VersionTLS12)
 	server.MinVersion = tls.VersionTLS13
 	check(t, converse(t, client, server), " www.example.com  protocol_version failed")
+
 	client, server = configs(tls.VersionTLS13)
 	client.InsecureSkipVerify = false
 	check(t, converse(t, client, server), "1.3 www.example.com TLS_AES_128_GCM_SHA256")
+
 	client, server = configs(tls.VersionTLS13)
 	server.NextProtos = []string{"other"}
 	check(t, converse(t, client, server), " www.example.com  no_application_protocol failed")
 }
 
-// TestUnfinishedHandshakeIsEmittedOnClose: a ClientHello alone, cut into records of a few bytes.
+// TestUnfinishedHandshakeIsEmittedOnClose checks a ClientHello alone, in one record and in records of a few
+// bytes, and a capture of the server alone.
 func TestUnfinishedHandshakeIsEmittedOnClose(t *testing.T) {
 	client, server := configs(tls.VersionTLS12)
 	whole := converse(t, client, server)
 	hello := whole[0].Data
 	check(t, []protocoltest.Step{{Dir: protocols.Client, Data: hello}}, " www.example.com ")
-	for _, n := range []int{1, 3, 50} {
+	for _, size := range []int{1, 3, 50} {
 		var cut []byte
-		for p := range slices.Chunk(hello[recordHeader:], n) {
-			cut = append(append(cut, recordHandshake, 3, 1, 0, byte(len(p))), p...)
+		for fragment := range slices.Chunk(hello[recordHeader:], size) {
+			cut = append(append(cut, recordHandshake, 3, 1, 0, byte(len(fragment))), fragment...)
 		}
 		check(t, []protocoltest.Step{{Dir: protocols.Client, Data: cut}}, " www.example.com ")
 	}
 	check(t, []protocoltest.Step{{Dir: protocols.Client, Data: hello[:len(hello)-1]}})
-	// Only the server's side was captured.
-	var server1 []protocoltest.Step
-	for _, s := range whole {
-		if s.Dir == protocols.Server {
-			server1 = append(server1, s)
+
+	// Only the bytes of the server were captured.
+	var serverOnly []protocoltest.Step
+	for _, step := range whole {
+		if step.Dir == protocols.Server {
+			serverOnly = append(serverOnly, step)
 		}
 	}
-	check(t, server1, "1.2  TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 next=http/1.1 CN=www.example.com,O=Shop partial")
+	check(t, serverOnly, "1.2  TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 next=http/1.1 CN=www.example.com,O=Shop partial")
 }
 
-// TestRolesGuessedWrongAreExchanged: who sends a ClientHello is the client.
+// TestRolesGuessedWrongAreExchanged: the side that sends a ClientHello is the client.
 func TestRolesGuessedWrongAreExchanged(t *testing.T) {
 	client, server := configs(tls.VersionTLS13)
 	steps := converse(t, client, server)
 	for i := range steps {
 		steps[i].Dir = steps[i].Dir.Other()
 	}
-	e := check(t, steps, "1.3 www.example.com TLS_AES_128_GCM_SHA256 established")
-	if e[0].Source.Port != 443 {
-		t.Errorf("%v", e[0])
+	events := check(t, steps, "1.3 www.example.com TLS_AES_128_GCM_SHA256 established")
+	if events[0].Source.Port != 443 {
+		t.Errorf("%v", events[0])
 	}
 }
 
-// TestGapInTheCertificate: the handshake is still followed to its end.
-func TestGapInTheCertificate(t *testing.T) {
+// TestGapInTheCertificateMarksTheHandshake: the parser follows the handshake to its end.
+func TestGapInTheCertificateMarksTheHandshake(t *testing.T) {
 	client, server := configs(tls.VersionTLS12)
 	steps := converse(t, client, server)
 	var cut []protocoltest.Step
-	for _, s := range steps {
-		if i := bytes.Index(s.Data, []byte("www.example.com")); s.Dir == protocols.Server && i > 0 {
-			cut = append(cut, protocoltest.Server(string(s.Data[:i])), protocoltest.Step{Dir: protocols.Server, Gap: 50}, protocoltest.Server(string(s.Data[i+50:])))
+	for _, step := range steps {
+		if at := bytes.Index(step.Data, []byte("www.example.com")); step.Dir == protocols.Server && at > 0 {
+			front, back := protocoltest.Server(string(step.Data[:at])), protocoltest.Server(string(step.Data[at+50:]))
+			cut = append(cut, front, protocoltest.Step{Dir: protocols.Server, Gap: 50}, back)
 			continue
 		}
-		cut = append(cut, s)
+		cut = append(cut, step)
 	}
 	events := play(cut)
 	want := []string{"1.2 www.example.com TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 established next=http/1.1 partial"}
@@ -260,14 +281,15 @@ func TestGapInTheCertificate(t *testing.T) {
 	}
 }
 
-// TestHandshakeIsBounded: a message without end, records without end.
+// TestHandshakeIsBounded: a message of 16 MiB and more records than a handshake has end the parsing.
 func TestHandshakeIsBounded(t *testing.T) {
 	client, server := configs(tls.VersionTLS13)
 	hello := converse(t, client, server)[0].Data
 	long := append([]byte{recordHandshake, 3, 3, 0x40, 0x00, 11, 0xff, 0xff, 0xff}, make([]byte, 1<<14-4)...)
 	steps := []protocoltest.Step{{Dir: protocols.Client, Data: hello}, {Dir: protocols.Server, Data: long}}
+	record := append([]byte{recordHandshake, 3, 3, 0x40, 0x00}, make([]byte, 1<<14)...)
 	for range 2 * maxRecords {
-		steps = append(steps, protocoltest.Step{Dir: protocols.Server, Data: append([]byte{recordHandshake, 3, 3, 0x40, 0x00}, make([]byte, 1<<14)...)})
+		steps = append(steps, protocoltest.Step{Dir: protocols.Server, Data: record})
 	}
 	events := play(steps)
 	if len(events) != 1 || events[0].Destination.Bytes > maxRecords*(1<<14+5) {
@@ -275,41 +297,41 @@ func TestHandshakeIsBounded(t *testing.T) {
 	}
 }
 
-// TestJA3: texts and hashes as its authors publish them, GREASE left out.
-func TestJA3(t *testing.T) {
-	unhex := func(s string) []byte {
-		b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+// TestJA3IsAsItsAuthorsPublishIt compares texts and hashes. GREASE values are left out.
+func TestJA3IsAsItsAuthorsPublishIt(t *testing.T) {
+	unhex := func(digits string) []byte {
+		data, err := hex.DecodeString(strings.Join(strings.Fields(digits), ""))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return b
+		return data
 	}
 	random := strings.Repeat("00", 32)
-	h, text := readClientHello(unhex("0301"+random+"00"+"0006 0a0a 002f 0035"+"0100"+"0024"+
+	hello, text := readClientHello(unhex("0301"+random+"00"+"0006 0a0a 002f 0035"+"0100"+"0024"+
 		"1a1a 0000"+"0000 0008 0006 00 0003 612e62"+"000a 0006 0004 2a2a 001d"+"000b 0002 0100"+"0017 0000"), nil)
-	if string(text) != "769,47-53,0-10-11-23,29,0" || string(h.name) != "a.b" {
-		t.Errorf("%s, %s", text, h.name)
+	if string(text) != "769,47-53,0-10-11-23,29,0" || string(hello.name) != "a.b" {
+		t.Errorf("%s, %s", text, hello.name)
 	}
-	h, text = readClientHello(unhex("0301"+random+"00"+"0004 0004 0005"+"0100"), nil)
+	hello, text = readClientHello(unhex("0301"+random+"00"+"0004 0004 0005"+"0100"), nil)
 	if string(text) != "769,4-5,,," {
 		t.Errorf("%s", text)
 	}
-	h, text = readClientHello(unhex("0301"+random+"00"+"0016 0004 0005 000a 0009 0064 0062 0003 0006 0013 0012 0063"+"0100"), nil)
-	if got := hex.EncodeToString(h.hash[:]); got != "de350869b8c85de67a350c8d186f11e6" {
+	hello, text = readClientHello(unhex("0301"+random+"00"+"0016 0004 0005 000a 0009 0064 0062 0003 0006 0013 0012 0063"+"0100"), nil)
+	if got := hex.EncodeToString(hello.hash[:]); got != "de350869b8c85de67a350c8d186f11e6" {
 		t.Errorf("%s: %s", text, got)
 	}
 	_, text = readServerHello(unhex("0301"+random+"00"+"002f"+"00"+"0004 ff01 0000"), nil)
 	if string(text) != "769,47,65281" {
 		t.Errorf("%s", text)
 	}
-	h, text = readServerHello(unhex("7f12"+random+"1301"+"0004 0029 0000"), nil) // draft 18
-	if string(text) != "32530,4865,41" || versionName(h.version) != "1.3" || !h.preShared {
-		t.Errorf("%s, %s", text, versionName(h.version))
+	hello, text = readServerHello(unhex("7f12"+random+"1301"+"0004 0029 0000"), nil) // draft 18
+	if string(text) != "32530,4865,41" || versionName(hello.version) != "1.3" || !hello.preShared {
+		t.Errorf("%s, %s", text, versionName(hello.version))
 	}
 }
 
-// TestWordsForNumbers: IANA's names, else 0x….
-func TestWordsForNumbers(t *testing.T) {
+// TestNumbersHaveTheNamesOfIANA also checks numbers without a name.
+func TestNumbersHaveTheNamesOfIANA(t *testing.T) {
 	is := func(got, want string) {
 		t.Helper()
 		if got != want {
@@ -327,12 +349,12 @@ func TestWordsForNumbers(t *testing.T) {
 	is(strings.Join(protocolNames(nil, []byte("\x02h2\x08http/1.1\x02\x0a\x0a\x05cut")), " "), "h2 http/1.1 0x0a0a")
 }
 
-// TestDetectLeavesTwinsAlone: what is not a hello is not claimed, the hello of SSL 2.0 neither.
-func TestDetectLeavesTwinsAlone(t *testing.T) {
-	is := func(b string, want protocols.Match) {
+// TestDetectAcceptsHelloAndAlertOnly also rejects the hello of SSL 2.0.
+func TestDetectAcceptsHelloAndAlertOnly(t *testing.T) {
+	is := func(text string, want protocols.Match) {
 		t.Helper()
-		if got := detect(protocols.Client, []byte(b)); got != want {
-			t.Errorf("%q: %d, want %d", b, got, want)
+		if got := detect(protocols.Client, []byte(text)); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
 		}
 	}
 	is("\x16\x03\x01\x00\xc8\x01\x00\x00\xc4\x03\x03", protocols.Yes)
@@ -351,28 +373,31 @@ func TestDetectLeavesTwinsAlone(t *testing.T) {
 	is("\x4a\x00\x00\x00\x0a8.0.36\x00", protocols.No)
 }
 
-// FuzzHandshake plays any bytes of both sides, alone and behind a real hello.
+// FuzzHandshake plays arbitrary bytes of both sides, alone and behind a real hello. Each event must be one of
+// TLS, with an ID.
 func FuzzHandshake(f *testing.F) {
 	client, server := configs(tls.VersionTLS12)
 	steps := converse(f, client, server)
 	f.Add(steps[0].Data, steps[1].Data, false)
 	f.Add([]byte("\x15\x03\x01\x00\x02\x02\x28"), []byte("\x16\x03\x03\x00\x04\x0e\x00\x00\x00"), true)
 	hello := steps[0].Data
-	f.Fuzz(func(t *testing.T, a, b []byte, behind bool) {
-		steps := []protocoltest.Step{{Dir: protocols.Client, Data: a}, {Dir: protocols.Server, Data: b}, {Dir: protocols.Client, Data: b}}
+	f.Fuzz(func(t *testing.T, first, second []byte, behind bool) {
+		steps := []protocoltest.Step{
+			{Dir: protocols.Client, Data: first}, {Dir: protocols.Server, Data: second}, {Dir: protocols.Client, Data: second},
+		}
 		if behind {
 			steps = append([]protocoltest.Step{{Dir: protocols.Client, Data: hello}}, steps...)
 		}
-		c := protocoltest.Conversation{Port: 443, MidStream: len(a)%2 == 1, Steps: steps}
-		for _, e := range c.Events(list) {
-			if e.Tls == nil || len(e.Id) != 16 {
-				t.Fatalf("%v", e)
+		conversation := protocoltest.Conversation{Port: 443, MidStream: len(first)%2 == 1, Steps: steps}
+		for _, event := range conversation.Events(list) {
+			if event.Tls == nil || len(event.Id) != 16 {
+				t.Fatalf("%v", event)
 			}
 		}
 	})
 }
 
-// differs are the captures in which we see something else than tshark, and why.
+// differs lists the captures in which our counts differ from those of tshark, with the reason.
 var differs = map[string]string{
 	"ja4__pcap_tls-handshake.pcapng":                 "some are QUIC",
 	"ja4__pcap_tls-sni.pcapng":                       "some are QUIC",
@@ -390,8 +415,9 @@ var differs = map[string]string{
 	"zeek__tls_pop3-starttls.pcap":                   "inside POP3",
 }
 
-// TestOracle compares server names, JA3 and JA3S with those that tshark finds in the shared captures.
-func TestOracle(t *testing.T) {
+// TestHellosAreThoseOfTshark compares server names, JA3 and JA3S in the shared captures with those that
+// tshark finds.
+func TestHellosAreThoseOfTshark(t *testing.T) {
 	dir := protocoltest.SharedData(t, "../..")
 	var files []string
 	for _, pattern := range []string{"*tls*", "*ssl*", "*ja4*"} {
@@ -404,21 +430,21 @@ func TestOracle(t *testing.T) {
 	for _, path := range files {
 		want := oracle(filepath.Join(dir, "oracle", "detail", filepath.Base(path)+".tsv"))
 		got := map[string]int{}
-		for _, e := range protocoltest.Capture(t, []protocols.Protocol{Protocol, mysql.Protocol}, path) {
-			if e.Tls.GetJa3() != "" {
-				got["client "+e.Tls.ServerName+" "+e.Tls.Ja3]++
+		for _, event := range protocoltest.Capture(t, []protocols.Protocol{Protocol, mysql.Protocol}, path) {
+			if event.Tls.GetJa3() != "" {
+				got["client "+event.Tls.ServerName+" "+event.Tls.Ja3]++
 			}
-			if e.Tls.GetJa3S() != "" {
-				got["server "+e.Tls.Ja3S]++
+			if event.Tls.GetJa3S() != "" {
+				got["server "+event.Tls.Ja3S]++
 			}
 		}
 		diff := 0
-		for k, n := range want {
-			hellos += n
-			if got[k] != n {
+		for key, count := range want {
+			hellos += count
+			if got[key] != count {
 				diff++
 				if differs[filepath.Base(path)] == "" {
-					t.Errorf("%s: %s: %d, tshark %d", filepath.Base(path), k, got[k], n)
+					t.Errorf("%s: %s: %d, tshark %d", filepath.Base(path), key, got[key], count)
 				}
 			}
 		}
@@ -429,34 +455,36 @@ func TestOracle(t *testing.T) {
 	t.Logf("%d of %d captures equal, %d hellos", same, len(files), hellos)
 }
 
+// oracle reads the hellos from the output of tshark and counts equal ones. A missing file has none.
 func oracle(path string) map[string]int {
 	out := map[string]int{}
-	f, err := os.Open(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return out
 	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		v := strings.Split(sc.Text(), "\t")
+	defer file.Close()
+	for scanner := bufio.NewScanner(file); scanner.Scan(); {
+		cells := strings.Split(scanner.Text(), "\t")
 		switch {
-		case len(v) >= 6 && v[1] == "tls_ch":
-			out["client "+strings.ToLower(v[4])+" "+v[5]]++
-		case len(v) >= 5 && v[1] == "tls_sh":
-			out["server "+v[4]]++
+		case len(cells) >= 6 && cells[1] == "tls_ch":
+			out["client "+strings.ToLower(cells[4])+" "+cells[5]]++
+		case len(cells) >= 5 && cells[1] == "tls_sh":
+			out["server "+cells[4]]++
 		}
 	}
 	return out
 }
 
-// BenchmarkClientHello is one hello through the framework, with the connection around it.
+// BenchmarkClientHello measures one hello through the framework, including the opening and closing of the
+// connection.
 func BenchmarkClientHello(b *testing.B) {
 	client, server := configs(tls.VersionTLS13)
 	hello := converse(b, client, server)[0].Data
 	set := protocols.NewSet(list, protocols.Default(), nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		c := set.Open((&protocoltest.Conversation{Port: 443}).Info(), pipeline.ReleaseEvent)
-		c.Data(protocols.Client, hello, 1)
-		c.Close(2)
+		conn := set.Open((&protocoltest.Conversation{Port: 443}).Info(), pipeline.ReleaseEvent)
+		conn.Data(protocols.Client, hello, 1)
+		conn.Close(2)
 	}
 }
