@@ -101,6 +101,7 @@ func (f *File) detectFormat() (err error) {
 	return fmt.Errorf("read capture %s: neither pcap nor pcapng: the file begins with %x", f.path, magic)
 }
 
+// openPcap prepares the reader of a pcap file.
 func (f *File) openPcap() error {
 	if err := f.framer.readFileHeader(); err != nil {
 		return f.locate(err)
@@ -113,6 +114,7 @@ func (f *File) openPcap() error {
 	return nil
 }
 
+// openPcapng prepares the reader of a pcapng file.
 func (f *File) openPcapng() error {
 	ngReader, err := pcapgo.NewNgReader(f.framer, pcapgo.NgReaderOptions{WantMixedLinkType: true})
 	if err != nil {

@@ -143,6 +143,7 @@ func (t *Tracker) Lookup(proto pipeline.Transport, src, dst netip.AddrPort) (ses
 	return t.lookupTuple(tuple{proto, dst, src})
 }
 
+// lookupTuple returns the mapping of the connection with the tuple k.
 func (t *Tracker) lookupTuple(k tuple) (sessions.Mapping, bool) {
 	shard := t.shardOf(k)
 	shard.mu.RLock()
@@ -151,6 +152,7 @@ func (t *Tracker) lookupTuple(k tuple) (sessions.Mapping, bool) {
 	return found.Mapping, ok
 }
 
+// shardOf returns the shard of k. Both directions of a connection need not be in one shard.
 func (t *Tracker) shardOf(k tuple) *shard {
 	return &t.shards[(k.src.Port()^k.dst.Port()*31)%shardCount]
 }

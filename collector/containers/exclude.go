@@ -34,6 +34,7 @@ func (r *Registry) isSelf(id, name string) bool {
 	return r.self == name || len(r.self) >= 12 && strings.HasPrefix(id, r.self)
 }
 
+// matchesAny reports whether name matches one of the patterns.
 func matchesAny(globs []string, name string) bool {
 	for _, glob := range globs {
 		if ok, _ := path.Match(glob, name); ok {

@@ -41,6 +41,8 @@ func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 	}
 	defer api.Close()
 
+	// Each turn follows the API until the stream of events breaks. A turn that has read the list resets the
+	// back-off, and only the first failure in a row is logged.
 	backoff := retry.Backoff{Min: retryMin, Max: retryMax}
 	for {
 		listed, err := r.follow(ctx, api, stream)
@@ -58,6 +60,8 @@ func (r *Registry) Run(ctx context.Context, ship collector.Shipper) error {
 		if backoff.Wait(ctx) != nil {
 			return nil
 		}
+
+		// Entries also expire while the API is unavailable.
 		r.expireEntries(r.now())
 	}
 }
@@ -69,11 +73,15 @@ func (r *Registry) follow(
 ) (listed bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+
+	// Open the stream. After a reconnect it begins with the events since the last one, which may be repeated.
 	options := client.EventsListOptions{Filters: client.Filters{}.Add("type", "container", "network")}
 	if stream.since > 0 {
 		options.Since = fmt.Sprintf("%d.%09d", stream.since/1e9, stream.since%1e9)
 	}
 	events := api.Events(ctx, options)
+
+	// Read the list. From here on the registry is complete.
 	if err := r.listContainers(ctx, api); err != nil {
 		return false, fmt.Errorf("list containers: %w", err)
 	}
@@ -83,6 +91,7 @@ func (r *Registry) follow(
 		"host", r.cfg.DockerHost, "api", api.ClientVersion(),
 		"containers", len(r.Containers()), "bridges", r.Bridges())
 
+	// Handle events until the stream breaks.
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {

@@ -106,6 +106,7 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 	if in.HostConfig != nil {
 		created.log.Driver = in.HostConfig.LogConfig.Type
 	}
+
 	// The labels decide about exclusion in their original form; the entry has them with secrets redacted.
 	var labels map[string]string
 	if in.Config != nil {
@@ -114,6 +115,7 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 	}
 	created.container.Labels = r.labels(labels)
 	created.excluded = r.isExcluded(in.ID, created.container.Name, labels)
+
 	if in.State != nil {
 		created.running = in.State.Running
 		// The API reports the year 1 as the end of a container that has never run.
@@ -122,6 +124,7 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 			created.ended = finished
 		}
 	}
+
 	// Collect the addresses of all networks.
 	if in.NetworkSettings != nil {
 		for _, attached := range in.NetworkSettings.Networks {

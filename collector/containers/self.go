@@ -77,6 +77,7 @@ func cutLast(text string) (before, after string, ok bool) {
 // isContainerID reports whether s is the full id of a container.
 func isContainerID(s string) bool { return len(s) == 64 && isHex(s) }
 
+// isHex reports whether text consists of lower-case hexadecimal digits and is not empty.
 func isHex(text string) bool {
 	for i := range len(text) {
 		if c := text[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {

@@ -47,6 +47,7 @@ func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Contain
 	if owner, ok := view.byIP[ip]; ok && (owner.ended == 0 || at <= owner.ended) {
 		return owner.container, true
 	}
+
 	// Any other address of Docker's networks, except the host's, may belong to a container that was not
 	// reported yet.
 	if view.routers[ip] {
@@ -86,7 +87,7 @@ func (r *Registry) publish() {
 		byIP:    make(map[netip.Addr]addressOwner, len(r.entries)),
 		routers: map[netip.Addr]bool{},
 	}
-	best := make(map[netip.Addr]*entry, len(r.entries)) // the entry of each address in v.byIP
+	best := make(map[netip.Addr]*entry, len(r.entries)) // the entry of each address in next.byIP
 	for id, e := range r.entries {
 		next.byID[id] = containerView{e.container, Status{Known: true, Running: e.running, Excluded: e.excluded}}
 		next.all = append(next.all, e.container)
@@ -101,7 +102,7 @@ func (r *Registry) publish() {
 		}
 	}
 
-	// Networks.
+	// Add the networks and the addresses of the host in them.
 	for _, network := range r.networks {
 		next.bridges = append(next.bridges, network.bridge)
 		next.subnets = append(next.subnets, network.subnets...)
@@ -109,6 +110,8 @@ func (r *Registry) publish() {
 			next.routers[ip] = true
 		}
 	}
+
+	// The view does not change any more. Subscribers are notified after it can be read.
 	r.view.Store(next)
 	r.metrics.known.Set(float64(len(r.entries)))
 
@@ -120,6 +123,7 @@ func (r *Registry) publish() {
 	}
 }
 
+// holder returns e as the owner of its addresses.
 func (e *entry) holder() addressOwner {
 	owner := addressOwner{container: e.container}
 	if !e.running && !e.ended.IsZero() {

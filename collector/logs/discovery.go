@@ -27,6 +27,7 @@ type discovery struct {
 
 var _ tail.Discovery = (*discovery)(nil)
 
+// newDiscovery returns the discovery of Docker's logs and, if there are any, of the configured files.
 func newDiscovery(source *Source) *discovery {
 	created := &discovery{source: source, logged: map[string]bool{}, failed: map[discoverer]bool{}}
 	docker := &discover.Docker{Root: source.cfg.DockerDataRoot, Elsewhere: created.filesOfContainers}

@@ -38,6 +38,7 @@ type lineHandler struct {
 
 var _ tail.Handler = (*lineHandler)(nil)
 
+// newLineHandler returns the handler of one log. Without metadata a container's events have its id only.
 func newLineHandler(s *Source, log discover.Log) *lineHandler {
 	handler := &lineHandler{source: s, log: log, path: filepath.Join(log.Dir, log.Base), found: time.Now()}
 	if log.Container != "" {

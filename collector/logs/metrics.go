@@ -12,6 +12,7 @@ type sourceMetrics struct {
 	unread   *prometheus.CounterVec
 }
 
+// newMetrics returns the metrics of reg. Sources of one registry share them.
 func newMetrics(reg prometheus.Registerer) sourceMetrics {
 	with := metrics.With(reg)
 	return sourceMetrics{

@@ -296,6 +296,7 @@ func (c *Conn) forceFront(dir Dir) {
 // giveUpOldest takes the direction whose first segment has waited longest and gives up the gap before the
 // segment. A segment beyond the window of its receiver is dropped instead.
 func (c *Conn) giveUpOldest(why GapReason) {
+	// Find the segment that has waited longest. Only the first of each direction needs to be compared.
 	dir, oldest := Dir(0), int64(math.MaxInt64)
 	for side := range Dir(2) {
 		half := &c.half[side]
@@ -308,6 +309,7 @@ func (c *Conn) giveUpOldest(why GapReason) {
 		return
 	}
 
+	// Give up the missing bytes before it, in its own direction or in the other one, or drop it.
 	half, peer := &c.half[dir], &c.half[dir^1]
 	front := &half.waiting[half.front]
 	switch {

@@ -98,11 +98,13 @@ func setEndpoint(end *pipeline.Endpoint, a netip.AddrPort, s *sideStats) {
 	end.Bytes, end.Packets = s.bytes, s.packets
 }
 
+// setAddress sets the address and the port of end.
 func setAddress(end *pipeline.Endpoint, a netip.AddrPort) {
 	end.Ip = appendIP(end.Ip[:0], a.Addr())
 	end.Port = uint32(a.Port())
 }
 
+// appendIP appends the 4 or 16 bytes of ip.
 func appendIP(data []byte, ip netip.Addr) []byte {
 	if ip = ip.Unmap(); ip.Is4() {
 		a := ip.As4()

@@ -120,6 +120,7 @@ func (f *flow) tickEvery() int64 {
 	return 5e9
 }
 
+// tickProtocol calls Tick of the parser, which gives up on answers that are overdue.
 func (f *flow) tickProtocol() {
 	f.tickDue = f.table.clock.now + f.tickEvery()
 	f.conn.Tick(f.table.clock.packetTime)
@@ -168,6 +169,7 @@ func (f *flow) endTime() int64 {
 // f.due is in the future and not later than that time.
 func (f *flow) schedule() {
 	now := f.table.clock.now
+
 	// next becomes the earliest of: the end, a gap, the parser's tick, and the outbox.
 	next := min(f.endTime(), f.stream.NextRelease())
 	if f.conn != nil {

@@ -12,6 +12,7 @@ func (h *timerHeap) insertFlow(f *flow) {
 	h.siftUp(f.heapIndex)
 }
 
+// removeFlow removes f from the heap.
 func (h *timerHeap) removeFlow(f *flow) {
 	i, last := f.heapIndex, len(*h)-1
 	if i != last {

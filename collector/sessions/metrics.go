@@ -30,6 +30,7 @@ type tableMetrics struct {
 	panics          counter
 }
 
+// newTableMetrics returns the metrics of reg. Tables of one registry share them.
 func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 	factory := metrics.With(reg)
 	m := &tableMetrics{
@@ -47,6 +48,8 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 			"Panics while a packet was handled. After a panic the worker has an empty session table."),
 		closed: map[string]counter{}, pendingSessions: map[decision]counter{},
 	}
+
+	// The counters of each label value are made here, so that they start at 0 and the hot path looks none up.
 	packets := factory.CounterVec("tidegate_sessions_packets_total", "Packets handled, by result.", "result")
 	for result, name := range resultNames {
 		m.packets[result] = packets.WithLabelValues(name)
@@ -70,15 +73,18 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 		m.gaps[reason] = gaps.WithLabelValues(reason.String())
 		m.gapBytes[reason] = gapBytes.WithLabelValues(reason.String())
 	}
+
 	segments := factory.CounterVec("tidegate_sessions_dropped_segments_total",
 		"TCP segments that were dropped, by reason.", "reason")
 	m.segmentsOutside = segments.WithLabelValues("outside_window")
 	m.segmentsBeforeStart = segments.WithLabelValues("before_start")
 	m.segmentsLate = segments.WithLabelValues("late")
+
 	fragments := factory.CounterVec("tidegate_sessions_dropped_fragments_total",
 		"IP fragments that were dropped because their datagram stayed incomplete, by reason.", "reason")
 	m.fragmentsTimeout = fragments.WithLabelValues("timeout")
 	m.fragmentsLimit = fragments.WithLabelValues("limit")
+
 	pending := factory.CounterVec("tidegate_sessions_nat_pending_sessions_total",
 		"Sessions whose events waited until it was decided whether the session is a duplicate, by reason.",
 		"decided")

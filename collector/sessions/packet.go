@@ -74,6 +74,7 @@ func (p *packet) flowKey() (k flowKey, sender uint8) {
 	return flowKey{p.dst, p.src, p.dport, p.sport, p.proto, p.iface}, 1
 }
 
+// endpointLess reports whether the end a:aport comes before b:bport, or both are equal.
 func endpointLess(a addr, aport uint16, b addr, bport uint16) bool {
 	switch {
 	case a.hi != b.hi:

@@ -171,6 +171,7 @@ func (b *batcher) closeBatch() {
 	b.wakeJournaling()
 }
 
+// wakeJournaling wakes journalBatches.
 func (b *batcher) wakeJournaling() {
 	select {
 	case b.wake <- struct{}{}:
@@ -224,6 +225,7 @@ func (b *batcher) takeHead() *batch {
 	return b.queue[0]
 }
 
+// removeHead removes the batch of takeHead from the queue, after the sender has taken it over.
 func (b *batcher) removeHead() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -40,6 +40,8 @@ func (s *Shipper) recordProduceResult(err error) {
 	if errors.Is(err, context.Canceled) {
 		return
 	}
+
+	// Every failure is counted, and at most one per errorLogInterval is logged.
 	class := kafka.Classify(err)
 	s.counters.produceErrors[class].Add(1)
 

@@ -27,8 +27,10 @@ func newByteBudget(limit int64) *byteBudget {
 
 func (b *byteBudget) limit() int64 { return b.size.Load() }
 
+// charge adds n bytes to the used ones.
 func (b *byteBudget) charge(n int) { b.used.Add(int64(n)) }
 
+// refund subtracts n bytes from the used ones and wakes the calls of waitBelow.
 func (b *byteBudget) refund(n int) {
 	b.used.Add(int64(-n))
 	if b.waiters.Load() > 0 {

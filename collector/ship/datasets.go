@@ -21,6 +21,7 @@ func countsOf(counts []uint32) (c datasetCounts) {
 	return c
 }
 
+// total returns the sum over all datasets.
 func (c *datasetCounts) total() (sum uint64) {
 	for _, count := range c {
 		sum += uint64(count)
@@ -31,6 +32,7 @@ func (c *datasetCounts) total() (sum uint64) {
 // A datasetCounter counts events by dataset.
 type datasetCounter [pipeline.NumDatasets]atomic.Uint64
 
+// addCounts adds counts to c.
 func (c *datasetCounter) addCounts(counts *datasetCounts) {
 	for i, count := range counts {
 		if count > 0 {
@@ -39,6 +41,7 @@ func (c *datasetCounter) addCounts(counts *datasetCounts) {
 	}
 }
 
+// total returns the sum over all datasets.
 func (c *datasetCounter) total() (n uint64) {
 	for i := range c {
 		n += c[i].Load()

@@ -45,7 +45,7 @@
 //	idle ────────────▶ open        File: a source (the owner) begins to read it
 //	open ────────────▶ gone        SourceGone: its name was removed; the owner may still be reading
 //	open, gone ──────▶ idle        Close(true): it may be read again after a restart
-//	open, gone ──────▶ closed      Close(false): nobody will read it again
+//	open, gone ──────▶ closed      Close(false): it will not be read again
 //	idle ────────────▶ missing     Prune: a complete listing did not contain it
 //	missing ─────────▶ open        File: the file exists after all
 //	missing, closed ─▶ (dropped)   when no range of its lines is unfinished

@@ -41,7 +41,7 @@ type fileProducer struct {
 
 	state          atomic.Int32 // a fileState; written under mu
 	unpassedRanges atomic.Int32 // recovered ranges that the owner has not read past
-	lastActive     atomic.Int64 // when the owner last called, in ns, while unpassed > 0
+	lastActive     atomic.Int64 // when the owner last called, in ns, while unpassedRanges > 0
 	blocked        atomic.Bool  // the owner waits for memory
 
 	mu            sync.Mutex

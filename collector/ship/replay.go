@@ -36,6 +36,8 @@ const (
 // Kafka: its lines are put into a batch with the same id again, so that the engine recognises the duplicate.
 // All other lines are new.
 func (f *fileProducer) replayEvent(event *pipeline.Event, checkpoint collector.Checkpoint) bool {
+	// Find the range that contains the line. Only a line of a range that waits for its lines is added to a
+	// batch.
 	f.lastActive.Store(time.Now().UnixNano())
 	target, place := f.findReplay(checkpoint.End)
 	switch {
@@ -49,6 +51,7 @@ func (f *fileProducer) replayEvent(event *pipeline.Event, checkpoint collector.C
 		return false
 	}
 
+	// The last line ends the replay of the range.
 	f.skipTo(checkpoint.End)
 	if place == lineLast {
 		f.mu.Lock()
@@ -244,23 +247,23 @@ func (s *Shipper) countFileGone(lines uint32) {
 // expireReplays abandons the replays of files that were not opened within ResumeTimeout after the start, and
 // of files whose owner has not shipped a line for ResumeTimeout although memory was available.
 func (s *Shipper) expireReplays(now time.Time) {
-	for _, fileProducer := range s.filesToReplay {
-		if fileProducer.unpassedRanges.Load() == 0 {
+	for _, producer := range s.filesToReplay {
+		if producer.unpassedRanges.Load() == 0 {
 			continue
 		}
 		expired := false
-		switch fileState(fileProducer.state.Load()) {
+		switch fileState(producer.state.Load()) {
 		case fileOpen, fileGone:
-			inactive := now.UnixNano() - fileProducer.lastActive.Load()
-			expired = !fileProducer.blocked.Load() && inactive > int64(s.cfg.ResumeTimeout)
+			inactive := now.UnixNano() - producer.lastActive.Load()
+			expired = !producer.blocked.Load() && inactive > int64(s.cfg.ResumeTimeout)
 		case fileClosed:
 			expired = true
 		case fileIdle, fileMissing:
 			expired = now.Sub(s.started) > s.cfg.ResumeTimeout
 		}
 		if expired {
-			fileProducer.abandonReplay()
-			s.dropFinishedFile(fileProducer)
+			producer.abandonReplay()
+			s.dropFinishedFile(producer)
 		}
 	}
 }

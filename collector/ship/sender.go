@@ -165,6 +165,7 @@ func (s *sender) dispatch() {
 	}
 }
 
+// dispatchAgain is dispatch for the timer.
 func (s *sender) dispatchAgain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -195,6 +196,7 @@ func (s *sender) produceBatch(pending *pendingBatch) {
 		}
 		shipper.recordProduceResult(err)
 	}
+
 	// Only a batch that Kafka will never accept is lost; every other error is temporary.
 	switch {
 	case err == nil:
@@ -306,6 +308,8 @@ func (s *sender) confirmSafe(pending *pendingBatch, full *batch) {
 		shipper.failpoints.afterConfirm(full.buf)
 	}
 
+	// Finish the ranges of the files, then record that in the journal. A batch of packets that is not in the
+	// journal may hold lines of removed files: these are recorded as done.
 	var droppable []*fileProducer
 	for _, lines := range full.ranges {
 		if lines.file.finishRange(lines) {
@@ -324,6 +328,7 @@ func (s *sender) confirmSafe(pending *pendingBatch, full *batch) {
 	}
 }
 
+// recycleBatch returns the memory of full to the budget, and full to the pool.
 func (s *sender) recycleBatch(full *batch) {
 	if full.charged > 0 {
 		s.budget.refund(full.charged)

@@ -118,6 +118,7 @@ func New(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Logger, re
 	return newShipper(cfg, kafkaCfg, id, log, reg, failpoints{})
 }
 
+// newShipper is New with failpoints, for tests.
 func newShipper(cfg Config, kafkaCfg kafka.Config, id pipeline.ID, log *slog.Logger, reg prometheus.Registerer,
 	failpoints failpoints,
 ) (*Shipper, error) {
@@ -165,8 +166,8 @@ func (s *Shipper) recoverAndStart(reg prometheus.Registerer) error {
 		s.reg = reg
 	}
 
-	// Ask Kafka for the number of partitions before the first event is routed, but do not wait for a broker
-	// that is unavailable.
+	// Read the number of partitions from Kafka before the first event is routed, but do not wait long for a
+	// broker that is unavailable.
 	ctx, cancel := context.WithTimeout(s.ctx, 3*time.Second)
 	s.refreshTopic(ctx)
 	cancel()
@@ -182,13 +183,13 @@ func (s *Shipper) recoverAndStart(reg prometheus.Registerer) error {
 func (s *Shipper) File(name string) collector.FileProducer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	fileProducer := s.files[name]
-	if fileProducer == nil || !fileProducer.reopen() {
-		fileProducer = newFileProducer(s, name, s.journal.AddFile(name))
-		fileProducer.reopen()
-		s.files[name] = fileProducer
+	producer := s.files[name]
+	if producer == nil || !producer.reopen() {
+		producer = newFileProducer(s, name, s.journal.AddFile(name))
+		producer.reopen()
+		s.files[name] = producer
 	}
-	return fileProducer
+	return producer
 }
 
 // Packets returns a producer of events that cannot be read again.
@@ -294,12 +295,14 @@ func (s *Shipper) senderFor(key senderKey, packets bool) *sender {
 	return s.senders[key]
 }
 
+// everyPartition returns every partition that was ever used.
 func (s *Shipper) everyPartition() []*partition {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.allPartitions
 }
 
+// everySender returns the senders of all epochs and partitions, those of earlier processes included.
 func (s *Shipper) everySender() []*sender {
 	s.mu.Lock()
 	defer s.mu.Unlock()

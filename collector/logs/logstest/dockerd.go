@@ -57,6 +57,7 @@ func (d *Dockerd) Must(err error) {
 	}
 }
 
+// openLog opens or creates the log.
 func (d *Dockerd) openLog() {
 	d.t.Helper()
 	var err error

@@ -99,6 +99,7 @@ func (s *Shipper) File(name string) collector.FileProducer {
 
 // Ship implements collector.FileProducer.
 func (p *producer) Ship(ctx context.Context, event *pipeline.Event, checkpoint collector.Checkpoint) error {
+	// Wait at the gate, unless the file cannot be read again.
 	if p.shipper.Gate != nil {
 		select {
 		case <-ctx.Done():
@@ -110,6 +111,8 @@ func (p *producer) Ship(ctx context.Context, event *pipeline.Event, checkpoint c
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+
+	// Check the contract: checkpoints grow, and events that Crash took back come again unchanged.
 	p.shipper.mu.Lock()
 	defer p.shipper.mu.Unlock()
 	shipped := Shipped{
@@ -131,6 +134,8 @@ func (p *producer) Ship(ctx context.Context, event *pipeline.Event, checkpoint c
 		}
 		p.replayed = p.replayed[1:]
 	}
+
+	// Store the event and wake Wait.
 	p.list = append(p.list, shipped)
 	pipeline.ReleaseEvent(event)
 	select {

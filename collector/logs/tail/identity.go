@@ -71,6 +71,7 @@ type fileHead struct {
 	record []byte
 }
 
+// identity returns the hash of the record and of its offset.
 func (h fileHead) identity() Identity {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, len(h.record)+8), uint64(h.start))
 	return xxh3.Hash128(append(b, h.record...)).Bytes()
@@ -90,18 +91,19 @@ func readHead(readerAt io.ReaderAt, final bool) (head fileHead, ok bool) {
 	if err != nil {
 		return fileHead{}, false
 	}
+
 	// Most first records are short: read a little, and more only if no newline was found.
 	for size := firstRead; ; size *= 4 {
 		buf := make([]byte, min(size, maxRecord))
-		size, err := readerAt.ReadAt(buf, start)
-		if size == 0 || err != nil && !errors.Is(err, io.EOF) {
+		length, err := readerAt.ReadAt(buf, start)
+		if length == 0 || err != nil && !errors.Is(err, io.EOF) {
 			return fileHead{}, false
 		}
-		if i := bytes.IndexByte(buf[:size], '\n'); i >= 0 {
+		if i := bytes.IndexByte(buf[:length], '\n'); i >= 0 {
 			return fileHead{start, buf[:i+1]}, true
 		}
-		if size == maxRecord || errors.Is(err, io.EOF) && final {
-			return fileHead{start, buf[:size]}, true
+		if length == maxRecord || errors.Is(err, io.EOF) && final {
+			return fileHead{start, buf[:length]}, true
 		}
 		if errors.Is(err, io.EOF) {
 			return fileHead{}, false
@@ -180,6 +182,7 @@ func (f *file) isCompressedAs(gz *file, format decode.Format) bool {
 // (inode and generation) if the file system has handles, else device, inode and birth time. With an empty
 // name, the file is that of the descriptor dirfd.
 func handleAt(dirfd int, name string) (string, error) {
+	// The file handle, of a link itself and not of its target.
 	flags := 0
 	if name == "" {
 		flags = unix.AT_EMPTY_PATH
@@ -190,6 +193,7 @@ func handleAt(dirfd int, name string) (string, error) {
 		return string(append(b, fileHandle.Bytes()...)), nil
 	}
 
+	// The file system has no handles. The birth time distinguishes files that had the same inode.
 	var st unix.Statx_t
 	if name != "" {
 		flags = unix.AT_SYMLINK_NOFOLLOW

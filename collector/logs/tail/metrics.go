@@ -12,6 +12,7 @@ type groupMetrics struct {
 	dropped, malformed, errors            *prometheus.CounterVec
 }
 
+// newMetrics returns the metrics of reg. Groups of one registry share them.
 func newMetrics(reg prometheus.Registerer) groupMetrics {
 	with := metrics.With(reg)
 	return groupMetrics{
@@ -75,12 +76,14 @@ func (m *groupMetrics) addTally(t *tally) {
 			counters.WithLabelValues(label).Add(float64(n))
 		}
 	}
+	// Counts of what was read and shipped.
 	add(m.bytes, t.bytes)
 	add(m.records, t.records)
 	add(m.lines, t.lines)
 	add(m.parts, t.parts)
 	add(m.resumed, t.resumed)
 
+	// What was left out, in bytes or lines.
 	addLabelled(m.dropped, t.overCap, "over_cap")
 	addLabelled(m.dropped, t.nul, "nul")
 	addLabelled(m.dropped, t.cut, "cut")
@@ -88,6 +91,7 @@ func (m *groupMetrics) addTally(t *tally) {
 	addLabelled(m.dropped, t.beforeStart, "before_start")
 	addLabelled(m.dropped, t.copies, "copy_of_a_file")
 
+	// Records that are not of the format.
 	addLabelled(m.malformed, t.malformed, "not_a_record")
 	addLabelled(m.malformed, t.tooLong, "too_long")
 	addLabelled(m.malformed, t.torn, "torn")

@@ -19,6 +19,8 @@ func ReadFile(
 	if err != nil {
 		return fmt.Errorf("open log file: %w", err)
 	}
+
+	// A tailer without a goroutine: readAvailable is called here until the end of the file.
 	group := NewGroup(cfg, slog.New(slog.DiscardHandler), nil)
 	group.ship = ship
 	group.budget.acquireDescriptor()
@@ -31,6 +33,8 @@ func ReadFile(
 		return fmt.Errorf("read log file %s: it has no file handle, or its compression is damaged", tailer.path)
 	}
 	tailer.files = []*file{f}
+
+	// Read to the end. The file is final, since its folder counts as gone: open lines are flushed there.
 	for more := true; more; {
 		if more, err = tailer.readAvailable(ctx); err != nil {
 			return fmt.Errorf("read log file %s: %w", tailer.path, err)

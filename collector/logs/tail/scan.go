@@ -23,6 +23,7 @@ const (
 	missingTimeout = 10 * time.Second
 )
 
+// joinPath returns the path of a file of a folder.
 func joinPath(dir, name string) string { return filepath.Join(dir, name) }
 
 // ownsName reports whether a file of the folder belongs to the log.
@@ -183,10 +184,13 @@ func (t *Tailer) scanOnce(known []*file) (listing, error) {
 func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 	handle, err := handleAt(unix.AT_FDCWD, joinPath(t.log.Dir, name.name))
 	if err == nil {
+		// A known file, perhaps under a new name.
 		if f := t.fileByHandle(handle, found); f != nil {
 			f.name = name.name
 			return f
 		}
+
+		// Another file is opened at once. Without a free descriptor the next poll tries again.
 		if !t.group.budget.acquireDescriptor() {
 			t.group.metrics.errors.WithLabelValues("no_descriptor").Inc()
 			t.rescanNeeded, t.listingIncomplete = true, true
@@ -198,6 +202,8 @@ func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 		}
 		t.group.budget.releaseDescriptor()
 	}
+
+	// A file that has vanished meanwhile is no error. Other errors are counted, and most are tried again.
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.group.metrics.errors.WithLabelValues("open").Inc()
 		if errors.Is(err, errNotRegular) || errors.Is(err, unix.ELOOP) {
@@ -317,6 +323,7 @@ func (t *Tailer) dropMissing(found []*file) {
 	})
 }
 
+// isLinked reports whether a name still refers to the open file f.
 func isLinked(f *os.File) bool {
 	var st unix.Stat_t
 	return unix.Fstat(int(f.Fd()), &st) == nil && st.Nlink > 0

@@ -130,6 +130,8 @@ func Open(dir string, options Options) (*Journal, error) {
 		path: filepath.Join(dir, fileName), options: options, throttle: logging.NewThrottle(errorLogInterval),
 		state: newState(),
 	}
+
+	// Read the journal of the earlier process, if there is one.
 	text, err := os.ReadFile(journal.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return journal, nil
@@ -140,6 +142,8 @@ func Open(dir string, options Options) (*Journal, error) {
 	if len(bytes.TrimLeft(text, "\x00")) == 0 {
 		return journal, nil // a power cut left a file of NULs, whose content was never written
 	}
+
+	// Apply its records. What cannot be read is kept aside when Start replaces the file.
 	if unreadable, reason := journal.state.readRecords(text); unreadable > 0 {
 		journal.setAside = true
 		journal.unreadable.Store(uint64(unreadable))
@@ -344,7 +348,7 @@ func (j *Journal) writeRecords(records []byte) error {
 	if j.closed {
 		return fs.ErrClosed
 	}
-	if j.file == nil { // the disk was full when we started
+	if j.file == nil { // the disk was full when the journal was started
 		if err := j.compact(); err != nil {
 			return err
 		}

@@ -52,6 +52,7 @@ func (r *record) appendPayload(data []byte) []byte {
 	return data
 }
 
+// appendRange appends the five numbers of r.
 func appendRange(data []byte, r *Range) []byte {
 	data = binary.AppendUvarint(data, uint64(r.File))
 	data = binary.AppendVarint(data, r.After)
@@ -66,6 +67,7 @@ var errRecord = errors.New("not a record of the journal")
 func (r *record) parsePayload(kind byte, payload []byte) error {
 	decode := decoder{rest: payload}
 	*r = record{kind: kind, ranges: r.ranges[:0]}
+	// Decode the fields of the kind. A malformed number is detected below.
 	switch kind {
 	case recordFile:
 		r.file = FileID(decode.uint32())
@@ -85,6 +87,8 @@ func (r *record) parsePayload(kind byte, payload []byte) error {
 	default:
 		return errRecord
 	}
+
+	// The payload must be used up and its ranges valid: applyRecord trusts them.
 	if decode.malformed || len(decode.rest) > 0 || kind == recordShrink && len(r.ranges) != 1 {
 		return errRecord
 	}
@@ -108,6 +112,7 @@ type decoder struct {
 	malformed bool
 }
 
+// unsigned reads an unsigned varint.
 func (d *decoder) unsigned() uint64 {
 	value, size := binary.Uvarint(d.rest)
 	if size <= 0 {
@@ -118,6 +123,7 @@ func (d *decoder) unsigned() uint64 {
 	return value
 }
 
+// signed reads a signed varint.
 func (d *decoder) signed() int64 {
 	value, size := binary.Varint(d.rest)
 	if size <= 0 {
@@ -128,6 +134,7 @@ func (d *decoder) signed() int64 {
 	return value
 }
 
+// uint32 reads an unsigned varint of at most 32 bits.
 func (d *decoder) uint32() uint32 {
 	value := d.unsigned()
 	if value > 1<<32-1 {
@@ -136,6 +143,7 @@ func (d *decoder) uint32() uint32 {
 	return uint32(value)
 }
 
+// fixed64 reads eight bytes.
 func (d *decoder) fixed64() uint64 {
 	if len(d.rest) < 8 {
 		d.malformed, d.rest = true, nil
@@ -146,6 +154,7 @@ func (d *decoder) fixed64() uint64 {
 	return value
 }
 
+// readRange reads what appendRange has written.
 func (d *decoder) readRange() Range {
 	return Range{
 		File: FileID(d.uint32()), After: d.signed(),

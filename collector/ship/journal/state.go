@@ -92,6 +92,7 @@ func (s *state) claimName(id FileID, name string) {
 	}
 }
 
+// dropFile removes a file. Its ranges in batches stay: they are ignored when the batch is acknowledged.
 func (s *state) dropFile(id FileID) {
 	file := s.files[id]
 	if file == nil {

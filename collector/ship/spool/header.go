@@ -42,6 +42,8 @@ func parseHeader(data []byte) (*Header, error) {
 	if len(data) < 8 {
 		return nil, errHeader
 	}
+
+	// Read the numbers. A missing or too large one sets bad; the later ones are then of no use.
 	header := &Header{Epoch: binary.LittleEndian.Uint64(data)}
 	data = data[8:]
 	bad := false
