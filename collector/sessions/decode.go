@@ -123,6 +123,11 @@ func (d *decoder) decodeEtherType(p *packet, typ uint16, data []byte, wire, dept
 		return resTooDeep
 	}
 
+	// Most packets are IPv4 without a tag: they need neither the loop nor decodeIP.
+	if typ == etherIPv4 && len(data) > 0 && data[0]>>4 == 4 {
+		return d.decodeIPv4(p, data, wire, depth)
+	}
+
 	// Each turn but the last skips one tag and continues with the EtherType behind it.
 	for range maxNesting {
 		switch typ {

@@ -191,7 +191,9 @@ func endsWith(data []byte, word string) (from int, ok bool) {
 }
 
 // SecretName reports whether name is the name of a secret in every kind of text.
-func SecretName(name []byte) bool { return secretEnding(name) != nil || secretWord(name) }
+func SecretName(name []byte) bool {
+	return mayBeSecret(name) && (secretEnding(name) != nil || secretWord(name))
+}
 
 // SecretSetting reports whether the value of the Redis setting name is a secret.
 func SecretSetting(name []byte) bool {

@@ -7,8 +7,6 @@
 // Specification: dev.mysql.com/doc/refman/en/language-structure.html.
 package sqltoken
 
-import "slices"
-
 // A Kind is the kind of a token.
 type Kind uint8
 
@@ -87,12 +85,18 @@ func (s *Scanner) Inner() (from, to int) {
 
 // Is reports whether the current token is word, which is in upper case.
 func (s *Scanner) Is(word string) bool {
-	return s.To-s.From == len(word) && EqualFold(s.SQL[s.From:s.To], word)
+	// Most words differ in the length or in the first letter: compare the rest only where both are equal.
+	return s.To-s.From == len(word) && s.SQL[s.From]&^0x20 == word[0] && EqualFold(s.SQL[s.From:s.To], word)
 }
 
 // IsAny reports whether the current token is one of words, which are in upper case.
 func (s *Scanner) IsAny(words []string) bool {
-	return slices.ContainsFunc(words, s.Is)
+	for _, word := range words {
+		if s.Is(word) {
+			return true
+		}
+	}
+	return false
 }
 
 // EqualFold reports whether b equals upper, ignoring the case of letters. b must have the length of upper.
