@@ -22,7 +22,8 @@ func datasetEvents(t *testing.T) []*pipeline.Event {
 	values := pipeline.Dataset(0).Descriptor().Values()
 	for number := 1; number < values.Len(); number++ {
 		if number >= pipeline.NumDatasets {
-			t.Fatalf("dataset %s has no row in pipeline.Datasets: add it to pipeline/datasets.go", values.Get(number).Name())
+			t.Fatalf("dataset %s has no row in pipeline.Datasets: add it to pipeline/datasets.go",
+				values.Get(number).Name())
 		}
 		event := &pipeline.Event{
 			Id: make([]byte, 16), Dataset: pipeline.Dataset(number), Timestamp: 1e18,

@@ -18,7 +18,8 @@ import (
 
 // measures holds the columns of the oracle, a table of the transactions that tshark counts in each capture.
 var measures = []string{
-	"dns_queries", "dns_responses", "http_requests", "http_responses", "mysql_queries", "redis_cmds", "tls_client_hello",
+	"dns_queries", "dns_responses", "http_requests", "http_responses", "mysql_queries", "redis_cmds",
+	"tls_client_hello",
 }
 
 // protocolCounts holds a count for each measure.
@@ -204,7 +205,8 @@ func compareCount(t *testing.T, rows []string, name, measure string, got, want i
 	switch {
 	case got-want == why.difference:
 	case explained:
-		t.Errorf("%s: %s: ours %d, tshark %d; knownDifferences explains %d (%s): if the difference became less, remove its line",
+		t.Errorf("%s: %s: ours %d, tshark %d; knownDifferences has %d (%s): "+
+			"if the difference became less, remove its line",
 			name, measure, got, want, why.difference, why.reason)
 	default:
 		t.Errorf("%s: %s: ours %d, tshark %d", name, measure, got, want)

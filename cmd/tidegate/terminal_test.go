@@ -116,7 +116,8 @@ func TestWriterStripsControlCharacters(t *testing.T) {
 	if written, err := (stripControlWriter{&out}).Write(text); written != len(text) || err != nil {
 		t.Errorf("wrote %d of %d: %v", written, len(text), err)
 	}
-	if got := out.String(); !hasNoControlCharacters(strings.ReplaceAll(got, "\t", "")) || !strings.HasSuffix(got, "\tü\n") {
+	got := out.String()
+	if !hasNoControlCharacters(strings.ReplaceAll(got, "\t", "")) || !strings.HasSuffix(got, "\tü\n") {
 		t.Errorf("got %q", got)
 	}
 }
