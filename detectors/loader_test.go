@@ -20,7 +20,8 @@ import (
 
 const rule = "- {id: RULE, title: t, severity: low, when: 'message contains \"bad\"'}\n"
 
-// files writes a rule and a feed, and returns a config that reads them.
+// files writes a rule and a feed, and returns a configuration that reads them. write replaces a file of the
+// folder.
 func files(t *testing.T) (cfg Config, write func(name, text string)) {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,29 +39,30 @@ func files(t *testing.T) (cfg Config, write func(name, text string)) {
 	return cfg, write
 }
 
+// newLoader returns a loader that has loaded its files.
 func newLoader(t *testing.T, cfg Config) *Loader {
 	t.Helper()
-	l, err := NewLoader(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	loader, err := NewLoader(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return l
+	return loader
 }
 
-// verdicts evaluates a log line and a DNS query with the bundle, and lists the rules of the verdicts.
-func verdicts(b *pipeline.Bundle) string {
+// verdicts evaluates a log line and two DNS queries with a bundle, and returns the rules of the verdicts.
+func verdicts(bundle *pipeline.Bundle) string {
 	block := []*pipeline.Event{
 		{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: "bad"}},
 		{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: "evil.example"}},
 		{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: "worse.example"}},
 	}
 	var out []string
-	for _, d := range b.Detectors {
-		d.Evaluate(block)
+	for _, detector := range bundle.Detectors {
+		detector.Evaluate(block)
 	}
-	for _, e := range block {
-		for _, v := range e.Verdicts {
-			out = append(out, v.Rule)
+	for _, event := range block {
+		for _, verdict := range event.Verdicts {
+			out = append(out, verdict.Rule)
 		}
 	}
 	return strings.Join(out, " ")
@@ -68,11 +70,11 @@ func verdicts(b *pipeline.Bundle) string {
 
 func TestBundleHoldsAllDetectors(t *testing.T) {
 	cfg, _ := files(t)
-	l := newLoader(t, cfg)
-	if got := verdicts(l.Bundle()); got != "one feed-test" {
+	loader := newLoader(t, cfg)
+	if got := verdicts(loader.Bundle()); got != "one feed-test" {
 		t.Errorf("verdicts of %s", got)
 	}
-	if got := l.Summary(); got != "1 rule, 1 indicator" {
+	if got := loader.Summary(); got != "1 rule, 1 indicator" {
 		t.Error(got)
 	}
 }
@@ -93,7 +95,8 @@ func TestBrokenRulesAreRefusedWithTheirPlaces(t *testing.T) {
 	cfg, write := files(t)
 	write("b.yaml", strings.Replace(rule, "message", "mesage", 1))
 	_, err := NewLoader(cfg, slog.New(slog.DiscardHandler), nil)
-	if err == nil || !strings.Contains(err.Error(), `b.yaml:1:`) || !strings.Contains(err.Error(), `unknown field "mesage"`) {
+	if err == nil || !strings.Contains(err.Error(), `b.yaml:1:`) ||
+		!strings.Contains(err.Error(), `unknown field "mesage"`) {
 		t.Error(err)
 	}
 }
@@ -103,29 +106,29 @@ func TestChangedFilesReplaceTheBundle(t *testing.T) {
 		cfg, write := files(t)
 		var mu sync.Mutex
 		var summaries []string
-		cfg.OnReload = func(s string) {
+		cfg.OnReload = func(summary string) {
 			mu.Lock()
 			defer mu.Unlock()
-			summaries = append(summaries, s)
+			summaries = append(summaries, summary)
 		}
-		l := newLoader(t, cfg)
-		old := l.Bundle()
+		loader := newLoader(t, cfg)
+		old := loader.Bundle()
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- l.Watch(ctx) }()
+		go func() { done <- loader.Watch(ctx) }()
 		time.Sleep(5 * time.Second)
 
 		write("b.yaml", strings.Replace(rule, "RULE", "two", 1))
 		write("feed.txt", "evil.example\nworse.example\n")
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if got := verdicts(l.Bundle()); got != "one two feed-test feed-test" {
+		if got := verdicts(loader.Bundle()); got != "one two feed-test feed-test" {
 			t.Errorf("verdicts of %s", got)
 		}
 		if got := verdicts(old); got != "one feed-test" {
 			t.Errorf("the old bundle changed: %s", got)
 		}
-		if l.Bundle().Version == old.Version {
+		if loader.Bundle().Version == old.Version {
 			t.Error("the version did not change")
 		}
 		mu.Lock()
@@ -138,7 +141,7 @@ func TestChangedFilesReplaceTheBundle(t *testing.T) {
 		write("b.yaml", "not a rule")
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		if got := verdicts(l.Bundle()); got != "one two feed-test feed-test" {
+		if got := verdicts(loader.Bundle()); got != "one two feed-test feed-test" {
 			t.Errorf("after a broken file verdicts of %s", got)
 		}
 		cancel()

@@ -99,7 +99,6 @@ var fieldsWithoutRow = map[string]string{
 	"source.container.demo":      "is set if one of three is",
 	"destination.container.demo": "is set if one of three is",
 
-	"verdicts.tags":  "are on the alert",
 	"http.user_name": "yields to mysql.user_name where both are set",
 }
 

@@ -13,30 +13,32 @@ import (
 	"tidegate/pipeline"
 )
 
+// shipped returns a classifier with the shipped model.
 func shipped(t testing.TB, cfg classifier.Config) *classifier.Classifier {
 	t.Helper()
-	c, err := classifier.New(cfg, models.GeneratedDomains, prometheus.NewRegistry())
+	shipped, err := classifier.New(cfg, models.GeneratedDomains, prometheus.NewRegistry())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return shipped
 }
 
+// lookup returns a DNS query.
 func lookup(name, qtype string) *pipeline.Event {
 	return &pipeline.Event{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: name, QuestionType: qtype}}
 }
 
-func TestGeneratedNamesAreFoundAndChosenOnesAreNot(t *testing.T) {
-	c := shipped(t, classifier.Default())
+func TestGeneratedNamesAreFoundAndOrdinaryNamesAreNot(t *testing.T) {
+	domains := shipped(t, classifier.Default())
 	check := func(name string, want bool) {
 		t.Helper()
-		e := lookup(name, "A")
-		c.Evaluate([]*pipeline.Event{e})
-		if (len(e.Verdicts) == 1) != want {
-			t.Errorf("%s: verdicts %v, want one: %v", name, e.Verdicts, want)
+		event := lookup(name, "A")
+		domains.Evaluate([]*pipeline.Event{event})
+		if (len(event.Verdicts) == 1) != want {
+			t.Errorf("%s: verdicts %v, want one: %v", name, event.Verdicts, want)
 		}
-		if want && len(e.Verdicts) == 1 && !strings.Contains(e.Verdicts[0].Evidence, "mostly by") {
-			t.Errorf("%s: the verdict does not say why: %s", name, e.Verdicts[0].Evidence)
+		if want && len(event.Verdicts) == 1 && !strings.Contains(event.Verdicts[0].Evidence, "mostly by") {
+			t.Errorf("%s: the evidence names no feature: %s", name, event.Verdicts[0].Evidence)
 		}
 	}
 	check("xjq7kvw2zt9hpb4m.example", true)
@@ -46,39 +48,39 @@ func TestGeneratedNamesAreFoundAndChosenOnesAreNot(t *testing.T) {
 	check("payments.example", false)
 	check("debian.org", false)
 	check("my-little-bakery.co.uk", false)
-	check("a1b2.com", false) // too short to tell
+	check("a1b2.com", false) // too short to be classified
 	check("xn--bcher-kva.example", false)
 	check("com", false)
 	check("", false)
 }
 
 func TestOnlyAddressQueriesAreEvaluated(t *testing.T) {
-	c := shipped(t, classifier.Default())
-	e := lookup("xjq7kvw2zt9hpb4m.example", "PTR")
-	c.Evaluate([]*pipeline.Event{e, {Dataset: pipeline.Dataset_HTTP}})
-	if len(e.Verdicts) != 0 {
-		t.Errorf("got %v", e.Verdicts)
+	domains := shipped(t, classifier.Default())
+	event := lookup("xjq7kvw2zt9hpb4m.example", "PTR")
+	domains.Evaluate([]*pipeline.Event{event, {Dataset: pipeline.Dataset_HTTP}})
+	if len(event.Verdicts) != 0 {
+		t.Errorf("got %v", event.Verdicts)
 	}
 }
 
-func TestAShadowSaysNothing(t *testing.T) {
-	c := shipped(t, classifier.Config{Enabled: true, Shadow: true})
-	e := lookup("xjq7kvw2zt9hpb4m.example", "A")
-	c.Evaluate([]*pipeline.Event{e})
-	if len(e.Verdicts) != 0 {
-		t.Errorf("got %v", e.Verdicts)
+func TestShadowHasNoVerdicts(t *testing.T) {
+	domains := shipped(t, classifier.Config{Enabled: true, Shadow: true})
+	event := lookup("xjq7kvw2zt9hpb4m.example", "A")
+	domains.Evaluate([]*pipeline.Event{event})
+	if len(event.Verdicts) != 0 {
+		t.Errorf("got %v", event.Verdicts)
 	}
 }
 
-// A sample is a name of either class.
+// A sample is a registered domain: a label, and the public suffix behind it.
 type sample struct{ label, suffix string }
 
-// samples returns n pairs of a name of syllables and of random characters.
-func samples(n int) []sample {
+// samples returns pairs of samples: a label of syllables, and a label of random characters.
+func samples(pairs int) []sample {
 	rng := rand.New(rand.NewSource(7))
 	syllables := strings.Fields("ba na to mi ler shop ing da ta blue green tech soft work net cloud house press media ra")
 	var out []sample
-	for range n {
+	for range pairs {
 		name := ""
 		for len(name) < 8 {
 			name += syllables[rng.Intn(len(syllables))]
@@ -93,72 +95,72 @@ func samples(n int) []sample {
 }
 
 func TestEvaluatingDoesNotAllocate(t *testing.T) {
-	c := shipped(t, classifier.Default())
-	e := lookup("static.stackoverflow.com", "A")
-	e.Dns.RegisteredDomain = "stackoverflow.com"
-	block := []*pipeline.Event{e}
-	if n := testing.AllocsPerRun(100, func() { c.Evaluate(block) }); n != 0 {
-		t.Errorf("%v allocations", n)
+	domains := shipped(t, classifier.Default())
+	event := lookup("static.stackoverflow.com", "A")
+	event.Dns.RegisteredDomain = "stackoverflow.com"
+	block := []*pipeline.Event{event}
+	if allocations := testing.AllocsPerRun(100, func() { domains.Evaluate(block) }); allocations != 0 {
+		t.Errorf("%v allocations", allocations)
 	}
 }
 
-func TestDecodeRefusesWhatWouldLeaveItsArrays(t *testing.T) {
-	for _, b := range [][]byte{nil, []byte("x"), models.GeneratedDomains[:1000]} {
-		if _, err := classifier.Decode(b); err == nil {
-			t.Errorf("%d bytes of nonsense were taken", len(b))
+func TestDecodeRefusesInvalidModels(t *testing.T) {
+	for _, data := range [][]byte{nil, []byte("x"), models.GeneratedDomains[:1000]} {
+		if _, err := classifier.Decode(data); err == nil {
+			t.Errorf("%d bytes of an invalid model were accepted", len(data))
 		}
 	}
 }
 
-// FuzzScore: any label is scored without leaving the arrays, the longest included.
+// FuzzScore checks that any label has a score between 0 and 1. The longest labels stay within the arrays too.
 func FuzzScore(f *testing.F) {
-	m, err := classifier.Decode(models.GeneratedDomains)
+	model, err := classifier.Decode(models.GeneratedDomains)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add("wikipedia", "org")
 	f.Add(strings.Repeat("\xff", 300), "")
 	f.Fuzz(func(t *testing.T, label, suffix string) {
-		if s := m.Score(label, suffix); s < 0 || s > 1 {
-			t.Errorf("score %v", s)
+		if score := model.Score(label, suffix); score < 0 || score > 1 {
+			t.Errorf("score %v", score)
 		}
 	})
 }
 
 func BenchmarkEvaluate(b *testing.B) {
-	c := shipped(b, classifier.Default())
+	domains := shipped(b, classifier.Default())
 	var block []*pipeline.Event
 	for i := range 64 {
-		e := lookup(fmt.Sprintf("www.shop-number-%d.com", i), "A")
-		e.Dns.RegisteredDomain = e.Dns.QuestionName[4:]
-		block = append(block, e)
+		event := lookup(fmt.Sprintf("www.shop-number-%d.com", i), "A")
+		event.Dns.RegisteredDomain = event.Dns.QuestionName[4:]
+		block = append(block, event)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		c.Evaluate(block)
+		domains.Evaluate(block)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(block)), "ns/domain")
 }
 
-// BenchmarkEvaluateManifold scores names of many shapes, so that neither the caches nor the branch predictor
-// know the way.
-func BenchmarkEvaluateManifold(b *testing.B) {
-	c := shipped(b, classifier.Default())
+// BenchmarkEvaluateVariedNames measures names of many shapes: neither the caches nor the branch predictor are
+// of much use.
+func BenchmarkEvaluateVariedNames(b *testing.B) {
+	domains := shipped(b, classifier.Default())
 	rng := rand.New(rand.NewSource(5))
 	all := samples(4096)
 	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	var block []*pipeline.Event
-	for _, s := range all {
-		name := s.label[:6+rng.Intn(len(s.label)-5)] + "." + s.suffix
-		e := lookup("www."+name, "A")
-		e.Dns.RegisteredDomain = name
-		block = append(block, e)
+	for _, domain := range all {
+		name := domain.label[:6+rng.Intn(len(domain.label)-5)] + "." + domain.suffix
+		event := lookup("www."+name, "A")
+		event.Dns.RegisteredDomain = name
+		block = append(block, event)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		c.Evaluate(block)
-		for _, e := range block {
-			e.Verdicts = e.Verdicts[:0]
+		domains.Evaluate(block)
+		for _, event := range block {
+			event.Verdicts = event.Verdicts[:0]
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(block)), "ns/domain")

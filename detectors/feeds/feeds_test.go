@@ -19,27 +19,33 @@ import (
 	"tidegate/pipeline"
 )
 
+// load returns the set of a feed with these lines.
 func load(t testing.TB, content string) (*Set, SkippedLines) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "feed.txt")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, skipped, err := Load([]Config{{Name: "test", Path: path}})
+	set, skipped, err := Load([]Config{{Name: "test", Path: path}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, skipped
+	return set, skipped
 }
 
+// lookup returns a DNS message with the addresses of its answer.
 func lookup(name string, resolved ...string) *pipeline.Event {
-	return &pipeline.Event{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: name, ResolvedIp: resolved}}
+	message := &pipeline.DNSMessage{QuestionName: name, ResolvedIp: resolved}
+	return &pipeline.Event{Dataset: pipeline.Dataset_DNS, Dns: message}
 }
 
-func reach(ip string) *pipeline.Event {
-	return &pipeline.Event{Dataset: pipeline.Dataset_SESSION, Destination: &pipeline.Endpoint{Ip: netip.MustParseAddr(ip).AsSlice()}}
+// sessionTo returns a session with a server.
+func sessionTo(ip string) *pipeline.Event {
+	server := &pipeline.Endpoint{Ip: netip.MustParseAddr(ip).AsSlice()}
+	return &pipeline.Event{Dataset: pipeline.Dataset_SESSION, Destination: server}
 }
 
+// mixed is a feed with a line of each form.
 const mixed = `# a comment
 evil.example
 0.0.0.0 tracker.example other.example # a hosts line
@@ -53,28 +59,29 @@ bücher.example
 `
 
 func TestIndicatorsAreFound(t *testing.T) {
-	s, skipped := load(t, mixed)
+	set, skipped := load(t, mixed)
 	if skipped.Count != 0 {
 		t.Fatalf("skipped %v", skipped.Errors)
 	}
-	check := func(e *pipeline.Event, want string) {
+	// check checks that the event has one verdict, whose evidence contains want, or none if want is empty.
+	check := func(event *pipeline.Event, want string) {
 		t.Helper()
-		s.Evaluate([]*pipeline.Event{e})
+		set.Evaluate([]*pipeline.Event{event})
 		got := ""
-		for _, v := range e.Verdicts {
-			got += v.Evidence + "; "
+		for _, verdict := range event.Verdicts {
+			got += verdict.Evidence + "; "
 		}
 		if want == "" && got != "" || !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
-		if want != "" && len(e.Verdicts) != 1 {
-			t.Errorf("%q: %d verdicts", want, len(e.Verdicts))
+		if want != "" && len(event.Verdicts) != 1 {
+			t.Errorf("%q: %d verdicts", want, len(event.Verdicts))
 		}
 	}
 	check(lookup("evil.example"), "dns.question.name evil.example is listed in feed test, confidence 75")
 	check(lookup("a.b.evil.example"), "dns.question.name a.b.evil.example is listed as evil.example in feed test")
 	check(lookup("A.EVIL.example"), "is listed as evil.example")
-	check(lookup("evil.example", "203.0.113.7"), "evil.example is listed in feed test") // one indicator of a query is enough
+	check(lookup("evil.example", "203.0.113.7"), "evil.example is listed in feed test") // one verdict for two indicators
 	check(lookup("notevil.example"), "")
 	check(lookup("example"), "")
 	check(lookup(""), "")
@@ -84,22 +91,31 @@ func TestIndicatorsAreFound(t *testing.T) {
 	check(lookup("upper.example"), "upper.example")
 	check(lookup("x.wild.example"), "wild.example")
 	check(lookup("xn--bcher-kva.example"), "xn--bcher-kva.example")
-	check(lookup("fine.test", "203.0.113.7", "203.0.113.7"), "dns.resolved_ip 203.0.113.7 is listed in feed test, confidence 40: scanner")
-	check(reach("198.51.100.9"), "destination.ip 198.51.100.9 is listed as 198.51.100.0/24")
-	check(reach("198.51.101.9"), "")
-	check(reach("2001:db8:bad:1::1"), "2001:db8:bad::/48")
-	check(reach("::ffff:203.0.113.7"), "203.0.113.7")
-	check(&pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlDomain: "evil.example"}}, "url.domain evil.example is listed")
-	check(&pipeline.Event{Dataset: pipeline.Dataset_TLS, Tls: &pipeline.TLSHandshake{ServerName: "evil.example"}}, "tls.client.server_name")
-	check(&pipeline.Event{Dataset: pipeline.Dataset_SESSION, Source: &pipeline.Endpoint{Ip: []byte{1, 2}}}, "")
+	check(lookup("fine.test", "203.0.113.7", "203.0.113.7"),
+		"dns.resolved_ip 203.0.113.7 is listed in feed test, confidence 40: scanner")
+	check(sessionTo("198.51.100.9"), "destination.ip 198.51.100.9 is listed as 198.51.100.0/24")
+	check(sessionTo("198.51.101.9"), "")
+	check(sessionTo("2001:db8:bad:1::1"), "2001:db8:bad::/48")
+	check(sessionTo("::ffff:203.0.113.7"), "203.0.113.7")
+
+	exchange := &pipeline.HTTPExchange{UrlDomain: "evil.example"}
+	check(&pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: exchange}, "url.domain evil.example is listed")
+	handshake := &pipeline.TLSHandshake{ServerName: "evil.example"}
+	check(&pipeline.Event{Dataset: pipeline.Dataset_TLS, Tls: handshake}, "tls.client.server_name")
+	invalid := &pipeline.Endpoint{Ip: []byte{1, 2}}
+	check(&pipeline.Event{Dataset: pipeline.Dataset_SESSION, Source: invalid}, "")
 }
 
 func TestBadLinesAreNamedAndSkipped(t *testing.T) {
 	check := func(line, want string) {
 		t.Helper()
-		s, skipped := load(t, "good.example\n"+line+"\nalso-good.example\n")
-		if s.Len() != 2 || skipped.Count != 1 || !strings.Contains(skipped.Errors[0].Error(), "feed.txt:2: ") || !strings.Contains(skipped.Errors[0].Error(), want) {
-			t.Errorf("%q: %d indicators, skipped %v; want %q", line, s.Len(), skipped.Errors, want)
+		set, skipped := load(t, "good.example\n"+line+"\nalso-good.example\n")
+		if set.Len() != 2 || skipped.Count != 1 {
+			t.Fatalf("%q: %d indicators, skipped %v; want %q", line, set.Len(), skipped.Errors, want)
+		}
+		message := skipped.Errors[0].Error()
+		if !strings.Contains(message, "feed.txt:2: ") || !strings.Contains(message, want) {
+			t.Errorf("%q: skipped %v; want %q", line, skipped.Errors, want)
 		}
 	}
 	check("com", "not a network")
@@ -115,89 +131,100 @@ func TestBadLinesAreNamedAndSkipped(t *testing.T) {
 	check("sp\x00ace.example", "label")
 }
 
-func TestAMissingFileIsAnError(t *testing.T) {
-	if _, _, err := Load([]Config{{Name: "gone", Path: "/nonexistent/feed"}}); err == nil || !strings.Contains(err.Error(), "gone") {
+func TestMissingFileIsAnError(t *testing.T) {
+	_, _, err := Load([]Config{{Name: "gone", Path: "/nonexistent/feed"}})
+	if err == nil || !strings.Contains(err.Error(), "gone") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// TestTheFilterNeverMisses: whatever is in the feed is found, with its sub-domains, and what is not is not.
-func TestTheFilterNeverMisses(t *testing.T) {
-	var b strings.Builder
+// TestFilterNeverMisses: each of 40,000 indicators is found, also by its subdomains, and nothing else is.
+func TestFilterNeverMisses(t *testing.T) {
+	var text strings.Builder
 	for i := range 20000 {
-		fmt.Fprintf(&b, "d%d.example\n10.%d.%d.1\n", i, i/250, i%250)
+		fmt.Fprintf(&text, "d%d.example\n10.%d.%d.1\n", i, i/250, i%250)
 	}
-	s, _ := load(t, b.String())
+	set, _ := load(t, text.String())
 	for i := range 20000 {
-		for _, e := range []*pipeline.Event{lookup(fmt.Sprintf("x.d%d.example", i)), reach(fmt.Sprintf("10.%d.%d.1", i/250, i%250))} {
-			if s.Evaluate([]*pipeline.Event{e}); len(e.Verdicts) != 1 {
-				t.Fatalf("%v was not found", e)
+		for _, event := range []*pipeline.Event{
+			lookup(fmt.Sprintf("x.d%d.example", i)), sessionTo(fmt.Sprintf("10.%d.%d.1", i/250, i%250)),
+		} {
+			if set.Evaluate([]*pipeline.Event{event}); len(event.Verdicts) != 1 {
+				t.Fatalf("%v was not found", event)
 			}
 		}
-		for _, e := range []*pipeline.Event{lookup(fmt.Sprintf("x.e%d.example", i)), reach(fmt.Sprintf("10.%d.%d.2", i/250, i%250))} {
-			if s.Evaluate([]*pipeline.Event{e}); len(e.Verdicts) != 0 {
-				t.Fatalf("%v was found", e)
+		for _, event := range []*pipeline.Event{
+			lookup(fmt.Sprintf("x.e%d.example", i)), sessionTo(fmt.Sprintf("10.%d.%d.2", i/250, i%250)),
+		} {
+			if set.Evaluate([]*pipeline.Event{event}); len(event.Verdicts) != 0 {
+				t.Fatalf("%v was found", event)
 			}
 		}
 	}
 }
 
-// TestVerdictsKeepNothingOfTheEvent: the strings of an event lie in Kafka's buffer, which is used again.
-func TestVerdictsKeepNothingOfTheEvent(t *testing.T) {
-	s, _ := load(t, mixed)
+// TestVerdictsDoNotAliasTheEvent: the strings of an event lie in a buffer that the next block overwrites.
+func TestVerdictsDoNotAliasTheEvent(t *testing.T) {
+	set, _ := load(t, mixed)
 	buf := []byte("x.evil.example")
-	e := lookup(string(buf))
-	e.Dns.QuestionName = unsafeString(buf)
-	s.Evaluate([]*pipeline.Event{e})
-	before := e.Verdicts[0].Evidence
+	event := lookup(string(buf))
+	event.Dns.QuestionName = unsafeString(buf)
+	set.Evaluate([]*pipeline.Event{event})
+	before := event.Verdicts[0].Evidence
 	want := strings.Clone(before)
 	copy(buf, "################")
-	if e.Verdicts[0].Evidence != want {
+	if event.Verdicts[0].Evidence != want {
 		t.Error("the evidence aliases the event")
 	}
 }
 
+// FuzzFeedLines checks that each domain that is read from any text is found.
 func FuzzFeedLines(f *testing.F) {
-	for l := range strings.SplitSeq(mixed, "\n") {
-		f.Add(l)
+	for line := range strings.SplitSeq(mixed, "\n") {
+		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
-		s, skipped := newSet(), SkippedLines{}
-		s.feeds = []feed{{name: "f"}}
-		if err := s.readLines(Config{Path: "f"}, 0, strings.NewReader(in), &skipped); err != nil {
+		set, skipped := newSet(), SkippedLines{}
+		set.feeds = []feed{{name: "f"}}
+		if err := set.readLines(Config{Path: "f"}, 0, strings.NewReader(in), &skipped); err != nil {
 			t.Fatal(err)
 		}
-		s.buildFilter()
-		for name := range s.domains {
-			e := lookup("x." + name)
-			if s.Evaluate([]*pipeline.Event{e}); len(e.Verdicts) == 0 && len(name) < 250 {
-				t.Errorf("%q was taken and is not found", name)
+		set.buildFilter()
+		for name := range set.domains {
+			event := lookup("x." + name)
+			if set.Evaluate([]*pipeline.Event{event}); len(event.Verdicts) == 0 && len(name) < 250 {
+				t.Errorf("%q was read and is not found", name)
 			}
 		}
 	})
 }
 
+// BenchmarkEvaluateClean measures events without an indicator, against a feed of 200,000.
 func BenchmarkEvaluateClean(b *testing.B) {
 	var feed strings.Builder
 	for i := range 100000 {
 		fmt.Fprintf(&feed, "d%d.example\n10.%d.%d.1\n", i, i/250%250, i%250)
 	}
-	s, _ := load(b, feed.String())
-	block := []*pipeline.Event{lookup("www.shop.example.test", "192.0.2.1"), reach("192.0.2.1"), {Dataset: pipeline.Dataset_LOG}}
+	set, _ := load(b, feed.String())
+	block := []*pipeline.Event{
+		lookup("www.shop.example.test", "192.0.2.1"), sessionTo("192.0.2.1"), {Dataset: pipeline.Dataset_LOG},
+	}
 	b.ReportAllocs()
 	for b.Loop() {
-		s.Evaluate(block)
+		set.Evaluate(block)
 	}
 }
 
+// unsafeString returns a string that shares the bytes of b.
 func unsafeString(b []byte) string { return unsafe.String(&b[0], len(b)) }
 
-// TestWatchSwapsAChangedFeed: a changed file makes a new set, and a file that vanishes leaves the old one.
-func TestWatchSwapsAChangedFeed(t *testing.T) {
+// TestWatchLoadsAChangedFeed: a changed file is loaded into a new set. After a file was removed, the old set
+// stays.
+func TestWatchLoadsAChangedFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "feed.txt")
-		write := func(s string) {
-			if err := os.WriteFile(path+".new", []byte(s), 0o600); err != nil {
+		write := func(text string) {
+			if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Rename(path+".new", path); err != nil {
@@ -206,28 +233,31 @@ func TestWatchSwapsAChangedFeed(t *testing.T) {
 		}
 		write("one.example\n")
 		cfgs := []Config{{Name: "test", Path: path}}
-		log, m := slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry())
-		first, err := LoadAndLog(cfgs, log, m)
+		log, metrics := slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry())
+		first, err := LoadAndLog(cfgs, log, metrics)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var sets []*Set
 		ctx, cancel := context.WithCancel(t.Context())
 		write("one.example\ntwo.example\n") // between the load and the watch
-		go Watcher{Feeds: cfgs, Current: first, OnChange: func(s *Set) { sets = append(sets, s) }, Log: log, Metrics: m}.Run(ctx)
+		onChange := func(set *Set) { sets = append(sets, set) }
+		go Watcher{Feeds: cfgs, Current: first, OnChange: onChange, Log: log, Metrics: metrics}.Run(ctx)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if len(sets) != 1 || sets[0].Len() != 2 || sets[0].Version() == first.Version() {
 			t.Fatalf("got %v", sets)
 		}
+
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if len(sets) != 1 {
-			t.Fatalf("a vanished file made a set")
+			t.Fatalf("a removed file has replaced the set")
 		}
+
 		write("three.example\n")
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
@@ -239,34 +269,35 @@ func TestWatchSwapsAChangedFeed(t *testing.T) {
 	})
 }
 
-// TestConfidenceOfALine: what a line says counts, nothing at all included; only where it says none is it the
-// feed's.
-func TestConfidenceOfALine(t *testing.T) {
+// TestConfidenceIsThatOfTheLine: a confidence of 0 in the line counts too. A line without a confidence has
+// that of the feed.
+func TestConfidenceIsThatOfTheLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "feed.csv")
-	if err := os.WriteFile(path, []byte("zero.example,0\nsome.example,40\nnone.example,,a note\nplain.example\n203.0.113.7,0\n"), 0o600); err != nil {
+	const lines = "zero.example,0\nsome.example,40\nnone.example,,a note\nplain.example\n203.0.113.7,0\n"
+	if err := os.WriteFile(path, []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	check := func(feed uint32, e *pipeline.Event, want uint32) {
+	check := func(feed uint32, event *pipeline.Event, want uint32) {
 		t.Helper()
-		s, _, err := Load([]Config{{Name: "test", Path: path, Confidence: feed}})
+		set, _, err := Load([]Config{{Name: "test", Path: path, Confidence: feed}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Evaluate([]*pipeline.Event{e})
-		if len(e.Verdicts) != 1 || e.Verdicts[0].Score != want {
-			t.Errorf("got %v, want score %d", e.Verdicts, want)
+		set.Evaluate([]*pipeline.Event{event})
+		if len(event.Verdicts) != 1 || event.Verdicts[0].Score != want {
+			t.Errorf("got %v, want score %d", event.Verdicts, want)
 		}
 	}
 	check(0, lookup("zero.example"), 0)
-	check(0, reach("203.0.113.7"), 0)
+	check(0, sessionTo("203.0.113.7"), 0)
 	check(60, lookup("some.example"), 40)
 	check(60, lookup("none.example"), 60)
 	check(60, lookup("plain.example"), 60)
 	check(0, lookup("plain.example"), 75)
 }
 
-// TestVersionIsOfFilesAndSettings: two sets of the same version give the same verdicts.
-func TestVersionIsOfFilesAndSettings(t *testing.T) {
+// TestVersionFollowsFilesAndSettings: sets with different verdicts have different versions.
+func TestVersionFollowsFilesAndSettings(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -278,49 +309,50 @@ func TestVersionIsOfFilesAndSettings(t *testing.T) {
 	seen := map[string]string{}
 	check := func(name string, cfgs ...Config) {
 		t.Helper()
-		s, _, err := Load(cfgs)
+		set, _, err := Load(cfgs)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if before, ok := seen[s.Version()]; ok {
+		if before, ok := seen[set.Version()]; ok {
 			t.Errorf("%s has the version of %s", name, before)
 		}
-		seen[s.Version()] = name
+		seen[set.Version()] = name
 	}
-	one, two, both, none := file("one", "a.example\n"), file("two", "b.example\n"), file("both", "a.example\nb.example\n"), file("none", "")
+	one, two := file("one", "a.example\n"), file("two", "b.example\n")
+	both, none := file("both", "a.example\nb.example\n"), file("none", "")
 	check("low", Config{Name: "x", Path: one, Severity: "low"})
 	check("high", Config{Name: "x", Path: one, Severity: "high"})
-	check("surer", Config{Name: "x", Path: one, Severity: "high", Confidence: 90})
-	check("named", Config{Name: "y", Path: one, Severity: "high"})
+	check("confidence", Config{Name: "x", Path: one, Severity: "high", Confidence: 90})
+	check("name", Config{Name: "y", Path: one, Severity: "high"})
 	check("one and two", Config{Name: "x", Path: one}, Config{Name: "y", Path: two})
 	check("both and none", Config{Name: "x", Path: both}, Config{Name: "y", Path: none})
 }
 
-// TestIndicatorsDoNotKeepTheirLines: 4 KiB a line would be 80 GB of a feed of twenty millions.
+// TestIndicatorsDoNotKeepTheirLines: with lines of 4 KiB, a feed of twenty million lines would take 80 GB.
 func TestIndicatorsDoNotKeepTheirLines(t *testing.T) {
 	const lines = 4000
 	path := filepath.Join(t.TempDir(), "feed.csv")
-	var b strings.Builder
+	var text strings.Builder
 	for i := range lines {
-		fmt.Fprintf(&b, "d%d.example,50,%s\n", i, strings.Repeat("long note ", 350))
+		fmt.Fprintf(&text, "d%d.example,50,%s\n", i, strings.Repeat("long note ", 350))
 	}
-	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	heap := func() int64 {
 		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return int64(stats.HeapAlloc)
 	}
 	before := heap()
-	s, _, err := Load([]Config{{Name: "test", Path: path}})
-	if err != nil || s.Len() != lines {
-		t.Fatalf("%d indicators, %v", s.Len(), err)
+	set, _, err := Load([]Config{{Name: "test", Path: path}})
+	if err != nil || set.Len() != lines {
+		t.Fatalf("%d indicators, %v", set.Len(), err)
 	}
 	if each := (heap() - before) / lines; each > 1000 {
-		t.Errorf("%d bytes an indicator", each)
+		t.Errorf("%d bytes per indicator", each)
 	}
-	runtime.KeepAlive(s)
-	runtime.KeepAlive(&b)
+	runtime.KeepAlive(set)
+	runtime.KeepAlive(&text)
 }

@@ -11,7 +11,7 @@ import (
 	shipped "tidegate/rules"
 )
 
-// compileText compiles one file.
+// compileText compiles a rule file.
 func compileText(tb testing.TB, text string) (*Set, error) {
 	tb.Helper()
 	return Compile(Default(), []Source{{Name: "t.yaml", Data: []byte(text)}}, nil, nil)
@@ -22,11 +22,11 @@ func ruleYAML(id, when string) string {
 	return "- id: " + id + "\n  title: t\n  severity: low\n  when: '" + strings.ReplaceAll(when, "'", "''") + "'\n"
 }
 
-// fired lists the rules that have a verdict on e.
-func fired(e *pipeline.Event) string {
+// fired returns the rules that have a verdict on an event, in one line.
+func fired(event *pipeline.Event) string {
 	var ids []string
-	for _, v := range e.Verdicts {
-		ids = append(ids, v.Rule)
+	for _, verdict := range event.Verdicts {
+		ids = append(ids, verdict.Rule)
 	}
 	return strings.Join(ids, " ")
 }
@@ -37,18 +37,20 @@ func TestShippedRulesPassTheirTests(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if n := RunTests(&out, set, true); n > 0 || testing.Verbose() {
+	if failed := RunTests(&out, set, true); failed > 0 || testing.Verbose() {
 		t.Log("\n" + out.String())
-		if n > 0 {
-			t.Errorf("%d failed", n)
+		if failed > 0 {
+			t.Errorf("%d failed", failed)
 		}
 	}
-	for _, l := range set.Lints() {
-		t.Errorf("%s:%d: %s: %s", l.File, l.Line, l.Rule, l.Message)
+	for _, lint := range set.Lints() {
+		t.Errorf("%s:%d: %s: %s", lint.File, lint.Line, lint.Rule, lint.Message)
 	}
+
+	// Each rule names at least one technique of MITRE ATT&CK.
 	tags := 0
-	for _, r := range set.Rules() {
-		for _, tag := range r.Tags {
+	for _, rule := range set.Rules() {
+		for _, tag := range rule.Tags {
 			if strings.HasPrefix(tag, "attack.t1") {
 				tags++
 				break
@@ -60,24 +62,26 @@ func TestShippedRulesPassTheirTests(t *testing.T) {
 	}
 }
 
-func TestExpressionsAgainstEvents(t *testing.T) {
-	http := func(h *pipeline.HTTPExchange) *pipeline.Event {
-		return &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: h, Source: &pipeline.Endpoint{Ip: []byte{10, 1, 2, 3}, Port: 999}}
+func TestExpressionsMatchTheseEvents(t *testing.T) {
+	http := func(exchange *pipeline.HTTPExchange) *pipeline.Event {
+		return &pipeline.Event{
+			Dataset: pipeline.Dataset_HTTP, Http: exchange, Source: &pipeline.Endpoint{Ip: []byte{10, 1, 2, 3}, Port: 999},
+		}
 	}
 	shell := http(&pipeline.HTTPExchange{
 		Method: "GET", UrlPath: "/Cgi-bin/x", UrlQuery: "a=%252e%252e%2Fetc+passwd&k=1", StatusCode: 404,
 		XForwardedFor: []string{"1.2.3.4", "10.9.9.9"}, UserAgent: "() { :; }; /bin/id",
 	})
-	check := func(e *pipeline.Event, when string, want bool) {
+	check := func(event *pipeline.Event, when string, want bool) {
 		t.Helper()
 		set, err := compileText(t, ruleYAML("r", when))
 		if err != nil {
 			t.Errorf("%s: %v", when, err)
 			return
 		}
-		e.Verdicts = nil
-		set.Evaluate([]*pipeline.Event{e})
-		if got := fired(e) == "r"; got != want {
+		event.Verdicts = nil
+		set.Evaluate([]*pipeline.Event{event})
+		if got := fired(event) == "r"; got != want {
 			t.Errorf("%s: %v, want %v", when, got, want)
 		}
 	}
@@ -123,6 +127,8 @@ func TestExpressionsAgainstEvents(t *testing.T) {
 	check(labelled, `has(container.labels)`, true)
 }
 
+// TestErrorsNameTheirPlace: each error of a bad file begins with its line and column. The errors are those of
+// the golden file; with GOLDEN set it is rewritten.
 func TestErrorsNameTheirPlace(t *testing.T) {
 	for _, file := range []string{"broken", "types", "hostile", "shape", "hints"} {
 		data, err := os.ReadFile("testdata/" + file + ".bad.yml")

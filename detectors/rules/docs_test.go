@@ -10,17 +10,17 @@ import (
 
 var fence = regexp.MustCompile("(?ms)^```([a-z-]+)\n(.*?)^```$")
 
-// blocks returns the fenced blocks of a kind in a document.
+// blocks returns the code blocks of a kind in a document.
 func blocks(t *testing.T, name, kind string) []string {
 	t.Helper()
-	b, err := os.ReadFile(name)
+	document, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out []string
-	for _, m := range fence.FindAllStringSubmatch(string(b), -1) {
-		if m[1] == kind {
-			out = append(out, m[2])
+	for _, match := range fence.FindAllStringSubmatch(string(document), -1) {
+		if match[1] == kind {
+			out = append(out, match[2])
 		}
 	}
 	if len(out) == 0 {
@@ -29,7 +29,7 @@ func blocks(t *testing.T, name, kind string) []string {
 	return out
 }
 
-// TestRulesInDocumentsPassTheirTests: authors begin with a copy of one.
+// TestRulesInDocumentsPassTheirTests: the rules in the documents are templates for authors.
 func TestRulesInDocumentsPassTheirTests(t *testing.T) {
 	for _, name := range []string{"../../docs/RULES.md", "../../README.md"} {
 		for _, text := range blocks(t, name, "yaml") {
@@ -39,18 +39,21 @@ func TestRulesInDocumentsPassTheirTests(t *testing.T) {
 				continue
 			}
 			var out strings.Builder
-			if n := RunTests(&out, set, false); n > 0 || len(set.Lints()) > 0 {
+			if failed := RunTests(&out, set, false); failed > 0 || len(set.Lints()) > 0 {
 				t.Errorf("%s:\n%s%s", name, text, out.String())
 			}
 		}
 	}
 }
 
-func TestExpressionsInDocumentsCompileOrNotAsSaid(t *testing.T) {
+// TestExpressionsInDocumentsCompile: those in blocks of the kind expr compile, those of the kind no-expr do
+// not.
+func TestExpressionsInDocumentsCompile(t *testing.T) {
 	for kind, want := range map[string]bool{"expr": true, "no-expr": false} {
 		for _, text := range blocks(t, "../../docs/RULES.md", kind) {
 			for line := range strings.Lines(text) {
-				if _, err := compileText(t, ruleYAML("r", strings.TrimSpace(line))); (err == nil) != want {
+				_, err := compileText(t, ruleYAML("r", strings.TrimSpace(line)))
+				if (err == nil) != want {
 					t.Errorf("%s %s: %v", kind, line, err)
 				}
 			}
@@ -58,26 +61,27 @@ func TestExpressionsInDocumentsCompileOrNotAsSaid(t *testing.T) {
 	}
 }
 
-// TestTheDocumentNamesEveryKeyAndFunction: a new key or function must be documented.
-func TestTheDocumentNamesEveryKeyAndFunction(t *testing.T) {
-	b, err := os.ReadFile("../../docs/RULES.md")
+// TestDocumentNamesEveryKeyAndFunction: docs/RULES.md names each key of a rule file and each function of an
+// expression.
+func TestDocumentNamesEveryKeyAndFunction(t *testing.T) {
+	document, err := os.ReadFile("../../docs/RULES.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, form := range []any{yamlRule{}, yamlFile{}, yamlCase{}} {
-		for _, f := range reflect.VisibleFields(reflect.TypeOf(form)) {
-			k := f.Tag.Get("yaml")
-			if k == "" {
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(form)) {
+			key := field.Tag.Get("yaml")
+			if key == "" {
 				continue
 			}
-			if !strings.Contains(string(b), "`"+k+"`") && !strings.Contains(string(b), k+":") {
-				t.Errorf("docs/RULES.md does not name the key %s", k)
+			if !strings.Contains(string(document), "`"+key+"`") && !strings.Contains(string(document), key+":") {
+				t.Errorf("docs/RULES.md does not name the key %s", key)
 			}
 		}
 	}
-	for _, f := range functions {
-		if !strings.Contains(string(b), "`"+f+"(") && !strings.Contains(string(b), "`"+f+"`") {
-			t.Errorf("docs/RULES.md does not name the function %s", f)
+	for _, function := range functions {
+		if !strings.Contains(string(document), "`"+function+"(") && !strings.Contains(string(document), "`"+function+"`") {
+			t.Errorf("docs/RULES.md does not name the function %s", function)
 		}
 	}
 }

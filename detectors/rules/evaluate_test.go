@@ -15,6 +15,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
+// line returns a log line of the container web on the host h1.
 func line(message string) *pipeline.Event {
 	return &pipeline.Event{
 		Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: message},
@@ -35,13 +36,13 @@ func TestGoodFilePassesItsTests(t *testing.T) {
 	if RunTests(&out, set, false) != 0 {
 		t.Error(out.String())
 	}
-	r := set.Rules()[0]
-	if !r.Indexed || r.Version != "3" || r.Score != 30 || fmt.Sprint(r.Datasets) != "[http]" {
-		t.Errorf("%+v", r)
+	rule := set.Rules()[0]
+	if !rule.Indexed || rule.Version != "3" || rule.Score != 30 || fmt.Sprint(rule.Datasets) != "[http]" {
+		t.Errorf("%+v", rule)
 	}
 }
 
-func TestVerdictSaysWhatWasSeen(t *testing.T) {
+func TestVerdictDescribesTheRuleAndTheEvent(t *testing.T) {
 	set, err := compileText(t, `
 id: r
 title: A title
@@ -54,27 +55,35 @@ alert: "{container.name} said {{{message}}} to {source.ip}"
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := line("bad \x1b[31m\n" + strings.Repeat("x", 1000))
-	set.Evaluate([]*pipeline.Event{e})
-	v := e.Verdicts[0]
-	if v.Detector != "rules" || v.Rule != "r" || v.Title != "A title" || v.Severity != pipeline.Severity_HIGH || v.Score != 70 || fmt.Sprint(v.Tags) != "[attack.t1190]" {
-		t.Error(v)
+	event := line("bad \x1b[31m\n" + strings.Repeat("x", 1000))
+	set.Evaluate([]*pipeline.Event{event})
+	verdict := event.Verdicts[0]
+	if verdict.Detector != "rules" || verdict.Rule != "r" || verdict.Title != "A title" || verdict.Score != 70 {
+		t.Error(verdict)
 	}
-	if want := `web said {bad \u001b[31m `; !strings.HasPrefix(v.Evidence, want) || !strings.HasSuffix(v.Evidence, "x…} to ") {
-		t.Errorf("%q", v.Evidence)
+	if verdict.Severity != pipeline.Severity_HIGH || fmt.Sprint(verdict.Tags) != "[attack.t1190]" {
+		t.Error(verdict)
 	}
-	if v.Group != "c1" {
-		t.Errorf("group %q", v.Group)
+	// Long values are cut, and control characters are escaped.
+	const prefix, suffix = `web said {bad \u001b[31m `, "x…} to "
+	if !strings.HasPrefix(verdict.Evidence, prefix) || !strings.HasSuffix(verdict.Evidence, suffix) {
+		t.Errorf("%q", verdict.Evidence)
 	}
-	e = line("bad")
-	e.Container = nil
-	set.Evaluate([]*pipeline.Event{e})
-	if e.Verdicts[0].Group != "h1" {
-		t.Errorf("group %q", e.Verdicts[0].Group)
+	if verdict.Group != "c1" {
+		t.Errorf("group %q", verdict.Group)
+	}
+
+	// Without a group of its own, a rule groups by container, and by host where there is no container.
+	event = line("bad")
+	event.Container = nil
+	set.Evaluate([]*pipeline.Event{event})
+	if event.Verdicts[0].Group != "h1" {
+		t.Errorf("group %q", event.Verdicts[0].Group)
 	}
 }
 
 func TestVersionFollowsTheContent(t *testing.T) {
+	// version returns the version of the set, and that of its only rule.
 	version := func(text string) (string, string) {
 		t.Helper()
 		set, err := compileText(t, text)
@@ -87,18 +96,18 @@ func TestVersionFollowsTheContent(t *testing.T) {
 		return "lists: {words: [" + word + "]}\nmacros: {m: message contains words}\nrules:\n" + ruleYAML("r", "m")
 	}
 	bundle, rule := version(file("a"))
-	if b, r := version("# a comment\n" + file("a")); b != bundle || r != rule {
-		t.Error("a comment makes another version")
+	if changedBundle, changedRule := version("# a comment\n" + file("a")); changedBundle != bundle || changedRule != rule {
+		t.Error("a comment changes the version")
 	}
-	if b, r := version(file("b")); b == bundle || r == rule {
-		t.Error("a change of a list that a macro uses goes unnoticed")
+	if changedBundle, changedRule := version(file("b")); changedBundle == bundle || changedRule == rule {
+		t.Error("a changed list that a macro uses leaves the version as it is")
 	}
-	if b, _ := version(file("a") + "  version: '7'\n"); b == bundle {
-		t.Error("a version by the author goes unnoticed")
+	if changedBundle, _ := version(file("a") + "  version: '7'\n"); changedBundle == bundle {
+		t.Error("a version by the author leaves the version of the set as it is")
 	}
 }
 
-func TestSharedNamesAreKnownInOtherFiles(t *testing.T) {
+func TestSharedNamesAreDefinedInOtherFiles(t *testing.T) {
 	sources := []Source{
 		{"a.yaml", []byte("shared: true\nlists: {words: [bad]}\nmacros: {evil: message contains words}\n")},
 		{"b.yaml", []byte(ruleYAML("r", "evil"))},
@@ -107,13 +116,15 @@ func TestSharedNamesAreKnownInOtherFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := line("a bad line")
-	set.Evaluate([]*pipeline.Event{e})
-	if fired(e) != "r" {
+	event := line("a bad line")
+	set.Evaluate([]*pipeline.Event{event})
+	if fired(event) != "r" {
 		t.Error("did not fire")
 	}
+
 	sources = append(sources, Source{"c.yaml", []byte("lists: {words: [other]}\n")})
-	if _, err := Compile(Default(), sources, nil, nil); err == nil || !strings.Contains(err.Error(), "c.yaml:1:1: words: is a shared name already, defined in a.yaml") {
+	_, err = Compile(Default(), sources, nil, nil)
+	if err == nil || !strings.Contains(err.Error(), "c.yaml:1:1: words: is a shared name already, defined in a.yaml") {
 		t.Error(err)
 	}
 }
@@ -125,55 +136,59 @@ func TestDisabledRulesDoNotRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range set.Rules() {
-		if r.ID == "redis-flushall" {
+	for _, rule := range set.Rules() {
+		if rule.ID == "redis-flushall" {
 			t.Error("runs")
 		}
 	}
+
 	cfg.Disable = []string{"redis-flushal"}
 	if _, err := Load(cfg, nil, nil); err == nil || !strings.Contains(err.Error(), `did you mean "redis-flushall"?`) {
 		t.Error(err)
 	}
 }
 
-func TestNothingThatMatchesNothingAllocates(t *testing.T) {
-	set, err := compileText(t, benchRules(200)+ruleYAML("zz", `lower(unescape(url.query)) contains "page=" and len(url.query) > 9999 and any(http.request.x_forwarded_for, # == "x") and source.port != 7 and not has(url.domain)`))
+func TestEvaluationWithoutAMatchDoesNotAllocate(t *testing.T) {
+	// The index cannot rule the last rule out: it is evaluated, and does not match.
+	set, err := compileText(t, benchRules(200)+ruleYAML("zz", `lower(unescape(url.query)) contains "page="`+
+		` and len(url.query) > 9999 and any(http.request.x_forwarded_for, # == "x")`+
+		` and source.port != 7 and not has(url.domain)`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	events := benchEvents(500)
 	set.Evaluate(events)
-	if n := testing.AllocsPerRun(20, func() { set.Evaluate(events) }); n > 0 {
-		t.Errorf("%v allocations for 500 events, with candidates that do not match", n)
+	if allocations := testing.AllocsPerRun(20, func() { set.Evaluate(events) }); allocations > 0 {
+		t.Errorf("%v allocations for 500 events, with candidates that do not match", allocations)
 	}
 }
 
-// TestSlowRuleIsSuspended: it is logged, and happens only after more than one long evaluation.
-func TestSlowRuleIsSuspended(t *testing.T) {
+func TestRuleIsSuspendedAfterThreeLongEvaluations(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	m := NewMetrics(reg)
-	var log bytes.Buffer
 	cfg := Default()
-	set, err := Compile(cfg, []Source{{"t.yaml", []byte(ruleYAML("slow", `message contains "x"`))}}, slog.New(slog.NewTextHandler(&log, nil)), m)
+	sources := []Source{{"t.yaml", []byte(ruleYAML("slow", `message contains "x"`))}}
+	set, err := Compile(cfg, sources, nil, NewMetrics(reg))
 	if err != nil {
 		t.Fatal(err)
 	}
-	st := set.Rules()[0].stats
+	stats := set.Rules()[0].stats
 	matches := func() bool {
-		e := line("x")
-		set.Evaluate([]*pipeline.Event{e})
-		return len(e.Verdicts) > 0
+		event := line("x")
+		set.Evaluate([]*pipeline.Event{event})
+		return len(event.Verdicts) > 0
 	}
 	for range 2 {
-		if why := st.addMeasurement(50*time.Millisecond, 0, cfg); why != "" {
-			t.Error("suspended after one long run:", why)
+		if reason := stats.addMeasurement(50*time.Millisecond, 0, cfg); reason != "" {
+			t.Error("suspended too early:", reason)
 		}
 	}
 	if !matches() {
 		t.Error("does not run any more")
 	}
-	if why := st.addMeasurement(50*time.Millisecond, 0, cfg); !strings.Contains(why, "3 evaluations took longer") {
-		t.Error("not suspended:", why)
+
+	reason := stats.addMeasurement(50*time.Millisecond, 0, cfg)
+	if !strings.Contains(reason, "3 evaluations took longer") {
+		t.Error("not suspended:", reason)
 	}
 	if matches() {
 		t.Error("suspended, but runs")
@@ -181,57 +196,66 @@ func TestSlowRuleIsSuspended(t *testing.T) {
 	if metric(reg, "tidegate_detectors_rules_suspended", "slow") != 1 {
 		t.Error("no metric")
 	}
-	// A mean above the budget suspends.
-	other := &ruleStats{}
-	why := ""
+}
+
+func TestRuleIsSuspendedWhenItsMeanIsTooLong(t *testing.T) {
+	stats, suspended := &ruleStats{}, ""
 	for range 200 {
-		if w := other.addMeasurement(60*time.Microsecond, 0, cfg); w != "" {
-			why = w
+		if reason := stats.addMeasurement(60*time.Microsecond, 0, Default()); reason != "" {
+			suspended = reason
 		}
 	}
-	if !strings.Contains(why, "takes 60µs on average") {
-		t.Error("mean:", why)
+	if !strings.Contains(suspended, "takes 60µs on average") {
+		t.Error("mean:", suspended)
 	}
-	// Single long evaluations among short ones do not: the machine may be busy.
+}
+
+// TestRuleIsNotSuspendedByTheMachineOrTheSender: a few long evaluations among short ones come from a busy
+// machine, and long evaluations of long texts from their sender.
+func TestRuleIsNotSuspendedByTheMachineOrTheSender(t *testing.T) {
 	busy := &ruleStats{}
 	for i := range 2000 {
 		took := time.Microsecond
 		if i%32 == 0 {
 			took = 15 * time.Millisecond
 		}
-		if w := busy.addMeasurement(took, 0, cfg); w != "" {
-			t.Fatal("suspended by the machine:", w)
+		if reason := busy.addMeasurement(took, 0, Default()); reason != "" {
+			t.Fatal("suspended by the machine:", reason)
 		}
 	}
-	// Nor does a long text: a sender of many must not suspend the rule.
 	long := &ruleStats{}
 	for range 2000 {
-		if w := long.addMeasurement(900*time.Microsecond, 8<<10, cfg); w != "" {
-			t.Fatal("suspended by long requests:", w)
+		if reason := long.addMeasurement(900*time.Microsecond, 8<<10, Default()); reason != "" {
+			t.Fatal("suspended by long requests:", reason)
 		}
 	}
-	// Evaluate logs it once.
+}
+
+func TestSuspensionIsLoggedOnce(t *testing.T) {
+	var log bytes.Buffer
+	cfg := Default()
 	cfg.MaxMeanTime = time.Nanosecond
-	set, err = Compile(cfg, []Source{{"t.yaml", []byte(ruleYAML("slow", `message contains "x"`))}}, slog.New(slog.NewTextHandler(&log, nil)), m)
+	sources := []Source{{"t.yaml", []byte(ruleYAML("slow", `message contains "x"`))}}
+	set, err := Compile(cfg, sources, slog.New(slog.NewTextHandler(&log, nil)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2000 {
-		e := line("x")
-		set.Evaluate([]*pipeline.Event{e})
+		event := line("x")
+		set.Evaluate([]*pipeline.Event{event})
 	}
-	if n := strings.Count(log.String(), "rule suspended"); n != 1 {
-		t.Errorf("%d log lines: %s", n, log.String())
+	if lines := strings.Count(log.String(), "rule suspended"); lines != 1 {
+		t.Errorf("%d log lines: %s", lines, log.String())
 	}
 }
 
-// metric returns the value of the metric with that name and value of its first label.
+// metric returns the value of the metric with a name and a value of its first label, or 0.
 func metric(reg *prometheus.Registry, name, label string) float64 {
 	families, _ := reg.Gather()
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			if f.GetName() == name && m.GetLabel()[0].GetValue() == label {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if family.GetName() == name && metric.GetLabel()[0].GetValue() == label {
+				return metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
 			}
 		}
 	}
@@ -240,84 +264,92 @@ func metric(reg *prometheus.Registry, name, label string) float64 {
 
 func TestFailingRuleIsCounted(t *testing.T) {
 	var log bytes.Buffer
-	set, err := Compile(Default(), []Source{{"t.yaml", []byte(ruleYAML("r", `10 % http.response.status_code == 1`) + ruleYAML("s", `has(url.path)`))}},
-		slog.New(slog.NewTextHandler(&log, nil)), nil)
+	text := ruleYAML("r", `10 % http.response.status_code == 1`) + ruleYAML("s", `has(url.path)`)
+	sources := []Source{{"t.yaml", []byte(text)}}
+	set, err := Compile(Default(), sources, slog.New(slog.NewTextHandler(&log, nil)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		e := &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlPath: "/"}}
-		set.Evaluate([]*pipeline.Event{e})
-		if fired(e) != "s" {
-			t.Error(fired(e))
+		event := &pipeline.Event{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlPath: "/"}}
+		set.Evaluate([]*pipeline.Event{event})
+		if fired(event) != "s" {
+			t.Error(fired(event))
 		}
 	}
-	if n := set.Rules()[0].stats.errors.Load(); n != 3 {
-		t.Errorf("%d errors counted", n)
+	if errors := set.Rules()[0].stats.errors.Load(); errors != 3 {
+		t.Errorf("%d errors counted", errors)
 	}
 	if strings.Count(log.String(), "rule divides by zero") != 1 {
 		t.Error(log.String())
 	}
 }
 
-// TestEveryFieldCanBeSetInATest: every field that rules can read can be set in a case, and reads back.
-func TestEveryFieldCanBeSetInATest(t *testing.T) {
+// TestEveryFieldCanBeSetInACase: every field that rules can read can be set in a case, and is read back. The
+// type of the network and the demo flag are computed.
+func TestEveryFieldCanBeSetInACase(t *testing.T) {
 	for i := range pipeline.Fields {
-		f := &pipeline.Fields[i]
-		if _, err := fieldKind(f); err != nil || f.Name == "network.type" || f.Name == "event.demo" {
+		field := &pipeline.Fields[i]
+		if _, err := fieldKind(field); err != nil || field.Name == "network.type" || field.Name == "event.demo" {
 			continue
 		}
 		value := "text"
 		switch {
-		case f.Name == "event.dataset":
+		case field.Name == "event.dataset":
 			value = "log"
-		case f.Name == "event.outcome":
+		case field.Name == "event.outcome":
 			value = "failure"
-		case f.Name == "network.transport":
+		case field.Name == "network.transport":
 			value = "udp"
-		case f.Name == "event.action":
+		case field.Name == "event.action":
 			value = "die"
-		case f.Num != nil, f.Nums != nil:
+		case field.Num != nil, field.Nums != nil:
 			value = "7"
-		case f.Flag != nil:
+		case field.Flag != nil:
 			value = "true"
-		case f.Time != nil:
+		case field.Time != nil:
 			value = `"2026-11-24T10:00:00.5Z"`
-		case f.IP != nil:
+		case field.IP != nil:
 			value = "10.0.0.7"
 		}
+
+		// Fields of the common part need a dataset, and an exit code needs the action die.
 		extra := ""
-		if f.Body == pipeline.Dataset_DATASET_NONE && f.Name != "event.dataset" {
+		if field.Body == pipeline.Dataset_DATASET_NONE && field.Name != "event.dataset" {
 			extra = ", event.dataset: mysql"
 		}
-		if f.Name == "process.exit_code" {
+		if field.Name == "process.exit_code" {
 			extra = ", event.action: die"
 		}
-		d := config.Parse("x", fmt.Appendf(nil, `{"%s": %s%s}`, f.Name, value, extra))
-		root, _ := d.Root()
-		e := parseEvent(root)
-		if err := d.Err(); err != nil {
-			t.Errorf("%s: %v", f.Name, err)
+		document := config.Parse("x", fmt.Appendf(nil, `{"%s": %s%s}`, field.Name, value, extra))
+		root, _ := document.Root()
+		event := parseEvent(root)
+		if err := document.Err(); err != nil {
+			t.Errorf("%s: %v", field.Name, err)
 			continue
 		}
-		if got := f.Text(e); !f.Has(e) || got != strings.Trim(value, `"`) {
-			t.Errorf("%s: %q, want %q", f.Name, got, value)
+		if got := field.Text(event); !field.Has(event) || got != strings.Trim(value, `"`) {
+			t.Errorf("%s: %q, want %q", field.Name, got, value)
 		}
 	}
 }
 
-// TestPrintedEventCanBePasted: an event that replay prints is a case as it is, with the fields that are
-// computed and those that are written later.
+// TestPrintedEventCanBePasted: an event that replay prints can be the event of a case. Its computed fields
+// and those that the engine sets are accepted.
 func TestPrintedEventCanBePasted(t *testing.T) {
-	e := &pipeline.Event{
-		Id: bytes.Repeat([]byte{7}, 16), Timestamp: 1764170000000000000, Dataset: pipeline.Dataset_HTTP, Transport: pipeline.Transport_TCP,
-		CommunityId: bytes.Repeat([]byte{9}, 20), Source: &pipeline.Endpoint{Ip: []byte{10, 1, 2, 3}, Port: 999},
+	event := &pipeline.Event{
+		Id: bytes.Repeat([]byte{7}, 16), Timestamp: 1764170000000000000,
+		Dataset: pipeline.Dataset_HTTP, Transport: pipeline.Transport_TCP, CommunityId: bytes.Repeat([]byte{9}, 20),
+		Source:    &pipeline.Endpoint{Ip: []byte{10, 1, 2, 3}, Port: 999},
 		Container: &pipeline.Container{Id: "c1", Labels: []*pipeline.Label{{Key: "app", Value: "shop"}}},
-		Http:      &pipeline.HTTPExchange{Method: "GET", UrlPath: "/bad", XForwardedFor: []string{"192.0.2.1"}, StatusCode: 200},
-		Verdicts:  []*pipeline.Verdict{{Detector: "rules", Rule: "other", Tags: []string{"a", "b"}}},
+		Http: &pipeline.HTTPExchange{
+			Method: "GET", UrlPath: "/bad", XForwardedFor: []string{"192.0.2.1"}, StatusCode: 200,
+		},
+		Verdicts: []*pipeline.Verdict{{Detector: "rules", Rule: "other", Tags: []string{"a", "b"}}},
 	}
-	printed := string(pipeline.AppendJSON(nil, e))
-	set, err := compileText(t, ruleYAML("r", `url.path == "/bad" and label("app") == "shop" and "192.0.2.1" in http.request.x_forwarded_for`)+
+	printed := string(pipeline.AppendJSON(nil, event))
+	when := `url.path == "/bad" and label("app") == "shop" and "192.0.2.1" in http.request.x_forwarded_for`
+	set, err := compileText(t, ruleYAML("r", when)+
 		"  tests:\n    - {event: "+printed+", fires: true}\n    - {event: {url.path: /}, fires: false}\n")
 	if err != nil {
 		t.Fatalf("%v\n%s", err, printed)
@@ -337,8 +369,8 @@ func TestRunTestsReportsFailures(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	if n := RunTests(&out, set, true); n != 3 {
-		t.Errorf("%d failed", n)
+	if failed := RunTests(&out, set, true); failed != 3 {
+		t.Errorf("%d failed", failed)
 	}
 	for _, want := range []string{
 		`FAIL t.yaml:6: r: should: expected a match, but the rule did not match: message contains "x" is false (other matches: q)`,
@@ -353,7 +385,8 @@ func TestRunTestsReportsFailures(t *testing.T) {
 	}
 }
 
-func TestUnescape(t *testing.T) {
+// TestUnescapeDecodesTwice: unescape decodes percent-encoding up to two times, and leaves invalid encodings.
+func TestUnescapeDecodesTwice(t *testing.T) {
 	check := func(in, want string) {
 		t.Helper()
 		if got := unescape(in); got != want {
@@ -371,6 +404,7 @@ func TestUnescape(t *testing.T) {
 	check("%00", "\x00")
 }
 
+// FuzzCompile checks that any file yields either a set that can be tested, or an error with a text.
 func FuzzCompile(f *testing.F) {
 	f.Add([]byte(ruleYAML("r", `url.query contains "a"`)))
 	for _, name := range []string{"broken.bad.yml", "types.bad.yml", "hostile.bad.yml", "shape.bad.yml", "names.good.yml"} {
@@ -384,7 +418,7 @@ func FuzzCompile(f *testing.F) {
 		set, err := Compile(Default(), []Source{{"f", data}}, nil, nil)
 		if err != nil {
 			if len(err.Error()) == 0 {
-				t.Error("an error without words")
+				t.Error("an error without a text")
 			}
 			return
 		}
@@ -392,27 +426,33 @@ func FuzzCompile(f *testing.F) {
 	})
 }
 
-// FuzzExpression: the index and the plain loop agree on every expression that compiles.
+// FuzzExpression checks that the index and the plain loop agree on every expression that compiles.
 func FuzzExpression(f *testing.F) {
-	for _, s := range []string{
-		`url.query contains "a" or not (lower(message) in ["x", "y"])`, `any(dns.answers.data, # matches "(?i)ab+c" and url.path != "")`,
-		`cidr(source.ip, "10.0.0.0/8") and len(url.path) > 3`, `http.response.status_code in [200] and event.partial`, `glob(message, "*a?")`,
+	for _, when := range []string{
+		`url.query contains "a" or not (lower(message) in ["x", "y"])`,
+		`any(dns.answers.data, # matches "(?i)ab+c" and url.path != "")`,
+		`cidr(source.ip, "10.0.0.0/8") and len(url.path) > 3`,
+		`http.response.status_code in [200] and event.partial`,
+		`glob(message, "*a?")`,
 	} {
-		f.Add(s, "ab", "x/../etc")
+		f.Add(when, "ab", "x/../etc")
 	}
-	f.Fuzz(func(t *testing.T, when, a, b string) {
+	f.Fuzz(func(t *testing.T, when, first, second string) {
 		set, err := Compile(Default(), []Source{{"f", []byte(ruleYAML("r", when))}}, nil, nil)
 		if err != nil {
 			return
 		}
-		for _, e := range []*pipeline.Event{
-			{Dataset: pipeline.Dataset_HTTP, Http: &pipeline.HTTPExchange{UrlPath: a, UrlQuery: b, StatusCode: 200}, Source: &pipeline.Endpoint{Ip: []byte{10, 0, 0, 1}}},
-			{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: a}},
-			{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: b, AnswersData: []string{a, b}}},
+		for _, event := range []*pipeline.Event{
+			{
+				Dataset: pipeline.Dataset_HTTP, Source: &pipeline.Endpoint{Ip: []byte{10, 0, 0, 1}},
+				Http: &pipeline.HTTPExchange{UrlPath: first, UrlQuery: second, StatusCode: 200},
+			},
+			{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: first}},
+			{Dataset: pipeline.Dataset_DNS, Dns: &pipeline.DNSMessage{QuestionName: second, AnswersData: []string{first, second}}},
 		} {
-			want := plain(set, e)
-			set.Evaluate([]*pipeline.Event{e})
-			if got := fired(e); got != want {
+			want := plain(set, event)
+			set.Evaluate([]*pipeline.Event{event})
+			if got := fired(event); got != want {
 				t.Errorf("%s: index %q, loop %q", when, got, want)
 			}
 		}

@@ -16,31 +16,33 @@ import (
 	"tidegate/pipeline"
 )
 
-// generator makes random rules and events over a small vocabulary, so that rules match.
+// generator returns random rules and events over a small vocabulary, so that many rules match.
 type generator struct{ *rand.Rand }
 
 func (g generator) pick(from ...string) string { return from[g.IntN(len(from))] }
 
-// vocabulary has texts that indexes get wrong: upper and lower case, characters that fold to ASCII (ſ, K, İ),
-// bytes that are not UTF-8, prefixes of each other.
+// vocabulary holds texts that are difficult for an index: upper and lower case, characters that fold to ASCII
+// (ſ, K, İ), bytes that are not UTF-8, prefixes of each other.
 var vocabulary = []string{
-	"", "a", "ab", "abc", "ABC", "aBcd", "union select", "UNION SELECT", "../", "%2e%2e/", "%252e", "k", "K", "\u212a", "ſelect", "İd", "i", "\xff\xfe", "\ufffd",
-	"passwd", "/etc/passwd", "/etc/shadow", "10.0.0.1", "x+y", "x y", "${jndi:ldap", "aaaaaaaaaaaaaaaa", "abababab", "é", "GET", "POST", "log", "http",
+	"", "a", "ab", "abc", "ABC", "aBcd", "union select", "UNION SELECT", "../", "%2e%2e/", "%252e",
+	"k", "K", "\u212a", "ſelect", "İd", "i", "\xff\xfe", "\ufffd", "passwd", "/etc/passwd", "/etc/shadow", "10.0.0.1",
+	"x+y", "x y", "${jndi:ldap", "aaaaaaaaaaaaaaaa", "abababab", "é", "GET", "POST", "log", "http",
 }
 
 func (g generator) text() string {
-	var b strings.Builder
+	var text strings.Builder
 	for range g.IntN(4) {
-		b.WriteString(vocabulary[g.IntN(len(vocabulary))])
+		text.WriteString(vocabulary[g.IntN(len(vocabulary))])
 	}
-	return b.String()
+	return text.String()
 }
 
+// constant returns a text that is valid UTF-8, as a constant in a rule file is.
 func (g generator) constant() string {
 	for {
-		t := g.text()
-		if strings.ToValidUTF8(t, "") == t {
-			return t
+		text := g.text()
+		if strings.ToValidUTF8(text, "") == text {
+			return text
 		}
 	}
 }
@@ -60,45 +62,50 @@ func (g generator) texts() (out []string) {
 }
 
 func (g generator) event() *pipeline.Event {
-	e := &pipeline.Event{
-		Dataset:   pipeline.Dataset(g.IntN(pipeline.NumDatasets + 2)), // with ones that this binary does not know
+	event := &pipeline.Event{
+		Dataset:   pipeline.Dataset(g.IntN(pipeline.NumDatasets + 2)), // two of them do not exist
 		Outcome:   pipeline.Outcome(g.IntN(3)),
 		Partial:   g.IntN(2) == 0,
 		Source:    &pipeline.Endpoint{Ip: g.addr(), Port: uint32(g.IntN(3))},
 		Container: &pipeline.Container{Name: g.text(), Labels: []*pipeline.Label{{Key: "app", Value: g.text()}}},
 	}
-	// Sometimes the body is of another dataset than the event says.
-	body := int(e.Dataset)
+	// One event in five has the body of another dataset.
+	body := int(event.Dataset)
 	if g.IntN(5) == 0 {
 		body = g.IntN(pipeline.NumDatasets)
 	}
 	switch pipeline.Dataset(body) {
 	case pipeline.Dataset_HTTP:
-		e.Http = &pipeline.HTTPExchange{
-			Method: g.pick("", "GET", "POST"), UrlPath: g.text(), UrlQuery: g.text(), StatusCode: uint32(g.IntN(3) * 200), UserAgent: g.text(),
-			XForwardedFor: g.texts(),
+		event.Http = &pipeline.HTTPExchange{
+			Method: g.pick("", "GET", "POST"), UrlPath: g.text(), UrlQuery: g.text(),
+			StatusCode: uint32(g.IntN(3) * 200), UserAgent: g.text(), XForwardedFor: g.texts(),
 		}
 	case pipeline.Dataset_DNS:
-		e.Dns = &pipeline.DNSMessage{QuestionName: g.text(), AnswersData: g.texts(), AnswersTtl: []uint32{uint32(g.IntN(3)), 1}, AnswersCount: uint32(g.IntN(3))}
+		event.Dns = &pipeline.DNSMessage{
+			QuestionName: g.text(), AnswersData: g.texts(), AnswersTtl: []uint32{uint32(g.IntN(3)), 1},
+			AnswersCount: uint32(g.IntN(3)),
+		}
 	case pipeline.Dataset_LOG:
-		e.Log = &pipeline.LogLine{Message: g.text(), Truncated: g.IntN(2) == 0}
+		event.Log = &pipeline.LogLine{Message: g.text(), Truncated: g.IntN(2) == 0}
 	case pipeline.Dataset_CONTAINER:
-		e.Change = &pipeline.ContainerChange{Action: g.pick("die", "oom", ""), ExitCode: int32(g.IntN(2) * 137)}
+		event.Change = &pipeline.ContainerChange{Action: g.pick("die", "oom", ""), ExitCode: int32(g.IntN(2) * 137)}
 	}
-	return e
+	return event
 }
 
+// subject returns a field with a text, sometimes within functions.
 func (g generator) subject() string {
-	s := g.pick("url.path", "url.query", "user_agent.original", "message", "dns.question.name", "container.name", `label("app")`, "http.request.method")
+	field := g.pick("url.path", "url.query", "user_agent.original", "message", "dns.question.name", "container.name",
+		`label("app")`, "http.request.method")
 	switch g.IntN(5) {
 	case 0:
-		return "lower(" + s + ")"
+		return "lower(" + field + ")"
 	case 1:
-		return "unescape(" + s + ")"
+		return "unescape(" + field + ")"
 	case 2:
-		return "lower(unescape(" + s + "))"
+		return "lower(unescape(" + field + "))"
 	}
-	return s
+	return field
 }
 
 func (g generator) list() string {
@@ -110,9 +117,11 @@ func (g generator) list() string {
 }
 
 func (g generator) regex() string {
-	return g.pick(`ab+c`, `(?i)abc`, `(?i)select`, `(?i)k`, `^/etc/(passwd|shadow)`, `union\\s+select`, `[a-z]*`, `a|b`, `(foo)?`, `.{2,5}`, `x{0,3}`, `(?i:union) SELECT`, `\\x{fffd}`, `é`, `a$`, `(?s).+`, `(?i)İ`)
+	return g.pick(`ab+c`, `(?i)abc`, `(?i)select`, `(?i)k`, `^/etc/(passwd|shadow)`, `union\\s+select`, `[a-z]*`, `a|b`,
+		`(foo)?`, `.{2,5}`, `x{0,3}`, `(?i:union) SELECT`, `\\x{fffd}`, `é`, `a$`, `(?s).+`, `(?i)İ`)
 }
 
+// comparison returns a comparison of a text with constants.
 func (g generator) comparison(subject string) string {
 	switch g.IntN(8) {
 	case 0:
@@ -131,6 +140,7 @@ func (g generator) comparison(subject string) string {
 	return fmt.Sprintf(`glob(%s, "%s")`, subject, g.pick("*abc*", "a?c", "*", "/etc/*"))
 }
 
+// leaf returns a condition without and, or and not.
 func (g generator) leaf() string {
 	switch g.IntN(14) {
 	case 0:
@@ -138,13 +148,15 @@ func (g generator) leaf() string {
 	case 1:
 		return fmt.Sprintf("http.response.status_code in [%d, %d]", g.IntN(3)*200, g.IntN(3)*200)
 	case 2:
-		return g.pick("event.partial", "log.truncated", "has(url.path)", "has(process.exit_code)", "has(source.ip)", "has(message)")
+		return g.pick("event.partial", "log.truncated", "has(url.path)", "has(process.exit_code)", "has(source.ip)",
+			"has(message)")
 	case 3:
 		return fmt.Sprintf(`source.ip %s "10.0.0.%d"`, g.pick("==", "!="), g.IntN(4))
 	case 4:
 		return fmt.Sprintf(`cidr(source.ip, "10.0.0.%d/%d", "10.0.0.0")`, g.IntN(2)*2, 31)
 	case 5:
-		return fmt.Sprintf("%s(%s, %s)", g.pick("any", "all", "none", "one"), g.pick("http.request.x_forwarded_for", "dns.answers.data"), g.condition(1, "#"))
+		name, list := g.pick("any", "all", "none", "one"), g.pick("http.request.x_forwarded_for", "dns.answers.data")
+		return fmt.Sprintf("%s(%s, %s)", name, list, g.condition(1, "#"))
 	case 6:
 		return fmt.Sprintf("count(dns.answers.ttl, # == %d) %s %d", g.IntN(3), g.pick(">=", "==", "<"), g.IntN(3))
 	case 7:
@@ -159,6 +171,8 @@ func (g generator) leaf() string {
 	return g.comparison(g.subject())
 }
 
+// condition returns a condition that is at most depth operators deep. element is "#" within a loop over
+// texts.
 func (g generator) condition(depth int, element string) string {
 	if depth > 0 {
 		switch g.IntN(4) {
@@ -176,31 +190,32 @@ func (g generator) condition(depth int, element string) string {
 	return g.leaf()
 }
 
-func (g generator) set(tb testing.TB, n int) *Set {
-	var b strings.Builder
-	for i := range n {
-		b.WriteString(ruleYAML(fmt.Sprintf("r%04d", i), g.condition(g.IntN(4), "")))
+// set compiles random rules, and leaves out those that can never be true.
+func (g generator) set(tb testing.TB, count int) *Set {
+	var text strings.Builder
+	for i := range count {
+		text.WriteString(ruleYAML(fmt.Sprintf("r%04d", i), g.condition(g.IntN(4), "")))
 		if g.IntN(4) == 0 {
-			b.WriteString("  exceptions: ['" + g.condition(1, "") + "']\n")
+			text.WriteString("  exceptions: ['" + g.condition(1, "") + "']\n")
 		}
 	}
-	sources := []Source{{Name: "random", Data: []byte(b.String())}}
+	sources := []Source{{Name: "random", Data: []byte(text.String())}}
 	for {
 		set, err := Compile(Default(), sources, nil, nil)
 		if err == nil {
 			return set
 		}
-		// Rules whose condition can never be true do not compile; they are removed.
+		// A rule whose condition can never be true does not compile. It is removed from the text.
 		text := string(sources[0].Data)
 		var list Errors
 		if !errors.As(err, &list) {
 			tb.Fatal(err)
 		}
-		for _, e := range list {
-			if !strings.Contains(e.Err.Error(), "can never be true") {
-				tb.Fatal(e)
+		for _, problem := range list {
+			if !strings.Contains(problem.Err.Error(), "can never be true") {
+				tb.Fatal(problem)
 			}
-			id, _, _ := strings.Cut(e.Key, ":")
+			id, _, _ := strings.Cut(problem.Key, ":")
 			at := strings.Index(text, "- id: "+id)
 			end := strings.Index(text[at+1:], "- id: ")
 			if end < 0 {
@@ -213,18 +228,18 @@ func (g generator) set(tb testing.TB, n int) *Set {
 	}
 }
 
-// plain evaluates e by every rule, without the index and its datasets.
-func plain(s *Set, e *pipeline.Event) string {
-	w := s.acquireWorker()
-	defer s.releaseWorker(w)
-	w.values.setEvent(e)
+// plain returns the rules that match an event, evaluated without the index.
+func plain(set *Set, event *pipeline.Event) string {
+	worker := set.acquireWorker()
+	defer set.releaseWorker(worker)
+	worker.values.setEvent(event)
 	var ids []string
-	if int(e.Dataset) >= pipeline.NumDatasets {
+	if int(event.Dataset) >= pipeline.NumDatasets {
 		return ""
 	}
-	for _, r := range s.rules {
-		if s.matchesRule(w, r) {
-			ids = append(ids, r.ID)
+	for _, rule := range set.rules {
+		if set.matchesRule(worker, rule) {
+			ids = append(ids, rule.ID)
 		}
 	}
 	return strings.Join(ids, " ")
@@ -238,37 +253,38 @@ func TestIndexAgreesWithPlainLoop(t *testing.T) {
 	}
 	total, indexed, fires := 0, 0, 0
 	for seed := range rounds {
-		g := generator{rand.New(rand.NewPCG(uint64(seed), 7))}
-		set := g.set(t, 60)
-		for _, r := range set.Rules() {
-			if total++; r.Indexed {
+		random := generator{rand.New(rand.NewPCG(uint64(seed), 7))}
+		set := random.set(t, 60)
+		for _, rule := range set.Rules() {
+			if total++; rule.Indexed {
 				indexed++
 			}
 		}
 		for range 300 {
-			e := g.event()
-			want := plain(set, e)
-			set.Evaluate([]*pipeline.Event{e})
-			if got := fired(e); got != want {
+			event := random.event()
+			want := plain(set, event)
+			set.Evaluate([]*pipeline.Event{event})
+			if got := fired(event); got != want {
 				for _, id := range diff(got, want) {
-					i := slices.IndexFunc(set.rules, func(r *Rule) bool { return r.ID == id })
-					t.Errorf("seed %d: %s: %s\n  %v", seed, id, set.rules[i].When, e)
+					at := slices.IndexFunc(set.rules, func(r *Rule) bool { return r.ID == id })
+					t.Errorf("seed %d: %s: %s\n  %v", seed, id, set.rules[at].When, event)
 				}
 				t.Fatalf("index: %s\nloop:  %s", got, want)
 			}
-			fires += len(e.Verdicts)
+			fires += len(event.Verdicts)
 		}
 	}
 	t.Logf("%d rules, %d indexed, %d verdicts", total, indexed, fires)
 	if indexed*5 < total || fires < rounds*100 {
-		t.Errorf("the test has gone blind: %d of %d rules are indexed, %d verdicts", indexed, total, fires)
+		t.Errorf("the test checks too little: %d of %d rules are indexed, %d verdicts", indexed, total, fires)
 	}
 }
 
-func diff(a, b string) (out []string) {
-	x, y := strings.Fields(a), strings.Fields(b)
-	for _, id := range append(x, y...) {
-		if slices.Contains(strings.Fields(a), id) != slices.Contains(strings.Fields(b), id) {
+// diff returns the words that one of two texts has and the other has not.
+func diff(first, second string) (out []string) {
+	inFirst, inSecond := strings.Fields(first), strings.Fields(second)
+	for _, id := range slices.Concat(inFirst, inSecond) {
+		if slices.Contains(inFirst, id) != slices.Contains(inSecond, id) {
 			out = append(out, id)
 		}
 	}
@@ -277,23 +293,24 @@ func diff(a, b string) (out []string) {
 
 // TestBatchSizeDoesNotChangeVerdicts: verdicts do not depend on the events that a worker evaluated before.
 func TestBatchSizeDoesNotChangeVerdicts(t *testing.T) {
-	g := generator{rand.New(rand.NewPCG(1, 1))}
-	set := g.set(t, 100)
+	random := generator{rand.New(rand.NewPCG(1, 1))}
+	set := random.set(t, 100)
 	var events []*pipeline.Event
 	for range 500 {
-		events = append(events, g.event())
+		events = append(events, random.event())
 	}
+	// verdictsOf evaluates copies of the events in blocks of a size, and returns all verdicts.
 	verdictsOf := func(size int) string {
 		var out []string
 		for chunk := range slices.Chunk(events, size) {
 			copies := make([]*pipeline.Event, len(chunk))
-			for i, e := range chunk {
-				copies[i] = proto.Clone(e).(*pipeline.Event)
+			for i, event := range chunk {
+				copies[i] = proto.Clone(event).(*pipeline.Event)
 			}
 			set.Evaluate(copies)
-			for _, e := range copies {
-				for _, v := range e.Verdicts {
-					out = append(out, v.String())
+			for _, event := range copies {
+				for _, verdict := range event.Verdicts {
+					out = append(out, verdict.String())
 				}
 				out = append(out, "|")
 			}
@@ -308,51 +325,56 @@ func TestBatchSizeDoesNotChangeVerdicts(t *testing.T) {
 	}
 }
 
-// TestVerdictsDoNotAliasTheEvent: its strings lie in a buffer that the next block overwrites.
+// TestVerdictsDoNotAliasTheEvent: the strings of an event lie in a buffer that the next block overwrites.
 func TestVerdictsDoNotAliasTheEvent(t *testing.T) {
-	set, err := compileText(t, ruleYAML("r", `message contains "secret"`)+"  alert: '{message}'\n  group: [message]\n")
+	text := ruleYAML("r", `message contains "secret"`) + "  alert: '{message}'\n  group: [message]\n"
+	set, err := compileText(t, text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	buf := []byte("secret line")
-	e := &pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: aliasOf(buf)}}
-	set.Evaluate([]*pipeline.Event{e})
+	event := &pipeline.Event{Dataset: pipeline.Dataset_LOG, Log: &pipeline.LogLine{Message: aliasOf(buf)}}
+	set.Evaluate([]*pipeline.Event{event})
 	copy(buf, "XXXXXXXXXXX")
-	if v := e.Verdicts[0]; v.Evidence != "secret line" || v.Group != "secret line" {
-		t.Errorf("%q %q", v.Evidence, v.Group)
+	if verdict := event.Verdicts[0]; verdict.Evidence != "secret line" || verdict.Group != "secret line" {
+		t.Errorf("%q %q", verdict.Evidence, verdict.Group)
 	}
 }
 
+// aliasOf returns a string that shares the bytes of b.
 func aliasOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// TestRequiredLiteralsAreNecessary: every match of a regular expression contains one of its required
+// TestRequiredLiteralsAreNecessary: every text that a regular expression matches contains one of its required
 // literals.
 func TestRequiredLiteralsAreNecessary(t *testing.T) {
-	g := generator{rand.New(rand.NewPCG(9, 9))}
+	random := generator{rand.New(rand.NewPCG(9, 9))}
 	patterns := []string{
-		`a(b|c)+d`, `(?i)sel(x|ection)?`, `(abc|abd|x{2,3}y)`, `\Aab`, `(?i)union\s+select`, `ab*c+`, `(a|b)(c|d)`, `[aA]bc`, `(?i:k)ab`, `é+`, `\x{fffd}a`, `a?b`, `(ab){2}`, `a{0}b`,
-		`(?i)\x{17f}elect`, `(?i)passwd`, `x(?:)y`, `(?i)(ab|AB)c`, `\babc\b`, `İ|i`,
+		`a(b|c)+d`, `(?i)sel(x|ection)?`, `(abc|abd|x{2,3}y)`, `\Aab`, `(?i)union\s+select`, `ab*c+`, `(a|b)(c|d)`,
+		`[aA]bc`, `(?i:k)ab`, `é+`, `\x{fffd}a`, `a?b`, `(ab){2}`, `a{0}b`, `(?i)\x{17f}elect`, `(?i)passwd`, `x(?:)y`,
+		`(?i)(ab|AB)c`, `\babc\b`, `İ|i`,
 	}
 	matched := 0
-	for _, p := range patterns {
-		re := regexp.MustCompile(p)
-		tree, err := syntax.Parse(p, syntax.Perl)
+	for _, pattern := range patterns {
+		re := regexp.MustCompile(pattern)
+		tree, err := syntax.Parse(pattern, syntax.Perl)
 		if err != nil {
 			t.Fatal(err)
 		}
-		lits, fold := requiredLiterals(tree, 0)
+		literals, fold := requiredLiterals(tree, 0)
 		for range 4000 {
-			s := g.text() + g.pick("abc", "abd", "ac", "xxy", "SELECT", "ſelect", "\xffa", "", "union  SELECT", "PAſſWD", "\u212aab", "xy", "abab", "ABC")
-			if !re.MatchString(s) {
+			text := random.text() + random.pick("abc", "abd", "ac", "xxy", "SELECT", "ſelect", "\xffa", "", "union  SELECT",
+				"PAſſWD", "\u212aab", "xy", "abab", "ABC")
+			if !re.MatchString(text) {
 				continue
 			}
 			matched++
-			has := lits == nil
-			for _, l := range lits {
-				has = has || strings.Contains(s, l) || fold && strings.Contains(lowerASCII(s), lowerASCII(l))
+			has := literals == nil
+			for _, literal := range literals {
+				has = has || strings.Contains(text, literal) ||
+					fold && strings.Contains(lowerASCII(text), lowerASCII(literal))
 			}
 			if !has {
-				t.Fatalf("%s matches %q, but none of %q (fold %v) is in it", p, s, lits, fold)
+				t.Fatalf("%s matches %q, but none of %q (fold %v) is in it", pattern, text, literals, fold)
 			}
 		}
 	}
@@ -361,45 +383,47 @@ func TestRequiredLiteralsAreNecessary(t *testing.T) {
 	}
 }
 
-// TestAutomatonFindsEveryLiteral: also literals that end within others, over few letters so that they
-// overlap, and over all bytes.
+// TestAutomatonFindsEveryLiteral: the literals are of few letters, so that they overlap and end within each
+// other, or of all bytes.
 func TestAutomatonFindsEveryLiteral(t *testing.T) {
-	r := rand.New(rand.NewPCG(2, 2))
-	word := func(n int, letters string) string {
-		b := make([]byte, n)
-		for i := range b {
+	rng := rand.New(rand.NewPCG(2, 2))
+	// word returns a random word of some letters, or of all bytes if letters is empty.
+	word := func(length int, letters string) string {
+		chosen := make([]byte, length)
+		for i := range chosen {
 			if letters == "" {
-				b[i] = byte(r.IntN(256))
+				chosen[i] = byte(rng.IntN(256))
 			} else {
-				b[i] = letters[r.IntN(len(letters))]
+				chosen[i] = letters[rng.IntN(len(letters))]
 			}
 		}
-		return string(b)
+		return string(chosen)
 	}
+
 	for round := range 400 {
 		letters, fold := []string{"ab", "abcAB", "", "xyz./%"}[round%4], round%3 == 0
 		seen := map[string]bool{}
 		var patterns []string
-		for range 1 + r.IntN(60) {
-			p := word(1+r.IntN(literalBytes), letters)
+		for range 1 + rng.IntN(60) {
+			pattern := word(1+rng.IntN(literalBytes), letters)
 			if fold {
-				p = lowerASCII(p)
+				pattern = lowerASCII(pattern)
 			}
-			if !seen[p] {
-				seen[p] = true
-				patterns = append(patterns, p)
+			if !seen[pattern] {
+				seen[pattern] = true
+				patterns = append(patterns, pattern)
 			}
 		}
-		a := newAutomaton(patterns, fold)
+		automaton := newAutomaton(patterns, fold)
 		for range 20 {
-			text := word(r.IntN(40), letters)
-			found := map[int32]bool{}
+			text := word(rng.IntN(40), letters)
+			found := map[int32]bool{} // the indexes of patterns
 			state := int32(0)
 			for i := range len(text) {
-				state = a.next[state+int32(a.class[text[i]])]
-				if state >= a.firstOutput {
-					for _, w := range a.output[(state-a.firstOutput)/a.classes] {
-						found[w] = true
+				state = automaton.next[state+int32(automaton.class[text[i]])]
+				if state >= automaton.firstOutput {
+					for _, index := range automaton.output[(state-automaton.firstOutput)/automaton.classes] {
+						found[index] = true
 					}
 				}
 			}
@@ -407,9 +431,9 @@ func TestAutomatonFindsEveryLiteral(t *testing.T) {
 			if fold {
 				where = lowerASCII(text)
 			}
-			for i, p := range patterns {
-				if strings.Contains(where, p) && !found[int32(i)] {
-					t.Fatalf("%q in %q was not found (fold %v)", p, text, fold)
+			for i, pattern := range patterns {
+				if strings.Contains(where, pattern) && !found[int32(i)] {
+					t.Fatalf("%q in %q was not found (fold %v)", pattern, text, fold)
 				}
 			}
 		}

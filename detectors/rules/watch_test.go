@@ -19,53 +19,55 @@ import (
 	"tidegate/pipeline"
 )
 
-// watched is a folder that a Watcher watches in a synctest bubble.
-type watched struct {
+// watchedFolder is a folder that a Watcher watches in a synctest bubble.
+type watchedFolder struct {
 	*testing.T
-	dir  string
-	log  *bytes.Buffer
-	mu   sync.Mutex
-	sets []*Set // guarded by mu
-	m    *Metrics
-	reg  *prometheus.Registry
+	dir     string
+	log     *bytes.Buffer
+	mu      sync.Mutex
+	sets    []*Set // the sets that the Watcher has loaded; guarded by mu
+	metrics *Metrics
+	reg     *prometheus.Registry
 }
 
-// whileWatching runs story while a Watcher watches a folder with one rule, r1.
-func whileWatching(t *testing.T, story func(w *watched)) {
+// whileWatching calls a test function while a Watcher watches a folder with one rule, r1.
+func whileWatching(t *testing.T, test func(folder *watchedFolder)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &watched{T: t, dir: t.TempDir(), log: &bytes.Buffer{}, reg: prometheus.NewRegistry()}
-		w.m = NewMetrics(w.reg)
-		w.write("a.yaml", ruleYAML("r1", `message contains "one"`))
+		folder := &watchedFolder{T: t, dir: t.TempDir(), log: &bytes.Buffer{}, reg: prometheus.NewRegistry()}
+		folder.metrics = NewMetrics(folder.reg)
+		folder.write("a.yaml", ruleYAML("r1", `message contains "one"`))
 		cfg := Default()
-		cfg.Dir, cfg.Shipped = w.dir, false
-		log := slog.New(slog.NewTextHandler(w.log, nil))
-		set, err := Load(cfg, log, w.m)
+		cfg.Dir, cfg.Shipped = folder.dir, false
+		log := slog.New(slog.NewTextHandler(folder.log, nil))
+		set, err := Load(cfg, log, folder.metrics)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		onChange := func(s *Set) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			w.sets = append(w.sets, s)
+		onChange := func(set *Set) {
+			folder.mu.Lock()
+			defer folder.mu.Unlock()
+			folder.sets = append(folder.sets, set)
 		}
-		go Watcher{Config: cfg, Current: set, OnChange: onChange, Log: log, Metrics: w.m}.Run(ctx)
+		go Watcher{Config: cfg, Current: set, OnChange: onChange, Log: log, Metrics: folder.metrics}.Run(ctx)
 		time.Sleep(5 * time.Second)
-		story(w)
+		test(folder)
 		cancel()
 		synctest.Wait()
 	})
 }
 
-func (w *watched) write(name, text string) {
+// write writes a file into the folder.
+func (w *watchedFolder) write(name, text string) {
 	w.Helper()
 	if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o644); err != nil {
 		w.Fatal(err)
 	}
 }
 
-func (w *watched) expect(changes int, last string) {
+// expect checks, after a while, the number of loaded sets and the rules of the last one.
+func (w *watchedFolder) expect(changes int, last string) {
 	w.Helper()
 	time.Sleep(5 * time.Second)
 	synctest.Wait()
@@ -78,8 +80,8 @@ func (w *watched) expect(changes int, last string) {
 		return
 	}
 	var ids []string
-	for _, r := range w.sets[changes-1].Rules() {
-		ids = append(ids, r.ID)
+	for _, rule := range w.sets[changes-1].Rules() {
+		ids = append(ids, rule.ID)
 	}
 	if got := strings.Join(ids, " "); got != last {
 		w.Errorf("rules %s, want %s", got, last)
@@ -87,24 +89,24 @@ func (w *watched) expect(changes int, last string) {
 }
 
 func TestWatchLoadsAChange(t *testing.T) {
-	whileWatching(t, func(w *watched) {
-		w.expect(0, "")
-		w.write("b.yml", ruleYAML("r2", `message contains "two"`))
-		w.expect(1, "r1 r2")
-		w.write("a.yaml", ruleYAML("r3", `message contains "one"`))
-		w.expect(2, "r2 r3")
-		if err := os.Remove(filepath.Join(w.dir, "b.yml")); err != nil {
+	whileWatching(t, func(folder *watchedFolder) {
+		folder.expect(0, "")
+		folder.write("b.yml", ruleYAML("r2", `message contains "two"`))
+		folder.expect(1, "r1 r2")
+		folder.write("a.yaml", ruleYAML("r3", `message contains "one"`))
+		folder.expect(2, "r2 r3")
+		if err := os.Remove(filepath.Join(folder.dir, "b.yml")); err != nil {
 			t.Fatal(err)
 		}
-		w.expect(3, "r3")
-		w.write("notes.txt", "not a rule")
-		w.expect(3, "r3")
+		folder.expect(3, "r3")
+		folder.write("notes.txt", "not a rule")
+		folder.expect(3, "r3")
 	})
 }
 
-// TestWatchSeesAMovedFile: a file that is moved in keeps its old time.
-func TestWatchSeesAMovedFile(t *testing.T) {
-	whileWatching(t, func(w *watched) {
+// TestWatchLoadsAMovedFile: a file that is moved into the folder keeps its old modification time.
+func TestWatchLoadsAMovedFile(t *testing.T) {
+	whileWatching(t, func(folder *watchedFolder) {
 		old := filepath.Join(t.TempDir(), "x")
 		if err := os.WriteFile(old, []byte(ruleYAML("moved", `message contains "one"`)), 0o644); err != nil {
 			t.Fatal(err)
@@ -112,88 +114,91 @@ func TestWatchSeesAMovedFile(t *testing.T) {
 		if err := os.Chtimes(old, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Rename(old, filepath.Join(w.dir, "a.yaml")); err != nil {
+		if err := os.Rename(old, filepath.Join(folder.dir, "a.yaml")); err != nil {
 			t.Fatal(err)
 		}
-		w.expect(1, "moved")
+		folder.expect(1, "moved")
 	})
 }
 
-// TestWatchFollowsAConfigMap: the kubelet changes all files by one symlink.
+// TestWatchFollowsAConfigMap: the kubelet replaces all files of a ConfigMap by the rename of one symlink.
 func TestWatchFollowsAConfigMap(t *testing.T) {
-	whileWatching(t, func(w *watched) {
+	whileWatching(t, func(folder *watchedFolder) {
+		// link writes two files into a new folder, and points the symlink ..data to it.
 		link := func(version string) {
-			w.Helper()
-			inner := filepath.Join(w.dir, ".."+version)
+			folder.Helper()
+			inner := filepath.Join(folder.dir, ".."+version)
 			if err := os.Mkdir(inner, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			w.write(".."+version+"/c.yaml", ruleYAML("c-"+version, `message contains "c"`))
-			w.write(".."+version+"/d.yaml", ruleYAML("d-"+version, `message contains "d"`))
-			if err := os.Symlink(".."+version, filepath.Join(w.dir, "..tmp")); err != nil {
+			folder.write(".."+version+"/c.yaml", ruleYAML("c-"+version, `message contains "c"`))
+			folder.write(".."+version+"/d.yaml", ruleYAML("d-"+version, `message contains "d"`))
+			if err := os.Symlink(".."+version, filepath.Join(folder.dir, "..tmp")); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Rename(filepath.Join(w.dir, "..tmp"), filepath.Join(w.dir, "..data")); err != nil {
+			if err := os.Rename(filepath.Join(folder.dir, "..tmp"), filepath.Join(folder.dir, "..data")); err != nil {
 				t.Fatal(err)
 			}
 		}
 		link("v1")
-		for _, f := range []string{"c.yaml", "d.yaml"} {
-			if err := os.Symlink("..data/"+f, filepath.Join(w.dir, f)); err != nil {
+		for _, name := range []string{"c.yaml", "d.yaml"} {
+			if err := os.Symlink("..data/"+name, filepath.Join(folder.dir, name)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		w.expect(1, "c-v1 d-v1 r1")
+		folder.expect(1, "c-v1 d-v1 r1")
 		link("v2")
-		w.expect(2, "c-v2 d-v2 r1")
+		folder.expect(2, "c-v2 d-v2 r1")
 	})
 }
 
-// TestWatchTakesAChangeOfManyFilesAsOne: while files go on changing, nothing is loaded.
-func TestWatchTakesAChangeOfManyFilesAsOne(t *testing.T) {
-	whileWatching(t, func(w *watched) {
+// TestWatchLoadsAChangeOfManyFilesOnce: while the files continue to change, nothing is loaded.
+func TestWatchLoadsAChangeOfManyFilesOnce(t *testing.T) {
+	whileWatching(t, func(folder *watchedFolder) {
 		for i := range 8 {
-			w.write(fmt.Sprintf("f%d.yaml", i), ruleYAML(fmt.Sprintf("f%d", i), `message contains "x"`))
-			time.Sleep(700 * time.Millisecond) // each look sees another state
+			folder.write(fmt.Sprintf("f%d.yaml", i), ruleYAML(fmt.Sprintf("f%d", i), `message contains "x"`))
+			time.Sleep(700 * time.Millisecond) // each poll finds another state
 		}
-		w.expect(1, "f0 f1 f2 f3 f4 f5 f6 f7 r1")
+		folder.expect(1, "f0 f1 f2 f3 f4 f5 f6 f7 r1")
 	})
 }
 
-// TestWatchKeepsTheOldRules: a load is all or nothing, and errors are logged once.
-func TestWatchKeepsTheOldRules(t *testing.T) {
-	whileWatching(t, func(w *watched) {
-		w.write("good.yaml", ruleYAML("r2", `message contains "two"`))
-		w.write("bad.yaml", ruleYAML("r3", `mesage contains "two"`))
-		w.expect(0, "")
+// TestWatchKeepsTheOldRulesAfterAnError: no file is loaded if one has an error, and the error is logged once.
+func TestWatchKeepsTheOldRulesAfterAnError(t *testing.T) {
+	whileWatching(t, func(folder *watchedFolder) {
+		folder.write("good.yaml", ruleYAML("r2", `message contains "two"`))
+		folder.write("bad.yaml", ruleYAML("r3", `mesage contains "two"`))
+		folder.expect(0, "")
 		time.Sleep(time.Minute)
-		if n := strings.Count(w.log.String(), `bad.yaml:4:10: r3: when: unknown field \"mesage\", did you mean \"message\"?`); n != 1 {
-			t.Errorf("the error was logged %d times:\n%s", n, w.log)
+		const message = `bad.yaml:4:10: r3: when: unknown field \"mesage\", did you mean \"message\"?`
+		if lines := strings.Count(folder.log.String(), message); lines != 1 {
+			t.Errorf("the error was logged %d times:\n%s", lines, folder.log)
 		}
-		if !strings.Contains(w.log.String(), "keeping those that were loaded before") {
-			t.Errorf("log does not say what runs:\n%s", w.log)
+		if !strings.Contains(folder.log.String(), "keeping those that were loaded before") {
+			t.Errorf("the log does not name the rules that stay loaded:\n%s", folder.log)
 		}
-		if n := metric(w.reg, "tidegate_detectors_rules_loads_total", "error"); n != 1 {
-			t.Errorf("%v loads refused", n)
+		if refused := metric(folder.reg, "tidegate_detectors_rules_loads_total", "error"); refused != 1 {
+			t.Errorf("%v loads refused", refused)
 		}
-		w.write("bad.yaml", ruleYAML("r3", `message contains "two"`))
-		w.expect(1, "r1 r2 r3")
-		if n := metric(w.reg, "tidegate_detectors_rules_info", w.sets[0].Version()); n != 1 {
-			t.Error("the metric does not name the bundle that runs")
+		folder.write("bad.yaml", ruleYAML("r3", `message contains "two"`))
+		folder.expect(1, "r1 r2 r3")
+		if loaded := metric(folder.reg, "tidegate_detectors_rules_info", folder.sets[0].Version()); loaded != 1 {
+			t.Error("the metric does not name the loaded bundle")
 		}
 	})
 }
 
-// TestReloadUnderLoadIsNeverTorn: each block is evaluated by one set, while sets are replaced.
-func TestReloadUnderLoadIsNeverTorn(t *testing.T) {
+// TestBlockIsEvaluatedByOneSet: four workers evaluate blocks while the set is replaced. All verdicts of a
+// block have one version.
+func TestBlockIsEvaluatedByOneSet(t *testing.T) {
 	sets := make([]*Set, 4)
-	m := NewMetrics(prometheus.NewRegistry())
+	metrics := NewMetrics(prometheus.NewRegistry())
 	for i := range sets {
-		var b strings.Builder
-		for r := range 5 {
-			b.WriteString(ruleYAML(fmt.Sprintf("r%d", r), `message contains "x"`) + fmt.Sprintf("  version: v%d\n", i))
+		var text strings.Builder
+		for rule := range 5 {
+			text.WriteString(ruleYAML(fmt.Sprintf("r%d", rule), `message contains "x"`) + fmt.Sprintf("  version: v%d\n", i))
 		}
-		set, err := Compile(Default(), []Source{{"t", []byte(b.String())}}, nil, m)
+		set, err := Compile(Default(), []Source{{"t", []byte(text.String())}}, nil, metrics)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,14 +216,14 @@ func TestReloadUnderLoadIsNeverTorn(t *testing.T) {
 				}
 				current.Load().Evaluate(block)
 				version := block[0].Verdicts[0].Version
-				for _, e := range block {
-					if len(e.Verdicts) != 5 {
-						t.Errorf("%d verdicts", len(e.Verdicts))
+				for _, event := range block {
+					if len(event.Verdicts) != 5 {
+						t.Errorf("%d verdicts", len(event.Verdicts))
 						return
 					}
-					for _, v := range e.Verdicts {
-						if v.Version != version {
-							t.Errorf("%s and %s in one block", v.Version, version)
+					for _, verdict := range event.Verdicts {
+						if verdict.Version != version {
+							t.Errorf("%s and %s in one block", verdict.Version, version)
 							return
 						}
 					}

@@ -11,41 +11,45 @@ import (
 	"time"
 )
 
-// polled runs a Poller over a state that a test sets, on a clock of its own.
-type polled struct {
-	state        string
-	stateErr     error
-	loadErr      error
+// polledState is the state that a Poller polls, and what the Poller did. A test sets the upper fields.
+type polledState struct {
+	state    string
+	stateErr error
+	loadErr  error
+	onLoad   func() // is called within a load, after the state was read
+
 	loads        int
-	onLoad       func()
-	used, errors []string
+	used, errors []string // the arguments of Use and Refuse
 }
 
-func poll(t *testing.T, loaded string, story func(p *polled)) {
+// poll calls a test function while a Poller polls the state "one", on the clock of a synctest bubble. loaded
+// is the state that the Poller takes for loaded.
+func poll(t *testing.T, loaded string, test func(polled *polledState)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		p := &polled{state: "one", onLoad: func() {}}
+		polled := &polledState{state: "one", onLoad: func() {}}
 		poller := Poller[string]{
-			State: func() (string, error) { return p.state, p.stateErr },
+			State: func() (string, error) { return polled.state, polled.stateErr },
 			Load: func() (string, error) {
-				p.loads++
-				content := p.state
-				p.onLoad()
-				return content, p.loadErr
+				polled.loads++
+				content := polled.state
+				polled.onLoad()
+				return content, polled.loadErr
 			},
-			Use:    func(s string) { p.used = append(p.used, s) },
-			Refuse: func(err error) { p.errors = append(p.errors, err.Error()) },
+			Use:    func(s string) { polled.used = append(polled.used, s) },
+			Refuse: func(err error) { polled.errors = append(polled.errors, err.Error()) },
 			Loaded: loaded,
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		go poller.Run(ctx)
-		story(p)
+		test(polled)
 		cancel()
 		synctest.Wait()
 	})
 }
 
-func (p *polled) check(t *testing.T, used, errs string) {
+// check checks, five polls later, which states were used and which errors were reported so far.
+func (p *polledState) check(t *testing.T, used, errs string) {
 	t.Helper()
 	time.Sleep(5*Interval + Interval/2)
 	synctest.Wait()
@@ -58,57 +62,57 @@ func (p *polled) check(t *testing.T, used, errs string) {
 }
 
 func TestChangedFilesAreLoadedOnce(t *testing.T) {
-	poll(t, "one", func(p *polled) {
-		p.check(t, "", "")
-		p.state = "two"
-		p.check(t, "two", "")
-		p.check(t, "two", "")
-		p.state = "one"
-		p.check(t, "two one", "")
+	poll(t, "one", func(polled *polledState) {
+		polled.check(t, "", "")
+		polled.state = "two"
+		polled.check(t, "two", "")
+		polled.check(t, "two", "")
+		polled.state = "one"
+		polled.check(t, "two one", "")
 	})
 }
 
 func TestUnknownStateIsLoadedFirst(t *testing.T) {
-	poll(t, "", func(p *polled) { p.check(t, "one", "") })
+	poll(t, "", func(polled *polledState) { polled.check(t, "one", "") })
 }
 
-// TestFilesThatGoOnChangingAreNotLoaded: a change of many files is one.
-func TestFilesThatGoOnChangingAreNotLoaded(t *testing.T) {
-	poll(t, "one", func(p *polled) {
+// TestFilesAreLoadedWhenTheyStopChanging: a change of many files is loaded once.
+func TestFilesAreLoadedWhenTheyStopChanging(t *testing.T) {
+	poll(t, "one", func(polled *polledState) {
 		for i := range 10 {
-			p.state = strings.Repeat("x", i+1)
-			time.Sleep(Interval * 7 / 10) // every poll sees another state
+			polled.state = strings.Repeat("x", i+1)
+			time.Sleep(Interval * 7 / 10) // every poll finds another state
 		}
-		if p.loads != 0 {
-			t.Errorf("loaded %d times", p.loads)
+		if polled.loads != 0 {
+			t.Errorf("loaded %d times", polled.loads)
 		}
-		p.check(t, "xxxxxxxxxx", "")
+		polled.check(t, "xxxxxxxxxx", "")
 	})
 }
 
 // TestHalfOfAChangeIsNotUsed: files that change while they are read are read again.
 func TestHalfOfAChangeIsNotUsed(t *testing.T) {
-	poll(t, "one", func(p *polled) {
-		p.onLoad = func() { p.state, p.onLoad = "whole", func() {} }
-		p.state = "half"
-		p.check(t, "whole", "")
+	poll(t, "one", func(polled *polledState) {
+		polled.onLoad = func() { polled.state, polled.onLoad = "whole", func() {} }
+		polled.state = "half"
+		polled.check(t, "whole", "")
 	})
 }
 
-func TestAnErrorIsReportedOnceAndTheNextChangeLoads(t *testing.T) {
-	poll(t, "one", func(p *polled) {
-		p.loadErr, p.state = errors.New("broken"), "two"
-		p.check(t, "", "broken")
-		p.state = "three"
-		p.check(t, "", "broken")
-		p.stateErr = errors.New("gone")
-		p.check(t, "", "broken gone")
-		p.stateErr, p.loadErr, p.state = nil, nil, "four"
-		p.check(t, "four", "broken gone")
+func TestErrorIsReportedOnceAndTheNextChangeIsLoaded(t *testing.T) {
+	poll(t, "one", func(polled *polledState) {
+		polled.loadErr, polled.state = errors.New("broken"), "two"
+		polled.check(t, "", "broken")
+		polled.state = "three"
+		polled.check(t, "", "broken")
+		polled.stateErr = errors.New("gone")
+		polled.check(t, "", "broken gone")
+		polled.stateErr, polled.loadErr, polled.state = nil, nil, "four"
+		polled.check(t, "four", "broken gone")
 	})
 }
 
-func TestFolderStateFollowsWhatIsIncluded(t *testing.T) {
+func TestFolderStateFollowsTheIncludedFiles(t *testing.T) {
 	folder := t.TempDir()
 	write := func(name, text string) {
 		t.Helper()
@@ -118,11 +122,11 @@ func TestFolderStateFollowsWhatIsIncluded(t *testing.T) {
 	}
 	state := func() string {
 		t.Helper()
-		s, err := FolderState(folder, func(name string) bool { return strings.HasSuffix(name, ".yaml") })
+		state, err := FolderState(folder, func(name string) bool { return strings.HasSuffix(name, ".yaml") })
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s
+		return state
 	}
 	write("a.yaml", "1")
 	before := state()

@@ -9,23 +9,26 @@ import (
 	"testing"
 )
 
-// TestTruncatedListIsAnError: half of a list would train a model too, and nobody would notice.
+// TestTruncatedListIsAnError: a model could be trained with half of a list, and the loss would go unnoticed.
 func TestTruncatedListIsAnError(t *testing.T) {
 	dir := t.TempDir()
+	// write writes a compressed file without its last bytes.
 	write := func(name, text string, cut int) {
 		t.Helper()
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		_, _ = z.Write([]byte(text))
-		_ = z.Close()
-		if err := os.WriteFile(filepath.Join(dir, name), b.Bytes()[:b.Len()-cut], 0o600); err != nil {
+		var compressed bytes.Buffer
+		writer := gzip.NewWriter(&compressed)
+		_, _ = writer.Write([]byte(text))
+		_ = writer.Close()
+		if err := os.WriteFile(filepath.Join(dir, name), compressed.Bytes()[:compressed.Len()-cut], 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	check := func(want string) {
 		t.Helper()
 		samples, sums, err := readSamples(dir)
-		if want == "" && (err != nil || len(samples) != 2 || len(sums) != 2) || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		read := err == nil && len(samples) == 2 && len(sums) == 2
+		failed := err != nil && strings.Contains(err.Error(), want)
+		if want == "" && !read || want != "" && !failed {
 			t.Errorf("got %d samples, %v; want %q", len(samples), err, want)
 		}
 	}

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-func TestChecksHaveOnePhrasing(t *testing.T) {
+// TestProblemsAreWordedAlike: each check names the key, the value and the allowed values.
+func TestProblemsAreWordedAlike(t *testing.T) {
 	check := func(problems []Problem, want string) {
 		t.Helper()
 		got := ""
@@ -44,7 +45,9 @@ func TestChecksHaveOnePhrasing(t *testing.T) {
 }
 
 func TestSizesAreReadAsTheyAreWritten(t *testing.T) {
-	for in, want := range map[string]Size{"0": 0, "17": 17, "8MiB": 8 * MiB, "512 KiB": 512 * KiB, "1.5GiB": 3 * GiB / 2, "2TiB": 2 * TiB} {
+	for in, want := range map[string]Size{
+		"0": 0, "17": 17, "8MiB": 8 * MiB, "512 KiB": 512 * KiB, "1.5GiB": 3 * GiB / 2, "2TiB": 2 * TiB,
+	} {
 		if got, err := ParseSize(in); err != nil || got != want {
 			t.Errorf("%s: got %v, %v", in, got, err)
 		}
@@ -54,20 +57,20 @@ func TestSizesAreReadAsTheyAreWritten(t *testing.T) {
 			t.Errorf("%q: got %v, want an error", in, got)
 		}
 	}
-	for _, s := range []Size{0, 1, 1023, KiB, 8 * MiB, 3 * GiB / 2, 5 * TiB} {
-		if got, err := ParseSize(s.String()); err != nil || got != s {
-			t.Errorf("%s is read as %v, %v", s, got, err)
+	for _, size := range []Size{0, 1, 1023, KiB, 8 * MiB, 3 * GiB / 2, 5 * TiB} {
+		if got, err := ParseSize(size.String()); err != nil || got != size {
+			t.Errorf("%s is read as %v, %v", size, got, err)
 		}
 	}
 }
 
 func TestDurationsHaveNoEmptyParts(t *testing.T) {
-	for d, want := range map[time.Duration]string{
+	for duration, want := range map[time.Duration]string{
 		0: "0s", 48 * time.Hour: "48h", 90 * time.Minute: "1h30m", 10 * time.Second: "10s", 15 * time.Minute: "15m",
 		1500 * time.Millisecond: "1.5s", time.Hour + time.Second: "1h0m1s",
 	} {
-		if got := FormatDuration(d); got != want {
-			t.Errorf("%v: got %s, want %s", d, got, want)
+		if got := FormatDuration(duration); got != want {
+			t.Errorf("%v: got %s, want %s", duration, got, want)
 		}
 	}
 }
@@ -87,6 +90,6 @@ func TestSecretIsTheValueOrTheFirstLineOfTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Secret("", path); err == nil {
-		t.Error("an empty first line was taken")
+		t.Error("an empty first line was accepted")
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 )
 
+// part has a value of each kind that a configuration holds.
 type part struct {
 	Brokers []string `yaml:"brokers"`
 	Count   int      `yaml:"count"`
@@ -19,6 +20,7 @@ type part struct {
 	Name  string        `yaml:"name"`
 }
 
+// file is a configuration file with a section, a list, a mapping and TLS settings.
 type file struct {
 	Kafka part              `yaml:"kafka"`
 	List  []part            `yaml:"list"`
@@ -26,23 +28,24 @@ type file struct {
 	TLS   OptionalTLS       `yaml:"tls"`
 }
 
+// decode decodes a file over two defaults.
 func decode(in string) (file, error) {
-	c := file{Kafka: part{Count: 7, Name: "default"}}
-	d := Parse("f.yaml", []byte(in))
-	d.Decode(&c)
-	return c, d.Err()
+	got := file{Kafka: part{Count: 7, Name: "default"}}
+	document := Parse("f.yaml", []byte(in))
+	document.Decode(&got)
+	return got, document.Err()
 }
 
 func TestDecodeNamesThePlaceAndTheNearestKey(t *testing.T) {
 	check := func(in, want string) {
 		t.Helper()
-		c, err := decode(in)
+		got, err := decode(in)
 		switch {
 		case want == "" && err != nil:
 			t.Errorf("%q: %v", in, err)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
 			t.Errorf("%q: got %v, want %s", in, err, want)
-		case want == "" && strings.Contains(in, "brokers") && c.Kafka.Count != 7:
+		case want == "" && strings.Contains(in, "brokers") && got.Kafka.Count != 7:
 			t.Errorf("%q: the default was lost", in)
 		}
 	}
@@ -75,51 +78,65 @@ func TestDecodeNamesThePlaceAndTheNearestKey(t *testing.T) {
 	check(strings.Repeat("[", 100), `f.yaml:1:33: nested too deeply`)
 }
 
-func TestEmptyDocumentsMeanDefaults(t *testing.T) {
-	for _, in := range []string{"", "# x", "# x\n", "---", "---\n", "---\n# x\n", "\n\n", "null", "kafka:\n", "kafka:\n  # count: 1\n"} {
-		c, err := decode(in)
-		if err != nil || c.Kafka.Count != 7 || c.Kafka.Name != "default" {
-			t.Errorf("%q: got %+v, %v", in, c.Kafka, err)
+func TestEmptyDocumentKeepsTheDefaults(t *testing.T) {
+	for _, in := range []string{
+		"", "# x", "# x\n", "---", "---\n", "---\n# x\n", "\n\n", "null", "kafka:\n", "kafka:\n  # count: 1\n",
+	} {
+		got, err := decode(in)
+		if err != nil || got.Kafka.Count != 7 || got.Kafka.Name != "default" {
+			t.Errorf("%q: got %+v, %v", in, got.Kafka, err)
 		}
 	}
 }
 
 func TestValuesAreDecodedOverDefaults(t *testing.T) {
-	c, err := decode("kafka:\n  brokers: [a:1, b:2]\n  wait: 48h\n  room: 8MiB\n  share: 0.5\n  small: 3\n  on: true\n" +
+	got, err := decode("kafka:\n  brokers: [a:1, b:2]\n  wait: 48h\n  room: 8MiB\n  share: 0.5\n  small: 3\n  on: true\n" +
 		"list:\n- {name: x, count: 1e3, room: 4096}\n- {name: 0123, count: '12', room: 0x10}\nany: {a: b, c: 1}\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := c.Kafka
-	if len(k.Brokers) != 2 || k.Wait != 48*time.Hour || k.Room != 8*MiB || k.Share != 0.5 || k.Small != 3 || !k.On || k.Count != 7 {
-		t.Errorf("got %+v", k)
+	kafka := got.Kafka
+	if len(kafka.Brokers) != 2 || kafka.Wait != 48*time.Hour || kafka.Room != 8*MiB || kafka.Share != 0.5 {
+		t.Errorf("got %+v", kafka)
 	}
-	if len(c.List) != 2 || c.List[0].Count != 1000 || c.List[0].Room != 4096 || c.List[1].Name != "0123" || c.List[1].Count != 12 || c.List[1].Room != 16 {
-		t.Errorf("got %+v", c.List)
+	if kafka.Small != 3 || !kafka.On || kafka.Count != 7 {
+		t.Errorf("got %+v", kafka)
 	}
-	if c.Any["a"] != "b" || c.Any["c"] != "1" {
-		t.Errorf("got %v", c.Any)
+	if len(got.List) != 2 || got.List[0].Count != 1000 || got.List[0].Room != 4096 {
+		t.Fatalf("got %+v", got.List)
+	}
+	if got.List[1].Name != "0123" || got.List[1].Count != 12 || got.List[1].Room != 16 {
+		t.Errorf("got %+v", got.List)
+	}
+	if got.Any["a"] != "b" || got.Any["c"] != "1" {
+		t.Errorf("got %v", got.Any)
 	}
 }
 
 func TestAnchorsAliasesAndMergeKeys(t *testing.T) {
-	c, err := decode("kafka: &k\n  count: 3\n  name: x\nlist:\n- *k\n- <<: *k\n  name: y\n")
+	got, err := decode("kafka: &k\n  count: 3\n  name: x\nlist:\n- *k\n- <<: *k\n  name: y\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(c.List) != 2 || c.List[0].Count != 3 || c.List[1].Count != 3 || c.List[1].Name != "y" {
-		t.Errorf("got %+v", c.List)
+	if len(got.List) != 2 || got.List[0].Count != 3 || got.List[1].Count != 3 || got.List[1].Name != "y" {
+		t.Errorf("got %+v", got.List)
 	}
-	for _, in := range []string{"kafka: &k\n  <<: *k\n", "kafka: *missing\n", "list: &l [*l]\n", "any: &a\n  x: *a\n"} {
-		_, _ = decode(in) // must end
+
+	// Aliases that refer to themselves or to nothing must not be followed for ever.
+	for _, in := range []string{
+		"kafka: &k\n  <<: *k\n", "kafka: *missing\n", "list: &l [*l]\n", "any: &a\n  x: *a\n",
+	} {
+		_, _ = decode(in)
 	}
 }
 
-func TestLocateFindsTheKeyOrTheSectionThatItBelongsTo(t *testing.T) {
-	d := Parse("f", []byte("a:\n  b: 1\nlist:\n- x: 1\n- y: 2\n"))
+// TestLocateFindsTheKeyOrItsSection: Locate returns the place of a key, or that of the innermost section
+// around a missing key.
+func TestLocateFindsTheKeyOrItsSection(t *testing.T) {
+	document := Parse("f", []byte("a:\n  b: 1\nlist:\n- x: 1\n- y: 2\n"))
 	check := func(key, want string) {
 		t.Helper()
-		if got := d.Locate(Problem{key, errors.New("bad")}).Error(); got != want+key+": bad" {
+		if got := document.Locate(Problem{key, errors.New("bad")}).Error(); got != want+key+": bad" {
 			t.Errorf("%s: got %s, want it at %s", key, got, want)
 		}
 	}
@@ -129,15 +146,17 @@ func TestLocateFindsTheKeyOrTheSectionThatItBelongsTo(t *testing.T) {
 	check("list[1].z", "f:5:3: ")
 	check("list[0].x", "f:4:3: ")
 	check("other.part", "f: ")
-	d = Parse("f", []byte("a: &a\n  b: 1\nc: *a\n"))
+
+	document = Parse("f", []byte("a: &a\n  b: 1\nc: *a\n"))
 	check("a.b", "f:2:3: ")
 	check("c.b", "f:3:1: ")
 }
 
 func TestErrorsComeInTheOrderOfTheFile(t *testing.T) {
-	d := Parse("f", []byte("a: 1\nb: 2\n"))
-	d.AddProblems([]Problem{{"b", errors.New("bad")}, {"a", errors.New("bad")}, {"c", errors.New("bad")}})
-	if got, want := d.Err().Error(), "f: c: bad\nf:1:1: a: bad\nf:2:1: b: bad"; got != want {
+	document := Parse("f", []byte("a: 1\nb: 2\n"))
+	bad := errors.New("bad")
+	document.AddProblems([]Problem{{"b", bad}, {"a", bad}, {"c", bad}})
+	if got, want := document.Err().Error(), "f: c: bad\nf:1:1: a: bad\nf:2:1: b: bad"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -145,15 +164,15 @@ func TestErrorsComeInTheOrderOfTheFile(t *testing.T) {
 func TestPositionAtPointsIntoTheFile(t *testing.T) {
 	check := func(in string, index int, line, column int) {
 		t.Helper()
-		var c struct {
+		var decoded struct {
 			When Text `yaml:"when"`
 		}
-		d := Parse("f", []byte(in))
-		d.Decode(&c)
-		if err := d.Err(); err != nil {
+		document := Parse("f", []byte(in))
+		document.Decode(&decoded)
+		if err := document.Err(); err != nil {
 			t.Fatal(err)
 		}
-		if got := c.When.PositionAt(index); got != (Position{line, column}) {
+		if got := decoded.When.PositionAt(index); got != (Position{line, column}) {
 			t.Errorf("%q at %d: got %v, want %d:%d", in, index, got, line, column)
 		}
 	}
@@ -163,15 +182,16 @@ func TestPositionAtPointsIntoTheFile(t *testing.T) {
 	check("when: a ==\n  b\n", 5, 2, 3)
 }
 
+// FuzzDecode checks that any file is decoded without a panic.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("kafka: &k\n  count: 3\nlist:\n- *k\n- <<: *k\n"))
 	f.Add([]byte("kafka:\n  room: 8MiB\n"))
 	f.Fuzz(func(_ *testing.T, in []byte) {
-		var c file
-		d := Parse("f", in)
-		d.Decode(&c)
-		d.AddProblems([]Problem{{"kafka.count", errors.New("bad")}})
-		_ = d.Err()
+		var got file
+		document := Parse("f", in)
+		document.Decode(&got)
+		document.AddProblems([]Problem{{"kafka.count", errors.New("bad")}})
+		_ = document.Err()
 	})
 }
 
@@ -181,19 +201,19 @@ type chain struct {
 	Next *chain `yaml:"next"`
 }
 
-// TestAliasRefersToTheValueInFrontOfIt: an alias to a value that contains it was followed for ever, one to no
-// value was taken for null, and one to an anchor that is defined twice had the later value.
+// TestAliasRefersToTheValueInFrontOfIt: earlier, an alias to a value that contains it was followed for ever,
+// an alias to no value was null, and an alias to an anchor that is defined twice had the later value.
 func TestAliasRefersToTheValueInFrontOfIt(t *testing.T) {
 	check := func(in string, want int, wantErr string) {
 		t.Helper()
-		var c chain
-		d := Parse("f.yaml", []byte(in))
-		d.Decode(&c)
-		last := &c
+		var got chain
+		document := Parse("f.yaml", []byte(in))
+		document.Decode(&got)
+		last := &got
 		for last.Next != nil {
 			last = last.Next
 		}
-		if err := d.Err(); wantErr == "" && (err != nil || last.N != want) {
+		if err := document.Err(); wantErr == "" && (err != nil || last.N != want) {
 			t.Errorf("%q: n is %d, want %d; %v", in, last.N, want, err)
 		} else if wantErr != "" && (err == nil || !strings.Contains(err.Error(), wantErr)) {
 			t.Errorf("%q: got %v, want %s", in, err, wantErr)

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-func TestOneLineAnIntervalAndTheRestIsCounted(t *testing.T) {
+func TestThrottleAllowsOneLinePerInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		throttle := NewThrottle(time.Minute)
 		check := func(want bool, suppressed int) {
 			t.Helper()
-			if n, ok := throttle.Allow(); ok != want || n != suppressed {
-				t.Errorf("Allow returned %d, %v; want %d, %v", n, ok, suppressed, want)
+			if count, ok := throttle.Allow(); ok != want || count != suppressed {
+				t.Errorf("Allow returned %d, %v; want %d, %v", count, ok, suppressed, want)
 			}
 		}
 		check(true, 0)
@@ -30,7 +30,7 @@ func TestOneLineAnIntervalAndTheRestIsCounted(t *testing.T) {
 	})
 }
 
-func TestConcurrentCallersGetOneLine(t *testing.T) {
+func TestConcurrentCallersAreAllowedOneLine(t *testing.T) {
 	throttle := NewThrottle(time.Hour)
 	var allowed atomic.Int64
 	var wg sync.WaitGroup
@@ -45,6 +45,7 @@ func TestConcurrentCallersGetOneLine(t *testing.T) {
 	}
 	wg.Wait()
 	if allowed.Load() != 1 || throttle.suppressed.Load() != 7999 {
-		t.Errorf("%d lines allowed and %d suppressed, want 1 and 7999", allowed.Load(), throttle.suppressed.Load())
+		t.Errorf("%d lines allowed and %d suppressed, want 1 and 7999",
+			allowed.Load(), throttle.suppressed.Load())
 	}
 }

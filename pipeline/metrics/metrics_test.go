@@ -8,18 +8,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
+// TestTwoInstancesCountTogether: two instances in one process register the same metrics. Their values are
+// added up.
 func TestTwoInstancesCountTogether(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	for range 2 {
-		f := With(reg)
-		f.Counter("a_total", "A.").Inc()
-		f.CounterVec("b_total", "B.", "kind").WithLabelValues("x").Add(2)
-		f.Gauge("c", "C.").Add(3)
-		f.GaugeVec("d", "D.", "kind").WithLabelValues("x").Add(4)
-		f.Histogram("e_seconds", "E.", []float64{1}).Observe(0.5)
-		f.HistogramVec("f_seconds", "F.", []float64{1}, "kind").WithLabelValues("x").Observe(0.5)
-		f.CounterFunc("g_total", "G.", func() float64 { return 5 })
-		f.GaugeFunc("h", "H.", func() float64 { return 6 })
+		factory := With(reg)
+		factory.Counter("a_total", "A.").Inc()
+		factory.CounterVec("b_total", "B.", "kind").WithLabelValues("x").Add(2)
+		factory.Gauge("c", "C.").Add(3)
+		factory.GaugeVec("d", "D.", "kind").WithLabelValues("x").Add(4)
+		factory.Histogram("e_seconds", "E.", []float64{1}).Observe(0.5)
+		factory.HistogramVec("f_seconds", "F.", []float64{1}, "kind").WithLabelValues("x").Observe(0.5)
+		factory.CounterFunc("g_total", "G.", func() float64 { return 5 })
+		factory.GaugeFunc("h", "H.", func() float64 { return 6 })
 	}
 	want := `
 # HELP a_total A.
@@ -58,7 +60,9 @@ h 12
 	}
 }
 
-func TestACounterThatIsClosedDoesNotFall(t *testing.T) {
+// TestClosedCounterKeepsItsValue: the last value of a closed counter function stays in the sum, that of a
+// gauge function does not.
+func TestClosedCounterKeepsItsValue(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	counter := With(reg).CounterFunc("a_total", "A.", func() float64 { return 5 })
 	gauge := With(reg).GaugeFunc("b", "B.", func() float64 { return 7 })
@@ -72,29 +76,30 @@ func TestACounterThatIsClosedDoesNotFall(t *testing.T) {
 	}
 }
 
-func TestWithoutARegistererMetricsWork(t *testing.T) {
-	c := With(nil).Counter("a_total", "A.")
-	c.Inc()
-	if v := testutil.ToFloat64(c); v != 1 {
-		t.Errorf("counter %v", v)
+func TestMetricsWorkWithoutARegisterer(t *testing.T) {
+	counter := With(nil).Counter("a_total", "A.")
+	counter.Inc()
+	if value := testutil.ToFloat64(counter); value != 1 {
+		t.Errorf("counter %v", value)
 	}
 	With(nil).GaugeFunc("b", "B.", func() float64 { return 1 }).Close()
-	if !With(nil).Register(c) {
+	if !With(nil).Register(counter) {
 		t.Error("Register without a registerer")
 	}
 }
 
-func TestANameWithAnotherShapePanics(t *testing.T) {
+// TestNameWithAnotherShapePanics: a name is registered again with another help, label or type.
+func TestNameWithAnotherShapePanics(t *testing.T) {
 	check := func(name string, second func(f Factory)) {
 		t.Helper()
 		defer func() {
-			if r := recover(); r == nil || !strings.Contains(r.(string), "a_total") {
-				t.Errorf("%s: recovered %v, want a panic that names a_total", name, r)
+			if reason := recover(); reason == nil || !strings.Contains(reason.(string), "a_total") {
+				t.Errorf("%s: recovered %v, want a panic that names a_total", name, reason)
 			}
 		}()
-		f := With(prometheus.NewRegistry())
-		f.Counter("a_total", "A.")
-		second(f)
+		factory := With(prometheus.NewRegistry())
+		factory.Counter("a_total", "A.")
+		second(factory)
 	}
 	check("another help", func(f Factory) { f.Counter("a_total", "Another.") })
 	check("another label", func(f Factory) { f.CounterVec("a_total", "A.", "kind") })

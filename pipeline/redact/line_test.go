@@ -2,12 +2,13 @@ package redact
 
 import "testing"
 
-// TestLine has a line for each form in which logs hold secrets, and for what looks like one and is none.
-func TestLine(t *testing.T) {
-	var r Redactor
+// TestSecretsInLinesAreRedacted: the cases are the forms in which logs hold secrets, and lines that look
+// similar and hold none.
+func TestSecretsInLinesAreRedacted(t *testing.T) {
+	var redactor Redactor
 	check := func(line, want string) {
 		t.Helper()
-		got, found := r.Line([]byte(line))
+		got, found := redactor.Line([]byte(line))
 		if string(got) != want || found != (line != want) {
 			t.Errorf("%q: %q %v, want %q", line, got, found, want)
 		}
@@ -57,12 +58,13 @@ func TestLine(t *testing.T) {
 	check(`can't set x: the 'token' is 'y'`, `can't set x: the 'token' is 'y'`)
 }
 
-// TestLabel hides the whole value of a label with the name of a secret, and of another what Line hides.
-func TestLabel(t *testing.T) {
-	var r Redactor
+// TestSecretsInLabelsAreRedacted: the whole value of a label with the name of a secret is redacted. The value
+// of any other label is redacted as a line is.
+func TestSecretsInLabelsAreRedacted(t *testing.T) {
+	var redactor Redactor
 	check := func(key, value, want string) {
 		t.Helper()
-		if got := r.Label(key, value); got != want {
+		if got := redactor.Label(key, value); got != want {
 			t.Errorf("%s=%s: %s, want %s", key, value, got, want)
 		}
 	}

@@ -7,17 +7,17 @@ import (
 	"testing"
 )
 
-// secret is the value that the tests put in the places of secrets; no redacted text may hold it.
+// secret is the value that the tests put in the places of secrets. No redacted text may contain it.
 const secret = "hunter2hunter2"
 
-// contexts are the lines of logs that quote URLs and statements.
+// contexts are log lines that quote URLs and statements.
 var contexts = [...]string{
 	"%s", "at %s now", `127.0.0.1 - - [24/Nov/2026:23:08:00 +0000] "GET %s HTTP/1.1" 200 5 "-" "curl/8"`, `level=info url=%s took=1ms`,
 	`level=info msg="done" url="%s" user="bob"`, `{"level":"info","url":"%s","n":1}`, `it's %s, they say`, `5" of %s`, `("%s")`,
 	`{'url': '%s'}`, `select one: %s`, `password=x %s`, "<%s>", "2026-11-24 12 Query\t%s", `update: can't %s`,
 }
 
-// urls are URLs and targets with a secret; each ends a parameter list, so that more can be put behind it.
+// urls are URLs and request targets with a secret.
 var urls = [...]string{
 	"/?password=%s", "/?PassWord=%s&a=b", "/cb?code=%s&state=1", "/cb?a=1&otp=%s", "/x?a=b&sig=%s#f", "/x?jwt=%s",
 	"/?user[password]=%s&b=c", "/?user%%5Bpassword%%5D=%s", "/?p%%61ssword=%s", "/?X-Amz-Signature=%s&X-Amz-Date=1", "/?access-token=%s",
@@ -26,7 +26,7 @@ var urls = [...]string{
 	"/?a=%%zz%%&token=%s", "/?a=b,key=%s", "/a/b?x=y;sid=%s", "/?pin=%s;x", "redis://:%s@h:6379/0", "?key=%s", "h/x?nonce=%s",
 }
 
-// statements are statements of SQL with secrets.
+// sqlStatements are SQL statements with a secret.
 var sqlStatements = [...]string{
 	"CREATE USER 'a'@'%%' IDENTIFIED BY '%s'", "CREATE USER a IDENTIFIED BY \"%s\" REQUIRE SUBJECT 's'",
 	"ALTER USER a IDENTIFIED WITH mysql_native_password AS '%s'", "ALTER USER a IDENTIFIED VIA ed25519 USING PASSWORD('%s')",
@@ -50,89 +50,91 @@ var sqlStatements = [...]string{
 	"SELECT/**/password/**/(\"%s\")", "select 1 from t where pass\n=\n'%s'",
 }
 
+// with returns a form in which value stands for %s, and % for %%.
 func with(form, value string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(form, "%s", value), "%%", "%")
 }
 
-// TestLineHidesWhatURLHides puts URLs with a secret into lines of logs.
+// TestLineHidesWhatURLHides: a secret that URL redacts is redacted in a log line that quotes the URL, too.
 func TestLineHidesWhatURLHides(t *testing.T) {
-	var r Redactor
+	var redactor Redactor
 	for _, form := range urls {
 		url := with(form, secret)
-		if out, _ := r.URL([]byte(url)); strings.Contains(string(out), secret) {
+		if out, _ := redactor.URL([]byte(url)); strings.Contains(string(out), secret) {
 			t.Errorf("URL: %s → %s", url, out)
 		}
 		for _, context := range contexts {
 			line := with(context, url)
-			if out, _ := r.Line([]byte(line)); strings.Contains(string(out), secret) {
+			if out, _ := redactor.Line([]byte(line)); strings.Contains(string(out), secret) {
 				t.Errorf("Line: %s → %s", line, out)
 			}
 		}
 		line := `{"url":"` + strings.ReplaceAll(url, "&", `\u0026`) + `"}`
-		if out, _ := r.Line([]byte(line)); strings.Contains(string(out), secret) {
+		if out, _ := redactor.Line([]byte(line)); strings.Contains(string(out), secret) {
 			t.Errorf("Line: %s → %s", line, out)
 		}
 	}
 }
 
-// TestLineHidesAnyParameterThatURLHides builds query strings at random.
+// TestLineHidesAnyParameterThatURLHides: the same holds for random query strings with one secret.
 func TestLineHidesAnyParameterThatURLHides(t *testing.T) {
-	var r Redactor
+	var redactor Redactor
 	rng := rand.New(rand.NewPCG(1, 2))
 	names := []string{"a", "x-y", "page", "state", "q", "id", "monkey", "tokenize", "b%5Bc%5D", "d[e]"}
 	secrets := []string{"my.pw", "X-Api-Key", "db_password", "u%5Bpass%5D"}
 	secrets = append(secrets, parameters[:]...)
 	for range 5000 {
-		url := []string{"/p", "http://h/p", "/", "//h/a/b", "/a:b/c@d", "h.example/p"}[rng.IntN(6)] + []string{"?", "#", "?u=/x?", ";v=1?"}[rng.IntN(4)]
-		at, n := rng.IntN(4), 1+rng.IntN(4)
-		for i := range n {
+		path := []string{"/p", "http://h/p", "/", "//h/a/b", "/a:b/c@d", "h.example/p"}[rng.IntN(6)]
+		url := path + []string{"?", "#", "?u=/x?", ";v=1?"}[rng.IntN(4)]
+		at, count := rng.IntN(4), 1+rng.IntN(4)
+		for i := range count {
 			if i > 0 {
 				url += string("&&&;,"[rng.IntN(5)])
 			}
-			if i == at%n {
+			if i == at%count {
 				url += secrets[rng.IntN(len(secrets))] + "=" + secret
 			} else {
 				url += names[rng.IntN(len(names))] + "=" + []string{"1", "a%26b", "x:y", "%3D%3D", ""}[rng.IntN(5)]
 			}
 		}
-		if out, _ := r.URL([]byte(url)); strings.Contains(string(out), secret) {
+		if out, _ := redactor.URL([]byte(url)); strings.Contains(string(out), secret) {
 			t.Fatalf("URL: %s → %s", url, out)
 		}
 		line := with(contexts[rng.IntN(len(contexts))], url)
-		if out, _ := r.Line([]byte(line)); strings.Contains(string(out), secret) {
+		if out, _ := redactor.Line([]byte(line)); strings.Contains(string(out), secret) {
 			t.Fatalf("Line: %s → %s", line, out)
 		}
 	}
 }
 
-// TestLineHidesWhatSQLHides puts statements with a secret into lines of logs, as they are and escaped as JSON
-// does.
+// TestLineHidesWhatSQLHides: a secret that SQL redacts is redacted in a log line that quotes the statement,
+// plain or escaped as in JSON.
 func TestLineHidesWhatSQLHides(t *testing.T) {
-	var r Redactor
+	var redactor Redactor
 	for _, form := range sqlStatements {
 		sql := with(form, secret)
-		if out, _ := r.SQL([]byte(sql)); strings.Contains(string(out), secret) {
+		if out, _ := redactor.SQL([]byte(sql)); strings.Contains(string(out), secret) {
 			t.Errorf("SQL: %s → %s", sql, out)
 		}
 		for _, context := range contexts {
 			line := with(context, sql)
-			if out, _ := r.Line([]byte(line)); strings.Contains(string(out), secret) {
+			if out, _ := redactor.Line([]byte(line)); strings.Contains(string(out), secret) {
 				t.Errorf("Line: %s → %s", line, out)
 			}
 		}
 		escaped := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(sql)
 		for _, context := range []string{`{"level":"info","query":"%s","n":1}`, `time=1 query="%s" user="bob"`} {
 			line := with(context, escaped)
-			if out, _ := r.Line([]byte(line)); strings.Contains(string(out), secret) {
+			if out, _ := redactor.Line([]byte(line)); strings.Contains(string(out), secret) {
 				t.Errorf("Line: %s → %s", line, out)
 			}
 		}
 	}
 }
 
-// TestRedactingTwiceChangesNothing on every form that the other tests know.
+// TestRedactingTwiceChangesNothing: a redacted text stays as it is, for all forms of the other tests.
 func TestRedactingTwiceChangesNothing(t *testing.T) {
-	var r Redactor
+	var redactor Redactor
 	check := func(what string, redact func([]byte) ([]byte, bool), in string) {
 		t.Helper()
 		once, _ := redact([]byte(in))
@@ -142,20 +144,20 @@ func TestRedactingTwiceChangesNothing(t *testing.T) {
 		}
 	}
 	for _, form := range urls {
-		check("URL", r.URL, with(form, secret))
+		check("URL", redactor.URL, with(form, secret))
 		for _, context := range contexts {
-			check("Line", r.Line, with(context, with(form, secret)))
+			check("Line", redactor.Line, with(context, with(form, secret)))
 		}
 	}
 	for _, form := range sqlStatements {
-		check("SQL", r.SQL, with(form, secret))
+		check("SQL", redactor.SQL, with(form, secret))
 		for _, context := range contexts {
-			check("Line", r.Line, with(context, with(form, secret)))
+			check("Line", redactor.Line, with(context, with(form, secret)))
 		}
 	}
 }
 
-// innocent are lines in which nothing is hidden.
+// innocent are lines without a secret.
 var innocent = []string{
 	`172.17.0.1 - - [24/Nov/2026:23:08:00 +0000] "GET /api/v1/items?page=2 HTTP/1.1" 200 5120 "-" "curl/8.5.0"`,
 	`level=info ts=2026-11-24T23:08:00.123Z caller=main.go:42 msg="request done" method=GET path=/healthz took=1.2ms`,
@@ -165,31 +167,32 @@ var innocent = []string{
 	`mail to a@b.example, see https://h.example/a/b?c=d#e`,
 }
 
-// TestNothingIsAllocatedWhereNothingIsHidden, nor where something is, once the buffers are there.
-func TestNothingIsAllocatedWhereNothingIsHidden(t *testing.T) {
-	var r Redactor
+// TestRedactingDoesNotAllocate: once a Redactor has its buffers, it allocates nothing, with and without a
+// secret.
+func TestRedactingDoesNotAllocate(t *testing.T) {
+	var redactor Redactor
 	check := func(text string, redact func([]byte) ([]byte, bool)) {
 		t.Helper()
-		b := []byte(text)
-		redact(b)
-		if n := testing.AllocsPerRun(50, func() { redact(b) }); n > 0 {
-			t.Errorf("%v allocations for %s", n, text)
+		data := []byte(text)
+		redact(data)
+		if allocations := testing.AllocsPerRun(50, func() { redact(data) }); allocations > 0 {
+			t.Errorf("%v allocations for %s", allocations, text)
 		}
 	}
 	for _, line := range innocent {
-		if out, hidden := r.Line([]byte(line)); hidden {
+		if out, hidden := redactor.Line([]byte(line)); hidden {
 			t.Errorf("%s → %s", line, out)
 		}
-		check(line, r.Line)
-		check(line, r.URL)
-		check(line, r.SQL)
+		check(line, redactor.Line)
+		check(line, redactor.URL)
+		check(line, redactor.SQL)
 	}
-	check(with(urls[2], secret), r.Line)
-	check(with(sqlStatements[0], secret), r.Line)
+	check(with(urls[2], secret), redactor.Line)
+	check(with(sqlStatements[0], secret), redactor.Line)
 }
 
-// FuzzRedact: any text, with a secret behind it. b is not changed, the result is bounded, and a secret behind
-// whole tokens is hidden.
+// FuzzRedact checks for any text that the input is not changed, that the length of the result is bounded, and
+// that a secret behind the text is redacted.
 func FuzzRedact(f *testing.F) {
 	f.Add([]byte(`a password="x\"y" http://a:b@c Bearer abcdefghi IDENTIFIED BY 'x' cookie: a b`))
 	f.Add([]byte("INSERT INTO t (a) VALUES ('x') ;"))
@@ -198,11 +201,11 @@ func FuzzRedact(f *testing.F) {
 		f.Add([]byte(line))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		var r Redactor
-		b := bytes.Clone(in)
-		for _, redact := range []func([]byte) ([]byte, bool){r.URL, r.SQL, r.Line} {
-			out, hidden := redact(b)
-			if !bytes.Equal(b, in) || hidden == bytes.Equal(out, in) && !bytes.Contains(in, []byte(Marker)) {
+		var redactor Redactor
+		data := bytes.Clone(in)
+		for _, redact := range []func([]byte) ([]byte, bool){redactor.URL, redactor.SQL, redactor.Line} {
+			out, hidden := redact(data)
+			if !bytes.Equal(data, in) || hidden == bytes.Equal(out, in) && !bytes.Contains(in, []byte(Marker)) {
 				t.Fatalf("%q → %q %v", in, out, hidden)
 			}
 			if len(out) > len(in)*(len(sqlMarker)+1) {
@@ -210,11 +213,11 @@ func FuzzRedact(f *testing.F) {
 			}
 		}
 		if len(in) > 0 && !bytes.ContainsAny(in, "'\"`/*#-\\") {
-			if out, _ := r.SQL([]byte(string(in) + " password = '" + secret + "'")); strings.Contains(string(out), secret) {
+			if out, _ := redactor.SQL([]byte(string(in) + " password = '" + secret + "'")); strings.Contains(string(out), secret) {
 				t.Fatalf("SQL: %q", out)
 			}
 		}
-		if out, _ := r.Line([]byte(string(in) + " https://h/cb?code=" + secret)); strings.Contains(string(out), secret) {
+		if out, _ := redactor.Line([]byte(string(in) + " https://h/cb?code=" + secret)); strings.Contains(string(out), secret) {
 			t.Fatalf("Line: %q", out)
 		}
 	})
@@ -223,11 +226,11 @@ func FuzzRedact(f *testing.F) {
 func BenchmarkLine(b *testing.B) {
 	for i, line := range append(innocent[:4:4], `postgres://bob:s3cret@db:5432/x password=hunter2 user=bob`) {
 		b.Run([]string{"access", "logfmt", "java", "json", "secret"}[i], func(b *testing.B) {
-			var r Redactor
+			var redactor Redactor
 			in := []byte(line)
 			b.ReportAllocs()
 			for b.Loop() {
-				r.Line(in)
+				redactor.Line(in)
 			}
 		})
 	}
@@ -236,11 +239,11 @@ func BenchmarkLine(b *testing.B) {
 func BenchmarkURL(b *testing.B) {
 	for name, url := range map[string]string{"clean": "/api/v1/items?page=2&sort=name", "secret": "/cb?code=abcdefgh&state=1"} {
 		b.Run(name, func(b *testing.B) {
-			var r Redactor
+			var redactor Redactor
 			in := []byte(url)
 			b.ReportAllocs()
 			for b.Loop() {
-				r.URL(in)
+				redactor.URL(in)
 			}
 		})
 	}
@@ -252,11 +255,11 @@ func BenchmarkSQL(b *testing.B) {
 		"secret": "UPDATE users SET password = 'hunter2', updated = NOW() WHERE email = 'a@example.com'",
 	} {
 		b.Run(name, func(b *testing.B) {
-			var r Redactor
+			var redactor Redactor
 			in := []byte(sql)
 			b.ReportAllocs()
 			for b.Loop() {
-				r.SQL(in)
+				redactor.SQL(in)
 			}
 		})
 	}

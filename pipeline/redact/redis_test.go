@@ -5,16 +5,17 @@ import (
 	"testing"
 )
 
-// TestRedisArguments has a line for each command with a password.
-func TestRedisArguments(t *testing.T) {
+// TestSecretsInRedisArgumentsAreRedacted: the cases are the commands with a password. "?" stands for an argument
+// that has lost bytes.
+func TestSecretsInRedisArgumentsAreRedacted(t *testing.T) {
 	check := func(command, arguments, want string) {
 		t.Helper()
 		words := strings.Fields(arguments)
-		var r RedisArguments
-		r.Begin(command, int64(len(strings.Fields(command))+len(words)))
-		for i, w := range words {
-			if n := r.Next([]byte(w), w == "?"); n >= 0 {
-				words[i] = w[:n] + Marker
+		var redactor RedisArguments
+		redactor.Begin(command, int64(len(strings.Fields(command))+len(words)))
+		for i, word := range words {
+			if keep := redactor.Next([]byte(word), word == "?"); keep >= 0 {
+				words[i] = word[:keep] + Marker
 			}
 		}
 		if got := strings.Join(words, " "); got != want {

@@ -2,12 +2,13 @@ package redact
 
 import "testing"
 
-// TestSQL has a line for each form in which SQL holds secrets.
-func TestSQL(t *testing.T) {
-	var r Redactor
+// TestSecretsInSQLAreRedacted: the cases are the forms in which SQL holds secrets, and statements that look
+// similar and hold none.
+func TestSecretsInSQLAreRedacted(t *testing.T) {
+	var redactor Redactor
 	check := func(in, want string) {
 		t.Helper()
-		out, any := r.SQL([]byte(in))
+		out, any := redactor.SQL([]byte(in))
 		if got := string(out); got != want || any != (in != want) {
 			t.Errorf("%s\n got %s\nwant %s", in, got, want)
 		}

@@ -2,12 +2,13 @@ package redact
 
 import "testing"
 
-// TestURL has a line for each place of a URL in which secrets stand.
-func TestURL(t *testing.T) {
-	var r Redactor
+// TestSecretsInURLsAreRedacted: the cases are the places of a URL in which secrets stand, and URLs that look
+// similar and hold none.
+func TestSecretsInURLsAreRedacted(t *testing.T) {
+	var redactor Redactor
 	check := func(in, want string) {
 		t.Helper()
-		got, hidden := r.URL([]byte(in))
+		got, hidden := redactor.URL([]byte(in))
 		if string(got) != want || hidden != (in != want) {
 			t.Errorf("%s became %s %t, want %s", in, got, hidden, want)
 		}

@@ -8,18 +8,19 @@ import (
 	"time"
 )
 
-// TestPausesGrowBetweenTheirBounds holds every pause between half of its nominal value and that value.
+// TestPausesGrowBetweenTheirBounds: each pause lies between half of its nominal value and that value.
 func TestPausesGrowBetweenTheirBounds(t *testing.T) {
 	check := func(shortest, longest time.Duration, nominal ...time.Duration) {
 		t.Helper()
-		b := Backoff{Min: shortest, Max: longest}
+		backoff := Backoff{Min: shortest, Max: longest}
 		for round := range 3 {
 			for i, want := range nominal {
-				if got := b.Next(); got < want/2 || got > want {
-					t.Errorf("round %d: pause %d of %v to %v is %v, want %v to %v", round, i, shortest, longest, got, want/2, want)
+				if got := backoff.Next(); got < want/2 || got > want {
+					t.Errorf("round %d: pause %d of %v to %v is %v, want %v to %v",
+						round, i, shortest, longest, got, want/2, want)
 				}
 			}
-			b.Reset()
+			backoff.Reset()
 		}
 	}
 	check(time.Second, 5*time.Second, time.Second, 2*time.Second, 4*time.Second, 5*time.Second, 5*time.Second)
@@ -28,11 +29,11 @@ func TestPausesGrowBetweenTheirBounds(t *testing.T) {
 	check(time.Nanosecond, 3*time.Nanosecond, time.Nanosecond, 2*time.Nanosecond, 3*time.Nanosecond)
 }
 
-func TestPausesStayAtTheLongestForEver(t *testing.T) {
-	b := Backoff{Min: time.Nanosecond, Max: 1 << 62}
+func TestPauseNeverExceedsTheLongest(t *testing.T) {
+	backoff := Backoff{Min: time.Nanosecond, Max: 1 << 62}
 	for range 10_000 {
-		if got := b.Next(); got < 0 || got > b.Max {
-			t.Fatalf("pause %v after %d attempts", got, b.Attempts())
+		if got := backoff.Next(); got < 0 || got > backoff.Max {
+			t.Fatalf("pause %v after %d attempts", got, backoff.Attempts())
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestASecondLockIsRefusedAndNamesTheHolder(t *testing.T) {
+func TestSecondLockIsRefusedAndNamesTheHolder(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	first, err := NewLock(path)
 	if err != nil {
@@ -30,7 +30,7 @@ func TestASecondLockIsRefusedAndNamesTheHolder(t *testing.T) {
 	}
 	defer second.Unlock()
 	if _, err := NewLock(filepath.Join(path, "below-a-file")); err == nil || errors.Is(err, ErrLocked) {
-		t.Errorf("a path that cannot be made: %v", err)
+		t.Errorf("a path that cannot be created: %v", err)
 	}
 }
 
@@ -41,7 +41,7 @@ func TestWaitGetsALockThatIsReleased(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Wait(t.Context(), path, 30*time.Millisecond); !errors.Is(err, ErrLocked) {
-		t.Errorf("held for longer than the patience: %v", err)
+		t.Errorf("the lock is held for longer than Wait waits: %v", err)
 	}
 	go func() {
 		time.Sleep(50 * time.Millisecond)
@@ -54,7 +54,7 @@ func TestWaitGetsALockThatIsReleased(t *testing.T) {
 	_ = second.Unlock()
 }
 
-func TestAFailedReplaceLeavesTheOldFileAndNoRest(t *testing.T) {
+func TestFailedReplaceLeavesTheOldFileOnly(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "state")
 	if err := WriteFile(path, []byte("old"), 0o640); err != nil {
@@ -68,14 +68,15 @@ func TestAFailedReplaceLeavesTheOldFileAndNoRest(t *testing.T) {
 	if !errors.Is(err, broken) {
 		t.Errorf("Replace: %v", err)
 	}
-	if b, err := os.ReadFile(path); err != nil || string(b) != "old" {
-		t.Errorf("file holds %q, %v", b, err)
+	if data, err := os.ReadFile(path); err != nil || string(data) != "old" {
+		t.Errorf("file holds %q, %v", data, err)
 	}
+
 	if err := WriteFile(path, []byte("new"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if b, _ := os.ReadFile(path); string(b) != "new" {
-		t.Errorf("file holds %q", b)
+	if data, _ := os.ReadFile(path); string(data) != "new" {
+		t.Errorf("file holds %q", data)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
