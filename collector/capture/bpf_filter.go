@@ -34,8 +34,8 @@ func compileFilter(own []netip.AddrPort) ([]bpf.RawInstruction, error) {
 
 // excludeAddress returns instructions that drop the TCP segments from and to one address. For any other
 // frame, control reaches the end of the instructions.
-func excludeAddress(a netip.AddrPort) []bpf.Instruction {
-	ip := a.Addr().Unmap()
+func excludeAddress(excluded netip.AddrPort) []bpf.Instruction {
+	ip := excluded.Addr().Unmap()
 
 	// The address is compared in words of 32 bits.
 	var words []uint32
@@ -76,7 +76,7 @@ func excludeAddress(a netip.AddrPort) []bpf.Instruction {
 		} else {
 			block = append(block, bpf.LoadAbsolute{Off: 54 + side.port, Size: 2})
 		}
-		block = append(block, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(a.Port())}, bpf.RetConstant{Val: 0})
+		block = append(block, bpf.JumpIf{Cond: bpf.JumpEqual, Val: uint32(excluded.Port())}, bpf.RetConstant{Val: 0})
 
 		// A failed check jumps behind the block. Its length is known only now.
 		for i, ins := range block {

@@ -125,14 +125,14 @@ func (f *File) openPcapng() error {
 }
 
 // linkTypeOf converts a link type of a capture file.
-func linkTypeOf(n uint32) layers.LinkType {
+func linkTypeOf(number uint32) layers.LinkType {
 	switch {
-	case n == 276:
+	case number == 276:
 		return LinkSLL2
-	case n > 255 || n == uint32(LinkSLL2):
+	case number > 255 || number == uint32(LinkSLL2):
 		return LinkUnknown
 	}
-	return layers.LinkType(n)
+	return layers.LinkType(number)
 }
 
 // Next returns the next packet, or io.EOF after the last one. Any other error names the file and the position

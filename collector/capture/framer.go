@@ -72,15 +72,15 @@ func (f *framer) readRecord() error {
 	return f.readPacket()
 }
 
-// readBytes appends n bytes of the file to the record and returns them. At the end of the file it returns
-// io.EOF if first is set and no byte was read, else errTruncated.
-func (f *framer) readBytes(n int, first bool) ([]byte, error) {
+// readBytes appends the next size bytes of the file to the record and returns them. At the end of the file it
+// returns io.EOF if first is set and no byte was read, else errTruncated.
+func (f *framer) readBytes(size int, first bool) ([]byte, error) {
 	// Grow the record, and read into its end.
 	from := len(f.record)
-	if cap(f.record) < from+n {
-		f.record = append(make([]byte, 0, from+n+4096), f.record...)
+	if cap(f.record) < from+size {
+		f.record = append(make([]byte, 0, from+size+4096), f.record...)
 	}
-	f.record = f.record[:from+n]
+	f.record = f.record[:from+size]
 	got, err := io.ReadFull(f.in, f.record[from:])
 	f.recordEnd += int64(got)
 	switch {

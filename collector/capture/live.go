@@ -189,47 +189,47 @@ func (l *Live) startWorkers(ctx context.Context, wg *sync.WaitGroup, rings []*ri
 }
 
 // runWorker passes the packets of one ring to handler until ctx ends or the interface is gone.
-func (l *Live) runWorker(ctx context.Context, r *ring, handler Handler) {
-	defer r.close()
+func (l *Live) runWorker(ctx context.Context, ring *ring, handler Handler) {
+	defer ring.close()
 	defer handler.Close()
-	l.workers.WithLabelValues(r.iface).Inc()
-	defer l.workers.WithLabelValues(r.iface).Dec()
-	packets, bytes := l.packets.WithLabelValues(r.iface), l.bytes.WithLabelValues(r.iface)
+	l.workers.WithLabelValues(ring.iface).Inc()
+	defer l.workers.WithLabelValues(ring.iface).Dec()
+	packets, bytes := l.packets.WithLabelValues(ring.iface), l.bytes.WithLabelValues(ring.iface)
 	var captured int // bytes of one call of read
 	handle := func(at int64, data []byte, wireLen int) {
 		captured += len(data)
-		handler.Packet(r.iface, r.link, at, data, wireLen)
+		handler.Packet(ring.iface, ring.link, at, data, wireLen)
 	}
 
 	// One turn: wait up to 100 ms, read every block that is ready, advance the clock, and count the kernel's
 	// drops once a second.
 	var dropsCounted time.Time
 	for ctx.Err() == nil {
-		err := r.wait(100 * time.Millisecond)
+		err := ring.wait(100 * time.Millisecond)
 		captured = 0
-		packets.Add(float64(r.read(handle)))
+		packets.Add(float64(ring.read(handle)))
 		bytes.Add(float64(captured))
 		now := time.Now()
 		handler.Tick(now.UnixNano())
 		if now.Sub(dropsCounted) >= time.Second {
-			l.countDrops(r)
+			l.countDrops(ring)
 			dropsCounted = now
 		}
 		if errors.Is(err, errInterfaceGone) {
-			l.log.Info("interface is gone", "interface", r.iface)
+			l.log.Info("interface is gone", "interface", ring.iface)
 			break
 		}
 		if err != nil {
-			l.log.Error("capture ended", "interface", r.iface, "err", err)
+			l.log.Error("capture ended", "interface", ring.iface, "err", err)
 			break
 		}
 	}
 
 	// Read the packets that are still in the ring: their sessions are open until handler.Close.
 	captured = 0
-	packets.Add(float64(r.read(handle)))
+	packets.Add(float64(ring.read(handle)))
 	bytes.Add(float64(captured))
-	l.countDrops(r)
+	l.countDrops(ring)
 }
 
 // countDrops adds the packets that the kernel dropped since the last call.

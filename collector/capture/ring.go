@@ -243,17 +243,17 @@ func readPackets(block []byte, f func(at int64, data []byte, wireLen int)) int {
 	return count
 }
 
-// restoreVLAN returns the frame data with the VLAN tag that the kernel moved from the frame into h, the
-// packet header. It moves both MAC addresses four bytes towards the front, into the reserved headroom, and
+// restoreVLAN returns the frame data with the VLAN tag that the kernel moved from the frame into header, that
+// of the packet. It moves both MAC addresses four bytes towards the front, into the reserved headroom, and
 // writes the tag behind them.
-func restoreVLAN(h, data []byte, status uint32) []byte {
-	mac := int(hostUint16(h, pktMac))
+func restoreVLAN(header, data []byte, status uint32) []byte {
+	mac := int(hostUint16(header, pktMac))
 	tpid := uint16(0x8100)
 	if status&unix.TP_STATUS_VLAN_TPID_VALID != 0 {
-		tpid = hostUint16(h, pktVlanTPID)
+		tpid = hostUint16(header, pktVlanTPID)
 	}
-	tci := hostUint32(h, pktVlanTCI)
-	out := h[mac-4 : mac+len(data)]
+	tci := hostUint32(header, pktVlanTCI)
+	out := header[mac-4 : mac+len(data)]
 	copy(out, data[:12])
 	out[12], out[13], out[14], out[15] = byte(tpid>>8), byte(tpid), byte(tci>>8), byte(tci)
 	return out

@@ -150,8 +150,8 @@ func (a *fakeDocker) sendEvent(kind, action, id string, at int64, attrs map[stri
 }
 
 // addContainer adds or replaces a container. Without addresses it does not run.
-func (a *fakeDocker) addContainer(n int, name string, labels map[string]string, ips ...string) string {
-	id := fmt.Sprintf("%064x", n)
+func (a *fakeDocker) addContainer(number int, name string, labels map[string]string, ips ...string) string {
+	id := fmt.Sprintf("%064x", number)
 	nets := map[string]any{}
 	for i, ip := range ips {
 		endpoint := map[string]any{"NetworkID": "n"}

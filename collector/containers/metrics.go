@@ -6,6 +6,7 @@ import (
 	"tidegate/pipeline/metrics"
 )
 
+// registryMetrics are the metrics of a Registry.
 type registryMetrics struct {
 	events    *prometheus.CounterVec
 	dropped   *prometheus.CounterVec
@@ -14,6 +15,7 @@ type registryMetrics struct {
 	connected prometheus.Gauge
 }
 
+// newMetrics returns the metrics of reg.
 func newMetrics(reg prometheus.Registerer) registryMetrics {
 	with := metrics.With(reg)
 	return registryMetrics{

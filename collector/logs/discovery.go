@@ -57,6 +57,7 @@ func (d *discovery) List() (logs []discover.Log, complete bool) {
 		logs = append(logs, list...)
 	}
 	logs = d.withoutContainers(logs)
+
 	// Before its first listing the registry has no log files, so that logs outside of Docker's folder may be
 	// missing.
 	if registry := d.source.registry; registry != nil && registry.Enabled() && len(registry.Logs()) == 0 {
@@ -71,6 +72,8 @@ func (d *discovery) withoutContainers(logs []discover.Log) []discover.Log {
 	if len(d.source.cfg.Files) == 0 {
 		return logs
 	}
+
+	// Collect the names and paths of the logs of containers.
 	ofContainers := map[string]bool{}
 	for i := range logs {
 		if logs[i].Container != "" {
@@ -78,7 +81,8 @@ func (d *discovery) withoutContainers(logs []discover.Log) []discover.Log {
 			ofContainers[filepath.Join(logs[i].Dir, logs[i].Base)] = true
 		}
 	}
-	// A folder that cannot be listed at the moment is Docker's all the same.
+
+	// Docker's folder is excluded as a whole, also while it cannot be listed.
 	folder := discover.Docker{Root: d.source.cfg.DockerDataRoot}.Folder() + "/"
 	return slices.DeleteFunc(logs, func(log discover.Log) bool {
 		return log.Container == "" &&

@@ -64,6 +64,7 @@ func (h *lineHandler) Ready(ctx context.Context, changed <-chan struct{}) bool {
 	return ctx.Err() == nil && !h.State().Excluded
 }
 
+// awaitsMetadata reports whether the registry has no metadata of the container yet.
 func (h *lineHandler) awaitsMetadata() bool {
 	registry := h.source.registry
 	return h.log.Container != "" && registry != nil && registry.Enabled() &&
@@ -90,6 +91,7 @@ func (h *lineHandler) State() tail.State {
 func (h *lineHandler) Ship(
 	ctx context.Context, producer collector.FileProducer, line *tail.Line, checkpoint collector.Checkpoint,
 ) error {
+	// The fields that events of all datasets have.
 	event := pipeline.EventFromVTPool()
 	id := pipeline.LogID(h.source.collector, h.log.ID, line.File[:], uint64(line.Start))
 	event.Id = append(event.Id[:0], id[:]...)
@@ -131,6 +133,7 @@ func (h *lineHandler) internUTF8(data []byte) string {
 	if len(data) == 0 {
 		return ""
 	}
+
 	// A full arena is replaced, never reallocated or overwritten: strings that point into it stay valid.
 	if cap(h.arena)-len(h.arena) < len(data) {
 		h.arena = make([]byte, 0, arenaSize)

@@ -81,11 +81,14 @@ func levelValue(data []byte) string {
 	if !sep {
 		return ""
 	}
+
+	// The value ends at the first byte that is neither a letter nor a digit.
 	end := i
 	for end < len(data) && (data[end]|0x20 >= 'a' && data[end]|0x20 <= 'z' || data[end] >= '0' && data[end] <= '9') {
 		end++
 	}
-	// pino and bunyan write numbers.
+
+	// The value is a number of pino and bunyan, or a word.
 	switch string(data[i:end]) {
 	case "10":
 		return "trace"

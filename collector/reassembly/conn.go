@@ -40,10 +40,10 @@ func reusable(waitingSegments []waitingSegment) []waitingSegment {
 	return waitingSegments[:0]
 }
 
-// BeginAfterSYN records the SYN of d when the SYN itself was not passed to Segment. first is the sequence
+// BeginAfterSYN records the SYN of dir when the SYN itself was not passed to Segment. first is the sequence
 // number behind the SYN.
-func (c *Conn) BeginAfterSYN(d Dir, first uint32) {
-	half := &c.half[d]
+func (c *Conn) BeginAfterSYN(dir Dir, first uint32) {
+	half := &c.half[dir]
 	half.setBase(first)
 	half.syn, half.packets = true, 1
 }
@@ -211,18 +211,18 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 }
 
 // startMidStream sets offset 0 of a direction whose SYN was not seen to its first captured segment.
-func (c *Conn) startMidStream(d Dir, segment *Segment) {
-	half, peer := &c.half[d], &c.half[d^1]
+func (c *Conn) startMidStream(dir Dir, segment *Segment) {
+	half, peer := &c.half[dir], &c.half[dir^1]
 	half.setBase(segment.Seq)
 	if segment.hasFlag(ACK) && !peer.based {
 		peer.setBase(segment.Ack)
 	}
 }
 
-// handleACK handles the acknowledgement in a segment from d. It returns the offset of the other direction up
-// to which bytes must be delivered before the segment.
-func (c *Conn) handleACK(d Dir, segment *Segment) int64 {
-	half, peer := &c.half[d], &c.half[d^1]
+// handleACK handles the acknowledgement in a segment from dir. It returns the offset of the other direction
+// up to which bytes must be delivered before the segment.
+func (c *Conn) handleACK(dir Dir, segment *Segment) int64 {
+	half, peer := &c.half[dir], &c.half[dir^1]
 	if !peer.based {
 		peer.setBase(segment.Ack)
 	}
@@ -240,11 +240,11 @@ func (c *Conn) handleACK(d Dir, segment *Segment) int64 {
 	return peer.acknowledge(peer.offsetOf(segment.Ack), half)
 }
 
-// handleFIN handles a FIN from d at the offset end. It ignores a FIN before delivered bytes or outside any
+// handleFIN handles a FIN from dir at the offset end. It ignores a FIN before delivered bytes or outside any
 // window.
-func (c *Conn) handleFIN(d Dir, s *Segment, end, need int64) {
-	half := &c.half[d]
-	c.handler.Observe(d, CloseRequest, s.Time)
+func (c *Conn) handleFIN(dir Dir, segment *Segment, end, need int64) {
+	half := &c.half[dir]
+	c.handler.Observe(dir, CloseRequest, segment.Time)
 	if !half.ended && end >= half.next && end-half.top <= maxWindow {
 		half.fin, half.finNeed = end, need
 		half.ack = min(half.ack, end) // the FIN is not a byte that could be missing

@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// insertSegment adds the bytes from s.off to end to the waiting segments of dir, except those that wait
-// already. data holds their captured part; s has the fields that all parts share.
+// insertSegment adds the bytes from common.off to end to the waiting segments of dir, except those that wait
+// already. data holds their captured part; common has the fields that all parts share.
 //
 // Example: bytes 10 to 19 wait and a segment with bytes 5 to 24 comes. Two parts of it are inserted, 5 to 9
 // and 20 to 24. The bytes 10 to 19 of both are compared.
-func (c *Conn) insertSegment(dir Dir, s waitingSegment, data []byte, end int64) {
+func (c *Conn) insertSegment(dir Dir, common waitingSegment, data []byte, end int64) {
 	half := &c.half[dir]
 
 	// Reuse the front of the slice when at least half of it is unused.
@@ -18,9 +18,9 @@ func (c *Conn) insertSegment(dir Dir, s waitingSegment, data []byte, end int64) 
 		half.waiting, half.front = half.waiting[:copy(half.waiting, half.waiting[half.front:])], 0
 	}
 
-	off, conflict := s.off, false
+	off, conflict := common.off, false
 	insert := func(index int, to int64) { // stores the bytes from off to to
-		part := s
+		part := common
 		part.off = off
 		part.b = c.pool.Get(numCaptured(data, to-off))
 		copy(part.b, data)
@@ -29,8 +29,8 @@ func (c *Conn) insertSegment(dir Dir, s waitingSegment, data []byte, end int64) 
 		c.pool.chargeConn(c, BufferCost(len(part.b)))
 	}
 
-	// Walk the waiting segments in order. After each turn data begins at off, and every byte between s.off
-	// and off waits.
+	// Walk the waiting segments in order. After each turn data begins at off, and every byte between
+	// common.off and off waits.
 	index := half.front
 	for ; index < len(half.waiting) && off < end; index++ {
 		waiting := &half.waiting[index]
@@ -61,22 +61,22 @@ func (c *Conn) insertSegment(dir Dir, s waitingSegment, data []byte, end int64) 
 	}
 
 	if conflict {
-		c.handler.Observe(dir, OverlapConflict, s.time)
+		c.handler.Observe(dir, OverlapConflict, common.time)
 	}
 	c.enforceLimits()
 }
 
-// numCaptured returns how many of the next n bytes were captured; b holds the captured ones.
-func numCaptured(b []byte, n int64) int { return int(min(int64(len(b)), n)) }
+// numCaptured returns how many of the next n bytes were captured; data holds the captured ones.
+func numCaptured(data []byte, n int64) int { return int(min(int64(len(data)), n)) }
 
-// mergeOverlap compares data, which lies at off, with the waiting segment w, and reports whether they differ
-// where they overlap. With KeepLast the bytes of data replace those of w.
-func (c *Conn) mergeOverlap(w *waitingSegment, off int64, data []byte) (differs bool) {
-	lo, hi := max(off, w.off), min(off+int64(len(data)), w.off+int64(len(w.b)))
+// mergeOverlap compares data, which lies at off, with the segment waiting, and reports whether they differ
+// where they overlap. With KeepLast the bytes of data replace those of waiting.
+func (c *Conn) mergeOverlap(waiting *waitingSegment, off int64, data []byte) (differs bool) {
+	lo, hi := max(off, waiting.off), min(off+int64(len(data)), waiting.off+int64(len(waiting.b)))
 	if lo >= hi {
 		return false
 	}
-	newBytes, oldBytes := data[lo-off:hi-off], w.b[lo-w.off:hi-w.off]
+	newBytes, oldBytes := data[lo-off:hi-off], waiting.b[lo-waiting.off:hi-waiting.off]
 	if string(newBytes) == string(oldBytes) {
 		return false
 	}

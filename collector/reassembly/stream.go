@@ -173,7 +173,7 @@ func (r *deliveredBytes) record(off int64, data []byte) {
 	r.tailLen = uint8(keep + n)
 }
 
-// giveUp reports the next n bytes of d as a gap and moves next behind them.
+// giveUp reports the next n bytes of dir as a gap and moves next behind them.
 func (c *Conn) giveUp(d Dir, n int64, why GapReason) {
 	half := &c.half[d]
 	c.handler.Gap(d, int(n), why)

@@ -77,13 +77,13 @@ func (f *flow) claimant() claimant {
 	return claimant{owner: f.id, iface: f.table.ifaces.list[f.key.iface].dedupID, first: f.first}
 }
 
-// tryClaim claims k for f. It reports false if another flow holds the claim.
-func (f *flow) tryClaim(k claimKey) bool {
-	if !f.table.dedup.tryClaim(k, f.claimant()) {
+// tryClaim claims key for f. It reports false if another flow holds the claim.
+func (f *flow) tryClaim(key claimKey) bool {
+	if !f.table.dedup.tryClaim(key, f.claimant()) {
 		return false
 	}
-	if dedup := &f.dedup; !slices.Contains(dedup.heldClaims(), k) && dedup.numClaims < len(dedup.claims) {
-		dedup.claims[dedup.numClaims] = k
+	if dedup := &f.dedup; !slices.Contains(dedup.heldClaims(), key) && dedup.numClaims < len(dedup.claims) {
+		dedup.claims[dedup.numClaims] = key
 		dedup.numClaims++
 	}
 	return true

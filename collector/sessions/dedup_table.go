@@ -116,20 +116,20 @@ const reuseAfter = int64(1e9)
 // covers reports whether c belongs to the connection whose first packet has the time first.
 func (c *claim) covers(first int64) bool { return c.ended == 0 || first <= c.ended+reuseAfter }
 
-// tryClaim reports whether the flow by may report the connection k, and makes a claim for it. If another flow
-// has the claim, tryClaim adds by's interface to that claim and reports false. If the shard is full, it
+// tryClaim reports whether the flow by may report the connection of key, and makes a claim for it. If another
+// flow has the claim, tryClaim adds by's interface to that claim and reports false. If the shard is full, it
 // reports true without a claim.
-func (d *DedupTable) tryClaim(k claimKey, by claimant) bool {
-	shard := d.shardOf(&k)
+func (d *DedupTable) tryClaim(key claimKey, by claimant) bool {
+	shard := d.shardOf(&key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	existing, ok := shard.claims[k]
+	existing, ok := shard.claims[key]
 	switch {
 	case ok && existing.owner == by.owner:
 		return true
 	case ok && existing.covers(by.first):
 		existing.addIface(by.iface)
-		shard.claims[k] = existing
+		shard.claims[key] = existing
 		return false
 	case !ok && !shard.hasCapacity(by.first):
 		return true
@@ -138,7 +138,7 @@ func (d *DedupTable) tryClaim(k claimKey, by claimant) bool {
 	// There is no claim, or only one of an earlier connection on the same ports.
 	made := claim{owner: by.owner}
 	made.addIface(by.iface)
-	shard.claims[k] = made
+	shard.claims[key] = made
 	return true
 }
 
@@ -156,18 +156,18 @@ func (s *dedupShard) hasCapacity(now int64) bool {
 	return len(s.claims) < maxClaims
 }
 
-// isClaimedByOther reports whether a flow other than by has the claim of k. If so, it adds by's interface to
-// that claim.
-func (d *DedupTable) isClaimedByOther(k claimKey, by claimant) bool {
-	shard := d.shardOf(&k)
+// isClaimedByOther reports whether a flow other than by has the claim of key. If so, it adds by's interface
+// to that claim.
+func (d *DedupTable) isClaimedByOther(key claimKey, by claimant) bool {
+	shard := d.shardOf(&key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	existing, ok := shard.claims[k]
+	existing, ok := shard.claims[key]
 	if !ok || existing.owner == by.owner || !existing.covers(by.first) {
 		return false
 	}
 	existing.addIface(by.iface)
-	shard.claims[k] = existing
+	shard.claims[key] = existing
 	return true
 }
 

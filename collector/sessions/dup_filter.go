@@ -11,8 +11,8 @@ import (
 // earlier packet in its slot.
 //
 // A copy has the same IP identification as the original; a retransmission by Linux has a new one. Packets
-// without an identification (IPv6, and IPv4 with DF) are told apart by time only: no sender repeats a packet
-// within dupWindowNoID.
+// without an identification (IPv6, and IPv4 with DF) are distinguished by time only: no sender repeats a
+// packet within dupWindowNoID.
 type dupFilter [dupSlots]dupSlot
 
 type dupSlot struct {
@@ -44,6 +44,7 @@ func (f *dupFilter) isDuplicate(p *packet) bool {
 	binary.LittleEndian.PutUint64(fields[56:], xxh3.Hash(p.Payload[:min(len(p.Payload), 512)]))
 	hash := xxh3.Hash(fields[:])
 
+	// A copy has the same hash and comes within the window.
 	slot := &f[hash%dupSlots]
 	window := dupWindowNoID
 	if p.hasID {

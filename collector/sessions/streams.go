@@ -73,9 +73,9 @@ func (f *flow) End(d reassembly.Dir) {
 }
 
 // Observe implements reassembly.Handler. It updates the statistics of the session.
-func (f *flow) Observe(dir reassembly.Dir, o reassembly.Observation, at int64) {
+func (f *flow) Observe(dir reassembly.Dir, kind reassembly.Observation, at int64) {
 	stats := &f.stats
-	switch o {
+	switch kind {
 	// Payload and acknowledgements: nearly all segments.
 	case reassembly.Data:
 		stats.addPayload(dir, at)
@@ -135,9 +135,9 @@ func (f *flow) Observe(dir reassembly.Dir, o reassembly.Observation, at int64) {
 
 // measureClientRTT sets the round-trip time to the client if p is the client's first ACK: the time since the
 // SYN-ACK.
-func (f *flow) measureClientRTT(p *packet, d reassembly.Dir) {
+func (f *flow) measureClientRTT(p *packet, dir reassembly.Dir) {
 	stats := &f.stats
-	if d != fromClient || stats.synAckAt == 0 || stats.rttClient != 0 || f.stream.Established() {
+	if dir != fromClient || stats.synAckAt == 0 || stats.rttClient != 0 || f.stream.Established() {
 		return
 	}
 	if p.Flags&(reassembly.ACK|reassembly.SYN|reassembly.RST) == reassembly.ACK {

@@ -164,9 +164,9 @@ func (t *Table) advanceClock(at int64) {
 	t.decoder.frags.expire(t.clock.now)
 }
 
-// openFlow returns a new flow with the key k, whose first packet is p. sender is the end of k that sent p.
+// openFlow returns a new flow whose first packet is p. sender is the end of key that sent p.
 // The flow is pending, primary or already a duplicate.
-func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
+func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	if len(t.timers) >= t.cfg.MaxSessions {
 		t.evictFlow()
 	}
@@ -182,13 +182,13 @@ func (t *Table) openFlow(p *packet, k flowKey, sender uint8) *flow {
 	// The key, the id and the times are set first: guessDirection and claimFirst use them.
 	f.stream.Init(&t.streamConfig, t.pool, f)
 	t.openedFlows++
-	f.key, f.id = k, t.flowIDBase+t.openedFlows
+	f.key, f.id = key, t.flowIDBase+t.openedFlows
 	f.first, f.last, f.lastSeen = p.Time, p.Time, t.clock.now
 	f.vlan = p.vlan
 	f.due = t.clock.now + int64(t.cfg.SYNTimeout)
-	t.flows[k] = f
+	t.flows[key] = f
 	t.timers.insertFlow(f)
-	if k.proto == protoTCP {
+	if key.proto == protoTCP {
 		t.metrics.opened[0].Inc()
 	} else {
 		t.metrics.opened[1].Inc()

@@ -153,8 +153,8 @@ func (t *Table) openPending(f *flow, p *packet, clientSide uint8) *flow {
 }
 
 // followDuplicate tracks only the end of the connection of f, a duplicate: another flow reports it.
-func (f *flow) followDuplicate(p *packet, d reassembly.Dir) {
-	f.stream.Follow(d, &p.Segment, f.table.clock.now)
+func (f *flow) followDuplicate(p *packet, dir reassembly.Dir) {
+	f.stream.Follow(dir, &p.Segment, f.table.clock.now)
 	if p.Flags&reassembly.RST != 0 || f.stream.Ended(fromClient) && f.stream.Ended(fromServer) {
 		f.schedule()
 	}

@@ -33,9 +33,9 @@ func newTraffic(t testing.TB, seed uint64) *traffic {
 	return &traffic{TB: t, rng: rand.New(rand.NewPCG(seed, 1)), truth: map[string]int{}}
 }
 
-// generate adds n conversations that begin within half a minute, and sorts their packets by time.
-func (g *traffic) generate(n int) *traffic {
-	for range n {
+// generate adds conversations that begin within half a minute, and sorts their packets by time.
+func (g *traffic) generate(conversations int) *traffic {
+	for range conversations {
 		switch g.rng.IntN(5) {
 		case 0, 1:
 			g.addHTTP()

@@ -92,18 +92,18 @@ func benchShipper(b *testing.B) *Shipper {
 }
 
 // deliverAll finishes all batches, as if Kafka had acknowledged them.
-func deliverAll(c *batcher) {
-	for _, batch := range c.queue {
-		c.sender.addFileBatch(batch, c.sender.nextSequence(batch))
+func deliverAll(from *batcher) {
+	for _, batch := range from.queue {
+		from.sender.addFileBatch(batch, from.sender.nextSequence(batch))
 	}
-	c.queue = c.queue[:0]
-	for _, pending := range c.sender.pending {
+	from.queue = from.queue[:0]
+	for _, pending := range from.sender.pending {
 		for _, lines := range pending.batch.ranges {
 			lines.file.finishRange(lines)
 		}
-		c.sender.recycleBatch(pending.batch)
+		from.sender.recycleBatch(pending.batch)
 	}
-	c.sender.pending = c.sender.pending[:0]
+	from.sender.pending = from.sender.pending[:0]
 }
 
 // BenchmarkLineToKafka measures the whole way to a broker with its data on disk, with journal, zstd and

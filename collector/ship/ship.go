@@ -269,9 +269,9 @@ func (s *Shipper) setPartitions(count int) {
 	s.partitions.Store(&current)
 }
 
-// initBatcher prepares a batcher of p and connects it with its sender; s.mu must be held.
-func (s *Shipper) initBatcher(b *batcher, p *partition, packets bool) {
-	b.shipper, b.partition, b.packets, b.wake = s, p, packets, make(chan struct{}, 1)
+// initBatcher prepares a batcher of target and connects it with its sender; s.mu must be held.
+func (s *Shipper) initBatcher(b *batcher, target *partition, packets bool) {
+	b.shipper, b.partition, b.packets, b.wake = s, target, packets, make(chan struct{}, 1)
 	b.closed = s.closing.Load()
 	epoch := s.fileEpoch
 	if packets {
@@ -279,7 +279,7 @@ func (s *Shipper) initBatcher(b *batcher, p *partition, packets bool) {
 	} else {
 		b.budget = newByteBudget(int64(s.cfg.BufferBytes / 2))
 	}
-	b.sender = s.senderFor(senderKey{epoch, uint32(p.index)}, packets)
+	b.sender = s.senderFor(senderKey{epoch, uint32(target.index)}, packets)
 	b.sender.batcher, b.sender.budget = b, b.budget
 }
 

@@ -128,8 +128,8 @@ func TestKilledBetweenProduceAndAck(t *testing.T) {
 }
 
 // killAt ships files with a shipper whose senders stop at a failpoint, kills it, and ships the rest with
-// another. At least repeats batches must be in Kafka twice. failpoint gets a counter of the batches that reach
-// it.
+// another. At least repeats batches must be in Kafka twice. failpoint gets a counter of the batches that
+// reach it.
 func killAt(t *testing.T, failpoint func(reached *atomic.Int64) failpoints, repeats int) {
 	harness := newHarness(t)
 	harness.startBroker()
@@ -216,8 +216,8 @@ func TestFilesWaitAndPacketsAreSpooledWithoutKafka(t *testing.T) {
 	harness.checkQueries(5000)
 }
 
-// checkQueries checks that each of n queries is in Kafka once.
-func (h *harness) checkQueries(n int) {
+// checkQueries checks that the queries with the numbers below queries are in Kafka once each.
+func (h *harness) checkQueries(queries int) {
 	h.t.Helper()
 	times := map[string]int{}
 	events, _ := h.deduplicatedEvents()
@@ -226,9 +226,9 @@ func (h *harness) checkQueries(n int) {
 			times[event.Dns.QuestionName]++
 		}
 	}
-	for i := range n {
+	for i := range queries {
 		if name := fmt.Sprintf("q%d.example", i); times[name] != 1 {
-			h.t.Fatalf("%s is there %d times (%d of %d in all)", name, times[name], len(times), n)
+			h.t.Fatalf("%s is there %d times (%d of %d in all)", name, times[name], len(times), queries)
 		}
 	}
 }

@@ -92,12 +92,12 @@ func safeLines(reg *prometheus.Registry) int {
 
 // killChildren starts children and kills each after some lines of output, until one has come to its end.
 // Lines that a child reported as safe must be in Kafka.
-func killChildren(t *testing.T, h *harness) {
+func killChildren(t *testing.T, harness *harness) {
 	rng := rand.New(rand.NewPCG(1, 9))
 	safe := 0
 	for run := 0; ; run++ {
 		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), "SHIP_CHILD_STATE="+h.state, "SHIP_CHILD_BROKER="+h.kcfg.Brokers[0])
+		cmd.Env = append(os.Environ(), "SHIP_CHILD_STATE="+harness.state, "SHIP_CHILD_BROKER="+harness.kcfg.Brokers[0])
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -128,7 +128,7 @@ func killChildren(t *testing.T, h *harness) {
 		case last != "" || run > 25:
 			t.Fatalf("process %d ended with %q", run, last)
 		}
-		if events, _ := h.deduplicatedEvents(); len(events) < safe {
+		if events, _ := harness.deduplicatedEvents(); len(events) < safe {
 			t.Fatalf("%d lines were safe, %d are in Kafka", safe, len(events))
 		}
 	}

@@ -20,9 +20,9 @@ var DockerJSON = Format{
 type dockerDecoder struct{ times timeParser }
 
 // Decode implements Decoder.
-func (d *dockerDecoder) Decode(b []byte, record *Record) bool {
+func (d *dockerDecoder) Decode(data []byte, record *Record) bool {
 	var r dockerRecord
-	if !r.parse(b, &d.times) {
+	if !r.parse(data, &d.times) {
 		return false
 	}
 	*record = Record{
@@ -40,15 +40,15 @@ type dockerRecord struct {
 	time    int64 // ns since 1970; 0: absent or invalid
 }
 
-// parse reads b, one record without its newline, into r. It returns false and leaves b unchanged if b is not
-// a record. Otherwise escapes in the payload are resolved in b itself. Members may stand in any order,
-// unknown ones are skipped, and the last of two with the same name counts.
+// parse reads data, one record without its newline, into r. It returns false and leaves data unchanged if
+// data is not a record. Otherwise escapes in the payload are resolved in data itself. Members may stand in
+// any order, unknown ones are skipped, and the last of two with the same name counts.
 //
 // This is the hot path, with short cuts for records as dockerd writes them. parse is more lenient than JSON:
 // it accepts control characters in strings and keeps unknown escapes unchanged.
-func (r *dockerRecord) parse(b []byte, times *timeParser) bool {
+func (r *dockerRecord) parse(data []byte, times *timeParser) bool {
 	*r = dockerRecord{stream: Stdout}
-	log, ok := r.parseMembers(b, times)
+	log, ok := r.parseMembers(data, times)
 	if !ok {
 		return false
 	}

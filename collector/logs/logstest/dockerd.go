@@ -35,10 +35,11 @@ type Dockerd struct {
 	Now      time.Time
 }
 
-// NewDockerd makes the folder of container n below root, and its log.
-func NewDockerd(t testing.TB, root string, n int) *Dockerd {
+// NewDockerd makes the folder of a container below root, and its log. number determines the id of the
+// container.
+func NewDockerd(t testing.TB, root string, number int) *Dockerd {
 	t.Helper()
-	id := fmt.Sprintf("%064x", 0xc0ffee0000+n)
+	id := fmt.Sprintf("%064x", 0xc0ffee0000+number)
 	dockerd := &Dockerd{
 		t: t, Root: root, ID: id, Dir: filepath.Join(root, "containers", id), MaxSize: 1 << 40, MaxFile: 1,
 		Now: time.Date(2026, 11, 24, 23, 8, 0, 5, time.UTC),

@@ -87,9 +87,9 @@ func (g *Group) Run(
 		eventReader.Wait()
 	}()
 
+	// Everything but reading happens in this loop: the tailers' goroutines only read.
 	tick := time.NewTicker(rescanEvery)
 	defer tick.Stop()
-	// Everything but reading happens in this loop: the tailers' goroutines only read.
 	g.rescan(ctx, discovery)
 	for {
 		select {
@@ -146,6 +146,7 @@ func (g *Group) followListed(ctx context.Context, discovery Discovery) {
 			g.follow(ctx, log, handler)
 		}
 	}
+
 	// Logs of a folder that is gone end by themselves (allRead). Others have no files left at some time.
 	if complete {
 		for id, tailer := range g.tailers {

@@ -104,15 +104,16 @@ func (t *Tailer) joinRecord(ctx context.Context, f *file, start, end int64) erro
 	return nil
 }
 
-// shipPending ships t.line, which was made from p, and discards p. p stays active if the line could not be
-// shipped. p is inactive during Ship, since the checkpoint of the line is behind p (file.readFrom).
-func (t *Tailer) shipPending(ctx context.Context, f *file, p *pendingLine, end, readFrom int64) error {
-	p.active = false
+// shipPending ships t.line, which was made from pending, and discards pending. pending stays active if the
+// line could not be shipped. It is inactive during Ship, since the checkpoint of the line is behind it
+// (file.readFrom).
+func (t *Tailer) shipPending(ctx context.Context, f *file, pending *pendingLine, end, readFrom int64) error {
+	pending.active = false
 	if err := t.shipLine(ctx, f, end, readFrom); err != nil {
-		p.active = true
+		pending.active = true
 		return err
 	}
-	p.discardLine(&t.group.budget)
+	pending.discardLine(&t.group.budget)
 	return nil
 }
 

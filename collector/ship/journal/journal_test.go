@@ -57,9 +57,9 @@ func batch(sequence uint64, file FileID, after, end int64) Batch {
 	}
 }
 
-func mustAppend(t testing.TB, j *Journal, b Batch) {
+func mustAppend(t testing.TB, journal *Journal, appended Batch) {
 	t.Helper()
-	if err := j.Append(b); err != nil {
+	if err := journal.Append(appended); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -57,9 +57,9 @@ func header(sequence uint64) *Header {
 	}
 }
 
-func mustAppend(t testing.TB, s *Spool, sequence uint64, batch []byte) Ref {
+func mustAppend(t testing.TB, spool *Spool, sequence uint64, batch []byte) Ref {
 	t.Helper()
-	ref, err := s.Append(header(sequence), batch)
+	ref, err := spool.Append(header(sequence), batch)
 	if err != nil {
 		t.Fatal(err)
 	}
