@@ -481,9 +481,10 @@ func BenchmarkClientHello(b *testing.B) {
 	client, server := configs(tls.VersionTLS13)
 	hello := converse(b, client, server)[0].Data
 	set := protocols.NewSet(list, protocols.Default(), nil)
+	info := (&protocoltest.Conversation{Port: 443}).Info()
 	b.ReportAllocs()
 	for b.Loop() {
-		conn := set.Open((&protocoltest.Conversation{Port: 443}).Info(), pipeline.ReleaseEvent)
+		conn := set.Open(info, pipeline.ReleaseEvent)
 		conn.Data(protocols.Client, hello, 1)
 		conn.Close(2)
 	}
