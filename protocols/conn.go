@@ -162,8 +162,8 @@ func (c *Conn) finishParser(at int64) {
 	}
 	if c.state == parsing {
 		c.parser.Close(at)
-		for d := range c.streams {
-			c.countDropped("incomplete", len(c.streams[d].tail))
+		for dir := range c.streams {
+			c.countDropped("incomplete", len(c.streams[dir].tail))
 		}
 	}
 }
@@ -224,11 +224,11 @@ func (c *Conn) newEvent(dir Dir, at uint64) *pipeline.Event {
 func setEndpoint(endpoint *pipeline.Endpoint, addr netip.AddrPort) {
 	endpoint.Port = uint32(addr.Port())
 	if ip := addr.Addr().Unmap(); ip.Is4() {
-		b := ip.As4()
-		endpoint.Ip = append(endpoint.Ip[:0], b[:]...)
+		bytes := ip.As4()
+		endpoint.Ip = append(endpoint.Ip[:0], bytes[:]...)
 	} else if ip.IsValid() {
-		b := ip.As16()
-		endpoint.Ip = append(endpoint.Ip[:0], b[:]...)
+		bytes := ip.As16()
+		endpoint.Ip = append(endpoint.Ip[:0], bytes[:]...)
 	}
 }
 
@@ -286,8 +286,8 @@ func (c *Conn) Drop() { c.state = dropped }
 // Info returns the description of the connection, with Client and Server as they are after any flips.
 func (c *Conn) Info() *Info { return &c.info }
 
-// Intern returns b as a string of valid UTF-8. Frequent strings do not allocate.
-func (c *Conn) Intern(b []byte) string { return c.set.intern(b) }
+// Intern returns data as a string of valid UTF-8. Frequent strings do not allocate.
+func (c *Conn) Intern(data []byte) string { return c.set.intern(data) }
 
 // Count counts a protocol anomaly or an exceeded limit. reason is a constant, in lower case with underscores.
 func (c *Conn) Count(reason string) {
@@ -311,15 +311,15 @@ func (c *Conn) countDropped(reason string, n int) {
 // recoverPanic recovers from a panic of the parser and drops the connection. The parser does not return to
 // its pool. Each method that runs a parser defers recoverPanic.
 func (c *Conn) recoverPanic() {
-	r := recover()
-	if r == nil {
+	value := recover()
+	if value == nil {
 		return
 	}
 	if c.proto != noProtocol {
 		c.set.counters[c.proto].panics.Inc()
 	}
 	if c.set.Panicked != nil {
-		c.set.Panicked(c.Protocol(), r, debug.Stack())
+		c.set.Panicked(c.Protocol(), value, debug.Stack())
 	}
 	c.state, c.parser, c.ticker = dropped, nil, nil
 	c.releaseBuffers()
@@ -327,8 +327,8 @@ func (c *Conn) recoverPanic() {
 
 // releaseBuffers returns the buffers and the parser of the connection to the pools of the set.
 func (c *Conn) releaseBuffers() {
-	for d := range c.streams {
-		stream := &c.streams[d]
+	for dir := range c.streams {
+		stream := &c.streams[dir]
 		stream.offset += uint64(len(stream.tail))
 		stream.releaseTail(c.set)
 	}

@@ -49,9 +49,9 @@ func (c *Conn) detectData(dir Dir, data []byte, at int64) {
 	if len(c.pieces) == 0 && len(stream.tail) == 0 {
 		// Nothing is buffered: match data itself, and copy it only if it does not decide.
 		stream.lastAt = at
-		i, lost := c.matchProtocol(dir, data)
-		if i != noProtocol {
-			c.selectProtocol(i, dir, lost)
+		proto, lost := c.matchProtocol(dir, data)
+		if proto != noProtocol {
+			c.selectProtocol(proto, dir, lost)
 			c.parseData(dir, data, at)
 			return
 		}
@@ -68,9 +68,12 @@ func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 	stream := &c.streams[dir]
 	stream.appendTail(c.set, data, at)
 	stream.lastAt = at
-	if n := len(c.pieces); n > 0 && c.pieces[n-1].dir == dir && c.pieces[n-1].at == at && !c.pieces[n-1].end {
-		c.pieces[n-1].n += len(data)
-		return
+	if count := len(c.pieces); count > 0 {
+		last := &c.pieces[count-1]
+		if last.dir == dir && last.at == at && !last.end {
+			last.n += len(data)
+			return
+		}
 	}
 	c.pieces = append(c.pieces, piece{dir: dir, n: len(data), at: at})
 }
@@ -81,12 +84,12 @@ func (c *Conn) detectBuffered(dir Dir) {
 	if len(stream.tail) == 0 {
 		return
 	}
-	i, lost := c.matchProtocol(dir, stream.tail)
-	if i == noProtocol {
+	proto, lost := c.matchProtocol(dir, stream.tail)
+	if proto == noProtocol {
 		c.checkCandidates(dir)
 		return
 	}
-	c.selectProtocol(i, dir, lost)
+	c.selectProtocol(proto, dir, lost)
 	c.replayPieces()
 }
 
@@ -128,8 +131,6 @@ func (c *Conn) matchProtocol(dir Dir, data []byte) (proto int, lost bool) {
 			}
 		}
 	}
-
-	// No protocol matches in this direction: try other places in data, and the opposite roles.
 
 	// No protocol matches in this direction: try other places in data, and the opposite roles.
 	switch {
@@ -174,7 +175,8 @@ func (c *Conn) matchMidStream(role Dir, data []byte) (proto int, lost bool) {
 		}
 	}
 
-	// A message may start further on in data. Sync alone has false positives, so the port or Detect must agree.
+	// A message may start further on in data. Sync alone has false positives, so the port or Detect must
+	// agree.
 	for i := range c.set.list {
 		protocol := &c.set.list[i]
 		if !protocol.TCP {
@@ -194,15 +196,15 @@ func (c *Conn) matchMidStream(role Dir, data []byte) (proto int, lost bool) {
 // bothSent reports whether both sides have sent. If so, the roles are not flipped by the bytes of one side.
 func (c *Conn) bothSent() bool { return len(c.streams[0].tail) > 0 && len(c.streams[1].tail) > 0 }
 
-// selectProtocol starts the parser of protocol i, which was recognised in dir. In mid-stream the other
+// selectProtocol starts the parser of proto, which was recognised in dir. In mid-stream the other
 // direction is marked as lost, since it may begin in the middle of a message.
-func (c *Conn) selectProtocol(i int, dir Dir, lost bool) {
+func (c *Conn) selectProtocol(proto int, dir Dir, lost bool) {
 	c.streams[dir].lost = lost
 	c.streams[dir.Other()].lost = c.midStream
-	c.startParser(i)
-	for d := range c.streams {
-		if c.streams[d].partial { // bytes were lost or discarded before the protocol was known
-			c.parser.Gap(Dir(d)^c.flip, 1)
+	c.startParser(proto)
+	for side := range c.streams {
+		if c.streams[side].partial { // bytes were lost or discarded before the protocol was known
+			c.parser.Gap(Dir(side)^c.flip, 1)
 		}
 	}
 }
@@ -210,16 +212,16 @@ func (c *Conn) selectProtocol(i int, dir Dir, lost bool) {
 // replayPieces passes the buffered pieces to the parser, in order of arrival.
 func (c *Conn) replayPieces() {
 	// parseData appends unread bytes to the tails, so the tails must be empty before the replay.
-	var bufs [2][]byte
-	var pos [2]int
-	for d := range c.streams {
-		stream := &c.streams[d]
-		bufs[d] = stream.tail
+	var buffers [2][]byte
+	var replayed [2]int
+	for dir := range c.streams {
+		stream := &c.streams[dir]
+		buffers[dir] = stream.tail
 		stream.tail, stream.need, stream.arrivals, stream.head = nil, 0, stream.arrivals[:0], 0
 	}
 
-	// Invariant: bufs[d][:pos[d]] was passed to the parser or, once it switches protocol, moved to the tail.
-	// Invariant: bufs[d][:pos[d]] was passed to the parser or, once it switches protocol, moved to the tail.
+	// Invariant: buffers[dir][:replayed[dir]] was passed to the parser or, once it switches protocol, moved
+	// to the tail.
 	for _, piece := range c.pieces {
 		if c.state == dropped {
 			break
@@ -230,8 +232,8 @@ func (c *Conn) replayPieces() {
 			}
 			continue
 		}
-		data := bufs[piece.dir][pos[piece.dir]:][:piece.n]
-		pos[piece.dir] += piece.n
+		data := buffers[piece.dir][replayed[piece.dir]:][:piece.n]
+		replayed[piece.dir] += piece.n
 		if c.switching { // the rest is for the next protocol and stays unread
 			c.streams[piece.dir].appendTail(c.set, data, piece.at)
 			continue
@@ -243,8 +245,8 @@ func (c *Conn) replayPieces() {
 	}
 
 	c.pieces = c.pieces[:0]
-	for _, b := range bufs {
-		c.set.releaseTail(b)
+	for _, buffer := range buffers {
+		c.set.releaseTail(buffer)
 	}
 }
 
@@ -254,8 +256,8 @@ func (c *Conn) detectGap(dir Dir, n int) {
 	stream := &c.streams[dir]
 
 	// The port decides if a parser can use the truncated message before the gap.
-	if i := c.truncatedCandidate(dir); i != noProtocol {
-		c.selectProtocol(i, dir, false)
+	if proto := c.truncatedCandidate(dir); proto != noProtocol {
+		c.selectProtocol(proto, dir, false)
 		c.replayPieces()
 		if c.state == parsing && !c.switching {
 			c.parseGap(dir, n)
@@ -275,8 +277,8 @@ func (c *Conn) detectGap(dir Dir, n int) {
 // minTruncated is the number of bytes before a gap from which on truncatedCandidate trusts the port.
 const minTruncated = 8
 
-// truncatedCandidate returns the protocol of the server's port if it is still a candidate for the bytes of dir
-// before a gap and its parser is a TruncatedParser, else noProtocol.
+// truncatedCandidate returns the protocol of the server's port if it is still a candidate for the bytes of
+// dir before a gap and its parser is a TruncatedParser, else noProtocol.
 func (c *Conn) truncatedCandidate(dir Dir) int {
 	if c.midStream || len(c.streams[dir].tail) < minTruncated {
 		return noProtocol
@@ -299,8 +301,8 @@ func (c *Conn) truncatedCandidate(dir Dir) int {
 // ResyncBytes or when both sides have ended.
 func (c *Conn) discardMidStream() {
 	ended := c.streams[0].ended && c.streams[1].ended
-	for d := range c.streams {
-		stream := &c.streams[d]
+	for dir := range c.streams {
+		stream := &c.streams[dir]
 		c.searched += len(stream.tail)
 		stream.offset += uint64(len(stream.tail))
 		stream.partial = stream.partial || len(stream.tail) > 0
@@ -316,9 +318,9 @@ func (c *Conn) discardMidStream() {
 	c.searched = seen
 }
 
-// hasPort reports whether the server's port is one of protocol i.
-func (c *Conn) hasPort(i int) bool {
-	return slices.Contains(c.set.list[i].Ports, c.info.Server.Port())
+// hasPort reports whether the server's port is one of proto.
+func (c *Conn) hasPort(proto int) bool {
+	return slices.Contains(c.set.list[proto].Ports, c.info.Server.Port())
 }
 
 // maxRedetects is how often the detection of a connection is started again.
@@ -360,14 +362,14 @@ func (c *Conn) endDetection() {
 // maxUnrecognised is the number of datagrams of a direction after which the protocol counts as unknown.
 const maxUnrecognised = 8
 
-// detectDatagram tries to detect the protocol from the datagram b.
-func (c *Conn) detectDatagram(dir Dir, b []byte) {
-	i, _ := c.matchProtocol(dir, b)
-	if i == noProtocol {
-		i = c.candidateByPort(dir) // a datagram has no continuation, so the port decides
+// detectDatagram tries to detect the protocol from the datagram data.
+func (c *Conn) detectDatagram(dir Dir, data []byte) {
+	proto, _ := c.matchProtocol(dir, data)
+	if proto == noProtocol {
+		proto = c.candidateByPort(dir) // a datagram has no continuation, so the port decides
 	}
-	if i != noProtocol {
-		c.startParser(i)
+	if proto != noProtocol {
+		c.startParser(proto)
 		return
 	}
 	if c.unrecognised[dir]++; c.unrecognised[dir] >= maxUnrecognised {

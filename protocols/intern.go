@@ -34,7 +34,7 @@ func (s *Set) intern(data []byte) string {
 	return *slot
 }
 
-// validUTF8 copies data into a string of valid UTF-8. It writes other bytes as \xNN. It writes other bytes as \xNN.
+// validUTF8 copies data into a string of valid UTF-8. It writes other bytes as \xNN.
 func validUTF8(data []byte) string {
 	if utf8.Valid(data) {
 		return string(data)
@@ -42,13 +42,13 @@ func validUTF8(data []byte) string {
 	const hex = "0123456789abcdef"
 	out := make([]byte, 0, len(data)+len(data)/2)
 	for len(data) > 0 {
-		r, n := utf8.DecodeRune(data)
-		if r == utf8.RuneError && n == 1 {
+		r, size := utf8.DecodeRune(data)
+		if r == utf8.RuneError && size == 1 {
 			out = append(out, '\\', 'x', hex[data[0]>>4], hex[data[0]&15])
 		} else {
-			out = append(out, data[:n]...)
+			out = append(out, data[:size]...)
 		}
-		data = data[n:]
+		data = data[size:]
 	}
 	return string(out)
 }

@@ -52,9 +52,9 @@ func (p *Pairing[T]) Expect(request T) (uncertain bool) {
 		p.uncertain = false
 	}
 	if p.head > 32 && p.head > len(p.queue)/2 { // reuse the free front instead of growing the slice
-		n := copy(p.queue, p.queue[p.head:])
-		clear(p.queue[n:])
-		p.queue, p.head = p.queue[:n], 0
+		kept := copy(p.queue, p.queue[p.head:])
+		clear(p.queue[kept:])
+		p.queue, p.head = p.queue[:kept], 0
 	}
 	p.queue = append(p.queue, request)
 	p.pipelined = p.pipelined || p.Len() > 1
@@ -118,8 +118,8 @@ func (p *Pairing[T]) RequestsLost() bool { return p.requestsLost }
 // Pipelined reports whether more than one request waited at a time.
 func (p *Pairing[T]) Pipelined() bool { return p.pipelined }
 
-// Flush calls emit for each waiting request, oldest first, and empties the queue. It is called when the client
-// has received every reply, or when the connection ends.
+// Flush calls emit for each waiting request, oldest first, and empties the queue. It is called when the
+// client has received every reply, or when the connection ends.
 func (p *Pairing[T]) Flush(emit func(T)) {
 	p.repliesLost, p.uncertain, p.skip = false, false, 0
 	for p.Len() > 0 {

@@ -7,12 +7,12 @@ func (c *Conn) parseData(dir Dir, data []byte, at int64) {
 	// The tail is empty: the parser reads from data itself.
 	if len(stream.tail) == 0 {
 		stream.lastAt = at
-		n := stream.consumeSkip(len(data))
-		if n < len(data) {
-			n += c.parseMessages(dir, data[n:], at)
+		consumed := stream.consumeSkip(len(data))
+		if consumed < len(data) {
+			consumed += c.parseMessages(dir, data[consumed:], at)
 		}
-		if n < len(data) && c.state == parsing {
-			stream.appendTail(c.set, data[n:], at)
+		if consumed < len(data) && c.state == parsing {
+			stream.appendTail(c.set, data[consumed:], at)
 			c.limitTail(dir)
 		}
 		return
@@ -30,9 +30,9 @@ func (c *Conn) parseTail(dir Dir, at int64) {
 	if len(stream.tail) == 0 || c.state != parsing {
 		return
 	}
-	n := c.parseMessages(dir, stream.tail, at)
+	consumed := c.parseMessages(dir, stream.tail, at)
 	if c.state == parsing {
-		stream.dropFront(c.set, n)
+		stream.dropFront(c.set, consumed)
 		c.limitTail(dir)
 	}
 }
@@ -56,7 +56,6 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (n int) {
 		}
 		stream.need = 0
 
-		// The place is lost: find the start of a message.
 		// The place is lost: find the start of a message.
 		if stream.lost {
 			n += c.resync(dir, rest)
@@ -102,7 +101,8 @@ func (c *Conn) countError() {
 	}
 }
 
-// losePlace handles bytes that could not be parsed: it skips one byte, and has Sync look for the next message.
+// losePlace handles bytes that could not be parsed: it skips one byte, and has Sync look for the next
+// message.
 func (c *Conn) losePlace(dir Dir) {
 	stream := &c.streams[dir]
 	stream.advance(1)
@@ -149,8 +149,6 @@ func (c *Conn) parseGap(dir Dir, n int) {
 	unread := len(stream.tail)
 
 	// The tail is the front of a message without a rest. From here on n counts it as lost too.
-
-	// The tail is the front of a message without a rest. From here on n counts it as lost too.
 	c.parseTruncated(dir)
 	c.countDropped("gap", unread)
 	stream.releaseTail(c.set)
@@ -167,24 +165,24 @@ func (c *Conn) parseGap(dir Dir, n int) {
 
 // parseTruncated passes the tail, the front of a message whose rest was lost, to a TruncatedParser.
 func (c *Conn) parseTruncated(dir Dir) {
-	s := &c.streams[dir]
-	if parser, ok := c.parser.(TruncatedParser); ok && len(s.tail) > 0 && !s.lost && s.skip == 0 {
-		parser.ParseTruncated(dir^c.flip, s.tail, s.lastAt)
+	stream := &c.streams[dir]
+	if parser, ok := c.parser.(TruncatedParser); ok && len(stream.tail) > 0 && !stream.lost && stream.skip == 0 {
+		parser.ParseTruncated(dir^c.flip, stream.tail, stream.lastAt)
 	}
 }
 
 // limitTail drops a tail longer than MaxUnparsedBytes: the message is too long to be parsed.
 func (c *Conn) limitTail(dir Dir) {
 	stream := &c.streams[dir]
-	n := len(stream.tail)
-	if n <= int(c.set.cfg.MaxUnparsedBytes) {
+	size := len(stream.tail)
+	if size <= int(c.set.cfg.MaxUnparsedBytes) {
 		return
 	}
 	c.Count("message_too_long")
-	c.countDropped("too_long", n)
-	stream.offset += uint64(n)
+	c.countDropped("too_long", size)
+	stream.offset += uint64(size)
 	stream.releaseTail(c.set)
-	if !c.parser.Gap(dir^c.flip, n) {
+	if !c.parser.Gap(dir^c.flip, size) {
 		stream.lost, stream.partial = true, true
 	}
 }
@@ -192,8 +190,8 @@ func (c *Conn) limitTail(dir Dir) {
 // maxRequests is the number of requests of a parser that are applied in a row before new bytes arrive.
 const maxRequests = 8
 
-// applyRequests applies what the parser requested by Drop, SwitchTo and Reparse. Each of them may run a parser
-// that requests more.
+// applyRequests applies what the parser requested by Drop, SwitchTo and Reparse. Each of them may run a
+// parser that requests more.
 func (c *Conn) applyRequests(at int64) {
 	for range maxRequests {
 		switch {
@@ -222,8 +220,8 @@ func (c *Conn) closeParser(at int64) {
 
 // reparse passes the unread bytes of dir to the parser again, as requested by Reparse.
 func (c *Conn) reparse(dir Dir, at int64) {
-	s := &c.streams[dir]
-	s.reparse, s.need = false, 0
+	stream := &c.streams[dir]
+	stream.reparse, stream.need = false, 0
 	c.parseTail(dir, at)
 }
 
@@ -237,8 +235,8 @@ func (c *Conn) switchProtocol(at int64) {
 	}
 
 	// The state of the old parser in the streams is reset; the unread bytes stay.
-	for d := range c.streams {
-		stream := &c.streams[d]
+	for dir := range c.streams {
+		stream := &c.streams[dir]
 		stream.lost, stream.reparse, stream.need, stream.skip = false, false, 0, 0
 	}
 	c.switching, c.midStream, c.errorScore = false, false, 0
@@ -249,22 +247,21 @@ func (c *Conn) switchProtocol(at int64) {
 		return
 	}
 
-	i := c.set.indexOf(c.nextProtocol)
-	if i == noProtocol {
+	proto := c.set.indexOf(c.nextProtocol)
+	if proto == noProtocol {
 		c.Count("unknown_protocol")
 		c.state = dropped
 		return
 	}
 
 	// The new parser reads the unread bytes, the client's first, then the ends that have already come.
-	// The new parser reads the unread bytes, the client's first, then the ends that have already come.
-	c.startParser(i)
-	for _, d := range [...]Dir{client, client.Other()} {
-		c.parseTail(d, at)
+	c.startParser(proto)
+	for _, dir := range [...]Dir{client, client.Other()} {
+		c.parseTail(dir, at)
 	}
-	for d := range c.streams {
-		if c.streams[d].ended && c.state == parsing && !c.switching {
-			c.parser.End(Dir(d)^c.flip, at)
+	for dir := range c.streams {
+		if c.streams[dir].ended && c.state == parsing && !c.switching {
+			c.parser.End(Dir(dir)^c.flip, at)
 		}
 	}
 }
@@ -274,8 +271,8 @@ func (c *Conn) detectUnread(client Dir) {
 	c.startDetection()
 	for _, dir := range [...]Dir{client, client.Other()} {
 		stream := &c.streams[dir]
-		if n := len(stream.tail); n > 0 {
-			c.pieces = append(c.pieces, piece{dir: dir, n: n, at: stream.firstAt()})
+		if unread := len(stream.tail); unread > 0 {
+			c.pieces = append(c.pieces, piece{dir: dir, n: unread, at: stream.firstAt()})
 		}
 		if stream.ended {
 			c.pieces = append(c.pieces, piece{dir: dir, end: true, at: stream.lastAt})
@@ -287,11 +284,11 @@ func (c *Conn) detectUnread(client Dir) {
 	}
 }
 
-// startParser makes i the protocol of the connection and prepares a parser for it.
-func (c *Conn) startParser(i int) {
-	c.state, c.proto, c.lastProto = parsing, i, i
-	c.set.counters[i].connections.Inc()
-	c.parser = c.set.takeParser(i)
+// startParser makes proto the protocol of the connection and prepares a parser for it.
+func (c *Conn) startParser(proto int) {
+	c.state, c.proto, c.lastProto = parsing, proto, proto
+	c.set.counters[proto].connections.Inc()
+	c.parser = c.set.takeParser(proto)
 	c.ticker, _ = c.parser.(Ticker)
 	c.parser.Reset(c)
 }

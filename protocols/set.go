@@ -48,8 +48,8 @@ const (
 // ones first. cfg must pass its Check. Sets of one registry share their counters.
 func NewSet(list []Protocol, cfg Config, reg prometheus.Registerer) *Set {
 	set := &Set{cfg: cfg, list: list, metrics: newSetMetrics(reg), freeParsers: make([][]Parser, len(list))}
-	for _, p := range list {
-		set.counters = append(set.counters, set.metrics.countersOf(p.Name))
+	for _, protocol := range list {
+		set.counters = append(set.counters, set.metrics.countersOf(protocol.Name))
 	}
 	return set
 }
@@ -57,8 +57,8 @@ func NewSet(list []Protocol, cfg Config, reg prometheus.Registerer) *Set {
 // Open returns a Conn for a new connection. emit is called with each of its events and owns them.
 func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
 	var conn *Conn
-	if n := len(s.freeConns); n > 0 {
-		conn, s.freeConns = s.freeConns[n-1], s.freeConns[:n-1]
+	if free := len(s.freeConns); free > 0 {
+		conn, s.freeConns = s.freeConns[free-1], s.freeConns[:free-1]
 	} else {
 		conn = &Conn{set: s}
 	}
@@ -67,45 +67,43 @@ func (s *Set) Open(info Info, emit func(*pipeline.Event)) *Conn {
 	return conn
 }
 
-// takeParser returns a parser of protocol i from the pool, or a new one.
-func (s *Set) takeParser(i int) Parser {
-	if free := s.freeParsers[i]; len(free) > 0 {
+// takeParser returns a parser of proto from the pool, or a new one.
+func (s *Set) takeParser(proto int) Parser {
+	if free := s.freeParsers[proto]; len(free) > 0 {
 		parser := free[len(free)-1]
-		s.freeParsers[i] = free[:len(free)-1]
+		s.freeParsers[proto] = free[:len(free)-1]
 		return parser
 	}
-	return s.list[i].New()
+	return s.list[proto].New()
 }
 
-func (s *Set) releaseParser(i int, parser Parser) {
-	if len(s.freeParsers[i]) < maxFreeParsers {
-		s.freeParsers[i] = append(s.freeParsers[i], parser)
+func (s *Set) releaseParser(proto int, parser Parser) {
+	if len(s.freeParsers[proto]) < maxFreeParsers {
+		s.freeParsers[proto] = append(s.freeParsers[proto], parser)
 	}
 }
 
 // takeTail returns an empty buffer from the pool, or a new one.
-// takeTail returns an empty buffer from the pool, or a new one.
 func (s *Set) takeTail() []byte {
-	if n := len(s.freeTails); n > 0 {
-		b := s.freeTails[n-1]
-		s.freeTails = s.freeTails[:n-1]
-		return b
+	if free := len(s.freeTails); free > 0 {
+		tail := s.freeTails[free-1]
+		s.freeTails = s.freeTails[:free-1]
+		return tail
 	}
 	return make([]byte, 0, newTail)
 }
 
-func (s *Set) releaseTail(b []byte) {
-	if cap(b) > 0 && cap(b) <= maxFreeTail && len(s.freeTails) < maxFreeTails {
-		s.freeTails = append(s.freeTails, b[:0])
+func (s *Set) releaseTail(tail []byte) {
+	if cap(tail) > 0 && cap(tail) <= maxFreeTail && len(s.freeTails) < maxFreeTails {
+		s.freeTails = append(s.freeTails, tail[:0])
 	}
 }
 
 // releaseConn resets conn and returns it to the pool. It keeps the capacity of its slices.
-// releaseConn resets conn and returns it to the pool. It keeps the capacity of its slices.
 func (s *Set) releaseConn(conn *Conn) {
 	var streams [2]halfStream
-	for d := range streams {
-		streams[d].arrivals = conn.streams[d].arrivals[:0]
+	for dir := range streams {
+		streams[dir].arrivals = conn.streams[dir].arrivals[:0]
 	}
 	*conn = Conn{set: s, pieces: conn.pieces[:0], streams: streams}
 	if len(s.freeConns) < maxFreeConns {

@@ -48,16 +48,16 @@ func (s *halfStream) consumeSkip(n int) int {
 	if s.skip == 0 {
 		return 0
 	}
-	k := int(min(s.skip, uint64(n)))
-	s.skip -= uint64(k)
-	s.advance(k)
-	return k
+	skipped := int(min(s.skip, uint64(n)))
+	s.skip -= uint64(skipped)
+	s.advance(skipped)
+	return skipped
 }
 
 // addArrival records the arrival time of the bytes up to offset end.
 func (s *halfStream) addArrival(end uint64, at int64) {
-	if n := len(s.arrivals); n-s.head >= maxArrivals {
-		s.arrivals[n-1].end = end
+	if count := len(s.arrivals); count-s.head >= maxArrivals {
+		s.arrivals[count-1].end = end
 		return
 	}
 

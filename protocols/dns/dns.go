@@ -63,7 +63,8 @@ func detect(_ protocols.Dir, data []byte) protocols.Match {
 	return protocols.No
 }
 
-// isDatagram reports whether data is one well-formed message and nothing else. It is strict enough for any port.
+// isDatagram reports whether data is one well-formed message and nothing else. It is strict enough for any
+// port.
 func isDatagram(data []byte) bool {
 	if !isPlausibleHeader(data, true) {
 		return false
@@ -82,8 +83,8 @@ func isDatagram(data []byte) bool {
 	return off == len(data)
 }
 
-// isReadable reports whether data begins with a header and a question that can be parsed, whatever its flags are
-// and whatever follows.
+// isReadable reports whether data begins with a header and a question that can be parsed, whatever its flags
+// are and whatever follows.
 func isReadable(data []byte) bool {
 	if len(data) < headerSize || data[4] != 0 || data[5] == 0 || data[5] > maxQuestions {
 		return false
@@ -103,9 +104,9 @@ func matchStream(data []byte) protocols.Match {
 	if len(data) < 2 {
 		return protocols.More
 	}
-	n := int(binary.BigEndian.Uint16(data))
+	length := int(binary.BigEndian.Uint16(data))
 	message := data[2:]
-	if n < headerSize+5 || !isPlausibleHeader(message, false) {
+	if length < headerSize+5 || !isPlausibleHeader(message, false) {
 		return protocols.No
 	}
 	if len(message) < headerSize {
@@ -113,12 +114,12 @@ func matchStream(data []byte) protocols.Match {
 	}
 
 	// The question decides. message is cut to its length, or is the part that has arrived.
-	message = message[:min(n, len(message))]
+	message = message[:min(length, len(message))]
 	off, err := skipQuestion(message, headerSize)
 	switch {
 	case err == nil && isPlausibleQuestion(message[off-4:]):
 		return protocols.Yes
-	case errors.Is(err, errShort) && len(message) < n:
+	case errors.Is(err, errShort) && len(message) < length:
 		return protocols.More
 	}
 	return protocols.No

@@ -151,8 +151,8 @@ func (m *message) addAnswer(off int, record record) {
 	added.name.to = len(m.text)
 	if m.sameText(added.name, m.question) {
 		m.text, added.name = m.text[:added.name.from], m.question
-	} else if n := len(m.answers); n > 0 && m.sameText(added.name, m.answers[n-1].name) {
-		m.text, added.name = m.text[:added.name.from], m.answers[n-1].name
+	} else if count := len(m.answers); count > 0 && m.sameText(added.name, m.answers[count-1].name) {
+		m.text, added.name = m.text[:added.name.from], m.answers[count-1].name
 	}
 	added.data.from = len(m.text)
 	m.appendData(record)
@@ -197,37 +197,37 @@ func readRecord(data []byte, off int) (record, error) {
 	if off+10 > len(data) {
 		return record{}, errShort
 	}
-	r := record{
+	read := record{
 		typ: binary.BigEndian.Uint16(data[off:]), class: binary.BigEndian.Uint16(data[off+2:]),
 		ttl: binary.BigEndian.Uint32(data[off+4:]), data: off + 10,
 	}
-	r.end = r.data + int(binary.BigEndian.Uint16(data[off+8:]))
-	if r.end > len(data) {
+	read.end = read.data + int(binary.BigEndian.Uint16(data[off+8:]))
+	if read.end > len(data) {
 		return record{}, errShort
 	}
-	return r, nil
+	return read, nil
 }
 
-func skipRecord(b []byte, off int) (int, error) {
-	r, err := readRecord(b, off)
-	return r.end, err
+func skipRecord(data []byte, off int) (int, error) {
+	skipped, err := readRecord(data, off)
+	return skipped.end, err
 }
 
 // skipQuestion returns the offset after the question at off.
-func skipQuestion(b []byte, off int) (int, error) {
-	off, err := skipName(b, off)
-	if err == nil && off+4 > len(b) {
+func skipQuestion(data []byte, off int) (int, error) {
+	off, err := skipName(data, off)
+	if err == nil && off+4 > len(data) {
 		err = errShort
 	}
 	return off + 4, err
 }
 
 // skipName returns the offset after the name at off. It checks the whole name, also behind pointers.
-func skipName(b []byte, off int) (int, error) {
-	w := labelWalk{b: b, off: off}
+func skipName(data []byte, off int) (int, error) {
+	walk := labelWalk{b: data, off: off}
 	for {
-		if label, err := w.next(); label == nil {
-			return w.end, err
+		if label, err := walk.next(); label == nil {
+			return walk.end, err
 		}
 	}
 }
@@ -254,24 +254,24 @@ func (w *labelWalk) next() ([]byte, error) {
 			return nil, errShort
 		}
 		// A byte of length. If its upper two bits are set it is the first byte of a pointer.
-		n := int(w.b[w.off])
+		length := int(w.b[w.off])
 		switch {
-		case n == 0:
+		case length == 0:
 			if w.end == 0 {
 				w.end = w.off + 1
 			}
 			return nil, nil
-		case n < 64:
-			if w.off+1+n > len(w.b) {
+		case length < 64:
+			if w.off+1+length > len(w.b) {
 				return nil, errShort
 			}
-			if w.size += n + 1; w.size+1 > maxName {
+			if w.size += length + 1; w.size+1 > maxName {
 				return nil, errName
 			}
-			label := w.b[w.off+1 : w.off+1+n]
-			w.off += 1 + n
+			label := w.b[w.off+1 : w.off+1+length]
+			w.off += 1 + length
 			return label, nil
-		case n < 192:
+		case length < 192:
 			return nil, errName // reserved; extended labels (RFC 2673) are withdrawn
 		}
 		if err := w.jump(); err != nil {

@@ -58,8 +58,8 @@ func className(c uint16) string {
 
 // classText returns the name of a class, or CLASS and its number.
 func classText(c uint16) string {
-	if s := className(c); s != "" {
-		return s
+	if name := className(c); name != "" {
+		return name
 	}
 	return "CLASS" + strconv.Itoa(int(c))
 }
@@ -85,12 +85,12 @@ func responseCode(r uint16) string {
 
 // headerFlags appends the names of the bits that are set in flags.
 func headerFlags(dst []string, flags uint16) []string {
-	for _, f := range [...]struct {
+	for _, flag := range [...]struct {
 		bit  uint16
 		name string
 	}{{flagAA, "AA"}, {flagTC, "TC"}, {flagRD, "RD"}, {flagRA, "RA"}, {flagAD, "AD"}, {flagCD, "CD"}} {
-		if flags&f.bit != 0 {
-			dst = append(dst, f.name)
+		if flags&flag.bit != 0 {
+			dst = append(dst, flag.name)
 		}
 	}
 	return dst

@@ -298,16 +298,16 @@ func (p *parser) setAnswer(event *pipeline.Event, question string) {
 // public suffix.
 func registeredDomain(name string) string {
 	suffix, _ := publicsuffix.PublicSuffix(name)
-	i := len(name) - len(suffix) - 1
-	if i <= 0 || name[i] != '.' {
+	end := len(name) - len(suffix) - 1
+	if end <= 0 || name[end] != '.' {
 		return ""
 	}
-	for i--; i >= 0; i-- {
-		if name[i] == '.' && !isEscaped(name[:i]) {
+	for end--; end >= 0; end-- {
+		if name[end] == '.' && !isEscaped(name[:end]) {
 			break
 		}
 	}
-	return name[i+1:]
+	return name[end+1:]
 }
 
 // isEscaped reports whether the byte that follows before is escaped by a backslash.

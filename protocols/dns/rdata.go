@@ -25,8 +25,8 @@ func (m *message) appendData(r record) {
 			body.text = hex.AppendEncode(body.text, raw[:min(len(raw), maxData/2)])
 		}
 	}
-	if n := len(body.text); n > from && body.text[n-1] == ' ' {
-		body.text = body.text[:n-1] // every field writes a space after itself
+	if length := len(body.text); length > from && body.text[length-1] == ' ' {
+		body.text = body.text[:length-1] // every field writes a space after itself
 	}
 	m.text = shorten(body.text, from)
 }
@@ -36,11 +36,11 @@ func shorten(text []byte, from int) []byte {
 	if len(text)-from <= maxData {
 		return text
 	}
-	n := from + maxData
-	for n > from && !utf8.RuneStart(text[n]) {
-		n--
+	end := from + maxData
+	for end > from && !utf8.RuneStart(text[end]) {
+		end--
 	}
-	return append(text[:n], "…"...)
+	return append(text[:end], "…"...)
 }
 
 // data reads the data of a record and writes it as text. bad is set when the data ends early or has a
@@ -129,29 +129,29 @@ func (d *data) uint(v uint64) *data {
 }
 
 func (d *data) u8() *data {
-	if b := d.take(1); b != nil {
-		d.uint(uint64(b[0]))
+	if raw := d.take(1); raw != nil {
+		d.uint(uint64(raw[0]))
 	}
 	return d
 }
 
 func (d *data) u16() *data {
-	if b := d.take(2); b != nil {
-		d.uint(uint64(binary.BigEndian.Uint16(b)))
+	if raw := d.take(2); raw != nil {
+		d.uint(uint64(binary.BigEndian.Uint16(raw)))
 	}
 	return d
 }
 
 func (d *data) u32() *data {
-	if b := d.take(4); b != nil {
-		d.uint(uint64(binary.BigEndian.Uint32(b)))
+	if raw := d.take(4); raw != nil {
+		d.uint(uint64(binary.BigEndian.Uint32(raw)))
 	}
 	return d
 }
 
 func (d *data) addr(n int) {
-	if a, ok := netip.AddrFromSlice(d.take(n)); ok {
-		d.text = a.AppendTo(d.text)
+	if addr, ok := netip.AddrFromSlice(d.take(n)); ok {
+		d.text = addr.AppendTo(d.text)
 	}
 }
 
@@ -168,16 +168,16 @@ func (d *data) name() *data {
 
 // typ writes a record type.
 func (d *data) typ() *data {
-	if b := d.take(2); b != nil {
-		d.text = append(append(d.text, typeName(binary.BigEndian.Uint16(b))...), ' ')
+	if raw := d.take(2); raw != nil {
+		d.text = append(append(d.text, typeName(binary.BigEndian.Uint16(raw))...), ' ')
 	}
 	return d
 }
 
 // str writes one character-string: a byte of length, then as many bytes.
 func (d *data) str() *data {
-	if b := d.take(1); b != nil {
-		d.quoted(d.take(int(b[0])))
+	if raw := d.take(1); raw != nil {
+		d.quoted(d.take(int(raw[0])))
 	}
 	return d
 }
@@ -191,8 +191,8 @@ func (d *data) strings() {
 
 // tag writes the property tag of a CAA record.
 func (d *data) tag() *data {
-	if b := d.take(1); b != nil {
-		tag := d.take(int(b[0]))
+	if raw := d.take(1); raw != nil {
+		tag := d.take(int(raw[0]))
 		for _, c := range tag {
 			if c <= ' ' || c > '~' {
 				d.bad = true
@@ -210,15 +210,15 @@ func (d *data) quoted(b []byte) {
 	d.text = append(d.text, '"', ' ')
 }
 
-// appendQuoted appends data to dst, escaped as between double quotes. Printable UTF-8 is not escaped, since it
-// is common in TXT records.
+// appendQuoted appends data to dst, escaped as between double quotes. Printable UTF-8 is not escaped, since
+// it is common in TXT records.
 func appendQuoted(dst, data []byte) []byte {
 	for i := 0; i < len(data); {
 		c := data[i]
 		if c >= utf8.RuneSelf {
-			if r, n := utf8.DecodeRune(data[i:]); r != utf8.RuneError && r >= 0xa0 {
-				dst = append(dst, data[i:i+n]...)
-				i += n
+			if r, size := utf8.DecodeRune(data[i:]); r != utf8.RuneError && r >= 0xa0 {
+				dst = append(dst, data[i:i+size]...)
+				i += size
 				continue
 			}
 		}
@@ -236,19 +236,19 @@ func appendQuoted(dst, data []byte) []byte {
 }
 
 func (d *data) hex() {
-	b := d.rest()
-	d.text = hex.AppendEncode(d.text, b[:min(len(b), maxData)])
+	raw := d.rest()
+	d.text = hex.AppendEncode(d.text, raw[:min(len(raw), maxData)])
 }
 
 func (d *data) base64() {
-	b := d.rest()
-	d.text = base64.StdEncoding.AppendEncode(d.text, b[:min(len(b), maxData)])
+	raw := d.rest()
+	d.text = base64.StdEncoding.AppendEncode(d.text, raw[:min(len(raw), maxData)])
 }
 
 // instant writes the time of a signature.
 func (d *data) instant() *data {
-	if b := d.take(4); b != nil {
-		d.text = time.Unix(int64(binary.BigEndian.Uint32(b)), 0).UTC().AppendFormat(d.text, "20060102150405")
+	if raw := d.take(4); raw != nil {
+		d.text = time.Unix(int64(binary.BigEndian.Uint32(raw)), 0).UTC().AppendFormat(d.text, "20060102150405")
 		d.text = append(d.text, ' ')
 	}
 	return d
@@ -256,19 +256,19 @@ func (d *data) instant() *data {
 
 // salt writes the salt of an NSEC3 record in hex, or "-" if it is empty.
 func (d *data) salt() *data {
-	if b := d.take(1); b != nil {
-		if b[0] == 0 {
+	if raw := d.take(1); raw != nil {
+		if raw[0] == 0 {
 			d.text = append(d.text, '-')
 		}
-		d.text = append(hex.AppendEncode(d.text, d.take(int(b[0]))), ' ')
+		d.text = append(hex.AppendEncode(d.text, d.take(int(raw[0]))), ' ')
 	}
 	return d
 }
 
 // hash writes the next hashed owner name of an NSEC3 record, in the base32 of RFC 5155.
 func (d *data) hash() *data {
-	if b := d.take(1); b != nil {
-		d.text = append(base32.HexEncoding.WithPadding(base32.NoPadding).AppendEncode(d.text, d.take(int(b[0]))), ' ')
+	if raw := d.take(1); raw != nil {
+		d.text = append(base32.HexEncoding.WithPadding(base32.NoPadding).AppendEncode(d.text, d.take(int(raw[0]))), ' ')
 	}
 	return d
 }
@@ -282,9 +282,9 @@ func (d *data) types() {
 			d.bad = true
 			return
 		}
-		for i, c := range d.take(int(header[1])) {
+		for i, bits := range d.take(int(header[1])) {
 			for bit := range 8 {
-				if c&(0x80>>bit) != 0 && len(d.text) < maxText+maxData {
+				if bits&(0x80>>bit) != 0 && len(d.text) < maxText+maxData {
 					d.text = append(append(d.text, typeName(uint16(header[0])<<8|uint16(i*8+bit))...), ' ')
 				}
 			}
@@ -333,30 +333,30 @@ func (d *data) params() {
 // param writes the value of the service parameter key.
 func (d *data) param(key uint16) {
 	// each calls one for every n bytes of the value, with a comma between them.
-	each := func(n int, one func(b []byte)) {
+	each := func(n int, one func(raw []byte)) {
 		for i := 0; d.off < d.end && !d.bad; i++ {
 			if i > 0 {
 				d.text = append(d.text, ',')
 			}
-			if b := d.take(n); b != nil {
-				one(b)
+			if raw := d.take(n); raw != nil {
+				one(raw)
 			}
 		}
 	}
-	ip := func(b []byte) {
-		if a, ok := netip.AddrFromSlice(b); ok {
-			d.text = a.AppendTo(d.text)
+	ip := func(raw []byte) {
+		if addr, ok := netip.AddrFromSlice(raw); ok {
+			d.text = addr.AppendTo(d.text)
 		}
 	}
 	switch key { // the indexes of svcKeys
 	case 0:
-		each(2, func(b []byte) { d.text = appendKey(d.text, binary.BigEndian.Uint16(b)) })
+		each(2, func(raw []byte) { d.text = appendKey(d.text, binary.BigEndian.Uint16(raw)) })
 	case 1:
 		d.text = append(d.text, '"')
-		each(1, func(b []byte) { d.text = appendQuoted(d.text, d.take(int(b[0]))) })
+		each(1, func(raw []byte) { d.text = appendQuoted(d.text, d.take(int(raw[0]))) })
 		d.text = append(d.text, '"')
 	case 3:
-		each(2, func(b []byte) { d.text = strconv.AppendUint(d.text, uint64(binary.BigEndian.Uint16(b)), 10) })
+		each(2, func(raw []byte) { d.text = strconv.AppendUint(d.text, uint64(binary.BigEndian.Uint16(raw)), 10) })
 	case 4:
 		each(4, ip)
 	case 5:

@@ -14,9 +14,9 @@ func (p *parser) readBody(dir protocols.Dir, data []byte) (int, error) {
 		p.countBody(dir, uint64(len(data)))
 		return len(data), nil
 	case inBody, inChunk:
-		n := int(min(side.bodyLeft, uint64(len(data))))
-		side.bodyLeft -= uint64(n)
-		p.countBody(dir, uint64(n))
+		size := int(min(side.bodyLeft, uint64(len(data))))
+		side.bodyLeft -= uint64(size)
+		p.countBody(dir, uint64(size))
 		if side.bodyLeft == 0 {
 			if side.state == inBody {
 				p.endMessage(dir)
@@ -24,7 +24,7 @@ func (p *parser) readBody(dir protocols.Dir, data []byte) (int, error) {
 				side.state = inChunkEnd
 			}
 		}
-		return n, nil
+		return size, nil
 	case inChunkSize:
 		return p.readChunkSize(side, data)
 	case inChunkEnd: // CR LF, or LF alone
@@ -56,8 +56,8 @@ func (p *parser) readChunkSize(side *sideReader, data []byte) (int, error) {
 
 	// Extensions follow a semicolon; they are ignored.
 	line := trim(data[:end])
-	if i := bytes.IndexByte(line, ';'); i >= 0 {
-		line = trim(line[:i])
+	if semicolon := bytes.IndexByte(line, ';'); semicolon >= 0 {
+		line = trim(line[:semicolon])
 	}
 	size, ok := parseHex(line)
 	if !ok {

@@ -38,8 +38,8 @@ func detectRequest(data []byte) protocols.Match {
 	if space >= 0 {
 		word = data[:space]
 	}
-	if i := bytes.IndexByte(word, '\n'); i >= 0 {
-		return matchMethodAlone(trim(word[:i]))
+	if lineEnd := bytes.IndexByte(word, '\n'); lineEnd >= 0 {
+		return matchMethodAlone(trim(word[:lineEnd]))
 	}
 	if space < 0 && len(word) > 1 && word[len(word)-1] == '\r' {
 		return matchMethodAlone(word[:len(word)-1])
@@ -87,9 +87,9 @@ func isClean(line []byte) bool {
 }
 
 // detectLine matches a whole request line by rest, the part after its method; next are the bytes after the
-// line. Scanners write the version with missing spaces or digits, so it may be malformed after a known method.
-// A line without a version may be a request of HTTP/0.9: an empty line after it, the server's first bytes, or
-// the port decide.
+// line. Scanners write the version with missing spaces or digits, so it may be malformed after a known
+// method. A line without a version may be a request of HTTP/0.9: an empty line after it, the server's first
+// bytes, or the port decide.
 func detectLine(method, rest, next []byte) protocols.Match {
 	rest = trim(rest)
 	versioned := bytes.Contains(rest, []byte("HTTP/1."))
@@ -124,8 +124,9 @@ func matchMethodAlone(word []byte) protocols.Match {
 // hasVersion reports whether the line ends with HTTP/1.x.
 func hasVersion(line []byte) bool {
 	line = trim(line)
-	n := len(line)
-	return n >= 8 && string(line[n-8:n-1]) == "HTTP/1." && isDigit(line[n-1]) && (n == 8 || isBlank(line[n-9]))
+	length := len(line)
+	return length >= 8 && string(line[length-8:length-1]) == "HTTP/1." && isDigit(line[length-1]) &&
+		(length == 8 || isBlank(line[length-9]))
 }
 
 // detectResponse matches "HTTP/1.d ddd" and a space or the end of the line, where d is a digit.
@@ -149,11 +150,11 @@ func detectResponse(data []byte) protocols.Match {
 
 // emptyLines returns the length of the empty lines at the front of b (RFC 9112 section 2.2).
 func emptyLines(b []byte) int {
-	n := 0
-	for n < len(b) && n < 8 && (b[n] == '\r' || b[n] == '\n') {
-		n++
+	size := 0
+	for size < len(b) && size < 8 && (b[size] == '\r' || b[size] == '\n') {
+		size++
 	}
-	return n
+	return size
 }
 
 // resync looks for a request or status line. It may start anywhere, since no line break follows the last byte
@@ -165,14 +166,14 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 	const version = " HTTP/1."
 	// Find a version first, then the method before it in the same line.
 	for from := 0; ; {
-		i := bytes.Index(data[from:], []byte(version))
-		if i < 0 {
+		found := bytes.Index(data[from:], []byte(version))
+		if found < 0 {
 			break
 		}
-		i += from
-		line := from + bytes.LastIndexByte(data[from:i], '\n') + 1 // from the last version on: no byte is scanned twice
-		from = i + len(version)
-		if at := lastMethod(data[line:i]); at >= 0 {
+		found += from
+		line := from + bytes.LastIndexByte(data[from:found], '\n') + 1 // from the last version on: no byte is scanned twice
+		from = found + len(version)
+		if at := lastMethod(data[line:found]); at >= 0 {
 			if match := detectRequest(data[line+at:]); match != protocols.No {
 				return line + at, match
 			}
@@ -193,15 +194,15 @@ func lastMethod(line []byte) int {
 	best := -1
 	for _, text := range methods {
 		for end := len(line); end > 0; {
-			i := bytes.LastIndex(line[:end], []byte(text))
-			if i < 0 {
+			start := bytes.LastIndex(line[:end], []byte(text))
+			if start < 0 {
 				break
 			}
-			if j := i + len(text); j < len(line) && line[j] == ' ' && i > best {
-				best = i
+			if blank := start + len(text); blank < len(line) && line[blank] == ' ' && start > best {
+				best = start
 				break
 			}
-			end = i
+			end = start
 		}
 	}
 	return best
@@ -209,11 +210,11 @@ func lastMethod(line []byte) int {
 
 func resyncResponse(data []byte) (int, protocols.Match) {
 	for from := 0; ; {
-		i := bytes.IndexByte(data[from:], 'H')
-		if i < 0 {
+		found := bytes.IndexByte(data[from:], 'H')
+		if found < 0 {
 			return len(data), protocols.No
 		}
-		from += i
+		from += found
 		if match := detectResponse(data[from:]); match != protocols.No {
 			return from, match
 		}
@@ -223,8 +224,8 @@ func resyncResponse(data []byte) (int, protocols.Match) {
 
 // isKnownMethod reports whether word is one of methods, in upper or lower case.
 func isKnownMethod(word []byte) bool {
-	for _, m := range methods {
-		if len(word) == len(m) && bytes.EqualFold(word, []byte(m)) {
+	for _, method := range methods {
+		if len(word) == len(method) && bytes.EqualFold(word, []byte(method)) {
 			return true
 		}
 	}
@@ -243,7 +244,7 @@ func isUpper(b []byte) bool {
 // isToken reports whether b can be a method: letters, and the two other characters of registered methods.
 func isToken(b []byte) bool {
 	for _, c := range b {
-		if l := c | 0x20; (l < 'a' || l > 'z') && c != '-' && c != '_' {
+		if letter := c | 0x20; (letter < 'a' || letter > 'z') && c != '-' && c != '_' {
 			return false
 		}
 	}

@@ -34,24 +34,24 @@ func (p *parser) setTarget(exchange *exchange, target []byte) {
 
 	// Remove scheme and authority, then the fragment, then the query. The rest is the path.
 	rest := body.UrlOriginal
-	if i := schemeEnd(rest); i > 0 {
-		end := i
+	if slashes := schemeEnd(rest); slashes > 0 {
+		end := slashes
 		for end < len(rest) && rest[end] != '/' && rest[end] != '?' && rest[end] != '#' {
 			end++
 		}
-		body.UrlDomain = p.hostOf([]byte(rest[i:end]))
+		body.UrlDomain = p.hostOf([]byte(rest[slashes:end]))
 		rest = rest[end:]
 	}
-	for i := range len(rest) {
-		if rest[i] == '#' {
-			rest = rest[:i]
+	for slashes := range len(rest) {
+		if rest[slashes] == '#' {
+			rest = rest[:slashes]
 			break
 		}
 	}
 	body.UrlPath = rest
-	for i := range len(rest) {
-		if rest[i] == '?' {
-			body.UrlPath, body.UrlQuery = rest[:i], rest[i+1:]
+	for slashes := range len(rest) {
+		if rest[slashes] == '?' {
+			body.UrlPath, body.UrlQuery = rest[:slashes], rest[slashes+1:]
 			break
 		}
 	}
@@ -73,15 +73,15 @@ func schemeEnd[T string | []byte](s T) int {
 
 // hostOf returns the host of an authority in lower case, without port and user.
 func (p *parser) hostOf(data []byte) string {
-	if i := bytes.LastIndexByte(data, '@'); i >= 0 {
-		data = data[i+1:]
+	if at := bytes.LastIndexByte(data, '@'); at >= 0 {
+		data = data[at+1:]
 	}
 	if len(data) > 0 && data[0] == '[' {
-		if i := bytes.IndexByte(data, ']'); i > 0 {
-			data = data[:i+1]
+		if at := bytes.IndexByte(data, ']'); at > 0 {
+			data = data[:at+1]
 		}
-	} else if i := bytes.IndexByte(data, ':'); i >= 0 {
-		data = data[:i]
+	} else if at := bytes.IndexByte(data, ':'); at >= 0 {
+		data = data[:at]
 	}
 	return p.c.Intern(p.lower(capped(data, maxWord)))
 }
@@ -91,9 +91,9 @@ func (p *parser) lower(data []byte) []byte {
 	for i, c := range data {
 		if c >= 'A' && c <= 'Z' {
 			p.scratch = append(p.scratch[:0], data...)
-			for j := i; j < len(p.scratch); j++ {
-				if c := p.scratch[j]; c >= 'A' && c <= 'Z' {
-					p.scratch[j] = c | 0x20
+			for at := i; at < len(p.scratch); at++ {
+				if c := p.scratch[at]; c >= 'A' && c <= 'Z' {
+					p.scratch[at] = c | 0x20
 				}
 			}
 			return p.scratch
@@ -111,25 +111,25 @@ func (p *parser) url(b []byte) string {
 // parseFields parses data, the header fields of a head. exchange is nil if only the framing is needed.
 func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, data []byte) {
 	for len(data) > 0 {
-		i := bytes.IndexByte(data, '\n')
-		if i < 0 {
+		end := bytes.IndexByte(data, '\n')
+		if end < 0 {
 			return
 		}
-		line := data[:i]
-		data = data[i+1:]
+		line := data[:end]
+		data = data[end+1:]
 
 		// A line that begins with white space continues the one before (obs-fold, RFC 9112 section 5.2).
 		var folded []byte
 		for len(data) > 0 && (data[0] == ' ' || data[0] == '\t') {
-			j := bytes.IndexByte(data, '\n')
-			if j < 0 {
+			foldEnd := bytes.IndexByte(data, '\n')
+			if foldEnd < 0 {
 				break
 			}
 			if folded == nil {
 				folded = append(folded, trim(line)...)
 			}
-			folded = append(append(folded, ' '), trim(data[:j])...)
-			data = data[j+1:]
+			folded = append(append(folded, ' '), trim(data[:foldEnd])...)
+			data = data[foldEnd+1:]
 		}
 		if folded != nil {
 			line = folded
@@ -179,8 +179,8 @@ func (p *parser) framingField(hd *head, name, value []byte) {
 
 		// The last coding of the list frames the message (RFC 9112 section 6.3).
 		last := value
-		if i := bytes.LastIndexByte(last, ','); i >= 0 {
-			last = trim(last[i+1:])
+		if comma := bytes.LastIndexByte(last, ','); comma >= 0 {
+			last = trim(last[comma+1:])
 		}
 		hd.chunked = equalFold(last, "chunked")
 		if !hd.chunked && !equalFold(last, "identity") && !equalFold(last, "gzip") &&
@@ -198,23 +198,23 @@ func (p *parser) framingField(hd *head, name, value []byte) {
 func (p *parser) contentLength(hd *head, value []byte) {
 	for len(value) > 0 || !hd.hasLength && !hd.badLength {
 		one := value
-		if i := bytes.IndexByte(value, ','); i >= 0 {
-			one, value = trim(value[:i]), trim(value[i+1:])
+		if comma := bytes.IndexByte(value, ','); comma >= 0 {
+			one, value = trim(value[:comma]), trim(value[comma+1:])
 		} else {
 			value = nil
 		}
 
-		n, ok := parseDecimal(one)
+		length, ok := parseDecimal(one)
 		switch {
 		case !ok:
 			hd.badLength = true
 			return
-		case hd.hasLength && hd.length != n:
+		case hd.hasLength && hd.length != length:
 			p.c.Count("two_content_lengths")
 			hd.ambiguous = true
 			return
 		}
-		hd.hasLength, hd.length = true, n
+		hd.hasLength, hd.length = true, length
 	}
 }
 
@@ -270,8 +270,8 @@ func (p *parser) responseField(httpExchange *pipeline.HTTPExchange, name, value 
 
 // mediaType returns a media type without its parameters.
 func (p *parser) mediaType(data []byte) string {
-	if i := bytes.IndexByte(data, ';'); i >= 0 {
-		data = trim(data[:i])
+	if semicolon := bytes.IndexByte(data, ';'); semicolon >= 0 {
+		data = trim(data[:semicolon])
 	}
 	return p.c.Intern(p.lower(capped(data, 128)))
 }
@@ -279,8 +279,8 @@ func (p *parser) mediaType(data []byte) string {
 func (p *parser) forwardedFor(httpExchange *pipeline.HTTPExchange, data []byte) {
 	for len(data) > 0 && len(httpExchange.XForwardedFor) < maxForwarded {
 		one := data
-		if i := bytes.IndexByte(data, ','); i >= 0 {
-			one, data = data[:i], data[i+1:]
+		if comma := bytes.IndexByte(data, ','); comma >= 0 {
+			one, data = data[:comma], data[comma+1:]
 		} else {
 			data = nil
 		}
@@ -313,10 +313,10 @@ func (p *parser) authorization(httpExchange *pipeline.HTTPExchange, data []byte)
 	}
 	rest = capped(rest, 344)
 	var buf [258]byte
-	n, err := base64.RawStdEncoding.Decode(buf[:], rest[:len(rest)-boolInt(len(rest)%4 == 1)])
-	user := buf[:n]
-	if j := bytes.IndexByte(user, ':'); err == nil && j >= 0 {
-		httpExchange.UserName = p.c.Intern(user[:j])
+	size, err := base64.RawStdEncoding.Decode(buf[:], rest[:len(rest)-boolInt(len(rest)%4 == 1)])
+	user := buf[:size]
+	if colon := bytes.IndexByte(user, ':'); err == nil && colon >= 0 {
+		httpExchange.UserName = p.c.Intern(user[:colon])
 	}
 	clear(buf[:])
 }

@@ -28,8 +28,8 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 		return p.Parse(dir, data, at)
 	}
 	if side.scanned == 0 {
-		if n := emptyLines(data); n > 0 {
-			return n, nil // empty lines between messages are ignored
+		if length := emptyLines(data); length > 0 {
+			return length, nil // empty lines between messages are ignored
 		}
 	}
 
@@ -50,8 +50,8 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 	}
 
 	// Does a head begin here? Checked while the front is short, and again for the complete head.
-	n, scanned := headEnd(data, side.scanned)
-	if n > 0 || side.scanned < maxRequestLine {
+	length, scanned := headEnd(data, side.scanned)
+	if length > 0 || side.scanned < maxRequestLine {
 		if ok, err := p.checkHead(dir, data); !ok {
 			side.scanned = 0
 			return 0, err
@@ -60,7 +60,7 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 	side.scanned = scanned
 
 	// An incomplete head waits for more bytes, up to maxHead.
-	if n == 0 {
+	if length == 0 {
 		if len(data) > maxHead {
 			side.scanned = 0
 			return 0, errTooLong
@@ -72,11 +72,11 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 	}
 	p.started = true
 	if dir == protocols.Client {
-		p.parseRequest(data[:n], at)
+		p.parseRequest(data[:length], at)
 	} else {
-		p.parseResponse(data[:n], at)
+		p.parseResponse(data[:length], at)
 	}
-	return n, nil
+	return length, nil
 }
 
 // checkHead reports whether data begins with a head. If it returns false without an error, it has flipped or
@@ -101,9 +101,9 @@ func (p *parser) checkHead(dir protocols.Dir, data []byte) (bool, error) {
 
 // looksLikeRequest reports whether data begins with a request line of a known method and any version.
 func looksLikeRequest(data []byte) bool {
-	i := bytes.IndexByte(data[:min(len(data), maxMethod)], ' ')
+	blank := bytes.IndexByte(data[:min(len(data), maxMethod)], ' ')
 	line, _ := cutLine(data)
-	return i > 0 && isKnownMethod(data[:i]) && bytes.Contains(line, []byte(" HTTP/"))
+	return blank > 0 && isKnownMethod(data[:blank]) && bytes.Contains(line, []byte(" HTTP/"))
 }
 
 // looksLikeResponse reports whether b begins with HTTP/, with any version and status.
@@ -117,22 +117,22 @@ func looksLikeResponse(b []byte) bool {
 // starts.
 func headEnd(data []byte, from int) (end, next int) {
 	for {
-		i := bytes.IndexByte(data[from:], '\n')
-		if i < 0 {
+		found := bytes.IndexByte(data[from:], '\n')
+		if found < 0 {
 			return 0, len(data)
 		}
-		i += from
-		end = i + 1
-		for end < len(data) && end < i+3 && data[end] == '\r' { // up to two CRs: some senders write CR CR LF
+		found += from
+		end = found + 1
+		for end < len(data) && end < found+3 && data[end] == '\r' { // up to two CRs: some senders write CR CR LF
 			end++
 		}
 		switch {
 		case end == len(data):
-			return 0, i
+			return 0, found
 		case data[end] == '\n':
 			return end + 1, 0
 		}
-		from = i + 1
+		from = found + 1
 	}
 }
 
@@ -309,8 +309,8 @@ func requestLine(line []byte) (method, target, version []byte) {
 		return line, nil, nil
 	}
 	method, target = before, trim(after)
-	if j := bytes.LastIndexByte(target, ' '); j >= 0 && bytes.HasPrefix(target[j+1:], []byte("HTTP/")) {
-		target, version = trim(target[:j]), target[j+1+len("HTTP/"):]
+	if blank := bytes.LastIndexByte(target, ' '); blank >= 0 && bytes.HasPrefix(target[blank+1:], []byte("HTTP/")) {
+		target, version = trim(target[:blank]), target[blank+1+len("HTTP/"):]
 	} else if bytes.HasPrefix(target, []byte("HTTP/")) {
 		target, version = nil, target[len("HTTP/"):]
 	}
@@ -321,12 +321,12 @@ func requestLine(line []byte) (method, target, version []byte) {
 func statusLine(line []byte) (version []byte, code uint32, phrase []byte) {
 	version, rest, _ := bytes.Cut(line[min(len(line), len("HTTP/")):], []byte(" "))
 	status, phrase, _ := bytes.Cut(trim(rest), []byte(" "))
-	n := 0
-	for n < len(status) && isDigit(status[n]) {
-		n++
+	digits := 0
+	for digits < len(status) && isDigit(status[digits]) {
+		digits++
 	}
-	if v, ok := parseDecimal(status[:n]); ok && n <= 3 {
-		code = uint32(v)
+	if value, ok := parseDecimal(status[:digits]); ok && digits <= 3 {
+		code = uint32(value)
 	}
 	return capped(version, 8), code, trim(phrase)
 }

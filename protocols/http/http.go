@@ -139,14 +139,14 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	}
 
 	exchange := side.exchange
-	n, err := p.readBody(dir, data)
-	if exchange != nil && n > 0 {
-		p.countBytes(dir, exchange, n, at)
+	length, err := p.readBody(dir, data)
+	if exchange != nil && length > 0 {
+		p.countBytes(dir, exchange, length, at)
 		if side.exchange == nil { // the message is complete
 			p.emitIfComplete(exchange)
 		}
 	}
-	return n, err
+	return length, err
 }
 
 // countBytes adds n bytes of dir to the event of exchange.
@@ -162,8 +162,8 @@ func (p *parser) countBytes(dir protocols.Dir, exchange *exchange, n int, at int
 // newExchange returns the exchange of the message of dir that begins.
 func (p *parser) newExchange(dir protocols.Dir) *exchange {
 	var created *exchange
-	if n := len(p.free); n > 0 {
-		created, p.free = p.free[n-1], p.free[:n-1]
+	if free := len(p.free); free > 0 {
+		created, p.free = p.free[free-1], p.free[:free-1]
 	} else {
 		created = &exchange{}
 	}
@@ -206,11 +206,12 @@ func (p *parser) emitUnanswered(exchange *exchange) {
 	p.emit(exchange)
 }
 
-// detach removes exchange from the sides that are reading a message of it. The rest of the message is skipped.
+// detach removes exchange from the sides that are reading a message of it. The rest of the message is
+// skipped.
 func (p *parser) detach(exchange *exchange) {
-	for d := range p.sides {
-		if p.sides[d].exchange == exchange {
-			p.sides[d].exchange = nil
+	for dir := range p.sides {
+		if p.sides[dir].exchange == exchange {
+			p.sides[dir].exchange = nil
 		}
 	}
 }

@@ -28,8 +28,9 @@ func (p *parser) ParseTruncated(dir protocols.Dir, data []byte, at int64) {
 // hasTarget reports whether data, the front of a request, has a known method and at least a part of a target.
 func hasTarget(data []byte) bool {
 	data = data[emptyLines(data):]
-	i := bytes.IndexByte(data[:min(len(data), maxMethod)], ' ')
-	return i > 0 && i+1 < len(data) && isKnownMethod(data[:i]) && (detectRequest(data) != protocols.No || looksLikeRequest(data))
+	blank := bytes.IndexByte(data[:min(len(data), maxMethod)], ' ')
+	return blank > 0 && blank+1 < len(data) && isKnownMethod(data[:blank]) &&
+		(detectRequest(data) != protocols.No || looksLikeRequest(data))
 }
 
 // parseTruncatedRequest parses data, a head without its end, as a request, and returns the length of data. A
@@ -59,9 +60,10 @@ func (p *parser) parseTruncatedRequest(data []byte, at int64) int {
 // withoutVersion returns a truncated line without a front of " HTTP/1.1" at its end.
 func withoutVersion(line []byte) []byte {
 	const version = "HTTP/1.1"
-	i := bytes.LastIndexByte(line, ' ')
-	if n := len(line) - i - 1; i > bytes.IndexByte(line, ' ') && n <= len(version) && string(line[i+1:]) == version[:n] {
-		return line[:i]
+	blank := bytes.LastIndexByte(line, ' ')
+	front := line[blank+1:]
+	if blank > bytes.IndexByte(line, ' ') && len(front) <= len(version) && string(front) == version[:len(front)] {
+		return line[:blank]
 	}
 	return line
 }

@@ -9,16 +9,16 @@ import (
 // detect matches the first line of a direction. A line that other text protocols have too, such as "get key"
 // (an inline Redis command), yields More: the other side's line, or the port, decides.
 func detect(dir protocols.Dir, data []byte) protocols.Match {
-	line, n := protocols.CutLine(data, maxLine)
-	if n == 0 {
+	line, length := protocols.CutLine(data, maxLine)
+	if length == 0 {
 		return detectStart(dir, data)
 	}
 	if dir == protocols.Client {
 		cmd, ok := parseCommand(line)
 		return match(ok && !bytes.Contains(line, []byte(" HTTP/")), cmd.distinct)
 	}
-	l, ok := parseReplyLine(line)
-	return match(ok, l.distinct)
+	reply, ok := parseReplyLine(line)
+	return match(ok, reply.distinct)
 }
 
 // match returns No for a line that is not ok, Yes for one that no other protocol has, else More.
@@ -63,7 +63,7 @@ var replyWords = []string{
 
 // isReplyStart reports whether data, which may be incomplete, can begin with a line of a reply.
 func isReplyStart(data []byte) bool {
-	if line, n := protocols.CutLine(data, maxLine); n > 0 {
+	if line, length := protocols.CutLine(data, maxLine); length > 0 {
 		_, ok := parseReplyLine(line)
 		return ok
 	}
@@ -74,8 +74,8 @@ func isReplyStart(data []byte) bool {
 	if _, ok := number(word, 0); ok || bytes.HasPrefix(word, []byte("key=")) {
 		return true
 	}
-	for _, w := range replyWords {
-		if complete && string(word) == w || !complete && bytes.HasPrefix([]byte(w), word) {
+	for _, known := range replyWords {
+		if complete && string(word) == known || !complete && bytes.HasPrefix([]byte(known), word) {
 			return true
 		}
 	}
@@ -92,8 +92,8 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 		return len(data), protocols.No
 	}
 	for at := 0; at < len(data); {
-		line, n := protocols.CutLine(data[at:], maxLine)
-		if n == 0 {
+		line, length := protocols.CutLine(data[at:], maxLine)
+		if length == 0 {
 			if detectStart(dir, data[at:]) == protocols.No {
 				return len(data), protocols.No
 			}
@@ -102,7 +102,7 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 		if _, ok := parseCommand(line); ok {
 			return at, protocols.Yes
 		}
-		at += n
+		at += length
 	}
 	return len(data), protocols.No
 }

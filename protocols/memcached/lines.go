@@ -84,11 +84,11 @@ const maxNameLength = len("cache_memlimit")
 // nextWord returns the first word of line, and the rest of line.
 func nextWord(line []byte) (word, rest []byte) {
 	line = bytes.TrimLeft(line, " ")
-	i := bytes.IndexByte(line, ' ')
-	if i < 0 {
+	blank := bytes.IndexByte(line, ' ')
+	if blank < 0 {
 		return line, nil
 	}
-	return line[:i], line[i+1:]
+	return line[:blank], line[blank+1:]
 }
 
 // parseCommand parses a command line. ok is false if line is not a command of the text protocol.
@@ -169,8 +169,8 @@ func scanWords(rest []byte, s *syntax) (words int, size []byte, isQuiet, isNoRep
 	return words, size, isQuiet, isNoReply
 }
 
-// nextKey returns the first key in keys, and the rest of keys for the next call. After the last key it returns
-// an empty one.
+// nextKey returns the first key in keys, and the rest of keys for the next call. After the last key it
+// returns an empty one.
 func (c *command) nextKey(keys []byte) (key, rest []byte) {
 	key, rest = nextWord(keys)
 	if c.oneKey {
@@ -244,8 +244,8 @@ func number(word []byte, limit uint64) (uint64, bool) {
 	if len(word) == 0 || len(word) > 20 || word[0] == '+' {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(string(word), 10, 64)
-	return n, err == nil && (limit == 0 || n <= limit)
+	value, err := strconv.ParseUint(string(word), 10, 64)
+	return value, err == nil && (limit == 0 || value <= limit)
 }
 
 // printable reports whether b has no control characters. Keys may have any other byte.

@@ -92,16 +92,16 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		p.resumeReplies()
 	}
 
-	line, n := protocols.CutLine(data, maxLine)
+	line, length := protocols.CutLine(data, maxLine)
 	switch {
-	case n == 0 && len(data) >= maxLine:
+	case length == 0 && len(data) >= maxLine:
 		return 0, errLine
-	case n == 0:
+	case length == 0:
 		return 0, nil
 	case dir == protocols.Client:
-		return n, p.readCommand(line, n, at)
+		return length, p.readCommand(line, length, at)
 	}
-	return n, p.readReplyLine(line, n, at)
+	return length, p.readReplyLine(line, length, at)
 }
 
 // readCommand reads a command line of n bytes, and skips the data block behind it.
@@ -113,16 +113,16 @@ func (p *parser) readCommand(line []byte, n int, at int64) error {
 	if !ok { // the server answers any other line with an error
 		cmd = malformedCommand(line)
 	}
-	w := pending{e: p.c.Event(protocols.Client), flags: cmd.flags}
-	w.e.Memcached = pipeline.MemcachedCommandFromVTPool()
-	w.e.Source.Bytes = uint64(n)
-	p.setCommand(&w, &cmd)
+	waiting := pending{e: p.c.Event(protocols.Client), flags: cmd.flags}
+	waiting.e.Memcached = pipeline.MemcachedCommandFromVTPool()
+	waiting.e.Source.Bytes = uint64(n)
+	p.setCommand(&waiting, &cmd)
 	if cmd.flags&hasData != 0 {
-		w.e.Source.Bytes += cmd.valueBytes + 2
-		w.e.Memcached.ValueBytes = cmd.valueBytes
+		waiting.e.Source.Bytes += cmd.valueBytes + 2
+		waiting.e.Memcached.ValueBytes = cmd.valueBytes
 		p.c.Skip(protocols.Client, cmd.valueBytes+2)
 	}
-	p.expectReply(w, at)
+	p.expectReply(waiting, at)
 	return nil
 }
 
@@ -165,8 +165,8 @@ func (p *parser) expectReply(w pending, at int64) {
 	p.keysBytes += w.keysBytes
 }
 
-// readReplyLine reads one line of a reply of n bytes, and skips the data after it. The last line of a reply is
-// recognised by its own words, so the reply to a command that was not captured is skipped correctly.
+// readReplyLine reads one line of a reply of n bytes, and skips the data after it. The last line of a reply
+// is recognised by its own words, so the reply to a command that was not captured is skipped correctly.
 func (p *parser) readReplyLine(line []byte, n int, at int64) error {
 	reply := &p.reply
 	replyLine, ok := parseReplyLine(line)
@@ -189,7 +189,7 @@ func (p *parser) readReplyLine(line []byte, n int, at int64) error {
 
 // finishReply pairs the reply that was read with its command. A reply without a command is dropped.
 func (p *parser) finishReply(l replyLine, at int64) {
-	r := p.reply
+	values := p.reply
 	p.reply = reply{}
 	if p.quiet {
 		// In a quiet batch only MN can be paired with its command, mn.
@@ -198,8 +198,8 @@ func (p *parser) finishReply(l replyLine, at int64) {
 		}
 		p.quiet = false
 	}
-	w, skipped := p.pairing.Reply()
-	if skipped || w == nil {
+	request, skipped := p.pairing.Reply()
+	if skipped || request == nil {
 		return
 	}
 	done := p.pairing.Pop()
@@ -213,14 +213,14 @@ func (p *parser) finishReply(l replyLine, at int64) {
 		body.Error = p.c.Intern(l.text[:min(len(l.text), maxText)])
 	}
 	if done.flags&retrieves != 0 && !l.isError {
-		body.Hits, body.ValueBytes = r.items, r.data
+		body.Hits, body.ValueBytes = values.items, values.data
 		if string(l.status) == "HD" { // mg without the flag v: a hit without a value
 			body.Hits = 1
 		}
 		body.Misses = body.KeysCount - min(body.KeysCount, body.Hits)
 	}
-	event.Destination.Bytes = r.size
-	event.Partial = event.Partial || r.partial
+	event.Destination.Bytes = values.size
+	event.Partial = event.Partial || values.partial
 	p.emit(event, at)
 	if done.flags&endsDialogue != 0 && !l.isError {
 		p.c.Drop() // log lines follow
@@ -245,15 +245,15 @@ func (p *parser) emitUnanswered(w pending) {
 func (p *parser) resumeReplies() {
 	p.suspended = false
 	if p.pairing.Pipelined() {
-		for _, w := range p.pairing.Waiting() {
-			w.e.Partial = true // it is a guess which of the replies are still to come
+		for _, request := range p.pairing.Waiting() {
+			request.e.Partial = true // it is a guess which of the replies are still to come
 		}
 	}
 }
 
 // Gap keeps the place in the stream if the lost bytes are data of a value. Otherwise Sync finds the next
-// command. Sync cannot find the next reply, since data may look like a reply, so replies are skipped until the
-// client sends another command.
+// command. Sync cannot find the next reply, since data may look like a reply, so replies are skipped until
+// the client sends another command.
 func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	inData := p.c.Skipping(dir) >= uint64(n)
 	if dir == protocols.Client {

@@ -10,18 +10,18 @@ import (
 
 // readClient reads one packet of the client.
 func (p *parser) readClient(data []byte, at int64) (int, error) {
-	n, seq := payloadLength(data), data[3]
+	size, seq := payloadLength(data), data[3]
 	switch {
-	case p.sendsFile && !p.continues[protocols.Client] && n == 0: // the end of the file
+	case p.sendsFile && !p.continues[protocols.Client] && size == 0: // the end of the file
 		p.sendsFile = false
 		return p.readContinuation(data), nil
 	case p.sendsFile || p.continues[protocols.Client]:
 		return p.readContinuation(data), nil
-	case seq == 1 && (p.phase == afterGreeting || p.phase == initial && n >= 32):
+	case seq == 1 && (p.phase == afterGreeting || p.phase == initial && size >= 32):
 		return p.readLogin(data, at)
 	case seq != 0 && p.phase == commandPhase:
 		return p.readContinuation(data), nil // authentication data that the server has asked for
-	case seq != 0 || n == 0:
+	case seq != 0 || size == 0:
 		return 0, errHeader
 	}
 
@@ -31,28 +31,28 @@ func (p *parser) readClient(data []byte, at int64) (int, error) {
 		return 0, nil
 	}
 	kind := kindOf(payload[0])
-	if kind.name == "" || n < kind.min || kind.max > 0 && n > kind.max {
+	if kind.name == "" || size < kind.min || kind.max > 0 && size > kind.max {
 		return 0, errCommand
 	}
 	if p.phase == afterGreeting {
 		return 0, errHeader
 	}
 
-	// A client waits for the reply before it sends the next command. If bytes were lost and commands still wait,
-	// their replies were among the lost bytes.
+	// A client waits for the reply before it sends the next command. If bytes were lost and commands still
+	// wait, their replies were among the lost bytes.
 	p.phase = commandPhase
 	if p.bytesLost {
 		p.emitWaiting(true)
 	}
-	p.addCommand(kind, payload, n)
+	p.addCommand(kind, payload, size)
 	return p.finishPacket(protocols.Client, data), nil
 }
 
 // readContinuation reads a packet that belongs to the last command: more of its payload, a part of a file, or
 // authentication data.
 func (p *parser) readContinuation(data []byte) int {
-	if i := len(p.waiting) - 1; i >= 0 {
-		p.waiting[i].e.Source.Bytes += uint64(4 + payloadLength(data))
+	if last := len(p.waiting) - 1; last >= 0 {
+		p.waiting[last].e.Source.Bytes += uint64(4 + payloadLength(data))
 	}
 	return p.finishPacket(protocols.Client, data)
 }
@@ -130,10 +130,10 @@ func (p *parser) setStatementID(event *pipeline.Event, payload []byte) {
 	}
 }
 
-// skipAttributes returns the text after the query attributes (CLIENT_QUERY_ATTRIBUTES). The attributes are the
-// number of parameters and the number of parameter sets (1). If there are parameters, the NULL bits, a 1, the
-// type and name of each, and the values follow. If the login was not captured, data that begins with a small
-// number and a 1 is taken for attributes, since no statement begins so.
+// skipAttributes returns the text after the query attributes (CLIENT_QUERY_ATTRIBUTES). The attributes are
+// the number of parameters and the number of parameter sets (1). If there are parameters, the NULL bits, a 1,
+// the type and name of each, and the values follow. If the login was not captured, data that begins with a
+// small number and a 1 is taken for attributes, since no statement begins so.
 func (p *parser) skipAttributes(data []byte) []byte {
 	hasAttributes := p.capabilities&clientQueryAttrs != 0
 	if !p.capabilitiesKnown {
@@ -144,25 +144,25 @@ func (p *parser) skipAttributes(data []byte) []byte {
 	}
 
 	fields := payloadReader{b: data}
-	n := fields.lenencInt()
+	count := fields.lenencInt()
 	fields.lenencInt()
-	if n == 0 || n > 1024 {
+	if count == 0 || count > 1024 {
 		return fields.b
 	}
-	nulls := fields.take((n + 7) / 8)
+	nulls := fields.take((count + 7) / 8)
 	if fields.u8() == 0 {
 		return fields.b
 	}
 
 	// The types and names of all parameters, then the values of those that are not NULL.
-	types := make([]byte, n)
+	types := make([]byte, count)
 	for i := range types {
 		types[i] = byte(fields.u16())
 		fields.lenencString()
 	}
-	for i, t := range types {
+	for i, typ := range types {
 		if nulls != nil && nulls[i/8]&(1<<(i%8)) == 0 {
-			fields.skipValue(t)
+			fields.skipValue(typ)
 		}
 	}
 	return fields.b

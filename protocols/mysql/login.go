@@ -7,8 +7,8 @@ import (
 
 // readGreeting reads the server's first packet.
 func (p *parser) readGreeting(data []byte, at int64) (int, error) {
-	n := payloadLength(data)
-	if data[3] != 0 || n > maxPayload {
+	size := payloadLength(data)
+	if data[3] != 0 || size > maxPayload {
 		return 0, errHeader
 	}
 	payload := p.payload(protocols.Server, data, maxPayload)
@@ -17,9 +17,9 @@ func (p *parser) readGreeting(data []byte, at int64) (int, error) {
 	}
 	switch payload[0] {
 	case errPacket: // an error instead of a greeting: too many connections, host blocked
-		e := p.newEvent(protocols.Server, "COM_CONNECT", 4+n)
-		p.readError(&command{e: e, kind: comConnect}, payload)
-		p.c.Emit(e)
+		event := p.newEvent(protocols.Server, "COM_CONNECT", 4+size)
+		p.readError(&command{e: event, kind: comConnect}, payload)
+		p.c.Emit(event)
 		return p.finishPacket(protocols.Server, data), nil
 	case 10:
 	default:
@@ -37,7 +37,7 @@ func (p *parser) readGreeting(data []byte, at int64) (int, error) {
 
 // readLogin reads the client's first packet: the login, or the request for TLS.
 func (p *parser) readLogin(data []byte, at int64) (int, error) {
-	n := payloadLength(data)
+	size := payloadLength(data)
 	payload := p.payload(protocols.Client, data, maxPayload)
 	if payload == nil {
 		return 0, nil
@@ -74,7 +74,7 @@ func (p *parser) readLogin(data []byte, at int64) (int, error) {
 	if caps&clientConnectWithDB != 0 {
 		p.database = p.text(fields.nulString())
 	}
-	p.enqueueLogin(n, at)
+	p.enqueueLogin(size, at)
 	return p.finishPacket(protocols.Client, data), nil
 }
 
@@ -88,18 +88,18 @@ func (p *parser) setCapabilities(client uint32) {
 
 // enqueueLogin queues the event of the login until the server answers.
 func (p *parser) enqueueLogin(n int, at int64) {
-	e := p.newEvent(protocols.Client, "COM_CONNECT", 4+n)
-	e.Mysql.ServerVersion = p.version
-	p.enqueue(command{e: e, kind: comConnect, sent: e.Timestamp})
+	event := p.newEvent(protocols.Client, "COM_CONNECT", 4+n)
+	event.Mysql.ServerVersion = p.version
+	p.enqueue(command{e: event, kind: comConnect, sent: event.Timestamp})
 }
 
 // switchToTLS passes the connection to package tls. The event of the login has the server's version only.
 func (p *parser) switchToTLS(b []byte, at int64) (int, error) {
 	p.enqueueLogin(payloadLength(b), at)
-	n := p.finishPacket(protocols.Client, b)
+	length := p.finishPacket(protocols.Client, b)
 	p.emitWaiting(false)
 	p.c.SwitchTo("tls")
-	return n, nil
+	return length, nil
 }
 
 // readAuth reads the server's answer to a login or a change of user: success, an error, or a request for more
@@ -122,8 +122,8 @@ func (p *parser) readAuth(cmd *command, payload []byte, at int64) {
 		p.readError(cmd, payload)
 		p.finishCommand(at)
 	}
-	// The other answers, 0x01 (more data) and 0xfe (another method), are followed by a packet of the client. Its
-	// sequence number is not 0, so it is read as a continuation.
+	// The other answers, 0x01 (more data) and 0xfe (another method), are followed by a packet of the client.
+	// Its sequence number is not 0, so it is read as a continuation.
 }
 
 // readChangeUser reads COM_CHANGE_USER.

@@ -47,8 +47,8 @@ var Protocol = protocols.Protocol{
 	New:     func() protocols.Parser { return &parser{} },
 }
 
-// detect recognises a connection by the server's greeting, and in mid-stream by a statement that begins with a
-// word of SQL. A greeting from the client means that the roles were guessed wrong.
+// detect recognises a connection by the server's greeting, and in mid-stream by a statement that begins with
+// a word of SQL. A greeting from the client means that the roles were guessed wrong.
 func detect(dir protocols.Dir, data []byte) protocols.Match {
 	if match := matchGreeting(data); match != protocols.No || dir == protocols.Server {
 		return match
@@ -70,15 +70,15 @@ func matchGreeting(data []byte) protocols.Match {
 		}
 		return protocols.More
 	}
-	n, payload := payloadLength(data), data[4:]
-	if data[3] != 0 || n > 1024 {
+	size, payload := payloadLength(data), data[4:]
+	if data[3] != 0 || size > 1024 {
 		return protocols.No
 	}
 	switch {
-	case payload[0] == 10 && n >= 30:
-		return matchVersion(payload[1:], n)
-	case payload[0] == errPacket && n >= 9:
-		return matchError(payload[1:], n)
+	case payload[0] == 10 && size >= 30:
+		return matchVersion(payload[1:], size)
+	case payload[0] == errPacket && size >= 9:
+		return matchError(payload[1:], size)
 	}
 	return protocols.No
 }
@@ -132,19 +132,19 @@ func matchCommand(data []byte) protocols.Match {
 		return protocols.More
 	}
 	// Sequence number 0 begins a command; its first byte is the kind.
-	n := payloadLength(data)
-	if data[3] != 0 || n == 0 {
+	size := payloadLength(data)
+	if data[3] != 0 || size == 0 {
 		return protocols.No
 	}
 	if len(data) < 5 {
 		return protocols.More
 	}
 	kind := kindOf(data[4])
-	if kind.name == "" || n < kind.min || kind.max > 0 && n > kind.max {
+	if kind.name == "" || size < kind.min || kind.max > 0 && size > kind.max {
 		return protocols.No
 	}
 	if kind.text {
-		return matchStatement(data[5:min(len(data), 4+n)], len(data) >= 4+n)
+		return matchStatement(data[5:min(len(data), 4+size)], len(data) >= 4+size)
 	}
 	return protocols.More
 }
@@ -155,7 +155,7 @@ func matchLogin(data []byte) protocols.Match {
 	if len(data) < 4 {
 		return protocols.More
 	}
-	if n := payloadLength(data); data[3] != 1 || n < 32 || n > 4096 {
+	if size := payloadLength(data); data[3] != 1 || size < 32 || size > 4096 {
 		return protocols.No
 	}
 	if len(data) < 32 {
@@ -219,23 +219,23 @@ func syncServer(data []byte) protocols.Match {
 			return protocols.More
 		}
 
-		n, seq := payloadLength(data), data[3]
-		if n == 0 || n > maxSync || seq == 0 || len(data) > 4 && seq == 1 && !beginsReply(data[4], n) {
+		size, seq := payloadLength(data), data[3]
+		if size == 0 || size > maxSync || seq == 0 || len(data) > 4 && seq == 1 && !beginsReply(data[4], size) {
 			return protocols.No
 		}
-		if len(data) < 4+n {
+		if len(data) < 4+size {
 			return protocols.More
 		}
 		// The next packet has the next sequence number.
-		if data = data[4+n:]; len(data) >= 4 && data[3] != seq+1 {
+		if data = data[4+size:]; len(data) >= 4 && data[3] != seq+1 {
 			return protocols.No
 		}
 	}
 	return protocols.Yes
 }
 
-// beginsReply reports whether the first packet of a reply may begin with c and have n bytes: OK, EOF, an error,
-// a request for a file, or a number of columns.
+// beginsReply reports whether the first packet of a reply may begin with c and have n bytes: OK, EOF, an
+// error, a request for a file, or a number of columns.
 func beginsReply(c byte, n int) bool {
 	switch {
 	case c == okPacket:

@@ -121,48 +121,48 @@ func (r *payloadReader) take(n uint64) []byte {
 		r.b, r.bad = nil, true
 		return nil
 	}
-	v := r.b[:n]
+	taken := r.b[:n]
 	r.b = r.b[n:]
-	return v
+	return taken
 }
 
 func (r *payloadReader) u8() byte {
-	if v := r.take(1); v != nil {
-		return v[0]
+	if raw := r.take(1); raw != nil {
+		return raw[0]
 	}
 	return 0
 }
 
 func (r *payloadReader) u16() uint16 {
-	if v := r.take(2); v != nil {
-		return binary.LittleEndian.Uint16(v)
+	if raw := r.take(2); raw != nil {
+		return binary.LittleEndian.Uint16(raw)
 	}
 	return 0
 }
 
 func (r *payloadReader) u32() uint32 {
-	if v := r.take(4); v != nil {
-		return binary.LittleEndian.Uint32(v)
+	if raw := r.take(4); raw != nil {
+		return binary.LittleEndian.Uint32(raw)
 	}
 	return 0
 }
 
 // lenencInt reads a length-encoded integer.
 func (r *payloadReader) lenencInt() uint64 {
-	switch c := r.u8(); c {
+	switch first := r.u8(); first {
 	case 0xfc:
 		return uint64(r.u16())
 	case 0xfd:
-		v := uint64(r.u16())
-		return v | uint64(r.u8())<<16
+		value := uint64(r.u16())
+		return value | uint64(r.u8())<<16
 	case 0xfe:
-		v := uint64(r.u32())
-		return v | uint64(r.u32())<<32
+		value := uint64(r.u32())
+		return value | uint64(r.u32())<<32
 	case 0xfb, 0xff:
 		r.bad = true
 		return 0
 	default:
-		return uint64(c)
+		return uint64(first)
 	}
 }
 
@@ -173,12 +173,12 @@ func (r *payloadReader) lenencString() []byte { return r.take(r.lenencInt()) }
 func (r *payloadReader) nulString() []byte {
 	for i, c := range r.b {
 		if c == 0 {
-			v := r.b[:i]
+			text := r.b[:i]
 			r.b = r.b[i+1:]
-			return v
+			return text
 		}
 	}
-	v := r.b
+	text := r.b
 	r.b = nil
-	return v
+	return text
 }

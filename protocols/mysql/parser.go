@@ -93,24 +93,24 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 // payload returns the first most bytes of the payload of the packet at the front of data, or nil if they have
 // not arrived yet.
 func (p *parser) payload(dir protocols.Dir, data []byte, most int) []byte {
-	n := 4 + min(payloadLength(data), most)
-	if len(data) < n {
-		p.c.Need(dir, n)
+	length := 4 + min(payloadLength(data), most)
+	if len(data) < length {
+		p.c.Need(dir, length)
 		return nil
 	}
-	return data[4:n]
+	return data[4:length]
 }
 
-// finishPacket ends the packet at the front of data: it returns the number of its bytes in data, and skips the
-// others.
+// finishPacket ends the packet at the front of data: it returns the number of its bytes in data, and skips
+// the others.
 func (p *parser) finishPacket(dir protocols.Dir, data []byte) int {
-	n := 4 + payloadLength(data)
-	p.continues[dir] = n == 4+maxPacket
-	if n > len(data) {
-		p.c.Skip(dir, uint64(n-len(data)))
-		n = len(data)
+	length := 4 + payloadLength(data)
+	p.continues[dir] = length == 4+maxPacket
+	if length > len(data) {
+		p.c.Skip(dir, uint64(length-len(data)))
+		length = len(data)
 	}
-	return n
+	return length
 }
 
 // enqueue appends a command to those that wait for their reply.
@@ -132,9 +132,9 @@ func (p *parser) finishCommand(at int64) {
 	cmd.e.Duration = uint64(max(at-cmd.sent, 0))
 	p.repliesLost = false
 	p.emit(cmd.e)
-	n := copy(p.waiting, p.waiting[1:])
-	p.waiting[n] = command{}
-	p.waiting = p.waiting[:n]
+	kept := copy(p.waiting, p.waiting[1:])
+	p.waiting[kept] = command{}
+	p.waiting = p.waiting[:kept]
 	p.reply = reply{}
 }
 

@@ -37,11 +37,11 @@ func (p *parser) readServer(data []byte, at int64) (int, error) {
 	}
 
 	// Rows and columns are read in one call of Parse, since there may be many.
-	for n := 0; ; {
-		size := p.readPacket(data[n:], at)
-		n += size
-		if size == 0 || p.reply.step == firstPacket || len(data)-n < 5 || p.c.Skipping(protocols.Server) > 0 {
-			return n, nil
+	for read := 0; ; {
+		size := p.readPacket(data[read:], at)
+		read += size
+		if size == 0 || p.reply.step == firstPacket || len(data)-read < 5 || p.c.Skipping(protocols.Server) > 0 {
+			return read, nil
 		}
 	}
 }
@@ -73,9 +73,9 @@ func (p *parser) readPacket(data []byte, at int64) int {
 	}
 
 	p.countBytes(data)
-	n := p.finishPacket(protocols.Server, data)
+	length := p.finishPacket(protocols.Server, data)
 	p.readReply(payload, at)
-	return n
+	return length
 }
 
 // countBytes adds the bytes of the packet at the front of b to the command that is being answered.
@@ -104,9 +104,9 @@ func (p *parser) emitLoneError(data []byte) int {
 // readReply reads the payload of a packet of the reply to waiting[0].
 func (p *parser) readReply(payload []byte, at int64) {
 	cmd, reply := &p.waiting[0], &p.reply
-	c := payload[0]
+	first := payload[0]
 	// An error ends the reply at any step. Among definitions it can only be told apart by the step.
-	if c == errPacket && (reply.step != columnPackets || reply.lost) {
+	if first == errPacket && (reply.step != columnPackets || reply.lost) {
 		if len(payload) >= 3 && payload[1] == 0xff && payload[2] == 0xff {
 			return // MariaDB's progress report, not an error
 		}
@@ -175,12 +175,12 @@ func (p *parser) readFirst(cmd *command, payload []byte, at int64) {
 // caches them may ask for none.
 func (p *parser) readCount(cmd *command, payload []byte, at int64) {
 	fields := payloadReader{b: payload}
-	n := fields.lenencInt()
+	count := fields.lenencInt()
 	if cmd.e.Mysql.Columns == 0 {
-		cmd.e.Mysql.Columns = uint32(min(n, 1<<16))
+		cmd.e.Mysql.Columns = uint32(min(count, 1<<16))
 	}
-	p.reply.step, p.reply.left = columnPackets, n
-	if described := len(fields.b) == 0 || fields.u8() != 0; n == 0 || !described {
+	p.reply.step, p.reply.left = columnPackets, count
+	if described := len(fields.b) == 0 || fields.u8() != 0; count == 0 || !described {
 		p.finishColumns(cmd, at)
 	}
 }
@@ -217,8 +217,8 @@ func (p *parser) finishColumns(cmd *command, at int64) {
 	switch reply := &p.reply; {
 	case !p.capabilitiesKnown || p.capabilities&clientDeprecateEOF == 0:
 		if reply.isPrepare && !p.capabilitiesKnown {
-			// It is unknown whether an EOF packet follows. The command is finished without it, and an EOF packet
-			// that does come is skipped.
+			// It is unknown whether an EOF packet follows. The command is finished without it, and an EOF
+			// packet that does come is skipped.
 			reply.left, reply.after = reply.after, 0
 			if reply.left == 0 {
 				p.finishCommand(at)

@@ -17,9 +17,9 @@ func method(sql []byte) string {
 		if scanner.Kind != sqltoken.Word {
 			return ""
 		}
-		for _, m := range statementWords {
-			if scanner.Is(m) {
-				return m
+		for _, word := range statementWords {
+			if scanner.Is(word) {
+				return word
 			}
 		}
 		if text := scanner.Text(); len(text) <= 32 && isLetters(text) {

@@ -2,7 +2,8 @@ package redis
 
 import "tidegate/pipeline/redact"
 
-// A keyPlace is the position of the first key of a command: the index of an argument, or one of the constants.
+// A keyPlace is the position of the first key of a command: the index of an argument, or one of the
+// constants.
 type keyPlace int8
 
 const (
@@ -16,16 +17,16 @@ const (
 // length.
 func (p *parser) addArgument(data []byte, size uint64) {
 	cmd := &p.command
-	i := cmd.index
+	index := cmd.index
 	cmd.index++
 	rc := cmd.e.Redis
 
 	// The name of the command comes first, in one word or two.
-	if i == 0 {
+	if index == 0 {
 		p.setName(data)
 		return
 	}
-	if i == 1 && containers[rc.Command] {
+	if index == 1 && containers[rc.Command] {
 		p.setSubcommand(data)
 		return
 	}
@@ -34,7 +35,7 @@ func (p *parser) addArgument(data []byte, size uint64) {
 	rc.ArgsCount++
 	rc.ArgsBytes += size
 	visible := cmd.secrets.Next(data, cmd.damaged)
-	if p.isKey(data, i) {
+	if p.isKey(data, index) {
 		rc.Key = p.c.Intern(data[:min(len(data), maxKey)])
 	}
 
@@ -93,7 +94,7 @@ func (p *parser) isKey(data []byte, i int64) bool {
 		return true
 	case behindCount:
 		cmd.key = noKey
-		if n, ok := integer(data); ok && n > 0 {
+		if count, ok := integer(data); ok && count > 0 {
 			cmd.key = nextArgument
 		}
 		return false

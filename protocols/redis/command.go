@@ -79,12 +79,12 @@ func (p *parser) countBytes(n int) {
 // are those of a server.
 func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 	cmd := &p.command
-	line, n := protocols.CutLine(data, maxLine)
-	if n == 0 {
+	line, length := protocols.CutLine(data, maxLine)
+	if length == 0 {
 		return 0, p.checkLineLength(data)
 	}
 	if len(line) == 0 {
-		return n, nil // the server ignores empty lines
+		return length, nil // the server ignores empty lines
 	}
 
 	// Not an array: an inline command, or in mid-stream a reply.
@@ -93,14 +93,14 @@ func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 			p.c.Flip()
 			return 0, nil
 		}
-		return p.readInline(line, n, at)
+		return p.readInline(line, length, at)
 	}
 	total, ok := integer(line[1:])
 	if !ok || total > maxElements {
 		return 0, errCommand
 	}
 	if total <= 0 {
-		return n, nil // the server ignores an empty array
+		return length, nil // the server ignores an empty array
 	}
 
 	// In mid-stream an array may be a reply: then the roles were guessed wrong.
@@ -118,14 +118,14 @@ func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 	p.started = true
 	cmd.open, cmd.total = true, total
 	p.startEvent()
-	return n, nil
+	return length, nil
 }
 
 // startEvent creates the event of the command that begins.
 func (p *parser) startEvent() {
-	e := p.c.Event(protocols.Client)
-	e.Redis = pipeline.RedisCommandFromVTPool()
-	p.command.e = e
+	event := p.c.Event(protocols.Client)
+	event.Redis = pipeline.RedisCommandFromVTPool()
+	p.command.e = event
 }
 
 // checkLineLength returns an error if b, a line without its end, is too long for one.
@@ -142,8 +142,8 @@ func (p *parser) readArgument(data []byte) (int, error) {
 	cmd := &p.command
 	switch {
 	case !cmd.inArg:
-		line, n := protocols.CutLine(data, maxLine)
-		if n == 0 {
+		line, length := protocols.CutLine(data, maxLine)
+		if length == 0 {
 			return 0, p.checkLineLength(data)
 		}
 		size, ok := integer(line[min(1, len(line)):])
@@ -153,28 +153,28 @@ func (p *parser) readArgument(data []byte) (int, error) {
 
 		// Usually the whole argument has arrived and is read in place.
 		cmd.inArg, cmd.damaged, cmd.size, cmd.bulk, cmd.arg = true, false, uint64(size), uint64(size), cmd.arg[:0]
-		if rest := data[n:]; uint64(len(rest)) >= cmd.size+2 && rest[size] == '\r' && rest[size+1] == '\n' {
+		if rest := data[length:]; uint64(len(rest)) >= cmd.size+2 && rest[size] == '\r' && rest[size+1] == '\n' {
 			p.addArgument(rest[:size], cmd.size)
 			cmd.inArg, cmd.bulk = false, 0
-			n += int(size) + 2
+			length += int(size) + 2
 		}
-		return n, nil
+		return length, nil
 	case cmd.bulk > 0:
-		n := int(min(cmd.bulk, uint64(len(data))))
-		cmd.bulk -= uint64(n)
+		length := int(min(cmd.bulk, uint64(len(data))))
+		cmd.bulk -= uint64(length)
 		if space := maxKey - len(cmd.arg); space > 0 && !cmd.damaged {
-			cmd.arg = append(cmd.arg, data[:min(n, space)]...)
+			cmd.arg = append(cmd.arg, data[:min(length, space)]...)
 		}
-		return n, nil
+		return length, nil
 	}
 
 	// The argument came in pieces, and only its CR LF is left.
-	n, err := readLineEnd(data)
-	if n > 0 {
+	length, err := readLineEnd(data)
+	if length > 0 {
 		p.addArgument(cmd.arg, cmd.size)
 		cmd.inArg, cmd.damaged = false, false
 	}
-	return n, err
+	return length, err
 }
 
 // readLineEnd reads the CR LF after a bulk string.
@@ -221,21 +221,21 @@ func (p *parser) readInline(line []byte, n int, at int64) (int, error) {
 
 // countWords returns the number of words of an inline command.
 func (p *parser) countWords(line []byte) int {
-	n := 0
+	words := 0
 	buf := p.scratch[:0]
 	for len(line) > 0 {
 		var data []byte
 		if data, line = nextWord(line, buf); data == nil {
 			break
 		}
-		n++
+		words++
 		buf = data[:0]
 	}
-	return n
+	return words
 }
 
-// nextWord appends the first word of line, without its quotes, to buf, and returns it and the rest of line. If
-// there is no word it returns nil.
+// nextWord appends the first word of line, without its quotes, to buf, and returns it and the rest of line.
+// If there is no word it returns nil.
 func nextWord(line, buf []byte) (word, rest []byte) {
 	line = bytes.TrimLeft(line, " \t\r\x00")
 	if len(line) == 0 {

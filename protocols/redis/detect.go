@@ -55,22 +55,22 @@ func header(data []byte, t byte) (rest []byte, n int64, m protocols.Match) {
 	if data[0] != t {
 		return nil, 0, protocols.No
 	}
-	i := 1
-	for i < len(data) && i < 11 && data[i] >= '0' && data[i] <= '9' {
-		n = n*10 + int64(data[i]-'0')
-		i++
+	digits := 1
+	for digits < len(data) && digits < 11 && data[digits] >= '0' && data[digits] <= '9' {
+		n = n*10 + int64(data[digits]-'0')
+		digits++
 	}
 	switch {
-	case i == len(data):
+	case digits == len(data):
 		return nil, 0, protocols.More
-	case i == 1 || n == 0 || data[i] != '\r':
+	case digits == 1 || n == 0 || data[digits] != '\r':
 		return nil, 0, protocols.No
-	case i+1 == len(data):
+	case digits+1 == len(data):
 		return nil, 0, protocols.More
-	case data[i+1] != '\n':
+	case data[digits+1] != '\n':
 		return nil, 0, protocols.No
 	}
-	return data[i+2:], n, protocols.Yes
+	return data[digits+2:], n, protocols.Yes
 }
 
 // knownCommand reports whether b, which detectCommand accepts, has the name of a command of Redis.
@@ -88,18 +88,18 @@ func knownCommand(b []byte) bool {
 	return isCommandName(string(upper(&scratch, rest[:size])))
 }
 
-// detectInline matches a line. It returns More if the first word is a command, since other protocols have such
-// lines too.
+// detectInline matches a line. It returns More if the first word is a command, since other protocols have
+// such lines too.
 func detectInline(data []byte) protocols.Match {
 	data = bytes.TrimLeft(data[:min(len(data), 1<<10)], "\r\n") // the server ignores empty lines
 	line, whole := data, false
-	if i := bytes.IndexByte(data, '\n'); i >= 0 {
-		line, whole = data[:i], true
+	if end := bytes.IndexByte(data, '\n'); end >= 0 {
+		line, whole = data[:end], true
 	}
 	line = bytes.TrimRight(line, "\r")
 	word := line
-	if i := bytes.IndexAny(line, " \t"); i >= 0 {
-		word, whole = line[:i], true
+	if end := bytes.IndexAny(line, " \t"); end >= 0 {
+		word, whole = line[:end], true
 	}
 
 	// No text of a command: too long a word, or control characters.
@@ -130,11 +130,11 @@ func detectReply(data []byte) protocols.Match {
 			return protocols.No
 		}
 		// A line that ends in CR LF.
-		line, n := protocols.CutLine(data, maxLine)
-		if n == 0 {
+		line, length := protocols.CutLine(data, maxLine)
+		if length == 0 {
 			return protocols.More
 		}
-		if len(line) == 0 || data[n-1] != '\n' || n < 2 || data[n-2] != '\r' {
+		if len(line) == 0 || data[length-1] != '\n' || length < 2 || data[length-2] != '\r' {
 			return protocols.No
 		}
 
@@ -149,7 +149,7 @@ func detectReply(data []byte) protocols.Match {
 				return protocols.No // POP3
 			}
 		case '-':
-			if i := bytes.IndexByte(rest, ' '); i >= 0 && errorWord(rest[:i]) {
+			if blank := bytes.IndexByte(rest, ' '); blank >= 0 && errorWord(rest[:blank]) {
 				return protocols.Yes
 			}
 			if !bytes.HasPrefix(rest, []byte("ERR")) {
@@ -164,7 +164,7 @@ func detectReply(data []byte) protocols.Match {
 		default:
 			return protocols.No
 		}
-		if data = data[n:]; len(data) == 0 {
+		if data = data[length:]; len(data) == 0 {
 			return protocols.More
 		}
 	}
@@ -187,8 +187,8 @@ func isReply(data []byte) bool {
 	if len(data) == 0 {
 		return false
 	}
-	line, n := protocols.CutLine(data, maxLine)
-	if n == 0 { // the front of a line
+	line, length := protocols.CutLine(data, maxLine)
+	if length == 0 { // the front of a line
 		if len(data) > maxLine {
 			return false
 		}
@@ -206,7 +206,7 @@ func isReply(data []byte) bool {
 		return len(rest) <= 1
 	case ':', '$', '*', '%', '~', '>', '!', '=':
 		if len(rest) == 0 || string(rest) == "?" || string(rest) == "-" || string(rest) == "+" {
-			return n == 0 || string(rest) == "?"
+			return length == 0 || string(rest) == "?"
 		}
 		_, ok := integer(bytes.TrimPrefix(rest, []byte("+")))
 		return ok
@@ -237,15 +237,15 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 		if match := detectCommand(data[at:]); match == protocols.Yes && knownCommand(data[at:]) || match == protocols.More {
 			return at, match
 		}
-		i := bytes.Index(data[at+1:], []byte("\n*"))
-		if i < 0 {
+		found := bytes.Index(data[at+1:], []byte("\n*"))
+		if found < 0 {
 			break
 		}
-		at += i + 2
+		at += found + 2
 	}
 	// A command may begin with the next byte, or with the last one.
-	if n := len(data); n > 0 && data[n-1] == '\n' {
-		return n, protocols.No
+	if size := len(data); size > 0 && data[size-1] == '\n' {
+		return size, protocols.No
 	}
 	return max(0, len(data)-1), protocols.More
 }

@@ -93,18 +93,18 @@ func (p *parser) resumeReplies() {
 }
 
 // readToken reads a line, or the available part of a bulk string. whole reports that the reply ends with it.
-func (p *parser) readToken(data []byte) (n int, whole bool, err error) {
+func (p *parser) readToken(data []byte) (length int, whole bool, err error) {
 	reply := &p.reply
 	if reply.inBulk {
 		return p.readBulk(data)
 	}
-	line, n := protocols.CutLine(data, maxLine)
-	if n == 0 {
+	line, length := protocols.CutLine(data, maxLine)
+	if length == 0 {
 		return 0, false, p.checkLineLength(data)
 	}
 	if len(line) == 0 {
 		if reply.top == 0 {
-			return n, false, nil
+			return length, false, nil
 		}
 		return 0, false, errReply
 	}
@@ -114,10 +114,10 @@ func (p *parser) readToken(data []byte) (n int, whole bool, err error) {
 		}
 	}
 	if reply.chunks {
-		return p.readChunk(line, n)
+		return p.readChunk(line, length)
 	}
 	whole, err = p.readValue(line)
-	return n, whole, err
+	return length, whole, err
 }
 
 // startReply begins a reply. In mid-stream it flips the connection if the bytes are those of a client, or
@@ -174,11 +174,11 @@ func (p *parser) readValue(line []byte) (whole bool, err error) {
 func (p *parser) readScalar(t byte, rest []byte, outermost bool) (bool, error) {
 	reply := &p.reply
 	if t == ':' {
-		v, ok := integer(bytes.TrimPrefix(rest, []byte("+")))
+		value, ok := integer(bytes.TrimPrefix(rest, []byte("+")))
 		if !ok && len(rest) > 20 {
 			return false, errReply
 		}
-		reply.last = v
+		reply.last = value
 	}
 	if outermost {
 		reply.null = t == '_'
@@ -297,8 +297,8 @@ func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, e
 	return false, nil
 }
 
-// endElement counts a complete value, and closes the aggregates that end with it. It reports whether the reply
-// ends with it.
+// endElement counts a complete value, and closes the aggregates that end with it. It reports whether the
+// reply ends with it.
 func (r *replyReader) endElement() bool {
 	// Each iteration counts one element of the innermost open aggregate. A closed aggregate is itself an
 	// element of the next one.

@@ -48,21 +48,21 @@ func (c *cursor) take(n int) []byte {
 		c.b, c.bad = nil, true
 		return nil
 	}
-	v := c.b[:n]
+	taken := c.b[:n]
 	c.b = c.b[n:]
-	return v
+	return taken
 }
 
 func (c *cursor) u8() int {
-	if v := c.take(1); v != nil {
-		return int(v[0])
+	if raw := c.take(1); raw != nil {
+		return int(raw[0])
 	}
 	return 0
 }
 
 func (c *cursor) u16() int {
-	if v := c.take(2); v != nil {
-		return int(binary.BigEndian.Uint16(v))
+	if raw := c.take(2); raw != nil {
+		return int(binary.BigEndian.Uint16(raw))
 	}
 	return 0
 }
@@ -72,13 +72,14 @@ func (c *cursor) u24() int { return c.u8()<<16 | c.u16() }
 // grease reports whether v is a GREASE value, which receivers must ignore (RFC 8701).
 func grease(v int) bool { return v&0x0f0f == 0x0a0a && v>>8 == v&0xff }
 
-// ja3 is the input of the hashes JA3 and JA3S: numbers, separated by - within a field and by , between fields.
+// ja3 is the input of the hashes JA3 and JA3S: numbers, separated by - within a field and by , between
+// fields.
 type ja3 struct {
 	text []byte
 }
 
 func (j *ja3) number(v int) {
-	if n := len(j.text); n > 0 && j.text[n-1] != ',' {
+	if length := len(j.text); length > 0 && j.text[length-1] != ',' {
 		j.text = append(j.text, '-')
 	}
 	j.text = strconv.AppendInt(j.text, int64(v), 10)
@@ -89,8 +90,8 @@ func (j *ja3) field() { j.text = append(j.text, ',') }
 // numbers16 writes a list of 16-bit numbers, without GREASE.
 func (j *ja3) numbers16(b []byte) {
 	for ; len(b) >= 2; b = b[2:] {
-		if v := int(binary.BigEndian.Uint16(b)); !grease(v) {
-			j.number(v)
+		if value := int(binary.BigEndian.Uint16(b)); !grease(value) {
+			j.number(value)
 		}
 	}
 }
@@ -130,15 +131,15 @@ func readClientHello(b, text []byte) (hello, []byte) {
 	hashed.field()
 	hashed.numbers16(groups)
 	hashed.field()
-	for _, f := range formats {
-		hashed.number(int(f))
+	for _, format := range formats {
+		hashed.number(int(format))
 	}
 	hello.hash = md5.Sum(hashed.text)
 	return hello, hashed.text
 }
 
-// readServerHello parses the body of a ServerHello. In drafts of TLS 1.3 before the 22nd it has no session and
-// no compression method. text is a buffer for JA3S, which is returned for reuse.
+// readServerHello parses the body of a ServerHello. In drafts of TLS 1.3 before the 22nd it has no session
+// and no compression method. text is a buffer for JA3S, which is returned for reuse.
 func readServerHello(b, text []byte) (hello, []byte) {
 	fields := cursor{b: b}
 	hello := hello{legacy: uint16(fields.u16())}
@@ -179,13 +180,13 @@ func (h *hello) extensions(fields *cursor, hashed *ja3, f func(typ int, ext curs
 	}
 	// The length of all extensions may exceed the message if that was cut.
 	all := cursor{b: fields.b[min(2, len(fields.b)):]}
-	if n := fields.u16(); n < len(all.b) {
-		all.b = all.b[:n]
+	if size := fields.u16(); size < len(all.b) {
+		all.b = all.b[:size]
 	}
 	for len(all.b) >= 4 {
 		typ := all.u16()
-		if n := all.u16(); n <= len(all.b) {
-			f(typ, cursor{b: all.take(n)})
+		if size := all.u16(); size <= len(all.b) {
+			f(typ, cursor{b: all.take(size)})
 		} else {
 			all.b = nil
 		}
@@ -218,8 +219,10 @@ func highest(list []byte, v uint16) uint16 {
 		return int(v) << 8
 	}
 	for ; len(list) >= 2; list = list[2:] {
-		if o := binary.BigEndian.Uint16(list); !grease(int(o)) && (o>>8 == 3 || o>>8 == 0x7f) && rank(o) > rank(best) {
-			best = o
+		offered := binary.BigEndian.Uint16(list)
+		known := offered>>8 == 3 || offered>>8 == 0x7f // final versions and drafts of TLS 1.3
+		if known && !grease(int(offered)) && rank(offered) > rank(best) {
+			best = offered
 		}
 	}
 	if best == 0 {
@@ -253,12 +256,12 @@ func isTLS13(v uint16) bool { return v == 0x0304 || v>>8 == 0x7f }
 
 // protocolNames appends the names of an ALPN list.
 func protocolNames(dst []string, list []byte) []string {
-	for c := (cursor{b: list}); len(c.b) > 0 && len(dst) < maxProtocols; {
-		name := c.take(c.u8())
-		if c.bad {
+	for names := (cursor{b: list}); len(names.b) > 0 && len(dst) < maxProtocols; {
+		name := names.take(names.u8())
+		if names.bad {
 			break
 		}
-		if n := len(name); n > 0 && !grease(n<<8|n) {
+		if length := len(name); length > 0 && !grease(length<<8|length) {
 			dst = append(dst, printable(name))
 		}
 	}

@@ -21,11 +21,11 @@ var moreCiphers = map[uint16]string{
 
 // cipherName returns IANA's name of a cipher suite, or its number in hex.
 func cipherName(id uint16) string {
-	if s, ok := moreCiphers[id]; ok {
-		return s
+	if name, ok := moreCiphers[id]; ok {
+		return name
 	}
-	if s := tls.CipherSuiteName(id); !strings.HasPrefix(s, "0x") {
-		return s
+	if name := tls.CipherSuiteName(id); !strings.HasPrefix(name, "0x") {
+		return name
 	}
 	return fmt.Sprintf("0x%04x", id)
 }

@@ -46,49 +46,49 @@ type parser struct {
 
 // Reset begins a connection.
 func (p *parser) Reset(conn *protocols.Conn) {
-	for d := range p.sides {
-		data := p.sides[d].message[:0]
+	for dir := range p.sides {
+		data := p.sides[dir].message[:0]
 		if cap(data) > 8<<10 {
 			data = nil
 		}
-		p.sides[d] = sideReader{message: data}
+		p.sides[dir] = sideReader{message: data}
 	}
 	*p = parser{c: conn, sides: p.sides, offeredSession: p.offeredSession[:0], text: p.text[:0]}
 }
 
 // Parse reads one record.
 func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
-	match, n := matchRecord(data)
+	match, length := matchRecord(data)
 	switch {
 	case match == protocols.No:
 		return 0, errRecord
 	case match == protocols.More:
 		p.c.Need(dir, recordHeader)
 		return 0, nil
-	case len(data) < recordHeader+n:
-		p.c.Need(dir, recordHeader+n)
+	case len(data) < recordHeader+length:
+		p.c.Need(dir, recordHeader+length)
 		return 0, nil
 	}
 
 	// A hello of the other side means that the roles were guessed wrong.
-	body := data[recordHeader : recordHeader+n]
+	body := data[recordHeader : recordHeader+length]
 	otherSide := data[0] == recordHandshake && (body[0] == clientHello) != (dir == protocols.Client)
-	if p.event == nil && otherSide && matchHello(data, body, n) == protocols.Yes {
+	if p.event == nil && otherSide && matchHello(data, body, length) == protocols.Yes {
 		p.c.Flip()
 		return 0, nil
 	}
 	if p.records++; p.records > maxRecords {
 		p.c.Count("no_handshake")
 		p.finishHandshake()
-		return recordHeader + n, nil
+		return recordHeader + length, nil
 	}
 	if p.event == nil && data[0] != recordHandshake && data[0] != recordAlert {
-		return recordHeader + n, nil // in mid-stream, after the handshake
+		return recordHeader + length, nil // in mid-stream, after the handshake
 	}
 	p.lastAt = at
-	p.countBytes(dir, recordHeader+n)
+	p.countBytes(dir, recordHeader+length)
 	p.readRecord(dir, data[0], body)
-	return recordHeader + n, nil
+	return recordHeader + length, nil
 }
 
 // countBytes adds the bytes of a record to the event. The first record creates the event.
@@ -160,13 +160,13 @@ func (p *parser) readAlert(body []byte) {
 // The front of an incomplete message is kept in side.message. A message that is too long is skipped.
 func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 	side := &p.sides[dir]
-	// Invariant: the part of the current message before data is in side.message, or it is too long and side.skip
-	// bytes of it are still to be skipped.
+	// Invariant: the part of the current message before data is in side.message, or it is too long and
+	// side.skip bytes of it are still to be skipped.
 	for len(data) > 0 {
 		if side.skip > 0 {
-			n := min(side.skip, len(data))
-			side.skip -= n
-			data = data[n:]
+			taken := min(side.skip, len(data))
+			side.skip -= taken
+			data = data[taken:]
 			continue
 		}
 
@@ -176,9 +176,9 @@ func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 			message = side.message
 		}
 		if len(message) < 4 {
-			n := min(4-len(side.message), len(data))
-			side.message = append(side.message, data[:n]...)
-			data = data[n:]
+			taken := min(4-len(side.message), len(data))
+			side.message = append(side.message, data[:taken]...)
+			data = data[taken:]
 			continue
 		}
 
@@ -192,9 +192,9 @@ func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 			p.readMessage(dir, data[0], data[4:size])
 			data = data[size:]
 		default:
-			n := min(size-len(side.message), len(data))
-			side.message = append(side.message, data[:n]...)
-			data = data[n:]
+			taken := min(size-len(side.message), len(data))
+			side.message = append(side.message, data[:taken]...)
+			data = data[taken:]
 			if len(side.message) == size {
 				p.readMessage(dir, side.message[0], side.message[4:])
 				side.message = side.message[:0]
@@ -257,11 +257,11 @@ func (p *parser) setServerHello(b []byte) {
 		return
 	}
 	if bytes.Equal(hello.random, helloRetryRandom) {
-		// A HelloRetryRequest of TLS 1.3: both sides send their hello again, and a ChangeCipherSpec seen before
-		// has no meaning.
+		// A HelloRetryRequest of TLS 1.3: both sides send their hello again, and a ChangeCipherSpec seen
+		// before has no meaning.
 		p.version = hello.version
-		for d := range p.sides {
-			p.sides[d].encrypted, p.sides[d].finished = false, false
+		for dir := range p.sides {
+			p.sides[dir].encrypted, p.sides[dir].finished = false, false
 		}
 		return
 	}
@@ -276,8 +276,8 @@ func (p *parser) setServerHello(b []byte) {
 	}
 	if p.tls13() {
 		body.Resumed = hello.preShared
-		for d := range p.sides {
-			p.sides[d].encrypted = true
+		for dir := range p.sides {
+			p.sides[dir].encrypted = true
 		}
 		return
 	}
@@ -312,8 +312,8 @@ func (p *parser) setCertificate(data []byte) {
 		body.ServerNotAfter = cert.NotAfter.UnixNano()
 	}
 	body.ServerNames = body.ServerNames[:0]
-	for _, n := range cert.DNSNames[:min(len(cert.DNSNames), maxNames)] {
-		body.ServerNames = append(body.ServerNames, printable([]byte(n)))
+	for _, name := range cert.DNSNames[:min(len(cert.DNSNames), maxNames)] {
+		body.ServerNames = append(body.ServerNames, printable([]byte(name)))
 	}
 	for _, ip := range cert.IPAddresses[:min(len(cert.IPAddresses), maxNames)] {
 		body.ServerNames = append(body.ServerNames, ip.String())

@@ -61,16 +61,16 @@ const (
 // detect recognises a connection by a hello of either side, or by an alert. A hello may be split into very
 // short records.
 func detect(_ protocols.Dir, data []byte) protocols.Match {
-	match, n := matchRecord(data)
+	match, length := matchRecord(data)
 	if match != protocols.Yes {
 		return match
 	}
 	body := data[recordHeader:]
 	switch data[0] {
 	case recordHandshake:
-		return matchHello(data, body, n)
+		return matchHello(data, body, length)
 	case recordAlert:
-		return matchAlert(body, n)
+		return matchAlert(body, length)
 	}
 	return protocols.No
 }
@@ -85,15 +85,16 @@ func matchRecord(data []byte) (protocols.Match, int) {
 	case len(data) < recordHeader:
 		return protocols.More, 0
 	}
-	n := int(binary.BigEndian.Uint16(data[3:]))
-	if n > maxRecord || n == 0 && data[0] != recordData {
+	length := int(binary.BigEndian.Uint16(data[3:]))
+	if length > maxRecord || length == 0 && data[0] != recordData {
 		return protocols.No, 0
 	}
-	return protocols.Yes, n
+	return protocols.Yes, length
 }
 
-// matchHello matches the front of a hello: type, length, version. data is a record, body its body as far as it
-// has arrived, n the length of the body. If the record is too short for the front, a second one must follow.
+// matchHello matches the front of a hello: type, length, version. data is a record, body its body as far as
+// it has arrived, n the length of the body. If the record is too short for the front, a second one must
+// follow.
 func matchHello(data, body []byte, n int) protocols.Match {
 	if len(body) > 0 && body[0] != clientHello && body[0] != serverHello {
 		return protocols.No
@@ -139,7 +140,7 @@ func matchAlert(body []byte, n int) protocols.Match {
 // resync finds the next record. It must be followed by the front of another record, or by the end of data.
 func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
 	for i := range data {
-		match, n := matchRecord(data[i:])
+		match, length := matchRecord(data[i:])
 		switch {
 		case match == protocols.No:
 			continue
@@ -147,10 +148,10 @@ func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
 			return i, match
 		}
 		rest := data[i:]
-		if len(rest) < recordHeader+n {
+		if len(rest) < recordHeader+length {
 			return i, protocols.More
 		}
-		if next, _ := matchRecord(rest[recordHeader+n:]); next != protocols.No {
+		if next, _ := matchRecord(rest[recordHeader+length:]); next != protocols.No {
 			return i, protocols.Yes
 		}
 	}
