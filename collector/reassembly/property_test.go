@@ -71,8 +71,8 @@ func TestAnySplitInAnyOrder(t *testing.T) {
 	}
 }
 
-// dropClientAcks removes the acknowledgements of direction 0, the client. Otherwise a segment of each direction could
-// acknowledge the other one, and both would wait.
+// dropClientAcks removes the acknowledgements of direction 0, the client. Otherwise a segment of each
+// direction could acknowledge the other one, and both would wait.
 func dropClientAcks(list []randomSegment) {
 	for i := range list {
 		if list[i].dir == 0 {

@@ -174,9 +174,9 @@ func (r *deliveredBytes) record(off int64, data []byte) {
 }
 
 // giveUp reports the next n bytes of dir as a gap and moves next behind them.
-func (c *Conn) giveUp(d Dir, n int64, why GapReason) {
-	half := &c.half[d]
-	c.handler.Gap(d, int(n), why)
+func (c *Conn) giveUp(dir Dir, n int64, why GapReason) {
+	half := &c.half[dir]
+	c.handler.Gap(dir, int(n), why)
 	half.next += n
 	half.top = max(half.top, half.next)
 	half.delivered.tailLen = 0 // the tail must end at next

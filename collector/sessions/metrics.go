@@ -48,8 +48,13 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 			"Panics while a packet was handled. After a panic the worker has an empty session table."),
 		closed: map[string]counter{}, pendingSessions: map[decision]counter{},
 	}
+	m.makeLabelled(factory)
+	return m
+}
 
-	// The counters of each label value are made here, so that they start at 0 and the hot path looks none up.
+// makeLabelled makes the counters of each label value, so that they start at 0 and the hot path looks none
+// up.
+func (m *tableMetrics) makeLabelled(factory metrics.Factory) {
 	packets := factory.CounterVec("tidegate_sessions_packets_total", "Packets handled, by result.", "result")
 	for result, name := range resultNames {
 		m.packets[result] = packets.WithLabelValues(name)
@@ -91,7 +96,6 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 	for _, why := range decisions {
 		m.pendingSessions[why] = pending.WithLabelValues(string(why))
 	}
-	return m
 }
 
 // packetCounts holds the counts of a Table since the last call of flushCounters.

@@ -43,14 +43,14 @@ func parseHeader(data []byte) (*Header, error) {
 		return nil, errHeader
 	}
 
-	// Read the numbers. A missing or too large one sets bad; the later ones are then of no use.
+	// Read the numbers. A missing or too large one sets malformed; the later ones are then of no use.
 	header := &Header{Epoch: binary.LittleEndian.Uint64(data)}
 	data = data[8:]
-	bad := false
+	malformed := false
 	next := func(limit uint64) uint64 {
 		value, size := binary.Uvarint(data)
 		if size <= 0 || value > limit {
-			bad = true
+			malformed = true
 			return 0
 		}
 		data = data[size:]
@@ -62,7 +62,7 @@ func parseHeader(data []byte) (*Header, error) {
 	for range next(maxCounts) {
 		header.Counts = append(header.Counts, uint32(next(1<<32-1)))
 	}
-	if bad || len(data) > 0 {
+	if malformed || len(data) > 0 {
 		return nil, errHeader
 	}
 	return header, nil

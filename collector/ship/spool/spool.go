@@ -200,7 +200,7 @@ func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int6
 	scanner := frame.NewScanner(seg.file, seg.size)
 	var header *Header
 	var batchOffset int64 // offset at which the payload of header's batch must begin
-	lost := func() {
+	reportLost := func() {
 		if header != nil {
 			visit(header, Ref{}, false)
 			header = nil
@@ -214,7 +214,7 @@ func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int6
 			header = nil
 			continue
 		case found.Kind == kindHeader && found.Complete:
-			lost()
+			reportLost()
 			payload, err := found.Read(seg.file)
 			if err == nil {
 				header, err = parseHeader(payload)
@@ -225,13 +225,13 @@ func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int6
 			}
 			reason = err
 		default:
-			lost()
+			reportLost()
 		}
 		if found.Complete {
 			unreadable += frame.HeadSize + int64(found.Length)
 		}
 	}
-	lost()
+	reportLost()
 	return unreadable + scanner.Skipped(), reason
 }
 
