@@ -1,5 +1,5 @@
 // Command tidegate-clickhouse is the embedded ClickHouse: it loads libchdb and runs it as a server until that
-// server is asked to stop. Only tidegate starts it (pipeline/embedded).
+// server stops. Only tidegate starts it (pipeline/embedded).
 //
 // It is a program of its own because a process that loads a C++ library needs the dynamic loader and glibc.
 // The binary tidegate is static, so that it also runs in an image FROM scratch.

@@ -56,7 +56,7 @@ type Config struct {
 	Alerts     alerts.Config     `yaml:"alerts"`
 }
 
-// metricsConfig says where a process serves its metrics.
+// metricsConfig configures the server of the metrics.
 type metricsConfig struct {
 	// Address, host:port, of /metrics, /healthz, /readyz and /debug/pprof; empty: none.
 	Listen string `yaml:"listen"`

@@ -130,7 +130,8 @@ func (p *process) playDemo(ctx context.Context) error {
 		}
 	}
 
-	// The log source has a registry of its own: its metrics would be added to those of the host's logs.
+	// The log source has a registry of its own, so that its metrics are not added to those of the host's
+	// logs.
 	cfg := p.cfg.Logs
 	cfg.Enabled, cfg.DockerDataRoot, cfg.Files, cfg.StartAt = true, shop.root, nil, "beginning"
 	source := logs.New(cfg, shop, p.identity, p.log, prometheus.NewRegistry())
@@ -172,7 +173,7 @@ func (p *process) playDemoPackets(ctx context.Context, shop demoContainers, star
 		return fmt.Errorf("read the demo: %w", err)
 	}
 
-	// Metrics of the demo are not added to those of the host's traffic.
+	// The metrics of the demo are not added to those of the host's traffic either.
 	producer := p.shipper.Packets("demo")
 	defer producer.Close()
 	table := sessions.New(p.cfg.Sessions, sessions.Deps{

@@ -37,6 +37,7 @@ type diagnosis struct {
 // length.
 const maxDetail = 2000
 
+// doctorCommand returns the command `tidegate doctor`.
 func doctorCommand() *cobra.Command {
 	var flags configFlags
 	var output string
@@ -93,7 +94,7 @@ func printReport(out io.Writer, report []diagnosis, output string) error {
 // pass returns the diagnosis ok.
 func pass(what, detail string) diagnosis { return diagnosis{what, "ok", detail, ""} }
 
-// warning returns the diagnosis warn: tidegate runs, and detail says what is lost.
+// warning returns the diagnosis warn: tidegate runs, and detail names what is lost.
 func warning(what, detail, remedy string) diagnosis { return diagnosis{what, "warn", detail, remedy} }
 
 // failure returns the diagnosis fail: something that is configured cannot work.

@@ -31,6 +31,7 @@ type component struct {
 	stopHook func(ctx context.Context) error // nil: cancelling the context is enough
 }
 
+// newLifecycle returns a lifecycle without components.
 func newLifecycle(log *slog.Logger) *lifecycle {
 	return &lifecycle{log: log, failed: make(chan error, 1)}
 }
@@ -98,8 +99,8 @@ func (l *lifecycle) stopAll(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// stop stops one component. It waits until the deadline of ctx, but at least for stopGrace. It returns then
-// even if the stop hook ignores its context.
+// stop stops one component. It waits for the component until the deadline of ctx, and for stopGrace at least.
+// After that it returns an error, even if the stop hook still runs.
 func (c *component) stop(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < stopGrace || ctx.Err() != nil {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)

@@ -125,6 +125,7 @@ func (f *serviceFlags) loadConfig() (Config, error) {
 	})
 }
 
+// versionCommand returns the command `tidegate version`.
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "print the version", Args: cobra.NoArgs,

@@ -23,6 +23,7 @@ var queryFormats = map[string]string{
 	"vertical": "Vertical",
 }
 
+// queryCommand returns the command `tidegate query`.
 func queryCommand() *cobra.Command {
 	var flags configFlags
 	var format string

@@ -27,6 +27,7 @@ import (
 	"tidegate/protocols/all"
 )
 
+// replayCommand returns the command `tidegate replay`.
 func replayCommand() *cobra.Command {
 	var job replay
 	var output, rulesDir string

@@ -11,6 +11,7 @@ import (
 	"tidegate/detectors/rules"
 )
 
+// rulesCommand returns the command `tidegate rules`.
 func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "rules", Short: "check and test detection rules", Args: cobra.NoArgs,

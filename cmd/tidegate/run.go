@@ -63,6 +63,7 @@ func parseRoles(names []string) (role, error) {
 	return roles, nil
 }
 
+// runCommand returns the command `tidegate run`.
 func runCommand() *cobra.Command {
 	var flags serviceFlags
 	var opt options
@@ -96,6 +97,7 @@ Ends:     on SIGINT or SIGTERM, in order, within 10 s, and prints the totals. A 
 	return cmd
 }
 
+// collectCommand returns the command `tidegate collect`.
 func collectCommand() *cobra.Command {
 	return roleCommand(roleCollector, &cobra.Command{
 		Use:   "collect",
@@ -113,6 +115,7 @@ Ends:     on SIGINT or SIGTERM, within 10 s, and prints how many events were rea
 	})
 }
 
+// analyzeCommand returns the command `tidegate analyze`.
 func analyzeCommand() *cobra.Command {
 	return roleCommand(roleEngine, &cobra.Command{
 		Use:   "analyze",
@@ -129,6 +132,7 @@ Ends:     on SIGINT or SIGTERM, after the block at hand, within 10 s, and prints
 	})
 }
 
+// publishCommand returns the command `tidegate publish`.
 func publishCommand() *cobra.Command {
 	return roleCommand(rolePublisher, &cobra.Command{
 		Use:   "publish",
@@ -161,7 +165,8 @@ type options struct {
 	forTime     time.Duration // stop after this time; 0: on a signal
 }
 
-// A process holds the components of a running process. A component that its roles do not include is nil.
+// A process holds the configuration and the components of this process. A component that its roles do not
+// include is nil.
 type process struct {
 	cfg       *Config
 	log       *slog.Logger
@@ -272,7 +277,8 @@ func (p *process) startRoles(ctx context.Context, roles role, opt options) error
 	return nil
 }
 
-// prepareStart creates the data folder, checks the destinations of alerts and loads the detectors.
+// prepareStart creates the data folder, adds the feed of the demo, checks the destinations of alerts and
+// loads the detectors.
 func (p *process) prepareStart(roles role, opt options) error {
 	if err := os.MkdirAll(p.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("create the data folder: %w", err)

