@@ -28,8 +28,8 @@ type pendingValue struct {
 // dataset only.
 var ErrNoDataset = errors.New("event.dataset is missing, and no field belongs to one dataset only")
 
-// Set writes v to the field, as Field.Set does. The fields of one event belong to one dataset.
-func (b *Builder) Set(field *Field, v any) error {
+// Set writes value to the field, as Field.Set does. The fields of one event belong to one dataset.
+func (b *Builder) Set(field *Field, value any) error {
 	if field.Body != Dataset_DATASET_NONE {
 		if b.body != Dataset_DATASET_NONE && b.body != field.Body {
 			return fmt.Errorf("is a field of %s, but the event has fields of %s", field.Body.Name(), b.body.Name())
@@ -37,10 +37,10 @@ func (b *Builder) Set(field *Field, v any) error {
 		b.body = field.Body
 	}
 	if field.hasSeveralPaths() {
-		b.pending = append(b.pending, pendingValue{field, v})
+		b.pending = append(b.pending, pendingValue{field, value})
 		return nil
 	}
-	return field.Set(&b.event, v)
+	return field.Set(&b.event, value)
 }
 
 // Event returns the event. If event.dataset is not set, the dataset is that of the fields.
@@ -71,10 +71,10 @@ func (b *Builder) Event() (*Event, error) {
 // FromMap returns the event with the values of m. Its keys are field names, dotted or nested, as in the
 // output of AppendJSON. Fields that are computed from others (network.type) are ignored. The error names
 // every invalid field.
-func FromMap(m map[string]any) (*Event, error) {
+func FromMap(object map[string]any) (*Event, error) {
 	var builder Builder
 	var errs []error
-	builder.setTree(m, "", &errs)
+	builder.setTree(object, "", &errs)
 	event, err := builder.Event()
 	if err = errors.Join(append(errs, err)...); err != nil {
 		return nil, err
@@ -93,13 +93,13 @@ func FromJSON(object []byte) (*Event, error) {
 	return FromMap(m)
 }
 
-// setTree sets the fields below prefix. A mapping in m is either the value of a field (container.labels) or
-// holds fields with a longer prefix.
-func (b *Builder) setTree(m map[string]any, prefix string, errs *[]error) {
-	for _, key := range slices.Sorted(maps.Keys(m)) {
+// setTree sets the fields below prefix. A mapping in object is either the value of a field (container.labels)
+// or holds fields with a longer prefix.
+func (b *Builder) setTree(object map[string]any, prefix string, errs *[]error) {
+	for _, key := range slices.Sorted(maps.Keys(object)) {
 		name := prefix + key
 		field := Lookup(name)
-		if nested, ok := m[key].(map[string]any); ok && field == nil {
+		if nested, ok := object[key].(map[string]any); ok && field == nil {
 			b.setTree(nested, name+".", errs)
 			continue
 		}
@@ -107,7 +107,7 @@ func (b *Builder) setTree(m map[string]any, prefix string, errs *[]error) {
 			*errs = append(*errs, fmt.Errorf("%s: unknown field", name))
 			continue
 		}
-		if err := b.Set(field, m[key]); err != nil && !errors.Is(err, ErrComputed) {
+		if err := b.Set(field, object[key]); err != nil && !errors.Is(err, ErrComputed) {
 			*errs = append(*errs, fmt.Errorf("%s: %w", name, err))
 		}
 	}

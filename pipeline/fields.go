@@ -81,11 +81,11 @@ func (f *Field) Has(event *Event) bool {
 func Lookup(name string) *Field { return fieldsByName[name] }
 
 var fieldsByName = func() map[string]*Field {
-	m := make(map[string]*Field, len(Fields))
+	byName := make(map[string]*Field, len(Fields))
 	for i := range Fields {
-		m[Fields[i].Name] = &Fields[i]
+		byName[Fields[i].Name] = &Fields[i]
 	}
-	return m
+	return byName
 }()
 
 // withDefaults sets Path and Column.Name in the rows that leave them out.

@@ -24,8 +24,8 @@ func (e *TypeError) Error() string { return "expected " + e.Want + ", got " + e.
 // ErrComputed is returned by Field.Set for a field that is not stored in an event but computed.
 var ErrComputed = errors.New("is computed from other fields and cannot be set")
 
-// Set writes v to the field in event and creates the messages on the path to it. It accepts the results of
-// YAML and JSON decoders, and the forms of AppendJSON:
+// Set writes value to the field in event and creates the messages on the path to it. It accepts the results
+// of YAML and JSON decoders, and the forms of AppendJSON:
 //
 //	text          string; of an enumeration (event.dataset, event.outcome, …) one of its names
 //	number        any integer type; a float64 or json.Number without a fraction
@@ -38,12 +38,12 @@ var ErrComputed = errors.New("is computed from other fields and cannot be set")
 //
 // A field that exists in several bodies (user.name) is written to the body of the event's dataset, so
 // event.dataset must be set first. Set is for tests, fixtures and replays: it uses reflection and is slow.
-func (f *Field) Set(event *Event, v any) error {
+func (f *Field) Set(event *Event, value any) error {
 	if f.Path == "" {
 		return ErrComputed
 	}
 	names := strings.Split(f.pathIn(event), ".")
-	return f.setPath(event.ProtoReflect(), names, v)
+	return f.setPath(event.ProtoReflect(), names, value)
 }
 
 // pathIn returns the path of the field in event. If the row has several paths, separated by spaces, pathIn
@@ -132,9 +132,9 @@ func fieldByName(message protoreflect.Message, name string) protoreflect.FieldDe
 
 // setLabels replaces the elements of list by the labels of v. Labels of a map are sorted by key, because maps
 // have no order.
-func setLabels(list protoreflect.List, v any) error {
+func setLabels(list protoreflect.List, value any) error {
 	var labels []*Label
-	switch v := v.(type) {
+	switch v := value.(type) {
 	case []*Label:
 		labels = v
 	case map[string]string:
@@ -152,7 +152,7 @@ func setLabels(list protoreflect.List, v any) error {
 	default:
 		return &TypeError{"a mapping of labels", kindOf(v)}
 	}
-	if _, ordered := v.([]*Label); !ordered {
+	if _, ordered := value.([]*Label); !ordered {
 		slices.SortFunc(labels, func(a, b *Label) int { return strings.Compare(a.Key, b.Key) })
 	}
 	list.Truncate(0)
@@ -163,8 +163,8 @@ func setLabels(list protoreflect.List, v any) error {
 }
 
 // listOf returns the elements of v if v is a list, else v as the only element.
-func listOf(v any) []any {
-	switch v := v.(type) {
+func listOf(value any) []any {
+	switch v := value.(type) {
 	case []any:
 		return v
 	case []string:
@@ -172,7 +172,7 @@ func listOf(v any) []any {
 	case []int64:
 		return toAny(v)
 	}
-	return []any{v}
+	return []any{value}
 }
 
 func toAny[T any](list []T) []any {
@@ -183,91 +183,91 @@ func toAny[T any](list []T) []any {
 	return out
 }
 
-// scalar converts v to the type of fd.
-func (f *Field) scalar(fd protoreflect.FieldDescriptor, v any) (protoreflect.Value, error) {
+// scalar converts value to the type of fd.
+func (f *Field) scalar(fd protoreflect.FieldDescriptor, value any) (protoreflect.Value, error) {
 	switch {
 	case f.Time != nil:
-		ns, err := parseTime(v)
+		ns, err := parseTime(value)
 		return protoreflect.ValueOfInt64(ns), err
 	case f.IP != nil, f.Raw != nil:
-		b, err := f.parseBytes(v)
+		b, err := f.parseBytes(value)
 		return protoreflect.ValueOfBytes(b), err
 	}
 	switch fd.Kind() {
 	case protoreflect.StringKind:
-		s, ok := v.(string)
+		text, ok := value.(string)
 		if !ok {
-			return protoreflect.Value{}, &TypeError{"text", kindOf(v)}
+			return protoreflect.Value{}, &TypeError{"text", kindOf(value)}
 		}
-		return protoreflect.ValueOfString(s), nil
+		return protoreflect.ValueOfString(text), nil
 	case protoreflect.BoolKind:
-		b, ok := v.(bool)
+		flag, ok := value.(bool)
 		if !ok {
-			return protoreflect.Value{}, &TypeError{"true or false", kindOf(v)}
+			return protoreflect.Value{}, &TypeError{"true or false", kindOf(value)}
 		}
-		return protoreflect.ValueOfBool(b), nil
+		return protoreflect.ValueOfBool(flag), nil
 	case protoreflect.EnumKind:
-		return enumValue(fd.Enum(), v)
+		return enumValue(fd.Enum(), value)
 	}
-	n, err := wholeNumber(v)
+	number, err := wholeNumber(value)
 	if err != nil {
 		return protoreflect.Value{}, err
 	}
-	return integerValue(fd.Kind(), n)
+	return integerValue(fd.Kind(), number)
 }
 
-func parseTime(v any) (int64, error) {
-	if t, ok := v.(time.Time); ok {
+func parseTime(value any) (int64, error) {
+	if t, ok := value.(time.Time); ok {
 		return t.UnixNano(), nil
 	}
-	s, ok := v.(string)
+	text, ok := value.(string)
 	if !ok {
-		return 0, &TypeError{"a time as 2006-01-02T15:04:05Z", kindOf(v)}
+		return 0, &TypeError{"a time as 2006-01-02T15:04:05Z", kindOf(value)}
 	}
-	t, err := time.Parse(time.RFC3339Nano, s)
+	parsed, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return 0, fmt.Errorf("not a time as 2006-01-02T15:04:05Z: %q", s)
+		return 0, fmt.Errorf("not a time as 2006-01-02T15:04:05Z: %q", text)
 	}
-	return t.UnixNano(), nil
+	return parsed.UnixNano(), nil
 }
 
 // parseBytes reads the text form of an address, a UUID or a community ID.
-func (f *Field) parseBytes(v any) ([]byte, error) {
-	s, ok := v.(string)
+func (f *Field) parseBytes(value any) ([]byte, error) {
+	text, ok := value.(string)
 	switch {
 	case !ok && f.IP != nil:
-		return nil, &TypeError{"an address", kindOf(v)}
+		return nil, &TypeError{"an address", kindOf(value)}
 	case !ok:
-		return nil, &TypeError{"text", kindOf(v)}
+		return nil, &TypeError{"text", kindOf(value)}
 	case f.IP != nil:
-		addr, err := netip.ParseAddr(s)
+		addr, err := netip.ParseAddr(text)
 		if err != nil {
-			return nil, fmt.Errorf("not an address: %q", s)
+			return nil, fmt.Errorf("not an address: %q", text)
 		}
 		return addr.Unmap().AsSlice(), nil
 	}
-	if rest, ok := strings.CutPrefix(s, "1:"); ok {
+	if rest, ok := strings.CutPrefix(text, "1:"); ok {
 		data, err := base64.StdEncoding.DecodeString(rest)
 		if err != nil || len(data) != 20 {
-			return nil, fmt.Errorf("not a community ID: %q", s)
+			return nil, fmt.Errorf("not a community ID: %q", text)
 		}
 		return data, nil
 	}
-	id, err := uuid.Parse(s)
+	id, err := uuid.Parse(text)
 	if err != nil {
-		return nil, fmt.Errorf("not a UUID: %q", s)
+		return nil, fmt.Errorf("not a UUID: %q", text)
 	}
 	return id[:], nil
 }
 
-// enumValue returns the enum value with the name v in upper case. "" stands for the zero value of the
+// enumValue returns the enum value with the name value in upper case. "" stands for the zero value of the
 // enumeration, which means absent.
-func enumValue(enum protoreflect.EnumDescriptor, v any) (protoreflect.Value, error) {
-	s, ok := v.(string)
+func enumValue(enum protoreflect.EnumDescriptor, value any) (protoreflect.Value, error) {
+	text, ok := value.(string)
 	if !ok {
-		return protoreflect.Value{}, &TypeError{"text", kindOf(v)}
+		return protoreflect.Value{}, &TypeError{"text", kindOf(value)}
 	}
-	if s == "" {
+	if text == "" {
 		return protoreflect.ValueOfEnum(0), nil
 	}
 	values := enum.Values()
@@ -277,20 +277,20 @@ func enumValue(enum protoreflect.EnumDescriptor, v any) (protoreflect.Value, err
 			continue
 		}
 		name := strings.ToLower(string(values.Get(i).Name()))
-		if name == s {
+		if name == text {
 			return protoreflect.ValueOfEnum(values.Get(i).Number()), nil
 		}
 		names = append(names, name)
 	}
 	if len(names) > 3 {
-		return protoreflect.Value{}, fmt.Errorf("no %s is called %q", strings.ToLower(string(enum.Name())), s)
+		return protoreflect.Value{}, fmt.Errorf("no %s is called %q", strings.ToLower(string(enum.Name())), text)
 	}
-	return protoreflect.Value{}, fmt.Errorf("expected %s, got %q", strings.Join(names, " or "), s)
+	return protoreflect.Value{}, fmt.Errorf("expected %s, got %q", strings.Join(names, " or "), text)
 }
 
-func wholeNumber(v any) (int64, error) {
+func wholeNumber(value any) (int64, error) {
 	const want = "a whole number"
-	switch n := v.(type) {
+	switch n := value.(type) {
 	case int:
 		return int64(n), nil
 	case int64:
@@ -309,32 +309,32 @@ func wholeNumber(v any) (int64, error) {
 			return i, nil
 		}
 	}
-	return 0, &TypeError{want, kindOf(v)}
+	return 0, &TypeError{want, kindOf(value)}
 }
 
-func integerValue(k protoreflect.Kind, n int64) (protoreflect.Value, error) {
-	switch k {
+func integerValue(kind protoreflect.Kind, number int64) (protoreflect.Value, error) {
+	switch kind {
 	case protoreflect.Uint32Kind:
-		if n >= 0 && n <= math.MaxUint32 {
-			return protoreflect.ValueOfUint32(uint32(n)), nil
+		if number >= 0 && number <= math.MaxUint32 {
+			return protoreflect.ValueOfUint32(uint32(number)), nil
 		}
 	case protoreflect.Uint64Kind:
-		if n >= 0 {
-			return protoreflect.ValueOfUint64(uint64(n)), nil
+		if number >= 0 {
+			return protoreflect.ValueOfUint64(uint64(number)), nil
 		}
 	case protoreflect.Int32Kind:
-		if n >= math.MinInt32 && n <= math.MaxInt32 {
-			return protoreflect.ValueOfInt32(int32(n)), nil
+		if number >= math.MinInt32 && number <= math.MaxInt32 {
+			return protoreflect.ValueOfInt32(int32(number)), nil
 		}
 	case protoreflect.Sfixed64Kind:
-		return protoreflect.ValueOfInt64(n), nil
+		return protoreflect.ValueOfInt64(number), nil
 	}
-	return protoreflect.Value{}, fmt.Errorf("%d is out of range", n)
+	return protoreflect.Value{}, fmt.Errorf("%d is out of range", number)
 }
 
 // kindOf returns the kind of a decoded value in words, for errors.
-func kindOf(v any) string {
-	switch v.(type) {
+func kindOf(value any) string {
+	switch value.(type) {
 	case nil:
 		return "nothing"
 	case string:
@@ -348,7 +348,7 @@ func kindOf(v any) string {
 	case map[string]any, map[string]string, []*Label:
 		return "a mapping"
 	}
-	return fmt.Sprintf("%T", v)
+	return fmt.Sprintf("%T", value)
 }
 
 // hasSeveralPaths reports whether the field exists in the bodies of several datasets.

@@ -63,14 +63,14 @@ func (f *Field) appendScalar(dst []byte, event *Event) []byte {
 }
 
 func appendTexts[T any](dst []byte, list []T, appendOne func([]byte, T) []byte) []byte {
-	for i, v := range list {
+	for i, value := range list {
 		if i > 0 {
 			dst = append(dst, ", "...)
 		}
 		if i == maxListText {
 			return append(dst, "…"...)
 		}
-		dst = appendOne(dst, v)
+		dst = appendOne(dst, value)
 	}
 	return dst
 }

@@ -39,11 +39,11 @@ func SessionID(collector ID, t Transport, client, server netip.AddrPort, seq uin
 // TransactionID returns the ID of the transaction that begins at a byte offset of one direction of a session.
 // dir is 0 for the bytes of the client and 1 for those of the server.
 func TransactionID(session ID, dir uint8, offset uint64) ID {
-	var b [26]byte
-	b[0], b[1] = 'T', dir
-	copy(b[2:], session[:])
-	binary.BigEndian.PutUint64(b[18:], offset)
-	return xxh3.Hash128(b[:]).Bytes()
+	var hashed [26]byte
+	hashed[0], hashed[1] = 'T', dir
+	copy(hashed[2:], session[:])
+	binary.BigEndian.PutUint64(hashed[18:], offset)
+	return xxh3.Hash128(hashed[:]).Bytes()
 }
 
 // CommunityID returns the 20 bytes of the Community ID, version 1, seed 0. Both directions of a connection

@@ -25,11 +25,11 @@ type jsonNode struct {
 var jsonTree = func() jsonNode {
 	var root jsonNode
 	for i := range Fields {
-		n := &root
+		node := &root
 		for part := range strings.SplitSeq(Fields[i].Name, ".") {
-			n = n.child(part)
+			node = node.child(part)
 		}
-		n.field = &Fields[i]
+		node.field = &Fields[i]
 	}
 	return root
 }()
@@ -47,20 +47,20 @@ func (n *jsonNode) child(name string) *jsonNode {
 
 // appendNode appends the object of n. It writes the key of each child first and removes it again if the event
 // has no value for the child.
-func appendNode(dst []byte, n *jsonNode, event *Event) []byte {
+func appendNode(dst []byte, node *jsonNode, event *Event) []byte {
 	dst = append(dst, '{')
 	first := true
-	for i := range n.children {
-		c := &n.children[i]
+	for i := range node.children {
+		child := &node.children[i]
 		before := len(dst)
 		if !first {
 			dst = append(dst, ',')
 		}
-		dst = append(dst, c.key...)
+		dst = append(dst, child.key...)
 		start := len(dst)
-		if c.field != nil {
-			dst = appendField(dst, c.field, event)
-		} else if dst = appendNode(dst, c, event); len(dst) == start+2 {
+		if child.field != nil {
+			dst = appendField(dst, child.field, event)
+		} else if dst = appendNode(dst, child, event); len(dst) == start+2 {
 			dst = dst[:start] // remove the empty object
 		}
 		if len(dst) == start {
@@ -123,23 +123,23 @@ func appendLabels(dst []byte, labels []*Label) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// appendString appends s as a JSON string (RFC 8259 section 7). Bytes that are not UTF-8, which text from the
-// network may contain, become U+FFFD. All control characters are escaped, including DEL and U+0080 to U+009F,
-// so that printed JSON cannot control a terminal.
-func appendString(dst []byte, s string) []byte {
+// appendString appends text as a JSON string (RFC 8259 section 7). Bytes that are not UTF-8, which text from
+// the network may contain, become U+FFFD. All control characters are escaped, including DEL and U+0080 to
+// U+009F, so that printed JSON cannot control a terminal.
+func appendString(dst []byte, text string) []byte {
 	dst = append(dst, '"')
-	// Invariant: everything before plain is appended, and s[plain:i] needs no escape.
+	// Invariant: everything before plain is appended, and text[plain:i] needs no escape.
 	plain := 0
-	for i := 0; i < len(s); {
-		c := s[i]
+	for i := 0; i < len(text); {
+		c := text[i]
 		if c >= ' ' && c != '"' && c != '\\' && c < 0x7f {
 			i++
 			continue
 		}
 		if c >= utf8.RuneSelf {
-			r, width := utf8.DecodeRuneInString(s[i:])
+			r, width := utf8.DecodeRuneInString(text[i:])
 			if r < 0xa0 { // a C1 control character, which starts an escape sequence on some terminals
-				dst = append(append(dst, s[plain:i]...), '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&15])
+				dst = append(append(dst, text[plain:i]...), '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&15])
 				i += width
 				plain = i
 				continue
@@ -151,7 +151,7 @@ func appendString(dst []byte, s string) []byte {
 		}
 
 		// One byte that needs an escape: ASCII, or a byte that is not UTF-8.
-		dst = append(dst, s[plain:i]...)
+		dst = append(dst, text[plain:i]...)
 		switch {
 		case c == '"' || c == '\\':
 			dst = append(dst, '\\', c)
@@ -169,6 +169,6 @@ func appendString(dst []byte, s string) []byte {
 		i++
 		plain = i
 	}
-	dst = append(dst, s[plain:]...)
+	dst = append(dst, text[plain:]...)
 	return append(dst, '"')
 }

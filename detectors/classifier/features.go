@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Features holds the names of the features, in the order of FeatureVector. A model is trained on exactly these
-// features in this order.
+// Features holds the names of the features, in the order of FeatureVector. A model is trained on exactly
+// these features in this order.
 var Features = [...]string{
 	"length", "entropy", "digits", "vowels", "consonant run", "distinct characters", "letter-digit changes",
 	"likeness to names", "least likely part", "likeness to generated", "unseen trigrams", "top level",
@@ -44,8 +44,8 @@ func symbolOf(char byte) int {
 	return other
 }
 
-// Trigrams is a language model of labels. The element at TrigramIndex(a, b, c) is 16 × the natural logarithm of
-// the probability that symbol c follows a and b.
+// Trigrams is a language model of labels. The element at TrigramIndex(a, b, c) is 16 × the natural logarithm
+// of the probability that symbol c follows a and b.
 type Trigrams []int8
 
 // NumTrigrams is the length of Trigrams.
@@ -54,15 +54,15 @@ const NumTrigrams = NumSymbols * NumSymbols * NumSymbols
 // TrigramIndex returns the index of three symbols in Trigrams.
 func TrigramIndex(a, b, c int) int { return (a*NumSymbols+b)*NumSymbols + c }
 
-// EachTrigram calls f for each trigram of a label. Two borders precede the label and one follows it.
-func EachTrigram(label string, f func(a, b, c int)) {
-	a, b := border, border // the two symbols before c
+// EachTrigram calls visit for each trigram of a label. Two borders precede the label and one follows it.
+func EachTrigram(label string, visit func(a, b, c int)) {
+	before, previous := border, border // the two symbols before c
 	for i := range min(len(label), maxLabel) {
-		c := symbolOf(label[i])
-		f(a, b, c)
-		a, b = b, c
+		current := symbolOf(label[i])
+		visit(before, previous, current)
+		before, previous = previous, current
 	}
-	f(a, b, border)
+	visit(before, previous, border)
 }
 
 // Languages holds the language models of both classes of labels, and the weights of public suffixes.
@@ -110,7 +110,8 @@ func (v *FeatureVector) setShape(label string) {
 		previousClass = class
 	}
 
-	// 2. Shannon's entropy in bits is log2(size) - sum(count × log2(count)) / size. entropy is the sum, negated.
+	// 2. Shannon's entropy in bits is log2(size) - sum(count × log2(count)) / size. entropy is the sum,
+	// negated.
 	var entropy float64
 	distinct := 0
 	for _, count := range counts {
@@ -120,8 +121,8 @@ func (v *FeatureVector) setShape(label string) {
 		}
 	}
 
-	// 3. Set the values in the order of Features. Counts are divided by the size, so that long and short labels
-	// compare.
+	// 3. Set the values in the order of Features. Counts are divided by the size, so that long and short
+	// labels compare.
 	divisor := float64(max(size, 1))
 	v[0] = float32(size)
 	v[1] = float32(entropy/divisor + log2[size])
@@ -156,14 +157,14 @@ func (l *Languages) ComputeFeatures(vector *FeatureVector, label, suffix string)
 	)
 	var names, generated, window, least, unseen, count int
 	var last [windowSize]int
-	a, b := border, border
+	before, previous := border, border
 	size := min(len(label), maxLabel)
 	for i := 0; i <= size; i++ {
-		c := border
+		current := border
 		if i < size {
-			c = symbolOf(label[i])
+			current = symbolOf(label[i])
 		}
-		index := TrigramIndex(a, b, c)
+		index := TrigramIndex(before, previous, current)
 		value := int(l.Names[index])
 		names += value
 		generated += int(l.Generated[index])
@@ -178,7 +179,7 @@ func (l *Languages) ComputeFeatures(vector *FeatureVector, label, suffix string)
 		if count >= windowSize && window < least {
 			least = window
 		}
-		a, b = b, c
+		before, previous = previous, current
 	}
 
 	// 3. Set the values in the order of Features. count is at least 1, for the border after the label.

@@ -15,9 +15,9 @@ type Node struct {
 	Score   uint8 // 0…255: share of generated labels among the training labels that reached this node
 }
 
-// A step is a Node in half the size, so that more of the forest stays in the CPU's cache. The step of a leaf is
-// its score. The step of an inner node has the bit innerStep, the index of the first child, and the feature in
-// the low featureBits.
+// A step is a Node in half the size, so that more of the forest stays in the CPU's cache. The step of a leaf
+// is its score. The step of an inner node has the bit innerStep, the index of the first child, and the
+// feature in the low featureBits.
 type step uint32
 
 const (
@@ -53,8 +53,8 @@ func (b *Bins) BinOf(feature int, value float32) int {
 	return bin
 }
 
-// binnedFeatures holds the bin of each feature of one label. Its length is a power of two, so that the compiler
-// omits the bounds check for an index of featureBits bits.
+// binnedFeatures holds the bin of each feature of one label. Its length is a power of two, so that the
+// compiler omits the bounds check for an index of featureBits bits.
 type binnedFeatures [1 << featureBits]uint8
 
 // score returns the mean score of the leaves that a label reaches, from 0 to 1.
@@ -68,27 +68,27 @@ func (f *forest) score(bins *binnedFeatures) float64 {
 	// Four trees are walked at a time, because each step waits for memory: this takes a fifth less time than
 	// one tree after the other.
 	for ; len(roots) >= 4; roots = roots[4:] {
-		a, b, c, d := steps[roots[0]], steps[roots[1]], steps[roots[2]], steps[roots[3]]
-		for a&b&c&d >= innerStep { // All four have the bit of an inner node.
-			a, b, c, d = next(a), next(b), next(c), next(d)
+		first, second, third, fourth := steps[roots[0]], steps[roots[1]], steps[roots[2]], steps[roots[3]]
+		for first&second&third&fourth >= innerStep { // All four have the bit of an inner node.
+			first, second, third, fourth = next(first), next(second), next(third), next(fourth)
 		}
 
 		// At least one is at a leaf; the others continue one by one.
-		for _, s := range [...]step{a, b, c, d} {
-			for s >= innerStep {
-				s = next(s)
+		for _, leaf := range [...]step{first, second, third, fourth} {
+			for leaf >= innerStep {
+				leaf = next(leaf)
 			}
-			sum += int(s)
+			sum += int(leaf)
 		}
 	}
 
 	// The last one to three trees.
 	for _, root := range roots {
-		s := steps[root]
-		for s >= innerStep {
-			s = next(s)
+		current := steps[root]
+		for current >= innerStep {
+			current = next(current)
 		}
-		sum += int(s)
+		sum += int(current)
 	}
 	return float64(sum) / float64(255*len(f.roots))
 }

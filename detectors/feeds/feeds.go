@@ -1,9 +1,9 @@
 // Package feeds is a pipeline.Detector that looks the names and addresses of events up in lists of malicious
 // domains and addresses.
 //
-// Load reads the files of all feeds into a Set. A Set has a bloom filter, which rules out nearly every name and
-// address at once, and exact maps behind it, so a false positive of the filter causes no verdict. A Set is
-// immutable; a Watcher loads a new one when a file changes. A domain also matches its sub-domains, and an
+// Load reads the files of all feeds into a Set. A Set has a bloom filter, which rules out nearly every name
+// and address at once, and exact maps behind it, so a false positive of the filter causes no verdict. A Set
+// is immutable; a Watcher loads a new one when a file changes. A domain also matches its sub-domains, and an
 // address may be a network.
 //
 // Evaluate looks up the names of an event (dns.question.name, url.domain, tls.client.server_name) and its
@@ -77,8 +77,8 @@ func (s *Set) Evaluate(block []*pipeline.Event) {
 				break // The name is malicious, so its addresses add nothing.
 			}
 			for _, ip := range event.GetDns().GetResolvedIp() {
-				if a, err := netip.ParseAddr(ip); err == nil {
-					s.checkAddr(event, "dns.resolved_ip", a)
+				if addr, err := netip.ParseAddr(ip); err == nil {
+					s.checkAddr(event, "dns.resolved_ip", addr)
 				}
 			}
 		case pipeline.Dataset_HTTP:
@@ -98,11 +98,11 @@ func (s *Set) checkEndpoint(event *pipeline.Event, field string, endpoint *pipel
 	if endpoint == nil {
 		return
 	}
-	if a, ok := netip.AddrFromSlice(endpoint.Ip); ok {
-		s.checkAddr(event, field, a)
+	if addr, ok := netip.AddrFromSlice(endpoint.Ip); ok {
+		s.checkAddr(event, field, addr)
 	}
-	if a, ok := netip.AddrFromSlice(endpoint.NatIp); ok {
-		s.checkAddr(event, field, a)
+	if addr, ok := netip.AddrFromSlice(endpoint.NatIp); ok {
+		s.checkAddr(event, field, addr)
 	}
 }
 
@@ -117,8 +117,8 @@ func (s *Set) checkDomain(event *pipeline.Event, field, name string) bool {
 	// Each round removes the first label, so the most specific listed domain is found first.
 	for rest := name; rest != ""; {
 		if s.filter.Test(unsafeBytes(rest)) {
-			if i, ok := s.domains[rest]; ok {
-				s.addVerdict(event, i, field, name)
+			if index, ok := s.domains[rest]; ok {
+				s.addVerdict(event, index, field, name)
 				return true
 			}
 		}
@@ -145,15 +145,16 @@ func lowerASCII(text string) string {
 // unsafeBytes returns the bytes of s without a copy. The caller must not change them.
 func unsafeBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
-// checkAddr looks up an address, then the networks that contain it, and appends a verdict for the first match.
+// checkAddr looks up an address, then the networks that contain it, and appends a verdict for the first
+// match.
 func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr) {
 	addr = addr.Unmap()
 	var key [filterKeySize]byte
 
 	// 1. The address itself.
 	if s.filter.Test(filterKey(&key, addr, addr.BitLen())) {
-		if i, ok := s.addrs[addr]; ok {
-			s.addVerdict(event, i, field, addr.String())
+		if index, ok := s.addrs[addr]; ok {
+			s.addVerdict(event, index, field, addr.String())
 			return
 		}
 	}
@@ -168,15 +169,15 @@ func (s *Set) checkAddr(event *pipeline.Event, field string, addr netip.Addr) {
 		if err != nil || !s.filter.Test(filterKey(&key, prefix.Addr(), length)) {
 			continue
 		}
-		if i, ok := s.prefixes[prefix]; ok {
-			s.addVerdict(event, i, field, addr.String())
+		if index, ok := s.prefixes[prefix]; ok {
+			s.addVerdict(event, index, field, addr.String())
 			return
 		}
 	}
 }
 
-// filterKeySize is the size of a network's key in the filter: 16 bytes for the address and one byte for prefix
-// length and address family.
+// filterKeySize is the size of a network's key in the filter: 16 bytes for the address and one byte for
+// prefix length and address family.
 const filterKeySize = 17
 
 // filterKey writes the key of a network into buf and returns it. The network of one address has all its bits.

@@ -188,14 +188,14 @@ func parseLine(line string, skip func(error)) []indicator {
 func parseCSV(line string) (indicator, error) {
 	first, rest, _ := strings.Cut(line, ",")
 	score, note, _ := strings.Cut(rest, ",")
-	unquote := func(s string) string { return strings.Trim(strings.TrimSpace(s), `"`) }
+	unquote := func(text string) string { return strings.Trim(strings.TrimSpace(text), `"`) }
 	ind := indicator{text: unquote(first), note: truncate(unquote(note), maxNote), confidence: noConfidence}
 	if score = strings.TrimSpace(score); score != "" {
-		n, err := strconv.ParseUint(score, 10, 8)
-		if err != nil || n > 100 {
+		confidence, err := strconv.ParseUint(score, 10, 8)
+		if err != nil || confidence > 100 {
 			return ind, fmt.Errorf("confidence %q is not a number from 0 to 100", shorten(score))
 		}
-		ind.confidence = uint8(n)
+		ind.confidence = uint8(confidence)
 	}
 	return ind, nil
 }
@@ -269,9 +269,9 @@ func (s *Set) addPrefix(ind indicator) error {
 // indicator of higher confidence is kept.
 func keepSurest[K comparable](set *Set, indexes map[K]int32, key K, ind indicator) {
 	ind.note = strings.Clone(ind.note) // without the rest of the line, which may be twenty times as long
-	if i, ok := indexes[key]; ok {
-		if set.indicators[i].confidence < ind.confidence {
-			set.indicators[i] = ind
+	if index, ok := indexes[key]; ok {
+		if set.indicators[index].confidence < ind.confidence {
+			set.indicators[index] = ind
 		}
 		return
 	}

@@ -38,16 +38,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 const maxLoggedLines = 3
 
 // LoadAndLog calls Load, and logs and counts the result.
-func LoadAndLog(cfgs []Config, log *slog.Logger, m *Metrics) (*Set, error) {
+func LoadAndLog(cfgs []Config, log *slog.Logger, metrics *Metrics) (*Set, error) {
 	start := time.Now()
 	set, skipped, err := Load(cfgs)
 	if err != nil {
-		m.loads.WithLabelValues("error").Inc()
+		metrics.loads.WithLabelValues("error").Inc()
 		return nil, err
 	}
-	m.loads.WithLabelValues("ok").Inc()
-	m.indicators.Set(float64(set.Len()))
-	m.skippedLines.Add(float64(skipped.Count))
+	metrics.loads.WithLabelValues("ok").Inc()
+	metrics.indicators.Set(float64(set.Len()))
+	metrics.skippedLines.Add(float64(skipped.Count))
 
 	// The first skipped lines are logged one by one, the rest as a number.
 	for _, lineError := range skipped.Errors[:min(maxLoggedLines, len(skipped.Errors))] {
@@ -88,12 +88,12 @@ func (w Watcher) Run(ctx context.Context) {
 	poller.Run(ctx)
 }
 
-// filesState returns the state of the files of all feeds, for watch.Poller. The state of a file that cannot be
-// read is the error, so that Load runs and reports it.
+// filesState returns the state of the files of all feeds, for watch.Poller. The state of a file that cannot
+// be read is the error, so that Load runs and reports it.
 func filesState(cfgs []Config) string {
 	var out strings.Builder
-	for _, c := range cfgs {
-		state, err := watch.FileState(c.Path)
+	for _, cfg := range cfgs {
+		state, err := watch.FileState(cfg.Path)
 		if err != nil {
 			state = err.Error() + "\n"
 		}

@@ -2,25 +2,25 @@ package rules
 
 import "unsafe"
 
-// lowerASCII returns s with A to Z in lower case. Unicode's rules would make the Kelvin sign a k, which no
+// lowerASCII returns text with A to Z in lower case. Unicode's rules would make the Kelvin sign a k, which no
 // index over bytes can follow; names, addresses, URLs and statements are compared by their ASCII letters
 // anyway.
-func lowerASCII(s string) string {
+func lowerASCII(text string) string {
 	var b []byte
-	return lowerInto(&b, s)
+	return lowerInto(&b, text)
 }
 
-// lowerInto is lowerASCII without allocation: a result that differs from s lies in *buf and is valid until
+// lowerInto is lowerASCII without allocation: a result that differs from text lies in *buf and is valid until
 // *buf is used again.
-func lowerInto(buf *[]byte, s string) string {
+func lowerInto(buf *[]byte, text string) string {
 	i := 0
-	for i < len(s) && (s[i] < 'A' || s[i] > 'Z') {
+	for i < len(text) && (text[i] < 'A' || text[i] > 'Z') {
 		i++
 	}
-	if i == len(s) {
-		return s
+	if i == len(text) {
+		return text
 	}
-	data := append((*buf)[:0], s...)
+	data := append((*buf)[:0], text...)
 	for ; i < len(data); i++ {
 		if c := data[i]; c >= 'A' && c <= 'Z' {
 			data[i] = c + 'a' - 'A'
@@ -30,23 +30,23 @@ func lowerInto(buf *[]byte, s string) string {
 	return unsafe.String(unsafe.SliceData(data), len(data))
 }
 
-// unescape decodes the encodings that hide attacks from filters: percent-encoding, applied once or twice, and +
-// for a blank. It leaves invalid escapes unchanged.
-func unescape(s string) string {
+// unescape decodes the encodings that hide attacks from filters: percent-encoding, applied once or twice, and
+// the plus sign for a blank. It leaves invalid escapes unchanged.
+func unescape(text string) string {
 	var b []byte
-	return unescapeInto(&b, s)
+	return unescapeInto(&b, text)
 }
 
 // unescapeInto is unescape without allocation, as lowerInto.
-func unescapeInto(buf *[]byte, s string) string {
+func unescapeInto(buf *[]byte, text string) string {
 	i := 0
-	for i < len(s) && s[i] != '%' && s[i] != '+' {
+	for i < len(text) && text[i] != '%' && text[i] != '+' {
 		i++
 	}
-	if i == len(s) {
-		return s
+	if i == len(text) {
+		return text
 	}
-	data := append((*buf)[:0], s...)
+	data := append((*buf)[:0], text...)
 	// A + in the second round was escaped in the first, so it is a plus.
 	data = unescapeRound(data, true)
 	data = unescapeRound(data, false)

@@ -6,8 +6,8 @@ import (
 )
 
 // literalBytes is the maximum length of a literal in the automaton; longer ones are cut to their rarest part.
-// A text that contains the literal contains the part, so the index rules out no match. The expression compares
-// the whole literal.
+// A text that contains the literal contains the part, so the index rules out no match. The expression
+// compares the whole literal.
 const literalBytes = 8
 
 // An automaton finds which of many literals are in a text, in one pass whose time does not depend on their
@@ -28,32 +28,32 @@ const maxClasses = 255
 // newAutomaton returns the automaton of literals that are not empty and have at most literalBytes. With fold
 // they are in lower case and found in any case.
 func newAutomaton(literals []string, fold bool) *automaton {
-	a := &automaton{classes: 1}
+	built := &automaton{classes: 1}
 
 	// 1. Assign a class to each byte that occurs. With fold, upper case has the classes of lower case.
 	for _, literal := range literals {
 		for i := range len(literal) {
 			switch c := literal[i]; {
-			case a.class[c] != 0:
-			case a.classes == maxClasses:
-				a.class[c] = maxClasses - 1
+			case built.class[c] != 0:
+			case built.classes == maxClasses:
+				built.class[c] = maxClasses - 1
 			default:
-				a.class[c] = uint8(a.classes)
-				a.classes++
+				built.class[c] = uint8(built.classes)
+				built.classes++
 			}
 		}
 	}
 	if fold {
 		for c := 'A'; c <= 'Z'; c++ {
-			a.class[c] = a.class[c+'a'-'A']
+			built.class[c] = built.class[c+'a'-'A']
 		}
 	}
 
 	// 2. Build the trie of the literals, complete its transitions, and write it as a table.
-	trie := a.newTrie(literals)
+	trie := built.newTrie(literals)
 	trie.linkSuffixes()
-	a.layOut(trie)
-	return a
+	built.layOut(trie)
+	return built
 }
 
 // A trie is the automaton under construction. State s has its transitions in next[s*classes:].
@@ -151,23 +151,23 @@ func (a *automaton) layOut(t *trie) {
 	}
 }
 
-// rarestPart returns the literalBytes of s that are least likely in ordinary text.
-func rarestPart(s string) string {
-	if len(s) <= literalBytes {
-		return s
+// rarestPart returns the literalBytes of a literal that are least likely in ordinary text.
+func rarestPart(literal string) string {
+	if len(literal) <= literalBytes {
+		return literal
 	}
 	best, at := -1, 0
-	for i := 0; i+literalBytes <= len(s); i++ {
+	for i := 0; i+literalBytes <= len(literal); i++ {
 		score := 0
 		for j := range literalBytes {
 			weight := literalBytes - j // The first bytes decide how often the automaton leaves its root.
-			score += weight * byteRarity(s[i+j])
+			score += weight * byteRarity(literal[i+j])
 		}
 		if score > best {
 			best, at = score, i
 		}
 	}
-	return s[at : at+literalBytes]
+	return literal[at : at+literalBytes]
 }
 
 // byteRarity is a rough order of bytes in URLs, statements, names and log lines.

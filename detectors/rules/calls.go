@@ -66,22 +66,22 @@ func (r *resolver) loop(builtinNode *ast.BuiltinNode) *node {
 	return out
 }
 
-// textFunction resolves a function from text to text. lower and unescape of a slot become slots of their own, so
-// that they are computed once for all rules.
-func (r *resolver) textFunction(n ast.Node, name string, op operation, how derivation, args []ast.Node) *node {
+// textFunction resolves a function from text to text. lower and unescape of a slot become slots of their own,
+// so that they are computed once for all rules.
+func (r *resolver) textFunction(call ast.Node, name string, op operation, how derivation, args []ast.Node) *node {
 	if len(args) != 1 {
-		return r.addError(n, "%s takes one text", name)
+		return r.addError(call, "%s takes one text", name)
 	}
 	of := r.resolve(args[0])
 	switch {
 	case of.kind == invalid:
 		return of
 	case of.kind != text:
-		return r.addError(n, "%s takes a text, %s is %s", name, r.slots.render(of), of.kind)
+		return r.addError(call, "%s takes a text, %s is %s", name, r.slots.render(of), of.kind)
 	case of.op == opSlot && how != raw: // trim has no slot of its own
-		return r.slotNode(n, r.slots.derivedSlot(name, how, of.slot))
+		return r.slotNode(call, r.slots.derivedSlot(name, how, of.slot))
 	}
-	return &node{op: op, kind: text, at: r.at(n), args: []*node{of}}
+	return &node{op: op, kind: text, at: r.at(call), args: []*node{of}}
 }
 
 // lengthOf resolves len. len of a slot is a slot of its own.

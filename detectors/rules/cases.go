@@ -49,9 +49,9 @@ func (s *Set) Test() []Result {
 // missingCase names the kind of case that r lacks, or returns "".
 func (r *Rule) missingCase() string {
 	matching, other := false, false
-	for _, c := range r.Tests {
-		matching = matching || c.Fires
-		other = other || !c.Fires
+	for _, ruleCase := range r.Tests {
+		matching = matching || ruleCase.Fires
+		other = other || !ruleCase.Fires
 	}
 	switch {
 	case !matching:
@@ -62,11 +62,11 @@ func (r *Rule) missingCase() string {
 	return ""
 }
 
-func (s *Set) runCase(rule *Rule, c Case) Result {
-	out := Result{Rule: rule.ID, Case: c.Name, File: rule.File, Line: c.Line, Want: c.Fires}
+func (s *Set) runCase(rule *Rule, ruleCase Case) Result {
+	out := Result{Rule: rule.ID, Case: ruleCase.Name, File: rule.File, Line: ruleCase.Line, Want: ruleCase.Fires}
 
 	// Evaluate a copy, because verdicts are appended to it and the case may run again.
-	event := proto.Clone(c.event).(*pipeline.Event)
+	event := proto.Clone(ruleCase.event).(*pipeline.Event)
 	start := time.Now()
 	s.Evaluate([]*pipeline.Event{event})
 	out.Took = time.Since(start)
@@ -152,9 +152,9 @@ func writeTable(w io.Writer, set *Set, results []Result) {
 	writer.Flush()
 }
 
-func plural(n int, noun string) string {
-	if n == 1 {
+func plural(count int, noun string) string {
+	if count == 1 {
 		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return fmt.Sprintf("%d %ss", count, noun)
 }

@@ -28,8 +28,8 @@ func (n *node) flagClosure() flagFunc {
 		value := n.flag
 		return func(*eventValues) bool { return value }
 	case opSlot:
-		i := n.slot
-		return func(v *eventValues) bool { return v.slot(i).flag }
+		slot := n.slot
+		return func(v *eventValues) bool { return v.slot(slot).flag }
 	case opNot:
 		of := n.args[0].flagClosure()
 		return func(v *eventValues) bool { return !of(v) }
@@ -73,11 +73,15 @@ func (n *node) comparisonClosure() flagFunc {
 	case left.kind == address:
 		return equality(n.op, equalValues(left.addressClosure(), right.addressClosure()))
 	}
-	a, b := left.slot, right.slot // Lists are always slots.
+	leftSlot, rightSlot := left.slot, right.slot // Lists are always slots.
 	if left.kind == textList {
-		return equality(n.op, func(v *eventValues) bool { return slices.Equal(v.slot(a).texts, v.slot(b).texts) })
+		return equality(n.op, func(v *eventValues) bool {
+			return slices.Equal(v.slot(leftSlot).texts, v.slot(rightSlot).texts)
+		})
 	}
-	return equality(n.op, func(v *eventValues) bool { return slices.Equal(v.slot(a).numbers, v.slot(b).numbers) })
+	return equality(n.op, func(v *eventValues) bool {
+		return slices.Equal(v.slot(leftSlot).numbers, v.slot(rightSlot).numbers)
+	})
 }
 
 func equalValues[T comparable](left, right func(*eventValues) T) flagFunc {
@@ -166,9 +170,9 @@ func anyOf(texts []string, holds func(s, part string) bool) func(string) bool {
 	}
 }
 
-func inNetworks(networks []netip.Prefix, a netip.Addr) bool {
-	for _, n := range networks {
-		if n.Contains(a) {
+func inNetworks(networks []netip.Prefix, addr netip.Addr) bool {
+	for _, network := range networks {
+		if network.Contains(addr) {
 			return true
 		}
 	}
@@ -234,8 +238,8 @@ func (n *node) textClosure() textFunc {
 		value := n.text
 		return func(*eventValues) string { return value }
 	case opSlot:
-		i := n.slot
-		return func(v *eventValues) string { return v.slot(i).text }
+		slot := n.slot
+		return func(v *eventValues) string { return v.slot(slot).text }
 	case opElement:
 		return func(v *eventValues) string { return v.elementText }
 	case opAdd:
@@ -255,8 +259,8 @@ func (n *node) numberClosure() numberFunc {
 		value := n.number
 		return func(*eventValues) int64 { return value }
 	case opSlot:
-		i := n.slot
-		return func(v *eventValues) int64 { return v.slot(i).number }
+		slot := n.slot
+		return func(v *eventValues) int64 { return v.slot(slot).number }
 	case opElement:
 		return func(v *eventValues) int64 { return v.elementNumber }
 	case opLength:
@@ -270,12 +274,12 @@ func (n *node) numberClosure() numberFunc {
 	case opModulo:
 		left, right := n.args[0].numberClosure(), n.args[1].numberClosure()
 		return func(v *eventValues) int64 {
-			a, b := left(v), right(v)
-			if b == 0 { // The expression becomes false; see Set.runExpression.
+			dividend, divisor := left(v), right(v)
+			if divisor == 0 { // The expression becomes false; see Set.runExpression.
 				v.failed = true
 				return 0
 			}
-			return a % b
+			return dividend % divisor
 		}
 	}
 	return arithmetic(n.op, n.args[0].numberClosure(), n.args[1].numberClosure())
@@ -314,6 +318,6 @@ func arithmetic[T int64 | float64](op operation, left, right func(*eventValues) 
 
 // addressClosure returns the function of a node that is an address, which only a slot can be.
 func (n *node) addressClosure() addressFunc {
-	i := n.slot
-	return func(v *eventValues) netip.Addr { return v.slot(i).address }
+	slot := n.slot
+	return func(v *eventValues) netip.Addr { return v.slot(slot).address }
 }

@@ -182,8 +182,8 @@ func (c *compiler) compileRule(parsed *parsedRule) {
 		return
 	}
 
-	// 3. The rule can match events that pass the prefilter of its condition and are of a dataset that the file
-	// lists. An empty intersection is a mistake of the author.
+	// 3. The rule can match events that pass the prefilter of its condition and are of a dataset that the
+	// file lists. An empty intersection is a mistake of the author.
 	filter := c.slots.prefilterOf(rule.when.root, true, noElement)
 	if filter.datasets &= parsed.datasets; filter.datasets == 0 {
 		parsed.when.Errorf("can never be true: %s", c.slots.contradiction(rule.when.root, parsed.datasets))
@@ -224,8 +224,8 @@ func (c *compiler) compileAlert(parsed *parsedRule) {
 	// Slots are sorted by their first use in the set. lower(field) and len(field) have the same field.
 	const most = 5
 	var fields []*pipeline.Field
-	for _, i := range rule.when.slots {
-		field := c.slots.list[i].field
+	for _, slot := range rule.when.slots {
+		field := c.slots.list[slot].field
 		if field != nil && !slices.Contains(fields, field) && len(fields) < most {
 			fields = append(fields, field)
 		}
@@ -277,8 +277,8 @@ func dependencies(text string, ns *names, depth int) string {
 	return out.String()
 }
 
-// identifiers returns the words of an expression that can be names of lists or macros, each once, sorted. Words
-// inside texts are included.
+// identifiers returns the words of an expression that can be names of lists or macros, each once, sorted.
+// Words inside texts are included.
 func identifiers(text string) []string {
 	all := strings.FieldsFunc(text, func(r rune) bool {
 		return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z')

@@ -39,14 +39,14 @@ func (r *resolver) in(binaryNode *ast.BinaryNode) *node {
 }
 
 // membership resolves `subject in l`. If subject is an address, the list may hold networks.
-func (r *resolver) membership(n ast.Node, subject *node, l *list) *node {
+func (r *resolver) membership(expr ast.Node, subject *node, l *list) *node {
 	if subject.kind != address {
-		return r.comparison(n, &node{op: opIn, texts: l.texts, numbers: l.numbers}, subject)
+		return r.comparison(expr, &node{op: opIn, texts: l.texts, numbers: l.numbers}, subject)
 	}
 	if l.numbers != nil {
-		return r.addError(n, "an address is compared with texts that are addresses")
+		return r.addError(expr, "an address is compared with texts that are addresses")
 	}
-	return r.inNetworks(n, subject, l.texts)
+	return r.inNetworks(expr, subject, l.texts)
 }
 
 // constants returns the constants of a literal list or of a named list. It returns nil if node is neither.
@@ -78,7 +78,7 @@ func (r *resolver) constants(node ast.Node) *list {
 
 // comparison completes test, a comparison with constants, with its subject. It adds an error if subject and
 // constants are of different kinds.
-func (r *resolver) comparison(n ast.Node, test, subject *node) *node {
+func (r *resolver) comparison(expr ast.Node, test, subject *node) *node {
 	if subject.kind == invalid {
 		return subject
 	}
@@ -88,24 +88,24 @@ func (r *resolver) comparison(n ast.Node, test, subject *node) *node {
 	}
 	if subject.kind == address {
 		name := r.slots.render(subject)
-		return r.addError(n, "%s is an address: use cidr(%s, \"172.18.0.0/16\")", name, name)
+		return r.addError(expr, "%s is an address: use cidr(%s, \"172.18.0.0/16\")", name, name)
 	}
 	if subject.kind != want {
-		return r.addError(n, "%s: compared with %s, but %s is %s",
+		return r.addError(expr, "%s: compared with %s, but %s is %s",
 			operators[test.op], want, r.slots.render(subject), subject.kind)
 	}
-	test.kind, test.at, test.args = flag, r.at(n), []*node{subject}
+	test.kind, test.at, test.args = flag, r.at(expr), []*node{subject}
 	return test
 }
 
-// inNetworks resolves the test whether subject, an address or a text that holds one, is in one of the networks
-// that texts name.
-func (r *resolver) inNetworks(n ast.Node, subject *node, texts []string) *node {
+// inNetworks resolves the test whether subject, an address or a text that holds one, is in one of the
+// networks that texts name.
+func (r *resolver) inNetworks(expr ast.Node, subject *node, texts []string) *node {
 	var networks []netip.Prefix
 	for _, written := range texts {
 		network, err := parseNetwork(written)
 		if err != nil {
-			return r.addError(n, "%v", err)
+			return r.addError(expr, "%v", err)
 		}
 		networks = append(networks, network)
 	}
@@ -113,23 +113,23 @@ func (r *resolver) inNetworks(n ast.Node, subject *node, texts []string) *node {
 		return &node{kind: invalid}
 	}
 	if subject.kind != address && subject.kind != text {
-		return r.addError(n, "cidr takes an address, %s is %s", r.slots.render(subject), subject.kind)
+		return r.addError(expr, "cidr takes an address, %s is %s", r.slots.render(subject), subject.kind)
 	}
-	return &node{op: opInNetwork, kind: flag, at: r.at(n), args: []*node{subject}, networks: networks}
+	return &node{op: opInNetwork, kind: flag, at: r.at(expr), args: []*node{subject}, networks: networks}
 }
 
 // parseNetwork parses a network. An address alone is a network of one.
-func parseNetwork(t string) (netip.Prefix, error) {
-	if addr, err := netip.ParseAddr(t); err == nil && addr.Zone() == "" {
+func parseNetwork(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
 		addr = addr.Unmap()
 		return netip.PrefixFrom(addr, addr.BitLen()), nil
 	}
-	network, err := netip.ParsePrefix(t)
+	network, err := netip.ParsePrefix(text)
 	if err != nil {
-		return network, fmt.Errorf("%q is neither an address nor a network like 10.0.0.0/8", t)
+		return network, fmt.Errorf("%q is neither an address nor a network like 10.0.0.0/8", text)
 	}
 	if network != network.Masked() {
-		return network, fmt.Errorf("%q has bits set behind its mask, did you mean %q?", t, network.Masked())
+		return network, fmt.Errorf("%q has bits set behind its mask, did you mean %q?", text, network.Masked())
 	}
 	return network, nil
 }
@@ -165,17 +165,17 @@ func (r *resolver) constantCall(callNode *ast.CallNode, name string) *node {
 }
 
 // globRegex returns the regular expression of a glob: * is any run of bytes, ? is one character.
-func globRegex(t string) string {
+func globRegex(pattern string) string {
 	var out strings.Builder
 	out.WriteString(`(?s)\A(?:`)
-	for _, r := range t {
-		switch r {
+	for _, char := range pattern {
+		switch char {
 		case '*':
 			out.WriteString(".*")
 		case '?':
 			out.WriteString(".")
 		default:
-			out.WriteString(regexp.QuoteMeta(string(r)))
+			out.WriteString(regexp.QuoteMeta(string(char)))
 		}
 	}
 	out.WriteString(`)\z`)
@@ -183,7 +183,7 @@ func globRegex(t string) string {
 }
 
 // regex resolves a match of subject with a regular expression. Errors of the pattern are reported at where.
-func (r *resolver) regex(n, where ast.Node, subject *node, pattern string) *node {
+func (r *resolver) regex(expr, where ast.Node, subject *node, pattern string) *node {
 	if len(pattern) > maxRegex {
 		return r.addError(where, "regular expression of %d bytes, the limit is %d", len(pattern), maxRegex)
 	}
@@ -205,7 +205,7 @@ func (r *resolver) regex(n, where ast.Node, subject *node, pattern string) *node
 	if err != nil {
 		return r.addError(where, "%s", regexProblem(err))
 	}
-	return r.comparison(n, &node{op: opMatches, pattern: pattern, syntax: tree, regex: re}, subject)
+	return r.comparison(expr, &node{op: opMatches, pattern: pattern, syntax: tree, regex: re}, subject)
 }
 
 // matcher returns a function that reports whether re matches a text. It first looks for the literals that re

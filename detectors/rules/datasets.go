@@ -15,7 +15,8 @@ type datasetMask uint32
 
 const allDatasets = datasetMask(1<<pipeline.NumDatasets - 1)
 
-// maskOf returns the set of one dataset. It returns the empty set for a dataset that this binary does not have.
+// maskOf returns the set of one dataset. It returns the empty set for a dataset that this binary does not
+// have.
 func maskOf(dataset pipeline.Dataset) datasetMask {
 	if dataset < 0 || int(dataset) >= pipeline.NumDatasets {
 		return 0
@@ -52,16 +53,16 @@ func (m datasetMask) String() string {
 }
 
 // slotDatasets returns the datasets whose events can have a value for slot i.
-func (t *slotTable) slotDatasets(i int) datasetMask {
-	if i < 0 || t.list[i].body == pipeline.Dataset_DATASET_NONE {
+func (t *slotTable) slotDatasets(slot int) datasetMask {
+	if slot < 0 || t.list[slot].body == pipeline.Dataset_DATASET_NONE {
 		return allDatasets
 	}
-	return maskOf(t.list[i].body)
+	return maskOf(t.list[slot].body)
 }
 
-// comparisonDatasets returns the datasets for whose events the comparison n can have the value want. If n does
-// not have that value while all its fields are absent, an event needs one of the fields, and only events of the
-// field's dataset have it.
+// comparisonDatasets returns the datasets for whose events the comparison n can have the value want. If n
+// does not have that value while all its fields are absent, an event needs one of the fields, and only events
+// of the field's dataset have it.
 func (t *slotTable) comparisonDatasets(n *node, want bool) datasetMask {
 	if datasets, ok := t.namedDatasets(n, want); ok {
 		return datasets
@@ -82,9 +83,9 @@ func (t *slotTable) comparisonDatasets(n *node, want bool) datasetMask {
 	return datasets
 }
 
-// namedDatasets returns the datasets for which a comparison of event.dataset (==, != or in) has the value want.
-// ok is false if n is not such a comparison.
-func (t *slotTable) namedDatasets(n *node, want bool) (m datasetMask, ok bool) {
+// namedDatasets returns the datasets for which a comparison of event.dataset (==, != or in) has the value
+// want. ok is false if n is not such a comparison.
+func (t *slotTable) namedDatasets(n *node, want bool) (mask datasetMask, ok bool) {
 	var texts []string
 	switch n.op {
 	case opIn:
@@ -105,13 +106,13 @@ func (t *slotTable) namedDatasets(n *node, want bool) (m datasetMask, ok bool) {
 	}
 	for _, name := range texts {
 		if d := pipeline.DatasetByName(name); d != pipeline.Dataset_DATASET_NONE || name == "" {
-			m |= maskOf(d)
+			mask |= maskOf(d)
 		}
 	}
 	if !want {
-		m = allDatasets &^ m
+		mask = allDatasets &^ mask
 	}
-	return m, true
+	return mask, true
 }
 
 // appendSlots appends the slots that n reads.
@@ -126,8 +127,8 @@ func appendSlots(n *node, to []int) []int {
 	return to
 }
 
-// valueWhenAbsent returns the value of n when all its fields are absent. known is false where the value is not
-// determined here; the prefilter then rules out nothing.
+// valueWhenAbsent returns the value of n when all its fields are absent. known is false where the value is
+// not determined here; the prefilter then rules out nothing.
 func (t *slotTable) valueWhenAbsent(n *node) (value, known bool) {
 	if n.op == opSlot {
 		return false, n.kind == flag

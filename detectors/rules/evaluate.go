@@ -158,11 +158,11 @@ func (s *Set) runExpression(w *worker, rule *Rule, e *expression) bool {
 
 // verdict returns the verdict of r on e. Nothing in it aliases the event.
 func (r *Rule) verdict(event *pipeline.Event) *pipeline.Verdict {
-	v := pipeline.VerdictFromVTPool()
-	v.Detector, v.Rule, v.Version, v.Title = "rules", r.ID, r.Version, r.Title
-	v.Severity, v.Score = r.Severity, r.Score
-	v.Tags = append(v.Tags[:0], r.Tags...)
-	v.Evidence = r.template.render(event)
-	v.Group = groupOf(r.groupFields, event)
-	return v
+	verdict := pipeline.VerdictFromVTPool()
+	verdict.Detector, verdict.Rule, verdict.Version, verdict.Title = "rules", r.ID, r.Version, r.Title
+	verdict.Severity, verdict.Score = r.Severity, r.Score
+	verdict.Tags = append(verdict.Tags[:0], r.Tags...)
+	verdict.Evidence = r.template.render(event)
+	verdict.Group = groupOf(r.groupFields, event)
+	return verdict
 }

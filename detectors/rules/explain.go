@@ -25,7 +25,7 @@ func (s *Set) explain(rule *Rule, event *pipeline.Event) string {
 }
 
 // decisiveParts lists the comparisons because of which n has the given value, as few as are needed.
-func (s *Set) decisiveParts(v *eventValues, n *node, value bool) string {
+func (s *Set) decisiveParts(values *eventValues, n *node, value bool) string {
 	var parts []string
 	var collect func(n *node, value bool)
 	collect = func(n *node, value bool) {
@@ -36,7 +36,7 @@ func (s *Set) decisiveParts(v *eventValues, n *node, value bool) string {
 			collect(n.args[0], value)
 			collect(n.args[1], value)
 		case n.op == opAnd, n.op == opOr: // one side is enough
-			if n.args[0].flagClosure()(v) == value {
+			if n.args[0].flagClosure()(values) == value {
 				collect(n.args[0], value)
 			} else {
 				collect(n.args[1], value)

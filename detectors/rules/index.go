@@ -8,9 +8,9 @@ import (
 	"tidegate/pipeline"
 )
 
-// An index finds the rules whose prefilter an event passes. Its cost depends on the event, not on the number of
-// rules: it looks up the value of each slot that has keys in hash tables, and scans texts for literals with an
-// automaton. Rules are numbered in the order of the set.
+// An index finds the rules whose prefilter an event passes. Its cost depends on the event, not on the number
+// of rules: it looks up the value of each slot that has keys in hash tables, and scans texts for literals
+// with an automaton. Rules are numbered in the order of the set.
 type index struct {
 	rules    int                             // number of rules
 	always   [pipeline.NumDatasets][]int32   // by dataset: rules without keys
@@ -38,16 +38,16 @@ type lookup struct {
 
 // newIndex returns an index over prefilters. The number of a rule is its index in prefilters.
 func newIndex(slots *slotTable, prefilters []prefilter) *index {
-	x := &index{rules: len(prefilters)}
+	built := &index{rules: len(prefilters)}
 
 	// 1. Sort the keys of all rules by slot.
 	bySlot := map[int]*lookup{}
 	for rule, filter := range prefilters {
 		// Without keys the rule is a candidate for every event of its datasets.
 		if filter.keys == nil {
-			for dataset := range x.always {
+			for dataset := range built.always {
 				if filter.datasets&(1<<dataset) != 0 {
-					x.always[dataset] = append(x.always[dataset], int32(rule))
+					built.always[dataset] = append(built.always[dataset], int32(rule))
 				}
 			}
 			continue
@@ -62,19 +62,19 @@ func newIndex(slots *slotTable, prefilters []prefilter) *index {
 		}
 	}
 
-	// 2. Build the automata, and enter each lookup for the datasets in which its slot and its rules occur. The
-	// order of the lookups does not affect the result; sorting makes it reproducible.
-	for _, i := range slices.Sorted(maps.Keys(bySlot)) {
-		keys := bySlot[i]
-		keys.buildAutomaton(x)
-		reach := keys.datasets & slots.slotDatasets(i)
-		for dataset := range x.lookups {
+	// 2. Build the automata, and enter each lookup for the datasets in which its slot and its rules occur.
+	// The order of the lookups does not affect the result; sorting makes it reproducible.
+	for _, slot := range slices.Sorted(maps.Keys(bySlot)) {
+		keys := bySlot[slot]
+		keys.buildAutomaton(built)
+		reach := keys.datasets & slots.slotDatasets(slot)
+		for dataset := range built.lookups {
 			if reach&(1<<dataset) != 0 {
-				x.lookups[dataset] = append(x.lookups[dataset], keys)
+				built.lookups[dataset] = append(built.lookups[dataset], keys)
 			}
 		}
 	}
-	return x
+	return built
 }
 
 func newLookup(slot int) *lookup {
@@ -84,8 +84,8 @@ func newLookup(slot int) *lookup {
 	}
 }
 
-// addKey adds a key of a rule. All keys of one rule are added before those of the next, so a rule that is in a
-// list already is its last element.
+// addKey adds a key of a rule. All keys of one rule are added before those of the next, so a rule that is in
+// a list already is its last element.
 func (l *lookup) addKey(k kind, key prefilterKey, rule int32, datasets datasetMask) {
 	l.datasets |= datasets
 	with := func(rules []int32) []int32 {
@@ -109,9 +109,11 @@ func (l *lookup) addKey(k kind, key prefilterKey, rule int32, datasets datasetMa
 	}
 }
 
-// buildAutomaton builds the automaton over the literals of the lookup.
-func (l *lookup) buildAutomaton(x *index) {
-	// 1. Cut each literal to its rarest part. Literals with the same part share one entry with all their rules.
+// buildAutomaton builds the automaton over the literals of the lookup. owner numbers the literals of all its
+// lookups.
+func (l *lookup) buildAutomaton(owner *index) {
+	// 1. Cut each literal to its rarest part. Literals with the same part share one entry with all their
+	// rules.
 	rulesOf := map[string][]int32{} // by part
 	for literal, rules := range l.added {
 		if l.fold {
@@ -133,8 +135,8 @@ func (l *lookup) buildAutomaton(x *index) {
 		l.rulesOf = append(l.rulesOf, slices.Compact(rules))
 	}
 	l.automaton = newAutomaton(parts, l.fold)
-	l.firstLiteral = x.literals
-	x.literals += len(parts)
+	l.firstLiteral = owner.literals
+	owner.literals += len(parts)
 }
 
 // A finder collects the rules that an index finds for one event, each once. It belongs to one worker. A mark
@@ -147,15 +149,15 @@ type finder struct {
 	literalMark []uint32 // by literal: number of the last event in which the literal was found
 }
 
-func newFinder(x *index, v *eventValues) *finder {
+func newFinder(over *index, values *eventValues) *finder {
 	return &finder{
-		index: x, values: v, found: make([]int32, 0, 64),
-		ruleMark: make([]uint32, x.rules), literalMark: make([]uint32, x.literals),
+		index: over, values: values, found: make([]int32, 0, 64),
+		ruleMark: make([]uint32, over.rules), literalMark: make([]uint32, over.literals),
 	}
 }
 
-// candidates returns the rules whose prefilter the event of f.values passes, sorted. The list is valid until the
-// next call.
+// candidates returns the rules whose prefilter the event of f.values passes, sorted. The list is valid until
+// the next call.
 func (f *finder) candidates(dataset pipeline.Dataset) []int32 {
 	if dataset < 0 || int(dataset) >= len(f.index.lookups) {
 		return nil // a dataset that this binary does not have
@@ -195,25 +197,26 @@ func (f *finder) lookUp(l *lookup) {
 	}
 }
 
-// lookUpText adds the rules with a key that equals t or is inside t. An empty text has no keys.
-func (f *finder) lookUpText(l *lookup, t string) {
-	if t == "" {
+// lookUpText adds the rules with a key that equals text or is inside it. An empty text has no keys.
+func (f *finder) lookUpText(l *lookup, text string) {
+	if text == "" {
 		return
 	}
 	if len(l.texts) > 0 {
-		f.addRules(l.texts[t])
+		f.addRules(l.texts[text])
 	}
 	if l.automaton != nil {
-		f.scanText(l, t)
+		f.scanText(l, text)
 	}
 }
 
-// scanText runs the automaton over t. A literal adds its rules once for each event, however often it occurs.
-func (f *finder) scanText(l *lookup, t string) {
+// scanText runs the automaton over text. A literal adds its rules once for each event, however often it
+// occurs.
+func (f *finder) scanText(l *lookup, text string) {
 	automaton, now := l.automaton, f.values.eventNumber
 	next, firstOutput, state := automaton.next, automaton.firstOutput, int32(0)
-	for i := range len(t) {
-		state = next[state+int32(automaton.class[t[i]])]
+	for i := range len(text) {
+		state = next[state+int32(automaton.class[text[i]])]
 		if state < firstOutput { // No literal ends here, as after nearly all bytes.
 			continue
 		}

@@ -68,8 +68,8 @@ var operators = [...]string{
 	opIn: "in", opContainsAny: "contains", opStartsWithAny: "startsWith", opEndsWithAny: "endsWith", opMatches: "matches", opInNetwork: "cidr",
 }
 
-// A node is a part of a resolved expression: names are slots, macros are expanded, and every value has a kind.
-// The prefilter is derived from nodes, and closures are compiled from them.
+// A node is a part of a resolved expression: names are slots, macros are expanded, and every value has a
+// kind. The prefilter is derived from nodes, and closures are compiled from them.
 type node struct {
 	op   operation
 	kind kind
@@ -161,10 +161,10 @@ func firstParts(parts []string) []string {
 	return parts
 }
 
-func quoteShort(s string) string {
+func quoteShort(text string) string {
 	const most = 60
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "…"
 	}
-	return strconv.Quote(s)
+	return strconv.Quote(text)
 }

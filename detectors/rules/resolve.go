@@ -11,10 +11,10 @@ import (
 	"tidegate/pipeline"
 )
 
-// A resolver turns the syntax tree of one expression into nodes. It looks up names, expands macros, determines
-// the kind of every value and reports constructs that are not part of the rule language. After an error it
-// continues with a node of kind invalid. Errors about invalid nodes are not reported, so every reported error
-// has its own cause.
+// A resolver turns the syntax tree of one expression into nodes. It looks up names, expands macros,
+// determines the kind of every value and reports constructs that are not part of the rule language. After an
+// error it continues with a node of kind invalid. Errors about invalid nodes are not reported, so every
+// reported error has its own cause.
 type resolver struct {
 	slots  *slotTable
 	names  *names
@@ -32,8 +32,8 @@ type resolver struct {
 // maxErrors is the number of errors that are reported for one expression.
 const maxErrors = 20
 
-// addError adds an error at the place of n and returns an invalid node. Inside a macro the place is that of the
-// macro's use.
+// addError adds an error at the place of n and returns an invalid node. Inside a macro the place is that of
+// the macro's use.
 func (r *resolver) addError(n ast.Node, format string, args ...any) *node {
 	e := syntaxError{r.at(n), fmt.Sprintf(format, args...)}
 	if len(r.errors) < maxErrors && !slices.Contains(r.errors, e) {
@@ -42,8 +42,8 @@ func (r *resolver) addError(n ast.Node, format string, args ...any) *node {
 	return &node{kind: invalid}
 }
 
-// at returns the rune of the expression at which node begins. The parser's location of a name with dots is that
-// of the last part, so at walks to the first one.
+// at returns the rune of the expression at which node begins. The parser's location of a name with dots is
+// that of the last part, so at walks to the first one.
 func (r *resolver) at(node ast.Node) int {
 	if r.macroDepth > 0 {
 		return r.macroAt
@@ -58,14 +58,14 @@ func (r *resolver) at(node ast.Node) int {
 }
 
 // resolve returns the node of n. It dispatches on the type of syntax node.
-func (r *resolver) resolve(n ast.Node) *node {
+func (r *resolver) resolve(expr ast.Node) *node {
 	if r.nodes++; r.nodes > maxNodes {
 		if r.nodes == maxNodes+1 {
-			r.addError(n, "expression is too large: more than %d parts, macros expanded", maxNodes)
+			r.addError(expr, "expression is too large: more than %d parts, macros expanded", maxNodes)
 		}
 		return &node{kind: invalid}
 	}
-	switch n := n.(type) {
+	switch n := expr.(type) {
 	case *ast.IntegerNode:
 		return &node{op: opConstant, kind: number, at: r.at(n), number: int64(n.Value)}
 	case *ast.FloatNode:
@@ -96,7 +96,7 @@ func (r *resolver) resolve(n ast.Node) *node {
 	case *ast.ArrayNode:
 		return r.addError(n, "a list can only stand to the right of in, ==, contains, startsWith or endsWith")
 	}
-	return r.addError(n, "%s is not part of the rule language", construct(n))
+	return r.addError(expr, "%s is not part of the rule language", construct(expr))
 }
 
 // construct returns a name for a construct of expr's language that the rule language does not have.
@@ -156,22 +156,22 @@ func (r *resolver) member(memberNode *ast.MemberNode) *node {
 }
 
 // name returns the node of a field or a macro.
-func (r *resolver) name(n ast.Node, name string) *node {
+func (r *resolver) name(expr ast.Node, name string) *node {
 	if field := pipeline.Lookup(name); field != nil {
-		i, err := r.slots.fieldSlot(field)
+		slot, err := r.slots.fieldSlot(field)
 		if err != nil {
-			return r.addError(n, "%v", err)
+			return r.addError(expr, "%v", err)
 		}
-		return r.slotNode(n, i)
+		return r.slotNode(expr, slot)
 	}
 	if macro := r.names.macros[name]; macro != nil {
-		return r.expandMacro(n, name, macro)
+		return r.expandMacro(expr, name, macro)
 	}
 	if r.names.lists[name] != nil {
-		return r.addError(n, "%s is a list: it can only stand to the right of in, ==, contains, startsWith or endsWith",
+		return r.addError(expr, "%s is a list: it can only stand to the right of in, ==, contains, startsWith or endsWith",
 			name)
 	}
-	return r.addError(n, "%s", unknownName(name, r.names))
+	return r.addError(expr, "%s", unknownName(name, r.names))
 }
 
 // slotNode returns the node of slot i, and notes that the expression reads the slot.
@@ -181,13 +181,13 @@ func (r *resolver) slotNode(n ast.Node, i int) *node {
 }
 
 // expandMacro parses and resolves the text of a macro in place of its name.
-func (r *resolver) expandMacro(n ast.Node, name string, m *macro) *node {
+func (r *resolver) expandMacro(expr ast.Node, name string, m *macro) *node {
 	if m.broken {
 		r.broken = true
 		return &node{kind: invalid}
 	}
 	if r.macroDepth >= maxMacroDepth {
-		return r.addError(n, "macro %s: macros use each other more than %d deep, or in a circle", name, maxMacroDepth)
+		return r.addError(expr, "macro %s: macros use each other more than %d deep, or in a circle", name, maxMacroDepth)
 	}
 	// The text is parsed for each use, so that every node belongs to one place of one expression.
 	tree, err := parser.Parse(m.text)
@@ -196,7 +196,7 @@ func (r *resolver) expandMacro(n ast.Node, name string, m *macro) *node {
 		return &node{kind: invalid}
 	}
 	if r.macroDepth == 0 {
-		r.macroAt = r.at(n)
+		r.macroAt = r.at(expr)
 	}
 
 	// An enclosing loop does not count inside the macro, which is an expression of its own.
@@ -227,18 +227,18 @@ func (r *resolver) unary(unaryNode *ast.UnaryNode) *node {
 	return r.addError(unaryNode, "operator %s is not part of the rule language", unaryNode.Operator)
 }
 
-func (r *resolver) negation(n ast.Node, of *node) *node {
+func (r *resolver) negation(expr ast.Node, of *node) *node {
 	if of.kind == invalid {
 		return of
 	}
 	if of.kind != flag {
-		return r.addError(n, "not takes a condition, %s is %s", r.slots.render(of), of.kind)
+		return r.addError(expr, "not takes a condition, %s is %s", r.slots.render(of), of.kind)
 	}
-	return &node{op: opNot, kind: flag, at: r.at(n), args: []*node{of}}
+	return &node{op: opNot, kind: flag, at: r.at(expr), args: []*node{of}}
 }
 
-// binaryOperations maps the operators whose two sides are always computed. binary resolves the others, which may
-// have a list of constants on the right.
+// binaryOperations maps the operators whose two sides are always computed. binary resolves the others, which
+// may have a list of constants on the right.
 var binaryOperations = map[string]operation{
 	"and": opAnd, "&&": opAnd, "or": opOr, "||": opOr,
 	"+": opAdd, "-": opSubtract, "*": opMultiply, "/": opDivide, "%": opModulo,
@@ -322,8 +322,8 @@ func (r *resolver) mismatch(binaryNode *ast.BinaryNode, left, right *node) *node
 		binaryNode.Operator, r.slots.render(left), left.kind, r.slots.render(right), right.kind, hint)
 }
 
-// equal resolves == and !=. With a list on the right, == means in. An address is compared with another address
-// or with a text that is an address or network.
+// equal resolves == and !=. With a list on the right, == means in. An address is compared with another
+// address or with a text that is an address or network.
 func (r *resolver) equal(binaryNode *ast.BinaryNode) *node {
 	op := opEqual
 	if binaryNode.Operator == "!=" {
@@ -353,8 +353,8 @@ func (r *resolver) perhapsNot(n ast.Node, op operation, of *node) *node {
 	return of
 }
 
-// textRelation resolves contains, startsWith and endsWith. The right side is a constant, a list of constants or
-// a computed text.
+// textRelation resolves contains, startsWith and endsWith. The right side is a constant, a list of constants
+// or a computed text.
 func (r *resolver) textRelation(binaryNode *ast.BinaryNode) *node {
 	computed, withConstants := opContains, opContainsAny
 	switch binaryNode.Operator {

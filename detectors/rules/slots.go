@@ -45,9 +45,9 @@ const (
 	length                      // len(slot)
 )
 
-// A slot is a value that rules read from an event: a field, a label, or has, lower, unescape or len of a field.
-// All rules of a set share the slots. A slot is computed at most once for each event, when the index or a rule
-// first reads it.
+// A slot is a value that rules read from an event: a field, a label, or has, lower, unescape or len of a
+// field. All rules of a set share the slots. A slot is computed at most once for each event, when the index
+// or a rule first reads it.
 type slot struct {
 	label string // as an author writes it: lower(url.query)
 	field *pipeline.Field
@@ -71,10 +71,10 @@ func (t *slotTable) addSlot(s slot) int {
 	if i, ok := t.byLabel[s.label]; ok {
 		return i
 	}
-	i := len(t.list)
+	index := len(t.list)
 	t.list = append(t.list, s)
-	t.byLabel[s.label] = i
-	return i
+	t.byLabel[s.label] = index
+	return index
 }
 
 // fieldSlot returns the slot of a field, or the reason why rules cannot read the field.
@@ -187,16 +187,17 @@ func (v *eventValues) clearEvent() {
 }
 
 // slot returns the value of slot i. It computes the value at the first call for an event.
-func (v *eventValues) slot(i int) *slotValue {
-	s := &v.values[i]
-	if s.eventNumber != v.eventNumber {
-		v.computeSlot(i, s)
+func (v *eventValues) slot(index int) *slotValue {
+	value := &v.values[index]
+	if value.eventNumber != v.eventNumber {
+		v.computeSlot(index, value)
 	}
-	return s
+	return value
 }
 
-// computeSlot computes the value of slot i. The argument of lower, unescape and len is another slot, which slot
-// may compute in turn; that chain ends at a field, because an argument is added to the table before its function.
+// computeSlot computes the value of slot i. The argument of lower, unescape and len is another slot, which
+// slot may compute in turn; that chain ends at a field, because an argument is added to the table before its
+// function.
 func (v *eventValues) computeSlot(i int, value *slotValue) {
 	value.eventNumber = v.eventNumber
 	def := &v.table.list[i]
@@ -235,8 +236,8 @@ func (v *eventValues) carriesBody(def *slot) bool {
 	return def.body == pipeline.Dataset_DATASET_NONE || def.body == v.event.Dataset
 }
 
-// readField sets value to that of a field. The value of an absent field is "", 0, false, the zero address or an
-// empty list.
+// readField sets value to that of a field. The value of an absent field is "", 0, false, the zero address or
+// an empty list.
 func (v *eventValues) readField(def *slot, value *slotValue) {
 	field, event, carried := def.field, v.event, v.carriesBody(def)
 	switch def.kind {
@@ -275,12 +276,12 @@ func (v *eventValues) readField(def *slot, value *slotValue) {
 // textBytes returns the number of bytes of text in those slots that were computed for the current event.
 func (v *eventValues) textBytes(slots []int) int {
 	size := 0
-	for _, i := range slots {
-		value := &v.values[i]
+	for _, slot := range slots {
+		value := &v.values[slot]
 		if value.eventNumber != v.eventNumber {
 			continue
 		}
-		switch v.table.list[i].kind {
+		switch v.table.list[slot].kind {
 		case text:
 			size += len(value.text)
 		case textList:

@@ -24,7 +24,7 @@ type templatePart struct {
 }
 
 // parseTemplate parses a text with fields as {name}; {{ and }} stand for braces.
-func parseTemplate(t string) (template, []syntaxError) {
+func parseTemplate(text string) (template, []syntaxError) {
 	var out template
 	var errs []syntaxError
 	var plain strings.Builder
@@ -36,18 +36,18 @@ func parseTemplate(t string) (template, []syntaxError) {
 	}
 
 	// Invariant: plain holds the text since the last field, and i is not inside {name}.
-	for i := 0; i < len(t); {
+	for i := 0; i < len(text); {
 		switch {
-		case strings.HasPrefix(t[i:], "{{"), strings.HasPrefix(t[i:], "}}"):
-			plain.WriteByte(t[i])
+		case strings.HasPrefix(text[i:], "{{"), strings.HasPrefix(text[i:], "}}"):
+			plain.WriteByte(text[i])
 			i += 2
-		case t[i] == '{':
-			end := strings.IndexByte(t[i:], '}')
-			at := utf8.RuneCountInString(t[:i])
+		case text[i] == '{':
+			end := strings.IndexByte(text[i:], '}')
+			at := utf8.RuneCountInString(text[:i])
 			if end < 0 {
 				return nil, append(errs, syntaxError{at, "a closing } is missing"})
 			}
-			name := strings.TrimSpace(t[i+1 : i+end])
+			name := strings.TrimSpace(text[i+1 : i+end])
 			i += end + 1
 			field := pipeline.Lookup(name)
 			if field == nil { // All unknown fields are reported.
@@ -57,7 +57,7 @@ func parseTemplate(t string) (template, []syntaxError) {
 			flush()
 			out = append(out, templatePart{field: field})
 		default:
-			plain.WriteByte(t[i])
+			plain.WriteByte(text[i])
 			i++
 		}
 	}
@@ -82,31 +82,31 @@ func (t template) render(event *pipeline.Event) string {
 	return out.String()
 }
 
-// writePrintable writes at most limit runes of s. It replaces control characters, so that text from the network
-// cannot control a terminal.
+// writePrintable writes at most limit runes of s. It replaces control characters, so that text from the
+// network cannot control a terminal.
 func writePrintable(out *strings.Builder, s string, limit int) {
 	runes := 0
-	for _, r := range s {
+	for _, char := range s {
 		if runes++; runes > limit {
 			out.WriteString("…")
 			return
 		}
 		switch {
-		case r == utf8.RuneError:
+		case char == utf8.RuneError:
 			out.WriteRune('�')
-		case unicode.IsPrint(r):
-			out.WriteRune(r)
-		case r == '\n' || r == '\t' || r == '\r':
+		case unicode.IsPrint(char):
+			out.WriteRune(char)
+		case char == '\n' || char == '\t' || char == '\r':
 			out.WriteByte(' ')
 		default:
-			fmt.Fprintf(out, `\u%04x`, r)
+			fmt.Fprintf(out, `\u%04x`, char)
 		}
 	}
 }
 
-// groupOf returns the group of a verdict; verdicts of one rule and group become one alert. The group is made of
-// the values of fields, or else it is the container or host. A group that is too long is cut and ends with a
-// hash of the whole.
+// groupOf returns the group of a verdict; verdicts of one rule and group become one alert. The group is made
+// of the values of fields, or else it is the container or host. A group that is too long is cut and ends with
+// a hash of the whole.
 func groupOf(fields []*pipeline.Field, event *pipeline.Event) string {
 	if len(fields) == 0 {
 		return strings.Clone(event.Owner())

@@ -135,13 +135,13 @@ func familiesOf(samples []sample) []string {
 
 // countSamples returns the number of samples of one class.
 func countSamples(samples []sample, generated bool) int {
-	n := 0
+	count := 0
 	for _, s := range samples {
 		if (s.family != "") == generated {
-			n++
+			count++
 		}
 	}
-	return n
+	return count
 }
 
 // A result holds the measures of a cross-validation.
@@ -166,15 +166,15 @@ func crossValidate(samples []sample, families []string) (result, error) {
 	byFamily := map[string][]float64{}
 	for k := range folds {
 		var training, test []sample
-		for i, s := range samples {
+		for i, sample := range samples {
 			in := i%folds == k
-			if s.family != "" {
-				in = fold[s.family] == k
+			if sample.family != "" {
+				in = fold[sample.family] == k
 			}
 			if in {
-				test = append(test, s)
+				test = append(test, sample)
 			} else {
-				training = append(training, s)
+				training = append(training, sample)
 			}
 		}
 		fmt.Printf("train: fold %d of %d: %d rows\n", k+1, folds, len(training))
@@ -182,13 +182,13 @@ func crossValidate(samples []sample, families []string) (result, error) {
 		if err != nil {
 			return result{}, err
 		}
-		for _, s := range test {
-			score := model.Score(s.label, s.suffix)
-			if s.family == "" {
+		for _, sample := range test {
+			score := model.Score(sample.label, sample.suffix)
+			if sample.family == "" {
 				good = append(good, score)
 			} else {
 				bad = append(bad, score)
-				byFamily[s.family] = append(byFamily[s.family], score)
+				byFamily[sample.family] = append(byFamily[sample.family], score)
 			}
 		}
 	}
@@ -196,7 +196,8 @@ func crossValidate(samples []sample, families []string) (result, error) {
 		return result{}, errors.New("no samples to measure on")
 	}
 
-	// 3. Compute thresholds and rates. at returns the threshold above which the share fpr of chosen names score.
+	// 3. Compute thresholds and rates. at returns the threshold above which the share fpr of chosen names
+	// score.
 	slices.Sort(good)
 	at := func(fpr float64) float64 { return math.Nextafter(good[int(float64(len(good))*(1-fpr))], 2) }
 	measured := result{threshold: math.Ceil(at(0.001)*1000) / 1000}
@@ -221,13 +222,13 @@ func round(v float64) float64 { return math.Round(v*1e4) / 1e4 }
 
 // shareAbove returns the share of scores that reach threshold.
 func shareAbove(scores []float64, threshold float64) float64 {
-	n := 0
+	above := 0
 	for _, s := range scores {
 		if s >= threshold {
-			n++
+			above++
 		}
 	}
-	return float64(n) / float64(max(len(scores), 1))
+	return float64(above) / float64(max(len(scores), 1))
 }
 
 // auc returns the probability that a generated domain scores higher than a chosen one; good is sorted.

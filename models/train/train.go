@@ -36,8 +36,8 @@ func defaultOptions() options {
 	return options{seed: 1, trees: 60, rows: 12000, features: 6, bins: 10, minRows: 25}
 }
 
-// train trains a model. Half of the samples train the language models and the other half the trees, so that the
-// trees are trained on scores of labels that the language models were not trained on.
+// train trains a model. Half of the samples train the language models and the other half the trees, so that
+// the trees are trained on scores of labels that the language models were not trained on.
 func train(samples []sample, opt options, card classifier.Card) (*classifier.Model, error) {
 	// 1. Train the language models on the first half of the shuffled samples.
 	rng := rand.New(rand.NewSource(opt.seed))
@@ -50,9 +50,9 @@ func train(samples []sample, opt options, card classifier.Card) (*classifier.Mod
 	// 2. Compute the features of the other half.
 	rows := make([]classifier.FeatureVector, len(samples))
 	var chosen, generated []int // indexes of rows
-	for i, s := range samples {
-		languages.ComputeFeatures(&rows[i], s.label, s.suffix)
-		if s.family == "" {
+	for i, sample := range samples {
+		languages.ComputeFeatures(&rows[i], sample.label, sample.suffix)
+		if sample.family == "" {
 			chosen = append(chosen, i)
 		} else {
 			generated = append(generated, i)
@@ -83,16 +83,16 @@ func learnLanguages(samples []sample) classifier.Languages {
 	const minSuffix = 20 // samples; rarer suffixes have no weight
 	var names, generated []string
 	counts := map[string][2]float64{} // by suffix: chosen, generated
-	for _, s := range samples {
-		count := counts[s.suffix]
-		if s.family == "" {
-			names = append(names, s.label)
+	for _, sample := range samples {
+		count := counts[sample.suffix]
+		if sample.family == "" {
+			names = append(names, sample.label)
 			count[0]++
 		} else {
-			generated = append(generated, s.label)
+			generated = append(generated, sample.label)
 			count[1]++
 		}
-		counts[s.suffix] = count
+		counts[sample.suffix] = count
 	}
 	languages := classifier.Languages{Names: learnTrigrams(names), Generated: learnTrigrams(generated), Suffixes: map[string]float32{}}
 	for suffix, count := range counts {
@@ -123,18 +123,18 @@ func learnTrigrams(labels []string) classifier.Trigrams {
 
 	// Each estimate is mixed with that of the shorter context, by the weight of 5 or 10 observations.
 	out := make(classifier.Trigrams, classifier.NumTrigrams)
-	for a := range symbols {
-		for b := range symbols {
+	for first := range symbols {
+		for second := range symbols {
 			context, biContext := 0.0, 0.0
 			for c := range symbols {
-				context += tri[classifier.TrigramIndex(a, b, c)]
-				biContext += bi[b*symbols+c]
+				context += tri[classifier.TrigramIndex(first, second, c)]
+				biContext += bi[second*symbols+c]
 			}
-			for c := range symbols {
-				pUni := (uni[c] + 0.5) / (all + 0.5*symbols)
-				pBi := (bi[b*symbols+c] + 10*pUni) / (biContext + 10)
-				p := (tri[classifier.TrigramIndex(a, b, c)] + 5*pBi) / (context + 5)
-				out[classifier.TrigramIndex(a, b, c)] = int8(max(-127, math.Round(16*math.Log(p))))
+			for third := range symbols {
+				pUni := (uni[third] + 0.5) / (all + 0.5*symbols)
+				pBi := (bi[second*symbols+third] + 10*pUni) / (biContext + 10)
+				p := (tri[classifier.TrigramIndex(first, second, third)] + 5*pBi) / (context + 5)
+				out[classifier.TrigramIndex(first, second, third)] = int8(max(-127, math.Round(16*math.Log(p))))
 			}
 		}
 	}
@@ -142,18 +142,19 @@ func learnTrigrams(labels []string) classifier.Trigrams {
 }
 
 // quantiles returns edges between bins that hold about the same number of rows each.
-func quantiles(rows []classifier.FeatureVector, n int) classifier.Bins {
+func quantiles(rows []classifier.FeatureVector, count int) classifier.Bins {
 	var bins classifier.Bins
 	column := make([]float32, len(rows))
-	for f := range classifier.NumFeatures {
+	for feature := range classifier.NumFeatures {
 		for i, v := range rows {
-			column[i] = v[f]
+			column[i] = v[feature]
 		}
 		slices.Sort(column)
-		for k := 1; k < n; k++ {
-			edge := column[k*len(column)/n]
-			if len(bins[f]) == 0 && edge > column[0] || len(bins[f]) > 0 && edge > bins[f][len(bins[f])-1] {
-				bins[f] = append(bins[f], edge)
+		for k := 1; k < count; k++ {
+			edge := column[k*len(column)/count]
+			edges := bins[feature]
+			if len(edges) == 0 && edge > column[0] || len(edges) > 0 && edge > edges[len(edges)-1] {
+				bins[feature] = append(edges, edge)
 			}
 		}
 	}
@@ -275,9 +276,9 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 	return data, nil
 }
 
-// appendNode writes a node of golearn's tree at index at, and appends its children in the order of their bins.
-// The score of a node is the share of generated rows, moved towards the share of the parent node. A child
-// without training rows has the score of its parent.
+// appendNode writes a node of golearn's tree at index at, and appends its children in the order of their
+// bins. The score of a node is the share of generated rows, moved towards the share of the parent node. A
+// child without training rows has the score of its parent.
 func (f *forest) appendNode(at int32, grown *trees.DecisionTreeNode, byName map[string]uint8, shareAbove float64) {
 	generated, chosen := float64(grown.ClassDist[classGenerated]), float64(grown.ClassDist[classChosen])
 	share := (generated + 2*shareAbove) / (generated + chosen + 2)

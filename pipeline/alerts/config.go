@@ -124,11 +124,11 @@ func (h HTTP) check() []config.Problem {
 
 // checkURL does not quote the address in its problem: it may hold a password.
 func checkURL(key, address string) []config.Problem {
-	u, err := url.Parse(address)
+	parsed, err := url.Parse(address)
 	if err != nil {
 		return config.Invalid(key, "%w", errors.Unwrap(err))
 	}
-	ok := (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+	ok := (parsed.Scheme == "http" || parsed.Scheme == "https") && parsed.Host != ""
 	return config.Require(ok, key, "is not an address like https://host/path")
 }
 

@@ -135,12 +135,12 @@ func (g *Grouper) findWindow(key groupKey, at int64) *window {
 
 	// The last window that begins at or before the match is the only one that can contain it; the next one is
 	// the only one that can begin soon after it.
-	for i, w := range slices.Backward(group.windows) {
-		if w.start > at {
+	for i, open := range slices.Backward(group.windows) {
+		if open.start > at {
 			continue
 		}
-		if at-w.start < length {
-			return w
+		if at-open.start < length {
+			return open
 		}
 		if i+1 < len(group.windows) && group.windows[i+1].start-at < length {
 			return group.windows[i+1]
@@ -179,11 +179,11 @@ func (g *Grouper) newGroup(key groupKey) *alertGroup {
 }
 
 // insertWindow adds w to the windows of group, which stay ordered by start.
-func (g *Grouper) insertWindow(group *alertGroup, w *window) {
-	i, _ := slices.BinarySearchFunc(group.windows, w.start,
+func (g *Grouper) insertWindow(group *alertGroup, opened *window) {
+	i, _ := slices.BinarySearchFunc(group.windows, opened.start,
 		func(w *window, start int64) int { return cmp.Compare(w.start, start) })
-	group.windows = slices.Insert(group.windows, i, w)
-	g.newestStart = max(g.newestStart, w.start)
+	group.windows = slices.Insert(group.windows, i, opened)
+	g.newestStart = max(g.newestStart, opened.start)
 	if group.group != OtherGroups {
 		g.openCount++
 		g.windowsPerRule[group.rule]++

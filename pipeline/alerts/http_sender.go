@@ -38,22 +38,22 @@ func (e *retryAfterError) Unwrap() error { return e.error }
 
 // newHTTPSender returns a sender to path below the URL of the configuration. It reads the files of secrets
 // and certificates.
-func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, error) {
-	sender := &httpSender{url: h.URL, header: http.Header{}, username: h.Username}
+func newHTTPSender(cfg HTTP, path string, timeout time.Duration) (*httpSender, error) {
+	sender := &httpSender{url: cfg.URL, header: http.Header{}, username: cfg.Username}
 	if path != "" {
-		sender.url = strings.TrimSuffix(h.URL, "/") + path
+		sender.url = strings.TrimSuffix(cfg.URL, "/") + path
 	}
 	sender.header.Set("Content-Type", "application/json")
 	sender.header.Set("User-Agent", "tidegate")
-	for name, value := range h.Headers {
+	for name, value := range cfg.Headers {
 		sender.header.Set(name, value)
 	}
 
 	var err error
-	if sender.password, err = config.Secret(h.Password, h.PasswordFile); err != nil {
+	if sender.password, err = config.Secret(cfg.Password, cfg.PasswordFile); err != nil {
 		return nil, fmt.Errorf("password_file: %w", err)
 	}
-	token, err := config.Secret(h.Token, h.TokenFile)
+	token, err := config.Secret(cfg.Token, cfg.TokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("token_file: %w", err)
 	}
@@ -61,7 +61,7 @@ func newHTTPSender(h HTTP, path string, timeout time.Duration) (*httpSender, err
 		sender.header.Set("Authorization", "Bearer "+token)
 	}
 
-	tlsConfig, err := h.TLS.Load()
+	tlsConfig, err := cfg.TLS.Load()
 	if err != nil {
 		return nil, config.WithPrefix("tls", err)
 	}

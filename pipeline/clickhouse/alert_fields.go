@@ -87,23 +87,23 @@ func newAlertBlock(alerts []*pipeline.Alert) *ColumnBlock {
 	return block
 }
 
-// newAlertColumn returns an empty column for f and the function that appends an alert's value to it. A field
-// whose Go type does not fit its ClickHouse type is a mistake in alertFields, which
+// newAlertColumn returns an empty column for field and the function that appends an alert's value to it. A
+// field whose Go type does not fit its ClickHouse type is a mistake in alertFields, which
 // TestEveryAlertFieldComesBack finds.
-func newAlertColumn(f alertField) (column, func(a *pipeline.Alert, row int)) {
-	kind := f.column.kind
-	switch f.pointer(&pipeline.Alert{}).(type) {
+func newAlertColumn(field alertField) (column, func(a *pipeline.Alert, row int)) {
+	kind := field.column.kind
+	switch field.pointer(&pipeline.Alert{}).(type) {
 	case *string:
 		col := newStringColumn(kind)
-		return col, func(a *pipeline.Alert, row int) { col.putString(row, *f.pointer(a).(*string)) }
+		return col, func(a *pipeline.Alert, row int) { col.putString(row, *field.pointer(a).(*string)) }
 	case *[]string:
 		col := &arrayColumn{ends: fixedColumn{width: 8}, strings: newLowCardinalityColumn()}
-		return col, func(a *pipeline.Alert, row int) { col.putStrings(row, *f.pointer(a).(*[]string)) }
+		return col, func(a *pipeline.Alert, row int) { col.putStrings(row, *field.pointer(a).(*[]string)) }
 	}
 
 	width, _ := numberType(kind)
 	col := &fixedColumn{width: width}
-	return col, func(a *pipeline.Alert, row int) { col.putUint(row, alertNumber(f.pointer(a))) }
+	return col, func(a *pipeline.Alert, row int) { col.putUint(row, alertNumber(field.pointer(a))) }
 }
 
 // alertNumber returns the bits of a number, flag or time as its column keeps them. The zero time is 0.

@@ -62,16 +62,16 @@ func (c *fixedColumn) putUint(row int, v uint64) {
 	c.appendUint(v)
 }
 
-func (c *fixedColumn) appendUint(v uint64) {
+func (c *fixedColumn) appendUint(value uint64) {
 	switch c.width {
 	case 8:
-		c.buf = binary.LittleEndian.AppendUint64(c.buf, v)
+		c.buf = binary.LittleEndian.AppendUint64(c.buf, value)
 	case 4:
-		c.buf = binary.LittleEndian.AppendUint32(c.buf, uint32(v))
+		c.buf = binary.LittleEndian.AppendUint32(c.buf, uint32(value))
 	case 2:
-		c.buf = binary.LittleEndian.AppendUint16(c.buf, uint16(v))
+		c.buf = binary.LittleEndian.AppendUint16(c.buf, uint16(value))
 	default:
-		c.buf = append(c.buf, byte(v))
+		c.buf = append(c.buf, byte(value))
 	}
 }
 
@@ -183,15 +183,15 @@ func (c *lowCardinalityColumn) padTo(row int) {
 // appendData appends the encoded rows: the width of the keys with flags for an own dictionary (bit 9) that
 // updates the reader's (bit 10), the size of the dictionary, the dictionary, the number of rows, the keys.
 // Zero rows are encoded as no bytes.
-func (c *lowCardinalityColumn) appendData(out [][]byte, n int) [][]byte {
-	c.padTo(n)
-	if n == 0 {
+func (c *lowCardinalityColumn) appendData(out [][]byte, rows int) [][]byte {
+	c.padTo(rows)
+	if rows == 0 {
 		return out
 	}
 	widthCode := uint64(c.width >> 1) // 0, 1, 2 for 1, 2, 4 bytes
 	binary.LittleEndian.PutUint64(c.header[:], widthCode|1<<9|1<<10)
 	binary.LittleEndian.PutUint64(c.header[8:], uint64(len(c.values)))
-	binary.LittleEndian.PutUint64(c.rowCount[:], uint64(n))
+	binary.LittleEndian.PutUint64(c.rowCount[:], uint64(rows))
 	return append(out, c.header[:], c.encoded, c.rowCount[:], c.keys)
 }
 
@@ -341,24 +341,24 @@ func (c *mapColumn) putLabels(row int, list []*pipeline.Label) {
 	c.endRow(len(list))
 }
 
-// clamp returns the number nearest to v that a column with the given limit can hold. A limit of all ones is
-// that of a 64-bit column: the getters pass an uint64 as an int64, so that every value is in range.
-func clamp(v int64, limit uint64) uint64 {
+// clamp returns the number nearest to value that a column with the given limit can hold. A limit of all ones
+// is that of a 64-bit column: the getters pass an uint64 as an int64, so that every value is in range.
+func clamp(value int64, limit uint64) uint64 {
 	switch {
 	case limit == math.MaxUint64:
-		return uint64(v)
-	case v < 0:
+		return uint64(value)
+	case value < 0:
 		return 0
 	}
-	return min(uint64(v), limit)
+	return min(uint64(value), limit)
 }
 
-// appendZeros appends n zero bytes to data; none if n is negative.
-func appendZeros(data []byte, n int) []byte {
-	for n > 0 {
-		chunk := min(n, len(zeroPage))
+// appendZeros appends count zero bytes to data, and none if count is negative.
+func appendZeros(data []byte, count int) []byte {
+	for count > 0 {
+		chunk := min(count, len(zeroPage))
 		data = append(data, zeroPage[:chunk]...)
-		n -= chunk
+		count -= chunk
 	}
 	return data
 }

@@ -44,61 +44,61 @@ func (s *Store) Migrate(ctx context.Context) error {
 	return s.createReader(ctx)
 }
 
-// reconcileTable adds the columns and indexes that t has gained since the table was created, and sets its
+// reconcileTable adds the columns and indexes of the wanted table that the existing one lacks, and sets its
 // TTL.
-func (s *Store) reconcileTable(ctx context.Context, t table) error {
+func (s *Store) reconcileTable(ctx context.Context, wanted table) error {
 	columns, err := s.selectNames(ctx, "SELECT name FROM system.columns WHERE database = ? AND table = ?",
-		s.cfg.Database, t.name)
+		s.cfg.Database, wanted.name)
 	if err != nil {
 		return err
 	}
 	indexes, err := s.selectNames(ctx,
-		"SELECT name FROM system.data_skipping_indices WHERE database = ? AND table = ?", s.cfg.Database, t.name)
+		"SELECT name FROM system.data_skipping_indices WHERE database = ? AND table = ?", s.cfg.Database, wanted.name)
 	if err != nil {
 		return err
 	}
 	// One ALTER for everything that is missing: columns and aliases first, because an index may name them.
 	var changes []string
-	for _, col := range append(slices.Clip(t.columns), t.aliases...) {
+	for _, col := range append(slices.Clip(wanted.columns), wanted.aliases...) {
 		if !columns[col.name] {
 			changes = append(changes, "ADD COLUMN IF NOT EXISTS "+col.String())
 		}
 	}
-	for _, index := range t.indexes {
+	for _, index := range wanted.indexes {
 		if !indexes[index.name] {
 			changes = append(changes,
 				fmt.Sprintf("ADD INDEX IF NOT EXISTS %s %s TYPE %s", index.name, index.on, index.kind))
 		}
 	}
 	if len(changes) > 0 {
-		s.log.Info("clickhouse table extended", "table", t.name, "changes", len(changes))
-		alter := "ALTER TABLE " + s.cfg.table(t.name) + s.cfg.onCluster() + " " + strings.Join(changes, ", ")
+		s.log.Info("clickhouse table extended", "table", wanted.name, "changes", len(changes))
+		alter := "ALTER TABLE " + s.cfg.table(wanted.name) + s.cfg.onCluster() + " " + strings.Join(changes, ", ")
 		if err := s.execWithTextIndex(ctx, alter); err != nil {
 			return err
 		}
 	}
-	return s.setTTL(ctx, t)
+	return s.setTTL(ctx, wanted)
 }
 
 // setTTL sets the TTL of an existing table to the configured one. Parts that are expired by it are dropped at
 // the next merge; no part is rewritten.
-func (s *Store) setTTL(ctx context.Context, t table) error {
-	if t.ttlColumn == "" {
+func (s *Store) setTTL(ctx context.Context, wanted table) error {
+	if wanted.ttlColumn == "" {
 		return nil
 	}
 	var engine string
 	err := s.driver.QueryRow(ctx, "SELECT engine_full FROM system.tables WHERE database = ? AND name = ?",
-		s.cfg.Database, t.name).Scan(&engine)
+		s.cfg.Database, wanted.name).Scan(&engine)
 	if err != nil {
 		return describeError(err, s.cfg)
 	}
 	hasTTL := strings.Contains(engine, " TTL ")
-	alter := "ALTER TABLE " + s.cfg.table(t.name) + s.cfg.onCluster()
+	alter := "ALTER TABLE " + s.cfg.table(wanted.name) + s.cfg.onCluster()
 	switch {
-	case t.ttlDays == 0 && hasTTL:
+	case wanted.ttlDays == 0 && hasTTL:
 		return s.execStatement(ctx, alter+" REMOVE TTL")
-	case t.ttlDays > 0 && !strings.Contains(engine, fmt.Sprintf("toIntervalDay(%d)", t.ttlDays)):
-		return s.execStatement(ctx, alter+" MODIFY TTL "+t.ttlExpr()+" SETTINGS materialize_ttl_after_modify = 0")
+	case wanted.ttlDays > 0 && !strings.Contains(engine, fmt.Sprintf("toIntervalDay(%d)", wanted.ttlDays)):
+		return s.execStatement(ctx, alter+" MODIFY TTL "+wanted.ttlExpr()+" SETTINGS materialize_ttl_after_modify = 0")
 	}
 	return nil
 }

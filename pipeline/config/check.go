@@ -78,8 +78,8 @@ func HostPort(key, address string) []Problem {
 	if err != nil || host == "" {
 		return Invalid(key, "%q is not host:port", address)
 	}
-	n, err := strconv.Atoi(port)
-	return Require(err == nil && n >= 1 && n <= 65535, key,
+	number, err := strconv.Atoi(port)
+	return Require(err == nil && number >= 1 && number <= 65535, key,
 		"%q is not host:port with a port between 1 and 65535", address)
 }
 
@@ -89,8 +89,8 @@ func ListenAddress(key, address string) []Problem {
 	if err != nil {
 		return Invalid(key, "%q is not host:port", address)
 	}
-	n, err := strconv.Atoi(port)
-	return Require(err == nil && n >= 0 && n <= 65535, key,
+	number, err := strconv.Atoi(port)
+	return Require(err == nil && number >= 0 && number <= 65535, key,
 		"%q is not host:port with a port between 0 and 65535", address)
 }
 
@@ -133,14 +133,14 @@ func groupThousands(digits string) string {
 	return sign + digits
 }
 
-// FormatDuration returns d as it is written in a configuration: 48h instead of 48h0m0s.
-func FormatDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
+// FormatDuration returns duration as it is written in a configuration: 48h instead of 48h0m0s.
+func FormatDuration(duration time.Duration) string {
+	text := duration.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
 	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
 	}
-	return s
+	return text
 }

@@ -126,19 +126,19 @@ func (n Node) decodeList(value reflect.Value) {
 	value.Set(decoded)
 }
 
-func (n Node) decodeScalar(v reflect.Value) {
+func (n Node) decodeScalar(target reflect.Value) {
 	written, ok := n.Scalar()
 	if !ok {
-		n.addTypeError(v.Type())
+		n.addTypeError(target.Type())
 		return
 	}
 	switch {
-	case v.Type() == durationType:
-		d, err := time.ParseDuration(written)
+	case target.Type() == durationType:
+		duration, err := time.ParseDuration(written)
 		if ok = err == nil; ok {
-			v.SetInt(int64(d))
+			target.SetInt(int64(duration))
 		}
-	case v.Type() == sizeType:
+	case target.Type() == sizeType:
 		size, err := ParseSize(written)
 		if value, isInt := n.Int(); isInt { // such as 0x1000
 			size, err = Size(value), nil
@@ -147,85 +147,85 @@ func (n Node) decodeScalar(v reflect.Value) {
 			n.Errorf("%v", err)
 			return
 		}
-		v.SetInt(int64(size))
-	case v.Kind() == reflect.String:
-		v.SetString(written)
-	case v.Kind() == reflect.Bool:
+		target.SetInt(int64(size))
+	case target.Kind() == reflect.String:
+		target.SetString(written)
+	case target.Kind() == reflect.Bool:
 		var value bool
 		if value, ok = n.Bool(); ok {
-			v.SetBool(value)
+			target.SetBool(value)
 		}
-	case v.CanInt() || v.CanUint():
-		n.decodeInt(v, written)
+	case target.CanInt() || target.CanUint():
+		n.decodeInt(target, written)
 		return
-	case v.CanFloat():
-		f, err := strconv.ParseFloat(written, 64)
+	case target.CanFloat():
+		decimal, err := strconv.ParseFloat(written, 64)
 		if ok = err == nil; ok {
-			v.SetFloat(f)
+			target.SetFloat(decimal)
 		}
 	default:
-		panic(fmt.Sprintf("config: %s: no way to decode a %s", n.key, v.Type()))
+		panic(fmt.Sprintf("config: %s: no way to decode a %s", n.key, target.Type()))
 	}
 	if !ok {
-		n.addTypeError(v.Type())
+		n.addTypeError(target.Type())
 	}
 }
 
 // decodeInt takes a whole number, in quotes or not, that fits into v.
-func (n Node) decodeInt(v reflect.Value, written string) {
+func (n Node) decodeInt(target reflect.Value, written string) {
 	// A number that YAML does not read as a 64-bit integer may be in quotes, or written as 1e6.
 	value, ok := n.Int()
 	if !ok {
 		var err error
 		value, err = strconv.ParseInt(written, 10, 64)
 		if err != nil {
-			f, err := strconv.ParseFloat(written, 64) // such as 1e6
+			decimal, err := strconv.ParseFloat(written, 64) // such as 1e6
 			switch {
-			case n.IsInteger() || err == nil && f == math.Trunc(f) && math.Abs(f) >= 1<<63:
+			case n.IsInteger() || err == nil && decimal == math.Trunc(decimal) && math.Abs(decimal) >= 1<<63:
 				n.Errorf("%s is out of range", written)
 				return
-			case err != nil || f != math.Trunc(f):
-				n.addTypeError(v.Type())
+			case err != nil || decimal != math.Trunc(decimal):
+				n.addTypeError(target.Type())
 				return
 			}
-			value = int64(f)
+			value = int64(decimal)
 		}
 	}
 	switch {
-	case v.CanInt() && !v.OverflowInt(value):
-		v.SetInt(value)
-	case v.CanUint() && value >= 0 && !v.OverflowUint(uint64(value)):
-		v.SetUint(uint64(value))
+	case target.CanInt() && !target.OverflowInt(value):
+		target.SetInt(value)
+	case target.CanUint() && value >= 0 && !target.OverflowUint(uint64(value)):
+		target.SetUint(uint64(value))
 	default:
 		n.Errorf("%s is out of range", written)
 	}
 }
 
 // addTypeError adds the error that n's value does not fit a type.
-func (n Node) addTypeError(t reflect.Type) {
+func (n Node) addTypeError(typ reflect.Type) {
 	if written, ok := n.Scalar(); ok {
-		n.Errorf("%q is not %s", written, describeType(t))
+		n.Errorf("%q is not %s", written, describeType(typ))
 		return
 	}
-	n.Errorf("expected %s, got %s", describeType(t), n.Kind())
+	n.Errorf("expected %s, got %s", describeType(typ), n.Kind())
 }
 
 // describeType returns in words what a type takes.
-func describeType(t reflect.Type) string {
+func describeType(typ reflect.Type) string {
 	switch {
-	case t == durationType:
+	case typ == durationType:
 		return "a duration like 150ms, 10s or 48h"
-	case t == sizeType:
+	case typ == sizeType:
 		return "a size like 64KiB, 8MiB or 2GiB"
-	case t.Kind() == reflect.Bool:
+	case typ.Kind() == reflect.Bool:
 		return "true or false"
-	case t.Kind() >= reflect.Int && t.Kind() <= reflect.Uint64:
+	case typ.Kind() >= reflect.Int && typ.Kind() <= reflect.Uint64:
 		return "a whole number"
-	case t.Kind() == reflect.Float32 || t.Kind() == reflect.Float64:
+	case typ.Kind() == reflect.Float32 || typ.Kind() == reflect.Float64:
 		return "a number"
-	case t.Kind() == reflect.Slice:
+	case typ.Kind() == reflect.Slice:
 		return "a list, such as [a, b]"
-	case t.Kind() == reflect.Struct || t.Kind() == reflect.Map:
+	case typ.Kind() == reflect.Struct || typ.Kind() == reflect.Map:
 		return "a section of keys"
 	}
 	return "text"

@@ -150,12 +150,12 @@ func (r *aliasResolver) Visit(node ast.Node) ast.Visitor {
 func (d *Document) checkNesting(tokens token.Tokens) bool {
 	// flow is the depth of brackets and braces; entries counts the nesting tokens of the current line.
 	flow, entries, line := 0, 0, 0
-	for _, t := range tokens {
-		at := Position{t.Position.Line, t.Position.Column}
+	for _, tok := range tokens {
+		at := Position{tok.Position.Line, tok.Position.Column}
 		if at.Line != line {
 			line, entries = at.Line, 0
 		}
-		switch t.Type {
+		switch tok.Type {
 		case token.SequenceStartType, token.MappingStartType:
 			flow++
 		case token.SequenceEndType, token.MappingEndType:
@@ -165,7 +165,7 @@ func (d *Document) checkNesting(tokens token.Tokens) bool {
 		case token.AliasType, token.MergeKeyType:
 			d.aliases = append(d.aliases, at)
 		}
-		if flow > maxDepth || entries > maxDepth || t.Position.IndentNum > 8*maxDepth || at.Column > maxColumn {
+		if flow > maxDepth || entries > maxDepth || tok.Position.IndentNum > 8*maxDepth || at.Column > maxColumn {
 			d.AddError(at, "", "nested too deeply or line too long (limits: %d levels, %d columns)", maxDepth, maxColumn)
 			return false
 		}
@@ -256,14 +256,14 @@ func (d *Document) Locate(problem Problem) *Error {
 			d.collectPlaces(root)
 		}
 	}
-	e := &Error{File: d.File, Key: problem.Key, Err: problem.Err}
+	located := &Error{File: d.File, Key: problem.Key, Err: problem.Err}
 	for key := problem.Key; key != ""; key = key[:max(strings.LastIndexAny(key, ".["), 0)] {
 		if at, ok := d.places[key]; ok {
-			e.Position = at.key
+			located.Position = at.key
 			break
 		}
 	}
-	return e
+	return located
 }
 
 // collectPlaces notes the position of every key below n. The position of a list's entry is where the entry

@@ -27,8 +27,8 @@ var sizeUnits = []struct {
 
 // ParseSize reads a Size. Units are powers of 1024; MB and M are refused, because some programs mean
 // 1,000,000 by them.
-func ParseSize(s string) (Size, error) {
-	number, unit := strings.TrimSpace(s), Size(1)
+func ParseSize(text string) (Size, error) {
+	number, unit := strings.TrimSpace(text), Size(1)
 	for _, u := range sizeUnits {
 		if rest, ok := strings.CutSuffix(number, u.name); ok {
 			number, unit = strings.TrimSpace(rest), u.bytes
@@ -36,22 +36,22 @@ func ParseSize(s string) (Size, error) {
 		}
 	}
 
-	if n, err := strconv.ParseInt(number, 10, 64); err == nil && n >= 0 && n <= math.MaxInt64/int64(unit) {
-		return Size(n) * unit, nil
+	if count, err := strconv.ParseInt(number, 10, 64); err == nil && count >= 0 && count <= math.MaxInt64/int64(unit) {
+		return Size(count) * unit, nil
 	}
-	f, err := strconv.ParseFloat(number, 64)
-	bytes := f * float64(unit)
+	decimal, err := strconv.ParseFloat(number, 64)
+	bytes := decimal * float64(unit)
 	if err != nil || !(bytes >= 0 && bytes < 1<<62) || bytes != math.Trunc(bytes) {
-		return 0, fmt.Errorf("%q is not a size like 64KiB, 8MiB or 2GiB", s)
+		return 0, fmt.Errorf("%q is not a size like 64KiB, 8MiB or 2GiB", text)
 	}
 	return Size(bytes), nil
 }
 
 // String returns s in the largest unit of which it is a whole number.
 func (s Size) String() string {
-	for _, u := range sizeUnits {
-		if s != 0 && s%u.bytes == 0 {
-			return strconv.FormatInt(int64(s/u.bytes), 10) + u.name
+	for _, unit := range sizeUnits {
+		if s != 0 && s%unit.bytes == 0 {
+			return strconv.FormatInt(int64(s/unit.bytes), 10) + unit.name
 		}
 	}
 	return strconv.FormatInt(int64(s), 10)

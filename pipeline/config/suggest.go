@@ -6,9 +6,9 @@ import "fmt"
 // at the same distance it returns the first.
 func Nearest(name string, known []string) string {
 	best, limit := "", max(2, len(name)/3)+1
-	for _, k := range known {
-		if d := editDistance(name, k, limit); d < limit {
-			best, limit = k, d
+	for _, candidate := range known {
+		if distance := editDistance(name, candidate, limit); distance < limit {
+			best, limit = candidate, distance
 		}
 	}
 	return best

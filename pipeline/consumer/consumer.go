@@ -156,13 +156,13 @@ func startGeneration(
 	}
 }
 
-// Retry calls f until it succeeds, with growing pauses of up to 5 s. It logs the first failure and then one a
-// minute. It returns an error only when ctx ends, or when the error of f is ErrFenced.
-func Retry(ctx context.Context, log *slog.Logger, what string, f func() error) error {
+// Retry calls attempt until it succeeds, with growing pauses of up to 5 s. It logs the first failure and then
+// one a minute. It returns an error only when ctx ends, or when the error of attempt is ErrFenced.
+func Retry(ctx context.Context, log *slog.Logger, what string, attempt func() error) error {
 	var backoff retry.Backoff
 	throttle := logging.NewThrottle(time.Minute)
 	for {
-		err := f()
+		err := attempt()
 		if err == nil || errors.Is(err, ErrFenced) {
 			return err
 		}

@@ -68,12 +68,12 @@ func (f *Fetcher) Consumed(n int64) {
 	}
 }
 
-// reserve waits until n more bytes fit into the budget. The first chunk always fits.
-func (f *Fetcher) reserve(ctx context.Context, n int64) error {
+// reserve waits until the bytes of a chunk fit into the budget. The first chunk always fits.
+func (f *Fetcher) reserve(ctx context.Context, bytes int64) error {
 	for {
 		f.mu.Lock()
-		if f.pendingBytes == 0 || f.pendingBytes+n <= f.budget {
-			f.pendingBytes += n
+		if f.pendingBytes == 0 || f.pendingBytes+bytes <= f.budget {
+			f.pendingBytes += bytes
 			f.mu.Unlock()
 			return nil
 		}

@@ -45,7 +45,7 @@ type engineMetrics struct {
 
 func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 	factory := metrics.With(reg)
-	m := &engineMetrics{
+	metrics := &engineMetrics{
 		deadLetters: factory.CounterVec("tidegate_engine_dead_letters_total",
 			"Messages of the events topic that were written to the dead-letter topic, by reason.", "reason"),
 		retries: factory.CounterVec("tidegate_engine_retries_total",
@@ -63,13 +63,13 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 			"Seconds that a block of events spent in a stage, by stage: gather, evaluate, insert or alerts.",
 			prometheus.ExponentialBuckets(0.001, 2, 16), "stage"),
 	}
-	m.exportCounters(factory)
-	return m
+	metrics.exportCounters(factory)
+	return metrics
 }
 
 // exportCounters exports the counters as tidegate_engine_<name>_total.
 func (m *engineMetrics) exportCounters(factory metrics.Factory) {
-	for _, c := range []struct {
+	for _, counter := range []struct {
 		name, help string
 		value      *atomic.Uint64
 	}{
@@ -112,8 +112,8 @@ func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 		},
 		{"blocks", "Blocks of events finished.", &m.blocks},
 	} {
-		factory.CounterFunc("tidegate_engine_"+c.name+"_total", c.help,
-			func() float64 { return float64(c.value.Load()) })
+		factory.CounterFunc("tidegate_engine_"+counter.name+"_total", counter.help,
+			func() float64 { return float64(counter.value.Load()) })
 	}
 }
 

@@ -161,9 +161,9 @@ func (s SASL) mechanism() (sasl.Mechanism, error) {
 	default:
 		algorithm = scram.SHA512
 	}
-	m, err := scram.Mechanism(algorithm, s.Username, password)
+	scramMechanism, err := scram.Mechanism(algorithm, s.Username, password)
 	if err != nil {
 		return nil, fmt.Errorf("kafka.sasl: %w", err)
 	}
-	return m, nil
+	return scramMechanism, nil
 }

@@ -117,18 +117,18 @@ func (c *Client) partitionCounts(ctx context.Context, topics []string) ([]int, e
 	}
 	counts := make([]int, len(topics))
 	for i, topic := range topics {
-		for _, t := range metadataResponse.Topics {
-			if t.Name != topic || errors.Is(t.Error, kafka.UnknownTopicOrPartition) {
+		for _, found := range metadataResponse.Topics {
+			if found.Name != topic || errors.Is(found.Error, kafka.UnknownTopicOrPartition) {
 				continue
 			}
-			if t.Error != nil {
-				return nil, c.wrapError("ask for topic "+topic, t.Error)
+			if found.Error != nil {
+				return nil, c.wrapError("ask for topic "+topic, found.Error)
 			}
-			if n := len(t.Partitions); n > maxPartitions {
+			if n := len(found.Partitions); n > maxPartitions {
 				err := fmt.Errorf("it has %d partitions, more than %d", n, maxPartitions)
 				return nil, c.wrapError("ask for topic "+topic, err)
 			}
-			counts[i] = len(t.Partitions)
+			counts[i] = len(found.Partitions)
 		}
 	}
 	return counts, nil

@@ -49,48 +49,48 @@ func (r *Redactor) Line(data []byte) ([]byte, bool) {
 
 // readMark reads the mark at i, hides the secret next to it, and returns the offset at which to continue: the
 // end of the secret, or of the mark.
-func (l *line) readMark(i int) (next int) {
-	switch l.b[i] {
+func (l *line) readMark(pos int) (next int) {
+	switch l.b[pos] {
 	case '=': // password=…, and the parameter of a URL
-		return l.hideBehindEquals(i)
+		return l.hideBehindEquals(pos)
 	case ':': // password: …, "password": "…"
-		return l.hideBehindColon(i)
+		return l.hideBehindColon(pos)
 	case '@': // //user:password@host
-		if l.scanToken(i); l.token.doubleSlash {
-			l.hideURLToken(i)
+		if l.scanToken(pos); l.token.doubleSlash {
+			l.hideURLToken(pos)
 		}
 	case '%': // the = or @ of a URL in a URL
-		if c := encoded(l.b, i); c == '=' || c == '@' {
-			l.scanToken(i)
-			l.hideURLToken(i)
+		if c := encoded(l.b, pos); c == '=' || c == '@' {
+			l.scanToken(pos)
+			l.hideURLToken(pos)
 		}
 	case '?', '#', ';':
 		l.seesParameters = true
 	case 'B':
-		return l.hideBearerToken(i)
+		return l.hideBearerToken(pos)
 	case '\'':
-		return l.hideIdentifiedBy(i)
+		return l.hideIdentifiedBy(pos)
 	case '(':
-		l.mayHoldSQL = l.mayHoldSQL || l.introducesSQL(i)
+		l.mayHoldSQL = l.mayHoldSQL || l.introducesSQL(pos)
 	case '"':
 		// A space or a backslash is in front of it, see findMarks. In the lines of web servers a digit, ] or
 		// " is in front of that.
-		if c := byteBefore(l.b, i-1); (c < '0' || c > '9') && c != ']' && c != '"' {
-			l.mayHoldSQL = l.mayHoldSQL || l.introducesSQL(i)
+		if c := byteBefore(l.b, pos-1); (c < '0' || c > '9') && c != ']' && c != '"' {
+			l.mayHoldSQL = l.mayHoldSQL || l.introducesSQL(pos)
 		}
 	}
-	return i + 1
+	return pos + 1
 }
 
 // hideBehindEquals hides the value after the = at i if it has the name of a secret, and returns the offset at
 // which to continue.
-func (l *line) hideBehindEquals(i int) int {
-	if i < l.token.urlEnd {
-		return i + 1 // hideURL has read it
+func (l *line) hideBehindEquals(pos int) int {
+	if pos < l.token.urlEnd {
+		return pos + 1 // hideURL has read it
 	}
-	end := nameEnd(l.b, i)
+	end := nameEnd(l.b, pos)
 	if end == 0 {
-		return i + 1
+		return pos + 1
 	}
 	var ending *ending
 	secret := false
@@ -98,32 +98,32 @@ func (l *line) hideBehindEquals(i int) int {
 		ending = secretEnding(name)
 		secret = ending != nil || secretWord(name)
 	}
-	if l.seesParameters && l.hideParameter(i, secret) {
+	if l.seesParameters && l.hideParameter(pos, secret) {
 		l.mayHoldSQL = l.mayHoldSQL || secret
-		return i + 1
+		return pos + 1
 	}
 	if !secret {
 		// SET PASSWORD FOR bob = "…"
-		if c := byteBefore(l.b, i+2); (c == '"' || c <= ' ' || c == '\\') && endsPasswordFor(l.b[:end]) {
+		if c := byteBefore(l.b, pos+2); (c == '"' || c <= ' ' || c == '\\') && endsPasswordFor(l.b[:end]) {
 			l.mayHoldSQL = true
 		}
-		return i + 1
+		return pos + 1
 	}
 	l.mayHoldSQL = true
-	return l.hideValue(i+1, ending != nil && ending.whole)
+	return l.hideValue(pos+1, ending != nil && ending.whole)
 }
 
 // hideBehindColon hides the value after the : at i if it has the name of a secret, and returns the offset at
 // which to continue.
-func (l *line) hideBehindColon(i int) int {
-	if i == 0 || !endsName[l.b[i-1]] {
-		return i + 1
+func (l *line) hideBehindColon(pos int) int {
+	if pos == 0 || !endsName[l.b[pos-1]] {
+		return pos + 1
 	}
-	ending := secretEnding(l.b[:nameEnd(l.b, i)])
-	if ending == nil || ending.prose && !quotedBefore(l.b, i) && !headerBefore(l.b, i) {
-		return i + 1 // "unexpected token: <" is prose; {"token":"…"} is not
+	ending := secretEnding(l.b[:nameEnd(l.b, pos)])
+	if ending == nil || ending.prose && !quotedBefore(l.b, pos) && !headerBefore(l.b, pos) {
+		return pos + 1 // "unexpected token: <" is prose; {"token":"…"} is not
 	}
-	return l.hideValue(i+1, ending.whole)
+	return l.hideValue(pos+1, ending.whole)
 }
 
 // byteBefore returns the byte before offset i, or 0 if there is none.
@@ -158,41 +158,41 @@ func headerBefore(b []byte, i int) bool {
 
 // hideValue hides the value that begins at i, or after spaces there, and returns the offset at which to
 // continue. A whole value extends to the end of the line or of its quotes, and a scheme before it is kept.
-func (l *line) hideValue(i int, whole bool) int {
+func (l *line) hideValue(pos int, whole bool) int {
 	data := l.b
-	for i < len(data) && data[i] == ' ' {
-		i++
+	for pos < len(data) && data[pos] == ' ' {
+		pos++
 	}
 
 	// The value may be quoted, and the quote escaped: \"…\" in a document inside a string.
 	var inQuotes byte
 	escaped := false
-	if i < len(data) && data[i] == '\\' {
+	if pos < len(data) && data[pos] == '\\' {
 		escaped = true
-		i++
+		pos++
 	}
-	if i < len(data) && (data[i] == '"' || data[i] == '\'') {
-		inQuotes = data[i]
-		i++
+	if pos < len(data) && (data[pos] == '"' || data[pos] == '\'') {
+		inQuotes = data[pos]
+		pos++
 	}
 
-	end := i
+	end := pos
 	for end < len(data) && !endsLineValue(data[end], inQuotes, whole) {
 		if data[end] == '\\' && inQuotes != 0 && !escaped && end+1 < len(data) {
 			end++
 		}
 		end++
 	}
-	if escaped && end > i && data[end-1] == '\\' {
+	if escaped && end > pos && data[end-1] == '\\' {
 		end--
 	}
 	if whole {
-		if n := schemeLength(data[i:end]); n > 0 {
-			i += n + 1
+		if n := schemeLength(data[pos:end]); n > 0 {
+			pos += n + 1
 		}
 	}
-	l.hide(i, end)
-	return max(i, end)
+	l.hide(pos, end)
+	return max(pos, end)
 }
 
 // endsLineValue reports whether c ends a value. inQuotes is the quote that began the value, or 0.
@@ -213,19 +213,19 @@ const minBearer = 8
 
 // hideBearerToken hides the token after the word Bearer, whose B is at i, and returns the offset at which to
 // continue.
-func (l *line) hideBearerToken(i int) int {
+func (l *line) hideBearerToken(pos int) int {
 	const word = "bearer "
 	data := l.b
-	if len(data) < i+len(word) || !bytes.EqualFold(data[i:i+len(word)], []byte(word)) {
-		return i + 1
+	if len(data) < pos+len(word) || !bytes.EqualFold(data[pos:pos+len(word)], []byte(word)) {
+		return pos + 1
 	}
-	from := i + len(word)
+	from := pos + len(word)
 	to := from
 	for to < len(data) && isTokenByte(data[to]) {
 		to++
 	}
 	if to-from < minBearer {
-		return i + 1
+		return pos + 1
 	}
 	l.hide(from, to)
 	return to

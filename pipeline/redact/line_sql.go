@@ -8,49 +8,49 @@ import (
 // case. The names of secrets introduce secrets too.
 var introducers = func() (by [256][]string) {
 	list := []string{"BY", "AS", "USING", "LIKE", "IN", "REPLACE", "VALUES", "VALUE", "OPTIONS"}
-	for _, w := range append(list, secretFunctions[:]...) {
-		last := w[len(w)-1] | 0x20
-		by[last] = append(by[last], w)
+	for _, word := range append(list, secretFunctions[:]...) {
+		last := word[len(word)-1] | 0x20
+		by[last] = append(by[last], word)
 	}
 	return by
 }()
 
-// hideIdentifiedBy hides the password that begins with the ' at i if it follows IDENTIFIED BY, and returns the
-// offset at which to continue. Any other ' that is not an apostrophe may be a quote of SQL.
-func (l *line) hideIdentifiedBy(i int) int {
+// hideIdentifiedBy hides the password that begins with the ' at i if it follows IDENTIFIED BY, and returns
+// the offset at which to continue. Any other ' that is not an apostrophe may be a quote of SQL.
+func (l *line) hideIdentifiedBy(pos int) int {
 	data := l.b
-	apostrophe := i > 0 && i+1 < len(data) && isLetter(data[i-1]) && isLetter(data[i+1])
+	apostrophe := pos > 0 && pos+1 < len(data) && isLetter(data[pos-1]) && isLetter(data[pos+1])
 	l.mayHoldSQL = l.mayHoldSQL || !apostrophe
 	const words = "IDENTIFIED BY "
-	if i < len(words) || !sqltoken.EqualFold(data[i-len(words):i], words) {
-		return i + 1
+	if pos < len(words) || !sqltoken.EqualFold(data[pos-len(words):pos], words) {
+		return pos + 1
 	}
-	to := i + 1
+	to := pos + 1
 	for to < len(data) && data[to] != '\'' {
 		to++
 	}
-	l.hide(i+1, to)
+	l.hide(pos+1, to)
 	return to
 }
 
 // introducesSQL reports whether a secret of SQL may follow the ( or the " at i. The word before it decides;
 // spaces and operators may be between them.
-func (l *line) introducesSQL(i int) bool {
+func (l *line) introducesSQL(pos int) bool {
 	data := l.b
-	j := i
-	for j > 0 && (data[j-1] <= ' ' || data[j-1] == '\\' || isOperator(data[j-1])) {
-		j--
+	start := pos
+	for start > 0 && (data[start-1] <= ' ' || data[start-1] == '\\' || isOperator(data[start-1])) {
+		start--
 	}
-	if j == 0 {
+	if start == 0 {
 		return false
 	}
-	switch c := data[j-1]; c {
+	switch c := data[start-1]; c {
 	case '/': // the end of a comment
-		return j > 1 && data[j-2] == '*'
+		return start > 1 && data[start-2] == '*'
 	case '`':
-		return SecretName(data[:j-1])
+		return SecretName(data[:start-1])
 	default:
-		return isLetter(c) && introducesSecret(data[:j], c|0x20) || data[i] == '(' && callBehindLike(data[:j])
+		return isLetter(c) && introducesSecret(data[:start], c|0x20) || data[pos] == '(' && callBehindLike(data[:start])
 	}
 }
 
@@ -74,18 +74,19 @@ const maxAccount = 512
 // endsPasswordFor reports whether data ends with PASSWORD FOR and one word. The word is bounded, because a line
 // may ask this for each of its bytes.
 func endsPasswordFor(data []byte) bool {
-	i := len(data)
-	for i > 0 && len(data)-i < maxAccount && data[i-1] > ' ' {
-		i--
+	end := len(data)
+	for end > 0 && len(data)-end < maxAccount && data[end-1] > ' ' {
+		end--
 	}
 	const words = "PASSWORD FOR "
-	return i >= len(words) && sqltoken.EqualFold(data[i-len(words):i], words)
+	return end >= len(words) && sqltoken.EqualFold(data[end-len(words):end], words)
 }
 
 // introducesSecret reports whether the word at the end of data, whose last letter is last, is an introducer.
 func introducesSecret(data []byte, last byte) bool {
-	for _, w := range introducers[last] {
-		if n := len(data) - len(w); n >= 0 && sqltoken.EqualFold(data[n:], w) && (n == 0 || !sqltoken.IsWordByte(data[n-1])) {
+	for _, word := range introducers[last] {
+		from := len(data) - len(word)
+		if from >= 0 && sqltoken.EqualFold(data[from:], word) && (from == 0 || !sqltoken.IsWordByte(data[from-1])) {
 			return true
 		}
 	}
@@ -96,12 +97,12 @@ func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
 // verbs are the first words of statements that may hold secrets, by their first letter in lower case.
 var verbs = func() (by [256][]string) {
-	for _, w := range [...]string{
+	for _, word := range [...]string{
 		"SELECT", "INSERT", "REPLACE", "UPDATE", "DELETE", "SET", "CREATE", "ALTER", "GRANT", "CHANGE", "CALL", "DO",
 		"WITH", "EXPLAIN", "START", "PREPARE",
 	} {
-		first := w[0] | 0x20
-		by[first] = append(by[first], w)
+		first := word[0] | 0x20
+		by[first] = append(by[first], word)
 	}
 	return by
 }()
@@ -112,7 +113,7 @@ const maxStatements = 8
 
 // hideStatements hides the secrets of the SQL in the line.
 func (l *line) hideStatements() {
-	for at, n := nextVerb(l.b, 0), 0; at >= 0 && n < maxStatements; n++ {
+	for at, statements := nextVerb(l.b, 0), 0; at >= 0 && statements < maxStatements; statements++ {
 		at = l.hideStatement(at)
 	}
 }
@@ -178,21 +179,21 @@ func (s *statement) canEnd() bool {
 }
 
 // nextVerb returns the offset of the next verb from i on, or −1.
-func nextVerb(data []byte, i int) int {
-	for i < len(data) {
-		if !sqltoken.IsWordByte(data[i]) {
-			i++
+func nextVerb(data []byte, pos int) int {
+	for pos < len(data) {
+		if !sqltoken.IsWordByte(data[pos]) {
+			pos++
 			continue
 		}
-		from := i
-		for i < len(data) && sqltoken.IsWordByte(data[i]) {
-			i++
+		from := pos
+		for pos < len(data) && sqltoken.IsWordByte(data[pos]) {
+			pos++
 		}
 		if from > 0 && data[from-1] == '\\' && (data[from] == 'n' || data[from] == 't' || data[from] == 'r') {
 			from++ // a line break in a string
 		}
-		for _, v := range verbs[data[from]|0x20] {
-			if len(v) == i-from && sqltoken.EqualFold(data[from:i], v) {
+		for _, verb := range verbs[data[from]|0x20] {
+			if len(verb) == pos-from && sqltoken.EqualFold(data[from:pos], verb) {
 				return from
 			}
 		}

@@ -10,32 +10,32 @@ type token struct {
 }
 
 // tokenStop has the bytes that end a token.
-var tokenStop = func() (t [256]bool) {
+var tokenStop = func() (table [256]bool) {
 	for c := range ' ' + 1 {
-		t[c] = true
+		table[c] = true
 	}
 	for _, c := range "\"'`<>" {
-		t[c] = true
+		table[c] = true
 	}
-	return t
+	return table
 }()
 
 // nameStop has the bytes before which the name of a URL parameter begins: separators of parameters, and the
 // ends of tokens.
-var nameStop = func() (t [256]bool) {
-	t = tokenStop
+var nameStop = func() (table [256]bool) {
+	table = tokenStop
 	for _, c := range `?&;#/,=%\` {
-		t[c] = true
+		table[c] = true
 	}
-	return t
+	return table
 }()
 
 // scanToken scans the bytes before i of the token that holds i.
-func (l *line) scanToken(i int) {
+func (l *line) scanToken(pos int) {
 	tok, data := &l.token, l.b
 
 	// Find the start of the token. Without an end of a token since the last scan it is the same one.
-	from := i
+	from := pos
 	for from > tok.scanned && !tokenStop[data[from-1]] {
 		from--
 	}
@@ -43,7 +43,7 @@ func (l *line) scanToken(i int) {
 		*tok = token{from: from, scanned: from, urlEnd: tok.urlEnd}
 	}
 
-	for j := max(tok.scanned, tok.from); j < i; j++ {
+	for j := max(tok.scanned, tok.from); j < pos; j++ {
 		switch data[j] {
 		case '/':
 			tok.slash = true
@@ -56,16 +56,16 @@ func (l *line) scanToken(i int) {
 			tok.semicolon = true
 		}
 	}
-	tok.scanned = i
+	tok.scanned = pos
 }
 
 // hideParameter reports whether the = at i belongs to a parameter of a URL that is a secret. If so it hides
 // the secrets of that URL. secret reports that the name is the name of a secret also outside of URLs.
-func (l *line) hideParameter(i int, secret bool) bool {
+func (l *line) hideParameter(pos int, secret bool) bool {
 	data := l.b
 	// The name of the parameter is data[start:i]; the byte before it must be one that separates parameters.
-	start := i
-	for start > 0 && i-start < 3*maxName && !nameStop[data[start-1]] {
+	start := pos
+	for start > 0 && pos-start < 3*maxName && !nameStop[data[start-1]] {
 		start--
 	}
 	if start == 0 {
@@ -74,12 +74,12 @@ func (l *line) hideParameter(i int, secret bool) bool {
 
 	switch c := data[start-1]; c {
 	case '?', '&', ';', '#', '/', ',':
-		if name := data[start:i]; !secret && !parameterName(name) && (isPlain(name) || !secretParameter(name)) {
+		if name := data[start:pos]; !secret && !parameterName(name) && (isPlain(name) || !secretParameter(name)) {
 			return false
 		}
 	case '%': // an encoded separator, or a character of the name
 	case '\\':
-		if charAt(data, start-1) != '&' || !secretParameter(data[start+len(jsonAmpersand)-1:i]) {
+		if charAt(data, start-1) != '&' || !secretParameter(data[start+len(jsonAmpersand)-1:pos]) {
 			return false
 		}
 	default:
@@ -87,22 +87,22 @@ func (l *line) hideParameter(i int, secret bool) bool {
 	}
 
 	// The token must look like a URL: a query, or a path with parameters after ;.
-	l.scanToken(i)
+	l.scanToken(pos)
 	if tok := &l.token; !tok.query && !(tok.slash && tok.semicolon) {
 		return false
 	}
-	l.hideURLToken(i)
+	l.hideURLToken(pos)
 	return true
 }
 
 // hideURLToken hides the secrets of the token that holds i, as those of a URL. scanToken was called for i.
-func (l *line) hideURLToken(i int) {
+func (l *line) hideURLToken(pos int) {
 	tok, data := &l.token, l.b
-	if i < tok.urlEnd {
+	if pos < tok.urlEnd {
 		return
 	}
 	// ' and > are parts of the URL, unless the URL is enclosed in '…' or <…>.
-	to := i
+	to := pos
 	for to < len(data) && (!tokenStop[data[to]] || data[to] == '\'' && !l.isBehind('\'') || data[to] == '>' && !l.isBehind('<')) {
 		to++
 	}

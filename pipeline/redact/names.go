@@ -1,8 +1,8 @@
 package redact
 
-// An ending marks every name that ends with it as the name of a secret: the ending password marks db_password,
-// MYSQL_PASSWORD and user[password]. It is in lower case. Separators (_ - . [ ]) in a name are ignored, so
-// apikey also matches api_key and X-Api-Key.
+// An ending marks every name that ends with it as the name of a secret: the ending password marks
+// db_password, MYSQL_PASSWORD and user[password]. It is in lower case. Separators (_ - . [ ]) in a name are
+// ignored, so apikey also matches api_key and X-Api-Key.
 type ending struct {
 	word  string
 	prose bool // also a word of English text: "unexpected token: <" has no secret
@@ -69,17 +69,17 @@ var lastPairs = func() (pairs [256]uint32) {
 	for i := range endings {
 		add(endings[i].word)
 	}
-	for _, w := range words {
-		add(w)
+	for _, word := range words {
+		add(word)
 	}
-	for _, w := range parameters {
-		add(w)
+	for _, word := range parameters {
+		add(word)
 	}
 	return pairs
 }()
 
-// mayBeSecret reports whether the name at the end of data may end with a word of the lists. It is a fast check
-// before the exact ones.
+// mayBeSecret reports whether the name at the end of data may end with a word of the lists. It is a fast
+// check before the exact ones.
 func mayBeSecret(data []byte) bool {
 	if len(data) < 2 {
 		return false
@@ -93,44 +93,44 @@ func mayBeSecret(data []byte) bool {
 
 // byLastLetter returns the words of list by their last letter.
 func byLastLetter(list []string) (by [256][]string) {
-	for _, w := range list {
-		last := w[len(w)-1]
-		by[last] = append(by[last], w)
+	for _, word := range list {
+		last := word[len(word)-1]
+		by[last] = append(by[last], word)
 	}
 	return by
 }
 
 // endsName has the bytes that may precede the : after the name of a secret: the last letter of the name, or
 // the bytes that nameEnd and trimSeparators skip.
-var endsName = func() (t [256]bool) {
-	for c := range t {
-		lower := folded[c]
-		t[c] = lower == separator || lower > separator && (endingsBy[lower] != nil || wordsBy[lower] != nil)
+var endsName = func() (table [256]bool) {
+	for char := range table {
+		lower := folded[char]
+		table[char] = lower == separator || lower > separator && (endingsBy[lower] != nil || wordsBy[lower] != nil)
 	}
 	for _, c := range `"' \` {
-		t[c] = true
+		table[c] = true
 	}
-	return t
+	return table
 }()
 
 // separator is the value in folded of a byte that separates the parts of a name.
 const separator = 1
 
-// folded has, for each byte, its lower-case form if it is a letter or a digit, separator, or 0 if it cannot be
-// in a name.
-var folded = func() (t [256]byte) {
-	for c := range t {
-		switch b := byte(c); {
-		case b >= 'A' && b <= 'Z':
-			t[c] = b | 0x20
-		case b >= 'a' && b <= 'z', b >= '0' && b <= '9':
-			t[c] = b
+// folded has, for each byte, its lower-case form if it is a letter or a digit, separator, or 0 if it cannot
+// be in a name.
+var folded = func() (table [256]byte) {
+	for char := range table {
+		switch letter := byte(char); {
+		case letter >= 'A' && letter <= 'Z':
+			table[char] = letter | 0x20
+		case letter >= 'a' && letter <= 'z', letter >= '0' && letter <= '9':
+			table[char] = letter
 		}
 	}
 	for _, c := range "_-.[]$" {
-		t[c] = separator
+		table[c] = separator
 	}
-	return t
+	return table
 }()
 
 // secretEnding returns the ending that makes the name at the end of data secret, or nil.
@@ -153,9 +153,9 @@ func secretWord(data []byte) bool {
 	if len(data) == 0 {
 		return false
 	}
-	for _, w := range wordsBy[folded[data[len(data)-1]]] {
+	for _, word := range wordsBy[folded[data[len(data)-1]]] {
 		// Not as the end of a longer word.
-		if from, ok := endsWith(data, w); ok && (from == 0 || folded[data[from-1]] <= separator) {
+		if from, ok := endsWith(data, word); ok && (from == 0 || folded[data[from-1]] <= separator) {
 			return true
 		}
 	}

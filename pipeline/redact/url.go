@@ -4,7 +4,8 @@ import "bytes"
 
 // URL returns data, a URL or a request target, without its secrets, and reports whether there were any. It
 // hides user:password@ after every //, and the values of parameters with the names of secrets. It also finds
-// them in a URL that is itself the value of a parameter, and if they are percent-encoded. data is not changed.
+// them in a URL that is itself the value of a parameter, and if they are percent-encoded. data is not
+// changed.
 func (r *Redactor) URL(data []byte) ([]byte, bool) {
 	if !mayHoldSecret(data) {
 		return data, false
@@ -27,17 +28,17 @@ func mayHoldSecret(b []byte) bool {
 	return false
 }
 
-// urlDelimiter has the bytes that hideURL and hideUserInfo look at: delimiters, and the first bytes of encoded
-// ones.
-var urlDelimiter = func() (t [256]bool) {
+// urlDelimiter has the bytes that hideURL and hideUserInfo look at: delimiters, and the first bytes of
+// encoded ones.
+var urlDelimiter = func() (table [256]bool) {
 	for _, c := range "%\\/?#&; ,=@:\"" {
-		t[c] = true
+		table[c] = true
 	}
-	return t
+	return table
 }()
 
-// hideURL hides the secrets of the URL data, which begins at offset base of the redacted text. inLine is passed
-// to hideUserInfo.
+// hideURL hides the secrets of the URL data, which begins at offset base of the redacted text. inLine is
+// passed to hideUserInfo.
 func (r *Redactor) hideURL(data []byte, base int, inLine bool) {
 	start := 0     // offset of the name of the current parameter
 	query := false // the first ? or # was seen
@@ -51,9 +52,9 @@ func (r *Redactor) hideURL(data []byte, base int, inLine bool) {
 		switch charAt(data, i) {
 		case '/':
 			start = i + width
-			if w := doubleSlash(data, i); w > 0 {
-				start = i + w
-				i = r.hideUserInfo(data, i+w, base, inLine)
+			if width := doubleSlash(data, i); width > 0 {
+				start = i + width
+				i = r.hideUserInfo(data, i+width, base, inLine)
 				continue
 			}
 		case '?', '#':
@@ -82,9 +83,9 @@ func (r *Redactor) hideURL(data []byte, base int, inLine bool) {
 // hideUserInfo hides user:password@ at the front of the authority that begins at i, and returns the offset at
 // which to continue. In a log line (inLine) the user's name is kept, and a password may hold & and #, which
 // should have been encoded.
-func (r *Redactor) hideUserInfo(data []byte, i, base int, inLine bool) int {
+func (r *Redactor) hideUserInfo(data []byte, start, base int, inLine bool) int {
 	at, colon := -1, -1
-	for j := i; j < len(data); j++ {
+	for j := start; j < len(data); j++ {
 		if !urlDelimiter[data[j]] {
 			continue
 		}
@@ -99,9 +100,9 @@ func (r *Redactor) hideUserInfo(data []byte, i, base int, inLine bool) int {
 		}
 	}
 	if at < 0 {
-		return i
+		return start
 	}
-	from := i
+	from := start
 	if inLine && colon >= 0 && colon < at {
 		from = colon + 1
 	}
@@ -110,12 +111,12 @@ func (r *Redactor) hideUserInfo(data []byte, i, base int, inLine bool) int {
 }
 
 // doubleSlash returns the width of // at i, plain or encoded, or 0.
-func doubleSlash(data []byte, i int) int {
-	w := charWidth(data, i)
-	if i+w >= len(data) || charAt(data, i) != '/' || charAt(data, i+w) != '/' {
+func doubleSlash(data []byte, pos int) int {
+	width := charWidth(data, pos)
+	if pos+width >= len(data) || charAt(data, pos) != '/' || charAt(data, pos+width) != '/' {
 		return 0
 	}
-	return w + charWidth(data, i+w)
+	return width + charWidth(data, pos+width)
 }
 
 func endsAuthority(b []byte, i int) bool {
@@ -147,14 +148,14 @@ func endsValue(data []byte, i int, query, nested bool) bool {
 const jsonAmpersand = `\u0026`
 
 // charWidth returns the number of bytes of the character at i: 3 if it is percent-encoded.
-func charWidth(data []byte, i int) int {
-	switch data[i] {
+func charWidth(data []byte, pos int) int {
+	switch data[pos] {
 	case '%':
-		if encoded(data, i) >= 0 {
+		if encoded(data, pos) >= 0 {
 			return 3
 		}
 	case '\\':
-		if bytes.HasPrefix(data[i:], []byte(jsonAmpersand)) {
+		if bytes.HasPrefix(data[pos:], []byte(jsonAmpersand)) {
 			return len(jsonAmpersand)
 		}
 	}
@@ -162,26 +163,26 @@ func charWidth(data []byte, i int) int {
 }
 
 // charAt returns the character at i, decoded.
-func charAt(data []byte, i int) byte {
-	switch data[i] {
+func charAt(data []byte, pos int) byte {
+	switch data[pos] {
 	case '%':
-		if c := encoded(data, i); c >= 0 {
+		if c := encoded(data, pos); c >= 0 {
 			return byte(c)
 		}
 	case '\\':
-		if bytes.HasPrefix(data[i:], []byte(jsonAmpersand)) {
+		if bytes.HasPrefix(data[pos:], []byte(jsonAmpersand)) {
 			return '&'
 		}
 	}
-	return data[i]
+	return data[pos]
 }
 
 // encoded returns the character that is percent-encoded at i, or −1.
-func encoded(data []byte, i int) int {
-	if i+2 >= len(data) || data[i] != '%' {
+func encoded(data []byte, pos int) int {
+	if pos+2 >= len(data) || data[pos] != '%' {
 		return -1
 	}
-	high, low := hexDigit(data[i+1]), hexDigit(data[i+2])
+	high, low := hexDigit(data[pos+1]), hexDigit(data[pos+2])
 	if high < 0 || low < 0 {
 		return -1
 	}

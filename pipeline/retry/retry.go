@@ -57,9 +57,9 @@ func (b *Backoff) Attempts() int { return b.attempts }
 // Wait sleeps for the pause before the next attempt. It returns the cause of ctx when ctx ends first.
 func (b *Backoff) Wait(ctx context.Context) error { return Sleep(ctx, b.Next()) }
 
-// Sleep returns nil after d, or the cause of ctx when ctx ends first.
-func Sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
+// Sleep returns nil after pause, or the cause of ctx when ctx ends first.
+func Sleep(ctx context.Context, pause time.Duration) error {
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
