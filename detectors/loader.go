@@ -17,7 +17,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// Config says which detectors run and what they read.
+// Config holds the settings of the detectors.
 type Config struct {
 	Rules      rules.Config
 	Feeds      []feeds.Config
@@ -72,9 +72,9 @@ func (l *Loader) Summary() string {
 	return plural(len(l.rules.Rules()), "rule") + ", " + plural(l.feeds.Len(), "indicator")
 }
 
-// updateBundle publishes a bundle of the current detectors. The bundle's version is a hash of the versions and
-// settings of the detectors: bundles of the same version return the same verdicts. l.mu must be held, except
-// in NewLoader.
+// updateBundle publishes a bundle of the current detectors. The bundle's version is a hash of the versions
+// and settings of the detectors: bundles of the same version return the same verdicts. l.mu must be held,
+// except in NewLoader.
 func (l *Loader) updateBundle() {
 	// Everything that decides verdicts goes into the hash.
 	list := []pipeline.Detector{l.rules, l.feeds}

@@ -9,7 +9,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// builtin resolves the functions that expr's parser knows.
+// builtin resolves the functions that are part of the syntax of expr.
 func (r *resolver) builtin(builtinNode *ast.BuiltinNode) *node {
 	switch builtinNode.Name {
 	case "any", "all", "none", "one", "count":

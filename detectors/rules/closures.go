@@ -96,8 +96,8 @@ func equality(op operation, equal flagFunc) flagFunc {
 	return func(v *eventValues) bool { return !equal(v) }
 }
 
-// compareOrdered compares left with right, or with the constant want where constant says so: that saves a
-// call, and most comparisons of most rules are of that form.
+// compareOrdered compares left with right, or with want if constant is true. The comparison with a constant
+// saves a call, and most comparisons in rules are of that form.
 func compareOrdered[T cmp.Ordered](op operation, left, right func(*eventValues) T, constant bool, want T) flagFunc {
 	switch {
 	case op == opEqual && constant:

@@ -43,7 +43,7 @@ func newSet(c *compiler, cfg Config, log *slog.Logger, metrics *Metrics) *Set {
 	enabled := map[string]bool{}
 	for _, rule := range c.rules {
 		rule.stats = metrics.ruleStats(rule.ID)
-		rule.stats.suspended.Store(false) // A load gives every rule another chance.
+		rule.stats.suspended.Store(false) // A load ends every suspension.
 		set.rules = append(set.rules, rule.Rule)
 		prefilters = append(prefilters, rule.prefilter)
 		parts = append(parts, rule.ID+" "+rule.Version+" "+rule.Hash)

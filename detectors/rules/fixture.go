@@ -9,9 +9,9 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// parseEvent parses the event of a test case: fields with nested or dotted names, as `tidegate replay -o jsonl`
-// prints them. If event.dataset is absent, it follows from the other fields. Fields that are computed or
-// written later are ignored, so that a printed event can be pasted unchanged.
+// parseEvent parses the event of a test case: fields with nested or dotted names, as `tidegate replay -o
+// jsonl` prints them. If event.dataset is absent, it follows from the other fields. Fields that are computed
+// or written later are ignored, so that a printed event can be pasted unchanged.
 func parseEvent(node config.Node) *pipeline.Event {
 	if !node.IsMapping() {
 		node.Errorf("expected a mapping of fields, got %s", node.Kind())
@@ -29,8 +29,8 @@ func parseEvent(node config.Node) *pipeline.Event {
 	return event
 }
 
-// setFields sets the fields of the mapping n, to whose keys prefix is prepended. key is the path of the event in
-// the file, for errors.
+// setFields sets the fields of the mapping n, to whose keys prefix is prepended. key is the path of the event
+// in the file, for errors.
 func setFields(builder *pipeline.Builder, n config.Node, key, prefix string, depth int) {
 	const maxDepth = 8
 	for _, entry := range n.Entries() {
@@ -52,7 +52,7 @@ func setFields(builder *pipeline.Builder, n config.Node, key, prefix string, dep
 
 func setField(b *pipeline.Builder, f *pipeline.Field, node config.Node) {
 	err := b.Set(f, valueOf(node))
-	// The kind of the node is known better here: whether a number was written without quotes.
+	// The node has the kind of the value as it was written: whether a number has no quotes.
 	var mismatch *pipeline.TypeError
 	switch {
 	case err == nil, errors.Is(err, pipeline.ErrComputed):

@@ -11,7 +11,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config says where alerts are delivered.
+// Config holds the destinations of alerts.
 type Config struct {
 	// Silence after which an alert counts as resolved.
 	ResolveAfter time.Duration `yaml:"resolve_after"`

@@ -32,7 +32,7 @@ type deliverer struct {
 	committedAt time.Time // of the last attempt
 }
 
-// An openAlert is one alert as the destination knows it. The package documentation draws its states.
+// An openAlert is the state of one alert at the destination. The package documentation lists the states.
 type openAlert struct {
 	newest   *pipeline.Alert // newest revision
 	first    *pipeline.Alert // revision that opened it here
@@ -375,7 +375,7 @@ func (d *deliverer) recordRejection(ctx context.Context, open *openAlert, cause 
 }
 
 // sendWithRetry calls send until it succeeds, the destination rejects the request, or ctx ends. The pauses
-// grow, unless the destination asks for a pause of its own.
+// grow, unless the destination requests a pause.
 func (d *deliverer) sendWithRetry(ctx context.Context, send func() error) error {
 	var backoff retry.Backoff
 	defer d.failureLog.Reset()

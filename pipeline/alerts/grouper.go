@@ -178,7 +178,7 @@ func (g *Grouper) newGroup(key groupKey) *alertGroup {
 	return group
 }
 
-// insertWindow adds w to the windows of group, which stay ordered by start.
+// insertWindow adds a window to those of group, which stay ordered by start.
 func (g *Grouper) insertWindow(group *alertGroup, opened *window) {
 	i, _ := slices.BinarySearchFunc(group.windows, opened.start,
 		func(w *window, start int64) int { return cmp.Compare(w.start, start) })

@@ -23,12 +23,12 @@ type httpSender struct {
 	client   *http.Client
 }
 
-// A rejectedError says that the destination will never accept this body.
+// A rejectedError means that the destination will never accept the body.
 type rejectedError struct{ text string }
 
 func (e *rejectedError) Error() string { return e.text }
 
-// A retryAfterError carries the pause that the destination asks for; 0 if it names none.
+// A retryAfterError holds the pause that the destination requests, or 0 if it names none.
 type retryAfterError struct {
 	after time.Duration
 	error
@@ -102,7 +102,7 @@ func (s *httpSender) postBody(ctx context.Context, body []byte, header http.Head
 		return nil
 	}
 
-	// The class of the error depends on the remedy: a pause that the destination asks for, a repair by an
+	// The class of the error depends on the remedy: a pause that the destination requests, a repair by an
 	// operator, or none, because the body itself is at fault.
 	err = fmt.Errorf("response %s: %s", response.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
 	switch code := response.StatusCode; code {
@@ -119,11 +119,11 @@ func (s *httpSender) postBody(ctx context.Context, body []byte, header http.Head
 	}
 }
 
-// maxRetryAfter bounds the pause that a destination can ask for.
+// maxRetryAfter bounds the pause that a destination can request.
 const maxRetryAfter = 5 * time.Minute
 
-// parseRetryAfter returns the pause of a Retry-After header, which holds seconds or a date (RFC 9110,
-// 10.2.3); 0 where it holds neither.
+// parseRetryAfter returns the pause of a Retry-After header, which holds seconds or a date (RFC 9110, section
+// 10.2.3). It returns 0 if the header holds neither.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	pause := time.Duration(0)
 	if seconds, err := strconv.Atoi(strings.TrimSpace(value)); err == nil {

@@ -9,9 +9,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// InsertAlerts stores revisions of alerts. Like Insert it may be repeated under the same token. A repeat of
-// which the server no longer knows the token inserts the same (id, revision) again; the table merges equal
-// keys.
+// InsertAlerts stores revisions of alerts. Like Insert it may be repeated under the same token. If the server
+// has dropped the token, a repeat inserts the same (id, revision) again, and the table merges equal keys.
 func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, token string) error {
 	if len(alerts) == 0 {
 		return nil

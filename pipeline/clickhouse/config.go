@@ -8,7 +8,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config says where the store is and how long it keeps events and alerts.
+// Config holds the address of the store, and how long it keeps events and alerts.
 type Config struct {
 	// Addresses of the native protocol, host:port. The first that answers is used.
 	Addr []string `yaml:"addr"`

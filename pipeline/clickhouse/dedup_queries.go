@@ -13,8 +13,8 @@ import (
 // at, the batches that are stored, and the stored rows of an unfinished block. All of them filter by
 // (_partition, _offset), for which the table has an index.
 
-// ExistingRows returns which rows of a block the table holds. The engine asks after a pause, because the
-// server may have forgotten the token of the block. Rows of another block time are left out: a topic that was
+// ExistingRows returns which rows of a block the table holds. The engine calls it after a pause, because the
+// server may have dropped the token of the block. Rows of another block time are left out: a topic that was
 // created anew has other messages at the same offsets.
 func (s *Store) ExistingRows(ctx context.Context, block pipeline.BlockID) (map[pipeline.RowID]struct{}, error) {
 	rows, err := s.driver.Query(ctx, "SELECT _offset, _index FROM "+s.cfg.table("events")+

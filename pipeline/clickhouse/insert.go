@@ -28,12 +28,12 @@ func (i *eventInserter) Insert(ctx context.Context, token string) error {
 	return i.store.Insert(ctx, i.ColumnBlock, token)
 }
 
-// AckedRowsMayBeLost reports whether a server that is killed can remember a token without having kept its
-// rows: a single server writes the token before the part. A cluster's Keeper commits both in one step; there,
-// another replica may not have the rows yet.
+// AckedRowsMayBeLost reports whether a server that is killed can keep a token and lose its rows: a single
+// server writes the token before the part. A cluster's Keeper commits both in one step; there, another
+// replica may not have the rows yet.
 func (s *Store) AckedRowsMayBeLost() bool { return s.cfg.Cluster.Name == "" }
 
-// Insert stores the block as one part: all rows or none. While the table remembers the token, an insert under
+// Insert stores the block as one part: all rows or none. While the table keeps the token, an insert under
 // the same token is acknowledged and not stored, so that an insert whose answer was lost can be repeated.
 // Insert neither stores an empty block nor resets the block.
 func (s *Store) Insert(ctx context.Context, columnBlock *ColumnBlock, token string) error {

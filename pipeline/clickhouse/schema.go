@@ -96,7 +96,8 @@ var eventIndexes = []index{
 	{"message", "`message`", textIndex}, // hasToken(message, 'timeout')
 }
 
-// textIndex finds words in log lines. Servers that do not know it get oldTextIndex, which reads more.
+// textIndex finds words in log lines. A server without this type of index gets oldTextIndex, which reads
+// more.
 const (
 	textIndex    = "text(tokenizer = 'splitByNonAlpha')"
 	oldTextIndex = "tokenbf_v1(8192, 3, 0) GRANULARITY 4"
@@ -119,7 +120,7 @@ type table struct {
 	partitionBy string // "": one partition
 	ttlColumn   string // time from which ttlDays count; "": rows never expire
 	ttlDays     int    // 0: rows never expire
-	dedupWindow bool   // the table remembers the tokens of inserts
+	dedupWindow bool   // the table keeps the tokens of recent inserts
 }
 
 // tables returns the tables in the order in which they are created.

@@ -10,10 +10,10 @@
 //   - Check returns a Problem for every value that cannot work, not only for the first. A zero value has no
 //     special meaning unless the comment of its key names one.
 //
-// In flows the text of a file. Parse finds its syntax, Document.Decode fills structs from it, Document.Locate
-// finds the line that a Problem is about, and Document.Err returns everything that is wrong, in the order of
-// the file, as file:line:column: key: message. cmd/tidegate reads its configuration this way, and
-// detectors/rules its rule files, for which Node and Text give access to values with their positions.
+// The input is the text of a file. Parse reads its syntax, Document.Decode fills structs with its values,
+// Document.Locate finds the line of a Problem, and Document.Err returns all errors in the order of the file,
+// each as file:line:column: key: message. cmd/tidegate reads its configuration this way, and detectors/rules
+// its rule files. Node and Text hold values of a rule file with their positions.
 package config
 
 import (

@@ -15,8 +15,8 @@ import (
 // with Node.Errorf.
 type NodeDecoder interface{ DecodeNode(n Node) }
 
-// UnknownKeyHinter is implemented by structs that know what a key means that they do not have, such as one of
-// a similar language. UnknownKey returns what to write instead, "" where nothing is known.
+// UnknownKeyHinter is implemented by structs that have hints for keys they do not have, such as the keys of a
+// similar language. UnknownKey returns what to write instead of a key, or "" if there is no hint for it.
 type UnknownKeyHinter interface{ UnknownKey(key string) string }
 
 var (

@@ -56,8 +56,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// A Document is one YAML file on its way into Go values. Everything that is found wrong is collected in it,
-// because a user wants to see all mistakes of a file at once. It is used by one goroutine.
+// A Document is a YAML file that is decoded into Go values. It collects all errors of the file, so that a
+// user can mend them at once. It is used by one goroutine.
 type Document struct {
 	File string
 

@@ -2,8 +2,8 @@ package config
 
 import "fmt"
 
-// Nearest returns the known name that a wrong name most probably stands for; "" where none is close. Of names
-// at the same distance it returns the first.
+// Nearest returns the known name that is most similar to a wrong name, or "" if none is similar. Of names at
+// the same distance it returns the first.
 func Nearest(name string, known []string) string {
 	best, limit := "", max(2, len(name)/3)+1
 	for _, candidate := range known {
@@ -14,8 +14,8 @@ func Nearest(name string, known []string) string {
 	return best
 }
 
-// DidYouMean returns the end of a message about an unknown name: `, did you mean "x"?`, or "" where no known
-// name is close.
+// DidYouMean returns the end of a message about an unknown name: `, did you mean "x"?`, or "" if no known
+// name is similar.
 func DidYouMean(name string, known []string) string {
 	if nearest := Nearest(name, known); nearest != "" && name != "" {
 		return fmt.Sprintf(", did you mean %q?", nearest)

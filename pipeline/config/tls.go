@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// TLS says which certificates a connection accepts and which one it presents. Kafka, ClickHouse and every
-// destination of alerts have one.
+// TLS holds the certificates that a connection accepts, and the one that it presents. Kafka, ClickHouse and
+// every destination of alerts have one.
 type TLS struct {
 	// PEM file of the certificate authorities that are trusted; empty: those of the system.
 	CAFile string `yaml:"ca_file"`
@@ -22,7 +22,7 @@ type TLS struct {
 	InsecureSkipVerify bool `yaml:"insecure_skip_verify"`
 }
 
-// OptionalTLS is TLS for a protocol whose address does not say whether it is encrypted.
+// OptionalTLS is TLS for a protocol whose address does not determine whether it is encrypted.
 type OptionalTLS struct {
 	// Encrypt connections with TLS.
 	Enabled bool `yaml:"enabled"`

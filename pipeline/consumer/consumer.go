@@ -2,7 +2,7 @@
 // events, and the publisher, which reads alerts.
 //
 // The stage calls Run with a Func. Run calls the Func once for each partition that this process owns: all of
-// them, or its share in a consumer group. The Func asks for the committed offset, reads records with Fetch
+// them, or its share in a consumer group. The Func fetches the committed offset, reads records with Fetch
 // and commits with Commit. Nothing here decodes a record; one that a stage cannot use is written to the
 // dead-letter topic with WriteDeadLetter.
 //

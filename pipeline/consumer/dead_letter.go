@@ -32,8 +32,7 @@ const (
 )
 
 // WriteDeadLetter writes deadLetter to the dead-letter topic. It returns when the topic has it or ctx has
-// ended. A value that is too large for the topic is cut, by halves until it fits; a header then says how long
-// it was.
+// ended. A value that is too large for the topic is halved until it fits, and a header holds its full length.
 func WriteDeadLetter(ctx context.Context, client *kafka.Client, log *slog.Logger, deadLetter DeadLetter) error {
 	value := deadLetter.Value[:min(len(deadLetter.Value), maxDeadLetterValue)]
 	return Retry(ctx, log, "write a dead letter", func() error {

@@ -1,6 +1,6 @@
 // Package embedded runs the Kafka-compatible broker and the ClickHouse that `tidegate run` includes. Clients
-// reach both over their real protocols, so the rest of the program does not know whether it runs on one
-// machine or with a cluster.
+// reach both over their real protocols, so the rest of the program is the same on one machine and with a
+// cluster.
 //
 // The broker is kfake with a data folder, in this process. The store is libchdb, ClickHouse as a library, in
 // a child process (cmd/tidegate-clickhouse): a library that aborts ends the child and not the engine, and a

@@ -65,8 +65,8 @@ func newWorker(engine *Engine, partition *consumer.Partition) *worker {
 	}
 }
 
-// stopGrace is how long a block that is being processed may go on after the partition was revoked or the
-// process was told to stop. Finishing it is cheaper than a replay by the next owner.
+// stopGrace is the time for which a block may still be processed after the partition was revoked or the
+// process got a signal to stop. To finish the block is cheaper than a replay by the next owner.
 const stopGrace = 5 * time.Second
 
 // processPartition replays the block of an open intent, if there is one, and then processes the partition

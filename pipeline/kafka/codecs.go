@@ -21,7 +21,7 @@ const (
 	maxWindow = 32 << 20
 )
 
-// ErrUnreadable says that a record batch exists and can never be read: it is not in the format of its codec,
+// ErrUnreadable is the error of a record batch that can never be read: it is not in the format of its codec,
 // or far too large. The text of the error has a hash of the beginning of the batch, so the errors of two
 // batches differ.
 var ErrUnreadable = errors.New("the record batch cannot be read")
@@ -62,7 +62,7 @@ type errorReader struct{ err error }
 
 func (f errorReader) Read([]byte) (int, error) { return 0, f.err }
 
-// sourceReader remembers an error of the connection, so that it can be distinguished from an error of the
+// sourceReader keeps an error of the connection, so that it can be distinguished from an error of the
 // decoder.
 type sourceReader struct {
 	r   io.Reader

@@ -8,7 +8,7 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// Config says where Kafka is and how topics are named and created.
+// Config holds the addresses of Kafka, and how topics are named and created.
 type Config struct {
 	// Addresses, host:port, of some of the brokers. The others are discovered.
 	Brokers []string `yaml:"brokers"`

@@ -6,7 +6,7 @@ import (
 	"github.com/segmentio/kafka-go"
 )
 
-// An ErrorClass says what an error of Produce means for the records of the request.
+// An ErrorClass is the consequence of an error of Produce for the records of the request.
 type ErrorClass int
 
 const (
@@ -23,7 +23,7 @@ const (
 // String returns the name of the class in logs and metrics.
 func (c ErrorClass) String() string { return [...]string{"retriable", "denied", "rejected"}[c] }
 
-// Classify returns the class of err. An error that is not known to last is Retriable.
+// Classify returns the class of err. An error that may pass by itself is Retriable.
 func Classify(err error) ErrorClass {
 	var code kafka.Error
 	if !errors.As(err, &code) {

@@ -4,9 +4,9 @@
 // takes Kafka() for fetches and offsets and Dialer() for consumer groups. All of them name topics with Topic
 // and create them with EnsureTopics. The embedded broker is reached in the same way as a cluster.
 //
-// An error names the brokers. Classify says what an error of Produce means for the record: repeat it later,
-// repeat it once somebody has changed a permission, or give it up. The codecs of kafka-go are replaced in the
-// whole process by ones that bound what a batch may become when it is decompressed.
+// An error names the brokers. Classify returns the class of an error of Produce: the record can be produced
+// later, after a change of permissions, or never. The codecs of kafka-go are replaced in the whole process by
+// ones that bound the decompressed size of a batch.
 package kafka
 
 import (

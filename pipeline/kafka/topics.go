@@ -19,9 +19,9 @@ const (
 	maxDeadLetterMessage = 4 << 20
 )
 
-// EnsureTopics creates those of our topics that do not exist, and returns the number of partitions of each.
-// Topics are given by their short names; no names stand for all topics. A topic that exists is left as it is,
-// whatever the configuration says.
+// EnsureTopics creates the topics of tidegate that do not exist, and returns the number of partitions of
+// each. names are short names of topics; without names it creates all topics. A topic that exists keeps its
+// number of partitions, even if another one is configured.
 func (c *Client) EnsureTopics(ctx context.Context, names ...string) (map[string]int, error) {
 	if len(names) == 0 {
 		names = []string{pipeline.TopicEvents, pipeline.TopicAlerts, pipeline.TopicDeadLetter}

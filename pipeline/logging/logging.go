@@ -1,8 +1,7 @@
-// Package logging holds what log lines of all components share: a limit on how often trouble that goes on is
-// logged.
+// Package logging limits how often a component logs the same failure.
 //
-// A component that may meet the same trouble thousands of times a second counts each in a metric and asks a
-// Throttle before it logs.
+// A failure that may occur thousands of times a second is counted in a metric each time, and logged when a
+// Throttle allows it.
 package logging
 
 import (

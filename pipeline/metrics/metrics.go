@@ -1,6 +1,6 @@
 // Package metrics makes Prometheus metrics that several instances of a component can share.
 //
-// Every component asks a Factory for its metrics in its constructor. The first instance registers them; a
+// The constructor of every component gets its metrics from a Factory. The first instance registers them; a
 // further instance on the same Registerer gets the same metrics, so that two log sources or two workers of
 // one process count together instead of panicking. Without a Registerer (nil) the metrics work and are not
 // exported.
@@ -68,7 +68,7 @@ func (f Factory) GaugeFunc(name, help string, value func() float64) *Func {
 	return f.newFunc(name, help, prometheus.GaugeValue, value)
 }
 
-// Register registers a collector of the caller's own, for metrics whose labels are only known at the scrape.
+// Register registers a collector of the caller, for metrics whose labels are determined at the scrape only.
 // A collector with the same metrics that is registered already stays, and Register reports false.
 func (f Factory) Register(collector prometheus.Collector) bool {
 	if f.registerer == nil {

@@ -68,11 +68,11 @@ func callBehindLike(data []byte) bool {
 	return n >= 0 && sqltoken.EqualFold(data[n:], "LIKE")
 }
 
-// maxAccount is how long the name of an account of a database is at most: 'user'@'host', in quotes.
+// maxAccount is the greatest length of the name of a database account: 'user'@'host', in quotes.
 const maxAccount = 512
 
-// endsPasswordFor reports whether data ends with PASSWORD FOR and one word. The word is bounded, because a line
-// may ask this for each of its bytes.
+// endsPasswordFor reports whether data ends with PASSWORD FOR and one word. The length of the word is bounded,
+// because the function may be called for each byte of a line.
 func endsPasswordFor(data []byte) bool {
 	end := len(data)
 	for end > 0 && len(data)-end < maxAccount && data[end-1] > ' ' {

@@ -1,10 +1,10 @@
-// Package redact replaces secrets in text (passwords, tokens, keys, cookies) by Marker. One table has the
-// names of secrets (names.go). There is a function for each form of text: URLs, SQL, the arguments of Redis
+// Package redact replaces secrets in text (passwords, tokens, keys, cookies) by Marker. The names of secrets
+// are in one table (names.go). There is a function for each form of text: URLs, SQL, the arguments of Redis
 // commands, header fields, log lines, labels.
 //
 // It is called by the parsers of protocols before they fill in an event, and by collector/logs for every
-// line, so a redacted secret never leaves the host. It rather hides too much than too little, but gives no
-// guarantee: a secret in an unusual place is not found.
+// line, so a redacted secret never leaves the host. In doubt a value is hidden. There is no guarantee: a
+// secret in an unusual place is not found.
 //
 // Log lines quote the other forms, so the functions are nested: Line hides everything in a URL or a statement
 // that URL or SQL hides. Redaction is idempotent. Both are tested as properties.
@@ -18,8 +18,8 @@ import (
 // Marker replaces a secret.
 const Marker = "REDACTED"
 
-// A Redactor hides secrets in text. It is used by one goroutine and reuses its buffers: the result of a method
-// is valid until the next call of any method. The zero value is ready to use.
+// A Redactor hides secrets in text. It is used by one goroutine and reuses its buffers: the result of a
+// method is valid until the next call of any method. The zero value is ready to use.
 type Redactor struct {
 	spans []span
 	out   []byte
@@ -35,8 +35,8 @@ func (r *Redactor) hide(from, to int) {
 	}
 }
 
-// replaced returns data with marker in place of each span. Spans may overlap and come in any order; each run of
-// them is one secret.
+// replaced returns data with marker in place of each span. Spans may overlap and come in any order; each run
+// of them is one secret.
 func (r *Redactor) replaced(data []byte, marker string) []byte {
 	byStart := func(x, y span) int { return cmp.Compare(x.from, y.from) }
 	if !slices.IsSortedFunc(r.spans, byStart) {

@@ -172,7 +172,7 @@ func (s *statement) readKeyword() {
 		s.set = noSet
 	}
 
-	// The list of columns of an INSERT. SET and SELECT say that there is none.
+	// The list of columns of an INSERT. An INSERT with SET or SELECT has none.
 	switch {
 	case s.insert == noInsert && s.depth == 0 && (s.Is("INSERT") || s.Is("REPLACE")) && !s.hiding:
 		s.insert = inserting
