@@ -84,19 +84,19 @@ func (c *Conn) Data(dir Dir, data []byte, at int64) {
 	}
 }
 
-// Gap skips the next n bytes of a stream, which were lost.
-func (c *Conn) Gap(dir Dir, n int, at int64) {
-	if n <= 0 {
+// Gap skips the next size bytes of a stream, which were lost.
+func (c *Conn) Gap(dir Dir, size int, at int64) {
+	if size <= 0 {
 		return
 	}
 	defer c.recoverPanic()
 	switch c.state {
 	case dropped:
-		c.streams[dir].offset += uint64(n)
+		c.streams[dir].offset += uint64(size)
 	case detecting:
-		c.detectGap(dir, n)
+		c.detectGap(dir, size)
 	case parsing:
-		c.parseGap(dir, n)
+		c.parseGap(dir, size)
 	}
 	c.applyRequests(at)
 }
@@ -248,11 +248,11 @@ func (c *Conn) Skip(dir Dir, n uint64) { c.streamOf(dir).skip += n }
 func (c *Conn) Skipping(dir Dir) uint64 { return c.streamOf(dir).skip }
 
 // Need sets the minimum length of the message of dir for which Parse is about to return 0: Parse is not
-// called again before n bytes have arrived. Without Need a long message in small packets is parsed from its
-// front for each packet.
-func (c *Conn) Need(dir Dir, n int) {
+// called again before size bytes have arrived. Without Need a long message in small packets is parsed from
+// its front for each packet.
+func (c *Conn) Need(dir Dir, size int) {
 	// A tail never grows beyond MaxUnparsedBytes.
-	c.streamOf(dir).need = min(n, int(c.set.cfg.MaxUnparsedBytes))
+	c.streamOf(dir).need = min(size, int(c.set.cfg.MaxUnparsedBytes))
 }
 
 // Reparse requests a call of Parse for the unread bytes of dir although no new ones have arrived. A parser
@@ -301,10 +301,10 @@ func (c *Conn) Count(reason string) {
 func (c *Conn) streamOf(dir Dir) *halfStream { return &c.streams[dir^c.flip] }
 
 // countDropped counts bytes that no parser read.
-func (c *Conn) countDropped(reason string, n int) {
+func (c *Conn) countDropped(reason string, size int) {
 	if c.proto != noProtocol {
 		count := &c.set.counters[c.proto]
-		addCount(count.dropped, count.droppedVec, reason, n)
+		addCount(count.dropped, count.droppedVec, reason, size)
 	}
 }
 

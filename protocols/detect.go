@@ -250,9 +250,9 @@ func (c *Conn) replayPieces() {
 	}
 }
 
-// detectGap skips n bytes that were lost before the protocol was known. From here on the connection counts as
-// picked up in mid-stream.
-func (c *Conn) detectGap(dir Dir, n int) {
+// detectGap skips size bytes that were lost before the protocol was known. From here on the connection counts
+// as picked up in mid-stream.
+func (c *Conn) detectGap(dir Dir, size int) {
 	stream := &c.streams[dir]
 
 	// The port decides if a parser can use the truncated message before the gap.
@@ -260,7 +260,7 @@ func (c *Conn) detectGap(dir Dir, n int) {
 		c.selectProtocol(proto, dir, false)
 		c.replayPieces()
 		if c.state == parsing && !c.switching {
-			c.parseGap(dir, n)
+			c.parseGap(dir, size)
 		}
 		return
 	}
@@ -269,7 +269,7 @@ func (c *Conn) detectGap(dir Dir, n int) {
 	stream.offset += uint64(len(stream.tail))
 	stream.releaseTail(c.set)
 	c.pieces = slices.DeleteFunc(c.pieces, func(p piece) bool { return p.dir == dir && !p.end })
-	stream.offset += uint64(n)
+	stream.offset += uint64(size)
 	stream.partial = true
 	c.midStream, c.info.MidStream = true, true
 }

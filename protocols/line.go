@@ -2,10 +2,10 @@ package protocols
 
 import "bytes"
 
-// CutLine returns the line at the front of data without its CR LF or LF. n is the length of the line with its
-// CR LF or LF, or 0 if there is none in the first most bytes. If n is 0 and data is shorter than most, the
-// line is incomplete; else it is too long.
-func CutLine(data []byte, most int) (line []byte, n int) {
+// CutLine returns the line at the front of data without its CR LF or LF. length is the length of the line
+// with its CR LF or LF, or 0 if there is none in the first most bytes. If length is 0 and data is shorter
+// than most, the line is incomplete; otherwise it is too long.
+func CutLine(data []byte, most int) (line []byte, length int) {
 	end := bytes.IndexByte(data[:min(len(data), most)], '\n')
 	if end < 0 {
 		return nil, 0

@@ -42,25 +42,25 @@ func (c *Conn) parseTail(dir Dir, at int64) {
 //
 // Each iteration skips bytes, resynchronises, or parses one message. The loop ends when the parser needs more
 // bytes, the connection is dropped, or the protocol is switched.
-func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (n int) {
+func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (consumed int) {
 	stream := &c.streams[dir]
 	// Invariant: data[n:] is unread, and stream.offset is the offset of its first byte.
-	for n < len(data) && c.state == parsing && !c.switching {
-		if length := stream.consumeSkip(len(data) - n); length > 0 {
-			n += length
+	for consumed < len(data) && c.state == parsing && !c.switching {
+		if length := stream.consumeSkip(len(data) - consumed); length > 0 {
+			consumed += length
 			continue
 		}
-		rest := data[n:]
+		rest := data[consumed:]
 		if len(rest) < stream.need {
-			return n
+			return consumed
 		}
 		stream.need = 0
 
 		// The place is lost: find the start of a message.
 		if stream.lost {
-			n += c.resync(dir, rest)
+			consumed += c.resync(dir, rest)
 			if stream.lost {
-				return n
+				return consumed
 			}
 			continue
 		}
@@ -71,10 +71,10 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (n int) {
 		switch {
 		case err != nil || length < 0 || length > len(rest):
 			c.countError()
-			n++
+			consumed++
 			c.losePlace(dir)
 		case length > 0:
-			n += length
+			consumed += length
 			stream.advance(length)
 			stream.partial = false
 			if c.errorScore > 0 {
@@ -82,10 +82,10 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (n int) {
 			}
 		case c.flip == flip && stream.skip == 0 && !c.switching: // no progress: more bytes are needed
 			stream.need = max(stream.need, len(rest)+1)
-			return n
+			return consumed
 		}
 	}
-	return n
+	return consumed
 }
 
 // errorWeight is the number of parsed messages that outweigh one error.
@@ -143,21 +143,21 @@ func (c *Conn) resync(dir Dir, data []byte) int {
 	return skip
 }
 
-// parseGap skips n lost bytes, and the unread bytes before them.
-func (c *Conn) parseGap(dir Dir, n int) {
+// parseGap skips size lost bytes, and the unread bytes before them.
+func (c *Conn) parseGap(dir Dir, size int) {
 	stream := &c.streams[dir]
 	unread := len(stream.tail)
 
-	// The tail is the front of a message without a rest. From here on n counts it as lost too.
+	// The tail is the front of a message without a rest. From here on size includes it.
 	c.parseTruncated(dir)
 	c.countDropped("gap", unread)
 	stream.releaseTail(c.set)
-	n += unread
+	size += unread
 
 	// Inside bytes that are to be skipped the place is known, whatever Gap returns.
-	needed := stream.skip < uint64(n)
-	placed := c.parser.Gap(dir^c.flip, n)
-	stream.offset += uint64(n - stream.consumeSkip(n))
+	needed := stream.skip < uint64(size)
+	placed := c.parser.Gap(dir^c.flip, size)
+	stream.offset += uint64(size - stream.consumeSkip(size))
 	if needed && !placed {
 		stream.lost, stream.partial, stream.skip = true, true, 0
 	}

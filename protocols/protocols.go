@@ -56,10 +56,10 @@ type Protocol struct {
 	ExcludePorts []uint16
 
 	// Detect decides by the first bytes of a direction, or by one datagram.
-	Detect func(dir Dir, b []byte) Match
-	// Sync finds the first place in b at which a message may start, after a gap or in mid-stream. skip is the
-	// number of bytes before it. Its cost is linear in the length of b.
-	Sync func(dir Dir, b []byte) (skip int, m Match)
+	Detect func(dir Dir, data []byte) Match
+	// Sync finds the first place in data at which a message may start, after a gap or in mid-stream. skip is
+	// the number of bytes before it. The cost is linear in the length of data.
+	Sync func(dir Dir, data []byte) (skip int, match Match)
 	// New returns a parser. Parsers are pooled; Reset begins a connection.
 	New func() Parser
 }
@@ -67,18 +67,20 @@ type Protocol struct {
 // A Parser turns the bytes of one connection into events. Its methods are called by one goroutine. Times are
 // those of the packets, in ns.
 type Parser interface {
-	Reset(c *Conn)
+	// Reset prepares the parser for a connection.
+	Reset(conn *Conn)
 
-	// Parse reads one message from the front of b and returns its length, or 0 to be called again with more
-	// bytes. b is valid until Parse returns; it may be one datagram. at is the time of its last byte.
+	// Parse reads one message from the front of data and returns its length, or 0 to be called again with
+	// more bytes. data is valid until Parse returns; it may be one datagram. at is the time of its last byte.
 	//
-	// A long body is not gathered: Parse returns the length of the part that is in b, or calls Conn.Skip. An
-	// error means that the bytes are not (or no longer) of this protocol. It is counted, and Sync is called.
-	Parse(dir Dir, b []byte, at int64) (n int, err error)
+	// A long body is not buffered: Parse returns the length of the part that is in data, or calls Conn.Skip.
+	// An error means that the bytes are not (or no longer) of this protocol. It is counted, and Sync is
+	// called.
+	Parse(dir Dir, data []byte, at int64) (length int, err error)
 
-	// Gap skips n lost bytes of dir, and marks the affected events as partial. It reports whether the parser
-	// knows its place behind the gap, as it does inside a body of known length. If not, Sync is called.
-	Gap(dir Dir, n int) bool
+	// Gap skips size lost bytes of dir and marks the affected events as partial. It reports whether the place
+	// behind the gap is known, as it is inside a body of known length. If not, Sync is called.
+	Gap(dir Dir, size int) bool
 
 	// End is called when a side has sent its last byte (FIN).
 	End(dir Dir, at int64)
@@ -93,9 +95,9 @@ type Ticker interface {
 }
 
 // A TruncatedParser is a Parser that can read the front of a message whose rest was lost. ParseTruncated is
-// called before Gap, which follows as usual. b is valid until it returns.
+// called before Gap, which follows as usual. data is valid until ParseTruncated returns.
 type TruncatedParser interface {
-	ParseTruncated(dir Dir, b []byte, at int64)
+	ParseTruncated(dir Dir, data []byte, at int64)
 }
 
 // NopParser implements the methods of Parser that have nothing to do in many protocols. A parser embeds it

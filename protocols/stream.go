@@ -35,20 +35,20 @@ func (s *halfStream) firstAt() int64 {
 	return s.lastAt
 }
 
-// advance moves offset past n bytes.
-func (s *halfStream) advance(n int) {
-	s.offset += uint64(n)
+// advance moves offset past size bytes.
+func (s *halfStream) advance(size int) {
+	s.offset += uint64(size)
 	for s.head < len(s.arrivals) && s.offset >= s.arrivals[s.head].end {
 		s.head++
 	}
 }
 
-// consumeSkip moves offset past the bytes to skip among the next n bytes, and returns their number.
-func (s *halfStream) consumeSkip(n int) int {
+// consumeSkip moves offset past the bytes to skip among the next limit bytes, and returns their number.
+func (s *halfStream) consumeSkip(limit int) int {
 	if s.skip == 0 {
 		return 0
 	}
-	skipped := int(min(s.skip, uint64(n)))
+	skipped := int(min(s.skip, uint64(limit)))
 	s.skip -= uint64(skipped)
 	s.advance(skipped)
 	return skipped
@@ -82,16 +82,16 @@ func (s *halfStream) appendTail(set *Set, data []byte, at int64) {
 	s.addArrival(s.offset+uint64(len(s.tail)), at)
 }
 
-// dropFront removes the first n bytes of the tail; offset has passed them already.
-func (s *halfStream) dropFront(set *Set, n int) {
-	if n == 0 {
+// dropFront removes the first size bytes of the tail; offset has passed them already.
+func (s *halfStream) dropFront(set *Set, size int) {
+	if size == 0 {
 		return
 	}
-	if n >= len(s.tail) {
+	if size >= len(s.tail) {
 		s.releaseTail(set)
 		return
 	}
-	s.tail = s.tail[:copy(s.tail, s.tail[n:])]
+	s.tail = s.tail[:copy(s.tail, s.tail[size:])]
 }
 
 // releaseTail returns the buffer of the tail to the set. The caller moves offset.

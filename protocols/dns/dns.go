@@ -93,10 +93,11 @@ func isReadable(data []byte) bool {
 	return err == nil && isPlausibleQuestion(data[off-4:])
 }
 
-// isRefusal reports whether b is the bare header of an answer with an error code: a server that cannot or
+// isRefusal reports whether data is the bare header of an answer with an error code: a server that cannot or
 // will not read the question need not repeat it.
-func isRefusal(b []byte) bool {
-	return len(b) == headerSize && b[2]&0x80 != 0 && b[3]&0x0f != 0 && recordCount(b) == 0 && b[4]|b[5] == 0
+func isRefusal(data []byte) bool {
+	return len(data) == headerSize && data[2]&0x80 != 0 && data[3]&0x0f != 0 &&
+		recordCount(data) == 0 && data[4]|data[5] == 0
 }
 
 // matchStream matches the front of a stream: two bytes of length, then a message up to its question.
@@ -173,15 +174,15 @@ func isPlausibleHeader(data []byte, whole bool) bool {
 	return recordCount(data)*minRecord <= maxMessage
 }
 
-// isPlausibleQuestion reports whether b, the bytes after the name of a question, are a type and a class in
+// isPlausibleQuestion reports whether data, the bytes after the name of a question, are a type and a class in
 // use. Types from 65280 on are for private use.
-func isPlausibleQuestion(b []byte) bool {
-	typ, class := binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:])
+func isPlausibleQuestion(data []byte) bool {
+	typ, class := binary.BigEndian.Uint16(data), binary.BigEndian.Uint16(data[2:])
 	return typ != 0 && (typ < 300 || typ == 32768 || typ == 32769 || typ >= 65280) && className(class) != ""
 }
 
 // recordCount returns the number of records of all sections according to the header.
-func recordCount(b []byte) int {
-	answers, authorities := int(binary.BigEndian.Uint16(b[6:])), int(binary.BigEndian.Uint16(b[8:]))
-	return answers + authorities + int(binary.BigEndian.Uint16(b[10:]))
+func recordCount(data []byte) int {
+	answers, authorities := int(binary.BigEndian.Uint16(data[6:])), int(binary.BigEndian.Uint16(data[8:]))
+	return answers + authorities + int(binary.BigEndian.Uint16(data[10:]))
 }

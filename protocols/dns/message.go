@@ -122,10 +122,10 @@ func (m *message) readQuestions(off int) (int, error) {
 	return off, nil
 }
 
-// readAnswers reads the n records of the answer section and returns the offset after them. Records beyond
+// readAnswers reads the count records of the answer section and returns the offset after them. Records beyond
 // maxAnswers or maxText are only checked.
-func (m *message) readAnswers(off, n int) (int, error) {
-	for range n {
+func (m *message) readAnswers(off, count int) (int, error) {
+	for range count {
 		record, err := readRecord(m.b, off)
 		if err != nil {
 			return 0, err
@@ -167,8 +167,8 @@ func (m *message) sameText(a, b span) bool {
 
 // readExtended goes through the authority and additional sections for the OPT record, whose TTL begins with
 // the upper eight bits of the response code (RFC 6891 section 6.1.3).
-func (m *message) readExtended(off, n int) error {
-	for range n {
+func (m *message) readExtended(off, count int) error {
+	for range count {
 		record, err := readRecord(m.b, off)
 		if err != nil {
 			return err
@@ -299,8 +299,8 @@ func (w *labelWalk) jump() error {
 // appendName appends the name at off to dst and returns the offset after it. The name is in lower case,
 // without a dot at its end; the root is ".". Bytes other than visible ASCII are written as \DDD, a dot or a
 // backslash within a label as \. or \\ (RFC 4343 section 2.1).
-func appendName(dst, b []byte, off int) ([]byte, int, error) {
-	walk, from := labelWalk{b: b, off: off}, len(dst)
+func appendName(dst, data []byte, off int) ([]byte, int, error) {
+	walk, from := labelWalk{b: data, off: off}, len(dst)
 	for {
 		label, err := walk.next()
 		if err != nil {

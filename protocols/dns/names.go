@@ -27,16 +27,16 @@ var typeNames = [...]string{
 }
 
 // typeName returns the name of a record type, or TYPE and its number (RFC 3597 section 5).
-func typeName(t uint16) string {
+func typeName(typ uint16) string {
 	switch {
-	case int(t) < len(typeNames) && typeNames[t] != "":
-		return typeNames[t]
-	case t == 32768:
+	case int(typ) < len(typeNames) && typeNames[typ] != "":
+		return typeNames[typ]
+	case typ == 32768:
 		return "TA"
-	case t == 32769:
+	case typ == 32769:
 		return "DLV"
 	}
-	return "TYPE" + strconv.Itoa(int(t))
+	return "TYPE" + strconv.Itoa(int(typ))
 }
 
 // className returns the name of a class, or "" if it is not in use.

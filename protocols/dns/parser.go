@@ -35,7 +35,7 @@ type query struct {
 // A parser pairs the messages of one connection.
 type parser struct {
 	protocols.NopParser // End does nothing: a half-closed side may still receive answers
-	c                   *protocols.Conn
+	conn                *protocols.Conn
 	udp                 bool
 	rolesKnown          bool
 	message             message
@@ -45,9 +45,10 @@ type parser struct {
 }
 
 // Reset begins a connection.
-func (p *parser) Reset(c *protocols.Conn) {
+func (p *parser) Reset(conn *protocols.Conn) {
 	clear(p.waiting)
-	*p = parser{c: c, udp: c.Info().Transport == pipeline.Transport_UDP, message: p.message, waiting: p.waiting[:0]}
+	udp := conn.Info().Transport == pipeline.Transport_UDP
+	*p = parser{conn: conn, udp: udp, message: p.message, waiting: p.waiting[:0]}
 	if cap(p.waiting) > 64 {
 		p.waiting = nil
 	}
@@ -68,7 +69,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 			return 0, errShort
 		}
 		if len(data) < size {
-			p.c.Need(dir, size)
+			p.conn.Need(dir, size)
 			return 0, nil
 		}
 		front = 2
@@ -80,7 +81,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	p.Tick(at) // first, so that a query that has timed out is not paired with this message
 	response := p.message.flags&flagQR != 0
 	if !p.rolesKnown && response == (dir == protocols.Client) {
-		p.c.Flip() // the first message is an answer from the side that was taken for the client
+		p.conn.Flip() // the first message is an answer from the side that was taken for the client
 		dir = dir.Other()
 	}
 	p.rolesKnown = true
@@ -96,7 +97,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 // addQuery appends the query that was parsed to those that wait.
 func (p *parser) addQuery(dir protocols.Dir, size int, at int64) {
 	if p.waitingCount >= maxWaiting {
-		p.c.Count("waiting_queries_full")
+		p.conn.Count("waiting_queries_full")
 		p.emitOldest()
 	}
 
@@ -132,7 +133,7 @@ func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
 		event.Dns = pipeline.DNSMessageFromVTPool()
 		p.setQuestion(event.Dns)
 		p.setAnswer(event, event.Dns.QuestionName)
-		p.c.Emit(event)
+		p.conn.Emit(event)
 		return
 	}
 
@@ -148,7 +149,7 @@ func (p *parser) pairAnswer(dir protocols.Dir, size int, at int64) {
 	if p.transferContinues(waiting, at) {
 		return
 	}
-	p.c.Emit(event)
+	p.conn.Emit(event)
 	p.removeQuery(waiting)
 }
 
@@ -198,7 +199,7 @@ func (p *parser) removeQuery(waiting *query) {
 // emitOldest emits the query that has waited longest, without an answer.
 func (p *parser) emitOldest() {
 	if waiting := &p.waiting[p.head]; waiting.event != nil {
-		p.c.Emit(waiting.event)
+		p.conn.Emit(waiting.event)
 		p.removeQuery(waiting)
 	}
 }
@@ -233,9 +234,9 @@ func (p *parser) Close(int64) {
 func (p *parser) newEvent(dir protocols.Dir) *pipeline.Event {
 	var event *pipeline.Event
 	if p.udp {
-		event = p.c.EventUDP(dir, uint64(p.message.id)|uint64(p.message.qtype)<<16|p.message.questionHash<<32)
+		event = p.conn.EventUDP(dir, uint64(p.message.id)|uint64(p.message.qtype)<<16|p.message.questionHash<<32)
 	} else {
-		event = p.c.Event(dir)
+		event = p.conn.Event(dir)
 	}
 	if answers := p.message.flags&flagQR != 0; answers == (dir == protocols.Client) {
 		event.Source, event.Destination = event.Destination, event.Source
@@ -251,7 +252,7 @@ func (p *parser) setQuestion(body *pipeline.DNSMessage) {
 	if message.qd == 0 {
 		return
 	}
-	body.QuestionName = p.c.Intern(message.text[message.question.from:message.question.to])
+	body.QuestionName = p.conn.Intern(message.text[message.question.from:message.question.to])
 	body.QuestionType = typeName(message.qtype)
 	body.QuestionClass = classText(message.qclass)
 	body.RegisteredDomain = registeredDomain(body.QuestionName)

@@ -52,9 +52,9 @@ type data struct {
 	bad      bool
 }
 
-// write writes the data of a record of type t. It reports whether t is known.
-func (d *data) write(t uint16) bool {
-	switch t {
+// write writes the data of a record of type typ. It reports whether typ is known.
+func (d *data) write(typ uint16) bool {
+	switch typ {
 	case typeA:
 		d.addr(4)
 	case typeAAAA:
@@ -109,14 +109,14 @@ func (d *data) write(t uint16) bool {
 	return true
 }
 
-// take returns the next n bytes. If there are fewer, it returns nil and sets bad.
-func (d *data) take(n int) []byte {
-	if n > d.end-d.off {
+// take returns the next size bytes. If there are fewer, it returns nil and sets bad.
+func (d *data) take(size int) []byte {
+	if size > d.end-d.off {
 		d.bad, d.off = true, d.end
 		return nil
 	}
-	d.off += n
-	return d.b[d.off-n : d.off]
+	d.off += size
+	return d.b[d.off-size : d.off]
 }
 
 func (d *data) rest() []byte { return d.take(d.end - d.off) }
@@ -149,8 +149,8 @@ func (d *data) u32() *data {
 	return d
 }
 
-func (d *data) addr(n int) {
-	if addr, ok := netip.AddrFromSlice(d.take(n)); ok {
+func (d *data) addr(size int) {
+	if addr, ok := netip.AddrFromSlice(d.take(size)); ok {
 		d.text = addr.AppendTo(d.text)
 	}
 }
@@ -203,10 +203,10 @@ func (d *data) tag() *data {
 	return d
 }
 
-// quoted writes b in double quotes.
-func (d *data) quoted(b []byte) {
+// quoted writes text in double quotes.
+func (d *data) quoted(text []byte) {
 	d.text = append(d.text, '"')
-	d.text = appendQuoted(d.text, b)
+	d.text = appendQuoted(d.text, text)
 	d.text = append(d.text, '"', ' ')
 }
 

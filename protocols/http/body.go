@@ -134,7 +134,7 @@ func trim(data []byte) []byte {
 	return data
 }
 
-// trimLines returns b without the empty lines at its front.
-func trimLines(b []byte) []byte { return bytes.TrimLeft(b, "\r\n") }
+// trimLines returns data without the empty lines at its front.
+func trimLines(data []byte) []byte { return bytes.TrimLeft(data, "\r\n") }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' }

@@ -148,10 +148,10 @@ func detectResponse(data []byte) protocols.Match {
 	return protocols.Yes
 }
 
-// emptyLines returns the length of the empty lines at the front of b (RFC 9112 section 2.2).
-func emptyLines(b []byte) int {
+// emptyLines returns the length of the empty lines at the front of data (RFC 9112 section 2.2).
+func emptyLines(data []byte) int {
 	size := 0
-	for size < len(b) && size < 8 && (b[size] == '\r' || b[size] == '\n') {
+	for size < len(data) && size < 8 && (data[size] == '\r' || data[size] == '\n') {
 		size++
 	}
 	return size
@@ -232,8 +232,8 @@ func isKnownMethod(word []byte) bool {
 	return false
 }
 
-func isUpper(b []byte) bool {
-	for _, c := range b {
+func isUpper(word []byte) bool {
+	for _, c := range word {
 		if c >= 'a' && c <= 'z' {
 			return false
 		}
@@ -241,9 +241,9 @@ func isUpper(b []byte) bool {
 	return true
 }
 
-// isToken reports whether b can be a method: letters, and the two other characters of registered methods.
-func isToken(b []byte) bool {
-	for _, c := range b {
+// isToken reports whether word can be a method: letters, and the two other characters of registered methods.
+func isToken(word []byte) bool {
+	for _, c := range word {
 		if letter := c | 0x20; (letter < 'a' || letter > 'z') && c != '-' && c != '_' {
 			return false
 		}

@@ -83,7 +83,7 @@ func (p *parser) hostOf(data []byte) string {
 	} else if at := bytes.IndexByte(data, ':'); at >= 0 {
 		data = data[:at]
 	}
-	return p.c.Intern(p.lower(capped(data, maxWord)))
+	return p.conn.Intern(p.lower(capped(data, maxWord)))
 }
 
 // lower returns data in lower case. If data has upper-case letters the result is in p.scratch.
@@ -102,10 +102,10 @@ func (p *parser) lower(data []byte) []byte {
 	return data
 }
 
-// url returns b as a string with its secrets redacted.
-func (p *parser) url(b []byte) string {
-	b, _ = p.redactor.URL(b)
-	return p.c.Intern(b)
+// url returns data as a string with its secrets redacted.
+func (p *parser) url(data []byte) string {
+	data, _ = p.redactor.URL(data)
+	return p.conn.Intern(data)
 }
 
 // parseFields parses data, the header fields of a head. exchange is nil if only the framing is needed.
@@ -142,7 +142,7 @@ func (p *parser) parseFields(dir protocols.Dir, exchange *exchange, hd *head, da
 		}
 		name, value := line[:colon], trim(line[colon+1:])
 		if isBlank(name[len(name)-1]) {
-			p.c.Count("space_before_colon")
+			p.conn.Count("space_before_colon")
 			name = trim(name)
 			hd.ambiguous = true
 		}
@@ -172,7 +172,7 @@ func (p *parser) framingField(hd *head, name, value []byte) {
 			return
 		}
 		if hd.hasTransferEncoding {
-			p.c.Count("two_transfer_encodings")
+			p.conn.Count("two_transfer_encodings")
 			hd.ambiguous = true
 		}
 		hd.hasTransferEncoding = true
@@ -185,7 +185,7 @@ func (p *parser) framingField(hd *head, name, value []byte) {
 		hd.chunked = equalFold(last, "chunked")
 		if !hd.chunked && !equalFold(last, "identity") && !equalFold(last, "gzip") &&
 			!equalFold(last, "deflate") && !equalFold(last, "compress") {
-			p.c.Count("unknown_transfer_encoding")
+			p.conn.Count("unknown_transfer_encoding")
 			hd.ambiguous = true
 		} else if equalFold(last, "identity") {
 			hd.hasTransferEncoding = false // obsolete and without effect
@@ -210,7 +210,7 @@ func (p *parser) contentLength(hd *head, value []byte) {
 			hd.badLength = true
 			return
 		case hd.hasLength && hd.length != length:
-			p.c.Count("two_content_lengths")
+			p.conn.Count("two_content_lengths")
 			hd.ambiguous = true
 			return
 		}
@@ -230,7 +230,7 @@ func (p *parser) requestField(httpExchange *pipeline.HTTPExchange, name, value [
 		}
 	case len("user-agent"):
 		if equalFold(name, "user-agent") {
-			httpExchange.UserAgent = p.c.Intern(capped(value, maxAgent))
+			httpExchange.UserAgent = p.conn.Intern(capped(value, maxAgent))
 		}
 	case len("content-type"):
 		if equalFold(name, "content-type") {
@@ -255,7 +255,7 @@ func (p *parser) responseField(httpExchange *pipeline.HTTPExchange, name, value 
 	switch len(name) {
 	case len("server"):
 		if equalFold(name, "server") {
-			httpExchange.Server = p.c.Intern(capped(value, maxWord))
+			httpExchange.Server = p.conn.Intern(capped(value, maxWord))
 		}
 	case len("location"):
 		if equalFold(name, "location") {
@@ -273,7 +273,7 @@ func (p *parser) mediaType(data []byte) string {
 	if semicolon := bytes.IndexByte(data, ';'); semicolon >= 0 {
 		data = trim(data[:semicolon])
 	}
-	return p.c.Intern(p.lower(capped(data, 128)))
+	return p.conn.Intern(p.lower(capped(data, 128)))
 }
 
 func (p *parser) forwardedFor(httpExchange *pipeline.HTTPExchange, data []byte) {
@@ -285,7 +285,7 @@ func (p *parser) forwardedFor(httpExchange *pipeline.HTTPExchange, data []byte) 
 			data = nil
 		}
 		if one = trim(one); len(one) > 0 {
-			httpExchange.XForwardedFor = append(httpExchange.XForwardedFor, p.c.Intern(capped(one, 64)))
+			httpExchange.XForwardedFor = append(httpExchange.XForwardedFor, p.conn.Intern(capped(one, 64)))
 		}
 	}
 }
@@ -301,7 +301,7 @@ func (p *parser) authorization(httpExchange *pipeline.HTTPExchange, data []byte)
 		return
 	}
 	rest = trim(rest)
-	httpExchange.Authorization = append(httpExchange.Authorization, p.c.Intern(scheme))
+	httpExchange.Authorization = append(httpExchange.Authorization, p.conn.Intern(scheme))
 	if !equalFold(scheme, "basic") {
 		return
 	}
@@ -316,7 +316,7 @@ func (p *parser) authorization(httpExchange *pipeline.HTTPExchange, data []byte)
 	size, err := base64.RawStdEncoding.Decode(buf[:], rest[:len(rest)-boolInt(len(rest)%4 == 1)])
 	user := buf[:size]
 	if colon := bytes.IndexByte(user, ':'); err == nil && colon >= 0 {
-		httpExchange.UserName = p.c.Intern(user[:colon])
+		httpExchange.UserName = p.conn.Intern(user[:colon])
 	}
 	clear(buf[:])
 }

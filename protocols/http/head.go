@@ -45,7 +45,7 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 		detectResponse(data) != protocols.More:
 		// A request of HTTP/0.9, or one that the server rejects before its end.
 		p.answeredEarly = true
-		p.c.Reparse(protocols.Client)
+		p.conn.Reparse(protocols.Client)
 		return 0, nil
 	}
 
@@ -88,12 +88,12 @@ func (p *parser) checkHead(dir protocols.Dir, data []byte) (bool, error) {
 	case dir == protocols.Client && looksLikeRequest(data),
 		dir == protocols.Server && p.pairing.Len() > 0 && looksLikeResponse(data):
 		return true, nil
-	case !p.started && p.c.Info().MidStream && detect(dir.Other(), data) == protocols.Yes:
-		p.c.Flip()
+	case !p.started && p.conn.Info().MidStream && detect(dir.Other(), data) == protocols.Yes:
+		p.conn.Flip()
 		return false, nil
 	case dir == protocols.Client && bytes.HasPrefix(data, []byte("PRI * HTTP/2")):
-		p.c.Count("http2")
-		p.c.Drop()
+		p.conn.Count("http2")
+		p.conn.Drop()
 		return false, nil
 	}
 	return false, errHead
@@ -106,10 +106,10 @@ func looksLikeRequest(data []byte) bool {
 	return blank > 0 && isKnownMethod(data[:blank]) && bytes.Contains(line, []byte(" HTTP/"))
 }
 
-// looksLikeResponse reports whether b begins with HTTP/, with any version and status.
-func looksLikeResponse(b []byte) bool {
+// looksLikeResponse reports whether data begins with HTTP/, with any version and status.
+func looksLikeResponse(data []byte) bool {
 	const begin = "HTTP/"
-	return string(b[:min(len(b), len(begin))]) == begin[:min(len(b), len(begin))]
+	return string(data[:min(len(data), len(begin))]) == begin[:min(len(data), len(begin))]
 }
 
 // headEnd returns the length of the head at the front of data, with the empty line that ends it. It scans
@@ -142,8 +142,8 @@ func (p *parser) parseRequest(data []byte, at int64) {
 	body := exchange.event.Http
 	line, fields := cutLine(data)
 	method, target, version := requestLine(line)
-	body.Method = p.c.Intern(method)
-	body.Version = p.c.Intern(version)
+	body.Method = p.conn.Intern(method)
+	body.Version = p.conn.Intern(version)
 	exchange.isHead = string(method) == "HEAD"
 	exchange.isConnect = string(method) == "CONNECT"
 	p.setTarget(exchange, target)
@@ -158,7 +158,7 @@ func (p *parser) parseRequest(data []byte, at int64) {
 	}
 	p.countBytes(protocols.Client, exchange, len(data), at)
 	if hd.hasTransferEncoding && !hd.chunked {
-		p.c.Count("request_not_chunked") // the end of its body cannot be known
+		p.conn.Count("request_not_chunked") // the end of its body cannot be known
 		hd.ambiguous = true
 	}
 	p.checkFraming(exchange, &hd)
@@ -181,11 +181,11 @@ func (p *parser) parseRequest(data []byte, at int64) {
 // implementations may find different message boundaries, which request smuggling exploits.
 func (p *parser) checkFraming(exchange *exchange, hd *head) {
 	if hd.hasTransferEncoding && hd.hasLength {
-		p.c.Count("length_and_transfer_encoding")
+		p.conn.Count("length_and_transfer_encoding")
 		hd.ambiguous = true
 	}
 	if hd.badLength {
-		p.c.Count("bad_content_length")
+		p.conn.Count("bad_content_length")
 		hd.ambiguous = true
 	}
 	if hd.ambiguous && exchange != nil {
@@ -219,9 +219,9 @@ func (p *parser) parseResponse(data []byte, at int64) {
 	body := exchange.event.Http
 	exchange.event.Partial = exchange.event.Partial || p.truncated
 	body.StatusCode = code
-	body.StatusPhrase = p.c.Intern(capped(phrase, 128))
+	body.StatusPhrase = p.conn.Intern(capped(phrase, 128))
 	if body.Version == "" {
-		body.Version = p.c.Intern(version)
+		body.Version = p.conn.Intern(version)
 	}
 	body.ResponseHeaderBytes = uint64(len(data))
 	p.parseFields(protocols.Server, exchange, &hd, fields)
@@ -241,7 +241,7 @@ func (p *parser) exchangeOfResponse() *exchange {
 	}
 	unpaired := p.newExchange(protocols.Server)
 	unpaired.requestDone = true
-	if p.pairing.RequestsLost() || p.c.Info().MidStream {
+	if p.pairing.RequestsLost() || p.conn.Info().MidStream {
 		unpaired.event.Partial = true // its request was not captured
 	}
 	return unpaired
@@ -261,7 +261,7 @@ func (p *parser) beginResponseBody(exchange *exchange, hd *head, code uint32) {
 		exchange.requestDone = true
 		p.sides[protocols.Client].exchange = nil
 		p.endMessage(protocols.Server)
-		p.c.SwitchTo("")
+		p.conn.SwitchTo("")
 		if exchange.event != nil {
 			p.emitIfComplete(exchange)
 		}
@@ -285,7 +285,7 @@ func (p *parser) beginResponseBody(exchange *exchange, hd *head, code uint32) {
 	awaits := client.state == awaitingResponse || client.state == awaitingResponseOrRequest
 	if awaits && (exchange.isConnect || exchange.wantsUpgrade) {
 		client.state = inHead
-		p.c.Reparse(protocols.Client)
+		p.conn.Reparse(protocols.Client)
 	}
 	if side.state == inHead && exchange.event != nil {
 		p.emitIfComplete(exchange)
@@ -331,5 +331,5 @@ func statusLine(line []byte) (version []byte, code uint32, phrase []byte) {
 	return capped(version, 8), code, trim(phrase)
 }
 
-// capped returns at most the first n bytes of b.
-func capped(b []byte, n int) []byte { return b[:min(len(b), n)] }
+// capped returns at most the first limit bytes of data.
+func capped(data []byte, limit int) []byte { return data[:min(len(data), limit)] }

@@ -63,7 +63,7 @@ var (
 
 // A parser parses one connection.
 type parser struct {
-	c       *protocols.Conn
+	conn    *protocols.Conn
 	sides   [2]sideReader
 	pairing protocols.Pairing[*exchange] // requests whose response is not complete
 	started bool                         // a head was parsed
@@ -117,9 +117,9 @@ type exchange struct {
 }
 
 // Reset begins a connection.
-func (p *parser) Reset(c *protocols.Conn) {
+func (p *parser) Reset(conn *protocols.Conn) {
 	p.pairing.Reset()
-	*p = parser{c: c, pairing: p.pairing, free: p.free, scratch: p.scratch, redactor: p.redactor}
+	*p = parser{conn: conn, pairing: p.pairing, free: p.free, scratch: p.scratch, redactor: p.redactor}
 }
 
 // Parse reads a head, or the available part of a body.
@@ -149,13 +149,13 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	return length, err
 }
 
-// countBytes adds n bytes of dir to the event of exchange.
-func (p *parser) countBytes(dir protocols.Dir, exchange *exchange, n int, at int64) {
+// countBytes adds size bytes of dir to the event of exchange.
+func (p *parser) countBytes(dir protocols.Dir, exchange *exchange, size int, at int64) {
 	exchange.lastAt = at
 	if dir == protocols.Client {
-		exchange.event.Source.Bytes += uint64(n)
+		exchange.event.Source.Bytes += uint64(size)
 	} else {
-		exchange.event.Destination.Bytes += uint64(n)
+		exchange.event.Destination.Bytes += uint64(size)
 	}
 }
 
@@ -167,7 +167,7 @@ func (p *parser) newExchange(dir protocols.Dir) *exchange {
 	} else {
 		created = &exchange{}
 	}
-	*created = exchange{event: p.c.Event(dir)}
+	*created = exchange{event: p.conn.Event(dir)}
 	created.event.Http = pipeline.HTTPExchangeFromVTPool()
 	return created
 }
@@ -178,7 +178,7 @@ func (p *parser) enqueue(exchange *exchange) {
 		p.pairing.Flush(p.emitUnanswered)
 	}
 	if p.pairing.Len() >= maxWaiting {
-		p.c.Count("too_many_waiting")
+		p.conn.Count("too_many_waiting")
 		p.evictOldest()
 	}
 	if uncertain := p.pairing.Expect(exchange); uncertain {
@@ -271,11 +271,11 @@ func (p *parser) emit(exchange *exchange) {
 	if len(p.free) < maxFree {
 		p.free = append(p.free, exchange)
 	}
-	p.c.Emit(event)
+	p.conn.Emit(event)
 }
 
 // Gap skips lost bytes of a body. Anywhere else the place in the stream is lost.
-func (p *parser) Gap(dir protocols.Dir, n int) bool {
+func (p *parser) Gap(dir protocols.Dir, size int) bool {
 	side := &p.sides[dir]
 	exchange := side.exchange
 	if exchange != nil {
@@ -283,14 +283,14 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	}
 	switch side.state {
 	case untilClose:
-		p.countBody(dir, uint64(n))
+		p.countBody(dir, uint64(size))
 		return true
 	case inBody, inChunk:
-		if uint64(n) > side.bodyLeft {
+		if uint64(size) > side.bodyLeft {
 			break
 		}
-		side.bodyLeft -= uint64(n)
-		p.countBody(dir, uint64(n))
+		side.bodyLeft -= uint64(size)
+		p.countBody(dir, uint64(size))
 		// The gap may end exactly with the chunk or the body.
 		if side.bodyLeft == 0 && side.state == inChunk {
 			side.state = inChunkEnd
@@ -372,7 +372,7 @@ func (p *parser) Close(int64) {
 		p.emitIncomplete(exchange) // a request that was answered before its end, and never ended
 	}
 	p.sides = [2]sideReader{}
-	p.c = nil
+	p.conn = nil
 }
 
 // emitIncomplete emits exchange on Close. An incomplete request is partial; a missing response is not.

@@ -53,7 +53,7 @@ func (p *parser) parseTruncatedRequest(data []byte, at int64) int {
 	}
 	exchange.event.Partial = exchange.event.Partial || !exchange.isHTTP09
 	p.sides[protocols.Client] = sideReader{}
-	p.c.Reparse(protocols.Server)
+	p.conn.Reparse(protocols.Server)
 	return len(data)
 }
 

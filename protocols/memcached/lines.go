@@ -193,50 +193,50 @@ type replyLine struct {
 var numberStatus = []byte("VALUE")
 
 // parseReplyLine parses a line of a reply. ok is false if line is not one.
-func parseReplyLine(line []byte) (l replyLine, ok bool) {
+func parseReplyLine(line []byte) (reply replyLine, ok bool) {
 	if len(line) == 0 {
-		return l, false
+		return reply, false
 	}
 	word, rest := nextWord(line)
-	l.status = word
+	reply.status = word
 	if line[0] == ' ' || !printable(line) {
-		return l, false
+		return reply, false
 	}
 	switch string(word) {
 	case "VALUE": // VALUE key flags bytes [cas]
 		_, rest = nextWord(rest)
 		_, rest = nextWord(rest)
 		size, _ := nextWord(rest)
-		l.hasData, l.distinct = true, true
-		l.valueBytes, ok = number(size, maxValue)
-		return l, ok
+		reply.hasData, reply.distinct = true, true
+		reply.valueBytes, ok = number(size, maxValue)
+		return reply, ok
 	case "VA": // VA bytes flags*
 		size, _ := nextWord(rest)
-		l.hasData, l.last, l.distinct = true, true, true
-		l.valueBytes, ok = number(size, maxValue)
-		return l, ok
+		reply.hasData, reply.last, reply.distinct = true, true, true
+		reply.valueBytes, ok = number(size, maxValue)
+		return reply, ok
 	case "STAT", "ITEM":
-		l.distinct = true
-		return l, len(rest) > 0
+		reply.distinct = true
+		return reply, len(rest) > 0
 	case "STORED", "NOT_STORED", "END", "EN", "MN", "NS", "VERSION":
-		l.last, l.distinct = true, true
-		return l, true
+		reply.last, reply.distinct = true, true
+		return reply, true
 	case "EXISTS", "NOT_FOUND", "DELETED", "TOUCHED", "OK", "RESET", "HD", "EX", "NF", "ME",
 		"BUSY", "BADCLASS", "NOSPARE", "NOTFULL", "UNSAFE", "SAME":
-		l.last = true
-		return l, true
+		reply.last = true
+		return reply, true
 	case "ERROR":
-		l.last, l.isError, l.text = true, true, line
-		return l, true
+		reply.last, reply.isError, reply.text = true, true, line
+		return reply, true
 	case "CLIENT_ERROR", "SERVER_ERROR":
-		l.last, l.isError, l.text, l.distinct = true, true, rest, true
-		return l, true
+		reply.last, reply.isError, reply.text, reply.distinct = true, true, rest, true
+		return reply, true
 	}
 	if _, ok := number(word, 0); ok && len(bytes.TrimSpace(rest)) == 0 { // incr and decr: the new value
-		l.status, l.last = numberStatus, true
-		return l, true
+		reply.status, reply.last = numberStatus, true
+		return reply, true
 	}
-	return l, bytes.HasPrefix(word, []byte("key=")) // lru_crawler metadump
+	return reply, bytes.HasPrefix(word, []byte("key=")) // lru_crawler metadump
 }
 
 // number parses a decimal number of up to limit. A limit of 0 stands for 2⁶⁴−1.
@@ -248,9 +248,9 @@ func number(word []byte, limit uint64) (uint64, bool) {
 	return value, err == nil && (limit == 0 || value <= limit)
 }
 
-// printable reports whether b has no control characters. Keys may have any other byte.
-func printable(b []byte) bool {
-	for _, c := range b {
+// printable reports whether data has no control characters. Keys may have any other byte.
+func printable(data []byte) bool {
+	for _, c := range data {
 		if c < ' ' || c == 0x7f {
 			return false
 		}

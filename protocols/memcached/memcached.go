@@ -52,7 +52,7 @@ var (
 // A parser parses one connection.
 type parser struct {
 	protocols.NopParser
-	c       *protocols.Conn
+	conn    *protocols.Conn
 	pairing protocols.Pairing[pending]
 	reply   reply
 
@@ -63,7 +63,7 @@ type parser struct {
 
 // A pending is a command that waits for its reply.
 type pending struct {
-	e         *pipeline.Event
+	event     *pipeline.Event
 	keysBytes int
 	flags     commandFlags
 }
@@ -78,9 +78,9 @@ type reply struct {
 }
 
 // Reset begins a connection.
-func (p *parser) Reset(c *protocols.Conn) {
+func (p *parser) Reset(conn *protocols.Conn) {
 	p.pairing.Reset()
-	*p = parser{c: c, pairing: p.pairing}
+	*p = parser{conn: conn, pairing: p.pairing}
 }
 
 // Parse reads one line.
@@ -104,8 +104,8 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	return length, p.readReplyLine(line, length, at)
 }
 
-// readCommand reads a command line of n bytes, and skips the data block behind it.
-func (p *parser) readCommand(line []byte, n int, at int64) error {
+// readCommand reads a command line of length bytes, and skips the data block behind it.
+func (p *parser) readCommand(line []byte, length int, at int64) error {
 	if !printable(line) {
 		return errCommand
 	}
@@ -113,14 +113,14 @@ func (p *parser) readCommand(line []byte, n int, at int64) error {
 	if !ok { // the server answers any other line with an error
 		cmd = malformedCommand(line)
 	}
-	waiting := pending{e: p.c.Event(protocols.Client), flags: cmd.flags}
-	waiting.e.Memcached = pipeline.MemcachedCommandFromVTPool()
-	waiting.e.Source.Bytes = uint64(n)
+	waiting := pending{event: p.conn.Event(protocols.Client), flags: cmd.flags}
+	waiting.event.Memcached = pipeline.MemcachedCommandFromVTPool()
+	waiting.event.Source.Bytes = uint64(length)
 	p.setCommand(&waiting, &cmd)
 	if cmd.flags&hasData != 0 {
-		waiting.e.Source.Bytes += cmd.valueBytes + 2
-		waiting.e.Memcached.ValueBytes = cmd.valueBytes
-		p.c.Skip(protocols.Client, cmd.valueBytes+2)
+		waiting.event.Source.Bytes += cmd.valueBytes + 2
+		waiting.event.Memcached.ValueBytes = cmd.valueBytes
+		p.conn.Skip(protocols.Client, cmd.valueBytes+2)
 	}
 	p.expectReply(waiting, at)
 	return nil
@@ -128,17 +128,17 @@ func (p *parser) readCommand(line []byte, n int, at int64) error {
 
 // setCommand fills in the name and the keys.
 func (p *parser) setCommand(w *pending, cmd *command) {
-	body := w.e.Memcached
-	body.Command = p.c.Intern(cmd.name)
+	body := w.event.Memcached
+	body.Command = p.conn.Intern(cmd.name)
 	for key, rest := cmd.nextKey(cmd.keys); len(key) > 0; key, rest = cmd.nextKey(rest) {
 		if body.KeysCount++; body.KeysCount == 1 {
-			body.Key = p.c.Intern(key)
+			body.Key = p.conn.Intern(key)
 		}
 		if len(body.Keys) >= maxKeys || p.keysBytes+w.keysBytes > maxKeysBytes {
 			continue
 		}
 		w.keysBytes += len(key)
-		body.Keys = append(body.Keys, p.c.Intern(key))
+		body.Keys = append(body.Keys, p.conn.Intern(key))
 	}
 }
 
@@ -150,36 +150,36 @@ func (p *parser) expectReply(w pending, at int64) {
 	}
 	p.quiet = p.quiet || w.flags&quiet != 0
 	if w.flags&noReply != 0 || p.quiet && w.flags&endsQuiet == 0 {
-		p.emit(w.e, at)
+		p.emit(w.event, at)
 		return
 	}
 	if p.pairing.Len() >= maxWaiting {
-		p.c.Count("too_many_waiting")
+		p.conn.Count("too_many_waiting")
 		oldest := p.pairing.Evict(1)
 		p.keysBytes -= oldest.keysBytes
 		p.emitUnanswered(oldest)
 	}
 	if uncertain := p.pairing.Expect(w); uncertain {
-		w.e.Partial = true
+		w.event.Partial = true
 	}
 	p.keysBytes += w.keysBytes
 }
 
-// readReplyLine reads one line of a reply of n bytes, and skips the data after it. The last line of a reply
-// is recognised by its own words, so the reply to a command that was not captured is skipped correctly.
-func (p *parser) readReplyLine(line []byte, n int, at int64) error {
+// readReplyLine reads one line of a reply, of length bytes, and skips the data after it. The last line of a
+// reply is recognised by its own words, so the reply to a command that was not captured is skipped correctly.
+func (p *parser) readReplyLine(line []byte, length int, at int64) error {
 	reply := &p.reply
 	replyLine, ok := parseReplyLine(line)
 	if !ok {
 		return errReply
 	}
 	reply.started = true
-	reply.size += uint64(n)
+	reply.size += uint64(length)
 	if replyLine.hasData {
 		reply.items++
 		reply.data += replyLine.valueBytes
 		reply.size += replyLine.valueBytes + 2
-		p.c.Skip(protocols.Server, replyLine.valueBytes+2)
+		p.conn.Skip(protocols.Server, replyLine.valueBytes+2)
 	}
 	if replyLine.last {
 		p.finishReply(replyLine, at)
@@ -188,12 +188,12 @@ func (p *parser) readReplyLine(line []byte, n int, at int64) error {
 }
 
 // finishReply pairs the reply that was read with its command. A reply without a command is dropped.
-func (p *parser) finishReply(l replyLine, at int64) {
+func (p *parser) finishReply(line replyLine, at int64) {
 	values := p.reply
 	p.reply = reply{}
 	if p.quiet {
 		// In a quiet batch only MN can be paired with its command, mn.
-		if string(l.status) != "MN" {
+		if string(line.status) != "MN" {
 			return
 		}
 		p.quiet = false
@@ -205,16 +205,16 @@ func (p *parser) finishReply(l replyLine, at int64) {
 	done := p.pairing.Pop()
 	p.keysBytes -= done.keysBytes
 
-	event, body := done.e, done.e.Memcached
-	body.Status = p.c.Intern(l.status)
+	event, body := done.event, done.event.Memcached
+	body.Status = p.conn.Intern(line.status)
 	event.Outcome = pipeline.Outcome_SUCCESS
-	if l.isError {
+	if line.isError {
 		event.Outcome = pipeline.Outcome_FAILURE
-		body.Error = p.c.Intern(l.text[:min(len(l.text), maxText)])
+		body.Error = p.conn.Intern(line.text[:min(len(line.text), maxText)])
 	}
-	if done.flags&retrieves != 0 && !l.isError {
+	if done.flags&retrieves != 0 && !line.isError {
 		body.Hits, body.ValueBytes = values.items, values.data
-		if string(l.status) == "HD" { // mg without the flag v: a hit without a value
+		if string(line.status) == "HD" { // mg without the flag v: a hit without a value
 			body.Hits = 1
 		}
 		body.Misses = body.KeysCount - min(body.KeysCount, body.Hits)
@@ -222,8 +222,8 @@ func (p *parser) finishReply(l replyLine, at int64) {
 	event.Destination.Bytes = values.size
 	event.Partial = event.Partial || values.partial
 	p.emit(event, at)
-	if done.flags&endsDialogue != 0 && !l.isError {
-		p.c.Drop() // log lines follow
+	if done.flags&endsDialogue != 0 && !line.isError {
+		p.conn.Drop() // log lines follow
 	}
 }
 
@@ -232,13 +232,13 @@ func (p *parser) emit(event *pipeline.Event, at int64) {
 	if at > event.Timestamp {
 		event.Duration = uint64(at - event.Timestamp)
 	}
-	p.c.Emit(event)
+	p.conn.Emit(event)
 }
 
 // emitUnanswered emits a command whose reply was lost or will be skipped.
 func (p *parser) emitUnanswered(w pending) {
-	w.e.Partial = true
-	p.emit(w.e, 0)
+	w.event.Partial = true
+	p.emit(w.event, 0)
 }
 
 // resumeReplies ends the skipping of replies after a gap.
@@ -246,7 +246,7 @@ func (p *parser) resumeReplies() {
 	p.suspended = false
 	if p.pairing.Pipelined() {
 		for _, request := range p.pairing.Waiting() {
-			request.e.Partial = true // it is a guess which of the replies are still to come
+			request.event.Partial = true // it is a guess which of the replies are still to come
 		}
 	}
 }
@@ -254,11 +254,11 @@ func (p *parser) resumeReplies() {
 // Gap keeps the place in the stream if the lost bytes are data of a value. Otherwise Sync finds the next
 // command. Sync cannot find the next reply, since data may look like a reply, so replies are skipped until
 // the client sends another command.
-func (p *parser) Gap(dir protocols.Dir, n int) bool {
-	inData := p.c.Skipping(dir) >= uint64(n)
+func (p *parser) Gap(dir protocols.Dir, size int) bool {
+	inData := p.conn.Skipping(dir) >= uint64(size)
 	if dir == protocols.Client {
 		if waiting := p.pairing.Waiting(); inData && len(waiting) > 0 {
-			waiting[len(waiting)-1].e.Partial = true
+			waiting[len(waiting)-1].event.Partial = true
 		}
 		if !inData {
 			p.pairing.LostRequests()
@@ -277,7 +277,7 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 
 // Close emits the waiting commands.
 func (p *parser) Close(int64) {
-	p.pairing.Flush(func(w pending) { p.emit(w.e, 0) })
+	p.pairing.Flush(func(w pending) { p.emit(w.event, 0) })
 	p.reply, p.keysBytes = reply{}, 0
-	p.c = nil
+	p.conn = nil
 }

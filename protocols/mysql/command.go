@@ -52,27 +52,27 @@ func (p *parser) readClient(data []byte, at int64) (int, error) {
 // authentication data.
 func (p *parser) readContinuation(data []byte) int {
 	if last := len(p.waiting) - 1; last >= 0 {
-		p.waiting[last].e.Source.Bytes += uint64(4 + payloadLength(data))
+		p.waiting[last].event.Source.Bytes += uint64(4 + payloadLength(data))
 	}
 	return p.finishPacket(protocols.Client, data)
 }
 
 // addCommand creates the event of a command and queues it until its reply comes, or emits it if it gets none.
-// payload is the front of the packet, n the length of the whole payload.
-func (p *parser) addCommand(kind *commandKind, payload []byte, n int) {
-	event := p.newEvent(protocols.Client, kind.name, 4+n)
+// payload is the front of the packet. length is that of the whole payload.
+func (p *parser) addCommand(kind *commandKind, payload []byte, length int) {
+	event := p.newEvent(protocols.Client, kind.name, 4+length)
 	event.Partial = event.Partial || p.repliesLost
-	cmd := command{e: event, kind: payload[0], sent: event.Timestamp}
+	cmd := command{event: event, kind: payload[0], sent: event.Timestamp}
 	// The arguments, by the kind of command.
 	switch payload[0] {
 	case comQuery:
 		text := p.skipAttributes(payload[1:])
-		p.setStatement(&cmd, text, n > len(payload))
+		p.setStatement(&cmd, text, length > len(payload))
 		if cmd.changesDatabase = event.Mysql.Method == "USE"; cmd.changesDatabase {
 			cmd.text = p.text(databaseOfUse(text))
 		}
 	case comStmtPrepare:
-		p.setStatement(&cmd, payload[1:], n > len(payload))
+		p.setStatement(&cmd, payload[1:], length > len(payload))
 		cmd.text = event.Mysql.Query
 		p.statements.last = prepared{cmd.text, event.Mysql.Method}
 	case comStmtExecute, comStmtFetch, comStmtReset, comStmtClose, comStmtLongData, comBulkExecute:
@@ -95,15 +95,15 @@ func (p *parser) addCommand(kind *commandKind, payload []byte, n int) {
 // setStatement fills in the text of a statement, redacted and cut to maxQuery. cut reports that text is not
 // the whole statement.
 func (p *parser) setStatement(cmd *command, text []byte, cut bool) {
-	cmd.e.Mysql.Method = method(text)
+	cmd.event.Mysql.Method = method(text)
 	var out []byte
 	out, cmd.hasSecrets = p.redactor.SQL(text)
 	if cut || len(out) > maxQuery {
 		out = out[:min(len(out), maxQuery)]
-		cmd.e.Mysql.Query = validUTF8(string(wholeRunes(out))) + "…"
+		cmd.event.Mysql.Query = validUTF8(string(wholeRunes(out))) + "…"
 		return
 	}
-	cmd.e.Mysql.Query = validUTF8(p.c.Intern(out))
+	cmd.event.Mysql.Query = validUTF8(p.conn.Intern(out))
 }
 
 // wholeRunes removes an incomplete character at the end of data.

@@ -18,8 +18,8 @@ func (p *parser) readGreeting(data []byte, at int64) (int, error) {
 	switch payload[0] {
 	case errPacket: // an error instead of a greeting: too many connections, host blocked
 		event := p.newEvent(protocols.Server, "COM_CONNECT", 4+size)
-		p.readError(&command{e: event, kind: comConnect}, payload)
-		p.c.Emit(event)
+		p.readError(&command{event: event, kind: comConnect}, payload)
+		p.conn.Emit(event)
 		return p.finishPacket(protocols.Server, data), nil
 	case 10:
 	default:
@@ -87,18 +87,18 @@ func (p *parser) setCapabilities(client uint32) {
 }
 
 // enqueueLogin queues the event of the login until the server answers.
-func (p *parser) enqueueLogin(n int, at int64) {
-	event := p.newEvent(protocols.Client, "COM_CONNECT", 4+n)
+func (p *parser) enqueueLogin(length int, at int64) {
+	event := p.newEvent(protocols.Client, "COM_CONNECT", 4+length)
 	event.Mysql.ServerVersion = p.version
-	p.enqueue(command{e: event, kind: comConnect, sent: event.Timestamp})
+	p.enqueue(command{event: event, kind: comConnect, sent: event.Timestamp})
 }
 
 // switchToTLS passes the connection to package tls. The event of the login has the server's version only.
-func (p *parser) switchToTLS(b []byte, at int64) (int, error) {
-	p.enqueueLogin(payloadLength(b), at)
-	length := p.finishPacket(protocols.Client, b)
+func (p *parser) switchToTLS(data []byte, at int64) (int, error) {
+	p.enqueueLogin(payloadLength(data), at)
+	length := p.finishPacket(protocols.Client, data)
 	p.emitWaiting(false)
-	p.c.SwitchTo("tls")
+	p.conn.SwitchTo("tls")
 	return length, nil
 }
 
@@ -108,15 +108,15 @@ func (p *parser) readAuth(cmd *command, payload []byte, at int64) {
 	switch payload[0] {
 	case okPacket:
 		p.readOK(cmd, payload)
-		p.user, p.database = cmd.e.Mysql.UserName, cmd.e.Mysql.Database
+		p.user, p.database = cmd.event.Mysql.UserName, cmd.event.Mysql.Database
 		if cmd.kind == comChangeUser {
 			p.statements.reset()
 		}
 		login := cmd.kind == comConnect
 		p.finishCommand(at)
 		if login && p.capabilities&(clientCompress|clientZstd) != 0 {
-			p.c.Count("compressed")
-			p.c.Drop()
+			p.conn.Count("compressed")
+			p.conn.Drop()
 		}
 	case errPacket:
 		p.readError(cmd, payload)

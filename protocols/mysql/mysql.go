@@ -85,7 +85,7 @@ func matchGreeting(data []byte) protocols.Match {
 
 // matchVersion matches the bytes after the protocol number: the version of the server up to a NUL, 4 bytes of
 // thread id, 8 bytes of challenge, a zero.
-func matchVersion(data []byte, n int) protocols.Match {
+func matchVersion(data []byte, size int) protocols.Match {
 	end := bytes.IndexByte(data[:min(len(data), 128)], 0)
 	version := data[:min(len(data), 128)]
 	if end >= 0 {
@@ -95,7 +95,7 @@ func matchVersion(data []byte, n int) protocols.Match {
 		return protocols.No
 	}
 	switch zero := end + 13; { // the offset of the zero behind version, thread and challenge
-	case end == 0 || end < 0 && len(data) >= 128 || end > 0 && zero >= n:
+	case end == 0 || end < 0 && len(data) >= 128 || end > 0 && zero >= size:
 		return protocols.No
 	case end < 0 || zero >= len(data):
 		return protocols.More
@@ -106,19 +106,19 @@ func matchVersion(data []byte, n int) protocols.Match {
 }
 
 // matchError matches the code and the text of an error.
-func matchError(data []byte, n int) protocols.Match {
+func matchError(data []byte, size int) protocols.Match {
 	if len(data) < 8 {
 		return protocols.More
 	}
 	code := int(data[0]) | int(data[1])<<8
-	if code < 1000 || code > 4999 || !isPrintable(data[2:min(len(data), n-1)]) {
+	if code < 1000 || code > 4999 || !isPrintable(data[2:min(len(data), size-1)]) {
 		return protocols.No
 	}
 	return protocols.Yes
 }
 
-func isPrintable(b []byte) bool {
-	for _, c := range b {
+func isPrintable(data []byte) bool {
+	for _, c := range data {
 		if c < ' ' || c == 0x7f {
 			return false
 		}
@@ -234,20 +234,20 @@ func syncServer(data []byte) protocols.Match {
 	return protocols.Yes
 }
 
-// beginsReply reports whether the first packet of a reply may begin with c and have n bytes: OK, EOF, an
-// error, a request for a file, or a number of columns.
-func beginsReply(c byte, n int) bool {
+// beginsReply reports whether the first packet of a reply may begin with first and have size bytes: OK, EOF,
+// an error, a request for a file, or a number of columns.
+func beginsReply(first byte, size int) bool {
 	switch {
-	case c == okPacket:
-		return n >= 7
-	case c == eofPacket:
-		return n >= 5
-	case c == errPacket:
-		return n >= 3
-	case c == infilePacket:
-		return n >= 2
-	case c == 0xfc:
-		return n == 3 || n == 4
+	case first == okPacket:
+		return size >= 7
+	case first == eofPacket:
+		return size >= 5
+	case first == errPacket:
+		return size >= 3
+	case first == infilePacket:
+		return size >= 2
+	case first == 0xfc:
+		return size == 3 || size == 4
 	}
-	return c < 0xfb && n <= 2
+	return first < 0xfb && size <= 2
 }

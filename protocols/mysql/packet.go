@@ -107,7 +107,7 @@ func kindOf(c byte) *commandKind {
 }
 
 // payloadLength returns the length of the payload of the packet at the front of b.
-func payloadLength(b []byte) int { return int(b[0]) | int(b[1])<<8 | int(b[2])<<16 }
+func payloadLength(header []byte) int { return int(header[0]) | int(header[1])<<8 | int(header[2])<<16 }
 
 // A payloadReader reads the fields of a payload. A read past the end sets bad and returns zero or nil.
 type payloadReader struct {

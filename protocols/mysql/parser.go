@@ -24,7 +24,7 @@ var (
 
 // A command waits for its reply, or is being answered.
 type command struct {
-	e               *pipeline.Event
+	event           *pipeline.Event
 	kind            byte
 	sent            int64
 	text            string // of a statement that is being prepared
@@ -44,7 +44,7 @@ const (
 // A parser pairs the commands and replies of one connection.
 type parser struct {
 	protocols.NopParser // End does nothing: a half-closed side may still receive replies
-	c                   *protocols.Conn
+	conn                *protocols.Conn
 	phase               phase
 	capabilities        uint32 // afterGreeting those of the server, later those that both sides have
 	capabilitiesKnown   bool   // the login was captured, or replies have shown the capabilities
@@ -66,22 +66,22 @@ type parser struct {
 func (p *parser) Reset(conn *protocols.Conn) {
 	clear(p.waiting)
 	p.statements.reset()
-	*p = parser{c: conn, waiting: p.waiting[:0], statements: p.statements, redactor: p.redactor}
+	*p = parser{conn: conn, waiting: p.waiting[:0], statements: p.statements, redactor: p.redactor}
 }
 
 // Parse reads one packet of the client, or one packet of the server and the available rows after it.
 func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	// The header has 4 bytes. The first byte of the payload says which packet it is.
 	if len(data) < 4 {
-		p.c.Need(dir, 4)
+		p.conn.Need(dir, 4)
 		return 0, nil
 	}
 	if len(data) == 4 && payloadLength(data) > 0 {
-		p.c.Need(dir, 5)
+		p.conn.Need(dir, 5)
 		return 0, nil
 	}
 	if p.phase == initial && dir == protocols.Client && matchGreeting(data) == protocols.Yes {
-		p.c.Flip()
+		p.conn.Flip()
 		return 0, nil
 	}
 	if dir == protocols.Client {
@@ -95,7 +95,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 func (p *parser) payload(dir protocols.Dir, data []byte, most int) []byte {
 	length := 4 + min(payloadLength(data), most)
 	if len(data) < length {
-		p.c.Need(dir, length)
+		p.conn.Need(dir, length)
 		return nil
 	}
 	return data[4:length]
@@ -107,7 +107,7 @@ func (p *parser) finishPacket(dir protocols.Dir, data []byte) int {
 	length := 4 + payloadLength(data)
 	p.continues[dir] = length == 4+maxPacket
 	if length > len(data) {
-		p.c.Skip(dir, uint64(length-len(data)))
+		p.conn.Skip(dir, uint64(length-len(data)))
 		length = len(data)
 	}
 	return length
@@ -116,22 +116,22 @@ func (p *parser) finishPacket(dir protocols.Dir, data []byte) int {
 // enqueue appends a command to those that wait for their reply.
 func (p *parser) enqueue(cmd command) {
 	if len(p.waiting) >= maxWaiting {
-		p.c.Count("waiting_commands_full")
-		p.emit(p.waiting[0].e)
+		p.conn.Count("waiting_commands_full")
+		p.emit(p.waiting[0].event)
 		p.waiting = p.waiting[:copy(p.waiting, p.waiting[1:])]
 		p.reply = reply{}
 	}
 	p.waiting = append(p.waiting, cmd)
 }
 
-func (p *parser) emit(e *pipeline.Event) { p.c.Emit(e) }
+func (p *parser) emit(event *pipeline.Event) { p.conn.Emit(event) }
 
 // finishCommand emits the oldest command, whose reply is complete.
 func (p *parser) finishCommand(at int64) {
 	cmd := &p.waiting[0]
-	cmd.e.Duration = uint64(max(at-cmd.sent, 0))
+	cmd.event.Duration = uint64(max(at-cmd.sent, 0))
 	p.repliesLost = false
-	p.emit(cmd.e)
+	p.emit(cmd.event)
 	kept := copy(p.waiting, p.waiting[1:])
 	p.waiting[kept] = command{}
 	p.waiting = p.waiting[:kept]
@@ -140,7 +140,7 @@ func (p *parser) finishCommand(at int64) {
 
 // newEvent returns a new event for a command.
 func (p *parser) newEvent(dir protocols.Dir, name string, bytes int) *pipeline.Event {
-	event := p.c.Event(dir)
+	event := p.conn.Event(dir)
 	body := pipeline.MySQLCommandFromVTPool()
 	event.Mysql = body
 	body.Command, body.UserName, body.Database = name, p.user, p.database
@@ -154,11 +154,11 @@ func (p *parser) newEvent(dir protocols.Dir, name string, bytes int) *pipeline.E
 
 // Gap marks every waiting command as partial: bytes of its text or of its reply are missing. The place in the
 // stream is known only inside a packet whose rest is skipped.
-func (p *parser) Gap(dir protocols.Dir, n int) bool {
+func (p *parser) Gap(dir protocols.Dir, size int) bool {
 	for i := range p.waiting {
-		p.waiting[i].e.Partial = true
+		p.waiting[i].event.Partial = true
 	}
-	if p.c.Skipping(dir) >= uint64(n) {
+	if p.conn.Skipping(dir) >= uint64(size) {
 		return true // inside a packet whose rest is not needed
 	}
 	p.continues[dir], p.bytesLost = false, true
@@ -180,8 +180,8 @@ func (p *parser) Close(int64) { p.emitWaiting(false) }
 func (p *parser) emitWaiting(partial bool) {
 	for i := range p.waiting {
 		cmd := &p.waiting[i]
-		cmd.e.Partial = cmd.e.Partial || partial
-		p.emit(cmd.e)
+		cmd.event.Partial = cmd.event.Partial || partial
+		p.emit(cmd.event)
 		*cmd = command{}
 	}
 	p.waiting = p.waiting[:0]
@@ -189,7 +189,9 @@ func (p *parser) emitWaiting(partial bool) {
 }
 
 // text returns a name of the protocol as a string of valid UTF-8.
-func (p *parser) text(b []byte) string { return validUTF8(p.c.Intern(b[:min(len(b), maxName)])) }
+func (p *parser) text(data []byte) string {
+	return validUTF8(p.conn.Intern(data[:min(len(data), maxName)]))
+}
 
 // validUTF8 replaces invalid UTF-8, which a string of a protobuf message must not contain.
 func validUTF8(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

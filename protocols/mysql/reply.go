@@ -40,7 +40,7 @@ func (p *parser) readServer(data []byte, at int64) (int, error) {
 	for read := 0; ; {
 		size := p.readPacket(data[read:], at)
 		read += size
-		if size == 0 || p.reply.step == firstPacket || len(data)-read < 5 || p.c.Skipping(protocols.Server) > 0 {
+		if size == 0 || p.reply.step == firstPacket || len(data)-read < 5 || p.conn.Skipping(protocols.Server) > 0 {
 			return read, nil
 		}
 	}
@@ -78,10 +78,10 @@ func (p *parser) readPacket(data []byte, at int64) int {
 	return length
 }
 
-// countBytes adds the bytes of the packet at the front of b to the command that is being answered.
-func (p *parser) countBytes(b []byte) {
+// countBytes adds the bytes of the packet at the front of data to the command that is being answered.
+func (p *parser) countBytes(data []byte) {
 	if len(p.waiting) > 0 {
-		p.waiting[0].e.Destination.Bytes += uint64(4 + payloadLength(b))
+		p.waiting[0].event.Destination.Bytes += uint64(4 + payloadLength(data))
 	}
 }
 
@@ -95,7 +95,7 @@ func (p *parser) emitLoneError(data []byte) int {
 	if len(payload) >= 9 && payload[3] == '#' {
 		event := p.newEvent(protocols.Server, "", 4+payloadLength(data))
 		event.Partial = true
-		p.readError(&command{e: event}, payload)
+		p.readError(&command{event: event}, payload)
 		p.emit(event)
 	}
 	return p.finishPacket(protocols.Server, data)
@@ -144,7 +144,7 @@ func (p *parser) readFirst(cmd *command, payload []byte, at int64) {
 		p.readAuth(cmd, payload, at)
 		return
 	case comStatistics: // a line of text
-		cmd.e.Outcome = pipeline.Outcome_SUCCESS
+		cmd.event.Outcome = pipeline.Outcome_SUCCESS
 		p.finishCommand(at)
 		return
 	case comStmtFetch, comFieldList: // rows, or definitions that are read like rows, without a count before them
@@ -152,10 +152,10 @@ func (p *parser) readFirst(cmd *command, payload []byte, at int64) {
 		p.readRow(cmd, payload, at)
 		return
 	case comBinlogDump, comBinlogGTID, comTableDump:
-		cmd.e.Outcome = pipeline.Outcome_SUCCESS
+		cmd.event.Outcome = pipeline.Outcome_SUCCESS
 		p.finishCommand(at)
-		p.c.Count("replication")
-		p.c.Drop()
+		p.conn.Count("replication")
+		p.conn.Drop()
 		return
 	case comStmtPrepare:
 		p.readPrepared(cmd, payload, at)
@@ -176,8 +176,8 @@ func (p *parser) readFirst(cmd *command, payload []byte, at int64) {
 func (p *parser) readCount(cmd *command, payload []byte, at int64) {
 	fields := payloadReader{b: payload}
 	count := fields.lenencInt()
-	if cmd.e.Mysql.Columns == 0 {
-		cmd.e.Mysql.Columns = uint32(min(count, 1<<16))
+	if cmd.event.Mysql.Columns == 0 {
+		cmd.event.Mysql.Columns = uint32(min(count, 1<<16))
 	}
 	p.reply.step, p.reply.left = columnPackets, count
 	if described := len(fields.b) == 0 || fields.u8() != 0; count == 0 || !described {
@@ -191,11 +191,11 @@ func (p *parser) readPrepared(cmd *command, payload []byte, at int64) {
 	id := fields.u32()
 	cols, params := uint64(fields.u16()), uint64(fields.u16())
 	fields.u8()
-	cmd.e.Mysql.Warnings = uint32(fields.u16())
-	cmd.e.Mysql.StatementId, cmd.e.Mysql.Columns = id, uint32(cols)
-	cmd.e.Outcome = pipeline.Outcome_SUCCESS
+	cmd.event.Mysql.Warnings = uint32(fields.u16())
+	cmd.event.Mysql.StatementId, cmd.event.Mysql.Columns = id, uint32(cols)
+	cmd.event.Outcome = pipeline.Outcome_SUCCESS
 	if !fields.bad {
-		p.statements.add(id, prepared{cmd.text, cmd.e.Mysql.Method})
+		p.statements.add(id, prepared{cmd.text, cmd.event.Mysql.Method})
 	}
 	if len(fields.b) > 0 && fields.b[0] == 0 {
 		cols, params = 0, 0 // the client has asked for no definitions
@@ -269,10 +269,10 @@ func (p *parser) readRow(cmd *command, payload []byte, at int64) {
 		return
 	}
 	if cmd.kind == comFieldList {
-		cmd.e.Mysql.Columns++
+		cmd.event.Mysql.Columns++
 		return
 	}
-	cmd.e.Mysql.Rows++
+	cmd.event.Mysql.Rows++
 }
 
 // finishResult starts the next result set, or finishes the command if status has no more results.
@@ -292,8 +292,8 @@ func (p *parser) finishResult(cmd *command, status uint16, at int64) {
 
 // readOK reads an OK or EOF packet and returns the server's status.
 func (p *parser) readOK(cmd *command, payload []byte) uint16 {
-	body := cmd.e.Mysql
-	cmd.e.Outcome = pipeline.Outcome_SUCCESS
+	body := cmd.event.Mysql
+	cmd.event.Outcome = pipeline.Outcome_SUCCESS
 	fields := payloadReader{b: payload[1:]}
 	if payload[0] == eofPacket && len(payload) < 7 {
 		body.Warnings += uint32(fields.u16())
@@ -313,8 +313,8 @@ func (p *parser) readOK(cmd *command, payload []byte) uint16 {
 }
 
 // readSessionTrack reads changes of the session's state. A change of type 1 sets the current database.
-func (p *parser) readSessionTrack(cmd *command, b []byte) {
-	for fields := (payloadReader{b: b}); len(fields.b) > 0 && !fields.bad; {
+func (p *parser) readSessionTrack(cmd *command, data []byte) {
+	for fields := (payloadReader{b: data}); len(fields.b) > 0 && !fields.bad; {
 		typ := fields.u8()
 		change := payloadReader{b: fields.lenencString()}
 		if typ != 1 {
@@ -331,8 +331,8 @@ func (p *parser) readSessionTrack(cmd *command, b []byte) {
 
 // readError reads an ERR packet. The server's quotation from a statement with secrets is left out.
 func (p *parser) readError(cmd *command, payload []byte) {
-	body := cmd.e.Mysql
-	cmd.e.Outcome = pipeline.Outcome_FAILURE
+	body := cmd.event.Mysql
+	cmd.event.Outcome = pipeline.Outcome_FAILURE
 	fields := payloadReader{b: payload[1:]}
 	body.ErrorCode = uint32(fields.u16())
 	if len(fields.b) >= 6 && fields.b[0] == '#' {
@@ -343,5 +343,5 @@ func (p *parser) readError(cmd *command, payload []byte) {
 		body.ErrorMessage = validUTF8(string(front)) + " near '" + redact.Marker + "'"
 		return
 	}
-	body.ErrorMessage = validUTF8(p.c.Intern(text[:min(len(text), maxMessage)]))
+	body.ErrorMessage = validUTF8(p.conn.Intern(text[:min(len(text), maxMessage)]))
 }

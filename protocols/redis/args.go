@@ -19,7 +19,7 @@ func (p *parser) addArgument(data []byte, size uint64) {
 	cmd := &p.command
 	index := cmd.index
 	cmd.index++
-	rc := cmd.e.Redis
+	rc := cmd.event.Redis
 
 	// The name of the command comes first, in one word or two.
 	if index == 0 {
@@ -36,7 +36,7 @@ func (p *parser) addArgument(data []byte, size uint64) {
 	rc.ArgsBytes += size
 	visible := cmd.secrets.Next(data, cmd.damaged)
 	if p.isKey(data, index) {
-		rc.Key = p.c.Intern(data[:min(len(data), maxKey)])
+		rc.Key = p.conn.Intern(data[:min(len(data), maxKey)])
 	}
 
 	// Only the first arguments are kept, without their secrets.
@@ -47,7 +47,7 @@ func (p *parser) addArgument(data []byte, size uint64) {
 	cmd.argsBytes += len(data)
 	switch {
 	case visible < 0 || visible > len(data) || len(data) == 0:
-		rc.Args = append(rc.Args, p.c.Intern(data))
+		rc.Args = append(rc.Args, p.conn.Intern(data))
 	case visible == 0:
 		rc.Args = append(rc.Args, redact.Marker)
 	default:
@@ -56,12 +56,12 @@ func (p *parser) addArgument(data []byte, size uint64) {
 }
 
 // setName sets the command's name, and with it the position of the key and the secrets of the arguments.
-func (p *parser) setName(b []byte) {
+func (p *parser) setName(word []byte) {
 	cmd := &p.command
-	name := upper(&p.scratch, b[:min(len(b), 64)])
-	cmd.e.Redis.Command = p.c.Intern(name)
-	cmd.key = keys[cmd.e.Redis.Command]
-	cmd.secrets.Begin(cmd.e.Redis.Command, cmd.total)
+	name := upper(&p.scratch, word[:min(len(word), 64)])
+	cmd.event.Redis.Command = p.conn.Intern(name)
+	cmd.key = keys[cmd.event.Redis.Command]
+	cmd.secrets.Begin(cmd.event.Redis.Command, cmd.total)
 	if cmd.key == noKey {
 		for _, c := range name {
 			if c == '.' { // a command of a module: JSON.SET key
@@ -74,10 +74,10 @@ func (p *parser) setName(b []byte) {
 // setSubcommand appends the second word of a command's name.
 func (p *parser) setSubcommand(data []byte) {
 	cmd := &p.command
-	rc := cmd.e.Redis
+	rc := cmd.event.Redis
 	sub := upper(&p.scratch, data[:min(len(data), 64)])
 	var buf [128]byte
-	rc.Command = p.c.Intern(append(append(append(buf[:0], rc.Command...), ' '), sub...))
+	rc.Command = p.conn.Intern(append(append(append(buf[:0], rc.Command...), ' '), sub...))
 	cmd.key = keys[rc.Command]
 	cmd.secrets.Begin(rc.Command, cmd.total)
 }
@@ -109,7 +109,7 @@ func (p *parser) isKey(data []byte, i int64) bool {
 	}
 
 	// The argument is at the position in the table. For these commands it is the number of keys.
-	switch cmd.e.Redis.Command {
+	switch cmd.event.Redis.Command {
 	case "EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO", "FCALL", "FCALL_RO", "ZUNION", "ZINTER", "ZDIFF",
 		"ZINTERCARD", "SINTERCARD", "LMPOP", "ZMPOP", "BLMPOP", "BZMPOP":
 		cmd.key = behindCount

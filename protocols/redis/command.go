@@ -10,7 +10,7 @@ import (
 
 // A commandReader is the command that is being read.
 type commandReader struct {
-	e     *pipeline.Event
+	event *pipeline.Event
 	open  bool  // the head of the array was read
 	total int64 // number of arguments, with the command's name
 	index int64 // index of the argument that is being read; 0 is the command's name
@@ -30,10 +30,10 @@ func (r *commandReader) reset() { *r = commandReader{arg: r.arg[:0]} }
 
 // flags returns the flags of the command by its name.
 func (r *commandReader) flags() flags {
-	if r.e == nil {
+	if r.event == nil {
 		return 0
 	}
-	switch r.e.Redis.Command {
+	switch r.event.Redis.Command {
 	case "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE":
 		return subscribes
 	case "MONITOR", "SYNC", "PSYNC":
@@ -68,10 +68,10 @@ func (p *parser) readCommand(data []byte, at int64) (n int, err error) {
 	return n, nil
 }
 
-// countBytes adds n bytes to the event of the command.
-func (p *parser) countBytes(n int) {
-	if p.command.e != nil {
-		p.command.e.Source.Bytes += uint64(n)
+// countBytes adds size bytes to the event of the command.
+func (p *parser) countBytes(size int) {
+	if p.command.event != nil {
+		p.command.event.Source.Bytes += uint64(size)
 	}
 }
 
@@ -89,8 +89,8 @@ func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 
 	// Not an array: an inline command, or in mid-stream a reply.
 	if line[0] != '*' {
-		if !p.started && p.c.Info().MidStream && isReply(data) {
-			p.c.Flip()
+		if !p.started && p.conn.Info().MidStream && isReply(data) {
+			p.conn.Flip()
 			return 0, nil
 		}
 		return p.readInline(line, length, at)
@@ -104,13 +104,13 @@ func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 	}
 
 	// In mid-stream an array may be a reply: then the roles were guessed wrong.
-	if !p.started && p.c.Info().MidStream {
+	if !p.started && p.conn.Info().MidStream {
 		switch match := detectCommand(data); {
 		case match == protocols.More:
 			return 0, nil
 		case match == protocols.No || !knownCommand(data):
 			if isReply(data) {
-				p.c.Flip()
+				p.conn.Flip()
 				return 0, nil
 			}
 		}
@@ -123,14 +123,14 @@ func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 
 // startEvent creates the event of the command that begins.
 func (p *parser) startEvent() {
-	event := p.c.Event(protocols.Client)
+	event := p.conn.Event(protocols.Client)
 	event.Redis = pipeline.RedisCommandFromVTPool()
-	p.command.e = event
+	p.command.event = event
 }
 
-// checkLineLength returns an error if b, a line without its end, is too long for one.
-func (p *parser) checkLineLength(b []byte) error {
-	if len(b) > maxLine {
+// checkLineLength returns an error if data, a line without its end, is too long for one.
+func (p *parser) checkLineLength(data []byte) error {
+	if len(data) > maxLine {
 		return errLine
 	}
 	return nil
@@ -189,10 +189,10 @@ func readLineEnd(data []byte) (int, error) {
 }
 
 // readInline reads an inline command: a line of words, quoted as in Redis' sdssplitargs.
-func (p *parser) readInline(line []byte, n int, at int64) (int, error) {
+func (p *parser) readInline(line []byte, length int, at int64) (int, error) {
 	words := p.countWords(line)
 	if words == 0 {
-		return n, nil
+		return length, nil
 	}
 	first, rest := nextWord(line, nil)
 	if !isName(first) {
@@ -214,9 +214,9 @@ func (p *parser) readInline(line []byte, n int, at int64) (int, error) {
 		cmd.arg = buf
 		p.addArgument(buf, uint64(len(buf)))
 	}
-	p.countBytes(n)
+	p.countBytes(length)
 	p.finishCommand(at)
-	return n, nil
+	return length, nil
 }
 
 // countWords returns the number of words of an inline command.
@@ -268,9 +268,9 @@ func nextWord(line, buf []byte) (word, rest []byte) {
 	return buf, nil
 }
 
-// isHexEscape reports whether b begins with \x and two hex digits.
-func isHexEscape(b []byte) bool {
-	return len(b) > 3 && b[0] == '\\' && b[1] == 'x' && hexDigit(b[2]) >= 0 && hexDigit(b[3]) >= 0
+// isHexEscape reports whether data begins with \x and two hex digits.
+func isHexEscape(data []byte) bool {
+	return len(data) > 3 && data[0] == '\\' && data[1] == 'x' && hexDigit(data[2]) >= 0 && hexDigit(data[3]) >= 0
 }
 
 // unescape returns the character that a backslash and c stand for.
@@ -321,9 +321,9 @@ func integer(data []byte) (v int64, ok bool) {
 	return v, true
 }
 
-// upper returns b in upper case, in buf.
-func upper(buf *[]byte, b []byte) []byte {
-	out := append((*buf)[:0], b...)
+// upper returns data in upper case, in buf.
+func upper(buf *[]byte, data []byte) []byte {
+	out := append((*buf)[:0], data...)
 	for i, c := range out {
 		if c >= 'a' && c <= 'z' {
 			out[i] = c &^ 0x20

@@ -22,8 +22,8 @@ func detect(dir protocols.Dir, data []byte) protocols.Match {
 }
 
 // detectCommand matches an array whose first element is the name of a command: "*2\r\n$3\r\nGET\r\n".
-func detectCommand(b []byte) protocols.Match {
-	rest, _, match := header(b, '*')
+func detectCommand(data []byte) protocols.Match {
+	rest, _, match := header(data, '*')
 	if match != protocols.Yes {
 		return match
 	}
@@ -47,12 +47,12 @@ func detectCommand(b []byte) protocols.Match {
 	return protocols.Yes
 }
 
-// header matches a line with the type t and a small positive number n. rest follows the line.
-func header(data []byte, t byte) (rest []byte, n int64, m protocols.Match) {
+// header matches a line with the type kind and a small positive number n. rest follows the line.
+func header(data []byte, kind byte) (rest []byte, n int64, m protocols.Match) {
 	if len(data) == 0 {
 		return nil, 0, protocols.More
 	}
-	if data[0] != t {
+	if data[0] != kind {
 		return nil, 0, protocols.No
 	}
 	digits := 1
@@ -73,9 +73,9 @@ func header(data []byte, t byte) (rest []byte, n int64, m protocols.Match) {
 	return data[digits+2:], n, protocols.Yes
 }
 
-// knownCommand reports whether b, which detectCommand accepts, has the name of a command of Redis.
-func knownCommand(b []byte) bool {
-	rest, _, match := header(b, '*')
+// knownCommand reports whether data, which detectCommand accepts, has the name of a command of Redis.
+func knownCommand(data []byte) bool {
+	rest, _, match := header(data, '*')
 	if match != protocols.Yes {
 		return false
 	}
@@ -171,9 +171,9 @@ func detectReply(data []byte) protocols.Match {
 	return protocols.More
 }
 
-// errorWord reports whether b is a first word of errors that only Redis has.
-func errorWord(b []byte) bool {
-	switch string(b) {
+// errorWord reports whether word is a first word of errors that only Redis has.
+func errorWord(word []byte) bool {
+	switch string(word) {
 	case "NOAUTH", "WRONGTYPE", "WRONGPASS", "MOVED", "ASK", "LOADING", "NOPERM", "READONLY", "BUSY", "EXECABORT",
 		"MASTERDOWN", "NOSCRIPT", "CLUSTERDOWN", "OOM", "MISCONF", "DENIED", "NOPROTO", "BUSYGROUP", "NOGROUP",
 		"UNKILLABLE", "CROSSSLOT", "TRYAGAIN":
@@ -214,8 +214,8 @@ func isReply(data []byte) bool {
 	return false
 }
 
-func printable(b []byte) bool {
-	for _, c := range b[:min(len(b), 256)] {
+func printable(data []byte) bool {
+	for _, c := range data[:min(len(data), 256)] {
 		if c < ' ' && c != '\t' {
 			return false
 		}

@@ -5,8 +5,8 @@
 //
 // A command is an array of bulk strings, or a line of words (an inline command). Replies come in the order of
 // the commands, so protocols.Pairing pairs them. Each exception from that order has its test: CLIENT REPLY
-// OFF and SKIP (no reply), SUBSCRIBE (a reply for each channel), a pushed message (a reply without a command),
-// MONITOR and PSYNC (a stream follows, and the connection is dropped), lost bytes.
+// OFF and SKIP (no reply), SUBSCRIBE (a reply for each channel), a pushed message (a reply without a
+// command), MONITOR and PSYNC (a stream follows, and the connection is dropped), lost bytes.
 //
 // Values are parsed as they arrive: the first bytes of an argument are kept, and the size of the data of a
 // reply. Passwords in arguments are redacted (pipeline/redact).
@@ -59,7 +59,7 @@ var (
 // A parser parses one connection.
 type parser struct {
 	protocols.NopParser // End does nothing: a half-closed side may still receive replies
-	c                   *protocols.Conn
+	conn                *protocols.Conn
 	command             commandReader // the command that is being read
 	reply               replyReader   // the reply that is being read
 	pairing             protocols.Pairing[pending]
@@ -78,7 +78,7 @@ type parser struct {
 
 // A pending is a command that waits for its reply.
 type pending struct {
-	e         *pipeline.Event
+	event     *pipeline.Event
 	replies   int // number of replies that are still to come: SUBSCRIBE gets one for each channel
 	argsBytes int
 	flags     flags
@@ -95,7 +95,7 @@ const (
 func (p *parser) Reset(conn *protocols.Conn) {
 	p.pairing.Reset()
 	*p = parser{
-		c: conn, pairing: p.pairing, scratch: p.scratch[:0], redactor: p.redactor,
+		conn: conn, pairing: p.pairing, scratch: p.scratch[:0], redactor: p.redactor,
 		command: commandReader{arg: p.command.arg[:0]}, reply: replyReader{kind: p.reply.kind[:0]},
 	}
 }
@@ -111,12 +111,12 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 // finishCommand queues the command that was read until its reply comes, or emits it if it gets none.
 func (p *parser) finishCommand(at int64) {
 	cmd := &p.command
-	if cmd.e == nil { // *0 gets no reply
+	if cmd.event == nil { // *0 gets no reply
 		cmd.reset()
 		return
 	}
-	waiting := pending{e: cmd.e, replies: 1, argsBytes: cmd.argsBytes, flags: cmd.flags()}
-	rc := cmd.e.Redis
+	waiting := pending{event: cmd.event, replies: 1, argsBytes: cmd.argsBytes, flags: cmd.flags()}
+	rc := cmd.event.Redis
 	if waiting.flags&subscribes != 0 {
 		waiting.replies = max(1, int(min(rc.ArgsCount, maxElements)))
 		p.subscribed = true
@@ -133,17 +133,17 @@ func (p *parser) finishCommand(at int64) {
 		p.argsBytes = 0
 	}
 	if noReply {
-		p.emit(waiting.e, at)
+		p.emit(waiting.event, at)
 		return
 	}
 	if p.pairing.Len() >= maxWaiting {
-		p.c.Count("too_many_waiting")
+		p.conn.Count("too_many_waiting")
 		oldest := p.pairing.Evict(p.pairing.First().replies)
 		p.argsBytes -= oldest.argsBytes
 		p.emitUnanswered(oldest)
 	}
 	if uncertain := p.pairing.Expect(waiting); uncertain {
-		waiting.e.Partial = true
+		waiting.event.Partial = true
 	}
 	p.argsBytes += waiting.argsBytes
 }
@@ -178,7 +178,8 @@ func (p *parser) finishReply(at int64) {
 	reply := &p.reply
 	defer reply.reset()
 
-	// Pub/sub first: a message answers no command, a confirmation answers SUBSCRIBE, UNSUBSCRIBE and the like.
+	// Pub/sub first: a message answers no command, a confirmation answers SUBSCRIBE, UNSUBSCRIBE and the
+	// like.
 	kind, confirms := reply.pushKind(p.subscribed)
 	switch {
 	case confirms:
@@ -203,18 +204,18 @@ func (p *parser) finishReply(at int64) {
 	}
 
 	// The fields of the first reply are kept. The command is complete with its last reply, or with an error.
-	if waiting.replies--; waiting.e.Redis.ReplyType == "" {
-		p.setReply(waiting.e)
+	if waiting.replies--; waiting.event.Redis.ReplyType == "" {
+		p.setReply(waiting.event)
 	}
-	waiting.e.Destination.Bytes += reply.size
+	waiting.event.Destination.Bytes += reply.size
 	if waiting.replies > 0 && reply.top != '-' {
 		return
 	}
 	done := p.pairing.Pop()
 	p.argsBytes -= done.argsBytes
-	p.emit(done.e, at)
+	p.emit(done.event, at)
 	if done.flags&endsReading != 0 && reply.top != '-' {
-		p.c.Drop()
+		p.conn.Drop()
 	}
 }
 
@@ -239,8 +240,8 @@ func (p *parser) setReply(event *pipeline.Event) {
 // captured. kind is the kind of message, or "".
 func (p *parser) emitPushed(kind string, at int64) {
 	reply := &p.reply
-	event := reply.e
-	reply.e = nil
+	event := reply.event
+	reply.event = nil
 	if event == nil {
 		return
 	}
@@ -250,7 +251,7 @@ func (p *parser) emitPushed(kind string, at int64) {
 		event.Redis.Reply = reply.text
 	}
 	event.Destination.Bytes = reply.size
-	if reply.top != '>' && kind == "" && (p.pairing.RequestsLost() || p.c.Info().MidStream) {
+	if reply.top != '>' && kind == "" && (p.pairing.RequestsLost() || p.conn.Info().MidStream) {
 		event.Partial = true
 	}
 	p.emit(event, at)
@@ -261,26 +262,26 @@ func (p *parser) emit(event *pipeline.Event, at int64) {
 	if at > event.Timestamp {
 		event.Duration = uint64(at - event.Timestamp)
 	}
-	p.c.Emit(event)
+	p.conn.Emit(event)
 }
 
 // emitUnanswered emits a command whose reply was lost or will be skipped.
 func (p *parser) emitUnanswered(waiting pending) {
-	waiting.e.Partial = true
-	p.emit(waiting.e, 0)
+	waiting.event.Partial = true
+	p.emit(waiting.event, 0)
 }
 
 // Gap skips lost bytes of a bulk string. Anywhere else the place in the stream is lost. Sync finds the next
 // command. Sync cannot find the next reply, since an element of a reply looks like a reply, so replies are
 // skipped until the client sends another command.
-func (p *parser) Gap(dir protocols.Dir, n int) bool {
+func (p *parser) Gap(dir protocols.Dir, size int) bool {
 	if dir == protocols.Client {
-		return p.gapInCommand(n)
+		return p.gapInCommand(size)
 	}
 	reply := &p.reply
-	if reply.inBulk && uint64(n) <= reply.bulk {
-		reply.bulk -= uint64(n)
-		reply.size += uint64(n)
+	if reply.inBulk && uint64(size) <= reply.bulk {
+		reply.bulk -= uint64(size)
+		reply.size += uint64(size)
 		reply.partial = true
 		return true
 	}
@@ -290,18 +291,20 @@ func (p *parser) Gap(dir protocols.Dir, n int) bool {
 	return true
 }
 
-// gapInCommand skips n lost bytes of the client. It reports whether the place in the stream is still known.
-func (p *parser) gapInCommand(n int) bool {
+// gapInCommand skips size lost bytes of the client. It reports whether the place in the stream is still
+// known.
+func (p *parser) gapInCommand(size int) bool {
 	cmd := &p.command
-	if cmd.e != nil {
-		cmd.e.Partial = true
+	if cmd.event != nil {
+		cmd.event.Partial = true
 	}
-	// The number of replies depends on the name (and for CLIENT REPLY on the argument), so it must be complete.
-	named := cmd.index > 1 && cmd.e.Redis.Command != "CLIENT REPLY" ||
-		cmd.index == 1 && !containers[cmd.e.Redis.Command]
+	// The number of replies depends on the name (and for CLIENT REPLY on the argument), so it must be
+	// complete.
+	named := cmd.index > 1 && cmd.event.Redis.Command != "CLIENT REPLY" ||
+		cmd.index == 1 && !containers[cmd.event.Redis.Command]
 	// The gap may lie in the argument, or also cover the CR LF at its end.
-	if cmd.inArg && named && (uint64(n) <= cmd.bulk || uint64(n) == cmd.bulk+2) {
-		p.skipLostArgument(uint64(n))
+	if cmd.inArg && named && (uint64(size) <= cmd.bulk || uint64(size) == cmd.bulk+2) {
+		p.skipLostArgument(uint64(size))
 		return true
 	}
 	p.pairing.LostRequests()
@@ -328,24 +331,24 @@ func (p *parser) skipLostArgument(n uint64) {
 // endTruncatedCommand queues a command whose rest was lost, or discards it if its name was not read.
 func (p *parser) endTruncatedCommand() {
 	cmd := &p.command
-	if cmd.e != nil && cmd.index > 0 {
-		cmd.e.Partial = true
+	if cmd.event != nil && cmd.index > 0 {
+		cmd.event.Partial = true
 		p.finishCommand(0)
 		return
 	}
-	if cmd.e != nil {
-		cmd.e.ReturnToVTPool()
+	if cmd.event != nil {
+		cmd.event.ReturnToVTPool()
 	}
 	cmd.reset()
 }
 
 // Close emits the waiting commands, then an incomplete one.
 func (p *parser) Close(int64) {
-	emitWaiting := func(w pending) { p.emit(w.e, 0) }
-	if cmd := &p.command; cmd.e != nil && cmd.index > 0 {
-		truncated := cmd.e
+	emitWaiting := func(w pending) { p.emit(w.event, 0) }
+	if cmd := &p.command; cmd.event != nil && cmd.index > 0 {
+		truncated := cmd.event
 		truncated.Partial = true
-		cmd.e = nil
+		cmd.event = nil
 		p.pairing.Flush(emitWaiting)
 		p.emit(truncated, 0)
 	} else {
@@ -354,5 +357,5 @@ func (p *parser) Close(int64) {
 	}
 	p.reply.reset()
 	p.argsBytes = 0
-	p.c = nil
+	p.conn = nil
 }

@@ -9,7 +9,7 @@ import (
 
 // A replyReader is the reply that is being read.
 type replyReader struct {
-	e       *pipeline.Event // created if no command waits, for a reply that may be a pushed message
+	event   *pipeline.Event // created if no command waits, for a reply that may be a pushed message
 	top     byte            // first byte of the reply, its type; 0 before it has begun
 	null    bool
 	partial bool   // bytes of the reply were lost
@@ -37,13 +37,15 @@ type level struct {
 	attr bool  // an attribute, which does not count as an element of the enclosing aggregate
 }
 
+// reset prepares r for the next reply. An event that was not emitted is released.
 func (r *replyReader) reset() {
-	if r.e != nil {
-		r.e.ReturnToVTPool()
+	if r.event != nil {
+		r.event.ReturnToVTPool()
 	}
 	// The stack needs no clearing: only stack[:depth] is used.
-	r.e, r.top, r.null, r.partial, r.text, r.size, r.data, r.bulk, r.chunks = nil, 0, false, false, "", 0, 0, 0, false
-	r.inBulk = false
+	r.event, r.top, r.null, r.partial = nil, 0, false, false
+	r.text, r.size, r.data = "", 0, 0
+	r.inBulk, r.bulk, r.chunks = false, 0, false
 	r.depth, r.index, r.kind, r.capture, r.last = 0, 0, r.kind[:0], false, 0
 }
 
@@ -87,7 +89,7 @@ func (p *parser) resumeReplies() {
 	p.suspended = false
 	if p.pairing.Pipelined() {
 		for _, waiting := range p.pairing.Waiting() {
-			waiting.e.Partial = true // it is a guess which of the replies are still to come
+			waiting.event.Partial = true // it is a guess which of the replies are still to come
 		}
 	}
 }
@@ -123,22 +125,22 @@ func (p *parser) readToken(data []byte) (length int, whole bool, err error) {
 // startReply begins a reply. In mid-stream it flips the connection if the bytes are those of a client, or
 // returns wait if more bytes are needed to decide.
 func (p *parser) startReply(data, line []byte) (flip, wait bool) {
-	if !p.started && p.c.Info().MidStream && line[0] == '*' {
+	if !p.started && p.conn.Info().MidStream && line[0] == '*' {
 		switch detectCommand(data) {
 		case protocols.More:
 			return false, true
 		case protocols.Yes:
 			if knownCommand(data) {
-				p.c.Flip()
+				p.conn.Flip()
 				return true, false
 			}
 		}
 	}
 	p.started = true
 	reply := &p.reply
-	if reply.e == nil && !p.pairing.Skipping() && (p.pairing.Len() == 0 || line[0] == '>' || p.subscribed) {
-		reply.e = p.c.Event(protocols.Server)
-		reply.e.Redis = pipeline.RedisCommandFromVTPool()
+	if reply.event == nil && !p.pairing.Skipping() && (p.pairing.Len() == 0 || line[0] == '>' || p.subscribed) {
+		reply.event = p.conn.Event(protocols.Server)
+		reply.event.Redis = pipeline.RedisCommandFromVTPool()
 	}
 	return false, false
 }
@@ -171,9 +173,9 @@ func (p *parser) readValue(line []byte) (whole bool, err error) {
 }
 
 // readScalar reads a simple string, an error, a number, a boolean or null of type t.
-func (p *parser) readScalar(t byte, rest []byte, outermost bool) (bool, error) {
+func (p *parser) readScalar(kind byte, rest []byte, outermost bool) (bool, error) {
 	reply := &p.reply
-	if t == ':' {
+	if kind == ':' {
 		value, ok := integer(bytes.TrimPrefix(rest, []byte("+")))
 		if !ok && len(rest) > 20 {
 			return false, errReply
@@ -181,11 +183,11 @@ func (p *parser) readScalar(t byte, rest []byte, outermost bool) (bool, error) {
 		reply.last = value
 	}
 	if outermost {
-		reply.null = t == '_'
-		if t == '-' {
+		reply.null = kind == '_'
+		if kind == '-' {
 			rest, _ = p.redactor.RedisError(rest)
 		}
-		reply.text = p.c.Intern(rest[:min(len(rest), maxText)])
+		reply.text = p.conn.Intern(rest[:min(len(rest), maxText)])
 	} else if reply.depth == 1 && reply.index == 0 {
 		reply.kind = append(reply.kind[:0], rest[:min(len(rest), maxArg)]...)
 	}
@@ -193,7 +195,7 @@ func (p *parser) readScalar(t byte, rest []byte, outermost bool) (bool, error) {
 }
 
 // readBulkHead reads the size of a bulk string, a bulk error or a verbatim string of type t.
-func (p *parser) readBulkHead(t byte, rest []byte, outermost bool) (bool, error) {
+func (p *parser) readBulkHead(kind byte, rest []byte, outermost bool) (bool, error) {
 	reply := &p.reply
 	if len(rest) == 1 && rest[0] == '?' {
 		reply.chunks = true
@@ -208,7 +210,7 @@ func (p *parser) readBulkHead(t byte, rest []byte, outermost bool) (bool, error)
 		return reply.endElement(), nil
 	}
 	reply.inBulk, reply.bulk = true, uint64(size)
-	reply.capture = reply.depth == 1 && reply.index == 0 || outermost && t == '!'
+	reply.capture = reply.depth == 1 && reply.index == 0 || outermost && kind == '!'
 	if reply.capture {
 		reply.kind = reply.kind[:0]
 	}
@@ -219,34 +221,34 @@ func (p *parser) readBulkHead(t byte, rest []byte, outermost bool) (bool, error)
 }
 
 // readBulk reads available bytes of a bulk string, or the CR LF at its end.
-func (p *parser) readBulk(data []byte) (n int, whole bool, err error) {
+func (p *parser) readBulk(data []byte) (length int, whole bool, err error) {
 	reply := &p.reply
 	if reply.bulk > 0 {
-		n = int(min(reply.bulk, uint64(len(data))))
+		length = int(min(reply.bulk, uint64(len(data))))
 		if space := maxText - len(reply.kind); reply.capture && space > 0 {
-			reply.kind = append(reply.kind, data[:min(n, space)]...)
+			reply.kind = append(reply.kind, data[:min(length, space)]...)
 		}
-		reply.bulk -= uint64(n)
-		return n, false, nil
+		reply.bulk -= uint64(length)
+		return length, false, nil
 	}
-	if n, err = readLineEnd(data); n == 0 {
+	if length, err = readLineEnd(data); length == 0 {
 		return 0, false, err
 	}
 	reply.inBulk = false
 	if reply.capture {
 		reply.capture = false
 		if reply.depth == 0 {
-			reply.text = p.c.Intern(reply.kind)
+			reply.text = p.conn.Intern(reply.kind)
 		}
 	}
 	if reply.chunks {
-		return n, false, nil
+		return length, false, nil
 	}
-	return n, reply.endElement(), nil
+	return length, reply.endElement(), nil
 }
 
 // readChunk reads ";4\r\n", the head of a chunk of a streamed string.
-func (p *parser) readChunk(line []byte, n int) (int, bool, error) {
+func (p *parser) readChunk(line []byte, length int) (int, bool, error) {
 	reply := &p.reply
 	size, ok := integer(line[1:])
 	if line[0] != ';' || !ok || size < 0 || size > maxBulk {
@@ -254,17 +256,17 @@ func (p *parser) readChunk(line []byte, n int) (int, bool, error) {
 	}
 	if size == 0 {
 		reply.chunks = false
-		return n, reply.endElement(), nil
+		return length, reply.endElement(), nil
 	}
 	reply.inBulk, reply.bulk = true, uint64(size)
 	if reply.depth == 0 {
 		reply.data += uint64(size)
 	}
-	return n, false, nil
+	return length, false, nil
 }
 
-// readAggregateHead reads the number of elements of an aggregate of type t and opens the aggregate.
-func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, error) {
+// readAggregateHead reads the number of elements of an aggregate of type kind and opens the aggregate.
+func (p *parser) readAggregateHead(kind byte, rest []byte, outermost bool) (bool, error) {
 	reply := &p.reply
 	// −1 elements stand for null, ? for an unknown number that ends with a dot.
 	count := int64(-1)
@@ -278,13 +280,13 @@ func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, e
 			return reply.endElement(), nil
 		}
 	}
-	if t == '%' || t == '|' {
+	if kind == '%' || kind == '|' {
 		count *= 2
 	}
 
 	// An empty aggregate is complete. Any other one is open until endElement has counted its elements.
 	if count == 0 {
-		if t == '|' {
+		if kind == '|' {
 			return false, nil
 		}
 		return reply.endElement(), nil
@@ -292,7 +294,7 @@ func (p *parser) readAggregateHead(t byte, rest []byte, outermost bool) (bool, e
 	if reply.depth >= maxDepth {
 		return false, errDepth
 	}
-	reply.stack[reply.depth] = level{left: max(count, -1), attr: t == '|'}
+	reply.stack[reply.depth] = level{left: max(count, -1), attr: kind == '|'}
 	reply.depth++
 	return false, nil
 }
@@ -342,4 +344,4 @@ func (r *replyReader) pushKind(subscribed bool) (kind string, confirms bool) {
 	return "", false
 }
 
-func isAggregate(t byte) bool { return t == '*' || t == '%' || t == '~' || t == '>' }
+func isAggregate(kind byte) bool { return kind == '*' || kind == '%' || kind == '~' || kind == '>' }

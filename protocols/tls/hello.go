@@ -43,13 +43,13 @@ type cursor struct {
 	bad bool
 }
 
-func (c *cursor) take(n int) []byte {
-	if n > len(c.b) {
+func (c *cursor) take(size int) []byte {
+	if size > len(c.b) {
 		c.b, c.bad = nil, true
 		return nil
 	}
-	taken := c.b[:n]
-	c.b = c.b[n:]
+	taken := c.b[:size]
+	c.b = c.b[size:]
 	return taken
 }
 
@@ -88,9 +88,9 @@ func (j *ja3) number(v int) {
 func (j *ja3) field() { j.text = append(j.text, ',') }
 
 // numbers16 writes a list of 16-bit numbers, without GREASE.
-func (j *ja3) numbers16(b []byte) {
-	for ; len(b) >= 2; b = b[2:] {
-		if value := int(binary.BigEndian.Uint16(b)); !grease(value) {
+func (j *ja3) numbers16(list []byte) {
+	for ; len(list) >= 2; list = list[2:] {
+		if value := int(binary.BigEndian.Uint16(list)); !grease(value) {
 			j.number(value)
 		}
 	}

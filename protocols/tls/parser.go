@@ -33,7 +33,7 @@ type sideReader struct {
 // A parser parses one handshake.
 type parser struct {
 	protocols.NopParser // End does nothing: the other side may still send an alert
-	c                   *protocols.Conn
+	conn                *protocols.Conn
 	event               *pipeline.Event // nil before the first record, and after it was emitted
 	sides               [2]sideReader
 	lastAt              int64 // time of the last record
@@ -53,7 +53,7 @@ func (p *parser) Reset(conn *protocols.Conn) {
 		}
 		p.sides[dir] = sideReader{message: data}
 	}
-	*p = parser{c: conn, sides: p.sides, offeredSession: p.offeredSession[:0], text: p.text[:0]}
+	*p = parser{conn: conn, sides: p.sides, offeredSession: p.offeredSession[:0], text: p.text[:0]}
 }
 
 // Parse reads one record.
@@ -63,10 +63,10 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	case match == protocols.No:
 		return 0, errRecord
 	case match == protocols.More:
-		p.c.Need(dir, recordHeader)
+		p.conn.Need(dir, recordHeader)
 		return 0, nil
 	case len(data) < recordHeader+length:
-		p.c.Need(dir, recordHeader+length)
+		p.conn.Need(dir, recordHeader+length)
 		return 0, nil
 	}
 
@@ -74,11 +74,11 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	body := data[recordHeader : recordHeader+length]
 	otherSide := data[0] == recordHandshake && (body[0] == clientHello) != (dir == protocols.Client)
 	if p.event == nil && otherSide && matchHello(data, body, length) == protocols.Yes {
-		p.c.Flip()
+		p.conn.Flip()
 		return 0, nil
 	}
 	if p.records++; p.records > maxRecords {
-		p.c.Count("no_handshake")
+		p.conn.Count("no_handshake")
 		p.finishHandshake()
 		return recordHeader + length, nil
 	}
@@ -92,15 +92,15 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 }
 
 // countBytes adds the bytes of a record to the event. The first record creates the event.
-func (p *parser) countBytes(dir protocols.Dir, n int) {
+func (p *parser) countBytes(dir protocols.Dir, size int) {
 	if p.event == nil {
-		p.event = p.c.Event(dir)
+		p.event = p.conn.Event(dir)
 		p.event.Tls = pipeline.TLSHandshakeFromVTPool()
 	}
 	if dir == protocols.Client {
-		p.event.Source.Bytes += uint64(n)
+		p.event.Source.Bytes += uint64(size)
 	} else {
-		p.event.Destination.Bytes += uint64(n)
+		p.event.Destination.Bytes += uint64(size)
 	}
 }
 
@@ -185,7 +185,7 @@ func (p *parser) readHandshake(dir protocols.Dir, data []byte) {
 		size := 4 + (int(message[1])<<16 | int(message[2])<<8 | int(message[3]))
 		switch {
 		case size > maxHandshake:
-			p.c.Count("message_too_long")
+			p.conn.Count("message_too_long")
 			side.skip = size - len(side.message)
 			side.message = side.message[:0]
 		case len(side.message) == 0 && len(data) >= size: // the whole message is in data: no copy
@@ -235,7 +235,7 @@ func (p *parser) setClientHello(data []byte) {
 
 // serverName returns a server name in lower case, or in hex if it is not UTF-8.
 func (p *parser) serverName(data []byte) string {
-	text := p.c.Intern(data)
+	text := p.conn.Intern(data)
 	if printable(data) != text {
 		return printable(data)
 	}
@@ -249,9 +249,9 @@ var helloRetryRandom = []byte{
 }
 
 // setServerHello fills in the fields of the ServerHello.
-func (p *parser) setServerHello(b []byte) {
+func (p *parser) setServerHello(message []byte) {
 	side := &p.sides[protocols.Server]
-	hello, text := readServerHello(b, p.text)
+	hello, text := readServerHello(message, p.text)
 	p.text = text
 	if side.helloSeen {
 		return
@@ -298,12 +298,12 @@ func (p *parser) setCertificate(data []byte) {
 	}
 	p.certificateSeen = true
 	if len(der) > maxCertificate {
-		p.c.Count("certificate_too_long")
+		p.conn.Count("certificate_too_long")
 		return
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		p.c.Count("certificate_unreadable")
+		p.conn.Count("certificate_unreadable")
 		return
 	}
 	body.ServerSubject = strings.ToValidUTF8(cert.Subject.String(), "\uFFFD")
@@ -323,7 +323,7 @@ func (p *parser) setCertificate(data []byte) {
 // finishHandshake emits the handshake and drops the connection, whose rest is encrypted.
 func (p *parser) finishHandshake() {
 	p.emitHandshake()
-	p.c.Drop()
+	p.conn.Drop()
 }
 
 // emitHandshake emits the event if a hello or an alert was seen, and discards it otherwise.
@@ -339,7 +339,7 @@ func (p *parser) emitHandshake() {
 	// Partial if the client's hello is missing, or the server's in a handshake that succeeded.
 	event.Partial = event.Partial || !p.sides[0].helloSeen || event.Tls.Established && !p.sides[1].helloSeen
 	event.Duration = uint64(max(p.lastAt-event.Timestamp, 0))
-	p.c.Emit(event)
+	p.conn.Emit(event)
 }
 
 // Gap marks the event as partial, and drops the incomplete handshake message.

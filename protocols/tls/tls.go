@@ -92,21 +92,21 @@ func matchRecord(data []byte) (protocols.Match, int) {
 	return protocols.Yes, length
 }
 
-// matchHello matches the front of a hello: type, length, version. data is a record, body its body as far as
-// it has arrived, n the length of the body. If the record is too short for the front, a second one must
-// follow.
-func matchHello(data, body []byte, n int) protocols.Match {
+// matchHello matches the front of a hello: type, length, version. data is a record and body the part of its
+// body that has arrived. size is the length of the whole body. If the record is too short for the front, a
+// second one must follow.
+func matchHello(data, body []byte, size int) protocols.Match {
 	if len(body) > 0 && body[0] != clientHello && body[0] != serverHello {
 		return protocols.No
 	}
-	if n < 6 {
-		if len(body) < n {
+	if size < 6 {
+		if len(body) < size {
 			return protocols.More
 		}
-		if match, _ := matchRecord(data[recordHeader+n:]); match != protocols.Yes {
+		if match, _ := matchRecord(data[recordHeader+size:]); match != protocols.Yes {
 			return match
 		}
-		if data[recordHeader+n] != recordHandshake {
+		if data[recordHeader+size] != recordHandshake {
 			return protocols.No
 		}
 		return protocols.Yes
@@ -114,7 +114,7 @@ func matchHello(data, body []byte, n int) protocols.Match {
 	if len(body) < 6 {
 		return protocols.More
 	}
-	if size := int(body[1])<<16 | int(body[2])<<8 | int(body[3]); size < 38 || size > maxHandshake {
+	if length := int(body[1])<<16 | int(body[2])<<8 | int(body[3]); length < 38 || length > maxHandshake {
 		return protocols.No
 	}
 	if body[4] != 3 && body[4] != 0x7f || body[4] == 3 && body[5] > 4 {
@@ -124,8 +124,8 @@ func matchHello(data, body []byte, n int) protocols.Match {
 }
 
 // matchAlert matches the body of an alert.
-func matchAlert(body []byte, n int) protocols.Match {
-	if n != 2 {
+func matchAlert(body []byte, size int) protocols.Match {
+	if size != 2 {
 		return protocols.No
 	}
 	if len(body) < 2 {
