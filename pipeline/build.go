@@ -68,7 +68,7 @@ func (b *Builder) Event() (*Event, error) {
 	return event, errors.Join(errs...)
 }
 
-// FromMap returns the event with the values of m. Its keys are field names, dotted or nested, as in the
+// FromMap returns the event with the values of object. Its keys are field names, dotted or nested, as in the
 // output of AppendJSON. Fields that are computed from others (network.type) are ignored. The error names
 // every invalid field.
 func FromMap(object map[string]any) (*Event, error) {

@@ -130,8 +130,8 @@ func fieldByName(message protoreflect.Message, name string) protoreflect.FieldDe
 	return fd
 }
 
-// setLabels replaces the elements of list by the labels of v. Labels of a map are sorted by key, because maps
-// have no order.
+// setLabels replaces the elements of list by the labels of value. Labels of a map are sorted by key, because
+// maps have no order.
 func setLabels(list protoreflect.List, value any) error {
 	var labels []*Label
 	switch v := value.(type) {
@@ -162,7 +162,7 @@ func setLabels(list protoreflect.List, value any) error {
 	return nil
 }
 
-// listOf returns the elements of v if v is a list, else v as the only element.
+// listOf returns the elements of value if it is a list, else value as the only element.
 func listOf(value any) []any {
 	switch v := value.(type) {
 	case []any:

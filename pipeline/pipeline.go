@@ -51,7 +51,7 @@ type Position struct {
 }
 
 // A BatchID identifies a batch within a partition: two batches of a partition with the same BatchID are
-// copies. Epoch is drawn at random at each start of the collector, Sequence counts up from 1.
+// copies. Epoch is a random number, new at each start of the collector, Sequence counts up from 1.
 type BatchID struct {
 	Collector [16]byte
 	Epoch     uint64

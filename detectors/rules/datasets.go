@@ -52,7 +52,7 @@ func (m datasetMask) String() string {
 	return strconv.FormatUint(uint64(m), 10)
 }
 
-// slotDatasets returns the datasets whose events can have a value for slot i.
+// slotDatasets returns the datasets whose events can have a value for a slot.
 func (t *slotTable) slotDatasets(slot int) datasetMask {
 	if slot < 0 || t.list[slot].body == pipeline.Dataset_DATASET_NONE {
 		return allDatasets

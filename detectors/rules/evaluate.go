@@ -61,7 +61,7 @@ func (s *Set) Version() string { return s.version }
 // Rules returns the rules, sorted by id.
 func (s *Set) Rules() []*Rule { return s.rules }
 
-// Lints returns what could be better about the rules.
+// Lints returns the lints of all rules.
 func (s *Set) Lints() []Lint { return s.lints }
 
 // Took returns how long it took to read and compile the set.
@@ -156,7 +156,7 @@ func (s *Set) runExpression(w *worker, rule *Rule, e *expression) bool {
 	return holds
 }
 
-// verdict returns the verdict of r on e. Nothing in it aliases the event.
+// verdict returns the verdict of r on event. Nothing in it aliases the event.
 func (r *Rule) verdict(event *pipeline.Event) *pipeline.Verdict {
 	verdict := pipeline.VerdictFromVTPool()
 	verdict.Detector, verdict.Rule, verdict.Version, verdict.Title = "rules", r.ID, r.Version, r.Title

@@ -12,7 +12,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// rejectionCodes are the server's error codes that blame the rows: the same rows fail whenever they are
+// rejectionCodes are the server's error codes that the rows cause: the same rows fail whenever they are
 // inserted. Every code that is not listed is taken as temporary, in the worst case until somebody repairs the
 // schema or the password: rows must not end as dead letters because a table was not there yet.
 var rejectionCodes = map[int32]string{
@@ -30,7 +30,7 @@ var loginCodes = map[int32]string{
 
 const codeTooManySessions = 700 // USER_SESSION_LIMIT_EXCEEDED
 
-// rejectedError is an error that blames the rows. It wraps its cause and is pipeline.ErrRowsRejected.
+// rejectedError is an error that the rows cause. It wraps its cause and is pipeline.ErrRowsRejected.
 type rejectedError struct{ error }
 
 func (e rejectedError) Unwrap() error        { return e.error }

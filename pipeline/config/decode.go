@@ -171,7 +171,7 @@ func (n Node) decodeScalar(target reflect.Value) {
 	}
 }
 
-// decodeInt takes a whole number, in quotes or not, that fits into v.
+// decodeInt takes a whole number, in quotes or not, that fits into target.
 func (n Node) decodeInt(target reflect.Value, written string) {
 	// A number that YAML does not read as a 64-bit integer may be in quotes, or written as 1e6.
 	value, ok := n.Int()

@@ -30,7 +30,7 @@ const (
 // A Position is a line and a column of a file, both from 1. The zero Position is the file as a whole.
 type Position struct{ Line, Column int }
 
-// An Error is one thing that is wrong with a file, and where.
+// An Error is one error of a file, with its position.
 type Error struct {
 	File string
 	Position
@@ -72,7 +72,7 @@ type Document struct {
 	places  map[string]keyPlaces // filled by the first Locate
 }
 
-// Parse reads the syntax of a file. What is wrong with it is in Err and Errors.
+// Parse reads the syntax of a file. Err and Errors return its errors.
 func Parse(file string, data []byte) *Document {
 	document := &Document{File: file, data: data, aliasTargets: map[*ast.AliasNode]ast.Node{}}
 	switch {
@@ -88,7 +88,7 @@ func Parse(file string, data []byte) *Document {
 
 func (d *Document) parse() {
 	defer func() {
-		// The input may be hostile, and the parser is not ours.
+		// The input may be hostile, and the parser is a library that may panic.
 		if r := recover(); r != nil {
 			d.AddError(Position{}, "", "the YAML parser gave up: %v", r)
 			d.root = nil
@@ -203,7 +203,7 @@ func (d *Document) Decode(into any) {
 	}
 }
 
-// AddError adds something that is wrong at a position of the file.
+// AddError adds an error at a position of the file.
 func (d *Document) AddError(at Position, key, format string, args ...any) {
 	d.addError(&Error{File: d.File, Position: at, Key: key, Err: fmt.Errorf(format, args...)})
 }
@@ -223,7 +223,7 @@ func (d *Document) AddProblems(problems []Problem) {
 	}
 }
 
-// Errors returns everything that is wrong, in the order of the file.
+// Errors returns all errors, in the order of the file.
 func (d *Document) Errors() []*Error {
 	slices.SortStableFunc(d.errs, func(a, b *Error) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))

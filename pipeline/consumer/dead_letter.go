@@ -13,12 +13,12 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// A DeadLetter is a record that a stage could not use, with what is needed to find it and to see why.
+// A DeadLetter is a record that a stage could not process, with its position and the reason.
 type DeadLetter struct {
 	Topic     string // of the record, as are Partition, Offset, Key and Value
 	Partition int
 	Offset    int64
-	Stage     string // the stage that gave up: engine, alerts/<destination>
+	Stage     string // the stage that could not process it: engine, alerts/<destination>
 	Reason    string // one word, the same as the label of the stage's metric
 	Err       error
 	Key       []byte

@@ -152,7 +152,7 @@ func diskBytes(dir string) (total int64) {
 	return total
 }
 
-// brokerLog passes kfake's warnings and errors to our log.
+// brokerLog passes kfake's warnings and errors to the log of tidegate.
 type brokerLog struct{ log *slog.Logger }
 
 func (l brokerLog) Logf(level kfake.LogLevel, format string, args ...any) {

@@ -33,8 +33,8 @@ func (s *StoreServer) writeConfig() error {
 	return writePrivate(filepath.Join(s.cfg.Dir, "config.xml"), s.configXML())
 }
 
-// readOrCreatePassword returns the password in the file at path. It draws one at the first start; only this
-// user can read the file.
+// readOrCreatePassword returns the password in the file at path. It generates one at the first start. Only
+// this user can read the file.
 func readOrCreatePassword(path string) (string, error) {
 	b, err := os.ReadFile(path)
 	if err == nil {

@@ -9,13 +9,13 @@ type line struct {
 
 	// token is the token that was scanned last. URLs are tokens.
 	token token
-	// seesParameters reports that a ?, # or ; was seen, after which the parameters of a URL may begin.
-	seesParameters bool
+	// mayHaveParameters reports that a ?, # or ; was scanned, after which the parameters of a URL may begin.
+	mayHaveParameters bool
 	// mayHoldSQL reports that the line may hold SQL with a secret in it.
 	mayHoldSQL bool
 }
 
-// Line returns a line of a log without its secrets, and reports whether there were any. b is not changed.
+// Line returns a line of a log without its secrets, and reports whether there were any. data is not changed.
 //
 // It hides the values after = and : with the names of secrets, the tokens after Bearer and in fields like
 // Authorization and Cookie, and everything in a URL or a statement that URL or SQL hides. It keeps the user's
@@ -47,8 +47,8 @@ func (r *Redactor) Line(data []byte) ([]byte, bool) {
 	return r.replaced(data, Marker), true
 }
 
-// readMark reads the mark at i, hides the secret next to it, and returns the offset at which to continue: the
-// end of the secret, or of the mark.
+// readMark reads the mark at pos, hides the secret next to it, and returns the offset at which to continue:
+// the end of the secret, or of the mark.
 func (l *line) readMark(pos int) (next int) {
 	switch l.b[pos] {
 	case '=': // password=…, and the parameter of a URL
@@ -65,7 +65,7 @@ func (l *line) readMark(pos int) (next int) {
 			l.hideURLToken(pos)
 		}
 	case '?', '#', ';':
-		l.seesParameters = true
+		l.mayHaveParameters = true
 	case 'B':
 		return l.hideBearerToken(pos)
 	case '\'':
@@ -82,8 +82,8 @@ func (l *line) readMark(pos int) (next int) {
 	return pos + 1
 }
 
-// hideBehindEquals hides the value after the = at i if it has the name of a secret, and returns the offset at
-// which to continue.
+// hideBehindEquals hides the value after the = at pos if it has the name of a secret, and returns the offset
+// at which to continue.
 func (l *line) hideBehindEquals(pos int) int {
 	if pos < l.token.urlEnd {
 		return pos + 1 // hideURL has read it
@@ -98,7 +98,7 @@ func (l *line) hideBehindEquals(pos int) int {
 		ending = secretEnding(name)
 		secret = ending != nil || secretWord(name)
 	}
-	if l.seesParameters && l.hideParameter(pos, secret) {
+	if l.mayHaveParameters && l.hideParameter(pos, secret) {
 		l.mayHoldSQL = l.mayHoldSQL || secret
 		return pos + 1
 	}
@@ -113,8 +113,8 @@ func (l *line) hideBehindEquals(pos int) int {
 	return l.hideValue(pos+1, ending != nil && ending.whole)
 }
 
-// hideBehindColon hides the value after the : at i if it has the name of a secret, and returns the offset at
-// which to continue.
+// hideBehindColon hides the value after the : at pos if it has the name of a secret, and returns the offset
+// at which to continue.
 func (l *line) hideBehindColon(pos int) int {
 	if pos == 0 || !endsName[l.b[pos-1]] {
 		return pos + 1
@@ -126,37 +126,38 @@ func (l *line) hideBehindColon(pos int) int {
 	return l.hideValue(pos+1, ending.whole)
 }
 
-// byteBefore returns the byte before offset i, or 0 if there is none.
-func byteBefore(data []byte, i int) byte {
-	if i < 1 || i > len(data) {
+// byteBefore returns the byte before offset pos, or 0 if there is none.
+func byteBefore(data []byte, pos int) byte {
+	if pos < 1 || pos > len(data) {
 		return 0
 	}
-	return data[i-1]
+	return data[pos-1]
 }
 
-// nameEnd returns the end of the name before the mark at i; quotes, backslashes and spaces may stand between.
-func nameEnd(b []byte, i int) int {
-	for i > 0 && (b[i-1] == '"' || b[i-1] == '\'' || b[i-1] == ' ' || b[i-1] == '\\') {
-		i--
+// nameEnd returns the end of the name before the mark at pos; quotes, backslashes and spaces may stand
+// between.
+func nameEnd(b []byte, pos int) int {
+	for pos > 0 && (b[pos-1] == '"' || b[pos-1] == '\'' || b[pos-1] == ' ' || b[pos-1] == '\\') {
+		pos--
 	}
-	return i
+	return pos
 }
 
-// quotedBefore reports whether a quote is in front of b[i].
-func quotedBefore(b []byte, i int) bool { return i > 0 && (b[i-1] == '"' || b[i-1] == '\'') }
+// quotedBefore reports whether a quote is in front of b[pos].
+func quotedBefore(b []byte, pos int) bool { return pos > 0 && (b[pos-1] == '"' || b[pos-1] == '\'') }
 
-// headerBefore reports whether the word before b[i] has a dash or a capital, as X-Auth-Token: and Cookie:
+// headerBefore reports whether the word before b[pos] has a dash or a capital, as X-Auth-Token: and Cookie:
 // have.
-func headerBefore(b []byte, i int) bool {
-	for i--; i >= 0 && b[i] != ' ' && b[i] != '"'; i-- {
-		if b[i] == '-' || b[i] == '_' || b[i] >= 'A' && b[i] <= 'Z' {
+func headerBefore(b []byte, pos int) bool {
+	for pos--; pos >= 0 && b[pos] != ' ' && b[pos] != '"'; pos-- {
+		if b[pos] == '-' || b[pos] == '_' || b[pos] >= 'A' && b[pos] <= 'Z' {
 			return true
 		}
 	}
 	return false
 }
 
-// hideValue hides the value that begins at i, or after spaces there, and returns the offset at which to
+// hideValue hides the value that begins at pos, or after spaces there, and returns the offset at which to
 // continue. A whole value extends to the end of the line or of its quotes, and a scheme before it is kept.
 func (l *line) hideValue(pos int, whole bool) int {
 	data := l.b
@@ -211,8 +212,8 @@ func endsLineValue(c, inQuotes byte, whole bool) bool {
 // minBearer is the length of the shortest bearer token: "Bearer of" is prose.
 const minBearer = 8
 
-// hideBearerToken hides the token after the word Bearer, whose B is at i, and returns the offset at which to
-// continue.
+// hideBearerToken hides the token after the word Bearer, whose B is at pos, and returns the offset at which
+// to continue.
 func (l *line) hideBearerToken(pos int) int {
 	const word = "bearer "
 	data := l.b

@@ -15,7 +15,7 @@ var introducers = func() (by [256][]string) {
 	return by
 }()
 
-// hideIdentifiedBy hides the password that begins with the ' at i if it follows IDENTIFIED BY, and returns
+// hideIdentifiedBy hides the password that begins with the ' at pos if it follows IDENTIFIED BY, and returns
 // the offset at which to continue. Any other ' that is not an apostrophe may be a quote of SQL.
 func (l *line) hideIdentifiedBy(pos int) int {
 	data := l.b
@@ -33,7 +33,7 @@ func (l *line) hideIdentifiedBy(pos int) int {
 	return to
 }
 
-// introducesSQL reports whether a secret of SQL may follow the ( or the " at i. The word before it decides;
+// introducesSQL reports whether a secret of SQL may follow the ( or the " at pos. The word before it decides;
 // spaces and operators may be between them.
 func (l *line) introducesSQL(pos int) bool {
 	data := l.b
@@ -178,7 +178,7 @@ func (s *statement) canEnd() bool {
 	return true
 }
 
-// nextVerb returns the offset of the next verb from i on, or −1.
+// nextVerb returns the offset of the next verb from pos on, or −1.
 func nextVerb(data []byte, pos int) int {
 	for pos < len(data) {
 		if !sqltoken.IsWordByte(data[pos]) {

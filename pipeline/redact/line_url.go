@@ -30,7 +30,7 @@ var nameStop = func() (table [256]bool) {
 	return table
 }()
 
-// scanToken scans the bytes before i of the token that holds i.
+// scanToken scans the bytes before pos of the token that holds pos.
 func (l *line) scanToken(pos int) {
 	tok, data := &l.token, l.b
 
@@ -59,11 +59,11 @@ func (l *line) scanToken(pos int) {
 	tok.scanned = pos
 }
 
-// hideParameter reports whether the = at i belongs to a parameter of a URL that is a secret. If so it hides
+// hideParameter reports whether the = at pos belongs to a parameter of a URL that is a secret. If so it hides
 // the secrets of that URL. secret reports that the name is the name of a secret also outside of URLs.
 func (l *line) hideParameter(pos int, secret bool) bool {
 	data := l.b
-	// The name of the parameter is data[start:i]; the byte before it must be one that separates parameters.
+	// The name of the parameter is data[start:pos]; the byte before it must be one that separates parameters.
 	start := pos
 	for start > 0 && pos-start < 3*maxName && !nameStop[data[start-1]] {
 		start--
@@ -95,7 +95,7 @@ func (l *line) hideParameter(pos int, secret bool) bool {
 	return true
 }
 
-// hideURLToken hides the secrets of the token that holds i, as those of a URL. scanToken was called for i.
+// hideURLToken hides the secrets of the token that holds pos, as those of a URL. scanToken was called for pos.
 func (l *line) hideURLToken(pos int) {
 	tok, data := &l.token, l.b
 	if pos < tok.urlEnd {

@@ -5,7 +5,7 @@ import (
 	"math/bits"
 )
 
-// wordSize is how many bytes are searched for marks at once.
+// wordSize is the number of bytes that are searched for marks at once.
 const wordSize = 8
 
 // Marks are the bytes of a line next to which a secret could be: those from # to ( and from : to B, of which

@@ -59,8 +59,8 @@ var (
 )
 
 // lastPairs has, by the last letter of a name, the letters before it with which a word of the lists ends, as
-// bits from a on. Most names are none of a secret and end here: that is three times as fast as comparing them
-// with the words of their last letter.
+// bits from a on. Most names belong to no secret and are rejected here: that is three times as fast as
+// comparing them with the words of their last letter.
 var lastPairs = func() (pairs [256]uint32) {
 	add := func(word string) {
 		n := len(word)

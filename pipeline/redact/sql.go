@@ -134,7 +134,7 @@ func (s *statement) stopHiding() {
 
 func (s *statement) readWord() {
 	if s.Kind == sqltoken.Word {
-		// Does the word begin a secret, or end one?
+		// The word may begin a secret, or end one.
 		switch {
 		case s.Is("IDENTIFIED"):
 			s.startHiding()

@@ -80,9 +80,9 @@ func (r *Redactor) hideURL(data []byte, base int, inLine bool) {
 	}
 }
 
-// hideUserInfo hides user:password@ at the front of the authority that begins at i, and returns the offset at
-// which to continue. In a log line (inLine) the user's name is kept, and a password may hold & and #, which
-// should have been encoded.
+// hideUserInfo hides user:password@ at the front of the authority that begins at start, and returns the
+// offset at which to continue. In a log line (inLine) the user's name is kept, and a password may hold & and
+// #, which should have been encoded.
 func (r *Redactor) hideUserInfo(data []byte, start, base int, inLine bool) int {
 	at, colon := -1, -1
 	for j := start; j < len(data); j++ {
@@ -110,7 +110,7 @@ func (r *Redactor) hideUserInfo(data []byte, start, base int, inLine bool) int {
 	return at
 }
 
-// doubleSlash returns the width of // at i, plain or encoded, or 0.
+// doubleSlash returns the width of // at pos, plain or encoded, or 0.
 func doubleSlash(data []byte, pos int) int {
 	width := charWidth(data, pos)
 	if pos+width >= len(data) || charAt(data, pos) != '/' || charAt(data, pos+width) != '/' {
@@ -147,7 +147,7 @@ func endsValue(data []byte, i int, query, nested bool) bool {
 // jsonAmpersand is & as some libraries escape it in JSON, and so in log lines.
 const jsonAmpersand = `\u0026`
 
-// charWidth returns the number of bytes of the character at i: 3 if it is percent-encoded.
+// charWidth returns the number of bytes of the character at pos: 3 if it is percent-encoded.
 func charWidth(data []byte, pos int) int {
 	switch data[pos] {
 	case '%':
@@ -162,7 +162,7 @@ func charWidth(data []byte, pos int) int {
 	return 1
 }
 
-// charAt returns the character at i, decoded.
+// charAt returns the character at pos, decoded.
 func charAt(data []byte, pos int) byte {
 	switch data[pos] {
 	case '%':
@@ -177,7 +177,7 @@ func charAt(data []byte, pos int) byte {
 	return data[pos]
 }
 
-// encoded returns the character that is percent-encoded at i, or −1.
+// encoded returns the character that is percent-encoded at pos, or −1.
 func encoded(data []byte, pos int) int {
 	if pos+2 >= len(data) || data[pos] != '%' {
 		return -1
