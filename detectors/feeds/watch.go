@@ -34,7 +34,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	return metrics
 }
 
-// maxLoggedLines is how many skipped lines of a load are logged one by one.
+// maxLoggedLines is the number of skipped lines of a load that are logged one by one.
 const maxLoggedLines = 3
 
 // LoadAndLog calls Load, and logs and counts the result.

@@ -156,28 +156,17 @@ const folds = 4
 // largest first, go to the folds in turn, and so do chosen names.
 func crossValidate(samples []sample, families []string) (result, error) {
 	// 1. Assign each family to a fold, so that no model is tested on a family it was trained on.
-	fold := map[string]int{}
+	foldOf := map[string]int{}
 	for i, family := range families {
-		fold[family] = i % folds
+		foldOf[family] = i % folds
 	}
 
 	// 2. Train and score. good and bad collect the scores of all folds, by class.
 	var good, bad []float64
 	byFamily := map[string][]float64{}
-	for k := range folds {
-		var training, test []sample
-		for i, sample := range samples {
-			in := i%folds == k
-			if sample.family != "" {
-				in = fold[sample.family] == k
-			}
-			if in {
-				test = append(test, sample)
-			} else {
-				training = append(training, sample)
-			}
-		}
-		fmt.Printf("train: fold %d of %d: %d rows\n", k+1, folds, len(training))
+	for fold := range folds {
+		training, test := splitFold(samples, foldOf, fold)
+		fmt.Printf("train: fold %d of %d: %d rows\n", fold+1, folds, len(training))
 		model, err := train(training, defaultOptions(), classifier.Card{})
 		if err != nil {
 			return result{}, err
@@ -202,19 +191,38 @@ func crossValidate(samples []sample, families []string) (result, error) {
 	at := func(fpr float64) float64 { return math.Nextafter(good[int(float64(len(good))*(1-fpr))], 2) }
 	measured := result{threshold: math.Ceil(at(0.001)*1000) / 1000}
 	measured.metrics = map[string]float64{
-		"auc": round(auc(good, bad)), "tpr_at_fpr_0.01": round(shareAbove(bad, at(0.01))),
-		"tpr_at_fpr_0.001": round(shareAbove(bad, measured.threshold)), "fpr_at_threshold": round(shareAbove(good, measured.threshold)),
+		"auc":              round(auc(good, bad)),
+		"tpr_at_fpr_0.01":  round(shareAbove(bad, at(0.01))),
+		"tpr_at_fpr_0.001": round(shareAbove(bad, measured.threshold)),
+		"fpr_at_threshold": round(shareAbove(good, measured.threshold)),
 	}
 
 	// 4. The mean over families weighs small families like large ones.
 	mean := 0.0
 	for _, family := range families {
-		t := shareAbove(byFamily[family], measured.threshold)
-		mean += t / float64(len(families))
-		fmt.Printf("train:   %-14s %5d rows, found %.2f\n", family, len(byFamily[family]), t)
+		found := shareAbove(byFamily[family], measured.threshold)
+		mean += found / float64(len(families))
+		fmt.Printf("train:   %-14s %5d rows, found %.2f\n", family, len(byFamily[family]), found)
 	}
 	measured.metrics["tpr_at_fpr_0.001_mean_over_families"] = round(mean)
 	return measured, nil
+}
+
+// splitFold returns the samples outside a fold, to train on, and those in it, to test on. foldOf holds the
+// fold of each family; chosen names go to the folds in turn.
+func splitFold(samples []sample, foldOf map[string]int, fold int) (training, test []sample) {
+	for i, sample := range samples {
+		inFold := i%folds == fold
+		if sample.family != "" {
+			inFold = foldOf[sample.family] == fold
+		}
+		if inFold {
+			test = append(test, sample)
+		} else {
+			training = append(training, sample)
+		}
+	}
+	return training, test
 }
 
 // round keeps four decimals, so that a card shows a difference only where there is one.

@@ -8,7 +8,8 @@ import (
 	"tidegate/pipeline/kafka"
 )
 
-// skipAfterAttempts is how often an unreadable batch is fetched before it is skipped: for some seconds.
+// skipAfterAttempts is the number of times that an unreadable batch is fetched before it is skipped. They
+// take some seconds.
 const skipAfterAttempts = 7
 
 // errNoRecord is the error of a fetch that returns no record before the end of the log. The batch there is of

@@ -236,9 +236,9 @@ func (s *StoreServer) PID() int {
 	return s.child.Pid
 }
 
-// stopGrace is how long the child may take to end. ClickHouse itself would wait 5 s for every open
-// connection, also for idle ones such as a browser's on /play. Acknowledged data is on disk before, so we do
-// not wait that long.
+// stopGrace is the time that the child may take to end. ClickHouse itself would wait 5 s for every open
+// connection, also for an idle one such as that of a browser on /play. Acknowledged data is on disk already,
+// so the child need not have that time.
 const stopGrace = 3 * time.Second
 
 // Stop stops the child by request, and kills it after stopGrace or when ctx ends. The child has ended when

@@ -104,8 +104,8 @@ type Engine struct {
 	bundles     []*pipeline.Bundle // the last keptBundles, newest first
 }
 
-// keptBundles is how many bundles stay loaded, so that a replayed block is evaluated by the bundle that its
-// intent names.
+// keptBundles is the number of bundles that stay loaded, so that a replayed block is evaluated by the bundle
+// that its intent names.
 const keptBundles = 4
 
 // New returns an engine. It connects to nothing yet.

@@ -27,7 +27,7 @@ type Config struct {
 	SASL SASL               `yaml:"sasl"`
 }
 
-// SASL is how the client authenticates itself.
+// SASL holds the mechanism and the credentials with which the client authenticates itself.
 type SASL struct {
 	// Mechanism: `plain`, `scram-sha-256` or `scram-sha-512`; empty: no authentication.
 	Mechanism string `yaml:"mechanism"`

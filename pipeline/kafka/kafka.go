@@ -28,8 +28,8 @@ import (
 // maxPartitions bounds the number of partitions of a topic: each costs memory in a collector.
 const maxPartitions = 4096
 
-// metadataTTL is how long the leaders of partitions are cached. After a leader has moved, produce requests
-// fail for that long.
+// metadataTTL is the time for which the leaders of partitions are cached. After a leader has moved, produce
+// requests fail for up to that time.
 const metadataTTL = 2 * time.Second
 
 // A Client is connected to one Kafka cluster. It is safe for concurrent use.

@@ -107,8 +107,8 @@ var verbs = func() (by [256][]string) {
 	return by
 }()
 
-// maxStatements is how often a line is read as SQL: once from its first verb, and again from a verb inside a
-// literal of the reading before, since that literal may have begun with an apostrophe of prose.
+// maxStatements bounds the number of times that a line is read as SQL: once from its first verb, and again from a
+// verb inside a literal of the previous reading, since that literal may have begun with an apostrophe of prose.
 const maxStatements = 8
 
 // hideStatements hides the secrets of the SQL in the line.
