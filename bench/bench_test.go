@@ -31,6 +31,7 @@ type datasetSink struct {
 	partial int
 }
 
+// add counts an event and releases it.
 func (s *datasetSink) add(event *pipeline.Event) {
 	if event.Dataset != pipeline.Dataset_MYSQL || event.Mysql.Command == "COM_QUERY" {
 		s.events[event.Dataset.Name()]++

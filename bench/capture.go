@@ -190,6 +190,7 @@ type encodingSink struct {
 	events, bytes int
 }
 
+// add encodes an event as a part of a batch and releases it.
 func (s *encodingSink) add(event *pipeline.Event) {
 	// The shipper moves the containers from the events to the batch.
 	event.Container = nil
@@ -244,6 +245,7 @@ func newShipping(ctx context.Context) (*shippingSink, error) {
 	if err != nil {
 		return nil, errors.Join(err, broker.close())
 	}
+
 	shipper, err := ship.New(cfg, broker.config(), id, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return nil, errors.Join(err, broker.close())

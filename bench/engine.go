@@ -223,6 +223,7 @@ func (columnStore) NewInserter() pipeline.EventInserter {
 	return columnInserter{clickhouse.NewColumnBlock()}
 }
 
+// columnInserter builds the columns of one block at a time.
 type columnInserter struct{ *clickhouse.ColumnBlock }
 
 // Insert implements pipeline.EventInserter. It stores nothing.

@@ -58,6 +58,8 @@ func (o *options) logStage(ctx context.Context, path, stage string, lines, size 
 	if err != nil {
 		return errors.Join(err, sink.close())
 	}
+
+	// Every line passes from the file through the decoder to the sink.
 	read := 0
 	emit := func(event *pipeline.Event) {
 		read++

@@ -117,7 +117,7 @@ func (o *options) runCommand(ctx context.Context, name string, args []string) er
 // selected reports whether a case is measured.
 func (o *options) selected(name string) bool { return strings.Contains(name, o.only) }
 
-// startMeter starts a measurement. The first call also starts the profiles that the flags ask for, so that
+// startMeter starts a measurement. The first call also starts the profiles that the flags select, so that
 // preparation is not in them.
 func (o *options) startMeter() (meter, error) {
 	if !o.profilesStarted {

@@ -31,18 +31,19 @@ type Conn struct {
 	switching    bool   // SwitchTo was called
 	nextProtocol string // argument of SwitchTo
 
-	// In state detecting:
+	// The fields of state detecting:
 	pieces       []piece   // the buffered input of both directions, in order of arrival
 	candidates   [2]uint64 // per direction, the protocols that still match, as bits by index
 	searched     int       // bytes that were searched in mid-stream
 	unrecognised [2]int64  // datagrams that matched no protocol
 
-	// In state dropped:
+	// The fields of state dropped:
 	undetected bool // no protocol was recognised
 	redetects  int  // how often detection was started again
 	lastSender Dir
 }
 
+// A connState is a state of a Conn, see the package comment.
 type connState uint8
 
 const (

@@ -13,6 +13,7 @@ type setMetrics struct {
 	undetected                                   prometheus.Counter
 }
 
+// newSetMetrics returns the counters, registered at reg.
 func newSetMetrics(reg prometheus.Registerer) *setMetrics {
 	factory := metrics.With(reg)
 	const prefix = "tidegate_protocols_"
@@ -43,6 +44,7 @@ type counters struct {
 	anomaliesVec, droppedVec                     *prometheus.CounterVec
 }
 
+// countersOf returns the counters of a protocol. They start at 0 before the protocol is seen.
 func (m *setMetrics) countersOf(protocol string) counters {
 	label := prometheus.Labels{"protocol": protocol}
 	return counters{

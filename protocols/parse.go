@@ -65,7 +65,7 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (consumed int) {
 			continue
 		}
 
-		// Parse one message. Parse may flip the roles, skip bytes, or ask for more.
+		// Parse one message. Parse may flip the roles, skip bytes, or need more.
 		flip := c.flip
 		length, err := c.parser.Parse(dir^flip, rest, at)
 		switch {

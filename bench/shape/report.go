@@ -26,12 +26,14 @@ func (m *module) print(out io.Writer) {
 
 // rows returns the measures in the order of the report: sizes, comments, names, layout.
 func (m *module) rows() []row {
+	longLines := fmt.Sprintf("%.1f", 1000*ratio(len(m.longLines), m.codeLines))
 	return slices.Concat(m.sizeRows(), m.commentRows(), m.nameRows(), []row{
-		{"lines of more than 120 columns per 1,000 code lines", fmt.Sprintf("%.1f", 1000*ratio(len(m.longLines), m.codeLines)), "≤ 10"},
+		{"lines of more than 120 columns per 1,000 code lines", longLines, "≤ 10"},
 		{"blank lines", percent(m.blankLines, m.codeLines+m.commentLines+m.blankLines), ""},
 	})
 }
 
+// sizeRows returns the measures of size: files, functions, structs.
 func (m *module) sizeRows() []row {
 	fileLines := collect(m.files, func(f file) int { return f.lines })
 	lines := collect(m.functions, func(f function) int { return f.lines })
@@ -45,6 +47,7 @@ func (m *module) sizeRows() []row {
 			mostMethods = max(mostMethods, methods)
 		}
 	}
+	manyParameters := fmt.Sprintf("%d; %d", above(parameters, 5), quantile(parameters, 100))
 	return []row{
 		{"files / packages", fmt.Sprintf("%d / %d", len(m.files), len(m.packages)), ""},
 		{"code lines, test / code", fmt.Sprintf("%d, %.2f", m.codeLines, ratio(m.testLines, m.codeLines)), ""},
@@ -52,12 +55,13 @@ func (m *module) sizeRows() []row {
 		{"function lines, median / p90 / p99 / max", quantiles(lines, 50, 90, 99, 100), "p99 ≤ 60"},
 		{"cyclomatic complexity, p99 / max", quantiles(complexity, 99, 100), ""},
 		{"deepest nesting; functions deeper than 4", maximumAndAbove(nesting, 4), ""},
-		{"functions with more than 5 parameters; most", fmt.Sprintf("%d; %d", above(parameters, 5), quantile(parameters, 100)), ""},
+		{"functions with more than 5 parameters; most", manyParameters, ""},
 		{"largest struct; structs of more than 30 fields", maximumAndAbove(fields, 30), "none on a path"},
 		{"most methods on one type", fmt.Sprint(mostMethods), ""},
 	}
 }
 
+// commentRows returns the measures of comments.
 func (m *module) commentRows() []row {
 	documentedPackages := 0
 	for _, pkg := range m.packages {
@@ -65,17 +69,21 @@ func (m *module) commentRows() []row {
 			documentedPackages++
 		}
 	}
+	// The doc of a short function adds little, so only longer ones count.
 	long := m.unexported(func(f function) bool { return f.lines >= 8 })
 	documented := m.unexported(func(f function) bool { return f.lines >= 8 && f.hasDoc })
+	perCodeLine := fmt.Sprintf("%.2f", ratio(m.commentLines, m.codeLines))
+	inBodies := fmt.Sprintf("%.1f", 100*ratio(m.bodyCommentLines, m.bodyLines))
 	return []row{
 		{"packages with doc", percent(documentedPackages, len(m.packages)), "100 %"},
 		{"exported names with doc", percent(m.exportedWithDoc, m.exported), ""},
 		{"unexported functions of 8 lines and more with doc", percent(len(documented), len(long)), ""},
-		{"comment lines per code line", fmt.Sprintf("%.2f", ratio(m.commentLines, m.codeLines)), ""},
-		{"comment lines per 100 lines inside bodies", fmt.Sprintf("%.1f", 100*ratio(m.bodyCommentLines, m.bodyLines)), "≥ 4"},
+		{"comment lines per code line", perCodeLine, ""},
+		{"comment lines per 100 lines inside bodies", inBodies, "≥ 4"},
 	}
 }
 
+// nameRows returns the measures of names.
 func (m *module) nameRows() []row {
 	unexported := len(m.unexported(func(function) bool { return true }))
 	short, shared := m.shortNames(), m.sharedNames()
@@ -95,6 +103,7 @@ func (m *module) printWorst(out io.Writer, limit int) {
 	defer table.Flush()
 	section := func(title string) { fmt.Fprintf(table, "\n%s\n", title) }
 
+	// The functions are sorted by length, see parseModule.
 	section("longest functions")
 	for _, f := range m.functions[:min(limit, len(m.functions))] {
 		fmt.Fprintf(table, "  %s\t%s\t%d\n", f.at, f.name, f.lines)
@@ -116,6 +125,7 @@ func (m *module) printWorst(out io.Writer, limit int) {
 		fmt.Fprintf(table, "  %s\t%s\t%d\n", s.at, s.name, s.fields)
 	}
 
+	// The other sections count names and lines.
 	section("names of unexported functions on 4 and more receivers")
 	printCounts(table, m.sharedNames(), limit)
 
@@ -194,6 +204,7 @@ func quantiles(sorted []int, percents ...int) string {
 	return strings.Join(parts, " / ")
 }
 
+// quantile returns the value that percent of the sorted values do not exceed, or 0 if there are none.
 func quantile(sorted []int, percent int) int {
 	if len(sorted) == 0 {
 		return 0
@@ -212,6 +223,7 @@ func above(sorted []int, limit int) int {
 	return len(sorted) - at
 }
 
+// total returns the sum of all counts.
 func total(counts map[string]int) int {
 	sum := 0
 	for _, count := range counts {

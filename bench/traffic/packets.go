@@ -78,7 +78,8 @@ func (c *conversation) closeTCP() {
 	c.sendSegment(0, ack, "")
 }
 
-// sendSegment adds one segment. Segments with payload are lost, delayed or duplicated as Config says.
+// sendSegment adds one segment. Segments with payload are lost, delayed or duplicated with the shares of
+// Config.
 func (c *conversation) sendSegment(from int, flags byte, payload string) {
 	generator := c.generator
 	c.now += 5e3 + generator.rng.Int64N(60e3)

@@ -51,6 +51,7 @@ func TestSumsOverAllCapturesAreThoseOfTshark(t *testing.T) {
 	near("HTTP responses", got.responses, want.responses)
 }
 
+// add adds the counts of another capture.
 func (c *count) add(other count) {
 	c.requests += other.requests
 	c.responses += other.responses

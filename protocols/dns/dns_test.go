@@ -40,6 +40,7 @@ func line(event *pipeline.Event) string {
 	return text
 }
 
+// lines returns each event in the form of line.
 func lines(events []*pipeline.Event) []string {
 	var out []string
 	for _, event := range events {

@@ -320,6 +320,7 @@ func appendName(dst, data []byte, off int) ([]byte, int, error) {
 	return dst, walk.end, nil
 }
 
+// appendLabel appends a label in lower case, with escapes where presentation format needs them.
 func appendLabel(dst, label []byte) []byte {
 	for _, c := range label {
 		switch {

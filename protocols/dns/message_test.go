@@ -51,6 +51,7 @@ func packReply(
 	return pack(t, message)
 }
 
+// pack returns the wire format of a message.
 func pack(t testing.TB, message dnsmessage.Message) []byte {
 	t.Helper()
 	data, err := message.Pack()

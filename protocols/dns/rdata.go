@@ -182,6 +182,7 @@ func (d *data) str() *data {
 	return d
 }
 
+// strings writes the character strings up to the end of the data, as TXT has them.
 func (d *data) strings() {
 	for d.off < d.end && len(d.text) < maxText+maxData {
 		d.str()

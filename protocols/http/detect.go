@@ -26,6 +26,7 @@ func detect(dir protocols.Dir, data []byte) protocols.Match {
 	return detectResponse(data)
 }
 
+// detectRequest matches the front of a request. Usually the version at the end of its line decides.
 func detectRequest(data []byte) protocols.Match {
 	data = data[emptyLines(data):]
 	if len(data) == 0 {
@@ -171,7 +172,8 @@ func resync(dir protocols.Dir, data []byte) (int, protocols.Match) {
 			break
 		}
 		found += from
-		line := from + bytes.LastIndexByte(data[from:found], '\n') + 1 // from the last version on: no byte is scanned twice
+		// The line is searched from the last version on, so that no byte is scanned twice.
+		line := from + bytes.LastIndexByte(data[from:found], '\n') + 1
 		from = found + len(version)
 		if at := lastMethod(data[line:found]); at >= 0 {
 			if match := detectRequest(data[line+at:]); match != protocols.No {
@@ -208,6 +210,7 @@ func lastMethod(line []byte) int {
 	return best
 }
 
+// resyncResponse looks for a status line.
 func resyncResponse(data []byte) (int, protocols.Match) {
 	for from := 0; ; {
 		found := bytes.IndexByte(data[from:], 'H')
@@ -232,6 +235,7 @@ func isKnownMethod(word []byte) bool {
 	return false
 }
 
+// isUpper reports whether word has no lower-case letters.
 func isUpper(word []byte) bool {
 	for _, c := range word {
 		if c >= 'a' && c <= 'z' {

@@ -218,52 +218,55 @@ func (p *parser) contentLength(hd *head, value []byte) {
 	}
 }
 
-func (p *parser) requestField(httpExchange *pipeline.HTTPExchange, name, value []byte) {
+// requestField stores the value of a header field of a request. Names are compared by length first, since
+// most fields are of no interest.
+func (p *parser) requestField(body *pipeline.HTTPExchange, name, value []byte) {
 	switch len(name) {
 	case len("host"):
-		if equalFold(name, "host") && httpExchange.UrlDomain == "" {
-			httpExchange.UrlDomain = p.hostOf(value)
+		if equalFold(name, "host") && body.UrlDomain == "" {
+			body.UrlDomain = p.hostOf(value)
 		}
 	case len("referer"):
 		if equalFold(name, "referer") {
-			httpExchange.Referrer = p.url(capped(value, maxReferrer))
+			body.Referrer = p.url(capped(value, maxReferrer))
 		}
 	case len("user-agent"):
 		if equalFold(name, "user-agent") {
-			httpExchange.UserAgent = p.conn.Intern(capped(value, maxAgent))
+			body.UserAgent = p.conn.Intern(capped(value, maxAgent))
 		}
 	case len("content-type"):
 		if equalFold(name, "content-type") {
-			httpExchange.RequestMimeType = p.mediaType(value)
+			body.RequestMimeType = p.mediaType(value)
 		}
 	case len("authorization"):
 		if equalFold(name, "authorization") {
-			p.authorization(httpExchange, value)
+			p.authorization(body, value)
 		}
 	case len("x-forwarded-for"):
 		if equalFold(name, "x-forwarded-for") {
-			p.forwardedFor(httpExchange, value)
+			p.forwardedFor(body, value)
 		}
 	case len("proxy-authorization"):
 		if equalFold(name, "proxy-authorization") {
-			p.authorization(httpExchange, value)
+			p.authorization(body, value)
 		}
 	}
 }
 
-func (p *parser) responseField(httpExchange *pipeline.HTTPExchange, name, value []byte) {
+// responseField stores the value of a header field of a response.
+func (p *parser) responseField(body *pipeline.HTTPExchange, name, value []byte) {
 	switch len(name) {
 	case len("server"):
 		if equalFold(name, "server") {
-			httpExchange.Server = p.conn.Intern(capped(value, maxWord))
+			body.Server = p.conn.Intern(capped(value, maxWord))
 		}
 	case len("location"):
 		if equalFold(name, "location") {
-			httpExchange.Location = p.url(capped(value, maxReferrer))
+			body.Location = p.url(capped(value, maxReferrer))
 		}
 	case len("content-type"):
 		if equalFold(name, "content-type") {
-			httpExchange.ResponseMimeType = p.mediaType(value)
+			body.ResponseMimeType = p.mediaType(value)
 		}
 	}
 }
@@ -276,8 +279,9 @@ func (p *parser) mediaType(data []byte) string {
 	return p.conn.Intern(p.lower(capped(data, 128)))
 }
 
-func (p *parser) forwardedFor(httpExchange *pipeline.HTTPExchange, data []byte) {
-	for len(data) > 0 && len(httpExchange.XForwardedFor) < maxForwarded {
+// forwardedFor appends the addresses of an X-Forwarded-For field, up to maxForwarded.
+func (p *parser) forwardedFor(body *pipeline.HTTPExchange, data []byte) {
+	for len(data) > 0 && len(body.XForwardedFor) < maxForwarded {
 		one := data
 		if comma := bytes.IndexByte(data, ','); comma >= 0 {
 			one, data = data[:comma], data[comma+1:]
@@ -285,23 +289,23 @@ func (p *parser) forwardedFor(httpExchange *pipeline.HTTPExchange, data []byte) 
 			data = nil
 		}
 		if one = trim(one); len(one) > 0 {
-			httpExchange.XForwardedFor = append(httpExchange.XForwardedFor, p.conn.Intern(capped(one, 64)))
+			body.XForwardedFor = append(body.XForwardedFor, p.conn.Intern(capped(one, 64)))
 		}
 	}
 }
 
 // authorization keeps the scheme of value and, if it is Basic, the user's name.
-func (p *parser) authorization(httpExchange *pipeline.HTTPExchange, data []byte) {
-	if len(httpExchange.Authorization) >= maxSchemes {
+func (p *parser) authorization(body *pipeline.HTTPExchange, data []byte) {
+	if len(body.Authorization) >= maxSchemes {
 		return
 	}
 	scheme, rest, ok := redact.Scheme(data)
 	if !ok {
-		httpExchange.Authorization = append(httpExchange.Authorization, redact.Marker)
+		body.Authorization = append(body.Authorization, redact.Marker)
 		return
 	}
 	rest = trim(rest)
-	httpExchange.Authorization = append(httpExchange.Authorization, p.conn.Intern(scheme))
+	body.Authorization = append(body.Authorization, p.conn.Intern(scheme))
 	if !equalFold(scheme, "basic") {
 		return
 	}
@@ -316,7 +320,7 @@ func (p *parser) authorization(httpExchange *pipeline.HTTPExchange, data []byte)
 	size, err := base64.RawStdEncoding.Decode(buf[:], rest[:len(rest)-boolInt(len(rest)%4 == 1)])
 	user := buf[:size]
 	if colon := bytes.IndexByte(user, ':'); err == nil && colon >= 0 {
-		httpExchange.UserName = p.conn.Intern(user[:colon])
+		body.UserName = p.conn.Intern(user[:colon])
 	}
 	clear(buf[:])
 }

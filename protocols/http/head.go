@@ -33,8 +33,8 @@ func (p *parser) readHead(dir protocols.Dir, data []byte, at int64) (int, error)
 		}
 	}
 
-	// Is the request answered before its end? The client's side remembers an incomplete request; the first
-	// bytes of the server then have it parsed as truncated, before the response.
+	// A request may be answered before its end. headUnfinished marks an incomplete request of the client. The
+	// first bytes of the server then have it parsed as truncated, before the response.
 	begins := dir == protocols.Client && p.headUnfinished && hasTarget(data)
 	switch {
 	case begins && p.answeredEarly:

@@ -87,6 +87,7 @@ type sideReader struct {
 	trailerBytes int       // bytes of the fields after the last chunk
 }
 
+// A sideState is the part of a message that is read next.
 type sideState uint8
 
 const (
@@ -306,15 +307,15 @@ func (p *parser) Gap(dir protocols.Dir, size int) bool {
 	return false
 }
 
-// countBody adds n bytes to the body of the message of dir.
-func (p *parser) countBody(dir protocols.Dir, n uint64) {
+// countBody adds size bytes to the body of the message of dir.
+func (p *parser) countBody(dir protocols.Dir, size uint64) {
 	exchange := p.sides[dir].exchange
 	switch {
 	case exchange == nil:
 	case dir == protocols.Client:
-		exchange.event.Http.RequestBodyBytes += n
+		exchange.event.Http.RequestBodyBytes += size
 	default:
-		exchange.event.Http.ResponseBodyBytes += n
+		exchange.event.Http.ResponseBodyBytes += size
 	}
 }
 

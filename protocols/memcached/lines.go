@@ -5,6 +5,7 @@ import (
 	"strconv"
 )
 
+// commandFlags are properties of a command that decide how its reply is read.
 type commandFlags uint8
 
 const (

@@ -20,7 +20,7 @@ func (p *parser) readClient(data []byte, at int64) (int, error) {
 	case seq == 1 && (p.phase == afterGreeting || p.phase == initial && size >= 32):
 		return p.readLogin(data, at)
 	case seq != 0 && p.phase == commandPhase:
-		return p.readContinuation(data), nil // authentication data that the server has asked for
+		return p.readContinuation(data), nil // authentication data that the server has requested
 	case seq != 0 || size == 0:
 		return 0, errHeader
 	}
@@ -209,6 +209,7 @@ func (s *statementCache) reset() {
 	s.order, s.size, s.last = s.order[:0], 0, prepared{}
 }
 
+// get returns the statement with an ID. The ID −1 names the last statement that was prepared (MariaDB).
 func (s *statementCache) get(id uint32) prepared {
 	if id == 1<<32-1 {
 		return s.last
@@ -216,10 +217,11 @@ func (s *statementCache) get(id uint32) prepared {
 	return s.byID[id]
 }
 
-func (s *statementCache) add(id uint32, p prepared) {
+// add adds a statement and removes the oldest ones that exceed the bounds.
+func (s *statementCache) add(id uint32, statement prepared) {
 	s.remove(id)
 	for len(s.order) > 0 {
-		full := len(s.byID) >= maxStatements || s.size+len(p.text) > maxTexts || len(s.order) >= 2*maxStatements
+		full := len(s.byID) >= maxStatements || s.size+len(statement.text) > maxTexts || len(s.order) >= 2*maxStatements
 		if !full {
 			break
 		}
@@ -229,9 +231,9 @@ func (s *statementCache) add(id uint32, p prepared) {
 	if s.byID == nil {
 		s.byID = map[uint32]prepared{}
 	}
-	s.byID[id] = p
+	s.byID[id] = statement
 	s.order = append(s.order, id)
-	s.size += len(p.text)
+	s.size += len(statement.text)
 }
 
 // remove removes a statement. Its id stays in order until add reaches it.

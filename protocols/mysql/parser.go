@@ -71,7 +71,7 @@ func (p *parser) Reset(conn *protocols.Conn) {
 
 // Parse reads one packet of the client, or one packet of the server and the available rows after it.
 func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
-	// The header has 4 bytes. The first byte of the payload says which packet it is.
+	// The header has 4 bytes. The first byte of the payload is the type of the packet.
 	if len(data) < 4 {
 		p.conn.Need(dir, 4)
 		return 0, nil

@@ -105,7 +105,7 @@ func (p *parser) emitLoneError(data []byte) int {
 func (p *parser) readReply(payload []byte, at int64) {
 	cmd, reply := &p.waiting[0], &p.reply
 	first := payload[0]
-	// An error ends the reply at any step. Among definitions it can only be told apart by the step.
+	// An error ends the reply at any step. Among definitions only the step distinguishes it.
 	if first == errPacket && (reply.step != columnPackets || reply.lost) {
 		if len(payload) >= 3 && payload[1] == 0xff && payload[2] == 0xff {
 			return // MariaDB's progress report, not an error
@@ -172,7 +172,7 @@ func (p *parser) readFirst(cmd *command, payload []byte, at int64) {
 }
 
 // readCount reads the number of columns of a result set, and whether their definitions follow. A client that
-// caches them may ask for none.
+// caches them may request none.
 func (p *parser) readCount(cmd *command, payload []byte, at int64) {
 	fields := payloadReader{b: payload}
 	count := fields.lenencInt()
@@ -198,7 +198,7 @@ func (p *parser) readPrepared(cmd *command, payload []byte, at int64) {
 		p.statements.add(id, prepared{cmd.text, cmd.event.Mysql.Method})
 	}
 	if len(fields.b) > 0 && fields.b[0] == 0 {
-		cols, params = 0, 0 // the client has asked for no definitions
+		cols, params = 0, 0 // the client has requested no definitions
 	}
 
 	// Definitions follow: those of the parameters first, then those of the columns.

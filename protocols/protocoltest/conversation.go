@@ -79,6 +79,7 @@ func (c *Conversation) readLine(line string, wait *int64) error {
 	word, rest, _ := strings.Cut(line, " ")
 	rest = strings.TrimSpace(rest)
 	switch word {
+	// Properties of the connection.
 	case "udp":
 		c.UDP = true
 	case "midstream":
@@ -87,6 +88,8 @@ func (c *Conversation) readLine(line string, wait *int64) error {
 		port, err := strconv.ParseUint(rest, 10, 16)
 		c.Port = uint16(port)
 		return err
+
+	// Time and steps.
 	case "+":
 		milliseconds, err := strconv.ParseInt(rest, 10, 64)
 		*wait += milliseconds

@@ -81,11 +81,13 @@ func (c Conversation) checkAnySplit(t *testing.T, list []protocols.Protocol, who
 		}
 		return true
 	}
+	// Pieces of the same size.
 	for _, size := range []int{1, 2, 3, 5, 7, 11, 64, 1000} {
 		if !check(fmt.Sprintf("pieces of %d bytes", size), c.Cut(size)) {
 			return
 		}
 	}
+	// One step in two pieces, at many places.
 	for i, step := range c.Steps {
 		for at := 1; at < len(step.Data); at += stride(len(step.Data)) {
 			two := c
@@ -236,6 +238,7 @@ func (c Conversation) checkServerFirst(t *testing.T, list []protocols.Protocol) 
 // checkMemory repeats the steps of the client without any reply. The memory of the requests that wait must be
 // bounded.
 func (c Conversation) checkMemory(t *testing.T, list []protocols.Protocol) {
+	// The steps of the client, and their size in total.
 	var requests []Step
 	size := 0
 	for _, step := range c.Steps {
@@ -248,6 +251,7 @@ func (c Conversation) checkMemory(t *testing.T, list []protocols.Protocol) {
 		return
 	}
 
+	// Send 16 MiB of them and measure the heap before the connection is closed.
 	events := 0
 	meter := HeapMeter{}
 	conn := meter.open(t, list, c, &events)

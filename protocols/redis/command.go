@@ -290,6 +290,7 @@ func unescape(c byte) byte {
 	return c
 }
 
+// hexDigit returns the value of a hex digit, or −1.
 func hexDigit(c byte) int {
 	switch {
 	case c >= '0' && c <= '9':

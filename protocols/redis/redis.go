@@ -84,6 +84,7 @@ type pending struct {
 	flags     flags
 }
 
+// flags are properties of a command that decide how its replies are paired.
 type flags uint8
 
 const (

@@ -43,6 +43,7 @@ type cursor struct {
 	bad bool
 }
 
+// take returns the next size bytes.
 func (c *cursor) take(size int) []byte {
 	if size > len(c.b) {
 		c.b, c.bad = nil, true
@@ -78,6 +79,7 @@ type ja3 struct {
 	text []byte
 }
 
+// number writes a number of the current field.
 func (j *ja3) number(v int) {
 	if length := len(j.text); length > 0 && j.text[length-1] != ',' {
 		j.text = append(j.text, '-')

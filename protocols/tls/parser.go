@@ -215,8 +215,8 @@ func (p *parser) readMessage(dir protocols.Dir, typ byte, body []byte) {
 	}
 }
 
-// setClientHello fills in the fields of the first ClientHello. A second one, which a HelloRetryRequest asks
-// for, is ignored.
+// setClientHello fills in the fields of the first ClientHello. A second one, which follows a
+// HelloRetryRequest, is ignored.
 func (p *parser) setClientHello(data []byte) {
 	side := &p.sides[protocols.Client]
 	if side.helloSeen {
@@ -265,6 +265,8 @@ func (p *parser) setServerHello(message []byte) {
 		}
 		return
 	}
+
+	// The fields of the hello.
 	side.helloSeen = true
 	body := p.event.Tls
 	p.version = hello.version
@@ -274,6 +276,8 @@ func (p *parser) setServerHello(message []byte) {
 	if names := protocolNames(nil, hello.alpn); len(names) > 0 {
 		body.NextProtocol = names[0]
 	}
+
+	// Resumption: TLS 1.3 uses a pre-shared key and encrypts everything from here on.
 	if p.tls13() {
 		body.Resumed = hello.preShared
 		for dir := range p.sides {
@@ -281,8 +285,8 @@ func (p *parser) setServerHello(message []byte) {
 		}
 		return
 	}
-	// The server resumes the session if it repeats the session id that the client offered. A certificate that
-	// follows shows that it does not (setCertificate).
+	// Earlier versions: the server resumes the session if it repeats the session id that the client offered.
+	// A certificate that follows shows that it does not (setCertificate).
 	body.Resumed = len(hello.session) > 0 && bytes.Equal(hello.session, p.offeredSession)
 }
 

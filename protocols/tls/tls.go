@@ -99,6 +99,8 @@ func matchHello(data, body []byte, size int) protocols.Match {
 	if len(body) > 0 && body[0] != clientHello && body[0] != serverHello {
 		return protocols.No
 	}
+
+	// The front does not fit into this record: the next record must continue the handshake.
 	if size < 6 {
 		if len(body) < size {
 			return protocols.More
@@ -111,6 +113,8 @@ func matchHello(data, body []byte, size int) protocols.Match {
 		}
 		return protocols.Yes
 	}
+
+	// Length and version must be plausible. The version is 3.0 to 3.4, or that of a draft (0x7fNN).
 	if len(body) < 6 {
 		return protocols.More
 	}
