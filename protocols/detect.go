@@ -9,10 +9,10 @@ import (
 // A piece is input that arrived before the protocol was known: n bytes, which are in the tail of dir, or the
 // end of dir.
 type piece struct {
-	dir Dir
-	end bool
-	n   int
-	at  int64
+	dir  Dir
+	end  bool
+	size int
+	at   int64
 }
 
 // maxPieces is the number of pieces after which the protocol counts as unknown.
@@ -71,11 +71,11 @@ func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 	if count := len(c.pieces); count > 0 {
 		last := &c.pieces[count-1]
 		if last.dir == dir && last.at == at && !last.end {
-			last.n += len(data)
+			last.size += len(data)
 			return
 		}
 	}
-	c.pieces = append(c.pieces, piece{dir: dir, n: len(data), at: at})
+	c.pieces = append(c.pieces, piece{dir: dir, size: len(data), at: at})
 }
 
 // detectBuffered tries to detect the protocol from the tail of dir.
@@ -232,8 +232,8 @@ func (c *Conn) replayPieces() {
 			}
 			continue
 		}
-		data := buffers[piece.dir][replayed[piece.dir]:][:piece.n]
-		replayed[piece.dir] += piece.n
+		data := buffers[piece.dir][replayed[piece.dir]:][:piece.size]
+		replayed[piece.dir] += piece.size
 		if c.switching { // the rest is for the next protocol and stays unread
 			c.streams[piece.dir].appendTail(c.set, data, piece.at)
 			continue

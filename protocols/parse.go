@@ -272,7 +272,7 @@ func (c *Conn) detectUnread(client Dir) {
 	for _, dir := range [...]Dir{client, client.Other()} {
 		stream := &c.streams[dir]
 		if unread := len(stream.tail); unread > 0 {
-			c.pieces = append(c.pieces, piece{dir: dir, n: unread, at: stream.firstAt()})
+			c.pieces = append(c.pieces, piece{dir: dir, size: unread, at: stream.firstAt()})
 		}
 		if stream.ended {
 			c.pieces = append(c.pieces, piece{dir: dir, end: true, at: stream.lastAt})

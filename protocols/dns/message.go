@@ -66,13 +66,13 @@ type message struct {
 	question     span
 	answers      []answer
 	text         []byte
-	b            []byte // the message; valid while it is parsed
+	data         []byte // the message; valid while it is parsed
 }
 
 // parse parses data. It returns an error only for the header and the question. If the records are malformed
 // or end early, the message has the records before that place and truncated is set.
 func (m *message) parse(data []byte) error {
-	*m = message{answers: m.answers[:0], text: m.text[:0], b: data}
+	*m = message{answers: m.answers[:0], text: m.text[:0], data: data}
 	if len(data) < headerSize {
 		return errShort
 	}
@@ -98,7 +98,7 @@ func (m *message) parse(data []byte) error {
 func (m *message) readQuestions(off int) (int, error) {
 	for i := range int(m.qd) {
 		if i > 0 {
-			next, err := skipQuestion(m.b, off)
+			next, err := skipQuestion(m.data, off)
 			if err != nil {
 				return 0, err
 			}
@@ -108,14 +108,14 @@ func (m *message) readQuestions(off int) (int, error) {
 
 		// Name, type, class.
 		var err error
-		if m.text, off, err = appendName(m.text, m.b, off); err != nil {
+		if m.text, off, err = appendName(m.text, m.data, off); err != nil {
 			return 0, err
 		}
-		if off+4 > len(m.b) {
+		if off+4 > len(m.data) {
 			return 0, errShort
 		}
 		m.question = span{0, len(m.text)}
-		m.qtype, m.qclass = binary.BigEndian.Uint16(m.b[off:]), binary.BigEndian.Uint16(m.b[off+2:])
+		m.qtype, m.qclass = binary.BigEndian.Uint16(m.data[off:]), binary.BigEndian.Uint16(m.data[off+2:])
 		m.questionHash = xxh3.HashSeed(m.text, uint64(m.qtype)<<16|uint64(m.qclass))
 		off += 4
 	}
@@ -126,7 +126,7 @@ func (m *message) readQuestions(off int) (int, error) {
 // maxAnswers or maxText are only checked.
 func (m *message) readAnswers(off, count int) (int, error) {
 	for range count {
-		record, err := readRecord(m.b, off)
+		record, err := readRecord(m.data, off)
 		if err != nil {
 			return 0, err
 		}
@@ -147,7 +147,7 @@ func (m *message) addAnswer(off int, record record) {
 	added := answer{typ: record.typ, ttl: record.ttl}
 	// Write the name, and take it back if the text is there already.
 	added.name.from = len(m.text)
-	m.text, _, _ = appendName(m.text, m.b, off) // readRecord has checked it
+	m.text, _, _ = appendName(m.text, m.data, off) // readRecord has checked it
 	added.name.to = len(m.text)
 	if m.sameText(added.name, m.question) {
 		m.text, added.name = m.text[:added.name.from], m.question
@@ -169,7 +169,7 @@ func (m *message) sameText(a, b span) bool {
 // the upper eight bits of the response code (RFC 6891 section 6.1.3).
 func (m *message) readExtended(off, count int) error {
 	for range count {
-		record, err := readRecord(m.b, off)
+		record, err := readRecord(m.data, off)
 		if err != nil {
 			return err
 		}
@@ -224,7 +224,7 @@ func skipQuestion(data []byte, off int) (int, error) {
 
 // skipName returns the offset after the name at off. It checks the whole name, also behind pointers.
 func skipName(data []byte, off int) (int, error) {
-	walk := labelWalk{b: data, off: off}
+	walk := labelWalk{data: data, off: off}
 	for {
 		if label, err := walk.next(); label == nil {
 			return walk.end, err
@@ -236,7 +236,7 @@ func skipName(data []byte, off int) (int, error) {
 // labels that it ends, so every walk terminates. The number of pointers is bounded too, since in a message of
 // 64 KiB each name could follow thousands.
 type labelWalk struct {
-	b    []byte
+	data []byte
 	off  int // offset of the next label or pointer
 	from int // offset of the current run of labels, plus 1; 0 at the beginning
 	end  int // offset after the name in the message; 0 until it is known
@@ -250,11 +250,11 @@ func (w *labelWalk) next() ([]byte, error) {
 		w.from = w.off + 1
 	}
 	for {
-		if w.off >= len(w.b) {
+		if w.off >= len(w.data) {
 			return nil, errShort
 		}
 		// A byte of length. If its upper two bits are set it is the first byte of a pointer.
-		length := int(w.b[w.off])
+		length := int(w.data[w.off])
 		switch {
 		case length == 0:
 			if w.end == 0 {
@@ -262,13 +262,13 @@ func (w *labelWalk) next() ([]byte, error) {
 			}
 			return nil, nil
 		case length < 64:
-			if w.off+1+length > len(w.b) {
+			if w.off+1+length > len(w.data) {
 				return nil, errShort
 			}
 			if w.size += length + 1; w.size+1 > maxName {
 				return nil, errName
 			}
-			label := w.b[w.off+1 : w.off+1+length]
+			label := w.data[w.off+1 : w.off+1+length]
 			w.off += 1 + length
 			return label, nil
 		case length < 192:
@@ -282,10 +282,10 @@ func (w *labelWalk) next() ([]byte, error) {
 
 // jump follows the compression pointer at off.
 func (w *labelWalk) jump() error {
-	if w.off+2 > len(w.b) {
+	if w.off+2 > len(w.data) {
 		return errShort
 	}
-	to := int(binary.BigEndian.Uint16(w.b[w.off:]) & 0x3fff)
+	to := int(binary.BigEndian.Uint16(w.data[w.off:]) & 0x3fff)
 	if w.end == 0 {
 		w.end = w.off + 2
 	}
@@ -300,7 +300,7 @@ func (w *labelWalk) jump() error {
 // without a dot at its end; the root is ".". Bytes other than visible ASCII are written as \DDD, a dot or a
 // backslash within a label as \. or \\ (RFC 4343 section 2.1).
 func appendName(dst, data []byte, off int) ([]byte, int, error) {
-	walk, from := labelWalk{b: data, off: off}, len(dst)
+	walk, from := labelWalk{data: data, off: off}, len(dst)
 	for {
 		label, err := walk.next()
 		if err != nil {

@@ -121,7 +121,7 @@ func TestRecordDataIsWrittenAsInAZoneFile(t *testing.T) {
 	check := func(typ uint16, data, want string) {
 		t.Helper()
 		wire := unhex(t, data)
-		parsed := message{b: wire}
+		parsed := message{data: wire}
 		parsed.appendData(record{typ: typ, end: len(wire)})
 		if got := string(parsed.text); got != want {
 			t.Errorf("%s %s:\n got %s\nwant %s", typeName(typ), data, got, want)

@@ -90,7 +90,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 	} else {
 		p.addQuery(dir, size, at)
 	}
-	p.message.b = nil
+	p.message.data = nil
 	return size, nil
 }
 

@@ -16,11 +16,11 @@ import (
 func (m *message) appendData(r record) {
 	from := len(m.text)
 	// The data must be well formed and read to its end; otherwise its text is replaced by hex.
-	body := data{b: m.b, off: r.data, end: r.end, text: m.text}
+	body := data{b: m.data, off: r.data, end: r.end, text: m.text}
 	if known := body.write(r.typ); !known || body.bad || body.off != body.end {
 		body.text = append(body.text[:from], `\# `...)
 		body.text = strconv.AppendInt(body.text, int64(r.end-r.data), 10)
-		if raw := m.b[r.data:r.end]; len(raw) > 0 {
+		if raw := m.data[r.data:r.end]; len(raw) > 0 {
 			body.text = append(body.text, ' ')
 			body.text = hex.AppendEncode(body.text, raw[:min(len(raw), maxData/2)])
 		}

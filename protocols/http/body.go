@@ -91,7 +91,7 @@ func (p *parser) readTrailer(dir protocols.Dir, data []byte) (int, error) {
 }
 
 // parseHex parses the size of a chunk: at most 16 digits, and nothing else.
-func parseHex(data []byte) (v uint64, ok bool) {
+func parseHex(data []byte) (value uint64, ok bool) {
 	if len(data) == 0 || len(data) > 16 {
 		return 0, false
 	}
@@ -104,13 +104,13 @@ func parseHex(data []byte) (v uint64, ok bool) {
 		default:
 			return 0, false
 		}
-		v = v<<4 | uint64(c)
+		value = value<<4 | uint64(c)
 	}
-	return v, true
+	return value, true
 }
 
 // parseDecimal parses a Content-Length: digits only (RFC 9110 section 8.6).
-func parseDecimal(data []byte) (v uint64, ok bool) {
+func parseDecimal(data []byte) (value uint64, ok bool) {
 	if len(data) == 0 || len(data) > 18 {
 		return 0, false
 	}
@@ -118,9 +118,9 @@ func parseDecimal(data []byte) (v uint64, ok bool) {
 		if c < '0' || c > '9' {
 			return 0, false
 		}
-		v = v*10 + uint64(c-'0')
+		value = value*10 + uint64(c-'0')
 	}
-	return v, true
+	return value, true
 }
 
 // trim returns data without the white space at both ends.

@@ -143,15 +143,15 @@ func (p *parser) skipAttributes(data []byte) []byte {
 		return data
 	}
 
-	fields := payloadReader{b: data}
+	fields := payloadReader{rest: data}
 	count := fields.lenencInt()
 	fields.lenencInt()
 	if count == 0 || count > 1024 {
-		return fields.b
+		return fields.rest
 	}
 	nulls := fields.take((count + 7) / 8)
 	if fields.u8() == 0 {
-		return fields.b
+		return fields.rest
 	}
 
 	// The types and names of all parameters, then the values of those that are not NULL.
@@ -165,7 +165,7 @@ func (p *parser) skipAttributes(data []byte) []byte {
 			fields.skipValue(typ)
 		}
 	}
-	return fields.b
+	return fields.rest
 }
 
 // skipValue skips a value of type typ in binary form.

@@ -25,7 +25,7 @@ func (p *parser) readGreeting(data []byte, at int64) (int, error) {
 	default:
 		return 0, errHeader
 	}
-	fields := payloadReader{b: payload[1:]}
+	fields := payloadReader{rest: payload[1:]}
 	p.version = p.text(fields.nulString())
 	fields.take(4 + 8 + 1) // thread, challenge, zero
 	p.capabilities = uint32(fields.u16())
@@ -44,7 +44,7 @@ func (p *parser) readLogin(data []byte, at int64) (int, error) {
 	}
 
 	// The capabilities decide the format of the other fields.
-	fields := payloadReader{b: payload}
+	fields := payloadReader{rest: payload}
 	caps := uint32(fields.u16())
 	old := caps&clientProtocol41 == 0
 	if !old {
@@ -56,7 +56,7 @@ func (p *parser) readLogin(data []byte, at int64) (int, error) {
 	} else {
 		fields.take(4 + 1 + 23)
 	}
-	if caps&clientSSL != 0 && len(fields.b) == 0 {
+	if caps&clientSSL != 0 && len(fields.rest) == 0 {
 		return p.switchToTLS(data, at)
 	}
 
@@ -128,7 +128,7 @@ func (p *parser) readAuth(cmd *command, payload []byte, at int64) {
 
 // readChangeUser reads COM_CHANGE_USER.
 func (p *parser) readChangeUser(event *pipeline.Event, payload []byte) {
-	fields := payloadReader{b: payload[1:]}
+	fields := payloadReader{rest: payload[1:]}
 	event.Mysql.UserName = p.text(fields.nulString())
 	if p.capabilities&clientSecure != 0 || !p.capabilitiesKnown {
 		fields.take(uint64(fields.u8()))

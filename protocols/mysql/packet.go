@@ -111,18 +111,18 @@ func payloadLength(header []byte) int { return int(header[0]) | int(header[1])<<
 
 // A payloadReader reads the fields of a payload. A read past the end sets bad and returns zero or nil.
 type payloadReader struct {
-	b   []byte
-	bad bool
+	rest []byte
+	bad  bool
 }
 
 // take reads n bytes.
 func (r *payloadReader) take(n uint64) []byte {
-	if n > uint64(len(r.b)) {
-		r.b, r.bad = nil, true
+	if n > uint64(len(r.rest)) {
+		r.rest, r.bad = nil, true
 		return nil
 	}
-	taken := r.b[:n]
-	r.b = r.b[n:]
+	taken := r.rest[:n]
+	r.rest = r.rest[n:]
 	return taken
 }
 
@@ -171,14 +171,14 @@ func (r *payloadReader) lenencString() []byte { return r.take(r.lenencInt()) }
 
 // nulString reads a string that ends with a NUL or with the payload.
 func (r *payloadReader) nulString() []byte {
-	for i, c := range r.b {
+	for i, c := range r.rest {
 		if c == 0 {
-			text := r.b[:i]
-			r.b = r.b[i+1:]
+			text := r.rest[:i]
+			r.rest = r.rest[i+1:]
 			return text
 		}
 	}
-	text := r.b
-	r.b = nil
+	text := r.rest
+	r.rest = nil
 	return text
 }

@@ -174,20 +174,20 @@ func (p *parser) readFirst(cmd *command, payload []byte, at int64) {
 // readCount reads the number of columns of a result set, and whether their definitions follow. A client that
 // caches them may request none.
 func (p *parser) readCount(cmd *command, payload []byte, at int64) {
-	fields := payloadReader{b: payload}
+	fields := payloadReader{rest: payload}
 	count := fields.lenencInt()
 	if cmd.event.Mysql.Columns == 0 {
 		cmd.event.Mysql.Columns = uint32(min(count, 1<<16))
 	}
 	p.reply.step, p.reply.left = columnPackets, count
-	if described := len(fields.b) == 0 || fields.u8() != 0; count == 0 || !described {
+	if described := len(fields.rest) == 0 || fields.u8() != 0; count == 0 || !described {
 		p.finishColumns(cmd, at)
 	}
 }
 
 // readPrepared reads the reply to COM_STMT_PREPARE and keeps the text under the id of the statement.
 func (p *parser) readPrepared(cmd *command, payload []byte, at int64) {
-	fields := payloadReader{b: payload[1:]}
+	fields := payloadReader{rest: payload[1:]}
 	id := fields.u32()
 	cols, params := uint64(fields.u16()), uint64(fields.u16())
 	fields.u8()
@@ -197,7 +197,7 @@ func (p *parser) readPrepared(cmd *command, payload []byte, at int64) {
 	if !fields.bad {
 		p.statements.add(id, prepared{cmd.text, cmd.event.Mysql.Method})
 	}
-	if len(fields.b) > 0 && fields.b[0] == 0 {
+	if len(fields.rest) > 0 && fields.rest[0] == 0 {
 		cols, params = 0, 0 // the client has requested no definitions
 	}
 
@@ -294,7 +294,7 @@ func (p *parser) finishResult(cmd *command, status uint16, at int64) {
 func (p *parser) readOK(cmd *command, payload []byte) uint16 {
 	body := cmd.event.Mysql
 	cmd.event.Outcome = pipeline.Outcome_SUCCESS
-	fields := payloadReader{b: payload[1:]}
+	fields := payloadReader{rest: payload[1:]}
 	if payload[0] == eofPacket && len(payload) < 7 {
 		body.Warnings += uint32(fields.u16())
 		return fields.u16()
@@ -314,9 +314,9 @@ func (p *parser) readOK(cmd *command, payload []byte) uint16 {
 
 // readSessionTrack reads changes of the session's state. A change of type 1 sets the current database.
 func (p *parser) readSessionTrack(cmd *command, data []byte) {
-	for fields := (payloadReader{b: data}); len(fields.b) > 0 && !fields.bad; {
+	for fields := (payloadReader{rest: data}); len(fields.rest) > 0 && !fields.bad; {
 		typ := fields.u8()
-		change := payloadReader{b: fields.lenencString()}
+		change := payloadReader{rest: fields.lenencString()}
 		if typ != 1 {
 			continue
 		}
@@ -333,12 +333,12 @@ func (p *parser) readSessionTrack(cmd *command, data []byte) {
 func (p *parser) readError(cmd *command, payload []byte) {
 	body := cmd.event.Mysql
 	cmd.event.Outcome = pipeline.Outcome_FAILURE
-	fields := payloadReader{b: payload[1:]}
+	fields := payloadReader{rest: payload[1:]}
 	body.ErrorCode = uint32(fields.u16())
-	if len(fields.b) >= 6 && fields.b[0] == '#' {
+	if len(fields.rest) >= 6 && fields.rest[0] == '#' {
 		body.SqlState = p.text(fields.take(6)[1:])
 	}
-	text := fields.b
+	text := fields.rest
 	if front, quotes := redact.SQLError(text); cmd.hasSecrets && quotes {
 		body.ErrorMessage = validUTF8(string(front)) + " near '" + redact.Marker + "'"
 		return

@@ -19,39 +19,39 @@ func (p *parser) addArgument(data []byte, size uint64) {
 	cmd := &p.command
 	index := cmd.index
 	cmd.index++
-	rc := cmd.event.Redis
+	body := cmd.event.Redis
 
 	// The name of the command comes first, in one word or two.
 	if index == 0 {
 		p.setName(data)
 		return
 	}
-	if index == 1 && containers[rc.Command] {
+	if index == 1 && containers[body.Command] {
 		p.setSubcommand(data)
 		return
 	}
 
 	// Every argument is counted, and passes through the state of redaction and of the key's position.
-	rc.ArgsCount++
-	rc.ArgsBytes += size
+	body.ArgsCount++
+	body.ArgsBytes += size
 	visible := cmd.secrets.Next(data, cmd.damaged)
 	if p.isKey(data, index) {
-		rc.Key = p.conn.Intern(data[:min(len(data), maxKey)])
+		body.Key = p.conn.Intern(data[:min(len(data), maxKey)])
 	}
 
 	// Only the first arguments are kept, without their secrets.
-	if len(rc.Args) >= maxArgs || p.argsBytes+cmd.argsBytes > maxArgsBytes {
+	if len(body.Args) >= maxArgs || p.argsBytes+cmd.argsBytes > maxArgsBytes {
 		return
 	}
 	data = data[:min(len(data), maxArg)]
 	cmd.argsBytes += len(data)
 	switch {
 	case visible < 0 || visible > len(data) || len(data) == 0:
-		rc.Args = append(rc.Args, p.conn.Intern(data))
+		body.Args = append(body.Args, p.conn.Intern(data))
 	case visible == 0:
-		rc.Args = append(rc.Args, redact.Marker)
+		body.Args = append(body.Args, redact.Marker)
 	default:
-		rc.Args = append(rc.Args, string(data[:visible])+redact.Marker)
+		body.Args = append(body.Args, string(data[:visible])+redact.Marker)
 	}
 }
 
@@ -74,12 +74,12 @@ func (p *parser) setName(word []byte) {
 // setSubcommand appends the second word of a command's name.
 func (p *parser) setSubcommand(data []byte) {
 	cmd := &p.command
-	rc := cmd.event.Redis
+	body := cmd.event.Redis
 	sub := upper(&p.scratch, data[:min(len(data), 64)])
 	var buf [128]byte
-	rc.Command = p.conn.Intern(append(append(append(buf[:0], rc.Command...), ' '), sub...))
-	cmd.key = keys[rc.Command]
-	cmd.secrets.Begin(rc.Command, cmd.total)
+	body.Command = p.conn.Intern(append(append(append(buf[:0], body.Command...), ' '), sub...))
+	cmd.key = keys[body.Command]
+	cmd.secrets.Begin(body.Command, cmd.total)
 }
 
 // isKey reports whether data, the argument with index i, is the first key. It is called for every argument in

@@ -43,29 +43,29 @@ func (r *commandReader) flags() flags {
 }
 
 // readCommand reads the available part of a command, and returns its length.
-func (p *parser) readCommand(data []byte, at int64) (n int, err error) {
+func (p *parser) readCommand(data []byte, at int64) (read int, err error) {
 	cmd := &p.command
 	if !cmd.open {
-		n, err = p.readArrayHead(data, at)
-		if n == 0 || err != nil || !cmd.open {
-			return n, err
+		read, err = p.readArrayHead(data, at)
+		if read == 0 || err != nil || !cmd.open {
+			return read, err
 		}
 	}
 	for cmd.index < cmd.total {
-		length, err := p.readArgument(data[n:])
-		n += length
-		if n > 0 && (err != nil || length == 0) {
+		length, err := p.readArgument(data[read:])
+		read += length
+		if read > 0 && (err != nil || length == 0) {
 			break // report an error only at its own offset, so that it does not depend on how the bytes were cut
 		}
 		if length == 0 || err != nil {
 			return 0, err
 		}
 	}
-	p.countBytes(n)
+	p.countBytes(read)
 	if cmd.index == cmd.total {
 		p.finishCommand(at)
 	}
-	return n, nil
+	return read, nil
 }
 
 // countBytes adds size bytes to the event of the command.
@@ -302,9 +302,9 @@ func hexDigit(c byte) int {
 }
 
 // integer parses a decimal number.
-func integer(data []byte) (v int64, ok bool) {
-	neg := len(data) > 0 && data[0] == '-'
-	if neg {
+func integer(data []byte) (value int64, ok bool) {
+	negative := len(data) > 0 && data[0] == '-'
+	if negative {
 		data = data[1:]
 	}
 	if len(data) == 0 || len(data) > 18 {
@@ -314,12 +314,12 @@ func integer(data []byte) (v int64, ok bool) {
 		if c < '0' || c > '9' {
 			return 0, false
 		}
-		v = v*10 + int64(c-'0')
+		value = value*10 + int64(c-'0')
 	}
-	if neg {
-		v = -v
+	if negative {
+		value = -value
 	}
-	return v, true
+	return value, true
 }
 
 // upper returns data in upper case, in buf.

@@ -117,15 +117,15 @@ func (p *parser) finishCommand(at int64) {
 		return
 	}
 	waiting := pending{event: cmd.event, replies: 1, argsBytes: cmd.argsBytes, flags: cmd.flags()}
-	rc := cmd.event.Redis
+	body := cmd.event.Redis
 	if waiting.flags&subscribes != 0 {
-		waiting.replies = max(1, int(min(rc.ArgsCount, maxElements)))
+		waiting.replies = max(1, int(min(body.ArgsCount, maxElements)))
 		p.subscribed = true
 	}
-	if rc.Command == "RESET" {
+	if body.Command == "RESET" {
 		p.subscribed, p.repliesOff, p.skipReplies = false, false, 0
 	}
-	noReply := p.trackClientReply(rc)
+	noReply := p.trackClientReply(body)
 	cmd.reset()
 
 	// A new command after lost replies: the client has received the replies to all earlier commands.
@@ -150,15 +150,15 @@ func (p *parser) finishCommand(at int64) {
 }
 
 // trackClientReply applies CLIENT REPLY, and reports whether the command gets no reply.
-func (p *parser) trackClientReply(rc *pipeline.RedisCommand) (noReply bool) {
+func (p *parser) trackClientReply(body *pipeline.RedisCommand) (noReply bool) {
 	noReply = p.repliesOff || p.skipReplies > 0
 	if p.skipReplies > 0 {
 		p.skipReplies--
 	}
-	if rc.Command != "CLIENT REPLY" || len(rc.Args) != 1 {
+	if body.Command != "CLIENT REPLY" || len(body.Args) != 1 {
 		return noReply
 	}
-	switch string(upper(&p.scratch, []byte(rc.Args[0]))) {
+	switch string(upper(&p.scratch, []byte(body.Args[0]))) {
 	case "ON":
 		p.repliesOff, p.skipReplies = false, 0
 		return false
@@ -222,16 +222,16 @@ func (p *parser) finishReply(at int64) {
 
 // setReply fills in the fields of the reply.
 func (p *parser) setReply(event *pipeline.Event) {
-	reply, rc := &p.reply, event.Redis
-	rc.ReplyType = typeName(reply.top, reply.null)
-	rc.ReplyBytes = reply.data
+	reply, body := &p.reply, event.Redis
+	body.ReplyType = typeName(reply.top, reply.null)
+	body.ReplyBytes = reply.data
 	event.Outcome = pipeline.Outcome_SUCCESS
 	switch reply.top {
 	case '+', ':', ',', '#', '(':
-		rc.Reply = reply.text
+		body.Reply = reply.text
 	case '-', '!':
-		rc.Error = reply.text
-		rc.Reply = reply.text
+		body.Error = reply.text
+		body.Reply = reply.text
 		event.Outcome = pipeline.Outcome_FAILURE
 	}
 	event.Partial = event.Partial || reply.partial
@@ -313,12 +313,12 @@ func (p *parser) gapInCommand(size int) bool {
 	return false
 }
 
-// skipLostArgument skips n lost bytes of an argument, or the whole rest of the argument with its CR LF.
-func (p *parser) skipLostArgument(n uint64) {
+// skipLostArgument skips size lost bytes of an argument, or the whole rest of the argument with its CR LF.
+func (p *parser) skipLostArgument(size uint64) {
 	cmd := &p.command
 	cmd.damaged = true
-	if n <= cmd.bulk {
-		cmd.bulk -= n
+	if size <= cmd.bulk {
+		cmd.bulk -= size
 		return
 	}
 	cmd.bulk, cmd.inArg = 0, false

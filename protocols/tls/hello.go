@@ -39,18 +39,18 @@ type hello struct {
 
 // A cursor reads the fields of a message. A read past the end sets bad and returns zero or nil.
 type cursor struct {
-	b   []byte
-	bad bool
+	rest []byte
+	bad  bool
 }
 
 // take returns the next size bytes.
 func (c *cursor) take(size int) []byte {
-	if size > len(c.b) {
-		c.b, c.bad = nil, true
+	if size > len(c.rest) {
+		c.rest, c.bad = nil, true
 		return nil
 	}
-	taken := c.b[:size]
-	c.b = c.b[size:]
+	taken := c.rest[:size]
+	c.rest = c.rest[size:]
 	return taken
 }
 
@@ -101,7 +101,7 @@ func (j *ja3) numbers16(list []byte) {
 // readClientHello parses the body of a ClientHello. text is a buffer for JA3, which is returned for reuse. A
 // hello that ends early has the fields before its end.
 func readClientHello(b, text []byte) (hello, []byte) {
-	fields := cursor{b: b}
+	fields := cursor{rest: b}
 	hello := hello{legacy: uint16(fields.u16())}
 	hello.version = hello.legacy
 	hello.random = fields.take(32)
@@ -143,7 +143,7 @@ func readClientHello(b, text []byte) (hello, []byte) {
 // readServerHello parses the body of a ServerHello. In drafts of TLS 1.3 before the 22nd it has no session
 // and no compression method. text is a buffer for JA3S, which is returned for reuse.
 func readServerHello(b, text []byte) (hello, []byte) {
-	fields := cursor{b: b}
+	fields := cursor{rest: b}
 	hello := hello{legacy: uint16(fields.u16())}
 	hello.version = hello.legacy
 	hello.random = fields.take(32)
@@ -177,20 +177,20 @@ func readServerHello(b, text []byte) (hello, []byte) {
 
 // extensions calls f for each extension and writes the number of the extension to hashed.
 func (h *hello) extensions(fields *cursor, hashed *ja3, f func(typ int, ext cursor)) {
-	if len(fields.b) == 0 {
+	if len(fields.rest) == 0 {
 		return
 	}
 	// The length of all extensions may exceed the message if that was cut.
-	all := cursor{b: fields.b[min(2, len(fields.b)):]}
-	if size := fields.u16(); size < len(all.b) {
-		all.b = all.b[:size]
+	all := cursor{rest: fields.rest[min(2, len(fields.rest)):]}
+	if size := fields.u16(); size < len(all.rest) {
+		all.rest = all.rest[:size]
 	}
-	for len(all.b) >= 4 {
+	for len(all.rest) >= 4 {
 		typ := all.u16()
-		if size := all.u16(); size <= len(all.b) {
-			f(typ, cursor{b: all.take(size)})
+		if size := all.u16(); size <= len(all.rest) {
+			f(typ, cursor{rest: all.take(size)})
 		} else {
-			all.b = nil
+			all.rest = nil
 		}
 		if !grease(typ) {
 			hashed.number(typ)
@@ -200,8 +200,8 @@ func (h *hello) extensions(fields *cursor, hashed *ja3, f func(typ int, ext curs
 
 // serverName returns the first name of the kind host_name.
 func serverName(ext cursor) []byte {
-	list := cursor{b: ext.take(ext.u16())}
-	for len(list.b) > 0 {
+	list := cursor{rest: ext.take(ext.u16())}
+	for len(list.rest) > 0 {
 		kind := list.u8()
 		if name := list.take(list.u16()); kind == 0 && len(name) <= maxServerName {
 			return name
@@ -258,7 +258,7 @@ func isTLS13(v uint16) bool { return v == 0x0304 || v>>8 == 0x7f }
 
 // protocolNames appends the names of an ALPN list.
 func protocolNames(dst []string, list []byte) []string {
-	for names := (cursor{b: list}); len(names.b) > 0 && len(dst) < maxProtocols; {
+	for names := (cursor{rest: list}); len(names.rest) > 0 && len(dst) < maxProtocols; {
 		name := names.take(names.u8())
 		if names.bad {
 			break

@@ -294,7 +294,7 @@ func (p *parser) setServerHello(message []byte) {
 func (p *parser) setCertificate(data []byte) {
 	body := p.event.Tls
 	body.Resumed = false
-	fields := cursor{b: data}
+	fields := cursor{rest: data}
 	fields.u24()
 	der := fields.take(fields.u24())
 	if p.certificateSeen || len(der) == 0 {
