@@ -152,6 +152,8 @@ func setLabels(list protoreflect.List, value any) error {
 	default:
 		return &TypeError{"a mapping of labels", kindOf(v)}
 	}
+
+	// A list of labels keeps its order.
 	if _, ordered := value.([]*Label); !ordered {
 		slices.SortFunc(labels, func(a, b *Label) int { return strings.Compare(a.Key, b.Key) })
 	}
@@ -185,6 +187,7 @@ func toAny[T any](list []T) []any {
 
 // scalar converts value to the type of fd.
 func (f *Field) scalar(fd protoreflect.FieldDescriptor, value any) (protoreflect.Value, error) {
+	// Times, addresses and identities have another form in the event than in JSON.
 	switch {
 	case f.Time != nil:
 		ns, err := parseTime(value)
@@ -193,6 +196,8 @@ func (f *Field) scalar(fd protoreflect.FieldDescriptor, value any) (protoreflect
 		b, err := f.parseBytes(value)
 		return protoreflect.ValueOfBytes(b), err
 	}
+
+	// The type in event.proto decides for all others.
 	switch fd.Kind() {
 	case protoreflect.StringKind:
 		text, ok := value.(string)

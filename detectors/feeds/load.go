@@ -170,6 +170,7 @@ func parseLine(line string, skip func(error)) []indicator {
 	// Without a comma the line is one indicator, or a line of a hosts file. Both may end with a comment.
 	line, _, _ = strings.Cut(line, "#")
 	words := strings.Fields(line)
+	// In a hosts file the address stands in front of the names.
 	if len(words) > 1 {
 		if addr, err := netip.ParseAddr(words[0]); err != nil || !addr.IsUnspecified() && !addr.IsLoopback() {
 			skip(fmt.Errorf("%q is neither one indicator, nor a line of a hosts file, nor CSV", shorten(line)))

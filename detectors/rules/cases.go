@@ -93,6 +93,8 @@ func RunTests(out io.Writer, set *Set, verbose bool) (failed int) {
 	start := time.Now()
 	results := set.Test()
 	took := time.Since(start)
+
+	// A line for each failure. A missing case is a failure, but no case.
 	cases := 0
 	for _, result := range results {
 		if result.Case != coverageCase {
@@ -116,6 +118,8 @@ func RunTests(out io.Writer, set *Set, verbose bool) (failed int) {
 			fmt.Fprintf(out, "lint %s:%d: %s: %s\n", lint.File, lint.Line, lint.Rule, lint.Message)
 		}
 	}
+
+	// The summary.
 	result := "ok"
 	if failed > 0 {
 		result = "FAIL"

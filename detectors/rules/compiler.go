@@ -221,7 +221,8 @@ func (c *compiler) compileAlert(parsed *parsedRule) {
 		return
 	}
 
-	// Slots are sorted by their first use in the set. lower(field) and len(field) have the same field.
+	// Collect the fields. Slots are sorted by their first use in the set; lower(field) and len(field) have
+	// the same field.
 	const most = 5
 	var fields []*pipeline.Field
 	for _, slot := range rule.when.slots {
@@ -230,6 +231,8 @@ func (c *compiler) compileAlert(parsed *parsedRule) {
 			fields = append(fields, field)
 		}
 	}
+
+	// Write them as "name=value name=value".
 	separator := ""
 	for _, field := range fields {
 		name := templatePart{text: separator + field.Name + "="}

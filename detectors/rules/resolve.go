@@ -57,8 +57,9 @@ func (r *resolver) at(node ast.Node) int {
 	}
 }
 
-// resolve returns the node of n. It dispatches on the type of syntax node.
+// resolve returns the node of expr. It dispatches on the type of syntax node.
 func (r *resolver) resolve(expr ast.Node) *node {
+	// The error of an expression that is too large is reported once.
 	if r.nodes++; r.nodes > maxNodes {
 		if r.nodes == maxNodes+1 {
 			r.addError(expr, "expression is too large: more than %d parts, macros expanded", maxNodes)

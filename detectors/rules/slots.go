@@ -186,7 +186,7 @@ func (v *eventValues) clearEvent() {
 	}
 }
 
-// slot returns the value of slot i. It computes the value at the first call for an event.
+// slot returns the value of the slot at index. It computes the value at the first call for an event.
 func (v *eventValues) slot(index int) *slotValue {
 	value := &v.values[index]
 	if value.eventNumber != v.eventNumber {
@@ -240,6 +240,9 @@ func (v *eventValues) carriesBody(def *slot) bool {
 // an empty list.
 func (v *eventValues) readField(def *slot, value *slotValue) {
 	field, event, carried := def.field, v.event, v.carriesBody(def)
+
+	// The value is that of another event: each case sets it, also for an absent field. Lists reuse their
+	// memory.
 	switch def.kind {
 	case text:
 		value.text = ""

@@ -33,11 +33,15 @@ func main() {
 	}
 }
 
+// run reads the samples, measures models of them by cross-validation, and writes the model of all samples and
+// its card to the folder out.
 func run(out string) error {
 	dir := os.Getenv("TIDEGATE_SHARED")
 	if dir == "" {
 		dir = "../shared"
 	}
+
+	// 1. Read the samples and measure. The threshold of the model comes from the cross-validation.
 	samples, sums, err := readSamples(filepath.Join(dir, "data", "dga"))
 	if err != nil {
 		return err
@@ -48,6 +52,8 @@ func run(out string) error {
 	if err != nil {
 		return err
 	}
+
+	// 2. Train the model on all samples.
 	fmt.Printf("train: final model on all\n")
 	model, err := train(samples, defaultOptions(), classifier.Card{
 		Name: "generated-domains", Task: "the label below the public suffix of a domain was made by an algorithm", TrainedOn: sums,
@@ -61,6 +67,8 @@ func run(out string) error {
 	if err != nil {
 		return err
 	}
+
+	// 3. Write the model and its card.
 	file, err := model.Encode()
 	if err != nil {
 		return err
@@ -76,8 +84,8 @@ func run(out string) error {
 	return os.WriteFile(filepath.Join(out, "generated-domains.card.json"), append(card, '\n'), 0o644)
 }
 
-// readSamples reads both lists and returns the hash of each. Of a domain only the label below the public
-// suffix is used, and each only once.
+// readSamples reads both lists and returns the hash of each. It uses the label of a domain below the public
+// suffix, and each label once.
 func readSamples(dir string) ([]sample, map[string]string, error) {
 	sums := map[string]string{}
 	seen := map[string]bool{}

@@ -88,6 +88,7 @@ func (d *deliverer) deliverUntilDone(ctx context.Context) error {
 	fetcher := d.partition.Fetch(ctx, from,
 		consumer.FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 8 << 20, MaxWait: 250 * time.Millisecond})
 	for ctx.Err() == nil {
+		// Wait for messages, but only until the next notification is due.
 		wake := time.NewTimer(d.untilNextDue(time.Now()))
 		select {
 		case <-ctx.Done():
@@ -102,6 +103,7 @@ func (d *deliverer) deliverUntilDone(ctx context.Context) error {
 		}
 		wake.Stop()
 
+		// Send before the commit, so that the commit includes what was delivered.
 		if err := d.sendDue(ctx); err != nil {
 			return err
 		}

@@ -43,6 +43,8 @@ func newHTTPSender(cfg HTTP, path string, timeout time.Duration) (*httpSender, e
 	if path != "" {
 		sender.url = strings.TrimSuffix(cfg.URL, "/") + path
 	}
+
+	// The configured headers come last: they may replace those of tidegate, except for the token.
 	sender.header.Set("Content-Type", "application/json")
 	sender.header.Set("User-Agent", "tidegate")
 	for name, value := range cfg.Headers {
@@ -71,6 +73,7 @@ func newHTTPSender(cfg HTTP, path string, timeout time.Duration) (*httpSender, e
 			TLSClientConfig: tlsConfig, Proxy: http.ProxyFromEnvironment,
 			MaxIdleConnsPerHost: 4, IdleConnTimeout: 90 * time.Second, ForceAttemptHTTP2: true,
 		},
+		// A redirect is not followed: it counts as an error of the destination.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return sender, nil

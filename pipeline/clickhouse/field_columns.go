@@ -64,6 +64,8 @@ func newTextColumn(kind string, get func(*pipeline.Event) string) (column, appen
 func newNumberColumn(field *pipeline.Field) (column, appender) {
 	width, limit := numberType(field.Column.Type)
 	col := &fixedColumn{width: width}
+
+	// Zero is the default of the column and is not put. Numbers out of range are clamped.
 	switch {
 	case field.Flag != nil:
 		return col, func(e *pipeline.Event, row int) {

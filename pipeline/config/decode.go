@@ -126,12 +126,16 @@ func (n Node) decodeList(value reflect.Value) {
 	value.Set(decoded)
 }
 
+// decodeScalar decodes a text, number, boolean, duration or size. It adds an error if the value has another
+// type.
 func (n Node) decodeScalar(target reflect.Value) {
 	written, ok := n.Scalar()
 	if !ok {
 		n.addTypeError(target.Type())
 		return
 	}
+
+	// Durations and sizes are integers to reflect, so their types come before the kinds.
 	switch {
 	case target.Type() == durationType:
 		duration, err := time.ParseDuration(written)

@@ -57,6 +57,8 @@ func StartBroker(
 			"Bytes of messages that the embedded broker deleted because of their age or of the cap on disk, read or unread. "+
 				"A reader counts messages that were deleted before it read them as lost."),
 	}
+
+	// Lock the folder before the broker opens its data.
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "data"), 0o700); err != nil {
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
@@ -68,6 +70,8 @@ func StartBroker(
 		_ = broker.lock.Unlock()
 		return nil, err
 	}
+
+	// Retention runs until Close, which may come after ctx has ended.
 	var run context.Context
 	run, broker.stop = context.WithCancel(context.Background())
 	broker.retentionLoop.Go(func() { broker.enforceRetention(run) })

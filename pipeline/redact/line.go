@@ -177,6 +177,7 @@ func (l *line) hideValue(pos int, whole bool) int {
 		pos++
 	}
 
+	// Find the end. In quotes a backslash escapes the next byte, unless the quotes are escaped themselves.
 	end := pos
 	for end < len(data) && !endsLineValue(data[end], inQuotes, whole) {
 		if data[end] == '\\' && inQuotes != 0 && !escaped && end+1 < len(data) {
