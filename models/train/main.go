@@ -124,8 +124,8 @@ func readSamples(dir string) ([]sample, map[string]string, error) {
 // familiesOf returns the families of generated domains, those with most samples first.
 func familiesOf(samples []sample) []string {
 	counts := map[string]int{}
-	for _, s := range samples {
-		counts[s.family]++
+	for _, sample := range samples {
+		counts[sample.family]++
 	}
 	delete(counts, "")
 	var out []string
@@ -144,8 +144,8 @@ func familiesOf(samples []sample) []string {
 // countSamples returns the number of samples of one class.
 func countSamples(samples []sample, generated bool) int {
 	count := 0
-	for _, s := range samples {
-		if (s.family != "") == generated {
+	for _, sample := range samples {
+		if (sample.family != "") == generated {
 			count++
 		}
 	}
@@ -239,8 +239,8 @@ func round(v float64) float64 { return math.Round(v*1e4) / 1e4 }
 // shareAbove returns the share of scores that reach threshold.
 func shareAbove(scores []float64, threshold float64) float64 {
 	above := 0
-	for _, s := range scores {
-		if s >= threshold {
+	for _, score := range scores {
+		if score >= threshold {
 			above++
 		}
 	}
@@ -250,9 +250,9 @@ func shareAbove(scores []float64, threshold float64) float64 {
 // auc returns the probability that a generated domain scores higher than a chosen one; good is sorted.
 func auc(good, bad []float64) float64 {
 	sum := 0.0
-	for _, s := range bad {
-		low, _ := slices.BinarySearch(good, s)
-		high, _ := slices.BinarySearch(good, math.Nextafter(s, 2))
+	for _, score := range bad {
+		low, _ := slices.BinarySearch(good, score)
+		high, _ := slices.BinarySearch(good, math.Nextafter(score, 2))
 		sum += float64(low) + float64(high-low)/2
 	}
 	return sum / float64(len(good)) / float64(len(bad))

@@ -117,8 +117,8 @@ func learnTrigrams(labels []string) classifier.Trigrams {
 		})
 	}
 	all := 0.0
-	for _, n := range uni {
-		all += n
+	for _, count := range uni {
+		all += count
 	}
 
 	// Each estimate is mixed with that of the shorter context, by the weight of 5 or 10 observations.
@@ -146,8 +146,8 @@ func quantiles(rows []classifier.FeatureVector, count int) classifier.Bins {
 	var bins classifier.Bins
 	column := make([]float32, len(rows))
 	for feature := range classifier.NumFeatures {
-		for i, v := range rows {
-			column[i] = v[feature]
+		for i, row := range rows {
+			column[i] = row[feature]
 		}
 		slices.Sort(column)
 		for k := 1; k < count; k++ {
@@ -209,9 +209,9 @@ func (orderedRule) GenerateSplitRule(data base.FixedDataGrid) *trees.DecisionTre
 	least := math.Inf(1)
 	candidates := base.NonClassAttributes(data)
 	slices.SortFunc(candidates, func(a, b base.Attribute) int { return strings.Compare(a.GetName(), b.GetName()) })
-	for _, a := range candidates {
-		if entropy := splitEntropy(base.GetClassDistributionAfterSplit(data, a)); entropy < least {
-			best, least = a, entropy
+	for _, attribute := range candidates {
+		if entropy := splitEntropy(base.GetClassDistributionAfterSplit(data, attribute)); entropy < least {
+			best, least = attribute, entropy
 		}
 	}
 	return &trees.DecisionTreeRule{SplitAttr: best}
@@ -226,9 +226,9 @@ func splitEntropy(counts map[string]map[string]int) float64 {
 	entropy := 0.0
 	for _, bin := range slices.Sorted(maps.Keys(counts)) {
 		chosen, generated := float64(counts[bin][classChosen]), float64(counts[bin][classGenerated])
-		for _, n := range []float64{chosen, generated} {
-			if n > 0 {
-				entropy -= n / float64(all) * math.Log2(n/(chosen+generated))
+		for _, count := range []float64{chosen, generated} {
+			if count > 0 {
+				entropy -= count / float64(all) * math.Log2(count/(chosen+generated))
 			}
 		}
 	}
@@ -241,13 +241,13 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 	data := base.NewDenseInstances()
 	attributes := make([]*base.CategoricalAttribute, len(features))
 	specs := make([]base.AttributeSpec, len(features))
-	for k, feature := range features {
+	for column, feature := range features {
 		attribute := base.NewCategoricalAttribute()
 		attribute.SetName(classifier.Features[feature])
 		for bin := range len(f.bins[feature]) + 1 {
 			attribute.GetSysValFromString(fmt.Sprint(bin)) // all categories in order, whatever the bag holds
 		}
-		attributes[k], specs[k] = attribute, data.AddAttribute(attribute)
+		attributes[column], specs[column] = attribute, data.AddAttribute(attribute)
 	}
 
 	// The class is an attribute too.
@@ -262,13 +262,13 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 	if err := data.Extend(len(bag)); err != nil {
 		return nil, err
 	}
-	for at, i := range bag {
-		for k, feature := range features {
-			bin := f.bins.BinOf(feature, f.rows[i][feature])
-			data.Set(specs[k], at, attributes[k].GetSysValFromString(fmt.Sprint(bin)))
+	for at, row := range bag {
+		for column, feature := range features {
+			bin := f.bins.BinOf(feature, f.rows[row][feature])
+			data.Set(specs[column], at, attributes[column].GetSysValFromString(fmt.Sprint(bin)))
 		}
 		word := classChosen
-		if f.samples[i].family != "" {
+		if f.samples[row].family != "" {
 			word = classGenerated
 		}
 		data.Set(classSpec, at, class.GetSysValFromString(word))

@@ -46,14 +46,14 @@ func newTextColumn(kind string, get func(*pipeline.Event) string) (column, appen
 	switch col := newStringColumn(kind).(type) {
 	case *stringColumn:
 		return col, func(e *pipeline.Event, row int) {
-			if v := get(e); v != "" {
-				col.putString(row, v)
+			if value := get(e); value != "" {
+				col.putString(row, value)
 			}
 		}
 	case *lowCardinalityColumn:
 		return col, func(e *pipeline.Event, row int) {
-			if v := get(e); v != "" {
-				col.putString(row, v)
+			if value := get(e); value != "" {
+				col.putString(row, value)
 			}
 		}
 	}
@@ -75,20 +75,20 @@ func newNumberColumn(field *pipeline.Field) (column, appender) {
 		}
 	case field.Time != nil:
 		return col, func(e *pipeline.Event, row int) {
-			if v := field.Time(e); v != 0 {
-				col.putUint(row, uint64(v))
+			if value := field.Time(e); value != 0 {
+				col.putUint(row, uint64(value))
 			}
 		}
 	case field.Column.Type == "Int32":
 		return col, func(e *pipeline.Event, row int) {
-			if v := field.Num(e); v != 0 {
-				col.putUint(row, uint64(min(max(v, math.MinInt32), math.MaxInt32)))
+			if value := field.Num(e); value != 0 {
+				col.putUint(row, uint64(min(max(value, math.MinInt32), math.MaxInt32)))
 			}
 		}
 	}
 	return col, func(e *pipeline.Event, row int) {
-		if v := field.Num(e); v != 0 {
-			col.putUint(row, clamp(v, limit))
+		if value := field.Num(e); value != 0 {
+			col.putUint(row, clamp(value, limit))
 		}
 	}
 }
@@ -98,8 +98,8 @@ func newRawColumn(field *pipeline.Field) (column, appender) {
 	if field.Column.Type == "UUID" {
 		col := &fixedColumn{width: 16}
 		return col, func(e *pipeline.Event, row int) {
-			if v := field.Raw(e); len(v) > 0 {
-				col.putUUID(row, v)
+			if value := field.Raw(e); len(value) > 0 {
+				col.putUUID(row, value)
 			}
 		}
 	}
@@ -109,8 +109,8 @@ func newRawColumn(field *pipeline.Field) (column, appender) {
 	}
 	col := &fixedColumn{width: width}
 	return col, func(e *pipeline.Event, row int) {
-		if v := field.Raw(e); len(v) > 0 {
-			col.putRaw(row, v)
+		if value := field.Raw(e); len(value) > 0 {
+			col.putRaw(row, value)
 		}
 	}
 }

@@ -63,8 +63,8 @@ var (
 // comparing them with the words of their last letter.
 var lastPairs = func() (pairs [256]uint32) {
 	add := func(word string) {
-		n := len(word)
-		pairs[word[n-1]] |= 1 << (word[n-2] - 'a')
+		length := len(word)
+		pairs[word[length-1]] |= 1 << (word[length-2] - 'a')
 	}
 	for i := range endings {
 		add(endings[i].word)
@@ -172,14 +172,14 @@ func trimSeparators(data []byte) []byte {
 
 // endsWith reports whether data ends with word, ignoring separators, and returns the offset of word in data.
 func endsWith(data []byte, word string) (from int, ok bool) {
-	// Invariant: data[i:] is word[j+1:] with separators in it.
-	i := len(data)
+	// Invariant: data[pos:] is word[j+1:] with separators in it.
+	pos := len(data)
 	for j := len(word) - 1; j >= 0; {
-		if i == 0 {
+		if pos == 0 {
 			return 0, false
 		}
-		i--
-		switch folded[data[i]] {
+		pos--
+		switch folded[data[pos]] {
 		case word[j]:
 			j--
 		case separator:
@@ -187,7 +187,7 @@ func endsWith(data []byte, word string) (from int, ok bool) {
 			return 0, false
 		}
 	}
-	return i, true
+	return pos, true
 }
 
 // SecretName reports whether name is the name of a secret in every kind of text.
@@ -197,8 +197,8 @@ func SecretName(name []byte) bool {
 
 // SecretSetting reports whether the value of the Redis setting name is a secret.
 func SecretSetting(name []byte) bool {
-	for _, s := range settings {
-		if from, ok := endsWith(name, s); ok && from == 0 {
+	for _, setting := range settings {
+		if from, ok := endsWith(name, setting); ok && from == 0 {
 			return true
 		}
 	}
@@ -238,8 +238,8 @@ func parameterName(name []byte) bool {
 	if len(name) == 0 {
 		return false
 	}
-	for _, p := range parametersBy[folded[name[len(name)-1]]] {
-		if from, ok := endsWith(name, p); ok && len(trimSeparators(name[:from])) == 0 {
+	for _, parameter := range parametersBy[folded[name[len(name)-1]]] {
+		if from, ok := endsWith(name, parameter); ok && len(trimSeparators(name[:from])) == 0 {
 			return true
 		}
 	}
@@ -252,17 +252,17 @@ func plainName(buf *[maxName]byte, name []byte) []byte {
 	if len(name) > 3*maxName {
 		name = name[len(name)-3*maxName:]
 	}
-	n := 0
+	length := 0
 	for i := 0; i < len(name); i += charWidth(name, i) {
 		c := charAt(name, i)
 		if folded[c] == 0 {
 			continue
 		}
-		if n == maxName { // drop the first letter
-			n = copy(buf[:], buf[1:])
+		if length == maxName { // drop the first letter
+			length = copy(buf[:], buf[1:])
 		}
-		buf[n] = c
-		n++
+		buf[length] = c
+		length++
 	}
-	return buf[:n]
+	return buf[:length]
 }

@@ -110,54 +110,54 @@ func EqualFold(b []byte, upper string) bool {
 	return true
 }
 
-// skipSpace returns the offset of the first byte from i on that belongs to a token.
-func (s *Scanner) skipSpace(i int) int {
-	for i < len(s.SQL) {
-		rest := s.SQL[i:]
+// skipSpace returns the offset of the first byte from pos on that belongs to a token.
+func (s *Scanner) skipSpace(pos int) int {
+	for pos < len(s.SQL) {
+		rest := s.SQL[pos:]
 		switch c := rest[0]; {
 		case c <= ' ':
-			i++
+			pos++
 		case c == '#', c == '-' && len(rest) > 2 && rest[1] == '-' && rest[2] <= ' ':
-			for i < len(s.SQL) && s.SQL[i] != '\n' {
-				i++
+			for pos < len(s.SQL) && s.SQL[pos] != '\n' {
+				pos++
 			}
 		case c == '/' && len(rest) > 1 && rest[1] == '*':
-			i = s.skipComment(i + 2)
+			pos = s.skipComment(pos + 2)
 		case c == '*' && len(rest) > 1 && rest[1] == '/': // the end of a comment that is executed
-			i += 2
+			pos += 2
 		case s.Escaped && c == '\\' && len(rest) > 1 && (rest[1] == 'n' || rest[1] == 't' || rest[1] == 'r'):
-			i += 2
+			pos += 2
 		default:
-			return i
+			return pos
 		}
 	}
-	return i
+	return pos
 }
 
-// skipComment returns the end of the comment whose text begins at i. For a comment that servers execute it
+// skipComment returns the end of the comment whose text begins at pos. For a comment that servers execute it
 // returns the end of the opening delimiter.
-func (s *Scanner) skipComment(i int) int {
-	rest := s.SQL[i:]
+func (s *Scanner) skipComment(pos int) int {
+	rest := s.SQL[pos:]
 	if len(rest) > 0 && (rest[0] == '!' || len(rest) > 1 && rest[0] == 'M' && rest[1] == '!') {
-		for i < len(s.SQL) && (s.SQL[i] == '!' || s.SQL[i] == 'M' || isDigit(s.SQL[i])) {
-			i++
+		for pos < len(s.SQL) && (s.SQL[pos] == '!' || s.SQL[pos] == 'M' || isDigit(s.SQL[pos])) {
+			pos++
 		}
-		return i
+		return pos
 	}
-	for ; i < len(s.SQL); i++ {
-		if s.SQL[i] == '*' && i+1 < len(s.SQL) && s.SQL[i+1] == '/' {
-			return i + 2
+	for ; pos < len(s.SQL); pos++ {
+		if s.SQL[pos] == '*' && pos+1 < len(s.SQL) && s.SQL[pos+1] == '/' {
+			return pos + 2
 		}
 	}
-	return i
+	return pos
 }
 
-// endOfQuote returns the end of the literal or name that the quote q at From begins. A backslash escapes the
+// endOfQuote returns the end of the literal or name that the quote at From begins. A backslash escapes the
 // next byte, and a doubled quote stands for one quote.
-func (s *Scanner) endOfQuote(q byte) int {
+func (s *Scanner) endOfQuote(quote byte) int {
 	for i := s.From + 1; i < len(s.SQL); i++ {
 		switch c := s.SQL[i]; {
-		case c == '\\' && q != '`':
+		case c == '\\' && quote != '`':
 			i++
 			// In an escaped string the backslash of the SQL is doubled, and its character may be escaped too.
 			if s.Escaped && i < len(s.SQL) && s.SQL[i] == '\\' {
@@ -165,9 +165,9 @@ func (s *Scanner) endOfQuote(q byte) int {
 					i++
 				}
 			}
-		case c == q && i+1 < len(s.SQL) && s.SQL[i+1] == q:
+		case c == quote && i+1 < len(s.SQL) && s.SQL[i+1] == quote:
 			i++
-		case c == q:
+		case c == quote:
 			return i + 1
 		}
 	}
@@ -201,11 +201,11 @@ func (s *Scanner) endOfEscapedQuote() int {
 }
 
 func (s *Scanner) endOfWord() int {
-	i := s.From
-	for i < len(s.SQL) && IsWordByte(s.SQL[i]) {
-		i++
+	end := s.From
+	for end < len(s.SQL) && IsWordByte(s.SQL[end]) {
+		end++
 	}
-	return i
+	return end
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
@@ -214,10 +214,10 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 // ASCII.
 func IsWordByte(c byte) bool { return wordBytes[c] }
 
-var wordBytes = func() (t [256]bool) {
-	for i := range t {
+var wordBytes = func() (table [256]bool) {
+	for i := range table {
 		c := byte(i)
-		t[c] = 'a' <= c|0x20 && c|0x20 <= 'z' || isDigit(c) || c == '_' || c == '$' || c >= 0x80
+		table[c] = 'a' <= c|0x20 && c|0x20 <= 'z' || isDigit(c) || c == '_' || c == '$' || c >= 0x80
 	}
-	return t
+	return table
 }()
