@@ -180,7 +180,7 @@ func TestOnlyTheOwnerMayReadThePasswordFiles(t *testing.T) {
 	}
 }
 
-// TestKilledChildKeepsAcknowledgedBlocks: the child is killed three times while blocks are inserted. An
+// TestKilledChildKeepsAcknowledgedBlocks: the child is killed up to three times while blocks are inserted. An
 // insert that failed is repeated with its token, and each row is stored once.
 func TestKilledChildKeepsAcknowledgedBlocks(t *testing.T) {
 	if testing.Short() {
@@ -191,7 +191,7 @@ func TestKilledChildKeepsAcknowledgedBlocks(t *testing.T) {
 	defer server.Stop(context.Background())
 	store := openStore(t, server)
 
-	// This goroutine kills the child every 150 ms, and sends the number of kills when it ends.
+	// This goroutine kills the child up to three times, and sends the number of kills when it ends.
 	stop := make(chan struct{})
 	killed := make(chan int)
 	go func() {
@@ -219,9 +219,9 @@ func TestKilledChildKeepsAcknowledgedBlocks(t *testing.T) {
 	defer cancel()
 	const blocks, rows = 40, 200
 	for i := range int64(blocks) {
-		b := newBlock(i*rows, rows)
+		block := newBlock(i*rows, rows)
 		for {
-			err := store.Insert(ctx, b, fmt.Sprint("t/0/", i))
+			err := store.Insert(ctx, block, fmt.Sprint("t/0/", i))
 			if err == nil {
 				break
 			}
