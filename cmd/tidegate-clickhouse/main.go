@@ -4,16 +4,23 @@
 // It is a program of its own because a process that loads a C++ library needs the dynamic loader and glibc.
 // The binary tidegate is static, so that it also runs in an image FROM scratch.
 //
-// usage: tidegate-clickhouse LIBRARY FOLDER ARGUMENT…
+// It starts in two steps. The first step changes the user of its thread (user.go), puts the thread behind the
+// fence (fence.go) and executes the program again. Both hold for one thread of a process, and only a process
+// that is executed by that thread has them as a whole. The second step loads the library.
+//
+// usage: tidegate-clickhouse fence|fence-if-possible UID LIBRARY FOLDER ARGUMENT…
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -27,14 +34,41 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	if len(os.Args) < 3 {
+	if len(os.Args) < 5 {
 		fmt.Fprintln(os.Stderr, "tidegate-clickhouse is started by tidegate; see `tidegate run --help`")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1], os.Args[2], os.Args[3:]); err != nil {
+	step, library, dir, args := os.Args[1], os.Args[3], os.Args[4], os.Args[5:]
+	uid, err := strconv.Atoi(os.Args[2])
+	switch {
+	case err != nil:
+	case step == stepLoad:
+		err = run(library, dir, args)
+	default:
+		err = execBehindFence(storeFence(library, dir, args), uid, step == "fence-if-possible")
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "embedded store: %v\n", err)
 		os.Exit(3)
 	}
+}
+
+// stepLoad is the argument of the second step.
+const stepLoad = "load"
+
+// execBehindFence executes this program again as the user uid and behind the fence, with the arguments of this
+// process. allowUnfenced means that it goes on where the kernel has no fence. It returns only if that fails.
+func execBehindFence(f fence, uid int, allowUnfenced bool) error {
+	if err := changeUser(uid); err != nil {
+		return fmt.Errorf("become user %d: %w", uid, err)
+	}
+	err := f.enforce()
+	if err != nil && !(allowUnfenced && errors.Is(err, errNoLandlock)) {
+		return err
+	}
+	argv := append([]string{os.Args[0], stepLoad}, os.Args[2:]...)
+	err = syscall.Exec("/proc/self/exe", argv, os.Environ())
+	return fmt.Errorf("execute %s behind the fence: %w", os.Args[0], err)
 }
 
 // run loads the library and runs its server with the arguments args in the folder work below dir. It returns

@@ -31,8 +31,12 @@ func (p *process) printWelcome(roles role) {
 		p.printLine("  missing  %s", what)
 	}
 	if server := p.storeServer; server != nil {
-		user, password := server.Analyst()
-		p.printLine("  look     SQL page   %s   user %s, password %s", server.PlayURL(), user, password)
+		analyst := server.Analyst()
+		password := "in " + analyst.PasswordFile
+		if analyst.New {
+			password = analyst.Password + " (shown this once; later it is in " + analyst.PasswordFile + ")"
+		}
+		p.printLine("  look     SQL page   %s   user %s, password %s", server.PlayURL(), analyst.User, password)
 		p.printLine("           shell      %s '%s'", p.queryCommand(), welcomeQuery)
 	}
 	if p.cfg.Metrics.Listen != "" {

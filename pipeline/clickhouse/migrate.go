@@ -137,14 +137,18 @@ func (s *Store) runMigrations(ctx context.Context) error {
 // AnalystLimits are the limits of one query of the read-only user. The user may lower them and change other
 // settings (readonly = 2, because clients set some in each query), but neither raise them nor remove them
 // with 0.
-var AnalystLimits = []struct{ Setting, Value string }{
-	{"max_memory_usage", "1000000000"},
-	{"max_execution_time", "60"},
-	{"max_rows_to_read", "2000000000"},
-	{"max_result_rows", "1000000"},
-	{"max_result_bytes", "500000000"},
-	{"max_threads", "4"},
-	{"max_concurrent_queries_for_user", "8"},
+var AnalystLimits = []struct {
+	Setting string
+	Value   int64
+}{
+	{"max_memory_usage", 1000000000},
+	{"max_memory_usage_for_user", 2000000000}, // of all its queries
+	{"max_execution_time", 60},
+	{"max_rows_to_read", 2000000000},
+	{"max_result_rows", 1000000},
+	{"max_result_bytes", 500000000},
+	{"max_threads", 4},
+	{"max_concurrent_queries_for_user", 8},
 }
 
 // AnalystGrants returns the privileges of the read-only user in the database db. It needs none for the system
@@ -175,7 +179,7 @@ func (s *Store) createReader(ctx context.Context) error {
 func readerSQL(cfg Config, password string) []string {
 	var limits []string
 	for _, limit := range AnalystLimits {
-		limits = append(limits, fmt.Sprintf("%s = %s MIN 1 MAX %s", limit.Setting, limit.Value, limit.Value))
+		limits = append(limits, fmt.Sprintf("%s = %d MIN 1 MAX %d", limit.Setting, limit.Value, limit.Value))
 	}
 	user, cluster := quoteName(cfg.ReadUser), cfg.onCluster()
 	out := []string{

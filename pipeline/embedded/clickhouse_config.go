@@ -18,15 +18,16 @@ import (
 // writeConfig writes the server's configuration: config.xml and users.xml at each start, the passwords at the
 // first.
 func (s *StoreServer) writeConfig() error {
-	storePassword, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, storeUser+".password"))
+	storePassword, _, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, storeUser+".password"))
 	if err != nil {
 		return err
 	}
-	analystPassword, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, analystUser+".password"))
+	analystPassword, created, err := readOrCreatePassword(filepath.Join(s.cfg.Dir, analystUser+".password"))
 	if err != nil {
 		return err
 	}
-	users := usersXML(s.cfg.Database, storePassword, analystPassword)
+	s.newPassword = created
+	users := usersXML(s.cfg, storePassword, analystPassword)
 	if err := writePrivate(filepath.Join(s.cfg.Dir, "users.xml"), users); err != nil {
 		return err
 	}
@@ -35,17 +36,17 @@ func (s *StoreServer) writeConfig() error {
 
 // readOrCreatePassword returns the password in the file at path. It generates one at the first start. Only
 // this user can read the file.
-func readOrCreatePassword(path string) (string, error) {
-	b, err := os.ReadFile(path)
+func readOrCreatePassword(path string) (password string, created bool, err error) {
+	data, err := os.ReadFile(path)
 	if err == nil {
-		if p := strings.TrimSpace(string(b)); p != "" {
-			return p, nil
+		if password = strings.TrimSpace(string(data)); password != "" {
+			return password, false, nil
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+		return "", false, err
 	}
-	p := rand.Text()
-	return p, writePrivate(path, p+"\n")
+	password = rand.Text()
+	return password, true, writePrivate(path, password+"\n")
 }
 
 // writePrivate replaces a file, which only this user can read.
@@ -94,14 +95,18 @@ func (s *StoreServer) configXML() string {
 // usersXML returns the definition of the users. The session of the library itself is always user "default"
 // without a password. This user may only listen and sleep, and is limited to one session. The library opens
 // that session at its start, so nobody else can log in as "default".
-func usersXML(database, storePassword, analystPassword string) string {
+func usersXML(cfg StoreConfig, storePassword, analystPassword string) string {
 	// Settings, their constraints and the grants of the analyst.
 	var limits, bounds, grants strings.Builder
-	for _, l := range clickhouse.AnalystLimits {
-		fmt.Fprintf(&limits, "<%s>%s</%s>", l.Setting, l.Value, l.Setting)
-		fmt.Fprintf(&bounds, "<%s><min>1</min><max>%s</max></%s>", l.Setting, l.Value, l.Setting)
+	for _, limit := range clickhouse.AnalystLimits {
+		value := limit.Value
+		if strings.HasPrefix(limit.Setting, "max_memory_usage") {
+			value = min(value, int64(cfg.MaxMemoryBytes)/2) // the other half is for inserts and merges
+		}
+		fmt.Fprintf(&limits, "<%s>%d</%s>", limit.Setting, value, limit.Setting)
+		fmt.Fprintf(&bounds, "<%s><min>1</min><max>%d</max></%s>", limit.Setting, value, limit.Setting)
 	}
-	for _, g := range clickhouse.AnalystGrants(database) {
+	for _, g := range clickhouse.AnalystGrants(cfg.Database) {
 		fmt.Fprintf(&grants, "<query>GRANT %s</query>", g)
 	}
 	const loopback = "<networks><ip>127.0.0.1</ip><ip>::1</ip></networks><quota>default</quota>"
@@ -122,7 +127,7 @@ func usersXML(database, storePassword, analystPassword string) string {
 `,
 		limits.String(), bounds.String(), loopback,
 		storeUser, sha256Hex(storePassword), loopback, storeUser,
-		analystUser, sha256Hex(analystPassword), loopback, database, grants.String(), analystUser)
+		analystUser, sha256Hex(analystPassword), loopback, cfg.Database, grants.String(), analystUser)
 }
 
 func sha256Hex(password string) string {

@@ -71,6 +71,12 @@ type StoreConfig struct {
 	Library string `yaml:"library"`
 	// Path of the program tidegate-clickhouse, which loads the library; empty: beside the program tidegate.
 	Program string `yaml:"program"`
+	// Run the ClickHouse process where the kernel has no Landlock (Linux before 5.19, or switched off). Whoever
+	// may query the store can then read every file that the process can read. Without Landlock and without
+	// this setting the store is not started.
+	AllowUnfenced bool `yaml:"allow_unfenced"`
+	// User id of the ClickHouse process where tidegate runs as root; 0: that of tidegate.
+	UID int `yaml:"uid"`
 	// Port of the HTTP interface and of the SQL page /play, on 127.0.0.1. 0: any free port.
 	HTTPPort int `yaml:"http_port"`
 	// Port of the native protocol, on 127.0.0.1. 0: none, because a client of it can abort the server
@@ -94,6 +100,7 @@ type StoreConfig struct {
 // hosts where every user is trusted.
 func DefaultStore() StoreConfig {
 	return StoreConfig{
+		UID:               60700, // of no system or user range
 		HTTPPort:          18123,
 		Database:          "tidegate",
 		MaxMemoryBytes:    2 * config.GiB,
@@ -107,6 +114,7 @@ func DefaultStore() StoreConfig {
 func (c StoreConfig) Check() []config.Problem {
 	return slices.Concat(
 		config.NotEmpty("dir", c.Dir),
+		config.Range("uid", c.UID, 0, 1<<31-1),
 		config.Range("tcp_port", c.TCPPort, 0, 65535),
 		config.Range("http_port", c.HTTPPort, 0, 65535),
 		config.Require(c.TCPPort == 0 || c.TCPPort != c.HTTPPort, "http_port", "%d is also tcp_port", c.HTTPPort),

@@ -31,11 +31,12 @@ const (
 
 // StoreServer is a running embedded ClickHouse.
 type StoreServer struct {
-	cfg     StoreConfig
-	log     *slog.Logger
-	lock    *statedir.Lock
-	console *cappedLog
-	metrics storeMetrics
+	cfg         StoreConfig
+	log         *slog.Logger
+	newPassword bool // of the analyst, created by this start
+	lock        *statedir.Lock
+	console     *cappedLog
+	metrics     storeMetrics
 
 	stop    context.CancelFunc
 	stopped chan struct{} // closed when the supervisor has ended
@@ -215,10 +216,18 @@ func StoreClient(dir string) (clickhouse.Config, error) {
 	return cfg, err
 }
 
-// Analyst returns the name and the password of the read-only user, to be shown to a person.
-func (s *StoreServer) Analyst() (user, password string) {
-	b, _ := os.ReadFile(filepath.Join(s.cfg.Dir, analystUser+".password"))
-	return analystUser, strings.TrimSpace(string(b))
+// An Analyst is the login of the read-only user, to be shown to a person.
+type Analyst struct {
+	User, Password string
+	PasswordFile   string // holds the password; only the user of tidegate may read it
+	New            bool   // the password was created by this start of the store
+}
+
+// Analyst returns the login of the read-only user.
+func (s *StoreServer) Analyst() Analyst {
+	file := filepath.Join(s.cfg.Dir, analystUser+".password")
+	password, _ := os.ReadFile(file)
+	return Analyst{analystUser, strings.TrimSpace(string(password)), file, s.newPassword}
 }
 
 // PlayURL returns the address of ClickHouse's SQL page.

@@ -93,8 +93,12 @@ func (s *StoreServer) runChild(ctx context.Context, first chan<- error) (answere
 }
 
 func (s *StoreServer) childCommand() *exec.Cmd {
+	firstStep := "fence"
+	if s.cfg.AllowUnfenced {
+		firstStep = "fence-if-possible"
+	}
 	args := []string{
-		s.cfg.Library, s.cfg.Dir,
+		firstStep, strconv.Itoa(s.cfg.UID), s.cfg.Library, s.cfg.Dir,
 		"--path=" + filepath.Join(s.cfg.Dir, "data"), "--config-file=" + filepath.Join(s.cfg.Dir, "config.xml"),
 		"--listen_host=127.0.0.1", "--http_port=" + strconv.Itoa(s.cfg.HTTPPort),
 		"--logger.console=1", "--log-level=warning", "--multiquery", "--query", s.childQuery(),

@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -22,6 +24,7 @@ import (
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/clickhouse"
+	"tidegate/pipeline/config"
 	"tidegate/pipeline/embedded"
 	"tidegate/pipeline/embedded/embeddedtest"
 )
@@ -104,6 +107,51 @@ func waitExited(pid int) bool {
 	return false
 }
 
+// TestAnalystsLeaveMemoryForInserts runs as many queries as analysts may run at once, each of which takes all
+// the memory that it gets. Inserts succeed meanwhile.
+func TestAnalystsLeaveMemoryForInserts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a ClickHouse")
+	}
+	cfg := storeConfig(t.TempDir())
+	cfg.MaxMemoryBytes = config.GiB
+	server := startStore(t, cfg, nil)
+	t.Cleanup(func() { _ = server.Stop(context.Background()) })
+	store := openStore(t, server)
+	analyst := server.Config()
+	analyst.Username, analyst.PasswordFile, analyst.Password = "analyst", "", server.Analyst().Password
+
+	stop := make(chan struct{})
+	var queries sync.WaitGroup
+	var refused atomic.Int32
+	for range 8 {
+		queries.Go(func() {
+			for {
+				_, err := query(analyst, "SELECT sum(length(text)) FROM (SELECT groupArray(repeat('x', 10000)) AS text FROM numbers(200000))")
+				if err != nil && strings.Contains(strings.ToLower(err.Error()), "memory limit") {
+					refused.Add(1)
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for i := range 30 {
+		if err := store.Insert(t.Context(), newBlock(int64(i)*10, 10), fmt.Sprint("token", i)); err != nil {
+			t.Errorf("insert %d beside the queries: %v", i, err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	close(stop)
+	queries.Wait()
+	if refused.Load() == 0 {
+		t.Error("no query was refused for its memory: the queries did not press")
+	}
+}
+
 // TestAnalystReadsTheDatabaseAndNothingElse: the analyst cannot raise the limits either.
 func TestAnalystReadsTheDatabaseAndNothingElse(t *testing.T) {
 	server := embeddedtest.Server(t)
@@ -113,7 +161,7 @@ func TestAnalystReadsTheDatabaseAndNothingElse(t *testing.T) {
 	}
 	analyst := server.Config()
 	analyst.Username, analyst.PasswordFile = "analyst", ""
-	_, analyst.Password = server.Analyst()
+	analyst.Password = server.Analyst().Password
 	if got, err := query(analyst, "SELECT count() FROM events"); err != nil || got != "10" {
 		t.Errorf("count: %q, %v", got, err)
 	}
@@ -128,6 +176,7 @@ func TestAnalystReadsTheDatabaseAndNothingElse(t *testing.T) {
 		"SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')", "SELECT * FROM remote('127.0.0.1', system.one)",
 		"SELECT 1 SETTINGS max_execution_time = 0", "SELECT 1 SETTINGS max_rows_to_read = 0",
 		"SELECT 1 SETTINGS max_memory_usage = 0", "SELECT 1 SETTINGS max_memory_usage = 100000000000",
+		"SELECT 1 SETTINGS max_memory_usage_for_user = 0",
 		"SELECT 1 SETTINGS readonly = 0",
 		"SELECT * FROM numbers(2000000)", // more rows than max_result_rows
 		"INSERT INTO FUNCTION file('/tmp/tidegate-x', 'TSV') SELECT 1",
@@ -282,7 +331,7 @@ func TestStopLeavesNoProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := server.PID()
-	_, password := server.Analyst()
+	first := server.Analyst()
 	_, err := embedded.StartStore(t.Context(), cfg, quiet, nil)
 	if err == nil || !strings.Contains(err.Error(), "is in use by process "+strconv.Itoa(os.Getpid())) {
 		t.Errorf("a second store in the folder: %v", err)
@@ -297,8 +346,8 @@ func TestStopLeavesNoProcess(t *testing.T) {
 
 	server = startStore(t, cfg, nil)
 	defer server.Stop(context.Background())
-	if _, again := server.Analyst(); again != password {
-		t.Error("the password has changed")
+	if again := server.Analyst(); again.Password != first.Password || again.New || !first.New {
+		t.Errorf("the password has changed, or is shown again: %v, then %v", first, again)
 	}
 	if got, err := query(server.Config(), "SELECT count() FROM events"); err != nil || got != "7" {
 		t.Errorf("after the restart: %q, %v", got, err)
