@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"syscall"
@@ -71,7 +72,16 @@ func runQuery(ctx context.Context, cfg *Config, sql, format string) error {
 		return fmt.Errorf("-o %s: not one of table, json, csv, tsv, vertical", format)
 	}
 
-	err := clickhouse.Query(ctx, store, sql, clickhouseFormat, os.Stdout)
+	// Text from the network or a log line may control a terminal. A file gets the bytes as they are, unless it is
+	// a table, which a person reads.
+	var out io.WriteCloser = os.Stdout
+	if isTerminal(os.Stdout) || format == "table" || format == "vertical" {
+		out = &stripControlWriter{out: os.Stdout}
+	}
+	err := clickhouse.Query(ctx, store, sql, clickhouseFormat, out)
+	if closeErr := out.Close(); err == nil {
+		err = closeErr
+	}
 	if errors.Is(err, syscall.ECONNREFUSED) && cfg.embeddedStore() {
 		return fmt.Errorf("%w: the store of %s is not running; `tidegate run` starts it", err, cfg.DataDir)
 	}

@@ -63,7 +63,7 @@ func testRules(dir, output string, verbose bool) error {
 			}
 		}
 	} else {
-		failed = rules.RunTests(stripControlWriter{os.Stdout}, set, verbose)
+		failed = rules.RunTests(&stripControlWriter{out: os.Stdout}, set, verbose)
 	}
 	if failed > 0 {
 		return errFindings

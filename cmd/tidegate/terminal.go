@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -147,14 +148,36 @@ func stripControl(text string) string {
 	}, text)
 }
 
-// A stripControlWriter applies stripControl to what is written to it. Each Write must hold whole characters.
-type stripControlWriter struct{ out io.Writer }
+// A stripControlWriter applies stripControl to what is written to it. A character may be divided between two
+// calls of Write.
+type stripControlWriter struct {
+	out       io.Writer
+	remainder []byte // the first bytes of a character, from the call before; at most 3
+}
 
-func (w stripControlWriter) Write(data []byte) (int, error) {
-	if _, err := io.WriteString(w.out, stripControl(string(data))); err != nil {
+func (w *stripControlWriter) Write(data []byte) (int, error) {
+	text := append(w.remainder, data...)
+	whole := len(text)
+	for back := 1; back < utf8.UTFMax && back <= len(text); back++ {
+		if start := text[len(text)-back:]; utf8.RuneStart(start[0]) {
+			if !utf8.FullRune(start) {
+				whole -= back
+			}
+			break
+		}
+	}
+	w.remainder = append([]byte(nil), text[whole:]...)
+	if _, err := io.WriteString(w.out, stripControl(string(text[:whole]))); err != nil {
 		return 0, err
 	}
 	return len(data), nil
+}
+
+// Close writes the bytes of a character that never became whole.
+func (w *stripControlWriter) Close() error {
+	_, err := io.WriteString(w.out, stripControl(string(w.remainder)))
+	w.remainder = nil
+	return err
 }
 
 // countOf returns a count with its noun, such as "1 container" and "2 containers".

@@ -113,12 +113,37 @@ func TestStatusLineIsRedrawnBelowOtherLines(t *testing.T) {
 func TestWriterStripsControlCharacters(t *testing.T) {
 	var out bytes.Buffer
 	text := []byte("FAIL x.yaml:3: \x1b[2J" + hostileText + "\tü\n")
-	if written, err := (stripControlWriter{&out}).Write(text); written != len(text) || err != nil {
+	if written, err := (&stripControlWriter{out: &out}).Write(text); written != len(text) || err != nil {
 		t.Errorf("wrote %d of %d: %v", written, len(text), err)
 	}
 	got := out.String()
 	if !hasNoControlCharacters(strings.ReplaceAll(got, "\t", "")) || !strings.HasSuffix(got, "\tü\n") {
 		t.Errorf("got %q", got)
+	}
+}
+
+// TestWriterStripsDividedCharacters writes a text one byte at a time, and every division of it in two.
+func TestWriterStripsDividedCharacters(t *testing.T) {
+	const text = "a\x1b[2J\u009b\u202eé漢🦀\xf0\x9f b\xff\xe6"
+	want := stripControl(text)
+	for split := range len(text) + 1 {
+		var out bytes.Buffer
+		writer := &stripControlWriter{out: &out}
+		pieces := []string{text[:split], text[split:]}
+		if split == len(text) {
+			pieces = nil
+			for i := range len(text) {
+				pieces = append(pieces, text[i:i+1])
+			}
+		}
+		for _, piece := range pieces {
+			if written, err := writer.Write([]byte(piece)); written != len(piece) || err != nil {
+				t.Fatal(written, err)
+			}
+		}
+		if err := writer.Close(); err != nil || out.String() != want {
+			t.Errorf("divided at %d: %q, want %q", split, out.String(), want)
+		}
 	}
 }
 

@@ -29,6 +29,11 @@ type OptionalTLS struct {
 	TLS     `yaml:",inline"`
 }
 
+// Check returns every problem of t. Keys without enabled are one: passwords would be sent in clear text.
+func (t OptionalTLS) Check() []Problem {
+	return append(t.TLS.Check(), Require(t.Enabled || t == OptionalTLS{}, "enabled", "is false, but other keys of tls are set")...)
+}
+
 // Check returns every problem of t.
 func (t TLS) Check() []Problem {
 	return Require((t.CertFile == "") == (t.KeyFile == ""), "cert_file", "cert_file and key_file must be set together")

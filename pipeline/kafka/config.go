@@ -79,8 +79,6 @@ func (c Config) Check() []config.Problem {
 		config.OneOf("assign", c.Assign, AssignGroup, AssignStatic),
 		config.Range("timeout", c.Timeout, 100*time.Millisecond, 10*time.Minute),
 		config.Under("tls", c.TLS.Check()),
-		config.Require(c.TLS.Enabled || c.TLS == config.OptionalTLS{}, "tls.enabled",
-			"is false, but other keys of tls are set"),
 		config.Under("sasl", c.SASL.check()),
 	)
 }
