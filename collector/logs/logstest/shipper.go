@@ -216,10 +216,9 @@ func (s *Shipper) Wait(t testing.TB, n int) {
 		select {
 		case <-s.notify:
 		case <-limit:
-			for _, shipped := range s.All() {
-				t.Logf("%.20q %+v", shipped.Message, shipped.Checkpoint)
-				if s.Count() > 50 {
-					break
+			for i, shipped := range s.All() {
+				if i < 20 || i >= s.Count()-20 {
+					t.Logf("%d: %.20q %+v", i, shipped.Message, shipped.Checkpoint)
 				}
 			}
 			s.Check(t)

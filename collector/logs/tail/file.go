@@ -125,7 +125,8 @@ func (f *file) setSample(b []byte, end int64) {
 func (f *file) resample() {
 	var buf [maxSample]byte
 	data := buf[:min(maxSample, f.offset)]
-	if n, _ := f.file.ReadAt(data, f.offset-int64(len(data))); !f.gz && n == len(data) {
+	// If f was truncated since the present sample was taken, the present sample shows it and must stay.
+	if n, _ := f.file.ReadAt(data, f.offset-int64(len(data))); !f.gz && n == len(data) && !f.isTruncated() {
 		f.setSample(data, f.offset)
 	}
 }

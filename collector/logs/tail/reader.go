@@ -35,12 +35,11 @@ func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 			return true, nil
 		}
 	}
-	if file.isTruncated() {
+	bytesRead, err := t.readToEnd(ctx, file, final)
+	if errors.Is(err, errTruncated) {
 		t.handleTruncation(file)
 		return true, nil
 	}
-
-	bytesRead, err := t.readToEnd(ctx, file, final)
 	if err != nil {
 		return false, err
 	}
@@ -120,7 +119,11 @@ func (t *Tailer) isFlushDue(f *file) bool {
 	return quiet > t.group.cfg.PartialTimeout || t.handler.State().Stopped && quiet > quietAfterStop
 }
 
-// readToEnd reads f to its present end and returns the number of bytes that were read.
+// errTruncated means that the file was truncated in place, and that no byte of its new contents was used.
+var errTruncated = errors.New("the file was truncated")
+
+// readToEnd reads f to its present end and returns the number of bytes that were read. It returns errTruncated
+// if f was truncated in place before or during the last read.
 func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int64, err error) {
 	if f.isFullyRead() {
 		return 0, nil
@@ -146,8 +149,14 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 			}
 		}
 
-		// 2. Read, and handle the complete records.
+		// 2. Read. The check follows the read: had f been truncated between them, bytes of its new contents
+		// would be taken for a continuation of the old ones.
 		n, readErr := f.readAt(buf[have:], f.offset+int64(have))
+		if f.isTruncated() {
+			return total, errTruncated
+		}
+
+		// 3. Handle the complete records.
 		have += n
 		f.setSample(buf[have-n:have], f.offset+int64(have)) // before the decoder changes the bytes
 		used, err := t.splitRecords(ctx, f, buf[:have])
@@ -160,7 +169,7 @@ func (t *Tailer) readToEnd(ctx context.Context, f *file, final bool) (total int6
 		have = copy(buf, buf[used:have])
 		f.examined = f.offset + int64(have)
 
-		// 3. Stop at the end of the file or at a read error. The rest of a final file is its last record.
+		// 4. Stop at the end of the file or at a read error. The rest of a final file is its last record.
 		if readErr != nil || n == 0 {
 			if readErr != nil && !errors.Is(readErr, io.EOF) {
 				t.group.metrics.errors.WithLabelValues("read").Inc()

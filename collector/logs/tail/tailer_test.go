@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -104,6 +106,86 @@ func firstLine(f *file) int {
 		return -1
 	}
 	return line
+}
+
+// A refreshHandler calls refresh, which the tailer does between the identification of a file and its read.
+type refreshHandler struct {
+	shippingHandler
+	refresh func()
+}
+
+func (h refreshHandler) Refresh() { h.refresh() }
+
+// TestTruncationBeforeAReadIsSeen truncates a file in place, after a copy and without one, between the checks of
+// the tailer and its read, at the beginning and in the middle of the file. The new contents are as long as the
+// old ones. Each line comes once.
+func TestTruncationBeforeAReadIsSeen(t *testing.T) {
+	const old, more, fresh = "old one\nold two\n", "old three\n", "new one\nnew two\nnew three, which is long\n"
+	for _, test := range []struct {
+		name   string
+		read   string // is read before the truncation
+		copied bool   // the old contents are copied before the truncation
+		want   string
+	}{
+		{"at the beginning, with a copy", "", true, old + more + fresh},
+		{"in the middle, with a copy", old, true, old + more + fresh},
+		{"at the beginning, without a copy", "", false, fresh},
+		{"in the middle, without a copy", old, false, old + fresh},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, ship := t.TempDir(), logstest.NewShipper()
+			path := filepath.Join(dir, "a.log")
+			write := func(path, text string) {
+				if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			group := NewGroup(testConfig, slog.New(slog.DiscardHandler), nil)
+			group.ship = ship
+			log := discover.TextLog(dir, "a.log")
+			armed := false
+			tailer := newTailer(group, log, refreshHandler{shippingHandler{log}, func() {
+				if armed {
+					armed = false
+					if test.copied {
+						write(path+".1", old+more)
+					}
+					write(path, fresh) // O_TRUNC: the same file
+				}
+			}}, 0)
+			readAll := func() {
+				tailer.scanFolder()
+				for more := true; more; {
+					var err error
+					if more, err = tailer.readAvailable(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+
+			if test.read != "" {
+				write(path, test.read)
+				readAll()
+			}
+			write(path, old+more) // the same bytes, and more
+			armed = true
+			readAll()
+			readAll()
+			var got strings.Builder
+			for _, shipped := range ship.All() {
+				got.WriteString(shipped.Message + "\n")
+			}
+			lines := strings.Split(got.String(), "\n")
+			want := strings.Split(test.want, "\n")
+			slices.Sort(lines)
+			slices.Sort(want)
+			if !slices.Equal(lines, want) {
+				t.Errorf("%q, want %q", lines, want)
+			}
+			tailer.group.closeTailer(tailer)
+			ship.Check(t)
+		})
+	}
 }
 
 // TestALineThatCouldNotBeShippedIsReadOnceMore: after a stop has interrupted Ship, the next read begins with
