@@ -3,10 +3,14 @@ package alerts
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"regexp"
 	"slices"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/http/httpguts"
 
 	"tidegate/pipeline/config"
 )
@@ -100,7 +104,9 @@ func (c Config) Check() []config.Problem {
 		names[http.Name] = true
 	}
 	for i, d := range c.Alertmanager {
-		addDestination(fmt.Sprintf("alertmanager[%d]", i), d.HTTP)
+		key := fmt.Sprintf("alertmanager[%d]", i)
+		addDestination(key, d.HTTP)
+		problems = append(problems, checkLabels(key+".labels", d.Labels)...)
 	}
 	for i, webhook := range c.Webhooks {
 		key := fmt.Sprintf("webhooks[%d]", i)
@@ -115,11 +121,45 @@ func (h HTTP) check() []config.Problem {
 	return slices.Concat(
 		config.Match("name", h.Name, destinationName, "1 to 64 letters, digits, dots, dashes and underscores"),
 		checkURL("url", h.URL),
+		checkHeaders("headers", h.Headers),
 		config.Exclusive("password", h.Password, "password_file", h.PasswordFile),
 		config.Exclusive("token", h.Token, "token_file", h.TokenFile),
 		config.Exclusive("username", h.Username, "token", h.Token+h.TokenFile),
 		config.Under("tls", h.TLS.Check()),
 	)
+}
+
+// labelName is the form of the name of a label in Prometheus and Alertmanager
+// (prometheus.io/docs/concepts/data_model). Alertmanager rejects every alert with another one.
+var labelName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+
+// checkLabels returns every problem of labels that are added to each alert.
+func checkLabels(key string, labels map[string]string) []config.Problem {
+	var problems []config.Problem
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		place := key + "." + name
+		problems = append(problems, slices.Concat(
+			config.Require(labelName.MatchString(name), place,
+				"%q is not the name of a label: letters, digits and underscores, and no digit in front", name),
+			config.Require(!slices.Contains(ownLabels, name), place, "%q is a label that tidegate sets itself", name),
+			config.Require(utf8.ValidString(labels[name]), place, "is not UTF-8"),
+		)...)
+	}
+	return problems
+}
+
+// checkHeaders returns every problem of headers that are added to each request. It does not quote values: they
+// may be secrets.
+func checkHeaders(key string, headers map[string]string) []config.Problem {
+	var problems []config.Problem
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		place := key + "." + name
+		problems = append(problems, slices.Concat(
+			config.Require(httpguts.ValidHeaderFieldName(name), place, "%q is not the name of a header", name),
+			config.Require(httpguts.ValidHeaderFieldValue(headers[name]), place, "has control characters"),
+		)...)
+	}
+	return problems
 }
 
 // checkURL does not quote the address in its problem: it may hold a password.

@@ -102,6 +102,12 @@ func (d *alertmanager) encodeAlert(notification notification) postableAlert {
 	return out
 }
 
+// ownLabels are the names of the labels that encodeAlert sets.
+var ownLabels = []string{
+	"alertname", "severity", "fingerprint", "group", "detector", "host", "cluster", "container", "container_id",
+	"image", "demo",
+}
+
 func copyNonEmpty(to, from map[string]string) {
 	for k, v := range from {
 		if v != "" {

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -398,6 +399,42 @@ func TestAlertmanagerListsAnAlertUntilItIsResolved(t *testing.T) {
 	stop()
 }
 
+// TestLabelsThatPassTheCheckAreAccepted posts alerts with configured labels to a real Alertmanager. It accepts
+// those that pass the check.
+func TestLabelsThatPassTheCheckAreAccepted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	url := alertmanagerAt(t)
+	alert := alertOf("r", "a", 1)
+	alert.Demo, alert.Host, alert.Cluster, alert.ContainerID, alert.Image = true, "h", "c", "0123456789abcdef", "i"
+	accepted := 0
+	for _, name := range []string{"team", "_", "A1", "__x", "my-team", "", "1a", "a b", "é", "a.b", "team\n"} {
+		labels := map[string]string{name: "v\t\u202e"}
+		destination, err := newAlertmanager(Alertmanager{HTTP: HTTP{Name: "am", URL: url}, Labels: labels}, time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		passes := len(checkLabels("labels", labels)) == 0
+		sent := notification{newest: alert, first: alert, endsAt: time.Now().Add(time.Minute)}
+		for label := range destination.encodeAlert(sent).Labels {
+			if label != name && !slices.Contains(ownLabels, label) {
+				t.Errorf("the label %q is not in ownLabels", label)
+			}
+		}
+		err = destination.deliver(t.Context(), []notification{sent})
+		if passes && err != nil {
+			t.Errorf("the label %q passes the check, and Alertmanager answers %v", name, err)
+		}
+		if err == nil {
+			accepted++
+		}
+	}
+	if accepted == 0 || accepted == 11 {
+		t.Errorf("Alertmanager accepts %d of 11 labels: it is no judge", accepted)
+	}
+}
+
 // TestOpenAlertIsResolvedAfterARestart: a publisher resolves the alert that an earlier publisher sent to
 // Alertmanager.
 func TestOpenAlertIsResolvedAfterARestart(t *testing.T) {
@@ -447,6 +484,17 @@ func TestConfigNamesEachMistake(t *testing.T) {
 	check("webhooks[0].url", with(func(h *HTTP) { h.URL = "ftp://x" }))
 	check("webhooks[0].token", with(func(h *HTTP) { h.Username, h.Token = "u", "t" }))
 	check("alertmanager[1].name", func(c *Config) { c.Alertmanager = []Alertmanager{{HTTP: endpoint}, {HTTP: endpoint}} })
+	check("webhooks[0].headers.X Key", with(func(h *HTTP) { h.Headers = map[string]string{"X Key": "v"} }))
+	check("webhooks[0].headers.X-Key", with(func(h *HTTP) { h.Headers = map[string]string{"X-Key": "a\r\nb"} }))
+	labelled := func(name string) func(*Config) {
+		return func(c *Config) {
+			c.Alertmanager = []Alertmanager{{HTTP: endpoint, Labels: map[string]string{name: "v", "team": "sec"}}}
+		}
+	}
+	check("", labelled("_Team2"))
+	for _, name := range []string{"my-team", "", "2team", "tëam", "severity", "fingerprint", "demo"} {
+		check("alertmanager[0].labels."+name, labelled(name))
+	}
 	if _, err := NewPublisher(Config{}, nil, nil, discardLog, nil); err == nil {
 		t.Error("an empty configuration was taken")
 	}

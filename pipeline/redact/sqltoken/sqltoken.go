@@ -7,6 +7,8 @@
 // Specification: dev.mysql.com/doc/refman/en/language-structure.html.
 package sqltoken
 
+import "slices"
+
 // A Kind is the kind of a token.
 type Kind uint8
 
@@ -91,12 +93,7 @@ func (s *Scanner) Is(word string) bool {
 
 // IsAny reports whether the current token is one of words, which are in upper case.
 func (s *Scanner) IsAny(words []string) bool {
-	for _, word := range words {
-		if s.Is(word) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(words, func(word string) bool { return s.Is(word) })
 }
 
 // EqualFold reports whether b equals upper, ignoring the case of letters. b must have the length of upper.
