@@ -14,7 +14,7 @@ help: ## print these lines
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 .PHONY: run
-run: build ## run the whole system on this machine, with a demo; FOR=60s ends it, DATA_DIR=dir says where its data goes, ARGS='--config f.yml'
+run: build ## run the whole system on this machine, with a demo; FOR=60s ends it, DATA_DIR=dir is the folder of its data, ARGS='--config f.yml'
 	@deploy/fetch-libchdb.sh || echo "run: no embedded ClickHouse; set clickhouse.addr in the configuration to use another one"
 	@exec bin/tidegate run --demo --data-dir $(DATA_DIR) $(if $(FOR),--for $(FOR)) $(ARGS)
 

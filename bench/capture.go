@@ -147,7 +147,7 @@ var containers = func() (list []*pipeline.Container) {
 type trafficContainers struct{}
 
 // Resolve returns the container that has addr, or nil for a client.
-func (trafficContainers) Resolve(addr netip.Addr, _ int64) (container *pipeline.Container, settled bool) {
+func (trafficContainers) Resolve(addr netip.Addr, _ int64) (container *pipeline.Container, final bool) {
 	if ip := addr.As4(); ip[0] == 172 && ip[1] == 17 {
 		return containers[ip[3]], true
 	}

@@ -65,7 +65,7 @@ func main() {
 // the command returns an error.
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("which of traffic, capture, logs, engine, peers, whole, compare?")
+		return errors.New("no command: one of traffic, capture, logs, engine, peers, whole, compare")
 	}
 	o := &options{out: out}
 	flagSet := flag.NewFlagSet(args[0], flag.ContinueOnError)

@@ -1,4 +1,4 @@
-// Package detectors decides which events of a block are malicious.
+// Package detectors determines which events of a block are malicious.
 //
 // Each sub-package but watch holds one pipeline.Detector. A worker of the engine passes a block of events to
 // each detector, which appends its verdicts to them:
@@ -9,9 +9,10 @@
 //	watch        polls files for changes, for rules and feeds
 //
 // All detectors keep the same contract: their loaded state is immutable and replaced as a whole between two
-// blocks, they keep no reference into an event, and the cost of an event is bounded whatever the network sent.
+// blocks, they keep no reference into an event, and the cost of an event is bounded whatever the network
+// sent.
 //
 // A Loader reads a Config and files and builds a pipeline.Bundle of all detectors. It builds a new one when a
-// file changes. `tidegate run` and `tidegate analyze` pass Loader.Bundle to the engine; `tidegate doctor` only
-// loads.
+// file changes. `tidegate run` and `tidegate analyze` pass Loader.Bundle to the engine; `tidegate doctor`
+// only loads.
 package detectors

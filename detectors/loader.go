@@ -76,7 +76,7 @@ func (l *Loader) Summary() string {
 // and settings of the detectors: bundles of the same version return the same verdicts. l.mu must be held,
 // except in NewLoader.
 func (l *Loader) updateBundle() {
-	// Everything that decides verdicts goes into the hash.
+	// Everything that determines verdicts goes into the hash.
 	list := []pipeline.Detector{l.rules, l.feeds}
 	versions := "rules " + l.rules.Version() + " feeds " + l.feeds.Version()
 	if l.classifier != nil {

@@ -91,7 +91,7 @@ func TestSameFilesAndSettingsMakeTheSameVersion(t *testing.T) {
 	}
 }
 
-func TestBrokenRulesAreRefusedWithTheirPlaces(t *testing.T) {
+func TestBrokenRulesAreRejectedWithTheirPositions(t *testing.T) {
 	cfg, write := files(t)
 	write("b.yaml", strings.Replace(rule, "message", "mesage", 1))
 	_, err := NewLoader(cfg, slog.New(slog.DiscardHandler), nil)

@@ -36,7 +36,7 @@ type Alert struct {
 	Demo          bool   `json:"demo,omitempty"`
 
 	// Position of the newest match that Count includes: partition of the events topic and offset of the
-	// message. After a restart, grouping resumes from the revisions whose Offset lies before the block.
+	// message. After a restart, grouping resumes from the revisions whose Offset is before the block.
 	Partition int32 `json:"partition"`
 	Offset    int64 `json:"offset"`
 }

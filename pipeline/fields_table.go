@@ -63,7 +63,7 @@ var Fields = withDefaults([]Field{
 	{
 		Name: "network.community_id", Path: "community_id", Column: Column{Name: "community_id", Type: "FixedString(20)", Alias: "if(community_id = toFixedString('', 20), '', concat('1:', base64Encode(community_id)))"},
 		Derived: true,
-		Doc:     "Community ID, version 1, seed 0: the same in every tool that sees the connection.",
+		Doc:     "Community ID, version 1, seed 0: the same in every tool that observes the connection.",
 		Raw:     func(e *Event) []byte { return e.CommunityId },
 	},
 	{
@@ -670,7 +670,7 @@ var Fields = withDefaults([]Field{
 	},
 	{
 		Name: "tls.client.server_name", Path: "tls.server_name", Column: text,
-		Doc:  "Server name (SNI) that the client asked for.",
+		Doc:  "Server name (SNI) that the client requested.",
 		Body: Dataset_TLS,
 		Str:  func(e *Event) string { return e.GetTls().GetServerName() },
 	},

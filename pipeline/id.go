@@ -8,7 +8,7 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// An ID is the value of event.id: a hash of the place and time of the observation. An event that is read
+// An ID is the value of event.id: a hash of the position and time of the observation. An event that is read
 // twice has the same ID, for example after the collector was killed or in a second replay of a capture.
 type ID [16]byte
 

@@ -172,7 +172,7 @@ func TestNamesAndColumnsAreUnique(t *testing.T) {
 	names, columns := map[string]bool{}, map[string]bool{}
 	for _, field := range Fields {
 		if names[field.Name] || columns[field.Column.Name] || field.Doc == "" || field.Column.Type == "" {
-			t.Errorf("%s: double, or without a sentence or a type", field.Name)
+			t.Errorf("%s: a duplicate name, or no description or type", field.Name)
 		}
 		names[field.Name], columns[field.Column.Name] = true, true
 		if field.Strs != nil && strings.Contains(field.Column.Name, ".") && !strings.HasPrefix(field.Name, "verdict.") {

@@ -177,7 +177,7 @@ func (c *Conn) Protocol() string {
 	return c.set.list[c.lastProto].Name
 }
 
-// Flipped reports whether client and server were guessed the wrong way round when the connection was opened.
+// Flipped reports whether client and server were inferred wrongly when the connection was opened.
 func (c *Conn) Flipped() bool { return c.flip == 1 }
 
 // Event returns a new event for the transaction whose first message, of dir, is being parsed. It is pooled:
@@ -242,7 +242,8 @@ func (c *Conn) Emit(event *pipeline.Event) {
 }
 
 // Skip discards the n bytes of dir that follow this message: they are neither kept nor passed to Parse.
-// Parser.Gap is called for a gap among them, but its result is ignored, since the place behind them is known.
+// Parser.Gap is called for a gap among them, but its result is ignored, since the position behind them is
+// known.
 func (c *Conn) Skip(dir Dir, n uint64) { c.streamOf(dir).skip += n }
 
 // Skipping returns how many bytes of dir are still to be skipped.
@@ -267,7 +268,7 @@ func (c *Conn) SwitchTo(name string) { c.switching, c.nextProtocol = true, name 
 // maxFlips is how often the roles may change. Without a bound a parser could flip for ever.
 const maxFlips = 2
 
-// Flip exchanges client and server, which were guessed the wrong way round. From the next call on the
+// Flip exchanges client and server, which were inferred wrongly. From the next call on the
 // directions are exchanged. The result of the current Parse still applies to the bytes that it was passed; if
 // it is 0, they are passed again at once, as bytes of the other side.
 func (c *Conn) Flip() {

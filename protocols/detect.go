@@ -6,8 +6,8 @@ import (
 	"tidegate/pipeline"
 )
 
-// A piece is input that arrived before the protocol was known: n bytes, which are in the tail of dir, or the
-// end of dir.
+// A piece is input that arrived before the protocol was known: size bytes, which are in the tail of dir,
+// or the end of dir.
 type piece struct {
 	dir  Dir
 	end  bool
@@ -132,7 +132,7 @@ func (c *Conn) matchProtocol(dir Dir, data []byte) (proto int, lost bool) {
 		}
 	}
 
-	// No protocol matches in this direction: try other places in data, and the opposite roles.
+	// No protocol matches in this direction: try other positions in data, and the opposite roles.
 	switch {
 	case yes != noProtocol:
 		return yes, false
@@ -165,9 +165,9 @@ func (c *Conn) matchReversed(dir Dir, data []byte) int {
 }
 
 // matchMidStream is matchProtocol for bytes that may begin in the middle of a message, and whose roles may
-// have been guessed wrong.
+// have been inferred wrongly.
 func (c *Conn) matchMidStream(role Dir, data []byte) (proto int, lost bool) {
-	// If data begins with a message of the other side, the roles were guessed wrong.
+	// If data begins with a message of the other side, the roles were inferred wrongly.
 	for i := range c.set.list {
 		if protocol := &c.set.list[i]; protocol.TCP && protocol.Detect(role.Other(), data) == Yes && !c.bothSent() {
 			c.Flip()
@@ -274,7 +274,8 @@ func (c *Conn) detectGap(dir Dir, size int) {
 	c.midStream, c.info.MidStream = true, true
 }
 
-// minTruncated is the number of bytes before a gap from which on truncatedCandidate trusts the port.
+// minTruncated is the number of bytes before a gap from which on truncatedCandidate accepts the port as
+// evidence.
 const minTruncated = 8
 
 // truncatedCandidate returns the protocol of the server's port if it is still a candidate for the bytes of
@@ -381,7 +382,7 @@ func (c *Conn) detectDatagram(dir Dir, data []byte) {
 }
 
 // candidateByPort returns the candidate of dir whose port is the server's, or the client's if the roles were
-// guessed wrong.
+// inferred wrongly.
 func (c *Conn) candidateByPort(dir Dir) int {
 	for i := range c.set.list {
 		ports := c.set.list[i].Ports

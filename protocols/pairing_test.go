@@ -12,14 +12,14 @@ type exchanged struct {
 }
 
 // A pairingModel consists of a client and a server, whose requests and replies are numbered, and of a parser
-// that sees some of them.
+// that captures some of them.
 type pairingModel struct {
 	t       *testing.T
 	pairing Pairing[exchanged]
 	sent    int  // requests of the client
 	replied int  // replies of the server
 	max     int  // requests that may wait
-	unsound bool // the losses exceed what Pairing can notice: a wrong pair need not be marked
+	unsound bool // the losses exceed what Pairing can detect: a wrong pair need not be marked
 
 	seen, unsolicited, skipped, flushed, right, wrong int
 }

@@ -56,7 +56,7 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (consumed int) {
 		}
 		stream.need = 0
 
-		// The place is lost: find the start of a message.
+		// The position is lost: find the start of a message.
 		if stream.lost {
 			consumed += c.resync(dir, rest)
 			if stream.lost {
@@ -72,7 +72,7 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (consumed int) {
 		case err != nil || length < 0 || length > len(rest):
 			c.countError()
 			consumed++
-			c.losePlace(dir)
+			c.loseSync(dir)
 		case length > 0:
 			consumed += length
 			stream.advance(length)
@@ -101,9 +101,9 @@ func (c *Conn) countError() {
 	}
 }
 
-// losePlace handles bytes that could not be parsed: it skips one byte, and has Sync look for the next
+// loseSync handles bytes that could not be parsed: it skips one byte, and has Sync look for the next
 // message.
-func (c *Conn) losePlace(dir Dir) {
+func (c *Conn) loseSync(dir Dir) {
 	stream := &c.streams[dir]
 	stream.advance(1)
 	stream.lost, stream.partial, stream.need, stream.skip = true, true, 0, 0
@@ -154,7 +154,7 @@ func (c *Conn) parseGap(dir Dir, size int) {
 	stream.releaseTail(c.set)
 	size += unread
 
-	// Inside bytes that are to be skipped the place is known, whatever Gap returns.
+	// Inside bytes that are to be skipped the position is known, whatever Gap returns.
 	needed := stream.skip < uint64(size)
 	placed := c.parser.Gap(dir^c.flip, size)
 	stream.offset += uint64(size - stream.consumeSkip(size))

@@ -57,8 +57,8 @@ type Protocol struct {
 
 	// Detect decides by the first bytes of a direction, or by one datagram.
 	Detect func(dir Dir, data []byte) Match
-	// Sync finds the first place in data at which a message may start, after a gap or in mid-stream. skip is
-	// the number of bytes before it. The cost is linear in the length of data.
+	// Sync finds the first position in data at which a message may start, after a gap or in mid-stream. skip
+	// is the number of bytes before it. The cost is linear in the length of data.
 	Sync func(dir Dir, data []byte) (skip int, match Match)
 	// New returns a parser. Parsers are pooled; Reset begins a connection.
 	New func() Parser
@@ -78,8 +78,8 @@ type Parser interface {
 	// called.
 	Parse(dir Dir, data []byte, at int64) (length int, err error)
 
-	// Gap skips size lost bytes of dir and marks the affected events as partial. It reports whether the place
-	// behind the gap is known, as it is inside a body of known length. If not, Sync is called.
+	// Gap skips size lost bytes of dir and marks the affected events as partial. It reports whether the
+	// position behind the gap is known, as it is inside a body of known length. If not, Sync is called.
 	Gap(dir Dir, size int) bool
 
 	// End is called when a side has sent its last byte (FIN).
@@ -104,7 +104,7 @@ type TruncatedParser interface {
 // and overrides the methods that it needs.
 type NopParser struct{}
 
-// Gap returns false: the place in the stream is lost.
+// Gap returns false: the position in the stream is lost.
 func (NopParser) Gap(Dir, int) bool { return false }
 
 // End does nothing. Pending events are emitted on Close.

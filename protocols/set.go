@@ -15,7 +15,7 @@ type Info struct {
 	Session        pipeline.ID
 	CommunityID    [20]byte
 	VLAN           uint16
-	MidStream      bool // no SYN was seen: the first bytes may be inside a message, and the roles are a guess
+	MidStream      bool // no SYN was seen: the first bytes may be inside a message, and the roles are inferred
 }
 
 // A Set holds the protocols of one worker, with pools of connections, parsers and buffers. It is not safe for

@@ -12,7 +12,7 @@ type halfStream struct {
 	head     int       // index in arrivals of the first byte of tail
 	lastAt   int64     // arrival time of the last bytes
 
-	lost    bool // the place in the stream is lost, and Sync must find it
+	lost    bool // the position in the stream is lost, and Sync must find it
 	partial bool // bytes before the next message were lost
 	reparse bool // Reparse was called
 	ended   bool // FIN was seen

@@ -3,7 +3,7 @@
 // worth reading and replace no judgement.
 //
 //	go run ./bench/shape [FOLDER]                 the module in FOLDER, default the current folder
-//	go run ./bench/shape -top 10 [FOLDER]         and the ten worst places of each measure
+//	go run ./bench/shape -top 10 [FOLDER]         and the ten worst cases of each measure
 //
 // Generated files are left out. Tests count only for the ratio of test code to code.
 package main
@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	top := flag.Int("top", 0, "print this many of the worst places of each measure")
+	top := flag.Int("top", 0, "print this many of the worst cases of each measure")
 	flag.Parse()
 	root := "."
 	if flag.NArg() > 0 {

@@ -21,9 +21,9 @@ type module struct {
 
 	codeLines, commentLines, blankLines, testLines int
 	bodyLines, bodyCommentLines                    int // lines of function bodies; lines of comments in them
-	longLines                                      []place
-	locals                                         []place // names that := declares
-	exported, exportedWithDoc                      int     // exported names; those with a doc comment
+	longLines                                      []location
+	locals                                         []location // names that := declares
+	exported, exportedWithDoc                      int        // exported names; those with a doc comment
 }
 
 // A packageShape describes the package of one folder.
@@ -39,8 +39,8 @@ type file struct {
 	lines int
 }
 
-// A place is a name or a line of source and its position.
-type place struct {
+// A location is a name or a line of source and its position.
+type location struct {
 	text string
 	at   string // file:line
 }
@@ -102,7 +102,7 @@ func (m *module) addFile(path, relative string) error {
 	for i, line := range bytes.Split(source, []byte("\n")) {
 		columns := utf8.RuneCount(bytes.ReplaceAll(line, []byte("\t"), []byte("    ")))
 		if columns > 120 {
-			m.longLines = append(m.longLines, place{string(line), fmt.Sprintf("%s:%d", relative, i+1)})
+			m.longLines = append(m.longLines, location{string(line), fmt.Sprintf("%s:%d", relative, i+1)})
 		}
 	}
 
@@ -192,7 +192,7 @@ func (m *module) addLocals(set *token.FileSet, body *ast.BlockStmt) {
 	add := func(declared ast.Expr) {
 		if name, ok := declared.(*ast.Ident); ok && name.Name != "_" {
 			position := set.Position(name.Pos())
-			m.locals = append(m.locals, place{name.Name, fmt.Sprintf("%s:%d", position.Filename, position.Line)})
+			m.locals = append(m.locals, location{name.Name, fmt.Sprintf("%s:%d", position.Filename, position.Line)})
 		}
 	}
 	ast.Inspect(body, func(node ast.Node) bool {

@@ -88,7 +88,7 @@ func (m *module) nameRows() []row {
 	unexported := len(m.unexported(func(function) bool { return true }))
 	short, shared := m.shortNames(), m.sharedNames()
 	sharedShare := fmt.Sprintf("%s (%d names)", percent(total(shared), unexported), len(shared))
-	letters := collect(m.locals, func(p place) int { return utf8.RuneCountInString(p.text) })
+	letters := collect(m.locals, func(p location) int { return utf8.RuneCountInString(p.text) })
 	oneLetter := percent(len(letters)-above(letters, 1), len(letters))
 	return []row{
 		{"unexported function names of at most 5 letters", percent(len(short), unexported), "≤ 17 %"},
@@ -97,7 +97,7 @@ func (m *module) nameRows() []row {
 	}
 }
 
-// printWorst writes the worst places of each measure, at most limit of each.
+// printWorst writes the worst cases of each measure, at most limit of each.
 func (m *module) printWorst(out io.Writer, limit int) {
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	defer table.Flush()
@@ -133,13 +133,13 @@ func (m *module) printWorst(out io.Writer, limit int) {
 	printCounts(table, tally(m.shortNames(), func(f function) string { return f.name }), limit)
 
 	section("local names of one letter")
-	oneLetter := slices.DeleteFunc(slices.Clone(m.locals), func(p place) bool {
+	oneLetter := slices.DeleteFunc(slices.Clone(m.locals), func(p location) bool {
 		return utf8.RuneCountInString(p.text) > 1
 	})
-	printCounts(table, tally(oneLetter, func(p place) string { return p.text }), limit)
+	printCounts(table, tally(oneLetter, func(p location) string { return p.text }), limit)
 
 	section("lines of more than 120 columns, by file")
-	printCounts(table, tally(m.longLines, func(p place) string { return p.at[:strings.IndexByte(p.at, ':')] }), limit)
+	printCounts(table, tally(m.longLines, func(p location) string { return p.at[:strings.IndexByte(p.at, ':')] }), limit)
 }
 
 // unexported returns the unexported functions that keep accepts, without main and init.

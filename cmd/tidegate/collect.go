@@ -71,7 +71,7 @@ func stateCreatedAt(dir string) time.Time {
 }
 
 // startCapture starts the capture of packets, if this user may open packet sockets. All workers share the
-// connection tracker and the table that decides which copy of a connection is reported.
+// connection tracker and the table that determines which copy of a connection is reported.
 func (p *process) startCapture(registry *containers.Registry) {
 	if err := checkPacketSocket(); err != nil {
 		p.missing = append(p.missing, "packets: "+err.Error())

@@ -65,7 +65,7 @@ key that is not listed here is an error that names file, line and the nearest ke
 Durations are written ` + "`150ms`, `10s` or `48h`, sizes `64KiB`, `8MiB` or `2GiB`" + ` (powers of 1024), or as a plain number of bytes. A key with
 an empty value keeps its default.
 
-` + "`TIDEGATE_DATA_DIR` in the environment replaces the default of `data_dir`; `--data-dir` and `--metrics-listen`" + ` replace what the file says.
+` + "`TIDEGATE_DATA_DIR` in the environment replaces the default of `data_dir`; `--data-dir` and `--metrics-listen`" + ` replace the value in the file.
 ` + "`TIDEGATE_CACHE` is the folder in which `deploy/fetch-libchdb.sh`" + ` keeps the embedded ClickHouse.
 `
 

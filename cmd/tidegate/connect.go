@@ -35,7 +35,7 @@ func (p *process) startStore(ctx context.Context) error {
 	}
 	p.storeServer = storeServer
 	p.lifecycle.addStopHook("store", storeServer.Stop)
-	p.log.Info("embedded ClickHouse ready", "took", time.Since(start))
+	p.log.Info("embedded clickhouse ready", "took", time.Since(start))
 	return nil
 }
 

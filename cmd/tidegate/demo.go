@@ -44,8 +44,8 @@ func (s demoContainers) ByIP(ip netip.Addr) *pipeline.Container {
 }
 
 // Resolve returns the container that has an address at a time. In the scenario no address changes hands, so
-// the time has no effect and settled is always true.
-func (s demoContainers) Resolve(ip netip.Addr, _ int64) (container *pipeline.Container, settled bool) {
+// the time has no effect and final is always true.
+func (s demoContainers) Resolve(ip netip.Addr, _ int64) (container *pipeline.Container, final bool) {
 	return s.ByIP(ip), true
 }
 

@@ -44,11 +44,11 @@ func doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "report what is missing on this host", Args: cobra.NoArgs,
 		Long: `doctor checks what tidegate needs on this host: the configuration, capabilities, mounts, sockets and addresses.
-For each it prints ok, warn (tidegate runs without it, and the line says what is lost) or fail (something that is
+For each it prints ok, warn (tidegate runs without it, and the line names what is lost) or fail (something that is
 configured cannot work), with a remedy. It creates the data folder and changes nothing else.
 
 Needs:    the configuration, and the same user, mounts and capabilities as the process that it is run for.
-Ends:     with 1 if a line says fail, with 2 if it could not check.`,
+Ends:     with 1 if a line is fail, with 2 if it could not check.`,
 		Example: `  tidegate doctor --config /etc/tidegate/tidegate.yaml
   tidegate doctor -o json | jq 'select(.status != "ok")'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -198,7 +198,7 @@ func checkConntrack() diagnosis {
 		_ = conn.Close()
 	}
 	if err != nil {
-		return warning(what, oneLine(err)+": a session through NAT is reported by each interface that sees it",
+		return warning(what, oneLine(err)+": a session through NAT is reported by each interface that captures it",
 			"run with CAP_NET_ADMIN in the host's network namespace; modprobe nf_conntrack_netlink")
 	}
 	return pass(what, "the connection tracker answers")

@@ -79,7 +79,7 @@ func TestImportsPointOneWay(t *testing.T) {
 func TestEveryPackageHasADocComment(t *testing.T) {
 	for _, pkg := range packages(t) {
 		if len(strings.Fields(pkg.Doc)) < 8 {
-			t.Errorf("%s (%s): its doc comment does not say what it is for: %q",
+			t.Errorf("%s (%s): its doc comment does not describe its purpose: %q",
 				pkg.ImportPath, filepath.Base(pkg.Dir), pkg.Doc)
 		}
 	}

@@ -65,8 +65,8 @@ func (l *lifecycle) reportFailure(ended *component) {
 	}
 }
 
-// addStopHook adds a function that stopAll calls at this place of the order. It is for what does not run on a
-// goroutine of startComponent.
+// addStopHook adds a function that stopAll calls at this position of the order. It is for what does not run
+// on a goroutine of startComponent.
 func (l *lifecycle) addStopHook(name string, stop func(ctx context.Context) error) {
 	done := make(chan struct{})
 	close(done)

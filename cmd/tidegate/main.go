@@ -5,7 +5,7 @@
 // process in order (connect.go, collect.go, analyze.go, publish.go), and lifecycle.go stops them in the
 // reverse order. status.go and terminal.go print for a person, and config.go reads the configuration.
 // doctor.go, query.go, replay.go and rules.go are the tools. demo.go plays the scenario of the folder demo.
-// docs/ARCHITECTURE.md describes the way of an event through the packages.
+// docs/ARCHITECTURE.md describes the path of an event through the packages.
 package main
 
 import (

@@ -3,7 +3,7 @@ package main
 // A countedMeasure is a capture and one of its measures.
 type countedMeasure struct{ file, measure string }
 
-// An explanation says why the count of tidegate differs from the count of tshark.
+// An explanation is the reason why the count of tidegate differs from the count of tshark.
 type explanation struct {
 	difference int // count of tidegate minus count of tshark
 	reason     string

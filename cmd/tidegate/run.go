@@ -186,7 +186,7 @@ type process struct {
 	started        atomic.Bool   // every component runs
 	welcomePrinted chan struct{} // closed after the welcome, or when the start has failed
 	storeless      bool          // there is no ClickHouse on this machine: events are evaluated and discarded
-	missing        []string      // lines of the welcome that say what this process runs without
+	missing        []string      // lines of the welcome that name what this process runs without
 }
 
 // runRoles reads the configuration and runs a process with these roles until ctx ends or a component fails.

@@ -38,8 +38,9 @@ const (
 // A File reads the packets of a capture file: pcap, with times in µs or ns, or pcapng, either of them gzipped
 // or not.
 //
-// gopacket's pcapgo decodes the formats, but trusts the lengths in the file. A framer between the file and
-// pcapgo therefore checks and bounds each record, and keeps the position of the record for error messages.
+// gopacket's pcapgo decodes the formats, but does not check the lengths in the file. A framer between the
+// file and pcapgo therefore checks and bounds each record, and keeps the position of the record for error
+// messages.
 type File struct {
 	path       string
 	file       *os.File

@@ -225,7 +225,7 @@ func readPackets(block []byte, f func(at int64, data []byte, wireLen int)) int {
 			return n
 		}
 
-		// The frame lies between mac and end, relative to the packet's header.
+		// The frame is between mac and end, relative to the packet's header.
 		header := block[at:]
 		mac := uint64(hostUint16(header, pktMac))
 		end := mac + uint64(hostUint32(header, pktSnaplen))

@@ -61,8 +61,8 @@ type lab struct{ client, router, server string }
 
 const (
 	clientIP = "10.71.1.2"
-	inside   = "10.71.1.1" // the router, as the client sees it
-	outside  = "10.71.2.1" // the router, as the server sees it
+	inside   = "10.71.1.1" // the router, the address for the client
+	outside  = "10.71.2.1" // the router, the address for the server
 	serverIP = "10.71.2.2"
 )
 

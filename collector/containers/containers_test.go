@@ -308,16 +308,16 @@ func TestAnAddressStaysWithItsLastContainerUntilAnotherTakesIt(t *testing.T) {
 	}
 }
 
-// TestAddressesAreResolvedByTime: an address that is in use again is not settled before the API has reported
+// TestAddressesAreResolvedByTime: an address that is in use again is not final before the API has reported
 // its new container.
 func TestAddressesAreResolvedByTime(t *testing.T) {
 	docker := newFakeDocker(t)
 	id := docker.addContainer(1, "one", nil, "172.17.0.2")
 	registry, producer := run(t, docker, nil)
-	check := func(addr string, at time.Time, name string, settled bool) {
+	check := func(addr string, at time.Time, name string, final bool) {
 		t.Helper()
-		if container, ok := registry.Resolve(ip(addr), at.UnixNano()); container.GetName() != name || ok != settled {
-			t.Errorf("%s: %q, settled %v; want %q, %v", addr, container.GetName(), ok, name, settled)
+		if container, ok := registry.Resolve(ip(addr), at.UnixNano()); container.GetName() != name || ok != final {
+			t.Errorf("%s: %q, final %v; want %q, %v", addr, container.GetName(), ok, name, final)
 		}
 	}
 	ran := time.Now()

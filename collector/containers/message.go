@@ -33,7 +33,7 @@ func (r *Registry) handleMessage(
 		}
 		r.metrics.events.WithLabelValues(actionLabel(action)).Inc()
 		if !stream.producer.TryShip(r.newEvent(action, message)) {
-			r.metrics.dropped.WithLabelValues("no_room").Inc()
+			r.metrics.dropped.WithLabelValues("memory").Inc()
 		}
 	}
 }

@@ -36,10 +36,10 @@ func (r *Registry) ByIP(ip netip.Addr) *pipeline.Container {
 	return r.view.Load().byIP[ip.Unmap()].container
 }
 
-// Resolve returns the container that had an address at a time, in ns since 1970. settled is false while the
+// Resolve returns the container that had an address at a time, in ns since 1970. final is false while the
 // answer may still change: the address is in a network of Docker, and no container is known that had it then.
 // The API reports the start of a container slightly after the container's first packets.
-func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Container, settled bool) {
+func (r *Registry) Resolve(ip netip.Addr, at int64) (container *pipeline.Container, final bool) {
 	view := r.view.Load()
 	ip = ip.Unmap()
 

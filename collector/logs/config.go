@@ -12,10 +12,10 @@ import (
 type Config struct {
 	// Follow the logs of containers.
 	Enabled bool `yaml:"enabled"`
-	// Docker's data-root, as this process sees it.
+	// Docker's data-root, as a path of this process.
 	DockerDataRoot string `yaml:"docker_data_root"`
-	// Glob patterns of plain text files that are read as well, such as /var/log/nginx/*.log. Symbolic links to
-	// files are followed.
+	// Glob patterns of plain text files that are read as well, such as /var/log/nginx/*.log. Symbolic links
+	// to files are followed.
 	Files []string `yaml:"files"`
 	// Where reading starts on a new host: `beginning`, or `end`, which skips lines older than the collector's
 	// state folder.

@@ -16,7 +16,7 @@ type discoverer interface {
 	List() ([]discover.Log, error)
 }
 
-// A discovery lists the logs of all discoverers. It refuses a handler to logs of excluded containers. It
+// A discovery lists the logs of all discoverers. It returns no handler for logs of excluded containers. It
 // implements tail.Discovery.
 type discovery struct {
 	source      *Source
@@ -105,7 +105,7 @@ func (d *discovery) logFailure(part discoverer, err error) {
 	}
 	d.failed[part] = err != nil
 	if err != nil {
-		d.source.log.Warn("logs cannot be listed; trying again every second", "err", err)
+		d.source.log.Warn("logs cannot be listed, retrying every second", "err", err)
 	} else {
 		d.source.log.Info("logs are listed again", "folders", part.Folders())
 	}

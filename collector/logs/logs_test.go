@@ -58,7 +58,7 @@ func wantOnce(t testing.TB, ship *logstest.Shipper, lines int) {
 	for _, shipped := range ship.All() {
 		var line int
 		if _, err := fmt.Sscanf(shipped.Message, "line %d", &line); err != nil || line >= lines {
-			t.Fatalf("strange line %.80q", shipped.Message)
+			t.Fatalf("unexpected line %.80q", shipped.Message)
 		}
 		seen[line]++
 		if ids[shipped.ID] {
@@ -273,7 +273,7 @@ func TestALineWithoutEndIsShippedWhenTheContainerIsRemoved(t *testing.T) {
 	}
 }
 
-// TestALineOverARotationIsOne: a line whose parts lie in three files is one event, also over a restart.
+// TestALineOverARotationIsOne: a line whose parts are in three files is one event, also over a restart.
 func TestALineOverARotationIsOne(t *testing.T) {
 	for _, compress := range []bool{false, true} {
 		root := t.TempDir()
@@ -308,9 +308,9 @@ func TestALineOverARotationIsOne(t *testing.T) {
 	}
 }
 
-// TestKillsLoseNothingAndDoubleNothing kills at any checkpoint of each file. A line that is shipped again
+// TestKillsLoseAndDuplicateNothing kills at any checkpoint of each file. A line that is shipped again
 // must have the same id, text and End as before.
-func TestKillsLoseNothingAndDoubleNothing(t *testing.T) {
+func TestKillsLoseAndDuplicateNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}

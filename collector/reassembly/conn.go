@@ -139,7 +139,7 @@ func (c *Conn) handleSYN(dir Dir, segment *Segment) {
 			c.handler.Observe(dir, RepeatedSYN, segment.Time)
 		}
 	case half.syn && answer && half.top == 0 && peer.ack == 0 && !c.established:
-		half.otherBase, half.hasOtherBase = base, true // a second SYN-ACK: handleACK decides which one counts
+		half.otherBase, half.hasOtherBase = base, true // a second SYN-ACK: handleACK selects the one that counts
 		return
 	case half.based && half.base != base:
 		return // a SYN in the middle of a stream does not belong to this connection
@@ -252,7 +252,7 @@ func (c *Conn) handleFIN(dir Dir, segment *Segment, end, need int64) {
 	}
 }
 
-// handleRST handles a RST. A RST is accepted when its sequence number lies in the window (RFC 5961, section
+// handleRST handles a RST. A RST is accepted when its sequence number is in the window (RFC 5961, section
 // 3). Some receivers are stricter and keep the connection. Then the sender of the RST sends new bytes,
 // and handleData cancels the RST.
 func (c *Conn) handleRST(dir Dir, segment *Segment) {
@@ -271,10 +271,10 @@ func (c *Conn) handleRST(dir Dir, segment *Segment) {
 	default:
 		off := half.offsetOf(segment.Seq)
 
-		// A host that refuses a SYN numbers its RST 0.
-		refusal := segment.Seq == 0 && segment.hasFlag(ACK) && !half.syn && half.top == 0
+		// A host that rejects a SYN numbers its RST 0.
+		rejectedSYN := segment.Seq == 0 && segment.hasFlag(ACK) && !half.syn && half.top == 0
 		low, high := min(half.ack, half.next)-1, max(half.top, half.ack)+half.sendLimit(peer)
-		if !refusal && (off < low || off > high) {
+		if !rejectedSYN && (off < low || off > high) {
 			c.handler.Observe(dir, OutsideWindow, segment.Time)
 			return
 		}

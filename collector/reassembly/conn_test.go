@@ -7,7 +7,8 @@ import (
 
 var defaultISN = [2]uint32{1000, 5000}
 
-// TestSequenceWrap: the numbers wrap at every place of a short conversation that was captured out of order.
+// TestSequenceWrap: the numbers wrap at every position of a short conversation that was captured out of
+// order.
 func TestSequenceWrap(t *testing.T) {
 	for isn := uint32(1<<32 - 14); isn != 4; isn++ {
 		testConn := newTestConn(t, testConfig(), [2]uint32{isn, isn + 3}).handshake()

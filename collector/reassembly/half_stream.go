@@ -63,7 +63,7 @@ type deliveredSegment struct {
 	hash uint64
 }
 
-// maxWindow is the largest window of TCP (RFC 7323). No valid segment lies further ahead.
+// maxWindow is the largest window of TCP (RFC 7323). No valid segment is further ahead.
 const maxWindow = 1 << 30
 
 // unknownWindow is the window that is assumed while a scale is unknown.

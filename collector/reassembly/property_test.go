@@ -226,7 +226,7 @@ func TestBoundsHold(t *testing.T) {
 			sum += conn.Buffered()
 		}
 		if sum != pool.Used() {
-			t.Fatalf("seed %d: the Conns hold %d bytes, the Pool says %d", seed, sum, pool.Used())
+			t.Fatalf("seed %d: the Conns hold %d bytes, the Pool has %d", seed, sum, pool.Used())
 		}
 		for i, conn := range conns {
 			if i%2 == 0 {

@@ -56,7 +56,7 @@ func (c *Conn) insertSegment(dir Dir, common waitingSegment, data []byte, end in
 		}
 		data, off = data[numCaptured(data, waitingEnd-off):], waitingEnd
 	}
-	if off < end { // the rest lies behind all segments that it could overlap
+	if off < end { // the rest is behind all segments that it could overlap
 		insert(index, end)
 	}
 
@@ -69,7 +69,7 @@ func (c *Conn) insertSegment(dir Dir, common waitingSegment, data []byte, end in
 // numCaptured returns how many of the next n bytes were captured; data holds the captured ones.
 func numCaptured(data []byte, n int64) int { return int(min(int64(len(data)), n)) }
 
-// mergeOverlap compares data, which lies at off, with the segment waiting, and reports whether they differ
+// mergeOverlap compares data, which is at off, with the segment waiting, and reports whether they differ
 // where they overlap. With KeepLast the bytes of data replace those of waiting.
 func (c *Conn) mergeOverlap(waiting *waitingSegment, off int64, data []byte) (differs bool) {
 	lo, hi := max(off, waiting.off), min(off+int64(len(data)), waiting.off+int64(len(waiting.b)))

@@ -2,7 +2,7 @@ package reassembly
 
 import "github.com/zeebo/xxh3"
 
-// handleData handles the payload of segment, which lies at off. The payload is delivered when every byte
+// handleData handles the payload of segment, which is at off. The payload is delivered when every byte
 // before it, and every byte of the other direction before need, was delivered or given up.
 func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 	half, peer := &c.half[dir], &c.half[dir^1]
@@ -96,7 +96,7 @@ func (c *Conn) handleDelivered(dir Dir, segment *Segment, off, end int64) {
 	c.compareTail(dir, segment, off, data)
 }
 
-// compareTail compares the delivered part of data, which lies at off, with the last delivered bytes, and
+// compareTail compares the delivered part of data, which is at off, with the last delivered bytes, and
 // reports a conflict if they differ.
 func (c *Conn) compareTail(dir Dir, segment *Segment, off int64, data []byte) {
 	half := &c.half[dir]
@@ -118,7 +118,7 @@ const reorderTime = int64(3e6)
 func (c *Conn) classifyOverlap(dir Dir, segment *Segment, off, end int64) {
 	half := &c.half[dir]
 
-	// The segment fills a gap unless its bytes were delivered or lie within a waiting segment.
+	// The segment fills a gap unless its bytes were delivered or are within a waiting segment.
 	fillsGap := off >= half.next
 	gapSeen := int64(0) // the Time of the first segment behind the gap; 0: there is none
 	for i := half.front; i < len(half.waiting); i++ {

@@ -192,7 +192,7 @@ func (f *flow) hasLocalEndpoint() bool {
 		client, server = f.nat.mapping.Client, f.nat.mapping.Server
 	}
 	for _, end := range [...]netip.AddrPort{client, server} {
-		if container, settled := f.table.deps.Containers.Resolve(end.Addr(), f.last); container != nil || !settled {
+		if container, final := f.table.deps.Containers.Resolve(end.Addr(), f.last); container != nil || !final {
 			return true
 		}
 	}

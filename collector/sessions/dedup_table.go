@@ -185,7 +185,7 @@ func (c *claim) addIface(id uint16) {
 }
 
 // claimIfaces returns the interfaces where the connection of owner's claim of key was seen, as numbers plus
-// one. 0 is an unused place.
+// one. 0 is an unused position.
 func (d *DedupTable) claimIfaces(key claimKey, owner uint64) [4]uint16 {
 	shard := d.shardOf(&key)
 	shard.mu.RLock()

@@ -2,11 +2,11 @@ package sessions
 
 import "net/netip"
 
-// guessDirection sets the client side of f. p is the first packet, and sender the end of f.key that sent p.
-// The session event's direction_confidence is the certainty of the guess in percent: high for a handshake or
+// inferDirection sets the client side of f. p is the first packet, and sender the end of f.key that sent p.
+// The session event's direction_confidence is the certainty of the result in percent: high for a handshake or
 // an entry of the connection tracker, low for a comparison of ports. Over UDP the side that sends first is
 // the client, unless the difference of the ports is clear.
-func (f *flow) guessDirection(p *packet, sender uint8) {
+func (f *flow) inferDirection(p *packet, sender uint8) {
 	isTCP := f.key.proto == protoTCP
 	switch {
 	case isTCP && p.isSYN():

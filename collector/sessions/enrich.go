@@ -7,8 +7,8 @@ import (
 )
 
 // An enricher sets the containers of events and emits the events. An event waits while the container of one
-// of its addresses is not settled. A new container sends packets before the Docker API reports the container,
-// and its address may just have belonged to another container.
+// of its addresses is not final: it may still change. A new container sends packets before the Docker API
+// reports the container, and its address may just have belonged to another container.
 type enricher struct {
 	containers Containers // nil: none
 	emit       func(*pipeline.Event)
@@ -25,7 +25,7 @@ type unresolvedEvent struct {
 // resolveWait is the longest time that an event waits, ns. dockerd answers within 0.1 s when it is not busy.
 const resolveWait = int64(2e9)
 
-// enrich sets the containers of the event and emits it, or keeps it while they are not settled.
+// enrich sets the containers of the event and emits it, or keeps it while they are not final.
 func (r *enricher) enrich(event *pipeline.Event, now int64) {
 	if r.resolveContainers(event) || len(r.unresolved) >= r.limit {
 		r.emit(event)
@@ -34,7 +34,7 @@ func (r *enricher) enrich(event *pipeline.Event, now int64) {
 	r.unresolved = append(r.unresolved, unresolvedEvent{event, now + resolveWait})
 }
 
-// retryUnresolved emits the waiting events whose containers are settled or whose wait is over. If last is
+// retryUnresolved emits the waiting events whose containers are final or whose wait is over. If last is
 // set, it emits all events.
 func (r *enricher) retryUnresolved(now int64, last bool) {
 	if len(r.unresolved) == 0 {
@@ -53,14 +53,14 @@ func (r *enricher) retryUnresolved(now int64, last bool) {
 }
 
 // resolveContainers sets the containers of both ends of the event, and the container that owns the event: the
-// server's if the server is on this host, else the client's. It reports whether both are settled.
-func (r *enricher) resolveContainers(event *pipeline.Event) (settled bool) {
+// server's if the server is on this host, else the client's. It reports whether both are final.
+func (r *enricher) resolveContainers(event *pipeline.Event) (final bool) {
 	if r.containers == nil {
 		return true
 	}
 
 	// The server is last, so that its container replaces the client's as the owner.
-	settled = true
+	final = true
 	event.Container = nil
 	for _, end := range [...]*pipeline.Endpoint{event.Source, event.Destination} {
 		if end == nil {
@@ -70,12 +70,12 @@ func (r *enricher) resolveContainers(event *pipeline.Event) (settled bool) {
 		if !ok {
 			continue
 		}
-		var endSettled bool
-		end.Container, endSettled = r.containers.Resolve(ip, event.Timestamp)
-		settled = settled && endSettled
+		var endFinal bool
+		end.Container, endFinal = r.containers.Resolve(ip, event.Timestamp)
+		final = final && endFinal
 		if end.Container != nil {
 			event.Container = end.Container
 		}
 	}
-	return settled
+	return final
 }

@@ -17,7 +17,7 @@ func (f containersFunc) Resolve(ip netip.Addr, at int64) (*pipeline.Container, b
 
 // TestAnEventWaitsForItsContainer: the first packets of a container come before the Docker API reports it.
 // Its events wait; they are emitted with the container once it is known, and without it after resolveWait and
-// on Close. An event whose containers are settled does not wait.
+// on Close. An event whose containers are final does not wait.
 func TestAnEventWaitsForItsContainer(t *testing.T) {
 	web := &pipeline.Container{Id: "web"}
 	late := &pipeline.Container{Id: "late"}
@@ -48,7 +48,7 @@ func TestAnEventWaitsForItsContainer(t *testing.T) {
 	test := newTableTest(t, Default(), deps)
 	exchange(test, "192.0.2.1:40000")
 	if len(test.events) != 1 || test.events[0].Container != web {
-		t.Fatalf("a settled event waited: %v", test.events)
+		t.Fatalf("an event with final containers waited: %v", test.events)
 	}
 	exchange(test, "10.0.0.1:40000")
 	tick(test, 100*time.Millisecond)

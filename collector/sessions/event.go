@@ -36,7 +36,7 @@ func (f *flow) sessionEvent(state string) *pipeline.Event {
 	client, server := f.endpoints()
 	confidence := stats.directionConfidence
 
-	// The parser may have found that the client is the server. The counts are stored by the guessed sides.
+	// The parser may have found that the client is the server. The counts are stored by the inferred sides.
 	if stats.flipped {
 		clientStats, serverStats, client, server = serverStats, clientStats, server, client
 		state = flippedState(state)

@@ -35,7 +35,7 @@ func (h timerHeap) updateFlow(f *flow) {
 	}
 }
 
-// siftUp moves the flow at i up to its place.
+// siftUp moves the flow at i up to its position.
 func (h timerHeap) siftUp(i int) {
 	flow := h[i]
 
@@ -53,7 +53,7 @@ func (h timerHeap) siftUp(i int) {
 	flow.heapIndex = i
 }
 
-// siftDown moves the flow at i down to its place and reports whether it moved.
+// siftDown moves the flow at i down to its position and reports whether it moved.
 func (h timerHeap) siftDown(i int) bool {
 	flow, from := h[i], i
 

@@ -10,7 +10,7 @@ import (
 type counter = prometheus.Counter
 
 // tableMetrics are shared by all Tables of a registry. Counts that change with each packet are kept in the
-// Table's packetCounts; Table.flushCounters adds them now and then.
+// Table's packetCounts; Table.flushCounters adds them to the metrics at intervals.
 type tableMetrics struct {
 	packets  [numResults]counter
 	open     prometheus.Gauge

@@ -43,7 +43,7 @@ func (f *flow) emitEvent(event *pipeline.Event) {
 		}
 		f.outbox.events = append(f.outbox.events, event)
 
-		// All flows together may keep MaxPendingEvents. The flow that exceeds the bound is decided now.
+		// All flows together may keep MaxPendingEvents. The flow that exceeds the bound is resolved now.
 		if table.outboxEvents++; table.outboxEvents > table.cfg.MaxPendingEvents {
 			f.resolveDedup(true, decidedByLimit)
 		}

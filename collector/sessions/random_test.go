@@ -176,7 +176,7 @@ func TestDecodeAgreesWithGopacket(t *testing.T) {
 		}
 		_ = file.Close()
 	}
-	t.Logf("%d packets agree; of %d gopacket does not know the innermost header", same, other)
+	t.Logf("%d packets agree; of %d gopacket cannot decode the innermost header", same, other)
 	if same < 20_000 {
 		t.Errorf("only %d packets were compared", same)
 	}

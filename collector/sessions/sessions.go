@@ -92,9 +92,9 @@ type Deps struct {
 // Containers finds the containers of this host. It is shared by all Tables and safe for concurrent use. A
 // containers.Registry is one.
 type Containers interface {
-	// Resolve returns the container that had the address ip at the time at (ns), nil if none had. settled is
-	// false while the answer may still change.
-	Resolve(ip netip.Addr, at int64) (c *pipeline.Container, settled bool)
+	// Resolve returns the container that had the address ip at the time at (ns), nil if none had. final is
+	// false while the result may still change.
+	Resolve(ip netip.Addr, at int64) (c *pipeline.Container, final bool)
 }
 
 // A NAT maps the connections that the host rewrites. It is shared by all Tables, mostly read, and safe for

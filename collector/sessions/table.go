@@ -86,7 +86,7 @@ func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []
 	p.Time = at
 	t.counts.results[t.handleFrame(&p, link, data, wireLen)]++
 
-	// The payload of p may lie in a defragmented datagram, so its buffer is released only now.
+	// The payload of p may be in a defragmented datagram, so its buffer is released only now.
 	if len(t.decoder.frags.complete) > 0 {
 		t.decoder.frags.releaseComplete()
 	}
@@ -179,7 +179,7 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 		f = newFlow(t)
 	}
 
-	// The key, the id and the times are set first: guessDirection and claimFirst use them.
+	// The key, the id and the times are set first: inferDirection and claimFirst use them.
 	f.stream.Init(&t.streamConfig, t.pool, f)
 	t.openedFlows++
 	f.key, f.id = key, t.flowIDBase+t.openedFlows
@@ -193,7 +193,7 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	} else {
 		t.metrics.opened[1].Inc()
 	}
-	f.guessDirection(p, sender)
+	f.inferDirection(p, sender)
 	f.claimFirst()
 	return f
 }

@@ -123,7 +123,7 @@ func TestFarAcknowledgementIsIgnored(t *testing.T) {
 	test.closeOneSession()
 }
 
-// TestSequenceWrap: the sequence numbers wrap at every place of a short stream that is out of order.
+// TestSequenceWrap: the sequence numbers wrap at every position of a short stream that is out of order.
 func TestSequenceWrap(t *testing.T) {
 	for isn := uint32(1<<32 - 12); isn != 4; isn++ {
 		test := newTableTest(t, Default(), Deps{})
@@ -321,7 +321,7 @@ func TestLostFINIsNotAGap(t *testing.T) {
 	test.wantParserLog(">abc >end <end close")
 }
 
-// TestMidStream: the direction of a session without a handshake is guessed, with a lower confidence, and its
+// TestMidStream: the direction of a session without a handshake is inferred, with a lower confidence, and its
 // event is partial.
 func TestMidStream(t *testing.T) {
 	test := newTableTest(t, Default(), Deps{})

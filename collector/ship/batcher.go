@@ -179,7 +179,7 @@ func (b *batcher) wakeJournaling() {
 	}
 }
 
-// closeInput closes the open batch; later events are refused.
+// closeInput closes the open batch; later events are rejected.
 func (b *batcher) closeInput() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -187,8 +187,8 @@ func (b *batcher) closeInput() {
 	b.closed = true
 }
 
-// journalBatches takes batches of files from the queue while the window is open. It gives each its sequence,
-// writes it to the journal and passes it to the sender. It runs in a goroutine of its own.
+// journalBatches takes batches of files from the queue while the window is open. It sets the sequence of
+// each, writes it to the journal and passes it to the sender. It runs in a goroutine of its own.
 func (b *batcher) journalBatches() {
 	for {
 		select {
@@ -234,7 +234,7 @@ func (b *batcher) removeHead() {
 	b.queue = b.queue[1:]
 }
 
-// journalBatch gives full its sequence, writes it to the journal and passes it to the sender. It repeats a
+// journalBatch sets the sequence of full, writes it to the journal and passes it to the sender. It repeats a
 // write that failed: a batch that is not in the journal must not be produced, since its lines would be sent
 // under another id after a crash. It returns false if the shipper ends before.
 func (b *batcher) journalBatch(full *batch) bool {

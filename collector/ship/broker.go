@@ -55,7 +55,7 @@ func (s *Shipper) recordProduceResult(err error) {
 	}
 	switch class {
 	case kafka.Denied:
-		s.log.Error("kafka denies access: buffering and trying again", "err", err)
+		s.log.Error("kafka denies access: buffering and retrying", "err", err)
 	case kafka.Rejected:
 		s.log.Error("kafka rejected a batch; its events are lost", "err", err)
 	default:

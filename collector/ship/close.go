@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Close refuses new events and sends the buffered ones until ctx ends. It does not wait if Kafka has been
+// Close rejects new events and sends the buffered ones until ctx ends. It does not wait if Kafka has been
 // unavailable for longer than SpoolAfter. The remaining packets, and lines that cannot be read again, go to
 // the spool. The remaining lines of files are read again by the next process, as after a kill.
 func (s *Shipper) Close(ctx context.Context) error {

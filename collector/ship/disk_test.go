@@ -315,7 +315,7 @@ func TestUpgrade(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(harness.state, "spool"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	old := map[string]string{ // where it lies in the state folder: a copy in testdata
+	old := map[string]string{ // path in the state folder: a copy in testdata
 		filepath.Join(harness.state, "journal"):               "journal/testdata/journal.v1",
 		filepath.Join(harness.state, "spool", "00000001.seg"): "spool/testdata/segment.v1",
 	}

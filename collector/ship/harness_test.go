@@ -180,7 +180,7 @@ func (h *harness) readPartition(client *kafka.Client, topic string, partition in
 			h.t.Fatalf("partition %d offset %d: %v", partition, message.Offset, err)
 		}
 		if batch.Partition != uint32(partition) {
-			h.t.Errorf("a batch of partition %d lies in %d", batch.Partition, partition)
+			h.t.Errorf("a batch of partition %d is in %d", batch.Partition, partition)
 		}
 		pipeline.ResolveReferences(batch)
 		all = append(all, kafkaMessage{partition, len(message.Value), batch})

@@ -19,14 +19,14 @@ type rangeReplay struct {
 	passed   bool                 // the owner has read past the range
 }
 
-// A linePlace is the place of a line among the recovered ranges of its file.
-type linePlace int
+// A linePosition is the position of a line among the recovered ranges of its file.
+type linePosition int
 
 const (
-	lineNew    linePlace = iota // in no range
-	lineSafe                    // in a range that is finished
-	lineInside                  // in a range that waits for its lines
-	lineLast                    // the last line of such a range
+	lineNew    linePosition = iota // in no range
+	lineSafe                       // in a range that is finished
+	lineInside                     // in a range that waits for its lines
+	lineLast                       // the last line of such a range
 )
 
 // replayEvent handles an event that an earlier process may have shipped. It returns true if event belonged to
@@ -39,11 +39,11 @@ func (f *fileProducer) replayEvent(event *pipeline.Event, checkpoint collector.C
 	// Find the range that contains the line. Only a line of a range that waits for its lines is added to a
 	// batch.
 	f.lastActive.Store(time.Now().UnixNano())
-	target, place := f.findReplay(checkpoint.End)
+	target, position := f.findReplay(checkpoint.End)
 	switch {
-	case place == lineNew:
+	case position == lineNew:
 		return false
-	case place == lineSafe:
+	case position == lineSafe:
 		f.skipTo(checkpoint.End)
 		f.dropReread(event)
 		return true
@@ -53,7 +53,7 @@ func (f *fileProducer) replayEvent(event *pipeline.Event, checkpoint collector.C
 
 	// The last line ends the replay of the range.
 	f.skipTo(checkpoint.End)
-	if place == lineLast {
+	if position == lineLast {
 		f.mu.Lock()
 		f.passRange(target)
 		f.mu.Unlock()
@@ -86,10 +86,10 @@ func (f *fileProducer) refillBatch(r *batchRange, event *pipeline.Event, checkpo
 	return true
 }
 
-// findReplay returns the recovered range that contains the line which ends at end, and the place of the line.
-// Unfinished ranges before the line will not be completed, since the owner has read past them: findReplay
-// finishes them.
-func (f *fileProducer) findReplay(end int64) (target *batchRange, place linePlace) {
+// findReplay returns the recovered range that contains the line which ends at end, and the position of the
+// line. Unfinished ranges before the line will not be completed, since the owner has read past them:
+// findReplay finishes them.
+func (f *fileProducer) findReplay(end int64) (target *batchRange, position linePosition) {
 	// Invariant: ranges are in order and do not overlap. The first range that ends at or behind the line is
 	// the only one that may contain it.
 	var incomplete []*batchRange
@@ -106,7 +106,7 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, place linePlac
 			continue
 		}
 		if end > lines.after {
-			target, place = lines, f.placeIn(lines, end)
+			target, position = lines, f.positionIn(lines, end)
 		}
 		break
 	}
@@ -117,11 +117,11 @@ func (f *fileProducer) findReplay(end int64) (target *batchRange, place linePlac
 	for _, lines := range incomplete {
 		f.shipper.finishReplay(lines)
 	}
-	return target, place
+	return target, position
 }
 
-// placeIn returns the place of the line that ends at end in r, which contains it. f.mu must be held.
-func (f *fileProducer) placeIn(r *batchRange, end int64) linePlace {
+// positionIn returns the position of the line that ends at end in r, which contains it. f.mu must be held.
+func (f *fileProducer) positionIn(r *batchRange, end int64) linePosition {
 	last := end == r.end.End
 	switch {
 	case r.done && last:
@@ -150,7 +150,7 @@ func (f *fileProducer) abandonReplay() {
 	var abandoned []*batchRange
 
 	// 1. Shrink each unfinished range to the lines that were received, and count the others as lost.
-	// refillBatch refuses lines for these ranges from now on.
+	// refillBatch rejects lines for these ranges from now on.
 	f.mu.Lock()
 	for _, lines := range f.ranges {
 		switch {

@@ -61,7 +61,7 @@ type pendingBatch struct {
 	state         batchState
 	missingRanges int       // in stateRecovering: ranges whose replay has not ended
 	batch         *batch    // nil: it is in the spool
-	ref           spool.Ref // its place in the spool
+	ref           spool.Ref // its position in the spool
 	counts        datasetCounts
 	queuedAt      time.Time // when it got its sequence, or was recovered
 	confirmed     bool      // it is safe, and its files and the journal were updated
@@ -72,9 +72,9 @@ func (p *pendingBatch) id(s *sender) batchID {
 	return batchID{Epoch: s.epoch, Partition: s.partition, Sequence: p.sequence}
 }
 
-// addPacketBatch gives full the next sequence and appends it to pending in the given state. Both happen under
-// one lock: if a batch with a higher sequence were produced before full is in pending, full could fall out of
-// the window.
+// addPacketBatch sets the next sequence of full and appends it to pending in the given state. Both happen
+// under one lock: if a batch with a higher sequence were produced before full is in pending, full could fall
+// out of the window.
 func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	s.mu.Lock()
 	full.appendHeader(s.shipper.batchHeader(s.epoch, s.partition, s.nextSequenceNumber))
@@ -91,7 +91,7 @@ func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	return pending
 }
 
-// nextSequence gives full the next sequence and appends its header. The caller writes full to the journal
+// nextSequence sets the next sequence of full and appends its header. The caller writes full to the journal
 // before it calls addFileBatch. Only the goroutine of journalBatches calls the two, so that pending stays in
 // order.
 func (s *sender) nextSequence(full *batch) uint64 {
@@ -122,7 +122,7 @@ func (s *sender) insertRecovered(pending *pendingBatch) {
 	s.pending = slices.Insert(s.pending, position, pending)
 }
 
-// windowOpen reports whether the next sequence lies within the window.
+// windowOpen reports whether the next sequence is within the window.
 func (s *sender) windowOpen() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

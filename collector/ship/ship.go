@@ -71,7 +71,7 @@ type Shipper struct {
 	maintainNow chan struct{} // wakes maintain; holds one signal
 }
 
-// A lifecycle ends the goroutines of a Shipper in two steps: closing refuses new events, the end of ctx stops
+// A lifecycle ends the goroutines of a Shipper in two steps: closing rejects new events, the end of ctx stops
 // all goroutines.
 type lifecycle struct {
 	closing   atomic.Bool

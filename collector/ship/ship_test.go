@@ -67,7 +67,7 @@ func TestEventsArriveUnchanged(t *testing.T) {
 	harness.checkContainers(owner, all)
 }
 
-// checkContainers checks the containers that the engine sees, and that the events of a container are in one
+// checkContainers checks the containers that the engine gets, and that the events of a container are in one
 // partition.
 func (h *harness) checkContainers(owner *pipeline.Container, all []*testFile) {
 	home := map[string]int{}
@@ -160,9 +160,9 @@ func killAt(t *testing.T, failpoint func(reached *atomic.Int64) failpoints, repe
 	}
 }
 
-// TestAnyKillLosesAndDoublesNothing kills shippers at random points, one after the other, while the broker is
-// stopped now and then.
-func TestAnyKillLosesAndDoublesNothing(t *testing.T) {
+// TestAnyKillLosesAndDuplicatesNothing kills shippers at random points, one after the other, while the broker
+// is stopped at intervals.
+func TestAnyKillLosesAndDuplicatesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes seconds")
 	}
@@ -551,8 +551,8 @@ func TestContainerWithTooMuchMetadata(t *testing.T) {
 	}
 }
 
-// TestSecondCollectorIsRefused: two collectors cannot use one state folder.
-func TestSecondCollectorIsRefused(t *testing.T) {
+// TestSecondCollectorIsRejected: two collectors cannot use one state folder.
+func TestSecondCollectorIsRejected(t *testing.T) {
 	harness := newHarness(t)
 	shipper := harness.startShipper(failpoints{})
 	defer shipper.kill()

@@ -19,7 +19,7 @@ import (
 )
 
 // tortureSeed runs 13 shippers one after the other. All but the last are closed or killed at a random point,
-// and the broker is restarted now and then. seed determines all random choices.
+// and the broker is restarted at intervals. seed determines all random choices.
 func tortureSeed(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	harness := newHarness(t)

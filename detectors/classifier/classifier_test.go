@@ -104,7 +104,7 @@ func TestEvaluatingDoesNotAllocate(t *testing.T) {
 	}
 }
 
-func TestDecodeRefusesInvalidModels(t *testing.T) {
+func TestDecodeRejectsInvalidModels(t *testing.T) {
 	for _, data := range [][]byte{nil, []byte("x"), models.GeneratedDomains[:1000]} {
 		if _, err := classifier.Decode(data); err == nil {
 			t.Errorf("%d bytes of an invalid model were accepted", len(data))

@@ -17,5 +17,5 @@ func Default() Config { return Config{Enabled: true} }
 
 // Check returns every problem of c.
 func (c Config) Check() []config.Problem {
-	return config.Range("threshold", c.Threshold, 0, 1) // refuses NaN too
+	return config.Range("threshold", c.Threshold, 0, 1) // rejects NaN too
 }

@@ -71,7 +71,7 @@ type Languages struct {
 	Generated Trigrams // trained on generated labels
 
 	// Suffixes holds a weight for each public suffix: the logarithm of how much more often generated labels
-	// have the suffix than chosen ones.
+	// have the suffix than ordinary ones.
 	Suffixes map[string]float32
 }
 

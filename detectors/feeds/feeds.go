@@ -210,7 +210,7 @@ func (s *Set) addVerdict(event *pipeline.Event, index int32, field, value string
 		listed = " as " + ind.text
 	}
 
-	// Sprintf copies value, which lies in a buffer that is reused after the block.
+	// Sprintf copies value, which is in a buffer that is reused after the block.
 	evidence := fmt.Sprintf("%s %s is listed%s in feed %s, confidence %d", field, value, listed, feed.name, ind.confidence)
 	if ind.note != "" {
 		evidence += ": " + ind.note

@@ -163,7 +163,7 @@ func TestFilterNeverMisses(t *testing.T) {
 	}
 }
 
-// TestVerdictsDoNotAliasTheEvent: the strings of an event lie in a buffer that the next block overwrites.
+// TestVerdictsDoNotAliasTheEvent: the strings of an event are in a buffer that the next block overwrites.
 func TestVerdictsDoNotAliasTheEvent(t *testing.T) {
 	set, _ := load(t, mixed)
 	buf := []byte("x.evil.example")

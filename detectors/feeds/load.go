@@ -49,7 +49,7 @@ func (e *LineError) Unwrap() error { return e.Err }
 // as the second result.
 func Load(cfgs []Config) (*Set, SkippedLines, error) {
 	set := newSet()
-	set.files = filesState(cfgs) // before reading, so that a Watcher notices a change that comes meanwhile
+	set.files = filesState(cfgs) // before reading, so that a Watcher detects a change that comes meanwhile
 	var skipped SkippedLines
 	all := sha256.New()
 	for i, cfg := range cfgs {
@@ -244,7 +244,7 @@ func (s *Set) addIndicator(ind indicator) error {
 	return nil
 }
 
-// addPrefix adds a network. Networks so wide that they match ordinary traffic are refused.
+// addPrefix adds a network. Networks so wide that they match ordinary traffic are rejected.
 func (s *Set) addPrefix(ind indicator) error {
 	prefix, err := netip.ParsePrefix(ind.text)
 	if err != nil {
@@ -281,7 +281,7 @@ func keepSurest[K comparable](set *Set, indexes map[K]int32, key K, ind indicato
 }
 
 // normalizeDomain returns a domain as checkDomain compares it: in lower case, in ASCII, without a dot at the
-// end. It refuses public suffixes, which would match all domains below them.
+// end. It rejects public suffixes, which would match all domains below them.
 func normalizeDomain(text string) (string, error) {
 	// 1. Lower case and punycode. A leading *. is dropped, since every domain matches its sub-domains.
 	name := strings.TrimPrefix(strings.TrimSuffix(strings.ToLower(text), "."), "*.")

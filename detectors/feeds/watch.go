@@ -82,7 +82,7 @@ func (w Watcher) Run(ctx context.Context) {
 		State:  func() (string, error) { return filesState(w.Feeds), nil },
 		Load:   func() (*Set, error) { return LoadAndLog(w.Feeds, w.Log, w.Metrics) },
 		Use:    w.OnChange,
-		Refuse: func(err error) { w.Log.Error("feeds not loaded, keeping those that were loaded before", "err", err) },
+		Failed: func(err error) { w.Log.Error("feeds not loaded, keeping those that were loaded before", "err", err) },
 		Loaded: w.Current.files,
 	}
 	poller.Run(ctx)

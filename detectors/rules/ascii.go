@@ -10,7 +10,7 @@ func lowerASCII(text string) string {
 	return lowerInto(&b, text)
 }
 
-// lowerInto is lowerASCII without allocation: a result that differs from text lies in *buf and is valid until
+// lowerInto is lowerASCII without allocation: a result that differs from text is in *buf and is valid until
 // *buf is used again.
 func lowerInto(buf *[]byte, text string) string {
 	i := 0

@@ -121,7 +121,7 @@ func (t *trie) linkSuffixes() {
 }
 
 // layOut numbers the states so that those with output come last: one comparison finds them. States near the
-// root, where a scan spends its time, lie together in memory.
+// root, where a scan spends its time, are together in memory.
 func (a *automaton) layOut(t *trie) {
 	// States without output come first, then those with output, both breadth first.
 	row := make([]int32, len(t.ends)) // by state of the trie: the index of its row in a.next

@@ -127,9 +127,9 @@ func TestExpressionsMatchTheseEvents(t *testing.T) {
 	check(labelled, `has(container.labels)`, true)
 }
 
-// TestErrorsNameTheirPlace: each error of a bad file begins with its line and column. The errors are those of
-// the golden file; with GOLDEN set it is rewritten.
-func TestErrorsNameTheirPlace(t *testing.T) {
+// TestErrorsNameTheirPosition: each error of a bad file begins with its line and column. The errors are those
+// of the golden file; with GOLDEN set it is rewritten.
+func TestErrorsNameTheirPosition(t *testing.T) {
 	for _, file := range []string{"broken", "types", "hostile", "shape", "hints"} {
 		data, err := os.ReadFile("testdata/" + file + ".bad.yml")
 		if err != nil {

@@ -143,7 +143,7 @@ func (c *compiler) compileMacros(file *ruleFile) {
 	}
 }
 
-// addErrors reports the errors of an expression or a template at their places in the file.
+// addErrors reports the errors of an expression or a template at their positions in the file.
 func addErrors(text config.Text, errs []syntaxError) {
 	for _, err := range errs {
 		text.ErrorfAt(err.at, "%s", err.message)
@@ -241,7 +241,7 @@ func (c *compiler) compileAlert(parsed *parsedRule) {
 	}
 }
 
-// contentHash returns a hash of everything that decides which events a rule matches and what its verdicts
+// contentHash returns a hash of everything that determines which events a rule matches and what its verdicts
 // contain.
 func (p *parsedRule) contentHash() string {
 	rule := &p.Rule

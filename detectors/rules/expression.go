@@ -48,14 +48,14 @@ type macro struct {
 	broken bool // it has an error, which was reported at its definition
 }
 
-// A syntaxError is an error at a place in an expression or a template.
+// A syntaxError is an error at a position in an expression or a template.
 type syntaxError struct {
 	at      int // rune
 	message string
 }
 
-// compileExpression parses, resolves and compiles a condition. If it has errors, compileExpression returns nil
-// and all errors. If it uses a broken macro, both results are nil, since the macro's error was reported.
+// compileExpression parses, resolves and compiles a condition. If it has errors, compileExpression returns
+// nil and all errors. If it uses a broken macro, both results are nil, since the macro's error was reported.
 func compileExpression(source string, ns *names, slots *slotTable) (*expression, []syntaxError) {
 	if strings.TrimSpace(source) == "" {
 		return nil, []syntaxError{{0, "expression is empty"}}

@@ -69,8 +69,8 @@ func parseError(source string, err error) syntaxError {
 	return syntaxError{at, parseMessage(source, parserError.Message)}
 }
 
-// parseMessage returns a message of expr's parser in the words of the rule language. It returns a message that
-// it does not recognize as it is, shortened.
+// parseMessage returns a message of expr's parser in the words of the rule language. It returns a message
+// that it does not recognize as it is, shortened.
 func parseMessage(source, message string) string {
 	// 1. Messages that quote a part of the expression.
 	if match := unexpectedToken.FindStringSubmatch(message); match != nil {
@@ -105,7 +105,7 @@ func parseMessage(source, message string) string {
 	return message
 }
 
-// unexpected returns the message for a token that is not allowed at its place. kind and value are those of
+// unexpected returns the message for a token that is not allowed at its position. kind and value are those of
 // expr's lexer.
 func unexpected(source, kind, value string) string {
 	switch kind {
@@ -163,8 +163,8 @@ func unknownName(name string, ns *names) string {
 	return fmt.Sprintf("unknown field %q%s", name, didYouMeanField(name, known))
 }
 
-// didYouMeanField is config.DidYouMean for names with dots. If no known name is similar, it suggests names with
-// the same last word.
+// didYouMeanField is config.DidYouMean for names with dots. If no known name is similar, it suggests names
+// with the same last word.
 func didYouMeanField(name string, known []string) string {
 	if hint := config.DidYouMean(name, known); hint != "" {
 		return hint

@@ -325,7 +325,7 @@ func TestBatchSizeDoesNotChangeVerdicts(t *testing.T) {
 	}
 }
 
-// TestVerdictsDoNotAliasTheEvent: the strings of an event lie in a buffer that the next block overwrites.
+// TestVerdictsDoNotAliasTheEvent: the strings of an event are in a buffer that the next block overwrites.
 func TestVerdictsDoNotAliasTheEvent(t *testing.T) {
 	text := ruleYAML("r", `message contains "secret"`) + "  alert: '{message}'\n  group: [message]\n"
 	set, err := compileText(t, text)

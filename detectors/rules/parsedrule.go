@@ -12,8 +12,8 @@ import (
 	"tidegate/pipeline/config"
 )
 
-// A parsedRule is a rule of a file whose expressions are not compiled yet. Its texts keep their places in the
-// file, for errors.
+// A parsedRule is a rule of a file whose expressions are not compiled yet. Its texts keep their positions in
+// the file, for errors.
 type parsedRule struct {
 	Rule
 	node       config.Node
@@ -87,8 +87,8 @@ func (l *yamlTexts) DecodeNode(node config.Node) {
 // idPattern matches the ids of rules.
 var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,99}$`)
 
-// parseRule parses one rule of file. It returns nil if node is not a mapping, and a rule with whatever is valid
-// otherwise. Errors are added to the file's doc.
+// parseRule parses one rule of file. It returns nil if node is not a mapping, and a rule with whatever is
+// valid otherwise. Errors are added to the file's doc.
 func parseRule(node config.Node, file *ruleFile) *parsedRule {
 	if !node.IsMapping() {
 		node.Errorf("expected a rule (a mapping with id, title, severity and when), got %s", node.Kind())
@@ -116,7 +116,8 @@ func parseRule(node config.Node, file *ruleFile) *parsedRule {
 		}
 	}
 
-	// 3. Check the values. An error in one key does not stop the check of the others, so that all are reported.
+	// 3. Check the values. An error in one key does not stop the check of the others, so that all are
+	// reported.
 	rule.ID, rule.Title = nonEmptyText(form.ID), nonEmptyText(form.Title)
 	rule.Description, rule.Author = nonEmptyText(form.Description), nonEmptyText(form.Author)
 	rule.Version = nonEmptyText(form.Version)

@@ -18,8 +18,8 @@ type prefilter struct {
 	datasets    datasetMask
 }
 
-// A prefilterKey is one condition that the index can look up: a slot equals a value, or contains a literal. For
-// a list slot, one element must.
+// A prefilterKey is one condition that the index can look up: a slot equals a value, or contains a literal.
+// For a list slot, one element must.
 type prefilterKey struct {
 	slot    int
 	literal bool // text is a part of the slot's value
@@ -30,7 +30,7 @@ type prefilterKey struct {
 }
 
 const (
-	maxKeys     = 20000 // of one rule; a list that is longer belongs into feeds
+	maxKeys     = 20000 // of one rule; a list that is longer belongs in a feed
 	unselective = 0     // selectivity where there is no key
 	selective   = 100   // selectivity of an equality with a field that has many values
 
@@ -52,7 +52,8 @@ func (t *slotTable) prefilterOf(n *node, want bool, element int) prefilter {
 	case opNot:
 		return t.prefilterOf(n.args[0], !want, element)
 	case opAnd:
-		// An and that must be false needs one false side only, as an or that must be true needs one true side.
+		// An and that must be false needs one false side only, as an or that must be true needs one true
+		// side.
 		return combine(t.prefilterOf(n.args[0], want, element), t.prefilterOf(n.args[1], want, element), want)
 	case opOr:
 		return combine(t.prefilterOf(n.args[0], want, element), t.prefilterOf(n.args[1], want, element), !want)
@@ -70,8 +71,8 @@ func (t *slotTable) prefilterOf(n *node, want bool, element int) prefilter {
 		return prefilter{datasets: allDatasets}
 	}
 
-	// Everything else is a comparison. The index finds only present values, so a comparison that must be false
-	// has no keys.
+	// Everything else is a comparison. The index finds only present values, so a comparison that must be
+	// false has no keys.
 	out := prefilter{datasets: t.comparisonDatasets(n, want)}
 	if want {
 		out.keys, out.selectivity = t.comparisonKeys(n, element)
@@ -241,8 +242,9 @@ func (t *slotTable) literalKeys(s subject, texts []string, folded bool) ([]prefi
 	return out, selectivity
 }
 
-// requiredLiterals returns a set of literals such that every match of the regular expression contains at least
-// one of them. It returns nil if none is known. If fold is true, the match may contain them in any case.
+// requiredLiterals returns a set of literals such that every match of the regular expression contains at
+// least one of them. It returns nil if none is known. If fold is true, the match may contain them in any
+// case.
 func requiredLiterals(re *syntax.Regexp, depth int) (texts []string, fold bool) {
 	const maxDepth = 50
 	if depth > maxDepth {

@@ -32,8 +32,8 @@ type resolver struct {
 // maxErrors is the number of errors that are reported for one expression.
 const maxErrors = 20
 
-// addError adds an error at the place of n and returns an invalid node. Inside a macro the place is that of
-// the macro's use.
+// addError adds an error at the position of n and returns an invalid node. Inside a macro the position is
+// that of the macro's use.
 func (r *resolver) addError(n ast.Node, format string, args ...any) *node {
 	e := syntaxError{r.at(n), fmt.Sprintf(format, args...)}
 	if len(r.errors) < maxErrors && !slices.Contains(r.errors, e) {
@@ -148,7 +148,7 @@ func dotted(node ast.Node) (string, bool) {
 func (r *resolver) member(memberNode *ast.MemberNode) *node {
 	name, ok := dotted(memberNode)
 	if !ok {
-		return r.addError(memberNode, "a part of a value cannot be taken out; ask a list by any(list, # == …)")
+		return r.addError(memberNode, "a part of a value cannot be taken out; test a list with any(list, # == …)")
 	}
 	if key, ok := strings.CutPrefix(name, "container.labels."); ok {
 		return r.addError(memberNode, "labels are read by label(%q)", key)
@@ -175,7 +175,7 @@ func (r *resolver) name(expr ast.Node, name string) *node {
 	return r.addError(expr, "%s", unknownName(name, r.names))
 }
 
-// slotNode returns the node of slot i, and notes that the expression reads the slot.
+// slotNode returns the node of slot i, and records that the expression reads the slot.
 func (r *resolver) slotNode(n ast.Node, i int) *node {
 	r.used[i] = true
 	return &node{op: opSlot, kind: r.slots.list[i].kind, at: r.at(n), slot: i}
@@ -190,7 +190,7 @@ func (r *resolver) expandMacro(expr ast.Node, name string, m *macro) *node {
 	if r.macroDepth >= maxMacroDepth {
 		return r.addError(expr, "macro %s: macros use each other more than %d deep, or in a circle", name, maxMacroDepth)
 	}
-	// The text is parsed for each use, so that every node belongs to one place of one expression.
+	// The text is parsed for each use, so that every node belongs to one position of one expression.
 	tree, err := parser.Parse(m.text)
 	if err != nil || r.nodes > maxNodes {
 		r.broken = true // The error was reported, at the macro's definition or for the limit of nodes.
@@ -317,7 +317,7 @@ func (r *resolver) mismatch(binaryNode *ast.BinaryNode, left, right *node) *node
 	case left.kind == text && right.op == opConstant && right.kind == number:
 		hint = ": write texts between quotes"
 	case left.kind.isList() || right.kind.isList():
-		hint = ": ask a list by any(list, # == …)"
+		hint = ": test a list with any(list, # == …)"
 	}
 	return r.addError(binaryNode, "%s cannot combine %s (%s) with %s (%s)%s",
 		binaryNode.Operator, r.slots.render(left), left.kind, r.slots.render(right), right.kind, hint)

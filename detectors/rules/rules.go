@@ -50,7 +50,7 @@ type Rule struct {
 	Score       uint32
 	Tags        []string
 	Version     string   // the version in the file, or else Hash
-	Hash        string   // covers everything that decides matches and the content of verdicts
+	Hash        string   // covers everything that determines matches and the content of verdicts
 	Datasets    []string // the datasets whose events can match
 	When        string   // the condition, as written
 	Exceptions  []string // conditions under which an event does not match, as written

@@ -26,8 +26,9 @@ type Source struct {
 	Data []byte
 }
 
-// Read returns the rule files of fsys (*.yaml and *.yml), sorted by path. It skips files and folders whose name
-// begins with a dot, such as the inner folders of a ConfigMap. Source.Name is the path with prefix in front.
+// Read returns the rule files of fsys (*.yaml and *.yml), sorted by path. It skips files and folders whose
+// name begins with a dot, such as the inner folders of a ConfigMap. Source.Name is the path with prefix in
+// front.
 func Read(fsys fs.FS, prefix string) ([]Source, error) {
 	var out []Source
 	err := fs.WalkDir(fsys, ".", func(file string, entry fs.DirEntry, err error) error {
@@ -69,7 +70,7 @@ func isRuleFile(name string) bool {
 	return strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml")
 }
 
-// readFile reads a regular file. It reads at most one byte more than the limit, with which the parser refuses
+// readFile reads a regular file. It reads at most one byte more than the limit, with which the parser rejects
 // the file.
 func readFile(fsys fs.FS, name string) ([]byte, error) {
 	file, err := fsys.Open(name)

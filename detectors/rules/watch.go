@@ -8,8 +8,8 @@ import (
 	"tidegate/detectors/watch"
 )
 
-// A Watcher reloads the rules when a file of Config.Dir changes. If any file has an error, the Watcher logs all
-// errors and keeps the current set until the next change.
+// A Watcher reloads the rules when a file of Config.Dir changes. If any file has an error, the Watcher logs
+// all errors and keeps the current set until the next change.
 type Watcher struct {
 	Config   Config
 	Current  *Set       // the set that was loaded before Run
@@ -29,7 +29,7 @@ func (w Watcher) Run(ctx context.Context) {
 		State:  func() (string, error) { return watch.FolderState(w.Config.Dir, isRuleFile) },
 		Load:   func() (*Set, error) { return Load(w.Config, w.Log, w.Metrics) },
 		Use:    w.use,
-		Refuse: w.refuse,
+		Failed: w.reportError,
 		// The state of the folder when Current was loaded is unknown, so the first polls load it again. use
 		// ignores a set of the same version.
 		Loaded: "",
@@ -48,7 +48,7 @@ func (w *Watcher) use(set *Set) {
 	w.OnChange(set)
 }
 
-func (w *Watcher) refuse(err error) {
+func (w *Watcher) reportError(err error) {
 	w.Metrics.countFailedLoad()
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		w.Log.Error("rules not loaded", "err", line)

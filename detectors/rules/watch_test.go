@@ -177,8 +177,8 @@ func TestWatchKeepsTheOldRulesAfterAnError(t *testing.T) {
 		if !strings.Contains(folder.log.String(), "keeping those that were loaded before") {
 			t.Errorf("the log does not name the rules that stay loaded:\n%s", folder.log)
 		}
-		if refused := metric(folder.reg, "tidegate_detectors_rules_loads_total", "error"); refused != 1 {
-			t.Errorf("%v loads refused", refused)
+		if failed := metric(folder.reg, "tidegate_detectors_rules_loads_total", "error"); failed != 1 {
+			t.Errorf("%v loads failed", failed)
 		}
 		folder.write("bad.yaml", ruleYAML("r3", `message contains "two"`))
 		folder.expect(1, "r1 r2 r3")

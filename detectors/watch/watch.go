@@ -3,8 +3,8 @@
 // It polls files instead of using inotify: polling treats an edit, a rename over a file, a change of a
 // ConfigMap's symlink and a network file system alike. Once a second a Poller computes a text that describes
 // the files (State). It loads them when the text has changed and is the same at two polls in a row, so that a
-// change of several files causes one load. The Poller discards the result if the files changed while they were
-// read, because it may hold half of a change.
+// change of several files causes one load. The Poller discards the result if the files changed while they
+// were read, because it may hold half of a change.
 package watch
 
 import (
@@ -21,13 +21,14 @@ type Poller[T any] struct {
 	State  func() (string, error) // describes the files by a text, for example with FileState
 	Load   func() (T, error)      // reads the files
 	Use    func(T)                // is called with each result of Load
-	Refuse func(error)            // is called when State or Load fails; the same error is not repeated
+	Failed func(error)            // is called when State or Load fails; the same error is not repeated
 
-	// Loaded is the state of the files that were loaded last. "" means unknown: the first two polls load them.
+	// Loaded is the state of the files that were loaded last. "" means unknown: the first two polls load
+	// them.
 	Loaded string
 
 	previous  string // state at the last poll
-	lastError string // text of the error that Refuse has received; "" after a load
+	lastError string // text of the error that Failed has received; "" after a load
 }
 
 // Run polls until ctx ends.
@@ -50,7 +51,7 @@ func (p *Poller[T]) poll() {
 	// The files are stable when two polls in a row find the same state.
 	state, err := p.State()
 	if err != nil {
-		p.refuse(err)
+		p.reportError(err)
 		return
 	}
 	stable := state == p.previous
@@ -68,17 +69,17 @@ func (p *Poller[T]) poll() {
 	// A load that fails counts as loaded too: files that do not change are not read again.
 	p.Loaded = state
 	if err != nil {
-		p.refuse(err)
+		p.reportError(err)
 		return
 	}
 	p.lastError = ""
 	p.Use(loaded)
 }
 
-// refuse passes err to Refuse unless it was the last error too.
-func (p *Poller[T]) refuse(err error) {
+// reportError passes err to Failed unless it was the last error too.
+func (p *Poller[T]) reportError(err error) {
 	if err.Error() != p.lastError {
 		p.lastError = err.Error()
-		p.Refuse(err)
+		p.Failed(err)
 	}
 }

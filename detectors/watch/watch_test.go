@@ -19,7 +19,7 @@ type polledState struct {
 	onLoad   func() // is called within a load, after the state was read
 
 	loads        int
-	used, errors []string // the arguments of Use and Refuse
+	used, errors []string // the arguments of Use and Failed
 }
 
 // poll calls a test function while a Poller polls the state "one", on the clock of a synctest bubble. loaded
@@ -37,7 +37,7 @@ func poll(t *testing.T, loaded string, test func(polled *polledState)) {
 				return content, polled.loadErr
 			},
 			Use:    func(s string) { polled.used = append(polled.used, s) },
-			Refuse: func(err error) { polled.errors = append(polled.errors, err.Error()) },
+			Failed: func(err error) { polled.errors = append(polled.errors, err.Error()) },
 			Loaded: loaded,
 		}
 		ctx, cancel := context.WithCancel(t.Context())

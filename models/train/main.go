@@ -58,11 +58,11 @@ func run(out string) error {
 	model, err := train(samples, defaultOptions(), classifier.Card{
 		Name: "generated-domains", Task: "the label below the public suffix of a domain was made by an algorithm", TrainedOn: sums,
 		Rows: map[string]int{
-			"chosen": countSamples(samples, false), "generated": countSamples(samples, true), "families": len(families),
+			"ordinary": countSamples(samples, false), "generated": countSamples(samples, true), "families": len(families),
 		},
 		Threshold: result.threshold, Metrics: result.metrics, FeatureNames: classifier.Features[:],
-		HowMeasured: "4 folds by family: the families of a fold, and a quarter of the chosen names, " +
-			"are scored by a model that was trained on none of them; the threshold is that of one false alarm in 1,000 chosen names",
+		HowMeasured: "4 folds by family: the families of a fold, and a quarter of the ordinary names, " +
+			"are scored by a model that was trained on none of them; the threshold is that of one false alarm in 1,000 ordinary names",
 	})
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ type result struct {
 const folds = 4
 
 // crossValidate trains a model for each fold on the other folds and scores the fold with it. Families,
-// largest first, go to the folds in turn, and so do chosen names.
+// largest first, go to the folds in turn, and so do ordinary names.
 func crossValidate(samples []sample, families []string) (result, error) {
 	// 1. Assign each family to a fold, so that no model is tested on a family it was trained on.
 	foldOf := map[string]int{}
@@ -193,7 +193,7 @@ func crossValidate(samples []sample, families []string) (result, error) {
 		return result{}, errors.New("no samples to measure on")
 	}
 
-	// 3. Compute thresholds and rates. at returns the threshold above which the share fpr of chosen names
+	// 3. Compute thresholds and rates. at returns the threshold above which the share fpr of ordinary names
 	// score.
 	slices.Sort(good)
 	at := func(fpr float64) float64 { return math.Nextafter(good[int(float64(len(good))*(1-fpr))], 2) }
@@ -217,7 +217,7 @@ func crossValidate(samples []sample, families []string) (result, error) {
 }
 
 // splitFold returns the samples outside a fold, to train on, and those in it, to test on. foldOf holds the
-// fold of each family; chosen names go to the folds in turn.
+// fold of each family; ordinary names go to the folds in turn.
 func splitFold(samples []sample, foldOf map[string]int, fold int) (training, test []sample) {
 	for i, sample := range samples {
 		inFold := i%folds == fold
@@ -247,7 +247,7 @@ func shareAbove(scores []float64, threshold float64) float64 {
 	return float64(above) / float64(max(len(scores), 1))
 }
 
-// auc returns the probability that a generated domain scores higher than a chosen one; good is sorted.
+// auc returns the probability that a generated domain scores higher than an ordinary one; good is sorted.
 func auc(good, bad []float64) float64 {
 	sum := 0.0
 	for _, score := range bad {

@@ -49,27 +49,27 @@ func train(samples []sample, opt options, card classifier.Card) (*classifier.Mod
 
 	// 2. Compute the features of the other half.
 	rows := make([]classifier.FeatureVector, len(samples))
-	var chosen, generated []int // indexes of rows
+	var ordinary, generated []int // indexes of rows
 	for i, sample := range samples {
 		languages.ComputeFeatures(&rows[i], sample.label, sample.suffix)
 		if sample.family == "" {
-			chosen = append(chosen, i)
+			ordinary = append(ordinary, i)
 		} else {
 			generated = append(generated, i)
 		}
 	}
-	if len(chosen) == 0 || len(generated) == 0 {
-		return nil, fmt.Errorf("train: %d chosen and %d generated names; both are needed", len(chosen), len(generated))
+	if len(ordinary) == 0 || len(generated) == 0 {
+		return nil, fmt.Errorf("train: %d ordinary and %d generated names; both are needed", len(ordinary), len(generated))
 	}
 
-	// 3. Grow the trees. Each has its own random features and its own bag, half chosen and half generated.
+	// 3. Grow the trees. Each has its own random features and its own bag, half ordinary and half generated.
 	forest := forest{rows: rows, samples: samples, bins: quantiles(rows, opt.bins), minRows: opt.minRows}
 	for range opt.trees {
 		features := rng.Perm(classifier.NumFeatures)[:opt.features]
 		slices.Sort(features)
 		bag := make([]int, 0, opt.rows)
 		for range opt.rows / 2 {
-			bag = append(bag, chosen[rng.Intn(len(chosen))], generated[rng.Intn(len(generated))])
+			bag = append(bag, ordinary[rng.Intn(len(ordinary))], generated[rng.Intn(len(generated))])
 		}
 		if err := forest.growTree(bag, features); err != nil {
 			return nil, err
@@ -82,7 +82,7 @@ func train(samples []sample, opt options, card classifier.Card) (*classifier.Mod
 func learnLanguages(samples []sample) classifier.Languages {
 	const minSuffix = 20 // samples; rarer suffixes have no weight
 	var names, generated []string
-	counts := map[string][2]float64{} // by suffix: chosen, generated
+	counts := map[string][2]float64{} // by suffix: ordinary, generated
 	for _, sample := range samples {
 		count := counts[sample.suffix]
 		if sample.family == "" {
@@ -173,11 +173,11 @@ type forest struct {
 }
 
 const (
-	classChosen    = "chosen"
+	classOrdinary  = "ordinary"
 	classGenerated = "generated"
 )
 
-// growTree lets golearn make one ID3 tree of the rows in bag, and appends it.
+// growTree makes one ID3 tree by golearn of the rows in bag, and appends it.
 func (f *forest) growTree(bag, features []int) error {
 	data, err := f.instances(bag, features)
 	if err != nil {
@@ -221,14 +221,14 @@ func (orderedRule) GenerateSplitRule(data base.FixedDataGrid) *trees.DecisionTre
 func splitEntropy(counts map[string]map[string]int) float64 {
 	all := 0
 	for _, classes := range counts {
-		all += classes[classChosen] + classes[classGenerated]
+		all += classes[classOrdinary] + classes[classGenerated]
 	}
 	entropy := 0.0
 	for _, bin := range slices.Sorted(maps.Keys(counts)) {
-		chosen, generated := float64(counts[bin][classChosen]), float64(counts[bin][classGenerated])
-		for _, count := range []float64{chosen, generated} {
+		ordinary, generated := float64(counts[bin][classOrdinary]), float64(counts[bin][classGenerated])
+		for _, count := range []float64{ordinary, generated} {
 			if count > 0 {
-				entropy -= count / float64(all) * math.Log2(count/(chosen+generated))
+				entropy -= count / float64(all) * math.Log2(count/(ordinary+generated))
 			}
 		}
 	}
@@ -253,7 +253,7 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 	// The class is an attribute too.
 	class := base.NewCategoricalAttribute()
 	class.SetName("class")
-	class.GetSysValFromString(classChosen)
+	class.GetSysValFromString(classOrdinary)
 	class.GetSysValFromString(classGenerated)
 	classSpec := data.AddAttribute(class)
 	if err := data.AddClassAttribute(class); err != nil {
@@ -267,7 +267,7 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 			bin := f.bins.BinOf(feature, f.rows[row][feature])
 			data.Set(specs[column], at, attributes[column].GetSysValFromString(fmt.Sprint(bin)))
 		}
-		word := classChosen
+		word := classOrdinary
 		if f.samples[row].family != "" {
 			word = classGenerated
 		}
@@ -280,13 +280,13 @@ func (f *forest) instances(bag, features []int) (*base.DenseInstances, error) {
 // bins. The score of a node is the share of generated rows, moved towards the share of the parent node. A
 // child without training rows has the score of its parent.
 func (f *forest) appendNode(at int32, grown *trees.DecisionTreeNode, byName map[string]uint8, shareAbove float64) {
-	generated, chosen := float64(grown.ClassDist[classGenerated]), float64(grown.ClassDist[classChosen])
-	share := (generated + 2*shareAbove) / (generated + chosen + 2)
+	generated, ordinary := float64(grown.ClassDist[classGenerated]), float64(grown.ClassDist[classOrdinary])
+	share := (generated + 2*shareAbove) / (generated + ordinary + 2)
 	node := classifier.Node{Score: uint8(math.Round(255 * share))}
 
 	// The children of a node are adjacent, so they are all appended before the first of them is filled in.
 	isRule := grown.Type == trees.RuleNode && grown.SplitRule != nil && grown.SplitRule.SplitAttr != nil
-	if isRule && int(generated+chosen) >= f.minRows {
+	if isRule && int(generated+ordinary) >= f.minRows {
 		node.Feature = byName[grown.SplitRule.SplitAttr.GetName()]
 		node.First = int32(len(f.nodes))
 		width := len(f.bins[node.Feature]) + 1

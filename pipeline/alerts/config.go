@@ -17,7 +17,7 @@ import (
 
 // Config holds the destinations of alerts.
 type Config struct {
-	// Silence after which an alert counts as resolved.
+	// Time without a match after which an alert counts as resolved.
 	ResolveAfter time.Duration `yaml:"resolve_after"`
 	// How often an open alert is sent to Alertmanager again.
 	ResendInterval time.Duration `yaml:"resend_interval"`

@@ -118,14 +118,14 @@ func copyNonEmpty(to, from map[string]string) {
 
 // alertSummary returns one line about an alert for a person.
 func alertSummary(alert *pipeline.Alert) string {
-	title, place := alert.Title, alert.ContainerName
+	title, location := alert.Title, alert.ContainerName
 	if title == "" {
 		title = alert.Rule
 	}
-	if place == "" {
-		place = alert.Host
+	if location == "" {
+		location = alert.Host
 	}
-	summary := title + " on " + place
+	summary := title + " on " + location
 	if alert.Source != "" && alert.Destination != "" {
 		summary += ": " + alert.Source + " → " + alert.Destination
 	}
@@ -176,7 +176,7 @@ func (d *webhook) deliver(ctx context.Context, list []notification) error {
 	return d.postBody(ctx, body, header)
 }
 
-// callbackDestination hands each alert to a function of this process, once in the life of the process.
+// callbackDestination hands each alert to a function of this process, once per start of the process.
 type callbackDestination struct {
 	call func(*pipeline.Alert)
 	mu   sync.Mutex

@@ -27,8 +27,8 @@ const OtherGroups = "(other groups)"
 //
 // The time of a match is the earliest of when the event happened, when it was shipped and when its block was
 // formed: a collector whose clock is ahead cannot close the windows of others. The windows of a group begin
-// at least one window length apart. A match that lies less than a window length before a window belongs to
-// that window, because packets and lines are often out of order; a match that lies further back opens a
+// at least one window length apart. A match that is less than a window length before a window belongs to
+// that window, because packets and lines are often out of order; a match that is further back opens a
 // window of its own.
 type Grouper struct {
 	cfg            GrouperConfig
@@ -68,7 +68,7 @@ func NewGrouper(cfg GrouperConfig, partition int32) *Grouper {
 }
 
 // Restore opens the windows as they were at the border of a block. alerts holds the newest revision of each
-// alert of the partition among those whose Offset lies before the block.
+// alert of the partition among those whose Offset is before the block.
 func (g *Grouper) Restore(alerts []*pipeline.Alert) {
 	for _, alert := range alerts {
 		key := groupKey{alert.Rule, alert.Group}

@@ -255,7 +255,7 @@ func TestBlocksDoNotChangeAlerts(t *testing.T) {
 	}
 }
 
-// TestGrouperKeepsNoStringOfTheEvent: the strings of an event lie in a buffer that is reused after the flush.
+// TestGrouperKeepsNoStringOfTheEvent: the strings of an event are in a buffer that is reused after the flush.
 func TestGrouperKeepsNoStringOfTheEvent(t *testing.T) {
 	grouper := NewGrouper(DefaultGrouper(), 1)
 	event := match(0, "r", "g")

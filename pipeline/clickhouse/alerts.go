@@ -18,7 +18,7 @@ func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, toke
 	return s.insertColumns(ctx, "alerts", newAlertBlock(alerts), token)
 }
 
-// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset lies before
+// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset is before
 // the given offset. Alerts whose window began more than lookback before the newest window are left out.
 func (s *Store) AlertsBefore(
 	ctx context.Context, partition int32, before int64, lookback time.Duration,

@@ -51,7 +51,7 @@ func newStoreMetrics(reg prometheus.Registerer) storeMetrics {
 	factory := metrics.With(reg)
 	return storeMetrics{
 		rows: factory.Counter("tidegate_clickhouse_rows_total",
-			"Rows of events that ClickHouse acknowledged, including those that it dropped because it knew their token."),
+			"Rows of events that ClickHouse acknowledged, including those that it dropped because their token was already stored."),
 		bytes: factory.Counter("tidegate_clickhouse_bytes_total",
 			"Bytes of the blocks of events that ClickHouse acknowledged, before compression."),
 		inserts: factory.CounterVec("tidegate_clickhouse_inserts_total",

@@ -216,7 +216,7 @@ func (c *lowCardinalityColumn) appendString(v string) {
 }
 
 // keyOf returns the key of text and adds text to the dictionary if it is new. A new value is copied, because
-// text may lie in the buffer of a record.
+// text may be in the buffer of a record.
 func (c *lowCardinalityColumn) keyOf(text string) uint32 {
 	if text == "" {
 		return 0

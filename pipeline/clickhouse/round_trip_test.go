@@ -46,7 +46,7 @@ func rows(topic string, partition int32, from, to int64) *clickhouse.ColumnBlock
 	return block
 }
 
-// insert inserts a block and fails the test if the store refuses it.
+// insert inserts a block and fails the test if the store rejects it.
 func insert(t *testing.T, store *clickhouse.Store, block *clickhouse.ColumnBlock, token string) {
 	t.Helper()
 	if err := store.Insert(t.Context(), block, token); err != nil {

@@ -50,7 +50,7 @@ func Under(prefix string, problems []Problem) []Problem {
 }
 
 // Join returns problems as one error with prefix in front of every key, or nil where there are none.
-// Constructors use it to refuse a Config that does not pass its Check.
+// Constructors use it to reject a Config that does not pass its Check.
 func Join(prefix string, problems []Problem) error {
 	var errs []error
 	for _, p := range Under(prefix, problems) {

@@ -130,7 +130,7 @@ func TestAnchorsAliasesAndMergeKeys(t *testing.T) {
 	}
 }
 
-// TestLocateFindsTheKeyOrItsSection: Locate returns the place of a key, or that of the innermost section
+// TestLocateFindsTheKeyOrItsSection: Locate returns the position of a key, or that of the innermost section
 // around a missing key.
 func TestLocateFindsTheKeyOrItsSection(t *testing.T) {
 	document := Parse("f", []byte("a:\n  b: 1\nlist:\n- x: 1\n- y: 2\n"))

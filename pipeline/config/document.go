@@ -67,9 +67,9 @@ type Document struct {
 	aliases      []Position
 	merges       int // merge keys that were followed
 
-	errs    []*Error
-	dropped int                  // errors beyond maxErrors
-	places  map[string]keyPlaces // filled by the first Locate
+	errs      []*Error
+	dropped   int                     // errors beyond maxErrors
+	positions map[string]keyPositions // filled by the first Locate
 }
 
 // Parse reads the syntax of a file. Err and Errors return its errors.
@@ -244,21 +244,21 @@ func (d *Document) Err() error {
 	return errors.Join(errs...)
 }
 
-// keyPlaces are the positions of one key and of its value.
-type keyPlaces struct{ key, value Position }
+// keyPositions are the positions of one key and of its value.
+type keyPositions struct{ key, value Position }
 
 // Locate returns problem with the position of its key. A key that the file does not name, such as a default,
 // has the position of the nearest section around it that the file names, or none.
 func (d *Document) Locate(problem Problem) *Error {
-	if d.places == nil {
-		d.places = map[string]keyPlaces{}
+	if d.positions == nil {
+		d.positions = map[string]keyPositions{}
 		if root, ok := d.Root(); ok {
-			d.collectPlaces(root)
+			d.collectPositions(root)
 		}
 	}
 	located := &Error{File: d.File, Key: problem.Key, Err: problem.Err}
 	for key := problem.Key; key != ""; key = key[:max(strings.LastIndexAny(key, ".["), 0)] {
-		if at, ok := d.places[key]; ok {
+		if at, ok := d.positions[key]; ok {
 			located.Position = at.key
 			break
 		}
@@ -266,22 +266,22 @@ func (d *Document) Locate(problem Problem) *Error {
 	return located
 }
 
-// collectPlaces notes the position of every key below n. The position of a list's entry is where the entry
-// begins. Aliases are not followed: their keys stand elsewhere in the file.
-func (d *Document) collectPlaces(node Node) {
+// collectPositions stores the position of every key below n. The position of a list's entry is where the
+// entry begins. Aliases are not followed: their keys stand elsewhere in the file.
+func (d *Document) collectPositions(node Node) {
 	if anchor, ok := node.node.(*ast.AnchorNode); ok {
 		node.node = anchor.Value
 	}
 	switch node.node.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
 		for _, e := range node.Entries() {
-			d.places[e.Value.key] = keyPlaces{e.Position, e.Value.Position()}
-			d.collectPlaces(e.Value)
+			d.positions[e.Value.key] = keyPositions{e.Position, e.Value.Position()}
+			d.collectPositions(e.Value)
 		}
 	case *ast.SequenceNode:
 		for _, item := range node.Items() {
-			d.places[item.key] = keyPlaces{item.Position(), item.Position()}
-			d.collectPlaces(item)
+			d.positions[item.key] = keyPositions{item.Position(), item.Position()}
+			d.collectPositions(item)
 		}
 	}
 }

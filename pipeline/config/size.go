@@ -25,7 +25,7 @@ var sizeUnits = []struct {
 	bytes Size
 }{{"TiB", TiB}, {"GiB", GiB}, {"MiB", MiB}, {"KiB", KiB}}
 
-// ParseSize reads a Size. Units are powers of 1024; MB and M are refused, because some programs mean
+// ParseSize reads a Size. Units are powers of 1024; MB and M are rejected, because some programs mean
 // 1,000,000 by them.
 func ParseSize(text string) (Size, error) {
 	number, unit := strings.TrimSpace(text), Size(1)

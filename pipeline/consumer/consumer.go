@@ -40,7 +40,7 @@ type Config struct {
 	Topic  string // full name
 	Group  string
 
-	SessionTimeout time.Duration // in a group, how long a member may be silent before it loses its partitions; 0: 10 s
+	SessionTimeout time.Duration // in a group, how long a member may miss heartbeats before it loses its partitions; 0: 10 s
 }
 
 // A Func reads one partition until ctx ends. It passes its ctx to every request and insert, because a
@@ -109,7 +109,7 @@ func runGroup(ctx context.Context, cfg Config, log *slog.Logger, work Func) erro
 			return causeOfEnd(ctx)
 		}
 		if err != nil {
-			log.Warn("waiting for the Kafka consumer group coordinator",
+			log.Warn("waiting for the coordinator of the kafka consumer group",
 				"group", cfg.Group, "topic", cfg.Topic, "err", err)
 			continue // kafka-go itself waits JoinGroupBackoff
 		}

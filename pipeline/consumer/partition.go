@@ -34,7 +34,7 @@ func (p *Partition) Committed(ctx context.Context) (offset int64, metadata strin
 		if err != nil {
 			return err
 		}
-		if errors.Is(response.Error, kafkago.GroupIdNotFound) { // the answer of kfake where Kafka answers -1
+		if errors.Is(response.Error, kafkago.GroupIdNotFound) { // the response of kfake where Kafka returns -1
 			offset, metadata = -1, ""
 			return nil
 		}
@@ -47,7 +47,7 @@ func (p *Partition) Committed(ctx context.Context) (offset int64, metadata strin
 				return answer.Error
 			}
 		}
-		return errors.New("the answer does not name the partition")
+		return errors.New("the response does not name the partition")
 	})
 	return offset, metadata, err
 }
@@ -80,7 +80,7 @@ func (p *Partition) commitOnce(ctx context.Context, offset int64, metadata strin
 			return answer.Error
 		}
 	}
-	return errors.New("the answer does not name the partition")
+	return errors.New("the response does not name the partition")
 }
 
 // Bounds returns the first offset that is still stored, and the offset behind the last.
@@ -111,7 +111,7 @@ func (p *Partition) OffsetAt(ctx context.Context, t time.Time) (offset int64, er
 }
 
 // listOffsets sends one request for each question, because brokers reject a request that names a partition
-// twice, and returns the answers merged into one value.
+// twice, and returns the responses merged into one value.
 func (p *Partition) listOffsets(
 	ctx context.Context, questions ...kafkago.OffsetRequest,
 ) (sum kafkago.PartitionOffsets, err error) {

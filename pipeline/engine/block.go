@@ -33,7 +33,7 @@ type message struct {
 	rejected bool // the store rejected the message; it was written as a dead letter
 }
 
-// reset empties the block and lets it begin at from.
+// reset empties the block and sets its first offset to from.
 func (b *block) reset(from int64) {
 	clear(b.messages)
 	clear(b.deadLetters)

@@ -238,7 +238,7 @@ func (h *harness) start(store Store, bundle *pipeline.Bundle, change func(*Confi
 	h.Helper()
 	cfg := Default()
 	cfg.Linger, cfg.CommitIdleAfter = 20*time.Millisecond, 150*time.Millisecond
-	cfg.DedupLookback = 10 * 365 * 24 * time.Hour // testStart lies in the past
+	cfg.DedupLookback = 10 * 365 * 24 * time.Hour // testStart is in the past
 	deps := Deps{Kafka: h.client, Store: store, Bundle: func() *pipeline.Bundle { return bundle }}
 	if change != nil {
 		change(&cfg, &deps)

@@ -27,7 +27,7 @@ type Store interface {
 	HighestOffset(ctx context.Context, from pipeline.TopicPartition) (offset int64, ok bool, err error)
 	// StoredBatches returns the batches of the stored rows that filter selects, by producer.
 	StoredBatches(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.StoredBatches, error)
-	// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset lies
+	// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset is
 	// below before. Alerts whose window began more than lookback before the newest window are left out.
 	AlertsBefore(ctx context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error)
 }

@@ -249,7 +249,7 @@ func (w *worker) replayBlock(ctx context.Context, open intent) error {
 	}
 	// The token and the rows of the block exist only on the shard of the intent.
 	if open.shard != w.cfg.Shard {
-		return fmt.Errorf("block [%d,%d) was begun on shard %s, this engine writes to %s: "+
+		return fmt.Errorf("block [%d,%d) was started on shard %s, this engine writes to %s: "+
 			"start an engine with engine.shard: %s to finish it",
 			block.from, block.end, open.shard, w.cfg.Shard, open.shard)
 	}

@@ -106,14 +106,14 @@ func (c *Client) findTopics(ctx context.Context, names []string) (counts map[str
 }
 
 // partitionCounts returns the number of partitions of each topic, 0 for a topic that does not exist. It uses
-// a connection of its own: the transport answers from metadata that may be seconds old, in which a topic that
-// was just created is missing.
+// a connection of its own: the shared transport returns cached metadata that may be seconds old, in which a
+// topic that was just created is missing.
 func (c *Client) partitionCounts(ctx context.Context, topics []string) ([]int, error) {
 	fresh := c.newTransport()
 	defer fresh.CloseIdleConnections()
 	metadataResponse, err := c.newKafkaClient(fresh).Metadata(ctx, &kafka.MetadataRequest{Topics: topics})
 	if err != nil {
-		return nil, c.wrapError("ask for topics", err)
+		return nil, c.wrapError("describe topics", err)
 	}
 	counts := make([]int, len(topics))
 	for i, topic := range topics {
@@ -122,11 +122,11 @@ func (c *Client) partitionCounts(ctx context.Context, topics []string) ([]int, e
 				continue
 			}
 			if found.Error != nil {
-				return nil, c.wrapError("ask for topic "+topic, found.Error)
+				return nil, c.wrapError("describe topic "+topic, found.Error)
 			}
 			if n := len(found.Partitions); n > maxPartitions {
 				err := fmt.Errorf("it has %d partitions, more than %d", n, maxPartitions)
-				return nil, c.wrapError("ask for topic "+topic, err)
+				return nil, c.wrapError("describe topic "+topic, err)
 			}
 			counts[i] = len(found.Partitions)
 		}
@@ -163,7 +163,7 @@ func (c *Client) EndOffsets(ctx context.Context, topic string, partitions []int)
 func (c *Client) AdvertisedBrokers(ctx context.Context) ([]string, error) {
 	metadata, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{})
 	if err != nil {
-		return nil, c.wrapError("ask for the brokers", err)
+		return nil, c.wrapError("list the brokers", err)
 	}
 	var addresses []string
 	for _, b := range metadata.Brokers {

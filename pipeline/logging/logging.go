@@ -20,8 +20,8 @@ type Throttle struct {
 // NewThrottle returns a Throttle whose first line is allowed at once.
 func NewThrottle(interval time.Duration) *Throttle { return &Throttle{interval: interval} }
 
-// Allow reports whether the caller may log now, and how many calls were refused since the last line that was
-// allowed.
+// Allow reports whether the caller may log now, and how many calls were suppressed since the last line that
+// was allowed.
 func (t *Throttle) Allow() (suppressed int, ok bool) {
 	now, next := time.Now().UnixNano(), t.next.Load()
 	if now < next || !t.next.CompareAndSwap(next, now+int64(t.interval)) {

@@ -157,8 +157,8 @@ func TestRedactingTwiceChangesNothing(t *testing.T) {
 	}
 }
 
-// innocent are lines without a secret.
-var innocent = []string{
+// linesWithoutSecrets are lines without a secret.
+var linesWithoutSecrets = []string{
 	`172.17.0.1 - - [24/Nov/2026:23:08:00 +0000] "GET /api/v1/items?page=2 HTTP/1.1" 200 5120 "-" "curl/8.5.0"`,
 	`level=info ts=2026-11-24T23:08:00.123Z caller=main.go:42 msg="request done" method=GET path=/healthz took=1.2ms`,
 	`2026-11-24 23:08:00.123  INFO 1 --- [nio-8080-exec-1] c.e.OrderService : order 4711 was placed by customer 12`,
@@ -179,7 +179,7 @@ func TestRedactingDoesNotAllocate(t *testing.T) {
 			t.Errorf("%v allocations for %s", allocations, text)
 		}
 	}
-	for _, line := range innocent {
+	for _, line := range linesWithoutSecrets {
 		if out, hidden := redactor.Line([]byte(line)); hidden {
 			t.Errorf("%s → %s", line, out)
 		}
@@ -197,7 +197,7 @@ func FuzzRedact(f *testing.F) {
 	f.Add([]byte(`a password="x\"y" http://a:b@c Bearer abcdefghi IDENTIFIED BY 'x' cookie: a b`))
 	f.Add([]byte("INSERT INTO t (a) VALUES ('x') ;"))
 	f.Add([]byte(`{"q":"SELECT \"a\", PASSWORD(\"x\")"} /cb?code=a&u=%2F%2Fa%40b`))
-	for _, line := range innocent {
+	for _, line := range linesWithoutSecrets {
 		f.Add([]byte(line))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -224,7 +224,7 @@ func FuzzRedact(f *testing.F) {
 }
 
 func BenchmarkLine(b *testing.B) {
-	for i, line := range append(innocent[:4:4], `postgres://bob:s3cret@db:5432/x password=hunter2 user=bob`) {
+	for i, line := range append(linesWithoutSecrets[:4:4], `postgres://bob:s3cret@db:5432/x password=hunter2 user=bob`) {
 		b.Run([]string{"access", "logfmt", "java", "json", "secret"}[i], func(b *testing.B) {
 			var redactor Redactor
 			in := []byte(line)
@@ -251,7 +251,7 @@ func BenchmarkURL(b *testing.B) {
 
 func BenchmarkSQL(b *testing.B) {
 	for name, sql := range map[string]string{
-		"clean":  innocent[4],
+		"clean":  linesWithoutSecrets[4],
 		"secret": "UPDATE users SET password = 'hunter2', updated = NOW() WHERE email = 'a@example.com'",
 	} {
 		b.Run(name, func(b *testing.B) {

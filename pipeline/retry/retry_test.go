@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestPausesGrowBetweenTheirBounds: each pause lies between half of its nominal value and that value.
+// TestPausesGrowBetweenTheirBounds: each pause is between half of its nominal value and that value.
 func TestPausesGrowBetweenTheirBounds(t *testing.T) {
 	check := func(shortest, longest time.Duration, nominal ...time.Duration) {
 		t.Helper()

@@ -126,8 +126,8 @@ func matchStream(data []byte) protocols.Match {
 	return protocols.No
 }
 
-// resync finds the next place in a stream at which the length of a message may stand. The undecided rest at
-// the end of data is at most a header and one question, so the search is linear.
+// resync finds the next position in a stream at which the length of a message may stand. The undecided rest
+// at the end of data is at most a header and one question, so the search is linear.
 func resync(_ protocols.Dir, data []byte) (int, protocols.Match) {
 	for i := range data {
 		if match := matchStream(data[i:]); match != protocols.No {

@@ -160,8 +160,8 @@ func TestAnswerWithoutQueryIsAnEvent(t *testing.T) {
 		checkBoth("answer evil.example A NOERROR A=192.0.2.66 partial", "query a.example A")
 }
 
-// TestRolesGuessedWrongAreExchanged: the first message is an answer of the supposed client.
-func TestRolesGuessedWrongAreExchanged(t *testing.T) {
+// TestWrongRolesAreExchanged: the first message is an answer of the supposed client.
+func TestWrongRolesAreExchanged(t *testing.T) {
 	for _, transport := range []pipeline.Transport{pipeline.Transport_UDP, pipeline.Transport_TCP} {
 		script := newScript(t).reply(1, "a.example", 0, a4(1)).query(2, "b.example").reply(2, "b.example", 0)
 		for i := range script.steps {

@@ -70,7 +70,7 @@ type message struct {
 }
 
 // parse parses data. It returns an error only for the header and the question. If the records are malformed
-// or end early, the message has the records before that place and truncated is set.
+// or end early, the message has the records before that position and truncated is set.
 func (m *message) parse(data []byte) error {
 	*m = message{answers: m.answers[:0], text: m.text[:0], data: data}
 	if len(data) < headerSize {
@@ -181,7 +181,7 @@ func (m *message) readExtended(off, count int) error {
 	return nil
 }
 
-// A record is the header of a record, and the place of its data in the message.
+// A record is the header of a record, and the position of its data in the message.
 type record struct {
 	typ, class uint16
 	ttl        uint32

@@ -80,7 +80,7 @@ func TestNamesAreWrittenLowerCaseAndEscaped(t *testing.T) {
 	check("\x3f"+strings.Repeat("x", 63)+"\x00", strings.Repeat("x", 63))
 }
 
-// TestCompressionPointersAreBounded: a pointer must point to a place before the labels that it ends. The
+// TestCompressionPointersAreBounded: a pointer must point to a position before the labels that it ends. The
 // number of pointers in a name is limited.
 func TestCompressionPointersAreBounded(t *testing.T) {
 	check := func(data string, offset int, want string, ok bool) {
@@ -298,7 +298,7 @@ func FuzzMessage(f *testing.F) {
 			return
 		}
 		if err != nil {
-			t.Fatalf("x/net reads the question, we say %v", err)
+			t.Fatalf("x/net reads the question, we return %v", err)
 		}
 		want, _, _ := appendName(nil, data, headerSize)
 		got := parsed.text[parsed.question.from:parsed.question.to]

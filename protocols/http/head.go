@@ -280,7 +280,7 @@ func (p *parser) beginResponseBody(exchange *exchange, hd *head, code uint32) {
 		side.state = untilClose
 	}
 
-	// The server has refused CONNECT or Upgrade: the client's next bytes are requests.
+	// The server has rejected CONNECT or Upgrade: the client's next bytes are requests.
 	client := &p.sides[protocols.Client]
 	awaits := client.state == awaitingResponse || client.state == awaitingResponseOrRequest
 	if awaits && (exchange.isConnect || exchange.wantsUpgrade) {

@@ -275,7 +275,7 @@ func (p *parser) emit(exchange *exchange) {
 	p.conn.Emit(event)
 }
 
-// Gap skips lost bytes of a body. Anywhere else the place in the stream is lost.
+// Gap skips lost bytes of a body. Anywhere else the position in the stream is lost.
 func (p *parser) Gap(dir protocols.Dir, size int) bool {
 	side := &p.sides[dir]
 	exchange := side.exchange
@@ -303,7 +303,7 @@ func (p *parser) Gap(dir protocols.Dir, size int) bool {
 		}
 		return true
 	}
-	p.losePlace(dir)
+	p.loseSync(dir)
 	return false
 }
 
@@ -319,8 +319,8 @@ func (p *parser) countBody(dir protocols.Dir, size uint64) {
 	}
 }
 
-// losePlace ends the message of dir that is being read, since its real end is unknown.
-func (p *parser) losePlace(dir protocols.Dir) {
+// loseSync ends the message of dir that is being read, since its real end is unknown.
+func (p *parser) loseSync(dir protocols.Dir) {
 	side := &p.sides[dir]
 	exchange := side.exchange
 	if dir == protocols.Client {

@@ -185,7 +185,7 @@ func TestMidStreamBeginsAtTheNextMessage(t *testing.T) {
 	same(t, play(true, short, in(get), out(ok5)), "GET /a 200 0/5")
 }
 
-func TestRolesGuessedWrongAreExchanged(t *testing.T) {
+func TestWrongRolesAreExchanged(t *testing.T) {
 	same(t, play(true, short, "<"+in(get)[1:], ">"+out(ok5)[1:]), "GET /a 200 0/5")
 	same(t, play(true, short, ">"+out(ok5)[1:], "<"+in(getB)[1:], ">"+out(empty)[1:]), "200 0/5 partial", "GET /b 204")
 }

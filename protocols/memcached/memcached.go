@@ -58,7 +58,7 @@ type parser struct {
 
 	keysBytes int  // bytes of the keys of the commands in pairing
 	quiet     bool // in a quiet batch: commands are emitted without their replies until MN
-	suspended bool // the place in the replies was lost: they are skipped until the client's next command
+	suspended bool // the position in the replies was lost: they are skipped until the client's next command
 }
 
 // A pending is a command that waits for its reply.
@@ -246,12 +246,12 @@ func (p *parser) resumeReplies() {
 	p.suspended = false
 	if p.pairing.Pipelined() {
 		for _, request := range p.pairing.Waiting() {
-			request.event.Partial = true // it is a guess which of the replies are still to come
+			request.event.Partial = true // it is uncertain which of the replies are still to come
 		}
 	}
 }
 
-// Gap keeps the place in the stream if the lost bytes are data of a value. Otherwise Sync finds the next
+// Gap keeps the position in the stream if the lost bytes are data of a value. Otherwise Sync finds the next
 // command. Sync cannot find the next reply, since data may look like a reply, so replies are skipped until
 // the client sends another command.
 func (p *parser) Gap(dir protocols.Dir, size int) bool {

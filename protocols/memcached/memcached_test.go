@@ -139,7 +139,7 @@ func TestValueThatContainsCommandsIsSkipped(t *testing.T) {
 }
 
 func TestGapCostsTheAffectedCommandsOnly(t *testing.T) {
-	// A gap in a value: the size of the value gives the place behind it.
+	// A gap in a value: the size of the value determines the offset behind it.
 	same(t, play(false, ">get k\r\n", "<VALUE k 0 1000\r\nab", "<gap 998", "<\r\nEND\r\n", ">get l\r\n", "<END\r\n"),
 		"get k = END 1 hits 0 misses 1000 bytes partial", "get l = END 0 hits 1 misses")
 	same(t, play(false, ">set k 0 0 1000\r\nab", ">gap 998", ">\r\n", "<STORED\r\n"), "set k = STORED 1000 bytes partial")

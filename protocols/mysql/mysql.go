@@ -48,7 +48,7 @@ var Protocol = protocols.Protocol{
 }
 
 // detect recognises a connection by the server's greeting, and in mid-stream by a statement that begins with
-// a word of SQL. A greeting from the client means that the roles were guessed wrong.
+// a word of SQL. A greeting from the client means that the roles were inferred wrongly.
 func detect(dir protocols.Dir, data []byte) protocols.Match {
 	if match := matchGreeting(data); match != protocols.No || dir == protocols.Server {
 		return match

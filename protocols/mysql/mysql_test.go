@@ -292,7 +292,7 @@ func TestDatabaseFollowsTheSession(t *testing.T) {
 		"COM_QUERY [USE nope] db=a b error=1049/42000/Unknown database 'nope' failed", "COM_QUERY [SELECT 1] db=a b ok", "COM_PING db=prod ok")
 }
 
-// TestChangeOfUserIsALogin: the event has the user of the command, also if the server refuses.
+// TestChangeOfUserIsALogin: the event has the user of the command, also if the server rejects it.
 func TestChangeOfUserIsALogin(t *testing.T) {
 	change := fromClient(pkt(0, "\x11root\x00\x14"+strings.Repeat("h", 20)+"mysql\x00\x2d\x00caching_sha2_password\x00"))
 	ping := fromClient(pkt(0, "\x0e"))
@@ -368,8 +368,8 @@ func TestMidStreamIsRecognisedByAStatement(t *testing.T) {
 	}
 }
 
-// TestRolesGuessedWrongAreExchanged: the supposed client sends the greeting.
-func TestRolesGuessedWrongAreExchanged(t *testing.T) {
+// TestWrongRolesAreExchanged: the supposed client sends the greeting.
+func TestWrongRolesAreExchanged(t *testing.T) {
 	steps := session(modern, fromClient(query("SELECT 1")), fromServer(okReply(1, 0, 0, 0, 2, 0)))
 	for i := range steps {
 		steps[i].Dir = steps[i].Dir.Other()
@@ -406,7 +406,7 @@ func TestGapCostsTheAffectedCommandsOnly(t *testing.T) {
 	// A command is lost.
 	is(run(protocoltest.Step{Dir: protocols.Client, Gap: 20}, done, ask, done), text+" ok partial")
 
-	// A gap in a long statement that is skipped: the length of the packet gives the place behind it.
+	// A gap in a long statement that is skipped: the length of the packet determines the offset behind it.
 	long := query("INSERT INTO t VALUES (" + strings.Repeat("1,", 10000) + "1)")
 	got := run(fromClient(long[:9000]), protocoltest.Step{Dir: protocols.Client, Gap: 5000}, fromClient(long[14000:]), done, ask, done)
 	if len(got) != 3 || !strings.HasSuffix(got[1], "ok partial") || got[2] != text+" ok" {

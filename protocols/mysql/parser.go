@@ -152,8 +152,8 @@ func (p *parser) newEvent(dir protocols.Dir, name string, bytes int) *pipeline.E
 	return event
 }
 
-// Gap marks every waiting command as partial: bytes of its text or of its reply are missing. The place in the
-// stream is known only inside a packet whose rest is skipped.
+// Gap marks every waiting command as partial: bytes of its text or of its reply are missing. The position in
+// the stream is known only inside a packet whose rest is skipped.
 func (p *parser) Gap(dir protocols.Dir, size int) bool {
 	for i := range p.waiting {
 		p.waiting[i].event.Partial = true

@@ -24,7 +24,7 @@ type reply struct {
 	left      uint64 // definitions of columns or parameters that are still to come
 	after     uint64 // of a prepared statement: definitions of columns after those of the parameters
 	isPrepare bool   // reply to COM_STMT_PREPARE: no rows follow
-	lost      bool   // bytes of the server were lost: the kind of the next packet is a guess
+	lost      bool   // bytes of the server were lost: the kind of the next packet is uncertain
 }
 
 // readServer reads one packet of the server and, if rows or columns follow, those that have arrived.

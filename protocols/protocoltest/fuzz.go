@@ -10,8 +10,8 @@ import (
 
 // Fuzz returns the body of a fuzz target. It plays the bytes of a client and of a server whole, in pieces of
 // size+1 bytes, with a gap in place of one piece, and from the middle. A panic of the parser is a failure. So
-// are events that depend on how the bytes were cut, unless the parser lost its place in the stream: where it
-// resumes may depend on the packets.
+// are events that depend on how the bytes were cut, unless the parser lost its position in the stream: where
+// it resumes may depend on the packets.
 func Fuzz(list []protocols.Protocol) func(t *testing.T, client, server []byte, size, gap uint8) {
 	return func(t *testing.T, client, server []byte, size, gap uint8) {
 		conversation := Conversation{Port: list[0].Ports[0], Steps: []Step{

@@ -87,7 +87,7 @@ func (c Conversation) checkAnySplit(t *testing.T, list []protocols.Protocol, who
 			return
 		}
 	}
-	// One step in two pieces, at many places.
+	// One step in two pieces, at many positions.
 	for i, step := range c.Steps {
 		for at := 1; at < len(step.Data); at += stride(len(step.Data)) {
 			two := c
@@ -100,11 +100,11 @@ func (c Conversation) checkAnySplit(t *testing.T, list []protocols.Protocol, who
 	}
 }
 
-// stride returns the distance between two places at which a step of size bytes is cut. A short step is cut at
-// each byte, a long one at 300 places.
+// stride returns the distance between two positions at which a step of size bytes is cut. A short step is cut
+// at each byte, a long one at 300 positions.
 func stride(size int) int { return 1 + size/300 }
 
-// checkAnyGap plays c with bytes lost at many places. Fewer events may result, but an event that is not
+// checkAnyGap plays c with bytes lost at many positions. Fewer events may result, but an event that is not
 // partial must be one of the events without losses.
 func (c Conversation) checkAnyGap(t *testing.T, list []protocols.Protocol, whole []string) {
 	for i, step := range c.Steps {

@@ -2,15 +2,15 @@ package redis
 
 import "tidegate/pipeline/redact"
 
-// A keyPlace is the position of the first key of a command: the index of an argument, or one of the
+// A keyPosition is the position of the first key of a command: the index of an argument, or one of the
 // constants.
-type keyPlace int8
+type keyPosition int8
 
 const (
-	noKey         keyPlace = 0
-	nextArgument  keyPlace = -1
-	behindCount   keyPlace = -2 // the next argument is the number of keys, then the first key follows
-	behindStreams keyPlace = -3 // after the word STREAMS
+	noKey         keyPosition = 0
+	nextArgument  keyPosition = -1
+	behindCount   keyPosition = -2 // the next argument is the number of keys, then the first key follows
+	behindStreams keyPosition = -3 // after the word STREAMS
 )
 
 // addArgument adds the argument that was read to the event. data has its first bytes; size is its whole

@@ -22,7 +22,7 @@ type commandReader struct {
 	arg     []byte // the first bytes of the argument, if it came in pieces
 
 	argsBytes int // bytes of arguments that are kept
-	key       keyPlace
+	key       keyPosition
 	secrets   redact.RedisArguments
 }
 
@@ -103,7 +103,7 @@ func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 		return length, nil // the server ignores an empty array
 	}
 
-	// In mid-stream an array may be a reply: then the roles were guessed wrong.
+	// In mid-stream an array may be a reply: then the roles were inferred wrongly.
 	if !p.started && p.conn.Info().MidStream {
 		switch match := detectCommand(data); {
 		case match == protocols.More:

@@ -66,7 +66,7 @@ type parser struct {
 
 	argsBytes int  // bytes of arguments of the commands in pairing
 	started   bool // a command or a reply was read
-	suspended bool // the place in the replies was lost: they are skipped until the client's next command
+	suspended bool // the position in the replies was lost: they are skipped until the client's next command
 
 	repliesOff  bool // CLIENT REPLY OFF
 	skipReplies int  // number of the next commands that get no reply (CLIENT REPLY SKIP)
@@ -272,9 +272,9 @@ func (p *parser) emitUnanswered(waiting pending) {
 	p.emit(waiting.event, 0)
 }
 
-// Gap skips lost bytes of a bulk string. Anywhere else the place in the stream is lost. Sync finds the next
-// command. Sync cannot find the next reply, since an element of a reply looks like a reply, so replies are
-// skipped until the client sends another command.
+// Gap skips lost bytes of a bulk string. Anywhere else the position in the stream is lost. Sync finds the
+// next command. Sync cannot find the next reply, since an element of a reply looks like a reply, so replies
+// are skipped until the client sends another command.
 func (p *parser) Gap(dir protocols.Dir, size int) bool {
 	if dir == protocols.Client {
 		return p.gapInCommand(size)
@@ -292,7 +292,7 @@ func (p *parser) Gap(dir protocols.Dir, size int) bool {
 	return true
 }
 
-// gapInCommand skips size lost bytes of the client. It reports whether the place in the stream is still
+// gapInCommand skips size lost bytes of the client. It reports whether the position in the stream is still
 // known.
 func (p *parser) gapInCommand(size int) bool {
 	cmd := &p.command
@@ -303,7 +303,7 @@ func (p *parser) gapInCommand(size int) bool {
 	// complete.
 	named := cmd.index > 1 && cmd.event.Redis.Command != "CLIENT REPLY" ||
 		cmd.index == 1 && !containers[cmd.event.Redis.Command]
-	// The gap may lie in the argument, or also cover the CR LF at its end.
+	// The gap may be in the argument, or also cover the CR LF at its end.
 	if cmd.inArg && named && (uint64(size) <= cmd.bulk || uint64(size) == cmd.bulk+2) {
 		p.skipLostArgument(uint64(size))
 		return true

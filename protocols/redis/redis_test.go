@@ -172,7 +172,7 @@ func TestSecretsAreRedacted(t *testing.T) {
 	same(t, play(false, short, cmd("AUHT pw"), "<-ERR unknown command 'AUHT', with args beginning with: 'pw' \r\n"), "AUHT pw ! ERR unknown command 'AUHT', with args beginning with: REDACTED")
 }
 
-// TestKeyIsThatOfTheCommand checks commands and subcommands with keys at several places.
+// TestKeyIsThatOfTheCommand checks commands and subcommands with keys at several positions.
 func TestKeyIsThatOfTheCommand(t *testing.T) {
 	check := func(line, command, key string) {
 		t.Helper()

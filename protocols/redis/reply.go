@@ -89,7 +89,7 @@ func (p *parser) resumeReplies() {
 	p.suspended = false
 	if p.pairing.Pipelined() {
 		for _, waiting := range p.pairing.Waiting() {
-			waiting.event.Partial = true // it is a guess which of the replies are still to come
+			waiting.event.Partial = true // it is uncertain which of the replies are still to come
 		}
 	}
 }

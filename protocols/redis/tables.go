@@ -26,7 +26,7 @@ var keyless = map[string]bool{
 
 // keys has the position of the first key of each command that has keys. For commands with a number of keys it
 // is the position of that number, which the key follows (isKey).
-var keys = map[string]keyPlace{
+var keys = map[string]keyPosition{
 	"APPEND": 1, "BITCOUNT": 1, "BITFIELD": 1, "BITFIELD_RO": 1, "BITOP": 2, "BITPOS": 1, "BLMOVE": 1,
 	"BLMPOP": 2, "BLPOP": 1, "BRPOP": 1, "BRPOPLPUSH": 1, "BZMPOP": 2, "BZPOPMAX": 1, "BZPOPMIN": 1,
 	"COPY": 1, "DEBUG OBJECT": 2, "DECR": 1, "DECRBY": 1, "DEL": 1, "DUMP": 1, "EVAL": 2, "EVALSHA": 2,

@@ -70,7 +70,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		return 0, nil
 	}
 
-	// A hello of the other side means that the roles were guessed wrong.
+	// A hello of the other side means that the roles were inferred wrongly.
 	body := data[recordHeader : recordHeader+length]
 	otherSide := data[0] == recordHandshake && (body[0] == clientHello) != (dir == protocols.Client)
 	if p.event == nil && otherSide && matchHello(data, body, length) == protocols.Yes {

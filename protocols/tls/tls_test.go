@@ -249,8 +249,8 @@ func TestUnfinishedHandshakeIsEmittedOnClose(t *testing.T) {
 	check(t, serverOnly, "1.2  TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 next=http/1.1 CN=www.example.com,O=Shop partial")
 }
 
-// TestRolesGuessedWrongAreExchanged: the side that sends a ClientHello is the client.
-func TestRolesGuessedWrongAreExchanged(t *testing.T) {
+// TestWrongRolesAreExchanged: the side that sends a ClientHello is the client.
+func TestWrongRolesAreExchanged(t *testing.T) {
 	client, server := configs(tls.VersionTLS13)
 	steps := converse(t, client, server)
 	for i := range steps {

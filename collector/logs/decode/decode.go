@@ -23,7 +23,7 @@ type Format struct {
 // A Decoder reads the records of one format.
 type Decoder interface {
 	// Decode reads b, one record without its newline, into record. It returns false when b is not a record of
-	// the format, and b is unchanged then. Otherwise b may have been overwritten: record.Text lies in it.
+	// the format, and b is unchanged then. Otherwise b may have been overwritten: record.Text is in it.
 	Decode(b []byte, record *Record) bool
 }
 

@@ -25,13 +25,13 @@ type Log struct {
 	Dir  string
 	Base string // name of the current file in Dir, from which rotation derives the names of the older ones
 
-	// Rank returns the place of the file of that name in the log; false: the file belongs to another log.
+	// Rank returns the position of the file of that name in the log; false: the file belongs to another log.
 	Rank func(name string) (Rank, bool)
 
 	Format decode.Format
 }
 
-// A Rank is the place of a file in its log. A file with a higher Age is older; the current file has Age 0.
+// A Rank is the position of a file in its log. A file with a higher Age is older; the current file has Age 0.
 type Rank struct {
 	Age        int64
 	Compressed bool   // gzip

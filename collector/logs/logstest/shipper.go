@@ -173,8 +173,8 @@ func (p *producer) Close(keep bool) {
 	p.dropped = !keep && len(p.list) > 0
 }
 
-// Crash simulates a kill. Of each file, keep gets the number of its events and returns how many of the first
-// are kept. The others must be shipped again, unchanged.
+// Crash simulates a kill. keep gets the number of events of each file and returns how many of the first are
+// kept. The others must be shipped again, unchanged.
 func (s *Shipper) Crash(keep func(kept int) int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -196,7 +196,7 @@ func (f *file) readAt(data []byte, at int64) (int, error) {
 	f.gzipOffset += int64(n)
 	if errors.Is(err, io.ErrUnexpectedEOF) && n < len(data) {
 		// ReadFull returns this for a short end as well; a broken stream returns it again when it is read on.
-		if _, again := f.gzipReader.Read(data[:0]); again == nil || errors.Is(again, io.EOF) {
+		if _, nextErr := f.gzipReader.Read(data[:0]); nextErr == nil || errors.Is(nextErr, io.EOF) {
 			err = io.EOF
 		}
 	}
@@ -321,7 +321,7 @@ func (f *file) readFrom(base int64) int64 {
 
 var errNotRegular = errors.New("not a regular file")
 
-// openLog opens a file of a log for reading. It refuses everything but regular files: a pipe would never end.
+// openLog opens a file of a log for reading. It rejects everything but regular files: a pipe would never end.
 func openLog(dir, name string) (*os.File, error) {
 	file, err := os.OpenFile(joinPath(dir, name), os.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {

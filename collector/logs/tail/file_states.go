@@ -69,7 +69,7 @@ func (t *Tailer) resumeFile(f *file, final bool) resumeResult {
 }
 
 // findOriginal returns the file from which f was copied; nil: none. The original is being read, and is newer
-// than f, since rotation gives the copy an older name. t.mu is held.
+// than f, since rotation renames the copy to an older name. t.mu is held.
 func (t *Tailer) findOriginal(f *file) *file {
 	for _, newer := range t.files[slices.Index(t.files, f)+1:] {
 		if newer.producer != nil && !newer.done && f.isCopyOf(newer) {
@@ -98,7 +98,7 @@ func (t *Tailer) isBeforeStart(f *file) bool {
 // openProducer returns the producer of f and sets f.id, which is part of the producer's name. t.mu is held.
 //
 // If the first record is not unique, f may have one of several identities (candidateIDs). openProducer
-// chooses the first of them whose checkpoint lies within f. If there is none, f is new and gets the last of
+// chooses the first of them whose checkpoint is within f. If there is none, f is new and gets the last of
 // them that is free: no open file has it, and it has no checkpoint.
 //
 // Example: three text files of a log begin with the same line, whose identity is H. H+a is H with the handle
@@ -122,7 +122,7 @@ func (t *Tailer) openProducer(f *file) collector.FileProducer {
 		})
 	}
 
-	// free is the identity for f if no checkpoint lies within f. It begins as an identity behind all
+	// free is the identity for f if no checkpoint is within f. It begins as an identity behind all
 	// candidates, for the case that none of them is free.
 	candidates := f.candidateIDs()
 	free := candidates[0].withHandle(f.handle)
@@ -229,10 +229,10 @@ func (t *Tailer) handleTruncation(f *file) {
 
 	// fresh stands for the new contents. It is inserted behind f and read from its beginning.
 	fresh := &file{handle: f.handle, name: f.name, file: f.file}
-	place := slices.Index(t.files, f)
-	t.files = slices.Insert(t.files, place+1, fresh)
+	index := slices.Index(t.files, f)
+	t.files = slices.Insert(t.files, index+1, fresh)
 
-	for _, older := range t.files[:place] {
+	for _, older := range t.files[:index] {
 		identified := older.identified || !older.done && older.readIdentity(t.log.Format, false)
 		if older.done || older.producer != nil || !identified || !older.isCopyOf(f) {
 			continue

@@ -118,7 +118,7 @@ func (t *Tailer) shipPending(ctx context.Context, f *file, pending *pendingLine,
 }
 
 // flushOpenLines ships the incomplete lines of f as they are. The number of the line of stream i is
-// offset+1+i, which lies within the next record, if one follows.
+// offset+1+i, which is within the next record, if one follows.
 func (t *Tailer) flushOpenLines(ctx context.Context, f *file) error {
 	for i := range f.pending {
 		pending := &f.pending[i]

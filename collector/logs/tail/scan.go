@@ -35,7 +35,7 @@ func (t *Tailer) ownsName(name string) bool {
 // poll scans the folder if the base name has another file, and wakes the reader if the files have unread
 // bytes. With full it always scans.
 func (t *Tailer) poll(full bool) {
-	// A rotation gives the base name another file.
+	// After a rotation the base name belongs to another file.
 	handle, err := handleAt(unix.AT_FDCWD, t.path)
 	t.mu.Lock()
 	changed := t.rescanNeeded || err != nil || handle != t.baseHandle
@@ -137,7 +137,7 @@ type listing struct {
 }
 
 // scanOnce lists the folder once and adds the new files to t.files. Files that are not in known were added by
-// an earlier, unstable listing: they are moved to their place in this one. t.mu is held.
+// an earlier, unstable listing: they are moved to their position in this one. t.mu is held.
 func (t *Tailer) scanOnce(known []*file) (listing, error) {
 	before, _ := handleAt(unix.AT_FDCWD, t.path)
 	names, err := t.listNames()
@@ -271,13 +271,14 @@ func (t *Tailer) fileByHandle(handle string, found []*file) *file {
 // insertByRank inserts the new files of found (newest first) into t.files (oldest first): each before the
 // next newer file of found, the newest at the end. t.mu is held.
 func (t *Tailer) insertByRank(found []*file) {
-	// Invariant: t.files[place] is the last handled file of found; the next one is older and goes before it.
-	place := len(t.files)
+	// Invariant: t.files[position] is the last handled file of found; the next one is older and goes before
+	// it.
+	position := len(t.files)
 	for _, f := range found {
 		if i := slices.Index(t.files, f); i >= 0 {
-			place = i
+			position = i
 		} else {
-			t.files = slices.Insert(t.files, place, f)
+			t.files = slices.Insert(t.files, position, f)
 		}
 	}
 }

@@ -49,12 +49,12 @@
 // # Lines of several records
 //
 // A line ends with a record whose Ends is set, or before a record of another Group. Both depend on the bytes
-// only, so that a second reading splits lines at the same places. Only a line behind which no record follows
-// is ended by a timeout: it is flushed 2 s after its writer stopped, or after Config.PartialTimeout. The next
-// record then begins a new line.
+// only, so that a second reading splits lines at the same positions. Only a line behind which no record
+// follows is ended by a timeout: it is flushed 2 s after its writer stopped, or after Config.PartialTimeout.
+// The next record then begins a new line.
 //
 // The number of a line is the offset behind its last record. The number of a flushed line is a few bytes
-// higher than the end of the file, which lies within the next record. The lines that end with the next record
+// higher than the end of the file, which is within the next record. The lines that end with the next record
 // are numbered by its end, and by the byte before its end, so that all numbers differ.
 package tail
 

@@ -104,7 +104,7 @@ func (t *Tailer) closeFiles() {
 }
 
 // readLoop reads the files of the log until ctx ends, or until the folder was removed and all files were
-// read. It also returns when the shipper refuses a line; the next rescan then starts a new tailer.
+// read. It also returns when the shipper rejects a line; the next rescan then starts a new tailer.
 func (t *Tailer) readLoop(ctx context.Context) {
 	defer t.cancel()
 	ready := t.handler.Ready(ctx, t.wake)
@@ -120,7 +120,7 @@ func (t *Tailer) readLoop(ctx context.Context) {
 		switch {
 		case err != nil && ctx.Err() == nil:
 			t.group.metrics.errors.WithLabelValues("ship").Inc()
-			t.group.log.Error("log lines could not be shipped, the log is begun again",
+			t.group.log.Error("log lines could not be shipped, the log is read again from its checkpoints",
 				"log", t.log.ID, "err", err)
 			return
 		case err != nil:

@@ -89,7 +89,7 @@ func Seal(buf []byte, at int, kind byte) {
 	binary.LittleEndian.PutUint32(head[12:], crc32.Checksum(head[:12], castagnoli))
 }
 
-// A Frame is the place of a frame whose head is intact.
+// A Frame is the position of a frame whose head is intact.
 type Frame struct {
 	Kind     byte
 	Offset   int64 // of the payload
@@ -194,7 +194,7 @@ func (s *Scanner) nextMarker(offset int64) int64 {
 		if i := bytes.Index(s.search[:size], marker); i >= 0 {
 			return offset + int64(i)
 		}
-		offset += int64(size - len(marker) + 1) // a marker may lie across the end of the buffer
+		offset += int64(size - len(marker) + 1) // a marker may extend over the end of the buffer
 	}
 	return s.size
 }

@@ -10,7 +10,7 @@ import (
 
 // SetAside keeps the file at path under a second name and returns that name: path.unreadable, or
 // path.unreadable.2 and so on if the name is taken. The file also stays at path: the caller replaces or
-// removes it. The program never deletes data that it cannot read; an operator decides about them.
+// removes it. The program never deletes data that it cannot read; an operator inspects and removes them.
 func SetAside(path string) (string, error) {
 	for attempt := 1; ; attempt++ {
 		name := path + ".unreadable"

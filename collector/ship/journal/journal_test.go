@@ -44,7 +44,7 @@ func start(t testing.TB, dir string, options Options) *Journal {
 	return journal
 }
 
-// checkpoint returns a checkpoint at end whose ReadFrom lies ten bytes before.
+// checkpoint returns a checkpoint at end whose ReadFrom is ten bytes before.
 func checkpoint(end int64) collector.Checkpoint {
 	return collector.Checkpoint{End: end, ReadFrom: max(0, end-10)}
 }
@@ -218,7 +218,7 @@ func checkOpen(t *testing.T, dir string, want map[uint64]Batch, end int64) {
 	}
 }
 
-// TestFullDisk: a batch that cannot be written is refused; what can wait is written later.
+// TestFullDisk: a batch that cannot be written is rejected; what can wait is written later.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	var full atomic.Bool

@@ -88,7 +88,7 @@ func (r *record) parsePayload(kind byte, payload []byte) error {
 		return errRecord
 	}
 
-	// The payload must be used up and its ranges valid: applyRecord trusts them.
+	// The payload must be used up and its ranges valid: applyRecord does not check them.
 	if decode.malformed || len(decode.rest) > 0 || kind == recordShrink && len(r.ranges) != 1 {
 		return errRecord
 	}

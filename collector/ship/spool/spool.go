@@ -6,7 +6,7 @@
 // caller. The spool treats the content of a batch as opaque bytes.
 //
 // A spool is a folder of segment files. A segment grows to about 8 MiB and is deleted when all its batches
-// were released. The segments together stay below a limit: a batch that does not fit is refused, and no
+// were released. The segments together stay below a limit: a batch that does not fit is rejected, and no
 // stored batch is deleted for it. A segment is a file of frames (package frame): each batch is a header frame
 // and a batch frame.
 //

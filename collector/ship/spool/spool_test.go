@@ -114,8 +114,8 @@ func TestBatchesSurvive(t *testing.T) {
 	spool.Close(false)
 }
 
-// TestFullSpoolRefuses: Append refuses a batch beyond the limit, until another batch is released.
-func TestFullSpoolRefuses(t *testing.T) {
+// TestFullSpoolRejects: Append rejects a batch beyond the limit, until another batch is released.
+func TestFullSpoolRejects(t *testing.T) {
 	spool, _ := open(t, t.TempDir(), Options{Limit: 1000})
 	ref := mustAppend(t, spool, 1, make([]byte, 600))
 	_, err := spool.Append(header(2), make([]byte, 600))
@@ -144,7 +144,7 @@ func (f fullDisk) WriteAt(data []byte, at int64) (int, error) {
 	return written, unix.ENOSPC
 }
 
-// TestFullDisk: a batch that cannot be written is refused, and the batches before and after it are read.
+// TestFullDisk: a batch that cannot be written is rejected, and the batches before and after it are read.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	var full atomic.Bool
@@ -318,7 +318,7 @@ func FuzzSegment(f *testing.F) {
 	})
 }
 
-// TestHeaderIsReadAsItWasWritten: parseHeader is the inverse of appendPayload and refuses a part of a header.
+// TestHeaderIsReadAsItWasWritten: parseHeader is the inverse of appendPayload and rejects a part of a header.
 func TestHeaderIsReadAsItWasWritten(t *testing.T) {
 	for _, want := range []*Header{header(1), header(1<<64 - 1), {}, {Partition: 1<<32 - 1, Counts: []uint32{1<<32 - 1}}} {
 		got, err := parseHeader(want.appendPayload(nil))
