@@ -16,9 +16,9 @@ import (
 // idFile is the file of the state folder that holds the collector's id.
 const idFile = "collector-id"
 
-// LoadID returns the id of the collector whose state is in stateDir. The first call draws the id at random
+// LoadID returns the id of the collector whose state is in stateDir. The first call generates a random id
 // and stores it in the folder. A machine-id would not do, because cloned machines share it. Processes that
-// start at the same time agree on one id.
+// start at the same time get the same id.
 func LoadID(stateDir string) (pipeline.ID, error) {
 	var id pipeline.ID
 	if err := os.MkdirAll(stateDir, 0o700); err != nil {

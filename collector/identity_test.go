@@ -10,7 +10,7 @@ import (
 	"tidegate/pipeline"
 )
 
-// TestIDIsCreatedOnce: concurrent first starts agree on one ID, and a damaged file is an error.
+// TestIDIsCreatedOnce: concurrent first starts get the same ID, and a damaged file is an error.
 func TestIDIsCreatedOnce(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	var wg sync.WaitGroup

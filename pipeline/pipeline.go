@@ -42,7 +42,8 @@ type Bundle struct {
 	Detectors []Detector
 }
 
-// A Position is where an event was read: the message in Kafka, the index within the message, and the batch.
+// A Position locates an event in the events topic: the message in Kafka, the index within the message, and
+// the batch.
 type Position struct {
 	Partition int32
 	Offset    int64  // of the message

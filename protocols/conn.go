@@ -265,7 +265,7 @@ func (c *Conn) Reparse(dir Dir) { c.streamOf(dir).reparse = true }
 // is "", the protocol is detected.
 func (c *Conn) SwitchTo(name string) { c.switching, c.nextProtocol = true, name }
 
-// maxFlips is how often the roles may change. Without a bound a parser could flip for ever.
+// maxFlips bounds the number of changes of the roles. Without a bound a parser could flip for ever.
 const maxFlips = 2
 
 // Flip exchanges client and server, which were inferred wrongly. From the next call on the

@@ -324,7 +324,7 @@ func (c *Conn) hasPort(proto int) bool {
 	return slices.Contains(c.set.list[proto].Ports, c.info.Server.Port())
 }
 
-// maxRedetects is how often the detection of a connection is started again.
+// maxRedetects bounds how often the detection of a connection is started again.
 const maxRedetects = 32
 
 // redetect starts the detection of a dropped connection again, and reports whether it did. It is called when

@@ -8,9 +8,8 @@ import (
 	"io"
 )
 
-// A framer is an io.Reader over a capture file that returns one checked record after another. Of a pcapng
-// file it returns only sections, interfaces and packets, with the options that pcapgo uses, and skips other
-// blocks.
+// A framer is an io.Reader over a capture file that returns one checked record after another. It skips all
+// blocks of a pcapng file except sections, interfaces and packets, and all options that pcapgo does not use.
 //
 // A call of Read never crosses the end of a record. So the buffer of pcapgo never holds a later record, and
 // the interfaces of a section are still valid when the last packet of the section is returned.

@@ -38,8 +38,8 @@ import (
 )
 
 const (
-	// keepDestroyed is how long an entry can be looked up after the kernel destroyed it. The last packets of
-	// its session may be read later than the event.
+	// keepDestroyed is the time for which an entry can be looked up after the kernel destroyed it. The last
+	// packets of its session may be read later than the event.
 	keepDestroyed = 30 * time.Second
 
 	// maxEntries bounds the map. The kernel's own table usually holds up to 262,144 entries. A new entry

@@ -1,8 +1,8 @@
 // Package containers keeps the metadata of this host's containers: addresses, name, image, labels and log
 // file.
 //
-// In flow the answers of the Docker API: a list of all containers, then the stream of events; the list is
-// read again after each break of the stream. Out flow two things. Other parts of the collector look
+// The input is the responses of the Docker API: a list of all containers, then the stream of events; the list
+// is read again after each break of the stream. There are two outputs. Other parts of the collector look
 // containers up in the Registry: package sessions by address, for every session, and package logs by id. Each
 // event of a container (start, die, oom, …) is also shipped as an event of dataset container.
 //

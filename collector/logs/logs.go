@@ -11,10 +11,10 @@
 //	   ▼                                         │
 //	decode     bytes to records: json-file, text ┘
 //
-// In flow files; out flows one event of dataset log for each line, on a producer for each file. cmd/tidegate
-// runs a Source beside the packet capture. The metadata of containers comes from package containers. A
-// discovery joins the discoverers (discovery.go). A lineHandler makes events of the lines of one log
-// (event.go): it adds the container and the level, redacts secrets, and ships the event.
+// The input is files; the output is one event of dataset log for each line, on a producer for each file.
+// cmd/tidegate runs a Source beside the packet capture. The metadata of containers comes from package
+// containers. A discovery joins the discoverers (discovery.go). A lineHandler makes events of the lines of
+// one log (event.go): it adds the container and the level, redacts secrets, and ships the event.
 //
 // A further source of log files is a type beside discover.Docker, a further format one beside
 // decode.DockerJSON: docs/ADDING-A-SOURCE.md describes both.

@@ -119,7 +119,7 @@ func (f *flow) confirmPrimary() {
 		return
 	}
 
-	// Of two flows on bridges, the first to claim the container's addresses stays primary.
+	// If two flows are on bridges, the first to claim the container's addresses stays primary.
 	own := f.ownKey()
 	if canonical := f.canonicalKey(); canonical != own && !f.tryClaim(canonical) {
 		f.markDuplicate()

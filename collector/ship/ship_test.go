@@ -26,7 +26,7 @@ func TestDefaultIsValid(t *testing.T) {
 		t.Error(errs)
 	}
 	if errs := (Config{}).Check(); len(errs) != 6 {
-		t.Errorf("of an empty config: %v", errs)
+		t.Errorf("an empty config: %v", errs)
 	}
 }
 

@@ -10,7 +10,7 @@
 // The path of a rule, at load time:
 //
 //	source.go                     finds the files
-//	rulefile.go, parsedrule.go    parse them strictly, with pipeline/config
+//	rule_file.go, parsed_rule.go  parse them strictly, with pipeline/config
 //	expression.go                 parses an expression with expr's parser
 //	resolve.go, calls.go, constants.go
 //	                              turn the syntax tree into typed nodes (node.go); hints.go words the errors

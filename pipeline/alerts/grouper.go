@@ -81,8 +81,8 @@ func (g *Grouper) Restore(alerts []*pipeline.Alert) {
 	g.expireWindows()
 }
 
-// AddVerdicts counts the verdicts of e. shipped is when its batch was shipped, ns since 1970; offset is that
-// of its message.
+// AddVerdicts counts the verdicts of e. shipped is the time at which its batch was shipped, ns since 1970;
+// offset is the offset of its message.
 func (g *Grouper) AddVerdicts(event *pipeline.Event, shipped, offset int64) {
 	at := event.Timestamp
 	if shipped > 0 {

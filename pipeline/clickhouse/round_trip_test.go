@@ -237,12 +237,12 @@ func TestStoredBatchesAreCollectedByProducer(t *testing.T) {
 	}
 	for _, stored := range got {
 		if one, err := ofProducer(stored.Producer); len(one) != 1 || one[0] != stored || err != nil {
-			t.Errorf("of one producer: %+v %v, want %+v", one, err, stored)
+			t.Errorf("one producer: %+v %v, want %+v", one, err, stored)
 		}
 	}
 	later := pipeline.Producer{Collector: [16]byte{0: 3, 15: 7}, Epoch: 1}
 	if none, err := ofProducer(later); len(none) != 0 || err != nil {
-		t.Errorf("of a producer whose batches come later: %+v %v", none, err)
+		t.Errorf("a producer whose batches come later: %+v %v", none, err)
 	}
 	filter.Since = time.Unix(0, ingested).Add(time.Hour)
 	if got, err := store.StoredBatches(t.Context(), filter); err != nil || len(got) != 0 {

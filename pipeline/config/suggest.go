@@ -2,8 +2,8 @@ package config
 
 import "fmt"
 
-// Nearest returns the known name that is most similar to a wrong name, or "" if none is similar. Of names at
-// the same distance it returns the first.
+// Nearest returns the known name that is most similar to a wrong name, or "" if none is similar. If
+// several names have the same distance, it returns the first.
 func Nearest(name string, known []string) string {
 	best, limit := "", max(2, len(name)/3)+1
 	for _, candidate := range known {

@@ -44,7 +44,7 @@ func SQLError(message []byte) (front []byte, quotes bool) {
 	return front, quotes
 }
 
-// An insertState is where in an INSERT with a list of columns a statement is:
+// An insertState is the part of an INSERT with a list of columns that a statement has reached:
 //
 //	INSERT INTO t ( a, password ) VALUES ( 'x', 'y' ), ( …
 //	inserting       inColumns   afterColumns inTuple  inValues
@@ -59,11 +59,12 @@ const (
 	inTuple
 )
 
-// A set is how much of SET PASSWORD FOR was read. After the three words the literal after = is a secret.
-type set uint8
+// A passwordClause counts the words of SET PASSWORD FOR that were read. After the three words the literal
+// after = is a secret.
+type passwordClause uint8
 
 const (
-	noSet set = iota
+	noSet passwordClause = iota
 	setSeen
 	setPassword
 	setPasswordFor
@@ -80,12 +81,12 @@ type statement struct {
 	depth           int // of brackets
 	hiding          bool
 	hidingDepth     int
-	afterIdentified bool // hiding because of IDENTIFIED
-	insideCall      bool // hiding until the bracket of a function closes
-	skipMethod      bool // the next literal is the name of an authentication method
-	afterName       bool // the token before was the name of a secret
-	afterFunction   bool // the token before was a function that takes secrets
-	set             set  // how much of SET PASSWORD FOR was read
+	afterIdentified bool           // hiding because of IDENTIFIED
+	insideCall      bool           // hiding until the bracket of a function closes
+	skipMethod      bool           // the next literal is the name of an authentication method
+	afterName       bool           // the token before was the name of a secret
+	afterFunction   bool           // the token before was a function that takes secrets
+	set             passwordClause // how much of SET PASSWORD FOR was read
 
 	insert        insertState
 	listDepth     int // of the brackets of the list of columns, or of values

@@ -11,8 +11,8 @@ import (
 	"tidegate/protocols"
 )
 
-// Timeout is how long a query waits for its answer, in packet time. Stub resolvers time out after 5 s, most
-// other clients before 10 s.
+// Timeout is the time for which a query waits for its answer, in packet time. Stub resolvers time out after 5
+// s, most other clients before 10 s.
 const Timeout = 10 * time.Second
 
 // maxWaiting is the number of queries of one connection that wait for an answer; a forwarder with one socket

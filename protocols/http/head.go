@@ -199,7 +199,7 @@ func (p *parser) parseResponse(data []byte, at int64) {
 	version, code, phrase := statusLine(line)
 	interim := code/100 == 1 && code != 101
 	if interim {
-		// The final response follows. Of the interim one only the bytes are counted.
+		// The final response follows. Only the bytes of the interim one are counted.
 		p.pairing.FoundReplies()
 		if first := p.pairing.First(); first != nil && !p.pairing.Skipping() {
 			p.countBytes(protocols.Server, *first, len(data), at)

@@ -1,9 +1,9 @@
 // Package tail reads logs that rotate, from their first line to the last, each line once.
 //
-// In flow the logs that a Discovery lists: a base file and the files that rotation makes of it. Out flows one
-// Line for each line, to the Handler of its log, which makes an event of it and ships it on the producer of
-// the line's file. The package is independent of formats: a decode.Decoder turns the bytes between two
-// newlines into a record. collector/logs is its only caller.
+// The input is the logs that a Discovery lists: a base file and the files that rotation makes of it. The
+// output is one Line for each line, to the Handler of its log, which makes an event of it and ships it on the
+// producer of the line's file. The package is independent of formats: a decode.Decoder turns the bytes
+// between two newlines into a record. collector/logs is its only caller.
 //
 // # Goroutines and locks
 //

@@ -117,7 +117,7 @@ func TestWrittenFrameIsRead(t *testing.T) {
 		t.Errorf("%q, %v, %+v", got, err, frame)
 	}
 	if _, err := frame.Read(bytes.NewReader(buf[:len(buf)-1])); !errors.Is(err, ErrDamaged) {
-		t.Errorf("of a file that is too short: %v", err)
+		t.Errorf("a file that is too short: %v", err)
 	}
 }
 

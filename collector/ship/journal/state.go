@@ -77,7 +77,7 @@ func (s *state) addFile(id FileID, name string) {
 	s.claimName(id, name)
 }
 
-// claimName makes id the file of name. Of two files with one name the newer, which has the higher number,
+// claimName makes id the file of name. If two files have one name, the newer, which has the higher number,
 // gets the name, and the other is marked as replaced. The older one may be recorded later than the newer one.
 func (s *state) claimName(id FileID, name string) {
 	other, taken := s.names[name]

@@ -22,8 +22,8 @@ const (
 	Punctuation
 )
 
-// A Scanner iterates over the tokens of SQL, one for each call of Next. It skips spaces and comments. Of a
-// comment that servers execute (/*! … */) it skips only the delimiters.
+// A Scanner iterates over the tokens of SQL, one for each call of Next. It skips spaces and comments. If
+// servers execute a comment (/*! … */), it skips only the delimiters.
 type Scanner struct {
 	SQL      []byte
 	From, To int // the current token is SQL[From:To]

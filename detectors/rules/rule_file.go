@@ -36,8 +36,8 @@ var fileKeys = []string{"shared", "lists", "macros", "rules"}
 // namePattern matches the names of lists and macros.
 var namePattern = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,63}$`)
 
-// parseFile parses a file that is a list of rules, one rule, or a mapping with rules, lists and macros. It adds
-// errors to the doc of the result.
+// parseFile parses a file that is a list of rules, one rule, or a mapping with rules, lists and macros. It
+// adds errors to the doc of the result.
 func parseFile(source Source) *ruleFile {
 	file := &ruleFile{doc: config.Parse(source.Name, source.Data)}
 	file.names = names{lists: map[string]*list{}, macros: map[string]*macro{}}
