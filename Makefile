@@ -62,7 +62,7 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 golden: ## rewrite the generated files: docs/FIELDS.md, docs/CONFIG.md, the schema, goldens; review the diff like code
 	go test ./pipeline/clickhouse -run Generated -update
 	go test ./cmd/tidegate -run 'Golden|Stale' -update
-	GOLDEN=1 go test ./detectors/rules -run ErrorsNameTheirPlace
+	GOLDEN=1 go test ./detectors/rules -run ErrorsNameTheirPosition
 
 .PHONY: rules
 rules: build ## check and test every rule

@@ -27,7 +27,7 @@ func (r *resolver) builtin(builtinNode *ast.BuiltinNode) *node {
 // loop resolves any, all, none, one and count. A loop inside a loop is an error, because its time would be
 // quadratic in the size of an event, which an attacker controls.
 func (r *resolver) loop(builtinNode *ast.BuiltinNode) *node {
-	if r.loops > 0 {
+	if r.loops+r.outerLoops > 0 {
 		return r.addError(builtinNode, "%s() inside another loop is not allowed: its time would grow with the square of the event",
 			builtinNode.Name)
 	}

@@ -22,7 +22,8 @@ type resolver struct {
 	used   map[int]bool // the slots that the expression reads
 
 	nodes      int  // number of resolved nodes, macros expanded
-	loops      int  // number of enclosing loops in this expression or macro
+	loops      int  // number of enclosing loops in this expression or macro: # is an element of the innermost
+	outerLoops int  // number of loops around the macro that is expanded
 	element    kind // kind of # inside a loop
 	macroDepth int  // number of enclosing macros
 	macroAt    int  // rune of the expression at which the outermost macro is used
@@ -200,11 +201,12 @@ func (r *resolver) expandMacro(expr ast.Node, name string, m *macro) *node {
 		r.macroAt = r.at(expr)
 	}
 
-	// An enclosing loop does not count inside the macro, which is an expression of its own.
-	loops, element := r.loops, r.element
-	r.macroDepth, r.loops = r.macroDepth+1, 0
+	// The macro is an expression of its own: # of an enclosing loop is unknown in it. Its loops are nevertheless
+	// loops inside that loop.
+	loops, outerLoops, element := r.loops, r.outerLoops, r.element
+	r.macroDepth, r.loops, r.outerLoops = r.macroDepth+1, 0, outerLoops+loops
 	out := r.resolve(tree.Node)
-	r.macroDepth, r.loops, r.element = r.macroDepth-1, loops, element
+	r.macroDepth, r.loops, r.outerLoops, r.element = r.macroDepth-1, loops, outerLoops, element
 	return out
 }
 

@@ -57,7 +57,7 @@ type parser struct {
 	reply   reply
 
 	keysBytes int  // bytes of the keys of the commands in pairing
-	quiet     bool // in a quiet batch: commands are emitted without their replies until MN
+	quiet     bool // the client is in a quiet batch: commands are emitted without their replies until mn
 	suspended bool // the position in the replies was lost: they are skipped until the client's next command
 }
 
@@ -148,8 +148,8 @@ func (p *parser) expectReply(w pending, at int64) {
 		p.pairing.Flush(p.emitUnanswered)
 		p.keysBytes = 0
 	}
-	p.quiet = p.quiet || w.flags&quiet != 0
-	if w.flags&noReply != 0 || p.quiet && w.flags&endsQuiet == 0 {
+	p.quiet = (p.quiet || w.flags&quiet != 0) && w.flags&endsQuiet == 0
+	if w.flags&noReply != 0 || p.quiet {
 		p.emit(w.event, at)
 		return
 	}
@@ -187,16 +187,25 @@ func (p *parser) readReplyLine(line []byte, length int, at int64) error {
 	return nil
 }
 
+// answersQuiet reports whether a reply belongs to a command of a quiet batch, which was emitted without it. The
+// replies of a batch come behind those to all earlier commands, and before MN, the reply to its mn.
+func (p *parser) answersQuiet(line replyLine) bool {
+	first := p.pairing.First()
+	switch {
+	case p.pairing.Skipping():
+		return false
+	case first == nil:
+		return p.quiet // the mn of the batch is still to come
+	}
+	return first.flags&endsQuiet != 0 && string(line.status) != "MN"
+}
+
 // finishReply pairs the reply that was read with its command. A reply without a command is dropped.
 func (p *parser) finishReply(line replyLine, at int64) {
 	values := p.reply
 	p.reply = reply{}
-	if p.quiet {
-		// In a quiet batch only MN can be paired with its command, mn.
-		if string(line.status) != "MN" {
-			return
-		}
-		p.quiet = false
+	if p.answersQuiet(line) {
+		return
 	}
 	request, skipped := p.pairing.Reply()
 	if skipped || request == nil {
@@ -262,6 +271,7 @@ func (p *parser) Gap(dir protocols.Dir, size int) bool {
 		}
 		if !inData {
 			p.pairing.LostRequests()
+			p.quiet = false // mn may be among what was lost
 		}
 		return false
 	}

@@ -123,6 +123,19 @@ func TestMetaCommandAndReplyAreOneEvent(t *testing.T) {
 	check("mn\r\n", "MN\r\n", "mn = MN")
 }
 
+// TestRepliesOfAQuietBatchAreNotPaired puts commands before a batch, behind it, and a second batch behind the
+// first. The replies of quiet commands come in any number; every other command gets its own reply.
+func TestRepliesOfAQuietBatchAreNotPaired(t *testing.T) {
+	same(t, play(false, ">get a\r\n", ">mg k v q\r\n", "<END\r\n", ">mn\r\n", "<MN\r\n",
+		">delete b\r\n", "<NOT_FOUND\r\n", ">touch c 1\r\n", "<TOUCHED\r\n"),
+		"mg k, no reply", "get a = END 0 hits 1 misses", "mn = MN", "delete b = NOT_FOUND", "touch c = TOUCHED")
+	same(t, play(false, ">mg k v q\r\nmn\r\nmg k2 v q\r\nmn\r\n", "<MN\r\n", "<VA 1\r\nx\r\nMN\r\n"),
+		"mg k, no reply", "mg k2, no reply", "mn = MN", "mn = MN")
+	same(t, play(false, ">get a\r\nmg k v q\r\nms b 1 q\r\nx\r\nmn\r\nget d\r\n",
+		"<END\r\nVA 1\r\ny\r\nNS\r\nMN\r\nEND\r\n"),
+		"mg k, no reply", "ms b, no reply 1 bytes", "get a = END 0 hits 1 misses", "mn = MN", "get d = END 0 hits 1 misses")
+}
+
 // TestNoReplyIsExpected: commands with noreply, quit and the quiet commands of a batch that ends with MN have
 // no reply.
 func TestNoReplyIsExpected(t *testing.T) {
