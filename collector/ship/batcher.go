@@ -96,6 +96,12 @@ func (b *batcher) encode(event *pipeline.Event) *batch {
 		err = target.addEvent(event, int(b.shipper.cfg.BatchBytes))
 	}
 	if err != nil {
+		// An empty batch must not stay open: its timer ends with it, and the next event would wait until the
+		// batch is full.
+		if target.eventCount == 0 {
+			b.open = nil
+			target.recycle()
+		}
 		b.shipper.counters.discarded[dropTooLarge][datasetIndex(event)].Add(1)
 		return nil
 	}
@@ -286,6 +292,7 @@ func (b *batcher) moveUnreadable(always bool) {
 
 		// The batch gets its sequence now. stateSpilling keeps the sender from producing it before it is in
 		// the journal.
+		length := len(full.buf)
 		pending := packets.sender.addPacketBatch(full, stateSpilling)
 		pending.journaled = true
 		if b.shipper.journal.Append(full.toJournal(pending.id(packets.sender))) == nil {
@@ -293,9 +300,10 @@ func (b *batcher) moveUnreadable(always bool) {
 			continue
 		}
 
-		// The write failed: the batch goes back to the queue. A header with another id will be appended to it
-		// later; of several headers the last one counts.
+		// The write failed: the batch goes back to the queue, without the header that addPacketBatch has
+		// appended. The next attempt comes with the next maintenance.
 		packets.sender.removeBatch(pending)
+		full.buf = full.buf[:length]
 		packets.budget.refund(full.charged)
 		b.budget.charge(full.charged)
 		b.mu.Lock()

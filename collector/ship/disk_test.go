@@ -8,6 +8,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +20,7 @@ import (
 	"tidegate/collector"
 	"tidegate/collector/ship/frame"
 	"tidegate/collector/ship/journal"
+	"tidegate/collector/ship/spool"
 	"tidegate/pipeline"
 )
 
@@ -347,5 +350,210 @@ func TestUpgrade(t *testing.T) {
 		if kept, err := os.ReadFile(path + ".unreadable"); err != nil || !bytes.Equal(kept, want) {
 			t.Errorf("%s was not kept: %v", path, err)
 		}
+	}
+}
+
+// TestNumberOfADamagedFileIsNotReused damages the record of the file with the highest number. Its range stays in
+// a batch, and must not move the checkpoint of a file that is added later.
+func TestNumberOfADamagedFileIsNotReused(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	files := testFiles(3, 5)
+	kept, damaged, added := files[0], files[1], files[2]
+	added.lines = 100
+	earlier, err := journal.Open(h.state, journal.Options{Log: testLog()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := earlier.Start(); err != nil {
+		t.Fatal(err)
+	}
+	keptID, damagedID := earlier.AddFile(kept.name), earlier.AddFile(damaged.name)
+	err = earlier.Append(journal.Batch{ID: batchID{Epoch: 77, Sequence: 1}, Ranges: []journal.Range{
+		{File: keptID, End: collector.Checkpoint{End: 500, ReadFrom: 500}, Events: 5},
+		{File: damagedID, End: collector.Checkpoint{End: 5000, ReadFrom: 5000}, Events: 50},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := earlier.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(h.state, "journal")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[bytes.Index(text, []byte(damaged.name))] ^= 1
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	// Only the recovered batch is delivered. The lines of the added file stay unsent.
+	shipper := h.startShipper(failpoints{beforeProduce: func(id batchID) {
+		if id.Epoch != 77 {
+			runtime.Goexit()
+		}
+	}})
+	_ = added.shipTo(t.Context(), shipper.File(added.name))
+	_ = kept.shipTo(t.Context(), shipper.File(kept.name))
+	eventually(t, "acknowledged", func() bool { return safeUpTo(shipper.File(kept.name)) == 500 })
+	time.Sleep(100 * time.Millisecond)
+	shipper.kill()
+
+	shipper = h.startShipper(failpoints{})
+	if err := shipAll(t.Context(), shipper, []*testFile{kept, added}); err != nil {
+		t.Fatal(err)
+	}
+	h.closeShipper(shipper)
+	h.checkExactlyOnce(kept, added)
+}
+
+// TestUnwrittenShrinkHoldsTheBatch abandons the replay of a file while the disk is full. The shorter batch is not
+// sent before the journal has its new extent: otherwise the next process would send more lines under its id, and
+// the engine would drop them as a duplicate.
+func TestUnwrittenShrinkHoldsTheBatch(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	h.cfg.ResumeTimeout = 300 * time.Millisecond
+	file := testFiles(1, 10)[0]
+	earlier, err := journal.Open(h.state, journal.Options{Log: testLog()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := earlier.Start(); err != nil {
+		t.Fatal(err)
+	}
+	id := earlier.AddFile(file.name)
+	err = earlier.Append(journal.Batch{ID: batchID{Epoch: 77, Sequence: 1}, Ranges: []journal.Range{
+		{File: id, End: collector.Checkpoint{End: 1000, ReadFrom: 1000}, Events: 10},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := earlier.Close(true); err != nil {
+		t.Fatal(err)
+	}
+
+	var full atomic.Bool
+	shipper := h.startShipper(failpoints{wrapFile: func(f frame.File) frame.File { return fullDisk{f, &full} }})
+	full.Store(true)
+	part := *file
+	part.lines = 4
+	_ = part.shipTo(t.Context(), shipper.File(file.name))
+	time.Sleep(900 * time.Millisecond) // ResumeTimeout ends the replay
+	if ledger := shipper.Ledger(); ledger.Delivered != 0 {
+		t.Errorf("%d events were delivered before the journal had the extent of their batch", ledger.Delivered)
+	}
+	shipper.kill()
+
+	shipper = h.startShipper(failpoints{})
+	_ = file.shipTo(t.Context(), shipper.File(file.name))
+	h.closeShipper(shipper)
+	h.checkExactlyOnce(file)
+}
+
+// TestOversizedEventDelaysNoOther ships an event that is larger than a batch, and then one that fits: it is sent
+// after the linger time.
+func TestOversizedEventDelaysNoOther(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	shipper := h.startShipper(failpoints{})
+	defer h.closeShipper(shipper)
+	producer, file := shipper.File("f"), testFiles(1, 10)[0]
+	oversized := file.event(0)
+	oversized.Log.Message = strings.Repeat("x", int(h.cfg.BatchBytes))
+	if err := producer.Ship(t.Context(), oversized, collector.Checkpoint{End: 100, ReadFrom: 100}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(5 * h.cfg.Linger)
+	if err := producer.Ship(t.Context(), file.event(1), collector.Checkpoint{End: 200, ReadFrom: 200}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "delivery", func() bool { return shipper.Ledger().Delivered == 1 })
+}
+
+// TestFullDiskCausesNoBusyLoop fills the disk while Kafka is away and a file is removed: the batches of the file
+// can go neither to the journal nor to the spool. They are tried again now and then, and do not grow.
+func TestFullDiskCausesNoBusyLoop(t *testing.T) {
+	h := newHarness(t)
+	h.cfg.BufferBytes = 64 << 20
+	var full atomic.Bool
+	shipper := h.startShipper(failpoints{wrapFile: func(f frame.File) frame.File { return fullDisk{f, &full} }})
+	file := testFiles(1, 50*70)[0]
+	producer := shipper.File(file.name)
+	_ = file.shipTo(t.Context(), producer)
+	partition := shipper.everyPartition()[0]
+	eventually(t, "the window is closed", func() bool { return !partition.files.sender.windowOpen() })
+	full.Store(true)
+	packets := shipper.Packets("p")
+	for i := 0; shipper.packetBudget.used.Load() < shipper.packetBudget.limit()/3; i++ {
+		event := dnsEvent(i, nil)
+		event.Dns.QuestionName = strings.Repeat("q", 1000)
+		packets.TryShip(event)
+	}
+	producer.SourceGone()
+	size := func() (bytes int) {
+		partition.files.mu.Lock()
+		defer partition.files.mu.Unlock()
+		for _, batch := range partition.files.queue {
+			bytes += len(batch.buf)
+		}
+		return bytes
+	}
+	time.Sleep(time.Second)
+	before, errorsBefore := size(), shipper.journal.Errors()
+	time.Sleep(2 * time.Second)
+	if after := size(); after > before {
+		t.Errorf("the waiting batches grew from %d to %d bytes", before, after)
+	}
+	if failed := shipper.journal.Errors() - errorsBefore; failed == 0 || failed > 100 {
+		t.Errorf("%d writes of the journal failed in two seconds, want a few", failed)
+	}
+	full.Store(false)
+	h.startBroker()
+	eventually(t, "delivery", func() bool { return shipper.Ledger().Buffered == 0 })
+	h.closeShipper(shipper)
+	h.checkAtLeastOnce(file)
+}
+
+// TestWholeCopyOfATornBatchIsDelivered puts two copies of a batch into the spool, the first of them torn.
+func TestWholeCopyOfATornBatchIsDelivered(t *testing.T) {
+	h := newHarness(t)
+	dir := filepath.Join(h.state, "spool")
+	open := func() *spool.Spool {
+		opened, err := spool.Open(dir, spool.Options{Limit: 1 << 30, Log: testLog()}, func(*spool.Header, spool.Ref, bool) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return opened
+	}
+	appendBatch := func(to *spool.Spool, sequence uint64) {
+		header := spool.Header{Epoch: 9, Sequence: sequence, Packets: true, Counts: make([]uint32, pipeline.NumDatasets)}
+		header.Counts[0] = 7
+		if _, err := to.Append(&header, make([]byte, 100)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := open()
+	appendBatch(first, 1)
+	appendBatch(first, 2)
+	first.Close(false)
+	segment := filepath.Join(dir, "00000001.seg")
+	info, err := os.Stat(segment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(segment, info.Size()-50); err != nil {
+		t.Fatal(err)
+	}
+	second := open()
+	appendBatch(second, 2)
+	second.Close(false)
+
+	shipper := h.startShipper(failpoints{})
+	defer shipper.kill()
+	if ledger := shipper.Ledger(); ledger.Recovered != 14 || ledger.Buffered != 14 || ledger.Lost != 0 {
+		t.Errorf("recovered %d, buffered %d, lost %d; want 14, 14, 0", ledger.Recovered, ledger.Buffered, ledger.Lost)
 	}
 }

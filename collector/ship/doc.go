@@ -54,8 +54,8 @@
 //
 // # Locks
 //
-// Locks are taken in the order Shipper.mu, batcher.mu, fileProducer.mu, sender.mu. Those of the journal, the
-// spool, a byteBudget and brokerHealth come last: no lock is taken while one of them is held. No goroutine
-// waits for Kafka or for memory while it holds a lock. The journal and the spool write to the disk while
-// they hold their own locks.
+// Locks are taken in the order Shipper.mu, batcher.mu, fileProducer.mu, sender.mu. Shipper.unwrittenMu and
+// those of the journal, the spool, a byteBudget and brokerHealth come last: no lock is taken while one of
+// them is held. No goroutine waits for Kafka or for memory while it holds a lock. The journal and the spool
+// write to the disk while they hold their own locks.
 package ship

@@ -19,6 +19,7 @@ func (s *Shipper) maintain() {
 		case <-s.ctx.Done():
 			return
 		}
+		s.journalUnwritten()
 		s.expireReplays(time.Now())
 		s.spillAll(false)
 	}

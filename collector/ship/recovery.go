@@ -37,24 +37,24 @@ func (s *Shipper) recoverState() error {
 
 // recoverSpool opens the spool and adds its batches to the senders of their epochs.
 func (s *Shipper) recoverSpool() error {
-	seen := map[batchID]bool{}
+	readableBatches := map[batchID]bool{}
+	unreadableBatches := map[batchID]datasetCounts{}
 	var repeated []spool.Ref
 	visit := func(header *spool.Header, ref spool.Ref, readable bool) {
 		// A batch is in the spool twice if a process was killed between a write that succeeded and its
-		// record.
+		// record, or during a write that was repeated: the first copy may be torn.
 		id := batchID{Epoch: header.Epoch, Partition: header.Partition, Sequence: header.Sequence}
-		if seen[id] {
+		counts := countsOf(header.Counts)
+		switch {
+		case !readable:
+			unreadableBatches[id] = counts
+			return
+		case readableBatches[id]:
 			repeated = append(repeated, ref)
 			return
 		}
-		seen[id] = true
-
-		counts := countsOf(header.Counts)
+		readableBatches[id] = true
 		s.counters.recovered.addCounts(&counts)
-		if !readable {
-			s.counters.discarded[lostSpool].addCounts(&counts)
-			return
-		}
 		s.journal.Ack(id)
 		sender := s.senderFor(senderKey{id.Epoch, id.Partition}, header.Packets)
 		sender.insertRecovered(&pendingBatch{
@@ -71,6 +71,14 @@ func (s *Shipper) recoverSpool() error {
 	}
 	for _, ref := range repeated {
 		s.spool.Release(ref)
+	}
+
+	// A batch is lost if none of its copies is readable.
+	for id, counts := range unreadableBatches {
+		if !readableBatches[id] {
+			s.counters.recovered.addCounts(&counts)
+			s.counters.discarded[lostSpool].addCounts(&counts)
+		}
 	}
 	return nil
 }
@@ -131,7 +139,7 @@ func (s *Shipper) recoverBatch(batch *journal.Batch, files map[journal.FileID]*f
 	sender := s.senderFor(senderKey{batch.ID.Epoch, batch.ID.Partition}, false)
 	pending := &pendingBatch{
 		sequence: batch.ID.Sequence, state: stateRecovering, missingRanges: len(batch.Ranges), batch: newBatch(),
-		queuedAt: time.Now(),
+		queuedAt: time.Now(), journaled: true,
 	}
 
 	// The batch is empty at first and is filled while the lines of its ranges are read again (replay.go).

@@ -176,8 +176,31 @@ func (f *fileProducer) abandonReplay() {
 	// 3. The journal records the new extent of a range before its batch can be sent: after another crash the
 	// batch must be rebuilt with the lines that were sent.
 	for _, lines := range abandoned {
-		f.shipper.journal.Shrink(lines.replay.pending.id(lines.replay.sender), lines.toJournal())
-		f.shipper.sendIfComplete(lines.replay.pending, lines.replay.sender)
+		f.shipper.journalShrink(lines)
+	}
+}
+
+// journalShrink writes the extent of an abandoned range to the journal and then sends its batch, if that is
+// complete. If the write fails, the maintenance calls it again.
+func (s *Shipper) journalShrink(lines *batchRange) {
+	replay := lines.replay
+	if s.journal.Shrink(replay.pending.id(replay.sender), lines.toJournal()) != nil {
+		s.unwrittenMu.Lock()
+		s.unwritten = append(s.unwritten, lines)
+		s.unwrittenMu.Unlock()
+		return
+	}
+	s.sendIfComplete(replay.pending, replay.sender)
+}
+
+// journalUnwritten tries again to write the ranges whose journalShrink has failed.
+func (s *Shipper) journalUnwritten() {
+	s.unwrittenMu.Lock()
+	unwritten := s.unwritten
+	s.unwritten = nil
+	s.unwrittenMu.Unlock()
+	for _, lines := range unwritten {
+		s.journalShrink(lines)
 	}
 }
 

@@ -65,7 +65,7 @@ type pendingBatch struct {
 	counts        datasetCounts
 	queuedAt      time.Time // when it got its sequence, or was recovered
 	confirmed     bool      // it is safe, and its files and the journal were updated
-	journaled     bool      // it is in the journal, although the sender is one of packets (moveUnreadable)
+	journaled     bool      // it is in the journal, even if the sender is one of packets (moveUnreadable)
 }
 
 func (p *pendingBatch) id(s *sender) batchID {
@@ -85,7 +85,8 @@ func (s *sender) addPacketBatch(full *batch, state batchState) *pendingBatch {
 	s.pending = append(s.pending, pending)
 	s.dispatch()
 	s.mu.Unlock()
-	if s.budget.used.Load() > s.budget.limit()/4 {
+	// A batch in stateSpilling comes from the maintenance itself (moveUnreadable).
+	if state != stateSpilling && s.budget.used.Load() > s.budget.limit()/4 {
 		s.shipper.requestMaintenance()
 	}
 	return pending

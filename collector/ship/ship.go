@@ -66,6 +66,9 @@ type Shipper struct {
 	senders       map[senderKey]*sender
 	files         map[string]*fileProducer // by name; closed files are not in it
 
+	unwrittenMu sync.Mutex
+	unwritten   []*batchRange // abandoned ranges that could not be written to the journal
+
 	lifecycle
 	progress    chan struct{} // a batch was finished or journaled; holds one signal
 	maintainNow chan struct{} // wakes maintain; holds one signal

@@ -257,7 +257,7 @@ func (j *Journal) Ack(id BatchID) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.state.batches[id] != nil {
-		j.applyAndWrite(&record{kind: recordAck, batch: id})
+		_ = j.applyAndWrite(&record{kind: recordAck, batch: id})
 	}
 }
 
@@ -266,16 +266,16 @@ func (j *Journal) Done(r Range) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if file := j.state.files[r.File]; file != nil && file.recorded {
-		j.applyAndWrite(&record{kind: recordDone, ranges: []Range{r}})
+		_ = j.applyAndWrite(&record{kind: recordDone, ranges: []Range{r}})
 	}
 }
 
 // Shrink records that the range of a batch that begins at r.After is reduced to r, because the file was not
-// read again.
-func (j *Journal) Shrink(id BatchID, r Range) {
+// read again. If it returns an error, the batch must not be sent: the caller tries again.
+func (j *Journal) Shrink(id BatchID, r Range) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.applyAndWrite(&record{kind: recordShrink, batch: id, ranges: []Range{r}})
+	return j.applyAndWrite(&record{kind: recordShrink, batch: id, ranges: []Range{r}})
 }
 
 // DropFile removes a file from the journal.
@@ -286,7 +286,7 @@ func (j *Journal) DropFile(id FileID) {
 	switch {
 	case file == nil:
 	case file.recorded:
-		j.applyAndWrite(&record{kind: recordDrop, file: id})
+		_ = j.applyAndWrite(&record{kind: recordDrop, file: id})
 	default:
 		j.state.dropFile(id)
 	}
@@ -297,7 +297,7 @@ func (j *Journal) SetPartitions(n int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.state.partitions != n {
-		j.applyAndWrite(&record{kind: recordPartitions, partitions: n})
+		_ = j.applyAndWrite(&record{kind: recordPartitions, partitions: n})
 	}
 }
 
@@ -327,20 +327,23 @@ func (j *Journal) Close(flush bool) error {
 	return err
 }
 
-// applyAndWrite applies a record to the state and writes it. It is for records that are hints: a failed write
-// is counted and not repeated. Before Start the record is only applied, since Start writes the whole state.
-// j.mu must be held.
-func (j *Journal) applyAndWrite(r *record) {
+// applyAndWrite applies a record to the state and writes it. A failed write is counted and returned. Most of
+// these records are hints, whose error the caller ignores. Before Start the record is only applied, since Start
+// writes the whole state. j.mu must be held.
+func (j *Journal) applyAndWrite(r *record) error {
 	j.state.applyRecord(r)
-	if !j.started || j.closed {
-		return
+	if !j.started {
+		return nil
 	}
 	j.buf = appendRecord(j.buf[:0], r)
 	if err := j.writeRecords(j.buf); err != nil {
-		j.reportWriteError(err)
-		return
+		if !j.closed {
+			j.reportWriteError(err)
+		}
+		return err
 	}
 	j.compactIfLarge()
+	return nil
 }
 
 // writeRecords appends encoded records to the file, all or none of them. j.mu must be held.

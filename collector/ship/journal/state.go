@@ -39,6 +39,11 @@ func newState() *state {
 // applyRecord applies r to s. It ignores records that refer to a file or batch that is not in s, because
 // other records were damaged.
 func (s *state) applyRecord(r *record) {
+	// The number of a file whose own record was damaged must not be given to another file: a range of the old
+	// one would move the checkpoint of the new one.
+	for i := range r.ranges {
+		s.reserveNumber(r.ranges[i].File)
+	}
 	switch r.kind {
 	case recordFile:
 		s.addFile(r.file, r.name)
@@ -69,13 +74,23 @@ func (s *state) applyRecord(r *record) {
 
 // addFile adds a file. An older file with the same name is marked as replaced.
 func (s *state) addFile(id FileID, name string) {
-	if id == 0 || id == 1<<32-1 || s.files[id] != nil {
+	if id == 0 || id == maxFileID || s.files[id] != nil {
 		return
 	}
 	s.files[id] = &fileState{name: name, recorded: true}
-	s.nextFile = max(s.nextFile, id+1)
+	s.reserveNumber(id)
 	s.claimName(id, name)
 }
+
+// reserveNumber keeps the number of a file from being given to another one.
+func (s *state) reserveNumber(id FileID) {
+	if id < maxFileID {
+		s.nextFile = max(s.nextFile, id+1)
+	}
+}
+
+// maxFileID is the largest number of a file; no file has it, so that nextFile does not overflow.
+const maxFileID = 1<<32 - 1
 
 // claimName makes id the file of name. If two files have one name, the newer, which has the higher number,
 // gets the name, and the other is marked as replaced. The older one may be recorded later than the newer one.
