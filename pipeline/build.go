@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 )
@@ -89,6 +90,9 @@ func FromJSON(object []byte) (*Event, error) {
 	var m map[string]any
 	if err := decoder.Decode(&m); err != nil {
 		return nil, fmt.Errorf("read event: %w", err)
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read event: text follows the object, at byte %d", decoder.InputOffset())
 	}
 	return FromMap(m)
 }

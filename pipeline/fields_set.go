@@ -136,6 +136,9 @@ func setLabels(list protoreflect.List, value any) error {
 	var labels []*Label
 	switch v := value.(type) {
 	case []*Label:
+		if slices.Contains(v, nil) {
+			return &TypeError{"labels", "a list with nil"}
+		}
 		labels = v
 	case map[string]string:
 		for key, text := range v {
@@ -222,18 +225,21 @@ func (f *Field) scalar(fd protoreflect.FieldDescriptor, value any) (protoreflect
 }
 
 func parseTime(value any) (int64, error) {
-	if t, ok := value.(time.Time); ok {
-		return t.UnixNano(), nil
-	}
-	text, ok := value.(string)
+	t, ok := value.(time.Time)
 	if !ok {
-		return 0, &TypeError{"a time as 2006-01-02T15:04:05Z", kindOf(value)}
+		text, ok := value.(string)
+		if !ok {
+			return 0, &TypeError{"a time as 2006-01-02T15:04:05Z", kindOf(value)}
+		}
+		var err error
+		if t, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			return 0, fmt.Errorf("not a time as 2006-01-02T15:04:05Z: %q", text)
+		}
 	}
-	parsed, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil {
-		return 0, fmt.Errorf("not a time as 2006-01-02T15:04:05Z: %q", text)
+	if t.Before(time.Unix(0, math.MinInt64)) || t.After(time.Unix(0, math.MaxInt64)) {
+		return 0, fmt.Errorf("%s is not in the years 1678 to 2262", t.Format(time.RFC3339))
 	}
-	return parsed.UnixNano(), nil
+	return t.UnixNano(), nil
 }
 
 // parseBytes reads the text form of an address, a UUID or a community ID.

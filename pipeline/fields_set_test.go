@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -143,6 +144,31 @@ func TestFromMapNamesEveryMistake(t *testing.T) {
 	check(map[string]any{"container.labels": "x", "event.dataset": "log"}, "container.labels: expected a mapping of labels, got text")
 	check(map[string]any{"dns.id": 1.5}, "dns.id: expected a whole number, got a number")
 	check(map[string]any{"event.partial": "yes", "event.dataset": "log"}, "event.partial: expected true or false, got text")
+}
+
+// TestOddValuesAreRejected covers values that once became another value, or a panic.
+func TestOddValuesAreRejected(t *testing.T) {
+	for text, want := range map[string]string{
+		`{"event.dataset":"dns"} x`:               "text follows the object",
+		`{"event.dataset":"dns"}{}`:               "text follows the object",
+		`{"@timestamp":"9999-01-01T00:00:00Z"}`:   "not in the years 1678 to 2262",
+		`{"@timestamp":"0001-01-01T00:00:00Z"}`:   "not in the years 1678 to 2262",
+		`{"@timestamp":"2262-04-11T23:47:17Z"}`:   "not in the years 1678 to 2262",
+		`{"@timestamp":"1677-09-21T00:12:43.1Z"}`: "not in the years 1678 to 2262",
+	} {
+		if _, err := FromJSON([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want an error with %q", text, err, want)
+		}
+	}
+	for _, text := range []string{"2262-04-11T23:47:16.854775807Z", "1677-09-21T00:12:43.145224192Z"} {
+		event, err := FromJSON([]byte(`{"event.dataset":"dns","@timestamp":"` + text + `"} ` + "\n"))
+		if err != nil || time.Unix(0, event.Timestamp).UTC().Format(time.RFC3339Nano) != text {
+			t.Errorf("%s: %v, %v", text, event, err)
+		}
+	}
+	if err := Lookup("container.labels").Set(&Event{}, []*Label{nil}); err == nil {
+		t.Error("a label that is nil is accepted")
+	}
 }
 
 // TestSelectivityIsSetForFieldsWithFewValues: only small numbers, and texts that are stored as

@@ -6,11 +6,12 @@ import (
 	"tidegate/pipeline"
 )
 
-// A piece is input that arrived before the protocol was known: size bytes, which are in the tail of dir,
-// or the end of dir.
+// A piece is input that arrived before the protocol was known: size bytes, which are in the tail of dir, a gap
+// in dir, or the end of dir.
 type piece struct {
 	dir  Dir
 	end  bool
+	gap  bool
 	size int
 	at   int64
 }
@@ -70,7 +71,7 @@ func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 	stream.lastAt = at
 	if count := len(c.pieces); count > 0 {
 		last := &c.pieces[count-1]
-		if last.dir == dir && last.at == at && !last.end {
+		if last.dir == dir && last.at == at && !last.end && !last.gap {
 			last.size += len(data)
 			return
 		}
@@ -203,7 +204,10 @@ func (c *Conn) selectProtocol(proto int, dir Dir, lost bool) {
 	c.streams[dir.Other()].lost = c.midStream
 	c.startParser(proto)
 	for side := range c.streams {
-		if c.streams[side].partial { // bytes were lost or discarded before the protocol was known
+		// Bytes were lost or discarded before the protocol was known. replayPieces passes a gap among the
+		// pieces at its position: which request it follows decides which replies may be missing.
+		isGap := func(p piece) bool { return p.gap && p.dir == Dir(side) }
+		if c.streams[side].partial && !slices.ContainsFunc(c.pieces, isGap) {
 			c.parser.Gap(Dir(side)^c.flip, 1)
 		}
 	}
@@ -229,6 +233,12 @@ func (c *Conn) replayPieces() {
 		if piece.end {
 			if !c.switching {
 				c.parser.End(piece.dir^c.flip, piece.at)
+			}
+			continue
+		}
+		if piece.gap {
+			if !c.switching {
+				c.parser.Gap(piece.dir^c.flip, 1)
 			}
 			continue
 		}
@@ -265,10 +275,14 @@ func (c *Conn) detectGap(dir Dir, size int) {
 		return
 	}
 
-	// The bytes before the gap are dropped, with their pieces.
+	// The bytes before the gap are dropped, with their pieces. The gap needs a piece only if the other side has
+	// sent something before it.
 	stream.offset += uint64(len(stream.tail))
 	stream.releaseTail(c.set)
 	c.pieces = slices.DeleteFunc(c.pieces, func(p piece) bool { return p.dir == dir && !p.end })
+	if len(c.pieces) > 0 {
+		c.pieces = append(c.pieces, piece{dir: dir, gap: true})
+	}
 	stream.offset += uint64(size)
 	stream.partial = true
 	c.midStream, c.info.MidStream = true, true

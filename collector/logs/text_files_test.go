@@ -412,3 +412,27 @@ func TestATextFileIsReadByItself(t *testing.T) {
 	log.compress("access.log")
 	check(path + ".gz")
 }
+
+// TestStartBetweenRenameAndCreationReadsNothingTwice starts a process while the log has only its rotated file. The
+// checkpoint of that file is kept, and its lines are not read again.
+func TestStartBetweenRenameAndCreationReadsNothingTwice(t *testing.T) {
+	cfg, dir := textConfig(t, "*.log")
+	ship := logstest.NewShipper()
+	log := newTextLog(t, filepath.Join(dir, "a.log"))
+	stop := start(t, cfg, nil, ship)
+	log.writeLines(50)
+	ship.Wait(t, 50)
+	stop()
+	log.must(os.Rename(log.path, filepath.Join(dir, "a.log.1")))
+
+	start(t, cfg, nil, ship)
+	for ship.Pruned() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	log.reopen()
+	log.writeLines(3)
+	ship.Wait(t, 53)
+	time.Sleep(50 * time.Millisecond) // for lines that should not be shipped
+	ship.Check(t)
+	wantLines(t, ship, log)
+}

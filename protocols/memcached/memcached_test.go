@@ -41,7 +41,7 @@ func short(event *pipeline.Event) string {
 func play(midStream bool, steps ...string) []string {
 	var got []string
 	conversation := protocoltest.Conversation{MidStream: midStream, Port: 11211}
-	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(conversation.Info(), func(event *pipeline.Event) {
+	conn := protocols.NewSet(list, protocols.Default(), nil).Open(conversation.Info(), func(event *pipeline.Event) {
 		got = append(got, short(event))
 	})
 	at := protocoltest.Start
@@ -207,7 +207,7 @@ func FuzzParse(f *testing.F) {
 func BenchmarkGet(b *testing.B) {
 	conversation := protocoltest.Conversation{Port: 11211}
 	request, reply := []byte("get user:1\r\n"), []byte("VALUE user:1 0 5\r\nhello\r\nEND\r\n")
-	conn := protocols.NewSet(list, protocols.Config{}, nil).Open(conversation.Info(), func(event *pipeline.Event) { event.ReturnToVTPool() })
+	conn := protocols.NewSet(list, protocols.Default(), nil).Open(conversation.Info(), func(event *pipeline.Event) { event.ReturnToVTPool() })
 	at := protocoltest.Start
 	b.ReportAllocs()
 	for b.Loop() {

@@ -61,7 +61,7 @@ func TestRotatedFilesAreOrderedByAge(t *testing.T) {
 
 func TestGlobListsEachLogOnce(t *testing.T) {
 	root := t.TempDir()
-	for _, name := range []string{"a.log", "a.log.1", "a-20261126.log", "b.log-20261126.gz", "c.txt", "sub/d.log"} {
+	for _, name := range []string{"a.log", "a.log.1", "a-20261126.log", "b.log-20261126.gz", "c.txt", "sub/d.log", "sub/e.log.1", "sub/f.txt.1"} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
@@ -77,7 +77,7 @@ func TestGlobListsEachLogOnce(t *testing.T) {
 		got = append(got, strings.TrimPrefix(log.ID, root+"/"))
 	}
 	slices.Sort(got)
-	if want := []string{"a.log", "b.log", "sub/d.log"}; err != nil || !slices.Equal(got, want) {
+	if want := []string{"a.log", "b.log", "sub/d.log", "sub/e.log"}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v %v, want %v", err, got, want)
 	}
 	if _, err := (Glob{Patterns: []string{root + "/absent/*.log"}}).List(); err == nil {

@@ -36,19 +36,14 @@ func (g Glob) Folders() []string {
 
 func hasWildcard(path string) bool { return strings.ContainsAny(path, `*?[\`) }
 
-// List returns the logs that the patterns match. A folder that cannot be read is an error.
+// List returns the logs that the patterns match. A log is also listed while only files that rotation has made of
+// it exist: between the rename and the creation of the new file. A folder that cannot be read is an error.
 func (g Glob) List() ([]Log, error) {
 	var list []Log
 	var errs []error
 	listed := map[string]bool{}
 	for _, pattern := range g.Patterns {
-		// filepath.Glob ignores folders that do not exist or cannot be read.
-		if dir := filepath.Dir(pattern); !hasWildcard(dir) {
-			if _, err := os.ReadDir(dir); err != nil {
-				errs = append(errs, err)
-			}
-		}
-		paths, err := filepath.Glob(pattern)
+		paths, err := matchFiles(pattern)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("logs.files: %q: %w", pattern, err))
 		}
@@ -66,6 +61,41 @@ func (g Glob) List() ([]Log, error) {
 		}
 	}
 	return list, errors.Join(errs...)
+}
+
+// matchFiles returns the paths that a pattern matches, and those of which it matches the base name. A folder
+// that does not exist or cannot be read is an error, unless a wildcard has found it.
+func matchFiles(pattern string) ([]string, error) {
+	dirs, namePattern := []string{filepath.Dir(pattern)}, filepath.Base(pattern)
+	var errs []error
+	found := hasWildcard(dirs[0])
+	if found {
+		var err error
+		if dirs, err = filepath.Glob(dirs[0]); err != nil {
+			return nil, err
+		}
+	}
+	var paths []string
+	for _, dir := range dirs {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !found {
+			errs = append(errs, err)
+		}
+		for _, entry := range entries {
+			base, _ := splitRotated(entry.Name())
+			matched, err := filepath.Match(namePattern, entry.Name())
+			if err != nil {
+				return nil, err
+			}
+			if !matched {
+				matched, _ = filepath.Match(namePattern, base)
+			}
+			if matched {
+				paths = append(paths, filepath.Join(dir, entry.Name()))
+			}
+		}
+	}
+	return paths, errors.Join(errs...)
 }
 
 // regularFile returns the path without symbolic links of the file that path leads to, if path is a link, and
