@@ -56,7 +56,7 @@ var Datasets = [...]DatasetInfo{
 		ShedAt: ShedFirst,
 	},
 	Dataset_LOG: {
-		Name: "log", Doc: "One line of a container's log.",
+		Name: "log", Doc: "One line of a container's log, or of a text file.",
 		HasBody: func(e *Event) bool { return e.Log != nil }, ShedAt: ShedLast,
 	},
 	Dataset_CONTAINER: {

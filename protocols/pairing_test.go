@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// An exchanged is a numbered request of the model.
-type exchanged struct {
+// A numberedRequest is a request of the model.
+type numberedRequest struct {
 	number int
 	marked bool // Pairing has reported that the reply may belong to another request
 }
@@ -15,7 +15,7 @@ type exchanged struct {
 // that captures some of them.
 type pairingModel struct {
 	t       *testing.T
-	pairing Pairing[exchanged]
+	pairing Pairing[numberedRequest]
 	sent    int  // requests of the client
 	replied int  // replies of the server
 	max     int  // requests that may wait
@@ -33,13 +33,13 @@ func (m *pairingModel) request(lost bool) {
 	}
 	m.seen++
 	if m.pairing.RepliesLost() {
-		m.pairing.Flush(func(exchanged) { m.flushed++ })
+		m.pairing.Flush(func(numberedRequest) { m.flushed++ })
 	}
 	if m.pairing.Len() >= m.max {
 		m.pairing.Evict(1)
 		m.flushed++
 	}
-	request := exchanged{number: m.sent}
+	request := numberedRequest{number: m.sent}
 	request.marked = m.pairing.Expect(request)
 	m.pairing.Waiting()[m.pairing.Len()-1] = request
 	if m.pairing.Len() > m.max {

@@ -119,8 +119,11 @@ func (p *process) retryStartup(
 	logged := ""
 	for {
 		err := try(ctx)
-		if err == nil || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if err == nil {
+			return nil
 		}
 		if permanent(err) {
 			return fmt.Errorf("%s: %w", dependency, err)

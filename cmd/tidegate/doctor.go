@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/spf13/cobra"
 	ct "github.com/ti-mo/conntrack"
+	"golang.org/x/sys/unix"
 
 	"tidegate/detectors"
 	"tidegate/pipeline/clickhouse"
@@ -45,7 +48,7 @@ func doctorCommand() *cobra.Command {
 		Use: "doctor", Short: "report what is missing on this host", Args: cobra.NoArgs,
 		Long: `doctor checks what tidegate needs on this host: the configuration, capabilities, mounts, sockets and addresses.
 For each it prints ok, warn (tidegate runs without it, and the line names what is lost) or fail (something that is
-configured cannot work), with a remedy. It creates the data folder and changes nothing else.
+configured cannot work), with a remedy. It changes nothing.
 
 Needs:    the configuration, and the same user, mounts and capabilities as the process that it is run for.
 Ends:     with 1 if a line is fail, with 2 if it could not check.`,
@@ -120,6 +123,9 @@ func diagnose(ctx context.Context, flags *configFlags) []diagnosis {
 	if err != nil {
 		list := failures("configuration", err)
 		list[len(list)-1].Remedy = "docs/CONFIG.md lists every key"
+		if errors.Is(err, fs.ErrNotExist) {
+			list[len(list)-1].Remedy = "create it, or name another one"
+		}
 		return list
 	}
 	list := []diagnosis{
@@ -141,11 +147,19 @@ func configName(flags *configFlags) string {
 	return "defaults"
 }
 
-// checkDataDir creates the data folder and writes a file into it.
+// checkDataDir writes a file into the data folder. If there is no such folder, it checks that one can be created,
+// and does not create it.
 func checkDataDir(cfg *Config) diagnosis {
 	const what, remedy = "data folder", "set data_dir (--data-dir) to a folder that this user may write"
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return failure(what, err, remedy)
+	if _, err := os.Stat(cfg.DataDir); errors.Is(err, fs.ErrNotExist) {
+		parent := filepath.Dir(cfg.DataDir)
+		for _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist); _, err = os.Stat(parent) {
+			parent = filepath.Dir(parent)
+		}
+		if err := unix.Access(parent, unix.W_OK|unix.X_OK); err != nil {
+			return failure(what, &os.PathError{Op: "create a folder in", Path: parent, Err: err}, remedy)
+		}
+		return pass(what, cfg.DataDir+", created at the first start")
 	}
 	probe := filepath.Join(cfg.DataDir, ".doctor")
 	if err := os.WriteFile(probe, []byte("x"), 0o600); err != nil {

@@ -273,12 +273,12 @@ func (s *e2eSystem) waitMetrics(port int) {
 	})
 }
 
-// waitMetric waits until the sum of the samples whose name and labels begin with name is at least least.
-func (s *e2eSystem) waitMetric(port int, name string, least float64) {
+// waitMetric waits until the sum of the samples whose name and labels begin with name is at least minimum.
+func (s *e2eSystem) waitMetric(port int, name string, minimum float64) {
 	s.t.Helper()
 	s.eventually(name, 30*time.Second, func() string {
-		if value := sumSamples(s.fetchMetrics(port), name); value < least {
-			return fmt.Sprintf("%v, want at least %v", value, least)
+		if value := sumSamples(s.fetchMetrics(port), name); value < minimum {
+			return fmt.Sprintf("%v, want at least %v", value, minimum)
 		}
 		return ""
 	})

@@ -78,16 +78,16 @@ func (s *e2eSystem) testKills(t *testing.T) {
 		FROM events WHERE "event.dataset" = 'redis' AND has("verdict.detector", 'rules')`, rounds), "1")
 }
 
-// expectAtLeast waits until the number that a query returns is at least least.
-func (s *e2eSystem) expectAtLeast(what, sql string, least float64) {
+// expectAtLeast waits until the number that a query returns is at least minimum.
+func (s *e2eSystem) expectAtLeast(what, sql string, minimum float64) {
 	s.t.Helper()
 	s.eventually(what, 60*time.Second, func() string {
 		rows, err := s.queryRows(sql)
 		if err != nil {
 			return err.Error()
 		}
-		if count, err := strconv.ParseFloat(rows[0][0], 64); err != nil || count < least {
-			return fmt.Sprintf("%v, want at least %v", rows, least)
+		if count, err := strconv.ParseFloat(rows[0][0], 64); err != nil || count < minimum {
+			return fmt.Sprintf("%v, want at least %v", rows, minimum)
 		}
 		return ""
 	})

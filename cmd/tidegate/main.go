@@ -68,8 +68,9 @@ func rootCommand() *cobra.Command {
 with rules, feeds and a classifier, stores them in ClickHouse exactly once and raises alerts.
 
 Start with ` + "`tidegate run --demo`" + `; ` + "`tidegate doctor`" + ` reports what is missing on this host.`,
-		SilenceUsage: true, SilenceErrors: true,
+		SilenceUsage: true, SilenceErrors: true, Version: version,
 	}
+	root.SetVersionTemplate(versionText() + "\n")
 	root.AddCommand(
 		runCommand(), collectCommand(), analyzeCommand(), publishCommand(),
 		replayCommand(), queryCommand(), rulesCommand(), doctorCommand(), versionCommand(),
@@ -125,13 +126,18 @@ func (f *serviceFlags) loadConfig() (Config, error) {
 	})
 }
 
+// versionText returns the line of `tidegate version` and of --version.
+func versionText() string {
+	return fmt.Sprintf("tidegate %s, event schema %d, %s %s/%s",
+		version, pipeline.Schema, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
 // versionCommand returns the command `tidegate version`.
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "print the version", Args: cobra.NoArgs,
 		Run: func(cmd *cobra.Command, _ []string) {
-			fmt.Fprintf(cmd.OutOrStdout(), "tidegate %s, event schema %d, %s %s/%s\n",
-				version, pipeline.Schema, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintln(cmd.OutOrStdout(), versionText())
 		},
 	}
 }

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 )
@@ -10,7 +10,7 @@ import (
 func checkPacketSocket() error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return errors.New("this user may not open packet sockets (CAP_NET_RAW)")
+		return fmt.Errorf("open a packet socket, which needs CAP_NET_RAW: %w", err)
 	}
 	return unix.Close(fd)
 }

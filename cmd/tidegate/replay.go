@@ -237,12 +237,14 @@ func (r *replay) printTable() {
 		_, _ = fmt.Fprintf(writer, "(packets)\t%s\n", formatCount(r.packets))
 	}
 	if r.rules != nil {
-		_, _ = fmt.Fprintf(writer, "\nSEVERITY\tRULE\tTITLE\tEVENTS\n")
+		if len(r.matches) > 0 {
+			_, _ = fmt.Fprintf(writer, "\nSEVERITY\tRULE\tTITLE\tEVENTS\n")
+		}
 		for _, match := range slices.Sorted(maps.Keys(r.matches)) {
 			_, _ = fmt.Fprintf(writer, "%s\t%s\n", match, formatCount(r.matches[match]))
 		}
 		if len(r.matches) == 0 {
-			_, _ = fmt.Fprintf(writer, "none of %s matched\n", countOf(len(r.rules.Rules()), "rule"))
+			_, _ = fmt.Fprintf(writer, "\nnone of %s matched\n", countOf(len(r.rules.Rules()), "rule"))
 		}
 	}
 	_ = writer.Flush()

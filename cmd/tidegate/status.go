@@ -84,7 +84,7 @@ func (p *process) statusLine(ctx context.Context, previous *statusSample) string
 	if messages, err := p.consumerLag(ctx); err == nil {
 		lag = formatCount(messages)
 	}
-	return fmt.Sprintf("events/s %s · %s %s · lag %s · alerts %s",
+	return fmt.Sprintf("events/s %s · %s %s · lag %s · new alerts %s",
 		formatCount(int64(rate)), p.evaluatedWord(), formatCount(ledger.Rows), lag, formatCount(ledger.Alerts))
 }
 

@@ -46,8 +46,8 @@ const (
 	// above the bound is counted and not stored.
 	maxEntries = 1 << 20
 
-	// maxExpiring bounds the list of destroyed entries. When the list holds twice as many, the oldest expire
-	// early.
+	// maxExpiring is the length to which the list of destroyed entries is cut when it has become twice as
+	// long: the oldest entries expire early.
 	maxExpiring = maxEntries / 4
 
 	// resyncPause is the pause between a loss of events and the next read of the whole table. It bounds the
@@ -282,6 +282,7 @@ func (t *Tracker) expireUnseenSince(start time.Time) {
 		shard.mu.RLock()
 		for key, unseen := range shard.entries {
 			if unseen.updated.Before(start) {
+				// Each direction of a connection is an entry of its own here; it expires alone.
 				t.expiring = append(t.expiring, expiringEntry{now, [2]tuple{key, key}})
 			}
 		}

@@ -45,11 +45,11 @@ type engineMetrics struct {
 
 func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 	factory := metrics.With(reg)
-	metrics := &engineMetrics{
+	created := &engineMetrics{
 		deadLetters: factory.CounterVec("tidegate_engine_dead_letters_total",
 			"Messages of the events topic that were written to the dead-letter topic, by reason.", "reason"),
 		retries: factory.CounterVec("tidegate_engine_retries_total",
-			"Operations on Kafka or the store that failed and were tried again, by operation.", "what"),
+			"Operations on Kafka or the store that failed and were tried again, by operation.", "operation"),
 		lag: factory.GaugeVec("tidegate_engine_lag_messages",
 			"Messages of the events topic that no finished block covers yet, by partition.", "partition"),
 		lagSeconds: factory.GaugeVec("tidegate_engine_lag_seconds",
@@ -63,8 +63,8 @@ func newEngineMetrics(reg prometheus.Registerer) *engineMetrics {
 			"Seconds that a block of events spent in a stage, by stage: gather, evaluate, insert or alerts.",
 			prometheus.ExponentialBuckets(0.001, 2, 16), "stage"),
 	}
-	metrics.exportCounters(factory)
-	return metrics
+	created.exportCounters(factory)
+	return created
 }
 
 // exportCounters exports the counters as tidegate_engine_<name>_total.
@@ -131,19 +131,19 @@ func (m *engineMetrics) removePartition(partition string) {
 
 // Ledger returns the counts as of now.
 func (e *Engine) Ledger() Ledger {
-	engineMetrics := e.metrics
+	counts := e.metrics
 	return Ledger{
-		Messages:        engineMetrics.messages.Load(),
-		Events:          engineMetrics.events.Load(),
-		Duplicates:      engineMetrics.duplicates.Load(),
-		DuplicateEvents: engineMetrics.duplicateEvents.Load(),
-		DeadLettered:    engineMetrics.deadLettered.Load(),
-		Lost:            engineMetrics.lost.Load(),
-		Rows:            engineMetrics.rows.Load(),
-		AlreadyStored:   engineMetrics.alreadyStored.Load(),
-		Rejected:        engineMetrics.rejected.Load(),
-		Verdicts:        engineMetrics.verdicts.Load(),
-		Alerts:          engineMetrics.alerts.Load(),
-		Revisions:       engineMetrics.revisions.Load(),
+		Messages:        counts.messages.Load(),
+		Events:          counts.events.Load(),
+		Duplicates:      counts.duplicates.Load(),
+		DuplicateEvents: counts.duplicateEvents.Load(),
+		DeadLettered:    counts.deadLettered.Load(),
+		Lost:            counts.lost.Load(),
+		Rows:            counts.rows.Load(),
+		AlreadyStored:   counts.alreadyStored.Load(),
+		Rejected:        counts.rejected.Load(),
+		Verdicts:        counts.verdicts.Load(),
+		Alerts:          counts.alerts.Load(),
+		Revisions:       counts.revisions.Load(),
 	}
 }

@@ -4,8 +4,8 @@
 // The input is one record at a time: package tail reads a file, cuts it at newlines and passes the bytes
 // between them. The output is a Record: text, time, stream, and whether the line ends with it, since some
 // formats spread one line over several records. Each format is a Format in a file of its own: DockerJSON
-// (docker.go) and Text (text.go). A further format needs no change elsewhere in this package or in tail; a
-// format whose records do not end in a newline is not supported.
+// (docker.go) and Text (text.go). A further format needs no change in tail, and none here but a line in
+// Detect (detect.go), by which replay recognises it. A format whose records do not end in a newline is not supported.
 package decode
 
 // A Format is one way to write log files.

@@ -6,8 +6,7 @@ import "bytes"
 // a line.
 //
 // A line that begins with a time of RFC 3339 has that time. The tailer sets the time of other lines to that
-// of the
-// line before, or to the time of reading in a file without times.
+// of the line before, or to the time of reading in a file without times.
 var Text = Format{
 	Name: "text",
 	New:  func() Decoder { return new(textDecoder) },

@@ -204,7 +204,7 @@ func TestALineThatCouldNotBeShippedIsReadOnceMore(t *testing.T) {
 		stop()
 		for range 3 {
 			if _, err := tailer.readAvailable(stopped); err == nil {
-				t.Fatal("a producer whose context is over takes a line")
+				t.Fatal("Ship accepted a line after its context had ended")
 			}
 		}
 		if _, err := tailer.readAvailable(t.Context()); err != nil {
@@ -231,7 +231,7 @@ func TestAnOpenLineOutlivesAStop(t *testing.T) {
 	stopped, stop := context.WithCancel(t.Context())
 	stop()
 	if _, err := tailer.readAvailable(stopped); err == nil {
-		t.Fatal("a producer whose context is over takes a line")
+		t.Fatal("Ship accepted a line after its context had ended")
 	}
 	if _, err := tailer.readAvailable(t.Context()); err != nil {
 		t.Fatal(err)
