@@ -156,7 +156,11 @@ func (c *Config) embeddedStore() bool {
 	return len(c.ClickHouse.Addr) == 0 && c.ClickHouse.HTTPAddr == ""
 }
 
-// check returns the problems of every section.
+// eventRoom is the part of a batch that is left for the fields of a log line besides its text: its container's
+// metadata above all.
+const eventRoom = 64 * config.KiB
+
+// check returns the problems of every section, and those between sections.
 func (c *Config) check() []config.Problem {
 	problems := slices.Concat(
 		c.checkKafka(),
@@ -175,6 +179,11 @@ func (c *Config) check() []config.Problem {
 		config.Under("engine", c.Engine.Check()),
 		config.Under("alerts", c.Alerts.Check()),
 	)
+	if c.Logs.Enabled {
+		problems = append(problems, config.Require(c.Logs.MaxLineBytes+eventRoom <= c.Shipper.BatchBytes, "logs.max_line_bytes",
+			"%s and %s for the rest of an event are more than shipper.batch_bytes, %s: longer lines would be dropped instead of shortened",
+			c.Logs.MaxLineBytes, eventRoom, c.Shipper.BatchBytes)...)
+	}
 	if c.Metrics.Listen != "" {
 		problems = append(problems, config.ListenAddress("metrics.listen", c.Metrics.Listen)...)
 	}

@@ -17,14 +17,16 @@ type Config struct {
 	// How long the metadata of a container is kept after the container has stopped, for events that arrive
 	// late.
 	KeepAfterExit time.Duration `yaml:"keep_after_exit"`
-	// ID or name of the collector's own container, which is not followed. auto: detected at the start; empty:
+	// ID or name of the collector's own container, whose log is not read. auto: detected at the start; empty:
 	// none.
 	Self string `yaml:"self"`
-	// Glob patterns of container names. If there are any, only matching containers are followed.
+	// Glob patterns of container names. If there are any, only the logs of matching containers are read. This and
+	// the next two keys are about logs; traffic is captured nevertheless.
 	Include []string `yaml:"include"`
-	// Glob patterns of the names of containers that are not followed.
+	// Glob patterns of the names of containers whose logs are not read.
 	Exclude []string `yaml:"exclude"`
-	// Labels, as key or key=value, of containers that are not followed.
+	// Labels, as key or key=value, of containers whose logs are not read. Labels of an image are labels of its
+	// containers: whoever builds an image that runs on this host can then switch its logs off.
 	ExcludeLabels []string `yaml:"exclude_labels"`
 
 	Collector pipeline.ID `yaml:"-"` // the collector's id, part of every event.id
@@ -36,7 +38,6 @@ func Default() Config {
 		DockerHost:    "unix:///var/run/docker.sock",
 		KeepAfterExit: 10 * time.Minute,
 		Self:          "auto",
-		ExcludeLabels: []string{"tidegate.exclude=true"},
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"tidegate/collector"
 	"tidegate/pipeline"
 )
@@ -417,6 +419,15 @@ func TestExclusion(t *testing.T) {
 	}
 	if len(registry.Logs()) != 1 || registry.ByIP(ip("172.17.0.3")).GetName() != "noise-1" {
 		t.Error("what is excluded has no log to follow, but a name")
+	}
+	if excluded := testutil.ToFloat64(registry.metrics.excluded); excluded != 3 {
+		t.Errorf("%v excluded containers are counted, want 3", excluded)
+	}
+
+	// By default no label of an image switches the logs of its containers off.
+	unlabelled := New(Default(), slog.New(slog.DiscardHandler), nil)
+	if unlabelled.isExcluded("x", "web", map[string]string{"tidegate.exclude": "true"}) {
+		t.Error("a label excludes a container although none is configured")
 	}
 	only := New(Config{Include: []string{"web"}}, slog.New(slog.DiscardHandler), nil)
 	if only.isExcluded("x", "web", nil) || !only.isExcluded("x", "db", nil) {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// isExcluded reports whether a container is not to be followed.
+// isExcluded reports whether the log of a container is not to be read.
 func (r *Registry) isExcluded(id, name string, labels map[string]string) bool {
 	if r.isSelf(id, name) {
 		return true
@@ -25,7 +25,7 @@ func (r *Registry) isExcluded(id, name string, labels map[string]string) bool {
 	return false
 }
 
-// isSelf reports whether a container is the collector's own. Its log is not followed, since each shipped line
+// isSelf reports whether a container is the collector's own. Its log is not read, since each shipped line
 // could cause another one.
 func (r *Registry) isSelf(id, name string) bool {
 	if r.self == "" {

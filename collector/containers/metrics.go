@@ -12,6 +12,7 @@ type registryMetrics struct {
 	dropped   *prometheus.CounterVec
 	errors    *prometheus.CounterVec
 	known     prometheus.Gauge
+	excluded  prometheus.Gauge
 	connected prometheus.Gauge
 }
 
@@ -27,6 +28,9 @@ func newMetrics(reg prometheus.Registerer) registryMetrics {
 			"Calls of the Docker API that failed, by call.", "call"),
 		known: with.Gauge("tidegate_containers_known",
 			"Containers whose metadata is kept, including those that stopped less than keep_after_exit ago."),
+		excluded: with.Gauge("tidegate_containers_excluded",
+			"Containers whose logs are not read, because of containers.include, exclude or exclude_labels, or because it "+
+				"is the collector's own."),
 		connected: with.Gauge("tidegate_containers_api_connected",
 			"1 while the stream of events of the Docker API is open, 0 otherwise."),
 	}

@@ -88,10 +88,15 @@ func (r *Registry) publish() {
 		routers: map[netip.Addr]bool{},
 	}
 	best := make(map[netip.Addr]*entry, len(r.entries)) // the entry of each address in next.byIP
+	excluded := 0
 	for id, e := range r.entries {
 		next.byID[id] = containerView{e.container, Status{Known: true, Running: e.running, Excluded: e.excluded}}
 		next.all = append(next.all, e.container)
-		if !e.removed && !e.excluded {
+		switch {
+		case e.removed:
+		case e.excluded:
+			excluded++
+		default:
 			next.logs = append(next.logs, e.log)
 		}
 		for _, ip := range e.ips {
@@ -114,6 +119,7 @@ func (r *Registry) publish() {
 	// The view does not change any more. Subscribers are notified after it can be read.
 	r.view.Store(next)
 	r.metrics.known.Set(float64(len(r.entries)))
+	r.metrics.excluded.Set(float64(excluded))
 
 	for _, subscriber := range r.subscribers {
 		select {

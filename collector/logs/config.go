@@ -42,7 +42,7 @@ func Default() Config {
 		Enabled:        true,
 		DockerDataRoot: "/var/lib/docker",
 		StartAt:        "beginning",
-		MaxLineBytes:   config.MiB,
+		MaxLineBytes:   256 * config.KiB,
 		PartialTimeout: time.Minute,
 		Redact:         true,
 		BufferBytes:    64 * config.MiB,
