@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A fence is what this process may open: a file or folder by its access rights, a TCP port by listening on it.
+// A fence lists what this process may open: files and folders with their access rights, and TCP ports to listen on.
 // It is enforced by Landlock (docs.kernel.org/userspace-api/landlock.html) for this process and all that it
 // starts, and can never be lifted again.
 //

@@ -31,6 +31,9 @@ type Config struct {
 	// Memory for read buffers and for lines that are not complete.
 	BufferBytes config.Size `yaml:"buffer_bytes"`
 
+	// DrainTimeout is the time at a stop to read removed files to their end. What is left is counted.
+	DrainTimeout time.Duration `yaml:"-"`
+
 	// NotBefore is the time at which the collector's state was created. With start_at: end, older lines are
 	// skipped. Zero: now.
 	NotBefore time.Time `yaml:"-"`
@@ -46,6 +49,7 @@ func Default() Config {
 		PartialTimeout: time.Minute,
 		Redact:         true,
 		BufferBytes:    64 * config.MiB,
+		DrainTimeout:   2 * time.Second,
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 // the collector stops.
 func TestStopReadsWhatIsUnlinked(t *testing.T) {
 	cfg, ship := Default(), logstest.NewShipper()
-	cfg.DockerDataRoot = t.TempDir()
+	cfg.DockerDataRoot, cfg.DrainTimeout = t.TempDir(), time.Minute
 	id := strings.Repeat("ab", 32)
 	dir := filepath.Join(cfg.DockerDataRoot, "containers", id)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

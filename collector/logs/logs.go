@@ -71,7 +71,7 @@ func New(
 func (c Config) tail() tail.Config {
 	cfg := tail.Config{
 		LineMax: int(c.MaxLineBytes), PartialTimeout: c.PartialTimeout,
-		MaxOpen: c.MaxOpenFiles, Memory: int(c.BufferBytes),
+		MaxOpen: c.MaxOpenFiles, Memory: int(c.BufferBytes), DrainTimeout: c.DrainTimeout,
 	}
 	if c.StartAt == "end" {
 		cfg.NotBefore = time.Now().UnixNano()

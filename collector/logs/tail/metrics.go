@@ -27,7 +27,7 @@ func newMetrics(reg prometheus.Registerer) groupMetrics {
 		resumed: with.Counter("tidegate_logs_resumed_total",
 			"Log lines that were read again after a restart and had been shipped before it."),
 		dropped: with.CounterVec("tidegate_logs_dropped_total",
-			"Parts of log files that were not shipped, by reason: over_cap, nul and cut in bytes, the others in lines.",
+			"Parts of log files that were not shipped, by reason: over_cap, nul, cut and removed in bytes, the others in lines.",
 			"reason"),
 		malformed: with.CounterVec("tidegate_logs_malformed_total",
 			"Records of log files that are not of the format of their log, by reason; their text is shipped.", "reason"),

@@ -74,6 +74,7 @@ type Config struct {
 	MaxOpen        int           // open files; 0: the limit of the process minus a reserve
 	Memory         int           // bytes for read buffers, and as many again for incomplete lines
 	NotBefore      int64         // ns since 1970; older records are skipped
+	DrainTimeout   time.Duration // time to read unlinked files to their end after the context of Run has ended
 }
 
 // A Discovery lists the logs that exist. Its methods are called by the goroutine of Group.Run.

@@ -21,9 +21,6 @@ const (
 
 	// quietAfterStop is the time after which an incomplete line is flushed when its writer has stopped.
 	quietAfterStop = 2 * time.Second
-
-	// drainTimeout bounds the reading of unlinked files after ctx has ended.
-	drainTimeout = 2 * time.Second
 )
 
 // A Tailer reads the files of one log, oldest first. Its own goroutine (readLoop) reads; the goroutine of the
@@ -135,10 +132,12 @@ func (t *Tailer) readLoop(ctx context.Context) {
 	t.drainUnlinked(ctx)
 }
 
-// drainUnlinked reads unlinked files to their end after ctx has ended: no later process can read them.
+// drainUnlinked reads unlinked files to their end after ctx has ended: no later process can read them. What is
+// left after DrainTimeout is lost, and counted.
 func (t *Tailer) drainUnlinked(ctx context.Context) {
-	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.group.cfg.DrainTimeout)
 	defer cancel()
+	defer t.countUndrained()
 	for late.Err() == nil && !t.handler.State().Excluded {
 		f, _ := t.currentFile()
 		if f == nil || !t.isUnlinked(f) {
@@ -149,6 +148,26 @@ func (t *Tailer) drainUnlinked(ctx context.Context) {
 		if err != nil || !more {
 			return
 		}
+	}
+}
+
+// countUndrained counts the bytes of unlinked files that were not read.
+func (t *Tailer) countUndrained() {
+	if t.handler.State().Excluded {
+		return
+	}
+	var left int64
+	t.mu.Lock()
+	for _, f := range t.files {
+		unlinked := f.name == "" || f.file != nil && !isLinked(f.file)
+		if unlinked && !f.done && f.copyOf == nil && f.file != nil && !f.gz {
+			left += max(0, f.size()-f.offset)
+		}
+	}
+	t.mu.Unlock()
+	if left > 0 {
+		t.group.metrics.dropped.WithLabelValues("removed").Add(float64(left))
+		t.group.log.Warn("removed log files were not read to their end before the stop", "log", t.log.ID, "bytes", left)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"tidegate/collector"
 	"tidegate/collector/logs/decode"
 	"tidegate/collector/logs/discover"
@@ -106,6 +108,33 @@ func firstLine(f *file) int {
 		return -1
 	}
 	return line
+}
+
+// TestUnreadBytesOfARemovedFileAreCounted stops while a removed file cannot be shipped: what is left of it is
+// counted.
+func TestUnreadBytesOfARemovedFileAreCounted(t *testing.T) {
+	dockerd, ship := logstest.NewDockerd(t, t.TempDir(), 1), logstest.NewShipper()
+	dockerd.WriteLog("stdout", strings.Repeat("x", 1000)+"\n")
+	tailer := tailerOf(dockerd, ship)
+	tailer.group.cfg.DrainTimeout = 50 * time.Millisecond
+	blocked := make(chan struct{})
+	ship.Gate = func(string) <-chan struct{} { return blocked }
+	tailer.scanFolder()
+	info, err := os.Stat(dockerd.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(dockerd.Path); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	tailer.drainUnlinked(ctx)
+	if left := testutil.ToFloat64(tailer.group.metrics.dropped.WithLabelValues("removed")); left != float64(info.Size()) {
+		t.Errorf("%v bytes are counted, want %d", left, info.Size())
+	}
+	close(blocked)
+	tailer.group.closeTailer(tailer)
 }
 
 // A refreshHandler calls refresh, which the tailer does between the identification of a file and its read.
