@@ -408,10 +408,16 @@ func (d *deliverer) sendWithRetry(ctx context.Context, send func() error) error 
 
 // writeDeadLetter writes a message that cannot be delivered to the dead-letter topic.
 func (d *deliverer) writeDeadLetter(ctx context.Context, record consumer.Record, reason string, err error) error {
-	return consumer.WriteDeadLetter(ctx, d.client, d.log, consumer.DeadLetter{
+	err = consumer.WriteDeadLetter(ctx, d.client, d.log, consumer.DeadLetter{
 		Topic: d.partition.Topic(), Partition: d.partition.ID, Offset: record.Offset, Stage: "alerts/" + d.destination.name,
 		Reason: reason, Err: err, Key: record.Key, Value: record.Value,
 	})
+	if errors.Is(err, consumer.ErrUnwritable) {
+		d.log.Error("alert message is lost: it cannot be delivered, and its dead letter cannot be written",
+			"partition", d.partition.ID, "offset", record.Offset, "reason", reason, "err", err)
+		return nil
+	}
+	return err
 }
 
 // commitDelivered commits the offset of the oldest message that waits for delivery, or nextOffset if none

@@ -190,7 +190,15 @@ func (w *worker) newDeadLetter(record consumer.Record, reason string, err error)
 
 // writeDeadLetter writes and counts a dead letter.
 func (w *worker) writeDeadLetter(ctx context.Context, deadLetter consumer.DeadLetter) error {
-	if err := consumer.WriteDeadLetter(ctx, w.deps.Kafka, w.log, deadLetter); err != nil {
+	err := consumer.WriteDeadLetter(ctx, w.deps.Kafka, w.log, deadLetter)
+	if errors.Is(err, consumer.ErrUnwritable) {
+		w.metrics.deadLettered.Add(1)
+		w.metrics.deadLetters.WithLabelValues("unwritable").Inc()
+		w.log.Error("message is lost: it can be processed no more than its dead letter can be written",
+			"partition", w.partition.ID, "offset", deadLetter.Offset, "reason", deadLetter.Reason, "err", err)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	w.metrics.deadLettered.Add(1)

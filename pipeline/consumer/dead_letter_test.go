@@ -1,0 +1,119 @@
+package consumer
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"tidegate/pipeline"
+	"tidegate/pipeline/kafka"
+)
+
+// newLimitedBroker returns a client of a broker that rejects requests whose records are longer than limit, and
+// the address of the broker.
+func newLimitedBroker(t *testing.T, limit *atomic.Int64) (*kafka.Client, []string) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cluster.ControlKey(int16(kmsg.Produce), func(request kmsg.Request) (kmsg.Response, error, bool) {
+		cluster.KeepControl()
+		produce := request.(*kmsg.ProduceRequest)
+		response := produce.ResponseKind().(*kmsg.ProduceResponse)
+		rejected := false
+		for _, topic := range produce.Topics {
+			topicResponse := kmsg.NewProduceResponseTopic()
+			topicResponse.Topic, topicResponse.TopicID = topic.Topic, topic.TopicID
+			for _, partition := range topic.Partitions {
+				rejected = rejected || int64(len(partition.Records)) > limit.Load()
+				partitionResponse := kmsg.NewProduceResponseTopicPartition()
+				partitionResponse.Partition, partitionResponse.ErrorCode = partition.Partition, kerr.MessageTooLarge.Code
+				topicResponse.Partitions = append(topicResponse.Partitions, partitionResponse)
+			}
+			response.Topics = append(response.Topics, topicResponse)
+		}
+		return response, nil, rejected
+	})
+	cfg := kafka.Default()
+	cfg.Brokers, cfg.Assign = cluster.ListenAddrs(), kafka.AssignStatic
+	client, err := kafka.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	if _, err := client.EnsureTopics(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return client, cluster.ListenAddrs()
+}
+
+// TestDeadLetterIsCutUntilItFits writes a record with a large key and a large value to topics that take less and
+// less.
+func TestDeadLetterIsCutUntilItFits(t *testing.T) {
+	var limit atomic.Int64
+	client, _ := newLimitedBroker(t, &limit)
+	rnd := rand.NewChaCha8([32]byte{1})
+	deadLetter := DeadLetter{
+		Topic: "tidegate.events", Partition: 1, Offset: 7, Stage: "engine", Reason: "decode", Err: errors.New("e"),
+		Key: make([]byte, 1_500_000), Value: make([]byte, 1_000_000),
+	}
+	_, _ = rnd.Read(deadLetter.Key)
+	_, _ = rnd.Read(deadLetter.Value)
+	for _, test := range []struct {
+		limit int64
+		want  error
+	}{
+		{4 << 20, nil}, {500_000, nil}, {100_000, nil}, {10_000, nil}, {1000, nil}, {100, ErrUnwritable},
+	} {
+		limit.Store(test.limit)
+		began := time.Now()
+		if err := WriteDeadLetter(t.Context(), client, quiet, deadLetter); !errors.Is(err, test.want) {
+			t.Errorf("limit %d: %v, want %v, after %s", test.limit, err, test.want, time.Since(began))
+		}
+	}
+}
+
+// TestDeadLetterTopicIsCreatedAgain deletes the topic of dead letters between two of them.
+func TestDeadLetterTopicIsCreatedAgain(t *testing.T) {
+	var limit atomic.Int64
+	limit.Store(1 << 20)
+	client, addrs := newLimitedBroker(t, &limit)
+	deadLetter := DeadLetter{Topic: "tidegate.events", Value: []byte("first")}
+	if err := WriteDeadLetter(t.Context(), client, quiet, deadLetter); err != nil {
+		t.Fatal(err)
+	}
+	direct, err := kgo.NewClient(kgo.SeedBrokers(addrs...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(direct.Close)
+	topic := client.Topic(pipeline.TopicDeadLetter)
+	deletion := kmsg.NewDeleteTopicsRequest()
+	named := kmsg.NewDeleteTopicsRequestTopic()
+	named.Topic = &topic
+	deletion.TopicNames, deletion.Topics = []string{topic}, append(deletion.Topics, named)
+	if _, err := deletion.RequestWith(t.Context(), direct); err != nil {
+		t.Fatal(err)
+	}
+	deadLetter.Value = []byte("second")
+	if err := WriteDeadLetter(t.Context(), client, quiet, deadLetter); err != nil {
+		t.Fatal(err)
+	}
+	direct.AddConsumeTopics(topic)
+	fetches := direct.PollFetches(t.Context())
+	found := false
+	fetches.EachRecord(func(record *kgo.Record) { found = found || bytes.Equal(record.Value, deadLetter.Value) })
+	if !found {
+		t.Errorf("the topic was not made again: %v", fetches.Errors())
+	}
+}
