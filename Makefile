@@ -63,6 +63,7 @@ golden: ## rewrite the generated files: docs/FIELDS.md, docs/CONFIG.md, the sche
 	go test ./pipeline/clickhouse -run Generated -update
 	go test ./cmd/tidegate -run 'Golden|Stale' -update
 	GOLDEN=1 go test ./detectors/rules -run ErrorsNameTheirPosition
+	go test ./protocols/memcached -update
 
 .PHONY: rules
 rules: build ## check and test every rule

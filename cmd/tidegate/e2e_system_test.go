@@ -287,13 +287,13 @@ func (s *e2eSystem) waitMetric(port int, name string, minimum float64) {
 // eventually waits until check returns "". Otherwise check returns what is wrong.
 func (s *e2eSystem) eventually(what string, within time.Duration, check func() string) {
 	s.t.Helper()
-	var objection string
+	var problem string
 	for end := time.Now().Add(within); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		if objection = check(); objection == "" {
+		if problem = check(); problem == "" {
 			return
 		}
 	}
-	s.t.Errorf("%s: %s", what, objection)
+	s.t.Errorf("%s: %s", what, problem)
 }
 
 // queryRows runs `tidegate query` and returns the rows, split into columns.

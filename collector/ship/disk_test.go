@@ -66,7 +66,7 @@ func TestFullDisk(t *testing.T) {
 	eventually(t, "the spool's error is counted", func() bool { return shipper.spool.Errors() > 0 })
 	eventually(t, "packets would be shed because of the disk", func() bool { return shipper.shedReason() == dropDisk })
 	full.Store(false)
-	eventually(t, "the spool takes it", func() bool { return shipper.safePackets() == 600 })
+	eventually(t, "the spool stores the packets", func() bool { return shipper.safePackets() == 600 })
 	harness.startBroker()
 	if ledger := harness.closeShipper(shipper); ledger.Delivered != 1200 {
 		t.Errorf("ledger %+v", ledger)
@@ -317,7 +317,7 @@ func TestUpgrade(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(harness.state, "spool"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	old := map[string]string{ // path in the state folder: a copy in testdata
+	old := map[string]string{ // path in the state folder → file in testdata
 		filepath.Join(harness.state, "journal"):               "journal/testdata/journal.v1",
 		filepath.Join(harness.state, "spool", "00000001.seg"): "spool/testdata/segment.v1",
 	}
@@ -554,5 +554,58 @@ func TestWholeCopyOfATornBatchIsDelivered(t *testing.T) {
 	defer shipper.kill()
 	if ledger := shipper.Ledger(); ledger.Recovered != 14 || ledger.Buffered != 14 || ledger.Lost != 0 {
 		t.Errorf("recovered %d, buffered %d, lost %d; want 14, 14, 0", ledger.Recovered, ledger.Buffered, ledger.Lost)
+	}
+}
+
+// TestRecoveredBatchAmongThoseOfPacketsIsAcknowledged recovers a batch of lines whose epoch also has a spooled batch
+// of packets. After its delivery the journal does not have it any more.
+func TestRecoveredBatchAmongThoseOfPacketsIsAcknowledged(t *testing.T) {
+	h := newHarness(t)
+	h.startBroker()
+	file := testFiles(1, 5)[0]
+	earlier, err := journal.Open(h.state, journal.Options{Log: testLog()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := earlier.Start(); err != nil {
+		t.Fatal(err)
+	}
+	id := earlier.AddFile(file.name)
+	err = earlier.Append(journal.Batch{ID: batchID{Epoch: 77, Sequence: 2}, Ranges: []journal.Range{
+		{File: id, End: collector.Checkpoint{End: 500, ReadFrom: 500}, Events: 5},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := earlier.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	packets, err := spool.Open(filepath.Join(h.state, "spool"), spool.Options{Limit: 1 << 30, Log: testLog()},
+		func(*spool.Header, spool.Ref, bool) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := spool.Header{Epoch: 77, Sequence: 1, Packets: true, Counts: make([]uint32, pipeline.NumDatasets)}
+	header.Counts[0] = 1
+	if _, err := packets.Append(&header, make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	packets.Close(false)
+
+	shipper := h.startShipper(failpoints{})
+	_ = file.shipTo(t.Context(), shipper.File(file.name))
+	eventually(t, "delivery", func() bool { return shipper.Ledger().Delivered == 6 })
+	shipper.File(file.name).Close(true)
+	h.closeShipper(shipper)
+
+	later, err := journal.Open(h.state, journal.Options{Log: testLog()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if batches := later.State().Batches; len(batches) != 0 {
+		t.Errorf("the journal still has %v after everything was delivered", batches)
+	}
+	if err := later.Close(true); err != nil {
+		t.Fatal(err)
 	}
 }

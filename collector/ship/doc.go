@@ -30,7 +30,7 @@
 // A sender holds the batches of one epoch and partition that have a sequence (pendingBatch). The states of
 // such a batch:
 //
-//	recovering ──────▶ ready       all lines of an earlier process's batch were read again, or abandoned
+//	recovering ──────▶ ready       all lines of an earlier process's batch were read again, or their loss is in the journal
 //	ready ───────────▶ producing   at most MaxInFlight at a time, and one after a failure
 //	producing ───────▶ done        acknowledged; or rejected, or damaged in the spool: lost and counted
 //	producing ───────▶ ready       the request failed and will be repeated

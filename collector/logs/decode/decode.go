@@ -22,9 +22,9 @@ type Format struct {
 
 // A Decoder reads the records of one format.
 type Decoder interface {
-	// Decode reads b, one record without its newline, into record. It returns false when b is not a record of
-	// the format, and b is unchanged then. Otherwise b may have been overwritten: record.Text is in it.
-	Decode(b []byte, record *Record) bool
+	// Decode reads data, one record without its newline, into record. It returns false when data is not a record
+	// of the format, and data is unchanged then. Otherwise data may have been overwritten: record.Text is in it.
+	Decode(data []byte, record *Record) bool
 }
 
 // A Record is one decoded record. Text is valid as long as the bytes that were decoded.

@@ -61,7 +61,9 @@ func TestRotatedFilesAreOrderedByAge(t *testing.T) {
 
 func TestGlobListsEachLogOnce(t *testing.T) {
 	root := t.TempDir()
-	for _, name := range []string{"a.log", "a.log.1", "a-20261126.log", "b.log-20261126.gz", "c.txt", "sub/d.log", "sub/e.log.1", "sub/f.txt.1"} {
+	for _, name := range []string{
+		"a.log", "a.log.1", "a-20261126.log", "b.log-20261126.gz", "c.txt", "sub/d.log", "sub/e.log.1", "sub/f.txt.1",
+	} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			t.Fatal(err)
