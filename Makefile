@@ -58,6 +58,10 @@ fuzz: ## run every fuzz target for FUZZTIME (10s)
 		for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$p/*_test.go | sed 's/func //'); do \
 			echo "fuzz: $$p $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(or $(FUZZTIME),10s) $$p || exit 1; done; done
 
+.PHONY: mutate
+mutate: ## test the tests of PKG (./pipeline/alerts): list those of N (30) changes, drawn by SEED (1), that no quick test notices
+	go run ./bench/mutate -n $(or $(N),30) -seed $(or $(SEED),1) $(if $(filter ./...,$(PKG)),./pipeline/alerts,$(PKG))
+
 .PHONY: golden
 golden: ## rewrite the generated files: docs/FIELDS.md, docs/CONFIG.md, the schema, goldens; review the diff like code
 	go test ./pipeline/clickhouse -run Generated -update

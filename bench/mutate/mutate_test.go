@@ -1,0 +1,132 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// writeModule makes a module of a package and a package that imports it, and changes into it.
+func writeModule(t *testing.T) {
+	t.Helper()
+	t.Chdir(t.TempDir())
+	for name, text := range map[string]string{
+		"go.mod": "module example\n\ngo 1.24\n",
+		"limit/limit.go": `package limit
+
+// Clamp is tested on both sides, but not at its borders.
+func Clamp(n int) int {
+	if n > 10 {
+		return 10
+	}
+	return n
+}
+
+// Twice is tested by its importer alone.
+func Twice(n int) int { return n + n }
+
+// Untested has no test.
+func Untested(n int) bool { return n == 7 }
+`,
+		"limit/limit_test.go": `package limit
+
+import "testing"
+
+func TestClamp(t *testing.T) {
+	if Clamp(100) != 10 || Clamp(5) != 5 {
+		t.Fatal()
+	}
+}
+`,
+		"user/user.go": "package user\n\nimport \"example/limit\"\n\nfunc Four() int { return limit.Twice(2) }\n",
+		"user/user_test.go": `package user
+
+import "testing"
+
+func TestFour(t *testing.T) {
+	if Four() != 4 {
+		t.Fatal()
+	}
+}
+`,
+	} {
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSurvivorsAreWhatNoTestNotices(t *testing.T) {
+	writeModule(t)
+	packages, err := loadPackages(t.Context(), []string{"./limit"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newRunner(t.Context(), packages, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	result := r.testAll(t.Context(), newSampler(packages, 1), 100, 2)
+
+	var got []string
+	for _, m := range result.survived {
+		got = append(got, m.function.name+" "+m.kind+" "+m.before)
+	}
+	slices.Sort(got)
+	// Clamp(10) is 10 on both sides of the border: an equivalent mutant. 11 → 10 is none: Clamp(11) differs.
+	want := []string{"Clamp boundary >", "Clamp constant 10", "Clamp constant 10", "Untested constant 7", "Untested constant 7", "Untested operator =="}
+	if !slices.Equal(got, want) {
+		t.Errorf("survived:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if counts := result.counts["example/limit"]; counts[killedByImporter] != 1 || counts[killed] == 0 {
+		t.Errorf("counts %v: Twice is tested by its importer alone", counts)
+	}
+}
+
+func TestTestsThatFailWithoutAMutantAreAnError(t *testing.T) {
+	writeModule(t)
+	if err := os.WriteFile("user/user_test.go", []byte("package user\n\nimport \"testing\"\n\nfunc TestFour(t *testing.T) { t.Fatal() }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	packages, err := loadPackages(t.Context(), []string{"./limit"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newRunner(t.Context(), packages, true); err == nil || !strings.Contains(err.Error(), "example/user") {
+		t.Errorf("error %v, want one that names the package", err)
+	}
+}
+
+func TestSampleIsSpreadOverFunctionsAndRepeatable(t *testing.T) {
+	writeModule(t)
+	draw := func(seed uint64) (described []string, functions []string) {
+		t.Helper()
+		packages, err := loadPackages(t.Context(), []string{"./limit"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newSampler(packages, seed)
+		for m, ok := s.next(); ok; m, ok = s.next() {
+			described = append(described, m.describe())
+			functions = append(functions, m.function.name)
+		}
+		return described, functions
+	}
+	first, functions := draw(3)
+	again, _ := draw(3)
+	other, _ := draw(4)
+	if !slices.Equal(first, again) || slices.Equal(first, other) {
+		t.Errorf("the seed decides the order: %q, %q, %q", first, again, other)
+	}
+	begin := slices.Clone(functions[:3])
+	slices.Sort(begin)
+	if !slices.Equal(begin, []string{"Clamp", "Twice", "Untested"}) {
+		t.Errorf("the first three mutants are of %q, want one of each function", begin)
+	}
+}
