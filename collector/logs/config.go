@@ -20,7 +20,8 @@ type Config struct {
 	// Where reading starts on a new host: `beginning`, or `end`, which skips lines older than the collector's
 	// state folder.
 	StartAt string `yaml:"start_at"`
-	// Bytes of a line that are kept; the rest of a longer line is cut off.
+	// Maximum bytes of a line. Of a longer line the first three quarters and the last quarter of these are kept,
+	// with … between them, and the event is marked: log.truncated.
 	MaxLineBytes config.Size `yaml:"max_line_bytes"`
 	// Time after which an incomplete line is sent as a partial event.
 	PartialTimeout time.Duration `yaml:"partial_timeout"`

@@ -110,11 +110,16 @@ func (h *lineHandler) Ship(
 			h.source.metrics.redacted.Inc()
 		}
 	}
-	body.Message = h.internUTF8(text)
+	// Redaction and the repair of UTF-8 may lengthen a line, so that it is cut once more.
+	var cut bool
+	body.Message, cut = tail.Cut(h.internUTF8(text), int(h.source.cfg.MaxLineBytes))
+	body.Truncated = line.Truncated || cut
+	if body.Truncated {
+		h.source.metrics.truncated.Inc()
+	}
 	body.Stream = line.Stream.String()
 	body.Path = h.path
 	body.Offset = uint64(line.Start)
-	body.Truncated = line.Truncated
 	body.Bytes = line.Bytes
 	event.Log = body
 

@@ -6,14 +6,17 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"tidegate/collector/containers"
 	"tidegate/collector/logs/decode"
 	"tidegate/collector/logs/logstest"
 	"tidegate/pipeline"
+	"tidegate/pipeline/config"
 )
 
 // maxRecord is the length at which package tail ends a record without a newline.
@@ -206,21 +209,66 @@ func TestInvalidBytesDoNotEndALine(t *testing.T) {
 	}
 }
 
-// TestALineOverTheCapIsTruncatedAndCounted: Bytes is the length of the whole line.
-func TestALineOverTheCapIsTruncatedAndCounted(t *testing.T) {
-	root := t.TempDir()
-	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
-	cfg := configAt(root)
-	cfg.MaxLineBytes = 20000
-	start(t, cfg, nil, ship)
-	dockerd.WriteLog("stdout", strings.Repeat("x", 50000)+"\nnext\n")
-	ship.Wait(t, 2)
-	events := ship.All()
-	if event := events[0]; len(event.Message) != 20000 || !event.Truncated || event.Bytes != 50000 {
-		t.Errorf("%d %v %d", len(event.Message), event.Truncated, event.Bytes)
+// TestALineOverTheCapKeepsItsHeadAndItsTail: Bytes is the length of the whole line. The line has one record, or
+// many of which the last ones overwrite the middle.
+func TestALineOverTheCapKeepsItsHeadAndItsTail(t *testing.T) {
+	check := func(padding string, limit int) {
+		t.Helper()
+		root := t.TempDir()
+		dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+		cfg := configAt(root)
+		cfg.MaxLineBytes = config.Size(limit)
+		start(t, cfg, nil, ship)
+		line := "begin " + padding + " attack at the end"
+		dockerd.WriteLog("stdout", line+"\nnext\n")
+		ship.Wait(t, 2)
+		events := ship.All()
+		event := events[0]
+		head, tail, marked := strings.Cut(event.Message, "…")
+		if !marked || !strings.HasPrefix(line, head) || !strings.HasSuffix(line, tail) ||
+			!strings.HasSuffix(tail, "attack at the end") || len(tail) < limit/5 || len(head) < limit*2/3 {
+			t.Errorf("%d: %.20q…%.20q of %d and %d bytes", limit, head, tail, len(head), len(tail))
+		}
+		if len(event.Message) > limit || len(event.Message) < limit-8 || !event.Truncated || event.Bytes != uint64(len(line)) {
+			t.Errorf("%d bytes, truncated %v, of %d", len(event.Message), event.Truncated, event.Bytes)
+		}
+		if events[1].Message != "next" || events[1].Truncated {
+			t.Errorf("%+v", events[1])
+		}
 	}
-	if events[1].Message != "next" || events[1].Truncated {
-		t.Errorf("%+v", events[1])
+	numbers := ""
+	for i := range 12_000 {
+		numbers += strconv.Itoa(i) + " "
+	}
+	check(numbers[:10_000], 2000)   // one record
+	check(numbers[:50_000], 20_000) // the ring buffer is overwritten several times
+	check(numbers, 40_001)          // the ring buffer is smaller than a record
+}
+
+// TestALineThatRedactionLengthensIsCut: the lines become longer than max_line_bytes after they were cut to it,
+// and must fit into a batch nevertheless.
+func TestALineThatRedactionLengthensIsCut(t *testing.T) {
+	root := t.TempDir()
+	limit := int(Default().MaxLineBytes)
+	for i, part := range []string{"pw=1 ", "a\xff", "token=x&", "{\"\xff\":1,\"pw\":\"1\"}", "日本", "é😀", "😀."} {
+		path := filepath.Join(root, strconv.Itoa(i)+".log")
+		line := "begin " + strings.Repeat(part, limit/len(part)) + " end"
+		if err := os.WriteFile(path, []byte(line+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var events []*pipeline.Event
+		err := ReadFile(t.Context(), Default(), path, decode.Text, pipeline.ID{1}, func(event *pipeline.Event) {
+			events = append(events, event)
+		})
+		if err != nil || len(events) != 1 {
+			t.Fatal(len(events), err)
+		}
+		text := events[0].Log.Message
+		if len(text) > limit || len(text) < limit/2 || !events[0].Log.Truncated || !utf8.ValidString(text) ||
+			!strings.HasPrefix(text, "begin ") || !strings.HasSuffix(text, " end") ||
+			utf8.ValidString(line) && strings.Contains(text, "\ufffd") {
+			t.Errorf("%q: %d bytes, truncated %v", part, len(text), events[0].Log.Truncated)
+		}
 	}
 }
 

@@ -8,8 +8,9 @@ import (
 
 // sourceMetrics are the metrics of a Source beside those of package tail.
 type sourceMetrics struct {
-	redacted prometheus.Counter
-	unread   *prometheus.CounterVec
+	redacted  prometheus.Counter
+	truncated prometheus.Counter
+	unread    *prometheus.CounterVec
 }
 
 // newMetrics returns the metrics of reg. Sources of one registry share them.
@@ -17,6 +18,8 @@ func newMetrics(reg prometheus.Registerer) sourceMetrics {
 	with := metrics.With(reg)
 	return sourceMetrics{
 		redacted: with.Counter("tidegate_logs_redacted_total", "Log lines in which a secret was redacted."),
+		truncated: with.Counter("tidegate_logs_truncated_total",
+			"Log lines longer than logs.max_line_bytes, of which the head and the tail are kept."),
 		unread: with.CounterVec("tidegate_logs_unread_containers_total",
 			"Containers whose log is not read because their logging driver keeps no json-file.", "driver"),
 	}

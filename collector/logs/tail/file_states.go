@@ -190,7 +190,7 @@ func (t *Tailer) finishFile(f *file) {
 		line := &f.pending[i]
 		if line.active && next != nil && next.offset == 0 && !next.pending[i].active {
 			next.pending[i] = *line
-			next.pending[i].carried = true
+			next.pending[i].carried, next.pending[i].unshipped = true, 0
 			*line = pendingLine{}
 			continue
 		}

@@ -2,6 +2,7 @@ package tail
 
 import (
 	"context"
+	"slices"
 
 	"tidegate/collector/logs/decode"
 )
@@ -26,6 +27,15 @@ type pendingLine struct {
 	group   int64 // decode.Record.Group of its first record
 	text    []byte
 	bytes   uint64 // of the whole line; more than len(text) if it was cut to Config.LineMax
+
+	// Of a line that is longer than its limit, text[ring:] is a ring buffer of the last bytes, and text[next]
+	// is the oldest of them.
+	cut        bool
+	ring, next int
+
+	// unshipped is the end of the record that completed the line, when the line could not be shipped; 0: none.
+	// The record is read again, and is in the line already.
+	unshipped int64
 }
 
 // startLine begins a line with record, which is at offset start of f.
@@ -35,21 +45,52 @@ func (p *pendingLine) startLine(f *file, record *decode.Record, start int64) {
 	}
 }
 
-// appendPart appends a part of the line. Bytes beyond limit are counted and not kept.
+// appendPart appends a part of the line. Of a line longer than limit, the head and the tail are kept; all bytes
+// are counted.
 func (p *pendingLine) appendPart(part []byte, limit int, budget *budget) {
 	p.bytes += uint64(len(part))
 	if budget.pendingBytes.Load() > budget.maxMemory {
 		limit = min(limit, shortLine)
 	}
-	kept := min(max(0, limit-len(p.text)), len(part))
-	capacity := cap(p.text)
-	p.text = append(p.text, part[:kept]...)
-	budget.pendingBytes.Add(int64(cap(p.text) - capacity))
+	if !p.cut {
+		kept := min(max(0, limit-len(p.text)), len(part))
+		capacity := cap(p.text)
+		p.text = append(p.text, part[:kept]...)
+		budget.pendingBytes.Add(int64(cap(p.text) - capacity))
+		if part = part[kept:]; len(part) == 0 {
+			return
+		}
+		p.cut, p.ring = true, headLen(len(p.text))
+		p.next = p.ring
+	}
+	p.appendToRing(part)
+}
+
+// appendToRing overwrites the oldest bytes of the ring buffer with part.
+func (p *pendingLine) appendToRing(part []byte) {
+	size := len(p.text) - p.ring
+	if size == 0 {
+		return
+	}
+	part = part[max(0, len(part)-size):]
+	copied := copy(p.text[p.next:], part)
+	copy(p.text[p.ring:], part[copied:])
+	p.next = p.ring + (p.next-p.ring+len(part))%size
 }
 
 // setLine sets line to the parts of p that were read so far.
 func (p *pendingLine) setLine(line *Line, stream decode.Stream) {
-	*line = Line{File: p.file, Start: p.start, Time: p.time, Stream: stream, Text: p.text, Bytes: p.bytes}
+	text := p.text
+	if p.cut {
+		// Rotate the ring buffer by three reversals, so that it begins with its oldest byte.
+		slices.Reverse(text[p.ring:p.next])
+		slices.Reverse(text[p.next:])
+		slices.Reverse(text[p.ring:])
+		p.next = p.ring
+		text = joinEnds(append([]byte(nil), text...), p.ring, p.ring)
+	}
+	*line = Line{File: p.file, Start: p.start, Time: p.time, Stream: stream, Text: text, Bytes: p.bytes}
+	line.Truncated = p.cut
 }
 
 // discardLine clears p and releases its memory.
@@ -88,17 +129,16 @@ func (t *Tailer) joinRecord(ctx context.Context, f *file, start, end int64) erro
 		pending.startLine(f, record, start)
 	}
 	t.tally.parts++
-	keptText, keptBytes := len(pending.text), pending.bytes
-	pending.appendPart(record.Text, t.group.cfg.LineMax, &t.group.budget)
+	if pending.unshipped != end {
+		pending.appendPart(record.Text, t.group.cfg.LineMax, &t.group.budget)
+	}
 	if !record.Ends && pending.bytes < lineHardMax {
 		return nil
 	}
 	pending.setLine(&t.line, record.Stream)
 	t.line.Partial = !record.Ends
 	if err := t.shipPending(ctx, f, pending, end, end); err != nil {
-		// The record is read once more, at least by drainUnlinked: remove it from the line, so that it is not
-		// in the line twice.
-		pending.text, pending.bytes = pending.text[:keptText], keptBytes
+		pending.unshipped = end // the record is read once more, at least by drainUnlinked
 		return err
 	}
 	return nil

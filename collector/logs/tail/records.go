@@ -148,12 +148,12 @@ func (t *Tailer) shipLine(ctx context.Context, f *file, end, readFrom int64) err
 	}
 
 	line := &t.line
-	line.Truncated = line.Bytes > uint64(len(line.Text))
 	if limit := t.group.cfg.LineMax; len(line.Text) > limit {
-		line.Text, line.Truncated = line.Text[:limit], true
+		head := headLen(limit)
+		line.Text, line.Truncated = joinEnds(line.Text, head, len(line.Text)-(limit-head)), true
 	}
 	if line.Truncated {
-		t.tally.overCap += line.Bytes - uint64(len(line.Text))
+		t.tally.overCap += line.Bytes - uint64(len(line.Text)-len(CutMark))
 	}
 
 	checkpoint := collector.Checkpoint{End: end, ReadFrom: min(end, f.readFrom(readFrom))}

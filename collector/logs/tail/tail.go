@@ -69,7 +69,7 @@ import (
 
 // Config holds the limits and timeouts of reading.
 type Config struct {
-	LineMax        int           // maximum bytes of a line; the rest is cut off
+	LineMax        int           // maximum bytes of a line; of a longer one the head and the tail are kept
 	PartialTimeout time.Duration // time after which an incomplete line is flushed
 	MaxOpen        int           // open files; 0: the limit of the process minus a reserve
 	Memory         int           // bytes for read buffers, and as many again for incomplete lines
