@@ -82,11 +82,12 @@ func (c Config) tail() tail.Config {
 	return cfg
 }
 
-// Run reads logs until ctx ends. It returns an error only if inotify is not available.
+// Run reads logs until ctx ends, and returns nil.
 func (s *Source) Run(ctx context.Context, ship collector.Shipper) error {
 	var changed <-chan struct{}
 	if s.registry != nil {
 		changed = s.registry.Subscribe()
 	}
-	return s.group.Run(ctx, ship, s.discovery, changed)
+	s.group.Run(ctx, ship, s.discovery, changed)
+	return nil
 }

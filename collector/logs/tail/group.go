@@ -2,7 +2,6 @@ package tail
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -19,6 +18,10 @@ import (
 const (
 	rescanEvery = time.Second
 
+	// pollUnwatchedEvery is the pause between two checks of the base names that inotify does not watch. A
+	// rotation is otherwise seen at the next rescan only, when a second one may have followed.
+	pollUnwatchedEvery = 200 * time.Millisecond
+
 	// fullScanEvery is the number of rescans between two listings of a folder without reported changes.
 	fullScanEvery = 30
 )
@@ -32,23 +35,26 @@ type Group struct {
 	budget  budget
 	lag     atomic.Int64 // bytes that were not read at the last rescan
 	tailed  atomic.Int64 // logs
+	polled  atomic.Int64 // logs whose folder is not watched
 
 	// The rest belongs to the goroutine of Run.
-	ship       collector.Shipper
-	watch      *watcher
-	tailers    map[string]*Tailer // by id of the log
-	ended      chan *Tailer       // whose goroutine has returned
-	wg         sync.WaitGroup     // of the tailers
-	rescans    int
-	overflowed bool // inotify has lost events
-	pruned     bool // the checkpoints of files that no longer exist were dropped
+	ship        collector.Shipper
+	watch       *watcher // nil: there is no free inotify instance
+	events      chan []inotifyEvent
+	tailers     map[string]*Tailer // by id of the log
+	ended       chan *Tailer       // whose goroutine has returned
+	wg          sync.WaitGroup     // of the tailers
+	rescans     int
+	overflowed  bool // inotify has lost events
+	watchFailed bool // the last attempt to get an inotify instance failed, which was logged
+	pruned      bool // the checkpoints of files that no longer exist were dropped
 }
 
 // NewGroup returns a Group that reads nothing until Run is called.
 func NewGroup(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Group {
 	group := &Group{
 		cfg: cfg, log: log, reg: reg, metrics: newMetrics(reg),
-		tailers: map[string]*Tailer{}, ended: make(chan *Tailer),
+		events: make(chan []inotifyEvent), tailers: map[string]*Tailer{}, ended: make(chan *Tailer),
 	}
 	group.budget.maxFiles = int64(cfg.MaxOpen)
 	if group.budget.maxFiles == 0 {
@@ -64,47 +70,106 @@ func (g *Group) Held() (files, bytes int64) {
 }
 
 // Run tails the logs that discovery lists until ctx ends. A value from changed means that the State of
-// handlers, or the list, may have changed. Run returns an error only if inotify is not available.
-func (g *Group) Run(
-	ctx context.Context, ship collector.Shipper, discovery Discovery, changed <-chan struct{},
-) error {
+// handlers, or the list, may have changed.
+func (g *Group) Run(ctx context.Context, ship collector.Shipper, discovery Discovery, changed <-chan struct{}) {
 	g.ship = ship
-	watch, err := newWatcher()
-	if err != nil {
-		return fmt.Errorf("watch log files: %w", err)
-	}
-	g.watch = watch
 	defer g.exportGauges(g.reg)()
 
 	// inotify is read by a goroutine of its own, so that its queue does not fill up while folders are listed.
-	events := make(chan []inotifyEvent)
-	eventCtx, stopEvents := context.WithCancel(ctx)
+	watchCtx, stopWatch := context.WithCancel(ctx)
 	var eventReader sync.WaitGroup
-	eventReader.Go(func() { watch.readEvents(eventCtx, events) })
 	defer func() {
-		stopEvents()
-		watch.closeWatcher()
+		stopWatch()
+		g.watch.closeWatcher()
 		eventReader.Wait()
 	}()
+	g.startWatch(watchCtx, &eventReader)
 
 	// Everything but reading happens in this loop: the tailers' goroutines only read.
 	tick := time.NewTicker(rescanEvery)
 	defer tick.Stop()
+	fast := time.NewTicker(pollUnwatchedEvery)
+	defer fast.Stop()
 	g.rescan(ctx, discovery)
 	for {
 		select {
 		case <-ctx.Done():
 			g.stopTailers()
-			return nil
-		case batch := <-events:
+			return
+		case batch := <-g.events:
 			g.handleEvents(ctx, discovery, batch)
 		case <-changed:
 			g.followListed(ctx, discovery)
 			g.applyStates()
 		case <-tick.C:
+			g.startWatch(watchCtx, &eventReader)
 			g.rescan(ctx, discovery)
+		case <-fast.C:
+			g.pollUnwatched()
 		case tailer := <-g.ended:
 			g.removeTailer(tailer)
+		}
+	}
+}
+
+// startWatch begins to watch with inotify, unless it has begun. Instances are counted for each user of the
+// host, in all containers: any process with the collector's user id can take them all. Until one is free,
+// the logs are polled.
+func (g *Group) startWatch(ctx context.Context, eventReader *sync.WaitGroup) {
+	if g.watch != nil {
+		return
+	}
+	watch, err := newWatcher()
+	if err != nil {
+		g.metrics.errors.WithLabelValues("inotify_init").Inc()
+		if !g.watchFailed {
+			g.log.Warn("log files cannot be watched and are polled, trying again every second: another process may have "+
+				"taken all inotify instances of this user (fs.inotify.max_user_instances)", "err", err)
+		}
+		g.watchFailed = true
+		return
+	}
+	if g.watchFailed {
+		g.log.Info("log files are watched again")
+	}
+	g.watch, g.watchFailed = watch, false
+	eventReader.Go(func() { watch.readEvents(ctx, g.events) })
+}
+
+// watchUnwatched tries again to watch the folders of the tailers that are polled.
+func (g *Group) watchUnwatched() {
+	polled := 0
+	for _, tailer := range g.tailers {
+		if tailer.folder.Load() == nil && !tailer.folderGone.Load() && !g.watchTailer(tailer) {
+			polled++
+		}
+	}
+	g.polled.Store(int64(polled))
+}
+
+// watchTailer watches the folder of a tailer and reports whether it could.
+func (g *Group) watchTailer(tailer *Tailer) bool {
+	if g.watch == nil {
+		return false
+	}
+	folder, err := g.watch.addTailer(tailer.log.Dir, tailer)
+	if err != nil {
+		g.metrics.errors.WithLabelValues("watch").Inc()
+		return false
+	}
+	tailer.folder.Store(folder)
+	tailer.wakeReader()
+	return true
+}
+
+// pollUnwatched scans the folders that are not watched and in which the base name has another file.
+func (g *Group) pollUnwatched() {
+	if g.polled.Load() == 0 {
+		return
+	}
+	for _, tailer := range g.tailers {
+		if tailer.folder.Load() == nil && tailer.isRotated() {
+			tailer.scanFolder()
 		}
 	}
 }
@@ -116,6 +181,7 @@ func (g *Group) rescan(ctx context.Context, discovery Discovery) {
 		_ = g.watch.watchRoot(folder) // List reports a folder that does not exist
 	}
 	g.followListed(ctx, discovery)
+	g.watchUnwatched()
 	g.applyStates()
 
 	// A poll is two system calls for a log in which nothing has happened; a scan lists its folder.
@@ -163,11 +229,7 @@ func (g *Group) followListed(ctx context.Context, discovery Discovery) {
 func (g *Group) follow(ctx context.Context, log discover.Log, handler Handler) {
 	tailer := newTailer(g, log, handler, len(g.tailers)%fullScanEvery)
 	g.tailers[log.ID] = tailer
-	folder, err := g.watch.addTailer(log.Dir, tailer)
-	if err != nil {
-		g.metrics.errors.WithLabelValues("watch").Inc()
-	}
-	tailer.folder = folder
+	g.watchTailer(tailer)
 
 	// Files are opened here rather than by the reader, which may have to wait before it begins.
 	tailer.scanFolder()
@@ -247,6 +309,9 @@ func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []i
 		}
 		if event.mask&unix.IN_IGNORED != 0 {
 			g.watch.dropFolder(folder)
+			for _, tailer := range folder.tailers {
+				tailer.folder.Store(nil) // a folder that was made anew is watched at the next rescan
+			}
 		} else if folder.root && !owned && event.mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0 {
 			newNames = true
 		}
@@ -262,8 +327,8 @@ func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []i
 
 // removeTailer removes a tailer whose goroutine has returned.
 func (g *Group) removeTailer(tailer *Tailer) {
-	if tailer.folder != nil {
-		g.watch.removeTailer(tailer.folder, tailer)
+	if folder := tailer.folder.Load(); folder != nil {
+		g.watch.removeTailer(folder, tailer)
 	}
 	g.closeTailer(tailer)
 	delete(g.tailers, tailer.log.ID)

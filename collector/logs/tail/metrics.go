@@ -49,6 +49,9 @@ func (g *Group) exportGauges(reg prometheus.Registerer) (stop func()) {
 		with.GaugeFunc("tidegate_logs_tailed",
 			"Logs that are being read; the rotated files of one container are one log.",
 			func() float64 { return float64(g.tailed.Load()) }),
+		with.GaugeFunc("tidegate_logs_polled",
+			"Logs that are polled, because inotify has no free instance or watch for their folder.",
+			func() float64 { return float64(g.polled.Load()) }),
 	}
 	return func() {
 		for _, f := range funcs {

@@ -49,6 +49,14 @@ func (t *Tailer) poll(full bool) {
 	}
 }
 
+// isRotated reports whether the base name belongs to another file than at the last listing.
+func (t *Tailer) isRotated() bool {
+	handle, err := handleAt(unix.AT_FDCWD, t.path)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return err == nil && handle != t.baseHandle
+}
+
 // A listedFile is a name of the log in the folder.
 type listedFile struct {
 	name string

@@ -20,7 +20,7 @@
 // Tailer has the files of its log, oldest first. A file is complete when its end is read while a newer file
 // is in the list.
 //
-// Every second all folders are checked again, in case inotify has lost an event. A listing is used only if no
+// Every second all folders are checked again, in case inotify has lost an event, or has no free instance. A listing is used only if no
 // file was renamed while it was made (scanFolder): otherwise a file that it missed would be read in the wrong
 // order, or treated as removed.
 //

@@ -32,11 +32,11 @@ type Tailer struct {
 	path    string // of the base file
 	slot    int    // the rescan, of fullScanEvery, in which the folder is always listed
 	cancel  context.CancelFunc
-	wake    chan struct{}  // wakes readLoop; holds one signal
-	folder  *watchedFolder // nil: inotify could not watch the folder
+	wake    chan struct{} // wakes readLoop; holds one signal
 
-	folderGone   atomic.Bool // the folder does not exist: no file will be added
-	handlerReady atomic.Bool // Handler.Ready has returned
+	folder       atomic.Pointer[watchedFolder] // nil: inotify does not watch the folder
+	folderGone   atomic.Bool                   // the folder does not exist: no file will be added
+	handlerReady atomic.Bool                   // Handler.Ready has returned
 
 	mu                sync.Mutex
 	files             []*file // oldest first
@@ -192,7 +192,8 @@ func (t *Tailer) waitForEvents(ctx context.Context) {
 	// The watch for writes begins before the size of the file is checked: a write between the last read and
 	// the watch would be missed otherwise.
 	pause := time.Hour
-	watched := t.folder != nil && t.group.watch.watchWrites(t.folder, true)
+	folder := t.folder.Load()
+	watched := folder.watchWrites(true)
 	switch {
 	case !watched:
 		pause = pollWrites
@@ -211,6 +212,6 @@ func (t *Tailer) waitForEvents(ctx context.Context) {
 	case <-timer.C:
 	}
 	if watched && !t.folderGone.Load() {
-		t.group.watch.watchWrites(t.folder, false)
+		folder.watchWrites(false)
 	}
 }

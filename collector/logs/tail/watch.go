@@ -26,6 +26,7 @@ type watcher struct {
 // A watchedFolder is a folder with a watch. Its fields are guarded by watcher.mu; only the goroutine of the
 // Group changes them.
 type watchedFolder struct {
+	watcher *watcher
 	path    string
 	wd      int32
 	gone    bool      // the kernel has removed the watch: the folder does not exist any more
@@ -55,10 +56,19 @@ func newWatcher() (*watcher, error) {
 	}, nil
 }
 
-func (w *watcher) closeWatcher() { _ = w.file.Close() }
+// closeWatcher ends the watches and readEvents. A nil watcher has none.
+func (w *watcher) closeWatcher() {
+	if w != nil {
+		_ = w.file.Close()
+	}
+}
 
-// watchRoot watches a folder in which new logs appear, unless it is watched already.
+// watchRoot watches a folder in which new logs appear, unless it is watched already. A nil watcher watches
+// nothing.
 func (w *watcher) watchRoot(path string) error {
+	if w == nil {
+		return nil
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	folder, err := w.watchFolder(path)
@@ -91,7 +101,7 @@ func (w *watcher) watchFolder(path string) (*watchedFolder, error) {
 	// Two paths of one folder share the watch of the kernel; the folder is then found by both.
 	folder := w.byWatch[int32(wd)]
 	if folder == nil {
-		folder = &watchedFolder{path: path, wd: int32(wd)}
+		folder = &watchedFolder{watcher: w, path: path, wd: int32(wd)}
 		w.byWatch[folder.wd] = folder
 	}
 	w.folders[path] = folder
@@ -134,9 +144,13 @@ func (w *watcher) folderOf(wd int32) *watchedFolder {
 }
 
 // watchWrites starts or stops the reporting of writes to files of folder. It returns false if writes cannot
-// be watched: the folder was removed, or several tailers share it, so that each write to one log would wake
-// the others.
-func (w *watcher) watchWrites(folder *watchedFolder, on bool) bool {
+// be watched: the folder has no watch (nil) or was removed, or several tailers share it, so that each write to
+// one log would wake the others.
+func (folder *watchedFolder) watchWrites(on bool) bool {
+	if folder == nil {
+		return false
+	}
+	w := folder.watcher
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if folder.gone {
