@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS `tidegate`.`events`
     `event.duration` UInt64 CODEC(T64, ZSTD(1)),
     `event.outcome` LowCardinality(String),
     `event.partial` Bool,
+    `tags` Array(LowCardinality(String)),
     `network.transport` LowCardinality(String),
     `network.type` LowCardinality(String),
     `network.vlan.id` UInt16 CODEC(ZSTD(1)),

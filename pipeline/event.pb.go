@@ -588,6 +588,7 @@ type Event struct {
 	Verdicts       []*Verdict             `protobuf:"bytes,15,rep,name=verdicts,proto3" json:"verdicts,omitempty"`                                    // written by detectors
 	Host           *Host                  `protobuf:"bytes,16,opt,name=host,proto3" json:"host,omitempty"`                                            // the host of the batch; set after decoding, like container
 	Ingested       int64                  `protobuf:"fixed64,17,opt,name=ingested,proto3" json:"ingested,omitempty"`                                  // time of the engine's block, ns; set by the engine, never encoded in a batch
+	Tags           []string               `protobuf:"bytes,18,rep,name=tags,proto3" json:"tags,omitempty"`                                            // marks of the collector: truncated, parsing_stopped, …; see tags.go
 	Session        *Session               `protobuf:"bytes,30,opt,name=session,proto3" json:"session,omitempty"`
 	Dns            *DNSMessage            `protobuf:"bytes,31,opt,name=dns,proto3" json:"dns,omitempty"`
 	Http           *HTTPExchange          `protobuf:"bytes,32,opt,name=http,proto3" json:"http,omitempty"`
@@ -748,6 +749,13 @@ func (x *Event) GetIngested() int64 {
 		return x.Ingested
 	}
 	return 0
+}
+
+func (x *Event) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
 }
 
 func (x *Event) GetSession() *Session {
@@ -2249,7 +2257,7 @@ const file_event_proto_rawDesc = "" +
 	"\x04demo\x18\a \x01(\bR\x04demo\"/\n" +
 	"\x05Label\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\xce\b\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\xe2\b\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12.\n" +
 	"\adataset\x18\x02 \x01(\x0e2\x14.tidegate.v1.DatasetR\adataset\x12\x1c\n" +
@@ -2270,7 +2278,8 @@ const file_event_proto_rawDesc = "" +
 	"interfaces\x120\n" +
 	"\bverdicts\x18\x0f \x03(\v2\x14.tidegate.v1.VerdictR\bverdicts\x12%\n" +
 	"\x04host\x18\x10 \x01(\v2\x11.tidegate.v1.HostR\x04host\x12\x1a\n" +
-	"\bingested\x18\x11 \x01(\x10R\bingested\x12.\n" +
+	"\bingested\x18\x11 \x01(\x10R\bingested\x12\x12\n" +
+	"\x04tags\x18\x12 \x03(\tR\x04tags\x12.\n" +
 	"\asession\x18\x1e \x01(\v2\x14.tidegate.v1.SessionR\asession\x12)\n" +
 	"\x03dns\x18\x1f \x01(\v2\x17.tidegate.v1.DNSMessageR\x03dns\x12-\n" +
 	"\x04http\x18  \x01(\v2\x19.tidegate.v1.HTTPExchangeR\x04http\x12/\n" +

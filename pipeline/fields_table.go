@@ -45,6 +45,11 @@ var Fields = withDefaults([]Field{
 		Flag: func(e *Event) bool { return e.Partial },
 	},
 	{
+		Name: "tags", Column: words,
+		Doc:  "Marks of the collector, up to 8 an event: " + tagList() + ".",
+		Strs: func(e *Event, buf []string) []string { return append(buf, e.Tags...) },
+	},
+	{
 		Name: "network.transport", Path: "transport", Selectivity: 1, Column: word,
 		Doc: "Transport protocol: tcp or udp.",
 		Str: func(e *Event) string { return e.Transport.Name() },

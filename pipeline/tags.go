@@ -1,0 +1,58 @@
+package pipeline
+
+import (
+	"slices"
+	"strings"
+)
+
+// The values of the field tags, by which the collector marks what is special about an observation. A rule tests
+// them as `"truncated" in tags`. A new value needs a constant and a row in Tags.
+const (
+	TagTruncated       = "truncated"
+	TagParsingStopped  = "parsing_stopped"
+	TagTooManyErrors   = "too_many_errors"
+	TagParserPanic     = "parser_panic"
+	TagUndetected      = "undetected"
+	TagOverlapConflict = "overlap_conflict"
+	TagUrgentData      = "urgent_data"
+	TagSourceSpoofed   = "source_spoofed"
+	TagMemoryLimit     = "memory_limit"
+)
+
+// A Tag is a value of the field tags.
+type Tag struct {
+	Name string
+	Doc  string // what it says of the event, for docs/FIELDS.md
+}
+
+// Tags are the values of the field tags.
+var Tags = []Tag{
+	{TagTruncated, "a text or a list of the event was cut; its head and its tail are kept"},
+	{TagParsingStopped, "the rest of the connection is not parsed for now; another tag has the reason"},
+	{TagTooManyErrors, "the bytes of the connection were not of its protocol too often"},
+	{TagParserPanic, "the parser failed"},
+	{TagUndetected, "the bytes on a port of this protocol are not of it, or of no protocol at all"},
+	{TagOverlapConflict, "bytes were sent twice with different values; the receiver may have others"},
+	{TagUrgentData, "bytes of TCP urgent data lie among those of the event"},
+	{TagSourceSpoofed, "the source address is not the sender's"},
+	{TagMemoryLimit, "the event was completed early, or without its reply, because memory ran out"},
+}
+
+// maxTags is the number of tags of one event.
+const maxTags = 8
+
+// AddTag adds tag, one of the constants above, to the tags of e, once. It does not add more than maxTags.
+func (e *Event) AddTag(tag string) {
+	if len(e.Tags) < maxTags && !slices.Contains(e.Tags, tag) {
+		e.Tags = append(e.Tags, tag)
+	}
+}
+
+// tagList returns the names of Tags with what they say.
+func tagList() string {
+	texts := make([]string, len(Tags))
+	for i, tag := range Tags {
+		texts[i] = tag.Name + " (" + tag.Doc + ")"
+	}
+	return strings.Join(texts, ", ")
+}
