@@ -7,12 +7,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"tidegate/collector/logs/decode"
 	"tidegate/collector/logs/logstest"
 )
 
@@ -104,4 +106,122 @@ func TestLogsAreReadWithoutInotifyInstances(t *testing.T) {
 	if got := messages(ship); len(got) != 19 || len(slices.Compact(slices.Sorted(slices.Values(got)))) != 19 {
 		t.Errorf("%q", got)
 	}
+}
+
+// TestMoreLogsThanDescriptorsAreAllRead: 600 containers with five lines each, within a limit of 512 open files.
+// Then they go on writing, some rotate, some are removed, and the last lines have no end.
+func TestMoreLogsThanDescriptorsAreAllRead(t *testing.T) {
+	if !inProcess(t, nil) {
+		return
+	}
+	limit := unix.Rlimit{Cur: 512, Max: 512}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	const containers = 600
+	root, ship := t.TempDir(), logstest.NewShipper()
+	all := make([]*logstest.Dockerd, containers)
+	open := func(i int) {
+		var err error
+		if all[i].File, err = os.OpenFile(all[i].Path, os.O_WRONLY|os.O_APPEND, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(i int, text string) {
+		open(i)
+		all[i].WriteLog("stdout", text)
+		all[i].File.Close()
+	}
+	for i := range all {
+		all[i] = logstest.NewDockerd(t, root, i)
+		all[i].MaxFile = 3
+		all[i].File.Close()
+		write(i, strings.Repeat(fmt.Sprintf("line of %d\n", i), 5))
+	}
+	var log strings.Builder
+	source := startLogged(t, configAt(root), ship, &log)
+	ship.Wait(t, 5*containers)
+	if lag := source.group.Lag(); lag != 0 && !eventually(func() bool { return source.group.Lag() == 0 }) {
+		t.Errorf("lag of %d bytes when all is read", lag)
+	}
+	if !strings.Contains(log.String(), "wait for descriptors") {
+		t.Errorf("no warning: %q", log.String())
+	}
+
+	// Further lines, also of files that are rotated or compressed meanwhile.
+	for round := range 3 {
+		for i := range all {
+			write(i, fmt.Sprintf("again %d\n", round))
+			if i%20 == 0 {
+				open(i)
+				all[i].Compress = i%40 == 0
+				all[i].Rotate()
+				all[i].File.Close()
+			}
+		}
+		ship.Wait(t, (6+round)*containers)
+	}
+	for i := range all[:50] {
+		write(i, strings.Repeat("p", decode.DockerPartBytes))
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(2 * time.Second)
+	for i := range all[:50] {
+		if err := os.RemoveAll(all[i].Dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ship.Wait(t, 8*containers+50)
+	ship.Check(t)
+}
+
+// TestBusyLogsShareTheirDescriptors: more logs than descriptors are written to all the time. None of them waits
+// for the end of another.
+func TestBusyLogsShareTheirDescriptors(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	root, ship := t.TempDir(), logstest.NewShipper()
+	cfg := configAt(root)
+	cfg.MaxOpenFiles = 4
+	const containers = 16
+	start(t, cfg, nil, ship)
+	stop := time.Now().Add(4 * time.Second)
+	var writers sync.WaitGroup
+	lines := make([]int, containers)
+	for i := range containers {
+		dockerd := logstest.NewDockerd(t, root, i)
+		writers.Go(func() {
+			for ; time.Now().Before(stop); lines[i]++ {
+				dockerd.WriteLog("stdout", fmt.Sprintf("line %d of %d\n", lines[i], i))
+				time.Sleep(2 * time.Millisecond)
+			}
+		})
+	}
+	time.Sleep(3 * time.Second)
+	perLog := map[string]int{}
+	for _, shipped := range ship.All() {
+		perLog[shipped.Path]++
+	}
+	if len(perLog) != containers {
+		t.Errorf("after 3 s lines of %d logs have come, want %d", len(perLog), containers)
+	}
+	writers.Wait()
+	sum := 0
+	for _, count := range lines {
+		sum += count
+	}
+	ship.Wait(t, sum)
+	ship.Check(t)
+}
+
+// eventually reports whether condition becomes true within ten seconds.
+func eventually(condition func() bool) bool {
+	for range 1000 {
+		if condition() {
+			return true
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return false
 }

@@ -3,6 +3,7 @@ package logs
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -67,7 +68,21 @@ func start(t testing.TB, cfg Config, registry Containers, ship *logstest.Shipper
 	if err := os.MkdirAll(filepath.Join(cfg.DockerDataRoot, "containers"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	source := New(cfg, registry, pipeline.ID{1}, slog.New(slog.DiscardHandler), nil)
+	_, stop = startSource(t, New(cfg, registry, pipeline.ID{1}, slog.New(slog.DiscardHandler), nil), ship)
+	return stop
+}
+
+// startLogged is like start. It returns the Source, which logs to out.
+func startLogged(t testing.TB, cfg Config, ship *logstest.Shipper, out io.Writer) *Source {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(out, nil))
+	source, _ := startSource(t, New(cfg, nil, pipeline.ID{1}, log, nil), ship)
+	return source
+}
+
+// startSource runs source until the test ends or stop is called.
+func startSource(t testing.TB, source *Source, ship *logstest.Shipper) (_ *Source, stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- source.Run(ctx, ship) }()
@@ -85,5 +100,5 @@ func start(t testing.TB, cfg Config, registry Containers, ship *logstest.Shipper
 		}
 	})
 	t.Cleanup(stop)
-	return stop
+	return source, stop
 }

@@ -47,6 +47,11 @@ type file struct {
 	sample     sample
 	skipped    bool // a compressed file that is not read, because of Config.NotBefore
 
+	// Guarded by Tailer.mu. A released file has no descriptor, because descriptors are short (descriptors.go).
+	released bool
+	inode    uint64
+	lastSize int64 // when it was looked at last
+
 	readOffset atomic.Int64 // offset, for any goroutine
 }
 
@@ -283,8 +288,16 @@ func (f *file) closeFile(budget *budget) {
 }
 
 // unreadBytes returns how many bytes of f were not read yet; a compressed file counts with its size on disk.
-func (f *file) unreadBytes() int64 {
-	if f.file == nil || f.done || f.copyOf != nil {
+// t.mu is held.
+func (t *Tailer) unreadBytes(f *file) int64 {
+	if f.done || f.copyOf != nil {
+		return 0
+	}
+	if f.released {
+		size, _ := t.sizeByName(f)
+		return max(0, size-f.readOffset.Load())
+	}
+	if f.file == nil {
 		return 0
 	}
 	info, err := f.file.Stat()

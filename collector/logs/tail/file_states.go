@@ -169,6 +169,9 @@ func (t *Tailer) addProducerNames(names map[string]bool) bool {
 	}
 	for i, file := range t.files {
 		final := i < len(t.files)-1
+		if !file.identified && file.released {
+			return false // it may have got a first record since
+		}
 		if !file.identified && (file.file == nil || !file.readIdentity(t.log.Format, final)) {
 			continue // without a first record it has no checkpoint
 		}
@@ -201,6 +204,7 @@ func (t *Tailer) finishFile(f *file) {
 	}
 	f.done = true
 	f.closeFile(&t.group.budget)
+	t.opened.Store(0)
 
 	// Copies of f have no bytes that f did not have: they are done too.
 	for _, other := range t.files {
@@ -233,6 +237,9 @@ func (t *Tailer) handleTruncation(f *file) {
 	t.files = slices.Insert(t.files, index+1, fresh)
 
 	for _, older := range t.files[:index] {
+		if older.released {
+			continue
+		}
 		identified := older.identified || !older.done && older.readIdentity(t.log.Format, false)
 		if older.done || older.producer != nil || !identified || !older.isCopyOf(f) {
 			continue

@@ -36,6 +36,7 @@ type Group struct {
 	lag     atomic.Int64 // bytes that were not read at the last rescan
 	tailed  atomic.Int64 // logs
 	polled  atomic.Int64 // logs whose folder is not watched
+	short   atomic.Int64 // logs of which a file waits for a descriptor
 
 	// The rest belongs to the goroutine of Run.
 	ship        collector.Shipper
@@ -45,9 +46,10 @@ type Group struct {
 	ended       chan *Tailer       // whose goroutine has returned
 	wg          sync.WaitGroup     // of the tailers
 	rescans     int
-	overflowed  bool // inotify has lost events
-	watchFailed bool // the last attempt to get an inotify instance failed, which was logged
-	pruned      bool // the checkpoints of files that no longer exist were dropped
+	overflowed  bool      // inotify has lost events
+	shortWarned time.Time // when it was logged last that descriptors are short
+	watchFailed bool      // the last attempt to get an inotify instance failed, which was logged
+	pruned      bool      // the checkpoints of files that no longer exist were dropped
 }
 
 // NewGroup returns a Group that reads nothing until Run is called.
@@ -68,6 +70,9 @@ func NewGroup(cfg Config, log *slog.Logger, reg prometheus.Registerer) *Group {
 func (g *Group) Held() (files, bytes int64) {
 	return g.budget.openFiles.Load(), g.budget.pendingBytes.Load()
 }
+
+// Lag returns the bytes that were not read at the last rescan.
+func (g *Group) Lag() int64 { return g.lag.Load() }
 
 // Run tails the logs that discovery lists until ctx ends. A value from changed means that the State of
 // handlers, or the list, may have changed.
@@ -106,6 +111,7 @@ func (g *Group) Run(ctx context.Context, ship collector.Shipper, discovery Disco
 			g.rescan(ctx, discovery)
 		case <-fast.C:
 			g.pollUnwatched()
+			g.releaseIdle()
 		case tailer := <-g.ended:
 			g.removeTailer(tailer)
 		}

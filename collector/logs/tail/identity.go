@@ -166,6 +166,9 @@ func (f *file) isCompressedAs(gz *file, format decode.Format) bool {
 	if f.unique || f.gz {
 		return f.unique
 	}
+	if f.released {
+		return gz.isCopyOf(f) // it may have grown since it was looked at
+	}
 	// The size of a file that is done is its read offset: its descriptor is closed.
 	size := f.readOffset.Load()
 	if f.file != nil {

@@ -41,7 +41,7 @@ func (g *Group) exportGauges(reg prometheus.Registerer) (stop func()) {
 	with := metrics.With(reg)
 	funcs := []*metrics.Func{
 		with.GaugeFunc("tidegate_logs_lag_bytes",
-			"Bytes of log files that are not read yet.",
+			"Bytes of log files that are not read yet, those that cannot be opened included.",
 			func() float64 { return float64(g.lag.Load()) }),
 		with.GaugeFunc("tidegate_logs_open_files",
 			"Log files that are held open.",
@@ -49,6 +49,9 @@ func (g *Group) exportGauges(reg prometheus.Registerer) (stop func()) {
 		with.GaugeFunc("tidegate_logs_tailed",
 			"Logs that are being read; the rotated files of one container are one log.",
 			func() float64 { return float64(g.tailed.Load()) }),
+		with.GaugeFunc("tidegate_logs_short_of_descriptors",
+			"Logs of which a file waits for a descriptor.",
+			func() float64 { return float64(g.short.Load()) }),
 		with.GaugeFunc("tidegate_logs_polled",
 			"Logs that are polled, because inotify has no free instance or watch for their folder.",
 			func() float64 { return float64(g.polled.Load()) }),

@@ -23,6 +23,18 @@ func (t *Tailer) readAvailable(ctx context.Context) (more bool, err error) {
 		return false, nil
 	}
 
+	switch t.reopen(file, final) {
+	case fileUnchanged:
+		if t.isFlushDue(file) {
+			return false, t.flushOpenLines(ctx, file)
+		}
+		return false, nil
+	case fileUnavailable:
+		return false, nil
+	case fileRemoved:
+		return true, t.finishRemoved(ctx, file)
+	}
+
 	// A file that is read for the first time needs an identity, a producer and a checkpoint.
 	if file.producer == nil {
 		switch t.resumeFile(file, final) {
@@ -105,6 +117,12 @@ func (t *Tailer) hasUnread() bool {
 	file, final := t.currentFile()
 	if file == nil || final {
 		return file != nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if file.released {
+		size, ok := t.sizeByName(file)
+		return ok && size != file.examined
 	}
 	info, err := file.file.Stat()
 	return err == nil && info.Size() != file.examined

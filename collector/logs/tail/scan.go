@@ -109,6 +109,9 @@ func (t *Tailer) scanFolder() {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			// Without a listing no file may be dropped. The usual cause is a lack of descriptors.
 			t.group.metrics.errors.WithLabelValues("list").Inc()
+			if isShortage(err) {
+				t.scanShort.Store(true)
+			}
 			break
 		}
 		if err != nil {
@@ -154,7 +157,8 @@ func (t *Tailer) scanOnce(known []*file) (listing, error) {
 	}
 
 	// 1. Find the file of each name.
-	t.rescanNeeded, t.listingIncomplete = false, false
+	t.rescanNeeded, t.listingIncomplete, t.unopened = false, false, 0
+	t.scanShort.Store(false)
 	var found listing
 	for _, name := range names {
 		f := t.lookupOrOpen(name, found.found)
@@ -200,8 +204,7 @@ func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 
 		// Another file is opened at once. Without a free descriptor the next poll tries again.
 		if !t.group.budget.acquireDescriptor() {
-			t.group.metrics.errors.WithLabelValues("no_descriptor").Inc()
-			t.rescanNeeded, t.listingIncomplete = true, true
+			t.leaveUnopened(name)
 			return nil
 		}
 		var fd *os.File
@@ -218,11 +221,22 @@ func (t *Tailer) lookupOrOpen(name listedFile, found []*file) *file {
 			return nil // a pipe or a symbolic link has no lines, and trying again changes nothing
 		}
 		t.rescanNeeded = true
-		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-			t.listingIncomplete = true
+		if isShortage(err) {
+			t.leaveUnopened(name)
 		}
 	}
 	return nil
+}
+
+// leaveUnopened notes that a file could not be opened for lack of descriptors. Its bytes count as not read,
+// although an earlier process may have read them. t.mu is held.
+func (t *Tailer) leaveUnopened(name listedFile) {
+	t.noteShortage(&t.scanShort)
+	t.rescanNeeded, t.listingIncomplete = true, true
+	var st unix.Stat_t
+	if unix.Lstat(joinPath(t.log.Dir, name.name), &st) == nil {
+		t.unopened += st.Size
+	}
 }
 
 // registerFile returns the file of a descriptor that was opened by name. It is a known file if a rotation
@@ -255,7 +269,11 @@ func (t *Tailer) registerFile(name listedFile, fd *os.File, found []*file) *file
 	}
 	for _, known := range t.files {
 		if known.isCompressedAs(f, t.log.Format) {
-			f.closeFile(&t.group.budget)
+			if known.released {
+				known.adoptCompressed(f.file)
+			} else {
+				f.closeFile(&t.group.budget)
+			}
 			known.gzipHandle, known.name = f.handle, name.name
 			return known
 		}

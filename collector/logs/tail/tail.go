@@ -16,7 +16,8 @@
 // # How nothing is lost
 //
 // One inotify instance watches the folder of each log. A new file is opened at once and its descriptor is
-// held until the file has been read to its end, so that rotation may rename or unlink it at any time. A
+// held until the file has been read to its end, so that rotation may rename or unlink it at any time. If there
+// are more logs than descriptors, idle files are closed and opened again (descriptors.go). A
 // Tailer has the files of its log, oldest first. A file is complete when its end is read while a newer file
 // is in the list.
 //
@@ -42,6 +43,7 @@
 //	            read, unless the truncation comes before the newer file was read to its end: then the newer
 //	            file goes on as the copy (handleTruncation)
 //	reading     it has an identity and a producer, and is the oldest unread file (resumeFile)
+//	released    as reading, without a descriptor, because other logs wait for one (descriptors.go)
 //	done        it was read to its end (finishFile); the descriptor is closed, and the producer is kept until
 //	            the file is gone
 //	dropped     it is done and has no name any more: its checkpoint is dropped (dropMissing)

@@ -37,12 +37,14 @@ type Tailer struct {
 	folder       atomic.Pointer[watchedFolder] // nil: inotify does not watch the folder
 	folderGone   atomic.Bool                   // the folder does not exist: no file will be added
 	handlerReady atomic.Bool                   // Handler.Ready has returned
+	descriptorState
 
 	mu                sync.Mutex
 	files             []*file // oldest first
 	baseHandle        string  // of the file that had the base name when the folder was last listed
 	rescanNeeded      bool    // the last listing was incomplete or unstable: list again at the next poll
 	listingIncomplete bool    // a file could not be opened for lack of descriptors: it may be any file
+	unopened          int64   // bytes of the files that could not be opened
 
 	// The rest belongs to the tailer's goroutine.
 	decoder  decode.Decoder
@@ -70,9 +72,9 @@ func (t *Tailer) wakeReader() {
 func (t *Tailer) lagBytes() int64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var sum int64
+	sum := t.unopened
 	for _, f := range t.files {
-		sum += f.unreadBytes()
+		sum += t.unreadBytes(f)
 	}
 	return sum
 }
@@ -114,6 +116,7 @@ func (t *Tailer) readLoop(ctx context.Context) {
 	for ctx.Err() == nil {
 		more, err := t.readAvailable(ctx)
 		t.group.metrics.addTally(&t.tally)
+		t.releaseIfAsked()
 		switch {
 		case err != nil && ctx.Err() == nil:
 			t.group.metrics.errors.WithLabelValues("ship").Inc()
@@ -160,7 +163,11 @@ func (t *Tailer) countUndrained() {
 	t.mu.Lock()
 	for _, f := range t.files {
 		unlinked := f.name == "" || f.file != nil && !isLinked(f.file)
-		if unlinked && !f.done && f.copyOf == nil && f.file != nil && !f.gz {
+		switch {
+		case !unlinked || f.done || f.copyOf != nil || f.gz:
+		case f.released:
+			left += max(0, f.lastSize-f.offset)
+		case f.file != nil:
 			left += max(0, f.size()-f.offset)
 		}
 	}
@@ -203,7 +210,12 @@ func (t *Tailer) waitForEvents(ctx context.Context) {
 	if t.hasOpenLine() {
 		pause = min(pause, time.Second)
 	}
+	if t.readShort.Load() {
+		pause = pollWrites
+	}
 
+	t.idle.Store(time.Now().UnixNano())
+	defer t.idle.Store(0)
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
