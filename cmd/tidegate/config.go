@@ -103,9 +103,9 @@ func defaultConfig() Config {
 const defaultConfigPath = "/etc/tidegate/tidegate.yaml"
 
 // loadConfig decodes the file at path over the defaults. If path is "", it decodes the file at
-// defaultConfigPath, if there is one. override is applied after the file and before the checks. The error
-// holds every problem, one a line.
-func loadConfig(path string, override func(*Config)) (Config, error) {
+// defaultConfigPath, if there is one. override is applied after the file and before the checks, which are
+// those of the roles. The error holds every problem, one a line.
+func loadConfig(path string, roles roleSet, override func(*Config)) (Config, error) {
 	cfg := defaultConfig()
 	explicit := path != ""
 	if !explicit {
@@ -125,13 +125,14 @@ func loadConfig(path string, override func(*Config)) (Config, error) {
 		return cfg, err
 	}
 	override(&cfg)
-	doc.AddProblems(cfg.deriveAndCheck())
+	doc.AddProblems(cfg.deriveAndCheck(roles))
 	return cfg, doc.Err()
 }
 
-// deriveAndCheck sets the fields that are derived from other sections and returns the problems of all
-// sections.
-func (c *Config) deriveAndCheck() []config.Problem {
+// deriveAndCheck sets the fields that are derived from other sections and returns the problems of the sections
+// that the roles use. All processes may have the same file: a collector needs neither a valid section of the
+// engine nor the files that it names.
+func (c *Config) deriveAndCheck(roles roleSet) []config.Problem {
 	abs, err := filepath.Abs(c.DataDir)
 	if err != nil {
 		return config.Invalid("data_dir", "%w", err)
@@ -145,7 +146,7 @@ func (c *Config) deriveAndCheck() []config.Problem {
 	c.Embedded.Broker.Dir = filepath.Join(c.DataDir, "broker")
 	c.Embedded.Store.Dir = filepath.Join(c.DataDir, "store")
 	c.Shipper.StateDir, c.Shipper.Host, c.Shipper.Cluster = filepath.Join(c.DataDir, "collector"), c.Host, c.Cluster
-	return c.check()
+	return slices.Concat(c.checkNamedServers(roles.named), c.check(roles.all))
 }
 
 // embeddedBroker reports whether Kafka is the embedded broker.
@@ -160,34 +161,68 @@ func (c *Config) embeddedStore() bool {
 // metadata above all.
 const eventRoom = 64 * config.KiB
 
-// check returns the problems of every section, and those between sections.
-func (c *Config) check() []config.Problem {
+// check returns the problems of the sections that the roles use, and those between sections.
+func (c *Config) check(roles role) []config.Problem {
+	var problems []config.Problem
+	if c.Metrics.Listen != "" {
+		problems = config.ListenAddress("metrics.listen", c.Metrics.Listen)
+	}
+	if roles&^roleStore != 0 {
+		problems = append(problems, c.checkKafka()...)
+	}
+	if roles&(roleStore|roleEngine) != 0 {
+		problems = append(problems, c.checkClickHouse()...)
+	}
+	if roles&roleCollector != 0 {
+		problems = append(problems, c.checkCollector()...)
+	}
+	if roles&roleEngine != 0 {
+		problems = slices.Concat(problems,
+			config.Each("feeds", c.Feeds, func(key string, feed feeds.Config) []config.Problem {
+				return config.Under(key, feed.Check())
+			}),
+			config.Under("rules", c.Rules.Check()),
+			config.Under("classifier", c.Classifier.Check()),
+			config.Under("engine", c.Engine.Check()),
+		)
+	}
+	if roles&rolePublisher != 0 {
+		problems = append(problems, config.Under("alerts", c.Alerts.Check())...)
+	}
+	return problems
+}
+
+// checkCollector returns the problems of the sections of the collector.
+func (c *Config) checkCollector() []config.Problem {
 	problems := slices.Concat(
-		c.checkKafka(),
-		c.checkClickHouse(),
 		config.Under("capture", c.Capture.Check()),
 		config.Under("sessions", c.Sessions.Check()),
 		config.Under("protocols", c.Protocols.Check()),
 		config.Under("containers", c.Containers.Check()),
 		config.Under("logs", c.Logs.Check()),
 		config.Under("shipper", c.Shipper.Check()),
-		config.Each("feeds", c.Feeds, func(key string, feed feeds.Config) []config.Problem {
-			return config.Under(key, feed.Check())
-		}),
-		config.Under("rules", c.Rules.Check()),
-		config.Under("classifier", c.Classifier.Check()),
-		config.Under("engine", c.Engine.Check()),
-		config.Under("alerts", c.Alerts.Check()),
 	)
 	if c.Logs.Enabled {
 		problems = append(problems, config.Require(c.Logs.MaxLineBytes+eventRoom <= c.Shipper.BatchBytes, "logs.max_line_bytes",
 			"%s and %s for the rest of an event are more than shipper.batch_bytes, %s: longer lines would be dropped instead of shortened",
 			c.Logs.MaxLineBytes, eventRoom, c.Shipper.BatchBytes)...)
 	}
-	if c.Metrics.Listen != "" {
-		problems = append(problems, config.ListenAddress("metrics.listen", c.Metrics.Listen)...)
-	}
 	return problems
+}
+
+// checkNamedServers returns a problem for an embedded server that --only names while the configuration has the
+// address of another one: the process would start and not serve anything.
+func (c *Config) checkNamedServers(named role) []config.Problem {
+	const form = "is set, so `--only %s` has no %s to run: remove the key, or %s from --only"
+	storeKey := "clickhouse.addr"
+	if len(c.ClickHouse.Addr) == 0 {
+		storeKey = "clickhouse.http_addr"
+	}
+	return slices.Concat(
+		config.Require(named&roleBroker == 0 || c.embeddedBroker(), "kafka.brokers", form,
+			"broker", "embedded broker", "broker"),
+		config.Require(named&roleStore == 0 || c.embeddedStore(), storeKey, form, "store", "embedded store", "store"),
+	)
 }
 
 // checkKafka returns the problems of the broker that is used, embedded or not.

@@ -68,7 +68,7 @@ func TestConfigurationsInDocumentsLoad(t *testing.T) {
 		text = strings.ReplaceAll(text, "/etc/tidegate/rules", rules)
 		doc := config.Parse(name, []byte(text))
 		doc.Decode(&cfg)
-		doc.AddProblems(cfg.deriveAndCheck())
+		doc.AddProblems(cfg.deriveAndCheck(roleSet{all: roleAll}))
 		if err := doc.Err(); err != nil {
 			t.Error(err)
 		}
@@ -162,5 +162,35 @@ func TestLinksInDocumentsLeadToFiles(t *testing.T) {
 				t.Errorf("%s links to %s: %v", name, match[1], err)
 			}
 		}
+	}
+}
+
+var dockerRun = regexp.MustCompile(`(?s)docker run (?:[^\n]*\\\n)+\s+(\S+) (\S+)`)
+
+// TestImageInDocumentsIsBuilt requires that `make image` gives the image the name that each documented
+// `docker run` has, and that the argument behind it is a command.
+func TestImageInDocumentsIsBuilt(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join(repoRoot, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for name, text := range documents(t) {
+		for _, match := range dockerRun.FindAllStringSubmatch(text, -1) {
+			found++
+			image, command := match[1], match[2]
+			if !strings.Contains(image, ":") {
+				image += ":latest"
+			}
+			if !regexp.MustCompile(`docker build .* -t ` + regexp.QuoteMeta(image) + ` `).Match(makefile) {
+				t.Errorf("%s runs the image %s, which `make image` does not build", name, image)
+			}
+			if _, _, err := rootCommand().Find([]string{command}); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no `docker run` was found in a document")
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,11 +20,6 @@ import (
 	"github.com/spf13/cobra"
 	ct "github.com/ti-mo/conntrack"
 	"golang.org/x/sys/unix"
-
-	"tidegate/detectors"
-	"tidegate/pipeline/clickhouse"
-	"tidegate/pipeline/embedded"
-	"tidegate/pipeline/kafka"
 )
 
 // A diagnosis is the result of one check, a line of the doctor's report.
@@ -42,23 +36,30 @@ const maxDetail = 2000
 
 // doctorCommand returns the command `tidegate doctor`.
 func doctorCommand() *cobra.Command {
-	var flags configFlags
+	var flags serviceFlags
+	var only []string
 	var output string
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "report what is missing on this host", Args: cobra.NoArgs,
-		Long: `doctor checks what tidegate needs on this host: the configuration, capabilities, mounts, sockets and addresses.
-For each it prints ok, warn (tidegate runs without it, and the line names what is lost) or fail (something that is
-configured cannot work), with a remedy. It changes nothing.
+		Long: `doctor checks what tidegate needs on this host: the configuration, capabilities, mounts, free ports, the servers
+that it names, what tidegate may do there, and the destinations of alerts. For each it prints ok, warn (tidegate
+runs without it, and the line names what is lost) or fail (something that is configured cannot work), with a
+remedy. It changes nothing, writes to no topic and sends no alert. --only checks what some of the parts need.
 
 Needs:    the configuration, and the same user, mounts and capabilities as the process that it is run for.
 Ends:     with 1 if a line is fail, with 2 if it could not check.`,
 		Example: `  tidegate doctor --config /etc/tidegate/tidegate.yaml
+  tidegate doctor --only collector
   tidegate doctor -o json | jq 'select(.status != "ok")'`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output, "table", "json"); err != nil {
 				return err
 			}
-			report := diagnose(cmd.Context(), &flags)
+			roles, err := parseRoles(only)
+			if err != nil {
+				return err
+			}
+			report := diagnose(cmd.Context(), &flags, roles)
 			if err := printReport(cmd.OutOrStdout(), report, output); err != nil {
 				return err
 			}
@@ -69,7 +70,8 @@ Ends:     with 1 if a line is fail, with 2 if it could not check.`,
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json (one object a line)")
-	flags.addTo(cmd)
+	cmd.Flags().StringSliceVar(&only, "only", nil, "check what these parts need: broker, store, engine, publisher, collector")
+	flags.addConfigTo(cmd)
 	return cmd
 }
 
@@ -117,9 +119,9 @@ func failures(what string, err error) []diagnosis {
 // oneLine returns the text of an error on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// diagnose runs all checks. A configuration that does not load ends it, with a line for each error.
-func diagnose(ctx context.Context, flags *configFlags) []diagnosis {
-	cfg, err := flags.loadConfig()
+// diagnose runs the checks of the roles. A configuration that does not load ends it, with a line for each error.
+func diagnose(ctx context.Context, flags *serviceFlags, roles roleSet) []diagnosis {
+	cfg, err := flags.loadConfig(roles)
 	if err != nil {
 		list := failures("configuration", err)
 		list[len(list)-1].Remedy = "docs/CONFIG.md lists every key"
@@ -128,12 +130,19 @@ func diagnose(ctx context.Context, flags *configFlags) []diagnosis {
 		}
 		return list
 	}
-	list := []diagnosis{
-		pass("configuration", configName(flags)),
-		checkDataDir(&cfg), checkPackets(), checkInterfaces(&cfg), checkConntrack(),
-		checkDocker(ctx, &cfg), checkLogs(&cfg), checkKafka(ctx, &cfg), checkClickHouse(ctx, &cfg),
+	parts := cfg.rolesToRun(roles.all)
+	list := []diagnosis{pass("configuration", configName(&flags.configFlags)), checkDataDir(&cfg)}
+	if parts&roleCollector != 0 {
+		list = append(list, checkPackets(), checkInterfaces(&cfg), checkConntrack(), checkDocker(ctx, &cfg), checkLogs(&cfg))
 	}
-	return append(list, checkDetectors(&cfg)...)
+	list = append(list, checkServers(ctx, &cfg, parts)...)
+	if parts&roleEngine != 0 {
+		list = append(list, checkDetectors(&cfg)...)
+	}
+	if parts&rolePublisher != 0 {
+		list = append(list, checkDestinations(ctx, &cfg)...)
+	}
+	return list
 }
 
 // configName returns the file that load reads, or "defaults".
@@ -272,66 +281,4 @@ func checkLogs(cfg *Config) diagnosis {
 				"or set logs.docker_data_root")
 	}
 	return pass(what, fmt.Sprintf("%s under %s", countOf(len(entries), "container"), dir))
-}
-
-// checkKafka looks up the events topic.
-func checkKafka(ctx context.Context, cfg *Config) diagnosis {
-	const what = "kafka"
-	if cfg.embeddedBroker() {
-		return pass(what, "embedded, at "+cfg.Embedded.Broker.Addr)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	client, err := kafka.New(cfg.Kafka)
-	if err == nil {
-		defer client.Close()
-		_, err = client.Partitions(ctx, client.Topic("events"))
-	}
-	if err != nil {
-		return failure(what, err, "check kafka.brokers, kafka.tls and kafka.sasl")
-	}
-	return pass(what, strings.Join(cfg.Kafka.Brokers, ", "))
-}
-
-// checkClickHouse logs in to ClickHouse, or looks for the files of the embedded one.
-func checkClickHouse(ctx context.Context, cfg *Config) diagnosis {
-	const what = "clickhouse"
-	if cfg.embeddedStore() {
-		return checkEmbeddedStore(what, cfg)
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	store, err := clickhouse.Open(ctx, cfg.ClickHouse, discardLog(), newRegistry())
-	if err != nil {
-		return failure(what, err, "check clickhouse.addr, clickhouse.username and clickhouse.password")
-	}
-	_ = store.Close()
-	return pass(what, strings.Join(cfg.ClickHouse.Addr, ", "))
-}
-
-// checkEmbeddedStore looks for the library of the embedded ClickHouse and for the program that loads it.
-func checkEmbeddedStore(what string, cfg *Config) diagnosis {
-	library := cmp.Or(cfg.Embedded.Store.Library, embedded.LibraryPath())
-	program := cmp.Or(cfg.Embedded.Store.Program, embedded.ProgramPath())
-	for _, part := range []struct{ path, remedy string }{
-		{library, "deploy/fetch-libchdb.sh fetches it"},
-		{program, "`make build` builds it"},
-	} {
-		if _, err := os.Stat(part.path); err != nil {
-			return warning(what,
-				"embedded, and "+part.path+" does not exist: "+
-					"events are evaluated and alerts raised, but nothing is stored",
-				part.remedy+"; or set clickhouse.addr")
-		}
-	}
-	return pass(what, "embedded, "+library)
-}
-
-// checkDetectors loads rules, feeds and the classifier as the engine does.
-func checkDetectors(cfg *Config) []diagnosis {
-	loader, err := detectors.NewLoader(detectorConfig(cfg), discardLog(), newRegistry())
-	if err != nil {
-		return failures("detectors", err)
-	}
-	return []diagnosis{pass("detectors", loader.Summary())}
 }

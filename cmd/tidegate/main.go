@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -34,13 +35,28 @@ func main() {
 		stop() // a second signal ends the process at once
 	}()
 	if err := rootCommand().ExecuteContext(ctx); err != nil {
-		for line := range strings.SplitSeq(err.Error(), "\n") {
-			if line != "" {
-				fmt.Fprintln(os.Stderr, "tidegate: "+stripControl(line)) // an error may quote bytes of foreign origin
-			}
-		}
+		_, _ = io.WriteString(os.Stderr, errorText(err))
 		os.Exit(exitCode(err))
 	}
+}
+
+// errorText returns the text of err for a terminal: a line for each error, behind the name of the program. An
+// error may quote bytes of foreign origin.
+func errorText(err error) string {
+	const program = "tidegate: "
+	var text strings.Builder
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		if text.Len() == 0 {
+			text.WriteString(program)
+		} else {
+			text.WriteString(strings.Repeat(" ", len(program)))
+		}
+		text.WriteString(stripControl(line) + "\n")
+	}
+	return text.String()
 }
 
 // errFindings is the error of a command that did its work and found something wrong. The command has printed
@@ -88,8 +104,10 @@ func (f *configFlags) addTo(cmd *cobra.Command) {
 		"replaces data_dir of the configuration (default /var/lib/tidegate)")
 }
 
-// loadConfig reads the configuration. The flags take precedence over the file.
-func (f *configFlags) loadConfig() (Config, error) { return loadConfig(f.config, f.applyTo) }
+// loadConfig reads the configuration and checks what the roles use. The flags take precedence over the file.
+func (f *configFlags) loadConfig(roles roleSet) (Config, error) {
+	return loadConfig(f.config, roles, f.applyTo)
+}
 
 // applyTo replaces what the flags name in a configuration.
 func (f *configFlags) applyTo(cfg *Config) {
@@ -106,15 +124,20 @@ type serviceFlags struct {
 
 // addTo defines the flags on a command, those of configFlags included.
 func (f *serviceFlags) addTo(cmd *cobra.Command) {
-	f.configFlags.addTo(cmd)
-	cmd.Flags().StringVar(&f.metricsListen, "metrics-listen", "",
-		"replaces metrics.listen of the configuration (default 127.0.0.1:9464); none: no metrics")
+	f.addConfigTo(cmd)
 	cmd.Flags().StringVar(&f.logLevel, "log-level", "", "debug, info, warn or error")
 }
 
-// loadConfig reads the configuration. Flags take precedence over the file.
-func (f *serviceFlags) loadConfig() (Config, error) {
-	return loadConfig(f.config, func(cfg *Config) {
+// addConfigTo defines the flags that change the configuration.
+func (f *serviceFlags) addConfigTo(cmd *cobra.Command) {
+	f.configFlags.addTo(cmd)
+	cmd.Flags().StringVar(&f.metricsListen, "metrics-listen", "",
+		"replaces metrics.listen of the configuration (default 127.0.0.1:9464); none: no metrics")
+}
+
+// loadConfig reads the configuration and checks what the roles use. Flags take precedence over the file.
+func (f *serviceFlags) loadConfig(roles roleSet) (Config, error) {
+	return loadConfig(f.config, roles, func(cfg *Config) {
 		f.applyTo(cfg)
 		switch f.metricsListen {
 		case "":

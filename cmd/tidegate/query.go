@@ -41,7 +41,7 @@ Needs:    a running store: the one of this data folder, or the one at clickhouse
   tidegate query "SELECT source.ip, url.original FROM events WHERE event.dataset = 'http' LIMIT 20" -o json`,
 		Args: oneArgument("the SQL between quotes"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := flags.loadConfig()
+			cfg, err := flags.loadConfig(roleSet{all: roleStore})
 			if err != nil {
 				return err
 			}

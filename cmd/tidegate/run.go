@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
-	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,45 +20,6 @@ import (
 	"tidegate/pipeline/engine"
 	"tidegate/pipeline/kafka"
 )
-
-// A role is a part of the system, or a set of parts. A process has one or several; `run` has all of them.
-type role uint8
-
-const (
-	roleBroker role = 1 << iota
-	roleStore
-	roleEngine
-	rolePublisher
-	roleCollector
-
-	roleAll = roleBroker | roleStore | roleEngine | rolePublisher | roleCollector
-)
-
-// roleNames holds the roles by the words of --only.
-var roleNames = map[string]role{
-	"broker":    roleBroker,
-	"store":     roleStore,
-	"engine":    roleEngine,
-	"publisher": rolePublisher,
-	"collector": roleCollector,
-}
-
-// parseRoles returns the roles with these names. Without names it returns all roles.
-func parseRoles(names []string) (role, error) {
-	if len(names) == 0 {
-		return roleAll, nil
-	}
-	var roles role
-	for _, name := range names {
-		parsed, ok := roleNames[name]
-		if !ok {
-			known := strings.Join(slices.Sorted(maps.Keys(roleNames)), ", ")
-			return 0, fmt.Errorf("--only %s: not one of %s", name, known)
-		}
-		roles |= parsed
-	}
-	return roles, nil
-}
 
 // runCommand returns the command `tidegate run`.
 func runCommand() *cobra.Command {
@@ -152,7 +110,7 @@ func roleCommand(roles role, cmd *cobra.Command) *cobra.Command {
 	var flags serviceFlags
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return runRoles(cmd.Context(), &flags, roles, options{})
+		return runRoles(cmd.Context(), &flags, roleSet{all: roles}, options{})
 	}
 	flags.addTo(cmd)
 	return cmd
@@ -190,11 +148,12 @@ type process struct {
 }
 
 // runRoles reads the configuration and runs a process with these roles until ctx ends or a component fails.
-func runRoles(ctx context.Context, flags *serviceFlags, roles role, opt options) error {
-	cfg, err := flags.loadConfig()
+func runRoles(ctx context.Context, flags *serviceFlags, set roleSet, opt options) error {
+	cfg, err := flags.loadConfig(set)
 	if err != nil {
 		return err
 	}
+	roles := cfg.rolesToRun(set.all)
 
 	proc := &process{cfg: &cfg, reg: newRegistry(), welcomePrinted: make(chan struct{})}
 	level := flags.logLevel
@@ -331,7 +290,7 @@ func (p *process) loadDetectors() error {
 // second process uses the data folder, the error of the broker names the folder, and the error of the metrics
 // would name only a port.
 func (p *process) startServers(ctx context.Context, roles role) error {
-	if roles&roleBroker != 0 && p.cfg.embeddedBroker() {
+	if roles&roleBroker != 0 {
 		if err := p.startBroker(ctx); err != nil {
 			return err
 		}
@@ -343,7 +302,7 @@ func (p *process) startServers(ctx context.Context, roles role) error {
 		}
 		p.lifecycle.startComponent("metrics", serve)
 	}
-	if roles&roleStore == 0 || !p.cfg.embeddedStore() {
+	if roles&roleStore == 0 {
 		return nil
 	}
 

@@ -23,10 +23,11 @@ const welcomeQuery = "SELECT severity, title, count, container_name FROM alerts_
 // printWelcome prints what is missing, where results are found and which inputs are read.
 func (p *process) printWelcome(roles role) {
 	if p.terminal == nil {
-		p.log.Info("started", "version", version, "host", p.cfg.Host, "data_dir", p.cfg.DataDir)
+		p.log.Info("started", "parts", roles.String(), "version", version, "host", p.cfg.Host, "data_dir", p.cfg.DataDir)
 		return
 	}
 	p.printLine("tidegate %s on %s, data in %s", version, p.cfg.Host, p.cfg.DataDir)
+	p.printLine("  runs     %s", roles)
 	for _, what := range p.missing {
 		p.printLine("  missing  %s", what)
 	}

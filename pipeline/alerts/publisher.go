@@ -127,7 +127,7 @@ func (p *Publisher) runDestination(ctx context.Context, destination namedDestina
 	log := p.log.With("destination", destination.name)
 	cfg := consumer.Config{
 		Client: p.client, Topic: p.client.Topic(pipeline.TopicAlerts),
-		Group: p.client.Config().TopicPrefix + "-alerts-" + destination.name,
+		Group: GroupName(p.client.Config(), destination.name),
 	}
 	return consumer.Run(ctx, cfg, log, func(ctx context.Context, partition *consumer.Partition) error {
 		return newDeliverer(p, destination, partition, log).deliverPartition(ctx)

@@ -63,7 +63,7 @@ func StartBroker(
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
 	var err error
-	if broker.lock, err = lockFolder(ctx, cfg.Dir, "lock", time.Second); err != nil {
+	if broker.lock, err = lockFolder(ctx, cfg.Dir, LockFile, time.Second); err != nil {
 		return nil, fmt.Errorf("start the embedded broker: %w", err)
 	}
 	if err := broker.startCluster(); err != nil {

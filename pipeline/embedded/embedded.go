@@ -26,6 +26,9 @@ import (
 	"tidegate/pipeline/statedir"
 )
 
+// LockFile is the file in the folder of the broker, and of the store, that the process of it locks.
+const LockFile = "lock"
+
 // lockFolder locks a folder by the file of that name in it, and waits up to patience for a process that is
 // ending.
 func lockFolder(ctx context.Context, dir, name string, patience time.Duration) (*statedir.Lock, error) {

@@ -142,7 +142,7 @@ func (s *StoreServer) prepareFolder(ctx context.Context) error {
 			return fmt.Errorf("start the embedded ClickHouse: %w", err)
 		}
 	}
-	if s.lock, err = lockFolder(ctx, dir, "lock", time.Second); err != nil {
+	if s.lock, err = lockFolder(ctx, dir, LockFile, time.Second); err != nil {
 		return fmt.Errorf("start the embedded ClickHouse: %w", err)
 	}
 

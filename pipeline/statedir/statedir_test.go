@@ -85,3 +85,27 @@ func TestFailedReplaceLeavesTheOldFileOnly(t *testing.T) {
 		t.Errorf("%d files are left in the folder, want 1", len(names))
 	}
 }
+
+func TestHolderNamesTheProcessThatHoldsALock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	check := func(want bool) {
+		t.Helper()
+		pid, held := Holder(path)
+		if held != want || held && pid != strconv.Itoa(os.Getpid()) {
+			t.Errorf("the holder is %q, %v; want %v", pid, held, want)
+		}
+	}
+	check(false)
+	if _, err := os.Stat(path); err == nil {
+		t.Error("a file was created")
+	}
+	lock, err := NewLock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(true)
+	if err := lock.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	check(false)
+}
