@@ -25,6 +25,9 @@ type Config struct {
 	Throttle time.Duration `yaml:"throttle"`
 	// Timeout of one request to a destination.
 	Timeout time.Duration `yaml:"timeout"`
+	// Attempts to deliver an alert, while the destination accepts others, after which the alert counts as
+	// rejected. The pauses between them grow from half a second to a minute.
+	MaxAttempts int `yaml:"max_attempts"`
 	// Maximum number of open alerts that are kept, per destination and partition.
 	MaxOpen int `yaml:"max_open"`
 	// Alertmanagers that receive every alert.
@@ -79,6 +82,7 @@ func Default() Config {
 		ResendInterval: time.Minute,
 		Throttle:       30 * time.Second,
 		Timeout:        10 * time.Second,
+		MaxAttempts:    30,
 		MaxOpen:        50000,
 	}
 }
@@ -92,6 +96,7 @@ func (c Config) Check() []config.Problem {
 		config.Range("resend_interval", c.ResendInterval, 10*time.Millisecond, 24*time.Hour),
 		config.Range("throttle", c.Throttle, 10*time.Millisecond, 24*time.Hour),
 		config.Range("timeout", c.Timeout, 10*time.Millisecond, 24*time.Hour),
+		config.Range("max_attempts", c.MaxAttempts, 1, 1000),
 		config.AtLeast("max_open", c.MaxOpen, 1),
 	)
 

@@ -14,7 +14,6 @@ import (
 	"tidegate/pipeline"
 	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/logging"
-	"tidegate/pipeline/retry"
 )
 
 // A deliverer delivers one partition of the alerts topic to one destination. One goroutine runs it.
@@ -26,10 +25,14 @@ type deliverer struct {
 	log            *slog.Logger
 	failureLog     *logging.Throttle
 
-	open        map[string]*openAlert // by the destination's key
-	nextOffset  int64                 // offset behind the last message that was read for delivery
-	committed   int64
-	committedAt time.Time // of the last attempt
+	open       map[string]*openAlert // by the destination's key
+	pending    int                   // number of open alerts that are pending
+	health     destinationHealth
+	nextOffset int64 // offset behind the last message that was read for delivery
+	resumed    progress
+	committed  commit
+	// committedAt is the time of the last attempt to commit.
+	committedAt time.Time
 }
 
 // An openAlert is the state of one alert at the destination. The package documentation lists the states.
@@ -37,10 +40,13 @@ type openAlert struct {
 	newest   *pipeline.Alert // newest revision
 	first    *pipeline.Alert // revision that opened it here
 	updated  time.Time       // when the newest revision was written to the topic
-	lastSent time.Time       // when the destination last took a notification of it; zero: never
+	lastSent time.Time       // when the destination last accepted or rejected a notification of it; zero: never
 	// undelivered is the offset of the oldest message whose revision was neither delivered nor replaced by
 	// one that was delivered; noOffset if there is none.
 	undelivered int64
+	accepted    bool // the destination has accepted its last notification, or an earlier run has sent it
+	alone       bool // it was in a batch that failed, and is sent without others
+	failing     failureState
 }
 
 const noOffset = -1
@@ -87,21 +93,34 @@ func (d *deliverer) deliverUntilDone(ctx context.Context) error {
 	}
 	fetcher := d.partition.Fetch(ctx, from,
 		consumer.FetchConfig{MaxBytes: 1 << 20, PrefetchBytes: 8 << 20, MaxWait: 250 * time.Millisecond})
+	var unread consumer.Chunk // its records are those that were fetched and not read yet
 	for ctx.Err() == nil {
-		// Wait for messages, but only until the next notification is due.
-		wake := time.NewTimer(d.untilNextDue(time.Now()))
+		// Wait for messages, but only until the next notification is due. While too many alerts are pending,
+		// the messages stay in Kafka.
+		chunks, wait := fetcher.C, d.untilNextDue(time.Now())
+		if len(unread.Records) > 0 {
+			chunks = nil
+			if d.pending < d.cfg.MaxOpen {
+				wait = 0
+			}
+		}
+		wake := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-wake.C:
-		case chunk, ok := <-fetcher.C:
+		case chunk, ok := <-chunks:
 			if ok {
-				fetcher.Consumed(chunk.Bytes)
-				if err := d.readChunk(ctx, chunk); err != nil {
-					return err
-				}
+				unread = chunk
 			}
 		}
 		wake.Stop()
+		if err := d.readChunk(ctx, &unread); err != nil {
+			return err
+		}
+		if len(unread.Records) == 0 {
+			fetcher.Consumed(unread.Bytes)
+			unread = consumer.Chunk{}
+		}
 
 		// Send before the commit, so that the commit includes what was delivered.
 		if err := d.sendDue(ctx); err != nil {
@@ -116,45 +135,21 @@ func (d *deliverer) deliverUntilDone(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// findOffsets sets nextOffset, from which on messages are delivered, and returns the offset to read from.
-// Messages between the two are younger than ResolveAfter and restore the open alerts. A destination without a
-// committed offset is new: it gets no older alerts.
-func (d *deliverer) findOffsets(ctx context.Context) (from int64, err error) {
-	if d.committed, _, err = d.partition.Committed(ctx); err != nil {
-		return 0, err
-	}
-	first, end, err := d.partition.Bounds(ctx)
-	if err != nil {
-		return 0, err
-	}
-	recent, err := d.partition.OffsetAt(ctx, time.Now().Add(-d.cfg.ResolveAfter))
-	if err != nil {
-		return 0, err
-	}
-	recent = min(max(recent, first), end) // what was written since Bounds is new
-
-	// Without a committed offset, or with one of an earlier topic, delivery begins with the recent messages.
-	d.nextOffset = d.committed
-	if d.nextOffset < 0 || d.nextOffset > end {
-		d.nextOffset = recent
-	}
-	d.nextOffset = max(d.nextOffset, first)
-	return min(recent, d.nextOffset), nil
-}
-
-// readChunk decodes the messages of a fetch. Messages before nextOffset were delivered by an earlier run:
-// they only restore the open alerts.
-func (d *deliverer) readChunk(ctx context.Context, chunk consumer.Chunk) error {
-	for _, record := range chunk.Records {
+// readChunk decodes the messages of a fetch and removes them from chunk. It stops while MaxOpen alerts are
+// pending. Messages that were delivered by an earlier run only restore the open alerts.
+func (d *deliverer) readChunk(ctx context.Context, chunk *consumer.Chunk) error {
+	for len(chunk.Records) > 0 && d.pending < d.cfg.MaxOpen {
+		record := chunk.Records[0]
 		if alert, err := decodeAlert(record.Value); err == nil {
 			d.observe(alert, record)
-		} else if record.Offset >= d.nextOffset {
+		} else if d.isUndelivered(record.Offset) {
 			if err := d.writeDeadLetter(ctx, record, "decode", err); err != nil {
 				return err
 			}
 			d.metrics.undecodable.WithLabelValues(d.destination.name).Inc()
 		}
 		d.nextOffset = max(d.nextOffset, record.Offset+1)
+		chunk.Records = chunk.Records[1:]
 	}
 	return nil
 }
@@ -174,7 +169,7 @@ func decodeAlert(value []byte) (*pipeline.Alert, error) {
 // observe makes a revision the newest one of its alert, unless it is older than the newest one. A revision
 // from before nextOffset restores state and is not delivered again.
 func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
-	isNew := record.Offset >= d.nextOffset
+	isNew := d.isUndelivered(record.Offset)
 	if isNew {
 		d.metrics.read.WithLabelValues(d.destination.name).Inc()
 	}
@@ -187,8 +182,8 @@ func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
 		d.evictDelivered()
 		open = &openAlert{newest: revision, first: revision, undelivered: noOffset}
 		d.open[key] = open
-		if !isNew {
-			open.lastSent = written // an earlier run has delivered it
+		if !isNew { // an earlier run has delivered it
+			open.lastSent, open.accepted = written, true
 		}
 	case open.newest.ID == revision.ID && revision.Revision <= open.newest.Revision:
 		return // an engine that replayed its block wrote it again
@@ -206,11 +201,12 @@ func (d *deliverer) observe(revision *pipeline.Alert, record consumer.Record) {
 	open.updated = written
 	if isNew && !open.pending() {
 		open.undelivered = record.Offset
+		d.pending++
 	}
 }
 
 // evictDelivered drops the eighth of the alerts that was updated least recently when MaxOpen alerts are open.
-// Pending alerts are never dropped, so their number may exceed MaxOpen.
+// Pending alerts are never dropped: a deliverer reads no further while MaxOpen alerts are pending.
 func (d *deliverer) evictDelivered() {
 	if len(d.open) < d.cfg.MaxOpen {
 		return
@@ -230,182 +226,6 @@ func (d *deliverer) evictDelivered() {
 	}
 }
 
-// dueAt returns when the next notification of an alert is due: its pending revision, a resend, or its end.
-func (d *deliverer) dueAt(open *openAlert) time.Time {
-	end := open.updated.Add(d.cfg.ResolveAfter)
-	switch {
-	case open.pending() && open.lastSent.IsZero():
-		return time.Time{} // a new alert: at once
-	case open.pending():
-		return open.lastSent.Add(d.cfg.Throttle)
-	case d.destination.needsResend():
-		if resend := open.lastSent.Add(d.cfg.ResendInterval); resend.Before(end) {
-			return resend
-		}
-	}
-	return end
-}
-
-// untilNextDue returns the time until the next notification is due, at least 1 ms and at most 1 s.
-func (d *deliverer) untilNextDue(now time.Time) time.Duration {
-	wait := time.Second
-	for _, open := range d.open {
-		wait = min(wait, max(0, d.dueAt(open).Sub(now)))
-	}
-	return max(wait, time.Millisecond)
-}
-
-// sendDue notifies the destination of every alert that is due, the longest pending first.
-func (d *deliverer) sendDue(ctx context.Context) error {
-	// Collect the due alerts and update the gauges.
-	now := time.Now()
-	var due []string
-	pending := 0
-	for key, open := range d.open {
-		if open.pending() {
-			pending++
-		}
-		if !d.dueAt(open).After(now) {
-			due = append(due, key)
-		}
-	}
-	d.metrics.open.WithLabelValues(d.destination.name, d.partitionLabel).Set(float64(len(d.open)))
-	d.metrics.pending.WithLabelValues(d.destination.name, d.partitionLabel).Set(float64(pending))
-
-	slices.SortFunc(due, func(a, b string) int {
-		return cmp.Or(cmp.Compare(d.open[a].undelivered, d.open[b].undelivered), cmp.Compare(a, b))
-	})
-	for batch := range slices.Chunk(due, d.destination.maxBatch()) {
-		if err := d.notify(ctx, batch); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// notify sends one notification for each of the alerts and repeats it until the destination accepts or
-// rejects it. Alerts that were not updated for ResolveAfter have ended: notify removes them from d.open, and
-// only a destination that needs resends is notified of their end.
-func (d *deliverer) notify(ctx context.Context, keys []string) error {
-	// Close the alerts that have ended.
-	alerts := make([]*openAlert, 0, len(keys))
-	resolved := map[*openAlert]bool{}
-	for _, key := range keys {
-		open := d.open[key]
-		if !open.pending() && !time.Now().Before(open.updated.Add(d.cfg.ResolveAfter)) {
-			delete(d.open, key)
-			d.metrics.resolved.WithLabelValues(d.destination.name).Inc()
-			if !d.destination.needsResend() {
-				continue
-			}
-			resolved[open] = true
-		}
-		alerts = append(alerts, open)
-	}
-	if len(alerts) == 0 {
-		return nil
-	}
-
-	send := func(alerts []*openAlert) error {
-		return d.sendWithRetry(ctx, func() error {
-			return d.destination.deliver(ctx, d.notifications(alerts, resolved))
-		})
-	}
-	err := send(alerts)
-	var rejected *rejectedError
-	if !errors.As(err, &rejected) || len(alerts) == 1 {
-		return d.recordOutcome(ctx, alerts, err)
-	}
-
-	// The destination rejects the batch because of at least one of its alerts: each is sent alone.
-	for i := range alerts {
-		one := alerts[i : i+1]
-		if err := d.recordOutcome(ctx, one, send(one)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// notifications returns the notifications for alerts. One that is not resolved ends after several missed
-// resends.
-func (d *deliverer) notifications(alerts []*openAlert, resolved map[*openAlert]bool) []notification {
-	now := time.Now()
-	list := make([]notification, len(alerts))
-	for i, open := range alerts {
-		list[i] = notification{newest: open.newest, first: open.first, endsAt: now}
-		if !resolved[open] {
-			list[i].endsAt = now.Add(max(4*d.cfg.ResendInterval, 5*time.Minute))
-		}
-	}
-	return list
-}
-
-// recordOutcome marks alerts as delivered, given the error of the delivery. Alerts that the destination
-// rejected become dead letters and count as delivered; after any other error they stay pending.
-func (d *deliverer) recordOutcome(ctx context.Context, alerts []*openAlert, err error) error {
-	var rejected *rejectedError
-	switch {
-	case errors.As(err, &rejected):
-		for _, open := range alerts {
-			if err := d.recordRejection(ctx, open, err); err != nil {
-				return err
-			}
-		}
-	case err != nil:
-		return err
-	default:
-		d.metrics.sent.WithLabelValues(d.destination.name).Add(float64(len(alerts)))
-	}
-	for _, open := range alerts {
-		open.lastSent, open.undelivered = time.Now(), noOffset
-	}
-	return nil
-}
-
-// recordRejection counts an alert that the destination rejected and writes its newest revision to the
-// dead-letter topic.
-func (d *deliverer) recordRejection(ctx context.Context, open *openAlert, cause error) error {
-	d.metrics.rejected.WithLabelValues(d.destination.name).Inc()
-	d.log.Error("destination rejected an alert", "alert", open.newest.ID, "rule", open.newest.Rule, "err", cause)
-	value, err := json.Marshal(open.newest)
-	if err != nil {
-		return fmt.Errorf("encode alert %s: %w", open.newest.ID, err)
-	}
-	record := consumer.Record{Offset: max(open.undelivered, 0), Key: []byte(open.newest.Fingerprint), Value: value}
-	return d.writeDeadLetter(ctx, record, "rejected", cause)
-}
-
-// sendWithRetry calls send until it succeeds, the destination rejects the request, or ctx ends. The pauses
-// grow, unless the destination requests a pause.
-func (d *deliverer) sendWithRetry(ctx context.Context, send func() error) error {
-	var backoff retry.Backoff
-	defer d.failureLog.Reset()
-	for attempt := 1; ; attempt++ {
-		err := send()
-		var rejected *rejectedError
-		if err == nil || errors.As(err, &rejected) {
-			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		d.metrics.failures.WithLabelValues(d.destination.name).Inc()
-		if _, ok := d.failureLog.Allow(); ok {
-			d.log.Warn("delivering alerts failed, retrying", "attempt", attempt, "err", err)
-		}
-
-		pause := backoff.Next()
-		var later *retryAfterError
-		if errors.As(err, &later) && later.after > 0 {
-			pause = later.after
-		}
-		if err := retry.Sleep(ctx, pause); err != nil {
-			return err
-		}
-	}
-}
-
 // writeDeadLetter writes a message that cannot be delivered to the dead-letter topic.
 func (d *deliverer) writeDeadLetter(ctx context.Context, record consumer.Record, reason string, err error) error {
 	err = consumer.WriteDeadLetter(ctx, d.client, d.log, consumer.DeadLetter{
@@ -418,24 +238,4 @@ func (d *deliverer) writeDeadLetter(ctx context.Context, record consumer.Record,
 		return nil
 	}
 	return err
-}
-
-// commitDelivered commits the offset of the oldest message that waits for delivery, or nextOffset if none
-// does.
-func (d *deliverer) commitDelivered(ctx context.Context) error {
-	d.committedAt = time.Now()
-	delivered := d.nextOffset
-	for _, open := range d.open {
-		if open.pending() {
-			delivered = min(delivered, open.undelivered)
-		}
-	}
-	if delivered == d.committed {
-		return nil
-	}
-	if err := d.partition.Commit(ctx, delivered, ""); err != nil {
-		return err
-	}
-	d.committed = delivered
-	return nil
 }

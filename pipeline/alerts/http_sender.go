@@ -2,11 +2,15 @@ package alerts
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -20,6 +24,7 @@ type httpSender struct {
 	header   http.Header
 	username string // "": no basic authentication
 	password string
+	secrets  *strings.Replacer // removes the secrets of the URL and the headers from a text
 	client   *http.Client
 }
 
@@ -28,13 +33,13 @@ type rejectedError struct{ text string }
 
 func (e *rejectedError) Error() string { return e.text }
 
-// A retryAfterError holds the pause that the destination requests, or 0 if it names none.
-type retryAfterError struct {
-	after time.Duration
-	error
+// A responseError is a response that neither accepts nor rejects the body.
+type responseError struct {
+	text       string
+	retryAfter time.Duration // pause that the destination requests; 0: none
 }
 
-func (e *retryAfterError) Unwrap() error { return e.error }
+func (e *responseError) Error() string { return e.text }
 
 // newHTTPSender returns a sender to path below the URL of the configuration. It reads the files of secrets
 // and certificates.
@@ -63,6 +68,7 @@ func newHTTPSender(cfg HTTP, path string, timeout time.Duration) (*httpSender, e
 		sender.header.Set("Authorization", "Bearer "+token)
 	}
 
+	sender.secrets = newSecretsReplacer(sender)
 	tlsConfig, err := cfg.TLS.Load()
 	if err != nil {
 		return nil, config.WithPrefix("tls", err)
@@ -79,6 +85,51 @@ func newHTTPSender(cfg HTTP, path string, timeout time.Duration) (*httpSender, e
 	return sender, nil
 }
 
+// newSecretsReplacer returns a replacer for what the errors of a sender must not show. The path and the query of
+// a webhook's URL are often its only secret, and servers quote paths and headers in their errors.
+func newSecretsReplacer(sender *httpSender) *strings.Replacer {
+	secrets := []string{sender.password}
+	for name, values := range sender.header {
+		if name == "Content-Type" || name == "User-Agent" {
+			continue
+		}
+		for _, value := range values {
+			secrets = append(secrets, value)
+			secrets = append(secrets, strings.Fields(value)...)
+		}
+	}
+	if address, err := url.Parse(sender.url); err == nil {
+		password, _ := address.User.Password()
+		secrets = append(secrets, password, address.RequestURI(), address.Path, address.RawQuery, address.Fragment)
+		for _, path := range []string{address.EscapedPath(), address.Path} {
+			secrets = append(secrets, strings.Split(path, "/")...)
+		}
+		for _, values := range address.Query() {
+			secrets = append(secrets, values...)
+		}
+	}
+
+	// Shorter texts are words rather than secrets, and the path of an API is public.
+	const minSecret = 5
+	secrets = slices.DeleteFunc(secrets, func(text string) bool {
+		return len(text) < minSecret || strings.Contains("/api/v2/alerts", text)
+	})
+	slices.SortFunc(secrets, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	pairs := make([]string, 0, 2*len(secrets))
+	for _, secret := range secrets {
+		pairs = append(pairs, secret, "REDACTED")
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// withoutURL returns the cause of an error of net/http, which itself quotes the whole URL.
+func (s *httpSender) withoutURL(err error) error {
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		err = failed.Err
+	}
+	return errors.New(s.secrets.Replace(err.Error()))
+}
+
 // maxErrorText bounds how much of an error response is read.
 const maxErrorText = 1024
 
@@ -87,7 +138,7 @@ const maxErrorText = 1024
 func (s *httpSender) postBody(ctx context.Context, body []byte, header http.Header) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return s.withoutURL(err)
 	}
 	maps.Copy(request.Header, s.header)
 	maps.Copy(request.Header, header)
@@ -97,7 +148,7 @@ func (s *httpSender) postBody(ctx context.Context, body []byte, header http.Head
 
 	response, err := s.client.Do(request)
 	if err != nil {
-		return err
+		return s.withoutURL(err)
 	}
 	defer response.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorText))
@@ -107,18 +158,18 @@ func (s *httpSender) postBody(ctx context.Context, body []byte, header http.Head
 
 	// The class of the error depends on the remedy: a pause that the destination requests, a repair by an
 	// operator, or none, because the body itself is at fault.
-	err = fmt.Errorf("response %s: %s", response.Status, strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
+	answer := s.secrets.Replace(response.Status + ": " + strings.TrimSpace(strings.ToValidUTF8(string(text), "")))
 	switch code := response.StatusCode; code {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return &retryAfterError{parseRetryAfter(response.Header.Get("Retry-After"), time.Now()), err}
+		return &responseError{"response " + answer, parseRetryAfter(response.Header.Get("Retry-After"), time.Now())}
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusProxyAuthRequired,
 		http.StatusRequestTimeout, http.StatusTooEarly:
-		return err
+		return &responseError{text: "response " + answer}
 	default:
 		if code/100 == 4 {
-			return &rejectedError{err.Error()}
+			return &rejectedError{"response " + answer}
 		}
-		return err
+		return &responseError{text: "response " + answer}
 	}
 }
 

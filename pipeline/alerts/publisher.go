@@ -35,7 +35,7 @@ type publisherMetrics struct {
 	// By destination.
 	read, sent, rejected, failures, superseded, resolved, evicted, undecodable *prometheus.CounterVec
 	// By destination and partition.
-	open, pending *prometheus.GaugeVec
+	open, pending, failing *prometheus.GaugeVec
 }
 
 func newPublisherMetrics(reg prometheus.Registerer) publisherMetrics {
@@ -60,6 +60,17 @@ func newPublisherMetrics(reg prometheus.Registerer) publisherMetrics {
 		open: gauge("open", "Alerts that are open, by destination and partition of the alerts topic."),
 		pending: gauge("pending",
 			"Open alerts whose newest revision is not delivered yet, by destination and partition of the alerts topic."),
+		failing: gauge("failing",
+			"Open alerts whose last notification failed and is repeated, by destination and partition of the alerts topic."),
+	}
+}
+
+// initialize makes the counters of a destination visible as 0.
+func (m publisherMetrics) initialize(destination string) {
+	for _, counter := range []*prometheus.CounterVec{
+		m.read, m.sent, m.rejected, m.failures, m.superseded, m.resolved, m.evicted, m.undecodable,
+	} {
+		counter.WithLabelValues(destination)
 	}
 }
 
@@ -67,6 +78,7 @@ func newPublisherMetrics(reg prometheus.Registerer) publisherMetrics {
 func (m publisherMetrics) removePartition(destination, partition string) {
 	m.open.DeleteLabelValues(destination, partition)
 	m.pending.DeleteLabelValues(destination, partition)
+	m.failing.DeleteLabelValues(destination, partition)
 }
 
 // NewPublisher returns a publisher to the destinations of cfg and, if onAlert is not nil, to onAlert. onAlert
@@ -96,6 +108,9 @@ func NewPublisher(
 	if onAlert != nil {
 		publisher.destinations = append(publisher.destinations,
 			namedDestination{callbackName, &callbackDestination{call: onAlert}})
+	}
+	for _, destination := range publisher.destinations {
+		publisher.metrics.initialize(destination.name)
 	}
 	return publisher, nil
 }
