@@ -48,7 +48,7 @@ func (w *worker) raiseAlerts(ctx context.Context, block *block) error {
 func (w *worker) groupVerdicts(block *block) (verdicts int) {
 	for i := range block.messages {
 		msg := &block.messages[i]
-		if msg.rejected {
+		if msg.rejection != nil {
 			continue // its events are not stored
 		}
 		shipped := msg.batch.Shipped
@@ -66,13 +66,27 @@ func (w *worker) groupVerdicts(block *block) (verdicts int) {
 }
 
 // insertAlerts stores revisions of alerts. It counts and logs revisions that the store rejects, and returns
-// nil for them, so that they are still published.
+// nil for them, so that they are still published. As with events, revisions may be stored although their insert
+// failed, for example because a materialized view on the table fails.
 func (w *worker) insertAlerts(ctx context.Context, block *block, revisions []*pipeline.Alert, token insertToken) error {
 	attempts := 0
 	err := w.withRetry(ctx, "insert alerts", func() error {
 		attempts++
 		err := w.deps.Store.InsertAlerts(ctx, revisions, token.String())
-		if errors.Is(err, pipeline.ErrRowsRejected) {
+		rejected := errors.Is(err, pipeline.ErrRowsRejected)
+		if rejected || err != nil && attempts > 1 {
+			missing, lookupErr := w.missingAlerts(ctx, block, revisions)
+			if lookupErr != nil {
+				return lookupErr
+			}
+			if len(missing) == 0 {
+				w.metrics.storedDespiteError.Add(1)
+				w.logWarning(w.throttles.view, "alerts are stored, although their insert failed",
+					"token", token.String(), "alerts", len(revisions), "err", err)
+				return nil
+			}
+		}
+		if rejected {
 			w.metrics.alertsRejected.Add(uint64(len(revisions)))
 			w.log.Error("store rejected alerts", "alerts", len(revisions), "err", err)
 			return nil

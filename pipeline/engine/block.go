@@ -20,17 +20,22 @@ type block struct {
 	rows        int                   // events in messages
 	bytes       int64                 // of all records, including duplicates and dead letters
 	newestTime  int64                 // Kafka timestamp of the newest record, ns since 1970
+	counts      blockCounts
 
 	replayed   bool      // an intent names the block: an earlier run may have stored some of its rows
 	intentTime time.Time // when the intent was sent to Kafka; zero in a replayed block
 }
 
+// blockCounts holds what the ledger counts when the block is finished: a block that is gathered again is
+// counted once.
+type blockCounts struct{ messages, events, duplicates, duplicateEvents uint64 }
+
 // A message is one batch in a block.
 type message struct {
-	record   consumer.Record // the strings of the batch alias its value
-	batch    *pipeline.Batch
-	id       pipeline.BatchID
-	rejected bool // the store rejected the message; it was written as a dead letter
+	record    consumer.Record // the strings of the batch alias its value
+	batch     *pipeline.Batch
+	id        pipeline.BatchID
+	rejection error // why the store rejects the message, of which no row is stored; nil: it does not
 }
 
 // reset empties the block and sets its first offset to from.
@@ -64,7 +69,7 @@ func (w *worker) addRecord(ctx context.Context, block *block, record consumer.Re
 	block.end = record.Offset + 1
 	block.bytes += int64(len(record.Value))
 	block.newestTime = max(block.newestTime, record.Time)
-	w.metrics.messages.Add(1)
+	block.counts.messages++
 
 	// A record that cannot be decoded becomes a dead letter of the block.
 	batch, reason, err := w.decodeBatch(record.Value, events, countErr)
@@ -73,7 +78,7 @@ func (w *worker) addRecord(ctx context.Context, block *block, record consumer.Re
 		return nil
 	}
 	events = len(batch.Events)
-	w.metrics.events.Add(uint64(events))
+	block.counts.events += uint64(events)
 
 	// The duplicate filter needs all stored batches of the producer that this one may repeat.
 	msg := message{record: record, batch: batch, id: pipeline.BatchID{Epoch: batch.Epoch, Sequence: batch.Sequence}}
@@ -82,8 +87,8 @@ func (w *worker) addRecord(ctx context.Context, block *block, record consumer.Re
 		return err
 	}
 	if !w.dedup.accept(msg.id, record.Offset) {
-		w.metrics.duplicates.Add(1)
-		w.metrics.duplicateEvents.Add(uint64(events))
+		block.counts.duplicates++
+		block.counts.duplicateEvents += uint64(events)
 		pipeline.ReleaseBatch(batch)
 		return nil
 	}

@@ -13,7 +13,7 @@
 // the steps are the failpoints at which tests kill the process.
 //
 //	gather      form the block: decode, drop duplicates, collect dead letters
-//	   ↓        write the dead letters, evaluate the events (verdicts are columns of the rows)
+//	   ↓        evaluate the events (verdicts are columns of the rows)
 //	   ↓        before-intent
 //	intent      commit offset start with the metadata "v1 end time shard bundle"
 //	   ↓        after-intent
@@ -22,7 +22,7 @@
 //	alerts      group the verdicts, insert the revisions of the touched alerts under the same token
 //	   ↓        after-alerts-insert
 //	publish     write the revisions to the alerts topic
-//	   ↓        after-alerts-publish
+//	   ↓        after-alerts-publish; write the dead letters
 //	finished    the next block begins at end; its intent replaces the one of this block
 //	   ↓        before-close (only when no message came for the idle time, or at the end)
 //	closed      commit offset end without metadata
@@ -43,6 +43,14 @@
 // depends only on the messages, so the alerts of a replay have the same ids and revisions. An intent is
 // committed under the generation of the consumer group: a process that lost the partition cannot commit one.
 //
+// # Errors of an insert
+//
+// After an insert that fails, the worker asks the store for the rows. If they are stored, the insert was
+// successful: ClickHouse commits the rows of a table before a materialized view on it fails. If the store rejects
+// the rows, the worker bisects the block down to the messages at fault, which become dead letters. If the store
+// rejects every message, the table is at fault: the worker withdraws the intent, waits, and gathers the block
+// again, together with newer messages.
+//
 // # Memory
 //
 // The strings of a decoded event alias the value of its record. The events are released when the block is
@@ -51,8 +59,8 @@
 // # Files
 //
 // worker.go (a partition from assignment to revocation), gather.go and block.go (forming a block), decode.go,
-// dedup.go, evaluate.go, intent.go, insert.go and insert_token.go, alerts.go, store.go and discard_store.go
-// (the store's interface), lag.go, metrics.go.
+// dedup.go, evaluate.go, intent.go, insert.go, insert_token.go and rejection.go, alerts.go, store.go and
+// discard_store.go (the store's interface), lag.go, metrics.go.
 package engine
 
 import (

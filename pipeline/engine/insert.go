@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"tidegate/pipeline"
-	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/retry"
 )
 
@@ -31,7 +30,10 @@ func (w *worker) insertBlock(ctx context.Context, block *block) error {
 			return err
 		}
 	}
-	return w.insertPart(ctx, block, whole)
+	if err := w.insertPart(ctx, block, whole); err != nil {
+		return err
+	}
+	return w.writeRejected(ctx, block)
 }
 
 // existingRows queries which rows of the block are stored. It is needed when the store may have dropped the
@@ -44,8 +46,8 @@ func (w *worker) existingRows(ctx context.Context, block *block) (existing map[p
 	return existing, err
 }
 
-// insertPart stores the rows of a part. It returns nil when every row is stored or its message is a dead
-// letter. It fails only if ctx has ended.
+// insertPart stores the rows of a part. It returns nil when every row is stored or its message is marked as
+// rejected. It fails only if ctx has ended.
 //
 // Invariant: before each attempt w.rows holds exactly the rows of p.messages that are not in p.existing. The
 // set of rows may shrink between attempts under the same token: an insert stores all of its rows or none, so
@@ -73,27 +75,35 @@ func (w *worker) insertPart(ctx context.Context, block *block, p part) error {
 			break
 		}
 
-		// Rejected: a repeat cannot help.
-		if errors.Is(err, pipeline.ErrRowsRejected) {
-			return w.insertHalves(ctx, block, p, err)
-		}
-
 		// Temporary: wait, then repeat under the same token.
-		w.metrics.retries.WithLabelValues("insert").Inc()
-		w.logWarning(w.throttles.insert, "inserting a block failed, retrying",
-			"token", p.token.String(), "attempt", backoff.Attempts()+1, "err", err)
-		if err := backoff.Wait(ctx); err != nil {
-			return err
+		cause, rejected := err, errors.Is(err, pipeline.ErrRowsRejected)
+		if !rejected {
+			w.metrics.retries.WithLabelValues("insert").Inc()
+			w.logWarning(w.throttles.insert, "inserting a block failed, retrying",
+				"token", p.token.String(), "attempt", backoff.Attempts()+1, "err", err)
+			if err := backoff.Wait(ctx); err != nil {
+				return err
+			}
 		}
 
-		// After VerifyAfter, the store may have stored an earlier attempt and dropped its token. The existing
-		// rows are queried again before the next attempt.
-		if time.Since(existingKnownAt) > w.cfg.VerifyAfter {
+		// The rows may be stored although the insert failed: the store commits the rows of the table before a
+		// view on the table fails, the answer may have been lost, and after VerifyAfter the store may have
+		// dropped the token of an attempt that it stored. So the store is asked for the rows.
+		if rejected || backoff.Attempts() > 1 || time.Since(existingKnownAt) > w.cfg.VerifyAfter {
+			attempted := w.rows.Rows()
 			if p.existing, err = w.existingRows(ctx, block); err != nil {
 				return err
 			}
-			skipped = w.appendRows(p)
 			existingKnownAt = time.Now()
+			found := w.appendRows(p)
+			if w.rows.Rows() == 0 {
+				w.recordStoredDespiteError(attempted, p, cause)
+				break
+			}
+			skipped = found
+		}
+		if rejected {
+			return w.insertHalves(ctx, block, p, cause)
 		}
 	}
 	if !p.token.retry { // the insert before a retry has counted the rows that the retry leaves out
@@ -155,55 +165,4 @@ func (w *worker) insertMissingRows(ctx context.Context, block *block, p part) (m
 		"token", p.token.String(), "rows", missing)
 	p.token = p.token.forRetry()
 	return missing, w.insertPart(ctx, block, p)
-}
-
-// insertHalves inserts both halves of a rejected part separately, and so bisects down to the messages that
-// the store rejects. A rejected part of one message becomes a dead letter.
-func (w *worker) insertHalves(ctx context.Context, block *block, p part, cause error) error {
-	if len(p.messages) == 1 {
-		msg := &p.messages[0]
-		msg.rejected = true
-		w.metrics.rejected.Add(uint64(len(msg.batch.Events)))
-		return w.writeDeadLetter(ctx, w.newDeadLetter(msg.record, "rejected", cause))
-	}
-	w.logWarning(w.throttles.bisect, "store rejected a block, bisecting it",
-		"from", block.from, "end", block.end, "messages", len(p.messages), "err", cause)
-
-	middle := len(p.messages) / 2
-	for _, messages := range [2][]message{p.messages[:middle], p.messages[middle:]} {
-		first, last := messages[0].record.Offset, messages[len(messages)-1].record.Offset
-		half := part{messages: messages, token: p.token.forPart(first, last), existing: p.existing}
-		if err := w.insertPart(ctx, block, half); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// newDeadLetter returns the dead letter for a record. reason is one word, also the label of the metric.
-func (w *worker) newDeadLetter(record consumer.Record, reason string, err error) consumer.DeadLetter {
-	return consumer.DeadLetter{
-		Topic: w.source.Topic, Partition: w.partition.ID, Offset: record.Offset, Stage: "engine", Reason: reason, Err: err,
-		Key: record.Key, Value: record.Value,
-	}
-}
-
-// writeDeadLetter writes and counts a dead letter.
-func (w *worker) writeDeadLetter(ctx context.Context, deadLetter consumer.DeadLetter) error {
-	err := consumer.WriteDeadLetter(ctx, w.deps.Kafka, w.log, deadLetter)
-	if errors.Is(err, consumer.ErrUnwritable) {
-		w.metrics.deadLettered.Add(1)
-		w.metrics.deadLetters.WithLabelValues("unwritable").Inc()
-		w.log.Error("message is lost: it can be processed no more than its dead letter can be written",
-			"partition", w.partition.ID, "offset", deadLetter.Offset, "reason", deadLetter.Reason, "err", err)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	w.metrics.deadLettered.Add(1)
-	w.metrics.deadLetters.WithLabelValues(deadLetter.Reason).Inc()
-	w.logWarning(w.throttles.deadLetter, "message written to the dead-letter topic",
-		"offset", deadLetter.Offset, "reason", deadLetter.Reason, "err", deadLetter.Err)
-	return nil
 }

@@ -33,6 +33,7 @@ type engineMetrics struct {
 	messages, events, duplicates, duplicateEvents, deadLettered, lost atomic.Uint64
 	rows, alreadyStored, rejected, verdicts, alerts, revisions        atomic.Uint64
 	detectorPanics, reevaluated, alertsRejected, newerSchema, blocks  atomic.Uint64
+	storedDespiteError, refusedBlocks                                 atomic.Uint64
 
 	deadLetters  *prometheus.CounterVec
 	retries      *prometheus.CounterVec
@@ -111,10 +112,28 @@ func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 			&m.newerSchema,
 		},
 		{"blocks", "Blocks of events finished.", &m.blocks},
+		{
+			"inserts_stored_despite_error",
+			"Inserts that failed although their rows are stored, for example because a materialized view fails.",
+			&m.storedDespiteError,
+		},
+		{
+			"refused_blocks",
+			"Attempts to store a block of which ClickHouse rejected every message; each is tried again after a pause.",
+			&m.refusedBlocks,
+		},
 	} {
 		factory.CounterFunc("tidegate_engine_"+counter.name+"_total", counter.help,
 			func() float64 { return float64(counter.value.Load()) })
 	}
+}
+
+// addBlock counts the messages of a finished block.
+func (m *engineMetrics) addBlock(counts blockCounts) {
+	m.messages.Add(counts.messages)
+	m.events.Add(counts.events)
+	m.duplicates.Add(counts.duplicates)
+	m.duplicateEvents.Add(counts.duplicateEvents)
 }
 
 // observeStage records the time that a block spent in a stage since began.

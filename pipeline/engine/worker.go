@@ -13,6 +13,7 @@ import (
 	"tidegate/pipeline/alerts"
 	"tidegate/pipeline/consumer"
 	"tidegate/pipeline/logging"
+	"tidegate/pipeline/retry"
 )
 
 // A worker processes one partition from its assignment to its revocation. One goroutine runs the worker, a
@@ -47,7 +48,7 @@ type worker struct {
 }
 
 // throttles limit how often the warnings of a worker are logged.
-type throttles struct{ insert, bisect, deadLetter, panic *logging.Throttle }
+type throttles struct{ insert, bisect, view, refused, deadLetter, panic *logging.Throttle }
 
 // warnInterval is the shortest time between two warnings of one throttle.
 const warnInterval = 10 * time.Second
@@ -58,7 +59,7 @@ func newWorker(engine *Engine, partition *consumer.Partition) *worker {
 		Engine: engine, partition: partition, log: engine.log.With("partition", partition.ID),
 		source:    pipeline.TopicPartition{Topic: partition.Topic(), Partition: int32(partition.ID)},
 		label:     strconv.Itoa(partition.ID),
-		throttles: throttles{newThrottle(), newThrottle(), newThrottle(), newThrottle()},
+		throttles: throttles{newThrottle(), newThrottle(), newThrottle(), newThrottle(), newThrottle(), newThrottle()},
 		dedup:     newDedupFilter(engine.cfg.MaxProducers),
 		grouper:   alerts.NewGrouper(engine.cfg.Grouping, int32(partition.ID)),
 		rows:      engine.deps.Store.NewInserter(),
@@ -69,16 +70,45 @@ func newWorker(engine *Engine, partition *consumer.Partition) *worker {
 // process got a signal to stop. To finish the block is cheaper than a replay by the next owner.
 const stopGrace = 5 * time.Second
 
-// processPartition replays the block of an open intent, if there is one, and then processes the partition
-// until ctx ends. It returns nil when ctx has ended.
+// errRestart is the error of a worker that must start again from the committed offset, after a pause.
+var errRestart = errors.New("worker starts again from the committed offset")
+
+// Pauses of a worker between two starts, and the time after which a start counts as a success.
+const (
+	minRestartPause = 100 * time.Millisecond
+	maxRestartPause = 15 * time.Second
+	steadyAfter     = time.Minute
+)
+
+// processPartition processes the partition until ctx ends, and returns nil then.
 func (w *worker) processPartition(ctx context.Context) error {
 	defer w.releasePartition()
+	backoff := retry.Backoff{Min: minRestartPause, Max: maxRestartPause}
+	for {
+		began := time.Now()
+		err := w.processFromCommitted(ctx)
+		if !errors.Is(err, errRestart) {
+			return ignoreCancel(ctx, err)
+		}
+		if time.Since(began) > steadyAfter {
+			backoff.Reset()
+		}
+		if backoff.Wait(ctx) != nil {
+			return nil // ctx has ended
+		}
+	}
+}
+
+// processFromCommitted replays the block of an open intent, if there is one, and then processes the partition
+// until ctx ends. It returns errRestart if it must be called again.
+func (w *worker) processFromCommitted(ctx context.Context) error {
 	open, found, err := w.resume(ctx)
 	if err != nil {
 		return ignoreCancel(ctx, err)
 	}
 
 	// Start the fetcher at the first message that is not in a finished block.
+	w.records = nil
 	fetchCtx, stopFetch := context.WithCancel(ctx)
 	defer stopFetch()
 	w.fetcher = w.partition.Fetch(fetchCtx, w.nextOffset, consumer.FetchConfig{
@@ -272,20 +302,22 @@ func (w *worker) processBlock(ctx context.Context, block *block) error {
 	ctx, cancel := withGrace(ctx)
 	defer cancel()
 
-	// Dead letters come first: the offset of the block is committed only after they are written.
-	for _, letter := range block.deadLetters {
-		if err := w.writeDeadLetter(ctx, letter); err != nil {
-			return err
-		}
-	}
 	// A new block of duplicates and dead letters only has nothing to store and needs no intent.
 	if block.rows > 0 || block.replayed {
 		if err := w.storeBlock(ctx, block); err != nil {
 			return err
 		}
 	}
+	// The offset of the block is committed only after its dead letters are written. They come last, so that a
+	// block that is gathered again has not written them.
+	for _, letter := range block.deadLetters {
+		if err := w.writeDeadLetter(ctx, letter); err != nil {
+			return err
+		}
+	}
 
 	// The block is finished. Its intent stays in Kafka until the next intent or closeIntent replaces it.
+	w.metrics.addBlock(block.counts)
 	w.nextOffset = block.end
 	w.intentClosed = false
 	w.setNextOffset(w.partition.ID, w.nextOffset)
@@ -314,6 +346,9 @@ func (w *worker) storeBlock(ctx context.Context, block *block) error {
 	// From here on a crash leads to a replay of exactly this block.
 	began := time.Now()
 	if err := w.insertBlock(ctx, block); err != nil {
+		if errors.Is(err, errBlockRefused) {
+			return w.withdrawBlock(ctx, block, err)
+		}
 		return err
 	}
 	w.metrics.observeStage("insert", began)
