@@ -118,6 +118,10 @@ func TextLog(dir, base string) Log {
 			of, rank := splitRotated(name)
 			return rank, of == base
 		},
+		BaseOf: func(name string) string {
+			base, _ := splitRotated(name)
+			return base
+		},
 	}
 }
 

@@ -66,14 +66,16 @@ func (g *Group) releaseIdle() {
 	// Those that have waited for the longest time come first.
 	slices.SortFunc(waiting, func(a, b *Tailer) int { return cmp.Compare(a.shortSince.Load(), b.shortSince.Load()) })
 	free := max(0, g.budget.maxFiles-g.budget.openFiles.Load())
+	var scanned []*Tailer
 	for _, tailer := range waiting[:min(int(free), short)] {
 		if tailer.scanShort.Load() {
-			tailer.scanFolder()
+			scanned = append(scanned, tailer)
 		} else {
 			tailer.turn.Store(true)
 			tailer.wakeReader()
 		}
 	}
+	scanFolders(scanned)
 	if time.Since(g.shortWarned) > shortWarnEvery {
 		g.shortWarned = time.Now()
 		g.log.Warn("log files wait for descriptors, and idle ones are closed; raise the process's limit of open files",

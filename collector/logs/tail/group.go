@@ -3,6 +3,8 @@ package tail
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,13 +41,19 @@ type Group struct {
 	short   atomic.Int64 // logs of which a file waits for a descriptor
 
 	// The rest belongs to the goroutine of Run.
-	ship        collector.Shipper
-	watch       *watcher // nil: there is no free inotify instance
-	events      chan []inotifyEvent
-	tailers     map[string]*Tailer // by id of the log
-	ended       chan *Tailer       // whose goroutine has returned
-	wg          sync.WaitGroup     // of the tailers
-	rescans     int
+	ship    collector.Shipper
+	watch   *watcher // nil: there is no free inotify instance
+	events  chan []inotifyEvent
+	tailers map[string]*Tailer // by id of the log
+	ended   chan *Tailer       // whose goroutine has returned
+	wg      sync.WaitGroup     // of the tailers
+	rescans int
+
+	// When the logs were listed last, how long that took, and when they are to be listed because of new names.
+	listed       time.Time
+	listDuration time.Duration
+	listTimer    *time.Timer
+
 	overflowed  bool      // inotify has lost events
 	shortWarned time.Time // when it was logged last that descriptors are short
 	watchFailed bool      // the last attempt to get an inotify instance failed, which was logged
@@ -95,6 +103,8 @@ func (g *Group) Run(ctx context.Context, ship collector.Shipper, discovery Disco
 	defer tick.Stop()
 	fast := time.NewTicker(pollUnwatchedEvery)
 	defer fast.Stop()
+	g.listTimer = time.NewTimer(time.Hour)
+	defer g.listTimer.Stop()
 	g.rescan(ctx, discovery)
 	for {
 		select {
@@ -109,6 +119,8 @@ func (g *Group) Run(ctx context.Context, ship collector.Shipper, discovery Disco
 		case <-tick.C:
 			g.startWatch(watchCtx, &eventReader)
 			g.rescan(ctx, discovery)
+		case <-g.listTimer.C:
+			g.followListed(ctx, discovery)
 		case <-fast.C:
 			g.pollUnwatched()
 			g.releaseIdle()
@@ -173,11 +185,13 @@ func (g *Group) pollUnwatched() {
 	if g.polled.Load() == 0 {
 		return
 	}
+	var rotated []*Tailer
 	for _, tailer := range g.tailers {
 		if tailer.folder.Load() == nil && tailer.isRotated() {
-			tailer.scanFolder()
+			rotated = append(rotated, tailer)
 		}
 	}
+	scanFolders(rotated)
 }
 
 // rescan lists the logs and polls every tailer, whether or not inotify has reported changes.
@@ -190,34 +204,50 @@ func (g *Group) rescan(ctx context.Context, discovery Discovery) {
 	g.watchUnwatched()
 	g.applyStates()
 
-	// A poll is two system calls for a log in which nothing has happened; a scan lists its folder.
-	var lag int64
+	// A log in which nothing has happened costs two system calls; a scan lists its folder.
+	var changed []*Tailer
 	for _, tailer := range g.tailers {
-		if g.overflowed {
-			tailer.scanFolder()
-		} else {
-			tailer.poll(g.rescans%fullScanEvery == tailer.slot)
+		if g.overflowed || g.rescans%fullScanEvery == tailer.slot || tailer.hasChanged() {
+			changed = append(changed, tailer)
 		}
-		lag += tailer.lagBytes()
 	}
+	scanFolders(changed)
 	g.overflowed = false
-	g.lag.Store(lag)
+
+	var sum int64
+	for _, tailer := range g.tailers {
+		lag := tailer.lagBytes()
+		if lag > 0 {
+			tailer.wakeReader()
+		}
+		sum += lag
+	}
+	g.lag.Store(sum)
 }
 
 // followListed begins to tail the logs that are new, and ends the tailers of logs that exist no more and have
 // no files left.
 func (g *Group) followListed(ctx context.Context, discovery Discovery) {
+	begun := time.Now()
 	logs, complete := discovery.List()
 	listed := make(map[string]bool, len(logs))
+	var created []*Tailer
 	for _, log := range logs {
 		listed[log.ID] = true
 		if g.tailers[log.ID] != nil {
 			continue
 		}
 		if handler := discovery.Handler(log); handler != nil {
-			g.follow(ctx, log, handler)
+			created = append(created, g.newTailer(log, handler))
 		}
 	}
+
+	// Files are opened here rather than by the readers, which may have to wait before they begin.
+	scanFolders(created)
+	for _, tailer := range created {
+		g.startTailer(ctx, tailer)
+	}
+	g.listed, g.listDuration = time.Now(), time.Since(begun)
 
 	// Logs of a folder that is gone end by themselves (allRead). Others have no files left at some time.
 	if complete {
@@ -231,15 +261,16 @@ func (g *Group) followListed(ctx context.Context, discovery Discovery) {
 	g.tailed.Store(int64(len(g.tailers)))
 }
 
-// follow begins to tail a log.
-func (g *Group) follow(ctx context.Context, log discover.Log, handler Handler) {
+// newTailer returns the tailer of a log, whose folder is watched from now on. startTailer starts it.
+func (g *Group) newTailer(log discover.Log, handler Handler) *Tailer {
 	tailer := newTailer(g, log, handler, len(g.tailers)%fullScanEvery)
 	g.tailers[log.ID] = tailer
 	g.watchTailer(tailer)
+	return tailer
+}
 
-	// Files are opened here rather than by the reader, which may have to wait before it begins.
-	tailer.scanFolder()
-
+// startTailer starts the reader of a tailer.
+func (g *Group) startTailer(ctx context.Context, tailer *Tailer) {
 	ctx, tailer.cancel = context.WithCancel(ctx)
 	g.wg.Go(func() {
 		tailer.readLoop(ctx)
@@ -286,10 +317,15 @@ func (g *Group) applyStates() {
 // handleEvents handles a batch of inotify events.
 func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []inotifyEvent) {
 	newNames := false
+	var changed []*Tailer
 	for _, event := range batch {
 		if event.mask&unix.IN_Q_OVERFLOW != 0 {
 			g.metrics.errors.WithLabelValues("overflow").Inc()
 			g.overflowed = true
+			continue
+		}
+		if tailer := g.watch.fileOf(event); tailer != nil {
+			tailer.wakeReader()
 			continue
 		}
 		folder := g.watch.folderOf(event.wd)
@@ -299,36 +335,43 @@ func (g *Group) handleEvents(ctx context.Context, discovery Discovery, batch []i
 
 		// Several logs may have files in the folder. A name that belongs to none of them may be that of a new
 		// log.
-		owned := false
-		for _, tailer := range folder.tailers {
-			switch {
-			case event.mask&unix.IN_IGNORED != 0:
-				tailer.scanFolder()
-			case !tailer.ownsName(event.name):
-				continue
-			case event.mask&unix.IN_MODIFY != 0:
+		owners := folder.owners(event)
+		for _, tailer := range owners {
+			if event.mask&unix.IN_MODIFY != 0 {
 				tailer.wakeReader()
-			default:
-				tailer.scanFolder()
+			} else {
+				changed = append(changed, tailer)
 			}
-			owned = true
 		}
 		if event.mask&unix.IN_IGNORED != 0 {
 			g.watch.dropFolder(folder)
 			for _, tailer := range folder.tailers {
 				tailer.folder.Store(nil) // a folder that was made anew is watched at the next rescan
 			}
-		} else if folder.root && !owned && event.mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0 {
+		} else if folder.root && len(owners) == 0 && event.mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0 {
 			newNames = true
 		}
 	}
 
-	// One listing for the whole batch is enough.
-	if g.overflowed {
+	// One scan and one listing for the whole batch are enough.
+	slices.SortFunc(changed, func(a, b *Tailer) int { return strings.Compare(a.log.ID, b.log.ID) })
+	scanFolders(slices.Compact(changed))
+	switch {
+	case g.overflowed:
 		g.rescan(ctx, discovery)
-	} else if newNames {
-		g.followListed(ctx, discovery)
+	case newNames:
+		g.followSoon(ctx, discovery)
 	}
+}
+
+// followSoon lists the logs, unless the last listing was so expensive that the next one has to wait: while
+// thousands of files are created one after the other, a fifth of the time is spent on listings.
+func (g *Group) followSoon(ctx context.Context, discovery Discovery) {
+	if wait := g.listDuration*4 - time.Since(g.listed); wait > 0 {
+		g.listTimer.Reset(wait)
+		return
+	}
+	g.followListed(ctx, discovery)
 }
 
 // removeTailer removes a tailer whose goroutine has returned.
@@ -345,10 +388,17 @@ func (g *Group) removeTailer(tailer *Tailer) {
 // file may have been renamed or compressed since the last scan: only checkpoints of removed files are
 // dropped.
 func (g *Group) closeTailer(tailer *Tailer) {
-	if !tailer.handler.State().Excluded {
-		tailer.scanFolder()
+	g.closeTailers([]*Tailer{tailer})
+}
+
+// closeTailers closes the files of tailers whose goroutines have returned. See closeTailer.
+func (g *Group) closeTailers(tailers []*Tailer) {
+	scanFolders(slices.DeleteFunc(slices.Clone(tailers), func(tailer *Tailer) bool {
+		return tailer.handler.State().Excluded
+	}))
+	for _, tailer := range tailers {
+		tailer.closeFiles()
 	}
-	tailer.closeFiles()
 }
 
 // stopTailers waits for the tailers, which see that the context of Run has ended, and closes their files.
@@ -359,9 +409,7 @@ func (g *Group) stopTailers() {
 		select {
 		case <-g.ended: // it is closed below, with the others
 		case <-done:
-			for _, tailer := range g.tailers {
-				g.closeTailer(tailer)
-			}
+			g.closeTailers(slices.Collect(maps.Values(g.tailers)))
 			return
 		}
 	}

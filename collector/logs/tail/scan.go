@@ -32,21 +32,13 @@ func (t *Tailer) ownsName(name string) bool {
 	return ok
 }
 
-// poll scans the folder if the base name has another file, and wakes the reader if the files have unread
-// bytes. With full it always scans.
-func (t *Tailer) poll(full bool) {
-	// After a rotation the base name belongs to another file.
+// hasChanged reports whether the folder is to be scanned: the base name has another file, as after a rotation,
+// or none, or the last scan was not complete.
+func (t *Tailer) hasChanged() bool {
 	handle, err := handleAt(unix.AT_FDCWD, t.path)
 	t.mu.Lock()
-	changed := t.rescanNeeded || err != nil || handle != t.baseHandle
-	t.mu.Unlock()
-	if full || changed {
-		t.scanFolder()
-		return
-	}
-	if t.lagBytes() > 0 {
-		t.wakeReader()
-	}
+	defer t.mu.Unlock()
+	return t.rescanNeeded || err != nil || handle != t.baseHandle
 }
 
 // isRotated reports whether the base name belongs to another file than at the last listing.
@@ -63,18 +55,37 @@ type listedFile struct {
 	rank discover.Rank
 }
 
-// listNames lists the files of the log, newest first.
-func (t *Tailer) listNames() ([]listedFile, error) {
-	dir, err := os.Open(t.log.Dir)
-	if err != nil {
-		return nil, err
-	}
-	names, err := dir.Readdirnames(-1)
-	_ = dir.Close()
-	if err != nil {
-		return nil, err
-	}
+// folderNames are the names of the files of a folder.
+type folderNames struct {
+	all    []string
+	byBase map[string][]string // by the base names of logs; nil: all names may belong to any log
+}
 
+// listFolder lists a folder in which the tailers have their files.
+func listFolder(dir string, tailers []*Tailer) (folderNames, error) {
+	folder, err := os.Open(dir)
+	if err != nil {
+		return folderNames{}, err
+	}
+	names, err := folder.Readdirnames(-1)
+	_ = folder.Close()
+	listed := folderNames{all: names}
+	if baseOf := tailers[0].log.BaseOf; baseOf != nil && len(tailers) > 1 {
+		listed.byBase = make(map[string][]string, len(tailers))
+		for _, name := range names {
+			base := baseOf(name)
+			listed.byBase[base] = append(listed.byBase[base], name)
+		}
+	}
+	return listed, err
+}
+
+// ownNames returns the files of the log among the names of the folder, newest first.
+func (t *Tailer) ownNames(folder folderNames) []listedFile {
+	names := folder.all
+	if folder.byBase != nil && t.log.BaseOf != nil {
+		names = folder.byBase[t.log.Base]
+	}
 	var list []listedFile
 	for _, name := range names {
 		rank, ok := t.log.Rank(name)
@@ -87,108 +98,168 @@ func (t *Tailer) listNames() ([]listedFile, error) {
 	slices.SortFunc(list, func(a, b listedFile) int {
 		return cmp.Or(cmp.Compare(a.rank.Age, b.rank.Age), cmp.Compare(a.name, b.name))
 	})
-	return list, nil
+	return list
 }
 
 // scanFolder lists the folder, opens new files, and drops files that were removed.
+func (t *Tailer) scanFolder() { scanTogether(t.log.Dir, []*Tailer{t}) }
+
+// scanFolders scans the folders of tailers, each folder once.
+func scanFolders(tailers []*Tailer) {
+	byDir := map[string][]*Tailer{}
+	for _, tailer := range tailers {
+		byDir[tailer.log.Dir] = append(byDir[tailer.log.Dir], tailer)
+	}
+	for dir, inDir := range byDir {
+		// The first tailer decides if names are grouped, so that one with BaseOf comes first.
+		slices.SortStableFunc(inDir, func(a, b *Tailer) int {
+			return cmp.Compare(btoi(a.log.BaseOf == nil), btoi(b.log.BaseOf == nil))
+		})
+		scanTogether(dir, inDir)
+	}
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// scanTogether lists a folder for all tailers of tailers, opens new files, and drops files that were removed.
 //
 // Names are visited from the newest to the oldest. A concurrent rotation moves files towards the older names:
 // a file may be found twice, which its handle shows. A file may also be missed while it is renamed or
 // replaced by its copy, two rotations may reverse the order of two files, and a copy may be found that is
-// incomplete. The folder is therefore listed until a listing is stable: the names are the same after it. The
-// reader waits for t.mu meanwhile. A file that an unstable listing has opened is kept, since it may have been
-// removed since.
-func (t *Tailer) scanFolder() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-
-	// Invariant: t.files holds the files of known, in their order, and files that earlier rounds have opened.
-	known := slices.Clone(t.files)
+// incomplete. The folder is therefore listed until a listing is stable: the names of the log are the same
+// after it. The reader waits for t.mu meanwhile. A file that an unstable listing has opened is kept, since it
+// may have been removed since.
+//
+// The tailers share each listing of the folder: with a listing for each of them, thousands of logs in one
+// folder cost the square of their number. Only the goroutine of the Group holds the locks of several tailers.
+func scanTogether(dir string, tailers []*Tailer) {
+	scans := make([]*scan, len(tailers))
+	for i, tailer := range tailers {
+		tailer.mu.Lock()
+		defer tailer.mu.Unlock()
+		scans[i] = &scan{Tailer: tailer, known: slices.Clone(tailer.files)}
+	}
 	for range maxListings {
-		listing, err := t.scanOnce(known)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			// Without a listing no file may be dropped. The usual cause is a lack of descriptors.
-			t.group.metrics.errors.WithLabelValues("list").Inc()
-			if isShortage(err) {
-				t.scanShort.Store(true)
+		before, err := listFolder(dir, tailers)
+		if err == nil {
+			for _, scan := range scans {
+				scan.openFiles(before)
 			}
-			break
-		}
-		if err != nil {
-			t.folderGone.Store(true)
-		}
-
-		if listing.stable {
-			for _, f := range listing.compressed {
-				if !f.identified {
-					t.group.metrics.malformed.WithLabelValues("bad_gzip").Inc()
+			var after folderNames
+			if after, err = listFolder(dir, tailers); err == nil {
+				for _, scan := range scans {
+					scan.checkStable(after)
 				}
 			}
-			t.dropMissing(listing.found)
-			t.wakeReader()
+		}
+		scans = slices.DeleteFunc(scans, func(scan *scan) bool { return scan.end(err) })
+		if len(scans) == 0 {
 			return
 		}
-		// A compressed file may have been incomplete: the next listing opens it again.
-		for _, f := range listing.compressed {
-			f.closeFile(&t.group.budget)
-		}
-		t.files = slices.DeleteFunc(t.files, func(f *file) bool {
-			return slices.Contains(listing.compressed, f)
-		})
 	}
-	t.rescanNeeded = true
-	t.wakeReader()
+	for _, scan := range scans {
+		scan.rescanNeeded = true
+		scan.wakeReader()
+	}
 }
 
-// A listing is the result of listing the folder once.
-type listing struct {
-	found      []*file // newest first
-	compressed []*file // the compressed files of found that were not known before
-	stable     bool    // no name changed during the listing
+// A scan is the state of one tailer in scanTogether. Its lock is held.
+//
+// Invariant: files holds the files of known, in their order, and files that earlier listings have opened.
+type scan struct {
+	*Tailer
+	known []*file
+
+	// Of the current listing.
+	handle     string       // of the base name, before the files were opened
+	names      []listedFile // newest first
+	found      []*file      // newest first
+	compressed []*file      // the compressed files of found that were not known before
+	stable     bool         // no name changed during the listing
 }
 
-// scanOnce lists the folder once and adds the new files to t.files. Files that are not in known were added by
-// an earlier, unstable listing: they are moved to their position in this one. t.mu is held.
-func (t *Tailer) scanOnce(known []*file) (listing, error) {
-	before, _ := handleAt(unix.AT_FDCWD, t.path)
-	names, err := t.listNames()
-	if err != nil {
-		return listing{stable: errors.Is(err, fs.ErrNotExist)}, err
-	}
-
-	// 1. Find the file of each name.
+// openFiles finds or opens the files of the names of folder, and adds the new files to t.files. Files that are
+// not in known were added by an earlier, unstable listing: they are moved to their position in this one.
+func (t *scan) openFiles(folder folderNames) {
+	t.handle, _ = handleAt(unix.AT_FDCWD, t.path)
+	t.names, t.found, t.compressed, t.stable = t.ownNames(folder), nil, nil, false
 	t.rescanNeeded, t.listingIncomplete, t.unopened = false, false, 0
 	t.scanShort.Store(false)
-	var found listing
-	for _, name := range names {
-		f := t.lookupOrOpen(name, found.found)
-		if f == nil || slices.Contains(found.found, f) {
+	for _, name := range t.names {
+		f := t.lookupOrOpen(name, t.found)
+		if f == nil || slices.Contains(t.found, f) {
 			continue
 		}
 		if name.name == t.log.Base {
 			t.baseHandle = f.handle
 		}
 		if f.gz && !slices.Contains(t.files, f) {
-			found.compressed = append(found.compressed, f)
+			t.compressed = append(t.compressed, f)
 		}
-		found.found = append(found.found, f)
+		t.found = append(t.found, f)
 	}
 
-	// 2. Insert the new files in order.
+	// Insert the new files in order.
 	t.files = slices.DeleteFunc(t.files, func(f *file) bool {
-		return !slices.Contains(known, f) && slices.Contains(found.found, f)
+		return !slices.Contains(t.known, f) && slices.Contains(t.found, f)
 	})
-	t.insertByRank(found.found)
+	t.insertByRank(t.found)
+}
 
-	// 3. Check that the listing is stable. A rotation changes the file of the base name; every other change
-	// changes the names.
-	again, err := t.listNames()
-	if err != nil {
-		return found, nil
+// checkStable compares the listing with a later one. A rotation changes the file of the base name; every other
+// change changes the names.
+func (t *scan) checkStable(folder folderNames) {
+	handle, _ := handleAt(unix.AT_FDCWD, t.path)
+	t.stable = handle == t.handle && slices.EqualFunc(t.names, t.ownNames(folder), func(a, b listedFile) bool {
+		return a.name == b.name
+	})
+}
+
+// end ends a listing, which may have failed with err, and reports whether the scan is over.
+func (t *scan) end(err error) (over bool) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// Without a listing no file may be dropped. The usual cause is a lack of descriptors.
+		t.group.metrics.errors.WithLabelValues("list").Inc()
+		if isShortage(err) {
+			t.scanShort.Store(true)
+		}
+		t.discardCompressed()
+		t.rescanNeeded = true
+		t.wakeReader()
+		return true
 	}
-	after, _ := handleAt(unix.AT_FDCWD, t.path)
-	found.stable = before == after && slices.Equal(names, again)
-	return found, nil
+	if err != nil {
+		t.folderGone.Store(true)
+		t.found, t.stable = nil, true
+	}
+	if t.stable {
+		for _, f := range t.compressed {
+			if !f.identified {
+				t.group.metrics.malformed.WithLabelValues("bad_gzip").Inc()
+			}
+		}
+		t.dropMissing(t.found)
+		t.wakeReader()
+		return true
+	}
+
+	t.discardCompressed()
+	return false
+}
+
+// discardCompressed removes the compressed files that the listing has opened. They may have been incomplete: the
+// next listing opens them again.
+func (t *scan) discardCompressed() {
+	for _, f := range t.compressed {
+		f.closeFile(&t.group.budget)
+	}
+	t.files = slices.DeleteFunc(t.files, func(f *file) bool { return slices.Contains(t.compressed, f) })
+	t.compressed = nil
 }
 
 // lookupOrOpen returns the file of a name and opens it if it is neither known nor among found; nil: it cannot

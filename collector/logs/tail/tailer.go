@@ -2,6 +2,7 @@ package tail
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -194,13 +195,31 @@ func (t *Tailer) allRead() bool {
 	return !slices.ContainsFunc(t.files, func(f *file) bool { return !f.done })
 }
 
+// watchFile makes the next write to the current file wake the reader, and reports whether it could.
+func (t *Tailer) watchFile(watcher *watcher) bool {
+	file, _ := t.currentFile()
+	if file == nil || t.folderGone.Load() {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case file.file != nil: // its name may have changed
+		return watcher.watchFile(fmt.Sprintf("/proc/self/fd/%d", file.file.Fd()), t)
+	case file.name != "":
+		return watcher.watchFile(joinPath(t.log.Dir, file.name), t)
+	}
+	return false
+}
+
 // waitForEvents waits until the log was written to, its files have changed, or an incomplete line may be due.
 func (t *Tailer) waitForEvents(ctx context.Context) {
 	// The watch for writes begins before the size of the file is checked: a write between the last read and
 	// the watch would be missed otherwise.
 	pause := time.Hour
 	folder := t.folder.Load()
-	watched := folder.watchWrites(true)
+	watchedFolder := folder.watchWrites(true)
+	watched := watchedFolder || folder != nil && t.watchFile(folder.watcher)
 	switch {
 	case !watched:
 		pause = pollWrites
@@ -223,7 +242,7 @@ func (t *Tailer) waitForEvents(ctx context.Context) {
 	case <-t.wake:
 	case <-timer.C:
 	}
-	if watched && !t.folderGone.Load() {
+	if watchedFolder && !t.folderGone.Load() {
 		folder.watchWrites(false)
 	}
 }

@@ -21,6 +21,7 @@ type watcher struct {
 	mu      sync.Mutex
 	folders map[string]*watchedFolder // by path
 	byWatch map[int32]*watchedFolder
+	byFile  map[int32]*Tailer // whose current file is watched for the next write
 }
 
 // A watchedFolder is a folder with a watch. Its fields are guarded by watcher.mu; only the goroutine of the
@@ -32,6 +33,55 @@ type watchedFolder struct {
 	gone    bool      // the kernel has removed the watch: the folder does not exist any more
 	root    bool      // new logs appear in it
 	tailers []*Tailer // of the logs whose files are in it
+
+	// The same tailers: those of logs with a BaseOf by their base names, and the others. Only the goroutine of
+	// the Group uses them.
+	byBase map[string][]*Tailer
+	ranked []*Tailer
+	baseOf func(name string) string
+}
+
+// addTailer adds a tailer to the folder.
+func (folder *watchedFolder) addTailer(tailer *Tailer) {
+	folder.tailers = append(folder.tailers, tailer)
+	if tailer.log.BaseOf == nil {
+		folder.ranked = append(folder.ranked, tailer)
+		return
+	}
+	if folder.byBase == nil {
+		folder.byBase, folder.baseOf = map[string][]*Tailer{}, tailer.log.BaseOf
+	}
+	folder.byBase[tailer.log.Base] = append(folder.byBase[tailer.log.Base], tailer)
+}
+
+// removeTailer removes a tailer from the folder.
+func (folder *watchedFolder) removeTailer(tailer *Tailer) {
+	isTailer := func(other *Tailer) bool { return other == tailer }
+	folder.tailers = slices.DeleteFunc(folder.tailers, isTailer)
+	folder.ranked = slices.DeleteFunc(folder.ranked, isTailer)
+	if base := tailer.log.Base; folder.byBase[base] != nil {
+		if folder.byBase[base] = slices.DeleteFunc(folder.byBase[base], isTailer); len(folder.byBase[base]) == 0 {
+			delete(folder.byBase, base)
+		}
+	}
+}
+
+// owners returns the tailers to which an event belongs: all of them if the folder is gone, otherwise those
+// whose log has the name.
+func (folder *watchedFolder) owners(event inotifyEvent) []*Tailer {
+	if event.mask&unix.IN_IGNORED != 0 {
+		return folder.tailers
+	}
+	var list []*Tailer
+	if folder.baseOf != nil {
+		list = slices.Clone(folder.byBase[folder.baseOf(event.name)])
+	}
+	for _, tailer := range folder.ranked {
+		if tailer.ownsName(event.name) {
+			list = append(list, tailer)
+		}
+	}
+	return list
 }
 
 // An inotifyEvent is one event of inotify(7).
@@ -52,7 +102,7 @@ func newWatcher() (*watcher, error) {
 	}
 	return &watcher{
 		fd: fd, file: os.NewFile(uintptr(fd), "inotify"),
-		folders: map[string]*watchedFolder{}, byWatch: map[int32]*watchedFolder{},
+		folders: map[string]*watchedFolder{}, byWatch: map[int32]*watchedFolder{}, byFile: map[int32]*Tailer{},
 	}, nil
 }
 
@@ -84,7 +134,7 @@ func (w *watcher) addTailer(path string, tailer *Tailer) (*watchedFolder, error)
 	defer w.mu.Unlock()
 	folder, err := w.watchFolder(path)
 	if err == nil {
-		folder.tailers = append(folder.tailers, tailer)
+		folder.addTailer(tailer)
 	}
 	return folder, err
 }
@@ -112,7 +162,7 @@ func (w *watcher) watchFolder(path string) (*watchedFolder, error) {
 func (w *watcher) removeTailer(folder *watchedFolder, tailer *Tailer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	folder.tailers = slices.DeleteFunc(folder.tailers, func(other *Tailer) bool { return other == tailer })
+	folder.removeTailer(tailer)
 	if len(folder.tailers) == 0 && !folder.root && !folder.gone {
 		_, _ = unix.InotifyRmWatch(w.fd, uint32(folder.wd))
 		w.deleteFolder(folder)
@@ -137,6 +187,34 @@ func (w *watcher) deleteFolder(folder *watchedFolder) {
 	}
 }
 
+// watchFile makes the next write to a file wake the tailer, and reports whether it could. The writes to files
+// of a folder that several tailers share are watched so: a watch of the folder would report the writes to all
+// of them. The kernel ends the watch with its first event.
+func (w *watcher) watchFile(path string, tailer *Tailer) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	wd, err := unix.InotifyAddWatch(w.fd, path, unix.IN_MODIFY|unix.IN_ONESHOT)
+	if err != nil {
+		return false
+	}
+	if other := w.byFile[int32(wd)]; other != nil && other != tailer {
+		return false // two names of one file: the other log has the watch
+	}
+	w.byFile[int32(wd)] = tailer
+	return true
+}
+
+// fileOf returns the tailer whose file an event of watchFile is about; nil: the event is about a folder.
+func (w *watcher) fileOf(event inotifyEvent) *Tailer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	tailer := w.byFile[event.wd]
+	if tailer != nil && event.mask&unix.IN_IGNORED != 0 {
+		delete(w.byFile, event.wd)
+	}
+	return tailer
+}
+
 func (w *watcher) folderOf(wd int32) *watchedFolder {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -144,8 +222,7 @@ func (w *watcher) folderOf(wd int32) *watchedFolder {
 }
 
 // watchWrites starts or stops the reporting of writes to files of folder. It returns false if writes cannot
-// be watched: the folder has no watch (nil) or was removed, or several tailers share it, so that each write to
-// one log would wake the others.
+// be watched so: the folder has no watch (nil) or was removed, or several tailers share it (watchFile).
 func (folder *watchedFolder) watchWrites(on bool) bool {
 	if folder == nil {
 		return false
