@@ -26,7 +26,9 @@ const OtherGroups = "(other groups)"
 // revisions.
 //
 // The time of a match is the earliest of when the event happened, when it was shipped and when its block was
-// formed: a collector whose clock is ahead cannot close the windows of others. The windows of a group begin
+// formed: a collector whose clock is ahead cannot close the windows of others. If the clock of the engine was
+// ahead as well, the newest window begins far after the blocks that follow. IsAheadOf reports that, and the
+// worker restores the grouper without the windows that lie ahead. The windows of a group begin
 // at least one window length apart. A match that is less than a window length before a window belongs to
 // that window, because packets and lines are often out of order; a match that is further back opens a
 // window of its own.
@@ -90,9 +92,49 @@ func (g *Grouper) AddVerdicts(event *pipeline.Event, shipped, offset int64) {
 	}
 	if event.Ingested > 0 {
 		at = min(at, event.Ingested)
+		if g.IsAheadOf(event.Ingested) {
+			g.dropWindowsAfter(g.LatestStart(event.Ingested))
+		}
 	}
 	for _, v := range event.Verdicts {
 		g.addVerdict(event, v, at, offset)
+	}
+}
+
+// IsAheadOf reports whether the newest window begins more than AllowedLateness after blockTime, the time of a
+// block in ns since 1970: a clock was ahead. Matches of the block would count in its future.
+func (g *Grouper) IsAheadOf(blockTime int64) bool { return g.newestStart > g.LatestStart(blockTime) }
+
+// LatestStart returns the latest start of a window for a block of the given time.
+func (g *Grouper) LatestStart(blockTime int64) int64 { return blockTime + int64(g.cfg.AllowedLateness) }
+
+// dropWindowsAfter closes the windows that begin after latest.
+func (g *Grouper) dropWindowsAfter(latest int64) {
+	g.newestStart = 0
+	for key, group := range g.groups {
+		kept := len(group.windows)
+		for kept > 0 && group.windows[kept-1].start > latest {
+			kept--
+		}
+		g.countClosed(group, len(group.windows)-kept)
+		clear(group.windows[kept:])
+		group.windows = group.windows[:kept]
+		if kept == 0 {
+			delete(g.groups, key)
+			continue
+		}
+		g.newestStart = max(g.newestStart, group.windows[kept-1].start)
+	}
+}
+
+// countClosed updates the counts for windows of group that are closed.
+func (g *Grouper) countClosed(group *alertGroup, windows int) {
+	if windows == 0 || group.group == OtherGroups {
+		return
+	}
+	g.openCount -= windows
+	if g.windowsPerRule[group.rule] -= windows; g.windowsPerRule[group.rule] == 0 {
+		delete(g.windowsPerRule, group.rule)
 	}
 }
 
@@ -234,12 +276,7 @@ func (g *Grouper) expireWindows() {
 		}
 
 		group.windows = slices.Delete(group.windows, 0, expired)
-		if group.group != OtherGroups {
-			g.openCount -= expired
-			if g.windowsPerRule[group.rule] -= expired; g.windowsPerRule[group.rule] == 0 {
-				delete(g.windowsPerRule, group.rule)
-			}
-		}
+		g.countClosed(group, expired)
 		if len(group.windows) == 0 {
 			delete(g.groups, key)
 		}

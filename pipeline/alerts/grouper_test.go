@@ -131,6 +131,77 @@ func TestClockAheadClosesNoWindow(t *testing.T) {
 	}
 }
 
+// TestClockThatWasAheadSpoilsNoLaterAlert: the clocks of a host and of the engine are a year ahead for one
+// match. The matches before and behind it are grouped as without it, also in a grouper that is restored before
+// each block.
+func TestClockThatWasAheadSpoilsNoLaterAlert(t *testing.T) {
+	const hour, year = 3600, 365 * 24 * 3600
+	cfg := DefaultGrouper()
+	for _, restored := range []bool{false, true} {
+		grouper := NewGrouper(cfg, 1)
+		var log []*pipeline.Alert
+		offset := int64(0)
+		add := func(at int64) {
+			if restored {
+				grouper = NewGrouper(cfg, 1)
+				latest := time.Unix(0, grouper.LatestStart(t0+at*sec))
+				stored := slices.DeleteFunc(slices.Clone(log), func(a *pipeline.Alert) bool {
+					return a.WindowStart.After(latest)
+				})
+				grouper.Restore(before(stored, offset, cfg.Lookback()))
+			}
+			event := match(at, "r", "g")
+			event.Ingested = event.Timestamp
+			grouper.AddVerdicts(event, event.Timestamp, offset)
+			revisions, _ := grouper.Flush()
+			log = append(log, revisions...)
+			offset++
+		}
+		for n := range int64(720) {
+			add(n * hour)
+			add(n*hour + 60)
+			if n == 300 {
+				add(n*hour + year)
+			}
+		}
+		last := map[string]uint64{}
+		for _, alert := range log {
+			last[alert.ID] = max(last[alert.ID], alert.Count)
+		}
+		counts := map[uint64]int{}
+		for _, count := range last {
+			counts[count]++
+		}
+		if len(last) != 721 || counts[2] != 720 || grouper.OpenWindows() > 3 {
+			t.Errorf("restored=%t: %d alerts by count %v, %d open", restored, len(last), counts, grouper.OpenWindows())
+		}
+	}
+}
+
+// TestClockThatWasAheadFreesTheGroupsOfItsRule: the windows that lie ahead are closed, so they take none of the
+// windows that a rule may have.
+func TestClockThatWasAheadFreesTheGroupsOfItsRule(t *testing.T) {
+	cfg := DefaultGrouper()
+	cfg.MaxOpen, cfg.MaxPerRule = 20, 10
+	grouper := NewGrouper(cfg, 1)
+	add := func(at int64, group string) {
+		event := match(at, "r", group)
+		event.Ingested = event.Timestamp
+		grouper.AddVerdicts(event, late, at)
+	}
+	for i := range int64(10) {
+		add(1e7+i, fmt.Sprint("ahead", i))
+	}
+	grouper.Flush()
+	for i := range int64(10) {
+		add(i, fmt.Sprint("now", i))
+	}
+	all, _ := grouper.Flush()
+	if len(all) != 10 || strings.Contains(show(all), OtherGroups) || grouper.OpenWindows() != 10 {
+		t.Errorf("%d open: %s", grouper.OpenWindows(), show(all))
+	}
+}
+
 func TestMatchThatIsTooLateCountsAtTheLimit(t *testing.T) {
 	grouper := NewGrouper(DefaultGrouper(), 1)
 	grouper.AddVerdicts(match(100_000, "r", "g"), late, 0)

@@ -19,16 +19,17 @@ func (s *Store) InsertAlerts(ctx context.Context, alerts []*pipeline.Alert, toke
 }
 
 // AlertsBefore returns the newest revision of each alert of a partition among those whose Offset is before
-// the given offset. Alerts whose window began more than lookback before the newest window are left out.
+// the given offset and whose window begins at latest or earlier. Alerts whose window began more than lookback
+// before the newest one of these are left out.
 func (s *Store) AlertsBefore(
-	ctx context.Context, partition int32, before int64, lookback time.Duration,
+	ctx context.Context, partition int32, before int64, latest time.Time, lookback time.Duration,
 ) ([]*pipeline.Alert, error) {
-	table := s.cfg.table("alerts")
+	from := "FROM " + s.cfg.table("alerts") +
+		" WHERE partition = ? AND offset < ? AND window_start <= fromUnixTimestamp64Nano(?)"
 	list, err := s.selectAlerts(ctx,
-		"WITH (SELECT max(window_start) FROM "+table+" WHERE partition = ? AND offset < ?) AS newest",
-		"FROM "+table+" WHERE partition = ? AND offset < ? AND window_start > newest - toIntervalNanosecond(?)"+
-			" ORDER BY id, revision DESC LIMIT 1 BY id",
-		partition, before, partition, before, lookback.Nanoseconds())
+		"WITH (SELECT max(window_start) "+from+") AS newest",
+		from+" AND window_start > newest - toIntervalNanosecond(?) ORDER BY id, revision DESC LIMIT 1 BY id",
+		partition, before, latest.UnixNano(), partition, before, latest.UnixNano(), lookback.Nanoseconds())
 	if err != nil {
 		return nil, fmt.Errorf("read the alerts of partition %d: %w", partition, err)
 	}

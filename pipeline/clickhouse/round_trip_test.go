@@ -322,7 +322,7 @@ func TestEveryAlertFieldComesBack(t *testing.T) {
 		if err != nil || len(now) != 2 {
 			t.Fatal(now, err)
 		}
-		before, err := store.AlertsBefore(t.Context(), full.Partition, full.Offset+1, time.Hour)
+		before, err := store.AlertsBefore(t.Context(), full.Partition, full.Offset+1, time.Now().AddDate(100, 0, 0), time.Hour)
 		if err != nil || len(before) != 1 {
 			t.Fatal(before, err)
 		}
@@ -333,7 +333,7 @@ func TestEveryAlertFieldComesBack(t *testing.T) {
 				}
 			}
 		}
-		if none, err := store.AlertsBefore(t.Context(), full.Partition, full.Offset, time.Hour); err != nil || len(none) != 0 {
+		if none, err := store.AlertsBefore(t.Context(), full.Partition, full.Offset, time.Now().AddDate(100, 0, 0), time.Hour); err != nil || len(none) != 0 {
 			t.Errorf("before its offset: %v, %v", none, err)
 		}
 

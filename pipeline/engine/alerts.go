@@ -11,6 +11,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/alerts"
 	"tidegate/pipeline/kafka"
 )
 
@@ -23,6 +24,9 @@ import (
 // other content.
 func (w *worker) raiseAlerts(ctx context.Context, block *block) error {
 	began := time.Now()
+	if err := w.correctGrouper(ctx, block); err != nil {
+		return err
+	}
 	verdicts := w.groupVerdicts(block)
 	revisions, opened := w.grouper.Flush()
 	if len(revisions) > 0 {
@@ -41,6 +45,34 @@ func (w *worker) raiseAlerts(ctx context.Context, block *block) error {
 	w.metrics.alerts.Add(uint64(len(opened)))
 	w.metrics.revisions.Add(uint64(len(revisions)))
 	w.metrics.observeStage("alerts", began)
+	return nil
+}
+
+// correctGrouper restores the grouper if its windows lie ahead of the block. A worker that restarts here does
+// the same, so a replay of the block yields the same alerts.
+func (w *worker) correctGrouper(ctx context.Context, block *block) error {
+	if !w.grouper.IsAheadOf(block.time) {
+		return nil
+	}
+	w.metrics.clockCorrections.Add(1)
+	w.log.Warn("alert windows lie ahead of the clock, which was ahead for some time; they are restored without these",
+		"allowed_lateness", w.cfg.Grouping.AllowedLateness)
+	return w.withRetry(ctx, "restore the alert windows", func() error {
+		return w.restoreGrouper(ctx, w.dedupBefore(block.from), block.time)
+	})
+}
+
+// restoreGrouper restores the grouper as it was before the message at offset before, for a block of the given
+// time.
+func (w *worker) restoreGrouper(ctx context.Context, before, blockTime int64) error {
+	grouper := alerts.NewGrouper(w.cfg.Grouping, w.source.Partition)
+	latest := time.Unix(0, grouper.LatestStart(blockTime))
+	openAlerts, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, before, latest, w.cfg.Grouping.Lookback())
+	if err != nil {
+		return err
+	}
+	grouper.Restore(openAlerts)
+	w.grouper = grouper
 	return nil
 }
 
@@ -117,7 +149,9 @@ func (w *worker) missingAlerts(
 	ctx context.Context, block *block, revisions []*pipeline.Alert,
 ) (missing []*pipeline.Alert, err error) {
 	err = w.withRetry(ctx, "query the alerts of a block", func() error {
-		stored, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, block.end, w.cfg.Grouping.Lookback())
+		latest := time.Unix(0, w.grouper.LatestStart(block.time))
+		stored, err := w.deps.Store.AlertsBefore(
+			ctx, w.source.Partition, block.end, latest, w.cfg.Grouping.Lookback())
 		if err != nil {
 			return err
 		}

@@ -37,7 +37,7 @@ func (DiscardStore) StoredBatches(context.Context, pipeline.BatchFilter) ([]pipe
 }
 
 // AlertsBefore returns no alerts.
-func (DiscardStore) AlertsBefore(context.Context, int32, int64, time.Duration) ([]*pipeline.Alert, error) {
+func (DiscardStore) AlertsBefore(context.Context, int32, int64, time.Time, time.Duration) ([]*pipeline.Alert, error) {
 	return nil, nil
 }
 

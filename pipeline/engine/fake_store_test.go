@@ -180,14 +180,14 @@ func (s *fakeStore) InsertAlerts(_ context.Context, list []*pipeline.Alert, toke
 }
 
 func (s *fakeStore) AlertsBefore(
-	_ context.Context, partition int32, before int64, lookback time.Duration,
+	_ context.Context, partition int32, before int64, latest time.Time, lookback time.Duration,
 ) ([]*pipeline.Alert, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := map[string]pipeline.Alert{} // the newest revision by ID
 	var high time.Time                  // the newest start of a window
 	for _, alert := range s.alerts {
-		if alert.Partition == partition && alert.Offset < before {
+		if alert.Partition == partition && alert.Offset < before && !alert.WindowStart.After(latest) {
 			if alert.WindowStart.After(high) {
 				high = alert.WindowStart
 			}

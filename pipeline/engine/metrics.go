@@ -33,6 +33,7 @@ type engineMetrics struct {
 	messages, events, duplicates, duplicateEvents, deadLettered, lost atomic.Uint64
 	rows, alreadyStored, rejected, verdicts, alerts, revisions        atomic.Uint64
 	detectorPanics, reevaluated, alertsRejected, newerSchema, blocks  atomic.Uint64
+	clockCorrections                                                  atomic.Uint64
 	storedDespiteError, refusedBlocks                                 atomic.Uint64
 
 	deadLetters  *prometheus.CounterVec
@@ -112,6 +113,11 @@ func (m *engineMetrics) exportCounters(factory metrics.Factory) {
 			&m.newerSchema,
 		},
 		{"blocks", "Blocks of events finished.", &m.blocks},
+		{
+			"grouping_clock_corrections",
+			"Restorations of the alert windows because they lay ahead of the clock, which was ahead for some time.",
+			&m.clockCorrections,
+		},
 		{
 			"inserts_stored_despite_error",
 			"Inserts that failed although their rows are stored, for example because a materialized view fails.",

@@ -265,7 +265,7 @@ func (s *scenario) storedAlerts(t *testing.T) map[string]pipeline.Alert {
 	t.Helper()
 	stored := map[string]pipeline.Alert{}
 	for partition := range s.partitions {
-		list, err := s.store.AlertsBefore(t.Context(), int32(partition), math.MaxInt64, 365*24*time.Hour)
+		list, err := s.store.AlertsBefore(t.Context(), int32(partition), math.MaxInt64, farFuture, 365*24*time.Hour)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -389,7 +389,7 @@ func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 		t.Errorf("stored batches %+v, %v", stored, err)
 	}
 
-	all, err := store.AlertsBefore(ctx, 0, 4, time.Hour)
+	all, err := store.AlertsBefore(ctx, 0, 4, farFuture, time.Hour)
 	if err != nil || len(all) == 0 {
 		t.Fatalf("alerts %v, %v", all, err)
 	}
@@ -399,7 +399,7 @@ func TestClickHouseAnswersTheQueriesOfTheEngine(t *testing.T) {
 			t.Errorf("alert %+v", alert)
 		}
 	}
-	if none, err := store.AlertsBefore(ctx, 0, 0, time.Hour); err != nil || len(none) != 0 {
+	if none, err := store.AlertsBefore(ctx, 0, 0, farFuture, time.Hour); err != nil || len(none) != 0 {
 		t.Errorf("alerts before the first message: %v, %v", none, err)
 	}
 }

@@ -28,6 +28,9 @@ type Store interface {
 	// StoredBatches returns the batches of the stored rows that filter selects, by producer.
 	StoredBatches(ctx context.Context, filter pipeline.BatchFilter) ([]pipeline.StoredBatches, error)
 	// AlertsBefore returns the newest revision of each alert of a partition among those whose Offset is
-	// below before. Alerts whose window began more than lookback before the newest window are left out.
-	AlertsBefore(ctx context.Context, partition int32, before int64, lookback time.Duration) ([]*pipeline.Alert, error)
+	// below before and whose window begins at latest or earlier. Alerts whose window began more than lookback
+	// before the newest one of these are left out.
+	AlertsBefore(
+		ctx context.Context, partition int32, before int64, latest time.Time, lookback time.Duration,
+	) ([]*pipeline.Alert, error)
 }

@@ -174,7 +174,11 @@ func (w *worker) resume(ctx context.Context) (open intent, found bool, err error
 		return open, false, err
 	}
 	w.setNextOffset(w.partition.ID, w.nextOffset)
-	if err := w.restoreState(ctx); err != nil {
+	blockTime := time.Now().UnixNano()
+	if found {
+		blockTime = open.time
+	}
+	if err := w.restoreState(ctx, blockTime); err != nil {
 		return open, false, err
 	}
 	w.log.Info("partition assigned", "offset", w.nextOffset, "replay_block", found,
@@ -235,8 +239,8 @@ func (w *worker) dedupBefore(start int64) int64 {
 
 // restoreState restores the duplicate filter and the grouper as they were before the message at nextOffset.
 // It leaves out rows at or above nextOffset: they belong to the block of an open intent, and the replay of
-// that block adds them again.
-func (w *worker) restoreState(ctx context.Context) error {
+// that block adds them again. blockTime is the time of that block, or now.
+func (w *worker) restoreState(ctx context.Context, blockTime int64) error {
 	before := w.dedupBefore(w.nextOffset)
 	w.dedupSince = time.Now().Add(-w.cfg.DedupLookback)
 	return w.withRetry(ctx, "restore the state of the partition", func() error {
@@ -245,8 +249,7 @@ func (w *worker) restoreState(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		openAlerts, err := w.deps.Store.AlertsBefore(ctx, w.source.Partition, before, w.cfg.Grouping.Lookback())
-		if err != nil {
+		if err := w.restoreGrouper(ctx, before, blockTime); err != nil {
 			return err
 		}
 
@@ -254,8 +257,6 @@ func (w *worker) restoreState(ctx context.Context) error {
 		for _, batches := range stored {
 			w.dedup.restoreProducer(batches)
 		}
-		w.grouper = alerts.NewGrouper(w.cfg.Grouping, w.source.Partition)
-		w.grouper.Restore(openAlerts)
 		return nil
 	})
 }
