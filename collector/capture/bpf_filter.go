@@ -15,7 +15,7 @@ import (
 // truncated frames pass.
 func compileFilter(own []netip.AddrPort) ([]bpf.RawInstruction, error) {
 	if len(own) == 0 {
-		return nil, nil
+		return passAll, nil
 	}
 
 	// Each address has its own block of instructions. When the address does not match, control reaches the

@@ -26,6 +26,9 @@ import (
 // longest frame, which has 64 KiB after receive offload has merged segments.
 const blockBytes = 256 << 10
 
+// retireAfter is the time after which the kernel hands over a block that is not full.
+const retireAfter = 20 * time.Millisecond
+
 // A Handler receives the packets of one worker. It is used by one goroutine. sessions.Table is one.
 type Handler interface {
 	// Packet receives one frame that was captured on iface. link is the type of its outermost header, at its
@@ -141,8 +144,8 @@ func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
 		return nil, err
 	}
 	cfg := ringConfig{
-		bytes: int(l.cfg.RingBytes), blockBytes: blockBytes, retireAfter: 20 * time.Millisecond,
-		promiscuous: l.cfg.IsBridge(iface.Name), filter: filter,
+		bytes: int(l.cfg.RingBytes), blockBytes: blockBytes, retireAfter: retireAfter,
+		promiscuous: l.cfg.IsBridge(iface.Name),
 	}
 	workers := l.cfg.Workers
 	if workers == 0 {
@@ -152,37 +155,54 @@ func (l *Live) openRings(iface *net.Interface) ([]*ring, error) {
 		cfg.group = &fanoutGroup{}
 	}
 
-	// Open all rings, or none.
+	// Open all rings, or none. They receive packets only when all of them have joined the group: each packet
+	// then comes to the ring that gets all packets of its connection.
 	var rings []*ring
 	for range workers {
-		opened, err := openRing(iface, cfg)
-		if err != nil {
-			for _, ring := range rings {
-				ring.close()
-			}
-			return nil, err
+		var opened *ring
+		if opened, err = openRing(iface, cfg); err != nil {
+			break
 		}
 		rings = append(rings, opened)
+	}
+	for i := 0; i < len(rings) && err == nil; i++ {
+		err = rings[i].setFilter(filter)
+	}
+	if err != nil {
+		closeRings(rings)
+		return nil, err
 	}
 	return rings, nil
 }
 
-// startWorkers starts a worker for each ring. The returned channel is closed when all workers have ended.
+func closeRings(rings []*ring) {
+	for _, ring := range rings {
+		ring.close()
+	}
+}
+
+// startWorkers starts a worker for each ring. The workers of an interface end together, since the packets of a
+// worker that has ended would come to no one, or, when its ring has left the group, to the wrong ones. The
+// returned channel is closed when all workers have ended and the rings are closed.
 func (l *Live) startWorkers(ctx context.Context, wg *sync.WaitGroup, rings []*ring,
 	ship collector.Shipper,
 ) chan struct{} {
 	done := make(chan struct{})
+	ctx, stop := context.WithCancel(ctx)
 	var workers sync.WaitGroup
 	for i, ring := range rings {
 		producer := ship.Packets("packets/" + ring.iface + "/" + strconv.Itoa(i))
 		handler := l.handler(ring.iface, i, producer)
 		workers.Go(func() {
 			defer producer.Close()
+			defer stop()
 			l.runWorker(ctx, ring, handler)
 		})
 	}
 	wg.Go(func() {
 		workers.Wait()
+		stop()
+		closeRings(rings)
 		close(done)
 	})
 	return done
@@ -190,7 +210,6 @@ func (l *Live) startWorkers(ctx context.Context, wg *sync.WaitGroup, rings []*ri
 
 // runWorker passes the packets of one ring to handler until ctx ends or the interface is gone.
 func (l *Live) runWorker(ctx context.Context, ring *ring, handler Handler) {
-	defer ring.close()
 	defer handler.Close()
 	l.workers.WithLabelValues(ring.iface).Inc()
 	defer l.workers.WithLabelValues(ring.iface).Dec()
@@ -225,7 +244,11 @@ func (l *Live) runWorker(ctx context.Context, ring *ring, handler Handler) {
 		}
 	}
 
-	// Read the packets that are still in the ring: their sessions are open until handler.Close.
+	// Read the packets that are still in the ring: their sessions are open until handler.Close. The last block
+	// is handed over when retireAfter is over.
+	if ring.setFilter(dropAll) == nil {
+		time.Sleep(2 * retireAfter)
+	}
 	captured = 0
 	packets.Add(float64(ring.read(handle)))
 	bytes.Add(float64(captured))

@@ -41,11 +41,10 @@ type ringConfig struct {
 	retireAfter time.Duration // the kernel hands over a block after this time even if it is not full
 	promiscuous bool
 	group       *fanoutGroup // shares the packets out among several rings; nil: this ring gets all packets
-	filter      []bpf.RawInstruction
 }
 
-// openRing returns a ring that receives the packets of ifi. The socket is bound after the filter is
-// attached, so that no packet bypasses the filter.
+// openRing returns a ring on ifi that receives nothing until setFilter is called: a ring must not receive
+// packets before all rings of its group have joined, because until then it gets those of the others.
 func openRing(ifi *net.Interface, cfg ringConfig) (*ring, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -90,14 +89,8 @@ func (r *ring) configure(ifi *net.Interface, cfg ringConfig) error {
 	r.memory = mem
 
 	// No packet comes before the bind, so none bypasses the filter.
-	if len(cfg.filter) > 0 {
-		prog := unix.SockFprog{
-			Len:    uint16(len(cfg.filter)),
-			Filter: (*unix.SockFilter)(unsafe.Pointer(&cfg.filter[0])),
-		}
-		if err := unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
-			return fmt.Errorf("attach the filter: %w", err)
-		}
+	if err := r.setFilter(dropAll); err != nil {
+		return err
 	}
 	address := unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_ALL), Ifindex: ifi.Index}
 	if err := unix.Bind(r.fd, &address); err != nil {
@@ -114,6 +107,21 @@ func (r *ring) configure(ifi *net.Interface, cfg ringConfig) error {
 		}
 	}
 	return cfg.group.addRing(r.fd)
+}
+
+// dropAll and passAll are filters that drop and pass every packet.
+var (
+	dropAll = []bpf.RawInstruction{{Op: unix.BPF_RET | unix.BPF_K, K: 0}}
+	passAll = []bpf.RawInstruction{{Op: unix.BPF_RET | unix.BPF_K, K: 1 << 18}}
+)
+
+// setFilter replaces the filter of the ring.
+func (r *ring) setFilter(filter []bpf.RawInstruction) error {
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: (*unix.SockFilter)(unsafe.Pointer(&filter[0]))}
+	if err := unix.SetsockoptSockFprog(r.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog); err != nil {
+		return fmt.Errorf("attach the filter: %w", err)
+	}
+	return nil
 }
 
 // A fanoutGroup is the PACKET_FANOUT group of the rings of one interface. The kernel chooses the number of

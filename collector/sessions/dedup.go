@@ -21,6 +21,19 @@ type dedup struct {
 	confirmed bool        // confirmPrimary was called
 	claims    [2]claimKey // the keys that the flow has claimed in the DedupTable
 	numClaims int
+	published [2]int64 // packet times that were last written to flow.activity
+
+	// A duplicate compares its packets with those that its reporter has seen. The arrays are by end of
+	// flow.key: the packet time since which the reporter is not known to have seen a packet, the bytes that the
+	// duplicate has dropped since then, and the packet time of the duplicate's last packet.
+	reporter     reporter
+	unseenSince  [2]int64
+	droppedBytes [2]uint64
+	lastFrom     [2]int64
+
+	// halfOnly is set if the flow is primary for the packets of one end only, and reporter for those of the
+	// other end: routes of the two directions may differ.
+	halfOnly bool
 }
 
 func (d *dedup) heldClaims() []claimKey { return d.claims[:d.numClaims] }
@@ -40,23 +53,28 @@ var decisions = [...]decision{decidedByMapping, decidedByBridge, decidedByTimeou
 
 // claimFirst sets the deduplication state at the first packet. A flow on a bridge is primary, unless another
 // flow has claimed the connection. A flow elsewhere is a duplicate if another flow has claimed it, and
-// pending otherwise.
+// pending otherwise. A claim whose owner has not seen the packet decides nothing yet: the flow is pending.
 func (f *flow) claimFirst() {
 	table := f.table
 	f.dedup.onBridge = table.ifaces.list[f.key.iface].isBridge
 	own := f.ownKey()
 	if f.dedup.onBridge || table.deps.Bridge == nil {
-		f.dedup.state = primary
-		if !f.tryClaim(own) {
-			f.markDuplicate()
+		switch state, reporter := f.tryClaim(own, false); state {
+		case claimFree:
+			f.dedup.state = primary
+		case claimHeld:
+			f.markDuplicate(reporter)
 		}
 		return
 	}
 
 	// A bridge may have claimed the connection as seen here, or as seen by the container.
-	if f.isClaimedElsewhere(own) ||
-		f.locateMapping() && f.canonicalKey() != own && f.isClaimedElsewhere(f.canonicalKey()) {
-		f.markDuplicate()
+	state, reporter := f.lookUpClaim(own)
+	if state != claimHeld && f.locateMapping() && f.canonicalKey() != own {
+		state, reporter = f.lookUpClaim(f.canonicalKey())
+	}
+	if state == claimHeld {
+		f.markDuplicate(reporter)
 	}
 }
 
@@ -72,26 +90,42 @@ func (f *flow) canonicalKey() claimKey {
 	return newClaimKey(f.key.proto, f.nat.mapping.Client, f.nat.mapping.Server)
 }
 
-// claimant returns f as the DedupTable identifies it.
-func (f *flow) claimant() claimant {
-	return claimant{owner: f.id, iface: f.table.ifaces.list[f.key.iface].dedupID, first: f.first}
+// claimant returns f as the DedupTable identifies it, for a claim of key.
+func (f *flow) claimant(key claimKey) claimant {
+	return claimant{
+		owner: f.id, activity: f.activity, reversed: f.isReversed(key),
+		iface: f.table.ifaces.list[f.key.iface].dedupID, first: f.first,
+	}
 }
 
-// tryClaim claims key for f. It reports false if another flow holds the claim.
-func (f *flow) tryClaim(key claimKey) bool {
-	if !f.table.dedup.tryClaim(key, f.claimant()) {
+// isReversed reports whether the ends of key, the connection's addresses on either side of NAT, are in the
+// other order than those of f.key.
+func (f *flow) isReversed(key claimKey) bool {
+	if key == f.ownKey() || !f.nat.known {
 		return false
 	}
-	if dedup := &f.dedup; !slices.Contains(dedup.heldClaims(), key) && dedup.numClaims < len(dedup.claims) {
+	mapping := &f.nat.mapping
+	isClient := func(ip addr, port uint16) bool {
+		return ip == addrOf(mapping.Client.Addr()) && port == mapping.Client.Port() ||
+			ip == addrOf(mapping.OutsideClient.Addr()) && port == mapping.OutsideClient.Port()
+	}
+	return isClient(key.a, key.aport) != isClient(f.key.a, f.key.aport)
+}
+
+// tryClaim claims key for f, see DedupTable.tryClaim.
+func (f *flow) tryClaim(key claimKey, takeStale bool) (claimState, reporter) {
+	state, reporter := f.table.dedup.tryClaim(key, f.claimant(key), takeStale)
+	if dedup := &f.dedup; state == claimFree && !slices.Contains(dedup.heldClaims(), key) &&
+		dedup.numClaims < len(dedup.claims) {
 		dedup.claims[dedup.numClaims] = key
 		dedup.numClaims++
 	}
-	return true
+	return state, reporter
 }
 
-// isClaimedElsewhere reports whether another flow holds the claim of k.
-func (f *flow) isClaimedElsewhere(k claimKey) bool {
-	return f.table.dedup.isClaimedByOther(k, f.claimant())
+// lookUpClaim returns what the claim of key is to f, see DedupTable.lookUpClaim.
+func (f *flow) lookUpClaim(key claimKey) (claimState, reporter) {
+	return f.table.dedup.lookUpClaim(key, f.claimant(key))
 }
 
 // releaseClaims removes the claims of f from the DedupTable.
@@ -100,9 +134,9 @@ func (f *flow) releaseClaims() {
 	f.dedup.numClaims = 0
 }
 
-// markDuplicate makes f a duplicate and drops the events that wait.
-func (f *flow) markDuplicate() {
-	f.dedup.state = duplicate
+// markDuplicate makes f a duplicate of reporter and drops the events that wait.
+func (f *flow) markDuplicate(reporter reporter) {
+	f.dedup.state, f.dedup.reporter = duplicate, reporter
 	f.table.metrics.duplicates.Inc()
 	f.releaseClaims()
 	f.dropOutbox()
@@ -121,15 +155,24 @@ func (f *flow) confirmPrimary() {
 
 	// If two flows are on bridges, the first to claim the container's addresses stays primary.
 	own := f.ownKey()
-	if canonical := f.canonicalKey(); canonical != own && !f.tryClaim(canonical) {
-		f.markDuplicate()
-		return
+	if canonical := f.canonicalKey(); canonical != own {
+		switch state, reporter := f.tryClaim(canonical, false); state {
+		case claimHeld:
+			f.markDuplicate(reporter)
+			return
+		case claimStale: // resolveDedup decides when it is known whether the other flow sees the connection
+			f.dedup.state = pending
+			return
+		}
 	}
 
 	// A flow elsewhere has claimed the addresses outside NAT.
 	outside := newClaimKey(f.key.proto, f.nat.mapping.OutsideClient, f.nat.mapping.OutsideServer)
-	if outside != own && f.isClaimedElsewhere(outside) {
-		f.markDuplicate()
+	if outside == own {
+		return
+	}
+	if state, reporter := f.lookUpClaim(outside); state == claimHeld {
+		f.markDuplicate(reporter)
 	}
 }
 
@@ -149,13 +192,20 @@ func (f *flow) resolveDedup(force bool, why decision) {
 		}
 	}
 
-	// If another flow has a claim, f is a duplicate. If a claim may still come, f waits.
-	if slices.ContainsFunc(keys[:numKeys], f.isClaimedElsewhere) {
-		f.countDecision(decidedByBridge)
-		f.markDuplicate()
-		return
+	// If another flow holds a claim, f is a duplicate. f waits if a claim may still come, and if it is not known
+	// whether the owner of a claim sees the connection.
+	stale := false
+	for _, key := range keys[:numKeys] {
+		state, reporter := f.lookUpClaim(key)
+		if state == claimHeld {
+			f.countDecision(decidedByBridge)
+			f.markDuplicate(reporter)
+			return
+		}
+		stale = stale || state == claimStale
 	}
-	if !force && (table.deps.NAT != nil && !mappingKnown || f.hasLocalEndpoint()) {
+	onBridge := f.dedup.onBridge || table.deps.Bridge == nil
+	if !force && (stale || !onBridge && (table.deps.NAT != nil && !mappingKnown || f.hasLocalEndpoint())) {
 		return
 	}
 
@@ -163,9 +213,9 @@ func (f *flow) resolveDedup(force bool, why decision) {
 	// duplicate.
 	f.dedup.state = primary
 	for _, key := range keys[:numKeys] {
-		if !f.tryClaim(key) {
+		if state, reporter := f.tryClaim(key, true); state == claimHeld {
 			f.countDecision(decidedByBridge)
-			f.markDuplicate()
+			f.markDuplicate(reporter)
 			return
 		}
 	}

@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -16,9 +17,13 @@ import (
 //   - A flow elsewhere looks for such a claim when it begins, and again when it has an event and its mapping is
 //     known. If there is no claim and none is expected, or the wait is over, the flow claims its tuples itself.
 //
-// Claims are made under a lock, and a flow that finds the claim of another flow is a duplicate from then on.
-// So every event is reported once, in whatever order the flows come. A claim outlives its flow by a few
-// seconds (timeWait), for copies that end later.
+// Claims are made under a lock, and a flow that finds the claim of another flow is a duplicate. So every event
+// is reported once, in whatever order the flows come. A claim outlives its flow by a few seconds (timeWait),
+// for copies that end later.
+//
+// A claim holds only while its flow sees the packets of the connection. A flow publishes in its activity when
+// it has seen the last packet of each side, and every Table how far it has come. A duplicate compares its own
+// packets with that and takes the claim when the primary has seen none of them for silentAfter (dedup.go).
 //
 // Locks: each shard has a lock, and mu guards the writing of names. No code holds two locks at once.
 type DedupTable struct {
@@ -45,17 +50,70 @@ type claimKey struct {
 
 // A claim records which flow reports a connection.
 type claim struct {
-	owner  uint64    // flow.id
-	ended  int64     // packet time of the flow's last packet; 0 while the flow is open
-	ifaces [4]uint16 // numbers, plus one, of the interfaces where the connection was seen
+	owner    uint64 // flow.id
+	activity *activity
+	reversed bool      // the ends of the claim's key are in the other order than those of the owner's key
+	ended    int64     // packet time of the flow's last packet; 0 while the flow is open
+	ifaces   [4]uint16 // numbers, plus one, of the interfaces where the connection was seen
 }
 
 // A claimant is a flow that makes or looks for a claim.
 type claimant struct {
-	owner uint64 // flow.id
-	iface uint16 // as DedupTable.ifaceID numbers it
-	first int64  // packet time of the flow's first packet
+	owner    uint64 // flow.id
+	activity *activity
+	reversed bool   // as in claim
+	iface    uint16 // as DedupTable.ifaceID numbers it
+	first    int64  // packet time of the flow's first packet that the owner of a claim must have seen
 }
+
+// An activity records which packets a flow has seen, for the flows of other Tables. Only the flow's Table
+// writes it. An activity is used again with the flow, for another connection and with another owner.
+type activity struct {
+	owner    atomic.Uint64   // flow.id
+	seen     [2]atomic.Int64 // packet time of the last packet of each end of the flow's key, see publishEvery
+	lost     atomic.Bool     // another flow has taken the claims; set by that flow
+	progress *atomic.Int64   // Table.progress
+}
+
+// A reporter is the flow whose claim makes another flow a duplicate, as that flow sees it.
+type reporter struct {
+	owner    uint64
+	activity *activity // nil: none
+	reversed bool      // its ends are in the other order than those of the duplicate
+}
+
+// lastSeen returns the packet time of the last packet that the reporter has seen from an end of the
+// duplicate's key, 0 if it has seen none or no longer exists.
+func (r reporter) lastSeen(end uint8) int64 {
+	if r.activity == nil || r.activity.owner.Load() != r.owner {
+		return 0
+	}
+	if r.reversed {
+		end ^= 1
+	}
+	return r.activity.seen[end].Load()
+}
+
+// progress returns the packet time up to which the Table of the reporter has handled packets.
+func (r reporter) progress() int64 {
+	if r.activity == nil {
+		return math.MaxInt64
+	}
+	return r.activity.progress.Load()
+}
+
+// A claimState is the answer of the DedupTable to a claimant.
+type claimState uint8
+
+const (
+	claimFree  claimState = iota // no other flow has the claim
+	claimHeld                    // another flow has it, and sees the packets of the connection
+	claimStale                   // another flow has it, but is not known to have seen a packet since claimant.first
+)
+
+// copyDelay is the longest time, ns, between the captures of one packet on two interfaces of a host. It is
+// also longer than publishEvery.
+const copyDelay = int64(200e6)
 
 // maxClaims bounds the claims of a shard. Beyond it a flow reports its connection without a claim.
 const maxClaims = 1 << 15
@@ -109,37 +167,77 @@ func (d *DedupTable) shardOf(k *claimKey) *dedupShard {
 	return &d.shards[hash%dedupShards]
 }
 
-// reuseAfter separates connections on the same ports. A flow that begins later than reuseAfter, ns, after the
-// last packet of an ended claim is another connection.
-const reuseAfter = int64(1e9)
+// stateFor returns what c is to the flow by. A claim of an ended flow covers packets up to the flow's last one;
+// what comes later, on the same ports, is another connection or one that its flow no longer saw.
+func (c *claim) stateFor(by *claimant) claimState {
+	switch {
+	case c.owner == by.owner:
+		return claimFree
+	case c.ended != 0:
+		if by.first <= c.ended+copyDelay {
+			return claimHeld
+		}
+		return claimFree
+	}
+	owner := reporter{owner: c.owner, activity: c.activity}
+	if max(owner.lastSeen(0), owner.lastSeen(1)) >= by.first-copyDelay {
+		return claimHeld
+	}
+	return claimStale
+}
 
-// covers reports whether c belongs to the connection whose first packet has the time first.
-func (c *claim) covers(first int64) bool { return c.ended == 0 || first <= c.ended+reuseAfter }
+// reporterFor returns the owner of c as the flow by sees it.
+func (c *claim) reporterFor(by *claimant) reporter {
+	return reporter{owner: c.owner, activity: c.activity, reversed: c.reversed != by.reversed}
+}
 
-// tryClaim reports whether the flow by may report the connection of key, and makes a claim for it. If another
-// flow has the claim, tryClaim adds by's interface to that claim and reports false. If the shard is full, it
-// reports true without a claim.
-func (d *DedupTable) tryClaim(key claimKey, by claimant) bool {
+// tryClaim makes a claim of key for the flow by unless another flow holds it. With takeStale it also takes a
+// stale claim. It returns claimFree if by may report the connection, else the state of the claim and its
+// owner. It adds by's interface to the claim of another flow. If the shard is full, it returns claimFree
+// without a claim.
+func (d *DedupTable) tryClaim(key claimKey, by claimant, takeStale bool) (claimState, reporter) {
 	shard := d.shardOf(&key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	existing, ok := shard.claims[key]
 	switch {
 	case ok && existing.owner == by.owner:
-		return true
-	case ok && existing.covers(by.first):
-		existing.addIface(by.iface)
-		shard.claims[key] = existing
-		return false
-	case !ok && !shard.hasCapacity(by.first):
-		return true
+		return claimFree, reporter{}
+	case ok:
+		state := existing.stateFor(&by)
+		if state == claimHeld || state == claimStale && !takeStale {
+			existing.addIface(by.iface)
+			shard.claims[key] = existing
+			return state, existing.reporterFor(&by)
+		}
+		existing.markLost()
+	case !shard.hasCapacity(by.first):
+		return claimFree, reporter{}
 	}
 
-	// There is no claim, or only one of an earlier connection on the same ports.
-	made := claim{owner: by.owner}
+	// There is no claim, or only a stale one or that of an earlier connection on the same ports.
+	made := claim{owner: by.owner, activity: by.activity, reversed: by.reversed}
 	made.addIface(by.iface)
 	shard.claims[key] = made
-	return true
+	return claimFree, reporter{}
+}
+
+// markLost lets the owner of c know that another flow has taken the claim.
+func (c *claim) markLost() {
+	if c.activity != nil && c.activity.owner.Load() == c.owner {
+		c.activity.lost.Store(true)
+	}
+}
+
+// revokeClaim removes the claim that owner has of key.
+func (d *DedupTable) revokeClaim(key claimKey, owner uint64) {
+	shard := d.shardOf(&key)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if held, ok := shard.claims[key]; ok && held.owner == owner {
+		held.markLost()
+		delete(shard.claims, key)
+	}
 }
 
 // hasCapacity reports whether s can hold another claim; s.mu must be held. When there are many claims, it
@@ -156,19 +254,23 @@ func (s *dedupShard) hasCapacity(now int64) bool {
 	return len(s.claims) < maxClaims
 }
 
-// isClaimedByOther reports whether a flow other than by has the claim of key. If so, it adds by's interface
-// to that claim.
-func (d *DedupTable) isClaimedByOther(key claimKey, by claimant) bool {
+// lookUpClaim returns what the claim of key is to the flow by, and the claim's owner. It adds by's interface to
+// the claim of another flow.
+func (d *DedupTable) lookUpClaim(key claimKey, by claimant) (claimState, reporter) {
 	shard := d.shardOf(&key)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	existing, ok := shard.claims[key]
-	if !ok || existing.owner == by.owner || !existing.covers(by.first) {
-		return false
+	if !ok {
+		return claimFree, reporter{}
+	}
+	state := existing.stateFor(&by)
+	if state == claimFree {
+		return claimFree, reporter{}
 	}
 	existing.addIface(by.iface)
 	shard.claims[key] = existing
-	return true
+	return state, existing.reporterFor(&by)
 }
 
 // addIface adds an interface to those where the connection was seen. A fifth one is not recorded.

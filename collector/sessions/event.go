@@ -52,7 +52,8 @@ func (f *flow) sessionEvent(state string) *pipeline.Event {
 	event.Transport = f.transport()
 	event.Vlan = uint32(f.vlan)
 	event.Outcome = outcome(state)
-	event.Partial = clientStats.missing+serverStats.missing > 0 || stats.partialStart && f.key.proto == protoTCP
+	event.Partial = clientStats.missing+serverStats.missing > 0 || stats.partialStart && f.key.proto == protoTCP ||
+		f.activity.lost.Load()
 	id := pipeline.CommunityID(event.Transport, client, server)
 	event.CommunityId = append(event.CommunityId[:0], id[:]...)
 	event.Source, event.Destination = pipeline.EndpointFromVTPool(), pipeline.EndpointFromVTPool()

@@ -38,8 +38,9 @@ type flow struct {
 	table     *Table
 	key       flowKey
 	id        uint64 // unique in the process: the owner of claims in the DedupTable
-	heapIndex int    // in Table.timers
-	due       int64  // clock: when runTimers is called
+	activity  *activity
+	heapIndex int   // in Table.timers
+	due       int64 // clock: when runTimers is called
 
 	conn       *protocols.Conn // nil: not opened yet, or closed
 	emit       func(*pipeline.Event)
@@ -61,14 +62,16 @@ type flow struct {
 	outbox outbox
 }
 
-// newFlow returns a flow and its stream, allocated together.
+// newFlow returns a flow with its stream and its activity, allocated together.
 func newFlow(table *Table) *flow {
-	both := &struct {
-		flow   flow
-		stream reassembly.Conn
+	all := &struct {
+		flow     flow
+		stream   reassembly.Conn
+		activity activity
 	}{}
-	f := &both.flow
-	f.table, f.stream = table, &both.stream
+	f := &all.flow
+	f.table, f.stream, f.activity = table, &all.stream, &all.activity
+	f.activity.progress = &table.progress
 	f.emit = f.emitEvent
 	return f
 }
@@ -76,7 +79,9 @@ func newFlow(table *Table) *flow {
 // prepareReuse resets f for another connection and keeps the memory that f owns.
 func (f *flow) prepareReuse() {
 	events := f.outbox.events[:0:min(cap(f.outbox.events), 32)]
-	*f = flow{table: f.table, emit: f.emit, stream: f.stream, outbox: outbox{events: events}}
+	*f = flow{
+		table: f.table, emit: f.emit, stream: f.stream, activity: f.activity, outbox: outbox{events: events},
+	}
 }
 
 // endpoints returns the addresses of client and server as captured, before NAT is undone.

@@ -26,6 +26,8 @@ type tableMetrics struct {
 
 	duplicates      counter
 	duplicateEvents counter
+	takeovers       counter
+	unreportedBytes counter
 	pendingSessions map[decision]counter
 	panics          counter
 }
@@ -44,6 +46,12 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 			"Sessions that were not reported because another interface reports the same connection."),
 		duplicateEvents: factory.Counter("tidegate_sessions_nat_duplicate_events_total",
 			"Events that were dropped because their session is a duplicate."),
+		takeovers: factory.Counter("tidegate_sessions_takeovers_total",
+			"Sessions that are reported from the middle on, because the copy of the connection on another interface "+
+				"that was reported before saw no more packets."),
+		unreportedBytes: factory.Counter("tidegate_sessions_unreported_bytes_total",
+			"Payload bytes that no session reports: a copy of a connection was not reported, and the copy that was "+
+				"reported did not see them."),
 		panics: factory.Counter("tidegate_sessions_panics_total",
 			"Panics while a packet was handled. After a panic the worker has an empty session table."),
 		closed: map[string]counter{}, pendingSessions: map[decision]counter{},

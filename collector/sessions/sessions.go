@@ -17,6 +17,7 @@
 //	direction.go              which side is the client
 //	streams.go                bytes, gaps and statistics from reassembly
 //	dedup.go, dedup_table.go  which copy of a connection is reported
+//	takeover.go               when another copy is reported from now on
 //	nat.go                    the addresses of a connection behind NAT
 //	outbox.go                 events that wait until deduplication is decided
 //	enrich.go                 events that wait until their containers are known
@@ -40,14 +41,16 @@
 //
 //	on a bridge ─ the first packet claims the connection ──────▶ primary
 //	on a bridge ─ another bridge has claimed it ───────────────▶ duplicate
+//	on a bridge ─ a claim, but its flow has not seen the packet ▶ pending
 //	elsewhere ─── another flow has claimed it ─────────────────▶ duplicate
 //	elsewhere ─── otherwise ───────────────────────────────────▶ pending
 //	pending ───── another flow claims it ──────────────────────▶ duplicate
 //	pending ───── no bridge carries it, or NATTimeout is over ─▶ primary
 //	primary ───── another leg of the connection is primary ────▶ duplicate    (checked once, at its first event)
+//	duplicate ─── its primary sees none of its packets ────────▶ a new flow, which begins in mid-stream
+//	primary ───── a duplicate has taken its claims ────────────▶ a new flow, a duplicate
 //
-// The events of a pending flow wait in its outbox. A primary emits them, a duplicate drops them. A duplicate
-// never changes its state again.
+// The events of a pending flow wait in its outbox. A primary emits them, a duplicate drops them.
 //
 // # Locks
 //

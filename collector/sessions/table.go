@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"math"
 	"sync/atomic"
 
 	"github.com/google/gopacket/layers"
@@ -37,6 +38,9 @@ type Table struct {
 	outboxEvents int // events in the outboxes of all flows
 	enricher     enricher
 	closed       bool
+
+	progress  atomic.Int64 // packet time of the last packet or tick, for other Tables; see publishEvery
+	published int64        // the last value that was written to progress
 }
 
 // lastTableID numbers the Tables of the process.
@@ -82,6 +86,7 @@ func (t *Table) Packet(ifaceName string, link layers.LinkType, at int64, data []
 
 	// The timers run first: they belong to the time before the packet.
 	t.advanceClock(at)
+	t.publishProgress(at)
 	p := packet{clock: t.clock.now, iface: t.ifaceIndex(ifaceName)}
 	p.Time = at
 	t.counts.results[t.handleFrame(&p, link, data, wireLen)]++
@@ -120,6 +125,7 @@ func (t *Table) Tick(now int64) {
 	}
 	defer t.recoverPanic()
 	t.advanceClock(now)
+	t.publishProgress(now)
 	t.flushCounters()
 	t.enricher.retryUnresolved(t.clock.now, false)
 }
@@ -151,8 +157,18 @@ func (t *Table) Close() {
 		}
 		t.removeFlow(flow, keepClaims)
 	}
+	t.progress.Store(math.MaxInt64) // nobody waits for a Table that is closed
 	t.flushCounters()
 	t.enricher.retryUnresolved(t.clock.now, true)
+}
+
+// publishProgress lets the Tables of other workers know that this one has handled the packets up to the packet
+// time at.
+func (t *Table) publishProgress(at int64) {
+	if isDue(at, t.published) {
+		t.published = at
+		t.progress.Store(at)
+	}
 }
 
 // advanceClock moves the clock and runs the timers that are due.
@@ -186,6 +202,7 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	f.first, f.last, f.lastSeen = p.Time, p.Time, t.clock.now
 	f.vlan = p.vlan
 	f.due = t.clock.now + int64(t.cfg.SYNTimeout)
+	f.resetActivity(p.Time, sender)
 	t.flows[key] = f
 	t.timers.insertFlow(f)
 	if key.proto == protoTCP {
@@ -196,6 +213,15 @@ func (t *Table) openFlow(p *packet, key flowKey, sender uint8) *flow {
 	f.inferDirection(p, sender)
 	f.claimFirst()
 	return f
+}
+
+// resetActivity makes the activity of f that of a flow whose first packet came from sender.
+func (f *flow) resetActivity(first int64, sender uint8) {
+	f.activity.owner.Store(f.id)
+	f.activity.lost.Store(false)
+	f.activity.seen[sender].Store(first)
+	f.activity.seen[sender^1].Store(0)
+	f.dedup.published[sender] = first
 }
 
 // timeWait is the time, ns, that a dead flow stays, so that its last packets do not begin a new one and the
@@ -210,6 +236,9 @@ func (t *Table) finishFlow(f *flow, state string) {
 	f.stream.Flush()
 	f.closeProtocol()
 	f.emitSession(state)
+	if f.dedup.state == duplicate {
+		f.countUnreported()
+	}
 	f.dead = true
 	t.dedup.endClaims(f.dedup.heldClaims(), f.id, f.last)
 	f.due = t.clock.now + timeWait

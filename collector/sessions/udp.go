@@ -16,6 +16,9 @@ func (t *Table) handleUDP(p *packet) {
 	isNew := flow == nil
 	if isNew {
 		flow = t.openFlow(p, key, sender)
+	}
+	flow, isNew = t.checkCopies(flow, p, sender, isNew)
+	if isNew {
 		flow.openProtocol(0, false)
 	}
 

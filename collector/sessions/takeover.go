@@ -1,0 +1,133 @@
+package sessions
+
+// publishEvery is the distance, ns of packet time, between two writes of a flow or a Table for the other
+// Tables. The values that those read are late by so much.
+const publishEvery = int64(10e6)
+
+// silentAfter is the time, ns of packet time, after which a duplicate takes the connection over: for so long
+// it has seen packets that its reporter has not seen.
+const silentAfter = int64(1e9)
+
+// maxLag is the longest time, ns, for which a duplicate waits for the Table of its reporter. A Table that is
+// further behind counts as stopped.
+const maxLag = int64(10e9)
+
+// isDue reports whether at is publishEvery later than published, or earlier because the times were set back.
+func isDue(at, published int64) bool { return uint64(at-published) >= uint64(publishEvery) }
+
+// checkCopies compares what f and the other flows of its connection have seen, now that the end sender has sent
+// p. It returns the flow that p belongs to: f, or a new one that takes its place. isNew is returned as true if
+// it was, or if there is a new flow.
+func (t *Table) checkCopies(f *flow, p *packet, sender uint8, isNew bool) (*flow, bool) {
+	switch {
+	case f.dedup.state == duplicate:
+		if f.reporterMisses(p, sender) {
+			return t.takeOver(f, p, sender), true
+		}
+	case isDue(p.Time, f.dedup.published[sender]) && !f.publishActivity(p, sender):
+		return t.replaceSuperseded(f, p, sender), true
+	}
+	return f, isNew
+}
+
+// publishActivity lets the duplicates of f know that f has seen p, which the end sender has sent. It reports
+// false if f may report the connection no longer: a duplicate has taken the claims of f, which had seen
+// nothing for a while, or f reports one direction only and its reporter sees that one, too.
+func (f *flow) publishActivity(p *packet, sender uint8) (reports bool) {
+	f.dedup.published[sender] = p.Time
+	f.activity.seen[sender].Store(p.Time)
+	if f.dedup.halfOnly {
+		return f.dedup.reporter.lastSeen(sender) < f.first
+	}
+	return !f.activity.lost.Load()
+}
+
+// replaceSuperseded ends f, whose connection another flow reports by now, and returns a new flow, which is a
+// duplicate of that one.
+func (t *Table) replaceSuperseded(f *flow, p *packet, sender uint8) *flow {
+	key, clientSide, confidence := f.key, f.clientSide, f.stats.directionConfidence
+	t.replaceFlow(f, stateTimeout)
+	next := t.openFlow(p, key, sender)
+	next.setDirection(clientSide, confidence)
+	return next
+}
+
+// reporterMisses reports whether f, a duplicate, must report the connection itself from p on, because its
+// reporter has not seen the packets of sender for silentAfter. f counts the bytes that it drops meanwhile.
+func (f *flow) reporterMisses(p *packet, sender uint8) bool {
+	dedup := &f.dedup
+	dedup.lastFrom[sender] = p.Time
+	since := dedup.unseenSince[sender]
+
+	// The reporter has seen a packet since then: begin again with p. The clock may also have been set back.
+	if since == 0 || p.Time < since-maxLag || dedup.reporter.lastSeen(sender) >= since-copyDelay {
+		dedup.unseenSince[sender], dedup.droppedBytes[sender] = p.Time, uint64(p.Size)
+		return false
+	}
+
+	// The Table of the reporter may be late.
+	silent := p.Time - since
+	if silent < silentAfter || dedup.reporter.progress() < since+silentAfter && silent < maxLag {
+		dedup.droppedBytes[sender] += uint64(p.Size)
+		return false
+	}
+	if reporter, found := f.findReporter(since); found {
+		dedup.reporter = reporter
+		dedup.unseenSince, dedup.droppedBytes = [2]int64{}, [2]uint64{}
+		return false
+	}
+	return true
+}
+
+// findReporter returns the flow that has claimed f's connection in the meantime and has seen packets of it since
+// the packet time since.
+func (f *flow) findReporter(since int64) (found reporter, ok bool) {
+	keys := [2]claimKey{f.ownKey(), f.ownKey()}
+	if f.locateMapping() {
+		keys[1] = f.canonicalKey()
+	}
+	for _, key := range keys {
+		by := f.claimant(key)
+		by.first = since
+		state, reporter := f.table.dedup.lookUpClaim(key, by)
+		if state == claimHeld && reporter.owner != f.dedup.reporter.owner {
+			return reporter, true
+		}
+	}
+	return reporter{}, false
+}
+
+// takeOver ends f, a duplicate, and returns a new flow that reports the connection from p on. The new flow
+// takes the claims of the reporter. If the reporter still sees the packets of the other end, and f does not,
+// the reporter keeps the claims and each of the two flows reports one direction.
+func (t *Table) takeOver(f *flow, p *packet, sender uint8) *flow {
+	reporter, other := f.dedup.reporter, sender^1
+	halfOnly := reporter.lastSeen(other) >= p.Time-silentAfter && f.dedup.lastFrom[other] < p.Time-silentAfter
+	if !halfOnly {
+		t.dedup.revokeClaim(f.ownKey(), reporter.owner)
+		if f.locateMapping() {
+			t.dedup.revokeClaim(f.canonicalKey(), reporter.owner)
+		}
+	}
+	t.metrics.takeovers.Inc()
+	key, clientSide, confidence := f.key, f.clientSide, f.stats.directionConfidence
+	t.replaceFlow(f, stateTimeout)
+	next := t.openFlow(p, key, sender)
+	next.setDirection(clientSide, confidence)
+	if halfOnly {
+		next.dedup.state, next.dedup.confirmed = primary, true
+		next.dedup.halfOnly, next.dedup.reporter = true, reporter
+	}
+	return next
+}
+
+// countUnreported counts the bytes that f, a duplicate that ends, has dropped and its reporter has not seen.
+func (f *flow) countUnreported() {
+	for end := range uint8(2) {
+		since := f.dedup.unseenSince[end]
+		if f.dedup.droppedBytes[end] > 0 && f.dedup.reporter.lastSeen(end) < since-copyDelay &&
+			f.dedup.reporter.progress() >= since+copyDelay {
+			f.table.metrics.unreportedBytes.Add(float64(f.dedup.droppedBytes[end]))
+		}
+	}
+}
