@@ -1979,7 +1979,7 @@ type LogLine struct {
 	Stream        string                 `protobuf:"bytes,2,opt,name=stream,proto3" json:"stream,omitempty"`        // stdout, stderr
 	Path          string                 `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`            // log.file.path
 	Offset        uint64                 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`       // offset of its first byte in the file
-	Level         string                 `protobuf:"bytes,5,opt,name=level,proto3" json:"level,omitempty"`          // lower case; "" if the line contains none
+	Level         string                 `protobuf:"bytes,5,opt,name=level,proto3" json:"level,omitempty"`          // trace, debug, info, warn, error, fatal; "" if the line contains none
 	Truncated     bool                   `protobuf:"varint,6,opt,name=truncated,proto3" json:"truncated,omitempty"` // the line was longer than the cap
 	Bytes         uint64                 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`         // length of the whole line
 	unknownFields protoimpl.UnknownFields

@@ -753,7 +753,7 @@ var Fields = withDefaults([]Field{
 	},
 	{
 		Name: "message", Path: "log.message", Column: text,
-		Doc:  "Text of the log line, without its newline.",
+		Doc:  "Text of the log line, without its line end and without the colours of a terminal.",
 		Body: Dataset_LOG,
 		Str:  func(e *Event) string { return e.GetLog().GetMessage() },
 	},
@@ -777,7 +777,7 @@ var Fields = withDefaults([]Field{
 	},
 	{
 		Name: "log.level", Selectivity: 2, Column: word,
-		Doc:  "Log level, lower case, where the line contains one.",
+		Doc:  "Log level, where the line contains one: trace, debug, info, warn, error or fatal.",
 		Body: Dataset_LOG,
 		Str:  func(e *Event) string { return e.GetLog().GetLevel() },
 	},

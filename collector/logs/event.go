@@ -33,6 +33,7 @@ type lineHandler struct {
 	container *pipeline.Container // container of the next lines, set by Refresh
 	found     time.Time
 	redactor  redact.Redactor
+	plain     []byte // buffer of plainText
 	arena     []byte
 }
 
@@ -100,10 +101,10 @@ func (h *lineHandler) Ship(
 	event.Partial = line.Partial
 	event.Container = h.container
 
-	// The level is detected in the original line, before secrets are redacted.
+	// The level is detected before secrets are redacted.
 	body := pipeline.LogLineFromVTPool()
-	body.Level = detectLevel(line.Text)
-	text := line.Text
+	text := plainText(line.Text, &h.plain)
+	body.Level = detectLevel(text)
 	if h.source.cfg.Redact {
 		var found bool
 		if text, found = h.redactor.Line(text); found {
@@ -115,6 +116,7 @@ func (h *lineHandler) Ship(
 	body.Message, cut = tail.Cut(h.internUTF8(text), int(h.source.cfg.MaxLineBytes))
 	body.Truncated = line.Truncated || cut
 	if body.Truncated {
+		event.Tags = append(event.Tags, pipeline.TagTruncated)
 		h.source.metrics.truncated.Inc()
 	}
 	body.Stream = line.Stream.String()

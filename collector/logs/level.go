@@ -1,18 +1,64 @@
 package logs
 
-// levelWindow is the number of bytes at the front of a line in which its level is looked for.
-const levelWindow = 96
+import "bytes"
 
-// levelWords are the words for a level. The level of an event is the word of its line in lower case; synonyms
-// are not unified.
-var levelWords = [...]string{
-	"trace", "debug", "info", "information", "notice", "warn", "warning", "error", "err", "fatal", "panic",
-	"critical", "crit", "alert", "emerg", "emergency", "severe", "fine", "verbose", "dpanic",
+// levelWindow is the number of bytes at the front of a line in which its level is looked for, and
+// jsonLevelWindow that of a line that is a JSON object.
+const (
+	levelWindow     = 96
+	jsonLevelWindow = 512
+)
+
+// levelNames holds the words for a level and the level that an event has for it: one of trace, debug, info,
+// warn, error and fatal, the names of OpenTelemetry's severity ranges.
+var levelNames = []levelName{
+	{"info", "info"},
+	{"warn", "warn"},
+	{"error", "error"},
+	{"debug", "debug"},
+	{"trace", "trace"},
+	{"fatal", "fatal"},
+	{"warning", "warn"},
+	{"err", "error"},
+	{"information", "info"},
+	{"notice", "info"},
+	{"note", "info"},
+	{"critical", "fatal"},
+	{"crit", "fatal"},
+	{"panic", "fatal"},
+	{"dpanic", "fatal"},
+	{"alert", "fatal"},
+	{"emerg", "fatal"},
+	{"emergency", "fatal"},
+	{"severe", "error"},
+	{"fine", "debug"},
+	{"verbose", "trace"},
+}
+
+type levelName struct{ word, level string }
+
+// maxLevelWord is the length of the longest word of levelNames.
+const maxLevelWord = len("information")
+
+// levelsByLength holds levelNames by the length of the word.
+var levelsByLength = func() (byLength [maxLevelWord + 1][]levelName) {
+	for _, name := range levelNames {
+		byLength[len(name.word)] = append(byLength[len(name.word)], name)
+	}
+	return byLength
+}()
+
+// levelKeys are the keys of JSON objects whose value is the level of a line.
+var levelKeys = [...]string{
+	"level", "severity", "lvl", "levelname", "level_name", "log.level", "@level", "loglevel", "severity_text", "severitytext",
 }
 
 // detectLevel returns the level at the front of a line; "": none. It recognises the letter of klog
 // (I1124 23:08:00.1), a member of a JSON object, a key of logfmt, a word in brackets, and a word in capitals.
 func detectLevel(line []byte) string {
+	if object := bytes.TrimLeft(line, " \t"); len(object) > 0 && object[0] == '{' {
+		return jsonLevel(object[:min(len(object), jsonLevelWindow)])
+	}
 	if len(line) > levelWindow {
 		line = line[:levelWindow]
 	}
@@ -22,6 +68,10 @@ func detectLevel(line []byte) string {
 
 	// Check each word, a run of letters. c|0x20 is the lower case of a letter.
 	for i := 0; i < len(line); i++ {
+		if line[i] == '"' && i > 0 && line[i-1] == '=' {
+			i += stringLength(line[i:]) - 1 // the quoted value of a logfmt key holds no level
+			continue
+		}
 		c := line[i] | 0x20
 		if c < 'a' || c > 'z' {
 			continue
@@ -38,15 +88,92 @@ func detectLevel(line []byte) string {
 	return ""
 }
 
+// jsonLevel returns the level of a JSON object, which may be cut: the value of one of levelKeys at its top, else
+// that of the key level in its member log. Texts within values do not count.
+func jsonLevel(object []byte) string {
+	var (
+		depth   int    // objects and arrays that are open
+		arrays  uint64 // bit d: the container at depth d is an array
+		wantKey bool   // the next string is a key
+		inLog   bool   // the member "log" at the top is being read
+		inner   string // the level in the member "log"
+	)
+	for i := 0; i < len(object); i++ {
+		switch object[i] {
+		case '{', '[':
+			if depth++; depth == 64 {
+				return inner
+			}
+			arrays &^= 1 << depth
+			if object[i] == '[' {
+				arrays |= 1 << depth
+			}
+			wantKey = object[i] == '{'
+		case '}', ']':
+			depth--
+			inLog = inLog && depth > 1
+			wantKey = false
+		case ',':
+			wantKey = depth > 0 && arrays&(1<<depth) == 0
+		case '"':
+			length := stringLength(object[i:])
+			if wantKey && depth <= 2 && length > 2 {
+				key, rest := object[i+1:i+length-1], object[i+length:]
+				switch {
+				case depth == 1 && isLevelKey(key):
+					if level := levelValue(rest); level != "" {
+						return level
+					}
+				case depth == 1:
+					inLog = string(key) == "log"
+				case inLog && inner == "" && isLevelKey(key):
+					inner = levelValue(rest)
+				}
+			}
+			wantKey = false
+			i += length - 1
+		}
+	}
+	return inner
+}
+
+// stringLength returns the length of the string in quotes at the front of data, with its quotes. A string without
+// an end is as long as data.
+func stringLength(data []byte) int {
+	for end := 1; ; end++ {
+		quote := bytes.IndexByte(data[min(end, len(data)):], '"')
+		if quote < 0 {
+			return len(data)
+		}
+		end += quote
+		backslashes := 0
+		for data[end-1-backslashes] == '\\' {
+			backslashes++ // ends at the opening quote at the latest
+		}
+		if backslashes%2 == 0 {
+			return end + 1
+		}
+	}
+}
+
+func isLevelKey(key []byte) bool {
+	for _, name := range levelKeys {
+		if len(key) == len(name) && equalFold(key, name) {
+			return true
+		}
+	}
+	return false
+}
+
 // levelAt returns the level for the word line[i:end]: the value behind the word if it is a key such as
-// "level", else the word itself if its neighbours mark it as a level; "": none.
+// "level", else the level of the word itself if its neighbours mark it as one; "": none.
 func levelAt(line []byte, i, end int) string {
 	word := line[i:end]
 	switch n := len(word); {
 	case n == 5 && equalFold(word, "level"), n == 3 && equalFold(word, "lvl"),
-		n == 8 && equalFold(word, "severity"):
+		n == 8 && equalFold(word, "severity"), n == 9 && equalFold(word, "levelname"):
 		return levelValue(line[end:])
-	case n < 3 || n > 11 || end == len(line) && len(line) == levelWindow:
+	case n < 3 || n > maxLevelWord || end == len(line) && len(line) == levelWindow:
 		return "" // too short, too long, or cut by the window
 	}
 
@@ -66,7 +193,7 @@ func levelAt(line []byte, i, end int) string {
 	default:
 		return ""
 	}
-	return levelWord(word)
+	return levelOf(word)
 }
 
 // levelValue returns the level that stands behind a key: ="x", =x, ":"x", : x, or a number as pino and bunyan
@@ -103,14 +230,17 @@ func levelValue(data []byte) string {
 	case "60":
 		return "fatal"
 	}
-	return levelWord(data[i:end])
+	return levelOf(data[i:end])
 }
 
-// levelWord returns the entry of levelWords that equals word in any case; "": none. It does not allocate.
-func levelWord(word []byte) string {
-	for _, level := range levelWords {
-		if len(level) == len(word) && equalFold(word, level) {
-			return level
+// levelOf returns the level of a word of levelNames in any case; "": none. It does not allocate.
+func levelOf(word []byte) string {
+	if len(word) > maxLevelWord {
+		return ""
+	}
+	for i := range levelsByLength[len(word)] {
+		if name := &levelsByLength[len(word)][i]; equalFold(word, name.word) {
+			return name.level
 		}
 	}
 	return ""
@@ -126,7 +256,7 @@ func klogLevel(data []byte) string {
 	case 'I':
 		return "info"
 	case 'W':
-		return "warning"
+		return "warn"
 	case 'E':
 		return "error"
 	case 'F':
@@ -138,7 +268,7 @@ func klogLevel(data []byte) string {
 // equalFold reports whether b equals lower in any case. lower is in lower case and as long as b.
 func equalFold(b []byte, lower string) bool {
 	for i := range len(lower) {
-		if b[i]|0x20 != lower[i] {
+		if b[i]|0x20 != lower[i] && b[i] != lower[i] {
 			return false
 		}
 	}

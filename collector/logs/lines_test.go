@@ -2,6 +2,7 @@ package logs
 
 import (
 	"bytes"
+	"maps"
 	"strings"
 	"testing"
 
@@ -18,11 +19,11 @@ func TestLevelsAreFound(t *testing.T) {
 		}
 	}
 	check(`level=info msg="x"`, "info")
-	check(`time="2026-11-24T23:08:00Z" level=warning msg=x`, "warning")
+	check(`time="2026-11-24T23:08:00Z" level=warning msg=x`, "warn")
 	check(`{"ts":1,"level":"ERROR","msg":"x"}`, "error")
 	check(`{"level" : "debug"}`, "debug")
 	check(`{"level":30,"time":1}`, "info")
-	check(`{"severity":"CRITICAL"}`, "critical")
+	check(`{"severity":"CRITICAL"}`, "fatal")
 	check(`lvl=eror`, "")
 	check(`2026/11/24 23:08:00 [error] 12#12: *1 open() failed`, "error")
 	check(`[WARN] disk`, "warn")
@@ -36,6 +37,71 @@ func TestLevelsAreFound(t *testing.T) {
 	check(`the level of water`, "")
 	check(``, "")
 	check(strings.Repeat("x ", 60)+"[ERROR]", "")
+	check(`2026-01-02 03:04:05 0 [Note] mariadbd: ready`, "info")
+	check(`level=info msg="level=error in the text"`, "info")
+	check(`msg="level=error \" level=fatal" level=info`, "info")
+
+	// In a JSON object the member counts, whatever the texts contain.
+	check(`{"msg":"level=error in text","level":"info"}`, "info")
+	check(`{"msg":"{\"level\":\"error\"}","level":"info"}`, "info")
+	check(`{"level":"info","err":{"level":"error"}}`, "info")
+	check(`{"err":{"level":"error"},"level":"info"}`, "info")
+	check(`{"data":{"level":"gold"},"level":"error"}`, "error")
+	check(`{"time":"x","log":{"level":"debug","context":"POSTGRES"}}`, "debug")
+	check(`{"log":{"level":"debug"},"level":"warn"}`, "warn")
+	check(`{"a":["level","error"],"b":["level",{"level":"fatal"}]}`, "")
+	check(`{"level":{"name":"warn"}}`, "")
+	check(`{"levelname":"CRITICAL"}`, "fatal")
+	check(`{"level":200,"level_name":"INFO"}`, "info")
+	check(`{"@level":"info","@message":"hclog"}`, "info")
+	check(`{"Level":"Warning"}`, "warn")
+	check(`{"time":"2026-01-02","msg":"`+strings.Repeat("x", 300)+`","level":"error"}`, "error")
+	check(`  {"msg":"a","level":"error"`, "error")
+	check(`{"msg":"[ERROR] no end`, "")
+	check(strings.Repeat(`{"a":`, 100)+`"level"`, "")
+}
+
+// TestLevelsAreOfSixValues: whatever a program calls its levels, an event has one of six.
+func TestLevelsAreOfSixValues(t *testing.T) {
+	got := map[string]bool{}
+	for _, name := range levelNames {
+		got[detectLevel([]byte("["+name.word+"] x"))] = true
+		got[detectLevel([]byte(`{"level":"`+strings.ToUpper(name.word)+`"}`))] = true
+	}
+	want := map[string]bool{"trace": true, "debug": true, "info": true, "warn": true, "error": true, "fatal": true}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestTextForATerminalIsPlain(t *testing.T) {
+	var buf []byte
+	check := func(line, want string) {
+		t.Helper()
+		if got := string(plainText([]byte(line), &buf)); got != want {
+			t.Errorf("%q: %q, want %q", line, got, want)
+		}
+	}
+	check("", "")
+	check("denied", "denied")
+	check("denied\r", "denied")
+	check("denied\r\r", "denied")
+	check("a\rb", "a\rb")
+	check("\x1b[31maccess denied\x1b[0m\r", "access denied")
+	check("\x1b[31maccess denied\r\x1b[0m", "access denied")
+	check("\x1b[3mpassword\x1b[0m\x1b[2m=\x1b[0mhunter2", "password=hunter2")
+	check("\x1b[38;2;255;100;0mx\x1b[m\x1b[38:5:1my\x1b[K", "xy")
+
+	// Sequences that are no colours stay: a reader should see that someone has sent them.
+	check("\x1b[2J\x1b]0;title\a\x1b[1;1Hx", "\x1b[2J\x1b]0;title\a\x1b[1;1Hx")
+	check("\x1b", "\x1b")
+	check("\x1b[", "\x1b[")
+	check("\x1b[1", "\x1b[1")
+	check("\x1b["+strings.Repeat("1", 100)+"m", "\x1b["+strings.Repeat("1", 100)+"m")
+	check(strings.Repeat("\x1b[1m", 10_000)+"x", "x")
+	if cap(buf) > maxPlainBuffer {
+		t.Errorf("%d bytes are kept for the next line", cap(buf))
+	}
 }
 
 func FuzzLevel(f *testing.F) {
