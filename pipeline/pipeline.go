@@ -59,13 +59,28 @@ type BatchID struct {
 	Sequence  uint64
 }
 
-// ReleaseBatch returns batch and its events to their pools. It first clears the byte slices that
+// Bounds of what a pool keeps. A pooled object keeps the capacity of its lists, so that without a bound one
+// large message after the other would make all objects large.
+const (
+	maxPooledEvents     = 8192 // of a batch
+	maxPooledContainers = 1024 // of a batch
+	maxPooledList       = 64   // elements of a list of an event
+)
+
+// ReleaseBatch returns batch and its events to their pools. It first clears the byte slices and strings that
 // UnmarshalVTUnsafe made alias the record's buffer: the next owner of a pooled slice appends to it and would
-// overwrite that buffer.
+// overwrite that buffer, and a string in the unused capacity of a list would keep the buffer in memory. What is
+// large is left to the garbage collector.
 func ReleaseBatch(batch *Batch) {
 	batch.Collector = nil
 	for _, event := range batch.Events {
 		detachBuffer(event)
+	}
+	if cap(batch.Containers) > maxPooledContainers {
+		batch.Containers = nil
+	}
+	if cap(batch.Events) > maxPooledEvents {
+		batch.Events = nil
 	}
 	batch.ReturnToVTPool()
 }
@@ -74,7 +89,8 @@ func ReleaseBatch(batch *Batch) {
 // fields keep their capacity.
 func ReleaseEvent(e *Event) { e.ReturnToVTPool() }
 
-// detachBuffer clears every byte slice of the event and its pointers to messages that events share.
+// detachBuffer clears every byte slice and every list of the event, and its pointers to messages that events
+// share.
 func detachBuffer(event *Event) {
 	event.Id, event.CommunityId = nil, nil
 	event.Container, event.Host = nil, nil
@@ -83,6 +99,41 @@ func detachBuffer(event *Event) {
 			endpoint.Ip, endpoint.NatIp, endpoint.Container = nil, nil, nil
 		}
 	}
+	clearList(&event.Interfaces)
+	clearList(&event.Tags)
+	clearList(&event.Verdicts)
+	if m := event.Dns; m != nil {
+		clearList(&m.HeaderFlags)
+		clearList(&m.AnswersName)
+		clearList(&m.AnswersType)
+		clearList(&m.AnswersData)
+		clearList(&m.AnswersTtl)
+		clearList(&m.ResolvedIp)
+	}
+	if m := event.Http; m != nil {
+		clearList(&m.XForwardedFor)
+		clearList(&m.Authorization)
+	}
+	if m := event.Redis; m != nil {
+		clearList(&m.Args)
+	}
+	if m := event.Tls; m != nil {
+		clearList(&m.ClientAlpn)
+		clearList(&m.ServerNames)
+	}
+	if m := event.Memcached; m != nil {
+		clearList(&m.Keys)
+	}
+}
+
+// clearList empties a list. It keeps the capacity unless it is large.
+func clearList[T any](list *[]T) {
+	if cap(*list) > maxPooledList {
+		*list = nil
+		return
+	}
+	clear(*list)
+	*list = (*list)[:0]
 }
 
 // ResolveReferences sets the container and host pointers of every event of batch from the encoded container

@@ -281,6 +281,63 @@ func TestReleasedEventsShareNothingWithTheirBuffer(t *testing.T) {
 	}
 }
 
+// TestReleasedListsAreEmpty: no list of a released event holds an element in its unused capacity, where a string
+// would keep the record's buffer in memory, and a long one is dropped.
+func TestReleasedListsAreEmpty(t *testing.T) {
+	var visit func(v reflect.Value, path string, length int, check bool) int
+	visit = func(v reflect.Value, path string, length int, check bool) (lists int) {
+		for i := range v.NumField() {
+			field, name := v.Field(i), path+"."+v.Type().Field(i).Name
+			switch {
+			case !v.Type().Field(i).IsExported():
+			case field.Kind() == reflect.Pointer && field.Type().Elem().Kind() == reflect.Struct:
+				if name == "Event.Container" || name == "Event.Host" || strings.HasSuffix(name, "tion.Container") ||
+					strings.HasSuffix(name, "Source.Container") {
+					continue // shared by many events
+				}
+				if !check {
+					field.Set(reflect.New(field.Type().Elem()))
+				}
+				lists += visit(field.Elem(), name, length, check)
+			case field.Kind() == reflect.Slice && field.Type().Elem().Kind() != reflect.Uint8:
+				lists++
+				if !check {
+					field.Set(reflect.MakeSlice(field.Type(), length, length))
+					for j := range length {
+						switch element := field.Index(j); element.Kind() {
+						case reflect.String:
+							element.SetString("of the buffer")
+						case reflect.Pointer:
+							element.Set(reflect.New(element.Type().Elem()))
+						default:
+							element.SetUint(7)
+						}
+					}
+					continue
+				}
+				if field.Len() > 0 || field.Cap() > maxPooledList {
+					t.Errorf("%s has %d elements and a capacity of %d", name, field.Len(), field.Cap())
+				}
+				for j, all := 0, field.Slice(0, field.Cap()); j < all.Len(); j++ {
+					if !all.Index(j).IsZero() {
+						t.Errorf("%s keeps an element", name)
+						break
+					}
+				}
+			}
+		}
+		return lists
+	}
+	for _, length := range []int{3, maxPooledList, maxPooledList + 1} {
+		event := &Event{}
+		filled := visit(reflect.ValueOf(event).Elem(), "Event", length, false)
+		detachBuffer(event)
+		if checked := visit(reflect.ValueOf(event).Elem(), "Event", length, true); checked != filled || filled < 15 {
+			t.Errorf("%d lists filled, %d checked", filled, checked)
+		}
+	}
+}
+
 func TestResolveIgnoresAnIndexOutOfRange(t *testing.T) {
 	container := &Container{Id: "c1"}
 	event := &Event{ContainerIndex: 1, Source: &Endpoint{ContainerIndex: 2}, Destination: &Endpoint{ContainerIndex: 1}}

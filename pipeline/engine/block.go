@@ -64,20 +64,22 @@ func (w *worker) blockID(block *block) pipeline.BlockID {
 }
 
 // addRecord adds one record to the block: as a message, as a dead letter, or as a duplicate that is only
-// counted. events and countErr are the results of countEvents. addRecord fails only if ctx has ended.
-func (w *worker) addRecord(ctx context.Context, block *block, record consumer.Record, events int, countErr error) error {
+// counted. size and sizeErr are the results of measureBatch. addRecord fails only if ctx has ended.
+func (w *worker) addRecord(
+	ctx context.Context, block *block, record consumer.Record, size batchSize, sizeErr error,
+) error {
 	block.end = record.Offset + 1
 	block.bytes += int64(len(record.Value))
 	block.newestTime = max(block.newestTime, record.Time)
 	block.counts.messages++
 
 	// A record that cannot be decoded becomes a dead letter of the block.
-	batch, reason, err := w.decodeBatch(record.Value, events, countErr)
+	batch, reason, err := w.decodeBatch(record.Value, size, sizeErr)
 	if err != nil {
 		block.deadLetters = append(block.deadLetters, w.newDeadLetter(record, reason, err))
 		return nil
 	}
-	events = len(batch.Events)
+	events := len(batch.Events)
 	block.counts.events += uint64(events)
 
 	// The duplicate filter needs all stored batches of the producer that this one may repeat.

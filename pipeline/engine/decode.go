@@ -1,22 +1,22 @@
 package engine
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"tidegate/pipeline"
 )
 
-// maxEventsPerBatch bounds the events of one message. A hostile message of empty events takes 200 times its
-// size in memory once decoded; a collector's batches are below 1 MiB.
-const maxEventsPerBatch = 100_000
+// Bounds of one message. A collector's batch is below 1 MiB encoded and takes some 5 MB once decoded.
+const (
+	maxEventsPerBatch = 100_000
+	maxBatchBytes     = 64 << 20 // once decoded
+)
 
-// decodeBatch decodes the value of a record. The strings of the returned batch alias value. events and
-// countErr are the results of countEvents. On an error, reason is the label of the metric and of the dead
-// letter.
+// decodeBatch decodes the value of a record. The strings of the returned batch alias value. size and sizeErr
+// are the results of measureBatch. On an error, reason is the label of the metric and of the dead letter.
 func (w *worker) decodeBatch(
-	value []byte, events int, countErr error,
+	value []byte, size batchSize, sizeErr error,
 ) (batch *pipeline.Batch, reason string, err error) {
 	// A panic of the decoder costs one message and not the process.
 	defer func() {
@@ -24,11 +24,14 @@ func (w *worker) decodeBatch(
 			batch, reason, err = nil, "decode", fmt.Errorf("decoder panicked: %v", r)
 		}
 	}()
-	if countErr != nil {
-		return nil, "decode", countErr
+	if sizeErr != nil {
+		return nil, "decode", sizeErr
 	}
-	if events > maxEventsPerBatch {
-		return nil, "too_many_events", fmt.Errorf("%d events in one batch, %d are allowed", events, maxEventsPerBatch)
+	if size.events > maxEventsPerBatch {
+		return nil, "too_many_events", fmt.Errorf("%d events in one batch, %d are allowed", size.events, maxEventsPerBatch)
+	}
+	if size.bytes > maxBatchBytes {
+		return nil, "too_large", fmt.Errorf("the batch takes %d bytes once decoded, %d are allowed", size.bytes, maxBatchBytes)
 	}
 
 	batch = pipeline.BatchFromVTPool()
@@ -65,75 +68,4 @@ func validateBatch(batch *pipeline.Batch, partition int) (reason string, err err
 		event.Verdicts, event.Ingested = nil, 0
 	}
 	return "", nil
-}
-
-// Numbers of event.proto and of the protobuf encoding, for countEvents, which does not use the generated
-// code. TestCountEventsFollowsTheSchema compares them with the generated code.
-const (
-	batchEventsField = 10 // Batch.events
-
-	wireVarint  = 0
-	wireFixed64 = 1
-	wireBytes   = 2
-	wireFixed32 = 5
-
-	batchEventsTag = batchEventsField<<3 | wireBytes
-)
-
-// errTruncated is the error of a batch that ends within a field.
-var errTruncated = errors.New("the batch ends within a field")
-
-// countEvents returns the number of events in an encoded Batch, so that the worker can check before decoding
-// whether a message fits into the block. It walks over the fields at the top level and skips their content.
-func countEvents(data []byte) (events int, err error) {
-	// Invariant: data begins at the tag of a field.
-	for len(data) > 0 {
-		// Fast path. Nearly every field is an event of 128 to 16,383 bytes: one byte of tag, two of length.
-		if len(data) > 2 && data[0] == batchEventsTag && data[1]&0x80 != 0 && data[2]&0x80 == 0 {
-			if size := 3 + (int(data[1]&0x7f) | int(data[2])<<7); size <= len(data) {
-				events++
-				data = data[size:]
-				continue
-			}
-		}
-
-		// The tag holds the field number and, in its lowest three bits, the wire type.
-		tag, width := binary.Uvarint(data)
-		if width <= 0 {
-			return 0, errTruncated
-		}
-		data = data[width:]
-
-		// The wire type determines the size of the content; only wireBytes has a length in front.
-		size := uint64(0)
-		switch tag & 7 {
-		case wireVarint:
-			if _, width = binary.Uvarint(data); width <= 0 {
-				return 0, errTruncated
-			}
-			size = uint64(width)
-		case wireFixed64:
-			size = 8
-		case wireBytes:
-			length, width := binary.Uvarint(data)
-			if width <= 0 {
-				return 0, errTruncated
-			}
-			data, size = data[width:], length
-			if tag>>3 == batchEventsField {
-				events++
-			}
-		case wireFixed32:
-			size = 4
-		default:
-			return 0, fmt.Errorf("unknown wire type %d", tag&7)
-		}
-
-		// Skip the content.
-		if size > uint64(len(data)) {
-			return 0, errTruncated
-		}
-		data = data[size:]
-	}
-	return events, nil
 }

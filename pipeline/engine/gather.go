@@ -109,8 +109,8 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 			if w.records[0].Offset >= end {
 				return nil // the record belongs to the next block
 			}
-			events, countErr := countEvents(w.records[0].Value)
-			if err := w.addRecord(ctx, block, w.records[0], events, countErr); err != nil {
+			size, sizeErr := measureBatch(w.records[0].Value)
+			if err := w.addRecord(ctx, block, w.records[0], size, sizeErr); err != nil {
 				return err
 			}
 			w.popRecord()
@@ -169,12 +169,12 @@ func (w *worker) fillBlock(ctx context.Context, block *block) (full bool, err er
 			return true, nil
 		}
 		record := w.records[0]
-		events, countErr := countEvents(record.Value)
-		fits := block.rows+events <= w.cfg.BlockRows && block.bytes+int64(len(record.Value)) <= int64(w.cfg.BlockBytes)
+		size, sizeErr := measureBatch(record.Value)
+		fits := block.rows+size.events <= w.cfg.BlockRows && block.bytes+int64(len(record.Value)) <= int64(w.cfg.BlockBytes)
 		if !fits && block.end > block.from {
 			return true, nil
 		}
-		if err := w.addRecord(ctx, block, record, events, countErr); err != nil {
+		if err := w.addRecord(ctx, block, record, size, sizeErr); err != nil {
 			return false, err
 		}
 		w.popRecord()
