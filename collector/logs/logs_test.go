@@ -509,6 +509,43 @@ func TestNULsAreSkippedAndGarbageIsText(t *testing.T) {
 	wantMessages(t, ship, want...)
 }
 
+// TestRecordBehindATornOneIsRead: a record that a full disk has cut, with the next one right behind it, costs no
+// other record, wherever it was cut. The text of a record cannot be taken for the beginning of one.
+func TestRecordBehindATornOneIsRead(t *testing.T) {
+	root := t.TempDir()
+	dockerd, ship := logstest.NewDockerd(t, root, 1), logstest.NewShipper()
+	const whole = `{"log":"cut\n","stream":"stdout","time":"2026-11-24T23:08:00Z"}`
+	var want []string
+	for i := range len(whole) + 1 {
+		dockerd.WriteRaw(whole[:i])
+		switch i {
+		case 0:
+		case len(whole): // only its newline is missing: it has its own time, the earliest
+			want = slices.Insert(want, 0, "cut")
+		default:
+			want = append(want, whole[:i])
+		}
+		dockerd.WriteLog("stderr", fmt.Sprintf("line %d\n", i))
+		want = append(want, fmt.Sprintf("line %d", i))
+	}
+	dockerd.WriteRaw(`{"log":"a{"log":"b` + "\x00\x00" + `{"log":"c{"x":1}` + "\n")
+	want = append(want, `{"log":"a`, `{"log":"b`, `{"log":"c{"x":1}`)
+	dockerd.WriteLog("stdout", `{"log":"text"}`+"\n")
+	want = append(want, `{"log":"text"}`)
+	stop := start(t, configAt(root), nil, ship)
+	wantMessages(t, ship, want...)
+	stop()
+	ship.Crash(func(n int) int { return n / 2 })
+	start(t, configAt(root), nil, ship)
+	ship.Wait(t, len(want))
+	got := messages(ship) // torn records have no time of their own: their order is not the same
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("after a crash: got %q\nwant %q", got, want)
+	}
+}
+
 // TestAStuckProducerDelaysNoOther: other files are read, and the lines of the stuck one are not lost when the
 // file is removed.
 func TestAStuckProducerDelaysNoOther(t *testing.T) {

@@ -16,6 +16,10 @@ type Format struct {
 	// a file occurs in no other file of the log, and a record without a time is malformed.
 	Dated bool
 
+	// Prefix begins every record and stands nowhere else in one; nil: there are no such bytes. A record that was
+	// torn by a full disk or a crash ends where the next one begins.
+	Prefix []byte
+
 	// New returns a Decoder. A Decoder may keep state and belongs to one goroutine.
 	New func() Decoder
 }

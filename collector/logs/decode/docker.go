@@ -12,9 +12,10 @@ const DockerPartBytes = 16384
 // which is the Group of the record. A line ends with a record that has a newline. It also ends with a record
 // that is shorter than a part, which dockerd writes when the container closes the stream within a line.
 var DockerJSON = Format{
-	Name:  "json-file",
-	Dated: true,
-	New:   func() Decoder { return new(dockerDecoder) },
+	Name:   "json-file",
+	Dated:  true,
+	Prefix: []byte(`{"log":"`),
+	New:    func() Decoder { return new(dockerDecoder) },
 }
 
 type dockerDecoder struct{ times timeParser }
@@ -75,7 +76,8 @@ func (r *dockerRecord) parse(data []byte, times *timeParser) bool {
 }
 
 // parseMembers parses the members of the object and returns the value of "log" with its escapes. ok is false
-// if data is not an object, has no "log", or has more bytes behind the object.
+// if data is not an object, has no "log", or has more bytes behind the object. dockerd leaves "log" out of a record
+// without a payload, which then consists of a stream and a time.
 func (r *dockerRecord) parseMembers(data []byte, times *timeParser) (log []byte, ok bool) {
 	i := skipSpace(data, 0)
 	if i >= len(data) || data[i] != '{' {
@@ -86,7 +88,7 @@ func (r *dockerRecord) parseMembers(data []byte, times *timeParser) (log []byte,
 	}
 
 	// Invariant: a member begins at data[i].
-	found := false
+	found, hasStream, hasOthers := false, false, false
 	for {
 		key, next := scanString(data, i)
 		if next < 0 {
@@ -104,18 +106,20 @@ func (r *dockerRecord) parseMembers(data []byte, times *timeParser) (log []byte,
 		value := data[start:end]
 		switch {
 		case value[0] != '"':
-			if string(key) == "log" {
+			if string(key) == "log" && string(value) != "null" {
 				return nil, false
 			}
 		case string(key) == "log":
 			log, found = value[1:len(value)-1], true
 		case string(key) == "stream":
-			r.stream = Stdout
+			r.stream, hasStream = Stdout, true
 			if string(value) == `"stderr"` {
 				r.stream = Stderr
 			}
 		case string(key) == "time":
 			r.time = times.parse(value[1 : len(value)-1])
+		default:
+			hasOthers = true
 		}
 
 		// A comma and another member follow, or the end of the object and of the record.
@@ -124,6 +128,7 @@ func (r *dockerRecord) parseMembers(data []byte, times *timeParser) (log []byte,
 			return nil, false
 		}
 		if data[i] == '}' {
+			found = found || hasStream && r.time != 0 && !hasOthers
 			return log, found && skipSpace(data, i+1) == len(data)
 		}
 		if data[i] != ',' {

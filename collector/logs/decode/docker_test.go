@@ -48,6 +48,8 @@ func TestRecordsAreReadAsDockerdWritesThem(t *testing.T) {
 	check(`{"log":"\ud83d\ude00 \ud83d \ude00x"`+tail, "😀 \ufffd \ufffdx", "stdout", false, 9)
 	check(`{"log":"bad \x \u12 \uzzzz"`+tail, `bad \x \u12 \uzzzz`, "stdout", false, 18)
 	check(`{"log":"e\n","stream":"stderr","attrs":{"a":"}\"]","b":[1,{"c":null}]},"time":"2026-11-24T23:08:00Z"}`, "e", "stderr", true, 2)
+	check(`{"stream":"stderr","time":"2026-11-24T23:08:00Z"}`, "", "stderr", false, 0)
+	check(`{"log":null,"stream":"stdout","time":"2026-11-24T23:08:00Z"}`, "", "stdout", false, 0)
 	check(` { "time" : "2026-11-24T23:08:00Z" , "x" : -1.5e3, "y":true, "log" : "k\n" } `, "k", "stdout", true, 2)
 }
 
@@ -56,6 +58,8 @@ func TestWhatIsNoRecordIsLeftAsItIs(t *testing.T) {
 		``, `{`, `{}`, `[]`, `x`, `{"log":"a\n"`, `{"log":"a\n"}x`, `{"log":5}`, `{"stream":"stdout"}`,
 		`{"log":"a"`, `{"log":"a",}`, `{"log" "a"}`, `{"log":"a\\\"}`,
 		`{"log":"a","attrs":{"x":}`, `{"log":"tor{"log":"b\n"}`, `{log:"a"}`, `{"log":}`, `{"log":"x","n":*}`,
+		`{"stream":"stdout","time":"yesterday"}`, `{"time":"2026-11-24T23:08:00Z"}`,
+		`{"stream":"stdout","time":"2026-11-24T23:08:00Z","msg":"a log of a program"}`,
 	} {
 		data := []byte(in)
 		var record dockerRecord

@@ -66,7 +66,7 @@ func (t *Tailer) readRemainder(ctx context.Context, f *file, data []byte) error 
 }
 
 // handleRecord handles the record data, which begins at start and has its newline if there is one. It returns
-// the length of the record: all of data, or the bytes before a NUL if data is not a record of the format.
+// the length of the record: all of data, or the torn part at its front if data is not a record of the format.
 func (t *Tailer) handleRecord(ctx context.Context, f *file, data []byte, start int64) (int, error) {
 	end := start + int64(len(data))
 	t.discardFlushed(f, start, end)
@@ -77,11 +77,14 @@ func (t *Tailer) handleRecord(ctx context.Context, f *file, data []byte, start i
 		body = data[:n]
 	}
 
-	if !t.decoder.Decode(body, &t.record) {
-		// NULs within data were left by a crash: the bytes behind them may be a record and are handled next.
-		if nul := bytes.IndexByte(data, 0); nul > 0 {
-			data, body, end = data[:nul], data[:nul], start+int64(nul)
+	isRecord := t.decoder.Decode(body, &t.record)
+	if !isRecord {
+		if torn := t.tornLength(data); torn < len(data) {
+			data, body, end = data[:torn], data[:torn], start+int64(torn)
+			isRecord = t.decoder.Decode(body, &t.record) // only its newline may be missing
 		}
+	}
+	if !isRecord {
 		return len(data), t.handleMalformed(ctx, f, body, start, end)
 	}
 
@@ -92,6 +95,22 @@ func (t *Tailer) handleRecord(ctx context.Context, f *file, data []byte, start i
 		return len(data), nil
 	}
 	return len(data), t.joinRecord(ctx, f, start, end)
+}
+
+// tornLength returns the length of the torn record at the front of data, which is no record of the format. It ends
+// at NULs, which a crash of the host has left, or where the next record begins, because the rest of it was never
+// written. The bytes behind it are handled next.
+func (t *Tailer) tornLength(data []byte) int {
+	torn := len(data)
+	if nul := bytes.IndexByte(data, 0); nul > 0 {
+		torn = nul
+	}
+	if prefix := t.log.Format.Prefix; prefix != nil {
+		if next := bytes.Index(data[1:torn], prefix); next >= 0 {
+			torn = 1 + next
+		}
+	}
+	return torn
 }
 
 // setTime sets the time of a record without a time to that of the record before it, or to the present time if
