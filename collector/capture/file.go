@@ -163,7 +163,7 @@ func (f *File) Next() (packet Packet, err error) {
 	if f.pcapng != nil {
 		iface := f.framer.interfaceOf(info.InterfaceIndex)
 		packet.Link, packet.Iface = linkTypeOf(iface.link), iface.name
-		if info.Timestamp.IsZero() || packet.At == 0 { // a simple packet block has no time
+		if packet.At = f.framer.time; packet.At == 0 { // a simple packet block has no time
 			packet.At = f.lastTime
 		}
 	}

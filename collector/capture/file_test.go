@@ -6,6 +6,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
+	"math/big"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -271,4 +274,59 @@ func FuzzFile(f *testing.F) {
 		}
 		t.Fatal("it has no end")
 	})
+}
+
+// TestTimesOfEveryResolution: a time stamp of any resolution and offset is the time that integers of any size give.
+func TestTimesOfEveryResolution(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 1))
+	for resolution := range 256 {
+		base := int64(10)
+		if resolution&0x80 != 0 {
+			base = 2
+		}
+		units := new(big.Int).Exp(big.NewInt(base), big.NewInt(int64(resolution&0x7f)), nil)
+		if units.BitLen() > 64 {
+			if _, err := unitsASecond(byte(resolution)); !errors.Is(err, errMalformed) {
+				t.Errorf("resolution %#x: %v", resolution, err)
+			}
+			continue
+		}
+
+		// One section with one interface and some packets.
+		offset := random.Int64N(4e9) - 2e9
+		file := pcapngBlock(0x0a0d0d0a, 0x1a2b3c4d, 1, math.MaxUint32, math.MaxUint32)
+		file = append(file, pcapngBlock(1, 1, 1000, optionResolution|1<<16, uint32(resolution),
+			optionOffset|8<<16, uint32(offset), uint32(offset>>32), 0)...)
+		var stamps []uint64
+		for range 20 {
+			stamp := random.Uint64() >> random.IntN(64)
+			stamps = append(stamps, stamp)
+			file = append(file, pcapngBlock(6, 0, uint32(stamp>>32), uint32(stamp), 4, 4, 0xaabbccdd)...)
+		}
+		packets, err := read(t, write(t, "x", file))
+		if err != nil || len(packets) != len(stamps) {
+			t.Fatalf("resolution %#x: %d packets, %v", resolution, len(packets), err)
+		}
+		last := int64(0)
+		for i, stamp := range stamps {
+			want := new(big.Int).Mul(new(big.Int).SetUint64(stamp), big.NewInt(1e9))
+			want.Div(want, units).Add(want, new(big.Int).Mul(big.NewInt(offset), big.NewInt(1e9)))
+			if want.IsInt64() && want.Int64() < math.MaxInt64-2e9 && want.Int64() > math.MinInt64+2e9 && want.Sign() != 0 {
+				last = want.Int64()
+			} // else no time at all instead of a wrong one: that of the packet before it
+			if got := packets[i].At; got != last {
+				t.Fatalf("resolution %#x, stamp %d, offset %d: %d, want %d", resolution, stamp, offset, got, last)
+			}
+		}
+	}
+}
+
+// pcapngBlock returns a pcapng block in little-endian byte order.
+func pcapngBlock(kind uint32, words ...uint32) []byte {
+	size := uint32(12 + 4*len(words))
+	out := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, kind), size)
+	for _, word := range words {
+		out = binary.LittleEndian.AppendUint32(out, word)
+	}
+	return binary.LittleEndian.AppendUint32(out, size)
 }

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"math/bits"
 )
 
 // A framer is an io.Reader over a capture file that returns one checked record after another. It skips all
-// blocks of a pcapng file except sections, interfaces and packets, and all options that pcapgo does not use.
+// blocks of a pcapng file except sections, interfaces and packets, and all options. It computes the times of packets.
 //
 // A call of Read never crosses the end of a record. So the buffer of pcapgo never holds a later record, and
 // the interfaces of a section are still valid when the last packet of the section is returned.
@@ -27,12 +29,27 @@ type framer struct {
 	err         error  // ended reading
 
 	interfaces []fileInterface
+	time       int64 // time of the last packet block of a pcapng file, ns since 1970; 0: it has none
 }
 
 // A fileInterface is an interface that a pcapng section declares.
 type fileInterface struct {
-	link uint32
-	name string
+	link          uint32
+	name          string
+	unitsASecond  uint64 // units of time stamps in a second, by if_tsresol
+	offsetSeconds int64  // added to time stamps, by if_tsoffset
+}
+
+// timeOf returns the time of a time stamp, ns since 1970; 0: it is outside of the range of int64. pcapgo is not
+// used for it: it divides the units of a binary resolution by whole nanoseconds.
+func (i *fileInterface) timeOf(stamp uint64) int64 {
+	seconds := int64(stamp/i.unitsASecond) + i.offsetSeconds
+	high, low := bits.Mul64(stamp%i.unitsASecond, 1e9)
+	nanoseconds, _ := bits.Div64(high, low, i.unitsASecond)
+	if seconds < math.MinInt64/1_000_000_000+1 || seconds > math.MaxInt64/1_000_000_000-1 {
+		return 0
+	}
+	return seconds*1e9 + int64(nanoseconds)
 }
 
 // Bounds on sizes and counts in a file. maxPacket is the largest snapshot length of tcpdump.
@@ -240,7 +257,10 @@ func (f *framer) emitBlock(typ uint32) error {
 		if iface < 0 || iface >= len(f.interfaces) {
 			return fmt.Errorf("%w: a packet of interface %d, which the section does not declare", errMalformed, iface)
 		}
+		stamp := uint64(f.order.Uint32(data[12:]))<<32 | uint64(f.order.Uint32(data[16:]))
+		f.time = f.interfaces[iface].timeOf(stamp)
 	case blockSimple:
+		f.time = 0
 		if len(data) < 16 || len(f.interfaces) == 0 {
 			return fmt.Errorf("%w: a packet without an interface", errMalformed)
 		}
@@ -291,8 +311,8 @@ const (
 	optionOffset     = 14
 )
 
-// emitInterface reduces an interface block to the options that pcapgo uses, and bounds the snapshot length,
-// because pcapgo allocates that many bytes.
+// emitInterface reads the options of an interface block and removes them, and bounds the snapshot length, because
+// pcapgo allocates that many bytes.
 func (f *framer) emitInterface() error {
 	data := f.record
 	if len(data) < 20 {
@@ -301,12 +321,11 @@ func (f *framer) emitInterface() error {
 	if len(f.interfaces) >= maxInterfaces {
 		return fmt.Errorf("%w: more than %d interfaces", errMalformed, maxInterfaces)
 	}
-	iface := fileInterface{link: uint32(f.order.Uint16(data[8:]))}
+	iface := fileInterface{link: uint32(f.order.Uint16(data[8:])), unitsASecond: 1e6}
 	snapLen := f.order.Uint32(data[12:])
 	f.order.PutUint32(data[12:], min(snapLen, maxPacket))
 
-	// Keep the options of time. Each option is a code, a length and a value, padded to four bytes.
-	var kept []byte
+	// Each option is a code, a length and a value, padded to four bytes.
 	for rest := data[16 : len(data)-4]; len(rest) >= 4; {
 		code, length := f.order.Uint16(rest), int(f.order.Uint16(rest[2:]))
 		if code == 0 {
@@ -321,26 +340,38 @@ func (f *framer) emitInterface() error {
 		case code == optionName:
 			iface.name = interfaceName(value)
 		case code == optionResolution && length == 1:
-			// The exponent of a negative power of two (high bit set) or of ten. Larger ones do not fit 64
-			// bits.
-			if value[0]&0x80 != 0 && value[0]&0x7f > 63 || value[0]&0x80 == 0 && value[0] > 18 {
-				return fmt.Errorf("%w: a time resolution of %#x", errMalformed, value[0])
+			units, err := unitsASecond(value[0])
+			if err != nil {
+				return err
 			}
-			kept = append(kept, rest[:padded]...)
+			iface.unitsASecond = units
 		case code == optionOffset && length == 8:
-			kept = append(kept, rest[:padded]...)
+			iface.offsetSeconds = int64(f.order.Uint64(value))
 		}
 		rest = rest[padded:]
 	}
 
-	// The list of options ends with an empty option.
 	f.interfaces = append(f.interfaces, iface)
-	f.record = append(f.record[:16], kept...)
-	if len(kept) > 0 {
-		f.record = append(f.record, 0, 0, 0, 0)
-	}
-	f.endBlockAt(len(f.record))
+	f.endBlockAt(16)
 	return nil
+}
+
+// unitsASecond returns the units in a second of the option if_tsresol: a power of ten, or with the high bit a power
+// of two. Powers that do not fit 64 bits are malformed.
+func unitsASecond(resolution byte) (uint64, error) {
+	const binary, maxTwo, maxTen = 0x80, 63, 19
+	exponent := resolution &^ binary
+	switch {
+	case resolution&binary != 0 && exponent <= maxTwo:
+		return 1 << exponent, nil
+	case resolution&binary == 0 && exponent <= maxTen:
+		units := uint64(1)
+		for range exponent {
+			units *= 10
+		}
+		return units, nil
+	}
+	return 0, fmt.Errorf("%w: a time resolution of %#x", errMalformed, resolution)
 }
 
 // interfaceName returns the name up to the first NUL, at most 256 bytes of it.
