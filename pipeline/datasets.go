@@ -8,6 +8,9 @@ type DatasetInfo struct {
 	// HasBody reports whether e carries the body of this dataset. It is nil for a dataset without a body.
 	HasBody func(e *Event) bool
 
+	// NewBody gives e an empty body of this dataset. It is nil for datasets that no protocol has.
+	NewBody func(e *Event)
+
 	// ShedAt is the fill level of the shipper's packet memory, in percent, from which events of this dataset
 	// are dropped. It applies to events from packets only: log lines wait in their files.
 	ShedAt int64
@@ -34,22 +37,27 @@ var Datasets = [...]DatasetInfo{
 	Dataset_DNS: {
 		Name: "dns", Doc: "One DNS query and its answer.",
 		HasBody: func(e *Event) bool { return e.Dns != nil }, ShedAt: ShedProtocols,
+		NewBody: func(e *Event) { e.Dns = DNSMessageFromVTPool() },
 	},
 	Dataset_HTTP: {
 		Name: "http", Doc: "One HTTP/1 request and its response.",
 		HasBody: func(e *Event) bool { return e.Http != nil }, ShedAt: ShedProtocols,
+		NewBody: func(e *Event) { e.Http = HTTPExchangeFromVTPool() },
 	},
 	Dataset_MYSQL: {
 		Name: "mysql", Doc: "One MySQL command and its response.",
 		HasBody: func(e *Event) bool { return e.Mysql != nil }, ShedAt: ShedProtocols,
+		NewBody: func(e *Event) { e.Mysql = MySQLCommandFromVTPool() },
 	},
 	Dataset_REDIS: {
 		Name: "redis", Doc: "One Redis command and its reply, or one pushed message.",
 		HasBody: func(e *Event) bool { return e.Redis != nil }, ShedAt: ShedProtocols,
+		NewBody: func(e *Event) { e.Redis = RedisCommandFromVTPool() },
 	},
 	Dataset_TLS: {
 		Name: "tls", Doc: "One TLS handshake.",
 		HasBody: func(e *Event) bool { return e.Tls != nil }, ShedAt: ShedProtocols,
+		NewBody: func(e *Event) { e.Tls = TLSHandshakeFromVTPool() },
 	},
 	Dataset_FILE: {
 		Name: "file", Doc: "Reserved for files extracted from traffic; no event has it yet.",
@@ -66,6 +74,7 @@ var Datasets = [...]DatasetInfo{
 	Dataset_MEMCACHED: {
 		Name: "memcached", Doc: "One memcached command and its reply.",
 		HasBody: func(e *Event) bool { return e.Memcached != nil }, ShedAt: ShedProtocols,
+		NewBody: func(e *Event) { e.Memcached = MemcachedCommandFromVTPool() },
 	},
 }
 

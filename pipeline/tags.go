@@ -12,7 +12,7 @@ const (
 	TagParsingStopped  = "parsing_stopped"
 	TagTooManyErrors   = "too_many_errors"
 	TagParserPanic     = "parser_panic"
-	TagUndetected      = "undetected"
+	TagUnsupported     = "unsupported"
 	TagOverlapConflict = "overlap_conflict"
 	TagUrgentData      = "urgent_data"
 	TagSourceSpoofed   = "source_spoofed"
@@ -31,7 +31,7 @@ var Tags = []Tag{
 	{TagParsingStopped, "the rest of the connection is not parsed for now; another tag has the reason"},
 	{TagTooManyErrors, "the bytes of the connection were not of its protocol too often"},
 	{TagParserPanic, "the parser failed"},
-	{TagUndetected, "the bytes on a port of this protocol are not of it, or of no protocol at all"},
+	{TagUnsupported, "the two sides use a variant of the protocol that is not read, such as compression"},
 	{TagOverlapConflict, "bytes were sent twice with different values; the receiver may have others"},
 	{TagUrgentData, "bytes of TCP urgent data lie among those of the event"},
 	{TagSourceSpoofed, "the source address is not the sender's"},

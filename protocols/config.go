@@ -14,7 +14,8 @@ type Config struct {
 	DetectBytes config.Size `yaml:"detect_bytes"`
 	// Bytes that are searched for the start of a message in a connection whose beginning was not captured.
 	ResyncBytes config.Size `yaml:"resync_bytes"`
-	// Parse errors in a row after which the rest of a connection is ignored.
+	// Parse errors in a row after which an event with the tag parsing_stopped is emitted, and the protocol of the
+	// connection is detected again.
 	MaxErrors int `yaml:"max_errors"`
 }
 

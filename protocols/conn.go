@@ -12,7 +12,7 @@ import (
 //
 // The unread bytes of a direction are its tail, a copy in a pooled buffer of bounded size. While the tail is
 // empty the parser reads from the caller's slice. Every method that may run a parser recovers from its
-// panics: they are counted, and the rest of the connection is ignored.
+// panics: they are counted, and the bytes up to the next turn are ignored.
 type Conn struct {
 	set       *Set
 	info      Info // a flip exchanges Client and Server in it
@@ -28,18 +28,23 @@ type Conn struct {
 	midStream bool // the beginning of the connection was not captured, or bytes of it were lost
 
 	errorScore   int    // an error adds errorWeight, a parsed message subtracts 1
-	switching    bool   // SwitchTo was called
+	stops        int    // how often the parser was stopped, see stop
+	switching    bool   // SwitchTo was called, or the parser was stopped
 	nextProtocol string // argument of SwitchTo
+	resuming     bool   // switching: the next bytes may be inside a message
+	muted        bool   // events are discarded, see changeProtocol
+	proof        proof  // what the choice of the protocol rests on
 
 	// The fields of state detecting:
 	pieces       []piece   // the buffered input of both directions, in order of arrival
 	candidates   [2]uint64 // per direction, the protocols that still match, as bits by index
 	searched     int       // bytes that were searched in mid-stream
+	refuted      uint64    // protocols whose servers do not send what this one sent first
 	unrecognised [2]int64  // datagrams that matched no protocol
 
 	// The fields of state dropped:
 	undetected bool // no protocol was recognised
-	redetects  int  // how often detection was started again
+	redetects  int  // turns at which detection was started again, or could have been
 	lastSender Dir
 }
 
@@ -65,8 +70,7 @@ func (c *Conn) Data(dir Dir, data []byte, at int64) {
 	c.lastSender = dir
 	if turn && c.state == detecting && c.candidates[dir] == 0 && len(stream.tail) > 0 && !c.midStream {
 		// This side's bytes matched no protocol and the peer has answered since: stop buffering.
-		c.endDetection()
-		c.releaseBuffers()
+		c.stopBuffering(at)
 	}
 	if c.state == dropped && !(turn && c.redetect()) {
 		stream.offset += uint64(len(data))
@@ -75,14 +79,28 @@ func (c *Conn) Data(dir Dir, data []byte, at int64) {
 
 	// Invariant: from here on the state is detecting or parsing.
 	defer c.recoverPanic()
-	if c.state == detecting {
+	switch {
+	case c.state == detecting:
 		c.detectData(dir, data, at)
-	} else {
+	case c.proof.open:
+		c.checkProof(dir, data, at)
+	default:
 		c.parseData(dir, data, at)
 	}
 	if c.switching || c.state == dropped || c.streams[0].reparse || c.streams[1].reparse {
 		c.applyRequests(at)
 	}
+}
+
+// stopBuffering ends the detection with the bytes that have arrived.
+func (c *Conn) stopBuffering(at int64) {
+	defer c.recoverPanic()
+	c.endDetection()
+	if c.state == dropped {
+		c.releaseBuffers()
+		return
+	}
+	c.applyRequests(at)
 }
 
 // Gap skips the next size bytes of a stream, which were lost.
@@ -97,6 +115,9 @@ func (c *Conn) Gap(dir Dir, size int, at int64) {
 	case detecting:
 		c.detectGap(dir, size)
 	case parsing:
+		if c.proof.open {
+			c.settleProof()
+		}
 		c.parseGap(dir, size)
 	}
 	c.applyRequests(at)
@@ -113,8 +134,14 @@ func (c *Conn) End(dir Dir, at int64) {
 		c.pieces = append(c.pieces, piece{dir: dir, end: true, at: at})
 		return
 	}
-	c.parser.End(dir^c.flip, at)
-	c.applyRequests(at)
+	if c.proof.open && len(c.proof.bytes[Server]) > 0 {
+		c.settleProof()
+		c.applyRequests(at)
+	}
+	if c.state == parsing {
+		c.parser.End(dir^c.flip, at)
+		c.applyRequests(at)
+	}
 }
 
 // Datagram processes one UDP datagram. It keeps no reference to data.
@@ -126,10 +153,9 @@ func (c *Conn) Datagram(dir Dir, data []byte, at int64) {
 		c.detectDatagram(dir, data)
 	}
 	if c.state == parsing && len(data) > 0 {
+		// Each datagram stands alone: no number of unreadable ones is a reason to ignore the next.
 		if _, err := c.parser.Parse(dir^c.flip, data, at); err != nil {
-			c.countError()
-		} else if c.errorScore > 0 {
-			c.errorScore--
+			c.set.counters[c.proto].errors.Inc()
 		}
 	}
 	stream.offset += uint64(len(data))
@@ -159,6 +185,10 @@ func (c *Conn) finishParser(at int64) {
 	defer c.recoverPanic()
 	if c.state == detecting {
 		c.endDetection()
+		c.applyRequests(at)
+	}
+	if c.state == parsing && c.proof.open {
+		c.settleProof()
 		c.applyRequests(at)
 	}
 	if c.state == parsing {
@@ -235,6 +265,10 @@ func setEndpoint(endpoint *pipeline.Endpoint, addr netip.AddrPort) {
 
 // Emit emits event. The receiver owns it from here on.
 func (c *Conn) Emit(event *pipeline.Event) {
+	if c.muted {
+		pipeline.ReleaseEvent(event)
+		return
+	}
 	if c.proto != noProtocol {
 		c.set.counters[c.proto].events.Inc()
 	}
@@ -310,8 +344,8 @@ func (c *Conn) countDropped(reason string, size int) {
 	}
 }
 
-// recoverPanic recovers from a panic of the parser and drops the connection. The parser does not return to
-// its pool. Each method that runs a parser defers recoverPanic.
+// recoverPanic recovers from a panic of the parser, which does not return to its pool. Each method that runs a
+// parser defers recoverPanic. The bytes up to the next turn are ignored; then the protocol is detected again.
 func (c *Conn) recoverPanic() {
 	value := recover()
 	if value == nil {
@@ -323,8 +357,19 @@ func (c *Conn) recoverPanic() {
 	if c.set.Panicked != nil {
 		c.set.Panicked(c.Protocol(), value, debug.Stack())
 	}
-	c.state, c.parser, c.ticker = dropped, nil, nil
+	c.parser, c.ticker, c.muted = nil, nil, false
+	c.switching, c.resuming = false, false
+	c.closeProof()
 	c.releaseBuffers()
+	for dir := range c.streams {
+		stream := &c.streams[dir]
+		stream.skip, stream.need, stream.reparse, stream.lost, stream.partial = 0, 0, false, false, true
+	}
+	c.state, c.undetected, c.midStream = dropped, true, true
+	c.emitStop(pipeline.TagParserPanic)
+	if c.info.Transport == pipeline.Transport_UDP {
+		c.startDetection()
+	}
 }
 
 // releaseBuffers returns the buffers and the parser of the connection to the pools of the set.
@@ -335,6 +380,7 @@ func (c *Conn) releaseBuffers() {
 		stream.releaseTail(c.set)
 	}
 	c.pieces = c.pieces[:0]
+	c.closeProof()
 	if c.parser != nil {
 		c.set.releaseParser(c.proto, c.parser)
 		c.parser, c.ticker = nil, nil

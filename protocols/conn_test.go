@@ -180,10 +180,11 @@ func TestGapIsFollowedBySync(t *testing.T) {
 	}
 }
 
-// TestParserResumesAfterErrorsUpToALimit: MaxErrors is 2 in toys.
-func TestParserResumesAfterErrorsUpToALimit(t *testing.T) {
+// TestParserStartsAgainAfterTooManyErrors: MaxErrors is 2 in toys.
+func TestParserStartsAgainAfterTooManyErrors(t *testing.T) {
 	check(t, steps(">hi\n", ">!x#a\nb\n"), ">hi@0", ">gap 1", ">#a@1", ">b@1", "close")
-	check(t, steps(">hi\n", ">!#!", ">x#a\n", ">!#a\n", ">!b\n", ">#c\n"), ">hi@0", ">gap 1", ">#!x#a@1", ">gap 1", ">#a@3", "close")
+	check(t, steps(">hi\n", ">!#!", ">x#a\n", ">!#a\n", ">!b\n", ">#c\n"), ">hi@0", ">gap 1", ">#!x#a@1", ">gap 1", ">#a@3",
+		">gap 1", "close", ">gap 1", ">#c@5", "close")
 }
 
 // TestTailIsCapped checks that a line of more than MaxUnparsedBytes becomes a gap.

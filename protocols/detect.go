@@ -16,8 +16,13 @@ type piece struct {
 	at   int64
 }
 
-// maxPieces is the number of pieces after which the protocol counts as unknown.
-const maxPieces = 256
+// Bounds of the pieces of a connection. Beyond exactPieces the bytes that one side sends in a row share a
+// piece, and the time of the last of them. Beyond maxPieces, which takes as many turns, the protocol counts as
+// unknown.
+const (
+	exactPieces = 64
+	maxPieces   = 256
+)
 
 // startDetection puts c into state detecting. Every protocol that the transport and the ports allow becomes a
 // candidate in both directions.
@@ -26,10 +31,6 @@ func (c *Conn) startDetection() {
 	c.candidates, c.searched = [2]uint64{}, 0
 	for i := range c.set.list {
 		protocol := &c.set.list[i]
-		if c.redetects > 0 && !protocol.Nested {
-			continue
-		}
-
 		// The ports of another protocol with the same message format exclude this one.
 		excluded := slices.Contains(protocol.ExcludePorts, c.info.Server.Port()) ||
 			slices.Contains(protocol.ExcludePorts, c.info.Client.Port())
@@ -52,6 +53,7 @@ func (c *Conn) detectData(dir Dir, data []byte, at int64) {
 		stream.lastAt = at
 		proto, lost := c.matchProtocol(dir, data)
 		if proto != noProtocol {
+			c.openProof(dir, data, at)
 			c.selectProtocol(proto, dir, lost)
 			c.parseData(dir, data, at)
 			return
@@ -71,8 +73,9 @@ func (c *Conn) bufferData(dir Dir, data []byte, at int64) {
 	stream.lastAt = at
 	if count := len(c.pieces); count > 0 {
 		last := &c.pieces[count-1]
-		if last.dir == dir && last.at == at && !last.end && !last.gap {
+		if last.dir == dir && (last.at == at || count >= exactPieces) && !last.end && !last.gap {
 			last.size += len(data)
+			last.at = at
 			return
 		}
 	}
@@ -90,6 +93,7 @@ func (c *Conn) detectBuffered(dir Dir) {
 		c.checkCandidates(dir)
 		return
 	}
+	c.openProof(dir, stream.tail, stream.firstAt())
 	c.selectProtocol(proto, dir, lost)
 	c.replayPieces()
 }
@@ -176,8 +180,8 @@ func (c *Conn) matchMidStream(role Dir, data []byte) (proto int, lost bool) {
 		}
 	}
 
-	// A message may start further on in data. Sync alone has false positives, so the port or Detect must
-	// agree.
+	// A message may start further on in data. Sync alone has false positives, so the port, Detect or the
+	// earlier bytes of the connection must agree.
 	for i := range c.set.list {
 		protocol := &c.set.list[i]
 		if !protocol.TCP {
@@ -187,7 +191,7 @@ func (c *Conn) matchMidStream(role Dir, data []byte) (proto int, lost bool) {
 		if match != Yes || skip < 0 || skip >= len(data) {
 			continue
 		}
-		if c.hasPort(i) || protocol.Detect(role, data[skip:]) == Yes {
+		if c.hasPort(i) || i == c.lastProto || protocol.Detect(role, data[skip:]) == Yes {
 			return i, true
 		}
 	}
@@ -288,9 +292,9 @@ func (c *Conn) detectGap(dir Dir, size int) {
 	c.midStream, c.info.MidStream = true, true
 }
 
-// minTruncated is the number of bytes before a gap from which on truncatedCandidate accepts the port as
-// evidence.
-const minTruncated = 8
+// minTruncated is the number of bytes from which on the port is accepted as evidence, if the bytes do not
+// contradict it: those before a gap (truncatedCandidate), those of a server that has answered (endDetection).
+const minTruncated = 5
 
 // truncatedCandidate returns the protocol of the server's port if it is still a candidate for the bytes of
 // dir before a gap and its parser is a TruncatedParser, else noProtocol.
@@ -338,31 +342,56 @@ func (c *Conn) hasPort(proto int) bool {
 	return slices.Contains(c.set.list[proto].Ports, c.info.Server.Port())
 }
 
-// maxRedetects bounds how often the detection of a connection is started again.
-const maxRedetects = 32
+// The detection of a dropped connection is started again at each of the first maxRedetects turns, then at one
+// turn of redetectInterval. On a port of a protocol it is started at each turn: whatever an unknown client sent
+// first is no reason to overlook what it sends next.
+const (
+	maxRedetects     = 32
+	redetectInterval = 64
+)
 
 // redetect starts the detection of a dropped connection again, and reports whether it did. It is called when
 // the other side begins to send: at such a point SOCKS, STARTTLS and the like end, and a known protocol may
 // begin. These points do not depend on how the bytes are cut into packets.
 func (c *Conn) redetect() bool {
-	if !c.undetected || c.midStream || c.redetects >= maxRedetects {
+	if !c.undetected {
 		return false
 	}
 	c.redetects++
+	if c.redetects > maxRedetects && c.redetects%redetectInterval != 0 && !c.hasKnownPort() {
+		return false
+	}
 	c.undetected = false
 	c.startDetection()
+	if c.midStream { // one block is searched at a turn
+		c.searched = max(0, int(c.set.cfg.ResyncBytes-c.set.cfg.DetectBytes))
+	}
 	return true
 }
 
-// endDetection selects the protocol of the server's port if it is still a candidate in both directions, and
-// drops the connection otherwise.
-func (c *Conn) endDetection() {
+// hasKnownPort reports whether the server's port is one of a protocol.
+func (c *Conn) hasKnownPort() bool {
 	for i := range c.set.list {
-		if c.redetects > 0 {
-			break
+		if c.hasPort(i) {
+			return true
 		}
+	}
+	return false
+}
+
+// endDetection selects the protocol of the server's port if it is still a candidate in both directions, or for
+// the bytes of a server that has answered: the client's may be malformed. Otherwise it drops the connection.
+func (c *Conn) endDetection() {
+	server := Server ^ c.flip
+	answered := len(c.streams[server].tail) >= minTruncated && len(c.streams[server.Other()].tail) > 0
+	if c.streams[server].offset == 0 && len(c.streams[server].tail) > 0 {
+		c.refuted = ^c.candidates[server]
+	}
+	for i := range c.set.list {
 		seen := c.streams[0].tail != nil || c.streams[1].tail != nil
-		if c.candidates[0]&c.candidates[1]&(1<<i) != 0 && c.hasPort(i) && seen {
+		both := c.candidates[0]&c.candidates[1]&(1<<i) != 0 && c.redetects == 0
+		byAnswer := answered && c.candidates[server]&^c.refuted&(1<<i) != 0
+		if (both || byAnswer) && c.hasPort(i) && seen {
 			c.selectProtocol(i, c.pieces[0].dir, false)
 			c.replayPieces()
 			return
@@ -374,35 +403,42 @@ func (c *Conn) endDetection() {
 	c.state, c.undetected = dropped, true
 }
 
-// maxUnrecognised is the number of datagrams of a direction after which the protocol counts as unknown.
+// maxUnrecognised is the number of datagrams of a direction after which the protocol counts as unknown in the
+// metrics. The next datagram is looked at all the same, since each stands alone.
 const maxUnrecognised = 8
 
 // detectDatagram tries to detect the protocol from the datagram data.
 func (c *Conn) detectDatagram(dir Dir, data []byte) {
-	proto, _ := c.matchProtocol(dir, data)
-	if proto == noProtocol {
-		proto = c.candidateByPort(dir) // a datagram has no continuation, so the port decides
-	}
-	if proto != noProtocol {
+	if proto := c.matchDatagram(dir, data); proto != noProtocol {
 		c.startParser(proto)
 		return
 	}
-	if c.unrecognised[dir]++; c.unrecognised[dir] >= maxUnrecognised {
+	if c.unrecognised[dir]++; c.unrecognised[dir] == maxUnrecognised {
 		c.set.metrics.undetected.Inc()
-		c.state = dropped
-		return
 	}
-	c.startDetection() // every protocol is a candidate again for the next datagram
 }
 
-// candidateByPort returns the candidate of dir whose port is the server's, or the client's if the roles were
-// inferred wrongly.
-func (c *Conn) candidateByPort(dir Dir) int {
+// matchDatagram returns the protocol of a datagram, or noProtocol. A datagram has no continuation, so where its
+// bytes do not decide the port does: the server's, or the client's if the roles were inferred wrongly.
+func (c *Conn) matchDatagram(dir Dir, data []byte) int {
+	yes, byPort := noProtocol, noProtocol
 	for i := range c.set.list {
-		ports := c.set.list[i].Ports
-		if c.candidates[dir]&(1<<i) != 0 && (c.hasPort(i) || slices.Contains(ports, c.info.Client.Port())) {
-			return i
+		if c.candidates[dir]&(1<<i) == 0 {
+			continue
+		}
+		switch c.set.list[i].Detect(dir^c.flip, data) {
+		case Yes:
+			if yes == noProtocol || c.hasPort(i) && !c.hasPort(yes) {
+				yes = i
+			}
+		case More:
+			if byPort == noProtocol && (c.hasPort(i) || slices.Contains(c.set.list[i].Ports, c.info.Client.Port())) {
+				byPort = i
+			}
 		}
 	}
-	return noProtocol
+	if yes != noProtocol {
+		return yes
+	}
+	return byPort
 }

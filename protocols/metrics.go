@@ -27,7 +27,7 @@ func newSetMetrics(reg prometheus.Registerer) *setMetrics {
 		resyncs: factory.CounterVec(prefix+"resyncs_total",
 			"Times that a parser found the start of a message again after a gap or an error.", "protocol"),
 		panics: factory.CounterVec(prefix+"panics_total",
-			"Panics of parsers. The rest of the connection is ignored.", "protocol"),
+			"Panics of parsers. The bytes of the connection up to the next turn are ignored.", "protocol"),
 		anomalies: factory.CounterVec(prefix+"anomalies_total",
 			"Protocol anomalies and exceeded limits in parsed connections, by reason.", "protocol", "reason"),
 		dropped: factory.CounterVec(prefix+"dropped_bytes_total",

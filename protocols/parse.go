@@ -1,5 +1,7 @@
 package protocols
 
+import "tidegate/pipeline"
+
 // parseData passes data, which follows the tail of the same direction, to the parser, and keeps the unread
 // rest.
 func (c *Conn) parseData(dir Dir, data []byte, at int64) {
@@ -91,13 +93,15 @@ func (c *Conn) parseMessages(dir Dir, data []byte, at int64) (consumed int) {
 // errorWeight is the number of parsed messages that outweigh one error.
 const errorWeight = 4
 
-// countError counts a parse error, and drops a connection that has too many.
+// countError counts a parse error. After too many of them the parser is stopped and the protocol is detected
+// again from the next byte on.
 func (c *Conn) countError() {
 	c.set.counters[c.proto].errors.Inc()
 	c.errorScore += errorWeight
 	if c.errorScore > errorWeight*c.set.cfg.MaxErrors {
 		c.Count("too_many_errors")
-		c.state = dropped
+		c.emitStop(pipeline.TagTooManyErrors)
+		c.switching, c.nextProtocol, c.resuming = true, "", true
 	}
 }
 
@@ -239,8 +243,10 @@ func (c *Conn) switchProtocol(at int64) {
 		stream := &c.streams[dir]
 		stream.lost, stream.reparse, stream.need, stream.skip = false, false, 0, 0
 	}
-	c.switching, c.midStream, c.errorScore = false, false, 0
-	c.info.MidStream = false // the next protocol is captured from its beginning
+	// The next protocol is captured from its beginning, unless the old parser has lost its way.
+	c.midStream, c.info.MidStream = c.resuming, c.resuming
+	c.switching, c.resuming, c.errorScore = false, false, 0
+	c.closeProof()
 	client := Client ^ c.flip
 	if c.nextProtocol == "" {
 		c.detectUnread(client)

@@ -9,8 +9,13 @@
 //
 //	detecting   the protocol is not known: bytes are buffered, and every protocol of the set is tried
 //	parsing     the parser is called with the unread bytes of each direction
-//	dropped     the rest of the connection is ignored. If no protocol was recognised, detection starts again
-//	            when the other side begins to send (after SOCKS, STARTTLS and the like)
+//	dropped     the rest of the connection is ignored. If no protocol was recognised, or the parser panicked,
+//	            detection starts again when the other side begins to send (after SOCKS, STARTTLS and the like)
+//
+// No single packet and no line of an observed party decides for the rest of a connection. The client's first
+// bytes choose a protocol, and the server's answer may choose another one, whose parser then reads both from
+// their beginning (proof.go). A parser that meets too many errors is closed, and detection starts again behind
+// them; an event says so (stop.go). Datagrams are read one by one, whatever came before.
 //
 // A Conn and the Set that it belongs to are used by one goroutine. There are no locks.
 package protocols

@@ -21,7 +21,7 @@ type Info struct {
 // A Set holds the protocols of one worker, with pools of connections, parsers and buffers. It is not safe for
 // concurrent use: every worker has its own.
 type Set struct {
-	// Panicked, unless nil, is called for each panic of a parser. The rest of the connection is ignored.
+	// Panicked, unless nil, is called for each panic of a parser. The bytes up to the next turn are ignored.
 	Panicked func(protocol string, value any, stack []byte)
 
 	cfg      Config

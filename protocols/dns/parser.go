@@ -38,6 +38,7 @@ type parser struct {
 	conn                *protocols.Conn
 	udp                 bool
 	rolesKnown          bool
+	framed              bool // TCP: a message was read, and no bytes were lost since
 	message             message
 	waiting             []query // in order of time; the event of an answered or emitted query is nil
 	head                int     // index in waiting of the first query with an event
@@ -65,7 +66,8 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		if len(data) < 2 {
 			return 0, nil
 		}
-		if size = 2 + int(binary.BigEndian.Uint16(data)); size < 2+headerSize {
+		size = 2 + int(binary.BigEndian.Uint16(data))
+		if size < 2+headerSize && !p.framed {
 			return 0, errShort
 		}
 		if len(data) < size {
@@ -75,6 +77,10 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		front = 2
 	}
 	if err := p.message.parse(data[front:size]); err != nil {
+		if !p.udp && p.framed {
+			p.conn.Count("unreadable_message")
+			return size, nil // the length leads to the next message, as it does for the server
+		}
 		return 0, err
 	}
 
@@ -84,7 +90,7 @@ func (p *parser) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
 		p.conn.Flip() // the first message is an answer from the side that was taken for the client
 		dir = dir.Other()
 	}
-	p.rolesKnown = true
+	p.rolesKnown, p.framed = true, true
 	if response {
 		p.pairAnswer(dir, size, at)
 	} else {
@@ -214,6 +220,7 @@ func (p *parser) Tick(at int64) {
 
 // Gap marks every waiting query as partial, since its answer may be among the lost bytes.
 func (p *parser) Gap(protocols.Dir, int) bool {
+	p.framed = false
 	for i := p.head; i < len(p.waiting); i++ {
 		if event := p.waiting[i].event; event != nil {
 			event.Partial = true

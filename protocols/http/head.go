@@ -3,6 +3,7 @@ package http
 import (
 	"bytes"
 
+	"tidegate/pipeline"
 	"tidegate/protocols"
 )
 
@@ -93,7 +94,7 @@ func (p *parser) checkHead(dir protocols.Dir, data []byte) (bool, error) {
 		return false, nil
 	case dir == protocols.Client && bytes.HasPrefix(data, []byte("PRI * HTTP/2")):
 		p.conn.Count("http2")
-		p.conn.Drop()
+		p.conn.Stop(pipeline.TagUnsupported)
 		return false, nil
 	}
 	return false, errHead

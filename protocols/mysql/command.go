@@ -21,7 +21,7 @@ func (p *parser) readClient(data []byte, at int64) (int, error) {
 		return p.readLogin(data, at)
 	case seq != 0 && p.phase == commandPhase:
 		return p.readContinuation(data), nil // authentication data that the server has requested
-	case seq != 0 || size == 0:
+	case seq != 0 || size == 0 && !p.synchronised():
 		return 0, errHeader
 	}
 
@@ -30,9 +30,15 @@ func (p *parser) readClient(data []byte, at int64) (int, error) {
 	if payload == nil {
 		return 0, nil
 	}
+	if size == 0 {
+		payload = emptyPayload
+	}
 	kind := kindOf(payload[0])
 	if kind.name == "" || size < kind.min || kind.max > 0 && size > kind.max {
-		return 0, errCommand
+		if !p.synchronised() {
+			return 0, errCommand
+		}
+		kind = p.oddCommand(kind, payload[0])
 	}
 	if p.phase == afterGreeting {
 		return 0, errHeader
@@ -46,6 +52,25 @@ func (p *parser) readClient(data []byte, at int64) (int, error) {
 	}
 	p.addCommand(kind, payload, size)
 	return p.finishPacket(protocols.Client, data), nil
+}
+
+// emptyPayload stands for the payload of an empty packet, which servers take for COM_SLEEP and reject.
+var emptyPayload = []byte{0}
+
+// synchronised reports whether a packet is known to begin at the current position. Then it is a command whatever
+// its bytes are: the server answers an unknown one with an error, and ignores what follows a known one.
+func (p *parser) synchronised() bool {
+	return p.phase == commandPhase && p.capabilitiesKnown && !p.bytesLost
+}
+
+// oddCommand returns the kind of a command of an unexpected length, or of an unknown one.
+func (p *parser) oddCommand(kind *commandKind, first byte) *commandKind {
+	if kind.name != "" {
+		return kind
+	}
+	const digits = "0123456789abcdef"
+	name := [...]byte{'C', 'O', 'M', '_', '0', 'x', digits[first>>4], digits[first&15]}
+	return &commandKind{name: p.conn.Intern(name[:])}
 }
 
 // readContinuation reads a packet that belongs to the last command: more of its payload, a part of a file, or

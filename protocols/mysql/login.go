@@ -116,7 +116,7 @@ func (p *parser) readAuth(cmd *command, payload []byte, at int64) {
 		p.finishCommand(at)
 		if login && p.capabilities&(clientCompress|clientZstd) != 0 {
 			p.conn.Count("compressed")
-			p.conn.Drop()
+			p.conn.Stop(pipeline.TagUnsupported)
 		}
 	case errPacket:
 		p.readError(cmd, payload)

@@ -39,8 +39,9 @@ func (p *parser) addArgument(data []byte, size uint64) {
 		body.Key = p.conn.Intern(data[:min(len(data), maxKey)])
 	}
 
-	// Only the first arguments are kept, without their secrets.
-	if len(body.Args) >= maxArgs || p.argsBytes+cmd.argsBytes > maxArgsBytes {
+	// Only the first arguments are kept, without their secrets. What follows a word that cannot be a command may
+	// be anything, such as the header fields of a request to another server.
+	if cmd.unnamed || len(body.Args) >= maxArgs || p.argsBytes+cmd.argsBytes > maxArgsBytes {
 		return
 	}
 	data = data[:min(len(data), maxArg)]
@@ -60,6 +61,7 @@ func (p *parser) setName(word []byte) {
 	cmd := &p.command
 	name := upper(&p.scratch, word[:min(len(word), 64)])
 	cmd.event.Redis.Command = p.conn.Intern(name)
+	cmd.unnamed = !isName(name)
 	cmd.key = keys[cmd.event.Redis.Command]
 	cmd.secrets.Begin(cmd.event.Redis.Command, cmd.total)
 	if cmd.key == noKey {

@@ -21,7 +21,8 @@ type commandReader struct {
 	damaged bool   // bytes of the argument were lost
 	arg     []byte // the first bytes of the argument, if it came in pieces
 
-	argsBytes int // bytes of arguments that are kept
+	argsBytes int  // bytes of arguments that are kept
+	unnamed   bool // the first word cannot be the name of a command
 	key       keyPosition
 	secrets   redact.RedisArguments
 }
@@ -36,8 +37,10 @@ func (r *commandReader) flags() flags {
 	switch r.event.Redis.Command {
 	case "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE":
 		return subscribes
-	case "MONITOR", "SYNC", "PSYNC":
-		return endsReading
+	case "MONITOR":
+		return monitors
+	case "SYNC", "PSYNC":
+		return replicates
 	}
 	return 0
 }
@@ -79,7 +82,11 @@ func (p *parser) countBytes(size int) {
 // are those of a server.
 func (p *parser) readArrayHead(data []byte, at int64) (int, error) {
 	cmd := &p.command
-	line, length := protocols.CutLine(data, maxLine)
+	cut := protocols.CutLine
+	if data[0] == '*' {
+		cut = cutHeader
+	}
+	line, length := cut(data, maxLine)
 	if length == 0 {
 		return 0, p.checkLineLength(data)
 	}
@@ -142,7 +149,7 @@ func (p *parser) readArgument(data []byte) (int, error) {
 	cmd := &p.command
 	switch {
 	case !cmd.inArg:
-		line, length := protocols.CutLine(data, maxLine)
+		line, length := cutHeader(data, maxLine)
 		if length == 0 {
 			return 0, p.checkLineLength(data)
 		}
@@ -153,7 +160,7 @@ func (p *parser) readArgument(data []byte) (int, error) {
 
 		// Usually the whole argument has arrived and is read in place.
 		cmd.inArg, cmd.damaged, cmd.size, cmd.bulk, cmd.arg = true, false, uint64(size), uint64(size), cmd.arg[:0]
-		if rest := data[length:]; uint64(len(rest)) >= cmd.size+2 && rest[size] == '\r' && rest[size+1] == '\n' {
+		if rest := data[length:]; uint64(len(rest)) >= cmd.size+2 {
 			p.addArgument(rest[:size], cmd.size)
 			cmd.inArg, cmd.bulk = false, 0
 			length += int(size) + 2
@@ -168,13 +175,23 @@ func (p *parser) readArgument(data []byte) (int, error) {
 		return length, nil
 	}
 
-	// The argument came in pieces, and only its CR LF is left.
-	length, err := readLineEnd(data)
-	if length > 0 {
-		p.addArgument(cmd.arg, cmd.size)
-		cmd.inArg, cmd.damaged = false, false
+	// The argument came in pieces, and only its CR LF is left. The server skips any two bytes here.
+	if len(data) < 2 {
+		return 0, nil
 	}
-	return length, err
+	p.addArgument(cmd.arg, cmd.size)
+	cmd.inArg, cmd.damaged = false, false
+	return 2, nil
+}
+
+// cutHeader returns the header of an array or a bulk string of a client, as the server reads it: up to a CR. The
+// server skips the byte after the CR without looking at it.
+func cutHeader(data []byte, most int) (line []byte, length int) {
+	end := bytes.IndexByte(data[:min(len(data), most)], '\r')
+	if end < 0 || end+2 > len(data) {
+		return nil, 0
+	}
+	return data[:end], end + 2
 }
 
 // readLineEnd reads the CR LF after a bulk string.
@@ -188,16 +205,14 @@ func readLineEnd(data []byte) (int, error) {
 	return 2, nil
 }
 
-// readInline reads an inline command: a line of words, quoted as in Redis' sdssplitargs.
+// readInline reads an inline command: a line of words, quoted as in Redis' sdssplitargs. Whatever the first word
+// is, the server answers it, with an error if it is no command, and reads on.
 func (p *parser) readInline(line []byte, length int, at int64) (int, error) {
 	words := p.countWords(line)
 	if words == 0 {
 		return length, nil
 	}
 	first, rest := nextWord(line, nil)
-	if !isName(first) {
-		return 0, errCommand
-	}
 	p.started = true
 	cmd := &p.command
 	cmd.open, cmd.total = true, int64(words)
@@ -237,7 +252,7 @@ func (p *parser) countWords(line []byte) int {
 // nextWord appends the first word of line, without its quotes, to buf, and returns it and the rest of line.
 // If there is no word it returns nil.
 func nextWord(line, buf []byte) (word, rest []byte) {
-	line = bytes.TrimLeft(line, " \t\r\x00")
+	line = bytes.TrimLeft(line, " \t\r\n\v\f\x00")
 	if len(line) == 0 {
 		return nil, nil
 	}

@@ -41,13 +41,21 @@ func detectCommand(data []byte) protocols.Match {
 	if len(rest) < int(size)+2 {
 		return protocols.More
 	}
-	if rest[size] != '\r' || rest[size+1] != '\n' {
+	if (rest[size] != '\r' || rest[size+1] != '\n') && !isCommandWord(name) {
 		return protocols.No
 	}
 	return protocols.Yes
 }
 
-// header matches a line with the type kind and a small positive number n. rest follows the line.
+// isCommandWord reports whether word is the name of a command of Redis, in upper or lower case.
+func isCommandWord(word []byte) bool {
+	var buf [64]byte
+	scratch := buf[:0]
+	return isCommandName(string(upper(&scratch, word)))
+}
+
+// header matches a line with the type kind and a small positive number n. rest follows the line. The server takes
+// any byte for the LF.
 func header(data []byte, kind byte) (rest []byte, n int64, m protocols.Match) {
 	if len(data) == 0 {
 		return nil, 0, protocols.More
@@ -67,8 +75,6 @@ func header(data []byte, kind byte) (rest []byte, n int64, m protocols.Match) {
 		return nil, 0, protocols.No
 	case digits+1 == len(data):
 		return nil, 0, protocols.More
-	case data[digits+1] != '\n':
-		return nil, 0, protocols.No
 	}
 	return data[digits+2:], n, protocols.Yes
 }
@@ -83,15 +89,13 @@ func knownCommand(data []byte) bool {
 	if match != protocols.Yes || int(size) > len(rest) || size > 64 {
 		return false
 	}
-	var buf [64]byte
-	scratch := buf[:0]
-	return isCommandName(string(upper(&scratch, rest[:size])))
+	return isCommandWord(rest[:size])
 }
 
 // detectInline matches a line. It returns More if the first word is a command, since other protocols have
 // such lines too.
 func detectInline(data []byte) protocols.Match {
-	data = bytes.TrimLeft(data[:min(len(data), 1<<10)], "\r\n") // the server ignores empty lines
+	data = bytes.TrimLeft(data[:min(len(data), 1<<10)], " \t\r\n\v\f") // the server ignores empty lines and blanks
 	line, whole := data, false
 	if end := bytes.IndexByte(data, '\n'); end >= 0 {
 		line, whole = data[:end], true
@@ -107,16 +111,14 @@ func detectInline(data []byte) protocols.Match {
 		return protocols.No
 	}
 	for _, c := range line {
-		if c < ' ' && c != '\t' && c != '\r' {
+		if c < ' ' && c != '\t' && c != '\r' && c != '\v' && c != '\f' {
 			return protocols.No
 		}
 	}
 	if !whole {
 		return protocols.More
 	}
-	var buf [64]byte
-	scratch := buf[:0]
-	if !isCommandName(string(upper(&scratch, word))) || bytes.Contains(line, []byte(" HTTP/")) {
+	if !isCommandWord(word) || bytes.Contains(line, []byte(" HTTP/")) {
 		return protocols.No
 	}
 	return protocols.More

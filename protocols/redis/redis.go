@@ -6,7 +6,8 @@
 // A command is an array of bulk strings, or a line of words (an inline command). Replies come in the order of
 // the commands, so protocols.Pairing pairs them. Each exception from that order has its test: CLIENT REPLY
 // OFF and SKIP (no reply), SUBSCRIBE (a reply for each channel), a pushed message (a reply without a
-// command), MONITOR and PSYNC (a stream follows, and the connection is dropped), lost bytes.
+// command), MONITOR (lines between the replies), PSYNC (a stream follows; from then on only the commands of
+// the client are read, since the server executes them all the same), lost bytes.
 //
 // Values are parsed as they arrive: the first bytes of an argument are kept, and the size of the data of a
 // reply. Passwords in arguments are redacted (pipeline/redact).
@@ -17,6 +18,7 @@ package redis
 
 import (
 	"errors"
+	"strings"
 
 	"tidegate/pipeline"
 	"tidegate/pipeline/redact"
@@ -71,6 +73,8 @@ type parser struct {
 	repliesOff  bool // CLIENT REPLY OFF
 	skipReplies int  // number of the next commands that get no reply (CLIENT REPLY SKIP)
 	subscribed  bool // RESP2 pub/sub: messages come as arrays
+	monitoring  bool // MONITOR: lines about commands of others come between the replies
+	replicating bool // SYNC, PSYNC: the server's side carries a stream without replies
 
 	scratch  []byte
 	redactor redact.Redactor
@@ -88,8 +92,9 @@ type pending struct {
 type flags uint8
 
 const (
-	subscribes  flags = 1 << iota // SUBSCRIBE, PSUBSCRIBE, UNSUBSCRIBE, …
-	endsReading                   // MONITOR, SYNC, PSYNC: a stream without commands follows the reply
+	subscribes flags = 1 << iota // SUBSCRIBE, PSUBSCRIBE, UNSUBSCRIBE, …
+	monitors                     // MONITOR: lines follow the reply, between further replies
+	replicates                   // SYNC, PSYNC: a stream follows the reply
 )
 
 // Reset begins a connection.
@@ -123,7 +128,7 @@ func (p *parser) finishCommand(at int64) {
 		p.subscribed = true
 	}
 	if body.Command == "RESET" {
-		p.subscribed, p.repliesOff, p.skipReplies = false, false, 0
+		p.subscribed, p.monitoring, p.repliesOff, p.skipReplies = false, false, false, 0
 	}
 	noReply := p.trackClientReply(body)
 	cmd.reset()
@@ -151,6 +156,9 @@ func (p *parser) finishCommand(at int64) {
 
 // trackClientReply applies CLIENT REPLY, and reports whether the command gets no reply.
 func (p *parser) trackClientReply(body *pipeline.RedisCommand) (noReply bool) {
+	if p.replicating {
+		return true
+	}
 	noReply = p.repliesOff || p.skipReplies > 0
 	if p.skipReplies > 0 {
 		p.skipReplies--
@@ -178,6 +186,9 @@ func (p *parser) trackClientReply(body *pipeline.RedisCommand) (noReply bool) {
 func (p *parser) finishReply(at int64) {
 	reply := &p.reply
 	defer reply.reset()
+	if p.monitoring && reply.top == '+' && isMonitorLine(reply.text) {
+		return
+	}
 
 	// Pub/sub first: a message answers no command, a confirmation answers SUBSCRIBE, UNSUBSCRIBE and the
 	// like.
@@ -215,9 +226,21 @@ func (p *parser) finishReply(at int64) {
 	done := p.pairing.Pop()
 	p.argsBytes -= done.argsBytes
 	p.emit(done.event, at)
-	if done.flags&endsReading != 0 && reply.top != '-' {
-		p.conn.Drop()
+	if reply.top == '-' {
+		return
 	}
+	p.monitoring = p.monitoring || done.flags&monitors != 0
+	if done.flags&replicates != 0 {
+		p.replicating = true
+		p.pairing.Flush(p.emitUnanswered)
+		p.argsBytes = 0
+	}
+}
+
+// isMonitorLine reports whether text is a line that MONITOR yields: 1339518083.107412 [0 127.0.0.1:60866] "keys" "*"
+func isMonitorLine(text string) bool {
+	seconds := len(text) - len(strings.TrimLeft(text, "0123456789"))
+	return seconds > 0 && strings.HasPrefix(text[seconds:], ".") && strings.Contains(text, " [")
 }
 
 // setReply fills in the fields of the reply.

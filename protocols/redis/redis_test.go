@@ -147,10 +147,10 @@ func TestClientReplyOffAndSkipExpectNoReply(t *testing.T) {
 	same(t, play(false, short, cmd("CLIENT REPLY SKIP"), cmd("SET a 1"), cmd("GET a"), "<:1\r\n"), "CLIENT REPLY SKIP, no reply", "SET a 1, no reply", "GET a = 1")
 }
 
-func TestStreamsEndTheDialogue(t *testing.T) {
+func TestClientIsReadOnBesideAStream(t *testing.T) {
 	same(t, play(false, short, cmd("MONITOR"), "<+OK\r\n", "<+1700000000.1 [0 127.0.0.1:1] \"GET\" \"a\"\r\n"), "MONITOR = OK")
 	same(t, play(false, short, cmd("PSYNC ? -1"), "<+FULLRESYNC 8de1787ba490483314a4d30f1c628bc5025eb761 0\r\n", "<$9999\r\nREDIS", cmd("REPLCONF ACK 0")),
-		"PSYNC ? -1 = FULLRESYNC 8de1787ba490483314a4d30f1c628bc5025eb761 0")
+		"PSYNC ? -1 = FULLRESYNC 8de1787ba490483314a4d30f1c628bc5025eb761 0", "REPLCONF ACK 0, no reply")
 	same(t, play(false, short, cmd("MONITOR"), "<-NOPERM no\r\n", cmd("PING"), "<+PONG\r\n"), "MONITOR ! NOPERM no", "PING = PONG")
 }
 

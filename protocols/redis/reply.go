@@ -52,6 +52,9 @@ func (r *replyReader) reset() {
 // readReply reads the available part of a reply, and returns its length.
 func (p *parser) readReply(data []byte, at int64) (n int, err error) {
 	reply := &p.reply
+	if p.replicating {
+		return len(data), nil
+	}
 	if p.suspended {
 		if p.pairing.RepliesLost() || !isReply(data) {
 			return len(data), nil // the client has sent no command since the gap

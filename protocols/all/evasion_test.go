@@ -1,0 +1,204 @@
+package all
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"tidegate/pipeline"
+	"tidegate/protocols"
+	"tidegate/protocols/protocoltest"
+)
+
+// told plays conversation whole, cut and one byte a segment. Its events must hold every one of wants each time.
+func told(t *testing.T, conversation protocoltest.Conversation, wants ...string) {
+	t.Helper()
+	variants := map[string]protocoltest.Conversation{"whole": conversation}
+	if !conversation.UDP {
+		variants["cut by 7"], variants["cut by 1"] = conversation.Cut(7), conversation.Cut(1)
+	}
+	for name, variant := range variants {
+		events, _ := variant.Play(Protocols)
+		all := strings.Join(events, "\n")
+		for _, want := range wants {
+			if !strings.Contains(all, want) {
+				t.Errorf("%s: no event has %s; the events are\n%s", name, want, shortened(all))
+				return
+			}
+		}
+	}
+}
+
+func shortened(text string) string {
+	const most = 3000
+	if len(text) > most {
+		return text[:most/2] + "\n…\n" + text[len(text)-most/2:]
+	}
+	return text
+}
+
+func dialogue(port uint16, lines ...string) protocoltest.Conversation {
+	conversation := protocoltest.Conversation{Port: port}
+	for _, line := range lines {
+		step := protocoltest.Client(line[1:])
+		if line[0] == '<' {
+			step = protocoltest.Server(line[1:])
+		}
+		conversation.Steps = append(conversation.Steps, step)
+	}
+	return conversation
+}
+
+// repeated returns n times the lines.
+func repeated(n int, lines ...string) (all []string) {
+	for range n {
+		all = append(all, lines...)
+	}
+	return all
+}
+
+const (
+	cronWrite      = ">*4\r\n$6\r\nCONFIG\r\n$3\r\nSET\r\n$3\r\ndir\r\n$15\r\n/var/spool/cron\r\n"
+	cronWriteEvent = `redis.command="CONFIG SET"`
+	cronWriteArgs  = `redis.args=["dir" "/var/spool/cron"]`
+)
+
+// TestJunkDatagramsHideNoQuery: a resolver answers what follows, however much junk came before.
+func TestJunkDatagramsHideNoQuery(t *testing.T) {
+	query := "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x02c2\x04evil\x07example\x00\x00\x01\x00\x01"
+	for _, port := range []uint16{53, 5300} {
+		for _, junk := range []string{"\x00", "\x00\x00\x00\x00", strings.Repeat("\xff", 40), query[:20]} {
+			conversation := dialogue(port, append(repeated(200, ">"+junk), ">"+query)...)
+			conversation.UDP = true
+			told(t, conversation, `dns.question.name="c2.evil.example"`)
+		}
+	}
+}
+
+// TestErrorsHideNoCommand: the server answers each error and goes on.
+func TestErrorsHideNoCommand(t *testing.T) {
+	for _, port := range []uint16{6379, 40404} {
+		for _, junk := range []string{"!", "\x01\x02", "\"", "{}", "'x' y", "?\xff"} {
+			lines := repeated(150, ">"+junk+"\r\n", "<-ERR unknown command '"+junk+"', with args beginning with: \r\n", ">PING\r\n", "<+PONG\r\n")
+			lines = append(lines, cronWrite, "<+OK\r\n", ">CONFIG SET dbfilename root\r\n", "<+OK\r\n")
+			told(t, dialogue(port, lines...), cronWriteEvent, cronWriteArgs, `redis.args=["dbfilename" "root"]`)
+		}
+	}
+}
+
+// TestErrorsBeyondALimitAreTold: a protocol error of Redis closes the connection; a client that goes on makes
+// one after the other, and there is an event of it at once.
+func TestErrorsBeyondALimitAreTold(t *testing.T) {
+	lines := append([]string{">*1\r\n$4\r\nPING\r\n", "<+PONG\r\n"}, repeated(100, ">*1\r\n$4\r\nPING\r\n*1\r\n$x\r\n")...)
+	told(t, dialogue(6379, append(lines, cronWrite, "<+OK\r\n")...),
+		`tags=["parsing_stopped" "too_many_errors"]`, cronWriteEvent, cronWriteArgs)
+}
+
+// TestUnknownMySQLCommandsHideNoStatement: the server answers an unknown command, one with too many bytes and
+// an empty packet with an error, and goes on.
+func TestUnknownMySQLCommandsHideNoStatement(t *testing.T) {
+	greeting := "\x0a5.5.5-10.11\x00\x01\x00\x00\x00abcdefgh\x00\xfe\xf7\x08\x02\x00\xbf\x81\x15" + strings.Repeat("\x00", 10) +
+		"abcdefghijkl\x00mysql_native_password\x00"
+	login := "\x85\xa2\x0b\x00\x00\x00\x00\x01\x21" + strings.Repeat("\x00", 23) + "root\x00\x00"
+	const unknown = "\x11\x00\x00\x01\xff\x17\x04#08S01Unknown c"
+	const ok = "\x07\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00"
+	statement := "\x03SELECT 1 INTO OUTFILE '/tmp/x'"
+	for _, odd := range []string{"\x7f", "\x1d", "\x0eping with a text", "", "\x19\x01", "\x0dlong"} {
+		lines := []string{"<" + packet(0, greeting), ">" + packet(1, login), "<\x07\x00\x00\x02\x00\x00\x00\x02\x00\x00\x00"}
+		answer := "<" + unknown
+		if odd == "\x19\x01" { // COM_STMT_CLOSE has no reply
+			answer = "<"
+		}
+		lines = append(lines, repeated(120, ">"+packet(0, odd), answer, ">"+packet(0, "\x0e"), "<"+ok)...)
+		lines = append(lines, ">"+packet(0, statement), "<"+ok)
+		told(t, dialogue(3306, lines...), `mysql.query="SELECT 1 INTO OUTFILE '/tmp/x'"`)
+	}
+}
+
+// packet returns a packet of MySQL.
+func packet(sequence byte, payload string) string {
+	size := len(payload)
+	return string([]byte{byte(size), byte(size >> 8), byte(size >> 16), sequence}) + payload
+}
+
+// TestFirstLineOfAnotherProtocolDecidesNothing: Redis and memcached answer the line of another protocol with an
+// error and go on.
+func TestFirstLineOfAnotherProtocolDecidesNothing(t *testing.T) {
+	const wrong = "<-ERR wrong number of arguments for 'get' command\r\n"
+	firsts := []string{"GET / HTTP/1.1\r\n", "GET / HTTP/1.0\r\n\r\n", "GET /\r\n\r\n", "PUT /x HTTP/1.1\r\n\r\n"}
+	for _, port := range []uint16{6379, 40404} {
+		for _, first := range firsts {
+			answers := wrong
+			if port != 6379 {
+				answers = "<-NOAUTH Authentication required.\r\n"
+			}
+			// One after the other, and all at once before the first answer.
+			told(t, dialogue(port, ">"+first, answers, cronWrite, "<+OK\r\n"), cronWriteEvent, cronWriteArgs)
+			told(t, dialogue(port, ">"+first+cronWrite[1:], answers, "<+OK\r\n"), cronWriteEvent, cronWriteArgs)
+		}
+	}
+	told(t, dialogue(11211, ">GET / HTTP/1.1\r\n", "<ERROR\r\n", ">flush_all\r\n", "<OK\r\n"), `memcached.command="flush_all"`)
+	told(t, dialogue(11211, ">GET / HTTP/1.1\r\n\r\nflush_all\r\n", "<ERROR\r\nERROR\r\nOK\r\n"), `memcached.command="flush_all"`)
+	told(t, dialogue(6379, ">set a 0 0 1\r\nx\r\n", "<-ERR syntax error\r\n-ERR unknown command 'x', with args beginning with: \r\n", cronWrite, "<+OK\r\n"),
+		cronWriteEvent, cronWriteArgs)
+}
+
+// TestUnknownFirstBytesDecideNothing: the port or the server's answer tells the protocol later.
+func TestUnknownFirstBytesDecideNothing(t *testing.T) {
+	for _, junk := range []string{"!\r\n", "\x16\r\n", "SSH-2.0-x\r\n", strings.Repeat("z", 300) + "\r\n"} {
+		lines := append(repeated(40, ">"+junk, "<-ERR unknown command, with args beginning with: \r\n"), cronWrite, "<+OK\r\n")
+		told(t, dialogue(6379, lines...), cronWriteEvent, cronWriteArgs)
+	}
+}
+
+// TestMonitorAndReplicationHideNoCommand: the server executes what the client sends beside the stream.
+func TestMonitorAndReplicationHideNoCommand(t *testing.T) {
+	const line = "+1700000000.1 [0 127.0.0.1:1] \"GET\" \"a\"\r\n"
+	told(t, dialogue(6379, ">MONITOR\r\n", "<+OK\r\n"+line, cronWrite, "<"+line+"+OK\r\n"+line, ">RESET\r\n", "<+RESET\r\n", ">SAVE\r\n", "<+OK\r\n"),
+		cronWriteEvent, cronWriteArgs, `redis.command="RESET"`, `redis.command="SAVE" redis.reply_type="simple_string" redis.reply="OK"`)
+	told(t, dialogue(6379, ">PSYNC ? -1\r\n", "<+FULLRESYNC 8de1787ba490483314a4d30f1c628bc5025eb761 0\r\n", "<$9\r\nREDIS0011*1\r\n$4\r\nPING\r\n", cronWrite),
+		cronWriteEvent, cronWriteArgs)
+}
+
+// TestRedisReadsWhatItsServerReads: the server looks neither at the byte after the CR of a header nor at the two
+// bytes after an argument.
+func TestRedisReadsWhatItsServerReads(t *testing.T) {
+	odd := strings.NewReplacer("\r\n", "\rX").Replace(cronWrite)
+	told(t, dialogue(6379, odd, "<+OK\r\n"), cronWriteEvent, cronWriteArgs)
+	told(t, dialogue(6379, ">PING\r\n", "<+PONG\r\n", odd, "<+OK\r\n"), cronWriteEvent, cronWriteArgs)
+	told(t, dialogue(6379, ">\v\f CONFIG SET \vdir\t/var/spool/cron\r\n", "<+OK\r\n"), cronWriteEvent, cronWriteArgs)
+}
+
+// TestPanicEndsNoConnection: what follows a panic of the parser is read, and the panic is told.
+func TestPanicEndsNoConnection(t *testing.T) {
+	list := append([]protocols.Protocol{}, Protocols...)
+	for i := range list {
+		if list[i].Name == "redis" {
+			create := list[i].New
+			list[i].New = func() protocols.Parser { return &panicking{Parser: create()} }
+		}
+	}
+	conversation := dialogue(6379, append(repeated(50, ">PANIC\r\n", "<+OK\r\n"), cronWrite, "<+OK\r\n")...)
+	var all string
+	for _, event := range conversation.Events(list) {
+		all += protocoltest.Text(event) + "\n"
+	}
+	for _, want := range []string{cronWriteEvent, cronWriteArgs, `tags=["parsing_stopped" "parser_panic"]`} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no event has %s; the events are\n%s", want, shortened(all))
+		}
+	}
+	if events := strings.Count(all, pipeline.TagParserPanic); events > 8 {
+		t.Errorf("%d events tell of the panics of one connection", events)
+	}
+}
+
+// panicking is a parser that panics at a line.
+type panicking struct{ protocols.Parser }
+
+func (p *panicking) Parse(dir protocols.Dir, data []byte, at int64) (int, error) {
+	if strings.HasPrefix(string(data), "PANIC") {
+		panic(fmt.Sprintf("as asked, at %d", at))
+	}
+	return p.Parser.Parse(dir, data, at)
+}

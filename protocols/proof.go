@@ -1,0 +1,169 @@
+package protocols
+
+import "tidegate/pipeline"
+
+// maxProof is the number of bytes of a direction that a proof keeps.
+const maxProof = 8 << 10
+
+// A proof holds what the choice of a protocol by the client's first bytes rests on, until the server has
+// answered. If the answer is not of that protocol but of another one, that other parser reads both from their
+// beginning. Without it, a harmless first line in the form of another protocol would decide for the whole
+// connection: Redis and memcached answer "GET / HTTP/1.1" with an error and go on.
+type proof struct {
+	open     bool
+	at       int64     // time of the client's first bytes
+	bytes    [2][]byte // by the role that sent them, in buffers of the set
+	lost     int       // bytes of the client beyond maxProof
+	from     uint64    // offset of the client's first byte
+	answerAt int64     // time of the server's last bytes that are held
+}
+
+// openProof begins a proof for the protocol that was chosen by data, the client's first bytes.
+func (c *Conn) openProof(dir Dir, data []byte, at int64) {
+	other := &c.streams[dir.Other()]
+	if dir^c.flip != Client || c.midStream || other.offset > 0 || len(other.tail) > 0 ||
+		c.info.Transport == pipeline.Transport_UDP {
+		return
+	}
+	c.proof = proof{open: true, at: at, from: c.streams[dir].offset}
+	c.keepProof(Client, data)
+}
+
+// keepProof appends data of role to the proof, up to maxProof.
+func (c *Conn) keepProof(role Dir, data []byte) {
+	kept := &c.proof.bytes[role]
+	size := min(len(data), maxProof-len(*kept))
+	if role == Client {
+		c.proof.lost += len(data) - size
+	}
+	if size == 0 {
+		return
+	}
+	if *kept == nil {
+		*kept = c.set.takeTail()
+	}
+	*kept = append(*kept, data[:size]...)
+}
+
+// closeProof ends the proof and releases its buffers.
+func (c *Conn) closeProof() {
+	if !c.proof.open {
+		return
+	}
+	for role := range c.proof.bytes {
+		c.set.releaseTail(c.proof.bytes[role])
+	}
+	c.proof = proof{}
+}
+
+// maxAnswer is the number of bytes of the server after which an undecided answer no longer matters.
+const maxAnswer = 512
+
+// checkProof passes data to the parser, or, if the server's answer contradicts the choice of the protocol, to
+// another one. The bytes of an answer that decides nothing yet are held in the proof.
+func (c *Conn) checkProof(dir Dir, data []byte, at int64) {
+	if dir^c.flip == Client {
+		if len(c.proof.bytes[Server]) > 0 { // the client goes on: more of the answer will not come
+			c.settleProof()
+			if c.state == parsing && !c.switching {
+				c.parseData(dir, data, at)
+			}
+			return
+		}
+		c.keepProof(Client, data)
+		c.parseData(dir, data, at)
+		return
+	}
+
+	// The server's bytes so far decide.
+	c.proof.answerAt = at
+	answer := data
+	if len(c.proof.bytes[Server]) > 0 {
+		c.keepProof(Server, data)
+		answer = c.proof.bytes[Server]
+	}
+	match, other := c.set.list[c.proto].Detect(Server, answer), noProtocol
+	if match == No {
+		other, match = c.protocolOfAnswer(answer)
+	}
+	switch {
+	case other != noProtocol:
+		if len(c.proof.bytes[Server]) == 0 {
+			c.keepProof(Server, data)
+		}
+		c.changeProtocol(other, dir, at)
+	case match == More && len(answer) < maxAnswer:
+		if len(c.proof.bytes[Server]) == 0 {
+			c.keepProof(Server, data)
+		}
+	case len(c.proof.bytes[Server]) > 0:
+		c.settleProof()
+	default:
+		c.closeProof()
+		c.parseData(dir, data, at)
+	}
+}
+
+// settleProof keeps the protocol, and passes the server's bytes that were held to its parser.
+func (c *Conn) settleProof() {
+	held, at := c.proof.bytes[Server], c.proof.answerAt
+	c.proof.bytes[Server] = nil
+	c.closeProof()
+	if len(held) > 0 && c.state == parsing {
+		c.parseData(Server^c.flip, held, at)
+	}
+	c.set.releaseTail(held)
+}
+
+// protocolOfAnswer returns another protocol whose server sends answer, or noProtocol; more reports that further
+// bytes may decide. The protocol of the server's port is preferred, and needs less evidence.
+func (c *Conn) protocolOfAnswer(answer []byte) (found int, more Match) {
+	found = noProtocol
+	for i := range c.set.list {
+		if i == c.proto || !c.set.list[i].TCP {
+			continue
+		}
+		switch match := c.set.list[i].Detect(Server, answer); {
+		case match != No && c.hasPort(i):
+			return i, Yes
+		case match == Yes && found == noProtocol:
+			found = i
+		case match == More:
+			more = More
+		}
+	}
+	return found, more
+}
+
+// changeProtocol replaces the parser by that of proto, which reads the bytes of the proof. The events of the
+// old parser are discarded, since the new one reads the same bytes.
+func (c *Conn) changeProtocol(proto int, server Dir, at int64) {
+	c.Count("answer_of_another_protocol")
+	c.muted = true
+	c.parser.Close(at)
+	c.muted = false
+	c.set.releaseParser(c.proto, c.parser)
+	c.parser, c.ticker, c.switching = nil, nil, false
+
+	// Both directions go back to their first byte.
+	held := c.proof
+	c.proof = proof{}
+	for side := range c.streams {
+		stream := &c.streams[side]
+		stream.releaseTail(c.set)
+		stream.lost, stream.partial, stream.reparse, stream.skip = false, false, false, 0
+	}
+	client := server.Other()
+	c.streams[client].offset, c.streams[server].offset = held.from, 0
+	c.startParser(proto)
+	c.parseData(client, held.bytes[Client], held.at)
+	if held.lost > 0 && c.state == parsing && !c.switching {
+		c.parseGap(client, held.lost)
+	}
+	if c.state == parsing && !c.switching {
+		c.parseData(server, held.bytes[Server], at)
+	}
+	for role := range held.bytes {
+		c.set.releaseTail(held.bytes[role])
+	}
+}
