@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"tidegate/pipeline"
 )
@@ -46,6 +47,15 @@ func LoadID(stateDir string) (pipeline.ID, error) {
 	}
 	const expected = "does not hold 32 hexadecimal digits; delete it to draw a new id"
 	return pipeline.ID{}, fmt.Errorf("read collector id: %s %s", name, expected)
+}
+
+// IDDrawn returns the time at which the id of stateDir was generated.
+func IDDrawn(stateDir string) (time.Time, error) {
+	info, err := os.Stat(filepath.Join(stateDir, idFile))
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read collector id: %w", err)
+	}
+	return info.ModTime(), nil
 }
 
 // createID writes a new id to the file name in dir, completely or not at all. It leaves an existing file as

@@ -99,9 +99,17 @@ func (p *process) printTotals() {
 	writer := tabwriter.NewWriter(out, 2, 8, 2, ' ', 0)
 	if p.shipper != nil {
 		ledger := p.shipper.Ledger()
-		printTotalsLine(writer, "collector",
-			total{"read", ledger.Read + ledger.Recovered}, total{"delivered", ledger.Delivered},
-			total{"buffered", ledger.Buffered}, total{"dropped", ledger.Dropped}, total{"lost", ledger.Lost})
+		totals := []total{
+			{"read", ledger.Read + ledger.Recovered},
+			{"delivered", ledger.Delivered},
+			{"buffered", ledger.Buffered},
+			{"dropped", ledger.Dropped},
+			{"lost", ledger.Lost},
+		}
+		if ledger.Unconfirmed > 0 {
+			totals = append(totals, total{"unconfirmed", ledger.Unconfirmed})
+		}
+		printTotalsLine(writer, "collector", totals...)
 		if !ledger.IsBalanced() {
 			_, _ = fmt.Fprintf(writer, "\tthe sums do not add up: %+v\n", ledger)
 		}

@@ -1,6 +1,7 @@
 package containers
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -422,6 +423,23 @@ func TestExclusion(t *testing.T) {
 	}
 	if excluded := testutil.ToFloat64(registry.metrics.excluded); excluded != 3 {
 		t.Errorf("%v excluded containers are counted, want 3", excluded)
+	}
+
+	// Each exclusion is logged once, however often the container is inspected.
+	var log bytes.Buffer
+	registry.log = slog.New(slog.NewTextHandler(&log, nil))
+	registry.mu.Lock()
+	for range 3 {
+		for _, id := range []string{"a", "b"} {
+			created := &entry{container: &pipeline.Container{Id: id, Name: "n", Image: "i"}, running: true}
+			created.excludedBy = registry.excludedBy(id, "n", map[string]string{"skip": "yes"})
+			created.excluded = created.excludedBy != ""
+			registry.putEntry(created)
+		}
+	}
+	registry.mu.Unlock()
+	if count := strings.Count(log.String(), "exclude_labels: skip=yes"); count != 2 {
+		t.Errorf("%d exclusions are logged, want 2: %s", count, log.String())
 	}
 
 	// By default no label of an image switches the logs of its containers off.

@@ -7,22 +7,27 @@ import (
 
 // isExcluded reports whether the log of a container is not to be read.
 func (r *Registry) isExcluded(id, name string, labels map[string]string) bool {
+	return r.excludedBy(id, name, labels) != ""
+}
+
+// excludedBy returns the setting because of which the log of a container is not to be read; "": it is read.
+func (r *Registry) excludedBy(id, name string, labels map[string]string) string {
 	if r.isSelf(id, name) {
-		return true
+		return "containers.self"
 	}
 	if len(r.cfg.Include) > 0 && !matchesAny(r.cfg.Include, name) {
-		return true
+		return "containers.include"
 	}
 	if matchesAny(r.cfg.Exclude, name) {
-		return true
+		return "containers.exclude"
 	}
 	for _, excluded := range r.cfg.ExcludeLabels {
 		key, want, valued := strings.Cut(excluded, "=")
 		if value, ok := labels[key]; ok && (!valued || value == want) {
-			return true
+			return "containers.exclude_labels: " + excluded
 		}
 	}
-	return false
+	return ""
 }
 
 // isSelf reports whether a container is the collector's own. Its log is not read, since each shipped line

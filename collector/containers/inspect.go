@@ -114,7 +114,8 @@ func (r *Registry) newEntry(in *container.InspectResponse) *entry {
 		labels = in.Config.Labels
 	}
 	created.container.Labels = r.labels(labels)
-	created.excluded = r.isExcluded(in.ID, created.container.Name, labels)
+	created.excludedBy = r.excludedBy(in.ID, created.container.Name, labels)
+	created.excluded = created.excludedBy != ""
 
 	if in.State != nil {
 		created.running = in.State.Running

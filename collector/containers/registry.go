@@ -71,13 +71,14 @@ type Registry struct {
 
 // An entry is one container. Registry.mu guards its fields. container is immutable, since views share it.
 type entry struct {
-	container *pipeline.Container
-	ips       []netip.Addr
-	log       LogFile
-	running   bool
-	ended     time.Time // when it stopped; zero while it runs or has never run
-	removed   bool      // it does not exist any more
-	excluded  bool
+	container  *pipeline.Container
+	ips        []netip.Addr
+	log        LogFile
+	running    bool
+	ended      time.Time // when it stopped; zero while it runs or has never run
+	removed    bool      // it does not exist any more
+	excluded   bool
+	excludedBy string // the setting; "": it is not excluded
 }
 
 // New returns a Registry that is empty until Run is called.
@@ -117,6 +118,10 @@ func (r *Registry) Subscribe() <-chan struct{} {
 func (r *Registry) putEntry(e *entry) {
 	old := r.entries[e.container.Id]
 	r.entries[e.container.Id] = e
+	if e.excluded && (old == nil || !old.excluded) {
+		r.log.Warn("log of a container is not read, the configuration excludes it", "container", e.container.Id,
+			"name", e.container.Name, "image", e.container.Image, "by", e.excludedBy)
+	}
 	if old == nil {
 		if !e.running && e.ended.IsZero() {
 			e.ended = r.now() // never started: it has no address, but it must expire too

@@ -3,14 +3,18 @@ package ship
 import "sync/atomic"
 
 // A Ledger is the account of all events. After Close, Read + Recovered = Delivered + Buffered + Dropped +
-// Lost.
+// Lost + Unconfirmed.
 type Ledger struct {
 	Read      uint64 // shipped by the sources
 	Recovered uint64 // read from the spool of an earlier process, or missing from one of its batches
 	Delivered uint64 // acknowledged by Kafka
 	Buffered  uint64 // in memory or in the spool
 	Dropped   uint64 // shed, or too large
-	Lost      uint64 // rejected by Kafka, damaged on disk, or removed with their file
+	Lost      uint64 // rejected by Kafka, or damaged on disk
+
+	// Lines of batches that an earlier process may have produced before it was killed. Their file was not found
+	// again: they are in Kafka or lost.
+	Unconfirmed uint64
 
 	Spooled uint64 // written to the spool; also counted in one of the fields above
 	Reread  uint64 // safe before a restart and read again after it; not counted in the fields above
@@ -18,7 +22,8 @@ type Ledger struct {
 
 // IsBalanced reports whether the account holds: no event is missing or counted twice.
 func (ledger Ledger) IsBalanced() bool {
-	return ledger.Read+ledger.Recovered == ledger.Delivered+ledger.Buffered+ledger.Dropped+ledger.Lost
+	return ledger.Read+ledger.Recovered ==
+		ledger.Delivered+ledger.Buffered+ledger.Dropped+ledger.Lost+ledger.Unconfirmed
 }
 
 // Ledger returns the account of all events so far. It is balanced only after Close: before, events may be
@@ -28,6 +33,7 @@ func (s *Shipper) Ledger() Ledger {
 	ledger := Ledger{
 		Read: counters.read.total(), Recovered: counters.recovered.total(), Delivered: counters.delivered.total(),
 		Buffered: s.bufferedEvents(), Spooled: counters.spooled.total(), Reread: counters.reread.total(),
+		Unconfirmed: counters.unconfirmed.total(),
 	}
 	for reason := range counters.discarded {
 		if isLoss(reason) {
@@ -67,12 +73,11 @@ const (
 	dropClosed           // shipped after Close
 	lostRejected         // Kafka will never accept them
 	lostSpool            // damaged in the spool
-	lostFile             // their file was not found again after a kill
 	numReasons
 )
 
 var reasonNames = [numReasons]string{
-	"memory", "spool_full", "spool_failed", "too_large", "closed", "rejected", "spool_damaged", "file_gone",
+	"memory", "spool_full", "spool_failed", "too_large", "closed", "rejected", "spool_damaged",
 }
 
 // isLoss reports whether events that are discarded for this reason count as lost, and not as dropped.
@@ -80,7 +85,7 @@ func isLoss(reason int) bool { return reason >= lostRejected }
 
 // counters are the source of the Ledger and of the metrics.
 type counters struct {
-	read, recovered, delivered, safe, spooled, reread datasetCounter
+	read, recovered, delivered, safe, spooled, reread, unconfirmed datasetCounter
 
 	discarded [numReasons]datasetCounter
 

@@ -13,6 +13,7 @@ var (
 	byReason    = []string{"dataset", "reason"}
 	descriptors = []*prometheus.Desc{
 		descRead, descRecovered, descDelivered, descSafe, descSpooled, descReread, descDropped, descLost,
+		descUnconfirmed,
 		descBuffered, descBuffer, descSpool, descJournal, descBatches, descErrors, descDisk, descUnreadable,
 	}
 
@@ -36,6 +37,10 @@ var (
 
 	descLost = describe("events_lost_total",
 		"Events lost before delivery to Kafka, by reason.", byReason)
+
+	descUnconfirmed = describe("events_unconfirmed_total",
+		"Log lines that an earlier process may have produced before it was killed, and whose file was not found again: "+
+			"they are in Kafka or lost.", byDataset)
 
 	descBuffered = describe("events_buffered", "Events that wait for Kafka, in memory or in the spool.", nil)
 
@@ -90,6 +95,7 @@ func (s *Shipper) Collect(ch chan<- prometheus.Metric) {
 		counter(descSafe, counters.safe[i].Load(), name)
 		counter(descSpooled, counters.spooled[i].Load(), name)
 		counter(descReread, counters.reread[i].Load(), name)
+		counter(descUnconfirmed, counters.unconfirmed[i].Load(), name)
 		for reason := range counters.discarded {
 			descriptor := descDropped
 			if isLoss(reason) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"tidegate/collector"
 	"tidegate/collector/ship/journal"
 	"tidegate/collector/ship/spool"
 )
@@ -20,6 +21,10 @@ func (s *Shipper) recoverState() error {
 	if err != nil {
 		return err
 	}
+	if s.journal.Missing() && s.ranBefore() {
+		s.log.Warn("a collector has run with this state folder before, but its journal is missing: log files are read "+
+			"from their beginning, and lines may be stored twice", "folder", s.cfg.StateDir)
+	}
 
 	// The spool is read first: it acknowledges its batches in the journal, so that their lines are not read
 	// again.
@@ -33,6 +38,16 @@ func (s *Shipper) recoverState() error {
 	}
 	s.setPartitions(max(min(state.Partitions, maxPartitions), 1))
 	return nil
+}
+
+// processStart is the time at which this process was started.
+var processStart = time.Now()
+
+// ranBefore reports whether an earlier process has drawn the collector's id. Each process that has started
+// has a journal.
+func (s *Shipper) ranBefore() bool {
+	drawn, err := collector.IDDrawn(s.cfg.StateDir)
+	return err == nil && drawn.Before(processStart)
 }
 
 // recoverSpool opens the spool and adds its batches to the senders of their epochs.

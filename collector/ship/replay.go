@@ -149,7 +149,7 @@ func (f *fileProducer) passRange(r *batchRange) {
 func (f *fileProducer) abandonReplay() {
 	var abandoned []*batchRange
 
-	// 1. Shrink each unfinished range to the lines that were received, and count the others as lost.
+	// 1. Shrink each unfinished range to the lines that were received, and count the others as unconfirmed.
 	// refillBatch rejects lines for these ranges from now on.
 	f.mu.Lock()
 	for _, lines := range f.ranges {
@@ -223,7 +223,7 @@ func (f *fileProducer) shrinkRange(r *batchRange) bool {
 }
 
 // finishReplay ends the replay of r, when all its lines were read again or the owner has read past it. Lines
-// of r that were not read again are counted as lost.
+// of r that were not read again are counted as unconfirmed.
 func (s *Shipper) finishReplay(r *batchRange) {
 	replay := r.replay
 	replay.sender.mu.Lock()
@@ -260,15 +260,16 @@ func (s *Shipper) sendIfComplete(pending *pendingBatch, sender *sender) {
 	}
 }
 
-// countFileGone counts lines of an earlier process that were not read again: as recovered and as lost, so
-// that the Ledger is balanced.
+// countFileGone counts lines of an earlier process that were not read again: as recovered and as unconfirmed,
+// so that the Ledger is balanced.
 func (s *Shipper) countFileGone(lines uint32) {
 	s.counters.recovered[pipeline.Dataset_LOG].Add(uint64(lines))
-	s.counters.discarded[lostFile][pipeline.Dataset_LOG].Add(uint64(lines))
+	s.counters.unconfirmed[pipeline.Dataset_LOG].Add(uint64(lines))
 }
 
-// expireReplays abandons the replays of files that were not opened within ResumeTimeout after the start, and
-// of files whose owner has not shipped a line for ResumeTimeout although memory was available.
+// expireReplays abandons the replays of files that no longer exist. It also abandons those of files that were
+// not opened within ResumeTimeout after the start, and of files whose owner has not shipped a line for
+// ResumeTimeout although memory was available.
 func (s *Shipper) expireReplays(now time.Time) {
 	for _, producer := range s.filesToReplay {
 		if producer.unpassedRanges.Load() == 0 {
@@ -279,9 +280,9 @@ func (s *Shipper) expireReplays(now time.Time) {
 		case fileOpen, fileGone:
 			inactive := now.UnixNano() - producer.lastActive.Load()
 			expired = !producer.blocked.Load() && inactive > int64(s.cfg.ResumeTimeout)
-		case fileClosed:
-			expired = true
-		case fileIdle, fileMissing:
+		case fileClosed, fileMissing:
+			expired = true // the other files of its batches need not wait
+		case fileIdle:
 			expired = now.Sub(s.started) > s.cfg.ResumeTimeout
 		}
 		if expired {

@@ -218,6 +218,9 @@ func (s *Shipper) Prune(exists func(name string) bool) {
 	for _, file := range missing {
 		s.dropFinishedFile(file)
 	}
+	if len(missing) > 0 {
+		s.requestMaintenance() // their replays end
+	}
 }
 
 // dropFinishedFile drops f and its checkpoint if f will not be read again and none of its ranges is

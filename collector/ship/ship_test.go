@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -400,8 +401,8 @@ func TestLinesOfRemovedFilesGoToTheSpool(t *testing.T) {
 	harness.checkExactlyOnce(files...)
 }
 
-// TestFileThatDoesNotComeBack: the lines of a file that is not read again are counted as lost, and the other
-// lines of their batches are sent.
+// TestFileThatDoesNotComeBack: the lines of a file that is not read again are counted as unconfirmed, and the
+// other lines of their batches are sent.
 func TestFileThatDoesNotComeBack(t *testing.T) {
 	harness := newHarness(t)
 	harness.startBroker()
@@ -435,7 +436,7 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 	if err := shipAll(t.Context(), shipper, all[1:]); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the file is given up", func() bool { return shipper.Ledger().Lost == missing })
+	eventually(t, "the file is given up", func() bool { return shipper.Ledger().Unconfirmed == missing })
 	eventually(t, "the others are safe", func() bool {
 		for _, file := range all[1:] {
 			if safeUpTo(shipper.File(file.name)) != 40000 {
@@ -450,6 +451,79 @@ func TestFileThatDoesNotComeBack(t *testing.T) {
 	}
 	harness.closeShipper(shipper)
 	harness.checkExactlyOnce(all...)
+}
+
+// TestOtherFilesDoNotWaitForAVanishedOne: when a complete listing does not contain a file, the other files of its
+// batches are sent at once, and not after ResumeTimeout.
+func TestOtherFilesDoNotWaitForAVanishedOne(t *testing.T) {
+	harness := newHarness(t)
+	harness.startBroker()
+	all := testFiles(6, 400)
+	harness.cfg.BufferBytes = 4 * harness.cfg.BatchBytes
+	shipper := harness.startShipper(failpoints{beforeProduce: func(batchID) { runtime.Goexit() }})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { shipAll(ctx, shipper, all) })
+	eventually(t, "batches are in the journal", func() bool { return shipper.journal.Bytes() > 1000 })
+	time.Sleep(50 * time.Millisecond)
+	cancel()
+	wg.Wait()
+	shipper.kill()
+
+	harness.cfg.ResumeTimeout = time.Hour
+	shipper = harness.startShipper(failpoints{})
+	began := time.Now()
+	shipper.Prune(func(name string) bool { return name != all[0].name })
+	if err := shipAll(t.Context(), shipper, all[1:]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the others are safe", func() bool {
+		for _, file := range all[1:] {
+			if safeUpTo(shipper.File(file.name)) != 40000 {
+				return false
+			}
+		}
+		return true
+	})
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	ledger := harness.closeShipper(shipper)
+	if ledger.Unconfirmed == 0 || ledger.Lost != 0 {
+		t.Errorf("%+v", ledger)
+	}
+	harness.checkExactlyOnce(all[1:]...)
+}
+
+// TestAMissingJournalIsReported: an earlier process has drawn the id, and its journal is not there.
+func TestAMissingJournalIsReported(t *testing.T) {
+	harness := newHarness(t)
+	harness.startBroker()
+	check := func(want bool) {
+		t.Helper()
+		var out bytes.Buffer
+		log := slog.New(slog.NewTextHandler(&out, nil))
+		shipper, err := newShipper(harness.cfg, harness.kcfg, harness.id, log, nil, failpoints{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		harness.closeShipper(shipper)
+		if found := strings.Contains(out.String(), "journal is missing"); found != want {
+			t.Errorf("warned %v, want %v: %s", found, want, out.String())
+		}
+	}
+	check(false) // the first start
+	yesterday := time.Now().Add(-24 * time.Hour)
+	if err := os.Chtimes(filepath.Join(harness.state, "collector-id"), yesterday, yesterday); err != nil {
+		t.Fatal(err)
+	}
+	check(false)
+	for _, damage := range []func(string) error{os.Remove, func(path string) error { return os.Truncate(path, 0) }} {
+		if err := damage(filepath.Join(harness.state, "journal")); err != nil {
+			t.Fatal(err)
+		}
+		check(true)
+	}
 }
 
 // TestClosedFileIsDroppedUnlessKept: Close(false) drops the checkpoint of a file, Close(true) keeps it.

@@ -278,27 +278,27 @@ func (g *Group) startTailer(ctx context.Context, tailer *Tailer) {
 	})
 }
 
-// pruneOnce makes the shipper drop the checkpoints of files that were removed while no collector ran. It is
-// called after each complete listing of the logs, and acts once, when the folders of all logs have been
-// listed completely. Checkpoints of logs that exist but are not tailed are kept.
+// pruneOnce makes the shipper drop the checkpoints of files that were removed while no collector ran, and end
+// the wait for their lines. It is called after each complete listing of the logs, and acts on each log once,
+// when its folder has been listed completely. Checkpoints of logs that exist but are not tailed are kept.
 func (g *Group) pruneOnce(listed map[string]bool) {
 	if g.pruned {
 		return
 	}
-	existing := map[string]bool{}
-	for _, tailer := range g.tailers {
+	existing, incomplete := map[string]bool{}, map[string]bool{}
+	for id, tailer := range g.tailers {
 		if !tailer.addProducerNames(existing) {
-			return
+			incomplete[id] = true
 		}
 	}
-	g.pruned = true
+	g.pruned = len(incomplete) == 0
 	g.ship.Prune(func(name string) bool {
 		file, ok := strings.CutPrefix(name, producerPrefix)
 		if !ok || existing[name] {
 			return true
 		}
 		log := file[:max(0, strings.LastIndexByte(file, '/'))]
-		return listed[log] && g.tailers[log] == nil
+		return listed[log] && (g.tailers[log] == nil || incomplete[log])
 	})
 }
 

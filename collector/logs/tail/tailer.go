@@ -92,6 +92,7 @@ func (t *Tailer) hasNoFiles() bool {
 func (t *Tailer) closeFiles() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.countUnread()
 	for _, file := range t.files {
 		// A file without a name cannot be read again: its checkpoint is dropped.
 		file.closeProducer(file.name != "" && !t.folderGone.Load())
@@ -137,17 +138,20 @@ func (t *Tailer) readLoop(ctx context.Context) {
 }
 
 // drainUnlinked reads unlinked files to their end after ctx has ended: no later process can read them. What is
-// left after DrainTimeout is lost, and counted.
+// left after DrainTimeout is lost, and countUnread counts it.
 func (t *Tailer) drainUnlinked(ctx context.Context) {
 	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), t.group.cfg.DrainTimeout)
 	defer cancel()
-	defer t.countUndrained()
 	for late.Err() == nil && !t.handler.State().Excluded {
 		f, _ := t.currentFile()
 		if f == nil || !t.isUnlinked(f) {
 			return
 		}
 		more, err := t.readAvailable(late)
+		if err == nil && !more && f.producer != nil {
+			// Nothing will be added that could be read: an incomplete line ends here.
+			err = t.flushOpenLines(late, f)
+		}
 		t.group.metrics.addTally(&t.tally)
 		if err != nil || !more {
 			return
@@ -155,27 +159,33 @@ func (t *Tailer) drainUnlinked(ctx context.Context) {
 	}
 }
 
-// countUndrained counts the bytes of unlinked files that were not read.
-func (t *Tailer) countUndrained() {
+// countUnread counts the bytes that no later process can read: what is left of the files without a name, which
+// are about to be closed, and their incomplete lines. t.mu is held, and the reader has returned.
+func (t *Tailer) countUnread() {
 	if t.handler.State().Excluded {
 		return
 	}
 	var left int64
-	t.mu.Lock()
 	for _, f := range t.files {
-		unlinked := f.name == "" || f.file != nil && !isLinked(f.file)
+		if f.name != "" && !t.folderGone.Load() && (f.file == nil || isLinked(f.file)) {
+			continue
+		}
+		for i := range f.pending {
+			if f.pending[i].active {
+				left += int64(f.pending[i].bytes)
+			}
+		}
 		switch {
-		case !unlinked || f.done || f.copyOf != nil || f.gz:
+		case f.done || f.copyOf != nil:
 		case f.released:
 			left += max(0, f.lastSize-f.offset)
 		case f.file != nil:
 			left += max(0, f.size()-f.offset)
 		}
 	}
-	t.mu.Unlock()
 	if left > 0 {
 		t.group.metrics.dropped.WithLabelValues("removed").Add(float64(left))
-		t.group.log.Warn("removed log files were not read to their end before the stop", "log", t.log.ID, "bytes", left)
+		t.group.log.Warn("removed log files were not read to their end", "log", t.log.ID, "bytes", left)
 	}
 }
 

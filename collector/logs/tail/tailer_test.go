@@ -2,6 +2,7 @@ package tail
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -130,11 +131,85 @@ func TestUnreadBytesOfARemovedFileAreCounted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	tailer.drainUnlinked(ctx)
+	tailer.group.closeTailer(tailer)
 	if left := testutil.ToFloat64(tailer.group.metrics.dropped.WithLabelValues("removed")); left != float64(info.Size()) {
 		t.Errorf("%v bytes are counted, want %d", left, info.Size())
 	}
 	close(blocked)
+}
+
+// TestWhatAStopLeavesUnreadIsCounted: however the reader has ended, the bytes of removed files are counted, those
+// of compressed files as uncompressed ones, and incomplete lines are shipped if they can be.
+func TestWhatAStopLeavesUnreadIsCounted(t *testing.T) {
+	// unread returns the bytes that are counted when the log of dockerd is removed before end.
+	unread := func(dockerd *logstest.Dockerd, end func(*Tailer)) (left float64, shipped []logstest.Shipped) {
+		ship := logstest.NewShipper()
+		tailer := tailerOf(dockerd, ship)
+		tailer.group.cfg.DrainTimeout = 50 * time.Millisecond
+		tailer.scanFolder()
+		dockerd.Remove()
+		end(tailer)
+		tailer.group.closeTailer(tailer)
+		return testutil.ToFloat64(tailer.group.metrics.dropped.WithLabelValues("removed")), ship.All()
+	}
+	notReady := func(tailer *Tailer) {
+		tailer.handler = neverReady{tailer.handler}
+		tailer.readLoop(t.Context())
+	}
+
+	plain := logstest.NewDockerd(t, t.TempDir(), 1)
+	plain.WriteLog("stdout", strings.Repeat("x", 1000)+"\n")
+	info, err := plain.File.Stat()
+	plain.Must(err)
+	if left, _ := unread(plain, notReady); left != float64(info.Size()) {
+		t.Errorf("not ready: %v bytes, want %d", left, info.Size())
+	}
+
+	compressed := logstest.NewDockerd(t, t.TempDir(), 1)
+	compressed.MaxFile, compressed.Compress = 2, true
+	compressed.WriteLog("stdout", strings.Repeat("x", 1000)+"\n")
+	compressed.Rotate()
+	if left, _ := unread(compressed, notReady); left != float64(info.Size()) {
+		t.Errorf("compressed: %v bytes, want %d", left, info.Size())
+	}
+
+	failing := logstest.NewDockerd(t, t.TempDir(), 1)
+	failing.WriteLog("stdout", strings.Repeat("x", 1000)+"\n")
+	if left, _ := unread(failing, func(tailer *Tailer) {
+		tailer.handler = failingHandler{tailer.handler}
+		tailer.readLoop(t.Context())
+	}); left != float64(info.Size()) {
+		t.Errorf("ship error: %v bytes, want %d", left, info.Size())
+	}
+
+	// A line without an end, in a file that another process has removed while the folder stays.
+	open := logstest.NewDockerd(t, t.TempDir(), 1)
+	open.WriteLog("stdout", strings.Repeat("p", decode.DockerPartBytes))
+	ship := logstest.NewShipper()
+	tailer := tailerOf(open, ship)
+	tailer.scanFolder()
+	open.Must(os.Remove(open.Path))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	tailer.group.cfg.DrainTimeout = time.Second
+	tailer.drainUnlinked(ctx)
 	tailer.group.closeTailer(tailer)
+	left := testutil.ToFloat64(tailer.group.metrics.dropped.WithLabelValues("removed"))
+	if events := ship.All(); len(events) != 1 || len(events[0].Message) != decode.DockerPartBytes || left != 0 {
+		t.Errorf("%d lines, %v bytes counted", len(events), left)
+	}
+}
+
+// neverReady is the handler of a log that is not to be read yet when the reader ends.
+type neverReady struct{ Handler }
+
+func (neverReady) Ready(context.Context, <-chan struct{}) bool { return false }
+
+// failingHandler rejects each line.
+type failingHandler struct{ Handler }
+
+func (failingHandler) Ship(context.Context, collector.FileProducer, *Line, collector.Checkpoint) error {
+	return errors.New("rejected")
 }
 
 // A refreshHandler calls refresh, which the tailer does between the identification of a file and its read.

@@ -56,12 +56,29 @@ func AppendFileHeader(buf []byte, magic string, version uint16) []byte {
 	return binary.LittleEndian.AppendUint16(buf, version)
 }
 
-// CheckFileHeader returns an error if header does not begin with that magic and version.
+// textVersion1 is the version in the first files, which had "1\n" behind the magic, and no frames.
+const textVersion1 = '1' | '\n'<<8
+
+// The reasons for which CheckFileHeader rejects the header of a file.
+var (
+	ErrNewer   = errors.New("written by a newer version of this program")
+	ErrForeign = errors.New("not a file of this kind, or its head is damaged")
+)
+
+// CheckFileHeader returns an error if header does not begin with that magic and version. It matches ErrNewer if
+// the version is higher, and ErrForeign if the magic is another one: there may be intact frames behind it.
 func CheckFileHeader(header []byte, magic string, version uint16) error {
 	if len(header) < FileHeaderSize || string(header[:magicSize]) != magic {
-		return fmt.Errorf("not a file of this kind, or of a version before %d", version)
+		return ErrForeign
 	}
-	if found := binary.LittleEndian.Uint16(header[magicSize:]); found != version {
+	found := binary.LittleEndian.Uint16(header[magicSize:])
+	if found == textVersion1 {
+		found = 1
+	}
+	if found > version {
+		return fmt.Errorf("%w: version %d of the file format, this program reads version %d", ErrNewer, found, version)
+	}
+	if found != version {
 		return fmt.Errorf("version %d of the file format, this program reads version %d", found, version)
 	}
 	return nil
@@ -151,6 +168,9 @@ type Scanner struct {
 func NewScanner(file io.ReaderAt, size int64) *Scanner {
 	return &Scanner{file: file, offset: FileHeaderSize, size: size}
 }
+
+// ScanAll returns a Scanner that starts at the front of a file, whose header is damaged or missing.
+func ScanAll(file io.ReaderAt, size int64) *Scanner { return &Scanner{file: file, size: size} }
 
 // Next returns the next frame with an intact head, or false at the end of the file. An incomplete frame is
 // the last one.

@@ -107,6 +107,7 @@ type Journal struct {
 	options  Options
 	throttle *logging.Throttle
 
+	missing    bool          // there was no journal, or it was empty
 	size       atomic.Int64  // bytes of whole records in the file; written under mu
 	errors     atomic.Uint64 // writes that failed
 	unreadable atomic.Uint64 // bytes of the earlier journal that could not be read
@@ -134,17 +135,24 @@ func Open(dir string, options Options) (*Journal, error) {
 	// Read the journal of the earlier process, if there is one.
 	text, err := os.ReadFile(journal.path)
 	if errors.Is(err, fs.ErrNotExist) {
+		journal.missing = true
 		return journal, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
 	if len(bytes.TrimLeft(text, "\x00")) == 0 {
-		return journal, nil // a power cut left a file of NULs, whose content was never written
+		journal.missing = true // a power cut left a file of NULs, whose content was never written
+		return journal, nil
 	}
 
 	// Apply its records. What cannot be read is kept aside when Start replaces the file.
-	if unreadable, reason := journal.state.readRecords(text); unreadable > 0 {
+	unreadable, reason := journal.state.readRecords(text)
+	if errors.Is(reason, frame.ErrNewer) {
+		return nil, fmt.Errorf("read journal %s: %w; start that version again, or move the file away: log lines are "+
+			"then stored twice", journal.path, reason)
+	}
+	if unreadable > 0 {
 		journal.setAside = true
 		journal.unreadable.Store(uint64(unreadable))
 		options.Log.Warn("part of the journal cannot be read and is kept aside; log lines may be stored twice",
@@ -156,11 +164,13 @@ func Open(dir string, options Options) (*Journal, error) {
 // readRecords applies the records of a journal to s. It returns the number of bytes that could not be read,
 // and the reason.
 func (s *state) readRecords(text []byte) (unreadable int64, reason error) {
-	if err := frame.CheckFileHeader(text, magic, version); err != nil {
-		return int64(len(text)), err
-	}
 	reader := bytes.NewReader(text)
 	scanner := frame.NewScanner(reader, int64(len(text)))
+	if err := frame.CheckFileHeader(text, magic, version); errors.Is(err, frame.ErrForeign) {
+		scanner, reason = frame.ScanAll(reader, int64(len(text))), err // each record has a checksum of its own
+	} else if err != nil {
+		return int64(len(text)), err
+	}
 
 	// A frame that is damaged or has an unknown kind is skipped; the frames behind it are still read.
 	var r record
@@ -306,6 +316,9 @@ func (j *Journal) Bytes() int64 { return j.size.Load() }
 
 // Errors returns the number of writes that failed.
 func (j *Journal) Errors() uint64 { return j.errors.Load() }
+
+// Missing reports whether there was no journal of an earlier process.
+func (j *Journal) Missing() bool { return j.missing }
 
 // Unreadable returns the number of bytes of the earlier process's journal that could not be read.
 func (j *Journal) Unreadable() uint64 { return j.unreadable.Load() }

@@ -300,12 +300,36 @@ func TestUnreadableJournalIsKept(t *testing.T) {
 	check("damaged record", damaged, 2)
 	check("torn tail", whole[:len(whole)-5], 2)
 	check("trailing zeros", append(bytes.Clone(whole), make([]byte, 100)...), 3)
-	later := bytes.Clone(whole)
-	later[6]++
-	check("later version", later, 0)
+	for i := range 6 {
+		head := bytes.Clone(whole)
+		head[i] ^= 0x20
+		check("damaged head", head, 3)
+	}
+	check("head of NULs", append(make([]byte, 8), whole[8:]...), 3)
+	check("lost front", whole[3:], 3)
 	check("other file", []byte("TGJRNL1\nsomething"), 0)
 	unknown := frame.Append(bytes.Clone(whole), 'Z', []byte("of a later version"))
 	check("unknown record", unknown, 3)
+}
+
+// TestJournalOfANewerVersionIsRefused: it is neither read nor changed, so that the newer version finds it again.
+func TestJournalOfANewerVersionIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "journal")
+	text := frame.Append(frame.AppendFileHeader(nil, magic, version+1), 'Z', []byte("of a later version"))
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(dir, Options{Log: discard})
+	if err == nil || !strings.Contains(err.Error(), "newer version") || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v", err)
+	}
+	if kept, err := os.ReadFile(path); err != nil || !bytes.Equal(kept, text) {
+		t.Errorf("the journal was changed: %v", err)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+		t.Errorf("%v", entries)
+	}
 }
 
 // TestJournalOfOldVersionIsKept reads a journal that was written at commit 1b86dc3, before frames.

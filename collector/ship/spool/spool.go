@@ -166,6 +166,10 @@ func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 	seg := &segment{path: path, file: file, size: info.Size()}
 	if seg.size > 0 {
 		unreadable, reason := seg.scanBatches(visit)
+		if errors.Is(reason, frame.ErrNewer) {
+			file.Close()
+			return fmt.Errorf("%s: %w; start that version again, or move the file away", path, reason)
+		}
 		if seg.damaged = unreadable > 0; seg.damaged {
 			s.unreadable.Add(uint64(unreadable))
 			s.options.Log.Warn("part of the spool cannot be read and is kept aside",
@@ -189,7 +193,10 @@ func (s *Spool) loadSegment(path string, visit func(*Header, Ref, bool)) error {
 func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int64, reason error) {
 	start := make([]byte, frame.FileHeaderSize)
 	size, _ := seg.file.ReadAt(start, 0)
-	if err := frame.CheckFileHeader(start[:size], magic, version); err != nil {
+	scanner := frame.NewScanner(seg.file, seg.size)
+	if err := frame.CheckFileHeader(start[:size], magic, version); errors.Is(err, frame.ErrForeign) {
+		scanner = frame.ScanAll(seg.file, seg.size) // each frame has a checksum of its own
+	} else if err != nil {
 		return seg.size, err
 	}
 
@@ -197,7 +204,6 @@ func (seg *segment) scanBatches(visit func(*Header, Ref, bool)) (unreadable int6
 	// belongs to the batch frame directly behind it. A header without a batch frame is a lost batch; a batch
 	// frame without a header is unreadable.
 	reason = errors.New("damaged, or not written to its end")
-	scanner := frame.NewScanner(seg.file, seg.size)
 	var header *Header
 	var batchOffset int64 // offset at which the payload of header's batch must begin
 	reportLost := func() {

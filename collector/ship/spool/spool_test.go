@@ -249,15 +249,52 @@ func TestOtherNumberOfDatasets(t *testing.T) {
 	}
 }
 
-// TestSegmentOfOldVersionIsKept reads a segment that was written at commit 1b86dc3, before frames, and one of
-// a later version.
+// TestSegmentOfANewerVersionIsRefused: it is neither read nor renamed, so that the newer version finds it again.
+func TestSegmentOfANewerVersionIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "00000001.seg")
+	text := frame.Append(frame.AppendFileHeader(nil, magic, version+1), kindHeader, []byte("?"))
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(dir, Options{Log: slog.New(slog.DiscardHandler)}, func(*Header, Ref, bool) { t.Error("a batch was read") })
+	if !errors.Is(err, frame.ErrNewer) || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v", err)
+	}
+	if kept, err := os.ReadFile(path); err != nil || !bytes.Equal(kept, text) {
+		t.Errorf("the segment was changed: %v", err)
+	}
+}
+
+// TestSegmentWithADamagedHeadIsRead: each frame has a checksum of its own.
+func TestSegmentWithADamagedHeadIsRead(t *testing.T) {
+	dir := t.TempDir()
+	spool, _ := open(t, dir, Options{})
+	mustAppend(t, spool, 1, []byte("one"))
+	mustAppend(t, spool, 2, []byte("two"))
+	spool.Close(false)
+	path := filepath.Join(dir, "00000001.seg")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[0] ^= 1
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, found := open(t, dir, Options{})
+	if len(found) != 2 || again.Unreadable() != frame.FileHeaderSize {
+		t.Errorf("%d batches, unreadable %d", len(found), again.Unreadable())
+	}
+}
+
+// TestSegmentOfOldVersionIsKept reads a segment that was written at commit 1b86dc3, before frames.
 func TestSegmentOfOldVersionIsKept(t *testing.T) {
 	old, err := os.ReadFile("testdata/segment.v1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	later := frame.Append(frame.AppendFileHeader(nil, magic, version+1), kindHeader, []byte("?"))
-	for _, text := range [][]byte{old, later} {
+	for _, text := range [][]byte{old} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "00000001.seg")
 		if err := os.WriteFile(path, text, 0o600); err != nil {
@@ -297,6 +334,9 @@ func FuzzSegment(f *testing.F) {
 		path := filepath.Join(dir, "00000001.seg")
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
+		}
+		if errors.Is(frame.CheckFileHeader(text, magic, version), frame.ErrNewer) {
+			return
 		}
 		spool, found := open(t, dir, Options{})
 		for _, stored := range found {
