@@ -140,7 +140,7 @@ func (d *deliverer) deliverUntilDone(ctx context.Context) error {
 func (d *deliverer) readChunk(ctx context.Context, chunk *consumer.Chunk) error {
 	for len(chunk.Records) > 0 && d.pending < d.cfg.MaxOpen {
 		record := chunk.Records[0]
-		if alert, err := decodeAlert(record.Value); err == nil {
+		if alert, err := decodeAlert(record); err == nil {
 			d.observe(alert, record)
 		} else if d.isUndelivered(record.Offset) {
 			if err := d.writeDeadLetter(ctx, record, "decode", err); err != nil {
@@ -155,9 +155,12 @@ func (d *deliverer) readChunk(ctx context.Context, chunk *consumer.Chunk) error 
 }
 
 // decodeAlert decodes a message of the alerts topic.
-func decodeAlert(value []byte) (*pipeline.Alert, error) {
+func decodeAlert(record consumer.Record) (*pipeline.Alert, error) {
+	if record.Err != nil {
+		return nil, record.Err
+	}
 	alert := &pipeline.Alert{}
-	if err := json.Unmarshal(value, alert); err != nil {
+	if err := json.Unmarshal(record.Value, alert); err != nil {
 		return nil, fmt.Errorf("message is not an alert: %w", err)
 	}
 	if alert.ID == "" || alert.Fingerprint == "" {

@@ -3,29 +3,24 @@ package consumer
 import (
 	"context"
 	"errors"
-	"io"
 	"sync"
 	"time"
 
 	kafkago "github.com/segmentio/kafka-go"
+
+	"tidegate/pipeline/kafka"
 )
 
-// A Record is one message. It owns its bytes: nothing overwrites them, so a decoder may alias them.
-type Record struct {
-	Offset int64
-	Time   int64 // when it was produced, ns since 1970
-	Key    []byte
-	Value  []byte
-}
+// A Record is one message.
+type Record = kafka.Record
 
-// A Chunk is the result of one fetch. A chunk without records reports only offsets.
+// A Chunk is the result of a fetch, or of a part of one. A chunk without records reports only offsets.
 type Chunk struct {
 	Records []Record
 	Bytes   int64 // of keys and values
 	End     int64 // the offset behind the last record of the partition
 	Next    int64 // the offset from which the next chunk is fetched
 	Lost    int64 // number of offsets before the first record that were deleted by retention before they were read
-	Skipped int64 // number of offsets of an unreadable batch, after the records and before Next
 }
 
 // FetchConfig bounds one Fetcher.
@@ -33,6 +28,20 @@ type FetchConfig struct {
 	MaxBytes      int64         // of one fetch, as Kafka counts them: compressed
 	PrefetchBytes int64         // of chunks that wait for the worker, uncompressed; one chunk may always wait
 	MaxWait       time.Duration // how long the broker may wait for records before it answers
+
+	// Measure returns the memory that a record takes from now until it is processed. It may set the Note of the
+	// record. nil: the memory is not counted.
+	Measure func(record *Record) int64
+	// Memory is what records take memory from before they are handed out. The worker gives it back.
+	Memory Memory
+}
+
+// A Memory is a number of bytes that several fetchers share.
+type Memory interface {
+	// TryTake takes n bytes if they are free.
+	TryTake(n int64) bool
+	// Take waits until n bytes are free and takes them. It fails only if ctx has ended.
+	Take(ctx context.Context, n int64) error
 }
 
 // A Fetcher reads a partition from an offset on, ahead of its worker: while the worker evaluates and stores
@@ -52,7 +61,7 @@ func (p *Partition) Fetch(ctx context.Context, from int64, cfg FetchConfig) *Fet
 	fetcher := &Fetcher{C: chunks, budget: cfg.PrefetchBytes, freed: make(chan struct{}, 1)}
 	go func() {
 		defer close(chunks)
-		fetcher.fetchLoop(ctx, p, from, cfg, chunks)
+		(&fetchLoop{Fetcher: fetcher, partition: p, cfg: cfg, chunks: chunks, next: from}).run(ctx)
 	}()
 	return fetcher
 }
@@ -68,154 +77,193 @@ func (f *Fetcher) Consumed(n int64) {
 	}
 }
 
-// reserve waits until the bytes of a chunk fit into the budget. The first chunk always fits.
+// tryReserve reserves the bytes of a chunk if they fit into the budget. The first chunk always fits.
+func (f *Fetcher) tryReserve(bytes int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pendingBytes > 0 && f.pendingBytes+bytes > f.budget {
+		return false
+	}
+	f.pendingBytes += bytes
+	return true
+}
+
+// reserve waits until the bytes of a chunk fit into the budget.
 func (f *Fetcher) reserve(ctx context.Context, bytes int64) error {
-	for {
-		f.mu.Lock()
-		if f.pendingBytes == 0 || f.pendingBytes+bytes <= f.budget {
-			f.pendingBytes += bytes
-			f.mu.Unlock()
-			return nil
-		}
-		f.mu.Unlock()
+	for !f.tryReserve(bytes) {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-f.freed:
 		}
 	}
+	return nil
 }
 
-// fetchLoop sends one chunk after the other until ctx ends. next is the offset that the worker needs next:
-// every offset before it was sent, lost or skipped, and counted in a chunk.
-func (f *Fetcher) fetchLoop(
-	ctx context.Context, partition *Partition, next int64, cfg FetchConfig, chunks chan<- Chunk,
-) {
-	// Invariant: all chunks up to next were sent.
+// A fetchLoop is the state of the goroutine that fetches.
+type fetchLoop struct {
+	*Fetcher
+	partition *Partition
+	cfg       FetchConfig
+	chunks    chan<- Chunk
+
+	// next is the offset that the worker needs next: every offset before it was sent or lost.
+	next    int64
+	pending Chunk // records that were not sent yet
+	retries int   // fetches in a row whose first batch was damaged
+}
+
+// run sends one chunk after the other until ctx ends.
+func (l *fetchLoop) run(ctx context.Context) {
 	for {
-		chunk, err := partition.fetchChunk(ctx, &next, cfg)
+		response, err := l.fetch(ctx)
+		if err == nil && response == nil {
+			err = l.send(ctx) // records were lost
+		} else if err == nil {
+			err = l.sendBatches(ctx, response)
+		}
 		if err != nil {
 			return // ctx ended
 		}
-		if n := len(chunk.Records); n > 0 {
-			next = chunk.Records[n-1].Offset + 1
-		}
-		next += chunk.Skipped
-		chunk.Next = next
-
-		// The budget bounds the memory of chunks that the worker has not consumed.
-		if f.reserve(ctx, chunk.Bytes) != nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case chunks <- chunk:
-		}
 	}
 }
 
-// fetchChunk fetches from *next until it has an answer. It retries temporary errors until ctx ends. Offsets
-// that retention removed are reported as lost, and *next moves behind them; a batch that stays unreadable is
-// reported as skipped.
-func (p *Partition) fetchChunk(ctx context.Context, next *int64, cfg FetchConfig) (chunk Chunk, err error) {
-	attempts := 0
-	err = Retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
-		chunk, err = p.fetchOnce(ctx, *next, cfg)
-		switch {
-		case errors.Is(err, kafkago.OffsetOutOfRange):
-			return p.skipExpired(ctx, next, &chunk, err)
-		case !isUnreadable(err):
-			return err
-		}
-		if attempts++; attempts < skipAfterAttempts {
-			return err
-		}
-		return p.skipUnreadable(ctx, *next, cfg, &chunk, err)
-	})
-	return chunk, err
-}
+// chunkBytes is the size of records from which on a chunk is sent.
+const chunkBytes = 1 << 20
 
-// skipExpired handles an offset that is out of range. Records that retention removed are lost, and the chunk
-// reports how many. An offset behind the end belongs to a log that was truncated: the error stays, and the
-// worker, which checks the bounds at its start, decides.
-func (p *Partition) skipExpired(ctx context.Context, next *int64, chunk *Chunk, cause error) error {
-	first, end, err := p.Bounds(ctx)
-	if err != nil {
-		return err
-	}
-	if *next >= first {
-		return cause
-	}
-	*chunk = Chunk{Lost: first - *next, End: end}
-	*next = first
-	return nil
-}
-
-// fetchOnce sends one fetch request. Keys and values are copied out of the library's buffers, because events
-// that are decoded from them alias them.
-func (p *Partition) fetchOnce(ctx context.Context, from int64, cfg FetchConfig) (Chunk, error) {
-	response, err := p.cfg.Client.Kafka().Fetch(ctx, &kafkago.FetchRequest{
-		Topic: p.cfg.Topic, Partition: p.ID, Offset: from, MinBytes: 1, MaxBytes: cfg.MaxBytes, MaxWait: cfg.MaxWait,
-	})
-	if err != nil {
-		return Chunk{}, err
-	}
-	if response.Error != nil {
-		return Chunk{}, response.Error
-	}
-
-	chunk := Chunk{End: response.HighWatermark}
+// sendBatches sends the records of a response in chunks, at least one, which may be empty. It fails only if ctx
+// has ended.
+func (l *fetchLoop) sendBatches(ctx context.Context, response *kafka.FetchResponse) error {
+	damaged := false
 	for {
-		record, err := response.Records.ReadRecord()
-		switch {
-		case errors.Is(err, io.EOF):
-			if len(chunk.Records) == 0 && chunk.End > from && response.Throttle == 0 {
-				return chunk, errNoRecord
-			}
-			return chunk, nil
-		case err != nil && len(chunk.Records) > 0:
-			return chunk, nil // the records before the error are good; the rest is fetched again
-		case err != nil:
-			return chunk, err
-		case record.Offset < from: // the broker sends whole compressed batches
-			closeBytes(record.Key, record.Value)
+		batch, ok := response.NextBatch()
+		if !ok {
+			break
+		}
+		if batch.Last < l.next { // the broker sends whole batches, also from before the offset
 			continue
 		}
-		if err := chunk.appendRecord(record); err != nil {
-			return Chunk{}, err
+		records, err := l.partition.readBatch(batch, l.next)
+		if errors.Is(err, kafka.ErrDamaged) && l.retries < retriesOfDamaged {
+			damaged = true
+			break // the damage may have happened on the way: fetch it again
+		}
+		if err != nil {
+			records = []Record{l.partition.unreadableBatch(batch, l.next, err)}
+		}
+		l.retries = 0
+		if err := l.addBatch(ctx, batch, records); err != nil {
+			return err
+		}
+		if l.pending.Bytes >= chunkBytes {
+			if err := l.send(ctx); err != nil {
+				return err
+			}
 		}
 	}
+	if err := l.send(ctx); err != nil {
+		return err
+	}
+	if !damaged {
+		return nil
+	}
+	l.retries++
+	return l.partition.pauseAfterDamage(ctx)
 }
 
-func (c *Chunk) appendRecord(record *kafkago.Record) error {
-	key, err := readBytes(record.Key)
-	if err != nil {
-		return err
+// keptWhileWaiting is the size up to which the records of a batch stay in memory while they wait for memory. A
+// larger batch is decompressed again afterwards.
+const keptWhileWaiting = 1 << 20
+
+// addBatch adds the records of a batch to the pending chunk. It first takes the memory for them; if it has to
+// wait for that, it sends the pending chunk before.
+func (l *fetchLoop) addBatch(ctx context.Context, batch kafka.RecordBatch, records []Record) error {
+	size, memory := int64(0), int64(0)
+	for i := range records {
+		size += int64(len(records[i].Key)) + int64(len(records[i].Value))
+		if l.cfg.Measure != nil {
+			memory += l.cfg.Measure(&records[i])
+		}
 	}
-	value, err := readBytes(record.Value)
-	if err != nil {
-		return err
+
+	if !l.tryReserve(size) {
+		if err := l.send(ctx); err != nil {
+			return err
+		}
+		if err := l.reserve(ctx, size); err != nil {
+			return err
+		}
 	}
-	c.Records = append(c.Records, Record{Offset: record.Offset, Time: record.Time.UnixNano(), Key: key, Value: value})
-	c.Bytes += int64(len(key)) + int64(len(value))
+	if l.cfg.Memory != nil && memory > 0 && !l.cfg.Memory.TryTake(memory) {
+		again := size > keptWhileWaiting && records[0].Err == nil
+		if again {
+			records = nil
+		}
+		if err := l.send(ctx); err != nil {
+			return err
+		}
+		if err := l.cfg.Memory.Take(ctx, memory); err != nil {
+			return err
+		}
+		if again {
+			records, _ = batch.Records(l.next) // it was readable before
+			for i := range records {
+				l.cfg.Measure(&records[i])
+			}
+		}
+	}
+
+	l.pending.Records = append(l.pending.Records, records...)
+	l.pending.Bytes += size
+	l.next = max(l.next, batch.Last+1)
 	return nil
 }
 
-func readBytes(bytes kafkago.Bytes) ([]byte, error) {
-	if bytes == nil {
-		return nil, nil
+// send sends the pending chunk and begins the next one.
+func (l *fetchLoop) send(ctx context.Context) error {
+	chunk := l.pending
+	chunk.Next = l.next
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case l.chunks <- chunk:
 	}
-	defer bytes.Close()
-	out := make([]byte, bytes.Len())
-	_, err := io.ReadFull(bytes, out)
-	return out, err
+	l.pending = Chunk{End: chunk.End}
+	return nil
 }
 
-func closeBytes(list ...kafkago.Bytes) {
-	for _, b := range list {
-		if b != nil {
-			b.Close()
+// fetch returns the response to a fetch of l.next. It retries temporary errors until ctx ends. If retention has
+// removed records from l.next on, fetch returns no response; it puts their number into the pending chunk and
+// moves l.next behind them.
+func (l *fetchLoop) fetch(ctx context.Context) (response *kafka.FetchResponse, err error) {
+	p := l.partition
+	err = Retry(ctx, p.log, "fetch "+p.String(), func() (err error) {
+		response, err = p.cfg.Client.Fetch(ctx, kafka.FetchRequest{
+			Topic: p.cfg.Topic, Partition: p.ID, Offset: l.next, MaxBytes: int(l.cfg.MaxBytes), MaxWait: l.cfg.MaxWait,
+		})
+		if errors.Is(err, kafkago.OffsetOutOfRange) {
+			return l.skipExpired(ctx, err)
 		}
+		if err == nil {
+			l.pending.End = response.HighWatermark
+		}
+		return err
+	})
+	return response, err
+}
+
+// skipExpired handles an offset that is out of range. Records that retention removed are lost, and the pending
+// chunk reports how many. An offset behind the end belongs to a log that was truncated: the error stays, and the
+// worker, which checks the bounds at its start, decides.
+func (l *fetchLoop) skipExpired(ctx context.Context, cause error) error {
+	first, end, err := l.partition.Bounds(ctx)
+	if err != nil {
+		return err
 	}
+	if l.next >= first {
+		return cause
+	}
+	l.pending.Lost, l.pending.End = first-l.next, end
+	l.next = first
+	return nil
 }

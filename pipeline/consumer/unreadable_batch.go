@@ -1,80 +1,39 @@
 package consumer
 
 import (
+	"bytes"
 	"context"
-	"errors"
-	"strings"
+	"fmt"
+	"time"
 
 	"tidegate/pipeline/kafka"
+	"tidegate/pipeline/retry"
 )
 
-// skipAfterAttempts is the number of times that an unreadable batch is fetched before it is skipped. They
-// take some seconds.
-const skipAfterAttempts = 7
+// retriesOfDamaged is the number of times that a batch with a wrong checksum is fetched again before it counts as
+// unreadable, and damagePause the pause before each.
+const (
+	retriesOfDamaged = 6
+	damagePause      = 500 * time.Millisecond
+)
 
-// errNoRecord is the error of a fetch that returns no record before the end of the log. The batch there is of
-// another kind (the end of a transaction) or has fewer records than its header claims. It is skipped only if
-// a record follows, so that nothing is lost if a broker answers like this for another reason.
-var errNoRecord = errors.New("there is no record where the log has not ended")
+// pauseAfterDamage waits before a damaged batch is fetched again.
+func (p *Partition) pauseAfterDamage(ctx context.Context) error { return retry.Sleep(ctx, damagePause) }
 
-// isUnreadable reports whether the record batch itself is the cause of err.
-func isUnreadable(err error) bool {
-	return errors.Is(err, kafka.ErrUnreadable) || errors.Is(err, errNoRecord) ||
-		err != nil && strings.Contains(err.Error(), "crc32 checksum mismatch")
+// readBatch returns the records of a batch from an offset on. A panic of a decompressor is an error of the batch.
+func (p *Partition) readBatch(batch kafka.RecordBatch, from int64) (records []Record, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			records, err = nil, fmt.Errorf("%w: the decompressor panicked: %v", kafka.ErrUnreadable, r)
+		}
+	}()
+	return batch.Records(from)
 }
 
-// skipUnreadable finds the end of the unreadable batch at from, and reports its offsets as skipped in chunk.
-// The length of the batch is in a header that kafka-go does not return, so the end is searched for: it is the
-// first offset whose fetch does not fail with the same error as from.
-func (p *Partition) skipUnreadable(ctx context.Context, from int64, cfg FetchConfig, chunk *Chunk, cause error) error {
-	_, end, err := p.Bounds(ctx)
-	if err != nil {
-		return err
-	}
-	sameBatch := func(offset int64) (bool, error) {
-		_, err := p.fetchOnce(ctx, offset, cfg)
-		if err == nil || isUnreadable(err) {
-			return err != nil && err.Error() == cause.Error(), nil
-		}
-		return false, err
-	}
-
-	// Invariant of both loops: inside is an offset of the batch, behind is not one.
-	inside, behind := from, end
-
-	// Move inside forward in doubling steps until one step leads out of the batch.
-	for step := int64(1); inside+step < end; step *= 2 {
-		same, err := sameBatch(inside + step)
-		if err != nil {
-			return err
-		}
-		if !same {
-			behind = inside + step
-			break
-		}
-		inside += step
-	}
-
-	// Bisect until inside and behind are neighbours.
-	for inside+1 < behind {
-		middle := inside + (behind-inside)/2
-		same, err := sameBatch(middle)
-		if err != nil {
-			return err
-		}
-		if same {
-			inside = middle
-		} else {
-			behind = middle
-		}
-	}
-
-	// No record follows a batch without records: keep the error and try again.
-	if behind == end && errors.Is(cause, errNoRecord) {
-		return cause
-	}
-	p.log.Error("unreadable record batch skipped",
-		"topic", p.cfg.Topic, "partition", p.ID, "from", from, "to", behind, "err", cause)
-	*chunk = Chunk{Skipped: behind - from, End: end}
-	return nil
+// unreadableBatch returns a record that stands for a batch that can never be read: it is far too large, or not
+// in the format of its codec. Its value is the batch as Kafka stores it, so that it can become a dead letter.
+func (p *Partition) unreadableBatch(batch kafka.RecordBatch, from int64, err error) Record {
+	p.log.Error("record batch is unreadable",
+		"topic", p.cfg.Topic, "partition", p.ID, "from", max(from, batch.First), "to", batch.Last, "err", err)
+	return Record{Offset: batch.Last, Value: bytes.Clone(batch.Data), Err: err}
 }

@@ -64,17 +64,15 @@ func (w *worker) blockID(block *block) pipeline.BlockID {
 }
 
 // addRecord adds one record to the block: as a message, as a dead letter, or as a duplicate that is only
-// counted. size and sizeErr are the results of measureBatch. addRecord fails only if ctx has ended.
-func (w *worker) addRecord(
-	ctx context.Context, block *block, record consumer.Record, size batchSize, sizeErr error,
-) error {
+// counted. It fails only if ctx has ended.
+func (w *worker) addRecord(ctx context.Context, block *block, record consumer.Record) error {
 	block.end = record.Offset + 1
 	block.bytes += int64(len(record.Value))
 	block.newestTime = max(block.newestTime, record.Time)
 	block.counts.messages++
 
 	// A record that cannot be decoded becomes a dead letter of the block.
-	batch, reason, err := w.decodeBatch(record.Value, size, sizeErr)
+	batch, reason, err := w.decodeBatch(record)
 	if err != nil {
 		block.deadLetters = append(block.deadLetters, w.newDeadLetter(record, reason, err))
 		return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/consumer"
 )
 
 // Bounds of one message. A collector's batch is below 1 MiB encoded and takes some 5 MB once decoded.
@@ -13,19 +14,21 @@ const (
 	maxBatchBytes     = 64 << 20 // once decoded
 )
 
-// decodeBatch decodes the value of a record. The strings of the returned batch alias value. size and sizeErr
-// are the results of measureBatch. On an error, reason is the label of the metric and of the dead letter.
-func (w *worker) decodeBatch(
-	value []byte, size batchSize, sizeErr error,
-) (batch *pipeline.Batch, reason string, err error) {
+// decodeBatch decodes the value of a record that measureRecord has measured. The strings of the returned batch
+// alias the value. On an error, reason is the label of the metric and of the dead letter.
+func (w *worker) decodeBatch(record consumer.Record) (batch *pipeline.Batch, reason string, err error) {
 	// A panic of the decoder costs one message and not the process.
 	defer func() {
 		if r := recover(); r != nil {
 			batch, reason, err = nil, "decode", fmt.Errorf("decoder panicked: %v", r)
 		}
 	}()
-	if sizeErr != nil {
-		return nil, "decode", sizeErr
+	if record.Err != nil {
+		return nil, "unreadable", record.Err
+	}
+	size := measurementOf(record)
+	if size.err != nil {
+		return nil, "decode", size.err
 	}
 	if size.events > maxEventsPerBatch {
 		return nil, "too_many_events", fmt.Errorf("%d events in one batch, %d are allowed", size.events, maxEventsPerBatch)
@@ -35,7 +38,7 @@ func (w *worker) decodeBatch(
 	}
 
 	batch = pipeline.BatchFromVTPool()
-	if err := batch.UnmarshalVTUnsafe(value); err != nil {
+	if err := batch.UnmarshalVTUnsafe(record.Value); err != nil {
 		return nil, "decode", err // the batch is not pooled: its state is unknown
 	}
 	if reason, err := validateBatch(batch, w.partition.ID); err != nil {

@@ -14,8 +14,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\x52\x00\x52\x00"))
 	w := &worker{Engine: &Engine{metrics: newEngineMetrics(nil)}, partition: &consumer.Partition{}}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		size, sizeErr := measureBatch(data)
-		batch, reason, err := w.decodeBatch(data, size, sizeErr)
+		size, _ := measureBatch(data)
+		record := consumer.Record{Value: data}
+		measureRecord(&record)
+		batch, reason, err := w.decodeBatch(record)
 		if (err == nil) != (batch != nil) || (err == nil) != (reason == "") {
 			t.Fatalf("batch %v, reason %q, %v", batch, reason, err)
 		}

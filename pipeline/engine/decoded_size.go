@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"tidegate/pipeline"
+	"tidegate/pipeline/consumer"
 )
 
 // The size of a decoded batch is not bounded by the size of its encoding: an empty container takes two bytes
@@ -24,6 +25,40 @@ type batchSize struct {
 	bytes        int // of all structs, pointers and lists
 	largestEvent int // bytes of the largest event
 }
+
+// A measurement is the result of measureBatch that stays with a record, as its Note.
+type measurement struct {
+	batchSize
+	err    error
+	memory int64 // that the record takes until its block is stored
+}
+
+// Memory of the columns, in the buffers of an inserter. The fixed part is that of the columns that have a value
+// for each event; the buffers grow by more than they need.
+const (
+	columnBytesPerEvent = 700
+	columnBytesPerByte  = 1
+)
+
+// measureRecord measures a record, keeps the measurement as its Note, and returns the memory that the record
+// takes until its block is stored: its bytes, the decoded batch, and its rows as columns.
+func measureRecord(record *consumer.Record) int64 {
+	result := &measurement{memory: int64(len(record.Key) + len(record.Value))}
+	record.Note = result
+	if record.Err != nil {
+		return result.memory
+	}
+	if result.batchSize, result.err = measureBatch(record.Value); result.err == nil && !result.isTooLarge() {
+		result.memory += int64(result.bytes + result.events*columnBytesPerEvent + len(record.Value)*columnBytesPerByte)
+	}
+	return result.memory
+}
+
+// measurementOf returns the measurement of a record.
+func measurementOf(record consumer.Record) *measurement { return record.Note.(*measurement) }
+
+// isTooLarge reports whether a batch is refused instead of decoded.
+func (s batchSize) isTooLarge() bool { return s.events > maxEventsPerBatch || s.bytes > maxBatchBytes }
 
 // measureBatch returns the decoded size of an encoded Batch. It walks over all fields of all messages once,
 // without allocation. Its depth is that of the schema, which is not recursive. An error means that the

@@ -109,8 +109,7 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 			if w.records[0].Offset >= end {
 				return nil // the record belongs to the next block
 			}
-			size, sizeErr := measureBatch(w.records[0].Value)
-			if err := w.addRecord(ctx, block, w.records[0], size, sizeErr); err != nil {
+			if err := w.addRecord(ctx, block, w.records[0]); err != nil {
 				return err
 			}
 			w.popRecord()
@@ -128,7 +127,7 @@ func (w *worker) gatherReplay(ctx context.Context, end int64) error {
 			}
 			w.receiveChunk(chunk)
 			if len(w.records) == 0 && chunk.Next >= end {
-				return nil // the rest of the block was deleted or is unreadable
+				return nil // the rest of the block was deleted
 			}
 			// An empty answer below end: the log was truncated inside the block, and no fetch can complete
 			// it.
@@ -151,7 +150,6 @@ func (w *worker) receiveChunk(chunk consumer.Chunk) {
 		w.log.Error("messages were deleted by retention before they were read",
 			"topic", w.source.Topic, "messages", chunk.Lost)
 	}
-	w.metrics.lost.Add(uint64(chunk.Skipped)) // logged by the consumer
 	if len(w.records) == 0 {
 		w.records = chunk.Records
 	} else {
@@ -169,12 +167,11 @@ func (w *worker) fillBlock(ctx context.Context, block *block) (full bool, err er
 			return true, nil
 		}
 		record := w.records[0]
-		size, sizeErr := measureBatch(record.Value)
-		fits := block.rows+size.events <= w.cfg.BlockRows && block.bytes+int64(len(record.Value)) <= int64(w.cfg.BlockBytes)
+		fits := block.rows+measurementOf(record).events <= w.cfg.BlockRows && block.bytes+int64(len(record.Value)) <= int64(w.cfg.BlockBytes)
 		if !fits && block.end > block.from {
 			return true, nil
 		}
-		if err := w.addRecord(ctx, block, record, size, sizeErr); err != nil {
+		if err := w.addRecord(ctx, block, record); err != nil {
 			return false, err
 		}
 		w.popRecord()

@@ -112,7 +112,8 @@ func (w *worker) processFromCommitted(ctx context.Context) error {
 	fetchCtx, stopFetch := context.WithCancel(ctx)
 	defer stopFetch()
 	w.fetcher = w.partition.Fetch(fetchCtx, w.nextOffset, consumer.FetchConfig{
-		MaxBytes: 4 << 20, PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond,
+		MaxBytes: 1 << 20, PrefetchBytes: int64(w.cfg.PrefetchBytes), MaxWait: 250 * time.Millisecond,
+		Measure: measureRecord,
 	})
 	if found {
 		if err := w.replayBlock(ctx, open); err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
+	"math"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -93,14 +94,9 @@ func damagedBatch() []byte {
 	return batch
 }
 
-// checkFetch fetches at the end of the first partition.
+// checkFetch fetches an offset of the first partition that does not exist.
 func (c *Client) checkFetch(ctx context.Context, topic string) error {
-	response, err := c.kafka.Fetch(ctx, &kafka.FetchRequest{
-		Topic: topic, Offset: kafka.LastOffset, MinBytes: 1, MaxBytes: 1024, MaxWait: time.Millisecond,
-	})
-	if err == nil {
-		err = response.Error
-	}
+	_, err := c.Fetch(ctx, FetchRequest{Topic: topic, Offset: math.MaxInt64, MaxBytes: 1024, MaxWait: time.Millisecond})
 	return onlyDenied(err)
 }
 

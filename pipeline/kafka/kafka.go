@@ -47,6 +47,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	boundCodecs()
+	registerFetch()
 	client := &Client{cfg: cfg}
 	var err error
 	if client.tls, err = loadTLS(cfg.TLS); err != nil {

@@ -1,0 +1,190 @@
+package kafka
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"testing"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kfake"
+)
+
+// newTopic returns a client and a topic of one partition on an in-memory broker.
+func newTopic(t testing.TB) (*Client, string) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "t"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	cfg := Default()
+	cfg.Brokers = cluster.ListenAddrs()
+	client, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	return client, "t"
+}
+
+// produce writes records with a codec as one batch.
+func produce(t testing.TB, c *Client, topic string, codec kafka.Compression, records ...kafka.Record) {
+	t.Helper()
+	response, err := c.Kafka().Produce(t.Context(), &kafka.ProduceRequest{
+		Topic: topic, RequiredAcks: kafka.RequireAll, Records: kafka.NewRecordReader(records...), Compression: codec,
+	})
+	if err != nil || response.Error != nil {
+		t.Fatal(err, response)
+	}
+}
+
+// TestRecordsOfEveryCodecAreRead: keys, values, null and empty ones, times and headers, from the middle of a batch
+// on, and several batches in one response.
+func TestRecordsOfEveryCodecAreRead(t *testing.T) {
+	client, topic := newTopic(t)
+	at := time.UnixMilli(1_700_000_000_123)
+	codecs := []kafka.Compression{0, kafka.Gzip, kafka.Snappy, kafka.Lz4, kafka.Zstd}
+	for i, codec := range codecs {
+		produce(t, client, topic, codec,
+			kafka.Record{Time: at, Key: kafka.NewBytes([]byte("k")), Value: kafka.NewBytes([]byte(fmt.Sprint("first ", i)))},
+			kafka.Record{Time: at.Add(time.Second), Value: kafka.NewBytes(bytes.Repeat([]byte("x"), 100_000))},
+			kafka.Record{Time: at.Add(-time.Second), Key: kafka.NewBytes([]byte{}), Headers: []kafka.Header{{Key: "h", Value: []byte("v")}}})
+	}
+	response, err := client.Fetch(t.Context(), FetchRequest{Topic: topic, Offset: 1, MaxBytes: 1 << 20, MaxWait: time.Second})
+	if err != nil || response.HighWatermark != 15 {
+		t.Fatal(err, response)
+	}
+	var records []Record
+	for next := int64(1); ; {
+		batch, ok := response.NextBatch()
+		if !ok {
+			break
+		}
+		read, err := batch.Records(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records, next = append(records, read...), batch.Last+1
+	}
+	if len(records) != 14 {
+		t.Fatalf("%d records", len(records))
+	}
+	for i, record := range records {
+		offset := i + 1
+		wantTime := at.Add([]time.Duration{0, time.Second, -time.Second}[offset%3]).UnixNano()
+		if record.Offset != int64(offset) || record.Time != wantTime {
+			t.Errorf("record %d: offset %d, time %d", offset, record.Offset, record.Time)
+		}
+		switch offset % 3 {
+		case 0:
+			if string(record.Key) != "k" || string(record.Value) != fmt.Sprint("first ", offset/3) {
+				t.Errorf("record %d: %q %q", offset, record.Key, record.Value)
+			}
+		case 1:
+			if record.Key != nil || len(record.Value) != 100_000 {
+				t.Errorf("record %d: %q, %d bytes", offset, record.Key, len(record.Value))
+			}
+		case 2:
+			if record.Key == nil || len(record.Key) > 0 || record.Value != nil {
+				t.Errorf("record %d: %v %v", offset, record.Key, record.Value)
+			}
+		}
+	}
+}
+
+// storedBatch returns a batch of n records with a codec, as the broker stores it.
+func storedBatch(t testing.TB, codec kafka.Compression, n, size int) []byte {
+	t.Helper()
+	client, topic := newTopic(t)
+	var records []kafka.Record
+	for range n {
+		records = append(records, kafka.Record{Value: kafka.NewBytes(make([]byte, size))})
+	}
+	produce(t, client, topic, codec, records...)
+	response, err := client.Fetch(t.Context(), FetchRequest{Topic: topic, MaxBytes: 1 << 20, MaxWait: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, ok := response.NextBatch()
+	if !ok {
+		t.Fatal("no batch")
+	}
+	return bytes.Clone(batch.Data)
+}
+
+// TestDamagedBatchIsAnError: a changed byte, a number of records that the batch cannot hold, an older version, a
+// batch that is cut, one that marks the end of a transaction, and one that is too large.
+func TestDamagedBatchIsAnError(t *testing.T) {
+	read := func(change func(data []byte)) ([]Record, error) {
+		data := storedBatch(t, kafka.Zstd, 3, 100)
+		change(data)
+		response := &FetchResponse{rest: data}
+		batch, ok := response.NextBatch()
+		if !ok {
+			return nil, nil
+		}
+		return batch.Records(0)
+	}
+	sign := func(data []byte) {
+		binary.BigEndian.PutUint32(data[batchCRCAt:], crc32.Checksum(data[batchAttributes:], castagnoli))
+	}
+	if records, err := read(func([]byte) {}); len(records) != 3 || err != nil {
+		t.Errorf("unchanged: %d records, %v", len(records), err)
+	}
+	if _, err := read(func(data []byte) { data[len(data)-3] ^= 1 }); !errors.Is(err, ErrDamaged) || !errors.Is(err, ErrUnreadable) {
+		t.Errorf("changed: %v", err)
+	}
+	if _, err := read(func(data []byte) {
+		binary.BigEndian.PutUint32(data[batchCountAt:], 1<<30)
+		sign(data)
+	}); !errors.Is(err, ErrUnreadable) || errors.Is(err, ErrDamaged) {
+		t.Errorf("2^30 records: %v", err)
+	}
+	if _, err := read(func(data []byte) { data[batchMagicAt] = 1 }); !errors.Is(err, ErrUnreadable) {
+		t.Errorf("version 1: %v", err)
+	}
+	if records, err := read(func(data []byte) { binary.BigEndian.PutUint32(data[batchLengthAt:], 1<<20) }); records != nil || err != nil {
+		t.Errorf("cut: %v %v", records, err)
+	}
+	if records, err := read(func(data []byte) { data[batchAttributes+1] |= attributeControl; sign(data) }); len(records) > 0 || err != nil {
+		t.Errorf("end of a transaction: %v %v", records, err)
+	}
+	for _, codec := range []kafka.Compression{kafka.Gzip, kafka.Snappy, kafka.Lz4, kafka.Zstd} {
+		batch := RecordBatch{Data: storedBatch(t, codec, 3, 6<<20)}
+		if _, err := batch.Records(0); !errors.Is(err, ErrUnreadable) {
+			t.Errorf("%v of 18 MiB: %v", codec, err)
+		}
+	}
+}
+
+// FuzzRecords: no batch panics or takes much memory; offsets and values lie within the batch.
+func FuzzRecords(f *testing.F) {
+	f.Add(storedBatch(f, 0, 3, 10))
+	f.Add(storedBatch(f, kafka.Zstd, 3, 10))
+	f.Add(storedBatch(f, kafka.Snappy, 3, 10))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > batchHeaderSize {
+			binary.BigEndian.PutUint32(data[batchCRCAt:], crc32.Checksum(data[batchAttributes:], castagnoli))
+		}
+		response := &FetchResponse{rest: data}
+		for {
+			batch, ok := response.NextBatch()
+			if !ok {
+				return
+			}
+			records, err := batch.Records(batch.First)
+			if err != nil && !errors.Is(err, ErrUnreadable) {
+				t.Fatal(err)
+			}
+			for _, record := range records {
+				if record.Offset < batch.First || record.Offset > batch.Last {
+					t.Fatalf("offset %d is not between %d and %d", record.Offset, batch.First, batch.Last)
+				}
+			}
+		}
+	})
+}
