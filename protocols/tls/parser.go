@@ -2,7 +2,6 @@ package tls
 
 import (
 	"bytes"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"strings"
@@ -12,11 +11,9 @@ import (
 )
 
 const (
-	maxHandshake   = 64 << 10 // bytes of one handshake message that are gathered; a longer one is skipped
-	maxCertificate = 16 << 10 // bytes of a certificate; a longer one is not parsed
-	maxNames       = 64       // alternative names of a certificate that are kept
-	maxRecords     = 512      // records after which the handshake is emitted unfinished
-	maxAlert       = 24       // longest encrypted alert of TLS 1.3: 2 bytes, a type, 16 of the cipher, some padding
+	maxHandshake = 64 << 10 // bytes of one handshake message that are gathered; a longer one is skipped
+	maxRecords   = 512      // records after which the handshake is emitted unfinished
+	maxAlert     = 24       // longest encrypted alert of TLS 1.3: 2 bytes, a type, 16 of the cipher, some padding
 )
 
 var errRecord = errors.New("tls: not a record")
@@ -305,22 +302,21 @@ func (p *parser) setCertificate(data []byte) {
 		p.conn.Count("certificate_too_long")
 		return
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		p.conn.Count("certificate_unreadable")
-		return
+	read, whole := readCertificate(der)
+	if !whole {
+		p.conn.Count("certificate_unreadable") // a part of it at least
 	}
-	body.ServerSubject = strings.ToValidUTF8(cert.Subject.String(), "\uFFFD")
-	body.ServerIssuer = strings.ToValidUTF8(cert.Issuer.String(), "\uFFFD")
-	if year := cert.NotAfter.Year(); year > 1678 && year < 2262 { // the range of UnixNano
-		body.ServerNotAfter = cert.NotAfter.UnixNano()
+	body.ServerSubject = strings.ToValidUTF8(read.subject, "\uFFFD")
+	body.ServerIssuer = strings.ToValidUTF8(read.issuer, "\uFFFD")
+	if year := read.notAfter.Year(); year > 1678 && year < 2262 { // the range of UnixNano
+		body.ServerNotAfter = read.notAfter.UnixNano()
 	}
 	body.ServerNames = body.ServerNames[:0]
-	for _, name := range cert.DNSNames[:min(len(cert.DNSNames), maxNames)] {
+	for _, name := range read.dnsNames {
 		body.ServerNames = append(body.ServerNames, printable([]byte(name)))
 	}
-	for _, ip := range cert.IPAddresses[:min(len(cert.IPAddresses), maxNames)] {
-		body.ServerNames = append(body.ServerNames, ip.String())
+	for _, address := range read.addresses {
+		body.ServerNames = append(body.ServerNames, address.String())
 	}
 }
 
