@@ -127,7 +127,7 @@ func (c *x509Certificate) readExtension(extension []byte) bool {
 		}
 		const dnsName, ipAddress = 2, 7
 		switch {
-		case name.Class != asn1.ClassContextSpecific:
+		case name.Class != asn1.ClassContextSpecific || name.IsCompound:
 		case name.Tag == dnsName && len(c.dnsNames) < maxNames:
 			c.dnsNames = append(c.dnsNames, string(name.Bytes))
 		case name.Tag == ipAddress && len(c.addresses) < maxNames:
@@ -179,12 +179,19 @@ func readName(data *[]byte) (string, bool) {
 	return name.String(), true
 }
 
-// readString decodes a string. The bytes of all types but BMPString are taken as UTF-8, whether they are or not.
+// readString decodes a string. The bytes of most types are taken as UTF-8, whether they are or not; those of
+// T61String are Latin-1 in practice.
 func readString(value asn1.RawValue) (string, bool) {
 	switch value.Tag {
-	case asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagIA5String, asn1.TagT61String, asn1.TagNumericString,
+	case asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagIA5String, asn1.TagNumericString,
 		asn1.TagGeneralString:
 		return string(value.Bytes), true
+	case asn1.TagT61String:
+		runes := make([]rune, len(value.Bytes))
+		for i, c := range value.Bytes {
+			runes[i] = rune(c)
+		}
+		return string(runes), true
 	case asn1.TagBMPString:
 		units := make([]uint16, 0, len(value.Bytes)/2)
 		for i := 0; i+1 < len(value.Bytes); i += 2 {
