@@ -1,7 +1,5 @@
 package reassembly
 
-import "math"
-
 // A Conn is one TCP connection. The zero value is not ready: call Init.
 type Conn struct {
 	cfg     *Config
@@ -18,7 +16,7 @@ type Conn struct {
 	closing      bool  // reset, or both directions ended
 	closingSince int64 // of the clock
 	resetBy      uint8 // 1 + Dir of the side whose RST was accepted first; 0: none
-	resetOffset  int64 // of the last accepted RST; later data of its sender at or behind it cancels the RST
+	doubtSince   int64 // of the clock: a RST that the receiver may have ignored; 0: none, or it was
 }
 
 // Init resets c for a new connection and keeps the memory that c owns. Flush or Discard must come before,
@@ -74,9 +72,13 @@ func (c *Conn) Segment(dir Dir, segment *Segment, now int64) {
 // Established, Ended and Packets return.
 func (c *Conn) Follow(dir Dir, segment *Segment, now int64) {
 	c.now = now
-	c.half[dir].packets++
+	half := &c.half[dir]
+	half.packets++
 	if segment.hasFlag(ACK) && !segment.hasFlag(SYN) {
 		c.established = true
+	}
+	if !segment.hasFlag(RST) {
+		half.followTop(segment)
 	}
 	if segment.hasFlag(FIN) {
 		c.half[dir].ended = true
@@ -92,6 +94,10 @@ func (c *Conn) Established() bool { return c.established }
 // Closing reports whether the connection was reset or both directions are complete. since is the time of the
 // clock when that happened.
 func (c *Conn) Closing() (since int64, closing bool) { return c.closingSince, c.closing }
+
+// DoubtfulReset reports whether a RST was seen that the receiver ignores if it is stricter than the window, and
+// nothing has shown since that the connection lives. since is the time of the clock when that happened.
+func (c *Conn) DoubtfulReset() (since int64, doubtful bool) { return c.doubtSince, c.doubtSince != 0 }
 
 // Ended reports whether d is complete.
 func (c *Conn) Ended(d Dir) bool { return c.half[d].ended }
@@ -116,13 +122,6 @@ func (c *Conn) Buffered() int { return c.buffered }
 
 // Incomplete reports whether segments wait or acknowledged bytes are missing in either direction.
 func (c *Conn) Incomplete() bool { return c.half[0].incomplete() || c.half[1].incomplete() }
-
-// startClosing moves c to the state closing.
-func (c *Conn) startClosing() {
-	if !c.closing {
-		c.closing, c.closingSince = true, c.now
-	}
-}
 
 // handleSYN handles a SYN, with or without ACK.
 func (c *Conn) handleSYN(dir Dir, segment *Segment) {
@@ -184,6 +183,9 @@ func (c *Conn) handleSegment(dir Dir, segment *Segment) {
 	// The acknowledgement comes first: need is the offset of the other direction up to which bytes must be
 	// delivered before this segment.
 	need := int64(0)
+	if c.closing || c.doubtSince != 0 {
+		c.checkAlive(dir, segment, off)
+	}
 	if segment.hasFlag(ACK) {
 		need = c.handleACK(dir, segment)
 	}
@@ -237,54 +239,10 @@ func (c *Conn) handleACK(dir Dir, segment *Segment) int64 {
 	if peer.packets > 0 || half.packets > 8 {
 		c.established = true
 	}
-	return peer.acknowledge(peer.offsetOf(segment.Ack), half)
-}
-
-// handleFIN handles a FIN from dir at the offset end. It ignores a FIN before delivered bytes or outside any
-// window.
-func (c *Conn) handleFIN(dir Dir, segment *Segment, end, need int64) {
-	half := &c.half[dir]
-	c.handler.Observe(dir, CloseRequest, segment.Time)
-	if !half.ended && end >= half.next && end-half.top <= maxWindow {
-		half.fin, half.finNeed = end, need
-		half.ack = min(half.ack, end) // the FIN is not a byte that could be missing
-		half.top = max(half.top, end)
+	off := peer.offsetOf(segment.Ack)
+	if peer.strays != nil {
+		c.ackStrays(dir^1, segment.Ack, off, half)
+		off = peer.offsetOf(segment.Ack)
 	}
-}
-
-// handleRST handles a RST. A RST is accepted when its sequence number is in the window (RFC 5961, section
-// 3). Some receivers are stricter and keep the connection. Then the sender of the RST sends new bytes,
-// and handleData cancels the RST.
-func (c *Conn) handleRST(dir Dir, segment *Segment) {
-	half, peer := &c.half[dir], &c.half[dir^1]
-
-	// Decide whether the RST is valid, and find its offset.
-	switch {
-	case !half.based && peer.based: // the first segment of dir: it answers a segment of the peer
-		if segment.hasFlag(ACK) && peer.offsetOf(segment.Ack) < -1 {
-			return
-		}
-		c.resetOffset = math.MaxInt32
-	case !half.based:
-		c.startMidStream(dir, segment)
-		c.resetOffset = 0
-	default:
-		off := half.offsetOf(segment.Seq)
-
-		// A host that rejects a SYN numbers its RST 0.
-		rejectedSYN := segment.Seq == 0 && segment.hasFlag(ACK) && !half.syn && half.top == 0
-		low, high := min(half.ack, half.next)-1, max(half.top, half.ack)+half.sendLimit(peer)
-		if !rejectedSYN && (off < low || off > high) {
-			c.handler.Observe(dir, OutsideWindow, segment.Time)
-			return
-		}
-		c.resetOffset = off
-	}
-
-	// The RST is accepted.
-	c.handler.Observe(dir, ValidReset, segment.Time)
-	if c.resetBy == 0 {
-		c.resetBy = uint8(dir) + 1
-	}
-	c.startClosing()
+	return peer.acknowledge(off, half)
 }

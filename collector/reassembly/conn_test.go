@@ -1,6 +1,7 @@
 package reassembly
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -138,8 +139,8 @@ func TestKeepAliveIsNotARetransmission(t *testing.T) {
 	}
 }
 
-// TestStreamContinuesElsewhere: segments outside any window are dropped until enough of them follow each
-// other. Then the stream continues there.
+// TestStreamContinuesElsewhere: segments outside any window are kept until enough of them follow each other.
+// Then the stream continues there.
 func TestStreamContinuesElsewhere(t *testing.T) {
 	testConn := newTestConn(t, testConfig(), defaultISN).handshake()
 	testConn.segment(0, "A", 0, 0, "abc")
@@ -147,7 +148,7 @@ func TestStreamContinuesElsewhere(t *testing.T) {
 	for i := range 10 {
 		testConn.segment(0, "A", far+i, 0, string(rune('0'+i)))
 	}
-	testConn.want(">abc >gap1 >8 >9")
+	testConn.want(">abc >gap1 >0 >1 >2 >3 >4 >5 >6 >7 >8 >9")
 	if strays := testConn.observed[OutsideWindow]; strays != resyncAfter {
 		t.Errorf("%d strays", strays)
 	}
@@ -254,4 +255,51 @@ func BenchmarkSegment(b *testing.B) {
 	}
 	run("in order", []uint32{0})
 	run("swapped", []uint32{1, 0})
+}
+
+// TestAcknowledgementShowsWhereTheStreamIs: forged segments have moved the stream. What the receiver
+// acknowledges is delivered at once, and nothing is left out.
+func TestAcknowledgementShowsWhereTheStreamIs(t *testing.T) {
+	for _, moved := range []int{1 << 27, 1 << 29, 1_500_000_000, -1 << 27, -1_500_000_000} {
+		for _, with := range []string{"data and its acknowledgement", "a handshake"} {
+			conn := newTestConn(t, testConfig(), defaultISN)
+			real := conn.isn
+			if with == "a handshake" {
+				conn.isn[0] += uint32(moved)
+				conn.handshake()
+				conn.isn = real
+			} else {
+				conn.handshake()
+				conn.segment(0, "A", moved, 0, "forged")
+				conn.segment(1, "A", 0, moved+6, "")
+				conn.wait(100 * time.Millisecond)
+			}
+			for i := range 3 {
+				conn.segment(0, "A", 3*i, 2*i, "ask")
+				conn.segment(1, "A", 2*i, 3*i+3, "ok")
+				conn.wait(20 * time.Millisecond)
+			}
+			log := conn.log.String()
+			if strings.Count(log, ">ask") != 3 || strings.Count(log, "<ok") != 3 {
+				t.Errorf("%s, %d: %s", with, moved, log)
+			}
+			conn.finish()
+		}
+	}
+}
+
+// TestLateRepetitionDoesNotMoveTheStream: bytes that came late, behind a gap that was given up, stay out, since
+// the acknowledgements do not point at them.
+func TestLateRepetitionDoesNotMoveTheStream(t *testing.T) {
+	conn := newTestConn(t, testConfig(), defaultISN).handshake()
+	conn.segment(0, "A", 0, 0, "abc")
+	conn.segment(0, "A", 6, 0, "ghi")
+	conn.segment(1, "A", 0, 9, "")
+	conn.wait(100 * time.Millisecond)
+	conn.segment(0, "A", 3, 0, "def")
+	conn.segment(1, "A", 0, 9, "")
+	conn.segment(0, "A", 9, 0, "jkl")
+	conn.segment(1, "A", 0, 12, "")
+	conn.want(">abc >gap3 >ghi >jkl")
+	conn.finish()
 }

@@ -20,7 +20,9 @@ type halfStream struct {
 
 	fin     int64 // the offset of the FIN; -1: none
 	finNeed int64 // the offset of the other direction up to which bytes must be delivered before End
-	ended   bool  // Handler.End was called
+	ended   bool  // complete; taken back when bytes follow
+
+	endReported bool // Handler.End was called
 
 	window      uint32 // that this side advertises, scaled if the scale is known
 	windowScale int8   // from this side's SYN; -1: unknown
@@ -29,8 +31,9 @@ type halfStream struct {
 	otherBase    uint32 // the base of a second SYN-ACK with another number
 	hasOtherBase bool
 
-	strays   uint8 // consecutive segments outside any window, each of which begins where the one before ended
-	strayEnd int64 // the end of the last of them
+	strays   *strays     // nil: there is none
+	gaps     [4]gapRange // the last ranges that were given up
+	gapIndex uint8       // of the next one, modulo the length
 
 	delivered deliveredBytes
 }

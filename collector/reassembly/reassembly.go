@@ -7,9 +7,11 @@
 // It may call the methods of the Conn that return something, and SetRTT, but none that delivers or drops
 // bytes.
 //
-//	conn.go         SYN, ACK, FIN, RST; the state of the connection
+//	conn.go         SYN, ACK; the state of the connection
+//	close.go        FIN, RST, and what takes an end back
 //	half_stream.go  the state of one direction: offsets, window
 //	stream.go       a segment's bytes: delivered at once, compared with delivered ones, or passed to reorder.go
+//	stray.go        segments out of place, and how the stream finds back
 //	reorder.go      segments that wait, and when their gaps are given up
 //	pool.go         buffers, and the limit on the memory of all Conns of a worker
 //
@@ -35,9 +37,11 @@
 //
 //	new ─────── first segment ─────────────▶ open
 //	open ────── an acknowledgement ────────▶ established
-//	any state ─ RST in the window ─────────▶ closing
+//	any state ─ RST with the expected number ▶ closing
 //	any state ─ both directions have ended ▶ closing
-//	closing ─── new bytes behind the RST ──▶ the state before: the receiver did not accept the RST
+//	any state ─ another RST in the window ─▶ in doubt
+//	in doubt ── any segment of the receiver ▶ the state before
+//	closing ─── new bytes, or acks of them ▶ the state before: the end was not accepted
 //
 // The caller decides when a closing connection is over. It then calls Flush, and Init before it uses the Conn
 // again.

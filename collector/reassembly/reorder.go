@@ -122,8 +122,12 @@ func (c *Conn) deliverReady() {
 
 // endDirection reports that a direction is complete.
 func (c *Conn) endDirection(dir Dir) {
-	c.half[dir].ended = true
-	c.handler.End(dir)
+	half := &c.half[dir]
+	half.ended = true
+	if !half.endReported {
+		half.endReported = true
+		c.handler.End(dir)
+	}
 	if c.half[dir^1].ended {
 		c.startClosing()
 	}
@@ -305,6 +309,8 @@ func (c *Conn) giveUpOldest(why GapReason) {
 		}
 	}
 	if oldest == math.MaxInt64 { // nothing waits: correct buffered, so that the callers' loops end
+		c.dropStrays(&c.half[0])
+		c.dropStrays(&c.half[1])
 		c.pool.chargeConn(c, -c.buffered)
 		return
 	}
@@ -327,6 +333,8 @@ func (c *Conn) giveUpOldest(why GapReason) {
 // Flush delivers all waiting segments and reports missing bytes as gaps. The caller calls it when the
 // connection is over.
 func (c *Conn) Flush() {
+	c.dropStrays(&c.half[0])
+	c.dropStrays(&c.half[1])
 	if c.buffered == 0 && !c.Incomplete() {
 		return
 	}
@@ -350,5 +358,6 @@ func (c *Conn) Discard() {
 			c.dropFront(half)
 		}
 		half.waiting, half.front = half.waiting[:0], 0
+		c.dropStrays(half)
 	}
 }

@@ -8,22 +8,24 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 	half, peer := &c.half[dir], &c.half[dir^1]
 	c.handler.Observe(dir, Data, segment.Time)
 
-	// Segments without new bytes end here: those outside any window, and those that were delivered before.
-	if off-half.next > maxWindow || off-half.next < -maxWindow {
-		c.handleStray(dir, segment, off)
-		return
-	}
+	// Segments without new bytes end here: those that are out of place, and those that were delivered before.
 	data, size := segment.Payload, segment.Size
 	end := off + int64(size)
-	if end <= half.next {
+	if end <= half.next || off-half.next > maxWindow {
+		if gap, ok := half.lastGap(); ok && off >= gap.from {
+			c.rollBack(dir, off)
+			c.handleData(dir, segment, half.next, need)
+			return
+		}
+		if stray, near := half.isStray(peer, off, end); stray {
+			c.handleStray(dir, segment, near)
+			return
+		}
 		c.handleDelivered(dir, segment, off, end)
 		return
 	}
 
 	// Now end > next: the segment has new bytes. Cut off those that were delivered before.
-	if c.closing && c.resetBy == uint8(dir)+1 && off >= c.resetOffset {
-		c.closing, c.resetBy = false, 0 // the receiver did not accept the RST
-	}
 	if off < half.top {
 		c.classifyOverlap(dir, segment, off, end)
 	}
@@ -45,41 +47,9 @@ func (c *Conn) handleData(dir Dir, segment *Segment, off, need int64) {
 	c.insertSegment(dir, waitingSegment{off: off, need: need, time: segment.Time, since: c.now}, data, end)
 }
 
-// resyncAfter is the number of consecutive segments outside any window after which the stream continues at
-// them. Each must begin where the one before ended.
-const resyncAfter = 8
-
-// handleStray handles a segment outside any window. When resyncAfter such segments follow each other, the
-// stream continues behind them.
-func (c *Conn) handleStray(dir Dir, segment *Segment, off int64) {
-	half := &c.half[dir]
-	c.handler.Observe(dir, OutsideWindow, segment.Time)
-	if half.strays > 0 && off == half.strayEnd {
-		half.strays++
-	} else {
-		half.strays = 1
-	}
-	half.strayEnd = off + int64(segment.Size)
-	if half.strays < resyncAfter {
-		return
-	}
-
-	// The number of missing bytes is not known, so the gap has one byte. The new base makes the end of
-	// segment the next offset.
-	half.strays = 0
-	endSeq := half.base + uint32(half.strayEnd)
-	c.giveUp(dir, 1, GapResync)
-	half.base = endSeq - uint32(half.next)
-	half.top, half.ack, half.fin = half.next, half.next, -1
-}
-
 // handleDelivered handles a segment whose bytes, from off to end, were all delivered or given up before.
 func (c *Conn) handleDelivered(dir Dir, segment *Segment, off, end int64) {
 	half := &c.half[dir]
-	if end <= 0 && !half.syn {
-		c.handler.Observe(dir, BeforeStart, segment.Time)
-		return
-	}
 	c.handler.Observe(dir, Retransmission, segment.Time)
 
 	// Compare the hash with that of a delivered segment with the same bounds, else compare the last bytes.
@@ -150,7 +120,6 @@ func (c *Conn) deliverBytes(dir Dir, data []byte, cut int, at int64) {
 	if cut > 0 {
 		c.giveUp(dir, int64(cut), GapCut)
 	}
-	half.strays = 0
 	if half.fin >= 0 && half.next > half.fin {
 		half.fin = -1 // bytes follow the FIN, so it was not valid
 	}
@@ -177,6 +146,9 @@ func (r *deliveredBytes) record(off int64, data []byte) {
 func (c *Conn) giveUp(dir Dir, n int64, why GapReason) {
 	half := &c.half[dir]
 	c.handler.Gap(dir, int(n), why)
+	if why != GapCut {
+		half.recordGap(n)
+	}
 	half.next += n
 	half.top = max(half.top, half.next)
 	half.delivered.tailLen = 0 // the tail must end at next

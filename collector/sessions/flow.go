@@ -159,9 +159,12 @@ func (f *flow) closeIfDuplicate() {
 func (f *flow) endTime() int64 {
 	cfg := &f.table.cfg
 	since, closing := f.stream.Closing()
+	doubtSince, doubtful := f.stream.DoubtfulReset()
 	switch {
 	case closing:
 		return since + int64(cfg.CloseLinger)
+	case doubtful:
+		return doubtSince + int64(cfg.SYNTimeout)
 	case f.key.proto == protoUDP:
 		return f.lastSeen + int64(cfg.UDPIdleTimeout)
 	case !f.stream.Established():

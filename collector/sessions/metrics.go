@@ -27,6 +27,7 @@ type tableMetrics struct {
 	duplicates      counter
 	duplicateEvents counter
 	takeovers       counter
+	continued       counter
 	unreportedBytes counter
 	pendingSessions map[decision]counter
 	panics          counter
@@ -49,6 +50,8 @@ func newTableMetrics(reg prometheus.Registerer) *tableMetrics {
 		takeovers: factory.Counter("tidegate_sessions_takeovers_total",
 			"Sessions that are reported from the middle on, because the copy of the connection on another interface "+
 				"that was reported before saw no more packets."),
+		continued: factory.Counter("tidegate_sessions_continued_total",
+			"Sessions that are reported from the middle on, because a connection went on after its end was seen."),
 		unreportedBytes: factory.Counter("tidegate_sessions_unreported_bytes_total",
 			"Payload bytes that no session reports: a copy of a connection was not reported, and the copy that was "+
 				"reported did not see them."),

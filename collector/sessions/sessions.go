@@ -26,9 +26,11 @@
 // # States of a flow
 //
 //	open ──── reset, or both sides have ended ▶ closing
+//	closing ─ the connection goes on ─────────▶ open
 //	open ──── idle, evicted, or replaced ─────▶ dead
 //	closing ─ CloseLinger is over ────────────▶ dead     the session's event is emitted
 //	dead ──── timeWait is over ───────────────▶ removed
+//	dead ──── the connection goes on ─────────▶ removed  a new flow reports it from there on
 //
 // A dead flow stays for a while: late packets of the connection must not begin a new flow, and the flows of
 // other interfaces must find its claim. Package reassembly has the states of a TCP connection in detail.

@@ -42,8 +42,8 @@ func (f *flow) publishActivity(p *packet, sender uint8) (reports bool) {
 	return !f.activity.lost.Load()
 }
 
-// replaceSuperseded ends f, whose connection another flow reports by now, and returns a new flow, which is a
-// duplicate of that one.
+// replaceSuperseded ends f and returns a new flow for the rest of its connection. Another flow reports the
+// connection by now, or it goes on after an end was seen.
 func (t *Table) replaceSuperseded(f *flow, p *packet, sender uint8) *flow {
 	key, clientSide, confidence := f.key, f.clientSide, f.stats.directionConfidence
 	t.replaceFlow(f, stateTimeout)

@@ -26,8 +26,12 @@ func (t *Table) handleTCP(p *packet) {
 		flow = t.openFlow(p, key, sender)
 	}
 	if flow.dead {
-		flow.handleLate()
-		return
+		if !flow.stream.ShowsLife(reassembly.Dir(sender^flow.clientSide), &p.Segment) {
+			flow.handleLate()
+			return
+		}
+		t.metrics.continued.Inc()
+		flow, isNew = t.replaceSuperseded(flow, p, sender), true
 	}
 	if p.Flags&reassembly.RST == 0 { // a RST never begins a session
 		flow, isNew = t.checkCopies(flow, p, sender, isNew)
@@ -52,7 +56,8 @@ func (t *Table) handleTCP(p *packet) {
 
 	// A packet makes the timers of an open flow without gaps only later, so they stay as they are.
 	_, closing := flow.stream.Closing()
-	if isNew || closing || flow.stream.Incomplete() || len(flow.outbox.events) > 0 {
+	_, doubtful := flow.stream.DoubtfulReset()
+	if isNew || closing || doubtful || flow.stream.Incomplete() || len(flow.outbox.events) > 0 {
 		flow.schedule()
 	}
 }
